@@ -7,11 +7,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::console::Console;
-use super::deadline::Deadline;
 use super::global::{DeviceKind, Global, VariantChoice};
 use super::progress::Progress;
 use super::ranks::{self, RankRole, Started};
 use super::signal;
+use super::start_check;
 use crate::answers::RunStore;
 use crate::config::{Backend, DistConfig, Dtype, JudgeConfig, Mode, ScorerConfig};
 use crate::device::amx;
@@ -19,7 +19,7 @@ use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
 use crate::device::images::{Arch, PROGRAM};
 use crate::device::nccl::{self, Library};
-use crate::device::{Device, Driver, Isa, KernelVariant, Kind, Plan, Region, Target, WgmmaKernels};
+use crate::device::{Device, Driver, Isa, KernelVariant, Kind, Plan, Region, Target, WaitLimit, WgmmaKernels};
 use crate::error::{Error, Result};
 use crate::machine::{FreeMemory, Machine};
 use crate::observe::{Observer, bytes};
@@ -28,7 +28,7 @@ use crate::ranks::{Nccl, OneRank, Place, Ranks, SECRET_VARIABLE, Secret, Start, 
 use crate::reward::Scorer;
 use crate::tensor::DType;
 
-/// Time after which the start check of a GPU's kernels counts as hung. It computes for less than a second.
+/// Time of a wait for the GPU after which the start check counts as hung. Its kernels run for less than a second.
 const START_CHECK_LIMIT: Duration = Duration::from_secs(20);
 
 /// Returns the bytes of this rank's GPU that a plan may use, without the `taken` bytes.
@@ -171,8 +171,17 @@ impl Context {
 
     /// Makes a device with exactly the memory of `plan`. After a signal, its passes end early.
     pub fn device(&self, plan: &Plan) -> Result<Device> {
+        self.opened(plan, false)
+    }
+
+    /// Makes a device as [`Context::device`] does. The start check runs even if the GPU has a record of having passed it.
+    pub fn checked_device(&self, plan: &Plan) -> Result<Device> {
+        self.opened(plan, true)
+    }
+
+    fn opened(&self, plan: &Plan, checks_always: bool) -> Result<Device> {
         self.check_host(plan)?;
-        let mut dev = self.open(plan)?;
+        let mut dev = self.open(plan, checks_always)?;
         signal::requested().into_iter().for_each(|flag| dev.set_stop_flag(flag));
         Ok(dev)
     }
@@ -182,7 +191,7 @@ impl Context {
         if self.kind() == Kind::Cuda { self.rank_role.gpu(cuda::find()?.gpus.len()).map(drop) } else { Ok(()) }
     }
 
-    fn open(&self, plan: &Plan) -> Result<Device> {
+    fn open(&self, plan: &Plan, checks_always: bool) -> Result<Device> {
         // The start check of kernel variants needs this workspace.
         let check_bytes = variants::start_check_bytes(self.kind());
         let with_check = plan.max(&Plan::default().with(Region::Workspace, check_bytes));
@@ -202,7 +211,8 @@ impl Context {
             }
             Kind::Cuda => {
                 let gpu = self.rank_role.gpu(cuda::find()?.gpus.len())?;
-                self.with_variant(Device::gpu(Box::new(Cuda::open(gpu, &PROGRAM)?), Kind::Cuda, &with_check)?)
+                let dev = Device::gpu(Box::new(Cuda::open(gpu, &PROGRAM)?), Kind::Cuda, &with_check)?;
+                self.with_variant(dev, checks_always)
             }
             // The complete shadow state of shared memory is only useful in tests.
             Kind::Emu => {
@@ -211,15 +221,16 @@ impl Context {
                 let options = Options { arch, shadow: false, completion: Completion::Eager, ..Options::default() };
                 let emu = Emu::new(options)?;
                 emu.compile()?;
-                self.with_variant(Device::gpu(Box::new(emu), Kind::Emu, &with_check)?)
+                self.with_variant(Device::gpu(Box::new(emu), Kind::Emu, &with_check)?, checks_always)
             }
         }
     }
 
     /// Selects the kernel variant: the requested one, otherwise wgmma if the device has it. Kernels in which the start
     /// check of wgmma finds a fault use mma.sync, and a message is printed. If the user has requested wgmma, the fault is
-    /// an error. The check runs once per process, because a benchmark opens its GPU for each case.
-    fn with_variant(&self, mut dev: Device) -> Result<Device> {
+    /// an error. The check runs at most once per process, because a benchmark opens its GPU for each case. Unless
+    /// `checks_always` is true, it does not run on a GPU with a record of having passed it.
+    fn with_variant(&self, mut dev: Device, checks_always: bool) -> Result<Device> {
         let requested = self.requested_variant()?;
         let best = if dev.has_wgmma() { KernelVariant::Wgmma } else { KernelVariant::Mma };
         match (requested.unwrap_or(best), self.refused.get()) {
@@ -229,7 +240,7 @@ impl Context {
                 refused.iter().for_each(|kernels| dev.refuse_wgmma(*kernels));
             }
             (KernelVariant::Wgmma, None) => {
-                let faults = self.checked_wgmma(&mut dev)?;
+                let faults = start_check::faults(&mut dev, checks_always, |dev| self.checked_wgmma(dev))?;
                 if let (Some(fault), true) = (faults.first(), requested.is_some()) {
                     let found = format!("wgmma, but {fault}");
                     return Err(Error::input("--kernel-variant", found, "auto or mma.sync on this GPU"));
@@ -244,7 +255,7 @@ impl Context {
         Ok(dev)
     }
 
-    /// Selects wgmma and returns the faults that its start check finds. Ends the process if the check does not end.
+    /// Selects wgmma and returns the faults that its start check finds. Ends the process if a kernel does not end.
     fn checked_wgmma(&self, dev: &mut Device) -> Result<Vec<String>> {
         const OTHER: &str = "start again with --kernel-variant mma.sync";
         self.say("the start check of the wgmma kernels runs");
@@ -252,14 +263,15 @@ impl Context {
         let expire = move || {
             let waited = START_CHECK_LIMIT.as_secs();
             console.error(&format!(
-                "the start check of the wgmma kernels has not ended after {waited} s: a kernel does not end. {OTHER}"
+                "the start check of the wgmma kernels has waited for the GPU for {waited} s: a kernel does not end. {OTHER}"
             ));
             // The context of a GPU whose kernel does not end cannot be closed.
             signal::exit(1);
         };
-        let deadline = (dev.kind() == Kind::Cuda).then(|| Deadline::start(START_CHECK_LIMIT, expire));
+        let mut limit = Some(WaitLimit { limit: START_CHECK_LIMIT, expire: Arc::new(expire) });
+        dev.driver().into_iter().for_each(|driver| driver.limit_waits(limit.take()));
         let faults = variants::select_wgmma(dev);
-        drop(deadline);
+        dev.driver().into_iter().for_each(|driver| driver.limit_waits(None));
         faults.map_err(|error| Error::Failed(format!("the start check of the wgmma kernels: {error}; {OTHER}")))
     }
 

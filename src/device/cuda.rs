@@ -3,7 +3,7 @@
 //!
 //! Every call here is asynchronous, except the ones that wait (`synchronize`, `download`, `elapsed_ms`). A fault in a
 //! kernel is reported by a later call and persists. The error message names the kernel that was launched last on any
-//! stream.
+//! stream. Copies from and to the host use the unified call, which also takes device addresses of the host's memory.
 
 pub mod find;
 mod launch;
@@ -29,7 +29,9 @@ use crate::device::driver::{
     Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap,
 };
 use crate::device::images::Images;
+use crate::device::kernel_variant::WgmmaKernels;
 use crate::device::limits;
+use crate::device::wait_limit::WaitLimit;
 use crate::error::{Error, Result};
 use launch::Function;
 use nvtx::Nvtx;
@@ -50,6 +52,7 @@ struct HostBuffer {
 pub struct Cuda {
     context: Arc<CudaContext>,
     properties: Properties,
+    identity: Option<String>,
     modules: Vec<sys::CUmodule>,
     functions: Vec<Function>,
     by_name: HashMap<(&'static str, &'static str), Kernel>,
@@ -60,6 +63,7 @@ pub struct Cuda {
     graphs: Vec<Option<(sys::CUgraph, sys::CUgraphExec)>>,
     staging: Staging,
     synchronizations: u64,
+    wait_limit: Option<WaitLimit>,
     capturing: bool,
     last_launch: Option<&'static str>,
     nvtx: Option<Nvtx>,
@@ -83,6 +87,7 @@ impl Cuda {
         let mut cuda = Cuda {
             context,
             properties: gpu.properties(&driver),
+            identity: None,
             modules: Vec::new(),
             functions: Vec::new(),
             by_name: HashMap::new(),
@@ -93,15 +98,20 @@ impl Cuda {
             graphs: Vec::new(),
             staging: Staging::new(),
             synchronizations: 0,
+            wait_limit: None,
             capturing: false,
             last_launch: None,
             nvtx: Nvtx::find(),
         };
+        let mut hash = blake3::Hasher::new();
         for images in images {
             for (file, code) in module::code(images, &cuda.context, &gpu, arch, &driver)? {
+                hash.update(&(code.len() as u64).to_le_bytes()).update(&code);
                 cuda.load(file, &code, &images.kernels(file))?;
             }
         }
+        let uuid = cuda.context.uuid().map_err(|e| cuda.failed("cuDeviceGetUuid", e))?.bytes;
+        cuda.identity = Some(format!("GPU {uuid:02x?}\ndriver {driver}\nkernels {}", hash.finalize().to_hex()));
         Ok(cuda)
     }
 
@@ -115,11 +125,7 @@ impl Cuda {
             // SAFETY: `handle` is a function of a module that stays loaded as long as `self` lives.
             let function = unsafe { Function::new(name, handle, most) };
             self.by_name.insert((file, name), Kernel(self.functions.len() as u32));
-            let function = function.map_err(|(call, e)| self.failed(&format!("{call} of {name}"), e))?;
-            if let Some(fault) = function.wrong_registers(&self.properties) {
-                return Err(Error::Failed(format!("kernels/{file}.cu: {name} is {fault}")));
-            }
-            self.functions.push(function);
+            self.functions.push(function.map_err(|(call, e)| self.failed(&format!("{call} of {name}"), e))?);
         }
         Ok(())
     }
@@ -150,20 +156,24 @@ impl Cuda {
     fn at(&self, event: Event) -> sys::CUevent {
         self.events[event.0 as usize]
     }
-
-    /// Returns the first byte of a pinned buffer. Errors if the buffer has fewer than `bytes` bytes.
-    fn host(&self, buffer: Pinned, bytes: usize) -> Result<*mut u8> {
-        let host = &self.pinned[buffer.0 as usize];
-        match bytes <= host.bytes {
-            true => Ok(host.start),
-            false => Err(Error::Failed(format!("a copy of {bytes} bytes, but the pinned buffer has {}", host.bytes))),
-        }
-    }
 }
 
 impl Driver for Cuda {
     fn properties(&self) -> &Properties {
         &self.properties
+    }
+
+    fn identity(&self) -> Option<String> {
+        self.identity.clone()
+    }
+
+    fn limit_waits(&mut self, limit: Option<WaitLimit>) {
+        self.wait_limit = limit;
+    }
+
+    fn register_fault(&self, kernels: WgmmaKernels) -> Option<String> {
+        let mut functions = self.functions.iter().filter(|function| WgmmaKernels::of(function.name) == kernels);
+        functions.find_map(|function| function.wrong_registers(&self.properties))
     }
 
     fn map(&mut self, bytes: usize) -> Result<Address> {
@@ -183,8 +193,7 @@ impl Driver for Cuda {
 
     fn map_host(&mut self, bytes: usize) -> Result<Address> {
         let buffer = self.pinned(bytes)?;
-        let start = self.host(buffer, bytes)?;
-        let mut address = 0;
+        let (mut address, start) = (0, self.pinned[buffer.0 as usize].start);
         // SAFETY: the buffer is page-locked memory of this context, which maps it into the GPU's addresses, and it lives
         // as long as the driver.
         let found = unsafe { sys::cuMemHostGetDevicePointer_v2(&mut address, start.cast(), 0) };
@@ -202,6 +211,9 @@ impl Driver for Cuda {
         }
         let function = &self.functions[kernel.0 as usize];
         limits::check(function.declared(), launch, params.len(), &self.properties)?;
+        if let Some(fault) = function.wrong_registers(&self.properties) {
+            return Err(Error::Failed(format!("launch refused: {fault}")));
+        }
         self.bind()?;
         let name = function.name;
         // SAFETY: streams live as long as the driver. The op that wrote the kernel's arguments guarantees that their
@@ -214,7 +226,7 @@ impl Driver for Cuda {
     fn upload(&mut self, stream: Stream, to: Address, from: &[u8]) -> Result<()> {
         self.not_capturing("an upload")?;
         self.bind()?;
-        let stream = self.on(stream);
+        let (stream, _wait) = (self.on(stream), self.wait_limit.as_ref().map(WaitLimit::begin));
         self.staging.upload(stream, to, from).map_err(|e| self.failed("upload", e))
     }
 
@@ -226,9 +238,9 @@ impl Driver for Cuda {
         }
         // SAFETY: `to` stays borrowed until the copy is complete: the synchronisation below waits for the copy, even if
         // queueing returned an error.
-        let queued = unsafe { result::memcpy_dtoh_async(to, from, self.on(stream)) };
+        let queued = unsafe { sys::cuMemcpyAsync(to.as_mut_ptr() as u64, from, to.len(), self.on(stream)) };
         let over = self.synchronize(stream);
-        queued.map_err(|e| self.failed("download", e)).and(over)
+        self.done("download", queued).and(over)
     }
 
     fn copy(&mut self, stream: Stream, to: Address, from: Address, bytes: usize) -> Result<()> {
@@ -255,8 +267,9 @@ impl Driver for Cuda {
         self.not_capturing("an allocation of pinned memory")?;
         self.bind()?;
         // The memory is not write-combined, because the host reads these buffers back.
+        let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
         // SAFETY: freed once, in drop.
-        let start = unsafe { result::malloc_host(bytes.max(1), 0) };
+        let start = unsafe { result::malloc_host(bytes.max(1), flags) };
         let start = start.map_err(|e| self.failed(&format!("{bytes} bytes of pinned memory"), e))?.cast::<u8>();
         // SAFETY: the driver allocated `bytes` bytes; they are initialised here, before any slice of them is made.
         unsafe { ptr::write_bytes(start, 0, bytes) };
@@ -276,9 +289,12 @@ impl Driver for Cuda {
             return Ok(());
         }
         self.bind()?;
-        let start = self.host(to, bytes)?;
+        let host = &self.pinned[to.0 as usize];
+        if bytes > host.bytes {
+            return Err(Error::Failed(format!("a copy of {bytes} bytes, but the pinned buffer has {}", host.bytes)));
+        }
         // SAFETY: the buffer has `bytes` bytes (checked) and lives as long as the driver; the range is inside a region.
-        let queued = unsafe { sys::cuMemcpyDtoHAsync_v2(start.cast(), from, bytes, self.on(stream)) };
+        let queued = unsafe { sys::cuMemcpyAsync(host.start as u64, from, bytes, self.on(stream)) };
         self.done("download into a pinned buffer", queued)
     }
 
@@ -293,6 +309,7 @@ impl Driver for Cuda {
     fn synchronize(&mut self, stream: Stream) -> Result<()> {
         self.bind()?;
         self.synchronizations += 1;
+        let _wait = self.wait_limit.as_ref().map(WaitLimit::begin);
         // SAFETY: streams live as long as the driver.
         unsafe { stream::synchronize(self.on(stream)) }.map_err(|e| self.failed("cuStreamSynchronize", e))
     }
@@ -350,7 +367,7 @@ impl Driver for Cuda {
     fn elapsed_ms(&mut self, from: Event, to: Event) -> Result<f32> {
         self.bind()?;
         self.synchronizations += 1;
-        let (from, to) = (self.at(from), self.at(to));
+        let (from, to, _wait) = (self.at(from), self.at(to), self.wait_limit.as_ref().map(WaitLimit::begin));
         // SAFETY: events live as long as the driver.
         unsafe { event::synchronize(to) }.map_err(|e| self.failed("cuEventSynchronize", e))?;
         // SAFETY: events live as long as the driver.
@@ -466,21 +483,11 @@ impl Drop for Cuda {
                 let _ = graph::destroy(captured);
             }
             self.staging.free();
-            for made in self.events.drain(..) {
-                let _ = event::destroy(made);
-            }
-            for made in self.streams.drain(..) {
-                let _ = stream::destroy(made);
-            }
-            for host in self.pinned.drain(..) {
-                let _ = result::free_host(host.start.cast());
-            }
-            for address in self.regions.drain(..) {
-                let _ = result::free_sync(address);
-            }
-            for module in self.modules.drain(..) {
-                let _ = result::module::unload(module);
-            }
+            self.events.drain(..).for_each(|made| _ = event::destroy(made));
+            self.streams.drain(..).for_each(|made| _ = stream::destroy(made));
+            self.pinned.drain(..).for_each(|host| _ = result::free_host(host.start.cast()));
+            self.regions.drain(..).for_each(|address| _ = result::free_sync(address));
+            self.modules.drain(..).for_each(|module| _ = result::module::unload(module));
         }
     }
 }

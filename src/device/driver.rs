@@ -4,6 +4,8 @@
 use std::any::Any;
 use std::panic::Location;
 
+use crate::device::kernel_variant::WgmmaKernels;
+use crate::device::wait_limit::WaitLimit;
 use crate::device::work::Work;
 use crate::error::{Error, Result};
 
@@ -102,6 +104,20 @@ pub struct Properties {
 pub trait Driver: Send {
     /// Returns the properties of the device.
     fn properties(&self) -> &Properties;
+
+    /// Returns a text that identifies the GPU, its driver and the machine code of its kernels. The emulator has none.
+    fn identity(&self) -> Option<String> {
+        None
+    }
+
+    /// Sets the limit for each wait of the host for this GPU. The emulator ignores it, because it detects a kernel that
+    /// does not end.
+    fn limit_waits(&mut self, _limit: Option<WaitLimit>) {}
+
+    /// Returns why the compiled wgmma variant of `kernels` would hang, or `None` if it has the registers that it needs.
+    fn register_fault(&self, _kernels: WgmmaKernels) -> Option<String> {
+        None
+    }
 
     /// Allocates `bytes` of zero-filled device memory for the lifetime of the driver. Called once per region.
     fn map(&mut self, bytes: usize) -> Result<Address>;

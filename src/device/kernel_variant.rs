@@ -54,6 +54,18 @@ pub enum WgmmaKernels {
     AttentionBwd(usize),
 }
 
+impl WgmmaKernels {
+    /// Returns the kernels that the kernel `name` of kernels/ belongs to if it is a wgmma kernel.
+    pub fn of(name: &str) -> WgmmaKernels {
+        let dim = name.rsplit_once("_hd").and_then(|(_, dim)| dim.parse().ok());
+        match dim {
+            Some(dim) if name.starts_with("attention_bwd") => WgmmaKernels::AttentionBwd(dim),
+            Some(dim) => WgmmaKernels::Attention(dim),
+            None => WgmmaKernels::Products,
+        }
+    }
+}
+
 impl fmt::Display for WgmmaKernels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -106,5 +118,18 @@ mod tests {
             );
         }
         assert_eq!(KernelVariant::named("avx2"), None);
+    }
+
+    #[test]
+    fn a_kernel_belongs_to_what_its_name_says() {
+        for (name, kernels) in [
+            ("linear_dgrad_wide", WgmmaKernels::Products),
+            ("sample_logits_square", WgmmaKernels::Products),
+            ("attention_fwd_wide_hd80", WgmmaKernels::Attention(80)),
+            ("paged_attention_decode_wide_hd128", WgmmaKernels::Attention(128)),
+            ("attention_bwd_dq_wide_hd80", WgmmaKernels::AttentionBwd(80)),
+        ] {
+            assert_eq!(WgmmaKernels::of(name), kernels);
+        }
     }
 }

@@ -36,6 +36,7 @@ mod side_stream;
 mod target;
 mod tensor_map;
 mod variants;
+mod wait_limit;
 mod work;
 
 pub use backend::{Cpu, Device, On};
@@ -49,4 +50,5 @@ pub use params::{Param, Params};
 pub(crate) use params::{params, plain};
 pub use pool::{Parts, Pool};
 pub use target::{Kind, Target};
+pub use wait_limit::WaitLimit;
 pub use work::{Sequences, Work};

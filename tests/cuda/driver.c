@@ -2,7 +2,9 @@
  * entry in the PTX, which "linking" copies. A launch only writes its parameters to the log. Copies run as late as a
  * driver may run them: when something waits. The environment variables FAKE_GPUS, FAKE_SMEM, FAKE_MEMORY,
  * FAKE_CUDA_VERSION, FAKE_REFUSE_PTX, FAKE_FAULT, FAKE_HANG, FAKE_REGISTERS, FAKE_MANIFEST, FAKE_BUSY and FAKE_LOG control the behaviour. Copies within the device
- * of more than FAKE_LARGEST_COPY bytes are skipped, because a GPU has more memory than the host. */
+ * of more than FAKE_LARGEST_COPY bytes are skipped, because a GPU has more memory than the host. FAKE_NAME and FAKE_UUID
+ * identify the GPU. FAKE_SLOW_LINK names a file whose PTX compiles for 1.5 s, FAKE_REGISTERS_OF kernels to which
+ * FAKE_REGISTERS is limited, and FAKE_SUMS a file: downloads of as many bytes as it has return its content. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdarg.h>
@@ -80,7 +82,12 @@ API cuDeviceGetCount(int *count) {
     return OK;
 }
 API cuDeviceGet(int *device, int ordinal) { *device = ordinal; return OK; }
-API cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "GPU %d", device); return OK; }
+API cuDeviceGetName(char *name, int size, int device) {
+    const char *set = getenv("FAKE_NAME");
+    set ? snprintf(name, size, "%s", set) : snprintf(name, size, "GPU %d", device);
+    return OK;
+}
+API cuDeviceGetUuid_v2(char *uuid, int device) { memset(uuid, device, 16); uuid[0] = *setting("FAKE_UUID", "0"); return OK; }
 API cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = memory(); return OK; }
 /* Returns the bytes of shared memory that a CTA can have on the GPUs of src/device/limits.rs, which a test compares. */
 static size_t shared_memory(int major, int minor) {
@@ -117,11 +124,29 @@ API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
     *free_bytes = *total - (asked++ << 20);
     return OK;
 }
-API cuMemHostAlloc(void **start, size_t bytes, unsigned flags) { *start = malloc(bytes); note("host %zu flags %u", bytes, flags); return OK; }
+/* Memory of the host is never reused. */
+static char *host, *host_end;
+static int on_host(uint64_t address) { return (char *)address >= host && (char *)address < host_end; }
+API cuMemHostAlloc(void **start, size_t bytes, unsigned flags) {
+    if (!host) host = host_end = mmap(0, (size_t)1 << 40, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    *start = host_end;
+    host_end += (bytes + PAGE - 1) / PAGE * PAGE;
+    note("host %zu flags %u", bytes, flags);
+    return OK;
+}
 API cuMemHostGetDevicePointer_v2(uint64_t *address, void *start, unsigned flags) { *address = (uint64_t)start; return flags ? INVALID_VALUE : OK; }
-API cuMemFreeHost(void *start) { free(start); note("host free"); return OK; }
-API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { (void)stream; return later((void *)to, from, bytes); }
-API cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { (void)stream; return later(to, (void *)from, bytes); }
+API cuMemFreeHost(void *start) { (void)start; note("host free"); return OK; }
+/* Copies of one direction are not specified for device addresses of host memory. */
+API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { (void)stream; return on_host(to) ? INVALID_VALUE : later((void *)to, from, bytes); }
+API cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { (void)stream; return on_host(from) ? INVALID_VALUE : later(to, (void *)from, bytes); }
+API cuMemcpyAsync(uint64_t to, uint64_t from, size_t bytes, void *stream) {
+    static char sums[1 << 20];
+    static size_t size;
+    FILE *file = size ? NULL : fopen(setting("FAKE_SUMS", "/dev/null"), "r");
+    if (file) { size = fread(sums, 1, sizeof sums, file); fclose(file); }
+    (void)stream;
+    return later((void *)to, bytes == size && !on_host(from) ? sums : (void *)from, bytes);
+}
 API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
     (void)stream;
     return bytes > bytes_of("FAKE_LARGEST_COPY", SIZE_MAX) ? OK : later((void *)to, (void *)from, bytes);
@@ -187,6 +212,7 @@ API cuLinkAddData_v2(void *state, int type, void *data, size_t size, const char 
         strcpy(link->error, "ptxas fatal: PTX with .target 'sm_90a' cannot be compiled for architecture 'sm_90'");
         return INVALID_PTX;
     }
+    if (strcmp(name, setting("FAKE_SLOW_LINK", "")) == 0) usleep(1500000);
     link->info = strdup(data);
     note("link %s", name);
     return OK;
@@ -235,7 +261,8 @@ API cuModuleGetFunction(void **out, void *module, const char *name) {
 /* A CTA has 65,536 registers, in units of eight per thread. */
 static int registers(Function *function) {
     unsigned most = 65536 / function->threads / 8 * 8;
-    return (int)bytes_of("FAKE_REGISTERS", most < 168 ? most : 168);
+    if (most > 168) most = 168;
+    return strstr(function->name, setting("FAKE_REGISTERS_OF", "")) ? (int)bytes_of("FAKE_REGISTERS", most) : (int)most;
 }
 API cuFuncGetAttribute(int *value, int which, void *function) { *value = which == 0 ? (int)((Function *)function)->threads : which == 4 ? registers(function) : 0; return OK; }
 API cuFuncSetAttribute(void *function, int which, int value) { note("attribute %d of %s = %d", which, ((Function *)function)->name, value); return OK; }

@@ -2,6 +2,8 @@
 //! tests check the calls to the driver, their order, and the error messages. The kernel tests on a GPU check that the
 //! GPU computes correct results.
 
+mod start_check;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -83,6 +85,13 @@ fn what_is_missing_is_said_in_one_line() {
     let needed = "expected NVIDIA's driver 580 or later (CUDA 13.0) and a GPU of compute capability 8.0 or later";
     let old = machine.doctor(&[("FAKE_CUDA_VERSION", "12080")]);
     assert!(old.len() == 1 && old[0].contains("CUDA 12.8") && old[0].ends_with(needed), "{old:?}");
+    for (name, has_package) in [("NVIDIA H100 80GB HBM3", true), ("NVIDIA A10", true), ("NVIDIA RTX A2000", false)] {
+        let old = machine.doctor(&[("FAKE_CUDA_VERSION", "12080"), ("FAKE_NAME", name)]);
+        assert!(
+            old[0].contains("cuda-compat-13-0") == has_package && old[0].contains("driver 580 or later"),
+            "{old:?}"
+        );
+    }
     let none = machine.doctor(&[("FAKE_GPUS", "")]);
     assert!(none.len() == 1 && none[0].contains("no CUDA-capable device") && none[0].ends_with(needed), "{none:?}");
     let gpus = machine.doctor(&[("FAKE_GPUS", "9.0,8.9,7.5")]);
@@ -136,8 +145,8 @@ fn calls_are_as_the_driver_wants_them() {
     let log = machine.child("child_uses_everything", &[("FAKE_GPUS", "8.0")]);
     let has = |line: &str| assert!(log.iter().any(|l| l == line), "{line} in {log:#?}");
     has("stream flags 1");
-    has("host 4096 flags 0");
-    has("host 8192 flags 0");
+    has("host 4096 flags 3");
+    has("host 8192 flags 3");
     has("capture mode 1");
     has("wait flags 0");
     has("graph upload");
@@ -268,78 +277,24 @@ fn compiled_kernels_are_kept_until_something_changes() {
 }
 
 #[test]
+fn a_start_that_compiles_for_long_says_so() {
+    let machine = Machine::new();
+    let slow = OWN.files().last().unwrap();
+    let lines = || {
+        let args = ["bench", "rms_norm", "--device", "cuda", "--seconds", "0.01"];
+        let output = machine.run(Path::new(env!("CARGO_BIN_EXE_omr")), &args, &[("FAKE_SLOW_LINK", slow)]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{text}");
+        text.matches("the driver compiles the kernels for this GPU; modules left: ").count()
+    };
+    assert_eq!([lines(), lines()], [1, 0]);
+}
+
+#[test]
 fn a_refusal_or_a_fault_names_the_kernel() {
     let machine = Machine::new();
     machine.child("child_is_refused_ptx", &[("FAKE_REFUSE_PTX", "1")]);
     machine.child("child_faults", &[("FAKE_FAULT", "1")]);
-}
-
-/// A GPU of compute capability 9.0.
-const HOPPER: [(&str, &str); 2] =
-    [("FAKE_GPUS", "9.0"), ("FAKE_MANIFEST", concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/MANIFEST"))];
-
-/// A GPU whose kernels do not end, and one whose kernels fault: the start check names the option for other kernels.
-#[test]
-fn a_start_check_that_hangs_or_faults_names_the_other_kernels() {
-    let machine = Machine::new();
-    for (setting, begin) in [
-        ("FAKE_HANG", "the start check of the wgmma kernels has not ended after 20 s"),
-        ("FAKE_FAULT", "the start check of the wgmma kernels: "),
-    ] {
-        let settings = [HOPPER[0], HOPPER[1], (setting, "1")];
-        let args = ["bench", "rms_norm", "--device", "cuda"];
-        let output = machine.run(Path::new(env!("CARGO_BIN_EXE_omr")), &args, &settings);
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(text.contains("the start check of the wgmma kernels runs"), "{text}");
-        assert!(text.contains(begin) && text.contains("--kernel-variant mma.sync"), "{text}");
-        assert_eq!(output.status.code(), Some(1), "{text}");
-    }
-}
-
-/// The kernels of this replacement compute nothing, which the start check finds. With the other variant it does not run.
-#[test]
-fn the_doctor_runs_the_start_check_and_the_user_can_select_the_variant() {
-    let machine = Machine::new();
-    let doctor = |args: &[&str]| {
-        let args = [&["doctor", "--device", "cuda"], args].concat();
-        let output = machine.run(Path::new(env!("CARGO_BIN_EXE_omr")), &args, &HOPPER);
-        assert!(output.status.success());
-        let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-        (out.lines().find(|line| line.starts_with("start check")).unwrap().to_owned(), err)
-    };
-    let (line, err) = doctor(&[]);
-    assert!(line.contains("mma.sync/2 on compute capability 9.0"), "{line}");
-    assert!(err.contains("matrix products use mma.sync instead of wgmma: "), "{err}");
-    let (line, err) = doctor(&["--kernel-variant", "mma.sync"]);
-    assert!(line.contains("mma.sync/2 on compute capability 9.0") && err.is_empty(), "{line} {err}");
-    let (line, _) = doctor(&["--kernel-variant", "wgmma"]);
-    assert!(line.contains("NOT usable: found wgmma, but matrix products use mma.sync"), "{line}");
-}
-
-/// A benchmark opens the GPU for each case.
-#[test]
-fn the_start_check_runs_once_per_process() {
-    let args = ["bench", "rms_norm", "--device", "cuda", "--seconds", "0.01"];
-    let output = Machine::new().run(Path::new(env!("CARGO_BIN_EXE_omr")), &args, &HOPPER);
-    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-    assert!(output.status.success() && out.contains("rms_norm"), "{out} {err}");
-    assert_eq!(err.matches("the start check of the wgmma kernels runs").count(), 1, "{err}");
-}
-
-#[test]
-fn a_kernel_with_other_registers_than_setmaxnreg_needs_is_refused() {
-    let settings = [HOPPER[0], HOPPER[1], ("FAKE_REGISTERS", "160")];
-    Machine::new().child("child_has_160_registers", &settings);
-    // The same kernels are empty on other GPUs.
-    Machine::new().child("child_opens", &[("FAKE_REGISTERS", "4")]);
-}
-
-#[test]
-fn child_has_160_registers() {
-    if in_child() {
-        let error = Cuda::open(0, &PROGRAM).err().unwrap().to_string();
-        assert!(error.contains("compiled for 160 registers per thread, but it needs exactly 168"), "{error}");
-    }
 }
 
 /// Returns the first kernel of the first file.
@@ -364,8 +319,7 @@ fn child_opens() {
 fn child_is_refused_ptx() {
     if in_child() {
         let error = Cuda::open(0, &PROGRAM).err().unwrap().to_string();
-        let file = OWN.files().next().unwrap();
-        for word in ["CUDA_ERROR_INVALID_PTX", "ptxas fatal: line 7 is not to my taste", file] {
+        for word in ["CUDA_ERROR_INVALID_PTX", "ptxas fatal: line 7 is not to my taste", "kernels/"] {
             assert!(error.contains(word), "{error}");
         }
     }

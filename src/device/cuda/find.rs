@@ -14,6 +14,16 @@ const NEEDED_CUDA: i32 = 13_000;
 /// Requirements, for error messages.
 const NEEDED: &str = "NVIDIA's driver 580 or later (CUDA 13.0) and a GPU of compute capability 8.0 or later";
 
+/// Folder to which the package cuda-compat-13-0 installs.
+const COMPAT_FOLDER: &str = "/usr/local/cuda-13.0/compat";
+
+/// Words in the names of data-centre GPUs. NVIDIA supports programs of a newer CUDA version on an older driver only on
+/// these GPUs, and on RTX GPUs of certified servers, which have other names (CUDA Compatibility, "Forward Compatibility").
+const DATA_CENTRE: [&str; 23] = [
+    "A2", "A10", "A10G", "A16", "A30", "A40", "A100", "A800", "L2", "L4", "L20", "L40", "L40S", "H20", "H100", "H200",
+    "H800", "GH200", "B200", "B300", "GB200", "GB300", "Server",
+];
+
 /// A GPU of this machine, which may be too old to run the kernels (see `GpuInfo::arch`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GpuInfo {
@@ -78,7 +88,7 @@ pub fn find() -> Result<DriverInfo> {
     let module = std::fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
     let driver = named(version, &module);
     if version < NEEDED_CUDA {
-        return Err(missing(&format!("the driver {driver}")));
+        return Err(too_old(&driver));
     }
     result::init().map_err(failed("cuInit"))?;
     let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))?;
@@ -105,6 +115,17 @@ pub fn gpu_at(ordinal: usize) -> Result<(GpuInfo, Arch, String)> {
             Err(missing(&format!("{} of compute capability {major}.{minor}", gpu.name)))
         }
     }
+}
+
+/// Returns the error for a driver that is too old. It names the package that extends the driver if the first GPU is a
+/// data-centre GPU: "NVIDIA A100-SXM4-80GB", but not "NVIDIA RTX A2000".
+fn too_old(driver: &str) -> Error {
+    let name = result::init().and_then(|()| result::device::get_name(result::device::get(0)?)).unwrap_or_default();
+    if !name.split([' ', '-']).any(|word| DATA_CENTRE.contains(&word)) {
+        return missing(&format!("the driver {driver}"));
+    }
+    let expected = format!("its package cuda-compat-13-0, in {COMPAT_FOLDER} on LD_LIBRARY_PATH, or {NEEDED}");
+    Error::input("device cuda", format!("the driver {driver} of {name}"), expected)
 }
 
 fn missing(found: &str) -> Error {

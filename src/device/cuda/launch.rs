@@ -62,10 +62,12 @@ impl Function {
     /// Returns an error text if the driver has compiled the kernel with a number of registers with which it would hang on
     /// `device`. Below compute capability 9.0 the body of such a kernel is empty.
     pub fn wrong_registers(&self, device: &Properties) -> Option<String> {
-        let Function { threads, registers, .. } = *self;
+        let Function { name, threads, registers, .. } = *self;
         let exchanges = threads == EXCHANGING_THREADS && device.compute_capability == (9, 0);
         (exchanges && registers != EXCHANGING_REGISTERS).then(|| {
-            format!("compiled for {registers} registers per thread, but it needs exactly {EXCHANGING_REGISTERS}")
+            format!(
+                "{name} is compiled for {registers} registers per thread, but it needs exactly {EXCHANGING_REGISTERS}"
+            )
         })
     }
 

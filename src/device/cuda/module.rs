@@ -3,8 +3,12 @@
 use std::ffi::{CString, c_char, c_void};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::ptr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use std::{iter, ptr};
 
 use cudarc::driver::sys::{self, CUjit_option as Jit};
 use cudarc::driver::{CudaContext, result};
@@ -17,9 +21,14 @@ use crate::files;
 /// Bytes of each of the driver's two logs. The driver truncates longer output.
 const LOG: usize = 16 << 10;
 
+/// Time after which a line about compiling is logged, and the interval of further lines.
+const FIRST_LINE: Duration = Duration::from_secs(1);
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
 /// Returns the machine code of every kernel file of `images` for `gpu`. The code of a file is its embedded cubin if
 /// there is one, else the cached code, else the driver compiles it from PTX. Files are processed in parallel on all
-/// processors. Errors name the file and contain the driver's log.
+/// processors. If the driver compiles for long, log lines state how many files are left. Errors name the file and contain
+/// the driver's log.
 pub fn code(
     images: &Images,
     context: &Arc<CudaContext>,
@@ -27,9 +36,8 @@ pub fn code(
     arch: Arch,
     driver: &str,
 ) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let files: Vec<&'static str> = images.files().collect();
-    let cache = folder();
-    let of_file = |file: &&'static str| -> Result<(&'static str, Vec<u8>)> {
+    let (cache, is_compiling) = (folder(), AtomicBool::new(false));
+    let of_file = |file: &'static str| -> Result<(&'static str, Vec<u8>)> {
         if arch == Arch::Sm90a
             && let Some(cubin) = images.cubin(file)
         {
@@ -43,6 +51,7 @@ pub fn code(
             return Ok((file, cubin));
         }
         context.bind_to_thread().map_err(|e| failed(describe(e)))?;
+        is_compiling.store(true, Ordering::Relaxed);
         let cubin = link(file, &ptx, arch).map_err(failed)?;
         // A cache that cannot be written is not an error: the next start compiles again.
         if let Some(path) = path
@@ -52,14 +61,30 @@ pub fn code(
         }
         Ok((file, cubin))
     };
-    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let share = files.len().div_ceil(workers).max(1);
+    let (files, workers) = (images.files().count(), std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let todo = Mutex::new(images.files());
+    let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
+    // After an error there is no receiver, and the other threads end.
+    let work = |sender: Sender<_>| iter::from_fn(next).all(|file| sender.send(of_file(file)).is_ok());
     std::thread::scope(|scope| {
-        let of_part = |part: &[&'static str]| part.iter().map(of_file).collect::<Result<Vec<_>>>();
-        let parts: Vec<_> = files.chunks(share).map(|part| scope.spawn(move || of_part(part))).collect();
-        let lost = || Err(Error::Failed("compiling the kernels: a thread ended early".into()));
-        let parts = parts.into_iter().map(|part| part.join().unwrap_or_else(|_| lost()));
-        Ok(parts.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+        let (sender, receiver) = mpsc::channel();
+        vec![sender; workers.min(files)].into_iter().for_each(|sender| drop(scope.spawn(|| work(sender))));
+        let (mut done, mut line) = (Vec::new(), Instant::now() + FIRST_LINE);
+        while done.len() < files {
+            match receiver.recv_timeout(line.saturating_duration_since(Instant::now())) {
+                Ok(file) => done.push(file?),
+                Err(Disconnected) => return Err(Error::Failed("a thread that compiles kernels ended early".into())),
+                Err(Timeout) => {
+                    line = Instant::now() + LINE_EVERY;
+                    if is_compiling.load(Ordering::Relaxed) {
+                        let left = files - done.len();
+                        tracing::info!("the driver compiles the kernels for this GPU; modules left: {left}");
+                    }
+                }
+            }
+        }
+        done.sort();
+        Ok(done)
     })
 }
 

@@ -45,7 +45,7 @@ impl Staging {
             unsafe {
                 let at = self.start.add(piece * PIECE);
                 std::ptr::copy_nonoverlapping(part.as_ptr(), at, part.len());
-                sys::cuMemcpyHtoDAsync_v2(to + (index * PIECE) as u64, at.cast(), part.len(), stream).result()?;
+                sys::cuMemcpyAsync(to + (index * PIECE) as u64, at as u64, part.len(), stream).result()?;
                 event::record(self.read[piece], stream)?;
             }
         }
