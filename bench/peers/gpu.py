@@ -18,7 +18,10 @@ def clock():
 
 
 def mhz(asked):
-    said = asked.communicate()[0].strip() if asked else ""
+    try:
+        said = asked.communicate(timeout=10)[0].strip() if asked else ""
+    except subprocess.TimeoutExpired:
+        return None
     return int(said) if said.isdigit() else None
 
 

@@ -10,28 +10,26 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CEILINGS = ROOT / "bench/peers/ceilings"
+# Time limit in seconds of the end of a killed process.
+KILL_SECONDS = 10
 
 
 def fail(text):
     sys.exit(f"tools/gpu-check: {text}")
 
 
-def said(command, seconds=60, **more):
-    """Returns the output of a command, or None if the command is missing or fails."""
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=seconds, **more)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+def said(command, seconds=60):
+    """Returns the output of a command, or None if the command is missing, fails or takes too long."""
+    status, output = run(command, seconds, stderr=subprocess.DEVNULL)
+    return output.strip() if status == 0 else None
 
 
-def run(command, seconds, environment):
-    """Runs a command in the root of the repository, together with its child processes, for at most `seconds`. Returns
-    its exit status (None after a timeout) and its output."""
+def run(command, seconds, environment=None, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT):
+    """Runs a command in the folder `cwd`, together with its child processes, for at most `seconds`. Returns
+    its exit status (None after a timeout) and its output, if `stdout` is not None."""
     try:
-        child = subprocess.Popen([str(word) for word in command], cwd=ROOT, env=environment, stdout=subprocess.PIPE,
-                                 stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace",
-                                 preexec_fn=os.setpgrp)
+        child = subprocess.Popen([str(word) for word in command], cwd=cwd, env=environment, stdout=stdout, stderr=stderr,
+                                 stdin=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True)
     except OSError as error:
         return 127, str(error)
     try:
@@ -46,8 +44,11 @@ def run(command, seconds, environment):
             os.killpg(child.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             pass
-    output, _ = child.communicate()
-    return None, output
+    try:
+        return None, child.communicate(timeout=KILL_SECONDS)[0]
+    except subprocess.TimeoutExpired as stuck:
+        # A process inside a call of the GPU's driver ends only when the call returns, which may be never.
+        return None, (stuck.output or b"").decode(errors="replace")
 
 
 def why(status, output):
@@ -59,8 +60,8 @@ def why(status, output):
 
 
 def commit():
-    found = said(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT)
-    changed = said(["git", "status", "--porcelain", "--untracked-files=no"], cwd=ROOT)
+    found = said(["git", "rev-parse", "--short", "HEAD"])
+    changed = said(["git", "status", "--porcelain", "--untracked-files=no"])
     return (found or "unknown") + ("-changed" if changed else "")
 
 

@@ -1,7 +1,7 @@
 """One call on one device: its steps, each within the time of its part and of the call."""
+import concurrent.futures
 import contextlib
 import datetime
-import functools
 import hashlib
 import json
 import os
@@ -24,8 +24,34 @@ from .record import Record
 from .verdicts import kept
 
 
+# Words of `omr` where the start check of wgmma ends a program (src/cli/context.rs).
+REFUSED = "start again with --kernel-variant mma.sync"
 # Printed words for the states in results.json.
 WORDS = {"green": "passed", "red": "failed", "cut": "cut short", "skipped": "skipped"}
+
+
+def smi_says(what):
+    """Returns a property of the first GPU, or None without an answer."""
+    return said(["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader", "--id=0"], 20)
+
+
+def answer(command):
+    """Returns the output of a command. A cold start may need more than one attempt."""
+    return said(command) or said(command)
+
+
+def unpacked(archive):
+    """Returns a folder with the files of an archive. It is named after their hash and stays there for later calls."""
+    name = f"omr-gpu-check-{os.getuid()}-{hashlib.sha256(archive.read_bytes()).hexdigest()[:16]}"
+    folder = pathlib.Path(tempfile.gettempdir()) / name
+    if not folder.exists():
+        fresh = pathlib.Path(tempfile.mkdtemp(prefix=name))
+        with tarfile.open(archive) as files:
+            files.extractall(fresh)
+        fresh.rename(folder)
+    if folder.stat().st_uid != os.getuid():
+        fail(f"{folder} belongs to another user")
+    return folder
 
 
 class Check:
@@ -33,6 +59,10 @@ class Check:
         self.args, self.on_gpu, self.begun = args, args.device == "cuda", time.monotonic()
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="gpu-check-scratch-"))
         self.deadline = self.end = float("inf")
+        # Why no further step runs, and why wgmma is not used any more.
+        self.gone = self.no_wgmma = None
+        self.python = os.environ.get("PYTHON", "python3")
+        self.ask()
         commit = self.binaries(args.bin)
         gpu = self.name()
         self.out = args.out or self.folder(gpu, commit)
@@ -41,7 +71,6 @@ class Check:
         self.log = (self.out / f"{call}.txt").open("a")
         self.environment = os.environ | {"OMR_TEST_DEVICE": args.device, "OMR_GOLDENS": str(ROOT / "tests/goldens"),
                                          "PYTHONUNBUFFERED": "1"}
-        self.python = os.environ.get("PYTHON", "python3")
         build = hashlib.sha256(self.tests.read_bytes()).hexdigest()[:16]
         identity = {"device": args.device, "gpu": gpu, "commit": commit, "build": build,
                     "date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}"}
@@ -52,10 +81,7 @@ class Check:
         """Finds the binaries to run. Returns the commit they were built from."""
         given = asked or ROOT / "gpu-check-bin"
         if given.is_dir():
-            if (given / BINARIES).exists():
-                with tarfile.open(given / BINARIES) as archive:
-                    archive.extractall(self.scratch)
-            self.bin = self.scratch if (given / BINARIES).exists() else given
+            self.bin = unpacked(given / BINARIES) if (given / BINARIES).exists() else given
             self.tests, self.omr = self.bin / "omr-tests", self.bin / "omr"
             manifest = given / "MANIFEST.json"
             return json.loads(manifest.read_text())["commit"] if manifest.exists() else base.commit()
@@ -77,8 +103,13 @@ class Check:
     def name(self):
         if not self.on_gpu:
             return "emu"
-        smi = said(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "--id=0"]) or "GPU"
+        smi = smi_says("name") or "GPU"
         return re.sub(r"[^a-z0-9]+", "-", smi.lower().replace("nvidia", "")).strip("-")
+
+    def memory(self):
+        """Returns the MiB of the GPU. On the emulator and without an answer it is that of a large GPU."""
+        mib = (smi_says("memory.total") or "").removesuffix(" MiB") if self.on_gpu else ""
+        return int(mib) if mib.isdigit() else plan.LARGE
 
     def say(self, text):
         print(text, flush=True)
@@ -94,7 +125,25 @@ class Check:
         # The size of the files returned from a lent machine is limited.
         shown = output if len(output) < 400_000 else f"{output[:200_000]}\n[...]\n{output[-200_000:]}"
         print(f"{shown}\n[exit status {status}]", file=self.log, flush=True)
+        if self.on_gpu and REFUSED in output:
+            self.switch_off(next(line for line in output.splitlines() if REFUSED in line))
+        if self.on_gpu and status is None and self.left() > 1.0:
+            self.check_gpu()
         return status, output
+
+    def switch_off(self, reason):
+        """Selects mma.sync for the rest of the call."""
+        if not self.no_wgmma:
+            self.no_wgmma = self.environment["OMR_BODY"] = "mma.sync"
+            self.say(f"   wgmma is switched off for the rest of this call: {reason}")
+
+    def check_gpu(self):
+        """Checks after a timeout that the GPU still answers. If it does not, no further step runs."""
+        test = [self.tests, plan.SANITIZER_PROBE, "--exact", "--test-threads=1"]
+        for name, command in [("nvidia-smi", ["nvidia-smi"]), (plan.SANITIZER_PROBE, test)]:
+            if not self.gone and base.run(command, plan.CANARY_SECONDS, self.environment)[0] != 0:
+                self.gone = f"the GPU does not answer after a timeout: {name} failed"
+                self.say(f"   {self.gone}")
 
     @contextlib.contextmanager
     def step(self, part, name):
@@ -102,10 +151,10 @@ class Check:
         if self.record.green(name):
             self.say(f"   {name}: already passed")
             yield None
-        elif self.left() < 1.0:
+        elif self.gone or self.left() < 1.0:
             if name not in self.record.steps:
-                self.record.put(name, part, "cut", ["no time left"])
-            self.say(f"   {name}: no time left")
+                self.record.put(name, part, "cut", [self.gone or "no time left"])
+            self.say(f"   {name}: {'not run' if self.gone else 'no time left'}")
             yield None
         else:
             begun, made = time.monotonic(), {"status": "green", "notes": [], "rows": [], "lines": []}
@@ -117,24 +166,35 @@ class Check:
             self.record.put(name, part, seconds=time.monotonic() - begun, **made)
             self.say(f"   {name}: {WORDS[made['status']]}{''.join('; ' + note for note in made['notes'])}")
 
-    def environment_lines(self):
+    def ask(self):
+        """Starts the programs whose answers are needed later. On a new machine their first start can take a minute."""
+        lazy = "from transformers import Qwen2_5_VLForConditionalGeneration"
         asked = {
             "card": ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit", "--format=csv,noheader"],
             "nvcc": ["nvcc", "--version"], "python": [self.python, "--version"],
             "torch": [self.python, "-c", "import torch; print(torch.__version__, torch.cuda.is_available())"],
+            "transformers": [self.python, "-c", f"import transformers; {lazy}; print(transformers.__version__)"],
             "compute-sanitizer": ["compute-sanitizer", "--version"], "ncu": ["ncu", "--version"],
             "nsys": ["nsys", "--version"], "c++": ["c++", "--version"], "kernel": ["uname", "-srm"],
         }
-        found = {what: said(command, 20) for what, command in asked.items()}
+        pool = concurrent.futures.ThreadPoolExecutor(2)
+        self.answers = {what: pool.submit(answer, command) for what, command in asked.items()}
+
+    def environment_lines(self):
+        """Returns the answers to `ask` that are known so far."""
+        found = {what: future.result() for what, future in self.answers.items() if future.done()}
         return [f"{what}: {text.splitlines()[-1 if what in ('nvcc', 'ncu') else 0] if text else 'absent'}" for what, text in found.items()]
 
     def has_wgmma(self):
         """True if linear layers have a second kernel variant (wgmma)."""
-        return not self.on_gpu or said(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]) == "9.0"
+        return not self.no_wgmma and (not self.on_gpu or smi_says("compute_cap") == "9.0")
 
-    @functools.cache  # noqa: B019 - the import takes seconds, and there is only one check
     def has(self, module):
-        return said([self.python, "-c", f"import {module}"]) is not None
+        """True if Python has a module. Waits for the import, which runs in the background."""
+        try:
+            return self.answers[module].result(self.left()) is not None
+        except concurrent.futures.TimeoutError:
+            return False
 
     def tested(self, part, names, label="", prefix=(), **environment):
         """Runs test modules, each in its own process, because an error of the GPU ends the process."""
@@ -146,6 +206,8 @@ class Check:
                 status, output = self.run([*prefix, self.tests, *filter_, "--test-threads=1", "--nocapture"],
                                           plan.MODULE_SECONDS * self.args.minutes, **environment)
                 made |= self.judged(name, status, output)
+                if status is None and name.endswith("_sm90a") and self.on_gpu:
+                    self.switch_off(f"{name} hangs or takes too long")
 
     def judged(self, name, status, output):
         counts = re.search(r"(\d+) passed; (\d+) failed; (\d+) ignored", output)
@@ -171,11 +233,6 @@ class Check:
         if args.call:
             self.end = self.begun + plan.CALL_MINUTES * 60 * args.minutes - 10
             self.record.calls.append(f"call {args.call} of {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M}")
-        if not self.record.environment:
-            self.record.environment = self.environment_lines()
-        for line in self.record.environment:
-            self.say(line)
-        self.record.write()
         self.deadline = time.monotonic()
         for part, minutes in parts.items():
             if args.only and part not in args.only.split(","):
@@ -184,6 +241,11 @@ class Check:
             self.deadline += minutes * 60 * args.minutes
             self.say(f"== {part} ({time.monotonic() - self.begun:.0f} s)")
             PARTS[part](self, part)
+            self.record.environment = self.environment_lines()
+        concurrent.futures.wait(self.answers.values(), 20)
+        self.record.environment = self.environment_lines()
+        for line in self.record.environment:
+            self.say(line)
         for verdict in self.record.verdicts():
             self.say(verdict)
         red = self.record.red()
@@ -193,4 +255,4 @@ class Check:
         told += f"; cut short: {', '.join(cut)}" if cut else ""
         self.say(f"{told}; {time.monotonic() - self.begun:.0f} s; {self.out}")
         shutil.rmtree(self.scratch, ignore_errors=True)
-        return 1 if red else 0
+        return 1 if red or self.gone else 0

@@ -2,6 +2,7 @@
 only what a real GPU offers. "On the stand-in library" runs the real driver code with a library that computes nothing,
 so that only numbers may be wrong."""
 import concurrent.futures
+import functools
 import os
 import pathlib
 import re
@@ -15,9 +16,13 @@ from .base import ROOT, fail
 # Failures that do not depend on numbers: a test requests more than a GPU has (tests/kernels/mod.rs), the program itself
 # panics, omr's driver code refuses a launch, or CUDA returns an error.
 OWN_REASONS = re.compile(r"not on a GPU: .*|panicked at src/.*|launch of \S+ refused.*|CUDA_ERROR\S*.*|bytes of memory wanted.*")
-CARD = {"FAKE_GPUS": "9.0", "FAKE_SMEM": "232448"}
-# Memory of an H200. Only the parts that the host writes are really allocated.
-LARGE = {"FAKE_MEMORY": str(143_771 << 20), "FAKE_LARGEST_COPY": str(1 << 20)}
+# GPUs that the stand-in library can be: compute capability, bytes of shared memory of a CTA, and MiB of memory.
+COLUMNS = {"h200": ("9.0", 232_448, 143_771), "h100": ("9.0", 232_448, 81_559), "a100": ("8.0", 166_912, 81_920),
+           "4090": ("8.9", 101_376, 24_564), "5090": ("12.0", 101_376, 32_607)}
+# Variables of the jobs. Only the parts of a GPU's memory that the host writes are really allocated.
+SPARSE = {"FAKE_LARGEST_COPY": str(1 << 20)}
+# Reason of a job that `omr plan` rejects for this GPU.
+TOO_LARGE = re.compile(r" skipped: takes \S+ \S+ of .*")
 # Time limit of a test module in seconds. It includes the compilation of kernels that were never run on this machine.
 SECONDS = 400
 
@@ -28,7 +33,13 @@ def stand_in(folder):
     command = ["cc", "-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", "-o", str(library), str(ROOT / "tests/cuda/driver.c")]
     if subprocess.run(command).returncode != 0:
         fail("tests/cuda/driver.c does not compile")
-    return {"LD_LIBRARY_PATH": str(folder), "XDG_CACHE_HOME": str(pathlib.Path(folder) / "cache"), "OMR_TEST_DEVICE": "cuda"} | CARD
+    return {"LD_LIBRARY_PATH": str(folder), "XDG_CACHE_HOME": str(pathlib.Path(folder) / "cache"), "OMR_TEST_DEVICE": "cuda"}
+
+
+def variables(column):
+    """Returns the variables of the stand-in library for a GPU of `COLUMNS`."""
+    capability, shared, memory = COLUMNS[column]
+    return {"FAKE_GPUS": capability, "FAKE_SMEM": str(shared), "FAKE_MEMORY": str(memory << 20)}
 
 
 def judged_as_gpu(status, output):
@@ -50,13 +61,42 @@ def judged_on_stand_in(status, output):
     return None if status in (0, 101) else "hangs or takes too long" if status is None else f"exit status {status}"
 
 
-def judged_job(status, output):
-    """Judges a job of the 7B model: its launches must match the plan and fit into the memory."""
-    refused = re.search(r" skipped: .*", output)
-    return judged_on_stand_in(status, output) or (refused and refused[0].strip()) or (None if status == 0 else base.why(status, output))
+def judged_job(status, output, required):
+    """Judges a job of the 7B model: its launches must match the plan. A `required` job must fit into the memory. Returns
+    why it failed, and whether it does not fit."""
+    too_large = not required and TOO_LARGE.search(output)
+    refused = None if too_large else re.search(r" skipped: .*", output)
+    why = judged_on_stand_in(status, output) or (refused and refused[0].strip()) or (None if status == 0 else base.why(status, output))
+    return why, bool(too_large)
 
 
-def as_gpu(jobs, only):
+def required(column, name):
+    """True if a job must fit into the memory of a GPU of `COLUMNS`."""
+    memory = COLUMNS[column][2]
+    return memory >= plan.LARGE or name in (plan.FITS if memory > 80_000 else plan.FITS[:1])
+
+
+def work(modules, columns, library, tests, omr, asked):
+    """Lists what is run: name, where it runs, command, variables, and the function that returns why it failed and whether
+    it does not fit. The emulator runs the modules once, and each kind of kernels and of shared memory once."""
+    module = lambda name: [tests, f"{name}::", "--test-threads=1"]  # noqa: E731
+    alone = lambda judge: lambda *done: (judge(*done), False)  # noqa: E731
+    found = [(name, "as on a GPU", module(name), {"OMR_TEST_DEVICE": "as-card"}, alone(judged_as_gpu)) for name in modules]
+    seen = set()
+    for column in columns:
+        gpu = variables(column)
+        kind = gpu["FAKE_GPUS"], gpu["FAKE_SMEM"]
+        ours = [name for name in modules if kind not in seen and (kind[0] == "9.0" or not re.search("sm90a|wgmma", name))]
+        seen.add(kind)
+        # The memory is given to jobs only, because a test asks for more than it uses.
+        small = library | {key: gpu[key] for key in ("FAKE_GPUS", "FAKE_SMEM")}
+        found += [(name, f"as {column}", module(name), small, alone(judged_on_stand_in)) for name in ours]
+        found += [(name, f"as {column}", [omr, "--device", "cuda", "bench", *words], library | gpu | SPARSE,
+                   functools.partial(judged_job, required=required(column, name))) for name, words in asked.items()]
+    return found
+
+
+def as_gpu(jobs, only, columns):
     tests, omr, begun, red = base.test_binary(), ROOT / "target/release/omr", time.monotonic(), []
     if "machine code" in base.images(omr):
         fail("as-card: this build contains machine code, whose arguments the stand-in library cannot read: build with PTXAS= (empty)")
@@ -64,25 +104,26 @@ def as_gpu(jobs, only):
     environment = os.environ | {"OMR_GOLDENS": str(ROOT / "tests/goldens")}
     for name in ("OUT", "OMR_BODY", "OMR_EMU_SITES", "OMR_EMU_SKIP"):
         environment.pop(name, None)
+    asked = {} if only else plan.SLICE | plan.JOBS
+    large = {column: 0 for column in columns}
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
-        library = stand_in(folder)
-        ways = [("as on a GPU", {"OMR_TEST_DEVICE": "as-card"}, judged_as_gpu),
-                ("on the stand-in library", library, judged_on_stand_in)]
-        work = [(way, name, [tests, f"{name}::", "--test-threads=1"]) for way in ways for name in modules]
-        of_jobs = ("on the stand-in library", library | LARGE, judged_job)
-        asked = {} if only else plan.SLICE | plan.JOBS
-        work += [(of_jobs, name, [omr, "--device", "cuda", "bench", *words]) for name, words in asked.items()]
 
         def one(job):
-            (what, more, judged), name, command = job
+            name, where, command, more, judged = job
+            begun = time.monotonic()
             status, output = base.run(command, SECONDS, environment | more)
-            return what, name, judged(status, output), output
+            return name, where, *judged(status, output), output, time.monotonic() - begun
 
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            for what, name, why, output in pool.map(one, work):
+            for name, where, why, too_large, output, took in pool.map(one, work(modules, columns, stand_in(folder), tests, omr, asked)):
+                if too_large:
+                    large[where.removeprefix("as ")] += 1
+                if name in modules and where != "as on a GPU" and took > plan.MODULE_SECONDS:
+                    why = why or f"takes {took:.0f} s, more than a call has for a module"
                 if why:
-                    red.append(f"{name} {what}: {why}")
+                    red.append(f"{name} {where}: {why}")
                     print(f"FAILED {red[-1]}\n{output}", flush=True)
-    print(f"{len(modules)} modules as on a GPU and on the stand-in library, {len(asked)} jobs of the 7B on the library,"
+    shown = ", ".join(f"{column} (too small for {large[column]})" for column in columns)
+    print(f"{len(modules)} modules as on a GPU, and with {len(asked)} jobs of the 7B on the stand-in library as {shown};"
           f" {time.monotonic() - begun:.0f} s: {'FAILED: ' + '; '.join(red) if red else 'all passed'}")
     return 1 if red else 0

@@ -9,7 +9,7 @@ import tempfile
 from . import plan
 from .base import ROOT, compile_ceilings, fail
 from .check import Check
-from .dry import as_gpu
+from .dry import COLUMNS, as_gpu
 from .pack import pack
 from .record import Record
 
@@ -41,6 +41,7 @@ def parser(usage):
     made.add_argument("--bin", type=path)
     made.add_argument("--out", type=path)
     made.add_argument("--only", default="")
+    made.add_argument("--columns", default=",".join(COLUMNS))
     made.add_argument("--jobs", type=int, default=os.cpu_count())
     made.add_argument("--minutes", type=float, default=1.0)
     made.add_argument("--quick", action="store_true")
@@ -65,7 +66,10 @@ def main(doc, arguments):
             compiled = compile_ceilings(pathlib.Path(folder))
         print("bench/peers/ceilings compiles" if compiled else "skipped: no nvcc")
     elif args.command == "as-card":
-        return as_gpu(args.jobs, only)
+        columns = args.columns.split(",")
+        if unknown := set(columns) - set(COLUMNS):
+            fail(f"unknown column {min(unknown)}, expected some of {', '.join(COLUMNS)}")
+        return as_gpu(args.jobs, only, columns)
     else:
         args.call = None
         if args.command == "call":

@@ -10,8 +10,9 @@ import tempfile
 from .base import ROOT, commit, compile_ceilings, fail, images, said, test_binary
 
 BINARIES = "binaries.tar.xz"
-# Upper bound on the bytes that are sent to a lent machine, files of the repository included.
-LIMIT = 64 << 20
+# Upper bound on the bytes that are sent to a lent machine, files of the repository included. The machine takes 64 MiB; the
+# rest is for the growth of the repository until the next check.
+LIMIT = 56 << 20
 
 
 def glibc(path):
@@ -24,7 +25,7 @@ def glibc(path):
 def travels():
     """Returns the size in bytes of the repository files that are sent to a lent machine: tracked files, and untracked
     files that are not ignored."""
-    listed = said(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT) or ""
+    listed = said(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]) or ""
     files = [ROOT / name for name in listed.split("\0") if name]
     return sum(path.lstat().st_size for path in files if path.is_symlink() or path.is_file())
 
@@ -57,8 +58,8 @@ def pack(out):
     print(f"kernel images: {manifest['images']}")
     packed = sum((out / name).stat().st_size for name in (BINARIES, "MANIFEST.json"))
     # In a folder that git does not ignore, the packed files are already counted among the files of the repository.
-    ignored = said(["git", "check-ignore", "-q", str(out / BINARIES)], cwd=ROOT) is not None or ROOT not in out.parents
+    ignored = said(["git", "check-ignore", "-q", str(out / BINARIES)]) is not None or ROOT not in out.parents
     total = travels() + (packed if ignored else 0)
     print(f"{out / BINARIES}: {packed / 2**20:.1f} MiB with its manifest; {total / 2**20:.1f} MiB with the repository's files")
     if total > LIMIT:
-        fail(f"{total} bytes are more than the {LIMIT} that can be sent")
+        fail(f"{total} bytes are more than {LIMIT}")

@@ -27,12 +27,12 @@ def ceilings(check, part):
         where = check.scratch if base.compile_ceilings(check.scratch, install=where is None) else None
     dry = [] if check.on_gpu else ["--dry-run"]
     programs = {name: [where / name, *dry] if where else None for name in ("card", "sums")}
-    programs["sustained"] = [check.python, CEILINGS / "sustained.py", *dry] if check.has("torch") else None
+    programs["sustained"] = [check.python, CEILINGS / "sustained.py", *dry]
     for name, command in programs.items():
         with check.step(part, f"ceilings {name}") as made:
             if made is None:
                 continue
-            if command is None:
+            if command is None or name == "sustained" and not check.has("torch"):
                 made |= {"status": "skipped", "notes": [f"{check.python} has no torch" if name == "sustained" else "no nvcc"]}
                 continue
             status, output = check.run(command, 90)
@@ -49,8 +49,9 @@ def calibration(check, part):
 
 
 def first(check, part):
+    both = check.has_wgmma()
     benched(check, part, "sampler beside trainer, 7b-slice", *plan.PARITY, wrong="red", box=plan.JOB_SECONDS)
-    if check.has_wgmma():
+    if both:
         benched(check, part, "sampler beside trainer, 7b-slice by mma.sync", *plan.PARITY, body="mma.sync", wrong="red", box=plan.JOB_SECONDS)
     check.tested(part, plan.QUICK if check.args.quick else plan.FIRST)
 
@@ -135,14 +136,13 @@ def slice_(check, part):
 
 
 def jobs(check, part):
-    for name, arguments in plan.JOBS.items():
+    for name in plan.jobs(check.memory()):
         if (check.on_gpu and not check.args.quick) or name in plan.EMULATED:
-            benched(check, part, f"bench {name}", *arguments, box=plan.JOB_SECONDS)
+            benched(check, part, f"bench {name}", *plan.JOBS[name], box=plan.JOB_SECONDS)
+            if name.endswith(" 7b"):
+                peer_job(check, part, name.removesuffix(" 7b"), "7b")
         else:
             check.record.put(f"bench {name}", part, "skipped", ["--quick" if check.on_gpu else "only on a GPU"])
-    if check.on_gpu and not check.args.quick:
-        for job in plan.BESIDE:
-            peer_job(check, part, job, "7b")
 
 
 def recipe(check, part):

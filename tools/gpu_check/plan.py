@@ -37,8 +37,10 @@ RANKS = ["ranks::one_card"]
 SANITIZED = ["kernels::rows", "kernels::rms_norm", "kernels::rope", "kernels::swiglu"]
 SANITIZER_PROBE = "kernels::calibrate::bf16_rounds_to_nearest_even"
 # Time limits in seconds of a module and of a job, to end a hang.
-MODULE_SECONDS = 120
+MODULE_SECONDS = 40
 JOB_SECONDS = 100
+# Time limit in seconds of each check that the GPU still answers.
+CANARY_SECONDS = 30
 
 # Compares sampler and trainer log-probs at the widths of the 7B model with both kernel variants. A single different bit
 # is an error.
@@ -60,7 +62,6 @@ def decode(batch, keys):
     return ["decode", "--model-shape", "7b", "--batch-size", str(batch), "--input-len", str(keys)]
 
 
-# The jobs with adapters come last. The configs need them on a GPU of 80 GB.
 JOBS = {
     **CONFIGS,
     **{f"decode 7b, {batch} of {keys}": decode(batch, keys) for batch, keys in DECODED},
@@ -68,6 +69,10 @@ JOBS = {
     **{f"{name}, LoRA": [*arguments, "lora.rank=16"] for name, arguments in CONFIGS.items()},
     **{f"decode 7b, {batch} of 1536, LoRA": [*decode(batch, 1536), "--lora-rank", "16"] for batch in (1, 16, 64)},
 }
+# Jobs that fit a GPU of less than `LARGE` MiB, in order of value. They come first on such a GPU.
+LARGE = 100_000
+FITS = [*(f"decode 7b, {batch} of 1536" for batch in (1, 16, 64)), "generate 7b", "sft.yaml, rows of 4096, LoRA",
+        *(f"decode 7b, {batch} of 1536, LoRA" for batch in (1, 16, 64))]
 # The jobs that also run on the emulator, and the overrides that make their configs small.
 EMULATED = ["sft.yaml, rows of 4096", "rl.yaml", "decode 7b, 1 of 1536", "sft.yaml, rows of 4096, LoRA", "decode 7b, 1 of 1536, LoRA"]
 SMALL = ["model=tests/goldens/hf/model_a", "micro_batch_tokens=96", "--row-tokens", "32", "--image-tokens", "6"]
@@ -75,6 +80,11 @@ SMALLER = {"sft.yaml": ["packing_length=32", "gradient_accumulation_steps=1"],
            "rl.yaml": ["max_prompt_length=32", "max_response_length=16", "train_batch_size=2", "ppo_mini_batch_size=2", "rollout.n=2"]}
 # Jobs that are also measured with transformers, by bench/peers/JOB.py.
 BESIDE = ("train-step", "generate")
+
+
+def jobs(memory):
+    """Returns the names of `JOBS` in the order for a GPU with `memory` MiB."""
+    return sorted(JOBS, key=lambda name: FITS.index(name) if name in FITS else len(FITS)) if memory < LARGE else list(JOBS)
 
 
 def emulated(arguments):

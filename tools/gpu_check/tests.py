@@ -1,14 +1,18 @@
-"""Tests of tools/gpu-check and tools/figures on invented results. `tools/check` runs them."""
+"""Tests of tools/gpu-check, tools/profile and tools/figures on invented results. `tools/check` runs them."""
 import contextlib
 import importlib.machinery
 import importlib.util
+import io
+import os
 import pathlib
+import tarfile
 import tempfile
+import time
 import types
 import unittest
 import unittest.mock
 
-from . import profiles, verdicts
+from . import base, check, dry, plan, profiles, verdicts
 from .base import ROOT
 from .record import Record
 
@@ -31,11 +35,17 @@ def made(folder):
     return record
 
 
+def loaded(name):
+    """Loads tools/NAME as a module."""
+    loader = importlib.machinery.SourceFileLoader(name, str(ROOT / "tools" / name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
+
+
 def figures(folder):
     """Loads tools/figures with other results than those of this checkout."""
-    loader = importlib.machinery.SourceFileLoader("figures", str(ROOT / "tools/figures"))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("figures", loader))
-    loader.exec_module(module)
+    module = loaded("figures")
     module.RESULTS, module.ROOT = folder, folder
     return module
 
@@ -140,6 +150,116 @@ class Profiles(unittest.TestCase):
             found = profiled(True)
             self.assertEqual(found["status"], "cut")
             self.assertEqual(found["notes"], ["0 profiles read", f"{case}: no profile: ==ERROR== ERR_NVGPUCTRPERM"])
+
+
+class Calls(unittest.TestCase):
+    def on_a_gpu(self, folder, answers):
+        """Returns a call on a GPU whose commands give `answers`."""
+        made = check.Check.__new__(check.Check)
+        made.on_gpu, made.log, made.environment, made.tests = True, io.StringIO(), {}, "omr-tests"
+        made.deadline = made.end = float("inf")
+        made.gone = made.no_wgmma = None
+        made.record = Record(pathlib.Path(folder), IDENTITY, [])
+        answers = iter(answers)
+        self.enterContext(unittest.mock.patch.object(base, "run", lambda *_, **__: next(answers)))
+        self.enterContext(contextlib.redirect_stdout(io.StringIO()))
+        return made
+
+    def test_a_refused_variant_is_switched_off_for_the_rest_of_the_call(self):
+        with tempfile.TemporaryDirectory() as folder:
+            call = self.on_a_gpu(folder, [(1, f"error: a kernel does not end. {check.REFUSED}\n"), (0, "")])
+            call.run(["omr"])
+            self.assertEqual((call.environment, call.has_wgmma()), ({"OMR_BODY": "mma.sync"}, False))
+        self.assertTrue(any(check.REFUSED in file.read_text() for file in (ROOT / "src").rglob("*.rs")))
+
+    def test_a_call_stops_if_the_gpu_is_gone_after_a_timeout(self):
+        for smi, test, gone in [(0, 0, False), (None, 0, True), (0, 1, True)]:
+            with tempfile.TemporaryDirectory() as folder:
+                call = self.on_a_gpu(folder, [(None, ""), (smi, ""), (test, "")])
+                call.run(["omr-tests", "kernels::gemm_sm90a::"], 1)
+                with call.step("kernels", "bench ops") as step:
+                    self.assertEqual((step is None, call.gone is not None), (gone, gone))
+                self.assertEqual(call.record.steps["bench ops"]["status"], "cut" if gone else "green")
+
+    def test_a_process_that_survives_its_end_does_not_keep_the_call(self):
+        begun = time.monotonic()
+        with unittest.mock.patch.object(base, "KILL_SECONDS", 0.5):
+            self.assertEqual(base.run(["bash", "-c", "echo begun; setsid sleep 9 & wait"], 0.5), (None, "begun\n"))
+        self.assertLess(time.monotonic() - begun, 5)
+
+    def test_binaries_are_unpacked_once_for_each_machine(self):
+        with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.object(tempfile, "tempdir", folder):
+            archive, file = pathlib.Path(folder) / "binaries.tar.xz", pathlib.Path(folder) / "omr"
+            for text in ("one", "two"):
+                file.write_text(text)
+                with tarfile.open(archive, "w:xz") as packed:
+                    packed.add(file, "omr")
+                first = check.unpacked(archive)
+                with unittest.mock.patch.object(tarfile, "open", side_effect=AssertionError("unpacked again")):
+                    self.assertEqual(check.unpacked(archive), first)
+                self.assertEqual((first / "omr").read_text(), text)
+
+    def test_jobs_that_fit_80_gb_come_first_there(self):
+        self.assertEqual(plan.jobs(143_771), list(plan.JOBS))
+        small = plan.jobs(81_559)
+        self.assertEqual((small[:len(plan.FITS)], sorted(small)), (plan.FITS, sorted(plan.JOBS)))
+
+    def test_each_kind_of_gpu_runs_the_modules_once_and_each_gpu_its_jobs(self):
+        found = dry.work(["kernels::rows", "kernels::gemm_sm90a"], list(dry.COLUMNS), {}, "tests", "omr", {"decode": ["decode"]})
+        runs = [(name, where) for name, where, *_ in found]
+        self.assertEqual([where for name, where in runs if name == "kernels::gemm_sm90a"], ["as on a GPU", "as h200"])
+        self.assertEqual([where for name, where in runs if name == "kernels::rows"],
+                         ["as on a GPU", "as h200", "as a100", "as 4090", "as 5090"])
+        self.assertEqual([where for name, where in runs if name == "decode"], [f"as {column}" for column in dry.COLUMNS])
+        row = "decode skipped: takes 90.6 GiB of 79.6 GiB\n"
+        self.assertEqual(dry.judged_job(0, row, False), (None, True))
+        self.assertEqual(dry.judged_job(0, row, True), ("skipped: takes 90.6 GiB of 79.6 GiB", False))
+        self.assertEqual(dry.judged_job(0, "x skipped: launch of k refused: y\n" + row, False)[0], "launch of k refused: y")
+
+
+class Profile(unittest.TestCase):
+    def printed(self, *words, memory=81_559):
+        """Returns the command lines that tools/profile prints for an invented GPU."""
+        module = loaded("profile")
+        module.memory = lambda: memory
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
+            self.assertEqual(module.main([*words, "--dry-run"] if "--" not in words else ["--dry-run", *words]), 0)
+        return out.getvalue().splitlines()
+
+    def test_options_of_the_job_are_passed_on_and_only_its_measured_part_is_recorded(self):
+        run, summary = self.printed("nsys", "decode", "--batch-size", "64")
+        self.assertTrue(run.endswith("target/release/omr --device cuda bench decode --batch-size 64"), run)
+        self.assertIn(" --cuda-graph-trace=node --capture-range=cudaProfilerApi ", run)
+        self.assertIn("--report=cuda_gpu_kern_sum,nvtx_gpu_proj_sum", summary)
+        self.assertIn("--capture-range=", self.printed("nsys", "--", "omr", "--device", "cuda", "bench", "decode")[0])
+        self.assertNotIn("--capture-range=", self.printed("nsys", "--", "omr", "sft", "sft.yaml")[0])
+        self.assertTrue(self.printed("ncu", "--", "omr", "bench", "ops", "--out", "x")[0].endswith("omr bench ops --out x"))
+
+    def test_a_training_step_fits_the_gpu(self):
+        self.assertTrue(self.printed("nsys", "train-step")[0].endswith("train-step --model-shape 7b-slice"))
+        self.assertTrue(self.printed("nsys", "train-step", memory=143_771)[0].endswith("train-step"))
+        self.assertTrue(self.printed("nsys", "train-step", "--model-shape=22m")[0].endswith("--model-shape=22m"))
+
+    def test_ncu_records_the_kernels_of_interest(self):
+        self.assertIn("--kernel-name=regex:^(linear|", self.printed("ncu", "decode")[0])
+        self.assertNotIn("--kernel-name", self.printed("ncu", "linear fwd [8192")[0])
+        run = self.printed("ncu", "train-step", "--kernel", "dkv", "--range", "backward", "--skip", "5", "--count", "2")[0]
+        self.assertIn(" --kernel-name=regex:dkv --nvtx-include=backward/ --launch-skip=5 --launch-count=2 ", run)
+        self.assertIn("--import-source=yes", run)
+
+    def test_a_text_summary_is_written_beside_each_report(self):
+        fake = """#!/bin/sh
+for word; do case $word in --output=*) echo > "${word#--output=}.1.nsys-rep" ;; *.nsys-rep) echo "kernels of ${word##*/}" ;; esac; done
+"""
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            (folder / "nsys").write_text(fake)
+            (folder / "nsys").chmod(0o755)
+            (folder / "of-1.1.nsys-rep").write_text("an older report")
+            os.utime(folder / "of-1.1.nsys-rep", (1, 1))
+            with unittest.mock.patch.dict(os.environ, PATH=f"{folder}:{os.environ['PATH']}"), contextlib.redirect_stdout(io.StringIO()):
+                self.assertEqual(loaded("profile").main(["nsys", "rope", "--out", str(folder / "of")]), 0)
+            self.assertEqual((folder / "of.txt").read_text(), "kernels of of.1.nsys-rep\n")
 
 
 class Figures(unittest.TestCase):

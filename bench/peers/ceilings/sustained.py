@@ -53,7 +53,7 @@ def keep_on(name, shape, data, flops, work):
         times.append(before.elapsed_time(after) / 10)
     if smi:
         smi.terminate()
-        said = [int(line) for line in smi.communicate()[0].split() if line.isdigit()]
+        said = [int(line) for line in smi.communicate(timeout=10)[0].split() if line.isdigit()]
         row |= {"clock_mhz": statistics.median(said) if said else None, "clock_mhz_least": min(said, default=None)}
     half = len(times) // 2
     row |= {"peer_ms": statistics.median(times), "peer_ms_second_half": statistics.median(times[half:])}
