@@ -1,7 +1,7 @@
 //! The environment of a command besides its own arguments: device, threads, console, ranks and signals.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::config::{Backend, DistConfig, Dtype, JudgeConfig, Mode, ScorerConfig}
 use crate::device::amx;
 use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
-use crate::device::images::{Arch, PROGRAM};
+use crate::device::images::{Arch, Images, OWN};
 use crate::device::nccl::{self, Library};
 use crate::device::{Device, Driver, Isa, KernelVariant, Kind, Plan, Region, Target, WaitLimit, WgmmaKernels};
 use crate::error::{Error, Result};
@@ -50,6 +50,9 @@ pub struct Context {
     device: DeviceKind,
     auto: OnceLock<Kind>,
     kernel_variant: VariantChoice,
+    kernel_images: Option<PathBuf>,
+    /// Images read from `kernel_images`.
+    images: OnceLock<&'static Images>,
     /// Kernels that the start check has refused, after it has run on this process's GPU.
     refused: OnceLock<Vec<WgmmaKernels>>,
     threads: usize,
@@ -81,6 +84,8 @@ impl Context {
             device: global.device,
             auto,
             kernel_variant: global.kernel_variant,
+            kernel_images: global.kernel_images.clone(),
+            images: OnceLock::new(),
             refused: OnceLock::new(),
             threads,
             log_level,
@@ -191,7 +196,20 @@ impl Context {
         if self.kind() == Kind::Cuda { self.rank_role.gpu(cuda::find()?.gpus.len()).map(drop) } else { Ok(()) }
     }
 
+    /// Returns the kernel images to load: those of this program, or those in the folder of `--kernel-images`.
+    fn images(&self) -> Result<&'static Images> {
+        match (&self.kernel_images, self.images.get()) {
+            (None, _) => Ok(&OWN),
+            (_, Some(images)) => Ok(images),
+            (Some(dir), None) => Images::read(dir).map(|images| *self.images.get_or_init(|| images)),
+        }
+    }
+
     fn open(&self, plan: &Plan, checks_always: bool) -> Result<Device> {
+        if let (Some(dir), false) = (&self.kernel_images, self.kind() == Kind::Cuda) {
+            let found = format!("{} with --device {}", dir.display(), self.kind().name());
+            return Err(Error::input("--kernel-images", found, "a GPU, which loads the kernels"));
+        }
         // The start check of kernel variants needs this workspace.
         let check_bytes = variants::start_check_bytes(self.kind());
         let with_check = plan.max(&Plan::default().with(Region::Workspace, check_bytes));
@@ -211,7 +229,7 @@ impl Context {
             }
             Kind::Cuda => {
                 let gpu = self.rank_role.gpu(cuda::find()?.gpus.len())?;
-                let dev = Device::gpu(Box::new(Cuda::open(gpu, &PROGRAM)?), Kind::Cuda, &with_check)?;
+                let dev = Device::gpu(Box::new(Cuda::open(gpu, &[self.images()?])?), Kind::Cuda, &with_check)?;
                 self.with_variant(dev, checks_always)
             }
             // The complete shadow state of shared memory is only useful in tests.

@@ -1,5 +1,7 @@
 //! Flags of all commands.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 /// Device that computes.
@@ -36,6 +38,10 @@ pub struct Global {
     /// GPU kernels of matrix products and attention
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "VARIANT")]
     pub kernel_variant: VariantChoice,
+    /// Load the GPU kernels from this folder, which `tools/build-ptx --lineinfo DIR` wrote, so that profilers show lines
+    /// of source
+    #[arg(long, global = true, value_name = "DIR")]
+    pub kernel_images: Option<PathBuf>,
     /// Compute threads. 0 = one per CPU core. Results are the same for any number
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = threads)]
     pub threads: usize,

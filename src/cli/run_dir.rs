@@ -164,6 +164,7 @@ mod tests {
             &Global {
                 device: DeviceKind::Cpu,
                 kernel_variant: VariantChoice::Auto,
+                kernel_images: None,
                 threads: 1,
                 log_level: "info".to_owned(),
                 quiet: true,

@@ -7,11 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::Read;
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
 
 use flate2::read::GzDecoder;
 
 use super::perf_model::KernelCosts;
+use crate::error::{Error, Result};
 
 /// Kernel files and the results of compiling them.
 #[derive(Clone, Copy)]
@@ -82,6 +85,37 @@ impl Images {
     /// Returns the names of the kernel files (`rms_norm` for `kernels/rms_norm.cu`), sorted.
     pub fn files(&self) -> impl Iterator<Item = &'static str> + use<> {
         self.sources.iter().filter_map(|(path, _)| path.strip_suffix(".cu").filter(|name| !name.contains('/')))
+    }
+
+    /// Reads images that `tools/build-ptx --lineinfo` wrote to `dir`. They stay in memory until the program ends, as
+    /// embedded images do. Errors if a file is missing, is not PTX, or was not built from the sources of this program.
+    pub fn read(dir: &Path) -> Result<&'static Images> {
+        let fault = |what: &str| {
+            let expected = "what `tools/build-ptx --lineinfo` writes for the sources of this program";
+            Error::input("--kernel-images", format!("{}: {what}", dir.display()), expected)
+        };
+        let named = |name: &str, e: std::io::Error| fault(&format!("{name}: {e}"));
+        let manifest = fs::read_to_string(dir.join("MANIFEST")).map_err(|e| named("MANIFEST", e))?;
+        let mut ptx: Vec<(&'static str, &'static [u8])> = Vec::new();
+        for (file, arch) in OWN.files().flat_map(|file| Arch::ALL.map(|arch| (file, arch))) {
+            let name = format!("{file}.{}", arch.name());
+            let path = format!("{name}.ptx.gz");
+            let row = |arch: Arch| rows(&manifest).find(|row| row.file == file && row.target == arch.name());
+            let hash = |arch| row(arch).and_then(|row| row.hash("ptx"));
+            match fs::read(dir.join(&path)) {
+                Err(e) if arch == Arch::Sm90a && e.kind() == ErrorKind::NotFound && hash(arch) == hash(Arch::Sm80) => {}
+                Err(e) => return Err(named(&path, e)),
+                Ok(packed) if !unpacked(&packed).is_some_and(|text| text.windows(8).any(|w| w == b".version")) => {
+                    return Err(fault(&format!("{path} is not PTX packed by gzip")));
+                }
+                Ok(packed) => ptx.push((name.leak(), packed.leak())),
+            }
+        }
+        let images = Images { sources: OWN.sources, ptx: ptx.leak(), cubins: &[], manifest: manifest.leak() };
+        match images.stale().first() {
+            None => Ok(Box::leak(Box::new(images))),
+            Some(stale) => Err(fault(stale)),
+        }
     }
 
     /// Returns the PTX of a kernel file for `arch`. If the file has no PTX for `arch`, returns its PTX for sm_80, which

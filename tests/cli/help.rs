@@ -59,7 +59,7 @@ fn flags_of_all_commands_are_explained_once() {
     for command in [&["sft"][..], &["doctor"], &["data", "dedup"]] {
         let help = stdout(&[command, &["--help"]].concat());
         assert!(
-            help.contains("--device, --kernel-variant, --threads, --log-level, --quiet")
+            help.contains("--device, --kernel-variant, --kernel-images, --threads, --log-level, --quiet")
                 && !help.contains("Compute threads"),
             "{help}"
         );

@@ -191,12 +191,13 @@ API cuEventDestroy_v2(void *event) { (void)event; return OK; }
 API cuProfilerStart(void) { note("profiler start"); return OK; }
 API cuProfilerStop(void) { note("profiler stop"); return OK; }
 
-/* Options 3 and 5 are the two logs. Options 4 and 6 are their sizes, passed by value. Option 9 is the target; without it PTX is
- * compiled for 9.0, as ptxas does with -arch=sm_90. */
+/* Options 3 and 5 are the two logs. Options 4 and 6 are their sizes, passed by value. Option 13 asks for line
+ * tables. Option 9 is the target; without it PTX is compiled for 9.0, as ptxas does with -arch=sm_90. */
 API cuLinkCreate_v2(unsigned count, int *options, void **values, void **state) {
     Link *link = calloc(1, sizeof(Link));
     for (unsigned i = 0; i < count; i++) {
         if (options[i] == 5) link->error = values[i];
+        if (options[i] == 13) note("line info %d", (int)(uintptr_t)values[i]);
         if (options[i] == 9) link->target = (int)(uintptr_t)values[i];
         if ((options[i] == 4 || options[i] == 6) && (uintptr_t)values[i] < 1024) return INVALID_VALUE;
     }

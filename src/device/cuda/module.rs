@@ -151,12 +151,16 @@ impl JitOptions {
         JitOptions { info, error, keys, values }
     }
 
-    /// Adds the instruction set to compile for. A context may know its GPU as 9.0 only, which lacks the instructions of
-    /// [`Arch::Sm90a`].
-    fn compile_for(mut self, arch: Arch) -> JitOptions {
+    /// Adds the instruction set to compile for, and line tables if `ptx` has line numbers. A context may know its GPU as
+    /// 9.0 only, which lacks the instructions of [`Arch::Sm90a`].
+    fn compile_for(mut self, arch: Arch, ptx: &str) -> JitOptions {
         if arch == Arch::Sm90a {
             self.keys.push(Jit::CU_JIT_TARGET);
             self.values.push(ptr::without_provenance_mut(sys::CUjit_target::CU_TARGET_COMPUTE_90A as usize));
+        }
+        if ptx.contains("\t.loc\t") {
+            self.keys.push(Jit::CU_JIT_GENERATE_LINE_INFO);
+            self.values.push(ptr::without_provenance_mut(1));
         }
         self
     }
@@ -200,7 +204,7 @@ fn load_image(image: &[u8]) -> std::result::Result<sys::CUmodule, String> {
 /// Compiles PTX for `arch` and returns the machine code. (cuModuleLoadDataEx would compile it, too, but does not return
 /// the machine code, so it could not be cached.)
 fn link(file: &str, ptx: &str, arch: Arch) -> std::result::Result<Vec<u8>, String> {
-    let mut jit = JitOptions::new().compile_for(arch);
+    let mut jit = JitOptions::new().compile_for(arch, ptx);
     let text = CString::new(ptx).map_err(|_| "the PTX contains a zero byte".to_owned())?;
     let name = CString::new(file).map_err(|_| "the file name contains a zero byte".to_owned())?;
     let mut state = ptr::null_mut();
