@@ -22,7 +22,7 @@ COLUMNS = {"h200": ("9.0", 232_448, 143_771), "h100": ("9.0", 232_448, 81_559), 
 # Variables of the jobs. Only the parts of a GPU's memory that the host writes are really allocated.
 SPARSE = {"FAKE_LARGEST_COPY": str(1 << 20)}
 # Reason of a job that `omr plan` rejects for this GPU.
-TOO_LARGE = re.compile(r" skipped: takes \S+ \S+ of .*")
+TOO_LARGE = re.compile(r" skipped: takes \S+ \S+ of .*|^error: memory: found a run that needs at least .*", re.M)
 # Time limit of a test module in seconds. It includes the compilation of kernels that were never run on this machine.
 SECONDS = 400
 
@@ -65,7 +65,9 @@ def judged_job(status, output, required):
     """Judges a job of the 7B model: its launches must match the plan. A `required` job must fit into the memory. Returns
     why it failed, and whether it does not fit."""
     too_large = not required and TOO_LARGE.search(output)
-    refused = None if too_large else re.search(r" skipped: .*", output)
+    if too_large:
+        status, output = 0, TOO_LARGE.sub("", output)
+    refused = re.search(r" skipped: .*", output)
     why = judged_on_stand_in(status, output) or (refused and refused[0].strip()) or (None if status == 0 else base.why(status, output))
     return why, bool(too_large)
 
@@ -96,8 +98,9 @@ def work(modules, columns, library, tests, omr, asked):
     return found
 
 
-def as_gpu(jobs, only, columns):
-    tests, omr, begun, red = base.test_binary(), ROOT / "target/release/omr", time.monotonic(), []
+def as_gpu(jobs, only, columns, given):
+    tests, omr = (given / "omr-tests", given / "omr") if given else (base.test_binary(), ROOT / "target/release/omr")
+    begun, red = time.monotonic(), []
     if "machine code" in base.images(omr):
         fail("as-card: this build contains machine code, whose arguments the stand-in library cannot read: build with PTXAS= (empty)")
     modules = only or [*plan.by_risk(base.modules(tests)), *plan.CALIBRATION, *plan.FAULTS]
@@ -110,16 +113,13 @@ def as_gpu(jobs, only, columns):
 
         def one(job):
             name, where, command, more, judged = job
-            begun = time.monotonic()
             status, output = base.run(command, SECONDS, environment | more)
-            return name, where, *judged(status, output), output, time.monotonic() - begun
+            return name, where, *judged(status, output), output
 
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            for name, where, why, too_large, output, took in pool.map(one, work(modules, columns, stand_in(folder), tests, omr, asked)):
+            for name, where, why, too_large, output in pool.map(one, work(modules, columns, stand_in(folder), tests, omr, asked)):
                 if too_large:
                     large[where.removeprefix("as ")] += 1
-                if name in modules and where != "as on a GPU" and took > plan.MODULE_SECONDS:
-                    why = why or f"takes {took:.0f} s, more than a call has for a module"
                 if why:
                     red.append(f"{name} {where}: {why}")
                     print(f"FAILED {red[-1]}\n{output}", flush=True)

@@ -69,7 +69,7 @@ def main(doc, arguments):
         columns = args.columns.split(",")
         if unknown := set(columns) - set(COLUMNS):
             fail(f"unknown column {min(unknown)}, expected some of {', '.join(COLUMNS)}")
-        return as_gpu(args.jobs, only, columns)
+        return as_gpu(args.jobs, only, columns, args.bin)
     else:
         args.call = None
         if args.command == "call":

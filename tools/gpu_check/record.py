@@ -52,12 +52,10 @@ class Record:
     def green(self, name):
         return self.steps.get(name, {}).get("status") == "green"
 
-    def put(self, name, part, status, notes, rows=(), lines=(), peers=(), reasons=(), seconds=0.0):
+    def put(self, name, part, status, notes, rows=(), lines=(), peers=(), seconds=0.0):
         rows = [{key: row.get(key) for key in WANTED} | row | {"commit": self.identity["commit"]} for row in rows]
         self.steps[name] = {"part": part, "status": status, "notes": list(notes), "rows": rows, "lines": list(lines),
                             "peers": list(peers), "seconds": round(seconds, 1), "when": round(time.time(), 1)}
-        if reasons:
-            self.steps[name]["reasons"] = list(reasons)
         self.write()
 
     def red(self):
@@ -98,7 +96,6 @@ class Record:
             text += [f"## {part} ({sum(step['seconds'] for _, step in steps):.0f} s)", ""]
             for name, step in steps:
                 text += [f"- {name}: {step['status']}{''.join('; ' + note for note in step['notes'])}"]
-                text += [f"  - {line}" for line in tables.told(step.get("reasons", []))]
             text += [""]
         return "\n".join(text + self.tables()) + "\n"
 

@@ -76,19 +76,3 @@ def gaps(rows):
     exists for comparison only."""
     found = [row for row in rows if "body" not in row and gap(row)]
     return sorted(found, key=gap, reverse=True)
-
-
-# Metrics of a profiled kernel (profiles.py), each with the unit that is printed after it.
-UNITS = {"us": "us", "sm_percent": "% of the SMs", "memory_percent": "% of the memory bandwidth", "occupancy_percent": "% of warps active",
-         "registers": "registers"}
-
-
-def told(reasons):
-    """Returns the findings for each profiled kernel as lines of text."""
-    out = []
-    for found in reasons:
-        figures = [f"{found[key]:g} {unit}" for key, unit in UNITS.items() if key in found]
-        stalls = ", ".join(f"{what} {ratio:g}" for what, ratio in found["stalls"].items())
-        out += [f"{found['case']}: {found['kernel']}: {', '.join(figures)}; stalls per instruction: {stalls or 'unknown'}"]
-        out += [f"{found['case']}: {found['kernel']}: {rule}" for rule in found["rules"]]
-    return out

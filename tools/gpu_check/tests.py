@@ -11,6 +11,7 @@ import time
 import types
 import unittest
 import unittest.mock
+import warnings
 
 from . import base, check, dry, plan, profiles, verdicts
 from .base import ROOT
@@ -86,35 +87,7 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(verdicts.verdicts([])[3], "results have the predicted bits: not known")
 
 
-# Pages of ncu in its own output format: warnings first, units below the header, commas in numbers, a text of two lines.
-RAW = '''==WARNING== made up
-"ID","Process ID","Kernel Name","gpu__time_duration.sum","sm__throughput.avg.pct_of_peak_sustained_elapsed","launch__registers_per_thread",\
-"smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio",\
-"smsp__average_warps_issue_stalled_wait_per_issue_active.ratio",\
-"smsp__average_warps_issue_stalled_selected_per_issue_active.ratio"
-"","","","ns","%","register/thread","inst","inst","inst"
-"0","12","linear_wide","1,000,000","71.5","168","0.25","1.5","1"
-"1","12","linear_wide","3,000,000","80","168","2.25","1.5","1"
-"2","12","linear_edge","2,000","5","40","n/a","","1"
-'''
-DETAILS = '''"ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value","Rule Name","Rule Type","Rule Description",\
-"Estimated Speedup Type","Estimated Speedup"
-"1","linear_wide","GPU Speed Of Light Throughput","Duration","ns","3,000,000","","","","",""
-"1","linear_wide","WarpStateStats","","","","CPIStall","OPT","On average, each warp waits,
-for a scoreboard.","global","12.5"
-"0","linear_wide","Occupancy","","","","Other launch","OPT","is not the longest","",""
-'''
-
-
 class Profiles(unittest.TestCase):
-    def test_the_longest_launch_of_each_kernel_has_its_reasons(self):
-        wide, edge = profiles.reasons(RAW, DETAILS)
-        self.assertEqual(wide, {"kernel": "linear_wide", "us": 3000.0, "sm_percent": 80.0, "registers": 168.0,
-                                "stalls": {"long_scoreboard": 2.25, "wait": 1.5},
-                                "rules": ["CPIStall: On average, each warp waits, for a scoreboard. (estimated speedup 12.5 %)"]})
-        self.assertEqual(edge, {"kernel": "linear_edge", "us": 2.0, "sm_percent": 5.0, "registers": 40.0, "stalls": {}, "rules": []})
-        self.assertEqual(profiles.reasons("==ERROR== no permission", ""), [])
-
     def test_what_is_slowest_is_profiled_and_a_refusal_is_a_line(self):
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
@@ -125,31 +98,26 @@ class Profiles(unittest.TestCase):
 
             def profiled(refused):
                 def run(command, box=None, **environment):
-                    words = [str(word) for word in command]
                     if refused:
                         return 1, "==ERROR== ERR_NVGPUCTRPERM\nbye"
+                    words = [str(word) for word in command]
                     if "--out" in words:
-                        pathlib.Path(words[words.index("--out") + 1]).write_text("report")
-                    return 0, {"raw": RAW, "details": DETAILS}.get(words[words.index("--page") + 1]) if "--page" in words else ""
+                        pathlib.Path(words[words.index("--out") + 1] + ".txt").write_text("findings")
+                    return 0, ""
 
                 step = {"status": "green", "notes": []}
-                check = types.SimpleNamespace(step=lambda *_: contextlib.nullcontext(step), on_gpu=True, scratch=folder / str(refused),
-                                              out=folder, record=record, omr="omr", run=run)
-                check.scratch.mkdir()
+                call = types.SimpleNamespace(step=lambda *_: contextlib.nullcontext(step), on_gpu=True, scratch=folder / str(refused),
+                                             out=folder, record=record, omr="omr", run=run)
+                call.scratch.mkdir()
                 (folder / "profiles.tar.zst").write_text("")
                 with unittest.mock.patch.object(profiles.shutil, "which", return_value="ncu"):
-                    profiles.profiles(check, "profiles")
+                    profiles.profiles(call, "profiles")
                 return step
 
-            found = profiled(False)
-            self.assertEqual((found["status"], found["notes"]), ("green", ["1 profiles read"]))
-            self.assertEqual([reason["case"] for reason in found["reasons"]], [case, case])
-            record.put("profiles", "profiles", **found)
-            self.assertIn("linear_wide: 3000 us, 80 % of the SMs, 168 registers; stalls per instruction: long_scoreboard 2.25, wait 1.5",
-                          (folder / "summary.md").read_text())
-            found = profiled(True)
-            self.assertEqual(found["status"], "cut")
-            self.assertEqual(found["notes"], ["0 profiles read", f"{case}: no profile: ==ERROR== ERR_NVGPUCTRPERM"])
+            self.assertEqual(profiled(False), {"status": "green", "notes": ["1 profiles in profiles.txt"]})
+            self.assertEqual((folder / "profiles.txt").read_text(), f"{case}\nfindings")
+            self.assertEqual(profiled(True), {"status": "cut", "notes": ["0 profiles in profiles.txt",
+                                                                         f"{case}: no profile: ==ERROR== ERR_NVGPUCTRPERM"]})
 
 
 class Calls(unittest.TestCase):
@@ -183,7 +151,7 @@ class Calls(unittest.TestCase):
 
     def test_a_process_that_survives_its_end_does_not_keep_the_call(self):
         begun = time.monotonic()
-        with unittest.mock.patch.object(base, "KILL_SECONDS", 0.5):
+        with unittest.mock.patch.object(base, "KILL_SECONDS", 0.5), warnings.catch_warnings(action="ignore"):
             self.assertEqual(base.run(["bash", "-c", "echo begun; setsid sleep 9 & wait"], 0.5), (None, "begun\n"))
         self.assertLess(time.monotonic() - begun, 5)
 
@@ -213,6 +181,7 @@ class Calls(unittest.TestCase):
         self.assertEqual([where for name, where in runs if name == "decode"], [f"as {column}" for column in dry.COLUMNS])
         row = "decode skipped: takes 90.6 GiB of 79.6 GiB\n"
         self.assertEqual(dry.judged_job(0, row, False), (None, True))
+        self.assertEqual(dry.judged_job(2, "error: memory: found a run that needs at least 90 GiB\n", False), (None, True))
         self.assertEqual(dry.judged_job(0, row, True), ("skipped: takes 90.6 GiB of 79.6 GiB", False))
         self.assertEqual(dry.judged_job(0, "x skipped: launch of k refused: y\n" + row, False)[0], "launch of k refused: y")
 
