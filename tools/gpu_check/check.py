@@ -35,11 +35,6 @@ def smi_says(what):
     return said(["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader", "--id=0"], 20)
 
 
-def answer(command):
-    """Returns the output of a command. A cold start may need more than one attempt."""
-    return said(command) or said(command)
-
-
 def unpacked(archive):
     """Returns a folder with the files of an archive. It is named after their hash and stays there for later calls."""
     name = f"omr-gpu-check-{os.getuid()}-{hashlib.sha256(archive.read_bytes()).hexdigest()[:16]}"
@@ -168,17 +163,17 @@ class Check:
 
     def ask(self):
         """Starts the programs whose answers are needed later. On a new machine their first start can take a minute."""
-        lazy = "from transformers import Qwen2_5_VLForConditionalGeneration"
         asked = {
             "card": ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit", "--format=csv,noheader"],
             "nvcc": ["nvcc", "--version"], "python": [self.python, "--version"],
             "torch": [self.python, "-c", "import torch; print(torch.__version__, torch.cuda.is_available())"],
-            "transformers": [self.python, "-c", f"import transformers; {lazy}; print(transformers.__version__)"],
+            "transformers": [self.python, "-c", "import transformers as t; t.Qwen2_5_VLForConditionalGeneration; print(t.__version__)"],
             "compute-sanitizer": ["compute-sanitizer", "--version"], "ncu": ["ncu", "--version"],
             "nsys": ["nsys", "--version"], "c++": ["c++", "--version"], "kernel": ["uname", "-srm"],
         }
         pool = concurrent.futures.ThreadPoolExecutor(2)
-        self.answers = {what: pool.submit(answer, command) for what, command in asked.items()}
+        # A cold start may need more than one attempt.
+        self.answers = {what: pool.submit(lambda command=command: said(command) or said(command)) for what, command in asked.items()}
 
     def environment_lines(self):
         """Returns the answers to `ask` that are known so far."""
