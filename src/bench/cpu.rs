@@ -6,6 +6,7 @@ use super::case::{Case, MEMORY, Make, Times, measure};
 use super::jobs::{self, Amount, ModelShape};
 use super::ops;
 use super::options::Options;
+use super::parity::parity;
 use super::peaks::Peaks;
 use super::rl_step::rl_step;
 use crate::config;
@@ -16,8 +17,8 @@ use crate::model::CheckpointPolicy;
 use crate::observe::bytes;
 use crate::tensor::DType;
 
-/// Names of the benchmarks, in the order of the table.
-const NAMES: [&str; 14] = [
+/// Names of the benchmarks, in the order of the table. Without names on the command line, the first [`DEFAULT`] run.
+const NAMES: [&str; 17] = [
     "linear",
     "swiglu",
     "attention",
@@ -32,7 +33,11 @@ const NAMES: [&str; 14] = [
     "train-step",
     "rl-step",
     "generate",
+    "decode",
+    "prefill",
+    "parity",
 ];
+const DEFAULT: usize = 14;
 
 /// Runs the benchmarks and returns a table.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
@@ -94,11 +99,20 @@ fn cases(name: &'static str, options: &Options) -> Vec<(Make, bool)> {
                     out.push((Box::new(move |dev| jobs::train_step(dev, dtype, of, amount, levels)), true));
                 }
                 "rl-step" => {
+                    let of = options.model_of(shape);
                     for apart in [false, true] {
-                        out.push((Box::new(move |dev| rl_step(dev, dtype, shape, apart)), true));
+                        out.push((Box::new(move |dev| rl_step(dev, dtype, of, apart)), true));
                     }
                 }
                 "generate" => out.push((Box::new(move |dev| jobs::generate(dev, dtype, shape, amount)), true)),
+                "decode" | "prefill" => {
+                    let (of, size) = (options.model_of(shape), options.decoding(name, Kind::Cpu));
+                    out.push((Box::new(move |dev| jobs::decode(dev, dtype, of, size)), true));
+                }
+                "parity" => {
+                    let amount = Amount { rows: 4, ..amount };
+                    out.push((Box::new(move |dev| parity(dev, dtype, shape, amount)), true));
+                }
                 _ => {}
             }
         }
@@ -149,7 +163,7 @@ fn row(case: &Case, times: &Times, ceiling: f64) -> Value {
 
 fn choose(names: &[String]) -> Result<Vec<&'static str>> {
     if names.is_empty() {
-        return Ok(NAMES.to_vec());
+        return Ok(NAMES[..DEFAULT].to_vec());
     }
     let mut out = Vec::new();
     for name in names {

@@ -9,9 +9,11 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::case::{Case, Make};
-use super::jobs::{self, Amount, Decoding, ModelShape};
+use super::jobs::{self, Amount, ModelShape};
 use super::options::Options;
 use super::parity::parity;
+use super::rl_step::rl_step;
+use super::variants::variants;
 use super::{configs, ops};
 use crate::device::perf_model::Range;
 use crate::device::{Device, Driver, Event, KernelVariant, Kind, Plan, Region, Stream, Target};
@@ -24,14 +26,16 @@ use crate::tensor::{DType, Tensor};
 
 /// Name that selects all ops.
 const OPS: &str = "ops";
-/// Names of a training step, a round of rollouts, and decoding alone.
+/// Names of a training step, an RL update, a round of rollouts, decoding alone, and the computation of prompts alone.
 const STEP: &str = "train-step";
+const RL_STEP: &str = "rl-step";
 const GENERATE: &str = "generate";
 const DECODE: &str = "decode";
-/// Name of the check that the sampler's log-probs equal the trainer's.
+const PREFILL: &str = "prefill";
+/// Names of the checks that the sampler's log-probs equal the trainer's, and that both kernel variants agree. If they
+/// differ, the command fails.
 const PARITY: &str = "parity";
-/// Number of tokens that each sequence generates in a repetition of `decode`.
-const STEPS: usize = 32;
+const VARIANTS: &str = "variants";
 
 /// Bytes written between two repetitions, more than any L2 holds.
 const FLUSH: usize = 256 << 20;
@@ -79,6 +83,7 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
                 let levels = jobs::train_levels(target, DType::Bf16, model, amount, FLUSH)?;
                 out.push(Box::new(move |dev| jobs::train_step(dev, DType::Bf16, model, amount, levels)));
             }
+            RL_STEP => out.push(Box::new(move |dev| rl_step(dev, DType::Bf16, model, false))),
             GENERATE => out.push(Box::new(move |dev| jobs::generate(dev, DType::Bf16, shape, amount))),
             PARITY => {
                 let mut some = Amount { rows: amount.rows.min(4), rollouts: amount.rollouts.min(8), ..amount };
@@ -88,10 +93,11 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
                 }
                 out.push(Box::new(move |dev| parity(dev, DType::Bf16, shape, some)));
             }
-            DECODE => {
-                let of = Decoding { sequences: options.batch_size, keys: options.input_len, steps: STEPS };
+            DECODE | PREFILL => {
+                let of = options.decoding(&name, kind);
                 out.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, model, of)));
             }
+            VARIANTS => out.push(Box::new(variants)),
             file if [".yaml", ".yml"].iter().any(|end| file.ends_with(end)) => {
                 let memory = target.memory.map(|memory| memory.saturating_sub(FLUSH));
                 out.extend(configs::cases(Path::new(file), &values, &options.rows, kind, memory)?);
@@ -111,7 +117,8 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
             }
         }
         if out.len() == begin {
-            let expected = "ops, an op's name, train-step, generate, decode, parity or a config.yaml";
+            let expected =
+                "ops, an op's name, train-step, rl-step, generate, decode, prefill, parity, variants or a config.yaml";
             return Err(Error::input("omr bench", name, expected));
         }
     }
@@ -180,7 +187,7 @@ fn measured(make: &Make, seconds: f64, machine: &Machine) -> Result<Value> {
             }
             case.job.iter().for_each(|job| job.write(&mut row, times.median / 1e3));
         }
-        Err(error) if case.name == PARITY => return Err(error),
+        Err(error) if [PARITY, VARIANTS].contains(&case.name) => return Err(error),
         Err(error) => row["skipped"] = error.to_string().into(),
     }
     Ok(row)
@@ -286,7 +293,7 @@ fn line(row: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::jobs::JobModel;
+    use super::super::jobs::{Decoding, JobModel};
     use super::*;
     use crate::device::images::OWN;
     use crate::plan;
@@ -297,7 +304,7 @@ mod tests {
     fn no_prediction_is_below_the_floor() {
         let mut makes: Vec<Make> = ops::cases(Kind::Cuda, DType::Bf16).into_iter().map(|(_, make)| make).collect();
         for (sequences, keys) in [(1, 28_672), (64, 1536)] {
-            let of = Decoding { sequences, keys, steps: 4 };
+            let of = Decoding { sequences, keys, steps: Some(4) };
             let model = JobModel { shape: ModelShape::B7, lora_rank: None };
             makes.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, model, of)));
         }

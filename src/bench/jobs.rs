@@ -55,8 +55,8 @@ impl Amount {
 const PATCHES: usize = 8;
 const IMAGE_TOKENS: usize = 2;
 
-/// Model shapes: those of `bench/peers/models.py`, the released model, and a slice of the released model that is small
-/// enough for any optimizer state.
+/// Model shapes: those of `bench/peers/models.py`, the released models, and a slice of the 7B model that is small enough
+/// for any optimizer state.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum ModelShape {
     /// The model of the digits recipe
@@ -64,6 +64,9 @@ pub enum ModelShape {
     /// 22 million parameters
     #[value(name = "22m")]
     M22,
+    /// Qwen2.5-VL-3B
+    #[value(name = "3b")]
+    B3,
     /// Qwen2.5-VL-7B
     #[value(name = "7b")]
     B7,
@@ -78,6 +81,7 @@ impl ModelShape {
         match self {
             ModelShape::Digits => "digits",
             ModelShape::M22 => "22m",
+            ModelShape::B3 => "3b",
             ModelShape::B7 => "7b",
             ModelShape::Slice => "7b-slice",
         }
@@ -88,10 +92,12 @@ impl ModelShape {
         let ([hidden, layers, intermediate, heads, kv], [width, depth, inner, vision_heads], vocabulary) = match self {
             ModelShape::Digits => ([96, 3, 256, 3, 1], [64, 2, 128, 4], 512),
             ModelShape::M22 => ([384, 8, 1536, 6, 2], [192, 4, 768, 4], 4096),
+            ModelShape::B3 => ([2048, 36, 11008, 16, 2], [1280, 32, 3420, 16], 151_936),
             ModelShape::B7 => ([3584, 28, 18944, 28, 4], [1280, 32, 3420, 16], 152_064),
             ModelShape::Slice => ([3584, 4, 18944, 28, 4], [1280, 8, 3420, 16], 152_064),
         };
-        let released = matches!(self, ModelShape::B7 | ModelShape::Slice);
+        let untied = matches!(self, ModelShape::B7 | ModelShape::Slice);
+        let released = untied || matches!(self, ModelShape::B3);
         let whole_frames: Vec<usize> = (0..depth).filter(|block| !released || block % 8 == 7).collect();
         let half: usize = hidden / heads / 2;
         let section = [half / 4, half * 3 / 8, half * 3 / 8];
@@ -99,7 +105,7 @@ impl ModelShape {
             "model_type": "qwen2_5_vl", "hidden_act": "silu", "hidden_size": hidden, "num_hidden_layers": layers,
             "intermediate_size": intermediate, "num_attention_heads": heads, "num_key_value_heads": kv,
             "rms_norm_eps": 1e-6, "rope_theta": 1e6, "rope_scaling": {"type": "mrope", "mrope_section": section},
-            "vocab_size": vocabulary, "tie_word_embeddings": !released, "max_position_embeddings": 4096,
+            "vocab_size": vocabulary, "tie_word_embeddings": !untied, "max_position_embeddings": 4096,
             "image_token_id": vocabulary - 2, "video_token_id": vocabulary - 1, "vision_start_token_id": vocabulary - 3,
             "vision_end_token_id": vocabulary - 4, "initializer_range": 0.05,
             "vision_config": {"model_type": "qwen2_5_vl", "hidden_act": "silu", "depth": depth, "hidden_size": width,
@@ -177,12 +183,12 @@ pub struct JobModel {
 
 impl JobModel {
     /// Its name in figures.
-    fn name(self) -> String {
+    pub(super) fn name(self) -> String {
         self.shape.name().to_owned() + &self.lora_rank.map_or_else(String::new, |rank| format!(", rank {rank}"))
     }
 
     /// Makes the model with random weights, and new adapters.
-    fn make(self, dev: &mut Device, dtype: DType) -> Result<Model> {
+    pub(super) fn make(self, dev: &mut Device, dtype: DType) -> Result<Model> {
         let mut model = random_model(dev, self.shape.config()?, dtype)?;
         if let Some(rank) = self.lora_rank {
             let lora = Some(LoraConfig { rank, ..LoraConfig::default() });
@@ -191,6 +197,13 @@ impl JobModel {
             model.set_adapters(dev, &fresh)?;
         }
         Ok(model)
+    }
+
+    /// Returns the settings of its optimizer. The released models fit on a GPU only with 8-bit moments.
+    pub(super) fn optim(self) -> OptimConfig {
+        let released = matches!(self.shape, ModelShape::B3 | ModelShape::B7);
+        let optim = if released { OptimizerName::Adamw8bit } else { OptimizerName::AdamwTorch };
+        OptimConfig { weight_decay: 0.01, optim, ..OptimConfig::default() }
     }
 }
 
@@ -237,11 +250,7 @@ pub fn train_step(
     let Amount { rows: count, row_len, .. } = amount;
     let model = of.make(dev, dtype)?;
     let config = model.config.clone();
-    // The released model fits on a GPU only with 8-bit moments.
-    let released = matches!(of.shape, ModelShape::B7);
-    let optim = if released { OptimizerName::Adamw8bit } else { OptimizerName::AdamwTorch };
-    let adamw = OptimConfig { weight_decay: 0.01, optim, ..OptimConfig::default() };
-    let mut optimizer = Optimizer::new(dev, &model.layout, adamw, 1)?;
+    let mut optimizer = Optimizer::new(dev, &model.layout, of.optim(), 1)?;
     let mut grads = Grads::new(dev, &model.layout)?;
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
     let rows: Vec<Vec<u32>> = (0..count).map(|r| row(&config, r, row_len)).collect();
@@ -352,11 +361,12 @@ pub struct Decoding {
     pub sequences: usize,
     /// Number of keys per sequence.
     pub keys: usize,
-    /// Number of tokens that each sequence generates in a repetition.
-    pub steps: usize,
+    /// Number of tokens that each sequence generates in a repetition. `None` computes the prompts in each repetition and
+    /// samples one token after each.
+    pub steps: Option<usize>,
 }
 
-/// Makes the case of decoding steps. The prompts are in the cache after the first repetition.
+/// Makes the case of decoding steps, whose prompts are in the cache after the first repetition, or of computing prompts.
 pub fn decode(
     dev: &mut Device,
     dtype: DType,
@@ -365,9 +375,10 @@ pub fn decode(
 ) -> Result<Case> {
     let model = of.make(dev, dtype)?;
     let config = model.config.clone();
+    let (is_decoding, steps) = (steps.is_some(), steps.unwrap_or(1));
     // The prefix cache reuses only full blocks. A prompt has one token more than its full blocks, so only this token is
     // computed again.
-    let prompt = keys.next_multiple_of(BLOCK) + 1;
+    let prompt = if is_decoding { keys.next_multiple_of(BLOCK) + 1 } else { keys };
     let below = config.vocab_size as u32 - 8;
     let request = |r: usize| Request {
         // The first token differs between prompts, because equal prompts would share their keys.
@@ -380,7 +391,11 @@ pub fn decode(
         first_rollout: 0,
     };
     let requests: Vec<Request> = (0..sequences).map(request).collect();
-    let limits = EngineConfig { max_num_seqs: sequences, ..EngineConfig::new(prompt + steps) };
+    let limits = EngineConfig {
+        max_num_seqs: sequences,
+        enable_prefix_caching: is_decoding,
+        ..EngineConfig::new(prompt + steps)
+    };
     // The cache has twice the blocks for new tokens, so that no block of a prompt is evicted for them.
     let anew = limits.max_model_len.div_ceil(BLOCK) - keys.div_ceil(BLOCK);
     let blocks = sequences * (limits.max_model_len.div_ceil(BLOCK) + anew);
@@ -390,12 +405,15 @@ pub fn decode(
     let read = (model.layout.pieces().map(|(_, _, piece)| piece).filter(|piece| !piece.name.starts_with("visual.")))
         .map(|piece| piece.num_elements() * dtype.size())
         .sum::<usize>() as f64;
-    let job = JobSize { parameters, tokens: sequences * steps, pages: Some(Pages { bytes: pages, keys: prompt }) };
-    let flops = flops(&model, sequences * steps, 0, false);
+    let tokens = sequences * if is_decoding { steps } else { prompt };
+    let job = JobSize { parameters, tokens, pages: is_decoding.then_some(Pages { bytes: pages, keys: prompt }) };
+    // Logits are computed only for sampled tokens.
+    let without_logits = (tokens - sequences * steps) * config.vocab_size * config.hidden_size;
+    let flops = flops(&model, tokens, 0, false) - 2.0 * without_logits as f64;
     let mut engine = Engine::new(&model, dev, limits)?;
     let mut warm = false;
     Ok(Case {
-        name: "decode",
+        name: if is_decoding { "decode" } else { "prefill" },
         shape: format!("{}, {sequences} sequences of {keys}", of.name()),
         dtype: label(dtype),
         flops,
@@ -408,8 +426,8 @@ pub fn decode(
             let before = engine.stats().computed_tokens;
             engine.generate(&model, dev, &requests, |_| Ok(()))?;
             let computed = (engine.stats().computed_tokens - before) as usize;
-            if warm && computed != sequences * steps {
-                return Err(Error::Failed(format!("decode: {computed} tokens computed, not {steps} a sequence")));
+            if warm && computed != tokens {
+                return Err(Error::Failed(format!("{computed} tokens were computed instead of {tokens}")));
             }
             warm = true;
             Ok(())
@@ -431,8 +449,10 @@ mod tests {
         let step: Of = |dev| train_step(dev, DType::F32, DIGITS, Amount::CPU, CheckpointPolicy::default());
         let adapted: Of = |dev| train_step(dev, DType::F32, ADAPTED, Amount::CPU, CheckpointPolicy::default());
         let rollouts: Of = |dev| generate(dev, DType::F32, ModelShape::Digits, Amount::CPU);
-        let decoding: Of = |dev| decode(dev, DType::F32, ADAPTED, Decoding { sequences: 5, keys: 200, steps: 32 });
-        for make in [step, adapted, rollouts, decoding] {
+        let decoding: Of =
+            |dev| decode(dev, DType::F32, ADAPTED, Decoding { sequences: 5, keys: 200, steps: Some(32) });
+        let prefill: Of = |dev| decode(dev, DType::F32, ADAPTED, Decoding { sequences: 3, keys: 200, steps: None });
+        for make in [step, adapted, rollouts, decoding, prefill] {
             let marks = crate::device::Region::ALL.map(|region| dev.mark(region));
             let mut case = make(&mut dev).unwrap();
             for _ in 0..3 {
@@ -440,6 +460,16 @@ mod tests {
             }
             assert!(case.flops > 1e8, "{}", case.name);
             marks.into_iter().for_each(|mark| dev.release(mark));
+        }
+    }
+
+    /// The numbers are those of the published weights.
+    #[test]
+    fn the_released_shapes_have_their_weights() {
+        for (shape, weights) in [(ModelShape::B3, 3_754_622_976), (ModelShape::B7, 8_292_166_656)] {
+            let mut dev = Device::count_for(Target::gpu(Kind::Cuda));
+            let model = Model::empty(&mut dev, shape.config().unwrap(), DType::Bf16).unwrap();
+            assert_eq!(model.layout.num_weights(), weights, "{}", shape.name());
         }
     }
 

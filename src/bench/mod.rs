@@ -8,6 +8,7 @@ mod configs;
 mod cpu;
 mod decode;
 mod emu;
+mod first_gpu;
 mod gpu;
 mod inputs;
 mod jobs;
@@ -22,6 +23,7 @@ mod peaks;
 mod rl_step;
 mod run;
 mod update;
+mod variants;
 
 pub use options::Options;
 pub use run::run;

@@ -6,10 +6,14 @@ use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 use serde_json::Value;
 
-use super::jobs::{JobModel, ModelShape};
+use super::jobs::{Decoding, JobModel, ModelShape};
+use crate::device::Kind;
 use crate::error::Result;
 use crate::tensor::DType;
 use crate::{files, plan};
+
+/// Number of tokens that each sequence generates in a repetition of `decode`.
+const STEPS: usize = 32;
 
 /// Arguments of `omr bench`.
 #[derive(clap::Args)]
@@ -17,30 +21,33 @@ pub struct Options {
     /// Benchmarks to run, given by the first part of their names. Default: all ops and jobs on the CPU. `emu` measures
     /// the speed of the emulator, `loading` measures how fast the rows of --data are turned into samples. With --device
     /// cuda or emu: `ops` (all ops, the default), the name of one op and the first part of its shape, train-step,
-    /// generate, decode, parity (checks that rollouts and the trainer have bitwise identical log-probs, with and
-    /// without drafts), or a config of `omr sft` or `omr rl` with KEY=VALUE arguments (measures the largest pass and
-    /// the update, which `omr plan` predicts)
+    /// rl-step, generate, decode, prefill, parity (checks that rollouts and the trainer have bitwise identical
+    /// log-probs, with and without drafts), variants (checks that wgmma and mma.sync have bitwise identical results),
+    /// or a config of `omr sft` or `omr rl` with KEY=VALUE arguments (measures the largest pass and the update, which
+    /// `omr plan` predicts). `first-gpu` runs the checks and jobs of a new GPU in at most 20 minutes and writes a
+    /// report to --json F.json and F.html; with --model DIR it also answers ten questions
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Model for whole jobs. Default: digits and 22m; on a GPU 7b
     #[arg(long, value_enum, value_name = "SHAPE")]
     pub model_shape: Option<ModelShape>,
-    /// Rank of adapters of the language model, for train-step and decode. Default: no adapters
+    /// Rank of adapters of the language model, for train-step, rl-step, decode and prefill. Default: no adapters
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub lora_rank: Option<usize>,
-    /// Number of sequences, for decode on a GPU
-    #[arg(long, default_value_t = 256, value_name = "N")]
-    pub batch_size: usize,
-    /// Number of keys per sequence, for decode on a GPU
-    #[arg(long, default_value_t = 1536, value_name = "N")]
-    pub input_len: usize,
+    /// Number of sequences, for decode and prefill. Default: 256 on a GPU, 8 on the CPU, 2 on the emulator
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// Number of keys per sequence for decode, and of tokens per prompt for prefill. Default: 1536 on a GPU, 128 on the
+    /// CPU, 16 on the emulator
+    #[arg(long, value_name = "N")]
+    input_len: Option<usize>,
     /// Rows with which a config is measured.
     #[command(flatten)]
     pub rows: plan::Rows,
     /// Element type of weights and activations. Default: both
     #[arg(long, value_enum, value_name = "TYPE")]
     dtype: Option<Dtype>,
-    /// Model directory with the tokenizer and image processor, for loading
+    /// Model directory with the tokenizer and image processor, for loading and first-gpu
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// File of rows, for loading
@@ -68,6 +75,20 @@ impl Options {
             Some(Dtype::F32) => vec![DType::F32],
             Some(Dtype::Bf16) => vec![DType::Bf16],
             None => vec![DType::F32, DType::Bf16],
+        }
+    }
+
+    /// Returns the size of the benchmark `name`, decode or prefill, on a device of this kind.
+    pub(super) fn decoding(&self, name: &str, kind: Kind) -> Decoding {
+        let (sequences, keys) = match kind {
+            Kind::Cuda => (256, 1536),
+            Kind::Cpu => (8, 128),
+            Kind::Emu => (2, 16),
+        };
+        Decoding {
+            sequences: self.batch_size.unwrap_or(sequences),
+            keys: self.input_len.unwrap_or(keys),
+            steps: (name != "prefill").then_some(STEPS),
         }
     }
 

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::case::{Case, JobSize, label};
-use super::jobs::{ModelShape, flops, picture, random_model, row};
-use crate::config::RolloutConfig;
-use crate::config::{OptimConfig, RlConfig};
+use super::jobs::{JobModel, ModelShape, flops, picture, row, trained};
+use crate::config::{RlConfig, RolloutConfig};
 use crate::data::Row;
-use crate::device::{Device, Region};
+use crate::device::{Device, Kind, Region};
 use crate::engine::Prompt;
 use crate::error::Result;
 use crate::model::{CheckpointPolicy, Grads, Policy};
@@ -31,9 +30,10 @@ struct Sizes {
 const ROLLOUTS: usize = 8;
 
 impl Sizes {
-    /// Returns the sizes of `bench/peers/rl_step.py`.
-    fn of(shape: ModelShape) -> Sizes {
+    /// Returns the sizes of `bench/peers/rl_step.py`, or smaller ones for the emulator.
+    fn of(shape: ModelShape, kind: Kind) -> Sizes {
         match shape {
+            _ if kind == Kind::Emu => Sizes { prompts: 1, prompt_len: 12, response_len: 4 },
             ModelShape::Digits => Sizes { prompts: 32, prompt_len: 24, response_len: 24 },
             _ => Sizes { prompts: 1, prompt_len: 500, response_len: 256 },
         }
@@ -42,11 +42,11 @@ impl Sizes {
 
 /// Makes the case of an update in one micro-batch. If `apart` is true, each response has its own copy of the prompt, so
 /// that the prompt is computed for each response.
-pub fn rl_step(dev: &mut Device, dtype: DType, shape: ModelShape, apart: bool) -> Result<Case> {
-    let config = shape.config()?;
-    let Sizes { prompts, prompt_len, response_len } = Sizes::of(shape);
-    let model = random_model(dev, config.clone(), dtype)?;
-    let mut optimizer = Optimizer::new(dev, &model.layout, OptimConfig::default(), 1)?;
+pub fn rl_step(dev: &mut Device, dtype: DType, of: JobModel, apart: bool) -> Result<Case> {
+    let Sizes { prompts, prompt_len, response_len } = Sizes::of(of.shape, dev.kind());
+    let model = of.make(dev, dtype)?;
+    let config = model.config.clone();
+    let mut optimizer = Optimizer::new(dev, &model.layout, of.optim(), 1)?;
     let mut grads = Grads::new(dev, &model.layout)?;
     let stats = policy_loss::stats(dev, Region::Overlay)?;
     let mut groups = Vec::new();
@@ -70,10 +70,10 @@ pub fn rl_step(dev: &mut Device, dtype: DType, shape: ModelShape, apart: bool) -
     let what = if apart { ", prompts apart" } else { "" };
     Ok(Case {
         name: "rl-step",
-        shape: format!("{}, {prompts} x {prompt_len} + {ROLLOUTS} x {response_len}{what}", shape.name()),
+        shape: format!("{}, {prompts} x {prompt_len} + {ROLLOUTS} x {response_len}{what}", of.name()),
         dtype: label(dtype),
         flops: flops(&model, computed, if apart { prompts * ROLLOUTS } else { prompts }, true),
-        bytes: (parameters * 7 * 4) as f64,
+        bytes: (trained(&model) * 7 * 4) as f64,
         job: Some(JobSize { parameters, tokens: prompts * ROLLOUTS * (prompt_len + response_len), pages: None }),
         run: Box::new(move |dev| {
             let (policy, levels) = (Policy::default(), CheckpointPolicy::default());

@@ -9,5 +9,6 @@ use crate::error::Result;
 
 /// Runs the benchmarks and prints a table to stdout.
 pub fn run(options: &Options, context: &Context) -> Result<()> {
-    print(&context.with_machine(|machine| bench::run(options, machine))?)
+    let variant = context.kernel_variant();
+    print(&context.with_machine(|machine| bench::run(options, machine, &variant))?)
 }

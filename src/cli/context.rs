@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use clap::ValueEnum;
+
 use super::console::Console;
 use super::global::{DeviceKind, Global, VariantChoice};
 use super::progress::Progress;
@@ -301,6 +303,11 @@ impl Context {
             VariantChoice::Wgmma => Ok(Some(KernelVariant::Wgmma)),
             VariantChoice::MmaSync => Ok(Some(KernelVariant::Mma)),
         }
+    }
+
+    /// Returns the value of `--kernel-variant`.
+    pub fn kernel_variant(&self) -> String {
+        self.kernel_variant.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
     /// Returns the asynchronous runtime for distillation and judges. It is created at the first call.

@@ -71,7 +71,7 @@ fn an_unknown_bench_or_log_level_names_the_nearest() {
 #[test]
 fn a_model_too_large_for_the_machine_is_refused_before_it_is_made() {
     let (code, text) = failure(&["bench", "train-step", "--model-shape", "70b"]);
-    assert!(code == 2 && text.contains("digits, 22m, 7b"), "{code}: {text}");
+    assert!(code == 2 && text.contains("digits, 22m, 3b, 7b"), "{code}: {text}");
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
     if total.is_none_or(|kib| kib > 100 << 20) {

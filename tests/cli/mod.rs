@@ -6,6 +6,7 @@ mod errors;
 mod eval;
 mod eval_model;
 pub(crate) mod evaluation;
+pub mod first_gpu;
 pub mod generate;
 pub(crate) mod help;
 mod init;

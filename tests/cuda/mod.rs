@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::cli::first_gpu;
 use crate::cli::generate::{model_dir, png};
 use crate::ranks::{self, nccl::StandIn};
 use omr::device::cuda::{self, Cuda};
@@ -256,6 +257,37 @@ fn generation_asks_for_what_the_kernels_take() {
         assert!(launched.iter().any(|name| name.starts_with(kernel)), "{kernel}: {launched:?}");
     }
     assert!(log.contains("graph launch"), "decoding replays graphs");
+}
+
+/// This driver computes nothing, so bits are equal and times have no meaning. Every launch of every case is checked.
+#[test]
+fn a_first_gpu_has_a_verdict_for_each_case() {
+    let machine = Machine::new();
+    let at = |name: &str| machine.folder.path().join(name);
+    std::fs::create_dir(at("model")).unwrap();
+    model_dir(&at("model"));
+    let run = |settings: &[(&str, &str)]| {
+        let (json, model) = (at("F.json").display().to_string(), at("model").display().to_string());
+        let args = ["--device", "cuda", "bench", "first-gpu", "--seconds", "0.001", "--json", &json, "--model", &model];
+        let output = machine.run(Path::new(env!("CARGO_BIN_EXE_omr")), &args, settings);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        first_gpu::verdicts(&first_gpu::record(&at("F.json")))
+    };
+    let manifest = ("FAKE_MANIFEST", HOPPER[2].1);
+    let small = ("FAKE_MEMORY", "1610612736");
+    let lines = run(&[("FAKE_GPUS", "8.0"), manifest, small, ("PYTHON", "/no/python")]);
+    for (i, line) in lines.iter().enumerate() {
+        let verdict = if i == 2 { "not run: not on this device" } else { "passed: " };
+        assert!(line.contains(verdict), "{lines:#?}");
+    }
+    assert!(
+        lines[4].ends_with("ten answers, not compared with transformers: PATH no such file or directory"),
+        "{}",
+        lines[4]
+    );
+    let lines = run(&[("FAKE_GPUS", "8.0"), manifest, small, ("FAKE_FAULT", "1")]);
+    assert!(lines[3].contains("failed") && lines[3].contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{lines:#?}");
+    assert!(lines[10].ends_with("not run: after the failure above, the GPU does not run a small kernel"), "{lines:#?}");
 }
 
 #[test]

@@ -1,0 +1,91 @@
+//! Tests `omr bench first-gpu` on the CPU: verdicts, the files that a killed command leaves, and wrong input.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::help::omr;
+
+/// Starts the command on the CPU, without GPUs.
+fn start(json: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_omr"))
+        .args(["--device", "cpu", "--threads", "1", "bench", "first-gpu", "--seconds", "0.01", "--json"])
+        .arg(json)
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Returns the record. It must always be complete JSON, and each case must have a figure or a reason.
+pub fn record(json: &Path) -> Value {
+    let record: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let cases = record["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 11, "{record:#}");
+    for case in cases {
+        assert!(!case["result"].as_str().unwrap().is_empty() && case["verdict"].is_string(), "{case:#}");
+    }
+    record
+}
+
+/// Returns the verdicts of all cases as `name: verdict: result`.
+pub fn verdicts(record: &Value) -> Vec<String> {
+    let text = |case: &Value, key: &str| case[key].as_str().unwrap().to_owned();
+    let line = |case: &Value| ["name", "verdict", "result"].map(|key| text(case, key)).join(": ");
+    record["cases"].as_array().unwrap().iter().map(line).collect()
+}
+
+#[test]
+fn each_case_has_a_figure_or_a_reason_on_the_cpu() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("F.json");
+    assert!(start(&json).wait().unwrap().success());
+    let record = record(&json);
+    let lines = verdicts(&record);
+    let not_run = ["start checks", "wgmma = mma.sync", "ten greedy answers"];
+    for line in &lines {
+        let verdict = if not_run.iter().any(|name| line.starts_with(name)) { ": not run: " } else { ": passed: " };
+        assert!(line.contains(verdict), "{lines:#?}");
+    }
+    assert!(record["is_complete"] == true && record["cases"][5]["rows"][0]["tokens_per_sec"].as_f64().unwrap() > 0.0);
+    let page = std::fs::read_to_string(dir.path().join("F.html")).unwrap();
+    assert!(page.contains("8 passed, 0 failed, 3 not run") && page.contains("say nothing about a GPU"), "{page}");
+    let here = env!("CARGO_MANIFEST_DIR");
+    assert!(!page.contains(here) && !record.to_string().contains(here), "{record:#}");
+}
+
+#[test]
+fn a_killed_command_leaves_a_valid_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("F.json");
+    let (mut child, begun) = (start(&json), Instant::now());
+    while !json.exists() || record(&json)["cases"][0]["verdict"] != "passed" {
+        assert!(begun.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let record = record(&json);
+    assert_eq!(record["is_complete"], false);
+    assert!(verdicts(&record)[10].ends_with("not run: the command was stopped before this case"), "{record:#}");
+}
+
+#[test]
+fn wrong_input_is_one_clear_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    for (args, wanted) in [
+        (vec![], "omr bench first-gpu: found no --json F.json, expected --json F.json".to_owned()),
+        (vec!["--json", &at("no/F.json")], format!("{}: ", at("no"))),
+        (vec!["--json", &at("F.json"), "--model", &at("gone")], format!("{}: ", at("gone/config.json"))),
+    ] {
+        let output = omr().args(["--device", "cpu", "--quiet", "bench", "first-gpu"]).args(&args).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.starts_with(&format!("error: {wanted}")) && text.lines().count() == 1, "{args:?}: {text}");
+        assert_eq!(output.status.code(), Some(2), "{text}");
+    }
+    assert!(!dir.path().join("F.json").exists());
+}
