@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{Rule, Safe, Secret, Source};
+use serde_json::{Value, json};
+
+use super::{Rule, Safe, Secret, Setting, Source};
 
 choice! {
     /// File format of rows.
@@ -24,8 +26,25 @@ choice! {
     }
 }
 
+choice! {
+    /// A template that makes the question of a row from its columns.
+    pub enum PromptTemplate {
+        /// The question, then a line `A. TEXT` for each entry of the column `choices` or `options`. The answer becomes a
+        /// letter: it may be the letter, the text, or the place (from 0) of the right option.
+        MultipleChoice = "multiple_choice",
+    }
+}
+
+impl Default for PromptTemplate {
+    /// Placeholder before the value of the key is read.
+    fn default() -> PromptTemplate {
+        PromptTemplate::MultipleChoice
+    }
+}
+
 settings! {
-    /// Column names of your own rows. Not needed for the row formats that omr recognises.
+    /// Column names of your own rows. Not needed for the row formats that omr recognises. `NAME: ''` says that the
+    /// column NAME of the rows is not needed.
     pub struct ColumnsConfig {
         /// Column with the id of the row.
         id: Option<String> = None;
@@ -39,10 +58,39 @@ settings! {
         thinking: Option<String> = None;
         /// Column with the correct answer.
         answer: Option<String> = None;
+        /// Column with several right answers: a list. Each of them counts as right, and SFT trains on the most frequent.
+        answers: Option<String> = None;
+        /// Column with the place of the right option, from 0, for prompt=multiple_choice. An empty text = the answers
+        /// are letters or texts, never places.
+        answer_index: Option<String> = None;
+        /// Column with the options, for prompt=multiple_choice.
+        choices: Option<String> = None;
         /// Column with the pictures: bytes, paths, or lists of them. An empty text = use the rows without pictures.
         images: Option<String> = None;
         /// Column with the name of the source that the row comes from.
         data_source: Option<String> = None;
+        /// Columns that are not needed. `columns: {NAME: ''}` adds NAME to the list. A column that looks like a part of
+        /// the question or of the answer and is not read is an error otherwise.
+        unused: Vec<String> = Vec::new();
+    }
+}
+
+/// Moves each `NAME: ''` in the groups `columns` of `tree` to their lists `unused`, if NAME is no key of the group.
+pub(super) fn unused_columns(tree: &mut Value) {
+    if let Some(Value::Object(columns)) = tree.get_mut("columns") {
+        let known = ColumnsConfig::default().write();
+        let is_unused = |(name, value): &(String, Value)| value == "" && known.get(name).is_none();
+        let (unused, kept): (Vec<_>, Vec<_>) = std::mem::take(columns).into_iter().partition(is_unused);
+        columns.extend(kept);
+        // A list of another type is reported when the key is read.
+        if let Value::Array(list) = columns.entry("unused").or_insert_with(|| json!([])) {
+            list.extend(unused.into_iter().map(|(name, _)| Value::String(name)));
+        }
+    }
+    match tree {
+        Value::Array(list) => list.iter_mut().for_each(unused_columns),
+        Value::Object(map) => map.values_mut().for_each(unused_columns),
+        _ => {}
     }
 }
 
@@ -69,6 +117,8 @@ settings! {
         weight: f64 = 1.0, rule: Rule::Above(0.0), name: "LLaMA-Factory interleave_probs (times that a row is used)";
         /// Use only the first N rows. null = all rows.
         limit: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "LLaMA-Factory max_samples";
+        /// Template that makes the question. null = the question as the row has it.
+        prompt: Option<PromptTemplate> = None;
         /// Column names, if they differ from those that omr recognises.
         columns: ColumnsConfig = ColumnsConfig::default();
     }

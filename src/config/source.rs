@@ -97,7 +97,8 @@ pub fn load_for<C: Config>(
         Some(at) => tree.get_mut(at).and_then(Value::as_object_mut).into_iter().for_each(preset::fill_in),
         None => {}
     }
-    let tree = Value::Object(tree);
+    let mut tree = Value::Object(tree);
+    super::data::unused_columns(&mut tree);
     unknown::refuse::<C>(&place, &tree)?;
     let mut config = C::default();
     config.set(&place, "", &tree)?;

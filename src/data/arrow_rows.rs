@@ -189,7 +189,7 @@ impl RowSource for ArrowRows {
         Ok(self.fields(&self.batch(number)?, row - first, row))
     }
 
-    fn columns(&self) -> Result<Vec<(String, String)>> {
+    fn columns(&self, _: usize) -> Result<Vec<(String, String)>> {
         Ok(self.columns.clone())
     }
 

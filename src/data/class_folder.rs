@@ -87,7 +87,7 @@ impl RowSource for ClassFolder {
         Ok(Ok(self.fields(picture.ok_or_else(gone)?)))
     }
 
-    fn columns(&self) -> Result<Vec<(String, String)>> {
+    fn columns(&self, _: usize) -> Result<Vec<(String, String)>> {
         Ok([("image", "path"), ("answer", "name of the folder")]
             .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
             .into())

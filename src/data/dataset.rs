@@ -279,8 +279,9 @@ impl Rows {
 fn key(entries: &[DatasetConfig], encoder: &Encoder, longest: Longest) -> String {
     let mut key = format!("{} {longest:?} {:?} {}\n", env!("CARGO_PKG_VERSION"), encoder.purpose, encoder.key);
     for entry in entries {
-        let DatasetConfig { path, name, split, data_folder, data_type, limit, columns, .. } = entry;
-        key.push_str(&format!("{path:?} {name:?} {split:?} {data_folder:?} {data_type:?} {limit:?} {columns:?}\n"));
+        let DatasetConfig { path, name, split, data_folder, data_type, limit, prompt, columns, .. } = entry;
+        let rows = format!("{path:?} {name:?} {split:?} {data_folder:?} {data_type:?} {limit:?}");
+        key.push_str(&format!("{rows} {prompt:?} {columns:?}\n"));
     }
     key
 }

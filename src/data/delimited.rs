@@ -87,7 +87,7 @@ impl RowSource for Delimited {
         Ok(self.fields(&record, at.index as usize))
     }
 
-    fn columns(&self) -> Result<Vec<(String, String)>> {
+    fn columns(&self, _: usize) -> Result<Vec<(String, String)>> {
         Ok(self.columns.iter().map(|column| (column.clone(), "text".to_owned())).collect())
     }
 }

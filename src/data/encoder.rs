@@ -12,6 +12,7 @@ use crate::data::{EncodedPrompt, ImageSource, Media, Row, Sample};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::image::{Grid, Processor, Refused};
+use crate::reward::RIGHT_ANSWERS;
 use crate::text::Chat;
 
 /// Purpose of the rows.
@@ -166,7 +167,7 @@ impl Encoder {
     fn tokens(&self, row: &Row, grids: &[Grid]) -> RowResult<(Vec<u32>, Vec<bool>)> {
         let wrong = BadRow::of(Reason::WrongText);
         if self.purpose == EncodingPurpose::Ask && row.ground_truth.is_none() {
-            let expected = "reward_model.ground_truth, or a column `answer`";
+            let expected = "reward_model.ground_truth, or a column `answer`, that is not empty";
             return Err(BadRow::of(Reason::NoGroundTruth)(Error::input(&row.place, "no ground truth", expected)));
         }
         let (ids, mask) = match self.purpose {
@@ -194,6 +195,9 @@ fn hash(row: &Row, ids: &[u32], mask: &[bool]) -> u64 {
     // A prompt's answers are compared with the label. A training sample already has the answer among its tokens.
     if mask.is_empty() {
         hasher.update(row.ground_truth.as_deref().unwrap_or_default().as_bytes());
+        if let Some(answers) = row.extra.get(RIGHT_ANSWERS) {
+            hasher.update(answers.to_string().as_bytes());
+        }
     }
     short(&hasher.finalize())
 }

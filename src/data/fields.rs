@@ -8,8 +8,10 @@ use serde_json::{Map, Value};
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::folder::Folder;
 use crate::data::json::Layout;
+use crate::data::names::Names;
 use crate::data::paths::is_picture_file;
 use crate::error::{Error, Result};
+use crate::text::literal::{Literal, eval};
 
 /// One entry of an `images` column as stored in the file.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub type Fields = (Map<String, Value>, Option<Vec<RawImage>>);
 pub struct RowContext<'a> {
     /// Folders in which image urls are resolved.
     pub folder: &'a Folder,
+    /// Names of the columns.
+    pub names: &'a Names,
     /// Name of the data set.
     pub dataset: &'a str,
     /// Stem of the file name.
@@ -92,6 +96,28 @@ pub(super) fn structured(value: Value) -> Value {
     }
 }
 
+/// Returns the texts and numbers in a value, in order and trimmed, without the roles of messages. Null becomes an empty
+/// text. A list or struct may be written as text, in JSON or as Python writes it.
+pub(super) fn texts(value: &Value) -> Vec<String> {
+    match value.as_str().map(eval) {
+        Some(Ok(Literal::Many(list, ["[", _]))) => list.iter().map(|item| item.str().trim().to_owned()).collect(),
+        _ => leaves(&structured(value.clone())),
+    }
+}
+
+fn leaves(value: &Value) -> Vec<String> {
+    match value {
+        Value::Null => vec![String::new()],
+        Value::Array(list) => list.iter().flat_map(leaves).collect(),
+        Value::Object(map) => map
+            .iter()
+            .filter(|(key, _)| *key != "role" && *key != "from")
+            .flat_map(|(_, value)| leaves(value))
+            .collect(),
+        other => vec![plain(other).trim().to_owned()],
+    }
+}
+
 /// Returns the field `key` unless it is missing or null.
 pub(super) fn given<'a>(fields: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     fields.get(key).filter(|v| !v.is_null())
@@ -111,7 +137,12 @@ pub(super) fn scalar(at: &RowContext, name: &str, value: &Value) -> RowResult<St
     match value {
         Value::Array(list) if list.len() == 1 => scalar(at, name, &list[0]),
         Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok(plain(value)),
-        other => Err(wrong(at, name, other, "a string, a number, or a list of one of them")),
+        other => Err(wrong(
+            at,
+            name,
+            other,
+            "a string, a number, or a list of one of them; `columns: {answers: NAME}` names several right answers",
+        )),
     }
 }
 

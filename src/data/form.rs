@@ -3,11 +3,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::data::answer::between;
+use crate::data::answer::{between, take_answers};
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::fields::{RawImage, RowContext, given, given_in, misfit, plain, scalar, string, structured, wrong};
 use crate::data::folder::decode_data_url;
-use crate::data::{ImageSource, Row, forms};
+use crate::data::{ImageSource, Row, choices, forms, text_of, unread};
 use crate::error::Error;
 use crate::text::{Message, Part};
 
@@ -30,6 +30,11 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         Some(Value::Object(map)) => map.into_iter().filter(|(_, v)| !v.is_null()).collect(),
         Some(other) => return Err(wrong(at, "extra_info", &other, "a struct, or a struct as JSON text")),
     };
+    if at.names.multiple_choice {
+        choices::apply(&mut fields, at)?;
+        extra.remove("question");
+    }
+    take_answers(&mut fields, &mut extra, at);
     let form = forms::of(&fields, at)?;
     let mut found = Found { at, by_url: Vec::new(), by_part: 0, marks: 0, frames: Vec::new() };
     let turns = form.messages(&fields, at)?;
@@ -39,6 +44,10 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     let mut messages: Vec<Message> =
         turns.iter().map(|(name, turn)| found.message(name, turn)).collect::<RowResult<_>>()?;
     let marked = found.marks + found.by_part + found.by_url.len() > 0;
+    if !marked && !images.is_empty() && messages.iter().any(|message| has_numbered_mark(&text_of(message))) {
+        let expected = format!("`{IMAGE_MARKER}` at the place of each image");
+        return Err(misfit(&at.place, "numbered image marks, such as `<image 1>`", &expected));
+    }
     let frames = std::mem::take(&mut found.frames);
     let images = match marked || !is_text {
         true => found.place_images(&mut messages, images)?,
@@ -56,24 +65,16 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         // LLaMA-Factory writes an empty string for a missing system prompt.
         messages.splice(0..0, (!system.is_empty()).then(|| Message::text("system", system)));
     }
-
-    let mut ground_truth = match fields.remove("reward_model").filter(|v| !v.is_null()).map(structured) {
-        None => None,
-        Some(Value::Object(map)) => match map.get("ground_truth") {
-            None | Some(Value::Null) => None,
-            Some(value) => Some(scalar(at, "reward_model.ground_truth", value)?),
-        },
-        Some(other) => return Err(wrong(at, "reward_model", &other, "a struct with a field `ground_truth`")),
-    };
-    if let Some((name, answer)) = forms::LABEL.iter().find_map(|name| Some((*name, given(&fields, name)?))) {
-        let mut answer = scalar(at, name, answer)?;
-        // A solution in the recipe's format contains the answer.
-        if let Some(inner) = between(&answer, "<answer>", "</answer>").filter(|_| name == "solution") {
-            answer = inner.trim().to_owned();
-        }
-        extra.entry("answer").or_insert_with(|| Value::String(answer.clone()));
-        ground_truth.get_or_insert(answer);
+    let columns = fields.iter().map(|(name, value)| (name, "", value));
+    // verl keeps the tools of a row there.
+    let tools = extra.get_key_value("tools_kwargs").map(|(name, value)| (name, "extra_info", value));
+    let inner = turns.iter().flat_map(|(turn, message)| {
+        message.as_object().into_iter().flatten().map(|(name, value)| (name, turn.as_str(), value))
+    });
+    for (name, within, value) in columns.chain(tools).chain(inner) {
+        unread::refuse(name, within, value, &fields, &messages, at)?;
     }
+    let ground_truth = label(&mut fields, &mut extra, at)?;
     // Other fields of a row are kept in `extra`. OpenMMReasoner's difficulty sampler reads `avg_reward` there.
     if let Some(reward) = given(&fields, "avg_reward") {
         extra.entry("avg_reward").or_insert_with(|| reward.clone());
@@ -90,6 +91,33 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     let reply = form.reply(&fields, at)?;
     let place = at.place.clone();
     Ok(Row { id, messages, images, data_source, ground_truth, reply, extra, place, form: form.name })
+}
+
+/// Returns the label: `reward_model.ground_truth`, or the first of the columns [`forms::LABEL`]. An empty text is no
+/// label.
+fn label(
+    fields: &mut Map<String, Value>,
+    extra: &mut Map<String, Value>,
+    at: &RowContext,
+) -> RowResult<Option<String>> {
+    let mut ground_truth = match fields.remove("reward_model").filter(|v| !v.is_null()).map(structured) {
+        None => None,
+        Some(Value::Object(map)) => match map.get("ground_truth") {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(scalar(at, "reward_model.ground_truth", value)?),
+        },
+        Some(other) => return Err(wrong(at, "reward_model", &other, "a struct with a field `ground_truth`")),
+    };
+    if let Some((name, answer)) = forms::LABEL.iter().find_map(|name| Some((*name, given(fields, name)?))) {
+        let mut answer = scalar(at, name, answer)?;
+        // A solution in the recipe's format contains the answer.
+        if let Some(inner) = between(&answer, "<answer>", "</answer>").filter(|_| name == "solution") {
+            answer = inner.trim().to_owned();
+        }
+        extra.entry("answer").or_insert_with(|| Value::String(answer.clone()));
+        ground_truth.get_or_insert(answer);
+    }
+    Ok(ground_truth.filter(|label| !label.trim().is_empty()))
 }
 
 /// Reads the entries of an `images` value in JSON: structs with base64 `bytes` and `path`, plain urls, or a single one
@@ -315,6 +343,11 @@ fn resolve(at: &RowContext, url: &str) -> RowResult<ImageSource> {
 
 fn base64(at: &RowContext, text: &str) -> RowResult<Vec<u8>> {
     decode_data_url(&format!(";base64,{text}"), &at.place).map_err(BadRow::of(Reason::BrokenImage))
+}
+
+/// Returns true if a text has a mark such as `<image 1>`, as in MMMU.
+fn has_numbered_mark(text: &str) -> bool {
+    text.split("<image ").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 fn split_marks(messages: &mut [Message]) {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::data::bad_row::RowResult;
 use crate::data::fields::{RowContext, given, misfit, scalar, structured, wrong};
+use crate::data::unread::{self, CHOSEN, NO_PREFERENCES};
 
 /// A form of rows.
 #[derive(Debug)]
@@ -33,13 +34,15 @@ enum Turns {
 }
 
 /// Names of a text question.
-const QUESTION: &[&str] = &["problem", "question"];
+pub const QUESTION: &[&str] = &["problem", "question"];
 /// Names of the label, the preferred one first.
-pub const LABEL: &[&str] = &["answer", "ground_truth", "solution"];
+pub const LABEL: &[&str] = &["answer", "ground_truth", "solution", "answers"];
 /// Column with the reasoning that precedes an answer.
 const THINKING: &str = "thinking";
 /// Columns that rows of any form can have.
 const COMMON: &[&str] = &["id", "system", "reward_model", "images", "data_source", "extra_info", "avg_reward"];
+/// Columns that the template `multiple_choice` reads.
+const TEMPLATE: &[&str] = &["choices", "options", "answer_index", "hint"];
 
 /// Supported forms. The first form that a row's columns identify is used.
 const FORMS: &[RowForm] = &[
@@ -92,15 +95,15 @@ pub fn of(fields: &Map<String, Value>, at: &RowContext) -> RowResult<&'static Ro
     let found = FORMS.iter().find(|form| form.is_of(|column| given(fields, column).is_some()));
     found.ok_or_else(|| {
         let names: Vec<&str> = fields.keys().map(String::as_str).collect();
-        misfit(&at.place, format!("columns {}", names.join(", ")), &expected())
+        misfit(&at.place, format!("columns {}", names.join(", ")), &expected(&names))
     })
 }
 
-/// Returns the columns that rows with these columns can be read from, or `None` if they have no known form. Rows in
-/// which some columns are null can have different forms.
+/// Returns the columns that rows with these columns can be read from, with those of `unread.rs`, or `None` if they have
+/// no known form. Rows in which some columns are null can have different forms.
 pub fn reads(columns: &[&str]) -> Option<Vec<&'static str>> {
     let forms: Vec<&RowForm> = FORMS.iter().filter(|form| form.is_of(|column| columns.contains(&column))).collect();
-    (!forms.is_empty()).then(|| forms.into_iter().flat_map(RowForm::reads).collect())
+    (!forms.is_empty()).then(|| forms.into_iter().flat_map(RowForm::reads).chain(unread::names()).collect())
 }
 
 /// Returns the columns of the form with this name.
@@ -108,8 +111,11 @@ pub fn columns_of(name: &str) -> Vec<&'static str> {
     FORMS.iter().filter(|form| form.name == name).flat_map(RowForm::reads).collect()
 }
 
-/// Describes the columns that a row needs.
-pub fn expected() -> String {
+/// Describes what a row with these columns lacks.
+pub fn expected(columns: &[&str]) -> String {
+    if columns.contains(&CHOSEN) {
+        return NO_PREFERENCES.to_owned();
+    }
     let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join("/");
     let form = |form: &RowForm| form.columns.iter().map(|names| quoted(names)).collect::<Vec<_>>().join(" + ");
     let forms: Vec<String> = FORMS.iter().map(form).collect();
@@ -131,7 +137,7 @@ impl RowForm {
         });
         let answers =
             self.trains_label || self.turns.iter().any(|turns| matches!(turns, Turns::Message("assistant", _)));
-        of_turns.chain(COMMON).chain(LABEL).copied().chain(answers.then_some(THINKING)).collect()
+        of_turns.chain(COMMON).chain(TEMPLATE).chain(LABEL).copied().chain(answers.then_some(THINKING)).collect()
     }
 
     /// Returns the turns of a row as JSON messages `{role, content}`, each with its name for error messages.

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::config::ColumnsConfig;
-use crate::data::forms;
+use crate::config::DatasetConfig;
+use crate::data::choices::OPTIONS;
+use crate::data::{forms, unread};
 use crate::error::{Error, Result};
 
 /// Canonical column names, each with its alternative names.
-const COLUMNS: [(&str, &[&str]); 22] = [
+const COLUMNS: [(&str, &[&str]); 27] = [
     ("id", &["ids", "qid"]),
     ("messages", &[]),
     ("conversations", &[]),
@@ -28,7 +29,13 @@ const COLUMNS: [(&str, &[&str]); 22] = [
     ("answer", &[]),
     ("ground_truth", &[]),
     ("solution", &[]),
+    // Lists of right answers; the second name is A-OKVQA's.
+    ("answers", &["direct_answers"]),
     ("reward_model", &[]),
+    ("choices", &[]),
+    ("options", &[]),
+    ("answer_index", &["correct_choice_idx"]),
+    ("hint", &[]),
     ("images", &["image", "image_urls"]),
     ("data_source", &[]),
     ("extra_info", &[]),
@@ -40,10 +47,13 @@ const COLUMNS: [(&str, &[&str]); 22] = [
 const GROUPS: [&[&str]; 3] = [
     &["messages", "conversations", "prompt", "instruction", "problem", "question"],
     &["response", "completion", "output"],
-    &["answer", "ground_truth", "solution", "reward_model"],
+    &["answer", "ground_truth", "solution", "reward_model", "answers", "answer_index"],
 ];
 
-/// Value of `columns.images` for rows that are used without their images.
+/// Columns that only the template `multiple_choice` reads.
+const OF_TEMPLATE: [&str; 2] = ["answer_index", "hint"];
+
+/// Value of a key of `columns` for a column that is not needed.
 const NONE: &str = "";
 
 /// Column names of a data set.
@@ -51,6 +61,10 @@ const NONE: &str = "";
 pub struct Names {
     /// Names given by the entry: the canonical name and the name in the file.
     given: Vec<(&'static str, String)>,
+    /// Columns that the entry does not need.
+    pub unused: Vec<String>,
+    /// True if the template `multiple_choice` makes the questions.
+    pub multiple_choice: bool,
     /// True if the file is the `metadata` file of a Hugging Face imagefolder, whose column `file_name` is the image.
     imagefolder: bool,
     /// Canonical names that rows of this file can be read from, if its columns are known before its rows are read.
@@ -59,19 +73,27 @@ pub struct Names {
 
 impl Names {
     /// Creates the names from an entry's `columns`.
-    pub fn of(columns: &ColumnsConfig) -> Names {
-        let columns = [
+    pub fn of(entry: &DatasetConfig) -> Names {
+        let columns = &entry.columns;
+        let named = [
             ("id", &columns.id),
             ("messages", &columns.messages),
             ("question", &columns.question),
             ("response", &columns.response),
             ("thinking", &columns.thinking),
             ("answer", &columns.answer),
+            ("answers", &columns.answers),
+            ("answer_index", &columns.answer_index),
+            ("choices", &columns.choices),
             ("images", &columns.images),
             ("data_source", &columns.data_source),
         ];
-        let given = columns.into_iter().filter_map(|(ours, theirs)| Some((ours, theirs.clone()?)));
-        Names { given: given.collect(), imagefolder: false, read: None }
+        // A column that is known to list right answers is read as such, whichever key names it.
+        let of_key = |ours, theirs: &str| if ours == "answer" && means(theirs, "answers") { "answers" } else { ours };
+        let given =
+            named.into_iter().filter_map(|(ours, theirs)| Some((of_key(ours, theirs.as_ref()?), theirs.clone()?)));
+        let multiple_choice = entry.prompt.is_some();
+        Names { given: given.collect(), unused: columns.unused.clone(), multiple_choice, ..Names::default() }
     }
 
     /// Returns the same names for a file with this stem.
@@ -79,18 +101,38 @@ impl Names {
         Names { imagefolder: stem == "metadata", ..self }
     }
 
+    /// Returns true if the entry names a column for `ours`, or says with an empty text that there is none.
+    pub fn gives(&self, ours: &str, none: bool) -> bool {
+        self.given.iter().any(|(given, theirs)| *given == ours && (theirs == NONE) == none)
+    }
+
+    /// Returns an error if the entry names a column that a file with these columns lacks. A file without rows has none.
+    pub fn check(&self, path: &Path, columns: &[&str]) -> Result<()> {
+        let given = self.given.iter().map(|(ours, theirs)| (*ours, theirs.as_str()));
+        let unused = self.unused.iter().map(|name| (name.as_str(), name.as_str()));
+        // Names that are not read may be fields of messages, too.
+        let named = given.chain(unused.filter(|(name, _)| unread::name(name).is_none()));
+        let mut missing = named.filter(|(_, theirs)| *theirs != NONE && !columns.contains(theirs));
+        match missing.next().filter(|_| !columns.is_empty()) {
+            None => Ok(()),
+            Some((ours, theirs)) => Err(lacking(path, columns, &format!("`{theirs}`, which columns.{ours} names"))),
+        }
+    }
+
     /// Returns the names for a file with these columns. Returns an error if the entry names a missing column, or if no
     /// rows can be read from the columns.
     pub fn with_columns(&self, path: &Path, columns: &[&str]) -> Result<Names> {
-        let lacking =
-            |expected: &str| Error::format(path, format!("found columns {}, expected {expected}", columns.join(", ")));
-        let mut given = self.given.iter().filter(|(_, theirs)| theirs != NONE);
-        if let Some((ours, theirs)) = given.find(|(_, theirs)| !columns.contains(&theirs.as_str())) {
-            return Err(lacking(&format!("`{theirs}`, which columns.{ours} names")));
-        }
+        self.check(path, columns)?;
         let known: Vec<&str> = columns.iter().filter_map(|column| self.meaning(column)).collect();
-        let read = forms::reads(&known).ok_or_else(|| lacking(&forms::expected()))?;
+        let read = forms::reads(&known).ok_or_else(|| lacking(path, columns, &forms::expected(columns)))?;
         Ok(Names { read: Some(read), ..self.clone() })
+    }
+
+    /// Returns the canonical name that a column is used as, or `None` if it is not used. Some columns are read only to
+    /// refuse rows that have a value in them.
+    pub fn used_as(&self, column: &str) -> Option<&'static str> {
+        let reads = |ours: &&str| unread::name(ours).is_none() || (self.multiple_choice && OPTIONS.contains(ours));
+        self.meaning(column).filter(reads)
     }
 
     /// Returns the canonical name of a column, or `None` if the column is not read.
@@ -103,11 +145,13 @@ impl Names {
             return Some(ours);
         }
         let column = if self.imagefolder && column == "file_name" { "images" } else { column };
-        let known = |(name, others): &&(&'static str, &[&str])| *name == column || others.contains(&column);
-        let (ours, _) = COLUMNS.iter().find(known)?;
-        let rivals = GROUPS.iter().find(|group| group.contains(ours)).copied().unwrap_or(std::slice::from_ref(ours));
-        let replaced = self.given.iter().any(|(given, _)| rivals.contains(given));
-        (!replaced).then_some(*ours)
+        let ours = COLUMNS.iter().map(|(ours, _)| *ours).find(|ours| means(column, ours));
+        let ours =
+            ours.or_else(|| unread::name(column)).filter(|_| !self.unused.iter().any(|unused| unused == column))?;
+        let rivals = GROUPS.iter().find(|group| group.contains(&ours)).copied().unwrap_or(std::slice::from_ref(&ours));
+        let replaces = |given: &str, theirs: &str| if theirs == NONE { given == ours } else { rivals.contains(&given) };
+        let replaced = self.given.iter().any(|(given, theirs)| replaces(given, theirs));
+        (!replaced && (self.multiple_choice || !OF_TEMPLATE.contains(&ours))).then_some(ours)
     }
 
     /// Returns true if a field of a renamed row has a canonical name.
@@ -117,7 +161,7 @@ impl Names {
 
     /// Returns true if the entry says that rows are used without their images.
     pub fn ignores_images(&self) -> bool {
-        self.given.iter().any(|(ours, theirs)| *ours == "images" && theirs == NONE)
+        self.gives("images", true)
     }
 
     /// Renames the fields of a JSON row to the canonical names. Fields that are not read keep their names.
@@ -128,7 +172,7 @@ impl Names {
             match self.meaning(&name) {
                 Some(ours) if ours == name => drop(out.insert(name, value)),
                 Some(ours) => others.push((ours.to_owned(), value)),
-                None if COLUMNS.iter().any(|(ours, others)| *ours == name || others.contains(&name.as_str())) => {}
+                None if COLUMNS.iter().any(|(ours, _)| means(&name, ours)) => {}
                 None => drop(out.insert(name, value)),
             }
         }
@@ -143,9 +187,19 @@ impl Names {
     }
 }
 
+/// Returns true if a column has the canonical name `ours` or one of its alternative names.
+fn means(column: &str, ours: &str) -> bool {
+    column == ours || COLUMNS.iter().any(|(name, others)| *name == ours && others.contains(&column))
+}
+
+fn lacking(path: &Path, columns: &[&str], expected: &str) -> Error {
+    Error::format(path, format!("found columns {}, expected {expected}", columns.join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ColumnsConfig;
 
     #[test]
     fn columns_are_known_by_published_names_and_by_those_an_entry_gives() {
@@ -157,7 +211,7 @@ mod tests {
             images: Some("pic".into()),
             ..ColumnsConfig::default()
         };
-        let names = Names::of(&columns);
+        let names = Names::of(&DatasetConfig { columns, ..DatasetConfig::default() });
         let read = ["text", "label", "pic", "prompt", "question", "reward_model", "images", "id"];
         let want = [Some("question"), Some("answer"), Some("images"), None, None, None, None, Some("id")];
         assert_eq!(read.map(|c| names.meaning(c)), want);

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::config::{DataType, DatasetConfig};
+use crate::config::{ColumnsConfig, DataType, DatasetConfig};
 use crate::data::Row;
 use crate::data::arrow_rows::ArrowRows;
 use crate::data::bad_row::RowResult;
 use crate::data::class_folder::ClassFolder;
 use crate::data::columns::Table;
 use crate::data::delimited::Delimited;
-use crate::data::fields::{Fields, RawImage, RowContext};
+use crate::data::fields::{Fields, LOOKED_AT, RawImage, RowContext};
 use crate::data::folder::Folder;
 use crate::data::form;
 use crate::data::json::Layout;
@@ -105,7 +105,7 @@ impl RowFile {
                 };
                 folders = Some((beside, folder.clone()));
                 let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-                let names = Names::of(&entry.columns).in_file(&name);
+                let names = Names::of(entry).in_file(&name);
                 let json = |layout| JsonRows { path: path.clone(), layout, names: names.clone() };
                 let rows: Box<dyn RowSource> = match kind(&path, entry.data_type) {
                     _ if path.is_dir() => Box::new(ClassFolder::open(&path)?),
@@ -117,6 +117,14 @@ impl RowFile {
                     DataType::Jsonl => Box::new(json(Layout::Lines)),
                     DataType::Json => Box::new(json(Layout::of(&path)?)),
                 };
+                if entry.columns != ColumnsConfig::default() {
+                    let check = |most| {
+                        let columns = rows.columns(most)?;
+                        names.check(&path, &columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())
+                    };
+                    // A column may occur only after the first rows.
+                    check(LOOKED_AT).or_else(|_| check(usize::MAX))?;
+                }
                 let set_name = set_name.clone();
                 let limit = entry.limit.unwrap_or(usize::MAX);
                 files.push(RowFile { path, name, set, set_name, folder, names, limit, rows });
@@ -157,13 +165,15 @@ impl RowFile {
 
     /// Returns the columns that are not read although they contain images.
     pub fn unread_pictures(&self) -> Result<Vec<String>> {
-        if self.names.ignores_images() { Ok(Vec::new()) } else { self.rows.unread_pictures() }
+        let mut found = if self.names.ignores_images() { Vec::new() } else { self.rows.unread_pictures()? };
+        found.retain(|column| !self.names.unused.contains(column));
+        Ok(found)
     }
 
     /// Returns the columns with their types: from the schema of a parquet file, from the first rows of a JSON file.
     pub fn columns(&self) -> Result<Vec<Column>> {
-        let columns = self.rows.columns()?;
-        let meaning = |(name, kind): (String, String)| Column { read_as: self.names.meaning(&name), name, kind };
+        let columns = self.rows.columns(LOOKED_AT)?;
+        let meaning = |(name, kind): (String, String)| Column { read_as: self.names.used_as(&name), name, kind };
         Ok(columns.into_iter().map(meaning).collect())
     }
 
@@ -172,7 +182,7 @@ impl RowFile {
         let index = at.index as usize;
         let place = self.place(index);
         let (dataset, file) = (self.set_name.as_str(), self.name.as_str());
-        row_from(fields, images, &RowContext { folder: &self.folder, dataset, file, index, place })
+        row_from(fields, images, &RowContext { folder: &self.folder, names: &self.names, dataset, file, index, place })
     }
 
     /// Returns file and row as text for messages.

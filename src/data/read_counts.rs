@@ -73,10 +73,16 @@ impl ReadCounts {
         self.columns.iter().filter(|(_, ours)| is_used(ours) == used).map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Returns an error if no image was read although a column contains images.
+    /// Returns an error if a column that is not read contains images.
     pub fn check(&self) -> Result<()> {
         match self.unread.first() {
-            Some([file, column]) if self.pictures == 0 && self.rows > 0 => {
+            Some([file, column]) if self.pictures > 0 => {
+                let found = format!("a column `{column}` with pictures that is not read");
+                let expected =
+                    format!("all pictures in one column, or columns: {{{column}: ''}} to use the others alone");
+                Err(Error::input(file, found, expected))
+            }
+            Some([file, column]) if self.rows > 0 => {
                 let found = format!("a column `{column}` with pictures that is not read, and no other pictures");
                 let expected = format!("columns: {{images: {column}}} in the data set's entry");
                 let hint = "set columns.images to an empty text to use the rows without pictures";
@@ -104,9 +110,6 @@ impl ReadCounts {
             if !columns.is_empty() && !forms.is_empty() {
                 line.push_str(&format!("; {title}: {}", columns.join(", ")));
             }
-        }
-        if let Some([_, column]) = self.unread.first() {
-            line.push_str(&format!("; WARNING: the column {column} has pictures and is not read"));
         }
         line
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::columns::{SAMPLED, Table};
-use crate::data::fields::{Fields, LOOKED_AT, json_columns, shows_pictures};
+use crate::data::fields::{Fields, json_columns, shows_pictures};
 use crate::data::json::Layout;
 use crate::data::names::Names;
 use crate::error::Result;
@@ -33,8 +33,8 @@ pub trait RowSource: Send + Sync {
     /// Returns the row at a position that [`RowSource::for_range`] passed.
     fn row(&self, at: RowPosition) -> Result<RowResult<Fields>>;
 
-    /// Returns the names and types of all columns.
-    fn columns(&self) -> Result<Vec<(String, String)>>;
+    /// Returns the names and types of all columns. If the file does not list them, those of its first `rows` rows.
+    fn columns(&self, rows: usize) -> Result<Vec<(String, String)>>;
 
     /// Returns the number of rows, including bad ones.
     fn count(&self) -> Result<usize> {
@@ -97,8 +97,8 @@ impl RowSource for JsonRows {
         Ok(self.fields(self.layout.object(&self.path, at.offset, &format!("row {}", at.index + 1))?))
     }
 
-    fn columns(&self) -> Result<Vec<(String, String)>> {
-        json_columns(&self.path, self.layout, LOOKED_AT)
+    fn columns(&self, rows: usize) -> Result<Vec<(String, String)>> {
+        json_columns(&self.path, self.layout, rows)
     }
 }
 
@@ -114,7 +114,7 @@ impl RowSource for Table {
         Ok(Table::row(self, at.index as usize)?.map_err(BadRow::of(Reason::WrongColumns)))
     }
 
-    fn columns(&self) -> Result<Vec<(String, String)>> {
+    fn columns(&self, _: usize) -> Result<Vec<(String, String)>> {
         Ok(Table::columns(self))
     }
 

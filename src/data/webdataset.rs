@@ -12,7 +12,6 @@ use serde_json::{Map, Value};
 use tar::Archive;
 
 use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::columns::SAMPLED;
 use crate::data::fields::{Fields, RawImage};
 use crate::data::names::Names;
 use crate::data::paths::is_picture_file;
@@ -124,7 +123,7 @@ impl RowSource for WebDataset {
         found.ok_or_else(|| Error::format(&self.path, format!("no row {}", at.index + 1)))
     }
 
-    fn columns(&self) -> Result<Vec<(String, String)>> {
+    fn columns(&self, most: usize) -> Result<Vec<(String, String)>> {
         let (mut columns, mut rows) = (BTreeMap::new(), 0);
         self.rows(0, |row| {
             for (ending, bytes) in row.members {
@@ -137,7 +136,7 @@ impl RowSource for WebDataset {
                 }
             }
             rows += 1;
-            Ok(rows < SAMPLED)
+            Ok(rows < most)
         })?;
         Ok(columns.into_iter().map(|(name, kind)| (name, kind.to_owned())).collect())
     }

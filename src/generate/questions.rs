@@ -1,12 +1,13 @@
 //! Reads questions from the command line or a JSONL file and converts them to prompts.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value, json};
 
 use crate::config::GenerateConfig;
 use crate::data::fields::{RawImage, RowContext};
+use crate::data::names::Names;
 use crate::data::{self, folder::Folder, json::jsonl, read::row_from};
 use crate::engine::Prompt;
 use crate::error::{Error, Result};
@@ -99,7 +100,8 @@ impl Reader {
 }
 
 fn at<'a>(folder: &'a Folder, place: &str) -> RowContext<'a> {
-    RowContext { folder, dataset: "generate", file: "generate", index: 0, place: place.to_owned() }
+    static NAMES: LazyLock<Names> = LazyLock::new(Names::default);
+    RowContext { folder, names: &NAMES, dataset: "generate", file: "generate", index: 0, place: place.to_owned() }
 }
 
 /// Returns the folder that contains a file.

@@ -22,6 +22,9 @@ use serde_json::{Map, Value};
 
 use crate::error::Result;
 
+/// Key of `extra_info` with further right answers: a list, or a list as JSON text, as parquet files of omr contain it.
+pub const RIGHT_ANSWERS: &str = "right_answers";
+
 /// A response to be scored.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Item {
@@ -37,6 +40,18 @@ pub struct Item {
     pub extra_info: Map<String, Value>,
     /// File and row, or line, for error messages.
     pub place: String,
+}
+
+impl Item {
+    /// Returns the right answers: the label, then those of [`RIGHT_ANSWERS`] that differ from it.
+    pub fn right_answers(&self) -> Vec<String> {
+        let further: Option<Vec<String>> = match self.extra_info.get(RIGHT_ANSWERS) {
+            Some(Value::String(text)) => serde_json::from_str(text).ok(),
+            other => other.and_then(|list| serde_json::from_value(list.clone()).ok()),
+        };
+        let further = further.unwrap_or_default().into_iter().filter(|answer| *answer != self.ground_truth);
+        std::iter::once(self.ground_truth.clone()).chain(further).collect()
+    }
 }
 
 /// Callback that receives a score, on any thread. It is dropped without a call if the work is abandoned.

@@ -117,9 +117,13 @@ impl Scorer {
         self.rubric.mode == Mode::Strict && !matches!(self.method, Method::Command { .. })
     }
 
-    /// Returns the score of the rules alone.
+    /// Returns the score of the rules alone. Any of the item's right answers is right; the score of a wrong response is
+    /// that for the label.
     pub fn by_rules(&self, item: &Item) -> Score {
-        super::score(&item.response, &item.ground_truth, item.question.as_deref(), self.rubric)
+        let score = |label: &String| super::score(&item.response, label, item.question.as_deref(), self.rubric);
+        let first = score(&item.ground_truth);
+        let others = if first.acc_score == 0.0 { item.right_answers() } else { Vec::new() };
+        others.iter().skip(1).map(score).find(|score| score.acc_score != 0.0).unwrap_or(first)
     }
 
     /// Submits `item` for scoring. If the rules decide, `reply` is called immediately on this thread. If a judge or a
@@ -182,8 +186,9 @@ async fn judge_all(judge_task: JudgeTask, rubric: Rubric, mut queue: channel::Re
         while asked.try_join_next().is_some() {}
         let judge_task = judge_task.clone();
         asked.spawn(async move {
-            let Item { response, ground_truth, question, place, .. } = &item;
-            let judged = judge_task.client.score(rules, response, ground_truth, question.as_deref(), rubric).await;
+            let Item { response, question, place, .. } = &item;
+            let reference = item.right_answers().join(" or ");
+            let judged = judge_task.client.score(rules, response, &reference, question.as_deref(), rubric).await;
             reply(judged.map_err(|error| error.within(place)));
             drop(permit);
         });

@@ -134,10 +134,11 @@ impl TaskFile {
         let system = config.system.iter().map(|text| json!({"role": "system", "content": text}));
         let messages: Vec<Value> = system.chain([json!({"role": "user", "content": text})]).collect();
         let id = fields.get("id").map_or_else(|| json!(format!("{}-{index}", self.spec.name)), Value::clone);
-        let row =
-            json!({"id": id, "prompt": messages, "answer": gold, "images": inline, "data_source": self.spec.name});
-        let name = self.spec.name;
-        let at = RowContext { folder, dataset: name, file: name, index, place: place.to_owned() };
+        // A list contains several right answers.
+        let label = if gold.is_array() { "answers" } else { "answer" };
+        let row = json!({"id": id, "prompt": messages, label: gold, "images": inline, "data_source": self.spec.name});
+        let (name, names) = (self.spec.name, Names::default());
+        let at = RowContext { folder, names: &names, dataset: name, file: name, index, place: place.to_owned() };
         let Value::Object(row) = row else { return Err(Error::Failed("a row is not an object".to_owned())) };
         let mut row = read::row_from(row, images, &at).map_err(Error::from)?;
         let subject = config.subject.as_ref().and_then(|column| fields.get(column));

@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use super::literal::{Literal, NotLiteral, eval};
 use super::{Crash, Doc, Prompt, PublishedResult, Stage, letter};
 use crate::config::Mode;
 use crate::data::ImageSource;
 use crate::text::Part;
+use crate::text::literal::{Literal, NotLiteral, eval};
 use omr_verify::python;
 
 /// The image columns.

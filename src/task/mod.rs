@@ -17,7 +17,6 @@ pub mod file;
 pub mod gpqa;
 pub mod hub;
 mod interleave;
-mod literal;
 mod logicvista;
 mod made;
 mod marks;

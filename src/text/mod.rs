@@ -8,6 +8,7 @@ mod allowed;
 mod bounded;
 mod chat;
 mod json;
+pub mod literal;
 mod row_prompt;
 mod template;
 mod tokenizer;

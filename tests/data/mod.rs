@@ -10,4 +10,5 @@ mod full_disk;
 pub(crate) mod layouts;
 mod packing;
 mod streaming;
+mod unread;
 mod video;

@@ -1,7 +1,7 @@
 //! Parses values like Python's `ast.literal_eval` and formats them like `str`. Columns of published data sets contain
 //! lists in this form. Bytes and dictionaries that are not empty are not supported.
 
-use crate::text::repr;
+use super::repr;
 
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
