@@ -40,7 +40,8 @@ impl Training for SftConfig {
         let (row_tokens, packs) = (row.input_ids.len(), packs(config));
         let pass = Pass::Sft { row, rows: count * of_pack };
         let target = target(gpus, config.max_memory_gib);
-        let planned = plan::sft(model.clone(), run(config, target, &layout), &[pass.sequences()])?.check(LOWER)?.widened();
+        let planned =
+            plan::sft(model.clone(), run(config, target, &layout), &[pass.sequences()])?.check(LOWER)?.widened();
         let passes = layout.passes(packs, count);
         let predicted = predicted(on, |launches| {
             let weights = Weights { dtype: config.dtype, optimizer: config.optimizer };

@@ -58,7 +58,10 @@ fn kernel_images_of_other_sources_are_refused() {
     let faults: [(Change, &str); 7] = [
         (|dir| fs::remove_dir_all(dir).unwrap(), "MANIFEST: No such file"),
         (|dir| fs::remove_file(dir.join("rope.sm_80.ptx.gz")).unwrap(), "rope.sm_80.ptx.gz: No such file"),
-        (|dir| fs::remove_file(dir.join("gemm_sm90a.sm_90a.ptx.gz")).unwrap(), "gemm_sm90a.sm_90a.ptx.gz: No such file"),
+        (
+            |dir| fs::remove_file(dir.join("gemm_sm90a.sm_90a.ptx.gz")).unwrap(),
+            "gemm_sm90a.sm_90a.ptx.gz: No such file",
+        ),
         (|dir| fs::write(dir.join("rope.sm_80.ptx.gz"), "x").unwrap(), "rope.sm_80.ptx.gz is not PTX packed by gzip"),
         (|dir| fs::write(dir.join("rope.sm_80.ptx.gz"), packed("x")).unwrap(), "rope.sm_80.ptx.gz is not PTX packed"),
         (
