@@ -4,7 +4,8 @@
  * FAKE_CUDA_VERSION, FAKE_REFUSE_PTX, FAKE_FAULT, FAKE_HANG, FAKE_REGISTERS, FAKE_MANIFEST, FAKE_BUSY and FAKE_LOG control the behaviour. Copies within the device
  * of more than FAKE_LARGEST_COPY bytes are skipped, because a GPU has more memory than the host. FAKE_NAME and FAKE_UUID
  * identify the GPU. FAKE_SLOW_LINK names a file whose PTX compiles for 1.5 s, FAKE_REGISTERS_OF kernels to which
- * FAKE_REGISTERS is limited, and FAKE_SUMS a file: downloads of as many bytes as it has return its content. */
+ * FAKE_REGISTERS is limited, and FAKE_SUMS a file: downloads of as many bytes as it has return its content, and all
+ * others zeros. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdarg.h>
@@ -142,10 +143,11 @@ API cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { 
 API cuMemcpyAsync(uint64_t to, uint64_t from, size_t bytes, void *stream) {
     static char sums[1 << 20];
     static size_t size;
-    FILE *file = size ? NULL : fopen(setting("FAKE_SUMS", "/dev/null"), "r");
+    FILE *file = size || !getenv("FAKE_SUMS") ? NULL : fopen(getenv("FAKE_SUMS"), "r");
     if (file) { size = fread(sums, 1, sizeof sums, file); fclose(file); }
     (void)stream;
-    return later((void *)to, bytes == size && !on_host(from) ? sums : (void *)from, bytes);
+    if (!size || on_host(from)) return later((void *)to, (void *)from, bytes);
+    return later((void *)to, bytes == size ? sums : host_end, bytes); /* no memory after `host_end` is ever written */
 }
 API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
     (void)stream;
