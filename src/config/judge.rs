@@ -68,7 +68,7 @@ settings! {
             published: "0.1";
         /// Format that a response must have.
         format: Format = Format::ThinkAnswerBoxed, published: "think_answer_boxed";
-        /// Without a tag or a box, a right answer that stands alone in the last line counts (`strict` only).
+        /// Count a right answer that stands alone in the last line of a response without a tag or a box. `strict` only.
         flexible_extract: bool = false, name: "verl gsm8k.compute_score method=flexible; lm-eval flexible-extract", published: "false";
         /// Reward program with its arguments, used instead of the rules. Empty = the rules.
         command: Vec<String> = Vec::new(), name: "verl custom_reward_function.path";

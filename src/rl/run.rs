@@ -273,6 +273,17 @@ impl Job {
         group.rollouts.iter().zip(&group.experience).map(row).collect()
     }
 
+    /// Sets the shares of responses that the strict rules did not read. Returns a warning if they are many.
+    fn shares(&self, groups: &[Group], metrics: &mut StepMetrics) -> Option<String> {
+        let mut shares = Shares::default();
+        let rollouts = groups.iter().flat_map(|group| &group.rollouts).filter(|_| self.scorer.is_strict());
+        rollouts.for_each(|rollout| shares.count(&rollout.response, &rollout.score.why));
+        for (name, share) in shares.named().into_iter().filter(|_| self.scorer.is_strict()) {
+            metrics.set(&format!("critic/score/{name}"), share);
+        }
+        shares.warning()
+    }
+
     fn policy(&self, allowed: Tensor) -> Policy {
         Policy { allowed: Some(allowed), temperature: self.config.rollout.temperature as f32 }
     }
@@ -327,14 +338,8 @@ impl TrainingJob for Job {
             let kl_coef = self.learn(dev, trainer, &mut groups, reference, &mut metrics)?;
             metrics.rollouts(&groups, config.max_response_length);
             let rollouts = || groups.iter().flat_map(|group| &group.rollouts);
-            if self.scorer.is_strict() {
-                let mut shares = Shares::default();
-                rollouts().for_each(|rollout| shares.count(&rollout.response, &rollout.score.why));
-                shares.named().map(|(name, share)| metrics.set(&format!("critic/score/{name}"), share));
-                if let Some(line) = shares.warning().filter(|_| !std::mem::replace(&mut warned, true)) {
-                    observer.note(&format!("step {}: {line}", trainer.step + 1));
-                }
-            }
+            let warning = self.shares(&groups, &mut metrics).filter(|_| !std::mem::replace(&mut warned, true));
+            warning.iter().for_each(|line| observer.note(&format!("step {}: {line}", trainer.step + 1)));
             if let Some(name) = self.scorer.judge() {
                 let mut judge = judge::Summary::new(name);
                 rollouts().for_each(|rollout| judge.count(rollout.judge.as_ref()));
