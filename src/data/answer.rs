@@ -32,7 +32,7 @@ pub fn label(row: &Row) -> Option<String> {
 pub(super) fn take_answers(fields: &mut Map<String, Value>, extra: &mut Map<String, Value>, at: &RowContext) {
     let Some(value) = fields.remove("answers") else { return };
     let is_labelled = choices::label(fields).is_some();
-    if is_labelled && !at.names.gives("answers", false) {
+    if is_labelled && at.entry.columns.answers.is_none() {
         return;
     }
     // VQAv2 has a struct for each answer, SQuAD a struct of lists.

@@ -66,7 +66,7 @@ fn right(fields: &Map<String, Value>, options: &[String], at: &RowContext) -> Ro
     let Some((name, value)) = index.or_else(|| label(fields)) else { return Ok(None) };
     let text = scalar(at, name, value)?;
     let text = text.trim();
-    let is_place = |place: &usize| *place < options.len() && !at.names.gives("answer_index", true);
+    let is_place = |place: &usize| *place < options.len() && at.entry.columns.answer_index.as_deref() != Some("");
     let place = text.parse().ok().filter(is_place);
     let letter = (0..options.len()).find(|i| text.trim_matches(['(', ')', '.']) == letter(*i).to_string());
     let same = options.iter().position(|option| option == text).filter(|_| index.is_none());

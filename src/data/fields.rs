@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::config::DatasetConfig;
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::folder::Folder;
 use crate::data::json::Layout;
-use crate::data::names::Names;
 use crate::data::paths::is_picture_file;
 use crate::error::{Error, Result};
 use crate::text::literal::{Literal, eval};
@@ -30,8 +30,8 @@ pub type Fields = (Map<String, Value>, Option<Vec<RawImage>>);
 pub struct RowContext<'a> {
     /// Folders in which image urls are resolved.
     pub folder: &'a Folder,
-    /// Names of the columns.
-    pub names: &'a Names,
+    /// Entry of the data set.
+    pub entry: &'a DatasetConfig,
     /// Name of the data set.
     pub dataset: &'a str,
     /// Stem of the file name.

@@ -30,7 +30,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         Some(Value::Object(map)) => map.into_iter().filter(|(_, v)| !v.is_null()).collect(),
         Some(other) => return Err(wrong(at, "extra_info", &other, "a struct, or a struct as JSON text")),
     };
-    if at.names.multiple_choice {
+    if at.entry.prompt.is_some() {
         choices::apply(&mut fields, at)?;
         extra.remove("question");
     }

@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 
 use crate::data::bad_row::RowResult;
 use crate::data::fields::{RowContext, given, misfit, scalar, structured, wrong};
-use crate::data::unread::{self, CHOSEN, NO_PREFERENCES};
 
 /// A form of rows.
 #[derive(Debug)]
@@ -41,6 +40,10 @@ pub const LABEL: &[&str] = &["answer", "ground_truth", "solution", "answers"];
 const THINKING: &str = "thinking";
 /// Columns that rows of any form can have.
 const COMMON: &[&str] = &["id", "system", "reward_model", "images", "data_source", "extra_info", "avg_reward"];
+/// Column of the preferred answer in rows for DPO.
+pub const CHOSEN: &str = "chosen";
+/// Description of what rows for DPO lack.
+pub const NO_PREFERENCES: &str = "one answer: preference rows (DPO) are not supported";
 /// Columns that the template `multiple_choice` reads.
 const TEMPLATE: &[&str] = &["choices", "options", "answer_index", "hint"];
 
@@ -99,11 +102,11 @@ pub fn of(fields: &Map<String, Value>, at: &RowContext) -> RowResult<&'static Ro
     })
 }
 
-/// Returns the columns that rows with these columns can be read from, with those of `unread.rs`, or `None` if they have
-/// no known form. Rows in which some columns are null can have different forms.
+/// Returns the columns that rows with these columns can be read from, or `None` if they have no known form. Rows in
+/// which some columns are null can have different forms.
 pub fn reads(columns: &[&str]) -> Option<Vec<&'static str>> {
     let forms: Vec<&RowForm> = FORMS.iter().filter(|form| form.is_of(|column| columns.contains(&column))).collect();
-    (!forms.is_empty()).then(|| forms.into_iter().flat_map(RowForm::reads).chain(unread::names()).collect())
+    (!forms.is_empty()).then(|| forms.into_iter().flat_map(RowForm::reads).collect())
 }
 
 /// Returns the columns of the form with this name.

@@ -62,9 +62,9 @@ pub struct Names {
     /// Names given by the entry: the canonical name and the name in the file.
     given: Vec<(&'static str, String)>,
     /// Columns that the entry does not need.
-    pub unused: Vec<String>,
+    unused: Vec<String>,
     /// True if the template `multiple_choice` makes the questions.
-    pub multiple_choice: bool,
+    multiple_choice: bool,
     /// True if the file is the `metadata` file of a Hugging Face imagefolder, whose column `file_name` is the image.
     imagefolder: bool,
     /// Canonical names that rows of this file can be read from, if its columns are known before its rows are read.
@@ -101,11 +101,6 @@ impl Names {
         Names { imagefolder: stem == "metadata", ..self }
     }
 
-    /// Returns true if the entry names a column for `ours`, or says with an empty text that there is none.
-    pub fn gives(&self, ours: &str, none: bool) -> bool {
-        self.given.iter().any(|(given, theirs)| *given == ours && (theirs == NONE) == none)
-    }
-
     /// Returns an error if the entry names a column that a file with these columns lacks. A file without rows has none.
     pub fn check(&self, path: &Path, columns: &[&str]) -> Result<()> {
         let given = self.given.iter().map(|(ours, theirs)| (*ours, theirs.as_str()));
@@ -124,7 +119,8 @@ impl Names {
     pub fn with_columns(&self, path: &Path, columns: &[&str]) -> Result<Names> {
         self.check(path, columns)?;
         let known: Vec<&str> = columns.iter().filter_map(|column| self.meaning(column)).collect();
-        let read = forms::reads(&known).ok_or_else(|| lacking(path, columns, &forms::expected(columns)))?;
+        let mut read = forms::reads(&known).ok_or_else(|| lacking(path, columns, &forms::expected(columns)))?;
+        read.extend(unread::names());
         Ok(Names { read: Some(read), ..self.clone() })
     }
 
@@ -161,7 +157,7 @@ impl Names {
 
     /// Returns true if the entry says that rows are used without their images.
     pub fn ignores_images(&self) -> bool {
-        self.gives("images", true)
+        self.given.iter().any(|(ours, theirs)| *ours == "images" && theirs == NONE)
     }
 
     /// Renames the fields of a JSON row to the canonical names. Fields that are not read keep their names.

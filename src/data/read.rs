@@ -83,6 +83,7 @@ pub struct RowFile {
     pub set: usize,
     /// Name of the data set.
     set_name: String,
+    entry: DatasetConfig,
     folder: Arc<Folder>,
     names: Names,
     limit: usize,
@@ -127,7 +128,7 @@ impl RowFile {
                 }
                 let set_name = set_name.clone();
                 let limit = entry.limit.unwrap_or(usize::MAX);
-                files.push(RowFile { path, name, set, set_name, folder, names, limit, rows });
+                files.push(RowFile { path, name, set, set_name, entry: entry.clone(), folder, names, limit, rows });
             }
         }
         Ok(files)
@@ -166,7 +167,7 @@ impl RowFile {
     /// Returns the columns that are not read although they contain images.
     pub fn unread_pictures(&self) -> Result<Vec<String>> {
         let mut found = if self.names.ignores_images() { Vec::new() } else { self.rows.unread_pictures()? };
-        found.retain(|column| !self.names.unused.contains(column));
+        found.retain(|column| !self.entry.columns.unused.contains(column));
         Ok(found)
     }
 
@@ -182,7 +183,7 @@ impl RowFile {
         let index = at.index as usize;
         let place = self.place(index);
         let (dataset, file) = (self.set_name.as_str(), self.name.as_str());
-        row_from(fields, images, &RowContext { folder: &self.folder, names: &self.names, dataset, file, index, place })
+        row_from(fields, images, &RowContext { folder: &self.folder, entry: &self.entry, dataset, file, index, place })
     }
 
     /// Returns file and row as text for messages.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::data::bad_row::RowResult;
 use crate::data::choices::{OPTIONS, label};
 use crate::data::fields::{RowContext, misfit, plain, texts};
+use crate::data::forms::{CHOSEN, NO_PREFERENCES};
 use crate::data::text_of;
 use crate::text::Message;
 
@@ -13,7 +14,7 @@ use crate::text::Message;
 struct Unread {
     /// Names of the columns, or of fields of a message.
     columns: &'static [&'static str],
-    /// What is expected instead.
+    /// Description of what is expected instead.
     instead: &'static str,
     /// Roles of the messages that may already contain the values. Such a row is complete.
     within: &'static [&'static str],
@@ -25,10 +26,6 @@ const fn unread(columns: &'static [&'static str], instead: &'static str, within:
     Unread { columns, instead, within }
 }
 
-/// Column of the preferred answer in rows for DPO.
-pub const CHOSEN: &str = "chosen";
-/// What rows for DPO lack.
-pub const NO_PREFERENCES: &str = "one answer: preference rows (DPO) are not supported";
 const SECOND_IMAGES: [&str; 8] = ["image_2", "image_3", "image_4", "image_5", "image_6", "image_7", "image2", "image3"];
 
 const UNREAD: &[Unread] = &[
@@ -64,7 +61,9 @@ pub fn refuse(
     at: &RowContext,
 ) -> RowResult<()> {
     let unread = UNREAD.iter().find(|unread| unread.columns.contains(&name));
-    let Some(unread) = unread.filter(|_| !at.names.unused.iter().any(|unused| unused == name)) else { return Ok(()) };
+    let Some(unread) = unread.filter(|_| !at.entry.columns.unused.iter().any(|unused| unused == name)) else {
+        return Ok(());
+    };
     let values: Vec<String> = texts(value).into_iter().filter(|text| !text.is_empty()).collect();
     // The bytes of an image are no text, so a struct with a path counts as a value even if the path is null.
     if values.is_empty() && value.get("path").is_none() {

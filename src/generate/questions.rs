@@ -5,9 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value, json};
 
-use crate::config::GenerateConfig;
+use crate::config::{DatasetConfig, GenerateConfig};
 use crate::data::fields::{RawImage, RowContext};
-use crate::data::names::Names;
 use crate::data::{self, folder::Folder, json::jsonl, read::row_from};
 use crate::engine::Prompt;
 use crate::error::{Error, Result};
@@ -100,8 +99,8 @@ impl Reader {
 }
 
 fn at<'a>(folder: &'a Folder, place: &str) -> RowContext<'a> {
-    static NAMES: LazyLock<Names> = LazyLock::new(Names::default);
-    RowContext { folder, names: &NAMES, dataset: "generate", file: "generate", index: 0, place: place.to_owned() }
+    static ENTRY: LazyLock<DatasetConfig> = LazyLock::new(DatasetConfig::default);
+    RowContext { folder, entry: &ENTRY, dataset: "generate", file: "generate", index: 0, place: place.to_owned() }
 }
 
 /// Returns the folder that contains a file.

@@ -137,8 +137,8 @@ impl TaskFile {
         // A list contains several right answers.
         let label = if gold.is_array() { "answers" } else { "answer" };
         let row = json!({"id": id, "prompt": messages, label: gold, "images": inline, "data_source": self.spec.name});
-        let (name, names) = (self.spec.name, Names::default());
-        let at = RowContext { folder, names: &names, dataset: name, file: name, index, place: place.to_owned() };
+        let name = self.spec.name;
+        let at = RowContext { folder, entry: &config.data, dataset: name, file: name, index, place: place.to_owned() };
         let Value::Object(row) = row else { return Err(Error::Failed("a row is not an object".to_owned())) };
         let mut row = read::row_from(row, images, &at).map_err(Error::from)?;
         let subject = config.subject.as_ref().and_then(|column| fields.get(column));
