@@ -95,6 +95,8 @@ choice! {
         Rows = "rows",
         /// Image files.
         Pictures = "pictures",
+        /// The JPEG decoder, if an image is a JPEG.
+        Decoder = "decoder",
         /// Weights of the reference model that the KL divergence is measured against.
         Reference = "reference",
         /// Files of validation rows.

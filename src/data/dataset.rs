@@ -18,6 +18,7 @@ use crate::data::stored_index;
 use crate::data::{ImageSource, ReadCounts, Row};
 use crate::error::{Error, Result};
 use crate::identity::CurrentInputs;
+use crate::image::JPEG_DECODER;
 use crate::observe::Observer;
 
 /// The data sets of a run.
@@ -156,7 +157,8 @@ impl Dataset {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// Adds the hashes of the inputs to `found`: the files, the indexed rows and the stamps of the images.
+    /// Adds the inputs to `found`: hashes of the files, of the indexed rows and of the stamps of the images, and the JPEG
+    /// decoder if an image is a JPEG.
     pub fn inputs(&self, found: &mut CurrentInputs) -> Result<()> {
         for (number, Source { file, signature, .. }) in self.rows.sources.iter().enumerate() {
             found.add_file(InputKind::Rows, number, &file.path, &signature.hash)?;
@@ -169,6 +171,9 @@ impl Dataset {
         }
         found.add(InputKind::Rows, index.finalize().to_hex().to_string());
         found.add(InputKind::Pictures, blake3::hash(stamps).to_hex().to_string());
+        if self.seen.has_jpeg {
+            found.add(InputKind::Decoder, JPEG_DECODER.to_owned());
+        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::data::stamp::{combined, short};
 use crate::data::{EncodedPrompt, ImageSource, Media, Row, Sample};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::image::{Grid, Processor, Refused};
+use crate::image::{Grid, Header, Processor, Refused};
 use crate::reward::RIGHT_ANSWERS;
 use crate::text::Chat;
 
@@ -58,6 +58,8 @@ pub struct Measured {
     pub grids: Vec<Grid>,
     /// Stamp of the file or files of each image and video, in the order of `grids`.
     pub stamps: Vec<u64>,
+    /// True if an image is a JPEG.
+    pub has_jpeg: bool,
     /// Hash of the tokens and targets (training), or of the tokens and the label (prompting).
     pub hash: u64,
 }
@@ -72,7 +74,7 @@ impl Encoder {
         pixels: [Option<usize>; 2],
     ) -> Result<Encoder> {
         let chat = Chat::load(dir)?;
-        let processor = Processor::load(dir)?.within(pixels[0], pixels[1]);
+        let processor = Processor::load(dir)?.within(pixels)?;
         let mut hasher = blake3::Hasher::new();
         let tokenizer = base_model::holder(dir, "tokenizer.json")?;
         for name in ["tokenizer.json", "tokenizer_config.json"] {
@@ -97,11 +99,12 @@ impl Encoder {
     /// Measures a row: encodes its text and reads the headers of its images.
     pub fn measure(&self, row: &Row) -> RowResult<Measured> {
         let (mut grids, mut stamps) = (Vec::with_capacity(row.images.len()), Vec::with_capacity(row.images.len()));
+        let mut has_jpeg = false;
         for medium in row.media() {
             let (grid, stamp) = match medium {
-                Media::Picture(image) => self.measure_frames(row, std::slice::from_ref(image))?,
+                Media::Picture(image) => self.measure_frames(row, std::slice::from_ref(image), &mut has_jpeg)?,
                 Media::Video { frames, .. } => {
-                    let (Grid { h, w, .. }, stamp) = self.measure_frames(row, frames)?;
+                    let (Grid { h, w, .. }, stamp) = self.measure_frames(row, frames, &mut has_jpeg)?;
                     let grid = Grid::video(frames.len(), h, w).ok_or_else(|| {
                         let found = format!("a video of {} frames", frames.len());
                         BadRow::of(Reason::WrongImageSize)(Error::input(&row.place, found, "fewer than 65,536 frames"))
@@ -119,19 +122,21 @@ impl Encoder {
             EncodingPurpose::Ask => row.messages.len(),
         };
         let (form, pictures, hash) = (row.form, row.images.len(), hash(row, &ids, &mask));
-        Ok(Measured { tokens: ids.len(), targets, form, turns, pictures, grids, stamps, hash })
+        Ok(Measured { tokens: ids.len(), targets, form, turns, pictures, grids, stamps, has_jpeg, hash })
     }
 
-    /// Returns the patch grid of an image, or of one frame of a video, and the combined stamp of the files.
-    fn measure_frames(&self, row: &Row, frames: &[ImageSource]) -> RowResult<(Grid, u64)> {
+    /// Returns the patch grid of an image, or of one frame of a video, and the combined stamp of the files. Sets
+    /// `has_jpeg` if a file is a JPEG.
+    fn measure_frames(&self, row: &Row, frames: &[ImageSource], has_jpeg: &mut bool) -> RowResult<(Grid, u64)> {
         let wrong_size = BadRow::of(Reason::WrongImageSize);
         let (mut first, mut stamps) = (None, Vec::with_capacity(frames.len()));
         for image in frames {
             stamps.push(image.stamp(&row.place).map_err(BadRow::of(Reason::MissingImage))?);
-            let size = image.size(&row.place).map_err(|refused| match refused {
+            let Header { size, is_jpeg } = image.header(&row.place).map_err(|refused| match refused {
                 Refused::Broken(error) => BadRow::of(Reason::BrokenImage)(error),
                 Refused::Size(error) => wrong_size(error),
             })?;
+            *has_jpeg |= is_jpeg;
             same_size(&mut first, size).map_err(|e| wrong_size(e.within(&image.place(&row.place))))?;
         }
         let (Some([width, height]), Some(image)) = (first, frames.first()) else {

@@ -137,8 +137,9 @@ impl Chunk {
             found.rejected.rows += 1;
             ids.extend(id.iter().map(|id| (short(&blake3::hash(id.as_bytes())), file as u32, at.index)));
             match measured {
-                Ok(Measured { tokens, targets, form, turns, pictures, grids, stamps, hash }) => {
+                Ok(Measured { tokens, targets, form, turns, pictures, grids, stamps, has_jpeg, hash }) => {
                     found.seen.count(form, turns, pictures, targets);
+                    found.seen.has_jpeg |= has_jpeg;
                     found.sizes.push(Shape { tokens, targets, grids: &grids });
                     found.places.push(Place { file, at, hash }, &stamps);
                 }

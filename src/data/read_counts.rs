@@ -20,6 +20,8 @@ pub struct ReadCounts {
     pub turns: u64,
     /// Number of trained tokens; 0 if the rows are not used for training.
     pub targets: u64,
+    /// True if an image is a JPEG. Known only if the images' headers were read.
+    pub has_jpeg: bool,
     /// Number of rows of each form.
     forms: BTreeMap<String, u64>,
     /// Columns of the files, each with its canonical name if rows can be read from it.

@@ -10,7 +10,7 @@ use crate::data::stamp::short;
 use crate::data::zipped::{Archive, within};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::image::{self, ImageInput, Limits, Refused, Rgb};
+use crate::image::{self, Header, ImageInput, Limits, Refused, Rgb};
 use crate::reward::Item;
 use crate::text::{Message, Part};
 
@@ -250,23 +250,23 @@ impl ImageSource {
         image::decode_then(&bytes, &Limits::default(), &self.place(place), |picture| then(&bytes, picture))
     }
 
-    /// Returns width and height of the upright image, read from its header only.
-    pub fn size(&self, place: &str) -> std::result::Result<[u32; 2], Refused> {
+    /// Reads only the header of the image.
+    pub fn header(&self, place: &str) -> std::result::Result<Header, Refused> {
         let (limits, name) = (Limits::default(), self.place(place));
         match self {
-            ImageSource::Bytes { bytes, .. } => image::size(std::io::Cursor::new(bytes), &limits, &name),
+            ImageSource::Bytes { bytes, .. } => image::header(std::io::Cursor::new(bytes), &limits, &name),
             ImageSource::File { file, .. } => {
                 let opened = files::open(file).map_err(|e| Error::of_row(place, file, READABLE, e));
                 let opened = opened.map_err(Refused::Broken)?;
-                image::size(opened, &limits, &name)
+                image::header(opened, &limits, &name)
             }
             ImageSource::Zipped { archive, index, .. } => {
                 // The first bytes contain the header of nearly every image.
                 let start = archive.start(*index).map_err(|e| Error::of_row(&name, &archive.path, READABLE, e));
-                match image::size(Cursor::new(start.map_err(Refused::Broken)?), &limits, &name) {
+                match image::header(Cursor::new(start.map_err(Refused::Broken)?), &limits, &name) {
                     Err(Refused::Broken(_)) => {
                         let bytes = self.bytes(place).map_err(Refused::Broken)?;
-                        image::size(std::io::Cursor::new(bytes), &limits, &name)
+                        image::header(std::io::Cursor::new(bytes), &limits, &name)
                     }
                     read => read,
                 }

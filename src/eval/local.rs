@@ -53,10 +53,14 @@ impl<'a> Local<'a> {
     /// Reads the settings of the model in `dir`. `target` is the device that will compute.
     pub fn new(dir: &'a Path, config: &'a EvalConfig, target: Target) -> Result<Local<'a>> {
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
-        let encoder = Encoder::load(dir, EncodingPurpose::Ask, model_config.vocab_size, [None, None])?;
+        let pixels = [config.image_min_pixels, config.image_max_pixels];
+        let encoder = Encoder::load(dir, EncodingPurpose::Ask, model_config.vocab_size, pixels)?;
         let stop_token_ids = stop_token_ids(dir, &[encoder.chat.ids.im_end, encoder.chat.ids.endoftext])?;
         let (dtype, kind) = (DType::of(config.dtype, target.kind), target.kind.name());
-        let who = format!("{} {dtype:?} {kind}", identity::of(dir)?);
+        let mut who = format!("{} {dtype:?} {kind}", identity::of(dir)?);
+        if pixels != [None, None] {
+            who.push_str(&format!(" {} to {} pixels", encoder.processor.min_pixels, encoder.processor.max_pixels));
+        }
         Ok(Local { dir, config, encoder, model_config, stop_token_ids, target, who })
     }
 }

@@ -20,6 +20,8 @@ pub struct Survey {
     pub crashed: Vec<(u64, Crash)>,
     /// Summary of the questions' contents.
     pub seen: ReadCounts,
+    /// True for each question with a JPEG. Empty if no encoder was given, because a server decodes images itself.
+    pub jpegs: Vec<bool>,
     /// Sizes of the prompts, if a model's encoder was given.
     pub index: Index,
 }
@@ -38,6 +40,7 @@ impl Survey {
                             let expected = format!("a prompt within the model's context of {longest} tokens");
                             return Err(Error::input(&row.place, format!("{} tokens", size.tokens), expected));
                         }
+                        survey.jpegs.push(size.has_jpeg);
                         survey.index.push(Shape { tokens: size.tokens, targets: 0, grids: &size.grids });
                     }
                     survey.seen.add(&row);

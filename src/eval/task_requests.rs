@@ -9,6 +9,7 @@ use crate::answers::{Key, RunStore};
 use crate::client::Completion;
 use crate::config::{EvalConfig, Mode};
 use crate::error::{Error, Result};
+use crate::image::JPEG_DECODER;
 use crate::ops::sample::SamplingParams;
 use crate::task::{Answers, Crash, TaskSpec};
 
@@ -84,11 +85,12 @@ impl TaskRequests<'_> {
     /// the answer's number and the seed, not on other requests.
     pub fn key(&self, i: usize, k: usize) -> Key {
         let AnswerSettings { max_tokens, top_p, seed, .. } = self.answer_settings;
+        let decoder = if self.survey.jpegs.get(i) == Some(&true) { JPEG_DECODER } else { "" };
         let how = match self.answer_settings.rollout(k) {
-            None => format!("greedy, {max_tokens} tokens"),
+            None => format!("greedy, {max_tokens} tokens{decoder}"),
             Some(rollout) => {
                 let question = self.survey.indices[i];
-                format!("temperature 1, top_p {top_p}, {max_tokens} tokens, seed {seed}, {question} {rollout}")
+                format!("temperature 1, top_p {top_p}, {max_tokens} tokens, seed {seed}, {question} {rollout}{decoder}")
             }
         };
         Key::new(self.who, &self.survey.contents[i], &how)
@@ -165,5 +167,32 @@ impl measured::Answers for TaskRequests<'_> {
 
     fn over(&mut self, questions: usize, _: &[(u64, Crash)], _: bool) -> Result<()> {
         if questions == self.survey.questions() { Ok(()) } else { Err(self.changed(questions)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task;
+
+    #[test]
+    fn an_answer_to_a_jpeg_of_another_decoder_is_not_used_again() {
+        let spec = task::find("digits").unwrap();
+        let store = RunStore::new(std::path::Path::new("none"));
+        let answer_settings = AnswerSettings::of(spec, &EvalConfig::default());
+        let keys = |jpegs: &[bool]| {
+            let survey =
+                Survey { indices: vec![0, 1], contents: vec![[1; 32]; 2], jpegs: jpegs.to_vec(), ..Survey::default() };
+            let requests = TaskRequests { spec, survey: &survey, answer_settings, who: "model", store: &store };
+            [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(i, k)| requests.key(i, k))
+        };
+        // Answers to other images have the keys of versions that had no such rule.
+        let older = Key::new("model", &[1; 32], &format!("greedy, {} tokens", answer_settings.max_tokens));
+        let [a, b, c, d] = keys(&[true, false]);
+        assert!(a != b && b == older);
+        assert_eq!(keys(&[false, false])[..2], [older, older]);
+        assert_ne!(keys(&[false, true])[3], d);
+        assert_eq!(keys(&[]), [older, older, keys(&[false, false])[2], d]);
+        assert_ne!(c, keys(&[])[2]);
     }
 }

@@ -46,7 +46,7 @@ pub fn export(
     let mut line = format!("{changed} of {total} weights changed in the matrices that have an adapter; ");
     files::folder(out, |folder| {
         model.save(&mut dev, folder, dtype)?;
-        copy_companions(dir, folder)?;
+        copy_companions(dir, folder, [None, None])?;
         Manifest::write(folder)?;
         drop(dev);
         line += &match rows {

@@ -32,13 +32,7 @@ impl Reader {
         if !dir.is_dir() {
             return Err(Error::input("--model", dir.display().to_string(), "a model directory"));
         }
-        let mut processor = Processor::load(dir)?;
-        if let Some(min) = config.image_min_pixels {
-            processor.min_pixels = min as u64;
-        }
-        if let Some(max) = config.image_max_pixels {
-            processor.max_pixels = max as u64;
-        }
+        let processor = Processor::load(dir)?.within([config.image_min_pixels, config.image_max_pixels])?;
         let model = ModelConfig::load(&dir.join("config.json"))?;
         let (chat, system_prompt) = (Chat::load(dir)?, config.system_prompt.clone());
         Ok(Reader { config: model, chat, processor, system_prompt })

@@ -200,7 +200,12 @@ impl CurrentInputs {
             }
             let of = self.folders.get(kind).map_or(String::new(), |folder| format!(" {folder}:"));
             let file = file.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
-            let what = format!("{kind}{of} {file}").trim_end().to_owned() + one_sided(was, is);
+            let mut what = format!("{kind}{of} {file}").trim_end().to_owned() + one_sided(was, is);
+            if known == InputKind::Decoder {
+                // Versions that used another library did not record it.
+                let [was, is] = [was, is].map(|of| of.map_or("zune-jpeg", String::as_str));
+                what = format!("{kind} of JPEG files ({was} then, {is} now)");
+            }
             Some(Difference::new(known, what))
         };
         names.into_iter().filter_map(difference).collect()

@@ -7,6 +7,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::Rgb;
+use super::jpeg::Jpeg;
 use crate::bounds::Budget;
 use crate::error::{Error, Result, is_of_file};
 
@@ -58,11 +59,13 @@ impl From<Refused> for Error {
 }
 
 /// Number of bytes that contain the header of nearly every JPEG. If the header lies within them, nothing else is read.
-const JPEG_HEADER: usize = 1 << 16;
+const JPEG_HEADER: u64 = 1 << 16;
+/// Maximum number of scans of a JPEG. Each one may visit all pixels and take only a few bytes; encoders write about ten.
+const SCANS: usize = 500;
 
 /// An image whose header has been read: its decoder, and its size as stored in the file.
-struct Opened<D> {
-    decoder: D,
+struct Opened<'a> {
+    decoder: Box<dyn ImageDecoder + 'a>,
     width: u32,
     height: u32,
 }
@@ -74,15 +77,19 @@ fn open<'a>(
     len: u64,
     limits: &Limits,
     place: &str,
-) -> std::result::Result<Opened<impl ImageDecoder + 'a>, Refused> {
-    let mut reader = ImageReader::with_format(reader, format);
-    if format == ImageFormat::Png {
-        // The other decoders take their limits later, but the PNG decoder reads profiles when it is created.
-        let mut chunks = image::Limits::no_limits();
-        chunks.max_alloc = Some(PNG_CHUNKS);
-        reader.limits(chunks);
-    }
-    let decoder = reader.into_decoder().map_err(broken(place))?;
+) -> std::result::Result<Opened<'a>, Refused> {
+    let decoder: Box<dyn ImageDecoder + 'a> = if format == ImageFormat::Jpeg {
+        Box::new(Jpeg::open(reader).map_err(broken(place))?)
+    } else {
+        let mut reader = ImageReader::with_format(reader, format);
+        if format == ImageFormat::Png {
+            // The other decoders take their limits later, but the PNG decoder reads profiles when it is created.
+            let mut chunks = image::Limits::no_limits();
+            chunks.max_alloc = Some(PNG_CHUNKS);
+            reader.limits(chunks);
+        }
+        Box::new(reader.into_decoder().map_err(broken(place))?)
+    };
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 || pixels > limits.max_pixels || width.max(height) > limits.max_side {
@@ -121,33 +128,45 @@ fn format_of(bytes: &[u8], len: u64, place: &str) -> std::result::Result<ImageFo
     })
 }
 
-/// Returns the width and height that an image has after [`decode`]. They are computed from the image's header. Reads
-/// only a small part of a large file.
-pub fn size<R: Read + Seek>(mut reader: R, limits: &Limits, place: &str) -> std::result::Result<[u32; 2], Refused> {
+/// What the header of an image tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Width and height of the image after [`decode`].
+    pub size: [u32; 2],
+    /// True for a JPEG, whose pixels depend on [`super::JPEG_DECODER`].
+    pub is_jpeg: bool,
+}
+
+/// Reads the header of an image. Reads only a small part of a large file.
+pub fn header<R: Read + Seek>(mut reader: R, limits: &Limits, place: &str) -> std::result::Result<Header, Refused> {
     let failed = |e: std::io::Error| broken(place)(image::ImageError::IoError(e));
     let len = reader.seek(SeekFrom::End(0)).and_then(|len| reader.rewind().map(|()| len)).map_err(failed)?;
     let mut start = Vec::new();
-    reader.by_ref().take(JPEG_HEADER as u64).read_to_end(&mut start).map_err(failed)?;
+    reader.by_ref().take(JPEG_HEADER).read_to_end(&mut start).map_err(failed)?;
     let format = format_of(&start, len, place)?;
-    // The library reads an entire JPEG before it parses the header.
-    if format == ImageFormat::Jpeg
-        && len > JPEG_HEADER as u64
-        && let Ok(found) = open(Cursor::new(&start), format, len, limits, place)
-    {
-        return Ok(found.upright());
-    }
-    reader.rewind().map_err(failed)?;
-    open(BufReader::new(reader), format, len, limits, place).map(Opened::upright)
+    let opened = if format == ImageFormat::Jpeg {
+        if let Ok(opened) = open(Cursor::new(&start), format, len, limits, place) {
+            return Ok(opened.header(format));
+        }
+        // An error of the disk must not look like a damaged image, so everything is read first.
+        reader.read_to_end(&mut start).map_err(failed)?;
+        open(Cursor::new(&start), format, len, limits, place)?
+    } else {
+        reader.rewind().map_err(failed)?;
+        open(BufReader::new(reader), format, len, limits, place)?
+    };
+    Ok(opened.header(format))
 }
 
-impl<D: ImageDecoder> Opened<D> {
-    /// Returns the width and height of the image after rotation to upright.
-    fn upright(mut self) -> [u32; 2] {
+impl Opened<'_> {
+    /// Returns the header of the image, with its size after rotation to upright.
+    fn header(mut self, format: ImageFormat) -> Header {
         use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-        match self.decoder.orientation() {
+        let size = match self.decoder.orientation() {
             Ok(Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH) => [self.height, self.width],
             _ => [self.width, self.height],
-        }
+        };
+        Header { size, is_jpeg: format == ImageFormat::Jpeg }
     }
 }
 
@@ -168,8 +187,11 @@ pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnO
     let (format, len) = (format_of(bytes, bytes.len() as u64, place)?, bytes.len() as u64);
     let Opened { mut decoder, width, height } = open(Cursor::new(bytes), format, len, limits, place)?;
     let _taken = WORK.take(decoder.total_bytes());
-    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
-        return Err(Error::input(place, "a truncated JPEG file", "a complete one"));
+    if format == ImageFormat::Jpeg {
+        let scans = jpeg_scans(bytes).ok_or_else(|| Error::input(place, "a truncated JPEG file", "a complete one"))?;
+        if scans > SCANS {
+            return Err(Error::input(place, format!("a JPEG of {scans} scans"), format!("at most {SCANS}")));
+        }
     }
     let mut memory = image::Limits::no_limits();
     // The limit is 8 bytes per pixel (16-bit RGBA), doubled for the decoder's other buffers, plus 16 MiB for its
@@ -214,24 +236,24 @@ fn without_alpha(mut data: Vec<u8>) -> Vec<u8> {
     data
 }
 
-/// Returns true if the end marker follows the compressed data. Without this check, the decoder would fill missing data
-/// with grey.
-fn jpeg_is_whole(bytes: &[u8]) -> bool {
+/// Returns the number of scans of a JPEG before its end marker, or `None` without an end marker. The decoder would fill
+/// missing data with grey.
+fn jpeg_scans(bytes: &[u8]) -> Option<usize> {
     let mut at = 2;
-    let mut scanned = false;
+    let mut scans = 0;
     while let Some(&[first, marker]) = bytes.get(at..at + 2) {
         match (first, marker) {
-            (0xff, 0xd9) => return scanned,
+            (0xff, 0xd9) => return (scans > 0).then_some(scans),
             (0xff, 0xff) => at += 1,
             (0xff, 0x00 | 0x01 | 0xd0..=0xd7) => at += 2,
             (0xff, _) => {
-                let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
-                scanned |= marker == 0xda;
+                let &[high, low] = bytes.get(at + 2..at + 4)? else { return None };
+                scans += usize::from(marker == 0xda);
                 at += 2 + usize::from(u16::from_be_bytes([high, low])).max(2);
             }
             // Compressed data, or bytes between segments.
             _ => at += 1,
         }
     }
-    false
+    None
 }

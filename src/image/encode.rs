@@ -1,11 +1,10 @@
 //! Encoding of images.
 
-use std::io::Cursor;
-
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder, ImageFormat, ImageResult, RgbImage, imageops};
+use image::{ExtendedColorType, ImageEncoder, ImageResult, RgbImage, imageops};
 
 use super::Rgb;
+use super::jpeg::jpeg;
 
 /// Encodes an image as PNG, quickly. Equal images give equal bytes.
 pub fn png(rgb: &Rgb) -> ImageResult<Vec<u8>> {
@@ -21,6 +20,8 @@ pub fn png(rgb: &Rgb) -> ImageResult<Vec<u8>> {
 
 /// Maximum size in bytes of a thumbnail without loss.
 const LOSSLESS: usize = 12 << 10;
+/// Quality of the JPEGs that pages show.
+const QUALITY: u8 = 75;
 
 /// Returns the image as a JPEG whose longer side has at most `largest` pixels. Returns `None` if `rgb` is inconsistent.
 pub fn jpeg_within(rgb: Rgb, largest: u32) -> Option<Vec<u8>> {
@@ -36,9 +37,7 @@ pub fn jpeg_within(rgb: Rgb, largest: u32) -> Option<Vec<u8>> {
     let scale = (largest as f64 / width.max(height).max(1) as f64).min(1.0);
     let side = |length: u32| ((length as f64 * scale).round() as u32).max(1);
     let shown = imageops::thumbnail(&whole, side(width), side(height));
-    let mut jpeg = Cursor::new(Vec::new());
-    shown.write_to(&mut jpeg, ImageFormat::Jpeg).ok()?;
-    Some(jpeg.into_inner())
+    jpeg(&Rgb { width: shown.width(), height: shown.height(), data: shown.into_raw() }, QUALITY)
 }
 
 /// Returns a small version of the image: a PNG if few bytes suffice, otherwise a JPEG whose longer side has at most

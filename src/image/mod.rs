@@ -1,17 +1,19 @@
 //! Images: bounded decoding, and the sizes, resizing and patches of Qwen2.5-VL's image processor.
 //!
-//! An image is decoded to RGB as by Pillow's `convert("RGB")` and resized, bitwise identical to Pillow, to a multiple
-//! of `patch_size * merge_size`. It is kept as bytes; the model normalizes it and cuts it into patches.
+//! An image is decoded to RGB as by Pillow's `convert("RGB")` and resized, bitwise identical to Pillow up to 12.3, to a
+//! multiple of `patch_size * merge_size`. It is kept as bytes; the model normalizes it and cuts it into patches.
 
 mod decode;
 mod encode;
 mod input;
+mod jpeg;
 pub mod processor;
 mod resize;
 
-pub use decode::{Limits, Refused, decode, decode_then, size};
+pub use decode::{Header, Limits, Refused, decode, decode_then, header};
 pub use encode::{jpeg_within, png, thumbnail};
 pub use input::{Grid, ImageInput};
+pub use jpeg::{JPEG_DECODER, jpeg};
 pub use processor::Processor;
 pub use resize::resize;
 

@@ -54,8 +54,7 @@ impl Processor {
             true => Processor::file(path)?.unwrap_or_else(|| path.join("preprocessor_config.json")),
             false => path.to_owned(),
         };
-        let text = files::read(&file).map_err(Error::io(&file))?;
-        let config: Value = serde_json::from_slice(&text).map_err(|e| Error::format(&file, e.to_string()))?;
+        let config = read(&file)?;
         let place = file.display().to_string();
         match config.get("image_processor") {
             Some(images) => Processor::from_json(images, &format!("{place}: image_processor")),
@@ -82,11 +81,18 @@ impl Processor {
         }
     }
 
-    /// Returns the settings with other bounds on the pixels after resizing. `None` keeps the current bound.
-    pub fn within(mut self, min_pixels: Option<usize>, max_pixels: Option<usize>) -> Processor {
-        self.min_pixels = min_pixels.map_or(self.min_pixels, |p| p as u64);
-        self.max_pixels = max_pixels.map_or(self.max_pixels, |p| p as u64);
-        self
+    /// Returns the settings with other bounds on the pixels after resizing: minimum, maximum. `None` keeps the current
+    /// bound. Returns an error if the minimum exceeds the maximum.
+    pub fn within(mut self, [min, max]: [Option<usize>; 2]) -> Result<Processor> {
+        self.min_pixels = min.map_or(self.min_pixels, |p| p as u64);
+        self.max_pixels = max.map_or(self.max_pixels, |p| p as u64);
+        let Processor { min_pixels, max_pixels, .. } = self;
+        if min_pixels <= max_pixels {
+            return Ok(self);
+        }
+        let expected = format!("at most image_max_pixels, which is {max_pixels}");
+        let hint = "a bound that is not set is the one in the model's preprocessor_config.json";
+        Err(Error::input_hint("image_min_pixels", min_pixels.to_string(), expected, hint))
     }
 
     /// Reads the settings. A missing setting has the value of the released models. `place` names the file in errors.
@@ -222,6 +228,44 @@ impl Processor {
     }
 }
 
+fn read(file: &Path) -> Result<Value> {
+    let text = files::read(file).map_err(Error::io(file))?;
+    serde_json::from_slice(&text).map_err(|e| Error::format(file, e.to_string()))
+}
+
+/// Writes other bounds on the pixels after resizing (minimum, maximum) into the files of image settings in `dir`, in the
+/// form of each file: as `min_pixels` and `max_pixels`, as edges of `size`, or as both. A file that has these bounds, and
+/// every file if both are `None`, keeps its bytes.
+pub fn write_bounds(dir: &Path, pixels: [Option<usize>; 2]) -> Result<()> {
+    for file in ["preprocessor_config.json", "processor_config.json"].map(|name| dir.join(name)) {
+        if pixels == [None, None] || !file.exists() {
+            continue;
+        }
+        let mut config = read(&file)?;
+        let images = match config.get("image_processor") {
+            Some(_) => &mut config["image_processor"],
+            None if file.ends_with("preprocessor_config.json") => &mut config,
+            None => continue,
+        };
+        let was = Processor::from_json(images, &file.display().to_string())?;
+        let is = was.clone().within(pixels)?;
+        if was == is {
+            continue;
+        }
+        for (key, edge, pixels) in
+            [("min_pixels", "shortest_edge", is.min_pixels), ("max_pixels", "longest_edge", is.max_pixels)]
+        {
+            let of_size = images.get_mut("size").and_then(|size| size.get_mut(edge));
+            let is_in_size = of_size.map(|bound| *bound = pixels.into()).is_some();
+            if !is_in_size || images.get(key).is_some_and(|bound| !bound.is_null()) {
+                images[key] = pixels.into();
+            }
+        }
+        files::write(&file, format!("{config:#}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
 /// Upper bound of `min_pixels` and `max_pixels`, so that areas and coordinates stay well within 32 bits.
 const MAX_PIXELS: u64 = 1 << 30;
 /// Maximum aspect ratio, in either direction, that the processor accepts.
@@ -270,6 +314,42 @@ mod tests {
         let size = json!({"size": {"shortest_edge": 784, "longest_edge": 7056}});
         assert_eq!(Processor::from_json(&size, "here").unwrap(), processor);
         assert_eq!(Processor::from_json(&json!({}), "here").unwrap(), Processor::default());
+    }
+
+    #[test]
+    fn bounds_are_written_in_the_form_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let [alone, nesting] = ["preprocessor_config.json", "processor_config.json"].map(path);
+        let both = json!({"max_pixels": 9000, "size": {"longest_edge": 9000, "shortest_edge": 784}, "min_pixels": 784});
+        for (was, is) in [
+            (json!({}), json!({"min_pixels": 800, "max_pixels": 9999})),
+            (json!({"size": both["size"]}), json!({"size": {"longest_edge": 9999, "shortest_edge": 800}})),
+            (
+                json!({"min_pixels": null, "size": both["size"], "resample": 3}),
+                json!({"min_pixels": null, "size": {"longest_edge": 9999, "shortest_edge": 800}, "resample": 3}),
+            ),
+            (
+                both.clone(),
+                json!({"max_pixels": 9999, "size": {"longest_edge": 9999, "shortest_edge": 800}, "min_pixels": 800}),
+            ),
+        ] {
+            std::fs::write(&alone, was.to_string()).unwrap();
+            std::fs::write(&nesting, json!({"image_processor": was, "video_processor": {"fps": 2}}).to_string())
+                .unwrap();
+            write_bounds(dir.path(), [Some(800), Some(9999)]).unwrap();
+            assert_eq!(read(&alone).unwrap().to_string(), is.to_string());
+            let nested = json!({"image_processor": is, "video_processor": {"fps": 2}});
+            assert_eq!(read(&nesting).unwrap().to_string(), nested.to_string());
+        }
+        // A file that has the bounds keeps its bytes, and so does one without image settings.
+        for (file, text) in [(&alone, both.to_string()), (&nesting, "{\"processor_class\":  \"P\"}".to_owned())] {
+            std::fs::write(file, &text).unwrap();
+            [[None, None], [Some(784), None], [None, Some(9000)], [Some(784), Some(9000)]]
+                .into_iter()
+                .for_each(|pixels| write_bounds(dir.path(), pixels).unwrap());
+            assert_eq!(std::fs::read_to_string(file).unwrap(), text);
+        }
     }
 
     #[test]

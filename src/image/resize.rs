@@ -1,5 +1,6 @@
-//! Bicubic resizing, bitwise identical to Pillow: a = -0.5, a wider filter when shrinking, coefficients in 22-bit fixed
-//! point, horizontal pass first, rounding to bytes between the passes.
+//! Bicubic resizing, bitwise identical to Pillow up to 12.3: a = -0.5, a wider filter when shrinking, coefficients in
+//! 22-bit fixed point, horizontal pass first, rounding to bytes between the passes. Pillow 13 differs only in the order
+//! of the passes, which depends on the sizes there, and so in the bytes of some images.
 
 use super::Rgb;
 

@@ -69,7 +69,7 @@ impl Format<'_> {
 
 /// Checks the header of each image. The row is bad if a header cannot be read or a size is not supported.
 fn sound(row: &Row) -> RowResult<()> {
-    row.images.iter().try_for_each(|image| match image.size(&row.place) {
+    row.images.iter().try_for_each(|image| match image.header(&row.place) {
         Ok(_) => Ok(()),
         Err(Refused::Broken(error)) => Err(BadRow::of(Reason::BrokenImage)(error)),
         Err(Refused::Size(error)) => Err(BadRow::of(Reason::WrongImageSize)(error)),

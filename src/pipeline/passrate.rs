@@ -18,6 +18,7 @@ use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowe
 use crate::error::{Error, Result};
 use crate::eval::fits;
 use crate::identity;
+use crate::image::JPEG_DECODER;
 use crate::machine::Machine;
 use crate::model::{Model, ModelConfig};
 use crate::ops::sample::SamplingParams;
@@ -165,7 +166,8 @@ impl KeyedRow {
         let PassrateConfig { n, temperature, top_p, max_tokens, max_prompt_length, seed, .. } = *config;
         let size = encoder.measure(&row)?;
         let content = row.content().map_err(BadRow::of(Reason::MissingImage))?;
-        let how = format!("temperature {temperature}, top_p {top_p}, {max_tokens} tokens, seed {seed}");
+        let decoder = if size.has_jpeg { JPEG_DECODER } else { "" };
+        let how = format!("temperature {temperature}, top_p {top_p}, {max_tokens} tokens, seed {seed}{decoder}");
         let wanted = if size.tokens <= max_prompt_length { n } else { 0 };
         let keys = (0..wanted).map(|k| Key::new(who, &content, &format!("{how}, {k}"))).collect();
         let noise = u32::from_le_bytes([content[0], content[1], content[2], content[3]]);

@@ -48,8 +48,8 @@ pub struct App {
     pub created: u64,
     /// File to which requests are recorded.
     pub recorder: Option<Recorder>,
-    /// Everything besides the weights that answers depend on: device, kernel variants, data type and picture sizes. Set
-    /// when the model is loaded.
+    /// Everything besides the weights that answers depend on: device, kernel variants, data type, picture sizes and JPEG
+    /// decoder. Set when the model is loaded.
     pub arithmetic: OnceLock<String>,
     /// Hash of the weights and of the other files of the model directory.
     pub weights: RwLock<String>,

@@ -22,6 +22,7 @@ use crate::data::json::jsonl;
 use crate::error::{Error, Result};
 use crate::generate::{Journal, Line, Reader, folder_of};
 use crate::identity;
+use crate::image::JPEG_DECODER;
 use crate::machine::Machine;
 use crate::observe::Observer;
 
@@ -95,6 +96,7 @@ impl Batch {
             ("content of --jsonl", hash[..32].to_owned()),
             ("content of --model", draft.app.weights()),
             ("device", format!("{:?}", machine.target.kind).to_lowercase()),
+            ("JPEG decoder", JPEG_DECODER.to_owned()),
         ];
         let mut settings: Map<String, Value> =
             inputs.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();

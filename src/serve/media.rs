@@ -173,9 +173,10 @@ pub fn pictures(urls: &[(String, String)], processor: &Processor) -> Api<Vec<Arc
         if bytes.len() > LARGEST_FILE {
             return Err(wrong(param, &format!("a picture of more than {LARGEST_FILE} bytes")));
         }
-        let [w, h] = image::size(Cursor::new(&bytes), &limits, param).map_err(|refused| unreadable(refused.into()))?;
+        let header =
+            image::header(Cursor::new(&bytes), &limits, param).map_err(|refused| unreadable(refused.into()))?;
         let input = image::decode_then(&bytes, &limits, param, |rgb| processor.image(&rgb)).map_err(unreadable)?;
-        limits.max_pixels -= u64::from(w) * u64::from(h);
+        limits.max_pixels -= header.size.into_iter().map(u64::from).product::<u64>();
         input.map(Arc::new).map_err(|error| ApiError::refused(param, error))
     };
     urls.iter().map(one).collect()

@@ -27,7 +27,7 @@ use crate::engine::{Engine, EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::eval::fits;
 use crate::identity;
-use crate::image::Processor;
+use crate::image::{JPEG_DECODER, Processor};
 use crate::machine::Machine;
 use crate::model::adapter_files::StoredAdapter;
 use crate::model::{Model, ModelConfig, weights};
@@ -124,7 +124,7 @@ impl Draft {
             reasoning_parser: if options.has_reasoning_parser { "qwen3" } else { "none" },
             compare: options.compare_url.as_deref().map(Compare::new).transpose()?.map(Arc::new),
         };
-        let processor = Processor::load(dir)?.within(config.image_min_pixels, config.image_max_pixels);
+        let processor = Processor::load(dir)?.within([config.image_min_pixels, config.image_max_pixels])?;
         let (model_config, chat) = (ModelConfig::load(&dir.join("config.json"))?, Chat::load(dir)?);
         let allowed = (!config.all_ids).then(|| allowed_ids(&model_config, &chat));
         let limits = sizes::limits(config, &model_config, &processor, machine.target.kind)?;
@@ -163,7 +163,7 @@ impl Draft {
         let kind = if dtype == DType::Bf16 { "bf16" } else { "f32" };
         let pixels = format!("{} to {} pixels", app.processor.min_pixels, app.processor.max_pixels);
         // Nobody else sets it.
-        let _ = app.arithmetic.set(format!("{} {kind} {pixels}", core.dev.arithmetic()));
+        let _ = app.arithmetic.set(format!("{} {kind} {pixels} {JPEG_DECODER}", core.dev.arithmetic()));
         Ok(Server { app, core, inbox, options, page, drain })
     }
 

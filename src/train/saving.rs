@@ -24,13 +24,13 @@ use crate::base_model;
 use crate::checkpoint::{Draft, State, Store};
 use crate::device::{Device, readback};
 use crate::error::{Error, Result};
-use crate::image::Processor;
+use crate::image::{Processor, processor};
 use crate::model::OutModel;
 use crate::model::outgoing::{Fetch, OutFile, create_files, fetched, fill_files};
 use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 
-/// Files of a model directory that training does not change. They are copied into every model that is written.
+/// Files of a model directory besides settings and weights. They are copied into every model that is written.
 const COMPANIONS: [&str; 12] = [
     "added_tokens.json",
     "chat_template.jinja",
@@ -46,8 +46,9 @@ const COMPANIONS: [&str; 12] = [
     "vocab.json",
 ];
 
-/// Copies the companion files (tokenizer, chat template, preprocessor) of the model in `from` to `to`.
-pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
+/// Copies the companion files (tokenizer, chat template, preprocessor) of the model in `from` to `to`, and writes the
+/// bounds `pixels` on the size of an image into those of the preprocessor.
+pub fn copy_companions(from: &Path, to: &Path, pixels: [Option<usize>; 2]) -> Result<()> {
     let (tokenizer, processor) = (base_model::holder(from, "tokenizer.json")?, Processor::file(from)?);
     for name in COMPANIONS {
         let from = match name {
@@ -59,7 +60,7 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
             std::fs::copy(&from, to.join(name)).map_err(Error::io(&from))?;
         }
     }
-    Ok(())
+    processor::write_bounds(to, pixels)
 }
 
 /// The content of a checkpoint, except the bytes of its tensors.
@@ -72,6 +73,8 @@ pub struct Snapshot {
     pub state: State,
     /// Model directory from which the companion files are copied.
     pub companions: PathBuf,
+    /// Bounds on the pixels of a resized image that the config sets: minimum, maximum.
+    pub pixels: [Option<usize>; 2],
 }
 
 impl Snapshot {
@@ -83,7 +86,7 @@ impl Snapshot {
     /// Creates all files. Files of tensors are created without their content, which [`Snapshot::fill`] writes.
     fn create(&self, folder: &Path) -> Result<()> {
         self.model.create(folder)?;
-        copy_companions(&self.companions, folder)?;
+        copy_companions(&self.companions, folder, self.pixels)?;
         let trainer = folder.join("trainer");
         create_files(&trainer, &self.optimizer)?;
         self.state.write(&trainer)

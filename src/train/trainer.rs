@@ -324,6 +324,7 @@ impl<'r> Trainer<'r> {
             optimizer: self.optimizer.outgoing(&layout),
             state,
             companions: self.config.model.clone(),
+            pixels: self.config.pixels,
         };
         let best = best::step(&self.extra);
         self.saving = Saving::begin(self.ranks, dev, &self.store, best, snapshot)?;
@@ -378,7 +379,7 @@ impl<'r> Trainer<'r> {
             // The masters of adapters are divided among the ranks. The checkpoint has all of them.
             if best == self.step && config.optimizer.lora.is_none() {
                 model.save(dev, folder, model.layout.dtype)?;
-                copy_companions(&config.model, folder)?;
+                copy_companions(&config.model, folder, config.pixels)?;
             } else {
                 self.store.copy_model(best, folder)?;
             }

@@ -26,6 +26,8 @@ pub struct TrainerConfig {
     pub dir: PathBuf,
     /// Directory of the initial model.
     pub model: PathBuf,
+    /// Bounds on the pixels of a resized image that the config sets: minimum, maximum. Written into the trained model.
+    pub pixels: [Option<usize>; 2],
     /// Data type of weights and activations.
     pub dtype: Dtype,
     /// Optimizer and learning-rate schedule.
@@ -97,6 +99,7 @@ macro_rules! trainer_config {
         $crate::train::trainer_config::TrainerConfig {
             dir: common.dir.clone(),
             model: common.model.clone(),
+            pixels: [config.image_min_pixels, config.image_max_pixels],
             dtype: config.dtype,
             optimizer: config.optimizer,
             total_steps: common.total_steps,

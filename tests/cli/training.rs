@@ -245,7 +245,7 @@ fn a_dry_run_needs_the_config_and_tokenizer_of_a_model_alone() {
     fs::create_dir(&model).unwrap();
     let base = folder.path().join("base");
     tiny::base_model(&base);
-    omr::train::saving::copy_companions(&base, &model).unwrap();
+    omr::train::saving::copy_companions(&base, &model, [None, None]).unwrap();
     fs::copy(published.join("model/config.json"), model.join("config.json")).unwrap();
     let (model, out) = (model.display(), folder.at("out"));
     let dry = |command: &str, more: &[&str]| {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use omr::config::{RlConfig, SftConfig, to_yaml};
 use omr::data::read;
+use omr::image::Rgb;
 use serde_json::json;
 
 use crate::train::tiny::{Outcome, rl_config, sft_config};
@@ -24,7 +25,8 @@ fn pictures(dir: &Path, pictures: usize, most: f64) {
             let noise = (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503) ^ k as u32) >> 27;
             image::Rgb([((x / 97 + y / 61) % 2 * 200 + noise) as u8, (x * 255 / width) as u8, (y * 255 / height) as u8])
         });
-        picture.save_with_format(dir.join(format!("{k}.jpg")), image::ImageFormat::Jpeg).unwrap();
+        let jpeg = omr::image::jpeg(&Rgb { width, height, data: picture.into_raw() }, 75).unwrap();
+        fs::write(dir.join(format!("{k}.jpg")), jpeg).unwrap();
     }
 }
 

@@ -3,7 +3,7 @@
 //! input.
 
 use std::fs;
-use std::io::{Cursor, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::{Compression, Crc, write::ZlibEncoder};
 use omr::config::ScorerConfig;
-use omr::image::{Limits, decode};
+use omr::image::{Limits, Rgb, decode};
 use omr::reward::{Item, Mode, Scorer};
 use omr::text::Tokenizer;
 use serde_json::{Value, json};
@@ -105,9 +105,7 @@ fn png(side: u32, kind: [u8; 2], profile: usize, pixels: &[u8]) -> Vec<u8> {
 
 /// Returns a JPEG of 64 x 64 pixels whose header gives another size.
 fn jpeg(side: u16) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    image::RgbImage::new(64, 64).write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
-    let mut bytes = bytes.into_inner();
+    let mut bytes = omr::image::jpeg(&Rgb { width: 64, height: 64, data: vec![0; 3 * 64 * 64] }, 75).unwrap();
     let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
     bytes[frame + 5..frame + 9].copy_from_slice(&[side.to_be_bytes(), side.to_be_bytes()].concat());
     bytes

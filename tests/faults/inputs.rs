@@ -12,6 +12,7 @@ use omr::device::{Device, Isa, Target};
 use omr::error::{Error, Result};
 use omr::eval::validation;
 use omr::identity::Manifest;
+use omr::image::{JPEG_DECODER, Limits, decode, jpeg};
 use omr::machine::Machine;
 use omr::observe::Observer;
 use omr::ranks::OneRank;
@@ -265,6 +266,43 @@ fn an_input_of_sft_that_changed_is_refused_by_name() {
         ("", &[(&weights, Flipped)]),
     ]);
     assert!(count >= 31);
+}
+
+/// Changes the recorded JPEG decoder to that of a version which recorded none, or to another one.
+const NO_DECODER: Change = By(|record| decoder(record, None));
+const OTHER_DECODER: Change = By(|record| decoder(record, Some("mozjpeg-sys 2.0.0")));
+
+fn decoder(record: &Path, decoder: Option<&str>) {
+    let mut inputs: serde_json::Map<String, Value> = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
+    assert_eq!(inputs.remove("decoder"), Some(JPEG_DECODER.into()));
+    inputs.extend(decoder.map(|decoder| ("decoder".to_owned(), decoder.into())));
+    fs::write(record, json!(inputs).to_string()).unwrap();
+}
+
+#[test]
+fn a_run_with_jpegs_of_another_decoder_is_refused_by_name() {
+    let folder = folder();
+    let (work, record) = (folder.path().join("work"), "out/inputs.json");
+    fs::create_dir(&work).unwrap();
+    let config = sft(&work);
+    // A format is recognised by the bytes, so the names may stay.
+    for i in 0..12 {
+        let path = work.join(format!("pictures/{i}.png"));
+        let picture = decode(&fs::read(&path).unwrap(), &Limits::default(), "").unwrap();
+        fs::write(path, jpeg(&picture, 90).unwrap()).unwrap();
+    }
+    run_sft(&work, config, &Notes::default()).unwrap();
+    let killed = Killed::new(&work, "jpegs", sft_goes_on, "out");
+    killed.cases(&[
+        (&format!("decoder of JPEG files (zune-jpeg then, {JPEG_DECODER} now)"), &[(record, NO_DECODER)]),
+        (&format!("decoder of JPEG files (mozjpeg-sys 2.0.0 then, {JPEG_DECODER} now)"), &[(record, OTHER_DECODER)]),
+        ("", &[("out/index", Removed)]),
+    ]);
+    killed.after(|dir| NO_DECODER.make(&dir.join(record))).0.err().unwrap();
+    let accepted = SftConfig { accept_changed: vec![InputKind::Decoder], max_steps: Some(6), ..sft(&work) };
+    let notes = Notes::default();
+    run_sft(&work, accepted, &notes).unwrap();
+    assert!(notes.0.into_inner().unwrap().join("\n").contains("accept_changed: decoder of JPEG files"));
 }
 
 #[test]

@@ -94,7 +94,8 @@ impl Rank {
             configs: vec![("config.json", "{}\n".to_owned())],
             weights: weights(&layout, layout.dtype, self.optimizer.own()),
         };
-        let snapshot = Snapshot { model, optimizer, state: state(step), companions: "none".into() };
+        let snapshot =
+            Snapshot { model, optimizer, state: state(step), companions: "none".into(), pixels: [None, None] };
         let saving = Saving::begin(ranks, &mut self.dev, store, None, snapshot)?;
         let Some(mut saving) = saving else { return Ok(()) };
         saving.poll(ranks)?;

@@ -90,7 +90,11 @@ fn double(i: usize, kind: &str, share: f64) -> Value {
     };
     let shown = match kind {
         "crop" => encoded(&cropped(&source, share, &mut random), ImageFormat::Png),
-        "encoding" | "both" => encoded(&source, ImageFormat::Jpeg),
+        "encoding" | "both" => {
+            let (width, height) = source.dimensions();
+            let picture = omr::image::Rgb { width, height, data: source.to_rgb8().into_raw() };
+            base64::engine::general_purpose::STANDARD.encode(omr::image::jpeg(&picture, 75).unwrap())
+        }
         _ => encoded(&source, ImageFormat::Png),
     };
     row(format!("d{i}-{kind}"), &asked, (i % 4 != 3).then_some(shown))

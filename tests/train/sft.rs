@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use omr::config::{Dtype, OptimConfig, OptimizerName, SftConfig};
+use omr::data::encoder::EncodingPurpose;
 use omr::device::{Device, Isa, Plan};
+use omr::image::Processor;
 use omr::model::{LayerPolicy, Model, Policy};
 use omr::tensor::DType;
-use omr::train::job::TrainingJob as _;
+use omr::train::job::{Start, TrainingJob as _};
 use omr::train::sft::Job;
 use omr::train::step;
 use omr::train::updates::Updates;
@@ -43,6 +45,32 @@ fn by_tiles_too_a_stopped_run_goes_on_as_the_same_run() {
     let state = whole.files.iter().find(|(name, _)| name.ends_with("trainer/state.json")).unwrap();
     assert!(std::str::from_utf8(state.1).unwrap().contains("\"cpu_body\": \"avx512+amx\""), "{state:?}");
     whole.assert_same(&run_sft_on(&dir.path().join("stopped"), &config, on(2), &[3]), "stopped once, two threads");
+}
+
+/// Before, the bounds of the config did not reach the model: it was trained at 112 x 112 and evaluated at 64 x 64.
+#[test]
+fn a_model_trained_at_112_by_112_is_not_evaluated_at_64_by_64() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig { max_steps: Some(1), ..sft_config(dir.path()) };
+    let base = config.model.clone().unwrap().join("preprocessor_config.json");
+    let bytes = |path: &Path| std::fs::read(path).unwrap();
+    // 784 is the minimum of the base.
+    for (min, grid) in [(None, [4, 4]), (Some(784), [4, 4]), (Some(112 * 112), [8, 8])] {
+        let out = dir.path().join(format!("{min:?}"));
+        run_sft(&out, &SftConfig { image_min_pixels: min, ..config.clone() }, 1, &[]);
+        for model in ["model", "checkpoints/global_step_1"].map(|name| out.join(name)) {
+            assert_eq!(Processor::load(&model).unwrap().grid(64, 64).unwrap(), grid, "{}", model.display());
+            let file = model.join("preprocessor_config.json");
+            assert_eq!(bytes(&file) == bytes(&base), grid == [4, 4], "{}", file.display());
+        }
+    }
+    // The next stage, whose config has no bounds, uses those of its model.
+    let trained = dir.path().join("Some(12544)/model");
+    let start = Start::open(Some(&trained), EncodingPurpose::Ask, [None, None]).unwrap();
+    assert_eq!(start.encoder.processor.min_pixels, 112 * 112);
+    let wrong = SftConfig { image_max_pixels: Some(783), image_min_pixels: None, ..config };
+    let error = Job::new(&dir.path().join("wrong"), wrong).err().unwrap().to_string();
+    assert!(error.contains("image_min_pixels: found 784, expected at most image_max_pixels"), "{error}");
 }
 
 /// Returns the tensors of a model directory by name.

@@ -1,14 +1,12 @@
 //! Writes an HTML page that shows groups of equal rows side by side. The page loads nothing from the network.
 
-use std::io::Cursor;
-
 use base64::Engine as _;
 use minijinja::context;
 
 use crate::data::Row;
 use crate::error::Result;
 use crate::files;
-use crate::image::{Rgb, resize};
+use crate::image::{jpeg, resize};
 use crate::page::{self, Scripts};
 use crate::pipeline::dedup::hashes::Rows;
 use crate::pipeline::stage::{Input, Work};
@@ -64,10 +62,6 @@ fn picture(row: &Row) -> Option<String> {
     let rgb = row.images.first()?.decode(&row.place).ok()?;
     let longest = rgb.width.max(rgb.height).max(SIDE);
     let side = |length: u32| (length * SIDE / longest).max(1);
-    let Rgb { width, height, data } = resize(&rgb, side(rgb.width), side(rgb.height));
-    let mut jpeg = Vec::new();
-    image::codecs::jpeg::JpegEncoder::new_with_quality(Cursor::new(&mut jpeg), 80)
-        .encode(&data, width, height, image::ExtendedColorType::Rgb8)
-        .ok()?;
+    let jpeg = jpeg(&resize(&rgb, side(rgb.width), side(rgb.height)), 80)?;
     Some(base64::engine::general_purpose::STANDARD.encode(&jpeg))
 }
