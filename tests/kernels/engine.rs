@@ -10,7 +10,7 @@ use omr::engine::{Engine, EngineConfig, Output, Prompt, Request};
 use omr::model::Model;
 use omr::tensor::DType;
 
-use super::gemm_sm90a::{wide, wide_with};
+use super::gemm_sm90a::{wide, wide_with, with_late_ctas};
 use super::{Schedule, emu, emu_with, emulator, kind, no_hopper, skipped};
 use crate::engine::parity::{assert_same, assert_trained, config, few_ids, generate, limits, requests};
 use crate::engine::serving::{mixed, serve, serving_limits};
@@ -78,7 +78,7 @@ fn tiles_from_a_counter_add_no_node_to_a_decode_graph() {
     }
     // On two multiprocessors most products of the model have more than two waves, on 132 none has.
     let [counted, fixed] = [2, 132].map(|sms| {
-        let mut dev = wide_with(Schedule { sms, ..Schedule::FIXED });
+        let mut dev = with_late_ctas(sms, sms, sms - 2);
         let (model, requests) = wide_model(100, &mut dev);
         generate(&model, &mut dev, limits(), &requests);
         emulator(&mut dev).counters().nodes
