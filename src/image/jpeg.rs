@@ -2,13 +2,13 @@
 //! transform, interpolated colour planes) are those of Pillow, torchvision and OpenCV, so the pixels are the same.
 
 use std::io::{self, BufRead};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::error::DecodingError;
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageResult};
 use mozjpeg::{ColorSpace, Compress, Decompress, Marker};
 
 use super::Rgb;
+use crate::bounds::caught;
 
 /// Name and version of the JPEG decoder. Runs, stored answers and the server's fingerprint contain it, because another
 /// decoder produces other pixels.
@@ -23,7 +23,7 @@ pub struct Jpeg<R>(Decompress<R>);
 impl<R: BufRead> Jpeg<R> {
     /// Reads the header. `reader` should read from memory, because its errors look like those of a damaged image.
     pub fn open(reader: R) -> ImageResult<Jpeg<R>> {
-        let decoder = caught(|| Decompress::with_markers(&[Marker::APP(1)]).from_reader(reader))?;
+        let decoder = call(|| Decompress::with_markers(&[Marker::APP(1)]).from_reader(reader))?;
         match decoder.components().len() {
             1 | 3 | 4 => Ok(Jpeg(decoder)),
             n => Err(damaged(format!("{n} colour components"))),
@@ -46,7 +46,7 @@ impl<R: BufRead> ImageDecoder for Jpeg<R> {
 
     fn read_image(self, buf: &mut [u8]) -> ImageResult<()> {
         let (width, decoder) = (self.0.width(), self.0);
-        caught(|| match decoder.components().len() {
+        call(|| match decoder.components().len() {
             1 => decoder.grayscale()?.read_scanlines_into(buf).map(drop),
             3 => decoder.rgb()?.read_scanlines_into(buf).map(drop),
             _ => {
@@ -86,17 +86,12 @@ pub fn jpeg(rgb: &Rgb, quality: u8) -> Option<Vec<u8>> {
         encoder.write_scanlines(&rgb.data)?;
         encoder.finish()
     };
-    (rgb.data.len() == 3 * width * height).then(|| caught(encode).ok()).flatten()
+    (rgb.data.len() == 3 * width * height).then(|| call(encode).ok()).flatten()
 }
 
-/// Runs a function of the library. The library reports errors by unwinding, without a message on stderr.
-fn caught<T>(work: impl FnOnce() -> io::Result<T>) -> ImageResult<T> {
-    let what = match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(done)) => return Ok(done),
-        Ok(Err(error)) => error.to_string(),
-        Err(panic) => panic.downcast::<String>().map_or_else(|_| "a fault of the decoder".to_owned(), |what| *what),
-    };
-    Err(damaged(what))
+/// Calls the library, which reports errors by unwinding.
+fn call<T>(work: impl FnOnce() -> io::Result<T>) -> ImageResult<T> {
+    caught(work).and_then(|done| done.map_err(|error| error.to_string())).map_err(damaged)
 }
 
 fn damaged(what: String) -> ImageError {
