@@ -57,7 +57,7 @@ fn flags_of_all_commands_are_explained_once() {
     let all = stdout(&["--help"]);
     assert!(all.contains("Compute threads") && all.contains("\n  omr recipe configs/digits.yaml --out "), "{all}");
     for command in [&["sft"][..], &["doctor"], &["data", "dedup"]] {
-        let help = stdout(&[command, &["--help"]].concat());
+        let help = stdout(&[command, &["--help"]].concat()).replace('\n', " ");
         assert!(
             help.contains("--device, --kernel-variant, --kernel-images, --threads, --log-level, --quiet")
                 && !help.contains("Compute threads"),

@@ -54,29 +54,22 @@ fn kernels_with_line_numbers_are_compiled_with_line_tables() {
 #[test]
 fn kernel_images_of_other_sources_are_refused() {
     let machine = Machine::new();
-    type Change = fn(&Path);
-    let faults: [(Change, &str); 7] = [
-        (|dir| fs::remove_dir_all(dir).unwrap(), "MANIFEST: No such file"),
-        (|dir| fs::remove_file(dir.join("rope.sm_80.ptx.gz")).unwrap(), "rope.sm_80.ptx.gz: No such file"),
-        (
-            |dir| fs::remove_file(dir.join("gemm_sm90a.sm_90a.ptx.gz")).unwrap(),
-            "gemm_sm90a.sm_90a.ptx.gz: No such file",
-        ),
-        (|dir| fs::write(dir.join("rope.sm_80.ptx.gz"), "x").unwrap(), "rope.sm_80.ptx.gz is not PTX packed by gzip"),
-        (|dir| fs::write(dir.join("rope.sm_80.ptx.gz"), packed("x")).unwrap(), "rope.sm_80.ptx.gz is not PTX packed"),
-        (
-            |dir| fs::write(dir.join("rope.sm_80.ptx.gz"), packed(".version 9.0")).unwrap(),
-            "the PTX of rope.sm_80 was not built from these sources",
-        ),
-        (
-            |dir| fs::write(dir.join("MANIFEST"), OWN.manifest.replace("source=", "source=1")).unwrap(),
-            "the PTX of adamw.sm_80 was not built from these sources",
-        ),
+    let (rope, hopper) = ("rope.sm_80.ptx.gz", "gemm_sm90a.sm_90a.ptx.gz");
+    let others = OWN.manifest.replace("source=", "source=1");
+    let faults: [(&str, Option<Vec<u8>>, &str); 7] = [
+        ("MANIFEST", None, "MANIFEST: No such file"),
+        (rope, None, "rope.sm_80.ptx.gz: No such file"),
+        (hopper, None, "gemm_sm90a.sm_90a.ptx.gz: No such file"),
+        (rope, Some(b"x".to_vec()), "rope.sm_80.ptx.gz is not PTX packed by gzip"),
+        (rope, Some(packed("x")), "rope.sm_80.ptx.gz is not PTX packed by gzip"),
+        (rope, Some(packed(".version 9.0")), "the PTX of rope.sm_80 was not built from these sources"),
+        ("MANIFEST", Some(others.into_bytes()), "the PTX of adamw.sm_80 was not built from these sources"),
     ];
-    for (change, expected) in faults {
+    for (file, contents, expected) in faults {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path());
-        change(dir.path());
+        let file = dir.path().join(file);
+        contents.map_or_else(|| fs::remove_file(&file), |bytes| fs::write(&file, bytes)).unwrap();
         let output = bench(&machine, "cuda", dir.path());
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{text}");

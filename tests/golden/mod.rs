@@ -18,17 +18,45 @@ mod tokenizer;
 mod verify;
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use omr::error::Result;
 use omr::reward::judge::{Inquiry, Reply, Request};
 use omr::reward::{Judged, Mode};
 
-/// Returns the goldens' folder: `OMR_GOLDENS` if set, otherwise the project's own copy.
+/// Returns the goldens' folder: `OMR_GOLDENS` if set, otherwise a folder with the project's own.
 pub fn dir() -> PathBuf {
-    match std::env::var_os("OMR_GOLDENS") {
-        Some(dir) => dir.into(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens"),
+    static OWN: LazyLock<PathBuf> = LazyLock::new(own);
+    std::env::var_os("OMR_GOLDENS").map_or_else(|| OWN.clone(), PathBuf::from)
+}
+
+/// Returns a folder with the unpacked archives of `tests/goldens` and links to its other entries. The folder is named
+/// after their names and contents, so it is made once. Goldens that only these tests read, and none on a GPU, are kept
+/// packed, because all files of the repository are sent to a machine with a GPU. To change them: `tar -xzf`, then
+/// `tar --sort=name --owner=0 --group=0 --mtime=@0 -cf - NAME | gzip -9n >NAME.tgz`.
+fn own() -> PathBuf {
+    let kept = entries(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens"), "", "");
+    let mut hash = blake3::Hasher::new();
+    for path in &kept {
+        hash.update(path.to_string_lossy().as_bytes()).update(&std::fs::read(path).unwrap_or_default());
     }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let dir = folder.join(format!("goldens-{}", &hash.finalize().to_hex()[..16]));
+    if !dir.exists() {
+        let fresh = tempfile::tempdir_in(folder).unwrap();
+        for path in kept {
+            if path.extension().is_some_and(|end| end == "tgz") {
+                let text = flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap());
+                tar::Archive::new(text).unpack(&fresh).unwrap();
+            } else {
+                std::os::unix::fs::symlink(&path, fresh.path().join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        // Another process may have made the folder in the meantime.
+        let renamed = std::fs::rename(fresh.path(), &dir);
+        assert!(renamed.is_ok() || dir.exists(), "{}: {renamed:?}", dir.display());
+    }
+    dir
 }
 
 /// Returns the entries of `dir` whose file name begins with `prefix` and ends with `suffix`, sorted by name.
