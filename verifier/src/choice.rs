@@ -62,7 +62,7 @@ fn is_marked(text: &str, at: usize) -> bool {
         || beside(before.rsplit(apart).collect())
         || beside(behind.split(apart).collect())
         || follows(Kind::Marker)
-        || (follows(Kind::Joint) && behind.chars().all(apart))
+        || (behind.chars().all(apart) && (follows(Kind::Joint) || matches!(before, "likely " | "probably ")))
 }
 
 /// Returns the letter that an answer names. It may be the complete answer (in upper or lower case), precede its option

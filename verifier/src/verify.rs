@@ -51,6 +51,7 @@ struct Sides<'a> {
     value: Option<Value>,
     /// The sentence or the mark in which the answer was found.
     clause: &'a str,
+    /// The question, if it is known and lists no options.
     question: Option<&'a str>,
     steps: &'a Steps,
 }
