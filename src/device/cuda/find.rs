@@ -124,7 +124,7 @@ fn too_old(driver: &str) -> Error {
     if !name.split([' ', '-']).any(|word| DATA_CENTRE.contains(&word)) {
         return missing(&format!("the driver {driver}"));
     }
-    let expected = format!("its package cuda-compat-13-0, in {COMPAT_FOLDER} on LD_LIBRARY_PATH, or {NEEDED}");
+    let expected = format!("the package cuda-compat-13-0 (LD_LIBRARY_PATH={COMPAT_FOLDER}), or {NEEDED}");
     Error::input("device cuda", format!("the driver {driver} of {name}"), expected)
 }
 
