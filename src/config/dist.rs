@@ -20,7 +20,7 @@ settings! {
         /// Transport for gradients and weights between ranks: auto uses NCCL between GPUs and TCP otherwise. With nccl,
         /// a run of one rank also creates an NCCL communicator. All other messages use TCP.
         backend: Backend = Backend::Auto, safe: Safe::Yes, name: "Hugging Face ddp_backend";
-        /// Whether backward continues while gradients are exchanged between GPUs. false: it waits, so that the exchange
+        /// Backward continues while gradients are exchanged between GPUs. false: it waits, so that the exchange
         /// takes no multiprocessors from it. The results are the same.
         overlap: bool = true, safe: Safe::Yes;
         /// Port on the machine of rank 0 at which the ranks connect. null = MASTER_PORT + 1, because torchrun itself

@@ -21,7 +21,7 @@ use crate::tensor::Tensor;
 /// multiprocessors that backward frees, so a few large ones disturb it less than many small ones.
 const AT_ONCE: usize = 1 << 26;
 
-/// How gradients are exchanged. No result depends on it.
+/// Mode in which gradients are exchanged. No result depends on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExchangeMode {
     /// True if a decoder layer is exchanged at once. It must be the same on all ranks.

@@ -110,8 +110,8 @@ impl JobCommon {
         }
     }
 
-    /// Takes what `planned` chose, and returns its memory with that of the validation added; see [`Validation::plan`].
-    /// What is left allows to exchange each decoder layer at once.
+    /// Stores the choices of `planned`, and returns its memory with that of the validation added; see
+    /// [`Validation::plan`]. If the remaining memory suffices, each decoder layer is exchanged at once.
     pub fn complete_plan(
         &mut self,
         planned: &Planned,

@@ -36,7 +36,7 @@ pub struct TrainerConfig {
     pub warmup_steps: u64,
     /// Total number of updates.
     pub total_steps: u64,
-    /// How this rank can exchange gradients.
+    /// Mode in which this rank can exchange gradients.
     pub exchange: ExchangeMode,
     /// Seed, which is recorded in checkpoints.
     pub seed: u64,

@@ -196,8 +196,8 @@ fn a_node_that_is_not_full_waits_longest() {
     assert!((links / by_hand - 1.0).abs() < 1e-9, "{links} s, {by_hand} s by hand");
 }
 
-/// Without `dist.overlap` the exchange of gradients is exposed. With it, backward has eight of 132 multiprocessors less
-/// for as long.
+/// Compares `dist.overlap: false`, with which the exchange of gradients is exposed, with the default, with which backward
+/// has eight of 132 multiprocessors less for as long.
 #[test]
 fn an_exchange_beside_backward_takes_its_multiprocessors() {
     let sft = config("sft.yaml");
