@@ -273,7 +273,7 @@ fn a_first_gpu_has_a_verdict_for_each_case() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         first_gpu::verdicts(&first_gpu::record(&at("F.json")))
     };
-    let manifest = ("FAKE_MANIFEST", HOPPER[2].1);
+    let manifest = start_check::HOPPER[1];
     let small = ("FAKE_MEMORY", "1610612736");
     let lines = run(&[("FAKE_GPUS", "8.0"), manifest, small, ("PYTHON", "/no/python")]);
     for (i, line) in lines.iter().enumerate() {

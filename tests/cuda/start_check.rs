@@ -11,9 +11,8 @@ use omr::device::images::PROGRAM;
 use omr::device::{Driver, Stream, WaitLimit, WgmmaKernels};
 
 /// A GPU of compute capability 9.0.
-const HOPPER: [(&str, &str); 3] = [
+pub(super) const HOPPER: [(&str, &str); 2] = [
     ("FAKE_GPUS", "9.0"),
-    ("FAKE_SMEM", "232448"),
     ("FAKE_MANIFEST", concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/MANIFEST")),
 ];
 

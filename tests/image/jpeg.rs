@@ -83,7 +83,11 @@ fn damaged(count: u64) {
                 3 => {
                     let frame = bytes.windows(2).position(|pair| pair[0] == 0xff && (0xc0..0xc3).contains(&pair[1]));
                     let values = frame.map_or(0..0, |frame| frame + 5..(frame + 20).min(bytes.len()));
-                    values.filter(|_| below(4) == 0).for_each(|at| bytes[at] = below(256) as u8);
+                    for at in values {
+                        if below(4) == 0 {
+                            bytes[at] = below(256) as u8;
+                        }
+                    }
                 }
                 4 => bytes[at] ^= 1 << below(8),
                 _ => bytes[at] = [0, 0xff, 0xd8, 0xda, 0xc4, 0xdb][below(6)],

@@ -311,7 +311,7 @@ fn responses_without_an_answer_are_counted_and_named_once() {
         let mut config = config.clone();
         config.reward.mode = mode;
         let out = dir.path().join(name);
-        let mut job = Job::new(&out, config, Arc::new(Scorer::rules(mode))).unwrap();
+        let job = Job::new(&out, config, Arc::new(Scorer::rules(mode))).unwrap();
         let notes = tiny::Notes::default();
         job.run(&mut device(2), &notes).unwrap();
         (job.common.data.remarks, notes.0.into_inner().unwrap(), Outcome::of(&out))
