@@ -59,6 +59,9 @@ type Printed = std::result::Result<String, String>;
 pub fn run(options: &Options, machine: &Machine, variant: &str) -> Result<String> {
     let json = options.json.clone().filter(|file| file.extension().is_some_and(|end| end == "json"));
     let json = json.ok_or_else(|| Error::input("omr bench first-gpu", "no --json F.json", "--json F.json"))?;
+    if json.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        return Err(Error::input("--json", json.display().to_string(), "a file in a folder that exists"));
+    }
     let model = options.model.as_deref().map(model_dir).transpose()?;
     let kind = machine.target.kind;
     let found = if kind == Kind::Cuda { Some(cuda::find()?) } else { None };
@@ -85,6 +88,9 @@ pub fn run(options: &Options, machine: &Machine, variant: &str) -> Result<String
             }
             "variants" if kit.variant == MMA_SYNC => not_run("the kernel variant is mma.sync"),
             "answers" => kit.answers(limit)?,
+            "decode --batch-size 16" | "decode --batch-size 64" if kind == Kind::Emu => {
+                not_run("the emulator is too slow for this batch")
+            }
             arguments => kit.bench(arguments, limit)?,
         };
         let line = record.put(i, outcome, begun.elapsed())?;
@@ -145,7 +151,7 @@ impl Kit<'_> {
             Some(status) if !is_killed => {
                 Err(text(&err).lines().last().map_or(status.to_string(), |line| line.replace("error: ", "")))
             }
-            _ => Err(format!("has not ended after {} s", limit.as_secs())),
+            _ => Err(format!("has not ended after {:.0} s", limit.as_secs_f64())),
         })
     }
 

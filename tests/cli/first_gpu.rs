@@ -1,4 +1,4 @@
-//! Tests `omr bench first-gpu` on the CPU: verdicts, the files that a killed command leaves, and wrong input.
+//! Tests `omr bench first-gpu` on the CPU: the files that a killed command leaves, and wrong input.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -38,39 +38,26 @@ pub fn verdicts(record: &Value) -> Vec<String> {
     record["cases"].as_array().unwrap().iter().map(line).collect()
 }
 
-#[test]
-fn each_case_has_a_figure_or_a_reason_on_the_cpu() {
-    let dir = tempfile::tempdir().unwrap();
-    let json = dir.path().join("F.json");
-    assert!(start(&json).wait().unwrap().success());
-    let record = record(&json);
-    let lines = verdicts(&record);
-    let not_run = ["start checks", "wgmma = mma.sync", "ten greedy answers"];
-    for line in &lines {
-        let verdict = if not_run.iter().any(|name| line.starts_with(name)) { ": not run: " } else { ": passed: " };
-        assert!(line.contains(verdict), "{lines:#?}");
-    }
-    assert!(record["is_complete"] == true && record["cases"][5]["rows"][0]["tokens_per_sec"].as_f64().unwrap() > 0.0);
-    let page = std::fs::read_to_string(dir.path().join("F.html")).unwrap();
-    assert!(page.contains("8 passed, 0 failed, 3 not run") && page.contains("say nothing about a GPU"), "{page}");
-    let here = env!("CARGO_MANIFEST_DIR");
-    assert!(!page.contains(here) && !record.to_string().contains(here), "{record:#}");
-}
-
+/// The stand-in library of `tests/cuda` runs all cases; here the first ones are enough.
 #[test]
 fn a_killed_command_leaves_a_valid_record() {
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("F.json");
     let (mut child, begun) = (start(&json), Instant::now());
-    while !json.exists() || record(&json)["cases"][0]["verdict"] != "passed" {
-        assert!(begun.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+    while !json.exists() || record(&json)["cases"][3]["verdict"] != "passed" {
+        assert!(begun.elapsed() < Duration::from_secs(120) && child.try_wait().unwrap().is_none());
         std::thread::sleep(Duration::from_millis(5));
     }
     child.kill().unwrap();
     child.wait().unwrap();
     let record = record(&json);
-    assert_eq!(record["is_complete"], false);
-    assert!(verdicts(&record)[10].ends_with("not run: the command was stopped before this case"), "{record:#}");
+    let lines = verdicts(&record);
+    assert!(record["is_complete"] == false && lines[0] == "doctor: passed: cpu: works", "{record:#}");
+    assert!(lines[1].ends_with("not run: the CPU has no start check"), "{lines:#?}");
+    assert!(lines[3].starts_with("sampler = trainer: passed: bitwise equal: digits"), "{lines:#?}");
+    assert!(lines[10].ends_with("not run: the command was stopped before this case"), "{lines:#?}");
+    let page = std::fs::read_to_string(dir.path().join("F.html")).unwrap();
+    assert!(page.contains("passed, 0 failed") && page.contains("say nothing about a GPU"), "{page}");
 }
 
 #[test]
@@ -79,7 +66,7 @@ fn wrong_input_is_one_clear_error() {
     let at = |name: &str| dir.path().join(name).display().to_string();
     for (args, wanted) in [
         (vec![], "omr bench first-gpu: found no --json F.json, expected --json F.json".to_owned()),
-        (vec!["--json", &at("no/F.json")], format!("{}: ", at("no"))),
+        (vec!["--json", &at("no/F.json")], format!("--json: found {}, expected a file in a folder that exists", at("no/F.json"))),
         (vec!["--json", &at("F.json"), "--model", &at("gone")], format!("{}: ", at("gone/config.json"))),
     ] {
         let output = omr().args(["--device", "cpu", "--quiet", "bench", "first-gpu"]).args(&args).output().unwrap();
