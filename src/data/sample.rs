@@ -19,7 +19,7 @@ pub const TEACHER_SYSTEM_PROMPT: &str = "You are a helpful assistant. When the u
 pub enum TurnEnd {
     /// `<|im_end|>`, which ends a generated answer.
     Token,
-    /// What the chat template writes between `<|im_end|>` and the next turn: a newline.
+    /// Text of the chat template between `<|im_end|>` and the next turn: a newline.
     Newline,
 }
 

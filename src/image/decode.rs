@@ -128,7 +128,7 @@ fn format_of(bytes: &[u8], len: u64, place: &str) -> std::result::Result<ImageFo
     })
 }
 
-/// What the header of an image tells.
+/// Properties of an image that its header states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Width and height of the image after [`decode`].
