@@ -61,7 +61,7 @@ impl<R: BufRead> ImageDecoder for Jpeg<R> {
     }
 
     fn read_image_boxed(self: Box<Self>, buf: &mut [u8]) -> ImageResult<()> {
-        self.read_image(buf)
+        (*self).read_image(buf)
     }
 }
 
