@@ -17,31 +17,31 @@ pub struct Limits {
 }
 
 /// Limits of compute capability 8.0.
-pub const AMPERE: Limits = Limits::new((8, 0), 164, 64);
+pub const AMPERE: Limits = Limits::new(8, 0, 164, 64);
 /// Limits of compute capability 9.0.
-pub const HOPPER: Limits = Limits::new((9, 0), 228, 64);
+pub const HOPPER: Limits = Limits::new(9, 0, 228, 64);
 
 impl Limits {
     /// Compute capabilities of known GPUs: CUDA C++ programming guide, technical specifications per compute capability.
     pub const KNOWN: [Limits; 9] = [
         AMPERE,
-        Limits::new((8, 6), 100, 48),
-        Limits::new((8, 7), 164, 48),
-        Limits::new((8, 9), 100, 48),
+        Limits::new(8, 6, 100, 48),
+        Limits::new(8, 7, 164, 48),
+        Limits::new(8, 9, 100, 48),
         HOPPER,
-        Limits::new((10, 0), 228, 64),
-        Limits::new((10, 3), 228, 64),
-        Limits::new((12, 0), 100, 48),
-        Limits::new((12, 1), 100, 48),
+        Limits::new(10, 0, 228, 64),
+        Limits::new(10, 3, 228, 64),
+        Limits::new(12, 0, 100, 48),
+        Limits::new(12, 1, 100, 48),
     ];
 
-    const fn new(compute_capability: (u32, u32), shared_kib: usize, warps: u32) -> Limits {
-        Limits { compute_capability, shared_memory: shared_kib << 10, warps, registers: 65_536 }
+    const fn new(major: u32, minor: u32, shared_kib: usize, warps: u32) -> Limits {
+        Limits { compute_capability: (major, minor), shared_memory: shared_kib << 10, warps, registers: 65_536 }
     }
 
     /// Returns the limits of a compute capability, or `None` if it is unknown.
-    pub fn of(compute_capability: (u32, u32)) -> Option<Limits> {
-        Limits::KNOWN.into_iter().find(|limits| limits.compute_capability == compute_capability)
+    pub fn of(major: u32, minor: u32) -> Option<Limits> {
+        Limits::KNOWN.into_iter().find(|limits| limits.compute_capability == (major, minor))
     }
 
     /// Returns the bytes of dynamic shared memory that a CTA can opt in to. The system reserves 1 KiB for each CTA.
@@ -149,7 +149,7 @@ mod tests {
         for wrong in [0, 4, 9] {
             assert!(cluster(wrong).contains("do not divide a grid of 6"), "{wrong}: {}", cluster(wrong));
         }
-        let ada = Limits::of((8, 9)).unwrap().properties("", 1, 0);
+        let ada = Limits::of(8, 9).unwrap().properties("", 1, 0);
         let refused = "launch of gemm refused: 232448 bytes of dynamic shared memory, but a CTA can have 101376";
         assert_eq!(message(kernel, good, &ada), refused);
         let small = Launch { smem: 101_376, ..good };

@@ -53,7 +53,9 @@ impl<R: BufRead> ImageDecoder for Jpeg<R> {
                 let (mut rows, mut inks) = (decoder.to_colorspace(ColorSpace::JCS_CMYK)?, vec![[0; 4]; width]);
                 for row in buf.chunks_exact_mut(3 * width) {
                     rows.read_scanlines_into(&mut inks)?;
-                    row.chunks_exact_mut(3).zip(&inks).for_each(|(pixel, inks)| pixel.copy_from_slice(&rgb(*inks)));
+                    for (pixel, [cyan, magenta, yellow, black]) in row.chunks_exact_mut(3).zip(&inks) {
+                        pixel.copy_from_slice(&[cyan, magenta, yellow].map(|ink| under_black(*ink, *black)));
+                    }
                 }
                 Ok(())
             }
@@ -65,13 +67,12 @@ impl<R: BufRead> ImageDecoder for Jpeg<R> {
     }
 }
 
-/// Converts CMYK like Pillow. A JPEG stores inverted values, 255 for no ink, as Adobe's programs write them.
-fn rgb([cyan, magenta, yellow, black]: [u8; 4]) -> [u8; 3] {
+/// Converts an ink of a CMYK image to red, green or blue like Pillow. A JPEG stores inverted values, 255 for no ink, as
+/// Adobe's programs write them.
+fn under_black(stored: u8, black: u8) -> u8 {
     let light = u32::from(black);
-    [cyan, magenta, yellow].map(|stored| {
-        let product = u32::from(255 - stored) * light + 128;
-        light.saturating_sub(((product >> 8) + product) >> 8) as u8
-    })
+    let product = u32::from(255 - stored) * light + 128;
+    light.saturating_sub(((product >> 8) + product) >> 8) as u8
 }
 
 /// Returns the image as a JPEG with a quality of 1 to 100, or `None` if `rgb` is inconsistent.

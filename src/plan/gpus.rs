@@ -146,8 +146,8 @@ impl Gpu {
 
     /// Returns the properties on which the limits of a launch depend. The number of multiprocessors is not one of them.
     pub fn properties(self) -> Option<Properties> {
-        let Sheet { name, compute_capability, mib, .. } = self.sheet();
-        Limits::of(compute_capability).map(|limits| limits.properties(name, 1, mib << 20))
+        let Sheet { name, compute_capability: (major, minor), mib, .. } = self.sheet();
+        Limits::of(major, minor).map(|limits| limits.properties(name, 1, mib << 20))
     }
 
     /// Returns the peak rates of the data sheet.

@@ -66,7 +66,10 @@ fn wrong_input_is_one_clear_error() {
     let at = |name: &str| dir.path().join(name).display().to_string();
     for (args, wanted) in [
         (vec![], "omr bench first-gpu: found no --json F.json, expected --json F.json".to_owned()),
-        (vec!["--json", &at("no/F.json")], format!("--json: found {}, expected a file in a folder that exists", at("no/F.json"))),
+        (
+            vec!["--json", &at("no/F.json")],
+            format!("--json: found {}, expected a file in a folder that exists", at("no/F.json")),
+        ),
         (vec!["--json", &at("F.json"), "--model", &at("gone")], format!("{}: ", at("gone/config.json"))),
     ] {
         let output = omr().args(["--device", "cpu", "--quiet", "bench", "first-gpu"]).args(&args).output().unwrap();

@@ -11,10 +11,8 @@ use omr::device::images::PROGRAM;
 use omr::device::{Driver, Stream, WaitLimit, WgmmaKernels};
 
 /// A GPU of compute capability 9.0.
-pub(super) const HOPPER: [(&str, &str); 2] = [
-    ("FAKE_GPUS", "9.0"),
-    ("FAKE_MANIFEST", concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/MANIFEST")),
-];
+pub(super) const HOPPER: [(&str, &str); 2] =
+    [("FAKE_GPUS", "9.0"), ("FAKE_MANIFEST", concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/MANIFEST"))];
 
 /// A command that opens the GPU for each case.
 const BENCH: [&str; 6] = ["bench", "rms_norm", "--device", "cuda", "--seconds", "0.01"];

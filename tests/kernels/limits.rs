@@ -79,7 +79,7 @@ fn every_kernel_without_wgmma_fits_in_99_kib_of_shared_memory() {
 
 /// Returns an emulated GPU with the shared memory and warps of compute capability 8.6.
 fn small() -> Device {
-    let limits = Limits { compute_capability: (8, 0), ..Limits::of((8, 6)).unwrap() };
+    let limits = Limits { compute_capability: (8, 0), ..Limits::of(8, 6).unwrap() };
     emu_of(Options { limits: Some(limits), ..Schedule::FIXED.options() }).unwrap()
 }
 
