@@ -65,6 +65,7 @@ fn rollout(was: &RolloutRow, is: &RolloutRow) -> Option<String> {
     let reals = [
         ("acc_score", was.acc_score, is.acc_score),
         ("format_reward_score", was.format_reward_score, is.format_reward_score),
+        ("score", was.score, is.score),
         ("reward", was.reward, is.reward),
         ("advantage", was.advantage, is.advantage),
     ];

@@ -76,7 +76,7 @@ fn the_choices_of_scienceqa_are_not_dropped_with_their_index_as_the_label() {
         ("q?", json!(null), json!("B"), true),
     ] {
         let row = json!({"question": question, "options": options, "answer": answer});
-        assert_eq!(loaded(&[row.clone()], "").is_ok(), loads, "{row}");
+        assert_eq!(loaded(std::slice::from_ref(&row), "").is_ok(), loads, "{row}");
     }
 }
 
@@ -204,7 +204,7 @@ fn any_of_several_right_answers_is_right() {
     }
     // Beside a label, `answers` may be a list of options.
     let both = json!({"question": "q?", "answer": "red", "answers": ["red", "blue"]});
-    assert_eq!(loaded(&[both.clone()], "").unwrap()[0].extra.get("right_answers"), None);
+    assert_eq!(loaded(std::slice::from_ref(&both), "").unwrap()[0].extra.get("right_answers"), None);
     let named = loaded(&[both], ", columns: {answer: answer, answers: answers}").unwrap();
     assert_eq!(named[0].extra["right_answers"], json!(["red", "blue"]));
 }
@@ -213,7 +213,7 @@ fn any_of_several_right_answers_is_right() {
 fn rl_refuses_rows_with_an_empty_answer() {
     let dir = tempfile::tempdir().unwrap();
     base_model(dir.path());
-    let size = ModelConfig::load(dir.path()).unwrap().vocab_size;
+    let size = ModelConfig::load(&dir.path().join("config.json")).unwrap().vocab_size;
     let encoder = Encoder::load(dir.path(), EncodingPurpose::Ask, size, [None; 2]).unwrap();
     let rows = loaded(&["", " ", "7"].map(|answer| json!({"question": "q", "answer": answer})), "").unwrap();
     let measured = rows.iter().map(|row| encoder.measure(row).map_err(|bad| bad.reason.name()));
@@ -224,10 +224,10 @@ fn rl_refuses_rows_with_an_empty_answer() {
 #[test]
 fn a_wrong_name_in_columns_is_found_in_json_and_names_the_columns_of_the_file() {
     let row = json!({"id": "1", "conversations": [{"from": "human", "value": "q"}], "image": null});
-    let error = loaded(&[row.clone()], ", columns: {messages: conversation}").unwrap_err();
+    let error = loaded(std::slice::from_ref(&row), ", columns: {messages: conversation}").unwrap_err();
     let parts = "found columns id, conversations, image, expected `conversation`, which columns.messages names";
     assert!(error.contains(parts), "{error}");
-    let error = loaded(&[row.clone()], ", columns: {capton: ''}").unwrap_err();
+    let error = loaded(std::slice::from_ref(&row), ", columns: {capton: ''}").unwrap_err();
     assert!(error.contains("`capton`, which columns.capton names"), "{error}");
     // A column may occur only after the rows that are looked at first.
     let mut rows = vec![json!({"question": "q", "answer": "1"}); 1200];

@@ -76,9 +76,9 @@ fn tiles_from_a_counter_add_no_node_to_a_decode_graph() {
     if skipped("the nodes of a graph") {
         return;
     }
-    // On two multiprocessors most products of the model have more than two waves, on 132 none has.
-    let [counted, fixed] = [2, 132].map(|sms| {
-        let mut dev = with_late_ctas(sms, sms, sms - 2);
+    // With one CTA most products of the model have more than two waves, with eight fewer have.
+    let [counted, fixed] = [1, 8].map(|ctas| {
+        let mut dev = with_late_ctas(8, ctas, 6);
         let (model, requests) = wide_model(100, &mut dev);
         generate(&model, &mut dev, limits(), &requests);
         emulator(&mut dev).counters().nodes

@@ -30,9 +30,9 @@ pub fn write(folder: &Path) -> Result<()> {
         let colour = |pixel| [[200, 30, 30], [30, 110, 200], [240, 200, 40]][square(pixel) % 3];
         let picture = Rgb { width: width as u32, height: 112, data: (0..width * 112).flat_map(colour).collect() };
         let png = image::png(&picture).map_err(|error| Error::Failed(format!("a picture: {error}")))?;
-        files::write(&folder.join(&file), &png)?;
+        files::write(folder.join(&file), &png)?;
         let [plain, seen] = [json!({"prompt": question}), json!({"prompt": question, "images": [file]})];
         lines += &format!("{plain}\n{seen}\n");
     }
-    files::write(&folder.join("questions.jsonl"), lines.as_bytes())
+    files::write(folder.join("questions.jsonl"), lines.as_bytes())
 }

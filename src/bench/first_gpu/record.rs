@@ -86,7 +86,7 @@ impl Record {
         let title = format!("omr on {}", self.value["gpu"]["name"].as_str().unwrap_or("a machine without a GPU"));
         let context = context! { title, record => self.value };
         let page = page::render(&templates, "first_gpu.html", Scripts::default(), context)?;
-        files::write(&self.file.with_extension("html"), page.as_bytes())
+        files::write(self.file.with_extension("html"), page.as_bytes())
     }
 }
 
