@@ -79,7 +79,7 @@ fn tiles_from_a_counter_add_no_node_to_a_decode_graph() {
     // With one CTA most products of the model have more than two waves, with eight fewer have.
     let [counted, fixed] = [1, 8].map(|ctas| {
         let mut dev = with_late_ctas(8, ctas, 6);
-        let (model, requests) = wide_model(100, &mut dev);
+        let (model, requests) = wide_model(130, &mut dev);
         generate(&model, &mut dev, limits(), &requests);
         emulator(&mut dev).counters().nodes
     });
@@ -98,8 +98,8 @@ fn assert_trained_alone(model: &Model, dev: &mut Device, request: &Request, outp
     }
 }
 
-/// Returns a model of two layers with heads of 80, whose attention uses wgmma, and prompts of up to `longest` tokens
-/// with three rollouts each.
+/// Returns a model of two layers with heads of 80, whose attention uses wgmma, and prompts of up to `longest` tokens, at
+/// least 128, with three rollouts each.
 fn wide_model(longest: usize, dev: &mut Device) -> (Model, Vec<Request>) {
     let mut config = config();
     (config.hidden_size, config.num_attention_heads, config.num_key_value_heads) = (160, 2, 1);
