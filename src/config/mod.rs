@@ -41,7 +41,7 @@ mod unknown;
 mod validation;
 
 pub use choice::{Choice, choose};
-pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig, PromptTemplate};
+pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig};
 pub use describe::{inline, nearest};
 pub use dist::{Backend, DistConfig};
 pub use eval::{EvalConfig, ServerConfig};
