@@ -91,6 +91,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "engine",
             "rollout",
             "text",
+            "image",
             "reward",
             "task",
             "data",
@@ -235,8 +236,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "bench",
         &[
-            "config", "observe", "device", "machine", "tensor", "ops", "image", "data", "model", "optim", "engine",
-            "train", "rollout", "rl", "plan",
+            "page", "config", "observe", "hub", "device", "machine", "tensor", "ops", "image", "data", "model",
+            "optim", "engine", "train", "rollout", "rl", "plan",
         ],
     ),
     ("cli", &[]),

@@ -77,25 +77,22 @@ impl Context {
         let available =
             || std::thread::available_parallelism().map_or(1, |n| (n.get() / rank_role.local_ranks()).max(1));
         let threads = if global.threads == 0 { available() } else { global.threads };
-        let (auto, taken, host_memory, runtime) = (OnceLock::new(), OnceLock::new(), OnceLock::new(), OnceLock::new());
-        let log_level = global.log_level.clone();
-        let started = Started::default();
         Context {
             console,
             progress,
             device: global.device,
-            auto,
+            auto: OnceLock::new(),
             kernel_variant: global.kernel_variant,
             kernel_images: global.kernel_images.clone(),
             images: OnceLock::new(),
             refused: OnceLock::new(),
             threads,
-            log_level,
+            log_level: global.log_level.clone(),
             rank_role,
-            started,
-            taken,
-            host_memory,
-            runtime,
+            started: Started::default(),
+            taken: OnceLock::new(),
+            host_memory: OnceLock::new(),
+            runtime: OnceLock::new(),
         }
     }
 

@@ -120,7 +120,7 @@ fn questions_of_rl_are_those_of_eight_sources_verified_told_apart_and_in_no_benc
         assert!(made.iter().all(|row| row.ground_truth.as_deref() == Some("7")), "{name}");
     }
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(summary["labels"]["rejected"], json!({"unverifiable_label": 1}));
+    assert_eq!(summary["labels"]["rejected"], json!({"no_label": 1}));
     assert_eq!(summary["questions"]["rejected"], json!({"benchmark": 1, "duplicate": 1}));
     let left_out = lines(&dir.path().join("out/questions/rejected.jsonl"));
     let places: Vec<&Value> = left_out.iter().map(|line| &line["dataset"]).collect();

@@ -105,7 +105,8 @@ fn rollouts_are_dumped_as_they_were_rewarded() {
         assert!(batch.columns().iter().all(|c| c.null_count() == 0));
         assert_eq!(batch.column(4).data_type(), &DataType::UInt64);
         let at = |name: &str| run.figures(name)[step - 1];
-        assert!((mean(&reals(&batch, "score")) - at("critic/rewards/mean")).abs() < 1e-12);
+        assert!((mean(&reals(&batch, "reward")) - at("critic/rewards/mean")).abs() < 1e-12);
+        assert!((mean(&reals(&batch, "score")) - at("critic/score/mean")).abs() < 1e-12);
         assert!((mean(&reals(&batch, "acc_score")) - at("critic/score/acc_score/mean")).abs() < 1e-12);
         let inputs = batch.column_by_name("input").unwrap().as_string::<i32>();
         assert!(inputs.iter().all(|i| i.unwrap().contains("<|im_start|>assistant\n")));
@@ -266,8 +267,12 @@ fn every_mode_makes_its_steps() {
             assert_eq!(run.figures("training/epoch")[1], prompts / 12.0);
         }
         if config.overlong_buffer.enable {
-            let (rewards, scores) = (run.figures("critic/rewards/mean"), run.figures("critic/score/mean"));
-            assert!(rewards.iter().zip(&scores).all(|(r, s)| r < s), "{rewards:?} {scores:?}");
+            // verl's `token_level_scores` contain the penalty.
+            let [scores, acc, format] =
+                ["", "/acc_score", "/format_reward_score"].map(|part| run.figures(&format!("critic/score{part}/mean")));
+            let weight = config.reward.format_weight;
+            let without = |i: usize| (1.0 - weight) * acc[i] + weight * format[i];
+            assert!((0..2).all(|i| scores[i] < without(i)), "{scores:?} {acc:?} {format:?}");
         }
     }
 }
