@@ -1,8 +1,11 @@
 //! Config keys that are set by environment variables.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use super::table;
+use crate::files;
 
 /// Sets keys of the group `group` from environment variables that are set and not empty.
 pub(super) fn group_from_env(
@@ -21,7 +24,7 @@ pub(super) fn group_from_env(
 
 /// Sets the judge from the environment. `USE_LLM_JUDGE` enables or disables it; if it enables the judge, address, key
 /// and model name also come from the environment. If the variable is not set, a judge of the config file without an API
-/// key takes the key from the environment.
+/// key takes the key from the environment. The text of `judge.prompt_file` becomes `judge.prompt`.
 pub(super) fn judge_from_env(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
     let on = |word: &str| ["true", "1", "yes"].contains(&word.trim().to_lowercase().as_str());
     match env("USE_LLM_JUDGE").filter(|word| !word.trim().is_empty()) {
@@ -41,5 +44,12 @@ pub(super) fn judge_from_env(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -
                 group_from_env(tree, "judge", &[("OPENAI_API_KEY", "api_key")], env);
             }
         }
+    }
+    // A file that cannot be read is reported when the config is checked.
+    if let Some(judge) = tree.get_mut("judge").and_then(Value::as_object_mut)
+        && let Some(file) = judge.get("prompt_file").and_then(Value::as_str)
+        && let Ok(text) = files::read_config(Path::new(file))
+    {
+        judge.insert("prompt".to_owned(), Value::String(text));
     }
 }

@@ -162,7 +162,7 @@ mod tests {
             (sft("trainer_args.eval_steps"), "eval_steps"),
             (sft("trainer_args.per_device_train_batch_size"), "micro_batch_tokens"),
             (sft("lora_rank"), "lora.rank"),
-            (sft("use_dora"), "nothing (lora trains plain adapters of linear layers, from new ones)"),
+            (sft("use_dora"), "nothing (lora trains plain adapters of linear layers)"),
             (sft("load_in_4bit"), "nothing (quantised weights are not supported)"),
             (sft("media_dir"), "datasets[].data_folder or val_files[].data_folder"),
             (sft("num_generations"), "rollout.n of `omr rl`"),

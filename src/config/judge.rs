@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{Config, EndpointConfig, Format, Mode, Place, Rubric, Rule, Safe, Secret};
 use crate::error::{Error, Result};
+use crate::files;
 
 settings! {
     /// A judge: a language model on an OpenAI-compatible server that is asked about answers that the rules score as
@@ -18,8 +19,13 @@ settings! {
         api_key: Secret = Secret::default(), safe: Safe::Yes, name: "OPENAI_API_KEY";
         /// Maximum number of tokens per reply. A judge that reasons before its verdict needs more.
         max_tokens: usize = 5, rule: Rule::AtLeast(1.0), published: "5";
-        /// Sampling temperature.
-        temperature: f64 = 0.0, rule: Rule::AtLeast(0.0), published: "the server's default";
+        /// Sampling temperature. null = not sent, so the server's default applies.
+        temperature: Option<f64> = Some(0.0), rule: Rule::AtLeast(0.0), published: "null";
+        /// Text file with the prompt, in which {question}, {answer} and {prediction} are replaced. null = omr's own
+        /// prompt. Scores of different prompts are not comparable.
+        prompt_file: Option<PathBuf> = None, safe: Safe::Yes, name: "JUDGE_PROMPT_WITH_ANSWER in lmms_lab_recipe.py";
+        /// Text of the prompt. prompt_file sets it, so that a changed file is a changed config.
+        prompt: Option<String> = None;
         /// Maximum number of requests in flight at once.
         concurrency: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes, published: "1";
         /// Time limit of one attempt, in seconds.
@@ -45,15 +51,25 @@ impl JudgeConfig {
             Err(Error::input(at(key), "nothing", expected))
         };
         match (self.base_url.is_empty(), self.model.is_empty()) {
-            (true, _) => missing("base_url", "OPENAI_BASE_URL"),
-            (_, true) => missing("model", "OPENAI_MODEL_NAME"),
+            (true, _) => return missing("base_url", "OPENAI_BASE_URL"),
+            (_, true) => return missing("model", "OPENAI_MODEL_NAME"),
+            _ => {}
+        }
+        let read = |file: &PathBuf| files::read_config(file).map_err(Error::io(file));
+        match (&self.prompt_file, &self.prompt) {
+            (Some(file), None) => read(file).map(|_| ()),
+            (_, Some(prompt)) if !prompt.contains("{answer}") || !prompt.contains("{prediction}") => {
+                let expected = "a text with {answer} and {prediction}, and with {question} if all rows have one";
+                Err(Error::input(at("prompt_file"), "a text without them", expected))
+            }
             _ => Ok(()),
         }
     }
 
     /// Returns the settings of the server without those of the judge.
     pub fn endpoint(&self) -> EndpointConfig {
-        let JudgeConfig { base_url, model, api_key, max_tokens, temperature, .. } = self.clone();
+        let JudgeConfig { base_url, model, api_key, max_tokens, .. } = self.clone();
+        let temperature = self.temperature.unwrap_or_default();
         let JudgeConfig { concurrency, timeout_s, max_retries, .. } = *self;
         EndpointConfig { base_url, model, api_key, max_tokens, temperature, concurrency, timeout_s, max_retries }
     }

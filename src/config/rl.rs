@@ -193,7 +193,7 @@ settings! {
         /// Number of prompts per update. A generation batch gives train_batch_size / ppo_mini_batch_size updates.
         ppo_mini_batch_size: usize = 64, rule: Rule::AtLeast(1.0),
             name: "verl actor_rollout_ref.actor.ppo_mini_batch_size; \
-                TRL per_device_train_batch_size (x gradient_accumulation_steps x GPUs / num_generations); \
+                TRL per_device_train_batch_size (times gradient_accumulation_steps times GPUs, divided by num_generations); \
                 TRL gradient_accumulation_steps (see per_device_train_batch_size)", published: "128";
         /// Number of passes over a generation batch.
         ppo_epochs: usize = 1, rule: Rule::AtLeast(1.0),

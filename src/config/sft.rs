@@ -27,8 +27,8 @@ settings! {
         /// Maximum number of tokens of a packed sequence. Rows are packed into such sequences; longer rows are rejected
         /// and counted.
         packing_length: usize = 4096, rule: Rule::AtLeast(1.0),
-            name: "lmms-engine dataset_config.packing_length; LLaMA-Factory cutoff_len (of a pack of rows); \
-                TRL max_length (of a pack of rows); TRL max_seq_length (of a pack of rows)",
+            name: "lmms-engine dataset_config.packing_length; LLaMA-Factory cutoff_len (limits a pack of several rows); \
+                TRL max_length (limits a pack of several rows); TRL max_seq_length (limits a pack of several rows)",
             published: "61440";
         /// Also train the newline after `<|im_end|>`, as lmms-engine and LLaMA-Factory do. A chat template with
         /// {% generation %} blocks decides itself.
@@ -39,8 +39,8 @@ settings! {
         /// Number of rows per update, for updates with a fixed number of rows. Each update then has as many packs as
         /// needed. null = as set by gradient_accumulation_steps.
         train_batch_size: Option<usize> = None, rule: Rule::Within(1.0, MOST_SEQUENCES),
-            name: "Hugging Face per_device_train_batch_size (x gradient_accumulation_steps x GPUs: remove \
-                gradient_accumulation_steps)";
+            name: "Hugging Face per_device_train_batch_size (times gradient_accumulation_steps times GPUs; do not \
+                set gradient_accumulation_steps)";
         /// Number of updates. null = as set by num_train_epochs.
         max_steps: Option<u64> = None, rule: Rule::Within(1.0, MOST_STEPS), safe: Safe::WhenMore,
             name: "lmms-engine trainer_args.max_steps", published: "4300";

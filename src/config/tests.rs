@@ -54,7 +54,7 @@ fn all_unknown_keys_are_reported_at_once() {
     let text = message::<SftConfig>(pasted, &["template=qwen", "sed=1", "fsdp=x"]);
     for part in [
         " and command line: found 12 unknown keys, expected instead: model_name_or_path -> model; ",
-        "; cutoff_len -> packing_length (of a pack of rows); lerning_rate -> learning_rate?; zzz -> no key is similar; ",
+        "; cutoff_len -> packing_length (limits a pack of several rows); lerning_rate -> learning_rate?; zzz -> no key is similar; ",
         "; datasets.0.pth -> path?; deepspeed, fsdp -> nothing (each GPU has all weights ",
         "; rollout.n -> nothing (a key of `omr rl`); trainer.total_epochs -> num_train_epochs; trainer.y -> nothing in omr; ",
         "; template -> nothing (the chat template of the model directory is used); sed -> seed? (`omr config` lists",
@@ -203,7 +203,7 @@ fn the_environment_turns_the_judge_on_and_off() {
     };
     let judge = load_rl("YES", &["judge.concurrency=3"]).unwrap().judge.unwrap();
     assert_eq!((judge.base_url[0].as_str(), judge.model.as_str()), ("http://localhost:9/v1", "j"));
-    assert_eq!((judge.concurrency, judge.temperature, judge.max_tokens), (3, 0.0, 5));
+    assert_eq!((judge.concurrency, judge.temperature, judge.max_tokens), (3, Some(0.0), 5));
     assert_eq!(judge.api_key, Secret(Some("hidden-word".to_owned())));
     assert_eq!(load_rl("no", &[]).unwrap().judge, None);
     assert_eq!(load_rl("", &[]).unwrap().judge, None);
@@ -218,6 +218,27 @@ fn the_environment_turns_the_judge_on_and_off() {
     let env = |name: &str| (name == "USE_LLM_JUDGE").then(|| "1".to_owned());
     let error = load::<RecipeConfig>(None, &[], &env).unwrap_err().to_string();
     assert!(error.contains("data.judge.base_url"), "{error}");
+}
+
+/// The text of the file is part of the config, so that a changed file is a changed config.
+#[test]
+fn the_judges_prompt_comes_from_its_file_and_must_have_its_placeholders() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let load_rl = |prompt: &str| -> crate::error::Result<RlConfig> {
+        std::fs::write(file.path(), prompt).unwrap();
+        let judge = ["base_url=http://localhost:8/v1", "model=k"].map(|line| format!("judge.{line}"));
+        let path = format!("judge.prompt_file={}", file.path().display());
+        load(None, &[judge.as_slice(), &[path]].concat(), &no_env)
+    };
+    let [one, other] =
+        ["Is {prediction} {answer}?", "Is {prediction} {answer}? 1 or 0"].map(|text| load_rl(text).unwrap());
+    assert_eq!(one.judge.as_ref().unwrap().prompt.as_deref(), Some("Is {prediction} {answer}?"));
+    assert_ne!(to_yaml(&one).unwrap(), to_yaml(&other).unwrap());
+    let error = load_rl("Is {answer} right?").unwrap_err().to_string();
+    assert!(error.contains("judge.prompt_file") && error.contains("{prediction}"), "{error}");
+    let missing = ["judge.base_url=http://localhost:8/v1", "judge.model=k", "judge.prompt_file=missing.txt"];
+    let error = load::<RlConfig>(None, &missing.map(str::to_owned), &no_env).unwrap_err().to_string();
+    assert!(error.contains("missing.txt"), "{error}");
 }
 
 #[test]

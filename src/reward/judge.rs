@@ -11,6 +11,8 @@ pub use client::Client;
 use omr_verify::{UNEVALUATED, extract, python};
 
 use super::{Mode, Rubric, Score, composite};
+use crate::config::JudgeConfig;
+use crate::error::{Error, Result};
 
 /// A response with this number of characters or more is too long to be sent completely.
 const MAX_WHOLE: usize = 500;
@@ -29,8 +31,8 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Returns the prompt.
-    pub fn prompt(&self) -> String {
+    /// Returns omr's own prompt.
+    fn own_prompt(&self) -> String {
         let block = |title: &str, text: &str| format!("{title}:\n```\n{text}\n```\n\n");
         let mut prompt = String::from(
             "Decide whether an answer is correct. Compare the model's answer with the reference answer.\n\n",
@@ -48,11 +50,35 @@ impl Request<'_> {
             Reply with one character: 1 if correct, 0 if not."
     }
 
-    /// Returns the body of a chat completion request.
-    pub fn payload(&self, model: &str, max_tokens: usize, temperature: f64) -> Value {
-        let content = json!([{"type": "text", "text": self.prompt()}]);
-        let messages = json!([{"role": "user", "content": content}]);
-        json!({"model": model, "max_tokens": max_tokens, "temperature": temperature, "messages": messages})
+    /// Returns `template` with its placeholders replaced. Errors if it needs the question and the row has none.
+    fn filled(&self, template: &str) -> Result<String> {
+        let values = [
+            ("{question}", self.question),
+            ("{answer}", Some(self.ground_truth)),
+            ("{prediction}", Some(self.prediction)),
+        ];
+        let (mut prompt, mut rest) = (String::new(), template);
+        while let Some(at) = rest.find('{') {
+            prompt += &rest[..at];
+            rest = &rest[at..];
+            let (name, value) = *values.iter().find(|(name, _)| rest.starts_with(name)).unwrap_or(&("{", Some("{")));
+            let expected = "a prompt without it, because a row has no question";
+            prompt += value.ok_or_else(|| Error::input("judge.prompt_file", name, expected))?;
+            rest = &rest[name.len()..];
+        }
+        Ok(prompt + rest)
+    }
+
+    /// Returns the body of a chat completion request. Errors if the config's prompt does not fit the row.
+    pub fn payload(&self, config: &JudgeConfig) -> Result<Value> {
+        let JudgeConfig { model, max_tokens, temperature, prompt, .. } = config;
+        let text = prompt.as_ref().map_or_else(|| Ok(self.own_prompt()), |template| self.filled(template))?;
+        let messages = json!([{"role": "user", "content": [{"type": "text", "text": text}]}]);
+        let mut body = json!({"model": model, "max_tokens": max_tokens, "messages": messages});
+        if let Some(temperature) = temperature {
+            body["temperature"] = json!(temperature);
+        }
+        Ok(body)
     }
 }
 

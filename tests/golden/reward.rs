@@ -1,5 +1,6 @@
 //! Compares compat mode with the published scorer, run by its authors' code (`goldens/reward`).
 
+use omr::config::JudgeConfig;
 use omr::error::{Error, Result};
 use omr::reward::judge::{Reply, Request};
 use omr::reward::{self, Mode};
@@ -127,7 +128,7 @@ struct Stub<'a> {
 
 impl Stub<'_> {
     fn ask(&mut self, request: &Request<'_>) -> Result<Reply> {
-        let mut payload = request.payload("judge", 5, 0.0);
+        let mut payload = request.payload(&JudgeConfig { model: "judge".into(), ..JudgeConfig::default() })?;
         // We add the temperature, because a verdict must not be random.
         assert_eq!(payload.as_object_mut().unwrap().remove("temperature"), Some(json!(0.0)));
         let mut keys: Vec<&String> = payload.as_object().unwrap().keys().collect();

@@ -275,3 +275,18 @@ async fn the_judge_does_not_compute_an_unevaluated_answer() {
         assert_eq!(judged.score.acc_score, f64::from(u8::from(mode == Mode::Compat)));
     }
 }
+
+#[tokio::test]
+async fn a_prompt_of_ones_own_is_filled_once_and_refused_if_it_needs_a_question_that_is_missing() {
+    let server = Server::start();
+    let prompt = Some("{question} {x} | {answer}\nModel's answer:\n```\n{prediction}\n```\n".to_owned());
+    let client = Client::new(&JudgeConfig { prompt, temperature: None, ..config(&server) }, "judge", None).unwrap();
+    let response = response("yes {answer}");
+    let rules = score(&response, "gold", None, Mode::Strict);
+    client.score(rules.clone(), &response, "gold", Some(QUESTION), Mode::Strict).await.unwrap();
+    let body = server.seen.lock().unwrap().bodies[0].clone();
+    let sent = "What is drawn? {x} | gold\nModel's answer:\n```\nyes {answer}\n```\n";
+    assert_eq!((&body["messages"][0]["content"][0]["text"], body.get("temperature")), (&sent.into(), None));
+    let error = client.score(rules, &response, "gold", None, Mode::Strict).await.unwrap_err().to_string();
+    assert!(error.contains("judge.prompt_file") && error.contains("{question}"), "{error}");
+}

@@ -96,7 +96,7 @@ impl Client {
     /// row failed, or if a verdict cannot be stored.
     pub async fn ask(&self, request: &Request<'_>) -> Result<Reply> {
         let config = &self.0.config;
-        let body = request.payload(&config.model, config.max_tokens, config.temperature).to_string();
+        let body = request.payload(config)?.to_string();
         let key = Key::new(&config.model, body.as_bytes(), "judge");
         let cell = self.asked().entry(key).or_default().clone();
         let reply = cell.get_or_try_init(|| self.fetch(&key, request, body.into())).await?.clone();
