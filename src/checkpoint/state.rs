@@ -13,6 +13,7 @@ use crate::identity::Inputs;
 /// 2: attention applies the score scale inside the exponent, with a single rounding. Version 3: RL sums the gradients
 /// of an image's rows over all responses to its question before it rounds them. Version 4: the gradient of each micro-batch
 /// is computed from zero and then added to the sum of the update; an image's rows are summed over a micro-batch.
+/// Version 5: the gradient of a prompt's key is one f32 sum over the responses of a micro-batch, and RL's lanes are balanced by work.
 const ARITHMETIC: &str = "5";
 
 /// Version of the content of a checkpoint (`record` in `versions`). Version 1 has `inputs` and a `MANIFEST`.

@@ -137,6 +137,27 @@ impl Store {
         Ok(self.list()?.pop())
     }
 
+    /// Writes the names of the checkpoints of `step` and `best` to the files `latest` and `best`, unless they contain them,
+    /// and deletes the oldest checkpoints beyond the limit, but never that of `best`. If `best` is `None`, its file is
+    /// removed. A start calls this, too, because a kill after the rename of a checkpoint leaves the rest undone.
+    pub fn settle(&self, step: u64, best: Option<u64>) -> Result<()> {
+        for (file, step) in [("latest", Some(step)), ("best", best)] {
+            let (path, name) = (self.run.join(file), step.map(|step| format!("{PREFIX}{step}\n")));
+            match (files::read_to_string(&path).ok(), name) {
+                (found, name) if found == name => {}
+                (_, Some(name)) => files::write(path, name.as_bytes())?,
+                (_, None) => fs::remove_file(&path).map_err(Error::io(&path))?,
+            }
+        }
+        let all: Vec<Checkpoint> = self.list()?.into_iter().filter(|known| best != Some(known.step)).collect();
+        for old in &all[..all.len().saturating_sub(self.keep.newest.max(1))] {
+            if old.step < step && !self.keep.always(old.step) {
+                self.remove(old)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Begins to save step `step`, in a temporary folder that contains an empty `trainer/`.
     pub fn begin(&self, step: u64) -> Result<Draft> {
         let checkpoint = Checkpoint { step, path: self.folder().join(format!("{PREFIX}{step}")) };
@@ -207,18 +228,11 @@ impl Store {
     }
 
     /// Renames the checkpoints later than `step`, so that they are no longer found as checkpoints, and returns the new
-    /// paths. Writes the checkpoint of `step` to the file `latest`, and removes the file `best` if it names a renamed
-    /// checkpoint. After this, the run is in the state of `step`.
+    /// paths. [`Store::settle`] then corrects the files `latest` and `best`.
     pub fn go_back(&self, step: u64) -> Result<Vec<PathBuf>> {
         let later: Vec<Checkpoint> = self.list()?.into_iter().filter(|known| known.step > step).collect();
         if later.is_empty() {
             return Ok(Vec::new());
-        }
-        files::write(self.run.join("latest"), format!("{PREFIX}{step}\n").as_bytes())?;
-        let best = self.run.join("best");
-        let name = files::read_to_string(&best).unwrap_or_default();
-        if later.iter().any(|known| name.trim() == format!("{PREFIX}{}", known.step)) {
-            fs::remove_file(&best).map_err(Error::io(&best))?;
         }
         let aside: Result<Vec<Option<PathBuf>>> = later.iter().map(|known| files::move_aside(&known.path)).collect();
         Ok(aside?.into_iter().flatten().collect())
@@ -266,23 +280,12 @@ impl Draft {
     }
 
     /// Writes a `MANIFEST`, waits until all files are on disk, and renames the folder to `checkpoints/global_step_N`.
-    /// Then writes this name to the file `latest` and deletes the oldest checkpoints beyond the limit. The checkpoint
-    /// of step `best` is always kept; if this checkpoint is the best one, its name is also written to the file `best`.
+    /// Then settles the store, see [`Store::settle`].
     pub fn commit(self, best: Option<u64>) -> Result<Checkpoint> {
         let Draft { store, checkpoint, folder } = self;
         Manifest::write(folder.temporary())?;
         folder.commit()?;
-        let (step, name) = (checkpoint.step, format!("{PREFIX}{}\n", checkpoint.step));
-        files::write(store.run.join("latest"), name.as_bytes())?;
-        if best == Some(step) {
-            files::write(store.run.join("best"), name.as_bytes())?;
-        }
-        let all: Vec<Checkpoint> = store.list()?.into_iter().filter(|known| best != Some(known.step)).collect();
-        for old in &all[..all.len().saturating_sub(store.keep.newest.max(1))] {
-            if old.step < step && !store.keep.always(old.step) {
-                store.remove(old)?;
-            }
-        }
+        store.settle(checkpoint.step, best)?;
         Ok(checkpoint)
     }
 }

@@ -78,7 +78,10 @@ impl ArrowRows {
         let mut start = [0; MAGIC.len()];
         let is_file = file.read_exact(&mut start).is_ok() && start == MAGIC;
         let (mut at, mut first) = (if is_file { MAGIC.len() as u64 } else { 0 }, 0);
-        while at + 8 <= len {
+        loop {
+            if at + 8 > len {
+                return Err(self.broken("the mark of its end is missing, so rows may be missing, too"));
+            }
             file.seek(SeekFrom::Start(at)).map_err(io)?;
             let mut word = [0; 4];
             file.read_exact(&mut word).map_err(io)?;
@@ -88,7 +91,11 @@ impl ArrowRows {
             file.read_exact(&mut word).map_err(io)?;
             let size = u64::from(u32::from_le_bytes(word));
             if size == 0 {
-                break;
+                // A stream ends here; a file continues with a footer.
+                return match is_file || at + 8 == len {
+                    true => Ok(()),
+                    false => Err(self.broken("bytes follow its end: were several files joined?")),
+                };
             }
             if size > len - at - 8 {
                 return Err(self.broken("a message ends after the file"));
@@ -124,7 +131,6 @@ impl ArrowRows {
             }
             at = next;
         }
-        Ok(())
     }
 
     fn broken(&self, what: &str) -> Error {

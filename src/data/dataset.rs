@@ -13,7 +13,7 @@ use crate::data::indexing::{self, Indexed, Longest, SharedIds};
 use crate::data::places::{Places, Source, changed};
 use crate::data::read::{RowFile, epoch};
 use crate::data::samples::{Made, Samples};
-use crate::data::stamp::combined;
+use crate::data::stamp::{combined, is_embedded};
 use crate::data::stored_index;
 use crate::data::{ImageSource, ReadCounts, Row};
 use crate::error::{Error, Result};
@@ -170,7 +170,12 @@ impl Dataset {
             index.update(array);
         }
         found.add(InputKind::Rows, index.finalize().to_hex().to_string());
-        found.add(InputKind::Pictures, blake3::hash(stamps).to_hex().to_string());
+        // The hash of the row file covers its embedded images, which older versions recorded as 0.
+        let mut pictures = blake3::Hasher::new();
+        for stamp in bytemuck::pod_collect_to_vec::<u8, u64>(stamps) {
+            pictures.update(&if is_embedded(stamp) { 0 } else { stamp }.to_le_bytes());
+        }
+        found.add(InputKind::Pictures, pictures.finalize().to_hex().to_string());
         if self.seen.has_jpeg {
             found.add(InputKind::Decoder, JPEG_DECODER.to_owned());
         }
@@ -256,27 +261,27 @@ impl Dataset {
 }
 
 impl Rows {
-    /// Replaces an image, or the frames of a video, by the content of its files. Returns an error if the content is not
-    /// what was indexed.
+    /// Replaces an image, or the frames of a video, by the content of its files. Returns an error if the content, or
+    /// that of an embedded image, is not what was indexed.
     fn hold(&self, frames: &mut [ImageSource], row: &str, number: usize, stamp: u64) -> Result<()> {
-        // Embedded images need no check here, because they are part of the row's file, and that file is compared.
-        if frames.iter().all(|frame| matches!(frame, ImageSource::Bytes { .. })) {
-            return Ok(());
-        }
         let (mut found, mut content) = (Vec::with_capacity(frames.len()), blake3::Hasher::new());
         let name = frames.first().map_or_else(|| row.to_owned(), |frame| frame.place(row));
         for frame in frames {
             // Each file is read once, so the bytes that are compared are the bytes that are decoded.
-            let (held, stamp) = frame.held(row)?;
-            content.update(&held.bytes(row)?);
-            found.push(stamp);
+            let (held, of_frame) = frame.held(row)?;
+            if !is_embedded(stamp) {
+                content.update(&held.bytes(row)?);
+            }
+            found.push(of_frame);
             *frame = held;
         }
         let mut same = combined(&found) == stamp;
-        if let (true, Some(decoded)) = (same, self.decoded.get()) {
+        // The stamp of embedded images covers all of their bytes, so they need no record.
+        let record = self.decoded.get().filter(|_| !is_embedded(stamp));
+        if let (true, Some(decoded)) = (same, record) {
             same = decoded.is_same(number, &content.finalize())?;
         }
-        if same { Ok(()) } else { Err(changed(&name, "the image file that was indexed")) }
+        if same { Ok(()) } else { Err(changed(&name, "the image that was indexed")) }
     }
 }
 

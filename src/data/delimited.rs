@@ -1,6 +1,7 @@
 //! Reads rows from CSV and TSV files. The first record names the columns; an empty cell is a missing value.
 
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -63,13 +64,36 @@ impl Delimited {
     }
 }
 
+impl Delimited {
+    /// Errors if the file ends within quotes: the last record, at byte `last`, may then contain other rows.
+    fn check_end(&self, last: u64) -> Result<()> {
+        let mut bytes = Vec::new();
+        let mut file = files::open(&self.path).map_err(Error::io(&self.path))?;
+        let read = file.seek(SeekFrom::Start(last)).and_then(|_| file.read_to_end(&mut bytes));
+        read.map_err(Error::io(&self.path))?;
+        let (mut quoted, mut at_start) = (false, true);
+        for byte in bytes {
+            // A doubled quote closes the cell and opens it again.
+            quoted ^= byte == b'"' && (quoted || at_start);
+            at_start = !quoted && (byte == b'"' || byte == self.delimiter || byte == b'\n' || byte == b'\r');
+        }
+        match quoted {
+            true => {
+                Err(Error::format(&self.path, format!("the row at byte {last} opens a quote that is never closed")))
+            }
+            false => Ok(()),
+        }
+    }
+}
+
 impl RowSource for Delimited {
     fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()> {
         let (mut reader, mut record) = (self.reader()?, ByteRecord::new());
         reader.read_byte_record(&mut record).map_err(|e| self.broken(&e))?;
         for index in 0..range.end {
+            let last = record.position().map_or(0, Position::byte);
             if !reader.read_byte_record(&mut record).map_err(|e| self.broken(&e))? {
-                break;
+                return self.check_end(last);
             }
             if index >= range.start {
                 let offset = record.position().map_or(0, Position::byte);

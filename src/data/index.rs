@@ -35,7 +35,7 @@ pub struct Index {
     /// End of each sample's grids in `grids`.
     ends: Vec<u32>,
     grids: Vec<Grid>,
-    /// Stored number of the sample at each position of the order. Empty if sample i has the number i.
+    /// Permutation: stored number of the sample at each position. Empty means identity.
     order: Vec<u32>,
 }
 

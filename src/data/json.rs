@@ -204,7 +204,7 @@ fn values(text: &str) -> usize {
     count
 }
 
-fn parse(path: &Path, place: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
+pub(crate) fn parse(path: &Path, place: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
     let text = std::str::from_utf8(bytes)
         .map_err(|e| Error::format(path, format!("{place}: invalid UTF-8 at its byte {}", e.valid_up_to())))?;
     if text.len() > MOST_VALUES && values(text) > MOST_VALUES {

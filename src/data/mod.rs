@@ -39,6 +39,7 @@ mod row;
 mod row_source;
 pub mod sample;
 mod samples;
+mod shards;
 mod splits;
 mod stamp;
 mod stored_index;

@@ -1,9 +1,11 @@
 //! Finds the files of a data set: a single file, the files of a folder, or the files that match a pattern.
 
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{DataType, DatasetConfig};
-use crate::data::splits;
+use crate::data::{shards, splits};
 use crate::error::{Error, Result};
 use crate::hub::local;
 
@@ -11,7 +13,7 @@ use crate::hub::local;
 /// in it are read.
 const ENDINGS: [&str; 7] = ["parquet", "arrow", "jsonl", "csv", "tsv", "tar", "json"];
 /// Maximum depth of subfolders that are searched.
-const DEPTH: usize = 8;
+const DEPTH: usize = 32;
 
 /// Returns the files of a data set, sorted by name. A folder of images without a file of rows is returned itself.
 pub fn of(entry: &DatasetConfig) -> Result<Vec<PathBuf>> {
@@ -40,7 +42,13 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
     };
     let wrong = |what: String| Error::input(pattern, what, "files of rows");
     let found = glob::glob(pattern).map_err(|e| wrong(e.to_string()))?;
-    let mut files: Vec<PathBuf> = found.filter_map(std::result::Result::ok).filter(|path| path.is_file()).collect();
+    let mut files = Vec::new();
+    for entry in found {
+        let path = entry.map_err(|e| Error::io(e.path().to_owned())(e.into()))?;
+        if path.metadata().map_err(Error::io(&path))?.is_file() {
+            files.push(path);
+        }
+    }
     files.sort();
     if files.is_empty() { Err(wrong("no matching file".to_owned())) } else { Ok(files) }
 }
@@ -69,8 +77,7 @@ fn is_pattern(text: &str) -> bool {
 /// Returns the files of rows in a folder that belong to a configuration and a split, if these are given. Returns an
 /// error if there are none, or files of more than one split.
 fn of_folder(dir: &Path, name: Option<&str>, split: Option<&str>) -> Result<Vec<PathBuf>> {
-    let mut all = Vec::new();
-    walk(dir, DEPTH, &mut all)?;
+    let mut all = walk(dir)?;
     all.sort();
     let all = splits::chosen(dir, all, name, split)?;
     let place = || dir.display().to_string();
@@ -95,35 +102,48 @@ fn of_folder(dir: &Path, name: Option<&str>, split: Option<&str>) -> Result<Vec<
     match split.map(|split| dir.join(split)).filter(|inner| inner.is_dir()) {
         Some(inner) if is_picture => Ok(vec![inner]),
         _ if is_picture => Ok(vec![dir.to_owned()]),
-        _ => Ok(files),
+        _ => shards::complete(files),
     }
 }
 
 /// Returns the images below a folder, relative to it and sorted.
 pub fn pictures(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut all = Vec::new();
-    walk(dir, DEPTH, &mut all)?;
     let inner = |path: PathBuf| path.strip_prefix(dir).map(Path::to_owned).unwrap_or(path);
-    let mut pictures: Vec<PathBuf> = all.into_iter().filter(|path| is_picture_file(path)).map(inner).collect();
+    let mut pictures: Vec<PathBuf> = walk(dir)?.into_iter().filter(|path| is_picture_file(path)).map(inner).collect();
     pictures.sort();
     Ok(pictures)
 }
 
-fn walk(dir: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
-        let path = entry.map_err(Error::io(dir))?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        // Hidden files and the metadata files of the `datasets` library do not contain rows.
-        if name.starts_with('.') || name.starts_with("dataset_info") {
-            continue;
+/// Returns the files below a folder. Errors if a link leads to a folder that is listed already, or if folders are nested
+/// too deeply.
+fn walk(dir: &Path) -> Result<Vec<PathBuf>> {
+    let (mut files, mut seen) = (Vec::new(), HashSet::new());
+    let mut folders = vec![(dir.to_owned(), 0)];
+    while let Some((dir, depth)) = folders.pop() {
+        let place = || dir.display().to_string();
+        let of = std::fs::metadata(&dir).map_err(Error::io(&dir))?;
+        if !seen.insert((of.dev(), of.ino())) {
+            let found = "a link to a folder that the data set already contains";
+            return Err(Error::input(place(), found, "each folder once: remove the link"));
         }
-        match path.is_dir() {
-            true if depth > 0 => walk(&path, depth - 1, out)?,
-            true => {}
-            false => out.push(path),
+        if depth > DEPTH {
+            return Err(Error::input(place(), format!("more than {DEPTH} nested folders"), "fewer"));
+        }
+        for entry in std::fs::read_dir(&dir).map_err(Error::io(&dir))? {
+            let path = entry.map_err(Error::io(&dir))?.path();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let is_folder = path.is_dir();
+            // Hidden files and the metadata files of the `datasets` library do not contain rows.
+            if name.starts_with('.') || !is_folder && name.starts_with("dataset_info") {
+                continue;
+            }
+            match is_folder {
+                true => folders.push((path, depth + 1)),
+                false => files.push(path),
+            }
         }
     }
-    Ok(())
+    Ok(files)
 }
 
 /// Returns true if a path has the extension `ending`, in upper or lower case.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::paths;
 use crate::data::read::{RowFile, RowPosition};
-use crate::data::stamp::size_and_time;
+use crate::data::stamp::{is_embedded, size_and_time};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -136,7 +136,7 @@ impl Places {
 
     /// Returns the number of images if at least one image is stored in a separate file or zip member, otherwise `None`.
     pub fn in_files(&self) -> Option<usize> {
-        self.stamps.iter().any(|&stamp| stamp != 0).then_some(self.stamps.len())
+        self.stamps.iter().any(|&stamp| !is_embedded(stamp)).then_some(self.stamps.len())
     }
 
     /// Returns the number of rows in each of `files` files.

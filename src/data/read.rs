@@ -219,6 +219,9 @@ pub fn load(entries: &[DatasetConfig], seed: u64) -> Result<(Vec<Row>, Vec<u32>)
     Ok((rows, order))
 }
 
+/// Maximum number of rows of an epoch. Its order takes 4 bytes per row.
+const LONGEST_EPOCH: f64 = 268_435_456.0;
+
 /// Returns the row numbers of one epoch, in file order, for data sets with `counts` rows. Each row occurs as often as
 /// the weight of its data set specifies; `seed` selects the rows of a fractional weight. Returns an error on an invalid
 /// weight.
@@ -228,6 +231,11 @@ pub fn epoch(entries: &[DatasetConfig], counts: &[u32], seed: u64) -> Result<Vec
         let weight = entry.weight;
         if !(0.0..=1e6).contains(&weight) {
             return Err(Error::input(format!("datasets[{k}].weight"), weight.to_string(), "a number from 0 to 1e6"));
+        }
+        if index.len() as f64 + weight * f64::from(count) > LONGEST_EPOCH {
+            let found = format!("{weight}, with {count} rows");
+            let expected = format!("a weight with which an epoch has at most {LONGEST_EPOCH} rows");
+            return Err(Error::input(format!("datasets[{k}].weight"), found, expected));
         }
         let all: Vec<u32> = (first..first + count).collect();
         first += count;

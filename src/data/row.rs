@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::stamp::short;
+use crate::data::stamp::{self, short};
 use crate::data::zipped::{Archive, within};
 use crate::error::{Error, Result};
 use crate::files;
@@ -275,10 +275,10 @@ impl ImageSource {
     }
 
     /// Returns a stamp that shows whether an image file is still the same. A file is identified by its size and its
-    /// first and last bytes, a member of a zip file by its size and checksum. The stamp of an embedded image is 0.
+    /// first and last bytes, a member of a zip file by its size and checksum, an embedded image by a hash of its bytes.
     pub fn stamp(&self, place: &str) -> Result<u64> {
         let (file, stamp) = match self {
-            ImageSource::Bytes { .. } => return Ok(0),
+            ImageSource::Bytes { bytes, .. } => return Ok(stamp::of_embedded(bytes)),
             ImageSource::File { file, .. } => (file, files::open(file).and_then(ends)),
             ImageSource::Zipped { archive, index, .. } => (&archive.path, archive.stamp(*index)),
         };

@@ -22,6 +22,7 @@ struct Readme {
 /// A configuration of a data set.
 #[derive(Deserialize)]
 struct ReadmeConfig {
+    #[serde(default = "default_name")]
     config_name: String,
     #[serde(default)]
     data_files: Value,
@@ -29,13 +30,20 @@ struct ReadmeConfig {
     default: bool,
 }
 
-/// Returns the files of a configuration and a split among all files of a folder. Without a name and a split, returns
-/// all files.
+/// Name of a configuration that the README does not name.
+fn default_name() -> String {
+    "default".to_owned()
+}
+
+/// Returns the files of a configuration and a split among all files of a folder. Without a name, the README's default
+/// configuration counts, or all files if the README lists none.
 pub fn chosen(dir: &Path, all: Vec<PathBuf>, name: Option<&str>, split: Option<&str>) -> Result<Vec<PathBuf>> {
-    if name.is_none() && split.is_none() {
+    let mut configs = readme(dir)?.configs;
+    // A configuration without files belongs to data sets that are made by a script.
+    configs.retain(|config| !config.data_files.is_null());
+    if name.is_none() && split.is_none() && configs.is_empty() {
         return Ok(all);
     }
-    let configs = readme(dir).configs;
     let named =
         |config: &&ReadmeConfig| name.map_or(config.default || configs.len() == 1, |name| config.config_name == name);
     let config = configs
@@ -43,9 +51,9 @@ pub fn chosen(dir: &Path, all: Vec<PathBuf>, name: Option<&str>, split: Option<&
         .find(named)
         .or_else(|| configs.iter().find(|config| name.is_none() && config.config_name == "default"));
     let place = |key: &str| format!("{}: {key}", dir.display());
-    if let (Some(name), None, false) = (name, config, configs.is_empty()) {
+    if let (None, false) = (config, configs.is_empty()) {
         let names: Vec<&str> = configs.iter().map(|config| config.config_name.as_str()).collect();
-        return Err(Error::input(place("name"), name, format!("one of {}", names.join(", "))));
+        return Err(Error::input(place("name"), name.unwrap_or("nothing"), format!("one of {}", names.join(", "))));
     }
     let files: Vec<PathBuf> = match config {
         Some(config) => {
@@ -67,7 +75,7 @@ pub fn chosen(dir: &Path, all: Vec<PathBuf>, name: Option<&str>, split: Option<&
     match files.is_empty() {
         false => Ok(files),
         true => {
-            let (key, value) = split.map_or(("name", name.unwrap_or_default()), |split| ("split", split));
+            let (key, value) = split.map_or(("name", name.unwrap_or("the default")), |split| ("split", split));
             Err(Error::input(place(key), value, format!("a {key} of this data set")))
         }
     }
@@ -93,10 +101,16 @@ fn begins_with(stem: &str, split: &str) -> bool {
 }
 
 /// Reads the configurations in the README of a data set. A README without them has an empty list.
-fn readme(dir: &Path) -> Readme {
-    let text = files::read_to_string(dir.join("README.md")).unwrap_or_default();
+fn readme(dir: &Path) -> Result<Readme> {
+    let path = dir.join("README.md");
+    let text = match files::read_to_string(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Readme::default()),
+        text => text.map_err(Error::io(&path))?,
+    };
     let yaml = text.strip_prefix("---").and_then(|rest| Some(rest.split_once("\n---")?.0));
-    yaml.and_then(|yaml| serde_saphyr::from_str(yaml).ok()).unwrap_or_default()
+    let broken = |e: serde_saphyr::Error| Error::format(&path, format!("the YAML at its beginning: {e}"));
+    yaml.filter(|yaml| !yaml.trim().is_empty())
+        .map_or(Ok(Readme::default()), |yaml| serde_saphyr::from_str(yaml).map_err(broken))
 }
 
 /// Returns the patterns of a configuration's files: `data_files` is a pattern, a list of patterns, a list of

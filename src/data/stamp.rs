@@ -10,12 +10,27 @@ pub fn size_and_time(file: &Path) -> std::io::Result<(u64, u64)> {
     Ok((metadata.len(), since.as_nanos() as u64))
 }
 
-/// Combines the stamps of several files. A single stamp is returned unchanged, and the result is 0 if all are 0.
+/// Stamps of embedded images are at most this number, which distinguishes them from stamps of files.
+const EMBEDDED: u64 = u32::MAX as u64;
+
+/// Returns the stamp of an embedded image: 32 bits of the hash of its bytes.
+pub fn of_embedded(bytes: &[u8]) -> u64 {
+    short(&blake3::hash(bytes)) & EMBEDDED
+}
+
+/// Returns true if a stamp is that of an embedded image, or of a video of embedded images.
+pub fn is_embedded(stamp: u64) -> bool {
+    stamp <= EMBEDDED
+}
+
+/// Combines the stamps of several images. A single stamp is returned unchanged.
 pub fn combined(stamps: &[u64]) -> u64 {
     match stamps {
         [one] => *one,
-        all if all.iter().all(|&stamp| stamp == 0) => 0,
-        all => short(&blake3::hash(bytemuck::cast_slice(all))),
+        all => {
+            let most = if all.iter().all(|&stamp| is_embedded(stamp)) { EMBEDDED } else { u64::MAX };
+            short(&blake3::hash(bytemuck::cast_slice(all))) & most
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::data::places::{Places, Signature};
 use crate::error::{Error, Result};
 use crate::files;
 
-const MAGIC: &str = "omr index 4 ";
+const MAGIC: &str = "omr index 5 ";
 
 #[derive(Serialize, Deserialize)]
 struct Header {

@@ -13,13 +13,14 @@ use tar::Archive;
 
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::fields::{Fields, RawImage};
+use crate::data::json;
 use crate::data::names::Names;
 use crate::data::paths::is_picture_file;
 use crate::data::row_source::{RowPosition, RowSink, RowSource};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Maximum size of a member in bytes.
+/// Maximum size of a row's members together, in bytes.
 const LARGEST: u64 = 256 << 20;
 /// Size of a block of a tar file.
 const BLOCK: u64 = 512;
@@ -48,7 +49,9 @@ impl WebDataset {
         file.seek(SeekFrom::Start(offset)).map_err(io)?;
         let broken = |e: std::io::Error| Error::format(&self.path, format!("an incomplete or damaged tar file: {e}"));
         let mut archive: Archive<BufReader<File>> = Archive::new(file);
-        let (mut row, mut next): (Option<TarRow>, u64) = (None, offset);
+        // Joined tar files contain the empty blocks of their ends.
+        archive.set_ignore_zeros(true);
+        let (mut row, mut next, mut size): (Option<TarRow>, u64, u64) = (None, offset, 0);
         for entry in archive.entries().map_err(broken)? {
             let mut entry = entry.map_err(broken)?;
             // The headers of a long name precede the header of its member, so a row begins where the last member ends.
@@ -57,24 +60,72 @@ impl WebDataset {
             let name = entry.path().map_err(broken)?.to_string_lossy().into_owned();
             let file_name = name.rsplit('/').next().unwrap_or_default();
             let Some((stem, ending)) = file_name.split_once('.').filter(|(stem, _)| !stem.is_empty()) else { continue };
-            if !entry.header().entry_type().is_file() {
+            let kind = entry.header().entry_type();
+            if kind.is_dir() {
                 continue;
             }
-            if entry.size() > LARGEST {
-                return Err(Error::format(&self.path, format!("member {name} has more than {LARGEST} bytes")));
+            if !kind.is_file() && !kind.is_hard_link() {
+                return Err(Error::format(&self.path, format!("member {name} is neither a file nor a hard link")));
             }
             let key = format!("{}{stem}", &name[..name.len() - file_name.len()]);
-            if row.as_ref().is_none_or(|row| row.key != key)
-                && let Some(done) = row.replace(TarRow { key, offset: start, members: Vec::new() })
-                && !take(done)?
-            {
-                return Ok(());
+            if row.as_ref().is_none_or(|row| row.key != key) {
+                size = 0;
+                if let Some(done) = row.replace(TarRow { key, offset: start, members: Vec::new() })
+                    && !take(done)?
+                {
+                    return Ok(());
+                }
             }
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).map_err(broken)?;
-            row.iter_mut().for_each(|row| row.members.push((ending.to_lowercase(), std::mem::take(&mut bytes))));
+            size += entry.size();
+            if size > LARGEST {
+                return Err(Error::format(
+                    &self.path,
+                    format!("the row of member {name} has more than {LARGEST} bytes"),
+                ));
+            }
+            let bytes = match entry.link_name().map_err(broken)?.filter(|_| kind.is_hard_link()) {
+                Some(target) => self.member(&target)?,
+                None => {
+                    let mut bytes = Vec::new();
+                    entry.read_to_end(&mut bytes).map_err(broken)?;
+                    bytes
+                }
+            };
+            if let Some(row) = &mut row {
+                row.members.push((ending.to_lowercase(), bytes));
+            }
         }
+        self.check_end()?;
         row.map_or(Ok(()), |row| take(row).map(drop))
+    }
+
+    /// Returns the content of the file that a hard link in the tar file names.
+    fn member(&self, target: &Path) -> Result<Vec<u8>> {
+        let broken = |e: std::io::Error| Error::format(&self.path, format!("an incomplete or damaged tar file: {e}"));
+        let mut archive = Archive::new(BufReader::new(files::open(&self.path).map_err(Error::io(&self.path))?));
+        archive.set_ignore_zeros(true);
+        for entry in archive.entries().map_err(broken)? {
+            let mut entry = entry.map_err(broken)?;
+            if entry.header().entry_type().is_file() && entry.path().is_ok_and(|path| path == target) {
+                let mut bytes = Vec::new();
+                entry.by_ref().take(LARGEST).read_to_end(&mut bytes).map_err(broken)?;
+                return Ok(bytes);
+            }
+        }
+        Err(Error::format(&self.path, format!("a hard link names {}, which is not in the file", target.display())))
+    }
+
+    /// Errors if the file does not end with two empty blocks, as each complete tar file does.
+    fn check_end(&self) -> Result<()> {
+        let mut end = [0; 2 * BLOCK as usize];
+        let mut file = files::open(&self.path).map_err(Error::io(&self.path))?;
+        let read = file.seek(SeekFrom::End(-(end.len() as i64))).and_then(|_| file.read_exact(&mut end));
+        match read.is_ok() && end.iter().all(|&byte| byte == 0) {
+            true => Ok(()),
+            false => {
+                Err(Error::format(&self.path, "an incomplete tar file: its end mark (two empty blocks) is missing"))
+            }
+        }
     }
 
     fn fields(&self, row: TarRow) -> RowResult<Fields> {
@@ -84,13 +135,18 @@ impl WebDataset {
             if is_picture_file(Path::new(&name)) {
                 images.push(RawImage { bytes: Some(bytes.into()), path: Some(name) });
             } else if ending == "json" {
-                let broken = |e: serde_json::Error| {
-                    BadRow::of(Reason::BrokenRow)(Error::format(&self.path, format!("member {name}: {e}")))
-                };
-                let json: Map<String, Value> = serde_json::from_slice(&bytes).map_err(broken)?;
-                fields.extend(json);
-            } else if let Ok(text) = String::from_utf8(bytes) {
-                fields.insert(ending, Value::String(text.trim_end().to_owned()));
+                let json = json::parse(&self.path, &format!("member {name}"), &bytes);
+                fields.extend(json.map_err(BadRow::of(Reason::BrokenRow))?);
+            } else {
+                match String::from_utf8(bytes) {
+                    Ok(text) => drop(fields.insert(ending, Value::String(text.trim_end().to_owned()))),
+                    // Other members, such as sound, are no columns.
+                    Err(_) if self.names.meaning(&ending).is_none() => {}
+                    Err(e) => {
+                        let error = Error::format(&self.path, format!("member {name}: {}", e.utf8_error()));
+                        return Err(BadRow::of(Reason::BrokenRow)(error));
+                    }
+                }
             }
         }
         fields.entry("id").or_insert(Value::String(row.key));
@@ -127,9 +183,9 @@ impl RowSource for WebDataset {
         let (mut columns, mut rows) = (BTreeMap::new(), 0);
         self.rows(0, |row| {
             for (ending, bytes) in row.members {
-                let json: Option<Map<String, Value>> = serde_json::from_slice(&bytes).ok();
+                let json = (ending == "json").then(|| json::parse(&self.path, "a member", &bytes).ok()).flatten();
                 let is_picture = is_picture_file(Path::new(&format!("x.{ending}")));
-                match json.filter(|_| ending == "json") {
+                match json {
                     Some(json) => columns.extend(json.into_iter().map(|(name, _)| (name, "JSON"))),
                     None if is_picture => columns.extend([("image".to_owned(), "bytes")]),
                     None => columns.extend([(ending, "text or bytes")]),

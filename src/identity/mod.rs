@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::files;
 
 pub use manifest::{Manifest, Part, hash, is_as_listed};
-pub use model::{of, of_files, paths};
+pub use model::{of, of_files, paths, settings};
 
 /// File name of the record in the folder of a run or stage.
 const RECORD: &str = "inputs.json";
@@ -126,6 +126,11 @@ impl CurrentInputs {
         Ok(())
     }
 
+    /// Adds the hash of the images of the validation's row file at `rows`, which is number `number`.
+    pub fn add_pictures(&mut self, number: usize, rows: &Path, hash: &str) {
+        self.set(InputKind::Val, &format!("pictures of {number}"), rows, hash);
+    }
+
     fn set(&mut self, kind: InputKind, label: &str, path: &Path, hash: &str) {
         // The folder is not part of the name, so a run that was moved has the same inputs.
         let file = path.file_name().unwrap_or_default().to_string_lossy();
@@ -142,13 +147,13 @@ impl CurrentInputs {
 
     /// Adds the files of the model directory `dir` that affect the model's output, and those of the base if `dir`
     /// contains an adapter. With `reference`, its weights are recorded as the weights of the reference model. Every file
-    /// is read completely, except large weights that no `MANIFEST` lists and that are not a reference.
-    pub fn add_model(&mut self, dir: &Path, reference: bool) -> Result<()> {
+    /// is read completely, except large weights that the run replaces by trained ones: those that no `MANIFEST` lists,
+    /// unless they are a reference or, with `is_base`, the base of an adapter.
+    pub fn add_model(&mut self, dir: &Path, reference: bool, is_base: bool) -> Result<()> {
         let listed = Manifest::listed(dir)?;
-        let mut found = model::files(dir, reference || listed.is_some())?;
+        let mut found = model::files(dir, reference || is_base || listed.is_some())?;
         if let Some(base) = base_model::of(dir)? {
-            found
-                .extend(model::files(&base, reference)?.into_iter().map(|(name, hash)| (format!("base/{name}"), hash)));
+            found.extend(model::files(&base, true)?.into_iter().map(|(name, hash)| (format!("base/{name}"), hash)));
         }
         for (name, hash) in &found {
             let kind = if reference && model::is_weights(name) { InputKind::Reference } else { InputKind::Model };
@@ -195,6 +200,11 @@ impl CurrentInputs {
             let known: InputKind = kind.parse().ok()?;
             let (was, is) = (then.0.get(name), now.0.get(name));
             // Validation data may be added and removed, because it does not affect the training.
+            let is_sampled = |hash: Option<&String>| hash.is_some_and(|hash| hash.starts_with(model::SAMPLES));
+            // Older versions sampled the base of an adapter.
+            if was.is_some() && is.is_some() && is_sampled(was) && !is_sampled(is) {
+                return None;
+            }
             if was == is || known == InputKind::Log || known == InputKind::Val && (was.is_none() || is.is_none()) {
                 return None;
             }

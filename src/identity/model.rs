@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -11,26 +12,43 @@ use crate::base_model;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Files up to this size are hashed completely. Larger files, which are weights, are sampled.
+/// Larger files, which are weights, may be sampled.
 const WHOLE: u64 = 32 << 20;
 /// Sampling of a larger file: `SAMPLE` bytes are read in every `EVERY` bytes. Training changes weights everywhere, so
 /// samples detect it.
 const SAMPLE: usize = 4 << 10;
 const EVERY: u64 = 1 << 20;
+/// Beginning of a hash of samples.
+pub(super) const SAMPLES: &str = "samples:";
 
-/// Returns a hash of the files that affect the model's output: settings, tokenizer, template and weights. Large weights
-/// are sampled.
+/// Returns a hash of the files that affect the model's output: settings, tokenizer, template and weights. They are read
+/// completely, several at a time.
 pub fn of(dir: &Path) -> Result<String> {
     of_files(&paths(dir)?)
 }
 
-/// Returns a hash of these files of a model. Large weights are sampled.
+/// Returns a hash of these files of a model, which are read completely.
 pub fn of_files(paths: &[PathBuf]) -> Result<String> {
+    let is_large = |path: &PathBuf| path.metadata().is_ok_and(|file| file.len() > WHOLE);
+    // Large files are read at the same time.
+    let hash = |path: &PathBuf| is_large(path).then(|| super::hash(path)).transpose();
+    let hashes = paths.par_iter().map(hash);
     let mut hasher = blake3::Hasher::new();
-    for path in paths {
-        add(&mut hasher, path).map_err(Error::io(path))?;
+    for (path, hash) in paths.iter().zip(hashes.collect::<Result<Vec<_>>>()?) {
+        let mut file = files::open(path).map_err(Error::io(path))?;
+        head(&mut hasher, path, file.metadata().map_err(Error::io(path))?.len());
+        match hash {
+            Some(hash) => hasher.update(hash.as_bytes()),
+            None => hasher.update_reader(&mut file).map_err(Error::io(path))?,
+        };
     }
     Ok(hasher.finalize().to_hex()[..32].to_owned())
+}
+
+/// Adds the name and the size of a file.
+fn head(hasher: &mut blake3::Hasher, path: &Path, len: u64) {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    hasher.update(&(name.len() as u64).to_le_bytes()).update(name).update(&len.to_le_bytes());
 }
 
 /// Returns the hash of each file in `dir` that affects the model's output, by name. It is BLAKE3 of the whole file, or of
@@ -42,9 +60,8 @@ pub(super) fn files(dir: &Path, whole: bool) -> Result<BTreeMap<String, String>>
         if whole || len <= WHOLE || !is_weights(&name) {
             return Ok((name, super::hash(&path)?));
         }
-        let mut hasher = blake3::Hasher::new();
-        add(&mut hasher, &path).map_err(Error::io(&path))?;
-        Ok((name, format!("samples:{}", hasher.finalize().to_hex())))
+        let hash = samples(&path).map_err(Error::io(&path))?;
+        Ok((name, format!("{SAMPLES}{}", hash.to_hex())))
     };
     in_dir(dir)?.into_par_iter().map(hash).collect()
 }
@@ -58,6 +75,18 @@ pub(super) fn decides(name: &str) -> bool {
 /// Returns true if a file with this name contains weights.
 pub(super) fn is_weights(name: &str) -> bool {
     name.ends_with(".safetensors")
+}
+
+/// Returns the hash of each file in `dir` besides config.json and the weights that affects the model's output, by name.
+pub fn settings(dir: &Path) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for path in in_dir(dir)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !is_weights(&name) && !name.ends_with(".safetensors.index.json") && name != "config.json" {
+            found.insert(name, super::hash(&path)?);
+        }
+    }
+    Ok(found)
 }
 
 /// Returns the files that affect the output of the model in `dir`: those of `dir`, and those of its base if `dir` contains
@@ -80,14 +109,11 @@ fn in_dir(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn add(hasher: &mut blake3::Hasher, path: &PathBuf) -> std::io::Result<()> {
-    let mut file = files::open(path)?;
+/// Returns a hash of a file's name, its size and samples of its content.
+fn samples(path: &Path) -> std::io::Result<blake3::Hash> {
+    let (mut hasher, mut file): (_, File) = (blake3::Hasher::new(), files::open(path)?);
     let len = file.metadata()?.len();
-    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-    hasher.update(&(name.len() as u64).to_le_bytes()).update(name).update(&len.to_le_bytes());
-    if len <= WHOLE {
-        return std::io::copy(&mut file, hasher).map(drop);
-    }
+    head(&mut hasher, path, len);
     let mut bytes = vec![0; SAMPLE];
     let mut at = 0;
     while at < len {
@@ -97,7 +123,7 @@ fn add(hasher: &mut blake3::Hasher, path: &PathBuf) -> std::io::Result<()> {
         hasher.update(bytes);
         at += EVERY;
     }
-    Ok(())
+    Ok(hasher.finalize())
 }
 
 #[cfg(test)]
@@ -122,8 +148,12 @@ mod tests {
         std::fs::write(copy.path().join("config.json"), "[]").unwrap();
         assert_ne!(of(copy.path()).unwrap(), first);
         let mut weights = File::options().write(true).open(dir.path().join("model.safetensors")).unwrap();
-        weights.seek(SeekFrom::Start(WHOLE + EVERY)).unwrap();
-        weights.write_all(&[1; 8 << 10]).unwrap();
+        // A byte that no sample contains.
+        weights.seek(SeekFrom::Start(WHOLE + EVERY + (8 << 10))).unwrap();
+        weights.write_all(&[1]).unwrap();
         assert_ne!(of(dir.path()).unwrap(), first);
+        let [sampled, whole] = [false, true].map(|whole| files(dir.path(), whole).unwrap());
+        assert_eq!(files(copy.path(), false).unwrap()["model.safetensors"], sampled["model.safetensors"]);
+        assert_ne!(files(copy.path(), true).unwrap()["model.safetensors"], whole["model.safetensors"]);
     }
 }

@@ -15,7 +15,7 @@ impl Recipe<'_> {
         }
         if let Some(model) = &self.config.base.model {
             let mut found = CurrentInputs::default();
-            found.add_model(model, false)?;
+            found.add_model(model, false, false)?;
             self.compare(&found, None)?;
             return files::folder(&dir, |folder| {
                 files::copy_files(model, folder).and_then(|()| Manifest::write(folder))

@@ -32,7 +32,7 @@ use crate::train::{plan, sft};
 const FINISHED: &str = "whether a stage is finished";
 
 impl Recipe<'_> {
-    /// True if every stage has configured rows, so that none must be made.
+    /// True if no rows need to be generated, because every stage has configured rows.
     pub(super) fn has_rows(&self) -> bool {
         let c = &self.config;
         !c.sft.datasets.is_empty() && !c.rl.train_files.is_empty() && !c.eval.data.is_empty()
@@ -276,7 +276,7 @@ impl Recipe<'_> {
             data => paths::all(data)?,
         };
         let mut found = CurrentInputs::default();
-        found.add_model(model, false)?;
+        found.add_model(model, false, false)?;
         found.add_files(InputKind::Rows, files)?;
         self.compare(&found, Inputs::read(out)?.as_ref())?;
         found.into_inputs().write(out)

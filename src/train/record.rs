@@ -26,9 +26,12 @@ pub fn open(ranks: &mut dyn Ranks, config: &TrainerConfig, data: &Dataset, obser
 
 fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> Result<Inputs> {
     let mut found = CurrentInputs::default();
-    found.add_model(&config.model, config.reference)?;
+    found.add_model(&config.model, config.reference, config.optimizer.lora.is_some())?;
     data.inputs(&mut found)?;
     found.add_files(InputKind::Val, paths::all(&config.val_files)?)?;
+    for (number, rows) in config.val_pictures.iter().enumerate() {
+        rows.hash()?.into_iter().for_each(|hash| found.add_pictures(number, Path::new(&rows.name), &hash));
+    }
     for TaskFile { task, number, path } in &config.val_task_files {
         found.add_task_file(task, *number, path)?;
     }

@@ -10,6 +10,11 @@ the offline modes are chosen with the variables of each service, such as WANDB_P
 MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME or SWANLAB_MODE=offline. The default project is omr.
 """
 
+import sys
+
+# The other files in the folder of this program are not modules. A run folder may come from someone else.
+sys.path.pop(0)
+
 import argparse
 import fcntl
 import importlib
@@ -18,7 +23,6 @@ import math
 import os
 import re
 import select
-import sys
 import uuid
 from pathlib import Path
 

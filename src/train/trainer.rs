@@ -127,6 +127,8 @@ impl<'r> Trainer<'r> {
         let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
         if saved_step.is_none() {
             best::forget(&mut extra);
+        } else if leads {
+            store.settle(step, best::step(&extra))?;
         }
         let (begun_at, saving) = (step, None);
         Ok(Trainer {

@@ -2,11 +2,36 @@
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use crate::checkpoint::Retention;
 use crate::config::{DatasetConfig, Dtype, InputKind, LoraConfig, OptimConfig, ReportTo};
+use crate::data::ImageSource;
 use crate::error::Result;
 use crate::model::adapter_files::{self, AdapterConfig};
 use crate::train::exchange::ExchangeMode;
+
+/// The images of a file of rows.
+#[derive(Clone, Debug)]
+pub struct RowPictures {
+    /// Path of the file, or the name of the key that has selected the rows.
+    pub name: String,
+    /// The place of each image's row, and the image.
+    pub pictures: Vec<(String, ImageSource)>,
+}
+
+impl RowPictures {
+    /// Returns a hash of the content of all images, or `None` if there are none. Reads all of them.
+    pub fn hash(&self) -> Result<Option<String>> {
+        let hash = |(place, image): &(String, ImageSource)| Ok(blake3::hash(&image.bytes(place)?));
+        let hashes = self.pictures.par_iter().map(hash).collect::<Result<Vec<_>>>()?;
+        let mut all = blake3::Hasher::new();
+        for hash in &hashes {
+            all.update(hash.as_bytes());
+        }
+        Ok((!hashes.is_empty()).then(|| all.finalize().to_hex().to_string()))
+    }
+}
 
 /// A file that a validation task reads.
 #[derive(Clone, Debug)]
@@ -57,6 +82,8 @@ pub struct TrainerConfig {
     pub reference: bool,
     /// Validation rows.
     pub val_files: Vec<DatasetConfig>,
+    /// Images of the rows of the validation.
+    pub val_pictures: Vec<RowPictures>,
     /// Files of the validation tasks.
     pub val_task_files: Vec<TaskFile>,
     /// True if the final model is that of the best checkpoint.
@@ -114,6 +141,7 @@ macro_rules! trainer_config {
             save_on_stop: config.save_on_stop,
             resume: config.resume.clone(),
             val_files: config.validation.val_files.clone(),
+            val_pictures: common.validation.as_ref().map(|measured| measured.pictures()).unwrap_or_default(),
             val_task_files: common.validation.as_ref().map(|measured| measured.task_files()).unwrap_or_default(),
             load_best_model_at_end: config.validation.load_best_model_at_end,
             accept_changed: config.accept_changed.clone(),

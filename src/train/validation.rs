@@ -8,6 +8,7 @@ use super::best::BestRule;
 use super::metrics::{Metrics, VAL_LOSS, object};
 use super::plan::{self, Planned};
 use super::trainer::{Trainer, seconds};
+use super::trainer_config::RowPictures;
 use super::trainer_config::TaskFile;
 use super::val_loss::HeldOut;
 use crate::config::{OptimConfig, ValidationConfig};
@@ -66,6 +67,8 @@ pub struct Measured {
     pub loss: Option<HeldOut>,
     /// Questions that the model answers.
     pub answers: Option<Box<dyn Validator>>,
+    /// Images of the user's rows, by the file of the rows.
+    pub pictures: Vec<RowPictures>,
 }
 
 /// The schedule of validation, and the rule that selects the best checkpoint.
@@ -94,6 +97,11 @@ impl Validation {
     /// Returns the files that the validation tasks read.
     pub fn task_files(&self) -> Vec<TaskFile> {
         self.measured.answers.iter().flat_map(|validator| validator.task_files()).cloned().collect()
+    }
+
+    /// Returns the images of the user's rows.
+    pub fn pictures(&self) -> Vec<RowPictures> {
+        self.measured.pictures.clone()
     }
 
     /// Returns true if a run with this state of its best checkpoint ends early.
@@ -244,7 +252,7 @@ impl Validation {
             let done = done.min(all) as f64;
             observer.step(step.saturating_sub(1), &[("validated", done), ("of", all as f64)]);
         };
-        let Measured { loss, answers } = &self.measured;
+        let Measured { loss, answers, .. } = &self.measured;
         dev.range(format_args!("testing"), |dev| {
             let mut before = 0;
             if let Some(held) = loss {

@@ -7,6 +7,7 @@ mod digits;
 mod files;
 mod formats;
 mod full_disk;
+mod incomplete;
 pub(crate) mod layouts;
 mod packing;
 mod streaming;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use omr::answers::{Key, Store};
 use omr::client::Completion;
 use omr::config::{DatasetConfig, Mode, RlConfig, SftConfig};
-use omr::data::{Form, Row, read, sft_sample, text_of, write};
+use omr::data::{Form, ImageSource, Row, read, sft_sample, text_of, write};
 use omr::error::is_of_file;
 use omr::image::Processor;
 use omr::observe::Silent;
@@ -100,6 +100,46 @@ fn a_picture_that_changed_with_its_size_and_time_kept_is_refused_after_a_kill_an
         assert!(error.exit_code() == 2 && text.contains("image a.png: found different content"), "at {at}: {text}");
     }
     fs::write(&picture, &whole).unwrap();
+    resumed().unwrap();
+}
+
+/// Embedded images have no file of their own, so the size and the time of the row file say nothing about them.
+#[test]
+fn an_embedded_picture_that_changed_is_refused_after_a_kill_also_in_validation_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    noise(&dir.path().join("a.png"));
+    let bytes = fs::read(dir.path().join("a.png")).unwrap();
+    let row = |i: usize| Row {
+        images: vec![ImageSource::Bytes { bytes: bytes.clone().into(), path: Some(format!("{i}.png")) }],
+        id: i.to_string(),
+        ..read::read(&read::entry(dir.path().join("one.jsonl"))).unwrap().remove(0)
+    };
+    jsonl(&dir.path().join("one.jsonl"), [pictured("a.png")]);
+    let [train, val] = ["train.parquet", "val.parquet"].map(|name| dir.path().join(name));
+    [&train, &val].into_iter().for_each(|path| write::write(path, &[row(0), row(1)], Form::Sft).unwrap());
+    let mut config = SftConfig { datasets: vec![read::entry(&train)], max_steps: Some(1), ..sft_config(dir.path()) };
+    config.validation.val_files = vec![read::entry(&val)];
+    config.eval_steps = Some(1);
+    let out = dir.path().join("run");
+    run_sft(&out, &config, 1, &[]);
+    let more = SftConfig { max_steps: Some(2), ..config };
+    let resumed = || Job::new(&out, more.clone()).and_then(|job| job.run(&mut device(1), &Silent).map(drop));
+    for (path, named) in [(&train, ".png: found different content"), (&val, "val.parquet")] {
+        let (whole, modified) = (fs::read(path).unwrap(), fs::metadata(path).unwrap().modified().unwrap());
+        let put = |content: &[u8]| {
+            fs::write(path, content).unwrap();
+            fs::File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
+        };
+        let mut changed = whole.clone();
+        let inner = &bytes[bytes.len() / 2..][..64];
+        let at = whole.windows(64).position(|part| part == inner).expect("noise is not compressed");
+        changed[at] ^= 1;
+        put(&changed);
+        let error = resumed().unwrap_err();
+        let text = error.to_string();
+        assert!(error.exit_code() == 2 && text.contains(named), "{text}");
+        put(&whole);
+    }
     resumed().unwrap();
 }
 

@@ -99,11 +99,39 @@ fn a_run_that_goes_back_has_its_later_checkpoints_beside_it() {
     assert_eq!(store.go_back(12).unwrap(), Vec::<std::path::PathBuf>::new());
     assert_eq!(store.go_back(4).unwrap(), [at("global_step_8.1"), at("global_step_12.1")]);
     assert_eq!(steps(&store), [4]);
+    store.settle(4, None).unwrap();
     assert_eq!(fs::read_to_string(run.path().join("latest")).unwrap(), "global_step_4\n");
     assert!(!run.path().join("best").exists());
     save(&store, 8);
     assert_eq!(store.go_back(4).unwrap(), [at("global_step_8.2")]);
     assert!(at("global_step_8.1/trainer/state.json").is_file());
+}
+
+/// A kill between the rename of a checkpoint and these files leaves older names in them, or none.
+#[test]
+fn a_start_and_a_commit_write_latest_and_best_anew() {
+    let run = tempfile::tempdir().unwrap();
+    let store = Store::open(run.path(), 3).unwrap();
+    let names = || ["latest", "best"].map(|file| fs::read_to_string(run.path().join(file)).unwrap_or_default());
+    let stale = |latest: &str, best: Option<&str>| {
+        fs::write(run.path().join("latest"), latest).unwrap();
+        let file = run.path().join("best");
+        best.map_or_else(|| drop(fs::remove_file(&file)), |best| fs::write(&file, best).unwrap());
+    };
+    let saved = |step: u64, best: u64| save_by(&store, step, Some(best), |folder| write(folder, step)).unwrap();
+    saved(4, 4);
+    saved(8, 4);
+    let right = ["global_step_8\n", "global_step_4\n"].map(str::to_owned);
+    assert_eq!(names(), right);
+    for best in [Some("global_step_2\n"), None] {
+        stale("global_step_4\n", best);
+        store.settle(8, Some(4)).unwrap();
+        assert_eq!(names(), right);
+        stale("global_step_4\n", best);
+        saved(12, 4);
+        assert_eq!(names(), ["global_step_12\n", "global_step_4\n"].map(str::to_owned));
+        fs::remove_dir_all(run.path().join("checkpoints/global_step_12")).unwrap();
+    }
 }
 
 #[test]
