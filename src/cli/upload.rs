@@ -8,6 +8,7 @@ use super::stdout::print;
 use crate::error::{Error, Result};
 use crate::hub::upload::{Job, Upload};
 use crate::hub::{Kind, Repo, Settings};
+use crate::identity::{Manifest, Part};
 use crate::observe::bytes;
 use crate::report::model_card;
 
@@ -75,17 +76,31 @@ fn upload(path: String, source: PathBuf) -> Result<Upload> {
     Ok(Upload { path, source, size })
 }
 
-/// Returns the files of the model in `dir`, except hidden ones and the trainer's state of a checkpoint.
+/// Returns the files of the model in `dir`, except hidden ones and the trainer's state of a checkpoint. Errors if a file
+/// is not what `MANIFEST` lists, or if a link leads to a folder.
 fn model_files(dir: &Path) -> Result<Vec<Upload>> {
-    let pattern = format!("{}/**/*", glob::Pattern::escape(&dir.to_string_lossy()));
-    let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
-    let found = glob::glob_with(&pattern, options).map_err(|e| Error::Failed(e.to_string()))?;
-    let mut files = Vec::new();
-    for source in found {
-        let source = source.map_err(|e| Error::io(e.path())(std::io::Error::from(e.error().kind())))?;
-        let below = source.strip_prefix(dir).unwrap_or(&source).to_owned();
-        if source.is_file() && !below.starts_with("trainer") {
-            files.push(upload(below.to_string_lossy().into_owned(), source)?);
+    if let Some(manifest) = Manifest::read(dir)? {
+        [Part::Settings, Part::Tensors].into_iter().try_for_each(|part| manifest.check(dir, part))?;
+    }
+    let (mut files, mut folders) = (Vec::new(), vec![String::new()]);
+    while let Some(inner) = folders.pop() {
+        let at = dir.join(&inner);
+        for entry in std::fs::read_dir(&at).map_err(Error::io(&at))? {
+            let entry = entry.map_err(Error::io(&at))?;
+            let source = entry.path();
+            let refused = |found, expected| Error::input(source.display().to_string(), found, expected);
+            let name = entry.file_name().into_string();
+            let name = name.map_err(|_| refused("a name that is not UTF-8", "a name in UTF-8"))?;
+            let path = format!("{inner}{name}");
+            if name.starts_with('.') || path == "trainer" {
+                continue;
+            }
+            match source.is_dir() {
+                true if source.is_symlink() => return Err(refused("a link to a folder", "a folder or a file")),
+                true => folders.push(format!("{path}/")),
+                false if source.is_file() => files.push(upload(path, source)?),
+                false => {}
+            }
         }
     }
     let has = |ending: &str| files.iter().any(|file| file.path.ends_with(ending) && !file.path.contains('/'));

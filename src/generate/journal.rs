@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,17 +18,35 @@ use serde_json::{Map, Value, json};
 use super::questions::folder_of;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::identity;
 
 /// Text between the head of a line and the answer.
 const ANSWER: &[u8] = b",\"answer\":";
+
+/// Name in the settings of the hash of the finished answers.
+const CONTENT: &str = "content of --out";
 
 /// A line of the file of finished answers.
 #[derive(Deserialize)]
 struct Finished {
     line: u64,
     skipped: bool,
+    /// Hash of the other fields, see [`hash_of`].
+    blake3: String,
     #[serde(rename = "answer")]
     _answer: IgnoredAny,
+}
+
+/// Returns the hash of a line of finished answers.
+fn hash_of(line: u64, skipped: bool, answer: &[u8]) -> String {
+    let head = format!("{line} {skipped} ");
+    blake3::hash(&[head.as_bytes(), answer].concat()).to_hex()[..32].to_owned()
+}
+
+/// Returns the answer in a line of finished answers.
+fn answer_of(line: &[u8]) -> &[u8] {
+    let start = line.windows(ANSWER.len()).position(|at| at == ANSWER).unwrap_or_default() + ANSWER.len();
+    line.get(start..line.len().saturating_sub(b"}\n".len())).unwrap_or_default()
 }
 
 /// The finished answers to a file of questions.
@@ -43,6 +61,8 @@ pub struct Journal {
     answers: BTreeMap<u64, (u64, usize)>,
     skipped: u64,
     settings: Map<String, Value>,
+    /// The settings of the first start, if there are answers.
+    was: Option<Map<String, Value>>,
     created: u64,
     /// Numbers of answered and skipped lines, if every line has its place in `out`.
     pub finished: Option<[u64; 2]>,
@@ -50,10 +70,19 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the answers at `out` to continue them. `settings` is everything that the answers depend on, by name.
-    /// Errors if there are answers with other settings, or if another process is writing them. With `fresh`, earlier
-    /// answers are moved aside.
-    pub fn open(out: &Path, settings: Map<String, Value>, fresh: bool) -> Result<Journal> {
+    /// Errors if there are answers with other settings, if `out` is the file `questions` or was not written by this
+    /// command, or if another process is writing it. With `fresh`, earlier answers are moved aside.
+    pub fn open(out: &Path, questions: &Path, settings: Map<String, Value>, fresh: bool) -> Result<Journal> {
         files::writable(out)?;
+        let inode = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+        if inode(out).is_some_and(|of| inode(questions) == Some(of)) {
+            return Err(Error::input("--out", "the file of questions", "another file"));
+        }
+        if out.exists() && !fresh && !beside(out, ".settings").exists() {
+            let hint = "choose another --out, or use --fresh, which moves the file aside";
+            let found = "a file that this command did not write";
+            return Err(Error::input_hint(out.display().to_string(), found, "no file, or earlier answers", hint));
+        }
         let made = files::make_folder(folder_of(out))?;
         let [path, about] = [beside(out, ".partial"), beside(out, ".settings")];
         let mut file = locked(&path)?;
@@ -66,7 +95,8 @@ impl Journal {
         }
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let (out, answers) = (out.to_owned(), BTreeMap::new());
-        let mut journal = Journal { out, file, made, end: 0, answers, skipped: 0, settings, created, finished: None };
+        let mut journal =
+            Journal { out, file, made, end: 0, answers, skipped: 0, settings, was: None, created, finished: None };
         match fs::read(&about) {
             Ok(text) => {
                 let was: Map<String, Value> =
@@ -78,7 +108,22 @@ impl Journal {
                     journal.compare(&was)?;
                     journal.created = was.get("created").and_then(Value::as_u64).unwrap_or(created);
                 }
+                if counts.is_some()
+                    && was
+                        .get(CONTENT)
+                        .is_some_and(|of| identity::hash(&journal.out).map(|is| *of != is).unwrap_or(true))
+                {
+                    let found = "other answers than this command wrote";
+                    let hint = "restore the file, or use --fresh, which moves it aside";
+                    return Err(Error::input_hint(
+                        journal.out.display().to_string(),
+                        found,
+                        "the finished answers",
+                        hint,
+                    ));
+                }
                 journal.finished = counts.map(<[u64; 2]>::from);
+                journal.was = Some(was).filter(|_| !journal.answers.is_empty());
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io(&about)(e)),
@@ -94,7 +139,12 @@ impl Journal {
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).map_err(Error::io(path))? > 0 {
             match serde_json::from_slice::<Finished>(&line) {
-                Ok(finished) if line.ends_with(b"}\n") => self.insert(&finished, line.len()),
+                Ok(finished)
+                    if line.ends_with(b"}\n")
+                        && finished.blake3 == hash_of(finished.line, finished.skipped, answer_of(&line)) =>
+                {
+                    self.insert(finished.line, finished.skipped, line.len());
+                }
                 _ => break,
             }
             line.clear();
@@ -102,9 +152,9 @@ impl Journal {
         Ok(())
     }
 
-    fn insert(&mut self, finished: &Finished, len: usize) {
-        self.answers.insert(finished.line, (self.end, len));
-        self.skipped += u64::from(finished.skipped);
+    fn insert(&mut self, line: u64, skipped: bool, len: usize) {
+        self.answers.insert(line, (self.end, len));
+        self.skipped += u64::from(skipped);
         self.end += len as u64;
     }
 
@@ -127,11 +177,18 @@ impl Journal {
         ))
     }
 
-    /// Writes the settings, with the numbers of lines if the answers are finished.
-    fn describe(&self, lines: Option<Value>) -> Result<()> {
+    /// Adds another setting on which the answers depend. Errors if there are answers that were made with another value.
+    pub fn depends_on(&mut self, name: &str, value: String) -> Result<()> {
+        self.settings.insert(name.to_owned(), json!(value));
+        // Older versions did not record it.
+        self.was.as_ref().filter(|was| was.contains_key(name)).map_or(Ok(()), |was| self.compare(was))
+    }
+
+    /// Writes the settings, with `more` if the answers are finished.
+    fn describe(&self, more: Map<String, Value>) -> Result<()> {
         let mut about = self.settings.clone();
         about.insert("created".to_owned(), json!(self.created));
-        about.extend(lines.map(|lines| ("lines".to_owned(), lines)));
+        about.extend(more);
         let text = format!("{:#}\n", Value::Object(about));
         files::write(beside(&self.out, ".settings"), text.as_bytes())
     }
@@ -154,12 +211,14 @@ impl Journal {
     /// Adds the answer to the line with this number, without waiting for the disk. `skipped` is true if it is an error.
     pub fn add(&mut self, line: u64, skipped: bool, answer: &Value) -> Result<()> {
         if self.answers.is_empty() {
-            self.describe(None)?;
+            self.describe(Map::new())?;
         }
-        let text = format!("{{\"line\":{line},\"skipped\":{skipped},\"answer\":{answer}}}\n");
+        let answer = answer.to_string();
+        let hash = hash_of(line, skipped, answer.as_bytes());
+        let text = format!("{{\"line\":{line},\"skipped\":{skipped},\"blake3\":\"{hash}\",\"answer\":{answer}}}\n");
         // One write for each answer, so that a kill leaves at most one line that is not whole.
         self.file.write_all(text.as_bytes()).map_err(Error::io(beside(&self.out, ".partial")))?;
-        self.insert(&Finished { line, skipped, _answer: IgnoredAny }, text.len());
+        self.insert(line, skipped, text.len());
         Ok(())
     }
 
@@ -171,13 +230,14 @@ impl Journal {
             for &(position, len) in self.answers.values() {
                 line.resize(len, 0);
                 self.file.read_exact_at(&mut line, position)?;
-                let start = line.windows(ANSWER.len()).position(|at| at == ANSWER).unwrap_or_default() + ANSWER.len();
-                w.write_all(&line[start..len - b"}\n".len()])?;
+                w.write_all(answer_of(&line))?;
                 w.write_all(b"\n")?;
             }
             Ok::<(), std::io::Error>(())
         })?;
-        self.describe(Some(json!({"answered": counts[0], "skipped": counts[1]})))?;
+        let lines = json!({"answered": counts[0], "skipped": counts[1]});
+        let content = json!(identity::hash(&self.out)?);
+        self.describe([("lines".to_owned(), lines), (CONTENT.to_owned(), content)].into_iter().collect())?;
         self.finished = Some(counts);
         Ok(counts)
     }

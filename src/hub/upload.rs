@@ -168,7 +168,7 @@ impl Job {
     /// Returns the files that the repository does not contain, with the hash by which the hub stores each.
     async fn changed(&self, hub: &Hub, observer: &dyn Observer) -> Result<Vec<Changed<'_>>> {
         let url = hub.api(Kind::Model, &self.repo.id, &["preupload", &self.repo.revision]);
-        let mut changed = Vec::new();
+        let (mut changed, mut ignored) = (Vec::new(), Vec::new());
         for files in self.files.chunks(FILES_AT_ONCE) {
             let body = json!({"files": files.iter().map(described).collect::<Result<Vec<_>>>()?});
             let reply = self.post(hub, &url, JSON, body.to_string()).await?;
@@ -178,6 +178,7 @@ impl Job {
                 let reply = reply.ok_or_else(|| strange(&url, &format!("no entry of {}", file.path)))?;
                 if reply["shouldIgnore"] == true {
                     observer.note(&format!("{}: left out, because the repository's .gitignore names it", file.path));
+                    ignored.push(file);
                     continue;
                 }
                 // The hub's store of large files does not accept empty ones.
@@ -188,7 +189,16 @@ impl Job {
                 }
             }
         }
-        Ok(changed)
+        // Without its weights or its config the repository would not contain the model.
+        match ignored.iter().find(|file| file.path.ends_with(".safetensors") || file.path == "config.json") {
+            Some(file) => Err(Error::input_hint(
+                format!("{}: .gitignore", self.repo),
+                format!("a pattern that names {}", file.path),
+                "patterns that do not name the model's files",
+                "change the .gitignore of the repository",
+            )),
+            None => Ok(changed),
+        }
     }
 
     /// Sends the large files that the hub does not have.
@@ -225,12 +235,17 @@ impl Job {
         let repo = format!("{}.git", self.repo.id);
         let url = hub.http.url(repo.split('/').chain(["info", "lfs", "objects", "batch"]));
         let mut missing = Vec::new();
-        for objects in large.iter().collect::<Vec<_>>().chunks(FILES_AT_ONCE) {
-            let objects: Vec<_> = objects.iter().map(|(oid, file)| json!({"oid": oid, "size": file.size})).collect();
+        for asked in large.iter().collect::<Vec<_>>().chunks(FILES_AT_ONCE) {
+            let objects: Vec<_> = asked.iter().map(|(oid, file)| json!({"oid": oid, "size": file.size})).collect();
             let body = json!({"operation": "upload", "transfers": ["basic", "multipart"], "hash_algo": "sha256",
                 "ref": {"name": self.repo.revision}, "objects": objects});
             let reply = self.post(hub, &url, LFS, body.to_string()).await?;
-            for object in reply["objects"].as_array().into_iter().flatten() {
+            let answered = reply["objects"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let lacks = |oid: &str| answered.iter().all(|object| object["oid"] != oid);
+            if let Some((_, file)) = asked.iter().find(|(oid, _)| lacks(oid)) {
+                return Err(strange(&url, &format!("no answer about {}", file.path)));
+            }
+            for object in answered {
                 let found = object["oid"].as_str().and_then(|oid| Some((oid, *large.get(oid)?)));
                 let (oid, file) = found.ok_or_else(|| strange(&url, "an object that was not requested"))?;
                 if let Some(what) = object["error"]["message"].as_str() {

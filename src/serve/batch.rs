@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
 use super::answer::Answer;
-use super::batch_line::{Failure, Lines, Outcome, Spot};
+use super::batch_line::{Failure, Lines, Outcome, Spot, content};
 use super::errors::ApiError;
 use super::fields::Fields;
 use super::requests::{Prepared, question};
@@ -83,7 +83,8 @@ impl Batch {
     pub fn answer(&self, files: &Files, machine: &Machine) -> Result<[u64; 2]> {
         let mut spots = Vec::new();
         jsonl(&files.jsonl, usize::MAX, |at, _| {
-            spots.push(Spot { number: at.number as u64, offset: at.offset, choices: 1 });
+            let content = blake3::Hash::from_bytes([0; 32]);
+            spots.push(Spot { number: at.number as u64, offset: at.offset, choices: 1, content });
             Ok(())
         })?;
         if spots.is_empty() {
@@ -101,7 +102,7 @@ impl Batch {
         let mut settings: Map<String, Value> =
             inputs.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
         settings.extend(serde_json::from_str::<Map<String, Value>>(&deciding(&self.config)).unwrap_or_default());
-        let journal = Journal::open(&files.out, settings, files.fresh)?;
+        let mut journal = Journal::open(&files.out, &files.jsonl, settings, files.fresh)?;
         if let Some(counts) = journal.finished {
             machine.observer.note(&format!("{} is finished already", files.out.display()));
             return self.check(counts, None);
@@ -110,8 +111,6 @@ impl Batch {
         if answered + bad > 0 {
             machine.observer.note(&format!("{answered} lines are answered already, {bad} are skipped"));
         }
-        let mut todo = spots;
-        todo.retain(|spot| !journal.has(spot.number));
         let lines = Arc::new(Lines {
             app: draft.app.clone(),
             reader,
@@ -122,10 +121,17 @@ impl Batch {
             seed: self.config.seed,
             created: journal.created(),
         });
-        let survey = Survey::of(&lines, todo, machine.threads, machine.observer);
-        let Survey { needs, todo, bad: wrong, first, other_model } = (machine.runtime)()?.block_on(survey)?;
+        // Lines that are answered already are read, too, because their images may have changed since.
+        let survey = Survey::of(&lines, spots, machine.threads, machine.observer);
+        let Survey { needs, mut todo, bad: wrong, first, other_model } = (machine.runtime)()?.block_on(survey)?;
+        let mut images = blake3::Hasher::new();
+        for spot in &todo {
+            images.update(spot.content.as_bytes());
+        }
+        journal.depends_on("content of the images", images.finalize().to_hex()[..32].to_owned())?;
         let first = first.map(|(number, error)| format!("{} line {number}: {error}", files.jsonl.display()));
-        self.check([answered + todo.len() as u64 - wrong, bad + wrong], first)?;
+        self.check([todo.len() as u64 - wrong, wrong], first)?;
+        todo.retain(|spot| !journal.has(spot.number));
         if let Some(name) = other_model {
             machine.observer.note(&format!("lines ask for the model {name}; {} answers them", self.root));
         }
@@ -220,10 +226,11 @@ impl Survey {
     }
 
     fn add(&mut self, spot: Spot, request: std::result::Result<(Line, Prepared), Failure>, root: &str) -> Result<()> {
-        let mut choices = 1;
+        let (mut choices, mut hash) = (1, spot.content);
         match request {
             Ok((line, prepared)) => {
                 choices = prepared.prompts.len() * prepared.sampling.n;
+                hash = content(&line, &prepared);
                 self.needs.add(&prepared);
                 let model = line.get("body").and_then(|body| body.get("model")?.as_str());
                 self.other_model = self.other_model.take().or(model.filter(|name| *name != root).map(str::to_owned));
@@ -236,7 +243,7 @@ impl Survey {
                 }
             }
         }
-        self.todo.push(Spot { choices, ..spot });
+        self.todo.push(Spot { choices, content: hash, ..spot });
         Ok(())
     }
 }

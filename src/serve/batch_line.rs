@@ -48,6 +48,18 @@ pub struct Spot {
     pub offset: u64,
     /// Number of answers.
     pub choices: usize,
+    /// [`content`] when the line was first read.
+    pub content: blake3::Hash,
+}
+
+/// Returns a hash of a line and of the pixels of its images, of which the answer is made.
+pub fn content(line: &Line, request: &Prepared) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(json!(line).to_string().as_bytes());
+    for image in request.prompts.iter().flat_map(|(prompt, _)| &prompt.images) {
+        hasher.update(&image.key);
+    }
+    hasher.finalize()
 }
 
 /// The written answer to a line, or its error.
@@ -112,6 +124,11 @@ impl Lines {
 
     async fn answered(self: &Arc<Lines>, spot: Spot) -> std::result::Result<Outcome, Failure> {
         let (mut line, request) = self.request(spot).await?;
+        if content(&line, &request) != spot.content {
+            let place = format!("{} line {}", self.file.display(), spot.number);
+            let found = "another question or other images than when the command began";
+            return Err(Failure::Run(Error::input(place, found, "files that do not change while they are read")));
+        }
         let is_batch = is_batch(&line);
         let mut answer = Answer::begin(&self.app, request)?;
         let value = if is_batch {

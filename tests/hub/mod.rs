@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use server::{Fault, Hub};
 
-/// Returns bytes without repetition.
+/// Returns pseudo-random bytes.
 fn bytes(len: usize, salt: u32) -> Vec<u8> {
     (0..len as u32).map(|i| ((i ^ salt).wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }

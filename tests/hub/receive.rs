@@ -28,6 +28,10 @@ pub struct Received {
     pub part_size: Option<usize>,
     /// Number of commits.
     pub commits: usize,
+    /// Ending of the files that the repository's .gitignore names. Default: `.log`.
+    pub ignored: Option<&'static str>,
+    /// True if replies about large files contain no file.
+    pub forgets: bool,
 }
 
 /// Answers a request that belongs to an upload. Returns `None` for other requests.
@@ -76,11 +80,14 @@ pub fn receive(state: &mut State, seen: &Seen, hosts: &Hosts) -> Option<Reply> {
                 assert!(sample.len() == 512.min(file["size"].as_u64().unwrap() as usize));
                 let oid = state.files.get(path).map(|bytes| hash(path, bytes));
                 let mode = if is_large(path) { "lfs" } else { "regular" };
-                json!({"path": path, "uploadMode": mode, "shouldIgnore": path.ends_with(".log"), "oid": oid})
+                json!({"path": path, "uploadMode": mode, "shouldIgnore": path.ends_with(state.received.ignored.unwrap_or(".log")), "oid": oid})
             });
             Some(Reply::json(&json!({"files": files.collect::<Vec<_>>()})))
         }
         ["org", "new.git", "info", "lfs", "objects", "batch"] => {
+            if state.received.forgets {
+                return Some(Reply::json(&json!({"objects": []})));
+            }
             let object = |object: &Value| wanted(state, object, hosts);
             Some(Reply::json(&json!({"objects": value["objects"].as_array()?.iter().map(object).collect::<Vec<_>>()})))
         }

@@ -129,6 +129,49 @@ async fn an_upload_that_was_stopped_sends_only_what_is_missing_in_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_of_files_that_differ_from_their_manifest_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    write_run(dir.path());
+    let (model, hub) = (dir.path().join("run/model"), Hub::start(&[]).await);
+    omr::identity::Manifest::write(&model).unwrap();
+    let refused = |words: &'static [&'static str]| {
+        let command = upload(&hub, dir.path(), &["run", "--to", "org/new"]);
+        async move { assert_fails(&run(command).await, words) }
+    };
+    let weights = std::fs::read(model.join("model-1.safetensors")).unwrap();
+    let mut flipped = weights.clone();
+    flipped[weights.len() / 2] ^= 1;
+    for changed in [&flipped[..], &weights[..1024]] {
+        std::fs::write(model.join("model-1.safetensors"), changed).unwrap();
+        refused(&["model-1.safetensors", "MANIFEST has another"]).await;
+    }
+    std::fs::write(model.join("model-1.safetensors"), &weights).unwrap();
+    std::fs::rename(model.join("config.json"), model.join("other.txt")).unwrap();
+    refused(&["config.json"]).await;
+    std::fs::rename(model.join("other.txt"), model.join("config.json")).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("base"), model.join("outside")).unwrap();
+    refused(&["model/outside", "a link to a folder"]).await;
+    assert_eq!(hub.state.lock().unwrap().received.commits, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_without_an_object_and_ignored_weights_end_the_upload() {
+    let dir = tempfile::tempdir().unwrap();
+    write_run(dir.path());
+    let hub = Hub::start(&[]).await;
+    let args = ["run", "--to", "org/new"];
+    hub.state.lock().unwrap().received.forgets = true;
+    let done = run(upload(&hub, dir.path(), &args)).await;
+    assert!(done.code == Some(1) && done.printed.contains("no answer about model-"), "{}", done.printed);
+    let set = |received: &mut super::receive::Received| {
+        (received.forgets, received.ignored) = (false, Some(".safetensors"));
+    };
+    set(&mut hub.state.lock().unwrap().received);
+    assert_fails(&run(upload(&hub, dir.path(), &args)).await, &[".gitignore", "model-1.safetensors"]);
+    assert_eq!(hub.state.lock().unwrap().received.commits, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_the_hub_refuses_ends_with_one_clear_error() {
     let dir = tempfile::tempdir().unwrap();
     write_run(dir.path());

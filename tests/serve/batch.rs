@@ -133,6 +133,59 @@ fn a_kill_at_any_time_changes_no_byte_of_the_answers() {
 }
 
 #[test]
+fn images_answers_and_questions_that_change_between_a_kill_and_a_start_are_found() {
+    let files = Files::new();
+    let image = files.questions.with_file_name("seen.png");
+    std::fs::write(&image, png(4)).unwrap();
+    let line = |i: usize| json!({"id": i, "prompt": "What is this?", "images": ["seen.png"]});
+    files.ask(&(0..30).map(line).collect::<Vec<_>>());
+    let settings = ["max_num_seqs=1", "max_tokens=40", "ignore_eos=true"];
+    files.answers(&settings);
+    let whole = without_time(&files.answers);
+    let mut child = files.until(10, &["--fresh", "max_num_seqs=1", "max_tokens=40", "ignore_eos=true"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let modified = std::fs::metadata(&image).unwrap().modified().unwrap();
+    let put = |level: u32| {
+        std::fs::write(&image, png(level)).unwrap();
+        std::fs::File::options().write(true).open(&image).unwrap().set_modified(modified).unwrap();
+    };
+    put(5);
+    let (code, err) = files.run(&settings);
+    assert!(code == 2 && err.contains("content of the images was"), "{err}");
+    put(4);
+    // A finished answer of which a digit differs is not used: its question is answered again.
+    let partial = std::fs::read_to_string(files.beside(".partial")).unwrap();
+    let at = partial.find("\"token_ids\":[").unwrap() + "\"token_ids\":[".len();
+    let digit = if &partial[at..=at] == "7" { "8" } else { "7" };
+    std::fs::write(files.beside(".partial"), format!("{}{digit}{}", &partial[..at], &partial[at + 1..])).unwrap();
+    let (code, err) = files.run(&settings);
+    assert!(code == 0 && without_time(&files.answers) == whole, "{err}");
+    // Finished answers that were changed are not taken for finished.
+    std::fs::write(&files.answers, "{}\n").unwrap();
+    let (code, err) = files.run(&settings);
+    assert!(code == 2 && err.contains("other answers than this command wrote"), "{err}");
+}
+
+#[test]
+fn a_file_that_is_not_of_answers_is_never_replaced() {
+    let files = Files::new();
+    files.ask(&[json!({"prompt": "One"})]);
+    let questions = std::fs::read(&files.questions).unwrap();
+    std::fs::hard_link(&files.questions, &files.answers).unwrap();
+    for more in [&[][..], &["--fresh"]] {
+        let (code, err) = files.run(more);
+        assert!(code == 2 && err.contains("found the file of questions"), "{err}");
+        assert_eq!(std::fs::read(&files.answers).unwrap(), questions);
+    }
+    std::fs::remove_file(&files.answers).unwrap();
+    std::fs::write(&files.answers, "my notes").unwrap();
+    let (code, err) = files.run(&[]);
+    assert!(code == 2 && err.contains("a file that this command did not write") && err.contains("--fresh"), "{err}");
+    assert_eq!(std::fs::read_to_string(&files.answers).unwrap(), "my notes");
+}
+
+#[test]
 fn other_questions_models_or_settings_are_refused_by_name_until_fresh() {
     let files = Files::new();
     files.ask(&[json!({"prompt": "One"}), json!({"prompt": "two"})]);
