@@ -22,7 +22,7 @@ pub type Ticket = u64;
 /// A message to the engine thread.
 pub enum Command {
     /// Answer a prompt.
-    Add(Addition),
+    Add(Box<Addition>),
     /// Nobody will send further commands.
     Finish,
     /// A choice of a prompt has reached a stop string.
@@ -48,6 +48,11 @@ pub struct Addition {
     pub is_immediate: bool,
     /// Results that are not sent yet.
     pub unsent: Vec<Event>,
+    /// Number of choices that have not ended.
+    pub unfinished: usize,
+    /// The request's part of the queue, until all choices have ended: a client that does not read its answer keeps no
+    /// place.
+    pub permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// A result of a prompt.
@@ -154,7 +159,7 @@ impl EngineClient {
         self.check()?;
         let choices: usize = prompts.iter().map(|prompt| prompt.n).sum();
         let full = || ApiError::busy(StatusCode::TOO_MANY_REQUESTS, "the queue of requests is full", RETRY_AFTER);
-        let permit = self.room.clone().try_acquire_many_owned(choices as u32).map_err(|_| full())?;
+        let permit = Arc::new(self.room.clone().try_acquire_many_owned(choices as u32).map_err(|_| full())?);
         let name: Arc<str> = name.into();
         if !self.names().insert(name.clone()) {
             return Err(ApiError::field("request_id", format!("{name:?}, which is in flight"), "a unique id"));
@@ -164,12 +169,12 @@ impl EngineClient {
         let (events, results) = mpsc::channel(results.clamp(1, Semaphore::MAX_PERMITS));
         let first = self.next.fetch_add(prompts.len() as u64, Ordering::Relaxed);
         let tickets = first..first + prompts.len() as u64;
-        let submitted =
-            Submitted { tickets: tickets.clone(), results, commands: self.commands.clone(), _permit: permit };
+        let submitted = Submitted { tickets: tickets.clone(), results, commands: self.commands.clone() };
         for (ticket, request) in tickets.zip(prompts) {
-            let (name, events, unsent) = (name.clone(), events.clone(), Vec::new());
-            let addition = Addition { ticket, name, request, events, is_immediate, unsent };
-            self.commands.send(Command::Add(addition)).map_err(|_| ended())?;
+            let (name, events, unsent, permit) = (name.clone(), events.clone(), Vec::new(), Some(permit.clone()));
+            let unfinished = request.n;
+            let addition = Addition { ticket, name, request, events, is_immediate, unsent, unfinished, permit };
+            self.commands.send(Command::Add(Box::new(addition))).map_err(|_| ended())?;
         }
         Ok(submitted)
     }
@@ -200,7 +205,6 @@ pub struct Submitted {
     tickets: std::ops::Range<Ticket>,
     results: mpsc::Receiver<(Ticket, Event)>,
     commands: std_mpsc::Sender<Command>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Submitted {

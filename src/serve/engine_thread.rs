@@ -1,7 +1,7 @@
 //! The engine thread. It alone owns the device and the engine: it takes commands between steps, computes steps while
 //! there is work, and sends each result to the request that waits for it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -48,16 +48,19 @@ pub struct EngineThread<'a> {
     pausing: Vec<oneshot::Sender<Api<Value>>>,
     /// Directory of the weights.
     dir: PathBuf,
+    /// Hashes of the other files that were loaded, by name.
+    settings: BTreeMap<String, String>,
     /// The reason why the weights are not valid.
     failed: Option<Error>,
     is_finished: bool,
 }
 
 impl<'a> EngineThread<'a> {
-    /// Creates the thread's state without requests. The weights come from the directory `dir`.
-    pub fn new(core: Core, app: &'a App, inbox: Receiver<Command>, dir: PathBuf) -> EngineThread<'a> {
+    /// Creates the thread's state without requests. The model comes from the directory `dir`. Errors if its files cannot
+    /// be read.
+    pub fn new(core: Core, app: &'a App, inbox: Receiver<Command>, dir: PathBuf) -> Result<EngineThread<'a>> {
         let (in_flight, requests, held, pausing) = (HashMap::new(), HashMap::new(), VecDeque::new(), Vec::new());
-        EngineThread {
+        Ok(EngineThread {
             core,
             app,
             inbox,
@@ -66,10 +69,11 @@ impl<'a> EngineThread<'a> {
             held,
             is_paused: false,
             pausing,
+            settings: identity::settings(&dir)?,
             dir,
             failed: None,
             is_finished: false,
-        }
+        })
     }
 
     /// Answers requests until `observer` requests a stop and the requests in flight are finished or the time `drain` has
@@ -135,6 +139,10 @@ impl<'a> EngineThread<'a> {
         self.app.metrics.generation_tokens.inc_by(tokens as u64);
         for output in outputs {
             let Some(addition) = self.in_flight.get_mut(&output.request) else { continue };
+            if output.finish.is_some() {
+                addition.unfinished = addition.unfinished.saturating_sub(1);
+                addition.permit.take_if(|_| addition.unfinished == 0);
+            }
             send(addition, Event::Output(output, now));
         }
         Ok(())
@@ -142,8 +150,8 @@ impl<'a> EngineThread<'a> {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Add(addition) if self.is_paused => self.held.push_back(addition),
-            Command::Add(addition) => self.add(addition),
+            Command::Add(addition) if self.is_paused => self.held.push_back(*addition),
+            Command::Add(addition) => self.add(*addition),
             Command::Finish => self.is_finished = true,
             Command::AbortChoice(ticket, choice) => {
                 if let Some(&id) = self.requests.get(&ticket) {
@@ -241,12 +249,20 @@ impl<'a> EngineThread<'a> {
             let found = format!("{}, whose config.json differs", dir.display());
             return Err(ApiError::field("model_path", found, "the configuration of the served model"));
         }
+        // Template, tokenizer and other settings stay those of the start.
+        let settings = identity::settings(dir).map_err(refused)?;
+        let mut names = settings.keys().chain(self.settings.keys());
+        if let Some(name) = names.find(|name| settings.get(*name) != self.settings.get(*name)) {
+            let found = format!("{}, whose {name} differs", dir.display());
+            return Err(ApiError::field("model_path", found, "the files of the served model besides the weights"));
+        }
         let identity = identity::of(dir).map_err(refused)?;
         let mut load = |dir: &Path| WeightFiles::open(dir)?.load(dev, &model.layout, &Silent);
         let loaded = load(dir);
         if loaded.is_err() {
-            // Some weights may have been overwritten.
-            self.failed = load(&self.dir).err();
+            // Some weights may have been overwritten. The directory may have changed since it was loaded.
+            let again = load(&self.dir).and_then(|()| identity::of(&self.dir));
+            self.failed = again.map(|identity| self.app.set_weights(&identity)).err();
         } else {
             self.dir = dir.to_owned();
             self.app.set_weights(&identity);

@@ -12,12 +12,15 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::patient::Patient;
 use crate::error::{Error, Result};
 
 /// Time in which a client must send the headers of a request.
 const HEADERS: Duration = Duration::from_secs(15);
 /// Maximum bytes of the headers of a request.
 const LARGEST_HEADERS: usize = 64 << 10;
+/// Time in which a client must read something of a response that does not fit into the buffers of the connection.
+const UNREAD: Duration = Duration::from_secs(60);
 /// Delay after a connection could not be accepted, for example because too many files are open.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -95,6 +98,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, routes: Router, mut shu
     let _ = stream.set_nodelay(true);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(LARGEST_HEADERS);
+    let stream = Patient::new(stream, UNREAD);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     tokio::pin!(connection);
     let done = tokio::select! {

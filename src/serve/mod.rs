@@ -18,6 +18,7 @@ mod media;
 mod messages;
 mod metrics;
 mod page;
+mod patient;
 mod record;
 mod replay;
 mod requests;

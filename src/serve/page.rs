@@ -108,7 +108,14 @@ async fn forward(State(page): State<Page>, request: Request) -> Api<Response> {
         }
     };
     let reply = forwarded.send().await.map_err(unreachable)?;
-    let mut response = Response::builder().status(reply.status());
+    // Another type could be a page that a browser runs in the origin of this server.
+    let kind = reply.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if !["application/json", "text/event-stream"].contains(&kind.as_str()) {
+        let found = format!("the second server answers with the type {kind:?}, not with JSON or events");
+        return Err(ApiError::new(StatusCode::BAD_GATEWAY, found));
+    }
+    let mut response = Response::builder().status(reply.status()).header(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     for name in [header::CONTENT_TYPE, header::RETRY_AFTER, HeaderName::from_static("x-omr-seed")] {
         if let Some(value) = reply.headers().get(&name) {
             response = response.header(name, value);

@@ -1,7 +1,8 @@
 //! The record of requests: a line for each request with its answer.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -41,9 +42,14 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Opens the file and continues it if it exists.
+    /// Opens the file and continues it if it exists. A line that a kill or a full disk has cut is removed.
     pub fn open(path: &Path) -> Result<Recorder> {
-        let file = File::options().create(true).append(true).open(path).map_err(Error::io(path))?;
+        if path.metadata().is_ok_and(|file| !file.is_file()) {
+            return Err(Error::input("--record-requests", path.display().to_string(), "a regular file"));
+        }
+        let options = File::options().create(true).read(true).append(true).open(path);
+        let file = options.map_err(Error::io(path))?;
+        cut_torn_line(&file).map_err(Error::io(path))?;
         Ok(Recorder { path: path.to_owned(), file: Mutex::new(file) })
     }
 
@@ -52,6 +58,24 @@ impl Recorder {
         let text = serde_json::to_string(line).map_err(|e| Error::format(&self.path, e.to_string()))?;
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // One write for each line, so that lines stay whole.
-        file.write_all(format!("{text}\n").as_bytes()).map_err(Error::io(&self.path))
+        let written = file.write_all(format!("{text}\n").as_bytes());
+        if written.is_err() {
+            // The next line must not follow a part of this one.
+            let _ = cut_torn_line(&file);
+        }
+        written.map_err(Error::io(&self.path))
     }
+}
+
+/// Cuts the file after its last complete line.
+fn cut_torn_line(file: &File) -> io::Result<()> {
+    let (mut end, mut byte) = (file.metadata()?.len(), [0]);
+    while end > 0 {
+        file.read_exact_at(&mut byte, end - 1)?;
+        if byte == [b'\n'] {
+            break;
+        }
+        end -= 1;
+    }
+    file.set_len(end)
 }

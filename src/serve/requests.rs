@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::app::App;
+use super::body;
 use super::errors::{Api, ApiError};
 use super::fields::{Fields, ids, short};
 use super::media;
@@ -57,7 +58,7 @@ pub struct Prepared {
     pub sampling: Sampling,
     /// How the answer is written.
     pub output: Output,
-    /// The request with its seed and its pictures, for the record.
+    /// The request with its seed and its pictures, if requests are recorded.
     pub body: Value,
 }
 
@@ -91,8 +92,15 @@ pub async fn inline_pictures(app: &App, body: &mut Value) -> Api<()> {
         let expected = format!("at most {} pictures", media::MAX_PICTURES);
         return Err(ApiError::field(&urls[0].0, urls.len(), expected));
     }
+    let mut bytes = 0;
     for (param, url) in urls {
         app.media.inline(url, &param).await?;
+        // Base64 takes 4 bytes for 3.
+        bytes += url.len() / 4 * 3;
+        if bytes > body::LARGEST {
+            let expected = format!("at most {} bytes of pictures in a request", body::LARGEST);
+            return Err(ApiError::field(&param, format!("{bytes} bytes up to this picture"), expected));
+        }
     }
     Ok(())
 }
@@ -106,7 +114,9 @@ pub async fn prepare(app: &Arc<App>, route: Route, mut body: Value) -> Api<Prepa
 }
 
 fn parse(app: &App, route: Route, body: Value) -> Api<Prepared> {
-    let mut fields = Fields::new(body.clone(), "")?;
+    // Only the record needs the request once more.
+    let kept = app.recorder.as_ref().map(|_| body.clone());
+    let mut fields = Fields::new(body, "")?;
     let model = app.take_model(&mut fields)?;
     let request_id = fields.read("request_id", "a string of 1 to 128 characters", |value| {
         value.as_str().filter(|id| (1..=128).contains(&id.len())).map(str::to_owned)
@@ -128,7 +138,8 @@ fn parse(app: &App, route: Route, body: Value) -> Api<Prepared> {
         false => prompts,
     };
     let asked = Asked { route, prompts, sampling, output };
-    Ok(Prepared { id, model, body: seeded(body, route, asked.sampling.params.seed), ..asked.checked(app)? })
+    let body = kept.map(|body| seeded(body, route, asked.sampling.params.seed)).unwrap_or_default();
+    Ok(Prepared { id, model, body, ..asked.checked(app)? })
 }
 
 /// Parses the question of a row. `fields` has its sampling parameters.

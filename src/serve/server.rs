@@ -264,7 +264,7 @@ impl Server {
 
     fn run_engine(self, machine: &Machine) -> Result<()> {
         let Server { app, core, inbox, options, drain, .. } = self;
-        EngineThread::new(core, &app, inbox, options.model).run(machine.observer, drain)
+        EngineThread::new(core, &app, inbox, options.model)?.run(machine.observer, drain)
     }
 }
 

@@ -251,3 +251,74 @@ async fn a_sequence_whose_logits_are_not_finite_fails_alone() {
     assert_eq!(server.get("/health").await.0, 200);
     server.chat(&chat("One")).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_do_not_read_keep_no_place_in_the_queue() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&model(dir.path()), &["--max-num-seqs", "64"]);
+    let mut body = long();
+    for (name, value) in
+        [("n", json!(64)), ("max_tokens", json!(40)), ("logprobs", json!(true)), ("top_logprobs", json!(20))]
+    {
+        body[name] = value;
+    }
+    let (body, address) = (body.to_string(), server.url.trim_start_matches("http://").to_owned());
+    // Together they ask for as many choices as the queue holds. Their answers do not fit into the buffers of a connection.
+    let unread: Vec<TcpStream> = (0..17)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+            write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+            stream
+        })
+        .collect();
+    let begun = Instant::now();
+    while server.metric("omr:generation_tokens_total").await < f64::from(17 * 64 * 40) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the engine waits for clients");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    server.chat(&chat("One")).await;
+    drop(unread);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_of_millions_of_values_or_of_many_large_pictures_is_refused_early() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().display().to_string();
+    let server = Server::start(&model(dir.path()), &["--allowed-local-media-path", &folder]);
+    let bomb = format!("{{\"messages\":[{}0]}}", "{\"\":0},".repeat(1_500_000));
+    let request = server.request(reqwest::Method::POST, "/v1/chat/completions");
+    let reply = request.header("content-type", "application/json").body(bomb).send().await.unwrap();
+    let (status, text) = (reply.status(), reply.text().await.unwrap());
+    assert!(status == 400 && text.contains("more than 3000000 JSON values"), "{status}: {text}");
+    let file = dir.path().join("large.png");
+    std::fs::File::create(&file).unwrap().set_len(12 << 20).unwrap();
+    let part = json!({"type": "image_url", "image_url": {"url": format!("file://{}", file.display())}});
+    let body = json!({"messages": [{"role": "user", "content": [part, part, part]}]});
+    let error = server.refused("/v1/chat/completions", &body, 400).await;
+    assert!(error["message"].as_str().unwrap().contains("at most 33554432 bytes of pictures"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torn_line_of_the_record_of_requests_is_cut_and_a_pipe_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, record) = (model(dir.path()), dir.path().join("requests.jsonl"));
+    let flags = ["--record-requests", record.to_str().unwrap()];
+    let server = Server::start(&model, &flags);
+    server.chat(&chat("One")).await;
+    drop(server);
+    let whole = std::fs::read(&record).unwrap();
+    assert!(whole.ends_with(b"\n") && whole.len() > 100);
+    std::fs::write(&record, [&whole[..], &whole[..90]].concat()).unwrap();
+    let server = Server::start(&model, &flags);
+    server.chat(&chat("One")).await;
+    drop(server);
+    let text = std::fs::read_to_string(&record).unwrap();
+    let ids = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["request"].clone());
+    assert_eq!(ids.count(), 2, "{text}");
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let model = model.display().to_string();
+    let words = ["serve", &model, "--port", "0", "--record-requests", pipe.to_str().unwrap()];
+    crate::cli::training::failure(&words, 2, &["--record-requests", "a regular file"]);
+}

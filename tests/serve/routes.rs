@@ -237,6 +237,12 @@ async fn administrators_pause_abort_and_load_weights() {
     assert_eq!(other["system_fingerprint"], loaded["system_fingerprint"]);
     let error = server.refused("/update_weights_from_disk", &json!({"model_path": dir.path()}), 400).await;
     assert_eq!(error["param"], "model_path");
+    // Only the weights are loaded, so the other files must be those of the start.
+    let settings = second["model_path"].as_str().unwrap().to_owned() + "/generation_config.json";
+    std::fs::write(&settings, "{\"eos_token_id\": 1}").unwrap();
+    let error = server.refused("/update_weights_from_disk", &second, 400).await;
+    assert!(error["message"].as_str().unwrap().contains("generation_config.json differs"), "{error}");
+    assert_eq!(server.get("/weight_info").await.1["system_fingerprint"], loaded["system_fingerprint"]);
     server.ok("/update_weights_from_disk", &json!({"model_path": first})).await;
     let again = server.chat(&body).await;
     assert_eq!((&again["choices"], &again["system_fingerprint"]), (&before["choices"], &before["system_fingerprint"]));
