@@ -1,5 +1,5 @@
-//! omr is one program that makes a reasoning model from raw data and measures it, on hand-written CUDA kernels. An
-//! emulator runs these kernels without a GPU.
+//! omr trains vision-language reasoning models: one program distils, verifies, fine-tunes, reinforces, evaluates and
+//! serves. Its CUDA kernels are its own, and an emulator runs them without a GPU.
 //!
 //! A *room* is a folder or file directly under `src/`. This table lists all rooms, from the lowest to the highest. A
 //! room uses only rooms above it in the table, and `tests/layering.rs` checks that. `docs/DESIGN.md` explains the

@@ -12,8 +12,13 @@ T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
 # With fewer seeds, tables of accuracies show each seed: the interval of a share can reach beyond 100 %.
 SEEDS_OF_INTERVAL = 4
 ACCURACIES = ["greedy", "pass@1", "pass@k", "maj@k"]
-ARMS = {"sft": "SFT", "rl": "RL", "more-sft": "more SFT", "taught": "SFT on taught answers", "rft": "RFT", "raft": "RAFT",
+ARMS = {"sft": "SFT", "rl": "RL", "more-sft": "continued SFT", "taught": "SFT on teacher traces", "rft": "RFT", "raft": "RAFT",
         "lora-1": "RL, rank 1", "lora-4": "RL, rank 4", "lora-16": "RL, rank 16", "lora-64": "RL, rank 64"}
+
+# Rows of README's table.
+IN_SHORT = {"sft": "SFT, from which all others start", "more-sft": "continued SFT on the same rows", "rl": "**RL (GSPO)**",
+            "raft": "RAFT: SFT on the current model's correct answers", "rft": "RFT: SFT on the first model's correct answers",
+            "taught": "SFT on the teacher's answers to RL's questions"}
 
 
 def mean_and_half(values):
@@ -40,12 +45,12 @@ def shares(values):
 def recipe_in_short():
     _, folder, found = ablations("headline")
     first = found["rl"][1]
-    others = {"sft": "SFT, where RL starts", "more-sft": "more SFT on the same rows", "rft": "SFT on right answers of its own to RL's questions (RFT)",
-              "taught": "SFT on the teacher's verified answers to RL's questions"}
-    rows = ((name, [differences(found, "rl", stage, lambda cell: cell[key]) for key in ACCURACIES[:3]]) for stage, name in others.items())
-    return [f"Held-out accuracy in points, {first['n']:,} questions, mean over {len(found['rl'])} seeds and its 95 % interval (`{folder.relative_to(ROOT)}`):", "",
-            f"| RL minus | temperature 1 | greedy | one of {first['k']} answers right |", "| --- | --- | --- | --- |",
-            *(f"| {name} | {interval(sampled)} | {interval(greedy)} | {interval(any_right)} |" for name, (greedy, sampled, any_right) in rows)]
+    out = [f"Held-out accuracy in percent, {first['n']:,} questions, mean of {len(found['rl'])} seeds (`{folder.relative_to(ROOT)}`):", "",
+           f"| | greedy | temperature 1 | pass@{first['k']} |", "| --- | --- | --- | --- |"]
+    for stage, name in IN_SHORT.items():
+        means = (100 * statistics.mean(cell[key] for cell in found[stage].values()) for key in ACCURACIES[:3])
+        out.append(f"| {name} | " + " | ".join(f"{mean:.1f}" for mean in means) + " |")
+    return out
 
 
 def cells(folder):
@@ -71,8 +76,8 @@ def arms(name):
         return [f"Not computed yet: `tools/ablations bench/ablations/{name}.toml`."]
     first = next(iter(found["rl"].values()))
     spread = "in brackets: 95 % interval" if len(found["rl"]) >= SEEDS_OF_INTERVAL else "in brackets: each seed"
-    out = [f"Held-out accuracy in percent, n = {first['n']:,}, means over seeds ({spread}), and what each arm and the"
-           f" stages before it used (`{folder.relative_to(ROOT)}`). Answers with pass@{first['k']} and maj@{first['k']} are sampled at temperature 1:", "",
+    out = [f"Held-out accuracy in percent, n = {first['n']:,}, means over seeds ({spread}), and the cost so"
+           f" far of each method (`{folder.relative_to(ROOT)}`). Answers with pass@{first['k']} and maj@{first['k']} are sampled at temperature 1:", "",
            f"| | seeds | greedy | temperature 1 | pass@{first['k']} | maj@{first['k']} | tokens | labels | answers sampled | sequences | CPU s |",
            "| --- |" + " --- |" * 10]
     for stage, name in ARMS.items():

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::error::Result;
 
-/// Trains multimodal reasoning models from raw data to evaluation: distillation, SFT, RL and evaluation of Qwen2.5-VL,
-/// with its own CUDA kernels or on the CPU.
+/// Trains vision-language reasoning models: distils, verifies, fine-tunes (SFT), reinforces (GSPO, GRPO, DAPO), evaluates
+/// and serves Qwen2.5-VL. On the CPU; its CUDA kernels have not run on a GPU yet.
 #[derive(Parser)]
 #[command(name = "omr", version, max_term_width = 110, disable_help_subcommand = true)]
 #[command(after_help = "Examples:\n  \

@@ -13,7 +13,7 @@ pub enum DeviceKind {
     Cpu,
     /// A GPU, with hand-written kernels in bf16.
     Cuda,
-    /// The GPU kernels without a GPU: emulated on the CPU. Slow; meant for tests.
+    /// The GPU kernels without a GPU: emulated on the CPU. Slow, for tests.
     Emu,
 }
 

@@ -49,11 +49,11 @@ pub trait StageJob {
     fn describe(&self) -> String;
     /// Runs the stage. Everything except the summary and the record of the inputs is written when this returns.
     fn run(&mut self, work: &Work) -> Result<Summary>;
-    /// Returns true if shards are merged by running the stage instead of by joining their rows.
+    /// Returns true if the stage merges shards by running again. Otherwise their rows are joined.
     fn gathers(&self) -> bool {
         false
     }
-    /// Returns false if another run would find work left to do.
+    /// Returns true if nothing is left to do.
     fn is_final(&self, _summary: &Summary) -> bool {
         true
     }

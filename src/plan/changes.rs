@@ -31,9 +31,18 @@ pub struct Limits<'a> {
     shorten: &'a dyn Fn(usize) -> Option<Overrides>,
 }
 
-/// The kinds of changes, the cheapest one first. Moments with fewer bits are none of them, because offloading saves more
-/// memory of a GPU.
-pub static CHANGES: [Change; 6] = [
+/// The kinds of changes, the cheapest one first.
+pub static CHANGES: [Change; 7] = [
+    Change {
+        label: "8-bit Adam",
+        shown: "optim",
+        cost: "AdamW with moments of 8 bits, as in bitsandbytes: nearly the same results",
+        weight: 1,
+        steps: |limits| match limits.config["optim"].as_str() {
+            Some("adamw_torch") => vec![vec![("optim", json!("adamw_8bit"))]],
+            _ => Vec::new(),
+        },
+    },
     Change {
         label: "micro {}",
         shown: "micro_batch_tokens",
@@ -59,14 +68,14 @@ pub static CHANGES: [Change; 6] = [
         label: "offload",
         shown: "optimizer_offload",
         cost: "same results, optimizer state in host memory, slower updates",
-        weight: 2,
+        weight: 3,
         steps: |limits| match limits.config["optimizer_offload"] {
             Value::Bool(false) => vec![vec![("optimizer_offload", json!(true))]],
             _ => Vec::new(),
         },
     },
     Change {
-        label: "{} pixels",
+        label: "pixels {}",
         shown: "image_max_pixels",
         cost: "larger images are scaled down",
         weight: 5,
@@ -78,7 +87,7 @@ pub static CHANGES: [Change; 6] = [
         },
     },
     Change {
-        label: "rows of {}",
+        label: "length {}",
         shown: "micro_batch_tokens",
         cost: "long rows are left out or cut",
         weight: 8,
@@ -92,7 +101,7 @@ pub static CHANGES: [Change; 6] = [
         },
     },
     Change {
-        label: "LoRA, rank {}",
+        label: "LoRA",
         shown: "lora.rank",
         cost: "trains adapters instead of the weights; needs a higher learning_rate",
         // More than all others together.

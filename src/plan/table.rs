@@ -51,7 +51,7 @@ const ROWS: [Row; 8] = [
     ("memory per GPU", |page| bytes(page.planned.memory.total() as u64)),
     ("host per process", |page| bytes(page.host.iter().map(|(_, count)| *count as u64).sum())),
     ("sent per update", |page| bytes(page.handed_per_update().sent)),
-    ("links per step", |page| floor::seconds(page.links_seconds())),
+    ("communication", |page| floor::seconds(page.links_seconds())),
     ("step", |page| floor::seconds(page.step())),
     ("tokens per day", |page| millions(page.per_day(page.step())[0])),
     ("bound", |page| page.bound().split(',').next().unwrap_or_default().to_owned()),

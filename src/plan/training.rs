@@ -48,7 +48,7 @@ pub struct Keys<'a> {
 pub struct RowSize {
     /// Number of tokens.
     pub tokens: usize,
-    /// Number of these tokens that cannot be cut off: those of the prompt.
+    /// Number of tokens of the prompt, which are never cut off.
     pub fixed: usize,
 }
 

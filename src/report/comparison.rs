@@ -64,8 +64,7 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
     Ok(out)
 }
 
-/// Returns short names of the folders: the last part of their paths that differs, with the parts before it if it does not
-/// tell all of them apart.
+/// Returns short names of the folders: the last part of each path, preceded by as many parts as make the names distinct.
 pub(super) fn names(dirs: &[&Path]) -> Vec<String> {
     let paths: Vec<Vec<&OsStr>> = dirs.iter().map(|dir| dir.iter().collect()).collect();
     let shortest = paths.iter().map(Vec::len).min().unwrap_or(0);

@@ -18,7 +18,11 @@ from .base import ROOT, fail
 OWN_REASONS = re.compile(r"not on a GPU: .*|panicked at src/.*|launch of \S+ refused.*|CUDA_ERROR\S*.*|bytes of memory wanted.*")
 # GPUs that the stand-in library can be: compute capability, bytes of shared memory of a CTA, and MiB of memory.
 COLUMNS = {"h200": ("9.0", 232_448, 143_771), "h100": ("9.0", 232_448, 81_559), "a100": ("8.0", 166_912, 81_920),
-           "4090": ("8.9", 101_376, 24_564), "5090": ("12.0", 101_376, 32_607)}
+           "a40": ("8.6", 101_376, 46_068), "4090": ("8.9", 101_376, 24_564), "5090": ("12.0", 101_376, 32_607)}
+# Jobs of both released sizes that only this rehearsal runs.
+STEPS = {f"{job} {shape}": [job, "--model-shape", shape, *more] for shape in ("3b", "7b") for job, more in
+         {"prefill": ["--batch-size", "4"], "train-step": ["--lora-rank", "16", "--row-tokens", "2048", "--image-tokens", "512"],
+          "rl-step": ["--lora-rank", "16"]}.items()}
 # Variables of the jobs. Only the parts of a GPU's memory that the host writes are really allocated.
 SPARSE = {"FAKE_LARGEST_COPY": str(1 << 20)}
 # Reason of a job that `omr plan` rejects for this GPU.
@@ -107,7 +111,7 @@ def as_gpu(jobs, only, columns, given):
     environment = os.environ | {"OMR_GOLDENS": str(ROOT / "tests/goldens")}
     for name in ("OUT", "OMR_BODY", "OMR_EMU_SITES", "OMR_EMU_SKIP"):
         environment.pop(name, None)
-    asked = {} if only else plan.SLICE | plan.JOBS
+    asked = {} if only else plan.SLICE | plan.JOBS | STEPS
     large = {column: 0 for column in columns}
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
 

@@ -51,10 +51,10 @@ SLICE = {f"{job} 7b-slice": [job, "--model-shape", "7b-slice"] for job in ("trai
 RECIPE = "configs/openmmreasoner-7b"
 DECODED = [(1, 1536), (16, 1536), (64, 1536), (256, 1536), (1, 28672), (16, 28672)]
 CONFIGS = {
-    "sft.yaml, rows of 4096": [f"{RECIPE}/sft.yaml", "packing_length=16384", "micro_batch_tokens=16384", "--row-tokens", "4096",
+    "sft.yaml, rows of 4096": [f"{RECIPE}/sft.yaml", "optim=adamw_8bit", "packing_length=16384", "micro_batch_tokens=16384", "--row-tokens", "4096",
                                "--image-tokens", "1024"],
-    "sft.yaml": [f"{RECIPE}/sft.yaml"],
-    "rl.yaml": [f"{RECIPE}/rl.yaml"],
+    "sft.yaml": [f"{RECIPE}/sft.yaml", "optim=adamw_8bit"],
+    "rl.yaml": [f"{RECIPE}/rl.yaml", "optim=adamw_8bit"],
 }
 
 

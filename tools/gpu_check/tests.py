@@ -177,7 +177,7 @@ class Calls(unittest.TestCase):
         runs = [(name, where) for name, where, *_ in found]
         self.assertEqual([where for name, where in runs if name == "kernels::gemm_sm90a"], ["as on a GPU", "as h200"])
         self.assertEqual([where for name, where in runs if name == "kernels::rows"],
-                         ["as on a GPU", "as h200", "as a100", "as 4090", "as 5090"])
+                         ["as on a GPU", "as h200", "as a100", "as a40", "as 4090", "as 5090"])
         self.assertEqual([where for name, where in runs if name == "decode"], [f"as {column}" for column in dry.COLUMNS])
         row = "decode skipped: takes 90.6 GiB of 79.6 GiB\n"
         self.assertEqual(dry.judged_job(0, row, False), (None, True))

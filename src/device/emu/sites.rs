@@ -52,7 +52,7 @@ pub struct Passed {
 }
 
 impl Passed {
-    /// Returns the reason why tests need not detect that this site is skipped: the comment `// exempt: REASON` on its
+    /// Returns the reason why mutation tests may ignore this site: the comment `// exempt: REASON` on its
     /// line.
     pub fn exempt(&self, sources: &Sources) -> Option<String> {
         let line = |text: &str| {

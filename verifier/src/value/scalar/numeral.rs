@@ -15,7 +15,7 @@ const MAX_DIGITS: usize = 1_500;
 const MAX_POWER_OF_TEN: i32 = 2_000;
 
 impl Parser<'_> {
-    /// Parses a factor. An integer before a fraction of digits is a mixed number.
+    /// Parses a factor. `3 1/2` is a mixed number.
     pub(crate) fn mixed(&mut self) -> Option<Expr> {
         let whole = |t: Option<&Token>| matches!(t, Some(Token { tok: Tok::Num(n), .. }) if n.bytes().all(|b| b.is_ascii_digit()));
         if whole(self.token(0)) && !is(self.token(1), '^') {
