@@ -37,7 +37,7 @@ pub fn complete(files: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     }
     let Some(first) = missing.first() else { return Ok(kept) };
     let expected = "all files of the data set, or a pattern that names the files to read";
-    Err(Error::input(first.display().to_string(), format!("{} files missing", missing.len()), expected))
+    Err(Error::input(first.display().to_string(), format!("no file ({} missing in all)", missing.len()), expected))
 }
 
 /// Returns the files that the `state.json` of `save_to_disk` lists, or `None` if there is none.

@@ -1,13 +1,26 @@
 //! Writes answers as JSON, in the forms of the three routes that generate tokens.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Delta};
 use super::app::App;
+use super::errors::Api;
 use super::requests::{Prepared, Route, placeholders_of};
-use crate::engine::PromptLogprob;
+use crate::engine::{PromptLogprob, SampledToken};
 use crate::ops::sample::TopLogprob;
 use crate::text::Tokenizer;
+
+/// Text before the choices of an answer, and before the log-probs of a choice.
+const CHOICES: &str = "\"choices\":[";
+const CONTENT: &str = "\"logprobs\":{\"content\":[";
+/// Number of tokens whose log-probs are written at once.
+const PIECE: usize = 64;
 
 /// Value that stands for the log-prob of an impossible token, as in vLLM.
 const IMPOSSIBLE: f32 = -9999.0;
@@ -65,6 +78,12 @@ impl<'a> Format<'a> {
 
     /// Returns the choice `index` of an answer, or a piece of it for a streamed answer.
     pub fn choice(&self, index: usize, delta: &Delta) -> Value {
+        let has_logprobs = self.request.sampling.params.logprobs.is_some();
+        self.choice_with(index, delta, if has_logprobs { &delta.tokens } else { &[] })
+    }
+
+    /// Returns a choice like [`Format::choice`]. The list of log-probs has the entries of `listed`.
+    fn choice_with(&self, index: usize, delta: &Delta, listed: &[SampledToken]) -> Value {
         let output = &self.request.output;
         let mut choice = Map::from_iter([("index".to_owned(), json!(index))]);
         let mut set = |key: &str, value: Value| drop(choice.insert(key.to_owned(), value));
@@ -73,8 +92,7 @@ impl<'a> Format<'a> {
         match self.request.route {
             Route::Chat => {
                 set(if output.stream { "delta" } else { "message" }, self.message(delta));
-                let entry = |token| self.chat_logprob(token);
-                logprobs = json!({"content": delta.tokens.iter().map(entry).collect::<Vec<_>>()});
+                logprobs = json!({"content": listed.iter().map(|token| self.entry(token)).collect::<Vec<_>>()});
             }
             Route::Completions => {
                 let prompt = &self.request.prompts[index / self.request.sampling.n].0.token_ids;
@@ -96,8 +114,7 @@ impl<'a> Format<'a> {
                 }
                 let rollout: Vec<Value> = delta.tokens.iter().map(|token| number(token.rollout_logprob)).collect();
                 set("rollout_logprobs", json!(rollout));
-                let entry = |token| self.token_logprob(token);
-                logprobs = json!({"content": delta.tokens.iter().map(entry).collect::<Vec<_>>()});
+                logprobs = json!({"content": listed.iter().map(|token| self.entry(token)).collect::<Vec<_>>()});
             }
         }
         set("logprobs", if has_logprobs { logprobs } else { Value::Null });
@@ -162,7 +179,12 @@ impl<'a> Format<'a> {
         }
     }
 
-    fn chat_logprob(&self, token: &crate::engine::SampledToken) -> Value {
+    /// Returns the log-probs of a token.
+    fn entry(&self, token: &SampledToken) -> Value {
+        if self.request.route == Route::Generate { self.token_logprob(token) } else { self.chat_logprob(token) }
+    }
+
+    fn chat_logprob(&self, token: &SampledToken) -> Value {
         let one = |id: u32, logprob: f32| {
             let bytes = self.tokenizer().token_bytes(id);
             json!({"token": self.token(id), "logprob": number(logprob), "bytes": bytes})
@@ -173,7 +195,7 @@ impl<'a> Format<'a> {
         entry
     }
 
-    fn token_logprob(&self, token: &crate::engine::SampledToken) -> Value {
+    fn token_logprob(&self, token: &SampledToken) -> Value {
         let one = |id: u32, logprob: f32, rank: Option<usize>| json!({"token": self.token(id), "token_id": id, "logprob": number(logprob), "rank": rank});
         let rank = token.rank.map(|rank| rank as usize);
         let mut entry = one(token.token_id, token.logprob.unwrap_or(IMPOSSIBLE), rank);
@@ -242,8 +264,57 @@ fn number(logprob: f32) -> Value {
     json!(f64::from(if logprob.is_finite() { logprob } else { IMPOSSIBLE }))
 }
 
+/// Waits for the end of an answer and returns the response with it. The text is made in pieces of a few tokens, because
+/// the JSON tree of all log-probs takes a hundred times the memory of the tokens.
+pub async fn response(app: Arc<App>, mut answer: Answer) -> Api<Response> {
+    let (choices, request) = (Arc::new(answer.choices().await?), answer.request.clone());
+    let format = Format::new(&app, &request);
+    let mut value = format.answer(&answer.fingerprint, Vec::new());
+    format.add_prompt(&mut value, choices[0].prompt_logprobs.as_deref());
+    value["usage"] = answer.usage();
+    // Quotes in texts are escaped, so this is the key.
+    let text = value.to_string();
+    let (head, tail) = text.split_once(CHOICES).unwrap_or((&text, ""));
+    let (head, tail) = (format!("{head}{CHOICES}"), tail.to_owned());
+    let pieces = (0..choices.len()).flat_map(move |index| {
+        let before = if index > 0 { "," } else { "" }.to_owned();
+        std::iter::once(before).chain(choice_pieces(&app, &request, &choices, index))
+    });
+    let pieces = std::iter::once(head).chain(pieces).chain([tail]).map(Ok::<String, Infallible>);
+    let body = Body::from_stream(futures_util::stream::iter(pieces));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// Returns the text of a choice in pieces.
+fn choice_pieces(
+    app: &Arc<App>,
+    request: &Arc<Prepared>,
+    choices: &Arc<Vec<Delta>>,
+    index: usize,
+) -> impl Iterator<Item = String> + use<> {
+    let (app, request, choices) = (app.clone(), request.clone(), choices.clone());
+    let has_list = request.route != Route::Completions && request.sampling.params.logprobs.is_some();
+    let count = if has_list { choices[index].tokens.len() } else { 0 };
+    let format = Format::new(&app, &request);
+    let text = match has_list {
+        true => format.choice_with(index, &choices[index], &[]).to_string(),
+        false => format.choice(index, &choices[index]).to_string(),
+    };
+    let (head, tail) = match text.split_once(CONTENT).filter(|_| has_list) {
+        Some((head, tail)) => (format!("{head}{CONTENT}"), tail.to_owned()),
+        None => (text, String::new()),
+    };
+    let entries = (0..count).step_by(PIECE).map(move |from| {
+        let format = Format::new(&app, &request);
+        let tokens = &choices[index].tokens[from..count.min(from + PIECE)];
+        let entries: Vec<String> = tokens.iter().map(|token| format.entry(token).to_string()).collect();
+        format!("{}{}", if from > 0 { "," } else { "" }, entries.join(","))
+    });
+    std::iter::once(head).chain(entries).chain([tail])
+}
+
 /// Waits for the end of an answer and returns it.
-pub async fn whole(app: &App, answer: &mut Answer) -> super::errors::Api<Value> {
+pub async fn whole(app: &App, answer: &mut Answer) -> Api<Value> {
     let (choices, request) = (answer.choices().await?, answer.request.clone());
     let format = Format::new(app, &request);
     let written = choices.iter().enumerate().map(|(index, delta)| format.choice(index, delta)).collect();

@@ -17,6 +17,9 @@ use crate::engine::{Prompt, RequestParams};
 use crate::image::ImageInput;
 use crate::text::{Special, expand_images};
 
+/// Maximum number of log-probs in an answer, which limits its memory.
+const MOST_LOGPROBS: usize = 1 << 22;
+
 /// A route that generates tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Route {
@@ -173,6 +176,16 @@ impl Asked {
         }
         let with_params = |prompt: Prompt| Ok((params(app, &sampling, &prompt, route)?, prompt));
         let prompts: Vec<_> = prompts.into_iter().map(with_params).collect::<Api<_>>()?;
+        let of_prompt = |(params, prompt): &(RequestParams, Prompt)| {
+            let each = |count: Option<usize>| count.map_or(0, |count| count + 1);
+            let sampled = sampling.n * params.max_tokens * each(params.logprobs);
+            sampled + prompt.token_ids.len() * each(params.prompt_logprobs)
+        };
+        let logprobs: usize = prompts.iter().map(of_prompt).sum();
+        if logprobs > MOST_LOGPROBS {
+            let expected = format!("at most {MOST_LOGPROBS}: n x max_tokens x (1 + top_logprobs)");
+            return Err(ApiError::field(&sampling.limit, format!("{logprobs} log-probs in the answer"), expected));
+        }
         let prompts = prompts.into_iter().map(|(params, prompt)| (Arc::new(prompt), params)).collect();
         sampling.max_tokens = None;
         let (id, model, created, body) = (String::new(), String::new(), super::app::now(), Value::Null);

@@ -122,10 +122,10 @@ async fn generate(State(app): State<Arc<App>>, route: Route, request: Request) -
     let body = body::json(request).await?;
     let prepared = requests::prepare(&app, route, body).await?;
     let (is_stream, seed) = (prepared.output.stream, prepared.sampling.params.seed);
-    let mut answer = Answer::begin(&app, prepared)?;
+    let answer = Answer::begin(&app, prepared)?;
     let mut response = match is_stream {
         true => stream::response(app, answer),
-        false => Json(format::whole(&app, &mut answer).await?).into_response(),
+        false => format::response(app, answer).await?,
     };
     response.headers_mut().insert("x-omr-seed", HeaderValue::from(seed));
     Ok(response)

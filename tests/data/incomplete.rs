@@ -61,7 +61,7 @@ fn a_missing_shard_ends_the_run_and_a_cache_of_map_is_not_read() {
     for name in ["hub/train-00000-of-00003.jsonl", "hub/train-00002-of-00003.jsonl"] {
         jsonl(&at(name), 4);
     }
-    refused(of(&at("hub")), &["train-00001-of-00003", "1 files missing"]);
+    refused(of(&at("hub")), &["train-00001-of-00003", "no file (1 missing in all)"]);
     assert_eq!(of(&at("hub/train-*.jsonl")), Ok(8), "a pattern names the files");
     jsonl(&at("hub/train-00001-of-00003.jsonl"), 4);
     assert_eq!(of(&at("hub")), Ok(12));
@@ -74,7 +74,7 @@ fn a_missing_shard_ends_the_run_and_a_cache_of_map_is_not_read() {
     fs::write(at("saved/cache-0123456789abcdef.arrow"), arrow(2)).unwrap();
     assert_eq!(of(&at("saved")), Ok(10));
     fs::remove_file(at("saved").join(names[1])).unwrap();
-    refused(of(&at("saved")), &["data-00001-of-00002.arrow", "1 files missing"]);
+    refused(of(&at("saved")), &["data-00001-of-00002.arrow", "no file (1 missing in all)"]);
 }
 
 #[test]

@@ -322,3 +322,29 @@ async fn a_torn_line_of_the_record_of_requests_is_cut_and_a_pipe_is_refused() {
     let words = ["serve", &model, "--port", "0", "--record-requests", pipe.to_str().unwrap()];
     crate::cli::training::failure(&words, 2, &["--record-requests", "a regular file"]);
 }
+
+/// The text of an answer is written in pieces, so that its log-probs take no JSON tree of many times their size.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_of_many_log_probs_is_whole_and_one_of_millions_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&model(dir.path()), &["--max-num-seqs", "64"]);
+    let mut body = long();
+    let more = json!({"n": 2, "max_tokens": 200, "logprobs": true, "top_logprobs": 3, "seed": 5, "stream": false});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let whole = server.chat(&body).await;
+    let chunks = server.stream("/v1/chat/completions", &body).await;
+    for index in 0..2 {
+        let of_choice =
+            |chunk: &Value| chunk["choices"].as_array().unwrap().iter().find(|c| c["index"] == index).cloned();
+        let pieces = chunks.iter().filter_map(of_choice);
+        let entries: Vec<Value> =
+            pieces.flat_map(|piece| piece["logprobs"]["content"].as_array().cloned().unwrap_or_default()).collect();
+        assert_eq!(entries.len(), 200);
+        assert_eq!(whole["choices"][index]["logprobs"]["content"], json!(entries));
+        assert_eq!(whole["choices"][index]["finish_reason"], "length");
+    }
+    assert_eq!(whole["usage"]["completion_tokens"], 400);
+    let many = json!({"model": "m", "prompt": vec!["One"; 17], "n": 64, "max_tokens": 900, "logprobs": 20});
+    let error = server.refused("/v1/completions", &many, 400).await;
+    assert!(error["message"].as_str().unwrap().contains("log-probs in the answer"), "{error}");
+}
