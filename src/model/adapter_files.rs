@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use regex::Regex;
 use serde_json::{Value, json};
 
 use crate::base_model::ADAPTER_CONFIG as CONFIG;
@@ -51,8 +52,7 @@ impl AdapterConfig {
     /// Reads `adapter_config.json` in `dir`. Errors name a setting that would change the result and is not supported.
     pub fn read(dir: &Path) -> Result<AdapterConfig> {
         let path = dir.join(CONFIG);
-        let text = files::read_to_string(&path).map_err(Error::io(&path))?;
-        let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, format!("not JSON: {e}")))?;
+        let value = settings(&path)?;
         let is_unset = |value: &Value| match value {
             Value::Null | Value::Bool(false) => true,
             Value::Object(map) => map.is_empty(),
@@ -77,9 +77,12 @@ impl AdapterConfig {
         if !(is_unset(&value["bias"]) || value["bias"] == "none") {
             return wrong("bias", "none");
         }
-        let Some(rank) = value["r"].as_u64().filter(|rank| *rank > 0) else {
-            return wrong("r", "a whole number above 0");
+        let Some(rank) = value["r"].as_u64().filter(|rank| (1..=MAX_RANK).contains(rank)) else {
+            return wrong("r", &format!("a whole number from 1 to {MAX_RANK}"));
         };
+        if !value["use_rslora"].is_null() && !value["use_rslora"].is_boolean() {
+            return wrong("use_rslora", "true or false");
+        }
         let Some(alpha) = value["lora_alpha"].as_f64() else { return wrong("lora_alpha", "a number") };
         let base = value["base_model_name_or_path"].as_str().unwrap_or_default().to_owned();
         Ok(AdapterConfig { base, rank: rank as usize, alpha, use_rslora: value["use_rslora"] == true })
@@ -107,6 +110,54 @@ impl AdapterConfig {
             "use_dora": false,
         });
         format!("{value:#}\n")
+    }
+}
+
+/// Largest rank: more than any layer is wide.
+const MAX_RANK: u64 = 1 << 16;
+
+/// Reads the settings of an adapter.
+fn settings(path: &Path) -> Result<Value> {
+    let text = files::read_to_string(path).map_err(Error::io(path))?;
+    serde_json::from_str(&text).map_err(|e| Error::format(path, format!("not JSON: {e}")))
+}
+
+/// The modules that have adapters according to `target_modules`.
+enum Targets {
+    /// The setting does not name them: those whose tensors are in the file.
+    OfFile,
+    /// Paths, or their last parts.
+    Names(Vec<String>),
+    /// A regular expression of whole paths.
+    Pattern(Regex),
+}
+
+impl Targets {
+    fn read(path: &Path) -> Result<Targets> {
+        let value = settings(path)?;
+        let is_set = |key: &str| !value[key].is_null() && value[key] != json!([]);
+        if is_set("exclude_modules") || is_set("layers_to_transform") {
+            return Ok(Targets::OfFile);
+        }
+        Ok(match &value["target_modules"] {
+            Value::Array(list) => Targets::Names(list.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+            Value::String(text) if text != "all-linear" => {
+                let broken = |e: regex::Error| Error::format(path, format!("target_modules: {e}"));
+                Targets::Pattern(Regex::new(&format!("^(?:{text})$")).map_err(broken)?)
+            }
+            _ => Targets::OfFile,
+        })
+    }
+
+    /// Returns true if the module at `path` in memory has an adapter, or `of_file` if the setting does not say it.
+    fn contain(&self, path: &str, of_file: bool) -> bool {
+        let ends =
+            |name: &String| path.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        match self {
+            Targets::OfFile => of_file,
+            Targets::Names(names) => names.iter().any(ends),
+            Targets::Pattern(pattern) => pattern.is_match(path),
+        }
     }
 }
 
@@ -144,6 +195,7 @@ fn stored_name(piece: &Piece) -> String {
 pub struct StoredAdapter {
     /// Its settings.
     pub config: AdapterConfig,
+    targets: Targets,
     files: WeightFiles,
     /// Names in the file by released name (`model.layers.0.self_attn.q_proj.lora_A.weight`).
     names: BTreeMap<String, String>,
@@ -168,12 +220,16 @@ impl StoredAdapter {
                 return Err(Error::format(&path, format!("{name} and {other} are the same tensor")));
             }
         }
-        Ok(StoredAdapter { config, files, names })
+        Ok(StoredAdapter { config, targets: Targets::read(&dir.join(CONFIG))?, files, names })
     }
 
-    /// Adds this adapter to `model` and sets its weights. Errors if a tensor finds no layer or has another shape.
+    /// Adds this adapter to `model` and sets its weights. Errors if a tensor finds no layer or has another shape, or if
+    /// the file lacks a tensor of a module that `target_modules` names.
     pub fn attach(&self, dev: &mut Device, model: &mut Model) -> Result<()> {
-        let takes = |module: &str| [A, B].iter().any(|end| self.names.contains_key(&format!("{module}{end}")));
+        let takes = |module: &str| {
+            let of_file = [A, B].iter().any(|end| self.names.contains_key(&format!("{module}{end}")));
+            self.targets.contain(&path_in_memory(module), of_file)
+        };
         model.attach(dev, self.config.rank, self.config.scale(), &takes)?;
         self.check(&model.layout)?;
         model.set_adapters(dev, self)
@@ -206,7 +262,9 @@ impl StoredAdapter {
             }
         }
         match unknown.into_values().next() {
-            Some(name) => Err(Error::format(&path, format!("{name} belongs to no linear layer of the model"))),
+            Some(name) => {
+                Err(Error::format(&path, format!("{name} belongs to no linear layer that target_modules names")))
+            }
             None => Ok(()),
         }
     }

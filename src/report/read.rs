@@ -79,7 +79,7 @@ fn build(dir: &Path, choose: rollouts::Choose) -> Result<RecipeReport> {
     let logged = steps.values().flatten().filter_map(|step| step.get(metrics::WALL_TIME)?.as_f64());
     report.changed = logged.reduce(f64::max);
     report.facts = if recipe { facts(dir, &summary) } else { run::facts(dir, &summary, &steps["rl"]) };
-    report.config = files::read_to_string(dir.join("config.yaml")).unwrap_or_default();
+    report.config = files::read_config(dir.join("config.yaml")).unwrap_or_default();
     Ok(report)
 }
 

@@ -144,7 +144,7 @@ fn date(time: Option<Timestamp>) -> String {
 
 /// Returns the first line of a run's config: the version that wrote it, and the device.
 fn program(dir: &Path) -> Option<String> {
-    let text = files::read_to_string(dir.join("config.yaml")).ok()?;
+    let text = files::read_config(dir.join("config.yaml")).ok()?;
     Some(text.lines().next()?.strip_prefix("# ")?.to_owned())
 }
 

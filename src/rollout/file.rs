@@ -1,6 +1,5 @@
 //! Reads and writes `rollouts/STEP.parquet`, which contains every rollout of a step. verl's columns come first.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// One response with its results.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,7 +149,7 @@ fn pictures(rows: &[RolloutRow]) -> ArrayRef {
 /// missing or has another type, as in files of older versions.
 pub fn read(dir: &Path, step: u64) -> Result<Option<Vec<RolloutRow>>> {
     let path = path(dir, step);
-    let file = match File::open(&path) {
+    let file = match files::open(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(Error::io(&path))?,
     };

@@ -193,6 +193,9 @@ fn a_file_that_would_compute_something_else_is_refused_by_name() {
         ("fan_in_fan_out", json!(true)),
         ("init_lora_weights", json!("pissa")),
         ("r", json!(0)),
+        ("r", json!(u64::MAX)),
+        ("use_rslora", json!(1)),
+        ("use_rslora", json!("true")),
     ] {
         let mut bad = good.clone();
         bad[key] = value;
@@ -207,6 +210,15 @@ fn a_file_that_would_compute_something_else_is_refused_by_name() {
     let mut other = base(&mut dev, DType::F32);
     let error = StoredAdapter::open(dir.path()).unwrap().attach(&mut dev, &mut other).unwrap_err().to_string();
     assert!(error.contains("lora_A.weight"), "{error}");
+    // PEFT would compute something else than the tensors in the file, or warn about missing keys.
+    for targets in [json!(["k_proj"]), json!("model.*(q|k)_proj")] {
+        let mut bad = good.clone();
+        bad["target_modules"] = targets;
+        std::fs::write(&path, bad.to_string()).unwrap();
+        let mut other = base(&mut dev, DType::F32);
+        let error = StoredAdapter::open(dir.path()).unwrap().attach(&mut dev, &mut other).unwrap_err().to_string();
+        assert!(error.contains("no tensor base_model.model.model") && error.contains("k_proj"), "{error}");
+    }
     // A layer that the model does not have.
     std::fs::write(&path, good.to_string()).unwrap();
     let mut short = config(false);
