@@ -124,7 +124,7 @@ fn settings(path: &Path) -> Result<Value> {
 
 /// The modules that have adapters according to `target_modules`.
 enum Targets {
-    /// The setting does not name them: those whose tensors are in the file.
+    /// The setting does not name them in a form that is known here: those whose tensors are in the file.
     OfFile,
     /// Paths, or their last parts.
     Names(Vec<String>),
@@ -141,9 +141,9 @@ impl Targets {
         }
         Ok(match &value["target_modules"] {
             Value::Array(list) => Targets::Names(list.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+            // Python's look-arounds have no counterpart here.
             Value::String(text) if text != "all-linear" => {
-                let broken = |e: regex::Error| Error::format(path, format!("target_modules: {e}"));
-                Targets::Pattern(Regex::new(&format!("^(?:{text})$")).map_err(broken)?)
+                Regex::new(&format!("^(?:{text})$")).map_or(Targets::OfFile, Targets::Pattern)
             }
             _ => Targets::OfFile,
         })
