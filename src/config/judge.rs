@@ -55,9 +55,8 @@ impl JudgeConfig {
             (_, true) => return missing("model", "OPENAI_MODEL_NAME"),
             _ => {}
         }
-        let read = |file: &PathBuf| files::read_config(file).map_err(Error::io(file));
         match (&self.prompt_file, &self.prompt) {
-            (Some(file), None) => read(file).map(|_| ()),
+            (Some(file), None) => files::read_config(file).map(drop).map_err(Error::io(file)),
             (_, Some(prompt)) if !prompt.contains("{answer}") || !prompt.contains("{prediction}") => {
                 let expected = "a text with {answer} and {prediction}, and with {question} if all rows have one";
                 Err(Error::input(at("prompt_file"), "a text without them", expected))

@@ -62,9 +62,7 @@ impl Delimited {
         }
         Ok((self.names.rename(fields), None))
     }
-}
 
-impl Delimited {
     /// Errors if the file ends within quotes: the last record, at byte `last`, may then contain other rows.
     fn check_end(&self, last: u64) -> Result<()> {
         let mut bytes = Vec::new();

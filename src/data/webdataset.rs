@@ -42,15 +42,24 @@ struct TarRow {
 }
 
 impl WebDataset {
-    /// Passes the rows from byte `offset` on to `take` until it returns false.
-    fn rows(&self, offset: u64, mut take: impl FnMut(TarRow) -> Result<bool>) -> Result<()> {
-        let io = |e| Error::io(&self.path)(e);
-        let mut file = BufReader::with_capacity(1 << 16, files::open(&self.path).map_err(io)?);
-        file.seek(SeekFrom::Start(offset)).map_err(io)?;
-        let broken = |e: std::io::Error| Error::format(&self.path, format!("an incomplete or damaged tar file: {e}"));
-        let mut archive: Archive<BufReader<File>> = Archive::new(file);
+    /// Opens the tar file at byte `offset`, where a member begins.
+    fn archive(&self, offset: u64) -> Result<Archive<BufReader<File>>> {
+        let mut file = files::open(&self.path).map_err(Error::io(&self.path))?;
+        file.seek(SeekFrom::Start(offset)).map_err(Error::io(&self.path))?;
+        let mut archive = Archive::new(BufReader::with_capacity(1 << 16, file));
         // Joined tar files contain the empty blocks of their ends.
         archive.set_ignore_zeros(true);
+        Ok(archive)
+    }
+
+    fn broken(&self, error: std::io::Error) -> Error {
+        Error::format(&self.path, format!("an incomplete or damaged tar file: {error}"))
+    }
+
+    /// Passes the rows from byte `offset` on to `take` until it returns false.
+    fn rows(&self, offset: u64, mut take: impl FnMut(TarRow) -> Result<bool>) -> Result<()> {
+        let mut archive = self.archive(offset)?;
+        let broken = |error| self.broken(error);
         let (mut row, mut next, mut size): (Option<TarRow>, u64, u64) = (None, offset, 0);
         for entry in archive.entries().map_err(broken)? {
             let mut entry = entry.map_err(broken)?;
@@ -76,21 +85,16 @@ impl WebDataset {
                     return Ok(());
                 }
             }
-            size += entry.size();
-            if size > LARGEST {
-                return Err(Error::format(
-                    &self.path,
-                    format!("the row of member {name} has more than {LARGEST} bytes"),
-                ));
+            let mut bytes = Vec::new();
+            match entry.link_name().map_err(broken)?.filter(|_| kind.is_hard_link()) {
+                Some(target) => bytes = self.member(&target)?,
+                None => drop(entry.by_ref().take(LARGEST + 1).read_to_end(&mut bytes).map_err(broken)?),
             }
-            let bytes = match entry.link_name().map_err(broken)?.filter(|_| kind.is_hard_link()) {
-                Some(target) => self.member(&target)?,
-                None => {
-                    let mut bytes = Vec::new();
-                    entry.read_to_end(&mut bytes).map_err(broken)?;
-                    bytes
-                }
-            };
+            size += bytes.len() as u64;
+            if size > LARGEST {
+                let what = format!("the row of member {name} has more than {LARGEST} bytes");
+                return Err(Error::format(&self.path, what));
+            }
             if let Some(row) = &mut row {
                 row.members.push((ending.to_lowercase(), bytes));
             }
@@ -101,14 +105,13 @@ impl WebDataset {
 
     /// Returns the content of the file that a hard link in the tar file names.
     fn member(&self, target: &Path) -> Result<Vec<u8>> {
-        let broken = |e: std::io::Error| Error::format(&self.path, format!("an incomplete or damaged tar file: {e}"));
-        let mut archive = Archive::new(BufReader::new(files::open(&self.path).map_err(Error::io(&self.path))?));
-        archive.set_ignore_zeros(true);
+        let mut archive = self.archive(0)?;
+        let broken = |error| self.broken(error);
         for entry in archive.entries().map_err(broken)? {
             let mut entry = entry.map_err(broken)?;
             if entry.header().entry_type().is_file() && entry.path().is_ok_and(|path| path == target) {
                 let mut bytes = Vec::new();
-                entry.by_ref().take(LARGEST).read_to_end(&mut bytes).map_err(broken)?;
+                entry.by_ref().take(LARGEST + 1).read_to_end(&mut bytes).map_err(broken)?;
                 return Ok(bytes);
             }
         }

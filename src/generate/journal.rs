@@ -108,18 +108,14 @@ impl Journal {
                     journal.compare(&was)?;
                     journal.created = was.get("created").and_then(Value::as_u64).unwrap_or(created);
                 }
-                if counts.is_some()
-                    && was
-                        .get(CONTENT)
-                        .is_some_and(|of| identity::hash(&journal.out).map(|is| *of != is).unwrap_or(true))
+                if let (Some(_), Some(of)) = (counts, was.get(CONTENT))
+                    && *of != identity::hash(&journal.out)?
                 {
-                    let found = "other answers than this command wrote";
-                    let hint = "restore the file, or use --fresh, which moves it aside";
                     return Err(Error::input_hint(
                         journal.out.display().to_string(),
-                        found,
+                        "other answers than this command wrote",
                         "the finished answers",
-                        hint,
+                        "restore the file, or use --fresh, which moves it aside",
                     ));
                 }
                 journal.finished = counts.map(<[u64; 2]>::from);

@@ -168,7 +168,7 @@ impl Job {
     /// Returns the files that the repository does not contain, with the hash by which the hub stores each.
     async fn changed(&self, hub: &Hub, observer: &dyn Observer) -> Result<Vec<Changed<'_>>> {
         let url = hub.api(Kind::Model, &self.repo.id, &["preupload", &self.repo.revision]);
-        let (mut changed, mut ignored) = (Vec::new(), Vec::new());
+        let mut changed = Vec::new();
         for files in self.files.chunks(FILES_AT_ONCE) {
             let body = json!({"files": files.iter().map(described).collect::<Result<Vec<_>>>()?});
             let reply = self.post(hub, &url, JSON, body.to_string()).await?;
@@ -177,8 +177,16 @@ impl Job {
                 let reply = replies.iter().find(|reply| reply["path"] == *file.path);
                 let reply = reply.ok_or_else(|| strange(&url, &format!("no entry of {}", file.path)))?;
                 if reply["shouldIgnore"] == true {
+                    // Without its weights or its config the repository would not contain the model.
+                    if file.path.ends_with(".safetensors") || file.path == "config.json" {
+                        return Err(Error::input_hint(
+                            format!("{}: .gitignore", self.repo),
+                            format!("a pattern that names {}", file.path),
+                            "patterns that do not name the model's files",
+                            "change the .gitignore of the repository",
+                        ));
+                    }
                     observer.note(&format!("{}: left out, because the repository's .gitignore names it", file.path));
-                    ignored.push(file);
                     continue;
                 }
                 // The hub's store of large files does not accept empty ones.
@@ -189,16 +197,7 @@ impl Job {
                 }
             }
         }
-        // Without its weights or its config the repository would not contain the model.
-        match ignored.iter().find(|file| file.path.ends_with(".safetensors") || file.path == "config.json") {
-            Some(file) => Err(Error::input_hint(
-                format!("{}: .gitignore", self.repo),
-                format!("a pattern that names {}", file.path),
-                "patterns that do not name the model's files",
-                "change the .gitignore of the repository",
-            )),
-            None => Ok(changed),
-        }
+        Ok(changed)
     }
 
     /// Sends the large files that the hub does not have.

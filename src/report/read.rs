@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
@@ -53,11 +54,12 @@ fn build(dir: &Path, choose: rollouts::Choose) -> Result<RecipeReport> {
     }
     let rl = if recipe { dir.join("rl") } else { dir.to_owned() };
     // If the directory is a single run, its metrics are used for every stage.
-    let mut steps = Steps::new();
-    for stage in ["sft", "control", "rl"] {
-        let of_stage = if recipe { dir.join(stage) } else { dir.to_owned() };
-        steps.insert(stage, metrics::read(&of_stage.join("metrics.jsonl"))?);
-    }
+    let read = |dir: &Path| metrics::read(&dir.join("metrics.jsonl")).map(Rc::new);
+    let names = ["sft", "control", "rl"];
+    let steps: Steps = match recipe {
+        true => names.into_iter().map(|stage| Ok((stage, read(&dir.join(stage))?))).collect::<Result<_>>()?,
+        false => names.into_iter().zip(std::iter::repeat(read(dir)?)).collect(),
+    };
     if recipe {
         report.title = format!("The {} recipe", name.rsplit('/').next().unwrap_or_default());
         let measured = measured(dir)?;
@@ -76,7 +78,8 @@ fn build(dir: &Path, choose: rollouts::Choose) -> Result<RecipeReport> {
     }
     report.step = step::picture(&steps["rl"]);
     report.curves = curves(&steps, recipe);
-    let logged = steps.values().flatten().filter_map(|step| step.get(metrics::WALL_TIME)?.as_f64());
+    let logged =
+        steps.values().flat_map(|steps| steps.iter()).filter_map(|step| step.get(metrics::WALL_TIME)?.as_f64());
     report.changed = logged.reduce(f64::max);
     report.facts = if recipe { facts(dir, &summary) } else { run::facts(dir, &summary, &steps["rl"]) };
     report.config = files::read_config(dir.join("config.yaml")).unwrap_or_default();
@@ -108,7 +111,7 @@ pub(super) fn summary(dir: &Path) -> Result<Map<String, Value>> {
 
 type Pick = fn(&Sample) -> Option<f64>;
 /// Metrics of each step, by stage.
-type Steps = HashMap<&'static str, Vec<metrics::Metrics>>;
+type Steps = HashMap<&'static str, Rc<Vec<metrics::Metrics>>>;
 type Measured = HashMap<&'static str, Vec<Sample>>;
 
 fn measured(dir: &Path) -> Result<Measured> {

@@ -10,7 +10,7 @@ use crate::rl::experience::Experience;
 use crate::rl::group::Group;
 use crate::rl::update::Seen;
 use crate::rollout::generate::{Rollout, is_truncated};
-use crate::train::metrics::Metrics;
+use crate::train::metrics::{self, Metrics};
 
 /// Collects the metrics of a step. Metrics of several updates are averaged, except that names ending in `max` or `min`
 /// take the largest or smallest value, as in verl.
@@ -155,7 +155,7 @@ impl StepMetrics {
     pub fn throughput(&mut self, step_seconds: f64) {
         self.set("training/num_responses_computed", self.responses as f64);
         self.set("training/num_micro_batches", self.micro_batches as f64);
-        self.set("training/skipped_updates", self.skipped as f64);
+        self.set(metrics::SKIPPED_UPDATES, self.skipped as f64);
         self.set("perf/total_num_tokens", self.tokens as f64);
         self.set("perf/num_shared_tokens", self.shared_tokens as f64);
         self.set("perf/throughput", self.tokens as f64 / step_seconds);

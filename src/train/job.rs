@@ -246,6 +246,15 @@ pub trait TrainingJob {
         }
         // The summary is computed from the log, because this process may have run only some of the steps, or none.
         let log = metrics::read(&dir.join("metrics.jsonl"))?;
+        let skipped =
+            log.iter().filter(|step| step.get(metrics::SKIPPED_UPDATES).is_some_and(|count| *count != 0.0)).count();
+        if skipped * 2 > log.len() {
+            let steps = log.len();
+            return Err(Error::Failed(format!(
+                "{skipped} of {steps} steps skipped updates, because a loss or a gradient norm was not finite; model/ is \
+                 of little use, and a lower learning rate may help"
+            )));
+        }
         let mut summary = Map::from_iter([("steps".to_owned(), trainer.step.into())]);
         summary.extend(self.summary(&trainer, &log, observer));
         summary.extend(best::entries(&trainer.extra));

@@ -155,6 +155,8 @@ pub fn read(path: &Path) -> Result<Vec<Metrics>> {
 /// Name of the peak memory so far in GiB, as in verl.
 pub const MEMORY: &str = "perf/max_memory_allocated_gb";
 
+/// Number of updates of a step whose loss or gradient norm was not finite.
+pub const SKIPPED_UPDATES: &str = "training/skipped_updates";
 /// Name of the validation loss, as in verl.
 pub const VAL_LOSS: &str = "val/loss";
 

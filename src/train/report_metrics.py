@@ -74,6 +74,7 @@ class Lines:
 
     def __init__(self, path):
         self.path, self.inode, self.offset = path, None, 0
+        self.last_step = -1
 
     def read(self):
         try:
@@ -211,6 +212,7 @@ def new_steps(lines, run):
     steps = []
     for line in lines.read():
         step, time = line.pop("step"), line.pop(WALL_TIME, 0.0)
+        lines.last_step = step
         is_number = lambda value: isinstance(value, (int, float)) and math.isfinite(value)
         if step > run.state["step"]:
             steps.append((step, time, {name: value for name, value in line.items() if is_number(value)}))
@@ -238,6 +240,11 @@ def report(folder, name, follows):
             # After the input is closed, the last steps are read once more.
             is_open = not (readable and not os.read(sys.stdin.fileno(), 1))
         service.end(run.is_finished())
+    if run.is_finished() and lines.last_step < run.state["step"]:
+        sys.exit(
+            f"{run.state_path} says that step {run.state['step']} was sent, but the run ended at step {lines.last_step};"
+            " remove the file to send all steps as a new run"
+        )
     print(f"{name}: sent the steps up to {run.state['step']} of {folder}")
 
 

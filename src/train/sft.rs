@@ -250,7 +250,7 @@ impl TrainingJob for Job {
                 "epoch": update.consumed as f64 / updates.epoch_len() as f64,
                 "loss": loss,
                 "grad_norm": stats.grad_norm,
-                "training/skipped_updates": u64::from(!stats.finite),
+                metrics::SKIPPED_UPDATES: u64::from(!stats.finite),
                 "learning_rate": lr,
                 "num_rows": rows,
                 "num_tokens": done.tokens,

@@ -122,4 +122,7 @@ fn a_service_gets_every_number_once_and_a_dead_reporter_stops_nothing() {
     assert_eq!(received(&path("received")), (logged(&path("out")), vec![0]));
     assert!(send("1000"), "nothing is left to send");
     assert_eq!(received(&path("received")).0.len(), 8);
+    // A state of another run, or a damaged one: nothing is sent, and the user is told.
+    fs::write(path("out/reporters/wandb.json"), r#"{"id": "x", "step": 1000000000}"#).unwrap();
+    assert!(!send("1000"), "step 1000000000 was never sent");
 }

@@ -159,6 +159,13 @@ fn more_skipped_updates_in_a_row_than_allowed_end_the_run() {
     // A checkpoint records how many earlier updates were skipped.
     run("resumed", 4, 1).unwrap();
     assert_eq!(ended(run("resumed", 6, 1)).0, 5);
+    // A model that most steps did not change is no result.
+    let [config, _] = poisoned(&dir.path().join("result"));
+    let optimizer = OptimConfig { learning_rate: 1e30, ..config.optimizer };
+    let config = SftConfig { optimizer, ..config };
+    let out = dir.path().join("useless");
+    let error = sft::Job::new(&out, config).unwrap().run(&mut device(1), &Silent).unwrap_err().to_string();
+    assert!(error.contains("of 6 steps skipped updates") && !out.join("summary.json").exists(), "{error}");
 
     let entropy_coeff = 1e300;
     let optimizer = OptimConfig { max_skipped_updates: 1, ..rl_config(dir.path()).optimizer };
