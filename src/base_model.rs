@@ -12,6 +12,9 @@ use crate::hub::{Kind, local};
 /// Name of the file with the settings of an adapter.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 
+/// Name of the file with the weights of an adapter.
+pub const ADAPTER: &str = "adapter_model.safetensors";
+
 /// Returns the directory of the base model if `dir` contains an adapter. Its path is relative to the current directory,
 /// as in PEFT, or to `dir`. It may also be the name of a repository in the cache of the Hugging Face libraries. Errors
 /// name the key if there is no such directory.

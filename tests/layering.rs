@@ -44,7 +44,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("reward", &["config", "client", "answers"]),
     ("data", &["base_model", "config", "identity", "observe", "hub::local", "text", "image", "reward"]),
     ("task", &["config", "text", "image", "reward", "data"]),
-    ("model", &["base_model", "observe", "device", "tensor", "ops", "image"]),
+    ("model", &["base_model", "identity", "observe", "device", "tensor", "ops", "image"]),
     ("optim", &["config", "device", "tensor", "ranks", "ops", "model"]),
     ("checkpoint", &["identity"]),
     ("engine", &["base_model", "device", "tensor", "ops", "model", "text", "image"]),

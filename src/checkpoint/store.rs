@@ -1,6 +1,7 @@
 //! The checkpoints of a run: saving them atomically, finding them and deleting old ones.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -94,6 +95,8 @@ impl Retention {
 pub struct Store {
     run: PathBuf,
     keep: Retention,
+    /// Device and inode of the run directory when it was opened for writing.
+    place: Option<(u64, u64)>,
 }
 
 impl Store {
@@ -101,17 +104,33 @@ impl Store {
     /// hold the run's lock.
     pub fn open(run: impl AsRef<Path>, keep: impl Into<Retention>) -> Result<Store> {
         files::tidy(run.as_ref())?;
-        Ok(Store::of(run, keep))
+        let mut store = Store::of(run, keep);
+        store.place = place(&store.run);
+        Ok(store)
     }
 
     /// Opens the store without removing anything, for a rank that does not write the run's files.
     pub fn of(run: impl AsRef<Path>, keep: impl Into<Retention>) -> Store {
-        Store { run: run.as_ref().to_owned(), keep: keep.into() }
+        Store { run: run.as_ref().to_owned(), keep: keep.into(), place: None }
     }
 
     /// Returns the run directory.
     pub fn run(&self) -> &Path {
         &self.run
+    }
+
+    /// Errors if the run directory was moved or replaced since the store was opened. The files that are written next
+    /// would otherwise be in another folder than those before.
+    pub fn check_place(&self) -> Result<()> {
+        match self.place.is_none() || self.place == place(&self.run) {
+            true => Ok(()),
+            false => Err(Error::input_hint(
+                self.run.display().to_string(),
+                "another folder, or none",
+                "the run directory, which was here when the run started",
+                "move it back and start the command again; it continues from the last checkpoint",
+            )),
+        }
     }
 
     fn folder(&self) -> PathBuf {
@@ -160,6 +179,7 @@ impl Store {
 
     /// Begins to save step `step`, in a temporary folder that contains an empty `trainer/`.
     pub fn begin(&self, step: u64) -> Result<Draft> {
+        self.check_place()?;
         let checkpoint = Checkpoint { step, path: self.folder().join(format!("{PREFIX}{step}")) };
         let draft = Draft { folder: StagedFolder::create(&checkpoint.path)?, store: self.clone(), checkpoint };
         let trainer = draft.folder().join("trainer");
@@ -258,6 +278,10 @@ impl Store {
         fs::rename(&checkpoint.path, &doomed).map_err(Error::io(&checkpoint.path))?;
         fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
     }
+}
+
+fn place(dir: &Path) -> Option<(u64, u64)> {
+    dir.metadata().ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// A checkpoint that is being written. If it is dropped before it is committed, its files are deleted.

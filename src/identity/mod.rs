@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::files;
 
 pub use manifest::{Manifest, Part, hash, is_as_listed};
-pub use model::{of, of_files, paths, settings};
+pub use model::{base_weights, of, of_files, paths, settings};
 
 /// File name of the record in the folder of a run or stage.
 const RECORD: &str = "inputs.json";
@@ -62,6 +62,12 @@ impl Inputs {
         self.0.get(name).map(String::as_str)
     }
 
+    /// Returns a hash of the weights of the model, or of its base if the model is an adapter (see [`base_weights`]).
+    pub fn base_weights(&self) -> String {
+        let kinds = [InputKind::Model, InputKind::Reference].map(InputKind::name);
+        model::of_base(self.0.iter().filter(|(name, _)| kinds.iter().any(|kind| name.starts_with(kind))))
+    }
+
     /// Records the hash of the input `name`.
     pub fn set(&mut self, name: &str, hash: String) {
         self.0.insert(name.to_owned(), hash);
@@ -93,6 +99,17 @@ impl Difference {
     pub fn is_of(&self, is_one: &dyn Fn(&Path) -> bool) -> bool {
         self.path.as_deref().is_some_and(is_one)
     }
+}
+
+/// The use of a model's weights in a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Weights {
+    /// It trains them. Samples of large weights detect a change, unless a `MANIFEST` lists them.
+    Trained,
+    /// They are the base of an adapter, and are read completely.
+    Base,
+    /// They are also the reference model, and are read completely and recorded under that kind.
+    Reference,
 }
 
 /// Hashes of the inputs as they are now.
@@ -146,17 +163,19 @@ impl CurrentInputs {
     }
 
     /// Adds the files of the model directory `dir` that affect the model's output, and those of the base if `dir`
-    /// contains an adapter. With `reference`, its weights are recorded as the weights of the reference model. Every file
-    /// is read completely, except large weights that the run replaces by trained ones: those that no `MANIFEST` lists,
-    /// unless they are a reference or, with `is_base`, the base of an adapter.
-    pub fn add_model(&mut self, dir: &Path, reference: bool, is_base: bool) -> Result<()> {
+    /// contains an adapter.
+    pub fn add_model(&mut self, dir: &Path, weights: Weights) -> Result<()> {
         let listed = Manifest::listed(dir)?;
-        let mut found = model::files(dir, reference || is_base || listed.is_some())?;
+        let mut found = model::files(dir, weights != Weights::Trained || listed.is_some())?;
         if let Some(base) = base_model::of(dir)? {
             found.extend(model::files(&base, true)?.into_iter().map(|(name, hash)| (format!("base/{name}"), hash)));
         }
         for (name, hash) in &found {
-            let kind = if reference && model::is_weights(name) { InputKind::Reference } else { InputKind::Model };
+            let kind = if weights == Weights::Reference && model::is_weights(name) {
+                InputKind::Reference
+            } else {
+                InputKind::Model
+            };
             self.folders.insert(kind.name(), dir.display().to_string());
             self.inputs.set(&format!("{}/{name}", kind.name()), hash.clone());
         }
@@ -199,12 +218,14 @@ impl CurrentInputs {
             let (kind, file) = name.split_once('/').unwrap_or((name, ""));
             let known: InputKind = kind.parse().ok()?;
             let (was, is) = (then.0.get(name), now.0.get(name));
-            // Validation data may be added and removed, because it does not affect the training.
-            let is_sampled = |hash: Option<&String>| hash.is_some_and(|hash| hash.starts_with(model::SAMPLES));
             // Older versions sampled the base of an adapter.
-            if was.is_some() && is.is_some() && is_sampled(was) && !is_sampled(is) {
+            if let (Some(was), Some(is)) = (was, is)
+                && was.starts_with(model::SAMPLES)
+                && !is.starts_with(model::SAMPLES)
+            {
                 return None;
             }
+            // Validation data may be added and removed, because it does not affect the training.
             if was == is || known == InputKind::Log || known == InputKind::Val && (was.is_none() || is.is_none()) {
                 return None;
             }

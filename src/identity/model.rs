@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::base_model;
+use crate::base_model::{self, ADAPTER};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -43,6 +43,23 @@ pub fn of_files(paths: &[PathBuf]) -> Result<String> {
         };
     }
     Ok(hasher.finalize().to_hex()[..32].to_owned())
+}
+
+/// Returns a hash of the weights in `dir`, which are read completely. An adapter records it of its base.
+pub fn base_weights(dir: &Path) -> Result<String> {
+    Ok(of_base(files(dir, true)?.iter()))
+}
+
+/// Does the same as [`base_weights`] with the names and hashes of files, among which are the weights.
+pub(super) fn of_base<'a>(hashes: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, hash) in hashes {
+        let name = name.rsplit('/').next().unwrap_or_default();
+        if is_weights(name) && name != ADAPTER {
+            hasher.update(format!("{name} {hash} ").as_bytes());
+        }
+    }
+    hasher.finalize().to_hex()[..32].to_owned()
 }
 
 /// Adds the name and the size of a file.

@@ -14,6 +14,7 @@ use crate::base_model::ADAPTER_CONFIG as CONFIG;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::identity;
 use crate::model::attach::{Masters, module, path_in_memory, scale};
 use crate::model::linear_layer::{A, B};
 use crate::model::outgoing::{OutFile, OutModel, Outgoing, Part};
@@ -22,6 +23,8 @@ use crate::model::weights::{ADAPTER, StoredTensor, WeightFiles, is_float, releas
 use crate::model::{Model, ModelConfig};
 use crate::tensor::{DType, Tensor};
 
+/// Key in the header of the tensors with [`AdapterConfig::base_weights`].
+const BASE_WEIGHTS: &str = "base_weights";
 /// Start of the names of all tensors.
 const PREFIX: &str = "base_model.model.";
 
@@ -41,6 +44,8 @@ pub struct AdapterConfig {
     pub alpha: f64,
     /// Scaling of rsLoRA.
     pub use_rslora: bool,
+    /// Hash of the base's weights, if the adapter records it ([`identity::base_weights`]).
+    pub base_weights: Option<String>,
 }
 
 impl AdapterConfig {
@@ -85,7 +90,8 @@ impl AdapterConfig {
         }
         let Some(alpha) = value["lora_alpha"].as_f64() else { return wrong("lora_alpha", "a number") };
         let base = value["base_model_name_or_path"].as_str().unwrap_or_default().to_owned();
-        Ok(AdapterConfig { base, rank: rank as usize, alpha, use_rslora: value["use_rslora"] == true })
+        let use_rslora = value["use_rslora"] == true;
+        Ok(AdapterConfig { base, rank: rank as usize, alpha, use_rslora, base_weights: None })
     }
 
     /// Returns the text of `adapter_config.json` for adapters of `modules`, of all modules in `known` (released names).
@@ -205,9 +211,10 @@ impl StoredAdapter {
     /// Opens the adapter in `dir`. Errors name a missing file, an unsupported setting or a tensor with an unknown name,
     /// type or value.
     pub fn open(dir: &Path) -> Result<StoredAdapter> {
-        let config = AdapterConfig::read(dir)?;
+        let mut config = AdapterConfig::read(dir)?;
         let path = dir.join(ADAPTER);
         let files = WeightFiles::open_files(dir, std::slice::from_ref(&path))?;
+        config.base_weights = files.note(BASE_WEIGHTS).map(str::to_owned);
         let mut names = BTreeMap::new();
         for name in files.names() {
             let released = name.strip_prefix(PREFIX).map(released_name);
@@ -221,6 +228,20 @@ impl StoredAdapter {
             }
         }
         Ok(StoredAdapter { config, targets: Targets::read(&dir.join(CONFIG))?, files, names })
+    }
+
+    /// Errors if the adapter records that its base has other weights than those in `base`.
+    pub fn check_base(&self, base: &Path) -> Result<()> {
+        let Some(recorded) = &self.config.base_weights else { return Ok(()) };
+        match identity::base_weights(base)? == *recorded {
+            true => Ok(()),
+            false => Err(Error::input_hint(
+                self.files.dir.display().to_string(),
+                format!("an adapter of other weights than those in {}", base.display()),
+                "the base that it was trained with",
+                "base_model_name_or_path in its adapter_config.json names the directory of the base",
+            )),
+        }
     }
 
     /// Adds this adapter to `model` and sets its weights. Errors if a tensor finds no layer or has another shape, or if
@@ -312,7 +333,8 @@ impl Model {
             let part = Part { layout, param: id, piece: number, tensor, own };
             tensors.push(Outgoing::master(stored_name(piece), part, low_half(id)));
         }
-        let weights = vec![OutFile { name: ADAPTER.to_owned(), tensors, notes: Vec::new() }];
+        let notes = config.base_weights.iter().map(|hash| (BASE_WEIGHTS.to_owned(), hash.clone())).collect();
+        let weights = vec![OutFile { name: ADAPTER.to_owned(), tensors, notes }];
         // Commands read `config.json` in the directory of a model, although the weights of the base are elsewhere.
         let configs = vec![(CONFIG, config.text(&modules, &known)), self.config_file(layout.dtype)];
         OutModel { configs, weights }

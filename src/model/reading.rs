@@ -41,6 +41,9 @@ impl Model {
         }
         let base = base_model::of(dir)?;
         let adapter = base.as_ref().map(|_| StoredAdapter::open(dir)).transpose()?;
+        if let (Some(adapter), Some(base)) = (&adapter, &base) {
+            adapter.check_base(base)?;
+        }
         WeightFiles::open(base.as_deref().unwrap_or(dir))?.load(dev, &model.layout, observer)?;
         adapter.map_or(Ok(()), |adapter| adapter.attach(dev, &mut model))?;
         Ok(model)

@@ -18,8 +18,7 @@ use crate::tensor::DType;
 /// Name of the single weight file.
 pub(super) const SINGLE: &str = "model.safetensors";
 
-/// Name of the file with the weights of an adapter.
-pub const ADAPTER: &str = "adapter_model.safetensors";
+pub use crate::base_model::ADAPTER;
 
 /// Name of the index that lists the shards.
 pub(super) const INDEX: &str = "model.safetensors.index.json";

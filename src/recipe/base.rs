@@ -4,7 +4,7 @@ use super::job::Recipe;
 use super::new_model::NewModel;
 use crate::error::Result;
 use crate::files;
-use crate::identity::{CurrentInputs, Manifest};
+use crate::identity::{CurrentInputs, Manifest, Weights};
 
 impl Recipe<'_> {
     /// Creates the base model: a copy of the configured one, or a new tokenizer and configuration with random weights.
@@ -15,7 +15,7 @@ impl Recipe<'_> {
         }
         if let Some(model) = &self.config.base.model {
             let mut found = CurrentInputs::default();
-            found.add_model(model, false, false)?;
+            found.add_model(model, Weights::Trained)?;
             self.compare(&found, None)?;
             return files::folder(&dir, |folder| {
                 files::copy_files(model, folder).and_then(|()| Manifest::write(folder))

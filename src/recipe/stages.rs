@@ -19,7 +19,7 @@ use crate::eval::local::{self, Local};
 use crate::eval::measured::{self, Answers};
 use crate::eval::validation;
 use crate::files;
-use crate::identity::{CurrentInputs, Inputs, Manifest};
+use crate::identity::{CurrentInputs, Inputs, Manifest, Weights};
 use crate::pipeline::{self, Summary};
 use crate::ranks::{self, OneRank, Ranks};
 use crate::reward::Scorer;
@@ -276,7 +276,7 @@ impl Recipe<'_> {
             data => paths::all(data)?,
         };
         let mut found = CurrentInputs::default();
-        found.add_model(model, false, false)?;
+        found.add_model(model, Weights::Trained)?;
         found.add_files(InputKind::Rows, files)?;
         self.compare(&found, Inputs::read(out)?.as_ref())?;
         found.into_inputs().write(out)

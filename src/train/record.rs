@@ -8,7 +8,7 @@ use crate::checkpoint::Store;
 use crate::config::InputKind;
 use crate::data::{Dataset, paths};
 use crate::error::{Error, Result};
-use crate::identity::{CurrentInputs, Inputs};
+use crate::identity::{CurrentInputs, Inputs, Weights};
 use crate::observe::Observer;
 use crate::ranks::Ranks;
 
@@ -26,7 +26,12 @@ pub fn open(ranks: &mut dyn Ranks, config: &TrainerConfig, data: &Dataset, obser
 
 fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> Result<Inputs> {
     let mut found = CurrentInputs::default();
-    found.add_model(&config.model, config.reference, config.optimizer.lora.is_some())?;
+    let weights = match config.reference {
+        true => Weights::Reference,
+        false if config.optimizer.lora.is_some() => Weights::Base,
+        false => Weights::Trained,
+    };
+    found.add_model(&config.model, weights)?;
     data.inputs(&mut found)?;
     found.add_files(InputKind::Val, paths::all(&config.val_files)?)?;
     for (number, rows) in config.val_pictures.iter().enumerate() {

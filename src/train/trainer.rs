@@ -318,7 +318,10 @@ impl<'r> Trainer<'r> {
         let layout = Arc::new(self.model.layout.clone());
         let own = self.optimizer.own();
         let model = match self.config.adapter()? {
-            Some(adapter) => self.model.outgoing_adapters(&layout, &adapter, |id| self.optimizer.low_halves(id), own),
+            Some(mut adapter) => {
+                adapter.base_weights = Some(self.inputs.base_weights());
+                self.model.outgoing_adapters(&layout, &adapter, |id| self.optimizer.low_halves(id), own)
+            }
             None => self.model.outgoing(&layout, layout.dtype, own),
         };
         let snapshot = Snapshot {
@@ -376,6 +379,7 @@ impl<'r> Trainer<'r> {
         if !self.leads() {
             return Ok(best);
         }
+        self.store.check_place()?;
         let (model, config) = (&self.model, &self.config);
         files::folder(config.dir.join("model"), |folder| {
             // The masters of adapters are divided among the ranks. The checkpoint has all of them.

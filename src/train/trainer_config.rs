@@ -109,7 +109,7 @@ impl TrainerConfig {
             }
             false => self.model.display().to_string(),
         };
-        Ok(Some(AdapterConfig { base, rank, alpha, use_rslora }))
+        Ok(Some(AdapterConfig { base, rank, alpha, use_rslora, base_weights: None }))
     }
 
     /// Returns the maximum number of checkpoints on disk at the end of the run.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use half::bf16;
 use omr::device::{Device, Isa, Plan};
+use omr::identity;
 use omr::model::Model;
 use omr::model::adapter_files::AdapterConfig;
 use omr::model::attach::Masters;
@@ -31,7 +32,7 @@ impl Masters for Rough {
 
 /// Settings of the adapters of these tests: scale 1.6.
 pub fn settings(base: &str) -> AdapterConfig {
-    AdapterConfig { base: base.to_owned(), rank: 5, alpha: 8.0, use_rslora: false }
+    AdapterConfig { base: base.to_owned(), rank: 5, alpha: 8.0, use_rslora: false, base_weights: None }
 }
 
 pub fn device() -> Device {
@@ -44,7 +45,7 @@ pub fn write(base: &Path, dir: &Path, named: &str) {
     fs::create_dir(dir).unwrap();
     let mut dev = device();
     let mut model = Model::load(&mut dev, base, DType::F32).unwrap();
-    let config = settings(named);
+    let config = AdapterConfig { base_weights: Some(identity::base_weights(base).unwrap()), ..settings(named) };
     model.attach(&mut dev, config.rank, config.scale(), &|_| true).unwrap();
     model.set_adapters(&mut dev, &Rough).unwrap();
     let layout = Arc::new(model.layout.clone());
@@ -139,6 +140,24 @@ fn a_base_that_is_not_found_is_named() {
         ] {
             failure(args, 2, &["adapter_config.json", "base_model_name_or_path", part]);
         }
+    }
+}
+
+#[test]
+fn an_adapter_of_other_weights_is_refused_by_name() {
+    let folder = Folder::new(DType::F32);
+    let weights = folder.at("base/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 0x80;
+    fs::write(weights, bytes).unwrap();
+    let (rows, adapter, base, out) =
+        (folder.at("rows.jsonl"), folder.at("adapter"), folder.at("base"), folder.at("out"));
+    for args in [
+        &["score", "--logprobs", &rows, "--model", &adapter][..],
+        &["serve", &base, "--port", "0", "--lora-modules", &format!("tuned={adapter}")],
+        &["export", "--merge", &adapter, "--out", &out],
+    ] {
+        failure(args, 2, &["adapter: found an adapter of other weights than those in ", "base"]);
     }
 }
 

@@ -139,7 +139,7 @@ fn nothing_below_the_lowest_adapter_runs_backward() {
 }
 
 fn save(dev: &mut Device, model: &Model, optimizer: &Optimizer, dir: &Path) {
-    let config = AdapterConfig { base: "base".into(), rank: 5, alpha: 8.5, use_rslora: false };
+    let config = AdapterConfig { base: "base".into(), rank: 5, alpha: 8.5, use_rslora: false, base_weights: None };
     let layout = Arc::new(model.layout.clone());
     let files = model.outgoing_adapters(&layout, &config, |id| optimizer.low_halves(id), optimizer.own());
     files.write(dir, dev).unwrap();

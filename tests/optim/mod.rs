@@ -173,6 +173,24 @@ fn kernels_on_ranges_update_and_save_as_on_the_whole() {
 }
 
 #[test]
+fn a_run_directory_that_is_moved_or_replaced_gets_no_more_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, moved) = (dir.path().join("run"), dir.path().join("moved"));
+    fs::create_dir(&run).unwrap();
+    let store = Store::open(&run, 1).unwrap();
+    drop(store.begin(1).unwrap());
+    fs::rename(&run, &moved).unwrap();
+    for _ in 0..2 {
+        let error = store.begin(2).unwrap_err().to_string();
+        assert!(error.contains("which was here when the run started") && !run.join("checkpoints").exists(), "{error}");
+        let _ = fs::create_dir(&run);
+    }
+    fs::remove_dir(&run).unwrap();
+    fs::rename(&moved, &run).unwrap();
+    drop(store.begin(2).unwrap());
+}
+
+#[test]
 fn a_write_that_fails_at_one_rank_fails_the_checkpoint_and_names_it() {
     for dev in [cpu as fn() -> Device, crate::kernels::emu] {
         let run = tempfile::tempdir().unwrap();

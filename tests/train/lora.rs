@@ -5,7 +5,9 @@ use std::path::Path;
 
 use omr::config::{Dtype, LoraConfig, RlConfig, SftConfig};
 use omr::device::{Device, Isa, Kind, Region, Target};
+use omr::identity;
 use omr::model::Model;
+use omr::model::adapter_files::StoredAdapter;
 use omr::observe::Silent;
 use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
@@ -54,6 +56,8 @@ fn sft_goes_on_with_the_same_bits_whoever_computes_it() {
         let mut dev = device(1);
         let model = Model::load(&mut dev, &out("whole/model"), DType::of(dtype, Kind::Cpu)).unwrap();
         assert_eq!(model.layout.adapters.len(), 2 * 4 + 4 + 2);
+        let base = identity::base_weights(config.model.as_ref().unwrap()).unwrap();
+        assert_eq!(StoredAdapter::open(&out("whole/model")).unwrap().config.base_weights, Some(base));
     }
 }
 
