@@ -28,9 +28,10 @@ pub struct Args {
     /// Model directory or repository
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Address to listen on. Other addresses than the default accept requests of other machines
-    #[arg(long, default_value = "127.0.0.1")]
-    host: String,
+    /// Address to listen on. Without this option it is 127.0.0.1, and only requests to localhost are answered; other
+    /// addresses accept requests of other machines
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<String>,
     /// Port to listen on. 0 = a free one, which is printed
     #[arg(long, default_value_t = 8000)]
     port: u16,
@@ -139,11 +140,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         },
         allowed_media_domains: args.allowed_media_domains.clone(),
         allowed_local_media_path: args.allowed_local_media_path.clone(),
+        only_localhost: args.host.is_none(),
         max_tokens: None,
         record_requests: args.record_requests.clone(),
         compare_url: args.compare_url.clone(),
     };
-    let (listener, address) = listen(&args.host, args.port)?;
+    let (listener, address) = listen(args.host.as_deref().unwrap_or("127.0.0.1"), args.port)?;
     context.with_machine(|machine| {
         let server = Server::prepare(options, machine)?;
         if !address.ip().is_loopback() && args.api_key.is_empty() {

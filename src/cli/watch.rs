@@ -13,7 +13,7 @@ use super::stdout::print;
 use super::{Context, signal};
 use crate::error::Result;
 use crate::report::Watched;
-use crate::serve::{listen, serve_pages};
+use crate::serve::{is_of_loopback, listen, serve_pages};
 
 /// Address on which the page is served. Other machines cannot reach it.
 const HOST: &str = "127.0.0.1";
@@ -49,9 +49,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 
 async fn page(State(watched): State<Shared>, given: HeaderMap) -> Response {
     let text = |name| given.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    // A page of another name could otherwise read this one after its name is resolved to the loopback interface.
-    let host = text(header::HOST).unwrap_or_default();
-    if !["localhost", "127.0.0.1", "[::1]"].contains(&host.rsplit_once(':').map_or(&host[..], |(name, _)| name)) {
+    if !is_of_loopback(&given) {
         return (StatusCode::FORBIDDEN, "this page is served on localhost only").into_response();
     }
     let known = text(header::IF_NONE_MATCH);

@@ -313,8 +313,16 @@ impl Engine {
         let index = self.requests.len();
         let Request { prompt, n, sampling, max_tokens, stop_token_ids, noise, first_rollout } = request;
         sampling.validate(&format!("prompt {index}"))?;
-        let (drafts, prompt_logprobs) = (true, false);
-        let group = GroupRequest { request: index, prompt, n, max_tokens, stop_token_ids, drafts, prompt_logprobs };
+        let group = GroupRequest {
+            request: index,
+            prompt,
+            n,
+            max_tokens,
+            stop_token_ids,
+            drafts: true,
+            prompt_logprobs: false,
+            is_wide: false,
+        };
         self.scheduler.add(group)?;
         self.requests.push((sampling, NoiseKey { prompt: noise, rollout: first_rollout, position: 0 }));
         Ok(())

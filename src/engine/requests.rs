@@ -29,6 +29,8 @@ pub struct EngineCoreRequest {
 /// Parameters of a request.
 #[derive(Clone, Debug)]
 pub struct RequestParams {
+    /// True for a request with many choices: it leaves a sixteenth of `max_num_seqs` to other requests.
+    pub is_wide: bool,
     /// Temperature, top-p, top-k and min-p.
     pub sampling: SamplingParams,
     /// Seed of the noise, which depends on this, the index of the choice and the position of the token.
@@ -67,6 +69,7 @@ impl RequestParams {
     /// Returns parameters that sample from the model's distribution and report nothing.
     pub fn new(max_tokens: usize, eos_token_ids: Arc<[u32]>) -> RequestParams {
         RequestParams {
+            is_wide: false,
             sampling: SamplingParams::default(),
             seed: 0,
             max_tokens,

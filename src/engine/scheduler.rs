@@ -354,10 +354,11 @@ impl Scheduler {
     }
 
     /// Admits waiting sequences while there is room: first preempted ones, then rollouts of prefilled prompts and new
-    /// prompts in order of arrival.
+    /// prompts in order of arrival. Wide requests let others pass when they have used up their places.
     fn admit(&mut self, step: &mut Step, budget: &mut usize) {
         while *budget > 0 && self.running.len() < self.config.max_num_seqs {
-            let id = match (self.preempted.front(), self.waiting.front()) {
+            let has_place = |&&slot: &&usize| self.running.len() < self.group(slot).places(self.config.max_num_seqs);
+            let id = match (self.preempted.front(), self.waiting.iter().find(has_place)) {
                 (Some(&id), _) => id,
                 (None, Some(&group)) => SeqId { group, rollout: self.group(group).started },
                 (None, None) => return,
@@ -415,7 +416,7 @@ impl Scheduler {
                     group.prefilling = Some(id.rollout);
                 }
                 if !late || last_rollout {
-                    self.waiting.pop_front();
+                    self.waiting.retain(|&slot| slot != id.group);
                 }
             }
             return true;
@@ -447,7 +448,7 @@ impl Scheduler {
                 group.prefilling = None;
                 let table = group.sequences[s.seq.rollout].as_ref().expect("a sequence in flight").block_table.clone();
                 while group.started < group.request.n
-                    && self.running.len() < self.config.max_num_seqs
+                    && self.running.len() < group.places(self.config.max_num_seqs)
                     && promised < self.blocks.num_free_blocks()
                 {
                     let id = SeqId { group: s.seq.group, rollout: group.started };

@@ -164,6 +164,8 @@ pub struct GroupRequest {
     /// True if the log-probs of the prompt's tokens are requested. Tokens that the prefix cache supplies have no rows, so
     /// tokens without log-probs are not taken from it.
     pub prompt_logprobs: bool,
+    /// True if the rollouts leave a sixteenth of `max_num_seqs` to other requests.
+    pub is_wide: bool,
 }
 
 /// A prompt with its rollouts while they are in the engine.
@@ -189,6 +191,11 @@ pub struct Group {
 }
 
 impl Group {
+    /// Returns the number of running sequences below which a rollout of the group may start.
+    pub fn places(&self, max_num_seqs: usize) -> usize {
+        if self.request.is_wide { max_num_seqs - max_num_seqs / 16 } else { max_num_seqs }
+    }
+
     /// Returns the rows among `start..end` that predict a token of the prompt and are not computed yet, if the log-probs
     /// of the prompt are requested.
     pub fn unscored(&self, start: usize, end: usize) -> Range<usize> {

@@ -36,6 +36,7 @@ impl Engine {
             stop_token_ids: params.stop_token_ids.iter().chain(ends).copied().collect(),
             drafts: !params.keeps_logits(0),
             prompt_logprobs: params.prompt_logprobs.is_some(),
+            is_wide: params.is_wide,
         })?;
         let in_flight = InFlight::new(slot, n, first_choice, params, &prompt, self.serving.vocab_size);
         self.serving.requests.insert(id, in_flight);

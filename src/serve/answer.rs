@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::app::App;
@@ -13,7 +14,6 @@ use super::record::{Line, RecordedChoice};
 use super::requests::Prepared;
 use super::text::{Detokenizer, ReasoningParser};
 use crate::engine::{EngineCoreOutput, EngineCoreRequest, Finish, PromptLogprob, SampledToken};
-use crate::error::Error;
 
 /// A piece of one choice.
 #[derive(Default)]
@@ -64,7 +64,7 @@ pub struct Answer {
     /// The request.
     pub request: Arc<Prepared>,
     /// `system_fingerprint` when the answer began.
-    pub fingerprint: String,
+    begun_with: String,
     submitted: Submitted,
     choices: Vec<Choice>,
     begun: Instant,
@@ -104,12 +104,12 @@ impl Answer {
             }
         };
         let choices = (0..request.prompts.len() * n).map(choice).collect();
-        let (app, request, fingerprint) = (app.clone(), Arc::new(request), app.fingerprint());
+        let (app, request, begun_with) = (app.clone(), Arc::new(request), app.fingerprint());
         let (begun, prompt_logprobs) = (Instant::now(), vec![None; request.prompts.len()]);
         Ok(Answer {
             app,
             request,
-            fingerprint,
+            begun_with,
             submitted,
             choices,
             begun,
@@ -184,7 +184,8 @@ impl Answer {
             delta.prompt_logprobs.clone_from(&self.prompt_logprobs[prompt]);
         }
         if let Some(Finish::Failed(why)) = output.finish {
-            return Err(ApiError::internal(&Error::Failed(why)));
+            tracing::error!("a request failed: {why}");
+            return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, why));
         }
         let Some(token) = output.token else { return Ok(delta) };
         choice.observe(app, self.begun, time);
@@ -227,15 +228,22 @@ impl Answer {
         Ok(delta)
     }
 
-    /// Records the answer, which is complete, and counts its time.
+    /// Returns `system_fingerprint`. If the weights have changed since the answer began, these are the values of its
+    /// beginning and of now, with a comma between them.
+    pub fn fingerprint(&self) -> String {
+        let now = self.app.fingerprint();
+        if now == self.begun_with { now } else { format!("{},{now}", self.begun_with) }
+    }
+
+    /// Records the answer, which is complete, unless it has tokens of two models, and counts its time.
     pub fn end(&mut self) -> Api<()> {
         self.app.metrics.e2e_request_latency.observe(self.begun.elapsed().as_secs_f64());
         match &self.app.recorder {
-            Some(recorder) if !self.was_aborted => {
+            Some(recorder) if !self.was_aborted && self.app.fingerprint() == self.begun_with => {
                 let line = Line {
                     id: self.request.id.clone(),
                     route: self.request.route.path().to_owned(),
-                    system_fingerprint: self.fingerprint.clone(),
+                    system_fingerprint: self.begun_with.clone(),
                     request: self.request.body.clone(),
                     choices: self.results(),
                 };

@@ -55,7 +55,7 @@ pub struct Spot {
 /// Returns a hash of a line and of the pixels of its images, of which the answer is made.
 pub fn content(line: &Line, request: &Prepared) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(json!(line).to_string().as_bytes());
+    hasher.update(&serde_json::to_vec(line).unwrap_or_default());
     for image in request.prompts.iter().flat_map(|(prompt, _)| &prompt.images) {
         hasher.update(&image.key);
     }

@@ -43,7 +43,6 @@ async fn bytes(request: Request) -> Api<(axum::body::Bytes, Option<SemaphorePerm
     }
     // The size of a chunked body is unknown.
     let most = length.unwrap_or(LARGEST);
-    let late = || ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request was not received in time");
     let read = tokio::time::timeout(PATIENCE, async {
         let permit = match most > SMALL {
             true => LARGE_BODIES.acquire_many(most.div_ceil(1 << 20) as u32).await.ok(),
@@ -57,6 +56,6 @@ async fn bytes(request: Request) -> Api<(axum::body::Bytes, Option<SemaphorePerm
             let is_large = std::error::Error::source(&error).is_some_and(|e| e.to_string().contains("length limit"));
             Err(if is_large { large() } else { ApiError::field("body", "a broken transfer", "a complete request") })
         }
-        Err(_) => Err(late()),
+        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request was not received in time")),
     }
 }

@@ -16,6 +16,13 @@ use crate::error::Error;
 /// Seconds after which a client may try again when the queue is full.
 const RETRY_AFTER: u32 = 2;
 
+/// Number of prompts that may wait.
+const QUEUE: usize = 1024;
+/// Maximum number of log-probs in an answer.
+pub const MOST_LOGPROBS: usize = 1 << 22;
+/// Maximum number of log-probs in all answers that are not yet sent. Each takes up to 60 bytes.
+const LOGPROBS: usize = 4 * MOST_LOGPROBS;
+
 /// Number of one prompt of a request, unique in the process.
 pub type Ticket = u64;
 
@@ -50,7 +57,7 @@ pub struct Addition {
     pub unsent: Vec<Event>,
     /// Number of choices that have not ended.
     pub unfinished: usize,
-    /// The request's part of the queue, until all choices have ended: a client that does not read its answer keeps no
+    /// The request's place in the queue, until all choices have ended: a client that does not read its answer keeps no
     /// place.
     pub permit: Option<Arc<OwnedSemaphorePermit>>,
 }
@@ -99,9 +106,11 @@ const DEAD: u8 = 2;
 /// Sends requests to the engine thread.
 pub struct EngineClient {
     commands: std_mpsc::Sender<Command>,
-    /// One permit for each choice that waits or runs.
-    room: Arc<Semaphore>,
-    max_waiting: usize,
+    /// One permit for each prompt that waits or runs.
+    queue: Arc<Semaphore>,
+    /// One permit for each log-prob of the answers that are not yet sent, which limits their memory.
+    logprobs: Arc<Semaphore>,
+    max_num_seqs: usize,
     vision_rows: usize,
     next: AtomicU64,
     state: AtomicU8,
@@ -109,17 +118,36 @@ pub struct EngineClient {
 }
 
 impl EngineClient {
-    /// Creates a client for at most `max_waiting` choices that wait or run. The engine thread takes the commands.
-    pub fn new(max_waiting: usize, vision_rows: usize) -> (EngineClient, std_mpsc::Receiver<Command>) {
+    /// Creates a client of an engine that runs `max_num_seqs` choices at once. The engine thread takes the commands.
+    pub fn new(max_num_seqs: usize, vision_rows: usize) -> (EngineClient, std_mpsc::Receiver<Command>) {
         let (commands, inbox) = std_mpsc::channel();
-        let room = Arc::new(Semaphore::new(max_waiting));
-        let (next, state, names) = (AtomicU64::new(0), AtomicU8::new(ACCEPTING), Mutex::default());
-        (EngineClient { commands, room, max_waiting, vision_rows, next, state, names }, inbox)
+        let client = EngineClient {
+            commands,
+            queue: Arc::new(Semaphore::new(max_num_seqs.saturating_add(QUEUE))),
+            logprobs: Arc::new(Semaphore::new(LOGPROBS)),
+            max_num_seqs,
+            vision_rows,
+            next: AtomicU64::new(0),
+            state: AtomicU8::new(ACCEPTING),
+            names: Mutex::default(),
+        };
+        (client, inbox)
     }
 
-    /// Returns the maximum number of choices that wait or run.
-    pub fn max_waiting(&self) -> usize {
-        self.max_waiting
+    /// Returns the maximum number of choices of a request.
+    pub fn max_choices(&self) -> usize {
+        self.max_num_seqs.saturating_add(QUEUE)
+    }
+
+    /// Returns true if a request with this number of choices must leave places to others.
+    pub fn is_wide(&self, choices: usize) -> bool {
+        choices > self.max_num_seqs / 16
+    }
+
+    /// Returns the right to have this number of log-probs in memory. Errors if all answers together would have too many.
+    pub fn hold_logprobs(&self, count: usize) -> Api<OwnedSemaphorePermit> {
+        let permit = self.logprobs.clone().try_acquire_many_owned(count as u32);
+        permit.map_err(|_| full("log-probs of answers that are not yet sent fill the memory for them"))
     }
 
     /// Returns the maximum number of tokens of a picture.
@@ -157,9 +185,8 @@ impl EngineClient {
     /// arrive when it ends. Errors if the queue is full.
     pub fn submit(&self, name: &str, prompts: Vec<EngineCoreRequest>, is_immediate: bool) -> Api<Submitted> {
         self.check()?;
-        let choices: usize = prompts.iter().map(|prompt| prompt.n).sum();
-        let full = || ApiError::busy(StatusCode::TOO_MANY_REQUESTS, "the queue of requests is full", RETRY_AFTER);
-        let permit = Arc::new(self.room.clone().try_acquire_many_owned(choices as u32).map_err(|_| full())?);
+        let permit = self.queue.clone().try_acquire_many_owned(prompts.len() as u32);
+        let permit = Arc::new(permit.map_err(|_| full("the queue of requests is full"))?);
         let name: Arc<str> = name.into();
         if !self.names().insert(name.clone()) {
             return Err(ApiError::field("request_id", format!("{name:?}, which is in flight"), "a unique id"));
@@ -194,6 +221,10 @@ impl EngineClient {
         self.commands.send(Command::Control(control, sender)).map_err(|_| ended())?;
         receiver.await.map_err(|_| ended())?
     }
+}
+
+fn full(what: &str) -> ApiError {
+    ApiError::busy(StatusCode::TOO_MANY_REQUESTS, what, RETRY_AFTER)
 }
 
 fn ended() -> ApiError {

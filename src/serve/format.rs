@@ -268,12 +268,8 @@ fn number(logprob: f32) -> Value {
 /// the JSON tree of all log-probs takes a hundred times the memory of the tokens.
 pub async fn response(app: Arc<App>, mut answer: Answer) -> Api<Response> {
     let (choices, request) = (Arc::new(answer.choices().await?), answer.request.clone());
-    let format = Format::new(&app, &request);
-    let mut value = format.answer(&answer.fingerprint, Vec::new());
-    format.add_prompt(&mut value, choices[0].prompt_logprobs.as_deref());
-    value["usage"] = answer.usage();
     // Quotes in texts are escaped, so this is the key.
-    let text = value.to_string();
+    let text = frame(&app, &answer, &choices, Vec::new()).to_string();
     let (head, tail) = text.split_once(CHOICES).unwrap_or((&text, ""));
     let (head, tail) = (format!("{head}{CHOICES}"), tail.to_owned());
     let pieces = (0..choices.len()).flat_map(move |index| {
@@ -318,8 +314,14 @@ pub async fn whole(app: &App, answer: &mut Answer) -> Api<Value> {
     let (choices, request) = (answer.choices().await?, answer.request.clone());
     let format = Format::new(app, &request);
     let written = choices.iter().enumerate().map(|(index, delta)| format.choice(index, delta)).collect();
-    let mut value = format.answer(&answer.fingerprint, written);
+    Ok(frame(app, answer, &choices, written))
+}
+
+/// Returns an answer that lists the choices `written`.
+fn frame(app: &App, answer: &Answer, choices: &[Delta], written: Vec<Value>) -> Value {
+    let format = Format::new(app, &answer.request);
+    let mut value = format.answer(&answer.fingerprint(), written);
     format.add_prompt(&mut value, choices[0].prompt_logprobs.as_deref());
     value["usage"] = answer.usage();
-    Ok(value)
+    value
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{HeaderMap, header};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -28,6 +29,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// Maximum time to send the last responses when the server ends.
 const LAST_RESPONSES: Duration = Duration::from_secs(5);
+
+/// Returns true if a request names this machine as `localhost`. A page of another name could otherwise use a server on
+/// the loopback interface after its name is resolved to that address.
+pub fn is_of_loopback(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    ["localhost", "127.0.0.1", "[::1]"].contains(&host.rsplit_once(':').map_or(host, |(name, _)| name))
+}
 
 /// Makes a listener of `runtime` from one of the standard library.
 pub fn listener(runtime: &Handle, listener: std::net::TcpListener) -> Result<TcpListener> {
@@ -64,6 +72,7 @@ pub fn end(runtime: &Handle, connections: JoinHandle<()>) {
 pub async fn serve(listener: TcpListener, routes: Router, mut shutdown: watch::Receiver<bool>) {
     // Each connection holds a sender, so that the receiver ends with the last connection.
     let (open, mut all_closed) = mpsc::channel::<()>(1);
+    let mut is_full = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -71,6 +80,7 @@ pub async fn serve(listener: TcpListener, routes: Router, mut shutdown: watch::R
         };
         match accepted {
             Ok((stream, peer)) => {
+                is_full = false;
                 let connection = connection(stream, peer, routes.clone(), shutdown.clone());
                 let open = open.clone();
                 tokio::spawn(async move {
@@ -79,7 +89,9 @@ pub async fn serve(listener: TcpListener, routes: Router, mut shutdown: watch::R
                 });
             }
             Err(error) => {
-                tracing::warn!("a connection was not accepted: {error}");
+                if !std::mem::replace(&mut is_full, true) {
+                    tracing::warn!("no connection is accepted until others end: {error}");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -69,13 +69,15 @@ impl Recorder {
 
 /// Cuts the file after its last complete line.
 fn cut_torn_line(file: &File) -> io::Result<()> {
-    let (mut end, mut byte) = (file.metadata()?.len(), [0]);
+    let (mut end, mut block) = (file.metadata()?.len(), [0; 1 << 16]);
     while end > 0 {
-        file.read_exact_at(&mut byte, end - 1)?;
-        if byte == [b'\n'] {
+        let read = &mut block[..end.min(1 << 16) as usize];
+        end -= read.len() as u64;
+        file.read_exact_at(read, end)?;
+        if let Some(newline) = read.iter().rposition(|&byte| byte == b'\n') {
+            end += newline as u64 + 1;
             break;
         }
-        end -= 1;
     }
     file.set_len(end)
 }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::app::App;
 use super::body;
+use super::engine_client::MOST_LOGPROBS;
 use super::errors::{Api, ApiError};
 use super::fields::{Fields, ids, short};
 use super::media;
@@ -16,9 +18,6 @@ use crate::engine::sequence::ImageSpan;
 use crate::engine::{Prompt, RequestParams};
 use crate::image::ImageInput;
 use crate::text::{Special, expand_images};
-
-/// Maximum number of log-probs in an answer, which limits its memory.
-const MOST_LOGPROBS: usize = 1 << 22;
 
 /// A route that generates tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +62,21 @@ pub struct Prepared {
     pub output: Output,
     /// The request with its seed and its pictures, if requests are recorded.
     pub body: Value,
+    /// Maximum number of log-probs in the answer.
+    pub logprobs: usize,
+    /// The answer's share of the memory for log-probs, until it is sent.
+    pub unsent: Option<OwnedSemaphorePermit>,
+}
+
+impl Prepared {
+    /// Limits what one of several clients can take: a request with many choices leaves places to others, and its
+    /// log-probs count until the answer is sent. Errors if the log-probs of all such answers would be too many.
+    pub fn share(&mut self, app: &App) -> Api<()> {
+        let is_wide = app.engine.is_wide(self.prompts.len() * self.sampling.n);
+        self.prompts.iter_mut().for_each(|(_, params)| params.is_wide = is_wide);
+        self.unsent = Some(app.engine.hold_logprobs(self.logprobs)?);
+        Ok(())
+    }
 }
 
 /// How the answer of a request is written.
@@ -165,9 +179,9 @@ impl Asked {
     fn checked(self, app: &App) -> Api<Prepared> {
         let Asked { route, prompts, mut sampling, mut output } = self;
         let choices = prompts.len() * sampling.n;
-        if choices > app.engine.max_waiting() {
+        if choices > app.engine.max_choices() {
             let param = if sampling.n > 1 { format!("{}n", sampling.prefix) } else { "prompt".to_owned() };
-            let expected = format!("at most {} in a request", app.engine.max_waiting());
+            let expected = format!("at most {} in a request", app.engine.max_choices());
             return Err(ApiError::field(param, format!("{choices} choices"), expected));
         }
         output.without_tokens = sampling.max_tokens == Some(0);
@@ -189,7 +203,7 @@ impl Asked {
         let prompts = prompts.into_iter().map(|(params, prompt)| (Arc::new(prompt), params)).collect();
         sampling.max_tokens = None;
         let (id, model, created, body) = (String::new(), String::new(), super::app::now(), Value::Null);
-        Ok(Prepared { route, id, model, created, prompts, sampling, output, body })
+        Ok(Prepared { route, id, model, created, prompts, sampling, output, body, logprobs, unsent: None })
     }
 }
 

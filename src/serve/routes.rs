@@ -17,6 +17,7 @@ use super::engine_client::{Control, PauseMode};
 use super::errors::{Api, ApiError};
 use super::fields::Fields;
 use super::format;
+use super::http::is_of_loopback;
 use super::page::{self, Page};
 use super::requests::{self, Route};
 use super::stream;
@@ -35,6 +36,8 @@ pub struct Keys {
     pub api: Vec<blake3::Hash>,
     /// Key of administrators. Without it, there are no routes for administrators.
     pub admin: Option<blake3::Hash>,
+    /// True if only requests to this machine's own name are answered.
+    pub only_localhost: bool,
 }
 
 /// Returns the routes.
@@ -82,6 +85,10 @@ async fn check_key(State(keys): State<Keys>, request: Request, next: Next) -> Re
     let is_one_of =
         |keys: &[blake3::Hash]| given.is_some_and(|given| keys.iter().fold(false, |is, key| is | (*key == given)));
     let refused = |status, message: &str| ApiError::new(status, message).into_response();
+    if keys.only_localhost && !is_of_loopback(request.headers()) {
+        let message = "this server answers requests to localhost only; --host ADDRESS or --api-key KEY changes that";
+        return refused(StatusCode::FORBIDDEN, message);
+    }
     if ADMIN.contains(&path) {
         return match &keys.admin {
             None => refused(StatusCode::NOT_FOUND, "this route needs a server with --admin-api-key"),
@@ -120,7 +127,8 @@ async fn models(State(app): State<Arc<App>>) -> Json<Value> {
 async fn generate(State(app): State<Arc<App>>, route: Route, request: Request) -> Api<Response> {
     app.engine.check()?;
     let body = body::json(request).await?;
-    let prepared = requests::prepare(&app, route, body).await?;
+    let mut prepared = requests::prepare(&app, route, body).await?;
+    prepared.share(&app)?;
     let (is_stream, seed) = (prepared.output.stream, prepared.sampling.params.seed);
     let answer = Answer::begin(&app, prepared)?;
     let mut response = match is_stream {

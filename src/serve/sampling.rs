@@ -33,6 +33,8 @@ pub struct Defaults {
     pub vocab_size: usize,
     /// Ids that end an answer.
     pub eos_token_ids: Arc<[u32]>,
+    /// Bitmap of the ids that answers can contain. `None` means all ids.
+    pub allowed: Option<Vec<u32>>,
     /// Meaning of the log-probs of answers.
     pub logprobs_mode: LogprobsMode,
     /// Maximum number of tokens of an answer, if the request states none. `None` fills the context.
@@ -97,6 +99,11 @@ pub fn read(fields: &mut Fields, defaults: &Defaults) -> Api<Sampling> {
     let expected = format!("an object of token ids below {vocab_size} with numbers from -100 to 100");
     params.logit_bias = fields.read("logit_bias", &expected, |v| logit_bias(v, vocab_size))?.unwrap_or_default();
     params.allowed_token_ids = fields.ids("allowed_token_ids", vocab_size)?;
+    let never_occurs =
+        |id: &&u32| defaults.allowed.as_ref().is_some_and(|bits| bits[**id as usize / 32] >> (**id % 32) & 1 == 0);
+    if let Some(id) = params.allowed_token_ids.iter().flatten().find(never_occurs) {
+        return Err(ApiError::field(fields.name("allowed_token_ids"), id, "ids that answers can contain"));
+    }
     params.prompt_logprobs = fields.count("prompt_logprobs", 0..=MAX_LOGPROBS)?.map(|n| n as usize);
     params.logprobs_mode = defaults.logprobs_mode;
     let most = u64::from(u32::MAX);

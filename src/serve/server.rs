@@ -38,8 +38,6 @@ use crate::train::plan;
 
 /// Settings that an error message suggests if the server needs too much memory.
 const LOWER: &str = "max_model_len, max_num_seqs, max_num_batched_tokens, num_kv_blocks or image_max_pixels";
-/// Number of choices that may wait in addition to those that run.
-const QUEUE: usize = 1024;
 /// Maximum time that the requests in flight of a server have to finish after the first stop request.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -64,6 +62,8 @@ pub struct Options {
     pub has_reasoning_parser: bool,
     /// Meaning of the log-probs of answers.
     pub logprobs_mode: LogprobsMode,
+    /// True if a server without keys of clients answers only requests to `localhost`.
+    pub only_localhost: bool,
     /// Domains from which pictures may be loaded.
     pub allowed_media_domains: Vec<String>,
     /// Folder below which `file://` pictures may be loaded.
@@ -98,7 +98,6 @@ pub struct Draft {
     inbox: Receiver<Command>,
     options: Options,
     page: Page,
-    allowed: Option<Vec<u32>>,
 }
 
 impl Draft {
@@ -128,11 +127,12 @@ impl Draft {
         let (model_config, chat) = (ModelConfig::load(&dir.join("config.json"))?, Chat::load(dir)?);
         let allowed = (!config.all_ids).then(|| allowed_ids(&model_config, &chat));
         let limits = sizes::limits(config, &model_config, &processor, machine.target.kind)?;
-        let (engine, inbox) = EngineClient::new(config.max_num_seqs.saturating_add(QUEUE), limits.vision_rows);
+        let (engine, inbox) = EngineClient::new(config.max_num_seqs, limits.vision_rows);
         let app = App {
             defaults: Defaults {
                 vocab_size: model_config.vocab_size,
                 eos_token_ids: stop_token_ids(dir, &[chat.ids.im_end, chat.ids.endoftext])?,
+                allowed,
                 logprobs_mode: options.logprobs_mode,
                 max_tokens: options.max_tokens,
             },
@@ -152,7 +152,7 @@ impl Draft {
             arithmetic: OnceLock::new(),
             weights: RwLock::new(identity::of_files(&files)?),
         };
-        Ok(Draft { app: Arc::new(app), needs: None, drain: DRAIN, limits, inbox, options, page, allowed })
+        Ok(Draft { app: Arc::new(app), needs: None, drain: DRAIN, limits, inbox, options, page })
     }
 
     /// Plans the memory and loads the model.
@@ -176,7 +176,8 @@ impl Draft {
         };
         limits.num_kv_blocks = num_kv_blocks.or(limits.num_kv_blocks);
         let adapter = self.options.adapter.as_ref().map(|(_, dir)| StoredAdapter::open(dir)).transpose()?;
-        if adapter.is_some() {
+        if let Some(adapter) = &adapter {
+            adapter.check_base(&self.options.model)?;
             let prompts = planned.iter_mut().flatten().map(|request| Arc::make_mut(&mut request.prompt));
             prompts.for_each(|prompt| prompt.of_base = true);
         }
@@ -185,7 +186,7 @@ impl Draft {
             Ok(model)
         };
         let upload = |dev: &mut Device| {
-            self.allowed.as_ref().map(|bits| dev.upload(Region::Weights, bits, &[bits.len()])).transpose()
+            app.defaults.allowed.as_ref().map(|bits| dev.upload(Region::Weights, bits, &[bits.len()])).transpose()
         };
         let budget = machine.target.memory.filter(|_| num_kv_blocks.is_none());
         let count = |dtype: DType| -> Result<(EngineConfig, Plan)> {
@@ -227,6 +228,7 @@ impl Server {
         let keys = Keys {
             api: self.options.api_keys.iter().map(hash).collect(),
             admin: self.options.admin_api_key.as_ref().map(hash),
+            only_localhost: self.options.only_localhost && self.options.api_keys.is_empty(),
         };
         let routes = router(self.app.clone(), keys, self.page.clone());
         let (shutdown, is_shutdown) = watch::channel(false);

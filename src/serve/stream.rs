@@ -51,7 +51,7 @@ async fn chunk(app: &App, answer: &mut Answer) -> Result<Option<Value>, ApiError
         if !format.is_visible(&delta) {
             continue;
         }
-        let mut chunk = format.answer(&answer.fingerprint, vec![format.choice(index, &delta)]);
+        let mut chunk = format.answer(&answer.fingerprint(), vec![format.choice(index, &delta)]);
         if delta.is_first && index == 0 {
             format.add_prompt(&mut chunk, delta.prompt_logprobs.as_deref());
         }
@@ -65,7 +65,7 @@ async fn chunk(app: &App, answer: &mut Answer) -> Result<Option<Value>, ApiError
 }
 
 fn usage(app: &App, answer: &Answer) -> Value {
-    let mut chunk = Format::new(app, &answer.request).answer(&answer.fingerprint, Vec::new());
+    let mut chunk = Format::new(app, &answer.request).answer(&answer.fingerprint(), Vec::new());
     chunk["usage"] = json!(answer.usage());
     chunk
 }

@@ -167,8 +167,16 @@ fn request(at: usize, spec: &Spec) -> GroupRequest {
         prompt.images.push(ImageSpan { key: [name * 16 + rows as u8; 32], start, rows });
     }
     let stop_token_ids = Arc::from([STOP].as_slice());
-    let (prompt, drafts, prompt_logprobs) = (Arc::new(prompt), true, false);
-    GroupRequest { request: at, prompt, n: *n, max_tokens: *max_tokens, stop_token_ids, drafts, prompt_logprobs }
+    GroupRequest {
+        request: at,
+        prompt: Arc::new(prompt),
+        n: *n,
+        max_tokens: *max_tokens,
+        stop_token_ids,
+        drafts: true,
+        prompt_logprobs: false,
+        is_wide: *n > 3,
+    }
 }
 
 proptest! {
@@ -178,7 +186,7 @@ proptest! {
     fn every_rollout_ends_with_its_own_tokens_and_no_block_is_lost(
         specs in prompts(),
         block_size in 1usize..9,
-        max_num_seqs in 1usize..9,
+        max_num_seqs in 1usize..36,
         max_num_batched_tokens in 1usize..40,
         spare_blocks in 0usize..30,
         enable_prefix_caching: bool,
@@ -240,6 +248,25 @@ const ROOMY: SchedulerConfig = SchedulerConfig {
     enable_prefix_caching: false,
     draft_rows: 0,
 };
+
+#[test]
+fn a_small_request_starts_while_wide_ones_wait() {
+    let config = SchedulerConfig { max_num_seqs: 32, ..ROOMY };
+    let mut scheduler = Scheduler::new(config).unwrap();
+    let spec = |n| -> Spec { (vec![1, 2, 1], None, n, 100) };
+    for at in 0..3 {
+        scheduler.add(request(at, &spec(40))).unwrap();
+    }
+    let step = |scheduler: &mut Scheduler| {
+        let step = scheduler.schedule().unwrap();
+        scheduler.postprocess(&step, &vec![1; step.samples.len()], &vec![0.0; step.samples.len()]);
+        step.samples
+    };
+    assert_eq!(step(&mut scheduler).len(), 30);
+    let small = scheduler.add(request(3, &spec(1))).unwrap();
+    assert!(step(&mut scheduler).iter().any(|sample| sample.group == small));
+    assert_eq!(scheduler.num_running_and_waiting(), [31, 90]);
+}
 
 /// Measures how many steps drafts save with few sequences, long answers and small blocks, also with preemption and with
 /// cached prefixes.

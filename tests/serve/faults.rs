@@ -106,14 +106,14 @@ async fn a_full_queue_refuses_and_a_small_cache_preempts() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&model(dir.path()), &["--max-num-seqs", "2", "num_kv_blocks=9"]);
     let body =
-        |n: u64| json!({"prompt": "One", "n": n, "max_tokens": 400, "ignore_eos": true, "seed": 1, "stream": true});
-    let send = |n: u64| {
+        |n: usize| json!({"prompt": vec!["One"; n], "max_tokens": 400, "ignore_eos": true, "seed": 1, "stream": true});
+    let send = |n: usize| {
         let request =
             server.request(reqwest::Method::POST, "/v1/completions").header("content-type", "application/json");
         let request = request.body(body(n).to_string());
         async move { request.send().await.unwrap() }
     };
-    // 1,026 choices may wait or run.
+    // 1,026 prompts may wait or run.
     let mut accepted = Vec::new();
     for _ in 0..16 {
         let reply = send(64).await;
@@ -247,9 +247,17 @@ async fn a_sequence_whose_logits_are_not_finite_fails_alone() {
         tokio::join!(async { server.chat(&other).await }, server.post("/v1/chat/completions", &body))
     };
     assert!(other["choices"][0]["finish_reason"].is_string());
-    assert!(status == 500 || status == 400, "{error}");
+    assert!(status == 400 && error["error"]["param"] == "allowed_token_ids", "{error}");
     assert_eq!(server.get("/health").await.0, 200);
     server.chat(&chat("One")).await;
+}
+
+/// Sends a request for a streamed answer, which nobody reads.
+fn send(address: &str, body: &Value) -> TcpStream {
+    let (mut stream, body) = (TcpStream::connect(address).unwrap(), body.to_string());
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    stream
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,23 +270,67 @@ async fn clients_that_do_not_read_keep_no_place_in_the_queue() {
     {
         body[name] = value;
     }
-    let (body, address) = (body.to_string(), server.url.trim_start_matches("http://").to_owned());
-    // Together they ask for as many choices as the queue holds. Their answers do not fit into the buffers of a connection.
-    let unread: Vec<TcpStream> = (0..17)
-        .map(|_| {
-            let mut stream = TcpStream::connect(&address).unwrap();
-            let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
-            write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-            stream
-        })
-        .collect();
+    let address = server.url.trim_start_matches("http://").to_owned();
+    // Their answers do not fit into the buffers of a connection.
+    let unread: Vec<TcpStream> = (0..17).map(|_| send(&address, &body)).collect();
+    server.wait_until("omr:num_requests_running", |running| running > 0.0).await;
+    server.chat(&chat("One")).await;
+    assert!(server.metric("omr:num_requests_waiting").await > 0.0, "a small request waits for large ones");
     let begun = Instant::now();
     while server.metric("omr:generation_tokens_total").await < f64::from(17 * 64 * 40) {
         assert!(begun.elapsed() < Duration::from_secs(60), "the engine waits for clients");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    // Their log-probs stay in memory, so there is no memory for more. Requests without log-probs need none.
+    let mut more = body.clone();
+    more["max_tokens"] = json!(900);
+    let large: Vec<TcpStream> = (0..16).map(|_| send(&address, &more)).collect();
+    let status = |mut stream: &TcpStream| {
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        String::from_utf8_lossy(&head).into_owned()
+    };
+    let statuses: Vec<String> = large.iter().map(status).collect();
+    assert!(statuses.contains(&"HTTP/1.1 200".to_owned()) && statuses.contains(&"HTTP/1.1 429".to_owned()));
     server.chat(&chat("One")).await;
-    drop(unread);
+    drop((unread, large));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_a_key_answers_only_to_the_name_of_this_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = model(dir.path());
+    let ask = |host: &str| format!("GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").into_bytes();
+    let server = Server::start(&model, &[]);
+    assert!(raw(&server, &ask("localhost:8000")).starts_with("HTTP/1.1 200"));
+    // A page of this name could read answers after the name is resolved to the loopback interface.
+    let reply = raw(&server, &ask("evil.example"));
+    assert!(reply.starts_with("HTTP/1.1 403") && reply.contains("--host ADDRESS"), "{reply}");
+    let server = Server::start(&model, &["--host", "127.0.0.1"]);
+    assert!(raw(&server, &ask("models.example")).starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_of_two_models_names_both_and_is_not_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, record) = (model(dir.path()), dir.path().join("requests.jsonl"));
+    let other = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    omr::files::copy_files(&model, &other).unwrap();
+    let weights = other.join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 0x80;
+    std::fs::write(&weights, bytes).unwrap();
+    let mut server = Server::start(&model, &["--admin-api-key", "key", "--record-requests", record.to_str().unwrap()]);
+    let running = begin(&server, &long()).await;
+    server.key = Some("key".to_owned());
+    let first = server.get("/weight_info").await.1["system_fingerprint"].clone();
+    server.ok("/update_weights_from_disk", &json!({"model_path": other})).await;
+    let second = server.get("/weight_info").await.1["system_fingerprint"].clone();
+    let text = running.text().await.unwrap();
+    let both = format!("{},{}", first.as_str().unwrap(), second.as_str().unwrap());
+    assert!(first != second && text.contains(&both), "{text}");
+    assert_eq!(std::fs::read_to_string(&record).unwrap(), "");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
