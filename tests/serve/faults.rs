@@ -400,3 +400,53 @@ async fn an_answer_of_many_log_probs_is_whole_and_one_of_millions_is_refused() {
     let error = server.refused("/v1/completions", &many, 400).await;
     assert!(error["message"].as_str().unwrap().contains("log-probs in the answer"), "{error}");
 }
+
+/// Clients that do not read, and two requests of each of the kinds that once took gigabytes: many log-probs, millions of
+/// JSON values, many large images, and a body that never ends.
+#[ignore = "takes a minute"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_clients_leave_memory_and_time_to_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().display().to_string();
+    let flags = ["--max-num-seqs", "64", "--allowed-local-media-path", &folder];
+    let server = Server::start(&model(dir.path()), &flags);
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let mut unread = long();
+    let more = json!({"n": 64, "max_tokens": 400, "logprobs": true, "top_logprobs": 20});
+    unread.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let file = dir.path().join("large.png");
+    std::fs::File::create(&file).unwrap().set_len(31 << 20).unwrap();
+    let part = json!({"type": "image_url", "image_url": {"url": format!("file://{}", file.display())}});
+    let mut most = unread.clone();
+    most["max_tokens"] = json!(900);
+    let kinds = [
+        most.to_string(),
+        json!({"messages": [{"role": "user", "content": vec![part; 64]}]}).to_string(),
+        format!("{{\"messages\":[{}0]}}", "{\"\":0},".repeat(4_000_000)),
+    ];
+    let raw = |body: &[u8], length: usize| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+        write!(stream, "{head}Content-Length: {length}\r\n\r\n").unwrap();
+        let _ = stream.write_all(body);
+        stream
+    };
+    let mut hostile: Vec<TcpStream> = (0..64).map(|_| send(&address, &unread)).collect();
+    for _ in 0..2 {
+        hostile.extend(kinds.iter().map(|body| raw(body.as_bytes(), body.len())));
+        hostile.push(raw(&vec![b' '; 30 << 20], 31 << 20));
+    }
+    let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
+    while begun.elapsed() < Duration::from_secs(40) {
+        let asked = Instant::now();
+        server.chat(&chat("One")).await;
+        slowest = slowest.max(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    println!("largest memory {} MB, slowest answer {:.1} s", peak / 1000, slowest.as_secs_f64());
+    assert!(peak < 1_500_000 && slowest < Duration::from_secs(5));
+    drop(hostile);
+}
