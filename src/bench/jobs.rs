@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::image::ImageInput;
 use crate::model::attach::Fresh;
 use crate::model::params::Piece;
+use crate::model::part::Part;
 use crate::model::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::nll;
@@ -136,16 +137,16 @@ pub fn picture(r: usize) -> Arc<ImageInput> {
 /// gradients of the trained weights and of the inputs. If the tower is frozen, its inputs have no gradients.
 pub fn flops(model: &Model, tokens: usize, pictures: usize, backward: bool) -> f64 {
     // A tied token table is also the output matrix and is multiplied. A separate token table is only read.
-    let read = if model.config.tie_word_embeddings { "" } else { "model.embed_tokens.weight" };
+    let is_read = |id: usize| model.layout.params[id].part == Part::Table && !model.config.tie_word_embeddings;
     let params = &model.layout.params;
-    let trains_tower = params.iter().any(|param| param.is_vision && param.trains);
+    let trains_tower = params.iter().any(|param| param.part.is_vision() && param.trains);
     let of = |(id, _, piece): (usize, usize, &Piece)| {
         let param = &params[id];
-        let gradients = usize::from(param.trains) + usize::from(!param.is_vision || trains_tower);
-        let rows = if param.is_vision { pictures * PATCHES } else { tokens };
+        let gradients = usize::from(param.trains) + usize::from(!param.part.is_vision() || trains_tower);
+        let rows = if param.part.is_vision() { pictures * PATCHES } else { tokens };
         rows * piece.num_elements() * if backward { 1 + gradients } else { 1 }
     };
-    2.0 * model.layout.pieces().filter(|(_, _, piece)| piece.name != read).map(of).sum::<usize>() as f64
+    2.0 * model.layout.pieces().filter(|(id, _, _)| !is_read(*id)).map(of).sum::<usize>() as f64
 }
 
 /// Returns the number of weights that are trained.

@@ -16,9 +16,10 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::identity;
 use crate::model::attach::{Masters, module, path_in_memory, scale};
+use crate::model::layout::ParamLayout;
 use crate::model::linear_layer::{A, B};
 use crate::model::outgoing::{OutFile, OutModel, Outgoing, Part};
-use crate::model::params::{ParamLayout, Piece};
+use crate::model::params::Piece;
 use crate::model::weights::{ADAPTER, StoredTensor, WeightFiles, is_float, released_name};
 use crate::model::{Model, ModelConfig};
 use crate::tensor::{DType, Tensor};
@@ -266,7 +267,7 @@ impl StoredAdapter {
         let path = self.files.dir.join(ADAPTER);
         let mut unknown = self.names.clone();
         for (id, _, piece) in layout.pieces() {
-            if !layout.params[id].is_adapter() {
+            if !layout.params[id].is_adapter {
                 continue;
             }
             let Some(name) = unknown.remove(&piece.name) else {
@@ -323,7 +324,7 @@ impl Model {
         let (mut tensors, mut modules, mut known) = (Vec::new(), Vec::new(), Vec::new());
         for (id, number, piece) in layout.pieces() {
             let param = &layout.params[id];
-            if !param.is_adapter() {
+            if !param.is_adapter {
                 known.extend(param.is_matrix.then(|| module(piece)));
                 continue;
             }

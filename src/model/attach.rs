@@ -13,8 +13,9 @@ use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::Model;
 use crate::model::layer::Layer;
+use crate::model::layout::ParamLayout;
 use crate::model::linear_layer::{A, Adapter, B, Linear};
-use crate::model::params::{Param, ParamLayout, Piece};
+use crate::model::params::{Param, Piece};
 use crate::ops::adamw::master;
 use crate::ops::lora::{self, Rows};
 use crate::ops::matmul::Weight;
@@ -44,7 +45,7 @@ pub struct Fresh {
 impl Fresh {
     /// Returns the masters of new adapters of the model with `layout`.
     pub fn new(layout: &ParamLayout, seed: u64) -> Fresh {
-        let base = layout.pieces().filter(|(id, _, _)| !layout.params[*id].is_adapter());
+        let base = layout.pieces().filter(|(id, _, _)| !layout.params[*id].is_adapter);
         let numbered = base.enumerate().map(|(i, (_, _, piece))| (format!("{}{A}", module(piece)), i as u64));
         Fresh { seed, numbers: numbered.collect() }
     }
@@ -90,7 +91,7 @@ impl Model {
                 linear.adapter = Some(made.adapter(dev, layout)?);
             }
         }
-        layout.params.iter_mut().for_each(|param| param.trains = param.is_adapter());
+        layout.params.iter_mut().for_each(|param| param.trains = param.is_adapter);
         vision.trains_merger = vision.fc1.adapter.or(vision.fc2.adapter).is_some();
         vision.trains_blocks = blocks.iter_mut().flat_map(Layer::linears).any(|linear| linear.adapter.is_some());
         (decoder.layers, vision.blocks) = (layers.into(), blocks.into());
@@ -184,9 +185,11 @@ impl New<'_> {
         let of_a = |(i, piece): (usize, &Piece)| {
             Piece::rows(format!("{}{A}", module(piece)), &[rank, piece.row_len()], i * part)
         };
-        let a = layout.matrix(dev, wide, k, taken.iter().enumerate().map(of_a).collect())?;
+        let mut part_of_model = layout.within(layout.params[linear.weight.id].part);
+        let a = part_of_model.matrix(dev, wide, k, taken.iter().enumerate().map(of_a).collect())?;
         let of_b = |piece: &Piece| piece.beside(format!("{}{B}", module(piece)), rank);
-        let b = layout.matrix_in(dev, order.dense(), n, rank, taken.iter().map(of_b).collect())?;
+        let b = part_of_model.matrix_in(dev, order.dense(), n, rank, taken.iter().map(of_b).collect())?;
+        [a.id, b.id].iter().for_each(|&id| layout.params[id].is_adapter = true);
         let data = dev.zeros(Region::Weights, layout.dtype, &[order.len(layout.dtype, n, wide)])?;
         let part_of =
             |n: usize| taken.iter().position(|piece| piece.row_at(n).is_some()).map_or(lora::NO_PART, |i| i as u8);

@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::layer::Layer;
 use crate::model::layers::{Attend, Attention, Rope};
-use crate::model::params::{Linear, Matrix, ParamLayout, Piece, Vector};
+use crate::model::layout::{LayoutPart, ParamLayout};
+use crate::model::params::{Linear, Matrix, Part, Piece, Vector};
 use crate::model::tape::{Tape, Var};
 use crate::ops::attend::Heads;
 use crate::ops::matmul::PANEL;
@@ -30,15 +31,16 @@ impl Decoder {
     pub fn new(dev: &mut Device, layout: &mut ParamLayout, config: &ModelConfig) -> Result<Decoder> {
         let (v, d, eps) = (config.vocab_size, config.hidden_size, config.rms_norm_eps);
         let table = |name: &str| vec![Piece::rows(name, &[v, d], 0)];
-        let embed_tokens = layout.matrix(dev, v, d, table("model.embed_tokens.weight"))?;
+        let embed_tokens = layout.within(Part::Table).matrix(dev, v, d, table("model.embed_tokens.weight"))?;
         let mut layers = Vec::new();
         for i in 0..config.num_hidden_layers {
-            layers.push(layer(dev, layout, config, &format!("model.layers.{i}"))?);
+            layers.push(layer(dev, &mut layout.within(Part::Layer(i)), config, &format!("model.layers.{i}"))?);
         }
-        let norm = layout.norm(dev, "model.norm", d)?;
+        let mut head = layout.within(Part::Head);
+        let norm = head.norm(dev, "model.norm", d)?;
         let lm_head = match config.tie_word_embeddings {
             true => embed_tokens,
-            false => layout.matrix(dev, v, d, table("lm_head.weight"))?,
+            false => head.matrix(dev, v, d, table("lm_head.weight"))?,
         };
         Ok(Decoder { embed_tokens, lm_head, layers: layers.into(), norm, heads: heads(config), eps })
     }
@@ -59,7 +61,7 @@ fn heads(config: &ModelConfig) -> Heads {
     Heads { q: config.num_attention_heads, kv: config.num_key_value_heads, dim: config.head_dim() }
 }
 
-fn layer(dev: &mut Device, layout: &mut ParamLayout, config: &ModelConfig, name: &str) -> Result<Layer> {
+fn layer(dev: &mut Device, layout: &mut LayoutPart<'_>, config: &ModelConfig, name: &str) -> Result<Layer> {
     let (d, f) = (config.hidden_size, config.intermediate_size);
     let heads = heads(config);
     let [q, kv] = [heads.q * heads.dim, heads.kv * heads.dim];
@@ -74,7 +76,7 @@ fn layer(dev: &mut Device, layout: &mut ParamLayout, config: &ModelConfig, name:
     let input_layernorm = layout.norm(dev, &format!("{name}.input_layernorm"), d)?;
     let qkv_proj = Linear {
         weight: layout.matrix(dev, q + 2 * kv, d, joined("weight", &[d]))?,
-        bias: Some(layout.vector(dev, q + 2 * kv, joined("bias", &[]))?),
+        bias: Some(layout.bias(dev, q + 2 * kv, joined("bias", &[]))?),
         adapter: None,
     };
     Ok(Layer {

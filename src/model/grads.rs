@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use crate::device::{Device, Region};
 use crate::error::Result;
-use crate::model::params::{Bucket, ParamLayout};
+use crate::model::layout::ParamLayout;
+use crate::model::part::{self, Bucket};
 use crate::ops::lane_sum;
 use crate::tensor::{DType, Tensor};
 
@@ -92,10 +93,12 @@ impl Grads {
     pub fn sharded(dev: &mut Device, layout: &ParamLayout, own: &[Range<usize>], memory: GradMemory) -> Result<Grads> {
         let (lens, mut places) = (layout.lens(), vec![None; layout.params.len()]);
         let mut by_bucket: Vec<(Bucket, usize)> = Vec::new();
-        by_bucket.extend(layout.params.iter().enumerate().filter(|(_, p)| p.trains).map(|(id, p)| (p.bucket(), id)));
+        by_bucket
+            .extend(layout.params.iter().enumerate().filter(|(_, p)| p.trains).map(|(id, p)| (p.part.bucket(), id)));
         by_bucket.sort_unstable();
         // The gradient of a table that is also the output matrix begins at the head and ends after all layers.
-        let is_tied = !layout.params.iter().any(|param| param.name() == "lm_head.weight");
+        let is_tied =
+            !layout.params.iter().any(|param| param.part == part::Part::Head && param.is_matrix && !param.is_adapter);
         let is_alone = |bucket| bucket == Bucket::Table && is_tied;
         // Index of the memory that a bucket shares with others.
         let turn = |bucket| if let Bucket::Layer(Reverse(layer)) = bucket { layer % memory.in_turn } else { 0 };

@@ -8,8 +8,8 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::model::adapter_files::StoredAdapter;
 use crate::model::attach::module;
+use crate::model::layout::ParamLayout;
 use crate::model::linear_layer::{A, B};
-use crate::model::params::ParamLayout;
 use crate::model::weights::WeightFiles;
 use crate::tensor::DType;
 
@@ -28,7 +28,7 @@ impl StoredAdapter {
     pub fn merge(&self, dev: &mut Device, layout: &ParamLayout, base: &WeightFiles) -> Result<Merged> {
         let (rank, scale) = (self.config.rank, self.config.scale());
         let (changed, mut total) = (AtomicU64::new(0), 0);
-        for param in layout.params.iter().filter(|param| param.is_matrix && !param.is_adapter()) {
+        for param in layout.params.iter().filter(|param| param.is_matrix && !param.is_adapter) {
             let (mut weights, mut factors) = (Vec::new(), Vec::new());
             for piece in &param.pieces {
                 let (n, k) = (piece.shape[0], piece.row_len());

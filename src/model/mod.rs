@@ -25,10 +25,12 @@ pub mod grads;
 pub mod inputs;
 pub mod layer;
 pub mod layers;
+pub mod layout;
 pub mod linear_layer;
 pub mod merge;
 pub mod outgoing;
 pub mod params;
+pub mod part;
 pub mod positions;
 pub mod prompts;
 mod reading;
@@ -47,6 +49,7 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, Processor};
+use crate::model::part::Init;
 use crate::observe::Silent;
 use crate::ops::linear;
 use crate::ops::patch_embed::Normalize;
@@ -59,8 +62,8 @@ pub use decoder::Decoder;
 pub use grads::{GradMemory, GradientSink, Grads};
 pub use inputs::Inputs;
 pub use layers::{Attend, LogProbs, Policy, Rope};
+pub use layout::ParamLayout;
 pub use outgoing::OutModel;
-pub use params::ParamLayout;
 pub use spread::ImageScatter;
 pub use tape::{CheckpointPolicy, LayerPolicy, Mode, Stack, Tape, Var};
 pub use vision::VisionTower;
@@ -100,14 +103,13 @@ impl Model {
         let std = model.config.initializer_range as f32;
         let mut first_piece = 0;
         for param in &model.layout.params {
-            let value = if param.name().ends_with(".bias") { 0.0 } else { 1.0 };
-            let row = |piece: usize, r: usize, out: &mut [f32]| {
-                if param.is_matrix {
+            let row = |piece: usize, r: usize, out: &mut [f32]| match param.init {
+                Init::Zeros => out.fill(0.0),
+                Init::Ones => out.fill(1.0),
+                Init::Normal => {
                     let counter = ((first_piece + piece) as u64) << 32 | r as u64;
                     let mut random = Random::new(seed, Purpose::Init, counter);
                     out.iter_mut().for_each(|w| *w = random.normal() * std);
-                } else {
-                    out.fill(value);
                 }
             };
             match dtype {

@@ -18,7 +18,8 @@ use serde_json::{Map, Value, json};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::params::{ParamLayout, Piece};
+use crate::model::layout::ParamLayout;
+use crate::model::params::Piece;
 use crate::model::weights::{INDEX, SINGLE};
 use crate::ops::adamw::master;
 use crate::tensor::{DType, Elem, Tensor};
@@ -344,7 +345,7 @@ pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize
             _ => Outgoing::piece::<f32>(name, dtype, part, move |values| encoded(&values, dtype)),
         }
     };
-    let base = layout.pieces().filter(|(id, _, _)| !layout.params[*id].is_adapter());
+    let base = layout.pieces().filter(|(id, _, _)| !layout.params[*id].is_adapter);
     cut(base.map(tensor).collect(), max_bytes, |i, count| match count {
         1 => SINGLE.to_owned(),
         _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),

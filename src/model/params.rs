@@ -10,19 +10,17 @@
 //!
 //! Loading, saving, gradients and optimizer state all use the same [`Param`], because they share its element order.
 
-use std::cmp::Reverse;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::device::{Device, Parts, Region};
+use crate::device::{Device, Parts};
 use crate::error::Result;
-use crate::model::linear_layer::{A, Adapter, B};
-use crate::ops::matmul::{Order, PANEL, Weight};
-
-use crate::tensor::{DType, Elem, Tensor};
+use crate::ops::matmul::{Order, PANEL};
+use crate::tensor::{Elem, Tensor};
 
 pub use crate::model::linear_layer::{Linear, Matrix, Vector};
+pub use crate::model::part::{Bucket, Init, Part};
 
 /// A Hugging Face tensor that is part of a parameter.
 #[derive(Clone, PartialEq, Debug)]
@@ -31,27 +29,29 @@ pub struct Piece {
     pub name: String,
     /// Shape of the tensor in the file.
     pub shape: Vec<usize>,
-    rows: Rows,
+    rows: RowBlocks,
 }
 
 /// The rows of the parameter that a piece's rows correspond to.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Rows {
-    /// Consecutive rows, starting with this one.
-    From(usize),
-    /// Every second block of [`PANEL`] rows, starting with block 0 (gate) or 1 (up).
-    EverySecond(usize),
+pub struct RowBlocks {
+    /// First row of the first block.
+    pub from: usize,
+    /// Number of rows of a block.
+    pub len: usize,
+    /// Number of rows from the beginning of a block to that of the next one.
+    pub stride: usize,
 }
 
 impl Piece {
     /// Creates a piece whose rows are consecutive, starting with row `from` of the parameter.
     pub fn rows(name: impl Into<String>, shape: &[usize], from: usize) -> Piece {
-        Piece { name: name.into(), shape: shape.to_vec(), rows: Rows::From(from) }
+        Piece::blocks(name, shape, RowBlocks { from, len: usize::MAX, stride: 0 })
     }
 
-    /// Creates one of two pieces whose blocks of rows alternate. The piece with `first` = 0 comes first.
-    pub fn every_second(name: impl Into<String>, shape: &[usize], first: usize) -> Piece {
-        Piece { name: name.into(), shape: shape.to_vec(), rows: Rows::EverySecond(first) }
+    /// Creates a piece whose rows are blocks of rows of the parameter.
+    pub fn blocks(name: impl Into<String>, shape: &[usize], rows: RowBlocks) -> Piece {
+        Piece { name: name.into(), shape: shape.to_vec(), rows }
     }
 
     /// Returns the number of elements.
@@ -71,34 +71,18 @@ impl Piece {
 
     /// Returns the parameter's row for row `r` of this piece.
     fn row(&self, r: usize) -> usize {
-        match self.rows {
-            Rows::From(from) => from + r,
-            Rows::EverySecond(first) => (r / PANEL * 2 + first) * PANEL + r % PANEL,
-        }
+        let RowBlocks { from, len, stride } = self.rows;
+        from + r / len * stride + r % len
     }
 
     /// Returns this piece's row for row `n` of the parameter, if there is one.
     pub(super) fn row_at(&self, n: usize) -> Option<usize> {
-        let r = match self.rows {
-            Rows::From(from) => n.checked_sub(from)?,
-            Rows::EverySecond(first) if n / PANEL % 2 == first => n / PANEL / 2 * PANEL + n % PANEL,
-            Rows::EverySecond(_) => return None,
-        };
-        (r < self.shape[0]).then_some(r)
+        let RowBlocks { from, len, stride } = self.rows;
+        let n = n.checked_sub(from)?;
+        let (block, at) = if stride == 0 { (0, n) } else { (n / stride, n % stride) };
+        let r = block * len + at;
+        (at < len && r < self.shape[0]).then_some(r)
     }
-}
-
-/// Part of a model whose gradients are complete at the same time in backward. The order is the order of backward.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Bucket {
-    /// The output matrix, if it is not the token table, and the last norm.
-    Head,
-    /// A layer of the decoder. The last layer is the first in backward.
-    Layer(Reverse<usize>),
-    /// The vision tower with its merger.
-    Tower,
-    /// The token table.
-    Table,
 }
 
 /// One parameter.
@@ -108,38 +92,25 @@ pub struct Param {
     pub pieces: Vec<Piece>,
     /// Weights, flat, in the compute type.
     pub tensor: Tensor,
+    /// Part of the model to which the parameter belongs.
+    pub part: Part,
+    /// Values of the parameter in a new model.
+    pub init: Init,
+    /// True if the parameter belongs to an adapter.
+    pub is_adapter: bool,
     /// True for matrices and the token table, false for biases and norms.
     pub is_matrix: bool,
-    /// True if the parameter belongs to the vision tower.
-    pub is_vision: bool,
     /// False if the parameter is frozen: it has no gradient and no optimizer state.
     pub trains: bool,
-    order: Order,
-    n: usize,
-    k: usize,
+    pub(super) order: Order,
+    pub(super) n: usize,
+    pub(super) k: usize,
 }
 
 impl Param {
     /// Returns the parameter's name for messages: the name of its first piece.
     pub fn name(&self) -> &str {
         &self.pieces[0].name
-    }
-
-    /// Returns true if the parameter belongs to an adapter.
-    pub fn is_adapter(&self) -> bool {
-        self.name().ends_with(A) || self.name().ends_with(B)
-    }
-
-    /// Returns the part of the model whose gradients are complete at the same time as this parameter's gradient.
-    pub fn bucket(&self) -> Bucket {
-        let name = self.name();
-        let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
-        match layer {
-            Some(layer) => Bucket::Layer(Reverse(layer)),
-            None if self.is_vision => Bucket::Tower,
-            None if name == "model.embed_tokens.weight" => Bucket::Table,
-            None => Bucket::Head,
-        }
     }
 
     /// Returns the index of element (n, k) in the flat order.
@@ -280,128 +251,12 @@ impl Param {
     }
 }
 
-/// The parameters of a model, in the order in which gradients are summed and updates are made.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ParamLayout {
-    /// The parameters. A [`Matrix`] or [`Vector`] refers to one by its index.
-    pub params: Vec<Param>,
-    /// Data type of the weights.
-    pub dtype: DType,
-    /// The adapters of linear layers. While there are any, all other parameters are frozen.
-    pub adapters: Vec<Adapter>,
-}
-
-impl ParamLayout {
-    /// Creates a layout without parameters.
-    pub fn new(dtype: DType) -> ParamLayout {
-        ParamLayout { params: Vec::new(), dtype, adapters: Vec::new() }
-    }
-
-    /// Adds a matrix `[n, k]` that consists of `pieces`, filled with zeros.
-    pub fn matrix(&mut self, dev: &mut Device, n: usize, k: usize, pieces: Vec<Piece>) -> Result<Matrix> {
-        self.matrix_in(dev, Order::of(dev), n, k, pieces)
-    }
-
-    /// Adds a matrix as [`ParamLayout::matrix`] does, with the given element order.
-    pub fn matrix_in(
-        &mut self,
-        dev: &mut Device,
-        order: Order,
-        n: usize,
-        k: usize,
-        pieces: Vec<Piece>,
-    ) -> Result<Matrix> {
-        let data = dev.zeros(Region::Weights, self.dtype, &[order.len(self.dtype, n, k)])?;
-        Ok(Matrix { id: self.push(pieces, data, order, true, n, k), weight: Weight { data, order, n, k } })
-    }
-
-    /// Adds a vector `[n]` that consists of `pieces`, filled with zeros.
-    pub fn vector(&mut self, dev: &mut Device, n: usize, pieces: Vec<Piece>) -> Result<Vector> {
-        let tensor = dev.zeros(Region::Weights, self.dtype, &[n])?;
-        Ok(Vector { id: self.push(pieces, tensor, Order::of(dev), false, n, 1), tensor })
-    }
-
-    /// Adds a linear layer `[n, k]` with the name `name`, and a bias if `bias` is true. The file has `file_k` columns;
-    /// further columns are padding.
-    pub fn linear(
-        &mut self,
-        dev: &mut Device,
-        name: &str,
-        [n, k]: [usize; 2],
-        file_k: usize,
-        bias: bool,
-    ) -> Result<Linear> {
-        let weight = self.matrix(dev, n, k, vec![Piece::rows(format!("{name}.weight"), &[n, file_k], 0)])?;
-        let bias = match bias {
-            true => Some(self.vector(dev, n, vec![Piece::rows(format!("{name}.bias"), &[n], 0)])?),
-            false => None,
-        };
-        Ok(Linear { weight, bias, adapter: None })
-    }
-
-    /// Adds `{name}.gate_proj` and `{name}.up_proj` of an MLP, each `[f, k]`, as one layer with alternating blocks of
-    /// rows.
-    pub fn gate_up(&mut self, dev: &mut Device, name: &str, f: usize, k: usize, bias: bool) -> Result<Linear> {
-        let n = 2 * f.next_multiple_of(PANEL);
-        let pieces = |what: &str, shape: &[usize]| {
-            let piece = |i| Piece::every_second(format!("{name}.{}_proj.{what}", ["gate", "up"][i]), shape, i);
-            vec![piece(0), piece(1)]
-        };
-        let weight = self.matrix(dev, n, k, pieces("weight", &[f, k]))?;
-        let bias = if bias { Some(self.vector(dev, n, pieces("bias", &[f]))?) } else { None };
-        Ok(Linear { weight, bias, adapter: None })
-    }
-
-    /// Adds the weights `[n]` of a norm.
-    pub fn norm(&mut self, dev: &mut Device, name: &str, n: usize) -> Result<Vector> {
-        self.vector(dev, n, vec![Piece::rows(format!("{name}.weight"), &[n], 0)])
-    }
-
-    fn push(&mut self, pieces: Vec<Piece>, tensor: Tensor, order: Order, is_matrix: bool, n: usize, k: usize) -> usize {
-        let is_vision = pieces[0].name.starts_with("visual.");
-        self.params.push(Param { pieces, tensor, is_matrix, is_vision, trains: true, order, n, k });
-        self.params.len() - 1
-    }
-
-    /// Returns every Hugging Face tensor with the index of its parameter and the index of its piece.
-    pub fn pieces(&self) -> impl Iterator<Item = (usize, usize, &Piece)> {
-        let pieces_of = |(i, param)| Param::numbered(param).map(move |(j, piece)| (i, j, piece));
-        self.params.iter().enumerate().flat_map(pieces_of)
-    }
-
-    /// Returns the bucket, as a number, and the number of elements of each parameter, as [`Shards::new`] takes them.
-    ///
-    /// [`Shards::new`]: crate::ranks::Shards::new
-    pub fn shares(&self) -> Vec<(usize, usize)> {
-        let mut bucket = 0;
-        let share = |(i, param): (usize, &Param)| {
-            bucket += usize::from(i > 0 && self.params[i - 1].bucket() != param.bucket());
-            (bucket, param.tensor.len())
-        };
-        self.params.iter().enumerate().map(share).collect()
-    }
-
-    /// Returns the number of elements of each parameter, including padding.
-    pub fn lens(&self) -> Vec<usize> {
-        self.params.iter().map(|param| param.tensor.len()).collect()
-    }
-
-    /// Returns the number of weights, without padding.
-    pub fn num_weights(&self) -> usize {
-        self.pieces().map(|(_, _, piece)| piece.num_elements()).sum()
-    }
-}
-
-impl Param {
-    fn numbered(param: &Param) -> impl Iterator<Item = (usize, &Piece)> {
-        param.pieces.iter().enumerate()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::{Isa, Plan};
+    use crate::model::layout::ParamLayout;
+    use crate::tensor::DType;
 
     fn device() -> Device {
         Device::cpu(&Plan::uniform(1 << 22), 2, Isa::detect()).unwrap()
@@ -412,10 +267,10 @@ mod tests {
         for dtype in [DType::F32, DType::Bf16] {
             let mut dev = device();
             let mut layout = ParamLayout::new(dtype);
-            layout.gate_up(&mut dev, "m", 40, 9, true).unwrap();
-            layout.linear(&mut dev, "down", [13, 64], 40, false).unwrap();
+            layout.within(Part::Head).gate_up(&mut dev, "m", 40, 9, true).unwrap();
+            layout.within(Part::Head).linear(&mut dev, "down", [13, 64], 40, false).unwrap();
             let qkv = vec![Piece::rows("q", &[6, 3], 0), Piece::rows("k", &[2, 3], 6), Piece::rows("v", &[2, 3], 8)];
-            layout.matrix(&mut dev, 10, 3, qkv).unwrap();
+            layout.within(Part::Head).matrix(&mut dev, 10, 3, qkv).unwrap();
             let value = |param: usize, piece: usize, r: usize, k: usize| {
                 (1 + (param * 31 + piece * 17 + r * 5 + k) % 101) as f32
             };
@@ -463,7 +318,7 @@ mod tests {
             let mut dev = device();
             let mut layout = ParamLayout::new(dtype);
             let (n, k) = (45, 7);
-            layout.linear(&mut dev, "w", [n, k], k, false).unwrap();
+            layout.within(Part::Head).linear(&mut dev, "w", [n, k], k, false).unwrap();
             let rows: Vec<f32> = (0..n * k).map(|i| i as f32 % 251.0).collect();
             let param = &layout.params[0];
             let row = |_: usize, r: usize, out: &mut [f32]| out.copy_from_slice(&rows[r * k..][..k]);

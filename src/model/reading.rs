@@ -182,14 +182,15 @@ mod tests {
 
     use super::*;
     use crate::device::{Isa, Plan};
+    use crate::model::part::Part;
     use crate::observe::Silent;
 
     /// Makes a layer whose rows alternate in blocks and do not fill the last panel.
     fn layer(dtype: DType) -> (Device, ParamLayout) {
         let mut dev = Device::cpu(&Plan::uniform(1 << 22), 2, Isa::detect()).unwrap();
         let mut layout = ParamLayout::new(dtype);
-        layout.gate_up(&mut dev, "m", 45, 11, false).unwrap();
-        layout.norm(&mut dev, "norm", 37).unwrap();
+        layout.within(Part::Head).gate_up(&mut dev, "m", 45, 11, false).unwrap();
+        layout.within(Part::Head).norm(&mut dev, "norm", 37).unwrap();
         (dev, layout)
     }
 
@@ -251,7 +252,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut dev, mut layout) =
             (Device::cpu(&Plan::uniform(1 << 22), 2, Isa::detect()).unwrap(), ParamLayout::new(DType::Bf16));
-        layout.linear(&mut dev, "w", [40, 6], 6, false).unwrap();
+        layout.within(Part::Head).linear(&mut dev, "w", [40, 6], 6, false).unwrap();
         let mut values = vec![1.0_f32; 40 * 6];
         values[35 * 6 + 4] = f32::INFINITY;
         let bytes: Vec<u8> = values.iter().flat_map(|x| <bf16 as Elem>::from_f32(*x).to_le_bytes()).collect();

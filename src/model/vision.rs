@@ -10,7 +10,8 @@ use crate::image::ImageInput;
 use crate::model::config::VisionConfig;
 use crate::model::layer::Layer;
 use crate::model::layers::{Attend, Attention, Rope};
-use crate::model::params::{Linear, Matrix, ParamLayout, Piece, Vector};
+use crate::model::layout::{LayoutPart, ParamLayout};
+use crate::model::params::{Linear, Matrix, Part, Piece, Vector};
 use crate::model::positions;
 use crate::model::tape::{Recompute, Tape, Var};
 use crate::model::weights::WeightFiles;
@@ -68,18 +69,20 @@ impl VisionTower {
         let (c, merged) = (config.hidden_size, config.hidden_size * config.merge_unit());
         let kernel = [c, 3, config.temporal_patch_size, config.patch_size, config.patch_size];
         let kernel = vec![Piece::rows("visual.patch_embed.proj.weight", &kernel, 0)];
-        let patch_embed = layout.matrix(dev, c, config.patch_len(), kernel)?;
+        let mut part = layout.within(Part::Tower);
+        let patch_embed = part.matrix(dev, c, config.patch_len(), kernel)?;
         let mut blocks = Vec::new();
         for i in 0..config.depth {
-            blocks.push(block(dev, layout, config, &format!("visual.blocks.{i}"))?);
+            blocks.push(block(dev, &mut part, config, &format!("visual.blocks.{i}"))?);
         }
+        let mut part = layout.within(Part::Merger);
         Ok(VisionTower {
             config: Arc::new(config.clone()),
             patch_embed,
             blocks: blocks.into(),
-            ln_q: layout.norm(dev, "visual.merger.ln_q", c)?,
-            fc1: layout.linear(dev, "visual.merger.mlp.0", [merged, merged], merged, true)?,
-            fc2: layout.linear(dev, "visual.merger.mlp.2", [config.out_hidden_size, merged], merged, true)?,
+            ln_q: part.norm(dev, "visual.merger.ln_q", c)?,
+            fc1: part.linear(dev, "visual.merger.mlp.0", [merged, merged], merged, true)?,
+            fc2: part.linear(dev, "visual.merger.mlp.2", [config.out_hidden_size, merged], merged, true)?,
             chunk_patches: CHUNK_PATCHES,
             trains_blocks: true,
             trains_merger: true,
@@ -241,7 +244,7 @@ fn chunks(images: &[Arc<ImageInput>], most: usize) -> Vec<&[Arc<ImageInput>]> {
     out
 }
 
-fn block(dev: &mut Device, layout: &mut ParamLayout, config: &VisionConfig, name: &str) -> Result<Layer> {
+fn block(dev: &mut Device, layout: &mut LayoutPart<'_>, config: &VisionConfig, name: &str) -> Result<Layer> {
     let (c, f) = (config.hidden_size, config.intermediate_size);
     Ok(Layer {
         input_layernorm: layout.norm(dev, &format!("{name}.norm1"), c)?,

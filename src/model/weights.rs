@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::device::{Device, MappedFile};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::params::ParamLayout;
+use crate::model::layout::ParamLayout;
 use crate::observe::{Observer, Silent};
 use crate::tensor::DType;
 
@@ -316,13 +316,14 @@ mod tests {
     use super::*;
     use crate::device::{Isa, Plan};
     use crate::model::outgoing::{self, OutFile, create_weights, fill_files, shards};
+    use crate::model::part::Part;
 
     fn small(dtype: DType) -> (Device, ParamLayout) {
         let mut dev = Device::cpu(&Plan::uniform(1 << 22), 1, Isa::detect()).unwrap();
         let mut layout = ParamLayout::new(dtype);
-        layout.gate_up(&mut dev, "model.layers.0.mlp", 40, 9, false).unwrap();
-        layout.norm(&mut dev, "visual.merger.ln_q", 5).unwrap();
-        layout.linear(&mut dev, "lm_head", [33, 9], 9, false).unwrap();
+        layout.within(Part::Head).gate_up(&mut dev, "model.layers.0.mlp", 40, 9, false).unwrap();
+        layout.within(Part::Head).norm(&mut dev, "visual.merger.ln_q", 5).unwrap();
+        layout.within(Part::Head).linear(&mut dev, "lm_head", [33, 9], 9, false).unwrap();
         (dev, layout)
     }
 
@@ -379,8 +380,8 @@ mod tests {
         let (mut dev, layout) = small(DType::F32);
         save(&mut dev, &layout, dir.path(), DType::F32);
         let mut other = ParamLayout::new(DType::F32);
-        other.norm(&mut dev, "visual.merger.ln_q", 6).unwrap();
-        other.norm(&mut dev, "model.norm", 5).unwrap();
+        other.within(Part::Head).norm(&mut dev, "visual.merger.ln_q", 6).unwrap();
+        other.within(Part::Head).norm(&mut dev, "model.norm", 5).unwrap();
         let text = WeightFiles::open(dir.path()).unwrap().load(&mut dev, &other, &Silent).unwrap_err().to_string();
         assert!(text.contains("1 tensors missing: model.norm.weight"), "{text}");
         assert!(text.contains("2 tensors unknown: model.layers.0.mlp.gate_proj.weight"), "{text}");

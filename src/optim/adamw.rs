@@ -9,14 +9,15 @@ use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::Grads;
 use crate::model::attach::Masters;
+use crate::model::layout::ParamLayout;
 use crate::model::linear_layer::Adapter;
 use crate::model::outgoing::OutFile;
-use crate::model::params::{Param, ParamLayout};
+use crate::model::params::Param;
+use crate::model::part::Part;
 use crate::ops::adamw::code8::BLOCK;
 use crate::ops::adamw::{self, Coded, Moments, master};
 use crate::ops::grad_norm;
 use crate::optim::files::{self, StateSettings};
-use crate::optim::freeze::Part;
 use crate::optim::state::State;
 use crate::ranks::{OneRank, Ranks, Shards, shards};
 use crate::tensor::{DType, Tensor};
@@ -261,10 +262,10 @@ impl Optimizer {
 
 /// Returns the learning rate of a parameter. `lr` is the current learning rate of the job.
 fn rate_of(config: &OptimConfig, param: &Param, lr: f64) -> f64 {
-    let own = match Part::of(param) {
-        Part::LanguageModel => None,
-        Part::VisionTower => config.vision_tower_lr,
-        Part::Projector => config.multi_modal_projector_lr,
+    let own = match param.part {
+        Part::Tower => config.vision_tower_lr,
+        Part::Merger => config.multi_modal_projector_lr,
+        Part::Table | Part::Layer(_) | Part::Head => None,
     };
     // If the configured rate of the job is 0, so is every other rate.
     let scaled = |own: f64| if config.learning_rate > 0.0 { lr * (own / config.learning_rate) } else { 0.0 };
@@ -275,7 +276,7 @@ fn rate_of(config: &OptimConfig, param: &Param, lr: f64) -> f64 {
 /// are small, and the token embedding, because the gradients of its rows are too uneven for 8-bit codes (bitsandbytes
 /// recommends f32 for it, too).
 fn moments_of(param: &Param, chosen: OptimizerName) -> OptimizerName {
-    let exact = !param.is_matrix || param.name() == "model.embed_tokens.weight";
+    let exact = !param.is_matrix || param.part == Part::Table;
     if exact { OptimizerName::AdamwTorch } else { chosen }
 }
 
@@ -312,8 +313,8 @@ mod tests {
     fn setup_with(dtype: DType, config: OptimConfig) -> (Device, ParamLayout, Optimizer) {
         let mut dev = Device::cpu(&Plan::uniform(1 << 22), 2, Isa::detect()).unwrap();
         let mut layout = ParamLayout::new(dtype);
-        layout.gate_up(&mut dev, "m", 40, 9, true).unwrap();
-        layout.norm(&mut dev, "norm", 5).unwrap();
+        layout.within(Part::Head).gate_up(&mut dev, "m", 40, 9, true).unwrap();
+        layout.within(Part::Head).norm(&mut dev, "norm", 5).unwrap();
         let optimizer = Optimizer::new(&mut dev, &layout, config, 1).unwrap();
         (dev, layout, optimizer)
     }
@@ -443,7 +444,7 @@ mod tests {
     fn memory_is_a_byte_a_moment_and_a_scale_for_256() {
         let mut dev = Device::count_for(Target::cpu(1));
         let mut layout = ParamLayout::new(DType::Bf16);
-        layout.linear(&mut dev, "w", [1024, 1024], 1024, true).unwrap();
+        layout.within(Part::Head).linear(&mut dev, "w", [1024, 1024], 1024, true).unwrap();
         let mut state = |optim| {
             let before = dev.high_water().bytes(Region::State);
             Optimizer::new(&mut dev, &layout, OptimConfig { optim, ..config() }, 1).unwrap();

@@ -14,13 +14,14 @@ use std::sync::Arc;
 
 use half::bf16;
 
-use super::freeze::Part as ModelPart;
+use super::freeze;
 use super::state::State;
 use crate::config::{OptimConfig, OptimizerName};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::model::layout::ParamLayout;
 use crate::model::outgoing::{Content, OutFile, Outgoing, Part, cut};
-use crate::model::params::{ParamLayout, Piece};
+use crate::model::params::Piece;
 use crate::model::weights::{StoredTensor, WeightFiles};
 use crate::ops::adamw::Moments;
 use crate::ops::adamw::code8::BLOCK;
@@ -173,7 +174,7 @@ pub(super) fn load(
             if kept.start_moments_anew {
                 continue;
             }
-            let key = ModelPart::of(param).key();
+            let key = freeze::key(param.part);
             return Err(Error::input_hint(
                 dir.display().to_string(),
                 format!("no optimizer state for {}, which was frozen", param.name()),

@@ -6,50 +6,28 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::attach::scale;
-use crate::model::params::Param;
+use crate::model::part::Part;
 
-/// A part of a model that can be frozen and can have a learning rate of its own.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Part {
-    /// The decoder, the token table and the output matrix.
-    LanguageModel,
-    /// The vision tower without its merger.
-    VisionTower,
-    /// The merger, which projects the tower's rows to the decoder.
-    Projector,
-}
-
-impl Part {
-    /// Returns the part to which `param` belongs.
-    pub fn of(param: &Param) -> Part {
-        match (param.is_vision, param.name().starts_with("visual.merger.")) {
-            (false, _) => Part::LanguageModel,
-            (true, false) => Part::VisionTower,
-            (true, true) => Part::Projector,
-        }
-    }
-
-    /// Returns the key that freezes the part.
-    pub fn key(self) -> &'static str {
-        match self {
-            Part::LanguageModel => "freeze_language_model",
-            Part::VisionTower => "freeze_vision_tower",
-            Part::Projector => "freeze_multi_modal_projector",
-        }
-    }
-
-    fn trains(self, config: &OptimConfig) -> bool {
-        match self {
-            Part::LanguageModel => !config.freeze_language_model,
-            Part::VisionTower => !config.freeze_vision_tower,
-            Part::Projector => !config.freeze_multi_modal_projector,
-        }
+/// Returns the key that freezes a part.
+pub fn key(part: Part) -> &'static str {
+    match part {
+        Part::Tower => "freeze_vision_tower",
+        Part::Merger => "freeze_multi_modal_projector",
+        Part::Table | Part::Layer(_) | Part::Head => "freeze_language_model",
     }
 }
 
-/// Adds the adapters of `config` to `model`, with zeros as their weights, unless the model has them, and marks the parameters as trained or frozen.
-/// Call it before gradients and optimizer are allocated. Errors if the device does
-/// not support adapters, and if the model has others.
+fn trains(part: Part, config: &OptimConfig) -> bool {
+    match part {
+        Part::Tower => !config.freeze_vision_tower,
+        Part::Merger => !config.freeze_multi_modal_projector,
+        Part::Table | Part::Layer(_) | Part::Head => !config.freeze_language_model,
+    }
+}
+
+/// Adds the adapters of `config` to `model`, with zeros as their weights, unless the model has them, and marks the
+/// parameters as trained or frozen. Call it before gradients and optimizer are allocated. Errors if the device does not
+/// support adapters, and if the model has others.
 pub fn freeze(dev: &mut Device, model: &mut Model, config: &OptimConfig) -> Result<()> {
     let is_adapter = !model.layout.adapters.is_empty();
     if let Some(lora) = config.lora {
@@ -68,8 +46,8 @@ pub fn freeze(dev: &mut Device, model: &mut Model, config: &OptimConfig) -> Resu
         let expected = "a model, or the settings of the adapter under lora, to train it further";
         return Err(Error::input("model", "the directory of an adapter", expected));
     }
-    model.layout.params.iter_mut().for_each(|param| param.trains = Part::of(param).trains(config));
-    model.vision.trains_blocks = Part::VisionTower.trains(config);
-    model.vision.trains_merger = Part::Projector.trains(config);
+    model.layout.params.iter_mut().for_each(|param| param.trains = trains(param.part, config));
+    model.vision.trains_blocks = trains(Part::Tower, config);
+    model.vision.trains_merger = trains(Part::Merger, config);
     Ok(())
 }

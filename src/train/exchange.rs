@@ -66,12 +66,12 @@ impl Exchange {
         let (shards, width) = (Shards::new(&layout.shares(), size), AT_ONCE.div_ceil(size).next_multiple_of(CHUNK));
         let mut trained = layout.params.iter().filter(|param| param.trains);
         let elements = |params: &mut dyn Iterator<Item = &Param>| params.map(|param| param.tensor.len()).sum::<usize>();
-        let mut last = trained.clone().filter(|param| matches!(param.bucket(), Bucket::Tower | Bucket::Table));
+        let mut last = trained.clone().filter(|param| matches!(param.part.bucket(), Bucket::Tower | Bucket::Table));
         let exposed = elements(&mut last) as f64 / elements(&mut trained).max(1) as f64;
         let mut layers = BTreeMap::new();
         for rank in 0..size {
             for (param, own) in layout.params.iter().zip(shards.of(rank)).filter(|(param, _)| param.trains) {
-                if let Bucket::Layer(layer) = param.bucket() {
+                if let Bucket::Layer(layer) = param.part.bucket() {
                     *layers.entry((rank, layer)).or_insert(0) += Grads::padded(own.len());
                 }
             }

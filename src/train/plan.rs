@@ -155,7 +155,7 @@ impl Training {
         let shared = Arc::new(layout.clone());
         let weights = match layout.adapters.is_empty() {
             true => fetched(&outgoing::weights(&shared, layout.dtype, self.optimizer.own())),
-            false => layout.params.iter().filter(|param| param.is_adapter()).map(|param| param.tensor).collect(),
+            false => layout.params.iter().filter(|param| param.is_adapter).map(|param| param.tensor).collect(),
         };
         let saved = [weights, fetched(&self.optimizer.outgoing(&shared))].concat();
         let update = UpdateWork {

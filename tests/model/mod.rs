@@ -336,7 +336,7 @@ fn text_leaves_the_tower_alone() {
     let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
     pass(&mut dev, &model, &inputs, LayerPolicy::All, &mut grads);
     for (id, param) in model.layout.params.iter().enumerate() {
-        assert_eq!(grads.get(id).is_none(), param.is_vision, "{}", param.name());
+        assert_eq!(grads.get(id).is_none(), param.part.is_vision(), "{}", param.name());
     }
 }
 

@@ -9,8 +9,9 @@ use omr::checkpoint::Store;
 use omr::config::{OptimConfig, OptimizerName};
 use omr::device::{Device, Isa, Plan, Region};
 use omr::error::Result;
+use omr::model::layout::ParamLayout;
 use omr::model::outgoing::weights;
-use omr::model::params::ParamLayout;
+use omr::model::part::Part;
 use omr::model::weights::WeightFiles;
 use omr::model::{GradMemory, Grads, OutModel};
 use omr::observe::Silent;
@@ -37,10 +38,10 @@ impl Rank {
     /// Creates parameters of several chunks of 65,536 elements, of one chunk, and of a few elements.
     fn new(ranks: &dyn Ranks, mut dev: Device, dtype: DType, config: OptimConfig) -> Rank {
         let mut layout = ParamLayout::new(dtype);
-        layout.linear(&mut dev, "model.embed_tokens", [500, 200], 200, false).unwrap();
-        layout.gate_up(&mut dev, "mlp", 200, 390, true).unwrap();
-        layout.norm(&mut dev, "norm", 5).unwrap();
-        layout.linear(&mut dev, "lm_head", [300, 500], 490, false).unwrap();
+        layout.within(Part::Table).linear(&mut dev, "model.embed_tokens", [500, 200], 200, false).unwrap();
+        layout.within(Part::Head).gate_up(&mut dev, "mlp", 200, 390, true).unwrap();
+        layout.within(Part::Head).norm(&mut dev, "norm", 5).unwrap();
+        layout.within(Part::Head).linear(&mut dev, "lm_head", [300, 500], 490, false).unwrap();
         let start = |piece: usize, r: usize, out: &mut [f32]| {
             out.iter_mut().enumerate().for_each(|(k, x)| *x = ((piece + 7 * r + 3 * k) % 19) as f32 * 0.01 - 0.09);
         };

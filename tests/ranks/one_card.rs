@@ -9,7 +9,8 @@ use omr::device::emu::{Emu, Options};
 use omr::device::nccl::Library;
 use omr::device::{Device, Driver, Kind};
 use omr::error::Result;
-use omr::model::params::ParamLayout;
+use omr::model::layout::ParamLayout;
+use omr::model::part::Part;
 use omr::model::{GradientSink, Grads};
 use omr::optim::Optimizer;
 use omr::ranks::shards::CHUNK;
@@ -25,8 +26,8 @@ use crate::kernels::{self, Outcome, equal, mutate_sites_on};
 fn updated(ranks: &mut dyn Ranks) -> Result<Vec<bf16>> {
     let mut dev = kernels::emu();
     let mut layout = ParamLayout::new(DType::Bf16);
-    layout.linear(&mut dev, "w", [300, 250], 250, true)?;
-    layout.norm(&mut dev, "norm", 250)?;
+    layout.within(Part::Head).linear(&mut dev, "w", [300, 250], 250, true)?;
+    layout.within(Part::Head).norm(&mut dev, "norm", 250)?;
     let values = |n: usize, seed: usize| -> Vec<f32> {
         (0..n).map(|i| ((i * 37 + seed * 101) % 1009) as f32 / 504.0 - 1.0).collect()
     };
@@ -109,7 +110,7 @@ fn exchanged(dev: &mut Device, rows: usize, mode: impl Fn(Exchange) -> Exchange)
     const LAYERS: usize = 5;
     let mut layout = ParamLayout::new(DType::Bf16);
     for layer in 0..LAYERS {
-        layout.linear(dev, &format!("model.layers.{layer}.w"), [rows, 250], 250, true)?;
+        layout.within(Part::Layer(layer)).linear(dev, &format!("model.layers.{layer}.w"), [rows, 250], 250, true)?;
     }
     let shards = Shards::new(&layout.shares(), 2);
     let exchange = mode(Exchange::new(&layout, 0, 2));

@@ -5,6 +5,7 @@ use std::path::Path;
 use omr::config::{Dtype, OptimConfig, SftConfig};
 use omr::device::{Device, Isa, Kind, Region, Target};
 use omr::model::ModelConfig;
+use omr::model::part::Part;
 use omr::observe::Silent;
 use omr::ranks::OneRank;
 use omr::train::job::TrainingJob;
@@ -20,7 +21,11 @@ fn bytes(model: &ModelConfig, optimizer: OptimConfig, target: Target) -> ([usize
     training.gradients().unwrap();
     let mut elements = [0; 3];
     for param in &training.model.layout.params {
-        let part = if !param.is_vision { 0 } else { 1 + usize::from(param.name().starts_with("visual.merger.")) };
+        let part = match param.part {
+            Part::Tower => 1,
+            Part::Merger => 2,
+            Part::Table | Part::Layer(_) | Part::Head => 0,
+        };
         elements[part] += param.tensor.len();
     }
     let memory = training.dev.high_water();

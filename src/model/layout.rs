@@ -1,0 +1,151 @@
+//! The list of a model's parameters, and how parameters are added to it.
+
+use crate::device::{Device, Region};
+use crate::error::Result;
+use crate::model::linear_layer::{Adapter, Linear, Matrix, Vector};
+use crate::model::params::{Param, Piece, RowBlocks};
+use crate::model::part::{Init, Part};
+use crate::ops::matmul::{Order, PANEL, Weight};
+use crate::tensor::{DType, Tensor};
+
+/// The parameters of a model, in the order in which gradients are summed and updates are made.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ParamLayout {
+    /// The parameters. A [`Matrix`] or [`Vector`] refers to one by its index.
+    pub params: Vec<Param>,
+    /// Data type of the weights.
+    pub dtype: DType,
+    /// The adapters of linear layers. While there are any, all other parameters are frozen.
+    pub adapters: Vec<Adapter>,
+}
+
+impl ParamLayout {
+    /// Creates a layout without parameters.
+    pub fn new(dtype: DType) -> ParamLayout {
+        ParamLayout { params: Vec::new(), dtype, adapters: Vec::new() }
+    }
+
+    /// Returns the layout for adding parameters of `part`.
+    pub fn within(&mut self, part: Part) -> LayoutPart<'_> {
+        LayoutPart { layout: self, part }
+    }
+
+    /// Returns every Hugging Face tensor with the index of its parameter and the index of its piece.
+    pub fn pieces<'a>(&'a self) -> impl Iterator<Item = (usize, usize, &'a Piece)> {
+        let pieces_of =
+            |(i, param): (usize, &'a Param)| param.pieces.iter().enumerate().map(move |(j, piece)| (i, j, piece));
+        self.params.iter().enumerate().flat_map(pieces_of)
+    }
+
+    /// Returns the bucket, as a number, and the number of elements of each parameter, as [`Shards::new`] takes them.
+    ///
+    /// [`Shards::new`]: crate::ranks::Shards::new
+    pub fn shares(&self) -> Vec<(usize, usize)> {
+        let mut bucket = 0;
+        let share = |(i, param): (usize, &Param)| {
+            bucket += usize::from(i > 0 && self.params[i - 1].part.bucket() != param.part.bucket());
+            (bucket, param.tensor.len())
+        };
+        self.params.iter().enumerate().map(share).collect()
+    }
+
+    /// Returns the number of elements of each parameter, including padding.
+    pub fn lens(&self) -> Vec<usize> {
+        self.params.iter().map(|param| param.tensor.len()).collect()
+    }
+
+    /// Returns the number of weights, without padding.
+    pub fn num_weights(&self) -> usize {
+        self.pieces().map(|(_, _, piece)| piece.num_elements()).sum()
+    }
+}
+
+/// A layout to which parameters of one part are added.
+pub struct LayoutPart<'a> {
+    layout: &'a mut ParamLayout,
+    part: Part,
+}
+
+impl LayoutPart<'_> {
+    /// Adds a matrix `[n, k]` that consists of `pieces`, filled with zeros.
+    pub fn matrix(&mut self, dev: &mut Device, n: usize, k: usize, pieces: Vec<Piece>) -> Result<Matrix> {
+        self.matrix_in(dev, Order::of(dev), n, k, pieces)
+    }
+
+    /// Adds a matrix as [`LayoutPart::matrix`] does, with the given element order.
+    pub fn matrix_in(
+        &mut self,
+        dev: &mut Device,
+        order: Order,
+        n: usize,
+        k: usize,
+        pieces: Vec<Piece>,
+    ) -> Result<Matrix> {
+        let dtype = self.layout.dtype;
+        let data = dev.zeros(Region::Weights, dtype, &[order.len(dtype, n, k)])?;
+        let param = self.param(pieces, data, Init::Normal);
+        let id = self.push(Param { is_matrix: true, order, n, k, ..param });
+        Ok(Matrix { id, weight: Weight { data, order, n, k } })
+    }
+
+    /// Adds a bias `[n]` that consists of `pieces`, filled with zeros.
+    pub fn bias(&mut self, dev: &mut Device, n: usize, pieces: Vec<Piece>) -> Result<Vector> {
+        self.vector(dev, n, pieces, Init::Zeros)
+    }
+
+    fn vector(&mut self, dev: &mut Device, n: usize, pieces: Vec<Piece>, init: Init) -> Result<Vector> {
+        let tensor = dev.zeros(Region::Weights, self.layout.dtype, &[n])?;
+        let param = self.param(pieces, tensor, init);
+        Ok(Vector { id: self.push(Param { order: Order::of(dev), n, ..param }), tensor })
+    }
+
+    /// Adds a linear layer `[n, k]` with the name `name`, and a bias if `bias` is true. The file has `file_k` columns;
+    /// further columns are padding.
+    pub fn linear(
+        &mut self,
+        dev: &mut Device,
+        name: &str,
+        [n, k]: [usize; 2],
+        file_k: usize,
+        bias: bool,
+    ) -> Result<Linear> {
+        let weight = self.matrix(dev, n, k, vec![Piece::rows(format!("{name}.weight"), &[n, file_k], 0)])?;
+        let bias = match bias {
+            true => Some(self.bias(dev, n, vec![Piece::rows(format!("{name}.bias"), &[n], 0)])?),
+            false => None,
+        };
+        Ok(Linear { weight, bias, adapter: None })
+    }
+
+    /// Adds `{name}.gate_proj` and `{name}.up_proj` of an MLP, each `[f, k]`, as one layer with alternating blocks of
+    /// rows.
+    pub fn gate_up(&mut self, dev: &mut Device, name: &str, f: usize, k: usize, bias: bool) -> Result<Linear> {
+        let n = 2 * f.next_multiple_of(PANEL);
+        let pieces = |what: &str, shape: &[usize]| {
+            let rows = |i| RowBlocks { from: i * PANEL, len: PANEL, stride: 2 * PANEL };
+            ["gate", "up"]
+                .iter()
+                .enumerate()
+                .map(|(i, which)| Piece::blocks(format!("{name}.{which}_proj.{what}"), shape, rows(i)))
+                .collect()
+        };
+        let weight = self.matrix(dev, n, k, pieces("weight", &[f, k]))?;
+        let bias = if bias { Some(self.bias(dev, n, pieces("bias", &[f]))?) } else { None };
+        Ok(Linear { weight, bias, adapter: None })
+    }
+
+    /// Adds the weights `[n]` of a norm.
+    pub fn norm(&mut self, dev: &mut Device, name: &str, n: usize) -> Result<Vector> {
+        self.vector(dev, n, vec![Piece::rows(format!("{name}.weight"), &[n], 0)], Init::Ones)
+    }
+
+    fn param(&self, pieces: Vec<Piece>, tensor: Tensor, init: Init) -> Param {
+        let (part, order) = (self.part, Order::Rows);
+        Param { pieces, tensor, part, init, is_adapter: false, is_matrix: false, trains: true, order, n: 1, k: 1 }
+    }
+
+    fn push(&mut self, param: Param) -> usize {
+        self.layout.params.push(param);
+        self.layout.params.len() - 1
+    }
+}
