@@ -64,7 +64,7 @@ fn shape(job: &plan::Job, model: &Model, more: &str) -> String {
 fn pass(dev: &mut Device, job: &Rc<plan::Job>, [flops, bytes]: [f64; 2]) -> Result<Case> {
     let (model, _, mut grads) = training(dev, job)?;
     let (job, tokens) = (Rc::clone(job), job.pass.tokens());
-    let again = recomputed(job.levels, job.model.num_hidden_layers);
+    let again = recomputed(job.levels, job.model.text.layers.len());
     Ok(Case {
         name: if job.stage == "rl" { "rl pass" } else { "sft pass" },
         shape: shape(&job, &model, &format!("{}{again}", job.pass.describe())),

@@ -120,10 +120,10 @@ impl ModelShape {
 
 /// Row `r`: text around a picture near its start.
 pub fn row(config: &ModelConfig, r: usize, len: usize) -> Vec<u32> {
-    let vocabulary = config.vocab_size as u32;
+    let vocabulary = config.text.vocab_size as u32;
     let mut ids: Vec<u32> = (0..len).map(|t| ((r * len + t) * 7919) as u32 % (vocabulary - 8)).collect();
     ids[4] = vocabulary - 3;
-    ids[5..5 + IMAGE_TOKENS].fill(config.image_token_id);
+    ids[5..5 + IMAGE_TOKENS].fill(vocabulary - 2);
     ids[5 + IMAGE_TOKENS] = vocabulary - 4;
     ids
 }
@@ -137,7 +137,7 @@ pub fn picture(r: usize) -> Arc<ImageInput> {
 /// gradients of the trained weights and of the inputs. If the tower is frozen, its inputs have no gradients.
 pub fn flops(model: &Model, tokens: usize, pictures: usize, backward: bool) -> f64 {
     // A tied token table is also the output matrix and is multiplied. A separate token table is only read.
-    let is_read = |id: usize| model.layout.params[id].part == Part::Table && !model.config.tie_word_embeddings;
+    let is_read = |id: usize| model.layout.params[id].part == Part::Table && !model.config.text.tie_word_embeddings;
     let params = &model.layout.params;
     let trains_tower = params.iter().any(|param| param.part.is_vision() && param.trains);
     let of = |(id, _, piece): (usize, usize, &Piece)| {
@@ -162,7 +162,7 @@ pub fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Resu
         return Model::init(dev, config, dtype, 1);
     }
     let model = Model::empty(dev, config, dtype)?;
-    let drawn = normals::<half::bf16>(DRAWN, model.config.initializer_range as f32);
+    let drawn = normals::<half::bf16>(DRAWN, model.config.text.initializer_range as f32);
     for param in &model.layout.params {
         if param.is_matrix {
             repeat(dev, param.tensor, &drawn)?;
@@ -258,7 +258,7 @@ pub fn train_step(
     let pictures: Vec<[Arc<ImageInput>; 1]> = (0..count).map(|r| [picture(r)]).collect();
     let flops = flops(&model, count * row_len, count, true);
     let parameters = model.layout.num_weights();
-    let again = recomputed(levels, config.num_hidden_layers);
+    let again = recomputed(levels, config.text.layers.len());
     Ok(Case {
         name: "train-step",
         shape: format!("{}, {count} rows x {row_len}{again}", of.name()),
@@ -380,7 +380,7 @@ pub fn decode(
     // The prefix cache reuses only full blocks. A prompt has one token more than its full blocks, so only this token is
     // computed again.
     let prompt = if is_decoding { keys.next_multiple_of(BLOCK) + 1 } else { keys };
-    let below = config.vocab_size as u32 - 8;
+    let below = config.text.vocab_size as u32 - 8;
     let request = |r: usize| Request {
         // The first token differs between prompts, because equal prompts would share their keys.
         prompt: Arc::new(Prompt::text((0..prompt).map(|t| (r + t * (r + 1)) as u32 % below).collect())),
@@ -402,14 +402,14 @@ pub fn decode(
     let blocks = sequences * (limits.max_model_len.div_ceil(BLOCK) + anew);
     let limits = EngineConfig { num_kv_blocks: Some(blocks), ..limits };
     let parameters = model.layout.num_weights();
-    let pages = (2 * sequences * prompt * config.num_key_value_heads * config.head_dim() * dtype.size()) as f64;
-    let read = (model.layout.pieces().map(|(_, _, piece)| piece).filter(|piece| !piece.name.starts_with("visual.")))
-        .map(|piece| piece.num_elements() * dtype.size())
+    let pages = (sequences * prompt * config.memory(dtype).token / config.text.layers.len()) as f64;
+    let read = (model.layout.pieces().filter(|(id, _, _)| !model.layout.params[*id].part.is_vision()))
+        .map(|(_, _, piece)| piece.num_elements() * dtype.size())
         .sum::<usize>() as f64;
     let tokens = sequences * if is_decoding { steps } else { prompt };
     let job = JobSize { parameters, tokens, pages: is_decoding.then_some(Pages { bytes: pages, keys: prompt }) };
     // Logits are computed only for sampled tokens.
-    let without_logits = (tokens - sequences * steps) * config.vocab_size * config.hidden_size;
+    let without_logits = (tokens - sequences * steps) * config.text.vocab_size * config.text.hidden_size;
     let flops = flops(&model, tokens, 0, false) - 2.0 * without_logits as f64;
     let mut engine = Engine::new(&model, dev, limits)?;
     let mut warm = false;
@@ -418,7 +418,7 @@ pub fn decode(
         shape: format!("{}, {sequences} sequences of {keys}", of.name()),
         dtype: label(dtype),
         flops,
-        bytes: steps as f64 * (read + config.num_hidden_layers as f64 * pages),
+        bytes: steps as f64 * (read + config.text.layers.len() as f64 * pages),
         job: Some(job),
         run: Box::new(move |dev| {
             if dev.counts_only() {

@@ -5,44 +5,8 @@ use crate::engine::decode_graphs::padded_size;
 use crate::engine::scheduler::{Scheduled, Scheduler, SchedulerConfig, Step};
 use crate::model::ModelConfig;
 use crate::model::linear_layer::Adapted;
-use crate::model::positions::{RopeTable, text_rope};
+use crate::model::rotary::{RopeTable, Rotary};
 use crate::ops::paged_attention::DecodeStep;
-
-/// Rows of the decoder's rotary embedding by position. New rows are added when larger positions occur.
-#[derive(Debug)]
-struct RopeRows {
-    table: RopeTable,
-    half: usize,
-    axis_of: Vec<usize>,
-}
-
-impl RopeRows {
-    fn new(config: &ModelConfig) -> RopeRows {
-        let axis_of = (0..3).flat_map(|axis| std::iter::repeat_n(axis, config.mrope_section[axis])).collect();
-        RopeRows { table: RopeTable::default(), half: config.head_dim() / 2, axis_of }
-    }
-
-    /// Adds the rows for positions up to `position`.
-    fn reach(&mut self, config: &ModelConfig, position: usize) {
-        let have = self.table.cos.len() / self.half;
-        if position >= have {
-            let positions: Vec<i32> = (have as i32..(position + 1).next_power_of_two().max(256) as i32).collect();
-            let more = text_rope(config, &[positions.clone(), positions.clone(), positions]);
-            self.table.cos.extend(more.cos);
-            self.table.sin.extend(more.sin);
-        }
-    }
-
-    fn push(&self, at: [i32; 3], out: &mut RopeTable) {
-        for (table, out) in [(&self.table.cos, &mut out.cos), (&self.table.sin, &mut out.sin)] {
-            if at[0] == at[1] && at[0] == at[2] {
-                out.extend_from_slice(&table[at[0] as usize * self.half..][..self.half]);
-            } else {
-                out.extend(self.axis_of.iter().enumerate().map(|(i, &axis)| table[at[axis] as usize * self.half + i]));
-            }
-        }
-    }
-}
 
 /// The arrays of one step with `T` tokens of `S` sequences and `B` samples. If a sequence has a draft, its newest token
 /// and each drafted token are laid out as separate sequences of one token, each with the keys before it. A step
@@ -71,7 +35,7 @@ pub struct Batch {
     pub sample_rows: Vec<u32>,
     /// True for each token to which the adapters of the model do not apply, `[T]`.
     of_base: Vec<bool>,
-    rope_rows: RopeRows,
+    rotary: Rotary,
 }
 
 impl Batch {
@@ -89,7 +53,7 @@ impl Batch {
             vision_tokens: Vec::new(),
             sample_rows: Vec::new(),
             of_base: Vec::new(),
-            rope_rows: RopeRows::new(config),
+            rotary: Rotary::new(&config.text.rope),
         }
     }
 
@@ -99,7 +63,7 @@ impl Batch {
     }
 
     /// Fills the arrays from `step`.
-    pub fn fill(&mut self, config: &ModelConfig, scheduler: &Scheduler, step: &Step) {
+    pub fn fill(&mut self, scheduler: &Scheduler, step: &Step) {
         self.clear();
         let block_size = scheduler.config().block_size;
         let blocks = |s: &Scheduled| (s.start + s.len).div_ceil(block_size);
@@ -121,8 +85,7 @@ impl Batch {
             self.of_base.resize(self.input_ids.len(), prompt.of_base);
             for i in s.start..end {
                 let at = [0, 1, 2].map(|axis| prompt.position(axis, i));
-                self.rope_rows.reach(config, at.into_iter().max().unwrap_or(0) as usize);
-                self.rope_rows.push(at, &mut self.rope);
+                self.rotary.push(at, &mut self.rope);
                 let block = seq.block_table[i / block_size] as usize;
                 self.slot_mapping.push((block * block_size + i % block_size) as u32);
             }
@@ -173,7 +136,7 @@ impl Batch {
             to[..from.len()].copy_from_slice(from);
         }
         (self.block_tables, self.max_blocks) = (tables, max_blocks);
-        let half = self.rope_rows.half;
+        let half = self.rotary.width();
         self.input_ids.resize(size, 0);
         self.of_base.resize(size, self.of_base[had - 1]);
         self.rope.cos.resize(size * half, 1.0);
@@ -193,7 +156,7 @@ impl Batch {
 
     /// Fills the largest batch that `limits` allow, for counting memory: a decode step if `decode` is true, else a step
     /// of any kind. Its contents are meaningless. With `mixed`, adapters apply to some of its tokens.
-    pub fn fill_largest(&mut self, config: &ModelConfig, limits: &SchedulerConfig, decode: bool, mixed: bool) {
+    pub fn fill_largest(&mut self, limits: &SchedulerConfig, decode: bool, mixed: bool) {
         self.clear();
         let s = padded_size(limits.max_num_seqs.min(limits.max_num_batched_tokens));
         let t = if decode { s } else { limits.max_num_batched_tokens.max(s) };
@@ -202,8 +165,7 @@ impl Batch {
         self.of_base.push(false);
         self.of_base.resize(t, mixed);
         self.slot_mapping.resize(t, 0);
-        self.rope.cos.resize(t * config.head_dim() / 2, 0.0);
-        self.rope.sin.resize(t * config.head_dim() / 2, 0.0);
+        self.rope = RopeTable::zeros(t * self.rotary.width());
         self.cu_seqlens_q.extend(0..s as u32);
         self.cu_seqlens_q.push(t as u32);
         self.context_lens.resize(s, limits.max_model_len.min(self.max_blocks * limits.block_size) as u32);

@@ -183,7 +183,7 @@ impl Engine {
     pub fn new(model: &Model, dev: &mut Device, config: EngineConfig) -> Result<Engine> {
         let scheduler = Scheduler::new(config.scheduler())?;
         let runner = ModelRunner::new(model, dev, scheduler.config())?;
-        let serving = Serving::new(model.config.vocab_size);
+        let serving = Serving::new(model.config.text.vocab_size);
         Ok(Engine { config, scheduler, runner, requests: Vec::new(), draws: Vec::new(), serving })
     }
 

@@ -100,15 +100,10 @@ impl ModelRunner {
     pub fn new(model: &Model, dev: &mut Device, config: &SchedulerConfig) -> Result<ModelRunner> {
         let mark = dev.mark(Region::Overlay);
         let (model_config, dtype) = (&model.config, model.layout.dtype);
-        let heads = Heads {
-            q: model_config.num_attention_heads,
-            kv: model_config.num_key_value_heads,
-            dim: model_config.head_dim(),
-        };
-        let mut caches = Vec::with_capacity(model_config.num_hidden_layers);
-        for _ in 0..model_config.num_hidden_layers {
+        let mut caches = Vec::with_capacity(model_config.text.layers.len());
+        for layer in &model_config.text.layers {
             // One additional block receives the keys of padding.
-            let cache = KvCache::alloc(dev, Region::Overlay, dtype, config.num_blocks + 1, heads)?;
+            let cache = KvCache::alloc(dev, Region::Overlay, dtype, config.num_blocks + 1, layer.mixer.heads())?;
             if dev.kind().is_gpu() {
                 // GPU kernels multiply whole blocks. Keys that were never stored get probability zero, but their values
                 // must be finite.
@@ -117,11 +112,13 @@ impl ModelRunner {
             }
             caches.push(cache);
         }
+        // The layers of a model have the same heads, so their work is divided in the same way.
+        let heads = model_config.text.layers[0].mixer.heads();
         let tickets = match dev.kind().is_gpu() {
             true => Some(Decode::tickets(dev, Region::Overlay, padded_size(config.max_num_seqs), heads)?),
             false => None,
         };
-        let vision = dev.alloc(Region::Overlay, dtype, &[config.vision_rows, model_config.hidden_size])?;
+        let vision = dev.alloc(Region::Overlay, dtype, &[config.vision_rows, model_config.text.hidden_size])?;
         let (batch, graphs) = (Batch::new(model_config), DecodeGraphs::default());
         let caches = caches.into();
         Ok(ModelRunner { caches, heads, tickets, vision, batch, graphs, draws: Vec::new(), mark })
@@ -143,7 +140,7 @@ impl ModelRunner {
         step: &Step,
         sampling: Sampling<'_>,
     ) -> Result<Sampled> {
-        self.batch.fill(&model.config, scheduler, step);
+        self.batch.fill(scheduler, step);
         let mut tape = Tape::new(dev, Mode::Infer);
         let decode = self.batch.is_decode();
         let done = dev.range(format_args!("{}", if decode { "decode" } else { "prefill" }), |dev| {
@@ -273,7 +270,7 @@ impl ModelRunner {
         sampling: Sampling<'_>,
         mixed: bool,
     ) -> Result<()> {
-        let merge = model.config.vision_config.spatial_merge_size as u32;
+        let merge = model.config.grid().merge_size as u32;
         let mut images = images.to_vec();
         images.sort_by_key(|image| std::cmp::Reverse(image.tokens(merge)));
         let mut room = limits.vision_rows;
@@ -282,7 +279,7 @@ impl ModelRunner {
             room -= if fits { image.tokens(merge) } else { 0 };
             fits
         });
-        self.batch.fill_largest(&model.config, limits, false, mixed);
+        self.batch.fill_largest(limits, false, mixed);
         let samples = padded_size(sampling.draws.len());
         let mut draws = sampling.draws.to_vec();
         draws.resize(samples, Draw::new(SamplingParams::default(), NoiseKey::default(), 0, 0));
@@ -299,7 +296,7 @@ impl ModelRunner {
         tape.finish(dev);
         done?;
         // With long sequences, a decode step needs more memory than a small prefill step.
-        self.batch.fill_largest(&model.config, limits, true, mixed);
+        self.batch.fill_largest(limits, true, mixed);
         self.batch.sample_rows.truncate(samples);
         let split = self.split(dev)?;
         let mut tape = Tape::new(dev, Mode::Infer);

@@ -100,7 +100,7 @@ impl Prompt {
         inputs::check_ids(config, token_ids)?;
         let media: Vec<Medium> = pixels.iter().map(|image| inputs::medium(image)).collect();
         let places = positions::sequence(config, token_ids, &media, token_ids.len(), AfterVideo::default())?;
-        let merge = config.vision_config.spatial_merge_size;
+        let merge = config.grid().merge_size;
         let mut images = Vec::with_capacity(pixels.len());
         let mut taken = 0;
         for (image, medium) in pixels.iter().zip(&media) {

@@ -54,7 +54,7 @@ impl<'a> Local<'a> {
     pub fn new(dir: &'a Path, config: &'a EvalConfig, target: Target) -> Result<Local<'a>> {
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
         let pixels = [config.image_min_pixels, config.image_max_pixels];
-        let encoder = Encoder::load(dir, EncodingPurpose::Ask, model_config.vocab_size, pixels)?;
+        let encoder = Encoder::load(dir, EncodingPurpose::Ask, model_config.text.vocab_size, pixels)?;
         let stop_token_ids = stop_token_ids(dir, &[encoder.chat.ids.im_end, encoder.chat.ids.endoftext])?;
         let (dtype, kind) = (DType::of(config.dtype, target.kind), target.kind.name());
         let mut who = format!("{} {dtype:?} {kind}", identity::of(dir)?);
@@ -68,7 +68,7 @@ impl<'a> Local<'a> {
 impl<'a> Job<'a> {
     /// Reads the rows once. Errors name the row.
     pub fn new(local: &'a Local<'a>, rows: &'a TaskRows<'a>) -> Result<Job<'a>> {
-        let survey = Survey::of(rows, Some((&local.encoder, local.model_config.max_position_embeddings)))?;
+        let survey = Survey::of(rows, Some((&local.encoder, local.model_config.text.max_position_embeddings)))?;
         Ok(Job { rows, survey, answer_settings: AnswerSettings::of(rows.spec, local.config), local })
     }
 

@@ -170,7 +170,7 @@ fn own_rows(config: &ValidationConfig, means: &Means<'_>) -> Result<(Vec<OwnRows
 
 impl Means<'_> {
     fn encoder(&self, purpose: EncodingPurpose) -> Result<Encoder> {
-        Encoder::load(&self.common.model, purpose, self.common.model_config.vocab_size, self.pixels)
+        Encoder::load(&self.common.model, purpose, self.common.model_config.text.vocab_size, self.pixels)
     }
 }
 
@@ -192,9 +192,9 @@ impl TaskValidator {
         let mut index = Index::default();
         for row in sets.iter().flat_map(|set| set.rows()) {
             let measured = encoder.measure(row).map_err(Error::from)?;
-            if measured.tokens > model_config.max_position_embeddings {
+            if measured.tokens > model_config.text.max_position_embeddings {
                 let expected =
-                    format!("at most max_position_embeddings, which is {}", model_config.max_position_embeddings);
+                    format!("at most max_position_embeddings, which is {}", model_config.text.max_position_embeddings);
                 return Err(Error::input(&row.place, format!("{} tokens", measured.tokens), expected));
             }
             index.push(data::Shape { tokens: measured.tokens, targets: 0, grids: &measured.grids });

@@ -14,7 +14,7 @@ pub use decode::{Header, Limits, Refused, decode, decode_then, header};
 pub use encode::{jpeg_within, png, thumbnail};
 pub use input::{Grid, ImageInput};
 pub use jpeg::{JPEG_DECODER, jpeg};
-pub use processor::Processor;
+pub use processor::{PatchGrid, Processor};
 pub use resize::resize;
 
 /// An RGB image with 8 bits per channel.

@@ -30,6 +30,29 @@ pub struct Processor {
     pub rescale_factor: f64,
 }
 
+/// Sizes of the patches of images and videos, as the model's configuration has them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PatchGrid {
+    /// Width and height of a patch in pixels.
+    pub patch_size: usize,
+    /// Number of frames in a patch.
+    pub temporal_patch_size: usize,
+    /// Number of patches per side that are merged into one token.
+    pub merge_size: usize,
+}
+
+impl PatchGrid {
+    /// Returns the number of patches that are merged into one token.
+    pub fn merge_unit(self) -> usize {
+        self.merge_size * self.merge_size
+    }
+
+    /// Returns the number of values of one patch: 3 channels x frames x height x width.
+    pub fn patch_len(self) -> usize {
+        3 * self.temporal_patch_size * self.patch_size * self.patch_size
+    }
+}
+
 impl Default for Processor {
     /// Returns the settings of the released Qwen2.5-VL models.
     fn default() -> Processor {

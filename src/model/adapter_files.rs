@@ -15,12 +15,13 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity;
-use crate::model::attach::{Masters, module, path_in_memory, scale};
+use crate::model::attach::{Masters, module, scale};
+use crate::model::family::{path_in_memory, released_name};
 use crate::model::layout::ParamLayout;
 use crate::model::linear_layer::{A, B};
 use crate::model::outgoing::{OutFile, OutModel, Outgoing, Part};
 use crate::model::params::Piece;
-use crate::model::weights::{ADAPTER, StoredTensor, WeightFiles, is_float, released_name};
+use crate::model::weights::{ADAPTER, StoredTensor, WeightFiles, is_float};
 use crate::model::{Model, ModelConfig};
 use crate::tensor::{DType, Tensor};
 

@@ -65,15 +65,6 @@ pub(super) fn module(piece: &Piece) -> &str {
     [A, B, ".weight", ".bias"].iter().find_map(|end| piece.name.strip_suffix(end)).unwrap_or(&piece.name)
 }
 
-/// Returns the path of a module in memory, as newer versions of transformers have it.
-pub fn path_in_memory(released: &str) -> String {
-    match released.strip_prefix("model.") {
-        Some(rest) => format!("model.language_model.{rest}"),
-        None if released.starts_with("visual.") => format!("model.{released}"),
-        None => released.to_owned(),
-    }
-}
-
 impl Model {
     /// Adds adapters to the linear layers of every module for whose released name `takes` returns true, and freezes all
     /// other parameters. The weights of the adapters are zero until [`Model::set_adapters`]. Call it before gradients and
@@ -81,9 +72,14 @@ impl Model {
     pub fn attach(&mut self, dev: &mut Device, rank: usize, scale: f32, takes: &dyn Fn(&str) -> bool) -> Result<()> {
         let tickets = lora::tickets(dev, Region::Weights)?;
         let Model { layout, decoder, vision, .. } = self;
-        let (mut layers, mut blocks) = (decoder.layers.to_vec(), vision.blocks.to_vec());
-        let stacked = layers.iter_mut().chain(&mut blocks).flat_map(Layer::linears);
-        for linear in stacked.chain([&mut vision.fc1, &mut vision.fc2]) {
+        let mut layers = decoder.layers.to_vec();
+        let mut linears: Vec<&mut Linear> = layers.iter_mut().flat_map(Layer::linears).collect();
+        let mut blocks = vision.as_ref().map_or(Vec::new(), |vision| vision.blocks.to_vec());
+        linears.extend(blocks.iter_mut().flat_map(Layer::linears));
+        if let Some(vision) = vision {
+            linears.extend([&mut vision.fc1, &mut vision.fc2]);
+        }
+        for linear in linears {
             let pieces = layout.params[linear.weight.id].pieces.clone();
             let taken: Vec<Piece> = pieces.into_iter().filter(|piece| takes(module(piece))).collect();
             if !taken.is_empty() {
@@ -92,9 +88,12 @@ impl Model {
             }
         }
         layout.params.iter_mut().for_each(|param| param.trains = param.is_adapter);
-        vision.trains_merger = vision.fc1.adapter.or(vision.fc2.adapter).is_some();
-        vision.trains_blocks = blocks.iter_mut().flat_map(Layer::linears).any(|linear| linear.adapter.is_some());
-        (decoder.layers, vision.blocks) = (layers.into(), blocks.into());
+        decoder.layers = layers.into();
+        if let Some(vision) = vision {
+            vision.trains_merger = vision.fc1.adapter.or(vision.fc2.adapter).is_some();
+            vision.trains_blocks = blocks.iter_mut().flat_map(Layer::linears).any(|linear| linear.adapter.is_some());
+            vision.blocks = blocks.into();
+        }
         Ok(())
     }
 
@@ -107,17 +106,21 @@ impl Model {
             layer
         };
         decoder.layers = decoder.layers.iter().map(plain).collect();
-        vision.blocks = vision.blocks.iter().map(plain).collect();
-        (vision.fc1.adapter, vision.fc2.adapter) = (None, None);
+        if let Some(vision) = &mut vision {
+            vision.blocks = vision.blocks.iter().map(plain).collect();
+            (vision.fc1.adapter, vision.fc2.adapter) = (None, None);
+        }
         let layout = ParamLayout { adapters: Vec::new(), ..self.layout.clone() };
-        Model { config: self.config.clone(), layout, normalize: self.normalize, decoder, vision }
+        Model { config: self.config.clone(), layout, decoder, vision }
     }
 
     /// Returns true if the model has exactly the adapters that [`Model::attach`] adds with these arguments.
     pub fn has_adapters(&self, rank: usize, scale: f32, takes: &dyn Fn(&str) -> bool) -> bool {
-        let (layers, blocks, vision) = (self.decoder.layers.iter(), self.vision.blocks.iter(), &self.vision);
-        let stacked: Vec<Linear> = layers.chain(blocks).flat_map(|layer| { *layer }.linears().map(|l| *l)).collect();
-        stacked.iter().chain([&vision.fc1, &vision.fc2]).all(|linear| {
+        let blocks = self.vision.iter().flat_map(|vision| vision.blocks.iter());
+        let merger = self.vision.iter().flat_map(|vision| [vision.fc1, vision.fc2]);
+        let of = |mut layer: Layer| layer.linears().into_iter().map(|linear| *linear).collect::<Vec<_>>();
+        let stacked = self.decoder.layers.iter().chain(blocks).flat_map(|layer| of(*layer));
+        stacked.chain(merger).all(|linear| {
             let pieces = self.layout.params[linear.weight.id].pieces.iter().map(module);
             let wanted: Vec<&str> = pieces.filter(|module| takes(module)).collect();
             let Some(adapter) = linear.adapter else { return wanted.is_empty() };

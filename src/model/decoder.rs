@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::model::config::ModelConfig;
-use crate::model::layer::Layer;
+use crate::model::config::{LayerConfig, MixerConfig, ModelConfig, TextConfig};
+use crate::model::layer::{Layer, Mixer, Mlp, Norm};
 use crate::model::layers::{Attend, Attention, Rope};
 use crate::model::layout::{LayoutPart, ParamLayout};
-use crate::model::params::{Linear, Matrix, Part, Piece, Vector};
+use crate::model::params::{Linear, Matrix, Part, Piece};
 use crate::model::tape::{Tape, Var};
-use crate::ops::attend::Heads;
 use crate::ops::matmul::PANEL;
 
 /// The decoder's parameters.
@@ -21,49 +20,54 @@ pub struct Decoder {
     /// Output matrix `[V, D]`. It is the token table itself if the two are tied.
     pub lm_head: Matrix,
     pub(super) layers: Arc<[Layer]>,
-    norm: Vector,
-    heads: Heads,
-    eps: f32,
+    norm: Norm,
 }
 
 impl Decoder {
     /// Adds the decoder's parameters to `layout`.
     pub fn new(dev: &mut Device, layout: &mut ParamLayout, config: &ModelConfig) -> Result<Decoder> {
-        let (v, d, eps) = (config.vocab_size, config.hidden_size, config.rms_norm_eps);
+        let text = &config.text;
+        let (v, d) = (text.vocab_size, text.hidden_size);
         let table = |name: &str| vec![Piece::rows(name, &[v, d], 0)];
         let embed_tokens = layout.within(Part::Table).matrix(dev, v, d, table("model.embed_tokens.weight"))?;
         let mut layers = Vec::new();
-        for i in 0..config.num_hidden_layers {
-            layers.push(layer(dev, &mut layout.within(Part::Layer(i)), config, &format!("model.layers.{i}"))?);
+        for (i, config) in text.layers.iter().enumerate() {
+            layers.push(layer(dev, &mut layout.within(Part::Layer(i)), text, config, &format!("model.layers.{i}"))?);
         }
         let mut head = layout.within(Part::Head);
-        let norm = head.norm(dev, "model.norm", d)?;
-        let lm_head = match config.tie_word_embeddings {
+        let norm = norm(dev, &mut head, text, "model.norm")?;
+        let lm_head = match text.tie_word_embeddings {
             true => embed_tokens,
             false => head.matrix(dev, v, d, table("lm_head.weight"))?,
         };
-        Ok(Decoder { embed_tokens, lm_head, layers: layers.into(), norm, heads: heads(config), eps })
+        Ok(Decoder { embed_tokens, lm_head, layers: layers.into(), norm })
     }
 
     /// Computes the hidden rows `[T, D]`, after the last norm, of the token rows `x`. The memory of `x` may be
     /// overwritten.
     pub fn forward(&self, tape: &mut Tape, dev: &mut Device, x: Var, rope: Rope, attend: Attend) -> Result<Var> {
-        let (layers, levels, heads) = (self.layers.clone(), tape.levels().text, self.heads);
+        let (layers, levels) = (self.layers.clone(), tape.levels().text);
         let x = tape.layers(dev, "text.layer", x, layers.len(), move |tape, dev, i, x, out| {
-            let attention = Attention { rope, heads, attend: attend.clone(), layer: i };
+            let attention = Attention { rope, heads: layers[i].mixer.heads(), attend: attend.clone(), layer: i };
             layers[i].forward(tape, dev, levels.keep(i), attention, x, out)
         })?;
-        tape.rms_norm(dev, x, self.norm, self.eps)
+        self.norm.forward(tape, dev, x)
     }
 }
 
-fn heads(config: &ModelConfig) -> Heads {
-    Heads { q: config.num_attention_heads, kv: config.num_key_value_heads, dim: config.head_dim() }
+fn norm(dev: &mut Device, layout: &mut LayoutPart<'_>, text: &TextConfig, name: &str) -> Result<Norm> {
+    Ok(Norm { weight: layout.norm(dev, name, text.hidden_size)?, kind: text.norm, eps: text.rms_norm_eps })
 }
 
-fn layer(dev: &mut Device, layout: &mut LayoutPart<'_>, config: &ModelConfig, name: &str) -> Result<Layer> {
-    let (d, f) = (config.hidden_size, config.intermediate_size);
-    let heads = heads(config);
+fn layer(
+    dev: &mut Device,
+    layout: &mut LayoutPart<'_>,
+    text: &TextConfig,
+    config: &LayerConfig,
+    name: &str,
+) -> Result<Layer> {
+    let (d, f) = (text.hidden_size, config.intermediate_size);
+    let MixerConfig::Attention { heads, qkv_bias } = config.mixer;
     let [q, kv] = [heads.q * heads.dim, heads.kv * heads.dim];
     let joined = |what: &str, rest: &[usize]| {
         [("q", q, 0), ("k", kv, q), ("v", kv, q + kv)]
@@ -73,19 +77,24 @@ fn layer(dev: &mut Device, layout: &mut LayoutPart<'_>, config: &ModelConfig, na
             })
             .to_vec()
     };
-    let input_layernorm = layout.norm(dev, &format!("{name}.input_layernorm"), d)?;
-    let qkv_proj = Linear {
-        weight: layout.matrix(dev, q + 2 * kv, d, joined("weight", &[d]))?,
-        bias: Some(layout.bias(dev, q + 2 * kv, joined("bias", &[]))?),
-        adapter: None,
-    };
+    let input_layernorm = norm(dev, layout, text, &format!("{name}.input_layernorm"))?;
+    let weight = layout.matrix(dev, q + 2 * kv, d, joined("weight", &[d]))?;
+    let bias = qkv_bias.then(|| layout.bias(dev, q + 2 * kv, joined("bias", &[]))).transpose()?;
+    let qkv_proj = Linear { weight, bias, adapter: None };
+    let o_proj = layout.linear(dev, &format!("{name}.self_attn.o_proj"), [d, q], q, false)?;
     Ok(Layer {
         input_layernorm,
-        qkv_proj,
-        o_proj: layout.linear(dev, &format!("{name}.self_attn.o_proj"), [d, q], q, false)?,
-        post_attention_layernorm: layout.norm(dev, &format!("{name}.post_attention_layernorm"), d)?,
-        gate_up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, d, false)?,
-        down_proj: layout.linear(dev, &format!("{name}.mlp.down_proj"), [d, f.next_multiple_of(PANEL)], f, false)?,
-        eps: config.rms_norm_eps,
+        mixer: Mixer::Attention { qkv_proj, o_proj, heads },
+        post_attention_layernorm: norm(dev, layout, text, &format!("{name}.post_attention_layernorm"))?,
+        mlp: Mlp::SwiGlu {
+            gate_up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, d, false)?,
+            down_proj: layout.linear(
+                dev,
+                &format!("{name}.mlp.down_proj"),
+                [d, f.next_multiple_of(PANEL)],
+                f,
+                false,
+            )?,
+        },
     })
 }

@@ -66,7 +66,7 @@ impl Inputs {
         self.cu_seqlens.push(start + input_ids.len() as u32);
         self.rope_deltas.push(p.rope_delta);
         self.prompt_of.push(self.prompt_of.len() as u32);
-        let merge = config.vision_config.spatial_merge_size;
+        let merge = config.grid().merge_size;
         let mut places = p.image_rows.iter().map(|row| start + row);
         for (image, medium) in images.iter().zip(&media) {
             let places = places.by_ref().take(medium.num_tokens(merge)).collect();
@@ -112,10 +112,10 @@ impl Inputs {
 
 /// Errors on an id outside the vocabulary.
 pub fn check_ids(config: &ModelConfig, input_ids: &[u32]) -> Result<()> {
-    match input_ids.iter().position(|&id| id as usize >= config.vocab_size) {
+    match input_ids.iter().position(|&id| id as usize >= config.text.vocab_size) {
         None => Ok(()),
         Some(i) => {
-            let expected = format!("ids below vocab_size {}", config.vocab_size);
+            let expected = format!("ids below vocab_size {}", config.text.vocab_size);
             Err(Error::input(format!("token {i}"), input_ids[i].to_string(), expected))
         }
     }

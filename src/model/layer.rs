@@ -2,27 +2,77 @@
 
 use crate::device::Device;
 use crate::error::Result;
+use crate::model::config::NormKind;
 use crate::model::layers::Attention;
 use crate::model::params::{Linear, Vector};
 use crate::model::tape::{LayerPolicy, Recompute, Tape, Var};
+use crate::ops::attend::Heads;
 
 /// The parameters of one pre-norm transformer layer.
 #[derive(Clone, Copy)]
 pub struct Layer {
-    /// Norm before attention.
-    pub input_layernorm: Vector,
-    /// Projection to q, k and v, as one matrix.
-    pub qkv_proj: Linear,
-    /// Projection of the attention result back to the residual stream.
-    pub o_proj: Linear,
+    /// Norm before the mixer.
+    pub input_layernorm: Norm,
+    /// The part that mixes tokens.
+    pub mixer: Mixer,
     /// Norm before the MLP.
-    pub post_attention_layernorm: Vector,
-    /// Projection to gate and up, as one matrix with alternating blocks of rows.
-    pub gate_up_proj: Linear,
-    /// Projection of the MLP back to the residual stream.
-    pub down_proj: Linear,
-    /// Epsilon of both norms.
+    pub post_attention_layernorm: Norm,
+    /// MLP.
+    pub mlp: Mlp,
+}
+
+/// A norm.
+#[derive(Clone, Copy)]
+pub struct Norm {
+    /// Weight.
+    pub weight: Vector,
+    /// Kind.
+    pub kind: NormKind,
+    /// Epsilon.
     pub eps: f32,
+}
+
+impl Norm {
+    /// Computes the norm of each row of `x`.
+    pub fn forward(self, tape: &mut Tape, dev: &mut Device, x: Var) -> Result<Var> {
+        match self.kind {
+            NormKind::Rms => tape.rms_norm(dev, x, self.weight, self.eps),
+        }
+    }
+}
+
+/// The part of a layer that mixes tokens.
+#[derive(Clone, Copy)]
+pub enum Mixer {
+    /// Attention.
+    Attention {
+        /// Projection to q, k and v, as one matrix.
+        qkv_proj: Linear,
+        /// Projection of the attention result back to the residual stream.
+        o_proj: Linear,
+        /// Number of query heads, number of key and value heads, and dimension of a head.
+        heads: Heads,
+    },
+}
+
+impl Mixer {
+    /// Returns the heads of attention.
+    pub fn heads(&self) -> Heads {
+        let Mixer::Attention { heads, .. } = *self;
+        heads
+    }
+}
+
+/// The MLP of a layer.
+#[derive(Clone, Copy)]
+pub enum Mlp {
+    /// down(silu(gate) * up).
+    SwiGlu {
+        /// Projection to gate and up, as one matrix with alternating blocks of rows.
+        gate_up_proj: Linear,
+        /// Projection back to the residual stream.
+        down_proj: Linear,
+    },
 }
 
 impl Layer {
@@ -37,7 +87,7 @@ impl Layer {
         x: Var,
         out: Var,
     ) -> Result<()> {
-        let (dtype, t) = (x.tensor.dtype, x.tensor.rows());
+        let (dtype, t, Mixer::Attention { o_proj, .. }) = (x.tensor.dtype, x.tensor.rows(), self.mixer);
         if tape.recording() && !tape.is_trained(x) && !{ self }.linears().iter().any(|linear| tape.trains(linear)) {
             // Nothing in the layer and nothing below it is trained.
             return tape.unrecorded(dev, |tape, dev| self.forward(tape, dev, LayerPolicy::All, attention, x, out));
@@ -48,8 +98,8 @@ impl Layer {
                 let qkv = tape.alloc(dev, dtype, &[t, attention.heads.qkv_len()])?;
                 self.project(tape, dev, &attention, x, qkv, Recompute(false))?;
                 tape.attention_into(dev, qkv, &attention, attended, again)?;
-                let h = tape.linear_residual(dev, attended.out, self.o_proj, x)?;
-                self.mlp(tape, dev, h, out, again)
+                let h = tape.linear_residual(dev, attended.out, o_proj, x)?;
+                self.feed_forward(tape, dev, h, out, again)
             });
         }
         let replay = keep == LayerPolicy::AllButGateUp;
@@ -58,13 +108,15 @@ impl Layer {
         tape.checkpoint(dev, replay, move |tape, dev, again| self.project(tape, dev, &projected, x, qkv, again))?;
         let attended = tape.attended(dev, dtype, t, &attention)?;
         tape.attention_into(dev, qkv, &attention, attended, Recompute(false))?;
-        let h = tape.linear_residual(dev, attended.out, self.o_proj, x)?;
-        tape.checkpoint(dev, replay, move |tape, dev, again| self.mlp(tape, dev, h, out, again))
+        let h = tape.linear_residual(dev, attended.out, o_proj, x)?;
+        tape.checkpoint(dev, replay, move |tape, dev, again| self.feed_forward(tape, dev, h, out, again))
     }
 
     /// Returns the linear layers.
-    pub(super) fn linears(&mut self) -> [&mut Linear; 4] {
-        [&mut self.qkv_proj, &mut self.o_proj, &mut self.gate_up_proj, &mut self.down_proj]
+    pub(super) fn linears(&mut self) -> Vec<&mut Linear> {
+        let Mixer::Attention { qkv_proj, o_proj, .. } = &mut self.mixer;
+        let Mlp::SwiGlu { gate_up_proj, down_proj } = &mut self.mlp;
+        vec![qkv_proj, o_proj, gate_up_proj, down_proj]
     }
 
     /// Computes q, k and v of norm(x).
@@ -77,14 +129,16 @@ impl Layer {
         qkv: Var,
         again: Recompute,
     ) -> Result<()> {
-        let n = tape.rms_norm(dev, x, self.input_layernorm, self.eps)?;
-        tape.linear_qkv_into(dev, n, self.qkv_proj, attention, qkv, again)
+        let Mixer::Attention { qkv_proj, .. } = self.mixer;
+        let n = self.input_layernorm.forward(tape, dev, x)?;
+        tape.linear_qkv_into(dev, n, qkv_proj, attention, qkv, again)
     }
 
     /// Computes out = h + mlp(norm(h)).
-    fn mlp(self, tape: &mut Tape, dev: &mut Device, h: Var, out: Var, again: Recompute) -> Result<()> {
-        let n = tape.rms_norm(dev, h, self.post_attention_layernorm, self.eps)?;
-        let y = tape.linear_swiglu(dev, n, self.gate_up_proj)?;
-        tape.linear_into(dev, y, self.down_proj, Some(h), out, again)
+    fn feed_forward(self, tape: &mut Tape, dev: &mut Device, h: Var, out: Var, again: Recompute) -> Result<()> {
+        let Mlp::SwiGlu { gate_up_proj, down_proj } = self.mlp;
+        let n = self.post_attention_layernorm.forward(tape, dev, h)?;
+        let y = tape.linear_swiglu(dev, n, gate_up_proj)?;
+        tape.linear_into(dev, y, down_proj, Some(h), out, again)
     }
 }

@@ -20,6 +20,7 @@ pub mod adapter_files;
 pub mod attach;
 pub mod config;
 pub mod decoder;
+pub mod family;
 mod gather;
 pub mod grads;
 pub mod inputs;
@@ -34,6 +35,7 @@ pub mod part;
 pub mod positions;
 pub mod prompts;
 mod reading;
+pub mod rotary;
 pub mod spread;
 pub mod tape;
 #[cfg(test)]
@@ -48,16 +50,16 @@ use std::sync::Arc;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::image::{ImageInput, Processor};
+use crate::image::ImageInput;
 use crate::model::part::Init;
+use crate::model::rotary::{RopeTable, Rotary};
 use crate::observe::Silent;
 use crate::ops::linear;
-use crate::ops::patch_embed::Normalize;
 use crate::ops::segments::Segments;
 use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Tensor};
 
-pub use config::{ModelConfig, VisionConfig};
+pub use config::{MediaConfig, ModelConfig, TowerConfig};
 pub use decoder::Decoder;
 pub use grads::{GradMemory, GradientSink, Grads};
 pub use inputs::Inputs;
@@ -66,7 +68,7 @@ pub use layout::ParamLayout;
 pub use outgoing::OutModel;
 pub use spread::ImageScatter;
 pub use tape::{CheckpointPolicy, LayerPolicy, Mode, Stack, Tape, Var};
-pub use vision::VisionTower;
+pub use vision::{VisionTower, normalize};
 
 /// A model in a device's memory.
 pub struct Model {
@@ -74,12 +76,10 @@ pub struct Model {
     pub config: ModelConfig,
     /// Parameters.
     pub layout: ParamLayout,
-    /// Conversion of pixels to the numbers that the vision tower takes.
-    pub normalize: Normalize,
     /// Decoder, from token rows to hidden rows, with the output matrix.
     pub decoder: Decoder,
-    /// Vision tower, from pixels to token rows.
-    pub vision: VisionTower,
+    /// Vision tower, from pixels to token rows. `None` for a text model.
+    pub vision: Option<VisionTower>,
 }
 
 impl Model {
@@ -91,16 +91,16 @@ impl Model {
         }
         let mut layout = ParamLayout::new(dtype);
         let decoder = Decoder::new(dev, &mut layout, &config)?;
-        let vision = VisionTower::new(dev, &mut layout, &config.vision_config)?;
-        let normalize = normalize(&Processor::default(), &config.vision_config);
-        Ok(Model { config, layout, normalize, decoder, vision })
+        let tower = |media: &MediaConfig| VisionTower::new(dev, &mut layout, media);
+        let vision = config.media.as_ref().map(tower).transpose()?;
+        Ok(Model { config, layout, decoder, vision })
     }
 
     /// Creates a model with random weights: matrices N(0, initializer_range), biases 0, norms 1. A weight depends only
     /// on the seed, its tensor and its position in the tensor.
     pub fn init(dev: &mut Device, config: ModelConfig, dtype: DType, seed: u64) -> Result<Model> {
         let model = Model::empty(dev, config, dtype)?;
-        let std = model.config.initializer_range as f32;
+        let std = model.config.text.initializer_range as f32;
         let mut first_piece = 0;
         for param in &model.layout.params {
             let row = |piece: usize, r: usize, out: &mut [f32]| match param.init {
@@ -150,7 +150,7 @@ impl Model {
         if inputs.is_empty() {
             return Err(Error::input("batch", "no tokens", "at least one token"));
         }
-        let merge = self.config.vision_config.spatial_merge_size as u32;
+        let merge = self.config.grid().merge_size as u32;
         for (i, picture) in inputs.pictures.iter().enumerate() {
             let (places, rows) = (picture.places.len(), picture.image.tokens(merge));
             if places != rows {
@@ -176,9 +176,9 @@ impl Model {
         let places: Vec<u32> = inputs.pictures.iter().flat_map(|picture| &picture.places).copied().collect();
         let places = tape.upload(dev, &places, &[places.len()])?;
         let images: Vec<Arc<ImageInput>> = inputs.pictures.iter().map(|picture| picture.image.clone()).collect();
-        let merge = self.config.vision_config.spatial_merge_size as u32;
+        let merge = self.config.grid().merge_size as u32;
         let rows = images.iter().map(|image| image.tokens(merge)).sum();
-        let out = dev.alloc(tape.region(), self.layout.dtype, &[rows, self.config.hidden_size])?;
+        let out = dev.alloc(tape.region(), self.layout.dtype, &[rows, self.config.text.hidden_size])?;
         let (mut at, mut pictures) = (0, inputs.pictures.iter());
         for piece in self.encode_images(tape, dev, &images, out)? {
             let (mut row, mut shown) = (0, Vec::new());
@@ -189,9 +189,19 @@ impl Model {
                 shown.push(ImageScatter { rows, places: places.slice(at, at + picture.places.len()) });
                 at += picture.places.len();
             }
-            tape.spread(dev, piece, shown, x, self.vision.trains())?;
+            tape.spread(dev, piece, shown, x, self.trains_tower())?;
         }
         Ok(())
+    }
+
+    /// Returns true if any part of the vision tower is trained.
+    pub fn trains_tower(&self) -> bool {
+        self.vision.as_ref().is_some_and(VisionTower::trains)
+    }
+
+    /// Returns the maximum number of patches that pass through the vision tower together.
+    pub fn chunk_patches(&self) -> usize {
+        self.vision.as_ref().map_or(vision::CHUNK_PATCHES, |vision| vision.chunk_patches)
     }
 
     /// Computes the token rows `[T, D]`. Errors on an id outside the vocabulary.
@@ -220,7 +230,11 @@ impl Model {
         images: &[Arc<ImageInput>],
         out: Tensor,
     ) -> Result<Vec<Var>> {
-        dev.range(format_args!("vision"), |dev| self.vision.forward(tape, dev, images, self.normalize, out))
+        match &self.vision {
+            Some(vision) => dev.range(format_args!("vision"), |dev| vision.forward(tape, dev, images, out)),
+            None if images.is_empty() => Ok(Vec::new()),
+            None => Err(Error::input("image 0", "an image", "text: the model has no vision tower")),
+        }
     }
 
     /// Computes the hidden rows of the token rows `x` at `position_ids`. The memory of `x` may be overwritten.
@@ -233,11 +247,12 @@ impl Model {
         attend: Attend,
     ) -> Result<Var> {
         tape.note("text.embeds", 0, x);
-        let dims = [position_ids[0].len(), self.config.head_dim() / 2];
+        let mut rotary = Rotary::new(&self.config.text.rope);
+        let dims = [position_ids[0].len(), rotary.width()];
         // A plan counts hundreds of passes. Computing the angles would take most of its time for long passes.
         let table = match dev.counts_only() {
-            true => positions::RopeTable::zeros(dims[0] * dims[1]),
-            false => positions::text_rope(&self.config, position_ids),
+            true => RopeTable::zeros(dims[0] * dims[1]),
+            false => rotary.rows(position_ids),
         };
         let rope = Rope { cos: tape.upload(dev, &table.cos, &dims)?, sin: tape.upload(dev, &table.sin, &dims)? };
         let hidden = self.decoder.forward(tape, dev, x, rope, attend)?;
@@ -255,17 +270,5 @@ impl Model {
         let logits = dev.alloc(tape.region(), DType::F32, &[hidden.tensor.rows(), head.n])?;
         linear::fwd_f32(dev, hidden.tensor, &head, logits)?;
         Ok(logits)
-    }
-}
-
-/// Combines the settings of an image processor and of a vision tower into the conversion of pixels.
-pub fn normalize(processor: &Processor, vision: &VisionConfig) -> Normalize {
-    Normalize {
-        mean: processor.image_mean,
-        std: processor.image_std,
-        rescale: processor.rescale_factor,
-        patch_size: vision.patch_size,
-        merge_size: vision.spatial_merge_size,
-        temporal_patch_size: vision.temporal_patch_size,
     }
 }

@@ -1,9 +1,9 @@
-//! Computes positions on the host in f64: the M-RoPE positions of a token sequence, the window order and 2-D positions
-//! of the vision tower, and the tables of cosines and sines for both. All integers equal the ones that Hugging Face
-//! computes.
+//! Computes positions on the host: the M-RoPE positions of a token sequence, and the window order, 2-D positions and
+//! rotary table of the vision tower. All integers equal the ones that Hugging Face computes.
 
 use crate::error::{Error, Result};
-use crate::model::config::{ModelConfig, VISION_ROPE_THETA, VisionConfig};
+use crate::model::config::{MediaConfig, ModelConfig, TowerConfig};
+use crate::model::rotary::{Angles, RopeTable};
 
 /// Kind and size of a picture or video in a sequence.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -56,8 +56,15 @@ pub fn sequence(
     plain_from: usize,
     rule: AfterVideo,
 ) -> Result<SequencePositions> {
-    let merge = config.vision_config.spatial_merge_size;
     let mut out = SequencePositions::default();
+    let Some(of_media) = &config.media else {
+        if !media.is_empty() {
+            return Err(Error::input("image 0", "an image or a video", "text: the model has no vision tower"));
+        }
+        out.position_ids.iter_mut().for_each(|axis| axis.extend(0..input_ids.len() as i32));
+        return Ok(out);
+    };
+    let (merge, ids) = (of_media.grid.merge_size, of_media.ids);
     let mut next_position = 0i32;
     let mut media = media.iter().enumerate();
     let mut i = 0;
@@ -65,7 +72,7 @@ pub fn sequence(
         if i == plain_from {
             next_position = out.next_position();
         }
-        let is_place = input_ids[i] == config.image_token_id || input_ids[i] == config.video_token_id;
+        let is_place = input_ids[i] == ids.image || input_ids[i] == ids.video;
         if !is_place || i >= plain_from {
             out.position_ids.iter_mut().for_each(|axis| axis.push(next_position));
             next_position += 1;
@@ -81,7 +88,7 @@ pub fn sequence(
             ));
         };
         check_grid(medium.grid_thw, merge, k)?;
-        let id = if medium.video { config.video_token_id } else { config.image_token_id };
+        let id = if medium.video { ids.video } else { ids.image };
         let want = medium.num_tokens(merge);
         let found = input_ids[i..plain_from.min(input_ids.len())].iter().take(want).take_while(|&&t| t == id).count();
         if found != want {
@@ -90,12 +97,12 @@ pub fn sequence(
         }
         out.image_rows.extend(i as u32..(i + want) as u32);
         let [t, ..] = medium.grid_thw;
-        let last = i64::from(next_position) + i64::from(t) * i64::from(time_step(config, medium));
+        let last = i64::from(next_position) + i64::from(t) * i64::from(time_step(of_media, medium));
         if last > MAX_POSITION {
             let found = format!("a video that ends at position {last}");
             return Err(Error::input(place, found, format!("at most {MAX_POSITION}")));
         }
-        next_position = push_medium(config, medium, next_position, rule, &mut out.position_ids);
+        next_position = push_medium(of_media, medium, next_position, rule, &mut out.position_ids);
         i += want;
     }
     if let Some((k, _)) = media.next() {
@@ -126,21 +133,21 @@ pub fn check_grid(grid_thw: [u32; 3], merge_size: usize, index: usize) -> Result
 const MAX_POSITION: i64 = 1 << 30;
 
 /// Returns the difference in position between consecutive temporal patches.
-fn time_step(config: &ModelConfig, medium: &Medium) -> i32 {
+fn time_step(config: &MediaConfig, medium: &Medium) -> i32 {
     // Hugging Face truncates the seconds to a whole number before the multiplication.
-    let step = (medium.second_per_grid_ts as i32).saturating_mul(config.vision_config.tokens_per_second as i32);
+    let step = (medium.second_per_grid_ts as i32).saturating_mul(config.tokens_per_second as i32);
     if medium.video { step } else { 1 }
 }
 
 /// Appends the positions of a picture or video that begins at `start`, and returns the position of the text after it.
 fn push_medium(
-    config: &ModelConfig,
+    config: &MediaConfig,
     medium: &Medium,
     start: i32,
     rule: AfterVideo,
     position_ids: &mut [Vec<i32>; 3],
 ) -> i32 {
-    let merge = config.vision_config.spatial_merge_size as i32;
+    let merge = config.grid.merge_size as i32;
     let [t, h, w] = medium.grid_thw.map(|n| n as i32);
     let (h, w) = (h / merge, w / merge);
     let step = time_step(config, medium);
@@ -157,73 +164,6 @@ fn push_medium(
         AfterVideo::Extent => start + h.max(w),
         AfterVideo::Largest => start + h.max(w).max((t - 1) * step + 1),
     }
-}
-
-/// Cosines and sines of the decoder's rotary embedding.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct RopeTable {
-    /// Cosines, `[T, head_dim / 2]`.
-    pub cos: Vec<f32>,
-    /// Sines, `[T, head_dim / 2]`.
-    pub sin: Vec<f32>,
-}
-
-impl RopeTable {
-    /// Creates a table for `len` angles, filled with zeros.
-    pub fn zeros(len: usize) -> RopeTable {
-        RopeTable { cos: vec![0.0; len], sin: vec![0.0; len] }
-    }
-}
-
-/// Cosines and sines of the products of positions and frequencies. Each product is computed once, even if many tokens
-/// share the position.
-struct Angles {
-    /// Distinct positions, ascending.
-    coordinates: Vec<i32>,
-    num_frequencies: usize,
-    table: RopeTable,
-}
-
-impl Angles {
-    fn new(mut coordinates: Vec<i32>, frequencies: &[f64]) -> Angles {
-        coordinates.sort_unstable();
-        coordinates.dedup();
-        let mut table = RopeTable::default();
-        for &coordinate in &coordinates {
-            for frequency in frequencies {
-                let (sin, cos) = (f64::from(coordinate) * frequency).sin_cos();
-                table.cos.push(cos as f32);
-                table.sin.push(sin as f32);
-            }
-        }
-        Angles { coordinates, num_frequencies: frequencies.len(), table }
-    }
-
-    /// Returns the index of the first angle of a position that was given to [`Angles::new`].
-    fn start(&self, coordinate: i32) -> usize {
-        let at = self.coordinates.partition_point(|&c| c < coordinate);
-        at * self.num_frequencies
-    }
-}
-
-/// Computes the tables for tokens at `position_ids`. Frequency i of a head uses the axis whose M-RoPE section contains
-/// i.
-pub fn text_rope(config: &ModelConfig, position_ids: &[Vec<i32>; 3]) -> RopeTable {
-    let dim = config.head_dim();
-    let frequencies: Vec<f64> = (0..dim / 2).map(|i| config.rope_theta.powf(-2.0 * i as f64 / dim as f64)).collect();
-    let angles = Angles::new(position_ids.concat(), &frequencies);
-    let [time, height, width] = position_ids;
-    let mut out = RopeTable::default();
-    for ((&t, &h), &w) in time.iter().zip(height).zip(width) {
-        let mut from = 0;
-        for (coordinate, count) in [t, h, w].into_iter().zip(config.mrope_section) {
-            let start = angles.start(coordinate);
-            out.cos.extend_from_slice(&angles.table.cos[start + from..start + from + count]);
-            out.sin.extend_from_slice(&angles.table.sin[start + from..start + from + count]);
-            from += count;
-        }
-    }
-    out
 }
 
 /// Order, segments and tables of the vision tower for a list of images.
@@ -243,10 +183,9 @@ pub struct VisionPositions {
 
 /// Computes order, segments and tables for images of the given `grids`, in patches (time, height, width). Callers check
 /// each grid with [`check_grid`] before.
-pub fn vision(config: &VisionConfig, grids: &[[u32; 3]]) -> VisionPositions {
-    let merge = config.spatial_merge_size;
-    let unit = config.merge_unit();
-    let window = config.window_size / merge / config.patch_size;
+pub fn vision(config: &MediaConfig, grids: &[[u32; 3]]) -> VisionPositions {
+    let (tower, merge, unit) = (&config.tower, config.grid.merge_size, config.grid.merge_unit());
+    let window = tower.window_size / merge / config.grid.patch_size;
     let mut out = VisionPositions { cu_window_seqlens: vec![0], cu_seqlens: vec![0], ..Default::default() };
     let mut first_block = 0;
     for grid in grids {
@@ -265,7 +204,7 @@ pub fn vision(config: &VisionConfig, grids: &[[u32; 3]]) -> VisionPositions {
             first_block += h * w;
         }
     }
-    out.rope = vision_rope(config, &out);
+    out.rope = vision_rope(tower, unit, &out);
     out
 }
 
@@ -279,18 +218,13 @@ fn push_patches(pos_hw: &mut Vec<[u32; 2]>, h: usize, w: usize, merge: usize) {
 }
 
 /// Computes the tables. Half of the frequencies use the height, half the width.
-fn vision_rope(config: &VisionConfig, positions: &VisionPositions) -> RopeTable {
-    let quarter = config.head_dim() / 4;
-    let frequencies: Vec<f64> = (0..quarter).map(|i| VISION_ROPE_THETA.powf(-(i as f64) / quarter as f64)).collect();
-    let coordinates = positions.pos_hw.as_flattened().iter().map(|&c| c as i32).collect();
-    let angles = Angles::new(coordinates, &frequencies);
-    let unit = config.merge_unit();
-    let mut out = RopeTable::default();
+fn vision_rope(tower: &TowerConfig, unit: usize, positions: &VisionPositions) -> RopeTable {
+    let quarter = tower.head_dim() / 4;
+    let frequencies = (0..quarter).map(|i| tower.rope_theta.powf(-(i as f64) / quarter as f64)).collect();
+    let (mut angles, mut out) = (Angles::new(frequencies), RopeTable::default());
     for &block in &positions.window_index {
-        for coordinate in positions.pos_hw[block as usize * unit..][..unit].as_flattened() {
-            let start = angles.start(*coordinate as i32);
-            out.cos.extend_from_slice(&angles.table.cos[start..start + quarter]);
-            out.sin.extend_from_slice(&angles.table.sin[start..start + quarter]);
+        for &coordinate in positions.pos_hw[block as usize * unit..][..unit].as_flattened() {
+            angles.push(coordinate as i32, 0..quarter, &mut out);
         }
     }
     out
@@ -330,7 +264,7 @@ mod tests {
     #[test]
     fn window_order_is_a_permutation_cut_at_windows() {
         let config = config();
-        let positions = vision(&config.vision_config, &[[2, 6, 10], [1, 4, 4], [1, 2, 2]]);
+        let positions = vision(config.media.as_ref().unwrap(), &[[2, 6, 10], [1, 4, 4], [1, 2, 2]]);
         let mut seen = positions.window_index.clone();
         seen.sort();
         assert!(seen.iter().enumerate().all(|(i, &b)| b == i as u32));

@@ -36,15 +36,17 @@ impl Model {
     pub fn load_shown(dev: &mut Device, dir: &Path, dtype: DType, observer: &dyn Observer) -> Result<Model> {
         let config = ModelConfig::load(&dir.join("config.json"))?;
         let mut model = Model::empty(dev, config, dtype)?;
-        if Processor::file(dir)?.is_some() {
-            model.normalize = normalize(&Processor::load(dir)?, &model.config.vision_config);
+        if let Some(vision) = &mut model.vision
+            && Processor::file(dir)?.is_some()
+        {
+            vision.normalize = normalize(&Processor::load(dir)?, model.config.grid());
         }
         let base = base_model::of(dir)?;
         let adapter = base.as_ref().map(|_| StoredAdapter::open(dir)).transpose()?;
         if let (Some(adapter), Some(base)) = (&adapter, &base) {
             adapter.check_base(base)?;
         }
-        WeightFiles::open(base.as_deref().unwrap_or(dir))?.load(dev, &model.layout, observer)?;
+        WeightFiles::open(base.as_deref().unwrap_or(dir))?.load(dev, &model.layout, model.config.family, observer)?;
         adapter.map_or(Ok(()), |adapter| adapter.attach(dev, &mut model))?;
         Ok(model)
     }
@@ -182,6 +184,7 @@ mod tests {
 
     use super::*;
     use crate::device::{Isa, Plan};
+    use crate::model::family::qwen2_5_vl::FAMILY;
     use crate::model::part::Part;
     use crate::observe::Silent;
 
@@ -229,7 +232,7 @@ mod tests {
             std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
             for dtype in [DType::F32, DType::Bf16] {
                 let (mut dev, layout) = layer(dtype);
-                WeightFiles::open(dir.path()).unwrap().load(&mut dev, &layout, &Silent).unwrap();
+                WeightFiles::open(dir.path()).unwrap().load(&mut dev, &layout, &FAMILY, &Silent).unwrap();
                 let (mut other, wanted) = layer(dtype);
                 for (i, param) in wanted.params.iter().enumerate() {
                     let row = |piece: usize, r: usize, out: &mut [f32]| {
@@ -262,7 +265,8 @@ mod tests {
             safetensors::serialize([("w.weight", view)], None).unwrap(),
         )
         .unwrap();
-        let text = WeightFiles::open(dir.path()).unwrap().load(&mut dev, &layout, &Silent).unwrap_err().to_string();
+        let text =
+            WeightFiles::open(dir.path()).unwrap().load(&mut dev, &layout, &FAMILY, &Silent).unwrap_err().to_string();
         assert!(text.contains("model.safetensors: w.weight is inf at [35, 4], expected finite weights"), "{text}");
     }
 }

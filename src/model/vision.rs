@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::image::ImageInput;
-use crate::model::config::VisionConfig;
-use crate::model::layer::Layer;
+use crate::image::{ImageInput, PatchGrid, Processor};
+use crate::model::config::{MediaConfig, NormKind, TowerConfig};
+use crate::model::layer::{Layer, Mixer, Mlp, Norm};
 use crate::model::layers::{Attend, Attention, Rope};
 use crate::model::layout::{LayoutPart, ParamLayout};
-use crate::model::params::{Linear, Matrix, Part, Piece, Vector};
+use crate::model::params::{Linear, Matrix, Part, Piece};
 use crate::model::positions;
 use crate::model::tape::{Recompute, Tape, Var};
 use crate::model::weights::WeightFiles;
@@ -35,10 +35,12 @@ pub const CHUNK_PATCHES: usize = 8192;
 /// The tower's parameters.
 #[derive(Clone)]
 pub struct VisionTower {
-    config: Arc<VisionConfig>,
+    config: Arc<MediaConfig>,
+    /// Conversion of pixels to the numbers that the tower takes.
+    pub normalize: Normalize,
     patch_embed: Matrix,
     pub(super) blocks: Arc<[Layer]>,
-    ln_q: Vector,
+    ln_q: Norm,
     pub(super) fc1: Linear,
     pub(super) fc2: Linear,
     /// Maximum number of patches of a chunk of images. An image with more patches forms a chunk of its own.
@@ -55,7 +57,6 @@ struct Chunk {
     num_patches: usize,
     pixels: Tensor,
     images: Arc<[PatchImage]>,
-    normalize: Normalize,
     window_index: Tensor,
     reverse_index: Tensor,
     windows: Attend,
@@ -65,24 +66,26 @@ struct Chunk {
 
 impl VisionTower {
     /// Adds the tower's parameters to `layout`.
-    pub fn new(dev: &mut Device, layout: &mut ParamLayout, config: &VisionConfig) -> Result<VisionTower> {
-        let (c, merged) = (config.hidden_size, config.hidden_size * config.merge_unit());
-        let kernel = [c, 3, config.temporal_patch_size, config.patch_size, config.patch_size];
-        let kernel = vec![Piece::rows("visual.patch_embed.proj.weight", &kernel, 0)];
+    pub fn new(dev: &mut Device, layout: &mut ParamLayout, config: &MediaConfig) -> Result<VisionTower> {
+        let (tower, grid) = (&config.tower, config.grid);
+        let (c, merged, prefix) = (tower.hidden_size, tower.hidden_size * grid.merge_unit(), tower.prefix);
+        let kernel = [c, 3, grid.temporal_patch_size, grid.patch_size, grid.patch_size];
+        let kernel = vec![Piece::rows(format!("{prefix}.patch_embed.proj.weight"), &kernel, 0)];
         let mut part = layout.within(Part::Tower);
-        let patch_embed = part.matrix(dev, c, config.patch_len(), kernel)?;
+        let patch_embed = part.matrix(dev, c, grid.patch_len(), kernel)?;
         let mut blocks = Vec::new();
-        for i in 0..config.depth {
-            blocks.push(block(dev, &mut part, config, &format!("visual.blocks.{i}"))?);
+        for i in 0..tower.depth {
+            blocks.push(block(dev, &mut part, tower, &format!("{prefix}.blocks.{i}"))?);
         }
         let mut part = layout.within(Part::Merger);
         Ok(VisionTower {
             config: Arc::new(config.clone()),
+            normalize: normalize(&Processor::default(), grid),
             patch_embed,
             blocks: blocks.into(),
-            ln_q: part.norm(dev, "visual.merger.ln_q", c)?,
-            fc1: part.linear(dev, "visual.merger.mlp.0", [merged, merged], merged, true)?,
-            fc2: part.linear(dev, "visual.merger.mlp.2", [config.out_hidden_size, merged], merged, true)?,
+            ln_q: norm(dev, &mut part, tower, &format!("{prefix}.merger.ln_q"))?,
+            fc1: part.linear(dev, &format!("{prefix}.merger.mlp.0"), [merged, merged], merged, true)?,
+            fc2: part.linear(dev, &format!("{prefix}.merger.mlp.2"), [tower.out_hidden_size, merged], merged, true)?,
             chunk_patches: CHUNK_PATCHES,
             trains_blocks: true,
             trains_merger: true,
@@ -91,7 +94,7 @@ impl VisionTower {
 
     /// Loads the tower of a model directory without the rest of the model, with its weights as `dtype`. Errors name the
     /// file and the fault.
-    pub fn load(dev: &mut Device, dir: &Path, config: &VisionConfig, dtype: DType) -> Result<VisionTower> {
+    pub fn load(dev: &mut Device, dir: &Path, config: &MediaConfig, dtype: DType) -> Result<VisionTower> {
         let mut layout = ParamLayout::new(dtype);
         let tower = VisionTower::new(dev, &mut layout, config)?;
         WeightFiles::open(dir)?.load_part(dev, &layout)?;
@@ -110,13 +113,12 @@ impl VisionTower {
         tape: &mut Tape,
         dev: &mut Device,
         images: &[Arc<ImageInput>],
-        normalize: Normalize,
         out: Tensor,
     ) -> Result<Vec<Var>> {
         if tape.recording() && !self.trains() {
-            return tape.unrecorded(dev, |tape, dev| self.forward(tape, dev, images, normalize, out));
+            return tape.unrecorded(dev, |tape, dev| self.forward(tape, dev, images, out));
         }
-        let merge = self.config.spatial_merge_size;
+        let merge = self.config.grid.merge_size;
         for (i, image) in images.iter().enumerate() {
             positions::check_grid(image.grid_thw, merge, i)?;
             self.check_pixels(image, i)?;
@@ -124,10 +126,10 @@ impl VisionTower {
         let (mut pieces, mut blocks) = (Vec::new(), Vec::new());
         let mut row = 0;
         for images in chunks(images, self.chunk_patches) {
-            let rows = images.iter().map(|image| num_patches(image)).sum::<usize>() / self.config.merge_unit();
+            let rows = images.iter().map(|image| num_patches(image)).sum::<usize>() / self.config.grid.merge_unit();
             let piece = tape.var(out.slice(row, row + rows));
             row += rows;
-            let chunk = self.upload(tape, dev, images, normalize)?;
+            let chunk = self.upload(tape, dev, images)?;
             let tower = self.clone();
             blocks.push(move |tape: &mut Tape, dev: &mut Device, _: Recompute| tower.encode(tape, dev, &chunk, piece));
             pieces.push(piece);
@@ -140,8 +142,8 @@ impl VisionTower {
     fn check_pixels(&self, image: &ImageInput, index: usize) -> Result<()> {
         let [t, h, w] = image.grid_thw.map(|n| n as usize);
         let frames = image.frames as usize;
-        let side = self.config.patch_size;
-        let whole = frames == 1 && t == 1 || frames == t * self.config.temporal_patch_size;
+        let side = self.config.grid.patch_size;
+        let whole = frames == 1 && t == 1 || frames == t * self.config.grid.temporal_patch_size;
         if whole && image.pixels.len() == frames * h * w * side * side * 3 {
             return Ok(());
         }
@@ -149,7 +151,7 @@ impl VisionTower {
         Err(Error::input(format!("image {index}"), found, format!("the pixels of grid {:?}", image.grid_thw)))
     }
 
-    fn upload(&self, tape: &Tape, dev: &mut Device, images: &[Arc<ImageInput>], normalize: Normalize) -> Result<Chunk> {
+    fn upload(&self, tape: &Tape, dev: &mut Device, images: &[Arc<ImageInput>]) -> Result<Chunk> {
         let pixels = dev.alloc(tape.region(), DType::U8, &[images.iter().map(|image| image.pixels.len()).sum()])?;
         let mut places = Vec::new();
         let mut offset = 0;
@@ -163,12 +165,11 @@ impl VisionTower {
         let mut reverse = vec![0u32; p.window_index.len()];
         p.window_index.iter().enumerate().for_each(|(at, &block)| reverse[block as usize] = at as u32);
         let num_patches = p.pos_hw.len();
-        let table = [num_patches, self.config.head_dim() / 2];
+        let table = [num_patches, self.config.tower.head_dim() / 2];
         Ok(Chunk {
             num_patches,
             pixels,
             images: places.into(),
-            normalize,
             window_index: tape.upload(dev, &p.window_index, &[p.window_index.len()])?,
             reverse_index: tape.upload(dev, &reverse, &[reverse.len()])?,
             windows: Attend::packed(tape, dev, &p.cu_window_seqlens, false)?,
@@ -178,12 +179,12 @@ impl VisionTower {
     }
 
     fn encode(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk, out: Var) -> Result<()> {
-        let (n, c, unit) = (chunk.num_patches, self.config.hidden_size, self.config.merge_unit());
+        let (n, c, unit) = (chunk.num_patches, self.config.tower.hidden_size, self.config.grid.merge_unit());
         let x = match tape.recording() && !self.trains_blocks {
             true => self.frozen_blocks(tape, dev, chunk)?,
             false => self.blocks(tape, dev, chunk)?,
         };
-        let x = tape.rms_norm(dev, x, self.ln_q, NORM_EPS)?.reshape(&[n / unit, unit * c]);
+        let x = self.ln_q.forward(tape, dev, x)?.reshape(&[n / unit, unit * c]);
         let x = tape.linear_gelu(dev, x, self.fc1)?;
         let x = tape.linear(dev, x, self.fc2)?;
         tape.gather_into(dev, x, chunk.reverse_index, out)
@@ -191,16 +192,16 @@ impl VisionTower {
 
     /// Computes the rows after the last block, `[N, C]`.
     fn blocks(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk) -> Result<Var> {
-        let (n, c, unit) = (chunk.num_patches, self.config.hidden_size, self.config.merge_unit());
-        let Chunk { pixels, images, normalize, .. } = chunk.clone();
-        let x = tape.patch_embed(dev, pixels, images, normalize, self.patch_embed, n)?;
+        let (n, c, unit) = (chunk.num_patches, self.config.tower.hidden_size, self.config.grid.merge_unit());
+        let Chunk { pixels, images, .. } = chunk.clone();
+        let x = tape.patch_embed(dev, pixels, images, self.normalize, self.patch_embed, n)?;
         tape.note("vision.patch_embed", 0, x);
         let x = tape.gather(dev, x.reshape(&[n / unit, unit * c]), chunk.window_index)?.reshape(&[n, c]);
         let (blocks, config, levels) = (self.blocks.clone(), self.config.clone(), tape.levels().vision);
         let Chunk { windows, frames, rope, .. } = chunk.clone();
         tape.layers(dev, "vision.block", x, blocks.len(), move |tape, dev, i, x, out| {
-            let attend = if config.fullatt_block_indexes.contains(&i) { &frames } else { &windows };
-            let heads = Heads { q: config.num_heads, kv: config.num_heads, dim: config.head_dim() };
+            let attend = if config.tower.fullatt_block_indexes.contains(&i) { &frames } else { &windows };
+            let heads = blocks[i].mixer.heads();
             let attention = Attention { rope, heads, attend: attend.clone(), layer: i };
             blocks[i].forward(tape, dev, levels.keep(i), attention, x, out)
         })
@@ -209,7 +210,8 @@ impl VisionTower {
     /// Does the same as [`VisionTower::blocks`] without a record for backward, and drops the gradient of the rows.
     fn frozen_blocks(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk) -> Result<Var> {
         let mark = dev.mark(tape.region());
-        let x = tape.alloc(dev, self.patch_embed.weight.data.dtype, &[chunk.num_patches, self.config.hidden_size])?;
+        let x =
+            tape.alloc(dev, self.patch_embed.weight.data.dtype, &[chunk.num_patches, self.config.tower.hidden_size])?;
         tape.set_trained(x, false);
         tape.unrecorded(dev, |tape, dev| {
             let rows = self.blocks(tape, dev, chunk)?;
@@ -244,17 +246,39 @@ fn chunks(images: &[Arc<ImageInput>], most: usize) -> Vec<&[Arc<ImageInput>]> {
     out
 }
 
-fn block(dev: &mut Device, layout: &mut LayoutPart<'_>, config: &VisionConfig, name: &str) -> Result<Layer> {
-    let (c, f) = (config.hidden_size, config.intermediate_size);
-    Ok(Layer {
-        input_layernorm: layout.norm(dev, &format!("{name}.norm1"), c)?,
+fn norm(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, name: &str) -> Result<Norm> {
+    Ok(Norm { weight: layout.norm(dev, name, tower.hidden_size)?, kind: NormKind::Rms, eps: NORM_EPS })
+}
+
+fn block(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, name: &str) -> Result<Layer> {
+    let (c, f) = (tower.hidden_size, tower.intermediate_size);
+    let input_layernorm = norm(dev, layout, tower, &format!("{name}.norm1"))?;
+    let mixer = Mixer::Attention {
         qkv_proj: layout.linear(dev, &format!("{name}.attn.qkv"), [3 * c, c], c, true)?,
         o_proj: layout.linear(dev, &format!("{name}.attn.proj"), [c, c], c, true)?,
-        post_attention_layernorm: layout.norm(dev, &format!("{name}.norm2"), c)?,
-        gate_up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, c, true)?,
-        down_proj: layout.linear(dev, &format!("{name}.mlp.down_proj"), [c, f.next_multiple_of(PANEL)], f, true)?,
-        eps: NORM_EPS,
+        heads: Heads { q: tower.num_heads, kv: tower.num_heads, dim: tower.head_dim() },
+    };
+    Ok(Layer {
+        input_layernorm,
+        mixer,
+        post_attention_layernorm: norm(dev, layout, tower, &format!("{name}.norm2"))?,
+        mlp: Mlp::SwiGlu {
+            gate_up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, c, true)?,
+            down_proj: layout.linear(dev, &format!("{name}.mlp.down_proj"), [c, f.next_multiple_of(PANEL)], f, true)?,
+        },
     })
+}
+
+/// Combines the settings of an image processor and the sizes of patches into the conversion of pixels.
+pub fn normalize(processor: &Processor, grid: PatchGrid) -> Normalize {
+    Normalize {
+        mean: processor.image_mean,
+        std: processor.image_std,
+        rescale: processor.rescale_factor,
+        patch_size: grid.patch_size,
+        merge_size: grid.merge_size,
+        temporal_patch_size: grid.temporal_patch_size,
+    }
 }
 
 #[cfg(test)]

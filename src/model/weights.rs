@@ -11,6 +11,8 @@ use serde_json::Value;
 use crate::device::{Device, MappedFile};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::config::{Family, Measured, SizeCheck};
+use crate::model::family::released_name;
 use crate::model::layout::ParamLayout;
 use crate::observe::{Observer, Silent};
 use crate::tensor::DType;
@@ -32,14 +34,6 @@ pub struct WeightFiles {
     notes: BTreeMap<String, String>,
 }
 
-/// The property of the weights from which a size is read.
-pub enum Measured<'a> {
-    /// Number of layers among the tensors whose names start with this prefix.
-    Layers(&'a str),
-    /// Length of the given dimension of this tensor.
-    Side(&'a str, usize),
-}
-
 pub(super) struct Shard {
     /// File name without its directory.
     pub(super) name: String,
@@ -51,15 +45,6 @@ pub(super) struct Stored {
     pub(super) dtype: Dtype,
     shape: Vec<usize>,
     pub(super) bytes: std::ops::Range<usize>,
-}
-
-/// Returns the released name of a tensor. Newer versions put the decoder under `model.language_model` and the tower
-/// under `model.visual`.
-pub(super) fn released_name(name: &str) -> String {
-    if let Some(rest) = name.strip_prefix("model.language_model.") {
-        return format!("model.{rest}");
-    }
-    name.strip_prefix("model.").filter(|rest| rest.starts_with("visual.")).unwrap_or(name).to_owned()
 }
 
 /// Returns true if a model directory contains weights, an adapter, or an index that names them.
@@ -119,9 +104,9 @@ impl WeightFiles {
         self.tensors.values().map(|stored| stored.bytes.len() as u64).sum()
     }
 
-    /// Compares sizes from `config.json`, given with their JSON pointers, with the headers of the weights in `dir`.
-    /// Does nothing if weights are missing, because loading them reports that as an error.
-    pub fn hold(dir: &Path, sizes: &[(&str, usize, Measured<'_>)]) -> Result<()> {
+    /// Compares sizes from `config.json` with the headers of the weights in `dir`. Does nothing if weights are missing,
+    /// because loading them reports that as an error.
+    pub fn check_sizes(dir: &Path, sizes: &[SizeCheck]) -> Result<()> {
         if !dir.join(SINGLE).exists() && !dir.join(INDEX).exists() {
             return Ok(());
         }
@@ -130,7 +115,7 @@ impl WeightFiles {
             let number = |name: &str| name.strip_prefix(stack)?.split('.').next()?.parse::<usize>().ok();
             weights.names().filter_map(number).max().map_or(0, |last| last + 1)
         };
-        let wrong = |(key, declared, of): &(&str, usize, Measured<'_>)| {
+        let wrong = |SizeCheck { key, declared, of }: &SizeCheck| {
             let have = match of {
                 Measured::Layers(stack) => layers(stack),
                 Measured::Side(name, side) => *weights.tensors.get(*name)?.shape.get(*side)?,
@@ -216,19 +201,21 @@ impl WeightFiles {
 
     /// Copies every weight of `layout` to the device and reports the progress to `observer`, if this takes some seconds.
     /// Errors if tensors are missing, unknown, or have another shape or type; the error names the first few of them.
-    pub fn load(&self, dev: &mut Device, layout: &ParamLayout, observer: &dyn Observer) -> Result<()> {
-        self.check(layout, true)?;
+    pub fn load(&self, dev: &mut Device, layout: &ParamLayout, family: &Family, observer: &dyn Observer) -> Result<()> {
+        self.check(layout, Some(family))?;
         self.fill(dev, layout, observer)
     }
 
     /// Does the same as [`WeightFiles::load`] for a layout that is only part of the model. Other tensors in the files
     /// are ignored.
     pub fn load_part(&self, dev: &mut Device, layout: &ParamLayout) -> Result<()> {
-        self.check(layout, false)?;
+        self.check(layout, None)?;
         self.fill(dev, layout, &Silent)
     }
 
-    fn check(&self, layout: &ParamLayout, is_whole: bool) -> Result<()> {
+    /// Errors unless the files have the tensors of `layout` and no others, except those that `family` ignores. Without a
+    /// family, other tensors are ignored.
+    fn check(&self, layout: &ParamLayout, family: Option<&Family>) -> Result<()> {
         let (mut missing, mut shapes, mut types) = (Vec::new(), Vec::new(), Vec::new());
         let mut known = std::collections::BTreeSet::new();
         for (_, _, piece) in layout.pieces() {
@@ -242,12 +229,13 @@ impl WeightFiles {
                 Some(_) => {}
             }
         }
-        // Older files also contain the rotary frequencies and the second name of a tied table. Both follow from the
-        // other tensors.
-        let tied = !known.contains("lm_head.weight");
-        let implied = |name: &str| name.ends_with("inv_freq") || (tied && name == "lm_head.weight");
+        // Older files also contain the second name of a tied table.
+        let is_tied = |name: &str| name == "lm_head.weight" && !known.contains(name);
+        let is_ignored = |name: &str| {
+            family.is_none_or(|family| is_tied(name) || family.ignores.iter().any(|end| name.ends_with(end)))
+        };
         let extra: Vec<String> =
-            self.names().filter(|n| is_whole && !known.contains(n) && !implied(n)).map(str::to_owned).collect();
+            self.names().filter(|name| !known.contains(name) && !is_ignored(name)).map(str::to_owned).collect();
         let faults: Vec<String> = [
             ("missing", missing),
             ("unknown", extra),
@@ -315,6 +303,7 @@ mod tests {
 
     use super::*;
     use crate::device::{Isa, Plan};
+    use crate::model::family::qwen2_5_vl::FAMILY;
     use crate::model::outgoing::{self, OutFile, create_weights, fill_files, shards};
     use crate::model::part::Part;
 
@@ -368,7 +357,7 @@ mod tests {
                 write(&mut dev, files, dir.path());
                 assert_eq!(dir.path().join(INDEX).exists(), max_bytes == 1500);
                 let (mut fresh, copy) = small(dtype);
-                WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy, &Silent).unwrap();
+                WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy, &FAMILY, &Silent).unwrap();
                 assert_eq!(bytes(&mut dev, &layout), bytes(&mut fresh, &copy));
             }
         }
@@ -382,7 +371,8 @@ mod tests {
         let mut other = ParamLayout::new(DType::F32);
         other.within(Part::Head).norm(&mut dev, "visual.merger.ln_q", 6).unwrap();
         other.within(Part::Head).norm(&mut dev, "model.norm", 5).unwrap();
-        let text = WeightFiles::open(dir.path()).unwrap().load(&mut dev, &other, &Silent).unwrap_err().to_string();
+        let text =
+            WeightFiles::open(dir.path()).unwrap().load(&mut dev, &other, &FAMILY, &Silent).unwrap_err().to_string();
         assert!(text.contains("1 tensors missing: model.norm.weight"), "{text}");
         assert!(text.contains("2 tensors unknown: model.layers.0.mlp.gate_proj.weight"), "{text}");
         assert!(text.contains("visual.merger.ln_q.weight in model.safetensors has shape [5], expected [6]"), "{text}");
@@ -413,7 +403,9 @@ mod tests {
                 damaged[at] ^= flip;
                 std::fs::write(&path, &damaged).unwrap();
                 // A changed name or type is an error as well. Nothing may panic, and changed padding has no effect.
-                if let Err(error) = WeightFiles::open(dir.path()).and_then(|w| w.load(&mut dev, &layout, &Silent)) {
+                if let Err(error) =
+                    WeightFiles::open(dir.path()).and_then(|w| w.load(&mut dev, &layout, &FAMILY, &Silent))
+                {
                     assert_eq!(error.exit_code(), 2, "{error}");
                 }
             }

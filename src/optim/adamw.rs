@@ -300,7 +300,6 @@ mod tests {
     use crate::device::{Isa, Plan, Target};
     use crate::model::outgoing::{create_files, fill_files, weights};
     use crate::model::weights::WeightFiles;
-    use crate::observe::Silent;
 
     fn config() -> OptimConfig {
         OptimConfig { weight_decay: 0.1, adam_beta2: 0.95, ..OptimConfig::default() }
@@ -378,7 +377,7 @@ mod tests {
             write(&mut dev, weights(&shared, dtype, optimizer.own()), dir.path());
 
             let (mut fresh, copy, mut resumed) = setup_with(dtype, config);
-            WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy, &Silent).unwrap();
+            WeightFiles::open(dir.path()).unwrap().load_part(&mut fresh, &copy).unwrap();
             resumed.load(&mut fresh, &copy, dir.path()).unwrap();
             assert_eq!(
                 bytes(&mut dev, &layout, &optimizer),

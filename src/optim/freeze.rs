@@ -47,7 +47,9 @@ pub fn freeze(dev: &mut Device, model: &mut Model, config: &OptimConfig) -> Resu
         return Err(Error::input("model", "the directory of an adapter", expected));
     }
     model.layout.params.iter_mut().for_each(|param| param.trains = trains(param.part, config));
-    model.vision.trains_blocks = trains(Part::Tower, config);
-    model.vision.trains_merger = trains(Part::Merger, config);
+    if let Some(vision) = &mut model.vision {
+        vision.trains_blocks = trains(Part::Tower, config);
+        vision.trains_merger = trains(Part::Merger, config);
+    }
     Ok(())
 }

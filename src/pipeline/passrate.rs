@@ -210,7 +210,7 @@ impl<'a> Passrate<'a> {
     fn new(config: &'a PassrateConfig, means: &'a Machine<'a>) -> Result<Passrate<'a>> {
         let dir = config.model.as_deref().ok_or_else(|| Error::input("model", "nothing", "a model directory"))?;
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
-        let encoder = Encoder::load(dir, EncodingPurpose::Ask, model_config.vocab_size, [None, None])?;
+        let encoder = Encoder::load(dir, EncodingPurpose::Ask, model_config.text.vocab_size, [None, None])?;
         let stop_token_ids = stop_token_ids(dir, &[encoder.chat.ids.im_end, encoder.chat.ids.endoftext])?;
         Ok(Passrate { config, means, dir, model_config, encoder, stop_token_ids })
     }

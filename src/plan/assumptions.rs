@@ -52,7 +52,7 @@ impl Rows {
     /// Returns rows with the average length of those of `index`, each with a picture of their average number of image
     /// tokens.
     pub fn mean(index: &Index, model: &ModelConfig) -> Rows {
-        let merge = model.vision_config.spatial_merge_size;
+        let merge = model.grid().merge_size;
         let sum = |of: &dyn Fn(Shape<'_>) -> usize| index.shapes().map(of).sum::<usize>() / index.len().max(1);
         let (tokens, seen) = (sum(&|shape| shape.tokens), sum(&|shape| shape.patches() / (merge * merge)));
         // The number is rounded down, because an image has whole rows of tokens.

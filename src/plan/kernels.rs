@@ -21,7 +21,8 @@ pub fn check(model: &ModelConfig, gpu: &Properties) -> Result<()> {
     let lora = Some(LoraConfig::default());
     let adapters = OptimConfig { lora, ..OptimConfig::default() };
     // All decoder layers launch the same kernels.
-    let model = ModelConfig { num_hidden_layers: 1, ..model.clone() };
+    let mut model = model.clone();
+    model.text.layers.truncate(1);
     [OptimConfig::default(), adapters].into_iter().try_for_each(|optimizer| {
         launches(&model, gpu, optimizer, 256).map(drop).map_err(|error| {
             let found = format!("{}, on which a kernel of this model does not fit ({error})", gpu.name);

@@ -89,8 +89,8 @@ impl Launches {
         let mut entries = take(&mut dev);
         let begins = |entry: &Entry| matches!(entry, Entry::Launch("embedding_fwd", ..));
         let last = entries.split_off(entries.iter().rposition(begins).unwrap_or(0));
-        let heads = config.num_key_value_heads * config.head_dim();
-        let kv_bytes = 2 * heads * model.layout.dtype.size() * context * batch;
+        // Each launch reads the keys and values of one layer.
+        let kv_bytes = config.memory(model.layout.dtype).token / config.text.layers.len() * context * batch;
         let head = json!({"phase": "decode", "batch": batch, "context": context});
         Ok(self.phase(head, last, Pages { bytes: kv_bytes as f64, keys: context }))
     }
@@ -230,7 +230,7 @@ pub fn generate(dev: &mut Device, model: &Model, batch: usize, context: usize) -
     };
     let request = |r: usize| -> Result<Request> {
         // Ids differ between prompts, so that no blocks are shared.
-        let ids: Vec<u32> = (0..context).map(|t| ((r * context + t) % config.image_token_id as usize) as u32).collect();
+        let ids: Vec<u32> = (0..context).map(|t| ((r * context + t) % config.plain_ids()) as u32).collect();
         Ok(Request {
             prompt: Arc::new(Prompt::new(config, &ids, &[])?),
             n: 1,

@@ -17,8 +17,8 @@ pub fn levels(levels: &CheckpointPolicy, model: &ModelConfig) -> String {
         });
         parts.collect::<Vec<_>>().join(", ")
     };
-    let text = stack(levels.text, model.num_hidden_layers);
-    let vision = stack(levels.vision, model.vision_config.depth);
+    let text = stack(levels.text, model.text.layers.len());
+    let vision = stack(levels.vision, model.tower_depth());
     let again = if levels.replay_tower { ", recomputed chunk by chunk" } else { "" };
     format!("language model: {text}; vision tower: {vision}{again}")
 }

@@ -298,8 +298,8 @@ impl Page {
             },
             "host_memory": host,
             "kept": {
-                "text": memory::counts(text, self.model.num_hidden_layers),
-                "vision": memory::counts(vision, self.model.vision_config.depth),
+                "text": memory::counts(text, self.model.text.layers.len()),
+                "vision": memory::counts(vision, self.model.tower_depth()),
                 "replay_tower": replay_tower,
             },
             "disk": memory::on_disk(self.checkpoint(), self.limit),

@@ -116,8 +116,7 @@ impl Pass {
 /// Gives each text id another value.
 fn vary(ids: &mut [u32], model: &ModelConfig, row: usize) {
     // Special ids of images are the last ones of the vocabulary.
-    let text = [model.image_token_id, model.video_token_id, model.vision_start_token_id, model.vision_end_token_id];
-    let below = text.into_iter().min().unwrap_or(1);
+    let below = model.plain_ids() as u32;
     for (t, id) in ids.iter_mut().enumerate().filter(|(_, id)| **id < below) {
         *id = ((row * 104_729 + t) * 7919 % below as usize) as u32;
     }

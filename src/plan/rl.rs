@@ -38,7 +38,7 @@ impl Training for RlConfig {
         let (on, ceilings) = (gpus.gpu_options, gpus.gpu_options.gpu.ceilings());
         let response = self.max_response_length;
         let Questions { prompt, grids, index } = Questions::new(self, rows, &model)?;
-        let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
+        let allowed = vec![u32::MAX; model.text.vocab_size.div_ceil(32)];
         let layout = layout(gpus, &model, self)?;
         let config = &RlConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
         let target = target(gpus, config.max_memory_gib);
@@ -116,7 +116,7 @@ impl Training for RlConfig {
 
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize> {
         let Questions { index, .. } = Questions::new(self, rows, model)?;
-        let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
+        let allowed = vec![u32::MAX; model.text.vocab_size.div_ceil(32)];
         let config = RlConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
         let (planned, _) = rl::plan::rl(model.clone(), &config, minimal_target(), layout.fullest, &allowed, &index)?;
         Ok(planned.memory.total())

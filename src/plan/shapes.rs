@@ -7,7 +7,9 @@ use crate::data::{Index, Shape};
 use crate::error::{Error, Result};
 use crate::image::{Grid, Processor};
 use crate::model::ModelConfig;
-use crate::ops::attend::BLOCK;
+use crate::model::config::LayerConfig;
+use crate::ops::attend::{BLOCK, Heads};
+use crate::tensor::DType;
 
 /// Number of tokens required around an image: its start and end tokens, and at least one token to predict.
 pub const AROUND: usize = 4;
@@ -15,8 +17,8 @@ pub const AROUND: usize = 4;
 /// Returns one image of `wanted` tokens, or of as many as `max_pixels` and `room` tokens allow. Returns no image for 0
 /// tokens.
 pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usize>, room: usize) -> Result<Vec<Grid>> {
-    let vision = &model.vision_config;
-    let side = vision.patch_size * vision.spatial_merge_size;
+    let grid = model.grid();
+    let side = grid.patch_size * grid.merge_size;
     let most = room.saturating_sub(AROUND);
     let [h, w] = match wanted {
         Some(tokens) if tokens > most => {
@@ -38,7 +40,7 @@ pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usiz
     if h * w == 0 {
         return Ok(Vec::new());
     }
-    let merge = vision.spatial_merge_size;
+    let merge = grid.merge_size;
     let fits = |n: usize| u16::try_from(n * merge).ok();
     let grid = fits(h).zip(fits(w)).map(|(h, w)| vec![Grid::picture(h, w)]);
     grid.ok_or_else(|| {
@@ -49,7 +51,7 @@ pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usiz
 /// Returns the bytes of the pixels of images.
 pub fn pixels(model: &ModelConfig, grids: &[Grid]) -> usize {
     let patches: usize = grids.iter().map(|grid| grid.frame_patches()).sum();
-    patches * model.vision_config.patch_size.pow(2) * 3
+    patches * model.grid().patch_size.pow(2) * 3
 }
 
 /// Makes `count` questions of `tokens` tokens with these images.
@@ -61,7 +63,7 @@ pub fn questions(count: usize, tokens: usize, grids: &[Grid]) -> Index {
 
 /// Describes the image, like `, with one picture of N tokens`.
 pub fn described(model: &ModelConfig, grids: &[Grid]) -> String {
-    let merge = model.vision_config.spatial_merge_size;
+    let merge = model.grid().merge_size;
     match grids.first() {
         Some(grid) => {
             let tokens = grid.patches() / (merge * merge);
@@ -90,9 +92,12 @@ impl Rollouts {
     /// Makes the rollouts of `config` for prompts of `prompt` tokens with `num_kv_blocks` cache blocks. If it is
     /// `None`, the cache has as many blocks as the rollouts can use.
     pub fn new(model: &ModelConfig, config: &RlConfig, prompt: usize, num_kv_blocks: Option<usize>) -> Rollouts {
-        let (d, f, h) = (model.hidden_size, model.intermediate_size, model.head_dim());
-        let (q, kv) = (model.num_attention_heads * h, model.num_key_value_heads * h);
-        let layer = d * (q + 2 * kv) + q * d + 3 * d * f;
+        let d = model.text.hidden_size;
+        let weights = |layer: &LayerConfig| {
+            let Heads { q, kv, dim } = layer.mixer.heads();
+            d * (q + 2 * kv) * dim + q * dim * d + 3 * d * layer.intermediate_size
+        };
+        let layers: usize = model.text.layers.iter().map(weights).sum();
         let r = &config.rollout;
         let length = config.max_prompt_length + config.max_response_length;
         let blocks = num_kv_blocks.unwrap_or(length.div_ceil(BLOCK) * r.max_num_seqs);
@@ -108,8 +113,8 @@ impl Rollouts {
             response: config.max_response_length as f64,
             batch: at_once.min(r.max_num_seqs as f64).min((config.train_batch_size * r.n) as f64),
             kv_tokens,
-            weights: (model.num_hidden_layers * layer + model.vocab_size * d) as f64,
-            kv_bytes: (model.num_hidden_layers * 2 * kv * 2) as f64,
+            weights: (layers + model.text.vocab_size * d) as f64,
+            kv_bytes: model.memory(DType::Bf16).token as f64,
         }
     }
 

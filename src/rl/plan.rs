@@ -295,7 +295,7 @@ fn blank(config: &ModelConfig, shape: Shape<'_>) -> Question {
 /// for any combination of questions and any length of answers. If a micro-batch that can occur is that large, it is
 /// returned; otherwise one is made up from the maximum of each quantity.
 fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<Group> {
-    let tower = Tower::new(&model.config.vision_config, model.vision.chunk_patches);
+    let tower = Tower::new(&model.config, model.chunk_patches());
     let bound = bound(config, tower, index);
     let mut shortest: Vec<usize> = (0..index.len()).collect();
     shortest.sort_by_key(|&i| index.tokens(i));

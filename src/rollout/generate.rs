@@ -363,7 +363,7 @@ pub fn largest(config: &ModelConfig, index: &Index, count: usize) -> Vec<(usize,
     let mut largest: Vec<usize> = (0..index.len()).collect();
     largest.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches()));
     largest.truncate(count);
-    let patch_size = config.vision_config.patch_size;
+    let patch_size = config.grid().patch_size;
     let prompt = |i: usize| {
         let shape = index.shape(i);
         let pixels = shape.grids.iter().map(|grid| Arc::new(ImageInput::blank(*grid, patch_size))).collect();
@@ -375,7 +375,7 @@ pub fn largest(config: &ModelConfig, index: &Index, count: usize) -> Vec<(usize,
 /// Returns the number of rows of the vision cache: the rows of the largest `count` questions, so that no image is
 /// encoded twice.
 pub fn vision_rows(config: &ModelConfig, index: &Index, count: usize) -> usize {
-    let merge = config.vision_config.spatial_merge_size;
+    let merge = config.grid().merge_size;
     let mut rows: Vec<usize> = index.shapes().map(|shape| shape.patches() / (merge * merge)).collect();
     rows.sort_unstable_by_key(|&r| std::cmp::Reverse(r));
     rows.iter().take(count).sum()

@@ -19,7 +19,6 @@ use crate::identity;
 use crate::model::weights::WeightFiles;
 use crate::model::{Model, ModelConfig};
 use crate::observe::{Observer, Silent};
-use crate::tensor::DType;
 
 /// Interval of checks for a stop request while there is no work.
 const LOOK: Duration = Duration::from_millis(20);
@@ -245,7 +244,7 @@ impl<'a> EngineThread<'a> {
             let found = "a server with an adapter";
             return Err(ApiError::field("model_path", found, "a server of a model without adapters"));
         }
-        if config.to_json(DType::F32) != model.config.to_json(DType::F32) {
+        if config != model.config {
             let found = format!("{}, whose config.json differs", dir.display());
             return Err(ApiError::field("model_path", found, "the configuration of the served model"));
         }
@@ -257,7 +256,7 @@ impl<'a> EngineThread<'a> {
             return Err(ApiError::field("model_path", found, "the files of the served model besides the weights"));
         }
         let identity = identity::of(dir).map_err(refused)?;
-        let mut load = |dir: &Path| WeightFiles::open(dir)?.load(dev, &model.layout, &Silent);
+        let mut load = |dir: &Path| WeightFiles::open(dir)?.load(dev, &model.layout, model.config.family, &Silent);
         let loaded = load(dir);
         if loaded.is_err() {
             // Some weights may have been overwritten. The directory may have changed since it was loaded.

@@ -227,7 +227,7 @@ fn params(app: &App, sampling: &Sampling, prompt: &Prompt, route: Route) -> Api<
         None if route == Route::Completions => room.min(16),
         None => room.min(app.defaults.max_tokens.unwrap_or(room)),
     };
-    sampling.params(max_tokens, app.config.vocab_size)
+    sampling.params(max_tokens, app.config.text.vocab_size)
 }
 
 /// Reads the fields about the form of the answer that all routes have.
@@ -282,7 +282,7 @@ fn only_without_tools(fields: &mut Fields) -> Api<()> {
 }
 
 fn completions(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>, Sampling)> {
-    let vocab_size = app.config.vocab_size;
+    let vocab_size = app.config.text.vocab_size;
     let encode = |text: &str| {
         let ids = app.chat.tokenizer.encode(text, Special::Parse);
         ids.map_err(|error| ApiError::refused("prompt", error))
@@ -314,7 +314,7 @@ fn completions(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<
 }
 
 fn generate(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>, Sampling)> {
-    let token_ids = fields.ids("token_ids", app.config.vocab_size)?.unwrap_or_default();
+    let token_ids = fields.ids("token_ids", app.config.text.vocab_size)?.unwrap_or_default();
     let pictures = content_parts(app, fields)?;
     let prompt = prompt(app, &token_ids, &pictures, "token_ids")?;
     if let Some(mut features) = fields.object("features")? {

@@ -178,7 +178,7 @@ async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Api<Json<Val
 
 async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Api<Json<Value>> {
     let act = |app: &App, fields: &mut Fields| {
-        let ids = fields.ids("tokens", app.config.vocab_size)?;
+        let ids = fields.ids("tokens", app.config.text.vocab_size)?;
         let ids = ids.ok_or_else(|| ApiError::field("tokens", "nothing", "a list of token ids"))?;
         Ok(json!({"prompt": app.chat.tokenizer.decode(&ids, false)}))
     };

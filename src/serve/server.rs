@@ -130,7 +130,7 @@ impl Draft {
         let (engine, inbox) = EngineClient::new(config.max_num_seqs, limits.vision_rows);
         let app = App {
             defaults: Defaults {
-                vocab_size: model_config.vocab_size,
+                vocab_size: model_config.text.vocab_size,
                 eos_token_ids: stop_token_ids(dir, &[chat.ids.im_end, chat.ids.endoftext])?,
                 allowed,
                 logprobs_mode: options.logprobs_mode,

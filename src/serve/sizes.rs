@@ -20,14 +20,13 @@ const CPU_CACHE: usize = 4 << 30;
 
 /// Returns the limits of a server's engine.
 pub fn limits(config: &ServeConfig, model: &ModelConfig, processor: &Processor, kind: Kind) -> Result<EngineConfig> {
-    let max_model_len = config.max_model_len.unwrap_or(model.max_position_embeddings);
-    if max_model_len > model.max_position_embeddings {
-        let expected = format!("at most {}, max_position_embeddings of the model", model.max_position_embeddings);
+    let max_model_len = config.max_model_len.unwrap_or(model.text.max_position_embeddings);
+    if max_model_len > model.text.max_position_embeddings {
+        let expected = format!("at most {}, max_position_embeddings of the model", model.text.max_position_embeddings);
         return Err(Error::input("max_model_len", max_model_len.to_string(), expected));
     }
-    let (one, element) = (max_model_len.div_ceil(BLOCK), DType::of(config.dtype, kind).size());
-    let key_bytes = 2 * model.num_hidden_layers * model.num_key_value_heads * model.head_dim() * element;
-    let most = if kind == Kind::Cuda { usize::MAX } else { CPU_CACHE / (key_bytes * BLOCK) };
+    let (one, memory) = (max_model_len.div_ceil(BLOCK), model.memory(DType::of(config.dtype, kind)));
+    let most = if kind == Kind::Cuda { usize::MAX } else { CPU_CACHE / (memory.token * BLOCK) };
     let blocks = one.saturating_mul(config.max_num_seqs).min(most).max(one);
     let picture = largest_picture(processor, max_model_len);
     Ok(EngineConfig {
@@ -54,7 +53,7 @@ pub fn largest(limits: &EngineConfig, processor: &Processor, model: &ModelConfig
     let side = (largest_picture(processor, limits.max_model_len) as f64).sqrt().ceil() as u32 * merge;
     let request = |[h, w]: [u32; 2]| {
         let grid = Grid::picture(h as u16, w as u16);
-        let picture = Arc::new(ImageInput::blank(grid, model.vision_config.patch_size));
+        let picture = Arc::new(ImageInput::blank(grid, model.grid().patch_size));
         let count = limits.vision_rows / picture.tokens(merge).max(1);
         vec![request(Arc::new(Prompt { pixels: vec![picture; count], ..Prompt::text(vec![0]) }), limits.max_num_seqs)]
     };

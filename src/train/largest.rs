@@ -4,7 +4,7 @@
 
 use crate::data::Shape;
 use crate::image::Grid;
-use crate::model::VisionConfig;
+use crate::model::{MediaConfig, ModelConfig};
 
 /// Maximum number of sizes that are kept. A plan counts each of them three or four times, which takes about ten
 /// milliseconds for a 7B model.
@@ -50,8 +50,10 @@ pub struct Tower {
 
 impl Tower {
     /// Describes the tower of a model whose chunks have at most `chunk` patches.
-    pub fn new(config: &VisionConfig, chunk: usize) -> Tower {
-        Tower { side: config.window_size / config.patch_size, chunk, merge: config.spatial_merge_size }
+    pub fn new(config: &ModelConfig, chunk: usize) -> Tower {
+        let side = |media: &MediaConfig| media.tower.window_size / media.grid.patch_size;
+        let (side, merge) = (config.media.as_ref().map_or(1, side), config.grid().merge_size);
+        Tower { side, chunk, merge }
     }
 
     /// Returns the maximum number of patches of a chunk.

@@ -83,7 +83,7 @@ pub fn fit(
     let mut which: Vec<usize> = sizes.iter().take(2).map(|&(_, i)| i).collect();
     loop {
         let mut search = Search {
-            layers: config.num_hidden_layers,
+            layers: config.text.layers.len(),
             budget,
             seen: HashMap::new(),
             count: |levels| at(levels, &which),

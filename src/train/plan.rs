@@ -252,16 +252,15 @@ fn largest_pass(count: usize, mut work: impl FnMut(usize) -> Result<Vec<Work>>) 
 
 /// Returns a sample of the given size with made-up content. That is sufficient for a counting device.
 pub fn blank(config: &ModelConfig, shape: Shape<'_>) -> Sample {
-    let vision = &config.vision_config;
-    let picture = |grid: &Grid| Arc::new(ImageInput::blank(*grid, vision.patch_size));
+    let picture = |grid: &Grid| Arc::new(ImageInput::blank(*grid, config.grid().patch_size));
     let images: Vec<Arc<ImageInput>> = shape.grids.iter().map(picture).collect();
     let mut input_ids = Vec::with_capacity(shape.tokens);
-    for image in &images {
-        input_ids.push(config.vision_start_token_id);
-        let tokens = image.tokens(vision.spatial_merge_size as u32);
-        let place = if image.is_video() { config.video_token_id } else { config.image_token_id };
+    for (image, media) in images.iter().zip(config.media.iter().cycle()) {
+        input_ids.push(media.ids.start);
+        let tokens = image.tokens(media.grid.merge_size as u32);
+        let place = if image.is_video() { media.ids.video } else { media.ids.image };
         input_ids.extend(std::iter::repeat_n(place, tokens));
-        input_ids.push(config.vision_end_token_id);
+        input_ids.push(media.ids.end);
     }
     input_ids.resize(shape.tokens, 0);
     let loss_mask = (0..shape.tokens).map(|t| t + shape.targets >= shape.tokens).collect();

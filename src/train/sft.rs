@@ -182,7 +182,7 @@ impl TrainingJob for Job {
     fn plan(&mut self, target: Target) -> Result<Plan> {
         let JobCommon { model_config: model, index, ranks, .. } = &self.common;
         let target = target.within(plan::gib_to_bytes(self.config.max_memory_gib));
-        let tower = Tower::new(&model.vision_config, CHUNK_PATCHES);
+        let tower = Tower::new(model, CHUNK_PATCHES);
         let blank = |(size, batch): &(Size, Vec<usize>)| -> Vec<Sample> {
             let shapes = batch.iter().map(|&i| index.shape(i));
             grown(tower, shapes, size).iter().map(|made| plan::blank(model, made.shape())).collect()

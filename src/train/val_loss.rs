@@ -96,7 +96,7 @@ impl HeldOut {
 
     /// Makes the allocations of [`HeldOut::measure`] on a counting device.
     pub fn count(&self, dev: &mut Device, model: &Model) -> Result<()> {
-        let tower = Tower::new(&model.config.vision_config, CHUNK_PATCHES);
+        let tower = Tower::new(&model.config, CHUNK_PATCHES);
         let shapes = |part: &[usize]| -> Vec<Shape<'_>> { part.iter().map(|&i| self.index.shape(i)).collect() };
         let mut largest = Largest::default();
         for part in &self.micro_batches {

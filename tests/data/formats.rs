@@ -266,7 +266,7 @@ fn a_set_of_several_files_is_one_set() {
 fn shards_are_indexed_and_streamed_as_one_set() {
     let dir = tempfile::tempdir().unwrap();
     let model = sft_config(dir.path()).model.unwrap();
-    let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().vocab_size;
+    let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().text.vocab_size;
     let encoder = Encoder::load(&model, EncodingPurpose::Train, vocab_size, [None, None]).unwrap();
     let all = digit_rows();
     let (whole, shards) = (dir.path().join("one/whole.parquet"), dir.path().join("shards"));

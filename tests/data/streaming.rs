@@ -64,7 +64,7 @@ fn open(dir: &Path, path: &Path, encoder: &Encoder) -> omr::error::Result<Datase
 }
 
 fn encoder(model: &Path) -> Encoder {
-    let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().vocab_size;
+    let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().text.vocab_size;
     Encoder::load(model, EncodingPurpose::Train, vocab_size, [None, None]).unwrap()
 }
 

@@ -213,7 +213,7 @@ fn any_of_several_right_answers_is_right() {
 fn rl_refuses_rows_with_an_empty_answer() {
     let dir = tempfile::tempdir().unwrap();
     base_model(dir.path());
-    let size = ModelConfig::load(&dir.path().join("config.json")).unwrap().vocab_size;
+    let size = ModelConfig::load(&dir.path().join("config.json")).unwrap().text.vocab_size;
     let encoder = Encoder::load(dir.path(), EncodingPurpose::Ask, size, [None; 2]).unwrap();
     let rows = loaded(&["", " ", "7"].map(|answer| json!({"question": "q", "answer": answer})), "").unwrap();
     let measured = rows.iter().map(|row| encoder.measure(row).map_err(|bad| bad.reason.name()));

@@ -44,7 +44,7 @@ fn a_video_of_a_row_has_the_positions_of_its_rate() {
     let model = sft_config(dir.path()).model.unwrap();
     let (chat, processor) = (Chat::load(&model).unwrap(), Processor::load(&model).unwrap());
     let config = ModelConfig::load(&model.join("config.json")).unwrap();
-    let encoder = Encoder::load(&model, EncodingPurpose::Train, config.vocab_size, [None, None]).unwrap();
+    let encoder = Encoder::load(&model, EncodingPurpose::Train, config.text.vocab_size, [None, None]).unwrap();
     // Frames per second, and the position step from one temporal patch to the next: whole seconds times two positions
     // per second.
     for (more, step) in [(json!({}), 2), (json!({"fps": 0.5}), 8), (json!({"sample_fps": 0.8}), 4)] {

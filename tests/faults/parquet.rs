@@ -70,7 +70,7 @@ fn one_group() -> WriterPropertiesBuilder {
 fn open(dir: &Path) -> (Dataset, impl Samples<(u64, Vec<ImageSource>)>) {
     let model = dir.join("model");
     base_model(&model);
-    let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().vocab_size;
+    let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().text.vocab_size;
     let encoder = Encoder::load(&model, EncodingPurpose::Ask, vocab_size, [None, None]).unwrap();
     let longest = Longest { tokens: 1 << 20, key: "max_prompt_length" };
     let rows = [read::entry(dir.join("rows.parquet"))];

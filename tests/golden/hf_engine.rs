@@ -66,7 +66,8 @@ struct Case {
 
 fn cases(dir: &Path, model: &Model, index: &Value) -> Vec<Case> {
     let media = media(dir, index);
-    let pads = [model.config.image_token_id, model.config.video_token_id];
+    let of = model.config.media.as_ref().unwrap().ids;
+    let pads = [of.image, of.video];
     let mut cases = Vec::new();
     for (name, case) in index["cases"].as_object().unwrap() {
         let bytes = std::fs::read(dir.join(case["file"].as_str().unwrap())).unwrap();
@@ -74,7 +75,7 @@ fn cases(dir: &Path, model: &Model, index: &Value) -> Vec<Case> {
         let prompt_len = case["prompt_len"].as_u64().unwrap() as usize;
         let ids = &integers(&file, "input_ids")[..prompt_len];
         // A case's prompt may be only its first turn, with the images of that turn.
-        let begins = |w: &&[u32]| w[0] == model.config.vision_start_token_id && pads.contains(&w[1]);
+        let begins = |w: &&[u32]| w[0] == of.start && pads.contains(&w[1]);
         let places = ids.windows(2).filter(begins).count();
         let names = case["media"].as_array().unwrap().iter().take(places);
         let images: Vec<_> = names.map(|name| media[name.as_str().unwrap()].clone()).collect();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use omr::config::OptimConfig;
 use omr::device::{Device, Region};
 use omr::model::adapter_files::StoredAdapter;
-use omr::model::attach::path_in_memory;
+use omr::model::family::path_in_memory;
 use omr::model::weights::WeightFiles;
 use omr::model::{Grads, LayerPolicy, Model};
 use omr::optim::Optimizer;
@@ -82,7 +82,7 @@ fn forward_agrees_with_peft() {
             let want = Tensors::read(&adapted.dir.join(format!("cases/{}.safetensors", case.name)));
             let (inputs, targets) = (case.inputs(&adapted.base.config), case.targets());
             let run = forward(&mut dev, &model, &inputs, &targets);
-            let vocab = adapted.base.config.vocab_size;
+            let vocab = adapted.base.config.text.vocab_size;
             let rows = targets.iter().take(8).flat_map(|(row, _)| &run.logits[*row as usize * vocab..][..vocab]);
             let logits: Vec<f32> = rows.copied().collect();
             largest.note("logit", max_diff(&logits, want.floats("logits_first8")).into(), &place);

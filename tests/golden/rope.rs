@@ -61,10 +61,10 @@ fn positions_equal_both_versions() {
             second_per_grid_ts: seconds[i],
         });
         // The media in the order of their first placeholder ids.
-        let starts = ids.iter().zip(&ids[1..]).filter(|(a, _)| **a == config.vision_start_token_id);
-        let media: Vec<Medium> = starts
-            .map(|(_, next)| if *next == config.video_token_id { videos.next() } else { images.next() }.unwrap())
-            .collect();
+        let of = config.media.as_ref().unwrap().ids;
+        let starts = ids.iter().zip(&ids[1..]).filter(|(a, _)| **a == of.start);
+        let media: Vec<Medium> =
+            starts.map(|(_, next)| if *next == of.video { videos.next() } else { images.next() }.unwrap()).collect();
         for (rule, version) in [(AfterVideo::Extent, "v5"), (AfterVideo::Largest, "4x")] {
             let found = sequence(&config, &ids, &media, ids.len(), rule).unwrap();
             if rule == AfterVideo::default() {

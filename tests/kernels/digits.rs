@@ -86,7 +86,7 @@ fn forced(dev: &mut Device, model: &Model, questions: &[Question], outputs: &[Ou
         let hidden = tape.gather(dev, hidden, rows).unwrap();
         let logits = model.logits(&mut tape, dev, hidden).unwrap();
         let logits: Vec<f32> = dev.read(logits).unwrap();
-        rows_of_all.extend(logits.chunks(model.config.vocab_size).map(<[f32]>::to_vec));
+        rows_of_all.extend(logits.chunks(model.config.text.vocab_size).map(<[f32]>::to_vec));
         tape.finish(dev);
     }
     rows_of_all

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use omr::device::{Device, Kind};
 use omr::engine::{Engine, EngineConfig, Output, Prompt, Request};
 use omr::model::Model;
+use omr::model::ModelConfig;
 use omr::tensor::DType;
+use serde_json::json;
 
 use super::gemm_sm90a::{wide, wide_with, with_late_ctas};
 use super::{Schedule, emu, emu_with, emulator, kind, no_hopper, skipped};
@@ -101,9 +103,13 @@ fn assert_trained_alone(model: &Model, dev: &mut Device, request: &Request, outp
 /// Returns a model of two layers with heads of 80, whose attention uses wgmma, and prompts of up to `longest` tokens, at
 /// least 128, with three rollouts each.
 fn wide_model(longest: usize, dev: &mut Device) -> (Model, Vec<Request>) {
-    let mut config = config();
-    (config.hidden_size, config.num_attention_heads, config.num_key_value_heads) = (160, 2, 1);
-    (config.mrope_section, config.vision_config.out_hidden_size) = ([8, 16, 16], 160);
+    let mut file = config().to_json(DType::F32);
+    for (key, value) in [("hidden_size", 160), ("num_attention_heads", 2), ("num_key_value_heads", 1)] {
+        file[key] = value.into();
+    }
+    file["rope_scaling"]["mrope_section"] = json!([8, 16, 16]);
+    file["vision_config"]["out_hidden_size"] = json!(160);
+    let config = ModelConfig::from_json(&file, "wide").unwrap();
     let mut requests = requests(&config, 3, longest, 3);
     requests.iter_mut().for_each(|r| r.max_tokens = 4);
     // The answers to this prompt need one more block each.

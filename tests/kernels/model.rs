@@ -81,7 +81,7 @@ pub fn reordered_at(name: &str, shape: &[usize], vision_hidden: usize, order: Or
 
 /// Reorders the channels of every weight, in place.
 pub fn reorder(model: &Model, dev: &mut Device, order: Order) {
-    let vision_hidden = model.config.vision_config.hidden_size;
+    let vision_hidden = model.config.media.as_ref().unwrap().tower.hidden_size;
     for param in &model.layout.params {
         let old: Vec<Vec<half::bf16>> =
             (0..param.pieces.len()).map(|i| models::piece(dev, param, param.tensor, i)).collect();
@@ -104,7 +104,8 @@ fn values(run: &Run) -> impl Iterator<Item = ((&'static str, usize), &[f32])> {
 fn in_order(model: &Model, order: Order, run: &Run) -> Run {
     let back = |name: &str, values: &[f32]| -> Vec<f32> {
         let tower = name.starts_with("vision.") && name != "vision.merged";
-        let width = if tower { model.config.vision_config.hidden_size } else { model.config.hidden_size };
+        let width =
+            if tower { model.config.media.as_ref().unwrap().tower.hidden_size } else { model.config.text.hidden_size };
         let mut out = vec![0.0; values.len()];
         for (to, from) in out.chunks_exact_mut(width).zip(values.chunks_exact(width)) {
             from.iter().enumerate().for_each(|(k, x)| to[order.at(k, width)] = *x);
@@ -199,7 +200,7 @@ fn golden_models_agree_with_the_cpu_in_bf16() {
                 println!("  {}: logits {:.2} of the reference's own bf16 distance from f32", case.name, diff / band);
             }
             for (found, want) in
-                run.logits.chunks(golden.config.vocab_size).zip(want.logits.chunks(golden.config.vocab_size))
+                run.logits.chunks(golden.config.text.vocab_size).zip(want.logits.chunks(golden.config.text.vocab_size))
             {
                 positions += 1;
                 let best = argmax(want);

@@ -67,7 +67,7 @@ pub fn pass(dev: &mut Device, model: &Model, batch: &Batch, keep: impl Into<Chec
 
 /// Returns a reordered model's gradients in the channel order of the original model.
 pub fn in_order(model: &Model, order: Order, mut pass: Pass) -> Pass {
-    let vision_hidden = model.config.vision_config.hidden_size;
+    let vision_hidden = model.config.media.as_ref().unwrap().tower.hidden_size;
     for (_, _, piece) in model.layout.pieces() {
         let Some(found) = pass.gradients.get_mut(&piece.name) else { continue };
         let (rows, columns) = (piece.shape[0], piece.row_len());

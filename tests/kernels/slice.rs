@@ -88,7 +88,12 @@ fn model(dev: &mut Device, weights: &BTreeMap<String, Vec<bf16>>, order: Option<
             match order {
                 None => out.iter_mut().zip(&values[r * columns..]).for_each(|(out, x)| *out = x.to_f32()),
                 Some(order) => {
-                    let at = reordered_at(&piece.name, &piece.shape, model.config.vision_config.hidden_size, order);
+                    let at = reordered_at(
+                        &piece.name,
+                        &piece.shape,
+                        model.config.media.as_ref().unwrap().tower.hidden_size,
+                        order,
+                    );
                     out.iter_mut().enumerate().for_each(|(k, out)| *out = values[at(r, k)].to_f32());
                 }
             }

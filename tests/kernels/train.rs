@@ -78,7 +78,7 @@ impl Run {
                 None => values,
                 Some(order) => {
                     let mut plain = vec![0.0; values.len()];
-                    let hidden = self.model.config.vision_config.hidden_size;
+                    let hidden = self.model.config.media.as_ref().unwrap().tower.hidden_size;
                     let at = reordered_at(&piece.name, &piece.shape, hidden, order);
                     let columns = piece.row_len();
                     values.iter().enumerate().for_each(|(i, value)| plain[at(i / columns, i % columns)] = *value);

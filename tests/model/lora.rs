@@ -222,7 +222,7 @@ fn a_file_that_would_compute_something_else_is_refused_by_name() {
     // A layer that the model does not have.
     std::fs::write(&path, good.to_string()).unwrap();
     let mut short = config(false);
-    short.num_hidden_layers = 2;
+    short.text.layers.truncate(2);
     let mut short = Model::init(&mut dev, short, DType::F32, 1).unwrap();
     let error = StoredAdapter::open(dir.path()).unwrap().attach(&mut dev, &mut short).unwrap_err().to_string();
     assert!(error.contains("layers.2.self_attn.q_proj") && error.contains("no linear layer"), "{error}");

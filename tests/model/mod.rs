@@ -211,7 +211,7 @@ fn chunks_of_images_change_no_bit() {
         let inputs = models::inputs(&model.config, &[(&ids, &pictures)]);
         let whole = gradient_bits(&mut dev, &model, &inputs, LayerPolicy::All);
         for chunk_patches in [1, 192] {
-            model.vision.chunk_patches = chunk_patches;
+            model.vision.as_mut().unwrap().chunk_patches = chunk_patches;
             for levels in levels() {
                 let bits = gradient_bits(&mut dev, &model, &inputs, levels);
                 assert!(whole == bits, "{dtype:?}, chunks of {chunk_patches}, {levels:?}");
@@ -345,7 +345,7 @@ fn the_plan_is_the_run() {
     for (keep, chunk_patches) in levels().into_iter().flat_map(|levels| [(levels, 8192), (levels, 8)]) {
         let run = |mut dev: Device| {
             let mut model = Model::init(&mut dev, config(false), DType::F32, seed()).unwrap();
-            model.vision.chunk_patches = chunk_patches;
+            model.vision.as_mut().unwrap().chunk_patches = chunk_patches;
             let inputs = inputs(&model.config, true);
             let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
             pass(&mut dev, &model, &inputs, keep, &mut grads);

@@ -7,7 +7,7 @@ use omr::device::{Device, Region};
 use omr::image::ImageInput;
 use omr::model::layers::Paging;
 use omr::model::{Attend, ImageScatter, Inputs, LayerPolicy, Mode, Model, Tape};
-use omr::ops::attend::{BLOCK, Heads};
+use omr::ops::attend::BLOCK;
 use omr::ops::paged_attention::KvCache;
 use omr::philox::{Purpose, Random};
 use omr::tensor::{DType, Tensor};
@@ -65,7 +65,7 @@ fn step(
             continue;
         }
         let images: Vec<Arc<ImageInput>> = inputs.pictures.iter().map(|picture| picture.image.clone()).collect();
-        let dims = [inputs.pictures.iter().map(|picture| picture.places.len()).sum(), model.config.hidden_size];
+        let dims = [inputs.pictures.iter().map(|picture| picture.places.len()).sum(), model.config.text.hidden_size];
         let merged = dev.alloc(Region::Workspace, model.layout.dtype, &dims).unwrap();
         model.encode_images(&mut tape, dev, &images, merged).unwrap();
         let merged = tape.var(merged);
@@ -109,9 +109,9 @@ fn prefill_and_decode_give_the_bits_of_training() {
         let trained = bits(&mut dev, hidden.tensor);
         tape.finish(&mut dev);
 
-        let heads = Heads { q: config.num_attention_heads, kv: config.num_key_value_heads, dim: config.head_dim() };
+        let heads = config.text.layers[0].mixer.heads();
         let cache = |_| KvCache::alloc(&mut dev, Region::Overlay, dtype, 4, heads).unwrap();
-        let caches: Vec<KvCache> = (0..config.num_hidden_layers).map(cache).collect();
+        let caches: Vec<KvCache> = (0..config.text.layers.len()).map(cache).collect();
         let caches: Arc<[KvCache]> = caches.into();
         let (a, b) = (first.len(), second.len());
         let mut plan = vec![[0..70, 0..9], [70..a - DECODED, 9..b - DECODED]];

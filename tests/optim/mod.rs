@@ -14,7 +14,6 @@ use omr::model::outgoing::weights;
 use omr::model::part::Part;
 use omr::model::weights::WeightFiles;
 use omr::model::{GradMemory, Grads, OutModel};
-use omr::observe::Silent;
 use omr::optim::Optimizer;
 use omr::ranks::{Ranks, Shards, Tcp};
 use omr::tensor::DType;
@@ -104,7 +103,7 @@ impl Rank {
     }
 
     fn load(&mut self, folder: &Path) {
-        WeightFiles::open(folder).unwrap().load(&mut self.dev, &self.layout, &Silent).unwrap();
+        WeightFiles::open(folder).unwrap().load_part(&mut self.dev, &self.layout).unwrap();
         self.optimizer.load(&mut self.dev, &self.layout, &folder.join("trainer")).unwrap();
     }
 }

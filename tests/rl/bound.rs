@@ -142,7 +142,7 @@ fn cases(count: usize) {
         let large = number % 4 == 3;
         let (model, target) = (model(large), if large { Target::gpu(Kind::Cuda) } else { Target::cpu(2) });
         let (config, index) = case(&mut random, large);
-        let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
+        let allowed = vec![u32::MAX; model.text.vocab_size.div_ceil(32)];
         let (planned, _) = plan::rl(model.clone(), &config, target, OneRank::ALONE, &allowed, &index).unwrap();
         let made: Vec<_> = (0..4).map(|_| mini_batch(&mut random, &model, &config, &index)).collect();
         let taken = taken(&model, &config, planned.levels, target, &made);
@@ -180,7 +180,7 @@ fn runs(number: usize, kind: Kind) {
     let target = if kind == Kind::Cpu { Target::cpu(2) } else { Target::gpu(kind) };
     let (config, index) = case(&mut random, false);
     let model = model(false);
-    let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
+    let allowed = vec![u32::MAX; model.text.vocab_size.div_ceil(32)];
     let (planned, num_kv_blocks) = plan::rl(model.clone(), &config, target, OneRank::ALONE, &allowed, &index).unwrap();
     let made = [mini_batch(&mut random, &model, &config, &index)];
     let counted = taken(&model, &config, planned.levels, target, &made);

@@ -53,10 +53,11 @@ impl Case {
             };
             let mut ids = text(3, &mut below);
             let mut images = Vec::new();
+            let of = config.media.as_ref().unwrap().ids;
             for _ in 0..count {
-                ids.push(config.vision_start_token_id);
-                ids.resize(ids.len() + (SIDE * SIDE / 4) as usize, config.image_token_id);
-                ids.push(config.vision_end_token_id);
+                ids.push(of.start);
+                ids.resize(ids.len() + (SIDE * SIDE / 4) as usize, of.image);
+                ids.push(of.end);
                 let pixels = (0..SIDE * SIDE * 14 * 14 * 3).map(|_| below(256) as u8).collect();
                 images.push(Arc::new(ImageInput::picture([SIDE, SIDE], pixels)));
             }
@@ -356,8 +357,8 @@ fn counts(large: bool, [prompts, n]: [usize; 2], [text, response]: [usize; 2], g
         let tokens = cut.iter().map(of).sum();
         dev.take_work();
         update::accumulate(dev, learner, &mut grads, &case.groups, stats).unwrap();
-        let (work, vision) = (dev.take_work(), &model.config.vision_config);
-        let once = 2.0 * (vision.hidden_size * vision.patch_len()) as f64;
+        let (work, vision) = (dev.take_work(), model.config.media.as_ref().unwrap());
+        let once = 2.0 * (vision.tower.hidden_size * vision.grid.patch_len()) as f64;
         Counts {
             tokens,
             flops: work.iter().map(|w| w.flops).sum(),

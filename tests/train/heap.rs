@@ -92,7 +92,7 @@ fn a_step_takes_no_tensor_from_the_heap() {
     let warm = step();
     let mut after = warm;
     let largest = largest_allocation(|| after = step());
-    let activation = tokens * model.config.hidden_size * size_of::<f32>();
+    let activation = tokens * model.config.text.hidden_size * size_of::<f32>();
     println!("{tokens} tokens: largest allocation {largest} bytes, one activation {activation}");
     assert_eq!(warm, after, "the device's memory grew");
     assert!(largest > 0 && largest < activation, "{largest} bytes at once, an activation has {activation}");

@@ -25,7 +25,7 @@ fn loss_by_hand(dir: &Path, job: &Job, rows: &[Row]) -> f64 {
     let model = Model::load(&mut dev, dir, DType::F32).unwrap();
     let pixels = [None, None];
     let purpose = omr::data::encoder::EncodingPurpose::Train;
-    let encoder = omr::data::Encoder::load(dir, purpose, job.common.model_config.vocab_size, pixels).unwrap();
+    let encoder = omr::data::Encoder::load(dir, purpose, job.common.model_config.text.vocab_size, pixels).unwrap();
     let (mut sum, mut targets) = (0.0, 0);
     for row in rows {
         let (sample, _) = encoder.sample(row).map_err(Error::from).unwrap();

@@ -17,7 +17,7 @@ use crate::identity;
 use crate::image::{Grid, ImageInput, Processor, Rgb, resize};
 use crate::machine::Machine;
 use crate::model::vision::CHUNK_PATCHES;
-use crate::model::{self, Mode, ModelConfig, ParamLayout, Tape, VisionConfig, VisionTower};
+use crate::model::{self, MediaConfig, Mode, ModelConfig, ParamLayout, Tape, VisionTower};
 use crate::ops::patch_embed::Normalize;
 use crate::tensor::{DType, Elem};
 
@@ -35,31 +35,33 @@ type Key = [u8; KEY];
 /// Vision settings of a model directory.
 pub struct Tower {
     dir: PathBuf,
-    config: VisionConfig,
+    config: MediaConfig,
     normalize: Normalize,
 }
 
 impl Tower {
     /// Reads the settings. Returns an error if the directory does not exist or the model has no vision tower.
     pub fn of(dir: &Path) -> Result<Tower> {
-        let config = ModelConfig::load(&dir.join("config.json"))?.vision_config;
-        let normalize = model::normalize(&Processor::load(dir)?, &config);
+        let config = ModelConfig::load(&dir.join("config.json"))?.media;
+        let config = config
+            .ok_or_else(|| Error::input(dir.display().to_string(), "a text model", "a model with a vision tower"))?;
+        let normalize = model::normalize(&Processor::load(dir)?, config.grid);
         Ok(Tower { dir: dir.to_owned(), config, normalize })
     }
 
     /// Returns the number of elements of an embedding.
     pub fn width(&self) -> usize {
-        self.config.out_hidden_size
+        self.config.tower.out_hidden_size
     }
 
     /// Returns the number of rows that the tower outputs for an image.
     fn rows(&self, image: &ImageInput) -> usize {
-        image.tokens(self.config.spatial_merge_size as u32)
+        image.tokens(self.config.grid.merge_size as u32)
     }
 
     /// Resizes an image for the tower.
     fn image(&self, picture: &Rgb) -> ImageInput {
-        let (merge, patch) = (self.config.spatial_merge_size as u32, self.config.patch_size as u32);
+        let (merge, patch) = (self.config.grid.merge_size as u32, self.config.grid.patch_size as u32);
         let ratio = f64::from(picture.width) / f64::from(picture.height);
         let row = f64::from(merge * patch);
         let side = |ratio: f64| ((PIXELS * ratio).sqrt() / row).round().clamp(1.0, LONGEST) as u32 * merge;
@@ -74,9 +76,9 @@ impl Tower {
         let vision = VisionTower::new(&mut dev, &mut ParamLayout::new(dtype), &self.config)?;
         // For the same number of patches, images of one merged patch each have the most attention windows, so they are
         // the worst case.
-        let merge = self.config.spatial_merge_size;
+        let merge = self.config.grid.merge_size;
         let smallest = Grid::picture(merge as u16, merge as u16);
-        let smallest = Arc::new(ImageInput::blank(smallest, self.config.patch_size));
+        let smallest = Arc::new(ImageInput::blank(smallest, self.config.grid.patch_size));
         self.encode(&mut dev, &vision, &vec![smallest; CHUNK_PATCHES / (merge * merge)])?;
         Ok(dev.high_water())
     }
@@ -87,7 +89,7 @@ impl Tower {
         let (mark, dtype) = (dev.mark(Region::Workspace), DType::of(Dtype::Auto, dev.kind()));
         let out = dev.alloc(Region::Workspace, dtype, &[rows, self.width()])?;
         let mut tape = Tape::new(dev, Mode::Infer);
-        let done = vision.forward(&mut tape, dev, images, self.normalize, out);
+        let done = vision.forward(&mut tape, dev, images, out);
         tape.finish(dev);
         let rows = done.and_then(|_| match dtype {
             DType::Bf16 => Ok(dev.read::<bf16>(out)?.into_iter().map(Elem::to_f32).collect()),
@@ -102,7 +104,8 @@ impl Tower {
     pub fn start(&self, means: &Machine, path: PathBuf) -> Result<Embedder<'_>> {
         let mut dev = (means.device)(&self.plan(means.target)?)?;
         let dtype = DType::of(Dtype::Auto, dev.kind());
-        let vision = VisionTower::load(&mut dev, &self.dir, &self.config, dtype)?;
+        let mut vision = VisionTower::load(&mut dev, &self.dir, &self.config, dtype)?;
+        vision.normalize = self.normalize;
         let who = format!("{} {dtype:?} {}", identity::of(&self.dir)?, dev.kind().name());
         let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = options.map_err(Error::io(&path))?;

@@ -136,7 +136,7 @@ impl Job {
     /// Returns the recorded rollouts of `step`, if a recorded run is computed again.
     fn recorded(&self, step: u64) -> Result<Option<Recorded>> {
         let Some(dir) = &self.recorded else { return Ok(None) };
-        let known = |token: &u32| (*token as usize) < self.common.model_config.vocab_size;
+        let known = |token: &u32| (*token as usize) < self.common.model_config.text.vocab_size;
         let tokens = |row: RolloutRow| row.token_ids.into_iter().take_while(known).collect();
         let named = |row: RolloutRow| ((row.prompt, row.rollout as usize), tokens(row));
         Ok(file::read(dir, step)?.map(|rows| rows.into_iter().map(named).collect()))

@@ -1,6 +1,7 @@
 //! Compares positions, every intermediate tensor, logits, losses, log-probs and greedy tokens, for single sequences and
 //! for packs.
 
+use omr::model::rotary::Rotary;
 use omr::model::{Inputs, Mode, Model, Tape, positions};
 use omr::tensor::DType;
 
@@ -31,7 +32,7 @@ fn positions_and_windows_are_equal() {
                 continue;
             }
             let grids: Vec<[u32; 3]> = case.images.iter().map(|image| image.grid_thw).collect();
-            let p = positions::vision(&golden.config.vision_config, &grids);
+            let p = positions::vision(golden.config.media.as_ref().unwrap(), &grids);
             let ints = |v: &[u32]| v.iter().map(|&x| i64::from(x)).collect::<Vec<_>>();
             assert_eq!(ints(&p.window_index), t.ints("vision.window_index"), "{}", case.name);
             assert_eq!(ints(&p.cu_window_seqlens), t.ints("vision.cu_window_seqlens"), "{}", case.name);
@@ -50,8 +51,8 @@ fn rotary_tables_agree() {
         for case in golden.cases() {
             count += 1;
             let inputs = case.inputs(&golden.config);
-            let table = positions::text_rope(&golden.config, &inputs.position_ids);
-            let half = golden.config.head_dim() / 2;
+            let table = Rotary::new(&golden.config.text.rope).rows(&inputs.position_ids);
+            let half = golden.config.text.rope.dim / 2;
             let twice = |cos: &[f32], half: usize| -> Vec<f32> {
                 cos.chunks_exact(half).flat_map(|row| [row, row].concat()).collect()
             };
@@ -61,10 +62,10 @@ fn rotary_tables_agree() {
                 continue;
             }
             let grids: Vec<[u32; 3]> = case.images.iter().map(|image| image.grid_thw).collect();
-            let config = &golden.config.vision_config;
+            let config = golden.config.media.as_ref().unwrap();
             let p = positions::vision(config, &grids);
-            let half = config.head_dim() / 2;
-            let block = config.merge_unit() * half;
+            let half = config.tower.head_dim() / 2;
+            let block = config.grid.merge_unit() * half;
             let mut in_order = vec![0.0; p.rope.cos.len()];
             for (rows, &to) in p.rope.cos.chunks_exact(block).zip(&p.window_index) {
                 in_order[to as usize * block..][..block].copy_from_slice(rows);
@@ -101,8 +102,8 @@ fn every_stage_agrees() {
                 let diff = f64::from(max_diff(found, want)) / f64::from(max_abs(want));
                 largest.note("hidden, relative", diff, &format!("{} {key}", case.name));
             }
-            let v = if case.images.is_empty() { 0 } else { golden.config.vision_config.depth + 2 };
-            assert_eq!(seen, golden.config.num_hidden_layers + 2 + v, "{}", case.name);
+            let v = if case.images.is_empty() { 0 } else { golden.config.tower_depth() + 2 };
+            assert_eq!(seen, golden.config.text.layers.len() + 2 + v, "{}", case.name);
             largest.note("logit", max_diff(&run.logits, case.tensors.floats("logits")).into(), &case.name);
             let want = case.tensors.floats("token_logprobs");
             largest.note("logprob", max_diff(&run.logprobs, want).into(), &case.name);
@@ -162,7 +163,8 @@ fn packs_agree_with_separate_runs() {
 fn generate(dev: &mut omr::device::Device, model: &Model, case: &Case, count: usize) -> (Vec<u32>, Vec<f32>) {
     let prompt_len = case.tensors.ints("prompt_len")[0] as usize;
     let mut ids = case.input_ids()[..prompt_len].to_vec();
-    let is_place = |id: u32| id == model.config.image_token_id || id == model.config.video_token_id;
+    let pads = model.config.media.as_ref().unwrap().ids;
+    let is_place = |id: u32| id == pads.image || id == pads.video;
     let runs = ids.windows(2).filter(|w| !is_place(w[0]) && is_place(w[1])).count();
     let mut logprobs = Vec::new();
     for _ in 0..count {

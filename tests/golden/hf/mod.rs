@@ -131,9 +131,9 @@ impl Golden {
 /// Reverses normalisation and patch order. The bytes are exact, because one level is 0.014 in these values.
 fn to_bytes(config: &ModelConfig, values: &[f32], grid_thw: [u32; 3], video: bool) -> ImageInput {
     let processor = Processor::default();
-    let (side, merge) = (config.vision_config.patch_size, config.vision_config.spatial_merge_size);
+    let (side, merge) = (config.grid().patch_size, config.grid().merge_size);
     let [t, h, w] = grid_thw.map(|n| n as usize);
-    let depth = config.vision_config.temporal_patch_size;
+    let depth = config.grid().temporal_patch_size;
     let frames = if video { t * depth } else { 1 };
     let width = w * side;
     let mut pixels = vec![0u8; frames * h * side * width * 3];

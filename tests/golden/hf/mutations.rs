@@ -3,6 +3,7 @@
 //! results of the reference's wrong model.
 
 use omr::device::Device;
+use omr::model::config::{RopeAxes, TowerConfig};
 use omr::model::{Inputs, Model, ModelConfig, params::Param, weights::WeightFiles};
 use omr::observe::Silent;
 use omr::tensor::{DType, Elem};
@@ -17,8 +18,17 @@ fn with_config(golden: &Golden, dev: &mut Device, dtype: DType, change: impl Fn(
     let mut config = golden.config.clone();
     change(&mut config);
     let model = Model::empty(dev, config, dtype).unwrap();
-    WeightFiles::open(&golden.dir).unwrap().load(dev, &model.layout, &Silent).unwrap();
+    WeightFiles::open(&golden.dir).unwrap().load(dev, &model.layout, model.config.family, &Silent).unwrap();
     model
+}
+
+fn tower(config: &mut ModelConfig) -> &mut TowerConfig {
+    &mut config.media.as_mut().unwrap().tower
+}
+
+fn reverse(axes: &mut RopeAxes) {
+    let RopeAxes::Sections(sections) = axes else { panic!("{axes:?}") };
+    sections.reverse();
 }
 
 /// Rewrites rows of one parameter. Row r of piece i becomes row `of(i, r)`; `None` sets it to zero.
@@ -49,18 +59,17 @@ pub(crate) fn mutate(golden: &Golden, dev: &mut Device, dtype: DType, name: &str
     let keep: fn(&mut Inputs) = |_| {};
     Some(match name {
         "vision all-full attention" => {
-            let all =
-                |c: &mut ModelConfig| c.vision_config.fullatt_block_indexes = (0..c.vision_config.depth).collect();
+            let all = |c: &mut ModelConfig| tower(c).fullatt_block_indexes = (0..c.tower_depth()).collect();
             (with_config(golden, dev, dtype, all), keep)
         }
         "vision all-window attention" => {
-            (with_config(golden, dev, dtype, |c| c.vision_config.fullatt_block_indexes.clear()), keep)
+            (with_config(golden, dev, dtype, |c| tower(c).fullatt_block_indexes.clear()), keep)
         }
-        "mrope_section reversed" => (with_config(golden, dev, dtype, |c| c.mrope_section.reverse()), keep),
+        "mrope_section reversed" => (with_config(golden, dev, dtype, |c| reverse(&mut c.text.rope.axes)), keep),
         "vision rope h/w swapped" => {
             // Swapping the angles of two coordinates of q and k is the same as swapping the coordinates themselves.
             let model = with_config(golden, dev, dtype, |_| {});
-            let v = &golden.config.vision_config;
+            let v = &golden.config.media.as_ref().unwrap().tower;
             let (c, quarter) = (v.hidden_size, v.head_dim() / 4);
             let swap = move |_: usize, r: usize| {
                 let in_half = r % v.head_dim() % (2 * quarter);
@@ -85,7 +94,7 @@ pub(crate) fn mutate(golden: &Golden, dev: &mut Device, dtype: DType, name: &str
         }
         name if name.starts_with("text rms_norm_eps ") => {
             let eps = name.rsplit(' ').next()?.parse().ok()?;
-            (with_config(golden, dev, dtype, |c| c.rms_norm_eps = eps), keep)
+            (with_config(golden, dev, dtype, |c| c.text.rms_norm_eps = eps), keep)
         }
         _ => return None,
     })

@@ -26,7 +26,10 @@ fn both_namings_hold_one_model() {
         let mut dev = device();
         let released = golden.model(&mut dev, DType::F32);
         let other = Model::empty(&mut dev, golden.config.clone(), DType::F32).unwrap();
-        WeightFiles::open_files(&golden.dir, &[newer]).unwrap().load(&mut dev, &other.layout, &Silent).unwrap();
+        WeightFiles::open_files(&golden.dir, &[newer])
+            .unwrap()
+            .load(&mut dev, &other.layout, other.config.family, &Silent)
+            .unwrap();
         assert_eq!(bytes(&mut dev, &released), bytes(&mut dev, &other));
     }
     report("hf-namings", count);

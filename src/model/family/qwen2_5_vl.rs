@@ -1,0 +1,279 @@
+//! Qwen2.5-VL, and models of the same class such as MiMo-VL. Reads both the flat layout of the released checkpoints and
+//! the nested layout of newer transformers versions. New models have the flat one.
+
+use serde_json::{Value, json};
+
+use super::node::Node;
+use crate::error::{Error, Result};
+use crate::image::PatchGrid;
+use crate::model::config::{
+    Family, LayerConfig, Measured, MediaConfig, MediaIds, MixerConfig, ModelConfig, NewModel, NormKind, RopeAxes,
+    RopeConfig, RopeScaling, SizeCheck, TextConfig, TowerConfig,
+};
+use crate::ops::attend::Heads;
+
+const MODEL_TYPE: &str = "qwen2_5_vl";
+const CLASS: &str = "Qwen2_5_VLForConditionalGeneration";
+/// Prefix of the tower's tensors.
+const TOWER: &str = "visual";
+/// Ids of released models, for files that omit them.
+const IDS: MediaIds = MediaIds { image: 151_655, video: 151_656, start: 151_652, end: 151_653, pad: 151_654 };
+/// Base of the tower's rotary frequencies. The released layout has no key for it.
+const TOWER_ROPE_THETA: f64 = 1e4;
+
+/// The family.
+pub static FAMILY: Family =
+    Family { model_types: &[MODEL_TYPE], classes: &[CLASS], read, new, ignores: &["inv_freq"], size_checks };
+
+fn size_checks(config: &ModelConfig) -> Vec<SizeCheck> {
+    const TABLE: &str = "model.embed_tokens.weight";
+    const MLP: &str = "model.layers.0.mlp.gate_proj.weight";
+    const BLOCK: &str = "visual.blocks.0.mlp.gate_proj.weight";
+    let (text, layers) = (&config.text, &config.text.layers);
+    let mut sizes = vec![
+        ("/num_hidden_layers", layers.len(), Measured::Layers("model.layers.")),
+        ("/vocab_size", text.vocab_size, Measured::Side(TABLE, 0)),
+        ("/hidden_size", text.hidden_size, Measured::Side(TABLE, 1)),
+        ("/intermediate_size", layers[0].intermediate_size, Measured::Side(MLP, 0)),
+    ];
+    if let Some(MediaConfig { tower, .. }) = &config.media {
+        sizes.extend([
+            ("/vision_config/depth", tower.depth, Measured::Layers("visual.blocks.")),
+            ("/vision_config/hidden_size", tower.hidden_size, Measured::Side(BLOCK, 1)),
+            ("/vision_config/intermediate_size", tower.intermediate_size, Measured::Side(BLOCK, 0)),
+        ]);
+    }
+    sizes.into_iter().map(|(key, declared, of)| SizeCheck { key, declared, of }).collect()
+}
+
+fn read(root: &Node<'_>) -> Result<(TextConfig, Option<MediaConfig>)> {
+    let text = root.child("text_config")?.unwrap_or_else(|| root.clone());
+    let vision = root.child("vision_config")?.ok_or_else(|| {
+        Error::input(root.at("vision_config"), "nothing", "an object with the vision tower's settings")
+    })?;
+    text.one_of("hidden_act", &["silu"], Some("silu"))?;
+    if text.bool("use_sliding_window", false)? {
+        let expected = "false: sliding windows are not supported";
+        return Err(Error::input(text.at("use_sliding_window"), "true", expected));
+    }
+    let rope = match text.child("rope_parameters")? {
+        Some(rope) => rope,
+        None => text
+            .child("rope_scaling")?
+            .ok_or_else(|| Error::input(text.at("rope_scaling"), "nothing", "an object with mrope_section"))?,
+    };
+    rope.one_of("rope_type", &["default", "mrope"], Some("default"))?;
+    rope.one_of("type", &["mrope", "default"], Some("mrope"))?;
+    let rope_theta = if rope.has("rope_theta") { &rope } else { &text };
+    let section: [usize; 3] = rope.list("mrope_section", None)?.try_into().map_err(|v: Vec<usize>| {
+        Error::input(rope.at("mrope_section"), format!("{} numbers", v.len()), "three numbers: time, height, width")
+    })?;
+    let tied = if root.has("tie_word_embeddings") { root } else { &text };
+    let hidden_size = text.usize("hidden_size", None)?;
+    let layers = text.usize("num_hidden_layers", None)?;
+    let (q, kv) = (text.usize("num_attention_heads", None)?, text.usize("num_key_value_heads", None)?);
+    let dim = hidden_size / q;
+    text.require("num_attention_heads", q, hidden_size.is_multiple_of(q), "a divisor of hidden_size")?;
+    text.require("num_attention_heads", q, dim.is_multiple_of(2), "an even hidden_size / heads")?;
+    text.require("num_key_value_heads", kv, q.is_multiple_of(kv), "a divisor of num_attention_heads")?;
+    let sum: usize = section.iter().sum();
+    let expected = format!("a sum of {}, half of the head dimension", dim / 2);
+    rope.require("mrope_section", sum, sum == dim / 2, &expected)?;
+    let eos = text.ids("eos_token_id");
+    let config = TextConfig {
+        vocab_size: text.usize("vocab_size", None)?,
+        hidden_size,
+        layers: vec![
+            LayerConfig {
+                mixer: MixerConfig::Attention { heads: Heads { q, kv, dim }, qkv_bias: true },
+                intermediate_size: text.usize("intermediate_size", None)?,
+            };
+            layers
+        ],
+        norm: NormKind::Rms,
+        rms_norm_eps: text.f64("rms_norm_eps", 1e-5)? as f32,
+        rope: RopeConfig {
+            theta: rope_theta.f64("rope_theta", 1e6)?,
+            dim,
+            scaling: RopeScaling::None,
+            axes: RopeAxes::Sections(section),
+        },
+        max_position_embeddings: text.usize("max_position_embeddings", Some(32_768))?,
+        tie_word_embeddings: tied.bool("tie_word_embeddings", false)?,
+        initializer_range: text.f64("initializer_range", 0.02)?,
+        eos_token_id: if eos.is_empty() { root.ids("eos_token_id") } else { eos },
+    };
+    let media = media(root, &vision, &config)?;
+    Ok((config, Some(media)))
+}
+
+/// Reads the settings of images and videos. Missing keys have the defaults of the Hugging Face class, because its save
+/// function omits keys that equal the default.
+fn media(root: &Node<'_>, vision: &Node<'_>, text: &TextConfig) -> Result<MediaConfig> {
+    let id = |key: &str, default: u32| root.usize(key, Some(default as usize)).map(|id| id as u32);
+    let ids = MediaIds {
+        image: id("image_token_id", IDS.image)?,
+        video: id("video_token_id", IDS.video)?,
+        start: id("vision_start_token_id", IDS.start)?,
+        end: id("vision_end_token_id", IDS.end)?,
+        pad: id("vision_token_id", IDS.pad)?,
+    };
+    for (key, id) in [
+        ("image_token_id", ids.image),
+        ("video_token_id", ids.video),
+        ("vision_start_token_id", ids.start),
+        ("vision_end_token_id", ids.end),
+    ] {
+        let inside = (id as usize) < text.vocab_size;
+        root.require(key, id as usize, inside, &format!("an id below vocab_size {}", text.vocab_size))?;
+    }
+    vision.one_of("hidden_act", &["silu"], Some("silu"))?;
+    let channels = if vision.has("in_chans") { "in_chans" } else { "in_channels" };
+    for (key, expected) in [(channels, 3), ("temporal_patch_size", 2), ("patch_size", 14)] {
+        let found = vision.usize(key, Some(expected))?;
+        let why = if expected == 3 { "3: red, green, blue".to_owned() } else { expected.to_string() };
+        vision.require(key, found, found == expected, &why)?;
+    }
+    if let Some(rope) = vision.child("rope_parameters")? {
+        let theta = rope.f64("rope_theta", TOWER_ROPE_THETA)?;
+        rope.require("rope_theta", theta as usize, theta == TOWER_ROPE_THETA, "10000")?;
+    }
+    let grid =
+        PatchGrid { patch_size: 14, temporal_patch_size: 2, merge_size: vision.usize("spatial_merge_size", Some(2))? };
+    let tower = TowerConfig {
+        depth: vision.usize("depth", Some(32))?,
+        hidden_size: vision.usize("hidden_size", None)?,
+        intermediate_size: vision.usize("intermediate_size", Some(3420))?,
+        num_heads: vision.usize("num_heads", Some(16))?,
+        out_hidden_size: vision.usize("out_hidden_size", Some(3584))?,
+        window_size: vision.usize("window_size", Some(112))?,
+        fullatt_block_indexes: vision.list("fullatt_block_indexes", Some(&[7, 15, 23, 31]))?,
+        rope_theta: TOWER_ROPE_THETA,
+        prefix: TOWER,
+    };
+    let wants = format!("the decoder's hidden_size {}", text.hidden_size);
+    let out = tower.out_hidden_size;
+    vision.require("out_hidden_size", out, out == text.hidden_size, &wants)?;
+    let (width, heads) = (tower.hidden_size, tower.num_heads);
+    vision.require("num_heads", heads, width.is_multiple_of(heads), "a divisor of hidden_size")?;
+    let by_four = tower.head_dim().is_multiple_of(4);
+    vision.require("num_heads", heads, by_four, "a head dimension that is a multiple of 4")?;
+    let unit = grid.patch_size * grid.merge_size;
+    let expected = format!("a multiple of {unit}, the side of a merged patch in pixels");
+    vision.require("window_size", tower.window_size, tower.window_size.is_multiple_of(unit), &expected)?;
+    if let Some(&block) = tower.fullatt_block_indexes.iter().find(|&&block| block >= tower.depth) {
+        vision.require("fullatt_block_indexes", block, false, &format!("blocks below depth {}", tower.depth))?;
+    }
+    Ok(MediaConfig { ids, grid, tokens_per_second: vision.usize("tokens_per_second", Some(4))?, tower })
+}
+
+/// Returns the file of a new model in the released layout.
+fn new(model: &NewModel) -> Value {
+    let tower = &model.tower;
+    let vision = json!({
+        "depth": tower.depth,
+        "hidden_act": "silu",
+        "hidden_size": tower.hidden_size,
+        "intermediate_size": tower.intermediate_size,
+        "model_type": MODEL_TYPE,
+        "num_heads": tower.num_heads,
+        "in_chans": 3,
+        "out_hidden_size": tower.out_hidden_size,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "spatial_patch_size": 14,
+        "window_size": tower.window_size,
+        "fullatt_block_indexes": tower.fullatt_block_indexes,
+        "tokens_per_second": model.tokens_per_second,
+        "temporal_patch_size": 2,
+    });
+    // One list of all keys would exceed the recursion limit of the macro.
+    let mut file = json!({
+        "architectures": [CLASS],
+        "attention_dropout": 0.0,
+        "bos_token_id": model.bos_token_id,
+        "eos_token_id": model.eos_token_id,
+        "vision_start_token_id": model.media_ids.start,
+        "vision_end_token_id": model.media_ids.end,
+        "vision_token_id": model.media_ids.pad,
+        "image_token_id": model.media_ids.image,
+        "video_token_id": model.media_ids.video,
+        "hidden_act": "silu",
+        "hidden_size": model.hidden_size,
+        "initializer_range": model.initializer_range,
+        "intermediate_size": model.intermediate_size,
+        "max_position_embeddings": model.max_position_embeddings,
+        "max_window_layers": model.num_hidden_layers,
+        "model_type": MODEL_TYPE,
+        "num_attention_heads": model.num_attention_heads,
+    });
+    let rest = json!({
+        "num_hidden_layers": model.num_hidden_layers,
+        "num_key_value_heads": model.num_key_value_heads,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": model.rope_theta,
+        "sliding_window": model.max_position_embeddings,
+        "tie_word_embeddings": model.tie_word_embeddings,
+        "torch_dtype": "float32",
+        "use_cache": true,
+        "use_sliding_window": false,
+        "vision_config": vision,
+        "rope_scaling": {"type": "mrope", "mrope_section": model.mrope_section},
+        "vocab_size": model.vocab_size,
+    });
+    if let (Value::Object(file), Value::Object(rest)) = (&mut file, rest) {
+        file.extend(rest);
+    }
+    file
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tiny::tiny;
+    use crate::tensor::DType;
+
+    #[test]
+    fn written_and_read_again_is_the_same() {
+        let config = ModelConfig::from_json(&tiny(), "config.json").unwrap();
+        let written = config.to_json(DType::Bf16);
+        assert_eq!(ModelConfig::from_json(&written, "config.json").unwrap(), config);
+        let mut read = tiny();
+        read["torch_dtype"] = json!("bfloat16");
+        assert_eq!(written, read, "only the type of the weights changes");
+    }
+
+    #[test]
+    fn faults_name_the_pointer() {
+        let faults: [(&str, Value, &str); 12] = [
+            ("/num_hidden_layers", json!(1_000_000_000), "/num_hidden_layers"),
+            ("/architectures", json!(["LlavaForConditionalGeneration"]), "/architectures"),
+            ("/auto_map", json!({"AutoModel": "modeling_x.X"}), "/auto_map"),
+            ("/hidden_size", json!(25), "/num_attention_heads"),
+            ("/hidden_size", json!("24"), "/hidden_size"),
+            ("/vocab_size", json!(50), "/image_token_id"),
+            ("/vision_config", json!(3), "/vision_config"),
+            ("/vision_config/window_size", json!(60), "/vision_config/window_size"),
+            ("/vision_config/fullatt_block_indexes", json!([7]), "/vision_config/fullatt_block_indexes"),
+            ("/vision_config/out_hidden_size", json!(12), "/vision_config/out_hidden_size"),
+            ("/rope_scaling/type", json!("yarn"), "/rope_scaling/type"),
+            ("/rope_scaling/mrope_section", json!([2, 2]), "/rope_scaling/mrope_section"),
+        ];
+        for (pointer, value, names) in faults {
+            let mut file = tiny();
+            *file.pointer_mut(pointer).unwrap() = value;
+            let error = ModelConfig::from_json(&file, "m/config.json").unwrap_err();
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("m/config.json {names}:")), "{pointer}: {text}");
+            assert_eq!(error.exit_code(), 2);
+        }
+        let mut file = tiny();
+        file["quantization_config"] = json!({"quant_method": "awq", "bits": 4});
+        let text = ModelConfig::from_json(&file, "m/config.json").unwrap_err().to_string();
+        assert!(text.starts_with("m/config.json /quantization_config:") && text.contains("not supported"), "{text}");
+        let mut file = tiny();
+        file.as_object_mut().unwrap().remove("num_hidden_layers");
+        let text = ModelConfig::from_json(&file, "m/config.json").unwrap_err().to_string();
+        assert_eq!(text, "m/config.json /num_hidden_layers: found nothing, expected a number");
+    }
+}
