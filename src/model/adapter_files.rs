@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::identity;
 use crate::model::attach::{Masters, module, scale};
-use crate::model::family::{path_in_memory, released_name};
+use crate::model::family::names::{path_in_memory, released_name};
 use crate::model::layout::ParamLayout;
 use crate::model::linear_layer::{A, B};
 use crate::model::outgoing::{OutFile, OutModel, Outgoing, Part};

@@ -24,7 +24,7 @@ pub struct ModelConfig {
     pub(super) file: Arc<Value>,
 }
 
-/// What distinguishes a family of models. Everything else follows from the configuration.
+/// A family of models. Everything that it does not state follows from the configuration.
 #[derive(Debug)]
 pub struct Family {
     /// Values of `model_type` of this family.
@@ -177,7 +177,7 @@ pub struct RopeConfig {
 pub enum RopeScaling {
     /// None.
     None,
-    /// That of Llama 3.
+    /// The scaling of Llama 3.
     Llama3(Llama3Scaling),
 }
 
@@ -278,9 +278,9 @@ impl PartialEq for ModelConfig {
 /// Memory of a sequence in the engine, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SequenceMemory {
-    /// Of each token: its keys and values.
+    /// Bytes of the keys and values of a token.
     pub token: usize,
-    /// Of each running sequence.
+    /// Bytes of a running sequence besides its tokens.
     pub sequence: usize,
 }
 

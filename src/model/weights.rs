@@ -12,7 +12,7 @@ use crate::device::{Device, MappedFile};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::config::{Family, Measured, SizeCheck};
-use crate::model::family::released_name;
+use crate::model::family::names::released_name;
 use crate::model::layout::ParamLayout;
 use crate::observe::{Observer, Silent};
 use crate::tensor::DType;

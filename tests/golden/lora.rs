@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use omr::config::OptimConfig;
 use omr::device::{Device, Region};
 use omr::model::adapter_files::StoredAdapter;
-use omr::model::family::path_in_memory;
+use omr::model::family::names::path_in_memory;
 use omr::model::weights::WeightFiles;
 use omr::model::{Grads, LayerPolicy, Model};
 use omr::optim::Optimizer;

@@ -1,6 +1,7 @@
 //! The families of models. A family is data: a function from `config.json` to a [`ModelConfig`], names of tensors, and one
 //! line in [`FAMILIES`].
 
+pub mod names;
 pub mod node;
 pub mod qwen2_5_vl;
 
@@ -16,23 +17,8 @@ use crate::files;
 use crate::model::config::{Family, ModelConfig, NewModel};
 use crate::model::weights::WeightFiles;
 
-/// All families.
+/// The families.
 static FAMILIES: [&Family; 1] = [&qwen2_5_vl::FAMILY];
-
-/// Prefixes of tensors as newer versions of transformers have them, and as released files and this program have them.
-const PREFIXES: [[&str; 2]; 2] = [["model.language_model.", "model."], ["model.visual.", "visual."]];
-
-/// Returns the name in this program of a tensor with this name in a file.
-pub fn released_name(name: &str) -> String {
-    let found = PREFIXES.iter().find_map(|[long, short]| Some(format!("{short}{}", name.strip_prefix(long)?)));
-    found.unwrap_or_else(|| name.to_owned())
-}
-
-/// Returns the path of a module in memory, as newer versions of transformers have it.
-pub fn path_in_memory(released: &str) -> String {
-    let found = PREFIXES.iter().find_map(|[long, short]| Some(format!("{long}{}", released.strip_prefix(short)?)));
-    found.unwrap_or_else(|| released.to_owned())
-}
 
 impl ModelConfig {
     /// Reads `path` (a `config.json`). If the directory also contains the weights, errors on sizes that differ from the
