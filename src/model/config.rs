@@ -32,13 +32,22 @@ pub struct Family {
     /// Classes of this family in Hugging Face.
     pub classes: &'static [&'static str],
     /// Reads `config.json`.
-    pub read: fn(&Node<'_>) -> Result<(TextConfig, Option<MediaConfig>)>,
+    pub read: fn(&Node<'_>) -> Result<ModelParts>,
     /// Makes the `config.json` of a new model.
     pub new: fn(&NewModel) -> Value,
     /// Ends of the names of tensors in files that may be skipped, because they follow from other tensors.
     pub ignores: &'static [&'static str],
     /// Returns the sizes to compare with the shapes of the weights before memory is allocated for them.
     pub size_checks: fn(&ModelConfig) -> Vec<SizeCheck>,
+}
+
+/// The parts of a model in `config.json`.
+#[derive(Clone, Debug)]
+pub struct ModelParts {
+    /// Token table, decoder and output matrix.
+    pub text: TextConfig,
+    /// Images and videos. `None` for a text model.
+    pub media: Option<MediaConfig>,
 }
 
 /// A size of `config.json`, and where the weights have it.

@@ -46,7 +46,7 @@ pub struct RowBlocks {
 impl Piece {
     /// Creates a piece whose rows are consecutive, starting with row `from` of the parameter.
     pub fn rows(name: impl Into<String>, shape: &[usize], from: usize) -> Piece {
-        Piece::blocks(name, shape, RowBlocks { from, len: usize::MAX, stride: 0 })
+        Piece::blocks(name, shape, RowBlocks { from, len: usize::MAX, stride: usize::MAX })
     }
 
     /// Creates a piece whose rows are blocks of rows of the parameter.
@@ -79,7 +79,7 @@ impl Piece {
     pub(super) fn row_at(&self, n: usize) -> Option<usize> {
         let RowBlocks { from, len, stride } = self.rows;
         let n = n.checked_sub(from)?;
-        let (block, at) = if stride == 0 { (0, n) } else { (n / stride, n % stride) };
+        let (block, at) = (n / stride, n % stride);
         let r = block * len + at;
         (at < len && r < self.shape[0]).then_some(r)
     }

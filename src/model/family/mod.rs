@@ -14,7 +14,7 @@ use self::node::Node;
 use crate::base_model;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::config::{Family, ModelConfig, NewModel};
+use crate::model::config::{Family, ModelConfig, ModelParts, NewModel};
 use crate::model::weights::WeightFiles;
 
 /// The families.
@@ -61,7 +61,7 @@ impl ModelConfig {
             let expected = "weights in f32, bf16 or f16: quantised weights are not supported";
             return Err(Error::input(root.at("quantization_config"), "quantised weights", expected));
         }
-        let (text, media) = (family.read)(&root)?;
+        let ModelParts { text, media } = (family.read)(&root)?;
         Ok(ModelConfig { family, text, media, file: Arc::new(value.clone()) })
     }
 }

@@ -7,8 +7,8 @@ use super::node::Node;
 use crate::error::{Error, Result};
 use crate::image::PatchGrid;
 use crate::model::config::{
-    Family, LayerConfig, Measured, MediaConfig, MediaIds, MixerConfig, ModelConfig, NewModel, NormKind, RopeAxes,
-    RopeConfig, RopeScaling, SizeCheck, TextConfig, TowerConfig,
+    Family, LayerConfig, Measured, MediaConfig, MediaIds, MixerConfig, ModelConfig, ModelParts, NewModel, NormKind,
+    RopeAxes, RopeConfig, RopeScaling, SizeCheck, TextConfig, TowerConfig,
 };
 use crate::ops::attend::Heads;
 
@@ -46,7 +46,7 @@ fn size_checks(config: &ModelConfig) -> Vec<SizeCheck> {
     sizes.into_iter().map(|(key, declared, of)| SizeCheck { key, declared, of }).collect()
 }
 
-fn read(root: &Node<'_>) -> Result<(TextConfig, Option<MediaConfig>)> {
+fn read(root: &Node<'_>) -> Result<ModelParts> {
     let text = root.child("text_config")?.unwrap_or_else(|| root.clone());
     let vision = root.child("vision_config")?.ok_or_else(|| {
         Error::input(root.at("vision_config"), "nothing", "an object with the vision tower's settings")
@@ -104,7 +104,7 @@ fn read(root: &Node<'_>) -> Result<(TextConfig, Option<MediaConfig>)> {
         eos_token_id: if eos.is_empty() { root.ids("eos_token_id") } else { eos },
     };
     let media = media(root, &vision, &config)?;
-    Ok((config, Some(media)))
+    Ok(ModelParts { text: config, media: Some(media) })
 }
 
 /// Reads the settings of images and videos. Missing keys have the defaults of the Hugging Face class, because its save
