@@ -1,5 +1,5 @@
 //! The families of models. A family is data: a function from `config.json` to a [`ModelConfig`], names of tensors, and one
-//! line in [`FAMILIES`].
+//! line in `FAMILIES`.
 
 pub mod names;
 pub mod node;
