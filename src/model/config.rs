@@ -34,7 +34,7 @@ pub struct Family {
     /// Reads `config.json`.
     pub read: fn(&Node<'_>) -> Result<ModelParts>,
     /// Makes the `config.json` of a new model.
-    pub new: fn(&NewModel) -> Value,
+    pub new: fn(&NewModelConfig) -> Value,
     /// Ends of the names of tensors in files that may be skipped, because they follow from other tensors.
     pub ignores: &'static [&'static str],
     /// Returns the sizes to compare with the shapes of the weights before memory is allocated for them.
@@ -72,7 +72,7 @@ pub enum Measured {
 
 /// Sizes of a new model.
 #[derive(Clone, Debug)]
-pub struct NewModel {
+pub struct NewModelConfig {
     /// Number of rows of the token table.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -95,16 +95,31 @@ pub struct NewModel {
     pub tie_word_embeddings: bool,
     /// Standard deviation of matrices.
     pub initializer_range: f64,
-    /// Id that begins a text, if any.
-    pub bos_token_id: Option<u32>,
+    /// Id that begins a text.
+    pub bos_token_id: u32,
     /// Id that ends an answer.
     pub eos_token_id: u32,
     /// Ids of the tokens of images and videos.
     pub media_ids: MediaIds,
     /// The vision tower.
-    pub tower: TowerConfig,
-    /// Position steps per second of video.
-    pub tokens_per_second: usize,
+    pub tower: NewTower,
+}
+
+/// Sizes of the vision tower of a new model, with the names of `vision_config`.
+#[derive(Clone, Debug)]
+pub struct NewTower {
+    /// Number of blocks.
+    pub depth: usize,
+    /// Width.
+    pub hidden_size: usize,
+    /// Width of the MLP.
+    pub intermediate_size: usize,
+    /// Number of heads.
+    pub num_heads: usize,
+    /// Width and height of an attention window in pixels.
+    pub window_size: usize,
+    /// Indices of the blocks that attend to a whole frame.
+    pub fullatt_block_indexes: Vec<usize>,
 }
 
 /// The text part of a model.
@@ -187,6 +202,7 @@ pub enum RopeScaling {
     /// None.
     None,
     /// The scaling of Llama 3.
+    #[cfg_attr(private_tree, expect(dead_code, reason = "for the family Llama"))]
     Llama3(Llama3Scaling),
 }
 
@@ -207,6 +223,7 @@ pub struct Llama3Scaling {
 #[derive(Clone, PartialEq, Debug)]
 pub enum RopeAxes {
     /// Each token has one position.
+    #[cfg_attr(private_tree, expect(dead_code, reason = "for the family Llama"))]
     One,
     /// Numbers of consecutive frequencies for time, for height and for width.
     Sections([usize; 3]),
@@ -284,15 +301,6 @@ impl PartialEq for ModelConfig {
     }
 }
 
-/// Memory of a sequence in the engine, in bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SequenceMemory {
-    /// Bytes of the keys and values of a token.
-    pub token: usize,
-    /// Bytes of a running sequence besides its tokens.
-    pub sequence: usize,
-}
-
 impl ModelConfig {
     /// Returns the file, as it was read. Only the type of the stored weights, `dtype`, changes.
     pub fn to_json(&self, dtype: DType) -> Value {
@@ -302,13 +310,13 @@ impl ModelConfig {
         file
     }
 
-    /// Returns the memory that a sequence takes in the engine. Keys and values are stored as `dtype`.
-    pub fn memory(&self, dtype: DType) -> SequenceMemory {
+    /// Returns the bytes of the keys and values of a token in the engine, stored as `dtype`.
+    pub fn token_memory(&self, dtype: DType) -> usize {
         let keys = |layer: &LayerConfig| {
             let Heads { kv, dim, .. } = layer.mixer.heads();
             2 * kv * dim * dtype.size()
         };
-        SequenceMemory { token: self.text.layers.iter().map(keys).sum(), sequence: 0 }
+        self.text.layers.iter().map(keys).sum()
     }
 
     /// Returns the sizes of patches. For a text model, which has no patches, all are 1.

@@ -59,7 +59,7 @@ use crate::ops::segments::Segments;
 use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Tensor};
 
-pub use config::{MediaConfig, ModelConfig, TowerConfig};
+pub use config::{MediaConfig, ModelConfig};
 pub use decoder::Decoder;
 pub use grads::{GradMemory, GradientSink, Grads};
 pub use inputs::Inputs;

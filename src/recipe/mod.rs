@@ -7,7 +7,7 @@ mod announce;
 mod base;
 mod examples;
 mod job;
-mod new_model;
+pub mod new_model;
 mod run;
 mod stages;
 mod summary;

@@ -4,17 +4,21 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::config::{DatasetConfig, RecipeConfig};
+use crate::config::{BaseConfig, DatasetConfig, RecipeConfig};
 use crate::data::{Row, read};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity::Manifest;
 use crate::machine::Machine;
+use crate::model::config::{MediaIds, NewModelConfig, NewTower};
+use crate::model::family::qwen2_5_vl;
 use crate::model::{Model, ModelConfig};
 use crate::task::recipe;
 use crate::tensor::DType;
-use crate::text::{CHAT_TEMPLATE, Part, SPECIAL_TOKENS, TEMPLATE_WORDS, train_tokenizer, write_tokenizer_dir};
+use crate::text::{
+    CHAT_TEMPLATE, Part, SPECIAL_TOKENS, TEMPLATE_WORDS, Tokenizer, train_tokenizer, write_tokenizer_dir,
+};
 
 /// A model to create.
 pub struct NewModel<'a> {
@@ -32,8 +36,7 @@ impl NewModel<'_> {
         let NewModel { config: RecipeConfig { base, dtype, seed, .. }, corpus, words } = self;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let tokenizer = train_tokenizer(corpus, &SPECIAL_TOKENS, &words, base.vocab_size)?;
-        let config = recipe::model_config(base, &tokenizer)?;
-        let config = ModelConfig::from_json(&config, "base")?;
+        let config = model_config(base, &tokenizer)?;
         let mut count = Device::count_for(machine.target);
         let dtype = DType::of(*dtype, machine.target.kind);
         Model::empty(&mut count, config.clone(), dtype)?;
@@ -56,6 +59,53 @@ impl NewModel<'_> {
         })?;
         Ok(model.layout.num_weights())
     }
+}
+
+/// Returns the configuration of a small model. The shape comes from `base`, the token ids from the tokenizer. Errors if
+/// the tokenizer lacks a special token.
+pub fn model_config(base: &BaseConfig, tokenizer: &Tokenizer) -> Result<ModelConfig> {
+    let id = |token: &str| {
+        let missing = || Error::input("tokenizer", format!("no {token}"), "the special tokens of Qwen2.5-VL");
+        tokenizer.id(token).ok_or_else(missing)
+    };
+    let sections = &base.mrope_section;
+    let mrope_section = sections.clone().try_into().map_err(|_| {
+        Error::input("base.mrope_section", format!("{sections:?}"), "three numbers: time, height, width")
+    })?;
+    let vision = &base.vision;
+    let tower = NewTower {
+        depth: vision.depth,
+        hidden_size: vision.hidden_size,
+        intermediate_size: vision.intermediate_size,
+        num_heads: vision.num_heads,
+        window_size: vision.window_size,
+        fullatt_block_indexes: vision.fullatt_block_indexes.clone(),
+    };
+    let media_ids = MediaIds {
+        image: id("<|image_pad|>")?,
+        video: id("<|video_pad|>")?,
+        start: id("<|vision_start|>")?,
+        end: id("<|vision_end|>")?,
+        pad: id("<|vision_pad|>")?,
+    };
+    let new = NewModelConfig {
+        vocab_size: base.vocab_size,
+        hidden_size: base.hidden_size,
+        intermediate_size: base.intermediate_size,
+        num_hidden_layers: base.num_hidden_layers,
+        num_attention_heads: base.num_attention_heads,
+        num_key_value_heads: base.num_key_value_heads,
+        rope_theta: base.rope_theta,
+        mrope_section,
+        max_position_embeddings: 4096,
+        tie_word_embeddings: base.tie_word_embeddings,
+        initializer_range: base.initializer_range,
+        bos_token_id: id("<|endoftext|>")?,
+        eos_token_id: id("<|im_end|>")?,
+        media_ids,
+        tower,
+    };
+    ModelConfig::new(&qwen2_5_vl::FAMILY, &new, "base")
 }
 
 /// Writes a new model for the user's `rows` to `dir`: its tokenizer is trained on their texts. Returns a line about it

@@ -25,8 +25,8 @@ pub fn limits(config: &ServeConfig, model: &ModelConfig, processor: &Processor, 
         let expected = format!("at most {}, max_position_embeddings of the model", model.text.max_position_embeddings);
         return Err(Error::input("max_model_len", max_model_len.to_string(), expected));
     }
-    let (one, memory) = (max_model_len.div_ceil(BLOCK), model.memory(DType::of(config.dtype, kind)));
-    let most = if kind == Kind::Cuda { usize::MAX } else { CPU_CACHE / (memory.token * BLOCK) };
+    let (one, token) = (max_model_len.div_ceil(BLOCK), model.token_memory(DType::of(config.dtype, kind)));
+    let most = if kind == Kind::Cuda { usize::MAX } else { CPU_CACHE / (token * BLOCK) };
     let blocks = one.saturating_mul(config.max_num_seqs).min(most).max(one);
     let picture = largest_picture(processor, max_model_len);
     Ok(EngineConfig {

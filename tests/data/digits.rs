@@ -195,9 +195,9 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
     }
     println!("longest row: {longest} tokens");
     assert!(longest <= 64, "{longest}");
-    let config = recipe::model_config(&BaseConfig::default(), &chat.tokenizer).unwrap();
-    assert_eq!(config["image_token_id"], chat.ids.image_pad);
-    assert_eq!(config["vision_config"]["out_hidden_size"], config["hidden_size"]);
+    let config = omr::recipe::new_model::model_config(&BaseConfig::default(), &chat.tokenizer).unwrap();
+    let media = config.media.unwrap();
+    assert_eq!((media.ids.image, media.tower.out_hidden_size), (chat.ids.image_pad, config.text.hidden_size));
 }
 
 #[test]

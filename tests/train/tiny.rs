@@ -15,7 +15,7 @@ use omr::data::{Form, Row, read, write};
 use omr::device::{Device, Isa, Plan};
 use omr::error::{Error, Result};
 use omr::eval::validation;
-use omr::model::{Model, ModelConfig};
+use omr::model::Model;
 use omr::observe::{Observer, Silent};
 use omr::ranks::{OneRank, Ranks};
 use omr::reward::Scorer;
@@ -69,8 +69,7 @@ pub fn base_model(dir: &Path) {
     let files = FILES.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         let tokenizer = tokenizer();
-        let config = recipe::model_config(&shape(), &tokenizer).unwrap();
-        let config = ModelConfig::from_json(&config, "test").unwrap();
+        let config = omr::recipe::new_model::model_config(&shape(), &tokenizer).unwrap();
         let mut dev = device(1);
         let model = Model::init(&mut dev, config, DType::F32, 1).unwrap();
         model.save(&mut dev, dir.path(), DType::F32).unwrap();

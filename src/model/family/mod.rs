@@ -14,7 +14,7 @@ use self::node::Node;
 use crate::base_model;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::config::{Family, ModelConfig, ModelParts, NewModel};
+use crate::model::config::{Family, ModelConfig, ModelParts, NewModelConfig};
 use crate::model::weights::WeightFiles;
 
 /// The families.
@@ -34,9 +34,9 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Returns the configuration of a new model of a family.
-    pub fn new(family: &'static Family, new: &NewModel) -> Result<ModelConfig> {
-        ModelConfig::from_json(&(family.new)(new), "a new model")
+    /// Returns the configuration of a new model of a family. `place` names its source in errors.
+    pub fn new(family: &'static Family, new: &NewModelConfig, place: &str) -> Result<ModelConfig> {
+        ModelConfig::from_json(&(family.new)(new), place)
     }
 
     /// Reads a parsed file. `place` names the file in errors.

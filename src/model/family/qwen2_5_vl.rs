@@ -7,8 +7,8 @@ use super::node::Node;
 use crate::error::{Error, Result};
 use crate::image::PatchGrid;
 use crate::model::config::{
-    Family, LayerConfig, Measured, MediaConfig, MediaIds, MixerConfig, ModelConfig, ModelParts, NewModel, NormKind,
-    RopeAxes, RopeConfig, RopeScaling, SizeCheck, TextConfig, TowerConfig,
+    Family, LayerConfig, Measured, MediaConfig, MediaIds, MixerConfig, ModelConfig, ModelParts, NewModelConfig,
+    NormKind, RopeAxes, RopeConfig, RopeScaling, SizeCheck, TextConfig, TowerConfig,
 };
 use crate::ops::attend::Heads;
 
@@ -168,7 +168,7 @@ fn media(root: &Node<'_>, vision: &Node<'_>, text: &TextConfig) -> Result<MediaC
 }
 
 /// Returns the file of a new model in the released layout.
-fn new(model: &NewModel) -> Value {
+fn new(model: &NewModelConfig) -> Value {
     let tower = &model.tower;
     let vision = json!({
         "depth": tower.depth,
@@ -178,13 +178,13 @@ fn new(model: &NewModel) -> Value {
         "model_type": MODEL_TYPE,
         "num_heads": tower.num_heads,
         "in_chans": 3,
-        "out_hidden_size": tower.out_hidden_size,
+        "out_hidden_size": model.hidden_size,
         "patch_size": 14,
         "spatial_merge_size": 2,
         "spatial_patch_size": 14,
         "window_size": tower.window_size,
         "fullatt_block_indexes": tower.fullatt_block_indexes,
-        "tokens_per_second": model.tokens_per_second,
+        "tokens_per_second": 2,
         "temporal_patch_size": 2,
     });
     // One list of all keys would exceed the recursion limit of the macro.
