@@ -253,7 +253,7 @@ pub struct MediaIds {
     pub start: u32,
     /// After an image or video.
     pub end: u32,
-    /// A placeholder that no model uses.
+    /// The padding token of images, which no prompt contains.
     pub pad: u32,
 }
 

@@ -44,9 +44,8 @@ impl ModelConfig {
         let root = Node::root(value, place)?;
         let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.model_types).copied().collect();
         root.one_of("model_type", &known, None)?;
-        let is_type =
-            |family: &&&Family| family.model_types.iter().any(|name| root.get("model_type") == Some(&(*name).into()));
-        let family = *FAMILIES.iter().find(is_type).unwrap_or(&FAMILIES[0]);
+        let is_one = |family: &&&Family| root.one_of("model_type", family.model_types, None).is_ok();
+        let family = *FAMILIES.iter().find(is_one).unwrap_or(&FAMILIES[0]);
         let class = root.get("architectures").and_then(|all| all.get(0));
         if let Some(class) = class.filter(|class| !family.classes.iter().any(|known| class == known)) {
             let expected = format!("{}: other model families are not supported", family.classes.join(" or "));
