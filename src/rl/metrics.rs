@@ -8,7 +8,7 @@ use crate::optim::StepStats;
 use crate::reward::judge;
 use crate::rl::experience::Experience;
 use crate::rl::group::Group;
-use crate::rl::update::Seen;
+use crate::rl::update::UpdateResults;
 use crate::rollout::generate::{Rollout, is_truncated};
 use crate::train::metrics::{self, Metrics};
 
@@ -104,23 +104,23 @@ impl StepMetrics {
     }
 
     /// Adds the metrics of one update and the optimizer's statistics of it.
-    pub fn update(&mut self, seen: &Seen, step: StepStats, lr: f64, loss: &PolicyLoss) {
+    pub fn update(&mut self, results: &UpdateResults, step: StepStats, lr: f64, loss: &PolicyLoss) {
         let first = self.updates.is_empty();
         let mut figures: Vec<(String, f64)> =
-            seen.stats.metrics(loss).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        figures.push(("actor/entropy".to_owned(), seen.stats.entropy));
+            results.stats.metrics(loss).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        figures.push(("actor/entropy".to_owned(), results.stats.entropy));
         figures.push(("actor/grad_norm".to_owned(), step.grad_norm.into()));
         figures.push(("actor/lr".to_owned(), lr));
         self.updates.push(figures);
-        self.tokens += seen.tokens;
-        self.shared_tokens += seen.shared_tokens;
-        self.responses += seen.responses;
-        self.micro_batches += seen.micro_batches;
+        self.tokens += results.tokens;
+        self.shared_tokens += results.shared_tokens;
+        self.responses += results.responses;
+        self.micro_batches += results.micro_batches;
         self.skipped += usize::from(!step.finite);
         // The difference is measured only before the first update. Until then, the weights are the ones that sampled
         // the rollouts.
         if first {
-            for (name, value) in seen.probs_diff.metrics() {
+            for (name, value) in results.probs_diff.metrics() {
                 self.set(name, value);
             }
         }

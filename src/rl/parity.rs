@@ -5,7 +5,7 @@ use crate::device::Kind;
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 use crate::rl::group::{Group, ResponseId};
-use crate::rl::update::{Differing, MicroBatch, Seen};
+use crate::rl::update::{Differing, MicroBatch, UpdateResults};
 
 /// The first update of a step, whose log-probs are compared.
 pub struct FirstUpdate<'a> {
@@ -16,7 +16,7 @@ pub struct FirstUpdate<'a> {
     /// Micro-batches of the update.
     pub micro_batches: &'a [MicroBatch],
     /// Results of the update.
-    pub seen: &'a Seen,
+    pub results: &'a UpdateResults,
     /// Kind of device that computed it.
     pub device: Kind,
 }
@@ -38,7 +38,7 @@ impl FirstUpdate<'_> {
                 others.len()
             ));
         }
-        let wrong: Vec<&Differing> = self.seen.differing.iter().filter(|part| !self.is_excepted(part)).collect();
+        let wrong: Vec<&Differing> = self.results.differing.iter().filter(|part| !self.is_excepted(part)).collect();
         let Some(first) = wrong.first() else { return Ok(()) };
         let text = self.text(first, wrong.iter().map(|part| part.tokens).sum());
         match parity {
@@ -76,7 +76,7 @@ impl FirstUpdate<'_> {
             }
             position -= count;
         }
-        let (step, device, most) = (self.step, self.device.name(), self.seen.probs_diff.log_prob_max);
+        let (step, device, most) = (self.step, self.device.name(), self.results.probs_diff.log_prob_max);
         format!(
             "step {step}: {tokens} log-probs of the trainer differ from the sampler's, at most by {most:e}; the first is \
              {place}. Run omr bench parity --device {device} and omr doctor --device {device} to find the kernel"

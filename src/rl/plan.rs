@@ -121,9 +121,8 @@ pub fn rl(
     let mark = dev.mark(Region::Overlay);
     if let Some(reference) = &reference {
         for groups in &batches {
-            let (mut groups, all) = (groups.clone(), responses(groups));
             let by = Reference { model: reference, policy };
-            update::reference(dev, by, &mut groups, all, config.micro_batch_tokens)?;
+            update::ref_log_prob(dev, by, groups, &responses(groups), config.micro_batch_tokens)?;
         }
         rest = rest.max(&dev.high_water());
     }

@@ -37,7 +37,7 @@ pub struct Differing {
 
 /// The results of an update over a mini-batch.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Seen {
+pub struct UpdateResults {
     /// Loss and clipping metrics.
     pub stats: PolicyStats,
     /// Difference between trainer and sampler. It is 0 before the first update of a batch (see
@@ -57,37 +57,6 @@ pub struct Seen {
 
 /// Only one in this many of the responses that cannot move the policy is computed, for the metrics.
 pub const FIGURES: u32 = 8;
-
-/// An update over a mini-batch whose results are still on the device.
-#[derive(Clone, Copy, Debug)]
-pub struct Queued {
-    loss: PolicyLoss,
-    denominators: Denominators,
-    /// Denominators over the computed responses only.
-    computed: Denominators,
-    responses: usize,
-    done: Computed,
-    stats: Tensor,
-}
-
-impl Queued {
-    /// Adds up the results of all micro-batches in order and returns them. Waits for the device.
-    pub fn read(&self, dev: &mut Device) -> Result<Seen> {
-        let (mut sums, mut differing) = (Sums::NONE, Vec::new());
-        for (micro_batch, part) in dev.read::<f64>(self.stats)?.chunks(STATS).map(Sums::of).enumerate() {
-            let (tokens, first) = part.different();
-            differing.extend(first.map(|first| Differing { micro_batch, tokens, first }));
-            sums += part;
-        }
-        let &Queued { ref loss, denominators, computed, responses, done, .. } = self;
-        let mut stats = PolicyStats::new(loss, &computed, &sums);
-        let weight = |of: &Denominators| of.token_weight(loss.loss_agg_mode, 1.0);
-        stats.entropy *= weight(&computed) / weight(&denominators);
-        let probs_diff = ProbsDiff::from(&sums.probs());
-        let Computed { tokens, shared_tokens, micro_batches, .. } = done;
-        Ok(Seen { stats, probs_diff, differing, tokens, shared_tokens, responses, micro_batches })
-    }
-}
 
 /// Memory for the results of a mini-batch's micro-batches during an update.
 #[derive(Clone, Copy, Debug)]
@@ -157,21 +126,21 @@ pub fn loss_of(config: &RlConfig) -> PolicyLoss {
 }
 
 /// Adds the gradients of a mini-batch's loss to `grads`, in one lane, and overwrites `stats` (f64 `[STATS]`) with its
-/// results (see [`policy_loss::stats`]). Does not wait for the device.
+/// results (see [`policy_loss::stats`]), which [`MiniBatch::results`] reads. Does not wait for the device.
 pub fn accumulate(
     dev: &mut Device,
     learner: Learner<'_>,
     grads: &mut dyn GradientSink,
     groups: &[Group],
     stats: Tensor,
-) -> Result<Queued> {
-    let dealt = Dealt::new(learner.config, learner.step, groups, 1);
+) -> Result<Computed> {
+    let mini_batch = MiniBatch::new(learner.config, learner.step, groups, 1);
     policy_loss::reset(dev, stats)?;
     let mut done = Computed::default();
-    for micro_batch in dealt.micro_batches(learner.config.micro_batch_tokens)? {
-        done += dealt.compute(dev, learner, grads, &micro_batch, stats)?;
+    for micro_batch in mini_batch.micro_batches(learner.config.micro_batch_tokens)? {
+        done += mini_batch.compute(dev, learner, grads, &micro_batch, stats)?;
     }
-    Ok(dealt.queued(done, stats))
+    Ok(done)
 }
 
 /// Responses that pass through the model together.
@@ -210,7 +179,7 @@ impl Chosen {
 ///
 /// Responses that cannot move the policy (advantage 0, no KL or entropy term) are computed separately, forward only,
 /// and only some of them, for the metrics. Their contribution to the gradients is exactly 0.
-pub struct Dealt<'a> {
+pub struct MiniBatch<'a> {
     groups: &'a [Group],
     loss: PolicyLoss,
     denominators: Denominators,
@@ -219,10 +188,10 @@ pub struct Dealt<'a> {
     lanes: Vec<Chosen>,
 }
 
-impl<'a> Dealt<'a> {
+impl<'a> MiniBatch<'a> {
     /// Assigns all responses of a group to the same lane, and balances the lanes by work: the tokens and the pairs of
     /// attention that are computed. Ties are resolved by index. `step` is the number of steps done.
-    pub fn new(config: &RlConfig, step: u64, groups: &'a [Group], lanes: usize) -> Dealt<'a> {
+    pub fn new(config: &RlConfig, step: u64, groups: &'a [Group], lanes: usize) -> MiniBatch<'a> {
         let loss = loss_of(config);
         let computed = split(config, step, &loss, groups);
         let (all, some) = (responses(groups), computed.all());
@@ -235,15 +204,15 @@ impl<'a> Dealt<'a> {
         some.iter().for_each(|id| lengths.entry(id.group).or_default().push(id.of(groups).old_log_prob.len()));
         let prompt = |group: usize| groups[group].question.prompt.token_ids.len();
         let work = |(group, responses)| (group, shared_workload(prompt(group), responses));
-        let (asked, work): (Vec<usize>, Vec<u64>) = lengths.into_iter().map(work).unzip();
+        let (numbers, work): (Vec<usize>, Vec<u64>) = lengths.into_iter().map(work).unzip();
         let mut of_lane: BTreeMap<usize, usize> = BTreeMap::new();
         for (lane, part) in karmarkar_karp(&work, lanes).into_iter().enumerate() {
-            of_lane.extend(part.into_iter().map(|at| (asked[at], lane)));
+            of_lane.extend(part.into_iter().map(|at| (numbers[at], lane)));
         }
-        let mut dealt = vec![Chosen::default(); lanes];
-        computed.moving.iter().for_each(|id| dealt[of_lane[&id.group]].moving.push(*id));
-        computed.idle.iter().for_each(|id| dealt[of_lane[&id.group]].idle.push(*id));
-        Dealt { groups, loss, denominators: denominators(&all), computed: denominators(&some), lanes: dealt }
+        let mut lanes = vec![Chosen::default(); lanes];
+        computed.moving.iter().for_each(|id| lanes[of_lane[&id.group]].moving.push(*id));
+        computed.idle.iter().for_each(|id| lanes[of_lane[&id.group]].idle.push(*id));
+        MiniBatch { groups, loss, denominators: denominators(&all), computed: denominators(&some), lanes }
     }
 
     /// Returns the micro-batches of at most `max_tokens` tokens in the order in which their gradients and results are
@@ -295,12 +264,22 @@ impl<'a> Dealt<'a> {
         Ok(Computed::micro_batch(&sequences))
     }
 
-    /// Returns the update that consists of the work `done` of all micro-batches. `stats` f64 `[count * STATS]` has their
-    /// results.
-    pub fn queued(&self, done: Computed, stats: Tensor) -> Queued {
-        let &Dealt { loss, denominators, computed, .. } = self;
+    /// Adds up the results of all micro-batches in order and returns them. `done` is the work of all micro-batches, and
+    /// `stats` f64 `[count * STATS]` has their results. Waits for the device.
+    pub fn results(&self, dev: &mut Device, done: Computed, stats: Tensor) -> Result<UpdateResults> {
+        let (mut sums, mut differing) = (Sums::NONE, Vec::new());
+        for (micro_batch, part) in dev.read::<f64>(stats)?.chunks(STATS).map(Sums::of).enumerate() {
+            let (tokens, first) = part.different();
+            differing.extend(first.map(|first| Differing { micro_batch, tokens, first }));
+            sums += part;
+        }
+        let mut stats = PolicyStats::new(&self.loss, &self.computed, &sums);
+        let weight = |of: &Denominators| of.token_weight(self.loss.loss_agg_mode, 1.0);
+        stats.entropy *= weight(&self.computed) / weight(&self.denominators);
         let responses = self.lanes.iter().map(|lane| lane.moving.len() + lane.idle.len()).sum();
-        Queued { loss, denominators, computed, responses, done, stats }
+        let probs_diff = ProbsDiff::from(&sums.probs());
+        let Computed { tokens, shared_tokens, micro_batches, .. } = done;
+        Ok(UpdateResults { stats, probs_diff, differing, tokens, shared_tokens, responses, micro_batches })
     }
 }
 
@@ -342,29 +321,25 @@ pub struct Reference<'a> {
     pub policy: Policy,
 }
 
-/// Computes the log-probs under `reference` of the responses `ids` of `groups` and stores them in the groups. Waits for
-/// the device.
-pub fn reference(
+/// Returns the log-probs of the responses `ids` of `groups` under `reference`. The responses of a group must be
+/// consecutive. Waits for the device.
+pub fn ref_log_prob(
     dev: &mut Device,
     Reference { model, policy }: Reference<'_>,
-    groups: &mut [Group],
-    mut ids: Vec<ResponseId>,
+    groups: &[Group],
+    ids: &[ResponseId],
     micro_batch_tokens: usize,
-) -> Result<()> {
-    ids.sort_by_key(|id| id.group);
-    let mut found = Vec::with_capacity(ids.len());
-    for range in micro_batches::cut(groups, &ids, micro_batch_tokens)? {
+) -> Result<Vec<Vec<f32>>> {
+    let mut ref_log_prob = Vec::with_capacity(ids.len());
+    for range in micro_batches::cut(groups, ids, micro_batch_tokens)? {
         let sequences = micro_batches::sequences(groups, &ids[range]);
         let forward = step::forward(dev, model, &sequences, policy, LayerPolicy::Inputs, false)?;
         let log_prob = dev.read::<f32>(forward.log_prob)?;
         let borders = forward.cu_targets.windows(2).map(|w| w[0] as usize..w[1] as usize);
-        found.extend(borders.map(|range| log_prob[range].to_vec()));
+        ref_log_prob.extend(borders.map(|range| log_prob[range].to_vec()));
         forward.discard(dev);
     }
-    for (id, log_prob) in ids.into_iter().zip(found) {
-        groups[id.group].experience[id.rollout].ref_log_prob = Some(log_prob);
-    }
-    Ok(())
+    Ok(ref_log_prob)
 }
 
 /// Uploads a micro-batch's response tokens, one response after another, next to its activations.

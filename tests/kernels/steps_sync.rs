@@ -11,7 +11,7 @@ use omr::optim::Optimizer;
 use omr::ranks::OneRank;
 use omr::rl::experience::Experience;
 use omr::rl::group::Group;
-use omr::rl::update::{self, Learner};
+use omr::rl::update::{self, Learner, MiniBatch};
 use omr::tensor::{DType, Tensor};
 use omr::text::Chat;
 use omr::train::nll;
@@ -120,12 +120,11 @@ fn an_rl_update_waits_where_it_is_logged() {
     let Setup { dev, model, grads, .. } = &mut s;
     grads.zero(dev).unwrap();
     let (policy, levels) = (Policy::default(), CheckpointPolicy::default());
-    let queued =
-        update::accumulate(dev, Learner { model, policy, config: &config, levels, step }, grads, &groups, stats)
-            .unwrap();
+    let done = update::accumulate(dev, Learner { model, policy, config: &config, levels, step }, grads, &groups, stats)
+        .unwrap();
     s.update(stats.slice(0, policy_loss::LOSSES));
     assert_eq!(s.waits() - before, 0, "an update that logs nothing");
-    let seen = queued.read(&mut s.dev).unwrap();
+    let seen = MiniBatch::new(&config, step, &groups, 1).results(&mut s.dev, done, stats).unwrap();
     let done = s.optimizer.stats(&mut s.dev).unwrap();
     assert_eq!(s.waits() - before, LOGGED, "a logged update");
     println!("{seen:?}, {done:?}");

@@ -25,7 +25,7 @@ use omr::reward::Scorer;
 use omr::rl::advantage;
 use omr::rl::experience::Experience;
 use omr::rl::group::{Group, responses};
-use omr::rl::update::{self, Learner, Reference};
+use omr::rl::update::{self, Learner, MiniBatch, Reference};
 use omr::rollout::generate::{self, Question, Rollout, RolloutRequest};
 use omr::task::{Task, VerifiedRows};
 use omr::tensor::DType;
@@ -278,21 +278,13 @@ fn two_steps_of_each_policy_loss_are_the_cpus() {
             // The second step is off policy, so its ratios are not 1.
             let mut step = |_: usize| {
                 run.step(config.optimizer.learning_rate, |dev, model, grads| {
-                    let mut seen = groups.clone();
-                    let (tokens, all) = (config.micro_batch_tokens, responses(&seen));
-                    update::reference(dev, Reference { model, policy }, &mut seen, all, tokens).unwrap();
-                    let seen = seen.into_iter().flat_map(|group| group.experience);
-                    let log_prob = seen.flat_map(|e| e.ref_log_prob.unwrap()).collect();
+                    let (tokens, all) = (config.micro_batch_tokens, responses(&groups));
+                    let log_prob = update::ref_log_prob(dev, Reference { model, policy }, &groups, &all, tokens);
                     let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
-                    let queued = update::accumulate(
-                        dev,
-                        Learner { model, policy, config: &config, levels: LayerPolicy::All.into(), step: 0 },
-                        grads,
-                        &groups,
-                        stats,
-                    )
-                    .unwrap();
-                    (queued.read(dev).unwrap().stats.loss, log_prob)
+                    let learner = Learner { model, policy, config: &config, levels: LayerPolicy::All.into(), step: 0 };
+                    let done = update::accumulate(dev, learner, grads, &groups, stats).unwrap();
+                    let results = MiniBatch::new(&config, 0, &groups, 1).results(dev, done, stats).unwrap();
+                    (results.stats.loss, log_prob.unwrap().concat())
                 })
             };
             (0..2).map(&mut step).collect()

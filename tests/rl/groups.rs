@@ -16,7 +16,7 @@ use omr::ranks::OneRank;
 use omr::rl::experience::Experience;
 use omr::rl::group::{Group, responses};
 use omr::rl::micro_batches;
-use omr::rl::update::{self, Dealt, Learner, MicroBatch, Reference, Seen};
+use omr::rl::update::{self, Learner, MicroBatch, MiniBatch, Reference, UpdateResults};
 use omr::rollout::generate::Question;
 use omr::tensor::DType;
 use omr::train::plan::{Training, blank};
@@ -158,10 +158,8 @@ impl Bench {
     }
 
     fn log_probs_of(&mut self, case: &Case, tokens: usize) -> Vec<Vec<f32>> {
-        let mut case = Case { groups: case.groups.clone() };
         let (all, by) = (responses(&case.groups), Reference { model: &self.model, policy: self.policy });
-        update::reference(&mut self.dev, by, &mut case.groups, all, tokens).unwrap();
-        case.batch_mut().map(|e| e.ref_log_prob.take().unwrap()).collect()
+        update::ref_log_prob(&mut self.dev, by, &case.groups, &all, tokens).unwrap()
     }
 
     /// Returns the case with the old log-probs of the current policy. The terms of a group's loss then partly cancel.
@@ -173,14 +171,19 @@ impl Bench {
         case
     }
 
-    fn gradients(&mut self, case: &Case, config: &RlConfig, levels: impl Into<CheckpointPolicy>) -> (Gradients, Seen) {
+    fn gradients(
+        &mut self,
+        case: &Case,
+        config: &RlConfig,
+        levels: impl Into<CheckpointPolicy>,
+    ) -> (Gradients, UpdateResults) {
         let Bench { dev, model, policy } = self;
         let marks = [Region::Overlay, Region::Workspace].map(|region| dev.mark(region));
         let mut grads = Grads::new(dev, &model.layout).unwrap();
         let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
         let learner = Learner { model, policy: *policy, config, levels: levels.into(), step: 3 };
-        let queued = update::accumulate(dev, learner, &mut grads, &case.groups, stats).unwrap();
-        let seen = queued.read(dev).unwrap();
+        let done = update::accumulate(dev, learner, &mut grads, &case.groups, stats).unwrap();
+        let seen = MiniBatch::new(config, learner.step, &case.groups, 1).results(dev, done, stats).unwrap();
         let pieces = model.layout.pieces().filter_map(|(id, piece, named)| {
             let tensor = grads.get(id)?;
             let values = models::piece::<f32>(dev, &model.layout.params[id], tensor, piece);
@@ -351,7 +354,7 @@ fn counts(large: bool, [prompts, n]: [usize; 2], [text, response]: [usize; 2], g
         let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
         let learner =
             Learner { model, policy: Policy::default(), config: &config, levels: CheckpointPolicy::default(), step: 0 };
-        let cut = Dealt::new(&config, 0, &case.groups, 1).micro_batches(room).unwrap();
+        let cut = MiniBatch::new(&config, 0, &case.groups, 1).micro_batches(room).unwrap();
         let of =
             |part: &MicroBatch| Computed::micro_batch(&micro_batches::sequences(&case.groups, &part.responses)).tokens;
         let tokens = cut.iter().map(of).sum();

@@ -1,5 +1,7 @@
 //! Compares other formulas with `goldens/rl`: rewards, their filters and penalties, and batching.
 
+use omr::config::RlConfig;
+use omr::config::rl::FilterGroupsConfig;
 use omr::reward::{Mode, composite};
 use omr::rl::{balance, filter, kl, overlong};
 use omr_verify::{extract, verify};
@@ -64,39 +66,40 @@ fn filter_groups() {
     run("filter_groups", |case, id| {
         let (config, out) = (&case["config"], &case["outputs"]);
         let size = |name: &str| config[name].as_i64().unwrap().max(0) as usize;
-        let mut gathered = filter::FilterGroups::new(size("train_batch_size"), size("max_num_gen_batches"));
+        let max_num_gen_batches = size("max_num_gen_batches");
+        let filter_groups = FilterGroupsConfig { max_num_gen_batches, ..FilterGroupsConfig::default() };
+        let rl = RlConfig { train_batch_size: size("train_batch_size"), filter_groups, ..RlConfig::default() };
+        let mut kept: Vec<(usize, usize)> = Vec::new();
         let batches = case["inputs"]["gen_batches"].as_array().unwrap();
         assert_eq!(batches.len(), out["steps"].as_array().unwrap().len(), "{id}: steps");
-        let mut status = filter::FilterStatus::NeedMore;
+        let mut status = Ok(false);
         for (k, (batch, step)) in batches.iter().zip(out["steps"].as_array().unwrap()).enumerate() {
             let metric = vec1(&batch["metric"]);
             let groups = by_group(&ids(&batch["group_ids"]));
             assert!(groups.iter().all(|(_, m)| m.len() == size("rollout_n")), "{id}: rollout_n");
-            let before = gathered.kept().len();
-            status = gathered.push(groups.into_iter().map(|(g, members)| {
-                let values: Vec<f64> = members.iter().map(|&i| metric[i]).collect();
-                ((k, g), values)
-            }));
-            let kept: Vec<usize> = gathered.kept()[before..].iter().map(|&(_, g)| g).collect();
-            assert_eq!(kept, ids(&step["kept_group_ids"]), "{id}: step {k}");
-            assert_eq!(gathered.kept().len() as u64, step["total_kept"].as_u64().unwrap(), "{id}: step {k}");
+            let keeps = |members: &[usize]| filter::keeps(&members.iter().map(|&i| metric[i]).collect::<Vec<f64>>());
+            let found: Vec<usize> = groups.iter().filter(|(_, members)| keeps(members)).map(|(g, _)| *g).collect();
+            assert_eq!(found, ids(&step["kept_group_ids"]), "{id}: step {k}");
+            kept.extend(found.iter().map(|&g| (k, g)));
+            assert_eq!(kept.len() as u64, step["total_kept"].as_u64().unwrap(), "{id}: step {k}");
+            status = filter::is_complete(&rl, 1, kept.len(), k + 1);
             let name = match status {
-                filter::FilterStatus::Ready => "ready",
-                filter::FilterStatus::NeedMore => "need_more",
-                filter::FilterStatus::Exhausted => "error",
+                Ok(true) => "ready",
+                Ok(false) => "need_more",
+                Err(_) => "error",
             };
             assert_eq!(name, step["status"], "{id}: step {k}");
         }
-        assert_eq!(gathered.num_gen_batches() as u64, out["num_gen_batches"].as_u64().unwrap(), "{id}");
-        if status == filter::FilterStatus::Ready {
-            let (groups, surplus) = gathered.finish();
+        assert_eq!(batches.len() as u64, out["num_gen_batches"].as_u64().unwrap(), "{id}");
+        if matches!(status, Ok(true)) {
+            let surplus = kept.split_off(rl.train_batch_size).len();
             let want: Vec<(usize, usize)> = out["final_groups"]
                 .as_array()
                 .unwrap()
                 .iter()
                 .map(|g| (g["batch"].as_u64().unwrap() as usize, g["group_id"].as_u64().unwrap() as usize))
                 .collect();
-            assert_eq!(groups, want, "{id}: final groups");
+            assert_eq!(kept, want, "{id}: final groups");
             assert_eq!(surplus as u64, out["discarded_surplus_groups"].as_u64().unwrap(), "{id}: surplus");
         } else {
             assert!(out["final_groups"].is_null() && out["discarded_surplus_groups"].is_null(), "{id}");

@@ -1,0 +1,110 @@
+//! Computes the advantages of a step's groups from their rewards, after the KL divergence from the reference is
+//! subtracted if the config requires it.
+
+use super::job::{Job, Run};
+use super::sample::Batch;
+use crate::config::AdvEstimator;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::rl::advantage;
+use crate::rl::experience::Experience;
+use crate::rl::group::{Group, ResponseId, borders, responses};
+use crate::rl::kl::{KL_COEF, KlCtrl, kl_in_reward};
+use crate::rl::metrics::StepMetrics;
+use crate::rl::update::{self, Reference};
+use crate::train::timeline::Activity;
+use crate::train::trainer::Trainer;
+
+impl Job {
+    /// Computes the advantage of each response, and the reference's log-probs if the loss needs them. If the config
+    /// requires it, the divergence from the reference is first subtracted from the rewards.
+    pub(super) fn compute_advantages(
+        &self,
+        run: &Run<'_>,
+        dev: &mut Device,
+        trainer: &mut Trainer<'_>,
+        batch: &mut Batch,
+        metrics: &mut StepMetrics,
+    ) -> Result<()> {
+        let config = &self.config;
+        if let Some(model) = &run.reference {
+            let reference = Reference { model, policy: self.policy(run.allowed) };
+            self.compute_ref_log_prob(dev, trainer, &mut batch.groups, reference)?;
+        }
+        if config.use_kl_in_reward {
+            batch.kl_coef = self.apply_kl_penalty(trainer, &mut batch.groups, metrics);
+        }
+        for group in &mut batch.groups {
+            let advantages = match config.adv_estimator {
+                AdvEstimator::Grpo => advantage::grpo(&group.rewards(), config.norm_adv_by_std_in_grpo),
+                AdvEstimator::Raft => {
+                    advantage::raft(&group.rollouts.iter().map(|r| r.score.acc_score).collect::<Vec<_>>())
+                }
+            };
+            for (one, advantage) in group.experience.iter_mut().zip(advantages) {
+                one.advantage = advantage;
+                // If the loss does not use these log-probs, the plan has no memory for them.
+                one.ref_log_prob.take_if(|_| !config.use_kl_loss);
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes the reference's log-probs. The responses are divided among the ranks by question, and the log-probs are
+    /// then sent to all ranks.
+    fn compute_ref_log_prob(
+        &self,
+        dev: &mut Device,
+        trainer: &mut Trainer<'_>,
+        groups: &mut [Group],
+        reference: Reference<'_>,
+    ) -> Result<()> {
+        const WHAT: &str = "the reference's log-probs";
+        let (all, size) = (responses(groups), trainer.ranks.size());
+        let of_rank = |rank: usize, groups: &[Group]| -> Vec<ResponseId> {
+            all.iter().copied().filter(|id| groups[id.group].index % size == rank).collect()
+        };
+        let (mine, tokens) = (of_rank(trainer.ranks.rank(), groups), self.config.micro_batch_tokens);
+        let work = || update::ref_log_prob(dev, reference, groups, &mine, tokens);
+        let own = trainer.timeline.host(Activity::Reference, work);
+        let own = trainer.agreed(WHAT, own)?.concat();
+        for (rank, bytes) in trainer.ranks.gather(WHAT, bytemuck::cast_slice(&own))?.iter().enumerate() {
+            let mut found = bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter();
+            for id in of_rank(rank, groups) {
+                let one = &mut groups[id.group].experience[id.rollout];
+                let log_prob: Vec<f32> = found.by_ref().take(one.old_log_prob.len()).collect();
+                if log_prob.len() != one.old_log_prob.len() {
+                    return Err(Error::Failed(format!("{WHAT}: rank {rank} sent too few")));
+                }
+                one.ref_log_prob = Some(log_prob);
+            }
+        }
+        Ok(())
+    }
+
+    /// Subtracts the divergence from the reference from the rewards. Returns the next weight of the divergence if it is
+    /// adaptive.
+    fn apply_kl_penalty(&self, trainer: &Trainer<'_>, groups: &mut [Group], metrics: &mut StepMetrics) -> Option<f64> {
+        let mut experience: Vec<&mut Experience> = groups.iter_mut().flat_map(|group| &mut group.experience).collect();
+        let borders = borders(experience.iter().map(|one| &**one));
+        let old_log_prob: Vec<f32> = experience.iter().flat_map(|one| one.old_log_prob.iter().copied()).collect();
+        let ref_log_prob: Vec<f32> =
+            experience.iter().flat_map(|one| one.ref_log_prob.iter().flatten().copied()).collect();
+        let rewards: Vec<f64> = experience.iter().map(|one| one.reward).collect();
+        let mut weight = KlCtrl::from(&self.config.kl_ctrl);
+        if let (KlCtrl::Adaptive { kl_coef, .. }, Some(kept)) = (&mut weight, trainer.extra.get(KL_COEF)) {
+            *kl_coef = kept.as_f64().unwrap_or(*kl_coef);
+        }
+        let (coef, mask) = (weight.kl_coef(), vec![1; old_log_prob.len()]);
+        let penalty = self.config.kl_penalty;
+        let less = kl_in_reward(penalty, coef, &borders, &mask, &old_log_prob, &ref_log_prob, &rewards);
+        experience.iter_mut().zip(&less.scores).for_each(|(one, score)| one.reward = *score);
+        metrics.set("actor/reward_kl_penalty", less.reward_kl_penalty);
+        metrics.set("actor/reward_kl_penalty_coeff", coef);
+        weight.update(less.reward_kl_penalty, rewards.len());
+        match weight {
+            KlCtrl::Adaptive { kl_coef, .. } => Some(kl_coef),
+            KlCtrl::Fixed { .. } => None,
+        }
+    }
+}

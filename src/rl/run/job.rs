@@ -1,0 +1,148 @@
+//! An RL job: its settings, its questions and the task that scores responses.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::RlConfig;
+use crate::data::encoder::EncodingPurpose;
+use crate::data::held_out::split_off;
+use crate::data::indexing::Longest;
+use crate::data::packing::PackPlan;
+use crate::data::{Dataset, Loader, Samples};
+use crate::engine::stop_token_ids;
+use crate::error::{Error, Result};
+use crate::model::{Model, Policy};
+use crate::observe::Observer;
+use crate::reward::{Mode, Scorer};
+use crate::rl::curriculum;
+use crate::rollout::{Question, generate};
+use crate::task::VerifiedRows;
+use crate::tensor::Tensor;
+use crate::text::Chat;
+use crate::train::broken::Broken;
+use crate::train::job::{JobCommon, Start};
+use crate::train::record;
+
+/// An RL job.
+pub struct Job {
+    /// The state that every training job has.
+    pub common: JobCommon,
+    /// The settings of the run.
+    pub config: RlConfig,
+    /// The task that scores responses.
+    pub task: VerifiedRows,
+    /// The questions, made on demand from the rows.
+    pub questions: Arc<dyn Samples<Question>>,
+    /// Step and prompt number, if only one prompt is wanted. In that step, only the rollouts of this prompt are
+    /// generated and written, and then the run stops.
+    pub only: Option<(u64, u64)>,
+    /// Folder of a recorded run that is computed again. Its recorded rollouts are used as drafts.
+    pub recorded: Option<PathBuf>,
+    pub(super) scorer: Arc<Scorer>,
+    pub(super) chat: Chat,
+    pub(super) stop_token_ids: Arc<[u32]>,
+    curriculum: Option<Arc<[usize]>>,
+    pub(super) num_kv_blocks: Option<usize>,
+}
+
+/// The state of a run that its steps share.
+pub(super) struct Run<'a> {
+    /// Bitmap of the token ids that the policy can generate.
+    pub allowed: Tensor,
+    /// The reference model, if the config has a KL term.
+    pub reference: Option<Model>,
+    /// Prepares questions ahead of use.
+    pub loader: Loader<Question>,
+    /// Rows that the run does not use.
+    pub broken: Broken<'a>,
+    /// True after the warning about responses that the strict rules did not read.
+    pub warned: bool,
+    pub observer: &'a dyn Observer,
+}
+
+/// Number of generation batches whose questions are prepared ahead of use.
+pub const AHEAD: usize = 1;
+
+impl Job {
+    /// Calls [`Job::open`] for a run that resumes if a checkpoint exists.
+    pub fn new(dir: &Path, config: RlConfig, scorer: Arc<Scorer>) -> Result<Job> {
+        Job::open(dir, config, scorer, false)
+    }
+
+    /// Indexes the prompts of `config`, or reads the index of an earlier start of this run unless the run is `fresh`.
+    /// `scorer` scores the responses. Errors name the file and the row.
+    pub fn open(dir: &Path, config: RlConfig, scorer: Arc<Scorer>, fresh: bool) -> Result<Job> {
+        let pixels = [config.image_min_pixels, config.image_max_pixels];
+        let start = Start::open(config.model.as_deref(), EncodingPurpose::Ask, pixels)?;
+        if config.train_files.is_empty() {
+            return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));
+        }
+        let Start { model, config: model_config, encoder } = start;
+        let chat = encoder.chat.clone();
+        let stop_token_ids = stop_token_ids(&model, &[chat.ids.im_end, chat.ids.endoftext])?;
+        let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
+        let share = config.max_bad_rows;
+        let fresh = fresh || record::rows_may_differ(&config.accept_changed);
+        let mut data = Dataset::open(dir, &config.train_files, &encoder, longest, share, config.seed, fresh)?;
+        let held = config.validation.val_size.map(|size| split_off(&mut data, size)).transpose()?;
+        let mut common = JobCommon::new(dir, model, model_config, data);
+        common.held_out = held.unwrap_or_default();
+        common.label = "rl".to_owned();
+        let (data, index) = (&mut common.data, &common.index);
+        let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(0) + config.max_response_length;
+        if longest > config.micro_batch_tokens {
+            let expected = format!("at least {longest}, the tokens of the longest prompt and response");
+            return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
+        }
+        data.remark_repeats("train_batch_size", config.train_batch_size, config.train_batch_size as u64);
+        if config.rollout.n == 1 {
+            // A group of one is accepted, as in verl (TRL rejects it). It is REINFORCE without a baseline, and a remark
+            // reports that.
+            let what =
+                "rollout.n is 1: a group of one response has no baseline, so each advantage is the reward itself";
+            data.remarks.push(what.to_owned());
+        }
+        let questions = generate::streamed(data, encoder, common.model_config.clone());
+        if config.reward.mode == Mode::Compat && config.reward.command.is_empty() {
+            let what = "reward.mode compat accepts unevaluated answers, as the published scorer does: a model can learn to \
+                        answer \"15 + 63\" with \\boxed{15 + 63}";
+            data.remarks.push(what.to_owned());
+        }
+        common.total_steps = config.total_steps(index.len());
+        Ok(Job {
+            // The task only scores the rows that it receives and has no rows of its own.
+            task: VerifiedRows::scored_by("rl", Vec::new(), scorer.clone())?,
+            curriculum: curriculum::order(config.curriculum, data)?,
+            num_kv_blocks: config.rollout.num_kv_blocks,
+            common,
+            config,
+            questions: Arc::new(questions),
+            only: None,
+            recorded: None,
+            scorer,
+            chat,
+            stop_token_ids,
+        })
+    }
+
+    /// Returns a loader that prepares the questions of all generation batches after the first `consumed` questions.
+    pub(super) fn loader(&self, consumed: u64) -> Result<Loader<Question>> {
+        let (config, size) = (&self.config, self.config.gen_batch() as u64);
+        let mut order = PackPlan::new(self.common.index.len(), 1, config.seed, config.shuffle)?;
+        let sorted = self.curriculum.clone();
+        let mut sample_at = move |at: u64| match &sorted {
+            Some(sorted) => sorted[(at % sorted.len() as u64) as usize],
+            None => order.sample_at(at),
+        };
+        let batches = (0..).map(move |k| {
+            let first = consumed + k * size;
+            Ok((first..first + size).map(&mut sample_at).collect())
+        });
+        Loader::new(self.questions.clone(), Box::new(batches), config.dataloader_num_workers, AHEAD)
+    }
+
+    /// Returns the settings under which log-probs are computed.
+    pub(super) fn policy(&self, allowed: Tensor) -> Policy {
+        Policy { allowed: Some(allowed), temperature: self.config.rollout.temperature as f32 }
+    }
+}

@@ -1,0 +1,203 @@
+//! Samples and scores the rollouts of a step: distributes its questions over the ranks, gathers the scored rollouts, and
+//! puts them into groups.
+
+use std::collections::HashMap;
+
+use super::job::{Job, Run};
+use crate::config::FilterMetric;
+use crate::device::{Device, Kind};
+use crate::engine::scheduler::SchedulerStats;
+use crate::engine::{EngineConfig, draft};
+use crate::error::{Error, Result};
+use crate::observe::Observer;
+use crate::rl::experience::Experience;
+use crate::rl::filter;
+use crate::rl::group::Group;
+use crate::rl::overlong::OverlongBuffer;
+use crate::rl::plan;
+use crate::rollout::file::{self, RolloutRow};
+use crate::rollout::generate::Numbers;
+use crate::rollout::journal::{self, Journal};
+use crate::rollout::{Question, Rollout, RolloutRequest, generate, wire};
+use crate::tensor::Tensor;
+use crate::train::timeline::Activity;
+use crate::train::trainer::Trainer;
+
+/// The groups of a step, from one generation batch or as many as dynamic sampling needs.
+pub(super) struct Batch {
+    /// Number of the step, counted from 1.
+    pub step: u64,
+    /// The groups to train on.
+    pub groups: Vec<Group>,
+    /// Number of questions that the run has consumed after this step.
+    pub consumed: u64,
+    /// Number of generation batches.
+    pub num_gen_batches: usize,
+    /// Weight of the KL divergence in the rewards of the next step, if it is adaptive.
+    pub kl_coef: Option<f64>,
+    /// Counts of this rank's engine.
+    pub stats: SchedulerStats,
+    /// Finished rollouts of the step.
+    journal: Journal,
+    /// Recorded rollouts of the step, if a recorded run is computed again.
+    recorded: Option<HashMap<journal::Name, Vec<u32>>>,
+    num_questions: usize,
+}
+
+impl Job {
+    /// Creates the batch of the next step, without groups.
+    pub(super) fn batch(&self, dev: &Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<Batch> {
+        let step = trainer.step + 1;
+        Ok(Batch {
+            step,
+            groups: Vec::new(),
+            consumed: trainer.samples_consumed,
+            num_gen_batches: 0,
+            kl_coef: None,
+            stats: SchedulerStats::default(),
+            journal: self.journal(dev, trainer, observer)?,
+            recorded: self.recorded(step)?,
+            num_questions: 0,
+        })
+    }
+
+    /// Opens the journal of the next step, and removes the journals of steps that a checkpoint contains.
+    fn journal(&self, dev: &Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<Journal> {
+        if trainer.leads() {
+            journal::forget(&self.common.dir, trainer.step_on_disk()?)?;
+        }
+        // The other ranks create their journals only after the folder is cleared.
+        trainer.ranks.await_all("the journal of a step", &[])?;
+        let (step, rank, run) = (trainer.step + 1, trainer.ranks.rank(), trainer.state(dev).without_arithmetic());
+        let journal = Journal::open(&self.common.dir, step, rank, &run, dev.arithmetic())?;
+        if journal.ended() > 0 {
+            let ended = journal.ended();
+            observer.note(&format!(
+                "step {step}: {ended} finished rollouts are read from the journal and not generated again"
+            ));
+        }
+        Ok(journal)
+    }
+
+    /// Returns the recorded rollouts of `step`, if a recorded run is computed again.
+    fn recorded(&self, step: u64) -> Result<Option<HashMap<journal::Name, Vec<u32>>>> {
+        let Some(dir) = &self.recorded else { return Ok(None) };
+        let known = |token: &u32| (*token as usize) < self.common.model_config.text.vocab_size;
+        let tokens = |row: RolloutRow| row.token_ids.into_iter().take_while(known).collect();
+        let named = |row: RolloutRow| ((row.prompt, row.rollout as usize), tokens(row));
+        Ok(file::read(dir, step)?.map(|rows| rows.into_iter().map(named).collect()))
+    }
+
+    /// Returns the number of the only prompt of `step` that is generated, if the job wants only one.
+    pub(super) fn only_prompt(&self, step: u64) -> Option<u64> {
+        self.only.filter(|(only, _)| *only == step).map(|(_, prompt)| prompt)
+    }
+
+    /// Returns true if `batch` needs no more groups. Errors if dynamic sampling has generated all its batches and groups
+    /// are still missing.
+    pub(super) fn is_complete(&self, batch: &Batch) -> Result<bool> {
+        let Batch { step, groups, num_gen_batches, .. } = batch;
+        match *num_gen_batches {
+            0 => Ok(false),
+            _ if !self.config.filter_groups.enable => Ok(true),
+            _ if self.only_prompt(*step).is_some() && !groups.is_empty() => Ok(true),
+            batches => filter::is_complete(&self.config, *step, groups.len(), batches),
+        }
+    }
+
+    /// Returns the questions of the next generation batch as groups without responses.
+    pub(super) fn next_groups(&self, run: &mut Run<'_>, batch: &Batch) -> Result<Vec<Group>> {
+        let questions = run.broken.sound(run.loader.take()?);
+        let found = run.broken.found();
+        run.broken.record(found)?;
+        let group = |(i, question)| {
+            let (index, number) = (batch.num_questions + i, batch.consumed + i as u64);
+            Group { index, number, question, rollouts: Vec::new(), experience: Vec::new() }
+        };
+        let mut groups: Vec<Group> = questions.into_iter().enumerate().map(group).collect();
+        if let Some(only) = self.only_prompt(batch.step) {
+            groups.retain(|group| group.number == only);
+        }
+        Ok(groups)
+    }
+
+    /// Samples `rollout.n` responses to each question of `groups` and returns them in the order of the questions. The
+    /// task scores each response as soon as it ends, while other responses are still being sampled.
+    pub(super) fn sample(
+        &self,
+        run: &Run<'_>,
+        dev: &mut Device,
+        trainer: &mut Trainer<'_>,
+        groups: &[Group],
+        batch: &mut Batch,
+    ) -> Result<Vec<Rollout>> {
+        // Any rank can process any question, because the noise depends on the question's number.
+        let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
+        let questions: Vec<&Question> = groups.iter().skip(rank).step_by(size).map(|group| &*group.question).collect();
+        let first = groups.first().map_or(0, |group| group.number);
+        let numbers = Numbers { first: first + rank as u64, every: size as u64 };
+        let request = RolloutRequest {
+            engine: self.engine_config(dev.kind(), trainer.step, run.allowed),
+            sampling: plan::sampling(&self.config),
+            n: self.config.rollout.n,
+            max_tokens: self.config.max_response_length,
+            stop_token_ids: &self.stop_token_ids,
+            chat: &self.chat,
+            task: &self.task,
+            recorded: batch.recorded.as_ref(),
+        };
+        let check_stop = |_| if run.observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) };
+        let journal = Some(&mut batch.journal);
+        let generated = generate::generate(dev, &trainer.model, &questions, numbers, request, journal, check_stop);
+        let rollouts = generated.map(|generated| {
+            batch.stats += generated.stats;
+            trainer.timeline.add(Activity::Sampling, [generated.sampling]);
+            trainer.timeline.add(Activity::Scoring, generated.scoring);
+            generated.rollouts
+        });
+        wire::gathered(trainer.ranks, rollouts, groups.len() * self.config.rollout.n)
+    }
+
+    fn engine_config(&self, kind: Kind, step: u64, allowed: Tensor) -> EngineConfig {
+        let prompts = plan::share(&self.config, self.common.ranks);
+        let vision_rows = generate::vision_rows(&self.common.model_config, &self.common.index, prompts);
+        let mut engine = plan::engine_config(&self.config, kind, vision_rows, self.num_kv_blocks, allowed, step);
+        if self.recorded.is_some() {
+            // Limit the rows to the number that was planned for.
+            engine.draft_rows = draft::rows_to_verify(engine.draft_rows).min(prompts * self.config.rollout.n);
+        }
+        engine
+    }
+
+    /// Puts `rollouts` into their `groups`, gives each response its score with the penalty for long responses, and adds
+    /// the groups to `batch`. Dynamic sampling leaves out groups without differences and surplus groups.
+    pub(super) fn score(&self, mut groups: Vec<Group>, rollouts: Vec<Rollout>, batch: &mut Batch) -> Result<()> {
+        let (config, buffer) = (&self.config, &self.config.overlong_buffer);
+        let overlong = match buffer.enable {
+            true => Some(OverlongBuffer::new(config.max_response_length, buffer.len, buffer.penalty_factor)?),
+            false => None,
+        };
+        for (i, rollout) in rollouts.into_iter().enumerate() {
+            let group = &mut groups[i / config.rollout.n];
+            let penalty = overlong.as_ref().map_or(0.0, |o| o.penalty(rollout.output.token_ids.len()));
+            group.experience.push(Experience::new(&group.question, &rollout, rollout.score.score + penalty));
+            group.rollouts.push(rollout);
+        }
+        batch.consumed += config.gen_batch() as u64;
+        batch.num_gen_batches += 1;
+        batch.num_questions += groups.len();
+        let keeps_all = !config.filter_groups.enable || self.only_prompt(batch.step).is_some();
+        let kept = |group: &Group| keeps_all || filter::keeps(&self.filter_metric(group));
+        batch.groups.extend(groups.into_iter().filter(kept));
+        batch.groups.truncate(config.train_batch_size);
+        Ok(())
+    }
+
+    fn filter_metric(&self, group: &Group) -> Vec<f64> {
+        match self.config.filter_groups.metric {
+            FilterMetric::Acc => group.rollouts.iter().map(|r| r.score.acc_score).collect(),
+            FilterMetric::Score => group.rollouts.iter().map(|r| r.score.score).collect(),
+            FilterMetric::SeqReward | FilterMetric::SeqFinalReward => group.rewards(),
+        }
+    }
+}

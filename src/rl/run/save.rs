@@ -1,0 +1,139 @@
+//! Records the metrics and the rollouts of a step, and ends it with a checkpoint if one is due.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::job::{Job, Run};
+use super::sample::Batch;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::image::{ImageInput, thumbnail};
+use crate::reward::Shares;
+use crate::reward::judge::{self, Ruling};
+use crate::rl::experience::Experience;
+use crate::rl::group::Group;
+use crate::rl::kl::KL_COEF;
+use crate::rl::metrics::StepMetrics;
+use crate::rollout::file::RolloutRow;
+use crate::rollout::{self, Rollout, generate};
+use crate::train::metrics;
+use crate::train::trainer::{Trainer, seconds};
+
+/// Times of a step.
+pub(super) struct Times {
+    /// Start of the step.
+    pub start: Instant,
+    /// Number of seconds for sampling and scoring.
+    pub generation: f64,
+    /// Number of seconds for the updates.
+    pub update: f64,
+}
+
+impl Job {
+    /// Records the metrics of the step's rollouts, and writes the rollouts if they are due. Ends the run with
+    /// [`Error::Stopped`] if only the rollouts of a prompt of this step are wanted.
+    pub(super) fn record_rollouts(
+        &self,
+        run: &mut Run<'_>,
+        trainer: &Trainer<'_>,
+        Batch { step, groups, .. }: &Batch,
+        metrics: &mut StepMetrics,
+    ) -> Result<()> {
+        metrics.rollouts(groups, self.config.max_response_length);
+        let rollouts = || groups.iter().flat_map(|group| &group.rollouts);
+        if self.scorer.is_strict() {
+            let mut shares = Shares::default();
+            rollouts().for_each(|rollout| shares.count(&rollout.response, &rollout.score.why));
+            shares.named().iter().for_each(|(name, share)| metrics.set(&format!("critic/score/{name}"), *share));
+            if let Some(line) = shares.warning().filter(|_| !std::mem::replace(&mut run.warned, true)) {
+                run.observer.note(&format!("step {step}: {line}"));
+            }
+        }
+        if let Some(name) = self.scorer.judge() {
+            let mut judge = judge::Summary::new(name);
+            rollouts().for_each(|rollout| judge.count(rollout.judge.as_ref()));
+            metrics.judge(&judge);
+        }
+        let only = self.only_prompt(*step).is_some();
+        if only || trainer.leads() && self.config.rollout_freq.is_some_and(|n| step.is_multiple_of(n)) {
+            rollout::file::write(&self.common.dir, *step, &self.rollout_rows(groups))?;
+        }
+        if only { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// Ends the step: logs its metrics, validates, and saves a checkpoint. Validation and checkpoint happen only if they
+    /// are due.
+    pub(super) fn save(
+        &self,
+        run: &Run<'_>,
+        dev: &mut Device,
+        trainer: &mut Trainer<'_>,
+        batch: Batch,
+        mut metrics: StepMetrics,
+        times: Times,
+    ) -> Result<()> {
+        trainer.step = batch.step;
+        trainer.samples_consumed = batch.consumed;
+        run.broken.keep(&mut trainer.extra)?;
+        trainer.extra.extend(batch.kl_coef.map(|kl_coef| (KL_COEF.to_owned(), kl_coef.into())));
+        let rollouts = batch.groups.iter().flat_map(|group| &group.rollouts);
+        let response_tokens = rollouts.map(|r| r.output.token_ids.len()).sum::<usize>() as f64;
+        metrics.set("training/num_response_tokens", response_tokens);
+        metrics.set("training/epoch", batch.consumed as f64 / self.common.index.len() as f64);
+        metrics.set("train/num_gen_batches", batch.num_gen_batches as f64);
+        metrics.set("timing_s/gen", times.generation);
+        metrics.set("timing_s/update_actor", times.update);
+        metrics.set("timing_s/step", seconds(times.start.elapsed()));
+        metrics.set("perf/rollout_tokens_per_second", response_tokens / times.generation);
+        metrics.set(metrics::MEMORY, metrics::memory(dev));
+        metrics.sampler(&batch.stats);
+        metrics.throughput(seconds(times.start.elapsed()));
+        let figures = metrics.figures();
+        self.common.end_step(dev, trainer, metrics.into_values(), &figures, run.observer)
+    }
+
+    /// Returns the rollouts of a step as rows of its file.
+    fn rollout_rows(&self, groups: &[Group]) -> Vec<RolloutRow> {
+        let rewards: Vec<Vec<f64>> = groups.iter().map(Group::rewards).collect();
+        let mut rows: Vec<Vec<RolloutRow>> = groups.iter().map(|group| self.group_rows(group)).collect();
+        for i in rollout::file::shown_groups(&rewards) {
+            let small = |image: &Arc<ImageInput>| thumbnail(image.first_frame(), rollout::file::PICTURE_SIDE);
+            if let Some(first) = rows[i].first_mut() {
+                first.pictures = groups[i].question.prompt.pixels.iter().filter_map(small).collect();
+            }
+        }
+        rows.concat()
+    }
+
+    fn group_rows(&self, group: &Group) -> Vec<RolloutRow> {
+        let question = group.question.row.messages.iter().rfind(|message| message.role == "user");
+        let question: String =
+            question.iter().flat_map(|message| &message.content).filter_map(|part| part.text()).collect();
+        let row = |(rollout, learned): (&Rollout, &Experience)| RolloutRow {
+            prompt: group.number,
+            rollout: rollout.output.rollout as u32,
+            id: group.question.row.id.clone(),
+            input: generate::prompt_text(&self.chat, &group.question.prompt),
+            output: rollout.response.clone(),
+            gts: group.question.row.ground_truth.clone().unwrap_or_default(),
+            score: learned.score,
+            reward: learned.reward,
+            acc_score: rollout.score.acc_score,
+            format_reward_score: rollout.score.format_reward_score,
+            predict_str: rollout.score.predict_str.clone(),
+            advantage: learned.advantage,
+            response_length: rollout.output.token_ids.len() as u32,
+            token_ids: rollout.output.token_ids.clone(),
+            log_probs: rollout.output.logprobs.clone(),
+            finish_reason: rollout.output.finish_reason.as_str().to_owned(),
+            judge: match &rollout.judge {
+                None => String::new(),
+                Some(Ruling::Said(number)) => number.to_string(),
+                Some(Ruling::Unjudged(_)) => "unjudged".to_owned(),
+            },
+            question: question.clone(),
+            pictures: Vec::new(),
+        };
+        group.rollouts.iter().zip(&group.experience).map(row).collect()
+    }
+}

@@ -1,0 +1,69 @@
+//! Updates the policy with the groups of a step.
+
+use super::job::{Job, Run};
+use crate::device::{Device, Region};
+use crate::error::Result;
+use crate::model::{GradientSink, Model};
+use crate::rl::group::Group;
+use crate::rl::metrics::StepMetrics;
+use crate::rl::parity::FirstUpdate;
+use crate::rl::update::{self, Learner, MicroBatchStats, MiniBatch};
+use crate::train::step::Computed;
+use crate::train::timeline::Activity;
+use crate::train::trainer::Trainer;
+
+impl Job {
+    /// Makes the updates of a step: `ppo_epochs` passes over its mini-batches, which consist of complete groups.
+    pub(super) fn update(
+        &self,
+        run: &Run<'_>,
+        dev: &mut Device,
+        trainer: &mut Trainer<'_>,
+        groups: &[Group],
+        metrics: &mut StepMetrics,
+    ) -> Result<()> {
+        let (config, policy) = (&self.config, self.policy(run.allowed));
+        let mark = dev.mark(Region::Overlay);
+        let mut grads = trainer.new_grads(dev)?;
+        let figures = MicroBatchStats::new(dev, config)?;
+        let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
+        for _ in 0..config.ppo_epochs {
+            for groups in groups.chunks(config.ppo_mini_batch_size) {
+                let mini_batch = MiniBatch::new(config, trainer.step, groups, config.lanes());
+                let micro_batches = mini_batch.micro_batches(config.micro_batch_tokens)?;
+                let figures = figures.of_update(dev, micro_batches.len())?;
+                let (levels, step, timeline) = (self.common.levels, trainer.step, trainer.timeline.clone());
+                let mut done = Computed::default();
+                let mut compute = |dev: &mut Device, model: &Model, grads: &mut dyn GradientSink, number: usize| {
+                    let learner = Learner { model, policy, config, levels, step };
+                    done += timeline.queued(dev, Activity::Passes, |dev| {
+                        mini_batch.compute(dev, learner, grads, &micro_batches[number], figures.of(number))
+                    })?;
+                    Ok(())
+                };
+                let moving: Vec<_> =
+                    micro_batches.iter().filter(|part| part.moves).map(|part| mini_batch.reach(part)).collect();
+                trainer.gradients(dev, &mut grads, &moving, &mut compute)?;
+                // Micro-batches without backward need no order: each rank computes its part of them.
+                let mut mine = (moving.len()..micro_batches.len()).filter(|number| number % size == rank);
+                let idle = mine.try_for_each(|i| compute(dev, &trainer.model, &mut grads, i));
+                trainer.agreed("the end of an update's passes", idle)?;
+                let done = trainer.share("work of the micro-batches", &done)?.into_iter().sum();
+                trainer.share_figures(dev, figures.stats, micro_batches.len())?;
+                let losses = figures.losses(dev)?;
+                let lr = trainer.update(dev, &grads, losses)?;
+                // The host waits for the device here, where the update is logged, and nowhere earlier in the update.
+                let results = mini_batch.results(dev, done, figures.stats)?;
+                let stats = trainer.stats(dev, "the policy loss", results.stats.loss, run.observer)?;
+                if metrics.has_no_update() {
+                    let (step, device) = (trainer.step + 1, dev.kind());
+                    let update = FirstUpdate { step, groups, micro_batches: &micro_batches, results: &results, device };
+                    update.check(config.parity, run.observer)?;
+                }
+                metrics.update(&results, stats, lr, &update::loss_of(config));
+            }
+        }
+        dev.release(mark);
+        Ok(())
+    }
+}
