@@ -56,25 +56,25 @@ pub fn rest(
     page: impl FnOnce(ModelConfig) -> Result<Page>,
 ) -> Result<()> {
     let (context, gpus, trainer) = (session.context, session.ranks.size(), job.trainer_config());
-    let config = ModelConfig::load(&trainer.model.join("config.json"))?;
+    let config = ModelConfig::load(&trainer.run.model.join("config.json"))?;
     context.say(&memory::levels(&job.common().levels, &config));
     let checkpoint = memory::checkpoint(plan, parameters(&config, &trainer.optimizer)?[1]);
     let free = session.args.out.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
     let free = bytes(files::free(free)?);
     context.say(&format!("disk {}; {free} are free", memory::disk(checkpoint, trainer.checkpoints())));
-    weights_missing(context, &trainer.model);
+    weights_missing(context, &trainer.run.model);
     // The time is only predicted for GPUs.
     let page = context.kind().is_gpu().then(|| page(config));
     match &page {
-        Some(Ok(page)) => context.say(&page.time(trainer.total_steps)),
+        Some(Ok(page)) => context.say(&page.time(trainer.run.total_steps)),
         // A model that does not fit into this GPU's memory may still run on this machine.
         Some(Err(error)) => context.say(&format!("on {}: {error}", H200.named(gpus))),
         None => {}
     }
     session.args.planned(context, || {
         json!({
-            "job": name, "what": what, "updates": trainer.total_steps, "missing": [],
-            "has_weights": weights::exist_in(&trainer.model), "memory": memory::json(plan),
+            "job": name, "what": what, "updates": trainer.run.total_steps, "missing": [],
+            "has_weights": weights::exist_in(&trainer.run.model), "memory": memory::json(plan),
             "disk": memory::on_disk(checkpoint, trainer.checkpoints()), (key(gpus)): page.and_then(Result::ok).map(|page| page.json()),
         })
     })

@@ -22,8 +22,9 @@ fn run_recipe(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
     for dtype in [dtype, &mut sft.dtype, &mut rl.dtype, &mut eval.dtype] {
         *dtype = context.dtype(*dtype);
     }
-    sft.gradient_lanes = session.lanes(sft.gradient_lanes, |began: &mut RecipeConfig| began.sft.gradient_lanes)?;
-    rl.gradient_lanes = session.lanes(rl.gradient_lanes, |began: &mut RecipeConfig| began.rl.gradient_lanes)?;
+    let (sft, rl) = (&mut sft.training.gradient_lanes, &mut rl.training.gradient_lanes);
+    *sft = session.lanes(*sft, |began: &mut RecipeConfig| began.sft.training.gradient_lanes)?;
+    *rl = session.lanes(*rl, |began: &mut RecipeConfig| began.rl.training.gradient_lanes)?;
     config.validate(&Place::default())?;
     session.same_config(&config)?;
     context.with_machine(|machine| {

@@ -28,15 +28,16 @@ pub fn run<C: Training>(
     open: impl FnOnce(&Session, &C) -> Result<PlannedJob>,
 ) -> Result<()> {
     let Some((mut config, missing)) = args.load::<C>()? else { return Ok(()) };
-    let dist = config.keys().dist.clone();
+    let dist = config.keys().training.dist.clone();
     Session::over(&args.run, context, &dist, |session| {
         if !missing.is_empty() {
             return dry_run::without_rows(session, &missing, config);
         }
         let asked = config.clone();
-        let Keys { dtype, gradient_lanes, .. } = config.keys();
+        let Keys { dtype, training, .. } = config.keys();
         *dtype = context.dtype(*dtype);
-        *gradient_lanes = session.lanes(*gradient_lanes, |began: &mut C| *began.keys().gradient_lanes)?;
+        training.gradient_lanes =
+            session.lanes(training.gradient_lanes, |began: &mut C| began.keys().training.gradient_lanes)?;
         config.validate(&Place::default())?;
         session.same_config(&config)?;
         let PlannedJob { mut job, what } = open(session, &config)?;
@@ -46,7 +47,7 @@ pub fn run<C: Training>(
             common.validation.iter().for_each(|validation| context.say(&validation.describe()));
         }
         if context.leads() {
-            reporters::check(&job.trainer_config().report_to)?;
+            reporters::check(&job.trainer_config().training.report_to)?;
         }
         job.same_at(session.ranks)?;
         let plan = job.plan(context.target())?;

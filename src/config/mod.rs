@@ -37,6 +37,7 @@ mod source;
 mod task_file;
 #[cfg(test)]
 mod tests;
+mod training;
 mod unknown;
 mod validation;
 
@@ -65,6 +66,7 @@ pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
 pub use source::{Config, Source, deciding, headed, keys, likeliest, load, load_for, refuse_differences, to_yaml};
 pub use task_file::TaskFileConfig;
+pub use training::TrainingConfig;
 pub use validation::{ValKwargs, ValidationConfig};
 
 /// Upper bound on the number of updates of a run. It is far above any real run and exists because memory planning loops

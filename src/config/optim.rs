@@ -37,16 +37,16 @@ settings! {
         /// Schedule of the learning rate after the warm-up.
         lr_scheduler_type: LrSchedulerType = LrSchedulerType::Constant;
         /// Peak learning rate of the vision tower, with the same schedule. null = learning_rate.
-        vision_tower_lr: Option<f64> = None, rule: Rule::AtLeast(0.0);
+        vision_tower_lr: Option<f64> = None, rule: Rule::AtLeast(0.0), name: "LLaVA mm_vision_tower_lr";
         /// Peak learning rate of the projector between vision tower and language model (`visual.merger`). null =
         /// learning_rate.
-        multi_modal_projector_lr: Option<f64> = None, rule: Rule::AtLeast(0.0);
+        multi_modal_projector_lr: Option<f64> = None, rule: Rule::AtLeast(0.0), name: "LLaVA mm_projector_lr";
         /// Do not train the vision tower: no gradient, no optimizer state and no weight decay.
         freeze_vision_tower: bool = false;
         /// Do not train the projector: no gradient, no optimizer state and no weight decay.
-        freeze_multi_modal_projector: bool = false;
+        freeze_multi_modal_projector: bool = false, name: "LLaMA-Factory freeze_multi_modal_projector", published: "false";
         /// Do not train the language model: no gradient, no optimizer state and no weight decay.
-        freeze_language_model: bool = false;
+        freeze_language_model: bool = false, name: "LLaMA-Factory freeze_language_model", published: "false";
         /// Train adapters (LoRA) instead of the weights. They need a learning rate about ten times as high. null = train
         /// the weights.
         lora: Option<LoraConfig> = None;
@@ -72,7 +72,7 @@ settings! {
         max_grad_norm: f64 = 1.0, rule: Rule::Above(0.0);
         /// Maximum number of consecutive updates that are skipped because the loss or the gradient norm is not finite.
         /// One more ends the run.
-        max_skipped_updates: u64 = 10, safe: Safe::Yes;
+        max_skipped_updates: u64 = 10, safe: Safe::Yes, published: "no bound";
         /// Data type of AdamW's moments. Norms, biases and the token table always use f32.
         optim: OptimizerName = OptimizerName::AdamwTorch;
         /// Keep AdamW's moments and the low halves of the master weights in page-locked memory of the GPU's host. Each

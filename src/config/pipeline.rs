@@ -66,10 +66,7 @@ settings! {
 settings! {
     /// `omr data distill`: sends questions to a teacher, verifies the answers and keeps the correct ones.
     pub struct DistillConfig with stage: StageConfig {
-        stage.datasets = Vec::new();
-        stage.images = Pictures::Embed;
-        stage.max_bad_rows = 0.01;
-        stage.accept_changed = Vec::new();
+        ..stage { datasets, images, max_bad_rows, accept_changed };
         /// Number of answers per question.
         num_rollouts: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "distill_response.py --num_rollouts",
             published: "8 for the final set";
@@ -92,10 +89,7 @@ settings! {
 settings! {
     /// `omr data verify`: keeps the rows whose answer is correct according to their label.
     pub struct VerifyConfig with stage: StageConfig {
-        stage.datasets = Vec::new();
-        stage.images = Pictures::Embed;
-        stage.max_bad_rows = 0.01;
-        stage.accept_changed = Vec::new();
+        ..stage { datasets, images, max_bad_rows, accept_changed };
         /// Verify the label of each row instead of an answer, for example for RL questions: keeps the rows whose label
         /// the verifier proves equal to itself.
         labels: bool = false;

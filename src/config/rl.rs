@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use super::data::{model_of, rows_of};
 use super::judge::check_judge;
 use super::{
-    Config, DatasetConfig, DistConfig, Dtype, Format, InputKind, JudgeConfig, LrSchedulerType, MOST_SEQUENCES, Mode,
-    OptimConfig, OptimizerName, Parity, Place, Preset, ReportTo, RolloutConfig, Rule, Safe, ScorerConfig, Source,
-    ValKwargs, ValidationConfig,
+    Config, DatasetConfig, Dtype, Format, JudgeConfig, MOST_SEQUENCES, Mode, OptimConfig, Parity, Place, Preset,
+    RolloutConfig, Rule, Safe, ScorerConfig, Source, TrainingConfig, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -170,7 +169,7 @@ impl RewardConfig {
 
 settings! {
     /// Config of `omr rl` and of the `rl` part of a recipe.
-    pub struct RlConfig with optimizer: OptimConfig, validation: ValidationConfig {
+    pub struct RlConfig with optimizer: OptimConfig, training: TrainingConfig, validation: ValidationConfig {
         /// Model directory to start from. A recipe uses its SFT model.
         model: Option<PathBuf> = None, name: "verl actor_rollout_ref.model.path; Hugging Face model_name_or_path",
             published: "OpenMMReasoner/OpenMMReasoner-ColdStart";
@@ -278,63 +277,46 @@ settings! {
             published: "16";
         /// Time in seconds after which a new checkpoint is written. null = only by save_freq.
         save_seconds: Option<f64> = Some(600.0), rule: Rule::Above(0.0), safe: Safe::Yes;
-        /// Write a checkpoint when a signal stops the run. Without it, the steps since the last checkpoint are repeated
-        /// on resume, with bitwise identical results. null = write one if these steps took more than a minute.
-        save_on_stop: Option<bool> = None, safe: Safe::Yes;
-        /// Number of newest checkpoints to keep. Older ones are removed once a newer one is complete.
-        save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
-            name: "verl trainer.max_actor_ckpt_to_keep";
-        /// Interval in steps at which a checkpoint is written that is never removed, for `omr replay`. null = none.
-        keep_every: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
+        training.save_on_stop;
+        training.save_total_limit, name: "verl trainer.max_actor_ckpt_to_keep";
+        training.keep_every;
         /// Interval in steps at which the rollouts of a step are written to rollouts/STEP.parquet. null = never.
         rollout_freq: Option<u64> = Some(10), rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "verl trainer.rollout_data_dir; TRL log_completions", published: "every step";
-        /// Services that show the metrics of the run: tensorboard, wandb, mlflow, swanlab. All but tensorboard need their
-        /// Python package. [] = none. metrics.jsonl is always written.
-        report_to: Vec<ReportTo> = vec![ReportTo::Tensorboard], safe: Safe::Yes, name: "verl trainer.logger";
+        training.report_to, name: "verl trainer.logger";
         /// Interval in steps of the validation on val_files, val_size and val_tasks, also after the last step. null =
         /// never.
         test_freq: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "verl trainer.test_freq; Hugging Face eval_steps; Hugging Face eval_strategy";
-        validation.val_files = Vec::new(), name: "verl data.val_files; LLaMA-Factory eval_dataset";
-        validation.val_size = None, name: "LLaMA-Factory val_size";
-        validation.val_tasks = Vec::new(), name: "lmms-eval --tasks";
-        validation.val_data_dir = None;
-        validation.val_max_samples = None, name: "verl data.val_max_samples";
-        validation.val_before_train = true, name: "verl trainer.val_before_train; Hugging Face eval_on_start";
-        validation.val_kwargs = ValKwargs::default(), name: "verl actor_rollout_ref.rollout.val_kwargs";
-        validation.metric_for_best_model = None, name: "Hugging Face metric_for_best_model";
-        validation.greater_is_better = None, name: "Hugging Face greater_is_better";
-        validation.early_stopping_patience = None, name: "Hugging Face early_stopping_patience";
-        validation.early_stopping_threshold = 0.0, name: "Hugging Face early_stopping_threshold";
-        validation.load_best_model_at_end = false, name: "Hugging Face load_best_model_at_end";
-        optimizer.learning_rate = 1e-6, name: "verl actor_rollout_ref.actor.optim.lr", published: "1e-6";
-        optimizer.vision_tower_lr = None, name: "LLaVA mm_vision_tower_lr";
-        optimizer.multi_modal_projector_lr = None, name: "LLaVA mm_projector_lr";
-        optimizer.freeze_vision_tower = false, name: "verl actor_rollout_ref.actor.freeze_vision_tower", published: "false";
-        optimizer.freeze_multi_modal_projector = false, name: "LLaMA-Factory freeze_multi_modal_projector",
-            published: "false";
-        optimizer.freeze_language_model = false, name: "LLaMA-Factory freeze_language_model", published: "false";
-        optimizer.lora = None, name: "TRL use_peft (null trains all weights)";
-        optimizer.lr_scheduler_type = LrSchedulerType::Constant,
+        ..validation { val_files, val_size, val_tasks, val_data_dir, val_max_samples };
+        validation.val_before_train, name: "verl trainer.val_before_train; Hugging Face eval_on_start";
+        ..validation { val_kwargs, metric_for_best_model, greater_is_better };
+        validation.early_stopping_patience, name: "Hugging Face early_stopping_patience";
+        ..validation { early_stopping_threshold, load_best_model_at_end };
+        optimizer.learning_rate = (1e-6), name: "verl actor_rollout_ref.actor.optim.lr", published: "1e-6";
+        ..optimizer { vision_tower_lr, multi_modal_projector_lr };
+        optimizer.freeze_vision_tower, name: "verl actor_rollout_ref.actor.freeze_vision_tower", published: "false";
+        ..optimizer { freeze_multi_modal_projector, freeze_language_model };
+        optimizer.lora, name: "TRL use_peft (null trains all weights)";
+        optimizer.lr_scheduler_type,
             name: "verl actor_rollout_ref.actor.optim.lr_scheduler_type", published: "constant";
         /// Number of steps of linear warm-up.
         warmup_steps: u64 = 25,
             name: "verl actor_rollout_ref.actor.optim.lr_warmup_steps; \
                 Hugging Face warmup_ratio (as a number of steps)", published: "25";
-        optimizer.min_lr_ratio = 0.0, name: "verl actor_rollout_ref.actor.optim.min_lr_ratio", published: "0";
-        optimizer.init_lr_ratio = Some(0.0), name: "verl actor_rollout_ref.actor.optim.init_lr_ratio", published: "0";
-        optimizer.weight_decay = 0.1, name: "verl actor_rollout_ref.actor.optim.weight_decay", published: "0.1";
-        optimizer.decay_norms_and_biases = false, name: "verl: torch AdamW of all parameters", published: "true";
-        optimizer.adam_beta1 = 0.9, name: "verl actor_rollout_ref.actor.optim.betas", published: "0.9";
-        optimizer.adam_beta2 = 0.999, name: "verl actor_rollout_ref.actor.optim.betas", published: "0.999";
-        optimizer.adam_epsilon = 1e-8, published: "1e-8";
-        optimizer.max_grad_norm = 1.0, name: "verl actor_rollout_ref.actor.grad_clip", published: "1.0";
-        optimizer.max_skipped_updates = 10, published: "no bound";
+        optimizer.min_lr_ratio, name: "verl actor_rollout_ref.actor.optim.min_lr_ratio", published: "0";
+        optimizer.init_lr_ratio, name: "verl actor_rollout_ref.actor.optim.init_lr_ratio", published: "0";
+        optimizer.weight_decay = (0.1), name: "verl actor_rollout_ref.actor.optim.weight_decay", published: "0.1";
+        optimizer.decay_norms_and_biases, name: "verl: torch AdamW of all parameters", published: "true";
+        optimizer.adam_beta1, name: "verl actor_rollout_ref.actor.optim.betas", published: "0.9";
+        optimizer.adam_beta2, name: "verl actor_rollout_ref.actor.optim.betas", published: "0.999";
+        optimizer.adam_epsilon, published: "1e-8";
+        optimizer.max_grad_norm, name: "verl actor_rollout_ref.actor.grad_clip", published: "1.0";
+        optimizer.max_skipped_updates;
         // `bf16_stochastic_round` is not offered: RL learning rates are far too small for weights that are rounded to
         // bf16.
-        optimizer.optim = OptimizerName::AdamwTorch, name: "Hugging Face optim";
-        optimizer.optimizer_offload = false, name: "verl actor_rollout_ref.actor.fsdp_config.optimizer_offload",
+        optimizer.optim, name: "Hugging Face optim";
+        optimizer.optimizer_offload, name: "verl actor_rollout_ref.actor.fsdp_config.optimizer_offload",
             published: "false";
         /// Response to a log-prob of the trainer that differs from the sampler's before the first update of a step.
         /// `error` ends the run, `warn` prints a note, `off` does not compare them.
@@ -350,48 +332,20 @@ settings! {
         /// most this size.
         micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
             name: "verl actor_rollout_ref.actor.ppo_max_token_len_per_gpu", published: "33792";
-        /// Memory limit of the run, in GiB. null = all memory of the GPU, no limit on the CPU. The limit decides which
-        /// activations are stored and does not affect results.
-        max_memory_gib: Option<f64> = None, rule: Rule::Above(0.0), safe: Safe::Yes;
-        /// Minimum number of pixels of a picture after resizing. null = the value in the model's
-        /// preprocessor_config.json.
-        image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
-            name: "verl data.min_pixels; Hugging Face min_pixels",
+        training.max_memory_gib;
+        training.image_min_pixels, name: "verl data.min_pixels; Hugging Face min_pixels",
             published: "3136";
-        /// Maximum number of pixels of a picture after resizing. null = the value in the model's
-        /// preprocessor_config.json.
-        image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
-            name: "verl data.max_pixels; Hugging Face max_pixels",
+        training.image_max_pixels, name: "verl data.max_pixels; Hugging Face max_pixels",
             published: "12845056";
-        /// Maximum share of bad rows. Bad rows are left out and listed in rejected.jsonl. A larger share ends the run.
-        max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
-        /// Number of threads that load rows and pictures in the background. Does not affect results.
-        dataloader_num_workers: usize = 2, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
-            name: "verl data.dataloader_num_workers", published: "8";
-        /// `auto` continues from the newest complete checkpoint in --out, `never` starts over, a path continues from
-        /// that checkpoint. Later checkpoints of the same run are then moved aside.
-        resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes,
-            name: "verl trainer.resume_mode; Hugging Face resume_from_checkpoint",
+        training.max_bad_rows;
+        training.dataloader_num_workers, name: "verl data.dataloader_num_workers", published: "8";
+        training.resume, name: "verl trainer.resume_mode; Hugging Face resume_from_checkpoint",
             published: "auto";
-        /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `pictures`, `reference`,
-        /// `val`, `stages` (the output of a finished stage), `log`. The change is printed and recorded; afterwards the
-        /// key can be removed.
-        accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;
-        /// Number of gradient lanes, virtual data-parallel ranks that decide how an update is cut into micro-batches.
-        /// Results depend on this number, and not on the number of ranks. null = the number of ranks at the start.
-        /// Recorded; cannot change within a run.
-        gradient_lanes: Option<usize> = None, rule: Rule::AtLeast(1.0);
-        /// Settings for a run with several ranks.
-        dist: DistConfig = DistConfig::default();
+        ..training { accept_changed, gradient_lanes, dist };
     }
 }
 
 impl RlConfig {
-    /// Returns the number of gradient lanes, 1 by default.
-    pub fn lanes(&self) -> usize {
-        self.gradient_lanes.unwrap_or(1)
-    }
-
     /// True if the model that RL started from is needed for a KL term.
     pub fn has_reference(&self) -> bool {
         self.use_kl_loss || self.use_kl_in_reward
@@ -461,7 +415,7 @@ impl RlConfig {
         self.validation.check(place, path, "test_freq", self.test_freq)?;
         self.optimizer.check_parts(place, path)?;
         check_judge(place, path, &self.judge)?;
-        super::sft::check_pixels(place, path, self.image_min_pixels, self.image_max_pixels)
+        super::sft::check_pixels(place, path, self.training.image_min_pixels, self.training.image_max_pixels)
     }
 }
 

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use super::data::{model_of, rows_of};
 use super::{
-    Config, DatasetConfig, DistConfig, Dtype, InputKind, LrSchedulerType, MOST_SEQUENCES, MOST_STEPS, OptimConfig,
-    OptimizerName, Place, ReportTo, Rule, Safe, Source, ValKwargs, ValidationConfig,
+    Config, DatasetConfig, Dtype, LrSchedulerType, MOST_SEQUENCES, MOST_STEPS, OptimConfig, Place, Rule, Safe, Source,
+    TrainingConfig, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
 settings! {
     /// Config of `omr sft` and of the `sft` part of a recipe.
-    pub struct SftConfig with optimizer: OptimConfig, validation: ValidationConfig {
+    pub struct SftConfig with optimizer: OptimConfig, training: TrainingConfig, validation: ValidationConfig {
         /// Model directory to start from. A recipe uses its base model.
         model: Option<PathBuf> = None,
             name: "lmms-engine model_config.load_from_pretrained_path; Hugging Face model_name_or_path",
@@ -47,69 +47,52 @@ settings! {
         /// Number of passes over the rows, used if max_steps is null.
         num_train_epochs: f64 = 1.0, rule: Rule::Within(1e-6, 1e6), safe: Safe::WhenMore,
             name: "lmms-engine trainer_args.num_train_epochs", published: "1";
-        optimizer.learning_rate = 5e-5, name: "lmms-engine trainer_args.learning_rate", published: "5e-5";
-        optimizer.vision_tower_lr = None, name: "LLaVA mm_vision_tower_lr";
-        optimizer.multi_modal_projector_lr = None, name: "LLaVA mm_projector_lr";
-        optimizer.freeze_vision_tower = false, name: "LLaMA-Factory freeze_vision_tower", published: "false";
-        optimizer.freeze_multi_modal_projector = false, name: "LLaMA-Factory freeze_multi_modal_projector",
-            published: "false";
-        optimizer.freeze_language_model = false, name: "LLaMA-Factory freeze_language_model", published: "false";
-        optimizer.lora = None, name: "LLaMA-Factory finetuning_type (null trains all weights); \
+        optimizer.learning_rate, name: "lmms-engine trainer_args.learning_rate", published: "5e-5";
+        ..optimizer { vision_tower_lr, multi_modal_projector_lr };
+        optimizer.freeze_vision_tower, name: "LLaMA-Factory freeze_vision_tower", published: "false";
+        ..optimizer { freeze_multi_modal_projector, freeze_language_model };
+        optimizer.lora, name: "LLaMA-Factory finetuning_type (null trains all weights); \
             TRL use_peft (null trains all weights)";
-        optimizer.lr_scheduler_type = LrSchedulerType::Cosine, name: "lmms-engine trainer_args.lr_scheduler_type",
+        optimizer.lr_scheduler_type = (LrSchedulerType::Cosine), name: "lmms-engine trainer_args.lr_scheduler_type",
             published: "cosine";
         /// Number of steps of linear warm-up. null = as set by warmup_ratio.
         warmup_steps: Option<u64> = None, name: "Hugging Face warmup_steps";
         /// Share of the steps used for the warm-up, used if warmup_steps is null.
         warmup_ratio: f64 = 0.1, rule: Rule::Within(0.0, 1.0), name: "lmms-engine trainer_args.warmup_ratio",
             published: "0.1";
-        optimizer.min_lr_ratio = 0.0, name: "Hugging Face lr_scheduler_kwargs.min_lr_rate", published: "0";
-        optimizer.init_lr_ratio = Some(0.0), published: "min_lr_ratio, which is 0";
-        optimizer.weight_decay = 0.0, name: "lmms-engine trainer_args.weight_decay", published: "0.0";
-        optimizer.decay_norms_and_biases = false, name: "lmms-engine: torch AdamW of all parameters", published: "true";
-        optimizer.adam_beta1 = 0.9, name: "Hugging Face adam_beta1", published: "0.9";
-        optimizer.adam_beta2 = 0.999, name: "Hugging Face adam_beta2", published: "0.999";
-        optimizer.adam_epsilon = 1e-8, name: "Hugging Face adam_epsilon", published: "1e-8";
-        optimizer.max_grad_norm = 1.0, name: "Hugging Face max_grad_norm", published: "1.0";
-        optimizer.max_skipped_updates = 10, published: "no bound";
-        optimizer.optim = OptimizerName::AdamwTorch, name: "lmms-engine trainer_args.optim", published: "torch AdamW";
-        optimizer.optimizer_offload = false, name: "verl fsdp_config.optimizer_offload", published: "false";
-        optimizer.bf16_stochastic_round = false, name: "torchao bf16_stochastic_round";
+        optimizer.min_lr_ratio, name: "Hugging Face lr_scheduler_kwargs.min_lr_rate", published: "0";
+        optimizer.init_lr_ratio, published: "min_lr_ratio, which is 0";
+        optimizer.weight_decay, name: "lmms-engine trainer_args.weight_decay", published: "0.0";
+        optimizer.decay_norms_and_biases, name: "lmms-engine: torch AdamW of all parameters", published: "true";
+        optimizer.adam_beta1, name: "Hugging Face adam_beta1", published: "0.9";
+        optimizer.adam_beta2, name: "Hugging Face adam_beta2", published: "0.999";
+        optimizer.adam_epsilon, name: "Hugging Face adam_epsilon", published: "1e-8";
+        optimizer.max_grad_norm, name: "Hugging Face max_grad_norm", published: "1.0";
+        optimizer.max_skipped_updates;
+        optimizer.optim, name: "lmms-engine trainer_args.optim", published: "torch AdamW";
+        optimizer.optimizer_offload, name: "verl fsdp_config.optimizer_offload", published: "false";
+        optimizer.bf16_stochastic_round, name: "torchao bf16_stochastic_round";
         /// Interval in steps at which a checkpoint is written. null = only by save_seconds.
         save_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-engine trainer_args.save_steps; Hugging Face save_strategy", published: "2000";
         /// Time in seconds after which a new checkpoint is written. null = only by save_steps.
         save_seconds: Option<f64> = Some(600.0), rule: Rule::Above(0.0), safe: Safe::Yes;
-        /// Write a checkpoint when a signal stops the run. Without it, the steps since the last checkpoint are repeated
-        /// on resume, with bitwise identical results. null = write one if these steps took more than a minute.
-        save_on_stop: Option<bool> = None, safe: Safe::Yes;
-        /// Number of newest checkpoints to keep. Older ones are removed once a newer one is complete.
-        save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
-            name: "lmms-engine trainer_args.save_total_limit", published: "3";
-        /// Interval in steps at which a checkpoint is written that is never removed, for `omr replay`. null = none.
-        keep_every: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
-        /// Services that show the metrics of the run: tensorboard, wandb, mlflow, swanlab. All but tensorboard need their
-        /// Python package. [] = none. metrics.jsonl is always written.
-        report_to: Vec<ReportTo> = vec![ReportTo::Tensorboard], safe: Safe::Yes,
-            name: "lmms-engine trainer_args.report_to";
+        training.save_on_stop;
+        training.save_total_limit, name: "lmms-engine trainer_args.save_total_limit", published: "3";
+        training.keep_every;
+        training.report_to, name: "lmms-engine trainer_args.report_to";
         /// Interval in updates of the validation on val_files, val_size and val_tasks, also after the last update.
         /// null = never.
         eval_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "Hugging Face eval_steps; Hugging Face eval_strategy; Hugging Face evaluation_strategy";
-        validation.val_files = Vec::new(), name: "verl data.val_files; LLaMA-Factory eval_dataset";
-        validation.val_size = None, name: "LLaMA-Factory val_size";
-        validation.val_tasks = Vec::new(), name: "lmms-eval --tasks";
-        validation.val_data_dir = None;
-        validation.val_max_samples = None, name: "verl data.val_max_samples";
-        validation.val_before_train = true, name: "Hugging Face eval_on_start";
-        validation.val_kwargs = ValKwargs::default(), name: "verl actor_rollout_ref.rollout.val_kwargs";
-        validation.predict_with_generate = false, name: "Hugging Face predict_with_generate";
-        validation.metric_for_best_model = None, name: "Hugging Face metric_for_best_model";
-        validation.greater_is_better = None, name: "Hugging Face greater_is_better";
-        validation.early_stopping_patience = None,
+        ..validation { val_files, val_size, val_tasks, val_data_dir, val_max_samples };
+        validation.val_before_train, name: "Hugging Face eval_on_start";
+        validation.val_kwargs;
+        validation.predict_with_generate, name: "Hugging Face predict_with_generate";
+        ..validation { metric_for_best_model, greater_is_better };
+        validation.early_stopping_patience,
             name: "Hugging Face early_stopping_patience; LLaMA-Factory early_stopping_steps";
-        validation.early_stopping_threshold = 0.0, name: "Hugging Face early_stopping_threshold";
-        validation.load_best_model_at_end = false, name: "Hugging Face load_best_model_at_end";
+        ..validation { early_stopping_threshold, load_best_model_at_end };
         /// Seed for initialisation, order of rows and augmentation. A recipe uses its own seed.
         seed: u64 = 42, name: "Hugging Face seed; Hugging Face data_seed", published: "42";
         /// Data type of weights and activations; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe uses its own
@@ -121,38 +104,15 @@ settings! {
         /// size.
         micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
             name: "lmms-engine trainer_args.per_device_train_batch_size", published: "1 pack";
-        /// Memory limit of the run, in GiB. null = all memory of the GPU, no limit on the CPU. The limit decides which
-        /// activations are stored and does not affect results.
-        max_memory_gib: Option<f64> = None, rule: Rule::Above(0.0), safe: Safe::Yes;
-        /// Minimum number of pixels of a picture after resizing. null = the value in the model's
-        /// preprocessor_config.json.
-        image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
-            name: "lmms-engine dataset_config.extra_kwargs.image_min_pixels; Hugging Face min_pixels";
-        /// Maximum number of pixels of a picture after resizing. null = the value in the model's
-        /// preprocessor_config.json.
-        image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
-            name: "lmms-engine dataset_config.extra_kwargs.image_max_pixels; Hugging Face max_pixels",
+        training.max_memory_gib;
+        training.image_min_pixels, name: "lmms-engine dataset_config.extra_kwargs.image_min_pixels; Hugging Face min_pixels";
+        training.image_max_pixels, name: "lmms-engine dataset_config.extra_kwargs.image_max_pixels; Hugging Face max_pixels",
             published: "4194304";
-        /// Maximum share of bad rows. Bad rows are left out and listed in rejected.jsonl. A larger share ends the run.
-        max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
-        /// Number of threads that load rows and pictures in the background. Does not affect results.
-        dataloader_num_workers: usize = 2, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
-            name: "lmms-engine trainer_args.dataloader_num_workers; LLaMA-Factory preprocessing_num_workers; \
+        training.max_bad_rows;
+        training.dataloader_num_workers, name: "lmms-engine trainer_args.dataloader_num_workers; LLaMA-Factory preprocessing_num_workers; \
                 TRL dataset_num_proc";
-        /// `auto` continues from the newest complete checkpoint in --out, `never` starts over, a path continues from
-        /// that checkpoint. Later checkpoints of the same run are then moved aside.
-        resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes,
-            name: "lmms-engine trainer_args.resume_from_checkpoint";
-        /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `pictures`, `reference`,
-        /// `val`, `stages` (the output of a finished stage), `log`. The change is printed and recorded; afterwards the
-        /// key can be removed.
-        accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;
-        /// Number of gradient lanes, virtual data-parallel ranks that decide how an update is cut into micro-batches.
-        /// Results depend on this number, and not on the number of ranks. null = the number of ranks at the start.
-        /// Recorded; cannot change within a run.
-        gradient_lanes: Option<usize> = None, rule: Rule::AtLeast(1.0);
-        /// Settings for a run with several ranks.
-        dist: DistConfig = DistConfig::default();
+        training.resume, name: "lmms-engine trainer_args.resume_from_checkpoint";
+        ..training { accept_changed, gradient_lanes, dist };
     }
 }
 
@@ -161,11 +121,6 @@ impl SftConfig {
     /// trainer.
     pub fn warmup_steps(&self, total_steps: u64) -> u64 {
         self.warmup_steps.unwrap_or((self.warmup_ratio * total_steps as f64).ceil() as u64)
-    }
-
-    /// Returns the number of gradient lanes, 1 by default.
-    pub fn lanes(&self) -> usize {
-        self.gradient_lanes.unwrap_or(1)
     }
 
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
@@ -182,7 +137,7 @@ impl SftConfig {
             }
             check_rate(place, &super::table::join(path, "learning_rate"), self.optimizer.learning_rate)?;
         }
-        check_pixels(place, path, self.image_min_pixels, self.image_max_pixels)
+        check_pixels(place, path, self.training.image_min_pixels, self.training.image_max_pixels)
     }
 }
 

@@ -26,11 +26,13 @@ pub trait Table: Clone {
     fn lines(&mut self) -> Vec<Line<'_>>;
 }
 
-/// Removes the key `name` from the `lines` of a shared table and returns it. The name in other systems and the
-/// published value come from `meta`. All other properties stay as the shared table declares them.
+/// Removes the key `name` from the `lines` of a shared table and returns it. A name in other systems and a published
+/// value in `meta` replace those of the shared table. All other properties stay as the shared table declares them.
 pub(crate) fn shared<'a>(lines: &mut Vec<Line<'a>>, name: &str, meta: Meta) -> Option<Line<'a>> {
     let line = lines.swap_remove(lines.iter().position(|line| line.name == name)?);
-    Some(Line { meta: Meta { name: meta.name, published: meta.published, ..line.meta }, ..line })
+    let either = |own: &'static str, shared| if own.is_empty() { shared } else { own };
+    let (name, published) = (either(meta.name, line.meta.name), either(meta.published, line.meta.published));
+    Some(Line { meta: Meta { name, published, ..line.meta }, ..line })
 }
 
 impl<T: Table> Setting for T {
@@ -108,15 +110,16 @@ pub(crate) fn group<'a>(tree: &'a mut Map<String, Value>, name: &str) -> Option<
 /// - `struct Group or key`: a string in place of the group sets this key.
 /// - `struct Group with member: Shared`: the struct also has a field `member` with the values of the table `Shared`.
 ///   Several such fields are possible.
-/// - The line `member.key = default` adds one key of `Shared` to the group. `name:` and `published:` may follow. All
-///   other properties come from `Shared`. Keys of `Shared` without a line are not keys of the group.
-/// - `..member;` before the lines adds all keys of `Shared` unchanged.
+/// - The line `member.key` adds one key of `Shared` to the group. `= (default)`, `name:` and `published:` may follow.
+///   All other properties come from `Shared`. Keys of `Shared` without a line are not keys of the group.
+/// - The line `..member { key, key }` adds keys of `Shared` unchanged, and `..member` adds all of them.
 macro_rules! settings {
     ($(#[$outer:meta])* pub struct $group:ident $(or $short:ident)? $(with $($member:ident : $shared:ty),+)? {
-        $( .. $all:ident ; )?
         $(
-            $( $owner:ident . $key:ident )? $( $(#[doc = $doc:literal])+ $field:ident : $ty:ty )?
-            = $default:expr $(, $meta:ident : $set:expr)* ;
+            $( .. $whole:ident $( { $($each:ident),+ } )? )?
+            $( $owner:ident . $key:ident $(= ( $given:expr ))? )?
+            $( $(#[doc = $doc:literal])+ $field:ident : $ty:ty = $default:expr )?
+            $(, $meta:ident : $set:expr)* ;
         )+
     }) => {
         $(#[$outer])*
@@ -130,7 +133,7 @@ macro_rules! settings {
             fn default() -> Self {
                 #[allow(unused_mut)]
                 let mut group = Self { $( $( $field: $default, )? )+ $( $( $member: <$shared>::default(), )+ )? };
-                $( $( group.$owner.$key = $default; )? )+
+                $( $( $( group.$owner.$key = $given; )? )? )+
                 group
             }
         }
@@ -141,15 +144,21 @@ macro_rules! settings {
             fn lines(&mut self) -> Vec<$crate::config::table::Line<'_>> {
                 let mut lines = Vec::new();
                 $( $( let mut $member = $crate::config::table::Table::lines(&mut self.$member); )+ )?
-                $( lines.append(&mut $all); )?
                 $( {
-                    #[allow(clippy::needless_update)]
+                    #[allow(unused, clippy::needless_update)]
                     let meta = $crate::config::Meta { $( $meta: $set, )* ..$crate::config::Meta::NONE };
+                    $(
+                        let keys: &[&str] = &[$( $( stringify!($each) ),+ )?];
+                        lines.extend(keys.iter().filter_map(|key| $crate::config::table::shared(&mut $whole, key, meta)));
+                        if keys.is_empty() {
+                            lines.append(&mut $whole);
+                        }
+                    )?
+                    $( lines.extend($crate::config::table::shared(&mut $owner, stringify!($key), meta)); )?
                     $(
                         let (name, meaning) = (stringify!($field).trim_start_matches("r#"), concat!($($doc),+).trim());
                         lines.push($crate::config::table::Line { name, meaning, meta, value: &mut self.$field });
                     )?
-                    $( lines.extend($crate::config::table::shared(&mut $owner, stringify!($key), meta)); )?
                 } )+
                 lines
             }

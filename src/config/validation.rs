@@ -34,39 +34,39 @@ settings! {
     pub struct ValidationConfig {
         /// Your own rows for the validation. In SFT, rows with an answer give val/loss, the mean loss of the answers'
         /// tokens. The model answers the other rows, and in RL all rows, and the run's reward scores the answers.
-        val_files: Vec<DatasetConfig> = Vec::new(), safe: Safe::Yes;
+        val_files: Vec<DatasetConfig> = Vec::new(), safe: Safe::Yes, name: "verl data.val_files; LLaMA-Factory eval_dataset";
         /// Part of the training rows that is split off for the validation and not trained on: a share below 1, or a
         /// number of rows. A hash of a row's pictures, or of its question, selects the rows, so that all rows about one
         /// picture are on the same side. null = none.
-        val_size: Option<f64> = None, rule: Rule::Above(0.0);
+        val_size: Option<f64> = None, rule: Rule::Above(0.0), name: "LLaMA-Factory val_size";
         /// Tasks for the validation, with the names of `omr eval --list`.
-        val_tasks: Vec<String> = Vec::new(), safe: Safe::Yes;
+        val_tasks: Vec<String> = Vec::new(), safe: Safe::Yes, name: "lmms-eval --tasks";
         /// Folder with the files of the tasks, as for `omr eval --data`.
         val_data_dir: Option<PathBuf> = None, safe: Safe::Yes;
         /// Use only the first N rows of each file and task. null = all rows.
-        val_max_samples: Option<usize> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
+        val_max_samples: Option<usize> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl data.val_max_samples";
         /// Also validate before the first step, as step 0.
         val_before_train: bool = true, safe: Safe::Yes;
         /// Sampling settings of the validation.
-        val_kwargs: ValKwargs = ValKwargs::default(), safe: Safe::Yes;
+        val_kwargs: ValKwargs = ValKwargs::default(), safe: Safe::Yes, name: "verl actor_rollout_ref.rollout.val_kwargs";
         /// In SFT, the model also answers the rows that give val/loss, and the rules score the answers.
         predict_with_generate: bool = false, safe: Safe::Yes;
         /// Metric that selects the best checkpoint, such as val/loss or val-core/digits/acc/mean@1. The checkpoint of
         /// the step with the best value is saved, named in the file `best`, and kept in addition to the
         /// save_total_limit newest ones. null = no best checkpoint; with early_stopping_patience or
         /// load_best_model_at_end, val/loss if it is measured, otherwise the only val-core metric.
-        metric_for_best_model: Option<String> = None, rule: Rule::NotEmpty, safe: Safe::Yes;
+        metric_for_best_model: Option<String> = None, rule: Rule::NotEmpty, safe: Safe::Yes, name: "Hugging Face metric_for_best_model";
         /// Direction of metric_for_best_model: true if larger values are better. null = false for a metric that ends
         /// with loss, true for others.
-        greater_is_better: Option<bool> = None, safe: Safe::Yes;
+        greater_is_better: Option<bool> = None, safe: Safe::Yes, name: "Hugging Face greater_is_better";
         /// End the run after this number of successive validations whose metric_for_best_model is not better than the
         /// best value before them. null = never.
         early_stopping_patience: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
         /// Difference from the best value below which early_stopping_patience does not count a value as better.
-        early_stopping_threshold: f64 = 0.0, rule: Rule::AtLeast(0.0), safe: Safe::Yes;
+        early_stopping_threshold: f64 = 0.0, rule: Rule::AtLeast(0.0), safe: Safe::Yes, name: "Hugging Face early_stopping_threshold";
         /// At the end, write the best checkpoint's model to model/ instead of the last step's. metric_for_best_model
         /// selects it.
-        load_best_model_at_end: bool = false;
+        load_best_model_at_end: bool = false, name: "Hugging Face load_best_model_at_end";
     }
 }
 

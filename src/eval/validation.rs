@@ -96,7 +96,7 @@ pub fn rl(
     }
     let means = Means {
         common,
-        pixels: [config.image_min_pixels, config.image_max_pixels],
+        pixels: config.training.pixels(),
         scorer,
         mode: config.reward.mode,
         max_new_tokens: config.max_response_length,
@@ -118,7 +118,7 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
     let longest = common.index.shapes().map(|shape| shape.targets).max().unwrap_or(0);
     let means = Means {
         common,
-        pixels: [config.image_min_pixels, config.image_max_pixels],
+        pixels: config.training.pixels(),
         scorer: Arc::new(Scorer::rules(Mode::Strict)),
         mode: Mode::Strict,
         max_new_tokens: (2 * longest).clamp(1, config.packing_length),

@@ -70,7 +70,7 @@ impl<'a, C: Training> Counter<'a, C> {
     /// Returns the bytes that a run may use on one of the GPUs.
     pub fn available(&self, gpu: Gpu) -> usize {
         let gpus = GpuSet { gpu_options: &GpuOptions { gpu, ..H200 }, count: self.gpus };
-        target(gpus, *self.config.clone().keys().max_memory_gib).memory.unwrap_or(usize::MAX)
+        target(gpus, self.config.clone().keys().training.max_memory_gib).memory.unwrap_or(usize::MAX)
     }
 
     /// Returns at most `most` sets of changes after which `budget` bytes suffice, the cheapest one first. No change of a

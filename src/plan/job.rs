@@ -46,9 +46,9 @@ pub fn job(file: &Path, values: &[String], rows: &Rows, memory: Option<usize>) -
 
 fn of_config<C: Training>(file: &Path, values: &[String], rows: &Rows, memory: Option<usize>) -> Result<Job> {
     let mut config: C = config::load(Some(file), values, &|name| std::env::var(name).ok())?;
-    let Keys { model, dtype, optimizer, max_memory_gib, .. } = config.keys();
+    let Keys { model, dtype, optimizer, training, .. } = config.keys();
     let gib = memory.map(|bytes| bytes as f64 / (1u64 << 30) as f64);
-    *max_memory_gib = (*max_memory_gib).into_iter().chain(gib).min_by(f64::total_cmp);
+    training.max_memory_gib = training.max_memory_gib.into_iter().chain(gib).min_by(f64::total_cmp);
     let (model, dtype, optimizer) = (model_config(file, model)?, *dtype, *optimizer);
     let Page { stage, model, pass, planned, .. } = config.page(GpuSet { gpu_options: &H200, count: 1 }, rows, model)?;
     Ok(Job { stage, model, dtype, optimizer, pass, levels: planned.levels })

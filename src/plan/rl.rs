@@ -29,9 +29,8 @@ fn rollout_bytes(prompt: usize, response: usize, ranks: usize) -> usize {
 
 impl Training for RlConfig {
     fn keys(&mut self) -> Keys<'_> {
-        let RlConfig { model, dtype, optimizer, max_memory_gib, gradient_lanes, dist, total_training_steps, .. } = self;
-        let (model, steps) = (model.as_ref(), *total_training_steps);
-        Keys { model, dtype, optimizer, max_memory_gib, gradient_lanes, dist, steps }
+        let RlConfig { model, dtype, optimizer, training, total_training_steps, .. } = self;
+        Keys { model: model.as_ref(), dtype, optimizer, training, steps: *total_training_steps }
     }
 
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {
@@ -40,8 +39,10 @@ impl Training for RlConfig {
         let Questions { prompt, grids, index } = Questions::new(self, rows, &model)?;
         let allowed = vec![u32::MAX; model.text.vocab_size.div_ceil(32)];
         let layout = layout(gpus, &model, self)?;
-        let config = &RlConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
-        let target = target(gpus, config.max_memory_gib);
+        let mut config = self.clone();
+        config.training.gradient_lanes = Some(layout.lanes);
+        let config = &config;
+        let target = target(gpus, config.training.max_memory_gib);
         let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, layout.fullest, &allowed, &index)?;
         let planned = planned.widened();
         let share = RlConfig { train_batch_size: rl::plan::share(config, layout.fullest), ..config.clone() };
@@ -93,7 +94,7 @@ impl Training for RlConfig {
             passes,
             row_tokens: prompt + response,
             tokens: [(config.train_batch_size * config.ppo_epochs) as f64 * trained, (sequences * response) as f64],
-            limit: config.save_total_limit,
+            limit: config.training.save_total_limit,
             links: on.gpu.links(),
             ceilings,
             layout,
@@ -117,7 +118,8 @@ impl Training for RlConfig {
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize> {
         let Questions { index, .. } = Questions::new(self, rows, model)?;
         let allowed = vec![u32::MAX; model.text.vocab_size.div_ceil(32)];
-        let config = RlConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
+        let mut config = self.clone();
+        config.training.gradient_lanes = Some(layout.lanes);
         let (planned, _) = rl::plan::rl(model.clone(), &config, minimal_target(), layout.fullest, &allowed, &index)?;
         Ok(planned.memory.total())
     }
@@ -139,7 +141,7 @@ impl Questions {
             let expected = format!("at least the longest prompt and response together, {tokens} tokens");
             return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
         }
-        let grids = shapes::grids(model, rows.image_tokens, config.image_max_pixels, prompt)?;
+        let grids = shapes::grids(model, rows.image_tokens, config.training.image_max_pixels, prompt)?;
         let index = shapes::questions(config.train_batch_size, prompt, &grids);
         Ok(Questions { prompt, grids, index })
     }

@@ -27,19 +27,20 @@ fn run<'a>(config: &'a SftConfig, target: Target, layout: &GpuLayout) -> plan::R
 
 impl Training for SftConfig {
     fn keys(&mut self) -> Keys<'_> {
-        let SftConfig { model, dtype, optimizer, max_memory_gib, gradient_lanes, dist, max_steps, .. } = self;
-        let (model, steps) = (model.as_ref(), *max_steps);
-        Keys { model, dtype, optimizer, max_memory_gib, gradient_lanes, dist, steps }
+        let SftConfig { model, dtype, optimizer, training, max_steps, .. } = self;
+        Keys { model: model.as_ref(), dtype, optimizer, training, steps: *max_steps }
     }
 
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {
         let (on, ceilings, length) = (gpus.gpu_options, gpus.gpu_options.gpu.ceilings(), self.packing_length);
         let layout = layout(gpus, &model, self)?;
-        let config = &SftConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
+        let mut config = self.clone();
+        config.training.gradient_lanes = Some(layout.lanes);
+        let config = &config;
         let Largest { grids, row, at_once: count, of_pack } = Largest::new(config, rows, &model)?;
         let (row_tokens, packs) = (row.input_ids.len(), packs(config));
         let pass = Pass::Sft { row, rows: count * of_pack };
-        let target = target(gpus, config.max_memory_gib);
+        let target = target(gpus, config.training.max_memory_gib);
         let planned =
             plan::sft(model.clone(), run(config, target, &layout), &[pass.sequences()])?.check(LOWER)?.widened();
         let passes = layout.passes(packs, count);
@@ -74,7 +75,7 @@ impl Training for SftConfig {
             passes,
             row_tokens,
             tokens: [(packs * of_pack * row_tokens) as f64, 0.0],
-            limit: config.save_total_limit,
+            limit: config.training.save_total_limit,
             links: on.gpu.links(),
             ceilings,
             layout,
@@ -95,7 +96,8 @@ impl Training for SftConfig {
     }
 
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize> {
-        let config = SftConfig { gradient_lanes: Some(layout.lanes), ..self.clone() };
+        let mut config = self.clone();
+        config.training.gradient_lanes = Some(layout.lanes);
         let Largest { row, at_once, of_pack, .. } = Largest::new(&config, rows, model)?;
         let batches = [vec![Sequence::from(&row); at_once * of_pack]];
         Ok(plan::sft(model.clone(), run(&config, minimal_target(), layout), &batches)?.memory.total())
@@ -127,10 +129,10 @@ impl Largest {
             return Err(Error::input("micro_batch_tokens", micro.to_string(), expected));
         }
         let tokens = rows.tokens(length, "packing_length")?;
-        let grids = shapes::grids(model, rows.image_tokens, config.image_max_pixels, tokens)?;
+        let grids = shapes::grids(model, rows.image_tokens, config.training.image_max_pixels, tokens)?;
         let row = plan::blank(model, Shape { tokens, targets: tokens - 1, grids: &grids });
         // A micro-batch contains as many packs as fit into it. All packs of a micro-batch belong to one gradient lane.
-        let at_once = (micro / length).min(packs(config).div_ceil(config.lanes()));
+        let at_once = (micro / length).min(packs(config).div_ceil(config.training.lanes()));
         Ok(Largest { grids, row, at_once, of_pack: length / tokens })
     }
 }

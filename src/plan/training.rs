@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::assumptions::{GpuOptions, Rows};
 use super::layout::{GpuLayout, Weights};
 use super::page::Page;
-use crate::config::{Config, DistConfig, Dtype, OptimConfig, Place};
+use crate::config::{Config, Dtype, OptimConfig, Place, TrainingConfig};
 use crate::device::{Device, Kind, Target};
 use crate::error::Result;
 use crate::model::{Model, ModelConfig};
@@ -33,12 +33,8 @@ pub struct Keys<'a> {
     pub dtype: &'a mut Dtype,
     /// Settings of the optimizer.
     pub optimizer: &'a mut OptimConfig,
-    /// Memory limit of a GPU.
-    pub max_memory_gib: &'a mut Option<f64>,
-    /// Number of gradient lanes.
-    pub gradient_lanes: &'a mut Option<usize>,
-    /// Settings for the connection of ranks.
-    pub dist: &'a DistConfig,
+    /// Keys of a training run.
+    pub training: &'a mut TrainingConfig,
     /// Number of steps, if the config contains it.
     pub steps: Option<u64>,
 }
@@ -100,9 +96,9 @@ pub fn minimal_target() -> Target {
 /// Returns the distribution of `config` over the GPUs.
 pub fn layout<C: Training>(gpus: GpuSet, model: &ModelConfig, config: &C) -> Result<GpuLayout> {
     let mut config = config.clone();
-    let Keys { dtype, optimizer, max_memory_gib, gradient_lanes, .. } = config.keys();
+    let Keys { dtype, optimizer, training, .. } = config.keys();
     let weights = Weights { dtype: *dtype, optimizer: *optimizer };
-    GpuLayout::new(gpus.count, *gradient_lanes, model, weights, target(gpus, *max_memory_gib))
+    GpuLayout::new(gpus.count, training.gradient_lanes, model, weights, target(gpus, training.max_memory_gib))
 }
 
 /// Returns the numbers of weights of a model and of the adapters that `optimizer` adds to it.

@@ -60,7 +60,7 @@ impl Recipe<'_> {
     /// Starts and stops the reward commands once and looks for the services of `report_to`, so that what is missing is
     /// found before the long stages.
     pub fn try_commands(&self) -> Result<()> {
-        let mut services = [&self.config.sft.report_to[..], &self.config.rl.report_to].concat();
+        let mut services = [&self.config.sft.training.report_to[..], &self.config.rl.training.report_to].concat();
         services.dedup();
         reporters::check(&services)?;
         let (rl, eval) = (self.config.rl.reward.scorer(), &self.config.eval.reward);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::recorded::Recorded;
 use crate::answers::RunStore;
 use crate::checkpoint::Checkpoint;
-use crate::config::{self, RlConfig, SftConfig, ValidationConfig};
+use crate::config::{self, RlConfig, SftConfig, TrainingConfig, ValidationConfig};
 use crate::error::{Error, Result};
 use crate::eval::validation;
 use crate::machine::Machine;
@@ -40,11 +40,14 @@ impl Replay<'_> {
         // Weights are saved only if the run has a checkpoint to compare them with.
         let weighs = self.run.checkpoints.iter().any(|checkpoint| checkpoint.step == self.last) && only.is_none();
         let save = weighs.then_some(self.last);
+        let training = |training: TrainingConfig| {
+            let (report_to, keep_every, save_on_stop) = (Vec::new(), None, Some(false));
+            TrainingConfig { resume, report_to, keep_every, save_on_stop, ..training }
+        };
         if self.run.is_rl {
             let mut config: RlConfig = config::load(Some(&file), &[], &env)?;
-            (config.resume, config.save_freq, config.save_seconds) = (resume, save, None);
-            (config.keep_every, config.save_on_stop, config.rollout_freq) = (None, Some(false), Some(1));
-            config.report_to = Vec::new();
+            (config.save_freq, config.save_seconds, config.rollout_freq) = (save, None, Some(1));
+            config.training = training(config.training);
             config.validation = without_best(config.validation);
             let (reward, store) = (config.reward.scorer(), Some(self.answers()?));
             let (mode, judge) = (config.reward.mode, config.judge.as_ref());
@@ -56,9 +59,8 @@ impl Replay<'_> {
             return self.train(&mut job);
         }
         let mut config: SftConfig = config::load(Some(&file), &[], &env)?;
-        (config.resume, config.save_steps, config.save_seconds) = (resume, save, None);
-        (config.keep_every, config.save_on_stop) = (None, Some(false));
-        config.report_to = Vec::new();
+        (config.save_steps, config.save_seconds) = (save, None);
+        config.training = training(config.training);
         config.validation = without_best(config.validation);
         let mut job = train::sft::Job::open(dir, config.clone(), false)?;
         job.common.validation = validation::sft(&config, &job.common, tasks.as_deref())?;
@@ -85,7 +87,7 @@ impl Replay<'_> {
         let mut device = (self.machine.device)(&plan)?;
         self.run.same_arithmetic(&mut device)?;
         // The last step of a run ends normally, so that the model is written too.
-        let last = if self.last < job.trainer_config().total_steps { Some(self.last) } else { None };
+        let last = if self.last < job.trainer_config().run.total_steps { Some(self.last) } else { None };
         let until = Until { inner: self.machine.observer, last, reached: AtomicBool::new(false) };
         match job.run(&mut device, &until) {
             Err(Error::Stopped) if !until.inner.stop_requested() => Ok(()),

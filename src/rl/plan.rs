@@ -158,7 +158,7 @@ pub fn rl(
         passes: fit.memory.bytes(Region::Overlay),
         whole_layers,
         pass,
-        pass_exposed: exchange.exposed(config.dist.overlap),
+        pass_exposed: exchange.exposed(config.training.dist.overlap),
         pass_handed: ranks.handed().since(before),
         update,
     };

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::config;
 use crate::device::{Device, Plan, Region, Target};
 use crate::engine::allowed_ids;
 use crate::error::Result;
@@ -29,7 +30,7 @@ use crate::train::job::{JobCommon, TrainingJob};
 use crate::train::metrics::{self, Metrics, object};
 use crate::train::plan::gib_to_bytes;
 use crate::train::trainer::{Trainer, seconds};
-use crate::train::trainer_config::{TrainerConfig, trainer_config};
+use crate::train::trainer_config::TrainerConfig;
 
 use job::Run;
 pub use job::{AHEAD, Job};
@@ -73,7 +74,7 @@ impl TrainingJob for Job {
     /// cache.
     fn plan(&mut self, target: Target) -> Result<Plan> {
         let JobCommon { model_config, index, ranks, .. } = &self.common;
-        let target = target.within(gib_to_bytes(self.config.max_memory_gib));
+        let target = target.within(gib_to_bytes(self.config.training.max_memory_gib));
         let bitmap = allowed_ids(model_config, &self.chat);
         let (planned, num_kv_blocks) = plan::rl(model_config.clone(), &self.config, target, *ranks, &bitmap, index)?;
         self.num_kv_blocks = num_kv_blocks;
@@ -92,7 +93,7 @@ impl TrainingJob for Job {
         let mut run = Run {
             allowed: dev.upload(Region::State, &bitmap, &[bitmap.len()])?,
             reference,
-            broken: self.common.open_rows(trainer, config.max_bad_rows, observer)?,
+            broken: self.common.open_rows(trainer, config.training.max_bad_rows, observer)?,
             loader: self.loader(trainer.samples_consumed)?,
             warned: false,
             observer,
@@ -130,10 +131,18 @@ impl TrainingJob for Job {
 
     fn trainer_config(&self) -> TrainerConfig {
         let c = &self.config;
-        trainer_config!(&self.common, c, {
+        TrainerConfig {
+            optimizer: c.optimizer,
+            training: c.training.clone(),
+            validation: c.validation.clone(),
+            dtype: c.dtype,
+            seed: c.seed,
             warmup_steps: c.warmup_steps,
             save_steps: c.save_freq,
+            save_seconds: c.save_seconds,
             reference: c.has_reference(),
-        })
+            config_text: config::deciding(c),
+            run: self.common.run_setup(),
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::plan::Planned;
 use super::record;
 use super::timeline::{Activity, SPANS};
 use super::trainer::{Trainer, memory_summary};
-use super::trainer_config::TrainerConfig;
+use super::trainer_config::{RunSetup, TrainerConfig};
 use super::validation::Validation;
 use crate::config::{Dtype, OptimConfig};
 use crate::data::encoder::EncodingPurpose;
@@ -130,6 +130,19 @@ impl JobCommon {
         Ok(wide.unwrap_or(memory))
     }
 
+    /// Returns the properties of the run that a trainer needs.
+    pub fn run_setup(&self) -> RunSetup {
+        let validation = self.validation.as_ref();
+        RunSetup {
+            dir: self.dir.clone(),
+            model: self.model.clone(),
+            total_steps: self.total_steps,
+            whole_layers: self.whole_layers,
+            val_pictures: validation.map(Validation::pictures).unwrap_or_default(),
+            val_task_files: validation.map(Validation::task_files).unwrap_or_default(),
+        }
+    }
+
     /// Writes the row index once for all ranks, and returns the rows that the run does not use.
     pub fn open_rows<'a>(
         &'a self,
@@ -226,7 +239,7 @@ pub trait TrainingJob {
     /// except for the parts of a checkpoint that the other ranks own.
     fn run_over(&self, ranks: &mut dyn Ranks, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let config = self.trainer_config();
-        let dir = config.dir.clone();
+        let dir = config.run.dir.clone();
         let inputs = record::open(ranks, &config, &self.common().data, observer)?;
         let mut trainer = Trainer::open(ranks, dev, config, inputs.clone(), observer)?;
         if trainer.leads() {

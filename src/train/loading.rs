@@ -29,7 +29,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the checkpoint or model that `config.resume` selects. Rank 0 searches, and the other ranks load what it
+    /// Loads the checkpoint or model that `config.training.resume` selects. Rank 0 searches, and the other ranks load what it
     /// found. Damaged checkpoints are skipped and reported. Checkpoints of this run that are later than the loaded one
     /// are moved aside. Errors if there are checkpoints but none is intact.
     pub fn open(
@@ -59,7 +59,7 @@ impl Loaded {
         place: OneRank,
         observer: &dyn Observer,
     ) -> Result<Loaded> {
-        let found = store.resume(&Resume::from(&*config.resume))?;
+        let found = store.resume(&Resume::from(&*config.training.resume))?;
         let mut damaged = Vec::new();
         for checkpoint in &found {
             match Loaded::whole(dev, config, place, checkpoint, observer)? {
@@ -67,7 +67,7 @@ impl Loaded {
                     damaged.iter().for_each(|why| observer.note(&format!("skipped a damaged checkpoint: {why}")));
                     if store.has(checkpoint) {
                         if let Some((_, state)) = &loaded.checkpoint {
-                            metrics::check(store.run(), state, &config.accept_changed, observer)?;
+                            metrics::check(store.run(), state, &config.training.accept_changed, observer)?;
                         }
                         for aside in store.go_back(checkpoint.step)? {
                             observer.note(&format!("a later checkpoint was moved to {}", aside.display()));
@@ -82,7 +82,7 @@ impl Loaded {
             return Loaded::of(dev, config, place, None, observer);
         }
         Err(Error::input_hint(
-            format!("resume: {}", config.resume),
+            format!("resume: {}", config.training.resume),
             format!("no intact checkpoint ({})", damaged.join("; ")),
             "a checkpoint whose files are unchanged since they were saved",
             "restore the files, set resume=PATH, or start over with --fresh, which renames the old run directory",
@@ -149,16 +149,16 @@ impl Loaded {
         checkpoint: Option<&Checkpoint>,
         observer: &dyn Observer,
     ) -> Result<Loaded> {
-        let &TrainerConfig { ref model, dtype, optimizer, seed, .. } = config;
+        let &TrainerConfig { dtype, optimizer, seed, ref run, .. } = config;
         let (dtype, lora) = (DType::of(dtype, dev.kind()), optimizer.lora.is_some());
         // A checkpoint of a run with adapters contains the adapters alone.
-        let weights = checkpoint.filter(|_| !lora).map_or(model, |c| &c.path);
+        let weights = checkpoint.filter(|_| !lora).map_or(&run.model, |c| &c.path);
         let mut model = Model::load_shown(dev, weights, dtype, observer)?;
         freeze(dev, &mut model, &optimizer)?;
         let shards = Shards::new(&model.layout.shares(), place.size());
         let mut optimizer = Optimizer::sharded(dev, &model.layout, optimizer, seed, &shards, place.rank())?;
         if lora {
-            let started = Some(&config.model).filter(|model| adapter_files::exist_in(model));
+            let started = Some(&run.model).filter(|model| adapter_files::exist_in(model));
             let stored = checkpoint.map(|checkpoint| &checkpoint.path).or(started);
             let stored = stored.map(|dir| StoredAdapter::open(dir)).transpose()?;
             stored.iter().try_for_each(|stored| stored.check(&model.layout))?;

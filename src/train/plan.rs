@@ -232,7 +232,7 @@ pub fn sft(model: ModelConfig, run: Run<'_>, batches: &[Vec<Sequence<'_>>]) -> R
         whole_layers,
         pass,
         pass_handed: ranks.handed().since(before),
-        pass_exposed: exchange.exposed(config.dist.overlap),
+        pass_exposed: exchange.exposed(config.training.dist.overlap),
         update,
     })
 }

@@ -31,17 +31,17 @@ fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> 
         false if config.optimizer.lora.is_some() => Weights::Base,
         false => Weights::Trained,
     };
-    found.add_model(&config.model, weights)?;
+    found.add_model(&config.run.model, weights)?;
     data.inputs(&mut found)?;
-    found.add_files(InputKind::Val, paths::all(&config.val_files)?)?;
-    for (number, rows) in config.val_pictures.iter().enumerate() {
+    found.add_files(InputKind::Val, paths::all(&config.validation.val_files)?)?;
+    for (number, rows) in config.run.val_pictures.iter().enumerate() {
         rows.hash()?.into_iter().for_each(|hash| found.add_pictures(number, Path::new(&rows.name), &hash));
     }
-    for TaskFile { task, number, path } in &config.val_task_files {
+    for TaskFile { task, number, path } in &config.run.val_task_files {
         found.add_task_file(task, *number, path)?;
     }
-    let dir = &config.dir;
-    let newest = Store::of(dir, config.keep).latest()?;
+    let dir = &config.run.dir;
+    let newest = Store::of(dir, config.retention()).latest()?;
     let state = newest.as_ref().and_then(|newest| newest.state().ok());
     // A run that has not made a step yet may start again with other inputs.
     let logged = dir.join("metrics.jsonl").metadata().is_ok_and(|file| file.len() > 0);
@@ -55,7 +55,7 @@ fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> 
     }
     let when = newest.map_or("when the run began".to_owned(), |newest| format!("at step {}", newest.step));
     let then = recorded.as_ref().filter(|_| begun);
-    found.compare(then, &when, &config.accept_changed)?.iter().for_each(|line| observer.note(line));
+    found.compare(then, &when, &config.training.accept_changed)?.iter().for_each(|line| observer.note(line));
     Ok(found.into_inputs())
 }
 

@@ -18,9 +18,9 @@ use super::record;
 use super::step::{self, Computed, Cost, Sequence};
 use super::timeline::Activity;
 use super::trainer::{Trainer, seconds};
-use super::trainer_config::{TrainerConfig, trainer_config};
+use super::trainer_config::TrainerConfig;
 use super::updates::{Update, Updates};
-use crate::config::SftConfig;
+use crate::config::{self, SftConfig};
 use crate::data::encoder::EncodingPurpose;
 use crate::data::held_out::split_off;
 use crate::data::indexing::Longest;
@@ -59,7 +59,7 @@ impl Job {
     /// Indexes the data sets of `config`, or reads the index of an earlier start of this run unless the run is `fresh`.
     /// Errors name the file and the row.
     pub fn open(dir: &Path, config: SftConfig, fresh: bool) -> Result<Job> {
-        let pixels = [config.image_min_pixels, config.image_max_pixels];
+        let pixels = config.training.pixels();
         let (key, parts) = match config.train_batch_size {
             Some(rows) => ("train_batch_size", rows),
             None => ("gradient_accumulation_steps", config.gradient_accumulation_steps),
@@ -71,8 +71,8 @@ impl Job {
             return Err(Error::input("datasets", "an empty list", "at least one dataset"));
         }
         let longest = Longest { tokens: config.packing_length, key: "packing_length" };
-        let share = config.max_bad_rows;
-        let fresh = fresh || record::rows_may_differ(&config.accept_changed);
+        let share = config.training.max_bad_rows;
+        let fresh = fresh || record::rows_may_differ(&config.training.accept_changed);
         let mut data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
         let held = config.validation.val_size.map(|size| split_off(&mut data, size)).transpose()?;
         let mut common = JobCommon::new(dir, model, model_config, data);
@@ -134,7 +134,7 @@ impl Job {
             Ok(batches) => batches.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error)],
         });
-        Loader::new(self.samples.clone(), Box::new(groups), self.config.dataloader_num_workers, AHEAD)
+        Loader::new(self.samples.clone(), Box::new(groups), self.config.training.dataloader_num_workers, AHEAD)
     }
 }
 
@@ -181,7 +181,7 @@ impl TrainingJob for Job {
     /// Computes the exact peak memory over all micro-batches of the run.
     fn plan(&mut self, target: Target) -> Result<Plan> {
         let JobCommon { model_config: model, index, ranks, .. } = &self.common;
-        let target = target.within(plan::gib_to_bytes(self.config.max_memory_gib));
+        let target = target.within(plan::gib_to_bytes(self.config.training.max_memory_gib));
         let tower = Tower::new(model, CHUNK_PATCHES);
         let blank = |(size, batch): &(Size, Vec<usize>)| -> Vec<Sample> {
             let shapes = batch.iter().map(|&i| index.shape(i));
@@ -198,7 +198,7 @@ impl TrainingJob for Job {
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
         let JobCommon { index, total_steps, label, .. } = &self.common;
-        let mut broken = self.common.open_rows(trainer, self.config.max_bad_rows, observer)?;
+        let mut broken = self.common.open_rows(trainer, self.config.training.max_bad_rows, observer)?;
         let mut updates = Updates::new(&self.config, index)?;
         let mut loader = self.loader(trainer)?;
         let mut grads = trainer.new_grads(dev)?;
@@ -279,10 +279,18 @@ impl TrainingJob for Job {
 
     fn trainer_config(&self) -> TrainerConfig {
         let c = &self.config;
-        trainer_config!(&self.common, c, {
+        TrainerConfig {
+            optimizer: c.optimizer,
+            training: c.training.clone(),
+            validation: c.validation.clone(),
+            dtype: c.dtype,
+            seed: c.seed,
             warmup_steps: c.warmup_steps(self.common.total_steps),
             save_steps: c.save_steps,
+            save_seconds: c.save_seconds,
             reference: false,
-        })
+            config_text: config::deciding(c),
+            run: self.common.run_setup(),
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::metrics::MetricsLog;
 use super::reporters::Reporters;
 use super::saving::{Saving, Snapshot, copy_companions};
 use super::timeline::{Activity, Timeline};
-use super::trainer_config::TrainerConfig;
+use super::trainer_config::{RunSetup, TrainerConfig};
 use crate::checkpoint::{Cadence, State, Store};
 use crate::config::InputKind;
 use crate::device::{Device, KernelVariant, Plan, Region};
@@ -83,13 +83,13 @@ impl<'r> Trainer<'r> {
     ) -> Result<Trainer<'r>> {
         let leads = ranks.rank() == 0;
         let store = match leads {
-            true => Store::open(&config.dir, config.keep)?,
-            false => Store::of(&config.dir, config.keep),
+            true => Store::open(&config.run.dir, config.retention())?,
+            false => Store::of(&config.run.dir, config.retention()),
         };
         let Loaded { model, optimizer, checkpoint } = Loaded::open(ranks, dev, &store, &config, observer)?;
         // Ranks that have different amounts of memory exchange the same pieces.
-        let whole_layers = !ranks.any("the memory for exchanges", &[!config.exchange.whole_layers])?[0];
-        let mode = ExchangeMode { whole_layers, ..config.exchange };
+        let whole_layers = !ranks.any("the memory for exchanges", &[!config.run.whole_layers])?[0];
+        let mode = ExchangeMode { whole_layers, overlap: config.training.dist.overlap };
         let exchange = Exchange::new(&model.layout, ranks.rank(), ranks.size()).with(mode);
         // `None` if the checkpoint belongs to another run. The best step that such a checkpoint records is ignored.
         let saved_step = checkpoint.as_ref().filter(|(of, _)| store.has(of)).map(|(of, _)| of.step);
@@ -108,7 +108,7 @@ impl<'r> Trainer<'r> {
             }
             state.newer().iter().for_each(|warning| observer.note(warning));
             (step, samples_consumed, extra) = (state.step, state.samples_consumed, state.extra);
-            observer.note(&format!("continuing from step {step} of {}", config.total_steps));
+            observer.note(&format!("continuing from step {step} of {}", config.run.total_steps));
             let same = state.seed == config.seed && state.inputs.agree(&inputs);
             // If the checkpoint belongs to this folder's run, its settings have already been compared key by key. The
             // hash is not compared then, because a newer version hashes more keys.
@@ -120,10 +120,10 @@ impl<'r> Trainer<'r> {
             }
         }
         ranks.same("the arithmetic", &dev.arithmetic())?;
-        let log = leads.then(|| MetricsLog::open(&config.dir, step, &config.report_to)).transpose()?;
+        let log = leads.then(|| MetricsLog::open(&config.run.dir, step, &config.training.report_to)).transpose()?;
         let has_steps = ranks::first_finds(ranks, "steps so far", || log.as_ref().is_some_and(MetricsLog::has_steps))?;
         let log = log.unwrap_or_else(|| MetricsLog::elsewhere(step, has_steps));
-        let reporters = Reporters::start(&config.dir, if leads { &config.report_to } else { &[] })?;
+        let reporters = Reporters::start(&config.run.dir, if leads { &config.training.report_to } else { &[] })?;
         let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
         if saved_step.is_none() {
             best::forget(&mut extra);
@@ -222,7 +222,7 @@ impl<'r> Trainer<'r> {
     /// checkpoint and for ranks that are connected over TCP. If the gradient norm or one of `losses` (f64) is not
     /// finite, the update changes nothing; [`Trainer::stats`] reports it.
     pub fn update(&mut self, dev: &mut Device, grads: &Grads, losses: Tensor) -> Result<f64> {
-        let TrainerConfig { optimizer, warmup_steps, total_steps, .. } = &self.config;
+        let TrainerConfig { optimizer, warmup_steps, run: RunSetup { total_steps, .. }, .. } = &self.config;
         let lr = learning_rate(optimizer, *warmup_steps, self.step, *total_steps);
         if let Some(saving) = &mut self.saving {
             self.timeline.host(Activity::Checkpoint, || {
@@ -263,7 +263,7 @@ impl<'r> Trainer<'r> {
     /// signals differ between ranks: rank 0's clock decides when a checkpoint is due, and a signal at any rank stops
     /// all.
     pub fn save_if_due(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
-        let kept = self.config.keep.always(self.step) || best::step(&self.extra) == Some(self.step);
+        let kept = self.config.retention().always(self.step) || best::step(&self.extra) == Some(self.step);
         let due = self.leads() && (self.cadence.due(self.step) || kept);
         let flags = self.ranks.any("the end of a step", &[due, observer.stop_requested()])?;
         if flags[0] {
@@ -278,7 +278,7 @@ impl<'r> Trainer<'r> {
     /// complete step if `save_on_stop` or the time since the last checkpoint requires it; otherwise it reports how many
     /// updates will be repeated.
     pub fn stop(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
-        let asked = saves_on_stop(self.config.save_on_stop, self.cadence.since());
+        let asked = saves_on_stop(self.config.training.save_on_stop, self.cadence.since());
         // A step is complete once it is logged.
         let save = ranks::first_finds(self.ranks, "the end of a stopped run", || asked)?
             && self.step == self.log.last_step()
@@ -289,7 +289,7 @@ impl<'r> Trainer<'r> {
         self.saved(dev)?;
         observer.end();
         if save {
-            observer.note(&format!("checkpoint of step {} is in {}", self.step, self.config.dir.display()));
+            observer.note(&format!("checkpoint of step {} is in {}", self.step, self.config.run.dir.display()));
         } else {
             let (done, from) = (self.log.last_step(), self.saved_step.unwrap_or(self.begun_at));
             let since = self.saved_step.map_or("the start".to_owned(), |step| format!("the checkpoint of step {step}"));
@@ -328,8 +328,8 @@ impl<'r> Trainer<'r> {
             model,
             optimizer: self.optimizer.outgoing(&layout),
             state,
-            companions: self.config.model.clone(),
-            pixels: self.config.pixels,
+            companions: self.config.run.model.clone(),
+            pixels: self.config.training.pixels(),
         };
         let best = best::step(&self.extra);
         self.saving = Saving::begin(self.ranks, dev, &self.store, best, snapshot)?;
@@ -375,17 +375,18 @@ impl<'r> Trainer<'r> {
     pub fn finish(&mut self, dev: &mut Device) -> Result<u64> {
         self.save(dev)?;
         self.saved(dev)?;
-        let best = best::step(&self.extra).filter(|_| self.config.load_best_model_at_end).unwrap_or(self.step);
+        let best =
+            best::step(&self.extra).filter(|_| self.config.validation.load_best_model_at_end).unwrap_or(self.step);
         if !self.leads() {
             return Ok(best);
         }
         self.store.check_place()?;
         let (model, config) = (&self.model, &self.config);
-        files::folder(config.dir.join("model"), |folder| {
+        files::folder(config.run.dir.join("model"), |folder| {
             // The masters of adapters are divided among the ranks. The checkpoint has all of them.
             if best == self.step && config.optimizer.lora.is_none() {
                 model.save(dev, folder, model.layout.dtype)?;
-                copy_companions(&config.model, folder, config.pixels)?;
+                copy_companions(&config.run.model, folder, config.training.pixels())?;
             } else {
                 self.store.copy_model(best, folder)?;
             }

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::checkpoint::Retention;
-use crate::config::{DatasetConfig, Dtype, InputKind, LoraConfig, OptimConfig, ReportTo};
+use crate::config::{Dtype, LoraConfig, OptimConfig, TrainingConfig, ValidationConfig};
 use crate::data::ImageSource;
 use crate::error::Result;
 use crate::model::adapter_files::{self, AdapterConfig};
-use crate::train::exchange::ExchangeMode;
 
 /// The images of a file of rows.
 #[derive(Clone, Debug)]
@@ -44,54 +43,48 @@ pub struct TaskFile {
     pub path: PathBuf,
 }
 
-/// The settings for training and saving that the configs of SFT and RL have in common.
+/// Properties of a run that its job determines before the first step.
 #[derive(Clone, Debug)]
-pub struct TrainerConfig {
+pub struct RunSetup {
     /// Run directory.
     pub dir: PathBuf,
     /// Directory of the initial model.
     pub model: PathBuf,
-    /// Bounds on the pixels of a resized image that the config sets: minimum, maximum. Written into the trained model.
-    pub pixels: [Option<usize>; 2],
-    /// Data type of weights and activations.
-    pub dtype: Dtype,
-    /// Optimizer and learning-rate schedule.
-    pub optimizer: OptimConfig,
-    /// Number of warm-up updates.
-    pub warmup_steps: u64,
     /// Total number of updates.
     pub total_steps: u64,
-    /// Mode in which this rank can exchange gradients.
-    pub exchange: ExchangeMode,
-    /// Seed, which is recorded in checkpoints.
-    pub seed: u64,
-    /// Text of the settings that affect results. Checkpoints record its hash.
-    pub config_text: String,
-    /// Number of steps between checkpoints, if set.
-    pub save_steps: Option<u64>,
-    /// Number of seconds between checkpoints, if set.
-    pub save_seconds: Option<f64>,
-    /// Rule for which checkpoints are kept.
-    pub keep: Retention,
-    /// True if a signal that stops the run saves a checkpoint, false if it never does. If unset, a checkpoint is saved
-    /// only if the steps since the last one took more than a minute.
-    pub save_on_stop: Option<bool>,
-    /// Checkpoint from which the run resumes: `auto`, `never` or a path.
-    pub resume: String,
-    /// True if the initial model also serves as the reference model.
-    pub reference: bool,
-    /// Validation rows.
-    pub val_files: Vec<DatasetConfig>,
+    /// True if this rank has the memory to exchange each decoder layer at once.
+    pub whole_layers: bool,
     /// Images of the rows of the validation.
     pub val_pictures: Vec<RowPictures>,
     /// Files of the validation tasks.
     pub val_task_files: Vec<TaskFile>,
-    /// True if the final model is that of the best checkpoint.
-    pub load_best_model_at_end: bool,
-    /// Kinds of inputs that may differ from those at the start of the run.
-    pub accept_changed: Vec<InputKind>,
-    /// Services that show the metrics.
-    pub report_to: Vec<ReportTo>,
+}
+
+/// The settings for training and saving that the configs of SFT and RL have in common.
+#[derive(Clone, Debug)]
+pub struct TrainerConfig {
+    /// Optimizer and learning-rate schedule.
+    pub optimizer: OptimConfig,
+    /// Checkpoints, memory, rows and ranks.
+    pub training: TrainingConfig,
+    /// Validation.
+    pub validation: ValidationConfig,
+    /// Data type of weights and activations.
+    pub dtype: Dtype,
+    /// Seed, which is recorded in checkpoints.
+    pub seed: u64,
+    /// Number of warm-up updates.
+    pub warmup_steps: u64,
+    /// Number of steps between checkpoints, if set.
+    pub save_steps: Option<u64>,
+    /// Number of seconds between checkpoints, if set.
+    pub save_seconds: Option<f64>,
+    /// True if the initial model also serves as the reference model.
+    pub reference: bool,
+    /// Text of the settings that affect results. Checkpoints record its hash.
+    pub config_text: String,
+    /// Properties of the run.
+    pub run: RunSetup,
 }
 
 impl TrainerConfig {
@@ -100,54 +93,26 @@ impl TrainerConfig {
     pub fn adapter(&self) -> Result<Option<AdapterConfig>> {
         let Some(LoraConfig { rank, alpha, use_rslora, .. }) = self.optimizer.lora else { return Ok(None) };
         // A run that continues an adapter has the same base.
-        let base = match adapter_files::exist_in(&self.model) {
+        let base = match adapter_files::exist_in(&self.run.model) {
             true => {
-                let base = AdapterConfig::read(&self.model)?.base;
-                let beside = self.model.join(&base);
+                let base = AdapterConfig::read(&self.run.model)?.base;
+                let beside = self.run.model.join(&base);
                 // A path that is relative to that adapter's directory does not hold for this run's.
                 if beside.is_dir() && !Path::new(&base).is_dir() { beside.display().to_string() } else { base }
             }
-            false => self.model.display().to_string(),
+            false => self.run.model.display().to_string(),
         };
         Ok(Some(AdapterConfig { base, rank, alpha, use_rslora, base_weights: None }))
     }
 
+    /// Returns the rule for which checkpoints are kept.
+    pub fn retention(&self) -> Retention {
+        Retention { newest: self.training.save_total_limit, every: self.training.keep_every }
+    }
+
     /// Returns the maximum number of checkpoints on disk at the end of the run.
     pub fn checkpoints(&self) -> usize {
-        self.keep.newest + self.keep.every.map_or(0, |n| (self.total_steps / n) as usize)
+        let Retention { newest, every } = self.retention();
+        newest + every.map_or(0, |n| (self.run.total_steps / n) as usize)
     }
 }
-
-/// Builds the [`TrainerConfig`] of a job from its common part and its config. Covers the keys that SFT and RL share;
-/// the fields in braces differ between them.
-macro_rules! trainer_config {
-    ($common:expr, $config:expr, { $($own:tt)* }) => {{
-        let (common, config) = ($common, $config);
-        $crate::train::trainer_config::TrainerConfig {
-            dir: common.dir.clone(),
-            model: common.model.clone(),
-            pixels: [config.image_min_pixels, config.image_max_pixels],
-            dtype: config.dtype,
-            optimizer: config.optimizer,
-            total_steps: common.total_steps,
-            exchange: $crate::train::exchange::ExchangeMode {
-                whole_layers: common.whole_layers,
-                overlap: config.dist.overlap,
-            },
-            seed: config.seed,
-            config_text: $crate::config::deciding(config),
-            save_seconds: config.save_seconds,
-            keep: $crate::checkpoint::Retention { newest: config.save_total_limit, every: config.keep_every },
-            save_on_stop: config.save_on_stop,
-            resume: config.resume.clone(),
-            val_files: config.validation.val_files.clone(),
-            val_pictures: common.validation.as_ref().map(|measured| measured.pictures()).unwrap_or_default(),
-            val_task_files: common.validation.as_ref().map(|measured| measured.task_files()).unwrap_or_default(),
-            load_best_model_at_end: config.validation.load_best_model_at_end,
-            accept_changed: config.accept_changed.clone(),
-            report_to: config.report_to.clone(),
-            $($own)*
-        }
-    }};
-}
-pub(crate) use trainer_config;

@@ -49,7 +49,7 @@ impl Updates {
             index: index.clone(),
             train_batch_size: config.train_batch_size,
             packs: config.gradient_accumulation_steps,
-            lanes: config.lanes(),
+            lanes: config.training.lanes(),
             end,
         })
     }
@@ -102,6 +102,7 @@ impl Updates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TrainingConfig;
     use crate::data::Shape;
 
     fn index(lengths: &[usize]) -> Arc<Index> {
@@ -115,18 +116,18 @@ mod tests {
         let index = index(&[3, 4, 5, 2, 7, 1]);
         for (train_batch_size, gradient_lanes) in [(None, None), (Some(2), None), (None, Some(2)), (Some(2), Some(3))] {
             let config = SftConfig {
-                gradient_lanes,
                 packing_length: 8,
                 train_batch_size,
                 gradient_accumulation_steps: 2,
                 max_steps: None,
                 num_train_epochs: 1.0,
+                training: TrainingConfig { gradient_lanes, ..TrainingConfig::default() },
                 ..SftConfig::default()
             };
             let mut updates = Updates::new(&config, &index).unwrap();
             let (mut seen, mut consumed, mut steps) = (Vec::new(), 0, 0);
             while let Some(update) = updates.next(consumed).unwrap() {
-                assert_eq!(update.lanes.len(), config.lanes());
+                assert_eq!(update.lanes.len(), config.training.lanes());
                 seen.extend(update.samples());
                 consumed = update.consumed;
                 steps += 1;

@@ -66,7 +66,7 @@ impl HeldOut {
             return Err(Error::input(key, format!("{longest}, but all {all} rows to validate on are longer"), "more"));
         }
         let samples = Arc::new(Held { rows: kept, encoder });
-        let held = HeldOut::of(samples, index, config.micro_batch_tokens, config.dataloader_num_workers)?;
+        let held = HeldOut::of(samples, index, config.micro_batch_tokens, config.training.dataloader_num_workers)?;
         Ok(HeldOut { left_out, ..held })
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use omr::answers::{FILE, shard};
-use omr::config::{RlConfig, SftConfig, ValKwargs, ValidationConfig, to_yaml};
+use omr::config::{RlConfig, SftConfig, TrainingConfig, ValKwargs, ValidationConfig, to_yaml};
 use omr::data::{Form, Row, write};
 use serde_json::Value;
 
@@ -72,13 +72,19 @@ fn two_processes_make_what_one_makes() {
     validation.val_kwargs = ValKwargs { n: 2, temperature: 1.0, max_new_tokens: Some(8), ..ValKwargs::default() };
     // The rows have answers, so SFT measures their loss, too.
     let (lanes, measured) = (Some(2), ValidationConfig { predict_with_generate: true, ..validation.clone() });
-    let sft = SftConfig { gradient_lanes: lanes, max_steps: Some(3), eval_steps: Some(3), validation: measured, ..sft };
+    let sft = SftConfig {
+        max_steps: Some(3),
+        eval_steps: Some(3),
+        validation: measured,
+        training: TrainingConfig { gradient_lanes: lanes, ..sft.training.clone() },
+        ..sft
+    };
     let (lanes, measured) = (Some(2), validation);
     let rl = RlConfig {
-        gradient_lanes: lanes,
         total_training_steps: Some(2),
         test_freq: Some(2),
         validation: measured,
+        training: TrainingConfig { gradient_lanes: lanes, ..rl.training.clone() },
         ..rl
     };
     std::fs::write(file("sft.yaml"), to_yaml(&sft).unwrap()).unwrap();

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use omr::config::{RlConfig, SftConfig, to_yaml};
+use omr::config::{RlConfig, SftConfig, TrainingConfig, to_yaml};
 use omr::rollout::file::{self, RolloutRow};
 
 use super::help::omr;
-use crate::train::tiny::{rl_config, sft_config};
+use crate::train::tiny::{rl_config, sft_config, training};
 
 /// Makes a run of `job` with the binary. Each step has a checkpoint.
 fn made(dir: &Path, job: &str, config: &str) -> PathBuf {
@@ -44,7 +44,11 @@ fn changed(run: &Path, step: u64, change: impl FnOnce(&mut Vec<RolloutRow>)) {
 #[test]
 fn an_rl_run_is_computed_again_and_what_was_changed_by_hand_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let config = RlConfig { keep_every: Some(1), rollout_freq: Some(1), ..rl_config(dir.path()) };
+    let config = RlConfig {
+        rollout_freq: Some(1),
+        training: TrainingConfig { keep_every: Some(1), ..training() },
+        ..rl_config(dir.path())
+    };
     let run = made(dir.path(), "rl", &to_yaml(&config).unwrap());
     let before = files(&run);
     equal(&run, &["--sample", "9"]);
@@ -81,7 +85,11 @@ fn an_rl_run_is_computed_again_and_what_was_changed_by_hand_is_named() {
 #[test]
 fn an_sft_run_is_computed_from_what_it_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let config = SftConfig { keep_every: Some(3), max_steps: Some(7), save_total_limit: 1, ..sft_config(dir.path()) };
+    let config = SftConfig {
+        max_steps: Some(7),
+        training: TrainingConfig { keep_every: Some(3), save_total_limit: 1, ..training() },
+        ..sft_config(dir.path())
+    };
     let run = made(dir.path(), "sft", &to_yaml(&config).unwrap());
     let kept = |step: u64| run.join(format!("checkpoints/global_step_{step}")).is_dir();
     assert_eq!((1..=7).filter(|&step| kept(step)).collect::<Vec<_>>(), [3, 6, 7]);

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use omr::config::{Dtype, RlConfig, SftConfig, to_yaml};
+use omr::config::{Dtype, RlConfig, SftConfig, TrainingConfig, to_yaml};
 use omr::data::{Form, read, write};
 use serde_json::{Value, json};
 
 use super::help::omr;
-use crate::train::tiny::{self, Outcome, files, rl_config, rows, run_rl, run_sft, sft_config};
+use crate::train::tiny::{self, Outcome, files, rl_config, rows, run_rl, run_sft, sft_config, training};
 
 /// Runs `omr` and returns its exit status, stdout and stderr.
 pub fn run(args: &[&str]) -> (i32, String, String) {
@@ -383,7 +383,7 @@ fn stopped_by(signal: &str) {
 #[test]
 fn a_stop_inside_a_step_writes_no_checkpoint_and_the_next_run_takes_up_the_journal() {
     let folder = Folder::new();
-    let (rl, out) = (folder.rl(|c| c.save_on_stop = Some(false)), folder.at("out"));
+    let (rl, out) = (folder.rl(|c| c.training.save_on_stop = Some(false)), folder.at("out"));
     let whole = run_rl(&folder.path().join("whole"), &rl_config(folder.path()), 1, &[]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
     let child = command.args(["rl", &rl, "--out", &out]).stderr(Stdio::piped()).spawn().unwrap();
@@ -423,7 +423,11 @@ impl Drop for Small {
 #[test]
 fn a_disk_that_fills_up_keeps_the_older_checkpoints_and_the_run_goes_on_later() {
     let folder = Folder::new();
-    let config = SftConfig { save_steps: Some(1), save_total_limit: 100, ..sft_config(folder.path()) };
+    let config = SftConfig {
+        save_steps: Some(1),
+        training: TrainingConfig { save_total_limit: 100, ..training() },
+        ..sft_config(folder.path())
+    };
     let sft = folder.sft(|c| *c = config.clone());
     let Some(small) = Small::mount(folder.path().join("small")) else {
         println!("skipped: a tmpfs cannot be mounted here");

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use omr::config::{RlConfig, SftConfig, to_yaml};
+use omr::config::{RlConfig, SftConfig, TrainingConfig, to_yaml};
 use omr::data::read;
 use omr::image::Rgb;
 use serde_json::json;
@@ -86,19 +86,19 @@ fn configs(dir: &Path, most: f64, steps: u64, shuffle: bool) -> (SftConfig, RlCo
     let pixels = Some(most as usize);
     let sft = SftConfig {
         shuffle,
-        image_max_pixels: pixels,
         max_steps: Some(steps),
         train_batch_size: None,
         packing_length: 8192,
         micro_batch_tokens: 8192,
+        training: TrainingConfig { image_max_pixels: pixels, ..sft.training.clone() },
         ..sft
     };
     let rl = RlConfig {
         shuffle,
-        image_max_pixels: pixels,
         max_prompt_length: 8192,
         micro_batch_tokens: 2 * 8192,
         total_training_steps: Some(steps),
+        training: TrainingConfig { image_max_pixels: pixels, ..rl.training.clone() },
         ..rl
     };
     (sft, rl)
@@ -208,14 +208,14 @@ fn killed_ten_times_and_with_more_workers_the_bits_are_the_same() {
     let yaml = |command: &str, workers: usize| match command {
         "sft" => to_yaml(&SftConfig {
             datasets: vec![read::entry(dir.path().join("sft.jsonl"))],
-            dataloader_num_workers: workers,
             save_steps: Some(1),
+            training: TrainingConfig { dataloader_num_workers: workers, ..sft.training.clone() },
             ..sft.clone()
         }),
         _ => to_yaml(&RlConfig {
             train_files: vec![read::entry(dir.path().join("rl.jsonl"))],
-            dataloader_num_workers: workers,
             save_freq: Some(1),
+            training: TrainingConfig { dataloader_num_workers: workers, ..rl.training.clone() },
             ..rl.clone()
         }),
     };

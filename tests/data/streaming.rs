@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use omr::config::{RlConfig, SftConfig};
+use omr::config::{RlConfig, SftConfig, TrainingConfig};
 use omr::data::encoder::EncodingPurpose;
 use omr::data::indexing::Longest;
 use omr::data::packing;
@@ -120,16 +120,20 @@ fn workers_and_starts_change_no_bit() {
     // Several micro-batches per update.
     let config = SftConfig {
         datasets: vec![read::entry(&sft_rows)],
-        max_bad_rows: 0.1,
         micro_batch_tokens: 128,
-        dataloader_num_workers: 1,
+        training: TrainingConfig { max_bad_rows: 0.1, dataloader_num_workers: 1, ..config.training.clone() },
         ..config
     };
-    let rl = RlConfig { train_files: vec![read::entry(&rl_rows)], max_bad_rows: 0.1, dataloader_num_workers: 1, ..rl };
+    let rl = RlConfig {
+        train_files: vec![read::entry(&rl_rows)],
+        training: TrainingConfig { max_bad_rows: 0.1, dataloader_num_workers: 1, ..rl.training.clone() },
+        ..rl
+    };
     let out = |name: &str| dir.path().join(name);
     let (one, one_rl) = (run_sft(&out("1"), &config, 1, &[]), run_rl(&out("rl 1"), &rl, 1, &[]));
-    let config = SftConfig { dataloader_num_workers: 2, ..config };
-    let rl = RlConfig { dataloader_num_workers: 2, ..rl };
+    let config =
+        SftConfig { training: TrainingConfig { dataloader_num_workers: 2, ..config.training.clone() }, ..config };
+    let rl = RlConfig { training: TrainingConfig { dataloader_num_workers: 2, ..rl.training.clone() }, ..rl };
     one.assert_same(&run_sft(&out("2"), &config, 2, &[]), "two workers");
     one_rl.assert_same(&run_rl(&out("rl 2"), &rl, 2, &[]), "two workers");
     let often = SftConfig { save_steps: Some(1), ..config };
@@ -249,7 +253,7 @@ fn bad_rows_are_named_and_left_out_until_they_are_too_many() {
     assert!(error.contains("1 wrong_image_count") && error.contains("rows.jsonl row"), "{error}");
     assert!(!error.contains("overlong") && !out.exists(), "{error}");
 
-    let config = SftConfig { max_bad_rows: 0.05, ..config };
+    let config = SftConfig { training: TrainingConfig { max_bad_rows: 0.05, ..config.training.clone() }, ..config };
     let job = Job::new(&out, config.clone()).unwrap();
     assert_eq!(job.common.index.len(), 200);
     let notes = job.common.data.notes();
@@ -295,13 +299,21 @@ fn pictures_that_break_in_decoding_end_the_run_when_they_pass_the_share() {
         );
         assert_eq!(rejected(&out).len(), 3);
     };
-    let config = SftConfig { datasets: vec![read::entry(&sft_rows)], max_bad_rows: 0.2, ..config };
+    let config = SftConfig {
+        datasets: vec![read::entry(&sft_rows)],
+        training: TrainingConfig { max_bad_rows: 0.2, ..config.training.clone() },
+        ..config
+    };
     let out = dir.path().join("sft");
     let mut job = Job::new(&out, config).unwrap();
     job.plan(omr::device::Target::cpu(1)).unwrap();
     fs::create_dir_all(&out).unwrap();
     check(job.run(&mut device(1), &Silent).unwrap_err(), out);
-    let config = RlConfig { train_files: vec![read::entry(&rl_rows)], max_bad_rows: 0.2, ..rl };
+    let config = RlConfig {
+        train_files: vec![read::entry(&rl_rows)],
+        training: TrainingConfig { max_bad_rows: 0.2, ..rl.training.clone() },
+        ..rl
+    };
     let out = dir.path().join("rl");
     fs::create_dir_all(&out).unwrap();
     let scorer = Arc::new(Scorer::rules(config.reward.mode));

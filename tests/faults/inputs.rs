@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use omr::config::{self, DatasetConfig, InputKind, LrSchedulerType, RecipeConfig, RlConfig, SftConfig};
+use omr::config::{self, DatasetConfig, InputKind, LrSchedulerType, RecipeConfig, RlConfig, SftConfig, TrainingConfig};
 use omr::data::{ImageSource, read};
 use omr::device::{Device, Isa, Target};
 use omr::error::{Error, Result};
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use Change::*;
 
 use crate::train::damaged::forget_versions;
-use crate::train::tiny::Notes;
+use crate::train::tiny::{Notes, training};
 use crate::train::tiny::{Outcome, base_model, device, rl_config, rows, sft_config};
 
 /// A task whose rows are stored in a file.
@@ -299,7 +299,11 @@ fn a_run_with_jpegs_of_another_decoder_is_refused_by_name() {
         ("", &[("out/index", Removed)]),
     ]);
     killed.after(|dir| NO_DECODER.make(&dir.join(record))).0.err().unwrap();
-    let accepted = SftConfig { accept_changed: vec![InputKind::Decoder], max_steps: Some(6), ..sft(&work) };
+    let accepted = SftConfig {
+        max_steps: Some(6),
+        training: TrainingConfig { accept_changed: vec![InputKind::Decoder], ..training() },
+        ..sft(&work)
+    };
     let notes = Notes::default();
     run_sft(&work, accepted, &notes).unwrap();
     assert!(notes.0.into_inner().unwrap().join("\n").contains("accept_changed: decoder of JPEG files"));
@@ -315,8 +319,11 @@ fn an_accepted_change_goes_on_and_is_not_refused_again() {
     let work = &killed.work;
     REWORDED.make(&work.join("out/metrics.jsonl"));
     let notes = Notes::default();
-    let mut config =
-        SftConfig { accept_changed: vec![InputKind::Model, InputKind::Log], max_steps: Some(5), ..sft(work) };
+    let mut config = SftConfig {
+        max_steps: Some(5),
+        training: TrainingConfig { accept_changed: vec![InputKind::Model, InputKind::Log], ..training() },
+        ..sft(work)
+    };
     run_sft(work, config.clone(), &notes).unwrap();
     let printed = notes.0.into_inner().unwrap().join("\n");
     for part in
@@ -326,7 +333,7 @@ fn an_accepted_change_goes_on_and_is_not_refused_again() {
     }
     // The run also continues from the checkpoint before the last one.
     remove(&work.join("out/checkpoints/global_step_5"));
-    config.accept_changed.clear();
+    config.training.accept_changed.clear();
     run_sft(work, config, &Notes::default()).unwrap();
 }
 
@@ -431,7 +438,7 @@ fn an_input_of_rl_that_changed_is_refused_by_name() {
     copy(&fresh.kept, &work);
     let stopped = run_rl(
         &work,
-        RlConfig { save_on_stop: Some(false), ..rl(&work) },
+        RlConfig { training: TrainingConfig { save_on_stop: Some(false), ..training() }, ..rl(&work) },
         &StopAt(work.join("out/journal/1.jsonl"), 4),
     );
     assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");

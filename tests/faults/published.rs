@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::config::{LossAggMode, LossMode, LrSchedulerType, OptimConfig, RlConfig, SftConfig};
+use omr::config::{LossAggMode, LossMode, LrSchedulerType, OptimConfig, RlConfig, SftConfig, TrainingConfig};
 use omr::data::{Form, Row, read, write};
 use omr::error::{Error, Result};
 use omr::observe::Silent;
@@ -113,9 +113,9 @@ fn poisoned(dir: &Path) -> [SftConfig; 2] {
         shuffle: false,
         warmup_steps: Some(0),
         optimizer,
-        gradient_lanes: Some(2),
         max_steps: Some(6),
         datasets: rows("all.parquet", &turns.concat()),
+        training: TrainingConfig { gradient_lanes: Some(2), ..config.training.clone() },
         ..config
     };
     let sound = SftConfig { max_steps: Some(3), datasets: rows("sound.parquet", &plain), ..config.clone() };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use omr::answers::{Key, Store};
 use omr::client::Completion;
-use omr::config::{DatasetConfig, Mode, RlConfig, SftConfig};
+use omr::config::{DatasetConfig, Mode, RlConfig, SftConfig, TrainingConfig};
 use omr::data::{Form, ImageSource, Row, read, sft_sample, text_of, write};
 use omr::error::is_of_file;
 use omr::image::Processor;
@@ -21,7 +21,7 @@ use omr::train::sft::Job;
 use serde_json::{Value, json};
 
 use crate::cli::training::{failure, run};
-use crate::train::tiny::{base_model, device, run_sft, sft_config};
+use crate::train::tiny::{base_model, device, run_sft, sft_config, training};
 
 fn jsonl(path: &Path, rows: impl IntoIterator<Item = Value>) {
     fs::write(path, rows.into_iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
@@ -56,7 +56,12 @@ fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     // A regular file that the system cannot read: an unmapped part of the process memory.
     symlink("/proc/self", &pictures).unwrap();
     let entry = DatasetConfig { data_folder: Some(pictures.clone()), ..read::entry(&rows) };
-    let config = SftConfig { datasets: vec![entry], max_bad_rows: 1.0, max_steps: Some(1), ..sft_config(dir.path()) };
+    let config = SftConfig {
+        datasets: vec![entry],
+        max_steps: Some(1),
+        training: TrainingConfig { max_bad_rows: 1.0, ..training() },
+        ..sft_config(dir.path())
+    };
     let error = Job::new(&out, config.clone()).err().unwrap();
     let text = error.to_string();
     assert!(error.exit_code() == 1 && text.contains("rows.jsonl row 1") && text.contains("/mem"), "{text}");

@@ -1,11 +1,11 @@
 //! Tests that gradient lanes over ranks, each an emulated GPU, give the same bits for every way in which matrix
 //! instructions sum.
 
-use omr::config::{Dtype, SftConfig};
+use omr::config::{Dtype, SftConfig, TrainingConfig};
 use omr::device::emu::options::{Options, Sums};
 
 use super::{emu_of, skipped};
-use crate::train::tiny::{run_sft_over, sft_config};
+use crate::train::tiny::{run_sft_over, sft_config, training};
 
 #[test]
 #[ignore = "minutes; in tools/check --slow"]
@@ -14,8 +14,12 @@ fn ranks_on_emulated_cards_have_the_same_bits() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        SftConfig { dtype: Dtype::Bf16, gradient_lanes: Some(4), max_steps: Some(2), ..sft_config(dir.path()) };
+    let config = SftConfig {
+        dtype: Dtype::Bf16,
+        max_steps: Some(2),
+        training: TrainingConfig { gradient_lanes: Some(4), ..training() },
+        ..sft_config(dir.path())
+    };
     for sums in [Sums::Chain, Sums::Aligned] {
         let device = || emu_of(Options { sums, ..Options::default() }).unwrap();
         let run =

@@ -1,11 +1,12 @@
 //! Tests that training with kernels runs in exactly the memory of its plan, region by region.
 
+use crate::train::tiny::training;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use omr::config::RolloutConfig;
 use omr::config::{Dtype, OptimConfig, RlConfig, SftConfig};
+use omr::config::{RolloutConfig, TrainingConfig};
 use omr::device::emu::Emu;
 use omr::device::{Device, Kind, Plan, Region, Target};
 use omr::observe::Silent;
@@ -49,7 +50,11 @@ fn sft_takes_what_was_planned() {
     let all = sft(&dir.path().join("all"), &config);
     // With one byte less, some activations must be recomputed.
     let gib = (all.total() - 1) as f64 / f64::from(1 << 30);
-    let least = SftConfig { max_steps: Some(1), max_memory_gib: Some(gib), ..config };
+    let least = SftConfig {
+        max_steps: Some(1),
+        training: TrainingConfig { max_memory_gib: Some(gib), ..config.training.clone() },
+        ..config
+    };
     let less = sft(&dir.path().join("less"), &least);
     assert!(less.total() < all.total(), "{} of {}", less.total(), all.total());
 }
@@ -90,9 +95,9 @@ fn a_rank_takes_what_was_planned() {
     // The first rank computes two micro-batches.
     let config = SftConfig {
         dtype: Dtype::Bf16,
-        gradient_lanes: Some(3),
         max_steps: Some(1),
         train_batch_size: Some(3),
+        training: TrainingConfig { gradient_lanes: Some(3), ..training() },
         ..tiny::sft_config(dir.path())
     };
     ranks::over(2, |ranks| {

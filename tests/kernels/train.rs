@@ -6,12 +6,13 @@
 //! taken per kind of parameter, over all layers of a stack, and over all steps up to the compared one, because runs
 //! diverge further with each step.
 
+use crate::train::tiny::training;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use omr::checkpoint::State;
-use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig, ValidationConfig};
+use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig, TrainingConfig, ValidationConfig};
 use omr::data::read;
 use omr::device::{Device, Isa, KernelVariant, Plan, Region, WgmmaKernels};
 use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
@@ -393,7 +394,11 @@ fn ranks_that_refused_other_kernels_do_not_train_together() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let config = SftConfig { max_steps: Some(1), gradient_lanes: Some(2), ..bf16_sft(dir.path()) };
+    let config = SftConfig {
+        max_steps: Some(1),
+        training: TrainingConfig { gradient_lanes: Some(2), ..training() },
+        ..bf16_sft(dir.path())
+    };
     let ended = ranks::over(2, |ranks| {
         let mut dev = hopper();
         dev.use_variant(KernelVariant::Wgmma).unwrap();

@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::Path;
 
-use omr::config::{Parity, RlConfig};
+use omr::config::{Parity, RlConfig, TrainingConfig};
 use omr::error::Result;
 use serde_json::Value;
 
 use super::stopped::resume;
-use crate::train::tiny::rl_config;
+use crate::train::tiny::{rl_config, training};
 
 /// Replaces `change` in the first finished rollout of the journal, and gives the line a valid hash. Returns the line
 /// before the change.
@@ -38,7 +38,11 @@ fn change_journal(out: &Path, change: impl Fn(&mut Value)) -> Value {
 /// notes and the rollout that was changed.
 fn resumed(parity: Parity, change: impl Fn(&mut Value)) -> (Result<()>, String, Value) {
     let dir = tempfile::tempdir().unwrap();
-    let config = RlConfig { save_on_stop: Some(false), total_training_steps: Some(1), ..rl_config(dir.path()) };
+    let config = RlConfig {
+        total_training_steps: Some(1),
+        training: TrainingConfig { save_on_stop: Some(false), ..training() },
+        ..rl_config(dir.path())
+    };
     let out = dir.path().join("out");
     assert!(resume(&out, &config, 10).0.is_err());
     let line = change_journal(&out, change);

@@ -10,11 +10,11 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
-use omr::config::RolloutConfig;
 use omr::config::rl::{FilterGroupsConfig, OverlongBufferConfig};
 use omr::config::{
     Curriculum, Dtype, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode, OptimConfig, RlConfig,
 };
+use omr::config::{RolloutConfig, TrainingConfig};
 use omr::data::{Form, read, write};
 use omr::device::{Device, Isa, Plan};
 use omr::reward::{Mode, Scorer};
@@ -22,7 +22,7 @@ use omr::rl::run::Job;
 use omr::train::job::TrainingJob as _;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::train::tiny::{self, Outcome, device, rl_config, run_rl, run_rl_on, run_rl_over};
+use crate::train::tiny::{self, Outcome, device, rl_config, run_rl, run_rl_on, run_rl_over, training};
 
 fn rollouts(dir: &Path, step: usize) -> RecordBatch {
     let file = File::open(dir.join(format!("rollouts/{step}.parquet"))).unwrap();
@@ -78,7 +78,11 @@ fn on_policy_the_ratio_is_one_and_a_stopped_run_goes_on_with_the_same_bits() {
         assert_eq!(whole.figures("step"), [1.0, 2.0, 3.0, 4.0]);
         assert_on_policy(&whole);
         assert!(whole.figures("actor/grad_norm").iter().any(|&n| n > 0.0), "rewards that never differ test nothing");
-        let often = RlConfig { save_freq: Some(1), save_total_limit: 2, ..config.clone() };
+        let often = RlConfig {
+            save_freq: Some(1),
+            training: TrainingConfig { save_total_limit: 2, ..config.training.clone() },
+            ..config.clone()
+        };
         whole.assert_same(&run_rl(&out("stopped"), &often, 2, &[1, 3]), "stopped twice, two threads, more checkpoints");
         // The engine's limits do not change any bit.
         let rollout = RolloutConfig {
@@ -159,8 +163,8 @@ fn a_divergence_in_the_reward_is_taken_off_and_its_weight_goes_on() {
         use_kl_in_reward: true,
         kl_penalty: KlLossType::LowVarKl,
         kl_ctrl: kl_ctrl.clone(),
-        gradient_lanes: Some(2),
         save_freq: Some(1),
+        training: TrainingConfig { gradient_lanes: Some(2), ..training() },
         ..rl_config(dir.path())
     };
     let out = |name: &str| dir.path().join(name);

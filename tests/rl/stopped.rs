@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use omr::config::RlConfig;
+use omr::config::{RlConfig, TrainingConfig};
 use omr::error::{Error, Result};
 use omr::observe::Observer;
 use omr::reward::Scorer;
@@ -15,7 +15,7 @@ use omr::rl::run::Job;
 use omr::train::job::TrainingJob as _;
 use serde_json::Value;
 
-use crate::train::tiny::{Outcome, device, rl_config, run_rl};
+use crate::train::tiny::{Outcome, device, rl_config, run_rl, training};
 
 /// Observer that requests a stop when it is polled for the `looks`th time. The observer also records the notes.
 struct StopAfter {
@@ -66,7 +66,11 @@ fn journals(dir: &Path) -> BTreeMap<String, BTreeMap<(u64, u64), Value>> {
 #[test]
 fn rollouts_that_had_ended_are_not_asked_for_again() {
     let dir = tempfile::tempdir().unwrap();
-    let config = RlConfig { save_on_stop: Some(false), total_training_steps: Some(3), ..rl_config(dir.path()) };
+    let config = RlConfig {
+        total_training_steps: Some(3),
+        training: TrainingConfig { save_on_stop: Some(false), ..training() },
+        ..rl_config(dir.path())
+    };
     let whole = run_rl(&dir.path().join("whole"), &config, 1, &[]);
     let out = dir.path().join("out");
     let (mut known, mut in_the_middle) = (BTreeMap::new(), 0);
@@ -97,7 +101,11 @@ fn rollouts_that_had_ended_are_not_asked_for_again() {
 #[test]
 fn a_journal_that_was_changed_or_is_anothers_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
-    let config = RlConfig { save_on_stop: Some(false), total_training_steps: Some(1), ..rl_config(dir.path()) };
+    let config = RlConfig {
+        total_training_steps: Some(1),
+        training: TrainingConfig { save_on_stop: Some(false), ..training() },
+        ..rl_config(dir.path())
+    };
     let whole = run_rl(&dir.path().join("whole"), &config, 1, &[]);
     let out = dir.path().join("out");
     let journal = out.join("journal/1.jsonl");

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use omr::config::{RlConfig, SftConfig, ValKwargs, ValidationConfig};
+use omr::config::{RlConfig, SftConfig, TrainingConfig, ValKwargs, ValidationConfig};
 use omr::data::{Form, read, write};
 use omr::device::Target;
 use omr::eval::validation;
@@ -12,7 +12,7 @@ use omr::reward::{Mode, Scorer};
 use omr::rl::run::Job;
 use omr::train::job::TrainingJob as _;
 
-use crate::train::tiny::{Outcome, device, rl_config, rows, run_rl, run_rl_over, run_sft, sft_config};
+use crate::train::tiny::{Outcome, device, rl_config, rows, run_rl, run_rl_over, run_sft, sft_config, training};
 
 const MINE: &str = "val-core/mine/acc/mean@2";
 const DIGITS: &str = "val-core/digits/acc/mean@2";
@@ -80,8 +80,13 @@ fn the_best_checkpoint_stays_and_a_stopped_run_has_the_same_figures() {
     let dir = tempfile::tempdir().unwrap();
     let mut validation = validation(dir.path());
     validation.metric_for_best_model = Some(MINE.to_owned());
-    let config =
-        RlConfig { test_freq: Some(1), save_freq: Some(1), save_total_limit: 1, validation, ..rl_config(dir.path()) };
+    let config = RlConfig {
+        test_freq: Some(1),
+        save_freq: Some(1),
+        validation,
+        training: TrainingConfig { save_total_limit: 1, ..training() },
+        ..rl_config(dir.path())
+    };
     let out = dir.path().join("whole");
     let whole = run_rl(&out, &config, 2, &[]);
     whole.assert_same(&run_rl(&dir.path().join("stopped"), &config, 1, &[1, 3]), "stopped twice");

@@ -103,7 +103,7 @@ fn a_checkpoint_has_no_state_of_frozen_parts() {
     assert_ne!(all.figures("grad_norm"), whole.figures("grad_norm"));
 
     // Another run that trains the tower cannot continue from this checkpoint, unless its moments may start anew.
-    config.resume = dir.path().join("whole/checkpoints/global_step_4").display().to_string();
+    config.training.resume = dir.path().join("whole/checkpoints/global_step_4").display().to_string();
     config.max_steps = Some(6);
     config.optimizer.freeze_vision_tower = false;
     let out = dir.path().join("unfrozen");

@@ -1,8 +1,8 @@
 //! Tests that the bits of a run depend on its number of gradient lanes, and not on the number of ranks or on the steps
 //! at which it stops.
 
-use super::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
-use omr::config::{RlConfig, SftConfig};
+use super::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config, training};
+use omr::config::{RlConfig, SftConfig, TrainingConfig};
 
 /// Tests that a run without the key has one lane, and that a run with two lanes has another sum, which is the same in
 /// every run with two lanes.
@@ -17,7 +17,12 @@ fn lanes_decide_the_bits_and_stops_do_not() {
         ..sft_config(dir.path())
     };
     let run = |name: &str, gradient_lanes, stops: &[u64]| {
-        run_sft(&dir.path().join(name), &SftConfig { gradient_lanes, ..config.clone() }, 1, stops)
+        run_sft(
+            &dir.path().join(name),
+            &SftConfig { training: TrainingConfig { gradient_lanes, ..config.training.clone() }, ..config.clone() },
+            1,
+            stops,
+        )
     };
     let plain = run("plain", None, &[]);
     let model = |run: &Outcome| run.files["model/model.safetensors"].clone();
@@ -33,7 +38,12 @@ fn lanes_of_a_policy_update_hold_whole_groups() {
     let dir = tempfile::tempdir().unwrap();
     let config = rl_config(dir.path());
     let run = |name: &str, gradient_lanes, stops: &[u64]| {
-        run_rl(&dir.path().join(name), &RlConfig { gradient_lanes, ..config.clone() }, 1, stops)
+        run_rl(
+            &dir.path().join(name),
+            &RlConfig { training: TrainingConfig { gradient_lanes, ..config.training.clone() }, ..config.clone() },
+            1,
+            stops,
+        )
     };
     let plain = run("plain", None, &[]);
     let three = run("three", Some(3), &[]);
@@ -52,7 +62,11 @@ fn any_number_of_ranks_has_the_same_bits() {
         gradient_accumulation_steps: 6,
         ..sft_config(dir.path())
     };
-    let config = SftConfig { gradient_lanes: Some(4), max_steps: Some(4), ..config };
+    let config = SftConfig {
+        max_steps: Some(4),
+        training: TrainingConfig { gradient_lanes: Some(4), ..config.training.clone() },
+        ..config
+    };
     let one = run_sft(&dir.path().join("one"), &config, 1, &[]);
     // Six ranks are more than the lanes, and in the last round of an update some ranks have no micro-batch.
     for (sizes, stops) in [(&[2][..], &[][..]), (&[3], &[]), (&[6], &[]), (&[4, 2, 3], &[1, 3])] {
@@ -64,7 +78,11 @@ fn any_number_of_ranks_has_the_same_bits() {
 #[test]
 fn any_number_of_ranks_learns_the_same_policy() {
     let dir = tempfile::tempdir().unwrap();
-    let config = RlConfig { gradient_lanes: Some(3), total_training_steps: Some(3), ..rl_config(dir.path()) };
+    let config = RlConfig {
+        total_training_steps: Some(3),
+        training: TrainingConfig { gradient_lanes: Some(3), ..training() },
+        ..rl_config(dir.path())
+    };
     let one = run_rl(&dir.path().join("one"), &config, 1, &[]);
     for (sizes, stops) in [(&[2][..], &[][..]), (&[3, 1], &[1])] {
         let name = format!("{sizes:?}");
@@ -76,7 +94,10 @@ fn any_number_of_ranks_learns_the_same_policy() {
 #[test]
 fn lanes_without_rows_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let config = |lanes| SftConfig { gradient_lanes: Some(lanes), ..sft_config(dir.path()) };
+    let config = |lanes| SftConfig {
+        training: TrainingConfig { gradient_lanes: Some(lanes), ..training() },
+        ..sft_config(dir.path())
+    };
     let model = |run: &Outcome| run.files["model/model.safetensors"].clone();
     let four = run_sft(&dir.path().join("4"), &config(4), 1, &[]);
     let nine = run_sft(&dir.path().join("9"), &config(9), 1, &[]);

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use std::sync::Arc;
 
-use omr::config::RolloutConfig;
 use omr::config::{RlConfig, SftConfig};
+use omr::config::{RolloutConfig, TrainingConfig};
 use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::error::Error;
 use omr::observe::Silent;
@@ -18,7 +18,7 @@ use omr::train::sft::Job;
 
 use crate::ranks;
 
-use super::tiny::{Outcome, rl_config, sft_config};
+use super::tiny::{Outcome, rl_config, sft_config, training};
 
 /// Runs the job in exactly the memory of its plan, and returns the plan.
 fn planned(dir: &Path, config: &SftConfig, threads: usize) -> Plan {
@@ -47,8 +47,12 @@ fn sft_takes_what_was_planned() {
 #[test]
 fn a_rank_takes_what_was_planned() {
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        SftConfig { gradient_lanes: Some(4), max_steps: Some(3), train_batch_size: Some(8), ..sft_config(dir.path()) };
+    let config = SftConfig {
+        max_steps: Some(3),
+        train_batch_size: Some(8),
+        training: TrainingConfig { gradient_lanes: Some(4), ..training() },
+        ..sft_config(dir.path())
+    };
     for size in [2, 3] {
         let out = dir.path().join(size.to_string());
         ranks::over(size, |ranks| {
@@ -76,7 +80,10 @@ fn less_memory_changes_what_is_kept_and_no_bit() {
     let (mut totals, mut refused) = (vec![all.total()], None);
     for i in 0..40 {
         let budget = all.total() - i * all.total() / 40;
-        let config = SftConfig { max_memory_gib: gib(budget), ..config.clone() };
+        let config = SftConfig {
+            training: TrainingConfig { max_memory_gib: gib(budget), ..config.training.clone() },
+            ..config.clone()
+        };
         let mut job = Job::new(&out("refused"), config.clone()).unwrap();
         match job.plan(Target::cpu(2)) {
             Err(error) => {
@@ -176,10 +183,14 @@ fn rollouts_and_updates_share_their_memory() {
     let large = RlConfig { rollout: RolloutConfig { max_num_seqs: 10 * free, ..config.rollout.clone() }, ..config };
     let all = plan(&large).unwrap().total();
     let budget = all - 2 * free * block;
-    let limited = RlConfig { max_memory_gib: Some(budget as f64 / f64::from(1 << 30)), ..large.clone() };
+    let limited = RlConfig {
+        training: TrainingConfig { max_memory_gib: Some(budget as f64 / f64::from(1 << 30)), ..large.training.clone() },
+        ..large.clone()
+    };
     let found = plan(&limited).unwrap().total();
     assert!(found <= budget && found + 2 * block > budget, "{found} of {budget}");
-    let refused = RlConfig { max_memory_gib: Some(1e-3), ..large };
+    let refused =
+        RlConfig { training: TrainingConfig { max_memory_gib: Some(1e-3), ..large.training.clone() }, ..large };
     let Err(Error::Input { place, hint, .. }) = plan(&refused) else { panic!("planned") };
     assert!(place == "memory" && hint.unwrap().contains("rollout.max_num_seqs"));
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use omr::config::{Dtype, OptimConfig, OptimizerName, SftConfig};
+use omr::config::{Dtype, OptimConfig, OptimizerName, SftConfig, TrainingConfig};
 use omr::data::encoder::EncodingPurpose;
 use omr::device::{Device, Isa, Plan};
 use omr::image::Processor;
@@ -31,7 +31,11 @@ fn stopped_and_gone_on_is_the_same_run() {
         let steps: Vec<f64> = (1..=8).map(f64::from).collect();
         assert_eq!(whole.figures("step"), steps);
         whole.assert_same(&run_sft(&out("stopped"), &config, 2, &[3]), "stopped once, two threads");
-        let often = SftConfig { save_steps: Some(2), save_total_limit: 1, ..config.clone() };
+        let often = SftConfig {
+            save_steps: Some(2),
+            training: TrainingConfig { save_total_limit: 1, ..config.training.clone() },
+            ..config.clone()
+        };
         whole.assert_same(&run_sft(&out("often"), &often, 1, &[1, 5, 6]), "stopped often, more checkpoints");
     }
 }
@@ -57,7 +61,15 @@ fn a_model_trained_at_112_by_112_is_not_evaluated_at_64_by_64() {
     // 784 is the minimum of the base.
     for (min, grid) in [(None, [4, 4]), (Some(784), [4, 4]), (Some(112 * 112), [8, 8])] {
         let out = dir.path().join(format!("{min:?}"));
-        run_sft(&out, &SftConfig { image_min_pixels: min, ..config.clone() }, 1, &[]);
+        run_sft(
+            &out,
+            &SftConfig {
+                training: TrainingConfig { image_min_pixels: min, ..config.training.clone() },
+                ..config.clone()
+            },
+            1,
+            &[],
+        );
         for model in ["model", "checkpoints/global_step_1"].map(|name| out.join(name)) {
             assert_eq!(Processor::load(&model).unwrap().grid(64, 64).unwrap(), grid, "{}", model.display());
             let file = model.join("preprocessor_config.json");
@@ -68,7 +80,10 @@ fn a_model_trained_at_112_by_112_is_not_evaluated_at_64_by_64() {
     let trained = dir.path().join("Some(12544)/model");
     let start = Start::open(Some(&trained), EncodingPurpose::Ask, [None, None]).unwrap();
     assert_eq!(start.encoder.processor.min_pixels, 112 * 112);
-    let wrong = SftConfig { image_max_pixels: Some(783), image_min_pixels: None, ..config };
+    let wrong = SftConfig {
+        training: TrainingConfig { image_max_pixels: Some(783), image_min_pixels: None, ..config.training.clone() },
+        ..config
+    };
     let error = Job::new(&dir.path().join("wrong"), wrong).err().unwrap().to_string();
     assert!(error.contains("image_min_pixels: found 784, expected at most image_max_pixels"), "{error}");
 }

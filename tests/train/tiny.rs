@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::ranks;
-use omr::config::RolloutConfig;
 use omr::config::recipe::VisionConfig;
 use omr::config::{BaseConfig, Dtype, OptimConfig, RlConfig, SftConfig, TaskConfig};
+use omr::config::{RolloutConfig, TrainingConfig};
 use omr::data::{Form, Row, read, write};
 use omr::device::{Device, Isa, Plan};
 use omr::error::{Error, Result};
@@ -110,6 +110,11 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
+/// Returns keys with which a stopped run saves a checkpoint.
+pub fn training() -> TrainingConfig {
+    TrainingConfig { save_on_stop: Some(true), ..TrainingConfig::default() }
+}
+
 /// Returns a config of eight updates of four rows. Writes the random model and the rows to `dir`.
 pub fn sft_config(dir: &Path) -> SftConfig {
     let (model, data) = (dir.join("base"), dir.join("sft.parquet"));
@@ -127,8 +132,8 @@ pub fn sft_config(dir: &Path) -> SftConfig {
         optimizer: OptimConfig { learning_rate: 1e-2, weight_decay: 0.01, ..SftConfig::default().optimizer },
         warmup_steps: Some(2),
         save_seconds: None,
-        save_on_stop: Some(true),
         dtype: Dtype::F32,
+        training: training(),
         ..SftConfig::default()
     }
 }
@@ -154,10 +159,10 @@ pub fn rl_config(dir: &Path) -> RlConfig {
         optimizer: OptimConfig { learning_rate: 1e-3, weight_decay: 0.0, ..RlConfig::default().optimizer },
         warmup_steps: 0,
         save_seconds: None,
-        save_on_stop: Some(true),
         rollout_freq: Some(1),
         micro_batch_tokens: 256,
         dtype: Dtype::F32,
+        training: training(),
         ..RlConfig::default()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use omr::config::{LrSchedulerType, SftConfig, ValidationConfig};
+use omr::config::{LrSchedulerType, SftConfig, TrainingConfig, ValidationConfig};
 use omr::data::{Form, Row, read, write};
 use omr::error::Error;
 use omr::eval::validation;
@@ -60,11 +60,10 @@ fn getting_worse(dir: &Path) -> SftConfig {
         model: Some(dir.join("tuned")),
         datasets: vec![read::entry(dir.join("wrong.parquet"))],
         eval_steps: Some(1),
-        gradient_lanes: Some(2),
         warmup_steps: Some(0),
         save_steps: Some(1),
-        save_total_limit: 1,
         validation,
+        training: TrainingConfig { gradient_lanes: Some(2), save_total_limit: 1, ..config.training.clone() },
         ..config
     };
     config.optimizer.lr_scheduler_type = LrSchedulerType::Constant;
@@ -80,10 +79,10 @@ fn the_validation_loss_is_a_forward_over_the_same_rows_for_any_number_of_ranks()
         max_steps: Some(2),
         packing_length: 100,
         micro_batch_tokens: 100,
-        gradient_lanes: Some(4),
         eval_steps: Some(1),
         save_steps: Some(1),
         validation: ValidationConfig { val_files: config.datasets.clone(), ..ValidationConfig::default() },
+        training: TrainingConfig { gradient_lanes: Some(4), ..config.training.clone() },
         ..config
     };
     let out = dir.path().join("one");

@@ -72,7 +72,7 @@ impl Job {
     /// Indexes the prompts of `config`, or reads the index of an earlier start of this run unless the run is `fresh`.
     /// `scorer` scores the responses. Errors name the file and the row.
     pub fn open(dir: &Path, config: RlConfig, scorer: Arc<Scorer>, fresh: bool) -> Result<Job> {
-        let pixels = [config.image_min_pixels, config.image_max_pixels];
+        let pixels = config.training.pixels();
         let start = Start::open(config.model.as_deref(), EncodingPurpose::Ask, pixels)?;
         if config.train_files.is_empty() {
             return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));
@@ -81,8 +81,8 @@ impl Job {
         let chat = encoder.chat.clone();
         let stop_token_ids = stop_token_ids(&model, &[chat.ids.im_end, chat.ids.endoftext])?;
         let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
-        let share = config.max_bad_rows;
-        let fresh = fresh || record::rows_may_differ(&config.accept_changed);
+        let share = config.training.max_bad_rows;
+        let fresh = fresh || record::rows_may_differ(&config.training.accept_changed);
         let mut data = Dataset::open(dir, &config.train_files, &encoder, longest, share, config.seed, fresh)?;
         let held = config.validation.val_size.map(|size| split_off(&mut data, size)).transpose()?;
         let mut common = JobCommon::new(dir, model, model_config, data);
@@ -138,7 +138,7 @@ impl Job {
             let first = consumed + k * size;
             Ok((first..first + size).map(&mut sample_at).collect())
         });
-        Loader::new(self.questions.clone(), Box::new(batches), config.dataloader_num_workers, AHEAD)
+        Loader::new(self.questions.clone(), Box::new(batches), config.training.dataloader_num_workers, AHEAD)
     }
 
     /// Returns the settings under which log-probs are computed.

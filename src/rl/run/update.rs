@@ -29,7 +29,7 @@ impl Job {
         let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
         for _ in 0..config.ppo_epochs {
             for groups in groups.chunks(config.ppo_mini_batch_size) {
-                let mini_batch = MiniBatch::new(config, trainer.step, groups, config.lanes());
+                let mini_batch = MiniBatch::new(config, trainer.step, groups, config.training.lanes());
                 let micro_batches = mini_batch.micro_batches(config.micro_batch_tokens)?;
                 let figures = figures.of_update(dev, micro_batches.len())?;
                 let (levels, step, timeline) = (self.common.levels, trainer.step, trainer.timeline.clone());

@@ -1,0 +1,57 @@
+//! Config keys of a training run that SFT and RL share: checkpoints, memory, rows and ranks.
+
+use super::{DistConfig, InputKind, ReportTo, Rule, Safe};
+
+settings! {
+    /// Checkpoints, memory, rows and ranks of a training run.
+    pub struct TrainingConfig {
+        /// Write a checkpoint when a signal stops the run. Without it, the steps since the last checkpoint are repeated
+        /// on resume, with bitwise identical results. null = write one if these steps took more than a minute.
+        save_on_stop: Option<bool> = None, safe: Safe::Yes;
+        /// Number of newest checkpoints to keep. Older ones are removed once a newer one is complete.
+        save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
+        /// Interval in steps at which a checkpoint is written that is never removed, for `omr replay`. null = none.
+        keep_every: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
+        /// Services that show the metrics of the run: tensorboard, wandb, mlflow, swanlab. All but tensorboard need their
+        /// Python package. [] = none. metrics.jsonl is always written.
+        report_to: Vec<ReportTo> = vec![ReportTo::Tensorboard], safe: Safe::Yes;
+        /// Memory limit of the run, in GiB. null = all memory of the GPU, no limit on the CPU. The limit decides which
+        /// activations are stored and does not affect results.
+        max_memory_gib: Option<f64> = None, rule: Rule::Above(0.0), safe: Safe::Yes;
+        /// Minimum number of pixels of a picture after resizing. null = the value in the model's
+        /// preprocessor_config.json.
+        image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
+        /// Maximum number of pixels of a picture after resizing. null = the value in the model's
+        /// preprocessor_config.json.
+        image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
+        /// Maximum share of bad rows. Bad rows are left out and listed in rejected.jsonl. A larger share ends the run.
+        max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
+        /// Number of threads that load rows and pictures in the background. Does not affect results.
+        dataloader_num_workers: usize = 2, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
+        /// `auto` continues from the newest complete checkpoint in --out, `never` starts over, a path continues from
+        /// that checkpoint. Later checkpoints of the same run are then moved aside.
+        resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes;
+        /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `pictures`, `reference`,
+        /// `val`, `stages` (the output of a finished stage), `log`. The change is printed and recorded; afterwards the
+        /// key can be removed.
+        accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;
+        /// Number of gradient lanes, virtual data-parallel ranks that decide how an update is cut into micro-batches.
+        /// Results depend on this number, and not on the number of ranks. null = the number of ranks at the start.
+        /// Recorded; cannot change within a run.
+        gradient_lanes: Option<usize> = None, rule: Rule::AtLeast(1.0);
+        /// Settings for a run with several ranks.
+        dist: DistConfig = DistConfig::default();
+    }
+}
+
+impl TrainingConfig {
+    /// Returns the number of gradient lanes, 1 by default.
+    pub fn lanes(&self) -> usize {
+        self.gradient_lanes.unwrap_or(1)
+    }
+
+    /// Returns the minimum and the maximum number of pixels of a resized picture.
+    pub fn pixels(&self) -> [Option<usize>; 2] {
+        [self.image_min_pixels, self.image_max_pixels]
+    }
+}
