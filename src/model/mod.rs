@@ -199,11 +199,6 @@ impl Model {
         self.vision.as_ref().is_some_and(VisionTower::trains)
     }
 
-    /// Returns the maximum number of patches that pass through the vision tower together.
-    pub fn chunk_patches(&self) -> usize {
-        self.vision.as_ref().map_or(vision::CHUNK_PATCHES, |vision| vision.chunk_patches)
-    }
-
     /// Computes the token rows `[T, D]`. Errors on an id outside the vocabulary.
     pub fn embed(&self, tape: &mut Tape, dev: &mut Device, input_ids: &[u32]) -> Result<Var> {
         inputs::check_ids(&self.config, input_ids)?;

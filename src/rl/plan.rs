@@ -107,7 +107,7 @@ pub fn rl(
     let allowed = training.dev.upload(Region::State, allowed, &[allowed.len()])?;
     let policy = Policy { allowed: Some(allowed), temperature: config.rollout.temperature as f32 };
     let batches = [
-        largest_micro_batch(config, &training.model, index),
+        largest_micro_batch(config, &training.model.config, index),
         longest_micro_batch(config, &training.model.config, index),
     ];
     // These batches are micro-batches already and must not be cut again.
@@ -285,16 +285,19 @@ impl Rollouts<'_> {
 
 /// Returns a question of the given size with made-up content.
 fn blank(config: &ModelConfig, shape: Shape<'_>) -> Question {
-    let sample = plan::blank(config, shape);
-    let prompt = Prompt { pixels: sample.images, ..Prompt::text(sample.input_ids) };
+    question(plan::blank(config, shape))
+}
+
+fn question(prompt: Sample) -> Question {
+    let prompt = Prompt { pixels: prompt.images, ..Prompt::text(prompt.input_ids) };
     Question { row: Row::default(), prompt: Arc::new(prompt) }
 }
 
 /// Returns a micro-batch that is at least as large as any micro-batch of the run in every quantity that affects memory,
 /// for any combination of questions and any length of answers. If a micro-batch that can occur is that large, it is
 /// returned; otherwise one is made up from the maximum of each quantity.
-fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<Group> {
-    let tower = Tower::new(&model.config, model.chunk_patches());
+fn largest_micro_batch(config: &RlConfig, model: &ModelConfig, index: &Index) -> Vec<Group> {
+    let tower = Tower::new(model);
     let bound = bound(config, tower, index);
     let mut shortest: Vec<usize> = (0..index.len()).collect();
     shortest.sort_by_key(|&i| index.tokens(i));
@@ -304,25 +307,21 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<G
         let batch = mini_batch(config, index, &order, config.max_response_length);
         let segments = batch.chunk_by(|a, b| a.0 == b.0).flat_map(|group| segments(index.shape(group[0].0), group));
         if Size::of(tower, segments).covers(&bound) {
-            return groups(config, &model.config, index, &batch);
+            return groups(config, model, index, &batch);
         }
     }
     // Start from the smallest micro-batch. If it already had all tokens of the bound, the tokens of the added pictures
     // would exceed the bound.
     let least = [Shape { tokens: 2, targets: 1, grids: &[] }];
     let made = grown(tower, least, &bound);
-    let group = |index: usize, prompt: Sample, experience: Vec<Experience>| {
-        let prompt = Prompt { pixels: prompt.images, ..Prompt::text(prompt.input_ids) };
-        Group::made_up(index, Question { row: Row::default(), prompt: Arc::new(prompt) }, experience)
-    };
     let shapes: Vec<Shape<'_>> = made.iter().map(Made::shape).collect();
     if config.rollout.n == 1 {
         let whole = |(index, shape): (usize, &Shape<'_>)| {
             // Tokens of pictures may be targets, so all tokens count as those of the prompt.
-            let sample = plan::blank(&model.config, *shape);
+            let sample = plan::blank(model, *shape);
             let (prompt, response) = sample.input_ids.split_at(sample.input_ids.len() - shape.targets);
             let experience = made_up(config, prompt, response);
-            group(index, sample, vec![experience])
+            Group::made_up(index, question(sample), vec![experience])
         };
         return shapes.iter().enumerate().map(whole).collect();
     }
@@ -330,7 +329,7 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<G
     // pictures and of targets together may exceed the tokens, so tokens of the prompt are targets, too.
     let grids: Vec<_> = shapes.iter().flat_map(|shape| shape.grids).copied().collect();
     let (tokens, responses) = (shapes.iter().map(|shape| shape.tokens).sum::<usize>(), shapes.len() - 1);
-    let prompt = plan::blank(&model.config, Shape { tokens: tokens - responses, targets: 0, grids: &grids });
+    let prompt = plan::blank(model, Shape { tokens: tokens - responses, targets: 0, grids: &grids });
     let mut experience = vec![made_up(config, &prompt.input_ids, &[0]); responses];
     let targets = shapes.iter().map(|shape| shape.targets).sum::<usize>().saturating_sub(responses);
     if let Some(Experience { loss_mask, old_log_prob, ref_log_prob, .. }) = experience.first_mut() {
@@ -338,7 +337,7 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> Vec<G
         old_log_prob.resize(1 + targets, 0.0);
         ref_log_prob.iter_mut().for_each(|log_prob| log_prob.resize(1 + targets, 0.0));
     }
-    vec![group(0, prompt, experience)]
+    vec![Group::made_up(0, question(prompt), experience)]
 }
 
 /// Returns the sequences of a micro-batch that consist of a question of size `shape` and its responses, which are pairs

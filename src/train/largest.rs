@@ -2,8 +2,10 @@
 //! drops a micro-batch if another one is at least as large in every quantity. If too many are left, sizes are rounded
 //! up on an increasingly coarse grid.
 
-use crate::data::Shape;
+use super::plan::blank;
+use crate::data::{Sample, Shape};
 use crate::image::Grid;
+use crate::model::vision::CHUNK_PATCHES;
 use crate::model::{MediaConfig, ModelConfig};
 
 /// Maximum number of sizes that are kept. A plan counts each of them three or four times, which takes about ten
@@ -49,11 +51,11 @@ pub struct Tower {
 }
 
 impl Tower {
-    /// Describes the tower of a model whose chunks have at most `chunk` patches.
-    pub fn new(config: &ModelConfig, chunk: usize) -> Tower {
+    /// Describes the tower of the model of `config`.
+    pub fn new(config: &ModelConfig) -> Tower {
         let side = |media: &MediaConfig| media.tower.window_size / media.grid.patch_size;
         let (side, merge) = (config.media.as_ref().map_or(1, side), config.grid().merge_size);
-        Tower { side, chunk, merge }
+        Tower { side, chunk: CHUNK_PATCHES, merge }
     }
 
     /// Returns the maximum number of patches of a chunk.
@@ -120,21 +122,24 @@ impl Size {
 /// The micro-batches that no other micro-batch covers; one of them determines the run's peak memory. As long as there
 /// are few, their sizes are exact. Otherwise each micro-batch represents all micro-batches of about its size, and
 /// [`grown`] enlarges it to the largest of these.
-#[derive(Debug)]
-pub struct Largest<T> {
-    front: Vec<(Size, T)>,
+pub struct Largest<'a> {
+    tower: Tower,
+    front: Vec<(Size, Vec<Shape<'a>>)>,
     parts: Option<usize>,
 }
 
-impl<T> Default for Largest<T> {
-    fn default() -> Largest<T> {
-        Largest { front: Vec::new(), parts: None }
+impl<'a> Largest<'a> {
+    /// Creates an empty set of micro-batches for the model of `config`.
+    pub fn new(config: &ModelConfig) -> Largest<'a> {
+        Largest { tower: Tower::new(config), front: Vec::new(), parts: None }
     }
-}
 
-impl<T> Largest<T> {
     /// Adds a micro-batch.
-    pub fn push(&mut self, size: Size, batch: T) {
+    pub fn push(&mut self, batch: Vec<Shape<'a>>) {
+        self.add(Size::of(self.tower, batch.iter().copied()), batch);
+    }
+
+    fn add(&mut self, size: Size, batch: Vec<Shape<'a>>) {
         let size = self.parts.map_or(size, |parts| size.rounded(parts));
         if self.front.iter().any(|(other, _)| other.covers(&size)) {
             return;
@@ -144,13 +149,17 @@ impl<T> Largest<T> {
         // Halving the granularity below two parts does not help.
         if self.front.len() > MOST && self.parts != Some(2) {
             self.parts = Some(self.parts.map_or(FINEST, |parts| parts / 2));
-            std::mem::take(&mut self.front).into_iter().for_each(|(size, batch)| self.push(size, batch));
+            std::mem::take(&mut self.front).into_iter().for_each(|(size, batch)| self.add(size, batch));
         }
     }
 
-    /// Returns the remaining micro-batches, each with the size it represents.
-    pub fn into_batches(self) -> Vec<(Size, T)> {
-        self.front
+    /// Returns the remaining micro-batches with made-up content for the model of `config`, each as large as the size it
+    /// represents.
+    pub fn into_samples(self, config: &ModelConfig) -> Vec<Vec<Sample>> {
+        let samples = |(size, batch)| -> Vec<Sample> {
+            grown(self.tower, batch, &size).iter().map(|made| blank(config, made.shape())).collect()
+        };
+        self.front.into_iter().map(samples).collect()
     }
 }
 
@@ -287,28 +296,28 @@ mod tests {
     #[test]
     fn few_sizes_are_kept_as_they_are() {
         let packs = packs(40);
-        let mut largest = Largest::default();
-        packs.iter().enumerate().for_each(|(i, pack)| largest.push(size(pack), i));
-        let left = largest.into_batches();
-        assert!(left.len() > 4);
-        for (wanted, i) in left {
-            assert_eq!(wanted, size(&packs[i]));
-            assert_eq!(grown(TOWER, packs[i].iter().map(Made::shape), &wanted), packs[i]);
+        let mut largest = Largest { tower: TOWER, front: Vec::new(), parts: None };
+        packs.iter().for_each(|pack| largest.push(pack.iter().map(Made::shape).collect()));
+        assert!(largest.front.len() > 4);
+        for (wanted, pack) in largest.front {
+            assert_eq!(wanted, Size::of(TOWER, pack.clone()));
+            let made = grown(TOWER, pack.clone(), &wanted);
+            assert_eq!(made.iter().map(Made::shape).collect::<Vec<_>>(), pack);
         }
     }
 
     #[test]
     fn of_many_sizes_few_are_left_that_cover_all_and_are_hardly_larger() {
         let packs = packs(3000);
-        let mut largest = Largest::default();
-        packs.iter().enumerate().for_each(|(i, pack)| largest.push(size(pack), i));
+        let mut largest = Largest { tower: TOWER, front: Vec::new(), parts: None };
+        packs.iter().for_each(|pack| largest.push(pack.iter().map(Made::shape).collect()));
         let parts = largest.parts.unwrap();
-        let left = largest.into_batches();
+        let left = largest.front;
         println!("{} of {} packs are left, rounded by a {parts}-th at most", left.len(), packs.len());
         assert!(left.len() <= MOST, "{}", left.len());
         let mut made = Vec::new();
-        for (wanted, i) in &left {
-            let found = size(&grown(TOWER, packs[*i].iter().map(Made::shape), wanted));
+        for (wanted, pack) in &left {
+            let found = size(&grown(TOWER, pack.clone(), wanted));
             assert!(found.covers(wanted), "{found:?} is not {wanted:?}");
             // Adding a missing window also adds patches: a quarter of the patches of a full window.
             let allowed = |n: usize| n + n / parts + n / 16 + 1024;

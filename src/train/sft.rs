@@ -10,7 +10,7 @@ use serde_json::json;
 use super::exchange::Reach;
 use super::job::{JobCommon, Start, TrainingJob};
 use super::lanes::interleaved;
-use super::largest::{Largest, Size, Tower, grown};
+use super::largest::Largest;
 use super::metrics::{self, Metrics, object};
 use super::nll::{self, Mean};
 use super::plan;
@@ -28,7 +28,6 @@ use crate::data::sample::TurnEnd;
 use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples, Shape};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
-use crate::model::vision::CHUNK_PATCHES;
 use crate::observe::Observer;
 use crate::ranks::Ranks;
 use crate::tensor::DType;
@@ -95,10 +94,10 @@ impl Job {
     }
 
     /// Returns the micro-batches that determine this rank's memory.
-    fn largest_micro_batches(&self, tower: Tower) -> Result<LargestMicroBatches> {
-        let JobCommon { index, ranks, total_steps, .. } = &self.common;
+    fn largest_micro_batches(&self) -> Result<LargestMicroBatches> {
+        let JobCommon { model_config, index, ranks, total_steps, .. } = &self.common;
         let mut updates = Updates::new(&self.config, index)?;
-        let (mut largest, mut most, mut consumed) = (Largest::default(), 0, 0);
+        let (mut largest, mut most, mut consumed) = (Largest::new(model_config), 0, 0);
         for _ in 0..*total_steps {
             let Some(update) = updates.next(consumed)? else { break };
             consumed = update.consumed;
@@ -106,11 +105,11 @@ impl Job {
             most = most.max(micro_batches.len());
             for part in micro_batches.into_iter().skip(ranks.rank()).step_by(ranks.size()) {
                 if reach(index, &part).targets {
-                    largest.push(Size::of(tower, part.iter().map(|&i| index.shape(i))), part);
+                    largest.push(part.into_iter().map(|i| index.shape(i)).collect());
                 }
             }
         }
-        Ok(LargestMicroBatches { batches: largest.into_batches(), most })
+        Ok(LargestMicroBatches { batches: largest.into_samples(model_config), most })
     }
 
     /// Returns a loader that prepares the samples of all micro-batches of this rank, for the remaining updates.
@@ -157,8 +156,8 @@ fn reach(index: &Index, micro_batch: &[usize]) -> Reach {
 
 /// The micro-batches of a run that determine the memory of a rank.
 struct LargestMicroBatches {
-    /// Samples of the micro-batches that can determine the peak, with the size each of them represents.
-    batches: Vec<(Size, Vec<usize>)>,
+    /// Made-up samples of the micro-batches that can determine the peak.
+    batches: Vec<Vec<Sample>>,
     /// Largest number of micro-batches of an update.
     most: usize,
 }
@@ -180,15 +179,9 @@ impl TrainingJob for Job {
 
     /// Computes the exact peak memory over all micro-batches of the run.
     fn plan(&mut self, target: Target) -> Result<Plan> {
-        let JobCommon { model_config: model, index, ranks, .. } = &self.common;
+        let JobCommon { model_config: model, ranks, .. } = &self.common;
         let target = target.within(plan::gib_to_bytes(self.config.training.max_memory_gib));
-        let tower = Tower::new(model, CHUNK_PATCHES);
-        let blank = |(size, batch): &(Size, Vec<usize>)| -> Vec<Sample> {
-            let shapes = batch.iter().map(|&i| index.shape(i));
-            grown(tower, shapes, size).iter().map(|made| plan::blank(model, made.shape())).collect()
-        };
-        let LargestMicroBatches { batches: largest, most: most_micro_batches } = self.largest_micro_batches(tower)?;
-        let samples: Vec<Vec<Sample>> = largest.iter().map(blank).collect();
+        let LargestMicroBatches { batches: samples, most: most_micro_batches } = self.largest_micro_batches()?;
         let batches: Vec<Vec<Sequence<'_>>> =
             samples.iter().map(|batch| batch.iter().map(Sequence::from).collect()).collect();
         let run = plan::Run { config: &self.config, target, ranks: *ranks, most_micro_batches };

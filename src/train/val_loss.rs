@@ -1,11 +1,12 @@
 //! The validation loss: the mean negative log-prob of the answers' tokens in rows that are not trained on. The sum is in
 //! the order of the rows, so the loss depends neither on the number of ranks nor on the cut into micro-batches.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::largest::{Largest, Size, Tower, grown};
+use super::largest::Largest;
 use super::metrics::VAL_LOSS;
 use super::plan::blank;
 use super::step::{self, Cost, Sequence};
@@ -14,7 +15,6 @@ use crate::config::SftConfig;
 use crate::data::{BadRow, Encoder, Index, Loader, Made, Row, RowResult, Sample, Samples, Shape};
 use crate::device::{Device, Region};
 use crate::error::{Error, Result};
-use crate::model::vision::CHUNK_PATCHES;
 use crate::model::{LayerPolicy, Model, Policy};
 use crate::ranks::{self, Ranks};
 
@@ -96,15 +96,11 @@ impl HeldOut {
 
     /// Makes the allocations of [`HeldOut::measure`] on a counting device.
     pub fn count(&self, dev: &mut Device, model: &Model) -> Result<()> {
-        let tower = Tower::new(&model.config, CHUNK_PATCHES);
-        let shapes = |part: &[usize]| -> Vec<Shape<'_>> { part.iter().map(|&i| self.index.shape(i)).collect() };
-        let mut largest = Largest::default();
+        let mut largest = Largest::new(&model.config);
         for part in &self.micro_batches {
-            largest.push(Size::of(tower, shapes(part)), part);
+            largest.push(part.iter().map(|&i| self.index.shape(i)).collect());
         }
-        for (size, part) in largest.into_batches() {
-            let made = grown(tower, shapes(part), &size);
-            let samples: Vec<Arc<Sample>> = made.iter().map(|m| Arc::new(blank(&model.config, m.shape()))).collect();
+        for samples in largest.into_samples(&model.config) {
             log_probs(dev, model, &samples)?;
         }
         Ok(())
@@ -193,9 +189,9 @@ impl HeldOut {
 }
 
 /// Returns the sum of the log-probs of each sample's targets.
-fn log_probs(dev: &mut Device, model: &Model, samples: &[Arc<Sample>]) -> Result<Vec<f64>> {
+fn log_probs(dev: &mut Device, model: &Model, samples: &[impl Borrow<Sample>]) -> Result<Vec<f64>> {
     let mark = dev.mark(Region::Overlay);
-    let sequences: Vec<Sequence<'_>> = samples.iter().map(|sample| (&**sample).into()).collect();
+    let sequences: Vec<Sequence<'_>> = samples.iter().map(|sample| sample.borrow().into()).collect();
     let forward = step::forward(dev, model, &sequences, Policy::default(), LayerPolicy::Inputs, false)?;
     let log_prob = dev.read::<f32>(forward.log_prob)?;
     let borders = forward.cu_targets.windows(2).map(|w| w[0] as usize..w[1] as usize);
