@@ -16,8 +16,8 @@ fn head(dev: &mut Device, s: Sizes) -> Result<(Tensor, Weight, Tensor, Tensor, T
     let (hidden, w) =
         (random(dev, s.dtype, &[s.targets, s.hidden], 1.0)?, weight(dev, s.dtype, s.vocabulary, s.hidden)?);
     let targets = dev.upload(Region::Overlay, &ids(s, s.targets), &[s.targets])?;
-    let [logprob, lse] = [zeros(dev, DType::F32, &[s.targets])?, zeros(dev, DType::F32, &[s.targets])?];
-    Ok((hidden, w, targets, logprob, lse))
+    let [log_prob, lse] = [zeros(dev, DType::F32, &[s.targets])?, zeros(dev, DType::F32, &[s.targets])?];
+    Ok((hidden, w, targets, log_prob, lse))
 }
 
 /// Returns the shape of the logits product of `rows` hidden states, as text and as numbers.
@@ -27,26 +27,26 @@ fn logits(rows: usize, s: Sizes) -> (String, [usize; 3]) {
 }
 
 pub fn linear_logprob_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
-    let (hidden, w, targets, logprob, lse) = head(dev, s)?;
+    let (hidden, w, targets, log_prob, lse) = head(dev, s)?;
     let (shape, of) = logits(s.targets, s);
-    product("linear_logprob fwd", s.dtype, shape, of, bytes(&[hidden, w.data, targets, logprob, lse]), move |dev| {
-        linear_logprob::fwd(dev, logprob_call(hidden, &w, targets), Outs { logprob, lse, entropy: None, logits: None })
+    product("linear_logprob fwd", s.dtype, shape, of, bytes(&[hidden, w.data, targets, log_prob, lse]), move |dev| {
+        linear_logprob::fwd(dev, logprob_call(hidden, &w, targets), Outs { log_prob, lse, entropy: None, logits: None })
     })
 }
 
 /// Makes the case of the backward pass, which computes the logits again and then both gradients.
 pub fn linear_logprob_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
-    let (hidden, w, targets, logprob, lse) = head(dev, s)?;
-    let dlogprob = random(dev, DType::F32, &[s.targets], 1e-3)?;
+    let (hidden, w, targets, log_prob, lse) = head(dev, s)?;
+    let dlog_prob = random(dev, DType::F32, &[s.targets], 1e-3)?;
     let dhidden = zeros(dev, s.dtype, &[s.targets, s.hidden])?;
     let (dw, written) = gradient(dev, s.dtype, s.vocabulary, s.hidden)?;
-    linear_logprob::fwd(dev, logprob_call(hidden, &w, targets), Outs { logprob, lse, entropy: None, logits: None })?;
+    linear_logprob::fwd(dev, logprob_call(hidden, &w, targets), Outs { log_prob, lse, entropy: None, logits: None })?;
     let (shape, of) = logits(s.targets, s);
-    let moved = bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden]) + written;
+    let moved = bytes(&[hidden, w.data, targets, lse, dlog_prob, dhidden]) + written;
     let flops = 6.0 * of.iter().map(|&n| n as f64).product::<f64>();
     op("linear_logprob bwd", s.dtype, shape, flops, moved, move |dev| {
         let call =
-            linear_logprob::Bwd { lse, entropy: None, logits: None, dlogprob, dentropy: None, dhidden, dw: Some(dw) };
+            linear_logprob::Bwd { lse, entropy: None, logits: None, dlog_prob, dentropy: None, dhidden, dw: Some(dw) };
         linear_logprob::bwd(dev, logprob_call(hidden, &w, targets), call)
     })
 }

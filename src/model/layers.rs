@@ -112,7 +112,7 @@ pub struct Paging {
 #[derive(Clone, Copy, Debug)]
 pub struct LogProbs {
     /// Log-prob of each row's target, f32 `[R]`.
-    pub logprob: Var,
+    pub log_prob: Var,
     /// Entropy of each row's distribution, f32 `[R]`, if it was requested.
     pub entropy: Option<Var>,
 }
@@ -455,32 +455,32 @@ impl Tape {
     ) -> Result<LogProbs> {
         let mark = dev.mark(self.region());
         let r = hidden.tensor.rows();
-        let logprob = self.alloc(dev, DType::F32, &[r])?;
+        let log_prob = self.alloc(dev, DType::F32, &[r])?;
         let lse = dev.alloc(self.region(), DType::F32, &[r])?;
         let entropy = if with_entropy { Some(self.alloc(dev, DType::F32, &[r])?) } else { None };
         let Policy { allowed, temperature } = policy;
         let (x, weight, h) = (hidden.tensor, lm_head.weight, entropy.map(|e| e.tensor));
         let logits = self.memory_for_logits(dev, r, weight.n)?;
-        let outs = linear_logprob::Outs { logprob: logprob.tensor, lse, entropy: h, logits };
+        let outs = linear_logprob::Outs { log_prob: log_prob.tensor, lse, entropy: h, logits };
         linear_logprob::fwd(dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, outs)?;
         dev.note_product("linear_logprob", [r, weight.n, weight.k], moved(&[x, weight.data]));
         let flops = 2.0 * r as f64 * (weight.n * weight.k) as f64;
         self.record(mark, move |b| {
-            let Some(dlogprob) = b.take(logprob) else { return Ok(()) };
+            let Some(dlog_prob) = b.take(log_prob) else { return Ok(()) };
             let dentropy = entropy.and_then(|e| b.take(e)).map(|d| d.tensor);
             let (dx, _) = b.of(hidden)?;
             let dw = b.param(lm_head.id)?;
             let call =
-                linear_logprob::Bwd { lse, entropy: h, logits, dlogprob: dlogprob.tensor, dentropy, dhidden: dx, dw };
+                linear_logprob::Bwd { lse, entropy: h, logits, dlog_prob: dlog_prob.tensor, dentropy, dhidden: dx, dw };
             linear_logprob::bwd(b.dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, call)?;
             // Backward computes the logits, if they were not kept, then dx and, unless the matrix is frozen, dw.
             let (products, dw) = dw.map_or((1.0, 0.0), |dw| (2.0, moved(&[dw, dw])));
             let products = products + f64::from(u8::from(logits.is_none()));
             b.dev.note_work("linear_logprob::bwd", products * flops, moved(&[x, weight.data, dx]) + dw);
-            b.free(dlogprob);
+            b.free(dlog_prob);
             Ok(())
         });
-        Ok(LogProbs { logprob, entropy })
+        Ok(LogProbs { log_prob, entropy })
     }
 
     /// Returns memory for the logits of `rows` rows, if backward follows and a CPU can keep them.

@@ -143,7 +143,7 @@ pub fn forward(
         };
         let ids = tape.upload(dev, &ids, &[ids.len()])?;
         let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, ids, entropy)?;
-        let (log_prob, entropy) = (logprobs.logprob.tensor, logprobs.entropy.map(|e| e.tensor));
+        let (log_prob, entropy) = (logprobs.log_prob.tensor, logprobs.entropy.map(|e| e.tensor));
         Ok(Forward { tape, logprobs, log_prob, entropy, cu_targets })
     })
 }
@@ -208,7 +208,7 @@ impl Forward {
         dentropy: Option<Tensor>,
     ) -> Result<()> {
         let done = dev.range(format_args!("backward"), |dev| {
-            let mut seeds = vec![(self.logprobs.logprob, dlog_prob)];
+            let mut seeds = vec![(self.logprobs.log_prob, dlog_prob)];
             seeds.extend(self.logprobs.entropy.zip(dentropy));
             self.tape.backward(dev, grads, &seeds)
         });

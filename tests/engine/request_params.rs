@@ -25,7 +25,7 @@ fn trained(model: &Model, dev: &mut Device, prompt: &Prompt, ids: &[u32], from: 
     let targets = tape.upload(dev, &ids[from..], &[ids.len() - from]).unwrap();
     let policy = Policy { allowed: None, temperature };
     let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, false).unwrap();
-    let logprobs = dev.read::<f32>(logprobs.logprob.tensor).unwrap();
+    let logprobs = dev.read::<f32>(logprobs.log_prob.tensor).unwrap();
     tape.finish(dev);
     logprobs
 }

@@ -38,7 +38,7 @@ pub fn case((t, v, k): (usize, usize, usize), masked: bool, temperature: f32) ->
     Case { t, v, k, hidden, w: normals(2, v * k), targets, allowed, temperature }
 }
 
-/// Returns logprob, lse and entropy of rows `from..to`.
+/// Returns log_prob, lse and entropy of rows `from..to`.
 pub fn run(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<[Vec<f32>; 3]> {
     let n = to - from;
     let hidden = up(dev, &c.hidden[from * c.k..to * c.k], &[n, c.k]);
@@ -46,19 +46,19 @@ pub fn run(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<[Vec<f
     let words = c.allowed.as_ref().map(|a| bitmap(a));
     let allowed = words.map(|b| up(dev, &b, &[b.len()]));
     let targets = up(dev, &c.targets[from..to], &[n]);
-    let [logprob, lse, entropy] = [0; 3].map(|_| blank(dev, DType::F32, &[n]));
+    let [log_prob, lse, entropy] = [0; 3].map(|_| blank(dev, DType::F32, &[n]));
     linear_logprob::fwd(
         dev,
         linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: c.temperature, targets },
-        linear_logprob::Outs { logprob, lse, entropy: Some(entropy), logits: None },
+        linear_logprob::Outs { log_prob, lse, entropy: Some(entropy), logits: None },
     )?;
     let again = blank(dev, DType::F32, &[n]);
     linear_logprob::fwd(
         dev,
         linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: c.temperature, targets },
-        linear_logprob::Outs { logprob: again, lse, entropy: None, logits: None },
+        linear_logprob::Outs { log_prob: again, lse, entropy: None, logits: None },
     )?;
-    let outs = [dev.read(logprob)?, dev.read(lse)?, dev.read(entropy)?];
+    let outs = [dev.read(log_prob)?, dev.read(lse)?, dev.read(entropy)?];
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     if bits(&dev.read::<f32>(again)?) != bits(&outs[0]) {
         return Err("log-probs depend on whether the entropy is wanted".into());
@@ -66,7 +66,7 @@ pub fn run(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<[Vec<f
     Ok(outs)
 }
 
-/// Returns logprob, lse and entropy in f64, and a bound on the error of a row's logits.
+/// Returns log_prob, lse and entropy in f64, and a bound on the error of a row's logits.
 fn truth(c: &Case) -> Vec<([f64; 3], f64)> {
     let scale = f64::from(if c.temperature == 0.0 { 1.0 } else { 1.0 / c.temperature });
     let row = |row: usize| {
@@ -98,7 +98,7 @@ fn probe(dev: &mut Device, c: &Case) -> Outcome<f64> {
         // and the rest cost 4 ulp. The entropy also has the weight z - lse, so its error grows with that of the logits.
         let bound = 2.0 * z_error + (c.v as f64 / 128.0 + 16.0 + 4.0 * want[1].abs()) * 2f64.powi(-24);
         let bounds = [bound, bound, 8.0 * bound * (1.0 + want[2].abs())];
-        for (i, name) in ["logprob", "lse", "entropy"].iter().enumerate() {
+        for (i, name) in ["log_prob", "lse", "entropy"].iter().enumerate() {
             let error = (f64::from(got[i][row]) - want[i]).abs();
             largest = largest.max(error / bounds[i]);
             if error.is_nan() || error > bounds[i] {
@@ -143,10 +143,10 @@ fn what_cannot_be_is_told_apart() {
     let allowed = c.allowed.as_mut().unwrap();
     allowed[129] = false;
     c.targets = vec![129, 130, 5];
-    let [logprob, ..] = run(&mut emu(), &c, 0, 3).unwrap();
-    assert_eq!(logprob[0], f32::NEG_INFINITY, "a target that is not allowed");
-    assert!(logprob[1].is_nan(), "a target that is no id");
-    assert!(logprob[2].is_finite());
+    let [log_prob, ..] = run(&mut emu(), &c, 0, 3).unwrap();
+    assert_eq!(log_prob[0], f32::NEG_INFINITY, "a target that is not allowed");
+    assert!(log_prob[1].is_nan(), "a target that is no id");
+    assert!(log_prob[2].is_finite());
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub struct Case {
     targets: Vec<u32>,
     allowed: Option<Vec<bool>>,
     temperature: f32,
-    dlogprob: Vec<f32>,
+    dlog_prob: Vec<f32>,
     dentropy: Option<Vec<f32>>,
     /// Initial content of dw, [V, K].
     dw: Vec<f32>,
@@ -79,7 +79,7 @@ pub fn case((t, v, k): (usize, usize, usize), masked: bool, temperature: f32) ->
         targets,
         allowed,
         temperature,
-        dlogprob: normals(3, t),
+        dlog_prob: normals(3, t),
         dentropy: masked.then(|| normals(4, t)),
         dw: normals(5, v * k),
     }
@@ -98,11 +98,11 @@ fn forward(dev: &mut Device, c: &Case) -> Outcome<[Vec<f32>; 2]> {
     let w = weight(dev, &c.w, c.v, c.k);
     let allowed = c.allowed.as_ref().map(|a| bitmap(a)).map(|b| up(dev, &b, &[b.len()]));
     let targets = up(dev, &c.targets, &[c.t]);
-    let [logprob, lse, entropy] = [0; 3].map(|_| blank(dev, DType::F32, &[c.t]));
+    let [log_prob, lse, entropy] = [0; 3].map(|_| blank(dev, DType::F32, &[c.t]));
     linear_logprob::fwd(
         dev,
         linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: c.temperature, targets },
-        linear_logprob::Outs { logprob, lse, entropy: Some(entropy), logits: None },
+        linear_logprob::Outs { log_prob, lse, entropy: Some(entropy), logits: None },
     )?;
     Ok([dev.read(lse)?, dev.read(entropy)?])
 }
@@ -114,7 +114,7 @@ fn backward(dev: &mut Device, c: &Case, saved: &[Vec<f32>; 2], bytes: usize) -> 
     let allowed = c.allowed.as_ref().map(|a| bitmap(a)).map(|b| up(dev, &b, &[b.len()]));
     let targets = up(dev, &c.targets, &[c.t]);
     let [lse, entropy] = [0, 1].map(|i| up(dev, &saved[i], &[c.t]));
-    let dlogprob = up(dev, &c.dlogprob, &[c.t]);
+    let dlog_prob = up(dev, &c.dlog_prob, &[c.t]);
     let dentropy = c.dentropy.as_ref().map(|d| up(dev, d, &[c.t]));
     let order = Order::of(dev);
     let place = |i: usize| order.index(DType::Bf16, c.k, i / c.k, i % c.k);
@@ -127,7 +127,7 @@ fn backward(dev: &mut Device, c: &Case, saved: &[Vec<f32>; 2], bytes: usize) -> 
         dev,
         bytes,
         linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: t, targets },
-        linear_logprob::Bwd { lse, entropy: h, logits: None, dlogprob, dentropy, dhidden, dw: Some(dw) },
+        linear_logprob::Bwd { lse, entropy: h, logits: None, dlog_prob, dentropy, dhidden, dw: Some(dw) },
     )?;
     let mut data = dev.read::<f32>(dw)?;
     let dw = (0..c.v * c.k).map(|i| std::mem::take(&mut data[place(i)])).collect();
@@ -197,8 +197,8 @@ fn the_f64_gradients_are_slopes() {
     let objective = |hidden: &[f64]| -> f64 {
         let terms = (0..c.t).map(|t| {
             let row = row(&c, t, hidden);
-            let logprob = row.z[c.targets[t] as usize] - row.lse;
-            f64::from(c.dlogprob[t]) * logprob + f64::from(c.dentropy.as_ref().unwrap()[t]) * row.entropy
+            let log_prob = row.z[c.targets[t] as usize] - row.lse;
+            f64::from(c.dlog_prob[t]) * log_prob + f64::from(c.dentropy.as_ref().unwrap()[t]) * row.entropy
         });
         terms.sum()
     };
@@ -273,7 +273,7 @@ fn a_row_has_the_same_bits_in_any_batch_and_under_every_schedule() {
             t: to - from,
             hidden: c.hidden[from * c.k..to * c.k].to_vec(),
             targets: c.targets[from..to].to_vec(),
-            dlogprob: c.dlogprob[from..to].to_vec(),
+            dlog_prob: c.dlog_prob[from..to].to_vec(),
             dentropy: c.dentropy.as_ref().map(|d| d[from..to].to_vec()),
             ..c.clone()
         };
@@ -298,7 +298,7 @@ fn tokens_without_a_share_and_ids_that_are_off_leave_no_trace() {
     c.targets[5] = 200;
     let masked = |t: usize| t % 3 == 1;
     for t in (0..c.t).filter(|t| masked(*t)) {
-        c.dlogprob[t] = 0.0;
+        c.dlog_prob[t] = 0.0;
         c.dentropy.as_mut().unwrap()[t] = 0.0;
     }
     let got = run(&mut emu(), &c, SMALLEST).unwrap();
@@ -350,13 +350,13 @@ fn no_plan_holds_all_gradients_of_logits() {
         let mut matrix = |dtype, dims: &[usize]| blank(&mut dev, dtype, dims);
         let (hidden, dhidden) = (matrix(DType::Bf16, &[t, k]), matrix(DType::Bf16, &[t, k]));
         let (data, dw) = (matrix(DType::Bf16, &[v * k]), matrix(DType::F32, &[v * k]));
-        let (targets, lse, dlogprob) = (matrix(DType::U32, &[t]), matrix(DType::F32, &[t]), matrix(DType::F32, &[t]));
+        let (targets, lse, dlog_prob) = (matrix(DType::U32, &[t]), matrix(DType::F32, &[t]), matrix(DType::F32, &[t]));
         let w = omr::ops::matmul::Weight { data, order: Order::Rows, n: v, k };
         let none = None;
         linear_logprob::bwd(
             &mut dev,
             linear_logprob::LogProbCall { hidden, w: &w, allowed: none, temperature: 1.0, targets },
-            linear_logprob::Bwd { lse, entropy: none, logits: None, dlogprob, dentropy: none, dhidden, dw: Some(dw) },
+            linear_logprob::Bwd { lse, entropy: none, logits: None, dlog_prob, dentropy: none, dhidden, dw: Some(dw) },
         )
         .unwrap();
         let bytes = dev.high_water().bytes(Region::Workspace);
@@ -417,7 +417,7 @@ fn small(dev: &mut Device) -> Outcome {
     c.targets[5] = 200;
     check(&c, &run(dev, &c, SMALLEST)?, &truth(&c))?;
     c.allowed = None;
-    c.dlogprob[7] = f32::INFINITY;
+    c.dlog_prob[7] = f32::INFINITY;
     let got = run(dev, &c, SMALLEST)?;
     let bad = |row: &[f32]| row.iter().any(|x| !x.is_finite());
     let rows: Vec<usize> = (0..c.t).filter(|t| bad(&got[t * c.k..][..c.k])).collect();

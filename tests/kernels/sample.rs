@@ -240,14 +240,14 @@ fn the_log_prob_is_the_trainers_bit_for_bit_in_any_batch() {
         let x = up(&mut dev, &hidden, &[70, K]);
         let weight = weight(&mut dev, &w, V, K);
         let (bits, targets) = (allowed_on(&mut dev, &allowed), up(&mut dev, &ids, &[70]));
-        let [logprob, lse] = [0; 2].map(|_| blank(&mut dev, DType::F32, &[70]));
+        let [log_prob, lse] = [0; 2].map(|_| blank(&mut dev, DType::F32, &[70]));
         linear_logprob::fwd(
             &mut dev,
             linear_logprob::LogProbCall { hidden: x, w: &weight, allowed: bits, temperature, targets },
-            linear_logprob::Outs { logprob, lse, entropy: None, logits: None },
+            linear_logprob::Outs { log_prob, lse, entropy: None, logits: None },
         )
         .unwrap();
-        let trainer = dev.read::<f32>(logprob).unwrap();
+        let trainer = dev.read::<f32>(log_prob).unwrap();
         for row in (0..70).filter(|&row| draws[row].params().temperature == temperature) {
             assert_eq!(logprobs[row].to_bits(), trainer[row].to_bits(), "row {row}, {:?}", draws[row].params());
         }

@@ -44,7 +44,7 @@ fn log_probs(dev: &mut Device, model: &Model, inputs: &Inputs) -> Vec<u32> {
     let targets = tape.upload(dev, &inputs.input_ids, &[inputs.len()]).unwrap();
     let policy = Policy::default();
     let found = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, false).unwrap();
-    let bits = dev.read::<f32>(found.logprob.tensor).unwrap().iter().map(|x| x.to_bits()).collect();
+    let bits = dev.read::<f32>(found.log_prob.tensor).unwrap().iter().map(|x| x.to_bits()).collect();
     tape.finish(dev);
     bits
 }

@@ -89,10 +89,10 @@ fn pass(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl Into<Checkp
     let hidden = tape.gather(dev, hidden, idx).unwrap();
     let lp = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, true).unwrap();
     let entropy = lp.entropy.unwrap();
-    let values: [Vec<f32>; 2] = [dev.read(lp.logprob.tensor).unwrap(), dev.read(entropy.tensor).unwrap()];
-    let dlogprob = tape.upload(dev, &weights, &[rows.len()]).unwrap();
+    let values: [Vec<f32>; 2] = [dev.read(lp.log_prob.tensor).unwrap(), dev.read(entropy.tensor).unwrap()];
+    let dlog_prob = tape.upload(dev, &weights, &[rows.len()]).unwrap();
     let dentropy = tape.upload(dev, &vec![0.1f32; rows.len()], &[rows.len()]).unwrap();
-    tape.backward(dev, grads, &[(lp.logprob, dlogprob), (entropy, dentropy)]).unwrap();
+    tape.backward(dev, grads, &[(lp.log_prob, dlog_prob), (entropy, dentropy)]).unwrap();
     tape.finish(dev);
     let sum = |i: usize, w: &dyn Fn(usize) -> f32| -> f64 {
         values[i].iter().enumerate().map(|(j, &v)| f64::from(v) * f64::from(w(j))).sum()
@@ -133,9 +133,9 @@ fn shared_pass(dev: &mut Device, model: &Model, grads: &mut Grads) -> f64 {
     let (log_prob, entropy) = (forward.log_prob, forward.entropy.unwrap());
     let values: [Vec<f32>; 2] = [log_prob, entropy].map(|tensor| dev.read(tensor).unwrap());
     let weights: Vec<f32> = (0..log_prob.len()).map(|i| (i % 5) as f32 / 4.0 - 0.3).collect();
-    let dlogprob = forward.upload(dev, &weights).unwrap();
+    let dlog_prob = forward.upload(dev, &weights).unwrap();
     let dentropy = forward.upload(dev, &vec![0.1f32; weights.len()]).unwrap();
-    forward.backward(dev, grads, dlogprob, Some(dentropy)).unwrap();
+    forward.backward(dev, grads, dlog_prob, Some(dentropy)).unwrap();
     let terms = values[0].iter().zip(&weights).map(|(&v, &w)| f64::from(v) * f64::from(w));
     terms.sum::<f64>() + values[1].iter().map(|&v| 0.1 * f64::from(v)).sum::<f64>()
 }

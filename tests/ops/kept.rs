@@ -89,11 +89,15 @@ fn raw_log_probs_are_the_trainers_at_temperature_1() {
             let allowed = c.allowed.as_ref().map(|a| dev.upload(Region::Overlay, a, &[a.len()]).unwrap());
             let mut trained = |targets: &[u32]| {
                 let targets = dev.upload(Region::Overlay, targets, &[c.b]).unwrap();
-                let [logprob, lse] = [0; 2].map(|_| dev.alloc(Region::Overlay, DType::F32, &[c.b]).unwrap());
+                let [log_prob, lse] = [0; 2].map(|_| dev.alloc(Region::Overlay, DType::F32, &[c.b]).unwrap());
                 let call = linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: 1.0, targets };
-                linear_logprob::fwd(&mut dev, call, linear_logprob::Outs { logprob, lse, entropy: None, logits: None })
-                    .unwrap();
-                dev.read::<f32>(logprob).unwrap()
+                linear_logprob::fwd(
+                    &mut dev,
+                    call,
+                    linear_logprob::Outs { log_prob, lse, entropy: None, logits: None },
+                )
+                .unwrap();
+                dev.read::<f32>(log_prob).unwrap()
             };
             let ranked: Vec<&Ranked> = rows.iter().map(|row| row.ranked.as_ref().unwrap()).collect();
             let own: Vec<f32> = ranked.iter().map(|r| r.logprob).collect();

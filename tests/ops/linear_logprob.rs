@@ -84,7 +84,7 @@ struct On {
     w: Weight,
     allowed: Option<Tensor>,
     targets: Tensor,
-    logprob: Tensor,
+    log_prob: Tensor,
     lse: Tensor,
     entropy: Tensor,
     logits: Tensor,
@@ -97,15 +97,15 @@ fn forward(dev: &mut Device, dtype: DType, c: &Case) -> (On, Vec<f32>, Vec<f32>,
     let allowed = words.map(|b| dev.upload(Region::Overlay, &b, &[b.len()]).unwrap());
     let targets = dev.upload(Region::Overlay, &c.targets, &[c.t]).unwrap();
     let mut out = |dims: &[usize]| dev.alloc(Region::Overlay, DType::F32, dims).unwrap();
-    let (logprob, lse, entropy) = (out(&[c.t]), out(&[c.t]), out(&[c.t]));
-    let on = On { hidden, w, allowed, targets, logprob, lse, entropy, logits: out(&[c.t, c.v.next_multiple_of(32)]) };
+    let (log_prob, lse, entropy) = (out(&[c.t]), out(&[c.t]), out(&[c.t]));
+    let on = On { hidden, w, allowed, targets, log_prob, lse, entropy, logits: out(&[c.t, c.v.next_multiple_of(32)]) };
     linear_logprob::fwd(
         dev,
         linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: c.temperature, targets },
-        linear_logprob::Outs { logprob, lse, entropy: Some(entropy), logits: Some(on.logits) },
+        linear_logprob::Outs { log_prob, lse, entropy: Some(entropy), logits: Some(on.logits) },
     )
     .unwrap();
-    let read = [on.logprob, on.lse, on.entropy].map(|t| dev.read::<f32>(t).unwrap());
+    let read = [on.log_prob, on.lse, on.entropy].map(|t| dev.read::<f32>(t).unwrap());
     let [a, b, e] = read;
     (on, a, b, e)
 }
@@ -121,7 +121,7 @@ fn forward_matches_f64_and_its_bits_do_not_vary() {
                     (0..c.t).map(|i| truth.z[i][c.targets[i] as usize].unwrap() - truth.lse[i]).collect();
                 let mut first: Option<[Vec<f32>; 3]> = None;
                 for mut dev in devices() {
-                    let (_, logprob, lse, entropy) = forward(&mut dev, dtype, &c);
+                    let (_, log_prob, lse, entropy) = forward(&mut dev, dtype, &c);
                     // The logsumexp changes by at most the error of its logits. Summing V exponentials in lanes of 16
                     // and segments of 128 adds (V / 128 + 16) roundings of the sum. The logarithm and the rest add 4
                     // ulp of |lse|.
@@ -129,10 +129,12 @@ fn forward_matches_f64_and_its_bits_do_not_vary() {
                         truth.z_error[i] + (c.v as f64 / 128.0 + 16.0 + 4.0 * truth.lse[i].abs()) * 2f64.powi(-24)
                     };
                     close("lse", &lse, &truth.lse, bound);
-                    close("logprob", &logprob, &want, |i| bound(i) + truth.z_error[i] + want[i].abs() * 2f64.powi(-24));
+                    close("log_prob", &log_prob, &want, |i| {
+                        bound(i) + truth.z_error[i] + want[i].abs() * 2f64.powi(-24)
+                    });
                     // dH = -sum p (ln p + H) dz, and sum p |ln p + H| < ln V.
                     close("entropy", &entropy, &truth.entropy, |i| 2.0 * (c.v as f64).ln() * bound(i));
-                    let all = [logprob, lse, entropy];
+                    let all = [log_prob, lse, entropy];
                     let first = first.get_or_insert_with(|| all.clone());
                     if dtype == DType::F32 || dev.isa() == Isa::detect() {
                         all.iter().zip(first).for_each(|(a, b)| same_bits("fwd", a, b));
@@ -194,7 +196,7 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
                 let c = case(dtype, shape, masked, temperature);
                 let (t, v, d) = shape;
                 let truth = truth(&c);
-                let dlogprob = values(DType::F32, 3, t);
+                let dlog_prob = values(DType::F32, 3, t);
                 let dentropy = values(DType::F32, 4, t);
                 let present = values(DType::F32, 5, v * d);
                 // dz in f64, and its error bound: p changes by p * z_error, plus one rounding to dtype.
@@ -204,7 +206,7 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
                         let Some(z) = truth.z[row][id] else { continue };
                         let (lp, hit) = (z - truth.lse[row], f64::from(id as u32 == c.targets[row]));
                         let (dl, dh) =
-                            (f64::from(dlogprob[row]), if with_entropy { f64::from(dentropy[row]) } else { 0.0 });
+                            (f64::from(dlog_prob[row]), if with_entropy { f64::from(dentropy[row]) } else { 0.0 });
                         let scale = 1.0 / f64::from(temperature);
                         let p = lp.exp();
                         dz[row][id] = scale * (dl * (hit - p) - dh * p * (lp + truth.entropy[row]));
@@ -222,7 +224,7 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
                 let mut first: Option<[Vec<f32>; 2]> = None;
                 for mut dev in devices() {
                     let (on, ..) = forward(&mut dev, dtype, &c);
-                    let dlogprob = dev.upload(Region::Overlay, &dlogprob, &[t]).unwrap();
+                    let dlog_prob = dev.upload(Region::Overlay, &dlog_prob, &[t]).unwrap();
                     let dentropy = with_entropy.then(|| dev.upload(Region::Overlay, &dentropy, &[t]).unwrap());
                     let mut panels = vec![0.0; panel_len(dtype, v, d)];
                     pack_order(dtype, v, d, &present, &mut panels);
@@ -234,7 +236,7 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
                         linear_logprob::bwd(
                             &mut dev,
                             linear_logprob::LogProbCall { hidden: on.hidden, w: &on.w, allowed, temperature, targets },
-                            linear_logprob::Bwd { lse, entropy, logits, dlogprob, dentropy, dhidden, dw: Some(grad) },
+                            linear_logprob::Bwd { lse, entropy, logits, dlog_prob, dentropy, dhidden, dw: Some(grad) },
                         )
                         .unwrap();
                         [read(&mut dev, dhidden), unpack_order(dtype, v, d, &dev.read::<f32>(grad).unwrap())]
@@ -261,7 +263,7 @@ fn tokens_in_two_calls_add_the_gradient_of_one() {
     let c = case(DType::F32, SHAPE, false, 1.0);
     let mut dev = device(2, Isa::detect());
     let (on, ..) = forward(&mut dev, DType::F32, &c);
-    let dlogprob = dev.upload(Region::Overlay, &values(DType::F32, 3, t), &[t]).unwrap();
+    let dlog_prob = dev.upload(Region::Overlay, &values(DType::F32, 3, t), &[t]).unwrap();
     let dhidden = dev.alloc(Region::Overlay, DType::F32, &[t, d]).unwrap();
     let mut gradients = |cuts: &[usize]| {
         let dw = dev.zeros(Region::Overlay, DType::F32, &[panel_len(DType::F32, v, d)]).unwrap();
@@ -270,12 +272,12 @@ fn tokens_in_two_calls_add_the_gradient_of_one() {
             let (hidden, targets) = (part(on.hidden), part(on.targets));
             let logprob_call =
                 linear_logprob::LogProbCall { hidden, w: &on.w, allowed: None, temperature: 1.0, targets };
-            let (lse, dlogprob, dhidden) = (part(on.lse), part(dlogprob), part(dhidden));
+            let (lse, dlog_prob, dhidden) = (part(on.lse), part(dlog_prob), part(dhidden));
             let call = linear_logprob::Bwd {
                 lse,
                 entropy: None,
                 logits: None,
-                dlogprob,
+                dlog_prob,
                 dentropy: None,
                 dhidden,
                 dw: Some(dw),
@@ -295,9 +297,9 @@ fn backward_matches_finite_differences_of_the_forward() {
     let c = case(DType::F32, shape, true, 0.8);
     let mut dev = device(1, Isa::detect());
     let (on, ..) = forward(&mut dev, DType::F32, &c);
-    let (dlogprob, dentropy) = ([0.5f32, -1.0, 0.25], [0.3f32, 0.2, -0.7]);
+    let (dlog_prob, dentropy) = ([0.5f32, -1.0, 0.25], [0.3f32, 0.2, -0.7]);
     let up = |dev: &mut Device, x: &[f32]| dev.upload(Region::Overlay, x, &[x.len()]).unwrap();
-    let (dl, dh) = (up(&mut dev, &dlogprob), up(&mut dev, &dentropy));
+    let (dl, dh) = (up(&mut dev, &dlog_prob), up(&mut dev, &dentropy));
     let dx = dev.alloc(Region::Overlay, DType::F32, &[3, 6]).unwrap();
     let dw = dev.zeros(Region::Overlay, DType::F32, &[panel_len(DType::F32, 40, 6)]).unwrap();
     let (a, w) = (on.allowed, on.w);
@@ -308,7 +310,7 @@ fn backward_matches_finite_differences_of_the_forward() {
             lse: on.lse,
             entropy: Some(on.entropy),
             logits: None,
-            dlogprob: dl,
+            dlog_prob: dl,
             dentropy: Some(dh),
             dhidden: dx,
             dw: Some(dw),
@@ -320,8 +322,8 @@ fn backward_matches_finite_differences_of_the_forward() {
         let truth = truth(c);
         (0..3)
             .map(|i| {
-                let logprob = truth.z[i][c.targets[i] as usize].unwrap() - truth.lse[i];
-                f64::from(dlogprob[i]) * logprob + f64::from(dentropy[i]) * truth.entropy[i]
+                let log_prob = truth.z[i][c.targets[i] as usize].unwrap() - truth.lse[i];
+                f64::from(dlog_prob[i]) * log_prob + f64::from(dentropy[i]) * truth.entropy[i]
             })
             .sum()
     };
@@ -348,14 +350,14 @@ fn targets_outside_the_policy() {
     let off = c.allowed.as_ref().unwrap().iter().position(|on| !on).unwrap();
     c.targets[1] = off as u32;
     let mut dev = device(1, Isa::detect());
-    let (_, logprob, lse, _) = forward(&mut dev, DType::F32, &c);
-    assert!(logprob[0].is_finite() && lse[1].is_finite() && logprob[1] == f32::NEG_INFINITY);
+    let (_, log_prob, lse, _) = forward(&mut dev, DType::F32, &c);
+    assert!(log_prob[0].is_finite() && lse[1].is_finite() && log_prob[1] == f32::NEG_INFINITY);
     let (on, ..) = forward(&mut dev, DType::F32, &c);
     let targets = dev.upload(Region::Overlay, &[0u32, 64], &[2]).unwrap();
     let error = linear_logprob::fwd(
         &mut dev,
         linear_logprob::LogProbCall { hidden: on.hidden, w: &on.w, allowed: None, temperature: 1.0, targets },
-        linear_logprob::Outs { logprob: on.logprob, lse: on.lse, entropy: None, logits: None },
+        linear_logprob::Outs { log_prob: on.log_prob, lse: on.lse, entropy: None, logits: None },
     )
     .unwrap_err();
     assert!(error.to_string().contains("64 at token 1"), "{error}");

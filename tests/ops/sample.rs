@@ -143,7 +143,7 @@ fn the_log_prob_is_the_trainers_bit_for_bit() {
                     linear_logprob::fwd(
                         &mut dev,
                         linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature, targets },
-                        linear_logprob::Outs { logprob: out, lse, entropy: None, logits: None },
+                        linear_logprob::Outs { log_prob: out, lse, entropy: None, logits: None },
                     )
                     .unwrap();
                     same_bits("log-prob", &dev.read::<f32>(out).unwrap(), &[logprob[row]; 3]);

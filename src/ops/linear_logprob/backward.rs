@@ -39,7 +39,7 @@ pub struct Bwd {
     /// Logits as stored by [`super::fwd`], on the CPU. With `None`, they are computed again; the results are the same.
     pub logits: Option<Tensor>,
     /// Gradient of the loss with respect to the log-probs, f32 `[T]`.
-    pub dlogprob: Tensor,
+    pub dlog_prob: Tensor,
     /// Gradient of the loss with respect to the entropies, f32 `[T]`.
     pub dentropy: Option<Tensor>,
     /// Gradient of the loss with respect to hidden, `[T, D]` in the same type, overwritten.
@@ -59,8 +59,8 @@ pub fn bwd(dev: &mut Device, logprob_call: LogProbCall<'_>, call: Bwd) -> Result
 /// more. The value does not affect the bits of the result.
 pub fn bwd_within(dev: &mut Device, bytes: usize, logprob_call: LogProbCall<'_>, call: Bwd) -> Result<()> {
     const OP: &str = "linear_logprob::bwd";
-    let Bwd { lse, entropy, logits, dlogprob, dentropy, dhidden, dw } = call;
-    let per_token = [("lse", Some(lse)), ("entropy", entropy), ("dlogprob", Some(dlogprob)), ("dentropy", dentropy)];
+    let Bwd { lse, entropy, logits, dlog_prob, dentropy, dhidden, dw } = call;
+    let per_token = [("lse", Some(lse)), ("entropy", entropy), ("dlog_prob", Some(dlog_prob)), ("dentropy", dentropy)];
     let dtype = checked(OP, logprob_call, &per_token)?;
     let (t, d, v) = (logprob_call.hidden.rows(), logprob_call.w.k, logprob_call.w.n);
     check_logits(OP, dev, logits, t, v)?;
@@ -125,12 +125,12 @@ impl Backward<'_> {
             self.logprob_call.allowed.unwrap_or(none),
             self.call.lse,
             self.call.entropy.unwrap_or(none),
-            self.call.dlogprob,
+            self.call.dlog_prob,
             self.call.dentropy.unwrap_or(none),
             self.call.logits.unwrap_or(none),
         ];
         let ([dhidden, dw, dz, gradient, transposed, sums], views) = memory.tensors(outs, ins);
-        let [hidden, w, targets, bitmap, lse, entropy, dlogprob, dentropy, logits] = views;
+        let [hidden, w, targets, bitmap, lse, entropy, dlog_prob, dentropy, logits] = views;
         let logits = self.call.logits.map(|_| logits.of::<f32>());
         let (hidden, w, targets) = (hidden.of::<E>(), w.of::<E>(), targets.of::<u32>());
         let (dw, dz, gradient, transposed) = (dw.of::<f32>(), dz.of::<E>(), gradient.of::<E>(), transposed.of::<E>());
@@ -152,7 +152,7 @@ impl Backward<'_> {
                 first,
                 targets,
                 lse: lse.of(),
-                dlogprob: dlogprob.of(),
+                dlog_prob: dlog_prob.of(),
                 entropy: self.call.dentropy.map(|_| (entropy.of(), dentropy.of())),
                 finished: logits.is_some(),
                 dz: Cells::new(&mut *dz, cols),
@@ -202,7 +202,7 @@ struct LogitGradient<'a, E> {
     first: usize,
     targets: &'a [u32],
     lse: &'a [f32],
-    dlogprob: &'a [f32],
+    dlog_prob: &'a [f32],
     /// Entropies and their gradients.
     entropy: Option<(&'a [f32], &'a [f32])>,
     /// True if tiles have logits in place of sums.
@@ -240,7 +240,7 @@ impl<E: Elem> Epilogue for LogitGradient<'_, E> {
             let row = tile.row + i;
             let (entropy, dentropy) = self.entropy.map_or((0.0, 0.0), |(h, dh)| (h[row], dh[row]));
             let token =
-                Token { scale: self.scale, lse: self.lse[row], dlogprob: self.dlogprob[row], entropy, dentropy };
+                Token { scale: self.scale, lse: self.lse[row], dlog_prob: self.dlog_prob[row], entropy, dentropy };
             // SAFETY: one thread finishes each tile's rows and columns, once.
             let dz = unsafe { self.dz.piece(row, col, cols) };
             let target = (self.targets[row] as usize).wrapping_sub(self.first + col);
@@ -253,13 +253,13 @@ impl<E: Elem> Epilogue for LogitGradient<'_, E> {
 struct Token {
     scale: f32,
     lse: f32,
-    dlogprob: f32,
+    dlog_prob: f32,
     entropy: f32,
     dentropy: f32,
 }
 
 cpu_kernel! {
-    /// Computes dz = (dlogprob (`1[target]` - p) - dentropy p (ln p + entropy)) / temperature.
+    /// Computes dz = (dlog_prob (`1[target]` - p) - dentropy p (ln p + entropy)) / temperature.
     fn gradient_row<E: Elem>(
         z: &mut [f32], token: Token, words: &[u32], finished: bool, target: usize, dz: &mut [E],
     ) {
@@ -270,11 +270,11 @@ cpu_kernel! {
             let off = *z == f32::NEG_INFINITY;
             let ln_p = if off { 0.0 } else { *z - token.lse };
             let p = if off { 0.0 } else { math::exp(ln_p) };
-            let slope = token.dentropy.mul_add(ln_p + token.entropy, token.dlogprob);
+            let slope = token.dentropy.mul_add(ln_p + token.entropy, token.dlog_prob);
             *z = -p * slope;
         }
         if target < dz.len() && words[target / PANEL] >> (target % PANEL) & 1 != 0 {
-            z[target] += token.dlogprob;
+            z[target] += token.dlog_prob;
         }
         for (&z, dz) in z.iter().zip(dz) {
             *dz = E::from_f32(z * token.scale);

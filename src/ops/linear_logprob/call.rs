@@ -28,7 +28,7 @@ pub struct LogProbCall<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Outs {
     /// Log-probs of the targets, `z[target]` - lse.
-    pub logprob: Tensor,
+    pub log_prob: Tensor,
     /// Logsumexp of the logits: ln of the sum of e^z.
     pub lse: Tensor,
     /// Entropies in nats. With `None`, they are not computed.

@@ -15,8 +15,8 @@ use crate::tensor::DType;
 pub fn fwd(dev: &mut Device, logprob_call: LogProbCall<'_>, outs: Outs) -> Result<()> {
     const OP: &str = "linear_logprob::fwd";
     let LogProbCall { hidden, w, allowed, temperature, targets } = logprob_call;
-    let Outs { logprob, lse, entropy, logits } = outs;
-    let per_token = [("logprob", Some(logprob)), ("lse", Some(lse)), ("entropy", entropy)];
+    let Outs { log_prob, lse, entropy, logits } = outs;
+    let per_token = [("log_prob", Some(log_prob)), ("lse", Some(lse)), ("entropy", entropy)];
     let dtype = checked(OP, logprob_call, &per_token)?;
     let t = hidden.rows();
     check_logits(OP, dev, logits, t, w.n)?;
@@ -35,18 +35,18 @@ pub fn fwd(dev: &mut Device, logprob_call: LogProbCall<'_>, outs: Outs) -> Resul
         };
         let ins = [hidden, w.data, targets, allowed.unwrap_or(targets.slice(0, 0))];
         let none = lse.slice(0, 0);
-        let outs = [logprob, lse, entropy.unwrap_or(none), logits.unwrap_or(none), partials];
-        let ([logprob, lse, entropy, logits_view, partials], [hidden_view, w_view, targets, bitmap]) =
+        let outs = [log_prob, lse, entropy.unwrap_or(none), logits.unwrap_or(none), partials];
+        let ([log_prob, lse, entropy, logits_view, partials], [hidden_view, w_view, targets, bitmap]) =
             cpu.memory.tensors(outs, ins);
-        let (targets, logprob, partials) = (targets.of::<u32>(), logprob.of::<f32>(), partials.of::<f32>());
+        let (targets, log_prob, partials) = (targets.of::<u32>(), log_prob.of::<f32>(), partials.of::<f32>());
         check_targets(OP, targets, w.n)?;
         let width = segments(w.n) * PARTIAL;
         let epilogue = Logits {
             allowed: Allowed { vocab: w.n, bitmap: allowed.map(|_| bitmap.of()) },
             scale: Scale::All(inverse_temperature(temperature)),
             entropy: wants_entropy,
-            // `logprob` holds the target's logit until the logsumexp is known.
-            targets: Some((targets, Cells::new(logprob, 1))),
+            // `log_prob` holds the target's logit until the logsumexp is known.
+            targets: Some((targets, Cells::new(log_prob, 1))),
             partials: Cells::new(partials, width),
             logits: logits.map(|_| Cells::new(logits_view.of(), panel_count(w.n) * PANEL)),
         };
@@ -60,16 +60,16 @@ pub fn fwd(dev: &mut Device, logprob_call: LogProbCall<'_>, outs: Outs) -> Resul
                 matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
             }
         }
-        let (logprob, lse) = (Parts::new(logprob, ROWS), Parts::new(lse.of::<f32>(), ROWS));
+        let (log_prob, lse) = (Parts::new(log_prob, ROWS), Parts::new(lse.of::<f32>(), ROWS));
         let entropy = Parts::new(entropy.of::<f32>(), ROWS);
-        cpu.pool.run(logprob.count(), |i| {
-            let (logprob, lse) = (logprob.take(i), lse.take(i));
+        cpu.pool.run(log_prob.count(), |i| {
+            let (log_prob, lse) = (log_prob.take(i), lse.take(i));
             let mut entropy = if entropy.count() > 0 { entropy.take(i) } else { &mut [] }.iter_mut();
-            for (r, (logprob, lse)) in logprob.iter_mut().zip(lse).enumerate() {
+            for (r, (log_prob, lse)) in log_prob.iter_mut().zip(lse).enumerate() {
                 let row = i * ROWS + r;
                 let fold = Fold::of(&partials[row * width..(row + 1) * width]);
                 *lse = fold.logsumexp();
-                *logprob -= *lse;
+                *log_prob -= *lse;
                 if let Some(entropy) = entropy.next() {
                     *entropy = fold.entropy();
                 }

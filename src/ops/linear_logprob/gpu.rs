@@ -68,14 +68,14 @@ pub(super) fn fwd(
     /// Threads of a CTA of the fold, in which each warp handles one row.
     const FOLD_THREADS: usize = 128;
     const NAMES: KernelNames = kernel_names!("linear_logprob", Role::Logits);
-    let (LogProbCall { hidden, w, temperature, targets, .. }, Outs { logprob, lse, entropy, .. }) =
+    let (LogProbCall { hidden, w, temperature, targets, .. }, Outs { log_prob, lse, entropy, .. }) =
         (logprob_call, outs);
     let (rows, segments) = (check::count(op, "rows", hidden.rows())?, segments(w.n) as i32);
     let out = params!(Segment::Args {
         allowed: allowed(op, logprob_call.allowed, w.n)?,
         targets,
-        // `logprob` holds the target's logit until the logsumexp is known.
-        logit: logprob,
+        // `log_prob` holds the target's logit until the logsumexp is known.
+        logit: log_prob,
         partials,
         scale: inverse_temperature(temperature),
         segments,
@@ -83,7 +83,8 @@ pub(super) fn fwd(
     let args = operands(op, hidden, w)?.with(out);
     launch_tiles(op, &mut gpu, "linear_logprob", &NAMES, hidden, w, args)?;
     let vocab = w.n as i32;
-    let args = params!(linear_logprob::FoldArgs { partials, targets, logprob, lse, entropy, rows, segments, vocab });
+    let args =
+        params!(linear_logprob::FoldArgs { partials, targets, logprob: log_prob, lse, entropy, rows, segments, vocab });
     let launch = check::launch(op, hidden.rows().div_ceil(FOLD_THREADS / 32), FOLD_THREADS, 0)?;
     gpu.launch("linear_logprob", "linear_logprob_fold", launch, args)
 }

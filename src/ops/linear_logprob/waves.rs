@@ -69,7 +69,7 @@ impl Backward<'_> {
             allowed: allowed(op, self.logprob_call.allowed, self.logprob_call.w.n)?,
             targets: self.logprob_call.targets,
             lse: self.call.lse,
-            dlogprob: self.call.dlogprob,
+            dlogprob: self.call.dlog_prob,
             entropy: self.call.entropy,
             dentropy: self.call.dentropy,
             dz,

@@ -248,10 +248,10 @@ impl Operands {
 
     /// Returns the trainer's log-probs of `targets` in the first `n` rows, and their logsumexps.
     fn log_probs(&self, dev: &mut Device, n: usize, targets: Tensor) -> Result<Vec<Tensor>> {
-        let [logprob, lse] = [dev.alloc(AT, DType::F32, &[n])?, dev.alloc(AT, DType::F32, &[n])?];
+        let [log_prob, lse] = [dev.alloc(AT, DType::F32, &[n])?, dev.alloc(AT, DType::F32, &[n])?];
         let (hidden, targets) = (self.x.slice(0, n), targets.slice(0, n));
         let call = LogProbCall { hidden, w: &self.w, allowed: None, temperature: TEMPERATURE, targets };
-        linear_logprob::fwd(dev, call, linear_logprob::Outs { logprob, lse, entropy: None, logits: None })?;
-        Ok(vec![logprob, lse])
+        linear_logprob::fwd(dev, call, linear_logprob::Outs { log_prob, lse, entropy: None, logits: None })?;
+        Ok(vec![log_prob, lse])
     }
 }

@@ -211,7 +211,7 @@ pub(crate) fn forward(dev: &mut Device, model: &Model, inputs: &Inputs, targets:
     let logits = model.logits(&mut tape, dev, hidden).unwrap();
     let lp = logprobs(dev, model, &mut tape, hidden, targets);
     let notes = tape.notes().iter().map(|(name, i, t)| (*name, *i, read(dev, *t))).collect();
-    let run = Run { notes, logits: dev.read(logits).unwrap(), logprobs: dev.read(lp.logprob.tensor).unwrap() };
+    let run = Run { notes, logits: dev.read(logits).unwrap(), logprobs: dev.read(lp.log_prob.tensor).unwrap() };
     tape.finish(dev);
     run
 }
@@ -230,7 +230,7 @@ fn logprobs(
     tape.linear_logprob(dev, hidden, model.decoder.lm_head, Policy::default(), ids, false).unwrap()
 }
 
-/// Returns the loss (the mean of -logprob over the targets), and adds its gradients to `grads`.
+/// Returns the loss (the mean of -log_prob over the targets), and adds its gradients to `grads`.
 pub(crate) fn loss_and_gradients(
     dev: &mut Device,
     model: &Model,
@@ -242,10 +242,10 @@ pub(crate) fn loss_and_gradients(
     let mut tape = Tape::new(dev, Mode::train(keep));
     let hidden = model.forward(&mut tape, dev, inputs).unwrap();
     let lp = logprobs(dev, model, &mut tape, hidden, targets);
-    let values: Vec<f32> = dev.read(lp.logprob.tensor).unwrap();
+    let values: Vec<f32> = dev.read(lp.log_prob.tensor).unwrap();
     let n = targets.len();
     let seed = tape.upload(dev, &vec![-1.0 / n as f32; n], &[n]).unwrap();
-    tape.backward(dev, grads, &[(lp.logprob, seed)]).unwrap();
+    tape.backward(dev, grads, &[(lp.log_prob, seed)]).unwrap();
     tape.finish(dev);
     mean_loss(&values)
 }

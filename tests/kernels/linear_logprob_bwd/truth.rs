@@ -76,7 +76,7 @@ pub fn truth(c: &Case) -> (Vec<Sum>, Vec<Sum>) {
     let hidden = wide(&c.hidden);
     for t in 0..c.t {
         let Row { z, error, lse, entropy } = row(c, t, &hidden);
-        let (dl, dh) = (f64::from(c.dlogprob[t]), c.dentropy.as_ref().map_or(0.0, |d| f64::from(d[t])));
+        let (dl, dh) = (f64::from(c.dlog_prob[t]), c.dentropy.as_ref().map_or(0.0, |d| f64::from(d[t])));
         // Bounds of the forward pass (linear_logprob.rs) on its lse and its entropy.
         let bound = 2.0 * error + (c.v as f64 / 128.0 + 16.0 + 4.0 * lse.abs()) * 2f64.powi(-24);
         let entropy_off = 8.0 * bound * (1.0 + entropy.abs());
