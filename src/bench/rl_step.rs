@@ -13,8 +13,7 @@ use crate::model::{CheckpointPolicy, Grads, Policy};
 use crate::ops::policy_loss;
 use crate::optim::Optimizer;
 use crate::rl::experience::Experience;
-use crate::rl::group::{Group, responses};
-use crate::rl::micro_batches;
+use crate::rl::group::{Group, responses, sequences};
 use crate::rl::update::{self, Learner};
 use crate::rollout::Question;
 use crate::tensor::DType;
@@ -65,7 +64,7 @@ pub fn rl_step(dev: &mut Device, dtype: DType, of: JobModel, apart: bool) -> Res
     }
     let rollout = RolloutConfig { n: ROLLOUTS, ..RolloutConfig::default() };
     let config = RlConfig { micro_batch_tokens: usize::MAX, rollout, ..RlConfig::default() };
-    let computed = Computed::micro_batch(&micro_batches::sequences(&groups, &responses(&groups))).tokens;
+    let computed = Computed::micro_batch(&sequences(&groups, &responses(&groups))).tokens;
     let parameters = model.layout.num_weights();
     let what = if apart { ", prompts apart" } else { "" };
     Ok(Case {

@@ -9,8 +9,7 @@ use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::image::ImageInput;
 use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig};
-use crate::rl::group::{Group, responses};
-use crate::rl::micro_batches;
+use crate::rl::group::{Group, responses, sequences};
 use crate::rl::plan;
 use crate::tensor::DType;
 use crate::train::nll;
@@ -47,9 +46,7 @@ impl Pass {
     pub fn tokens(&self) -> usize {
         match self {
             Pass::Sft { row, rows } => rows * row.input_ids.len(),
-            Pass::Rl { groups, .. } => {
-                Computed::micro_batch(&micro_batches::sequences(groups, &responses(groups))).tokens
-            }
+            Pass::Rl { groups, .. } => Computed::micro_batch(&sequences(groups, &responses(groups))).tokens,
         }
     }
 

@@ -1,9 +1,13 @@
-//! Groups: a question of a step with its rollouts and the experience from each.
+//! Groups: a question of a step with its rollouts and the experience from each. In a micro-batch, the prompt of a question,
+//! with its pictures, is computed once for all its responses.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use crate::error::Result;
 use crate::rl::experience::Experience;
 use crate::rollout::{Question, Rollout};
+use crate::train::step::{self, Cost, Sequence};
 
 /// A question with its rollouts.
 #[derive(Clone, Debug)]
@@ -65,4 +69,20 @@ pub fn borders<'a>(responses: impl IntoIterator<Item = &'a Experience>) -> Vec<u
         Some(*end)
     }));
     borders
+}
+
+/// Cuts `responses` of `groups` into micro-batches of at most `max_tokens` computed tokens and returns the ranges of
+/// their responses. Errors if a single response with its prompt is longer than `max_tokens`.
+pub fn micro_batches(groups: &[Group], responses: &[ResponseId], max_tokens: usize) -> Result<Vec<Range<usize>>> {
+    let costs: Vec<Cost> = sequences(groups, responses).iter().map(Sequence::cost).collect();
+    step::micro_batches(&costs, max_tokens)
+}
+
+/// Returns the responses of a micro-batch as sequences. The responses of a group must be consecutive.
+pub fn sequences<'a>(groups: &'a [Group], responses: &[ResponseId]) -> Vec<Sequence<'a>> {
+    let sequence = |(i, id): (usize, &ResponseId)| {
+        let same_prompt = i > 0 && responses[i - 1].group == id.group;
+        id.of(groups).sequence(&groups[id.group].question, same_prompt)
+    };
+    responses.iter().enumerate().map(sequence).collect()
 }

@@ -1,7 +1,6 @@
 //! KL divergence from the reference policy as part of the reward, and the controller of its weight.
 
-use crate::config::KlLossType;
-use crate::config::{KlCtrlConfig, KlCtrlType};
+use crate::config::{KlCtrlConfig, KlCtrlType, KlLossType};
 use crate::ops::policy_loss::{Real, kl_value_and_grad};
 
 /// Name of the adaptive weight in a checkpoint.
@@ -12,48 +11,15 @@ const MEAN_EPS: f64 = 1e-8;
 /// Maximum relative error that the adaptive controller uses in one step.
 const MAX_ERROR: f64 = 0.2;
 
-/// Rule by which the weight of the KL divergence changes. Names and defaults are those of verl's `algorithm.kl_ctrl`.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum KlCtrl {
-    /// The weight is constant.
-    Fixed {
-        /// The weight.
-        kl_coef: f64,
-    },
-    /// The weight is adapted so that the measured KL approaches a target.
-    Adaptive {
-        /// Initial weight.
-        kl_coef: f64,
-        /// Number of responses over which the weight changes by a factor of 1 + the relative error.
-        horizon: f64,
-        /// Target KL.
-        target_kl: f64,
-    },
-}
-
-impl From<&KlCtrlConfig> for KlCtrl {
-    fn from(config: &KlCtrlConfig) -> KlCtrl {
-        let &KlCtrlConfig { r#type, kl_coef, horizon, target_kl } = config;
-        match r#type {
-            KlCtrlType::Fixed => KlCtrl::Fixed { kl_coef },
-            KlCtrlType::Adaptive => KlCtrl::Adaptive { kl_coef, horizon, target_kl },
-        }
-    }
-}
-
-impl KlCtrl {
-    /// Returns the current weight.
-    pub fn kl_coef(&self) -> f64 {
-        match *self {
-            KlCtrl::Fixed { kl_coef } | KlCtrl::Adaptive { kl_coef, .. } => kl_coef,
-        }
-    }
-
-    /// Updates the weight after a step over `responses` responses whose KL was `current_kl`.
-    pub fn update(&mut self, current_kl: f64, responses: usize) {
-        if let KlCtrl::Adaptive { kl_coef, horizon, target_kl } = self {
-            let error = (current_kl / *target_kl - 1.0).clamp(-MAX_ERROR, MAX_ERROR);
-            *kl_coef *= 1.0 + error * responses as f64 / *horizon;
+/// Returns the weight of the KL divergence after a step over `responses` responses whose KL was `current_kl`. A fixed
+/// weight does not change; an adaptive one changes so that the KL approaches its target.
+pub fn next_kl_coef(kl_ctrl: &KlCtrlConfig, current_kl: f64, responses: usize) -> f64 {
+    let &KlCtrlConfig { r#type, kl_coef, horizon, target_kl } = kl_ctrl;
+    match r#type {
+        KlCtrlType::Fixed => kl_coef,
+        KlCtrlType::Adaptive => {
+            let error = (current_kl / target_kl - 1.0).clamp(-MAX_ERROR, MAX_ERROR);
+            kl_coef * (1.0 + error * responses as f64 / horizon)
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Reinforcement learning. This room contains the loop ([`run`]) and its update, groups ([`group`]) and their
-//! advantages, the order of prompts ([`curriculum`]), group filtering, KL in the reward, the overlong penalty, the
-//! difference between sampler and trainer, and the split of a mini-batch into micro-batches ([`micro_batches`]). The
-//! policy losses are in `ops::policy_loss`.
+//! advantages, the order of prompts ([`curriculum`]), group filtering, KL in the reward, the overlong penalty and the
+//! difference between sampler and trainer. The policy losses are in `ops::policy_loss`.
 
 #![forbid(unsafe_code)]
 
@@ -13,7 +12,6 @@ pub mod filter;
 pub mod group;
 pub mod kl;
 pub mod metrics;
-pub mod micro_batches;
 pub mod overlong;
 pub mod parity;
 pub mod plan;

@@ -49,7 +49,7 @@ impl Job {
                 let groups = self.next_groups(run, &batch)?;
                 // Scoring overlaps sampling: the task scores each response as soon as it ends.
                 let rollouts = self.sample(run, dev, trainer, &groups, &mut batch)?;
-                self.score(groups, rollouts, &mut batch)?;
+                self.score(groups, rollouts, &mut batch);
             }
             Ok(())
         })?;

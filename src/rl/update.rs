@@ -16,8 +16,7 @@ use crate::ops::policy_loss::{self, Denominators, Io, KlLoss, LOSSES, Packed, Po
 use crate::philox::{self, Purpose, philox4x32_10};
 use crate::rl::balance::{karmarkar_karp, shared_workload};
 use crate::rl::experience::Experience;
-use crate::rl::group::{Group, ResponseId, borders, responses};
-use crate::rl::micro_batches;
+use crate::rl::group::{Group, ResponseId, borders, micro_batches, responses, sequences};
 use crate::rl::probs_diff::ProbsDiff;
 use crate::tensor::{DType, Tensor};
 use crate::train::exchange::Reach;
@@ -170,7 +169,7 @@ impl Chosen {
     fn cut(&self, groups: &[Group], moves: bool, max_tokens: usize) -> Result<Vec<MicroBatch>> {
         let ids = if moves { &self.moving } else { &self.idle };
         let micro_batch = |range: std::ops::Range<usize>| MicroBatch { responses: ids[range].to_vec(), moves };
-        Ok(micro_batches::cut(groups, ids, max_tokens)?.into_iter().map(micro_batch).collect())
+        Ok(micro_batches(groups, ids, max_tokens)?.into_iter().map(micro_batch).collect())
     }
 }
 
@@ -244,7 +243,7 @@ impl<'a> MiniBatch<'a> {
     ) -> Result<Computed> {
         let Learner { model, policy, levels, .. } = learner;
         let MicroBatch { responses, moves } = micro_batch;
-        let sequences = micro_batches::sequences(self.groups, responses);
+        let sequences = sequences(self.groups, responses);
         let forward = step::forward(dev, model, &sequences, policy, levels, true)?;
         let (dlog_prob, dentropy) = dev.range(format_args!("loss"), |dev| -> Result<_> {
             let responses: Vec<&Experience> = responses.iter().map(|id| id.of(self.groups)).collect();
@@ -331,8 +330,8 @@ pub fn ref_log_prob(
     micro_batch_tokens: usize,
 ) -> Result<Vec<Vec<f32>>> {
     let mut ref_log_prob = Vec::with_capacity(ids.len());
-    for range in micro_batches::cut(groups, ids, micro_batch_tokens)? {
-        let sequences = micro_batches::sequences(groups, &ids[range]);
+    for range in micro_batches(groups, ids, micro_batch_tokens)? {
+        let sequences = sequences(groups, &ids[range]);
         let forward = step::forward(dev, model, &sequences, policy, LayerPolicy::Inputs, false)?;
         let log_prob = dev.read::<f32>(forward.log_prob)?;
         let borders = forward.cu_targets.windows(2).map(|w| w[0] as usize..w[1] as usize);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use omr::config::{RlConfig, SftConfig, TrainingConfig, to_yaml};
+use omr::config::{RlConfig, SftConfig, to_yaml};
 use omr::rollout::file::{self, RolloutRow};
 
 use super::help::omr;
@@ -44,11 +44,8 @@ fn changed(run: &Path, step: u64, change: impl FnOnce(&mut Vec<RolloutRow>)) {
 #[test]
 fn an_rl_run_is_computed_again_and_what_was_changed_by_hand_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let config = RlConfig {
-        rollout_freq: Some(1),
-        training: TrainingConfig { keep_every: Some(1), ..training() },
-        ..rl_config(dir.path())
-    };
+    let config =
+        RlConfig { rollout_freq: Some(1), training: training(|t| t.keep_every = Some(1)), ..rl_config(dir.path()) };
     let run = made(dir.path(), "rl", &to_yaml(&config).unwrap());
     let before = files(&run);
     equal(&run, &["--sample", "9"]);
@@ -87,7 +84,7 @@ fn an_sft_run_is_computed_from_what_it_kept() {
     let dir = tempfile::tempdir().unwrap();
     let config = SftConfig {
         max_steps: Some(7),
-        training: TrainingConfig { keep_every: Some(3), save_total_limit: 1, ..training() },
+        training: training(|t| (t.keep_every, t.save_total_limit) = (Some(3), 1)),
         ..sft_config(dir.path())
     };
     let run = made(dir.path(), "sft", &to_yaml(&config).unwrap());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use omr::config::{Dtype, RlConfig, SftConfig, TrainingConfig, to_yaml};
+use omr::config::{Dtype, RlConfig, SftConfig, to_yaml};
 use omr::data::{Form, read, write};
 use serde_json::{Value, json};
 
@@ -425,7 +425,7 @@ fn a_disk_that_fills_up_keeps_the_older_checkpoints_and_the_run_goes_on_later() 
     let folder = Folder::new();
     let config = SftConfig {
         save_steps: Some(1),
-        training: TrainingConfig { save_total_limit: 100, ..training() },
+        training: training(|t| t.save_total_limit = 100),
         ..sft_config(folder.path())
     };
     let sft = folder.sft(|c| *c = config.clone());

@@ -22,7 +22,7 @@ use omr::train::job::TrainingJob as _;
 use omr::train::sft::Job;
 use serde_json::{Value, json};
 
-use crate::train::tiny::{Files, device, rl_config, rows, run_rl, run_sft, sft_config};
+use crate::train::tiny::{Files, device, rl_config, rows, run_rl, run_sft, sft_config, with};
 
 const LONGEST: Longest = Longest { tokens: 256, key: "packing_length" };
 
@@ -131,9 +131,8 @@ fn workers_and_starts_change_no_bit() {
     };
     let out = |name: &str| dir.path().join(name);
     let (one, one_rl) = (run_sft(&out("1"), &config, 1, &[]), run_rl(&out("rl 1"), &rl, 1, &[]));
-    let config =
-        SftConfig { training: TrainingConfig { dataloader_num_workers: 2, ..config.training.clone() }, ..config };
-    let rl = RlConfig { training: TrainingConfig { dataloader_num_workers: 2, ..rl.training.clone() }, ..rl };
+    let config = with(&config, |c| c.training.dataloader_num_workers = 2);
+    let rl = with(&rl, |c| c.training.dataloader_num_workers = 2);
     one.assert_same(&run_sft(&out("2"), &config, 2, &[]), "two workers");
     one_rl.assert_same(&run_rl(&out("rl 2"), &rl, 2, &[]), "two workers");
     let often = SftConfig { save_steps: Some(1), ..config };
@@ -253,7 +252,7 @@ fn bad_rows_are_named_and_left_out_until_they_are_too_many() {
     assert!(error.contains("1 wrong_image_count") && error.contains("rows.jsonl row"), "{error}");
     assert!(!error.contains("overlong") && !out.exists(), "{error}");
 
-    let config = SftConfig { training: TrainingConfig { max_bad_rows: 0.05, ..config.training.clone() }, ..config };
+    let config = with(&config, |c| c.training.max_bad_rows = 0.05);
     let job = Job::new(&out, config.clone()).unwrap();
     assert_eq!(job.common.index.len(), 200);
     let notes = job.common.data.notes();

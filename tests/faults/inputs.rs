@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use omr::config::{self, DatasetConfig, InputKind, LrSchedulerType, RecipeConfig, RlConfig, SftConfig, TrainingConfig};
+use omr::config::{self, DatasetConfig, InputKind, LrSchedulerType, RecipeConfig, RlConfig, SftConfig};
 use omr::data::{ImageSource, read};
 use omr::device::{Device, Isa, Target};
 use omr::error::{Error, Result};
@@ -301,7 +301,7 @@ fn a_run_with_jpegs_of_another_decoder_is_refused_by_name() {
     killed.after(|dir| NO_DECODER.make(&dir.join(record))).0.err().unwrap();
     let accepted = SftConfig {
         max_steps: Some(6),
-        training: TrainingConfig { accept_changed: vec![InputKind::Decoder], ..training() },
+        training: training(|t| t.accept_changed = vec![InputKind::Decoder]),
         ..sft(&work)
     };
     let notes = Notes::default();
@@ -321,7 +321,7 @@ fn an_accepted_change_goes_on_and_is_not_refused_again() {
     let notes = Notes::default();
     let mut config = SftConfig {
         max_steps: Some(5),
-        training: TrainingConfig { accept_changed: vec![InputKind::Model, InputKind::Log], ..training() },
+        training: training(|t| t.accept_changed = vec![InputKind::Model, InputKind::Log]),
         ..sft(work)
     };
     run_sft(work, config.clone(), &notes).unwrap();
@@ -438,7 +438,7 @@ fn an_input_of_rl_that_changed_is_refused_by_name() {
     copy(&fresh.kept, &work);
     let stopped = run_rl(
         &work,
-        RlConfig { training: TrainingConfig { save_on_stop: Some(false), ..training() }, ..rl(&work) },
+        RlConfig { training: training(|t| t.save_on_stop = Some(false)), ..rl(&work) },
         &StopAt(work.join("out/journal/1.jsonl"), 4),
     );
     assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use omr::config::{SftConfig, TrainingConfig, to_yaml};
+use omr::config::{SftConfig, to_yaml};
 use omr::ranks::Ranks;
 use omr::rollout::wire;
 use serde_json::json;
@@ -23,11 +23,8 @@ const SECRET: &str = "of this test";
 /// Returns a run of two gradient lanes and `steps` updates: its config file, its output folder, and a function that
 /// computes the expected outcome.
 fn job(dir: &Path, steps: u64) -> (PathBuf, PathBuf, impl FnOnce() -> Outcome) {
-    let config = SftConfig {
-        max_steps: Some(steps),
-        training: TrainingConfig { gradient_lanes: Some(2), ..training() },
-        ..sft_config(dir)
-    };
+    let config =
+        SftConfig { max_steps: Some(steps), training: training(|t| t.gradient_lanes = Some(2)), ..sft_config(dir) };
     let (file, whole) = (dir.join("sft.yaml"), dir.join("whole"));
     fs::write(&file, to_yaml(&config).unwrap()).unwrap();
     (file, dir.join("out"), move || run_sft(&whole, &config, 1, &[]))

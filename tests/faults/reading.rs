@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use omr::answers::{Key, Store};
 use omr::client::Completion;
-use omr::config::{DatasetConfig, Mode, RlConfig, SftConfig, TrainingConfig};
+use omr::config::{DatasetConfig, Mode, RlConfig, SftConfig};
 use omr::data::{Form, ImageSource, Row, read, sft_sample, text_of, write};
 use omr::error::is_of_file;
 use omr::image::Processor;
@@ -59,7 +59,7 @@ fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     let config = SftConfig {
         datasets: vec![entry],
         max_steps: Some(1),
-        training: TrainingConfig { max_bad_rows: 1.0, ..training() },
+        training: training(|t| t.max_bad_rows = 1.0),
         ..sft_config(dir.path())
     };
     let error = Job::new(&out, config.clone()).err().unwrap();

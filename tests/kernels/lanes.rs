@@ -1,7 +1,7 @@
 //! Tests that gradient lanes over ranks, each an emulated GPU, give the same bits for every way in which matrix
 //! instructions sum.
 
-use omr::config::{Dtype, SftConfig, TrainingConfig};
+use omr::config::{Dtype, SftConfig};
 use omr::device::emu::options::{Options, Sums};
 
 use super::{emu_of, skipped};
@@ -17,7 +17,7 @@ fn ranks_on_emulated_cards_have_the_same_bits() {
     let config = SftConfig {
         dtype: Dtype::Bf16,
         max_steps: Some(2),
-        training: TrainingConfig { gradient_lanes: Some(4), ..training() },
+        training: training(|t| t.gradient_lanes = Some(4)),
         ..sft_config(dir.path())
     };
     for sums in [Sums::Chain, Sums::Aligned] {

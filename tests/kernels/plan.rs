@@ -97,7 +97,7 @@ fn a_rank_takes_what_was_planned() {
         dtype: Dtype::Bf16,
         max_steps: Some(1),
         train_batch_size: Some(3),
-        training: TrainingConfig { gradient_lanes: Some(3), ..training() },
+        training: training(|t| t.gradient_lanes = Some(3)),
         ..tiny::sft_config(dir.path())
     };
     ranks::over(2, |ranks| {

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use omr::checkpoint::State;
-use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig, TrainingConfig, ValidationConfig};
+use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig, ValidationConfig};
 use omr::data::read;
 use omr::device::{Device, Isa, KernelVariant, Plan, Region, WgmmaKernels};
 use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
@@ -394,11 +394,8 @@ fn ranks_that_refused_other_kernels_do_not_train_together() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let config = SftConfig {
-        max_steps: Some(1),
-        training: TrainingConfig { gradient_lanes: Some(2), ..training() },
-        ..bf16_sft(dir.path())
-    };
+    let config =
+        SftConfig { max_steps: Some(1), training: training(|t| t.gradient_lanes = Some(2)), ..bf16_sft(dir.path()) };
     let ended = ranks::over(2, |ranks| {
         let mut dev = hopper();
         dev.use_variant(KernelVariant::Wgmma).unwrap();

@@ -14,8 +14,7 @@ use omr::ops::policy_loss;
 use omr::philox::{Purpose, Random};
 use omr::ranks::OneRank;
 use omr::rl::experience::Experience;
-use omr::rl::group::{Group, responses};
-use omr::rl::micro_batches;
+use omr::rl::group::{Group, responses, sequences};
 use omr::rl::update::{self, Learner, MicroBatch, MiniBatch, Reference, UpdateResults};
 use omr::rollout::generate::Question;
 use omr::tensor::DType;
@@ -355,8 +354,7 @@ fn counts(large: bool, [prompts, n]: [usize; 2], [text, response]: [usize; 2], g
         let learner =
             Learner { model, policy: Policy::default(), config: &config, levels: CheckpointPolicy::default(), step: 0 };
         let cut = MiniBatch::new(&config, 0, &case.groups, 1).micro_batches(room).unwrap();
-        let of =
-            |part: &MicroBatch| Computed::micro_batch(&micro_batches::sequences(&case.groups, &part.responses)).tokens;
+        let of = |part: &MicroBatch| Computed::micro_batch(&sequences(&case.groups, &part.responses)).tokens;
         let tokens = cut.iter().map(of).sum();
         dev.take_work();
         update::accumulate(dev, learner, &mut grads, &case.groups, stats).unwrap();

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use omr::config::{Parity, RlConfig, TrainingConfig};
+use omr::config::{Parity, RlConfig};
 use omr::error::Result;
 use serde_json::Value;
 
@@ -40,7 +40,7 @@ fn resumed(parity: Parity, change: impl Fn(&mut Value)) -> (Result<()>, String, 
     let dir = tempfile::tempdir().unwrap();
     let config = RlConfig {
         total_training_steps: Some(1),
-        training: TrainingConfig { save_on_stop: Some(false), ..training() },
+        training: training(|t| t.save_on_stop = Some(false)),
         ..rl_config(dir.path())
     };
     let out = dir.path().join("out");

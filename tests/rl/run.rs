@@ -164,7 +164,7 @@ fn a_divergence_in_the_reward_is_taken_off_and_its_weight_goes_on() {
         kl_penalty: KlLossType::LowVarKl,
         kl_ctrl: kl_ctrl.clone(),
         save_freq: Some(1),
-        training: TrainingConfig { gradient_lanes: Some(2), ..training() },
+        training: training(|t| t.gradient_lanes = Some(2)),
         ..rl_config(dir.path())
     };
     let out = |name: &str| dir.path().join(name);

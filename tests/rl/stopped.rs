@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use omr::config::{RlConfig, TrainingConfig};
+use omr::config::RlConfig;
 use omr::error::{Error, Result};
 use omr::observe::Observer;
 use omr::reward::Scorer;
@@ -68,7 +68,7 @@ fn rollouts_that_had_ended_are_not_asked_for_again() {
     let dir = tempfile::tempdir().unwrap();
     let config = RlConfig {
         total_training_steps: Some(3),
-        training: TrainingConfig { save_on_stop: Some(false), ..training() },
+        training: training(|t| t.save_on_stop = Some(false)),
         ..rl_config(dir.path())
     };
     let whole = run_rl(&dir.path().join("whole"), &config, 1, &[]);
@@ -103,7 +103,7 @@ fn a_journal_that_was_changed_or_is_anothers_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
     let config = RlConfig {
         total_training_steps: Some(1),
-        training: TrainingConfig { save_on_stop: Some(false), ..training() },
+        training: training(|t| t.save_on_stop = Some(false)),
         ..rl_config(dir.path())
     };
     let whole = run_rl(&dir.path().join("whole"), &config, 1, &[]);

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use omr::config::{RlConfig, SftConfig, TrainingConfig, ValKwargs, ValidationConfig};
+use omr::config::{RlConfig, SftConfig, ValKwargs, ValidationConfig};
 use omr::data::{Form, read, write};
 use omr::device::Target;
 use omr::eval::validation;
@@ -84,7 +84,7 @@ fn the_best_checkpoint_stays_and_a_stopped_run_has_the_same_figures() {
         test_freq: Some(1),
         save_freq: Some(1),
         validation,
-        training: TrainingConfig { save_total_limit: 1, ..training() },
+        training: training(|t| t.save_total_limit = 1),
         ..rl_config(dir.path())
     };
     let out = dir.path().join("whole");

@@ -4,13 +4,13 @@
 use std::fs;
 use std::path::Path;
 
-use omr::config::{SftConfig, TrainingConfig};
+use omr::config::SftConfig;
 use omr::error::Result;
 use omr::train::job::TrainingJob as _;
 use omr::train::sft::Job;
 use serde_json::{Map, Value};
 
-use super::tiny::{Notes, Outcome, device, files, run_sft, sft_config};
+use super::tiny::{Notes, Outcome, device, files, run_sft, sft_config, with};
 
 /// Continues the run in `dir`. Returns its result and its notes.
 fn resume(dir: &Path, config: &SftConfig) -> (Result<()>, String) {
@@ -107,10 +107,7 @@ fn none_that_is_whole_is_an_error_and_an_older_one_can_be_asked_for() {
     let whole = run_sft(&out, &config, 1, &[]);
     unfinish(&out);
     let at = |step: u64| out.join(format!("checkpoints/global_step_{step}"));
-    let older = SftConfig {
-        training: TrainingConfig { resume: at(2).to_str().unwrap().to_owned(), ..config.training.clone() },
-        ..config.clone()
-    };
+    let older = with(&config, |c| c.training.resume = at(2).to_str().unwrap().to_owned());
     let (done, printed) = resume(&out, &older);
     done.unwrap();
     assert!(printed.contains("global_step_3.1") && printed.contains("global_step_4.1"), "{printed}");

@@ -1,7 +1,7 @@
 //! Tests that the bits of a run depend on its number of gradient lanes, and not on the number of ranks or on the steps
 //! at which it stops.
 
-use super::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config, training};
+use super::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config, training, with};
 use omr::config::{RlConfig, SftConfig, TrainingConfig};
 
 /// Tests that a run without the key has one lane, and that a run with two lanes has another sum, which is the same in
@@ -17,12 +17,7 @@ fn lanes_decide_the_bits_and_stops_do_not() {
         ..sft_config(dir.path())
     };
     let run = |name: &str, gradient_lanes, stops: &[u64]| {
-        run_sft(
-            &dir.path().join(name),
-            &SftConfig { training: TrainingConfig { gradient_lanes, ..config.training.clone() }, ..config.clone() },
-            1,
-            stops,
-        )
+        run_sft(&dir.path().join(name), &with(&config, |c| c.training.gradient_lanes = gradient_lanes), 1, stops)
     };
     let plain = run("plain", None, &[]);
     let model = |run: &Outcome| run.files["model/model.safetensors"].clone();
@@ -38,12 +33,7 @@ fn lanes_of_a_policy_update_hold_whole_groups() {
     let dir = tempfile::tempdir().unwrap();
     let config = rl_config(dir.path());
     let run = |name: &str, gradient_lanes, stops: &[u64]| {
-        run_rl(
-            &dir.path().join(name),
-            &RlConfig { training: TrainingConfig { gradient_lanes, ..config.training.clone() }, ..config.clone() },
-            1,
-            stops,
-        )
+        run_rl(&dir.path().join(name), &with(&config, |c| c.training.gradient_lanes = gradient_lanes), 1, stops)
     };
     let plain = run("plain", None, &[]);
     let three = run("three", Some(3), &[]);
@@ -80,7 +70,7 @@ fn any_number_of_ranks_learns_the_same_policy() {
     let dir = tempfile::tempdir().unwrap();
     let config = RlConfig {
         total_training_steps: Some(3),
-        training: TrainingConfig { gradient_lanes: Some(3), ..training() },
+        training: training(|t| t.gradient_lanes = Some(3)),
         ..rl_config(dir.path())
     };
     let one = run_rl(&dir.path().join("one"), &config, 1, &[]);
@@ -94,10 +84,7 @@ fn any_number_of_ranks_learns_the_same_policy() {
 #[test]
 fn lanes_without_rows_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let config = |lanes| SftConfig {
-        training: TrainingConfig { gradient_lanes: Some(lanes), ..training() },
-        ..sft_config(dir.path())
-    };
+    let config = |lanes| SftConfig { training: training(|t| t.gradient_lanes = Some(lanes)), ..sft_config(dir.path()) };
     let model = |run: &Outcome| run.files["model/model.safetensors"].clone();
     let four = run_sft(&dir.path().join("4"), &config(4), 1, &[]);
     let nine = run_sft(&dir.path().join("9"), &config(9), 1, &[]);

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use std::sync::Arc;
 
+use omr::config::RolloutConfig;
 use omr::config::{RlConfig, SftConfig};
-use omr::config::{RolloutConfig, TrainingConfig};
 use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::error::Error;
 use omr::observe::Silent;
@@ -18,7 +18,7 @@ use omr::train::sft::Job;
 
 use crate::ranks;
 
-use super::tiny::{Outcome, rl_config, sft_config, training};
+use super::tiny::{Outcome, rl_config, sft_config, training, with};
 
 /// Runs the job in exactly the memory of its plan, and returns the plan.
 fn planned(dir: &Path, config: &SftConfig, threads: usize) -> Plan {
@@ -50,7 +50,7 @@ fn a_rank_takes_what_was_planned() {
     let config = SftConfig {
         max_steps: Some(3),
         train_batch_size: Some(8),
-        training: TrainingConfig { gradient_lanes: Some(4), ..training() },
+        training: training(|t| t.gradient_lanes = Some(4)),
         ..sft_config(dir.path())
     };
     for size in [2, 3] {
@@ -80,10 +80,7 @@ fn less_memory_changes_what_is_kept_and_no_bit() {
     let (mut totals, mut refused) = (vec![all.total()], None);
     for i in 0..40 {
         let budget = all.total() - i * all.total() / 40;
-        let config = SftConfig {
-            training: TrainingConfig { max_memory_gib: gib(budget), ..config.training.clone() },
-            ..config.clone()
-        };
+        let config = with(&config, |c| c.training.max_memory_gib = gib(budget));
         let mut job = Job::new(&out("refused"), config.clone()).unwrap();
         match job.plan(Target::cpu(2)) {
             Err(error) => {
@@ -167,30 +164,26 @@ fn rollouts_and_updates_share_their_memory() {
         RlJob::new(dir.path(), config.clone(), scorer).unwrap().plan(Target::cpu(1))
     };
     let overlay = |config: &RlConfig| plan(config).unwrap().bytes(Region::Overlay);
-    let with = |blocks: usize| RlConfig {
+    let of_blocks = |blocks: usize| RlConfig {
         rollout: RolloutConfig { num_kv_blocks: Some(blocks), ..config.rollout.clone() },
         ..config.clone()
     };
     // A cache that is smaller than the memory of updates needs no additional memory. A larger cache needs its own size:
     // two layers of k and v, one key head of 16, 128 keys, f32.
     let block = 2 * 2 * 16 * 128 * 4;
-    let update = overlay(&with(1));
+    let update = overlay(&of_blocks(1));
     let free = update / block;
-    assert_eq!(overlay(&with(free / 2)), update);
-    assert_eq!(overlay(&with(2 * free)) - overlay(&with(2 * free - 7)), 7 * block);
+    assert_eq!(overlay(&of_blocks(free / 2)), update);
+    assert_eq!(overlay(&of_blocks(2 * free)) - overlay(&of_blocks(2 * free - 7)), 7 * block);
 
     // A cache without a configured size takes the available memory.
     let large = RlConfig { rollout: RolloutConfig { max_num_seqs: 10 * free, ..config.rollout.clone() }, ..config };
     let all = plan(&large).unwrap().total();
     let budget = all - 2 * free * block;
-    let limited = RlConfig {
-        training: TrainingConfig { max_memory_gib: Some(budget as f64 / f64::from(1 << 30)), ..large.training.clone() },
-        ..large.clone()
-    };
+    let limited = with(&large, |c| c.training.max_memory_gib = Some(budget as f64 / f64::from(1 << 30)));
     let found = plan(&limited).unwrap().total();
     assert!(found <= budget && found + 2 * block > budget, "{found} of {budget}");
-    let refused =
-        RlConfig { training: TrainingConfig { max_memory_gib: Some(1e-3), ..large.training.clone() }, ..large };
+    let refused = with(&large, |c| c.training.max_memory_gib = Some(1e-3));
     let Err(Error::Input { place, hint, .. }) = plan(&refused) else { panic!("planned") };
     assert!(place == "memory" && hint.unwrap().contains("rollout.max_num_seqs"));
 }

@@ -14,7 +14,7 @@ use omr::train::sft::Job;
 use omr::train::step;
 use omr::train::updates::Updates;
 
-use super::tiny::{device, run_sft, run_sft_on, sft_config};
+use super::tiny::{device, run_sft, run_sft_on, sft_config, with};
 
 #[test]
 fn stopped_and_gone_on_is_the_same_run() {
@@ -61,15 +61,7 @@ fn a_model_trained_at_112_by_112_is_not_evaluated_at_64_by_64() {
     // 784 is the minimum of the base.
     for (min, grid) in [(None, [4, 4]), (Some(784), [4, 4]), (Some(112 * 112), [8, 8])] {
         let out = dir.path().join(format!("{min:?}"));
-        run_sft(
-            &out,
-            &SftConfig {
-                training: TrainingConfig { image_min_pixels: min, ..config.training.clone() },
-                ..config.clone()
-            },
-            1,
-            &[],
-        );
+        run_sft(&out, &with(&config, |c| c.training.image_min_pixels = min), 1, &[]);
         for model in ["model", "checkpoints/global_step_1"].map(|name| out.join(name)) {
             assert_eq!(Processor::load(&model).unwrap().grid(64, 64).unwrap(), grid, "{}", model.display());
             let file = model.join("preprocessor_config.json");
@@ -80,10 +72,7 @@ fn a_model_trained_at_112_by_112_is_not_evaluated_at_64_by_64() {
     let trained = dir.path().join("Some(12544)/model");
     let start = Start::open(Some(&trained), EncodingPurpose::Ask, [None, None]).unwrap();
     assert_eq!(start.encoder.processor.min_pixels, 112 * 112);
-    let wrong = SftConfig {
-        training: TrainingConfig { image_max_pixels: Some(783), image_min_pixels: None, ..config.training.clone() },
-        ..config
-    };
+    let wrong = with(&config, |c| (c.training.image_max_pixels, c.training.image_min_pixels) = (Some(783), None));
     let error = Job::new(&dir.path().join("wrong"), wrong).err().unwrap().to_string();
     assert!(error.contains("image_min_pixels: found 784, expected at most image_max_pixels"), "{error}");
 }

@@ -110,9 +110,16 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// Returns keys with which a stopped run saves a checkpoint.
-pub fn training() -> TrainingConfig {
-    TrainingConfig { save_on_stop: Some(true), ..TrainingConfig::default() }
+/// Returns keys with which a stopped run saves a checkpoint, changed by `change`.
+pub fn training(change: impl FnOnce(&mut TrainingConfig)) -> TrainingConfig {
+    with(&TrainingConfig { save_on_stop: Some(true), ..TrainingConfig::default() }, change)
+}
+
+/// Returns a copy of `config`, changed by `change`.
+pub fn with<C: Clone>(config: &C, change: impl FnOnce(&mut C)) -> C {
+    let mut config = config.clone();
+    change(&mut config);
+    config
 }
 
 /// Returns a config of eight updates of four rows. Writes the random model and the rows to `dir`.
@@ -133,7 +140,7 @@ pub fn sft_config(dir: &Path) -> SftConfig {
         warmup_steps: Some(2),
         save_seconds: None,
         dtype: Dtype::F32,
-        training: training(),
+        training: training(|_| ()),
         ..SftConfig::default()
     }
 }
@@ -162,7 +169,7 @@ pub fn rl_config(dir: &Path) -> RlConfig {
         rollout_freq: Some(1),
         micro_batch_tokens: 256,
         dtype: Dtype::F32,
-        training: training(),
+        training: training(|_| ()),
         ..RlConfig::default()
     }
 }

@@ -3,13 +3,13 @@
 
 use super::job::{Job, Run};
 use super::sample::Batch;
-use crate::config::AdvEstimator;
+use crate::config::{AdvEstimator, KlCtrlType};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::rl::advantage;
 use crate::rl::experience::Experience;
 use crate::rl::group::{Group, ResponseId, borders, responses};
-use crate::rl::kl::{KL_COEF, KlCtrl, kl_in_reward};
+use crate::rl::kl::{KL_COEF, kl_in_reward, next_kl_coef};
 use crate::rl::metrics::StepMetrics;
 use crate::rl::update::{self, Reference};
 use crate::train::timeline::Activity;
@@ -91,20 +91,16 @@ impl Job {
         let ref_log_prob: Vec<f32> =
             experience.iter().flat_map(|one| one.ref_log_prob.iter().flatten().copied()).collect();
         let rewards: Vec<f64> = experience.iter().map(|one| one.reward).collect();
-        let mut weight = KlCtrl::from(&self.config.kl_ctrl);
-        if let (KlCtrl::Adaptive { kl_coef, .. }, Some(kept)) = (&mut weight, trainer.extra.get(KL_COEF)) {
-            *kl_coef = kept.as_f64().unwrap_or(*kl_coef);
-        }
-        let (coef, mask) = (weight.kl_coef(), vec![1; old_log_prob.len()]);
+        let mut kl_ctrl = self.config.kl_ctrl.clone();
+        let kept = trainer.extra.get(KL_COEF).filter(|_| kl_ctrl.r#type == KlCtrlType::Adaptive);
+        kl_ctrl.kl_coef = kept.and_then(|kl_coef| kl_coef.as_f64()).unwrap_or(kl_ctrl.kl_coef);
+        let (coef, mask) = (kl_ctrl.kl_coef, vec![1; old_log_prob.len()]);
         let penalty = self.config.kl_penalty;
         let less = kl_in_reward(penalty, coef, &borders, &mask, &old_log_prob, &ref_log_prob, &rewards);
         experience.iter_mut().zip(&less.scores).for_each(|(one, score)| one.reward = *score);
         metrics.set("actor/reward_kl_penalty", less.reward_kl_penalty);
         metrics.set("actor/reward_kl_penalty_coeff", coef);
-        weight.update(less.reward_kl_penalty, rewards.len());
-        match weight {
-            KlCtrl::Adaptive { kl_coef, .. } => Some(kl_coef),
-            KlCtrl::Fixed { .. } => None,
-        }
+        let next = next_kl_coef(&kl_ctrl, less.reward_kl_penalty, rewards.len());
+        (kl_ctrl.r#type == KlCtrlType::Adaptive).then_some(next)
     }
 }

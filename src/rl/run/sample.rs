@@ -13,7 +13,7 @@ use crate::observe::Observer;
 use crate::rl::experience::Experience;
 use crate::rl::filter;
 use crate::rl::group::Group;
-use crate::rl::overlong::OverlongBuffer;
+use crate::rl::overlong;
 use crate::rl::plan;
 use crate::rollout::file::{self, RolloutRow};
 use crate::rollout::generate::Numbers;
@@ -171,15 +171,14 @@ impl Job {
 
     /// Puts `rollouts` into their `groups`, gives each response its score with the penalty for long responses, and adds
     /// the groups to `batch`. Dynamic sampling leaves out groups without differences and surplus groups.
-    pub(super) fn score(&self, mut groups: Vec<Group>, rollouts: Vec<Rollout>, batch: &mut Batch) -> Result<()> {
+    pub(super) fn score(&self, mut groups: Vec<Group>, rollouts: Vec<Rollout>, batch: &mut Batch) {
         let (config, buffer) = (&self.config, &self.config.overlong_buffer);
-        let overlong = match buffer.enable {
-            true => Some(OverlongBuffer::new(config.max_response_length, buffer.len, buffer.penalty_factor)?),
-            false => None,
-        };
         for (i, rollout) in rollouts.into_iter().enumerate() {
             let group = &mut groups[i / config.rollout.n];
-            let penalty = overlong.as_ref().map_or(0.0, |o| o.penalty(rollout.output.token_ids.len()));
+            let penalty = match buffer.enable {
+                true => overlong::penalty(buffer, config.max_response_length, rollout.output.token_ids.len()),
+                false => 0.0,
+            };
             group.experience.push(Experience::new(&group.question, &rollout, rollout.score.score + penalty));
             group.rollouts.push(rollout);
         }
@@ -190,7 +189,6 @@ impl Job {
         let kept = |group: &Group| keeps_all || filter::keeps(&self.filter_metric(group));
         batch.groups.extend(groups.into_iter().filter(kept));
         batch.groups.truncate(config.train_batch_size);
-        Ok(())
     }
 
     fn filter_metric(&self, group: &Group) -> Vec<f64> {

@@ -1,7 +1,7 @@
 //! Compares other formulas with `goldens/rl`: rewards, their filters and penalties, and batching.
 
-use omr::config::RlConfig;
-use omr::config::rl::FilterGroupsConfig;
+use omr::config::rl::{FilterGroupsConfig, OverlongBufferConfig};
+use omr::config::{KlCtrlConfig, KlCtrlType, RlConfig};
 use omr::reward::{Mode, composite};
 use omr::rl::{balance, filter, kl, overlong};
 use omr_verify::{extract, verify};
@@ -16,15 +16,18 @@ fn kl_in_reward() {
         let kl_penalty = kl_type(&config["kl_penalty"]);
         let number = |name: &str| num(&config["kl_ctrl"][name]);
         let kl_coef = number("kl_coef");
-        let mut ctrl = match config["kl_ctrl"]["type"].as_str() {
-            Some("fixed") => kl::KlCtrl::Fixed { kl_coef },
-            _ => kl::KlCtrl::Adaptive { kl_coef, horizon: number("horizon"), target_kl: number("target_kl") },
+        let ctrl = match config["kl_ctrl"]["type"].as_str() {
+            Some("fixed") => KlCtrlConfig { kl_coef, ..KlCtrlConfig::default() },
+            _ => {
+                let (horizon, target_kl) = (number("horizon"), number("target_kl"));
+                KlCtrlConfig { r#type: KlCtrlType::Adaptive, kl_coef, horizon, target_kl }
+            }
         };
-        close(&format!("{id} coefficient"), &[ctrl.kl_coef()], &[num(&out["reward_kl_penalty_coeff"])], TOL_F64);
+        close(&format!("{id} coefficient"), &[kl_coef], &[num(&out["reward_kl_penalty_coeff"])], TOL_F64);
         let rewards = vec1(&inputs["rewards"]);
         let got = kl::kl_in_reward(
             kl_penalty,
-            ctrl.kl_coef(),
+            kl_coef,
             &cu_seqlens(&inputs["response_mask"]),
             &mask_of(&inputs["response_mask"]),
             &flat(&inputs["old_log_prob"]),
@@ -35,24 +38,26 @@ fn kl_in_reward() {
         close(&format!("{id} token_level_rewards"), &got.token_level_rewards, &token_level, TOL_F64);
         close(&format!("{id} scores"), &got.scores, &vec1(&out["scores"]), TOL_F64);
         close(&format!("{id} penalty"), &[got.reward_kl_penalty], &[num(&out["reward_kl_penalty"])], TOL_F64);
-        ctrl.update(got.reward_kl_penalty, rewards.len());
-        close(&format!("{id} next_kl_coef"), &[ctrl.kl_coef()], &[num(&out["next_kl_coef"])], TOL_F64);
+        let next = kl::next_kl_coef(&ctrl, got.reward_kl_penalty, rewards.len());
+        close(&format!("{id} next_kl_coef"), &[next], &[num(&out["next_kl_coef"])], TOL_F64);
         close(&format!("{id} advantages"), &advantages(case, &got.scores), &vec1(&out["advantages"]), TOL_F64);
     });
 }
 
-fn overlong_buffer(config: &Value) -> overlong::OverlongBuffer {
+fn penalties(case: &Value) -> Vec<f64> {
+    let config = &case["config"];
     let size = |name: &str| config[name].as_u64().unwrap() as usize;
-    let factor = num(&config["penalty_factor"]);
-    overlong::OverlongBuffer::new(size("max_resp_len"), size("overlong_buffer_len"), factor).unwrap()
+    let penalty_factor = num(&config["penalty_factor"]);
+    let buffer = OverlongBufferConfig { enable: true, len: size("overlong_buffer_len"), penalty_factor };
+    let of = |&n: &usize| overlong::penalty(&buffer, size("max_resp_len"), n);
+    ids(&case["inputs"]["response_lengths"]).iter().map(of).collect()
 }
 
 #[test]
 fn overlong() {
     run("overlong", |case, id| {
         let (inputs, out) = (&case["inputs"], &case["outputs"]);
-        let buffer = overlong_buffer(&case["config"]);
-        let penalty: Vec<f64> = ids(&inputs["response_lengths"]).iter().map(|&n| buffer.penalty(n)).collect();
+        let penalty = penalties(case);
         close(&format!("{id} penalty"), &penalty, &vec1(&out["penalty"]), TOL_F64);
         let flags: Vec<f64> = penalty.iter().map(|&p| f64::from(p < 0.0)).collect();
         close(&format!("{id} overlong"), &flags, &vec1(&out["overlong"]), 0.0);
@@ -125,8 +130,7 @@ fn dapo_pipeline() {
         let w = num(&config["format_weight"]);
         let base: Vec<f64> = acc.iter().zip(&fmt).map(|(&a, &f)| composite(a, f, w)).collect();
         close(&format!("{id} base_reward"), &base, &vec1(&out["base_reward"]), TOL_F64);
-        let buffer = overlong_buffer(config);
-        let penalty: Vec<f64> = ids(&inputs["response_lengths"]).iter().map(|&n| buffer.penalty(n)).collect();
+        let penalty = penalties(case);
         close(&format!("{id} overlong_penalty"), &penalty, &vec1(&out["overlong_penalty"]), TOL_F64);
         let reward: Vec<f64> = base.iter().zip(&penalty).map(|(b, p)| b + p).collect();
         close(&format!("{id} reward"), &reward, &vec1(&out["reward"]), TOL_F64);
