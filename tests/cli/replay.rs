@@ -82,11 +82,8 @@ fn an_rl_run_is_computed_again_and_what_was_changed_by_hand_is_named() {
 #[test]
 fn an_sft_run_is_computed_from_what_it_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let config = SftConfig {
-        max_steps: Some(7),
-        training: training(|t| (t.keep_every, t.save_total_limit) = (Some(3), 1)),
-        ..sft_config(dir.path())
-    };
+    let training = training(|t| (t.keep_every, t.save_total_limit) = (Some(3), 1));
+    let config = SftConfig { max_steps: Some(7), training, ..sft_config(dir.path()) };
     let run = made(dir.path(), "sft", &to_yaml(&config).unwrap());
     let kept = |step: u64| run.join(format!("checkpoints/global_step_{step}")).is_dir();
     assert_eq!((1..=7).filter(|&step| kept(step)).collect::<Vec<_>>(), [3, 6, 7]);

@@ -26,8 +26,7 @@ use serde_json::{Value, json};
 use Change::*;
 
 use crate::train::damaged::forget_versions;
-use crate::train::tiny::{Notes, training};
-use crate::train::tiny::{Outcome, base_model, device, rl_config, rows, sft_config};
+use crate::train::tiny::{Notes, Outcome, base_model, device, rl_config, rows, sft_config, training};
 
 /// A task whose rows are stored in a file.
 const TASK: &str = "logicvista_thinking";
@@ -299,11 +298,8 @@ fn a_run_with_jpegs_of_another_decoder_is_refused_by_name() {
         ("", &[("out/index", Removed)]),
     ]);
     killed.after(|dir| NO_DECODER.make(&dir.join(record))).0.err().unwrap();
-    let accepted = SftConfig {
-        max_steps: Some(6),
-        training: training(|t| t.accept_changed = vec![InputKind::Decoder]),
-        ..sft(&work)
-    };
+    let training = training(|t| t.accept_changed = vec![InputKind::Decoder]);
+    let accepted = SftConfig { max_steps: Some(6), training, ..sft(&work) };
     let notes = Notes::default();
     run_sft(&work, accepted, &notes).unwrap();
     assert!(notes.0.into_inner().unwrap().join("\n").contains("accept_changed: decoder of JPEG files"));
@@ -319,11 +315,8 @@ fn an_accepted_change_goes_on_and_is_not_refused_again() {
     let work = &killed.work;
     REWORDED.make(&work.join("out/metrics.jsonl"));
     let notes = Notes::default();
-    let mut config = SftConfig {
-        max_steps: Some(5),
-        training: training(|t| t.accept_changed = vec![InputKind::Model, InputKind::Log]),
-        ..sft(work)
-    };
+    let training = training(|t| t.accept_changed = vec![InputKind::Model, InputKind::Log]);
+    let mut config = SftConfig { max_steps: Some(5), training, ..sft(work) };
     run_sft(work, config.clone(), &notes).unwrap();
     let printed = notes.0.into_inner().unwrap().join("\n");
     for part in

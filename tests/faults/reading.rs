@@ -56,12 +56,8 @@ fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     // A regular file that the system cannot read: an unmapped part of the process memory.
     symlink("/proc/self", &pictures).unwrap();
     let entry = DatasetConfig { data_folder: Some(pictures.clone()), ..read::entry(&rows) };
-    let config = SftConfig {
-        datasets: vec![entry],
-        max_steps: Some(1),
-        training: training(|t| t.max_bad_rows = 1.0),
-        ..sft_config(dir.path())
-    };
+    let training = training(|t| t.max_bad_rows = 1.0);
+    let config = SftConfig { datasets: vec![entry], max_steps: Some(1), training, ..sft_config(dir.path()) };
     let error = Job::new(&out, config.clone()).err().unwrap();
     let text = error.to_string();
     assert!(error.exit_code() == 1 && text.contains("rows.jsonl row 1") && text.contains("/mem"), "{text}");

@@ -14,12 +14,8 @@ fn ranks_on_emulated_cards_have_the_same_bits() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let config = SftConfig {
-        dtype: Dtype::Bf16,
-        max_steps: Some(2),
-        training: training(|t| t.gradient_lanes = Some(4)),
-        ..sft_config(dir.path())
-    };
+    let training = training(|t| t.gradient_lanes = Some(4));
+    let config = SftConfig { dtype: Dtype::Bf16, max_steps: Some(2), training, ..sft_config(dir.path()) };
     for sums in [Sums::Chain, Sums::Aligned] {
         let device = || emu_of(Options { sums, ..Options::default() }).unwrap();
         let run =

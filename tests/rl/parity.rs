@@ -38,11 +38,8 @@ fn change_journal(out: &Path, change: impl Fn(&mut Value)) -> Value {
 /// notes and the rollout that was changed.
 fn resumed(parity: Parity, change: impl Fn(&mut Value)) -> (Result<()>, String, Value) {
     let dir = tempfile::tempdir().unwrap();
-    let config = RlConfig {
-        total_training_steps: Some(1),
-        training: training(|t| t.save_on_stop = Some(false)),
-        ..rl_config(dir.path())
-    };
+    let training = training(|t| t.save_on_stop = Some(false));
+    let config = RlConfig { total_training_steps: Some(1), training, ..rl_config(dir.path()) };
     let out = dir.path().join("out");
     assert!(resume(&out, &config, 10).0.is_err());
     let line = change_journal(&out, change);

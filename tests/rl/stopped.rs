@@ -66,11 +66,8 @@ fn journals(dir: &Path) -> BTreeMap<String, BTreeMap<(u64, u64), Value>> {
 #[test]
 fn rollouts_that_had_ended_are_not_asked_for_again() {
     let dir = tempfile::tempdir().unwrap();
-    let config = RlConfig {
-        total_training_steps: Some(3),
-        training: training(|t| t.save_on_stop = Some(false)),
-        ..rl_config(dir.path())
-    };
+    let training = training(|t| t.save_on_stop = Some(false));
+    let config = RlConfig { total_training_steps: Some(3), training, ..rl_config(dir.path()) };
     let whole = run_rl(&dir.path().join("whole"), &config, 1, &[]);
     let out = dir.path().join("out");
     let (mut known, mut in_the_middle) = (BTreeMap::new(), 0);
@@ -101,11 +98,8 @@ fn rollouts_that_had_ended_are_not_asked_for_again() {
 #[test]
 fn a_journal_that_was_changed_or_is_anothers_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
-    let config = RlConfig {
-        total_training_steps: Some(1),
-        training: training(|t| t.save_on_stop = Some(false)),
-        ..rl_config(dir.path())
-    };
+    let training = training(|t| t.save_on_stop = Some(false));
+    let config = RlConfig { total_training_steps: Some(1), training, ..rl_config(dir.path()) };
     let whole = run_rl(&dir.path().join("whole"), &config, 1, &[]);
     let out = dir.path().join("out");
     let journal = out.join("journal/1.jsonl");

@@ -68,11 +68,8 @@ fn any_number_of_ranks_has_the_same_bits() {
 #[test]
 fn any_number_of_ranks_learns_the_same_policy() {
     let dir = tempfile::tempdir().unwrap();
-    let config = RlConfig {
-        total_training_steps: Some(3),
-        training: training(|t| t.gradient_lanes = Some(3)),
-        ..rl_config(dir.path())
-    };
+    let training = training(|t| t.gradient_lanes = Some(3));
+    let config = RlConfig { total_training_steps: Some(3), training, ..rl_config(dir.path()) };
     let one = run_rl(&dir.path().join("one"), &config, 1, &[]);
     for (sizes, stops) in [(&[2][..], &[][..]), (&[3, 1], &[1])] {
         let name = format!("{sizes:?}");

@@ -47,12 +47,8 @@ fn sft_takes_what_was_planned() {
 #[test]
 fn a_rank_takes_what_was_planned() {
     let dir = tempfile::tempdir().unwrap();
-    let config = SftConfig {
-        max_steps: Some(3),
-        train_batch_size: Some(8),
-        training: training(|t| t.gradient_lanes = Some(4)),
-        ..sft_config(dir.path())
-    };
+    let training = training(|t| t.gradient_lanes = Some(4));
+    let config = SftConfig { max_steps: Some(3), train_batch_size: Some(8), training, ..sft_config(dir.path()) };
     for size in [2, 3] {
         let out = dir.path().join(size.to_string());
         ranks::over(size, |ranks| {
