@@ -39,7 +39,7 @@ mod task_file;
 mod tests;
 mod training;
 mod unknown;
-mod validation;
+pub mod validation;
 
 pub use choice::{Choice, choose};
 pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig};
@@ -67,7 +67,7 @@ pub use sft::SftConfig;
 pub use source::{Config, Source, deciding, headed, keys, likeliest, load, load_for, refuse_differences, to_yaml};
 pub use task_file::TaskFileConfig;
 pub use training::TrainingConfig;
-pub use validation::{ValKwargs, ValidationConfig};
+pub use validation::ValidationConfig;
 
 /// Upper bound on the number of updates of a run. It is far above any real run and exists because memory planning loops
 /// over all updates.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use omr::answers::{FILE, shard};
-use omr::config::{RlConfig, SftConfig, TrainingConfig, ValKwargs, ValidationConfig, to_yaml};
+use omr::config::validation::ValKwargs;
+use omr::config::{RlConfig, SftConfig, TrainingConfig, ValidationConfig, to_yaml};
 use omr::data::{Form, Row, write};
 use serde_json::Value;
 

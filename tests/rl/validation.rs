@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use omr::config::{RlConfig, SftConfig, ValKwargs, ValidationConfig};
+use omr::config::validation::ValKwargs;
+use omr::config::{RlConfig, SftConfig, ValidationConfig};
 use omr::data::{Form, read, write};
 use omr::device::Target;
 use omr::eval::validation;
