@@ -35,6 +35,7 @@
 //! | [`optim`] | Implements AdamW and learning-rate schedules. |
 //! | [`checkpoint`] | Saves and restores the state of a run atomically. |
 //! | [`engine`] | Generates tokens with continuous batching over a paged KV cache, as vLLM does. |
+//! | [`llm`] | Answers prompts with a model directory and the engine, from rows to texts. |
 //! | [`rollout`] | Sends prompts to the engine, scores each response and stores the rollouts of a step. |
 //! | [`train`] | Implements the training step and the SFT loop. |
 //! | [`rl`] | Implements advantages, the policy update and the RL loop. |
@@ -67,6 +68,7 @@ pub mod generate;
 pub mod hub;
 pub mod identity;
 pub mod image;
+pub mod llm;
 pub mod machine;
 pub mod math;
 pub mod model;

@@ -9,7 +9,9 @@ use super::case::{Case, JobSize, label};
 use super::inputs::{DRAWN, normals, repeat};
 use crate::config::{LoraConfig, OptimConfig, OptimizerName};
 use crate::device::{Device, Kind, Plan, Region, Target};
-use crate::engine::{Engine, EngineConfig, FinishReason, Output, Prompt, Request};
+use crate::engine::{
+    CompletionOutput, Engine, EngineConfig, EngineCoreRequest, FinishReason, Noise, Prompt, RequestParams,
+};
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
 use crate::model::attach::Fresh;
@@ -18,7 +20,6 @@ use crate::model::part::Part;
 use crate::model::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::nll;
-use crate::ops::sample::SamplingParams;
 use crate::optim::{Optimizer, freeze};
 use crate::plan::Pages;
 use crate::tensor::DType;
@@ -289,19 +290,18 @@ pub fn train_step(
 }
 
 /// Makes prompts with an image; each is requested several times.
-pub fn requests(config: &ModelConfig, amount: Amount) -> Result<Vec<Request>> {
-    let request = |r: usize| -> Result<Request> {
-        Ok(Request {
-            prompt: Arc::new(Prompt::new(config, &row(config, r, amount.prompt_len), &[picture(r)])?),
-            n: amount.rollouts,
-            sampling: SamplingParams::default(),
-            max_tokens: amount.new_tokens,
-            stop_token_ids: Arc::from([]),
-            noise: r as u32,
-            first_rollout: 0,
-        })
+pub fn requests(config: &ModelConfig, amount: Amount) -> Result<Vec<EngineCoreRequest>> {
+    let request = |r: usize| -> Result<EngineCoreRequest> {
+        let prompt = Arc::new(Prompt::new(config, &row(config, r, amount.prompt_len), &[picture(r)])?);
+        Ok(EngineCoreRequest::new(prompt, amount.rollouts, params(r, amount.new_tokens)))
     };
     (0..amount.rows).map(request).collect()
+}
+
+/// Returns how `tokens` tokens after prompt `r` are sampled.
+fn params(r: usize, tokens: usize) -> RequestParams {
+    let noise = Noise { prompt: r as u32, ..Noise::default() };
+    RequestParams { noise, ..RequestParams::new(tokens, Arc::from([])) }
 }
 
 /// Samples rollouts. Steps with few sequences are filled up to `draft_rows`. A device that only counts returns blank
@@ -309,27 +309,27 @@ pub fn requests(config: &ModelConfig, amount: Amount) -> Result<Vec<Request>> {
 pub fn sampled(
     dev: &mut Device,
     model: &Model,
-    requests: &[Request],
+    requests: &[EngineCoreRequest],
     amount: Amount,
     draft_rows: usize,
-) -> Result<Vec<Output>> {
+) -> Result<Vec<CompletionOutput>> {
     let Amount { rows, prompt_len, new_tokens, .. } = amount;
     let limits =
         EngineConfig { vision_rows: rows * IMAGE_TOKENS, draft_rows, ..EngineConfig::new(prompt_len + new_tokens) };
     let mut engine = Engine::new(model, dev, limits)?;
     let outputs = if dev.counts_only() {
         engine.plan(model, dev, requests)?;
-        let of = |request: usize| (0..requests[request].n).map(move |rollout| (request, rollout));
-        let blank = |(request, rollout)| Output {
+        let of = |request: usize| (0..requests[request].n).map(move |index| (request, index));
+        let blank = |(request, index)| CompletionOutput {
             request,
-            rollout,
+            index,
             token_ids: vec![0; new_tokens],
             logprobs: vec![0.0; new_tokens],
             finish_reason: FinishReason::Length,
         };
         (0..requests.len()).flat_map(of).map(blank).collect()
     } else {
-        engine.generate(model, dev, requests, |_| Ok(()))?
+        engine.generate(model, dev, requests)?
     };
     engine.release(dev);
     Ok(outputs)
@@ -381,17 +381,12 @@ pub fn decode(
     // computed again.
     let prompt = if is_decoding { keys.next_multiple_of(BLOCK) + 1 } else { keys };
     let below = config.text.vocab_size as u32 - 8;
-    let request = |r: usize| Request {
+    let request = |r: usize| {
         // The first token differs between prompts, because equal prompts would share their keys.
-        prompt: Arc::new(Prompt::text((0..prompt).map(|t| (r + t * (r + 1)) as u32 % below).collect())),
-        n: 1,
-        sampling: SamplingParams::default(),
-        max_tokens: steps,
-        stop_token_ids: Arc::from([]),
-        noise: r as u32,
-        first_rollout: 0,
+        let ids = (0..prompt).map(|t| (r + t * (r + 1)) as u32 % below).collect();
+        EngineCoreRequest::new(Arc::new(Prompt::text(ids)), 1, params(r, steps))
     };
-    let requests: Vec<Request> = (0..sequences).map(request).collect();
+    let requests: Vec<EngineCoreRequest> = (0..sequences).map(request).collect();
     let limits = EngineConfig {
         max_num_seqs: sequences,
         enable_prefix_caching: is_decoding,
@@ -402,7 +397,7 @@ pub fn decode(
     let blocks = sequences * (limits.max_model_len.div_ceil(BLOCK) + anew);
     let limits = EngineConfig { num_kv_blocks: Some(blocks), ..limits };
     let parameters = model.layout.num_weights();
-    let pages = (sequences * prompt * config.token_memory(dtype) / config.text.layers.len()) as f64;
+    let pages = (sequences * prompt * config.memory(dtype).per_token / config.text.layers.len()) as f64;
     let read = (model.layout.pieces().filter(|(id, _, _)| !model.layout.params[*id].part.is_vision()))
         .map(|(_, _, piece)| piece.num_elements() * dtype.size())
         .sum::<usize>() as f64;
@@ -425,7 +420,7 @@ pub fn decode(
                 return engine.plan(&model, dev, &requests);
             }
             let before = engine.stats().computed_tokens;
-            engine.generate(&model, dev, &requests, |_| Ok(()))?;
+            engine.generate(&model, dev, &requests)?;
             let computed = (engine.stats().computed_tokens - before) as usize;
             if warm && computed != tokens {
                 return Err(Error::Failed(format!("{computed} tokens were computed instead of {tokens}")));

@@ -4,7 +4,7 @@
 use super::case::{Case, JobSize, label};
 use super::jobs::{Amount, ModelShape, flops, picture, random_model, requests, sampled};
 use crate::device::Device;
-use crate::engine::{Output, Request, draft};
+use crate::engine::{CompletionOutput, EngineCoreRequest, draft};
 use crate::error::{Error, Result};
 use crate::model::{LayerPolicy, Model, Policy};
 use crate::tensor::DType;
@@ -40,7 +40,7 @@ pub fn parity(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount)
 }
 
 /// Returns an error if the trainer's log-probs differ from the sampler's.
-fn same_bits(outputs: &[Output], trained: &[f32]) -> Result<()> {
+fn same_bits(outputs: &[CompletionOutput], trained: &[f32]) -> Result<()> {
     let pairs = outputs.iter().flat_map(|output| &output.logprobs).zip(trained);
     let off: Vec<f32> = pairs.filter(|(a, b)| a.to_bits() != b.to_bits()).map(|(a, b)| (a - b).abs()).collect();
     let Some(most) = off.iter().copied().reduce(f32::max) else { return Ok(()) };
@@ -51,7 +51,12 @@ fn same_bits(outputs: &[Output], trained: &[f32]) -> Result<()> {
 }
 
 /// Computes the trainer's log-probs of the sampled tokens, rollout after rollout.
-fn trained(dev: &mut Device, model: &Model, requests: &[Request], outputs: &[Output]) -> Result<Vec<f32>> {
+fn trained(
+    dev: &mut Device,
+    model: &Model,
+    requests: &[EngineCoreRequest],
+    outputs: &[CompletionOutput],
+) -> Result<Vec<f32>> {
     let rows: Vec<(Vec<u32>, Vec<bool>)> = outputs
         .iter()
         .map(|output| {

@@ -26,7 +26,6 @@ use crate::ranks::{self, Ranks};
 use crate::report;
 use crate::reward::Scorer;
 use crate::task::{self, GROUPS, TASKS, TaskFile, TaskRows, TaskSpec};
-use crate::train::plan::line;
 
 /// Arguments of `omr eval`.
 #[derive(clap::Args)]
@@ -248,8 +247,8 @@ impl Eval<'_> {
         let (mut jobs, mut planned) = (Vec::with_capacity(self.rows.len()), Vec::new());
         for rows in self.rows {
             let job = local::Job::new(&local, rows)?;
-            let (plan, _) = job.plan()?;
-            let (judge, memory) = (self.scorer.describe(), line(&plan));
+            let (_, plan) = job.plan()?;
+            let (judge, memory) = (self.scorer.describe(), plan.line());
             context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.questions(), rows.spec.name));
             context.say(&format!("{}: {}", rows.spec.name, job.seen()));
             planned

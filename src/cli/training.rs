@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::plan::{GpuSet, H200, Keys, Rows, Training};
 use crate::train::job::TrainingJob;
-use crate::train::{plan, reporters};
+use crate::train::reporters;
 
 /// A job that is ready to be planned.
 pub struct PlannedJob {
@@ -51,7 +51,7 @@ pub fn run<C: Training>(
         }
         job.same_at(session.ranks)?;
         let plan = job.plan(context.target())?;
-        context.say(&format!("{what}; {}", plan::line(&plan)));
+        context.say(&format!("{what}; {}", plan.line()));
         if config.keys().optimizer.optimizer_offload && !context.kind().is_gpu() {
             context.say("optimizer_offload changes nothing: on the CPU the optimizer state is in host memory anyway");
         }

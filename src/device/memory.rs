@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::device::driver::{Address, Driver};
 use crate::error::{Error, Result};
+use crate::observe::bytes;
 
 /// Alignment of every allocation on the CPU: a cache line, which is enough for any vector load.
 const ALIGN: usize = 64;
@@ -113,6 +114,32 @@ impl Plan {
     /// Returns the bytes on the device: the sum over all regions except [`Region::Host`].
     pub fn total(&self) -> usize {
         self.bytes.iter().sum::<usize>() - self.bytes(Region::Host)
+    }
+
+    /// Errors if the plan exceeds `budget`. The error states the sizes of the regions and suggests to lower the settings
+    /// named in `lower`.
+    pub fn within(&self, budget: Option<usize>, lower: &str) -> Result<()> {
+        let Some(budget) = budget.filter(|&budget| self.total() > budget) else { return Ok(()) };
+        let [total, parts] = self.words();
+        let found = format!("a run that needs at least {total} ({parts})");
+        Err(Error::input_hint("memory", found, format!("at most {}", bytes(budget as u64)), format!("lower {lower}")))
+    }
+
+    /// Formats the plan as `memory 1.2 GiB (weights 0.3 GiB, ...)`.
+    pub fn line(&self) -> String {
+        let [total, parts] = self.words();
+        format!("memory {total} ({parts})")
+    }
+
+    /// Formats the total bytes, and the bytes of each region.
+    fn words(&self) -> [String; 2] {
+        let part = |region: Region| format!("{} {}", region.name(), bytes(self.bytes(region) as u64));
+        let parts: Vec<String> = Region::ALL.into_iter().filter(|region| *region != Region::Host).map(part).collect();
+        let host = match self.bytes(Region::Host) {
+            0 => String::new(),
+            state => format!("; {} more on the host", bytes(state as u64)),
+        };
+        [bytes(self.total() as u64), parts.join(", ") + &host]
     }
 }
 

@@ -157,14 +157,10 @@ impl BlockManager {
         }
     }
 
-    /// Returns a new table with the longest prefix of `hashes` that is found in the cache.
-    pub fn lookup(&mut self, hashes: &[BlockHash]) -> Vec<u32> {
-        let Some(cached) = &self.cached else { return Vec::new() };
-        let table: Vec<u32> = hashes.iter().map_while(|h| cached.get(h).copied()).collect();
-        for &b in &table {
-            self.acquire(b);
-        }
-        table
+    /// Returns the blocks with the longest prefix of `hashes` that is in the cache.
+    pub fn find(&self, hashes: &[BlockHash]) -> Vec<u32> {
+        let cached = self.cached.as_ref();
+        hashes.iter().map_while(|hash| cached?.get(hash).copied()).collect()
     }
 
     /// Registers the content of `block` under `hash`. If another block already has this content, the hash keeps

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::engine::model_runner::{KeptRow, PromptRow};
-use crate::engine::requests::{EngineCoreOutput, PromptLogprob, RequestId, RequestParams, SampledToken};
+use crate::engine::requests::{EngineCoreOutput, Noise, PromptLogprob, RequestId, RequestParams, SampledToken};
 use crate::engine::scheduler::{Scheduler, SeqId, Step};
 use crate::engine::sequence::Prompt;
 use crate::ops::sample::{Changes, Draw, NoiseKey, Penalties, Ranked, RowCall};
@@ -25,7 +25,8 @@ pub(super) struct InFlight {
     /// Slot of its group in the scheduler.
     pub slot: usize,
     params: RequestParams,
-    noise: NoiseKey,
+    /// Index of the first choice in the noise.
+    first_choice: u32,
     /// Number of choices that have not ended.
     pub remaining: usize,
     /// Choices that were aborted before they started.
@@ -67,8 +68,7 @@ impl InFlight {
         let penalized = params.penalties() != Penalties::NONE;
         InFlight {
             slot,
-            // A key of the noise has 32 bits for the seed, so the seed's upper half is in the counter.
-            noise: NoiseKey { prompt: (params.seed >> 32) as u32, rollout: first_choice, position: 0 },
+            first_choice,
             remaining: n,
             dropped: Vec::new(),
             allowed,
@@ -82,9 +82,10 @@ impl InFlight {
     }
 
     fn draw(&self, choice: usize, position: usize) -> Draw {
-        let rollout = self.noise.rollout.wrapping_add(choice as u32);
-        let noise = NoiseKey { rollout, position: position as u32, ..self.noise };
-        Draw::new(self.params.sampling, noise, self.params.seed, 0)
+        let Noise { seed, step, prompt } = self.params.noise;
+        let rollout = self.first_choice.wrapping_add(choice as u32);
+        let key = NoiseKey { prompt, rollout, position: position as u32 };
+        Draw::new(self.params.sampling, key, seed, step)
     }
 
     /// Returns how the token after `sampled` tokens of a choice is drawn from kept logits.
@@ -122,6 +123,7 @@ impl InFlight {
             choice: sample.id.rollout,
             token: None,
             finish: None,
+            completion: None,
             prompt_logprobs: self.prompt.take(),
             num_cached_tokens: *self.num_cached_tokens.get_or_insert(sample.num_cached_tokens),
         }
@@ -134,6 +136,8 @@ pub(super) struct Sample {
     pub request: RequestId,
     /// The choice.
     pub id: SeqId,
+    /// Number of the choice's tokens before this one.
+    pub sampled: usize,
     /// Number of the prompt's tokens that the prefix cache supplied.
     pub num_cached_tokens: usize,
 }

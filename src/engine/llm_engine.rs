@@ -1,4 +1,4 @@
-//! The engine's interface: accepts requests, runs the steps, and returns rollouts.
+//! The engine, its limits, and the loop that answers requests to their end.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,16 +10,17 @@ use crate::device::Device;
 use crate::engine::draft::Recorded;
 use crate::engine::in_flight::Serving;
 use crate::engine::model_runner::{KeptLogits, ModelRunner, Sampling};
-use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats, SeqId, Step};
-use crate::engine::sequence::{FinishReason, GroupRequest, Prompt};
+use crate::engine::requests::{CompletionOutput, EngineCoreRequest, Finish};
+use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Model;
 use crate::ops::attend::BLOCK;
-use crate::ops::sample::{Draw, NoiseKey, SamplingParams};
+use crate::ops::sample::{Draw, NoiseKey};
 use crate::tensor::Tensor;
+use crate::text::Chat;
 
-/// Limits of an engine and the seeds of its noise.
+/// Limits of an engine.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
     /// Maximum number of rollouts in flight.
@@ -43,14 +44,10 @@ pub struct EngineConfig {
     /// True if requests may need logits on the host; see [`Engine::add_request`]. Their memory is allocated for each
     /// step.
     pub keep_logits: bool,
-    /// Seed of the run.
-    pub seed: u64,
-    /// Training step. Each step has different noise.
-    pub step: u64,
 }
 
 impl EngineConfig {
-    /// Returns limits for sequences of at most `max_model_len` tokens, without images and with seed 0.
+    /// Returns limits for sequences of at most `max_model_len` tokens, without images.
     pub fn new(max_model_len: usize) -> EngineConfig {
         EngineConfig {
             max_num_seqs: 256,
@@ -62,8 +59,6 @@ impl EngineConfig {
             draft_rows: 0,
             allowed: None,
             keep_logits: false,
-            seed: 0,
-            step: 0,
         }
     }
 
@@ -88,8 +83,9 @@ impl EngineConfig {
 }
 
 /// Returns the ids that end an answer: `eos_token_id` (one id or a list) in the model directory's
-/// generation_config.json, or `fallback` if it is missing.
-pub fn stop_token_ids(dir: &Path, fallback: &[u32]) -> Result<Arc<[u32]>> {
+/// generation_config.json, or those of the chat template if it is missing.
+pub fn stop_token_ids(dir: &Path, chat: &Chat) -> Result<Arc<[u32]>> {
+    let fallback = [chat.ids.im_end, chat.ids.endoftext];
     const NAME: &str = "generation_config.json";
     let path = base_model::holder(dir, NAME)?.join(NAME);
     if !path.exists() {
@@ -108,62 +104,6 @@ pub fn stop_token_ids(dir: &Path, fallback: &[u32]) -> Result<Arc<[u32]>> {
     }
 }
 
-/// A prompt and the settings for answering it.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// The prompt.
-    pub prompt: Arc<Prompt>,
-    /// Number of rollouts.
-    pub n: usize,
-    /// Sampling parameters.
-    pub sampling: SamplingParams,
-    /// Maximum number of tokens of a rollout.
-    pub max_tokens: usize,
-    /// Stop tokens. A rollout ends with the first of these.
-    pub stop_token_ids: Arc<[u32]>,
-    /// Number of the prompt in the noise key. Requests with equal prompts get different rollouts if this number
-    /// differs.
-    pub noise: u32,
-    /// Number of the first rollout in the noise key. If the rollouts of a prompt are requested in parts, each part
-    /// continues the numbering of the previous one.
-    pub first_rollout: u32,
-}
-
-/// A finished rollout.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Output {
-    /// Index of the request.
-    pub request: usize,
-    /// Index of the rollout within the request.
-    pub rollout: usize,
-    /// The sampled tokens, including a final stop token.
-    pub token_ids: Vec<u32>,
-    /// Log-prob of each token under the policy. Temperature and allowed ids are applied; top-k, top-p and min-p are
-    /// not.
-    pub logprobs: Vec<f32>,
-    /// Reason why the rollout ended.
-    pub finish_reason: FinishReason,
-}
-
-/// An event during generation. Events arrive in a fixed order.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A token was sampled.
-    Token {
-        /// Index of the request.
-        #[cfg_attr(private_tree, expect(dead_code, reason = "servers distinguish their clients' streams with it"))]
-        request: usize,
-        /// Index of the rollout within the request.
-        #[cfg_attr(private_tree, expect(dead_code, reason = "servers distinguish their clients' streams with it"))]
-        rollout: usize,
-        /// The token.
-        #[cfg_attr(private_tree, expect(dead_code, reason = "tests compare the tokens of events with the outputs"))]
-        token_id: u32,
-    },
-    /// A rollout has ended.
-    Finished(&'a Output),
-}
-
 /// An engine for continuous batching over a KV cache in the overlay region. It uses the caller's weights in place and
 /// borrows nothing between calls. After the weights change, create a new engine.
 #[derive(Debug)]
@@ -171,9 +111,6 @@ pub struct Engine {
     pub(super) config: EngineConfig,
     pub(super) scheduler: Scheduler,
     pub(super) runner: ModelRunner,
-    /// Sampling parameters and noise key of each request of [`Engine::generate`] or [`Engine::stream`].
-    requests: Vec<(SamplingParams, NoiseKey)>,
-    draws: Vec<Draw>,
     pub(super) serving: Serving,
 }
 
@@ -184,7 +121,7 @@ impl Engine {
         let scheduler = Scheduler::new(config.scheduler())?;
         let runner = ModelRunner::new(model, dev, scheduler.config())?;
         let serving = Serving::new(model.config.text.vocab_size);
-        Ok(Engine { config, scheduler, runner, requests: Vec::new(), draws: Vec::new(), serving })
+        Ok(Engine { config, scheduler, runner, serving })
     }
 
     /// Frees the caches, and everything else that was allocated in the overlay region after [`Engine::new`].
@@ -206,10 +143,10 @@ impl Engine {
     /// Runs, on a counting device, the largest step that answering `requests` can require. The high-water mark of the
     /// device is then the memory plan of [`Engine::new`] and [`Engine::generate`]. If a prompt is for the base of a model
     /// with adapters, other prompts may be for the model.
-    pub fn plan(&mut self, model: &Model, dev: &mut Device, requests: &[Request]) -> Result<()> {
+    pub fn plan(&mut self, model: &Model, dev: &mut Device, requests: &[EngineCoreRequest]) -> Result<()> {
         let rollouts = requests.iter().map(|r| r.n).sum::<usize>();
         let samples = self.config.max_num_seqs.min(rollouts.max(self.config.draft_rows));
-        let all = requests.iter().flat_map(|r| std::iter::repeat_n(r.sampling, r.n)).cycle();
+        let all = requests.iter().flat_map(|r| std::iter::repeat_n(r.params.sampling, r.n)).cycle();
         let draws: Vec<Draw> = all.take(samples).map(|p| Draw::new(p, NoiseKey::default(), 0, 0)).collect();
         let kept = self.config.keep_logits.then_some(KeptLogits { rows: &[], prompt: &[] });
         let sampling = Sampling { allowed: self.config.allowed, draws: &draws, kept };
@@ -218,176 +155,69 @@ impl Engine {
         self.runner.plan(model, dev, self.scheduler.config(), &images, sampling, mixed)
     }
 
-    /// Answers all requests. The outputs are ordered by request and rollout. `on_event` is called for each token and
-    /// each finished rollout as they occur. An error, including one from `on_event`, ends the generation.
+    /// Answers all requests. The outputs are ordered by request and choice.
     pub fn generate(
         &mut self,
         model: &Model,
         dev: &mut Device,
-        requests: &[Request],
-        mut on_event: impl FnMut(Event<'_>) -> Result<()>,
-    ) -> Result<Vec<Output>> {
-        let mut first = Vec::with_capacity(requests.len());
-        let mut total = 0;
-        for request in requests {
-            first.push(total);
-            total += request.n;
-        }
-        let mut outputs: Vec<Option<Output>> = vec![None; total];
-        let mut rest = requests.iter().cloned();
-        self.answer(
-            model,
-            dev,
-            usize::MAX,
-            || Ok(rest.next()),
-            |event| {
-                if let Event::Finished(output) = &event {
-                    outputs[first[output.request] + output.rollout] = Some((*output).clone());
-                }
-                on_event(event)
-            },
-        )?;
-        let lost = || Error::Failed("a rollout was lost by the scheduler".into());
-        outputs.into_iter().collect::<Option<Vec<Output>>>().ok_or_else(lost)
+        requests: &[EngineCoreRequest],
+    ) -> Result<Vec<CompletionOutput>> {
+        let (mut rest, mut outputs) = (requests.iter().cloned(), Vec::new());
+        let keep = |ended: Vec<CompletionOutput>| {
+            outputs.extend(ended);
+            Ok(())
+        };
+        self.stream(model, dev, usize::MAX, || Ok(rest.next()), keep)?;
+        outputs.sort_unstable_by_key(|output| (output.request, output.index));
+        Ok(outputs)
     }
 
     /// Answers the requests that `next` returns, numbered in that order, until `next` returns `None`. A request is
-    /// fetched only when the next step can use it, so the prompts need not all be in memory at the same time. Outputs
-    /// are passed only to `on_event`.
+    /// fetched only while fewer than about `ahead` tokens of prompts wait. A step can use no more than
+    /// `max_num_batched_tokens`, so with this number the prompts need not all be in memory at the same time. After each
+    /// step, `on_step` receives the choices that ended in it, which may be none. An error, including one from `next` or
+    /// `on_step`, drops all requests.
     pub fn stream(
         &mut self,
         model: &Model,
         dev: &mut Device,
-        next: impl FnMut() -> Result<Option<Request>>,
-        on_event: impl FnMut(Event<'_>) -> Result<()>,
-    ) -> Result<()> {
-        self.answer(model, dev, self.config.max_num_batched_tokens, next, on_event)
-    }
-
-    /// Answers the requests that `next` returns. At most about `ahead` tokens of prompts wait at any time.
-    fn answer(
-        &mut self,
-        model: &Model,
-        dev: &mut Device,
         ahead: usize,
-        next: impl FnMut() -> Result<Option<Request>>,
-        on_event: impl FnMut(Event<'_>) -> Result<()>,
+        mut next: impl FnMut() -> Result<Option<EngineCoreRequest>>,
+        mut on_step: impl FnMut(Vec<CompletionOutput>) -> Result<()>,
     ) -> Result<()> {
         if self.has_unfinished_requests() {
             return Err(Error::Failed("the engine is answering requests of add_request".to_owned()));
         }
-        let done = self.run(model, dev, ahead, next, on_event);
-        self.scheduler.abort();
-        self.requests.clear();
+        let mut answer = || {
+            let (first, mut places, mut more) = (self.serving.next, Vec::new(), true);
+            loop {
+                while more && (ahead == usize::MAX || self.scheduler.waiting_tokens() < ahead) {
+                    match next()? {
+                        Some(request) => {
+                            places.push(request.prompt.place_or(places.len()));
+                            self.add_request(request)?;
+                        }
+                        None => more = false,
+                    }
+                }
+                if !self.has_unfinished_requests() {
+                    return Ok(());
+                }
+                let mut ended = Vec::new();
+                for output in self.step(model, dev)? {
+                    let request = (output.request.0 - first) as usize;
+                    if let Some(Finish::Failed(why)) = output.finish {
+                        return Err(Error::Failed(format!("{}: {why}", places[request])));
+                    }
+                    ended.extend(output.completion.map(|completion| CompletionOutput { request, ..completion }));
+                }
+                on_step(ended)?;
+            }
+        };
+        let done = answer();
         if done.is_err() {
-            // A step that was planned but not computed may have left entries in the caches whose content is missing.
-            self.scheduler.reset_caches();
+            self.abort();
         }
         done
-    }
-
-    fn run(
-        &mut self,
-        model: &Model,
-        dev: &mut Device,
-        ahead: usize,
-        mut next: impl FnMut() -> Result<Option<Request>>,
-        mut on_event: impl FnMut(Event<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let mut more = true;
-        loop {
-            while more && (ahead == usize::MAX || self.scheduler.waiting_tokens() < ahead) {
-                match next()? {
-                    Some(request) => self.add(request)?,
-                    None => more = false,
-                }
-            }
-            if self.scheduler.is_finished() {
-                return Ok(());
-            }
-            self.event_step(model, dev, &mut on_event)?;
-        }
-    }
-
-    fn add(&mut self, request: Request) -> Result<()> {
-        let index = self.requests.len();
-        let Request { prompt, n, sampling, max_tokens, stop_token_ids, noise, first_rollout } = request;
-        sampling.validate(&format!("prompt {index}"))?;
-        let group = GroupRequest {
-            request: index,
-            prompt,
-            n,
-            max_tokens,
-            stop_token_ids,
-            drafts: true,
-            prompt_logprobs: false,
-            is_wide: false,
-        };
-        self.scheduler.add(group)?;
-        self.requests.push((sampling, NoiseKey { prompt: noise, rollout: first_rollout, position: 0 }));
-        Ok(())
-    }
-
-    /// Plans one step, computes it and reports its results.
-    fn event_step(
-        &mut self,
-        model: &Model,
-        dev: &mut Device,
-        on_event: &mut impl FnMut(Event<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let mut step = self.scheduler.schedule()?;
-        self.draw(&step);
-        let kept = self.config.keep_logits.then_some(KeptLogits { rows: &[], prompt: &[] });
-        let sampling = Sampling { allowed: self.config.allowed, draws: &self.draws, kept };
-        let sampled = self.runner.run(model, dev, &self.scheduler, &step, sampling)?;
-        let (mut token_ids, mut logprobs) = (sampled.token_ids, sampled.logprobs);
-        step.verify(&mut token_ids, &mut logprobs);
-        if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
-            return Err(self.not_finite(&step.samples[..=bad]));
-        }
-        let rollout_ids = |id: &SeqId| (self.scheduler.group(id.group).request.request, id.rollout);
-        let rollout_ids: Vec<(usize, usize)> = step.samples.iter().map(rollout_ids).collect();
-        let finished = self.scheduler.postprocess(&step, &token_ids, &logprobs);
-        for (&(request, rollout), &token_id) in rollout_ids.iter().zip(&token_ids) {
-            on_event(Event::Token { request, rollout, token_id })?;
-        }
-        for done in finished {
-            let sequence = done.sequence;
-            let output = Output {
-                request: done.request,
-                rollout: sequence.rollout,
-                token_ids: sequence.completion().to_vec(),
-                finish_reason: sequence.finish_reason.unwrap_or(FinishReason::Length),
-                logprobs: sequence.logprobs,
-            };
-            on_event(Event::Finished(&output))?;
-        }
-        Ok(())
-    }
-
-    /// Sets sampling parameters and noise for each sample of a step.
-    fn draw(&mut self, step: &Step) {
-        self.draws.clear();
-        for s in &step.scheduled {
-            for (at, id) in s.samples.clone().zip(&step.samples[s.samples.clone()]) {
-                let position = (self.scheduler.sequence(*id).completion().len() + s.ahead(at)) as u32;
-                let (sampling, of) = self.requests[self.scheduler.group(id.group).request.request];
-                let noise = NoiseKey { rollout: of.rollout + id.rollout as u32, position, ..of };
-                self.draws.push(Draw::new(sampling, noise, self.config.seed, self.config.step));
-            }
-        }
-    }
-
-    /// Returns the error for the last of `samples`, whose log-prob is not finite.
-    fn not_finite(&self, samples: &[SeqId]) -> Error {
-        let Some(id) = samples.last() else { return Error::Failed("nothing was sampled".to_owned()) };
-        let request = &self.scheduler.group(id.group).request;
-        let place = match request.prompt.place.as_str() {
-            "" => format!("prompt {}", request.request),
-            place => place.to_owned(),
-        };
-        let sampled = samples.iter().filter(|sample| *sample == id).count();
-        let token = self.scheduler.sequence(*id).completion().len() + sampled;
-        Error::Failed(format!("{place}: the model's logits for token {token} of a response are not finite"))
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! Planning and execution are separate, with the same terms as in vLLM: [`sequence`], [`block_manager`],
 //! [`vision_cache`], [`scheduler`], [`draft`] and [`batch`] are host code that never touches a tensor. The
-//! [`model_runner`] executes the steps that they plan. [`llm_engine`] accepts requests and returns rollouts; with
-//! [`requests`], they join and leave at any time.
+//! [`model_runner`] executes the steps that they plan. [`requests`] join and leave the engine between two steps, and
+//! [`llm_engine`] answers many of them to their end.
 
 mod allowed;
 pub mod batch;
@@ -24,8 +24,9 @@ mod step_inputs;
 pub mod vision_cache;
 
 pub use allowed::allowed_ids;
-pub use llm_engine::{Engine, EngineConfig, Event, Output, Request, stop_token_ids};
+pub use llm_engine::{Engine, EngineConfig, stop_token_ids};
 pub use requests::{
-    EngineCoreOutput, EngineCoreRequest, Finish, MAX_LOGPROBS, PromptLogprob, RequestId, RequestParams, SampledToken,
+    CompletionOutput, EngineCoreOutput, EngineCoreRequest, Finish, MAX_LOGPROBS, Noise, PromptLogprob, RequestId,
+    RequestParams, SampledToken,
 };
 pub use sequence::{FinishReason, Prompt};

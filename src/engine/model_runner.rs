@@ -13,6 +13,7 @@ use crate::engine::step_inputs::StepInputs;
 use crate::error::Result;
 use crate::image::ImageInput;
 use crate::model::Model;
+use crate::model::config::MixerConfig;
 use crate::model::layers::Attend;
 use crate::model::linear_layer::Adapted;
 use crate::model::tape::{Mode, Tape, Var};
@@ -102,8 +103,9 @@ impl ModelRunner {
         let (model_config, dtype) = (&model.config, model.layout.dtype);
         let mut caches = Vec::with_capacity(model_config.text.layers.len());
         for layer in &model_config.text.layers {
+            let MixerConfig::Attention { heads, .. } = layer.mixer;
             // One additional block receives the keys of padding.
-            let cache = KvCache::alloc(dev, Region::Overlay, dtype, config.num_blocks + 1, layer.mixer.heads())?;
+            let cache = KvCache::alloc(dev, Region::Overlay, dtype, config.num_blocks + 1, heads)?;
             if dev.kind().is_gpu() {
                 // GPU kernels multiply whole blocks. Keys that were never stored get probability zero, but their values
                 // must be finite.

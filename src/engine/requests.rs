@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::sequence::Prompt;
+use crate::engine::sequence::{FinishReason, Prompt};
 use crate::error::{Error, Result};
 use crate::ops::sample::{LogprobsMode, Penalties, SamplingParams, TopLogprob};
 
@@ -26,6 +26,32 @@ pub struct EngineCoreRequest {
     pub params: RequestParams,
 }
 
+impl EngineCoreRequest {
+    /// Creates a request for the first `n` choices.
+    pub fn new(prompt: Arc<Prompt>, n: usize, params: RequestParams) -> EngineCoreRequest {
+        EngineCoreRequest { prompt, n, first_choice: 0, params }
+    }
+}
+
+/// Key of the noise of a request. The noise also depends on the index of the choice and the position of the token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Noise {
+    /// Seed of the run or of the request.
+    pub seed: u64,
+    /// Training step. Each step has different noise.
+    pub step: u64,
+    /// Number of the prompt. Equal prompts get different responses if this number differs.
+    pub prompt: u32,
+}
+
+impl Noise {
+    /// Returns the noise of a request that has a seed of its own.
+    pub fn of_seed(seed: u64) -> Noise {
+        // A key of the noise has 32 bits for the seed, so the seed's upper half is in the counter.
+        Noise { seed, step: 0, prompt: (seed >> 32) as u32 }
+    }
+}
+
 /// Parameters of a request.
 #[derive(Clone, Debug)]
 pub struct RequestParams {
@@ -33,8 +59,8 @@ pub struct RequestParams {
     pub is_wide: bool,
     /// Temperature, top-p, top-k and min-p.
     pub sampling: SamplingParams,
-    /// Seed of the noise, which depends on this, the index of the choice and the position of the token.
-    pub seed: u64,
+    /// The noise.
+    pub noise: Noise,
     /// Maximum number of tokens of a choice.
     pub max_tokens: usize,
     /// Number of tokens before which no stop token and no end-of-sequence token may be sampled.
@@ -71,7 +97,7 @@ impl RequestParams {
         RequestParams {
             is_wide: false,
             sampling: SamplingParams::default(),
-            seed: 0,
+            noise: Noise::default(),
             max_tokens,
             min_tokens: 0,
             stop_token_ids: Vec::new(),
@@ -221,10 +247,27 @@ pub struct EngineCoreOutput {
     pub token: Option<SampledToken>,
     /// Reason why the choice ended. `None` while it continues.
     pub finish: Option<Finish>,
+    /// The whole choice when it has ended. `None` while it continues, and if it failed.
+    pub completion: Option<CompletionOutput>,
     /// The prompt's tokens from the second on, if they were requested. Only the request's first output has them.
     pub prompt_logprobs: Option<Vec<PromptLogprob>>,
     /// Number of the prompt's tokens that the prefix cache supplied.
     pub num_cached_tokens: usize,
+}
+
+/// A choice that has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompletionOutput {
+    /// Number of the request: its index in a run, and its id otherwise.
+    pub request: usize,
+    /// Index of the choice within the request.
+    pub index: usize,
+    /// The sampled tokens, including a final stop token.
+    pub token_ids: Vec<u32>,
+    /// Log-prob of each token under the policy; see [`SampledToken::rollout_logprob`].
+    pub logprobs: Vec<f32>,
+    /// Reason why the choice ended.
+    pub finish_reason: FinishReason,
 }
 
 /// Occupation of an engine.

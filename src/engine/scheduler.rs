@@ -123,10 +123,7 @@ impl Scheduler {
     /// is empty, if it is too long for the model's context or the KV cache, if an image is larger than the vision cache,
     /// or if no rollout or no token is requested.
     pub fn add(&mut self, request: GroupRequest) -> Result<usize> {
-        let place = || match request.prompt.place.as_str() {
-            "" => format!("prompt {}", request.request),
-            place => place.to_owned(),
-        };
+        let place = || request.prompt.place_or(request.request);
         let len = request.prompt.token_ids.len();
         if len == 0 {
             return Err(Error::input(place(), "no tokens", "at least one token"));
@@ -389,8 +386,8 @@ impl Scheduler {
                 group.pinned = Some(self.blocks.fork(&seq.block_table));
             }
         } else {
-            let whole = group.reusable((seq.num_tokens() - 1) / size, size);
-            seq.block_table = self.blocks.lookup(&seq.block_hashes[..whole.min(seq.block_hashes.len())]);
+            let found = self.blocks.find(&seq.block_hashes);
+            seq.block_table = self.blocks.fork(&found[..group.used_of(found.len(), seq.num_tokens(), size)]);
             seq.num_computed_tokens = seq.block_table.len() * size;
             seq.num_cached_tokens = seq.num_computed_tokens;
         }

@@ -133,6 +133,11 @@ impl Prompt {
         Prompt { place: place.to_owned(), ..self }
     }
 
+    /// Returns the name for messages to the user. A prompt without a name is called by its `number`.
+    pub fn place_or(&self, number: usize) -> String {
+        if self.place.is_empty() { format!("prompt {number}") } else { self.place.clone() }
+    }
+
     /// Creates a prompt that consists of text only.
     pub fn text(token_ids: Vec<u32>) -> Prompt {
         let positions: Vec<i32> = (0..token_ids.len() as i32).collect();
@@ -203,10 +208,12 @@ impl Group {
         start.max(self.prompt_scored)..end.min(last)
     }
 
-    /// Returns the number of the first `whole` blocks of a sequence that may be taken from the prefix cache.
-    pub fn reusable(&self, whole: usize, block_size: usize) -> usize {
+    /// Returns how many of the `found` blocks of a sequence of `num_tokens` tokens are taken from the prefix cache.
+    pub fn used_of(&self, found: usize, num_tokens: usize, block_size: usize) -> usize {
+        // The last token is always computed, because the next one is sampled from its row.
+        let used = found.min((num_tokens - 1) / block_size);
         let unscored = !self.unscored(0, usize::MAX).is_empty();
-        if unscored { whole.min(self.prompt_scored / block_size) } else { whole }
+        if unscored { used.min(self.prompt_scored / block_size) } else { used }
     }
 }
 

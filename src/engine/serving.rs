@@ -1,5 +1,4 @@
-//! A running engine that requests join and leave between steps. It computes the same steps as [`Engine::generate`] and
-//! adds what only a server's requests need: a noise key for each request, kept logits, and log-probs of prompts.
+//! A running engine that requests join and leave between steps: [`Engine::add_request`] and [`Engine::step`].
 //!
 //! The result of a choice depends on weights, arithmetic, request and index of the choice only. The row that a token is
 //! drawn from has the same bits in any batch, the noise is keyed by seed, choice and position, and everything else is
@@ -9,8 +8,10 @@ use crate::device::Device;
 use crate::engine::in_flight::{InFlight, Sample};
 use crate::engine::llm_engine::Engine;
 use crate::engine::model_runner::{KeptLogits, Sampled, Sampling};
-use crate::engine::requests::{EngineCoreOutput, EngineCoreRequest, EngineLoad, Finish, PromptLogprob, RequestId};
-use crate::engine::scheduler::{Finished, SeqId};
+use crate::engine::requests::{
+    CompletionOutput, EngineCoreOutput, EngineCoreRequest, EngineLoad, Finish, PromptLogprob, RequestId,
+};
+use crate::engine::scheduler::{Finished, Scheduled, SeqId};
 use crate::engine::sequence::{FinishReason, GroupRequest};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -114,12 +115,17 @@ impl Engine {
         }
         let done = self.serving_step(model, dev);
         if done.is_err() {
-            self.scheduler.abort();
-            self.serving.requests.clear();
-            // A step that was planned but not computed may have left entries in the caches whose content is missing.
-            self.scheduler.reset_caches();
+            self.abort();
         }
         done
+    }
+
+    /// Drops all requests and empties the caches.
+    pub(super) fn abort(&mut self) {
+        self.scheduler.abort();
+        self.serving.requests.clear();
+        // A step that was planned but not computed may have left entries in the caches whose content is missing.
+        self.scheduler.reset_caches();
     }
 
     fn serving_step(&mut self, model: &Model, dev: &mut Device) -> Result<Vec<EngineCoreOutput>> {
@@ -146,11 +152,15 @@ impl Engine {
         // The samples that remain are the first ones of each sequence.
         let stay = step.scheduled.iter().zip(before).flat_map(|(s, from)| from..from + s.samples.len());
         let ranked: Vec<Option<Ranked>> = stay.map(|at| ranked[at].take()).collect();
-        let sample = |&id: &SeqId| {
+        let sample = |(s, at): (&Scheduled, usize)| {
+            let id = step.samples[at];
             let request = RequestId(self.scheduler.group(id.group).request.request as u64);
-            Sample { request, id, num_cached_tokens: self.scheduler.sequence(id).num_cached_tokens }
+            let sequence = self.scheduler.sequence(id);
+            let sampled = sequence.completion().len() + s.ahead(at);
+            Sample { request, id, sampled, num_cached_tokens: sequence.num_cached_tokens }
         };
-        let samples: Vec<Sample> = step.samples.iter().map(sample).collect();
+        let each = step.scheduled.iter().flat_map(|s| s.samples.clone().map(move |at| (s, at)));
+        let samples: Vec<Sample> = each.map(sample).collect();
         let finished = self.scheduler.postprocess(&step, &token_ids, &logprobs);
         let mut outputs: Vec<EngineCoreOutput> = Vec::with_capacity(samples.len());
         // Sequences that end for another reason than their tokens.
@@ -166,8 +176,11 @@ impl Engine {
             } else if logprob.is_finite() {
                 outputs.push(in_flight.output(sample, token_id, logprob, ranked));
             } else {
-                let message = "the model's logits are not finite, or the request's restrictions leave no id";
-                let finish = Some(Finish::Failed(message.to_owned()));
+                let finish = Some(Finish::Failed(format!(
+                    "the model's logits for token {} of a response are not finite, or the request's restrictions leave \
+                     no id",
+                    sample.sampled + 1
+                )));
                 outputs.push(EngineCoreOutput { finish, ..in_flight.no_token(sample) });
                 ended.push(sample);
             }
@@ -183,15 +196,22 @@ impl Engine {
 
     /// Records in `outputs` which choices have ended.
     fn finish(&mut self, finished: Vec<Finished>, outputs: &mut [EngineCoreOutput]) {
-        for Finished { request, sequence } in finished {
-            let request = RequestId(request as u64);
-            let is_its = |o: &&mut EngineCoreOutput| o.request == request && o.choice == sequence.rollout;
+        for Finished { request: number, mut sequence } in finished {
+            let (request, index) = (RequestId(number as u64), sequence.rollout);
+            let is_its = |o: &&mut EngineCoreOutput| o.request == request && o.choice == index;
             if let Some(output) = outputs.iter_mut().rfind(is_its)
                 && output.finish.is_none()
             {
                 output.finish = Some(match (sequence.finish_reason, sequence.token_ids.last()) {
                     (Some(FinishReason::Stop), Some(&token_id)) => Finish::Stop(token_id),
                     _ => Finish::Length,
+                });
+                output.completion = Some(CompletionOutput {
+                    request: number,
+                    index,
+                    token_ids: sequence.token_ids.split_off(sequence.num_prompt_tokens),
+                    logprobs: sequence.logprobs,
+                    finish_reason: sequence.finish_reason.unwrap_or(FinishReason::Length),
                 });
             }
             self.choice_ended(request);

@@ -1,41 +1,32 @@
 //! Evaluates a model directory. Questions are read and prepared while the engine answers earlier ones. Each answer is
 //! stored when it is complete.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::fits;
 use super::questions;
 use super::survey::Survey;
 use super::task_requests::{AnswerSettings, TaskRequests};
 use crate::answers::{self, RunStore};
-use crate::client::Completion;
 use crate::config::EvalConfig;
-use crate::data::encoder::EncodingPurpose;
-use crate::data::{Encoder, Row};
-use crate::device::{Device, Kind, Plan, Region, Target};
-use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
-use crate::error::{Error, Result};
-use crate::identity;
+use crate::data::Row;
+use crate::device::{Plan, Target};
+use crate::engine::{EngineCoreRequest, Noise, Prompt, RequestParams};
+use crate::error::Result;
+use crate::llm::{self, Llm, Workload};
 use crate::machine::Machine;
-use crate::model::{Model, ModelConfig};
+use crate::model::ModelConfig;
 use crate::ranks::{self, OneRank, Ranks};
-use crate::rollout::generate;
 use crate::task::TaskRows;
-use crate::tensor::DType;
 
 /// Settings that an error message suggests if an evaluation needs too much memory.
 const LOWER: &str = "max_num_seqs or max_new_tokens";
 
 /// A model directory to evaluate.
 pub struct Local<'a> {
-    dir: &'a Path,
     config: &'a EvalConfig,
-    encoder: Encoder,
-    model_config: ModelConfig,
-    stop_token_ids: Arc<[u32]>,
+    llm: Llm,
     target: Target,
     who: String,
 }
@@ -54,21 +45,16 @@ impl<'a> Local<'a> {
     pub fn new(dir: &'a Path, config: &'a EvalConfig, target: Target) -> Result<Local<'a>> {
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
         let pixels = [config.image_min_pixels, config.image_max_pixels];
-        let encoder = Encoder::load(dir, EncodingPurpose::Ask, model_config.text.vocab_size, pixels)?;
-        let stop_token_ids = stop_token_ids(dir, &[encoder.chat.ids.im_end, encoder.chat.ids.endoftext])?;
-        let (dtype, kind) = (DType::of(config.dtype, target.kind), target.kind.name());
-        let mut who = format!("{} {dtype:?} {kind}", identity::of(dir)?);
-        if pixels != [None, None] {
-            who.push_str(&format!(" {} to {} pixels", encoder.processor.min_pixels, encoder.processor.max_pixels));
-        }
-        Ok(Local { dir, config, encoder, model_config, stop_token_ids, target, who })
+        let llm = Llm::open(dir, model_config, pixels, config.dtype)?;
+        let who = llm.identity(target.kind)?;
+        Ok(Local { config, llm, target, who })
     }
 }
 
 impl<'a> Job<'a> {
     /// Reads the rows once. Errors name the row.
     pub fn new(local: &'a Local<'a>, rows: &'a TaskRows<'a>) -> Result<Job<'a>> {
-        let survey = Survey::of(rows, Some((&local.encoder, local.model_config.text.max_position_embeddings)))?;
+        let survey = Survey::of(rows, Some((&local.llm.encoder, local.llm.config.text.max_position_embeddings)))?;
         Ok(Job { rows, survey, answer_settings: AnswerSettings::of(rows.spec, local.config), local })
     }
 
@@ -93,43 +79,35 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Returns the bytes that each memory region needs, and the number of blocks of the KV cache. They are counted in a
-    /// dry run. Errors if the device does not have this memory.
-    pub fn plan(&self) -> Result<(Plan, Option<usize>)> {
-        let (target, largest) = (self.local.target, self.largest());
-        let count = |dtype: DType| -> Result<(EngineConfig, Plan)> {
-            let mut dev = Device::count_for(target);
-            let model = Model::empty_of(&mut dev, self.local.dir, self.local.model_config.clone(), dtype)?;
-            self.engine_config(&mut dev, None)?.fitted(&model, &mut dev, &largest, target.memory)
-        };
-        let (config, plan) = fits::within(target, self.dtype(target.kind), LOWER, count)?;
-        Ok((plan, config.num_kv_blocks))
+    /// Returns the number of blocks of the KV cache and the bytes that each memory region needs; see [`Llm::plan`].
+    pub fn plan(&self) -> Result<(Option<usize>, Plan)> {
+        self.local.llm.plan(self.local.target, &self.workload(), LOWER)
     }
 
-    fn dtype(&self, kind: Kind) -> DType {
-        DType::of(self.local.config.dtype, kind)
+    fn workload(&self) -> Workload<'_> {
+        Workload {
+            index: &self.survey.index,
+            n: self.answer_settings.answers().max(1),
+            params: self.params(self.answer_settings.greedy),
+            max_num_seqs: self.local.config.max_num_seqs,
+        }
     }
 
-    /// Makes as many requests as can run at once. They have the sizes of the questions with the most pixels, and
-    /// placeholder content.
-    fn largest(&self) -> Vec<Request> {
-        let largest = generate::largest(&self.local.model_config, &self.survey.index, self.local.config.max_num_seqs);
-        let request =
-            |(i, prompt)| self.request(i, prompt, self.answer_settings.greedy, self.answer_settings.answers().max(1));
-        largest.into_iter().map(request).collect()
+    /// Returns the parameters of answer `k`, with the noise of question 0.
+    fn params(&self, k: usize) -> RequestParams {
+        RequestParams {
+            sampling: self.answer_settings.sampling(k),
+            noise: Noise { seed: self.answer_settings.seed, ..Noise::default() },
+            ..RequestParams::new(self.answer_settings.max_tokens, self.local.llm.stop_token_ids.clone())
+        }
     }
 
     /// Makes the request for `n` answers to question `i`, starting with answer `k`.
-    fn request(&self, i: usize, prompt: Arc<Prompt>, k: usize, n: usize) -> Request {
-        Request {
-            prompt,
-            n,
-            sampling: self.answer_settings.sampling(k),
-            max_tokens: self.answer_settings.max_tokens,
-            stop_token_ids: self.local.stop_token_ids.clone(),
-            noise: self.survey.indices[i],
-            first_rollout: self.answer_settings.rollout(k).unwrap_or(0) as u32,
-        }
+    fn request(&self, i: usize, prompt: Arc<Prompt>, k: usize, n: usize) -> EngineCoreRequest {
+        let mut params = self.params(k);
+        params.noise.prompt = self.survey.indices[i];
+        let first_choice = self.answer_settings.rollout(k).unwrap_or(0) as u32;
+        EngineCoreRequest { prompt, n, first_choice, params }
     }
 
     /// Returns an error, on every rank, unless all ranks have the same model and questions.
@@ -143,85 +121,47 @@ impl<'a> Job<'a> {
     }
 
     /// Generates this rank's share of the answers that `store` lacks. Creates the device only if answers are missing.
-    /// Returns [`Error::Stopped`] if the user requests a stop. Finished answers stay stored.
+    /// Returns [`Error::Stopped`](crate::error::Error::Stopped) if the user requests a stop. Finished answers stay stored.
     fn generate(&self, store: &Arc<RunStore>, place: OneRank, machine: &Machine, label: &str) -> Result<()> {
         let (task_requests, observer) = (self.requests(store), machine.observer);
         let (questions, missing) = task_requests.share(place.rank(), place.size())?;
         if missing == 0 {
             return Ok(());
         }
-        let (plan, num_kv_blocks) = self.plan()?;
-        let dev = &mut (machine.device)(&plan)?;
-        let model = Model::load_shown(dev, self.local.dir, self.dtype(dev.kind()), observer)?;
-        let config = self.engine_config(dev, num_kv_blocks)?;
-        let mut engine = Engine::new(&model, dev, config)?;
+        let mut answerer = self.local.llm.load(machine, &self.workload(), LOWER)?;
         // With several ranks, the total covers only the answers of this rank.
         let total = if place.size() == 1 { self.survey.questions() * self.answer_settings.answers() } else { missing };
         observer.begin(label, "answers", total as u64, (total - missing) as u64);
-        let (encoder, model_config) = (self.local.encoder.clone(), self.local.model_config.clone());
-        let make = Box::new(move |row: Row| Ok(generate::prompt(&encoder, &model_config, &row)?.0));
-        let workers = dev.threads().max(1);
-        let sent = RefCell::new(Vec::new());
+        let (encoder, model_config) = (self.local.llm.encoder.clone(), self.local.llm.config.clone());
+        let make = Box::new(move |row: Row| Ok(llm::prompt(&encoder, &model_config, &row)?.0));
         let mut done = total - missing;
-        let answered = questions::stream(self.rows, &self.survey, &questions, workers, make, |next| {
+        questions::stream(self.rows, &self.survey, &questions, answerer.workers(), make, |next| {
             let mut waiting = VecDeque::new();
             let requests = || {
                 // An equal question may have been answered since, so that no answer is missing.
                 while waiting.is_empty()
                     && let Some((i, prompt)) = next()?
                 {
-                    let runs = runs(&task_requests.missing(i)?, self.answer_settings.greedy);
-                    waiting.extend(runs.into_iter().map(|(k, n)| (i, k, n, prompt.clone())));
+                    let runs = runs(&task_requests.missing(i)?, self.answer_settings.greedy).into_iter();
+                    waiting.extend(runs.map(|(k, n)| ((i, k), self.request(i, prompt.clone(), k, n))));
                 }
-                Ok(waiting.pop_front().map(|(i, k, n, prompt)| {
-                    sent.borrow_mut().push((i as u32, k as u32));
-                    self.request(i, prompt, k, n)
-                }))
+                Ok(waiting.pop_front())
             };
-            engine.stream(&model, dev, requests, |event| {
-                if let Event::Finished(output) = event {
-                    let (i, k) = sent.borrow()[output.request];
-                    let answer = self.answer(i as usize, output);
-                    task_requests.keep(i as usize, k as usize + output.rollout, &answer)?;
-                    done += 1;
-                    observer.step(done as u64, &[]);
-                }
-                if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
+            answerer.answer(requests, |&(i, k), index, answer| {
+                task_requests.keep(i, k + index, &answer)?;
+                done += 1;
+                observer.step(done as u64, &[]);
+                Ok(())
             })
-        });
-        engine.release(dev);
-        answered?;
+        })?;
         observer.end();
         Ok(())
-    }
-
-    fn answer(&self, i: usize, output: &Output) -> Completion {
-        Completion {
-            text: generate::response_text(&self.local.encoder.chat, output),
-            finish_reason: output.finish_reason.as_str().to_owned(),
-            prompt_tokens: self.survey.index.tokens(i) as u64,
-            completion_tokens: output.token_ids.len() as u64,
-        }
-    }
-
-    fn engine_config(&self, dev: &mut Device, num_kv_blocks: Option<usize>) -> Result<EngineConfig> {
-        let bitmap = allowed_ids(&self.local.model_config, &self.local.encoder.chat);
-        let allowed = dev.upload(Region::Weights, &bitmap, &[bitmap.len()])?;
-        let index = &self.survey.index;
-        let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(1);
-        let mut config = EngineConfig::new(longest.saturating_add(self.answer_settings.max_tokens));
-        config.max_num_seqs = self.local.config.max_num_seqs;
-        config.vision_rows = generate::vision_rows(&self.local.model_config, index, self.local.config.max_num_seqs);
-        config.num_kv_blocks = num_kv_blocks;
-        config.allowed = Some(allowed);
-        config.seed = self.answer_settings.seed;
-        Ok(config)
     }
 }
 
 /// Generates, on all `ranks`, the answers to `jobs` that the run in `dir` lacks. Each job has a label for the progress
 /// display. Afterwards rank 0 finds all answers in `store`, the store of the run. With several ranks, no rank may have
-/// opened `store` before. Returns [`Error::Stopped`] on every rank if one was requested to stop. Finished answers stay
+/// opened `store` before. Returns [`Error::Stopped`](crate::error::Error::Stopped) on every rank if one was requested to stop. Finished answers stay
 /// stored.
 pub fn generate_answers(
     ranks: &mut dyn Ranks,

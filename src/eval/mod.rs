@@ -1,6 +1,5 @@
 //! Evaluation: generates and stores answers, scores them, and computes metrics with confidence intervals.
 
-pub mod fits;
 pub mod lmms_eval;
 pub mod local;
 pub mod measured;

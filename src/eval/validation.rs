@@ -9,15 +9,16 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::source_sums::SourceSums;
-use crate::config::{DatasetConfig, Mode, RlConfig, SftConfig, ValidationConfig};
+use crate::config::{DatasetConfig, Dtype, Mode, RlConfig, SftConfig, ValidationConfig};
 use crate::data::answer::label;
 use crate::data::encoder::EncodingPurpose;
 use crate::data::sample::TurnEnd;
 use crate::data::{self, Encoder, Index, Row, text_of};
 use crate::device::{Device, Region};
-use crate::engine::{Engine, EngineConfig, Event, Prompt, allowed_ids, stop_token_ids};
+use crate::engine::{Engine, EngineConfig, EngineCoreRequest, Noise, RequestParams};
 use crate::error::{Error, Result};
-use crate::model::{Model, ModelConfig};
+use crate::llm::{Llm, Workload};
+use crate::model::Model;
 use crate::ops::sample::SamplingParams;
 use crate::ranks::Ranks;
 use crate::reward::{Scorer, Shares};
@@ -26,7 +27,6 @@ use crate::rollout::wire;
 use crate::task::{self, Source, Task, TaskRows, TaskSpec, VerifiedRows};
 use crate::train::job::JobCommon;
 use crate::train::metrics::Metrics;
-use crate::train::plan::blank;
 use crate::train::trainer_config::RowPictures;
 use crate::train::trainer_config::TaskFile;
 use crate::train::val_loss::HeldOut;
@@ -72,14 +72,10 @@ struct TaskValidator {
     task_files: Vec<TaskFile>,
     describe: String,
     index: Index,
-    encoder: Encoder,
-    model_config: ModelConfig,
-    stop_token_ids: Arc<[u32]>,
-    sampling: SamplingParams,
+    llm: Llm,
+    params: RequestParams,
     n: usize,
-    max_new_tokens: usize,
     max_num_seqs: usize,
-    seed: u64,
 }
 
 /// Returns the validation of the `omr rl` run `common`, if it has one. `folder` is the default folder of the tasks'
@@ -180,9 +176,8 @@ impl TaskValidator {
     /// row has no correct answer, or if its prompt is longer than the model's context.
     fn open(config: &ValidationConfig, means: &Means<'_>, own: Vec<OwnRows>) -> Result<Option<Box<dyn Validator>>> {
         let (model, model_config) = (&means.common.model, means.common.model_config.clone());
-        let encoder = means.encoder(EncodingPurpose::Ask)?;
-        let ids = &encoder.chat.ids;
-        let stop_token_ids = stop_token_ids(model, &[ids.im_end, ids.endoftext])?;
+        let longest = model_config.text.max_position_embeddings;
+        let llm = Llm::open(model, model_config, means.pixels, Dtype::Auto)?;
         let specs = specs(config)?;
         let sets = sets(config, means, &specs, own)?;
         if sets.is_empty() {
@@ -191,10 +186,9 @@ impl TaskValidator {
         let counts: Vec<String> = sets.iter().map(|set| format!("{} of {}", set.rows().len(), set.name())).collect();
         let mut index = Index::default();
         for row in sets.iter().flat_map(|set| set.rows()) {
-            let measured = encoder.measure(row).map_err(Error::from)?;
-            if measured.tokens > model_config.text.max_position_embeddings {
-                let expected =
-                    format!("at most max_position_embeddings, which is {}", model_config.text.max_position_embeddings);
+            let measured = llm.encoder.measure(row).map_err(Error::from)?;
+            if measured.tokens > longest {
+                let expected = format!("at most max_position_embeddings, which is {longest}");
                 return Err(Error::input(&row.place, format!("{} tokens", measured.tokens), expected));
             }
             index.push(data::Shape { tokens: measured.tokens, targets: 0, grids: &measured.grids });
@@ -212,51 +206,29 @@ impl TaskValidator {
             task_files: task_files(&specs, &task_source(config, means))?,
             describe,
             index,
-            encoder,
-            model_config,
-            stop_token_ids,
-            sampling: SamplingParams {
-                temperature: kwargs.temperature as f32,
-                top_p: kwargs.top_p as f32,
-                top_k: u32::try_from(kwargs.top_k).unwrap_or(0),
-                ..SamplingParams::default()
+            params: RequestParams {
+                sampling: SamplingParams {
+                    temperature: kwargs.temperature as f32,
+                    top_p: kwargs.top_p as f32,
+                    top_k: u32::try_from(kwargs.top_k).unwrap_or(0),
+                    ..SamplingParams::default()
+                },
+                noise: Noise { seed: means.seed, step: NOISE, prompt: 0 },
+                ..RequestParams::new(max_new_tokens, llm.stop_token_ids.clone())
             },
+            llm,
             n: kwargs.n,
-            max_new_tokens,
             max_num_seqs: EngineConfig::new(1).max_num_seqs,
-            seed: means.seed,
         })))
     }
 
     fn question(&self, row: &Row) -> Result<Question> {
-        let (prompt, _) = self.encoder.prompt(row)?;
-        let prompt = Prompt::new(&self.model_config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place))?;
-        // The prompt contains the images. Scoring needs only the text.
-        let row = Row { images: Vec::new(), ..row.clone() };
-        Ok(Question { prompt: Arc::new(prompt.named(&row.place)), row })
+        Ok(Question::new(&self.llm.encoder, &self.llm.config, row.clone())?.0)
     }
 
-    fn rollout_request<'a>(&'a self, dev: &mut Device, task: &'a dyn Task) -> Result<RolloutRequest<'a>> {
-        let bitmap = allowed_ids(&self.model_config, &self.encoder.chat);
-        let longest = self.index.shapes().map(|shape| shape.tokens).max().unwrap_or(1);
-        let engine = EngineConfig {
-            max_num_seqs: self.max_num_seqs,
-            vision_rows: generate::vision_rows(&self.model_config, &self.index, self.max_num_seqs),
-            allowed: Some(dev.upload(Region::Overlay, &bitmap, &[bitmap.len()])?),
-            seed: self.seed,
-            step: NOISE,
-            ..EngineConfig::new(longest.saturating_add(self.max_new_tokens))
-        };
-        Ok(RolloutRequest {
-            engine,
-            sampling: self.sampling,
-            n: self.n,
-            max_tokens: self.max_new_tokens,
-            stop_token_ids: &self.stop_token_ids,
-            chat: &self.encoder.chat,
-            task,
-            recorded: None,
-        })
+    fn workload(&self) -> Workload<'_> {
+        let (n, params, max_num_seqs) = (self.n, self.params.clone(), self.max_num_seqs);
+        Workload { index: &self.index, n, params, max_num_seqs }
     }
 
     /// Distributes the questions to the ranks in turn. Every rank then gets all answers and counts them in the order of
@@ -272,7 +244,14 @@ impl TaskValidator {
         let mut shares = Shares::default();
         let (rank, size) = (ranks.rank(), ranks.size());
         for set in &self.sets {
-            let rollout_request = self.rollout_request(dev, &**set)?;
+            let rollout_request = RolloutRequest {
+                engine: self.llm.limits(dev, Region::Overlay, &self.workload())?,
+                n: self.n,
+                params: &self.params,
+                chat: &self.llm.encoder.chat,
+                task: &**set,
+                recorded: None,
+            };
             for rows in set.rows().chunks(TOGETHER * size) {
                 let own: Vec<&Row> = rows.iter().skip(rank).step_by(size).collect();
                 let questions = own.par_iter().map(|row| self.question(row)).collect::<Result<Vec<Question>>>()?;
@@ -299,22 +278,23 @@ impl TaskValidator {
     /// Generates the first [`TRIED`] tokens of as many answers as are generated at the same time. Returns the number of
     /// answers, the seconds that this took, and the seconds of a later token of all of them.
     fn try_answers(&self, dev: &mut Device, model: &Model) -> Result<Tried> {
-        let mut request = self.rollout_request(dev, &*self.sets[0])?;
-        let none: Arc<[u32]> = [].into();
-        (request.max_tokens, request.stop_token_ids) = (TRIED.min(self.max_new_tokens), &none);
+        let limits = self.llm.limits(dev, Region::Overlay, &self.workload())?;
+        let max_tokens = TRIED.min(self.params.max_tokens);
+        let params = RequestParams { max_tokens, eos_token_ids: [].into(), ..self.params.clone() };
         let rows = self.sets.iter().flat_map(|set| set.rows()).take(self.max_num_seqs.div_ceil(self.n));
         let questions = rows.map(|row| self.question(row)).collect::<Result<Vec<Question>>>()?;
-        let questions: Vec<&Question> = questions.iter().collect();
         let answers = (questions.len() * self.n).min(self.max_num_seqs);
         let (begun, mut tokens, mut middle) = (Instant::now(), 0, 0.0);
-        let mut engine = Engine::new(model, dev, request.engine)?;
-        engine.generate(model, dev, &generate::requests(&questions, Numbers::from(0), request), |event| {
-            tokens += usize::from(matches!(event, Event::Token { .. }));
-            if tokens == answers * TRIED / 2 {
+        let mut engine = Engine::new(model, dev, limits)?;
+        for question in questions {
+            engine.add_request(EngineCoreRequest::new(question.prompt, self.n, params.clone()))?;
+        }
+        while engine.has_unfinished_requests() {
+            tokens += engine.step(model, dev)?.len();
+            if tokens <= answers * TRIED / 2 {
                 middle = begun.elapsed().as_secs_f64();
             }
-            Ok(())
-        })?;
+        }
         engine.release(dev);
         let seconds = begun.elapsed().as_secs_f64();
         Ok(Tried { answers, seconds, per_token: (seconds - middle) / (TRIED / 2) as f64 })
@@ -365,18 +345,8 @@ impl Validator for TaskValidator {
     }
 
     fn count(&self, dev: &mut Device, model: &Model) -> Result<()> {
-        let mut largest: Vec<usize> = (0..self.index.len()).collect();
-        largest.sort_by_key(|&i| std::cmp::Reverse(self.index.tokens(i)));
-        largest.truncate(self.max_num_seqs);
-        let question = |&i: &usize| {
-            let made = blank(&self.model_config, self.index.shape(i));
-            let prompt = Prompt { pixels: made.images, ..Prompt::text(made.input_ids) };
-            Question { row: Row::default(), prompt: Arc::new(prompt) }
-        };
-        let questions: Vec<Question> = largest.iter().map(question).collect();
-        let mark = dev.mark(Region::Overlay);
-        let rollout_request = self.rollout_request(dev, &*self.sets[0])?;
-        generate::plan(dev, model, &questions.iter().collect::<Vec<_>>(), rollout_request)?;
+        let (mark, workload) = (dev.mark(Region::Overlay), self.workload());
+        self.llm.limits(dev, Region::Overlay, &workload)?.planned(model, dev, &self.llm.largest(&workload))?;
         dev.release(mark);
         Ok(())
     }
@@ -386,7 +356,7 @@ impl Validator for TaskValidator {
         let Tried { answers, seconds, per_token } = self.try_answers(dev, model)?;
         dev.release(mark);
         let batches = self.answers().div_ceil(size).div_ceil(answers) as f64;
-        Ok(batches * (seconds + per_token * self.max_new_tokens.saturating_sub(TRIED) as f64))
+        Ok(batches * (seconds + per_token * self.params.max_tokens.saturating_sub(TRIED) as f64))
     }
 
     fn measure(

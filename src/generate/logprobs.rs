@@ -11,13 +11,12 @@ use crate::config::GenerateConfig;
 use crate::device::{Device, Plan, Region};
 use crate::engine::{Prompt, allowed_ids};
 use crate::error::{Error, Result};
-use crate::eval::fits;
 use crate::files;
+use crate::llm::fits;
 use crate::machine::Machine;
 use crate::model::{LayerPolicy, Model, Policy};
 use crate::tensor::DType;
 use crate::text::Special;
-use crate::train::plan;
 use crate::train::step::{self, Sequence};
 
 /// Settings that an error message suggests if a row needs too much memory.
@@ -90,7 +89,7 @@ pub fn score(
     let dtype = DType::of(config.dtype, machine.target.kind);
     let ((), plan) = fits::within(machine.target, dtype, LOWER, count)?;
 
-    machine.observer.note(&format!("score: {}", plan::line(&plan)));
+    machine.observer.note(&format!("score: {}", plan.line()));
     let mut dev = (machine.device)(&plan)?;
     let model = Model::load_shown(&mut dev, dir, dtype, machine.observer)?;
     let policy = policy(&mut dev)?;

@@ -294,6 +294,15 @@ impl TowerConfig {
     }
 }
 
+/// Bytes that the engine keeps for a sequence, in all layers together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SequenceMemory {
+    /// Bytes of each token.
+    pub per_token: usize,
+    /// Bytes of each running sequence, whatever its length.
+    pub per_sequence: usize,
+}
+
 impl PartialEq for ModelConfig {
     /// Compares everything that a computation depends on.
     fn eq(&self, other: &ModelConfig) -> bool {
@@ -310,13 +319,13 @@ impl ModelConfig {
         file
     }
 
-    /// Returns the bytes of the keys and values of a token in the engine, stored as `dtype`.
-    pub fn token_memory(&self, dtype: DType) -> usize {
+    /// Returns the memory of a sequence in the engine, with keys and values stored as `dtype`.
+    pub fn memory(&self, dtype: DType) -> SequenceMemory {
         let keys = |layer: &LayerConfig| {
             let Heads { kv, dim, .. } = layer.mixer.heads();
             2 * kv * dim * dtype.size()
         };
-        self.text.layers.iter().map(keys).sum()
+        SequenceMemory { per_token: self.text.layers.iter().map(keys).sum(), per_sequence: 0 }
     }
 
     /// Returns the sizes of patches. For a text model, which has no patches, all are 1.

@@ -48,7 +48,8 @@ impl Decoder {
     pub fn forward(&self, tape: &mut Tape, dev: &mut Device, x: Var, rope: Rope, attend: Attend) -> Result<Var> {
         let (layers, levels) = (self.layers.clone(), tape.levels().text);
         let x = tape.layers(dev, "text.layer", x, layers.len(), move |tape, dev, i, x, out| {
-            let attention = Attention { rope, heads: layers[i].mixer.heads(), attend: attend.clone(), layer: i };
+            let cache = layers[..i].iter().filter(|layer| layer.mixer.has_cache()).count();
+            let attention = Attention { rope, heads: layers[i].mixer.heads(), attend: attend.clone(), cache };
             layers[i].forward(tape, dev, levels.keep(i), attention, x, out)
         })?;
         self.norm.forward(tape, dev, x)

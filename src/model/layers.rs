@@ -89,8 +89,8 @@ pub struct Attention {
     pub heads: Heads,
     /// The keys to which a row attends.
     pub attend: Attend,
-    /// Index of the layer, which selects its cache.
-    pub layer: usize,
+    /// Index of the layer's cache among those of the layers that have one.
+    pub cache: usize,
 }
 
 /// The slots and blocks of the paged cache that belong to a batch.
@@ -285,12 +285,12 @@ impl Tape {
         qkv: Var,
         again: Recompute,
     ) -> Result<()> {
-        let &Attention { rope: Rope { cos, sin }, heads, ref attend, layer } = attention;
+        let &Attention { rope: Rope { cos, sin }, heads, ref attend, cache } = attention;
         let Linear { weight, bias, .. } = qkv_proj;
         let mark = dev.mark(self.region());
         let cache = match attend {
             Attend::Packed { .. } => None,
-            Attend::Paged { caches, paging } => Some((&caches[layer], paging.slot_mapping)),
+            Attend::Paged { caches, paging } => Some((&caches[cache], paging.slot_mapping)),
         };
         let mut kept = None;
         if !again.0 {
@@ -337,7 +337,7 @@ impl Tape {
         again: Recompute,
     ) -> Result<()> {
         let mark = dev.mark(self.region());
-        let &Attention { heads, ref attend, layer, .. } = attention;
+        let &Attention { heads, ref attend, cache, .. } = attention;
         let scale = 1.0 / (heads.dim as f32).sqrt();
         let Attended { out, lse } = into;
         match attend {
@@ -376,7 +376,7 @@ impl Tape {
                     return Err(Error::Failed("training cannot read a paged KV cache".into()));
                 }
                 let Paging { block_tables, cu_seqlens_q, context_lens, decode, .. } = **paging;
-                let cache = &caches[layer];
+                let cache = &caches[cache];
                 let paged = Paged { cache, block_tables, cu_seqlens_q, context_lens, heads, scale, decode };
                 paged_attention::fwd(dev, paged, qkv.tensor, out.tensor)?;
             }

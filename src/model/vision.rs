@@ -202,7 +202,7 @@ impl VisionTower {
         tape.layers(dev, "vision.block", x, blocks.len(), move |tape, dev, i, x, out| {
             let attend = if config.tower.fullatt_block_indexes.contains(&i) { &frames } else { &windows };
             let heads = blocks[i].mixer.heads();
-            let attention = Attention { rope, heads, attend: attend.clone(), layer: i };
+            let attention = Attention { rope, heads, attend: attend.clone(), cache: i };
             blocks[i].forward(tape, dev, levels.keep(i), attention, x, out)
         })
     }

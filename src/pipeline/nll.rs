@@ -11,7 +11,7 @@ use crate::data::read::RowPosition;
 use crate::data::{Encoder, Index, Made, Row, RowResult, Sample, Samples, Shape};
 use crate::device::{Device, Plan};
 use crate::error::{Error, Result};
-use crate::eval::fits;
+use crate::llm::fits;
 use crate::model::{Model, ModelConfig};
 use crate::pipeline::stage::{Input, Work};
 use crate::tensor::DType;

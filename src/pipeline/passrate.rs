@@ -11,16 +11,14 @@ use crate::answers::{self, Key, RunStore, Store};
 use crate::client::Completion;
 use crate::config::{PassrateConfig, ScorerConfig, StageConfig, StepConfig};
 use crate::data::answer::label;
-use crate::data::encoder::{EncodingPurpose, Measured};
+use crate::data::encoder::Measured;
 use crate::data::{BadRow, Encoder, Index, Loader, Made, Reason, Row, RowResult, Samples, Shape};
-use crate::device::{Device, Kind, Plan, Region};
-use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
+use crate::engine::{EngineCoreRequest, Noise, Prompt, RequestParams};
 use crate::error::{Error, Result};
-use crate::eval::fits;
-use crate::identity;
 use crate::image::JPEG_DECODER;
+use crate::llm::{self, Answerer, Llm, Workload};
 use crate::machine::Machine;
-use crate::model::{Model, ModelConfig};
+use crate::model::ModelConfig;
 use crate::ops::sample::SamplingParams;
 use crate::pipeline::files::Rejection;
 use crate::pipeline::filter::PASS_RATE;
@@ -30,8 +28,6 @@ use crate::pipeline::summary::Summary;
 use crate::ranks::{self, Ranks};
 use crate::reward::judge::{self, Ruling};
 use crate::reward::{Item, Judged, Scorer};
-use crate::rollout::generate;
-use crate::tensor::DType;
 
 /// Settings that an error message suggests if the answers need too much memory.
 const LOWER: &str = "max_num_seqs or max_tokens";
@@ -103,9 +99,7 @@ struct Passrate<'a> {
     config: &'a PassrateConfig,
     means: &'a Machine<'a>,
     dir: &'a Path,
-    model_config: ModelConfig,
-    encoder: Encoder,
-    stop_token_ids: Arc<[u32]>,
+    llm: Llm,
 }
 
 impl StageJob for Passrate<'_> {
@@ -121,13 +115,13 @@ impl StageJob for Passrate<'_> {
         let (mode, judge) = (self.config.mode, self.config.judge.as_ref());
         let scorer = Scorer::new(mode, judge, &rules, "reward", Some(store.clone()), self.means.runtime)?;
         let mut totals = Summary { judge: scorer.judge().map(judge::Summary::new), ..Summary::default() };
-        let who = self.answerer_name()?;
+        let who = self.llm.identity(self.means.target.kind)?;
         let index = self.unanswered(work, store.get()?, &who, Share::ALL)?;
         // If the store has every answer, no model is loaded.
         let mut answerer = if index.is_empty() { None } else { Some(self.answerer(&index)?) };
         let scorer = Arc::new(scorer);
         let mut summary = pass(work, &mut |_, rows| {
-            let (config, encoder) = (self.config, &self.encoder);
+            let (config, encoder) = (self.config, &self.llm.encoder);
             let question = |numbered: Numbered| KeyedRow::new(numbered.row, config, encoder, &who);
             let mut keyed: Vec<RowResult<KeyedRow>> = rows.into_par_iter().map(question).collect();
             if let Some(answerer) = &mut answerer {
@@ -185,13 +179,6 @@ impl KeyedRow {
     }
 }
 
-/// The loaded model, its device and the engine settings.
-struct Answerer {
-    dev: Device,
-    model: Model,
-    engine: EngineConfig,
-}
-
 /// Prompts of a chunk, created when the engine needs them.
 struct Prompts {
     rows: Vec<Row>,
@@ -201,7 +188,7 @@ struct Prompts {
 
 impl Samples<Prompt> for Prompts {
     fn get(&self, i: usize) -> Result<Made<Prompt>> {
-        let made = generate::prompt(&self.encoder, &self.model_config, &self.rows[i]);
+        let made = llm::prompt(&self.encoder, &self.model_config, &self.rows[i]);
         Ok(made.map(|(prompt, _)| Arc::new(prompt)))
     }
 }
@@ -210,26 +197,19 @@ impl<'a> Passrate<'a> {
     fn new(config: &'a PassrateConfig, means: &'a Machine<'a>) -> Result<Passrate<'a>> {
         let dir = config.model.as_deref().ok_or_else(|| Error::input("model", "nothing", "a model directory"))?;
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
-        let encoder = Encoder::load(dir, EncodingPurpose::Ask, model_config.text.vocab_size, [None, None])?;
-        let stop_token_ids = stop_token_ids(dir, &[encoder.chat.ids.im_end, encoder.chat.ids.endoftext])?;
-        Ok(Passrate { config, means, dir, model_config, encoder, stop_token_ids })
-    }
-
-    /// Returns the text that identifies the model, dtype and device in the keys of answers.
-    fn answerer_name(&self) -> Result<String> {
-        let kind = self.means.target.kind;
-        Ok(format!("{} {:?} {}", identity::of(self.dir)?, self.dtype(kind), kind.name()))
+        let llm = Llm::open(dir, model_config, [None, None], config.dtype)?;
+        Ok(Passrate { config, means, dir, llm })
     }
 
     /// Generates the answers of a share that are missing in `store`. Writes nothing else.
     fn answer_share(&self, work: &Work, store: &RunStore, share: Share) -> Result<()> {
-        let who = self.answerer_name()?;
+        let who = self.llm.identity(self.means.target.kind)?;
         let index = self.unanswered(work, store.get()?, &who, share)?;
         if index.is_empty() {
             return Ok(());
         }
         let mut answerer = self.answerer(&index)?;
-        let (config, encoder) = (self.config, &self.encoder);
+        let (config, encoder) = (self.config, &self.llm.encoder);
         let mut answer = |rows: Vec<Row>| -> Result<()> {
             let keyed = rows.into_par_iter().map(|row| KeyedRow::new(row, config, encoder, &who));
             let keyed: Vec<RowResult<KeyedRow>> =
@@ -238,169 +218,99 @@ impl<'a> Passrate<'a> {
             self.answer(&mut answerer, &keyed, store).map(drop)
         };
         self.means.observer.begin(work.kind, "rows", work.rows() as u64, 0);
-        let (mut chunk, mut done) = (Vec::with_capacity(CHUNK), 0);
-        for input in &work.inputs {
-            input.for_each(|_, row| {
-                chunk.extend(row.ok());
-                if chunk.len() < CHUNK {
-                    return Ok(());
-                }
-                done += CHUNK as u64;
-                answer(std::mem::take(&mut chunk))?;
-                self.means.observer.step(done, &[]);
-                Ok(())
-            })?;
-        }
-        answer(chunk)?;
+        let mut done = 0;
+        chunks(work, |rows| {
+            done += rows.len() as u64;
+            answer(rows)?;
+            self.means.observer.step(done, &[]);
+            Ok(())
+        })?;
         self.means.observer.end();
         Ok(())
     }
 
-    fn dtype(&self, kind: Kind) -> DType {
-        DType::of(self.config.dtype, kind)
-    }
-
     /// Returns the prompt sizes of the rows of a share for which at least one answer is missing.
     fn unanswered(&self, work: &Work, store: &Store, who: &str, share: Share) -> Result<Index> {
-        let (mut index, mut chunk) = (Index::default(), Vec::with_capacity(CHUNK));
-        let (config, encoder) = (self.config, &self.encoder);
-        let mut look = |chunk: &mut Vec<Row>| -> Result<()> {
+        let (mut index, config, encoder) = (Index::default(), self.config, &self.llm.encoder);
+        chunks(work, |rows| {
             let look = |row| {
                 let keyed = KeyedRow::new(row, config, encoder, who).ok().filter(|keyed| share.has(keyed))?;
                 keyed.first_missing(store).transpose().map(|missing| missing.map(|_| keyed.size))
             };
-            let sizes: Vec<Measured> = chunk.par_drain(..).filter_map(look).collect::<Result<_>>()?;
+            let sizes: Vec<Measured> = rows.into_par_iter().filter_map(look).collect::<Result<_>>()?;
             for Measured { tokens, grids, .. } in &sizes {
                 index.push(Shape { tokens: *tokens, targets: 0, grids });
             }
             Ok(())
-        };
-        for input in &work.inputs {
-            input.for_each(|_, row| {
-                chunk.extend(row.ok());
-                if chunk.len() == CHUNK { look(&mut chunk) } else { Ok(()) }
-            })?;
-        }
-        look(&mut chunk)?;
+        })?;
         Ok(index)
     }
 
     /// Loads the model with memory for prompts of the sizes in `index`.
-    fn answerer(&self, index: &Index) -> Result<Answerer> {
-        let (num_kv_blocks, plan) = self.plan(index)?;
-        let mut dev = (self.means.device)(&plan)?;
-        let dtype = self.dtype(dev.kind());
-        let model = Model::load_shown(&mut dev, self.dir, dtype, self.means.observer)?;
-        let engine = EngineConfig { num_kv_blocks, ..self.engine_config(&mut dev, index)? };
-        Ok(Answerer { dev, model, engine })
+    fn answerer(&self, index: &Index) -> Result<Answerer<'_>> {
+        let PassrateConfig { n, max_num_seqs, .. } = *self.config;
+        self.llm.load(self.means, &Workload { index, n, params: self.params(0), max_num_seqs }, LOWER)
     }
 
-    /// Returns the number of blocks of the KV cache and the bytes that each memory region needs, measured on a counting
-    /// device. Errors if the device does not have this memory.
-    fn plan(&self, index: &Index) -> Result<(Option<usize>, Plan)> {
-        let target = self.means.target;
-        let largest = generate::largest(&self.model_config, index, self.config.max_num_seqs);
-        let requests: Vec<Request> = largest.into_iter().map(|(_, prompt)| self.request(prompt, 0, 0)).collect();
-        let count = |dtype: DType| {
-            let mut dev = Device::count_for(target);
-            let model = Model::empty_of(&mut dev, self.dir, self.model_config.clone(), dtype)?;
-            self.engine_config(&mut dev, index)?.fitted(&model, &mut dev, &requests, target.memory)
-        };
-        let (config, plan) = fits::within(target, self.dtype(target.kind), LOWER, count)?;
-        Ok((config.num_kv_blocks, plan))
-    }
-
-    fn engine_config(&self, dev: &mut Device, index: &Index) -> Result<EngineConfig> {
-        let bitmap = allowed_ids(&self.model_config, &self.encoder.chat);
-        let allowed = dev.upload(Region::Weights, &bitmap, &[bitmap.len()])?;
-        let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(1);
-        let max_num_seqs = self.config.max_num_seqs;
-        Ok(EngineConfig {
-            max_num_seqs,
-            vision_rows: generate::vision_rows(&self.model_config, index, max_num_seqs),
-            allowed: Some(allowed),
-            seed: self.config.seed,
-            ..EngineConfig::new(longest.saturating_add(self.config.max_tokens))
-        })
-    }
-
-    /// Creates a request for the answers to one question, from number `first` on.
-    fn request(&self, prompt: Arc<Prompt>, noise: u32, first: usize) -> Request {
-        let PassrateConfig { n, temperature, top_p, max_tokens, .. } = *self.config;
-        let sampling =
-            SamplingParams { temperature: temperature as f32, top_p: top_p as f32, ..SamplingParams::default() };
-        let stop_token_ids = self.stop_token_ids.clone();
-        Request { prompt, n: n - first, sampling, max_tokens, stop_token_ids, noise, first_rollout: first as u32 }
+    /// Returns the parameters of the answers to a row.
+    fn params(&self, noise: u32) -> RequestParams {
+        let PassrateConfig { temperature, top_p, max_tokens, seed, .. } = *self.config;
+        RequestParams {
+            sampling: SamplingParams {
+                temperature: temperature as f32,
+                top_p: top_p as f32,
+                ..SamplingParams::default()
+            },
+            noise: Noise { seed, step: 0, prompt: noise },
+            ..RequestParams::new(max_tokens, self.llm.stop_token_ids.clone())
+        }
     }
 
     /// Generates the answers that are missing in the store, and stores each when it ends. Returns the rows whose images
     /// cannot be decoded.
     fn answer(
         &self,
-        Answerer { dev, model, engine: config }: &mut Answerer,
+        answerer: &mut Answerer<'_>,
         keyed: &[RowResult<KeyedRow>],
         store: &RunStore,
     ) -> Result<Vec<(usize, BadRow)>> {
-        let (store, observer) = (store.get()?, self.means.observer);
-        // Each element is a row and the number of its first missing answer.
-        let mut missing: Vec<(usize, usize)> = Vec::new();
-        for (i, keyed) in keyed.iter().enumerate().filter_map(|(i, keyed)| Some((i, keyed.as_ref().ok()?))) {
-            missing.extend(keyed.first_missing(store)?.map(|first| (i, first)));
+        let store = store.get()?;
+        // Each element is the index of a row, the row, and the number of its first missing answer.
+        let mut missing: Vec<(usize, &KeyedRow, usize)> = Vec::new();
+        for (i, row) in keyed.iter().enumerate().filter_map(|(i, keyed)| Some((i, keyed.as_ref().ok()?))) {
+            missing.extend(row.first_missing(store)?.map(|first| (i, row, first)));
         }
         if missing.is_empty() {
             return Ok(Vec::new());
         }
-        let asked_row = |i: usize| keyed[i].as_ref().ok();
         let prompts = Prompts {
-            rows: missing.iter().filter_map(|(i, _)| Some(asked_row(*i)?.row.clone())).collect(),
-            encoder: self.encoder.clone(),
-            model_config: self.model_config.clone(),
+            rows: missing.iter().map(|(_, keyed, _)| keyed.row.clone()).collect(),
+            encoder: self.llm.encoder.clone(),
+            model_config: self.llm.config.clone(),
         };
         let groups = (0..missing.len()).map(|at| Ok(vec![at]));
-        let workers = dev.threads().max(1);
+        let workers = answerer.workers();
         let mut loader = Loader::new(Arc::new(prompts), Box::new(groups), workers, AHEAD * workers)?;
-        let (sent, mut broken) = (std::cell::RefCell::new(Vec::new()), Vec::new());
-        let mut engine = Engine::new(model, dev, *config)?;
+        let mut broken = Vec::new();
         let next = || {
             while let Some((at, made)) = loader.next_group()?.and_then(|mut group| group.pop()) {
-                let (i, first) = missing[at];
-                match (made, asked_row(i)) {
-                    (Ok(prompt), Some(row)) => {
-                        sent.borrow_mut().push((i, first));
-                        return Ok(Some(self.request(prompt, row.noise, first)));
+                let (i, row, first) = missing[at];
+                match made {
+                    Ok(prompt) => {
+                        let (n, params) = (self.config.n - first, self.params(row.noise));
+                        let request = EngineCoreRequest { prompt, n, first_choice: first as u32, params };
+                        return Ok(Some(((row, first), request)));
                     }
-                    (Err(bad), _) => broken.push((i, bad)),
-                    (Ok(_), None) => {}
+                    Err(bad) => broken.push((i, bad)),
                 }
             }
             Ok(None)
         };
-        let answered = engine.stream(model, dev, next, |event| {
-            if let Event::Finished(output) = event {
-                let (i, first) = sent.borrow()[output.request];
-                if let Some(row) = asked_row(i) {
-                    let k = first + output.rollout;
-                    store.put(
-                        &row.keys[k],
-                        &format!("{} answer {k}", row.row.id),
-                        &self.completion(output, row.size.tokens),
-                    )?;
-                }
-            }
-            if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
-        });
-        engine.release(dev);
-        answered?;
+        answerer.answer(next, |&(row, first), index, answer| {
+            let k = first + index;
+            store.put(&row.keys[k], &format!("{} answer {k}", row.row.id), &answer)
+        })?;
         Ok(broken)
-    }
-
-    fn completion(&self, output: &Output, prompt_tokens: usize) -> Completion {
-        Completion {
-            text: generate::response_text(&self.encoder.chat, output),
-            finish_reason: output.finish_reason.as_str().to_owned(),
-            prompt_tokens: prompt_tokens as u64,
-            completion_tokens: output.token_ids.len() as u64,
-        }
     }
 
     /// Scores the answers in the store and returns the fates of the rows. Adds counts to `totals`.
@@ -444,6 +354,18 @@ impl<'a> Passrate<'a> {
         }
         Ok(fates)
     }
+}
+
+/// Passes the rows of `work` to `each`, [`CHUNK`] at a time.
+fn chunks(work: &Work, mut each: impl FnMut(Vec<Row>) -> Result<()>) -> Result<()> {
+    let mut chunk = Vec::with_capacity(CHUNK);
+    for input in &work.inputs {
+        input.for_each(|_, row| {
+            chunk.extend(row.ok());
+            if chunk.len() < CHUNK { Ok(()) } else { each(std::mem::take(&mut chunk)) }
+        })?;
+    }
+    each(chunk)
 }
 
 /// Returns the row with its pass rate and average reward, or as unjudged if the judge did not answer.

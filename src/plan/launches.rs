@@ -16,11 +16,10 @@ use crate::device::images::OWN;
 use crate::device::perf_model::{Clocks, KernelCosts, Predicted, Range, Share};
 use crate::device::recording_driver::{Entry, RecordingDriver};
 use crate::device::{Device, KernelVariant, Kind, Plan, Region, Work};
-use crate::engine::{Engine, EngineConfig, Prompt, Request};
+use crate::engine::{Engine, EngineConfig, EngineCoreRequest, Prompt, RequestParams};
 use crate::error::Result;
 use crate::model::{CheckpointPolicy, Model, ModelConfig};
 use crate::ops::attend::BLOCK;
-use crate::ops::sample::SamplingParams;
 use crate::optim::{Optimizer, freeze};
 use crate::ranks::{OneRank, Ranks, Shards};
 use crate::tensor::DType;
@@ -90,7 +89,7 @@ impl Launches {
         let begins = |entry: &Entry| matches!(entry, Entry::Launch("embedding_fwd", ..));
         let last = entries.split_off(entries.iter().rposition(begins).unwrap_or(0));
         // Each launch reads the keys and values of one layer.
-        let kv_bytes = config.token_memory(model.layout.dtype) / config.text.layers.len() * context * batch;
+        let kv_bytes = config.memory(model.layout.dtype).per_token / config.text.layers.len() * context * batch;
         let head = json!({"phase": "decode", "batch": batch, "context": context});
         Ok(self.phase(head, last, Pages { bytes: kv_bytes as f64, keys: context }))
     }
@@ -228,22 +227,15 @@ pub fn generate(dev: &mut Device, model: &Model, batch: usize, context: usize) -
         num_kv_blocks: Some(batch * (context / BLOCK + 2)),
         ..EngineConfig::new(context + 4)
     };
-    let request = |r: usize| -> Result<Request> {
+    let request = |r: usize| -> Result<EngineCoreRequest> {
         // Ids differ between prompts, so that no blocks are shared.
         let ids: Vec<u32> = (0..context).map(|t| ((r * context + t) % config.plain_ids()) as u32).collect();
-        Ok(Request {
-            prompt: Arc::new(Prompt::new(config, &ids, &[])?),
-            n: 1,
-            sampling: SamplingParams::default(),
-            max_tokens: 3,
-            stop_token_ids: Arc::from([]),
-            noise: r as u32,
-            first_rollout: 0,
-        })
+        let prompt = Arc::new(Prompt::new(config, &ids, &[])?);
+        Ok(EngineCoreRequest::new(prompt, 1, RequestParams::new(3, Arc::from([]))))
     };
     let requests = (0..batch).map(request).collect::<Result<Vec<_>>>()?;
     let mut engine = Engine::new(model, dev, limits)?;
-    engine.generate(model, dev, &requests, |_| Ok(()))?;
+    engine.generate(model, dev, &requests)?;
     engine.release(dev);
     Ok(())
 }

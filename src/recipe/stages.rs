@@ -26,7 +26,7 @@ use crate::reward::Scorer;
 use crate::rl::run as rl;
 use crate::task::{self, Source, TaskRows, TaskSpec};
 use crate::train::job::{TrainingJob, finished_steps};
-use crate::train::{plan, sft};
+use crate::train::sft;
 
 /// Name of the collective in which rank 0 reports whether a stage is finished.
 const FINISHED: &str = "whether a stage is finished";
@@ -183,7 +183,7 @@ impl Recipe<'_> {
     fn train(&self, job: &mut dyn TrainingJob, what: &str, ranks: &mut dyn Ranks) -> Result<()> {
         job.same_at(ranks)?;
         let plan = job.plan(self.machine.target)?;
-        self.machine.observer.note(&format!("{what}; {}", plan::line(&plan)));
+        self.machine.observer.note(&format!("{what}; {}", plan.line()));
         let mut device = (self.machine.device)(&plan)?;
         job.run_over(ranks, &mut device, self.machine.observer)
     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use crate::config::{Draft, RlConfig};
 use crate::data::{Index, Row, Sample, Shape};
 use crate::device::{Device, Kind, Plan, Region, Target, Work};
-use crate::engine::{Engine, EngineConfig, Prompt, Request, draft};
+use crate::engine::{EngineConfig, EngineCoreRequest, Noise, Prompt, RequestParams, draft};
 use crate::error::Result;
+use crate::llm;
 use crate::model::adapter_files;
 use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
@@ -19,7 +20,7 @@ use crate::ranks::{OneRank, Ranks};
 use crate::rl::experience::Experience;
 use crate::rl::group::{Group, responses};
 use crate::rl::update::{self, Learner, MicroBatchStats, Reference};
-use crate::rollout::generate::{self, Question};
+use crate::rollout::Question;
 use crate::tensor::{DType, Tensor};
 use crate::train::exchange::Collector;
 use crate::train::largest::{Made, Size, Tower, grown};
@@ -40,7 +41,6 @@ pub fn engine_config(
     vision_rows: usize,
     num_kv_blocks: Option<usize>,
     allowed: Tensor,
-    step: u64,
 ) -> EngineConfig {
     let r = &config.rollout;
     EngineConfig {
@@ -56,19 +56,21 @@ pub fn engine_config(
         },
         allowed: Some(allowed),
         keep_logits: false,
-        seed: config.seed,
-        step,
     }
 }
 
-/// Returns the parameters with which tokens are sampled.
-pub fn sampling(config: &RlConfig) -> SamplingParams {
+/// Returns the parameters of the responses of step `step`, with the noise of the question whose number is 0.
+pub fn params(config: &RlConfig, step: u64, stop_token_ids: Arc<[u32]>) -> RequestParams {
     let r = &config.rollout;
-    SamplingParams {
-        temperature: r.temperature as f32,
-        top_p: r.top_p as f32,
-        top_k: u32::try_from(r.top_k).unwrap_or(0),
-        min_p: r.min_p as f32,
+    RequestParams {
+        sampling: SamplingParams {
+            temperature: r.temperature as f32,
+            top_p: r.top_p as f32,
+            top_k: u32::try_from(r.top_k).unwrap_or(0),
+            min_p: r.min_p as f32,
+        },
+        noise: Noise { seed: config.seed, step, prompt: 0 },
+        ..RequestParams::new(config.max_response_length, stop_token_ids)
     }
 }
 
@@ -117,7 +119,7 @@ pub fn rl(
     let asked = RlConfig { train_batch_size: share(config, ranks), ..config.clone() };
     let rollouts = Rollouts::new(&asked, &model.config, index, allowed);
     let least = config.rollout.num_kv_blocks.unwrap_or(rollouts.least_blocks());
-    let mut rest = rollouts.count(dev, model, Some(least))?;
+    let mut rest = rollouts.engine(dev.kind(), Some(least)).counted(model, dev, &rollouts.requests)?;
     let mark = dev.mark(Region::Overlay);
     if let Some(reference) = &reference {
         for groups in &batches {
@@ -166,8 +168,10 @@ pub fn rl(
         return Ok((planned, Some(least)));
     }
     let planned = planned.check(LOWER)?;
-    let (num_kv_blocks, memory) = rollouts.most_blocks(dev, model, least, &planned)?;
-    Ok((Planned { memory, ..planned }, num_kv_blocks))
+    let configured = config.rollout.num_kv_blocks;
+    let (engine, budget) = (rollouts.engine(dev.kind(), configured), planned.budget.filter(|_| configured.is_none()));
+    let (engine, memory) = engine.fitted(model, dev, &rollouts.requests, &planned.memory, budget)?;
+    Ok((Planned { memory, ..planned }, engine.num_kv_blocks))
 }
 
 /// Returns the maximum number of prompts of a generation batch that one rank processes.
@@ -207,7 +211,7 @@ struct Rollouts<'a> {
     config: &'a RlConfig,
     allowed: Tensor,
     vision_rows: usize,
-    requests: Vec<Request>,
+    requests: Vec<EngineCoreRequest>,
 }
 
 impl Rollouts<'_> {
@@ -222,20 +226,16 @@ impl Rollouts<'_> {
         pictured.retain(|i| !largest.contains(i));
         let answered = largest.len();
         largest.extend(pictured);
-        let request = |(k, &i): (usize, &usize)| Request {
-            prompt: blank(model, index.shape(i)).prompt,
+        let params = params(config, 0, Arc::from([]));
+        let request = |(k, &i): (usize, &usize)| {
             // If there are fewer rows than a batch needs, rows are repeated.
-            n: if k < answered { config.rollout.n * config.train_batch_size.div_ceil(answered) } else { 0 },
-            sampling: sampling(config),
-            max_tokens: config.max_response_length,
-            stop_token_ids: Arc::from([]),
-            noise: 0,
-            first_rollout: 0,
+            let n = if k < answered { config.rollout.n * config.train_batch_size.div_ceil(answered) } else { 0 };
+            EngineCoreRequest::new(blank(model, index.shape(i)).prompt, n, params.clone())
         };
         Rollouts {
             config,
             allowed,
-            vision_rows: generate::vision_rows(model, index, config.train_batch_size),
+            vision_rows: llm::vision_rows(model, index, config.train_batch_size),
             requests: largest.iter().enumerate().map(request).collect(),
         }
     }
@@ -245,41 +245,9 @@ impl Rollouts<'_> {
         (self.config.max_prompt_length + self.config.max_response_length).div_ceil(BLOCK)
     }
 
-    fn count(&self, dev: &mut Device, model: &Model, num_kv_blocks: Option<usize>) -> Result<Plan> {
-        dev.reset_high_water();
-        let config = engine_config(self.config, dev.kind(), self.vision_rows, num_kv_blocks, self.allowed, 0);
-        let mut engine = Engine::new(model, dev, config)?;
-        engine.plan(model, dev, &self.requests)?;
-        engine.release(dev);
-        Ok(dev.high_water())
-    }
-
-    /// Returns the number of blocks for the KV cache, and the complete plan with this number. It is the configured
-    /// number, if there is one. Otherwise it is `None` if the memory suffices for all rollouts, or else the largest
-    /// number that fits.
-    fn most_blocks(
-        &self,
-        dev: &mut Device,
-        model: &Model,
-        least: usize,
-        planned: &Planned,
-    ) -> Result<(Option<usize>, Plan)> {
-        let configured = self.config.rollout.num_kv_blocks;
-        let wanted = planned.memory.max(&self.count(dev, model, configured)?);
-        let Some(budget) = planned.budget.filter(|&budget| wanted.total() > budget && configured.is_none()) else {
-            return Ok((configured, wanted));
-        };
-        let mut at = |blocks| self.count(dev, model, Some(blocks)).map(|plan| planned.memory.max(&plan));
-        let (mut low, mut high) = (least, least.saturating_mul(self.config.rollout.max_num_seqs));
-        while low + 1 < high {
-            let middle = low.midpoint(high);
-            if at(middle)?.total() <= budget {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        Ok((Some(low), at(low)?))
+    /// Returns the engine's limits with this number of KV cache blocks.
+    fn engine(&self, kind: Kind, num_kv_blocks: Option<usize>) -> EngineConfig {
+        engine_config(self.config, kind, self.vision_rows, num_kv_blocks, self.allowed)
     }
 }
 

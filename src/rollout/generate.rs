@@ -5,14 +5,13 @@ use std::ops::Range;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::data::{BadRow, Dataset, Encoder, Index, Reason, Row, RowResult, Samples};
+use crate::data::{Dataset, Encoder, Row, RowResult, Samples};
 use crate::device::Device;
 use crate::engine::scheduler::SchedulerStats;
-use crate::engine::{Engine, EngineConfig, Event, FinishReason, Output, Prompt, Request};
+use crate::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, FinishReason, Prompt, RequestParams};
 use crate::error::{Error, Result};
-use crate::image::ImageInput;
+use crate::llm;
 use crate::model::{Model, ModelConfig};
-use crate::ops::sample::SamplingParams;
 use crate::reward::judge::Ruling;
 use crate::reward::{Judged, Score};
 use crate::rollout::journal::{self, Journal};
@@ -31,21 +30,19 @@ pub struct Question {
     pub prompt: Arc<Prompt>,
 }
 
-/// Returns the rows of `data` as questions, which are created on request.
-pub fn streamed(data: &Dataset, encoder: Encoder, config: ModelConfig) -> impl Samples<Question> + use<> {
-    data.samples(move |row| {
-        let (prompt, hash) = prompt(&encoder, &config, &row)?;
+impl Question {
+    /// Converts a row. Also returns the hash that [`Encoder::measure`] computes.
+    pub fn new(encoder: &Encoder, config: &ModelConfig, row: Row) -> RowResult<(Question, u64)> {
+        let (prompt, hash) = llm::prompt(encoder, config, &row)?;
         // The images are in the prompt; scoring needs only the text.
         let row = Row { images: Vec::new(), ..row };
         Ok((Question { row, prompt: Arc::new(prompt) }, hash))
-    })
+    }
 }
 
-/// Converts a row to the engine's prompt, named by its place. Also returns the hash that [`Encoder::measure`] computes.
-pub fn prompt(encoder: &Encoder, config: &ModelConfig, row: &Row) -> RowResult<(Prompt, u64)> {
-    let (prompt, hash) = encoder.prompt(row)?;
-    let prompt = Prompt::new(config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place));
-    Ok((prompt.map_err(BadRow::of(Reason::WrongText))?.named(&row.place), hash))
+/// Returns the rows of `data` as questions, which are created on request.
+pub fn streamed(data: &Dataset, encoder: Encoder, config: ModelConfig) -> impl Samples<Question> + use<> {
+    data.samples(move |row| Question::new(&encoder, &config, row))
 }
 
 /// One scored response.
@@ -54,7 +51,7 @@ pub struct Rollout {
     /// Index of the question in the list of questions.
     pub question: usize,
     /// Tokens, log-probs and finish reason.
-    pub output: Output,
+    pub output: CompletionOutput,
     /// Response as text, without special tokens.
     pub response: String,
     /// Score of the response.
@@ -84,16 +81,12 @@ pub struct Generated {
 /// Settings of a rollout request.
 #[derive(Clone, Copy)]
 pub struct RolloutRequest<'a> {
-    /// Engine limits, allowed ids and seed.
+    /// Engine limits and allowed ids.
     pub engine: EngineConfig,
-    /// Sampling parameters.
-    pub sampling: SamplingParams,
     /// Number of responses per question.
     pub n: usize,
-    /// Maximum number of tokens of a response.
-    pub max_tokens: usize,
-    /// Token ids that end a response.
-    pub stop_token_ids: &'a Arc<[u32]>,
+    /// Parameters of the responses, with the noise of the question whose number is 0.
+    pub params: &'a RequestParams,
     /// Tokenizer that decodes responses.
     pub chat: &'a Chat,
     /// Task that scores responses.
@@ -118,17 +111,10 @@ impl Numbers {
     }
 }
 
-impl From<u64> for Numbers {
-    /// Creates consecutive numbers from `first` on.
-    fn from(first: u64) -> Numbers {
-        Numbers { first, every: 1 }
-    }
-}
-
 /// Message to the scorer's thread.
 enum ScorerMessage {
     /// A response ended.
-    Ended(usize, Output),
+    Ended(usize, CompletionOutput),
     /// The response with this index has its score.
     Scored(usize, Result<Judged>),
     /// Generation failed or was stopped; pending scores are abandoned.
@@ -153,21 +139,17 @@ pub fn generate(
 ) -> Result<Generated> {
     let total = questions.len() * rollout_request.n;
     let name = |index: usize| (numbers.of(index / rollout_request.n), index % rollout_request.n);
-    let known: Vec<Option<Output>> = (0..total).map(|i| journal.as_ref()?.output(name(i)).cloned()).collect();
+    let known: Vec<Option<CompletionOutput>> = (0..total).map(|i| journal.as_ref()?.output(name(i)).cloned()).collect();
     // The remaining rollouts: consecutive rollouts of a prompt form one request, and `firsts` has the index of each
     // request's first rollout.
-    let (mut requests, mut firsts): (Vec<Request>, Vec<usize>) = (Vec::new(), Vec::new());
+    let (mut requests, mut firsts): (Vec<EngineCoreRequest>, Vec<usize>) = (Vec::new(), Vec::new());
     for i in (0..total).filter(|&i| known[i].is_none()) {
         let (question, rollout) = (i / rollout_request.n, i % rollout_request.n);
         match (requests.last_mut(), firsts.last()) {
             (Some(request), Some(from)) if rollout > 0 && from + request.n == i => request.n += 1,
             _ => {
-                let first_rollout = rollout as u32;
-                requests.push(Request {
-                    n: 1,
-                    first_rollout,
-                    ..request(numbers, question, questions[question], rollout_request)
-                });
+                let all = request(numbers, question, questions[question], rollout_request);
+                requests.push(EngineCoreRequest { n: 1, first_choice: rollout as u32, ..all });
                 firsts.push(i);
             }
         }
@@ -193,22 +175,30 @@ pub fn generate(
             let Some(output) = output else { continue };
             ended += 1;
             // If the send fails, the scorer's own error is reported below.
-            let _ = sender.send(ScorerMessage::Ended(index, Output { request: index / rollout_request.n, ..output }));
+            let _ = sender
+                .send(ScorerMessage::Ended(index, CompletionOutput { request: index / rollout_request.n, ..output }));
         }
-        let generated = engine.generate(model, dev, &requests, |event| {
-            if let Event::Finished(output) = event {
-                ended += 1;
-                let index = firsts[output.request] + output.rollout;
-                let (request, rollout) = (index / rollout_request.n, index % rollout_request.n);
-                let output = Output { request, rollout, ..output.clone() };
-                // The scorer closes the channel after a score has failed, and the error of that score is reported.
-                let hung_up = |_| Error::Failed("a response was not scored".to_owned());
-                sender.send(ScorerMessage::Ended(index, output)).map_err(hung_up)?;
-                on_progress(ended)?;
-            }
-            Ok(())
-        });
-        let (mut generated, sampled) = (generated.map(drop), Instant::now());
+        let mut requests = requests.into_iter();
+        let mut generated = engine.stream(
+            model,
+            dev,
+            usize::MAX,
+            || Ok(requests.next()),
+            |outputs| {
+                for output in outputs {
+                    ended += 1;
+                    let index = firsts[output.request] + output.index;
+                    let (request, rollout) = (index / rollout_request.n, index % rollout_request.n);
+                    let output = CompletionOutput { request, index: rollout, ..output };
+                    // The scorer closes the channel after a score has failed, and the error of that score is reported.
+                    let hung_up = |_| Error::Failed("a response was not scored".to_owned());
+                    sender.send(ScorerMessage::Ended(index, output)).map_err(hung_up)?;
+                    on_progress(ended)?;
+                }
+                Ok(())
+            },
+        );
+        let sampled = Instant::now();
         while generated.is_ok() && is_over.recv_timeout(STOP_CHECK_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
             generated = on_progress(ended);
         }
@@ -265,12 +255,12 @@ fn score_while_generating(
 ) -> Result<(Vec<Option<Rollout>>, Times)> {
     let total = questions.len() * rollout_request.n;
     let mut rollouts: Vec<Option<Rollout>> = vec![None; total];
-    let mut waiting: HashMap<usize, (Output, String)> = HashMap::new();
+    let mut waiting: HashMap<usize, (CompletionOutput, String)> = HashMap::new();
     let (mut scored, mut scoring, mut waiting_since) = (0, Times::new(), Instant::now());
     while scored < total {
         match inbox.recv() {
             Ok(ScorerMessage::Ended(index, output)) => {
-                let response = response_text(rollout_request.chat, &output);
+                let response = llm::response_text(rollout_request.chat, &output);
                 if let Some(journal) = &mut journal {
                     if journal.output(name(index)).is_none() {
                         journal.add_output(name(index), &output)?;
@@ -312,71 +302,13 @@ fn score_while_generating(
 }
 
 /// Returns the engine's request for all rollouts of question `i`; see [`generate()`].
-fn request(numbers: Numbers, i: usize, question: &Question, rollout_request: RolloutRequest<'_>) -> Request {
-    Request {
-        prompt: question.prompt.clone(),
-        n: rollout_request.n,
-        sampling: rollout_request.sampling,
-        max_tokens: rollout_request.max_tokens,
-        stop_token_ids: rollout_request.stop_token_ids.clone(),
-        noise: numbers.of(i) as u32,
-        first_rollout: 0,
-    }
-}
-
-/// Returns the engine's requests for `questions`; see [`generate()`].
-pub fn requests(questions: &[&Question], numbers: Numbers, rollout_request: RolloutRequest<'_>) -> Vec<Request> {
-    questions.iter().enumerate().map(|(i, question)| request(numbers, i, question, rollout_request)).collect()
-}
-
-/// Allocates what [`generate()`] allocates, on a counting device.
-pub fn plan(
-    dev: &mut Device,
-    model: &Model,
-    questions: &[&Question],
-    rollout_request: RolloutRequest<'_>,
-) -> Result<()> {
-    let mut engine = Engine::new(model, dev, rollout_request.engine)?;
-    engine.plan(model, dev, &requests(questions, Numbers::from(0), rollout_request))?;
-    engine.release(dev);
-    Ok(())
-}
-
-/// Returns a response as text, without the final stop token and other special tokens.
-pub fn response_text(chat: &Chat, output: &Output) -> String {
-    chat.tokenizer.decode(&output.token_ids, true)
-}
-
-/// Returns the prompt as text.
-pub fn prompt_text(chat: &Chat, prompt: &Prompt) -> String {
-    chat.tokenizer.decode(&prompt.token_ids, false)
+fn request(numbers: Numbers, i: usize, question: &Question, of: RolloutRequest<'_>) -> EngineCoreRequest {
+    let mut params = of.params.clone();
+    params.noise.prompt = numbers.of(i) as u32;
+    EngineCoreRequest::new(question.prompt.clone(), of.n, params)
 }
 
 /// Returns true if a response was cut off by its length limit.
-pub fn is_truncated(output: &Output) -> bool {
+pub fn is_truncated(output: &CompletionOutput) -> bool {
     output.finish_reason == FinishReason::Length
-}
-
-/// Returns the `count` questions with the most pixels, each as its position in `index` and a prompt with placeholder
-/// content. Memory plans use these prompts.
-pub fn largest(config: &ModelConfig, index: &Index, count: usize) -> Vec<(usize, Arc<Prompt>)> {
-    let mut largest: Vec<usize> = (0..index.len()).collect();
-    largest.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches()));
-    largest.truncate(count);
-    let patch_size = config.grid().patch_size;
-    let prompt = |i: usize| {
-        let shape = index.shape(i);
-        let pixels = shape.grids.iter().map(|grid| Arc::new(ImageInput::blank(*grid, patch_size))).collect();
-        (i, Arc::new(Prompt { pixels, ..Prompt::text(vec![0; shape.tokens]) }))
-    };
-    largest.into_iter().map(prompt).collect()
-}
-
-/// Returns the number of rows of the vision cache: the rows of the largest `count` questions, so that no image is
-/// encoded twice.
-pub fn vision_rows(config: &ModelConfig, index: &Index, count: usize) -> usize {
-    let merge = config.grid().merge_size;
-    let mut rows: Vec<usize> = index.shapes().map(|shape| shape.patches() / (merge * merge)).collect();
-    rows.sort_unstable_by_key(|&r| std::cmp::Reverse(r));
-    rows.iter().take(count).sum()
 }

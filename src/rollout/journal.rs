@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{FinishReason, Output};
+use crate::engine::{CompletionOutput, FinishReason};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::reward::Score;
@@ -31,7 +31,7 @@ pub struct Journal {
     file: File,
     /// Device and kernel variants of this process.
     arithmetic: String,
-    outputs: HashMap<Name, Output>,
+    outputs: HashMap<Name, CompletionOutput>,
     /// The arithmetic of rollouts that were sampled with another arithmetic than `arithmetic`.
     others: HashMap<Name, String>,
     verdicts: HashMap<Name, (Score, Option<Ruling>)>,
@@ -123,7 +123,7 @@ impl Journal {
     }
 
     /// Returns a rollout that had ended when the journal was opened; its `request` is 0.
-    pub fn output(&self, name: Name) -> Option<&Output> {
+    pub fn output(&self, name: Name) -> Option<&CompletionOutput> {
         self.outputs.get(&name)
     }
 
@@ -139,7 +139,7 @@ impl Journal {
 
     /// Records a rollout that has ended, without waiting for the disk. Rollouts lost in a machine failure are sampled
     /// again with bitwise identical results.
-    pub fn add_output(&mut self, (prompt, rollout): Name, output: &Output) -> Result<()> {
+    pub fn add_output(&mut self, (prompt, rollout): Name, output: &CompletionOutput) -> Result<()> {
         // An f64 represents every f32 exactly, so the values are read back bitwise identical.
         let log_probs = output.logprobs.iter().map(|p| f64::from(*p)).collect();
         let finish_reason = output.finish_reason.as_str().to_owned();
@@ -161,7 +161,7 @@ impl Journal {
 /// The content of the parts of a journal.
 #[derive(Default)]
 struct Found {
-    outputs: HashMap<Name, Output>,
+    outputs: HashMap<Name, CompletionOutput>,
     /// The arithmetic of each output.
     arithmetics: HashMap<Name, String>,
     verdicts: HashMap<Name, (Score, Option<Ruling>)>,
@@ -178,7 +178,7 @@ fn known(text: &str, head: &str, found: &mut Found) -> String {
             Line::Ended { prompt, rollout, finish_reason, arithmetic, token_ids, log_probs } => {
                 let logprobs = log_probs.into_iter().map(|p| p as f32).collect();
                 let Some(finish_reason) = FinishReason::named(&finish_reason) else { continue };
-                let output = Output { request: 0, rollout, token_ids, logprobs, finish_reason };
+                let output = CompletionOutput { request: 0, index: rollout, token_ids, logprobs, finish_reason };
                 found.outputs.insert((prompt, rollout), output);
                 found.arithmetics.insert((prompt, rollout), arithmetic);
             }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Rollout;
 use super::journal::JournalVerdict;
-use crate::engine::{FinishReason, Output};
+use crate::engine::{CompletionOutput, FinishReason};
 use crate::error::{Error, Result};
 use crate::ranks::{self, Ranks};
 use crate::reward::Score;
@@ -32,7 +32,7 @@ pub fn pack(rollouts: &[Rollout]) -> Result<Vec<u8>> {
         let Rollout { question, output, response, score, judge, sampled_with } = rollout;
         let head = Head {
             question: *question,
-            rollout: output.rollout,
+            rollout: output.index,
             finish_reason: output.finish_reason.as_str().to_owned(),
             tokens: output.token_ids.len(),
             response: response.clone(),
@@ -58,9 +58,9 @@ pub fn unpack(mut bytes: &[u8]) -> Result<Vec<Rollout>> {
         bytes = &bytes[end + 1 + words.len()..];
         let (ids, logprobs) = words.split_at(4 * head.tokens);
         let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        let output = Output {
+        let output = CompletionOutput {
             request: head.question,
-            rollout: head.rollout,
+            index: head.rollout,
             token_ids: ids.chunks(4).map(word).collect(),
             logprobs: logprobs.chunks(4).map(|bytes| f32::from_bits(word(bytes))).collect(),
             finish_reason: FinishReason::named(&head.finish_reason).ok_or_else(|| cut(&head))?,
@@ -85,7 +85,7 @@ pub fn gathered(ranks: &mut dyn Ranks, own: Result<Vec<Rollout>>, count: usize) 
     let all = ranks.gather("rollouts", &pack(&own)?)?;
     let all = all.iter().map(|bytes| unpack(bytes)).collect::<Result<Vec<_>>>()?;
     let mut all: Vec<Rollout> = all.into_iter().flatten().collect();
-    all.sort_by_key(|rollout| (rollout.question, rollout.output.rollout));
+    all.sort_by_key(|rollout| (rollout.question, rollout.output.index));
     match all.len() == count {
         true => Ok(all),
         false => Err(Error::Failed(format!(
@@ -115,9 +115,9 @@ mod tests {
     fn what_is_packed_comes_out_to_the_bit_and_cut_bytes_are_refused() {
         let rollout = |question, n: u32, judge| Rollout {
             question,
-            output: Output {
+            output: CompletionOutput {
                 request: question,
-                rollout: n as usize,
+                index: n as usize,
                 token_ids: (10..10 + n).collect(),
                 logprobs: (0..n).map(|i| f32::from_bits(0xbf80_0000 + i)).collect(),
                 finish_reason: FinishReason::Length,

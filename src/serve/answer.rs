@@ -13,7 +13,7 @@ use super::errors::{Api, ApiError};
 use super::record::{Line, RecordedChoice};
 use super::requests::Prepared;
 use super::text::{Detokenizer, ReasoningParser};
-use crate::engine::{EngineCoreOutput, EngineCoreRequest, Finish, PromptLogprob, SampledToken};
+use crate::engine::{EngineCoreOutput, EngineCoreRequest, Finish, PromptLogprob, RequestParams, SampledToken};
 
 /// A piece of one choice.
 #[derive(Default)]
@@ -79,12 +79,8 @@ impl Answer {
     /// Sends a request to the engine.
     pub fn begin(app: &Arc<App>, request: Prepared) -> Api<Answer> {
         let n = request.sampling.n;
-        let of = |(prompt, params): &(_, crate::engine::RequestParams)| EngineCoreRequest {
-            prompt: Arc::clone(prompt),
-            n,
-            first_choice: 0,
-            params: params.clone(),
-        };
+        let of =
+            |(prompt, params): &(_, _)| EngineCoreRequest::new(Arc::clone(prompt), n, RequestParams::clone(params));
         // A stop string ends a choice, so the tokens of such a request must be seen at once.
         let is_immediate = request.output.stream || !request.sampling.stop.is_empty();
         let submitted = app.engine.submit(&request.id, request.prompts.iter().map(of).collect(), is_immediate)?;

@@ -54,7 +54,7 @@ impl<'a> Format<'a> {
             "model": self.request.model,
             "choices": choices,
             "system_fingerprint": fingerprint,
-            "seed": self.request.sampling.params.seed,
+            "seed": self.request.sampling.params.noise.seed,
         });
         if *route == Route::Generate {
             answer["request_id"] = json!(id);

@@ -155,7 +155,7 @@ fn parse(app: &App, route: Route, body: Value) -> Api<Prepared> {
         false => prompts,
     };
     let asked = Asked { route, prompts, sampling, output };
-    let body = kept.map(|body| seeded(body, route, asked.sampling.params.seed)).unwrap_or_default();
+    let body = kept.map(|body| seeded(body, route, asked.sampling.params.noise.seed)).unwrap_or_default();
     Ok(Prepared { id, model, body, ..asked.checked(app)? })
 }
 

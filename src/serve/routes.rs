@@ -129,7 +129,7 @@ async fn generate(State(app): State<Arc<App>>, route: Route, request: Request) -
     let body = body::json(request).await?;
     let mut prepared = requests::prepare(&app, route, body).await?;
     prepared.share(&app)?;
-    let (is_stream, seed) = (prepared.output.stream, prepared.sampling.params.seed);
+    let (is_stream, seed) = (prepared.output.stream, prepared.sampling.params.noise.seed);
     let answer = Answer::begin(&app, prepared)?;
     let mut response = match is_stream {
         true => stream::response(app, answer),

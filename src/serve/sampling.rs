@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::errors::{Api, ApiError};
 use super::fields::Fields;
-use crate::engine::RequestParams;
+use crate::engine::{Noise, RequestParams};
 use crate::error::Error;
 use crate::ops::sample::{LogprobsMode, SamplingParams};
 
@@ -86,10 +86,10 @@ pub fn read(fields: &mut Fields, defaults: &Defaults) -> Api<Sampling> {
         top_k: top_k(fields)?,
         min_p: fields.number("min_p", 0.0, 0.0..=1.0)?,
     };
-    params.seed = match fields.read("seed", "a whole number of at most 64 bits", seed)? {
+    params.noise = Noise::of_seed(match fields.read("seed", "a whole number of at most 64 bits", seed)? {
         Some(seed) => seed,
         None => drawn_seed()?,
-    };
+    });
     params.min_tokens = fields.count("min_tokens", 0..=u64::from(u32::MAX))?.unwrap_or(0) as usize;
     params.stop_token_ids = fields.ids("stop_token_ids", vocab_size)?.unwrap_or_default();
     params.ignore_eos = fields.bool("ignore_eos", false)?;

@@ -25,16 +25,15 @@ use crate::config::ServeConfig;
 use crate::device::{Device, Plan, Region};
 use crate::engine::{Engine, EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
-use crate::eval::fits;
 use crate::identity;
 use crate::image::{JPEG_DECODER, Processor};
+use crate::llm::fits;
 use crate::machine::Machine;
 use crate::model::adapter_files::StoredAdapter;
 use crate::model::{Model, ModelConfig, weights};
 use crate::ops::sample::LogprobsMode;
 use crate::tensor::DType;
 use crate::text::Chat;
-use crate::train::plan;
 
 /// Settings that an error message suggests if the server needs too much memory.
 const LOWER: &str = "max_model_len, max_num_seqs, max_num_batched_tokens, num_kv_blocks or image_max_pixels";
@@ -131,7 +130,7 @@ impl Draft {
         let app = App {
             defaults: Defaults {
                 vocab_size: model_config.text.vocab_size,
-                eos_token_ids: stop_token_ids(dir, &[chat.ids.im_end, chat.ids.endoftext])?,
+                eos_token_ids: stop_token_ids(dir, &chat)?,
                 allowed,
                 logprobs_mode: options.logprobs_mode,
                 max_tokens: options.max_tokens,
@@ -194,14 +193,12 @@ impl Draft {
             let model = Model::empty_of(&mut counted, &self.options.model, app.config.clone(), dtype)?;
             let model = attach(&mut counted, model)?;
             let limits = EngineConfig { allowed: upload(&mut counted)?, ..limits };
-            let (limits, memory) = limits.fitted(&model, &mut counted, &planned[0], budget)?;
-            let mut engine = Engine::new(&model, &mut counted, limits)?;
-            planned[1..].iter().try_for_each(|requests| engine.plan(&model, &mut counted, requests))?;
-            engine.release(&mut counted);
+            let (limits, memory) = limits.fitted(&model, &mut counted, &planned[0], &Plan::default(), budget)?;
+            planned[1..].iter().try_for_each(|requests| limits.planned(&model, &mut counted, requests))?;
             Ok((limits, memory.max(&counted.high_water())))
         };
         let (limits, memory) = fits::within(machine.target, dtype, LOWER, count)?;
-        machine.observer.note(&plan::line(&memory));
+        machine.observer.note(&memory.line());
         let mut dev = (machine.device)(&memory)?;
         if !self.drain.is_zero() {
             // A signal does not end passes early, because requests in flight are finished.

@@ -6,13 +6,12 @@ use super::requests::Prepared;
 use crate::config::ServeConfig;
 use crate::data::index::{Index, Shape, grids};
 use crate::device::Kind;
-use crate::engine::{EngineConfig, Prompt, Request};
+use crate::engine::{EngineConfig, EngineCoreRequest, Prompt, RequestParams};
 use crate::error::{Error, Result};
 use crate::image::{Grid, ImageInput, Processor};
+use crate::llm;
 use crate::model::ModelConfig;
 use crate::ops::attend::BLOCK;
-use crate::ops::sample::SamplingParams;
-use crate::rollout::generate;
 use crate::tensor::DType;
 
 /// Maximum bytes of the KV cache on the CPU unless `num_kv_blocks` is set.
@@ -25,8 +24,9 @@ pub fn limits(config: &ServeConfig, model: &ModelConfig, processor: &Processor, 
         let expected = format!("at most {}, max_position_embeddings of the model", model.text.max_position_embeddings);
         return Err(Error::input("max_model_len", max_model_len.to_string(), expected));
     }
-    let (one, token) = (max_model_len.div_ceil(BLOCK), model.token_memory(DType::of(config.dtype, kind)));
-    let most = if kind == Kind::Cuda { usize::MAX } else { CPU_CACHE / (token * BLOCK) };
+    let (one, memory) = (max_model_len.div_ceil(BLOCK), model.memory(DType::of(config.dtype, kind)));
+    let rest = CPU_CACHE.saturating_sub(memory.per_sequence * config.max_num_seqs);
+    let most = if kind == Kind::Cuda { usize::MAX } else { rest / (memory.per_token * BLOCK) };
     let blocks = one.saturating_mul(config.max_num_seqs).min(most).max(one);
     let picture = largest_picture(processor, max_model_len);
     Ok(EngineConfig {
@@ -48,7 +48,11 @@ fn largest_picture(processor: &Processor, max_model_len: usize) -> usize {
 
 /// Returns requests that need the most memory of a server: with as many of the largest pictures, or of the smallest, as
 /// fit into the engine's cache.
-pub fn largest(limits: &EngineConfig, processor: &Processor, model: &ModelConfig) -> Result<Vec<Vec<Request>>> {
+pub fn largest(
+    limits: &EngineConfig,
+    processor: &Processor,
+    model: &ModelConfig,
+) -> Result<Vec<Vec<EngineCoreRequest>>> {
     let merge = processor.merge_size;
     let side = (largest_picture(processor, limits.max_model_len) as f64).sqrt().ceil() as u32 * merge;
     let request = |[h, w]: [u32; 2]| {
@@ -60,9 +64,8 @@ pub fn largest(limits: &EngineConfig, processor: &Processor, model: &ModelConfig
     Ok(vec![request([side, side]), request(processor.grid(1, 1)?)])
 }
 
-fn request(prompt: Arc<Prompt>, n: usize) -> Request {
-    let (sampling, stop_token_ids) = (SamplingParams::default(), Arc::from([]));
-    Request { prompt, n, sampling, max_tokens: 1, stop_token_ids, noise: 0, first_rollout: 0 }
+fn request(prompt: Arc<Prompt>, n: usize) -> EngineCoreRequest {
+    EngineCoreRequest::new(prompt, n, RequestParams::new(1, Arc::from([])))
 }
 
 /// Sizes of requests that are known before the model is loaded.
@@ -110,8 +113,8 @@ impl Needs {
     }
 
     /// Returns the requests with the most pixels, with placeholder content.
-    pub fn largest(&self, limits: &EngineConfig, model: &ModelConfig) -> Vec<Vec<Request>> {
-        let largest = generate::largest(model, &self.index, limits.max_num_seqs);
-        vec![largest.into_iter().map(|(_, prompt)| request(prompt, limits.max_num_seqs)).collect()]
+    pub fn largest(&self, limits: &EngineConfig, model: &ModelConfig) -> Vec<Vec<EngineCoreRequest>> {
+        let largest = llm::largest(model, &self.index, limits.max_num_seqs);
+        vec![largest.into_iter().map(|prompt| request(prompt, limits.max_num_seqs)).collect()]
     }
 }

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use crate::config::{Dtype, OptimConfig, SftConfig};
 use crate::data::{Sample, Shape};
 use crate::device::{Device, Plan, Region, Target, Work};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::{Grid, ImageInput};
 use crate::model::outgoing::{self, fetched};
 use crate::model::{CheckpointPolicy, GradientSink, Grads, Model, ModelConfig};
-use crate::observe::bytes;
 use crate::optim::{Optimizer, freeze};
 use crate::ranks::{BytesExchanged, OneRank, Ranks, Shards};
 use crate::tensor::DType;
@@ -60,7 +59,7 @@ impl Planned {
     /// Errors if the plan exceeds its budget. The error states the sizes of the regions and suggests to lower the
     /// settings named in `lower`.
     pub fn check(self, lower: &str) -> Result<Planned> {
-        within(&self.memory, self.budget, lower).map(|()| self)
+        self.memory.within(self.budget, lower).map(|()| self)
     }
 
     /// Returns the memory of a run that takes `memory` otherwise and exchanges each decoder layer at once. Returns `None`
@@ -77,32 +76,6 @@ impl Planned {
     pub fn widened(self) -> Planned {
         Planned { memory: self.with_whole_layers(&self.memory).unwrap_or(self.memory), ..self }
     }
-}
-
-/// Errors if `memory` exceeds `budget`. The error states the sizes of the regions and suggests to lower the settings
-/// named in `lower`.
-pub fn within(memory: &Plan, budget: Option<usize>, lower: &str) -> Result<()> {
-    let Some(budget) = budget.filter(|&budget| memory.total() > budget) else { return Ok(()) };
-    let [total, parts] = words(memory);
-    let found = format!("a run that needs at least {total} ({parts})");
-    Err(Error::input_hint("memory", found, format!("at most {}", bytes(budget as u64)), format!("lower {lower}")))
-}
-
-/// Formats the plan as `memory 1.2 GiB (weights 0.3 GiB, ...)`.
-pub fn line(plan: &Plan) -> String {
-    let [total, parts] = words(plan);
-    format!("memory {total} ({parts})")
-}
-
-/// Formats the total bytes of a plan, and the bytes of each region.
-fn words(plan: &Plan) -> [String; 2] {
-    let part = |region: Region| format!("{} {}", region.name(), bytes(plan.bytes(region) as u64));
-    let parts: Vec<String> = Region::ALL.into_iter().filter(|region| *region != Region::Host).map(part).collect();
-    let host = match plan.bytes(Region::Host) {
-        0 => String::new(),
-        state => format!("; {} more on the host", bytes(state as u64)),
-    };
-    [bytes(plan.total() as u64), parts.join(", ") + &host]
 }
 
 /// Converts a size in GiB, as configs give it, to bytes.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::best::BestRule;
 use super::metrics::{Metrics, VAL_LOSS, object};
-use super::plan::{self, Planned};
+use super::plan::Planned;
 use super::trainer::{Trainer, seconds};
 use super::trainer_config::RowPictures;
 use super::trainer_config::TaskFile;
@@ -137,7 +137,7 @@ impl Validation {
         if let Some(held) = &self.measured.loss {
             held.count(&mut dev, &model)?;
             memory = memory.max(&dev.high_water());
-            plan::within(&memory, target.memory, lower)?;
+            memory.within(target.memory, lower)?;
         }
         let Some(validator) = &mut self.measured.answers else { return Ok(memory) };
         loop {
@@ -149,7 +149,7 @@ impl Validation {
                 return Ok(memory);
             }
             if at_once == 1 {
-                plan::within(&memory, target.memory, lower)?;
+                memory.within(target.memory, lower)?;
             }
             validator.limit_num_seqs(at_once.div_ceil(2));
         }

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use omr::device::{Device, Isa, Plan, Region, Target};
-use omr::engine::{Engine, EngineConfig, Event, FinishReason, Output, Prompt, Request};
+use omr::engine::{
+    CompletionOutput, Engine, EngineConfig, EngineCoreRequest, FinishReason, Noise, Prompt, RequestParams,
+};
 use omr::error::Error;
 use omr::image::{ImageInput, Processor};
 use omr::model::{LayerPolicy, Model, ModelConfig, Policy};
@@ -50,7 +52,7 @@ const SCARCE: usize = 20;
 const TEMPERATURES: [f32; 2] = [1.0, 0.7];
 
 /// Returns prompts that share prefixes, prompts with pictures and videos, and prompts of more than 2,048 tokens.
-pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) -> Vec<Request> {
+pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) -> Vec<EngineCoreRequest> {
     let mut random = Random::new(crate::seed::seed(), Purpose::Test, 0);
     let mut below = move |n: u32| random.next_u32() % n;
     let pixels = |fill: u8| -> Arc<ImageInput> {
@@ -79,30 +81,34 @@ pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize,
         Arc::new(Prompt::new(config, &ids, &pictures).unwrap())
     };
     (0..num_prompts)
-        .map(|at| Request {
-            prompt: prompt(at),
-            n,
-            sampling: SamplingParams {
+        .map(|at| {
+            let max_tokens = if at % 10 == 2 { 150 } else { 1 + (at * 13) % 50 };
+            let sampling = SamplingParams {
                 temperature: TEMPERATURES[at % 2],
                 top_k: if at % 7 == 3 { 20 } else { 0 },
                 top_p: if at % 7 == 4 { 0.9 } else { 1.0 },
                 min_p: if at % 7 == 5 { 0.02 } else { 0.0 },
-            },
-            max_tokens: if at % 10 == 2 { 150 } else { 1 + (at * 13) % 50 },
-            stop_token_ids: Arc::from([STOP, STOP + 1, STOP + 2]),
-            noise: at as u32,
-            first_rollout: 0,
+            };
+            let noise = Noise { seed: 3, step: 9, prompt: at as u32 };
+            let stop = Arc::from([STOP, STOP + 1, STOP + 2]);
+            let params = RequestParams { sampling, noise, ..RequestParams::new(max_tokens, stop) };
+            EngineCoreRequest::new(prompt(at), n, params)
         })
         .collect()
 }
 
 pub(crate) fn limits() -> EngineConfig {
-    EngineConfig { vision_rows: 64, seed: 3, step: 9, ..EngineConfig::new(3000) }
+    EngineConfig { vision_rows: 64, ..EngineConfig::new(3000) }
 }
 
-pub(crate) fn generate(model: &Model, dev: &mut Device, config: EngineConfig, requests: &[Request]) -> Vec<Output> {
+pub(crate) fn generate(
+    model: &Model,
+    dev: &mut Device,
+    config: EngineConfig,
+    requests: &[EngineCoreRequest],
+) -> Vec<CompletionOutput> {
     let mut engine = Engine::new(model, dev, config).unwrap();
-    let outputs = engine.generate(model, dev, requests, |_| Ok(())).unwrap();
+    let outputs = engine.generate(model, dev, requests).unwrap();
     println!("{:?}", engine.stats());
     assert!(config.num_kv_blocks != Some(SCARCE) || engine.stats().preemptions > 0);
     engine.release(dev);
@@ -110,7 +116,12 @@ pub(crate) fn generate(model: &Model, dev: &mut Device, config: EngineConfig, re
 }
 
 /// Returns the trainer's log-probs of the sampled tokens. Responses to the same prompt share it.
-fn trained(model: &Model, dev: &mut Device, requests: &[Request], outputs: &[Output]) -> Vec<Vec<f32>> {
+fn trained(
+    model: &Model,
+    dev: &mut Device,
+    requests: &[EngineCoreRequest],
+    outputs: &[CompletionOutput],
+) -> Vec<Vec<f32>> {
     let mut result = vec![Vec::new(); outputs.len()];
     for (kind, &temperature) in TEMPERATURES.iter().enumerate() {
         let mine: Vec<usize> = (0..outputs.len()).filter(|&i| outputs[i].request % 2 == kind).collect();
@@ -148,13 +159,13 @@ pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
-pub(crate) fn assert_same(what: &str, a: &[Output], b: &[Output]) {
+pub(crate) fn assert_same(what: &str, a: &[CompletionOutput], b: &[CompletionOutput]) {
     assert_eq!(a.len(), b.len(), "{what}");
     for (a, b) in a.iter().zip(b) {
-        let name = (a.request, a.rollout);
+        let name = (a.request, a.index);
         assert_eq!(a.token_ids, b.token_ids, "{what}: tokens of {name:?}");
         assert_eq!(bits(&a.logprobs), bits(&b.logprobs), "{what}: log-probs of {name:?}");
-        assert_eq!((name, a.finish_reason), ((b.request, b.rollout), b.finish_reason), "{what}");
+        assert_eq!((name, a.finish_reason), ((b.request, b.index), b.finish_reason), "{what}");
     }
 }
 
@@ -162,13 +173,13 @@ pub(crate) fn assert_trained(
     what: &str,
     model: &Model,
     dev: &mut Device,
-    requests: &[Request],
-    outputs: &[Output],
+    requests: &[EngineCoreRequest],
+    outputs: &[CompletionOutput],
 ) -> usize {
     let mut tokens = 0;
     for (output, trained) in outputs.iter().zip(trained(model, dev, requests, outputs)) {
         let difference = output.logprobs.iter().zip(&trained).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        let name = (output.request, output.rollout);
+        let name = (output.request, output.index);
         assert_eq!(bits(&output.logprobs), bits(&trained), "{what}: {difference} in {name:?}");
         tokens += trained.len();
     }
@@ -206,11 +217,11 @@ fn many_sequences(dtype: DType, isa: Isa, num_prompts: usize) {
             assert_trained(what, &model, &mut dev, requests, &expected[..240]);
         }
     }
-    let odd: Vec<Request> = requests.iter().skip(1).step_by(2).rev().cloned().collect();
+    let odd: Vec<EngineCoreRequest> = requests.iter().skip(1).step_by(2).rev().cloned().collect();
     let mut alone = generate(&reference_model, &mut dev, limits(), &odd);
     alone.iter_mut().for_each(|o| o.request = requests.len() / 2 * 2 - 1 - 2 * o.request);
-    alone.sort_by_key(|o| (o.request, o.rollout));
-    let among: Vec<Output> = reference.iter().filter(|o| o.request % 2 == 1).cloned().collect();
+    alone.sort_by_key(|o| (o.request, o.index));
+    let among: Vec<CompletionOutput> = reference.iter().filter(|o| o.request % 2 == 1).cloned().collect();
     assert_same("half the prompts, in another order", &among, &alone);
 }
 
@@ -221,14 +232,15 @@ fn a_prefix_that_ends_inside_a_picture_changes_no_bit() {
     let pixels = (0..30 * 40 * 14 * 14 * 3).map(|i| (i % 251) as u8).collect();
     let picture = Arc::new(ImageInput::picture([30, 40], pixels));
     let base = requests(&config, 6, 200, 16);
-    let question = |(at, request): (usize, &Request)| {
+    let question = |(at, request): (usize, &EngineCoreRequest)| {
         let mut ids = vec![12, VISION_START];
         ids.resize(ids.len() + picture.tokens(2), IMAGE);
         ids.extend((0..1 + 90 * at as u32).map(|i| 10 + (i * 7 + at as u32) % 200));
         let prompt = Arc::new(Prompt::new(&config, &ids, std::slice::from_ref(&picture)).unwrap());
-        Request { prompt, n: [1, 2, 16][at % 3], max_tokens: 140, ..request.clone() }
+        let params = RequestParams { max_tokens: 140, ..request.params.clone() };
+        EngineCoreRequest::new(prompt, [1, 2, 16][at % 3], params)
     };
-    let requests: Vec<Request> = base.iter().enumerate().map(question).collect();
+    let requests: Vec<EngineCoreRequest> = base.iter().enumerate().map(question).collect();
     for dtype in [DType::F32, DType::Bf16] {
         let mut dev = device(2, Isa::detect());
         let model = Model::init(&mut dev, config.clone(), dtype, 5).unwrap();
@@ -238,7 +250,7 @@ fn a_prefix_that_ends_inside_a_picture_changes_no_bit() {
         assert_trained("no prefix cache", &model, &mut dev, &requests, &apart);
         for num_kv_blocks in [None, Some(12)] {
             let mut engine = Engine::new(&model, &mut dev, EngineConfig { num_kv_blocks, ..limits }).unwrap();
-            let outputs = engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap();
+            let outputs = engine.generate(&model, &mut dev, &requests).unwrap();
             let stats = engine.stats();
             println!("{stats:?}");
             engine.release(&mut dev);
@@ -260,8 +272,8 @@ pub(crate) fn few_ids(dev: &mut Device) -> Tensor {
 fn drafts_change_no_token_and_no_bit_of_400_rollouts() {
     let config = config();
     let mut requests = requests(&config, 50, 300, 8);
-    requests.iter_mut().skip(1).step_by(2).for_each(|request| request.stop_token_ids = Arc::from([20]));
-    let mut answers: Vec<Vec<Output>> = Vec::new();
+    requests.iter_mut().skip(1).step_by(2).for_each(|request| request.params.eos_token_ids = Arc::from([20]));
+    let mut answers: Vec<Vec<CompletionOutput>> = Vec::new();
     for (what, limits) in [
         ("drafts", EngineConfig { draft_rows: 256, ..limits() }),
         ("no prefix cache", {
@@ -274,7 +286,7 @@ fn drafts_change_no_token_and_no_bit_of_400_rollouts() {
             let model = Model::init(&mut dev, config.clone(), DType::F32, 5).unwrap();
             let limits = EngineConfig { draft_rows, allowed: Some(few_ids(&mut dev)), ..limits };
             let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
-            answers.push(engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap());
+            answers.push(engine.generate(&model, &mut dev, &requests).unwrap());
             engine.stats()
         });
         println!("{what}: {} of {} steps, {with:?}", with.steps, without.steps);
@@ -291,13 +303,13 @@ fn drafts_change_no_token_and_no_bit_of_400_rollouts() {
 fn what_was_recorded_is_verified_in_fewer_steps() {
     let config = config();
     let requests = requests(&config, 5, 120, 4);
-    let answer = |recorded: &[Output]| {
+    let answer = |recorded: &[CompletionOutput]| {
         let mut dev = device(1, Isa::detect());
         let model = Model::init(&mut dev, config.clone(), DType::F32, 5).unwrap();
         let limits = EngineConfig { draft_rows: 64, allowed: Some(few_ids(&mut dev)), ..limits() };
         let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
-        engine.expect(recorded.iter().map(|o| ((o.request, o.rollout), o.token_ids.clone())).collect());
-        (engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap(), engine.stats())
+        engine.expect(recorded.iter().map(|o| ((o.request, o.index), o.token_ids.clone())).collect());
+        (engine.generate(&model, &mut dev, &requests).unwrap(), engine.stats())
     };
     let (alone, without) = answer(&[]);
     let (again, with) = answer(&alone);
@@ -322,7 +334,7 @@ fn rollouts_asked_for_in_parts_are_those_asked_for_together() {
     let parts = [(0, 1), (1, 3), (4, 1)];
     let part = |at: usize| {
         let (first, n) = parts[at % parts.len()];
-        (23 - at, Request { n, first_rollout: first, ..requests[23 - at].clone() })
+        (23 - at, EngineCoreRequest { n, first_choice: first, ..requests[23 - at].clone() })
     };
     let mut engine = Engine::new(&model, &mut dev, EngineConfig { max_num_batched_tokens: 200, ..limits() }).unwrap();
     let (mut given, mut found) = (0, Vec::new());
@@ -330,24 +342,24 @@ fn rollouts_asked_for_in_parts_are_those_asked_for_together() {
         given += 1;
         Ok((given <= 24).then(|| part(given - 1).1))
     };
-    let done = engine.stream(&model, &mut dev, next, |event| {
-        if let Event::Finished(output) = event {
-            let (request, first) = (part(output.request).0, part(output.request).1.first_rollout as usize);
-            found.push(Output { request, rollout: first + output.rollout, ..output.clone() });
+    let done = engine.stream(&model, &mut dev, 200, next, |ended| {
+        for output in ended {
+            let (request, first) = (part(output.request).0, part(output.request).1.first_choice as usize);
+            found.push(CompletionOutput { request, index: first + output.index, ..output });
         }
         Ok(())
     });
     done.unwrap();
     engine.release(&mut dev);
-    found.sort_by_key(|output| (output.request, output.rollout));
-    let wanted = |o: &&Output| {
+    found.sort_by_key(|output| (output.request, output.index));
+    let wanted = |o: &&CompletionOutput| {
         (0..24).any(|at| {
             let (request, part) = part(at);
-            let first = part.first_rollout as usize;
-            o.request == request && (first..first + part.n).contains(&o.rollout)
+            let first = part.first_choice as usize;
+            o.request == request && (first..first + part.n).contains(&o.index)
         })
     };
-    let wanted: Vec<Output> = together.iter().filter(wanted).cloned().collect();
+    let wanted: Vec<CompletionOutput> = together.iter().filter(wanted).cloned().collect();
     assert!(wanted.len() == 40, "{}", wanted.len());
     assert_same("parts", &wanted, &found);
 }
@@ -372,7 +384,7 @@ fn all_bodies_give_the_same_bits_in_f32() {
     let config = config();
     let short = requests(&config, 25, 150, 4);
     let long = requests(&config, 50, 2200, 2);
-    let run = |isa: Isa, requests: &[Request]| {
+    let run = |isa: Isa, requests: &[EngineCoreRequest]| {
         let mut dev = device(2, isa);
         let model = Model::init(&mut dev, config.clone(), DType::F32, 5).unwrap();
         let outputs = generate(&model, &mut dev, limits(), requests);
@@ -423,33 +435,29 @@ fn a_run_fits_the_memory_that_was_counted() {
 #[test]
 fn a_caller_that_stops_midway_leaves_an_engine_that_works() {
     let config = config();
-    let requests = requests(&config, 12, 300, 2);
+    let mut requests = requests(&config, 12, 300, 2);
     let mut dev = device(2, Isa::detect());
     let model = Model::init(&mut dev, config, DType::F32, 5).unwrap();
     let expected = generate(&model, &mut dev, limits(), &requests);
     let mut engine = Engine::new(&model, &mut dev, EngineConfig { max_num_batched_tokens: 50, ..limits() }).unwrap();
     for patience in [0, 1, 20, 100] {
         let mut heard = 0;
-        let stopped = engine.generate(&model, &mut dev, &requests, |_| {
-            heard += 1;
-            if heard > patience { Err(Error::Stopped) } else { Ok(()) }
-        });
+        let mut rest = requests.iter().cloned();
+        let stopped = engine.stream(
+            &model,
+            &mut dev,
+            usize::MAX,
+            || Ok(rest.next()),
+            |_| {
+                heard += 1;
+                if heard > patience { Err(Error::Stopped) } else { Ok(()) }
+            },
+        );
         assert!(matches!(stopped, Err(Error::Stopped)));
     }
-    let (mut tokens, mut ended) = (0, 0);
-    let outputs = engine.generate(&model, &mut dev, &requests, |event| {
-        match event {
-            Event::Token { .. } => tokens += 1,
-            Event::Finished(_) => ended += 1,
-        }
-        Ok(())
-    });
-    let outputs = outputs.unwrap();
+    let outputs = engine.generate(&model, &mut dev, &requests).unwrap();
     assert_same("after stops", &expected, &outputs);
-    assert_eq!((tokens, ended), (outputs.iter().map(|o| o.token_ids.len()).sum(), outputs.len()));
-    engine.release(&mut dev);
-    let config = EngineConfig { max_num_batched_tokens: 50, step: limits().step + 1, ..limits() };
-    let mut engine = Engine::new(&model, &mut dev, config).unwrap();
-    let other = engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap();
+    requests.iter_mut().for_each(|request| request.params.noise.step += 1);
+    let other = engine.generate(&model, &mut dev, &requests).unwrap();
     assert!(expected.iter().zip(&other).any(|(a, b)| a.token_ids != b.token_ids));
 }

@@ -97,7 +97,7 @@ fn limits_of_tokens_and_ids_hold() {
     let prompt = Arc::new(Prompt::text((10..200).collect()));
     let plain = RequestParams::new(40, Arc::from([20]));
     let mut answer = |params: RequestParams| {
-        let request = EngineCoreRequest { prompt: prompt.clone(), n: 8, first_choice: 0, params };
+        let request = EngineCoreRequest::new(prompt.clone(), 8, params);
         let answers = serve(&model, &mut dev, &mut engine, &[request], &[0], 1);
         answers[0].0.values().cloned().collect::<Vec<Answer>>()
     };

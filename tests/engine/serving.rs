@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use omr::device::{Device, Isa, Plan, Region};
 use omr::engine::{
-    Engine, EngineConfig, EngineCoreOutput, EngineCoreRequest, Finish, FinishReason, Prompt, Request, RequestId,
+    Engine, EngineConfig, EngineCoreOutput, EngineCoreRequest, Finish, FinishReason, Noise, Prompt, RequestId,
     RequestParams,
 };
 use omr::model::Model;
@@ -21,17 +21,16 @@ pub(crate) fn serving_limits() -> EngineConfig {
 }
 
 /// Returns the request of a server for a request of a run: the noise is that of prompt 0 at step 0 of a run with `seed`.
-fn core_request(request: &Request, seed: u64) -> EngineCoreRequest {
-    let mut params = RequestParams::new(request.max_tokens, request.stop_token_ids.clone());
-    (params.sampling, params.seed) = (request.sampling, seed);
-    EngineCoreRequest { prompt: request.prompt.clone(), n: request.n, first_choice: 0, params }
+fn with_seed(request: &EngineCoreRequest, seed: u64) -> EngineCoreRequest {
+    let params = RequestParams { noise: Noise::of_seed(seed), ..request.params.clone() };
+    EngineCoreRequest { params, ..request.clone() }
 }
 
 /// Returns requests with pictures and all kinds of parameters.
 pub(crate) fn mixed(num_prompts: usize, longest: usize) -> Vec<EngineCoreRequest> {
     let mut random = Random::new(crate::seed::seed(), Purpose::Test, 77);
-    let of = |(at, request): (usize, Request)| {
-        let mut core = core_request(&request, random.next_u64() >> if at % 2 == 0 { 32 } else { 0 });
+    let of = |(at, request): (usize, EngineCoreRequest)| {
+        let mut core = with_seed(&request, random.next_u64() >> if at % 2 == 0 { 32 } else { 0 });
         let p = &mut core.params;
         core.n = [1, 1, 3][at % 3];
         p.eos_token_ids = Arc::from([7, 8]);
@@ -231,13 +230,14 @@ fn a_server_gives_the_tokens_of_a_run() {
     let model = Model::init(&mut dev, config, DType::F32, 5).unwrap();
     let seed = 0x1234_5678;
     for request in requests.iter().take(30) {
-        let run = [Request { noise: 0, ..request.clone() }];
-        let want = generate(&model, &mut dev, EngineConfig { seed, step: 0, ..limits() }, &run);
+        let mut run = [request.clone()];
+        run[0].params.noise = Noise { seed, step: 0, prompt: 0 };
+        let want = generate(&model, &mut dev, limits(), &run);
         let mut engine = Engine::new(&model, &mut dev, serving_limits()).unwrap();
-        let answers = serve(&model, &mut dev, &mut engine, &[core_request(request, seed)], &[0], 1);
+        let answers = serve(&model, &mut dev, &mut engine, &[with_seed(request, seed)], &[0], 1);
         engine.release(&mut dev);
         for output in &want {
-            let answer = &answers[0].0[&output.rollout];
+            let answer = &answers[0].0[&output.index];
             assert_eq!(answer.token_ids, output.token_ids);
             assert_eq!(answer.numbers, bits(&output.logprobs));
             let stopped = matches!(answer.finish, Some(Finish::Stop(_)));
@@ -253,8 +253,8 @@ fn all_64_bits_of_a_seed_count() {
     let mut engine = Engine::new(&model, &mut dev, serving_limits()).unwrap();
     let prompt = Arc::new(Prompt::text((10..40).collect()));
     let mut answer = |seed: u64| {
-        let params = RequestParams { seed, ..RequestParams::new(20, Arc::from([])) };
-        let request = EngineCoreRequest { prompt: prompt.clone(), n: 1, first_choice: 0, params };
+        let params = RequestParams { noise: Noise::of_seed(seed), ..RequestParams::new(20, Arc::from([])) };
+        let request = EngineCoreRequest::new(prompt.clone(), 1, params);
         serve(&model, &mut dev, &mut engine, &[request], &[0], 1)[0].0[&0].token_ids.clone()
     };
     // These seeds have the same fold to 32 bits.
@@ -351,7 +351,7 @@ fn new_weights_reach_requests_in_flight() {
     let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
     let prompt = Arc::new(Prompt::text((0..300).map(|i| 10 + i * 7 % 200).collect()));
     let params = RequestParams { prompt_logprobs: Some(1), ..RequestParams::new(10, Arc::from([])) };
-    let request = [EngineCoreRequest { prompt, n: 2, first_choice: 0, params }];
+    let request = [EngineCoreRequest::new(prompt, 2, params)];
     engine.add_request(request[0].clone()).unwrap();
     for _ in 0..4 {
         assert!(engine.step(&model, &mut dev).unwrap().is_empty(), "the prompt needs eight steps");
@@ -386,10 +386,10 @@ fn thirty_thousand_requests_leave_the_engine_as_it_was() {
         while live.len() < 64 {
             let ids = (0..1 + random.below(6)).map(|_| 10 + random.below(200) as u32).collect();
             let mut params = RequestParams::new(1 + random.below(4) as usize, Arc::from([7]));
-            params.seed = random.next_u64();
+            params.noise = Noise::of_seed(random.next_u64());
             params.frequency_penalty = if random.below(8) == 0 { 0.5 } else { 0.0 };
             params.prompt_logprobs = (random.below(16) == 0).then_some(1);
-            let request = EngineCoreRequest { prompt: Arc::new(Prompt::text(ids)), n: 1, first_choice: 0, params };
+            let request = EngineCoreRequest::new(Arc::new(Prompt::text(ids)), 1, params);
             live.push(engine.add_request(request).unwrap());
         }
         for output in engine.step(&model, &mut dev).unwrap() {
@@ -436,17 +436,17 @@ fn an_engine_that_serves_refuses_a_run() {
     let model = Model::init(&mut dev, config(), DType::F32, 5).unwrap();
     let run = requests(&config(), 2, 200, 1);
     let mut engine = Engine::new(&model, &mut dev, serving_limits()).unwrap();
-    engine.add_request(core_request(&run[0], 3)).unwrap();
-    assert!(engine.generate(&model, &mut dev, &run, |_| Ok(())).is_err());
+    engine.add_request(with_seed(&run[0], 3)).unwrap();
+    assert!(engine.generate(&model, &mut dev, &run).is_err());
     while engine.has_unfinished_requests() {
         engine.step(&model, &mut dev).unwrap();
     }
-    let outputs = engine.generate(&model, &mut dev, &run, |_| Ok(())).unwrap();
+    let outputs = engine.generate(&model, &mut dev, &run).unwrap();
     engine.release(&mut dev);
     assert_same("an engine that has served", &outputs, &generate(&model, &mut dev, limits(), &run));
     // Without kept logits, only requests that need none are answered.
     let mut engine = Engine::new(&model, &mut dev, limits()).unwrap();
-    let mut request = core_request(&run[0], 3);
+    let mut request = with_seed(&run[0], 3);
     assert!(engine.add_request(request.clone()).is_ok());
     request.params.logprobs = Some(1);
     assert!(engine.add_request(request).is_err());

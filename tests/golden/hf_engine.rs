@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use omr::device::{Device, Isa, Plan};
-use omr::engine::{Engine, EngineConfig, Prompt, Request};
+use omr::engine::{Engine, EngineConfig, EngineCoreRequest, Prompt, RequestParams};
 use omr::image::{ImageInput, Limits, Processor, decode};
 use omr::model::Model;
 use omr::ops::sample::SamplingParams;
@@ -59,7 +59,7 @@ fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
 
 struct Case {
     name: String,
-    request: Request,
+    request: EngineCoreRequest,
     generated_ids: Vec<u32>,
     generated_logprobs: Vec<f32>,
 }
@@ -80,15 +80,12 @@ fn cases(dir: &Path, model: &Model, index: &Value) -> Vec<Case> {
         let names = case["media"].as_array().unwrap().iter().take(places);
         let images: Vec<_> = names.map(|name| media[name.as_str().unwrap()].clone()).collect();
         let generated_ids = integers(&file, "generated_ids");
-        let request = Request {
-            prompt: Arc::new(Prompt::new(&model.config, ids, &images).unwrap()),
-            n: 1,
-            sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
-            max_tokens: generated_ids.len(),
-            stop_token_ids: Arc::from([]),
-            noise: 0,
-            first_rollout: 0,
+        let params = RequestParams {
+            sampling: SamplingParams::greedy(),
+            ..RequestParams::new(generated_ids.len(), Arc::from([]))
         };
+        let prompt = Arc::new(Prompt::new(&model.config, ids, &images).unwrap());
+        let request = EngineCoreRequest::new(prompt, 1, params);
         let generated_logprobs = floats(&file, "generated_logprobs");
         cases.push(Case { name: name.clone(), request, generated_ids, generated_logprobs });
     }
@@ -103,13 +100,13 @@ fn greedy_tokens_are_hugging_faces() {
         let mut dev = Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect()).unwrap();
         let model = Model::load(&mut dev, &dir, DType::F32).unwrap();
         let cases = cases(&dir, &model, &index);
-        let requests: Vec<Request> = cases.iter().map(|case| case.request.clone()).collect();
+        let requests: Vec<EngineCoreRequest> = cases.iter().map(|case| case.request.clone()).collect();
         // Runs all requests at once, and then one by one with prompts in chunks of seven tokens.
         for (max_num_seqs, max_num_batched_tokens) in [(64, 4096), (1, 7)] {
             let config =
                 EngineConfig { max_num_seqs, max_num_batched_tokens, vision_rows: 64, ..EngineConfig::new(512) };
             let mut engine = Engine::new(&model, &mut dev, config).unwrap();
-            let outputs = engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap();
+            let outputs = engine.generate(&model, &mut dev, &requests).unwrap();
             engine.release(&mut dev);
             for (case, output) in cases.iter().zip(&outputs) {
                 assert_eq!(output.token_ids, case.generated_ids, "{}/{}", dir.display(), case.name);

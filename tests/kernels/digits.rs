@@ -1,14 +1,16 @@
 //! A trained model with kernels: the digits model gives the same answers on the emulated device as on the CPU in bf16.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use omr::data::{load, read};
 use omr::device::Device;
-use omr::engine::{Engine, EngineConfig, Output, Request, stop_token_ids};
+use omr::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, RequestParams, stop_token_ids};
 use omr::image::Processor;
+use omr::llm;
 use omr::model::{Inputs, Mode, Model, ModelConfig, Tape};
 use omr::ops::sample::SamplingParams;
-use omr::rollout::generate::{self, Question};
+use omr::rollout::Question;
 use omr::tensor::DType;
 use omr::text::Chat;
 use serde_json::Value;
@@ -45,30 +47,20 @@ fn accuracy(device: &str, recipe: &Path, out: &Path) -> (f64, [f64; 2]) {
     (digits["metrics"]["acc_score"].as_f64().unwrap(), [low, high])
 }
 
-fn answers(dev: &mut Device, model: &Model, dir: &Path, questions: &[Question]) -> Vec<Output> {
-    let stop = stop_token_ids(dir, &[]).unwrap();
-    let request = |(i, q): (usize, &Question)| Request {
-        prompt: q.prompt.clone(),
-        n: 1,
-        sampling: SamplingParams::greedy(),
-        max_tokens: MAX_TOKENS,
-        stop_token_ids: stop.clone(),
-        noise: i as u32,
-        first_rollout: 0,
-    };
-    let requests: Vec<Request> = questions.iter().enumerate().map(request).collect();
-    let config = EngineConfig {
-        vision_rows: generate::vision_rows(&model.config, &index(questions), 256),
-        ..EngineConfig::new(256)
-    };
+fn answers(dev: &mut Device, model: &Model, stop: Arc<[u32]>, questions: &[Question]) -> Vec<CompletionOutput> {
+    let params = RequestParams { sampling: SamplingParams::greedy(), ..RequestParams::new(MAX_TOKENS, stop) };
+    let request = |q: &Question| EngineCoreRequest::new(q.prompt.clone(), 1, params.clone());
+    let requests: Vec<EngineCoreRequest> = questions.iter().map(request).collect();
+    let config =
+        EngineConfig { vision_rows: llm::vision_rows(&model.config, &index(questions), 256), ..EngineConfig::new(256) };
     let mut engine = Engine::new(model, dev, config).unwrap();
-    let outputs = engine.generate(model, dev, &requests, |_| Ok(())).unwrap();
+    let outputs = engine.generate(model, dev, &requests).unwrap();
     engine.release(dev);
     outputs
 }
 
 /// Returns the logits at every sampled token, teacher-forced on `outputs`.
-fn forced(dev: &mut Device, model: &Model, questions: &[Question], outputs: &[Output]) -> Vec<Vec<f32>> {
+fn forced(dev: &mut Device, model: &Model, questions: &[Question], outputs: &[CompletionOutput]) -> Vec<Vec<f32>> {
     let mut rows_of_all = Vec::new();
     for pack in questions.iter().zip(outputs).collect::<Vec<_>>().chunks(10) {
         let mut inputs = Inputs::empty();
@@ -105,6 +97,7 @@ fn the_digits_model_answers_as_on_the_cpu() {
     let model_dir = recipe.join("sft/model");
 
     let chat = Chat::load(&model_dir).unwrap();
+    let stop = stop_token_ids(&model_dir, &chat).unwrap();
     let processor = Processor::load(&model_dir).unwrap();
     let config = ModelConfig::load(&model_dir.join("config.json")).unwrap();
     let rows = load(&[read::entry(recipe.join("data/heldout.parquet"))], 0).unwrap().0;
@@ -114,8 +107,8 @@ fn the_digits_model_answers_as_on_the_cpu() {
     let load = |dev: &mut Device| Model::load(dev, &model_dir, DType::Bf16).unwrap();
     let (model, on_gpu) = (load(&mut dev), load(&mut gpu));
 
-    let want = answers(&mut dev, &model, &model_dir, &questions);
-    let found = answers(&mut gpu, &on_gpu, &model_dir, &questions);
+    let want = answers(&mut dev, &model, stop.clone(), &questions);
+    let found = answers(&mut gpu, &on_gpu, stop.clone(), &questions);
     let equal = want.iter().zip(&found).filter(|(a, b)| a.token_ids == b.token_ids).count();
     println!("  {equal} of {PROMPTS} free-running answers are equal");
     if !skipped("what the driver was asked for") {

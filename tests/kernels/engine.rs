@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use omr::device::{Device, Kind};
-use omr::engine::{Engine, EngineConfig, Output, Prompt, Request};
+use omr::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, Prompt};
 use omr::model::Model;
 use omr::model::ModelConfig;
 use omr::tensor::DType;
@@ -18,10 +18,10 @@ use crate::engine::parity::{assert_same, assert_trained, config, few_ids, genera
 use crate::engine::serving::{mixed, serve, serving_limits};
 
 /// Runs the requests in an engine with as few blocks as possible. Returns the outputs and the number of preemptions.
-fn with_fewest_blocks(model: &Model, dev: &mut Device, requests: &[Request]) -> (Vec<Output>, u64) {
+fn with_fewest_blocks(model: &Model, dev: &mut Device, requests: &[EngineCoreRequest]) -> (Vec<CompletionOutput>, u64) {
     for blocks in 1.. {
         let mut engine = Engine::new(model, dev, EngineConfig { num_kv_blocks: Some(blocks), ..limits() }).unwrap();
-        let outputs = engine.generate(model, dev, requests, |_| Ok(()));
+        let outputs = engine.generate(model, dev, requests);
         let stats = engine.stats();
         engine.release(dev);
         if let Ok(outputs) = outputs {
@@ -36,7 +36,7 @@ fn with_fewest_blocks(model: &Model, dev: &mut Device, requests: &[Request]) -> 
 /// Returns the number of preemptions.
 fn every_way(longest: usize) -> u64 {
     let config = config();
-    let requests: Vec<Request> = requests(&config, 8, longest, 2);
+    let requests: Vec<EngineCoreRequest> = requests(&config, 8, longest, 2);
     let mut dev = emu();
     let model = Model::init(&mut dev, config.clone(), DType::Bf16, 5).unwrap();
     let reference = generate(&model, &mut dev, limits(), &requests);
@@ -62,7 +62,7 @@ fn every_way(longest: usize) -> u64 {
     }
     let (outputs, preemptions) = with_fewest_blocks(&model, &mut dev, &requests);
     assert_same("fewest blocks", &reference, &outputs);
-    let mut alone: Vec<Output> = Vec::new();
+    let mut alone: Vec<CompletionOutput> = Vec::new();
     for (i, request) in requests.iter().enumerate() {
         let mut outputs = generate(&model, &mut dev, limits(), std::slice::from_ref(request));
         outputs.iter_mut().for_each(|o| o.request = i);
@@ -90,19 +90,19 @@ fn tiles_from_a_counter_add_no_node_to_a_decode_graph() {
 }
 
 /// Checks the first rollout like [`assert_trained`], but as the only sequence of the trainer's pack.
-fn assert_trained_alone(model: &Model, dev: &mut Device, request: &Request, outputs: &[Output]) {
+fn assert_trained_alone(model: &Model, dev: &mut Device, request: &EngineCoreRequest, outputs: &[CompletionOutput]) {
     for output in outputs.iter().take(1) {
         // The parity of the request's number decides its temperature.
         let at = output.request % 2;
         let pair = [request.clone(), request.clone()];
-        let one = [Output { request: at, ..output.clone() }];
+        let one = [CompletionOutput { request: at, ..output.clone() }];
         assert_trained("a pack of one", model, dev, &pair, &one);
     }
 }
 
 /// Returns a model of two layers with heads of 80, whose attention uses wgmma, and prompts of up to `longest` tokens, at
 /// least 128, with three rollouts each.
-fn wide_model(longest: usize, dev: &mut Device) -> (Model, Vec<Request>) {
+fn wide_model(longest: usize, dev: &mut Device) -> (Model, Vec<EngineCoreRequest>) {
     let mut file = config().to_json(DType::F32);
     for (key, value) in [("hidden_size", 160), ("num_attention_heads", 2), ("num_key_value_heads", 1)] {
         file[key] = value.into();
@@ -111,7 +111,7 @@ fn wide_model(longest: usize, dev: &mut Device) -> (Model, Vec<Request>) {
     file["vision_config"]["out_hidden_size"] = json!(160);
     let config = ModelConfig::from_json(&file, "wide").unwrap();
     let mut requests = requests(&config, 3, longest, 3);
-    requests.iter_mut().for_each(|r| r.max_tokens = 4);
+    requests.iter_mut().for_each(|r| r.params.max_tokens = 4);
     // The answers to this prompt need one more block each.
     let ids: Vec<u32> = (0..longest as u32 / 128 * 128 - 2).map(|i| 10 + (i * 37 + i / 11) % 200).collect();
     requests[0].prompt = Arc::new(Prompt::new(&config, &ids, &[]).unwrap());
@@ -128,7 +128,7 @@ fn one_variant(longest: usize) {
     // Fewer blocks than three rollouts of the first prompt need.
     let scarce = EngineConfig { num_kv_blocks: Some(longest / 128 + 3), ..limits() };
     let mut engine = Engine::new(&model, dev, scarce).unwrap();
-    let outputs = engine.generate(&model, dev, &requests, |_| Ok(())).unwrap();
+    let outputs = engine.generate(&model, dev, &requests).unwrap();
     println!("{:?}", engine.stats());
     assert!(engine.stats().preemptions > 0);
     engine.release(dev);
@@ -147,11 +147,11 @@ fn one_variant(longest: usize) {
 fn drafts(mut dev: Device) {
     let (model, mut requests) = wide_model(300, &mut dev);
     requests.truncate(2);
-    requests.iter_mut().for_each(|r| r.max_tokens = 24);
+    requests.iter_mut().for_each(|r| r.params.max_tokens = 24);
     let limits = EngineConfig { allowed: Some(few_ids(&mut dev)), ..limits() };
     let reference = generate(&model, &mut dev, limits, &requests);
     let mut engine = Engine::new(&model, &mut dev, EngineConfig { draft_rows: 64, ..limits }).unwrap();
-    let outputs = engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap();
+    let outputs = engine.generate(&model, &mut dev, &requests).unwrap();
     let stats = engine.stats();
     println!("{stats:?}");
     engine.release(&mut dev);

@@ -15,11 +15,11 @@ use omr::checkpoint::State;
 use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig, ValidationConfig};
 use omr::data::read;
 use omr::device::{Device, Isa, KernelVariant, Plan, Region, WgmmaKernels};
-use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
+use omr::engine::{EngineConfig, Noise, RequestParams, allowed_ids, stop_token_ids};
 use omr::image::Processor;
+use omr::llm;
 use omr::model::{Grads, LayerPolicy, Model, Policy};
 use omr::ops::policy_loss;
-use omr::ops::sample::SamplingParams;
 use omr::optim::{Optimizer, learning_rate};
 use omr::ranks::{OneRank, Ranks as _};
 use omr::reward::Scorer;
@@ -27,7 +27,7 @@ use omr::rl::advantage;
 use omr::rl::experience::Experience;
 use omr::rl::group::{Group, responses};
 use omr::rl::update::{self, Learner, MiniBatch, Reference};
-use omr::rollout::generate::{self, Question, Rollout, RolloutRequest};
+use omr::rollout::generate::{self, Numbers, Question, Rollout, RolloutRequest};
 use omr::task::{Task, VerifiedRows};
 use omr::tensor::DType;
 use omr::text::Chat;
@@ -225,31 +225,31 @@ fn recorded(config: &RlConfig) -> (Vec<Group>, Vec<u32>) {
     let questions = questions(task.rows(), &chat, &processor, &model.config);
     let bitmap = allowed_ids(&model.config, &chat);
     let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()]).unwrap();
-    let stop = stop_token_ids(dir, &[chat.ids.im_end]).unwrap();
+    let stop = stop_token_ids(dir, &chat).unwrap();
     let asked: Vec<&Question> = questions.iter().take(4).collect();
+    let noise = Noise { seed: 1, step: 0, prompt: 0 };
+    let params = RequestParams { noise, ..RequestParams::new(config.max_response_length, stop) };
     let rollout_request = RolloutRequest {
         engine: EngineConfig {
             max_num_seqs: 6,
             max_num_batched_tokens: 100,
             max_model_len: config.max_prompt_length + config.max_response_length,
             num_kv_blocks: None,
-            vision_rows: generate::vision_rows(&model.config, &index(&questions), 4),
+            vision_rows: llm::vision_rows(&model.config, &index(&questions), 4),
             enable_prefix_caching: true,
             draft_rows: 6,
             allowed: Some(allowed),
             keep_logits: false,
-            seed: 1,
-            step: 0,
         },
-        sampling: SamplingParams { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 },
         n: 4,
-        max_tokens: config.max_response_length,
-        stop_token_ids: &stop,
+        params: &params,
         chat: &chat,
         task: &task,
         recorded: None,
     };
-    let generated = generate::generate(&mut dev, &model, &asked, 0.into(), rollout_request, None, |_| Ok(())).unwrap();
+    let generated =
+        generate::generate(&mut dev, &model, &asked, Numbers { first: 0, every: 1 }, rollout_request, None, |_| Ok(()))
+            .unwrap();
     let group = |(index, rollouts): (usize, &[Rollout])| {
         let experience = rollouts.iter().map(|r| Experience::new(asked[index], r, r.score.score)).collect();
         let mut group = Group::made_up(index, asked[index].clone(), experience);

@@ -95,7 +95,7 @@ fn stopped_and_in_parts_the_rates_are_the_same() {
     let (config, _) = set_up(dir.path());
     let [whole, stopped, parts] = ["whole", "stopped", "parts"].map(|name| dir.path().join(name));
     let (summary, _) = run(&config, &whole, None).unwrap();
-    assert!(matches!(observed(&config, &stopped, None, &Impatient::after(300)), Err(Error::Stopped)));
+    assert!(matches!(observed(&config, &stopped, None, &Impatient::after(50)), Err(Error::Stopped)));
     let store = |dir: &Path| crate::answers::count(&dir.join("answers.sqlite"));
     let (before, all) = (store(&stopped), store(&whole));
     assert!(before > 0 && before < all, "{before} of {all} answers");

@@ -9,8 +9,9 @@ use omr::data::{Index, Row, Shape};
 use omr::device::emu::{Emu, Options};
 use omr::device::images::Arch;
 use omr::device::{Device, Isa, Kind, Plan, Region, Target};
-use omr::engine::{Engine, Prompt, Request};
+use omr::engine::{Engine, EngineCoreRequest, Prompt, RequestParams};
 use omr::image::Grid;
+use omr::llm;
 use omr::model::{Grads, Model, ModelConfig, Policy};
 use omr::optim::Optimizer;
 use omr::philox::{Purpose, Random};
@@ -19,7 +20,7 @@ use omr::rl::experience::Experience;
 use omr::rl::group::Group;
 use omr::rl::plan;
 use omr::rl::update::{self, Learner, MicroBatchStats};
-use omr::rollout::generate::{self, Question};
+use omr::rollout::Question;
 use omr::tensor::DType;
 use omr::train::plan::{Training, blank};
 use serde_json::json;
@@ -198,20 +199,16 @@ fn runs(number: usize, kind: Kind) {
         config.use_kl_loss.then(|| Model::empty(&mut dev, model.config.clone(), model.layout.dtype).unwrap());
     let allowed = dev.upload(Region::State, &allowed, &[allowed.len()]).unwrap();
 
-    let vision_rows = generate::vision_rows(&model.config, &index, config.train_batch_size);
-    let engine = plan::engine_config(&config, kind, vision_rows, num_kv_blocks, allowed, 0);
-    let request = |(noise, group): (usize, &Group)| Request {
-        prompt: group.question.prompt.clone(),
-        n: config.rollout.n,
-        sampling: plan::sampling(&config),
-        max_tokens: 1 + random.below(config.max_response_length as u64) as usize,
-        stop_token_ids: Arc::from([]),
-        noise: noise as u32,
-        first_rollout: 0,
+    let vision_rows = llm::vision_rows(&model.config, &index, config.train_batch_size);
+    let engine = plan::engine_config(&config, kind, vision_rows, num_kv_blocks, allowed);
+    let request = |group: &Group| {
+        let max_tokens = 1 + random.below(config.max_response_length as u64) as usize;
+        let params = RequestParams { max_tokens, ..plan::params(&config, 0, Arc::from([])) };
+        EngineCoreRequest::new(group.question.prompt.clone(), config.rollout.n, params)
     };
-    let requests: Vec<Request> = made[0].iter().enumerate().map(request).collect();
+    let requests: Vec<EngineCoreRequest> = made[0].iter().map(request).collect();
     let mut engine = Engine::new(&model, &mut dev, engine).unwrap();
-    engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap_or_else(|error| panic!("{place}: {error}"));
+    engine.generate(&model, &mut dev, &requests).unwrap_or_else(|error| panic!("{place}: {error}"));
     engine.release(&mut dev);
     let rollouts = dev.high_water();
 

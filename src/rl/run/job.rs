@@ -79,7 +79,7 @@ impl Job {
         }
         let Start { model, config: model_config, encoder } = start;
         let chat = encoder.chat.clone();
-        let stop_token_ids = stop_token_ids(&model, &[chat.ids.im_end, chat.ids.endoftext])?;
+        let stop_token_ids = stop_token_ids(&model, &chat)?;
         let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
         let share = config.training.max_bad_rows;
         let fresh = fresh || record::rows_may_differ(&config.training.accept_changed);

@@ -9,6 +9,7 @@ use crate::device::{Device, Kind};
 use crate::engine::scheduler::SchedulerStats;
 use crate::engine::{EngineConfig, draft};
 use crate::error::{Error, Result};
+use crate::llm;
 use crate::observe::Observer;
 use crate::rl::experience::Experience;
 use crate::rl::filter;
@@ -136,12 +137,11 @@ impl Job {
         let questions: Vec<&Question> = groups.iter().skip(rank).step_by(size).map(|group| &*group.question).collect();
         let first = groups.first().map_or(0, |group| group.number);
         let numbers = Numbers { first: first + rank as u64, every: size as u64 };
+        let params = plan::params(&self.config, trainer.step, self.stop_token_ids.clone());
         let request = RolloutRequest {
-            engine: self.engine_config(dev.kind(), trainer.step, run.allowed),
-            sampling: plan::sampling(&self.config),
+            engine: self.engine_config(dev.kind(), run.allowed),
             n: self.config.rollout.n,
-            max_tokens: self.config.max_response_length,
-            stop_token_ids: &self.stop_token_ids,
+            params: &params,
             chat: &self.chat,
             task: &self.task,
             recorded: batch.recorded.as_ref(),
@@ -158,10 +158,10 @@ impl Job {
         wire::gathered(trainer.ranks, rollouts, groups.len() * self.config.rollout.n)
     }
 
-    fn engine_config(&self, kind: Kind, step: u64, allowed: Tensor) -> EngineConfig {
+    fn engine_config(&self, kind: Kind, allowed: Tensor) -> EngineConfig {
         let prompts = plan::share(&self.config, self.common.ranks);
-        let vision_rows = generate::vision_rows(&self.common.model_config, &self.common.index, prompts);
-        let mut engine = plan::engine_config(&self.config, kind, vision_rows, self.num_kv_blocks, allowed, step);
+        let vision_rows = llm::vision_rows(&self.common.model_config, &self.common.index, prompts);
+        let mut engine = plan::engine_config(&self.config, kind, vision_rows, self.num_kv_blocks, allowed);
         if self.recorded.is_some() {
             // Limit the rows to the number that was planned for.
             engine.draft_rows = draft::rows_to_verify(engine.draft_rows).min(prompts * self.config.rollout.n);

@@ -8,6 +8,7 @@ use super::sample::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, thumbnail};
+use crate::llm;
 use crate::reward::Shares;
 use crate::reward::judge::{self, Ruling};
 use crate::rl::experience::Experience;
@@ -15,7 +16,7 @@ use crate::rl::group::Group;
 use crate::rl::kl::KL_COEF;
 use crate::rl::metrics::StepMetrics;
 use crate::rollout::file::RolloutRow;
-use crate::rollout::{self, Rollout, generate};
+use crate::rollout::{self, Rollout};
 use crate::train::metrics;
 use crate::train::trainer::{Trainer, seconds};
 
@@ -111,9 +112,9 @@ impl Job {
             question.iter().flat_map(|message| &message.content).filter_map(|part| part.text()).collect();
         let row = |(rollout, learned): (&Rollout, &Experience)| RolloutRow {
             prompt: group.number,
-            rollout: rollout.output.rollout as u32,
+            rollout: rollout.output.index as u32,
             id: group.question.row.id.clone(),
-            input: generate::prompt_text(&self.chat, &group.question.prompt),
+            input: llm::prompt_text(&self.chat, &group.question.prompt),
             output: rollout.response.clone(),
             gts: group.question.row.ground_truth.clone().unwrap_or_default(),
             score: learned.score,

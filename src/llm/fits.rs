@@ -4,7 +4,6 @@ use crate::device::{Plan, Target};
 use crate::error::Result;
 use crate::observe::bytes;
 use crate::tensor::DType;
-use crate::train::plan;
 
 /// Counts the memory of a job with weights of type `dtype`. `count` returns the job's limits and its memory.
 /// Errors if the memory exceeds that of `target`. The error states what bf16 saves, if the weights are f32, and suggests
@@ -25,6 +24,6 @@ pub fn within<C>(
         let saved = bytes((memory.total() as u64).saturating_sub(need));
         lower = format!("dtype to bf16, which needs {} and saves {saved}, or {lower}", bytes(need));
     }
-    plan::within(&memory, target.memory, &lower)?;
+    memory.within(target.memory, &lower)?;
     Ok((config, memory))
 }
