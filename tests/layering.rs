@@ -2,6 +2,7 @@
 //! rooms (top folders).
 
 mod circles;
+mod families;
 mod imports;
 mod sizes;
 
@@ -38,16 +39,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tensor", &["config", "device"]),
     ("ranks", &["config", "device", "tensor"]),
     ("ops", &["config", "device", "tensor"]),
-    ("text", &["base_model"]),
     ("image", &["base_model"]),
+    ("text", &["base_model", "image"]),
     ("page", &[]),
     ("reward", &["config", "client", "answers"]),
     ("data", &["base_model", "config", "identity", "observe", "hub::local", "text", "image", "reward"]),
     ("task", &["config", "text", "image", "reward", "data"]),
-    ("model", &["base_model", "identity", "observe", "device", "tensor", "ops", "image"]),
+    ("model", &["base_model", "identity", "observe", "device", "tensor", "ops", "image", "text"]),
     ("optim", &["config", "device", "tensor", "ranks", "ops", "model"]),
     ("checkpoint", &["identity"]),
-    ("engine", &["base_model", "device", "tensor", "ops", "model", "text", "image"]),
+    ("engine", &["device", "tensor", "ops", "model", "text", "image"]),
     (
         "llm",
         &[

@@ -47,7 +47,7 @@ fn needed(job: &plan::Job, kind: Kind) -> Result<[f64; 2]> {
 fn training(dev: &mut Device, job: &plan::Job) -> Result<(Model, Optimizer, Grads)> {
     let mut model = random_model(dev, job.model.clone(), DType::of(job.dtype, dev.kind()))?;
     freeze(dev, &mut model, &job.optimizer)?;
-    let optimizer = Optimizer::new(dev, &model.layout, job.optimizer, 1)?;
+    let optimizer = Optimizer::new(dev, &model.layout, job.optimizer.clone(), 1)?;
     let grads = Grads::new(dev, &model.layout)?;
     Ok((model, optimizer, grads))
 }
@@ -57,7 +57,7 @@ fn shape(job: &plan::Job, model: &Model, more: &str) -> String {
     let parameters = model.layout.num_weights() as f64;
     let size =
         if parameters < 1e9 { format!("{:.2} M", parameters / 1e6) } else { format!("{:.2} B", parameters / 1e9) };
-    let rank = job.optimizer.lora.map_or_else(String::new, |lora| format!(", rank {}", lora.rank));
+    let rank = job.optimizer.lora.as_ref().map_or_else(String::new, |lora| format!(", rank {}", lora.rank));
     format!("{size}{rank}, {more}")
 }
 

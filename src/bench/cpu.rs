@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::case::{Case, MEMORY, Make, Times, measure};
-use super::jobs::{self, Amount, ModelShape};
+use super::jobs::{self, Amount};
+use super::model_shape::ModelShape;
 use super::ops;
 use super::options::Options;
 use super::parity::parity;

@@ -9,7 +9,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::case::{Case, Make};
-use super::jobs::{self, Amount, ModelShape};
+use super::jobs::{self, Amount};
+use super::model_shape::ModelShape;
 use super::options::Options;
 use super::parity::parity;
 use super::rl_step::rl_step;

@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-
 use super::case::{Case, JobSize, label};
 use super::inputs::{DRAWN, normals, repeat};
+use super::model_shape::ModelShape;
 use crate::config::{LoraConfig, OptimConfig, OptimizerName};
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{
@@ -57,75 +56,14 @@ impl Amount {
 const PATCHES: usize = 8;
 const IMAGE_TOKENS: usize = 2;
 
-/// Model shapes: those of `bench/peers/models.py`, the released models, and a slice of the 7B model that is small enough
-/// for any optimizer state.
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub enum ModelShape {
-    /// The model of the digits recipe
-    Digits,
-    /// 22 million parameters
-    #[value(name = "22m")]
-    M22,
-    /// Qwen2.5-VL-3B
-    #[value(name = "3b")]
-    B3,
-    /// Qwen2.5-VL-7B
-    #[value(name = "7b")]
-    B7,
-    /// Four layers and eight vision blocks of Qwen2.5-VL-7B
-    #[value(name = "7b-slice")]
-    Slice,
-}
-
-impl ModelShape {
-    /// Its name in figures.
-    pub fn name(self) -> &'static str {
-        match self {
-            ModelShape::Digits => "digits",
-            ModelShape::M22 => "22m",
-            ModelShape::B3 => "3b",
-            ModelShape::B7 => "7b",
-            ModelShape::Slice => "7b-slice",
-        }
-    }
-
-    /// Its configuration, without weights.
-    pub fn config(self) -> Result<ModelConfig> {
-        let ([hidden, layers, intermediate, heads, kv], [width, depth, inner, vision_heads], vocabulary) = match self {
-            ModelShape::Digits => ([96, 3, 256, 3, 1], [64, 2, 128, 4], 512),
-            ModelShape::M22 => ([384, 8, 1536, 6, 2], [192, 4, 768, 4], 4096),
-            ModelShape::B3 => ([2048, 36, 11008, 16, 2], [1280, 32, 3420, 16], 151_936),
-            ModelShape::B7 => ([3584, 28, 18944, 28, 4], [1280, 32, 3420, 16], 152_064),
-            ModelShape::Slice => ([3584, 4, 18944, 28, 4], [1280, 8, 3420, 16], 152_064),
-        };
-        let untied = matches!(self, ModelShape::B7 | ModelShape::Slice);
-        let released = untied || matches!(self, ModelShape::B3);
-        let whole_frames: Vec<usize> = (0..depth).filter(|block| !released || block % 8 == 7).collect();
-        let half: usize = hidden / heads / 2;
-        let section = [half / 4, half * 3 / 8, half * 3 / 8];
-        let config = json!({
-            "model_type": "qwen2_5_vl", "hidden_act": "silu", "hidden_size": hidden, "num_hidden_layers": layers,
-            "intermediate_size": intermediate, "num_attention_heads": heads, "num_key_value_heads": kv,
-            "rms_norm_eps": 1e-6, "rope_theta": 1e6, "rope_scaling": {"type": "mrope", "mrope_section": section},
-            "vocab_size": vocabulary, "tie_word_embeddings": !untied, "max_position_embeddings": 4096,
-            "image_token_id": vocabulary - 2, "video_token_id": vocabulary - 1, "vision_start_token_id": vocabulary - 3,
-            "vision_end_token_id": vocabulary - 4, "initializer_range": 0.05,
-            "vision_config": {"model_type": "qwen2_5_vl", "hidden_act": "silu", "depth": depth, "hidden_size": width,
-                "intermediate_size": inner, "num_heads": vision_heads, "out_hidden_size": hidden, "patch_size": 14,
-                "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112, "in_chans": 3,
-                "fullatt_block_indexes": whole_frames, "tokens_per_second": 2},
-        });
-        ModelConfig::from_json(&config, self.name())
-    }
-}
-
-/// Row `r`: text around a picture near its start.
+/// Row `r`: text around a picture near its start, if the model has a vision tower.
 pub fn row(config: &ModelConfig, r: usize, len: usize) -> Vec<u32> {
-    let vocabulary = config.text.vocab_size as u32;
-    let mut ids: Vec<u32> = (0..len).map(|t| ((r * len + t) * 7919) as u32 % (vocabulary - 8)).collect();
-    ids[4] = vocabulary - 3;
-    ids[5..5 + IMAGE_TOKENS].fill(vocabulary - 2);
-    ids[5 + IMAGE_TOKENS] = vocabulary - 4;
+    let mut ids: Vec<u32> = (0..len).map(|t| ((r * len + t) * 7919 % config.plain_ids()) as u32).collect();
+    if let Some(media) = &config.media {
+        ids[4] = media.ids.start;
+        ids[5..5 + IMAGE_TOKENS].fill(media.ids.image);
+        ids[5 + IMAGE_TOKENS] = media.ids.end;
+    }
     ids
 }
 

@@ -41,8 +41,8 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     }
     let (model, data) = (given(&options.model, "--model")?, given(&options.data, "--data")?);
     let threads = machine.threads;
-    let vocab_size = ModelConfig::load(&model.join("config.json"))?.text.vocab_size;
-    let encoder = Encoder::load(model, EncodingPurpose::Train, vocab_size, [None, None])?;
+    let config = ModelConfig::load(&model.join("config.json"))?.chat();
+    let encoder = Encoder::load(model, &config, EncodingPurpose::Train, [None, None])?;
     let longest = Longest { tokens: usize::MAX, key: "packing_length" };
     let entries = [read::entry(data)];
     let dir = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;

@@ -14,6 +14,7 @@ mod inputs;
 mod jobs;
 mod layer;
 mod loading;
+mod model_shape;
 mod ops;
 mod options;
 mod parity;

@@ -6,7 +6,8 @@ use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 use serde_json::Value;
 
-use super::jobs::{Decoding, JobModel, ModelShape};
+use super::jobs::{Decoding, JobModel};
+use super::model_shape::ModelShape;
 use crate::device::Kind;
 use crate::error::Result;
 use crate::tensor::DType;

@@ -2,7 +2,8 @@
 //! tokens, and the trainer's log-probs of these tokens must be bitwise identical to the sampler's.
 
 use super::case::{Case, JobSize, label};
-use super::jobs::{Amount, ModelShape, flops, picture, random_model, requests, sampled};
+use super::jobs::{Amount, flops, picture, random_model, requests, sampled};
+use super::model_shape::ModelShape;
 use crate::device::Device;
 use crate::engine::{CompletionOutput, EngineCoreRequest, draft};
 use crate::error::{Error, Result};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::case::{Case, JobSize, label};
-use super::jobs::{JobModel, ModelShape, flops, picture, row, trained};
+use super::jobs::{JobModel, flops, picture, row, trained};
+use super::model_shape::ModelShape;
 use crate::config::{RlConfig, RolloutConfig};
 use crate::data::Row;
 use crate::device::{Device, Kind, Region};

@@ -24,7 +24,7 @@ pub fn without_rows<C: Training>(session: &Session, missing: &[String], mut conf
     let keys = config.keys();
     let model = Start::directory(keys.model.map(|model| model.as_path()))?;
     let model_config = ModelConfig::load(&model.join("config.json"))?;
-    Chat::load(model)?;
+    Chat::load(model, &model_config.chat())?;
     let gpus = GpuSet { gpu_options: &H200, count: session.ranks.size() };
     let page = asked.page(gpus, &Rows::default(), model_config)?;
     let count =

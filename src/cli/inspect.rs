@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::Kind;
 use crate::image::Processor;
+use crate::model::ModelConfig;
 use crate::report;
 use crate::task::{self, Source, TaskSpec};
 use crate::text::Chat;
@@ -52,7 +53,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let model = match &args.model {
         Some(dir) => {
             let dir = repository(dir, Kind::Model, "--model")?;
-            Some((Chat::load(&dir)?, Processor::load(&dir)?))
+            let config = ModelConfig::load(&dir.join("config.json"))?.chat();
+            Some((Chat::load(&dir, &config)?, Processor::of_model(&dir, config.media, [None; 2])?))
         }
         None => None,
     };

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::Kind;
 use crate::image::Processor;
+use crate::model::ModelConfig;
 use crate::report;
 use crate::text::Chat;
 
@@ -41,7 +42,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return Err(Error::input(args.place.display().to_string(), "a config without rows", "a config with rows"));
     }
     let dir = repository(&args.model, Kind::Model, "--model")?;
-    let (chat, processor) = (Chat::load(&dir)?, Processor::load(&dir)?);
+    let config = ModelConfig::load(&dir.join("config.json"))?.chat();
+    let (chat, processor) = (Chat::load(&dir, &config)?, Processor::of_model(&dir, config.media, [None; 2])?);
     let previewer = Previewer { chat, processor, show: report::browser::picture_of };
     let page = args.out.clone().unwrap_or_default().join("preview.html");
     files::writable(&page)?;

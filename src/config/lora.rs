@@ -7,16 +7,9 @@ use crate::error::{Error, Result};
 
 /// Value of `target_modules` that takes every linear layer.
 const ALL: &str = "all-linear";
-/// Linear layers of the language model. Those of the vision tower's MLP have the same names.
-const LANGUAGE: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-/// Further linear layers of the vision tower and of its merger.
-const VISION: [&str; 4] = ["qkv", "attn.proj", "mlp.0", "mlp.2"];
-/// Layers that no adapter supports.
-const REFUSED: [&str; 4] = ["lm_head", "embed_tokens", "patch_embed", "patch_embed.proj"];
 
 settings! {
     /// Settings of LoRA. Only adapters are trained; the weights of the model stay as they are.
-    #[derive(Copy)]
     pub struct LoraConfig {
         /// Number of columns of B and of rows of A.
         rank: usize = 16, rule: Rule::Within(1.0, 256.0),
@@ -39,47 +32,31 @@ settings! {
     }
 }
 
-impl LoraConfig {
-    /// Returns true if the module with this released name (`model.layers.0.self_attn.q_proj`) gets an adapter.
-    pub fn takes(&self, module: &str) -> bool {
-        let is_named = |name: &&str| module.strip_suffix(*name).is_some_and(|rest| rest.ends_with('.'));
-        let known = TargetModules::names().position(|name| is_named(&name));
-        (self.vision || !module.starts_with("visual.")) && known.is_some_and(|i| self.target_modules.0 >> i & 1 == 1)
-    }
-
-    /// Returns an error if no layer is left, because `vision` is false.
-    pub(super) fn check(&self, place: &Place, path: &str) -> Result<()> {
-        if self.vision || self.target_modules.0 & ((1 << LANGUAGE.len()) - 1) != 0 {
-            return Ok(());
-        }
-        let key = place.of(&super::table::join(path, "target_modules"));
-        Err(Error::input(key, "layers of the vision tower", "a layer of the language model, or vision=true"))
-    }
-}
-
-/// A set of linear layers, as a bit for each name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TargetModules(u32);
+/// Names of linear layers, or `all-linear`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TargetModules(Vec<String>);
 
 impl Default for TargetModules {
     fn default() -> TargetModules {
-        TargetModules((1 << TargetModules::names().count()) - 1)
+        TargetModules(vec![ALL.to_owned()])
     }
 }
 
 impl TargetModules {
-    fn names() -> impl Iterator<Item = &'static str> {
-        LANGUAGE.into_iter().chain(VISION)
+    /// Returns true if the linear layer with this name (`model.layers.0.self_attn.q_proj`) is named.
+    pub fn takes(&self, module: &str) -> bool {
+        self.0.iter().any(|name| name == ALL || is_named(module, name))
     }
 
-    /// Returns the bits of one entry of a list.
-    fn bits(text: &str) -> Option<u32> {
-        let name = if text == "proj" { "attn.proj" } else { text };
-        if name == ALL {
-            return Some(TargetModules::default().0);
-        }
-        TargetModules::names().position(|known| known == name).map(|i| 1 << i)
+    /// Returns the first name that none of the linear layers `modules` has.
+    pub fn unknown<'a>(&self, modules: impl Iterator<Item = &'a str> + Clone) -> Option<&str> {
+        let is_known = |name: &str| name == ALL || modules.clone().any(|module| is_named(module, name));
+        self.0.iter().map(String::as_str).find(|name| !is_known(name))
     }
+}
+
+fn is_named(module: &str, name: &str) -> bool {
+    module == name || module.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
 }
 
 impl Setting for TargetModules {
@@ -88,33 +65,19 @@ impl Setting for TargetModules {
             Value::Array(list) => list.iter().collect(),
             one => vec![one],
         };
-        self.0 = 0;
-        for entry in entries {
-            let text = entry.as_str().unwrap_or_default();
-            self.0 |= TargetModules::bits(text).ok_or_else(|| {
-                let found = crate::config::describe::inline(entry);
-                let names = TargetModules::names().collect::<Vec<_>>().join(", ");
-                match REFUSED.contains(&text) {
-                    true => Error::input(
-                        place.of(path),
-                        found,
-                        "a linear layer inside the model: adapters of the token \
-                        table, the output matrix and the patch embedding are not supported",
-                    ),
-                    false => Error::input(place.of(path), found, format!("{ALL}, or names among {names}")),
-                }
-            })?;
-        }
-        if self.0 == 0 {
+        let wrong = |entry: &Value| Error::input(place.of(path), crate::config::describe::inline(entry), self.kind());
+        let name = |entry: &Value| {
+            let text = entry.as_str().filter(|text| !text.is_empty());
+            text.map(str::to_owned).ok_or_else(|| wrong(entry))
+        };
+        self.0 = entries.into_iter().map(name).collect::<Result<_>>()?;
+        if self.0.is_empty() {
             return Err(Error::input(place.of(path), "an empty list", "at least one layer"));
         }
         Ok(())
     }
     fn write(&self) -> Value {
-        if *self == TargetModules::default() {
-            return ALL.into();
-        }
-        TargetModules::names().enumerate().filter(|(i, _)| self.0 >> i & 1 == 1).map(|(_, name)| name).collect()
+        if *self == TargetModules::default() { ALL.into() } else { self.0.clone().into() }
     }
     fn kind(&self) -> String {
         format!("{ALL}, or a list of names of linear layers")

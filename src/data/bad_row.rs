@@ -19,6 +19,8 @@ pub enum Reason {
     WrongColumns,
     /// The number of image placeholders differs from the number of images.
     WrongImageCount,
+    /// The row has an image, and the model has no vision tower.
+    NoVisionTower,
     /// An image file is missing or lies outside the data folder.
     MissingImage,
     /// An image cannot be read.
@@ -40,6 +42,7 @@ impl Reason {
             Reason::BrokenRow => "broken_row",
             Reason::WrongColumns => "wrong_columns",
             Reason::WrongImageCount => "wrong_image_count",
+            Reason::NoVisionTower => "no_vision_tower",
             Reason::MissingImage => "missing_image",
             Reason::BrokenImage => "broken_image",
             Reason::WrongImageSize => "wrong_image_size",

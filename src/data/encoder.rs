@@ -2,18 +2,19 @@
 //! cannot differ from the samples that are made later.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::base_model;
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::index::grids;
-use crate::data::sample::{TurnEnd, media, prompt_tokens, same_size, sft_tokens};
+use crate::data::sample::{TurnEnd, for_images, media, prompt_tokens, same_size, sft_tokens};
 use crate::data::stamp::{combined, short};
 use crate::data::{EncodedPrompt, ImageSource, Media, Row, Sample};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::image::{Grid, Header, Processor, Refused};
+use crate::image::{Grid, Header, ImageInput, Processor, Refused};
 use crate::reward::RIGHT_ANSWERS;
-use crate::text::Chat;
+use crate::text::{Chat, ChatConfig};
 
 /// Purpose of the rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,8 +30,8 @@ pub enum EncodingPurpose {
 pub struct Encoder {
     /// Tokenizer and chat template.
     pub chat: Chat,
-    /// Image processor; determines the size of images.
-    pub processor: Processor,
+    /// Image processor, which determines the size of images. `None` for a text model.
+    pub processor: Option<Processor>,
     /// Number of token ids.
     pub vocab_size: usize,
     /// Purpose of the rows.
@@ -69,12 +70,13 @@ impl Encoder {
     /// image, if given.
     pub fn load(
         dir: &Path,
+        config: &ChatConfig,
         purpose: EncodingPurpose,
-        vocab_size: usize,
         pixels: [Option<usize>; 2],
     ) -> Result<Encoder> {
-        let chat = Chat::load(dir)?;
-        let processor = Processor::load(dir)?.within(pixels)?;
+        let chat = Chat::load(dir, config)?;
+        let processor = Processor::of_model(dir, config.media, pixels)?;
+        let vocab_size = config.vocab_size;
         let mut hasher = blake3::Hasher::new();
         let tokenizer = base_model::holder(dir, "tokenizer.json")?;
         for name in ["tokenizer.json", "tokenizer_config.json"] {
@@ -84,7 +86,8 @@ impl Encoder {
             }
         }
         hasher.update(chat.template.source().as_bytes());
-        let key = format!("{} {processor:?} {vocab_size}", hasher.finalize().to_hex());
+        let images = processor.as_ref().map_or_else(String::new, |processor| format!("{processor:?}"));
+        let key = format!("{} {images} {vocab_size}", hasher.finalize().to_hex());
         Ok(Encoder { chat, processor, vocab_size, purpose, turn_end: TurnEnd::Token, key })
     }
 
@@ -100,11 +103,12 @@ impl Encoder {
     pub fn measure(&self, row: &Row) -> RowResult<Measured> {
         let (mut grids, mut stamps) = (Vec::with_capacity(row.images.len()), Vec::with_capacity(row.images.len()));
         let mut has_jpeg = false;
-        for medium in row.media() {
+        let processor = for_images(row, self.processor.as_ref()).map_err(BadRow::of(Reason::NoVisionTower))?;
+        for (medium, processor) in row.media().into_iter().zip(processor.into_iter().cycle()) {
             let (grid, stamp) = match medium {
-                Media::Picture(image) => self.measure_frames(row, std::slice::from_ref(image), &mut has_jpeg)?,
+                Media::Picture(image) => measure_frames(row, processor, std::slice::from_ref(image), &mut has_jpeg)?,
                 Media::Video { frames, .. } => {
-                    let (Grid { h, w, .. }, stamp) = self.measure_frames(row, frames, &mut has_jpeg)?;
+                    let (Grid { h, w, .. }, stamp) = measure_frames(row, processor, frames, &mut has_jpeg)?;
                     let grid = Grid::video(frames.len(), h, w).ok_or_else(|| {
                         let found = format!("a video of {} frames", frames.len());
                         BadRow::of(Reason::WrongImageSize)(Error::input(&row.place, found, "fewer than 65,536 frames"))
@@ -125,37 +129,9 @@ impl Encoder {
         Ok(Measured { tokens: ids.len(), targets, form, turns, pictures, grids, stamps, has_jpeg, hash })
     }
 
-    /// Returns the patch grid of an image, or of one frame of a video, and the combined stamp of the files. Sets
-    /// `has_jpeg` if a file is a JPEG.
-    fn measure_frames(&self, row: &Row, frames: &[ImageSource], has_jpeg: &mut bool) -> RowResult<(Grid, u64)> {
-        let wrong_size = BadRow::of(Reason::WrongImageSize);
-        let (mut first, mut stamps) = (None, Vec::with_capacity(frames.len()));
-        for image in frames {
-            stamps.push(image.stamp(&row.place).map_err(BadRow::of(Reason::MissingImage))?);
-            let Header { size, is_jpeg } = image.header(&row.place).map_err(|refused| match refused {
-                Refused::Broken(error) => BadRow::of(Reason::BrokenImage)(error),
-                Refused::Size(error) => wrong_size(error),
-            })?;
-            *has_jpeg |= is_jpeg;
-            same_size(&mut first, size).map_err(|e| wrong_size(e.within(&image.place(&row.place))))?;
-        }
-        let (Some([width, height]), Some(image)) = (first, frames.first()) else {
-            return Err(wrong_size(Error::input(&row.place, "a video without frames", "at least one frame")));
-        };
-        let grid = self.processor.grid(width, height).and_then(|grid| match grid.map(u16::try_from) {
-            [Ok(h), Ok(w)] => Ok(Grid::picture(h, w)),
-            _ => Err(Error::input(
-                "picture",
-                format!("{width} x {height} pixels"),
-                "an image with fewer than 65,536 patches per side",
-            )),
-        });
-        Ok((grid.map_err(|e| wrong_size(e.within(&image.place(&row.place))))?, combined(&stamps)))
-    }
-
     /// Converts a row to a training sample. Also returns the hash that [`Encoder::measure`] computes.
     pub fn sample(&self, row: &Row) -> RowResult<(Sample, u64)> {
-        let images = media(row, &self.processor).map_err(BadRow::of(Reason::BrokenImage))?;
+        let images = self.media(row)?;
         let (input_ids, loss_mask) = self.tokens(row, &grids(&images))?;
         let hash = hash(row, &input_ids, &loss_mask);
         Ok((Sample { input_ids, loss_mask, images }, hash))
@@ -163,10 +139,15 @@ impl Encoder {
 
     /// Converts a row to a prompt. Also returns the hash that [`Encoder::measure`] computes.
     pub fn prompt(&self, row: &Row) -> RowResult<(EncodedPrompt, u64)> {
-        let images = media(row, &self.processor).map_err(BadRow::of(Reason::BrokenImage))?;
+        let images = self.media(row)?;
         let (ids, mask) = self.tokens(row, &grids(&images))?;
         let hash = hash(row, &ids, &mask);
         Ok((EncodedPrompt { ids, images }, hash))
+    }
+
+    fn media(&self, row: &Row) -> RowResult<Vec<Arc<ImageInput>>> {
+        for_images(row, self.processor.as_ref()).map_err(BadRow::of(Reason::NoVisionTower))?;
+        media(row, self.processor.as_ref()).map_err(BadRow::of(Reason::BrokenImage))
     }
 
     fn tokens(&self, row: &Row, grids: &[Grid]) -> RowResult<(Vec<u32>, Vec<bool>)> {
@@ -176,12 +157,8 @@ impl Encoder {
             return Err(BadRow::of(Reason::NoGroundTruth)(Error::input(&row.place, "no ground truth", expected)));
         }
         let (ids, mask) = match self.purpose {
-            EncodingPurpose::Train => {
-                sft_tokens(row, &self.chat, self.turn_end, self.processor.merge_size, grids).map_err(wrong)?
-            }
-            EncodingPurpose::Ask => {
-                (prompt_tokens(row, &self.chat, self.processor.merge_size, grids).map_err(wrong)?, Vec::new())
-            }
+            EncodingPurpose::Train => sft_tokens(row, &self.chat, self.turn_end, grids).map_err(wrong)?,
+            EncodingPurpose::Ask => (prompt_tokens(row, &self.chat, grids).map_err(wrong)?, Vec::new()),
         };
         match ids.iter().find(|&&id| id as usize >= self.vocab_size) {
             None => Ok((ids, mask)),
@@ -191,6 +168,39 @@ impl Encoder {
             }
         }
     }
+}
+
+/// Returns the patch grid of an image, or of one frame of a video, and the combined stamp of the files. Sets
+/// `has_jpeg` if a file is a JPEG.
+fn measure_frames(
+    row: &Row,
+    processor: &Processor,
+    frames: &[ImageSource],
+    has_jpeg: &mut bool,
+) -> RowResult<(Grid, u64)> {
+    let wrong_size = BadRow::of(Reason::WrongImageSize);
+    let (mut first, mut stamps) = (None, Vec::with_capacity(frames.len()));
+    for image in frames {
+        stamps.push(image.stamp(&row.place).map_err(BadRow::of(Reason::MissingImage))?);
+        let Header { size, is_jpeg } = image.header(&row.place).map_err(|refused| match refused {
+            Refused::Broken(error) => BadRow::of(Reason::BrokenImage)(error),
+            Refused::Size(error) => wrong_size(error),
+        })?;
+        *has_jpeg |= is_jpeg;
+        same_size(&mut first, size).map_err(|e| wrong_size(e.within(&image.place(&row.place))))?;
+    }
+    let (Some([width, height]), Some(image)) = (first, frames.first()) else {
+        return Err(wrong_size(Error::input(&row.place, "a video without frames", "at least one frame")));
+    };
+    let grid = processor.grid(width, height).and_then(|grid| match grid.map(u16::try_from) {
+        [Ok(h), Ok(w)] => Ok(Grid::picture(h, w)),
+        _ => Err(Error::input(
+            "picture",
+            format!("{width} x {height} pixels"),
+            "an image with fewer than 65,536 patches per side",
+        )),
+    });
+    Ok((grid.map_err(|e| wrong_size(e.within(&image.place(&row.place))))?, combined(&stamps)))
 }
 
 fn hash(row: &Row, ids: &[u32], mask: &[bool]) -> u64 {

@@ -6,7 +6,7 @@ use crate::data::index::grids;
 use crate::data::row::{EncodedPrompt, ImageSource, Media, Row, Sample, text_of};
 use crate::error::{Error, Result};
 use crate::image::{Grid, ImageInput, Processor};
-use crate::text::{Chat, Message, Part, Special, expand_images};
+use crate::text::{Chat, Message, Part, Special};
 
 /// System prompt of training rows and of every evaluation. It describes the output format that the model is trained on.
 pub const SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks a question, your response must include two parts: first, the reasoning process enclosed in <think>...</think> tags, then the final answer enclosed in <answer>...</answer> tags.Please provide a clear, concise response within <answer> </answer> tags that directly addresses the question.";
@@ -17,9 +17,9 @@ pub const TEACHER_SYSTEM_PROMPT: &str = "You are a helpful assistant. When the u
 /// Last trained token of an assistant's turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TurnEnd {
-    /// `<|im_end|>`, which ends a generated answer.
+    /// The token that ends a generated answer.
     Token,
-    /// Text of the chat template between `<|im_end|>` and the next turn: a newline.
+    /// Text of the chat template between that token and the next turn: a newline.
     Newline,
 }
 
@@ -31,26 +31,20 @@ impl TurnEnd {
 }
 
 /// Converts a row in SFT form to a training sample. Each assistant turn is encoded as the model would generate it: the
-/// prompt that opens the turn, then the text of the turn (as plain text) and `<|im_end|>`. Only the text and
-/// `<|im_end|>` are targets, and only in turns that the row does not mask. A chat template with `{% generation %}` blocks
+/// prompt that opens the turn, then the text of the turn (as plain text) and the token that ends it. Only the text and
+/// this token are targets, and only in turns that the row does not mask. A chat template with `{% generation %}` blocks
 /// decides itself what is trained.
 ///
 /// Returns an error if the row does not end with an assistant turn that has text, or if an image is broken.
-pub fn sft_sample(row: &Row, chat: &Chat, processor: &Processor) -> Result<Sample> {
+pub fn sft_sample(row: &Row, chat: &Chat, processor: Option<&Processor>) -> Result<Sample> {
     let images = media(row, processor)?;
-    let (input_ids, loss_mask) = sft_tokens(row, chat, TurnEnd::Token, processor.merge_size, &grids(&images))?;
+    let (input_ids, loss_mask) = sft_tokens(row, chat, TurnEnd::Token, &grids(&images))?;
     Ok(Sample { input_ids, loss_mask, images })
 }
 
 /// Returns the tokens of [`sft_sample`] and the mask of its targets, for a row whose images have these grids. The mask
 /// comes from the chat template if that marks the generated text.
-pub fn sft_tokens(
-    row: &Row,
-    chat: &Chat,
-    turn_end: TurnEnd,
-    merge_size: u32,
-    grids: &[Grid],
-) -> Result<(Vec<u32>, Vec<bool>)> {
+pub fn sft_tokens(row: &Row, chat: &Chat, turn_end: TurnEnd, grids: &[Grid]) -> Result<(Vec<u32>, Vec<bool>)> {
     let messages = row.trained_messages();
     let mut answers = messages.iter().filter(|m| m.role == "assistant");
     if answers.any(|answer| answer.content.iter().any(|p| !matches!(p, Part::Text(_)))) {
@@ -67,10 +61,8 @@ pub fn sft_tokens(
         let found = "`loss` or `weight` 0 in every assistant message";
         return Err(Error::input(&row.place, found, "at least one assistant message to train on"));
     }
-    let input_ids = expand(row, &ids, chat, merge_size, grids)?;
-    let loss_mask = expand_mask(&ids, &mask, chat, grids, merge_size as usize);
-    debug_assert_eq!(input_ids.len(), loss_mask.len());
-    Ok((input_ids, loss_mask))
+    let expanded = chat.expand(&ids, grids).map_err(at(row))?;
+    Ok(expanded.into_iter().map(|(id, from)| (id, mask[from])).unzip())
 }
 
 /// Encodes a conversation whose targets are the texts of the assistant's turns up to `turn_end`.
@@ -87,12 +79,12 @@ fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat, turn_end: TurnEnd)
         ids.extend_from_slice(next);
         mask.resize(ids.len(), false);
         ids.extend(chat.tokenizer.encode(&text_of(message), Special::Plain).map_err(at(row))?);
-        ids.push(chat.ids.im_end);
+        ids.push(chat.turn.end);
         mask.resize(ids.len(), !message.masked);
         let newline = turn_end == TurnEnd::Newline;
         if newline || k + 1 < messages.len() {
             done = chat.encode(&messages[..=k], false, Special::Plain).map_err(at(row))?;
-            let close = done.iter().rposition(|&id| id == chat.ids.im_end).map_or(done.len(), |i| i + 1);
+            let close = done.iter().rposition(|&id| id == chat.turn.end).map_or(done.len(), |i| i + 1);
             ids.extend_from_slice(&done[close..]);
             mask.resize(ids.len(), newline && !message.masked);
         }
@@ -102,19 +94,29 @@ fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat, turn_end: TurnEnd)
 
 /// Converts [`Row::prompt`] to token ids, followed by the opening of the assistant's turn. The system prompt is the
 /// row's, or the template's default.
-pub fn prompt(row: &Row, chat: &Chat, processor: &Processor) -> Result<EncodedPrompt> {
+pub fn prompt(row: &Row, chat: &Chat, processor: Option<&Processor>) -> Result<EncodedPrompt> {
     let images = media(row, processor)?;
-    Ok(EncodedPrompt { ids: prompt_tokens(row, chat, processor.merge_size, &grids(&images))?, images })
+    Ok(EncodedPrompt { ids: prompt_tokens(row, chat, &grids(&images))?, images })
 }
 
 /// Returns the tokens of [`prompt`] for a row whose images have these grids.
-pub fn prompt_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Result<Vec<u32>> {
+pub fn prompt_tokens(row: &Row, chat: &Chat, grids: &[Grid]) -> Result<Vec<u32>> {
     let ids = chat.encode(row.prompt(), true, Special::Plain).map_err(at(row))?;
-    expand(row, &ids, chat, merge_size, grids)
+    Ok(chat.expand(&ids, grids).map_err(at(row))?.into_iter().map(|(id, _)| id).collect())
+}
+
+/// Returns the processor of images for a row. Errors if the row has an image and the model has no vision tower.
+pub fn for_images<'a>(row: &Row, processor: Option<&'a Processor>) -> Result<Option<&'a Processor>> {
+    match (row.images.is_empty(), processor) {
+        (true, _) => Ok(None),
+        (false, Some(processor)) => Ok(Some(processor)),
+        (false, None) => Err(Error::input(&row.place, "an image or video", "text only: the model has no vision tower")),
+    }
 }
 
 /// Decodes and resizes the images and videos of a row. Errors name the row and the image.
-pub fn media(row: &Row, processor: &Processor) -> Result<Vec<Arc<ImageInput>>> {
+pub fn media(row: &Row, processor: Option<&Processor>) -> Result<Vec<Arc<ImageInput>>> {
+    let Some(processor) = for_images(row, processor)? else { return Ok(Vec::new()) };
     let picture = |image: &ImageSource, first: &mut Option<[u32; 2]>| {
         let input = image.decode_then(&row.place, |pixels| {
             same_size(first, [pixels.width, pixels.height]).and_then(|()| processor.image(&pixels))
@@ -141,26 +143,6 @@ pub fn same_size(first: &mut Option<[u32; 2]>, size: [u32; 2]) -> Result<()> {
     }
     let expected = format!("{width} x {height}, the size of the video's first frame");
     Err(Error::input("frame", format!("{} x {} pixels", size[0], size[1]), expected))
-}
-
-fn expand(row: &Row, ids: &[u32], chat: &Chat, merge_size: u32, grids: &[Grid]) -> Result<Vec<u32>> {
-    let of = |video: bool| -> Vec<[u32; 3]> {
-        grids.iter().filter(|grid| grid.is_video() == video).map(|grid| grid.thw()).collect()
-    };
-    let ids = expand_images(ids, chat.ids.image_pad, &of(false), merge_size).map_err(at(row))?;
-    expand_images(&ids, chat.ids.video_pad, &of(true), merge_size).map_err(at(row))
-}
-
-fn expand_mask(ids: &[u32], mask: &[bool], chat: &Chat, grids: &[Grid], merge_size: usize) -> Vec<bool> {
-    let mut grids = grids.iter();
-    let mut out = Vec::with_capacity(mask.len());
-    for (&id, &target) in ids.iter().zip(mask) {
-        let is_pad = id == chat.ids.image_pad || id == chat.ids.video_pad;
-        let grid = if is_pad { grids.next() } else { None };
-        let n = grid.map_or(1, |grid| grid.patches() / (merge_size * merge_size));
-        out.extend(std::iter::repeat_n(target, n));
-    }
-    out
 }
 
 /// Adds the row to an error that does not name it.

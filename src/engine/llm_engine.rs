@@ -1,11 +1,5 @@
 //! The engine, its limits, and the loop that answers requests to their end.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use serde_json::Value;
-
-use crate::base_model;
 use crate::device::Device;
 use crate::engine::draft::Recorded;
 use crate::engine::in_flight::Serving;
@@ -13,12 +7,10 @@ use crate::engine::model_runner::{KeptLogits, ModelRunner, Sampling};
 use crate::engine::requests::{CompletionOutput, EngineCoreRequest, Finish};
 use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::model::Model;
 use crate::ops::attend::BLOCK;
 use crate::ops::sample::{Draw, NoiseKey};
 use crate::tensor::Tensor;
-use crate::text::Chat;
 
 /// Limits of an engine.
 #[derive(Clone, Copy, Debug)]
@@ -79,28 +71,6 @@ impl EngineConfig {
             enable_prefix_caching: self.enable_prefix_caching,
             draft_rows: self.draft_rows,
         }
-    }
-}
-
-/// Returns the ids that end an answer: `eos_token_id` (one id or a list) in the model directory's
-/// generation_config.json, or those of the chat template if it is missing.
-pub fn stop_token_ids(dir: &Path, chat: &Chat) -> Result<Arc<[u32]>> {
-    let fallback = [chat.ids.im_end, chat.ids.endoftext];
-    const NAME: &str = "generation_config.json";
-    let path = base_model::holder(dir, NAME)?.join(NAME);
-    if !path.exists() {
-        return Ok(fallback.into());
-    }
-    let text = files::read_to_string(&path).map_err(Error::io(&path))?;
-    let config: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, format!("not JSON: {e}")))?;
-    let wrong =
-        || Error::format(&path, format!("eos_token_id is {}, expected an id or a list of ids", config["eos_token_id"]));
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
-    match &config["eos_token_id"] {
-        Value::Null => Ok(fallback.into()),
-        Value::Array(list) if list.is_empty() => Ok(fallback.into()),
-        Value::Array(list) => list.iter().map(id).collect(),
-        one => Ok(Arc::from([id(one)?])),
     }
 }
 

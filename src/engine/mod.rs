@@ -24,7 +24,7 @@ mod step_inputs;
 pub mod vision_cache;
 
 pub use allowed::allowed_ids;
-pub use llm_engine::{Engine, EngineConfig, stop_token_ids};
+pub use llm_engine::{Engine, EngineConfig};
 pub use requests::{
     CompletionOutput, EngineCoreOutput, EngineCoreRequest, Finish, MAX_LOGPROBS, Noise, PromptLogprob, RequestId,
     RequestParams, SampledToken,

@@ -166,7 +166,7 @@ fn own_rows(config: &ValidationConfig, means: &Means<'_>) -> Result<(Vec<OwnRows
 
 impl Means<'_> {
     fn encoder(&self, purpose: EncodingPurpose) -> Result<Encoder> {
-        Encoder::load(&self.common.model, purpose, self.common.model_config.text.vocab_size, self.pixels)
+        Encoder::load(&self.common.model, &self.common.model_config.chat(), purpose, self.pixels)
     }
 }
 

@@ -126,7 +126,7 @@ fn token_ids(reader: &Reader, line: &Line, place: &str) -> Result<Vec<u32>> {
         }
         (None, Some(Value::String(text))) => {
             let mut ids = reader.chat.tokenizer.encode(text, Special::Plain).map_err(|e| e.within(place))?;
-            ids.push(reader.chat.ids.im_end);
+            ids.push(reader.chat.turn.end);
             ids
         }
         (Some(other), _) => return Err(wrong(format!("token_ids {other}"))),

@@ -22,7 +22,7 @@ pub type Line = Map<String, Value>;
 pub struct Reader {
     pub(super) config: ModelConfig,
     pub(super) chat: Chat,
-    processor: Processor,
+    processor: Option<Processor>,
     system_prompt: Option<String>,
 }
 
@@ -32,10 +32,12 @@ impl Reader {
         if !dir.is_dir() {
             return Err(Error::input("--model", dir.display().to_string(), "a model directory"));
         }
-        let processor = Processor::load(dir)?.within([config.image_min_pixels, config.image_max_pixels])?;
         let model = ModelConfig::load(&dir.join("config.json"))?;
-        let (chat, system_prompt) = (Chat::load(dir)?, config.system_prompt.clone());
-        Ok(Reader { config: model, chat, processor, system_prompt })
+        let chat = model.chat();
+        let pixels = [config.image_min_pixels, config.image_max_pixels];
+        let processor = Processor::of_model(dir, chat.media, pixels)?;
+        let chat = Chat::load(dir, &chat)?;
+        Ok(Reader { config: model, chat, processor, system_prompt: config.system_prompt.clone() })
     }
 
     /// Returns the prompt of one question about image files.
@@ -86,7 +88,7 @@ impl Reader {
         if let Some(text) = system {
             row.messages.insert(0, Message::text("system", text));
         }
-        let prompt = data::prompt(&row, &self.chat, &self.processor)?;
+        let prompt = data::prompt(&row, &self.chat, self.processor.as_ref())?;
         let prompt = Prompt::new(&self.config, &prompt.ids, &prompt.images).map_err(|e| e.within(&at.place))?;
         Ok(prompt.named(&at.place))
     }

@@ -7,6 +7,7 @@ mod decode;
 mod encode;
 mod input;
 mod jpeg;
+mod media;
 pub mod processor;
 mod resize;
 
@@ -14,7 +15,8 @@ pub use decode::{Header, Limits, Refused, decode, decode_then, header};
 pub use encode::{jpeg_within, png, thumbnail};
 pub use input::{Grid, ImageInput};
 pub use jpeg::{JPEG_DECODER, jpeg};
-pub use processor::{PatchGrid, Processor};
+pub use media::{MediaFormat, MediaIds, PatchGrid};
+pub use processor::Processor;
 pub use resize::resize;
 
 /// An RGB image with 8 bits per channel.

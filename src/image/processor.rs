@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{ImageInput, Rgb, resize};
+use super::{ImageInput, MediaFormat, PatchGrid, Rgb, resize};
 use crate::base_model;
 use crate::error::{Error, Result};
 use crate::files;
@@ -30,29 +30,6 @@ pub struct Processor {
     pub rescale_factor: f64,
 }
 
-/// Sizes of the patches of images and videos, as the model's configuration has them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PatchGrid {
-    /// Width and height of a patch in pixels.
-    pub patch_size: usize,
-    /// Number of frames in a patch.
-    pub temporal_patch_size: usize,
-    /// Number of patches per side that are merged into one token.
-    pub merge_size: usize,
-}
-
-impl PatchGrid {
-    /// Returns the number of patches that are merged into one token.
-    pub fn merge_unit(self) -> usize {
-        self.merge_size * self.merge_size
-    }
-
-    /// Returns the number of values of one patch: 3 channels x frames x height x width.
-    pub fn patch_len(self) -> usize {
-        3 * self.temporal_patch_size * self.patch_size * self.patch_size
-    }
-}
-
 impl Default for Processor {
     /// Returns the settings of the released Qwen2.5-VL models.
     fn default() -> Processor {
@@ -70,19 +47,45 @@ impl Default for Processor {
 }
 
 impl Processor {
-    /// Loads a `preprocessor_config.json`, or the settings of a model directory (see [`Processor::file`]).
-    pub fn load(path: impl AsRef<Path>) -> Result<Processor> {
-        let path = path.as_ref();
-        let file = match path.is_dir() {
-            true => Processor::file(path)?.unwrap_or_else(|| path.join("preprocessor_config.json")),
-            false => path.to_owned(),
-        };
+    /// Loads the processor of the model in `dir` with other bounds on the pixels (see [`Processor::within`]). Returns
+    /// `None` if `media` is `None`: a text model has no processor, and bounds are then an error.
+    pub fn of_model(dir: &Path, media: Option<MediaFormat>, pixels: [Option<usize>; 2]) -> Result<Option<Processor>> {
+        match media {
+            Some(media) => Processor::load(dir, media.grid)?.within(pixels).map(Some),
+            None => match pixels.iter().flatten().next() {
+                Some(bound) => {
+                    let expected = format!("no bound: {} is a text model", dir.display());
+                    Err(Error::input("image_min_pixels and image_max_pixels", bound.to_string(), expected))
+                }
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Loads the settings of a model directory (see [`Processor::file`]). Returns an error if the sizes of patches
+    /// differ from those of the model, `grid`.
+    pub fn load(dir: &Path, grid: PatchGrid) -> Result<Processor> {
+        let file = Processor::file(dir)?.unwrap_or_else(|| dir.join("preprocessor_config.json"));
         let config = read(&file)?;
         let place = file.display().to_string();
-        match config.get("image_processor") {
-            Some(images) => Processor::from_json(images, &format!("{place}: image_processor")),
-            None => Processor::from_json(&config, &place),
+        let (processor, place) = match config.get("image_processor") {
+            Some(images) => {
+                let place = format!("{place}: image_processor");
+                (Processor::from_json(images, &place)?, place)
+            }
+            None => (Processor::from_json(&config, &place)?, place),
+        };
+        for (key, found, expected) in [
+            ("patch_size", processor.patch_size, grid.patch_size),
+            ("merge_size", processor.merge_size, grid.merge_size),
+            ("temporal_patch_size", processor.temporal_patch_size, grid.temporal_patch_size),
+        ] {
+            if found as usize != expected {
+                let expected = format!("{expected}, as in config.json");
+                return Err(Error::input(format!("{place}: {key}"), found.to_string(), expected));
+            }
         }
+        Ok(processor)
     }
 
     /// Returns the file with the settings in a model directory: `preprocessor_config.json`, or the
@@ -324,6 +327,8 @@ mod tests {
 
     use super::*;
 
+    const GRID: PatchGrid = PatchGrid { patch_size: 14, temporal_patch_size: 2, merge_size: 2 };
+
     fn picture(width: u32, height: u32, seed: u32) -> Rgb {
         let data = (0..width * height * 3).map(|i| ((i ^ seed).wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         Rgb { width, height, data }
@@ -381,7 +386,7 @@ mod tests {
         let processor = Processor { min_pixels: 784, image_mean: [0.5, 0.25, 0.125], ..Processor::default() };
         let nested = dir.path().join("processor_config.json");
         std::fs::write(&nested, json!({"processor_class": "Qwen2_5_VLProcessor"}).to_string()).unwrap();
-        let error = Processor::load(dir.path()).unwrap_err();
+        let error = Processor::load(dir.path(), GRID).unwrap_err();
         assert!(
             Processor::file(dir.path()).unwrap().is_none() && error.to_string().contains("preprocessor_config"),
             "{error}"
@@ -389,18 +394,22 @@ mod tests {
         let settings = json!({"min_pixels": 784, "image_mean": [0.5, 0.25, 0.125]});
         let mut file = json!({"image_processor": settings, "video_processor": {}});
         std::fs::write(&nested, file.to_string()).unwrap();
-        assert_eq!(Processor::load(dir.path()).unwrap(), processor);
+        assert_eq!(Processor::load(dir.path(), GRID).unwrap(), processor);
         file["image_processor"]["patch_size"] = json!("14");
         std::fs::write(&nested, file.to_string()).unwrap();
-        let error = Processor::load(dir.path()).unwrap_err().to_string();
+        let error = Processor::load(dir.path(), GRID).unwrap_err().to_string();
         assert!(error.contains("processor_config.json: image_processor: patch_size"), "{error}");
+        file["image_processor"]["patch_size"] = json!(16);
+        std::fs::write(&nested, file.to_string()).unwrap();
+        let error = Processor::load(dir.path(), GRID).unwrap_err().to_string();
+        assert!(error.ends_with("image_processor: patch_size: found 16, expected 14, as in config.json"), "{error}");
         let alone = Processor { min_pixels: 3136, ..processor };
         std::fs::write(
             dir.path().join("preprocessor_config.json"),
             r#"{"min_pixels": 3136, "image_mean": [0.5, 0.25, 0.125]}"#,
         )
         .unwrap();
-        assert_eq!(Processor::load(dir.path()).unwrap(), alone);
+        assert_eq!(Processor::load(dir.path(), GRID).unwrap(), alone);
     }
 
     #[test]

@@ -11,11 +11,10 @@ use crate::config::Dtype;
 use crate::data::encoder::EncodingPurpose;
 use crate::data::{Encoder, Index};
 use crate::device::{Device, Kind, Plan, Region, Target};
-use crate::engine::{
-    CompletionOutput, Engine, EngineConfig, EngineCoreRequest, RequestParams, allowed_ids, stop_token_ids,
-};
+use crate::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, RequestParams, allowed_ids};
 use crate::error::{Error, Result};
 use crate::identity;
+use crate::image::Processor;
 use crate::machine::Machine;
 use crate::model::{Model, ModelConfig};
 use crate::observe::Observer;
@@ -50,8 +49,8 @@ impl Llm {
     /// Reads the model directory `dir`, whose configuration is `config`. `pixels` are the minimum and the maximum number
     /// of pixels of an image, if they are configured, and `dtype` is the configured type of the weights.
     pub fn open(dir: &Path, config: ModelConfig, pixels: [Option<usize>; 2], dtype: Dtype) -> Result<Llm> {
-        let encoder = Encoder::load(dir, EncodingPurpose::Ask, config.text.vocab_size, pixels)?;
-        let stop_token_ids = stop_token_ids(dir, &encoder.chat)?;
+        let encoder = Encoder::load(dir, &config.chat(), EncodingPurpose::Ask, pixels)?;
+        let stop_token_ids = encoder.chat.turn.stops.clone();
         let (dir, has_limits) = (dir.to_owned(), pixels != [None, None]);
         Ok(Llm { dir, config, encoder, stop_token_ids, has_limits, dtype })
     }
@@ -60,8 +59,8 @@ impl Llm {
     pub fn identity(&self, kind: Kind) -> Result<String> {
         let mut who = format!("{} {:?} {}", identity::of(&self.dir)?, self.dtype(kind), kind.name());
         if self.has_limits {
-            let processor = &self.encoder.processor;
-            who.push_str(&format!(" {} to {} pixels", processor.min_pixels, processor.max_pixels));
+            let bounds = |p: &Processor| format!(" {} to {} pixels", p.min_pixels, p.max_pixels);
+            who.extend(self.encoder.processor.as_ref().map(bounds));
         }
         Ok(who)
     }

@@ -249,7 +249,7 @@ impl StoredAdapter {
     /// Adds this adapter to `model` and sets its weights. Errors if a tensor finds no layer or has another shape, or if
     /// the file lacks a tensor of a module that `target_modules` names.
     pub fn attach(&self, dev: &mut Device, model: &mut Model) -> Result<()> {
-        let takes = |module: &str| {
+        let takes = |module: &str, _| {
             let of_file = [A, B].iter().any(|end| self.names.contains_key(&format!("{module}{end}")));
             self.targets.contain(&path_in_memory(module), of_file)
         };

@@ -16,6 +16,7 @@ use crate::model::layer::Layer;
 use crate::model::layout::ParamLayout;
 use crate::model::linear_layer::{A, Adapter, B, Linear};
 use crate::model::params::{Param, Piece};
+use crate::model::part::Part;
 use crate::ops::adamw::master;
 use crate::ops::lora::{self, Rows};
 use crate::ops::matmul::Weight;
@@ -27,6 +28,9 @@ pub trait Masters: Sync {
     /// Writes row `r` of the tensor `piece` of A or B to `out`.
     fn row(&self, piece: &Piece, r: usize, out: &mut [f32]);
 }
+
+/// Returns true if the linear layer with this name, in this part of the model, gets an adapter.
+pub type Takes<'a> = dyn Fn(&str, Part) -> bool + 'a;
 
 /// Returns the factor of the product of B and A: alpha / rank, or alpha / sqrt(rank) with rsLoRA, rounded once.
 pub fn scale(rank: usize, alpha: f64, use_rslora: bool) -> f32 {
@@ -66,10 +70,20 @@ pub(super) fn module(piece: &Piece) -> &str {
 }
 
 impl Model {
-    /// Adds adapters to the linear layers of every module for whose released name `takes` returns true, and freezes all
+    /// Returns the modules of all linear layers of the decoder and the vision tower, with their part of the model.
+    pub fn linears(&self) -> Vec<(&str, Part)> {
+        let of = |mut layer: Layer| layer.linears().into_iter().map(|linear| *linear).collect::<Vec<_>>();
+        let blocks = self.vision.iter().flat_map(|vision| vision.blocks.iter());
+        let merger = self.vision.iter().flat_map(|vision| [vision.fc1, vision.fc2]);
+        let all = self.decoder.layers.iter().chain(blocks).flat_map(|layer| of(*layer)).chain(merger);
+        let params = all.map(|linear| &self.layout.params[linear.weight.id]);
+        params.flat_map(|param| param.pieces.iter().map(|piece| (module(piece), param.part))).collect()
+    }
+
+    /// Adds adapters to the linear layers of every module for whose name and part `takes` returns true, and freezes all
     /// other parameters. The weights of the adapters are zero until [`Model::set_adapters`]. Call it before gradients and
     /// optimizer are allocated.
-    pub fn attach(&mut self, dev: &mut Device, rank: usize, scale: f32, takes: &dyn Fn(&str) -> bool) -> Result<()> {
+    pub fn attach(&mut self, dev: &mut Device, rank: usize, scale: f32, takes: &Takes<'_>) -> Result<()> {
         let tickets = lora::tickets(dev, Region::Weights)?;
         let Model { layout, decoder, vision, .. } = self;
         let mut layers = decoder.layers.to_vec();
@@ -80,8 +94,8 @@ impl Model {
             linears.extend([&mut vision.fc1, &mut vision.fc2]);
         }
         for linear in linears {
-            let pieces = layout.params[linear.weight.id].pieces.clone();
-            let taken: Vec<Piece> = pieces.into_iter().filter(|piece| takes(module(piece))).collect();
+            let Param { pieces, part, .. } = &layout.params[linear.weight.id];
+            let taken: Vec<Piece> = pieces.iter().filter(|piece| takes(module(piece), *part)).cloned().collect();
             if !taken.is_empty() {
                 let made = New { linear, taken: &taken, rank, scale, tickets };
                 linear.adapter = Some(made.adapter(dev, layout)?);
@@ -115,14 +129,14 @@ impl Model {
     }
 
     /// Returns true if the model has exactly the adapters that [`Model::attach`] adds with these arguments.
-    pub fn has_adapters(&self, rank: usize, scale: f32, takes: &dyn Fn(&str) -> bool) -> bool {
+    pub fn has_adapters(&self, rank: usize, scale: f32, takes: &Takes<'_>) -> bool {
         let blocks = self.vision.iter().flat_map(|vision| vision.blocks.iter());
         let merger = self.vision.iter().flat_map(|vision| [vision.fc1, vision.fc2]);
         let of = |mut layer: Layer| layer.linears().into_iter().map(|linear| *linear).collect::<Vec<_>>();
         let stacked = self.decoder.layers.iter().chain(blocks).flat_map(|layer| of(*layer));
         stacked.chain(merger).all(|linear| {
-            let pieces = self.layout.params[linear.weight.id].pieces.iter().map(module);
-            let wanted: Vec<&str> = pieces.filter(|module| takes(module)).collect();
+            let Param { pieces, part, .. } = &self.layout.params[linear.weight.id];
+            let wanted: Vec<&str> = pieces.iter().map(module).filter(|module| takes(module, *part)).collect();
             let Some(adapter) = linear.adapter else { return wanted.is_empty() };
             let found = self.layout.params[adapter.a.id].pieces.iter().map(module);
             adapter.rows.rank == rank && adapter.scale == scale && found.eq(wanted)

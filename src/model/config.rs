@@ -6,10 +6,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::error::Result;
-use crate::image::PatchGrid;
+use crate::image::{MediaFormat, MediaIds, PatchGrid};
 use crate::model::family::node::Node;
 use crate::ops::attend::Heads;
 use crate::tensor::DType;
+use crate::text::ChatConfig;
 
 /// The configuration of a model.
 #[derive(Clone, Debug)]
@@ -87,8 +88,6 @@ pub struct NewModelConfig {
     pub num_key_value_heads: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Numbers of rotary frequencies for time, for height and for width.
-    pub mrope_section: [usize; 3],
     /// Maximum sequence length.
     pub max_position_embeddings: usize,
     /// True if the output matrix is the token table.
@@ -99,8 +98,17 @@ pub struct NewModelConfig {
     pub bos_token_id: u32,
     /// Id that ends an answer.
     pub eos_token_id: u32,
-    /// Ids of the tokens of images and videos.
-    pub media_ids: MediaIds,
+    /// Images and videos. `None` for a text model.
+    pub media: Option<NewMedia>,
+}
+
+/// Images and videos of a new model.
+#[derive(Clone, Debug)]
+pub struct NewMedia {
+    /// Ids of tokens.
+    pub ids: MediaIds,
+    /// Numbers of rotary frequencies for time, for height and for width.
+    pub mrope_section: [usize; 3],
     /// The vision tower.
     pub tower: NewTower,
 }
@@ -242,28 +250,6 @@ pub struct MediaConfig {
     pub tower: TowerConfig,
 }
 
-/// Ids of the tokens of images and videos.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MediaIds {
-    /// Placeholder of an image's rows.
-    pub image: u32,
-    /// Placeholder of a video's rows.
-    pub video: u32,
-    /// Before an image or video.
-    pub start: u32,
-    /// After an image or video.
-    pub end: u32,
-    /// The padding token of images, which no prompt contains.
-    pub pad: u32,
-}
-
-impl MediaIds {
-    /// Returns all ids.
-    pub fn all(&self) -> [u32; 5] {
-        [self.image, self.video, self.start, self.end, self.pad]
-    }
-}
-
 /// The vision tower. Names are those of `vision_config`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TowerConfig {
@@ -285,6 +271,13 @@ pub struct TowerConfig {
     pub rope_theta: f64,
     /// Prefix of the tower's tensors.
     pub prefix: &'static str,
+}
+
+impl MediaConfig {
+    /// Returns how images and videos stand in a sequence.
+    pub fn format(&self) -> MediaFormat {
+        MediaFormat { ids: self.ids, grid: self.grid }
+    }
 }
 
 impl TowerConfig {
@@ -326,6 +319,15 @@ impl ModelConfig {
             2 * kv * dim * dtype.size()
         };
         SequenceMemory { per_token: self.text.layers.iter().map(keys).sum(), per_sequence: 0 }
+    }
+
+    /// Returns what encoding a conversation needs.
+    pub fn chat(&self) -> ChatConfig {
+        ChatConfig {
+            vocab_size: self.text.vocab_size,
+            eos_token_id: self.text.eos_token_id.clone(),
+            media: self.media.as_ref().map(MediaConfig::format),
+        }
     }
 
     /// Returns the sizes of patches. For a text model, which has no patches, all are 1.

@@ -39,7 +39,7 @@ impl Model {
         if let Some(vision) = &mut model.vision
             && Processor::file(dir)?.is_some()
         {
-            vision.normalize = normalize(&Processor::load(dir)?, model.config.grid());
+            vision.normalize = normalize(&Processor::load(dir, model.config.grid())?, model.config.grid());
         }
         let base = base_model::of(dir)?;
         let adapter = base.as_ref().map(|_| StoredAdapter::open(dir)).transpose()?;

@@ -369,14 +369,14 @@ mod tests {
     fn saved_state_goes_on_with_the_same_bits() {
         for (dtype, config) in variants() {
             let dir = tempfile::tempdir().unwrap();
-            let (mut dev, layout, mut optimizer) = setup_with(dtype, config);
+            let (mut dev, layout, mut optimizer) = setup_with(dtype, config.clone());
             update(&mut dev, &layout, &mut optimizer, 3, 1);
             update(&mut dev, &layout, &mut optimizer, 2, 2);
             save(&mut dev, &layout, &optimizer, dir.path());
             let shared = Arc::new(layout.clone());
             write(&mut dev, weights(&shared, dtype, optimizer.own()), dir.path());
 
-            let (mut fresh, copy, mut resumed) = setup_with(dtype, config);
+            let (mut fresh, copy, mut resumed) = setup_with(dtype, config.clone());
             WeightFiles::open(dir.path()).unwrap().load_part(&mut fresh, &copy).unwrap();
             resumed.load(&mut fresh, &copy, dir.path()).unwrap();
             assert_eq!(
@@ -398,11 +398,11 @@ mod tests {
     fn state_of_another_setting_or_layout_is_refused_by_name() {
         for (dtype, saved) in variants() {
             let dir = tempfile::tempdir().unwrap();
-            let (mut dev, layout, mut optimizer) = setup_with(dtype, saved);
+            let (mut dev, layout, mut optimizer) = setup_with(dtype, saved.clone());
             update(&mut dev, &layout, &mut optimizer, 3, 1);
             save(&mut dev, &layout, &optimizer, dir.path());
             for (other_dtype, other) in variants() {
-                let (mut fresh, copy, mut resumed) = setup_with(other_dtype, other);
+                let (mut fresh, copy, mut resumed) = setup_with(other_dtype, other.clone());
                 let loaded = resumed.load(&mut fresh, &copy, dir.path());
                 let exact = saved.optim == OptimizerName::AdamwTorch;
                 let same_order = dtype == other_dtype || exact;
@@ -428,12 +428,12 @@ mod tests {
     fn files_from_before_the_choice_was_noted_are_of_f32_moments() {
         for (dtype, config) in variants() {
             let dir = tempfile::tempdir().unwrap();
-            let (mut dev, layout, mut optimizer) = setup_with(dtype, config);
+            let (mut dev, layout, mut optimizer) = setup_with(dtype, config.clone());
             update(&mut dev, &layout, &mut optimizer, 3, 1);
             let mut files = optimizer.outgoing(&Arc::new(layout.clone()));
             files.iter_mut().for_each(|file| file.notes.clear());
             write(&mut dev, files, dir.path());
-            let (mut fresh, copy, mut resumed) = setup_with(dtype, config);
+            let (mut fresh, copy, mut resumed) = setup_with(dtype, config.clone());
             let plain = config.optim == OptimizerName::AdamwTorch && !config.bf16_stochastic_round;
             assert_eq!(resumed.load(&mut fresh, &copy, dir.path()).is_ok(), plain);
         }

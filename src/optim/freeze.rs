@@ -27,12 +27,13 @@ fn trains(part: Part, config: &OptimConfig) -> bool {
 
 /// Adds the adapters of `config` to `model`, with zeros as their weights, unless the model has them, and marks the
 /// parameters as trained or frozen. Call it before gradients and optimizer are allocated. Errors if the device does not
-/// support adapters, and if the model has others.
+/// support adapters, if the model has others, and if a setting names a part or a layer that the model does not have.
 pub fn freeze(dev: &mut Device, model: &mut Model, config: &OptimConfig) -> Result<()> {
+    check(model, config)?;
     let is_adapter = !model.layout.adapters.is_empty();
-    if let Some(lora) = config.lora {
-        let (rank, scale, takes) =
-            (lora.rank, scale(lora.rank, lora.alpha, lora.use_rslora), |module: &str| lora.takes(module));
+    if let Some(lora) = &config.lora {
+        let (rank, scale) = (lora.rank, scale(lora.rank, lora.alpha, lora.use_rslora));
+        let takes = |module: &str, part: Part| (lora.vision || !part.is_vision()) && lora.target_modules.takes(module);
         if !is_adapter {
             return model.attach(dev, rank, scale, &takes);
         }
@@ -50,6 +51,32 @@ pub fn freeze(dev: &mut Device, model: &mut Model, config: &OptimConfig) -> Resu
     if let Some(vision) = &mut model.vision {
         vision.trains_blocks = trains(Part::Tower, config);
         vision.trains_merger = trains(Part::Merger, config);
+    }
+    Ok(())
+}
+
+/// Returns an error if a setting is for a part or a layer that the model does not have.
+fn check(model: &Model, config: &OptimConfig) -> Result<()> {
+    let lora = config.lora.as_ref();
+    let of_vision = [
+        ("freeze_vision_tower", config.freeze_vision_tower),
+        ("freeze_multi_modal_projector", config.freeze_multi_modal_projector),
+        ("vision_tower_lr", config.vision_tower_lr.is_some()),
+        ("multi_modal_projector_lr", config.multi_modal_projector_lr.is_some()),
+        ("lora.vision", lora.is_some_and(|lora| lora.vision)),
+    ];
+    if let (None, Some((key, _))) = (&model.vision, of_vision.iter().find(|(_, is_set)| *is_set)) {
+        return Err(Error::input(*key, "a value for the vision tower", "no value: the model is a text model"));
+    }
+    let Some(lora) = lora else { return Ok(()) };
+    let linears = model.linears();
+    let all = linears.iter().filter(|(_, part)| lora.vision || !part.is_vision()).map(|(module, _)| *module);
+    if let Some(name) = lora.target_modules.unknown(all.clone()) {
+        let mut last: Vec<&str> = all.map(|module| module.rsplit('.').next().unwrap_or(module)).collect();
+        last.sort_unstable();
+        last.dedup();
+        let expected = format!("all-linear, or linear layers among {}", last.join(", "));
+        return Err(Error::input("lora.target_modules", name, expected));
     }
     Ok(())
 }

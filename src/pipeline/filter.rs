@@ -45,7 +45,7 @@ impl Stage for FilterConfig {
         let (mut encoders, mut scorer) = (None, None);
         if let Some(dir) = &self.model {
             let model_config = ModelConfig::load(&dir.join("config.json"))?;
-            let train = Encoder::load(dir, EncodingPurpose::Train, model_config.text.vocab_size, [None, None])?;
+            let train = Encoder::load(dir, &model_config.chat(), EncodingPurpose::Train, [None, None])?;
             encoders = Some((Encoder { purpose: EncodingPurpose::Ask, ..train.clone() }, train.clone()));
             let of = |most| (most, Scorer { dir, model_config, encoder: train, dtype: self.dtype });
             scorer = self.max_nll.map(of);

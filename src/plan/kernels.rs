@@ -31,8 +31,8 @@ pub fn check(model: &ModelConfig, gpu: &Properties) -> Result<()> {
     })
 }
 
-/// Returns the launches of training passes over rows of `tokens` tokens with an image of as many patches, of an update,
-/// and of generation. Errors if a launch exceeds a limit of `gpu`.
+/// Returns the launches of training passes over rows of `tokens` tokens, of an update, and of generation. If the model has
+/// a vision tower, each row has an image of as many patches. Errors if a launch exceeds a limit of `gpu`.
 pub fn launches(config: &ModelConfig, gpu: &Properties, optimizer: OptimConfig, tokens: usize) -> Result<Vec<Entry>> {
     let memory = Plan::uniform(1 << 42).with(Region::Host, 1 << 42);
     let mut dev = Device::gpu(Box::new(RecordingDriver::new(gpu.clone())), Kind::Cuda, &memory)?;
@@ -46,7 +46,7 @@ pub fn launches(config: &ModelConfig, gpu: &Properties, optimizer: OptimConfig, 
     let mut grads = Grads::new(dev, &model.layout)?;
     let mark = dev.mark(Region::Overlay);
     let side = tokens.isqrt() as u16;
-    let grids = [Grid::picture(side, side)];
+    let grids: Vec<Grid> = config.media.iter().map(|_| Grid::picture(side, side)).collect();
     let (shape, levels) =
         (Shape { tokens, targets: tokens / 2, grids: &grids }, CheckpointPolicy::from(LayerPolicy::All));
     let row = blank(config, shape);

@@ -268,7 +268,7 @@ mod tests {
                 launches.decoding(&model, Weights { dtype: Dtype::Bf16, optimizer }, batch, CONTEXT).unwrap()
             };
             let (base, lora) = (seconds(None, false), Some(LoraConfig::default()));
-            let [sliced, chained] = [false, true].map(|one_chain| seconds(lora, one_chain));
+            let [sliced, chained] = [false, true].map(|one_chain| seconds(lora.clone(), one_chain));
             let slower = |with: Range| [with.low / base.low, with.likely / base.likely, with.high / base.high];
             println!(
                 "batch {batch}: {base:?}; with t in slices {:?}, in one chain {:?}",

@@ -24,7 +24,7 @@ pub struct GpuLayout {
 }
 
 /// Settings for storing and updating weights.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Weights {
     /// Storage type of weights and activations.
     pub dtype: Dtype,

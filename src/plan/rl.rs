@@ -58,11 +58,11 @@ impl Training for RlConfig {
         let passes = updates * (lanes * of_lane.micro_batches).div_ceil(layout.count);
         let pass = Pass::Rl { groups: rl::plan::longest_micro_batch(&lane, &model, &index), config: Box::new(lane) };
         let predicted = predicted(on, |launches| {
-            let weights = Weights { dtype: config.dtype, optimizer: config.optimizer };
-            let [pass, update] = launches.training(&model, weights, layout.fullest, &pass, planned.levels)?;
+            let weights = Weights { dtype: config.dtype, optimizer: config.optimizer.clone() };
+            let [pass, update] = launches.training(&model, weights.clone(), layout.fullest, &pass, planned.levels)?;
             if on.launches.is_some() {
                 for batch in launches::BATCHES {
-                    launches.decoding(&model, weights, batch, launches::CONTEXT)?;
+                    launches.decoding(&model, weights.clone(), batch, launches::CONTEXT)?;
                 }
             }
             let at_once = launches.decoding(&model, weights, rollouts.batch as usize, prompt + response / 2)?;

@@ -45,7 +45,7 @@ impl Training for SftConfig {
             plan::sft(model.clone(), run(config, target, &layout), &[pass.sequences()])?.check(LOWER)?.widened();
         let passes = layout.passes(packs, count);
         let predicted = predicted(on, |launches| {
-            let weights = Weights { dtype: config.dtype, optimizer: config.optimizer };
+            let weights = Weights { dtype: config.dtype, optimizer: config.optimizer.clone() };
             let [pass, update] = launches.training(&model, weights, layout.fullest, &pass, planned.levels)?;
             Ok(vec![passes as f64 * pass, update])
         })?;

@@ -7,7 +7,7 @@ use crate::data::{Index, Shape};
 use crate::error::{Error, Result};
 use crate::image::{Grid, Processor};
 use crate::model::ModelConfig;
-use crate::model::config::LayerConfig;
+use crate::model::config::{LayerConfig, MediaConfig};
 use crate::ops::attend::{BLOCK, Heads};
 use crate::tensor::DType;
 
@@ -15,9 +15,14 @@ use crate::tensor::DType;
 pub const AROUND: usize = 4;
 
 /// Returns one image of `wanted` tokens, or of as many as `max_pixels` and `room` tokens allow. Returns no image for 0
-/// tokens.
+/// tokens and for a text model.
 pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usize>, room: usize) -> Result<Vec<Grid>> {
-    let grid = model.grid();
+    let Some(MediaConfig { grid, .. }) = &model.media else {
+        return match wanted.filter(|&tokens| tokens > 0) {
+            Some(tokens) => Err(Error::input("--image-tokens", tokens.to_string(), "0: the model is a text model")),
+            None => Ok(Vec::new()),
+        };
+    };
     let side = grid.patch_size * grid.merge_size;
     let most = room.saturating_sub(AROUND);
     let [h, w] = match wanted {

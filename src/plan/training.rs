@@ -97,7 +97,7 @@ pub fn minimal_target() -> Target {
 pub fn layout<C: Training>(gpus: GpuSet, model: &ModelConfig, config: &C) -> Result<GpuLayout> {
     let mut config = config.clone();
     let Keys { dtype, optimizer, training, .. } = config.keys();
-    let weights = Weights { dtype: *dtype, optimizer: *optimizer };
+    let weights = Weights { dtype: *dtype, optimizer: optimizer.clone() };
     GpuLayout::new(gpus.count, training.gradient_lanes, model, weights, target(gpus, training.max_memory_gib))
 }
 

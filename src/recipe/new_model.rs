@@ -10,8 +10,9 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity::Manifest;
+use crate::image::MediaIds;
 use crate::machine::Machine;
-use crate::model::config::{MediaIds, NewModelConfig, NewTower};
+use crate::model::config::{NewMedia, NewModelConfig, NewTower};
 use crate::model::family::qwen2_5_vl;
 use crate::model::{Model, ModelConfig};
 use crate::task::recipe;
@@ -81,7 +82,7 @@ pub fn model_config(base: &BaseConfig, tokenizer: &Tokenizer) -> Result<ModelCon
         window_size: vision.window_size,
         fullatt_block_indexes: vision.fullatt_block_indexes.clone(),
     };
-    let media_ids = MediaIds {
+    let ids = MediaIds {
         image: id("<|image_pad|>")?,
         video: id("<|video_pad|>")?,
         start: id("<|vision_start|>")?,
@@ -96,14 +97,12 @@ pub fn model_config(base: &BaseConfig, tokenizer: &Tokenizer) -> Result<ModelCon
         num_attention_heads: base.num_attention_heads,
         num_key_value_heads: base.num_key_value_heads,
         rope_theta: base.rope_theta,
-        mrope_section,
         max_position_embeddings: 4096,
         tie_word_embeddings: base.tie_word_embeddings,
         initializer_range: base.initializer_range,
         bos_token_id: id("<|endoftext|>")?,
         eos_token_id: id("<|im_end|>")?,
-        media_ids,
-        tower,
+        media: Some(NewMedia { ids, mrope_section, tower }),
     };
     ModelConfig::new(&qwen2_5_vl::FAMILY, &new, "base")
 }

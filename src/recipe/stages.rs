@@ -114,7 +114,7 @@ impl Recipe<'_> {
             vision_tower_lr: sft.optimizer.vision_tower_lr.map(share),
             multi_modal_projector_lr: sft.optimizer.multi_modal_projector_lr.map(share),
             lr_scheduler_type: LrSchedulerType::Constant,
-            ..sft.optimizer
+            ..sft.optimizer.clone()
         };
         let config = SftConfig {
             model: Some(self.model("sft")),

@@ -96,7 +96,7 @@ pub fn rl(
     allowed: &[u32],
     index: &Index,
 ) -> Result<(Planned, Option<usize>)> {
-    let mut training = Training::new(model_config.clone(), config.dtype, config.optimizer, target, ranks)?;
+    let mut training = Training::new(model_config.clone(), config.dtype, config.optimizer.clone(), target, ranks)?;
     let reference = match config.has_reference() {
         true if trains_new_adapters(config) => Some(training.model.base()),
         true => {

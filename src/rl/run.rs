@@ -132,7 +132,7 @@ impl TrainingJob for Job {
     fn trainer_config(&self) -> TrainerConfig {
         let c = &self.config;
         TrainerConfig {
-            optimizer: c.optimizer,
+            optimizer: c.optimizer.clone(),
             training: c.training.clone(),
             validation: c.validation.clone(),
             dtype: c.dtype,

@@ -23,7 +23,7 @@ pub struct App {
     /// Tokenizer and chat template.
     pub chat: Chat,
     /// Image processor.
-    pub processor: Processor,
+    pub processor: Option<Processor>,
     /// Configuration of the model.
     pub config: ModelConfig,
     /// Contribution of the model and the flags to sampling parameters.

@@ -160,8 +160,11 @@ fn is_public(address: IpAddr) -> bool {
 }
 
 /// Decodes and resizes pictures, given as `data:` URLs with the names of their fields. All pictures of a request
-/// together may have as many pixels as one picture of a data set.
-pub fn pictures(urls: &[(String, String)], processor: &Processor) -> Api<Vec<Arc<ImageInput>>> {
+/// together may have as many pixels as one picture of a data set. A text model has no `processor`.
+pub fn pictures(urls: &[(String, String)], processor: Option<&Processor>) -> Api<Vec<Arc<ImageInput>>> {
+    let Some((param, _)) = urls.first() else { return Ok(Vec::new()) };
+    let processor =
+        processor.ok_or_else(|| ApiError::field(param, "a picture", "text only: the model has no vision tower"))?;
     let mut limits = Limits::default();
     let one = |(param, url): &(String, String)| {
         let unreadable = |error: Error| {

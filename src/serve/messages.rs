@@ -134,7 +134,7 @@ impl Conversation {
         let mut ids = ids.map_err(|error| ApiError::refused("messages", error))?;
         if self.continue_final_message {
             // The last end of a turn belongs to the final message, because text yields no special token.
-            let end = ids.iter().rposition(|&id| id == chat.ids.im_end);
+            let end = ids.iter().rposition(|&id| id == chat.turn.end);
             ids.truncate(end.unwrap_or(ids.len()));
         }
         Ok(ids)

@@ -16,8 +16,8 @@ use super::sampling::{self, MAX_LOGPROBS, NAMES, Sampling};
 use super::text::is_reasoning_open;
 use crate::engine::sequence::ImageSpan;
 use crate::engine::{Prompt, RequestParams};
-use crate::image::ImageInput;
-use crate::text::{Special, expand_images};
+use crate::image::{Grid, ImageInput};
+use crate::text::Special;
 
 /// A route that generates tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -259,8 +259,8 @@ fn chat(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>
     output.text = true;
     output.include_reasoning = fields.bool("include_reasoning", true)?;
     if app.has_reasoning_parser {
-        let turn = prompt.token_ids.iter().rposition(|&id| id == app.chat.ids.im_start).unwrap_or(0);
-        output.reasoning = Some(is_reasoning_open(&app.chat.tokenizer.decode(&prompt.token_ids[turn..], false)));
+        let turn = app.chat.turn.unfinished(&prompt.token_ids).unwrap_or_default();
+        output.reasoning = Some(is_reasoning_open(&app.chat.tokenizer.decode(turn, false)));
     }
     only_without_tools(fields)?;
     Ok((vec![prompt], sampling))
@@ -269,7 +269,7 @@ fn chat(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>
 /// Reads the conversation of a chat request and returns its prompt.
 fn chat_prompt(app: &App, fields: &mut Fields) -> Api<Prompt> {
     let conversation = Conversation::read(fields)?;
-    let pictures = media::pictures(&conversation.pictures, &app.processor)?;
+    let pictures = media::pictures(&conversation.pictures, app.processor.as_ref())?;
     prompt(app, &conversation.encode(&app.chat)?, &pictures, "messages")
 }
 
@@ -349,17 +349,21 @@ fn content_parts(app: &App, fields: &mut Fields) -> Api<Vec<Arc<ImageInput>>> {
         urls.push((part.name("url"), part.string("url")?.unwrap_or_default()));
         part.end()?;
     }
-    media::pictures(&urls, &app.processor)
+    media::pictures(&urls, app.processor.as_ref())
 }
 
 /// Makes the engine's prompt. Each picture has one placeholder in `ids`, or as many as it has rows.
 fn prompt(app: &App, ids: &[u32], pictures: &[Arc<ImageInput>], param: &str) -> Api<Prompt> {
     let refused = |error| ApiError::refused(param, error);
-    let (pad, merge) = (app.chat.ids.image_pad, app.processor.merge_size);
+    let merge = app.config.grid().merge_size as u32;
     let rows: usize = pictures.iter().map(|picture| picture.tokens(merge)).sum();
-    let is_expanded = rows != pictures.len() && ids.iter().filter(|&&id| id == pad).count() == rows;
-    let grids: Vec<[u32; 3]> = pictures.iter().map(|picture| picture.grid_thw).collect();
-    let expanded = if is_expanded { ids.to_vec() } else { expand_images(ids, pad, &grids, merge).map_err(refused)? };
+    let pads = app.chat.media.map_or(0, |media| ids.iter().filter(|&&id| id == media.ids.image).count());
+    let is_expanded = rows != pictures.len() && pads == rows;
+    let grids: Vec<Grid> = pictures.iter().map(|picture| picture.grid()).collect();
+    let expanded = match is_expanded {
+        true => ids.to_vec(),
+        false => app.chat.expand(ids, &grids).map_err(refused)?.into_iter().map(|(id, _)| id).collect(),
+    };
     if let Some(large) = pictures.iter().find(|picture| picture.tokens(merge) > app.engine.vision_rows()) {
         let found = format!("a picture of {} tokens", large.tokens(merge));
         return Err(ApiError::field(param, found, format!("at most {}", app.engine.vision_rows())));

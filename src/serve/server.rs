@@ -23,7 +23,7 @@ use super::sizes::{self, Needs};
 use crate::base_model::{self, ADAPTER_CONFIG};
 use crate::config::ServeConfig;
 use crate::device::{Device, Plan, Region};
-use crate::engine::{Engine, EngineConfig, allowed_ids, stop_token_ids};
+use crate::engine::{Engine, EngineConfig, allowed_ids};
 use crate::error::{Error, Result};
 use crate::identity;
 use crate::image::{JPEG_DECODER, Processor};
@@ -122,15 +122,17 @@ impl Draft {
             reasoning_parser: if options.has_reasoning_parser { "qwen3" } else { "none" },
             compare: options.compare_url.as_deref().map(Compare::new).transpose()?.map(Arc::new),
         };
-        let processor = Processor::load(dir)?.within([config.image_min_pixels, config.image_max_pixels])?;
-        let (model_config, chat) = (ModelConfig::load(&dir.join("config.json"))?, Chat::load(dir)?);
+        let model_config = ModelConfig::load(&dir.join("config.json"))?;
+        let chat = Chat::load(dir, &model_config.chat())?;
+        let pixels = [config.image_min_pixels, config.image_max_pixels];
+        let processor = Processor::of_model(dir, chat.media, pixels)?;
         let allowed = (!config.all_ids).then(|| allowed_ids(&model_config, &chat));
-        let limits = sizes::limits(config, &model_config, &processor, machine.target.kind)?;
+        let limits = sizes::limits(config, &model_config, processor.as_ref(), machine.target.kind)?;
         let (engine, inbox) = EngineClient::new(config.max_num_seqs, limits.vision_rows);
         let app = App {
             defaults: Defaults {
                 vocab_size: model_config.text.vocab_size,
-                eos_token_ids: stop_token_ids(dir, &chat)?,
+                eos_token_ids: chat.turn.stops.clone(),
                 allowed,
                 logprobs_mode: options.logprobs_mode,
                 max_tokens: options.max_tokens,
@@ -160,9 +162,10 @@ impl Draft {
         let core = self.core(dtype, machine)?;
         let Draft { app, drain, inbox, options, page, .. } = self;
         let kind = if dtype == DType::Bf16 { "bf16" } else { "f32" };
-        let pixels = format!("{} to {} pixels", app.processor.min_pixels, app.processor.max_pixels);
+        let bounds = |p: &Processor| format!(" {} to {} pixels {JPEG_DECODER}", p.min_pixels, p.max_pixels);
+        let images = app.processor.as_ref().map_or_else(String::new, bounds);
         // Nobody else sets it.
-        let _ = app.arithmetic.set(format!("{} {kind} {pixels} {JPEG_DECODER}", core.dev.arithmetic()));
+        let _ = app.arithmetic.set(format!("{} {kind}{images}", core.dev.arithmetic()));
         Ok(Server { app, core, inbox, options, page, drain })
     }
 
@@ -171,7 +174,7 @@ impl Draft {
         let (app, num_kv_blocks) = (&self.app, self.options.config.num_kv_blocks);
         let (mut limits, mut planned) = match &self.needs {
             Some(needs) => (needs.narrowed(self.limits), needs.largest(&self.limits, &app.config)),
-            None => (self.limits, sizes::largest(&self.limits, &app.processor, &app.config)?),
+            None => (self.limits, sizes::largest(&self.limits, app.processor.as_ref(), &app.config)?),
         };
         limits.num_kv_blocks = num_kv_blocks.or(limits.num_kv_blocks);
         let adapter = self.options.adapter.as_ref().map(|(_, dir)| StoredAdapter::open(dir)).transpose()?;

@@ -18,7 +18,12 @@ use crate::tensor::DType;
 const CPU_CACHE: usize = 4 << 30;
 
 /// Returns the limits of a server's engine.
-pub fn limits(config: &ServeConfig, model: &ModelConfig, processor: &Processor, kind: Kind) -> Result<EngineConfig> {
+pub fn limits(
+    config: &ServeConfig,
+    model: &ModelConfig,
+    processor: Option<&Processor>,
+    kind: Kind,
+) -> Result<EngineConfig> {
     let max_model_len = config.max_model_len.unwrap_or(model.text.max_position_embeddings);
     if max_model_len > model.text.max_position_embeddings {
         let expected = format!("at most {}, max_position_embeddings of the model", model.text.max_position_embeddings);
@@ -28,12 +33,12 @@ pub fn limits(config: &ServeConfig, model: &ModelConfig, processor: &Processor, 
     let rest = CPU_CACHE.saturating_sub(memory.per_sequence * config.max_num_seqs);
     let most = if kind == Kind::Cuda { usize::MAX } else { rest / (memory.per_token * BLOCK) };
     let blocks = one.saturating_mul(config.max_num_seqs).min(most).max(one);
-    let picture = largest_picture(processor, max_model_len);
+    let rows = |processor| largest_picture(processor, max_model_len).max(2 * config.max_num_batched_tokens);
     Ok(EngineConfig {
         max_num_seqs: config.max_num_seqs,
         max_num_batched_tokens: config.max_num_batched_tokens,
         num_kv_blocks: Some(blocks),
-        vision_rows: picture.max(2 * config.max_num_batched_tokens),
+        vision_rows: processor.map_or(0, rows),
         enable_prefix_caching: config.enable_prefix_caching,
         keep_logits: true,
         ..EngineConfig::new(max_model_len)
@@ -47,12 +52,15 @@ fn largest_picture(processor: &Processor, max_model_len: usize) -> usize {
 }
 
 /// Returns requests that need the most memory of a server: with as many of the largest pictures, or of the smallest, as
-/// fit into the engine's cache.
+/// fit into the engine's cache. Requests for a text model have no pictures.
 pub fn largest(
     limits: &EngineConfig,
-    processor: &Processor,
+    processor: Option<&Processor>,
     model: &ModelConfig,
 ) -> Result<Vec<Vec<EngineCoreRequest>>> {
+    let Some(processor) = processor else {
+        return Ok(vec![vec![request(Arc::new(Prompt::text(vec![0])), limits.max_num_seqs)]]);
+    };
     let merge = processor.merge_size;
     let side = (largest_picture(processor, limits.max_model_len) as f64).sqrt().ceil() as u32 * merge;
     let request = |[h, w]: [u32; 2]| {

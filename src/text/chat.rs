@@ -5,55 +5,33 @@ use std::path::Path;
 use regex::Regex;
 
 use super::tokenizer::check_length;
+use super::turn::{self, AssistantTurn};
 use super::{ChatTemplate, Message, Part, Special, Tokenizer};
 use crate::error::{Error, Result};
+use crate::image::{Grid, MediaFormat};
 
-/// Ids of the special tokens in Qwen2.5-VL's conversations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpecialIds {
-    /// `<|endoftext|>`, also the padding token.
-    pub endoftext: u32,
-    /// `<|im_start|>`, which opens a turn.
-    pub im_start: u32,
-    /// `<|im_end|>`, which closes a turn and ends a generated answer.
-    pub im_end: u32,
-    /// `<|vision_start|>`, which opens an image or video.
-    pub vision_start: u32,
-    /// `<|vision_end|>`, which closes an image or video.
-    pub vision_end: u32,
-    /// `<|image_pad|>`, one for each merged patch of an image.
-    pub image_pad: u32,
-    /// `<|video_pad|>`, one for each merged patch of a video.
-    pub video_pad: u32,
+/// Tokens of a model, as its `config.json` has them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChatConfig {
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Ids that end a sequence.
+    pub eos_token_id: Vec<u32>,
+    /// Images and videos. `None` for a text model.
+    pub media: Option<MediaFormat>,
 }
 
-impl SpecialIds {
-    fn of(tokenizer: &Tokenizer, place: &str) -> Result<SpecialIds> {
-        let id = |token: &str| {
-            let id = tokenizer.id(token).filter(|&id| tokenizer.is_special(id));
-            id.ok_or_else(|| Error::input(place, format!("no special token {token}"), "a Qwen2.5-VL tokenizer"))
-        };
-        Ok(SpecialIds {
-            endoftext: id("<|endoftext|>")?,
-            im_start: id("<|im_start|>")?,
-            im_end: id("<|im_end|>")?,
-            vision_start: id("<|vision_start|>")?,
-            vision_end: id("<|vision_end|>")?,
-            image_pad: id("<|image_pad|>")?,
-            video_pad: id("<|video_pad|>")?,
-        })
-    }
-}
-
-/// Tokenizer, chat template and special token ids of one model.
+/// Tokenizer, chat template and turns of one model.
 #[derive(Clone)]
 pub struct Chat {
     /// Tokenizer.
     pub tokenizer: Tokenizer,
     /// Chat template.
     pub template: ChatTemplate,
-    /// Ids of the special tokens.
-    pub ids: SpecialIds,
+    /// The assistant's turn.
+    pub turn: AssistantTurn,
+    /// Images and videos. `None` for a text model.
+    pub media: Option<MediaFormat>,
     /// Strings of the special tokens, which a user's text must not inject.
     specials: Vec<String>,
     /// Pattern that finds the leftmost of `specials`, and the longest one if several begin there, as the tokenizers
@@ -63,22 +41,32 @@ pub struct Chat {
 
 impl Chat {
     /// Loads the tokenizer and template of a model directory.
-    pub fn load(dir: impl AsRef<Path>) -> Result<Chat> {
-        let dir = dir.as_ref();
-        Chat::new(Tokenizer::load(dir)?, ChatTemplate::load(dir)?, &dir.display().to_string())
+    pub fn load(dir: &Path, config: &ChatConfig) -> Result<Chat> {
+        let mut chat = Chat::new(Tokenizer::load(dir)?, ChatTemplate::load(dir)?, config, &dir.display().to_string())?;
+        if let Some(stops) = turn::generation_config(dir)? {
+            chat.turn = chat.turn.with_stops(&stops);
+        }
+        Ok(chat)
     }
 
     /// Combines a tokenizer and a template. `place` names the tokenizer in errors.
-    pub fn new(tokenizer: Tokenizer, template: ChatTemplate, place: &str) -> Result<Chat> {
-        let ids = SpecialIds::of(&tokenizer, place)?;
+    pub fn new(tokenizer: Tokenizer, template: ChatTemplate, config: &ChatConfig, place: &str) -> Result<Chat> {
+        let turn = AssistantTurn::of(&tokenizer, &template, &config.eos_token_id)?;
+        for (key, is_video) in [("image_token_id", false), ("video_token_id", true)] {
+            let id = config.media.map(|media| media.placeholder(is_video));
+            if let Some(id) = id.filter(|&id| !tokenizer.is_special(id)) {
+                let found = format!("{key} {id} in config.json, which is no special token of the tokenizer");
+                return Err(Error::input(place, found, "the id of a special token"));
+            }
+        }
         let mut specials: Vec<String> = tokenizer.special_tokens().map(|(_, token)| token).collect();
         specials.sort_by_key(|s| std::cmp::Reverse(s.len()));
         let pattern = specials.iter().map(|s| regex::escape(s)).collect::<Vec<_>>().join("|");
         let find_special = Regex::new(&pattern).map_err(|e| Error::input(place, e.to_string(), "special tokens"))?;
-        Ok(Chat { tokenizer, template, ids, specials, find_special })
+        Ok(Chat { tokenizer, template, turn, media: config.media, specials, find_special })
     }
 
-    /// Returns the ids of a conversation, with one `image_pad` for each image (see [`expand_images`]).
+    /// Returns the ids of a conversation, with one placeholder for each image and video (see [`Chat::expand`]).
     ///
     /// In the mode [`Special::Plain`], the text of messages never yields a special token, so the turns and images are
     /// exactly those of `messages`. If the text contains no special token's string, both modes give the same ids.
@@ -103,7 +91,7 @@ impl Chat {
         let marked: Vec<Message> = messages.iter().map(|m| self.break_specials(m, mark)).collect::<Result<_>>()?;
         let text = self.template.render_with(&marked, add_generation_prompt, variables)?;
         let ids = self.encode_marked(&text, mark)?;
-        self.check_pads(messages, &ids)?;
+        self.check_placeholders(messages, &ids)?;
         Ok(ids)
     }
 
@@ -134,26 +122,59 @@ impl Chat {
             let found = format!("{blocks} generation blocks and a masked turn");
             return Err(Error::input("chat template", found, format!("{}, one per assistant turn", turns.len())));
         }
-        self.check_pads(messages, &ids)?;
+        self.check_placeholders(messages, &ids)?;
         Ok(Some((ids, mask)))
     }
 
     /// Returns an error if the ids do not have one placeholder for each image and video of the messages.
-    fn check_pads(&self, messages: &[Message], ids: &[u32]) -> Result<()> {
-        for (kind, video, pad) in [("Image", false, self.ids.image_pad), ("Video", true, self.ids.video_pad)] {
+    fn check_placeholders(&self, messages: &[Message], ids: &[u32]) -> Result<()> {
+        for (kind, is_video) in [("Image", false), ("Video", true)] {
             let is_kind = |part: &&Part| match part {
                 Part::Text(_) => false,
-                Part::Image => !video,
-                Part::Video { .. } => video,
+                Part::Image => !is_video,
+                Part::Video { .. } => is_video,
             };
             let expected = messages.iter().flat_map(|m| &m.content).filter(is_kind).count();
-            let found = ids.iter().filter(|&&id| id == pad).count();
+            let found = self.count(ids, is_video);
             if found != expected {
                 let found = format!("{found} placeholders for {kind} in the rendered conversation");
                 return Err(Error::input("chat template", found, format!("{expected}, the number in the messages")));
             }
         }
         Ok(())
+    }
+
+    /// Returns the number of placeholders of images or of videos.
+    fn count(&self, ids: &[u32], is_video: bool) -> usize {
+        self.media.map_or(0, |media| ids.iter().filter(|&&id| id == media.placeholder(is_video)).count())
+    }
+
+    /// Replaces the placeholder of each image and video by the tokens of its grid. `grids` has the grids in the order of
+    /// the conversation. Returns each token with the index in `ids` that it comes from. Returns an error if the numbers
+    /// of placeholders and grids differ.
+    pub fn expand(&self, ids: &[u32], grids: &[Grid]) -> Result<Vec<(u32, usize)>> {
+        for (kind, is_video) in [("image", false), ("video", true)] {
+            let (found, expected) =
+                (self.count(ids, is_video), grids.iter().filter(|grid| grid.is_video() == is_video).count());
+            if found != expected {
+                let expected = format!("{expected} (one per {kind})");
+                return Err(Error::input("prompt", format!("{found} {kind} placeholders"), expected));
+            }
+        }
+        let [mut images, mut videos] = [false, true].map(|video| grids.iter().filter(move |g| g.is_video() == video));
+        let mut expanded = Vec::with_capacity(ids.len());
+        for (from, &id) in ids.iter().enumerate() {
+            let grid = match self.media {
+                Some(media) if id == media.placeholder(false) => images.next(),
+                Some(media) if id == media.placeholder(true) => videos.next(),
+                _ => None,
+            };
+            match (grid, self.media) {
+                (Some(&grid), Some(media)) => expanded.extend(media.tokens(grid).map(|id| (id, from))),
+                _ => expanded.push((id, from)),
+            }
+        }
+        Ok(expanded)
     }
 
     /// Returns a copy of the message in which `mark` interrupts every special token's string. This includes a string of
@@ -230,34 +251,4 @@ fn unused_chars<const N: usize>(messages: &[Message]) -> Result<[char; N]> {
     let unused: Vec<char> = all.filter(|&c| !texts.iter().any(|t| t.contains(c))).take(N).collect();
     let too_few = |_| Error::input("messages", "every private-use character", "an unused private-use character");
     unused.try_into().map_err(too_few)
-}
-
-/// Repeats each `image_pad` once for every merged patch of its image: a grid `[t, h, w]` in patches gives `t * h * w /
-/// merge_size^2`. Also expands videos, with `video_pad`. Returns an error if the number of pads differs from the number
-/// of grids.
-pub fn expand_images(ids: &[u32], image_pad: u32, grids: &[[u32; 3]], merge_size: u32) -> Result<Vec<u32>> {
-    let pads = ids.iter().filter(|&&id| id == image_pad).count();
-    if pads != grids.len() {
-        let expected = format!("{} (one per image)", grids.len());
-        return Err(Error::input("prompt", format!("{pads} image placeholders"), expected));
-    }
-    let mut out = Vec::with_capacity(ids.len());
-    let mut grids = grids.iter();
-    for &id in ids {
-        match (id == image_pad).then(|| grids.next()).flatten() {
-            Some(&grid) => out.extend(std::iter::repeat_n(image_pad, merged_patches(grid, merge_size)?)),
-            None => out.push(id),
-        }
-    }
-    Ok(out)
-}
-
-fn merged_patches([t, h, w]: [u32; 3], merge_size: u32) -> Result<usize> {
-    let fits = merge_size > 0 && t > 0 && h > 0 && w > 0 && h % merge_size == 0 && w % merge_size == 0;
-    let area = |a: u32| if fits { a as usize / merge_size as usize } else { 0 };
-    let patches = (t as usize).checked_mul(area(h)).and_then(|n| n.checked_mul(area(w)));
-    patches.filter(|&n| fits && n <= u32::MAX as usize).ok_or_else(|| {
-        let expected = format!("positive sizes, height and width multiples of {merge_size}");
-        Error::input("picture", format!("a grid of {t} x {h} x {w} patches"), expected)
-    })
 }

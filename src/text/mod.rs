@@ -13,8 +13,9 @@ mod row_prompt;
 mod template;
 mod tokenizer;
 mod train;
+mod turn;
 
-pub use chat::{Chat, expand_images};
+pub use chat::{Chat, ChatConfig};
 pub use json::repr;
 pub use row_prompt::RowPrompt;
 pub use template::{ChatTemplate, Message, Part};

@@ -47,7 +47,7 @@ impl Start {
     pub fn open(model: Option<&Path>, purpose: EncodingPurpose, pixels: [Option<usize>; 2]) -> Result<Start> {
         let model = Start::directory(model)?;
         let config = ModelConfig::load(&model.join("config.json"))?;
-        let encoder = Encoder::load(model, purpose, config.text.vocab_size, pixels)?;
+        let encoder = Encoder::load(model, &config.chat(), purpose, pixels)?;
         Ok(Start { model: model.to_owned(), config, encoder })
     }
 

@@ -149,20 +149,20 @@ impl Loaded {
         checkpoint: Option<&Checkpoint>,
         observer: &dyn Observer,
     ) -> Result<Loaded> {
-        let &TrainerConfig { dtype, optimizer, seed, ref run, .. } = config;
-        let (dtype, lora) = (DType::of(dtype, dev.kind()), optimizer.lora.is_some());
+        let TrainerConfig { dtype, optimizer, seed, run, .. } = config;
+        let (dtype, lora) = (DType::of(*dtype, dev.kind()), optimizer.lora.is_some());
         // A checkpoint of a run with adapters contains the adapters alone.
         let weights = checkpoint.filter(|_| !lora).map_or(&run.model, |c| &c.path);
         let mut model = Model::load_shown(dev, weights, dtype, observer)?;
-        freeze(dev, &mut model, &optimizer)?;
+        freeze(dev, &mut model, optimizer)?;
         let shards = Shards::new(&model.layout.shares(), place.size());
-        let mut optimizer = Optimizer::sharded(dev, &model.layout, optimizer, seed, &shards, place.rank())?;
+        let mut optimizer = Optimizer::sharded(dev, &model.layout, optimizer.clone(), *seed, &shards, place.rank())?;
         if lora {
             let started = Some(&run.model).filter(|model| adapter_files::exist_in(model));
             let stored = checkpoint.map(|checkpoint| &checkpoint.path).or(started);
             let stored = stored.map(|dir| StoredAdapter::open(dir)).transpose()?;
             stored.iter().try_for_each(|stored| stored.check(&model.layout))?;
-            let fresh = Fresh::new(&model.layout, seed);
+            let fresh = Fresh::new(&model.layout, *seed);
             let masters = stored.as_ref().map_or(&fresh as &dyn Masters, |stored| stored);
             model.set_adapters(dev, masters)?;
             optimizer.set_adapters(dev, &model.layout, masters)?;

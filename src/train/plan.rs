@@ -154,7 +154,7 @@ pub fn owned(
     ranks: usize,
 ) -> Result<Vec<usize>> {
     let of = |rank| {
-        let training = Training::new(model.clone(), dtype, optimizer, target, OneRank::new(rank, ranks))?;
+        let training = Training::new(model.clone(), dtype, optimizer.clone(), target, OneRank::new(rank, ranks))?;
         Ok(training.optimizer.bytes())
     };
     (0..ranks).map(of).collect()
@@ -176,7 +176,7 @@ pub struct Run<'a> {
 /// Returns the plan of a fine-tuning run. `batches` are the largest micro-batches of the run.
 pub fn sft(model: ModelConfig, run: Run<'_>, batches: &[Vec<Sequence<'_>>]) -> Result<Planned> {
     let Run { config, target, ranks, most_micro_batches } = run;
-    let mut training = Training::new(model, config.dtype, config.optimizer, target, ranks)?;
+    let mut training = Training::new(model, config.dtype, config.optimizer.clone(), target, ranks)?;
     let (mut grads, update) = training.gradients()?;
     let Training { mut dev, model, exchange, mut ranks, .. } = training;
     let (held, whole_layers) = (dev.high_water().bytes(Region::Overlay), exchange.bytes_for_whole_layers(&grads));

@@ -1,5 +1,7 @@
 //! Tests directories of adapters without the files of their base, and `omr export`.
 
+use crate::models::encoder;
+use omr::data::encoder::EncodingPurpose;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +48,7 @@ pub fn write(base: &Path, dir: &Path, named: &str) {
     let mut dev = device();
     let mut model = Model::load(&mut dev, base, DType::F32).unwrap();
     let config = AdapterConfig { base_weights: Some(identity::base_weights(base).unwrap()), ..settings(named) };
-    model.attach(&mut dev, config.rank, config.scale(), &|_| true).unwrap();
+    model.attach(&mut dev, config.rank, config.scale(), &|_, _| true).unwrap();
     model.set_adapters(&mut dev, &Rough).unwrap();
     let layout = Arc::new(model.layout.clone());
     let own: Vec<_> = layout.lens().into_iter().map(|len| 0..len).collect();
@@ -116,7 +118,8 @@ fn an_adapter_takes_what_its_directory_lacks_from_its_base() {
         fs::copy(folder.at(&format!("base/{name}")), folder.at(&format!("adapter/{name}"))).unwrap();
     }
     fs::write(folder.at("adapter/chat_template.jinja"), own).unwrap();
-    assert_eq!(omr::text::Chat::load(Path::new(&folder.at("adapter"))).unwrap().template.source(), own);
+    let chat = encoder(Path::new(&folder.at("adapter")), EncodingPurpose::Ask).chat;
+    assert_eq!(chat.template.source(), own);
 }
 
 #[test]

@@ -9,7 +9,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use omr::config::{Dtype, RlConfig, SftConfig, to_yaml};
-use omr::data::{Form, read, write};
+use omr::data::encoder::EncodingPurpose;
+use omr::data::{Encoder, Form, read, write};
+use omr::error::Error;
+use omr::model::ModelConfig;
+use omr::text::ChatConfig;
 use serde_json::{Value, json};
 
 use super::help::omr;
@@ -177,21 +181,27 @@ fn a_model_that_does_not_fit_is_named() {
         assert!(!Path::new(&out).exists());
     }
     fs::write(&weights, &whole).unwrap();
-    // A tokenizer with more ids than the model has rows.
-    for (model, command, config, file) in [("base", "sft", &sft, "sft.parquet"), ("tuned", "rl", &rl, "rl.parquet")] {
+    // A tokenizer of another model.
+    for (model, command, config) in [("base", "sft", &sft), ("tuned", "rl", &rl)] {
         let path = folder.path().join(model).join("config.json");
         let mut shape: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        shape["vocab_size"] = 100.into();
-        for id in ["image", "video", "vision_start", "vision_end", "vision"] {
-            shape[format!("{id}_token_id")] = 99.into();
-        }
+        shape["image_token_id"] = 99.into();
         fs::write(&path, shape.to_string()).unwrap();
-        // Existing weights would give an earlier error, because their size is wrong.
-        fs::remove_file(folder.path().join(model).join("model.safetensors")).unwrap();
-        let out = folder.at("vocabulary");
-        failure(&[command, config, "--out", &out], 2, &[file, "row 1", "token", "vocab_size 100"]);
+        let out = folder.at("tokenizer");
+        failure(&[command, config, "--out", &out], 2, &[model, "image_token_id 99", "special token"]);
         assert!(!Path::new(&out).exists());
     }
+}
+
+#[test]
+fn a_tokenizer_with_more_ids_than_the_model_has_rows_is_named() {
+    let folder = Folder::new();
+    let model = sft_config(folder.path()).model.unwrap();
+    let config = ModelConfig::load(&model.join("config.json")).unwrap().chat();
+    let config = ChatConfig { vocab_size: 100, ..config };
+    let encoder = Encoder::load(&model, &config, EncodingPurpose::Train, [None, None]).unwrap();
+    let error = Error::from(encoder.measure(&tiny::rows()[0]).unwrap_err()).to_string();
+    assert!(error.contains("row 1") && error.contains("token") && error.contains("vocab_size 100"), "{error}");
 }
 
 #[test]

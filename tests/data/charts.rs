@@ -1,5 +1,6 @@
 //! Tests the charts task: what training may show, what the teacher reads, and the lengths of rows and answers.
 
+use crate::models::chat_config;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -97,12 +98,12 @@ fn a_picture_has_48_visual_tokens_and_most_careful_answers_have_100_to_200_token
     let words: Vec<&str> = corpus.iter().map(String::as_str).collect();
     let tokenizer = train_tokenizer(&corpus, &SPECIAL_TOKENS, &words, config.base.vocab_size).unwrap();
     write_tokenizer_dir(dir.path(), &tokenizer, CHAT_TEMPLATE).unwrap();
-    let chat = Chat::load(dir.path()).unwrap();
+    let chat = Chat::load(dir.path(), &chat_config(&tokenizer)).unwrap();
     let processor = Processor::from_json(&recipe::preprocessor_config(), "charts").unwrap();
     let mut lengths = Vec::new();
     for (index, row) in rows(200, false, 1).teach.iter().enumerate() {
-        let asked = prompt(row, &chat, &processor).unwrap();
-        assert_eq!(asked.ids.iter().filter(|&&id| id == chat.ids.image_pad).count(), 48);
+        let asked = prompt(row, &chat, Some(&processor)).unwrap();
+        assert_eq!(asked.ids.iter().filter(|&&id| id == chat.media.unwrap().ids.image).count(), 48);
         assert!(asked.ids.len() <= config.rl.max_prompt_length, "{}", asked.ids.len());
         assert_eq!(row.extra["kind"], KINDS[index % KINDS.len()].1);
         lengths.push(chat.tokenizer.encode(&answer(row, index as u64), Special::Plain).unwrap().len());

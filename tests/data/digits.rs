@@ -1,6 +1,7 @@
 //! Tests the digits task: the digits that training may use, the teacher, the complete data stage, and the length of a
 //! rendered row.
 
+use crate::models::chat_config;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -155,7 +156,7 @@ fn chat(dir: &Path) -> Chat {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let tokenizer = train_tokenizer(digits::corpus(), &SPECIAL_TOKENS, &words, 512).unwrap();
     write_tokenizer_dir(dir, &tokenizer, CHAT_TEMPLATE).unwrap();
-    Chat::load(dir).unwrap()
+    Chat::load(dir, &chat_config(&tokenizer)).unwrap()
 }
 
 #[test]
@@ -172,9 +173,9 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
         for phrasing in PHRASINGS[k].1 {
             let mut row = row.clone();
             row.messages[0].content[1] = omr::text::Part::Text(phrasing.to_owned());
-            let asked = prompt(&row, &chat, &processor).unwrap();
+            let asked = prompt(&row, &chat, Some(&processor)).unwrap();
             assert_eq!(asked.images[0].grid_thw, [1, 2, 4]);
-            assert_eq!(asked.ids.iter().filter(|&&id| id == chat.ids.image_pad).count(), 2);
+            assert_eq!(asked.ids.iter().filter(|&&id| id == chat.media.unwrap().ids.image).count(), 2);
             for (i, answer) in answers.iter().enumerate() {
                 longest = longest.max(asked.ids.len() + answer.1 + 1);
                 if i % 40 != 0 {
@@ -183,11 +184,11 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
                 let answer = &answer.0;
                 row.messages.truncate(1);
                 row.messages.push(omr::text::Message::text("assistant", answer.clone()));
-                let sample = sft_sample(&row, &chat, &processor).unwrap();
+                let sample = sft_sample(&row, &chat, Some(&processor)).unwrap();
                 let split = asked.ids.len();
                 assert_eq!(sample.input_ids[..split], asked.ids);
                 let mut want = chat.tokenizer.encode(answer, Special::Plain).unwrap();
-                want.push(chat.ids.im_end);
+                want.push(chat.turn.end);
                 assert_eq!(sample.input_ids[split..], want);
                 assert!(sample.loss_mask.iter().enumerate().all(|(t, &m)| m == (t >= split)));
             }
@@ -197,7 +198,10 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
     assert!(longest <= 64, "{longest}");
     let config = omr::recipe::new_model::model_config(&BaseConfig::default(), &chat.tokenizer).unwrap();
     let media = config.media.unwrap();
-    assert_eq!((media.ids.image, media.tower.out_hidden_size), (chat.ids.image_pad, config.text.hidden_size));
+    assert_eq!(
+        (media.ids.image, media.tower.out_hidden_size),
+        (chat.media.unwrap().ids.image, config.text.hidden_size)
+    );
 }
 
 #[test]
@@ -209,33 +213,32 @@ fn turns_before_the_last_are_trained_as_they_would_be_generated() {
     use omr::text::Message;
     let text = |role: &str, text: &str| Message::text(role, text);
     row.messages.extend([text("assistant", "8<|im_end|>"), text("user", "Why?"), text("assistant", "3 + 5")]);
-    let sample = sft_sample(&row, &chat, &processor).unwrap();
+    let sample = sft_sample(&row, &chat, Some(&processor)).unwrap();
     assert_eq!(sample.input_ids.len(), sample.loss_mask.len());
     let trained: Vec<u32> =
         sample.input_ids.iter().zip(&sample.loss_mask).filter(|(_, m)| **m).map(|(id, _)| *id).collect();
     let mut want = chat.tokenizer.encode("8<|im_end|>", Special::Plain).unwrap();
-    assert!(!want.contains(&chat.ids.im_end));
-    want.push(chat.ids.im_end);
+    assert!(!want.contains(&chat.turn.end));
+    want.push(chat.turn.end);
     want.extend(chat.tokenizer.encode("3 + 5", Special::Plain).unwrap());
-    want.push(chat.ids.im_end);
+    want.push(chat.turn.end);
     assert_eq!(trained, want);
     let whole = chat.encode(&row.messages, false, Special::Plain).unwrap();
-    let once: Vec<u32> = sample.input_ids.iter().copied().filter(|&id| id != chat.ids.image_pad).collect();
-    let whole: Vec<u32> = whole.into_iter().filter(|&id| id != chat.ids.image_pad).collect();
+    let once: Vec<u32> = sample.input_ids.iter().copied().filter(|&id| id != chat.media.unwrap().ids.image).collect();
+    let whole: Vec<u32> = whole.into_iter().filter(|&id| id != chat.media.unwrap().ids.image).collect();
     assert_eq!(once, whole[..whole.len() - 1], "all but the line end after the last turn");
 
     // With `train_newline`, the line end after each answer is trained, as in lmms-engine and LLaMA-Factory.
     let grids = [Grid::picture(2, 4)];
-    let merge = processor.merge_size;
-    let (ids, mask) = sft_tokens(&row, &chat, TurnEnd::Token, merge, &grids).unwrap();
-    let (with_newline, its_mask) = sft_tokens(&row, &chat, TurnEnd::Newline, merge, &grids).unwrap();
+    let (ids, mask) = sft_tokens(&row, &chat, TurnEnd::Token, &grids).unwrap();
+    let (with_newline, its_mask) = sft_tokens(&row, &chat, TurnEnd::Newline, &grids).unwrap();
     let line_end = *whole.last().unwrap();
     assert_eq!(with_newline, [&ids[..], &[line_end]].concat());
     let targets = |mask: &[bool]| (0..mask.len()).filter(|&i| mask[i]).collect::<Vec<_>>();
     let added: Vec<usize> = targets(&its_mask).into_iter().filter(|&i| !mask.get(i).is_some_and(|&m| m)).collect();
     assert_eq!(added.iter().map(|&i| with_newline[i]).collect::<Vec<_>>(), [line_end, line_end]);
-    assert!(added.iter().all(|&i| with_newline[i - 1] == chat.ids.im_end));
+    assert!(added.iter().all(|&i| with_newline[i - 1] == chat.turn.end));
 
     row.messages.pop();
-    assert!(sft_sample(&row, &chat, &processor).is_err_and(|e| e.to_string().contains("teach row 1")));
+    assert!(sft_sample(&row, &chat, Some(&processor)).is_err_and(|e| e.to_string().contains("teach row 1")));
 }

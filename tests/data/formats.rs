@@ -2,6 +2,7 @@
 //! pictures, columns with any name. Reading a set in one pass and reading each row by its index must give the same
 //! rows.
 
+use crate::models::encoder;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,7 @@ use omr::config::{ColumnsConfig, DatasetConfig, RlConfig, SftConfig};
 use omr::data::encoder::EncodingPurpose;
 use omr::data::indexing::Longest;
 use omr::data::read::{RowFile, entry};
-use omr::data::{Dataset, Encoder, Form, Row, Samples, read, write};
-use omr::model::ModelConfig;
+use omr::data::{Dataset, Form, Row, Samples, read, write};
 use omr::observe::Silent;
 use omr::text::Part;
 use serde_json::json;
@@ -266,8 +266,7 @@ fn a_set_of_several_files_is_one_set() {
 fn shards_are_indexed_and_streamed_as_one_set() {
     let dir = tempfile::tempdir().unwrap();
     let model = sft_config(dir.path()).model.unwrap();
-    let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().text.vocab_size;
-    let encoder = Encoder::load(&model, EncodingPurpose::Train, vocab_size, [None, None]).unwrap();
+    let encoder = encoder(&model, EncodingPurpose::Train);
     let all = digit_rows();
     let (whole, shards) = (dir.path().join("one/whole.parquet"), dir.path().join("shards"));
     let (first, second) = all.split_at(5);

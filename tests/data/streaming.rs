@@ -1,6 +1,7 @@
 //! Tests data sets of any size: an index is built first, and samples are loaded on request. Bad rows are left out and
 //! reported. The result does not depend on threads, restarts or cached data.
 
+use crate::models;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,12 +13,10 @@ use omr::data::indexing::Longest;
 use omr::data::packing;
 use omr::data::{Dataset, Encoder, Form, ImageSource, Row, Samples, read, sft_sample, write};
 use omr::error::Error;
-use omr::image::Processor;
-use omr::model::ModelConfig;
 use omr::observe::Silent;
 use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
-use omr::text::{Chat, Part};
+use omr::text::Part;
 use omr::train::job::TrainingJob as _;
 use omr::train::sft::Job;
 use serde_json::{Value, json};
@@ -64,8 +63,7 @@ fn open(dir: &Path, path: &Path, encoder: &Encoder) -> omr::error::Result<Datase
 }
 
 fn encoder(model: &Path) -> Encoder {
-    let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().text.vocab_size;
-    Encoder::load(model, EncodingPurpose::Train, vocab_size, [None, None]).unwrap()
+    models::encoder(model, EncodingPurpose::Train)
 }
 
 fn rejected(dir: &Path) -> Vec<Value> {
@@ -77,13 +75,13 @@ fn rejected(dir: &Path) -> Vec<Value> {
 fn an_index_says_what_the_samples_are_and_they_are_those_made_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let model = sft_config(dir.path()).model.unwrap();
-    let (chat, processor) = (Chat::load(&model).unwrap(), Processor::load(&model).unwrap());
     let encoder = encoder(&model);
+    let (chat, processor) = (&encoder.chat, encoder.processor.as_ref());
     jsonl(&dir.path().join("rows.jsonl"), &rows());
     for name in ["rows.jsonl", "sft.parquet"] {
         let path = dir.path().join(name);
         let eager: Vec<_> = read::read(&read::entry(&path)).unwrap();
-        let eager: Vec<_> = eager.iter().map(|row| sft_sample(row, &chat, &processor).unwrap()).collect();
+        let eager: Vec<_> = eager.iter().map(|row| sft_sample(row, chat, processor).unwrap()).collect();
         let run = dir.path().join(format!("run {name}"));
         for warm in [false, true] {
             let data = open(&run, &path, &encoder).unwrap();

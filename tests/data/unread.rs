@@ -1,12 +1,12 @@
 //! Tests rows of published layouts that were read in part without a word: each is understood or refused.
 
+use crate::models::encoder;
 use std::fs;
 
 use omr::config::{DatasetConfig, SftConfig, load};
 use omr::data::encoder::EncodingPurpose;
 use omr::data::read::RowFile;
-use omr::data::{Encoder, Form, ReadCounts, Row, read, text_of, write};
-use omr::model::ModelConfig;
+use omr::data::{Form, ReadCounts, Row, read, text_of, write};
 use omr::reward::{Item, Mode, Scorer};
 use serde_json::{Value, json};
 
@@ -213,8 +213,7 @@ fn any_of_several_right_answers_is_right() {
 fn rl_refuses_rows_with_an_empty_answer() {
     let dir = tempfile::tempdir().unwrap();
     base_model(dir.path());
-    let size = ModelConfig::load(&dir.path().join("config.json")).unwrap().text.vocab_size;
-    let encoder = Encoder::load(dir.path(), EncodingPurpose::Ask, size, [None; 2]).unwrap();
+    let encoder = encoder(dir.path(), EncodingPurpose::Ask);
     let rows = loaded(&["", " ", "7"].map(|answer| json!({"question": "q", "answer": answer})), "").unwrap();
     let measured = rows.iter().map(|row| encoder.measure(row).map_err(|bad| bad.reason.name()));
     let ok: Vec<_> = measured.map(|measured| measured.map(|_| ())).collect();

@@ -1,15 +1,16 @@
 //! Tests rows with a video: reading them from JSON, training on them and requesting answers.
 
+use crate::models::encoder;
 use std::fs;
 use std::path::Path;
 
 use omr::config::{RlConfig, SftConfig};
 use omr::data::encoder::EncodingPurpose;
 use omr::data::inspect::{self, Options};
-use omr::data::{Encoder, Form, Media, Row, read, sft_sample, write};
-use omr::image::{Grid, Processor};
+use omr::data::{Form, Media, Row, read, sft_sample, write};
+use omr::image::Grid;
 use omr::model::{Inputs, ModelConfig};
-use omr::text::{Chat, Part};
+use omr::text::Part;
 use serde_json::{Value, json};
 
 use crate::train::tiny::{rl_config, rows, run_rl, run_sft, sft_config};
@@ -42,24 +43,24 @@ fn row(dir: &Path, row: &Value) -> Result<Row, String> {
 fn a_video_of_a_row_has_the_positions_of_its_rate() {
     let dir = tempfile::tempdir().unwrap();
     let model = sft_config(dir.path()).model.unwrap();
-    let (chat, processor) = (Chat::load(&model).unwrap(), Processor::load(&model).unwrap());
     let config = ModelConfig::load(&model.join("config.json")).unwrap();
-    let encoder = Encoder::load(&model, EncodingPurpose::Train, config.text.vocab_size, [None, None]).unwrap();
+    let encoder = encoder(&model, EncodingPurpose::Train);
+    let (chat, of_media) = (&encoder.chat, config.media.as_ref().unwrap().ids);
     // Frames per second, and the position step from one temporal patch to the next: whole seconds times two positions
     // per second.
     for (more, step) in [(json!({}), 2), (json!({"fps": 0.5}), 8), (json!({"sample_fps": 0.8}), 4)] {
         let row = row(dir.path(), &answered(dir.path(), more)).unwrap();
         assert!(matches!(row.messages[0].content[0], Part::Video { frames: 4, .. }));
         assert!(matches!(row.media()[..], [Media::Video { frames: [_, _, _, _], .. }]));
-        let sample = sft_sample(&row, &chat, &processor).unwrap();
+        let sample = sft_sample(&row, chat, encoder.processor.as_ref()).unwrap();
         let measured = encoder.measure(&row).unwrap();
         assert_eq!(measured.grids, [Grid { frames: 4, h: 2, w: 4 }]);
         assert_eq!((measured.tokens, measured.pictures), (sample.input_ids.len(), 4));
         assert_eq!(encoder.sample(&row).unwrap().1, measured.hash);
-        let first = sample.input_ids.iter().position(|&id| id == chat.ids.video_pad).unwrap();
-        let pads = sample.input_ids.iter().filter(|&&id| id == chat.ids.video_pad).count();
-        assert_eq!((pads, sample.input_ids[first - 1]), (4, chat.ids.vision_start));
-        assert_eq!(sample.input_ids[first + 4], chat.ids.vision_end);
+        let first = sample.input_ids.iter().position(|&id| id == of_media.video).unwrap();
+        let pads = sample.input_ids.iter().filter(|&&id| id == of_media.video).count();
+        assert_eq!((pads, sample.input_ids[first - 1]), (4, of_media.start));
+        assert_eq!(sample.input_ids[first + 4], of_media.end);
         let mut inputs = Inputs::empty();
         let ids = &sample.input_ids;
         inputs.push(&config, ids, &sample.images, ids.len()).unwrap();
@@ -104,7 +105,7 @@ fn videos_are_looked_at_by_their_frames_and_faults_are_named() {
     assert!(error.contains("rows.jsonl row 1") && error.contains("a video"), "{error}");
 
     let model = sft_config(dir.path()).model.unwrap();
-    let encoder = Encoder::load(&model, EncodingPurpose::Train, 512, [None, None]).unwrap();
+    let encoder = encoder(&model, EncodingPurpose::Train);
     let pixels = vec![7; 28 * 28 * 3];
     let small = dir.path().join("small.png");
     image::save_buffer(small, &pixels, 28, 28, image::ExtendedColorType::Rgb8).unwrap();

@@ -1,6 +1,7 @@
 //! Tests parquet files as pandas and pyarrow write them by default: one row group, with dictionaries and pages of many
 //! pictures.
 
+use crate::models::encoder;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +11,7 @@ use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::Field;
 use omr::data::encoder::EncodingPurpose;
 use omr::data::indexing::Longest;
-use omr::data::{Dataset, Encoder, ImageSource, Samples, read};
-use omr::model::ModelConfig;
+use omr::data::{Dataset, ImageSource, Samples, read};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
@@ -70,8 +70,7 @@ fn one_group() -> WriterPropertiesBuilder {
 fn open(dir: &Path) -> (Dataset, impl Samples<(u64, Vec<ImageSource>)>) {
     let model = dir.join("model");
     base_model(&model);
-    let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().text.vocab_size;
-    let encoder = Encoder::load(&model, EncodingPurpose::Ask, vocab_size, [None, None]).unwrap();
+    let encoder = encoder(&model, EncodingPurpose::Ask);
     let longest = Longest { tokens: 1 << 20, key: "max_prompt_length" };
     let rows = [read::entry(dir.join("rows.parquet"))];
     let data = Dataset::open(&dir.join("run"), &rows, &encoder, longest, 0.0, 1, false).unwrap();

@@ -108,7 +108,7 @@ fn poisoned(dir: &Path) -> [SftConfig; 2] {
         write::write(&dir.join(name), rows, Form::Sft).unwrap();
         vec![read::entry(dir.join(name))]
     };
-    let optimizer = OptimConfig { lr_scheduler_type: LrSchedulerType::Constant, ..config.optimizer };
+    let optimizer = OptimConfig { lr_scheduler_type: LrSchedulerType::Constant, ..config.optimizer.clone() };
     let config = SftConfig {
         shuffle: false,
         warmup_steps: Some(0),
@@ -146,7 +146,7 @@ fn more_skipped_updates_in_a_row_than_allowed_end_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let [config, _] = poisoned(dir.path());
     let run = |out: &str, max_steps, max_skipped_updates| -> Result<()> {
-        let optimizer = OptimConfig { max_skipped_updates, ..config.optimizer };
+        let optimizer = OptimConfig { max_skipped_updates, ..config.optimizer.clone() };
         let config = SftConfig { max_steps: Some(max_steps), optimizer, ..config.clone() };
         sft::Job::new(&dir.path().join(out), config)?.run(&mut device(1), &Silent)
     };
@@ -161,7 +161,7 @@ fn more_skipped_updates_in_a_row_than_allowed_end_the_run() {
     assert_eq!(ended(run("resumed", 6, 1)).0, 5);
     // A model that most steps did not change is no result.
     let [config, _] = poisoned(&dir.path().join("result"));
-    let optimizer = OptimConfig { learning_rate: 1e30, ..config.optimizer };
+    let optimizer = OptimConfig { learning_rate: 1e30, ..config.optimizer.clone() };
     let config = SftConfig { optimizer, ..config };
     let out = dir.path().join("useless");
     let error = sft::Job::new(&out, config).unwrap().run(&mut device(1), &Silent).unwrap_err().to_string();

@@ -1,6 +1,8 @@
 //! Tests reading of rows and pictures: a system error is not blamed on a row, a changed picture is refused, and no
 //! content of a row is ignored silently.
 
+use crate::models::encoder;
+use omr::data::encoder::EncodingPurpose;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -9,13 +11,11 @@ use std::sync::Arc;
 use omr::answers::{Key, Store};
 use omr::client::Completion;
 use omr::config::{DatasetConfig, Mode, RlConfig, SftConfig};
-use omr::data::{Form, ImageSource, Row, read, sft_sample, text_of, write};
+use omr::data::{Encoder, Form, ImageSource, Row, read, sft_sample, text_of, write};
 use omr::error::is_of_file;
-use omr::image::Processor;
 use omr::observe::Silent;
 use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
-use omr::text::Chat;
 use omr::train::job::TrainingJob as _;
 use omr::train::sft::Job;
 use serde_json::{Value, json};
@@ -233,7 +233,7 @@ fn an_imagefolders_pictures_are_read_and_a_job_says_what_it_read_and_what_not() 
 fn a_system_column_is_the_system_turn_and_masked_turns_are_no_targets() {
     let dir = tempfile::tempdir().unwrap();
     base_model(dir.path());
-    let (chat, processor) = (Chat::load(dir.path()).unwrap(), Processor::load(dir.path()).unwrap());
+    let Encoder { chat, processor, .. } = encoder(dir.path(), EncodingPurpose::Train);
     let (path, copy) = (dir.path().join("rows.jsonl"), dir.path().join("copy.parquet"));
     let row = |mask: Value, system: &str| {
         let mut first = json!({"from": "gpt", "value": "one"});
@@ -246,7 +246,7 @@ fn a_system_column_is_the_system_turn_and_masked_turns_are_no_targets() {
         read::read(&read::entry(&path))
     };
     let targets = |row: &Row| {
-        let sample = sft_sample(row, &chat, &processor).unwrap();
+        let sample = sft_sample(row, &chat, processor.as_ref()).unwrap();
         sample.loss_mask.iter().filter(|&&target| target).count()
     };
     let masks = [
@@ -278,7 +278,7 @@ fn a_system_column_is_the_system_turn_and_masked_turns_are_no_targets() {
     refused(asked, "only turns of the assistant");
     let mut none = row(json!({"loss": 0}), "");
     none["conversations"][3]["loss"] = json!(0);
-    assert!(sft_sample(&of(&[none]).unwrap()[0], &chat, &processor).is_err());
+    assert!(sft_sample(&of(&[none]).unwrap()[0], &chat, processor.as_ref()).is_err());
 }
 
 #[test]

@@ -214,7 +214,7 @@ fn three_updates_agree_with_torch() {
         };
         let case = adapted.base.case(setting["case"].as_str().unwrap());
         let (inputs, targets) = (case.inputs(&adapted.base.config), case.targets());
-        let mut optimizer = Optimizer::new(&mut dev, &model.layout, config, 1).unwrap();
+        let mut optimizer = Optimizer::new(&mut dev, &model.layout, config.clone(), 1).unwrap();
         for want in setting["losses"].as_array().unwrap() {
             let mark = dev.mark(Region::Overlay);
             let mut grads = Grads::new(&mut dev, &model.layout).unwrap();

@@ -1,13 +1,13 @@
 //! Compares Qwen2.5's tokenizer and the Qwen2.5-VL chat template with Hugging Face (`goldens/hf/tokenizer`). All
 //! results must be equal.
 
+use crate::models::chat_config;
+use omr::image::Grid;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use omr::text::{
-    CHAT_TEMPLATE, Chat, ChatTemplate, Message, Part, Special, Tokenizer, expand_images, write_tokenizer_dir,
-};
+use omr::text::{CHAT_TEMPLATE, Chat, ChatTemplate, Message, Part, Special, Tokenizer, write_tokenizer_dir};
 use serde_json::Value;
 
 fn folder() -> PathBuf {
@@ -134,7 +134,7 @@ fn chat_template() {
     let cases = cases("chat_template_cases.json", "cases");
     let mut run = 0;
     for (path, template) in templates() {
-        let chat = Chat::new(tokenizer().clone(), template, "golden").unwrap();
+        let chat = Chat::new(tokenizer().clone(), template, &chat_config(tokenizer()), "golden").unwrap();
         for case in &cases {
             let what = format!("{} {}", path.display(), case["name"]);
             let messages: Vec<Message> = case["messages"].as_array().unwrap().iter().map(message).collect();
@@ -151,8 +151,14 @@ fn chat_template() {
                 assert_eq!(plain, parsed, "{what}");
             }
             if !case["expanded_ids"].is_null() {
-                let grids: Vec<[u32; 3]> = serde_json::from_value(case["image_grid_thw"].clone()).unwrap();
-                let expanded = expand_images(&parsed, chat.ids.image_pad, &grids, 2).unwrap();
+                let grids: Vec<[u16; 3]> = serde_json::from_value(case["image_grid_thw"].clone()).unwrap();
+                let images = grids.into_iter().map(|[_, h, w]| Grid::picture(h, w));
+                // The files expand images only; a video of one merged patch has one token.
+                let parts = messages.iter().flat_map(|message| &message.content);
+                let videos = parts.filter(|part| matches!(part, Part::Video { .. }));
+                let grids: Vec<Grid> = images.chain(videos.map(|_| Grid { frames: 2, h: 2, w: 2 })).collect();
+                let expanded = chat.expand(&parsed, &grids).unwrap();
+                let expanded: Vec<u32> = expanded.into_iter().map(|(id, _)| id).collect();
                 assert_eq!(expanded, ids(&case["expanded_ids"]), "{what}");
             }
             run += 1;

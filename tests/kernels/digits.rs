@@ -1,18 +1,18 @@
 //! A trained model with kernels: the digits model gives the same answers on the emulated device as on the CPU in bf16.
 
+use crate::models::encoder;
+use omr::data::encoder::EncodingPurpose;
 use std::path::Path;
 use std::sync::Arc;
 
 use omr::data::{load, read};
 use omr::device::Device;
-use omr::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, RequestParams, stop_token_ids};
-use omr::image::Processor;
+use omr::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, RequestParams};
 use omr::llm;
 use omr::model::{Inputs, Mode, Model, ModelConfig, Tape};
 use omr::ops::sample::SamplingParams;
 use omr::rollout::Question;
 use omr::tensor::DType;
-use omr::text::Chat;
 use serde_json::Value;
 
 use super::model::{Order, TIMES, argmax, cpu, reorder};
@@ -96,12 +96,11 @@ fn the_digits_model_answers_as_on_the_cpu() {
     train(&recipe);
     let model_dir = recipe.join("sft/model");
 
-    let chat = Chat::load(&model_dir).unwrap();
-    let stop = stop_token_ids(&model_dir, &chat).unwrap();
-    let processor = Processor::load(&model_dir).unwrap();
+    let encoder = encoder(&model_dir, EncodingPurpose::Ask);
+    let stop = encoder.chat.turn.stops.clone();
     let config = ModelConfig::load(&model_dir.join("config.json")).unwrap();
     let rows = load(&[read::entry(recipe.join("data/heldout.parquet"))], 0).unwrap().0;
-    let questions = questions(&rows[..PROMPTS], &chat, &processor, &config);
+    let questions = questions(&rows[..PROMPTS], &encoder, &config);
     let mut dev = cpu();
     let mut gpu = emu_of(omr::device::emu::Options { shadow: false, ..Default::default() }).unwrap();
     let load = |dev: &mut Device| Model::load(dev, &model_dir, DType::Bf16).unwrap();

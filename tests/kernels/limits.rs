@@ -48,12 +48,12 @@ fn every_kernel_without_wgmma_fits_in_99_kib_of_shared_memory() {
     let (gpu, plain) = (AMPERE.properties("A100", 108, 80 << 30), OptimConfig::default());
     let mut runs = vec![(16, 64, OptimConfig { lora: Some(LoraConfig::default()), ..plain })];
     for dim in [12, 16, 32, 64, 80, 128] {
-        runs.extend([16, 64, 256, 1024].map(|tokens| (dim, tokens, plain)));
+        runs.extend([16, 64, 256, 1024].map(|tokens| (dim, tokens, plain.clone())));
     }
     for optim in [OptimizerName::AdamwTorch, OptimizerName::AdamwBf16, OptimizerName::Adamw8bit] {
-        runs.extend(
-            [true, false].map(|rounds| (16, 64, OptimConfig { optim, bf16_stochastic_round: rounds, ..plain })),
-        );
+        runs.extend([true, false].map(|rounds| {
+            (16, 64, OptimConfig { optim, bf16_stochastic_round: rounds, lora: plain.lora.clone(), ..plain })
+        }));
     }
     let launched = |(dim, tokens, optim)| kernels::launches(&model(dim), &gpu, optim, tokens).unwrap();
     let mut entries: Vec<Entry> = runs.into_iter().flat_map(launched).collect();

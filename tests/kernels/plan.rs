@@ -64,7 +64,7 @@ fn offloaded_state_takes_host_memory_and_changes_no_bit() {
     let dir = tempfile::tempdir().unwrap();
     let config = SftConfig { dtype: Dtype::Bf16, max_steps: Some(2), ..tiny::sft_config(dir.path()) };
     let here = sft(&dir.path().join("here"), &config);
-    let optimizer = OptimConfig { optimizer_offload: true, ..config.optimizer };
+    let optimizer = OptimConfig { optimizer_offload: true, ..config.optimizer.clone() };
     let offloaded = sft(&dir.path().join("offloaded"), &SftConfig { optimizer, ..config });
     let moved = here.total() - offloaded.total();
     assert_eq!((here.bytes(Region::Host), moved), (0, offloaded.bytes(Region::Host)));

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use omr::data::index::{Index, Shape, grids};
-use omr::data::{Row, prompt};
+use omr::data::{Encoder, Row, prompt};
 use omr::engine::Prompt;
-use omr::image::Processor;
 use omr::model::ModelConfig;
 use omr::rollout::generate::Question;
-use omr::text::Chat;
 
 /// Returns the questions of `rows`.
-pub fn questions(rows: &[Row], chat: &Chat, processor: &Processor, config: &ModelConfig) -> Vec<Question> {
+pub fn questions(rows: &[Row], encoder: &Encoder, config: &ModelConfig) -> Vec<Question> {
     let question = |row: &Row| {
-        let prompt = prompt(row, chat, processor).unwrap();
+        let prompt = prompt(row, &encoder.chat, encoder.processor.as_ref()).unwrap();
         let prompt = Arc::new(Prompt::new(config, &prompt.ids, &prompt.images).unwrap());
         Question { row: row.clone(), prompt }
     };

@@ -1,10 +1,11 @@
 //! Tests that a training step waits for the device only when a number is logged. The driver counts the waits.
 
+use crate::models::encoder;
+use omr::data::encoder::EncodingPurpose;
 use std::path::Path;
 
 use omr::config::RlConfig;
 use omr::device::{Device, Region};
-use omr::image::Processor;
 use omr::model::{CheckpointPolicy, Grads, Model, Policy};
 use omr::ops::policy_loss;
 use omr::optim::Optimizer;
@@ -13,7 +14,6 @@ use omr::rl::experience::Experience;
 use omr::rl::group::Group;
 use omr::rl::update::{self, Learner, MiniBatch};
 use omr::tensor::{DType, Tensor};
-use omr::text::Chat;
 use omr::train::nll;
 use omr::train::sft::Job;
 use omr::train::step::Sequence;
@@ -97,8 +97,7 @@ fn an_rl_update_waits_where_it_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let mut s = Setup::new(dir.path());
     let base = dir.path().join("base");
-    let (chat, processor) = (Chat::load(&base).unwrap(), Processor::load(&base).unwrap());
-    let questions = questions(&rows()[..3], &chat, &processor, &s.model.config);
+    let questions = questions(&rows()[..3], &encoder(&base, EncodingPurpose::Ask), &s.model.config);
     let questions: Vec<_> = questions.iter().collect();
     // One response cannot change the policy, because its advantage is zero. In a step that computes such responses for
     // metrics, only its forward pass runs.

@@ -6,7 +6,9 @@
 //! taken per kind of parameter, over all layers of a stack, and over all steps up to the compared one, because runs
 //! diverge further with each step.
 
+use crate::models::encoder;
 use crate::train::tiny::training;
+use omr::data::encoder::EncodingPurpose;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +17,7 @@ use omr::checkpoint::State;
 use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig, ValidationConfig};
 use omr::data::read;
 use omr::device::{Device, Isa, KernelVariant, Plan, Region, WgmmaKernels};
-use omr::engine::{EngineConfig, Noise, RequestParams, allowed_ids, stop_token_ids};
-use omr::image::Processor;
+use omr::engine::{EngineConfig, Noise, RequestParams, allowed_ids};
 use omr::llm;
 use omr::model::{Grads, LayerPolicy, Model, Policy};
 use omr::ops::policy_loss;
@@ -30,7 +31,6 @@ use omr::rl::update::{self, Learner, MiniBatch, Reference};
 use omr::rollout::generate::{self, Numbers, Question, Rollout, RolloutRequest};
 use omr::task::{Task, VerifiedRows};
 use omr::tensor::DType;
-use omr::text::Chat;
 use omr::train::job::TrainingJob as _;
 use omr::train::sft::Job;
 use omr::train::step::{self, Sequence};
@@ -183,7 +183,7 @@ fn five_sft_steps_are_the_cpus() {
     };
     let job = Job::new(dir.path(), config.clone()).unwrap();
     let steps = |dev: Device, order: Option<Order>| -> Vec<Step> {
-        let mut run = Run::new(dev, config.model.as_ref().unwrap(), config.optimizer, order);
+        let mut run = Run::new(dev, config.model.as_ref().unwrap(), config.optimizer.clone(), order);
         let mut updates = Updates::new(&config, &job.common.index).unwrap();
         let mut consumed = 0;
         let mut step = |i: u64| {
@@ -216,16 +216,16 @@ fn five_sft_steps_are_the_cpus() {
 /// Returns rollouts of the tuned model on the CPU, with their advantages.
 fn recorded(config: &RlConfig) -> (Vec<Group>, Vec<u32>) {
     let dir = config.model.as_ref().unwrap();
-    let chat = Chat::load(dir).unwrap();
-    let processor = Processor::load(dir).unwrap();
+    let encoder = encoder(dir, EncodingPurpose::Ask);
+    let chat = &encoder.chat;
     let mut dev = tiny::device(2);
     let model = Model::load(&mut dev, dir, DType::Bf16).unwrap();
     let scorer = Arc::new(Scorer::rules(config.reward.mode));
     let task = VerifiedRows::scored_by("rl", tiny::rows(), scorer).unwrap();
-    let questions = questions(task.rows(), &chat, &processor, &model.config);
-    let bitmap = allowed_ids(&model.config, &chat);
+    let questions = questions(task.rows(), &encoder, &model.config);
+    let bitmap = allowed_ids(&model.config, chat);
     let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()]).unwrap();
-    let stop = stop_token_ids(dir, &chat).unwrap();
+    let stop = chat.turn.stops.clone();
     let asked: Vec<&Question> = questions.iter().take(4).collect();
     let noise = Noise { seed: 1, step: 0, prompt: 0 };
     let params = RequestParams { noise, ..RequestParams::new(config.max_response_length, stop) };
@@ -243,7 +243,7 @@ fn recorded(config: &RlConfig) -> (Vec<Group>, Vec<u32>) {
         },
         n: 4,
         params: &params,
-        chat: &chat,
+        chat,
         task: &task,
         recorded: None,
     };
@@ -273,7 +273,7 @@ fn two_steps_of_each_policy_loss_are_the_cpus() {
     let dapo = RlConfig { clip_ratio_high: 0.28, clip_ratio_c: 10.0, entropy_coeff: 0.01, ..grpo.clone() };
     for (what, config) in [("gspo", gspo), ("grpo", grpo), ("dapo", dapo)] {
         let steps = |dev: Device, order: Option<Order>| -> Vec<Step> {
-            let mut run = Run::new(dev, config.model.as_ref().unwrap(), config.optimizer, order);
+            let mut run = Run::new(dev, config.model.as_ref().unwrap(), config.optimizer.clone(), order);
             let allowed = run.dev.upload(Region::State, &bitmap, &[bitmap.len()]).unwrap();
             let policy = Policy { allowed: Some(allowed), temperature: 1.0 };
             // The second step is off policy, so its ratios are not 1.

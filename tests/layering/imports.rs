@@ -13,7 +13,7 @@ pub struct Module {
 }
 
 /// Returns a file's text without comments and without the unit tests at its end.
-fn code(text: &str) -> String {
+pub fn code(text: &str) -> String {
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
     code.lines().map(|l| l.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
 }

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use omr::config::{LoraConfig, OptimConfig};
+use omr::config::{OptimConfig, SftConfig, load};
 use omr::device::Work;
 use omr::model::adapter_files::{AdapterConfig, StoredAdapter};
-use omr::model::attach::{Fresh, Masters};
+use omr::model::attach::{Fresh, Masters, Takes};
 use omr::model::params::Piece;
-use omr::optim::Optimizer;
+use omr::optim::{Optimizer, freeze};
 
 use super::*;
 
@@ -30,7 +30,7 @@ fn base(dev: &mut Device, dtype: DType) -> Model {
     Model::init(dev, config(false), dtype, seed()).unwrap()
 }
 
-fn adapted(dev: &mut Device, dtype: DType, takes: &dyn Fn(&str) -> bool, masters: &dyn Masters) -> Model {
+fn adapted(dev: &mut Device, dtype: DType, takes: &Takes<'_>, masters: &dyn Masters) -> Model {
     let mut model = base(dev, dtype);
     model.attach(dev, 5, 1.7, takes).unwrap();
     model.set_adapters(dev, masters).unwrap();
@@ -49,7 +49,7 @@ fn log_probs(dev: &mut Device, model: &Model, inputs: &Inputs) -> Vec<u32> {
     bits
 }
 
-fn all(_: &str) -> bool {
+fn all(_: &str, _: omr::model::part::Part) -> bool {
     true
 }
 
@@ -74,7 +74,7 @@ fn new_adapters_leave_the_log_probs_of_the_base_in_every_bit() {
 #[test]
 fn a_new_a_depends_on_its_tensor_alone() {
     let mut dev = device(1);
-    let mut of = |dtype, takes: &dyn Fn(&str) -> bool| -> Vec<f32> {
+    let mut of = |dtype, takes: &Takes<'_>| -> Vec<f32> {
         let plain = base(&mut dev, dtype);
         let model = adapted(&mut dev, dtype, takes, &Fresh::new(&plain.layout, 3));
         let (param, piece) = models::find(&model.layout, "model.layers.1.self_attn.v_proj.lora_A.weight");
@@ -86,7 +86,7 @@ fn a_new_a_depends_on_its_tensor_alone() {
         }
     };
     let want = of(DType::F32, &all);
-    assert_eq!(of(DType::F32, &|module| module.ends_with("1.self_attn.v_proj")), want);
+    assert_eq!(of(DType::F32, &|module, _| module.ends_with("1.self_attn.v_proj")), want);
     let bound = (1.0f32 / 24.0).sqrt();
     let largest = want.iter().fold(0.0f32, |most, x| most.max(x.abs()));
     assert!(want.len() == 5 * 24 && (0.9 * bound..=bound).contains(&largest), "{largest}");
@@ -96,9 +96,9 @@ fn a_new_a_depends_on_its_tensor_alone() {
 
 #[test]
 fn gradients_do_not_depend_on_what_is_recomputed() {
-    let some = |module: &str| module.ends_with("up_proj") || module.ends_with("1.self_attn.q_proj");
-    let lowest = |module: &str| module.ends_with("layers.1.mlp.down_proj");
-    let takes: [&dyn Fn(&str) -> bool; 3] = [&all, &some, &lowest];
+    let some = |module: &str, _| module.ends_with("up_proj") || module.ends_with("1.self_attn.q_proj");
+    let lowest = |module: &str, _| module.ends_with("layers.1.mlp.down_proj");
+    let takes: [&Takes<'_>; 3] = [&all, &some, &lowest];
     for dtype in [DType::F32, DType::Bf16] {
         for takes in takes {
             let mut dev = device(2);
@@ -118,7 +118,7 @@ fn gradients_do_not_depend_on_what_is_recomputed() {
 fn nothing_below_the_lowest_adapter_runs_backward() {
     let mut dev = Device::count_for(Target::cpu(1));
     let mut model = Model::empty(&mut dev, config(false), DType::F32).unwrap();
-    let mut work = |takes: &dyn Fn(&str) -> bool| -> Vec<&'static str> {
+    let mut work = |takes: &Takes<'_>| -> Vec<&'static str> {
         model.attach(&mut dev, 4, 1.0, takes).unwrap();
         let mark = dev.mark(Region::Overlay);
         let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
@@ -129,7 +129,7 @@ fn nothing_below_the_lowest_adapter_runs_backward() {
         dev.take_work().iter().filter(|work| backward(work)).map(|work| work.op).collect()
     };
     let count = |work: &[&str], op: &str| work.iter().filter(|found| **found == op).count();
-    let lowest = work(&|module| module.ends_with("layers.1.mlp.down_proj"));
+    let lowest = work(&|module, _| module.ends_with("layers.1.mlp.down_proj"));
     // The last norm and the norms of the third layer.
     assert_eq!(count(&lowest, "rms_norm::bwd"), 3, "{lowest:?}");
     assert_eq!(count(&lowest, "attention::bwd"), 1, "{lowest:?}");
@@ -151,7 +151,7 @@ fn an_updated_adapter_that_is_saved_and_loaded_computes_the_same_bits() {
     for dtype in [DType::F32, DType::Bf16] {
         let dir = tempfile::tempdir().unwrap();
         let mut dev = device(2);
-        let takes = |module: &str| !module.contains("k_proj") && !module.contains("blocks.0");
+        let takes = |module: &str, _| !module.contains("k_proj") && !module.contains("blocks.0");
         let model = adapted(&mut dev, dtype, &takes, &Rough);
         let mut optimizer = Optimizer::new(&mut dev, &model.layout, OptimConfig::default(), 1).unwrap();
         optimizer.set_adapters(&mut dev, &model.layout, &Rough).unwrap();
@@ -177,7 +177,7 @@ fn an_updated_adapter_that_is_saved_and_loaded_computes_the_same_bits() {
 fn a_file_that_would_compute_something_else_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let mut dev = device(1);
-    let model = adapted(&mut dev, DType::F32, &|module| module.ends_with("q_proj"), &Rough);
+    let model = adapted(&mut dev, DType::F32, &|module, _| module.ends_with("q_proj"), &Rough);
     let optimizer = Optimizer::new(&mut dev, &model.layout, OptimConfig::default(), 1).unwrap();
     save(&mut dev, &model, &optimizer, dir.path());
     let path = dir.path().join("adapter_config.json");
@@ -229,15 +229,22 @@ fn a_file_that_would_compute_something_else_is_refused_by_name() {
 }
 
 #[test]
-fn targets_are_names_of_layers() {
-    let all = LoraConfig::default();
-    assert!(all.takes("model.layers.3.self_attn.q_proj") && all.takes("model.layers.0.mlp.down_proj"));
-    assert!(!all.takes("visual.blocks.0.mlp.up_proj") && !all.takes("lm_head") && !all.takes("model.embed_tokens"));
-    let tower = LoraConfig { vision: true, ..all };
-    for module in
-        ["visual.blocks.0.attn.qkv", "visual.blocks.1.attn.proj", "visual.merger.mlp.0", "visual.merger.mlp.2"]
-    {
-        assert!(tower.takes(module) && !all.takes(module), "{module}");
+fn targets_are_linear_layers_of_the_model() {
+    let mut dev = Device::count_for(Target::cpu(1));
+    let mut taken = |lora: serde_json::Value| -> Result<Vec<String>, String> {
+        let SftConfig { optimizer, .. } = load(None, &[format!("lora={lora}")], &|_| None).unwrap();
+        let mut model = Model::empty(&mut dev, config(false), DType::F32).unwrap();
+        freeze(&mut dev, &mut model, &optimizer).map_err(|e| e.to_string())?;
+        let adapters = model.layout.adapters.iter().flat_map(|adapter| &model.layout.params[adapter.a.id].pieces);
+        Ok(adapters.map(|piece| piece.name.clone()).collect())
+    };
+    let names = taken(json!({"target_modules": ["q_proj", "down_proj"]})).unwrap();
+    assert!(names.iter().all(|name| name.contains("q_proj") || name.contains("down_proj")), "{names:?}");
+    assert!(!names.iter().any(|name| name.starts_with("visual")), "{names:?}");
+    let names = taken(json!({"target_modules": ["attn.proj", "mlp.2"], "vision": true})).unwrap();
+    assert!(names.iter().all(|name| name.contains("attn.proj") || name.contains("merger.mlp.2")), "{names:?}");
+    for (name, vision) in [("lm_head", false), ("embed_tokens", false), ("mlp.2", false), ("patch_embed.proj", true)] {
+        let error = taken(json!({"target_modules": [name], "vision": vision})).unwrap_err();
+        assert!(error.starts_with(&format!("lora.target_modules: found {name}, expected all-linear")), "{error}");
     }
-    assert!(!tower.takes("visual.patch_embed.proj"));
 }

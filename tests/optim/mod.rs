@@ -117,7 +117,7 @@ fn alike(sizes: &[usize], dtype: DType, config: OptimConfig, dev: impl Fn() -> D
     let run = tempfile::tempdir().unwrap();
     // Norms, weights when saved and one update later, and bytes of state.
     let train = |ranks: &mut Tcp, store: &Store| {
-        let mut rank = Rank::new(ranks, dev(), dtype, config);
+        let mut rank = Rank::new(ranks, dev(), dtype, config.clone());
         let norms: Vec<_> = (1..=SAVED).map(|step| rank.update(ranks, step)).collect();
         let saved = rank.weights();
         rank.save(ranks, store, SAVED as u64, false).unwrap();
@@ -144,7 +144,7 @@ fn alike(sizes: &[usize], dtype: DType, config: OptimConfig, dev: impl Fn() -> D
         assert_eq!(files, manifest(&alone).0, "files of {what}");
         for resumed in [1, 2] {
             let found = over(resumed, |ranks| {
-                let mut rank = Rank::new(ranks, dev(), dtype, config);
+                let mut rank = Rank::new(ranks, dev(), dtype, config.clone());
                 rank.load(&folder);
                 rank.update(ranks, SAVED + 1);
                 rank.weights()

@@ -55,7 +55,7 @@ fn set_up(dir: &Path) -> (FilterConfig, Vec<Row>) {
 /// Returns the val/loss of each row alone.
 fn losses(model: &Path, rows: &[Row]) -> Vec<f64> {
     let config = ModelConfig::load(&model.join("config.json")).unwrap();
-    let encoder = Encoder::load(model, EncodingPurpose::Train, config.text.vocab_size, [None, None]).unwrap();
+    let encoder = Encoder::load(model, &config.chat(), EncodingPurpose::Train, [None, None]).unwrap();
     let mut dev = tiny::device(1);
     let model = Model::load(&mut dev, model, DType::F32).unwrap();
     let mut loss = |row: &Row| {

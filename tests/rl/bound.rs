@@ -123,7 +123,8 @@ fn taken(
     target: Target,
     made: &[Vec<Group>],
 ) -> Plan {
-    let mut training = Training::new(model.clone(), config.dtype, config.optimizer, target, OneRank::ALONE).unwrap();
+    let mut training =
+        Training::new(model.clone(), config.dtype, config.optimizer.clone(), target, OneRank::ALONE).unwrap();
     let (mut grads, _) = training.gradients().unwrap();
     let stats = MicroBatchStats::new(&mut training.dev, config).unwrap().of(0);
     let Training { dev, model, .. } = &mut training;
@@ -194,7 +195,7 @@ fn runs(number: usize, kind: Kind) {
     };
     let place = format!("case {number} on {}", kind.name());
     let model = Model::empty(&mut dev, model, DType::of(config.dtype, kind)).unwrap();
-    let mut optimizer = Optimizer::new(&mut dev, &model.layout, config.optimizer, 0).unwrap();
+    let mut optimizer = Optimizer::new(&mut dev, &model.layout, config.optimizer.clone(), 0).unwrap();
     let _reference =
         config.use_kl_loss.then(|| Model::empty(&mut dev, model.config.clone(), model.layout.dtype).unwrap());
     let allowed = dev.upload(Region::State, &allowed, &[allowed.len()]).unwrap();

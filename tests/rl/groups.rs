@@ -347,7 +347,8 @@ fn counts(large: bool, [prompts, n]: [usize; 2], [text, response]: [usize; 2], g
     [case.apart(), case].map(|case| {
         let config = RlConfig { micro_batch_tokens: room, ..RlConfig::default() };
         let target = if large { Target::gpu(Kind::Cuda) } else { Target::cpu(2) };
-        let mut training = Training::new(model(large), config.dtype, config.optimizer, target, OneRank::ALONE).unwrap();
+        let mut training =
+            Training::new(model(large), config.dtype, config.optimizer.clone(), target, OneRank::ALONE).unwrap();
         let (mut grads, _) = training.gradients().unwrap();
         let Training { dev, model, .. } = &mut training;
         let stats = policy_loss::stats(dev, Region::Overlay).unwrap();

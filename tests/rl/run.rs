@@ -290,7 +290,7 @@ fn rewards_grow() {
         train_batch_size: 12,
         ppo_mini_batch_size: 12,
         rollout: RolloutConfig { n: 8, max_num_seqs: 96, ..config.rollout },
-        optimizer: OptimConfig { learning_rate: 3e-3, ..config.optimizer },
+        optimizer: OptimConfig { learning_rate: 3e-3, ..config.optimizer.clone() },
         rollout_freq: None,
         ..config
     };

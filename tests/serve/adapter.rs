@@ -1,5 +1,7 @@
 //! Tests `omr serve --lora-modules`: requests for an adapter and for its base in the same batches.
 
+use crate::models::encoder;
+use omr::data::encoder::EncodingPurpose;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +12,6 @@ use omr::model::{GradientSink, Grads, LayerPolicy, Model, Policy};
 use omr::optim::Optimizer;
 use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
-use omr::text::Chat;
 use omr::train::step::{self, Sequence};
 use serde_json::{Value, json};
 
@@ -104,7 +105,7 @@ async fn a_trained_adapter_that_is_written_and_served_has_the_trainers_bits() {
         let mut dev = device();
         let mut trained = Model::load(&mut dev, &base, dtype).unwrap();
         let config = settings(&base.display().to_string());
-        trained.attach(&mut dev, config.rank, config.scale(), &|_| true).unwrap();
+        trained.attach(&mut dev, config.rank, config.scale(), &|_, _| true).unwrap();
         let layout = Arc::new(trained.layout.clone());
         let mut optimizer = Optimizer::new(&mut dev, &layout, OptimConfig::default(), 1).unwrap();
         trained.set_adapters(&mut dev, &Rough).unwrap();
@@ -129,7 +130,7 @@ async fn a_trained_adapter_that_is_written_and_served_has_the_trainers_bits() {
 
         let flag = format!("tuned={}", adapter.display());
         let server = Server::start(&base, &["--lora-modules", &flag, name]);
-        let allowed = allowed_ids(&trained.config, &Chat::load(&base).unwrap());
+        let allowed = allowed_ids(&trained.config, &encoder(&base, EncodingPurpose::Ask).chat);
         let allowed = dev.upload(Region::Weights, &allowed, &[allowed.len()]).unwrap();
         for (served, model) in [("tuned", &trained), ("m", &trained.base())] {
             for seed in 0..6u32 {

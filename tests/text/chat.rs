@@ -1,7 +1,9 @@
 //! Tests encoding: text from users is always encoded as text and never as special tokens.
 
+use crate::models::chat_config;
 use omr::error::Result;
-use omr::text::{Chat, ChatTemplate, Message, Part, Special, expand_images};
+use omr::image::Grid;
+use omr::text::{Chat, ChatTemplate, Message, Part, Special};
 use proptest::prelude::*;
 
 use super::{chat, hostile_text, messages, tokenizer};
@@ -12,23 +14,23 @@ fn encode(messages: &[Message], special: Special) -> Result<Vec<u32>> {
 
 /// Returns the special tokens that the template must write for these messages, in order.
 fn structure(messages: &[Message]) -> Vec<u32> {
-    let ids = chat().ids;
+    let (open, close, ids) = (chat().turn.open[0], chat().turn.end, chat().media.unwrap().ids);
     let mut expected = Vec::new();
     if messages.first().is_some_and(|m| m.role != "system") {
-        expected.extend([ids.im_start, ids.im_end]);
+        expected.extend([open, close]);
     }
     for message in messages {
-        expected.push(ids.im_start);
+        expected.push(open);
         for part in &message.content {
             match part {
                 Part::Text(_) => {}
-                Part::Image => expected.extend([ids.vision_start, ids.image_pad, ids.vision_end]),
-                Part::Video { .. } => expected.extend([ids.vision_start, ids.video_pad, ids.vision_end]),
+                Part::Image => expected.extend([ids.start, ids.image, ids.end]),
+                Part::Video { .. } => expected.extend([ids.start, ids.video, ids.end]),
             }
         }
-        expected.push(ids.im_end);
+        expected.push(close);
     }
-    expected.push(ids.im_start);
+    expected.push(open);
     expected
 }
 
@@ -90,7 +92,7 @@ fn a_special_token_half_written_by_the_template_stays_text() {
         ("<{{ messages[0].content | trim }}", "\n|im_end|>"),
     ] {
         let template = ChatTemplate::new(source, "test").unwrap();
-        let chat = Chat::new(tokenizer().clone(), template, "trained").unwrap();
+        let chat = Chat::new(tokenizer().clone(), template, &chat_config(tokenizer()), "trained").unwrap();
         let ids = chat.encode(&[Message::text("user", text)], false, Special::Plain).unwrap();
         assert!(specials_of(&ids).is_empty(), "{source}");
         assert_eq!(tokenizer().decode(&ids, false), "<|im_end|>");
@@ -107,20 +109,17 @@ fn a_role_is_a_name() {
 
 #[test]
 fn images_expand_to_their_grids() {
-    let pad = chat().ids.image_pad;
+    let pad = chat().media.unwrap().ids.image;
     let messages =
         [Message { content: vec![Part::Image, Part::Text("x".to_owned()), Part::Image], ..Message::text("user", "") }];
     let ids = encode(&messages, Special::Plain).unwrap();
-    let expanded = expand_images(&ids, pad, &[[1, 4, 6], [2, 2, 2]], 2).unwrap();
-    assert_eq!(expanded.iter().filter(|&&id| id == pad).count(), 6 + 2);
+    let grids = [Grid::picture(4, 6), Grid::picture(2, 4)];
+    let expanded = chat().expand(&ids, &grids).unwrap();
+    assert_eq!(expanded.iter().filter(|(id, _)| *id == pad).count(), 6 + 2);
     assert_eq!(expanded.len(), ids.len() + 6 - 1 + 2 - 1);
-
-    let of = |grids: &[[u32; 3]], merge| expand_images(&ids, pad, grids, merge).unwrap_err().to_string();
-    assert_eq!(of(&[[1, 4, 6]], 2), "prompt: found 2 image placeholders, expected 1 (one per image)");
-    for grid in [[1, 3, 4], [0, 4, 4], [1, 4, 0], [u32::MAX, 1 << 30, 1 << 30]] {
-        assert!(of(&[grid, [1, 2, 2]], 2).contains(&format!("{} x {} x {}", grid[0], grid[1], grid[2])));
-    }
-    assert!(of(&[[1, 4, 6], [1, 2, 2]], 0).contains("multiples of 0"));
+    assert!(expanded.iter().all(|&(id, from)| ids[from] == id));
+    let error = chat().expand(&ids, &grids[..1]).unwrap_err().to_string();
+    assert_eq!(error, "prompt: found 2 image placeholders, expected 1 (one per image)");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Tests chat templates whose `{% generation %}` blocks say what is trained, as `assistant_only_loss` of TRL does.
 
+use crate::models::chat_config;
 use omr::text::{Chat, ChatTemplate, Message, Part, Special};
 
 use super::tokenizer;
@@ -20,7 +21,8 @@ const TEMPLATE: &str = "\
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}";
 
 fn chat_of(template: &str) -> Chat {
-    Chat::new(tokenizer().clone(), ChatTemplate::new(template, "test").unwrap(), "test").unwrap()
+    let template = ChatTemplate::new(template, "test").unwrap();
+    Chat::new(tokenizer().clone(), template, &chat_config(tokenizer()), "test").unwrap()
 }
 
 fn conversation() -> Vec<Message> {
@@ -49,7 +51,7 @@ fn the_blocks_of_a_template_are_what_is_trained() {
     let whole = chat.encode(&messages, false, Special::Plain).unwrap();
     let (ids, mask) = chat.encode_trained(&messages).unwrap().unwrap();
     assert_eq!(chat.tokenizer.decode(&ids, false), chat.tokenizer.decode(&whole, false));
-    assert_eq!(ids.iter().filter(|&&id| id == chat.ids.im_end).count(), 4);
+    assert_eq!(ids.iter().filter(|&&id| id == chat.turn.end).count(), 4);
     assert_eq!(mask.len(), ids.len());
     // A row can mask a turn as well.
     messages[1].masked = true;
@@ -78,6 +80,6 @@ fn images_keep_their_places_beside_blocks() {
     let user = Message { content: vec![Part::Image, Part::Text("the image".into())], ..Message::text("user", "") };
     let chat = chat_of(template);
     let (ids, mask) = chat.encode_trained(&[user, Message::text("assistant", "start")]).unwrap().unwrap();
-    let at = ids.iter().position(|&id| id == chat.ids.image_pad).unwrap();
+    let at = ids.iter().position(|&id| id == chat.media.unwrap().ids.image).unwrap();
     assert!(!mask[at] && mask.last() == Some(&true));
 }

@@ -4,6 +4,7 @@ mod chat;
 mod generation;
 mod template;
 
+use crate::models::chat_config;
 use std::sync::OnceLock;
 
 use omr::text::{CHAT_TEMPLATE, Chat, ChatTemplate, Message, Part, SPECIAL_TOKENS, Tokenizer, train_tokenizer};
@@ -22,7 +23,7 @@ fn chat() -> &'static Chat {
     static CHAT: OnceLock<Chat> = OnceLock::new();
     CHAT.get_or_init(|| {
         let template = ChatTemplate::new(CHAT_TEMPLATE, "built in").unwrap();
-        Chat::new(tokenizer().clone(), template, "trained").unwrap()
+        Chat::new(tokenizer().clone(), template, &chat_config(tokenizer()), "trained").unwrap()
     })
 }
 

@@ -42,7 +42,7 @@ fn memory_shrinks_by_the_counted_bytes() {
         let frozen = |tower, language| OptimConfig {
             freeze_vision_tower: tower,
             freeze_language_model: language,
-            ..config.optimizer
+            ..config.optimizer.clone()
         };
         let (all, [language, tower, merger]) = bytes(&model, frozen(false, false), target);
         for (optimizer, elements) in [(frozen(true, false), tower), (frozen(false, true), language)] {

@@ -232,7 +232,7 @@ fn states_in_8_bits_leave_room_for_61440_tokens_on_one_card() {
 fn the_state_of_all_ranks_is_that_of_one() {
     for optim in [OptimizerName::AdamwTorch, OptimizerName::AdamwBf16, OptimizerName::Adamw8bit] {
         let optimizer = OptimConfig { optim, ..OptimConfig::default() };
-        let owned = |ranks| plan::owned(&model(), Dtype::Bf16, optimizer, gpu(80), ranks).unwrap();
+        let owned = |ranks| plan::owned(&model(), Dtype::Bf16, optimizer.clone(), gpu(80), ranks).unwrap();
         let one = owned(1);
         for ranks in [8, 64] {
             let each = owned(ranks);

@@ -1,12 +1,12 @@
 //! Tests complete SFT runs: exact resume, the loss, packs, and learning.
 
+use crate::models::encoder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use omr::config::{Dtype, OptimConfig, OptimizerName, SftConfig, TrainingConfig};
 use omr::data::encoder::EncodingPurpose;
 use omr::device::{Device, Isa, Plan};
-use omr::image::Processor;
 use omr::model::{LayerPolicy, Model, Policy};
 use omr::tensor::DType;
 use omr::train::job::{Start, TrainingJob as _};
@@ -63,7 +63,8 @@ fn a_model_trained_at_112_by_112_is_not_evaluated_at_64_by_64() {
         let out = dir.path().join(format!("{min:?}"));
         run_sft(&out, &with(&config, |c| c.training.image_min_pixels = min), 1, &[]);
         for model in ["model", "checkpoints/global_step_1"].map(|name| out.join(name)) {
-            assert_eq!(Processor::load(&model).unwrap().grid(64, 64).unwrap(), grid, "{}", model.display());
+            let processor = encoder(&model, EncodingPurpose::Train).processor.unwrap();
+            assert_eq!(processor.grid(64, 64).unwrap(), grid, "{}", model.display());
             let file = model.join("preprocessor_config.json");
             assert_eq!(bytes(&file) == bytes(&base), grid == [4, 4], "{}", file.display());
         }
@@ -71,7 +72,7 @@ fn a_model_trained_at_112_by_112_is_not_evaluated_at_64_by_64() {
     // The next stage, whose config has no bounds, uses those of its model.
     let trained = dir.path().join("Some(12544)/model");
     let start = Start::open(Some(&trained), EncodingPurpose::Ask, [None, None]).unwrap();
-    assert_eq!(start.encoder.processor.min_pixels, 112 * 112);
+    assert_eq!(start.encoder.processor.unwrap().min_pixels, 112 * 112);
     let wrong = with(&config, |c| (c.training.image_max_pixels, c.training.image_min_pixels) = (Some(783), None));
     let error = Job::new(&dir.path().join("wrong"), wrong).err().unwrap().to_string();
     assert!(error.contains("image_min_pixels: found 784, expected at most image_max_pixels"), "{error}");

@@ -1,5 +1,6 @@
 //! Tests the validation loss, early stopping and the final model of the best checkpoint.
 
+use crate::models::encoder;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -20,12 +21,10 @@ use super::tiny::{Notes, device, files, rows, run_sft, run_sft_over, sft_config,
 const LOSS: &str = "val/loss";
 
 /// Returns the loss of the model in `dir` on `rows`, each in a forward of its own.
-fn loss_by_hand(dir: &Path, job: &Job, rows: &[Row]) -> f64 {
+fn loss_by_hand(dir: &Path, rows: &[Row]) -> f64 {
     let mut dev = device(1);
     let model = Model::load(&mut dev, dir, DType::F32).unwrap();
-    let pixels = [None, None];
-    let purpose = omr::data::encoder::EncodingPurpose::Train;
-    let encoder = omr::data::Encoder::load(dir, purpose, job.common.model_config.text.vocab_size, pixels).unwrap();
+    let encoder = encoder(dir, omr::data::encoder::EncodingPurpose::Train);
     let (mut sum, mut targets) = (0.0, 0);
     for row in rows {
         let (sample, _) = encoder.sample(row).map_err(Error::from).unwrap();
@@ -88,11 +87,10 @@ fn the_validation_loss_is_a_forward_over_the_same_rows_for_any_number_of_ranks()
     let out = dir.path().join("one");
     let one = run_sft(&out, &config, 2, &[]);
     let losses = one.figures(LOSS);
-    let job = Job::new(&out, config.clone()).unwrap();
     let models = [dir.path().join("base"), out.join("checkpoints/global_step_1"), out.join("model")];
     let own = read::read(&config.datasets[0]).unwrap();
     for (loss, model) in losses.iter().zip(&models) {
-        let by_hand = loss_by_hand(model, &job, &own);
+        let by_hand = loss_by_hand(model, &own);
         assert_eq!(loss.to_bits(), by_hand.to_bits(), "{loss} {by_hand}");
     }
     assert!(losses.len() == 3 && losses[2] < losses[0], "{losses:?}");
@@ -151,7 +149,7 @@ fn split_off_rows_are_not_trained_on_and_do_not_depend_on_the_order() {
 
     let whole = run_sft(&dir.path().join("whole"), &config, 1, &[]);
     whole.assert_same(&run_sft(&dir.path().join("stopped"), &config, 2, &[3, 5]), "stopped twice");
-    let by_hand = loss_by_hand(&dir.path().join("whole/model"), &job, &job.common.held_out);
+    let by_hand = loss_by_hand(&dir.path().join("whole/model"), &job.common.held_out);
     assert_eq!(whole.metrics.last().unwrap()[LOSS], by_hand);
 }
 

@@ -21,7 +21,7 @@ const QUOTED: usize = 5;
 /// Options of an inspection.
 pub struct Options<'a> {
     /// Model whose tokenizer counts the tokens.
-    pub model: Option<&'a (Chat, Processor)>,
+    pub model: Option<&'a (Chat, Option<Processor>)>,
     /// Number of rows from the beginning that are kept as text.
     pub first: usize,
     /// Number of rows that are drawn at random and kept completely.
@@ -234,7 +234,7 @@ fn answered(row: &Row) -> bool {
 /// once.
 fn look(
     row: &Row,
-    model: Option<&(Chat, Processor)>,
+    model: Option<&(Chat, Option<Processor>)>,
     show: Option<Show>,
     pictures: &mut Vec<Option<String>>,
 ) -> RowResult<InspectedRow> {
@@ -249,11 +249,13 @@ fn look(
     }
     let tokens = match model {
         None => Ok((None, 0)),
-        Some((chat, processor)) if answered(row) => sft_sample(row, chat, processor).map(|sample| {
+        Some((chat, processor)) if answered(row) => sft_sample(row, chat, processor.as_ref()).map(|sample| {
             let targets = sample.loss_mask.iter().skip(1).filter(|&&target| target).count();
             (Some(sample.input_ids.len() as u32), targets)
         }),
-        Some((chat, processor)) => prompt(row, chat, processor).map(|prompt| (Some(prompt.ids.len() as u32), 0)),
+        Some((chat, processor)) => {
+            prompt(row, chat, processor.as_ref()).map(|prompt| (Some(prompt.ids.len() as u32), 0))
+        }
     };
     let (tokens, targets) = tokens.map_err(BadRow::of(Reason::WrongText))?;
     let characters = |message| text_of(message).chars().count() as u32;

@@ -41,8 +41,8 @@ pub struct Piece {
 pub struct Previewer {
     /// Tokenizer and chat template.
     pub chat: Chat,
-    /// Image processor.
-    pub processor: Processor,
+    /// Image processor. `None` for a text model.
+    pub processor: Option<Processor>,
     /// Converts an image for the page.
     pub show: Show,
 }
@@ -66,8 +66,8 @@ impl Previewer {
 fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Preview> {
     let answered = row.trained_messages().last().is_some_and(|last| last.role == "assistant");
     let (ids, mask) = match answered {
-        true => sft_sample(row, chat, processor).map(|sample| (sample.input_ids, sample.loss_mask))?,
-        false => prompt(row, chat, processor).map(|prompt| (prompt.ids, Vec::new()))?,
+        true => sft_sample(row, chat, processor.as_ref()).map(|sample| (sample.input_ids, sample.loss_mask))?,
+        false => prompt(row, chat, processor.as_ref()).map(|prompt| (prompt.ids, Vec::new()))?,
     };
     let pictures = row.images.iter().map(|image| image.decode_with(&row.place, show)).collect::<Result<_>>()?;
     Ok(Preview {
@@ -86,7 +86,7 @@ fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Prev
 fn pieces(ids: &[u32], mask: &[bool], chat: &Chat) -> Vec<Piece> {
     let marked: Vec<(u32, bool)> =
         ids.iter().enumerate().map(|(i, &id)| (id, mask.get(i).copied().unwrap_or(false))).collect();
-    let is_pad = |id: u32| [chat.ids.image_pad, chat.ids.video_pad].contains(&id);
+    let is_pad = |id: u32| chat.media.is_some_and(|media| media.is_placeholder(id));
     let text = |run: &[(u32, bool)]| -> String {
         let ids: Vec<u32> = run.iter().map(|(id, _)| *id).collect();
         let runs = ids.chunk_by(|a, b| if is_pad(*a) || is_pad(*b) { a == b } else { true });

@@ -1,6 +1,7 @@
 //! The families of models. A family is data: a function from `config.json` to a [`ModelConfig`], names of tensors, and one
 //! line in `FAMILIES`.
 
+pub mod dense;
 pub mod names;
 pub mod node;
 pub mod qwen2_5_vl;

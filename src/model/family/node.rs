@@ -73,8 +73,10 @@ impl<'a> Node<'a> {
     }
 
     /// Reads a positive number.
-    pub fn f64(&self, key: &str, default: f64) -> Result<f64> {
-        let Some(value) = self.get(key) else { return Ok(default) };
+    pub fn f64(&self, key: &str, default: Option<f64>) -> Result<f64> {
+        let Some(value) = self.get(key) else {
+            return default.ok_or_else(|| Error::input(self.at(key), "nothing", "a positive number"));
+        };
         let sane = value.as_f64().filter(|x| x.is_finite() && *x > 0.0);
         sane.ok_or_else(|| Error::input(self.at(key), value.to_string(), "a positive number"))
     }

@@ -3,14 +3,14 @@
 
 use serde_json::{Value, json};
 
+use super::dense::{self, Dense};
 use super::node::Node;
 use crate::error::{Error, Result};
-use crate::image::PatchGrid;
+use crate::image::{MediaIds, PatchGrid};
 use crate::model::config::{
-    Family, LayerConfig, Measured, MediaConfig, MediaIds, MixerConfig, ModelConfig, ModelParts, NewModelConfig,
-    NormKind, RopeAxes, RopeConfig, RopeScaling, SizeCheck, TextConfig, TowerConfig,
+    Family, Measured, MediaConfig, ModelConfig, ModelParts, NewModelConfig, RopeAxes, RopeConfig, RopeScaling,
+    SizeCheck, TextConfig, TowerConfig,
 };
-use crate::ops::attend::Heads;
 
 const MODEL_TYPE: &str = "qwen2_5_vl";
 const CLASS: &str = "Qwen2_5_VLForConditionalGeneration";
@@ -26,24 +26,17 @@ pub static FAMILY: Family =
     Family { model_types: &[MODEL_TYPE], classes: &[CLASS], read, new, ignores: &["inv_freq"], size_checks };
 
 fn size_checks(config: &ModelConfig) -> Vec<SizeCheck> {
-    const TABLE: &str = "model.embed_tokens.weight";
-    const MLP: &str = "model.layers.0.mlp.gate_proj.weight";
     const BLOCK: &str = "visual.blocks.0.mlp.gate_proj.weight";
-    let (text, layers) = (&config.text, &config.text.layers);
-    let mut sizes = vec![
-        ("/num_hidden_layers", layers.len(), Measured::Layers("model.layers.")),
-        ("/vocab_size", text.vocab_size, Measured::Side(TABLE, 0)),
-        ("/hidden_size", text.hidden_size, Measured::Side(TABLE, 1)),
-        ("/intermediate_size", layers[0].intermediate_size, Measured::Side(MLP, 0)),
-    ];
-    if let Some(MediaConfig { tower, .. }) = &config.media {
-        sizes.extend([
+    let towers = config.media.iter().flat_map(|MediaConfig { tower, .. }| {
+        [
             ("/vision_config/depth", tower.depth, Measured::Layers("visual.blocks.")),
             ("/vision_config/hidden_size", tower.hidden_size, Measured::Side(BLOCK, 1)),
             ("/vision_config/intermediate_size", tower.intermediate_size, Measured::Side(BLOCK, 0)),
-        ]);
-    }
-    sizes.into_iter().map(|(key, declared, of)| SizeCheck { key, declared, of }).collect()
+        ]
+    });
+    let mut sizes = dense::size_checks(&config.text);
+    sizes.extend(towers.map(|(key, declared, of)| SizeCheck { key, declared, of }));
+    sizes
 }
 
 fn read(root: &Node<'_>) -> Result<ModelParts> {
@@ -51,11 +44,6 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
     let vision = root.child("vision_config")?.ok_or_else(|| {
         Error::input(root.at("vision_config"), "nothing", "an object with the vision tower's settings")
     })?;
-    text.one_of("hidden_act", &["silu"], Some("silu"))?;
-    if text.bool("use_sliding_window", false)? {
-        let expected = "false: sliding windows are not supported";
-        return Err(Error::input(text.at("use_sliding_window"), "true", expected));
-    }
     let rope = match text.child("rope_parameters")? {
         Some(rope) => rope,
         None => text
@@ -68,43 +56,20 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
     let section: [usize; 3] = rope.list("mrope_section", None)?.try_into().map_err(|v: Vec<usize>| {
         Error::input(rope.at("mrope_section"), format!("{} numbers", v.len()), "three numbers: time, height, width")
     })?;
-    let tied = if root.has("tie_word_embeddings") { root } else { &text };
-    let hidden_size = text.usize("hidden_size", None)?;
-    let layers = text.usize("num_hidden_layers", None)?;
-    let (q, kv) = (text.usize("num_attention_heads", None)?, text.usize("num_key_value_heads", None)?);
-    let dim = hidden_size / q;
-    text.require("num_attention_heads", q, hidden_size.is_multiple_of(q), "a divisor of hidden_size")?;
-    text.require("num_attention_heads", q, dim.is_multiple_of(2), "an even hidden_size / heads")?;
-    text.require("num_key_value_heads", kv, q.is_multiple_of(kv), "a divisor of num_attention_heads")?;
+    let dim = dense::head_dim(&text)?;
     let sum: usize = section.iter().sum();
     let expected = format!("a sum of {}, half of the head dimension", dim / 2);
     rope.require("mrope_section", sum, sum == dim / 2, &expected)?;
-    let eos = text.ids("eos_token_id");
-    let config = TextConfig {
-        vocab_size: text.usize("vocab_size", None)?,
-        hidden_size,
-        layers: vec![
-            LayerConfig {
-                mixer: MixerConfig::Attention { heads: Heads { q, kv, dim }, qkv_bias: true },
-                intermediate_size: text.usize("intermediate_size", None)?,
-            };
-            layers
-        ],
-        norm: NormKind::Rms,
-        rms_norm_eps: text.f64("rms_norm_eps", 1e-5)? as f32,
-        rope: RopeConfig {
-            theta: rope_theta.f64("rope_theta", 1e6)?,
-            dim,
-            scaling: RopeScaling::None,
-            axes: RopeAxes::Sections(section),
-        },
-        max_position_embeddings: text.usize("max_position_embeddings", Some(32_768))?,
-        tie_word_embeddings: tied.bool("tie_word_embeddings", false)?,
-        initializer_range: text.f64("initializer_range", 0.02)?,
-        eos_token_id: if eos.is_empty() { root.ids("eos_token_id") } else { eos },
+    let rope = RopeConfig {
+        theta: rope_theta.f64("rope_theta", Some(1e6))?,
+        dim,
+        scaling: RopeScaling::None,
+        axes: RopeAxes::Sections(section),
     };
-    let media = media(root, &vision, &config)?;
-    Ok(ModelParts { text: config, media: Some(media) })
+    let dense = Dense { qkv_bias: true, rms_norm_eps: 1e-5, max_position_embeddings: Some(32_768) };
+    let text = dense::text(root, &text, dense, rope)?;
+    let media = media(root, &vision, &text)?;
+    Ok(ModelParts { text, media: Some(media) })
 }
 
 /// Reads the settings of images and videos. Missing keys have the defaults of the Hugging Face class, because its save
@@ -135,7 +100,7 @@ fn media(root: &Node<'_>, vision: &Node<'_>, text: &TextConfig) -> Result<MediaC
         vision.require(key, found, found == expected, &why)?;
     }
     if let Some(rope) = vision.child("rope_parameters")? {
-        let theta = rope.f64("rope_theta", TOWER_ROPE_THETA)?;
+        let theta = rope.f64("rope_theta", Some(TOWER_ROPE_THETA))?;
         rope.require("rope_theta", theta as usize, theta == TOWER_ROPE_THETA, "10000")?;
     }
     let grid =
@@ -169,60 +134,40 @@ fn media(root: &Node<'_>, vision: &Node<'_>, text: &TextConfig) -> Result<MediaC
 
 /// Returns the file of a new model in the released layout.
 fn new(model: &NewModelConfig) -> Value {
-    let tower = &model.tower;
-    let vision = json!({
-        "depth": tower.depth,
-        "hidden_act": "silu",
-        "hidden_size": tower.hidden_size,
-        "intermediate_size": tower.intermediate_size,
-        "model_type": MODEL_TYPE,
-        "num_heads": tower.num_heads,
-        "in_chans": 3,
-        "out_hidden_size": model.hidden_size,
-        "patch_size": 14,
-        "spatial_merge_size": 2,
-        "spatial_patch_size": 14,
-        "window_size": tower.window_size,
-        "fullatt_block_indexes": tower.fullatt_block_indexes,
-        "tokens_per_second": 2,
-        "temporal_patch_size": 2,
+    let mut file = dense::new(CLASS, MODEL_TYPE, model);
+    file["max_window_layers"] = json!(model.num_hidden_layers);
+    file["sliding_window"] = json!(model.max_position_embeddings);
+    file["use_sliding_window"] = json!(false);
+    let media = model.media.iter().map(|media| {
+        let tower = &media.tower;
+        json!({
+            "vision_start_token_id": media.ids.start,
+            "vision_end_token_id": media.ids.end,
+            "vision_token_id": media.ids.pad,
+            "image_token_id": media.ids.image,
+            "video_token_id": media.ids.video,
+            "rope_scaling": {"type": "mrope", "mrope_section": media.mrope_section},
+            "vision_config": {
+                "depth": tower.depth,
+                "hidden_act": "silu",
+                "hidden_size": tower.hidden_size,
+                "intermediate_size": tower.intermediate_size,
+                "model_type": MODEL_TYPE,
+                "num_heads": tower.num_heads,
+                "in_chans": 3,
+                "out_hidden_size": model.hidden_size,
+                "patch_size": 14,
+                "spatial_merge_size": 2,
+                "spatial_patch_size": 14,
+                "window_size": tower.window_size,
+                "fullatt_block_indexes": tower.fullatt_block_indexes,
+                "tokens_per_second": 2,
+                "temporal_patch_size": 2,
+            },
+        })
     });
-    // One list of all keys would exceed the recursion limit of the macro.
-    let mut file = json!({
-        "architectures": [CLASS],
-        "attention_dropout": 0.0,
-        "bos_token_id": model.bos_token_id,
-        "eos_token_id": model.eos_token_id,
-        "vision_start_token_id": model.media_ids.start,
-        "vision_end_token_id": model.media_ids.end,
-        "vision_token_id": model.media_ids.pad,
-        "image_token_id": model.media_ids.image,
-        "video_token_id": model.media_ids.video,
-        "hidden_act": "silu",
-        "hidden_size": model.hidden_size,
-        "initializer_range": model.initializer_range,
-        "intermediate_size": model.intermediate_size,
-        "max_position_embeddings": model.max_position_embeddings,
-        "max_window_layers": model.num_hidden_layers,
-        "model_type": MODEL_TYPE,
-        "num_attention_heads": model.num_attention_heads,
-    });
-    let rest = json!({
-        "num_hidden_layers": model.num_hidden_layers,
-        "num_key_value_heads": model.num_key_value_heads,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": model.rope_theta,
-        "sliding_window": model.max_position_embeddings,
-        "tie_word_embeddings": model.tie_word_embeddings,
-        "torch_dtype": "float32",
-        "use_cache": true,
-        "use_sliding_window": false,
-        "vision_config": vision,
-        "rope_scaling": {"type": "mrope", "mrope_section": model.mrope_section},
-        "vocab_size": model.vocab_size,
-    });
-    if let (Value::Object(file), Value::Object(rest)) = (&mut file, rest) {
-        file.extend(rest);
+    for (key, value) in media.filter_map(|media| media.as_object().cloned()).flatten() {
+        file[key] = value;
     }
     file
 }

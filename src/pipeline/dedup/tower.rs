@@ -45,7 +45,7 @@ impl Tower {
         let config = ModelConfig::load(&dir.join("config.json"))?.media;
         let config = config
             .ok_or_else(|| Error::input(dir.display().to_string(), "a text model", "a model with a vision tower"))?;
-        let normalize = model::normalize(&Processor::load(dir)?, config.grid);
+        let normalize = model::normalize(&Processor::load(dir, config.grid)?, config.grid);
         Ok(Tower { dir: dir.to_owned(), config, normalize })
     }
 

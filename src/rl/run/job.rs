@@ -9,7 +9,6 @@ use crate::data::held_out::split_off;
 use crate::data::indexing::Longest;
 use crate::data::packing::PackPlan;
 use crate::data::{Dataset, Loader, Samples};
-use crate::engine::stop_token_ids;
 use crate::error::{Error, Result};
 use crate::model::{Model, Policy};
 use crate::observe::Observer;
@@ -79,7 +78,7 @@ impl Job {
         }
         let Start { model, config: model_config, encoder } = start;
         let chat = encoder.chat.clone();
-        let stop_token_ids = stop_token_ids(&model, &chat)?;
+        let stop_token_ids = chat.turn.stops.clone();
         let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
         let share = config.training.max_bad_rows;
         let fresh = fresh || record::rows_may_differ(&config.training.accept_changed);

@@ -76,7 +76,7 @@ fn steps_agree() {
             let mut dev = device();
             let model = golden.model(&mut dev, DType::F32);
             let setting = config(&run["setting"]);
-            let mut optimizer = Optimizer::new(&mut dev, &model.layout, setting, 1).unwrap();
+            let mut optimizer = Optimizer::new(&mut dev, &model.layout, setting.clone(), 1).unwrap();
             let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
             let before = weights(&model, &mut dev);
             let losses: Vec<f64> = serde_json::from_value(run["losses"].clone()).unwrap();

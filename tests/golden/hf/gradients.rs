@@ -13,7 +13,7 @@ const RELATIVE: f64 = 1e-3;
 
 /// Compares every parameter's gradient with the listed one. A parameter without a gradient is not in the list, and our
 /// run must not have touched its gradient.
-fn compare(
+pub(crate) fn compare(
     model: &Model,
     dev: &mut omr::device::Device,
     (inputs, targets): &(Inputs, Vec<(u32, u32)>),

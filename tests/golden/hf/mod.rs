@@ -3,7 +3,7 @@
 
 mod adamw;
 mod forward;
-mod gradients;
+pub(crate) mod gradients;
 pub(crate) mod mutations;
 mod storage;
 

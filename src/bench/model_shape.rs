@@ -1,0 +1,83 @@
+//! The shapes of models that jobs are measured with.
+
+use crate::error::Result;
+use crate::image::MediaIds;
+use crate::model::ModelConfig;
+use crate::model::config::{NewMedia, NewModelConfig, NewTower};
+use crate::model::family::qwen2_5_vl;
+
+/// Model shapes: those of `bench/peers/models.py`, the released models, and a slice of the 7B model that is small enough
+/// for any optimizer state.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum ModelShape {
+    /// The model of the digits recipe
+    Digits,
+    /// 22 million parameters
+    #[value(name = "22m")]
+    M22,
+    /// Qwen2.5-VL-3B
+    #[value(name = "3b")]
+    B3,
+    /// Qwen2.5-VL-7B
+    #[value(name = "7b")]
+    B7,
+    /// Four layers and eight vision blocks of Qwen2.5-VL-7B
+    #[value(name = "7b-slice")]
+    Slice,
+}
+
+impl ModelShape {
+    /// Its name in figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModelShape::Digits => "digits",
+            ModelShape::M22 => "22m",
+            ModelShape::B3 => "3b",
+            ModelShape::B7 => "7b",
+            ModelShape::Slice => "7b-slice",
+        }
+    }
+
+    /// Its configuration, without weights.
+    pub fn config(self) -> Result<ModelConfig> {
+        let ([hidden, layers, intermediate, heads, kv], [width, depth, inner, vision_heads], vocabulary) = match self {
+            ModelShape::Digits => ([96, 3, 256, 3, 1], [64, 2, 128, 4], 512),
+            ModelShape::M22 => ([384, 8, 1536, 6, 2], [192, 4, 768, 4], 4096),
+            ModelShape::B3 => ([2048, 36, 11008, 16, 2], [1280, 32, 3420, 16], 151_936),
+            ModelShape::B7 => ([3584, 28, 18944, 28, 4], [1280, 32, 3420, 16], 152_064),
+            ModelShape::Slice => ([3584, 4, 18944, 28, 4], [1280, 8, 3420, 16], 152_064),
+        };
+        let untied = matches!(self, ModelShape::B7 | ModelShape::Slice);
+        let released = untied || matches!(self, ModelShape::B3);
+        let half: usize = hidden / heads / 2;
+        let [image, video, start, end, pad] = [2, 1, 3, 4, 5].map(|from_last| vocabulary - from_last);
+        let media = NewMedia {
+            ids: MediaIds { image, video, start, end, pad },
+            mrope_section: [half / 4, half * 3 / 8, half * 3 / 8],
+            tower: NewTower {
+                depth,
+                hidden_size: width,
+                intermediate_size: inner,
+                num_heads: vision_heads,
+                window_size: 112,
+                fullatt_block_indexes: (0..depth).filter(|block| !released || block % 8 == 7).collect(),
+            },
+        };
+        let new = NewModelConfig {
+            vocab_size: vocabulary as usize,
+            hidden_size: hidden,
+            intermediate_size: intermediate,
+            num_hidden_layers: layers,
+            num_attention_heads: heads,
+            num_key_value_heads: kv,
+            rope_theta: 1e6,
+            max_position_embeddings: 4096,
+            tie_word_embeddings: !untied,
+            initializer_range: 0.05,
+            bos_token_id: 0,
+            eos_token_id: 0,
+            media: Some(media),
+        };
+        ModelConfig::new(&qwen2_5_vl::FAMILY, &new, self.name())
+    }
+}

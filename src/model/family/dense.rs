@@ -1,0 +1,98 @@
+//! The keys of `config.json` and the weights that all decoders with attention and a SwiGLU MLP share.
+
+use super::node::Node;
+use crate::error::{Error, Result};
+use crate::model::config::{
+    LayerConfig, Measured, MixerConfig, NewModelConfig, NormKind, RopeConfig, SizeCheck, TextConfig,
+};
+use crate::ops::attend::Heads;
+use serde_json::{Value, json};
+
+/// Differences between the configuration classes of families.
+pub struct Dense {
+    /// True if q, k and v have a bias.
+    pub qkv_bias: bool,
+    /// `rms_norm_eps` of a file without it.
+    pub rms_norm_eps: f64,
+    /// `max_position_embeddings` of a file without it. `None` if a file must have it.
+    pub max_position_embeddings: Option<usize>,
+}
+
+/// Returns the dimension of a head: `head_dim`, else `hidden_size` divided by the number of heads.
+pub fn head_dim(text: &Node<'_>) -> Result<usize> {
+    let (hidden_size, q) = (text.usize("hidden_size", None)?, text.usize("num_attention_heads", None)?);
+    if !text.has("head_dim") {
+        text.require("num_attention_heads", q, hidden_size.is_multiple_of(q), "a divisor of hidden_size")?;
+    }
+    let dim = text.usize("head_dim", Some(hidden_size / q))?;
+    text.require("num_attention_heads", q, dim.is_multiple_of(2), "an even dimension of a head")?;
+    Ok(dim)
+}
+
+/// Reads the text part of the model in the file `root`. `text` is the object with its keys.
+pub fn text(root: &Node<'_>, text: &Node<'_>, dense: Dense, rope: RopeConfig) -> Result<TextConfig> {
+    text.one_of("hidden_act", &["silu"], Some("silu"))?;
+    for key in ["use_sliding_window", "attention_bias", "mlp_bias"] {
+        if text.bool(key, false)? {
+            return Err(Error::input(text.at(key), "true", "false: other layers are not supported"));
+        }
+    }
+    let q = text.usize("num_attention_heads", None)?;
+    let kv = text.usize("num_key_value_heads", Some(q))?;
+    text.require("num_key_value_heads", kv, q.is_multiple_of(kv), "a divisor of num_attention_heads")?;
+    let mixer = MixerConfig::Attention { heads: Heads { q, kv, dim: head_dim(text)? }, qkv_bias: dense.qkv_bias };
+    let layer = LayerConfig { mixer, intermediate_size: text.usize("intermediate_size", None)? };
+    let tied = if root.has("tie_word_embeddings") { root } else { text };
+    let eos = text.ids("eos_token_id");
+    Ok(TextConfig {
+        vocab_size: text.usize("vocab_size", None)?,
+        hidden_size: text.usize("hidden_size", None)?,
+        layers: vec![layer; text.usize("num_hidden_layers", None)?],
+        norm: NormKind::Rms,
+        rms_norm_eps: text.f64("rms_norm_eps", Some(dense.rms_norm_eps))? as f32,
+        rope,
+        max_position_embeddings: text.usize("max_position_embeddings", dense.max_position_embeddings)?,
+        tie_word_embeddings: tied.bool("tie_word_embeddings", false)?,
+        initializer_range: text.f64("initializer_range", Some(0.02))?,
+        eos_token_id: if eos.is_empty() { root.ids("eos_token_id") } else { eos },
+    })
+}
+
+/// Returns the sizes of the text part that the weights must have.
+pub fn size_checks(text: &TextConfig) -> Vec<SizeCheck> {
+    const TABLE: &str = "model.embed_tokens.weight";
+    const MLP: &str = "model.layers.0.mlp.gate_proj.weight";
+    [
+        ("/num_hidden_layers", text.layers.len(), Measured::Layers("model.layers.")),
+        ("/vocab_size", text.vocab_size, Measured::Side(TABLE, 0)),
+        ("/hidden_size", text.hidden_size, Measured::Side(TABLE, 1)),
+        ("/intermediate_size", text.layers[0].intermediate_size, Measured::Side(MLP, 0)),
+    ]
+    .map(|(key, declared, of)| SizeCheck { key, declared, of })
+    .to_vec()
+}
+
+/// Returns the keys of the text part in the `config.json` of a new model.
+pub fn new(class: &str, model_type: &str, model: &NewModelConfig) -> Value {
+    json!({
+        "architectures": [class],
+        "attention_dropout": 0.0,
+        "bos_token_id": model.bos_token_id,
+        "eos_token_id": model.eos_token_id,
+        "hidden_act": "silu",
+        "hidden_size": model.hidden_size,
+        "initializer_range": model.initializer_range,
+        "intermediate_size": model.intermediate_size,
+        "max_position_embeddings": model.max_position_embeddings,
+        "model_type": model_type,
+        "num_attention_heads": model.num_attention_heads,
+        "num_hidden_layers": model.num_hidden_layers,
+        "num_key_value_heads": model.num_key_value_heads,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": model.rope_theta,
+        "tie_word_embeddings": model.tie_word_embeddings,
+        "torch_dtype": "float32",
+        "use_cache": true,
+        "vocab_size": model.vocab_size,
+    })
+}
