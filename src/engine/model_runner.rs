@@ -120,7 +120,7 @@ impl ModelRunner {
             true => Some(Decode::tickets(dev, Region::Overlay, padded_size(config.max_num_seqs), heads)?),
             false => None,
         };
-        let vision = dev.alloc(Region::Overlay, dtype, &[config.vision_rows, model_config.text.hidden_size])?;
+        let vision = dev.alloc(Region::Overlay, dtype, &[config.vision_rows, model.vision_width()])?;
         let (batch, graphs) = (Batch::new(model_config), DecodeGraphs::default());
         let caches = caches.into();
         Ok(ModelRunner { caches, heads, tickets, vision, batch, graphs, draws: Vec::new(), mark })

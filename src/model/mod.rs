@@ -178,7 +178,7 @@ impl Model {
         let images: Vec<Arc<ImageInput>> = inputs.pictures.iter().map(|picture| picture.image.clone()).collect();
         let merge = self.config.grid().merge_size as u32;
         let rows = images.iter().map(|image| image.tokens(merge)).sum();
-        let out = dev.alloc(tape.region(), self.layout.dtype, &[rows, self.config.text.hidden_size])?;
+        let out = dev.alloc(tape.region(), self.layout.dtype, &[rows, self.vision_width()])?;
         let (mut at, mut pictures) = (0, inputs.pictures.iter());
         for piece in self.encode_images(tape, dev, &images, out)? {
             let (mut row, mut shown) = (0, Vec::new());
@@ -192,6 +192,11 @@ impl Model {
             tape.spread(dev, piece, shown, x, self.trains_tower())?;
         }
         Ok(())
+    }
+
+    /// Returns the width of the rows that the vision tower computes, 0 for a text model.
+    pub fn vision_width(&self) -> usize {
+        self.vision.as_ref().map_or(0, VisionTower::row_width)
     }
 
     /// Returns true if any part of the vision tower is trained.
@@ -216,7 +221,7 @@ impl Model {
         tape.embedding(dev, input_ids, None, self.decoder.embed_tokens)
     }
 
-    /// Computes the token rows of the images, one image after another, into `out` `[M, D]`. Returns `out` as
+    /// Computes the token rows of the images, one image after another, into `out` `[M, vision_width]`. Returns `out` as
     /// consecutive values, one for each chunk of images.
     pub fn encode_images(
         &self,

@@ -106,7 +106,12 @@ impl VisionTower {
         self.trains_blocks || self.trains_merger
     }
 
-    /// Computes the decoder rows of `images`, one image after another, into `out` `[M, D]`. Returns `out` as
+    /// Returns the width of the rows that the tower computes.
+    pub fn row_width(&self) -> usize {
+        self.config.tower.out_hidden_size
+    }
+
+    /// Computes the rows of `images`, one image after another, into `out` `[M, row_width]`. Returns `out` as
     /// consecutive values, one for each chunk of images. Errors if an image's pixels do not fit its grid.
     pub fn forward(
         &self,
