@@ -45,7 +45,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("reward", &["config", "client", "answers"]),
     ("data", &["base_model", "config", "identity", "observe", "hub::local", "text", "image", "reward"]),
     ("task", &["config", "text", "image", "reward", "data"]),
-    ("model", &["base_model", "identity", "observe", "device", "tensor", "ops", "image", "text"]),
+    ("model", &["base_model", "config", "identity", "observe", "device", "tensor", "ops", "image", "text"]),
     ("optim", &["config", "device", "tensor", "ranks", "ops", "model"]),
     ("checkpoint", &["identity"]),
     ("engine", &["device", "tensor", "ops", "model", "text", "image"]),

@@ -1,9 +1,11 @@
 //! The shapes of models that jobs are measured with.
 
+use crate::config::BaseConfig;
+use crate::config::recipe::VisionConfig;
 use crate::error::Result;
 use crate::image::MediaIds;
 use crate::model::ModelConfig;
-use crate::model::config::{NewMedia, NewModelConfig, NewTower};
+use crate::model::config::NewIds;
 use crate::model::family::qwen2_5_vl;
 
 /// Model shapes: those of `bench/peers/models.py`, the released models, and a slice of the 7B model that is small enough
@@ -50,34 +52,27 @@ impl ModelShape {
         let untied = matches!(self, ModelShape::B7 | ModelShape::Slice);
         let released = untied || matches!(self, ModelShape::B3);
         let half: usize = hidden / heads / 2;
-        let [image, video, start, end, pad] = [2, 1, 3, 4, 5].map(|from_last| vocabulary - from_last);
-        let media = NewMedia {
-            ids: MediaIds { image, video, start, end, pad },
-            mrope_section: [half / 4, half * 3 / 8, half * 3 / 8],
-            tower: NewTower {
-                depth,
-                hidden_size: width,
-                intermediate_size: inner,
-                num_heads: vision_heads,
-                window_size: 112,
-                fullatt_block_indexes: (0..depth).filter(|block| !released || block % 8 == 7).collect(),
-            },
-        };
-        let new = NewModelConfig {
+        let base = BaseConfig {
             vocab_size: vocabulary as usize,
             hidden_size: hidden,
-            intermediate_size: intermediate,
             num_hidden_layers: layers,
             num_attention_heads: heads,
             num_key_value_heads: kv,
-            rope_theta: 1e6,
-            max_position_embeddings: 4096,
+            intermediate_size: intermediate,
+            mrope_section: vec![half / 4, half * 3 / 8, half * 3 / 8],
             tie_word_embeddings: !untied,
-            initializer_range: 0.05,
-            bos_token_id: 0,
-            eos_token_id: 0,
-            media: Some(media),
+            vision: VisionConfig {
+                hidden_size: width,
+                depth,
+                num_heads: vision_heads,
+                intermediate_size: inner,
+                fullatt_block_indexes: (0..depth).filter(|block| !released || block % 8 == 7).collect(),
+                ..VisionConfig::default()
+            },
+            ..BaseConfig::default()
         };
-        ModelConfig::new(&qwen2_5_vl::FAMILY, &new, self.name())
+        let [image, video, start, end, pad] = [2, 1, 3, 4, 5].map(|from_last| vocabulary - from_last);
+        let ids = NewIds { bos: 0, eos: 0, media: MediaIds { image, video, start, end, pad } };
+        ModelConfig::new(&qwen2_5_vl::FAMILY, &base, ids, self.name())
     }
 }

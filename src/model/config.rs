@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::config::BaseConfig;
 use crate::error::Result;
 use crate::image::{MediaFormat, MediaIds, PatchGrid};
 use crate::model::family::node::Node;
@@ -35,7 +36,7 @@ pub struct Family {
     /// Reads `config.json`.
     pub read: fn(&Node<'_>) -> Result<ModelParts>,
     /// Makes the `config.json` of a new model.
-    pub new: fn(&NewModelConfig) -> Value,
+    pub new: fn(&BaseConfig, NewIds) -> Value,
     /// Ends of the names of tensors in files that may be skipped, because they follow from other tensors.
     pub ignores: &'static [&'static str],
     /// Returns the sizes to compare with the shapes of the weights before memory is allocated for them.
@@ -71,63 +72,15 @@ pub enum Measured {
     Side(&'static str, usize),
 }
 
-/// Sizes of a new model.
-#[derive(Clone, Debug)]
-pub struct NewModelConfig {
-    /// Number of rows of the token table.
-    pub vocab_size: usize,
-    /// Width of the residual stream.
-    pub hidden_size: usize,
-    /// Width of the MLP.
-    pub intermediate_size: usize,
-    /// Number of layers.
-    pub num_hidden_layers: usize,
-    /// Number of query heads.
-    pub num_attention_heads: usize,
-    /// Number of key and value heads.
-    pub num_key_value_heads: usize,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f64,
-    /// Maximum sequence length.
-    pub max_position_embeddings: usize,
-    /// True if the output matrix is the token table.
-    pub tie_word_embeddings: bool,
-    /// Standard deviation of matrices.
-    pub initializer_range: f64,
-    /// Id that begins a text.
-    pub bos_token_id: u32,
-    /// Id that ends an answer.
-    pub eos_token_id: u32,
-    /// Images and videos. `None` for a text model.
-    pub media: Option<NewMedia>,
-}
-
-/// Images and videos of a new model.
-#[derive(Clone, Debug)]
-pub struct NewMedia {
-    /// Ids of tokens.
-    pub ids: MediaIds,
-    /// Numbers of rotary frequencies for time, for height and for width.
-    pub mrope_section: [usize; 3],
-    /// The vision tower.
-    pub tower: NewTower,
-}
-
-/// Sizes of the vision tower of a new model, with the names of `vision_config`.
-#[derive(Clone, Debug)]
-pub struct NewTower {
-    /// Number of blocks.
-    pub depth: usize,
-    /// Width.
-    pub hidden_size: usize,
-    /// Width of the MLP.
-    pub intermediate_size: usize,
-    /// Number of heads.
-    pub num_heads: usize,
-    /// Width and height of an attention window in pixels.
-    pub window_size: usize,
-    /// Indices of the blocks that attend to a whole frame.
-    pub fullatt_block_indexes: Vec<usize>,
+/// Ids of tokens of a new model.
+#[derive(Clone, Copy, Debug)]
+pub struct NewIds {
+    /// Begins a text.
+    pub bos: u32,
+    /// Ends an answer.
+    pub eos: u32,
+    /// Images and videos. A text model has none.
+    pub media: MediaIds,
 }
 
 /// The text part of a model.

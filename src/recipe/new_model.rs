@@ -12,7 +12,7 @@ use crate::files;
 use crate::identity::Manifest;
 use crate::image::MediaIds;
 use crate::machine::Machine;
-use crate::model::config::{NewMedia, NewModelConfig, NewTower};
+use crate::model::config::NewIds;
 use crate::model::family::qwen2_5_vl;
 use crate::model::{Model, ModelConfig};
 use crate::task::recipe;
@@ -69,42 +69,15 @@ pub fn model_config(base: &BaseConfig, tokenizer: &Tokenizer) -> Result<ModelCon
         let missing = || Error::input("tokenizer", format!("no {token}"), "the special tokens of Qwen2.5-VL");
         tokenizer.id(token).ok_or_else(missing)
     };
-    let sections = &base.mrope_section;
-    let mrope_section = sections.clone().try_into().map_err(|_| {
-        Error::input("base.mrope_section", format!("{sections:?}"), "three numbers: time, height, width")
-    })?;
-    let vision = &base.vision;
-    let tower = NewTower {
-        depth: vision.depth,
-        hidden_size: vision.hidden_size,
-        intermediate_size: vision.intermediate_size,
-        num_heads: vision.num_heads,
-        window_size: vision.window_size,
-        fullatt_block_indexes: vision.fullatt_block_indexes.clone(),
-    };
-    let ids = MediaIds {
+    let media = MediaIds {
         image: id("<|image_pad|>")?,
         video: id("<|video_pad|>")?,
         start: id("<|vision_start|>")?,
         end: id("<|vision_end|>")?,
         pad: id("<|vision_pad|>")?,
     };
-    let new = NewModelConfig {
-        vocab_size: base.vocab_size,
-        hidden_size: base.hidden_size,
-        intermediate_size: base.intermediate_size,
-        num_hidden_layers: base.num_hidden_layers,
-        num_attention_heads: base.num_attention_heads,
-        num_key_value_heads: base.num_key_value_heads,
-        rope_theta: base.rope_theta,
-        max_position_embeddings: 4096,
-        tie_word_embeddings: base.tie_word_embeddings,
-        initializer_range: base.initializer_range,
-        bos_token_id: id("<|endoftext|>")?,
-        eos_token_id: id("<|im_end|>")?,
-        media: Some(NewMedia { ids, mrope_section, tower }),
-    };
-    ModelConfig::new(&qwen2_5_vl::FAMILY, &new, "base")
+    let ids = NewIds { bos: id("<|endoftext|>")?, eos: id("<|im_end|>")?, media };
+    ModelConfig::new(&qwen2_5_vl::FAMILY, base, ids, "base")
 }
 
 /// Writes a new model for the user's `rows` to `dir`: its tokenizer is trained on their texts. Returns a line about it

@@ -256,7 +256,12 @@ fn a_dry_run_needs_the_config_and_tokenizer_of_a_model_alone() {
     let base = folder.path().join("base");
     tiny::base_model(&base);
     omr::train::saving::copy_companions(&base, &model, [None, None]).unwrap();
-    fs::copy(published.join("model/config.json"), model.join("config.json")).unwrap();
+    let read = |path: &Path| serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap();
+    let (mut shape, own) = (read(&published.join("model/config.json")), read(&base.join("config.json")));
+    for id in ["image_token_id", "video_token_id"] {
+        shape[id] = own[id].clone();
+    }
+    fs::write(model.join("config.json"), shape.to_string()).unwrap();
     let (model, out) = (model.display(), folder.at("out"));
     let dry = |command: &str, more: &[&str]| {
         let config = published.join(format!("{command}.yaml"));

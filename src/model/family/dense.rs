@@ -1,10 +1,9 @@
 //! The keys of `config.json` and the weights that all decoders with attention and a SwiGLU MLP share.
 
 use super::node::Node;
+use crate::config::BaseConfig;
 use crate::error::{Error, Result};
-use crate::model::config::{
-    LayerConfig, Measured, MixerConfig, NewModelConfig, NormKind, RopeConfig, SizeCheck, TextConfig,
-};
+use crate::model::config::{LayerConfig, Measured, MixerConfig, NewIds, NormKind, RopeConfig, SizeCheck, TextConfig};
 use crate::ops::attend::Heads;
 use serde_json::{Value, json};
 
@@ -72,27 +71,30 @@ pub fn size_checks(text: &TextConfig) -> Vec<SizeCheck> {
     .to_vec()
 }
 
+/// `max_position_embeddings` of new models.
+pub const NEW_LENGTH: usize = 4096;
+
 /// Returns the keys of the text part in the `config.json` of a new model.
-pub fn new(class: &str, model_type: &str, model: &NewModelConfig) -> Value {
+pub fn new(class: &str, model_type: &str, base: &BaseConfig, ids: NewIds) -> Value {
     json!({
         "architectures": [class],
         "attention_dropout": 0.0,
-        "bos_token_id": model.bos_token_id,
-        "eos_token_id": model.eos_token_id,
+        "bos_token_id": ids.bos,
+        "eos_token_id": ids.eos,
         "hidden_act": "silu",
-        "hidden_size": model.hidden_size,
-        "initializer_range": model.initializer_range,
-        "intermediate_size": model.intermediate_size,
-        "max_position_embeddings": model.max_position_embeddings,
+        "hidden_size": base.hidden_size,
+        "initializer_range": base.initializer_range,
+        "intermediate_size": base.intermediate_size,
+        "max_position_embeddings": NEW_LENGTH,
         "model_type": model_type,
-        "num_attention_heads": model.num_attention_heads,
-        "num_hidden_layers": model.num_hidden_layers,
-        "num_key_value_heads": model.num_key_value_heads,
+        "num_attention_heads": base.num_attention_heads,
+        "num_hidden_layers": base.num_hidden_layers,
+        "num_key_value_heads": base.num_key_value_heads,
         "rms_norm_eps": 1e-6,
-        "rope_theta": model.rope_theta,
-        "tie_word_embeddings": model.tie_word_embeddings,
+        "rope_theta": base.rope_theta,
+        "tie_word_embeddings": base.tie_word_embeddings,
         "torch_dtype": "float32",
         "use_cache": true,
-        "vocab_size": model.vocab_size,
+        "vocab_size": base.vocab_size,
     })
 }

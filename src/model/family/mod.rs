@@ -13,9 +13,10 @@ use serde_json::Value;
 
 use self::node::Node;
 use crate::base_model;
+use crate::config::BaseConfig;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::config::{Family, ModelConfig, ModelParts, NewModelConfig};
+use crate::model::config::{Family, ModelConfig, ModelParts, NewIds};
 use crate::model::weights::WeightFiles;
 
 /// The families.
@@ -36,8 +37,8 @@ impl ModelConfig {
     }
 
     /// Returns the configuration of a new model of a family. `place` names its source in errors.
-    pub fn new(family: &'static Family, new: &NewModelConfig, place: &str) -> Result<ModelConfig> {
-        ModelConfig::from_json(&(family.new)(new), place)
+    pub fn new(family: &'static Family, base: &BaseConfig, ids: NewIds, place: &str) -> Result<ModelConfig> {
+        ModelConfig::from_json(&(family.new)(base, ids), place)
     }
 
     /// Reads a parsed file. `place` names the file in errors.

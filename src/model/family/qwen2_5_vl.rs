@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use super::dense::{self, Dense};
 use super::node::Node;
+use crate::config::BaseConfig;
 use crate::error::{Error, Result};
 use crate::image::{MediaIds, PatchGrid};
 use crate::model::config::{
-    Family, Measured, MediaConfig, ModelConfig, ModelParts, NewModelConfig, RopeAxes, RopeConfig, RopeScaling,
-    SizeCheck, TextConfig, TowerConfig,
+    Family, Measured, MediaConfig, ModelConfig, ModelParts, NewIds, RopeAxes, RopeConfig, RopeScaling, SizeCheck,
+    TextConfig, TowerConfig,
 };
 
 const MODEL_TYPE: &str = "qwen2_5_vl";
@@ -133,41 +134,39 @@ fn media(root: &Node<'_>, vision: &Node<'_>, text: &TextConfig) -> Result<MediaC
 }
 
 /// Returns the file of a new model in the released layout.
-fn new(model: &NewModelConfig) -> Value {
-    let mut file = dense::new(CLASS, MODEL_TYPE, model);
-    file["max_window_layers"] = json!(model.num_hidden_layers);
-    file["sliding_window"] = json!(model.max_position_embeddings);
-    file["use_sliding_window"] = json!(false);
-    let media = model.media.iter().map(|media| {
-        let tower = &media.tower;
-        json!({
-            "vision_start_token_id": media.ids.start,
-            "vision_end_token_id": media.ids.end,
-            "vision_token_id": media.ids.pad,
-            "image_token_id": media.ids.image,
-            "video_token_id": media.ids.video,
-            "rope_scaling": {"type": "mrope", "mrope_section": media.mrope_section},
-            "vision_config": {
-                "depth": tower.depth,
-                "hidden_act": "silu",
-                "hidden_size": tower.hidden_size,
-                "intermediate_size": tower.intermediate_size,
-                "model_type": MODEL_TYPE,
-                "num_heads": tower.num_heads,
-                "in_chans": 3,
-                "out_hidden_size": model.hidden_size,
-                "patch_size": 14,
-                "spatial_merge_size": 2,
-                "spatial_patch_size": 14,
-                "window_size": tower.window_size,
-                "fullatt_block_indexes": tower.fullatt_block_indexes,
-                "tokens_per_second": 2,
-                "temporal_patch_size": 2,
-            },
-        })
+fn new(base: &BaseConfig, ids: NewIds) -> Value {
+    let tower = &base.vision;
+    let media = json!({
+        "max_window_layers": base.num_hidden_layers,
+        "sliding_window": dense::NEW_LENGTH,
+        "use_sliding_window": false,
+        "vision_start_token_id": ids.media.start,
+        "vision_end_token_id": ids.media.end,
+        "vision_token_id": ids.media.pad,
+        "image_token_id": ids.media.image,
+        "video_token_id": ids.media.video,
+        "rope_scaling": {"type": "mrope", "mrope_section": base.mrope_section},
+        "vision_config": {
+            "depth": tower.depth,
+            "hidden_act": "silu",
+            "hidden_size": tower.hidden_size,
+            "intermediate_size": tower.intermediate_size,
+            "model_type": MODEL_TYPE,
+            "num_heads": tower.num_heads,
+            "in_chans": 3,
+            "out_hidden_size": base.hidden_size,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "spatial_patch_size": 14,
+            "window_size": tower.window_size,
+            "fullatt_block_indexes": tower.fullatt_block_indexes,
+            "tokens_per_second": 2,
+            "temporal_patch_size": 2,
+        },
     });
-    for (key, value) in media.filter_map(|media| media.as_object().cloned()).flatten() {
-        file[key] = value;
+    let mut file = dense::new(CLASS, MODEL_TYPE, base, ids);
+    for (key, value) in media.as_object().into_iter().flatten() {
+        file[key] = value.clone();
     }
     file
 }
