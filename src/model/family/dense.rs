@@ -13,8 +13,8 @@ pub struct Dense {
     pub qkv_bias: bool,
     /// `rms_norm_eps` of a file without it.
     pub rms_norm_eps: f64,
-    /// `max_position_embeddings` of a file without it. `None` if a file must have it.
-    pub max_position_embeddings: Option<usize>,
+    /// `max_position_embeddings` of a file without it.
+    pub max_position_embeddings: usize,
 }
 
 /// Returns the dimension of a head: `head_dim`, else `hidden_size` divided by the number of heads.
@@ -28,14 +28,20 @@ pub fn head_dim(text: &Node<'_>) -> Result<usize> {
     Ok(dim)
 }
 
+/// Returns an error if one of `keys` is true.
+pub fn refuse(text: &Node<'_>, keys: &[&str]) -> Result<()> {
+    for key in keys {
+        if text.bool(key, false)? {
+            return Err(Error::input(text.at(key), "true", "false: such layers are not supported"));
+        }
+    }
+    Ok(())
+}
+
 /// Reads the text part of the model in the file `root`. `text` is the object with its keys.
 pub fn text(root: &Node<'_>, text: &Node<'_>, dense: Dense, rope: RopeConfig) -> Result<TextConfig> {
     text.one_of("hidden_act", &["silu"], Some("silu"))?;
-    for key in ["use_sliding_window", "attention_bias", "mlp_bias"] {
-        if text.bool(key, false)? {
-            return Err(Error::input(text.at(key), "true", "false: other layers are not supported"));
-        }
-    }
+    refuse(text, &["use_sliding_window"])?;
     let q = text.usize("num_attention_heads", None)?;
     let kv = text.usize("num_key_value_heads", Some(q))?;
     text.require("num_key_value_heads", kv, q.is_multiple_of(kv), "a divisor of num_attention_heads")?;
@@ -50,7 +56,7 @@ pub fn text(root: &Node<'_>, text: &Node<'_>, dense: Dense, rope: RopeConfig) ->
         norm: NormKind::Rms,
         rms_norm_eps: text.f64("rms_norm_eps", Some(dense.rms_norm_eps))? as f32,
         rope,
-        max_position_embeddings: text.usize("max_position_embeddings", dense.max_position_embeddings)?,
+        max_position_embeddings: text.usize("max_position_embeddings", Some(dense.max_position_embeddings))?,
         tie_word_embeddings: tied.bool("tie_word_embeddings", false)?,
         initializer_range: text.f64("initializer_range", Some(0.02))?,
         eos_token_id: if eos.is_empty() { root.ids("eos_token_id") } else { eos },

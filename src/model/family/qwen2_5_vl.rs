@@ -67,7 +67,7 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
         scaling: RopeScaling::None,
         axes: RopeAxes::Sections(section),
     };
-    let dense = Dense { qkv_bias: true, rms_norm_eps: 1e-5, max_position_embeddings: Some(32_768) };
+    let dense = Dense { qkv_bias: true, rms_norm_eps: 1e-5, max_position_embeddings: 32_768 };
     let text = dense::text(root, &text, dense, rope)?;
     let media = media(root, &vision, &text)?;
     Ok(ModelParts { text, media: Some(media) })
