@@ -221,7 +221,6 @@ const ROOMS: &[(&str, &[&str])] = &[
             "config",
             "identity",
             "observe",
-            "client",
             "device",
             "machine",
             "tensor",

@@ -68,8 +68,8 @@ pub struct Args {
     /// File to which each request is appended with its answer, for omr replay --requests
     #[arg(long, value_name = "FILE")]
     record_requests: Option<PathBuf>,
-    /// A second server without a key, which the page can show side by side with this one
-    #[arg(long, value_name = "URL")]
+    /// Refused with advice
+    #[arg(long, value_name = "URL", hide = true)]
     compare_url: Option<String>,
     #[command(flatten)]
     overrides: Overrides,
@@ -117,6 +117,9 @@ pub(super) fn adapter(text: &str) -> Result<(String, PathBuf)> {
 
 /// Loads the model and answers requests until a signal ends the server.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
+    if let Some(url) = &args.compare_url {
+        return Err(Error::input("--compare-url", url, "no such flag: open the pages of both servers side by side"));
+    }
     let (root, overrides) = args.model()?;
     let Some(config) = overrides.load::<ServeConfig>(None)? else { return Ok(()) };
     let config = ServeConfig {
@@ -143,7 +146,6 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         only_localhost: args.host.is_none(),
         max_tokens: None,
         record_requests: args.record_requests.clone(),
-        compare_url: args.compare_url.clone(),
     };
     let (listener, address) = listen(args.host.as_deref().unwrap_or("127.0.0.1"), args.port)?;
     context.with_machine(|machine| {

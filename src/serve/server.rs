@@ -14,7 +14,7 @@ use super::engine_thread::{Core, EngineThread};
 use super::http;
 use super::media::MediaRules;
 use super::metrics::Metrics;
-use super::page::{Compare, Page};
+use super::page::Page;
 use super::record::Recorder;
 use super::replay::{Replayed, replay};
 use super::routes::{Keys, router};
@@ -71,8 +71,6 @@ pub struct Options {
     pub max_tokens: Option<usize>,
     /// File to which requests are recorded.
     pub record_requests: Option<PathBuf>,
-    /// Address of a second server for the page.
-    pub compare_url: Option<String>,
 }
 
 /// A loaded model that can answer requests.
@@ -120,7 +118,6 @@ impl Draft {
         let page = Page {
             has_key: !options.api_keys.is_empty(),
             reasoning_parser: if options.has_reasoning_parser { "qwen3" } else { "none" },
-            compare: options.compare_url.as_deref().map(Compare::new).transpose()?.map(Arc::new),
         };
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
         let chat = Chat::load(dir, &model_config.chat())?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::program::{Server, chat, chat_with, joined, model, picture};
+use super::program::{Server, chat, chat_with, joined, model};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_route_answers_in_its_form() {
@@ -273,11 +273,10 @@ async fn administrators_pause_abort_and_load_weights() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_page_has_a_fresh_nonce_and_reaches_a_second_server() {
+async fn the_page_has_a_fresh_nonce() {
     let dir = tempfile::tempdir().unwrap();
     let model = model(dir.path());
-    let other = Server::start(&model, &["--served-model-name", "other"]);
-    let mut server = Server::start(&model, &["--compare-url", &other.url, "--api-key", "client-key"]);
+    let server = Server::start(&model, &["--api-key", "client-key"]);
     let mut nonces = Vec::new();
     for _ in 0..2 {
         let reply = server.request(reqwest::Method::GET, "/").send().await.unwrap();
@@ -297,20 +296,5 @@ async fn the_page_has_a_fresh_nonce_and_reaches_a_second_server() {
         nonces.push(nonce);
     }
     assert_ne!(nonces[0], nonces[1]);
-    assert_eq!(server.get("/config.json").await.1, json!({"compare": true, "key": true, "reasoning_parser": "none"}));
-    assert_eq!(other.get("/config.json").await.1["compare"], false);
-    assert_eq!(server.get("/compare/v1/models").await.0, 401);
-    server.key = Some("client-key".to_owned());
-    let body = json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": picture(1)}]}], "seed": 4,
-        "max_tokens": 6, "model": "other"});
-    let direct = other.chat(&body).await;
-    let through = server.ok("/compare/v1/chat/completions", &body).await;
-    assert_eq!(direct["choices"], through["choices"]);
-    assert_eq!(server.get("/compare/v1/models").await.1["data"][1]["id"], "other");
-    assert_eq!(server.get("/compare/metrics").await.0, 404);
-    assert_eq!(other.get("/compare/v1/models").await.0, 404);
-    let chunks = server.stream("/compare/v1/chat/completions", &body).await;
-    assert_eq!(joined(&chunks)[0]["message"]["content"], direct["choices"][0]["message"]["content"]);
-    drop(other);
-    assert_eq!(server.post("/compare/tokenize", &json!({"prompt": "x"})).await.0, 502);
+    assert_eq!(server.get("/config.json").await.1, json!({"key": true, "reasoning_parser": "none"}));
 }
