@@ -15,16 +15,10 @@ pub enum Launcher {
     Torchrun,
     /// Open MPI's mpirun.
     OpenMpi,
-    /// PALS, the mpiexec of HPE Cray systems.
-    Pals,
-    /// flux run.
-    Flux,
     /// Slurm's srun.
     Slurm,
     /// Hydra, the mpiexec of MPICH and Intel MPI, or another launcher that supports PMI.
     Pmi,
-    /// prterun, or another launcher that supports PMIx.
-    Pmix,
 }
 
 /// The environment variables of a launcher: the rank, the number of ranks, the rank among the processes of one machine,
@@ -36,46 +30,34 @@ struct Variables {
     names: [&'static str; 4],
 }
 
-/// The supported launchers. If launcher A may run under launcher B, A comes before B:
-///
-/// - torchrun, Open MPI and Hydra may run under Slurm. Slurm's variables then describe their daemons.
-/// - Flux and PALS also set the variables of PMI.
+/// The supported launchers. torchrun, Open MPI and Hydra may run under Slurm. Slurm's variables then describe their
+/// daemons.
 ///
 /// SLURM_STEP_NUM_TASKS is set only for tasks of srun. In a batch script or an interactive shell, SLURM_PROCID is 0 and
 /// SLURM_NTASKS is the requested number, although no other task was started. Slurm gives each process its own CPUs, so
 /// its processes do not share CPUs.
-const LAUNCHERS: [Variables; 7] = {
+const LAUNCHERS: [Variables; 4] = {
     use Launcher::*;
+    const TORCHRUN: [&str; 4] = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"];
     const OPEN_MPI: [&str; 4] =
         ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"];
-    const PALS: [&str; 4] =
-        ["PALS_RANKID", "PALS_SIZE PMI_SIZE", "PALS_LOCAL_RANKID", "PALS_LOCAL_SIZE PMI_LOCAL_SIZE"];
+    const SLURM: [&str; 4] = ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""];
     const PMI: [&str; 4] = ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID PMI_LOCAL_RANK", "MPI_LOCALNRANKS PMI_LOCAL_SIZE"];
-    // PMIx itself has no variable for the number of ranks.
-    const PMIX: [&str; 4] =
-        ["PMIX_RANK", "OMPI_COMM_WORLD_SIZE PALS_SIZE PMI_SIZE", "PMIX_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"];
     [
-        Variables {
-            launcher: Torchrun,
-            name: "torchrun",
-            names: ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"],
-        },
+        Variables { launcher: Torchrun, name: "torchrun", names: TORCHRUN },
         Variables { launcher: OpenMpi, name: "Open MPI", names: OPEN_MPI },
-        Variables { launcher: Pals, name: "PALS", names: PALS },
-        Variables {
-            launcher: Flux,
-            name: "Flux",
-            names: ["FLUX_TASK_RANK", "FLUX_JOB_SIZE", "FLUX_TASK_LOCAL_ID", ""],
-        },
-        Variables {
-            launcher: Slurm,
-            name: "Slurm",
-            names: ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""],
-        },
+        Variables { launcher: Slurm, name: "Slurm", names: SLURM },
         Variables { launcher: Pmi, name: "Hydra", names: PMI },
-        Variables { launcher: Pmix, name: "PMIx", names: PMIX },
     ]
 };
+
+/// Name and variables of each launcher that is refused. PMIx comes last, because Slurm and Open MPI also set its
+/// variable.
+const REFUSED: [[&str; 2]; 3] =
+    [["PALS", "PALS_RANKID PALS_SIZE"], ["Flux", "FLUX_TASK_RANK FLUX_JOB_SIZE"], ["PMIx", "PMIX_RANK"]];
+
+/// Advice to users of a launcher that is not supported.
+const HINT: &str = "set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT for each process";
 
 impl Variables {
     /// Returns true if the variables give both rank and size. Slurm's variables are ignored if PMI_SIZE is another
@@ -120,9 +102,11 @@ pub struct Place {
 
 impl Place {
     /// Reads the position of this process from `env`. Returns `None` if it is the only process. Errors if a launcher
-    /// has started several processes but does not give the rank of this process.
+    /// has started several processes but is not supported or does not give the rank of this process.
     pub fn of(env: Lookup) -> Result<Option<Place>> {
-        let Some(of) = LAUNCHERS.iter().find(|of| of.tell(env)) else { return alone(env).map(|()| None) };
+        let of = LAUNCHERS.iter().find(|of| of.tell(env));
+        check_supported(of.map(|of| of.launcher), env)?;
+        let Some(of) = of else { return alone(env).map(|()| None) };
         let [rank, size, local_rank, local_size] = of.names;
         let size = number(env, size, 1..=1 << 20)?;
         if size == 1 {
@@ -141,6 +125,22 @@ impl Place {
     }
 }
 
+/// Errors if a launcher that is not supported has started several processes. `launcher` is the one whose variables are
+/// complete: Flux and PALS also set those of PMI.
+fn check_supported(launcher: Option<Launcher>, env: Lookup) -> Result<()> {
+    let refused = match launcher {
+        Some(Launcher::Torchrun | Launcher::OpenMpi) => return Ok(()),
+        Some(_) => &REFUSED[..2],
+        None => &REFUSED[..],
+    };
+    let is_alone = value(env, "PALS_SIZE FLUX_JOB_SIZE PMI_SIZE OMPI_COMM_WORLD_SIZE").is_some_and(|size| size == "1");
+    let found = refused.iter().find(|[_, names]| !is_alone && value(env, names).is_some());
+    found.map_or(Ok(()), |[name, _]| {
+        let found = format!("{name}, which is not supported");
+        Err(Error::input_hint("the launcher", found, "torchrun, Slurm, Open MPI or Hydra", HINT))
+    })
+}
+
 /// Errors if a launcher may have started several processes, although no launcher's variables give both rank and size. A
 /// single variable of torchrun may come from a container, and Slurm sets its variables in shells too, so the variables
 /// of these two launchers are not evidence of other processes.
@@ -153,8 +153,7 @@ fn alone(env: Lookup) -> Result<()> {
         return Ok(());
     }
     let found = found.into_iter().collect::<Vec<_>>().join(" ");
-    let hint = "set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT for each process";
-    Err(Error::input_hint("the environment", found, "the rank and the number of processes of one launcher", hint))
+    Err(Error::input_hint("the environment", found, "the rank and the number of processes of one launcher", HINT))
 }
 
 /// Returns the address of rank 0 from MASTER_ADDR.
@@ -164,7 +163,7 @@ fn address(env: Lookup) -> Result<String> {
     } else {
         "variables MASTER_ADDR and MASTER_PORT"
     };
-    let hint = "set them for all ranks: mpirun -x NAME=VALUE, mpiexec -genv NAME VALUE, flux run --env=NAME=VALUE";
+    let hint = "set them for all ranks: mpirun -x NAME=VALUE, mpiexec -genv NAME VALUE";
     let missing = || {
         Error::input_hint(
             format!("environment {names}"),
@@ -349,9 +348,6 @@ mod tests {
             ("PMI_RANK=2 PMI_SIZE=3 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=2", Launcher::Pmi, 2),
             ("PMI_RANK=2 PMI_SIZE=3 PMI_LOCAL_RANK=1", Launcher::Pmi, 1),
             (&under_slurm, Launcher::Pmi, 1),
-            ("PALS_RANKID=2 PALS_LOCAL_RANKID=1 PMI_RANK=2 PMI_SIZE=3", Launcher::Pals, 1),
-            ("FLUX_TASK_RANK=2 FLUX_JOB_SIZE=3 FLUX_TASK_LOCAL_ID=1 PMI_SIZE=3", Launcher::Flux, 1),
-            ("PMIX_RANK=2 PALS_SIZE=3 PMIX_LOCAL_RANK=1", Launcher::Pmix, 1),
         ];
         for (variables, launcher, local_size) in cases {
             let of = place(&[split(variables), MASTER.to_vec()].concat()).unwrap().unwrap();
@@ -369,11 +365,32 @@ mod tests {
 
     #[test]
     fn a_start_that_is_not_understood_is_refused() {
-        for found in ["PMI_SIZE=3", "PALS_RANKID=0 PMIX_RANK=0", "FLUX_JOB_SIZE=2", "OMPI_COMM_WORLD_SIZE=2"] {
+        for found in ["PMI_SIZE=3", "OMPI_COMM_WORLD_SIZE=2"] {
             let text = fault(&split(&format!("{found} WORLD_SIZE=2 SLURM_PROCID=0")));
             assert!(text.starts_with(&format!("the environment: found {found}, expected")), "{text}");
             assert!(text.contains("set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT"), "{text}");
         }
+        let refused = [
+            ("PALS", "PALS_RANKID=2 PALS_LOCAL_RANKID=1 PMI_RANK=2 PMI_SIZE=3"),
+            ("PALS", "PALS_RANKID=0 PMIX_RANK=0"),
+            ("Flux", "FLUX_TASK_RANK=2 FLUX_JOB_SIZE=3 FLUX_TASK_LOCAL_ID=1 PMI_RANK=2 PMI_SIZE=3"),
+            ("Flux", "FLUX_JOB_SIZE=2"),
+            ("PMIx", "PMIX_RANK=2 PMIX_LOCAL_RANK=1"),
+        ];
+        for (name, variables) in refused {
+            let text = fault(&split(variables));
+            let sentence =
+                format!("the launcher: found {name}, which is not supported, expected torchrun, Slurm, Open MPI");
+            assert!(text.starts_with(&sentence), "{text}");
+            assert!(text.contains("set RANK, WORLD_SIZE"), "{text}");
+            // Any launcher can be used if it sets torchrun's variables.
+            assert_eq!(
+                place(&[split(variables), TORCHRUN.to_vec()].concat()).unwrap().unwrap().launcher,
+                Launcher::Torchrun
+            );
+        }
+        assert_eq!(place(&split("PALS_RANKID=0 PALS_SIZE=1 PMI_RANK=0 PMI_SIZE=1")).unwrap(), None);
+        assert_eq!(place(&split("FLUX_TASK_RANK=0 FLUX_JOB_SIZE=1")).unwrap(), None);
         assert_eq!(place(&split("PMI_SIZE=1")).unwrap(), None);
         assert_eq!(place(&split("PMI_SIZE=3 WORLD_SIZE=1 RANK=0")).unwrap(), None);
     }
