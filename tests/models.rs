@@ -7,10 +7,11 @@ use omr::config::BaseConfig;
 use omr::data::Encoder;
 use omr::data::encoder::EncodingPurpose;
 use omr::device::Device;
-use omr::image::ImageInput;
+use omr::image::{ImageInput, Processor};
 use omr::model::params::Param;
-use omr::model::{Inputs, ModelConfig, ParamLayout};
-use omr::tensor::{Elem, Tensor};
+use omr::model::{Inputs, Model, ModelConfig, ParamLayout, Tape, Var};
+use omr::ops::linear;
+use omr::tensor::{DType, Elem, Tensor};
 use omr::text::{ChatConfig, Tokenizer};
 
 /// Returns a batch of sequences with their images. All tokens of a sequence count as its prompt.
@@ -43,4 +44,44 @@ pub fn encoder(dir: &Path, purpose: EncodingPurpose) -> Encoder {
 pub fn chat_config(tokenizer: &Tokenizer) -> ChatConfig {
     let base = BaseConfig { vocab_size: 1 << 18, ..BaseConfig::default() };
     omr::recipe::new_model::model_config(&base, tokenizer).unwrap().chat()
+}
+
+/// Computes the logits `[T, V]` f32 of hidden rows, with the same order of summation as log-probs and the sampler.
+pub fn logits(model: &Model, tape: &mut Tape, dev: &mut Device, hidden: Var) -> Tensor {
+    let head = model.decoder.lm_head.weight;
+    let logits = dev.alloc(tape.region(), DType::F32, &[hidden.tensor.rows(), head.n]).unwrap();
+    linear::fwd_f32(dev, hidden.tensor, &head, logits).unwrap();
+    logits
+}
+
+/// Returns the normalized patches, `[t * h * w][3 * temporal_patch_size * patch_size^2]` (channel, frame, row, column), one
+/// merge block after another. They equal `pixel_values` of Hugging Face.
+pub fn patches(processor: &Processor, input: &ImageInput) -> Vec<f32> {
+    let [grid_t, grid_h, grid_w] = input.grid_thw.map(|n| n as usize);
+    let [patch, merge, depth] =
+        [processor.patch_size, processor.merge_size, processor.temporal_patch_size].map(|n| n as usize);
+    // As in Hugging Face, the byte is rescaled in f64 and rounded to f32 before it is normalized.
+    let value = |byte: u8, channel: usize| {
+        let value = (f64::from(byte) * processor.rescale_factor) as f32;
+        (value - processor.image_mean[channel]) / processor.image_std[channel]
+    };
+    let stride = grid_w * patch * 3;
+    let frame_len = grid_h * patch * stride;
+    let product = |a: usize, b: usize| (0..a).flat_map(move |i| (0..b).map(move |j| (i, j)));
+    let mut rows = Vec::with_capacity(grid_t * grid_h * grid_w * 3 * depth * patch * patch);
+    for t in 0..grid_t {
+        for ((block_h, block_w), (h, w)) in
+            product(grid_h / merge, grid_w / merge).flat_map(|block| product(merge, merge).map(move |at| (block, at)))
+        {
+            let (top, left) = ((block_h * merge + h) * patch, (block_w * merge + w) * patch);
+            for (channel, frame) in product(3, depth) {
+                let frame = if input.frames == 1 { 0 } else { t * depth + frame };
+                for y in top..top + patch {
+                    let start = frame * frame_len + y * stride + left * 3 + channel;
+                    rows.extend(input.pixels[start..].iter().step_by(3).take(patch).map(|&byte| value(byte, channel)));
+                }
+            }
+        }
+    }
+    rows
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::image::ImageInput;
-use crate::model::positions::{self, AfterVideo, Medium};
+use crate::model::positions::{self, Medium};
 use crate::model::{ModelConfig, inputs};
 
 /// Identity of an image or video: a hash of its pixels, grid and frame count, and of the frame rate for a video.
@@ -99,7 +99,7 @@ impl Prompt {
     pub fn new(config: &ModelConfig, token_ids: &[u32], pixels: &[Arc<ImageInput>]) -> Result<Prompt> {
         inputs::check_ids(config, token_ids)?;
         let media: Vec<Medium> = pixels.iter().map(|image| inputs::medium(image)).collect();
-        let places = positions::sequence(config, token_ids, &media, token_ids.len(), AfterVideo::default())?;
+        let places = positions::sequence(config, token_ids, &media, token_ids.len())?;
         let merge = config.grid().merge_size;
         let mut images = Vec::with_capacity(pixels.len());
         let mut taken = 0;

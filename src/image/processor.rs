@@ -212,46 +212,6 @@ impl Processor {
         let (height, width) = smart_resize(height, width, factor, self.min_pixels, self.max_pixels)?;
         Ok([height / self.patch_size, width / self.patch_size])
     }
-
-    /// Returns the normalized patches, `[t * h * w][3 * temporal_patch_size * patch_size^2]` (channel, frame, row,
-    /// column), one merge block after another. They equal `pixel_values` of Hugging Face.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "the goldens compare it with Hugging Face's pixel_values"))]
-    pub fn patches(&self, input: &ImageInput) -> Vec<f32> {
-        let [grid_t, grid_h, grid_w] = input.grid_thw.map(|n| n as usize);
-        let (patch, merge, depth) =
-            (self.patch_size as usize, self.merge_size as usize, self.temporal_patch_size as usize);
-        let table = self.normalised();
-        let stride = grid_w * patch * 3;
-        let frame_len = grid_h * patch * stride;
-        let mut rows = Vec::with_capacity(grid_t * grid_h * grid_w * 3 * depth * patch * patch);
-        for t in 0..grid_t {
-            for (block_h, block_w) in product(grid_h / merge, grid_w / merge) {
-                for (h, w) in product(merge, merge) {
-                    let (top, left) = ((block_h * merge + h) * patch, (block_w * merge + w) * patch);
-                    for (channel, frame) in product(3, depth) {
-                        let frame = if input.frames == 1 { 0 } else { t * depth + frame };
-                        for y in top..top + patch {
-                            let start = frame * frame_len + y * stride + left * 3 + channel;
-                            let values = input.pixels[start..].iter().step_by(3).take(patch);
-                            rows.extend(values.map(|&v| table[channel][v as usize]));
-                        }
-                    }
-                }
-            }
-        }
-        rows
-    }
-
-    /// Returns the normalized value of each byte in each channel. As in Hugging Face, the byte is rescaled in f64 and
-    /// rounded to f32 before it is normalized.
-    fn normalised(&self) -> [[f32; 256]; 3] {
-        std::array::from_fn(|c| {
-            std::array::from_fn(|v| {
-                let value = (v as f64 * self.rescale_factor) as f32;
-                (value - self.image_mean[c]) / self.image_std[c]
-            })
-        })
-    }
 }
 
 fn read(file: &Path) -> Result<Value> {
@@ -296,10 +256,6 @@ pub fn write_bounds(dir: &Path, pixels: [Option<usize>; 2]) -> Result<()> {
 const MAX_PIXELS: u64 = 1 << 30;
 /// Maximum aspect ratio, in either direction, that the processor accepts.
 const MAX_RATIO: f64 = 200.0;
-
-fn product(a: usize, b: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..a).flat_map(move |i| (0..b).map(move |j| (i, j)))
-}
 
 /// Returns the size (height, width) to resize to. Both are multiples of `factor` near the given size, their area is
 /// within the bounds, and the aspect ratio is kept as closely as possible. Halves round to even.
@@ -433,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_video_pads_its_last_frame_and_patches_run_over_time() {
+    fn a_video_pads_its_last_frame() {
         let processor = Processor { min_pixels: 784, ..Processor::default() };
         let frames: Vec<ImageInput> = (0..3).map(|i| processor.image(&picture(56, 28, i)).unwrap()).collect();
         let video = processor.video(&frames, 0.5).unwrap();
@@ -441,16 +397,6 @@ mod tests {
         assert_eq!(video.second_per_grid_ts, 4.0);
         let frame_len = 56 * 28 * 3;
         assert_eq!(video.pixels[2 * frame_len..3 * frame_len], video.pixels[3 * frame_len..]);
-
-        // In each channel, the first half of a video patch is the first frame and the second half is the second frame.
-        let rows = processor.patches(&video);
-        let width = 3 * 2 * 14 * 14;
-        let single: Vec<Vec<f32>> = frames[..2].iter().map(|frame| processor.patches(frame)).collect();
-        for (channel, frame) in product(3, 2) {
-            let at = (channel * 2 + frame) * 196;
-            assert_eq!(rows[at..at + 196], single[frame][at..at + 196]);
-        }
-        assert_eq!(rows.len(), 16 * width);
 
         let odd = [picture(56, 28, 0), picture(28, 56, 0)].map(|frame| processor.image(&frame).unwrap());
         assert!(processor.video(&odd, 2.0).unwrap_err().to_string().starts_with("frame 1"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
 use crate::model::config::ModelConfig;
-use crate::model::positions::{self, AfterVideo, Medium};
+use crate::model::positions::{self, Medium};
 
 /// Packed sequences.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +59,7 @@ impl Inputs {
     ) -> Result<()> {
         check_ids(config, input_ids)?;
         let media: Vec<Medium> = images.iter().map(|image| medium(image)).collect();
-        let p = positions::sequence(config, input_ids, &media, prompt_len, AfterVideo::default())?;
+        let p = positions::sequence(config, input_ids, &media, prompt_len)?;
         let start = self.input_ids.len() as u32;
         self.input_ids.extend_from_slice(input_ids);
         self.position_ids.iter_mut().zip(&p.position_ids).for_each(|(all, new)| all.extend_from_slice(new));

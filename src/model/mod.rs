@@ -54,7 +54,6 @@ use crate::image::ImageInput;
 use crate::model::part::Init;
 use crate::model::rotary::{RopeTable, Rotary};
 use crate::observe::Silent;
-use crate::ops::linear;
 use crate::ops::segments::Segments;
 use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Tensor};
@@ -258,17 +257,5 @@ impl Model {
         let hidden = self.decoder.forward(tape, dev, x, rope, attend)?;
         tape.note("text.final_norm", 0, hidden);
         Ok(hidden)
-    }
-
-    /// Computes the logits `[T, V]` f32 of hidden rows, with the same order of summation as log-probs and the sampler.
-    #[cfg_attr(
-        private_tree,
-        expect(dead_code, reason = "for OpenAI-compatible servers, which return top log-probs; goldens compare them")
-    )]
-    pub fn logits(&self, tape: &mut Tape, dev: &mut Device, hidden: Var) -> Result<Tensor> {
-        let head = self.decoder.lm_head.weight;
-        let logits = dev.alloc(tape.region(), DType::F32, &[hidden.tensor.rows(), head.n])?;
-        linear::fwd_f32(dev, hidden.tensor, &head, logits)?;
-        Ok(logits)
     }
 }

@@ -24,17 +24,6 @@ impl Medium {
     }
 }
 
-/// Rule for the position of the text after a video. After a picture both rules give the same position.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum AfterVideo {
-    /// After the larger of height and width, as in transformers 5.
-    #[default]
-    Extent,
-    /// After the largest of all three axes, as in transformers 4.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "goldens of transformers 4 use these positions"))]
-    Largest,
-}
-
 /// The M-RoPE positions of one sequence.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct SequencePositions {
@@ -54,7 +43,6 @@ pub fn sequence(
     input_ids: &[u32],
     media: &[Medium],
     plain_from: usize,
-    rule: AfterVideo,
 ) -> Result<SequencePositions> {
     let mut out = SequencePositions::default();
     let Some(of_media) = &config.media else {
@@ -102,7 +90,7 @@ pub fn sequence(
             let found = format!("a video that ends at position {last}");
             return Err(Error::input(place, found, format!("at most {MAX_POSITION}")));
         }
-        next_position = push_medium(of_media, medium, next_position, rule, &mut out.position_ids);
+        next_position = push_medium(of_media, medium, next_position, &mut out.position_ids);
         i += want;
     }
     if let Some((k, _)) = media.next() {
@@ -139,14 +127,9 @@ fn time_step(config: &MediaConfig, medium: &Medium) -> i32 {
     if medium.video { step } else { 1 }
 }
 
-/// Appends the positions of a picture or video that begins at `start`, and returns the position of the text after it.
-fn push_medium(
-    config: &MediaConfig,
-    medium: &Medium,
-    start: i32,
-    rule: AfterVideo,
-    position_ids: &mut [Vec<i32>; 3],
-) -> i32 {
+/// Appends the positions of a picture or video that begins at `start`, and returns the position of the text after it, as
+/// in transformers 5.
+fn push_medium(config: &MediaConfig, medium: &Medium, start: i32, position_ids: &mut [Vec<i32>; 3]) -> i32 {
     let merge = config.grid.merge_size as i32;
     let [t, h, w] = medium.grid_thw.map(|n| n as i32);
     let (h, w) = (h / merge, w / merge);
@@ -160,10 +143,7 @@ fn push_medium(
             }
         }
     }
-    match rule {
-        AfterVideo::Extent => start + h.max(w),
-        AfterVideo::Largest => start + h.max(w).max((t - 1) * step + 1),
-    }
+    start + h.max(w)
 }
 
 /// Order, segments and tables of the vision tower for a list of images.
@@ -244,7 +224,7 @@ mod tests {
         let config = config();
         let image = Medium { grid_thw: [1, 2, 4], video: false, second_per_grid_ts: 1.0 };
         let ids = |n: usize| [vec![1, 82], vec![80; n], vec![83, 2]].concat();
-        let go = |ids: &[u32], media: &[Medium]| sequence(&config, ids, media, ids.len(), AfterVideo::Extent);
+        let go = |ids: &[u32], media: &[Medium]| sequence(&config, ids, media, ids.len());
         assert_eq!(go(&ids(2), &[image]).unwrap().image_rows, [2, 3]);
         for (ids, media) in [(ids(1), vec![image]), (ids(3), vec![image]), (ids(2), vec![]), (ids(2), vec![image; 2])] {
             assert_eq!(go(&ids, &media).unwrap_err().exit_code(), 2);
@@ -256,7 +236,7 @@ mod tests {
     #[test]
     fn generated_places_are_plain_tokens() {
         let config = config();
-        let out = sequence(&config, &[1, 80, 2], &[], 1, AfterVideo::Extent).unwrap();
+        let out = sequence(&config, &[1, 80, 2], &[], 1).unwrap();
         assert_eq!(out.position_ids[0], [0, 1, 2]);
         assert!(out.image_rows.is_empty());
     }

@@ -19,14 +19,6 @@ pub fn shared_workload(prompt: usize, responses: impl IntoIterator<Item = usize>
     workload(prompt) + responses.into_iter().map(response).sum::<u64>()
 }
 
-/// Returns the number of micro-batches as verl computes it: the total number of tokens divided by `max_token_len` and
-/// rounded up, but at most one micro-batch per sequence.
-#[cfg_attr(private_tree, expect(dead_code, reason = "goldens compare it with verl's"))]
-pub fn num_micro_batches(seq_lens: &[usize], max_token_len: usize) -> usize {
-    let total: usize = seq_lens.iter().sum();
-    total.div_ceil(max_token_len.max(1)).min(seq_lens.len())
-}
-
 /// One part of a partial solution: its total and its items.
 type Part = (u64, Vec<usize>);
 

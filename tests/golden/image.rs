@@ -89,7 +89,7 @@ fn pictures() {
             assert!(resized.data == input.pixels, "{name}: {file}");
         }
 
-        let rows = processor.patches(&input);
+        let rows = crate::models::patches(&processor, &input);
         let width: usize = number(&case["pixel_values_shape"][1]);
         assert_eq!(rows.len(), width * number::<usize>(&case["pixel_values_shape"][0]), "{name}");
         let (first, last) = (&rows[..width], &rows[rows.len() - width..]);

@@ -1,9 +1,9 @@
-//! Compares the mrope positions of whole sequences with both versions of the reference.
+//! Compares the mrope positions of whole sequences with transformers 5.
 
 use std::sync::Arc;
 
 use omr::image::ImageInput;
-use omr::model::positions::{AfterVideo, Medium, sequence};
+use omr::model::positions::{Medium, sequence};
 use omr::model::{Inputs, ModelConfig};
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ fn of_inputs(config: &ModelConfig, ids: &[u32], media: &[Medium]) -> [Vec<i32>; 
 }
 
 #[test]
-fn positions_equal_both_versions() {
+fn positions_equal_version_5() {
     let file = json(&dir().join("hf/rope_cases.json"));
     let config = config(&file["tokens_per_second"]);
     let cases = file["cases"].as_array().unwrap();
@@ -65,21 +65,14 @@ fn positions_equal_both_versions() {
         let starts = ids.iter().zip(&ids[1..]).filter(|(a, _)| **a == of.start);
         let media: Vec<Medium> =
             starts.map(|(_, next)| if *next == of.video { videos.next() } else { images.next() }.unwrap()).collect();
-        for (rule, version) in [(AfterVideo::Extent, "v5"), (AfterVideo::Largest, "4x")] {
-            let found = sequence(&config, &ids, &media, ids.len(), rule).unwrap();
-            if rule == AfterVideo::default() {
-                assert_eq!(of_inputs(&config, &ids, &media), found.position_ids, "{name}, of a batch");
-            }
-            let want: [Vec<i64>; 3] = ints(&case[format!("position_ids_{version}")]);
-            for (axis, want) in want.into_iter().enumerate() {
-                let found: Vec<i64> = found.position_ids[axis].iter().map(|&p| i64::from(p)).collect();
-                assert_eq!(found, kept(want), "{name} {version} axis {axis}");
-            }
-            // Version 4 includes padding in the length.
-            let pads = if version == "4x" { mask.len() - ids.len() } else { 0 };
-            let delta = i64::from(found.rope_delta) - pads as i64;
-            assert_eq!(delta, ints::<i64>(&case[format!("rope_delta_{version}")]), "{name} {version} delta");
+        let found = sequence(&config, &ids, &media, ids.len()).unwrap();
+        assert_eq!(of_inputs(&config, &ids, &media), found.position_ids, "{name}, of a batch");
+        let want: [Vec<i64>; 3] = ints(&case["position_ids_v5"]);
+        for (axis, want) in want.into_iter().enumerate() {
+            let found: Vec<i64> = found.position_ids[axis].iter().map(|&p| i64::from(p)).collect();
+            assert_eq!(found, kept(want), "{name} axis {axis}");
         }
+        assert_eq!(i64::from(found.rope_delta), ints::<i64>(&case["rope_delta_v5"]), "{name} delta");
     }
     report("rope", cases.len());
 }

@@ -319,7 +319,7 @@ fn inferring_gives_the_bits_of_training() {
         let logits = [Mode::train(LayerPolicy::All), Mode::train(LayerPolicy::Inputs), Mode::Infer].map(|mode| {
             let mut tape = Tape::new(&dev, mode);
             let hidden = model.forward(&mut tape, &mut dev, &inputs).unwrap();
-            let logits = model.logits(&mut tape, &mut dev, hidden).unwrap();
+            let logits = models::logits(&model, &mut tape, &mut dev, hidden);
             let logits: Vec<f32> = dev.read(logits).unwrap();
             tape.finish(&mut dev);
             logits

@@ -10,6 +10,7 @@ use omr::tensor::{DType, Elem};
 
 use super::panels::pack_order;
 use super::reference::{Random, blank, device, devices, up};
+use crate::models;
 
 const N: usize = 40;
 
@@ -56,7 +57,7 @@ impl Case {
 
     /// Returns the processor's rows, rounded to `T`.
     fn rows<T: Elem>(&self) -> Vec<T> {
-        self.inputs.iter().flat_map(|i| self.processor.patches(i)).map(T::from_f32).collect()
+        self.inputs.iter().flat_map(|i| models::patches(&self.processor, i)).map(T::from_f32).collect()
     }
 
     fn run<T: Elem + Default>(&self, dev: &mut Device) -> [Vec<T>; 2] {

@@ -174,7 +174,7 @@ fn generate(dev: &mut omr::device::Device, model: &Model, case: &Case, count: us
         let hidden = model.forward(&mut tape, dev, &inputs).unwrap();
         let last = tape.upload(dev, &[ids.len() as u32 - 1], &[1]).unwrap();
         let hidden = tape.gather(dev, hidden, last).unwrap();
-        let logits = model.logits(&mut tape, dev, hidden).unwrap();
+        let logits = crate::models::logits(model, &mut tape, dev, hidden);
         let logits: Vec<f32> = dev.read(logits).unwrap();
         tape.finish(dev);
         let best = (0..logits.len()).rev().max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
@@ -249,7 +249,7 @@ fn pixels_come_back_to_the_same_values() {
             let grid = serde_json::from_value(entry["grid_thw"].clone()).unwrap();
             let want = golden.pixels.floats(name);
             let image = to_bytes(&golden.config, want, grid, !entry["frames"].is_null());
-            assert!(max_diff(&processor.patches(&image), want) < 1e-6, "{name}");
+            assert!(max_diff(&crate::models::patches(&processor, &image), want) < 1e-6, "{name}");
         }
     }
     report("hf-pixels", count);

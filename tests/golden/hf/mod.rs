@@ -208,7 +208,7 @@ pub(crate) struct Run {
 pub(crate) fn forward(dev: &mut Device, model: &Model, inputs: &Inputs, targets: &[(u32, u32)]) -> Run {
     let mut tape = Tape::new(dev, Mode::train(LayerPolicy::All));
     let hidden = model.forward(&mut tape, dev, inputs).unwrap();
-    let logits = model.logits(&mut tape, dev, hidden).unwrap();
+    let logits = crate::models::logits(model, &mut tape, dev, hidden);
     let lp = logprobs(dev, model, &mut tape, hidden, targets);
     let notes = tape.notes().iter().map(|(name, i, t)| (*name, *i, read(dev, *t))).collect();
     let run = Run { notes, logits: dev.read(logits).unwrap(), logprobs: dev.read(lp.log_prob.tensor).unwrap() };

@@ -160,8 +160,6 @@ fn dapo_pipeline() {
 fn dynamic_batch() {
     run("dynamic_batch", |case, id| {
         let (lens, out) = (ids(&case["inputs"]["seq_lens"]), &case["outputs"]);
-        let max = case["config"]["max_token_len"].as_u64().unwrap() as usize;
-        assert_eq!(balance::num_micro_batches(&lens, max) as u64, out["num_micro_batches"].as_u64().unwrap(), "{id}");
         let work: Vec<usize> = lens.iter().map(|&l| balance::workload(l) as usize).collect();
         assert_eq!(work, ids(&out["workload"]), "{id}: workload");
     });
