@@ -9,7 +9,7 @@ use super::model_shape::ModelShape;
 use crate::config::{LoraConfig, OptimConfig, OptimizerName};
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{
-    CompletionOutput, Engine, EngineConfig, EngineCoreRequest, FinishReason, Noise, Prompt, RequestParams,
+    CompletionOutput, Engine, EngineConfig, EngineCoreRequest, FinishReason, Noise, Prompt, RequestParams, draft,
 };
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
@@ -242,19 +242,21 @@ fn params(r: usize, tokens: usize) -> RequestParams {
     RequestParams { noise, ..RequestParams::new(tokens, Arc::from([])) }
 }
 
-/// Samples rollouts. Steps with few sequences are filled up to `draft_rows`. A device that only counts returns blank
+/// Samples rollouts. The tokens of `recorded` are drafts. A device that only counts returns blank
 /// rollouts.
 pub fn sampled(
     dev: &mut Device,
     model: &Model,
     requests: &[EngineCoreRequest],
     amount: Amount,
-    draft_rows: usize,
+    recorded: &[CompletionOutput],
 ) -> Result<Vec<CompletionOutput>> {
     let Amount { rows, prompt_len, new_tokens, .. } = amount;
-    let limits =
-        EngineConfig { vision_rows: rows * IMAGE_TOKENS, draft_rows, ..EngineConfig::new(prompt_len + new_tokens) };
+    let draft_rows = if recorded.is_empty() { 0 } else { draft::ROWS };
+    let limits = EngineConfig::new(prompt_len + new_tokens);
+    let limits = EngineConfig { vision_rows: rows * IMAGE_TOKENS, draft_rows, ..limits };
     let mut engine = Engine::new(model, dev, limits)?;
+    engine.expect(recorded.iter().map(|output| ((output.request, output.index), output.token_ids.clone())).collect());
     let outputs = if dev.counts_only() {
         engine.plan(model, dev, requests)?;
         let of = |request: usize| (0..requests[request].n).map(move |index| (request, index));
@@ -289,7 +291,7 @@ pub fn generate(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amoun
         flops,
         bytes,
         job: Some(job),
-        run: Box::new(move |dev| sampled(dev, &model, &requests, amount, 0).map(drop)),
+        run: Box::new(move |dev| sampled(dev, &model, &requests, amount, &[]).map(drop)),
     })
 }
 

@@ -5,7 +5,7 @@ use super::case::{Case, JobSize, label};
 use super::jobs::{Amount, flops, picture, random_model, requests, sampled};
 use super::model_shape::ModelShape;
 use crate::device::Device;
-use crate::engine::{CompletionOutput, EngineCoreRequest, draft};
+use crate::engine::{CompletionOutput, EngineCoreRequest};
 use crate::error::{Error, Result};
 use crate::model::{LayerPolicy, Model, Policy};
 use crate::tensor::DType;
@@ -28,8 +28,8 @@ pub fn parity(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount)
         bytes: 0.0,
         job: Some(JobSize { parameters: model.layout.num_weights(), tokens: written, pages: None }),
         run: Box::new(move |dev| {
-            let plain = sampled(dev, &model, &requests, amount, 0)?;
-            let drafted = sampled(dev, &model, &requests, amount, draft::rows(dev.kind()))?;
+            let plain = sampled(dev, &model, &requests, amount, &[])?;
+            let drafted = sampled(dev, &model, &requests, amount, &plain)?;
             let same = plain.iter().zip(&drafted).filter(|(a, b)| a == b).count();
             if same < plain.len() {
                 let differ = plain.len() - same;
@@ -98,7 +98,7 @@ mod tests {
         let config = ModelShape::Digits.config().unwrap();
         let model = random_model(&mut dev, config.clone(), DType::F32).unwrap();
         let requests = requests(&config, amount).unwrap();
-        let outputs = sampled(&mut dev, &model, &requests, amount, 0).unwrap();
+        let outputs = sampled(&mut dev, &model, &requests, amount, &[]).unwrap();
         let mut trained = trained(&mut dev, &model, &requests, &outputs).unwrap();
         trained[3] = f32::from_bits(trained[3].to_bits() ^ 1);
         let error = same_bits(&outputs, &trained).unwrap_err().to_string();

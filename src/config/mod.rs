@@ -60,7 +60,7 @@ pub use recipe::{BaseConfig, RecipeConfig, TaskConfig, TeacherConfig};
 pub use rl::{
     AdvEstimator, Curriculum, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode, RlConfig,
 };
-pub use rollout::{Draft, RolloutConfig};
+pub use rollout::RolloutConfig;
 pub use serve::ServeConfig;
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;

@@ -2,16 +2,6 @@
 
 use super::{MOST_SEQUENCES, Rule, Safe};
 
-choice! {
-    /// Speculative decoding with drafted tokens.
-    pub enum Draft {
-        /// Draft tokens in steps with so few sequences that additional rows take little more time.
-        Auto = "auto",
-        /// Never draft tokens.
-        Off = "off",
-    }
-}
-
 settings! {
     /// Sampling of responses, and the resources of the engine.
     pub struct RolloutConfig {
@@ -43,8 +33,5 @@ settings! {
         /// Prompts with the same beginning share its KV cache blocks.
         enable_prefix_caching: bool = true, safe: Safe::Yes,
             name: "verl actor_rollout_ref.rollout.enable_prefix_caching", published: "true";
-        /// Speculative decoding on a GPU when few sequences run: several tokens per sequence and step are drafted from
-        /// its prompt and from other responses to the prompt. Results stay bitwise identical.
-        draft: Draft = Draft::Auto, safe: Safe::Yes, name: "vLLM speculative_config method=ngram";
     }
 }

@@ -434,3 +434,13 @@ fn a_run_that_is_older_than_a_key_continues_with_its_rule() {
     std::fs::write(&recorded, "# omr 0.1.0\nmin_lr_ratio: 0.1\ninit_lr_ratio: 0\n").unwrap();
     assert_eq!(start(&continued(&[])), Some(0.0), "a run that is not older");
 }
+
+#[test]
+fn a_recorded_draft_is_ignored_and_a_new_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorded = dir.path().join("config.yaml");
+    std::fs::write(&recorded, "# omr 0.1.0\nrollout: {n: 4, draft: auto}\n").unwrap();
+    assert_eq!(load::<RlConfig>(Some(&recorded), &[], &|_| None).unwrap().rollout.n, 4);
+    let message = from_text::<RlConfig>("rollout: {draft: off}\n", &[]).unwrap_err().to_string();
+    assert!(message.contains("only omr replay drafts tokens"), "{message}");
+}

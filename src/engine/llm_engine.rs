@@ -28,8 +28,8 @@ pub struct EngineConfig {
     pub vision_rows: usize,
     /// True if computed blocks are found again by content (prefix caching).
     pub enable_prefix_caching: bool,
-    /// Number of rows up to which drafted tokens are added to a step with fewer rollouts; see
-    /// [`crate::engine::draft::rows`]. 0 disables drafts. Results are bitwise identical for any value.
+    /// Number of rows up to which recorded tokens are added to a step with fewer rollouts as drafts; see
+    /// [`Engine::expect`]. 0 disables drafts. Results are bitwise identical for any value.
     pub draft_rows: usize,
     /// Ids that may be sampled, as a u32 bitmap `[ceil(V / 32)]`. `None` allows all.
     pub allowed: Option<Tensor>,

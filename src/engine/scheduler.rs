@@ -269,11 +269,9 @@ impl Scheduler {
         let group = self.groups[id.group].as_mut().expect("a group in flight");
         let mut sequence = group.sequences[id.rollout].take().expect("a sequence in flight");
         self.blocks.release(&mut sequence.block_table);
-        self.drafter.ended(id, &sequence);
         group.finished += 1;
         let request = group.request.request;
         if group.finished == group.request.n {
-            self.drafter.forget(id.group);
             self.groups[id.group] = None;
             self.vacant.push(id.group);
         }

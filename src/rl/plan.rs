@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use crate::config::{Draft, RlConfig};
+use crate::config::RlConfig;
 use crate::data::{Index, Row, Sample, Shape};
-use crate::device::{Device, Kind, Plan, Region, Target, Work};
-use crate::engine::{EngineConfig, EngineCoreRequest, Noise, Prompt, RequestParams, draft};
+use crate::device::{Device, Plan, Region, Target, Work};
+use crate::engine::{EngineConfig, EngineCoreRequest, Noise, Prompt, RequestParams};
 use crate::error::Result;
 use crate::llm;
 use crate::model::adapter_files;
@@ -33,11 +33,10 @@ pub const LOWER: &str = "micro_batch_tokens, rollout.max_num_batched_tokens, rol
     image_max_pixels; optim: adamw_8bit needs less memory, and optimizer_offload: true moves state from a GPU to its \
     host";
 
-/// Returns the engine's limits on a device of `kind`. `vision_rows` is the number of rows of the images in the largest
+/// Returns the engine's limits. `vision_rows` is the number of rows of the images in the largest
 /// batch of questions.
 pub fn engine_config(
     config: &RlConfig,
-    kind: Kind,
     vision_rows: usize,
     num_kv_blocks: Option<usize>,
     allowed: Tensor,
@@ -50,10 +49,7 @@ pub fn engine_config(
         num_kv_blocks,
         vision_rows,
         enable_prefix_caching: r.enable_prefix_caching,
-        draft_rows: match r.draft {
-            Draft::Auto => draft::rows(kind),
-            Draft::Off => 0,
-        },
+        draft_rows: 0,
         allowed: Some(allowed),
         keep_logits: false,
     }
@@ -119,7 +115,7 @@ pub fn rl(
     let asked = RlConfig { train_batch_size: share(config, ranks), ..config.clone() };
     let rollouts = Rollouts::new(&asked, &model.config, index, allowed);
     let least = config.rollout.num_kv_blocks.unwrap_or(rollouts.least_blocks());
-    let mut rest = rollouts.engine(dev.kind(), Some(least)).counted(model, dev, &rollouts.requests)?;
+    let mut rest = rollouts.engine(Some(least)).counted(model, dev, &rollouts.requests)?;
     let mark = dev.mark(Region::Overlay);
     if let Some(reference) = &reference {
         for groups in &batches {
@@ -169,7 +165,7 @@ pub fn rl(
     }
     let planned = planned.check(LOWER)?;
     let configured = config.rollout.num_kv_blocks;
-    let (engine, budget) = (rollouts.engine(dev.kind(), configured), planned.budget.filter(|_| configured.is_none()));
+    let (engine, budget) = (rollouts.engine(configured), planned.budget.filter(|_| configured.is_none()));
     let (engine, memory) = engine.fitted(model, dev, &rollouts.requests, &planned.memory, budget)?;
     Ok((Planned { memory, ..planned }, engine.num_kv_blocks))
 }
@@ -246,8 +242,8 @@ impl Rollouts<'_> {
     }
 
     /// Returns the engine's limits with this number of KV cache blocks.
-    fn engine(&self, kind: Kind, num_kv_blocks: Option<usize>) -> EngineConfig {
-        engine_config(self.config, kind, self.vision_rows, num_kv_blocks, self.allowed)
+    fn engine(&self, num_kv_blocks: Option<usize>) -> EngineConfig {
+        engine_config(self.config, self.vision_rows, num_kv_blocks, self.allowed)
     }
 }
 

@@ -261,7 +261,13 @@ fn a_prefix_that_ends_inside_a_picture_changes_no_bit() {
     }
 }
 
-/// Returns a bitmap that allows only a few ids, so that many drafts are accepted and many are rejected.
+/// Returns recorded tokens of which every second rollout, by `index`, has others from its middle on.
+pub(crate) fn partly_wrong(index: usize, token_ids: &[u32]) -> Vec<u32> {
+    let right = if index.is_multiple_of(2) { token_ids.len() } else { token_ids.len() / 2 };
+    token_ids.iter().enumerate().map(|(at, &id)| if at < right { id } else { 20 + (id + 1) % 4 }).collect()
+}
+
+/// Returns a bitmap that allows only a few ids.
 pub(crate) fn few_ids(dev: &mut Device) -> Tensor {
     let mut bitmap = vec![0u32; VOCAB.div_ceil(32) as usize];
     (20..24).for_each(|id| bitmap[id / 32] |= 1 << (id % 32));
@@ -286,6 +292,9 @@ fn drafts_change_no_token_and_no_bit_of_400_rollouts() {
             let model = Model::init(&mut dev, config.clone(), DType::F32, 5).unwrap();
             let limits = EngineConfig { draft_rows, allowed: Some(few_ids(&mut dev)), ..limits };
             let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
+            let recorded = answers.first().filter(|_| draft_rows > 0).into_iter().flatten();
+            let expected = recorded.map(|of| ((of.request, of.index), partly_wrong(of.index, &of.token_ids)));
+            engine.expect(expected.collect());
             answers.push(engine.generate(&model, &mut dev, &requests).unwrap());
             engine.stats()
         });
@@ -317,7 +326,7 @@ fn what_was_recorded_is_verified_in_fewer_steps() {
     assert!(with.accepted_tokens == with.drafted_tokens && 2 * with.steps < without.steps, "{without:?} {with:?}");
     // From some token on, the recorded tokens differ from the sampled ones.
     let mut changed = alone.clone();
-    changed.iter_mut().for_each(|output| output.token_ids.iter_mut().skip(9).for_each(|id| *id = 20 + (*id + 1) % 4));
+    changed.iter_mut().for_each(|output| output.token_ids.iter_mut().skip(5).for_each(|id| *id = 20 + (*id + 1) % 4));
     let (still, wrong) = answer(&changed);
     assert_same("a record with other tokens", &alone, &still);
     assert!(wrong.accepted_tokens < wrong.drafted_tokens && wrong.steps > with.steps, "{wrong:?} {with:?}");

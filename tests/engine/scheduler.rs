@@ -31,7 +31,7 @@ fn keys(prompt: &Prompt, token_ids: &[u32]) -> Vec<u64> {
 }
 
 /// Returns the token that a model would sample after `len` tokens. It depends on the prefix, the request and the
-/// rollout, but never on the batch. The tokens mostly repeat a cycle, so that some drafts are correct.
+/// rollout, but never on the batch. The tokens mostly repeat a cycle.
 fn sample(prefix: u64, len: usize, request: usize, rollout: usize) -> u32 {
     let h = extend(extend(prefix, request as u32, None), rollout as u32, None);
     if h >> 61 < 6 { len as u32 % 6 } else { (h >> 40) as u32 % 24 }
@@ -144,6 +144,20 @@ fn expected(request: &GroupRequest, rollout: usize, max_model_len: usize) -> (Ve
     }
 }
 
+/// Returns the tokens of all rollouts. Every second rollout has a wrong token.
+fn recorded(requests: &[GroupRequest], max_model_len: usize) -> HashMap<(usize, usize), Vec<u32>> {
+    let names = requests.iter().flat_map(|request| (0..request.n).map(move |rollout| (request, rollout)));
+    let tokens = |(request, rollout): (&GroupRequest, usize)| {
+        let mut tokens = expected(request, rollout, max_model_len).0;
+        if rollout % 2 == 1 {
+            let middle = tokens.len() / 2;
+            tokens[middle] += 1;
+        }
+        ((request.request, rollout), tokens)
+    };
+    names.map(tokens).collect()
+}
+
 /// A prompt's tokens, its optional image (name, start, rows), its number of rollouts, and the maximum number of tokens.
 type Spec = (Vec<u32>, Option<(u8, usize, usize)>, usize, usize);
 
@@ -205,6 +219,7 @@ proptest! {
             vision: HashMap::new(),
             most_in_flight: 0,
         };
+        runner.scheduler.expect(recorded(&requests, max_model_len));
         for request in &requests {
             runner.scheduler.add(request.clone()).unwrap();
         }
@@ -228,6 +243,7 @@ fn run(config: SchedulerConfig, requests: &[GroupRequest]) -> (Scheduler, usize)
         vision: HashMap::new(),
         most_in_flight: 0,
     };
+    runner.scheduler.expect(recorded(requests, config.max_model_len));
     for request in requests {
         runner.scheduler.add(request.clone()).unwrap();
     }

@@ -14,7 +14,7 @@ use omr::ops::sample::LogprobsMode;
 use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
 
-use super::parity::{assert_same, bits, config, few_ids, generate, limits, requests};
+use super::parity::{assert_same, bits, config, few_ids, generate, limits, partly_wrong, requests};
 
 pub(crate) fn serving_limits() -> EngineConfig {
     EngineConfig { keep_logits: true, ..limits() }
@@ -161,7 +161,6 @@ fn any_company(dtype: DType, num_prompts: usize) {
             3,
             2,
         ),
-        ("drafts", 2, EngineConfig { draft_rows: 64, ..serving_limits() }, 4, 1),
         (
             "few vision rows, one sequence",
             2,
@@ -207,16 +206,19 @@ fn answers_depend_on_the_request_alone_in_bf16() {
 fn drafts_beside_kept_rows_change_nothing() {
     let requests = mixed(40, 200);
     let order: Vec<usize> = (0..requests.len()).collect();
-    let run = |draft_rows: usize, together: usize| {
+    let run = |draft_rows: usize, together: usize, recorded: &[Answers]| {
         let mut dev = cpu(2);
         let model = Model::init(&mut dev, config(), DType::F32, 5).unwrap();
         let allowed = Some(few_ids(&mut dev));
         let limits = EngineConfig { draft_rows, allowed, ..serving_limits() };
         let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
+        let choices = recorded.iter().enumerate().flat_map(|(at, (choices, _))| choices.iter().map(move |of| (at, of)));
+        let expected = choices.map(|(at, (&choice, answer))| ((at, choice), partly_wrong(at, &answer.token_ids)));
+        engine.expect(expected.collect());
         (serve(&model, &mut dev, &mut engine, &requests, &order, together), engine.stats())
     };
-    let (want, without) = run(0, requests.len());
-    let (got, with) = run(256, 2);
+    let (want, without) = run(0, requests.len(), &[]);
+    let (got, with) = run(256, 2, &want);
     println!("{without:?}, {with:?}");
     assert!(with.accepted_tokens > 0 && with.accepted_tokens < with.drafted_tokens, "{with:?}");
     assert_answers("drafts", &requests, &want, &got);
@@ -276,7 +278,7 @@ fn an_aborted_choice_leaves_nothing_and_changes_nothing() {
     for (seed, limits) in [
         (1, EngineConfig { max_num_batched_tokens: 97, ..serving_limits() }),
         (2, EngineConfig { num_kv_blocks: Some(7), ..serving_limits() }),
-        (3, EngineConfig { max_num_seqs: 4, draft_rows: 64, ..serving_limits() }),
+        (3, EngineConfig { max_num_seqs: 4, ..serving_limits() }),
     ] {
         let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
         let mut random = Random::new(seed, Purpose::Test, 9);

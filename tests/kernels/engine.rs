@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::gemm_sm90a::{wide, wide_with, with_late_ctas};
 use super::{Schedule, emu, emu_with, emulator, kind, no_hopper, skipped};
-use crate::engine::parity::{assert_same, assert_trained, config, few_ids, generate, limits, requests};
+use crate::engine::parity::{assert_same, assert_trained, config, few_ids, generate, limits, partly_wrong, requests};
 use crate::engine::serving::{mixed, serve, serving_limits};
 
 /// Runs the requests in an engine with as few blocks as possible. Returns the outputs and the number of preemptions.
@@ -151,6 +151,8 @@ fn drafts(mut dev: Device) {
     let limits = EngineConfig { allowed: Some(few_ids(&mut dev)), ..limits() };
     let reference = generate(&model, &mut dev, limits, &requests);
     let mut engine = Engine::new(&model, &mut dev, EngineConfig { draft_rows: 64, ..limits }).unwrap();
+    let recorded = |of: &CompletionOutput| ((of.request, of.index), partly_wrong(of.index, &of.token_ids));
+    engine.expect(reference.iter().map(recorded).collect());
     let outputs = engine.generate(&model, &mut dev, &requests).unwrap();
     let stats = engine.stats();
     println!("{stats:?}");
@@ -175,7 +177,7 @@ fn served(device: impl Fn(Schedule) -> Device) {
     };
     let order: Vec<usize> = (0..requests.len()).collect();
     let want = run(Schedule::FIXED, serving_limits(), &order, requests.len());
-    let other = EngineConfig { max_num_batched_tokens: 97, draft_rows: 64, ..serving_limits() };
+    let other = EngineConfig { max_num_batched_tokens: 97, ..serving_limits() };
     let reversed: Vec<usize> = order.iter().rev().copied().collect();
     assert_eq!(want, run(Schedule::several(2)[1], other, &reversed, 2));
 }

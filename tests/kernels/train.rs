@@ -237,7 +237,7 @@ fn recorded(config: &RlConfig) -> (Vec<Group>, Vec<u32>) {
             num_kv_blocks: None,
             vision_rows: llm::vision_rows(&model.config, &index(&questions), 4),
             enable_prefix_caching: true,
-            draft_rows: 6,
+            draft_rows: 0,
             allowed: Some(allowed),
             keep_logits: false,
         },

@@ -201,7 +201,7 @@ fn runs(number: usize, kind: Kind) {
     let allowed = dev.upload(Region::State, &allowed, &[allowed.len()]).unwrap();
 
     let vision_rows = llm::vision_rows(&model.config, &index, config.train_batch_size);
-    let engine = plan::engine_config(&config, kind, vision_rows, num_kv_blocks, allowed);
+    let engine = plan::engine_config(&config, vision_rows, num_kv_blocks, allowed);
     let request = |group: &Group| {
         let max_tokens = 1 + random.below(config.max_response_length as u64) as usize;
         let params = RequestParams { max_tokens, ..plan::params(&config, 0, Arc::from([])) };

@@ -15,7 +15,6 @@ impl Scheduler {
         for table in group.sequences.iter_mut().flatten().map(|s| &mut s.block_table).chain(&mut group.pinned) {
             self.blocks.release(table);
         }
-        self.drafter.forget(slot);
         self.vacant.push(slot);
         self.waiting.retain(|&waiting| waiting != slot);
         self.preempted.retain(|id| id.group != slot);

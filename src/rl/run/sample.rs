@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::job::{Job, Run};
 use crate::config::FilterMetric;
-use crate::device::{Device, Kind};
+use crate::device::Device;
 use crate::engine::scheduler::SchedulerStats;
 use crate::engine::{EngineConfig, draft};
 use crate::error::{Error, Result};
@@ -139,7 +139,7 @@ impl Job {
         let numbers = Numbers { first: first + rank as u64, every: size as u64 };
         let params = plan::params(&self.config, trainer.step, self.stop_token_ids.clone());
         let request = RolloutRequest {
-            engine: self.engine_config(dev.kind(), run.allowed),
+            engine: self.engine_config(run.allowed),
             n: self.config.rollout.n,
             params: &params,
             chat: &self.chat,
@@ -158,13 +158,13 @@ impl Job {
         wire::gathered(trainer.ranks, rollouts, groups.len() * self.config.rollout.n)
     }
 
-    fn engine_config(&self, kind: Kind, allowed: Tensor) -> EngineConfig {
+    fn engine_config(&self, allowed: Tensor) -> EngineConfig {
         let prompts = plan::share(&self.config, self.common.ranks);
         let vision_rows = llm::vision_rows(&self.common.model_config, &self.common.index, prompts);
-        let mut engine = plan::engine_config(&self.config, kind, vision_rows, self.num_kv_blocks, allowed);
+        let mut engine = plan::engine_config(&self.config, vision_rows, self.num_kv_blocks, allowed);
         if self.recorded.is_some() {
             // Limit the rows to the number that was planned for.
-            engine.draft_rows = draft::rows_to_verify(engine.draft_rows).min(prompts * self.config.rollout.n);
+            engine.draft_rows = draft::ROWS.min(prompts * self.config.rollout.n);
         }
         engine
     }
