@@ -98,7 +98,7 @@ impl<'a> Job<'a> {
         RequestParams {
             sampling: self.answer_settings.sampling(k),
             noise: Noise { seed: self.answer_settings.seed, ..Noise::default() },
-            ..RequestParams::new(self.answer_settings.max_tokens, self.local.llm.stop_token_ids.clone())
+            ..RequestParams::new(self.answer_settings.max_tokens, self.local.llm.stop_token_ids())
         }
     }
 

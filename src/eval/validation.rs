@@ -214,7 +214,7 @@ impl TaskValidator {
                     ..SamplingParams::default()
                 },
                 noise: Noise { seed: means.seed, step: NOISE, prompt: 0 },
-                ..RequestParams::new(max_new_tokens, llm.stop_token_ids.clone())
+                ..RequestParams::new(max_new_tokens, llm.stop_token_ids())
             },
             llm,
             n: kwargs.n,

@@ -27,8 +27,6 @@ pub struct Llm {
     pub config: ModelConfig,
     /// Converts rows to prompts.
     pub encoder: Encoder,
-    /// Ids that end an answer.
-    pub stop_token_ids: Arc<[u32]>,
     has_limits: bool,
     dtype: Dtype,
 }
@@ -50,9 +48,13 @@ impl Llm {
     /// of pixels of an image, if they are configured, and `dtype` is the configured type of the weights.
     pub fn open(dir: &Path, config: ModelConfig, pixels: [Option<usize>; 2], dtype: Dtype) -> Result<Llm> {
         let encoder = Encoder::load(dir, &config.chat(), EncodingPurpose::Ask, pixels)?;
-        let stop_token_ids = encoder.chat.turn.stops.clone();
         let (dir, has_limits) = (dir.to_owned(), pixels != [None, None]);
-        Ok(Llm { dir, config, encoder, stop_token_ids, has_limits, dtype })
+        Ok(Llm { dir, config, encoder, has_limits, dtype })
+    }
+
+    /// Returns the ids that end an answer.
+    pub fn stop_token_ids(&self) -> Arc<[u32]> {
+        self.encoder.chat.turn.stops.clone()
     }
 
     /// Returns the text that identifies the model on a device of `kind` in the keys of answers.

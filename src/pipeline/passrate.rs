@@ -262,7 +262,7 @@ impl<'a> Passrate<'a> {
                 ..SamplingParams::default()
             },
             noise: Noise { seed, step: 0, prompt: noise },
-            ..RequestParams::new(max_tokens, self.llm.stop_token_ids.clone())
+            ..RequestParams::new(max_tokens, self.llm.stop_token_ids())
         }
     }
 

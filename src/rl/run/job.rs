@@ -39,7 +39,6 @@ pub struct Job {
     pub recorded: Option<PathBuf>,
     pub(super) scorer: Arc<Scorer>,
     pub(super) chat: Chat,
-    pub(super) stop_token_ids: Arc<[u32]>,
     curriculum: Option<Arc<[usize]>>,
     pub(super) num_kv_blocks: Option<usize>,
 }
@@ -78,7 +77,6 @@ impl Job {
         }
         let Start { model, config: model_config, encoder } = start;
         let chat = encoder.chat.clone();
-        let stop_token_ids = chat.turn.stops.clone();
         let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
         let share = config.training.max_bad_rows;
         let fresh = fresh || record::rows_may_differ(&config.training.accept_changed);
@@ -120,7 +118,6 @@ impl Job {
             recorded: None,
             scorer,
             chat,
-            stop_token_ids,
         })
     }
 

@@ -137,7 +137,7 @@ impl Job {
         let questions: Vec<&Question> = groups.iter().skip(rank).step_by(size).map(|group| &*group.question).collect();
         let first = groups.first().map_or(0, |group| group.number);
         let numbers = Numbers { first: first + rank as u64, every: size as u64 };
-        let params = plan::params(&self.config, trainer.step, self.stop_token_ids.clone());
+        let params = plan::params(&self.config, trainer.step, self.chat.turn.stops.clone());
         let request = RolloutRequest {
             engine: self.engine_config(run.allowed),
             n: self.config.rollout.n,
