@@ -1,5 +1,6 @@
 // RMSNorm: y = x / rms(x) * gamma and rstd = 1 / rms(x), where rms(x)^2 = mean(x^2) + eps. Backward: dx, and dgamma +=
 // sum dy x rstd.
+// Rows start at multiples of 16 bytes: cols is a multiple of 8.
 // Shapes: x, y, dy, dx [rows, cols] bf16, gamma [cols] bf16, rstd [rows] f32, dgamma [cols] f32, partials [ceil(rows /
 // 64), cols] f32.
 // Grid of y and dx: one warp per row, 4 rows per CTA. Lane l handles the elements j with (j / 8) % 32 == l.
@@ -60,16 +61,7 @@ struct Eight {
         }
     }
 
-    // Reads the first `count` elements at p, and sets the rest to zero.
-    __device__ __forceinline__ Eight(const bf16* p, int count) {
-#pragma unroll
-        for (int i = 0; i < VECTOR; i++) v[i] = i < count ? to_float(p[i]) : 0.0f;
-    }
-
-    // Reads eight elements at p, with one access if they are aligned.
-    __device__ __forceinline__ static Eight at(const bf16* p, int count, bool aligned) {
-        return aligned ? Eight(isa::load<uint4>(p)) : Eight(p, count);
-    }
+    __device__ __forceinline__ explicit Eight(const bf16* p) : Eight(isa::load<uint4>(p)) {}
 };
 
 // The sum of a row has one order whatever the code path: element j is added to chain j % 256 by fmaf, in ascending
@@ -141,7 +133,7 @@ __device__ __forceinline__ float in_registers(const Args& args, const bf16* x, b
 __device__ __forceinline__ float in_vectors(const Args& args, const bf16* x, bf16* y, int lane) {
     Chains squares;
     squares.clear();
-    for (int at = lane * VECTOR; at < args.cols; at += ROUND) squares.add(Eight(isa::load<uint4>(x + at)));
+    for (int at = lane * VECTOR; at < args.cols; at += ROUND) squares.add(Eight(x + at));
     float r = reciprocal(squares.sum(), args);
     for (int at = lane * VECTOR; at < args.cols; at += ROUND) {
         isa::store<uint4>(y + at, normed(isa::load<uint4>(x + at), isa::load<uint4>(args.gamma + at), r));
@@ -149,56 +141,29 @@ __device__ __forceinline__ float in_vectors(const Args& args, const bf16* x, bf1
     return r;
 }
 
-// Normalises a row of any alignment, element by element.
-__device__ __forceinline__ float by_element(const Args& args, const bf16* x, bf16* y, int lane) {
-    Chains squares;
-    squares.clear();
-    for (int from = lane * VECTOR; from < args.cols; from += ROUND) squares.add(Eight(x + from, args.cols - from));
-    float r = reciprocal(squares.sum(), args);
-    for (int at = lane; at < args.cols; at += 32) y[at] = to_bf16(to_float(x[at]) * r * to_float(args.gamma[at]));
-    return r;
-}
-
 // Computes one row of dx = r (dy gamma - xhat mean(dy gamma xhat)) with xhat = x r. x, dy and gamma are read twice, the
 // second time from a cache.
-__device__ __forceinline__ void row_bwd(const BwdArgs& args, int64_t row, int lane, bool aligned) {
+__device__ __forceinline__ void row_bwd(const BwdArgs& args, int64_t row, int lane) {
     const bf16 *x = args.x + row * args.cols, *dy = args.dy + row * args.cols;
     bf16* dx = args.dx + row * args.cols;
     float r = args.rstd[row];
     Chains products;
     products.clear();
     for (int at = lane * VECTOR; at < args.cols; at += ROUND) {
-        int count = args.cols - at;
-        products.add(Eight::at(x + at, count, aligned), Eight::at(dy + at, count, aligned),
-                     Eight::at(args.gamma + at, count, aligned));
+        products.add(Eight(x + at), Eight(dy + at), Eight(args.gamma + at));
     }
     float mean = products.sum() * r / (float)args.cols;
     for (int at = lane * VECTOR; at < args.cols; at += ROUND) {
-        int count = args.cols - at;
-        Eight e = Eight::at(x + at, count, aligned), g = Eight::at(dy + at, count, aligned);
-        Eight scale = Eight::at(args.gamma + at, count, aligned);
-        Eight had = args.accumulate ? Eight::at(dx + at, count, aligned) : Eight(make_uint4(0, 0, 0, 0));
+        Eight e(x + at), g(dy + at), scale(args.gamma + at);
+        Eight had = args.accumulate ? Eight(dx + at) : Eight(make_uint4(0, 0, 0, 0));
 #pragma unroll
         for (int i = 0; i < VECTOR; i++) {
             float d = (g.v[i] * scale.v[i] - e.v[i] * r * mean) * r;
             e.v[i] = args.accumulate ? had.v[i] + d : d;
         }
-        if (aligned) {
-            isa::store<uint4>(dx + at, make_uint4(pack(e.v[0], e.v[1]), pack(e.v[2], e.v[3]), pack(e.v[4], e.v[5]),
-                                                  pack(e.v[6], e.v[7])));
-        } else {
-#pragma unroll
-            for (int i = 0; i < VECTOR; i++) {
-                if (i < count) dx[at + i] = to_bf16(e.v[i]);
-            }
-        }
+        isa::store<uint4>(dx + at, make_uint4(pack(e.v[0], e.v[1]), pack(e.v[2], e.v[3]), pack(e.v[4], e.v[5]),
+                                              pack(e.v[6], e.v[7])));
     }
-}
-
-// Returns true if every row of x, dy, dx and gamma allows 16-byte accesses.
-__device__ __forceinline__ bool is_aligned(const BwdArgs& args) {
-    uint64_t odd = (uint64_t)args.x | (uint64_t)args.dy | (uint64_t)args.dx | (uint64_t)args.gamma;
-    return (odd | (uint64_t)args.cols * sizeof(bf16)) % sizeof(uint4) == 0;
 }
 
 }  // namespace rms_norm
@@ -210,30 +175,21 @@ KERNEL(rms_norm_fwd, rms_norm::Args, rms_norm::THREADS, 4) {
     if (row >= args.rows) return;
     const bf16* x = args.x + (int64_t)row * args.cols;
     bf16* y = args.y + (int64_t)row * args.cols;
-    uint64_t odd = (uint64_t)args.x | (uint64_t)args.y | (uint64_t)args.gamma | (uint64_t)args.cols * sizeof(bf16);
-    float r;
-    if (odd % sizeof(uint4) != 0) {
-        r = by_element(args, x, y, lane);
-    } else if (args.cols <= ROUNDS * ROUND) {
-        r = in_registers(args, x, y, lane);
-    } else {
-        r = in_vectors(args, x, y, lane);
-    }
+    float r = args.cols <= ROUNDS * ROUND ? in_registers(args, x, y, lane) : in_vectors(args, x, y, lane);
     if (lane == 0) args.rstd[row] = r;
 }
 
 KERNEL(rms_norm_bwd, rms_norm::BwdArgs, rms_norm::THREADS, 4) {
     using namespace rms_norm;
     int row = blockIdx.x * ROWS + threadIdx.x / 32;
-    if (row < args.rows) row_bwd(args, row, threadIdx.x % 32, is_aligned(args));
+    if (row < args.rows) row_bwd(args, row, threadIdx.x % 32);
 }
 
 // Writes partials [chunk][column]: the sum of dy xhat over the rows of a chunk, as one fmaf chain over ascending rows.
 KERNEL(rms_norm_dgamma, rms_norm::BwdArgs, rms_norm::THREADS, 4) {
     using namespace rms_norm;
-    int at = blockIdx.y * STRIPE + threadIdx.x * VECTOR, count = args.cols - at;
-    if (count <= 0) return;
-    bool aligned = is_aligned(args);
+    int at = blockIdx.y * STRIPE + threadIdx.x * VECTOR;
+    if (at >= args.cols) return;
     int from = blockIdx.x * CHUNK, to = args.rows - from < CHUNK ? args.rows : from + CHUNK;
     float sum[VECTOR];
 #pragma unroll
@@ -241,21 +197,14 @@ KERNEL(rms_norm_dgamma, rms_norm::BwdArgs, rms_norm::THREADS, 4) {
 #pragma unroll 4
     for (int row = from; row < to; row++) {
         int64_t start = (int64_t)row * args.cols + at;
-        Eight x = Eight::at(args.x + start, count, aligned), dy = Eight::at(args.dy + start, count, aligned);
+        Eight x(args.x + start), dy(args.dy + start);
         float r = args.rstd[row];
 #pragma unroll
         for (int i = 0; i < VECTOR; i++) sum[i] = fmaf(dy.v[i], x.v[i] * r, sum[i]);
     }
     float* partials = args.partials + (int64_t)blockIdx.x * args.cols + at;
-    if (aligned) {
-        isa::store<float4>(partials, make_float4(sum[0], sum[1], sum[2], sum[3]));
-        isa::store<float4>(partials + 4, make_float4(sum[4], sum[5], sum[6], sum[7]));
-    } else {
-#pragma unroll
-        for (int i = 0; i < VECTOR; i++) {
-            if (i < count) partials[i] = sum[i];
-        }
-    }
+    isa::store<float4>(partials, make_float4(sum[0], sum[1], sum[2], sum[3]));
+    isa::store<float4>(partials + 4, make_float4(sum[4], sum[5], sum[6], sum[7]));
 }
 
 // Adds the partial sums to dgamma: starts from its current value and adds the chunks in ascending order.

@@ -12,11 +12,15 @@ const ROWS: usize = 64;
 /// Threads of a CTA in kernels/rms_norm.cu, where each warp handles one row.
 const THREADS: usize = 128;
 
+/// Elements of one access in kernels/rms_norm.cu.
+const VECTOR: usize = 8;
+
 /// Columns of one work item of the final sum of dgamma's partial sums.
 const COLS: usize = 1024;
 
 /// Computes y = x * rstd * gamma with rstd = 1 / sqrt(mean(x^2) + eps). x, y `[T, D]` and gamma `[D]` have the compute
-/// type; rstd `[T]` is f32 and is stored for backward. Returns an error for other shapes.
+/// type; rstd `[T]` is f32 and is stored for backward. Returns an error for other shapes and, on a GPU, for a D that is
+/// not a multiple of 8.
 pub fn fwd(dev: &mut Device, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd: Tensor) -> Result<()> {
     const OP: &str = "rms_norm::fwd";
     check::compute(OP, "x", x)?;
@@ -32,6 +36,14 @@ pub fn fwd(dev: &mut Device, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd
     Ok(())
 }
 
+/// Returns the numbers of rows and columns. Returns an error unless the kernels support `x`.
+fn gpu_shape(op: &'static str, x: Tensor) -> Result<(i32, i32)> {
+    check::gpu_compute(op, x.dtype)?;
+    let whole = x.cols().is_multiple_of(VECTOR);
+    check::that(op, whole, "a multiple of 8 columns on a GPU", x.cols().to_string())?;
+    Ok((check::count(op, "rows", x.rows())?, check::count(op, "columns", x.cols())?))
+}
+
 fn launch(
     op: &'static str,
     mut gpu: Gpu<'_>,
@@ -41,8 +53,7 @@ fn launch(
     y: Tensor,
     rstd: Tensor,
 ) -> Result<()> {
-    check::gpu_compute(op, x.dtype)?;
-    let (rows, cols) = (check::count(op, "rows", x.rows())?, check::count(op, "columns", x.cols())?);
+    let (rows, cols) = gpu_shape(op, x)?;
     let launch = check::launch(op, x.rows().div_ceil(THREADS / 32), THREADS, 0)?;
     gpu.launch("rms_norm", "rms_norm_fwd", launch, params!(rms_norm::Args { x, gamma, y, rstd, rows, cols, eps }))
 }
@@ -126,8 +137,7 @@ fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -
     /// Columns of a CTA that sums over rows.
     const STRIPE: usize = THREADS * 8;
     let Bwd { x, gamma, rstd, dy, dx, accumulate, dgamma } = call;
-    check::gpu_compute(op, x.dtype)?;
-    let (rows, cols) = (check::count(op, "rows", x.rows())?, check::count(op, "columns", x.cols())?);
+    let (rows, cols) = gpu_shape(op, x)?;
     let args = params!(rms_norm::BwdArgs { x, gamma, rstd, dy, dx, dgamma, partials, rows, cols, accumulate });
     let by_rows = check::launch(op, x.rows().div_ceil(THREADS / 32), THREADS, 0)?;
     let mut by_chunks = check::launch(op, x.rows().div_ceil(ROWS), THREADS, 0)?;

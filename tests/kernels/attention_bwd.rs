@@ -130,7 +130,7 @@ impl GradCase {
     }
 }
 
-/// Maximum sequence length that is too large for the kernel for windows, so that attention_bwd.cu runs.
+/// Upper bound of the sequence lengths.
 pub const WHOLE: usize = 4096;
 
 /// Lengths of zero (unused places of a pack), of complete blocks, and one more and one less than a block.

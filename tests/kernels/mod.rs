@@ -8,8 +8,6 @@ mod attention;
 mod attention_bwd;
 mod attention_bwd_sm90a;
 mod attention_sm90a;
-mod attention_window;
-mod attention_window_bwd;
 mod cache;
 pub mod calibrate;
 mod calibrate_exp2;

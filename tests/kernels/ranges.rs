@@ -25,7 +25,7 @@ forward
     vision.block 0
       rms_norm_fwd
       linear_qkv_m16
-      attention_window_fwd_hd16
+      attention_fwd_hd16
       linear_m16
       rms_norm_fwd
       linear_swiglu_m16
@@ -33,7 +33,7 @@ forward
     vision.block 1
       rms_norm_fwd
       linear_qkv_m16
-      attention_window_fwd_hd16
+      attention_fwd_hd16
       linear_m16
       rms_norm_fwd
       linear_swiglu_m16
@@ -166,7 +166,8 @@ backward
     linear_dgrad_m16
     linear_wgrad_m64
     linear_dbias
-    attention_window_bwd_hd16
+    attention_bwd_dq_hd16
+    attention_bwd_dkv_hd16
     rope_vectors
     linear_dgrad_m16
     linear_wgrad_m64
@@ -188,7 +189,8 @@ backward
     linear_dgrad_m16
     linear_wgrad_m64
     linear_dbias
-    attention_window_bwd_hd16
+    attention_bwd_dq_hd16
+    attention_bwd_dkv_hd16
     rope_vectors
     linear_dgrad_m16
     linear_wgrad_m64

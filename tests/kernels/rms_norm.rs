@@ -10,9 +10,8 @@ use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
 const EPS: f32 = 1e-6;
 
-/// (rows, columns): one row, no row, rows that stay in registers, longer rows, rows of any alignment.
-const SHAPES: [(usize, usize); 10] =
-    [(1, 3584), (5, 1280), (3, 100), (2, 136), (0, 64), (7, 8), (4, 1), (3, 257), (2, 4104), (2, 4096)];
+/// (rows, columns): one row, no row, rows that stay in registers, longer rows.
+const SHAPES: [(usize, usize); 7] = [(1, 3584), (5, 1280), (2, 136), (0, 64), (7, 8), (2, 4104), (2, 4096)];
 
 pub struct Case {
     rows: usize,
@@ -89,21 +88,22 @@ fn a_row_has_the_same_bits_alone_and_under_every_schedule() {
 }
 
 #[test]
-fn f32_is_refused_by_name() {
+fn f32_and_rows_of_odd_length_are_refused_by_name() {
     let mut dev = emu();
     let (x, gamma) = (up(&mut dev, &[1f32; 8], &[1, 8]), up(&mut dev, &[1f32; 8], &[8]));
     let (y, rstd) = (blank(&mut dev, DType::F32, &[1, 8]), blank(&mut dev, DType::F32, &[1]));
     let error = rms_norm::fwd(&mut dev, x, gamma, EPS, y, rstd).unwrap_err().to_string();
     assert!(error.contains("rms_norm::fwd") && error.contains("bf16 on a GPU"), "{error}");
+    let error = run(&mut dev, &case((3, 100))).unwrap_err().to_string();
+    assert!(error.contains("rms_norm::fwd") && error.contains("a multiple of 8 columns"), "{error}");
 }
 
 #[test]
 fn changes_by_hand_are_seen() {
-    let cases = [(3, 100), (3, 136), (2, 3584), (2, 4104)].map(case);
+    let cases = [(3, 136), (2, 3584), (2, 4104)].map(case);
     let probe = |dev: &mut Device| cases.iter().try_for_each(|c| probe(dev, c));
     for (from, to) in [
         ("fmaf(x.v[i], x.v[i], chain[i])", "fmaf(x.v[i], x.v[i ^ 1], chain[i])"),
-        ("i < count ? to_float(p[i])", "i <= count ? to_float(p[i])"),
         ("if (row >= args.rows) return;", ""),
         ("args.cols <= ROUNDS * ROUND", "args.cols <= ROUNDS * ROUND + ROUND"),
         ("hi(x.w) * r * hi(gamma.w)", "hi(x.w) * r * hi(gamma.z)"),
@@ -112,20 +112,18 @@ fn changes_by_hand_are_seen() {
     }
 }
 
-/// (rows, columns): numbers of rows near one and two chunks of 64; rows that start at multiples of 2, 8 and 16
-/// bytes; more columns than one CTA handles (1,024).
-const BWD_SHAPES: [(usize, usize); 11] = [
+/// (rows, columns): numbers of rows near one and two chunks of 64; more columns than one CTA handles (1,024).
+const BWD_SHAPES: [(usize, usize); 10] = [
     (1, 64),
     (1, 3584),
     (127, 64),
     (128, 136),
-    (129, 100),
     (129, 136),
     (65, 3584),
     (3, 4104),
     (0, 64),
     (7, 8),
-    (64, 1029),
+    (64, 1032),
 ];
 
 pub struct Bwd {
@@ -228,7 +226,7 @@ fn the_formula_of_dx_is_the_slope_of_the_loss() {
 
 #[test]
 fn backward_has_the_same_bits_under_every_schedule() {
-    for shape in [(129, 136), (67, 100)] {
+    for shape in [(129, 136), (67, 104)] {
         let b = bwd_case(shape, true);
         same_bits(5, |dev| Ok(run_bwd(dev, &b)?.0));
         same_bits(5, |dev| Ok(run_bwd(dev, &b)?.1));
@@ -238,7 +236,7 @@ fn backward_has_the_same_bits_under_every_schedule() {
 #[test]
 #[ignore = "compiles the kernel for each mutation"]
 fn changes_by_hand_to_the_backward_are_seen() {
-    let cases = [((129, 136), true), ((67, 100), false), ((3, 1029), true)].map(|(s, a)| bwd_case(s, a));
+    let cases = [((129, 136), true), ((67, 104), false), ((3, 1032), true)].map(|(s, a)| bwd_case(s, a));
     let probe = |dev: &mut Device| cases.iter().try_for_each(|b| probe_bwd(dev, b));
     for (from, to) in [
         ("e.v[i] * r * mean", "e.v[i] * mean"),

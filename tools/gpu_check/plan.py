@@ -23,7 +23,7 @@ FIRST = ["kernels::gemm_sm90a", "kernels::gemm_bwd_sm90a", "kernels::attention_s
 # The other modules, riskiest first. A module that is not listed here runs after these.
 THEN = ["kernels::gemm", "kernels::gemm_bwd", "kernels::attention_bwd", "kernels::sample", "kernels::linear_logprob",
         "kernels::linear_logprob_bwd", "kernels::lora", "kernels::model", "kernels::model_bwd", "kernels::train", "kernels::lora_train",
-        "kernels::attention_window", "kernels::attention_window_bwd", "kernels::plan", "kernels::readback"]
+        "kernels::plan", "kernels::readback"]
 # Kernels that fault or do not end. Last, in case the GPU cannot be used afterwards.
 FAULTS = ["kernels::faults"]
 QUICK = ["kernels::rows", "kernels::swiglu"]

@@ -11,7 +11,7 @@ use crate::tensor::{DType, Tensor};
 pub struct Pack {
     /// Cumulative sequence lengths, u32 `[S + 1]` from 0 to T. Empty sequences are allowed.
     pub cu_seqlens: Tensor,
-    /// Upper bound of the sequence lengths. It may affect which kernel runs, but no bit of the result.
+    /// Upper bound of the sequence lengths. The CPU returns an error for a longer one.
     pub max_seqlen: usize,
     /// Heads of a row.
     pub heads: Heads,

@@ -1,5 +1,4 @@
-//! Launches of kernels/attention.cu and kernels/attention_window.cu, and code shared with the launches of
-//! kernels/paged_attention.cu: head dimensions, slots and shared memory of kernels/common/attend_tile.cuh.
+//! Launch of kernels/attention.cu, and code shared with the launches of kernels/paged_attention.cu: head dimensions, slots and shared memory of kernels/common/attend_tile.cuh.
 
 use super::call::{Fwd, Pack};
 use super::names::{ByDim, WideKernels, by_dim, holding, wide_kernels};
@@ -17,14 +16,7 @@ pub(crate) const THREADS: u32 = 128;
 /// Rows (token, query head of the group) of a slot of four warps with 16 rows each.
 pub(crate) const TILE_ROWS: usize = 64;
 
-/// Maximum number of keys of a CTA of attention_window.cu and attention_window_bwd.cu.
-pub(super) const WINDOW: usize = 64;
-
-/// Maximum number of CTAs of a grid along y.
-const GRID_Y: usize = 65_535;
-
 const PACKED: ByDim = by_dim!("attention_fwd");
-const WINDOWS: ByDim = by_dim!("attention_window_fwd");
 const WIDE: WideKernels = wide_kernels!("attention_sm90a", "attention_fwd_wide");
 
 /// Returns an error unless the kernels support the call: bf16, heads of at most 128 elements.
@@ -43,9 +35,8 @@ pub(crate) fn rows_smem(dim: usize) -> usize {
     2 * shared_rows(BLOCK, dim)
 }
 
-/// Launches the window kernel if no sequence is longer than a window, there is no causal mask and the grid is not too
-/// large. Otherwise launches the general kernel, by wgmma if the device is set to use it. All of these kernels give the
-/// same bits. `counter` comes from [`sm90a::counter`].
+/// Launches the kernel with wgmma if the device is set to use it, otherwise the one with `mma.sync`. Both give the same
+/// bits. `counter` comes from [`sm90a::counter`].
 pub(super) fn fwd(
     op: &'static str,
     mut gpu: Gpu<'_>,
@@ -54,20 +45,12 @@ pub(super) fn fwd(
     counter: Tensor,
     setting: Setting,
 ) -> Result<()> {
-    let (&Pack { cu_seqlens, max_seqlen, heads, causal, .. }, Fwd { qkv, out, lse }) = (pack, call);
+    let (&Pack { cu_seqlens, heads, causal, .. }, Fwd { qkv, out, lse }) = (pack, call);
     let sequences = cu_seqlens.rows() - 1;
     let (tokens, group) = (qkv.rows(), heads.group());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
     let (wide, scale_log2e) = (wide(&gpu, heads.dim, &[qkv, out]), setting.scale_log2e);
     let (q_heads, kv_heads, dim) = (heads.q as i32, heads.kv as i32, heads.dim as i32);
-    if !causal && max_seqlen <= WINDOW && sequences * group <= GRID_Y {
-        let (kept, kernel) = holding(&WINDOWS, heads.dim);
-        let grid = [check::grid(op, heads.kv)?, (sequences * group) as u32, 1];
-        let launch = Launch::new(grid, THREADS, 3 * shared_rows(WINDOW, kept));
-        let args =
-            params!(attention_window::Args { qkv, cu_seqlens, out, lse, q_heads, kv_heads, dim, wide, scale_log2e });
-        return gpu.launch("attention_window", kernel, launch, args);
-    }
     let args = params!(attend::PackedArgs {
         qkv,
         cu_seqlens,

@@ -1,9 +1,8 @@
-//! Launches of attention's backward: kernels/attention_bwd.cu, kernels/attention_window_bwd.cu, and the wgmma kernels
-//! if the device is set to use them. The kernel of dQ, which also writes D, runs before the kernel of dK and dV.
+//! Launches of attention's backward: kernels/attention_bwd.cu, and the wgmma kernels if the device is set to use them. The kernel of dQ, which also writes D, runs before the kernel of dK and dV.
 
 use super::bwd_sm90a::WideBwd;
 use super::call::{Bwd, Pack};
-use super::launch::{self, WINDOW, shared_rows, slots, wide};
+use super::launch::{shared_rows, slots, wide};
 use super::names::{ByDim, by_dim, holding};
 use crate::device::{Gpu, Launch, params};
 use crate::error::Result;
@@ -25,7 +24,6 @@ const MOST_HEADS: usize = 1 << 15;
 
 const QUERIES: ByDim = by_dim!("attention_bwd_dq");
 const KEYS: ByDim = by_dim!("attention_bwd_dkv");
-const WINDOWS: ByDim = by_dim!("attention_window_bwd");
 
 /// Returns the rows of a stage or a tile: complete tokens if a group fits in a stage. TMA copies complete tokens, and
 /// on tensor cores the bits of a sum depend on where its steps begin.
@@ -45,14 +43,8 @@ fn inverse(group: usize) -> u32 {
     (1u32 << 31).div_ceil(group as u32)
 }
 
-/// Returns the bytes of `attention_window_bwd::Smem`: four operands, dS, and two numbers per row.
-fn window_smem(dim: usize) -> usize {
-    4 * shared_rows(WINDOW, dim) + shared_rows(WINDOW, WINDOW) + 2 * 4 * WINDOW
-}
-
-/// Launches the window kernel if no sequence is longer than a window and there is no causal mask. Otherwise launches
-/// the general kernels, by wgmma if the device is set to use it. All of these kernels give the same bits. `delta` is
-/// scratch `[T, q]` f32 for D, and `partial` is scratch `[T, 2 kv, dim]` f32 for sums of the gradients of prompts.
+/// Launches the kernels with wgmma if the device is set to use them, otherwise those with `mma.sync`. Both give the same
+/// bits. `delta` is scratch `[T, q]` f32 for D, and `partial` is scratch `[T, 2 kv, dim]` f32 for sums of the gradients of prompts.
 pub(super) fn bwd(
     op: &'static str,
     mut gpu: Gpu<'_>,
@@ -62,7 +54,7 @@ pub(super) fn bwd(
     partial: Option<Tensor>,
     setting: Setting,
 ) -> Result<()> {
-    let &Pack { cu_seqlens, max_seqlen, heads, causal, scale } = pack;
+    let &Pack { cu_seqlens, heads, causal, scale, .. } = pack;
     let Bwd { qkv, out, dout, lse, dqkv, prompt_of } = call;
     let (sequences, tokens) = (cu_seqlens.rows() - 1, qkv.rows());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
@@ -71,26 +63,6 @@ pub(super) fn bwd(
     let (wide, step) = (wide(&gpu, heads.dim, &[qkv, out, dout, dqkv]), stage_rows(heads.group()) as i32);
     let (q_heads, kv_heads, dim) = (heads.q as i32, heads.kv as i32, heads.dim as i32);
     let scale_log2e = setting.scale_log2e;
-    if !causal && max_seqlen <= WINDOW {
-        let (kept, kernel) = holding(&WINDOWS, heads.dim);
-        let launch = check::launch(op, sequences * heads.kv, launch::THREADS as usize, window_smem(kept))?;
-        let args = params!(attention_window_bwd::Args {
-            qkv,
-            out,
-            dout,
-            lse,
-            cu_seqlens,
-            dqkv,
-            q_heads,
-            kv_heads,
-            dim,
-            wide,
-            scale,
-            scale_log2e,
-            step,
-        });
-        return gpu.launch("attention_window_bwd", kernel, launch, args);
-    }
     let args = params!(attention_bwd::Args {
         qkv,
         out,
