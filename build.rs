@@ -34,13 +34,6 @@ fn main() -> Result<()> {
         println!("cargo::rerun-if-env-changed={name}");
     }
 
-    // Set by tools/dead-code.
-    println!("cargo::rustc-check-cfg=cfg(private_tree)");
-    println!("cargo::rerun-if-env-changed=OMR_PRIVATE_TREE");
-    if std::env::var_os("OMR_PRIVATE_TREE").is_some() {
-        println!("cargo::rustc-cfg=private_tree");
-    }
-
     let tool = ptxas(&root);
     let own = images(&root.join("kernels"), &root.join("ptx"), tool.as_deref(), &out)?;
     replace(&out.join("images.rs"), own)?;

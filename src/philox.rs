@@ -48,7 +48,6 @@ pub enum Purpose {
     /// A of new adapters; counter: (tensor of the base, row).
     Adapter = 12,
     /// Tests.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "the stream of tests, which runs never use"))]
     Test = 15,
 }
 

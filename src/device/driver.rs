@@ -193,7 +193,6 @@ pub trait Driver: Send {
 
     /// Returns the number of calls so far that made the host wait for queued work: [`Driver::synchronize`],
     /// [`Driver::download`] and [`Driver::elapsed_ms`].
-    #[cfg_attr(private_tree, expect(dead_code, reason = "tests count how often a step makes the host wait"))]
     fn synchronizations(&self) -> u64;
 
     /// Creates a new event.

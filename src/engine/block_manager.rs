@@ -100,7 +100,6 @@ impl BlockManager {
     }
 
     /// Returns the number of block tables that contain `block`.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "tests check that no block is lost or written twice"))]
     pub fn ref_count(&self, block: u32) -> u32 {
         self.ref_count[block as usize]
     }

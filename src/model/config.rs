@@ -163,7 +163,6 @@ pub enum RopeScaling {
     /// None.
     None,
     /// The scaling of Llama 3.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "for the family Llama"))]
     Llama3(Llama3Scaling),
 }
 
@@ -184,7 +183,6 @@ pub struct Llama3Scaling {
 #[derive(Clone, PartialEq, Debug)]
 pub enum RopeAxes {
     /// Each token has one position.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "for the family Llama"))]
     One,
     /// Numbers of consecutive frequencies for time, for height and for width.
     Sections([usize; 3]),

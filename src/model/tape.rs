@@ -233,7 +233,6 @@ impl Tape {
     }
 
     /// Returns the named values, in the order in which they were computed.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "goldens compare the values between layers"))]
     pub fn notes(&self) -> &[(&'static str, usize, Tensor)] {
         &self.notes
     }

@@ -74,7 +74,6 @@ impl Nccl {
     }
 
     /// Limits groups to `bytes` bytes to each rank.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "tests split a few kilobytes into groups"))]
     pub fn in_groups_of(self, bytes: usize) -> Nccl {
         Nccl { group_bytes: bytes, ..self }
     }

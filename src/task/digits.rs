@@ -20,9 +20,7 @@ use crate::data::Row;
 use crate::error::Result;
 use crate::philox::{Purpose, Random};
 
-pub use pictures::{Digit, HELD_OUT, TRAIN, TUNING, TUNING_TRAIN, load, png, shifted};
-#[cfg_attr(private_tree, expect(unused_imports, reason = "tests compare the pixels of digits"))]
-pub use pictures::{Pixels, SIDE};
+pub use pictures::{Digit, HELD_OUT, Pixels, SIDE, TRAIN, TUNING, TUNING_TRAIN, load, png, shifted};
 pub use questions::{PHRASINGS, corpus, words};
 pub use reader::Reader;
 

@@ -89,7 +89,6 @@ impl Exchange {
     }
 
     /// Limits exchanges to `width` elements of each rank.
-    #[cfg_attr(private_tree, expect(dead_code, reason = "tests exchange small buckets in several windows"))]
     #[must_use]
     pub fn in_windows_of(self, width: usize) -> Exchange {
         Exchange { width, ..self }

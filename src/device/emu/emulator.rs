@@ -145,7 +145,6 @@ impl Emu {
     }
 }
 
-#[cfg_attr(private_tree, expect(dead_code, reason = "tests of kernels and schedules read the emulator's state"))]
 impl Emu {
     /// Makes the calls at `site` (in a kernel or in host code) do nothing from now on. `None` skips no site.
     pub fn skip(&mut self, site: Option<Site>) {

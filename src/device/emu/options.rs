@@ -22,10 +22,6 @@ pub enum Sums {
     Chain = 0,
     /// The arithmetic that is reported for the tensor cores of the emulated instruction set: Hopper for 9.0, Ampere and
     /// Ada for 8.0 (`SumRule` in kernels/emu/operand.h). The result depends on where a step begins.
-    #[cfg_attr(
-        private_tree,
-        expect(dead_code, reason = "tests prove that no kernel's bits depend on the order of such sums")
-    )]
     Aligned = 1,
 }
 

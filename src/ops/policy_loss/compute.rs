@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 /// Computes the loss of `batch` with the mini-batch's `denominators`, and writes its gradient to `dlog_prob` `[T]`.
 /// `entropy` is a pair: the entropies `[T]`, and the memory for their gradient. The results of micro-batches can be
 /// added. Returns an error if lengths do not fit or the reference log-probs of a KL term are missing.
-#[cfg_attr(private_tree, expect(dead_code, reason = "verl's golden losses are compared in f64"))]
 pub fn compute<F: Real>(
     config: &PolicyLoss,
     denominators: &Denominators,

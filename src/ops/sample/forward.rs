@@ -76,7 +76,6 @@ pub fn fwd(
 
 /// Samples as [`fwd`] does, but from given logits: `sums` f32 `[B, V]`, not yet divided by the temperature. For equal
 /// sums every device returns the same tokens.
-#[cfg_attr(private_tree, expect(dead_code, reason = "tests compare the samplers of all devices on equal logits"))]
 pub fn from_logits(
     dev: &mut Device,
     sums: Tensor,

@@ -62,7 +62,6 @@ pub struct Changes<'a> {
 
 impl Changes<'_> {
     /// Changes that keep every logit.
-    #[cfg_attr(private_tree, allow(dead_code, reason = "tests compare rows without changes with the fused product"))]
     pub const NONE: Changes<'static> =
         Changes { allowed: None, banned: &[], bias: &[], penalties: Penalties::NONE, prompt: &[], counts: None };
 
