@@ -7,6 +7,7 @@
 //!
 //! | room | purpose |
 //! | --- | --- |
+//! | **Base** | |
 //! | [`error`] | Defines the only error type; every error states its place, what was found and what was expected. |
 //! | [`math`] | Computes elementary functions whose results are bitwise identical on every device. |
 //! | [`philox`] | Generates random numbers from a seed, a purpose and a counter, without state. |
@@ -17,41 +18,46 @@
 //! | [`config`] | Parses YAML files and command-line overrides into typed, validated, immutable settings. |
 //! | [`client`] | Sends requests to OpenAI-compatible servers: teachers, judges and models to measure. |
 //! | [`answers`] | Stores the replies of teachers, judges and measured models in one SQLite file per run. |
-//! | [`hub`] | Lists and downloads models and data sets of the Hugging Face hub, and finds local copies. |
-//! | [`base_model`] | Finds the base model of an adapter, and the files that the adapter's directory lacks. |
+//! | [`hub`] | Lists, downloads and uploads repositories of the Hugging Face hub, and finds local copies and the base of an adapter. |
 //! | [`identity`] | Hashes everything that a result depends on, and writes the `MANIFEST` of finished folders. |
+//! | **GPU** | |
 //! | [`device`] | Provides memory regions, threads, CPU instruction sets, GPU drivers and the GPU emulator. |
 //! | [`machine`] | Describes the resources of a job: a device, threads, the asynchronous runtime and an observer. |
 //! | [`tensor`] | Defines element types, shapes, and tensors as handles to a device's memory. |
 //! | [`ranks`] | Connects the processes of a distributed run and assigns each a shard of the optimizer's state. |
 //! | [`ops`] | Implements each family of ops in one file or folder, with forward and backward side by side. |
+//! | **Data** | |
 //! | [`text`] | Contains the tokenizer and the chat template. |
 //! | [`image`] | Decodes and resizes images exactly as Pillow does, and computes their grid of patches. |
-//! | [`page`] | Contains the common frame of all HTML pages. |
 //! | [`reward`] | Scores a response with the rules of the crate `omr_verify`, a judge model or an external process. |
 //! | [`data`] | Reads and writes rows, and converts them to samples and packed batches. |
 //! | [`task`] | Converts the rows of a benchmark to prompts and scores, for RL and evaluation alike. |
+//! | **Model** | |
 //! | [`model`] | Implements Qwen2.5-VL: config, weights, vision tower, decoder, and the tape for backward. |
 //! | [`optim`] | Implements AdamW and learning-rate schedules. |
 //! | [`checkpoint`] | Saves and restores the state of a run atomically. |
+//! | **Engine** | |
 //! | [`engine`] | Generates tokens with continuous batching over a paged KV cache, as vLLM does. |
-//! | [`llm`] | Answers prompts with a model directory and the engine, from rows to texts. |
+//! | [`llm`] | Answers prompts with a model directory and the engine, from rows to texts; reads files of questions. |
 //! | [`rollout`] | Sends prompts to the engine, scores each response and stores the rollouts of a step. |
+//! | **Training** | |
 //! | [`train`] | Implements the training step and the SFT loop. |
 //! | [`rl`] | Implements advantages, the policy update and the RL loop. |
-//! | [`eval`] | Measures models on benchmarks. |
+//! | **Measuring** | |
+//! | [`eval`] | Measures models on benchmarks, computes log-probs of given responses, and merges adapters. |
 //! | [`replay`] | Computes recorded steps again and compares the results with the record. |
-//! | [`report`] | Builds the HTML reports of runs and data. |
+//! | [`report`] | Builds the HTML reports of runs and data, and the common frame of all pages. |
+//! | **Jobs** | |
 //! | [`pipeline`] | Runs the data stages that convert rows to rows: format, distill, verify, filter, mix and others. |
 //! | [`recipe`] | Runs data, SFT, RL, evaluation and report as the resumable stages of one command. |
 //! | [`plan`] | Predicts the memory, the time and the bottleneck of a config on a GPU. |
-//! | [`generate`] | Reads questions, keeps their answers, computes log-probs of given responses, and merges adapters. |
+//! | **Server** | |
 //! | [`serve`] | Answers requests of OpenAI's API over HTTP, the questions of `omr generate`, and serves a web page. |
+//! | **Benchmarks and commands** | |
 //! | [`bench`](mod@bench) | Measures ops and jobs and compares them with the limits of the machine or a prediction. |
 //! | [`cli`] | Contains one file per command of the command line. |
 
 pub mod answers;
-pub mod base_model;
 pub mod bench;
 pub mod bounds;
 pub mod checkpoint;
@@ -64,7 +70,6 @@ pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod files;
-pub mod generate;
 pub mod hub;
 pub mod identity;
 pub mod image;
@@ -75,7 +80,6 @@ pub mod model;
 pub mod observe;
 pub mod ops;
 pub mod optim;
-pub mod page;
 pub mod philox;
 pub mod pipeline;
 pub mod plan;

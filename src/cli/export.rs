@@ -7,7 +7,7 @@ use super::args::{Overrides, repository};
 use super::stdout::print;
 use crate::config::GenerateConfig;
 use crate::error::Result;
-use crate::generate;
+use crate::eval;
 use crate::hub::Kind;
 
 /// Arguments of `omr export`.
@@ -38,7 +38,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let of_run = args.merge.join("model");
     let dir = if of_run.is_dir() { of_run } else { repository(&args.merge, Kind::Model, "--merge")? };
     let rows = args.rows.as_deref();
-    let line = context.with_machine(|machine| generate::export(&dir, &args.out, rows, &config, machine))?;
+    let line = context.with_machine(|machine| eval::export(&dir, &args.out, rows, &config, machine))?;
     context.say(&line);
     print(&format!("{}\n", args.out.display()))
 }

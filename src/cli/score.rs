@@ -14,7 +14,7 @@ use super::{Context, jsonl};
 use crate::config::{GenerateConfig, ScoreConfig};
 use crate::error::Result;
 use crate::files;
-use crate::generate;
+use crate::eval;
 use crate::hub::Kind;
 use crate::reward::judge::{Ruling, Summary};
 use crate::reward::{Item, Judged, Score};
@@ -103,8 +103,8 @@ fn logprobs(args: &Args, file: &Path, model: &Path, context: &Context) -> Result
     args.out.iter().try_for_each(files::writable)?;
     let dir = repository(model, Kind::Model, "--model")?;
     context.with_machine(|machine| match &args.out {
-        Some(out) => generate::score_to(out, &dir, file, &config, machine),
-        None => generate::score(&dir, file, &config, machine, print),
+        Some(out) => eval::score_to(out, &dir, file, &config, machine),
+        None => eval::score(&dir, file, &config, machine, print),
     })
 }
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::base_model;
+use crate::hub::base_model;
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::index::grids;
 use crate::data::sample::{TurnEnd, for_images, media, prompt_tokens, same_size, sft_tokens};

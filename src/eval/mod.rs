@@ -1,7 +1,10 @@
-//! Evaluation: generates and stores answers, scores them, and computes metrics with confidence intervals.
+//! Evaluation: generates and stores answers, scores them, and computes metrics with confidence intervals. Also computes
+//! the log-probs of given responses, and merges adapters.
 
+mod export;
 pub mod lmms_eval;
 pub mod local;
+mod logprobs;
 pub mod measured;
 pub mod prompts;
 mod questions;
@@ -16,3 +19,6 @@ pub mod summary;
 mod survey;
 mod task_requests;
 pub mod validation;
+
+pub use export::export;
+pub use logprobs::{score, score_to};

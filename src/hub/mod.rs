@@ -1,12 +1,13 @@
 //! The Hugging Face hub: names of repositories, listings, verified downloads, and uploads.
 //!
 //! [`Repo`] parses what a user types, `api` implements the protocol, [`download`] plans and fetches, [`upload`] sends
-//! and commits, and [`local`] finds existing snapshots. A token is sent only to the hub's own address. Every downloaded
+//! and commits, and [`local`] finds existing snapshots. [`base_model`] finds the base of an adapter. A token is sent only to the hub's own address. Every downloaded
 //! file is verified against the listed hash before it gets its final name.
 
 #![forbid(unsafe_code)]
 
 mod api;
+pub mod base_model;
 mod check;
 pub mod download;
 mod fetch;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base_model;
+use crate::hub::base_model;
 use crate::config::InputKind;
 use crate::error::{Error, Result};
 use crate::files;

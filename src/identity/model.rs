@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::base_model::{self, ADAPTER};
+use crate::hub::base_model::{self, ADAPTER};
 use crate::error::{Error, Result};
 use crate::files;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{ImageInput, MediaFormat, PatchGrid, Rgb, resize};
-use crate::base_model;
+use crate::hub::base_model;
 use crate::error::{Error, Result};
 use crate::files;
 

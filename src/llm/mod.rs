@@ -1,11 +1,15 @@
 //! A model directory that answers prompts: from rows to the engine's requests, and from its tokens to texts. Rollouts,
-//! evaluation, validation, the stage `passrate` and the server use it.
+//! evaluation, validation, the stage `passrate` and the server use it. Also files of questions, and their answers on disk.
 
 #![forbid(unsafe_code)]
 
 mod answerer;
 pub mod fits;
+mod journal;
 mod prompts;
+mod questions;
 
 pub use answerer::{Answerer, Llm, Workload};
+pub use journal::Journal;
 pub use prompts::{largest, prompt, prompt_text, response_text, vision_rows};
+pub use questions::{Line, Reader, folder_of};

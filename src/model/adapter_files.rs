@@ -10,7 +10,7 @@ use std::sync::Arc;
 use regex::Regex;
 use serde_json::{Value, json};
 
-use crate::base_model::ADAPTER_CONFIG as CONFIG;
+use crate::hub::base_model::ADAPTER_CONFIG as CONFIG;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;

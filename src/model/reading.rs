@@ -14,7 +14,7 @@ use safetensors::tensor::Dtype;
 use super::adapter_files::StoredAdapter;
 use super::weights::{Shard, Stored, StoredTensor, WeightFiles};
 use super::{Model, ModelConfig, ParamLayout, normalize};
-use crate::base_model;
+use crate::hub::base_model;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::Processor;

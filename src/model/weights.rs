@@ -20,7 +20,7 @@ use crate::tensor::DType;
 /// Name of the single weight file.
 pub(super) const SINGLE: &str = "model.safetensors";
 
-pub use crate::base_model::ADAPTER;
+pub use crate::hub::base_model::ADAPTER;
 
 /// Name of the index that lists the shards.
 pub(super) const INDEX: &str = "model.safetensors.index.json";

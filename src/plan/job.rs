@@ -6,7 +6,7 @@ use super::assumptions::{H200, Rows};
 use super::page::Page;
 use super::pass::Pass;
 use super::training::{GpuSet, Keys, Training};
-use crate::base_model;
+use crate::hub::base_model;
 use crate::config::{self, Config as _, OptimConfig, RlConfig, SftConfig};
 use crate::error::{Error, Result};
 use crate::files;

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{RecipeReport, browser};
 use crate::error::Result;
-use crate::page::{self, Scripts};
+use crate::report::frame::{self, Scripts};
 
 /// The templates of this room.
 const TEMPLATES: [(&str, &str); 9] = [
@@ -30,11 +30,11 @@ pub(super) fn render(name: &str, scripts: &[&str], context: impl Serialize) -> R
 }
 
 fn render_page(name: &str, scripts: Scripts, context: impl Serialize) -> Result<String> {
-    let mut templates = page::templates(&TEMPLATES)?;
+    let mut templates = frame::templates(&TEMPLATES)?;
     templates.add_filter("strong_figures", strong_figures);
     templates.add_filter("stage_name", stage_name);
     templates.add_filter("grouped", grouped);
-    page::render(&templates, name, scripts, context)
+    frame::render(&templates, name, scripts, context)
 }
 
 /// Returns the page. It needs no network and no other file.
@@ -49,7 +49,7 @@ pub fn live_page(report: &RecipeReport) -> Result<String> {
 
 fn render_report(report: &RecipeReport, is_live: bool) -> Result<String> {
     let RecipeReport { curves, examples, changed, .. } = report;
-    let data = page::data(&serde_json::json!({"curves": curves, "examples": examples, "changed": changed}))?;
+    let data = frame::data(&serde_json::json!({"curves": curves, "examples": examples, "changed": changed}))?;
     let scripts = [include_str!("live.js"), include_str!("page.js"), browser::SCRIPT];
     let texts = match (is_live, &report.rollouts) {
         (true, _) => &scripts[..],

@@ -9,6 +9,7 @@
 pub mod browser;
 mod comparison;
 mod evaluation;
+pub mod frame;
 mod html;
 pub mod inspect;
 pub mod model_card;

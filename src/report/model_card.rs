@@ -11,7 +11,7 @@ use super::run;
 use crate::error::Result;
 use crate::files;
 use crate::hub::local;
-use crate::page::{self, Scripts};
+use crate::report::frame::{self, Scripts};
 use crate::train::metrics::{self, Metrics};
 
 /// Facts of a run that the model card does not contain: places on the machine, and what it shows elsewhere.
@@ -47,13 +47,13 @@ pub fn write(dir: Option<&Path>, id: &str) -> Result<String> {
     };
     facts.retain(|(name, _)| !LEFT_OUT.contains(&name.as_str()) && !name.starts_with("Validation"));
     let tags: Vec<String> = ["omr".to_owned(), method.to_lowercase()].into_iter().filter(|t| !t.is_empty()).collect();
-    let templates = page::templates(&[("model_card.md", include_str!("model_card.md"))])?;
+    let templates = frame::templates(&[("model_card.md", include_str!("model_card.md"))])?;
     let scores = dir.map_or(Ok(Vec::new()), |dir| scores(dir, &steps))?;
     let license = start.as_deref().map(license).unwrap_or_default();
     let base = start.as_deref().and_then(local::origin);
     let (name, version) = (id.rsplit('/').next(), env!("CARGO_PKG_VERSION"));
     let context = context! { name, base, license, tags, method, rows, facts, scores, version };
-    Ok(page::render(&templates, "model_card.md", Scripts::default(), context)? + "\n")
+    Ok(frame::render(&templates, "model_card.md", Scripts::default(), context)? + "\n")
 }
 
 /// Returns the training run that made the model in `folder`.

@@ -20,7 +20,7 @@ use crate::config::{GenerateConfig, deciding};
 use crate::data::folder::Folder;
 use crate::data::json::jsonl;
 use crate::error::{Error, Result};
-use crate::generate::{Journal, Line, Reader, folder_of};
+use crate::llm::{Journal, Line, Reader, folder_of};
 use crate::identity;
 use crate::image::JPEG_DECODER;
 use crate::machine::Machine;

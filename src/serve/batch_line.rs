@@ -17,7 +17,7 @@ use super::sampling::NAMES;
 use crate::data::folder::Folder;
 use crate::data::json::Layout;
 use crate::error::{Error, Result};
-use crate::generate::{Line, Reader};
+use crate::llm::{Line, Reader};
 
 /// The common parts of the lines of a file.
 pub struct Lines {

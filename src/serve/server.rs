@@ -20,7 +20,7 @@ use super::replay::{Replayed, replay};
 use super::routes::{Keys, router};
 use super::sampling::Defaults;
 use super::sizes::{self, Needs};
-use crate::base_model::{self, ADAPTER_CONFIG};
+use crate::hub::base_model::{self, ADAPTER_CONFIG};
 use crate::config::ServeConfig;
 use crate::device::{Device, Plan, Region};
 use crate::engine::{Engine, EngineConfig, allowed_ids};

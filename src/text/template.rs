@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::bounded::Bounded;
 use super::{json, tokenizer};
-use crate::base_model;
+use crate::hub::base_model;
 use crate::error::{Error, Result};
 use crate::files;
 

@@ -8,7 +8,7 @@ use tokenizers::{
 };
 
 use super::allowed;
-use crate::base_model;
+use crate::hub::base_model;
 use crate::bounds::{Budget, caught};
 use crate::error::{Error, Result};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{ChatTemplate, Message, Special, Tokenizer};
-use crate::base_model;
+use crate::hub::base_model;
 use crate::error::{Error, Result};
 use crate::files;
 

@@ -20,7 +20,7 @@
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use crate::base_model;
+use crate::hub::base_model;
 use crate::checkpoint::{Draft, State, Store};
 use crate::device::{Device, readback};
 use crate::error::{Error, Result};

@@ -12,7 +12,7 @@ use crate::device::cuda::find::DriverInfo;
 use crate::device::images::OWN;
 use crate::error::Result;
 use crate::files;
-use crate::page::{self, Scripts};
+use crate::report::frame::{self, Scripts};
 
 /// Returns the outcome of a case: its figures, and the rows of a benchmark or answers.
 pub fn passed(result: String, rows: Vec<Value>) -> Value {
@@ -82,10 +82,10 @@ impl Record {
 
     fn write(&self) -> Result<()> {
         files::write(&self.file, format!("{:#}\n", self.value).as_bytes())?;
-        let templates = page::templates(&[("first_gpu.html", include_str!("page.html"))])?;
+        let templates = frame::templates(&[("first_gpu.html", include_str!("page.html"))])?;
         let title = format!("omr on {}", self.value["gpu"]["name"].as_str().unwrap_or("a machine without a GPU"));
         let context = context! { title, record => self.value };
-        let page = page::render(&templates, "first_gpu.html", Scripts::default(), context)?;
+        let page = frame::render(&templates, "first_gpu.html", Scripts::default(), context)?;
         files::write(self.file.with_extension("html"), page.as_bytes())
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::node::Node;
-use crate::base_model;
+use crate::hub::base_model;
 use crate::config::BaseConfig;
 use crate::error::{Error, Result};
 use crate::files;

@@ -7,7 +7,7 @@ use crate::data::Row;
 use crate::error::Result;
 use crate::files;
 use crate::image::{jpeg, resize};
-use crate::page::{self, Scripts};
+use crate::report::frame::{self, Scripts};
 use crate::pipeline::dedup::hashes::Rows;
 use crate::pipeline::stage::{Input, Work};
 
@@ -48,11 +48,11 @@ pub fn write(
         }
         sections.push(context! { rows => group.len(), members });
     }
-    let templates = page::templates(&[("dedup.html", include_str!("dedup.html"))])?;
+    let templates = frame::templates(&[("dedup.html", include_str!("dedup.html"))])?;
     let page = context! { title => "omr data dedup", groups => groups.len(), sections };
     files::write(
         work.path("dedup", "html"),
-        page::render(&templates, "dedup.html", Scripts::default(), page)?.as_bytes(),
+        frame::render(&templates, "dedup.html", Scripts::default(), page)?.as_bytes(),
     )
 }
 

@@ -11,7 +11,7 @@ use serde::ser::Error;
 use serde::{Serialize, Serializer};
 
 use crate::image::{Limits, Rgb, decode, jpeg_within};
-use crate::page::data;
+use crate::report::frame::data;
 
 /// Script of the browser. A page includes it once, at its end, for all its browsers.
 pub const SCRIPT: &str = include_str!("browser.js");

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::questions::{Line, Reader};
 use crate::config::GenerateConfig;
 use crate::device::{Device, Plan, Region};
 use crate::engine::{Prompt, allowed_ids};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::llm::fits;
+use crate::llm::{Line, Reader, fits};
 use crate::machine::Machine;
 use crate::model::{LayerPolicy, Model, Policy};
 use crate::tensor::DType;

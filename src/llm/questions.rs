@@ -20,8 +20,8 @@ pub type Line = Map<String, Value>;
 
 /// Converts questions to prompts for one model.
 pub struct Reader {
-    pub(super) config: ModelConfig,
-    pub(super) chat: Chat,
+    pub(crate) config: ModelConfig,
+    pub(crate) chat: Chat,
     processor: Option<Processor>,
     system_prompt: Option<String>,
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::logprobs::score;
-use crate::base_model;
+use crate::hub::base_model;
 use crate::config::GenerateConfig;
 use crate::device::{Device, Isa, Target};
 use crate::error::{Error, Result};

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::hub::{Kind, local};
+use super::{Kind, local};
 
 /// Name of the file with the settings of an adapter.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
