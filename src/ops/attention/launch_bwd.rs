@@ -62,7 +62,7 @@ pub(super) fn bwd(
     partial: Option<Tensor>,
     setting: Setting,
 ) -> Result<()> {
-    let &Pack { cu_seqlens, max_seqlen, heads, causal, scale } = pack;
+    let &Pack { cu_seqlens, max_seqlen, heads, causal, scale, .. } = pack;
     let Bwd { qkv, out, dout, lse, dqkv, prompt_of } = call;
     let (sequences, tokens) = (cu_seqlens.rows() - 1, qkv.rows());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
