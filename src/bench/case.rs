@@ -37,25 +37,6 @@ pub fn op(
     bytes: f64,
     run: impl FnMut(&mut Device) -> Result<()> + 'static,
 ) -> Result<Case> {
-    noted(name, dtype, shape, [flops, bytes], move |dev| dev.note_work(name, flops, bytes), run)
-}
-
-/// Makes the case of an op whose cost `note` records.
-pub fn noted(
-    name: &'static str,
-    dtype: DType,
-    shape: String,
-    [flops, bytes]: [f64; 2],
-    note: impl Fn(&mut Device) + 'static,
-    mut run: impl FnMut(&mut Device) -> Result<()> + 'static,
-) -> Result<Case> {
-    // The cost is recorded after the launches, in the same order as in a model, because predictions depend on this
-    // order.
-    let run = move |dev: &mut Device| -> Result<()> {
-        run(dev)?;
-        note(dev);
-        Ok(())
-    };
     Ok(Case { name, shape, dtype: label(dtype), flops, bytes, job: None, run: Box::new(run) })
 }
 
@@ -68,9 +49,7 @@ pub fn product(
     bytes: f64,
     run: impl FnMut(&mut Device) -> Result<()> + 'static,
 ) -> Result<Case> {
-    let flops = 2.0 * rows as f64 * (columns * k) as f64;
-    let note = move |dev: &mut Device| dev.note_product(name, [rows, columns, k], bytes);
-    noted(name, dtype, shape, [flops, bytes], note, run)
+    op(name, dtype, shape, 2.0 * rows as f64 * (columns * k) as f64, bytes, run)
 }
 
 /// Returns the name of an element type.

@@ -1,8 +1,8 @@
 //! Benchmarks of the ops of a layer, and of those that make its input rows.
 
-use super::case::{Case, noted, op, product};
+use super::case::{Case, op, product};
 use super::inputs::{Sizes, bytes, gradient, ids, random, weight, zeros};
-use crate::device::{self, Device, Region};
+use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::attention::{self, Pack};
@@ -71,7 +71,7 @@ pub struct Sequences {
 
 impl Sequences {
     /// Makes the pack. Also returns its description and the arithmetic of one product over it.
-    fn pack(self, dev: &mut Device) -> Result<(Pack, String, f64, device::Sequences)> {
+    fn pack(self, dev: &mut Device) -> Result<(Pack, String, f64)> {
         let Sequences { heads, count, length, causal } = self;
         let ends: Vec<u32> = (0..=count).map(|i| (i * length) as u32).collect();
         let pairs = count * if causal { length * (length + 1) / 2 } else { length * length };
@@ -81,32 +81,30 @@ impl Sequences {
         };
         let shape = format!("{count} x {length}{of}{}", if causal { ", causal" } else { "" });
         let cu_seqlens = dev.upload(Region::Overlay, &ends, &[ends.len()])?;
-        let pack = Pack { cu_seqlens, max_seqlen: length, heads, causal, scale: 1.0 / (heads.dim as f32).sqrt() };
-        let noted = device::Sequences { tokens: count * length, pairs, causal, heads: [heads.kv, heads.group()] };
-        Ok((pack, shape, 2.0 * (pairs * heads.out_len()) as f64, noted))
+        let scale = 1.0 / (heads.dim as f32).sqrt();
+        let pack = Pack { cu_seqlens, max_seqlen: length, heads, causal, scale, pairs };
+        Ok((pack, shape, 2.0 * (pairs * heads.out_len()) as f64))
     }
 }
 
 pub fn attention_fwd(dev: &mut Device, dtype: DType, sequences: Sequences) -> Result<Case> {
-    let (pack, shape, product, of) = sequences.pack(dev)?;
+    let (pack, shape, product) = sequences.pack(dev)?;
     let (t, h) = (sequences.count * sequences.length, sequences.heads);
     let (qkv, out) = (random(dev, dtype, &[t, h.qkv_len()], 1.0)?, zeros(dev, dtype, &[t, h.out_len()])?);
     let lse = zeros(dev, DType::F32, &[t, h.q])?;
-    let costs = [2.0 * product, bytes(&[qkv, out, lse])];
-    let note = move |dev: &mut Device| dev.note_attention("attention fwd", costs[0], costs[1], of);
-    noted("attention fwd", dtype, shape, costs, note, move |dev| attention::fwd(dev, &pack, qkv, out, lse))
+    op("attention fwd", dtype, shape, 2.0 * product, bytes(&[qkv, out, lse]), move |dev| {
+        attention::fwd(dev, &pack, qkv, out, lse)
+    })
 }
 
 pub fn attention_bwd(dev: &mut Device, dtype: DType, sequences: Sequences) -> Result<Case> {
-    let (pack, shape, product, of) = sequences.pack(dev)?;
+    let (pack, shape, product) = sequences.pack(dev)?;
     let (t, h) = (sequences.count * sequences.length, sequences.heads);
     let (qkv, dout) = (random(dev, dtype, &[t, h.qkv_len()], 1.0)?, random(dev, dtype, &[t, h.out_len()], 1.0)?);
     let (out, dqkv) = (zeros(dev, dtype, &[t, h.out_len()])?, zeros(dev, dtype, &[t, h.qkv_len()])?);
     let lse = zeros(dev, DType::F32, &[t, h.q])?;
     attention::fwd(dev, &pack, qkv, out, lse)?;
-    let costs = [5.0 * product, bytes(&[qkv, out, dout, lse, dqkv])];
-    let note = move |dev: &mut Device| dev.note_attention("attention bwd", costs[0], costs[1], of);
-    noted("attention bwd", dtype, shape, costs, note, move |dev| {
+    op("attention bwd", dtype, shape, 5.0 * product, bytes(&[qkv, out, dout, lse, dqkv]), move |dev| {
         attention::bwd(dev, &pack, attention::Bwd { qkv, out, dout, lse, dqkv, prompt_of: None })
     })
 }

@@ -374,9 +374,7 @@ impl ModelRunner {
         let lm_head = model.decoder.lm_head.weight;
         let Sampling { allowed, draws, .. } = sampling;
         let outs = sample::Outs { ids: samples.token_ids, logprobs: samples.logprobs, logits: samples.logits };
-        sample::fwd(dev, rows, &lm_head, allowed, draws, samples.table, outs)?;
-        dev.note_product("sample", [n, lm_head.n, lm_head.k], lm_head.data.span().bytes as f64);
-        Ok(())
+        sample::fwd(dev, rows, &lm_head, allowed, draws, samples.table, outs)
     }
 
     /// Computes the log-probs of the prompts' tokens that are requested, [`PROMPT_ROWS`] at a time.
@@ -413,7 +411,6 @@ fn rank_rows(
     let logprobs = dev.alloc(Region::Workspace, DType::F32, &[n])?;
     let outs = sample::Outs { ids, logprobs, logits: Some(logits) };
     sample::fwd(dev, rows, &w, allowed, &draws, table, outs)?;
-    dev.note_product("sample", [n, w.n, w.k], w.data.span().bytes as f64);
     let all: Vec<usize> = (0..n).collect();
     sample::with_rows(dev, logits, w.n, &all, |isa, i, z| sample::rank_row(isa, z, wanted[i].token_id, wanted[i].top))
 }

@@ -7,16 +7,14 @@ use crate::error::Result;
 use crate::model::linear_layer::{Adapted, Adapter, Linear, Matrix};
 use crate::model::params::Param;
 use crate::model::tape::{Backward, Tape, Var};
-use crate::model::work::{added, moved, note_dgrad, note_wgrad};
 use crate::ops::input::{Input, Pair};
-use crate::ops::matmul::Weight;
 use crate::ops::{linear, lora, rows};
 use crate::tensor::{DType, Tensor};
 
 impl Adapter {
     /// Computes t of x `[T, K]` in memory of `region`. Rows to which the adapter does not apply have a t of zeros.
     fn t(&self, dev: &mut Device, region: Region, x: Tensor, adapted: Adapted) -> Result<Tensor> {
-        let Weight { data, n, k, .. } = self.a.weight;
+        let n = self.a.weight.n;
         let t = dev.alloc(region, x.dtype, &[x.rows(), n])?;
         let mark = dev.mark(Region::Workspace);
         let all = match adapted {
@@ -24,7 +22,6 @@ impl Adapter {
             Adapted::Rows(_) => dev.zeros(Region::Workspace, x.dtype, &[x.rows() + 1, n])?,
         };
         lora::fwd(dev, x, &self.a.weight, self.tickets, all.slice(0, x.rows()))?;
-        dev.note_product("lora::fwd", [x.rows(), n, k], moved(&[x, data, t]));
         if let Adapted::Rows(source) = adapted {
             rows::gather(dev, all, source, t)?;
         }
@@ -51,7 +48,6 @@ impl Adapter {
         gather(dev, scaled)?;
         lora::spread(dev, scaled, self.rows, &self.s)?;
         dev.release(mark);
-        dev.note_work("lora::derive", 0.0, moved(&[b.tensor, scaled, scaled]));
         Ok(())
     }
 }
@@ -94,13 +90,11 @@ pub(super) fn linear_bwd(
     }
     if let Some((dx, accumulate)) = dx {
         linear::dgrad(b.dev, dy, &weight.weight, dx, accumulate)?;
-        note_dgrad(b.dev, x.tensor, weight, added(dx, accumulate));
     }
     // The weight and the bias of a layer are in the same part of the model, so either both are frozen or neither is.
     if let Some(dw) = b.param(weight.id)? {
         let dbias = bias.map_or(Ok(None), |bias| b.param(bias.id))?;
         linear::wgrad(b.dev, x.tensor, dy, dw, dbias)?;
-        note_wgrad(b.dev, x.tensor, weight, dw);
     }
     Ok(())
 }
@@ -118,27 +112,20 @@ fn backward(
     dx: Option<(Tensor, bool)>,
 ) -> Result<()> {
     let Adapter { a, b: matrix_b, s, rows, scale, .. } = adapter;
-    let matrix_s = Matrix { id: matrix_b.id, weight: s };
     let mark = b.dev.mark(Region::Workspace);
     let dt = b.dev.alloc(Region::Workspace, dy.dtype, &[dy.rows(), s.k])?;
     linear::dgrad(b.dev, dy, &s, dt, false)?;
-    note_dgrad(b.dev, dt, matrix_s, 0.0);
     if let Some((dx, accumulate)) = dx {
         let input = Input { x: dy, pair: Some(Pair { left: dt, right: a.weight }) };
         linear::dgrad(b.dev, input, &weight.weight, dx, accumulate)?;
-        let Weight { data, n, k, .. } = weight.weight;
-        let bytes = moved(&[dy, data, dt, a.weight.data, dx]) + added(dx, accumulate);
-        b.dev.note_product("linear::dgrad", [dy.rows(), k, n + s.k], bytes);
     }
     if let Some(da) = b.param(a.id)? {
         linear::wgrad(b.dev, x.tensor, dt, da, None)?;
-        note_wgrad(b.dev, x.tensor, a, da);
     }
     if let Some(db) = b.param(matrix_b.id)? {
         let t = t.map_or_else(|| adapter.t(b.dev, Region::Workspace, x.tensor, Adapted::All), Ok)?;
         let ds = b.dev.zeros(Region::Workspace, DType::F32, &[s.data.len()])?;
         linear::wgrad(b.dev, t, dy, ds, None)?;
-        note_wgrad(b.dev, t, matrix_s, ds);
         lora::collect(b.dev, ds, rows, &s, scale, db)?;
     }
     b.dev.release(mark);

@@ -3,7 +3,6 @@
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::tape::{Tape, Var};
-use crate::model::work::moved;
 use crate::ops::rows;
 use crate::ops::segments::Segments;
 use crate::tensor::Tensor;
@@ -38,7 +37,6 @@ impl Tape {
     ) -> Result<()> {
         let mark = dev.mark(self.region());
         rows::gather(dev, src.tensor, idx, dst.tensor)?;
-        dev.note_work("gather_rows", 0.0, 2.0 * moved(&[dst.tensor]));
         if !self.set_trained(dst, self.is_trained(src)) {
             return Ok(());
         }
@@ -49,7 +47,6 @@ impl Tape {
                 b.dev.fill_zero(dsrc)?;
             }
             rows::scatter_add(b.dev, ddst.tensor, idx, segments.as_ref(), dsrc)?;
-            b.dev.note_work("gather_rows::bwd", 0.0, 2.0 * moved(&[ddst.tensor]) + moved(&[dsrc]));
             b.free(ddst);
             Ok(())
         });

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::device::{Device, Sequences};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::adapter::linear_bwd;
 use crate::model::params::{Linear, Matrix, Vector};
 use crate::model::prompts::SharedPrompts;
 use crate::model::tape::{Mode, Recompute, Tape, Var};
-use crate::model::work::{added, moved, note_linear};
 use crate::ops::attend::Heads;
 use crate::ops::attention::Pack;
 use crate::ops::linear::Qkv;
@@ -41,7 +40,7 @@ pub enum Attend {
         /// Number of rows of the longest segment.
         max_seqlen: usize,
         /// Number of pairs of a row and a key it attends to.
-        pairs: u64,
+        pairs: usize,
         /// True if a row attends only to itself and the rows before it.
         causal: bool,
         /// The prompts that segments share. Their keys are then keys of these segments, too.
@@ -59,8 +58,8 @@ pub enum Attend {
 impl Attend {
     /// Creates an [`Attend::Packed`] over the segments between `borders`.
     pub fn packed(tape: &Tape, dev: &mut Device, borders: &[u32], causal: bool) -> Result<Attend> {
-        let lengths = borders.windows(2).map(|w| u64::from(w[1].saturating_sub(w[0])));
-        let max_seqlen = lengths.clone().max().unwrap_or(0) as usize;
+        let lengths = borders.windows(2).map(|w| w[1].saturating_sub(w[0]) as usize);
+        let max_seqlen = lengths.clone().max().unwrap_or(0);
         let pairs = lengths.map(|n| if causal { n * (n + 1) / 2 } else { n * n }).sum();
         let cu_seqlens = tape.upload(dev, borders, &[borders.len()])?;
         Ok(Attend::Packed { cu_seqlens, max_seqlen, pairs, causal, prompts: None })
@@ -71,9 +70,9 @@ impl Attend {
     pub fn sharing(tape: &Tape, dev: &mut Device, borders: &[u32], prompt_of: &[u32]) -> Result<Attend> {
         let mut attend = Attend::packed(tape, dev, borders, true)?;
         if let Attend::Packed { pairs, prompts, .. } = &mut attend {
-            let rows = |s: usize| u64::from(borders[s + 1] - borders[s]);
+            let rows = |s: usize| (borders[s + 1] - borders[s]) as usize;
             let shared = prompt_of.iter().enumerate().filter(|(s, prompt)| **prompt as usize != *s);
-            *pairs += shared.map(|(s, prompt)| rows(s) * rows(*prompt as usize)).sum::<u64>();
+            *pairs += shared.map(|(s, prompt)| rows(s) * rows(*prompt as usize)).sum::<usize>();
             *prompts = Some(Box::new(SharedPrompts::upload(tape, dev, borders, prompt_of)?));
         }
         Ok(attend)
@@ -148,7 +147,6 @@ impl Tape {
         let y = self.alloc(dev, x.tensor.dtype, &x.tensor.shape)?;
         let rstd = dev.alloc(self.region(), DType::F32, &[x.tensor.rows()])?;
         rms_norm::fwd(dev, x.tensor, gamma.tensor, eps, y.tensor, rstd)?;
-        dev.note_work("rms_norm", 0.0, moved(&[x.tensor, y.tensor]));
         if !self.set_trained(y, self.is_trained(x) || self.trains_base()) {
             return Ok(y);
         }
@@ -161,7 +159,6 @@ impl Tape {
                 let dgamma = dgamma.unwrap_or(scratch);
                 rms_norm::bwd(b.dev, rms_norm::Bwd { x, gamma, rstd, dy: dy.tensor, dx, accumulate, dgamma })
             })?;
-            b.dev.note_work("rms_norm::bwd", 0.0, moved(&[x, dy.tensor, dx]) + added(dx, accumulate));
             b.free(dy);
             Ok(())
         });
@@ -200,7 +197,6 @@ impl Tape {
         if !again.0 {
             let product = |dev: &mut Device, x| linear::fwd(dev, x, &weight.weight, bias, more, y.tensor);
             kept = self.with_input(dev, x.tensor, layer, product)?;
-            note_linear(dev, x.tensor, layer, moved(&[y.tensor]) + residual.map_or(0.0, |r| moved(&[r.tensor])));
         }
         let is_trained = self.is_trained(x) || residual.is_some_and(|r| self.is_trained(r)) || self.trains(&layer);
         if !self.set_trained(y, is_trained) {
@@ -230,14 +226,12 @@ impl Tape {
         let bias = bias.map(|b| b.tensor);
         let product = |dev: &mut Device, x| linear::fwd_swiglu(dev, x, &weight.weight, bias, saved, y.tensor);
         let kept = self.with_input(dev, x.tensor, gate_up, product)?;
-        note_linear(dev, x.tensor, gate_up, moved(&[y.tensor]) + saved.map_or(0.0, |saved| moved(&[saved])));
         let Some(saved) = saved else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let dx = b.of_trained(x)?;
             b.with_scratch(dtype, &[t, n], |b, dz| {
                 swiglu::bwd(b.dev, saved, dy.tensor, dz)?;
-                b.dev.note_work("swiglu::bwd", 0.0, moved(&[saved, dy.tensor, dz]));
                 linear_bwd(b, x, dz, gate_up, kept, dx)
             })?;
             b.free(dy);
@@ -257,14 +251,12 @@ impl Tape {
         let bias = bias.map(|b| b.tensor);
         let product = |dev: &mut Device, x| linear::fwd_gelu(dev, x, &weight.weight, bias, saved, y.tensor);
         let kept = self.with_input(dev, x.tensor, layer, product)?;
-        note_linear(dev, x.tensor, layer, moved(&[y.tensor]) + saved.map_or(0.0, |saved| moved(&[saved])));
         let Some(saved) = saved else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let dx = b.of_trained(x)?;
             b.with_scratch(dtype, &[t, n], |b, dz| {
                 gelu::bwd(b.dev, saved, dy.tensor, dz)?;
-                b.dev.note_work("gelu::bwd", 0.0, moved(&[saved, dy.tensor, dz]));
                 linear_bwd(b, x, dz, layer, kept, dx)
             })?;
             b.free(dy);
@@ -298,7 +290,6 @@ impl Tape {
             kept = self.with_input(dev, x.tensor, qkv_proj, |dev, x| {
                 linear::fwd_qkv(dev, Qkv { x, w, bias, cos, sin, heads, cache, qkv: qkv.tensor })
             })?;
-            note_linear(dev, x.tensor, qkv_proj, moved(&[qkv.tensor]));
         }
         if !self.set_trained(qkv, self.is_trained(x) || self.trains(&qkv_proj)) {
             return Ok(());
@@ -306,7 +297,6 @@ impl Tape {
         self.record(mark, move |b| {
             let Some(dqkv) = b.take(qkv) else { return Ok(()) };
             rope::bwd(b.dev, dqkv.tensor, cos, sin, heads)?;
-            b.dev.note_work("rope::bwd", 0.0, 2.0 * moved(&[dqkv.tensor]));
             let dx = b.of_trained(x)?;
             linear_bwd(b, x, dqkv.tensor, qkv_proj, kept, dx)?;
             b.free(dqkv);
@@ -342,19 +332,20 @@ impl Tape {
         let Attended { out, lse } = into;
         match attend {
             Attend::Packed { cu_seqlens, max_seqlen, pairs, causal, prompts } => {
-                let pack = Pack { cu_seqlens: *cu_seqlens, max_seqlen: *max_seqlen, heads, causal: *causal, scale };
-                // Forward has one product for the scores and one for the result; backward has five.
-                let flops = 4.0 * *pairs as f64 * heads.out_len() as f64;
-                let bytes = moved(&[qkv.tensor, out.tensor]);
-                let (tokens, key_heads) = (qkv.tensor.rows(), [heads.kv, heads.group()]);
-                let sequences = Sequences { tokens, pairs: *pairs as usize, causal: *causal, heads: key_heads };
+                let pack = Pack {
+                    cu_seqlens: *cu_seqlens,
+                    max_seqlen: *max_seqlen,
+                    heads,
+                    causal: *causal,
+                    scale,
+                    pairs: *pairs,
+                };
                 let lse = lse.ok_or_else(|| Error::Failed("attention has no memory for its logsumexp".into()))?;
                 if !again.0 {
                     match prompts {
                         Some(prompts) => prompts.attend(dev, &pack, qkv.tensor, out.tensor, lse)?,
                         None => attention::fwd(dev, &pack, qkv.tensor, out.tensor, lse)?,
                     }
-                    dev.note_attention("attention", flops, bytes, sequences);
                 }
                 if !self.set_trained(out, self.is_trained(qkv)) {
                     return Ok(());
@@ -366,7 +357,6 @@ impl Tape {
                     let call =
                         attention::Bwd { qkv: qkv.tensor, out: out.tensor, dout: dout.tensor, lse, dqkv, prompt_of };
                     attention::bwd(b.dev, &pack, call)?;
-                    b.dev.note_attention("attention::bwd", 2.5 * flops, 2.0 * bytes, sequences);
                     b.free(dout);
                     Ok(())
                 });
@@ -396,14 +386,12 @@ impl Tape {
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, table.weight.data.dtype, &[ids.len(), table.weight.k])?;
         embedding::fwd(dev, ids, &table.weight, y.tensor)?;
-        dev.note_work("embedding", 0.0, 2.0 * moved(&[y.tensor]));
         let records = self.set_trained(y, self.trains_base());
         let Some(segments) = segments.filter(|_| records) else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             if let Some(dw) = b.param(table.id)? {
                 embedding::bwd(b.dev, ids, &segments, dy.tensor, dw)?;
-                b.dev.note_work("embedding::bwd", 0.0, 3.0 * moved(&[dy.tensor]));
             }
             b.free(dy);
             Ok(())
@@ -424,9 +412,6 @@ impl Tape {
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, weight.weight.data.dtype, &[num_patches, weight.weight.n])?;
         patch_embed::fwd(dev, pixels, &images, &normalize, &weight.weight, y.tensor)?;
-        let flops = 2.0 * num_patches as f64 * (weight.weight.n * weight.weight.k) as f64;
-        let bytes = moved(&[pixels, weight.weight.data, y.tensor]);
-        dev.note_work("patch_embed", flops, bytes);
         if !self.set_trained(y, self.trains_base()) {
             return Ok(y);
         }
@@ -434,7 +419,6 @@ impl Tape {
             let Some(dy) = b.take(y) else { return Ok(()) };
             if let Some(dw) = b.param(weight.id)? {
                 patch_embed::bwd(b.dev, pixels, &images, &normalize, dy.tensor, dw)?;
-                b.dev.note_work("patch_embed::bwd", flops, bytes);
             }
             b.free(dy);
             Ok(())
@@ -463,8 +447,6 @@ impl Tape {
         let logits = self.memory_for_logits(dev, r, weight.n)?;
         let outs = linear_logprob::Outs { log_prob: log_prob.tensor, lse, entropy: h, logits };
         linear_logprob::fwd(dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, outs)?;
-        dev.note_product("linear_logprob", [r, weight.n, weight.k], moved(&[x, weight.data]));
-        let flops = 2.0 * r as f64 * (weight.n * weight.k) as f64;
         self.record(mark, move |b| {
             let Some(dlog_prob) = b.take(log_prob) else { return Ok(()) };
             let dentropy = entropy.and_then(|e| b.take(e)).map(|d| d.tensor);
@@ -473,10 +455,6 @@ impl Tape {
             let call =
                 linear_logprob::Bwd { lse, entropy: h, logits, dlog_prob: dlog_prob.tensor, dentropy, dhidden: dx, dw };
             linear_logprob::bwd(b.dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, call)?;
-            // Backward computes the logits, if they were not kept, then dx and, unless the matrix is frozen, dw.
-            let (products, dw) = dw.map_or((1.0, 0.0), |dw| (2.0, moved(&[dw, dw])));
-            let products = products + f64::from(u8::from(logits.is_none()));
-            b.dev.note_work("linear_logprob::bwd", products * flops, moved(&[x, weight.data, dx]) + dw);
             b.free(dlog_prob);
             Ok(())
         });

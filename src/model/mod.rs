@@ -42,7 +42,6 @@ pub mod tape;
 mod tiny;
 pub mod vision;
 pub mod weights;
-mod work;
 
 use std::ops::Range;
 use std::path::Path;

@@ -17,13 +17,6 @@ pub struct ImageScatter {
     pub places: Tensor,
 }
 
-impl ImageScatter {
-    /// Returns the number of bytes of the destination rows.
-    fn bytes(&self, src: Var) -> f64 {
-        (self.places.len() * src.tensor.cols() * src.tensor.dtype.size()) as f64
-    }
-}
-
 impl Tape {
     /// Copies rows of `src` over the rows of `dst`. Each row of `dst` is overwritten at most once. The gradients of
     /// `src` are computed only if `trains` is true: if the parameters behind `src` are trained.
@@ -38,7 +31,6 @@ impl Tape {
         let mark = dev.mark(self.region());
         for s in &shown {
             rows::scatter(dev, src.tensor.slice(s.rows.start, s.rows.end), s.places, dst.tensor)?;
-            dev.note_work("scatter_rows", 0.0, 2.0 * s.bytes(src));
         }
         if !self.set_trained(dst, self.is_trained(dst) || trains) {
             return Ok(());
@@ -48,7 +40,6 @@ impl Tape {
             for s in shown.iter().filter(|_| trains) {
                 let dsrc = b.of(src)?.0.slice(s.rows.start, s.rows.end);
                 rows::gather(b.dev, ddst, s.places, dsrc)?;
-                b.dev.note_work("scatter_rows::bwd", 0.0, 2.0 * s.bytes(src));
             }
             // The overwritten contents of these rows have no effect on the result, so their gradient is zero.
             b.with_scratch(ddst.dtype, &[1, ddst.cols()], |b, zeros| {

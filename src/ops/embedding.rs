@@ -3,6 +3,7 @@
 use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, params};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
+use crate::ops::cost::moved;
 use crate::ops::matmul::{Order, PANEL, Weight, index, panel_stride, row_stride};
 use crate::ops::rows::{self, Groups, check_indices};
 use crate::ops::segments::Segments;
@@ -18,6 +19,7 @@ pub fn fwd(dev: &mut Device, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     let dtype = check::weight(OP, w, w.n, w.k)?;
     check::tensor(OP, "ids", ids, DType::U32, &[y.rows()])?;
     check::tensor(OP, "y", y, dtype, &[y.rows(), w.k])?;
+    dev.note_work("embedding", 0.0, 2.0 * moved(&[y]));
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => {
@@ -69,6 +71,7 @@ pub fn bwd(dev: &mut Device, ids: Tensor, segments: &Segments, dy: Tensor, dw: T
     let (rows, stride) = order.piece(dy.dtype, dy.cols());
     let n = dw.len() / stride.max(1) * rows;
     check::flat(OP, "dw", dw, DType::F32, order.len(dy.dtype, n, dy.cols()))?;
+    dev.note_work(OP, 0.0, 3.0 * moved(&[dy]));
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => {

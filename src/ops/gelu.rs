@@ -4,6 +4,7 @@ use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::math;
 use crate::ops::check::{self, by_dtype};
+use crate::ops::cost::moved;
 use crate::tensor::{Elem, Tensor};
 
 /// Elements of one work item.
@@ -16,6 +17,7 @@ pub fn bwd(dev: &mut Device, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()
     check::tensor(OP, "dy", dy, dtype, &dims)?;
     check::tensor(OP, "pre", pre, dtype, &dims)?;
     check::tensor(OP, "dpre", dpre, dtype, &dims)?;
+    dev.note_work(OP, 0.0, moved(&[pre, dy, dpre]));
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => by_dtype!(dtype, body(cpu, pre, dy, dpre)),

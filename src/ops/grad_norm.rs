@@ -3,6 +3,7 @@
 
 use crate::device::{Address, Cpu, Device, On, Parts, cpu_kernel, params};
 use crate::error::Result;
+use crate::ops::cost::moved;
 use crate::ops::{check, lanes};
 use crate::tensor::{DType, Tensor};
 
@@ -25,6 +26,7 @@ pub fn partials(dev: &mut Device, grads: &[Tensor], out: Tensor) -> Result<()> {
         check::flat(OP, "grads", *g, DType::F32, g.len())?;
     }
     check::tensor(OP, "out", out, DType::F64, &[grads.iter().map(|g| g.len().div_ceil(CHUNK)).sum()])?;
+    dev.note_work("grad_norm", 0.0, moved(grads));
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => {

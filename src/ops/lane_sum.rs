@@ -10,13 +10,15 @@ use crate::tensor::{DType, Tensor};
 const ITEM: usize = 4096;
 
 /// Computes sum `[n]` = ((sum + lane 0) + lane 1) + ..., in f32, over the first n columns of lanes `[L, stride]`, n <=
-/// stride. Moves (L + 2) * 4 * n bytes. Returns an error for other shapes and if there is no lane.
+/// stride. Returns an error for other shapes and if there is no lane.
 pub fn fwd(dev: &mut Device, lanes: Tensor, sum: Tensor) -> Result<()> {
     const OP: &str = "lane_sum::fwd";
     check::tensor(OP, "lanes", lanes, DType::F32, &[lanes.rows(), lanes.cols()])?;
     check::flat(OP, "sum", sum, DType::F32, sum.len())?;
     let fits = lanes.rows() > 0 && sum.len() <= lanes.cols();
     check::that(OP, fits, format!("gradients of at least {} elements", sum.len()), format!("{:?}", lanes.shape))?;
+    let moved = (lanes.rows() + 2) * sum.span().bytes;
+    dev.note_work("lane_sum", (lanes.rows() * sum.len()) as f64, moved as f64);
     match dev.on() {
         On::Count => Ok(()),
         On::Cpu(cpu) => {

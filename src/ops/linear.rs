@@ -6,6 +6,7 @@
 use crate::device::{Cpu, Device, On, Region};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
+use crate::ops::cost::{added, moved, moved_if_any};
 use crate::ops::input::Input;
 use crate::ops::matmul::{
     self, Cells, Gelu, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, WeightGradient, panel_len,
@@ -26,6 +27,13 @@ fn second<'a, E: Elem>(input: Input, t: &'a [E], s: &'a [E], n: usize) -> Option
     input.pair.map(|pair| Product::rows::<E>(t, pair.left.rows(), pair.left.cols(), s, n))
 }
 
+/// Records y = x W^T. `others` is the number of bytes of everything except x and the right operands.
+fn note_forward(dev: &mut Device, input: Input, w: &Weight, others: f64) {
+    let rank = input.pair.map_or(0, |pair| pair.right.k);
+    let right = moved(&[w.data]) + moved_if_any(input.pair.map(|pair| pair.right.data));
+    dev.note_product("linear", [input.x.rows(), w.n, w.k + rank], moved(&[input.x]) + right + others);
+}
+
 /// Computes y `[T, N]` = x `[T, K]` W^T (+ bias `[N]`) (+ residual `[T, N]`), rounded once. y may not overlap an input.
 pub fn fwd(
     dev: &mut Device,
@@ -35,8 +43,21 @@ pub fn fwd(
     residual: Option<Tensor>,
     y: Tensor,
 ) -> Result<()> {
-    const OP: &str = "linear";
     let input = x.into();
+    note_forward(dev, input, w, moved(&[y]) + moved_if_any(residual));
+    fwd_part(dev, input, w, bias, residual, y)
+}
+
+/// Computes [`fwd`] as a part of another op, which records the work.
+pub(in crate::ops) fn fwd_part(
+    dev: &mut Device,
+    input: Input,
+    w: &Weight,
+    bias: Option<Tensor>,
+    residual: Option<Tensor>,
+    y: Tensor,
+) -> Result<()> {
+    const OP: &str = "linear";
     let (x, t) = (input.x, input.x.rows());
     let dtype = check::weight(OP, w, w.n, x.cols())?;
     check::tensor(OP, "x", x, dtype, &[t, w.k])?;
@@ -118,6 +139,7 @@ pub fn fwd_swiglu(
     check::optional(OP, "gate_up", gate_up, dtype, &[t, w.n])?;
     check::tensor(OP, "y", y, dtype, &[t, w.n / 2])?;
     input.check(OP, dtype, w.n, false)?;
+    note_forward(dev, input, w, moved(&[y]) + moved_if_any(gate_up));
     fn body<E: Elem>(cpu: Cpu<'_>, input: Input, w: &Weight, bias: Option<Tensor>, gate_up: Option<Tensor>, y: Tensor) {
         let (x, [t, s]) = (input.x, input.pair_or_empty());
         let (outs, ins) = ([or_empty(gate_up, y), y], [x, w.data, or_empty(bias, x), t, s]);
@@ -160,6 +182,7 @@ pub fn fwd_gelu(
     check::optional(OP, "pre", pre, dtype, &[t, w.n])?;
     check::tensor(OP, "y", y, dtype, &[t, w.n])?;
     input.check(OP, dtype, w.n, false)?;
+    note_forward(dev, input, w, moved(&[y]) + moved_if_any(pre));
     fn body<E: Elem>(cpu: Cpu<'_>, input: Input, w: &Weight, bias: Option<Tensor>, pre: Option<Tensor>, y: Tensor) {
         let (x, [t, s]) = (input.x, input.pair_or_empty());
         let (outs, ins) = ([or_empty(pre, y), y], [x, w.data, or_empty(bias, x), t, s]);
@@ -207,6 +230,7 @@ pub fn fwd_qkv(dev: &mut Device, call: Qkv<'_>) -> Result<()> {
         cache.check(OP, dev, dtype, heads)?;
         check::tensor(OP, "slot_mapping", slots, DType::U32, &[t])?;
     }
+    note_forward(dev, x, w, moved(&[qkv]));
     match dev.on() {
         On::Gpu(gpu) => gemm::qkv(OP, gpu, call),
         _ => Ok(()),
@@ -223,6 +247,9 @@ pub fn dgrad(dev: &mut Device, dy: impl Into<Input>, w: &Weight, dx: Tensor, acc
     check::tensor(OP, "dy", dy, dtype, &[t, w.n])?;
     check::tensor(OP, "dx", dx, dtype, &[t, w.k])?;
     input.check(OP, dtype, w.k, true)?;
+    let longer = input.pair.map_or(0, |pair| pair.right.n);
+    let bytes = moved(&[dy, w.data, dx]) + moved(&input.pair_or_empty()) + added(dx, accumulate);
+    dev.note_product(OP, [t, w.k, w.n + longer], bytes);
     if dev.kind().is_gpu() {
         return match dev.on() {
             On::Gpu(mut gpu) => gemm::dgrad(OP, &mut gpu, input, w, dx, accumulate),
@@ -273,6 +300,18 @@ pub fn dgrad(dev: &mut Device, dy: impl Into<Input>, w: &Weight, dx: Tensor, acc
 /// - on a CPU in bf16, an even number of tokens (a multiple of 32 with AMX tiles);
 /// - on a GPU, a multiple of 16 tokens.
 pub fn wgrad(dev: &mut Device, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<Tensor>) -> Result<()> {
+    dev.note_product("linear::wgrad", [dy.cols(), x.cols(), x.rows()], moved(&[x, dy, dw, dw]));
+    wgrad_part(dev, x, dy, dw, dbias)
+}
+
+/// Computes [`wgrad`] as a part of another op, which records the work.
+pub(in crate::ops) fn wgrad_part(
+    dev: &mut Device,
+    x: Tensor,
+    dy: Tensor,
+    dw: Tensor,
+    dbias: Option<Tensor>,
+) -> Result<()> {
     const OP: &str = "linear::wgrad";
     let (t, n, k) = (dy.rows(), dy.cols(), x.cols());
     let dtype = x.dtype;

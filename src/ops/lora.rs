@@ -19,6 +19,7 @@ use crate::device::{Cpu, Device, On, Parts, Region};
 use crate::error::Result;
 use crate::ops::adamw::master;
 use crate::ops::check::{self, by_dtype};
+use crate::ops::cost::moved;
 use crate::ops::matmul::{self, Cells, Linear, PANEL, Product, Weight, panel_stride};
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -37,6 +38,7 @@ pub fn fwd(dev: &mut Device, x: Tensor, a: &Weight, tickets: Tensor, t: Tensor) 
     let dtype = check::weight(OP, a, a.n, x.cols())?;
     check::tensor(OP, "x", x, dtype, &[x.rows(), a.k])?;
     check::tensor(OP, "t", t, dtype, &[x.rows(), a.n])?;
+    dev.note_product(OP, [x.rows(), a.n, a.k], moved(&[x, a.data, t]));
     fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, a: &Weight, t: Tensor) {
         let ([t], [x_view, a_view]) = cpu.memory.tensors([t], [x, a.data]);
         let product = Product::rows::<E>(x_view.of(), x.rows(), a.k, a_view.of(), a.n).sliced();
@@ -78,6 +80,7 @@ pub fn scaled(dev: &mut Device, w: Tensor, lo: Option<Tensor>, scale: f32, out: 
             }
         });
     }
+    dev.note_work(OP, 0.0, moved(&[w, out]));
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => by_dtype!(w.dtype, body(cpu, w, lo, scale, out)),
@@ -105,6 +108,7 @@ pub fn spread(dev: &mut Device, b: Tensor, rows: Rows, s: &Weight) -> Result<()>
             });
         });
     }
+    dev.note_work(OP, 0.0, moved(&[b]));
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => by_dtype!(dtype, body(cpu, b, rows, s)),

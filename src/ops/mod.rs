@@ -39,6 +39,7 @@ pub mod adamw;
 pub mod attend;
 pub mod attention;
 mod check;
+mod cost;
 mod cta;
 pub mod embedding;
 pub mod gelu;

@@ -4,6 +4,7 @@
 use crate::device::{Cpu, Device, Gpu, On, Parts, Region, params};
 use crate::error::{Error, Result};
 use crate::ops::check::{self, by_dtype};
+use crate::ops::cost::moved;
 use crate::ops::linear;
 use crate::ops::matmul::{Order, Weight};
 use crate::tensor::{DType, Elem, Tensor};
@@ -97,8 +98,9 @@ pub fn fwd(
     let dtype = check::weight(OP, w, w.n, norm.row_len())?;
     let starts = check_images(OP, pixels, images, norm)?;
     check::tensor(OP, "y", y, dtype, &[starts[images.len()], w.n])?;
+    dev.note_work("patch_embed", 2.0 * y.rows() as f64 * (w.n * w.k) as f64, moved(&[pixels, w.data, y]));
     each_chunk(dev, dtype, pixels, images, norm, &starts, |dev, patches, from| {
-        linear::fwd(dev, patches, w, None, None, y.slice(from, from + patches.rows()))
+        linear::fwd_part(dev, patches.into(), w, None, None, y.slice(from, from + patches.rows()))
     })
 }
 
@@ -117,8 +119,10 @@ pub fn bwd(
     let starts = check_images(OP, pixels, images, norm)?;
     check::tensor(OP, "dy", dy, dy.dtype, &[starts[images.len()], dy.cols()])?;
     check::flat(OP, "dw", dw, DType::F32, Order::of(dev).len(dy.dtype, dy.cols(), norm.row_len()))?;
+    let flops = 2.0 * dy.rows() as f64 * (dy.cols() * norm.row_len()) as f64;
+    dev.note_work(OP, flops, moved(&[pixels, dy, dw, dw]));
     each_chunk(dev, dy.dtype, pixels, images, norm, &starts, |dev, patches, from| {
-        linear::wgrad(dev, patches, dy.slice(from, from + patches.rows()), dw, None)
+        linear::wgrad_part(dev, patches, dy.slice(from, from + patches.rows()), dw, None)
     })
 }
 

@@ -3,6 +3,7 @@
 use crate::device::{Cpu, Device, Gpu, On, Parts, Region, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
+use crate::ops::cost::{added, moved};
 use crate::ops::lanes;
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -28,6 +29,7 @@ pub fn fwd(dev: &mut Device, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd
     check::tensor(OP, "y", y, x.dtype, &dims)?;
     check::tensor(OP, "gamma", gamma, x.dtype, &dims[1..])?;
     check::tensor(OP, "rstd", rstd, DType::F32, &dims[..1])?;
+    dev.note_work("rms_norm", 0.0, moved(&[x, y]));
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => by_dtype!(x.dtype, forward(cpu, x, gamma, eps, y, rstd)),
@@ -119,6 +121,7 @@ pub fn bwd(dev: &mut Device, call: Bwd) -> Result<()> {
     check::tensor(OP, "dy", dy, x.dtype, &dims)?;
     check::tensor(OP, "dx", dx, x.dtype, &dims)?;
     check::tensor(OP, "dgamma", dgamma, DType::F32, &dims[1..])?;
+    dev.note_work(OP, 0.0, moved(&[x, dy, dx]) + added(dx, call.accumulate));
     let mark = dev.mark(Region::Workspace);
     let partial = dev.alloc(Region::Workspace, DType::F32, &[dims[0].div_ceil(ROWS), dims[1]])?;
     let done = match dev.on() {

@@ -5,6 +5,7 @@ use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::check::{self, by_dtype};
+use crate::ops::cost::moved;
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Rows of one work item.
@@ -18,7 +19,9 @@ pub fn fwd(dev: &mut Device, qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads
 
 /// Applies the transposed rotation, the inverse of [`fwd`], in place on the gradient.
 pub fn bwd(dev: &mut Device, dqkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads) -> Result<()> {
-    rotate(dev, "rope::bwd", dqkv, cos, sin, heads, -1.0)
+    const OP: &str = "rope::bwd";
+    dev.note_work(OP, 0.0, 2.0 * moved(&[dqkv]));
+    rotate(dev, OP, dqkv, cos, sin, heads, -1.0)
 }
 
 fn rotate(

@@ -3,6 +3,7 @@
 use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel, params};
 use crate::error::{Error, Result};
 use crate::ops::check::{self, by_dtype};
+use crate::ops::cost::moved;
 use crate::ops::segments::Segments;
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -16,6 +17,7 @@ pub fn gather(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result
     check::compute(OP, "src", src)?;
     check::tensor(OP, "idx", idx, DType::U32, &[dst.rows()])?;
     check::tensor(OP, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
+    dev.note_work(OP, 0.0, 2.0 * moved(&[dst]));
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => {
@@ -112,6 +114,9 @@ fn into_rows(
     check::compute(op, "src", src)?;
     check::tensor(op, "idx", idx, DType::U32, &[idx.len()])?;
     check::tensor(op, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
+    // Each source row is read and written once. A sum also reads its row.
+    let moves = if matches!(how, Scatter::Add(_)) { 3 } else { 2 };
+    dev.note_work(op, 0.0, (moves * idx.rows() * src.cols() * src.dtype.size()) as f64);
     match dev.on() {
         On::Count => Ok(()),
         On::Cpu(cpu) => {

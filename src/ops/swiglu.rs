@@ -4,6 +4,7 @@ use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::math;
 use crate::ops::check::{self, by_dtype};
+use crate::ops::cost::moved;
 use crate::ops::matmul::PANEL;
 use crate::tensor::{Elem, Tensor};
 
@@ -17,6 +18,7 @@ pub fn bwd(dev: &mut Device, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> R
     check::tensor(OP, "dy", dy, dtype, &[t, f])?;
     check::tensor(OP, "gate_up", gate_up, dtype, &[t, 2 * f])?;
     check::tensor(OP, "dgate_up", dgate_up, dtype, &[t, 2 * f])?;
+    dev.note_work(OP, 0.0, moved(&[gate_up, dy, dgate_up]));
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => by_dtype!(dtype, body(cpu, gate_up, dy, dgate_up)),

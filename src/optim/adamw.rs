@@ -114,9 +114,8 @@ impl Optimizer {
         dev.range(format_args!("optimizer"), |dev| {
             let touched: Vec<(usize, Tensor)> =
                 (0..grads.num_params()).filter_map(|id| grads.get(id).map(|grad| (id, grad))).collect();
-            let gradients = self.measure(ranks, dev, &touched, guard)?;
+            self.measure(ranks, dev, &touched, guard)?;
             self.updated = touched.iter().map(|(id, _)| *id).collect();
-            let mut weights = 0;
             let clip = self.norm.slice(1, 3);
             for &(id, grad) in &touched {
                 let (param, own) = (&layout.params[id], &self.shards.of(self.rank)[id]);
@@ -139,11 +138,7 @@ impl Optimizer {
                 let w = param.tensor.slice(own.start, own.end);
                 let (lo, moments) = (state.lo, state.moments);
                 adamw::step(dev, adamw::Parameter { first: own.start, w, lo, grad, moments }, &hp, clip)?;
-                weights += w.span().bytes;
             }
-            // Weights and state are both read and written. State on the host is not traffic of the GPU's memory.
-            let state = self.bytes_in(Region::State);
-            dev.note_work("adamw", 0.0, (gradients + 2 * (weights + state)) as f64);
             let updated = touched.iter().flat_map(|&(id, _)| {
                 let part = move |range: Range<usize>| layout.params[id].tensor.slice(range.start, range.end);
                 self.shards.owners(id).map(move |(rank, range)| (rank, part(range)))
@@ -181,36 +176,33 @@ impl Optimizer {
     }
 
     /// Computes norm, clip factor and finite flag of the gradients of the `touched` parameters. Each rank sums the
-    /// chunks that it owns; then every rank adds the sums of all ranks in the order of the chunks. Returns the bytes of
-    /// gradients that were read.
+    /// chunks that it owns; then every rank adds the sums of all ranks in the order of the chunks.
     fn measure(
         &self,
         ranks: &mut dyn Ranks,
         dev: &mut Device,
         touched: &[(usize, Tensor)],
         guard: Option<Tensor>,
-    ) -> Result<usize> {
+    ) -> Result<()> {
         let mark = dev.mark(Region::Workspace);
         let chunks = |len: usize| len.div_ceil(grad_norm::CHUNK);
         let ranges = |id: usize| self.shards.owners(id).map(|(rank, range)| (rank, chunks(range.len())));
         let all = touched.iter().flat_map(|(id, _)| ranges(*id)).map(|(_, chunks)| chunks).sum();
         let partials = dev.alloc(Region::Workspace, DType::F64, &[all])?;
-        let (mut end, mut owned, mut bytes) = (0, Vec::new(), 0);
+        let (mut end, mut owned) = (0, Vec::new());
         for (id, grad) in touched {
             for (rank, chunks) in ranges(*id) {
                 end += chunks;
                 owned.push((rank, partials.slice(end - chunks, end)));
                 if rank == self.rank {
                     grad_norm::partials(dev, &[*grad], partials.slice(end - chunks, end))?;
-                    bytes += grad.span().bytes;
                 }
             }
         }
         ranks.all_gather(dev, "the gradient norm", &owned)?;
         grad_norm::finish(dev, partials, self.config.max_grad_norm as f32, guard, self.norm)?;
         dev.release(mark);
-        dev.note_work("grad_norm", 0.0, bytes as f64);
-        Ok(bytes)
+        Ok(())
     }
 
     /// Returns the range of each parameter whose state this rank owns.

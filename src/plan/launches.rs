@@ -173,14 +173,14 @@ const LATENCY: Range = Range { low: 0.7e-6, likely: 0.8e-6, high: 0.9e-6 };
 /// are computed in both kernels.
 const BACKWARD: [(&str, f64); 2] = [("attention_bwd_dq", 3.0), ("attention_bwd_dkv", 4.0)];
 
-/// Returns for each launch its performance model and its part of the work. An op records its work after its launches.
+/// Returns for each launch its performance model and its part of the work. An op records its work before its launches.
 /// The work of an op with arithmetic is divided among its launches with output tiles or, without such launches, among
 /// those with any products. The work of other ops is divided among all their launches. The parts are proportional to
 /// the numbers of CTAs or products. Paged attention records no work in a decoding step.
 fn shares(entries: &[Entry], pages: Pages) -> Vec<(KernelCosts, Share)> {
     let mut known_costs: HashMap<&str, KernelCosts> = HashMap::new();
     let mut found: Vec<(KernelCosts, Share)> = Vec::new();
-    let mut pending: Vec<(usize, &str, f64, f64)> = Vec::new();
+    let (mut current, mut launches) = (None, Vec::new());
     for entry in entries {
         match entry {
             Entry::Launch(kernel, launch, _) => {
@@ -190,30 +190,48 @@ fn shares(entries: &[Entry], pages: Pages) -> Vec<(KernelCosts, Share)> {
                 found.push((costs, Share { bytes, items, ..Share::default() }));
                 if !paged {
                     let ctas = launch.grid.iter().map(|&n| f64::from(n)).product();
-                    let products =
-                        BACKWARD.iter().find(|(name, _)| kernel.starts_with(name)).map(|(_, products)| *products);
-                    pending.push((found.len() - 1, kernel, products.unwrap_or(ctas), products.unwrap_or(0.0) / 5.0));
+                    let products = BACKWARD.iter().find(|(name, _)| kernel.starts_with(name)).map(|known| known.1);
+                    let (weight, made) = (products.unwrap_or(ctas), products.unwrap_or(0.0) / 5.0);
+                    launches.push(OpLaunch { at: found.len() - 1, kernel, weight, made });
                 }
             }
             Entry::Work(work) => {
-                let ranks = |&(at, ..): &(usize, &str, f64, f64)| {
-                    let costs = &found[at].0;
-                    usize::from(costs.flops > 0.0) + usize::from(costs.tile.is_some())
-                };
-                let most = pending.iter().map(ranks).max().filter(|_| work.flops > 0.0).unwrap_or(0);
-                pending.retain(|launch| ranks(launch) >= most);
-                let all: f64 = pending.iter().map(|(.., weight, _)| weight).sum();
-                let product = work.product.filter(|_| pending.len() == 1);
-                for (at, kernel, weight, made) in pending.drain(..) {
-                    let part = weight / all;
-                    let (flops, bytes) = (work.flops * part, work.bytes * part);
-                    let items = work.sequences.and_then(|sequences| attention::packed(kernel, sequences));
-                    found[at].1 = Share { flops, again: (work.flops * made - flops).max(0.0), bytes, product, items };
-                }
+                divide(current.replace(work), std::mem::take(&mut launches), &mut found);
             }
         }
     }
+    divide(current, launches, &mut found);
     found
+}
+
+/// A launch of an op.
+struct OpLaunch<'a> {
+    /// Its index among all launches.
+    at: usize,
+    kernel: &'a str,
+    /// Its part of the op's work, in any unit.
+    weight: f64,
+    /// The op's products that it computes, as a part of the products that the op needs. 0 if it is not known.
+    made: f64,
+}
+
+/// Divides the work of an op among its launches.
+fn divide(work: Option<&Work>, mut launches: Vec<OpLaunch<'_>>, found: &mut [(KernelCosts, Share)]) {
+    let Some(work) = work else { return };
+    let rank = |launch: &OpLaunch<'_>| {
+        let costs = &found[launch.at].0;
+        usize::from(costs.flops > 0.0) + usize::from(costs.tile.is_some())
+    };
+    let most = launches.iter().map(rank).max().filter(|_| work.flops > 0.0).unwrap_or(0);
+    launches.retain(|launch| rank(launch) >= most);
+    let all: f64 = launches.iter().map(|launch| launch.weight).sum();
+    let product = work.product.filter(|_| launches.len() == 1);
+    for OpLaunch { at, kernel, weight, made } in launches {
+        let part = weight / all;
+        let (flops, bytes) = (work.flops * part, work.bytes * part);
+        let items = work.sequences.and_then(|sequences| attention::packed(kernel, sequences));
+        found[at].1 = Share { flops, again: (work.flops * made - flops).max(0.0), bytes, product, items };
+    }
 }
 
 /// Generates tokens for `batch` prompts of `context` tokens, which share no keys. All prompts are prefilled in one step,

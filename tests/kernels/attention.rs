@@ -60,7 +60,7 @@ impl Case {
         let (out, lse) = (blank(dev, DType::Bf16, &[t, heads.out_len()]), blank(dev, DType::F32, &[t, heads.q]));
         attention::fwd(
             dev,
-            &attention::Pack { cu_seqlens: cu, max_seqlen, heads, causal, scale: self.scale() },
+            &attention::Pack { cu_seqlens: cu, max_seqlen, heads, causal, scale: self.scale(), pairs: 0 },
             qkv,
             out,
             lse,
@@ -267,7 +267,7 @@ fn what_a_kernel_cannot_do_is_an_error() {
         let cu = up(dev, &[0u32, 2], &[2]);
         attention::fwd(
             dev,
-            &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0 },
+            &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0, pairs: 0 },
             qkv,
             out,
             lse,

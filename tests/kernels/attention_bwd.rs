@@ -50,7 +50,7 @@ impl GradCase {
         let prompt_of = self.prompt_of.as_ref().map(|prompt_of| up(dev, prompt_of, &[prompt_of.len()]));
         attention::bwd(
             dev,
-            &attention::Pack { cu_seqlens: cu, max_seqlen, heads, causal: self.causal, scale },
+            &attention::Pack { cu_seqlens: cu, max_seqlen, heads, causal: self.causal, scale, pairs: 0 },
             attention::Bwd { qkv, out, dout, lse, dqkv, prompt_of },
         )?;
         let result = dev.read(dqkv)?;
@@ -317,7 +317,7 @@ fn what_a_kernel_cannot_do_is_an_error() {
         let cu = up(dev, &[0u32, 2], &[2]);
         attention::bwd(
             dev,
-            &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0 },
+            &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0, pairs: 0 },
             attention::Bwd { qkv, out, dout: out, lse, dqkv, prompt_of: None },
         )
     };

@@ -268,7 +268,7 @@ fn through_pages(dev: &mut Device, case: &Case, prompt_of: &[u32]) -> Outcome<(V
         decode: None,
     };
     let (out, lse) = (blank(dev, DType::Bf16, &[t, heads.out_len()]), blank(dev, DType::F32, &[t, heads.q]));
-    paged_attention::fwd_with_lse(dev, paged, qkv, out, lse)?;
+    paged_attention::fwd_with_lse(dev, paged, qkv, out, lse, 0)?;
     let results = (dev.read(out)?, dev.read(lse)?);
     dev.release(mark);
     Ok(results)

@@ -79,7 +79,7 @@ impl<T: Elem> Case<T> {
         let dqkv = blank(dev, T::DTYPE, &[t, heads.qkv_len()]);
         attention::fwd(
             dev,
-            &attention::Pack { cu_seqlens: cu, max_seqlen: t, heads, causal: self.causal, scale: self.scale },
+            &attention::Pack { cu_seqlens: cu, max_seqlen: t, heads, causal: self.causal, scale: self.scale, pairs: 0 },
             qkv,
             out,
             lse,
@@ -87,7 +87,7 @@ impl<T: Elem> Case<T> {
         .unwrap();
         attention::bwd(
             dev,
-            &attention::Pack { cu_seqlens: cu, max_seqlen: t, heads, causal: self.causal, scale: self.scale },
+            &attention::Pack { cu_seqlens: cu, max_seqlen: t, heads, causal: self.causal, scale: self.scale, pairs: 0 },
             attention::Bwd { qkv, out, dout, lse, dqkv, prompt_of: None },
         )
         .unwrap();
@@ -225,7 +225,7 @@ fn sequences_that_do_not_fill_the_rows_are_an_error() {
         assert!(
             attention::fwd(
                 dev,
-                &attention::Pack { cu_seqlens: cu, max_seqlen: 4, heads, causal: true, scale: 1.0 },
+                &attention::Pack { cu_seqlens: cu, max_seqlen: 4, heads, causal: true, scale: 1.0, pairs: 0 },
                 qkv,
                 out,
                 lse
@@ -237,7 +237,7 @@ fn sequences_that_do_not_fill_the_rows_are_an_error() {
     assert!(
         attention::fwd(
             dev,
-            &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0 },
+            &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0, pairs: 0 },
             qkv,
             out,
             lse
@@ -246,7 +246,7 @@ fn sequences_that_do_not_fill_the_rows_are_an_error() {
     );
     attention::fwd(
         dev,
-        &attention::Pack { cu_seqlens: cu, max_seqlen: 3, heads, causal: true, scale: 1.0 },
+        &attention::Pack { cu_seqlens: cu, max_seqlen: 3, heads, causal: true, scale: 1.0, pairs: 0 },
         qkv,
         out,
         lse,
@@ -256,14 +256,14 @@ fn sequences_that_do_not_fill_the_rows_are_an_error() {
     assert!(
         attention::bwd(
             dev,
-            &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0 },
+            &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0, pairs: 0 },
             attention::Bwd { qkv, out, dout: out, lse, dqkv, prompt_of: None }
         )
         .is_err()
     );
     attention::bwd(
         dev,
-        &attention::Pack { cu_seqlens: cu, max_seqlen: 3, heads, causal: true, scale: 1.0 },
+        &attention::Pack { cu_seqlens: cu, max_seqlen: 3, heads, causal: true, scale: 1.0, pairs: 0 },
         attention::Bwd { qkv, out, dout: out, lse, dqkv, prompt_of: None },
     )
     .unwrap();

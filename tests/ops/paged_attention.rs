@@ -39,7 +39,14 @@ impl<T: Elem> Case<T> {
         let (out, lse) = (blank(dev, T::DTYPE, &[t, heads.out_len()]), blank(dev, DType::F32, &[t, heads.q]));
         attention::fwd(
             dev,
-            &attention::Pack { cu_seqlens: cu_tensor, max_seqlen: t, heads, causal: true, scale: self.scale() },
+            &attention::Pack {
+                cu_seqlens: cu_tensor,
+                max_seqlen: t,
+                heads,
+                causal: true,
+                scale: self.scale(),
+                pairs: 0,
+            },
             qkv,
             out,
             lse,

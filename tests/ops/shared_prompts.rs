@@ -43,7 +43,7 @@ impl<T: Elem> Case<T> {
     fn pack(&self, dev: &mut Device, cu_seqlens: &[u32]) -> Pack {
         let cu_seqlens = up(dev, cu_seqlens, &[cu_seqlens.len()]);
         let scale = 1.0 / (self.heads.dim as f32).sqrt();
-        Pack { cu_seqlens, max_seqlen: 1 << 20, heads: self.heads, causal: true, scale }
+        Pack { cu_seqlens, max_seqlen: 1 << 20, heads: self.heads, causal: true, scale, pairs: 0 }
     }
 
     /// Returns the rows of the pack that the whole sequence `s` consists of, those of the prompt first.

@@ -4,9 +4,10 @@ use super::code8::BLOCK;
 use super::factors::{Factors, Noise};
 use super::parameter::{AdamW, Moments, Parameter};
 use super::update;
-use crate::device::{Device, Gpu, On, params};
+use crate::device::{Device, Gpu, On, Region, params};
 use crate::error::Result;
 use crate::ops::check;
+use crate::ops::cost::moved;
 use crate::tensor::{DType, Tensor};
 
 /// Updates a parameter once. The weight is multiplied by 1 - lr * weight_decay, then moves by
@@ -30,6 +31,10 @@ pub fn step(dev: &mut Device, parameter: Parameter, hp: &AdamW, clip: Tensor) ->
         check::that(OP, w.dtype == DType::Bf16, "a low half of bf16 weights", format!("one of {:?}", w.dtype))?;
         check::flat(OP, "lo", lo, DType::I16, len)?;
     }
+    // State on the host is not traffic of the device's memory.
+    let state = moments.tensors().into_iter().flatten().chain(lo).filter(|t| t.region != Region::Host);
+    let state: f64 = state.map(|t| moved(&[t])).sum();
+    dev.note_work("adamw", 0.0, moved(&[grad]) + 2.0 * (moved(&[w]) + state));
     match dev.on() {
         On::Count => Ok(()),
         On::Cpu(cpu) => {

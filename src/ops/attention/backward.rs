@@ -38,6 +38,7 @@ pub fn bwd(dev: &mut Device, pack: &Pack, call: Bwd) -> Result<()> {
         check::tensor(OP, "prompt_of", prompt_of, DType::U32, &[cu_seqlens.rows() - 1])?;
         check::that(OP, pack.causal, "a causal mask with prompt_of", "none")?;
     }
+    pack.note(dev, OP, 5.0, 2.0, [qkv, out]);
     let setting = Setting::new(qkv.dtype, heads, scale);
     let mark = dev.mark(Region::Workspace);
     if dev.kind().is_gpu() {

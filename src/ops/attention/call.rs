@@ -1,8 +1,10 @@
 //! Arguments of the attention ops.
 
+use crate::device::{Device, Sequences};
 use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::check;
+use crate::ops::cost::moved;
 use crate::tensor::{DType, Tensor};
 
 /// Sequences of a pack and the settings of their attention. A pack is a list of sequences that are stored one after the
@@ -19,6 +21,25 @@ pub struct Pack {
     pub causal: bool,
     /// Positive factor of the scores.
     pub scale: f32,
+    /// Number of pairs of a row and a key that it attends to. Only the recorded work depends on it.
+    pub pairs: usize,
+}
+
+impl Pack {
+    /// Records the work of `products` products over the pairs and of `moves` transfers of `qkv` and `out`.
+    pub(in crate::ops) fn note(
+        &self,
+        dev: &mut Device,
+        op: &'static str,
+        products: f64,
+        moves: f64,
+        rows: [Tensor; 2],
+    ) {
+        let &Pack { heads, causal, pairs, .. } = self;
+        let flops = products * 2.0 * pairs as f64 * heads.out_len() as f64;
+        let sequences = Sequences { tokens: rows[0].rows(), pairs, causal, heads: [heads.kv, heads.group()] };
+        dev.note_attention(op, flops, moves * moved(&rows), sequences);
+    }
 }
 
 /// Tensors of a forward call, except those of its pack.

@@ -22,6 +22,7 @@ pub fn fwd(dev: &mut Device, pack: &Pack, qkv: Tensor, out: Tensor, lse: Tensor)
     let t = qkv.rows();
     check::tensor(OP, "out", out, qkv.dtype, &[t, heads.out_len()])?;
     check::tensor(OP, "lse", lse, DType::F32, &[t, heads.q])?;
+    pack.note(dev, "attention", 2.0, 1.0, [qkv, out]);
     let setting = Setting::new(qkv.dtype, heads, scale);
     if dev.kind().is_gpu() {
         launch::check_heads(OP, qkv.dtype, heads)?;

@@ -76,7 +76,11 @@ fn compare(
         dev.use_variant(variant)?;
         runs.extend(with_many_and_few_ctas(dev, |dev| {
             let cu_seqlens = dev.upload(Region::Workspace, &cu_seqlens, &[cu_seqlens.len()])?;
-            run(dev, &Pack { cu_seqlens, max_seqlen, heads, causal, scale: 1.0 / (dim as f32).sqrt() }, tokens)
+            run(
+                dev,
+                &Pack { cu_seqlens, max_seqlen, heads, causal, scale: 1.0 / (dim as f32).sqrt(), pairs: 0 },
+                tokens,
+            )
         })?);
     }
     let fault = |found: &Vec<u32>| differing(found, &runs[0], || format!("{what} of heads of size {dim}"));

@@ -7,6 +7,7 @@ use crate::device::{Cpu, Device, Isa, On, Parts, Pool, Region, cpu_kernel};
 use crate::error::Result;
 use crate::math;
 use crate::ops::check;
+use crate::ops::cost::{moved, moved_if_any};
 use crate::ops::matmul::{
     self, Cells, Epilogue, Order, PANEL, Product, Tile, WeightGradient, panel_count, panel_len, panel_stride,
 };
@@ -67,6 +68,10 @@ pub fn bwd_within(dev: &mut Device, bytes: usize, logprob_call: LogProbCall<'_>,
     check::tensor(OP, "dhidden", dhidden, dtype, &[t, d])?;
     check::optional(OP, "dw", dw, DType::F32, &[Order::of(dev).len(dtype, v, d)])?;
     check::that(OP, dentropy.is_none() || entropy.is_some(), "entropy together with dentropy", "none")?;
+    // The logits, if they were not kept, then dhidden and, unless w is frozen, dw.
+    let products = usize::from(logits.is_none()) + 1 + usize::from(dw.is_some());
+    let traffic = moved(&[logprob_call.hidden, logprob_call.w.data, dhidden]) + 2.0 * moved_if_any(dw);
+    dev.note_work(OP, products as f64 * 2.0 * t as f64 * (v * d) as f64, traffic);
     let call = Backward { logprob_call, call };
     let mark = dev.mark(Region::Workspace);
     let result = if dev.kind().is_gpu() { call.by_waves(OP, dev, wave(t, bytes)) } else { call.by_slabs(dev, dtype) };

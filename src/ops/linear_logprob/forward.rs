@@ -7,6 +7,7 @@ use super::gpu;
 use super::logits::{Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, segments};
 use crate::device::{Device, On, Parts, Region};
 use crate::error::Result;
+use crate::ops::cost::moved;
 use crate::ops::matmul::{self, Cells, PANEL, Product, panel_count};
 use crate::tensor::DType;
 
@@ -20,6 +21,7 @@ pub fn fwd(dev: &mut Device, logprob_call: LogProbCall<'_>, outs: Outs) -> Resul
     let dtype = checked(OP, logprob_call, &per_token)?;
     let t = hidden.rows();
     check_logits(OP, dev, logits, t, w.n)?;
+    dev.note_product("linear_logprob", [t, w.n, w.k], moved(&[hidden, w.data]));
     let mark = dev.mark(Region::Workspace);
     let partials = if dev.kind().is_gpu() {
         gpu::partials(dev, t, w.n)?

@@ -8,9 +8,9 @@ use super::launch_decode;
 use crate::device::{Cpu, Device, Gpu, Isa, Launch, On, Parts, Region, cpu_kernel, params};
 use crate::error::{Error, Result};
 use crate::ops::attend::{BLOCK, Context, Heads, KeySource, Keys, RowStates, Setting, run_with_scratch};
-use crate::ops::attention::launch;
 use crate::ops::attention::names::{ByDim, WideKernels, by_dim, holding, wide_kernels};
 use crate::ops::attention::sm90a::{self, WideCall};
+use crate::ops::attention::{Pack, launch};
 use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes::LANES;
 use crate::tensor::{DType, Elem, Tensor};
@@ -31,9 +31,20 @@ pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Resu
 }
 
 /// Computes [`fwd`] in prefill, and writes the log-sum-exps of the rows to lse f32 `[T, q heads]`, as `attention::fwd`
-/// does. Also returns an error if `paged` has the work items of a decode step.
-pub fn fwd_with_lse(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor, lse: Tensor) -> Result<()> {
+/// does. Also returns an error if `paged` has the work items of a decode step. `pairs` is the number of pairs of a row
+/// and a key that it attends to, of which only the recorded work depends.
+pub fn fwd_with_lse(
+    dev: &mut Device,
+    paged: Paged<'_>,
+    qkv: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    pairs: usize,
+) -> Result<()> {
     check::that("paged_attention::fwd", paged.decode.is_none(), "prefill, for log-sum-exps", "decode")?;
+    let Paged { cu_seqlens_q, heads, scale, .. } = paged;
+    let pack = Pack { cu_seqlens: cu_seqlens_q, max_seqlen: qkv.rows(), heads, causal: true, scale, pairs };
+    pack.note(dev, "attention", 2.0, 1.0, [qkv, out]);
     run(dev, paged, qkv, out, Some(lse))
 }
 

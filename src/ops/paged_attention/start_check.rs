@@ -94,7 +94,13 @@ fn packed(dev: &mut Device, dim: usize) -> Result<Option<String>> {
     let lse = dev.alloc(AT, DType::F32, &[tokens, heads.q])?;
     let cu = dev.upload(AT, &cu_seqlens, &[cu_seqlens.len()])?;
     let scale = 1.0 / (dim as f32).sqrt();
-    attention::fwd(dev, &Pack { cu_seqlens: cu, max_seqlen: tokens, heads, causal: true, scale }, qkv, out, lse)?;
+    attention::fwd(
+        dev,
+        &Pack { cu_seqlens: cu, max_seqlen: tokens, heads, causal: true, scale, pairs: 0 },
+        qkv,
+        out,
+        lse,
+    )?;
 
     let columns = lens.iter().map(|len| len.div_ceil(BLOCK)).max().unwrap_or(0);
     let page = |s: usize, c: usize| (s * columns + c) as u32;

@@ -7,6 +7,7 @@ use super::{choose, gpu};
 use crate::device::{Cpu, Device, Parts, Region};
 use crate::error::Result;
 use crate::ops::check;
+use crate::ops::cost::moved;
 use crate::ops::linear_logprob::logits::{
     Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, of_given, segments,
 };
@@ -38,6 +39,7 @@ pub fn fwd(
     check::optional(OP, "allowed", allowed, DType::U32, &[panel_count(w.n)])?;
     outs.check(OP, b, w.n)?;
     check_draws(OP, b, draws, table)?;
+    dev.note_product("sample", [b, w.n, w.k], moved(&[w.data]));
     if dev.kind().is_gpu() {
         return gpu::fwd(OP, dev, hidden, w, allowed, table, outs);
     }
