@@ -1,11 +1,11 @@
 //! omr trains vision-language reasoning models: one program distils, verifies, fine-tunes, reinforces, evaluates and
 //! serves. Its CUDA kernels are its own, and an emulator runs them without a GPU.
 //!
-//! A *room* is a folder or file directly under `src/`. This table lists all rooms, from the lowest to the highest. A
-//! room uses only rooms above it in the table, and `tests/layering.rs` checks that. `docs/DESIGN.md` explains the
+//! This table lists the modules, the folders and files directly under `src/`, from the lowest to the highest. A module
+//! uses only those above it in the table, and `tests/layering.rs` checks that. `docs/DESIGN.md` explains the
 //! design.
 //!
-//! | room | purpose |
+//! | module | purpose |
 //! | --- | --- |
 //! | **Base** | |
 //! | [`error`] | Defines the only error type; every error states its place, what was found and what was expected. |

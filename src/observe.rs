@@ -1,6 +1,6 @@
 //! The interface between a long job and its observer: the job reports progress and checks whether it should stop.
 //!
-//! Rooms with long jobs (data, train, rl, eval) take a `&dyn Observer` and do not depend on terminals, progress bars or
+//! Modules with long jobs (data, train, rl, eval) take a `&dyn Observer` and do not depend on terminals, progress bars or
 //! signals. `cli::progress` implements the one that draws progress bars.
 
 use std::borrow::Cow;

@@ -1,5 +1,5 @@
 //! Tests that dependencies point in one direction: every `crate::X` under `src/` is checked against the order of the
-//! rooms (top folders).
+//! top modules of src.
 
 mod circles;
 mod families;
@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 
 use imports::Module;
 
-/// The room that may use every other room: commands.
+/// The module that may use every other module: commands.
 const TOP: &str = "cli";
 
-/// Modules that every room above them may use.
+/// Modules that every module above them may use.
 const GROUND: &[&str] = &["error", "math", "philox", "files", "bounds", "secrets"];
 
-/// The rooms from the bottom up, and the lower rooms that each may use in addition to `GROUND`. Host rooms never use
+/// The top modules from the bottom up, and the lower ones that each may use in addition to `GROUND`. Host modules never use
 /// device, tensor or ops.
-const ROOMS: &[(&str, &[&str])] = &[
+const MODULES: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("math", &[]),
     ("philox", &["math"]),
@@ -253,34 +253,34 @@ fn modules(src: &Path) -> BTreeMap<String, Module> {
     sources(src).into_iter().filter_map(read).collect()
 }
 
-/// Returns the first name of a module path.
-fn room(path: &str) -> &str {
+/// Returns the top module of a path.
+fn top(path: &str) -> &str {
     path.split("::").next().unwrap_or_default()
 }
 
 #[test]
-fn rooms_name_only_the_rooms_below_them() {
+fn modules_name_only_the_modules_below_them() {
     let files = modules(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
-    let floor = |name: &str| ROOMS.iter().position(|(room, _)| *room == name);
+    let floor = |name: &str| MODULES.iter().position(|(own, _)| *own == name);
     let mut wrong = Vec::new();
     let mut unused: BTreeSet<(&str, &str)> =
-        ROOMS.iter().flat_map(|(room, below)| below.iter().map(move |b| (*room, *b))).collect();
+        MODULES.iter().flat_map(|(own, below)| below.iter().map(move |b| (*own, *b))).collect();
     for (name, module) in &files {
-        let Some((room, below)) = ROOMS.iter().find(|(known, _)| *known == room(name)) else {
-            wrong.push(format!("{name}: its room has no place in the order"));
+        let Some((own, below)) = MODULES.iter().find(|(known, _)| *known == top(name)) else {
+            wrong.push(format!("{name}: its top module has no place in the order"));
             continue;
         };
         let exports = module.exports.values().map(String::as_str);
         for path in module.uses.iter().map(String::as_str).chain(exports) {
             let Some(path) = path.strip_prefix("crate::") else { continue };
-            let target = self::room(path);
-            let Some(at) = floor(target).filter(|_| target != *room) else { continue };
+            let target = self::top(path);
+            let Some(at) = floor(target).filter(|_| target != *own) else { continue };
             let permission = below.iter().find(|b| path == **b || path.starts_with(&format!("{b}::")));
             permission.iter().for_each(|b| {
-                unused.remove(&(*room, **b));
+                unused.remove(&(*own, **b));
             });
-            let is_ground = GROUND.contains(&target) || *room == TOP;
-            if Some(at) >= floor(room) || (permission.is_none() && !is_ground) {
+            let is_ground = GROUND.contains(&target) || *own == TOP;
+            if Some(at) >= floor(own) || (permission.is_none() && !is_ground) {
                 wrong.push(format!("{name} may not name {path}"));
             }
         }

@@ -1,5 +1,5 @@
 //! Checks the pages of the repository: files and sections that they name exist, pages about the design stay short, and
-//! every room has its row on the crate's front page and its box in the picture of the architecture.
+//! every module has its row on the crate's front page and its box in the picture of the architecture.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -77,8 +77,8 @@ fn sections_named_in_code_are_headings() {
 }
 
 /// Returns the files and folders that a page names, in backticks or as links. A path starts at the root, or at `src/` if a
-/// room comes first.
-fn named(page: &str, text: &str, rooms: &[String]) -> Vec<PathBuf> {
+/// module comes first.
+fn named(page: &str, text: &str, modules: &[String]) -> Vec<PathBuf> {
     let beside = |target: &str| root().join(page).parent().unwrap().join(target);
     let prose: String = text.split('`').step_by(2).collect();
     let links = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
@@ -88,23 +88,23 @@ fn named(page: &str, text: &str, rooms: &[String]) -> Vec<PathBuf> {
         let Some((first, rest)) = code.split_once('/').filter(|_| code.chars().all(plain)) else { continue };
         if ["src", "kernels", "tests", "tools", "docs", "configs", "bench", "verifier", ".ci"].contains(&first) {
             out.push(root().join(code));
-        } else if rooms.iter().any(|room| room == first) && rest.ends_with(".rs") {
+        } else if modules.iter().any(|module| module == first) && rest.ends_with(".rs") {
             out.push(root().join("src").join(code));
         }
     }
     out
 }
 
-fn rooms() -> Vec<String> {
+fn modules() -> Vec<String> {
     let lib = read("src/lib.rs");
     lib.lines().filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect()
 }
 
 #[test]
 fn files_named_in_pages_are_there() {
-    let (rooms, mut seen, mut missing) = (rooms(), 0, Vec::new());
+    let (modules, mut seen, mut missing) = (modules(), 0, Vec::new());
     for page in pages() {
-        for path in named(&page, &read(&page), &rooms) {
+        for path in named(&page, &read(&page), &modules) {
             seen += 1;
             if !path.exists() {
                 missing.push(format!("{page}: {}", path.display()));
@@ -134,11 +134,11 @@ fn every_page_about_the_design_is_in_the_index() {
 }
 
 #[test]
-fn every_room_is_on_the_front_page_and_in_the_picture() {
+fn every_module_is_on_the_front_page_and_in_the_picture() {
     let (lib, picture) = (read("src/lib.rs"), read("docs/architecture.svg"));
-    for room in rooms() {
-        assert!(lib.contains(&format!("[`{room}`]")), "src/lib.rs: {room}");
-        assert!(picture.contains(&format!(">{room}</text>")), "docs/architecture.svg, see tools/architecture: {room}");
+    for module in modules() {
+        assert!(lib.contains(&format!("[`{module}`]")), "src/lib.rs: {module}");
+        assert!(picture.contains(&format!(">{module}</text>")), "docs/architecture.svg, see tools/architecture: {module}");
     }
 }
 

@@ -8,7 +8,7 @@
 //! - `Count` executes nothing and records how high each stack grows. To plan the memory of a run, omr first runs the
 //!   same code on this backend (`docs/design/runtime.md`).
 //!
-//! Only ops distinguish the backends; model code never does. `unsafe` code is allowed in this room and in the ops that
+//! Only ops distinguish the backends; model code never does. `unsafe` code is allowed in this module and in the ops that
 //! call kernels or CPU intrinsics.
 
 pub mod amx;

@@ -1,5 +1,5 @@
 //! Qwen2.5-VL: configuration, weights and their layout, positions, vision tower, decoder, and the tape for backward. In
-//! this room a row is the vector of one token: token rows enter the decoder, and hidden rows leave it after the last
+//! this module a row is the vector of one token: token rows enter the decoder, and hidden rows leave it after the last
 //! norm.
 //!
 //! A training pass runs in this order:

@@ -1,7 +1,7 @@
 //! The collectives of a run with many processes, and the division of the optimizer's state among its ranks.
 //!
 //! The results of a run depend on its gradient lanes (`gradient_lanes`), not on its ranks, so no collective in this
-//! room sums values. Each element of the gradients has one owner, which receives the other ranks' parts and sums them
+//! module sums values. Each element of the gradients has one owner, which receives the other ranks' parts and sums them
 //! in the order of lanes (see `docs/design/ranks.md`).
 
 mod admission;

@@ -1,4 +1,4 @@
-//! Renders the pages of this room from templates.
+//! Renders the pages of this module from templates.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ use super::{RecipeReport, browser};
 use crate::error::Result;
 use crate::report::frame::{self, Scripts};
 
-/// The templates of this room.
+/// The templates of this module.
 const TEMPLATES: [(&str, &str); 9] = [
     ("parts.html", include_str!("parts.html")),
     ("report.html", include_str!("report.html")),
@@ -24,7 +24,7 @@ const TEMPLATES: [(&str, &str); 9] = [
     ("browser.css", include_str!("browser/browser.css")),
 ];
 
-/// Renders the template `name` of this room as a page with `scripts`.
+/// Renders the template `name` of this module as a page with `scripts`.
 pub(super) fn render(name: &str, scripts: &[&str], context: impl Serialize) -> Result<String> {
     render_page(name, Scripts { texts: scripts, is_live: false }, context)
 }

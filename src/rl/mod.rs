@@ -1,4 +1,4 @@
-//! Reinforcement learning. This room contains the loop ([`run`]) and its update, groups ([`group`]) and their
+//! Reinforcement learning. This module contains the loop ([`run`]) and its update, groups ([`group`]) and their
 //! advantages, the order of prompts ([`curriculum`]), group filtering, KL in the reward, the overlong penalty and the
 //! difference between sampler and trainer. The policy losses are in `ops::policy_loss`.
 
