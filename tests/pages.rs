@@ -1,5 +1,5 @@
 //! Checks the pages of the repository: files and sections that they name exist, pages about the design stay short, and
-//! every module has its row on the crate's front page and its box in the picture of the architecture.
+//! every module has its row on the crate's front page and its box in the image of the architecture.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -134,11 +134,14 @@ fn every_page_about_the_design_is_in_the_index() {
 }
 
 #[test]
-fn every_module_is_on_the_front_page_and_in_the_picture() {
-    let (lib, picture) = (read("src/lib.rs"), read("docs/architecture.svg"));
+fn every_module_is_on_the_front_page_and_in_the_image() {
+    let (lib, image) = (read("src/lib.rs"), read("docs/architecture.svg"));
     for module in modules() {
         assert!(lib.contains(&format!("[`{module}`]")), "src/lib.rs: {module}");
-        assert!(picture.contains(&format!(">{module}</text>")), "docs/architecture.svg, see tools/architecture: {module}");
+        assert!(
+            image.contains(&format!(">{module}</text>")),
+            "docs/architecture.svg, see tools/architecture: {module}"
+        );
     }
 }
 

@@ -52,11 +52,11 @@ impl Amount {
     }
 }
 
-/// Patches of a picture of 56 x 28 pixels, and the tokens they make.
+/// Patches of an image of 56 x 28 pixels, and the tokens they make.
 const PATCHES: usize = 8;
 const IMAGE_TOKENS: usize = 2;
 
-/// Row `r`: text around a picture near its start, if the model has a vision tower.
+/// Row `r`: text around an image near its start, if the model has a vision tower.
 pub fn row(config: &ModelConfig, r: usize, len: usize) -> Vec<u32> {
     let mut ids: Vec<u32> = (0..len).map(|t| ((r * len + t) * 7919 % config.plain_ids()) as u32).collect();
     if let Some(media) = &config.media {
@@ -67,14 +67,14 @@ pub fn row(config: &ModelConfig, r: usize, len: usize) -> Vec<u32> {
     ids
 }
 
-pub fn picture(r: usize) -> Arc<ImageInput> {
+pub fn image(r: usize) -> Arc<ImageInput> {
     let pixels = (0..56 * 28 * 3).map(|i| ((i * 31 + r * 17) % 251) as u8).collect();
-    Arc::new(ImageInput::picture([2, 4], pixels))
+    Arc::new(ImageInput::image([2, 4], pixels))
 }
 
 /// Number of multiplications and additions, attention left out: of a forward pass, and with `backward` also of the
 /// gradients of the trained weights and of the inputs. If the tower is frozen, its inputs have no gradients.
-pub fn flops(model: &Model, tokens: usize, pictures: usize, backward: bool) -> f64 {
+pub fn flops(model: &Model, tokens: usize, images: usize, backward: bool) -> f64 {
     // A tied token table is also the output matrix and is multiplied. A separate token table is only read.
     let is_read = |id: usize| model.layout.params[id].part == Part::Table && !model.config.text.tie_word_embeddings;
     let params = &model.layout.params;
@@ -82,7 +82,7 @@ pub fn flops(model: &Model, tokens: usize, pictures: usize, backward: bool) -> f
     let of = |(id, _, piece): (usize, usize, &Piece)| {
         let param = &params[id];
         let gradients = usize::from(param.trains) + usize::from(!param.part.is_vision() || trains_tower);
-        let rows = if param.part.is_vision() { pictures * PATCHES } else { tokens };
+        let rows = if param.part.is_vision() { images * PATCHES } else { tokens };
         rows * piece.num_elements() * if backward { 1 + gradients } else { 1 }
     };
     2.0 * model.layout.pieces().filter(|(id, _, _)| !is_read(*id)).map(of).sum::<usize>() as f64
@@ -194,7 +194,7 @@ pub fn train_step(
     let mut grads = Grads::new(dev, &model.layout)?;
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
     let rows: Vec<Vec<u32>> = (0..count).map(|r| row(&config, r, row_len)).collect();
-    let pictures: Vec<[Arc<ImageInput>; 1]> = (0..count).map(|r| [picture(r)]).collect();
+    let images: Vec<[Arc<ImageInput>; 1]> = (0..count).map(|r| [image(r)]).collect();
     let flops = flops(&model, count * row_len, count, true);
     let parameters = model.layout.num_weights();
     let again = recomputed(levels, config.text.layers.len());
@@ -215,7 +215,7 @@ pub fn train_step(
                 loss_mask: &mask,
                 same_prompt: false,
             };
-            let rows = rows.iter().map(Vec::as_slice).zip(pictures.iter().map(|p| p.as_slice()));
+            let rows = rows.iter().map(Vec::as_slice).zip(images.iter().map(|p| p.as_slice()));
             let sequences: Vec<Sequence<'_>> = rows.map(sequence).collect();
             grads.zero(dev)?;
             let pass = step::forward(dev, &model, &sequences, Policy::default(), levels, false)?;
@@ -230,7 +230,7 @@ pub fn train_step(
 /// Makes prompts with an image; each is requested several times.
 pub fn requests(config: &ModelConfig, amount: Amount) -> Result<Vec<EngineCoreRequest>> {
     let request = |r: usize| -> Result<EngineCoreRequest> {
-        let prompt = Arc::new(Prompt::new(config, &row(config, r, amount.prompt_len), &[picture(r)])?);
+        let prompt = Arc::new(Prompt::new(config, &row(config, r, amount.prompt_len), &[image(r)])?);
         Ok(EngineCoreRequest::new(prompt, amount.rollouts, params(r, amount.new_tokens)))
     };
     (0..amount.rows).map(request).collect()

@@ -174,11 +174,11 @@ pub fn patch_embed_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
         merge_size: 2,
         temporal_patch_size: 2,
     };
-    let picture = side * side * norm.patch_size * norm.patch_size * 3;
+    let image = side * side * norm.patch_size * norm.patch_size * 3;
     let images: Vec<_> = (0..s.patches / (side * side))
-        .map(|i| PatchImage { offset: i * picture, frames: 1, grid_thw: [1, side as u32, side as u32] })
+        .map(|i| PatchImage { offset: i * image, frames: 1, grid_thw: [1, side as u32, side as u32] })
         .collect();
-    let bytes_of: Vec<u8> = (0..images.len() * picture).map(|i| (i * 37 % 251) as u8).collect();
+    let bytes_of: Vec<u8> = (0..images.len() * image).map(|i| (i * 37 % 251) as u8).collect();
     let pixels = dev.upload(Region::Overlay, &bytes_of, &[bytes_of.len()])?;
     let (w, y) = (weight(dev, s.dtype, width, norm.row_len())?, zeros(dev, s.dtype, &[s.patches, width])?);
     let flops = 2.0 * (s.patches * width * norm.row_len()) as f64;

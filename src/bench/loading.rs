@@ -51,7 +51,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
         opened.keep(&Silent).map(|()| opened)
     })?;
     let rows = opened.index.len();
-    let (pictures, tokens) = opened.index.shapes().fold((0, 0), |(p, t), s| (p + s.grids.len(), t + s.tokens));
+    let (images, tokens) = opened.index.shapes().fold((0, 0), |(p, t), s| (p + s.grids.len(), t + s.tokens));
     let mut order: Vec<usize> = (0..rows).collect();
     philox::shuffle(0, Purpose::Shuffle, 0, &mut order);
     let samples = Arc::new(opened.samples(move |row| encoder.sample(&row)));
@@ -63,7 +63,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     })?;
     let bytes = std::fs::metadata(data).map_err(Error::io(data))?.len();
     let mut out = format!(
-        "{rows} rows, {tokens} tokens, {pictures} pictures, {} KB of rows, {threads} thread(s)\n\n\
+        "{rows} rows, {tokens} tokens, {images} images, {} KB of rows, {threads} thread(s)\n\n\
          part          rows/s     cpu ms/row      MB/s of rows\n",
         bytes / 1000
     );
@@ -78,7 +78,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     }
     let part = |part: &Part| json!({"seconds": part.seconds, "cpu_seconds": part.cpu});
     options.write(&json!({
-        "version": env!("CARGO_PKG_VERSION"), "threads": threads, "rows": rows, "tokens": tokens, "pictures": pictures,
+        "version": env!("CARGO_PKG_VERSION"), "threads": threads, "rows": rows, "tokens": tokens, "pictures": images,
         "bytes": bytes, "indexing": part(&indexing), "loading": part(&loading),
     }))?;
     Ok(out)

@@ -2,7 +2,7 @@
 //! tokens, and the trainer's log-probs of these tokens must be bitwise identical to the sampler's.
 
 use super::case::{Case, JobSize, label};
-use super::jobs::{Amount, flops, picture, random_model, requests, sampled};
+use super::jobs::{Amount, flops, image, random_model, requests, sampled};
 use super::model_shape::ModelShape;
 use crate::device::Device;
 use crate::engine::{CompletionOutput, EngineCoreRequest};
@@ -67,12 +67,12 @@ fn trained(
             (ids, mask)
         })
         .collect();
-    let pictures: Vec<_> = (0..requests.len()).map(|r| [picture(r)]).collect();
+    let images: Vec<_> = (0..requests.len()).map(|r| [image(r)]).collect();
     let mut sequences = Vec::with_capacity(rows.len());
     for (output, (ids, mask)) in outputs.iter().zip(&rows) {
         sequences.push(Sequence {
             input_ids: ids,
-            images: &pictures[output.request],
+            images: &images[output.request],
             prompt_len: requests[output.request].prompt.token_ids.len(),
             loss_mask: mask,
             same_prompt: false,

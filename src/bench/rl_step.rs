@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::case::{Case, JobSize, label};
-use super::jobs::{JobModel, flops, picture, row, trained};
+use super::jobs::{JobModel, flops, image, row, trained};
 use super::model_shape::ModelShape;
 use crate::config::{RlConfig, RolloutConfig};
 use crate::data::Row;
@@ -51,7 +51,7 @@ pub fn rl_step(dev: &mut Device, dtype: DType, of: JobModel, apart: bool) -> Res
     let stats = policy_loss::stats(dev, Region::Overlay)?;
     let mut groups = Vec::new();
     for p in 0..prompts {
-        let prompt = Arc::new(Prompt::new(&config, &row(&config, p, prompt_len), &[picture(p)])?);
+        let prompt = Arc::new(Prompt::new(&config, &row(&config, p, prompt_len), &[image(p)])?);
         let response = |r: usize| {
             let tokens = (0..response_len).map(|t| ((r * response_len + t) * 7919) as u32 % 400).collect::<Vec<_>>();
             let made = Experience::of_tokens(&prompt.token_ids, &tokens, vec![-6.0; response_len]);

@@ -16,7 +16,7 @@ use crate::serve::{HELP, Options, Server, Terminal};
 /// Arguments of `omr chat`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "In the chat, /image PATH adds a picture to the next message, /clear begins a new conversation, \
+    after_help = "In the chat, /image PATH adds an image to the next message, /clear begins a new conversation, \
     and /exit or the end of the input ends the chat. The keys are those of omr generate: omr config generate."
 )]
 pub struct Args {

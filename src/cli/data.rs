@@ -29,7 +29,7 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Kind {
-    /// Convert rows of any supported layout to SFT or RL rows, with pictures embedded or by path
+    /// Convert rows of any supported layout to SFT or RL rows, with images embedded or by path
     Format(StageArgs),
     /// Send questions to a teacher, verify its answers against the labels and keep the correct ones
     Distill(StageArgs),
@@ -37,7 +37,7 @@ enum Kind {
     Verify(StageArgs),
     /// Let a model answer each question several times and record the share of correct answers
     Passrate(PassrateArgs),
-    /// Remove rows whose question and pictures are those of another row or of a benchmark
+    /// Remove rows whose question and images are those of another row or of a benchmark
     Dedup(StageArgs),
     /// Keep rows within limits of length, of the share of correct answers and of the answer's log-likelihood
     Filter(StageArgs),
@@ -48,11 +48,11 @@ enum Kind {
     /// Part of dedup
     #[command(hide = true)]
     Embed(EmbedArgs),
-    /// Show the contents of data sets as text and as an HTML page: columns, faults, pictures, lengths, kinds of
+    /// Show the contents of data sets as text and as an HTML page: columns, faults, images, lengths, kinds of
     /// answers, random rows
     Inspect(inspect::Args),
     /// Show rows as a model sees them, as text and as an HTML page: the rendered chat template with the trained tokens
-    /// marked, and the pictures
+    /// marked, and the images
     Preview(preview::Args),
 }
 

@@ -329,7 +329,7 @@ impl Eval<'_> {
                 get_answers(ranks)?;
                 ranks::by_first(ranks, "the scores", || {
                     let all = measured::measure(&run.out, sources()?, context.observer())?;
-                    report::keep_pictures(&run.out, self.rows)?;
+                    report::keep_images(&run.out, self.rows)?;
                     all.write(&run.out, model.as_deref(), config, begun.elapsed().as_secs_f64())?;
                     files::write(run.out.join("report.html"), report::evaluation(&[&*run.out])?.as_bytes())?;
                     all.lines().iter().for_each(|line| context.say(line));

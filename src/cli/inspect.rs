@@ -65,7 +65,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         first: args.show,
         random: args.rows,
         seed: args.seed,
-        shown: Some(report::browser::picture_of),
+        shown: Some(report::browser::image_of),
     };
     let mut found = Vec::with_capacity(datasets.len());
     for entry in &datasets {

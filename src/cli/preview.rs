@@ -44,7 +44,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let dir = repository(&args.model, Kind::Model, "--model")?;
     let config = ModelConfig::load(&dir.join("config.json"))?.chat();
     let (chat, processor) = (Chat::load(&dir, &config)?, Processor::of_model(&dir, config.media, [None; 2])?);
-    let previewer = Previewer { chat, processor, show: report::browser::picture_of };
+    let previewer = Previewer { chat, processor, show: report::browser::image_of };
     let page = args.out.clone().unwrap_or_default().join("preview.html");
     files::writable(&page)?;
     let mut rows: Vec<Preview> = Vec::new();

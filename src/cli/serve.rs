@@ -59,10 +59,10 @@ pub struct Args {
     /// Log-probs in answers: at temperature 1 without penalties, or of the distribution that tokens are sampled from
     #[arg(long, value_enum, default_value = "raw_logprobs")]
     logprobs_mode: Mode,
-    /// Domains from which pictures may be loaded. Default: none
+    /// Domains from which images may be loaded. Default: none
     #[arg(long, value_name = "DOMAIN", value_delimiter = ',')]
     allowed_media_domains: Vec<String>,
-    /// Folder below which pictures may be loaded with file:// URLs. Default: none
+    /// Folder below which images may be loaded with file:// URLs. Default: none
     #[arg(long, value_name = "DIR")]
     allowed_local_media_path: Option<PathBuf>,
     /// File to which each request is appended with its answer, for omr replay --requests

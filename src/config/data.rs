@@ -65,7 +65,7 @@ settings! {
         answer_index: Option<String> = None;
         /// Column with the options, for prompt=multiple_choice.
         choices: Option<String> = None;
-        /// Column with the pictures: bytes, paths, or lists of them. An empty text = use the rows without pictures.
+        /// Column with the images: bytes, paths, or lists of them. An empty text = use the rows without images.
         images: Option<String> = None;
         /// Column with the name of the source that the row comes from.
         data_source: Option<String> = None;

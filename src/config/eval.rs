@@ -79,10 +79,10 @@ settings! {
         /// Seed for the order of the answer options of GPQA. With compat it seeds Python's generator; with strict each
         /// question has its own seed.
         shuffle_seed: u64 = 0, name: "lmms-eval --seed, the first of it";
-        /// Minimum number of pixels of a picture after resizing. null = the value in the model's
+        /// Minimum number of pixels of an image after resizing. null = the value in the model's
         /// preprocessor_config.json.
         image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0), name: "lmms-eval --model_args min_pixels=";
-        /// Maximum number of pixels of a picture after resizing. null = the value in the model's
+        /// Maximum number of pixels of an image after resizing. null = the value in the model's
         /// preprocessor_config.json.
         image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0), name: "lmms-eval --model_args max_pixels=";
         /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe

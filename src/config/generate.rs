@@ -21,7 +21,7 @@ settings! {
         max_tokens: usize = 1024, rule: Rule::AtLeast(1.0), name: "vLLM SamplingParams.max_tokens";
         /// Continue after the token that ends an answer.
         ignore_eos: bool = false, name: "vLLM SamplingParams.ignore_eos";
-        /// Allow every token id of the vocabulary, also ids without text and ids that stand for pictures.
+        /// Allow every token id of the vocabulary, also ids without text and ids that stand for images.
         all_ids: bool = false;
         /// System prompt for `--prompt` and for lines with the key `prompt`. null = the system prompt of the chat
         /// template.
@@ -43,10 +43,10 @@ settings! {
         num_kv_blocks: Option<usize> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "vLLM num_gpu_blocks_override";
         /// Prompts with the same beginning share its KV cache blocks.
         enable_prefix_caching: bool = true, safe: Safe::Yes, name: "vLLM --enable-prefix-caching";
-        /// Minimum number of pixels of a picture after resizing. null = the value in the model's
+        /// Minimum number of pixels of an image after resizing. null = the value in the model's
         /// preprocessor_config.json.
         image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
-        /// Maximum number of pixels of a picture after resizing. null = the value in the model's
+        /// Maximum number of pixels of an image after resizing. null = the value in the model's
         /// preprocessor_config.json.
         image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
     }

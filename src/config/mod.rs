@@ -52,7 +52,7 @@ pub use lora::LoraConfig;
 pub use omr_verify::{Format, Mode};
 pub use optim::{LrSchedulerType, OptimConfig, OptimizerName};
 pub use pipeline::{
-    DataConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig, Pictures, RowForm,
+    DataConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, Images, MixConfig, PassrateConfig, RowForm,
     StageConfig, StepConfig, VerifyConfig,
 };
 pub use preset::Preset;
@@ -96,7 +96,7 @@ choice! {
         /// Files of rows, and the index computed from them.
         Rows = "rows",
         /// Image files.
-        Pictures = "pictures",
+        Images = "pictures",
         /// The JPEG decoder, if an image is a JPEG.
         Decoder = "decoder",
         /// Weights of the reference model that the KL divergence is measured against.

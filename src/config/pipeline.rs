@@ -27,11 +27,11 @@ choice! {
 }
 
 choice! {
-    /// Form in which pictures from files are written.
-    pub enum Pictures {
-        /// The bytes of the pictures, so the output does not depend on other files.
+    /// Form in which images from files are written.
+    pub enum Images {
+        /// The bytes of the images, so the output does not depend on other files.
         Embed = "embed",
-        /// The paths of the pictures, as in the input rows.
+        /// The paths of the images, as in the input rows.
         Path = "path",
     }
 }
@@ -44,8 +44,8 @@ settings! {
         datasets: Vec<DatasetConfig> = Vec::new();
         /// Columns of the output: `sft` for conversations, `rl` for questions with labels, `auto` = as in the input.
         form: RowForm = RowForm::Auto;
-        /// Pictures in the output: `embed` writes their bytes, `path` their paths.
-        images: Pictures = Pictures::Embed;
+        /// Images in the output: `embed` writes their bytes, `path` their paths.
+        images: Images = Images::Embed;
         /// Maximum share of rows that cannot be read. A larger share ends the stage.
         max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0);
         /// Kinds of inputs that may have changed since the stage was started: `rows`, `model` and `stages`. The stage
@@ -118,7 +118,7 @@ settings! {
         top_p: f64 = 0.9, rule: Rule::Within(0.0, 1.0), published: "0.9";
         /// Maximum number of tokens per answer.
         max_tokens: usize = 8192, rule: Rule::AtLeast(1.0), published: "8192";
-        /// Maximum number of tokens of a prompt, pictures included. Longer prompts are rejected as overlong.
+        /// Maximum number of tokens of a prompt, images included. Longer prompts are rejected as overlong.
         max_prompt_length: usize = 8192, rule: Rule::AtLeast(1.0);
         /// Maximum number of answers that are generated at once.
         max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), name: "vLLM max_num_seqs";
@@ -140,7 +140,7 @@ settings! {
         /// Model directory. Its tokenizer, chat template and image sizes are used to count tokens; max_nll also uses its
         /// weights. Required if a token limit or max_nll is set.
         model: Option<PathBuf> = None;
-        /// Minimum number of tokens of a row, pictures included. For rows that end with an answer this is the training
+        /// Minimum number of tokens of a row, images included. For rows that end with an answer this is the training
         /// sample, otherwise the prompt.
         min_tokens: Option<usize> = None, name: "filter.py length: filter_length", published: "keeps longer rows";
         /// Maximum number of tokens of a row, counted as for min_tokens.
@@ -180,19 +180,19 @@ settings! {
 }
 
 settings! {
-    /// `omr data dedup`: removes rows whose question and pictures are those of another row, of an earlier data set or
+    /// `omr data dedup`: removes rows whose question and images are those of another row, of an earlier data set or
     /// of a benchmark.
     pub struct DedupConfig with stage: StageConfig {
         ..stage;
         /// Similarity from which questions count as equal: the Jaccard similarity of their parts of five characters.
         /// Their numbers must be equal, too.
         text_threshold: f64 = 0.99, rule: Rule::Within(0.5, 1.0), name: "deduplicate.py --threshold", published: "0.99";
-        /// Maximum number of differing bits, of 64, of the difference hashes of equal pictures. Their brightness must
+        /// Maximum number of differing bits, of 64, of the difference hashes of equal images. Their brightness must
         /// also correlate.
         hash_distance: usize = 8, rule: Rule::Within(0.0, 16.0);
-        /// Model directory whose vision tower is used to compare pictures. null = compare only the hashes.
+        /// Model directory whose vision tower is used to compare images. null = compare only the hashes.
         model: Option<PathBuf> = None;
-        /// If a model is given, pictures are also equal if the mean outputs of the vision tower have at least this
+        /// If a model is given, images are also equal if the mean outputs of the vision tower have at least this
         /// cosine similarity and their brightness roughly correlates.
         embed_threshold: f64 = 0.99, rule: Rule::Within(0.01, 1.0), name: "deduplicate.py --threshold", published: "0.99";
         /// Also search for duplicates within each data set; one row of each group is kept.

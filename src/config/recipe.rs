@@ -26,7 +26,7 @@ settings! {
         intermediate_size: usize = 128, rule: Rule::AtLeast(1.0), published: "3420";
         /// Side of an attention window, in pixels.
         window_size: usize = 112, rule: Rule::AtLeast(1.0), published: "112";
-        /// Layers that attend to the whole picture instead of a window.
+        /// Layers that attend to the whole image instead of a window.
         fullatt_block_indexes: Vec<usize> = vec![0, 1], published: "[7, 15, 23, 31]";
     }
 }
@@ -66,7 +66,7 @@ settings! {
     pub struct TeacherConfig {
         /// Share of answers in a careful style. The other answers are in a hasty style.
         careful: f64 = 0.75, rule: Rule::Within(0.0, 1.0);
-        /// Probability that an answer misreads a picture.
+        /// Probability that an answer misreads an image.
         misread: f64 = 0.1, rule: Rule::Within(0.0, 1.0);
         /// Probability that an answer contains an arithmetic error.
         slip: f64 = 0.1, rule: Rule::Within(0.0, 1.0);
@@ -80,8 +80,8 @@ settings! {
     pub struct TaskConfig {
         /// Name of the task: digits or charts.
         name: String = "digits".to_owned();
-        /// Evaluate on the tuning pictures and do not train on them. Use this to choose settings. false = evaluate on
-        /// the held-out pictures and train on all others, as for reported results.
+        /// Evaluate on the tuning images and do not train on them. Use this to choose settings. false = evaluate on
+        /// the held-out images and train on all others, as for reported results.
         tuning: bool = false;
         /// Number of questions for the teacher.
         num_sft_questions: usize = 1667, rule: Rule::AtLeast(1.0);
@@ -96,9 +96,9 @@ settings! {
         sft_kinds: Option<Vec<String>> = None;
         /// Kinds of the questions for RL. null = all kinds of the task.
         rl_kinds: Option<Vec<String>> = None;
-        /// Maximum random shift of training pictures, in pixels.
+        /// Maximum random shift of training images, in pixels.
         shift: u32 = 2, rule: Rule::Within(0.0, 8.0);
-        /// Maximum random shift of evaluation pictures, in pixels.
+        /// Maximum random shift of evaluation images, in pixels.
         heldout_shift: u32 = 0, rule: Rule::Within(0.0, 8.0);
         /// Settings of the built-in teacher.
         teacher: TeacherConfig = TeacherConfig::default();

@@ -200,7 +200,7 @@ settings! {
             published: "1";
         /// Sampling of responses.
         rollout: RolloutConfig = RolloutConfig::default();
-        /// Maximum number of tokens of a prompt, pictures included. Longer prompts are left out and counted.
+        /// Maximum number of tokens of a prompt, images included. Longer prompts are left out and counted.
         max_prompt_length: usize = 4096, rule: Rule::AtLeast(1.0), name: "verl data.max_prompt_length",
             published: "4096";
         /// Maximum number of tokens of a response.

@@ -6,7 +6,7 @@ use crate::error::Result;
 settings! {
     /// Engine settings of `omr serve`, `omr chat` and `omr replay --requests`.
     pub struct ServeConfig {
-        /// Allow every token id of the vocabulary, also ids without text and ids that stand for pictures.
+        /// Allow every token id of the vocabulary, also ids without text and ids that stand for images.
         all_ids: bool = false;
         /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU.
         dtype: Dtype = Dtype::Auto, name: "vLLM --dtype";
@@ -21,10 +21,10 @@ settings! {
         num_kv_blocks: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "vLLM num_gpu_blocks_override";
         /// Prompts with the same beginning share its KV cache blocks.
         enable_prefix_caching: bool = true, name: "vLLM --enable-prefix-caching";
-        /// Minimum number of pixels of a picture after resizing. null = the value in the model's
+        /// Minimum number of pixels of an image after resizing. null = the value in the model's
         /// preprocessor_config.json.
         image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
-        /// Maximum number of pixels of a picture after resizing. null = the value in the model's
+        /// Maximum number of pixels of an image after resizing. null = the value in the model's
         /// preprocessor_config.json.
         image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
     }

@@ -20,12 +20,12 @@ settings! {
         name: Option<String> = None, rule: Rule::NotEmpty, name: "lmms-eval task";
         /// Rows of the benchmark, in parquet or JSONL with any columns. A relative path is relative to the task file.
         data: DatasetConfig = DatasetConfig::default(), name: "lmms-eval dataset_path";
-        /// Jinja template that makes the question from the columns of a row. `<image>` marks the place of a picture;
-        /// without it, pictures come first.
+        /// Jinja template that makes the question from the columns of a row. `<image>` marks the place of an image;
+        /// without it, images come first.
         prompt: String = "{{ question }}".to_owned(), rule: Rule::NotEmpty, name: "lmms-eval doc_to_text";
         /// System prompt. null = the system prompt of the chat template.
         system: Option<String> = None;
-        /// Columns with pictures, in this order.
+        /// Columns with images, in this order.
         images: Vec<String> = Vec::new(), name: "lmms-eval doc_to_visual";
         /// Column with the correct answer.
         gold: String = "answer".to_owned(), rule: Rule::NotEmpty, name: "lmms-eval doc_to_target";

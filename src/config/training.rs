@@ -18,20 +18,20 @@ settings! {
         /// Memory limit of the run, in GiB. null = all memory of the GPU, no limit on the CPU. The limit decides which
         /// activations are stored and does not affect results.
         max_memory_gib: Option<f64> = None, rule: Rule::Above(0.0), safe: Safe::Yes;
-        /// Minimum number of pixels of a picture after resizing. null = the value in the model's
+        /// Minimum number of pixels of an image after resizing. null = the value in the model's
         /// preprocessor_config.json.
         image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
-        /// Maximum number of pixels of a picture after resizing. null = the value in the model's
+        /// Maximum number of pixels of an image after resizing. null = the value in the model's
         /// preprocessor_config.json.
         image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
         /// Maximum share of bad rows. Bad rows are left out and listed in rejected.jsonl. A larger share ends the run.
         max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
-        /// Number of threads that load rows and pictures in the background. Does not affect results.
+        /// Number of threads that load rows and images in the background. Does not affect results.
         dataloader_num_workers: usize = 2, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
         /// `auto` continues from the newest complete checkpoint in --out, `never` starts over, a path continues from
         /// that checkpoint. Later checkpoints of the same run are then moved aside.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes;
-        /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `pictures`, `reference`,
+        /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `images`, `reference`,
         /// `val`, `stages` (the output of a finished stage), `log`. The change is printed and recorded; afterwards the
         /// key can be removed.
         accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;
@@ -50,7 +50,7 @@ impl TrainingConfig {
         self.gradient_lanes.unwrap_or(1)
     }
 
-    /// Returns the minimum and the maximum number of pixels of a resized picture.
+    /// Returns the minimum and the maximum number of pixels of a resized image.
     pub fn pixels(&self) -> [Option<usize>; 2] {
         [self.image_min_pixels, self.image_max_pixels]
     }

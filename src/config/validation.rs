@@ -36,8 +36,8 @@ settings! {
         /// tokens. The model answers the other rows, and in RL all rows, and the run's reward scores the answers.
         val_files: Vec<DatasetConfig> = Vec::new(), safe: Safe::Yes, name: "verl data.val_files; LLaMA-Factory eval_dataset";
         /// Part of the training rows that is split off for the validation and not trained on: a share below 1, or a
-        /// number of rows. A hash of a row's pictures, or of its question, selects the rows, so that all rows about one
-        /// picture are on the same side. null = none.
+        /// number of rows. A hash of a row's images, or of its question, selects the rows, so that all rows about one
+        /// image are on the same side. null = none.
         val_size: Option<f64> = None, rule: Rule::Above(0.0), name: "LLaMA-Factory val_size";
         /// Tasks for the validation, with the names of `omr eval --list`.
         val_tasks: Vec<String> = Vec::new(), safe: Safe::Yes, name: "lmms-eval --tasks";

@@ -203,12 +203,12 @@ impl RowSource for ArrowRows {
         Ok(self.batches.last().map_or(0, |batch| batch.first.saturating_add(batch.rows)))
     }
 
-    fn unread_pictures(&self) -> Result<Vec<String>> {
+    fn unread_images(&self) -> Result<Vec<String>> {
         if self.batches.is_empty() {
             return Ok(Vec::new());
         }
         let batch = self.batch(0)?;
-        let mut found = cells::picture_columns(&batch.slice(0, batch.num_rows().min(SAMPLED)));
+        let mut found = cells::image_columns(&batch.slice(0, batch.num_rows().min(SAMPLED)));
         found.retain(|name| self.names.meaning(name).is_none());
         Ok(found)
     }

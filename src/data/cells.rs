@@ -157,7 +157,7 @@ pub(super) fn image(array: &dyn Array, i: usize) -> RowResult<RawImage> {
 /// Returns the fields of row `i` of a batch, with columns renamed to the canonical names. Errors name the column.
 pub(super) fn fields(batch: &RecordBatch, i: usize, names: &Names) -> RowResult<Fields> {
     let mut map = Map::new();
-    let mut pictures = None;
+    let mut row_images = None;
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         let name = field.name();
         let wrong = |what: String| format!("column `{name}`: {what}");
@@ -165,24 +165,24 @@ pub(super) fn fields(batch: &RecordBatch, i: usize, names: &Names) -> RowResult<
         // A file may have both `image` and `images`. A column that already has the canonical name takes precedence.
         let first = ours == name;
         if ours == "images" {
-            if first || pictures.is_none() {
-                pictures = Some(images(column, i).map_err(wrong)?);
+            if first || row_images.is_none() {
+                row_images = Some(images(column, i).map_err(wrong)?);
             }
         } else if first || !map.contains_key(ours) {
             map.insert(ours.to_owned(), value(column, i).map_err(wrong)?);
         }
     }
-    Ok((map, pictures))
+    Ok((map, row_images))
 }
 
 /// Returns the names of the columns with images in the rows of a batch.
-pub(super) fn picture_columns(batch: &RecordBatch) -> Vec<String> {
-    let is_picture = |column: &ArrayRef, i| {
+pub(super) fn image_columns(batch: &RecordBatch) -> Vec<String> {
+    let is_image = |column: &ArrayRef, i| {
         let found = if is_null(column, i) { Ok(Vec::new()) } else { images(column, i) };
-        found.is_ok_and(|found| !found.is_empty() && found.iter().all(RawImage::is_picture))
+        found.is_ok_and(|found| !found.is_empty() && found.iter().all(RawImage::is_image))
     };
     let schema = batch.schema();
     let columns = schema.fields().iter().zip(batch.columns());
-    let found = columns.filter(|(_, column)| (0..batch.num_rows()).any(|i| is_picture(column, i)));
+    let found = columns.filter(|(_, column)| (0..batch.num_rows()).any(|i| is_image(column, i)));
     found.map(|(field, _)| field.name().clone()).collect()
 }

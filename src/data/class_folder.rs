@@ -20,19 +20,18 @@ const LISTED: usize = 20;
 pub struct ClassFolder {
     path: PathBuf,
     /// Paths of the images below the folder, sorted.
-    pictures: Vec<PathBuf>,
+    images: Vec<PathBuf>,
     question: String,
 }
 
 impl ClassFolder {
     /// Lists the images of a folder. Returns an error if an image is in no class folder.
     pub fn open(path: &Path) -> Result<ClassFolder> {
-        let pictures = paths::pictures(path)?;
+        let images = paths::images(path)?;
         let mut classes = BTreeSet::new();
-        for picture in &pictures {
-            let class = class(picture).ok_or_else(|| {
-                let found =
-                    format!("{}, an image without a class folder and without a metadata file", picture.display());
+        for image in &images {
+            let class = class(image).ok_or_else(|| {
+                let found = format!("{}, an image without a class folder and without a metadata file", image.display());
                 Error::input(
                     path.display().to_string(),
                     found,
@@ -48,12 +47,12 @@ impl ClassFolder {
             }
             _ => "What does the picture show?".to_owned(),
         };
-        Ok(ClassFolder { path: path.to_owned(), pictures, question })
+        Ok(ClassFolder { path: path.to_owned(), images, question })
     }
 
-    fn fields(&self, picture: &Path) -> Fields {
-        let answer = class(picture).unwrap_or_default();
-        let path = picture.to_string_lossy().into_owned();
+    fn fields(&self, image: &Path) -> Fields {
+        let answer = class(image).unwrap_or_default();
+        let path = image.to_string_lossy().into_owned();
         let fields = [("id", path.as_str()), ("question", &self.question), ("answer", answer)];
         let fields: Map<String, Value> =
             fields.map(|(name, text)| (name.to_owned(), text.into())).into_iter().collect();
@@ -62,21 +61,21 @@ impl ClassFolder {
 }
 
 /// Returns the name of the folder of an image.
-fn class(picture: &Path) -> Option<&str> {
-    picture.parent()?.file_name()?.to_str()
+fn class(image: &Path) -> Option<&str> {
+    image.parent()?.file_name()?.to_str()
 }
 
 impl RowSource for ClassFolder {
     fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()> {
-        let rows = self.pictures.iter().enumerate().skip(range.start).take(range.len());
-        for (index, picture) in rows {
-            take(RowPosition { index: index as u32, offset: index as u64 }, Ok(self.fields(picture)))?;
+        let rows = self.images.iter().enumerate().skip(range.start).take(range.len());
+        for (index, image) in rows {
+            take(RowPosition { index: index as u32, offset: index as u64 }, Ok(self.fields(image)))?;
         }
         Ok(())
     }
 
     fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
-        let picture = self.pictures.get(at.index as usize);
+        let image = self.images.get(at.index as usize);
         let gone = || {
             Error::input(
                 self.path.display().to_string(),
@@ -84,7 +83,7 @@ impl RowSource for ClassFolder {
                 "the same images",
             )
         };
-        Ok(Ok(self.fields(picture.ok_or_else(gone)?)))
+        Ok(Ok(self.fields(image.ok_or_else(gone)?)))
     }
 
     fn columns(&self, _: usize) -> Result<Vec<(String, String)>> {
@@ -93,11 +92,11 @@ impl RowSource for ClassFolder {
             .into())
     }
 
-    fn unread_pictures(&self) -> Result<Vec<String>> {
+    fn unread_images(&self) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 
     fn count(&self) -> Result<usize> {
-        Ok(self.pictures.len())
+        Ok(self.images.len())
     }
 }

@@ -74,12 +74,12 @@ impl Table {
     }
 
     /// Returns the columns that are not read although their first values are images.
-    pub fn unread_pictures(&self) -> Result<Vec<String>> {
+    pub fn unread_images(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         // A fault in a column that is not read is no fault of the file.
         if let Ok(others) = Table::of(&self.path, |name| self.names.meaning(name).is_none()) {
             let _ = others.batches(0..others.rows().min(SAMPLED), |batch, _| {
-                found.extend(cells::picture_columns(batch));
+                found.extend(cells::image_columns(batch));
                 Ok(ControlFlow::Continue(()))
             });
         }
@@ -291,7 +291,7 @@ pub struct Columns<'a> {
     /// Columns that may exist.
     pub optional: &'a [&'a str],
     /// Columns that contain one image per row. They may also be listed in `needed`.
-    pub pictures: &'a [&'a str],
+    pub images: &'a [&'a str],
 }
 
 /// One row of [`Columns`]: the values that are not null, and the images with the names of their columns.
@@ -304,25 +304,25 @@ pub fn choose(
     columns: &Columns,
     mut take: impl FnMut(usize, Chosen) -> Result<ControlFlow<()>>,
 ) -> Result<ControlFlow<()>> {
-    let wanted = [columns.needed, columns.optional, columns.pictures].concat();
+    let wanted = [columns.needed, columns.optional, columns.images].concat();
     let table = Table::of(path, |name| wanted.contains(&name))?;
     if let Some(missing) = columns.needed.iter().find(|needed| !table.names().contains(needed)) {
         return Err(table.lacking(&format!("`{missing}`")));
     }
     table.each(0..usize::MAX, |batch, i, row| {
-        let (mut values, mut pictures) = (Map::new(), Vec::new());
+        let (mut values, mut images) = (Map::new(), Vec::new());
         for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
             let name = field.name();
             let wrong = |what: String| Error::format(path, format!("row {}: column `{name}`: {what}", row + 1));
             if column.is_null(i) {
                 continue;
             }
-            match columns.pictures.contains(&name.as_str()) {
-                true => pictures.push((name.clone(), image(column, i).map_err(wrong)?)),
+            match columns.images.contains(&name.as_str()) {
+                true => images.push((name.clone(), image(column, i).map_err(wrong)?)),
                 false => drop(values.insert(name.clone(), value(column, i).map_err(wrong)?)),
             }
         }
-        take(row, (values, pictures))
+        take(row, (values, images))
     })
 }
 

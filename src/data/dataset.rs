@@ -118,14 +118,14 @@ impl Dataset {
 
     /// Starts to record the hash of each image file next to the index when it is first decoded. Later decodings are
     /// compared with the record. Every rank must call this function.
-    pub fn record_pictures(&self) -> Result<()> {
+    pub fn record_images(&self) -> Result<()> {
         let Rows { places, decoded, .. } = &*self.rows;
-        if let (Some(kept), Some(pictures)) = (&self.kept, places.in_files()) {
+        if let (Some(kept), Some(images)) = (&self.kept, places.in_files()) {
             let folder = kept.parent().unwrap_or(Path::new("."));
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
             // The record belongs to this index only: another index may have a different image in the same position.
             let record = kept.with_extension(format!("{}.pictures", &self.hash()[..16]));
-            let _ = decoded.set(Decoded::open(&record, pictures)?);
+            let _ = decoded.set(Decoded::open(&record, images)?);
         }
         Ok(())
     }
@@ -171,11 +171,11 @@ impl Dataset {
         }
         found.add(InputKind::Rows, index.finalize().to_hex().to_string());
         // The hash of the row file covers its embedded images, which older versions recorded as 0.
-        let mut pictures = blake3::Hasher::new();
+        let mut images = blake3::Hasher::new();
         for stamp in bytemuck::pod_collect_to_vec::<u8, u64>(stamps) {
-            pictures.update(&if is_embedded(stamp) { 0 } else { stamp }.to_le_bytes());
+            images.update(&if is_embedded(stamp) { 0 } else { stamp }.to_le_bytes());
         }
-        found.add(InputKind::Pictures, pictures.finalize().to_hex().to_string());
+        found.add(InputKind::Images, images.finalize().to_hex().to_string());
         if self.seen.has_jpeg {
             found.add(InputKind::Decoder, JPEG_DECODER.to_owned());
         }
@@ -313,7 +313,7 @@ impl<T: Send + Sync> Samples<T> for Streamed<T> {
         let name = source.file.place(place.at.index as usize);
         let differs = || changed(&name, "the row that was indexed");
         let mut row = source.file.row(place.at)?.map_err(|bad| *bad.error)?;
-        let media = self.index.pictures(number);
+        let media = self.index.images(number);
         let stamps = self.rows.places.stamps(media.clone());
         let spans = row.spans();
         if spans.len() != stamps.len() {

@@ -17,11 +17,11 @@ pub struct Decoded {
 }
 
 impl Decoded {
-    /// Opens the record of `pictures` images. Creates the file if it does not exist, and extends a truncated one.
-    pub fn open(path: &Path, pictures: usize) -> Result<Decoded> {
+    /// Opens the record of `images` images. Creates the file if it does not exist, and extends a truncated one.
+    pub fn open(path: &Path, images: usize) -> Result<Decoded> {
         let options = File::options().read(true).write(true).create(true).truncate(false).open(path);
         let file = options.map_err(Error::io(path))?;
-        let (len, wanted) = (file.metadata().map_err(Error::io(path))?.len(), 8 * pictures as u64);
+        let (len, wanted) = (file.metadata().map_err(Error::io(path))?.len(), 8 * images as u64);
         if len < wanted {
             file.set_len(wanted).map_err(Error::io(path))?;
         }

@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::hub::base_model;
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::index::grids;
 use crate::data::sample::{TurnEnd, for_images, media, prompt_tokens, same_size, sft_tokens};
@@ -12,6 +11,7 @@ use crate::data::stamp::{combined, short};
 use crate::data::{EncodedPrompt, ImageSource, Media, Row, Sample};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::hub::base_model;
 use crate::image::{Grid, Header, ImageInput, Processor, Refused};
 use crate::reward::RIGHT_ANSWERS;
 use crate::text::{Chat, ChatConfig};
@@ -54,7 +54,7 @@ pub struct Measured {
     /// Number of messages, with the answer that is trained.
     pub turns: usize,
     /// Number of images, including the frames of videos.
-    pub pictures: usize,
+    pub images: usize,
     /// Patch grid of each image and video.
     pub grids: Vec<Grid>,
     /// Stamp of the file or files of each image and video, in the order of `grids`.
@@ -106,7 +106,7 @@ impl Encoder {
         let processor = for_images(row, self.processor.as_ref()).map_err(BadRow::of(Reason::NoVisionTower))?;
         for (medium, processor) in row.media().into_iter().zip(processor.into_iter().cycle()) {
             let (grid, stamp) = match medium {
-                Media::Picture(image) => measure_frames(row, processor, std::slice::from_ref(image), &mut has_jpeg)?,
+                Media::Image(image) => measure_frames(row, processor, std::slice::from_ref(image), &mut has_jpeg)?,
                 Media::Video { frames, .. } => {
                     let (Grid { h, w, .. }, stamp) = measure_frames(row, processor, frames, &mut has_jpeg)?;
                     let grid = Grid::video(frames.len(), h, w).ok_or_else(|| {
@@ -125,8 +125,8 @@ impl Encoder {
             EncodingPurpose::Train => row.trained_messages().len(),
             EncodingPurpose::Ask => row.messages.len(),
         };
-        let (form, pictures, hash) = (row.form, row.images.len(), hash(row, &ids, &mask));
-        Ok(Measured { tokens: ids.len(), targets, form, turns, pictures, grids, stamps, has_jpeg, hash })
+        let (form, images, hash) = (row.form, row.images.len(), hash(row, &ids, &mask));
+        Ok(Measured { tokens: ids.len(), targets, form, turns, images, grids, stamps, has_jpeg, hash })
     }
 
     /// Converts a row to a training sample. Also returns the hash that [`Encoder::measure`] computes.
@@ -193,9 +193,9 @@ fn measure_frames(
         return Err(wrong_size(Error::input(&row.place, "a video without frames", "at least one frame")));
     };
     let grid = processor.grid(width, height).and_then(|grid| match grid.map(u16::try_from) {
-        [Ok(h), Ok(w)] => Ok(Grid::picture(h, w)),
+        [Ok(h), Ok(w)] => Ok(Grid::image(h, w)),
         _ => Err(Error::input(
-            "picture",
+            "image",
             format!("{width} x {height} pixels"),
             "an image with fewer than 65,536 patches per side",
         )),

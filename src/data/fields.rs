@@ -9,7 +9,7 @@ use crate::config::DatasetConfig;
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::folder::Folder;
 use crate::data::json::Layout;
-use crate::data::paths::is_picture_file;
+use crate::data::paths::is_image_file;
 use crate::error::{Error, Result};
 use crate::text::literal::{Literal, eval};
 
@@ -44,23 +44,23 @@ pub struct RowContext<'a> {
 
 impl RawImage {
     /// Returns true if the bytes begin like an image, or the path has the ending of one.
-    pub(super) fn is_picture(&self) -> bool {
+    pub(super) fn is_image(&self) -> bool {
         match (&self.bytes, &self.path) {
             (Some(bytes), _) => ::image::guess_format(bytes).is_ok(),
-            (None, Some(path)) => path.starts_with("data:image/") || is_picture_file(Path::new(path)),
+            (None, Some(path)) => path.starts_with("data:image/") || is_image_file(Path::new(path)),
             (None, None) => false,
         }
     }
 }
 
 /// Returns true if a value is an image or a list of images: paths, or structs of `bytes` and `path`.
-pub(super) fn shows_pictures(value: &Value) -> bool {
+pub(super) fn shows_images(value: &Value) -> bool {
     match value {
-        Value::String(path) => RawImage { bytes: None, path: Some(path.clone()) }.is_picture(),
-        Value::Array(list) => !list.is_empty() && list.iter().all(shows_pictures),
+        Value::String(path) => RawImage { bytes: None, path: Some(path.clone()) }.is_image(),
+        Value::Array(list) => !list.is_empty() && list.iter().all(shows_images),
         Value::Object(map) => {
             let named = |name: &str| map.get(name).and_then(Value::as_str);
-            named("bytes").is_some() || named("path").is_some_and(|path| is_picture_file(Path::new(path)))
+            named("bytes").is_some() || named("path").is_some_and(|path| is_image_file(Path::new(path)))
         }
         _ => false,
     }

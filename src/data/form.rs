@@ -268,20 +268,20 @@ impl Found<'_> {
         let at = self.at;
         let places = self.marks + self.by_part;
         let repeats = places == 0 && !column.is_empty() && self.are_urls_of(&column);
-        let pictures = if repeats { 0 } else { self.by_url.len() } + column.len();
+        let images = if repeats { 0 } else { self.by_url.len() } + column.len();
         let wrong_count = || {
-            let found = format!("{places} image placeholders ({IMAGE_MARKER} or image parts) for {pictures} images");
+            let found = format!("{places} image placeholders ({IMAGE_MARKER} or image parts) for {images} images");
             BadRow::of(Reason::WrongImageCount)(Error::input(&at.place, found, "one placeholder per image"))
         };
         if !column.is_empty() {
-            if !repeats && (!self.by_url.is_empty() || places != pictures) {
+            if !repeats && (!self.by_url.is_empty() || places != images) {
                 return Err(wrong_count());
             }
             split_marks(messages);
             return column.into_iter().map(|raw| source(at, raw)).collect();
         }
         if places > 0 {
-            if self.by_part > 0 || self.marks != pictures {
+            if self.by_part > 0 || self.marks != images {
                 return Err(wrong_count());
             }
             for message in messages.iter_mut() {
@@ -310,16 +310,16 @@ fn content(message: &Value) -> Option<&Value> {
 }
 
 /// Returns images and video frames in the order of the parts of `messages`.
-fn in_order(messages: &[Message], pictures: Vec<ImageSource>, frames: Vec<ImageSource>) -> Vec<ImageSource> {
+fn in_order(messages: &[Message], images: Vec<ImageSource>, frames: Vec<ImageSource>) -> Vec<ImageSource> {
     if frames.is_empty() {
-        return pictures;
+        return images;
     }
-    let (mut pictures, mut frames) = (pictures.into_iter(), frames.into_iter());
+    let (mut images, mut frames) = (images.into_iter(), frames.into_iter());
     let mut all = Vec::new();
     for part in messages.iter().flat_map(|message| &message.content) {
         match part {
             Part::Text(_) => {}
-            Part::Image => all.extend(pictures.next()),
+            Part::Image => all.extend(images.next()),
             Part::Video { frames: count, .. } => all.extend(frames.by_ref().take(*count)),
         }
     }

@@ -1,5 +1,5 @@
 //! Splits training rows off for a validation (`val_size`). A hash of a row's images, or of its question, selects the
-//! rows. Therefore the choice depends neither on the order of the rows nor on their ids, and all rows about one picture
+//! rows. Therefore the choice depends neither on the order of the rows nor on their ids, and all rows about one image
 //! are on the same side.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::text::Part;
 
 /// Removes `size` of the rows of `data` and returns them: a share if `size` is below 1, else a number of rows. Takes a
-/// few rows more if rows share a picture. Errors if no row is left to train on.
+/// few rows more if rows share an image. Errors if no row is left to train on.
 pub fn split_off(data: &mut Dataset, size: f64) -> Result<Vec<Row>> {
     let subjects: Vec<u64> = data.each(|row| Some(subject(row)))?.into_iter().flatten().collect();
     let rows: HashMap<(u32, u32), u64> = subjects.iter().enumerate().map(|(i, &hash)| (data.row(i), hash)).collect();
@@ -27,11 +27,11 @@ pub fn split_off(data: &mut Dataset, size: f64) -> Result<Vec<Row>> {
     }
     if taken == rows.len() {
         let found =
-            format!("{size}, which is {taken} of {} rows about {} pictures or questions", rows.len(), counts.len());
+            format!("{size}, which is {taken} of {} rows about {} images or questions", rows.len(), counts.len());
         return Err(Error::input("val_size", found, "a size that leaves rows to train on"));
     }
     data.remarks.push(format!(
-        "val_size: {taken} of {} rows are split off (rows with the same pictures together) and not trained on",
+        "val_size: {taken} of {} rows are split off (rows with the same images together) and not trained on",
         rows.len()
     ));
     let is_held: Vec<bool> = subjects.iter().map(|hash| held.contains(hash)).collect();
@@ -65,15 +65,15 @@ mod tests {
     use crate::text::Message;
 
     #[test]
-    fn rows_about_one_picture_or_question_share_their_hash_and_others_do_not() {
+    fn rows_about_one_image_or_question_share_their_hash_and_others_do_not() {
         let row = |system: &str, text: &str, answer: &str| Row {
             messages: [("system", system), ("user", text), ("assistant", answer)]
                 .map(|(role, text)| Message::text(role, text.to_owned()))
                 .into(),
             ..Row::default()
         };
-        let of = |picture: &[u8], row: Row| {
-            subject(&Row { images: vec![ImageSource::Bytes { bytes: picture.into(), path: None }], ..row })
+        let of = |image: &[u8], row: Row| {
+            subject(&Row { images: vec![ImageSource::Bytes { bytes: image.into(), path: None }], ..row })
         };
         let first = subject(&row("a", "b", "yes"));
         assert_eq!(first, subject(&Row { id: "other".to_owned(), ..row("a", "b", "no") }));

@@ -78,11 +78,7 @@ impl Index {
     /// Returns the size of sample `i`.
     pub fn shape(&self, i: usize) -> Shape<'_> {
         let k = self.number(i);
-        Shape {
-            tokens: self.tokens[k] as usize,
-            targets: self.targets[k] as usize,
-            grids: &self.grids[self.pictures(k)],
-        }
+        Shape { tokens: self.tokens[k] as usize, targets: self.targets[k] as usize, grids: &self.grids[self.images(k)] }
     }
 
     /// Returns the sizes of all samples, in order.
@@ -91,7 +87,7 @@ impl Index {
     }
 
     /// Returns the range of sample number `k`'s images and videos in the list of the images and videos of all samples.
-    pub fn pictures(&self, k: usize) -> Range<usize> {
+    pub fn images(&self, k: usize) -> Range<usize> {
         let from = if k == 0 { 0 } else { self.ends[k - 1] as usize };
         from..self.ends[k] as usize
     }

@@ -137,8 +137,8 @@ impl Chunk {
             found.rejected.rows += 1;
             ids.extend(id.iter().map(|id| (short(&blake3::hash(id.as_bytes())), file as u32, at.index)));
             match measured {
-                Ok(Measured { tokens, targets, form, turns, pictures, grids, stamps, has_jpeg, hash }) => {
-                    found.seen.count(form, turns, pictures, targets);
+                Ok(Measured { tokens, targets, form, turns, images, grids, stamps, has_jpeg, hash }) => {
+                    found.seen.count(form, turns, images, targets);
                     found.seen.has_jpeg |= has_jpeg;
                     found.sizes.push(Shape { tokens, targets, grids: &grids });
                     found.places.push(Place { file, at, hash }, &stamps);

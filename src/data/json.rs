@@ -233,8 +233,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.jsonl");
         let bomb = format!("{{\"a\": [{}0]}}\n", "0,".repeat(MOST_VALUES));
-        let picture = format!("{{\"a\": \"{}\"}}\n", "0,".repeat(MOST_VALUES));
-        std::fs::write(&path, bomb + &picture).unwrap();
+        let image = format!("{{\"a\": \"{}\"}}\n", "0,".repeat(MOST_VALUES));
+        std::fs::write(&path, bomb + &image).unwrap();
         let mut found = Vec::new();
         jsonl(&path, 9, |_, row| {
             found.push(row.map(|_| ()).map_err(|e| e.to_string()));

@@ -58,7 +58,7 @@ pub fn all(entries: &[DatasetConfig]) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     for path in entries.iter().map(of).collect::<Result<Vec<_>>>()?.concat() {
         match path.is_dir() {
-            true => all.extend(pictures(&path)?.into_iter().map(|inner| path.join(inner))),
+            true => all.extend(images(&path)?.into_iter().map(|inner| path.join(inner))),
             false => all.push(path),
         }
     }
@@ -82,9 +82,9 @@ fn of_folder(dir: &Path, name: Option<&str>, split: Option<&str>) -> Result<Vec<
     let all = splits::chosen(dir, all, name, split)?;
     let place = || dir.display().to_string();
     let ending = ENDINGS.into_iter().find(|ending| all.iter().any(|path| has_ending(path, ending)));
-    let (files, is_picture): (Vec<PathBuf>, bool) = match ending {
+    let (files, is_image): (Vec<PathBuf>, bool) = match ending {
         Some(ending) => (all.into_iter().filter(|path| has_ending(path, ending)).collect(), false),
-        None => (all.into_iter().filter(|path| is_picture_file(path)).collect(), true),
+        None => (all.into_iter().filter(|path| is_image_file(path)).collect(), true),
     };
     if files.is_empty() {
         let endings = ENDINGS.map(|ending| format!(".{ending}")).join(", ");
@@ -100,18 +100,18 @@ fn of_folder(dir: &Path, name: Option<&str>, split: Option<&str>) -> Result<Vec<
         return Err(Error::input_hint(place(), found, "one split, chosen by the key `split` or by a pattern", hint));
     }
     match split.map(|split| dir.join(split)).filter(|inner| inner.is_dir()) {
-        Some(inner) if is_picture => Ok(vec![inner]),
-        _ if is_picture => Ok(vec![dir.to_owned()]),
+        Some(inner) if is_image => Ok(vec![inner]),
+        _ if is_image => Ok(vec![dir.to_owned()]),
         _ => shards::complete(files),
     }
 }
 
 /// Returns the images below a folder, relative to it and sorted.
-pub fn pictures(dir: &Path) -> Result<Vec<PathBuf>> {
+pub fn images(dir: &Path) -> Result<Vec<PathBuf>> {
     let inner = |path: PathBuf| path.strip_prefix(dir).map(Path::to_owned).unwrap_or(path);
-    let mut pictures: Vec<PathBuf> = walk(dir)?.into_iter().filter(|path| is_picture_file(path)).map(inner).collect();
-    pictures.sort();
-    Ok(pictures)
+    let mut images: Vec<PathBuf> = walk(dir)?.into_iter().filter(|path| is_image_file(path)).map(inner).collect();
+    images.sort();
+    Ok(images)
 }
 
 /// Returns the files below a folder. Errors if a link leads to a folder that is listed already, or if folders are nested
@@ -152,7 +152,7 @@ pub fn has_ending(path: &Path, ending: &str) -> bool {
 }
 
 /// Returns true if a path has the ending of an image file.
-pub fn is_picture_file(path: &Path) -> bool {
+pub fn is_image_file(path: &Path) -> bool {
     ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"].iter().any(|ending| has_ending(path, ending))
 }
 

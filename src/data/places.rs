@@ -32,8 +32,8 @@ impl Signature {
         let (len, modified) = size_and_time(path).map_err(Error::io(path))?;
         let mut hasher = blake3::Hasher::new();
         if path.is_dir() {
-            for picture in paths::pictures(path)? {
-                hasher.update(picture.as_os_str().as_encoded_bytes()).update(b"\0");
+            for image in paths::images(path)? {
+                hasher.update(image.as_os_str().as_encoded_bytes()).update(b"\0");
             }
         } else {
             let file = files::open(path).map_err(Error::io(path))?;
@@ -160,11 +160,11 @@ impl Places {
 
     /// Creates places from the bytes of [`Places::arrays`]. Returns `None` if the arrays do not match one another or
     /// the given numbers of rows, images and source files.
-    pub(crate) fn from_arrays(arrays: [&[u8]; 5], rows: usize, pictures: usize, sources: usize) -> Option<Places> {
+    pub(crate) fn from_arrays(arrays: [&[u8]; 5], rows: usize, images: usize, sources: usize) -> Option<Places> {
         let [files, numbers, offsets, hashes, stamps] = arrays;
         let [files, numbers] = [files, numbers].map(bytemuck::pod_collect_to_vec::<u8, u32>);
         let [offsets, hashes, stamps] = [offsets, hashes, stamps].map(bytemuck::pod_collect_to_vec::<u8, u64>);
-        let fits = [files.len(), numbers.len(), offsets.len(), hashes.len()] == [rows; 4] && stamps.len() == pictures;
+        let fits = [files.len(), numbers.len(), offsets.len(), hashes.len()] == [rows; 4] && stamps.len() == images;
         let known = files.iter().all(|&file| (file as usize) < sources);
         (fits && known).then_some(Places { files, rows: numbers, offsets, hashes, stamps })
     }

@@ -165,8 +165,8 @@ impl RowFile {
     }
 
     /// Returns the columns that are not read although they contain images.
-    pub fn unread_pictures(&self) -> Result<Vec<String>> {
-        let mut found = if self.names.ignores_images() { Vec::new() } else { self.rows.unread_pictures()? };
+    pub fn unread_images(&self) -> Result<Vec<String>> {
+        let mut found = if self.names.ignores_images() { Vec::new() } else { self.rows.unread_images()? };
         found.retain(|column| !self.entry.columns.unused.contains(column));
         Ok(found)
     }

@@ -15,7 +15,8 @@ pub struct ReadCounts {
     /// Number of rows.
     pub rows: u64,
     /// Number of images.
-    pub pictures: u64,
+    #[serde(rename = "pictures")]
+    pub images: u64,
     /// Number of messages.
     pub turns: u64,
     /// Number of trained tokens; 0 if the rows are not used for training.
@@ -38,7 +39,7 @@ impl ReadCounts {
             let columns = file.columns()?.into_iter();
             counts.columns.extend(columns.map(|column| (column.name, column.read_as.map(str::to_owned))));
             let path = file.path.display().to_string();
-            counts.unread.extend(file.unread_pictures()?.into_iter().map(|column| [path.clone(), column]));
+            counts.unread.extend(file.unread_images()?.into_iter().map(|column| [path.clone(), column]));
         }
         Ok(counts)
     }
@@ -58,10 +59,10 @@ impl ReadCounts {
     }
 
     /// Counts one more row of a form with these numbers of messages, images and trained tokens.
-    pub fn count(&mut self, form: &str, turns: usize, pictures: usize, targets: usize) {
+    pub fn count(&mut self, form: &str, turns: usize, images: usize, targets: usize) {
         self.rows += 1;
         self.turns += turns as u64;
-        self.pictures += pictures as u64;
+        self.images += images as u64;
         self.targets += targets as u64;
         if !form.is_empty() {
             *self.forms.entry(form.to_owned()).or_default() += 1;
@@ -78,16 +79,16 @@ impl ReadCounts {
     /// Returns an error if a column that is not read contains images.
     pub fn check(&self) -> Result<()> {
         match self.unread.first() {
-            Some([file, column]) if self.pictures > 0 => {
-                let found = format!("a column `{column}` with pictures that is not read");
+            Some([file, column]) if self.images > 0 => {
+                let found = format!("a column `{column}` with images that is not read");
                 let expected =
-                    format!("all pictures in one column, or columns: {{{column}: ''}} to use the others alone");
+                    format!("all images in one column, or columns: {{{column}: ''}} to use the others alone");
                 Err(Error::input(file, found, expected))
             }
             Some([file, column]) if self.rows > 0 => {
-                let found = format!("a column `{column}` with pictures that is not read, and no other pictures");
+                let found = format!("a column `{column}` with images that is not read, and no other images");
                 let expected = format!("columns: {{images: {column}}} in the data set's entry");
-                let hint = "set columns.images to an empty text to use the rows without pictures";
+                let hint = "set columns.images to an empty text to use the rows without images";
                 Err(Error::input_hint(file, found, expected, hint))
             }
             _ => Ok(()),
@@ -96,8 +97,8 @@ impl ReadCounts {
 
     /// Formats the counts as a line for the user.
     pub fn line(&self) -> String {
-        let ReadCounts { rows, pictures, turns, targets, forms, .. } = self;
-        let mut line = format!("read {rows} rows: {pictures} pictures, {turns} turns");
+        let ReadCounts { rows, images, turns, targets, forms, .. } = self;
+        let mut line = format!("read {rows} rows: {images} images, {turns} turns");
         if *targets > 0 {
             line.push_str(&format!(", {targets} target tokens"));
         }

@@ -56,7 +56,7 @@ impl Row {
         let medium = |(len, fps): (usize, Option<f64>)| {
             from += len;
             match fps {
-                None => Media::Picture(&self.images[from - 1]),
+                None => Media::Image(&self.images[from - 1]),
                 Some(fps) => Media::Video { frames: &self.images[from - len..from], fps },
             }
         };
@@ -152,7 +152,7 @@ impl Row {
 #[derive(Clone, Copy, Debug)]
 pub enum Media<'a> {
     /// An image.
-    Picture(&'a ImageSource),
+    Image(&'a ImageSource),
     /// A video.
     Video {
         /// Frames, as images.
@@ -236,18 +236,18 @@ impl ImageSource {
 
     /// Returns the decoded image. Errors name `place` and the image, if it has a name.
     pub fn decode(&self, place: &str) -> Result<Rgb> {
-        self.decode_then(place, |picture| picture)
+        self.decode_then(place, |image| image)
     }
 
     /// Decodes like [`ImageSource::decode`] and calls `then` with the image; see [`image::decode_then`].
     pub fn decode_then<T>(&self, place: &str, then: impl FnOnce(Rgb) -> T) -> Result<T> {
-        self.decode_with(place, |_, picture| then(picture))
+        self.decode_with(place, |_, image| then(image))
     }
 
     /// Decodes like [`ImageSource::decode_then`] and also passes the encoded bytes to `then`.
     pub fn decode_with<T>(&self, place: &str, then: impl FnOnce(&[u8], Rgb) -> T) -> Result<T> {
         let bytes = self.bytes(place)?;
-        image::decode_then(&bytes, &Limits::default(), &self.place(place), |picture| then(&bytes, picture))
+        image::decode_then(&bytes, &Limits::default(), &self.place(place), |image| then(&bytes, image))
     }
 
     /// Reads only the header of the image.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::columns::{SAMPLED, Table};
-use crate::data::fields::{Fields, json_columns, shows_pictures};
+use crate::data::fields::{Fields, json_columns, shows_images};
 use crate::data::json::Layout;
 use crate::data::names::Names;
 use crate::error::Result;
@@ -47,11 +47,11 @@ pub trait RowSource: Send + Sync {
     }
 
     /// Returns the columns that are not read although their first values are images.
-    fn unread_pictures(&self) -> Result<Vec<String>> {
+    fn unread_images(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         self.for_range(0..SAMPLED, &mut |_, row| {
             let (fields, _) = row.unwrap_or_default();
-            let unread = fields.into_iter().filter(|(name, value)| !Names::is_canonical(name) && shows_pictures(value));
+            let unread = fields.into_iter().filter(|(name, value)| !Names::is_canonical(name) && shows_images(value));
             found.extend(unread.map(|(name, _)| name));
             Ok(())
         })?;
@@ -122,8 +122,8 @@ impl RowSource for Table {
         Ok(self.rows())
     }
 
-    fn unread_pictures(&self) -> Result<Vec<String>> {
-        Table::unread_pictures(self)
+    fn unread_images(&self) -> Result<Vec<String>> {
+        Table::unread_images(self)
     }
 
     fn table(&self) -> Option<&Table> {

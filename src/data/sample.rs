@@ -117,18 +117,18 @@ pub fn for_images<'a>(row: &Row, processor: Option<&'a Processor>) -> Result<Opt
 /// Decodes and resizes the images and videos of a row. Errors name the row and the image.
 pub fn media(row: &Row, processor: Option<&Processor>) -> Result<Vec<Arc<ImageInput>>> {
     let Some(processor) = for_images(row, processor)? else { return Ok(Vec::new()) };
-    let picture = |image: &ImageSource, first: &mut Option<[u32; 2]>| {
+    let decode = |image: &ImageSource, first: &mut Option<[u32; 2]>| {
         let input = image.decode_then(&row.place, |pixels| {
             same_size(first, [pixels.width, pixels.height]).and_then(|()| processor.image(&pixels))
         })?;
         input.map_err(|e| e.within(&image.place(&row.place)))
     };
     let medium = |medium: Media<'_>| match medium {
-        Media::Picture(image) => picture(image, &mut None).map(Arc::new),
+        Media::Image(image) => decode(image, &mut None).map(Arc::new),
         Media::Video { frames, fps } => {
             let mut first = None;
             let frames: Vec<ImageInput> =
-                frames.iter().map(|frame| picture(frame, &mut first)).collect::<Result<_>>()?;
+                frames.iter().map(|frame| decode(frame, &mut first)).collect::<Result<_>>()?;
             processor.video(&frames, fps).map(Arc::new).map_err(at(row))
         }
     };

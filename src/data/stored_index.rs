@@ -87,9 +87,9 @@ fn parse(bytes: &[u8]) -> Option<Indexed> {
     }
     let [tokens, targets, ends, grids, files, rows, offsets, hashes, stamps] = arrays;
     let sizes = Index::from_arrays([tokens, targets, ends, grids])?;
-    let pictures = sizes.len().checked_sub(1).map_or(0, |last| sizes.pictures(last).end);
+    let images = sizes.len().checked_sub(1).map_or(0, |last| sizes.images(last).end);
     let arrays = [files, rows, offsets, hashes, stamps];
-    let places = Places::from_arrays(arrays, sizes.len(), pictures, signatures.len())?;
+    let places = Places::from_arrays(arrays, sizes.len(), images, signatures.len())?;
     Some(Indexed { sizes, places, rejected, shared, seen, signatures })
 }
 
@@ -112,7 +112,7 @@ mod tests {
         let path = path(dir.path(), "key");
         assert_eq!(read(&path).unwrap(), None);
         let mut indexed = Indexed::default();
-        for (i, grids) in [&[Grid::picture(2, 4), Grid::picture(6, 8)][..], &[], &[Grid { frames: 4, h: 2, w: 2 }]]
+        for (i, grids) in [&[Grid::image(2, 4), Grid::image(6, 8)][..], &[], &[Grid { frames: 4, h: 2, w: 2 }]]
             .into_iter()
             .enumerate()
         {

@@ -15,7 +15,7 @@ use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::fields::{Fields, RawImage};
 use crate::data::json;
 use crate::data::names::Names;
-use crate::data::paths::is_picture_file;
+use crate::data::paths::is_image_file;
 use crate::data::row_source::{RowPosition, RowSink, RowSource};
 use crate::error::{Error, Result};
 use crate::files;
@@ -135,7 +135,7 @@ impl WebDataset {
         let (mut fields, mut images) = (Map::new(), Vec::new());
         for (ending, bytes) in row.members {
             let name = format!("{}.{ending}", row.key);
-            if is_picture_file(Path::new(&name)) {
+            if is_image_file(Path::new(&name)) {
                 images.push(RawImage { bytes: Some(bytes.into()), path: Some(name) });
             } else if ending == "json" {
                 let json = json::parse(&self.path, &format!("member {name}"), &bytes);
@@ -187,10 +187,10 @@ impl RowSource for WebDataset {
         self.rows(0, |row| {
             for (ending, bytes) in row.members {
                 let json = (ending == "json").then(|| json::parse(&self.path, "a member", &bytes).ok()).flatten();
-                let is_picture = is_picture_file(Path::new(&format!("x.{ending}")));
+                let is_image = is_image_file(Path::new(&format!("x.{ending}")));
                 match json {
                     Some(json) => columns.extend(json.into_iter().map(|(name, _)| (name, "JSON"))),
-                    None if is_picture => columns.extend([("image".to_owned(), "bytes")]),
+                    None if is_image => columns.extend([("image".to_owned(), "bytes")]),
                     None => columns.extend([(ending, "text or bytes")]),
                 }
             }

@@ -79,7 +79,7 @@ impl Writer {
                 "text and images: omr reads videos from JSON but cannot write them",
             ));
         }
-        let bytes = picture_bytes(&row);
+        let bytes = image_bytes(&row);
         if self.batch.len() == BATCH || (!self.batch.is_empty() && self.batch_bytes + bytes > BATCH_BYTES) {
             self.flush()?;
         }
@@ -142,7 +142,7 @@ impl Writer {
     }
 }
 
-fn picture_bytes(row: &Row) -> u64 {
+fn image_bytes(row: &Row) -> u64 {
     row.images.iter().map(|image| image.embedded() as u64).sum()
 }
 
@@ -293,15 +293,15 @@ fn embeds(row: &Row) -> bool {
 fn images(rows: &[Row], form: Form) -> Result<ArrayRef> {
     let (mut bytes, mut paths, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows {
-        let pictures = if form == Form::Rl || embeds(row) { &row.images[..] } else { &[] };
-        for picture in pictures {
-            bytes.push(match picture {
+        let images = if form == Form::Rl || embeds(row) { &row.images[..] } else { &[] };
+        for image in images {
+            bytes.push(match image {
                 ImageSource::Bytes { bytes, .. } => Some(bytes),
                 ImageSource::File { .. } | ImageSource::Zipped { .. } => None,
             });
-            paths.push(picture.name());
+            paths.push(image.name());
         }
-        lengths.push(pictures.len());
+        lengths.push(images.len());
     }
     let bytes: ArrayRef = Arc::new(BinaryArray::from_iter(bytes));
     let paths: ArrayRef = Arc::new(StringArray::from_iter(paths));
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_ends_with_its_rows_or_its_pictures() {
+    fn a_batch_ends_with_its_rows_or_its_images() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.parquet");
         let third = BATCH_BYTES as usize / 3 + 1;

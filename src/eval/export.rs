@@ -5,11 +5,11 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::logprobs::score;
-use crate::hub::base_model;
 use crate::config::GenerateConfig;
 use crate::device::{Device, Isa, Target};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::hub::base_model;
 use crate::identity::Manifest;
 use crate::machine::Machine;
 use crate::model::adapter_files::StoredAdapter;

@@ -53,7 +53,7 @@ pub struct Measured {
     /// Rows on which the published evaluation ends with an error. They are left out in compat.
     pub crashed: Vec<(u64, Crash)>,
     /// Number of images in all questions.
-    pub pictures: usize,
+    pub images: usize,
     pub(super) mode: Mode,
     pub(super) counted: Vec<Counted>,
     /// Shares of answers that the strict rules did not read; absent with other scorers.
@@ -126,7 +126,7 @@ impl<'a> Scoring<'a> {
         let (counted, rules_alone) = (Vec::new(), BTreeMap::new());
         let (spec, mode, crashed) = (rows.spec, rows.mode(), Vec::new());
         let shares = rows.scorer().is_strict().then(Shares::default);
-        let measured = Measured { spec, crashed, pictures: 0, mode, counted, shares, rules_alone };
+        let measured = Measured { spec, crashed, images: 0, mode, counted, shares, rules_alone };
         Scoring { rows, out, judge, observer, before, measured, batch: Vec::new(), answers: 0, bytes: 0 }
     }
 
@@ -138,7 +138,7 @@ impl<'a> Scoring<'a> {
                 Ok(row) => {
                     let given = answers.given(questions, index)?;
                     questions += 1;
-                    self.measured.pictures += row.images.len();
+                    self.measured.images += row.images.len();
                     self.answers += given.all().count();
                     self.bytes += given.all().map(|answer| answer.text.len()).sum::<usize>();
                     self.batch.push((index, Row { images: Vec::new(), ..row }, given));

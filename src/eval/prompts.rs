@@ -53,7 +53,7 @@ fn line(spec: &TaskSpec, task_question: &TaskQuestion) -> Result<Value> {
         "task": spec.name,
         "index": task_question.index,
         "messages": messages(row),
-        "images": row.images.iter().map(|image| picture(row, image)).collect::<Result<Vec<Value>>>()?,
+        "images": row.images.iter().map(|source| image(row, source)).collect::<Result<Vec<Value>>>()?,
         "target": row.extra.get("target").cloned().unwrap_or_else(|| json!(truth)),
         "scored_ground_truth": truth,
         "judge_question": row.extra.get("judge_question").cloned().unwrap_or_else(|| json!(row.question())),
@@ -81,7 +81,7 @@ fn messages(row: &Row) -> Vec<Value> {
 }
 
 /// Returns the size of an image and the hash of its pixels in row-major order, as the model's processor receives them.
-fn picture(row: &Row, image: &crate::data::ImageSource) -> Result<Value> {
+fn image(row: &Row, image: &crate::data::ImageSource) -> Result<Value> {
     image.decode_then(&row.place, |pixels| {
         let hash: String = Sha256::digest(&pixels.data).iter().map(|byte| format!("{byte:02x}")).collect();
         json!({"width": pixels.width, "height": pixels.height, "mode": "RGB", "rgb_sha256": hash})

@@ -32,7 +32,7 @@ pub struct Sample {
     /// Subject of the question, if its row contains one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// Names shared by questions that depend on the same things, such as pictures.
+    /// Names shared by questions that depend on the same things, such as images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clusters: Vec<String>,
     /// Greedy answer.

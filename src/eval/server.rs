@@ -284,11 +284,11 @@ fn messages(row: &Row) -> Result<String> {
             parts.push(match part {
                 Part::Text(text) => json!({"type": "text", "text": text}),
                 Part::Image => {
-                    let missing = || Error::input(&row.place, "too few pictures", "one picture per image mark");
+                    let missing = || Error::input(&row.place, "too few images", "one image per image mark");
                     let url = url(&images.next().ok_or_else(missing)?.bytes(&row.place)?, &row.place)?;
                     json!({"type": "image_url", "image_url": {"url": url}})
                 }
-                Part::Video { .. } => return Err(Error::input(&row.place, "a video", "text and pictures only")),
+                Part::Video { .. } => return Err(Error::input(&row.place, "a video", "text and images only")),
             });
         }
         messages.push(json!({"role": message.role, "content": parts}));
@@ -298,7 +298,7 @@ fn messages(row: &Row) -> Result<String> {
 
 fn url(bytes: &[u8], place: &str) -> Result<String> {
     let format = image::guess_format(bytes)
-        .map_err(|e| Error::input(place, format!("unreadable picture data ({e})"), "a picture in a known format"))?;
+        .map_err(|e| Error::input(place, format!("unreadable image data ({e})"), "an image in a known format"))?;
     let mut url = format!("data:{};base64,", format.to_mime_type());
     STANDARD.encode_string(bytes, &mut url);
     Ok(url)

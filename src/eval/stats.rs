@@ -72,7 +72,7 @@ pub fn mean(values: &[f64]) -> Estimate {
 
 /// Estimates a share from observations, of which those with a common cluster are not independent. An observation is the
 /// mean of the answers to one question, from 0 to 1, so several answers to a question count once. It may be in several
-/// clusters, at most eight: a question about two pictures is in the clusters of both. A single cluster gives the whole
+/// clusters, at most eight: a question about two images is in the clusters of both. A single cluster gives the whole
 /// range.
 ///
 /// The interval is Wilson's for `n` divided by the design effect: the variance of the mean relative to that of `n`
@@ -209,15 +209,15 @@ mod tests {
     }
 
     #[test]
-    fn no_right_answer_among_500_that_share_pictures_is_not_certainly_none() {
+    fn no_right_answer_among_500_that_share_images_is_not_certainly_none() {
         let wrong = |i: usize| Observation { value: 0.0, clusters: vec![(i / 2).to_string()] };
         assert_eq!(clustered(&(0..500).map(wrong).collect::<Vec<_>>()).ci95, wilson(0.0, 500.0));
     }
 
     #[test]
-    fn intervals_of_questions_that_share_pictures_cover_the_accuracy() {
-        // 500 questions about two of 366 pictures each, as the digits recipe asks. A picture is easy or hard: both of a
-        // question's pictures change its probability by up to `effect`.
+    fn intervals_of_questions_that_share_images_cover_the_accuracy() {
+        // 500 questions about two of 366 images each, as the digits recipe asks. An image is easy or hard: both of a
+        // question's images change its probability by up to `effect`.
         let mut state = 20_261_125_u64;
         let mut next = |n: u64| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -243,8 +243,8 @@ mod tests {
     }
 
     #[test]
-    fn a_question_about_two_pictures_is_in_the_clusters_of_both() {
-        // The formula over all pairs of observations with a common picture, in which each pair counts once.
+    fn a_question_about_two_images_is_in_the_clusters_of_both() {
+        // The formula over all pairs of observations with a common image, in which each pair counts once.
         let mut state = 7_u64;
         let mut next = |n: u64| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -262,7 +262,7 @@ mod tests {
         let squares: f64 = pairs.map(|(i, j)| error(i) * error(j)).sum();
         close(standard_error(&found, &estimate).unwrap(), (squares.max(0.0) * 20.0 / 19.0).sqrt() / 200.0);
         assert_eq!(estimate.n, 200);
-        // Equal answers to all questions about a picture widen the interval of a difference, too.
+        // Equal answers to all questions about an image widen the interval of a difference, too.
         let agree = repeated(&(0..50).map(|i| f64::from(i % 2)).collect::<Vec<_>>(), 4);
         let none = alone(vec![0.0; 200]);
         let wide = paired(&agree, &none).unwrap().ci95;

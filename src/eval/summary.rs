@@ -63,8 +63,8 @@ impl Measured {
         let shown: Vec<String> = shown.collect();
         let ours = self.published().find(|(model, _)| *model == published::OURS);
         let ours = ours.map(|(model, x)| format!("; published for {model}: {:.1} %", 100.0 * x));
-        let (name, shown, pictures) = (self.spec.name, shown.join(", "), self.pictures);
-        format!("{name}: {shown}; pictures read: {pictures}{}", ours.unwrap_or_default())
+        let (name, shown, images) = (self.spec.name, shown.join(", "), self.images);
+        format!("{name}: {shown}; images read: {images}{}", ours.unwrap_or_default())
     }
 
     fn by_rules_alone(&self) -> Vec<Counted> {

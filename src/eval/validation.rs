@@ -27,7 +27,7 @@ use crate::rollout::wire;
 use crate::task::{self, Source, Task, TaskRows, TaskSpec, VerifiedRows};
 use crate::train::job::JobCommon;
 use crate::train::metrics::Metrics;
-use crate::train::trainer_config::RowPictures;
+use crate::train::trainer_config::RowImages;
 use crate::train::trainer_config::TaskFile;
 use crate::train::val_loss::HeldOut;
 use crate::train::validation::{self as train, Measured, Validator};
@@ -99,9 +99,9 @@ pub fn rl(
         seed: config.seed,
         folder,
     };
-    let (own, pictures) = own_rows(validation, &means)?;
+    let (own, images) = own_rows(validation, &means)?;
     let answers = TaskValidator::open(validation, &means, own)?;
-    train::Validation::new(Measured { loss: None, answers, pictures }, validation, config.test_freq).map(Some)
+    train::Validation::new(Measured { loss: None, answers, images }, validation, config.test_freq).map(Some)
 }
 
 /// Returns the validation of the `omr sft` run `common`, if it has one. Rows with an answer give the validation loss.
@@ -121,7 +121,7 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
         seed: config.seed,
         folder,
     };
-    let (mut answered, (mut own, pictures)) = (Vec::new(), own_rows(validation, &means)?);
+    let (mut answered, (mut own, images)) = (Vec::new(), own_rows(validation, &means)?);
     for OwnRows { rows, .. } in &mut own {
         let (with_answer, questions) = std::mem::take(rows).into_iter().partition(has_answer);
         *rows = questions;
@@ -139,7 +139,7 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
         )?),
     };
     let answers = TaskValidator::open(validation, &means, own)?;
-    train::Validation::new(Measured { loss, answers, pictures }, validation, config.eval_steps).map(Some)
+    train::Validation::new(Measured { loss, answers, images }, validation, config.eval_steps).map(Some)
 }
 
 /// Returns true if the conversation that SFT trains on ends with an assistant message that has text.
@@ -148,7 +148,7 @@ fn has_answer(row: &Row) -> bool {
 }
 
 /// Returns the rows of `val_files` and the rows that `val_size` has split off, and the images of all of them.
-fn own_rows(config: &ValidationConfig, means: &Means<'_>) -> Result<(Vec<OwnRows>, Vec<RowPictures>)> {
+fn own_rows(config: &ValidationConfig, means: &Means<'_>) -> Result<(Vec<OwnRows>, Vec<RowImages>)> {
     let most = config.val_max_samples.unwrap_or(usize::MAX);
     let of_file = |entry: &DatasetConfig| {
         let (rows, _) = data::load(std::slice::from_ref(entry), means.seed)?;
@@ -157,11 +157,10 @@ fn own_rows(config: &ValidationConfig, means: &Means<'_>) -> Result<(Vec<OwnRows
     let mut own = config.val_files.iter().map(of_file).collect::<Result<Vec<_>>>()?;
     own.extend(config.val_size.map(|_| OwnRows { name: "val_size".to_owned(), rows: means.common.held_out.clone() }));
     let of_row = |row: &Row| row.images.iter().map(|image| (row.place.clone(), image.clone())).collect::<Vec<_>>();
-    let of =
-        |own: &OwnRows| RowPictures { name: own.name.clone(), pictures: own.rows.iter().flat_map(of_row).collect() };
-    let pictures = own.iter().map(of).collect();
+    let of = |own: &OwnRows| RowImages { name: own.name.clone(), images: own.rows.iter().flat_map(of_row).collect() };
+    let images = own.iter().map(of).collect();
     own.iter_mut().for_each(|own| own.rows.truncate(most));
-    Ok((own, pictures))
+    Ok((own, images))
 }
 
 impl Means<'_> {

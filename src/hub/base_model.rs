@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::{Kind, local};
 use crate::error::{Error, Result};
 use crate::files;
-use super::{Kind, local};
 
 /// Name of the file with the settings of an adapter.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";

@@ -2,7 +2,7 @@
 //! the run resumes and when the next stage reads the run's result.
 //!
 //! The name of an input is its kind ([`InputKind`]) and, if the kind has several files, the file: `model/tokenizer.json`,
-//! `pictures`.
+//! `images`.
 
 #![forbid(unsafe_code)]
 
@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::hub::base_model;
 use crate::config::InputKind;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::hub::base_model;
 
 pub use manifest::{Manifest, Part, hash, is_as_listed};
 pub use model::{base_weights, of, of_files, paths, settings};
@@ -144,8 +144,8 @@ impl CurrentInputs {
     }
 
     /// Adds the hash of the images of the validation's row file at `rows`, which is number `number`.
-    pub fn add_pictures(&mut self, number: usize, rows: &Path, hash: &str) {
-        self.set(InputKind::Val, &format!("pictures of {number}"), rows, hash);
+    pub fn add_images(&mut self, number: usize, rows: &Path, hash: &str) {
+        self.set(InputKind::Val, &format!("images of {number}"), rows, hash);
     }
 
     fn set(&mut self, kind: InputKind, label: &str, path: &Path, hash: &str) {

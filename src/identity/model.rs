@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::hub::base_model::{self, ADAPTER};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::hub::base_model::{self, ADAPTER};
 
 /// Larger files, which are weights, may be sampled.
 const WHOLE: u64 = 32 << 20;

@@ -178,7 +178,7 @@ impl Opened<'_> {
 ///
 /// Errors begin with `place` (the file or the row).
 pub fn decode(bytes: &[u8], limits: &Limits, place: &str) -> Result<Rgb> {
-    decode_then(bytes, limits, place, |picture| picture)
+    decode_then(bytes, limits, place, |image| image)
 }
 
 /// Decodes like [`decode`] and calls `then` with the image. Both steps count towards the bytes that all threads may
@@ -202,9 +202,9 @@ pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnO
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken(place))?;
     image.apply_orientation(orientation);
-    let picture =
+    let image =
         to_rgb(image).ok_or_else(|| Error::input(place, "an unsupported pixel format", "grey, colour or palette"))?;
-    Ok(then(picture))
+    Ok(then(image))
 }
 
 /// Converts like Pillow's `convert("RGB")`: repeats grey and drops alpha.

@@ -35,15 +35,15 @@ pub struct Grid {
 
 impl ImageInput {
     /// Creates the input of an image with `h` by `w` patches.
-    pub fn picture([h, w]: [u32; 2], pixels: Vec<u8>) -> ImageInput {
+    pub fn image([h, w]: [u32; 2], pixels: Vec<u8>) -> ImageInput {
         ImageInput { grid_thw: [1, h, w], frames: 1, pixels, second_per_grid_ts: 1.0 }
     }
 
     /// Creates a black image or video with this grid.
     pub fn blank(grid: Grid, patch_size: usize) -> ImageInput {
         let pixels = vec![0; grid.frame_patches() * patch_size * patch_size * 3];
-        let picture = ImageInput::picture([grid.h.into(), grid.w.into()], pixels);
-        ImageInput { grid_thw: grid.thw(), frames: grid.frames.into(), ..picture }
+        let image = ImageInput::image([grid.h.into(), grid.w.into()], pixels);
+        ImageInput { grid_thw: grid.thw(), frames: grid.frames.into(), ..image }
     }
 
     /// Returns the compact grid. The limits on decoding and resizing leave fewer than 2^16 patches per side.
@@ -73,7 +73,7 @@ impl ImageInput {
 
 impl Grid {
     /// Creates the grid of an image.
-    pub fn picture(h: u16, w: u16) -> Grid {
+    pub fn image(h: u16, w: u16) -> Grid {
         Grid { frames: 1, h, w }
     }
 

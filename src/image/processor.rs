@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{ImageInput, MediaFormat, PatchGrid, Rgb, resize};
-use crate::hub::base_model;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::hub::base_model;
 
 /// Settings of `preprocessor_config.json`, with Hugging Face's names.
 #[derive(Clone, Debug, PartialEq)]
@@ -180,7 +180,7 @@ impl Processor {
     pub fn image(&self, image: &Rgb) -> Result<ImageInput> {
         let [h, w] = self.grid(image.width, image.height)?;
         let pixels = resize(image, w * self.patch_size, h * self.patch_size).data;
-        Ok(ImageInput::picture([h, w], pixels))
+        Ok(ImageInput::image([h, w], pixels))
     }
 
     /// Joins the frames of a video, each resized by [`Processor::image`]. The last frame is repeated to a multiple of
@@ -263,7 +263,7 @@ pub fn smart_resize(height: u32, width: u32, factor: u32, min_pixels: u64, max_p
     let (h, w, f) = (f64::from(height), f64::from(width), f64::from(factor));
     if height == 0 || width == 0 || h.max(w) / h.min(w) > MAX_RATIO {
         let found = format!("{width} x {height} pixels");
-        return Err(Error::input("picture", found, format!("an aspect ratio of at most {MAX_RATIO}")));
+        return Err(Error::input("image", found, format!("an aspect ratio of at most {MAX_RATIO}")));
     }
     let fit = |scale: &dyn Fn(f64) -> f64| (scale(h) * f, scale(w) * f);
     let mut size = fit(&|side| (side / f).round_ties_even());
@@ -285,7 +285,7 @@ mod tests {
 
     const GRID: PatchGrid = PatchGrid { patch_size: 14, temporal_patch_size: 2, merge_size: 2 };
 
-    fn picture(width: u32, height: u32, seed: u32) -> Rgb {
+    fn image(width: u32, height: u32, seed: u32) -> Rgb {
         let data = (0..width * height * 3).map(|i| ((i ^ seed).wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         Rgb { width, height, data }
     }
@@ -391,14 +391,14 @@ mod tests {
     #[test]
     fn a_video_pads_its_last_frame() {
         let processor = Processor { min_pixels: 784, ..Processor::default() };
-        let frames: Vec<ImageInput> = (0..3).map(|i| processor.image(&picture(56, 28, i)).unwrap()).collect();
+        let frames: Vec<ImageInput> = (0..3).map(|i| processor.image(&image(56, 28, i)).unwrap()).collect();
         let video = processor.video(&frames, 0.5).unwrap();
         assert_eq!((video.grid_thw, video.frames, video.tokens(2)), ([2, 2, 4], 4, 4));
         assert_eq!(video.second_per_grid_ts, 4.0);
         let frame_len = 56 * 28 * 3;
         assert_eq!(video.pixels[2 * frame_len..3 * frame_len], video.pixels[3 * frame_len..]);
 
-        let odd = [picture(56, 28, 0), picture(28, 56, 0)].map(|frame| processor.image(&frame).unwrap());
+        let odd = [image(56, 28, 0), image(28, 56, 0)].map(|frame| processor.image(&frame).unwrap());
         assert!(processor.video(&odd, 2.0).unwrap_err().to_string().starts_with("frame 1"));
         assert!(processor.video(&[], 2.0).is_err());
     }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use regex::Regex;
 use serde_json::{Value, json};
 
-use crate::hub::base_model::ADAPTER_CONFIG as CONFIG;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::hub::base_model::ADAPTER_CONFIG as CONFIG;
 use crate::identity;
 use crate::model::attach::{Masters, module, scale};
 use crate::model::family::names::{path_in_memory, released_name};

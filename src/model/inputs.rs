@@ -22,20 +22,20 @@ pub struct Inputs {
     pub prompt_of: Vec<u32>,
     /// Position offset of each sequence: a later token at index i has position i + delta on all axes.
     pub rope_deltas: Vec<i32>,
-    /// Pictures and videos in the order of their first placeholders. Each one is computed once.
-    pub pictures: Vec<Picture>,
+    /// Images and videos in the order of their first placeholders. Each one is computed once.
+    pub images: Vec<Image>,
 }
 
-/// A picture or video of a batch.
+/// An image or video of a batch.
 #[derive(Clone, Debug)]
-pub struct Picture {
-    /// Pixels of the picture.
+pub struct Image {
+    /// Pixels of the image.
     pub image: Arc<ImageInput>,
-    /// Indices of the tokens that the picture's rows replace.
+    /// Indices of the tokens that the image's rows replace.
     pub places: Vec<u32>,
 }
 
-/// Returns the kind and grid of a picture or video.
+/// Returns the kind and grid of an image or video.
 pub fn medium(image: &ImageInput) -> Medium {
     let ImageInput { grid_thw, second_per_grid_ts, .. } = *image;
     Medium { grid_thw, video: image.is_video(), second_per_grid_ts }
@@ -70,7 +70,7 @@ impl Inputs {
         let mut places = p.image_rows.iter().map(|row| start + row);
         for (image, medium) in images.iter().zip(&media) {
             let places = places.by_ref().take(medium.num_tokens(merge)).collect();
-            self.pictures.push(Picture { image: image.clone(), places });
+            self.images.push(Image { image: image.clone(), places });
         }
         Ok(())
     }
@@ -129,14 +129,14 @@ mod tests {
     #[test]
     fn packed_sequences_begin_anew() {
         let config = ModelConfig::from_json(&tiny(), "config.json").unwrap();
-        let image = Arc::new(ImageInput::picture([2, 4], vec![0; 28 * 56 * 3]));
+        let image = Arc::new(ImageInput::image([2, 4], vec![0; 28 * 56 * 3]));
         let with_image = [5, 82, 80, 80, 83, 6];
         let images = [image];
         let mut inputs = Inputs::empty();
         inputs.push(&config, &[1, 2, 3], &[], 3).unwrap();
         inputs.push(&config, &with_image, &images, 6).unwrap();
         assert_eq!(inputs.cu_seqlens, [0, 3, 9]);
-        assert_eq!(inputs.pictures[0].places, [5, 6]);
+        assert_eq!(inputs.images[0].places, [5, 6]);
         assert_eq!(inputs.position_ids[2], [0, 1, 2, 0, 1, 2, 3, 4, 5]);
         assert_eq!(inputs.position_ids[0], [0, 1, 2, 0, 1, 2, 2, 4, 5]);
         assert_eq!(inputs.rope_deltas, [0, 0]);
@@ -146,13 +146,13 @@ mod tests {
     fn a_prompt_with_its_responses_has_the_positions_of_whole_sequences() {
         let config = ModelConfig::from_json(&tiny(), "config.json").unwrap();
         let (prompt, responses) = ([5, 82, 80, 80, 83, 6], [&[7, 8, 80][..], &[9]]);
-        let images = [Arc::new(ImageInput::picture([2, 4], vec![0; 28 * 56 * 3]))];
+        let images = [Arc::new(ImageInput::image([2, 4], vec![0; 28 * 56 * 3]))];
         let mut shared = Inputs::empty();
         shared.push(&config, &[1, 2], &[], 2).unwrap();
         shared.push(&config, &prompt, &images, 6).unwrap();
         responses.iter().for_each(|response| shared.push_response(&config, response).unwrap());
         assert_eq!((shared.cu_seqlens, shared.prompt_of), (vec![0, 2, 8, 11, 12], vec![0, 1, 1, 1]));
-        assert_eq!(shared.pictures[0].places, [4, 5]);
+        assert_eq!(shared.images[0].places, [4, 5]);
         let whole = |response: &[u32]| {
             let mut inputs = Inputs::empty();
             inputs.push(&config, &[&prompt, response].concat(), &images, 6).unwrap();

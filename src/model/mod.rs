@@ -149,8 +149,8 @@ impl Model {
             return Err(Error::input("batch", "no tokens", "at least one token"));
         }
         let merge = self.config.grid().merge_size as u32;
-        for (i, picture) in inputs.pictures.iter().enumerate() {
-            let (places, rows) = (picture.places.len(), picture.image.tokens(merge));
+        for (i, image) in inputs.images.iter().enumerate() {
+            let (places, rows) = (image.places.len(), image.image.tokens(merge));
             if places != rows {
                 let expected = format!("the image's {rows} tokens");
                 return Err(Error::input(format!("image {i}"), format!("{places} placeholders"), expected));
@@ -166,26 +166,26 @@ impl Model {
         self.decode(tape, dev, x, &inputs.position_ids, attend)
     }
 
-    /// Writes the rows of the pictures over their placeholders in the token rows `x`.
+    /// Writes the rows of the images over their placeholders in the token rows `x`.
     fn show(&self, tape: &mut Tape, dev: &mut Device, inputs: &Inputs, x: Var) -> Result<()> {
-        if inputs.pictures.is_empty() {
+        if inputs.images.is_empty() {
             return Ok(());
         }
-        let places: Vec<u32> = inputs.pictures.iter().flat_map(|picture| &picture.places).copied().collect();
+        let places: Vec<u32> = inputs.images.iter().flat_map(|image| &image.places).copied().collect();
         let places = tape.upload(dev, &places, &[places.len()])?;
-        let images: Vec<Arc<ImageInput>> = inputs.pictures.iter().map(|picture| picture.image.clone()).collect();
+        let images: Vec<Arc<ImageInput>> = inputs.images.iter().map(|image| image.image.clone()).collect();
         let merge = self.config.grid().merge_size as u32;
         let rows = images.iter().map(|image| image.tokens(merge)).sum();
         let out = dev.alloc(tape.region(), self.layout.dtype, &[rows, self.vision_width()])?;
-        let (mut at, mut pictures) = (0, inputs.pictures.iter());
+        let (mut at, mut placed) = (0, inputs.images.iter());
         for piece in self.encode_images(tape, dev, &images, out)? {
             let (mut row, mut shown) = (0, Vec::new());
             while row < piece.tensor.rows() {
-                let Some(picture) = pictures.next() else { break };
-                let rows = row..row + picture.image.tokens(merge);
+                let Some(image) = placed.next() else { break };
+                let rows = row..row + image.image.tokens(merge);
                 row = rows.end;
-                shown.push(ImageScatter { rows, places: places.slice(at, at + picture.places.len()) });
-                at += picture.places.len();
+                shown.push(ImageScatter { rows, places: places.slice(at, at + image.places.len()) });
+                at += image.places.len();
             }
             tape.spread(dev, piece, shown, x, self.trains_tower())?;
         }

@@ -5,19 +5,19 @@ use crate::error::{Error, Result};
 use crate::model::config::{MediaConfig, ModelConfig, TowerConfig};
 use crate::model::rotary::{Angles, RopeTable};
 
-/// Kind and size of a picture or video in a sequence.
+/// Kind and size of an image or video in a sequence.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Medium {
     /// Number of patches in time, height and width.
     pub grid_thw: [u32; 3],
-    /// True for a video, whose placeholders are `video_token_id`. The placeholders of a picture are `image_token_id`.
+    /// True for a video, whose placeholders are `video_token_id`. The placeholders of an image are `image_token_id`.
     pub video: bool,
-    /// Seconds between two temporal patches. Only whole seconds count, as in Hugging Face. 1 for pictures.
+    /// Seconds between two temporal patches. Only whole seconds count, as in Hugging Face. 1 for images.
     pub second_per_grid_ts: f64,
 }
 
 impl Medium {
-    /// Returns the number of decoder tokens that the picture or video takes.
+    /// Returns the number of decoder tokens that the image or video takes.
     pub fn num_tokens(&self, merge_size: usize) -> usize {
         let [t, h, w] = self.grid_thw.map(|n| n as usize);
         t * (h / merge_size) * (w / merge_size)
@@ -127,7 +127,7 @@ fn time_step(config: &MediaConfig, medium: &Medium) -> i32 {
     if medium.video { step } else { 1 }
 }
 
-/// Appends the positions of a picture or video that begins at `start`, and returns the position of the text after it, as
+/// Appends the positions of an image or video that begins at `start`, and returns the position of the text after it, as
 /// in transformers 5.
 fn push_medium(config: &MediaConfig, medium: &Medium, start: i32, position_ids: &mut [Vec<i32>; 3]) -> i32 {
     let merge = config.grid.merge_size as i32;

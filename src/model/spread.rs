@@ -1,4 +1,4 @@
-//! Copies the rows of a picture into the sequence that contains the picture.
+//! Copies the rows of an image into the sequence that contains the image.
 
 use std::ops::Range;
 

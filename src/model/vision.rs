@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn chunks_are_whole_images_in_order() {
-        let image = |h: u32, w: u32| Arc::new(ImageInput::picture([h, w], vec![]));
+        let image = |h: u32, w: u32| Arc::new(ImageInput::image([h, w], vec![]));
         let images = [image(64, 64), image(60, 64), image(2, 2), image(2, 126), image(200, 200), image(2, 2)];
         let found: Vec<usize> = chunks(&images, CHUNK_PATCHES).iter().map(|c| c.len()).collect();
         assert_eq!(found, [4, 1, 1]);

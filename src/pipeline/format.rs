@@ -36,7 +36,7 @@ struct Format<'a>(&'a FormatConfig);
 
 impl StageJob for Format<'_> {
     fn describe(&self) -> String {
-        format!("columns {}, pictures {}", self.0.stage.form.name(), self.0.stage.images.name())
+        format!("columns {}, images {}", self.0.stage.form.name(), self.0.stage.images.name())
     }
 
     fn run(&mut self, work: &Work) -> Result<Summary> {

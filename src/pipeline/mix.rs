@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::config::{MixConfig, Pictures, StageConfig, StepConfig};
+use crate::config::{Images, MixConfig, StageConfig, StepConfig};
 use crate::data::read::{RowPosition, epoch};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
@@ -76,7 +76,7 @@ impl StageJob for Mix<'_> {
                 rejected.push(set, index, None, &rejection)?;
                 continue;
             }
-            match row.and_then(|row| if work.stage.images == Pictures::Embed { row.embedded() } else { Ok(row) }) {
+            match row.and_then(|row| if work.stage.images == Images::Embed { row.embedded() } else { Ok(row) }) {
                 Ok(row) => {
                     kept.push(row)?;
                     rejected.summary.kept += 1;

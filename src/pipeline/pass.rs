@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use crate::config::{Pictures, StageConfig};
+use crate::config::{Images, StageConfig};
 use crate::data::{BadRow, Row, RowResult};
 use crate::error::{Error, Result};
 use crate::pipeline::files::{KeptWriter, Lines, Rejection, Rejections, unfit};
@@ -152,7 +152,7 @@ fn written(stage: &StageConfig, fate: Fate) -> Fate {
     let Fate::KeptWriter(row) = fate else { return fate };
     match unfit(stage, &row) {
         Some(rejection) => Fate::Rejected(rejection),
-        None if stage.images == Pictures::Embed => row.embedded().map_or_else(Fate::Bad, Fate::KeptWriter),
+        None if stage.images == Images::Embed => row.embedded().map_or_else(Fate::Bad, Fate::KeptWriter),
         None => Fate::KeptWriter(row),
     }
 }

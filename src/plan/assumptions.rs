@@ -36,7 +36,7 @@ pub struct Rows {
     /// config allows
     #[arg(long, value_name = "N")]
     pub row_tokens: Option<usize>,
-    /// Tokens of the picture in each row. 0 = text only. Default: the largest picture that the config allows
+    /// Tokens of the image in each row. 0 = text only. Default: the largest image that the config allows
     #[arg(long, value_name = "N")]
     pub image_tokens: Option<usize>,
 }
@@ -49,7 +49,7 @@ impl GpuOptions {
 }
 
 impl Rows {
-    /// Returns rows with the average length of those of `index`, each with a picture of their average number of image
+    /// Returns rows with the average length of those of `index`, each with an image of their average number of image
     /// tokens.
     pub fn mean(index: &Index, model: &ModelConfig) -> Rows {
         let merge = model.grid().merge_size;

@@ -81,7 +81,7 @@ pub static CHANGES: [Change; 7] = [
         weight: 5,
         steps: |limits| {
             let pixels = limits.number("image_max_pixels").unwrap_or(Processor::default().max_pixels as usize);
-            // A picture of a fixed size does not depend on the key.
+            // An image of a fixed size does not depend on the key.
             let pixels = if limits.rows.image_tokens.is_none() { pixels } else { 0 };
             halves(pixels, LEAST_PIXELS).map(|n| vec![("image_max_pixels", json!(n))]).collect()
         },
@@ -113,7 +113,7 @@ pub static CHANGES: [Change; 7] = [
     },
 ];
 
-/// Pixels below which no smaller picture is suggested: 1,280 tokens.
+/// Pixels below which no smaller image is suggested: 1,280 tokens.
 const LEAST_PIXELS: usize = 1280 * 28 * 28;
 
 /// Maximum number of steps to shorten rows.

@@ -159,7 +159,7 @@ impl GpuTable {
             }
         }
         out.push_str(
-            "All rows have the full length and the largest picture that the config allows; --row-tokens and\n\
+            "All rows have the full length and the largest image that the config allows; --row-tokens and\n\
              --image-tokens assume less. --json prints the keys to set and the bytes that each saves.\n",
         );
         out

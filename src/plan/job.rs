@@ -6,10 +6,10 @@ use super::assumptions::{H200, Rows};
 use super::page::Page;
 use super::pass::Pass;
 use super::training::{GpuSet, Keys, Training};
-use crate::hub::base_model;
 use crate::config::{self, Config as _, OptimConfig, RlConfig, SftConfig};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::hub::base_model;
 use crate::model::{CheckpointPolicy, ModelConfig};
 
 /// True if the config in `file` is for `omr rl`, false if it is for `omr sft`. Its keys decide.

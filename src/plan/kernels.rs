@@ -46,7 +46,7 @@ pub fn launches(config: &ModelConfig, gpu: &Properties, optimizer: OptimConfig, 
     let mut grads = Grads::new(dev, &model.layout)?;
     let mark = dev.mark(Region::Overlay);
     let side = tokens.isqrt() as u16;
-    let grids: Vec<Grid> = config.media.iter().map(|_| Grid::picture(side, side)).collect();
+    let grids: Vec<Grid> = config.media.iter().map(|_| Grid::image(side, side)).collect();
     let (shape, levels) =
         (Shape { tokens, targets: tokens / 2, grids: &grids }, CheckpointPolicy::from(LayerPolicy::All));
     let row = blank(config, shape);

@@ -55,15 +55,15 @@ impl Pass {
         let patches = |image: &Arc<ImageInput>| image.grid_thw.iter().product::<u32>() as usize;
         match self {
             Pass::Sft { row, rows } => {
-                let pictures: usize = row.images.iter().map(patches).sum();
-                format!("{rows} rows x {} with pictures of {pictures} patches", row.input_ids.len())
+                let images: usize = row.images.iter().map(patches).sum();
+                format!("{rows} rows x {} with images of {images} patches", row.input_ids.len())
             }
             Pass::Rl { groups, .. } => {
-                let pictures = groups.iter().flat_map(|group| &group.question.prompt.pixels);
-                let pictures: usize = pictures.map(patches).sum();
+                let images = groups.iter().flat_map(|group| &group.question.prompt.pixels);
+                let images: usize = images.map(patches).sum();
                 let answered: usize = groups.iter().map(|group| group.experience.len()).sum();
                 let (asked, tokens) = (groups.len(), self.tokens());
-                format!("{answered} responses to {asked} prompts, {tokens} tokens, pictures of {pictures} patches")
+                format!("{answered} responses to {asked} prompts, {tokens} tokens, images of {images} patches")
             }
         }
     }

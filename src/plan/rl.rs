@@ -71,8 +71,8 @@ impl Training for RlConfig {
             Ok(vec![rollouts, passes as f64 * pass, updates as f64 * update])
         })?;
         let mut host = layout.host(&planned);
-        let pictures = (1 + rl::run::AHEAD) * config.train_batch_size * shapes::pixels(&model, &grids);
-        host.push(("pictures of questions made ahead", pictures));
+        let images = (1 + rl::run::AHEAD) * config.train_batch_size * shapes::pixels(&model, &grids);
+        host.push(("images of questions made ahead", images));
         host.push(("rollouts of a step", sequences * rollout_bytes(prompt, response, layout.count)));
         Ok(Page {
             stage: "rl",
@@ -129,7 +129,7 @@ impl Training for RlConfig {
 struct Questions {
     /// Tokens of a prompt.
     prompt: usize,
-    /// Picture of each prompt.
+    /// Image of each prompt.
     grids: Vec<Grid>,
     index: Index,
 }

@@ -50,7 +50,7 @@ impl Training for SftConfig {
             Ok(vec![passes as f64 * pass, update])
         })?;
         let mut host = layout.host(&planned);
-        host.push(("pictures of rows made ahead", (1 + AHEAD) * count * of_pack * shapes::pixels(&model, &grids)));
+        host.push(("images of rows made ahead", (1 + AHEAD) * count * of_pack * shapes::pixels(&model, &grids)));
         Ok(Page {
             stage: "sft",
             parameters: parameters(&model, &config.optimizer)?,
@@ -90,7 +90,7 @@ impl Training for SftConfig {
     }
 
     fn row_keys(&self, rows: &Rows, tokens: usize) -> Result<Option<Overrides>> {
-        let least = rows.row_tokens.max(rows.image_tokens.map(|picture| picture + shapes::AROUND));
+        let least = rows.row_tokens.max(rows.image_tokens.map(|image| image + shapes::AROUND));
         let fits = least.is_none_or(|least| least <= tokens);
         Ok(fits.then(|| vec![("packing_length", json!(tokens)), ("micro_batch_tokens", json!(tokens))]))
     }
@@ -111,7 +111,7 @@ fn packs(config: &SftConfig) -> usize {
 
 /// The largest micro-batch of a config.
 struct Largest {
-    /// Picture of each row.
+    /// Image of each row.
     grids: Vec<Grid>,
     row: Sample,
     /// Number of packs.

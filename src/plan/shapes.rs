@@ -47,9 +47,9 @@ pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usiz
     }
     let merge = grid.merge_size;
     let fits = |n: usize| u16::try_from(n * merge).ok();
-    let grid = fits(h).zip(fits(w)).map(|(h, w)| vec![Grid::picture(h, w)]);
+    let grid = fits(h).zip(fits(w)).map(|(h, w)| vec![Grid::image(h, w)]);
     grid.ok_or_else(|| {
-        Error::input("--image-tokens", format!("{h} x {w} tokens"), "a picture with fewer than 65,536 patches per side")
+        Error::input("--image-tokens", format!("{h} x {w} tokens"), "an image with fewer than 65,536 patches per side")
     })
 }
 
@@ -66,13 +66,13 @@ pub fn questions(count: usize, tokens: usize, grids: &[Grid]) -> Index {
     index
 }
 
-/// Describes the image, like `, with one picture of N tokens`.
+/// Describes the image, like `, with one image of N tokens`.
 pub fn described(model: &ModelConfig, grids: &[Grid]) -> String {
     let merge = model.grid().merge_size;
     match grids.first() {
         Some(grid) => {
             let tokens = grid.patches() / (merge * merge);
-            format!(", with one picture of {tokens} tokens")
+            format!(", with one image of {tokens} tokens")
         }
         None => ", text only".to_owned(),
     }

@@ -1,4 +1,4 @@
-//! Example questions of a recipe: held-out pictures as files, and the command that asks the trained model about one.
+//! Example questions of a recipe: held-out images as files, and the command that asks the trained model about one.
 
 use serde_json::{Value, json};
 
@@ -49,10 +49,10 @@ impl Recipe<'_> {
         let dir = self.path("examples");
         let text = std::fs::read_to_string(dir.join(QUESTIONS)).ok()?;
         let line: Value = serde_json::from_str(text.lines().next()?).ok()?;
-        let [model, picture] =
+        let [model, image] =
             [self.model("rl"), dir.join(line["image"].as_str()?)].map(|path| quoted(&path.display().to_string()));
         let question = quoted(line["question"].as_str()?);
-        Some(format!("generate --model {model} --image {picture} --prompt {question} temperature=0"))
+        Some(format!("generate --model {model} --image {image} --prompt {question} temperature=0"))
     }
 
     /// Returns the arguments with which `omr` serves the trained model, quoted for a shell.
@@ -74,9 +74,9 @@ struct Example {
 /// Makes an example of a row. Returns `None` if the row is not one user message with one image that can be read.
 fn example(row: Row) -> Option<Example> {
     let [message] = &row.messages[..] else { return None };
-    let pictures = message.content.iter().filter(|part| matches!(part, Part::Image)).count();
+    let images = message.content.iter().filter(|part| matches!(part, Part::Image)).count();
     let is_video = message.content.iter().any(|part| matches!(part, Part::Video { .. }));
-    if message.role != "user" || pictures != 1 || row.images.len() != 1 || is_video {
+    if message.role != "user" || images != 1 || row.images.len() != 1 || is_video {
         return None;
     }
     let bytes = row.images[0].bytes(&row.place).ok()?;

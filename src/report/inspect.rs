@@ -22,7 +22,7 @@ pub fn page(place: &str, found: &[Inspection], seed: u64) -> Result<String> {
         ("rows", sum(|set| set.rows)),
         ("with an answer", sum(|set| set.answered)),
         ("with a label", sum(|set| set.labelled)),
-        ("pictures", sum(|set| set.images.sum)),
+        ("images", sum(|set| set.images.sum)),
         ("faulty rows", sum(Inspection::faulty)),
     ];
     let sets: Vec<Value> = found.iter().map(section).collect();
@@ -38,9 +38,9 @@ fn section(set: &Inspection) -> Value {
         ("Tokens per row", set.tokens.as_ref()),
         ("Characters per row", Some(&set.characters)),
         ("Characters per answer", Some(&set.answer_characters)),
-        ("Pictures per row", Some(&set.images).filter(|images| images.sum > 0)),
-        ("Width of pictures", Some(width)),
-        ("Height of pictures", Some(height)),
+        ("Images per row", Some(&set.images).filter(|images| images.sum > 0)),
+        ("Width of images", Some(width)),
+        ("Height of images", Some(height)),
     ];
     let drawn = |(title, spread): (&str, Option<&Spread>)| {
         let Spread { quantiles, bars, .. } = spread.filter(|spread| spread.count > 0)?;
@@ -72,7 +72,7 @@ fn counts(set: &Inspection) -> String {
 }
 
 /// Converts a row for the browser. Its last answer is separated from the question.
-fn shown(set: &str, DrawnRow { row, pictures }: &DrawnRow) -> browser::Row {
+fn shown(set: &str, DrawnRow { row, images }: &DrawnRow) -> browser::Row {
     let answered = row.messages.last().filter(|message| message.role == "assistant");
     let asked = &row.messages[..row.messages.len() - usize::from(answered.is_some())];
     let text = |message: &Message| -> String {
@@ -81,7 +81,7 @@ fn shown(set: &str, DrawnRow { row, pictures }: &DrawnRow) -> browser::Row {
             .iter()
             .map(|part| match part {
                 Part::Text(text) => text.as_str(),
-                Part::Image => "[picture] ",
+                Part::Image => "[image] ",
                 Part::Video { .. } => "[video] ",
             })
             .collect();
@@ -89,15 +89,15 @@ fn shown(set: &str, DrawnRow { row, pictures }: &DrawnRow) -> browser::Row {
     };
     let asked: Vec<String> = asked.iter().map(text).collect();
     // The inspection did not decode the images after a broken one.
-    let others = row.images[pictures.len()..].iter().map(|image| browser::picture(&image.bytes(&row.place).ok()?));
-    let pictures = pictures.iter().cloned().chain(others).flatten().collect();
+    let others = row.images[images.len()..].iter().map(|image| browser::image(&image.bytes(&row.place).ok()?));
+    let images = images.iter().cloned().chain(others).flatten().collect();
     let mut facets = vec![("data set".to_owned(), set.to_owned()), ("source".to_owned(), row.data_source.clone())];
     facets.extend(row.ground_truth.as_deref().map(|label| ("label".to_owned(), kind(label).to_owned())));
-    facets.push(("pictures".to_owned(), row.images.len().to_string()));
+    facets.push(("images".to_owned(), row.images.len().to_string()));
     browser::Row {
         id: format!("{} · {}", row.id, row.place),
         question: asked.join("\n\n"),
-        pictures,
+        images,
         gold: row.ground_truth.clone(),
         answers: answered.iter().map(|message| Answer::of("answer", &crate::data::text_of(message))).collect(),
         facets,

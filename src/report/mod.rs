@@ -28,12 +28,12 @@ use serde::{Deserialize, Serialize};
 use crate::eval::stats::Estimate;
 
 pub use comparison::comparison;
-pub use evaluation::{is_evaluation, keep as keep_pictures, page as evaluation};
+pub use evaluation::{is_evaluation, keep as keep_images, page as evaluation};
 pub use html::page;
 pub use read::report;
 pub use rescore::page as rescore;
 pub use run::judges;
-pub use step::StepPicture;
+pub use step::StepImage;
 pub use watch::Watched;
 
 /// Contents of a page. Empty parts are left out.
@@ -56,8 +56,8 @@ pub struct RecipeReport {
     /// Table of the additional tasks on which a recipe's models are evaluated. It has one column per model of the
     /// recipe and one per published model.
     pub columns: Option<Table>,
-    /// Picture of a step, if the run recorded the spans of its steps.
-    pub step: Option<StepPicture>,
+    /// Image of a step, if the run recorded the spans of its steps.
+    pub step: Option<StepImage>,
     /// Charts over the steps.
     pub curves: Vec<Curve>,
     /// Questions with the answers before and after RL.
@@ -142,7 +142,7 @@ pub struct Example {
     /// Correct answer.
     pub target: String,
     /// Image as a `data:` address.
-    pub picture: Option<String>,
+    pub image: Option<String>,
     /// Greedy answers before and after RL.
     pub greedy: Option<[ShownAnswer; 2]>,
     /// Answers at temperature 1 before and after RL.

@@ -245,7 +245,7 @@ function pane(name, shown) {
 
 function panel(example, how) {
   const about = make("div", { className: "about" });
-  if (example.picture) about.append(make("img", { src: example.picture, alt: `Picture of question ${example.id}`, loading: "lazy" }));
+  if (example.image) about.append(make("img", { src: example.image, alt: `Image of question ${example.id}`, loading: "lazy" }));
   about.append(make("p", { className: "ask", textContent: example.question }),
     make("p", { className: "gold" }, "Correct answer: ", make("b", { textContent: example.target })));
   const [before, after] = example[how];

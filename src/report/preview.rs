@@ -12,7 +12,7 @@ pub fn page(place: &str, rows: &[Preview]) -> Result<String> {
         context! {
             id => row.id,
             facts => facts(row),
-            pictures => row.pictures.iter().flatten().collect::<Vec<_>>(),
+            images => row.images.iter().flatten().collect::<Vec<_>>(),
             pieces => row.pieces.iter().map(|piece| (piece.trained, &piece.text)).collect::<Vec<_>>(),
         }
     };
@@ -26,7 +26,7 @@ pub fn facts(row: &Preview) -> String {
         0 => format!("{} tokens of a prompt, no answer to train on", grouped(row.tokens)),
         targets => format!("{} tokens, {} trained", grouped(row.tokens), grouped(targets)),
     });
-    facts.push(format!("pictures: {}", row.pictures.len()));
+    facts.push(format!("images: {}", row.images.len()));
     facts.extend(row.ground_truth.as_ref().map(|truth| format!("label: {truth}")));
     facts.join(" · ")
 }

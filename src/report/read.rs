@@ -76,7 +76,7 @@ fn build(dir: &Path, choose: rollouts::Choose) -> Result<RecipeReport> {
     if let Some(config) = run::rl_config(&rl) {
         report.rollouts = rollouts::browser(&rl, &config, choose)?;
     }
-    report.step = step::picture(&steps["rl"]);
+    report.step = step::image(&steps["rl"]);
     report.curves = curves(&steps, recipe);
     let logged =
         steps.values().flat_map(|steps| steps.iter()).filter_map(|step| step.get(metrics::WALL_TIME)?.as_f64());
@@ -218,8 +218,7 @@ fn remarks(dir: &Path) -> Vec<String> {
     }
     if config.task.tuning {
         out.push(
-            "Evaluated on the tuning pictures: use these results to choose settings, and do not report them."
-                .to_owned(),
+            "Evaluated on the tuning images: use these results to choose settings, and do not report them.".to_owned(),
         );
     }
     out
@@ -348,7 +347,7 @@ fn examples(dir: &Path, measured: &Measured) -> Result<Vec<Example>> {
     let (Some(before), Some(after)) = (measured.get("sft"), measured.get("rl")) else {
         return Ok(Vec::new());
     };
-    let pictures = pictures(&dir.join("data").join("heldout.parquet"))?;
+    let images = images(&dir.join("data").join("heldout.parquet"))?;
     let after: HashMap<&str, &Sample> = after.iter().map(|sample| (sample.id.as_str(), sample)).collect();
     let pair = |a: Option<&Answer>, b: Option<&Answer>| Some([shown(a?), shown(b?)]);
     let both = before.iter().filter_map(|sample| Some((sample, *after.get(sample.id.as_str())?)));
@@ -356,7 +355,7 @@ fn examples(dir: &Path, measured: &Measured) -> Result<Vec<Example>> {
         id: a.id.clone(),
         question: a.question.clone(),
         target: a.target.clone(),
-        picture: pictures.get(&a.id).cloned(),
+        image: images.get(&a.id).cloned(),
         greedy: pair(a.greedy.as_ref(), b.greedy.as_ref()),
         sampled: pair(a.sampled.first(), b.sampled.first()),
     });
@@ -364,14 +363,14 @@ fn examples(dir: &Path, measured: &Measured) -> Result<Vec<Example>> {
 }
 
 /// Returns the first image of each row as a `data:` address, by the row's id.
-fn pictures(path: &Path) -> Result<HashMap<String, String>> {
+fn images(path: &Path) -> Result<HashMap<String, String>> {
     let mut out = HashMap::new();
     if !path.exists() {
         return Ok(out);
     }
     for row in data::read(&data::read::entry(path))? {
         if let Some(image) = row.images.first() {
-            out.extend(browser::unchanged(&image.bytes(&row.place)?, usize::MAX).map(|picture| (row.id, picture)));
+            out.extend(browser::unchanged(&image.bytes(&row.place)?, usize::MAX).map(|image| (row.id, image)));
         }
     }
     Ok(out)

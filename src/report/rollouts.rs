@@ -39,9 +39,9 @@ pub fn browser(dir: &Path, config: &RlConfig, choose: Choose) -> Result<Option<B
         // Files of older versions contain only the rendered prompt.
         let text = if first.question.is_empty() { &first.input } else { &first.question };
         let answers: Vec<Answer> = group.iter().map(|r| answer(r, text, config, tokenizer.as_ref())).collect();
-        let pictures: Vec<String> = first.pictures.iter().filter_map(|picture| thumbnail(picture)).collect();
+        let images: Vec<String> = first.images.iter().filter_map(|image| thumbnail(image)).collect();
         bytes += group.iter().map(|r| r.output.len() + 24 * r.token_ids.len()).sum::<usize>();
-        bytes += pictures.iter().map(String::len).sum::<usize>();
+        bytes += images.iter().map(String::len).sum::<usize>();
         if bytes > BYTES && !rows.is_empty() {
             break;
         }
@@ -54,7 +54,7 @@ pub fn browser(dir: &Path, config: &RlConfig, choose: Choose) -> Result<Option<B
         rows.push(Row {
             id: format!("step {step}, {}", first.id),
             question: text.clone(),
-            pictures,
+            images,
             gold: Some(first.gts.clone()),
             answers,
             facets: vec![("step".to_owned(), format!("{step:>6}")), ("group".to_owned(), mixed.to_owned())],

@@ -1,4 +1,4 @@
-//! The picture of a step: its spans on a time axis, with one lane per activity, and the time of each activity.
+//! The image of a step: its spans on a time axis, with one lane per activity, and the time of each activity.
 
 use serde::Serialize;
 
@@ -6,23 +6,23 @@ use super::Table;
 use crate::train::metrics::Metrics;
 use crate::train::timeline::{Activity, SPANS};
 
-/// Horizontal ends of the time axis in the picture.
+/// Horizontal ends of the time axis in the image.
 const ACROSS: [f64; 2] = [112.0, 700.0];
 /// Height of a lane, and of the time axis below the lanes.
 const HEIGHTS: [usize; 2] = [26, 34];
 /// Maximum number of intervals on the time axis.
 const INTERVALS: f64 = 8.0;
 
-/// A picture of the median step of a run.
+/// An image of the median step of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct StepPicture {
+pub struct StepImage {
     /// Number of the step.
     number: u64,
     /// Duration of the step in seconds, as text.
     seconds: String,
     /// True if a span begins before the step.
     begins_before: bool,
-    /// Height of the picture.
+    /// Height of the image.
     height: usize,
     /// Positions on the time axis, with their labels.
     ticks: Vec<(f64, String)>,
@@ -86,8 +86,8 @@ impl Step {
     }
 }
 
-/// Returns the picture of the median step of `steps`, or `None` if no step has spans.
-pub fn picture(steps: &[Metrics]) -> Option<StepPicture> {
+/// Returns the image of the median step of `steps`, or `None` if no step has spans.
+pub fn image(steps: &[Metrics]) -> Option<StepImage> {
     let mut steps: Vec<Step> = steps.iter().filter_map(Step::of).filter(|step| !step.spans.is_empty()).collect();
     steps.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
     let step = steps.get(steps.len().checked_sub(1)? / 2)?;
@@ -109,7 +109,7 @@ pub fn picture(steps: &[Metrics]) -> Option<StepPicture> {
     let mut rows: Vec<Vec<String>> =
         names.iter().map(|name| row(name, &steps, |step: &Step| step.time(name))).collect();
     rows.push(row("other", &steps, Step::gaps));
-    Some(StepPicture {
+    Some(StepImage {
         number: step.number,
         seconds: rounded(step.seconds),
         begins_before: low < 0.0,
@@ -170,17 +170,17 @@ mod tests {
             object(json!({"step": step, "timing_s/step": seconds, "timing_s/spans": spans}))
         };
         let steps = [line(1, 50.0), line(2, 4.0), line(3, 2.0), object(json!({"step": 4, "timing_s/step": 3.0}))];
-        let picture = picture(&steps).unwrap();
-        assert_eq!((picture.number, picture.count, picture.begins_before), (2, 3, true));
-        let names: Vec<&str> = picture.lanes.iter().map(|lane| lane.name).collect();
+        let image = image(&steps).unwrap();
+        assert_eq!((image.number, image.count, image.begins_before), (2, 3, true));
+        let names: Vec<&str> = image.lanes.iter().map(|lane| lane.name).collect();
         assert_eq!(names, ["sampling", "scoring", "passes", "checkpoint"]);
-        let labels: Vec<&str> = picture.ticks.iter().map(|tick| tick.1.as_str()).collect();
+        let labels: Vec<&str> = image.ticks.iter().map(|tick| tick.1.as_str()).collect();
         assert_eq!(labels, ["-1 s", "0 s", "1 s", "2 s", "3 s", "4 s"]);
-        let checkpoint = &picture.lanes[3].spans[0];
+        let checkpoint = &image.lanes[3].spans[0];
         assert!((checkpoint.x - ACROSS[0]).abs() < 1e-9 && (checkpoint.width - 588.0 / 5.0).abs() < 1e-9);
-        assert_eq!(picture.table.rows[0], ["sampling", "1.6", "40.0 %", "20"]);
-        assert_eq!(picture.table.rows[3], ["checkpoint", "0", "0.0 %", "1"]);
-        assert_eq!(picture.table.rows[4], ["other", "0.8", "20.0 %", "10"]);
-        assert!(super::picture(&steps[3..]).is_none(), "steps without spans");
+        assert_eq!(image.table.rows[0], ["sampling", "1.6", "40.0 %", "20"]);
+        assert_eq!(image.table.rows[3], ["checkpoint", "0", "0.0 %", "1"]);
+        assert_eq!(image.table.rows[4], ["other", "0.8", "20.0 %", "10"]);
+        assert!(super::image(&steps[3..]).is_none(), "steps without spans");
     }
 }

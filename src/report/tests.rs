@@ -103,7 +103,7 @@ fn the_page_holds_no_network_address_and_no_markup_of_a_model() {
     let dir = tempfile::tempdir().unwrap();
     run(dir.path());
     let mut report = report(dir.path()).unwrap();
-    report.examples[0].picture = Some(PIXEL.to_owned());
+    report.examples[0].image = Some(PIXEL.to_owned());
     let page = page(&report).unwrap();
     assert!(!page.contains("</script><b>"));
     for word in ["src=\"http", "href=\"http", "url(http", "@import", "fetch("] {
@@ -166,7 +166,7 @@ fn rollouts_are_shown_and_stay_text() {
         finish_reason: "stop".to_owned(),
         judge: String::new(),
         question: "What is it? <b>".to_owned(),
-        pictures: if rollout == 0 { vec![pixel()] } else { Vec::new() },
+        images: if rollout == 0 { vec![pixel()] } else { Vec::new() },
     };
     let rows = [row(0, evil, 0.0), row(1, "<think>x</think><answer>5</answer>", 1.0)];
     file::write(dir.path(), 1, &rows).unwrap();
@@ -180,7 +180,7 @@ fn rollouts_are_shown_and_stay_text() {
     assert_eq!((rollouts.rows.len(), rollouts.rows[0].answers.len()), (1, 2));
     assert!(rollouts.rows[0].answers[1].why.starts_with("reward 1.000, advantage +0.50"));
     assert_eq!(
-        (&*rollouts.rows[0].question, &rollouts.rows[0].pictures[..]),
+        (&*rollouts.rows[0].question, &rollouts.rows[0].images[..]),
         ("What is it? <b>", &[PIXEL.to_owned()][..])
     );
     let page = page(&report).unwrap();

@@ -1,5 +1,5 @@
 //! Groups: a question of a step with its rollouts and the experience from each. In a micro-batch, the prompt of a question,
-//! with its pictures, is computed once for all its responses.
+//! with its images, is computed once for all its responses.
 
 use std::ops::Range;
 use std::sync::Arc;

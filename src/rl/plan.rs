@@ -213,15 +213,15 @@ struct Rollouts<'a> {
 impl Rollouts<'_> {
     fn new<'a>(config: &'a RlConfig, model: &ModelConfig, index: &Index, allowed: Tensor) -> Rollouts<'a> {
         let mut largest: Vec<usize> = (0..index.len()).collect();
-        // The longest prompts and the prompts with the largest pictures may differ, and a step may contain either.
-        let mut pictured = largest.clone();
+        // The longest prompts and the prompts with the largest images may differ, and a step may contain either.
+        let mut with_images = largest.clone();
         largest.sort_by_key(|&i| std::cmp::Reverse(index.tokens(i)));
         largest.truncate(config.train_batch_size);
-        pictured.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches()));
-        pictured.truncate(config.train_batch_size);
-        pictured.retain(|i| !largest.contains(i));
+        with_images.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches()));
+        with_images.truncate(config.train_batch_size);
+        with_images.retain(|i| !largest.contains(i));
         let answered = largest.len();
-        largest.extend(pictured);
+        largest.extend(with_images);
         let params = params(config, 0, Arc::from([]));
         let request = |(k, &i): (usize, &usize)| {
             // If there are fewer rows than a batch needs, rows are repeated.
@@ -274,14 +274,14 @@ fn largest_micro_batch(config: &RlConfig, model: &ModelConfig, index: &Index) ->
             return groups(config, model, index, &batch);
         }
     }
-    // Start from the smallest micro-batch. If it already had all tokens of the bound, the tokens of the added pictures
+    // Start from the smallest micro-batch. If it already had all tokens of the bound, the tokens of the added images
     // would exceed the bound.
     let least = [Shape { tokens: 2, targets: 1, grids: &[] }];
     let made = grown(tower, least, &bound);
     let shapes: Vec<Shape<'_>> = made.iter().map(Made::shape).collect();
     if config.rollout.n == 1 {
         let whole = |(index, shape): (usize, &Shape<'_>)| {
-            // Tokens of pictures may be targets, so all tokens count as those of the prompt.
+            // Tokens of images may be targets, so all tokens count as those of the prompt.
             let sample = plan::blank(model, *shape);
             let (prompt, response) = sample.input_ids.split_at(sample.input_ids.len() - shape.targets);
             let experience = made_up(config, prompt, response);
@@ -289,8 +289,8 @@ fn largest_micro_batch(config: &RlConfig, model: &ModelConfig, index: &Index) ->
         };
         return shapes.iter().enumerate().map(whole).collect();
     }
-    // One prompt has all pictures. The other sequences are its responses, of one token each. The largest numbers of
-    // pictures and of targets together may exceed the tokens, so tokens of the prompt are targets, too.
+    // One prompt has all images. The other sequences are its responses, of one token each. The largest numbers of
+    // images and of targets together may exceed the tokens, so tokens of the prompt are targets, too.
     let grids: Vec<_> = shapes.iter().flat_map(|shape| shape.grids).copied().collect();
     let (tokens, responses) = (shapes.iter().map(|shape| shape.tokens).sum::<usize>(), shapes.len() - 1);
     let prompt = plan::blank(model, Shape { tokens: tokens - responses, targets: 0, grids: &grids });
@@ -366,14 +366,11 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
         sum.min(at_once)
     };
     let patches = dense(&|size| size.patches);
-    let pictures = dense(&|size| size.pictures);
+    let images = dense(&|size| size.images);
     let single = index.shapes().map(|shape| Size::of(tower, [shape]).largest).max().unwrap_or(0);
     // Two consecutive chunks together have more patches than the maximum of one chunk.
-    let chunks = if patches <= tower.chunk() {
-        usize::from(pictures > 0)
-    } else {
-        pictures.min(2 * patches / tower.chunk() + 1)
-    };
+    let chunks =
+        if patches <= tower.chunk() { usize::from(images > 0) } else { images.min(2 * patches / tower.chunk() + 1) };
     Size {
         tokens: longest_mini_batch(config, index).min(room),
         targets: most_of(response).min(most * response),
@@ -382,7 +379,7 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
         patches,
         largest: single.max(patches.min(tower.chunk())),
         windows: dense(&|size| size.windows),
-        pictures,
+        images,
         pixels: dense(&|size| size.pixels),
     }
 }

@@ -291,11 +291,11 @@ fn split(config: &RlConfig, step: u64, loss: &PolicyLoss, groups: &[Group]) -> C
     let (mut idle, mut moving): (Vec<ResponseId>, Vec<_>) =
         all.into_iter().partition(|id| id.of(groups).advantage == 0.0);
     // It is possible that only idle responses reach some parameters, for example those of the vision tower if no moving
-    // response has a picture. In torch such a parameter has a gradient of 0, so momentum and weight decay still update
+    // response has an image. In torch such a parameter has a gradient of 0, so momentum and weight decay still update
     // it. One idle response in backward has the same effect as all of them.
-    let pictures = |id: &ResponseId| !groups[id.group].question.prompt.pixels.is_empty();
-    let pictured = idle.iter().position(pictures).filter(|_| !moving.iter().any(pictures));
-    if let Some(at) = pictured.or((moving.is_empty() && !idle.is_empty()).then_some(0)) {
+    let images = |id: &ResponseId| !groups[id.group].question.prompt.pixels.is_empty();
+    let with_images = idle.iter().position(images).filter(|_| !moving.iter().any(images));
+    if let Some(at) = with_images.or((moving.is_empty() && !idle.is_empty()).then_some(0)) {
         moving.push(idle.remove(at));
         moving.sort_by_key(|id| id.group);
     }

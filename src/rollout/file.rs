@@ -57,7 +57,7 @@ pub struct RolloutRow {
     /// Text of the question, as in its row.
     pub question: String,
     /// Small versions of the question's images, encoded. Only the first rollout of a group that pages show has them.
-    pub pictures: Vec<Vec<u8>>,
+    pub images: Vec<Vec<u8>>,
 }
 
 /// Maximum length of the longer side of a stored image, in pixels.
@@ -117,7 +117,7 @@ pub fn write(dir: &Path, step: u64, rows: &[RolloutRow]) -> Result<()> {
         ("token_ids", lists::<UInt32Type>(rows.iter().map(|r| &r.token_ids[..]))),
         ("log_probs", lists::<Float32Type>(rows.iter().map(|r| &r.log_probs[..]))),
         ("question", text(|r| &r.question)),
-        ("pictures", pictures(rows)),
+        ("pictures", images(rows)),
     ])
     .map_err(|e| broken(&e))?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
@@ -136,10 +136,10 @@ fn lists<'a, T: ArrowPrimitiveType>(rows: impl Iterator<Item = &'a [T::Native]>)
     Arc::new(list.finish())
 }
 
-fn pictures(rows: &[RolloutRow]) -> ArrayRef {
+fn images(rows: &[RolloutRow]) -> ArrayRef {
     let mut list = ListBuilder::new(BinaryBuilder::new());
     for row in rows {
-        row.pictures.iter().for_each(|picture| list.values().append_value(picture));
+        row.images.iter().for_each(|image| list.values().append_value(image));
         list.append(true);
     }
     Arc::new(list.finish())
@@ -194,7 +194,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Returns the images of a row. Files of older versions have none.
-    fn pictures(&self, i: usize) -> Result<Vec<Vec<u8>>> {
+    fn images(&self, i: usize) -> Result<Vec<Vec<u8>>> {
         if self.batch.column_by_name("pictures").is_none() {
             return Ok(Vec::new());
         }
@@ -233,7 +233,7 @@ impl<'a> Columns<'a> {
             } else {
                 String::new()
             },
-            pictures: self.pictures(i)?,
+            images: self.images(i)?,
         })
     }
 }

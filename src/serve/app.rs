@@ -28,7 +28,7 @@ pub struct App {
     pub config: ModelConfig,
     /// Contribution of the model and the flags to sampling parameters.
     pub defaults: Defaults,
-    /// Sources of pictures.
+    /// Sources of images.
     pub media: MediaRules,
     /// The engine thread.
     pub engine: EngineClient,
@@ -48,7 +48,7 @@ pub struct App {
     pub created: u64,
     /// File to which requests are recorded.
     pub recorder: Option<Recorder>,
-    /// Everything besides the weights that answers depend on: device, kernel variants, data type, picture sizes and JPEG
+    /// Everything besides the weights that answers depend on: device, kernel variants, data type, image sizes and JPEG
     /// decoder. Set when the model is loaded.
     pub arithmetic: OnceLock<String>,
     /// Hash of the weights and of the other files of the model directory.

@@ -20,9 +20,9 @@ use crate::config::{GenerateConfig, deciding};
 use crate::data::folder::Folder;
 use crate::data::json::jsonl;
 use crate::error::{Error, Result};
-use crate::llm::{Journal, Line, Reader, folder_of};
 use crate::identity;
 use crate::image::JPEG_DECODER;
+use crate::llm::{Journal, Line, Reader, folder_of};
 use crate::machine::Machine;
 use crate::observe::Observer;
 
@@ -50,11 +50,11 @@ pub struct Files {
 }
 
 impl Batch {
-    /// Answers one question about pictures and passes the text to `put` while it is generated.
+    /// Answers one question about images and passes the text to `put` while it is generated.
     pub fn stream(
         &self,
         text: &str,
-        pictures: &[PathBuf],
+        images: &[PathBuf],
         mut put: impl FnMut(&str) -> Result<()> + Send + 'static,
         machine: &Machine,
     ) -> Result<()> {
@@ -63,7 +63,7 @@ impl Batch {
         parameters.insert("seed".to_owned(), json!(self.config.seed));
         let refused = |error: ApiError| Error::format("--prompt", error.message());
         let mut fields = Fields::new(Value::Object(parameters), "").map_err(refused)?;
-        let mut request = question(&draft.app, &mut fields, reader.question(text, pictures)?).map_err(refused)?;
+        let mut request = question(&draft.app, &mut fields, reader.question(text, images)?).map_err(refused)?;
         request.output.stream = true;
         draft.needs.get_or_insert_default().add(&request);
         let server = draft.load(machine)?;
@@ -154,7 +154,7 @@ impl Batch {
         self.check(journal.finish()?, None)
     }
 
-    /// Reads everything of the model besides the weights. `media` is the folder from which pictures may be loaded.
+    /// Reads everything of the model besides the weights. `media` is the folder from which images may be loaded.
     fn draft(&self, media: Option<PathBuf>, machine: &Machine) -> Result<(Draft, Reader)> {
         let reader = Reader::open(&self.model, &self.config)?;
         let options = Options {

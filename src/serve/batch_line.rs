@@ -25,7 +25,7 @@ pub struct Lines {
     pub app: Arc<App>,
     /// Converts questions to prompts.
     pub reader: Reader,
-    /// Folder of the file, which contains the pictures.
+    /// Folder of the file, which contains the images.
     pub folder: Folder,
     /// The file.
     pub file: PathBuf,

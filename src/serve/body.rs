@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::errors::{Api, ApiError};
 use crate::bounds;
 
-/// Maximum bytes of a request, as in the facts of OpenAI's API for pictures.
+/// Maximum bytes of a request, as in the facts of OpenAI's API for images.
 pub const LARGEST: usize = 32 << 20;
 /// Maximum time in which a client must send a request.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -150,7 +150,7 @@ impl EngineClient {
         permit.map_err(|_| full("log-probs of answers that are not yet sent fill the memory for them"))
     }
 
-    /// Returns the maximum number of tokens of a picture.
+    /// Returns the maximum number of tokens of an image.
     pub fn vision_rows(&self) -> usize {
         self.vision_rows
     }

@@ -1,4 +1,4 @@
-//! Loads the pictures of requests. `data:` URLs are always read; other URLs only as far as the server's flags allow.
+//! Loads the images of requests. `data:` URLs are always read; other URLs only as far as the server's flags allow.
 //!
 //! A remote address is resolved once and checked, and the connection goes to the checked address. Private, loopback
 //! and link-local addresses are refused unless the flag names the address itself. Redirects are checked the same way.
@@ -18,15 +18,15 @@ use crate::data::folder::decode_data_url;
 use crate::error::Error;
 use crate::image::{self, ImageInput, Limits, Processor};
 
-/// Maximum number of pictures of a request.
+/// Maximum number of images of a request.
 pub const MAX_PICTURES: usize = 64;
-/// Maximum bytes of a picture file.
+/// Maximum bytes of an image file.
 const LARGEST_FILE: usize = 32 << 20;
-/// Maximum time to load a remote picture, with redirects.
+/// Maximum time to load a remote image, with redirects.
 const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_REDIRECTS: usize = 3;
 
-/// Sources from which pictures may be loaded besides the request itself.
+/// Sources from which images may be loaded besides the request itself.
 #[derive(Clone, Debug, Default)]
 pub struct MediaRules {
     domains: Vec<String>,
@@ -41,7 +41,7 @@ impl MediaRules {
         Ok(MediaRules { domains: domains.collect(), folder: folder.map(real).transpose()? })
     }
 
-    /// Replaces `url` by a `data:` URL with the content of the picture. `param` names the field in errors.
+    /// Replaces `url` by a `data:` URL with the content of the image. `param` names the field in errors.
     pub async fn inline(&self, url: &mut String, param: &str) -> Api<()> {
         if url.starts_with("data:") {
             return Ok(());
@@ -50,7 +50,7 @@ impl MediaRules {
         let bytes = match parsed.scheme() {
             "http" | "https" => match tokio::time::timeout(PATIENCE, self.fetch(parsed, param)).await {
                 Ok(bytes) => bytes?,
-                Err(_) => return Err(wrong(param, "a picture that was not received in time")),
+                Err(_) => return Err(wrong(param, "an image that was not received in time")),
             },
             "file" => self.read(&parsed, param).await?,
             _ => return Err(wrong(param, "a URL of another scheme")),
@@ -76,7 +76,7 @@ impl MediaRules {
             let addresses = self.checked(&url, param).await?;
             let mut reply = get(&url, &addresses).await.map_err(|error| {
                 tracing::debug!("{param}: {error}");
-                wrong(param, "a picture that could not be loaded")
+                wrong(param, "an image that could not be loaded")
             })?;
             if reply.status().is_redirection() {
                 let to = reply.headers().get("location").and_then(|to| url.join(to.to_str().ok()?).ok());
@@ -84,14 +84,14 @@ impl MediaRules {
                 continue;
             }
             if !reply.status().is_success() {
-                return Err(wrong(param, &format!("status {} instead of a picture", reply.status().as_u16())));
+                return Err(wrong(param, &format!("status {} instead of an image", reply.status().as_u16())));
             }
             let mut bytes = Vec::new();
-            let cut = |_| wrong(param, "a picture whose transfer broke off");
+            let cut = |_| wrong(param, "an image whose transfer broke off");
             while let Some(chunk) = reply.chunk().await.map_err(cut)? {
                 bytes.extend_from_slice(&chunk);
                 if bytes.len() > LARGEST_FILE {
-                    return Err(wrong(param, &format!("a picture of more than {LARGEST_FILE} bytes")));
+                    return Err(wrong(param, &format!("an image of more than {LARGEST_FILE} bytes")));
                 }
             }
             return Ok(bytes);
@@ -159,22 +159,22 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Decodes and resizes pictures, given as `data:` URLs with the names of their fields. All pictures of a request
-/// together may have as many pixels as one picture of a data set. A text model has no `processor`.
-pub fn pictures(urls: &[(String, String)], processor: Option<&Processor>) -> Api<Vec<Arc<ImageInput>>> {
+/// Decodes and resizes images, given as `data:` URLs with the names of their fields. All images of a request
+/// together may have as many pixels as one image of a data set. A text model has no `processor`.
+pub fn images(urls: &[(String, String)], processor: Option<&Processor>) -> Api<Vec<Arc<ImageInput>>> {
     let Some((param, _)) = urls.first() else { return Ok(Vec::new()) };
     let processor =
-        processor.ok_or_else(|| ApiError::field(param, "a picture", "text only: the model has no vision tower"))?;
+        processor.ok_or_else(|| ApiError::field(param, "an image", "text only: the model has no vision tower"))?;
     let mut limits = Limits::default();
     let one = |(param, url): &(String, String)| {
         let unreadable = |error: Error| {
             tracing::debug!("{error}");
-            wrong(param, "data that is not an intact picture within the limits")
+            wrong(param, "data that is not an intact image within the limits")
         };
         let rest = url.strip_prefix("data:").ok_or_else(|| wrong(param, "a URL of another scheme"))?;
         let bytes = decode_data_url(rest, param).map_err(unreadable)?;
         if bytes.len() > LARGEST_FILE {
-            return Err(wrong(param, &format!("a picture of more than {LARGEST_FILE} bytes")));
+            return Err(wrong(param, &format!("an image of more than {LARGEST_FILE} bytes")));
         }
         let header =
             image::header(Cursor::new(&bytes), &limits, param).map_err(|refused| unreadable(refused.into()))?;
@@ -186,7 +186,7 @@ pub fn pictures(urls: &[(String, String)], processor: Option<&Processor>) -> Api
 }
 
 fn wrong(param: &str, found: &str) -> ApiError {
-    ApiError::field(param, found, "a picture as a data: URL, or a URL that the server's flags allow")
+    ApiError::field(param, found, "an image as a data: URL, or a URL that the server's flags allow")
 }
 
 #[cfg(test)]

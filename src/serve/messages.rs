@@ -18,8 +18,8 @@ pub struct Conversation {
     variables: Map<String, Value>,
     add_generation_prompt: bool,
     continue_final_message: bool,
-    /// The URL of each picture in order, after the name of its field.
-    pub pictures: Vec<(String, String)>,
+    /// The URL of each image in order, after the name of its field.
+    pub images: Vec<(String, String)>,
 }
 
 impl Conversation {
@@ -49,7 +49,7 @@ impl Conversation {
             variables,
             add_generation_prompt,
             continue_final_message,
-            pictures: Vec::new(),
+            images: Vec::new(),
         };
         let last = list.len() - 1;
         for (i, value) in list.into_iter().enumerate() {
@@ -84,7 +84,7 @@ impl Conversation {
         let reasoning = [fields.string("reasoning_content")?, fields.string("reasoning")?].into_iter().flatten().last();
         if let Some(reasoning) = reasoning.filter(|text| !text.is_empty()) {
             let text = content.iter().map(Part::text).collect::<Option<String>>().filter(|_| role == "assistant");
-            let text = text.ok_or_else(|| ApiError::field(&place, "pictures", "text, in a message with reasoning"))?;
+            let text = text.ok_or_else(|| ApiError::field(&place, "images", "text, in a message with reasoning"))?;
             let is_open = is_last && self.continue_final_message && text.is_empty();
             content = vec![Part::Text(with_reasoning(&reasoning, &text, is_open))];
         }
@@ -115,7 +115,7 @@ impl Conversation {
                     }
                     _ => String::new(),
                 };
-                self.pictures.push((name, url));
+                self.images.push((name, url));
                 Part::Image
             }
             other => {
@@ -127,7 +127,7 @@ impl Conversation {
         Ok(part)
     }
 
-    /// Returns the ids of the prompt, with one placeholder for each picture. The text of messages never yields a
+    /// Returns the ids of the prompt, with one placeholder for each image. The text of messages never yields a
     /// special token.
     pub fn encode(&self, chat: &Chat) -> Api<Vec<u32>> {
         let ids = chat.encode_with(&self.messages, self.add_generation_prompt, Special::Plain, &self.variables);
@@ -152,8 +152,8 @@ fn template_kwargs(mut fields: Fields) -> Api<Map<String, Value>> {
     Ok(variables)
 }
 
-/// Returns the URLs of all pictures in the body of a request, with the names of their fields.
-pub fn picture_urls(body: &mut Value) -> Vec<(String, &mut String)> {
+/// Returns the URLs of all images in the body of a request, with the names of their fields.
+pub fn image_urls(body: &mut Value) -> Vec<(String, &mut String)> {
     let mut found = Vec::new();
     let Some(body) = body.as_object_mut() else { return found };
     for (key, value) in body {

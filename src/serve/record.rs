@@ -20,7 +20,7 @@ pub struct Line {
     pub route: String,
     /// Weights and arithmetic of the answer.
     pub system_fingerprint: String,
-    /// The request with its seed. Pictures are `data:` URLs.
+    /// The request with its seed. Images are `data:` URLs.
     pub request: Value,
     /// The choices of the answer.
     pub choices: Vec<RecordedChoice>,

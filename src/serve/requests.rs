@@ -11,7 +11,7 @@ use super::engine_client::MOST_LOGPROBS;
 use super::errors::{Api, ApiError};
 use super::fields::{Fields, ids, short};
 use super::media;
-use super::messages::{Conversation, picture_urls};
+use super::messages::{Conversation, image_urls};
 use super::sampling::{self, MAX_LOGPROBS, NAMES, Sampling};
 use super::text::is_reasoning_open;
 use crate::engine::sequence::ImageSpan;
@@ -60,7 +60,7 @@ pub struct Prepared {
     pub sampling: Sampling,
     /// How the answer is written.
     pub output: Output,
-    /// The request with its seed and its pictures, if requests are recorded.
+    /// The request with its seed and its images, if requests are recorded.
     pub body: Value,
     /// Maximum number of log-probs in the answer.
     pub logprobs: usize,
@@ -102,11 +102,11 @@ pub struct Output {
     pub include_reasoning: bool,
 }
 
-/// Replaces the addresses of the pictures in the body of a request by their contents.
-pub async fn inline_pictures(app: &App, body: &mut Value) -> Api<()> {
-    let urls = picture_urls(body);
+/// Replaces the addresses of the images in the body of a request by their contents.
+pub async fn inline_images(app: &App, body: &mut Value) -> Api<()> {
+    let urls = image_urls(body);
     if urls.len() > media::MAX_PICTURES {
-        let expected = format!("at most {} pictures", media::MAX_PICTURES);
+        let expected = format!("at most {} images", media::MAX_PICTURES);
         return Err(ApiError::field(&urls[0].0, urls.len(), expected));
     }
     let mut bytes = 0;
@@ -115,16 +115,16 @@ pub async fn inline_pictures(app: &App, body: &mut Value) -> Api<()> {
         // Base64 takes 4 bytes for 3.
         bytes += url.len() / 4 * 3;
         if bytes > body::LARGEST {
-            let expected = format!("at most {} bytes of pictures in a request", body::LARGEST);
-            return Err(ApiError::field(&param, format!("{bytes} bytes up to this picture"), expected));
+            let expected = format!("at most {} bytes of images in a request", body::LARGEST);
+            return Err(ApiError::field(&param, format!("{bytes} bytes up to this image"), expected));
         }
     }
     Ok(())
 }
 
-/// Parses a request. Remote pictures are loaded first.
+/// Parses a request. Remote images are loaded first.
 pub async fn prepare(app: &Arc<App>, route: Route, mut body: Value) -> Api<Prepared> {
-    inline_pictures(app, &mut body).await?;
+    inline_images(app, &mut body).await?;
     let app = app.clone();
     let parsed = tokio::task::spawn_blocking(move || parse(&app, route, body));
     parsed.await.map_err(|_| ApiError::internal(&crate::error::Error::Failed("a parser panicked".to_owned())))?
@@ -269,8 +269,8 @@ fn chat(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>
 /// Reads the conversation of a chat request and returns its prompt.
 fn chat_prompt(app: &App, fields: &mut Fields) -> Api<Prompt> {
     let conversation = Conversation::read(fields)?;
-    let pictures = media::pictures(&conversation.pictures, app.processor.as_ref())?;
-    prompt(app, &conversation.encode(&app.chat)?, &pictures, "messages")
+    let images = media::images(&conversation.images, app.processor.as_ref())?;
+    prompt(app, &conversation.encode(&app.chat)?, &images, "messages")
 }
 
 /// Takes the fields of tools and other abilities that a model of this server does not have.
@@ -315,8 +315,8 @@ fn completions(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<
 
 fn generate(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>, Sampling)> {
     let token_ids = fields.ids("token_ids", app.config.text.vocab_size)?.unwrap_or_default();
-    let pictures = content_parts(app, fields)?;
-    let prompt = prompt(app, &token_ids, &pictures, "token_ids")?;
+    let images = content_parts(app, fields)?;
+    let prompt = prompt(app, &token_ids, &images, "token_ids")?;
     if let Some(mut features) = fields.object("features")? {
         let send = "null: send content_parts";
         features.only(&[("kwargs_data", Value::Null), ("mm_metadata", Value::Null)], send)?;
@@ -345,33 +345,33 @@ fn content_parts(app: &App, fields: &mut Fields) -> Api<Vec<Arc<ImageInput>>> {
     let mut urls = Vec::new();
     for (i, part) in list.into_iter().enumerate() {
         let mut part = Fields::new(part, &format!("content_parts[{i}]"))?;
-        part.only(&[("type", json!("image_url"))], "only pictures are supported")?;
+        part.only(&[("type", json!("image_url"))], "only images are supported")?;
         urls.push((part.name("url"), part.string("url")?.unwrap_or_default()));
         part.end()?;
     }
-    media::pictures(&urls, app.processor.as_ref())
+    media::images(&urls, app.processor.as_ref())
 }
 
-/// Makes the engine's prompt. Each picture has one placeholder in `ids`, or as many as it has rows.
-fn prompt(app: &App, ids: &[u32], pictures: &[Arc<ImageInput>], param: &str) -> Api<Prompt> {
+/// Makes the engine's prompt. Each image has one placeholder in `ids`, or as many as it has rows.
+fn prompt(app: &App, ids: &[u32], images: &[Arc<ImageInput>], param: &str) -> Api<Prompt> {
     let refused = |error| ApiError::refused(param, error);
     let merge = app.config.grid().merge_size as u32;
-    let rows: usize = pictures.iter().map(|picture| picture.tokens(merge)).sum();
+    let rows: usize = images.iter().map(|image| image.tokens(merge)).sum();
     let pads = app.chat.media.map_or(0, |media| ids.iter().filter(|&&id| id == media.ids.image).count());
-    let is_expanded = rows != pictures.len() && pads == rows;
-    let grids: Vec<Grid> = pictures.iter().map(|picture| picture.grid()).collect();
+    let is_expanded = rows != images.len() && pads == rows;
+    let grids: Vec<Grid> = images.iter().map(|image| image.grid()).collect();
     let expanded = match is_expanded {
         true => ids.to_vec(),
         false => app.chat.expand(ids, &grids).map_err(refused)?.into_iter().map(|(id, _)| id).collect(),
     };
-    if let Some(large) = pictures.iter().find(|picture| picture.tokens(merge) > app.engine.vision_rows()) {
-        let found = format!("a picture of {} tokens", large.tokens(merge));
+    if let Some(large) = images.iter().find(|image| image.tokens(merge) > app.engine.vision_rows()) {
+        let found = format!("an image of {} tokens", large.tokens(merge));
         return Err(ApiError::field(param, found, format!("at most {}", app.engine.vision_rows())));
     }
-    Prompt::new(&app.config, &expanded, pictures).map_err(refused)
+    Prompt::new(&app.config, &expanded, images).map_err(refused)
 }
 
-/// Returns the places of the pictures among the tokens of a prompt, as vLLM writes them.
+/// Returns the places of the images among the tokens of a prompt, as vLLM writes them.
 pub fn placeholders_of(prompt: &Prompt) -> Value {
     let place = |image: &ImageSpan| json!({"offset": image.start, "length": image.rows});
     match prompt.images.is_empty() {
@@ -397,7 +397,7 @@ pub fn rendered(app: &App, mut body: Value) -> Api<Value> {
     });
     if !prompt.images.is_empty() {
         let part = |(_, url): (String, &mut String)| json!({"type": "image_url", "url": std::mem::take(url)});
-        request["content_parts"] = picture_urls(&mut body).into_iter().map(part).collect();
+        request["content_parts"] = image_urls(&mut body).into_iter().map(part).collect();
         let hash = |image: &ImageSpan| blake3::Hash::from_bytes(image.key).to_hex().to_string();
         let hashes: Vec<String> = prompt.images.iter().map(hash).collect();
         request["features"] = json!({"mm_hashes": {"image": hashes}, "mm_placeholders": placeholders_of(prompt)});

@@ -141,7 +141,7 @@ async fn generate(State(app): State<Arc<App>>, route: Route, request: Request) -
 
 async fn render(State(app): State<Arc<App>>, request: Request) -> Api<Json<Value>> {
     let mut body = body::json(request).await?;
-    requests::inline_pictures(&app, &mut body).await?;
+    requests::inline_images(&app, &mut body).await?;
     let rendered = tokio::task::spawn_blocking(move || requests::rendered(&app, body).map(Json));
     rendered.await.map_err(|_| ApiError::internal(&crate::error::Error::Failed("a handler panicked".to_owned())))?
 }

@@ -20,11 +20,11 @@ use super::replay::{Replayed, replay};
 use super::routes::{Keys, router};
 use super::sampling::Defaults;
 use super::sizes::{self, Needs};
-use crate::hub::base_model::{self, ADAPTER_CONFIG};
 use crate::config::ServeConfig;
 use crate::device::{Device, Plan, Region};
 use crate::engine::{Engine, EngineConfig, allowed_ids};
 use crate::error::{Error, Result};
+use crate::hub::base_model::{self, ADAPTER_CONFIG};
 use crate::identity;
 use crate::image::{JPEG_DECODER, Processor};
 use crate::llm::fits;
@@ -63,9 +63,9 @@ pub struct Options {
     pub logprobs_mode: LogprobsMode,
     /// True if a server without keys of clients answers only requests to `localhost`.
     pub only_localhost: bool,
-    /// Domains from which pictures may be loaded.
+    /// Domains from which images may be loaded.
     pub allowed_media_domains: Vec<String>,
-    /// Folder below which `file://` pictures may be loaded.
+    /// Folder below which `file://` images may be loaded.
     pub allowed_local_media_path: Option<PathBuf>,
     /// Maximum number of tokens of an answer whose request states none. `None` fills the context.
     pub max_tokens: Option<usize>,

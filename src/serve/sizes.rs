@@ -33,7 +33,7 @@ pub fn limits(
     let rest = CPU_CACHE.saturating_sub(memory.per_sequence * config.max_num_seqs);
     let most = if kind == Kind::Cuda { usize::MAX } else { rest / (memory.per_token * BLOCK) };
     let blocks = one.saturating_mul(config.max_num_seqs).min(most).max(one);
-    let rows = |processor| largest_picture(processor, max_model_len).max(2 * config.max_num_batched_tokens);
+    let rows = |processor| largest_image(processor, max_model_len).max(2 * config.max_num_batched_tokens);
     Ok(EngineConfig {
         max_num_seqs: config.max_num_seqs,
         max_num_batched_tokens: config.max_num_batched_tokens,
@@ -45,14 +45,14 @@ pub fn limits(
     })
 }
 
-/// Returns the number of tokens of the largest picture that fits into a prompt.
-fn largest_picture(processor: &Processor, max_model_len: usize) -> usize {
+/// Returns the number of tokens of the largest image that fits into a prompt.
+fn largest_image(processor: &Processor, max_model_len: usize) -> usize {
     let side = u64::from(processor.patch_size * processor.merge_size);
     (processor.max_pixels.div_ceil(side * side) as usize).clamp(1, max_model_len)
 }
 
-/// Returns requests that need the most memory of a server: with as many of the largest pictures, or of the smallest, as
-/// fit into the engine's cache. Requests for a text model have no pictures.
+/// Returns requests that need the most memory of a server: with as many of the largest images, or of the smallest, as
+/// fit into the engine's cache. Requests for a text model have no images.
 pub fn largest(
     limits: &EngineConfig,
     processor: Option<&Processor>,
@@ -62,12 +62,12 @@ pub fn largest(
         return Ok(vec![vec![request(Arc::new(Prompt::text(vec![0])), limits.max_num_seqs)]]);
     };
     let merge = processor.merge_size;
-    let side = (largest_picture(processor, limits.max_model_len) as f64).sqrt().ceil() as u32 * merge;
+    let side = (largest_image(processor, limits.max_model_len) as f64).sqrt().ceil() as u32 * merge;
     let request = |[h, w]: [u32; 2]| {
-        let grid = Grid::picture(h as u16, w as u16);
-        let picture = Arc::new(ImageInput::blank(grid, model.grid().patch_size));
-        let count = limits.vision_rows / picture.tokens(merge).max(1);
-        vec![request(Arc::new(Prompt { pixels: vec![picture; count], ..Prompt::text(vec![0]) }), limits.max_num_seqs)]
+        let grid = Grid::image(h as u16, w as u16);
+        let image = Arc::new(ImageInput::blank(grid, model.grid().patch_size));
+        let count = limits.vision_rows / image.tokens(merge).max(1);
+        vec![request(Arc::new(Prompt { pixels: vec![image; count], ..Prompt::text(vec![0]) }), limits.max_num_seqs)]
     };
     Ok(vec![request([side, side]), request(processor.grid(1, 1)?)])
 }
@@ -84,9 +84,9 @@ pub struct Needs {
     longest: usize,
     /// Number of blocks of the KV cache that each choice can need.
     blocks: Vec<u32>,
-    /// Number of tokens of the largest picture or video, and of all of them.
-    picture: usize,
-    pictures: usize,
+    /// Number of tokens of the largest image or video, and of all of them.
+    image: usize,
+    images: usize,
     keep_logits: bool,
 }
 
@@ -100,8 +100,8 @@ impl Needs {
             let blocks = (tokens + params.max_tokens).div_ceil(BLOCK) as u32;
             self.keep_logits |= params.needs_logits();
             self.blocks.extend(std::iter::repeat_n(blocks, prepared.sampling.n));
-            self.picture = prompt.images.iter().map(|image| image.rows).fold(self.picture, usize::max);
-            self.pictures += prompt.images.iter().map(|image| image.rows).sum::<usize>();
+            self.image = prompt.images.iter().map(|image| image.rows).fold(self.image, usize::max);
+            self.images += prompt.images.iter().map(|image| image.rows).sum::<usize>();
         }
     }
 
@@ -115,7 +115,7 @@ impl Needs {
             max_model_len: self.longest.max(1),
             num_kv_blocks: Some(needed),
             keep_logits: self.keep_logits,
-            vision_rows: self.pictures.min(self.picture.max(2 * limits.max_num_batched_tokens)),
+            vision_rows: self.images.min(self.image.max(2 * limits.max_num_batched_tokens)),
             ..limits
         }
     }

@@ -17,7 +17,7 @@ use crate::files;
 use crate::machine::Machine;
 
 /// The commands of a chat.
-pub const HELP: &str = "/image PATH adds a picture to the next message, /clear begins anew, /exit ends the chat";
+pub const HELP: &str = "/image PATH adds an image to the next message, /clear begins anew, /exit ends the chat";
 
 /// A conversation with a user.
 pub struct Terminal<R, W> {
@@ -49,7 +49,7 @@ where
     W: FnMut(&str) -> Result<()>,
 {
     let system = || terminal.system.iter().map(|text| json!({"role": "system", "content": text})).collect::<Vec<_>>();
-    let (mut messages, mut pictures) = (system(), Vec::new());
+    let (mut messages, mut images) = (system(), Vec::new());
     let begin = messages.clone();
     // The user's next line is awaited in this task, because nothing else happens meanwhile.
     while let Some(line) = tokio::task::block_in_place(&mut terminal.read)? {
@@ -58,12 +58,12 @@ where
             ("", _) => continue,
             ("/exit", _) => break,
             ("/clear", _) => {
-                (messages, pictures) = (begin.clone(), Vec::new());
+                (messages, images) = (begin.clone(), Vec::new());
                 Some("a new conversation".to_owned())
             }
-            ("/image", path) => match picture(Path::new(path.trim())) {
+            ("/image", path) => match image(Path::new(path.trim())) {
                 Ok(part) => {
-                    pictures.push(part);
+                    images.push(part);
                     Some(format!("{} is part of the next message", path.trim()))
                 }
                 Err(error) => Some(error.to_string()),
@@ -75,7 +75,7 @@ where
             (terminal.write)(&format!("{note}\n"))?;
             continue;
         }
-        let mut content = std::mem::take(&mut pictures);
+        let mut content = std::mem::take(&mut images);
         content.push(json!({"type": "text", "text": line}));
         messages.push(json!({"role": "user", "content": content}));
         match turn(app, &messages, &terminal.parameters, &mut terminal.write).await? {
@@ -120,7 +120,7 @@ async fn turn(
     }
 }
 
-fn picture(path: &Path) -> Result<Value> {
+fn image(path: &Path) -> Result<Value> {
     let bytes = files::read(path).map_err(Error::io(path))?;
     Ok(json!({"type": "image_url", "image_url": {"url": format!("data:;base64,{}", STANDARD.encode(bytes))}}))
 }

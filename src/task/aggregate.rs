@@ -30,7 +30,7 @@ pub fn accuracy_and_format(_: &Row, marks: &Marks, _: Mode) -> PublishedResult<M
 pub struct Counted {
     /// Metrics of the question.
     pub metrics: Metrics,
-    /// Names shared by questions that depend on the same things, such as a chart, a problem or pictures. Empty if the
+    /// Names shared by questions that depend on the same things, such as a chart, a problem or images. Empty if the
     /// question is independent of all others.
     pub clusters: Vec<String>,
 }

@@ -1,8 +1,8 @@
 //! The charts task: questions about bar charts, line charts and tables that omr draws.
 //!
-//! A picture shows the labels A to E, F or G with values from 1 to 9. Number, values, form, colours and places are drawn
-//! from Philox by seed, split and row. The values of a picture, in their order, decide by a hash whether it is used for
-//! training, for tuning or for evaluation: no training picture has the values of an evaluation picture. Labels, colours,
+//! An image shows the labels A to E, F or G with values from 1 to 9. Number, values, form, colours and places are drawn
+//! from Philox by seed, split and row. The values of an image, in their order, decide by a hash whether it is used for
+//! training, for tuning or for evaluation: no training image has the values of an evaluation image. Labels, colours,
 //! forms and kinds of questions are the same everywhere, so evaluation shows new combinations, not new elements.
 
 mod drawing;
@@ -12,7 +12,7 @@ mod reader;
 use serde_json::json;
 use tokio::runtime::Handle;
 
-use super::made::{self, Asked, PictureQuestion, Split};
+use super::made::{self, Asked, ImageQuestion, Split};
 use super::recipe::{Recipe, Splits};
 use super::teacher::Teacher;
 use super::{Answers, Marks, Rows, TaskSpec};
@@ -42,8 +42,8 @@ pub const TASK: TaskSpec = TaskSpec {
     ..TaskSpec::DEFAULT
 };
 
-/// Makes the rows of a run, in RL form with embedded PNGs. Equal arguments give equal rows. Training pictures are shifted
-/// at random by up to `config.shift` pixels, evaluation pictures by up to `config.heldout_shift`.
+/// Makes the rows of a run, in RL form with embedded PNGs. Equal arguments give equal rows. Training images are shifted
+/// at random by up to `config.shift` pixels, evaluation images by up to `config.heldout_shift`.
 pub fn splits(config: &TaskConfig, seed: u64) -> Result<Splits> {
     let kinds = KINDS.map(|(_, name, _)| name);
     made::splits(config, &kinds, |split, asked| row(split, asked, config.tuning, seed))
@@ -66,15 +66,15 @@ fn row(split: Split, Asked { index, kind, shift }: Asked, tuning: bool, seed: u6
             break chart;
         }
     };
-    let picture = draw(&chart, shift, &mut Random::new(seed, Purpose::Augment, split.counter(index)));
-    let made = PictureQuestion {
+    let image = draw(&chart, shift, &mut Random::new(seed, Purpose::Augment, split.counter(index)));
+    let made = ImageQuestion {
         text,
-        // The thinking begins at the same distance from the picture after every question, so that a small model can
+        // The thinking begins at the same distance from the image after every question, so that a small model can
         // learn where to look.
         text_first: true,
         kind: question.name(),
         answer: question.answer(&chart),
-        png: png(&picture).map_err(|e| Error::Failed(format!("cannot draw a chart: {e}")))?,
+        png: png(&image).map_err(|e| Error::Failed(format!("cannot draw a chart: {e}")))?,
         extra: json!({"form": chart.form.noun(), "values": chart.values}),
     };
     Ok(made.row(NAME, split, index))

@@ -27,7 +27,7 @@ pub struct Hub<'a> {
     pub optional: Vec<&'a str>,
     /// Columns with one image per row.
     #[serde(borrow, default)]
-    pub pictures: Vec<&'a str>,
+    pub images: Vec<&'a str>,
     /// Place of the subject within a row. The column may be missing.
     #[serde(borrow, default)]
     pub subject: Subject<'a>,

@@ -2,7 +2,7 @@
 //!
 //! Only this module decides which digits a row may show. Training rows never show a digit that is used for evaluation.
 
-mod pictures;
+mod images;
 mod questions;
 mod reader;
 
@@ -11,7 +11,7 @@ use std::ops::Range;
 use serde_json::json;
 use tokio::runtime::Handle;
 
-use super::made::{self, Asked, PictureQuestion, Split};
+use super::made::{self, Asked, ImageQuestion, Split};
 use super::recipe::{Recipe, Splits};
 use super::teacher::Teacher;
 use super::{Answers, Marks, Rows, TaskSpec};
@@ -20,7 +20,7 @@ use crate::data::Row;
 use crate::error::Result;
 use crate::philox::{Purpose, Random};
 
-pub use pictures::{Digit, HELD_OUT, Pixels, SIDE, TRAIN, TUNING, TUNING_TRAIN, load, png, shifted};
+pub use images::{Digit, HELD_OUT, Pixels, SIDE, TRAIN, TUNING, TUNING_TRAIN, load, png, shifted};
 pub use questions::{PHRASINGS, corpus, words};
 pub use reader::Reader;
 
@@ -30,7 +30,7 @@ pub const NAME: &str = "digits";
 /// The task: held-out questions, answered greedily and at temperature 1.
 pub const TASK: TaskSpec = TaskSpec {
     name: NAME,
-    about: "pictures of two handwritten digits; generated, or read from heldout.parquet in --data",
+    about: "images of two handwritten digits; generated, or read from heldout.parquet in --data",
     rows: Rows::Made(made::questions),
     answers: Answers::AsConfigured,
     max_new_tokens: 1024,
@@ -73,7 +73,7 @@ fn row(digits: &[Digit], split: Split, asked: Asked, from: &Range<usize>, seed: 
     let mut by = || augment.below(2 * shift as u64 + 1) as i32 - shift;
     let [left, right] = picked.map(|i| shifted(&digits[i].pixels, [by(), by()]));
     let cluster = json!(picked.map(|i| format!("digit-{i}"))).to_string();
-    let made = PictureQuestion {
+    let made = ImageQuestion {
         text: text.to_owned(),
         text_first: false,
         kind: question.name(),

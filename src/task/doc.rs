@@ -18,7 +18,7 @@ pub struct Doc {
     /// Subject of the question, if the row contains one.
     pub subject: Option<String>,
     /// Image columns. The value is `None` if an empty text marks that there is no image.
-    pub pictures: Vec<(String, Option<ImageSource>)>,
+    pub images: Vec<(String, Option<ImageSource>)>,
 }
 
 impl Doc {
@@ -52,15 +52,15 @@ impl Doc {
     }
 
     /// Returns the image of a column.
-    pub fn picture(&self, column: &str) -> PublishedResult<ImageSource> {
-        let found = self.pictures.iter().find(|(name, _)| name == column).and_then(|(_, picture)| picture.clone());
-        let missing = || Crash::new(Stage::Messages, "AttributeError", format!("no picture in `{column}`"), "one");
+    pub fn image(&self, column: &str) -> PublishedResult<ImageSource> {
+        let found = self.images.iter().find(|(name, _)| name == column).and_then(|(_, image)| image.clone());
+        let missing = || Crash::new(Stage::Messages, "AttributeError", format!("no image in `{column}`"), "one");
         found.ok_or_else(missing)
     }
 
     /// True if an empty text in the image column marks that there is no image.
-    pub fn has_no_picture(&self, column: &str) -> bool {
-        self.pictures.iter().any(|(name, picture)| name == column && picture.is_none())
+    pub fn has_no_image(&self, column: &str) -> bool {
+        self.images.iter().any(|(name, image)| name == column && image.is_none())
     }
 }
 
@@ -97,9 +97,9 @@ pub struct Prompt {
 
 impl Prompt {
     /// Makes a prompt of an image followed by a text. A judge receives `question`.
-    pub fn picture_then_text(picture: ImageSource, text: impl Into<String>, question: impl Into<String>) -> Prompt {
+    pub fn image_then_text(image: ImageSource, text: impl Into<String>, question: impl Into<String>) -> Prompt {
         let parts = vec![Part::Image, Part::Text(text.into())];
-        Prompt { parts, images: vec![picture], question: Some(question.into()), ..Prompt::default() }
+        Prompt { parts, images: vec![image], question: Some(question.into()), ..Prompt::default() }
     }
 
     /// Adds the correct answer from `column`, which is used for scoring without changes.

@@ -19,9 +19,9 @@ pub const TASK: TaskSpec = TaskSpec {
 };
 
 fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
-    let picture = doc.picture("decoded_image")?;
+    let image = doc.image("decoded_image")?;
     let question = doc.text("question", "AttributeError")?;
-    let prompt = Prompt::picture_then_text(picture, python::strip(question), question);
+    let prompt = Prompt::image_then_text(image, python::strip(question), question);
     let extra = ["id", "question_id"].map(|column| (column.to_owned(), doc.value(column).clone()));
     Prompt { extra: extra.into_iter().collect(), ..prompt }.with_gold(doc, "ground_truth")
 }

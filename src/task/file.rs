@@ -88,12 +88,12 @@ impl TaskFile {
         let mut read = self.prompt.columns();
         read.extend(images.iter().chain([&self.config.gold]).chain(&self.config.subject).cloned());
         found.retain(|column| !read.contains(column) && column != "id");
-        let pictures = |column: &&String| Names::default().meaning(column) == Some("images");
-        let unread = found.iter().find(pictures);
+        let is_images = |column: &&String| Names::default().meaning(column) == Some("images");
+        let unread = found.iter().find(is_images);
         let is_deliberate = self.config.data.columns.images.as_deref() == Some("");
         if let (Some(column), true, false) = (unread, images.is_empty(), is_deliberate) {
             let place = format!("{}: images", self.path.display());
-            let hint = "or data.columns.images: \"\", to ask without pictures";
+            let hint = "or data.columns.images: \"\", to ask without images";
             return Err(Error::input_hint(
                 place,
                 format!("nothing, and rows with the column `{column}`"),
@@ -102,10 +102,7 @@ impl TaskFile {
             ));
         }
         let warned = unread.map(|column| {
-            format!(
-                "{}: `images` does not list the column `{column}`, so its pictures are not read",
-                self.path.display()
-            )
+            format!("{}: `images` does not list the column `{column}`, so its images are not read", self.path.display())
         });
         let unused = (!found.is_empty()).then(|| format!("{}: columns not used: {}", self.spec.name, found.join(", ")));
         self.notes = warned.into_iter().chain(unused).collect();
@@ -127,9 +124,9 @@ impl TaskFile {
         let named = config.images.iter().filter_map(|column| fields.get(column));
         let inline: Vec<Value> =
             named.flat_map(|value| value.as_array().cloned().unwrap_or(vec![value.clone()])).collect();
-        let pictures = images.as_ref().map_or(inline.len(), Vec::len);
+        let count = images.as_ref().map_or(inline.len(), Vec::len);
         let text = self.prompt.render(&fields, place)?;
-        let marks = if text.contains(IMAGE_MARKER) { 0 } else { pictures };
+        let marks = if text.contains(IMAGE_MARKER) { 0 } else { count };
         let text = IMAGE_MARKER.repeat(marks) + text.trim();
         let system = config.system.iter().map(|text| json!({"role": "system", "content": text}));
         let messages: Vec<Value> = system.chain([json!({"role": "user", "content": text})]).collect();
@@ -169,14 +166,14 @@ impl OwnRows for TaskFile {
         wanted.retain(|column| !self.config.images.contains(column));
         wanted.push(self.config.gold.clone());
         let needed: Vec<&str> = wanted.iter().map(String::as_str).collect();
-        let pictures: Vec<&str> = self.config.images.iter().map(String::as_str).collect();
+        let images: Vec<&str> = self.config.images.iter().map(String::as_str).collect();
         let optional: Vec<&str> = ["id"].into_iter().chain(self.config.subject.as_deref()).collect();
-        let columns = Columns { needed: &needed, optional: &optional, pictures: &pictures };
+        let columns = Columns { needed: &needed, optional: &optional, images: &images };
         columns::choose(path, &columns, |index, (fields, mut found)| {
             if index >= limit {
                 return Ok(ControlFlow::Break(()));
             }
-            found.sort_by_key(|(name, _)| pictures.iter().position(|column| column == name));
+            found.sort_by_key(|(name, _)| images.iter().position(|column| column == name));
             let place = format!("{} row {}", path.display(), index + 1);
             let images = found.into_iter().map(|(_, image)| image).collect();
             let row = self.row((fields, Some(images)), &folder, index, &place)?;

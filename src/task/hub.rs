@@ -52,18 +52,18 @@ pub fn docs(
 ) -> Result<ControlFlow<()>> {
     let hub = of(spec)?;
     let optional: Vec<&str> = hub.optional.iter().copied().chain(hub.subject.column()).collect();
-    let wanted = Columns { needed: &hub.columns, optional: &optional, pictures: &hub.pictures };
+    let wanted = Columns { needed: &hub.columns, optional: &optional, images: &hub.images };
     let mut first = 0;
     for path in files(spec, source)? {
-        let flow = columns::choose(&path, &wanted, |row, (fields, pictures)| {
+        let flow = columns::choose(&path, &wanted, |row, (fields, images)| {
             let place = format!("{} row {}", path.display(), row + 1);
-            let picture = |(name, raw): (String, RawImage)| match raw.bytes {
+            let image = |(name, raw): (String, RawImage)| match raw.bytes {
                 Some(bytes) => Some((name, Some(ImageSource::Bytes { bytes, path: raw.path }))),
                 None => raw.path.filter(|path| path.trim().is_empty()).map(|_| (name, None)),
             };
-            let pictures = pictures.into_iter().filter_map(picture).collect();
+            let images = images.into_iter().filter_map(image).collect();
             let subject = hub.subject.of(&fields);
-            take(Doc { index: first + row, fields, place, subject, pictures })
+            take(Doc { index: first + row, fields, place, subject, images })
         })?;
         if flow.is_break() {
             return Ok(flow);

@@ -53,11 +53,11 @@ pub fn prompt(doc: &Doc, text: &str, mode: Mode) -> PublishedResult<Prompt> {
 fn distinct(doc: &Doc, text: &str) -> PublishedResult<Vec<ImageSource>> {
     static ANY: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"<image (\p{Nd}+)>").expect("a fixed pattern"));
     let names: BTreeSet<String> = ANY.captures_iter(text).map(|found| format!("image_{}", &found[1])).collect();
-    let picture = |name: &String| match PICTURES.contains(&name.as_str()) {
-        true => doc.picture(name),
+    let image = |name: &String| match PICTURES.contains(&name.as_str()) {
+        true => doc.image(name),
         false => Err(Crash::new(Stage::Messages, "KeyError", format!("a mark of `{name}`"), "image_1 to image_7")),
     };
-    names.iter().map(picture).collect()
+    names.iter().map(image).collect()
 }
 
 /// Makes a prompt with the layout of the published tasks: pairs of the text between two marks and an image, then the
@@ -91,7 +91,7 @@ fn in_place(doc: &Doc, text: &str) -> PublishedResult<Prompt> {
         let whole = mark.get_match();
         say(&mut prompt, &text[done..whole.start()]);
         prompt.parts.push(Part::Image);
-        prompt.images.push(doc.picture(&format!("image_{}", &mark[1]))?);
+        prompt.images.push(doc.image(&format!("image_{}", &mark[1]))?);
         done = whole.end();
     }
     say(&mut prompt, &text[done..]);

@@ -8,7 +8,7 @@ use omr_verify::python;
 pub const TASK: TaskSpec = TaskSpec { name: "logicvista_thinking", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
 
 fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
-    let picture = doc.picture("image")?;
+    let image = doc.image("image")?;
     let question = doc.text("question", "AttributeError")?;
-    Prompt::picture_then_text(picture, python::strip(question), question).with_gold(doc, "answer")
+    Prompt::image_then_text(image, python::strip(question), question).with_gold(doc, "answer")
 }

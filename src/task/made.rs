@@ -70,14 +70,14 @@ impl Split {
     }
 }
 
-/// A row to make: its number, its kind of question and the shift of its picture.
+/// A row to make: its number, its kind of question and the shift of its image.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
     /// Number of the row in its split.
     pub index: usize,
     /// Number of the kind of question among those of the task.
     pub kind: usize,
-    /// Maximum random shift of the picture, in pixels.
+    /// Maximum random shift of the image, in pixels.
     pub shift: i32,
 }
 
@@ -108,26 +108,26 @@ fn numbers(key: &str, names: Option<&[String]>, kinds: &[&str]) -> Result<Vec<us
     Ok((0..kinds.len()).filter(|&kind| names.iter().any(|name| name == kinds[kind])).collect())
 }
 
-/// A question about a picture.
-pub struct PictureQuestion {
+/// A question about an image.
+pub struct ImageQuestion {
     /// Text of the question.
     pub text: String,
-    /// The text comes before the picture.
+    /// The text comes before the image.
     pub text_first: bool,
     /// Name of the kind of question.
     pub kind: &'static str,
     /// Correct answer.
     pub answer: String,
-    /// The picture as PNG.
+    /// The image as PNG.
     pub png: Vec<u8>,
     /// Further fields of `extra_info`, a JSON object.
     pub extra: Value,
 }
 
-impl PictureQuestion {
-    /// Returns the row of this question in RL form, with an embedded picture.
+impl ImageQuestion {
+    /// Returns the row of this question in RL form, with an embedded image.
     pub fn row(self, task: &str, split: Split, index: usize) -> Row {
-        let PictureQuestion { text, text_first, kind, answer, png, extra } = self;
+        let ImageQuestion { text, text_first, kind, answer, png, extra } = self;
         let split = split.name();
         let fields = json!({"index": index, "split": split, "question": text, "answer": answer, "kind": kind});
         let mut content = vec![Part::Image, Part::Text(text)];

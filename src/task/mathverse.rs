@@ -12,10 +12,10 @@ pub const TASK: TaskSpec =
 fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
     let query = doc.written("query_wo");
     let text = python::strip(&query);
-    let prompt = if doc.has_no_picture("image") {
+    let prompt = if doc.has_no_image("image") {
         Prompt { parts: vec![Part::Text(text.to_owned())], question: Some(text.to_owned()), ..Prompt::default() }
     } else {
-        Prompt::picture_then_text(doc.picture("image")?, text, text)
+        Prompt::image_then_text(doc.image("image")?, text, text)
     };
     // The data set contains each problem in several versions, with more or less text.
     let cluster = Some(doc.value("problem_index")).filter(|problem| !problem.is_null()).map(written);

@@ -29,5 +29,5 @@ fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
         let options: Vec<String> = options.iter().enumerate().map(line).collect();
         format!("{INSTRUCTION}{}\nChoices: {}", doc.written("question"), options.join("\n"))
     };
-    Prompt::picture_then_text(doc.picture("decoded_image")?, &text, &text).with_gold(doc, "answer")
+    Prompt::image_then_text(doc.image("decoded_image")?, &text, &text).with_gold(doc, "answer")
 }

@@ -19,7 +19,7 @@ const LETTERS: usize = 8;
 
 fn prompt(doc: &Doc, mode: Mode) -> PublishedResult<Prompt> {
     let query = query(doc)?;
-    let prompt = Prompt::picture_then_text(doc.picture("decoded_image")?, &query, &query);
+    let prompt = Prompt::image_then_text(doc.image("decoded_image")?, &query, &query);
     Ok(Prompt { target: doc.value("answer").clone(), gold: gold(doc, mode)?, ..prompt })
 }
 

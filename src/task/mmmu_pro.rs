@@ -24,12 +24,12 @@ fn standard(doc: &Doc, mode: Mode) -> PublishedResult<Prompt> {
 /// the text, as in the published task.
 fn vision(doc: &Doc, mode: Mode) -> PublishedResult<Prompt> {
     let text = format!("{}\n\n{VISION_INSTRUCTION}", options(doc)?);
-    let picture = doc.picture("image")?;
+    let image = doc.image("image")?;
     let prompt = match mode {
-        Mode::Compat => interleave::published(&text, vec![picture]),
+        Mode::Compat => interleave::published(&text, vec![image]),
         Mode::Strict => {
             let parts = vec![Part::Image, Part::Text(python::strip(&text).to_owned())];
-            Prompt { parts, images: vec![picture], ..Prompt::default() }
+            Prompt { parts, images: vec![image], ..Prompt::default() }
         }
     };
     Prompt { question: Some(text), ..prompt }.with_gold(doc, "answer")

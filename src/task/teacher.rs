@@ -1,6 +1,6 @@
 //! The teacher of a task: an OpenAI-compatible server that receives no information except the requests.
 //!
-//! A task gives a [`Reader`], which reads the picture of a request and words an answer. The answer depends only on the
+//! A task gives a [`Reader`], which reads the image of a request and words an answer. The answer depends only on the
 //! request (its messages and its `seed`), so concurrency cannot change a run.
 
 use std::collections::HashMap;
@@ -26,13 +26,13 @@ use crate::philox::{Purpose, Random};
 
 /// The part of a teacher that knows its task.
 pub trait Reader: Send + Sync + 'static {
-    /// Everything that the teacher reads in a picture.
+    /// Everything that the teacher reads in an image.
     type Seen: Clone + Send;
 
-    /// Reads a picture. Returns an error if it is not a picture of the task.
-    fn read(&self, picture: &Rgb) -> Result<Self::Seen>;
+    /// Reads an image. Returns an error if it is not an image of the task.
+    fn read(&self, image: &Rgb) -> Result<Self::Seen>;
 
-    /// Returns an answer to `question` about a picture, or `None` if the task has no such question.
+    /// Returns an answer to `question` about an image, or `None` if the task has no such question.
     fn answer(&self, question: &str, seen: Self::Seen, random: &mut Random) -> Option<String>;
 }
 
@@ -96,7 +96,7 @@ impl Drop for Teacher {
 /// State shared by all requests.
 struct Desk<R: Reader> {
     reader: R,
-    /// Content of earlier pictures, by the hash of the request's picture.
+    /// Content of earlier images, by the hash of the request's image.
     read: Mutex<HashMap<blake3::Hash, R::Seen>>,
 }
 
@@ -149,13 +149,13 @@ impl<R: Reader> Desk<R> {
         let text = question(request);
         let urls: Vec<&str> = parts(request).iter().filter_map(|p| p["image_url"]["url"].as_str()).collect();
         let [url] = urls[..] else {
-            return Err(Error::input("request", format!("{} pictures", urls.len()), "one picture"));
+            return Err(Error::input("request", format!("{} images", urls.len()), "one image"));
         };
-        let picture = blake3::hash(url.as_bytes());
-        let seen = self.seen(&picture, url)?;
+        let image = blake3::hash(url.as_bytes());
+        let seen = self.seen(&image, url)?;
 
         let mut name = blake3::Hasher::new();
-        name.update(picture.as_bytes()).update(text.as_bytes());
+        name.update(image.as_bytes()).update(text.as_bytes());
         let digest = name.finalize();
         let (counter, _) = digest.as_bytes().split_first_chunk::<8>().expect("a hash has 32 bytes");
         // The seed comes from the request, and the counter is a hash of its content.
@@ -164,14 +164,14 @@ impl<R: Reader> Desk<R> {
         Ok(self.reader.answer(&text, seen, &mut random).unwrap_or_else(unknown))
     }
 
-    fn seen(&self, picture: &blake3::Hash, url: &str) -> Result<R::Seen> {
-        let known = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(picture).cloned();
+    fn seen(&self, image: &blake3::Hash, url: &str) -> Result<R::Seen> {
+        let known = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(image).cloned();
         if let Some(seen) = known {
             return Ok(seen);
         }
         let bytes = decode_data_url(url.strip_prefix("data:").unwrap_or(url), "request")?;
         let seen = self.reader.read(&crate::image::decode(&bytes, &Limits::default(), "request")?)?;
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(*picture, seen.clone());
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(*image, seen.clone());
         Ok(seen)
     }
 }

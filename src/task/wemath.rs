@@ -20,7 +20,7 @@ pub const TASK: TaskSpec = TaskSpec {
 
 fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
     let text = format!("{}\n{}", doc.text("question", "TypeError")?, doc.text("option", "TypeError")?);
-    let prompt = Prompt::picture_then_text(doc.picture("image_path")?, python::strip(&text), &text);
+    let prompt = Prompt::image_then_text(doc.image("image_path")?, python::strip(&text), &text);
     let extra = ["ID", "key"].map(|column| (column.to_owned(), doc.value(column).clone()));
     // The steps of a problem and the problem itself form one cluster.
     let steps = doc.written("key").split('_').next().unwrap_or_default().to_owned();

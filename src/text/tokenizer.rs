@@ -8,9 +8,9 @@ use tokenizers::{
 };
 
 use super::allowed;
-use crate::hub::base_model;
 use crate::bounds::{Budget, caught};
 use crate::error::{Error, Result};
+use crate::hub::base_model;
 
 /// Name of the file with the vocabulary.
 pub(super) const FILE: &str = "tokenizer.json";

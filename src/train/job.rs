@@ -42,7 +42,7 @@ pub struct Start {
 
 impl Start {
     /// Reads everything except the weights from the directory `model`. The encoder prepares rows for `purpose`. If
-    /// given, `pixels` are the minimum and maximum number of pixels of a picture. Errors if the key `model` names no
+    /// given, `pixels` are the minimum and maximum number of pixels of an image. Errors if the key `model` names no
     /// model directory.
     pub fn open(model: Option<&Path>, purpose: EncodingPurpose, pixels: [Option<usize>; 2]) -> Result<Start> {
         let model = Start::directory(model)?;
@@ -138,7 +138,7 @@ impl JobCommon {
             model: self.model.clone(),
             total_steps: self.total_steps,
             whole_layers: self.whole_layers,
-            val_pictures: validation.map(Validation::pictures).unwrap_or_default(),
+            val_images: validation.map(Validation::images).unwrap_or_default(),
             val_task_files: validation.map(Validation::task_files).unwrap_or_default(),
         }
     }
@@ -151,7 +151,7 @@ impl JobCommon {
         observer: &'a dyn Observer,
     ) -> Result<Broken<'a>> {
         ranks::by_first(trainer.ranks, "the index of the rows", || self.data.keep(observer))?;
-        self.data.record_pictures()?;
+        self.data.record_images()?;
         Broken::new(&self.dir, &self.data, max_bad_rows, &trainer.extra, trainer.leads(), observer)
     }
 

@@ -14,7 +14,7 @@ const MOST: usize = 192;
 /// Initial rounding granularity: rounding adds less than 1/`FINEST` of the exact size. If too many sizes are left, the
 /// granularity is halved, which doubles the possible increase.
 const FINEST: usize = 64;
-/// Rounding granularity of the quantities that need only a few bytes per unit: sequences, windows and pictures.
+/// Rounding granularity of the quantities that need only a few bytes per unit: sequences, windows and images.
 const FEW: usize = 4;
 
 /// The quantities that determine a micro-batch's memory. If one of them grows, the memory never shrinks.
@@ -26,7 +26,7 @@ pub struct Size {
     pub targets: usize,
     /// Number of sequences.
     pub sequences: usize,
-    /// Number of chunks in which the vision tower processes the pictures.
+    /// Number of chunks in which the vision tower processes the images.
     pub chunks: usize,
     /// Number of patches.
     pub patches: usize,
@@ -34,8 +34,8 @@ pub struct Size {
     pub largest: usize,
     /// Number of attention windows in the vision tower.
     pub windows: usize,
-    /// Number of pictures, where each temporal patch of a video counts as one.
-    pub pictures: usize,
+    /// Number of images, where each temporal patch of a video counts as one.
+    pub images: usize,
     /// Number of patches over all uploaded frames. For a video, this is about twice `patches`, because each of its
     /// patches spans two frames.
     pub pixels: usize,
@@ -82,7 +82,7 @@ impl Size {
                 size.patches += grid.patches();
                 let [h, w] = [grid.h, grid.w].map(|side| usize::from(side).div_ceil(tower.side));
                 size.windows += grid.t() * h * w;
-                size.pictures += grid.t();
+                size.images += grid.t();
                 size.pixels += grid.frame_patches();
             }
         }
@@ -90,8 +90,8 @@ impl Size {
     }
 
     fn all(&self) -> [usize; 9] {
-        let Size { tokens, targets, sequences, chunks, patches, largest, windows, pictures, pixels } = *self;
-        [tokens, targets, sequences, chunks, patches, largest, windows, pictures, pixels]
+        let Size { tokens, targets, sequences, chunks, patches, largest, windows, images, pixels } = *self;
+        [tokens, targets, sequences, chunks, patches, largest, windows, images, pixels]
     }
 
     /// Returns true if no quantity of this size is smaller than in `other`.
@@ -113,7 +113,7 @@ impl Size {
             patches: up(self.patches),
             largest: up(self.largest),
             windows: few(self.windows),
-            pictures: few(self.pictures),
+            images: few(self.images),
             pixels: up(self.pixels),
         }
     }
@@ -179,7 +179,7 @@ impl Made {
 }
 
 /// Returns a micro-batch that is at least as large as `size` and only slightly larger. This is `batch` itself if it is
-/// large enough, else `batch` with additional tokens and pictures.
+/// large enough, else `batch` with additional tokens and images.
 pub fn grown<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>, size: &Size) -> Vec<Made> {
     let made = |s: Shape<'_>| Made { tokens: s.tokens, targets: s.targets, grids: s.grids.to_vec() };
     let mut batch: Vec<Made> = batch.into_iter().map(made).collect();
@@ -191,18 +191,18 @@ pub fn grown<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>, size:
     let more = size.sequences.saturating_sub(batch.len());
     batch.extend((0..more).map(|_| Made { tokens: 1, ..Made::default() }));
     let found = now(&batch);
-    // An added picture adds the same number to the patches and to the pixels.
+    // An added image adds the same number to the patches and to the pixels.
     let patches = size.patches.saturating_sub(found.patches).max(size.pixels.saturating_sub(found.pixels));
     let windows = size.windows.saturating_sub(found.windows);
-    let pictures = size.pictures.saturating_sub(found.pictures).max(usize::from(patches + windows > 0));
+    let images = size.images.saturating_sub(found.images).max(usize::from(patches + windows > 0));
     if let Some(last) = batch.last_mut() {
-        for k in (0..pictures).rev() {
-            // The last picture supplies the missing patches and windows, in as few patches as its windows allow.
+        for k in (0..images).rev() {
+            // The last image supplies the missing patches and windows, in as few patches as its windows allow.
             let side = tower.side;
-            let wide = windows.saturating_sub(pictures - 1).max(patches.div_ceil(side * side)).max(1);
+            let wide = windows.saturating_sub(images - 1).max(patches.div_ceil(side * side)).max(1);
             let high = patches.div_ceil(side * wide).next_multiple_of(tower.merge).clamp(tower.merge, side);
             let [h, w] = if k == 0 { [high, side * wide] } else { [tower.merge; 2] };
-            last.add(tower, Grid::picture(h as u16, w as u16), last.grids.len());
+            last.add(tower, Grid::image(h as u16, w as u16), last.grids.len());
         }
     }
     let tokens = size.tokens.saturating_sub(now(&batch).tokens);
@@ -221,15 +221,15 @@ pub fn grown<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>, size:
 }
 
 impl Made {
-    /// Inserts a picture at index `at`, with its vision start and vision end tokens.
+    /// Inserts an image at index `at`, with its vision start and vision end tokens.
     fn add(&mut self, tower: Tower, grid: Grid, at: usize) {
         self.tokens += grid.patches() / (tower.merge * tower.merge) + 2;
         self.grids.insert(at, grid);
     }
 }
 
-/// Enlarges the largest chunk to at least `patches` patches. It adds a thin picture after the chunk's last picture, or,
-/// if a single picture is larger than a chunk, widens that picture.
+/// Enlarges the largest chunk to at least `patches` patches. It adds a thin image after the chunk's last image, or,
+/// if a single image is larger than a chunk, widens that image.
 fn enlarge_chunk(tower: Tower, batch: &mut [Made], patches: usize) {
     let (mut chunk, mut largest, mut at) = (0, 0, (0, 0));
     for (i, sample) in batch.iter().enumerate() {
@@ -252,7 +252,7 @@ fn enlarge_chunk(tower: Tower, batch: &mut [Made], patches: usize) {
         sample.tokens += (grid.patches() - before) / (tower.merge * tower.merge);
     } else {
         let wide = (patches - largest).div_ceil(tower.merge).next_multiple_of(tower.merge);
-        sample.add(tower, Grid::picture(tower.merge as u16, wide as u16), at.1 + 1);
+        sample.add(tower, Grid::image(tower.merge as u16, wide as u16), at.1 + 1);
     }
 }
 
@@ -260,7 +260,7 @@ fn enlarge_chunk(tower: Tower, batch: &mut [Made], patches: usize) {
 mod tests {
     use super::*;
 
-    /// Makes packs of 30,720 tokens from rows of a few hundred tokens. Half of the rows have a picture. The random
+    /// Makes packs of 30,720 tokens from rows of a few hundred tokens. Half of the rows have an image. The random
     /// sequence is fixed.
     fn packs(count: usize) -> Vec<Vec<Made>> {
         let mut seed = 1u64;
@@ -274,7 +274,7 @@ mod tests {
                 let mut row = Made { tokens: 60 + random(40) * random(40), ..Made::default() };
                 row.targets = random(row.tokens - 1);
                 if random(2) == 0 {
-                    let grid = Grid::picture(2 * (8 + random(40)) as u16, 2 * (8 + random(60)) as u16);
+                    let grid = Grid::image(2 * (8 + random(40)) as u16, 2 * (8 + random(60)) as u16);
                     row.add(TOWER, grid, 0);
                 }
                 if row.tokens > room {

@@ -225,8 +225,8 @@ fn largest_pass(count: usize, mut work: impl FnMut(usize) -> Result<Vec<Work>>) 
 
 /// Returns a sample of the given size with made-up content. That is sufficient for a counting device.
 pub fn blank(config: &ModelConfig, shape: Shape<'_>) -> Sample {
-    let picture = |grid: &Grid| Arc::new(ImageInput::blank(*grid, config.grid().patch_size));
-    let images: Vec<Arc<ImageInput>> = shape.grids.iter().map(picture).collect();
+    let image = |grid: &Grid| Arc::new(ImageInput::blank(*grid, config.grid().patch_size));
+    let images: Vec<Arc<ImageInput>> = shape.grids.iter().map(image).collect();
     let mut input_ids = Vec::with_capacity(shape.tokens);
     for (image, media) in images.iter().zip(config.media.iter().cycle()) {
         input_ids.push(media.ids.start);

@@ -34,8 +34,8 @@ fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> 
     found.add_model(&config.run.model, weights)?;
     data.inputs(&mut found)?;
     found.add_files(InputKind::Val, paths::all(&config.validation.val_files)?)?;
-    for (number, rows) in config.run.val_pictures.iter().enumerate() {
-        rows.hash()?.into_iter().for_each(|hash| found.add_pictures(number, Path::new(&rows.name), &hash));
+    for (number, rows) in config.run.val_images.iter().enumerate() {
+        rows.hash()?.into_iter().for_each(|hash| found.add_images(number, Path::new(&rows.name), &hash));
     }
     for TaskFile { task, number, path } in &config.run.val_task_files {
         found.add_task_file(task, *number, path)?;
@@ -67,8 +67,8 @@ pub fn write(dir: &Path, mut inputs: Inputs) -> Result<()> {
     inputs.write(dir)
 }
 
-/// Returns true if the rows must be read again, because changes to rows or pictures are accepted. An existing index
+/// Returns true if the rows must be read again, because changes to rows or images are accepted. An existing index
 /// would reject changed rows.
 pub fn rows_may_differ(accepted: &[InputKind]) -> bool {
-    [InputKind::Rows, InputKind::Pictures].iter().any(|kind| accepted.contains(kind))
+    [InputKind::Rows, InputKind::Images].iter().any(|kind| accepted.contains(kind))
 }

@@ -20,10 +20,10 @@
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use crate::hub::base_model;
 use crate::checkpoint::{Draft, State, Store};
 use crate::device::{Device, readback};
 use crate::error::{Error, Result};
+use crate::hub::base_model;
 use crate::image::{Processor, processor};
 use crate::model::OutModel;
 use crate::model::outgoing::{Fetch, OutFile, create_files, fetched, fill_files};

@@ -12,18 +12,18 @@ use crate::model::adapter_files::{self, AdapterConfig};
 
 /// The images of a file of rows.
 #[derive(Clone, Debug)]
-pub struct RowPictures {
+pub struct RowImages {
     /// Path of the file, or the name of the key that has selected the rows.
     pub name: String,
     /// The place of each image's row, and the image.
-    pub pictures: Vec<(String, ImageSource)>,
+    pub images: Vec<(String, ImageSource)>,
 }
 
-impl RowPictures {
+impl RowImages {
     /// Returns a hash of the content of all images, or `None` if there are none. Reads all of them.
     pub fn hash(&self) -> Result<Option<String>> {
         let hash = |(place, image): &(String, ImageSource)| Ok(blake3::hash(&image.bytes(place)?));
-        let hashes = self.pictures.par_iter().map(hash).collect::<Result<Vec<_>>>()?;
+        let hashes = self.images.par_iter().map(hash).collect::<Result<Vec<_>>>()?;
         let mut all = blake3::Hasher::new();
         for hash in &hashes {
             all.update(hash.as_bytes());
@@ -55,7 +55,7 @@ pub struct RunSetup {
     /// True if this rank has the memory to exchange each decoder layer at once.
     pub whole_layers: bool,
     /// Images of the rows of the validation.
-    pub val_pictures: Vec<RowPictures>,
+    pub val_images: Vec<RowImages>,
     /// Files of the validation tasks.
     pub val_task_files: Vec<TaskFile>,
 }

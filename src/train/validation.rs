@@ -8,7 +8,7 @@ use super::best::BestRule;
 use super::metrics::{Metrics, VAL_LOSS, object};
 use super::plan::Planned;
 use super::trainer::{Trainer, seconds};
-use super::trainer_config::RowPictures;
+use super::trainer_config::RowImages;
 use super::trainer_config::TaskFile;
 use super::val_loss::HeldOut;
 use crate::config::{OptimConfig, ValidationConfig};
@@ -68,7 +68,7 @@ pub struct Measured {
     /// Questions that the model answers.
     pub answers: Option<Box<dyn Validator>>,
     /// Images of the user's rows, by the file of the rows.
-    pub pictures: Vec<RowPictures>,
+    pub images: Vec<RowImages>,
 }
 
 /// The schedule of validation, and the rule that selects the best checkpoint.
@@ -100,8 +100,8 @@ impl Validation {
     }
 
     /// Returns the images of the user's rows.
-    pub fn pictures(&self) -> Vec<RowPictures> {
-        self.measured.pictures.clone()
+    pub fn images(&self) -> Vec<RowImages> {
+        self.measured.images.clone()
     }
 
     /// Returns true if a run with this state of its best checkpoint ends early.

@@ -231,12 +231,12 @@ fn a_server_that_hangs_lies_and_dies_is_asked_again_for_what_is_missing() {
     let (code, _, stderr) = run(&args);
     assert!(code == 0 && stderr.contains("finished") && server.count() == asked + lost, "{stderr}");
 
-    // The pictures are sent as they are in the file. Every greedy request has temperature 0, and every other request
+    // The images are sent as they are in the file. Every greedy request has temperature 0, and every other request
     // has its own seed.
     let seen = server.bodies();
-    let picture = |body: &Value| body["messages"][1]["content"][0]["image_url"]["url"].as_str().map(str::to_owned);
-    assert!(seen.iter().filter_map(picture).all(|url| url.starts_with("data:image/png;base64,iVBOR")));
-    assert!(seen.iter().filter_map(picture).count() >= 5);
+    let image = |body: &Value| body["messages"][1]["content"][0]["image_url"]["url"].as_str().map(str::to_owned);
+    assert!(seen.iter().filter_map(image).all(|url| url.starts_with("data:image/png;base64,iVBOR")));
+    assert!(seen.iter().filter_map(image).count() >= 5);
     let (greedy, sampled): (Vec<&Value>, Vec<&Value>) = seen.iter().partition(|body| body["temperature"] == 0);
     assert!(greedy.iter().all(|body| body["seed"].is_null()) && !greedy.is_empty());
     let mut seeds: Vec<u64> = sampled.iter().map(|body| body["seed"].as_u64().unwrap()).collect();

@@ -63,7 +63,7 @@ fn one_evaluation_is_a_page_with_the_published_rows() {
         "OMR-7B-ColdStart, published",
         "<th scope=\"row\">logicvista_thinking: inductive</th>",
         "14 of 14 questions",
-        "14 of them have pictures",
+        "14 of them have images",
     ] {
         assert!(page.contains(part), "{part} is not in {page}");
     }
@@ -100,7 +100,7 @@ fn two_evaluations_are_paired_question_by_question() {
 }
 
 #[test]
-fn of_three_evaluations_the_questions_that_flipped_come_first_with_their_pictures() {
+fn of_three_evaluations_the_questions_that_flipped_come_first_with_their_images() {
     let dir = tempfile::tempdir().unwrap();
     let outs = ["A", "B", "C"].map(|letter| {
         let answer = format!("<think>t</think><answer>{letter}</answer>");

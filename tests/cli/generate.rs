@@ -237,13 +237,13 @@ fn log_probs_of_given_answers_are_those_of_the_engine() {
     model_dir(dir.path());
     png(Path::new(&at("seen.png")));
     let url = format!("data:image/png;base64,{}", STANDARD.encode(fs::read(at("seen.png")).unwrap()));
-    let content = |text: &str, pictures: usize| {
-        let picture = json!({"type": "image_url", "image_url": {"url": &url}});
-        let parts = std::iter::repeat_n(picture, pictures).chain([json!({"type": "text", "text": text})]);
+    let content = |text: &str, images: usize| {
+        let image = json!({"type": "image_url", "image_url": {"url": &url}});
+        let parts = std::iter::repeat_n(image, images).chain([json!({"type": "text", "text": text})]);
         json!([{"role": "user", "content": parts.collect::<Vec<_>>()}])
     };
     let lines = [("What is this?", 0), ("What is this?", 1), ("One and two.", 2)];
-    let lines = lines.map(|(text, pictures)| json!({"id": text, "messages": content(text, pictures)}));
+    let lines = lines.map(|(text, images)| json!({"id": text, "messages": content(text, images)}));
     let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
     // Answers requests of a route.
     let ask = |url: &str, bodies: Vec<Value>, settings: &[String]| -> Vec<Value> {
@@ -261,8 +261,8 @@ fn log_probs_of_given_answers_are_those_of_the_engine() {
         let answers = at("answers.jsonl");
         let chats = lines.iter().map(|line| json!({"messages": line["messages"], "return_token_ids": true})).collect();
         let prompts = ask("/v1/chat/completions", chats, &set);
-        let again = |(prompt, pictures): (&Value, usize)| {
-            let parts = vec![json!({"type": "image_url", "url": &url}); pictures];
+        let again = |(prompt, images): (&Value, usize)| {
+            let parts = vec![json!({"type": "image_url", "url": &url}); images];
             json!({"token_ids": prompt["prompt_token_ids"], "content_parts": parts, "sampling_params": {"max_tokens": 20}})
         };
         let generated = ask("/inference/v1/generate", prompts.iter().zip(0..).map(again).collect(), &set);

@@ -19,7 +19,7 @@ const SMALL: [&str; 5] = [
     "base.vision={hidden_size: 16, depth: 1, num_heads: 1, intermediate_size: 24, fullatt_block_indexes: [0]}",
 ];
 
-/// Writes rows without pictures to `dir`.
+/// Writes rows without images to `dir`.
 fn rows(dir: &Path) -> String {
     let row = |i: usize| {
         let answer = format!("<think>The zebra counts {i} stripes.</think><answer>{i}</answer>");

@@ -117,7 +117,7 @@ fn moving_in_names_the_keys_that_the_program_names_and_its_configs_work() {
     };
     ["llama_factory/.", "verl/.", "trl/."].iter().for_each(|layout| copy(layout, "data"));
     copy("verl/train.parquet", "data/test.parquet");
-    // The rows name their pictures by paths from the working directory.
+    // The rows name their images by paths from the working directory.
     copy("verl", "verl");
     symlink(root.join("docs"), at("docs")).unwrap();
     for (name, rows) in &tables {
@@ -127,7 +127,7 @@ fn moving_in_names_the_keys_that_the_program_names_and_its_configs_work() {
         let args = ["--device", "cpu", command, *name, "--out", "out", "--dry-run"];
         let output = omr().current_dir(dir.path()).args(args).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success() && text.contains("read 60 rows: 60 pictures"), "{name}: {text}");
+        assert!(output.status.success() && text.contains("read 60 rows: 60 images"), "{name}: {text}");
         match command {
             "sft" => check_all::<SftConfig>(rows),
             _ => check_all::<RlConfig>(rows),

@@ -20,7 +20,7 @@ fn a_plan_says_memory_time_and_bound() {
     let (code, text, stderr) = run(&args);
     assert_eq!(code, 0, "{stderr}");
     println!("{text}");
-    for part in ["sft on one H200", "8.292 B parameters", "with one picture of 256 tokens", "bound", "tokens/day"] {
+    for part in ["sft on one H200", "8.292 B parameters", "with one image of 256 tokens", "bound", "tokens/day"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     let (code, text, stderr) = run(&[&args[..], &["--json"]].concat());

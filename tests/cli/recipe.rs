@@ -35,14 +35,14 @@ fn results(dir: &Path) -> (Files, Vec<Vec<Metrics>>) {
     (files, steps.to_vec())
 }
 
-/// Checks that the recipe in `out` left four pictures with their questions and printed how to ask about the first.
+/// Checks that the recipe in `out` left four images with their questions and printed how to ask about the first.
 fn assert_examples(out: &Path, stderr: &str) {
     let questions = std::fs::read_to_string(out.join("examples/questions.jsonl")).unwrap();
     assert_eq!(questions.lines().count(), 4);
     for (i, line) in questions.lines().enumerate() {
         let line: Value = serde_json::from_str(line).unwrap();
-        let picture = std::fs::read(out.join("examples").join(line["image"].as_str().unwrap())).unwrap();
-        assert!(picture.starts_with(b"\x89PNG") && line["image"] == format!("{i}.png"), "{line}");
+        let image = std::fs::read(out.join("examples").join(line["image"].as_str().unwrap())).unwrap();
+        assert!(image.starts_with(b"\x89PNG") && line["image"] == format!("{i}.png"), "{line}");
         assert!(line["question"].as_str().unwrap().contains("<image>") && line["ground_truth"].is_string(), "{line}");
     }
     let example = out.join("examples/0.png");

@@ -71,7 +71,7 @@ fn wrong_rows_are_named_by_both_and_leave_nothing() {
     let (rows, out) = (folder.at("rows.jsonl"), folder.at("out"));
     let sft = folder.sft(|c| c.datasets = vec![read::entry(&rows)]);
     let rl = folder.rl(|c| c.train_files = vec![read::entry(&rows)]);
-    let picture = |bytes: &[u8]| json!({"bytes": STANDARD.encode(bytes)});
+    let image = |bytes: &[u8]| json!({"bytes": STANDARD.encode(bytes)});
     let mut png = std::io::Cursor::new(Vec::new());
     image::GrayImage::new(28, 28).write_to(&mut png, image::ImageFormat::Png).unwrap();
     let png = png.into_inner();
@@ -79,12 +79,12 @@ fn wrong_rows_are_named_by_both_and_leave_nothing() {
         json!({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "<answer>1</answer>"}],
             "images": images, "answer": "1"})
     };
-    let good = row("<image>Which digit is larger?", json!([picture(&png)]));
+    let good = row("<image>Which digit is larger?", json!([image(&png)]));
     let cases = [
         (json!({"id": 1, "text": "x"}), "messages"),
-        (row("<image>?", json!([picture(&png[..24])])), "row 2"),
-        (row("<image>?", json!([picture(b"\x89PNG\r\n\x1a\nno")])), "row 2"),
-        (row("<image><image>?", json!([picture(&png)])), "2 image placeholders"),
+        (row("<image>?", json!([image(&png[..24])])), "row 2"),
+        (row("<image>?", json!([image(b"\x89PNG\r\n\x1a\nno")])), "row 2"),
+        (row("<image><image>?", json!([image(&png)])), "2 image placeholders"),
         (row("<image>?", json!(["gone.png"])), "gone.png"),
     ];
     for (line, part) in cases {

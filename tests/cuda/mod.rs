@@ -244,10 +244,10 @@ fn generation_asks_for_what_the_kernels_take() {
     let model = machine.folder.path().join("model");
     std::fs::create_dir(&model).unwrap();
     model_dir(&model);
-    let picture = machine.folder.path().join("one.png");
-    png(&picture);
-    let (model, picture) = (model.display().to_string(), picture.display().to_string());
-    let mut args = vec!["--device", "cuda", "generate", "--model", &model, "--image", &picture];
+    let image = machine.folder.path().join("one.png");
+    png(&image);
+    let (model, image) = (model.display().to_string(), image.display().to_string());
+    let mut args = vec!["--device", "cuda", "generate", "--model", &model, "--image", &image];
     args.extend(["--prompt", "One and two", "max_tokens=4"]);
     let output = machine.run(Path::new(env!("CARGO_BIN_EXE_omr")), &args, &[]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

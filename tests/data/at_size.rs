@@ -1,4 +1,4 @@
-//! Tests data sets of realistic size, made from a few hundred pictures that many rows link to. The host memory of a run
+//! Tests data sets of realistic size, made from a few hundred images that many rows link to. The host memory of a run
 //! must not grow with the number of rows. `tools/data-at-size` runs the large tests.
 
 use std::fs;
@@ -13,28 +13,28 @@ use serde_json::json;
 
 use crate::train::tiny::{Outcome, rl_config, sft_config};
 
-/// Writes `pictures` JPEG files of 0.3 megapixels up to `most` pixels.
-fn pictures(dir: &Path, pictures: usize, most: f64) {
+/// Writes `images` JPEG files of 0.3 megapixels up to `most` pixels.
+fn images(dir: &Path, images: usize, most: f64) {
     fs::create_dir_all(dir).unwrap();
-    for k in 0..pictures {
-        let pixels = 0.3e6 * (most / 0.3e6).powf(k as f64 / pictures as f64);
+    for k in 0..images {
+        let pixels = 0.3e6 * (most / 0.3e6).powf(k as f64 / images as f64);
         let width = (pixels * [1.0, 1.5, 0.7][k % 3]).sqrt() as u32;
         let height = (pixels / f64::from(width)) as u32;
         // Large shapes and some noise make the file as large as a photograph of a page.
-        let picture = image::RgbImage::from_fn(width, height, |x, y| {
+        let image = image::RgbImage::from_fn(width, height, |x, y| {
             let noise = (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503) ^ k as u32) >> 27;
             image::Rgb([((x / 97 + y / 61) % 2 * 200 + noise) as u8, (x * 255 / width) as u8, (y * 255 / height) as u8])
         });
-        let jpeg = omr::image::jpeg(&Rgb { width, height, data: picture.into_raw() }, 75).unwrap();
+        let jpeg = omr::image::jpeg(&Rgb { width, height, data: image.into_raw() }, 75).unwrap();
         fs::write(dir.join(format!("{k}.jpg")), jpeg).unwrap();
     }
 }
 
-/// Writes `count` rows of both forms, each with one of `pictures` pictures and about 200 characters of text.
-fn rows(dir: &Path, count: usize, pictures: usize) {
+/// Writes `count` rows of both forms, each with one of `images` images and about 200 characters of text.
+fn rows(dir: &Path, count: usize, images: usize) {
     let (mut sft, mut rl) = (String::new(), String::new());
     for i in 0..count {
-        let url = format!("pictures/{}.jpg", i.wrapping_mul(7919) % pictures);
+        let url = format!("images/{}.jpg", i.wrapping_mul(7919) % images);
         let question = format!("<image>Which digit is number {i}? Say what it looks like, and then the answer.");
         let answer =
             format!("<think>It looks like {}, as far as I can see.</think><answer>{}</answer>", i % 10, i % 10);
@@ -80,7 +80,7 @@ fn run(args: &[String]) -> Took {
     }
 }
 
-/// Returns the configs of both jobs for pictures of at most `most` pixels. The rows are set by the caller.
+/// Returns the configs of both jobs for images of at most `most` pixels. The rows are set by the caller.
 fn configs(dir: &Path, most: f64, steps: u64, shuffle: bool) -> (SftConfig, RlConfig) {
     let (sft, rl) = (sft_config(dir), rl_config(dir));
     let pixels = Some(most as usize);
@@ -112,11 +112,11 @@ fn arguments(dir: &Path, command: &str, config: &str, out: &Path) -> Vec<String>
     ["--quiet", "--threads", "2", command, &path(&file), "--out", &path(out)].map(str::to_owned).to_vec()
 }
 
-/// Runs both jobs on `counts` rows, shuffled or in order, with the same pictures, first cold and then warm. Returns the
+/// Runs both jobs on `counts` rows, shuffled or in order, with the same images, first cold and then warm. Returns the
 /// peak memory of each cold run.
 fn at(counts: &[usize], files: usize, most: f64, steps: u64, shuffle: bool) -> Vec<[usize; 2]> {
     let dir = tempfile::tempdir().unwrap();
-    pictures(&dir.path().join("pictures"), files, most);
+    images(&dir.path().join("pictures"), files, most);
     let (sft, rl) = configs(dir.path(), most, steps, shuffle);
     let mut memory = Vec::new();
     for &count in counts {
@@ -143,15 +143,15 @@ fn at(counts: &[usize], files: usize, most: f64, steps: u64, shuffle: bool) -> V
     memory
 }
 
-/// Bytes of four pictures of 0.3 to 0.5 megapixels as patches of the vision tower: each frame twice, three colors, four
+/// Bytes of four images of 0.3 to 0.5 megapixels as patches of the vision tower: each frame twice, three colors, four
 /// bytes.
 const BATCH_BYTES: usize = 4 * 500_000 * 2 * 3 * 4;
 
 #[test]
 fn memory_does_not_grow_with_the_rows() {
-    // Without shuffling, every batch of four rows contains each of the four pictures, independent of the number of
+    // Without shuffling, every batch of four rows contains each of the four images, independent of the number of
     // rows. If a run with more rows needs more memory, the rows need it. A loader thread may finish a batch earlier or
-    // later, which changes the memory by at most the pictures of one batch.
+    // later, which changes the memory by at most the images of one batch.
     let memory = at(&[100, 400], 4, 0.6e6, 2, false);
     for (command, [few, many]) in ["sft", "rl"].into_iter().zip([0, 1].map(|k| [memory[0][k], memory[1][k]])) {
         assert!(many < few + BATCH_BYTES, "{command}: {few} and {many} bytes");
@@ -168,7 +168,7 @@ fn rows_20000() {
 #[test]
 #[ignore = "by hand, an hour: tools/data-at-size --all"]
 fn rows_200000() {
-    // The rows are not shuffled, so that both sizes read the same pictures. Other pictures would need different amounts
+    // The rows are not shuffled, so that both sizes read the same images. Other images would need different amounts
     // of memory.
     let memory = at(&[20_000, 200_000], 400, 4e6, 20, false);
     for (few, many) in memory[0].iter().zip(memory[1]) {
@@ -202,7 +202,7 @@ fn killed(args: &[String], out: &Path) -> usize {
 #[ignore = "by hand, an hour: tools/data-at-size --all"]
 fn killed_ten_times_and_with_more_workers_the_bits_are_the_same() {
     let (dir, count, files) = (tempfile::tempdir().unwrap(), 200_000, 400);
-    pictures(&dir.path().join("pictures"), files, 1e6);
+    images(&dir.path().join("pictures"), files, 1e6);
     rows(dir.path(), count, files);
     let (sft, rl) = configs(dir.path(), 1e6, 20, true);
     let yaml = |command: &str, workers: usize| match command {
@@ -233,18 +233,18 @@ fn killed_ten_times_and_with_more_workers_the_bits_are_the_same() {
     }
 }
 
-/// Breaks one row in `every`. The kinds alternate: errors in the row, errors in the picture's header, and errors that
+/// Breaks one row in `every`. The kinds alternate: errors in the row, errors in the image's header, and errors that
 /// only decoding finds.
 fn break_rows(dir: &Path, name: &str, every: usize, kinds: &[&str]) -> usize {
-    let small = fs::read(dir.join("pictures/0.jpg")).unwrap();
-    fs::write(dir.join("pictures/header.jpg"), &small[..20]).unwrap();
+    let small = fs::read(dir.join("images/0.jpg")).unwrap();
+    fs::write(dir.join("images/header.jpg"), &small[..20]).unwrap();
     // A valid header before invalid data.
     let mut inside = std::io::Cursor::new(Vec::new());
     image::RgbImage::new(600, 500).write_to(&mut inside, image::ImageFormat::Png).unwrap();
     let mut inside = inside.into_inner();
     let data = inside.windows(4).position(|w| w == b"IDAT").unwrap() + 8;
     inside[data] ^= 0xff;
-    fs::write(dir.join("pictures/inside.png"), inside).unwrap();
+    fs::write(dir.join("images/inside.png"), inside).unwrap();
     let path = dir.join(name);
     let text = fs::read_to_string(&path).unwrap();
     let mut broken = 0;
@@ -262,9 +262,7 @@ fn break_rows(dir: &Path, name: &str, every: usize, kinds: &[&str]) -> usize {
                 "half" => line[..line.len() / 2].to_owned(),
                 "column" => line.replace("\"messages\"", "\"text\"").replace("\"prompt\"", "\"text\""),
                 "count" => line.replace("<image>", "<image><image>"),
-                file => {
-                    line.replace(&url, &format!("pictures/{file}.{}", if file == "inside" { "png" } else { "jpg" }))
-                }
+                file => line.replace(&url, &format!("images/{file}.{}", if file == "inside" { "png" } else { "jpg" })),
             }
         })
         .collect();
@@ -276,10 +274,10 @@ fn break_rows(dir: &Path, name: &str, every: usize, kinds: &[&str]) -> usize {
 #[ignore = "by hand: tools/data-at-size --all"]
 fn broken_rows_are_counted_and_end_a_run_where_they_pass_the_share() {
     let (dir, count, files) = (tempfile::tempdir().unwrap(), 20_000, 50);
-    pictures(&dir.path().join("pictures"), files, 0.35e6);
+    images(&dir.path().join("pictures"), files, 0.35e6);
     let (sft, rl) = configs(dir.path(), 0.35e6, 20, true);
     let all = ["half", "column", "count", "missing", "header"];
-    // Bad rows: one in 200, one in 50, and one in 50 only inside its picture.
+    // Bad rows: one in 200, one in 50, and one in 50 only inside its image.
     for (name, every, kinds) in [("few", 200, &all[..]), ("many", 50, &all[..]), ("inside", 50, &["inside"][..])] {
         rows(dir.path(), count, files);
         let broken = ["sft.jsonl", "rl.jsonl"].map(|file| break_rows(dir.path(), file, every, kinds));

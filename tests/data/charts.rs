@@ -41,7 +41,7 @@ fn answer(row: &Row, index: u64) -> String {
 }
 
 #[test]
-fn no_training_picture_has_the_values_of_one_that_is_measured_on() {
+fn no_training_image_has_the_values_of_one_that_is_measured_on() {
     let seed = crate::seed::seed();
     let of = |rows: &[Row]| rows.iter().map(values).collect::<HashSet<_>>();
     let (reported, tuned) = (rows(600, false, seed), rows(600, true, seed));
@@ -57,7 +57,7 @@ fn no_training_picture_has_the_values_of_one_that_is_measured_on() {
 }
 
 #[test]
-fn the_teacher_reads_every_picture_and_computes_every_answer() {
+fn the_teacher_reads_every_image_and_computes_every_answer() {
     let splits = rows(500, false, crate::seed::seed());
     let mut forms = HashSet::new();
     for (index, row) in splits.teach.iter().chain(&splits.heldout).enumerate() {
@@ -91,7 +91,7 @@ fn mistakes_are_wrong_and_known_by_their_probabilities() {
 }
 
 #[test]
-fn a_picture_has_48_visual_tokens_and_most_careful_answers_have_100_to_200_tokens() {
+fn a_image_has_48_visual_tokens_and_most_careful_answers_have_100_to_200_tokens() {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/charts.yaml");
     let config: RecipeConfig = load(Some(&config), &[], &|_| None).unwrap();
     let (corpus, dir) = (corpus(), tempfile::tempdir().unwrap());
@@ -112,7 +112,7 @@ fn a_picture_has_48_visual_tokens_and_most_careful_answers_have_100_to_200_token
     let most = *lengths.iter().max().unwrap();
     println!("{long} of {} answers have 100 to 200 tokens, the longest {most}", lengths.len());
     assert!(2 * long > lengths.len() && most < config.rl.max_response_length, "{long}, {most}: {lengths:?}");
-    // Both kinds of attention are used, and a picture of 8 x 6 tokens has several windows.
+    // Both kinds of attention are used, and an image of 8 x 6 tokens has several windows.
     let vision = &config.base.vision;
     assert!(vision.fullatt_block_indexes.len() < vision.depth && vision.window_size < 168);
 }

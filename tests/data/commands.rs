@@ -48,13 +48,13 @@ fn inspect_shows_rows_and_names_faults() {
 #[test]
 fn inspect_writes_one_page_of_a_folder_or_of_what_any_config_names() {
     let dir = tempfile::tempdir().unwrap();
-    let picture = image::GrayImage::from_pixel(30, 28, image::Luma([9]));
+    let image = image::GrayImage::from_pixel(30, 28, image::Luma([9]));
     std::fs::create_dir(dir.path().join("rows")).unwrap();
     let line = json!({"question": "</script><b>how many?", "answer": 5, "image": "a.png", "odd": [1]});
     for name in ["rows/one.jsonl", "rows/two.jsonl"] {
         std::fs::write(dir.path().join(name), line.to_string()).unwrap();
     }
-    picture.save(dir.path().join("rows/a.png")).unwrap();
+    image.save(dir.path().join("rows/a.png")).unwrap();
     let list = "[{path: rows/one.jsonl}, {path: rows/two.jsonl}]";
     for (name, text) in [
         ("data.yaml", format!("datasets: {list}\n")),
@@ -70,7 +70,7 @@ fn inspect_writes_one_page_of_a_folder_or_of_what_any_config_names() {
         assert_eq!(output.status.code(), Some(0), "{place}: {}", text(&output.stderr));
         let page = std::fs::read_to_string(dir.path().join("inspect.html")).unwrap();
         assert_eq!(page.matches("<section class=\"browser\"").count(), 1);
-        assert_eq!(page.matches("data:image/png;base64,").count(), 2, "{place}: a picture a row");
+        assert_eq!(page.matches("data:image/png;base64,").count(), 2, "{place}: an image a row");
         assert!(page.contains("odd") && page.contains("a whole number") && !page.contains("</script><b>"), "{place}");
         for word in ["src=\"http", "href=\"http", "url(http", "@import", "fetch("] {
             assert!(!page.contains(word), "{place}: {word}");

@@ -229,7 +229,7 @@ fn turns_before_the_last_are_trained_as_they_would_be_generated() {
     assert_eq!(once, whole[..whole.len() - 1], "all but the line end after the last turn");
 
     // With `train_newline`, the line end after each answer is trained, as in lmms-engine and LLaMA-Factory.
-    let grids = [Grid::picture(2, 4)];
+    let grids = [Grid::image(2, 4)];
     let (ids, mask) = sft_tokens(&row, &chat, TurnEnd::Token, &grids).unwrap();
     let (with_newline, its_mask) = sft_tokens(&row, &chat, TurnEnd::Newline, &grids).unwrap();
     let line_end = *whole.last().unwrap();

@@ -10,8 +10,8 @@ use serde_json::json;
 
 fn png(level: u8) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
-    let picture = image::GrayImage::from_pixel(3, 2, image::Luma([level]));
-    picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    let image = image::GrayImage::from_pixel(3, 2, image::Luma([level]));
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
@@ -51,12 +51,12 @@ const GOOD: &str =
 fn sft_rows_are_read_with_urls_of_every_kind() {
     let folder = Folder::new();
     std::fs::create_dir(folder.path("pictures")).unwrap();
-    std::fs::write(folder.path("pictures/a.png"), png(1)).unwrap();
-    let absolute = folder.path("pictures/a.png").display().to_string();
+    std::fs::write(folder.path("images/a.png"), png(1)).unwrap();
+    let absolute = folder.path("images/a.png").display().to_string();
     let part = |url: &str| json!({"type": "image_url", "image_url": {"url": url}});
     let url = format!("data:image/png;base64,{}", base64(&png(2)));
     let parts = json!([
-        part("pictures/a.png"), {"type": "text", "text": "what"}, part(&absolute), part(&format!("file://{absolute}")), part(&url)
+        part("images/a.png"), {"type": "text", "text": "what"}, part(&absolute), part(&format!("file://{absolute}")), part(&url)
     ]);
     let line = json!({"id": 7, "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": parts},
         {"role": "assistant", "content": "<image> is a word here"}]});
@@ -142,7 +142,7 @@ fn faults_name_file_and_row() {
     let user = |content: serde_json::Value, images: serde_json::Value| {
         json!({"messages": [{"role": "user", "content": content}], "images": images}).to_string()
     };
-    let picture = json!({"bytes": base64(&png(0))});
+    let image = json!({"bytes": base64(&png(0))});
     let cases = [
         (json!({"id": 1, "text": "x"}).to_string(), "`messages`"),
         ("{\"id\": ".to_owned(), "invalid JSON"),
@@ -154,8 +154,8 @@ fn faults_name_file_and_row() {
         (user(json!(5), json!([])), "messages[0].content"),
         (user(json!([{"type": "audio_url"}]), json!([])), "audio_url"),
         (user(json!([{"type": "text", "text": 1}]), json!([])), "messages[0].content[0].text"),
-        (user(json!("<image> and <image>"), json!([picture])), "2 image placeholders"),
-        (user(json!([{"type": "text", "text": "none"}]), json!([picture])), "0 image placeholders"),
+        (user(json!("<image> and <image>"), json!([image])), "2 image placeholders"),
+        (user(json!([{"type": "text", "text": "none"}]), json!([image])), "0 image placeholders"),
         (user(json!("<image>"), json!([])), "1 image placeholders"),
         (user(json!("<image>"), json!([{"bytes": "*"}])), "base64"),
         (user(json!("<image>"), json!([{"bytes": null}])), "an image without bytes"),
@@ -177,7 +177,7 @@ fn faults_name_file_and_row() {
 }
 
 #[test]
-fn a_broken_picture_is_named_when_it_is_decoded() {
+fn a_broken_image_is_named_when_it_is_decoded() {
     let folder = Folder::new();
     let whole = png(0);
     for broken in [&whole[..whole.len() / 2], b"<html>", b""] {

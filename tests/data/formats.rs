@@ -1,5 +1,5 @@
 //! Tests data formats that users have: sets as they are published, folders and file patterns, arrays, zip files of
-//! pictures, columns with any name. Reading a set in one pass and reading each row by its index must give the same
+//! images, columns with any name. Reading a set in one pass and reading each row by its index must give the same
 //! rows.
 
 use crate::models::encoder;
@@ -23,15 +23,15 @@ use serde_json::json;
 
 use crate::train::tiny::{rl_config, rows as digit_rows, run_rl, run_sft, sft_config};
 
-fn picture(format: image::ImageFormat, level: u8) -> Vec<u8> {
+fn image(format: image::ImageFormat, level: u8) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
-    let picture = image::RgbImage::from_fn(30, 28, |x, y| image::Rgb([level, x as u8, y as u8]));
-    picture.write_to(&mut bytes, format).unwrap();
+    let image = image::RgbImage::from_fn(30, 28, |x, y| image::Rgb([level, x as u8, y as u8]));
+    image.write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
 }
 
 fn png(level: u8) -> Vec<u8> {
-    picture(image::ImageFormat::Png, level)
+    image(image::ImageFormat::Png, level)
 }
 
 /// Writes columns as a parquet file.
@@ -67,10 +67,10 @@ fn list_of(values: ArrayRef, lengths: &[usize]) -> ArrayRef {
     Arc::new(ListArray::new(field, OffsetBuffer::from_lengths(lengths.iter().copied()), values, None))
 }
 
-/// Returns pictures as the hub stores them: structs of bytes and path.
-fn hub_pictures(pictures: &[Vec<u8>], lengths: &[usize]) -> ArrayRef {
-    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(pictures));
-    let paths: ArrayRef = Arc::new(StringArray::from_iter(pictures.iter().map(|_| None::<&str>)));
+/// Returns images as the hub stores them: structs of bytes and path.
+fn hub_images(images: &[Vec<u8>], lengths: &[usize]) -> ArrayRef {
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(images));
+    let paths: ArrayRef = Arc::new(StringArray::from_iter(images.iter().map(|_| None::<&str>)));
     list_of(structs(vec![("bytes", bytes), ("path", paths)]), lengths)
 }
 
@@ -117,9 +117,9 @@ fn text(text: &str) -> Part {
     Part::Text(text.to_owned())
 }
 
-/// ViRL39K: a parquet file of questions with `<image>` placeholders and boxed answers, and a zip file of pictures.
+/// ViRL39K: a parquet file of questions with `<image>` placeholders and boxed answers, and a zip file of images.
 #[test]
-fn virl39k_is_read_with_its_pictures_from_a_zip() {
+fn virl39k_is_read_with_its_images_from_a_zip() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("39Krelease.parquet");
     parquet(
@@ -135,7 +135,7 @@ fn virl39k_is_read_with_its_pictures_from_a_zip() {
             ("image", lists(&[&["images/a.png", "images/b.png"], &["images/c.tif"], &[]])),
         ],
     );
-    let tiff = picture(image::ImageFormat::Tiff, 3);
+    let tiff = image(image::ImageFormat::Tiff, 3);
     zip(&dir.path().join("images.zip"), &[("images/a.png", png(1)), ("images/b.png", png(2)), ("images/c.tif", tiff)]);
     let set = DatasetConfig { data_folder: Some(dir.path().join("images.zip")), ..entry(&path) };
     let found = rows(&set);
@@ -156,7 +156,7 @@ fn virl39k_is_read_with_its_pictures_from_a_zip() {
     assert!(error.contains("row 1") && error.contains("images/b.png") && error.contains("other.zip"), "{error}");
 }
 
-/// MMR1-SFT is one array of conversations with `from` and `value`. MMR1-RL is a parquet file of problems with pictures.
+/// MMR1-SFT is one array of conversations with `from` and `value`. MMR1-RL is a parquet file of problems with images.
 #[test]
 fn mmr1_is_read_as_published() {
     let dir = tempfile::tempdir().unwrap();
@@ -169,16 +169,16 @@ fn mmr1_is_read_as_published() {
     assert_eq!(found.len(), 2);
     assert_eq!(found[0].messages[0].content, [Part::Image, text("How many?")]);
     assert_eq!(found[0].messages[1].role, "assistant");
-    // A picture without an `<image>` placeholder comes first.
+    // An image without an `<image>` placeholder comes first.
     assert_eq!(found[1].messages[0].content, [Part::Image, text("See this.")]);
     assert_eq!((decoded(&found[1]), found[1].id.as_str()), (vec![5], "sft-1"));
 
     let path = dir.path().join("rl/data/train-00000-of-00001.parquet");
-    let pictures = hub_pictures(&[png(6), png(7)], &[1, 1]);
+    let images = hub_images(&[png(6), png(7)], &[1, 1]);
     parquet(
         &path,
         vec![
-            ("images", pictures),
+            ("images", images),
             ("problem", texts(&["<image>Sum?", "<image>Area?"])),
             ("answer", texts(&["3", "4.5"])),
         ],
@@ -320,7 +320,7 @@ fn texts_that_hold_lists_and_structs_are_read_as_those() {
     );
 }
 
-/// Writes the digit rows in the format of the published SFT set: id, messages of parts, pictures by path.
+/// Writes the digit rows in the format of the published SFT set: id, messages of parts, images by path.
 fn published_sft(dir: &Path) -> PathBuf {
     let path = dir.join("mmr1_filtered.parquet");
     let all = digit_rows();
@@ -369,14 +369,14 @@ fn published_rl(dir: &Path) -> PathBuf {
     let truths: Vec<&str> = all.iter().map(|row| row.ground_truth.as_deref().unwrap()).collect();
     let same = |text: &str| texts(&vec![text; all.len()]);
     let one = vec![1; all.len()];
-    let pictures: Vec<Vec<u8>> = all.iter().map(|row| row.images[0].bytes("").unwrap().to_vec()).collect();
+    let images: Vec<Vec<u8>> = all.iter().map(|row| row.images[0].bytes("").unwrap().to_vec()).collect();
     let numbers: Vec<i32> = (0..all.len() as i32).collect();
     parquet(
         &path,
         vec![
             ("data_source", same("virl39k")),
             ("prompt", list_of(structs(vec![("role", same("user")), ("content", texts(&asked))]), &one)),
-            ("images", hub_pictures(&pictures, &one)),
+            ("images", hub_images(&images, &one)),
             ("ability", same("math")),
             ("reward_model", structs(vec![("ground_truth", texts(&truths)), ("style", same("rule"))])),
             (
@@ -401,7 +401,7 @@ fn rows_of_exactly_the_published_schema_are_trained_on() {
     let run = run_sft(&dir.path().join("sft"), &config, 1, &[]);
     let own = SftConfig { max_steps: Some(2), ..sft_config(dir.path()) };
     let own = run_sft(&dir.path().join("own"), &own, 1, &[]);
-    // Pictures and texts are the same as in our own file, so the losses are the same.
+    // Images and texts are the same as in our own file, so the losses are the same.
     assert_eq!(run.figures("loss"), own.figures("loss"));
     assert!(run.figures("loss").iter().all(|loss| loss.is_finite() && *loss > 0.0));
 

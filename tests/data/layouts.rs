@@ -1,5 +1,5 @@
 //! Tests every layout of rows that users have, on 60 rows that `layouts/make.py` wrote with the libraries that users
-//! write them with. Row `i` shows `1 + i % 4` squares, and the first pixel of its picture is `i`.
+//! write them with. Row `i` shows `1 + i % 4` squares, and the first pixel of its image is `i`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ fn set(path: &str) -> DatasetConfig {
     entry(made().join(path))
 }
 
-/// Reads a layout in order and row by row. Checks the form, the picture of each row and its place, the roles of the
+/// Reads a layout in order and row by row. Checks the form, the image of each row and its place, the roles of the
 /// conversation that SFT trains on, and the label.
 fn check(set: &DatasetConfig, form: &str, roles: &[&str], label: bool) -> Vec<Row> {
     let found = rows(set);
@@ -59,7 +59,7 @@ fn reply(row: &Row) -> String {
 
 const SFT: [&str; 2] = ["user", "assistant"];
 
-/// The pictures of the rows are paths from the working directory, which a test cannot change for itself.
+/// The images of the rows are paths from the working directory, which a test cannot change for itself.
 #[test]
 fn verl_rows_with_paths_from_the_working_directory() {
     let inspect = |dir: &Path, path: &str| {
@@ -72,7 +72,7 @@ fn verl_rows_with_paths_from_the_working_directory() {
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(made().join("verl"), dir.path().join("verl")).unwrap();
     let (code, text, _) = inspect(made(), "verl/train.parquet");
-    let line = "read 60 rows: 60 pictures, 60 turns; form: prompt (verl, TRL); columns used: data_source, extra_info, \
+    let line = "read 60 rows: 60 images, 60 turns; form: prompt (verl, TRL); columns used: data_source, extra_info, \
                 images, prompt, reward_model; columns not used: ability";
     assert!(code == Some(0) && text.contains(line), "{text}");
     // From elsewhere, the error says which folders were searched and which key adds one.
@@ -102,21 +102,21 @@ fn llama_factorys_sharegpt_with_a_system_column_a_mask_and_a_media_folder() {
     assert_eq!(roles(&found[1]), ["system", "user", "assistant"]);
     assert_eq!(
         (question(&found[2]), question(&found[1])),
-        ("Count the squares.\nPicture 2.".into(), "Count the squares.".into())
+        ("Count the squares.\nImage 2.".into(), "Count the squares.".into())
     );
     assert!(found.iter().all(|row| row.form == "instruction + output (Alpaca)" && decoded(row).len() == 1));
     assert_eq!(reply(&found[5]), "<think>I count to 2.</think><answer>2</answer>");
 }
 
 #[test]
-fn trls_messages_completions_and_solutions_with_pictures_without_marks() {
+fn trls_messages_completions_and_solutions_with_images_without_marks() {
     let found = check(&set("trl/messages.parquet"), "messages", &SFT, false);
-    assert_eq!(found[3].messages[0].content[1], Part::Text("How many squares, in picture 3?".into()));
+    assert_eq!(found[3].messages[0].content[1], Part::Text("How many squares, in image 3?".into()));
     let found = check(&set("trl/completion.parquet"), "prompt + completion (TRL)", &SFT, false);
     assert_eq!(reply(&found[3]), "<think>I count to 4.</think><answer>4</answer>");
     // The label is the answer inside the solution. A solution is not what SFT trains on.
     check(&set("trl/grpo.parquet"), "prompt (verl, TRL)", &["user"], true);
-    // As in TRL, pictures are not put into a content that is a list of parts.
+    // As in TRL, images are not put into a content that is a list of parts.
     let dir = tempfile::tempdir().unwrap();
     let parts = json!([{"type": "text", "text": "How many?"}]);
     let row = json!({"messages": [{"role": "user", "content": parts}], "images": ["0.png"]});
@@ -129,7 +129,7 @@ fn trls_messages_completions_and_solutions_with_pictures_without_marks() {
 fn questions_with_answers_as_json_csv_and_tsv() {
     for name in ["answers.jsonl", "answers.csv", "answers.tsv"] {
         let found = check(&set(&format!("questions/{name}")), "question + answer", &SFT, true);
-        assert_eq!((question(&found[9]), reply(&found[9])), ("How many squares, in picture 9?".into(), "2".into()));
+        assert_eq!((question(&found[9]), reply(&found[9])), ("How many squares, in image 9?".into(), "2".into()));
         assert_eq!(found[0].messages.len(), 1, "the answer is no turn of the prompt");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -170,11 +170,11 @@ fn responses_and_reasoning_are_trained_and_the_answer_is_the_label() {
     };
     let named = DatasetConfig { columns, ..set("questions/fine_reason.parquet") };
     let found = check(&named, "question + response", &SFT, true);
-    assert_eq!(reply(&found[0]), "<think>\nHow many squares, in picture 0?\n</think>\n\nsquares");
+    assert_eq!(reply(&found[0]), "<think>\nHow many squares, in image 0?\n</think>\n\nsquares");
 }
 
 #[test]
-fn veros_parts_name_the_pictures_that_a_column_lists_again() {
+fn veros_parts_name_the_images_that_a_column_lists_again() {
     let found = check(&set("vero/train.parquet"), "prompt (verl, TRL)", &["system", "user"], true);
     assert_eq!(found[2].data_source, "squares");
     let dir = tempfile::tempdir().unwrap();
@@ -261,7 +261,7 @@ fn hub_data_sets_by_name_split_and_revision() {
         ("name: few, split: train, revision: c0ffee", 8),
     ] {
         let (code, text) = inspect(&format!("{{path: made/squares, {keys}}}"));
-        assert!(code == Some(0) && text.contains(&format!("read {count} rows: {count} pictures")), "{keys}: {text}");
+        assert!(code == Some(0) && text.contains(&format!("read {count} rows: {count} images")), "{keys}: {text}");
     }
     for (keys, part) in [
         ("name: some", "name: found some, expected one of all, few"),
@@ -277,7 +277,7 @@ fn hub_data_sets_by_name_split_and_revision() {
 }
 
 #[test]
-fn pictures_that_no_one_reads_end_every_command() {
+fn images_that_no_one_reads_end_every_command() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
     let config = sft_config(dir.path());
@@ -286,7 +286,7 @@ fn pictures_that_no_one_reads_end_every_command() {
     let row = json!({"question": "q", "answer": "1", "screenshot": ["a.png"]}).to_string();
     fs::write(dir.path().join("rows.jsonl"), &row).unwrap();
     fs::write(dir.path().join("rows.csv"), "question,answer,screenshot\nq,1,a.png\n").unwrap();
-    let part = "a column `screenshot` with pictures that is not read";
+    let part = "a column `screenshot` with images that is not read";
     for rows in ["rows.jsonl", "rows.csv"] {
         let (code, _, error) = run(&["data", "inspect", &at(rows), "--out", &at("page")]);
         let parts = [rows, part, "columns: {images: screenshot}"];
@@ -300,14 +300,14 @@ fn pictures_that_no_one_reads_end_every_command() {
         let data = format!("data=[{}]", at(rows));
         failure(&["eval", "--model", &model, "--out", &at("eval"), "--dry-run", &data], 2, &[rows, part]);
     }
-    // An empty name says that the rows are used without their pictures.
+    // An empty name says that the rows are used without their images.
     let columns = |images: &str| ColumnsConfig { images: Some(images.into()), ..ColumnsConfig::default() };
     for (images, count) in [("", 0), ("screenshot", 1)] {
         let entry = DatasetConfig { columns: columns(images), ..entry(dir.path().join("rows.jsonl")) };
         let mut seen = ReadCounts::default();
         rows(&entry).iter().for_each(|row| seen.add(row));
         let seen = seen.with_columns(&RowFile::open(&[entry]).unwrap()).unwrap();
-        assert!(seen.check().is_ok() && seen.pictures == count);
+        assert!(seen.check().is_ok() && seen.images == count);
     }
 }
 
@@ -318,7 +318,7 @@ fn a_preview_shows_what_is_trained() {
     let [model, out] = [dir.path(), &dir.path().join("page")].map(|path| path.display().to_string());
     let rows = made().join("questions/answers.csv").display().to_string();
     let (code, text, _) = run(&["data", "preview", &rows, "--model", &model, "--out", &out]);
-    let shown = "<|vision_end|>How many squares, in picture 1?<|im_end|>\n<|im_start|>assistant\n[[2<|im_end|>]]\n";
+    let shown = "<|vision_end|>How many squares, in image 1?<|im_end|>\n<|im_start|>assistant\n[[2<|im_end|>]]\n";
     assert!(code == 0 && text.contains(shown) && text.contains("form: question + answer"), "{text}");
     assert_eq!(text.matches("[[").count(), 3);
     let page = fs::read_to_string(dir.path().join("page/preview.html")).unwrap();
@@ -357,18 +357,18 @@ fn every_layout_goes_through_the_program_as_it_is() {
         let config = write("sft.yaml", format!("datasets: [{entry}]\n{train}"));
         let inspected =
             omr(&["data", "inspect", &config, "--model", &model.display().to_string(), "--out", &out("page")]);
-        assert!(inspected.contains("read 60 rows: 60 pictures"), "{entry}: {inspected}");
+        assert!(inspected.contains("read 60 rows: 60 images"), "{entry}: {inspected}");
         if answered {
             let said = omr(&["sft", &config, "--out", &out("sft")]);
-            assert!(said.contains("read 60 rows: 60 pictures") && said.contains("columns used"), "{entry}: {said}");
+            assert!(said.contains("read 60 rows: 60 images") && said.contains("columns used"), "{entry}: {said}");
         }
         if labelled {
             let config = write("rl.yaml", format!("train_files: [{entry}]\n{rl}"));
             let said = omr(&["rl", &config, "--out", &out("rl")]);
-            assert!(said.contains("read 60 rows: 60 pictures"), "{entry}: {said}");
+            assert!(said.contains("read 60 rows: 60 images"), "{entry}: {said}");
             let config = write("eval.yaml", format!("data: [{entry}]\nrepeats: 0\nmax_new_tokens: 8\nlimit: 60\n"));
             let said = omr(&["eval", "--config", &config, "--out", &out("eval")]);
-            assert!(said.contains("read 60 rows: 60 pictures"), "{entry}: {said}");
+            assert!(said.contains("read 60 rows: 60 images"), "{entry}: {said}");
         }
         through.push(entry);
     }

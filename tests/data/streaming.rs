@@ -25,7 +25,7 @@ use crate::train::tiny::{Files, device, rl_config, rows, run_rl, run_sft, sft_co
 
 const LONGEST: Longest = Longest { tokens: 256, key: "packing_length" };
 
-/// Writes rows as JSON lines, with their pictures as files in the same folder.
+/// Writes rows as JSON lines, with their images as files in the same folder.
 fn jsonl(path: &Path, rows: &[Row]) {
     let folder = path.parent().unwrap();
     let mut text = String::new();
@@ -50,7 +50,7 @@ fn jsonl(path: &Path, rows: &[Row]) {
     fs::write(path, text).unwrap();
 }
 
-/// Returns a picture with a valid header and invalid pixel data.
+/// Returns an image with a valid header and invalid pixel data.
 fn broken(image: &ImageSource) -> ImageSource {
     let mut bytes = image.bytes("").unwrap().to_vec();
     let at = bytes.windows(4).position(|w| w == b"IDAT").unwrap() + 8;
@@ -147,7 +147,7 @@ fn workers_and_starts_change_no_bit() {
         assert_eq!(line["id"], json!(bad[7].id));
     }
     let asked = one_rl.figures("training/epoch").last().copied().unwrap() * 12.0;
-    assert_eq!(asked, 16.0, "a broken picture's question leaves its step, not the plan");
+    assert_eq!(asked, 16.0, "a broken image's question leaves its step, not the plan");
 }
 
 #[test]
@@ -172,13 +172,13 @@ fn a_source_that_changed_under_a_run_is_named_and_refused() {
     assert!(job.samples.get(0).is_err_and(|e| e.to_string().contains("rows.jsonl: found different content")));
     fs::write(&rows_file, &text).unwrap();
     assert!(job.samples.get(0).unwrap().is_ok());
-    let picture = dir.path().join("3-0.png");
+    let image = dir.path().join("3-0.png");
     let bytes = fs::read(dir.path().join("4-0.png")).unwrap();
-    fs::write(&picture, &bytes).unwrap();
-    fs::File::options().write(true).open(&picture).unwrap().set_modified(later).unwrap();
+    fs::write(&image, &bytes).unwrap();
+    fs::File::options().write(true).open(&image).unwrap().set_modified(later).unwrap();
     let error = Job::new(&out, config.clone()).unwrap().run(&mut device(1), &Silent).unwrap_err();
     assert!(error.to_string().contains("row 4, image 3-0.png: found different content"), "{error}");
-    fs::remove_file(&picture).unwrap();
+    fs::remove_file(&image).unwrap();
     let error = job.samples.get(3).err().unwrap();
     assert!(error.to_string().contains("3-0.png"), "{error}");
     // Another tokenizer or another limit requires another index.
@@ -186,7 +186,7 @@ fn a_source_that_changed_under_a_run_is_named_and_refused() {
     assert!(matches!(Job::new(&out, config), Err(Error::Input { place, .. }) if place == "max_bad_rows"));
 }
 
-/// Writes rows of which some are bad or too long. A bad row is visible in the row or in the header of its picture.
+/// Writes rows of which some are bad or too long. A bad row is visible in the row or in the header of its image.
 fn mixed(path: &Path, good: usize) -> usize {
     jsonl(path, &rows());
     let text = fs::read_to_string(path).unwrap();
@@ -278,7 +278,7 @@ fn bad_rows_are_named_and_left_out_until_they_are_too_many() {
 }
 
 #[test]
-fn pictures_that_break_in_decoding_end_the_run_when_they_pass_the_share() {
+fn images_that_break_in_decoding_end_the_run_when_they_pass_the_share() {
     let dir = tempfile::tempdir().unwrap();
     let (config, rl) = (sft_config(dir.path()), rl_config(dir.path()));
     let mut bad = rows();

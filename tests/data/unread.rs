@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::layouts::made;
 use crate::train::tiny::base_model;
 
-/// Writes rows beside four pictures. Returns the folder, and the data set `{path: rows.jsonl, KEYS}` of a config.
+/// Writes rows beside four images. Returns the folder, and the data set `{path: rows.jsonl, KEYS}` of a config.
 fn entry(rows: &[Value], keys: &str) -> (tempfile::TempDir, DatasetConfig) {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
@@ -163,7 +163,7 @@ fn second_images_and_numbered_marks_are_not_dropped() {
         counts.with_columns(&RowFile::open(&[entry]).unwrap()).unwrap().check()
     };
     let error = check("").unwrap_err().to_string();
-    assert!(error.contains("`mask` with pictures that is not read") && error.contains("{mask: ''}"), "{error}");
+    assert!(error.contains("`mask` with images that is not read") && error.contains("{mask: ''}"), "{error}");
     check(", columns: {mask: ''}").unwrap();
 }
 

@@ -55,7 +55,7 @@ fn a_video_of_a_row_has_the_positions_of_its_rate() {
         let sample = sft_sample(&row, chat, encoder.processor.as_ref()).unwrap();
         let measured = encoder.measure(&row).unwrap();
         assert_eq!(measured.grids, [Grid { frames: 4, h: 2, w: 4 }]);
-        assert_eq!((measured.tokens, measured.pictures), (sample.input_ids.len(), 4));
+        assert_eq!((measured.tokens, measured.images), (sample.input_ids.len(), 4));
         assert_eq!(encoder.sample(&row).unwrap().1, measured.hash);
         let first = sample.input_ids.iter().position(|&id| id == of_media.video).unwrap();
         let pads = sample.input_ids.iter().filter(|&&id| id == of_media.video).count();
@@ -100,7 +100,7 @@ fn videos_are_looked_at_by_their_frames_and_faults_are_named() {
     let watched = row(dir.path(), &good).unwrap();
     let options = Options { model: None, first: 1, random: 1, seed: 1, shown: None };
     let found = inspect::inspect(&read::entry(dir.path().join("rows.jsonl")), &options).unwrap();
-    assert_eq!((found.faulty(), found.images.sum, found.seen.pictures), (0, 4, 4));
+    assert_eq!((found.faulty(), found.images.sum, found.seen.images), (0, 4, 4));
     let error = write::write(&dir.path().join("out.parquet"), &[watched], Form::Sft).unwrap_err().to_string();
     assert!(error.contains("rows.jsonl row 1") && error.contains("a video"), "{error}");
 

@@ -51,18 +51,18 @@ const SCARCE: usize = 20;
 /// Temperatures by request kind. All requests of a kind share one policy.
 const TEMPERATURES: [f32; 2] = [1.0, 0.7];
 
-/// Returns prompts that share prefixes, prompts with pictures and videos, and prompts of more than 2,048 tokens.
+/// Returns prompts that share prefixes, prompts with images and videos, and prompts of more than 2,048 tokens.
 pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) -> Vec<EngineCoreRequest> {
     let mut random = Random::new(crate::seed::seed(), Purpose::Test, 0);
     let mut below = move |n: u32| random.next_u32() % n;
     let pixels = |fill: u8| -> Arc<ImageInput> {
         let pixels = (0..28 * 56 * 3).map(|i| (i as u8).wrapping_mul(fill)).collect();
-        Arc::new(ImageInput::picture([2, 4], pixels))
+        Arc::new(ImageInput::image([2, 4], pixels))
     };
-    // A video of three frames. The last frame is repeated, so the video has as many tokens as a picture.
-    let frame = |fill: u8| ImageInput::picture([2, 2], pixels(fill).pixels[..28 * 28 * 3].to_vec());
+    // A video of three frames. The last frame is repeated, so the video has as many tokens as an image.
+    let frame = |fill: u8| ImageInput::image([2, 2], pixels(fill).pixels[..28 * 28 * 3].to_vec());
     let video = Arc::new(Processor::default().video(&[5, 7, 9].map(frame), 0.5).unwrap());
-    let images: Vec<_> = (0..4).map(|i| pixels(31 + 2 * i)).chain([video]).collect();
+    let all: Vec<_> = (0..4).map(|i| pixels(31 + 2 * i)).chain([video]).collect();
     let shared: Vec<u32> = (0..longest as u32).map(|i| 10 + (i * 37 + i / 11) % 200).collect();
     let mut prompt = |at: usize| {
         let mut ids = match at % 10 {
@@ -70,15 +70,15 @@ pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize,
             1 | 2 => shared[..(128 * below(3) as usize).min(longest)].to_vec(),
             _ => Vec::new(),
         };
-        let mut pictures = Vec::new();
+        let mut images = Vec::new();
         for _ in 0..if at.is_multiple_of(3) { 1 + below(2) } else { 0 } {
-            let image = images[below(5) as usize].clone();
+            let image = all[below(5) as usize].clone();
             ids.push(VISION_START);
             ids.extend(std::iter::repeat_n(if image.is_video() { VIDEO } else { IMAGE }, image.tokens(2)));
-            pictures.push(image);
+            images.push(image);
         }
         ids.extend((0..1 + below(60)).map(|_| 10 + below(200)));
-        Arc::new(Prompt::new(config, &ids, &pictures).unwrap())
+        Arc::new(Prompt::new(config, &ids, &images).unwrap())
     };
     (0..num_prompts)
         .map(|at| {
@@ -225,18 +225,18 @@ fn many_sequences(dtype: DType, isa: Isa, num_prompts: usize) {
     assert_same("half the prompts, in another order", &among, &alone);
 }
 
-/// Questions about one picture of 300 tokens: a cached prefix ends inside the picture, with and without preemption.
+/// Questions about one image of 300 tokens: a cached prefix ends inside the image, with and without preemption.
 #[test]
-fn a_prefix_that_ends_inside_a_picture_changes_no_bit() {
+fn a_prefix_that_ends_inside_a_image_changes_no_bit() {
     let config = config();
     let pixels = (0..30 * 40 * 14 * 14 * 3).map(|i| (i % 251) as u8).collect();
-    let picture = Arc::new(ImageInput::picture([30, 40], pixels));
+    let image = Arc::new(ImageInput::image([30, 40], pixels));
     let base = requests(&config, 6, 200, 16);
     let question = |(at, request): (usize, &EngineCoreRequest)| {
         let mut ids = vec![12, VISION_START];
-        ids.resize(ids.len() + picture.tokens(2), IMAGE);
+        ids.resize(ids.len() + image.tokens(2), IMAGE);
         ids.extend((0..1 + 90 * at as u32).map(|i| 10 + (i * 7 + at as u32) % 200));
-        let prompt = Arc::new(Prompt::new(&config, &ids, std::slice::from_ref(&picture)).unwrap());
+        let prompt = Arc::new(Prompt::new(&config, &ids, std::slice::from_ref(&image)).unwrap());
         let params = RequestParams { max_tokens: 140, ..request.params.clone() };
         EngineCoreRequest::new(prompt, [1, 2, 16][at % 3], params)
     };
@@ -256,7 +256,7 @@ fn a_prefix_that_ends_inside_a_picture_changes_no_bit() {
             engine.release(&mut dev);
             assert!(num_kv_blocks.is_none() || stats.preemptions > 0);
             assert!(stats.cached_tokens >= 256, "{stats:?}");
-            assert_same("cached picture", &apart, &outputs);
+            assert_same("cached image", &apart, &outputs);
         }
     }
 }

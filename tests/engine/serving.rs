@@ -26,7 +26,7 @@ fn with_seed(request: &EngineCoreRequest, seed: u64) -> EngineCoreRequest {
     EngineCoreRequest { params, ..request.clone() }
 }
 
-/// Returns requests with pictures and all kinds of parameters.
+/// Returns requests with images and all kinds of parameters.
 pub(crate) fn mixed(num_prompts: usize, longest: usize) -> Vec<EngineCoreRequest> {
     let mut random = Random::new(crate::seed::seed(), Purpose::Test, 77);
     let of = |(at, request): (usize, EngineCoreRequest)| {

@@ -76,7 +76,7 @@ fn asks(question: &str) -> Value {
     json!({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "8"}]})
 }
 
-fn pictured(name: &str) -> Value {
+fn with_images(name: &str) -> Value {
     let mut row = asks("<image>What?");
     row["images"] = json!([name]);
     row
@@ -157,14 +157,14 @@ fn rows_of_twelve_million_spaces_are_overlong_before_they_are_encoded() {
 }
 
 #[test]
-fn a_bomb_in_a_zip_of_pictures_is_refused_by_its_ratio() {
+fn a_bomb_in_a_zip_of_images_is_refused_by_its_ratio() {
     let dir = tempfile::tempdir().unwrap();
     zip(&dir.path().join("a.zip"), 120);
-    left_out(dir.path(), "a.zip", &pictured("a.png"), 200, &["found 125829120 bytes"]);
+    left_out(dir.path(), "a.zip", &with_images("a.png"), 200, &["found 125829120 bytes"]);
 }
 
 #[test]
-fn small_files_of_large_pictures_are_refused_from_their_headers() {
+fn small_files_of_large_images_are_refused_from_their_headers() {
     for (bytes, what) in [
         (jpeg(13_000), "that declares 13000 x 13000 pixels"),
         (png(13_000, [16, 6], 0, &[]), "13000 x 13000 pixels of 8 bytes, expected at most 715827880 bytes"),

@@ -140,9 +140,9 @@ const SWAPPED: Change = Lines(|lines| lines.swap(0, 1));
 const REWORDED: Change = Lines(|lines| {
     lines[1] = lines[1].replace("\"num_rows\":4", "\"num_rows\":5").replace("It looks", "it looks");
 });
-const OTHER: Change = By(|pictures| {
+const OTHER: Change = By(|images| {
     for i in 0..11 {
-        fs::copy(pictures.join("4.png"), pictures.join(format!("{}.png", (i + 5) % 12))).unwrap();
+        fs::copy(images.join("4.png"), images.join(format!("{}.png", (i + 5) % 12))).unwrap();
     }
 });
 
@@ -158,14 +158,14 @@ fn remove(path: &Path) {
     if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
 }
 
-/// Writes rows with pictures in files, `rows.jsonl`, and rows for validation, `val.jsonl`.
-fn pictures(dir: &Path, answered: bool) -> (Vec<DatasetConfig>, Vec<DatasetConfig>) {
+/// Writes rows with images in files, `rows.jsonl`, and rows for validation, `val.jsonl`.
+fn images(dir: &Path, answered: bool) -> (Vec<DatasetConfig>, Vec<DatasetConfig>) {
     let (all, folder) = (dir.join("rows.jsonl"), dir.join("pictures"));
     if !dir.join("val.jsonl").exists() {
         fs::create_dir_all(&folder).unwrap();
         let mut text = String::new();
         for (i, row) in rows().iter().enumerate() {
-            let ImageSource::Bytes { bytes, .. } = &row.images[0] else { panic!("a picture") };
+            let ImageSource::Bytes { bytes, .. } = &row.images[0] else { panic!("an image") };
             fs::write(folder.join(format!("{i}.png")), bytes).unwrap();
             let question = row.question();
             let line = match answered {
@@ -186,7 +186,7 @@ fn pictures(dir: &Path, answered: bool) -> (Vec<DatasetConfig>, Vec<DatasetConfi
 }
 
 fn sft(dir: &Path) -> SftConfig {
-    let (datasets, val_files) = pictures(dir, true);
+    let (datasets, val_files) = images(dir, true);
     let generation = dir.join("base/generation_config.json");
     let mut config = SftConfig { datasets, max_steps: Some(4), save_steps: Some(2), ..sft_config(dir) };
     let validation = &mut config.validation;
@@ -286,9 +286,9 @@ fn a_run_with_jpegs_of_another_decoder_is_refused_by_name() {
     let config = sft(&work);
     // A format is recognised by the bytes, so the names may stay.
     for i in 0..12 {
-        let path = work.join(format!("pictures/{i}.png"));
-        let picture = decode(&fs::read(&path).unwrap(), &Limits::default(), "").unwrap();
-        fs::write(path, jpeg(&picture, 90).unwrap()).unwrap();
+        let path = work.join(format!("images/{i}.png"));
+        let image = decode(&fs::read(&path).unwrap(), &Limits::default(), "").unwrap();
+        fs::write(path, jpeg(&image, 90).unwrap()).unwrap();
     }
     run_sft(&work, config, &Notes::default()).unwrap();
     let killed = Killed::new(&work, "jpegs", sft_goes_on, "out");
@@ -358,7 +358,7 @@ fn a_folder_of_an_older_version_goes_on_with_one_warning_and_of_a_newer_one_with
 }
 
 fn rl(dir: &Path) -> RlConfig {
-    let (train_files, _) = pictures(dir, false);
+    let (train_files, _) = images(dir, false);
     let model = dir.join("stage/model");
     if !model.exists() {
         // A model that a finished stage has written: its folder has a record, and the model has a manifest.

@@ -1,5 +1,5 @@
 //! Tests parquet files as pandas and pyarrow write them by default: one row group, with dictionaries and pages of many
-//! pictures.
+//! images.
 
 use crate::models::encoder;
 use std::fs;
@@ -18,11 +18,11 @@ use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, Write
 
 use crate::train::tiny::{Notes, base_model, rows};
 
-/// Returns rows with the given numbers of pictures, some without a name, and with nulls for empty lists and ids. A
-/// picture has 1 MiB of incompressible bytes after its end. Picture i equals picture i % `distinct`.
-fn table(pictures: &[usize], distinct: usize) -> RecordBatch {
+/// Returns rows with the given numbers of images, some without a name, and with nulls for empty lists and ids. An
+/// image has 1 MiB of incompressible bytes after its end. Image i equals image i % `distinct`.
+fn table(images: &[usize], distinct: usize) -> RecordBatch {
     let png = rows()[0].images[0].bytes("").unwrap().to_vec();
-    let picture = |i: usize| {
+    let image = |i: usize| {
         let mut state = (i % distinct) as u64;
         let mut noise = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -30,24 +30,24 @@ fn table(pictures: &[usize], distinct: usize) -> RecordBatch {
         };
         [png.clone(), (0..1 << 17).flat_map(|_| noise()).collect()].concat()
     };
-    let count: usize = pictures.iter().sum();
+    let count: usize = images.iter().sum();
     let paths: StringArray = (0..count).map(|i| (i % 4 != 0).then(|| format!("{i}.png"))).collect();
-    let bytes = BinaryArray::from_iter_values((0..count).map(picture));
+    let bytes = BinaryArray::from_iter_values((0..count).map(image));
     let structs = columns(vec![("bytes", Arc::new(bytes)), ("path", Arc::new(paths))]);
     let structs: ArrayRef = Arc::new(StructArray::from(structs));
-    let nulls: Vec<bool> = pictures.iter().enumerate().map(|(i, n)| *n > 0 || i % 2 == 0).collect();
+    let nulls: Vec<bool> = images.iter().enumerate().map(|(i, n)| *n > 0 || i % 2 == 0).collect();
     let field = Arc::new(Field::new("element", structs.data_type().clone(), true));
-    let lengths = OffsetBuffer::from_lengths(pictures.iter().copied());
-    let images = ListArray::new(field, lengths, structs, Some(NullBuffer::from(nulls)));
-    let ids: StringArray = (0..pictures.len()).map(|i| (i % 5 != 0).then(|| format!("row {i}"))).collect();
-    let text = |i| format!("{}What is {}?", "<image>".repeat(pictures[i]), "more ".repeat(i % 9));
-    let texts = StringArray::from_iter_values((0..pictures.len()).map(text));
-    let answers = Arc::new(StringArray::from(vec!["1"; pictures.len()]));
+    let lengths = OffsetBuffer::from_lengths(images.iter().copied());
+    let column = ListArray::new(field, lengths, structs, Some(NullBuffer::from(nulls)));
+    let ids: StringArray = (0..images.len()).map(|i| (i % 5 != 0).then(|| format!("row {i}"))).collect();
+    let text = |i| format!("{}What is {}?", "<image>".repeat(images[i]), "more ".repeat(i % 9));
+    let texts = StringArray::from_iter_values((0..images.len()).map(text));
+    let answers = Arc::new(StringArray::from(vec!["1"; images.len()]));
     columns(vec![
         ("id", Arc::new(ids)),
         ("problem", Arc::new(texts)),
         ("answer", answers),
-        ("images", Arc::new(images)),
+        ("images", Arc::new(column)),
     ])
 }
 
@@ -109,7 +109,7 @@ fn a_row_of_one_large_row_group_is_read_alone_whatever_the_layout() {
         one_group().set_max_row_group_row_count(Some(10)),
         version(WriterVersion::PARQUET_1_0).set_compression(Compression::SNAPPY),
         version(WriterVersion::PARQUET_2_0).set_compression(Compression::ZSTD(ZstdLevel::default())),
-        // All pictures are in a dictionary, as pyarrow stores the first thousand pictures. The positions of pages then
+        // All images are in a dictionary, as pyarrow stores the first thousand images. The positions of pages then
         // do not matter.
         WriterProperties::builder().set_dictionary_page_size_limit(1 << 30),
     ];
@@ -148,13 +148,13 @@ fn a_row_of_one_large_row_group_is_read_alone_whatever_the_layout() {
 #[test]
 fn a_copy_that_would_outgrow_its_file_is_not_made() {
     let dir = tempfile::tempdir().unwrap();
-    // A dictionary of 65 pictures for 150 rows.
+    // A dictionary of 65 images for 150 rows.
     let properties = one_group().set_dictionary_page_size_limit(1 << 30);
     write(&dir.path().join("rows.parquet"), &table(&[1; 150], 65), properties);
     let (data, samples) = open(dir.path());
     let printed = keep(&data);
     assert!(printed.contains("is slow") && printed.contains("more than twice the"), "{printed}");
     assert!(copies(dir.path()).is_empty());
-    let picture = |i: usize| samples.get(i).unwrap().unwrap().1[0].bytes("").unwrap().to_vec();
-    assert!(picture(149) == picture(149 - 65) && picture(149) != picture(148));
+    let image = |i: usize| samples.get(i).unwrap().unwrap().1[0].bytes("").unwrap().to_vec();
+    assert!(image(149) == image(149 - 65) && image(149) != image(148));
 }

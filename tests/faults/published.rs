@@ -83,13 +83,13 @@ fn reasons_of_bad_rows_are_one_line_that_reads_as_a_sentence() {
     assert!(line.contains("; 1 missing_image, the first: ") && !line.contains("  "), "{line}");
 }
 
-/// Returns a question without a picture, with its answer.
+/// Returns a question without an image, with its answer.
 fn plain(i: usize) -> Row {
     let messages = vec![Message::text("user", format!("{i} + 1?")), Message::text("assistant", (i + 1).to_string())];
     Row { id: i.to_string(), messages, ..Row::default() }
 }
 
-/// Returns two configs. The first has six updates of four rows, and its second, fourth and fifth updates have pictures,
+/// Returns two configs. The first has six updates of four rows, and its second, fourth and fifth updates have images,
 /// for which the model computes infinite values. The second config has only the other rows.
 fn poisoned(dir: &Path) -> [SftConfig; 2] {
     let config = sft_config(dir);
@@ -102,8 +102,9 @@ fn poisoned(dir: &Path) -> [SftConfig; 2] {
     bytes[from..to].chunks_exact_mut(4).for_each(|weight| weight.copy_from_slice(&3e38f32.to_le_bytes()));
     fs::write(path, bytes).unwrap();
 
-    let (pictured, plain): (Vec<Row>, Vec<Row>) = (tiny::rows(), (0..12).map(plain).collect());
-    let turns: [&[Row]; 6] = [&plain[..4], &pictured[..4], &plain[4..8], &pictured[4..8], &pictured[8..], &plain[8..]];
+    let (with_images, plain): (Vec<Row>, Vec<Row>) = (tiny::rows(), (0..12).map(plain).collect());
+    let turns: [&[Row]; 6] =
+        [&plain[..4], &with_images[..4], &plain[4..8], &with_images[4..8], &with_images[8..], &plain[8..]];
     let rows = |name: &str, rows: &[Row]| {
         write::write(&dir.join(name), rows, Form::Sft).unwrap();
         vec![read::entry(dir.join(name))]

@@ -1,4 +1,4 @@
-//! Tests reading of rows and pictures: a system error is not blamed on a row, a changed picture is refused, and no
+//! Tests reading of rows and images: a system error is not blamed on a row, a changed image is refused, and no
 //! content of a row is ignored silently.
 
 use crate::models::encoder;
@@ -27,11 +27,11 @@ fn jsonl(path: &Path, rows: impl IntoIterator<Item = Value>) {
     fs::write(path, rows.into_iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
 }
 
-fn pictured(picture: &str) -> Value {
-    json!({"conversations": [{"from": "human", "value": "what is it"}, {"from": "gpt", "value": "one"}], "image": picture})
+fn with_images(image: &str) -> Value {
+    json!({"conversations": [{"from": "human", "value": "what is it"}, {"from": "gpt", "value": "one"}], "image": image})
 }
 
-/// Writes a picture of noise, which is many times larger than the sampled parts at its ends.
+/// Writes an image of noise, which is many times larger than the sampled parts at its ends.
 fn noise(path: &Path) {
     let byte = |x: u32, y: u32| {
         let mixed = (x * 7919 + y * 104_729).wrapping_mul(2_654_435_761);
@@ -49,13 +49,13 @@ fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     assert!([2, 20, 21, 36, 40].into_iter().all(of_file) && ![5, 12, 13, 23, 24, 116].into_iter().any(of_file));
 
     let dir = tempfile::tempdir().unwrap();
-    let (rows, pictures, out) = (dir.path().join("rows.jsonl"), dir.path().join("pictures"), dir.path().join("run"));
-    jsonl(&rows, [pictured("mem")]);
+    let (rows, images, out) = (dir.path().join("rows.jsonl"), dir.path().join("pictures"), dir.path().join("run"));
+    jsonl(&rows, [with_images("mem")]);
     fs::create_dir(dir.path().join("whole")).unwrap();
     noise(&dir.path().join("whole/mem"));
     // A regular file that the system cannot read: an unmapped part of the process memory.
-    symlink("/proc/self", &pictures).unwrap();
-    let entry = DatasetConfig { data_folder: Some(pictures.clone()), ..read::entry(&rows) };
+    symlink("/proc/self", &images).unwrap();
+    let entry = DatasetConfig { data_folder: Some(images.clone()), ..read::entry(&rows) };
     let training = training(|t| t.max_bad_rows = 1.0);
     let config = SftConfig { datasets: vec![entry], max_steps: Some(1), training, ..sft_config(dir.path()) };
     let error = Job::new(&out, config.clone()).err().unwrap();
@@ -63,34 +63,34 @@ fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     assert!(error.exit_code() == 1 && text.contains("rows.jsonl row 1") && text.contains("/mem"), "{text}");
     assert!(!out.exists(), "nothing of it is kept");
     let [yaml, stage] = ["format.yaml", "stage"].map(|name| dir.path().join(name).display().to_string());
-    let entry = format!("{{path: {}, data_folder: {}}}", rows.display(), pictures.display());
+    let entry = format!("{{path: {}, data_folder: {}}}", rows.display(), images.display());
     fs::write(&yaml, format!("datasets: [{entry}]\nmax_bad_rows: 1\n")).unwrap();
     for command in ["format", "inspect"] {
         failure(&["data", command, &yaml, "--out", &stage], 1, &["rows.jsonl row 1", "mem: "]);
     }
-    // Repeats the run with readable pictures.
-    fs::remove_file(&pictures).unwrap();
-    symlink(dir.path().join("whole"), &pictures).unwrap();
+    // Repeats the run with readable images.
+    fs::remove_file(&images).unwrap();
+    symlink(dir.path().join("whole"), &images).unwrap();
     let job = Job::new(&out, config).unwrap();
     assert!(job.common.data.rejected.rejected.is_empty() && job.samples.get(0).unwrap().is_ok());
 }
 
 #[test]
-fn a_picture_that_changed_with_its_size_and_time_kept_is_refused_after_a_kill_and_a_touched_one_is_not() {
+fn a_image_that_changed_with_its_size_and_time_kept_is_refused_after_a_kill_and_a_touched_one_is_not() {
     let dir = tempfile::tempdir().unwrap();
-    let (rows, picture) = (dir.path().join("rows.jsonl"), dir.path().join("a.png"));
-    jsonl(&rows, [pictured("a.png"), pictured("a.png")]);
-    noise(&picture);
+    let (rows, image) = (dir.path().join("rows.jsonl"), dir.path().join("a.png"));
+    jsonl(&rows, [with_images("a.png"), with_images("a.png")]);
+    noise(&image);
     let config = SftConfig { datasets: vec![read::entry(&rows)], max_steps: Some(1), ..sft_config(dir.path()) };
     let out = dir.path().join("run");
     run_sft(&out, &config, 1, &[]);
-    let whole = fs::read(&picture).unwrap();
-    let modified = fs::metadata(&picture).unwrap().modified().unwrap();
+    let whole = fs::read(&image).unwrap();
+    let modified = fs::metadata(&image).unwrap().modified().unwrap();
     let change = |at: usize| {
         let mut bytes = whole.clone();
         bytes[at] ^= 1;
-        fs::write(&picture, bytes).unwrap();
-        fs::File::options().write(true).open(&picture).unwrap().set_modified(modified).unwrap();
+        fs::write(&image, bytes).unwrap();
+        fs::File::options().write(true).open(&image).unwrap().set_modified(modified).unwrap();
     };
     let more = SftConfig { max_steps: Some(2), ..config };
     let resumed = || Job::new(&out, more.clone()).unwrap().run(&mut device(1), &Silent);
@@ -100,13 +100,13 @@ fn a_picture_that_changed_with_its_size_and_time_kept_is_refused_after_a_kill_an
         let text = error.to_string();
         assert!(error.exit_code() == 2 && text.contains("image a.png: found different content"), "at {at}: {text}");
     }
-    fs::write(&picture, &whole).unwrap();
+    fs::write(&image, &whole).unwrap();
     resumed().unwrap();
 }
 
 /// Embedded images have no file of their own, so the size and the time of the row file say nothing about them.
 #[test]
-fn an_embedded_picture_that_changed_is_refused_after_a_kill_also_in_validation_rows() {
+fn an_embedded_image_that_changed_is_refused_after_a_kill_also_in_validation_rows() {
     let dir = tempfile::tempdir().unwrap();
     noise(&dir.path().join("a.png"));
     let bytes = fs::read(dir.path().join("a.png")).unwrap();
@@ -115,7 +115,7 @@ fn an_embedded_picture_that_changed_is_refused_after_a_kill_also_in_validation_r
         id: i.to_string(),
         ..read::read(&read::entry(dir.path().join("one.jsonl"))).unwrap().remove(0)
     };
-    jsonl(&dir.path().join("one.jsonl"), [pictured("a.png")]);
+    jsonl(&dir.path().join("one.jsonl"), [with_images("a.png")]);
     let [train, val] = ["train.parquet", "val.parquet"].map(|name| dir.path().join(name));
     [&train, &val].into_iter().for_each(|path| write::write(path, &[row(0), row(1)], Form::Sft).unwrap());
     let mut config = SftConfig { datasets: vec![read::entry(&train)], max_steps: Some(1), ..sft_config(dir.path()) };
@@ -169,7 +169,7 @@ fn an_answer_that_changed_in_its_file_is_refused_by_name_and_older_files_are_rea
 }
 
 #[test]
-fn pictures_that_a_task_file_misnames_are_an_error_and_unread_ones_are_said() {
+fn images_that_a_task_file_misnames_are_an_error_and_unread_ones_are_said() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
     jsonl(&dir.path().join("rows.jsonl"), [json!({"question": "q", "image": "a.png", "hue": 1, "answer": "5"})]);
@@ -180,20 +180,20 @@ fn pictures_that_a_task_file_misnames_are_an_error_and_unread_ones_are_said() {
         fs::write(&task, format!("data: rows.jsonl\n{images}")).unwrap();
         run(&["eval", "--task-file", &task, "--responses", &printed, "--out", &at(out)])
     };
-    let (code, _, text) = eval("images: [picture]", "misnamed");
-    assert!(code == 2 && text.contains("own.yaml: images: found `picture`") && text.contains("hue"), "{text}");
+    let (code, _, text) = eval("images: [image]", "misnamed");
+    assert!(code == 2 && text.contains("own.yaml: images: found `image`") && text.contains("hue"), "{text}");
     let (code, _, text) = eval("", "unread");
     assert!(code == 2 && text.contains("own.yaml: images: found nothing, and rows with the column `image`"), "{text}");
     fs::write(&task, "data: {path: rows.jsonl, columns: {images: ''}}\n").unwrap();
     let (code, _, text) = run(&["eval", "--task-file", &task, "--responses", &printed, "--out", &at("blind")]);
-    assert!(code == 0 && text.contains("100.0 %") && text.contains("; pictures read: 0"), "{text}");
+    assert!(code == 0 && text.contains("100.0 %") && text.contains("; images read: 0"), "{text}");
     let (code, _, text) = eval("images: [image]", "read");
-    assert!(code == 0 && text.contains("; pictures read: 1") && text.contains("columns not used: hue"), "{text}");
-    assert!(!text.contains("pictures are not read"), "{text}");
+    assert!(code == 0 && text.contains("; images read: 1") && text.contains("columns not used: hue"), "{text}");
+    assert!(!text.contains("images are not read"), "{text}");
 }
 
 #[test]
-fn an_imagefolders_pictures_are_read_and_a_job_says_what_it_read_and_what_not() {
+fn an_imagefolders_images_are_read_and_a_job_says_what_it_read_and_what_not() {
     let dir = tempfile::tempdir().unwrap();
     noise(&dir.path().join("a.png"));
     let messages = [("user", "<image>what is it"), ("assistant", "one")].map(|(r, c)| json!({"role": r, "content": c}));
@@ -204,7 +204,7 @@ fn an_imagefolders_pictures_are_read_and_a_job_says_what_it_read_and_what_not() 
     let job = Job::new(&dir.path().join("run"), config.clone()).unwrap();
     let targets = job.common.index.shape(0).targets;
     let line = format!(
-        "read 2 rows: 2 pictures, 4 turns, {} target tokens; form: messages; columns used: file_name, messages; columns not used: split",
+        "read 2 rows: 2 images, 4 turns, {} target tokens; form: messages; columns used: file_name, messages; columns not used: split",
         2 * targets
     );
     job.common.data.keep(&omr::observe::Silent).unwrap();
@@ -216,7 +216,7 @@ fn an_imagefolders_pictures_are_read_and_a_job_says_what_it_read_and_what_not() 
         "{line}"
     );
     // Four rows per update, but only two rows exist.
-    // With a different file name, the column does not name a picture.
+    // With a different file name, the column does not name an image.
     assert!(job.common.data.notes()[1].contains("train_batch_size is 4, but the number of samples is 2"));
     let rows = dir.path().join("rows.jsonl");
     jsonl(&rows, [json!({"question": "q", "answer": "5", "file_name": "scan-7.pdf"})]);
@@ -224,7 +224,7 @@ fn an_imagefolders_pictures_are_read_and_a_job_says_what_it_read_and_what_not() 
     let [rows, page] = [rows.display().to_string(), dir.path().join("page").display().to_string()];
     let (code, text, _) = run(&["data", "inspect", &rows, "--out", &page]);
     assert!(
-        code == 0 && text.contains("read 1 rows: 0 pictures, 2 turns") && text.contains("columns not used: file_name"),
+        code == 0 && text.contains("read 1 rows: 0 images, 2 turns") && text.contains("columns not used: file_name"),
         "{text}"
     );
 }

@@ -162,7 +162,7 @@ fn a_refused_command_leaves_no_trace_and_claims_nothing() {
     assert!(text.contains("made no step") && folder.path("out/model").is_dir(), "{text}");
     let text = omr(&["sft", &sft, "--out", &out, "seed=5"], 2);
     assert!(text.contains("seed was"), "{text}");
-    // A missing picture is reported in words.
+    // A missing image is reported in words.
     fs::write(folder.path("p.jsonl"), json!({"problem": "<image>?", "answer": "1", "images": ["no.png"]}).to_string())
         .unwrap();
     let text = omr(&["data", "inspect", &folder.at("p.jsonl"), "--out", &deep], 2);

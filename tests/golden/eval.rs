@@ -109,7 +109,7 @@ fn assert_same(got: &Value, want: &Value, place: &str) {
     assert!(same(got, want), "{place}: {got} instead of {want}");
 }
 
-/// Converts the parts of a message to one notation, because the goldens name pictures in two ways.
+/// Converts the parts of a message to one notation, because the goldens name images in two ways.
 fn messages(row: &Value) -> Value {
     let mut messages = row["messages"].clone();
     let parts = messages.as_array_mut().unwrap().iter_mut().flat_map(|m| m["parts"].as_array_mut().unwrap());
@@ -121,7 +121,7 @@ fn messages(row: &Value) -> Value {
     messages
 }
 
-/// Returns the size and pixels of pictures. The published code also reports how a file stored them.
+/// Returns the size and pixels of images. The published code also reports how a file stored them.
 fn images(row: &Value) -> Vec<Value> {
     let of = |image: &Value| json!([image["width"], image["height"], image["rgb_sha256"]]);
     row["images"].as_array().unwrap().iter().map(of).collect()
@@ -152,7 +152,7 @@ fn golden_files(folder: &Folder) -> Vec<PathBuf> {
     files
 }
 
-/// Compares the messages, pictures, gold answers, metrics and aggregates of a golden file in compat mode.
+/// Compares the messages, images, gold answers, metrics and aggregates of a golden file in compat mode.
 fn compat(folder: &Folder, file: &Path) -> usize {
     let golden = super::json(file);
     let (data, options) = data_of(file, &golden);
@@ -366,9 +366,9 @@ fn assert_aggregated(folder: &Folder, golden: &Value) {
     assert_same(&got["acc_by_q_number"], &golden["acc_by_q_number"], &place);
 }
 
-/// Tests strict mode: pictures are placed where the text marks them, and no text is lost.
+/// Tests strict mode: images are placed where the text marks them, and no text is lost.
 #[test]
-fn pictures_stand_in_their_places() {
+fn images_stand_in_their_places() {
     let mut cases = 0;
     for folder in folders().iter().filter(|folder| folder.path.join("strict_interleave.json").exists()) {
         let strict = Run::new(folder, "data.parquet", "strict").prompts();
@@ -377,22 +377,22 @@ fn pictures_stand_in_their_places() {
             let place = format!("{} index {}", folder.name, index(&row));
             let (got, shown) = (&strict[&index(&row)], &compat[&index(&row)]);
             let want = row["parts"].as_array().unwrap();
-            // The published prompt shows each marked picture once, in the order of their names.
+            // The published prompt shows each marked image once, in the order of their names.
             let names: std::collections::BTreeSet<&str> = want.iter().filter_map(|p| p["column"].as_str()).collect();
             let column = |name: &str| images(shown)[names.iter().position(|n| *n == name).unwrap()].clone();
             let parts = got["messages"][1]["parts"].as_array().unwrap();
             assert_eq!(parts.len(), want.len(), "{place}");
-            let mut pictures = images(got).into_iter();
+            let mut images = images(got).into_iter();
             for (part, want) in parts.iter().zip(want) {
                 assert_eq!((&part["type"], &part["text"]), (&want["type"], &want["text"]), "{place}");
                 if let Some(name) = want["column"].as_str() {
-                    assert_eq!(pictures.next(), Some(column(name)), "{place}");
+                    assert_eq!(images.next(), Some(column(name)), "{place}");
                 }
             }
             cases += 1;
         }
     }
-    super::report("eval pictures", cases);
+    super::report("eval images", cases);
 }
 
 /// Tests strict mode: all ten letters are options.

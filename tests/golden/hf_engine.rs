@@ -17,7 +17,7 @@ use serde_json::Value;
 /// logits is 0.0067, which is five hundred times the numerical noise.
 const LOGPROB_TOLERANCE: f32 = 1e-4;
 
-fn picture(dir: &Path, file: &Value) -> omr::image::Rgb {
+fn image(dir: &Path, file: &Value) -> omr::image::Rgb {
     let path = dir.join(file.as_str().unwrap());
     decode(&std::fs::read(&path).unwrap(), &Limits::default(), &path.display().to_string()).unwrap()
 }
@@ -34,11 +34,10 @@ fn media(dir: &Path, index: &Value) -> HashMap<String, Arc<ImageInput>> {
         };
         let input = match entry["frames"].as_array() {
             Some(frames) => {
-                let frames: Vec<_> =
-                    frames.iter().map(|frame| processor.image(&picture(dir, frame)).unwrap()).collect();
+                let frames: Vec<_> = frames.iter().map(|frame| processor.image(&image(dir, frame)).unwrap()).collect();
                 processor.video(&frames, 2.0).unwrap()
             }
-            None => processor.image(&picture(dir, &entry["file"])).unwrap(),
+            None => processor.image(&image(dir, &entry["file"])).unwrap(),
         };
         let grid: Vec<u64> = entry["grid_thw"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
         assert_eq!(input.grid_thw.map(u64::from).to_vec(), grid, "{}", entry["name"]);

@@ -23,7 +23,7 @@ fn number<T: TryFrom<u64>>(value: &Value) -> T {
     value.as_u64().and_then(|n| n.try_into().ok()).unwrap_or_else(|| panic!("{value}"))
 }
 
-fn picture(file: &str) -> Rgb {
+fn image(file: &str) -> Rgb {
     let path = folder().join(file);
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     decode(&bytes, &Limits::default(), file).unwrap()
@@ -61,27 +61,27 @@ fn smart_resize_rows() {
 }
 
 #[test]
-fn pictures() {
+fn images() {
     let cases = super::json(&folder().join("image_cases.json"))["cases"].as_array().unwrap().clone();
     let bytes = std::fs::read(folder().join("pixel_golden.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let (mut probes, mut off) = (0, 0);
     for case in &cases {
         let name = case["name"].as_str().unwrap();
-        let image = picture(case["file"].as_str().unwrap());
-        assert_eq!((image.width, image.height), (number(&case["width"]), number(&case["height"])), "{name}");
+        let decoded = image(case["file"].as_str().unwrap());
+        assert_eq!((decoded.width, decoded.height), (number(&case["width"]), number(&case["height"])), "{name}");
 
         let processor = Processor {
             min_pixels: number(&case["min_pixels"]),
             max_pixels: number(&case["max_pixels"]),
             ..Processor::default()
         };
-        let input = processor.image(&image).unwrap();
+        let input = processor.image(&decoded).unwrap();
         assert_eq!(serde_json::json!([input.grid_thw]), case["image_grid_thw"], "{name}");
         assert_eq!(input.tokens(2), number::<usize>(&case["n_llm_tokens"]), "{name}");
         assert_eq!(sha256(&input.pixels), case["resized_rgb_sha256"].as_str().unwrap(), "{name}: resized bytes");
         if let Some(file) = case["resized_png"].as_str() {
-            let resized = picture(file);
+            let resized = image(file);
             assert_eq!(
                 (resized.height, resized.width),
                 (number(&case["resized_height"]), number(&case["resized_width"]))

@@ -26,7 +26,7 @@ fn config(tokens_per_second: &Value) -> ModelConfig {
     ModelConfig::from_json(&file, "config").unwrap()
 }
 
-/// Returns the positions of a batch with these pictures and videos, as rows provide them.
+/// Returns the positions of a batch with these images and videos, as rows provide them.
 fn of_inputs(config: &ModelConfig, ids: &[u32], media: &[Medium]) -> [Vec<i32>; 3] {
     let input = |medium: &Medium| {
         let Medium { grid_thw, video, second_per_grid_ts } = *medium;

@@ -152,7 +152,7 @@ fn chat_template() {
             }
             if !case["expanded_ids"].is_null() {
                 let grids: Vec<[u16; 3]> = serde_json::from_value(case["image_grid_thw"].clone()).unwrap();
-                let images = grids.into_iter().map(|[_, h, w]| Grid::picture(h, w));
+                let images = grids.into_iter().map(|[_, h, w]| Grid::image(h, w));
                 // The files expand images only; a video of one merged patch has one token.
                 let parts = messages.iter().flat_map(|message| &message.content);
                 let videos = parts.filter(|part| matches!(part, Part::Video { .. }));

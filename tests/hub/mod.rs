@@ -278,7 +278,7 @@ fn a_repository_in_place_of_a_path_is_its_snapshot_or_the_command_that_fetches_i
 
 /// The snapshots of the cache are links to `blobs`. A link to any other place is still refused.
 #[test]
-fn rows_and_pictures_of_a_snapshot_are_read_through_its_links() {
+fn rows_and_images_of_a_snapshot_are_read_through_its_links() {
     let dir = tempfile::tempdir().unwrap();
     let repo = dir.path().join("home/hub/datasets--org--rows");
     let snapshot = repo.join("snapshots/c0ffee");
@@ -286,13 +286,13 @@ fn rows_and_pictures_of_a_snapshot_are_read_through_its_links() {
     std::fs::create_dir_all(repo.join("blobs")).unwrap();
     std::fs::create_dir_all(repo.join("refs")).unwrap();
     std::fs::write(repo.join("refs/main"), "c0ffee").unwrap();
-    image::GrayImage::new(30, 28).save(repo.join("blobs/picture.png")).unwrap();
+    image::GrayImage::new(30, 28).save(repo.join("blobs/image.png")).unwrap();
     let line = |image: &str| format!("{{\"question\": \"how many?\", \"answer\": 1, \"image\": \"{image}\"}}\n");
     std::fs::write(repo.join("blobs/rows"), line("images/a.png")).unwrap();
     std::fs::create_dir(snapshot.join("images")).unwrap();
     let link = |to: &str, at: &str| std::os::unix::fs::symlink(repo.join(to), snapshot.join(at)).unwrap();
     link("blobs/rows", "data/train-00000-of-00001.jsonl");
-    link("blobs/picture.png", "images/a.png");
+    link("blobs/image.png", "images/a.png");
     let inspect = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
         command.current_dir(dir.path()).args(["data", "inspect", "org/rows"]).env("HF_HOME", dir.path().join("home"));

@@ -45,13 +45,13 @@ fn the_recorded_decoder_is_the_one_in_the_lock_file() {
 fn what_is_written_is_read_again() {
     let (width, height) = (40, 24);
     let data = (0..width * height).flat_map(|i| [(i % width * 6) as u8, (i / width * 9) as u8, 128]).collect();
-    let picture = Rgb { width, height, data };
-    let read = decode(&jpeg(&picture, 95).unwrap(), &Limits::default(), "written").unwrap();
+    let image = Rgb { width, height, data };
+    let read = decode(&jpeg(&image, 95).unwrap(), &Limits::default(), "written").unwrap();
     assert_eq!((read.width, read.height), (width, height));
-    let most = read.data.iter().zip(&picture.data).map(|(a, b)| a.abs_diff(*b)).max();
+    let most = read.data.iter().zip(&image.data).map(|(a, b)| a.abs_diff(*b)).max();
     // Measured: 6 levels, because the colours change quickly and have half the resolution.
     assert!(most < Some(9), "{most:?}");
-    assert_eq!(jpeg(&Rgb { width: 41, ..picture }, 95), None);
+    assert_eq!(jpeg(&Rgb { width: 41, ..image }, 95), None);
 }
 
 #[test]

@@ -67,11 +67,11 @@ fn a_bomb_is_refused_from_its_header() {
     let before = peak_kib();
     let error = read(&path).unwrap_err().to_string();
     assert!(error.contains("60000 x 60000"), "{error}");
-    // Other tests run at the same time. The picture itself would take 3.6 GB.
+    // Other tests run at the same time. The image itself would take 3.6 GB.
     assert!(peak_kib() - before < 1 << 20, "{} KiB", peak_kib() - before);
 }
 
-/// Pictures for [`damaged_files_never_panic`].
+/// Images for [`damaged_files_never_panic`].
 fn samples() -> &'static [Vec<u8>] {
     static SAMPLES: std::sync::OnceLock<Vec<Vec<u8>>> = std::sync::OnceLock::new();
     SAMPLES.get_or_init(|| files("pillow").iter().map(|p| std::fs::read(p).unwrap()).collect())
@@ -124,7 +124,7 @@ proptest! {
     }
 
     #[test]
-    fn a_flat_picture_stays_flat(side in 1u32..40, other in 1u32..40, out in 1u32..60, value in any::<u8>()) {
+    fn a_flat_image_stays_flat(side in 1u32..40, other in 1u32..40, out in 1u32..60, value in any::<u8>()) {
         let image = Rgb { width: side, height: other, data: vec![value; (side * other * 3) as usize] };
         let resized = resize(&image, out, other);
         prop_assert!(resized.data.iter().all(|&v| v == value) && resized.data.len() as u32 == out * other * 3);
@@ -132,10 +132,10 @@ proptest! {
 }
 
 #[test]
-fn the_smallest_pictures_are_enlarged_and_the_thinnest_refused() {
-    let picture = |width, height| Rgb { width, height, data: vec![7; (width * height * 3) as usize] };
+fn the_smallest_images_are_enlarged_and_the_thinnest_refused() {
+    let image = |width, height| Rgb { width, height, data: vec![7; (width * height * 3) as usize] };
     let processor = Processor::default();
-    assert_eq!(processor.image(&picture(1, 1)).unwrap().grid_thw, [1, 4, 4]);
-    let error = processor.image(&picture(1, 10_000)).unwrap_err().to_string();
+    assert_eq!(processor.image(&image(1, 1)).unwrap().grid_thw, [1, 4, 4]);
+    let error = processor.image(&image(1, 10_000)).unwrap_err().to_string();
     assert!(error.contains("1 x 10000 pixels") && error.contains("200"), "{error}");
 }

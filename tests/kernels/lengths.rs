@@ -63,7 +63,7 @@ fn no_length_of_the_7b_overflows_its_type() {
     let mark = dev.mark(Region::Overlay);
 
     // The published pack: one row of 61,440 tokens and one image of the largest size.
-    let grids = [Grid::picture(146, 146)];
+    let grids = [Grid::image(146, 146)];
     let row = blank(&config, Shape { tokens: 61_440, targets: 61_439, grids: &grids });
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
     let levels = CheckpointPolicy::from(LayerPolicy::All);
@@ -77,7 +77,7 @@ fn no_length_of_the_7b_overflows_its_type() {
         ..RlConfig::default()
     };
     let mut index = Index::default();
-    index.push(Shape { tokens: 4096, targets: 0, grids: &[Grid::picture(60, 60)] });
+    index.push(Shape { tokens: 4096, targets: 0, grids: &[Grid::image(60, 60)] });
     let batch = plan::longest_micro_batch(&rl, &config, &index);
     plan::pass(&mut dev, &model, &mut grads, &rl, levels, &batch).unwrap();
     dev.release(mark);

@@ -64,13 +64,13 @@ impl Case {
 }
 
 /// Returns an image, a video of two times two frames, a single merge block, and a wide image.
-fn pictures() -> Case {
+fn images() -> Case {
     Case::new(14, 2, 2, &[(1, [1, 4, 6]), (4, [2, 4, 2]), (1, [1, 2, 2]), (1, [1, 2, 10])])
 }
 
 #[test]
 fn patch_rows_are_the_cpus() {
-    let whole = pictures();
+    let whole = images();
     let k = whole.norm.row_len();
     let rows = whole.elements(&mut emu(), k, |n| n).unwrap();
     equal("14 x 14 x 2", &rows, &whole.elements(&mut cpu(), k, |n| n).unwrap()).unwrap();
@@ -96,7 +96,7 @@ fn chunks_make_no_difference() {
 
 #[test]
 fn is_a_linear_layer_over_the_rows() {
-    let case = pictures();
+    let case = images();
     let (k, n) = (case.norm.row_len(), 40);
     let mut dev = emu();
     let rows = case.elements(&mut dev, k, |n| n).unwrap();
@@ -113,7 +113,7 @@ fn is_a_linear_layer_over_the_rows() {
 #[test]
 fn gradient_is_the_linear_layers_over_the_rows() {
     // More patches than the workspace holds at once, with images across the border.
-    for case in [pictures(), Case::new(4, 2, 2, &[(1, [1, 2, 4000]), (1, [1, 20, 30])])] {
+    for case in [images(), Case::new(4, 2, 2, &[(1, [1, 2, 4000]), (1, [1, 20, 30])])] {
         let (k, n) = (case.norm.row_len(), 6);
         let mut random = random(2);
         let dy: Vec<bf16> = (0..case.patches() * n).map(|_| bf16::from_f32(random.uniform_f32() - 0.5)).collect();

@@ -211,9 +211,9 @@ optimizer
 ";
 
 /// Returns an image of 2 x 4 patches, which is two tokens.
-fn picture() -> Arc<ImageInput> {
+fn image() -> Arc<ImageInput> {
     let pixels = (0..28 * 56 * 3).map(|i| (i * 31 % 251) as u8).collect();
-    Arc::new(ImageInput::picture([2, 4], pixels))
+    Arc::new(ImageInput::image([2, 4], pixels))
 }
 
 #[test]
@@ -223,10 +223,10 @@ fn a_forward_pass_shows_its_parts_layers_and_kernels() {
     }
     let mut dev = emu();
     let model = Model::init(&mut dev, parity::config(), DType::Bf16, 1).unwrap();
-    let (ids, pictures) = ([9, 291, 290, 290, 11, 12], [picture()]);
+    let (ids, images) = ([9, 291, 290, 290, 11, 12], [image()]);
     let mask = [true; 6];
     let sequence =
-        step::Sequence { input_ids: &ids, images: &pictures, prompt_len: 6, loss_mask: &mask, same_prompt: false };
+        step::Sequence { input_ids: &ids, images: &images, prompt_len: 6, loss_mask: &mask, same_prompt: false };
     let mut pass = None;
     let found = tree(&mut dev, |dev| {
         pass = Some(step::forward(dev, &model, &[sequence], Policy::default(), LayerPolicy::All, false).unwrap());
@@ -246,10 +246,10 @@ fn a_training_step_shows_its_way_back_and_the_update() {
     }
     let mut dev = emu();
     let model = Model::init(&mut dev, parity::config(), DType::Bf16, 1).unwrap();
-    let (ids, pictures) = ([9, 291, 290, 290, 11, 12], [picture()]);
+    let (ids, images) = ([9, 291, 290, 290, 11, 12], [image()]);
     let mask = [true; 6];
     let sequence =
-        step::Sequence { input_ids: &ids, images: &pictures, prompt_len: 6, loss_mask: &mask, same_prompt: false };
+        step::Sequence { input_ids: &ids, images: &images, prompt_len: 6, loss_mask: &mask, same_prompt: false };
     let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
     let mut optimizer = Optimizer::new(&mut dev, &model.layout, SftConfig::default().optimizer, 1).unwrap();
     let found = tree(&mut dev, |dev| {

@@ -113,18 +113,8 @@ fn changes_by_hand_are_seen() {
 }
 
 /// (rows, columns): numbers of rows near one and two chunks of 64; more columns than one CTA handles (1,024).
-const BWD_SHAPES: [(usize, usize); 10] = [
-    (1, 64),
-    (1, 3584),
-    (127, 64),
-    (128, 136),
-    (129, 136),
-    (65, 3584),
-    (3, 4104),
-    (0, 64),
-    (7, 8),
-    (64, 1032),
-];
+const BWD_SHAPES: [(usize, usize); 10] =
+    [(1, 64), (1, 3584), (127, 64), (128, 136), (129, 136), (65, 3584), (3, 4104), (0, 64), (7, 8), (64, 1032)];
 
 pub struct Bwd {
     case: Case,

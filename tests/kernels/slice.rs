@@ -56,7 +56,7 @@ fn tokens(config: &ModelConfig) -> Batch {
     ids[41 + image_tokens] = IMAGE_TOKEN - 1;
     let len = GRID.iter().product::<u32>() * 14 * 14 * 3;
     let pixels = (0..len).map(|_| random.next_u32() as u8).collect();
-    let images = [Arc::new(ImageInput::picture([GRID[1], GRID[2]], pixels))];
+    let images = [Arc::new(ImageInput::image([GRID[1], GRID[2]], pixels))];
     let targets = ids.iter().enumerate().skip(1).filter(|(_, id)| **id != IMAGE_TOKEN);
     let targets = targets.map(|(i, id)| (i as u32 - 1, *id)).collect();
     Batch { name: "slice".into(), packs: vec![(models::inputs(config, &[(&ids, &images)]), targets)] }

@@ -51,7 +51,7 @@ fn image(random: &mut Random, grid_thw: [u32; 3], frames: u32) -> Arc<ImageInput
     Arc::new(ImageInput { grid_thw, frames, pixels, second_per_grid_ts: 1.0 })
 }
 
-/// Returns two sequences: text, and (only with `media`) two pictures and a video within text.
+/// Returns two sequences: text, and (only with `media`) two images and a video within text.
 fn inputs(config: &ModelConfig, media: bool) -> Inputs {
     let mut random = Random::new(seed(), Purpose::Test, 1);
     let mut text = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(80) as u32).collect() };
@@ -67,9 +67,9 @@ fn inputs(config: &ModelConfig, media: bool) -> Inputs {
     images(&mut second, 80, 2, vec![]);
     images(&mut second, 81, 4, text(4));
     let mut random = Random::new(seed(), Purpose::Test, 2);
-    let pictures = [([1, 4, 6], 1), ([1, 2, 4], 1), ([2, 2, 4], 4)].map(|(g, f)| image(&mut random, g, f));
+    let images = [([1, 4, 6], 1), ([1, 2, 4], 1), ([2, 2, 4], 4)].map(|(g, f)| image(&mut random, g, f));
     if media {
-        models::inputs(config, &[(&first, &[]), (&second, &pictures)])
+        models::inputs(config, &[(&first, &[]), (&second, &images)])
     } else {
         models::inputs(config, &[(&first, &[]), (&first[2..], &[])])
     }
@@ -111,7 +111,7 @@ fn gradient_bits(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl In
     bits
 }
 
-/// Does the same as [`pass`] for three responses that share a prompt with pictures.
+/// Does the same as [`pass`] for three responses that share a prompt with images.
 fn shared_pass(dev: &mut Device, model: &Model, grads: &mut Grads) -> f64 {
     let mut random = Random::new(seed(), Purpose::Test, 4);
     let images = [([1, 4, 6], 1), ([2, 2, 4], 4)].map(|(grid, frames)| image(&mut random, grid, frames));
@@ -199,16 +199,16 @@ fn chunks_of_images_change_no_bit() {
         // would move these steps, so this test excludes AMX.
         let mut dev = Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect().vectors()).unwrap();
         let mut model = Model::init(&mut dev, config(false), dtype, seed()).unwrap();
-        // Chunk borders are at multiples of 64 patches. The last picture has an odd number of rows.
+        // Chunk borders are at multiples of 64 patches. The last image has an odd number of rows.
         let mut random = Random::new(seed(), Purpose::Test, 3);
-        let pictures = [[1, 8, 8], [1, 8, 16], [1, 16, 4], [1, 6, 2]].map(|grid| image(&mut random, grid, 1));
+        let images = [[1, 8, 8], [1, 8, 16], [1, 16, 4], [1, 6, 2]].map(|grid| image(&mut random, grid, 1));
         let mut ids = vec![7];
-        for picture in &pictures {
+        for image in &images {
             ids.push(82);
-            ids.extend(vec![80; picture.tokens(2)]);
+            ids.extend(vec![80; image.tokens(2)]);
             ids.extend([83, 3]);
         }
-        let inputs = models::inputs(&model.config, &[(&ids, &pictures)]);
+        let inputs = models::inputs(&model.config, &[(&ids, &images)]);
         let whole = gradient_bits(&mut dev, &model, &inputs, LayerPolicy::All);
         for chunk_patches in [1, 192] {
             model.vision.as_mut().unwrap().chunk_patches = chunk_patches;
@@ -410,11 +410,11 @@ fn faults_are_errors_before_anything_runs() {
     bad.input_ids[0] = 90;
     refuse(&mut dev, &bad);
     let mut bad = good.clone();
-    bad.pictures[2].places.pop();
+    bad.images[2].places.pop();
     refuse(&mut dev, &bad);
     let mut bad = good.clone();
-    let mut short = (*bad.pictures[0].image).clone();
+    let mut short = (*bad.images[0].image).clone();
     short.pixels.pop();
-    bad.pictures[0].image = Arc::new(short);
+    bad.images[0].image = Arc::new(short);
     refuse(&mut dev, &bad);
 }

@@ -51,9 +51,9 @@ fn step(
         cu.push(ids.len() as u32);
         lens.push(range.end as u32);
         let places = inputs
-            .pictures
+            .images
             .iter()
-            .flat_map(|picture| &picture.places)
+            .flat_map(|image| &image.places)
             .enumerate()
             .filter(|(_, t)| range.contains(&(**t as usize)));
         rows.extend(places.map(|(row, &t)| (s, row as u32, (start + t as usize - range.start) as u32)));
@@ -64,8 +64,8 @@ fn step(
         if from.is_empty() {
             continue;
         }
-        let images: Vec<Arc<ImageInput>> = inputs.pictures.iter().map(|picture| picture.image.clone()).collect();
-        let dims = [inputs.pictures.iter().map(|picture| picture.places.len()).sum(), model.config.text.hidden_size];
+        let images: Vec<Arc<ImageInput>> = inputs.images.iter().map(|image| image.image.clone()).collect();
+        let dims = [inputs.images.iter().map(|image| image.places.len()).sum(), model.config.text.hidden_size];
         let merged = dev.alloc(Region::Workspace, model.layout.dtype, &dims).unwrap();
         model.encode_images(&mut tape, dev, &images, merged).unwrap();
         let merged = tape.var(merged);
@@ -97,9 +97,9 @@ fn prefill_and_decode_give_the_bits_of_training() {
     let first = text(BLOCK + 23);
     let second = [text(5), vec![82], vec![80; 6], vec![83], text(20)].concat();
     let mut random = Random::new(seed(), Purpose::Test, 4);
-    let pictures = [image(&mut random, [1, 4, 6], 1)];
-    let alone = [(&first[..], &[][..]), (&second[..], &pictures[..])].map(|s| models::inputs(&config, &[s]));
-    let pack = models::inputs(&config, &[(&first, &[]), (&second, &pictures)]);
+    let images = [image(&mut random, [1, 4, 6], 1)];
+    let alone = [(&first[..], &[][..]), (&second[..], &images[..])].map(|s| models::inputs(&config, &[s]));
+    let pack = models::inputs(&config, &[(&first, &[]), (&second, &images)]);
 
     for dtype in [DType::F32, DType::Bf16] {
         let mut dev = device(2);

@@ -14,7 +14,7 @@ use crate::models;
 
 const N: usize = 40;
 
-/// A picture, a video and a larger picture, together more than one chunk of patches. Their bytes have gaps between
+/// An image, a video and a larger image, together more than one chunk of patches. Their bytes have gaps between
 /// them.
 struct Case {
     processor: Processor,
@@ -27,12 +27,12 @@ impl Case {
     fn new() -> Case {
         let processor = Processor { min_pixels: 784, ..Processor::default() };
         let mut r = Random::new(2);
-        let mut picture = |w: u32, h: u32| {
+        let mut image = |w: u32, h: u32| {
             let data = (0..w * h * 3).map(|_| r.bits() as u8).collect();
             processor.image(&Rgb { width: w, height: h, data }).unwrap()
         };
-        let frames = [picture(56, 84), picture(56, 84), picture(56, 84)];
-        let (small, large) = (picture(28, 28), picture(504, 420));
+        let frames = [image(56, 84), image(56, 84), image(56, 84)];
+        let (small, large) = (image(28, 28), image(504, 420));
         let inputs = vec![small, processor.video(&frames, 2.0).unwrap(), large];
         let (mut pixels, mut images) = (vec![1, 2, 3], Vec::new());
         for input in &inputs {

@@ -1,4 +1,4 @@
-//! Tests deduplication with duplicates that are planted among generated pictures and questions. Every planted row is
+//! Tests deduplication with duplicates that are planted among generated images and questions. Every planted row is
 //! counted.
 
 use std::collections::HashSet;
@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use super::{files, in_parts, lines, reads, rows, run, write_lines};
 use crate::train::tiny;
 
-/// Returns a picture of a few discs on grey.
-pub fn picture(seed: u64) -> DynamicImage {
+/// Returns an image of a few discs on grey.
+pub fn image(seed: u64) -> DynamicImage {
     let mut random = Random::new(seed, Purpose::Test, 1);
     let discs: Vec<[f64; 5]> = (0..5)
         .map(|_| {
@@ -34,28 +34,28 @@ pub fn picture(seed: u64) -> DynamicImage {
     DynamicImage::ImageRgb8(RgbImage::from_fn(width, height, at))
 }
 
-/// Returns the picture with up to `share` of each side cut off.
-fn cropped(picture: &DynamicImage, share: f64, random: &mut Random) -> DynamicImage {
-    let (width, height) = picture.dimensions();
-    // The picture is enlarged first, so that a cut can be less than one pixel.
-    let large = picture.resize_exact(width * 8, height * 8, image::imageops::FilterType::Triangle);
+/// Returns the image with up to `share` of each side cut off.
+fn cropped(image: &DynamicImage, share: f64, random: &mut Random) -> DynamicImage {
+    let (width, height) = image.dimensions();
+    // The image is enlarged first, so that a cut can be less than one pixel.
+    let large = image.resize_exact(width * 8, height * 8, image::imageops::FilterType::Triangle);
     let (width, height) = large.dimensions();
     let mut cut = |length: u32| (f64::from(length) * share * random.uniform_f64()) as u32;
     let (left, right, top, bottom) = (cut(width), cut(width), cut(height), cut(height));
     large.crop_imm(left, top, width - left - right, height - top - bottom)
 }
 
-pub fn encoded(picture: &DynamicImage, format: ImageFormat) -> String {
+pub fn encoded(image: &DynamicImage, format: ImageFormat) -> String {
     let mut bytes = Cursor::new(Vec::new());
-    picture.to_rgb8().write_to(&mut bytes, format).unwrap();
+    image.to_rgb8().write_to(&mut bytes, format).unwrap();
     base64::engine::general_purpose::STANDARD.encode(bytes.into_inner())
 }
 
 /// Kinds of planted duplicates.
 const KINDS: [&str; 5] = ["crop", "encoding", "space", "number", "both"];
 
-/// Returns the text of question `i`. Every fourth question has no picture. Every third question has one of forty texts
-/// if it has a picture. All other questions have a text of their own.
+/// Returns the text of question `i`. Every fourth question has no image. Every third question has one of forty texts
+/// if it has an image. All other questions have a text of their own.
 fn question(i: usize) -> String {
     match i % 3 {
         0 if i % 4 != 3 => format!("How many discs of kind {} are there?", i / 3 % 40),
@@ -67,20 +67,20 @@ fn question(i: usize) -> String {
     }
 }
 
-fn row(id: String, question: &str, picture: Option<String>) -> Value {
-    let images: Vec<Value> = picture.into_iter().map(|bytes| json!({"bytes": bytes})).collect();
+fn row(id: String, question: &str, image: Option<String>) -> Value {
+    let images: Vec<Value> = image.into_iter().map(|bytes| json!({"bytes": bytes})).collect();
     json!({"id": id, "problem": question, "answer": "1", "images": images})
 }
 
 fn original(i: usize) -> Value {
-    let picture = (i % 4 != 3).then(|| encoded(&picture(i as u64), ImageFormat::Png));
-    row(format!("o{i}"), &question(i), picture)
+    let image = (i % 4 != 3).then(|| encoded(&image(i as u64), ImageFormat::Png));
+    row(format!("o{i}"), &question(i), image)
 }
 
 /// Returns a duplicate of row `i`, changed as `kind` requires. `share` is the size of a crop.
 fn double(i: usize, kind: &str, share: f64) -> Value {
     let mut random = Random::new(i as u64, Purpose::Test, 2);
-    let source = picture(i as u64);
+    let source = image(i as u64);
     let asked = question(i);
     let asked = match kind {
         "space" => format!("  {} \n", asked.replace(' ', "  ").replace('?', " ?")),
@@ -92,8 +92,8 @@ fn double(i: usize, kind: &str, share: f64) -> Value {
         "crop" => encoded(&cropped(&source, share, &mut random), ImageFormat::Png),
         "encoding" | "both" => {
             let (width, height) = source.dimensions();
-            let picture = omr::image::Rgb { width, height, data: source.to_rgb8().into_raw() };
-            base64::engine::general_purpose::STANDARD.encode(omr::image::jpeg(&picture, 75).unwrap())
+            let image = omr::image::Rgb { width, height, data: source.to_rgb8().into_raw() };
+            base64::engine::general_purpose::STANDARD.encode(omr::image::jpeg(&image, 75).unwrap())
         }
         _ => encoded(&source, ImageFormat::Png),
     };
@@ -119,7 +119,7 @@ fn planted(dir: &Path, count: usize) -> Planted {
         doubles.insert(one["id"].as_str().unwrap().to_owned());
         all.push(one);
     }
-    // The benchmark's pictures occur in no other row.
+    // The benchmark's images occur in no other row.
     let benchmark: Vec<Value> = (0..hundredth).map(|k| original(originals + k)).collect();
     for k in 0..hundredth {
         let one = double(originals + k, KINDS[1 + k % 4], 0.0);

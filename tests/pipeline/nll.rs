@@ -22,7 +22,7 @@ use super::{Impatient, files, in_parts, lines, observed, reads, refused, rows, r
 use crate::train::tiny;
 
 /// Writes the tuned model and its rows. Every third row is repeated with its answer written backwards. Then follow a
-/// question without an answer and a row whose picture fails in decoding. Returns the config and the measurable rows.
+/// question without an answer and a row whose image fails in decoding. Returns the config and the measurable rows.
 fn set_up(dir: &Path) -> (FilterConfig, Vec<Row>) {
     let model = dir.join("model");
     tiny::tuned_model(&model);

@@ -16,7 +16,7 @@ use crate::train::tiny;
 
 const N: usize = 4;
 
-/// Writes the tuned model and its rows, and adds a row that is too long and one whose picture fails in decoding.
+/// Writes the tuned model and its rows, and adds a row that is too long and one whose image fails in decoding.
 fn set_up(dir: &Path) -> (PassrateConfig, usize) {
     let model = dir.join("model");
     tiny::tuned_model(&model);
@@ -110,7 +110,7 @@ fn stopped_and_in_parts_the_rates_are_the_same() {
 fn where_every_answer_is_stored_no_model_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
     let (mut config, sound) = set_up(dir.path());
-    // Leaves out the row with the broken picture, because it has no answer to store.
+    // Leaves out the row with the broken image, because it has no answer to store.
     config.stage.datasets[0].limit = Some(sound + 1);
     let out = dir.path().join("out");
     let (summary, _) = run(&config, &out, None).unwrap();

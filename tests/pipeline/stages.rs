@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use omr::config::{FilterConfig, FormatConfig, MixConfig, Pictures, RowForm, StageConfig, VerifyConfig};
+use omr::config::{FilterConfig, FormatConfig, Images, MixConfig, RowForm, StageConfig, VerifyConfig};
 use omr::data::{ImageSource, text_of};
 use omr::pipeline::Shard;
 use serde_json::{Value, json};
@@ -14,17 +14,17 @@ fn png(path: &Path, side: u32) {
     image::RgbImage::from_fn(side, side, |x, y| image::Rgb([(x * 40) as u8, (y * 40) as u8, 9])).save(path).unwrap();
 }
 
-/// Writes `count` answered questions with a picture each. Every fifth answer is wrong. The picture of the last row is
+/// Writes `count` answered questions with an image each. Every fifth answer is wrong. The image of the last row is
 /// missing.
 fn answered(dir: &Path, name: &str, count: usize) -> PathBuf {
     png(&dir.join("a.png"), 5);
     let row = |i: usize| {
         let answer = if i % 5 == 4 { i + 1 } else { i };
-        let picture = if i + 1 == count { "gone.png" } else { "a.png" };
+        let image = if i + 1 == count { "gone.png" } else { "a.png" };
         json!({"id": format!("{name}{i}"), "messages": [
             {"role": "user", "content": format!("<image>What is {i} + 0?")},
             {"role": "assistant", "content": format!("<think>Easy.</think><answer>{answer}</answer>")}],
-            "images": [picture], "answer": i.to_string(), "extra_info": {"pass_rate": i as f64 / count as f64}})
+            "images": [image], "answer": i.to_string(), "extra_info": {"pass_rate": i as f64 / count as f64}})
     };
     let path = dir.join(format!("{name}.jsonl"));
     write_lines(&path, &(0..count).map(row).collect::<Vec<_>>());
@@ -37,9 +37,7 @@ fn format_writes_one_form_and_names_what_it_cannot_read() {
     let path = answered(dir.path(), "a", 200);
     let question = dir.path().join("q.jsonl");
     write_lines(&question, &[json!({"problem": "Two?", "answer": 2}), json!({"problem": "Three?"})]);
-    for (form, images) in
-        [(RowForm::Sft, Pictures::Path), (RowForm::Rl, Pictures::Embed), (RowForm::Rl, Pictures::Path)]
-    {
+    for (form, images) in [(RowForm::Sft, Images::Path), (RowForm::Rl, Images::Embed), (RowForm::Rl, Images::Path)] {
         let stage = StageConfig { form, images, ..reads(&[path.clone(), question.clone()]) };
         let config = FormatConfig { stage, system_prompt: Some("Be brief.".into()) };
         let out = dir.path().join(format!("{}-{}", form.name(), images.name()));
@@ -59,7 +57,7 @@ fn format_writes_one_form_and_names_what_it_cannot_read() {
         let answers = back[3].messages.iter().filter(|m| m.role == "assistant").count();
         assert_eq!(answers, usize::from(form == RowForm::Sft));
         let embedded = matches!(back[3].images[0], ImageSource::Bytes { .. });
-        assert_eq!(embedded, images == Pictures::Embed);
+        assert_eq!(embedded, images == Images::Embed);
         if form == RowForm::Rl {
             assert_eq!(back[3].ground_truth.as_deref(), Some("3"));
         }

@@ -13,39 +13,39 @@ use omr::observe::Silent;
 use omr::pipeline;
 use serde_json::{Value, json};
 
-use super::dedup::{encoded, picture};
+use super::dedup::{encoded, image};
 use super::{Impatient, files, in_parts, lines, observed, reads, refused, rows, run, runtime, write_lines};
 use crate::train::tiny;
 
-/// Returns the picture with stripes that are too faint to see, but change most bits of a difference hash of flat areas.
-fn shaded(picture: &DynamicImage) -> DynamicImage {
-    let picture = picture.to_rgb8();
-    let (width, height) = picture.dimensions();
+/// Returns the image with stripes that are too faint to see, but change most bits of a difference hash of flat areas.
+fn shaded(image: &DynamicImage) -> DynamicImage {
+    let image = image.to_rgb8();
+    let (width, height) = image.dimensions();
     let stripe = |x: u32, y: u32| if (x * 9 / width + y * 8 / height).is_multiple_of(2) { 3 } else { -3 };
-    let at = |x, y| Rgb(picture.get_pixel(x, y).0.map(|v| (i32::from(v) + stripe(x, y)).clamp(0, 255) as u8));
+    let at = |x, y| Rgb(image.get_pixel(x, y).0.map(|v| (i32::from(v) + stripe(x, y)).clamp(0, 255) as u8));
     DynamicImage::ImageRgb8(RgbImage::from_fn(width, height, at))
 }
 
-fn row(id: String, question: &str, pictures: &[DynamicImage]) -> Value {
-    let bytes = |picture| json!({"bytes": encoded(picture, image::ImageFormat::Png)});
-    let images: Vec<Value> = pictures.iter().map(bytes).collect();
+fn row(id: String, question: &str, images: &[DynamicImage]) -> Value {
+    let bytes = |image| json!({"bytes": encoded(image, image::ImageFormat::Png)});
+    let images: Vec<Value> = images.iter().map(bytes).collect();
     json!({"id": id, "problem": question, "answer": "1", "images": images})
 }
 
 const ASKED: &str = "How many discs do you see?";
 
-/// Writes `count` pictures with one question, then a striped version of every fourth picture. Adds a row with another
-/// question about a striped picture, two rows of two pictures (the first picture is the same, the second one is
-/// striped), and a row without a picture.
+/// Writes `count` images with one question, then a striped version of every fourth image. Adds a row with another
+/// question about a striped image, two rows of two images (the first image is the same, the second one is
+/// striped), and a row without an image.
 fn set_up(dir: &Path, count: u64) -> DedupConfig {
     let model = dir.join("model");
     tiny::base_model(&model);
-    let mut all: Vec<Value> = (0..count).map(|i| row(format!("o{i}"), ASKED, &[picture(i)])).collect();
-    all.extend((0..count).step_by(4).map(|i| row(format!("s{i}"), ASKED, &[shaded(&picture(i))])));
-    all.push(row("other".into(), "Which disc is the largest of them?", &[shaded(&picture(0))]));
-    all.push(row("two".into(), ASKED, &[picture(1), picture(2)]));
-    all.push(row("both".into(), ASKED, &[picture(1), shaded(&picture(2))]));
-    all.push(row("first".into(), ASKED, &[picture(1), picture(3)]));
+    let mut all: Vec<Value> = (0..count).map(|i| row(format!("o{i}"), ASKED, &[image(i)])).collect();
+    all.extend((0..count).step_by(4).map(|i| row(format!("s{i}"), ASKED, &[shaded(&image(i))])));
+    all.push(row("other".into(), "Which disc is the largest of them?", &[shaded(&image(0))]));
+    all.push(row("two".into(), ASKED, &[image(1), image(2)]));
+    all.push(row("both".into(), ASKED, &[image(1), shaded(&image(2))]));
+    all.push(row("first".into(), ASKED, &[image(1), image(3)]));
     all.push(row("none".into(), ASKED, &[]));
     let path = dir.join("rows.jsonl");
     write_lines(&path, &all);
@@ -94,14 +94,14 @@ fn what_was_embedded_is_not_embedded_again() {
     forgery.copy_within(record + 16..2 * record, 16);
     std::fs::write(forged.join("embeddings.bin"), forgery).unwrap();
     run(&config, &forged, None).unwrap();
-    // The stored embedding of the first picture was changed, so that it differs from the embedding of its striped
+    // The stored embedding of the first image was changed, so that it differs from the embedding of its striped
     // version. The stage uses the stored value.
     assert_eq!(rejected(&whole)[0], "s0");
     assert_eq!(rejected(&forged), rejected(&whole)[1..]);
 }
 
 #[test]
-fn pictures_are_embedded_on_the_emulated_gpu() {
+fn images_are_embedded_on_the_emulated_gpu() {
     let dir = tempfile::tempdir().unwrap();
     let config = set_up(dir.path(), 4);
     let device = |plan: &_| {

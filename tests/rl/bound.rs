@@ -53,9 +53,9 @@ fn case(random: &mut Random, large: bool) -> (RlConfig, Index) {
     let mut below = |n: usize| random.below(n.max(1) as u64) as usize;
     let scale = if large { 16 } else { 1 };
     let mut index = Index::default();
-    let (mut longest, pictures) = (0, below(3));
+    let (mut longest, images) = (0, below(3));
     for _ in 0..1 + below(24) {
-        let count = below(pictures + 1);
+        let count = below(images + 1);
         let mut grid = || {
             let (h, w) = (2 * (1 + below(3 * scale)) as u16, 2 * (1 + below(5 * scale)) as u16);
             Grid { frames: [1, 1, 2, 4][below(4)], h, w }

@@ -1,4 +1,4 @@
-//! Tests that a prompt and its pictures are computed once for all its responses. The reference is a case in which every
+//! Tests that a prompt and its images are computed once for all its responses. The reference is a case in which every
 //! response has its own question, so its prompt is computed again.
 
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::kernels::emu;
 use crate::models;
 use crate::seed::seed;
 
-/// Pictures of 8 x 8 patches. Sums over patches end at picture borders, so a border between chunks changes no bit.
+/// Images of 8 x 8 patches. Sums over patches end at image borders, so a border between chunks changes no bit.
 const SIDE: u32 = 8;
 
-/// Questions with the given numbers of pictures, and four responses to each.
+/// Questions with the given numbers of images, and four responses to each.
 struct Case {
     groups: Vec<Group>,
 }
@@ -37,15 +37,15 @@ struct Case {
 const RESPONSES: usize = 4;
 
 impl Case {
-    fn new(pictures: &[usize]) -> Case {
-        Case::numbered(pictures, pictures.len() as u64)
+    fn new(images: &[usize]) -> Case {
+        Case::numbered(images, images.len() as u64)
     }
 
-    fn numbered(pictures: &[usize], number: u64) -> Case {
+    fn numbered(images: &[usize], number: u64) -> Case {
         let config = model(false);
         let mut random = Random::new(seed(), Purpose::Test, number);
         let mut groups = Vec::new();
-        for (index, &count) in pictures.iter().enumerate() {
+        for (index, &count) in images.iter().enumerate() {
             let mut below = |n: usize| random.below(n as u64) as usize;
             let text = |n: usize, below: &mut dyn FnMut(usize) -> usize| -> Vec<u32> {
                 (0..n).map(|_| below(500) as u32).collect()
@@ -58,7 +58,7 @@ impl Case {
                 ids.resize(ids.len() + (SIDE * SIDE / 4) as usize, of.image);
                 ids.push(of.end);
                 let pixels = (0..SIDE * SIDE * 14 * 14 * 3).map(|_| below(256) as u8).collect();
-                images.push(Arc::new(ImageInput::picture([SIDE, SIDE], pixels)));
+                images.push(Arc::new(ImageInput::image([SIDE, SIDE], pixels)));
             }
             ids.extend(text(2, &mut below));
             let mut experience = Vec::new();
@@ -74,7 +74,7 @@ impl Case {
         Case { groups }
     }
 
-    /// Returns a case of prompts without pictures, with the given numbers of tokens of each prompt and of its responses.
+    /// Returns a case of prompts without images, with the given numbers of tokens of each prompt and of its responses.
     fn texts(groups: &[(usize, &[usize])]) -> Case {
         let mut random = Random::new(seed(), Purpose::Test, 99);
         let mut text = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(500) as u32).collect() };
@@ -211,7 +211,7 @@ fn tower(gradients: &Gradients) -> Gradients {
 const CASES: [&[usize]; 4] = [&[1], &[2], &[1, 0, 2], &[0, 0]];
 
 #[test]
-fn log_probs_are_those_of_pictures_computed_for_each_response() {
+fn log_probs_are_those_of_images_computed_for_each_response() {
     for dtype in [DType::F32, DType::Bf16] {
         let mut bench = Bench::cpu(dtype);
         for case in CASES.map(Case::new) {
@@ -244,7 +244,7 @@ fn log_probs_after_shared_prompts_are_those_of_whole_sequences() {
 }
 
 #[test]
-fn gradients_in_f32_are_those_of_pictures_computed_for_each_response() {
+fn gradients_in_f32_are_those_of_images_computed_for_each_response() {
     let mut bench = Bench::cpu(DType::F32);
     for case in CASES.map(Case::new) {
         let case = bench.on_policy(case);
@@ -287,7 +287,7 @@ fn gradients_in_bf16_are_as_far_from_those_in_f32_as_before() {
 }
 
 #[test]
-fn kernels_share_pictures_as_the_cpu_does() {
+fn kernels_share_images_as_the_cpu_does() {
     let (mut bench, case) = (Bench::new(emu(), DType::Bf16), Case::new(CASES[2]));
     let want = bench.log_probs(&case.apart(), case.longest());
     assert_eq!(bench.log_probs(&case, 2 * case.longest()), want);
@@ -324,14 +324,14 @@ fn of_responses_that_move_nothing_one_in_eight_runs() {
 }
 
 /// Counts of an update: tokens, arithmetic, and the arithmetic of the vision tower's first op. The last count shows how
-/// often the pictures were computed.
+/// often the images were computed.
 struct Counts {
     tokens: usize,
     flops: f64,
     patches: f64,
 }
 
-/// Counts an update with `prompts` questions of `text` tokens and a picture of `grid`, each with `n` answers of
+/// Counts an update with `prompts` questions of `text` tokens and an image of `grid`, each with `n` answers of
 /// `response` tokens. Returns the counts if every answer has its own copy of the question, and the counts if the
 /// answers share it.
 fn counts(large: bool, [prompts, n]: [usize; 2], [text, response]: [usize; 2], grid: Grid, room: usize) -> [Counts; 2] {
@@ -379,9 +379,9 @@ fn show(what: &str, [before, after]: &[Counts; 2]) {
 #[test]
 fn the_tower_sees_a_group_once_and_again_where_it_goes_on() {
     // Four groups of 4, in micro-batches of 8, 6 and 3 responses. A group that continues in the next micro-batch is
-    // computed once more. Prompts have 16 tokens, 4 of them from the picture, and responses have 5.
+    // computed once more. Prompts have 16 tokens, 4 of them from the image, and responses have 5.
     for (prompts, responses, again) in [(2, 8, 0.0), (2, 6, 1.0), (1, 3, 4.0)] {
-        let counts = counts(false, [4, 4], [10, 5], Grid::picture(4, 4), prompts * 16 + responses * 5);
+        let counts = counts(false, [4, 4], [10, 5], Grid::image(4, 4), prompts * 16 + responses * 5);
         show("digits", &counts);
         assert_eq!(counts[0].patches, 16.0 * 16.0);
         assert_eq!(counts[1].patches, (4.0 + again) * 16.0);
@@ -391,10 +391,10 @@ fn the_tower_sees_a_group_once_and_again_where_it_goes_on() {
 #[test]
 #[ignore = "by hand, for bench/LOG.md: what an update of the 7B costs"]
 fn an_update_of_7b_is_less() {
-    // The prompt has 1,000 tokens, 864 of them from one picture. The response has 2,000 tokens.
-    let large = counts(true, [128, 16], [134, 2000], Grid::picture(48, 72), 33_792);
+    // The prompt has 1,000 tokens, 864 of them from one image. The response has 2,000 tokens.
+    let large = counts(true, [128, 16], [134, 2000], Grid::image(48, 72), 33_792);
     show("7B, 128 x 16", &large);
-    let small = counts(false, [64, 8], [30, 20], Grid::picture(2, 4), 4096);
+    let small = counts(false, [64, 8], [30, 20], Grid::image(2, 4), 4096);
     show("digits, 64 x 8", &small);
     for [before, after] in [&large, &small] {
         assert!(after.flops < before.flops && after.tokens < before.tokens);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::program::{Server, chat, chat_with, model, picture, png};
+use super::program::{Server, chat, chat_with, image, model, png};
 use crate::cli::training::run;
 
 /// A folder with a model, a file of questions and the answers.
@@ -349,7 +349,7 @@ fn lines_with_errors_are_skipped_and_nothing_is_lost() {
     assert_eq!((&answers[7]["response"], &answers[9]["response"]["status_code"]), (&Value::Null, &json!(200)));
     // The output is a valid input: errors that are repaired are gone.
     let mut repaired = answers[2].clone();
-    repaired["images"] = json!([picture(1)]);
+    repaired["images"] = json!([image(1)]);
     files.ask(&[repaired]);
     let again = files.answers(&["max_tokens=4", "--fresh"]);
     assert!(again[0]["response"].is_string() && again[0].get("error").is_none(), "{}", again[0]);
@@ -361,10 +361,10 @@ fn lines_with_errors_are_skipped_and_nothing_is_lost() {
 }
 
 #[test]
-fn pictures_are_held_for_the_lines_in_flight_only() {
+fn images_are_held_for_the_lines_in_flight_only() {
     let files = Files::new();
     let at = |i: usize| files.questions.with_file_name(format!("{i}.png"));
-    // One file under many names: a picture is read when the turn of its line comes.
+    // One file under many names: an image is read when the turn of its line comes.
     std::fs::write(at(0), png(4)).unwrap();
     (1..2000).for_each(|i| std::fs::hard_link(at(0), at(i)).unwrap());
     let line = |i: usize| json!({"id": i, "prompt": "One", "images": [format!("{i}.png")]});
@@ -374,7 +374,7 @@ fn pictures_are_held_for_the_lines_in_flight_only() {
     let answered = files.partial_lines();
     child.wait().unwrap();
     let errors = files.read().iter().filter(|answer| answer["error"]["message"].is_string()).count();
-    println!("{answered} lines had answers when 1,400 pictures were removed; {errors} lines have errors");
-    // Pictures are read at most 8 + 16 lines ahead.
+    println!("{answered} lines had answers when 1,400 images were removed; {errors} lines have errors");
+    // Images are read at most 8 + 16 lines ahead.
     assert!(answered < 500 && errors == 1400, "{answered} {errors}");
 }

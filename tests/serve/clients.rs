@@ -92,10 +92,10 @@ fn the_server_is_teacher_and_judge() {
 }
 
 #[test]
-fn a_chat_in_the_terminal_has_several_turns_and_pictures() {
+fn a_chat_in_the_terminal_has_several_turns_and_images() {
     let dir = tempfile::tempdir().unwrap();
     let model = model(dir.path());
-    let file = dir.path().join("picture.png");
+    let file = dir.path().join("image.png");
     std::fs::write(&file, png(4)).unwrap();
     let talk = |lines: String| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_omr"));
@@ -116,7 +116,7 @@ fn a_chat_in_the_terminal_has_several_turns_and_pictures() {
 }
 
 /// The requests are those that lmms-eval 0.7.3's model `openai` sent to this server, recorded between the two, for three
-/// sets of `gen_kwargs` and questions with two pictures and with none.
+/// sets of `gen_kwargs` and questions with two images and with none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_of_lmms_eval_are_answered() {
     let dir = tempfile::tempdir().unwrap();

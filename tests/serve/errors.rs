@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::program::{Server, chat, chat_with, model, picture};
+use super::program::{Server, chat, chat_with, image, model};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -28,10 +28,10 @@ async fn wrong_values_are_refused_with_the_field() {
     let mut body = chat("One");
     body["chat_template_kwargs"] = json!({"add_vision_id": true, "enable_thinking": false});
     server.chat(&body).await;
-    // A placeholder without a picture, and a picture without a placeholder.
+    // A placeholder without an image, and an image without a placeholder.
     let pad = server.ok("/tokenize", &json!({"prompt": "<|image_pad|>"})).await["tokens"].clone();
     server.refused("/v1/completions", &json!({"prompt": pad}), 400).await;
-    let parts = json!([{"type": "image_url", "url": picture(1)}]);
+    let parts = json!([{"type": "image_url", "url": image(1)}]);
     server.refused("/inference/v1/generate", &json!({"token_ids": [1], "content_parts": parts}), 400).await;
 
     // The server still answers.

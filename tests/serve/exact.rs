@@ -5,15 +5,15 @@ use std::path::Path;
 use omr::philox::{Purpose, Random};
 use serde_json::{Value, json};
 
-use super::program::{Server, chat, chat_with, model, picture};
+use super::program::{Server, chat, chat_with, image, model};
 use crate::cli::training::run;
 
-/// Returns requests of all kinds, with and without pictures.
+/// Returns requests of all kinds, with and without images.
 pub(super) fn requests(count: usize) -> Vec<(&'static str, Value)> {
     let request = |i: usize| {
-        let pictures: Vec<u32> = (0..i as u32 % 4).map(|k| i as u32 * 7 % 11 + k).collect();
+        let images: Vec<u32> = (0..i as u32 % 4).map(|k| i as u32 * 7 % 11 + k).collect();
         let text = format!("One {} two{}", i % 17, " and".repeat(i * 5 % 23));
-        let mut body = chat_with(&text, &pictures);
+        let mut body = chat_with(&text, &images);
         body["seed"] = json!(i * i);
         body["temperature"] = json!([1.0, 0.7, 0.0, 1.3][i % 4]);
         let extra = [
@@ -130,7 +130,7 @@ async fn batches_order_chunks_restarts_and_other_clients_change_no_bit() {
     }
 }
 
-/// Returns `count` chat requests with different numbers of pictures and parameters.
+/// Returns `count` chat requests with different numbers of images and parameters.
 fn sampled(count: u32, temperature: f64) -> impl Iterator<Item = Value> {
     (0..count).map(move |i| {
         let mut body = chat_with(&format!("One {i}"), &(0..i % 3).collect::<Vec<u32>>());
@@ -280,10 +280,10 @@ async fn recorded_requests_are_answered_again_bit_for_bit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn equal_pictures_pass_the_tower_once_and_prefixes_are_cached() {
+async fn equal_images_pass_the_tower_once_and_prefixes_are_cached() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&model(dir.path()), &[]);
-    let url = picture(4);
+    let url = image(4);
     let long = "One and two. ".repeat(30);
     let body = json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}},
         {"type": "text", "text": long}]}], "max_tokens": 4, "seed": 1});

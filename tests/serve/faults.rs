@@ -334,7 +334,7 @@ async fn an_answer_of_two_models_names_both_and_is_not_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_of_millions_of_values_or_of_many_large_pictures_is_refused_early() {
+async fn a_request_of_millions_of_values_or_of_many_large_images_is_refused_early() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().display().to_string();
     let server = Server::start(&model(dir.path()), &["--allowed-local-media-path", &folder]);
@@ -348,7 +348,7 @@ async fn a_request_of_millions_of_values_or_of_many_large_pictures_is_refused_ea
     let part = json!({"type": "image_url", "image_url": {"url": format!("file://{}", file.display())}});
     let body = json!({"messages": [{"role": "user", "content": [part, part, part]}]});
     let error = server.refused("/v1/chat/completions", &body, 400).await;
-    assert!(error["message"].as_str().unwrap().contains("at most 33554432 bytes of pictures"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("at most 33554432 bytes of images"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

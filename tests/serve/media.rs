@@ -1,4 +1,4 @@
-//! Pictures: broken ones, and addresses that must not be opened.
+//! Images: broken ones, and addresses that must not be opened.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::program::{Server, model, picture, png};
+use super::program::{Server, image, model, png};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -26,7 +26,7 @@ fn data(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn broken_pictures_are_refused() {
+async fn broken_images_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&model(dir.path()), &[]);
     let intact = png(4);
@@ -52,7 +52,7 @@ async fn broken_pictures_are_refused() {
         "data:".to_owned(),
         "data:;base64,".to_owned(),
         String::new(),
-        "picture.png".to_owned(),
+        "image.png".to_owned(),
         "/etc/passwd".to_owned(),
         "file:///etc/passwd".to_owned(),
         "http://127.0.0.1:1/x.png".to_owned(),
@@ -69,10 +69,10 @@ async fn broken_pictures_are_refused() {
         assert!(!message.contains("0x") && !message.contains("passwd"), "{message}");
     }
     assert!(server.memory() < memory + (64 << 20), "{} MB", (server.memory() - memory) >> 20);
-    // The declared type of a picture is not believed.
+    // The declared type of an image is not believed.
     let jpeg = data(&intact).replace("image/png", "text/html");
     server.chat(&with(&jpeg)).await;
-    let one = json!({"type": "image_url", "image_url": {"url": picture(1)}});
+    let one = json!({"type": "image_url", "image_url": {"url": image(1)}});
     let many = json!({"messages": [{"role": "user", "content": vec![one; 65]}]});
     assert_eq!(server.refused(CHAT, &many, 400).await["param"], "messages[0].content[0].image_url");
 }
@@ -83,8 +83,8 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// Starts a server with a picture and with redirects. Returns its port and the number of requests that it has received.
-async fn pictures() -> (u16, Arc<AtomicUsize>) {
+/// Starts a server with an image and with redirects. Returns its port and the number of requests that it has received.
+async fn images() -> (u16, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -97,15 +97,15 @@ async fn pictures() -> (u16, Arc<AtomicUsize>) {
         })
     };
     let counted = count.clone();
-    let picture = get(move || {
+    let image = get(move || {
         counted.fetch_add(1, Ordering::SeqCst);
         async { png(4).into_response() }
     });
     let routes = Router::new()
-        .route("/picture", picture)
-        .route("/once", to("/picture".to_owned()))
+        .route("/image", image)
+        .route("/once", to("/image".to_owned()))
         .route("/forever", to("/forever".to_owned()))
-        .route("/away", to(format!("http://localhost:{port}/picture")))
+        .route("/away", to(format!("http://localhost:{port}/image")))
         .route("/metadata", to("http://169.254.169.254/latest".to_owned()))
         .route("/file", to("file:///etc/passwd".to_owned()))
         .route("/large", get(|| async { vec![0u8; 40 << 20] }));
@@ -117,7 +117,7 @@ async fn pictures() -> (u16, Arc<AtomicUsize>) {
 async fn addresses_are_opened_only_if_a_flag_allows_them() {
     let dir = tempfile::tempdir().unwrap();
     let model = model(dir.path());
-    let (port, count) = pictures().await;
+    let (port, count) = images().await;
     // An address in the list is allowed itself; a name must have public addresses only.
     let server = Server::start(&model, &["--allowed-media-domains", "127.0.0.1,localhost,LOOP.example"]);
     let want = server.chat(&with(&data(&png(4)))).await["choices"].clone();
@@ -149,22 +149,22 @@ async fn addresses_are_opened_only_if_a_flag_allows_them() {
         server.refused(CHAT, &with(&format!("http://127.0.0.1:{port}/{path}")), 400).await;
     }
     // The address in decimal is the allowed one.
-    server.chat(&with(&format!("http://2130706433:{port}/picture"))).await;
+    server.chat(&with(&format!("http://2130706433:{port}/image"))).await;
     assert_eq!(server.get("/health").await.0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_picture_whose_transfer_breaks_off_is_refused() {
+async fn a_image_whose_transfer_breaks_off_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/picture", listener.local_addr().unwrap());
-    // The connection ends before the declared length, after a whole picture.
+    let url = format!("http://{}/image", listener.local_addr().unwrap());
+    // The connection ends before the declared length, after a whole image.
     let remote = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let picture = png(4);
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", picture.len() + 1);
+        let image = png(4);
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", image.len() + 1);
         let _ = stream.read(&mut [0; 4096]).unwrap();
-        stream.write_all(&[head.as_bytes(), &picture].concat()).unwrap();
+        stream.write_all(&[head.as_bytes(), &image].concat()).unwrap();
     });
     let server = Server::start(&model(dir.path()), &["--allowed-media-domains", "127.0.0.1"]);
     let error = server.refused(CHAT, &with(&url), 400).await;

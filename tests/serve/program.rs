@@ -183,15 +183,15 @@ pub fn chat(text: &str) -> Value {
     json!({"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 12, "seed": 5})
 }
 
-/// Returns a chat request with pictures, each given by the seed of its pixels.
-pub fn chat_with(text: &str, pictures: &[u32]) -> Value {
-    let part = |&seed: &u32| json!({"type": "image_url", "image_url": {"url": picture(seed), "detail": "auto"}});
-    let mut content: Vec<Value> = pictures.iter().map(part).collect();
+/// Returns a chat request with images, each given by the seed of its pixels.
+pub fn chat_with(text: &str, images: &[u32]) -> Value {
+    let part = |&seed: &u32| json!({"type": "image_url", "image_url": {"url": image(seed), "detail": "auto"}});
+    let mut content: Vec<Value> = images.iter().map(part).collect();
     content.push(json!({"type": "text", "text": text}));
     json!({"model": "m", "messages": [{"role": "user", "content": content}], "max_tokens": 8, "seed": 5})
 }
 
-/// Returns a small picture as a PNG file.
+/// Returns a small image as a PNG file.
 pub fn png(seed: u32) -> Vec<u8> {
     let (w, h) = (28 + 28 * (seed % 3), 28 + 28 * (seed / 3 % 2));
     let pixel = |i: u32| ((i ^ seed).wrapping_mul(2_654_435_761) >> 24) as u8;
@@ -201,8 +201,8 @@ pub fn png(seed: u32) -> Vec<u8> {
     file.into_inner()
 }
 
-/// Returns a small picture as a `data:` URL.
-pub fn picture(seed: u32) -> String {
+/// Returns a small image as a `data:` URL.
+pub fn image(seed: u32) -> String {
     format!("data:image/png;base64,{}", STANDARD.encode(png(seed)))
 }
 

@@ -175,7 +175,7 @@ async fn a_rendered_request_has_the_answer_of_the_chat() {
     let generated = server.ok("/inference/v1/generate", &rendered).await;
     assert_eq!(generated["choices"][0]["token_ids"], chat["choices"][0]["token_ids"]);
     assert_eq!(generated["mm_placeholders"]["image"], json!(places));
-    // The renderers' clients send one placeholder for each picture, and the server expands them.
+    // The renderers' clients send one placeholder for each image, and the server expands them.
     let ids: Vec<u64> = rendered["token_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
     let mut short: Vec<u64> = Vec::new();
     for (i, id) in ids.iter().enumerate() {

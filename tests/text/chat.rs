@@ -113,7 +113,7 @@ fn images_expand_to_their_grids() {
     let messages =
         [Message { content: vec![Part::Image, Part::Text("x".to_owned()), Part::Image], ..Message::text("user", "") }];
     let ids = encode(&messages, Special::Plain).unwrap();
-    let grids = [Grid::picture(4, 6), Grid::picture(2, 4)];
+    let grids = [Grid::image(4, 6), Grid::image(2, 4)];
     let expanded = chat().expand(&ids, &grids).unwrap();
     assert_eq!(expanded.iter().filter(|(id, _)| *id == pad).count(), 6 + 2);
     assert_eq!(expanded.len(), ids.len() + 6 - 1 + 2 - 1);

@@ -1,5 +1,5 @@
 //! Compares the memory plans of the 7B model on one GPU with calculations by hand: 61,440 tokens of SFT, 32,792 tokens
-//! of RL, and a picture of 5,350 tokens.
+//! of RL, and an image of 5,350 tokens.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -298,12 +298,12 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
 }
 
 #[test]
-fn a_picture_of_5350_tokens_is_replayed_in_the_room_of_the_text() {
+fn a_image_of_5350_tokens_is_replayed_in_the_room_of_the_text() {
     // 100 x 214 patches. Four patches form a token.
     let patches = 100 * 214;
-    let picture = Arc::new(ImageInput::picture([100, 214], vec![0; patches * 14 * 14 * 3]));
-    let rows = picture.tokens(2);
-    assert_eq!((rows, picture.grid_thw), (5350, [1, 100, 214]));
+    let image = Arc::new(ImageInput::image([100, 214], vec![0; patches * 14 * 14 * 3]));
+    let rows = image.tokens(2);
+    assert_eq!((rows, image.grid_thw), (5350, [1, 100, 214]));
     let mut ids = vec![151_652];
     ids.extend(vec![151_655; rows]);
     ids.extend([151_653, 0]);
@@ -314,7 +314,7 @@ fn a_picture_of_5350_tokens_is_replayed_in_the_room_of_the_text() {
         ..CheckpointPolicy::default()
     };
     let levels = [tower(false, LayerPolicy::All), tower(true, LayerPolicy::All), tower(true, LayerPolicy::Inputs)];
-    let found = overlays(&ids, &[picture], &levels);
+    let found = overlays(&ids, &[image], &levels);
 
     // Activations of a patch in a block: output, two norms, sum (and 1/rms twice), qkv, attention (and 16 logsumexps),
     // product, gate, up.

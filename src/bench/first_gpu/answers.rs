@@ -1,4 +1,4 @@
-//! Ten questions, five of them with a picture, to compare greedy answers with those of transformers.
+//! Ten questions, five of them with an image, to compare greedy answers with those of transformers.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::image::{self, Rgb};
 /// are the model and a dtype of PyTorch.
 pub const PROGRAM: &str = include_str!("answers.py");
 
-/// Questions. Each is asked without and with a picture.
+/// Questions. Each is asked without and with an image.
 const QUESTIONS: [&str; 5] = [
     "Which is larger, 3/4 or 5/8?",
     "Continue: 2, 4, 8, 16,",
@@ -21,15 +21,15 @@ const QUESTIONS: [&str; 5] = [
     "Describe the picture in one sentence.",
 ];
 
-/// Writes ten questions and their pictures, squares of 28 x 28 pixels in three colours, to `folder`.
+/// Writes ten questions and their images, squares of 28 x 28 pixels in three colours, to `folder`.
 pub fn write(folder: &Path) -> Result<()> {
     let mut lines = String::new();
     for (i, question) in QUESTIONS.iter().enumerate() {
         let (width, file) = (28 * (i + 3), format!("{i}.png"));
         let square = |pixel: usize| pixel % width / 28 * (i + 1) + pixel / width / 28;
         let colour = |pixel| [[200, 30, 30], [30, 110, 200], [240, 200, 40]][square(pixel) % 3];
-        let picture = Rgb { width: width as u32, height: 112, data: (0..width * 112).flat_map(colour).collect() };
-        let png = image::png(&picture).map_err(|error| Error::Failed(format!("a picture: {error}")))?;
+        let image = Rgb { width: width as u32, height: 112, data: (0..width * 112).flat_map(colour).collect() };
+        let png = image::png(&image).map_err(|error| Error::Failed(format!("an image: {error}")))?;
         files::write(folder.join(&file), &png)?;
         let [plain, seen] = [json!({"prompt": question}), json!({"prompt": question, "images": [file]})];
         lines += &format!("{plain}\n{seen}\n");

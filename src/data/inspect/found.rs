@@ -123,10 +123,9 @@ impl<'a> Statistics<'a> {
             .enumerate()
             .map(|(i, row)| match row {
                 Ok(row) => {
-                    let (mut pictures, show) =
-                        (Vec::new(), self.options.shown.filter(|_| drawn.contains(&(first + i))));
-                    let looked = look(&row, self.options.model, show, &mut pictures);
-                    (Some(DrawnRow { row, pictures }), looked)
+                    let (mut images, show) = (Vec::new(), self.options.shown.filter(|_| drawn.contains(&(first + i))));
+                    let looked = look(&row, self.options.model, show, &mut images);
+                    (Some(DrawnRow { row, images }), looked)
                 }
                 Err(bad) => (None, Err(bad)),
             })
@@ -230,19 +229,19 @@ fn answered(row: &Row) -> bool {
     row.reply.is_some() || row.messages.last().is_some_and(|m| m.role == "assistant")
 }
 
-/// Measures a row. If `show` is given, adds its result for each image to `pictures`, so that an image is decoded only
+/// Measures a row. If `show` is given, adds its result for each image to `images`, so that an image is decoded only
 /// once.
 fn look(
     row: &Row,
     model: Option<&(Chat, Option<Processor>)>,
     show: Option<Show>,
-    pictures: &mut Vec<Option<String>>,
+    images: &mut Vec<Option<String>>,
 ) -> RowResult<InspectedRow> {
     let mut sizes = Vec::with_capacity(row.images.len());
     for image in &row.images {
         let size = image.decode_with(&row.place, |bytes, rgb| {
             let size = [rgb.width, rgb.height];
-            pictures.extend(show.map(|show| show(bytes, rgb)));
+            images.extend(show.map(|show| show(bytes, rgb)));
             size
         });
         sizes.push(size.map_err(BadRow::of(Reason::BrokenImage))?);

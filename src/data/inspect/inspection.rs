@@ -60,7 +60,7 @@ pub struct DrawnRow {
     /// The drawn row.
     pub row: Row,
     /// Results of [`Options::shown`](super::Options::shown) for the row's images, up to the first broken image.
-    pub pictures: Vec<Option<String>>,
+    pub images: Vec<Option<String>>,
 }
 
 /// Formats a row as text.

@@ -25,7 +25,7 @@ pub struct Preview {
     /// Number of trained tokens; 0 for a prompt.
     pub targets: usize,
     /// Images as the page shows them; `None` for an image that cannot be shown.
-    pub pictures: Vec<Option<String>>,
+    pub images: Vec<Option<String>>,
 }
 
 /// Text of consecutive tokens.
@@ -69,7 +69,7 @@ fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Prev
         true => sft_sample(row, chat, processor.as_ref()).map(|sample| (sample.input_ids, sample.loss_mask))?,
         false => prompt(row, chat, processor.as_ref()).map(|prompt| (prompt.ids, Vec::new()))?,
     };
-    let pictures = row.images.iter().map(|image| image.decode_with(&row.place, show)).collect::<Result<_>>()?;
+    let images = row.images.iter().map(|image| image.decode_with(&row.place, show)).collect::<Result<_>>()?;
     Ok(Preview {
         id: row.id.clone(),
         place: row.place.clone(),
@@ -78,7 +78,7 @@ fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Prev
         pieces: pieces(&ids, &mask, chat),
         tokens: ids.len(),
         targets: mask.iter().filter(|&&trained| trained).count(),
-        pictures,
+        images,
     })
 }
 

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::node::Node;
-use crate::hub::base_model;
 use crate::config::BaseConfig;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::hub::base_model;
 use crate::model::config::{Family, ModelConfig, ModelParts, NewIds};
 use crate::model::weights::WeightFiles;
 

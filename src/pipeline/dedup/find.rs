@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::config::DedupConfig;
 use crate::error::Result;
 use crate::pipeline::dedup::hashes::Rows;
-use crate::pipeline::dedup::{picture, text};
+use crate::pipeline::dedup::{image, text};
 
 /// Maximum number of texts that are held in memory for comparison.
 const MOST_TEXTS: usize = 1 << 16;
@@ -55,12 +55,12 @@ pub fn same_questions(rows: &Rows, config: &DedupConfig) -> Result<Vec<Vec<u32>>
     by_bands(rows, config, None).map(Groups::several)
 }
 
-/// Groups equal rows. Compares only rows that share a band of their text and one of `picture_bands` bands of their
-/// first image. If `picture_bands` is `None`, compares only rows with images, by their text and their number of images.
-fn by_bands(rows: &Rows, config: &DedupConfig, picture_bands: Option<usize>) -> Result<Groups> {
+/// Groups equal rows. Compares only rows that share a band of their text and one of `image_bands` bands of their
+/// first image. If `image_bands` is `None`, compares only rows with images, by their text and their number of images.
+fn by_bands(rows: &Rows, config: &DedupConfig, image_bands: Option<usize>) -> Result<Groups> {
     let mut groups = Groups((0..rows.len() as u32).collect());
     for text_band in 0..=rows.bands_each {
-        for picture_band in 0..picture_bands.unwrap_or(1) {
+        for image_band in 0..image_bands.unwrap_or(1) {
             let key = |row: usize| {
                 let text = match text_band {
                     0 => rows.texts[row].0,
@@ -68,19 +68,19 @@ fn by_bands(rows: &Rows, config: &DedupConfig, picture_bands: Option<usize>) -> 
                 };
                 let image_hashes = rows.image_hashes(row);
                 let band = |bands: usize| {
-                    image_hashes.first().map_or(0, |image_hash| picture::band(image_hash.hash, picture_band, bands) + 1)
+                    image_hashes.first().map_or(0, |image_hash| image::band(image_hash.hash, image_band, bands) + 1)
                 };
                 // Equal rows must contain the same numbers and the same number of images.
-                [text, rows.texts[row].1, image_hashes.len() as u64, picture_bands.map_or(0, band)]
+                [text, rows.texts[row].1, image_hashes.len() as u64, image_bands.map_or(0, band)]
             };
             // Rows without images are handled only once, with the first image band.
             let wanted =
-                |row: &usize| (picture_band == 0 && picture_bands.is_some()) || !rows.image_hashes(*row).is_empty();
+                |row: &usize| (image_band == 0 && image_bands.is_some()) || !rows.image_hashes(*row).is_empty();
             let mut keyed: Vec<(u64, u32)> =
                 (0..rows.len()).into_par_iter().filter(wanted).map(|row| (mixed(&key(row)), row as u32)).collect();
             keyed.par_sort_unstable();
             for run in keyed.chunk_by(|a, b| a.0 == b.0).filter(|run| run.len() > 1) {
-                compare(rows, config, run, picture_bands.is_some(), &mut groups)?;
+                compare(rows, config, run, image_bands.is_some(), &mut groups)?;
             }
         }
     }
@@ -88,8 +88,8 @@ fn by_bands(rows: &Rows, config: &DedupConfig, picture_bands: Option<usize>) -> 
 }
 
 /// Compares the rows of a run: each with the previous rows of the run that represent a group. Also compares their
-/// images if `pictures` is true.
-fn compare(rows: &Rows, config: &DedupConfig, run: &[(u64, u32)], pictures: bool, groups: &mut Groups) -> Result<()> {
+/// images if `images` is true.
+fn compare(rows: &Rows, config: &DedupConfig, run: &[(u64, u32)], images: bool, groups: &mut Groups) -> Result<()> {
     let (mut different, mut texts): (Vec<u32>, _) = (Vec::new(), Texts::new(rows, config));
     'rows: for &(_, row) in run {
         if different.iter().any(|&other| groups.root(other) == groups.root(row)) {
@@ -97,7 +97,7 @@ fn compare(rows: &Rows, config: &DedupConfig, run: &[(u64, u32)], pictures: bool
         }
         for &other in &different {
             let (one, another) = (other as usize, row as usize);
-            if (!pictures || same_pictures(rows, config, one, another)) && texts.same(one, another)? {
+            if (!images || same_images(rows, config, one, another)) && texts.same(one, another)? {
                 groups.join(other, row);
                 continue 'rows;
             }
@@ -107,7 +107,7 @@ fn compare(rows: &Rows, config: &DedupConfig, run: &[(u64, u32)], pictures: bool
     Ok(())
 }
 
-fn same_pictures(rows: &Rows, config: &DedupConfig, one: usize, other: usize) -> bool {
+fn same_images(rows: &Rows, config: &DedupConfig, one: usize, other: usize) -> bool {
     let (image_hashes, others) = (rows.image_hashes(one), rows.image_hashes(other));
     image_hashes.len() == others.len()
         && image_hashes.iter().zip(others).all(|(image_hash, other)| image_hash.is(other, config.hash_distance as u32))

@@ -13,7 +13,7 @@ use crate::data::{BadRow, Reason, Row};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::files::Staged;
-use crate::pipeline::dedup::picture::{COLUMNS, ImageHash, ROWS};
+use crate::pipeline::dedup::image::{COLUMNS, ImageHash, ROWS};
 use crate::pipeline::dedup::text;
 use crate::pipeline::dedup::tower::{Embedded, Embedder, EmbeddingPlace, Lookup};
 use crate::pipeline::stage::{Input, Work};
@@ -33,7 +33,8 @@ struct Line {
     id: String,
     text: String,
     /// Hash and cells of each image, in hexadecimal.
-    pictures: Vec<(String, String)>,
+    #[serde(rename = "pictures")]
+    images: Vec<(String, String)>,
     /// Position of each image's embedding in the embeddings file; empty without a model.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     embeddings: Vec<u32>,
@@ -99,9 +100,7 @@ fn line(set: usize, at: RowPosition, row: &Row, kept: Option<&Embedded>) -> Resu
     let looked: Result<Vec<(ImageHash, Option<Lookup>)>> = row
         .images
         .iter()
-        .map(|image| {
-            image.decode_then(&row.place, |picture| (ImageHash::of(&picture), kept.map(|kept| kept.seen(&picture))))
-        })
+        .map(|image| image.decode_then(&row.place, |image| (ImageHash::of(&image), kept.map(|kept| kept.seen(&image)))))
         .collect();
     let (looked, broken) = match looked {
         Ok(looked) => (looked, None),
@@ -109,12 +108,12 @@ fn line(set: usize, at: RowPosition, row: &Row, kept: Option<&Embedded>) -> Resu
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    let pictures =
+    let images =
         looked.iter().map(|(image_hash, _)| (format!("{:016x}", image_hash.hash), hex(&image_hash.cells))).collect();
     let seen = looked.into_iter().filter_map(|(_, seen)| seen).collect();
     let (set, text, id) = (set as u32, text::fold(&row.question()), row.id.clone());
     let (index, offset, embeddings) = (at.index, at.offset, Vec::new());
-    Ok((Line { set, index, offset, id, text, pictures, embeddings, broken }, seen))
+    Ok((Line { set, index, offset, id, text, images, embeddings, broken }, seen))
 }
 
 /// Hashes of all rows, ordered by data set and row.
@@ -190,7 +189,7 @@ impl Rows {
                 self.bands.extend(bands);
                 self.places.push((line.set, RowPosition { index: line.index, offset: line.offset }));
                 self.texts.push((text::hash(&line.text), text::numbers(&line.text)));
-                for (hash, cells) in &line.pictures {
+                for (hash, cells) in &line.images {
                     self.image_hashes.push(image_hash(hash, cells).ok_or_else(|| wrong("a broken line".to_owned()))?);
                 }
                 self.embeddings.extend(line.embeddings);
@@ -213,8 +212,8 @@ impl Rows {
     }
 
     /// Returns the position of the embedding of a row's image.
-    pub fn embedding(&self, row: usize, picture: usize) -> EmbeddingPlace {
-        let place = self.embeddings.get(self.starts[row] as usize + picture).copied().unwrap_or(u32::MAX);
+    pub fn embedding(&self, row: usize, image: usize) -> EmbeddingPlace {
+        let place = self.embeddings.get(self.starts[row] as usize + image).copied().unwrap_or(u32::MAX);
         EmbeddingPlace { file: self.lines[row].0, place }
     }
 

@@ -8,9 +8,9 @@
 
 mod find;
 mod hashes;
+mod image;
 mod near;
 mod page;
-mod picture;
 mod text;
 mod tower;
 

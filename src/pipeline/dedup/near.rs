@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::observe::Observer;
 use crate::pipeline::dedup::find::{Groups, Texts};
 use crate::pipeline::dedup::hashes::Rows;
-use crate::pipeline::dedup::picture::{LAYOUT, Layout, dot};
+use crate::pipeline::dedup::image::{LAYOUT, Layout, dot};
 use crate::pipeline::dedup::tower::Embeddings;
 
 /// Minimum number of rows that a thread compares.
@@ -28,7 +28,7 @@ impl<'a> Near<'a> {
     /// Creates a comparison. Returns an error if an image has no embedding.
     pub fn new(rows: &'a Rows, config: &'a DedupConfig, embeddings: Embeddings) -> Result<Near<'a>> {
         for row in 0..rows.len() {
-            (0..rows.image_hashes(row).len()).try_for_each(|picture| embeddings.check(rows.embedding(row, picture)))?;
+            (0..rows.image_hashes(row).len()).try_for_each(|image| embeddings.check(rows.embedding(row, image)))?;
         }
         Ok(Near { rows, config, embeddings, texts: Texts::new(rows, config) })
     }
@@ -92,8 +92,8 @@ impl<'a> Near<'a> {
         })
     }
 
-    fn cosine(&self, one: usize, other: usize, picture: usize) -> f32 {
-        let [one, other] = [one, other].map(|row| self.embeddings.read(self.rows.embedding(row, picture)));
+    fn cosine(&self, one: usize, other: usize, image: usize) -> f32 {
+        let [one, other] = [one, other].map(|row| self.embeddings.read(self.rows.embedding(row, image)));
         dot(&one, &other)
     }
 }

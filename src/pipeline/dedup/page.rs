@@ -7,9 +7,9 @@ use crate::data::Row;
 use crate::error::Result;
 use crate::files;
 use crate::image::{jpeg, resize};
-use crate::report::frame::{self, Scripts};
 use crate::pipeline::dedup::hashes::Rows;
 use crate::pipeline::stage::{Input, Work};
+use crate::report::frame::{self, Scripts};
 
 /// Maximum number of groups on the page, and of rows per group.
 const GROUPS: usize = 100;
@@ -38,7 +38,7 @@ pub fn write(
             let input = inputs[set as usize];
             let found = input.row(at)?.map_err(|bad| *bad.error)?;
             members.push(context! {
-                picture => picture(&found),
+                image => image(&found),
                 set => input.name,
                 number => at.index + 1,
                 id => found.id,
@@ -58,7 +58,7 @@ pub fn write(
 
 /// Returns the row's first image as a small JPEG in base64, or `None` if the row has no image or the image cannot be
 /// decoded.
-fn picture(row: &Row) -> Option<String> {
+fn image(row: &Row) -> Option<String> {
     let rgb = row.images.first()?.decode(&row.place).ok()?;
     let longest = rgb.width.max(rgb.height).max(SIDE);
     let side = |length: u32| (length * SIDE / longest).max(1);

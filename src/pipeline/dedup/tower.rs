@@ -60,13 +60,13 @@ impl Tower {
     }
 
     /// Resizes an image for the tower.
-    fn image(&self, picture: &Rgb) -> ImageInput {
+    fn image(&self, image: &Rgb) -> ImageInput {
         let (merge, patch) = (self.config.grid.merge_size as u32, self.config.grid.patch_size as u32);
-        let ratio = f64::from(picture.width) / f64::from(picture.height);
+        let ratio = f64::from(image.width) / f64::from(image.height);
         let row = f64::from(merge * patch);
         let side = |ratio: f64| ((PIXELS * ratio).sqrt() / row).round().clamp(1.0, LONGEST) as u32 * merge;
         let [h, w] = [side(1.0 / ratio), side(ratio)];
-        ImageInput::picture([h, w], resize(picture, w * patch, h * patch).data)
+        ImageInput::image([h, w], resize(image, w * patch, h * patch).data)
     }
 
     /// Returns the bytes that each memory region needs, measured on a counting device.
@@ -77,7 +77,7 @@ impl Tower {
         // For the same number of patches, images of one merged patch each have the most attention windows, so they are
         // the worst case.
         let merge = self.config.grid.merge_size;
-        let smallest = Grid::picture(merge as u16, merge as u16);
+        let smallest = Grid::image(merge as u16, merge as u16);
         let smallest = Arc::new(ImageInput::blank(smallest, self.config.grid.patch_size));
         self.encode(&mut dev, &vision, &vec![smallest; CHUNK_PATCHES / (merge * merge)])?;
         Ok(dev.high_water())
@@ -133,11 +133,11 @@ pub type Lookup = (Key, Option<Arc<ImageInput>>);
 
 impl Embedded<'_> {
     /// Looks up the embedding of an image.
-    pub fn seen(&self, picture: &Rgb) -> Lookup {
+    pub fn seen(&self, image: &Rgb) -> Lookup {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(self.who.as_bytes()).update(&picture.width.to_le_bytes()).update(&picture.data);
+        hasher.update(self.who.as_bytes()).update(&image.width.to_le_bytes()).update(&image.data);
         let key = hasher.finalize().as_bytes()[..KEY].try_into().unwrap_or_default();
-        (key, (!self.places.contains_key(&key)).then(|| Arc::new(self.tower.image(picture))))
+        (key, (!self.places.contains_key(&key)).then(|| Arc::new(self.tower.image(image))))
     }
 }
 

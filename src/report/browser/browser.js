@@ -42,10 +42,10 @@
     return out;
   }
 
-  function pictures(row) {
-    const box = make("div", { className: "pictures" });
-    row.pictures.forEach((src, i) => box.append(make("img", {
-      src, loading: "lazy", alt: `Picture ${i + 1} of ${row.id}`,
+  function images(row) {
+    const box = make("div", { className: "images" });
+    row.images.forEach((src, i) => box.append(make("img", {
+      src, loading: "lazy", alt: `Image ${i + 1} of ${row.id}`,
       onload: event => event.target.classList.toggle("tiny", event.target.naturalWidth < 160),
     })));
     return box;
@@ -53,12 +53,12 @@
 
   const marks = { right: "✓", wrong: "✗", unjudged: "?" };
 
-  // A line about a row: its first picture, its question and its verdicts. It opens the row.
+  // A line about a row: its first image, its question and its verdicts. It opens the row.
   function line(row) {
     const verdicts = row.answers.map(({ verdict }) => make("i", { className: verdict ?? "", textContent: marks[verdict] ?? "" }));
     const out = make("summary", {}, make("span", { className: "ask-line" }, row.question || row.id,
       make("small", { textContent: [row.id, ...row.facts.map(fact => fact.join(": "))].join(" · ") })));
-    if (row.pictures.length) out.prepend(make("img", { src: row.pictures[0], alt: "", loading: "lazy" }));
+    if (row.images.length) out.prepend(make("img", { src: row.images[0], alt: "", loading: "lazy" }));
     if (verdicts.length) out.append(make("span", { className: "marks" }, ...verdicts));
     return out;
   }
@@ -84,9 +84,9 @@
     if (tags.length) text.append(make("p", { className: "tags" }, ...tags.map(([name, value]) => make("span", { textContent: `${name}: ${value}` }))));
     if (row.answers.length) text.append(make("div", { className: "answers" }, ...row.answers.map(pane)));
     const out = make("article", { className: "row" });
-    if (row.pictures.length) {
+    if (row.images.length) {
       out.classList.add("seen");
-      out.append(pictures(row));
+      out.append(images(row));
     }
     out.append(text);
     return out;

@@ -44,8 +44,8 @@ pub struct Row {
     pub id: String,
     /// Text of the question.
     pub question: String,
-    /// Images as `data:` addresses, in order, made by [`picture`].
-    pub pictures: Vec<String>,
+    /// Images as `data:` addresses, in order, made by [`image`].
+    pub images: Vec<String>,
     /// Correct answer.
     pub gold: Option<String>,
     /// Answers to the question.
@@ -104,22 +104,22 @@ fn as_json<S: Serializer>(rows: &[Row], serializer: S) -> Result<S::Ok, S::Error
 
 /// Returns an encoded image as a `data:` address. Small images are unchanged, others are scaled down to a JPEG. Returns
 /// `None` if the image cannot be decoded.
-pub fn picture(bytes: &[u8]) -> Option<String> {
+pub fn image(bytes: &[u8]) -> Option<String> {
     address(bytes, LARGEST_SIDE, SMALL)
 }
 
-/// Returns a smaller version of [`picture`], for pages with many rows.
+/// Returns a smaller version of [`image`], for pages with many rows.
 pub fn thumbnail(bytes: &[u8]) -> Option<String> {
     address(bytes, THUMBNAIL_SIDE, SMALL_THUMBNAIL)
 }
 
-/// Returns the same as [`picture`] for an image that is already decoded.
-pub fn picture_of(bytes: &[u8], decoded: Rgb) -> Option<String> {
+/// Returns the same as [`image`] for an image that is already decoded.
+pub fn image_of(bytes: &[u8], decoded: Rgb) -> Option<String> {
     unchanged(bytes, SMALL).or_else(|| scaled(decoded, LARGEST_SIDE))
 }
 
 fn address(bytes: &[u8], largest: u32, small: usize) -> Option<String> {
-    unchanged(bytes, small).or_else(|| scaled(decode(bytes, &Limits::default(), "a picture").ok()?, largest))
+    unchanged(bytes, small).or_else(|| scaled(decode(bytes, &Limits::default(), "an image").ok()?, largest))
 }
 
 fn url(kind: &str, bytes: &[u8]) -> String {
@@ -155,24 +155,24 @@ mod tests {
     use crate::report::{RecipeReport, page};
 
     fn png(side: u32, level: impl Fn(u32, u32) -> u8) -> Vec<u8> {
-        let picture = ::image::GrayImage::from_fn(side, side, |x, y| ::image::Luma([level(x, y)]));
+        let image = ::image::GrayImage::from_fn(side, side, |x, y| ::image::Luma([level(x, y)]));
         let mut bytes = Cursor::new(Vec::new());
-        picture.write_to(&mut bytes, ::image::ImageFormat::Png).unwrap();
+        image.write_to(&mut bytes, ::image::ImageFormat::Png).unwrap();
         bytes.into_inner()
     }
 
     #[test]
-    fn small_pictures_stay_large_ones_shrink_and_broken_ones_are_none() {
+    fn small_images_stay_large_ones_shrink_and_broken_ones_are_none() {
         let small = png(8, |_, _| 7);
-        assert_eq!(picture(&small).unwrap(), format!("data:image/png;base64,{}", STANDARD.encode(&small)));
+        assert_eq!(image(&small).unwrap(), format!("data:image/png;base64,{}", STANDARD.encode(&small)));
         // Noise cannot be compressed, so this image exceeds the size of unchanged images.
         let large = png(1000, |x, y| (x.wrapping_mul(2654435761) ^ y.wrapping_mul(40503) ^ (x * y)) as u8);
         assert!(large.len() > SMALL);
-        let address = picture(&large).unwrap();
+        let address = image(&large).unwrap();
         let jpeg = STANDARD.decode(address.strip_prefix("data:image/jpeg;base64,").unwrap()).unwrap();
         let shown = decode(&jpeg, &Limits::default(), "").unwrap();
         assert_eq!((shown.width, shown.height), (LARGEST_SIDE, LARGEST_SIDE));
-        assert_eq!(picture(b"<html>"), None);
+        assert_eq!(image(b"<html>"), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Questions with their answers, verdicts and images. For one run, wrong answers come first. For several runs,
 //! questions whose result changed come first. The images are limited to what a page may contain.
 
-use super::pictures::Pictures;
+use super::images::Images;
 use super::read::{Run, SHOWN, right, shown};
 use crate::eval::samples::{self, Sample};
 use crate::report::browser::{Answer, Browser, Row, THUMBNAIL_SIDE, Verdict};
@@ -33,7 +33,7 @@ type Answered<'a> = (&'a Sample, Vec<Answer>, Vec<(String, String)>);
 
 /// Makes the browser of `questions`, which are selected from `all` questions. `what` describes their order for the
 /// note. Returns `None` if there are no questions.
-fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, pictures: &Pictures) -> Option<Browser> {
+fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, images: &Images) -> Option<Browser> {
     if all == 0 {
         return None;
     }
@@ -49,14 +49,14 @@ fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, picture
             facets,
             ..Row::default()
         };
-        if let Some(small) = pictures.get(&(sample.task.clone(), sample.index)) {
+        if let Some(small) = images.get(&(sample.task.clone(), sample.index)) {
             let size: usize = small.iter().map(String::len).sum();
             if bytes + size <= BYTES {
                 (bytes, with) = (bytes + size, with + 1);
-                row.pictures.clone_from(small);
+                row.images.clone_from(small);
             } else {
                 left_out += 1;
-                row.facts.push(("pictures".to_owned(), format!("{} left out", small.len())));
+                row.facts.push(("images".to_owned(), format!("{} left out", small.len())));
             }
         }
         row
@@ -64,11 +64,11 @@ fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, picture
     let rows: Vec<Row> = questions.into_iter().map(&mut row).collect();
     let mut note = format!("{} of {all} questions, {what}; samples.jsonl contains all.", rows.len());
     if with > 0 {
-        note += &format!(" {with} of them have pictures, scaled down to at most {THUMBNAIL_SIDE} pixels");
+        note += &format!(" {with} of them have images, scaled down to at most {THUMBNAIL_SIDE} pixels");
         note += &match left_out {
             0 => ".".to_owned(),
             n => format!(
-                "; {n} more are shown without pictures, because a page contains at most {} MiB of them.",
+                "; {n} more are shown without images, because a page contains at most {} MiB of them.",
                 BYTES >> 20
             ),
         };
@@ -77,18 +77,18 @@ fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, picture
 }
 
 /// Returns the questions of a run with all their answers.
-pub fn of(run: &Run, pictures: &Pictures) -> Option<Browser> {
+pub fn of(run: &Run, images: &Images) -> Option<Browser> {
     let samples = run.tasks.iter().flat_map(|task| &task.samples);
     let questions = shown(samples.clone()).into_iter().map(|sample| {
         let greedy = sample.greedy.iter().map(|given| answer("greedy", given));
         let sampled = sample.sampled.iter().enumerate().map(|(i, given)| answer(&format!("sampled {}", i + 1), given));
         (sample, greedy.chain(sampled).collect(), Vec::new())
     });
-    browse("The answers", "those without a correct answer first", samples.count(), questions.collect(), pictures)
+    browse("The answers", "those without a correct answer first", samples.count(), questions.collect(), images)
 }
 
 /// Returns the questions of several runs with the first answer of each run.
-pub fn of_several(runs: &[Run], pictures: &Pictures) -> Option<Browser> {
+pub fn of_several(runs: &[Run], images: &Images) -> Option<Browser> {
     let mut all: Vec<(u8, &str, Vec<&Sample>)> = Vec::new();
     for task in &runs[0].tasks {
         let others: Vec<_> = runs[1..].iter().filter_map(|run| Some(run.task(&task.task)?.by_index())).collect();
@@ -116,7 +116,7 @@ pub fn of_several(runs: &[Run], pictures: &Pictures) -> Option<Browser> {
         (each[0], first.collect(), vec![("flipped".to_owned(), flipped.to_owned())])
     });
     let questions = questions.collect();
-    browse("The answers side by side", "those whose result changed first", count, questions, pictures)
+    browse("The answers side by side", "those whose result changed first", count, questions, images)
 }
 
 #[cfg(test)]
@@ -124,28 +124,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_holds_so_many_bytes_of_pictures_and_says_whose_are_missing() {
+    fn a_page_holds_so_many_bytes_of_images_and_says_whose_are_missing() {
         let sample = |index| Sample { task: "t".to_owned(), index, ..Sample::default() };
         let samples: Vec<Sample> = (0..4).map(sample).collect();
         let large = |i: u64| (("t".to_owned(), i), vec!["x".repeat(BYTES / 2); 1 + usize::from(i == 1)]);
-        let mut pictures: Pictures = [0, 2, 3].map(large).into();
-        let page = |pictures: &Pictures| {
-            browse("", "", 9, samples.iter().map(|sample| (sample, Vec::new(), Vec::new())).collect(), pictures)
-                .unwrap()
+        let mut images: Images = [0, 2, 3].map(large).into();
+        let page = |images: &Images| {
+            browse("", "", 9, samples.iter().map(|sample| (sample, Vec::new(), Vec::new())).collect(), images).unwrap()
         };
-        let found = page(&pictures);
-        let bytes: usize = found.rows.iter().flat_map(|row| &row.pictures).map(String::len).sum();
+        let found = page(&images);
+        let bytes: usize = found.rows.iter().flat_map(|row| &row.images).map(String::len).sum();
         assert!(bytes <= BYTES && found.note.starts_with("4 of 9 questions"), "{bytes}");
-        assert!(found.note.contains("2 of them have pictures") && found.note.contains("; 1 more"));
+        assert!(found.note.contains("2 of them have images") && found.note.contains("; 1 more"));
         assert_eq!(found.rows.iter().flat_map(|row| &row.facts).filter(|fact| fact.1 == "1 left out").count(), 1);
-        pictures.extend([large(1)]);
-        pictures.remove(&("t".to_owned(), 0));
-        let found = page(&pictures).note;
-        assert!(
-            found.contains("1 of them have pictures") && found.contains("; 2 more"),
-            "the first one fills the page"
-        );
-        pictures.clear();
-        assert!(!page(&pictures).note.contains("have pictures"));
+        images.extend([large(1)]);
+        images.remove(&("t".to_owned(), 0));
+        let found = page(&images).note;
+        assert!(found.contains("1 of them have images") && found.contains("; 2 more"), "the first one fills the page");
+        images.clear();
+        assert!(!page(&images).note.contains("have images"));
     }
 }

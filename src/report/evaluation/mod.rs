@@ -3,16 +3,16 @@
 //! changed.
 
 mod answers;
+mod images;
 mod parts;
-mod pictures;
 mod read;
 
 use std::path::Path;
 
 use minijinja::context;
 
+pub use self::images::keep;
 use self::parts::percent;
-pub use self::pictures::keep;
 pub use self::read::is_evaluation;
 use self::read::{Measured, Run, acc};
 use super::html::render;
@@ -31,13 +31,13 @@ pub fn page(dirs: &[&Path]) -> Result<String> {
         [run] => format!("Evaluation of {}", run.model.as_deref().unwrap_or(&run.name)),
         runs => format!("{} evaluations", runs.len()),
     };
-    let pictures = pictures::read(dirs)?;
+    let images = images::read(dirs)?;
     let (pairs, answers) = match &runs[..] {
         [first, others @ ..] if !others.is_empty() => {
             let pairs = others.iter().map(|other| (&first.name, &other.name, differences(first, other, &tasks)));
-            (pairs.filter(|(.., found)| !found.is_empty()).collect(), answers::of_several(&runs, &pictures))
+            (pairs.filter(|(.., found)| !found.is_empty()).collect(), answers::of_several(&runs, &images))
         }
-        runs => (Vec::new(), runs.first().and_then(|run| answers::of(run, &pictures))),
+        runs => (Vec::new(), runs.first().and_then(|run| answers::of(run, &images))),
     };
     let page = context! {
         title,

@@ -100,7 +100,7 @@ impl Job {
         for i in rollout::file::shown_groups(&rewards) {
             let small = |image: &Arc<ImageInput>| thumbnail(image.first_frame(), rollout::file::PICTURE_SIDE);
             if let Some(first) = rows[i].first_mut() {
-                first.pictures = groups[i].question.prompt.pixels.iter().filter_map(small).collect();
+                first.images = groups[i].question.prompt.pixels.iter().filter_map(small).collect();
             }
         }
         rows.concat()
@@ -133,7 +133,7 @@ impl Job {
                 Some(Ruling::Unjudged(_)) => "unjudged".to_owned(),
             },
             question: question.clone(),
-            pictures: Vec::new(),
+            images: Vec::new(),
         };
         group.rollouts.iter().zip(&group.experience).map(row).collect()
     }

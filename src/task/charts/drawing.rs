@@ -1,11 +1,11 @@
-//! Charts, and pictures of them.
+//! Charts, and images of them.
 
 use crate::image::Rgb;
 use crate::philox::Random;
 
-/// Size of a picture in pixels: 8 x 6 visual tokens.
+/// Size of an image in pixels: 8 x 6 visual tokens.
 pub const WIDTH: i32 = 224;
-/// Height of a picture in pixels.
+/// Height of an image in pixels.
 pub const HEIGHT: i32 = 168;
 
 /// The labels of the entries, from left to right.
@@ -20,7 +20,7 @@ pub const PITCH: i32 = 28;
 pub const UNIT: i32 = 14;
 /// Distance from the upper end of the axis to the base line, in pixels.
 pub const AXIS: i32 = TOP_VALUE * UNIT + 4;
-/// Width and height of a letter or digit on the picture. Letters of axes have half the size.
+/// Width and height of a letter or digit on the image. Letters of axes have half the size.
 pub const GLYPH: [i32; 2] = [10, 14];
 
 /// Colour of axes and of the rules of a table. Nothing else has this colour.
@@ -52,7 +52,7 @@ impl Form {
     }
 }
 
-/// The content of a picture.
+/// The content of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chart {
     /// Form of the chart.
@@ -75,7 +75,7 @@ impl Chart {
     }
 }
 
-/// Returns a picture of a chart, 224 x 168 pixels. Colours and places are drawn at random, and the axes are
+/// Returns an image of a chart, 224 x 168 pixels. Colours and places are drawn at random, and the axes are
 /// shifted by up to `shift` pixels.
 pub fn draw(chart: &Chart, shift: i32, random: &mut Random) -> Rgb {
     let [dx, dy] = [(); 2].map(|()| random.below(2 * shift as u64 + 1) as i32 - shift);
@@ -125,7 +125,7 @@ pub fn draw(chart: &Chart, shift: i32, random: &mut Random) -> Rgb {
 struct Page(Rgb);
 
 impl Page {
-    /// Fills a rectangle. Parts outside the picture are left out.
+    /// Fills a rectangle. Parts outside the image are left out.
     fn fill(&mut self, [x, y]: [i32; 2], [width, height]: [i32; 2], colour: [u8; 3]) {
         for y in y.max(0)..(y + height).min(HEIGHT) {
             for x in x.max(0)..(x + width).min(WIDTH) {

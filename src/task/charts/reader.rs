@@ -1,4 +1,4 @@
-//! The teacher of the charts task. It measures bars and points in the picture, recognises letters and digits by the
+//! The teacher of the charts task. It measures bars and points in the image, recognises letters and digits by the
 //! pixels of the font, and answers like people: mostly carefully, sometimes hastily, sometimes with a wrong result,
 //! sometimes in a wrong format.
 
@@ -15,7 +15,7 @@ const BRIGHT: u8 = 190;
 /// A colour whose channels are all below this is ink of a letter or digit.
 const DARK: u8 = 30;
 
-/// Reads pictures of charts.
+/// Reads images of charts.
 pub struct Reader {
     /// Probabilities of the kinds of answers. A misread answer has one wrong value.
     pub config: TeacherConfig,
@@ -24,15 +24,15 @@ pub struct Reader {
 impl teacher::Reader for Reader {
     type Seen = Chart;
 
-    fn read(&self, picture: &Rgb) -> Result<Chart> {
-        let refused = |found: &str| Error::input("request", found, "a picture of a chart");
-        if (picture.width as i32, picture.height as i32) != (WIDTH, HEIGHT) {
-            return Err(refused(&format!("a picture of {} x {}", picture.width, picture.height)));
+    fn read(&self, image: &Rgb) -> Result<Chart> {
+        let refused = |found: &str| Error::input("request", found, "an image of a chart");
+        if (image.width as i32, image.height as i32) != (WIDTH, HEIGHT) {
+            return Err(refused(&format!("an image of {} x {}", image.width, image.height)));
         }
-        let page = Page(picture);
+        let page = Page(image);
         // The upper end of the axis, or the upper left corner of the table.
         let start = (0..WIDTH * HEIGHT).map(|i| [i % WIDTH, i / WIDTH]).find(|&at| page.at(at) == RULE);
-        let [left, top] = start.ok_or_else(|| refused("a picture without an axis"))?;
+        let [left, top] = start.ok_or_else(|| refused("an image without an axis"))?;
         let is_table = page.at([left + 4, top]) == RULE;
         let (first, base) = if is_table { (left + PITCH / 2, top) } else { (left + 6 + PITCH / 2, top + AXIS) };
         let mut chart = Chart { form: if is_table { Form::Table } else { Form::Line }, values: Vec::new() };
@@ -72,7 +72,7 @@ impl teacher::Reader for Reader {
 struct Page<'a>(&'a Rgb);
 
 impl Page<'_> {
-    /// Returns the colour of a pixel, black outside the picture.
+    /// Returns the colour of a pixel, black outside the image.
     fn at(&self, [x, y]: [i32; 2]) -> [u8; 3] {
         let inside = (0..WIDTH).contains(&x) && (0..HEIGHT).contains(&y);
         let pixel = |at: usize| std::array::from_fn(|channel| self.0.data[3 * at + channel]);

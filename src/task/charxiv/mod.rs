@@ -51,7 +51,7 @@ fn with_demands(question: &str, demands: &[String]) -> String {
 
 /// Makes a prompt. In compat the judge receives no question, as in the published tasks.
 fn prompt(doc: &Doc, text: String, mode: Mode) -> PublishedResult<Prompt> {
-    let prompt = Prompt::picture_then_text(doc.picture("image")?, &text, &text);
+    let prompt = Prompt::image_then_text(doc.image("image")?, &text, &text);
     Ok(Prompt { question: prompt.question.filter(|_| mode == Mode::Strict), ..prompt })
 }
 

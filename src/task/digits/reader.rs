@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::pictures::{Digit, Pixels, SIDE, load, shifted};
+use super::images::{Digit, Pixels, SIDE, load, shifted};
 use super::questions::{Question, Style};
 use crate::config::TeacherConfig;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ const BLOCKS: usize = SIDE / BLOCK;
 
 type Coarse = [u16; BLOCKS * BLOCKS];
 
-/// Reads pictures of two digits.
+/// Reads images of two digits.
 pub struct Reader {
     config: TeacherConfig,
     shift: i32,
@@ -31,8 +31,8 @@ pub struct Reader {
 impl teacher::Reader for Reader {
     type Seen = [u8; 2];
 
-    fn read(&self, picture: &Rgb) -> Result<[u8; 2]> {
-        Ok([self.nearest(&half(picture, 0)?), self.nearest(&half(picture, SIDE)?)])
+    fn read(&self, image: &Rgb) -> Result<[u8; 2]> {
+        Ok([self.nearest(&half(image, 0)?), self.nearest(&half(image, SIDE)?)])
     }
 
     fn answer(&self, question: &str, seen: [u8; 2], random: &mut Random) -> Option<String> {
@@ -106,7 +106,7 @@ fn coarse(pixels: &Pixels) -> Coarse {
 
 fn half(rgb: &Rgb, left: usize) -> Result<Pixels> {
     if (rgb.width as usize, rgb.height as usize) != (2 * SIDE, SIDE) {
-        let found = format!("a picture of {} x {}", rgb.width, rgb.height);
+        let found = format!("an image of {} x {}", rgb.width, rgb.height);
         return Err(Error::input("request", found, format!("{} x {SIDE}", 2 * SIDE)));
     }
     Ok(std::array::from_fn(|at| rgb.data[3 * (at / SIDE * 2 * SIDE + left + at % SIDE)]))

@@ -118,7 +118,7 @@ impl Golden {
         path.exists().then(|| Tensors::read(&path))
     }
 
-    /// Returns a picture or video as bytes. Its processed values are in `pixels.safetensors`.
+    /// Returns an image or video as bytes. Its processed values are in `pixels.safetensors`.
     fn image(&self, name: &str) -> Arc<ImageInput> {
         let listed = self.index["images"].as_array().into_iter().flatten().chain([&self.index["video"]]);
         let entry = listed.clone().find(|entry| entry["name"] == name).unwrap_or_else(|| panic!("no image {name}"));

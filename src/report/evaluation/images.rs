@@ -24,11 +24,12 @@ const FILE: &str = "pictures.jsonl";
 struct Line {
     task: String,
     index: u64,
-    pictures: Vec<String>,
+    #[serde(rename = "pictures")]
+    images: Vec<String>,
 }
 
 /// Images as `data:` addresses, by task and question.
-pub type Pictures = HashMap<(String, u64), Vec<String>>;
+pub type Images = HashMap<(String, u64), Vec<String>>;
 
 /// Writes the images of the questions that the page of the evaluation in `dir` shows, atomically. The rows of its tasks
 /// are read again. Images that cannot be decoded are left out.
@@ -46,9 +47,9 @@ pub fn keep(dir: &Path, tasks: &[TaskRows]) -> Result<()> {
             rows.each(|index, row| {
                 if let (Ok(row), true) = (row, wanted.remove(&index)) {
                     let small = row.images.iter().map(|image| Ok(thumbnail(&image.bytes(&row.place)?)));
-                    let pictures: Vec<String> = small.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-                    if !pictures.is_empty() {
-                        let line = serde_json::to_string(&Line { task: task.to_owned(), index, pictures });
+                    let images: Vec<String> = small.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+                    if !images.is_empty() {
+                        let line = serde_json::to_string(&Line { task: task.to_owned(), index, images });
                         let line = line.map_err(|e| Error::Failed(format!("{FILE}: {e}")))?;
                         writeln!(out, "{line}").map_err(Error::io(FILE))?;
                     }
@@ -61,15 +62,15 @@ pub fn keep(dir: &Path, tasks: &[TaskRows]) -> Result<()> {
 }
 
 /// Reads the images that the evaluations in `dirs` have stored.
-pub fn read(dirs: &[&Path]) -> Result<Pictures> {
-    let mut pictures = Pictures::new();
+pub fn read(dirs: &[&Path]) -> Result<Images> {
+    let mut images = Images::new();
     for path in dirs.iter().map(|dir| dir.join(FILE)).filter(|path| path.exists()) {
         jsonl(&path, usize::MAX, |at, fields| {
             let wrong = |e: serde_json::Error| Error::format(&path, format!("line {}: {e}", at.number));
-            let Line { task, index, pictures: small } = serde_json::from_value(fields?.into()).map_err(wrong)?;
-            pictures.entry((task, index)).or_insert(small);
+            let Line { task, index, images: small } = serde_json::from_value(fields?.into()).map_err(wrong)?;
+            images.entry((task, index)).or_insert(small);
             Ok(())
         })?;
     }
-    Ok(pictures)
+    Ok(images)
 }

@@ -106,7 +106,7 @@ pub fn png(left: &Pixels, right: &Pixels) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(1024);
     PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::NoFilter)
         .write_image(&grey, 2 * SIDE as u32, SIDE as u32, ExtendedColorType::L8)
-        .map_err(|e| Error::Failed(format!("cannot compose a picture: {e}")))?;
+        .map_err(|e| Error::Failed(format!("cannot compose an image: {e}")))?;
     Ok(bytes)
 }
 
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_decodes_to_its_two_digits() {
+    fn a_image_decodes_to_its_two_digits() {
         let digits = load().unwrap();
         let bytes = png(&digits[0].pixels, &digits[1].pixels).unwrap();
         let rgb = crate::image::decode(&bytes, &crate::image::Limits::default(), "t").unwrap();

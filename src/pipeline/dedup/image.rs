@@ -46,8 +46,8 @@ pub struct ImageHash {
 
 impl ImageHash {
     /// Computes the hash and the cells of an image.
-    pub fn of(picture: &Rgb) -> ImageHash {
-        let sums = reduced(picture);
+    pub fn of(image: &Rgb) -> ImageHash {
+        let sums = reduced(image);
         let (mut hash, mut means) = (0, [0; COLUMNS * ROWS]);
         for (y, row) in sums.iter().enumerate() {
             for (x, pair) in row.windows(2).enumerate() {
@@ -92,12 +92,12 @@ impl ImageHash {
 }
 
 /// Returns the mean brightness of each cell, by rows.
-fn reduced(picture: &Rgb) -> [[f32; COLUMNS]; ROWS] {
-    let (width, height) = (picture.width as usize, picture.height as usize);
+fn reduced(image: &Rgb) -> [[f32; COLUMNS]; ROWS] {
+    let (width, height) = (image.width as usize, image.height as usize);
     let (columns, rows) = (cells(width, COLUMNS), cells(height, ROWS));
     let mut sums = [[0f32; COLUMNS]; ROWS];
     let mut row_sums = vec![[0f32; COLUMNS]; height];
-    for (pixels, sums) in picture.data.chunks_exact(width * 3).zip(&mut row_sums) {
+    for (pixels, sums) in image.data.chunks_exact(width * 3).zip(&mut row_sums) {
         for (cell, sum) in columns.iter().zip(sums) {
             *sum = cell.iter().map(|&(x, share)| luma(&pixels[3 * x..3 * x + 3]) * share).sum();
         }
@@ -145,7 +145,7 @@ pub fn band(hash: u64, i: usize, count: usize) -> u64 {
 mod tests {
     use super::*;
 
-    fn picture(width: u32, height: u32, at: impl Fn(f64, f64) -> f64) -> Rgb {
+    fn image(width: u32, height: u32, at: impl Fn(f64, f64) -> f64) -> Rgb {
         let mut data = Vec::new();
         for y in 0..height {
             for x in 0..width {
@@ -156,27 +156,27 @@ mod tests {
         Rgb { width, height, data }
     }
 
-    fn hash(picture: &Rgb) -> u64 {
-        ImageHash::of(picture).hash
+    fn hash(image: &Rgb) -> u64 {
+        ImageHash::of(image).hash
     }
 
     #[test]
-    fn pictures_of_one_colour_are_told_apart_by_it() {
-        let flat = |v: f64| ImageHash::of(&picture(30, 30, |_, _| v));
+    fn images_of_one_colour_are_told_apart_by_it() {
+        let flat = |v: f64| ImageHash::of(&image(30, 30, |_, _| v));
         assert!(flat(100.0).is(&flat(102.0), 0) && !flat(100.0).is(&flat(140.0), 0));
-        let shape = ImageHash::of(&picture(30, 30, |x, y| if x < 0.2 && y < 0.2 { 90.0 } else { 200.0 }));
+        let shape = ImageHash::of(&image(30, 30, |x, y| if x < 0.2 && y < 0.2 { 90.0 } else { 200.0 }));
         assert!(!shape.is(&flat(200.0), 64) && shape.is(&shape, 0));
     }
 
     #[test]
     fn the_size_does_not_matter_and_flat_areas_have_no_bits() {
         let wave = |x: f64, y: f64| 128.0 + 100.0 * (9.0 * x + 4.0 * y).sin();
-        let one = hash(&picture(180, 120, wave));
-        assert!(distance(one, hash(&picture(61, 43, wave))) <= 2);
+        let one = hash(&image(180, 120, wave));
+        assert!(distance(one, hash(&image(61, 43, wave))) <= 2);
         assert!((16..48).contains(&one.count_ones()));
-        assert_eq!(hash(&picture(50, 50, |x, _| 200.0 + x)), 0);
+        assert_eq!(hash(&image(50, 50, |x, _| 200.0 + x)), 0);
         // The image has fewer pixels than cells, so the middle cell is half of each pixel.
-        assert_eq!(hash(&picture(2, 3, |x, _| 200.0 * x)), 0x1818_1818_1818_1818);
+        assert_eq!(hash(&image(2, 3, |x, _| 200.0 * x)), 0x1818_1818_1818_1818);
     }
 
     #[test]
