@@ -57,13 +57,13 @@ def look(line):
     multiples = numpy.random.default_rng(1).integers(0, 2**63, HASHES, numpy.uint64) * numpy.uint64(2) + numpy.uint64(1)
     least = ((parts(text)[:, None] * multiples) >> numpy.uint64(32)).min(0, initial=2**32 - 1).astype(numpy.uint32)
     bands = [hash(band.tobytes()) for band in least.reshape(-1, BAND)]
-    pictures = []
+    images = []
     for image in row["images"]:
         small = Image.open(io.BytesIO(base64.b64decode(image["bytes"]))).convert("L").resize((9, 8), Image.Resampling.BOX)
         cells = numpy.asarray(small, numpy.float32)
         bits = numpy.packbits(cells[:, 1:] > cells[:, :-1] + 2, bitorder="little")
-        pictures.append((int(bits.view(numpy.uint64)[0]), cells.astype(numpy.uint8).ravel()))
-    return row["id"], text, re.findall(r"[0-9]+", text), bands, pictures
+        images.append((int(bits.view(numpy.uint64)[0]), cells.astype(numpy.uint8).ravel()))
+    return row["id"], text, re.findall(r"[0-9]+", text), bands, images
 
 
 def pairs_in_bands(rows, texts, numbers):

@@ -49,11 +49,11 @@ def make(folder, rows):
             out.append(WORDS[draw.integers(len(WORDS))] if draw.random() < 0.8 else str(draw.integers(1000)))
         return " ".join(out)[:characters]
 
-    def write(name, count, characters, picture):
+    def write(name, count, characters, image):
         with open(os.path.join(folder, name), "w") as file:
             for i in range(count):
                 question = [{"type": "text", "text": text(characters // 4)}]
-                if picture:
+                if image:
                     question.insert(0, {"type": "image_url", "image_url": {"url": f"{i}.jpg"}})
                 answer = [{"type": "text", "text": text(characters * 3 // 4)}]
                 messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -100,8 +100,8 @@ def load(backend, model, folder, threads):
                 if part["type"] == "image_url":
                     part["type"] = "image"
         text = processor.apply_chat_template(messages, tokenize=False)
-        pictures = [Image.open(os.path.join(folder, url)).convert("RGB") for url in urls]
-        out = processor(text=[text], images=pictures, return_tensors="pt")
+        images = [Image.open(os.path.join(folder, url)).convert("RGB") for url in urls]
+        out = processor(text=[text], images=images, return_tensors="pt")
         return out["input_ids"].shape, out["pixel_values"]
 
     loader = torch.utils.data.DataLoader(data, batch_size=1, num_workers=threads, collate_fn=sample, prefetch_factor=16)
@@ -170,7 +170,7 @@ def report(options, found, out):
         f"`{options.command}`, commit {options.commit}, {options.cpu}, {options.threads} threads or workers; best of "
         f"{options.rounds} turns each, one after another; the load beside each turn is in `loading.json`.", "",
         f"{first['pil']['rows']} rows with a JPEG of 0.3 to 4 megapixels: decoded, resized, cut into patches, tokens made.", "",
-        "| | ms a picture | omr = 1 |", "| --- | ---: | ---: |",
+        "| | ms an image | omr = 1 |", "| --- | ---: | ---: |",
     ]
     for side, what in (("omr pictures", "omr"), ("pil", first["pil"]["processor"]), ("torchvision", first["torchvision"]["processor"])):
         each = best[side] / first["pil"]["rows"] * 1e3

@@ -12,7 +12,7 @@ import results
 
 PAIRS = ("tests/goldens/verify/cases.jsonl", "tests/goldens/verify/symbolic.jsonl")
 SENTENCES = (
-    "The picture shows a triangle whose base is marked, so its height is what is missing. ",
+    "The image shows a triangle whose base is marked, so its height is what is missing. ",
     "Let $x$ be the number of tiles; then $3x + 7 = 52$, which gives $x = 15$. ",
     "Wait, the legend says that each unit is 10 people, so I read the axis again. ",
     "Adding the areas of both parts, \\(12 + \\frac{9}{2}\\), and comparing them with the options: ",

@@ -16,7 +16,7 @@ from models import SHAPES, build
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-# Special tokens at the end of the vocabulary, in the order of models.build: the last four belong to pictures.
+# Special tokens at the end of the vocabulary, in the order of models.build: the last four belong to images.
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_end|>", "<|vision_start|>", "<|image_pad|>", "<|video_pad|>"]
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Draws 60 pictures of coloured shapes and writes questions about them. It needs only Python's standard library.
+"""Draws 60 images of coloured shapes and writes questions about them. It needs only Python's standard library.
 
 usage: shapes.py DIR
-  DIR/pictures/N.png   56 x 56 pixels, one shape each
-  DIR/train.jsonl      48 pictures, two questions each: an answer to imitate (omr sft) and the right answer (omr rl)
-  DIR/test.jsonl       12 other pictures, two questions each, and the right answer
+  DIR/images/N.png   56 x 56 pixels, one shape each
+  DIR/train.jsonl      48 images, two questions each: an answer to imitate (omr sft) and the right answer (omr rl)
+  DIR/test.jsonl       12 other images, two questions each, and the right answer
   DIR/shapes.yaml      the questions of test.jsonl as a task for omr eval
 """
 
@@ -32,8 +32,8 @@ subject: kind
 QUESTIONS = {"shape": "Which shape is this?", "colour": "Which colour is this?"}
 
 
-def picture(shape, colour, rng):
-    """Returns the rows of a picture with one shape of about the same size and place, as RGB bytes."""
+def image(shape, colour, rng):
+    """Returns the rows of an image with one shape of about the same size and place, as RGB bytes."""
     radius = rng.uniform(17, 22)
     centre = [SIDE / 2 + rng.uniform(-3, 3) for _ in range(2)]
     inside = SHAPES[shape]
@@ -63,8 +63,8 @@ def main():
     kinds = [(shape, colour) for shape in SHAPES for colour in COLOURS] * 5
     train, test = [], []
     for i, (shape, colour) in enumerate(kinds):
-        name = f"pictures/{i}.png"
-        (out / name).write_bytes(png(picture(shape, colour, rng)))
+        name = f"images/{i}.png"
+        (out / name).write_bytes(png(image(shape, colour, rng)))
         for kind, answer in (("shape", shape), ("colour", colour)):
             question = QUESTIONS[kind]
             if i < 48:
@@ -77,7 +77,7 @@ def main():
     for name, rows in (("train", train), ("test", test)):
         (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (out / "shapes.yaml").write_text(TASK)
-    print(f"{len(kinds)} pictures, {len(train)} rows to train on, {len(test)} to measure, in {out}")
+    print(f"{len(kinds)} images, {len(train)} rows to train on, {len(test)} to measure, in {out}")
 
 
 if __name__ == "__main__":

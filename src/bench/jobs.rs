@@ -139,7 +139,7 @@ impl JobModel {
         Ok(model)
     }
 
-    /// Returns the settings of its optimizer. The released models fit on a GPU only with 8-bit moments.
+    /// Returns the settings of its optimizer. The released models fit on a GPU only with 8-bit Adam.
     pub(super) fn optim(self) -> OptimConfig {
         let released = matches!(self.shape, ModelShape::B3 | ModelShape::B7);
         let optim = if released { OptimizerName::Adamw8bit } else { OptimizerName::AdamwTorch };

@@ -1,4 +1,4 @@
-//! Config keys of the whole recipe: one file for data, SFT, RL, the control run and evaluation.
+//! Config keys of the whole recipe: one file for data, SFT, RL, continued SFT and evaluation.
 
 use std::path::PathBuf;
 
@@ -106,9 +106,9 @@ settings! {
 }
 
 settings! {
-    /// The control run: SFT is continued instead of RL, for comparison.
+    /// Continued SFT: SFT is continued instead of RL, for comparison.
     pub struct ControlConfig {
-        /// Run the control.
+        /// Continue SFT.
         enable: bool = true;
         /// Number of updates. null = the number of updates of RL.
         max_steps: Option<u64> = None, rule: Rule::Within(1.0, MOST_STEPS);

@@ -48,7 +48,7 @@ pub struct Optimizer {
     norm: Tensor,
 }
 
-// Ensures that no partial sum of the norm and no scale of 8-bit moments is split between two ranks.
+// Ensures that no partial sum of the norm and no scale of 8-bit Adam is split between two ranks.
 const _: () = assert!(shards::CHUNK.is_multiple_of(grad_norm::CHUNK) && shards::CHUNK.is_multiple_of(BLOCK));
 
 impl Optimizer {

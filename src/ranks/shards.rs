@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 /// Number of elements in a chunk, which is never divided between ranks. It is a multiple of the block that shares a
-/// scale in 8-bit moments, and of the block over which the gradient norm forms a partial sum. Therefore neither the
+/// scale of 8-bit Adam, and of the block over which the gradient norm forms a partial sum. Therefore neither the
 /// moments nor the norm depend on the number of ranks.
 pub const CHUNK: usize = 65_536;
 

@@ -36,7 +36,7 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
             report.facts.splice(0..0, course.map(|(what, first, last)| (what, format!("{first:.4} to {last:.4}"))));
         }
         for curve in &report.curves {
-            // Only the first line is used, because the chart of SFT may also contain the control run.
+            // Only the first line is used, because the chart of SFT may also contain continued SFT.
             let Some(line) = curve.series.first() else { continue };
             let line = Series { name: name.clone(), points: line.points.clone() };
             match out.curves.iter_mut().find(|known| known.title == curve.title) {

@@ -261,7 +261,7 @@ fn curves(steps: &Steps, recipe: bool) -> Vec<Curve> {
             && stage == "sft"
             && let (Some(control), Some(sft)) = (line("control"), series.first())
         {
-            // The line of the control run continues where SFT ended.
+            // The line of continued SFT continues where SFT ended.
             let end = sft.points.last().map_or(0.0, |p| p.0);
             let shift = if control[0].0 > end { 0.0 } else { end };
             let [begun, sft_begun] = ["control", "sft"].map(|stage| steps[stage].first().and_then(wall_time));

@@ -102,7 +102,7 @@ fn llama_factorys_sharegpt_with_a_system_column_a_mask_and_a_media_folder() {
     assert_eq!(roles(&found[1]), ["system", "user", "assistant"]);
     assert_eq!(
         (question(&found[2]), question(&found[1])),
-        ("Count the squares.\nImage 2.".into(), "Count the squares.".into())
+        ("Count the squares.\nPicture 2.".into(), "Count the squares.".into())
     );
     assert!(found.iter().all(|row| row.form == "instruction + output (Alpaca)" && decoded(row).len() == 1));
     assert_eq!(reply(&found[5]), "<think>I count to 2.</think><answer>2</answer>");
@@ -111,7 +111,7 @@ fn llama_factorys_sharegpt_with_a_system_column_a_mask_and_a_media_folder() {
 #[test]
 fn trls_messages_completions_and_solutions_with_images_without_marks() {
     let found = check(&set("trl/messages.parquet"), "messages", &SFT, false);
-    assert_eq!(found[3].messages[0].content[1], Part::Text("How many squares, in image 3?".into()));
+    assert_eq!(found[3].messages[0].content[1], Part::Text("How many squares, in picture 3?".into()));
     let found = check(&set("trl/completion.parquet"), "prompt + completion (TRL)", &SFT, false);
     assert_eq!(reply(&found[3]), "<think>I count to 4.</think><answer>4</answer>");
     // The label is the answer inside the solution. A solution is not what SFT trains on.
@@ -129,7 +129,7 @@ fn trls_messages_completions_and_solutions_with_images_without_marks() {
 fn questions_with_answers_as_json_csv_and_tsv() {
     for name in ["answers.jsonl", "answers.csv", "answers.tsv"] {
         let found = check(&set(&format!("questions/{name}")), "question + answer", &SFT, true);
-        assert_eq!((question(&found[9]), reply(&found[9])), ("How many squares, in image 9?".into(), "2".into()));
+        assert_eq!((question(&found[9]), reply(&found[9])), ("How many squares, in picture 9?".into(), "2".into()));
         assert_eq!(found[0].messages.len(), 1, "the answer is no turn of the prompt");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -170,7 +170,7 @@ fn responses_and_reasoning_are_trained_and_the_answer_is_the_label() {
     };
     let named = DatasetConfig { columns, ..set("questions/fine_reason.parquet") };
     let found = check(&named, "question + response", &SFT, true);
-    assert_eq!(reply(&found[0]), "<think>\nHow many squares, in image 0?\n</think>\n\nsquares");
+    assert_eq!(reply(&found[0]), "<think>\nHow many squares, in picture 0?\n</think>\n\nsquares");
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_preview_shows_what_is_trained() {
     let [model, out] = [dir.path(), &dir.path().join("page")].map(|path| path.display().to_string());
     let rows = made().join("questions/answers.csv").display().to_string();
     let (code, text, _) = run(&["data", "preview", &rows, "--model", &model, "--out", &out]);
-    let shown = "<|vision_end|>How many squares, in image 1?<|im_end|>\n<|im_start|>assistant\n[[2<|im_end|>]]\n";
+    let shown = "<|vision_end|>How many squares, in picture 1?<|im_end|>\n<|im_start|>assistant\n[[2<|im_end|>]]\n";
     assert!(code == 0 && text.contains(shown) && text.contains("form: question + answer"), "{text}");
     assert_eq!(text.matches("[[").count(), 3);
     let page = fs::read_to_string(dir.path().join("page/preview.html")).unwrap();

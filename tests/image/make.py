@@ -99,7 +99,7 @@ bad_crc = bytearray(files["rgb.png"])
 bad_crc[-20] ^= 1
 broken = {
     "empty.png": b"",
-    "text.png": b"<html>not a picture</html>",
+    "text.png": b"<html>not an image</html>",
     "truncated.png": files["rgb.png"][:200],
     "bad_crc.png": bytes(bad_crc),
     "truncated.jpg": files["progressive.jpg"][: len(files["progressive.jpg"]) // 2],

@@ -1,4 +1,4 @@
-"""Writes jpeg/NAME.jpg and jpeg/pixels.txt: the size of each picture and the sha256 of what Pillow makes of it (upright,
+"""Writes jpeg/NAME.jpg and jpeg/pixels.txt: the size of each image and the sha256 of what Pillow makes of it (upright,
 convert("RGB")). Every file has the same result in OpenCV, except CMYK, which OpenCV converts in another way. Needs Pillow,
 OpenCV, simplejpeg (for 4:4:0 and 4:1:1) and numpy; written with Pillow 13.0.0, OpenCV 5.0.0 and simplejpeg 1.9.0."""
 
@@ -15,7 +15,7 @@ OUT = pathlib.Path(__file__).parent / "jpeg"
 rng = np.random.default_rng(1)
 
 
-def picture(width, height, kind):
+def image(width, height, kind):
     """Noise exceeds the range of a byte after the transform; edges show how colour planes are enlarged."""
     if kind == "noise":
         return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -40,24 +40,24 @@ for number, (width, height) in enumerate(SIZES):
     for name, subsampling in (("444", 0), ("422", 1), ("420", 2)):
         quality = [100, 95, 75, 30, 5][(number + subsampling) % 5]
         options = {"quality": quality, "subsampling": subsampling, "progressive": (number + subsampling) % 3 == 0}
-        files[f"{name}_{width}x{height}"] = pillow(picture(width, height, kind), **options)
+        files[f"{name}_{width}x{height}"] = pillow(image(width, height, kind), **options)
 for name in ("440", "411"):
     for width, height in ((33, 17), (50, 40)):
-        pixels = np.ascontiguousarray(picture(width, height, "edges"))
+        pixels = np.ascontiguousarray(image(width, height, "edges"))
         files[f"{name}_{width}x{height}"] = simplejpeg.encode_jpeg(pixels, 80, colorspace="RGB", colorsubsampling=name)
 for kind in ("noise", "smooth"):
-    files[f"grey_{kind}"] = pillow(picture(37, 29, kind), "L", quality=80)
-    files[f"cmyk_{kind}"] = pillow(picture(37, 29, kind), "CMYK", quality=80)
-files["grey_progressive"] = pillow(picture(37, 29, "edges"), "L", quality=60, progressive=True)
-files["cmyk_progressive"] = pillow(picture(37, 29, "edges"), "CMYK", quality=60, progressive=True)
-files["rgb_planes"] = pillow(picture(37, 29, "edges"), quality=90, keep_rgb=True)
-files["optimized"] = pillow(picture(64, 48, "smooth"), quality=85, optimize=True)
-files["restarts"] = pillow(picture(64, 48, "edges"), quality=85, restart_marker_blocks=2)
-files["restarts_progressive"] = pillow(picture(64, 48, "smooth"), quality=85, progressive=True, restart_marker_rows=1)
+    files[f"grey_{kind}"] = pillow(image(37, 29, kind), "L", quality=80)
+    files[f"cmyk_{kind}"] = pillow(image(37, 29, kind), "CMYK", quality=80)
+files["grey_progressive"] = pillow(image(37, 29, "edges"), "L", quality=60, progressive=True)
+files["cmyk_progressive"] = pillow(image(37, 29, "edges"), "CMYK", quality=60, progressive=True)
+files["rgb_planes"] = pillow(image(37, 29, "edges"), quality=90, keep_rgb=True)
+files["optimized"] = pillow(image(64, 48, "smooth"), quality=85, optimize=True)
+files["restarts"] = pillow(image(64, 48, "edges"), quality=85, restart_marker_blocks=2)
+files["restarts_progressive"] = pillow(image(64, 48, "smooth"), quality=85, progressive=True, restart_marker_rows=1)
 turned = Image.Exif()
 turned[0x0112] = 6
-files["turned_420"] = pillow(picture(30, 21, "edges"), quality=85, exif=turned.tobytes())
-files["with_comment"] = pillow(picture(30, 21, "smooth"), quality=85, comment=b"text " * 40)
+files["turned_420"] = pillow(image(30, 21, "edges"), quality=85, exif=turned.tobytes())
+files["with_comment"] = pillow(image(30, 21, "smooth"), quality=85, comment=b"text " * 40)
 
 OUT.mkdir(exist_ok=True)
 lines = []

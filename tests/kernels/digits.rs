@@ -24,7 +24,7 @@ const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/digits.yaml")
 const PROMPTS: usize = 100;
 const MAX_TOKENS: usize = 40;
 
-/// Trains the digits model by SFT only. One step of RL and of the control run is the minimum.
+/// Trains the digits model by SFT only. One step of RL and of continued SFT is the minimum.
 fn train(out: &Path) {
     let out = out.to_str().unwrap();
     let shorter = ["rl.total_training_steps=1", "task.num_heldout_questions=400"];

@@ -1,4 +1,4 @@
-"""Draws README's pictures: docs/flow.svg, and docs/results.svg from bench/results."""
+"""Draws README's drawings: docs/flow.svg, and docs/results.svg from bench/results."""
 import json
 import textwrap
 from xml.sax.saxutils import escape
@@ -87,4 +87,4 @@ def flow():
     return framed("Rows, distillation, verification, SFT, RL with one set of weights between sampler and trainer, evaluation, report", [head, *body], 296)
 
 
-PICTURES = {"docs/results.svg": results, "docs/flow.svg": flow}
+DRAWINGS = {"docs/results.svg": results, "docs/flow.svg": flow}
