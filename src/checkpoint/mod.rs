@@ -11,4 +11,4 @@ mod state;
 mod store;
 
 pub use state::State;
-pub use store::{Cadence, Checkpoint, Draft, Resume, Retention, Store};
+pub use store::{Cadence, Checkpoint, Resume, Retention, Store, UnfinishedCheckpoint};

@@ -178,10 +178,11 @@ impl Store {
     }
 
     /// Begins to save step `step`, in a temporary folder that contains an empty `trainer/`.
-    pub fn begin(&self, step: u64) -> Result<Draft> {
+    pub fn begin(&self, step: u64) -> Result<UnfinishedCheckpoint> {
         self.check_place()?;
         let checkpoint = Checkpoint { step, path: self.folder().join(format!("{PREFIX}{step}")) };
-        let draft = Draft { folder: StagedFolder::create(&checkpoint.path)?, store: self.clone(), checkpoint };
+        let draft =
+            UnfinishedCheckpoint { folder: StagedFolder::create(&checkpoint.path)?, store: self.clone(), checkpoint };
         let trainer = draft.folder().join("trainer");
         fs::create_dir_all(&trainer).map_err(Error::io(&trainer))?;
         Ok(draft)
@@ -286,13 +287,13 @@ fn place(dir: &Path) -> Option<(u64, u64)> {
 
 /// A checkpoint that is being written. If it is dropped before it is committed, its files are deleted.
 #[derive(Debug)]
-pub struct Draft {
+pub struct UnfinishedCheckpoint {
     store: Store,
     checkpoint: Checkpoint,
     folder: StagedFolder,
 }
 
-impl Draft {
+impl UnfinishedCheckpoint {
     /// Returns the folder for the checkpoint's files.
     pub fn folder(&self) -> &Path {
         self.folder.temporary()
@@ -306,7 +307,7 @@ impl Draft {
     /// Writes a `MANIFEST`, waits until all files are on disk, and renames the folder to `checkpoints/global_step_N`.
     /// Then settles the store, see [`Store::settle`].
     pub fn commit(self, best: Option<u64>) -> Result<Checkpoint> {
-        let Draft { store, checkpoint, folder } = self;
+        let UnfinishedCheckpoint { store, checkpoint, folder } = self;
         Manifest::write(folder.temporary())?;
         folder.commit()?;
         store.settle(checkpoint.step, best)?;

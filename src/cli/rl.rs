@@ -7,7 +7,7 @@ use crate::answers::RunStore;
 use crate::config::RlConfig;
 use crate::error::Result;
 use crate::eval::validation;
-use crate::rl::run::Job;
+use crate::rl::run::RlJob;
 
 /// Runs the job and prints the model's path to stdout.
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
@@ -16,7 +16,7 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
         let store = RunStore::of_rank(dir, session.ranks.rank(), session.ranks.size());
         let scorer = context.scorer(config.reward.mode, config.judge.as_ref(), &reward, Some(store))?;
         let judge = scorer.describe();
-        let mut job = Job::open(dir, config.clone(), scorer.clone(), session.args.fresh)?;
+        let mut job = RlJob::open(dir, config.clone(), scorer.clone(), session.args.fresh)?;
         job.common.ranks = session.place();
         job.common.validation = validation::rl(config, &job.common, scorer, None)?;
         let what = format!(

@@ -37,7 +37,7 @@ impl Session<'_> {
         let mut ranks = context.ranks(&args.out, dist)?;
         match work(&mut Session { args, context, ranks: &mut *ranks }) {
             Ok(()) => ranks.leave(Ok(())),
-            Err(error) => Err(ranks::last_word(&mut *ranks, error)),
+            Err(error) => Err(ranks::report_failure(&mut *ranks, error)),
         }
     }
 

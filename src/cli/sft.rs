@@ -6,12 +6,12 @@ use super::training::{self, PlannedJob};
 use crate::config::SftConfig;
 use crate::error::Result;
 use crate::eval::validation;
-use crate::train::sft::Job;
+use crate::train::sft::SftJob;
 
 /// Runs the job and prints the model's path to stdout.
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     training::run(args, context, |session, config: &SftConfig| {
-        let mut job = Job::open(&session.args.out, config.clone(), session.args.fresh)?;
+        let mut job = SftJob::open(&session.args.out, config.clone(), session.args.fresh)?;
         job.common.ranks = session.place();
         job.common.validation = validation::sft(config, &job.common, None)?;
         let what = format!("sft: {} updates over {} rows", job.common.total_steps, job.common.index.len());

@@ -37,11 +37,11 @@ pub struct Dataset {
     pub warm: bool,
     /// Path of the stored index, or `None` if nothing may be written.
     pub kept: Option<PathBuf>,
-    rows: Arc<Rows>,
+    rows: Arc<RowFiles>,
 }
 
 /// The files of rows, and the place of each row in them.
-struct Rows {
+struct RowFiles {
     sources: Vec<Source>,
     places: Places,
     /// Record of the hashes that the image files had at their first decoding. Opened when the run begins.
@@ -96,7 +96,7 @@ impl Dataset {
         }
         let order = epoch(entries, &counts, seed)?;
         let (index, rows) =
-            (Arc::new(sizes.ordered(order)), Arc::new(Rows { sources, places, decoded: OnceLock::new() }));
+            (Arc::new(sizes.ordered(order)), Arc::new(RowFiles { sources, places, decoded: OnceLock::new() }));
         Ok(Dataset { index, rejected, shared, seen, remarks: Vec::new(), warm, kept: Some(kept), rows })
     }
 
@@ -104,7 +104,7 @@ impl Dataset {
     /// by one.
     pub fn keep(&self, observer: &dyn Observer) -> Result<()> {
         let Some(kept) = &self.kept else { return Ok(()) };
-        let Rows { sources, places, .. } = &*self.rows;
+        let RowFiles { sources, places, .. } = &*self.rows;
         for source in sources {
             source.check()?;
             source.file.table().map_or(Ok(()), |table| table.copy(observer))?;
@@ -119,7 +119,7 @@ impl Dataset {
     /// Starts to record the hash of each image file next to the index when it is first decoded. Later decodings are
     /// compared with the record. Every rank must call this function.
     pub fn record_images(&self) -> Result<()> {
-        let Rows { places, decoded, .. } = &*self.rows;
+        let RowFiles { places, decoded, .. } = &*self.rows;
         if let (Some(kept), Some(images)) = (&self.kept, places.in_files()) {
             let folder = kept.parent().unwrap_or(Path::new("."));
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
@@ -260,7 +260,7 @@ impl Dataset {
     }
 }
 
-impl Rows {
+impl RowFiles {
     /// Replaces an image, or the frames of a video, by the content of its files. Returns an error if the content, or
     /// that of an embedded image, is not what was indexed.
     fn hold(&self, frames: &mut [ImageSource], row: &str, number: usize, stamp: u64) -> Result<()> {
@@ -299,7 +299,7 @@ fn key(entries: &[DatasetConfig], encoder: &Encoder, longest: Longest) -> String
 /// Samples that are made when they are requested.
 pub struct Streamed<T> {
     index: Arc<Index>,
-    rows: Arc<Rows>,
+    rows: Arc<RowFiles>,
     make: Box<dyn Fn(Row) -> RowResult<(T, u64)> + Send + Sync>,
 }
 

@@ -143,7 +143,7 @@ pub(super) struct Sample {
 }
 
 /// Samples of a step, and the tokens of prompts that it ranks.
-pub(super) struct Rows<'a> {
+pub(super) struct StepSamples<'a> {
     /// Draws of all samples.
     pub draws: Vec<Draw>,
     /// Samples from kept logits.
@@ -161,8 +161,8 @@ impl Serving {
     }
 
     /// Returns how the samples of `step` are drawn, and which tokens of prompts it ranks.
-    pub fn rows(&self, scheduler: &Scheduler, step: &Step) -> Rows<'_> {
-        let mut rows = Rows { draws: Vec::new(), kept: Vec::new(), prompt: Vec::new(), ranked: Vec::new() };
+    pub fn rows(&self, scheduler: &Scheduler, step: &Step) -> StepSamples<'_> {
+        let mut rows = StepSamples { draws: Vec::new(), kept: Vec::new(), prompt: Vec::new(), ranked: Vec::new() };
         let mut first = 0;
         for s in &step.scheduled {
             let group = scheduler.group(s.seq.group);

@@ -21,7 +21,7 @@ const MADE_AHEAD: usize = 4;
 pub type Make<T> = Box<dyn Fn(Row) -> Result<T> + Send + Sync>;
 
 /// Rows in order, available to the workers by index. Each row is requested once.
-struct Rows<T> {
+struct RowQueue<T> {
     reading: Mutex<Reading>,
     make: Make<T>,
 }
@@ -32,7 +32,7 @@ struct Reading {
     kept: HashMap<usize, Row>,
 }
 
-impl<T: Send + Sync> Samples<T> for Rows<T> {
+impl<T: Send + Sync> Samples<T> for RowQueue<T> {
     fn get(&self, i: usize) -> Result<Made<T>> {
         let row = {
             let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +69,7 @@ pub fn stream<T: Send + Sync + 'static>(
             reader.map_err(|error| Error::Failed(format!("cannot start a thread that reads rows: {error}")))?;
         let asked = {
             let reading = Mutex::new(Reading { rows: receive, kept: HashMap::new() });
-            let samples = Rows { reading, make };
+            let samples = RowQueue { reading, make };
             let order: Vec<usize> = wanted.into();
             let groups = order.into_iter().map(|i| Ok(vec![i]));
             Loader::new(Arc::new(samples), Box::new(groups), workers, MADE_AHEAD * workers).and_then(|mut loader| {

@@ -43,7 +43,7 @@ const TOGETHER: usize = 512;
 const UNKNOWN: &str = "unknown";
 
 /// Settings for the validation of a run.
-struct Means<'a> {
+struct ValidationInputs<'a> {
     /// The training job that is validated.
     common: &'a JobCommon,
     /// Minimum and maximum number of pixels of an image, if configured.
@@ -90,7 +90,7 @@ pub fn rl(
     if !validation.is_wanted() {
         return Ok(None);
     }
-    let means = Means {
+    let inputs = ValidationInputs {
         common,
         pixels: config.training.pixels(),
         scorer,
@@ -99,8 +99,8 @@ pub fn rl(
         seed: config.seed,
         folder,
     };
-    let (own, images) = own_rows(validation, &means)?;
-    let answers = TaskValidator::open(validation, &means, own)?;
+    let (own, images) = own_rows(validation, &inputs)?;
+    let answers = TaskValidator::open(validation, &inputs, own)?;
     train::Validation::new(Measured { loss: None, answers, images }, validation, config.test_freq).map(Some)
 }
 
@@ -112,7 +112,7 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
         return Ok(None);
     }
     let longest = common.index.shapes().map(|shape| shape.targets).max().unwrap_or(0);
-    let means = Means {
+    let inputs = ValidationInputs {
         common,
         pixels: config.training.pixels(),
         scorer: Arc::new(Scorer::rules(Mode::Strict)),
@@ -121,7 +121,7 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
         seed: config.seed,
         folder,
     };
-    let (mut answered, (mut own, images)) = (Vec::new(), own_rows(validation, &means)?);
+    let (mut answered, (mut own, images)) = (Vec::new(), own_rows(validation, &inputs)?);
     for OwnRows { rows, .. } in &mut own {
         let (with_answer, questions) = std::mem::take(rows).into_iter().partition(has_answer);
         *rows = questions;
@@ -134,11 +134,11 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
         true => None,
         false => Some(HeldOut::new(
             answered,
-            means.encoder(EncodingPurpose::Train)?.training_to(TurnEnd::with_newline(config.train_newline)),
+            inputs.encoder(EncodingPurpose::Train)?.training_to(TurnEnd::with_newline(config.train_newline)),
             config,
         )?),
     };
-    let answers = TaskValidator::open(validation, &means, own)?;
+    let answers = TaskValidator::open(validation, &inputs, own)?;
     train::Validation::new(Measured { loss, answers, images }, validation, config.eval_steps).map(Some)
 }
 
@@ -148,14 +148,14 @@ fn has_answer(row: &Row) -> bool {
 }
 
 /// Returns the rows of `val_files` and the rows that `val_size` has split off, and the images of all of them.
-fn own_rows(config: &ValidationConfig, means: &Means<'_>) -> Result<(Vec<OwnRows>, Vec<RowImages>)> {
+fn own_rows(config: &ValidationConfig, inputs: &ValidationInputs<'_>) -> Result<(Vec<OwnRows>, Vec<RowImages>)> {
     let most = config.val_max_samples.unwrap_or(usize::MAX);
     let of_file = |entry: &DatasetConfig| {
-        let (rows, _) = data::load(std::slice::from_ref(entry), means.seed)?;
+        let (rows, _) = data::load(std::slice::from_ref(entry), inputs.seed)?;
         Ok(OwnRows { name: entry.path.display().to_string(), rows })
     };
     let mut own = config.val_files.iter().map(of_file).collect::<Result<Vec<_>>>()?;
-    own.extend(config.val_size.map(|_| OwnRows { name: "val_size".to_owned(), rows: means.common.held_out.clone() }));
+    own.extend(config.val_size.map(|_| OwnRows { name: "val_size".to_owned(), rows: inputs.common.held_out.clone() }));
     let of_row = |row: &Row| row.images.iter().map(|image| (row.place.clone(), image.clone())).collect::<Vec<_>>();
     let of = |own: &OwnRows| RowImages { name: own.name.clone(), images: own.rows.iter().flat_map(of_row).collect() };
     let images = own.iter().map(of).collect();
@@ -163,7 +163,7 @@ fn own_rows(config: &ValidationConfig, means: &Means<'_>) -> Result<(Vec<OwnRows
     Ok((own, images))
 }
 
-impl Means<'_> {
+impl ValidationInputs<'_> {
     fn encoder(&self, purpose: EncodingPurpose) -> Result<Encoder> {
         Encoder::load(&self.common.model, &self.common.model_config.chat(), purpose, self.pixels)
     }
@@ -173,12 +173,16 @@ impl TaskValidator {
     /// Reads the questions of the tasks and adds them to the user's `own` questions. Returns `None` if there are none.
     /// Returns an error that names the key if a task is unknown. Returns an error that names the file and the row if a
     /// row has no correct answer, or if its prompt is longer than the model's context.
-    fn open(config: &ValidationConfig, means: &Means<'_>, own: Vec<OwnRows>) -> Result<Option<Box<dyn Validator>>> {
-        let (model, model_config) = (&means.common.model, means.common.model_config.clone());
+    fn open(
+        config: &ValidationConfig,
+        inputs: &ValidationInputs<'_>,
+        own: Vec<OwnRows>,
+    ) -> Result<Option<Box<dyn Validator>>> {
+        let (model, model_config) = (&inputs.common.model, inputs.common.model_config.clone());
         let longest = model_config.text.max_position_embeddings;
-        let llm = Llm::open(model, model_config, means.pixels, Dtype::Auto)?;
+        let llm = Llm::open(model, model_config, inputs.pixels, Dtype::Auto)?;
         let specs = specs(config)?;
-        let sets = sets(config, means, &specs, own)?;
+        let sets = sets(config, inputs, &specs, own)?;
         if sets.is_empty() {
             return Ok(None);
         }
@@ -193,7 +197,7 @@ impl TaskValidator {
             index.push(data::Shape { tokens: measured.tokens, targets: 0, grids: &measured.grids });
         }
         let kwargs = &config.val_kwargs;
-        let max_new_tokens = kwargs.max_new_tokens.unwrap_or(means.max_new_tokens);
+        let max_new_tokens = kwargs.max_new_tokens.unwrap_or(inputs.max_new_tokens);
         let answers = match kwargs.n {
             1 => "an answer".to_owned(),
             n => format!("{n} answers"),
@@ -202,7 +206,7 @@ impl TaskValidator {
         let describe = format!("{answers} of at most {max_new_tokens} tokens to {questions} questions ({counts})");
         Ok(Some(Box::new(TaskValidator {
             sets,
-            task_files: task_files(&specs, &task_source(config, means))?,
+            task_files: task_files(&specs, &task_source(config, inputs))?,
             describe,
             index,
             params: RequestParams {
@@ -212,7 +216,7 @@ impl TaskValidator {
                     top_k: u32::try_from(kwargs.top_k).unwrap_or(0),
                     ..SamplingParams::default()
                 },
-                noise: Noise { seed: means.seed, step: NOISE, prompt: 0 },
+                noise: Noise { seed: inputs.seed, step: NOISE, prompt: 0 },
                 ..RequestParams::new(max_new_tokens, llm.stop_token_ids())
             },
             llm,
@@ -376,17 +380,17 @@ impl Validator for TaskValidator {
 /// Returns the user's own questions and those of each task, with their scorer.
 fn sets(
     config: &ValidationConfig,
-    means: &Means<'_>,
+    inputs: &ValidationInputs<'_>,
     specs: &[&'static TaskSpec],
     own: Vec<OwnRows>,
 ) -> Result<Vec<Box<dyn Task>>> {
     let most = config.val_max_samples;
     let mut sets: Vec<Box<dyn Task>> = Vec::new();
     for OwnRows { name, rows } in own.into_iter().filter(|own| !own.rows.is_empty()) {
-        sets.push(Box::new(VerifiedRows::scored_by(name, rows, means.scorer.clone())?));
+        sets.push(Box::new(VerifiedRows::scored_by(name, rows, inputs.scorer.clone())?));
     }
     for &spec in specs {
-        let rows = TaskRows::new(spec, task_source(config, means), most, means.scorer.clone(), false).load()?;
+        let rows = TaskRows::new(spec, task_source(config, inputs), most, inputs.scorer.clone(), false).load()?;
         if rows.rows().is_empty() {
             return Err(Error::input("val_tasks", format!("no questions of {}", spec.name), "at least one question"));
         }
@@ -406,12 +410,12 @@ fn specs(config: &ValidationConfig) -> Result<Vec<&'static TaskSpec>> {
 }
 
 /// Returns the source from which tasks make their questions.
-fn task_source<'a>(config: &'a ValidationConfig, means: &Means<'a>) -> Source<'a> {
+fn task_source<'a>(config: &'a ValidationConfig, inputs: &ValidationInputs<'a>) -> Source<'a> {
     Source {
         datasets: &[],
-        folder: config.val_data_dir.as_deref().or(means.folder),
-        mode: means.mode,
-        seed: means.seed,
+        folder: config.val_data_dir.as_deref().or(inputs.folder),
+        mode: inputs.mode,
+        seed: inputs.seed,
         shuffle_seed: 0,
         file: None,
     }

@@ -158,7 +158,7 @@ impl Model {
         }
         tape.freeze_base(!self.layout.adapters.is_empty());
         let x = self.embed(tape, dev, &inputs.input_ids)?;
-        self.show(tape, dev, inputs, x)?;
+        self.place_images(tape, dev, inputs, x)?;
         let attend = match inputs.shares_prompts() {
             true => Attend::sharing(tape, dev, &inputs.cu_seqlens, &inputs.prompt_of)?,
             false => Attend::packed(tape, dev, &inputs.cu_seqlens, true)?,
@@ -167,7 +167,7 @@ impl Model {
     }
 
     /// Writes the rows of the images over their placeholders in the token rows `x`.
-    fn show(&self, tape: &mut Tape, dev: &mut Device, inputs: &Inputs, x: Var) -> Result<()> {
+    fn place_images(&self, tape: &mut Tape, dev: &mut Device, inputs: &Inputs, x: Var) -> Result<()> {
         if inputs.images.is_empty() {
             return Ok(());
         }

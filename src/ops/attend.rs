@@ -200,7 +200,7 @@ impl<'a> RowStates<'a> {
             state.reset();
             let first = chunk * CHUNK;
             for b in (first..longest.min(first + CHUNK)).step_by(BLOCK) {
-                let rows = Rows { q: self.q, context: self.context, setting: self.setting };
+                let rows = QueryRows { q: self.q, context: self.context, setting: self.setting };
                 block(isa, rows, keys.block(b / BLOCK), b, state, self.p);
             }
             if chunk > 0 {
@@ -234,15 +234,15 @@ cpu_kernel! {
 
 /// Query rows and the setting of their attention.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
+struct QueryRows<'a> {
     q: &'a [f32],
     context: Context,
     setting: Setting,
 }
 
 /// Adds one block of keys to the rows' states. `first` is the sequence position of the block's first key.
-fn block(isa: Isa, rows: Rows<'_>, keys: Keys<'_>, first: usize, state: &mut State<'_>, p: &mut [f32]) {
-    let Rows { q, context, setting } = rows;
+fn block(isa: Isa, rows: QueryRows<'_>, keys: Keys<'_>, first: usize, state: &mut State<'_>, p: &mut [f32]) {
+    let QueryRows { q, context, setting } = rows;
     let (dim, padded) = (setting.dim, setting.padded());
     let start = !first.is_multiple_of(CHUNK);
     for (from, count) in tile::row_tiles(state.m.len()) {

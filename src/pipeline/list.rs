@@ -59,11 +59,11 @@ pub struct Planned {
 type Folders = Vec<(String, PathBuf)>;
 
 /// Checks every stage of `config` without reading its data, and returns the plan of each. Errors name the stage.
-pub fn plan(config: &DataConfig, means: &Machine) -> Result<Vec<Planned>> {
+pub fn plan(config: &DataConfig, machine: &Machine) -> Result<Vec<Planned>> {
     let mut names: Vec<&str> = Vec::new();
     let mut lines = Vec::new();
     for (i, step) in config.stages.iter().enumerate() {
-        let found = KINDS.iter().find_map(|kind| (kind.check)(step, means));
+        let found = KINDS.iter().find_map(|kind| (kind.check)(step, machine));
         let planned = found.unwrap_or_else(|| Err(kindless(step))).map_err(|e| e.within(&step.name))?;
         if planned.reads.is_empty() && i == 0 {
             return Err(Error::input(format!("stages.{i}.datasets"), "nothing", "at least one dataset"));
@@ -82,13 +82,18 @@ pub fn plan(config: &DataConfig, means: &Machine) -> Result<Vec<Planned>> {
 }
 
 /// Runs the stages of `config` in `dir`, skipping finished ones. Calls `report` with one line for each stage.
-pub fn run(config: &DataConfig, dir: &Path, means: &Machine, report: &dyn Fn(&str)) -> Result<Vec<(String, Summary)>> {
+pub fn run(
+    config: &DataConfig,
+    dir: &Path,
+    machine: &Machine,
+    report: &dyn Fn(&str),
+) -> Result<Vec<(String, Summary)>> {
     let mut folders = Folders::new();
     let (mut summaries, mut locks) = (Vec::new(), Vec::new());
     for step in &config.stages {
         let folder = dir.join(&step.name);
         locks.push(Lock::take(&folder, "").map_err(|e| e.within(&step.name))?);
-        let ran = KINDS.iter().find_map(|kind| (kind.run)(step, &folders, &folder, means));
+        let ran = KINDS.iter().find_map(|kind| (kind.run)(step, &folders, &folder, machine));
         let (summary, fresh) = ran.unwrap_or_else(|| Err(kindless(step))).map_err(|e| e.within(&step.name))?;
         report(&format!("{}: {}{}", step.name, summary.line(), if fresh { "" } else { "; already finished" }));
         folders.push((step.name.clone(), folder));
@@ -101,16 +106,16 @@ fn kindless(step: &StepConfig) -> Error {
     Error::input(&step.name, "a stage without a kind", KINDS.map(|kind| kind.name).join(", "))
 }
 
-fn check_step<C: Stage>(step: &StepConfig, means: &Machine) -> Option<Result<Planned>> {
+fn check_step<C: Stage>(step: &StepConfig, machine: &Machine) -> Option<Result<Planned>> {
     let mut config = C::of(step)?.clone();
-    let line = config.job(means).map(|job| format!("{}: {}; {}", step.name, C::NAME, job.describe()));
+    let line = config.job(machine).map(|job| format!("{}: {}; {}", step.name, C::NAME, job.describe()));
     let mut reads = config.stage().datasets.clone();
     reads.extend(config.extra_datasets().into_iter().map(|entry| entry.clone()));
     let computes = config.computes();
     Some(line.map(|line| Planned { line, reads, computes }))
 }
 
-fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &Machine) -> Option<Result<StageRun>> {
+fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, machine: &Machine) -> Option<Result<StageRun>> {
     let mut config = C::of(step)?.clone();
     Some((|| {
         let last = folders.last().filter(|_| config.stage().datasets.is_empty());
@@ -132,7 +137,7 @@ fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &
             config::refuse_differences(dir, &was, &config)?;
         }
         files::write(&kept, config::headed(&config, None)?.as_bytes())?;
-        run_after(&config, dir, None, means, &|path| folders.iter().any(|(_, folder)| path.starts_with(folder)))
+        run_after(&config, dir, None, machine, &|path| folders.iter().any(|(_, folder)| path.starts_with(folder)))
     })())
 }
 

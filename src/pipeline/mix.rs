@@ -62,9 +62,9 @@ impl StageJob for Mix<'_> {
         let turns = row_order(self.0, &counts)?;
         let mut drawn: Vec<Vec<bool>> = counts.iter().map(|&count| vec![false; count]).collect();
         let mut kept = KeptWriter::new(work, &self.0.name);
-        work.means.observer.begin("mix", "rows", turns.len() as u64, 0);
+        work.machine.observer.begin("mix", "rows", turns.len() as u64, 0);
         for (done, &(set, index)) in turns.iter().enumerate() {
-            if done % LOOK == 0 && work.means.observer.stop_requested() {
+            if done % LOOK == 0 && work.machine.observer.stop_requested() {
                 return Err(Error::Stopped);
             }
             drawn[set][index] = true;
@@ -87,10 +87,10 @@ impl StageJob for Mix<'_> {
                     rejected.bad(set, index, bad)?;
                 }
             }
-            work.means.observer.step(done as u64 + 1, &[]);
+            work.machine.observer.step(done as u64 + 1, &[]);
         }
         kept.finish()?;
-        work.means.observer.end();
+        work.machine.observer.end();
         for (set, (drawn, places)) in drawn.iter().zip(&places).enumerate() {
             let left = drawn.iter().zip(places).enumerate().filter(|(_, (drawn, at))| !**drawn && at.is_some());
             for (index, _) in left {

@@ -37,14 +37,14 @@ pub struct Scorer<'a> {
 }
 
 /// Rows that are read again when their samples are needed.
-struct Rows {
+struct ScoredRows {
     inputs: Vec<Input>,
     /// Number of the input and position of each row.
     places: Vec<(usize, RowPosition)>,
     encoder: Encoder,
 }
 
-impl Samples<Sample> for Rows {
+impl Samples<Sample> for ScoredRows {
     fn get(&self, i: usize) -> Result<Made<Sample>> {
         let (input, at) = self.places[i];
         let made = self.inputs[input].row(at)?.and_then(|row| self.encoder.sample(&row));
@@ -61,28 +61,28 @@ impl Scorer<'_> {
         size: &(dyn Fn(&Row) -> Option<Measured> + Sync),
     ) -> Result<Vec<RowResult<f64>>> {
         let Scorer { dir, model_config, encoder, .. } = self;
-        let (means, datasets) = (work.means, &work.stage.datasets);
+        let (machine, datasets) = (work.machine, &work.stage.datasets);
         let inputs = datasets.iter().map(|entry| Input::open(entry, work.shard)).collect::<Result<Vec<Input>>>()?;
         let (index, places) = sizes(work, &inputs, size)?;
         if places.is_empty() {
             return Ok(Vec::new());
         }
         let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(0);
-        let rows = Arc::new(Rows { inputs, places, encoder: encoder.clone() });
-        let held = HeldOut::of(rows, index, MICRO_BATCH_TOKENS.max(longest), means.threads)?;
+        let rows = Arc::new(ScoredRows { inputs, places, encoder: encoder.clone() });
+        let held = HeldOut::of(rows, index, MICRO_BATCH_TOKENS.max(longest), machine.threads)?;
         let count = |dtype: DType| -> Result<((), Plan)> {
-            let mut dev = Device::count_for(means.target);
+            let mut dev = Device::count_for(machine.target);
             let model = Model::empty(&mut dev, model_config.clone(), dtype)?;
             held.count(&mut dev, &model)?;
             Ok(((), dev.high_water()))
         };
-        let dtype = DType::of(self.dtype, means.target.kind);
-        let ((), plan) = fits::within(means.target, dtype, LOWER, count)?;
-        let mut dev = (means.device)(&plan)?;
-        let model = Model::load_shown(&mut dev, dir, dtype, means.observer)?;
-        means.observer.begin("filter: log-likelihood", "rows", held.rows() as u64, 0);
-        let found = held.of_rows(&mut dev, &model, &mut |done| means.observer.step(done as u64, &[]));
-        means.observer.end();
+        let dtype = DType::of(self.dtype, machine.target.kind);
+        let ((), plan) = fits::within(machine.target, dtype, LOWER, count)?;
+        let mut dev = (machine.device)(&plan)?;
+        let model = Model::load_shown(&mut dev, dir, dtype, machine.observer)?;
+        machine.observer.begin("filter: log-likelihood", "rows", held.rows() as u64, 0);
+        let found = held.of_rows(&mut dev, &model, &mut |done| machine.observer.step(done as u64, &[]));
+        machine.observer.end();
         found
     }
 }
@@ -103,7 +103,7 @@ fn sizes(
                 index.push(Shape { tokens, targets, grids: &grids });
                 places.push((number, at));
             }
-            if work.means.observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
+            if work.machine.observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
         };
         input.for_each(|at, row| {
             chunk.extend(row.ok().map(|row| (at, row)));

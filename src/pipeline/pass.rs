@@ -40,7 +40,7 @@ pub type Decide<'a> = dyn FnMut(&Input, Vec<Numbered>) -> Result<Vec<Vec<Fate>>>
 /// Passes every row of `work` to `decide`, in order, and writes the result.
 pub fn pass(work: &Work, decide: &mut Decide) -> Result<Summary> {
     let mut out = PassOutput { work, rejected: Rejections::new(work)?, unjudged: None, done: 0 };
-    work.means.observer.begin(work.kind, "rows", work.rows() as u64, 0);
+    work.machine.observer.begin(work.kind, "rows", work.rows() as u64, 0);
     for (number, input) in work.inputs.iter().enumerate() {
         let mut kept = KeptWriter::new(work, &input.name);
         let mut chunk = Chunk::default();
@@ -86,7 +86,7 @@ struct PassOutput<'a> {
 
 impl PassOutput<'_> {
     fn take(&mut self, number: usize, chunk: Chunk, decide: &mut Decide, kept: &mut KeptWriter) -> Result<()> {
-        let observer = self.work.means.observer;
+        let observer = self.work.machine.observer;
         if observer.stop_requested() {
             return Err(Error::Stopped);
         }
@@ -142,7 +142,7 @@ impl PassOutput<'_> {
             None if doubts.exists() => std::fs::remove_file(&doubts).map_err(Error::io(&doubts))?,
             None => {}
         }
-        self.work.means.observer.end();
+        self.work.machine.observer.end();
         Ok(summary)
     }
 }

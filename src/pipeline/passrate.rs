@@ -58,24 +58,24 @@ impl Stage for PassrateConfig {
         step.passrate.as_ref()
     }
 
-    fn job<'a>(&'a self, means: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
-        Ok(Box::new(Passrate::new(self, means)?))
+    fn job<'a>(&'a self, machine: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
+        Ok(Box::new(Passrate::new(self, machine)?))
     }
 }
 
 /// Generates the missing answers of the stage in `dir`. Each of the `ranks` generates its share. When rank 0 runs the
 /// stage later, it finds the answers in the store. If any rank was asked to stop, every rank returns
 /// [`Error::Stopped`]; answers generated so far are stored.
-pub fn answer(config: &PassrateConfig, dir: &Path, ranks: &mut dyn Ranks, means: &Machine) -> Result<()> {
+pub fn answer(config: &PassrateConfig, dir: &Path, ranks: &mut dyn Ranks, machine: &Machine) -> Result<()> {
     let (rank, size) = (ranks.rank(), ranks.size());
     if size == 1 {
         return Ok(());
     }
     ranks::by_first(ranks, "the existing answers", || answers::gather(dir))?;
     let store = RunStore::of_rank(dir, rank, size);
-    let work = Work::open(config, dir, None, means)?;
+    let work = Work::open(config, dir, None, machine)?;
     let share = Share { rank, size };
-    let done = Passrate::new(config, means).and_then(|job| job.answer_share(&work, &store, share));
+    let done = Passrate::new(config, machine).and_then(|job| job.answer_share(&work, &store, share));
     let closed = store.close();
     ranks::agreed_at_last(ranks, "the end of answers", done.and(closed))
 }
@@ -97,7 +97,7 @@ impl Share {
 
 struct Passrate<'a> {
     config: &'a PassrateConfig,
-    means: &'a Machine<'a>,
+    machine: &'a Machine<'a>,
     dir: &'a Path,
     llm: Llm,
 }
@@ -113,9 +113,9 @@ impl StageJob for Passrate<'_> {
         let store = work.store()?;
         let rules = ScorerConfig::default();
         let (mode, judge) = (self.config.mode, self.config.judge.as_ref());
-        let scorer = Scorer::new(mode, judge, &rules, "reward", Some(store.clone()), self.means.runtime)?;
+        let scorer = Scorer::new(mode, judge, &rules, "reward", Some(store.clone()), self.machine.runtime)?;
         let mut totals = Summary { judge: scorer.judge().map(judge::Summary::new), ..Summary::default() };
-        let who = self.llm.identity(self.means.target.kind)?;
+        let who = self.llm.identity(self.machine.target.kind)?;
         let index = self.unanswered(work, store.get()?, &who, Share::ALL)?;
         // If the store has every answer, no model is loaded.
         let mut answerer = if index.is_empty() { None } else { Some(self.answerer(&index)?) };
@@ -194,16 +194,16 @@ impl Samples<Prompt> for Prompts {
 }
 
 impl<'a> Passrate<'a> {
-    fn new(config: &'a PassrateConfig, means: &'a Machine<'a>) -> Result<Passrate<'a>> {
+    fn new(config: &'a PassrateConfig, machine: &'a Machine<'a>) -> Result<Passrate<'a>> {
         let dir = config.model.as_deref().ok_or_else(|| Error::input("model", "nothing", "a model directory"))?;
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
         let llm = Llm::open(dir, model_config, [None, None], config.dtype)?;
-        Ok(Passrate { config, means, dir, llm })
+        Ok(Passrate { config, machine, dir, llm })
     }
 
     /// Generates the answers of a share that are missing in `store`. Writes nothing else.
     fn answer_share(&self, work: &Work, store: &RunStore, share: Share) -> Result<()> {
-        let who = self.llm.identity(self.means.target.kind)?;
+        let who = self.llm.identity(self.machine.target.kind)?;
         let index = self.unanswered(work, store.get()?, &who, share)?;
         if index.is_empty() {
             return Ok(());
@@ -217,15 +217,15 @@ impl<'a> Passrate<'a> {
             // A row with an undecodable image has no answer. The stage decides its fate later.
             self.answer(&mut answerer, &keyed, store).map(drop)
         };
-        self.means.observer.begin(work.kind, "rows", work.rows() as u64, 0);
+        self.machine.observer.begin(work.kind, "rows", work.rows() as u64, 0);
         let mut done = 0;
         chunks(work, |rows| {
             done += rows.len() as u64;
             answer(rows)?;
-            self.means.observer.step(done, &[]);
+            self.machine.observer.step(done, &[]);
             Ok(())
         })?;
-        self.means.observer.end();
+        self.machine.observer.end();
         Ok(())
     }
 
@@ -249,7 +249,7 @@ impl<'a> Passrate<'a> {
     /// Loads the model with memory for prompts of the sizes in `index`.
     fn answerer(&self, index: &Index) -> Result<Answerer<'_>> {
         let PassrateConfig { n, max_num_seqs, .. } = *self.config;
-        self.llm.load(self.means, &Workload { index, n, params: self.params(0), max_num_seqs }, LOWER)
+        self.llm.load(self.machine, &Workload { index, n, params: self.params(0), max_num_seqs }, LOWER)
     }
 
     /// Returns the parameters of the answers to a row.

@@ -26,8 +26,8 @@ pub fn finished<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>) -> Resul
 
 /// Runs a stage in `dir`, or continues it if it was interrupted. Returns the summary of the stage, and true if the
 /// stage was not finished yet.
-pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>, means: &Machine) -> Result<(Summary, bool)> {
-    run_after(config, dir, shard, means, &|_| false)
+pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>, machine: &Machine) -> Result<(Summary, bool)> {
+    run_after(config, dir, shard, machine, &|_| false)
 }
 
 /// Runs a stage like `run`, after earlier stages whose files are `ours`. If one of these files has changed, the stage
@@ -37,16 +37,16 @@ pub fn run_after<C: Stage>(
     config: &C,
     dir: &Path,
     shard: Option<Shard>,
-    means: &Machine,
+    machine: &Machine,
     ours: &dyn Fn(&Path) -> bool,
 ) -> Result<(Summary, bool)> {
-    let mut job = config.job(means)?;
+    let mut job = config.job(machine)?;
     let files = record::files(config)?;
     let accepted = &config.stage().accept_changed;
     let differences = record::differences(&files, dir, shard)?;
     let (expected, differences): (Vec<_>, Vec<_>) = differences.into_iter().partition(|it| it.is_of(ours));
     let lines = identity::refuse(differences, WHEN, accepted)?;
-    lines.iter().for_each(|line| means.observer.note(line));
+    lines.iter().for_each(|line| machine.observer.note(line));
     let done = piece(dir, "summary", "json", shard);
     match json::read(&done)? {
         Some(summary) if lines.is_empty() && expected.is_empty() && job.is_final(&summary) => {
@@ -62,13 +62,13 @@ pub fn run_after<C: Stage>(
     }
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     let parts = if shard.is_none() { merge::shards(dir)? } else { None };
-    let work = Work { parts, ..Work::open(config, dir, shard, means)? };
+    let work = Work { parts, ..Work::open(config, dir, shard, machine)? };
     let mut changed = record::altered(&files)?;
     for index in 0..parts.unwrap_or(0) {
         changed.extend(record::differences(&files, dir, Some(Shard { index, count: parts.unwrap_or(0) }))?);
     }
     changed.dedup_by(|one, other| one.what == other.what);
-    identity::refuse(changed, WHEN, accepted)?.iter().for_each(|line| means.observer.note(line));
+    identity::refuse(changed, WHEN, accepted)?.iter().for_each(|line| machine.observer.note(line));
     let claimed = record::exists(dir, shard);
     let run_job = || match parts.filter(|_| !job.gathers()) {
         Some(count) => merge::rows(&work, count),
@@ -85,7 +85,7 @@ pub fn run_after<C: Stage>(
     };
     for input in &work.inputs {
         let seen = input.seen()?;
-        means.observer.note(&format!("{}: {}", input.name, seen.line()));
+        machine.observer.note(&format!("{}: {}", input.name, seen.line()));
         seen.check()?;
     }
     summary.check(config.outcomes())?;

@@ -40,7 +40,7 @@ pub trait Stage: Config {
     /// Returns the settings of this kind in a pipeline step, if the step is of this kind.
     fn of(step: &StepConfig) -> Option<&Self>;
     /// Creates the job. Checks everything that can be checked before a row is read.
-    fn job<'a>(&'a self, means: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>>;
+    fn job<'a>(&'a self, machine: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>>;
 }
 
 /// A stage whose settings have been checked.
@@ -174,13 +174,18 @@ pub struct Work<'a> {
     /// Number of shards that were processed before, if any.
     pub parts: Option<usize>,
     /// Device, runtime and observer.
-    pub means: &'a Machine<'a>,
+    pub machine: &'a Machine<'a>,
 }
 
 impl<'a> Work<'a> {
     /// Opens the data sets of `config`. Returns an error that names the file if a file cannot be opened. Also returns
     /// an error if two data sets have the same name, because they would write the same output.
-    pub fn open<C: Stage>(config: &'a C, dir: &Path, shard: Option<Shard>, means: &'a Machine<'a>) -> Result<Work<'a>> {
+    pub fn open<C: Stage>(
+        config: &'a C,
+        dir: &Path,
+        shard: Option<Shard>,
+        machine: &'a Machine<'a>,
+    ) -> Result<Work<'a>> {
         let stage = config.stage();
         if stage.datasets.is_empty() {
             return Err(Error::input("datasets", "nothing", "at least one dataset"));
@@ -202,7 +207,7 @@ impl<'a> Work<'a> {
             outcomes: config.outcomes(),
             shard,
             parts: None,
-            means,
+            machine,
         })
     }
 

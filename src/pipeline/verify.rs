@@ -26,14 +26,14 @@ impl Stage for VerifyConfig {
         step.verify.as_ref()
     }
 
-    fn job<'a>(&'a self, means: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
-        Ok(Box::new(Verify { config: self, means }))
+    fn job<'a>(&'a self, machine: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
+        Ok(Box::new(Verify { config: self, machine }))
     }
 }
 
 struct Verify<'a> {
     config: &'a VerifyConfig,
-    means: &'a Machine<'a>,
+    machine: &'a Machine<'a>,
 }
 
 impl StageJob for Verify<'_> {
@@ -46,7 +46,7 @@ impl StageJob for Verify<'_> {
     fn run(&mut self, work: &Work) -> Result<Summary> {
         let (mode, judge) = (self.config.mode, self.config.judge.as_ref());
         let rules = ScorerConfig::default();
-        let scorer = Scorer::new(mode, judge, &rules, "reward", Some(work.store()?), self.means.runtime)?;
+        let scorer = Scorer::new(mode, judge, &rules, "reward", Some(work.store()?), self.machine.runtime)?;
         let mut judge_summary = scorer.judge().map(judge::Summary::new);
         let scorer = Arc::new(scorer);
         let mut summary = pass(work, &mut |_, rows| {

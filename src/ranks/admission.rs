@@ -35,7 +35,7 @@ pub struct Caller {
 /// A listener that accepts callers. When it is dropped, later callers are closed without an answer.
 pub struct Admission {
     callers: Receiver<Caller>,
-    strangers: Arc<AtomicUsize>,
+    unproven: Arc<AtomicUsize>,
     closed: Arc<AtomicBool>,
 }
 
@@ -45,8 +45,8 @@ impl Admission {
         let failed = |e: io::Error| Error::Failed(format!("listening for connections: {e}"));
         listener.set_nonblocking(true).map_err(failed)?;
         let (sender, callers) = mpsc::channel();
-        let (strangers, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let (counted, over, open) = (strangers.clone(), closed.clone(), Arc::new(()));
+        let (unproven, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counted, over, open) = (unproven.clone(), closed.clone(), Arc::new(()));
         let serve = move || {
             while !over.load(Ordering::Relaxed) {
                 let is_full = Arc::strong_count(&open) > AT_ONCE;
@@ -56,7 +56,7 @@ impl Admission {
                 };
                 let (sender, counted, key, open) = (sender.clone(), counted.clone(), key.clone(), open.clone());
                 let hear = move || {
-                    match heard(&stream, &key) {
+                    match read_message(&stream, &key) {
                         Ok(word) => drop(sender.send(Caller { stream, from, word })),
                         Err(_) => drop(counted.fetch_add(1, Ordering::Relaxed)),
                     }
@@ -67,7 +67,7 @@ impl Admission {
             }
         };
         std::thread::Builder::new().name("callers".to_owned()).spawn(serve).map_err(failed)?;
-        Ok(Admission { callers, strangers, closed })
+        Ok(Admission { callers, unproven, closed })
     }
 
     /// Waits up to [`POLL`] for the next caller.
@@ -76,8 +76,8 @@ impl Admission {
     }
 
     /// Returns the number of callers that did not prove knowledge of the secret.
-    pub fn strangers(&self) -> usize {
-        self.strangers.load(Ordering::Relaxed)
+    pub fn unproven(&self) -> usize {
+        self.unproven.load(Ordering::Relaxed)
     }
 }
 
@@ -88,7 +88,7 @@ impl Drop for Admission {
 }
 
 /// Returns a caller's first message after the caller has proved knowledge of the secret.
-fn heard(stream: &TcpStream, key: &Key) -> io::Result<Message> {
+fn read_message(stream: &TcpStream, key: &Key) -> io::Result<Message> {
     let deadline = Instant::now() + WORD;
     prepare(stream)?;
     key.accept(stream, deadline)?;

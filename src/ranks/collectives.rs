@@ -134,7 +134,7 @@ pub fn by_first(ranks: &mut dyn Ranks, what: &'static str, work: impl FnOnce() -
 
 /// Leaves `ranks` because of `error`, and returns the error with which this process should end. If rank 0 has received
 /// the error, rank 0 is the one that prints it.
-pub fn last_word(ranks: &mut dyn Ranks, error: Error) -> Error {
+pub fn report_failure(ranks: &mut dyn Ranks, error: Error) -> Error {
     let left = ranks.leave(Err(&error));
     match ranks.rank() > 0 && left.is_ok() && !matches!(error, Error::Stopped | Error::Rank { .. }) {
         true => Error::Rank { what: error.to_string(), exit_code: error.exit_code(), reported: true },

@@ -31,7 +31,7 @@ pub struct Address<'a> {
 pub type Waiting<'a> = &'a dyn Fn() -> Result<()>;
 
 /// The result of connecting all ranks of a run.
-pub struct Met {
+pub struct Rendezvous {
     /// Number that identifies this run. The first message of each connection for collectives contains it.
     pub token: u64,
     /// Process and address of each rank, by rank.
@@ -76,14 +76,20 @@ fn is_this_machine(address: &str) -> bool {
 ///   all.
 /// - A rank of another run or another round of restarts is rejected, and the start continues.
 /// - A caller that does not know the secret of `key` is ignored.
-pub fn receive(listener: TcpListener, own: &Greeting, key: Key, within: Duration, waiting: Waiting) -> Result<Met> {
+pub fn receive(
+    listener: TcpListener,
+    own: &Greeting,
+    key: Key,
+    within: Duration,
+    waiting: Waiting,
+) -> Result<Rendezvous> {
     let admission = Admission::open(listener, key.clone())?;
     let mut joined = JoinedRanks { own, come: 0, taken: (0..own.size).map(|_| None).collect(), refused: Vec::new() };
     let fault = |error: &Error| Message::Fault { what: error.to_string(), exit_code: error.exit_code() };
     let deadline = Instant::now() + within;
     while joined.missing().next().is_some() {
         let is_late = Instant::now() >= deadline;
-        let late = || if is_late { Err(joined.too_late(within, admission.strangers())) } else { Ok(()) };
+        let late = || if is_late { Err(joined.too_late(within, admission.unproven())) } else { Ok(()) };
         if let Err(error) = waiting().and_then(|()| late()) {
             joined.tell(&fault(&error));
             return Err(error);
@@ -104,7 +110,7 @@ pub fn receive(listener: TcpListener, own: &Greeting, key: Key, within: Duration
     members.extend(joined.taken.iter().flatten().map(|(member, _)| member.clone()));
     joined.tell(&Message::Table { token, members: members.clone() });
     let control = joined.taken.into_iter().map(|rank| rank.map(|(_, stream)| stream)).collect();
-    Ok(Met { token, members, control, admission, key })
+    Ok(Rendezvous { token, members, control, admission, key })
 }
 
 /// The ranks that have connected to rank 0.
@@ -121,11 +127,11 @@ impl JoinedRanks<'_> {
         (1..self.own.size).filter(|&rank| self.taken[rank].is_none())
     }
 
-    fn too_late(&self, within: Duration, strangers: usize) -> Error {
+    fn too_late(&self, within: Duration, unproven: usize) -> Error {
         let ranks: Vec<String> = self.missing().map(|rank| rank.to_string()).collect();
         let mut why = self.refused.iter().map(|why| format!("; refused: {why}")).collect::<String>();
-        if strangers > 0 {
-            why += &format!("; {strangers} connections did not prove the run secret");
+        if unproven > 0 {
+            why += &format!("; {unproven} connections did not prove the run secret");
         }
         Error::Failed(format!("rank {} has not connected within {} s{why}", ranks.join(", "), within.as_secs_f64()))
     }
@@ -217,7 +223,7 @@ pub fn greet(
     within: Duration,
     heartbeat: Duration,
     waiting: Waiting,
-) -> Result<Met> {
+) -> Result<Rendezvous> {
     let at_this_machine = is_this_machine(address.host);
     let ip = if at_this_machine { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let listener = TcpListener::bind((ip, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)));
@@ -235,7 +241,7 @@ pub fn greet(
                 let control = control.collect::<io::Result<_>>().map_err(link("the connection to rank 0"))?;
                 let members = members.into_iter().map(|member| seen(member, &stream)).collect();
                 let admission = Admission::open(listener, key.clone())?;
-                return Ok(Met { token, members, control, admission, key });
+                return Ok(Rendezvous { token, members, control, admission, key });
             }
             Call::Refused(why) => (last, refused, unproved_since) = (why, true, None),
             // The reason of an earlier rejection is kept, because it explains more than a closed connection.
@@ -277,11 +283,11 @@ fn call(
         return Ok(Call::Unproved(format!("rejected ({error})")));
     }
     // If rank 0 drops the connection, no answer arrives.
-    let heard = match Message::Greeting(own.clone()).send(&stream) {
+    let reply = match Message::Greeting(own.clone()).send(&stream) {
         Ok(()) if speaks(&stream, Instant::now() + within, waiting)? => Message::receive(&stream).ok(),
         _ => None,
     };
-    Ok(match heard {
+    Ok(match reply {
         Some(Message::Table { token, members }) if members.len() == own.size => {
             Call::Table { stream, key, token, members }
         }
@@ -349,7 +355,7 @@ pub fn is_pause(error: &io::Error) -> bool {
 
 /// Opens a connection to `member` for the collectives of `rank`.
 fn linked(
-    met: &Met,
+    met: &Rendezvous,
     rank: usize,
     member: &Member,
     deadline: Instant,
@@ -367,7 +373,7 @@ fn linked(
 
 /// Opens the connections for collectives and returns them by rank. Each rank connects to all lower ranks and accepts
 /// connections from all higher ranks.
-pub fn mesh(met: &Met, rank: usize, within: Duration, waiting: Waiting) -> Result<Vec<Option<TcpStream>>> {
+pub fn mesh(met: &Rendezvous, rank: usize, within: Duration, waiting: Waiting) -> Result<Vec<Option<TcpStream>>> {
     let deadline = Instant::now() + within;
     let mut links: Vec<Option<TcpStream>> = Vec::new();
     for (below, member) in met.members.iter().enumerate().take(rank) {

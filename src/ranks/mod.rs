@@ -16,7 +16,7 @@ pub mod shards;
 mod tcp;
 mod wire;
 
-pub use collectives::{Ranks, agreed, agreed_at_last, by_first, first_finds, last_word};
+pub use collectives::{Ranks, agreed, agreed_at_last, by_first, first_finds, report_failure};
 pub use nccl::{GPU_OVERHEAD, Nccl};
 pub use one_rank::{BytesExchanged, OneRank};
 pub use place::{Launcher, Lookup, Place, restarts};

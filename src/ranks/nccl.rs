@@ -60,7 +60,7 @@ impl Nccl {
     pub fn start(mut tcp: Tcp, open: impl FnOnce() -> Result<(&'static Library, Box<dyn Driver>)>) -> Result<Nccl> {
         let (library, mut driver) = match open() {
             Ok(opened) => opened,
-            Err(error) => return Err(super::last_word(&mut tcp, error)),
+            Err(error) => return Err(super::report_failure(&mut tcp, error)),
         };
         let mut comm = None;
         match begin(&mut tcp, library, &mut *driver, &mut comm) {
@@ -69,7 +69,7 @@ impl Nccl {
                 Ok(Nccl { comm, _driver: driver, tcp, group_bytes, taken })
             }
             // The error has been sent to all ranks at this point. Dropping the communicator aborts it, which may hang.
-            Err(error) => Err(super::last_word(&mut tcp, error)),
+            Err(error) => Err(super::report_failure(&mut tcp, error)),
         }
     }
 
@@ -358,7 +358,7 @@ impl Ranks for Nccl {
             way.over()
         })?;
         if let Err(fault) = comm.destroy() {
-            return Err(super::last_word(&mut self.tcp, Error::Failed(format!("{WHAT}: {name}: {fault}"))));
+            return Err(super::report_failure(&mut self.tcp, Error::Failed(format!("{WHAT}: {name}: {fault}"))));
         }
         self.tcp.leave(outcome)
     }

@@ -212,7 +212,7 @@ impl ControlPlane {
     }
 
     /// Makes rank 0 end last after a fault: it waits until the other ranks have confirmed that they received the fault.
-    pub fn last_word(&self) {
+    pub fn report_failure(&self) {
         if self.rank == 0 {
             self.wait(ROUND, |state| state.gone[1..].iter().all(|gone| *gone));
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
-use super::meet::{self, Address, Met, Waiting};
+use super::meet::{self, Address, Rendezvous, Waiting};
 use super::plane::{ControlPlane, End};
 use super::secret::Secret;
 use super::wire::{At, Greeting, Header, Member};
@@ -384,7 +384,7 @@ impl Ranks for Tcp {
                 let (name, text) = (self.plane.name(self.rank), error.to_string());
                 let report = || self.plane.report(format!("{name} has ended: {text}"), error.exit_code());
                 let said = self.plane.check().err().unwrap_or_else(report);
-                self.plane.last_word();
+                self.plane.report_failure();
                 match &said {
                     Error::Rank { what, reported: true, .. } if what.contains(&text) => Ok(()),
                     _ => Err(said),
@@ -414,7 +414,7 @@ impl Link {
     }
 }
 
-fn meet(start: &Start, within: Duration) -> Result<Met> {
+fn meet(start: &Start, within: Duration) -> Result<Rendezvous> {
     let (place, config) = (start.place, start.config);
     let port = match config.port.map(|port| port as u16).or(place.port) {
         Some(port) => port,

@@ -138,7 +138,7 @@ impl Recipe<'_> {
             config.datasets = vec![read::entry(self.path("data").join("distill").join("questions.parquet"))];
         }
         self.keep_config(&dir, &config, ranks)?;
-        let mut job = sft::Job::new(&dir, config)?;
+        let mut job = sft::SftJob::new(&dir, config)?;
         job.common.label = stage.to_owned();
         job.common.ranks = OneRank::new(ranks.rank(), ranks.size());
         job.common.validation = validation::sft(&job.config, &job.common, Some(&self.path("data")))?;
@@ -165,7 +165,7 @@ impl Recipe<'_> {
         };
         let reward = config.reward.scorer();
         let scorer = self.scorer(config.reward.mode, &config.judge, &reward, "rl.reward", &store)?;
-        let mut job = rl::Job::new(&dir, config, scorer.clone())?;
+        let mut job = rl::RlJob::new(&dir, config, scorer.clone())?;
         job.common.ranks = OneRank::new(ranks.rank(), ranks.size());
         job.common.validation = validation::rl(&job.config, &job.common, scorer, Some(&self.path("data")))?;
         let what = format!("rl: {} questions", job.common.index.len());

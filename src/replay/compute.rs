@@ -52,7 +52,7 @@ impl Replay<'_> {
             let (reward, store) = (config.reward.scorer(), Some(self.answers()?));
             let (mode, judge) = (config.reward.mode, config.judge.as_ref());
             let scorer = Arc::new(Scorer::new(mode, judge, &reward, "reward", store, self.machine.runtime)?);
-            let mut job = rl::run::Job::open(dir, config.clone(), scorer.clone(), false)?;
+            let mut job = rl::run::RlJob::open(dir, config.clone(), scorer.clone(), false)?;
             job.common.validation = validation::rl(&config, &job.common, scorer, tasks.as_deref())?;
             (job.common.dir, job.only, job.common.data.kept) = (scratch, only, None);
             job.recorded = Some(dir.clone());
@@ -62,7 +62,7 @@ impl Replay<'_> {
         (config.save_steps, config.save_seconds) = (save, None);
         config.training = training(config.training);
         config.validation = without_best(config.validation);
-        let mut job = train::sft::Job::open(dir, config.clone(), false)?;
+        let mut job = train::sft::SftJob::open(dir, config.clone(), false)?;
         job.common.validation = validation::sft(&config, &job.common, tasks.as_deref())?;
         // Nothing is written to the folder of the run, not even its index.
         (job.common.dir, job.common.data.kept) = (scratch, None);

@@ -33,10 +33,10 @@ use crate::train::trainer::{Trainer, seconds};
 use crate::train::trainer_config::TrainerConfig;
 
 use job::Run;
-pub use job::{AHEAD, Job};
+pub use job::{AHEAD, RlJob};
 use save::Times;
 
-impl Job {
+impl RlJob {
     /// Makes one step of the run.
     fn step(&self, run: &mut Run<'_>, dev: &mut Device, trainer: &mut Trainer<'_>) -> Result<()> {
         let start = trainer.timeline.begin(dev)?;
@@ -65,7 +65,7 @@ impl Job {
     }
 }
 
-impl TrainingJob for Job {
+impl TrainingJob for RlJob {
     fn common(&self) -> &JobCommon {
         &self.common
     }

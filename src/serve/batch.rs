@@ -14,7 +14,7 @@ use super::batch_line::{Failure, Lines, Outcome, Spot, content};
 use super::errors::ApiError;
 use super::fields::Fields;
 use super::requests::{Prepared, question};
-use super::server::{Draft, Options};
+use super::server::{Options, UnloadedServer};
 use super::sizes::Needs;
 use crate::config::{GenerateConfig, deciding};
 use crate::data::folder::Folder;
@@ -155,7 +155,7 @@ impl Batch {
     }
 
     /// Reads everything of the model besides the weights. `media` is the folder from which images may be loaded.
-    fn draft(&self, media: Option<PathBuf>, machine: &Machine) -> Result<(Draft, Reader)> {
+    fn draft(&self, media: Option<PathBuf>, machine: &Machine) -> Result<(UnloadedServer, Reader)> {
         let reader = Reader::open(&self.model, &self.config)?;
         let options = Options {
             model: self.model.clone(),
@@ -165,7 +165,7 @@ impl Batch {
             allowed_local_media_path: media,
             ..Options::default()
         };
-        let mut draft = Draft::new(options, machine)?;
+        let mut draft = UnloadedServer::new(options, machine)?;
         // After a stop request, what is not finished is generated again later.
         draft.drain = Duration::ZERO;
         Ok((draft, reader))

@@ -84,7 +84,7 @@ pub struct Server {
 }
 
 /// A server without its model. It can parse requests.
-pub struct Draft {
+pub struct UnloadedServer {
     /// State of the server.
     pub app: Arc<App>,
     /// The requests that the model will answer, if they are known. The engine is then no larger than they need.
@@ -97,9 +97,9 @@ pub struct Draft {
     page: Page,
 }
 
-impl Draft {
+impl UnloadedServer {
     /// Checks the options and reads everything besides the weights.
-    pub fn new(options: Options, machine: &Machine) -> Result<Draft> {
+    pub fn new(options: Options, machine: &Machine) -> Result<UnloadedServer> {
         let (dir, config) = (&options.model, &options.config);
         let media = MediaRules::new(&options.allowed_media_domains, options.allowed_local_media_path.clone())?;
         let names = if options.names.is_empty() { vec![options.root.clone()] } else { options.names.clone() };
@@ -150,14 +150,14 @@ impl Draft {
             arithmetic: OnceLock::new(),
             weights: RwLock::new(identity::of_files(&files)?),
         };
-        Ok(Draft { app: Arc::new(app), needs: None, drain: DRAIN, limits, inbox, options, page })
+        Ok(UnloadedServer { app: Arc::new(app), needs: None, drain: DRAIN, limits, inbox, options, page })
     }
 
     /// Plans the memory and loads the model.
     pub fn load(self, machine: &Machine) -> Result<Server> {
         let dtype = DType::of(self.options.config.dtype, machine.target.kind);
         let core = self.core(dtype, machine)?;
-        let Draft { app, drain, inbox, options, page, .. } = self;
+        let UnloadedServer { app, drain, inbox, options, page, .. } = self;
         let kind = if dtype == DType::Bf16 { "bf16" } else { "f32" };
         let bounds = |p: &Processor| format!(" {} to {} pixels {JPEG_DECODER}", p.min_pixels, p.max_pixels);
         let images = app.processor.as_ref().map_or_else(String::new, bounds);
@@ -215,7 +215,7 @@ impl Draft {
 impl Server {
     /// Checks the options, plans the memory and loads the model.
     pub fn prepare(options: Options, machine: &Machine) -> Result<Server> {
-        Draft::new(options, machine)?.load(machine)
+        UnloadedServer::new(options, machine)?.load(machine)
     }
 
     /// Answers requests on `listener` until a stop is requested; then finishes the requests in flight.

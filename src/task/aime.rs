@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Answers, Doc, Marks, Metrics, Prompt, PublishedResult, Rows, TaskSpec, written};
+use super::{Answers, Doc, Marks, Metrics, Prompt, PublishedResult, RowSource, TaskSpec, written};
 use crate::config::Mode;
 use crate::data::Row;
 use crate::text::Part;
@@ -11,7 +11,7 @@ use omr_verify::python;
 /// The problems of 2024.
 pub const AIME24: TaskSpec = TaskSpec {
     name: "aime24_nofigures_agg8_reward",
-    rows: Rows::OfHub(prompt),
+    rows: RowSource::OfHub(prompt),
     answers: Answers::Sampled(8),
     score,
     published: Some("avg@8"),

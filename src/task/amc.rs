@@ -1,7 +1,8 @@
 //! The task AMC 2023. The paper reports it, but the published evaluation contains no such task, so it uses the prompts
 //! of AIME.
 
-use super::{Rows, TaskSpec, aime};
+use super::{RowSource, TaskSpec, aime};
 
 /// The task AMC 2023.
-pub const TASK: TaskSpec = TaskSpec { name: "amc23", rows: Rows::OfHub(aime::prompt), published: None, ..aime::AIME24 };
+pub const TASK: TaskSpec =
+    TaskSpec { name: "amc23", rows: RowSource::OfHub(aime::prompt), published: None, ..aime::AIME24 };

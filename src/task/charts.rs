@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use super::made::{self, Asked, ImageQuestion, Split};
 use super::recipe::{Recipe, Splits};
 use super::teacher::Teacher;
-use super::{Answers, Marks, Rows, TaskSpec};
+use super::{Answers, Marks, RowSource, TaskSpec};
 use crate::config::TaskConfig;
 use crate::data::Row;
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ pub const NAME: &str = "charts";
 pub const TASK: TaskSpec = TaskSpec {
     name: NAME,
     about: "bar charts, line charts and tables; drawn by omr, or read from heldout.parquet in --data",
-    rows: Rows::Made(made::questions),
+    rows: RowSource::Made(made::questions),
     answers: Answers::AsConfigured,
     max_new_tokens: 1024,
     score: Marks::as_configured,

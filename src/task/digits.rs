@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use super::made::{self, Asked, ImageQuestion, Split};
 use super::recipe::{Recipe, Splits};
 use super::teacher::Teacher;
-use super::{Answers, Marks, Rows, TaskSpec};
+use super::{Answers, Marks, RowSource, TaskSpec};
 use crate::config::TaskConfig;
 use crate::data::Row;
 use crate::error::Result;
@@ -31,7 +31,7 @@ pub const NAME: &str = "digits";
 pub const TASK: TaskSpec = TaskSpec {
     name: NAME,
     about: "images of two handwritten digits; generated, or read from heldout.parquet in --data",
-    rows: Rows::Made(made::questions),
+    rows: RowSource::Made(made::questions),
     answers: Answers::AsConfigured,
     max_new_tokens: 1024,
     score: Marks::as_configured,

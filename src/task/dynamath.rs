@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{Crash, Doc, Marks, Metrics, Prompt, PublishedResult, Rows, Stage, TaskSpec, aggregate};
+use super::{Crash, Doc, Marks, Metrics, Prompt, PublishedResult, RowSource, Stage, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::data::Row;
 use omr_verify::python;
@@ -11,7 +11,7 @@ use omr_verify::python;
 /// The task DynaMath, test split.
 pub const TASK: TaskSpec = TaskSpec {
     name: "dynamath",
-    rows: Rows::OfHub(prompt),
+    rows: RowSource::OfHub(prompt),
     score,
     aggregate: aggregate::dynamath,
     published: Some("dynamath_worst"),

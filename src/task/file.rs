@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::hub::SUBJECT;
-use super::{Answers, Marks, OwnRows, QuestionSink, Rows, TaskQuestion, TaskSpec, written};
+use super::{Answers, Marks, OwnRows, QuestionSink, RowSource, TaskQuestion, TaskSpec, written};
 use crate::config::{self, DataType, TaskFileConfig};
 use crate::data::columns::{self, Columns};
 use crate::data::fields::{Fields, LOOKED_AT, RowContext, json_columns};
@@ -187,7 +187,7 @@ impl OwnRows for TaskFile {
 const SPEC: TaskSpec = TaskSpec {
     name: "task-file",
     about: "your own benchmark",
-    rows: Rows::Made(|spec, source, take| match source.file {
+    rows: RowSource::Made(|spec, source, take| match source.file {
         Some(file) => file.rows(take),
         None => Err(Error::Failed(format!("{}: no task file", spec.name))),
     }),

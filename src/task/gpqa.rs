@@ -7,7 +7,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::shuffle::Random;
-use super::{Doc, Prompt, PublishedResult, QuestionSink, Rows, Source, TaskSpec, aggregate, hub, letter};
+use super::{Doc, Prompt, PublishedResult, QuestionSink, RowSource, Source, TaskSpec, aggregate, hub, letter};
 use crate::config::Mode;
 use crate::error::Result;
 use crate::philox::{self, Purpose};
@@ -17,7 +17,7 @@ use omr_verify::python;
 /// The task GPQA, diamond subset.
 pub const TASK: TaskSpec = TaskSpec {
     name: "gpqa_diamond_thinking",
-    rows: Rows::Made(rows),
+    rows: RowSource::Made(rows),
     aggregate: aggregate::accuracy,
     ..TaskSpec::DEFAULT
 };

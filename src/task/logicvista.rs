@@ -1,11 +1,12 @@
 //! The task LogicVista, test split.
 
-use super::{Doc, Prompt, PublishedResult, Rows, TaskSpec};
+use super::{Doc, Prompt, PublishedResult, RowSource, TaskSpec};
 use crate::config::Mode;
 use omr_verify::python;
 
 /// The task LogicVista, test split.
-pub const TASK: TaskSpec = TaskSpec { name: "logicvista_thinking", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
+pub const TASK: TaskSpec =
+    TaskSpec { name: "logicvista_thinking", rows: RowSource::OfHub(prompt), ..TaskSpec::DEFAULT };
 
 fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
     let image = doc.image("image")?;

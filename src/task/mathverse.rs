@@ -1,13 +1,13 @@
 //! The task MathVerse, testmini split, with the query contained in the data set.
 
-use super::{Doc, Prompt, PublishedResult, Rows, TaskSpec, written};
+use super::{Doc, Prompt, PublishedResult, RowSource, TaskSpec, written};
 use crate::config::Mode;
 use crate::text::Part;
 use omr_verify::python;
 
 /// The task MathVerse, testmini split.
 pub const TASK: TaskSpec =
-    TaskSpec { name: "mathverse_testmini_reward", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
+    TaskSpec { name: "mathverse_testmini_reward", rows: RowSource::OfHub(prompt), ..TaskSpec::DEFAULT };
 
 fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
     let query = doc.written("query_wo");

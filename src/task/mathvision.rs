@@ -1,11 +1,11 @@
 //! The tasks MathVision, test and testmini splits.
 
-use super::{Crash, Doc, Prompt, PublishedResult, Rows, Stage, TaskSpec, letter, written};
+use super::{Crash, Doc, Prompt, PublishedResult, RowSource, Stage, TaskSpec, letter, written};
 use crate::config::Mode;
 
 /// The full set of 3,040 questions.
 pub const TEST: TaskSpec =
-    TaskSpec { name: "mathvision_reason_test_reward", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
+    TaskSpec { name: "mathvision_reason_test_reward", rows: RowSource::OfHub(prompt), ..TaskSpec::DEFAULT };
 
 /// The subset of 304 questions.
 pub const TESTMINI: TaskSpec = TaskSpec { name: "mathvision_reason_testmini_reward", ..TEST };

@@ -3,12 +3,12 @@
 
 use serde_json::Value;
 
-use super::{Crash, Doc, Prompt, PublishedResult, Rows, Stage, TaskSpec, letter, written};
+use super::{Crash, Doc, Prompt, PublishedResult, RowSource, Stage, TaskSpec, letter, written};
 use crate::config::Mode;
 
 /// The task MathVista, testmini split.
 pub const TASK: TaskSpec =
-    TaskSpec { name: "mathvista_testmini_cot_reward", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
+    TaskSpec { name: "mathvista_testmini_cot_reward", rows: RowSource::OfHub(prompt), ..TaskSpec::DEFAULT };
 
 const CHOOSE: &str =
     "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end.";

@@ -1,11 +1,12 @@
 //! The task MMMU, validation split: questions with up to seven images in their text.
 
 use super::interleave::{self, options};
-use super::{Doc, Prompt, PublishedResult, Rows, TaskSpec};
+use super::{Doc, Prompt, PublishedResult, RowSource, TaskSpec};
 use crate::config::Mode;
 
 /// The task MMMU, validation split.
-pub const TASK: TaskSpec = TaskSpec { name: "mmmu_reasoning_reward", rows: Rows::OfHub(prompt), ..TaskSpec::DEFAULT };
+pub const TASK: TaskSpec =
+    TaskSpec { name: "mmmu_reasoning_reward", rows: RowSource::OfHub(prompt), ..TaskSpec::DEFAULT };
 
 fn prompt(doc: &Doc, mode: Mode) -> PublishedResult<Prompt> {
     let question = doc.written("question");

@@ -1,17 +1,18 @@
 //! The tasks of MMMU-Pro: MMMU's questions with ten options, and images that contain the whole question.
 
 use super::interleave::{self, options};
-use super::{Doc, Prompt, PublishedResult, Rows, TaskSpec};
+use super::{Doc, Prompt, PublishedResult, RowSource, TaskSpec};
 use crate::config::Mode;
 use crate::text::Part;
 use omr_verify::python;
 
 /// Questions with ten options.
 pub const STANDARD: TaskSpec =
-    TaskSpec { name: "mmmu_pro_standard_cot_reward", rows: Rows::OfHub(standard), ..TaskSpec::DEFAULT };
+    TaskSpec { name: "mmmu_pro_standard_cot_reward", rows: RowSource::OfHub(standard), ..TaskSpec::DEFAULT };
 
 /// Questions contained in the image.
-pub const VISION: TaskSpec = TaskSpec { name: "mmmu_pro_vision_cot_reward", rows: Rows::OfHub(vision), ..STANDARD };
+pub const VISION: TaskSpec =
+    TaskSpec { name: "mmmu_pro_vision_cot_reward", rows: RowSource::OfHub(vision), ..STANDARD };
 
 const VISION_INSTRUCTION: &str = "Answer the question in the image.";
 

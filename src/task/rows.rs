@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Doc, PublishedResult, QuestionSink, Rows, Source, TaskSpec, hub};
+use super::{Doc, PublishedResult, QuestionSink, RowSource, Source, TaskSpec, hub};
 use crate::config::{DatasetConfig, Mode};
 use crate::data::Row;
 use crate::error::{Error, Result};
@@ -72,8 +72,8 @@ impl TaskSpec {
     /// file and the row.
     pub fn questions(&self, source: &Source, take: QuestionSink) -> Result<()> {
         let prompt = match self.rows {
-            Rows::Made(rows) => return rows(self, source, take),
-            Rows::OfHub(prompt) => prompt,
+            RowSource::Made(rows) => return rows(self, source, take),
+            RowSource::OfHub(prompt) => prompt,
         };
         let emit = &mut |doc: Doc| take(hub::task_question(self, doc.index, &doc, prompt(&doc, source.mode)));
         hub::docs(self, source, emit).map(drop)

@@ -25,7 +25,7 @@ pub struct TaskSpec {
     /// Data set of the hub that contains the rows of the task, if any.
     pub hub: Option<&'static Hub<'static>>,
     /// Function that makes the questions of the task.
-    pub rows: Rows,
+    pub rows: RowSource,
     /// Answers to generate per question.
     pub answers: Answers,
     /// Default maximum length of an answer, in tokens.
@@ -42,7 +42,7 @@ pub struct TaskSpec {
 
 /// Source of a task's questions.
 #[derive(Clone, Copy)]
-pub enum Rows {
+pub enum RowSource {
     /// The function makes one question from each row of the hub data set.
     OfHub(fn(&Doc, Mode) -> PublishedResult<Prompt>),
     /// The function passes the questions to `take`, one after another. Errors name the file and the row.
@@ -56,7 +56,7 @@ impl TaskSpec {
         aliases: &[],
         about: "",
         hub: None,
-        rows: Rows::Made(|_, _, _| Ok(())),
+        rows: RowSource::Made(|_, _, _| Ok(())),
         answers: Answers::Greedy,
         max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
         score: aggregate::accuracy_and_format,

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{Doc, Marks, Metrics, Prompt, PublishedResult, Rows, TaskSpec, aggregate};
+use super::{Doc, Marks, Metrics, Prompt, PublishedResult, RowSource, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::data::Row;
 use omr_verify::python;
@@ -11,7 +11,7 @@ use omr_verify::python;
 /// The task We-Math, testmini split.
 pub const TASK: TaskSpec = TaskSpec {
     name: "wemath_testmini_thinking",
-    rows: Rows::OfHub(prompt),
+    rows: RowSource::OfHub(prompt),
     score,
     aggregate: aggregate::wemath,
     published: Some("wemath_loose"),

@@ -20,7 +20,7 @@
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use crate::checkpoint::{Draft, State, Store};
+use crate::checkpoint::{State, Store, UnfinishedCheckpoint};
 use crate::device::{Device, readback};
 use crate::error::{Error, Result};
 use crate::hub::base_model;
@@ -106,7 +106,7 @@ pub struct Saving {
     thread: Option<JoinHandle<Result<()>>>,
     /// True if the run has several ranks and they have not yet confirmed that all parts are written.
     open: bool,
-    draft: Option<Draft>,
+    draft: Option<UnfinishedCheckpoint>,
     best: Option<u64>,
 }
 
@@ -127,7 +127,7 @@ impl Saving {
             }
             _ => Ok(None),
         };
-        let name = made.as_ref().ok().and_then(Option::as_ref).map(Draft::name).unwrap_or_default();
+        let name = made.as_ref().ok().and_then(Option::as_ref).map(UnfinishedCheckpoint::name).unwrap_or_default();
         let (mut draft, names) = agree(ranks, made, &name)?;
         let (folder, _) = agree(ranks, store.begun(&names[0]), "")?;
         if !dev.kind().is_gpu() {

@@ -40,7 +40,7 @@ pub const LOWER: &str = "micro_batch_tokens and packing_length, or image_max_pix
     bf16_stochastic_round: true need less memory, and optimizer_offload: true moves state from a GPU to its host";
 
 /// A fine-tuning job.
-pub struct Job {
+pub struct SftJob {
     /// The state that every training job has.
     pub common: JobCommon,
     /// The settings of the run.
@@ -49,15 +49,15 @@ pub struct Job {
     pub samples: Arc<dyn Samples<Sample>>,
 }
 
-impl Job {
-    /// Calls [`Job::open`] for a run that resumes if a checkpoint exists.
-    pub fn new(dir: &Path, config: SftConfig) -> Result<Job> {
-        Job::open(dir, config, false)
+impl SftJob {
+    /// Calls [`SftJob::open`] for a run that resumes if a checkpoint exists.
+    pub fn new(dir: &Path, config: SftConfig) -> Result<SftJob> {
+        SftJob::open(dir, config, false)
     }
 
     /// Indexes the data sets of `config`, or reads the index of an earlier start of this run unless the run is `fresh`.
     /// Errors name the file and the row.
-    pub fn open(dir: &Path, config: SftConfig, fresh: bool) -> Result<Job> {
+    pub fn open(dir: &Path, config: SftConfig, fresh: bool) -> Result<SftJob> {
         let pixels = config.training.pixels();
         let (key, parts) = match config.train_batch_size {
             Some(rows) => ("train_batch_size", rows),
@@ -90,7 +90,7 @@ impl Job {
             Some(steps) => steps,
             None => updates.count()?,
         };
-        Ok(Job { common, config, samples: Arc::new(samples) })
+        Ok(SftJob { common, config, samples: Arc::new(samples) })
     }
 
     /// Returns the micro-batches that determine this rank's memory.
@@ -172,7 +172,7 @@ struct MicroBatchResult {
     rejected: Vec<Rejected>,
 }
 
-impl TrainingJob for Job {
+impl TrainingJob for SftJob {
     fn common(&self) -> &JobCommon {
         &self.common
     }

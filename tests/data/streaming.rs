@@ -15,10 +15,10 @@ use omr::data::{Dataset, Encoder, Form, ImageSource, Row, Samples, read, sft_sam
 use omr::error::Error;
 use omr::observe::Silent;
 use omr::reward::Scorer;
-use omr::rl::run::Job as RlJob;
+use omr::rl::run::RlJob;
 use omr::text::Part;
 use omr::train::job::TrainingJob as _;
-use omr::train::sft::Job;
+use omr::train::sft::SftJob;
 use serde_json::{Value, json};
 
 use crate::train::tiny::{Files, device, rl_config, rows, run_rl, run_sft, sft_config, with};
@@ -157,17 +157,17 @@ fn a_source_that_changed_under_a_run_is_named_and_refused() {
     let config = SftConfig { datasets: vec![read::entry(&rows_file)], ..sft_config(dir.path()) };
     jsonl(&rows_file, &rows());
     let out = dir.path().join("run");
-    let job = Job::new(&out, config.clone()).unwrap();
+    let job = SftJob::new(&out, config.clone()).unwrap();
     job.common.data.keep(&Silent).unwrap();
     // A new modification time with the same content is not a change.
     let later = SystemTime::now() + Duration::from_secs(5);
     fs::File::options().write(true).open(&rows_file).unwrap().set_modified(later).unwrap();
-    assert!(Job::new(&out, config.clone()).unwrap().common.data.warm);
+    assert!(SftJob::new(&out, config.clone()).unwrap().common.data.warm);
     let text = fs::read_to_string(&rows_file).unwrap();
     fs::write(&rows_file, text.replace("looks", "books")).unwrap();
-    let error = Job::new(&out, config.clone()).err().unwrap();
+    let error = SftJob::new(&out, config.clone()).err().unwrap();
     assert!(error.exit_code() == 2 && error.to_string().contains("rows.jsonl: found different content"), "{error}");
-    assert!(!Job::open(&out, config.clone(), true).unwrap().common.data.warm, "a fresh run reads the current rows");
+    assert!(!SftJob::open(&out, config.clone(), true).unwrap().common.data.warm, "a fresh run reads the current rows");
     // A run that has already read the rows also reports the change.
     assert!(job.samples.get(0).is_err_and(|e| e.to_string().contains("rows.jsonl: found different content")));
     fs::write(&rows_file, &text).unwrap();
@@ -176,14 +176,14 @@ fn a_source_that_changed_under_a_run_is_named_and_refused() {
     let bytes = fs::read(dir.path().join("4-0.png")).unwrap();
     fs::write(&image, &bytes).unwrap();
     fs::File::options().write(true).open(&image).unwrap().set_modified(later).unwrap();
-    let error = Job::new(&out, config.clone()).unwrap().run(&mut device(1), &Silent).unwrap_err();
+    let error = SftJob::new(&out, config.clone()).unwrap().run(&mut device(1), &Silent).unwrap_err();
     assert!(error.to_string().contains("row 4, image 3-0.png: found different content"), "{error}");
     fs::remove_file(&image).unwrap();
     let error = job.samples.get(3).err().unwrap();
     assert!(error.to_string().contains("3-0.png"), "{error}");
     // Another tokenizer or another limit requires another index.
     let config = SftConfig { packing_length: 255, ..config };
-    assert!(matches!(Job::new(&out, config), Err(Error::Input { place, .. }) if place == "max_bad_rows"));
+    assert!(matches!(SftJob::new(&out, config), Err(Error::Input { place, .. }) if place == "max_bad_rows"));
 }
 
 /// Writes rows of which some are bad or too long. A bad row is visible in the row or in the header of its image.
@@ -242,7 +242,7 @@ fn bad_rows_are_named_and_left_out_until_they_are_too_many() {
     let config = SftConfig { datasets: vec![read::entry(&rows_file)], max_steps: Some(2), ..config };
     let out = dir.path().join("run");
     // 9 of 210 are more than 1 %: the run ends before its first step and leaves no files.
-    let error = Job::new(&out, config.clone()).err().unwrap().to_string();
+    let error = SftJob::new(&out, config.clone()).err().unwrap().to_string();
     assert!(error.contains(&format!("{bad} bad rows of 210")), "{error}");
     for reason in ["broken_row", "wrong_columns", "wrong_text", "missing_image", "wrong_image_size", "broken_image"] {
         assert!(error.contains(&format!(" {reason}, the first: ")), "{reason}: {error}");
@@ -251,7 +251,7 @@ fn bad_rows_are_named_and_left_out_until_they_are_too_many() {
     assert!(!error.contains("overlong") && !out.exists(), "{error}");
 
     let config = with(&config, |c| c.training.max_bad_rows = 0.05);
-    let job = Job::new(&out, config.clone()).unwrap();
+    let job = SftJob::new(&out, config.clone()).unwrap();
     assert_eq!(job.common.index.len(), 200);
     let notes = job.common.data.notes();
     assert!(notes[1].starts_with("10 of 210 rows left out: 1 broken_row, 1 wrong_columns"), "{notes:?}");
@@ -302,7 +302,7 @@ fn images_that_break_in_decoding_end_the_run_when_they_pass_the_share() {
         ..config
     };
     let out = dir.path().join("sft");
-    let mut job = Job::new(&out, config).unwrap();
+    let mut job = SftJob::new(&out, config).unwrap();
     job.plan(omr::device::Target::cpu(1)).unwrap();
     fs::create_dir_all(&out).unwrap();
     check(job.run(&mut device(1), &Silent).unwrap_err(), out);

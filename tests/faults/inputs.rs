@@ -18,9 +18,9 @@ use omr::observe::Observer;
 use omr::ranks::OneRank;
 use omr::recipe::Recipe;
 use omr::reward::Scorer;
-use omr::rl::run::Job as RlJob;
+use omr::rl::run::RlJob;
 use omr::train::job::TrainingJob as _;
-use omr::train::sft::Job as SftJob;
+use omr::train::sft::SftJob;
 use serde_json::{Value, json};
 
 use Change::*;

@@ -149,7 +149,7 @@ fn more_skipped_updates_in_a_row_than_allowed_end_the_run() {
     let run = |out: &str, max_steps, max_skipped_updates| -> Result<()> {
         let optimizer = OptimConfig { max_skipped_updates, ..config.optimizer.clone() };
         let config = SftConfig { max_steps: Some(max_steps), optimizer, ..config.clone() };
-        sft::Job::new(&dir.path().join(out), config)?.run(&mut device(1), &Silent)
+        sft::SftJob::new(&dir.path().join(out), config)?.run(&mut device(1), &Silent)
     };
     let ended = |done: Result<()>| match done {
         Err(Error::NonFinite { step, what }) => (step, what),
@@ -165,14 +165,14 @@ fn more_skipped_updates_in_a_row_than_allowed_end_the_run() {
     let optimizer = OptimConfig { learning_rate: 1e30, ..config.optimizer.clone() };
     let config = SftConfig { optimizer, ..config };
     let out = dir.path().join("useless");
-    let error = sft::Job::new(&out, config).unwrap().run(&mut device(1), &Silent).unwrap_err().to_string();
+    let error = sft::SftJob::new(&out, config).unwrap().run(&mut device(1), &Silent).unwrap_err().to_string();
     assert!(error.contains("of 6 steps skipped updates") && !out.join("summary.json").exists(), "{error}");
 
     let entropy_coeff = 1e300;
     let optimizer = OptimConfig { max_skipped_updates: 1, ..rl_config(dir.path()).optimizer };
     let config = RlConfig { entropy_coeff, optimizer, ..rl_config(dir.path()) };
     let rl = dir.path().join("rl");
-    let job = omr::rl::run::Job::new(&rl, config, Arc::new(Scorer::rules(Mode::Strict))).unwrap();
+    let job = omr::rl::run::RlJob::new(&rl, config, Arc::new(Scorer::rules(Mode::Strict))).unwrap();
     assert_eq!(ended(job.run(&mut device(1), &Silent)), (2, "the gradient norm".to_owned()));
     let log = metrics::read(&rl.join("metrics.jsonl")).unwrap();
     assert!(log.len() == 1 && log[0]["training/skipped_updates"] == 1.0, "{log:?}");

@@ -15,9 +15,9 @@ use omr::data::{Encoder, Form, ImageSource, Row, read, sft_sample, text_of, writ
 use omr::error::is_of_file;
 use omr::observe::Silent;
 use omr::reward::Scorer;
-use omr::rl::run::Job as RlJob;
+use omr::rl::run::RlJob;
 use omr::train::job::TrainingJob as _;
-use omr::train::sft::Job;
+use omr::train::sft::SftJob;
 use serde_json::{Value, json};
 
 use crate::cli::training::{failure, run};
@@ -58,7 +58,7 @@ fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     let entry = DatasetConfig { data_folder: Some(images.clone()), ..read::entry(&rows) };
     let training = training(|t| t.max_bad_rows = 1.0);
     let config = SftConfig { datasets: vec![entry], max_steps: Some(1), training, ..sft_config(dir.path()) };
-    let error = Job::new(&out, config.clone()).err().unwrap();
+    let error = SftJob::new(&out, config.clone()).err().unwrap();
     let text = error.to_string();
     assert!(error.exit_code() == 1 && text.contains("rows.jsonl row 1") && text.contains("/mem"), "{text}");
     assert!(!out.exists(), "nothing of it is kept");
@@ -71,7 +71,7 @@ fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     // Repeats the run with readable images.
     fs::remove_file(&images).unwrap();
     symlink(dir.path().join("whole"), &images).unwrap();
-    let job = Job::new(&out, config).unwrap();
+    let job = SftJob::new(&out, config).unwrap();
     assert!(job.common.data.rejected.rejected.is_empty() && job.samples.get(0).unwrap().is_ok());
 }
 
@@ -93,7 +93,7 @@ fn a_image_that_changed_with_its_size_and_time_kept_is_refused_after_a_kill_and_
         fs::File::options().write(true).open(&image).unwrap().set_modified(modified).unwrap();
     };
     let more = SftConfig { max_steps: Some(2), ..config };
-    let resumed = || Job::new(&out, more.clone()).unwrap().run(&mut device(1), &Silent);
+    let resumed = || SftJob::new(&out, more.clone()).unwrap().run(&mut device(1), &Silent);
     for at in [whole.len() - 2000, whole.len() / 2] {
         change(at);
         let error = resumed().unwrap_err();
@@ -124,7 +124,7 @@ fn an_embedded_image_that_changed_is_refused_after_a_kill_also_in_validation_row
     let out = dir.path().join("run");
     run_sft(&out, &config, 1, &[]);
     let more = SftConfig { max_steps: Some(2), ..config };
-    let resumed = || Job::new(&out, more.clone()).and_then(|job| job.run(&mut device(1), &Silent).map(drop));
+    let resumed = || SftJob::new(&out, more.clone()).and_then(|job| job.run(&mut device(1), &Silent).map(drop));
     for (path, named) in [(&train, ".png: found different content"), (&val, "val.parquet")] {
         let (whole, modified) = (fs::read(path).unwrap(), fs::metadata(path).unwrap().modified().unwrap());
         let put = |content: &[u8]| {
@@ -201,14 +201,14 @@ fn an_imagefolders_images_are_read_and_a_job_says_what_it_read_and_what_not() {
     let metadata = dir.path().join("metadata.jsonl");
     jsonl(&metadata, [row.clone(), row.clone()]);
     let config = SftConfig { datasets: vec![read::entry(&metadata)], ..sft_config(dir.path()) };
-    let job = Job::new(&dir.path().join("run"), config.clone()).unwrap();
+    let job = SftJob::new(&dir.path().join("run"), config.clone()).unwrap();
     let targets = job.common.index.shape(0).targets;
     let line = format!(
         "read 2 rows: 2 images, 4 turns, {} target tokens; form: messages; columns used: file_name, messages; columns not used: split",
         2 * targets
     );
     job.common.data.keep(&omr::observe::Silent).unwrap();
-    let warm = Job::new(&dir.path().join("run"), config).unwrap();
+    let warm = SftJob::new(&dir.path().join("run"), config).unwrap();
     assert!(
         warm.common.data.warm
             && warm.common.data.notes() == job.common.data.notes()

@@ -7,7 +7,7 @@ use omr::device::images::Arch;
 use omr::device::{Device, KernelVariant, Region, Target};
 use omr::observe::Silent;
 use omr::train::job::TrainingJob as _;
-use omr::train::sft::Job;
+use omr::train::sft::SftJob;
 
 use super::train::{bf16_rl, bf16_sft};
 use super::{Schedule, emu, emu_of, emu_with, kind, no_hopper, skipped};
@@ -66,7 +66,7 @@ fn a_run_takes_the_memory_that_was_planned() {
     for rank in [1, 64] {
         let mut config = SftConfig { max_steps: Some(2), ..bf16_sft(dir.path()) };
         config.optimizer.lora = adapters(rank);
-        let mut job = Job::new(&dir.path().join(format!("rank-{rank}")), config).unwrap();
+        let mut job = SftJob::new(&dir.path().join(format!("rank-{rank}")), config).unwrap();
         let plan = job.plan(Target::gpu(kind())).unwrap();
         let mut dev = emu();
         job.run(&mut dev, &Silent).unwrap();

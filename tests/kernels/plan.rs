@@ -35,7 +35,7 @@ fn assert_exact(plan: &Plan, dev: &Device, regions: &[Region]) {
 }
 
 fn sft(dir: &Path, config: &SftConfig) -> Plan {
-    let mut job = train::sft::Job::new(dir, config.clone()).unwrap();
+    let mut job = train::sft::SftJob::new(dir, config.clone()).unwrap();
     let plan = job.plan(Target::gpu(kind())).unwrap();
     let mut dev = device(&plan);
     job.run(&mut dev, &Silent).unwrap();
@@ -101,7 +101,7 @@ fn a_rank_takes_what_was_planned() {
         ..tiny::sft_config(dir.path())
     };
     ranks::over(2, |ranks| {
-        let mut job = train::sft::Job::new(&dir.path().join("run"), config.clone()).unwrap();
+        let mut job = train::sft::SftJob::new(&dir.path().join("run"), config.clone()).unwrap();
         job.common.ranks = OneRank::new(ranks.rank(), 2);
         let plan = job.plan(Target::gpu(kind())).unwrap();
         let mut dev = device(&plan);
@@ -130,7 +130,7 @@ fn rl_takes_what_was_planned() {
         ..config
     };
     let scorer = Arc::new(Scorer::rules(config.reward.mode));
-    let mut job = rl::run::Job::new(&dir.path().join("rl"), config, scorer).unwrap();
+    let mut job = rl::run::RlJob::new(&dir.path().join("rl"), config, scorer).unwrap();
     let plan = job.plan(Target::gpu(kind())).unwrap();
     let mut dev = device(&plan);
     job.run(&mut dev, &Silent).unwrap();

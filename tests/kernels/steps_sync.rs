@@ -15,7 +15,7 @@ use omr::rl::group::Group;
 use omr::rl::update::{self, Learner, MiniBatch};
 use omr::tensor::{DType, Tensor};
 use omr::train::nll;
-use omr::train::sft::Job;
+use omr::train::sft::SftJob;
 use omr::train::step::Sequence;
 
 use super::emu;
@@ -65,7 +65,7 @@ impl Setup {
 fn an_sft_step_waits_where_it_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let mut s = Setup::new(dir.path());
-    let job = Job::new(dir.path(), sft_config(dir.path())).unwrap();
+    let job = SftJob::new(dir.path(), sft_config(dir.path())).unwrap();
     let samples: Vec<_> = (0..4).map(|i| job.samples.get(i).unwrap().unwrap()).collect();
     let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| (&**sample).into()).collect();
     assert!(batch.iter().map(|s| s.input_ids.len()).sum::<usize>() > MICRO_BATCH_TOKENS, "several micro-batches");

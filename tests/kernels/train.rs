@@ -32,7 +32,7 @@ use omr::rollout::generate::{self, Numbers, Question, Rollout, RolloutRequest};
 use omr::task::{Task, VerifiedRows};
 use omr::tensor::DType;
 use omr::train::job::TrainingJob as _;
-use omr::train::sft::Job;
+use omr::train::sft::SftJob;
 use omr::train::step::{self, Sequence};
 use omr::train::updates::Updates;
 
@@ -181,7 +181,7 @@ fn five_sft_steps_are_the_cpus() {
         optimizer: OptimConfig { learning_rate: 1e-3, ..bf16_sft(dir.path()).optimizer },
         ..bf16_sft(dir.path())
     };
-    let job = Job::new(dir.path(), config.clone()).unwrap();
+    let job = SftJob::new(dir.path(), config.clone()).unwrap();
     let steps = |dev: Device, order: Option<Order>| -> Vec<Step> {
         let mut run = Run::new(dev, config.model.as_ref().unwrap(), config.optimizer.clone(), order);
         let mut updates = Updates::new(&config, &job.common.index).unwrap();
@@ -402,7 +402,7 @@ fn ranks_that_refused_other_kernels_do_not_train_together() {
         if ranks.rank() == 1 {
             dev.refuse_wgmma(WgmmaKernels::Attention(80));
         }
-        let mut job = Job::new(&dir.path().join("out"), config.clone()).unwrap();
+        let mut job = SftJob::new(&dir.path().join("out"), config.clone()).unwrap();
         job.common.ranks = OneRank::new(ranks.rank(), 2);
         job.run_over(ranks, &mut dev, &omr::observe::Silent).unwrap_err().to_string()
     });
@@ -433,7 +433,7 @@ fn a_step_that_fails_does_not_undo_the_checkpoint_before_it() {
     config.optimizer.learning_rate = 1e38;
     config.optimizer.max_skipped_updates = 0;
     let out = dir.path().join("out");
-    let failed = Job::new(&out, config).unwrap().run(&mut emu(), &omr::observe::Silent);
+    let failed = SftJob::new(&out, config).unwrap().run(&mut emu(), &omr::observe::Silent);
     let Err(omr::error::Error::NonFinite { step, .. }) = failed else { panic!("{failed:?}") };
     assert_eq!(std::fs::read_to_string(out.join("latest")).unwrap(), format!("global_step_{}\n", step - 1));
 }

@@ -18,7 +18,7 @@ use omr::config::{RolloutConfig, TrainingConfig};
 use omr::data::{Form, read, write};
 use omr::device::{Device, Isa, Plan};
 use omr::reward::{Mode, Scorer};
-use omr::rl::run::Job;
+use omr::rl::run::RlJob;
 use omr::train::job::TrainingJob as _;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -221,7 +221,7 @@ fn a_curriculum_asks_by_average_reward() {
     }
     let unrated = RlConfig { curriculum: Curriculum::EasyFirst, ..rl_config(dir.path()) };
     let scorer = std::sync::Arc::new(omr::reward::Scorer::rules(omr::reward::Mode::Strict));
-    let error = omr::rl::run::Job::new(&dir.path().join("unrated"), unrated, scorer).err().unwrap().to_string();
+    let error = omr::rl::run::RlJob::new(&dir.path().join("unrated"), unrated, scorer).err().unwrap().to_string();
     assert!(error.contains("rl.parquet row 1") && error.contains("avg_reward"), "{error}");
 }
 
@@ -320,7 +320,7 @@ fn responses_without_an_answer_are_counted_and_named_once() {
         let mut config = config.clone();
         config.reward.mode = mode;
         let out = dir.path().join(name);
-        let job = Job::new(&out, config, Arc::new(Scorer::rules(mode))).unwrap();
+        let job = RlJob::new(&out, config, Arc::new(Scorer::rules(mode))).unwrap();
         let notes = tiny::Notes::default();
         job.run(&mut device(2), &notes).unwrap();
         (job.common.data.remarks, notes.0.into_inner().unwrap(), Outcome::of(&out))

@@ -11,7 +11,7 @@ use omr::config::RlConfig;
 use omr::error::{Error, Result};
 use omr::observe::Observer;
 use omr::reward::Scorer;
-use omr::rl::run::Job;
+use omr::rl::run::RlJob;
 use omr::train::job::TrainingJob as _;
 use serde_json::Value;
 
@@ -39,7 +39,7 @@ impl Observer for StopAfter {
 /// Runs the job in `dir`, which stops at the `looks`th poll. Returns its result and its notes.
 pub fn resume(dir: &Path, config: &RlConfig, looks: u64) -> (Result<()>, String) {
     let observer = StopAfter { looks, looked: AtomicU64::new(0), notes: Mutex::default() };
-    let job = Job::new(dir, config.clone(), Arc::new(Scorer::rules(config.reward.mode))).unwrap();
+    let job = RlJob::new(dir, config.clone(), Arc::new(Scorer::rules(config.reward.mode))).unwrap();
     let done = job.run(&mut device(1), &observer);
     (done, observer.notes.into_inner().unwrap().join("\n"))
 }

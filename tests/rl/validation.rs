@@ -10,7 +10,7 @@ use omr::data::{Form, read, write};
 use omr::device::Target;
 use omr::eval::validation;
 use omr::reward::{Mode, Scorer};
-use omr::rl::run::Job;
+use omr::rl::run::RlJob;
 use omr::train::job::TrainingJob as _;
 
 use crate::train::tiny::{Outcome, device, rl_config, rows, run_rl, run_rl_over, run_sft, sft_config, training};
@@ -111,7 +111,7 @@ fn as_many_answers_at_once_as_fit() {
     validation.val_kwargs.max_new_tokens = Some(4000);
     let config = RlConfig { test_freq: Some(1), validation, ..rl_config(dir.path()) };
     let scorer = std::sync::Arc::new(Scorer::rules(Mode::Strict));
-    let mut job = Job::new(&dir.path().join("out"), config.clone(), scorer.clone()).unwrap();
+    let mut job = RlJob::new(&dir.path().join("out"), config.clone(), scorer.clone()).unwrap();
     let target = Target::cpu(1);
     let plain = job.plan(target).unwrap().total();
     job.common.validation = validation::rl(&config, &job.common, scorer, None).unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use omr::config::SftConfig;
 use omr::error::Result;
 use omr::train::job::TrainingJob as _;
-use omr::train::sft::Job;
+use omr::train::sft::SftJob;
 use serde_json::{Map, Value};
 
 use super::tiny::{Notes, Outcome, device, files, run_sft, sft_config, with};
@@ -15,7 +15,7 @@ use super::tiny::{Notes, Outcome, device, files, run_sft, sft_config, with};
 /// Continues the run in `dir`. Returns its result and its notes.
 fn resume(dir: &Path, config: &SftConfig) -> (Result<()>, String) {
     let notes = Notes::default();
-    let done = Job::new(dir, config.clone()).unwrap().run(&mut device(1), &notes);
+    let done = SftJob::new(dir, config.clone()).unwrap().run(&mut device(1), &notes);
     (done, notes.0.into_inner().unwrap().join("\n"))
 }
 

@@ -10,7 +10,7 @@ use omr::observe::Silent;
 use omr::ranks::OneRank;
 use omr::train::job::TrainingJob;
 use omr::train::plan::Training;
-use omr::train::sft::Job;
+use omr::train::sft::SftJob;
 
 use super::tiny::{device, run_sft, run_sft_over, sft_config};
 
@@ -65,7 +65,7 @@ fn a_run_with_a_frozen_part_takes_what_was_planned() {
         let mut config = config.clone();
         config.optimizer.freeze_vision_tower = tower;
         config.optimizer.freeze_language_model = language;
-        let mut job = Job::new(&dir.path().join(run), config).unwrap();
+        let mut job = SftJob::new(&dir.path().join(run), config).unwrap();
         let plan = job.plan(Target::cpu(1)).unwrap();
         let mut dev = Device::cpu(&plan, 1, Isa::detect()).unwrap();
         job.run(&mut dev, &Silent).unwrap();
@@ -107,7 +107,7 @@ fn a_checkpoint_has_no_state_of_frozen_parts() {
     config.max_steps = Some(6);
     config.optimizer.freeze_vision_tower = false;
     let out = dir.path().join("unfrozen");
-    let run = |config: &SftConfig| Job::new(&out, config.clone()).unwrap().run(&mut device(1), &Silent);
+    let run = |config: &SftConfig| SftJob::new(&out, config.clone()).unwrap().run(&mut device(1), &Silent);
     let error = run(&config).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     for word in ["visual.", "freeze_vision_tower=true", "start_moments_anew=true"] {

@@ -10,7 +10,7 @@ use omr::model::{Grads, LayerPolicy, Model, Policy};
 use omr::ops::nll;
 use omr::optim::Optimizer;
 use omr::tensor::DType;
-use omr::train::sft::Job;
+use omr::train::sft::SftJob;
 use omr::train::step::{self, Sequence};
 
 use super::tiny::{device, rows, sft_config};
@@ -68,7 +68,7 @@ pub fn largest_allocation(work: impl FnOnce()) -> usize {
 fn a_step_takes_no_tensor_from_the_heap() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft_config(dir.path());
-    let job = Job::new(dir.path(), config.clone()).unwrap();
+    let job = SftJob::new(dir.path(), config.clone()).unwrap();
     let samples: Vec<_> = (0..48).map(|i| job.samples.get(i % rows().len()).unwrap().unwrap()).collect();
     let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| (&**sample).into()).collect();
     let tokens: usize = batch.iter().map(|s| s.input_ids.len()).sum();

@@ -10,10 +10,10 @@ use omr::model::Model;
 use omr::model::adapter_files::StoredAdapter;
 use omr::observe::Silent;
 use omr::reward::Scorer;
-use omr::rl::run::Job as RlJob;
+use omr::rl::run::RlJob;
 use omr::tensor::DType;
 use omr::train::job::TrainingJob as _;
-use omr::train::sft::Job;
+use omr::train::sft::SftJob;
 
 use super::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
 
@@ -67,7 +67,7 @@ fn a_run_takes_what_was_planned_and_no_state_for_the_base() {
     for vision in [false, true] {
         let mut config = SftConfig { max_steps: Some(2), ..sft(dir.path(), Dtype::F32) };
         config.optimizer.lora = Some(LoraConfig { rank: 4, vision, ..LoraConfig::default() });
-        let mut job = Job::new(&dir.path().join(format!("sft-{vision}")), config.clone()).unwrap();
+        let mut job = SftJob::new(&dir.path().join(format!("sft-{vision}")), config.clone()).unwrap();
         let plan = job.plan(Target::cpu(1)).unwrap();
         let mut dev = Device::cpu(&plan, 1, Isa::detect()).unwrap();
         job.run(&mut dev, &Silent).unwrap();
@@ -75,7 +75,7 @@ fn a_run_takes_what_was_planned_and_no_state_for_the_base() {
             assert_eq!(plan.bytes(region), dev.high_water().bytes(region), "{vision}: {}", region.name());
         }
         config.optimizer.lora = None;
-        let full = Job::new(&dir.path().join("full"), config).unwrap().plan(Target::cpu(1)).unwrap();
+        let full = SftJob::new(&dir.path().join("full"), config).unwrap().plan(Target::cpu(1)).unwrap();
         assert!(plan.bytes(Region::State) * 3 < full.bytes(Region::State), "{plan:?} {full:?}");
     }
     let config = RlConfig { total_training_steps: Some(1), ..rl(dir.path(), Dtype::F32) };
@@ -134,7 +134,7 @@ fn what_cannot_be_trained_is_refused() {
     for (lora, word) in [(None, "adapter"), (Some(LoraConfig { rank: 7, ..LoraConfig::default() }), "lora")] {
         let mut config = SftConfig { model: Some(model.clone()), ..config.clone() };
         config.optimizer.lora = lora;
-        let job = Job::new(&dir.path().join(format!("other-{word}")), config).unwrap();
+        let job = SftJob::new(&dir.path().join(format!("other-{word}")), config).unwrap();
         let error = job.run(&mut device(1), &Silent).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(word), "{error}");
     }

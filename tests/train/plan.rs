@@ -12,9 +12,9 @@ use omr::error::Error;
 use omr::observe::Silent;
 use omr::ranks::{OneRank, Ranks};
 use omr::reward::Scorer;
-use omr::rl::run::Job as RlJob;
+use omr::rl::run::RlJob;
 use omr::train::job::TrainingJob as _;
-use omr::train::sft::Job;
+use omr::train::sft::SftJob;
 
 use crate::ranks;
 
@@ -22,7 +22,7 @@ use super::tiny::{Outcome, rl_config, sft_config, training, with};
 
 /// Runs the job in exactly the memory of its plan, and returns the plan.
 fn planned(dir: &Path, config: &SftConfig, threads: usize) -> Plan {
-    let mut job = Job::new(dir, config.clone()).unwrap();
+    let mut job = SftJob::new(dir, config.clone()).unwrap();
     let plan = job.plan(Target::cpu(threads)).unwrap();
     let mut dev = Device::cpu(&plan, threads, Isa::detect()).unwrap();
     job.run(&mut dev, &Silent).unwrap();
@@ -52,7 +52,7 @@ fn a_rank_takes_what_was_planned() {
     for size in [2, 3] {
         let out = dir.path().join(size.to_string());
         ranks::over(size, |ranks| {
-            let mut job = Job::new(&out, config.clone()).unwrap();
+            let mut job = SftJob::new(&out, config.clone()).unwrap();
             job.common.ranks = OneRank::new(ranks.rank(), size);
             let plan = job.plan(Target::cpu(1)).unwrap();
             let mut dev = Device::cpu(&plan, 1, Isa::detect()).unwrap();
@@ -77,7 +77,7 @@ fn less_memory_changes_what_is_kept_and_no_bit() {
     for i in 0..40 {
         let budget = all.total() - i * all.total() / 40;
         let config = with(&config, |c| c.training.max_memory_gib = gib(budget));
-        let mut job = Job::new(&out("refused"), config.clone()).unwrap();
+        let mut job = SftJob::new(&out("refused"), config.clone()).unwrap();
         match job.plan(Target::cpu(2)) {
             Err(error) => {
                 refused = Some(error);

@@ -10,7 +10,7 @@ use omr::device::{Device, Isa, Plan};
 use omr::model::{LayerPolicy, Model, Policy};
 use omr::tensor::DType;
 use omr::train::job::{Start, TrainingJob as _};
-use omr::train::sft::Job;
+use omr::train::sft::SftJob;
 use omr::train::step;
 use omr::train::updates::Updates;
 
@@ -74,7 +74,7 @@ fn a_model_trained_at_112_by_112_is_not_evaluated_at_64_by_64() {
     let start = Start::open(Some(&trained), EncodingPurpose::Ask, [None, None]).unwrap();
     assert_eq!(start.encoder.processor.unwrap().min_pixels, 112 * 112);
     let wrong = with(&config, |c| (c.training.image_max_pixels, c.training.image_min_pixels) = (Some(783), None));
-    let error = Job::new(&dir.path().join("wrong"), wrong).err().unwrap().to_string();
+    let error = SftJob::new(&dir.path().join("wrong"), wrong).err().unwrap().to_string();
     assert!(error.contains("image_min_pixels: found 784, expected at most image_max_pixels"), "{error}");
 }
 
@@ -144,8 +144,8 @@ fn more_steps_go_on_from_a_finished_run() {
     config.optimizer.lr_scheduler_type = omr::config::LrSchedulerType::Constant;
     let out = dir.path().join("out");
     run_sft(&out, &SftConfig { max_steps: Some(4), ..config.clone() }, 1, &[]);
-    assert!(Job::new(&out, SftConfig { max_steps: Some(4), ..config.clone() }).unwrap().is_finished());
-    assert!(!Job::new(&out, config.clone()).unwrap().is_finished());
+    assert!(SftJob::new(&out, SftConfig { max_steps: Some(4), ..config.clone() }).unwrap().is_finished());
+    assert!(!SftJob::new(&out, config.clone()).unwrap().is_finished());
     let longer = run_sft(&out, &config, 1, &[]);
     longer.assert_same(&run_sft(&dir.path().join("whole"), &config, 1, &[]), "four and four more");
 }
@@ -154,7 +154,7 @@ fn more_steps_go_on_from_a_finished_run() {
 fn the_loss_is_the_mean_over_all_targets_of_an_update() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft_config(dir.path());
-    let job = Job::new(dir.path(), config.clone()).unwrap();
+    let job = SftJob::new(dir.path(), config.clone()).unwrap();
     let update = Updates::new(&config, &job.common.index).unwrap().next(0).unwrap().unwrap();
     assert_eq!(update.samples().count(), 4);
 
@@ -202,7 +202,7 @@ fn a_small_set_is_learned() {
 fn packs_and_epochs_use_every_row_that_fits_once_an_epoch() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft_config(dir.path());
-    let job = Job::new(dir.path(), config.clone()).unwrap();
+    let job = SftJob::new(dir.path(), config.clone()).unwrap();
     let mut lengths: Vec<usize> = job.common.index.shapes().map(|shape| shape.tokens).collect();
     lengths.sort_unstable();
     // The longest rows do not fit.
@@ -216,7 +216,7 @@ fn packs_and_epochs_use_every_row_that_fits_once_an_epoch() {
         num_train_epochs: 2.0,
         ..config
     };
-    let job = Job::new(dir.path(), config.clone()).unwrap();
+    let job = SftJob::new(dir.path(), config.clone()).unwrap();
     let whole = run_sft(&dir.path().join("whole"), &config, 1, &[]);
     assert_eq!(whole.metrics.len() as u64, job.common.total_steps);
     assert_eq!(whole.figures("num_rows").iter().sum::<f64>(), 2.0 * fitting as f64);

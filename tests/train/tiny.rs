@@ -19,13 +19,13 @@ use omr::model::Model;
 use omr::observe::{Observer, Silent};
 use omr::ranks::{OneRank, Ranks};
 use omr::reward::Scorer;
-use omr::rl::run::Job as RlJob;
+use omr::rl::run::RlJob;
 use omr::task::{digits, recipe};
 use omr::tensor::DType;
 use omr::text::{CHAT_TEMPLATE, Message, SPECIAL_TOKENS, Tokenizer, train_tokenizer, write_tokenizer_dir};
 use omr::train::job::TrainingJob as _;
 use omr::train::metrics::{self, Metrics};
-use omr::train::sft::Job as SftJob;
+use omr::train::sft::SftJob;
 
 /// Contents of a folder's files by relative path.
 pub type Files = BTreeMap<String, Vec<u8>>;

@@ -13,7 +13,7 @@ use omr::model::{LayerPolicy, Model, Policy};
 use omr::tensor::DType;
 use omr::text::Message;
 use omr::train::job::TrainingJob as _;
-use omr::train::sft::Job;
+use omr::train::sft::SftJob;
 use omr::train::step;
 
 use super::tiny::{Notes, device, files, rows, run_sft, run_sft_over, sft_config, tuned_model};
@@ -133,7 +133,7 @@ fn split_off_rows_are_not_trained_on_and_do_not_depend_on_the_order() {
     let labels = |rows: &[Row]| -> BTreeSet<Vec<u8>> {
         rows.iter().map(|row| row.images[0].bytes(&row.place).unwrap().to_vec()).collect()
     };
-    let job = Job::new(&dir.path().join("a"), config.clone()).unwrap();
+    let job = SftJob::new(&dir.path().join("a"), config.clone()).unwrap();
     assert_eq!((job.common.held_out.len(), job.common.index.len()), (3, 9));
     let held = labels(&job.common.held_out);
     let trained = (0..9).map(|i| job.common.data.row(i).1).collect::<BTreeSet<u32>>();
@@ -142,10 +142,10 @@ fn split_off_rows_are_not_trained_on_and_do_not_depend_on_the_order() {
     assert!(trained.len() == 9 && labels(&trained).is_disjoint(&held), "no row is on both sides");
 
     let other = SftConfig { datasets: vec![read::entry(dir.path().join("turned.parquet"))], seed: 7, ..config.clone() };
-    assert_eq!(labels(&Job::new(&dir.path().join("b"), other).unwrap().common.held_out), held);
+    assert_eq!(labels(&SftJob::new(&dir.path().join("b"), other).unwrap().common.held_out), held);
     let count = ValidationConfig { val_size: Some(3.0), ..ValidationConfig::default() };
     let other = SftConfig { validation: count, ..config.clone() };
-    assert_eq!(labels(&Job::new(&dir.path().join("c"), other).unwrap().common.held_out), held);
+    assert_eq!(labels(&SftJob::new(&dir.path().join("c"), other).unwrap().common.held_out), held);
 
     let whole = run_sft(&dir.path().join("whole"), &config, 1, &[]);
     whole.assert_same(&run_sft(&dir.path().join("stopped"), &config, 2, &[3, 5]), "stopped twice");
@@ -172,7 +172,7 @@ fn a_run_that_gets_worse_ends_early_with_the_best_model() {
     let last = files(&out.join("checkpoints/global_step_3"));
     let weights = "model.safetensors";
     assert!(model[weights] == best[weights] && model[weights] != last[weights]);
-    assert!(Job::new(&out, config.clone()).is_ok_and(|job| finished(job, &config)), "nothing is left to do");
+    assert!(SftJob::new(&out, config.clone()).is_ok_and(|job| finished(job, &config)), "nothing is left to do");
 
     // The state survives a stop after each step, and a kill after the last one.
     let stopped = dir.path().join("stopped");
@@ -186,7 +186,7 @@ fn a_run_that_gets_worse_ends_early_with_the_best_model() {
     // With more patience, the same run continues; its last model is not the best one.
     let mut patient = config.clone();
     patient.validation.early_stopping_patience = Some(4);
-    assert!(Job::new(&out, patient.clone()).is_ok_and(|job| !finished(job, &patient)));
+    assert!(SftJob::new(&out, patient.clone()).is_ok_and(|job| !finished(job, &patient)));
     let longer = run_sft(&out, &patient, 1, &[]);
     assert_eq!(longer.metrics.len(), 6, "{:?}", longer.figures(LOSS));
     let plain =
@@ -198,7 +198,7 @@ fn a_run_that_gets_worse_ends_early_with_the_best_model() {
 }
 
 /// Returns true if nothing of the run is left to do.
-fn finished(mut job: Job, config: &SftConfig) -> bool {
+fn finished(mut job: SftJob, config: &SftConfig) -> bool {
     job.common.validation = validation::sft(config, &job.common, None).unwrap();
     job.is_finished()
 }
@@ -214,7 +214,7 @@ fn rows_with_answers_are_answered_only_on_request_and_with_a_bound_from_the_rows
     let score = format!("val-core/{source}/acc/mean@1");
     assert!(run.metrics.iter().all(|m| m.contains_key(LOSS) && m.contains_key(&score)), "{:?}", run.metrics[0].keys());
     // Without a bound of the user's, an answer has at most twice as many tokens as the longest answer to train on.
-    let job = Job::new(&dir.path().join("with"), with.clone()).unwrap();
+    let job = SftJob::new(&dir.path().join("with"), with.clone()).unwrap();
     let longest = job.common.index.shapes().map(|shape| shape.targets).max().unwrap();
     let lengths = run.figures(&format!("val-aux/{source}/response_length/mean"));
     assert!(longest < 100 && lengths[0] <= 2.0 * longest as f64, "{longest} {lengths:?}");
@@ -236,7 +236,7 @@ fn the_time_of_a_validation_is_told_before_the_run() {
         ..ValidationConfig::default()
     };
     let config = SftConfig { max_steps: Some(3), eval_steps: Some(2), validation, ..sft_config(dir.path()) };
-    let mut job = Job::new(&dir.path().join("out"), config.clone()).unwrap();
+    let mut job = SftJob::new(&dir.path().join("out"), config.clone()).unwrap();
     job.common.validation = validation::sft(&config, &job.common, None).unwrap();
     let notes = Notes::default();
     job.run(&mut device(1), &notes).unwrap();

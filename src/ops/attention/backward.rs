@@ -193,7 +193,7 @@ struct Prepared<'a, T> {
 
 /// Some rows of a sequence, counted from its start.
 #[derive(Clone)]
-struct Rows {
+struct SequenceRows {
     sequence: usize,
     rows: Range<usize>,
 }
@@ -214,7 +214,7 @@ impl<T: Elem> Prepared<'_, T> {
         s: &mut Scratch<'_>,
         mut write: impl FnMut(usize, usize, &[f32], f32),
     ) {
-        let keys = Rows { sequence, rows: 0..self.blocks.rows(sequence).len() };
+        let keys = SequenceRows { sequence, rows: 0..self.blocks.rows(sequence).len() };
         s.clear_keys(keys.rows.len() * self.pack.heads.padded());
         for tile in self.tiles(sequence, 0) {
             self.load(&tile, head, s);
@@ -235,10 +235,10 @@ impl<T: Elem> Prepared<'_, T> {
         mut write: impl FnMut(usize, usize, &[f32], f32),
     ) {
         let len = self.blocks.rows(sequence).len();
-        let tile = Rows { sequence, rows: from..len.min(from + tile_rows(self.pack.heads)) };
-        let own = Rows { sequence, rows: 0..if self.pack.causal { tile.rows.end } else { len } };
+        let tile = SequenceRows { sequence, rows: from..len.min(from + tile_rows(self.pack.heads)) };
+        let own = SequenceRows { sequence, rows: 0..if self.pack.causal { tile.rows.end } else { len } };
         let prompt = self.blocks.prompt(sequence);
-        let prompt = prompt.map(|sequence| Rows { sequence, rows: 0..self.blocks.rows(sequence).len() });
+        let prompt = prompt.map(|sequence| SequenceRows { sequence, rows: 0..self.blocks.rows(sequence).len() });
         self.load(&tile, head, s);
         s.dq.fill(0.0);
         for keys in prompt.into_iter().chain([own]) {
@@ -258,7 +258,7 @@ impl<T: Elem> Prepared<'_, T> {
         mut write: impl FnMut(usize, usize, &[f32], f32),
     ) {
         let (len, from) = (self.blocks.rows(sequence).len(), block * BLOCK);
-        let keys = Rows { sequence, rows: from..len.min(from + BLOCK) };
+        let keys = SequenceRows { sequence, rows: from..len.min(from + BLOCK) };
         let add = |s: &mut Scratch<'_>, queries: usize, from: usize| {
             s.clear_keys(keys.rows.len() * self.pack.heads.padded());
             for tile in self.tiles(queries, from) {
@@ -280,15 +280,15 @@ impl<T: Elem> Prepared<'_, T> {
     }
 
     /// Returns the query tiles of a sequence, from the one that contains row `from` on.
-    fn tiles(&self, sequence: usize, from: usize) -> impl Iterator<Item = Rows> + use<T> {
+    fn tiles(&self, sequence: usize, from: usize) -> impl Iterator<Item = SequenceRows> + use<T> {
         let (len, size) = (self.blocks.rows(sequence).len(), tile_rows(self.pack.heads));
         let starts = (from / size * size..len).step_by(size);
-        starts.map(move |from| Rows { sequence, rows: from..len.min(from + size) })
+        starts.map(move |from| SequenceRows { sequence, rows: from..len.min(from + size) })
     }
 
     /// Multiplies a loaded query tile with keys of its sequence or of its prompt, and adds to the wanted gradients. The
     /// keys start at the border of a block.
-    fn multiply(&self, queries: &Rows, keys: &Rows, head: usize, wanted: Wanted, s: &mut Scratch<'_>) {
+    fn multiply(&self, queries: &SequenceRows, keys: &SequenceRows, head: usize, wanted: Wanted, s: &mut Scratch<'_>) {
         let (&Pack { heads, causal, .. }, setting) = (self.pack, self.setting);
         let len = self.blocks.rows(keys.sequence).len();
         let masked = causal && queries.sequence == keys.sequence;
@@ -330,7 +330,7 @@ impl<T: Elem> Prepared<'_, T> {
     }
 
     /// Loads a query tile, with the q heads of group `head`.
-    fn load(&self, tile: &Rows, head: usize, s: &mut Scratch<'_>) {
+    fn load(&self, tile: &SequenceRows, head: usize, s: &mut Scratch<'_>) {
         let (isa, heads, group) = (self.isa, self.pack.heads, self.pack.heads.group());
         let (from, n) = (self.blocks.rows(tile.sequence).start + tile.rows.start, tile.rows.len());
         let at = head * group;

@@ -39,7 +39,7 @@ pub(super) fn sums<F: Real>(
     mut dentropy: Option<&mut [F]>,
 ) -> Sums {
     let (mut sums, mut lanes) = (Sums::NONE, Vec::new());
-    let row = row::Rows { config, denominators, batch, log_prob, entropy };
+    let row = row::LossRows { config, denominators, batch, log_prob, entropy };
     for (i, at) in rows(batch.cu_seqlens).enumerate() {
         let d = &mut dlog_prob[at.clone()];
         let dh = dentropy.as_deref_mut().map(|d| &mut d[at]);

@@ -26,7 +26,7 @@ pub fn seq_ratio(mean_log_ratio: f64) -> f64 {
 }
 
 /// Inputs of a batch's loss.
-pub(super) struct Rows<'a, F> {
+pub(super) struct LossRows<'a, F> {
     pub config: &'a PolicyLoss,
     pub denominators: &'a Denominators,
     pub batch: &'a Batch<'a, F>,
@@ -34,11 +34,11 @@ pub(super) struct Rows<'a, F> {
     pub entropy: Option<&'a [F]>,
 }
 
-impl<F: Real> Rows<'_, F> {
+impl<F: Real> LossRows<'_, F> {
     /// Returns the sums of sequence `index` and overwrites `dlog_prob` and `dentropy`, which hold only this sequence's
     /// tokens.
     pub fn sums(&self, index: usize, dlog_prob: &mut [F], mut dentropy: Option<&mut [F]>, lanes: &mut Lanes) -> Sums {
-        let Rows { config, denominators, batch, .. } = self;
+        let LossRows { config, denominators, batch, .. } = self;
         let from = batch.cu_seqlens[index] as usize;
         let here = from..from + dlog_prob.len();
         let (lp, old) = (&self.log_prob[here.clone()], &batch.old_log_prob[here.clone()]);

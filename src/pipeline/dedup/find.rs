@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::config::DedupConfig;
 use crate::error::Result;
-use crate::pipeline::dedup::hashes::Rows;
+use crate::pipeline::dedup::hashes::RowHashes;
 use crate::pipeline::dedup::{image, text};
 
 /// Maximum number of texts that are held in memory for comparison.
@@ -44,20 +44,20 @@ impl Groups {
 }
 
 /// Groups rows with equal questions and equal images. Images are compared by their hashes.
-pub fn groups(rows: &Rows, config: &DedupConfig) -> Result<Groups> {
+pub fn groups(rows: &RowHashes, config: &DedupConfig) -> Result<Groups> {
     // If there is one band more than there are bits that may differ, two hashes agree in at least one band.
     by_bands(rows, config, Some(config.hash_distance + 1))
 }
 
 /// Returns sets of rows that have images and whose questions may be equal. The images are not compared. Sets of one row
 /// are left out.
-pub fn same_questions(rows: &Rows, config: &DedupConfig) -> Result<Vec<Vec<u32>>> {
+pub fn same_questions(rows: &RowHashes, config: &DedupConfig) -> Result<Vec<Vec<u32>>> {
     by_bands(rows, config, None).map(Groups::several)
 }
 
 /// Groups equal rows. Compares only rows that share a band of their text and one of `image_bands` bands of their
 /// first image. If `image_bands` is `None`, compares only rows with images, by their text and their number of images.
-fn by_bands(rows: &Rows, config: &DedupConfig, image_bands: Option<usize>) -> Result<Groups> {
+fn by_bands(rows: &RowHashes, config: &DedupConfig, image_bands: Option<usize>) -> Result<Groups> {
     let mut groups = Groups((0..rows.len() as u32).collect());
     for text_band in 0..=rows.bands_each {
         for image_band in 0..image_bands.unwrap_or(1) {
@@ -89,7 +89,13 @@ fn by_bands(rows: &Rows, config: &DedupConfig, image_bands: Option<usize>) -> Re
 
 /// Compares the rows of a run: each with the previous rows of the run that represent a group. Also compares their
 /// images if `images` is true.
-fn compare(rows: &Rows, config: &DedupConfig, run: &[(u64, u32)], images: bool, groups: &mut Groups) -> Result<()> {
+fn compare(
+    rows: &RowHashes,
+    config: &DedupConfig,
+    run: &[(u64, u32)],
+    images: bool,
+    groups: &mut Groups,
+) -> Result<()> {
     let (mut different, mut texts): (Vec<u32>, _) = (Vec::new(), Texts::new(rows, config));
     'rows: for &(_, row) in run {
         if different.iter().any(|&other| groups.root(other) == groups.root(row)) {
@@ -107,7 +113,7 @@ fn compare(rows: &Rows, config: &DedupConfig, run: &[(u64, u32)], images: bool, 
     Ok(())
 }
 
-fn same_images(rows: &Rows, config: &DedupConfig, one: usize, other: usize) -> bool {
+fn same_images(rows: &RowHashes, config: &DedupConfig, one: usize, other: usize) -> bool {
     let (image_hashes, others) = (rows.image_hashes(one), rows.image_hashes(other));
     image_hashes.len() == others.len()
         && image_hashes.iter().zip(others).all(|(image_hash, other)| image_hash.is(other, config.hash_distance as u32))
@@ -115,14 +121,14 @@ fn same_images(rows: &Rows, config: &DedupConfig, one: usize, other: usize) -> b
 
 /// Compares the questions of rows. Caches what is read from the file for later comparisons.
 pub struct Texts<'a> {
-    rows: &'a Rows,
+    rows: &'a RowHashes,
     threshold: f64,
     parts: HashMap<usize, Vec<u64>>,
 }
 
 impl<'a> Texts<'a> {
     /// Creates an empty cache.
-    pub fn new(rows: &'a Rows, config: &DedupConfig) -> Texts<'a> {
+    pub fn new(rows: &'a RowHashes, config: &DedupConfig) -> Texts<'a> {
         Texts { rows, threshold: config.text_threshold, parts: HashMap::new() }
     }
 

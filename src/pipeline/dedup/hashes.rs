@@ -46,7 +46,7 @@ struct Line {
 /// be read have no line.
 pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embedder>) -> Result<()> {
     let mut out = Staged::create(path)?;
-    let observer = work.means.observer;
+    let observer = work.machine.observer;
     let total = inputs.iter().map(|input| input.rows.len() as u64).sum();
     observer.begin("dedup: hashes", "rows", total, 0);
     let (mut done, most) = (0, if tower.is_some() { TOWER_ROWS } else { CHUNK_ROWS });
@@ -118,7 +118,7 @@ fn line(set: usize, at: RowPosition, row: &Row, kept: Option<&Embedded>) -> Resu
 
 /// Hashes of all rows, ordered by data set and row.
 #[derive(Default)]
-pub struct Rows {
+pub struct RowHashes {
     /// Data set and position of each row.
     pub places: Vec<(u32, RowPosition)>,
     /// Hash of each row's folded text, and hash of the numbers in it.
@@ -127,7 +127,7 @@ pub struct Rows {
     pub bands: Vec<u32>,
     /// Number of bands per row.
     pub bands_each: usize,
-    /// Start of each row's images in [`Rows::image_hashes`]. Has one entry more than there are rows.
+    /// Start of each row's images in [`RowHashes::image_hashes`]. Has one entry more than there are rows.
     pub starts: Vec<u32>,
     /// Hashes of all images.
     pub image_hashes: Vec<ImageHash>,
@@ -140,10 +140,10 @@ pub struct Rows {
     lines: Vec<(u32, u64)>,
 }
 
-impl Rows {
+impl RowHashes {
     /// Reads the lines of `paths`. The files are consecutive shards, and each covers all data sets.
-    pub fn read(paths: &[PathBuf], sets: usize, band_len: usize) -> Result<Rows> {
-        let mut rows = Rows { starts: vec![0], ..Rows::default() };
+    pub fn read(paths: &[PathBuf], sets: usize, band_len: usize) -> Result<RowHashes> {
+        let mut rows = RowHashes { starts: vec![0], ..RowHashes::default() };
         for path in paths {
             rows.files.push((path.clone(), Mutex::new(files::open(path).map_err(Error::io(path))?)));
         }

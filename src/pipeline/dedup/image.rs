@@ -48,16 +48,16 @@ impl ImageHash {
     /// Computes the hash and the cells of an image.
     pub fn of(image: &Rgb) -> ImageHash {
         let sums = reduced(image);
-        let (mut hash, mut means) = (0, [0; COLUMNS * ROWS]);
+        let (mut hash, mut machine) = (0, [0; COLUMNS * ROWS]);
         for (y, row) in sums.iter().enumerate() {
             for (x, pair) in row.windows(2).enumerate() {
                 hash |= u64::from(pair[1] > pair[0] + MARGIN) << (8 * y + x);
             }
-            for (mean, sum) in means[y * COLUMNS..].iter_mut().zip(row) {
+            for (mean, sum) in machine[y * COLUMNS..].iter_mut().zip(row) {
                 *mean = sum.round() as u8;
             }
         }
-        ImageHash { hash, cells: means }
+        ImageHash { hash, cells: machine }
     }
 
     /// Returns true if both are the same image: their hashes differ in at most `most` bits, and their cells correlate.

@@ -90,7 +90,7 @@ impl StageJob for Dedup<'_> {
         let inputs: Vec<&Input> = benchmarks.iter().chain(&work.inputs).collect();
         let own = FILES.map(|(stem, ending)| work.path(stem, ending));
         if work.parts.is_none() {
-            let tower = self.tower.as_ref().map(|tower| tower.start(work.means, own[1].clone())).transpose()?;
+            let tower = self.tower.as_ref().map(|tower| tower.start(work.machine, own[1].clone())).transpose()?;
             hashes::write(work, &inputs, &own[0], tower)?;
         }
         if work.shard.is_some() {
@@ -101,14 +101,14 @@ impl StageJob for Dedup<'_> {
             work.parts
                 .map_or_else(|| vec![work.path(stem, ending)], |count| (0..count).map(|i| part(count, i)).collect())
         });
-        let rows = hashes::Rows::read(&hashes, inputs.len(), text::band_len(config.text_threshold))?;
+        let rows = hashes::RowHashes::read(&hashes, inputs.len(), text::band_len(config.text_threshold))?;
         let mut groups = find::groups(&rows, config)?;
         let mut by_tower = None;
         if let Some(tower) = &self.tower {
             let embeddings = Embeddings::open(&embeddings, tower.width())?;
             let buckets = find::same_questions(&rows, config)?;
             let mut near = Near::new(&rows, config, embeddings)?;
-            by_tower = Some(near.join(&buckets, &mut groups, work.means.observer)?);
+            by_tower = Some(near.join(&buckets, &mut groups, work.machine.observer)?);
         }
         let groups = groups.several();
         let dropped = dropped(config, &rows, &groups, benchmarks.len() as u32);
@@ -133,7 +133,7 @@ impl StageJob for Dedup<'_> {
 
 /// Returns the rows to remove from groups of equal rows. `benchmarks` is the number of benchmark data sets. They
 /// precede the other data sets, and their rows are not written.
-fn dropped(config: &DedupConfig, rows: &hashes::Rows, groups: &[Vec<u32>], benchmarks: u32) -> Dropped {
+fn dropped(config: &DedupConfig, rows: &hashes::RowHashes, groups: &[Vec<u32>], benchmarks: u32) -> Dropped {
     let set = |row: u32| rows.places[row as usize].0;
     let mut dropped = Dropped::new();
     for group in groups {
@@ -155,7 +155,7 @@ fn dropped(config: &DedupConfig, rows: &hashes::Rows, groups: &[Vec<u32>], bench
 }
 
 /// Writes the remaining rows, and lists the removed ones as rejected.
-fn write(work: &Work, inputs: &[&Input], rows: &hashes::Rows, dropped: &Dropped) -> Result<Summary> {
+fn write(work: &Work, inputs: &[&Input], rows: &hashes::RowHashes, dropped: &Dropped) -> Result<Summary> {
     let broken: HashMap<(u32, u32), &str> =
         rows.broken.iter().map(|(set, index, what)| ((*set, *index), what.as_str())).collect();
     let first = inputs.len() - work.inputs.len();

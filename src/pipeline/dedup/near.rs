@@ -9,7 +9,7 @@ use crate::config::DedupConfig;
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 use crate::pipeline::dedup::find::{Groups, Texts};
-use crate::pipeline::dedup::hashes::Rows;
+use crate::pipeline::dedup::hashes::RowHashes;
 use crate::pipeline::dedup::image::{LAYOUT, Layout, dot};
 use crate::pipeline::dedup::tower::Embeddings;
 
@@ -18,7 +18,7 @@ const LEAST: usize = 4096;
 
 /// Compares rows by the embeddings of their images.
 pub struct Near<'a> {
-    rows: &'a Rows,
+    rows: &'a RowHashes,
     config: &'a DedupConfig,
     embeddings: Embeddings,
     texts: Texts<'a>,
@@ -26,7 +26,7 @@ pub struct Near<'a> {
 
 impl<'a> Near<'a> {
     /// Creates a comparison. Returns an error if an image has no embedding.
-    pub fn new(rows: &'a Rows, config: &'a DedupConfig, embeddings: Embeddings) -> Result<Near<'a>> {
+    pub fn new(rows: &'a RowHashes, config: &'a DedupConfig, embeddings: Embeddings) -> Result<Near<'a>> {
         for row in 0..rows.len() {
             (0..rows.image_hashes(row).len()).try_for_each(|image| embeddings.check(rows.embedding(row, image)))?;
         }

@@ -7,7 +7,7 @@ use crate::data::Row;
 use crate::error::Result;
 use crate::files;
 use crate::image::{jpeg, resize};
-use crate::pipeline::dedup::hashes::Rows;
+use crate::pipeline::dedup::hashes::RowHashes;
 use crate::pipeline::stage::{Input, Work};
 use crate::report::frame::{self, Scripts};
 
@@ -24,7 +24,7 @@ const SHOWN: usize = 400;
 pub fn write(
     work: &Work,
     inputs: &[&Input],
-    rows: &Rows,
+    rows: &RowHashes,
     groups: &[Vec<u32>],
     dropped: &dyn Fn(u32) -> Option<&'static str>,
 ) -> Result<()> {

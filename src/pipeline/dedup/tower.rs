@@ -101,8 +101,8 @@ impl Tower {
 
     /// Loads the tower and opens the file of embeddings at `path`. Cuts off an incomplete record that a killed run
     /// left.
-    pub fn start(&self, means: &Machine, path: PathBuf) -> Result<Embedder<'_>> {
-        let mut dev = (means.device)(&self.plan(means.target)?)?;
+    pub fn start(&self, machine: &Machine, path: PathBuf) -> Result<Embedder<'_>> {
+        let mut dev = (machine.device)(&self.plan(machine.target)?)?;
         let dtype = DType::of(Dtype::Auto, dev.kind());
         let mut vision = VisionTower::load(&mut dev, &self.dir, &self.config, dtype)?;
         vision.normalize = self.normalize;

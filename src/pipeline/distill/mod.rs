@@ -53,7 +53,7 @@ impl Stage for DistillConfig {
         step.distill.as_ref()
     }
 
-    fn job<'a>(&'a self, means: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
+    fn job<'a>(&'a self, machine: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
         let teacher = self.teacher.as_ref().ok_or_else(|| {
             Error::input("teacher", "nothing", "an OpenAI-compatible server: teacher.base_url and teacher.model")
         })?;
@@ -61,7 +61,7 @@ impl Stage for DistillConfig {
         if let Some(judge) = &self.judge {
             judge::Client::new(judge, "judge", None)?;
         }
-        Ok(Box::new(Distill { config: self, teacher, endpoint, means }))
+        Ok(Box::new(Distill { config: self, teacher, endpoint, machine }))
     }
 }
 
@@ -69,7 +69,7 @@ struct Distill<'a> {
     config: &'a DistillConfig,
     teacher: &'a EndpointConfig,
     endpoint: Arc<Endpoint>,
-    means: &'a Machine<'a>,
+    machine: &'a Machine<'a>,
 }
 
 impl StageJob for Distill<'_> {
@@ -87,7 +87,7 @@ impl StageJob for Distill<'_> {
             store: &store,
             work,
         };
-        let missing = asking.all(&(self.means.runtime)()?)?;
+        let missing = asking.all(&(self.machine.runtime)()?)?;
         self.write(work, store, &missing)
     }
 
@@ -103,14 +103,14 @@ impl StageJob for Distill<'_> {
 }
 
 /// An answer to a row, before scoring.
-enum Draft {
+enum Reply {
     /// A repaired text that must be scored.
     Answered(String),
     Rejected(Rejection),
 }
 
 /// The drafts of a row with its label, or the fate of a row that cannot be requested.
-type Drafts = std::result::Result<(Numbered, String, Vec<Draft>), Fate>;
+type Replies = std::result::Result<(Numbered, String, Vec<Reply>), Fate>;
 
 impl Distill<'_> {
     /// Scores the answers in the store and writes the output. `missing` contains the answers that the teacher did not
@@ -118,18 +118,24 @@ impl Distill<'_> {
     fn write(&self, work: &Work, store: Arc<RunStore>, missing: &HashMap<Key, NoAnswer>) -> Result<Summary> {
         let (config, teacher) = (self.config, self.teacher);
         let rules = ScorerConfig::default();
-        let scorer =
-            Scorer::new(config.mode, config.judge.as_ref(), &rules, "reward", Some(store.clone()), self.means.runtime)?;
+        let scorer = Scorer::new(
+            config.mode,
+            config.judge.as_ref(),
+            &rules,
+            "reward",
+            Some(store.clone()),
+            self.machine.runtime,
+        )?;
         let mut judge_summary = scorer.judge().map(judge::Summary::new);
         let (mut requests, mut tokens) = (0, 0);
         let mut summary = pass(work, &mut |input, rows| {
             let look = |numbered: Numbered| drafts(config, teacher, numbered, &store, missing);
-            let drafts: Vec<(Drafts, usize, u64)> = rows.into_par_iter().map(look).collect::<Result<_>>()?;
+            let drafts: Vec<(Replies, usize, u64)> = rows.into_par_iter().map(look).collect::<Result<_>>()?;
             let items =
                 drafts.iter().filter_map(|(drafts, ..)| drafts.as_ref().ok()).flat_map(|(row, label, drafts)| {
                     drafts.iter().filter_map(|draft| match draft {
-                        Draft::Answered(text) => Some(item(&row.row, label, text)),
-                        Draft::Rejected(_) => None,
+                        Reply::Answered(text) => Some(item(&row.row, label, text)),
+                        Reply::Rejected(_) => None,
                     })
                 });
             let mut scored = scorer.score_all(items.collect()).into_iter();
@@ -146,8 +152,8 @@ impl Distill<'_> {
                 let mut row = Vec::with_capacity(drafts.len());
                 for (rollout, draft) in drafts.into_iter().enumerate() {
                     row.push(match draft {
-                        Draft::Rejected(rejection) => Fate::Rejected(rejection),
-                        Draft::Answered(text) => {
+                        Reply::Rejected(rejection) => Fate::Rejected(rejection),
+                        Reply::Answered(text) => {
                             let lost = || Err(Error::Failed("an answer was not scored".to_owned()));
                             let judged = scored.next().unwrap_or_else(lost)?;
                             judge_summary
@@ -165,7 +171,7 @@ impl Distill<'_> {
         if summary.unjudged > 0 {
             let line =
                 format!("judge: {} answers unjudged; run the same command again to judge them", summary.unjudged);
-            self.means.observer.note(&line);
+            self.machine.observer.note(&line);
         }
         Ok(summary)
     }
@@ -229,7 +235,7 @@ fn drafts(
     numbered: Numbered,
     store: &RunStore,
     missing: &HashMap<Key, NoAnswer>,
-) -> Result<(Drafts, usize, u64)> {
+) -> Result<(Replies, usize, u64)> {
     let n = config.num_rollouts;
     let Some(label) = label(&numbered.row) else {
         return Ok((Err(Fate::Rejected(Rejection::row("no_label", "neither a ground truth nor an answer"))), 0, 0));
@@ -241,7 +247,7 @@ fn drafts(
     let (mut drafts, mut tokens) = (Vec::with_capacity(n), 0);
     for rollout in 0..n {
         let key = question.key(teacher, config.seed, rollout);
-        let rejection = |reason, detail: String| Draft::Rejected(Rejection { reason, detail, rollout: Some(rollout) });
+        let rejection = |reason, detail: String| Reply::Rejected(Rejection { reason, detail, rollout: Some(rollout) });
         drafts.push(match (store.get()?.get(&key)?, missing.get(&key)) {
             (Some(completion), _) => {
                 tokens += completion.completion_tokens;
@@ -260,10 +266,10 @@ fn drafts(
 }
 
 /// Repairs a completion. `rejection` creates a rejection from a reason and a detail.
-fn draft(completion: &Completion, rejection: impl Fn(&'static str, String) -> Draft) -> Draft {
+fn draft(completion: &Completion, rejection: impl Fn(&'static str, String) -> Reply) -> Reply {
     let start = |text: &str| text.chars().take(200).collect::<String>();
     match repair(&completion.text) {
-        Ok(repaired) => Draft::Answered(repaired),
+        Ok(repaired) => Reply::Answered(repaired),
         Err(_) if completion.finish_reason == "length" => rejection("truncated", start(&completion.text)),
         Err(Malformed::NoThink) => rejection("no_think", start(&completion.text)),
         Err(Malformed::NoAnswer) => rejection("no_answer", start(&completion.text)),

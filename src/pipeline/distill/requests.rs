@@ -64,7 +64,7 @@ impl TeacherRequests<'_> {
         let concurrency = self.endpoint.concurrency();
         let (send, receive) = mpsc::channel(2 * concurrency);
         let total = (self.work.rows() * self.config.num_rollouts) as u64;
-        self.work.means.observer.begin(self.work.kind, "answers", total, 0);
+        self.work.machine.observer.begin(self.work.kind, "answers", total, 0);
         let missing = std::thread::scope(|scope| {
             let reader = Reader {
                 config: self.config,
@@ -79,12 +79,12 @@ impl TeacherRequests<'_> {
             // If `request` fails, the channel closes and the reader ends. The error of `request` is then the one to return.
             missing.and_then(|missing| read.map(|()| missing))
         })?;
-        self.work.means.observer.end();
+        self.work.machine.observer.end();
         let failed = missing.values().filter(|missing| !matches!(missing, NoAnswer::Bad(_))).count();
         if failed > 0 {
             let kind = self.work.kind;
             self.work
-                .means
+                .machine
                 .observer
                 .note(&format!("{kind}: {failed} requests failed; run the same command again to repeat them"));
         }
@@ -116,7 +116,7 @@ impl TeacherRequests<'_> {
             });
         }
         drop((send, pending));
-        let observer = self.work.means.observer;
+        let observer = self.work.machine.observer;
         let mut tally = Tally::new(self.endpoint);
         let outcome: Result<()> = loop {
             if observer.stop_requested() {

@@ -1,7 +1,7 @@
 //! Computes the advantages of a step's groups from their rewards, after the KL divergence from the reference is
 //! subtracted if the config requires it.
 
-use super::job::{Job, Run};
+use super::job::{RlJob, Run};
 use super::sample::Batch;
 use crate::config::{AdvEstimator, KlCtrlType};
 use crate::device::Device;
@@ -15,7 +15,7 @@ use crate::rl::update::{self, Reference};
 use crate::train::timeline::Activity;
 use crate::train::trainer::Trainer;
 
-impl Job {
+impl RlJob {
     /// Computes the advantage of each response, and the reference's log-probs if the loss needs them. If the config
     /// requires it, the divergence from the reference is first subtracted from the rewards.
     pub(super) fn compute_advantages(

@@ -23,7 +23,7 @@ use crate::train::job::{JobCommon, Start};
 use crate::train::record;
 
 /// An RL job.
-pub struct Job {
+pub struct RlJob {
     /// The state that every training job has.
     pub common: JobCommon,
     /// The settings of the run.
@@ -61,15 +61,15 @@ pub(super) struct Run<'a> {
 /// Number of generation batches whose questions are prepared ahead of use.
 pub const AHEAD: usize = 1;
 
-impl Job {
-    /// Calls [`Job::open`] for a run that resumes if a checkpoint exists.
-    pub fn new(dir: &Path, config: RlConfig, scorer: Arc<Scorer>) -> Result<Job> {
-        Job::open(dir, config, scorer, false)
+impl RlJob {
+    /// Calls [`RlJob::open`] for a run that resumes if a checkpoint exists.
+    pub fn new(dir: &Path, config: RlConfig, scorer: Arc<Scorer>) -> Result<RlJob> {
+        RlJob::open(dir, config, scorer, false)
     }
 
     /// Indexes the prompts of `config`, or reads the index of an earlier start of this run unless the run is `fresh`.
     /// `scorer` scores the responses. Errors name the file and the row.
-    pub fn open(dir: &Path, config: RlConfig, scorer: Arc<Scorer>, fresh: bool) -> Result<Job> {
+    pub fn open(dir: &Path, config: RlConfig, scorer: Arc<Scorer>, fresh: bool) -> Result<RlJob> {
         let pixels = config.training.pixels();
         let start = Start::open(config.model.as_deref(), EncodingPurpose::Ask, pixels)?;
         if config.train_files.is_empty() {
@@ -106,7 +106,7 @@ impl Job {
             data.remarks.push(what.to_owned());
         }
         common.total_steps = config.total_steps(index.len());
-        Ok(Job {
+        Ok(RlJob {
             // The task only scores the rows that it receives and has no rows of its own.
             task: VerifiedRows::scored_by("rl", Vec::new(), scorer.clone())?,
             curriculum: curriculum::order(config.curriculum, data)?,

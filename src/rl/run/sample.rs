@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::job::{Job, Run};
+use super::job::{RlJob, Run};
 use crate::config::FilterMetric;
 use crate::device::Device;
 use crate::engine::scheduler::SchedulerStats;
@@ -45,7 +45,7 @@ pub(super) struct Batch {
     num_questions: usize,
 }
 
-impl Job {
+impl RlJob {
     /// Creates the batch of the next step, without groups.
     pub(super) fn batch(&self, dev: &Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<Batch> {
         let step = trainer.step + 1;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::job::{Job, Run};
+use super::job::{RlJob, Run};
 use super::sample::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ pub(super) struct Times {
     pub update: f64,
 }
 
-impl Job {
+impl RlJob {
     /// Records the metrics of the step's rollouts, and writes the rollouts if they are due. Ends the run with
     /// [`Error::Stopped`] if only the rollouts of a prompt of this step are wanted.
     pub(super) fn record_rollouts(

@@ -1,6 +1,6 @@
 //! Updates the policy with the groups of a step.
 
-use super::job::{Job, Run};
+use super::job::{RlJob, Run};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::{GradientSink, Model};
@@ -12,7 +12,7 @@ use crate::train::step::Computed;
 use crate::train::timeline::Activity;
 use crate::train::trainer::Trainer;
 
-impl Job {
+impl RlJob {
     /// Makes the updates of a step: `ppo_epochs` passes over its mini-batches, which consist of complete groups.
     pub(super) fn update(
         &self,

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Crash, Doc, Marks, Metrics, Prompt, PublishedResult, QuestionSink, Rows, Source, Stage, TaskSpec, aggregate, hub,
-    written,
+    Crash, Doc, Marks, Metrics, Prompt, PublishedResult, QuestionSink, RowSource, Source, Stage, TaskSpec, aggregate,
+    hub, written,
 };
 use crate::config::Mode;
 use crate::data::Row;
@@ -30,12 +30,12 @@ static INSTRUCTIONS: LazyLock<Instructions> =
 
 /// The reasoning questions.
 pub const REASONING_TASK: TaskSpec =
-    TaskSpec { name: "charxiv_val_reasoning_cot", rows: Rows::OfHub(reasoning), ..TaskSpec::DEFAULT };
+    TaskSpec { name: "charxiv_val_reasoning_cot", rows: RowSource::OfHub(reasoning), ..TaskSpec::DEFAULT };
 
 /// The descriptive questions, four per chart.
 pub const DESCRIPTIVE_TASK: TaskSpec = TaskSpec {
     name: "charxiv_val_descriptive_cot",
-    rows: Rows::Made(descriptive_rows),
+    rows: RowSource::Made(descriptive_rows),
     score: by_number,
     aggregate: aggregate::charxiv,
     ..REASONING_TASK
