@@ -63,10 +63,7 @@ pub fn key(text: &str) -> String {
     if let Some(same) = lexicon::look(Kind::Synonym, &phrase) {
         return lexicon::folded(same).into_owned();
     }
-    let named = |w: &str| {
-        let month = lexicon::look(Kind::Month, w).map(|n| format!("month {n}"));
-        month
-    };
+    let named = |w: &str| lexicon::look(Kind::Month, w).map(|n| format!("month {n}"));
     let one = |w: &String| match number_words::ordinal(w) {
         Some(n) => place(n),
         None => named(w).unwrap_or_else(|| spelled(w).to_owned()),
