@@ -20,6 +20,25 @@ fn compiled(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a fixed pattern")
 }
 
+/// Parses a rewritten formula. If that fails, parses only the text after the last of several equals signs.
+pub(super) fn read(source: &str, steps: &Steps) -> Option<Value> {
+    once(source, steps).or_else(|| {
+        let last = last_side(source)?;
+        once(last, steps)
+    })
+}
+
+/// Returns the text after the last equals sign, if a formula without lists contains at least two.
+fn last_side(source: &str) -> Option<&str> {
+    if source.contains([',', ';']) {
+        return None;
+    }
+    let bytes = source.as_bytes();
+    let splits = |i: &usize| bytes[*i] == b'=' && !i.checked_sub(1).is_some_and(|j| b"\\<!>".contains(&bytes[j]));
+    let at: Vec<usize> = (0..bytes.len()).filter(splits).collect();
+    (at.len() >= 2).then(|| &source[at[at.len() - 1] + 1..])
+}
+
 /// Returns true for a formula that the published library takes for complex numbers or matrices. Its letters are then
 /// not real.
 fn is_complex(source: &str) -> bool {
@@ -32,8 +51,7 @@ fn is_complex(source: &str) -> bool {
     SIGNS.is_match(source)
 }
 
-/// Parses a rewritten formula.
-pub(super) fn read(source: &str, steps: &Steps) -> Option<Value> {
+fn once(source: &str, steps: &Steps) -> Option<Value> {
     static GROUPED: LazyLock<Regex> = LazyLock::new(|| compiled(r"^\s*-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?\s*$"));
     let tokens = lex(source, steps)?;
     let reader = Reader::new(&tokens, !is_complex(source), steps);

@@ -130,7 +130,7 @@ fn at_time(h: &Expr, m: &Expr, t: u32, steps: &Steps) -> bool {
     time == minutes(t) || ((minutes(60)..minutes(780)).contains(&time) && other == minutes(t))
 }
 
-/// Compares residues, families over the whole numbers, and permutations.
+/// Compares residues, families over the whole numbers.
 fn counted_values(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     Some(match (gold, answer) {
         (Value::Residue(a, n), Value::Residue(b, m)) => {

@@ -1,4 +1,4 @@
-//! Families `first + k step` over all whole `k`, components of vectors, and matrices written as lists.
+//! Families `first + k step` over all whole `k`, and components of vectors.
 
 use crate::steps::Steps;
 use crate::value::decide::{approximate, decide, whole};
