@@ -120,9 +120,6 @@ fn in_sentence<'a>(
     if sentence.len() > MAX_SENTENCE {
         return last_formula(sentence).map(unread);
     }
-    if let Some(named) = before_marker(clause) {
-        return Some(unread(named));
-    }
     let reads = |text: Cow<'a, str>| read(&text, steps).map(|value| (text, Some(value)));
     let all = [Some(clause).filter(|t| *t != tried), Some(sentence).filter(|t| *t != tried && *t != clause)];
     if let Some(found) = all.into_iter().flatten().find_map(|t| reads(Cow::Borrowed(t))) {
@@ -165,15 +162,6 @@ fn is_qualified(before: &str) -> bool {
     let ends = |kind| lexicon::find(kind, before).last().is_some_and(|found| found.1 == before.len());
     let condition = || ends(Kind::Condition) && before.contains(|c: char| c.is_ascii_digit());
     (ends(Kind::Modifier) && !ends(Kind::Shows)) || condition()
-}
-
-/// Returns the answer that precedes its marker: "Hence 12 is the answer."
-fn before_marker(sentence: &str) -> Option<&str> {
-    let named = sentence.trim_end_matches(['.', '!', '*']);
-    let marker = lexicon::find(Kind::Marker, named).into_iter().last().filter(|m| m.1 == named.len())?;
-    let verb = named[..marker.0].trim_end_matches(' ').trim_end_matches("the").trim_end();
-    let found = verb.strip_suffix(" is")?;
-    Some(python::strip(lexicon::behind(Kind::Joint, found).unwrap_or(found)))
 }
 
 /// Cuts off the reason after an answer, or the alternative that the answer is contrasted with ("12, not 13").
@@ -348,33 +336,8 @@ fn unwrap(text: &str) -> &str {
             return python::strip(&body[..length]);
         }
     }
-    if let Some(rest) = before_note(t) {
+    if let Some(rest) = t.strip_suffix('.').filter(|r| !r.ends_with('.')) {
         return python::strip(rest);
     }
-    for end in ['.', '!'] {
-        if let Some(rest) = t.strip_suffix(end).filter(|r| !r.ends_with('.') && (end == '.' || is_exclamation(r))) {
-            return python::strip(rest);
-        }
-    }
     t
-}
-
-/// Returns the text before a remark in brackets. The remark is a known one, "5 (rounded)", or consists of several plain
-/// words, "x = 1 (double root)".
-fn before_note(text: &str) -> Option<&str> {
-    let (rest, note) = text.strip_suffix(')')?.rsplit_once(" (")?;
-    if lexicon::is(Kind::Reason, note) {
-        return Some(rest).filter(|r| !r.trim().is_empty());
-    }
-    let words: Vec<&str> = note.split(' ').collect();
-    let plain = |w: &&str| w.len() > 1 && w.chars().all(|c| c.is_ascii_alphabetic() || c == '-');
-    let says_more = |w: &&str| matches!(*w, "or" | "and" | "per") || lexicon::is(Kind::Denial, w);
-    let known = words.len() > 1 && words.iter().all(plain) && !words.iter().any(says_more);
-    (known && rest.contains(|c: char| c.is_ascii_digit())).then_some(rest)
-}
-
-/// Returns true if an exclamation mark after `text` is not a factorial.
-fn is_exclamation(text: &str) -> bool {
-    let last = text.rsplit(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
-    last.chars().count() >= 3 && !text.contains('\\')
 }

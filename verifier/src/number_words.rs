@@ -23,18 +23,29 @@ pub(crate) fn small(word: &str) -> Option<i64> {
 
 /// Returns the denominator that a word names, in the singular or the plural.
 pub(crate) fn part(word: &str) -> Option<i64> {
-    number(Kind::Fraction, word).or_else(|| number(Kind::Ordinal, word).filter(|n| *n > 2))
+    let plural = || ordinal_word(word.strip_suffix('s')?);
+    number(Kind::Fraction, word).or_else(|| ordinal_word(word).or_else(plural).filter(|n| *n > 2))
+}
+
+/// Returns the number of an ordinal: `first`, `twentieth`, `millionth`. The table has those that do not end with `th`
+/// after the number.
+fn ordinal_word(word: &str) -> Option<i64> {
+    let tens = || small(&format!("{}y", word.strip_suffix("ieth")?));
+    let regular = || {
+        let stem = word.strip_suffix("th")?;
+        small(stem).or_else(|| scale(stem)?.try_into().ok())
+    };
+    number(Kind::Ordinal, word).or_else(tens).or_else(regular)
 }
 
 /// Returns the number of an ordinal of one or two words.
 pub(crate) fn ordinal(word: &str) -> Option<i64> {
-    let one = |w: &str| number(Kind::Ordinal, w);
     match word.split_once([' ', '-']) {
         Some((tens, ones)) => {
             let tens = small(tens).filter(|n| *n >= 20)?;
-            one(ones).filter(|n| *n < 10).map(|n| tens + n)
+            ordinal_word(ones).filter(|n| *n < 10).map(|n| tens + n)
         }
-        None => one(word),
+        None => ordinal_word(word),
     }
 }
 
@@ -47,56 +58,19 @@ pub(crate) fn read(words: &[&str]) -> Option<(Rational, usize)> {
 }
 
 fn unsigned(words: &[&str], begin: usize) -> Option<(Rational, usize)> {
-    let whole = |n: i64| Rational::from_integer(n.into());
     let word = |at: usize| words.get(at).copied().unwrap_or_default();
-    let Some((number, mut at, unit)) = cardinal(words, begin) else {
+    let Some((number, at)) = cardinal(words, begin) else {
         // The word "half" alone.
         return (word(begin) == "half").then(|| (Rational::new(1.into(), 2.into()), begin + 1));
     };
-    let mut value = Rational::from_integer(number.clone());
-    // "two point five": the words after "point" are single digits.
-    if word(at) == "point" {
-        let digits = words[at + 1..].iter().map_while(|w| small(w).filter(|n| *n < 10));
-        let mut over = 1i64;
-        for digit in digits.take(15) {
-            over *= 10;
-            value += Rational::new(digit.into(), over.into());
-            at += 1;
-        }
-        if over == 1 {
-            return None;
-        }
-        at += 1;
-    } else if let Some(n) = part(word(at)).filter(|_| number != BigInt::from(0)) {
-        // Fractions such as "two thirds".
-        value /= whole(n);
-        at += 1;
-    } else if word(at) == "and" {
-        // Mixed numbers such as "two and a half" and "two and three quarters". "A million and a half" adds half a
-        // million.
-        let over = match word(at + 1) {
-            "a" | "an" => 1,
-            w => small(w).filter(|n| *n < 20).unwrap_or(0),
-        };
-        if let Some(n) = part(word(at + 2)).filter(|_| over > 0) {
-            value += Rational::new(over.into(), n.into()) * Rational::from_integer(unit);
-            at += 3;
-        }
-    }
-    // A scale after a fraction: "two and a half million", "three quarters of a million".
-    if !value.is_integer() || !word(at).is_empty() {
-        let skip = if word(at) == "of" && word(at + 1) == "a" { 2 } else { 0 };
-        if let Some(n) = scale(word(at + skip)).filter(|_| !value.is_integer()) {
-            value *= Rational::from_integer(n);
-            at += skip + 1;
-        }
-    }
-    Some((value, at))
+    // Fractions such as "two thirds".
+    let part = part(word(at)).filter(|_| number != BigInt::from(0));
+    let used = at + usize::from(part.is_some());
+    Some((Rational::new(number, part.unwrap_or(1).into()), used))
 }
 
-/// Parses a whole number. Returns the number, the position after it, and the unit that a following "and a half" refers
-/// to.
-fn cardinal(words: &[&str], begin: usize) -> Option<(BigInt, usize, BigInt)> {
+/// Parses a whole number. Returns the number and the position after it.
+fn cardinal(words: &[&str], begin: usize) -> Option<(BigInt, usize)> {
     let zero = BigInt::from(0);
     let (mut total, mut group, mut at, mut any) = (zero.clone(), zero.clone(), begin, false);
     // Size of the last number word. Only smaller numbers may follow it.
@@ -117,9 +91,6 @@ fn cardinal(words: &[&str], begin: usize) -> Option<(BigInt, usize, BigInt)> {
             }
             if n == BigInt::from(100) {
                 group *= &n;
-            } else if group == zero {
-                // Two scales in a row, such as "a thousand million".
-                total *= &n;
             } else {
                 total += group * &n;
                 group = zero.clone();
@@ -140,7 +111,5 @@ fn cardinal(words: &[&str], begin: usize) -> Option<(BigInt, usize, BigInt)> {
         any = true;
         at += 1;
     }
-    let counted = group == zero && (last == BigInt::from(12) || last >= BigInt::from(1_000_000));
-    let unit = if counted { last } else { BigInt::from(1) };
-    any.then_some((total + group, at, unit))
+    any.then_some((total + group, at))
 }

@@ -132,13 +132,8 @@ impl Sides<'_> {
         if let Some(same) = same_roman(gold, answer) {
             return outcome(same, "the same Roman numeral", "different Roman numerals");
         }
-        let mut x = value::parse(gold, true, steps);
-        let mut y = self.value.clone().unwrap_or_else(|| value::parse(answer, true, steps));
-        // "3 to 5" is a range, unless the text calls it a ratio.
-        let ratio = |t: &str| t.split(|c: char| !c.is_alphabetic()).any(|w| matches!(w, "ratio" | "odds"));
-        if ratio(gold) || ratio(self.clause) {
-            (x, y) = (x.into_ratio(), y.into_ratio());
-        }
+        let x = value::parse(gold, true, steps);
+        let y = self.value.clone().unwrap_or_else(|| value::parse(answer, true, steps));
         let comparison = value::equal(&x, &y, steps);
         if comparison.equal {
             let calculated = value::is_calculation(&x, &y, answer, self.question, steps);
@@ -207,17 +202,9 @@ fn european(text: &str) -> Option<String> {
     known.then(|| format!("{head}{sign}{}{point}{tail}", groups.concat()))
 }
 
-/// Tries other readings of the commas: commas between groups of three digits as separators of list members, and a comma
-/// between digits as a decimal point. Returns the reason if one of these readings makes the answers equal.
+/// Tries a comma between digits as a decimal point. Returns the reason if this reading makes the answers equal.
 fn other_readings(gold: &str, x: &Value, answer: &str, y: &Value, steps: &Steps) -> Option<&'static str> {
-    let is_list = |v: &Value| matches!(v, Value::List(_) | Value::Set(_) | Value::Tuple(_));
     for (text, other) in [(gold, y), (answer, x)] {
-        if text.contains(',') && is_list(other) {
-            let value = value::parse(text, false, steps);
-            if is_list(&value) && value::equal(&value, other, steps).equal {
-                return Some("equal members");
-            }
-        }
         if let Some(plain) = european(text)
             && value::equal(&value::parse(&plain, true, steps), other, steps).equal
         {

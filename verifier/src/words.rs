@@ -1,10 +1,9 @@
 //! Comparison of answers in words. The words are compared in order. Case, articles, quotes and spelling variants do not
 //! matter, and phrases with the same meaning are equal.
 
-use crate::lexicon::{self, Kind, Row, is, rows};
+use crate::lexicon::{self, Kind};
 use crate::number_words;
 use regex::Regex;
-use std::borrow::Cow;
 use std::sync::LazyLock;
 
 /// Maximum number of words in an answer that is compared as a phrase.
@@ -64,13 +63,10 @@ pub fn key(text: &str) -> String {
     if let Some(same) = lexicon::look(Kind::Synonym, &phrase) {
         return lexicon::folded(same).into_owned();
     }
-    let named = |w: &str| {
-        let month = lexicon::look(Kind::Month, w).map(|n| format!("month {n}"));
-        month.or_else(|| lexicon::look(Kind::Weekday, w).map(|n| format!("weekday {n}")))
-    };
+    let named = |w: &str| lexicon::look(Kind::Month, w).map(|n| format!("month {n}"));
     let one = |w: &String| match number_words::ordinal(w) {
         Some(n) => place(n),
-        None => named(w).unwrap_or_else(|| spelled(w).into_owned()),
+        None => named(w).unwrap_or_else(|| spelled(w).to_owned()),
     };
     let spelling = words.iter().map(one).collect::<Vec<_>>().join(" ");
     let phrases = [phrase.strip_suffix('s'), Some(&spelling), spelling.strip_suffix('s')];
@@ -78,13 +74,13 @@ pub fn key(text: &str) -> String {
     same.map_or(spelling.clone(), |same| lexicon::folded(same).into_owned())
 }
 
-/// Returns true if both texts have the same words in the same order, or are the same list of words.
+/// Returns true if both texts have the same words in the same order.
 pub fn same(a: &str, b: &str) -> bool {
     if !case_agrees(a, b) {
         return false;
     }
     let (x, y) = (key(a), key(b));
-    alike_words(&x, &y) || same_list(a, b)
+    alike_words(&x, &y)
 }
 
 fn alike_words(a: &str, b: &str) -> bool {
@@ -105,34 +101,10 @@ fn case_agrees(a: &str, b: &str) -> bool {
             let short = v.len() == 2
                 && w.len() == 2
                 && (capital(v) && capital(w) || v.to_lowercase().chars().all(|c| v.to_lowercase().starts_with(c)));
-            // The short name of a weekday must have its capital letter.
-            let day = |a: &str, b: &str| {
-                a.len() < 5
-                    && is(Kind::Weekday, a)
-                    && !capital(a)
-                    && b.len() > a.len()
-                    && b.to_lowercase().starts_with(a)
-            };
             let mixed = |w: &str| capital(w.get(1..).unwrap_or_default()) && w.contains(char::is_lowercase);
-            let distinct = (mixed(v) && mixed(w)) || day(v, w) || day(w, v) || (short && polar(v).is_none());
+            let distinct = (mixed(v) && mixed(w)) || (short && polar(v).is_none());
             v == w || !distinct
         })
-}
-
-/// Compares lists of words. "red, blue" is compared in order. If "and" joins the members, the order does not matter,
-/// unless they contain yes or no.
-fn same_list(a: &str, b: &str) -> bool {
-    let joined = |t: &str| t.contains(" and ") || t.contains(" & ");
-    let members = |t: &str| -> Vec<String> {
-        t.replace(" and ", ",").replace(" & ", ",").split([',', ';']).map(key).filter(|w| !w.is_empty()).collect()
-    };
-    let (mut x, mut y) = (members(a), members(b));
-    let is_polar = |l: &[String]| l.iter().any(|w| polar(w).is_some());
-    if (joined(a) || joined(b)) && !is_polar(&x) && !is_polar(&y) {
-        x.sort();
-        y.sort();
-    }
-    x.len() > 1 && x.len() == y.len() && x.iter().zip(&y).all(|(v, w)| alike_words(v, w))
 }
 
 /// Returns the meaning of a word of affirmation or denial: "yes", "no", "true" or "false".
@@ -238,22 +210,11 @@ pub(crate) fn polar_answer(text: &str) -> Option<Option<&'static str>> {
 }
 
 /// Returns the canonical spelling of a lower-case word.
-pub fn spelled(word: &str) -> Cow<'_, str> {
-    if word.len() < 5 || !word.is_ascii() {
-        return Cow::Borrowed(word);
-    }
-    let mut word = Cow::Borrowed(word);
+pub fn spelled(word: &str) -> &str {
     // An adverb such as "linearly" or "inversely" means the same as its adjective.
     const ADJECTIVES: [&str; 9] = ["dom", "al", "ar", "ous", "ive", "ent", "ant", "erse", "irect"];
-    if let Some(stem) = word.strip_suffix("ly").filter(|s| ADJECTIVES.iter().any(|e| s.ends_with(e))) {
-        word = Cow::Owned(stem.to_owned());
-    }
-    // British and American endings are equal for every stem.
-    let ending = |(to, from): &Row| word.strip_suffix(from[0]).filter(|s| s.len() > 1).map(|s| format!("{s}{to}"));
-    if let Some(other) = rows(Kind::Ending).iter().find_map(ending) {
-        word = Cow::Owned(other);
-    }
-    word
+    let stem = word.strip_suffix("ly").filter(|s| ADJECTIVES.iter().any(|e| s.ends_with(e)));
+    stem.unwrap_or(word)
 }
 
 /// Returns true if two words in canonical spelling are the same word, in the singular or the plural.

@@ -29,7 +29,7 @@ fn rows_are_sorted_and_few() {
             assert!(a < b, "{table}: {a:?} before {b:?}");
         }
     }
-    assert!((1_000..=3_000).contains(&all), "{all} rows");
+    assert!((500..=1_000).contains(&all), "{all} rows");
 }
 
 #[test]
@@ -60,5 +60,5 @@ fn no_form_stands_twice_in_a_kind() {
             }
         }
     }
-    assert!(seen.len() > 1_000);
+    assert!(seen.len() > 500);
 }

@@ -39,7 +39,6 @@ fn words_are_compared_in_order_as_words() {
             ("2ab", "2ba"),
             ("YES", "yes"),
             ("red circle", "The red circle."),
-            ("colour", "color"),
         ],
     );
 }

@@ -144,12 +144,6 @@ pub(super) fn called(name: &str, all: &[Complex]) -> Option<Complex> {
                 gamma(x.add(one)).div(gamma(k.add(one)).mul(gamma(x.sub(k).add(one))))
             }
         }
-        "max" => real(all.iter().map(|c| plain(*c)).collect::<Option<Vec<_>>>()?.into_iter().fold(f64::MIN, f64::max)),
-        "min" => real(all.iter().map(|c| plain(*c)).collect::<Option<Vec<_>>>()?.into_iter().fold(f64::MAX, f64::min)),
-        "mod" => {
-            let (a, b) = (plain(x)?, plain(*rest.first()?)?);
-            real(a - b * (a / b).floor())
-        }
         _ => return None,
     })
 }

@@ -15,7 +15,7 @@ impl Reader<'_> {
                 if self.is(at + 1, "^")
                     && let Some((exponent, end)) = self.script(at + 2, c.depth)
                 {
-                    return Some((exponential(exponent), end));
+                    return Some((power(Tree::Constant("e"), exponent), end));
                 }
                 Some((Tree::Constant("e"), at + 1))
             }
@@ -132,23 +132,8 @@ impl Reader<'_> {
         }
         let name = self.text(at + 2).to_owned();
         let (index, exponent, from) = self.scripts(at + 4, c.depth);
-        if matches!(name.as_str(), "gcd" | "lcm") && self.is(from, "(") {
-            let (a, middle) = self.expr(from + 1, c.depth + 1)?;
-            let (b, end) = self.expr(middle + 1, c.depth + 1)?;
-            let call = Tree::Call(if name == "gcd" { "gcd" } else { "lcm" }, vec![a, b]);
-            return (self.is(middle, ",") && self.is(end, ")")).then_some((call, end + 1));
-        }
         let (argument, end) = self.argument(from, c)?;
-        match name.as_str() {
-            "trace" | "tr" => match argument {
-                Tree::Matrix(rows) if rows.len() == rows[0].len() => {
-                    let diagonal = rows.into_iter().enumerate().filter_map(|(i, r)| r.into_iter().nth(i));
-                    Some((Tree::Add(diagonal.collect()), end))
-                }
-                _ => None,
-            },
-            n => Some((self.called(n, argument, index, exponent)?, end)),
-        }
+        Some((self.called(&name, argument, index, exponent)?, end))
     }
 
     /// Parses `f(x)`: a letter before a single atom in brackets, or before several arguments.
@@ -157,33 +142,23 @@ impl Reader<'_> {
             return None;
         }
         let mut from = at + 1;
-        let mut index = None;
-        if let Some((text, end)) = self.subscript(from, depth) {
-            (index, from) = (Some(text), end);
-        }
         let mut exponent = None;
         if self.is(from, "^")
             && let Some((e, end)) = self.script(from + 1, depth)
         {
             (exponent, from) = (Some(e), end);
         }
-        let wrapped = self.is(from, "{") && (self.is(from + 1, "(") || self.is(from + 1, "["));
-        let open = from + usize::from(wrapped);
-        let close = if self.is(open, "(") {
-            ")"
-        } else if self.is(open, "[") {
-            "]"
-        } else {
+        if !self.is(from, "(") {
             return None;
-        };
+        }
         let mut arguments = Vec::new();
-        let mut end = match self.atom(open + 1, depth + 1) {
-            Some((a, end)) if self.is(end, close) => {
+        let mut end = match self.atom(from + 1, depth + 1) {
+            Some((a, end)) if self.is(end, ")") => {
                 arguments.push(a);
                 end
             }
             _ => {
-                let mut end = open;
+                let mut end = from;
                 loop {
                     let (e, to) = self.expr(end + 1, depth + 1)?;
                     arguments.push(e);
@@ -191,27 +166,19 @@ impl Reader<'_> {
                     if !self.is(end, ",") {
                         break;
                     }
-                    if self.is(end + 1, close) && arguments.len() == 1 {
-                        end += 1;
-                        break;
-                    }
                 }
-                if arguments.len() == 1 && !self.is(end - 1, ",") {
+                if arguments.len() == 1 {
                     return None;
                 }
                 end
             }
         };
-        if !self.is(end, close) || (wrapped && !self.is(end + 1, "}")) {
+        if !self.is(end, ")") {
             return None;
         }
-        end += 1 + usize::from(wrapped);
+        end += 1;
         // The name of a function keeps its case.
-        let mut name = self.spelled(at, at + 1);
-        if let Some(i) = index {
-            name = format!("{name}_{i}");
-        }
-        let call = Tree::Apply(name, arguments);
+        let call = Tree::Apply(self.spelled(at, at + 1), arguments);
         Some((exponent.into_iter().fold(call, power), end))
     }
 
@@ -311,46 +278,11 @@ impl Reader<'_> {
             return None;
         }
         let var = Tree::Symbol(self.text(at + 3).to_owned(), self.real);
-        let (place, mut end) = self.expr(at + 5, c.depth + 1)?;
-        let mut below = false;
-        if self.is(end, "^") && self.is(end + 1, "{") && self.is(end + 3, "}") {
-            below = self.is(end + 2, "-");
-            end += 4;
-        }
+        let (place, end) = self.expr(at + 5, c.depth + 1)?;
         if !self.is(end, "}") {
             return None;
         }
         let (body, end) = self.multiplicative(end + 1, Context { functions: true, depth: c.depth + 1, ..c })?;
-        let op = if below { Operator::LimitBelow } else { Operator::LimitAbove };
-        Some((Tree::Bound(op, Box::new(body), Box::new(var), Box::new([place, integer(0)])), end))
+        Some((Tree::Bound(Operator::Limit, Box::new(body), Box::new(var), Box::new([place, integer(0)])), end))
     }
-}
-
-/// Returns `e` to a power. The powers zero, one, and logarithms of any base are computed directly.
-fn exponential(exponent: Tree) -> Tree {
-    let of_logarithm = |t: &Tree| match t {
-        Tree::Call("log", arguments) => arguments.first().cloned(),
-        _ => None,
-    };
-    if let Some(argument) = of_logarithm(&exponent) {
-        return argument;
-    }
-    if let Tree::Mul(factors) = &exponent {
-        let (logarithms, numbers): (Vec<&Tree>, Vec<&Tree>) =
-            factors.iter().partition(|f| matches!(f, Tree::Call("log", _)));
-        let letters = |t: &Tree| t.any(&|t| matches!(t, Tree::Symbol(..) | Tree::Apply(..)));
-        if let [one] = logarithms.as_slice()
-            && !numbers.iter().any(|t| letters(t))
-            && let Some(argument) = of_logarithm(one)
-        {
-            return power(argument, Tree::Mul(numbers.into_iter().cloned().collect()));
-        }
-    }
-    if exponent == integer(0) {
-        return integer(1);
-    }
-    if exponent == integer(1) {
-        return Tree::Constant("e");
-    }
-    power(Tree::Constant("e"), exponent)
 }

@@ -13,7 +13,7 @@ use crate::steps::{Rational, Steps};
 /// Compares two values. Returns `None` if the published library raises an exception.
 pub(super) fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Option<bool> {
     steps.spend(10)?;
-    let (mut g, mut a) = (truncated(gold), truncated(answer));
+    let (mut g, mut a) = (gold.clone(), answer.clone());
     if a.is_equation() && !g.is_equation() {
         a = a.last_side();
     } else if g.is_assignment() && !a.is_equation() {
@@ -44,19 +44,6 @@ pub(super) fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Option<bool>
         return Some(names(x, y));
     }
     Some(expressions(x, y, steps))
-}
-
-/// Shortens a chain that begins with a name to the name and the last side.
-fn truncated(v: &Value) -> Value {
-    match v {
-        Value::Chain(all) if v.is_assignment() => match (all.first(), all.last()) {
-            (Some(Value::Relation(_, name, _)), Some(Value::Relation(_, _, last))) => {
-                Value::Relation(Sign::Equal, name.clone(), last.clone())
-            }
-            _ => v.clone(),
-        },
-        v => v.clone(),
-    }
 }
 
 impl Value {
@@ -93,17 +80,9 @@ impl Value {
     }
 }
 
-/// Compares relations. Chains are compared one relation at a time. Other relations are compared by the difference of
+/// Compares relations. They are compared by the difference of
 /// their sides or by their solutions.
 fn relations(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
-    if let (Value::Chain(x), Value::Chain(y)) = (g, a) {
-        for (p, q) in x.iter().zip(y) {
-            if !relations(p, q, steps)? {
-                return Some(false);
-            }
-        }
-        return if x.len() == y.len() { Some(true) } else { None };
-    }
     let (Value::Relation(s, gl, gr), Value::Relation(t, al, ar)) = (g, a) else { return Some(false) };
     let difference = |l: &Value, r: &Value| match (l, r) {
         (Value::Tree(l), Value::Tree(r)) => Some(computed(sum(l.clone(), negative(r.clone())), steps)),
@@ -151,7 +130,7 @@ fn sets(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
         let end = |i: usize| equal(&Value::Tree(x[i].clone()), &Value::Tree(y[i].clone()), steps);
         return Some(p == q && end(0)? && end(1)?);
     }
-    if g == a || swapped(&g, &a) {
+    if g == a {
         return Some(true);
     }
     let combined = |v: &Value| matches!(v, Value::Combined(..) | Value::Named(_) | Value::Interval(..));
@@ -180,14 +159,6 @@ fn sets(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
             None => Some(false),
         },
         _ => Some(false),
-    }
-}
-
-/// Returns true for unions and intersections whose operands are swapped.
-fn swapped(g: &Value, a: &Value) -> bool {
-    match (g, a) {
-        (Value::Combined(s, x, y), Value::Combined(t, u, v)) if s == t && *s != '-' => x == v && y == u,
-        _ => false,
     }
 }
 
@@ -333,22 +304,7 @@ fn expressions(x: &Tree, y: &Tree, steps: &Steps) -> bool {
     }
 }
 
-/// Rounds a decimal in double precision to six places.
+/// Rounds a decimal to six places.
 fn rounded(x: &Rational) -> BigInt {
-    let double = x.numer().to_string().parse::<f64>().ok().zip(x.denom().to_string().parse::<f64>().ok());
-    let x = &double.and_then(|(n, d)| exactly(n / d)).unwrap_or_else(|| x.clone());
     (x * Rational::from_integer(BigInt::from(1_000_000))).round().to_integer()
-}
-
-/// Returns the exact value of a number in double precision.
-fn exactly(x: f64) -> Option<Rational> {
-    let bits = x.to_bits();
-    let (exponent, fraction) = ((bits >> 52 & 0x7ff) as i32, bits & ((1 << 52) - 1));
-    if exponent == 0 || exponent == 0x7ff {
-        return None;
-    }
-    let mantissa = BigInt::from(fraction | 1 << 52);
-    let scale = Rational::from_integer(2.into()).pow(exponent - 1075);
-    let value = Rational::from_integer(mantissa) * scale;
-    Some(if x < 0.0 { -value } else { value })
 }

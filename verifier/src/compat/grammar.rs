@@ -7,7 +7,6 @@ use regex::Regex;
 
 use super::lex::lex;
 use super::number;
-use super::sample::constant;
 use super::terms::Reader;
 use super::token::Kind;
 use super::tree::Value;
@@ -274,17 +273,12 @@ impl Reader<'_> {
     }
 
     fn interval_of(&self, left: Tree, right: Tree, opens: [bool; 2]) -> Option<Value> {
-        use std::cmp::Ordering::{Equal, Greater};
-        let order = constant(&left, &right, self.steps);
-        let tuple = |l: Tree, r: Tree| Some(Value::Tuple(vec![Value::Tree(l), Value::Tree(r)]));
-        match (order, opens) {
-            (Some(Greater | Equal), [true, true]) | (Some(Greater), [false, false]) => return tuple(left, right),
-            (Some(Equal), [false, false]) => return Some(Value::Set(vec![Value::Tree(left)])),
-            (Some(Greater | Equal), _) => return Some(Value::Set(Vec::new())),
-            (None, [true, true]) if left == right => return tuple(left, right),
-            (None, [false, false]) if left == right => return Some(Value::Set(vec![Value::Tree(left)])),
-            (None, _) if left == right => return Some(Value::Set(Vec::new())),
-            _ => {}
+        if left == right {
+            return Some(match opens {
+                [true, true] => Value::Tuple(vec![Value::Tree(left), Value::Tree(right)]),
+                [false, false] => Value::Set(vec![Value::Tree(left)]),
+                _ => Value::Set(Vec::new()),
+            });
         }
         // The library raises an exception for ends that are not real.
         let unreal = |t: &Tree| {
@@ -299,12 +293,6 @@ impl Reader<'_> {
     }
 
     fn set_relation(&self, at: usize) -> Found<Value> {
-        if let Some((name, middle)) = self.names(at)
-            && (self.is(middle, "in") || self.is(middle, "="))
-        {
-            let (set, end) = self.set_relation(middle + 1)?;
-            return Some((Value::Relation(Sign::Equal, Box::new(name), Box::new(set)), end));
-        }
         self.combined(at, 0, 0)
     }
 
@@ -315,14 +303,7 @@ impl Reader<'_> {
             return None;
         }
         let Some((sign, name)) = SIGNS.get(level) else {
-            if let Some(found) = self.set_atom(at, depth) {
-                return Some(found);
-            }
-            if !self.is(at, "(") {
-                return None;
-            }
-            let (inner, end) = self.combined(at + 1, 0, depth + 1)?;
-            return self.is(end, ")").then_some((inner, end + 1));
+            return self.set_atom(at, depth);
         };
         let (mut left, mut at) = self.combined(at, level + 1, depth)?;
         for _ in 0..super::terms::MAX_DEPTH {

@@ -103,51 +103,6 @@ fn boxes(text: &str, all: bool) -> String {
     found.join(",")
 }
 
-/// Replaces the words "and" and "or" by commas.
-fn joints(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    while at < text.len() {
-        let word = ["and", "or"].into_iter().find(|w| text[at..].starts_with(w));
-        if let Some(word) = word {
-            let before = at.checked_sub(1).map(|i| bytes[i]);
-            let after = bytes.get(at + word.len());
-            if !before.is_some_and(|b| b.is_ascii_alphabetic()) && !after.is_some_and(u8::is_ascii_alphabetic) {
-                let kept = out.trim_end_matches(python::is_space).len();
-                out.truncate(kept);
-                if out.ends_with(',') {
-                    out.pop();
-                }
-                out.push(',');
-                at += word.len();
-                continue;
-            }
-        }
-        let Some(c) = text[at..].chars().next() else { break };
-        out.push(c);
-        at += c.len_utf8();
-    }
-    out
-}
-
-/// Adds braces around the character after a root if no bracket follows it.
-fn first_argument(text: &str) -> String {
-    let mut parts = text.split("\\sqrt");
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let part = part.trim_start_matches(python::is_space);
-        out.push_str("\\sqrt");
-        match part.chars().next() {
-            Some(c) if c != '{' && c != '[' => {
-                out.push_str(&format!("{{{c}}}{}", &part[c.len_utf8()..]));
-            }
-            _ => out.push_str(part),
-        }
-    }
-    out
-}
-
 /// Adds braces around the two characters after a fraction. Returns `None` if fewer than two characters follow.
 fn two_arguments(text: &str) -> Option<String> {
     let mut parts = text.split("\\frac");
@@ -198,7 +153,6 @@ pub(super) fn normal(text: &str, last_box: bool) -> String {
     t = t.replace(" .", " 0.").replace("{.", "{0.").replace("~=", "\\approx");
     t = replace(t, &COMMA, ",");
     t = replace(t, &JOINT, ",");
-    t = joints(&t);
     if t.contains("\\ ") {
         // A line break of a matrix keeps its backslashes.
         t = t.replace("\\\\", "\u{1}").replace("\\ ", " ").replace('\u{1}', "\\\\");
@@ -239,7 +193,7 @@ pub(super) fn normal(text: &str, last_box: bool) -> String {
     ] {
         t = replace(t, pattern, by);
     }
-    t = first_argument(&t.replace(" sqrt", "\\sqrt"));
+    t = t.replace(" sqrt", "\\sqrt");
     t = two_arguments(&t).unwrap_or(t);
     t = replace(t, &SLASH, r"\frac{$1}{$2}");
     python::strip(&t).to_owned()

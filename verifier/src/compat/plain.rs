@@ -21,7 +21,7 @@ pub(super) fn number(whole: &str, decimals: &str, percent: bool) -> (Option<Tree
     (value.map(|v| if percent { Tree::Percent(Box::new(v)) } else { v }), text)
 }
 
-/// Computes arithmetic with `+ - * / // **` and brackets. Returns `None` if Python raises an error.
+/// Computes arithmetic with `+ - * / **` and brackets. Returns `None` if Python raises an error.
 pub(super) fn arithmetic(source: &str, steps: &Steps) -> Option<Tree> {
     let source = source.replace('^', "**");
     steps.spend(source.len() as u64)?;
@@ -66,10 +66,7 @@ impl Parser<'_> {
         let mut left = self.signed(depth)?;
         loop {
             // `signed` has already parsed a power (`**`).
-            if self.take("//") {
-                let quotient = product(left, power(self.signed(depth)?, integer(-1)));
-                left = Tree::Exact(number::exact(&quotient, self.steps)?.floor());
-            } else if self.take("/") {
+            if self.take("/") {
                 left = product(left, power(self.signed(depth)?, integer(-1)));
             } else if self.take("*") {
                 left = product(left, self.signed(depth)?);
@@ -86,9 +83,6 @@ impl Parser<'_> {
         self.steps.spend(2)?;
         if self.take("-") {
             return self.signed(depth + 1).map(negative);
-        }
-        if self.take("+") {
-            return self.signed(depth + 1);
         }
         let base = self.atom(depth)?;
         if self.take("**") {

@@ -166,20 +166,10 @@ fn solved(sign: Sign, difference: &Tree, var: &Tree, a: &Tree, b: &Tree, steps: 
     })
 }
 
-/// Computes sums and products of matrices to a single matrix, if the shapes allow it.
+/// Computes products of matrices to a single matrix, if the shapes allow it.
 pub(super) fn folded(t: &Tree) -> Tree {
     let has_matrix = |list: &[Tree]| list.iter().any(|t| t.any(&|t| matches!(t, Tree::Matrix(_))));
     match t {
-        Tree::Add(list) if has_matrix(list) => {
-            let all: Vec<Tree> = list.iter().map(folded).collect();
-            let added = all.iter().cloned().reduce(|a, b| match (a, b) {
-                (Tree::Matrix(p), Tree::Matrix(q)) if p.len() == q.len() && p[0].len() == q[0].len() => Tree::Matrix(
-                    p.into_iter().zip(q).map(|(r, s)| r.into_iter().zip(s).map(|(x, y)| sum(x, y)).collect()).collect(),
-                ),
-                (a, b) => sum(a, b),
-            });
-            added.unwrap_or_else(|| t.clone())
-        }
         Tree::Mul(list) if has_matrix(list) => {
             let all: Vec<Tree> = list.iter().map(folded).collect();
             all.iter().cloned().reduce(times).unwrap_or_else(|| t.clone())

@@ -3,7 +3,6 @@
 //! its root or logarithm must hold for all real numbers.
 
 use super::complex::{Complex, called, real};
-use super::number::replaced;
 use super::tree::{Operator, Tree};
 use crate::steps::{Rational, Steps};
 
@@ -41,8 +40,7 @@ pub(super) fn value(t: &Tree, at: &Point, steps: &Steps) -> Option<Complex> {
         Tree::Percent(a) => Some(v(a)?.scale(0.01)),
         Tree::Call(name, arguments) => {
             let all: Vec<Complex> = arguments.iter().map(v).collect::<Option<_>>()?;
-            let closed = if *name == "log" { arguments.first().map_or(0.0, unopened) } else { 0.0 };
-            called(name, &all)?.add(real(closed)).finite()
+            called(name, &all)?.finite()
         }
         Tree::Apply(name, arguments) => {
             // Each name has its own function, the same wherever the name occurs.
@@ -54,25 +52,6 @@ pub(super) fn value(t: &Tree, at: &Point, steps: &Steps) -> Option<Complex> {
         }
         Tree::Bound(op, body, var, ends) => bound(*op, body, var, ends, at, steps),
         _ => None,
-    }
-}
-
-/// Returns a number that distinguishes the logarithm of a power from a multiple of a logarithm. The published library
-/// does not move the exponent out of the logarithm if the base may be zero or negative.
-fn unopened(t: &Tree) -> f64 {
-    let power = |t: &Tree| match t {
-        Tree::Pow(base, exponent) => {
-            let letter = matches!(&**base, Tree::Symbol(..)) || matches!(&**base, Tree::Call("abs", _));
-            match &**exponent {
-                Tree::Exact(n) if letter => number(n).filter(|n| *n <= -1.0 || *n > 1.0).unwrap_or(0.0),
-                _ => 0.0,
-            }
-        }
-        _ => 0.0,
-    };
-    match t {
-        Tree::Mul(factors) => factors.iter().map(power).sum(),
-        t => power(t),
     }
 }
 
@@ -116,15 +95,14 @@ fn bound(op: Operator, body: &Tree, var: &Tree, ends: &[Tree; 2], at: &Point, st
         }
         Operator::Integral => integral(&with, &ends[0], &ends[1], at, steps),
         Operator::Primitive => None,
-        Operator::LimitAbove | Operator::LimitBelow => {
-            let side = if op == Operator::LimitAbove { 1.0 } else { -1.0 };
+        Operator::Limit => {
             let place = match &ends[0] {
                 Tree::Infinite(_) => None,
                 place => Some(value(place, at, steps)?),
             };
             let sign = if ends[0] == Tree::Infinite(false) { -1.0 } else { 1.0 };
             let f = |h: f64| match place {
-                Some(p) => with(p.add(real(side * h))),
+                Some(p) => with(p.add(real(h))),
                 None => with(real(sign / h)),
             };
             extrapolated(&|k| f(0.1 / f64::from(1u32 << k)))
@@ -236,15 +214,7 @@ pub(super) fn agree(a: &Tree, b: &Tree, steps: &Steps) -> bool {
     a.symbols(&mut symbols);
     b.symbols(&mut symbols);
     let coarse = |t: &Tree| {
-        t.any(&|t| {
-            matches!(
-                t,
-                Tree::Bound(
-                    Operator::LimitAbove | Operator::LimitBelow | Operator::Derivative | Operator::Integral,
-                    ..
-                )
-            )
-        })
+        t.any(&|t| matches!(t, Tree::Bound(Operator::Limit | Operator::Derivative | Operator::Integral, ..)))
     };
     // A letter that is an end of a sum or product is a whole number.
     let ranges = |t: &Tree| match t {
@@ -326,38 +296,17 @@ pub(super) fn same_roots(a: &Tree, b: &Tree, steps: &Steps) -> bool {
         for (f, g) in [(a, b), (b, a)] {
             for start in [Complex { re: 0.7, im: 0.4 }, Complex { re: -1.3, im: -0.6 }, Complex { re: 5.0, im: 1.0 }] {
                 let Some(x) = root(f, &var.0, var.1, &at, start, steps) else { continue };
-                let zero = Tree::Symbol(var.0.clone(), var.1);
                 let mut point: Point = at.iter().filter(|(s, _)| s != var).cloned().collect();
                 point.push((var.clone(), x));
                 // A root of one expression must be a root of the other.
-                let scale = slope(g, &zero, &point, steps).unwrap_or(1.0);
                 match value(g, &point, steps) {
-                    Some(y) if y.abs() <= 1e-7 * scale.max(1.0) => found += 1,
+                    Some(y) if y.abs() <= 1e-7 => found += 1,
                     _ => return false,
                 }
             }
         }
     }
     found >= 4
-}
-
-/// Returns the rate at which an expression changes with a letter. It sets the tolerance of a root.
-fn slope(t: &Tree, var: &Tree, at: &Point, steps: &Steps) -> Option<f64> {
-    let h = Tree::Exact(Rational::new(1.into(), 1_000.into()));
-    let moved = replaced(t, var, &super::tree::sum(var.clone(), h));
-    Some(value(&moved, at, steps)?.sub(value(t, at, steps)?).abs() * 1e3)
-}
-
-/// Compares two constants. Returns `None` if one contains a letter or is not real.
-pub(super) fn constant(a: &Tree, b: &Tree, steps: &Steps) -> Option<std::cmp::Ordering> {
-    if let (Some(x), Some(y)) = (super::number::exact(a, steps), super::number::exact(b, steps)) {
-        return Some(x.cmp(&y));
-    }
-    let (x, y) = (real_value(a, steps)?, real_value(b, steps)?);
-    if x == y || (x.is_finite() && y.is_finite() && (x - y).abs() <= 1e-13 * x.abs().max(y.abs())) {
-        return Some(std::cmp::Ordering::Equal);
-    }
-    x.partial_cmp(&y)
 }
 
 /// Returns the value of a real constant, which may be infinite.

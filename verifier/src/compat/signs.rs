@@ -94,15 +94,6 @@ pub(super) fn greek(c: char) -> Option<&'static str> {
         '\u{3a6}' => "Phi",
         '\u{3a8}' => "Psi",
         '\u{3a9}' => "Omega",
-        '\u{3f5}' => "varepsilon",
-        '\u{3d1}' => "vartheta",
-        '\u{3d6}' => "varpi",
-        '\u{3f1}' => "varrho",
-        '\u{3d5}' => "varphi",
-        '\u{2135}' => "aleph",
-        '\u{2136}' => "beth",
-        '\u{2137}' => "gimel",
-        '\u{2138}' => "daleth",
         _ => return None,
     })
 }

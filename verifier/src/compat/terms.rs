@@ -245,18 +245,7 @@ impl<'a> Reader<'a> {
                 }
                 Some((Tree::Matrix(rows), end))
             }
-            (Kind::Open, "{") => {
-                if let Some((upper, middle)) = self.expr(at + 1, c.depth + 1) {
-                    if self.is(middle, "}") {
-                        return Some((upper, middle + 1));
-                    }
-                    if self.is(middle, "choose") {
-                        let (lower, end) = inside(middle + 1, "}")?;
-                        return Some((number::binomial(upper, lower), end));
-                    }
-                }
-                None
-            }
+            (Kind::Open, "{") => inside(at + 1, "}"),
             (Kind::Open, "(") => inside(at + 1, ")"),
             (Kind::Open, "[") => inside(at + 1, "]"),
             (Kind::Open, "\\{") => inside(at + 1, "\\}"),
@@ -366,25 +355,15 @@ impl<'a> Reader<'a> {
         match token.kind {
             Kind::Letter | Kind::Greek | Kind::Other | Kind::Accent => {
                 let mut end = at + 1;
-                let (mut index, mut exponent) = (None, None);
-                for _ in 0..2 {
-                    if index.is_none()
-                        && let Some((text, e)) = self.subscript(end, depth)
-                    {
-                        (index, end) = (Some(text), e);
-                    } else if exponent.is_none()
-                        && self.is(end, "^")
-                        && let Some((raised, e)) = self.script(end + 1, depth)
-                    {
-                        (exponent, end) = (Some(raised), e);
-                    }
+                let mut index = None;
+                if let Some((text, e)) = self.subscript(end, depth) {
+                    (index, end) = (Some(text), e);
                 }
                 // The published library drops index and exponent of a capital `I`.
                 if token.kind == Kind::Letter && token.text == "I" {
                     return Some((Tree::Constant("i"), end));
                 }
-                let base = self.symbol(&self.name(at, index.as_deref()));
-                Some((exponent.into_iter().fold(base, power), end))
+                Some((self.symbol(&self.name(at, index.as_deref())), end))
             }
             Kind::Number => {
                 let end = self.subscript(at + 1, depth).map_or(at + 1, |(_, e)| e);

@@ -49,10 +49,8 @@ pub(super) enum Operator {
     Integral,
     /// An indefinite integral.
     Primitive,
-    /// A limit from above.
-    LimitAbove,
-    /// A limit from below.
-    LimitBelow,
+    /// A limit, from above.
+    Limit,
     /// A derivative.
     Derivative,
 }
@@ -220,22 +218,6 @@ impl Tree {
                 if !found.contains(&symbol) {
                     found.push(symbol);
                 }
-            }
-            Tree::Bound(op, body, var, ends) => {
-                let mut inner = Vec::new();
-                body.symbols(&mut inner);
-                if !matches!(op, Operator::Derivative | Operator::Primitive)
-                    && let Tree::Symbol(name, real) = &**var
-                {
-                    inner.retain(|s| *s != (name.clone(), *real));
-                }
-                ends.iter().for_each(|e| e.symbols(&mut inner));
-                inner
-                    .into_iter()
-                    .filter(|s| !found.contains(s))
-                    .collect::<Vec<_>>()
-                    .into_iter()
-                    .for_each(|s| found.push(s));
             }
             t => t.parts().into_iter().for_each(|p| p.symbols(found)),
         }

@@ -38,8 +38,6 @@ kinds! {
     Currency "currency",
     /// Words that negate a statement: `not`, `except`, `wrong`.
     Denial "denial",
-    /// Word endings that have two spellings for every stem.
-    Ending "ending",
     /// Commands that set their argument in another font. The canonical cell is `text` for upright fonts, otherwise
     /// `bold`.
     Face "face",
@@ -97,8 +95,6 @@ kinds! {
     Unsaid "unsaid",
     /// Directions of a value: `increase`, `left`. The canonical cell is the direction.
     Way "way",
-    /// Days of the week. The canonical cell is the number, Monday first.
-    Weekday "weekday",
 }
 
 impl Kind {

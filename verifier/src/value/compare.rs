@@ -1,18 +1,17 @@
 //! Compares two parsed values.
 
 use crate::steps::{Rational, Steps};
+use crate::value::Value;
 use crate::value::compare::amounts::scalars;
 use crate::value::compare::equations::{as_equation, equations, is_asked, letters, same_name};
-use crate::value::compare::lists::{along_axes, listed, matrices, named_matrix, ordered, vector};
-use crate::value::comparison::{Comparison, no, outcome, yes};
+use crate::value::compare::lists::{along_axes, listed, matrices, ordered, vector};
+use crate::value::comparison::{Comparison, no, outcome};
 use crate::value::decide::{decide, proportional};
 use crate::value::exact::exact;
-use crate::value::expr::{Expr, divide, integer, minus, var};
-use crate::value::family::rows;
+use crate::value::expr::{Expr, divide, integer, minus};
 use crate::value::lex::{is, lex, shown};
 use crate::value::parse::enclosed::{open_interval, points};
 use crate::value::region::{Region, Span};
-use crate::value::{Unit, Value};
 use crate::words;
 
 pub(crate) mod amounts;
@@ -42,9 +41,6 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Scalar(..), Value::Equation(a, b)) if is_asked(a) && !b.has_variables() => {
             equal(gold, &Value::Scalar(b.clone(), None), steps)
         }
-        (Value::Scalar(..), Value::Equation(b, a)) if is_asked(a) && !b.has_variables() => {
-            equal(gold, &Value::Scalar(b.clone(), None), steps)
-        }
         (Value::Equation(a, b), Value::Equation(c, d)) => {
             equations(&minus(a.clone(), b.clone()), &minus(c.clone(), d.clone()), steps)
         }
@@ -58,26 +54,7 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
 
 /// Compares two values that each have a name.
 fn assignments(a: &str, x: &Value, b: &str, y: &Value, steps: &Steps) -> Comparison {
-    if same_name(a, b) {
-        equal(x, y, steps)
-    } else if let (Value::Scalar(p, None), Value::Scalar(q, None)) = (x, y)
-        && p.variables().iter().any(|n| n == b)
-        && q.variables().iter().any(|n| n == a)
-    {
-        // The equations x = (y - 1) / 2 and y = 2x + 1 describe the same line.
-        equations(&minus(var(a), p.clone()), &minus(var(b), q.clone()), steps)
-    } else if let (Value::Scalar(p, None), Value::Scalar(q, None)) = (x, y)
-        && let (Some(l), Some(m)) = (letters(a), letters(b))
-    {
-        // A law may be solved for another of its letters: PV = nRT and P = nRT / V.
-        let (f, g) = (minus(l, p.clone()), minus(m, q.clone()));
-        let mut names = (f.variables(), g.variables());
-        names.0.sort();
-        names.1.sort();
-        if names.0 == names.1 && names.0.len() > 1 { equations(&f, &g, steps) } else { no("different names") }
-    } else {
-        no("different names")
-    }
+    if same_name(a, b) { equal(x, y, steps) } else { no("different names") }
 }
 
 /// Compares numbers, expressions, tuples and matrices.
@@ -89,20 +66,10 @@ fn amounts(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
         (Value::Scalar(a, u), Value::Scalar(b, v)) => scalars(a, u.as_ref(), b, v.as_ref(), steps),
         (Value::Tuple(a), Value::Tuple(b)) => ordered(a, b, steps),
         (Value::Matrix(a), Value::Matrix(b)) => matrices(a, b, steps),
-        (Value::Matrix(m), list @ Value::Tuple(items)) | (list @ Value::Tuple(items), Value::Matrix(m)) => {
-            match rows(list) {
-                Some(r) => matrices(m, &r, steps),
-                None => vector(m, items, steps),
-            }
-        }
+        (Value::Matrix(m), Value::Tuple(items)) | (Value::Tuple(items), Value::Matrix(m)) => vector(m, items, steps),
         (Value::Matrix(m), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Matrix(m)) => {
-            named_matrix(m, e, steps)
-        }
-        // P(27, 64) may be a point.
-        (Value::Tuple(t), Value::Scalar(Expr::Call("permutations", args), None))
-        | (Value::Scalar(Expr::Call("permutations", args), None), Value::Tuple(t)) => {
-            let point: Vec<Value> = args.iter().map(|e| Value::Scalar(e.clone(), None)).collect();
-            ordered(t, &point, steps)
+            let items: Vec<Value> = m.iter().flatten().map(|x| Value::Scalar(x.clone(), None)).collect();
+            along_axes(e, &items, steps)
         }
         (Value::Tuple(t), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Tuple(t)) => {
             along_axes(e, t, steps)
@@ -133,10 +100,15 @@ fn ranges(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
         }
         (Value::Named(a), Value::Named(b)) => outcome(a == b, "the same set of numbers", "different sets of numbers"),
         (Value::Ratio(a), Value::Ratio(b)) => ratios(a, b, steps),
-        (interval @ Value::Range(..), other) | (other, interval @ Value::Range(..)) => range(interval, other, steps),
+        (Value::Range(a, b, u), Value::Range(c, d, v)) => {
+            let ends = |x: &Expr, y: &Expr| scalars(x, u.as_ref(), y, v.as_ref(), steps).equal;
+            outcome(ends(a, c) && ends(b, d), "the same range of numbers", "different ranges of numbers")
+        }
+        // "5 to 2" may be odds.
+        (Value::Range(a, b, None), Value::Ratio(r)) | (Value::Ratio(r), Value::Range(a, b, None)) => {
+            ratios(&[a.clone(), b.clone()], r, steps)
+        }
         (Value::Ratio(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Ratio(r)) => match r.as_slice() {
-            // A range may look like a ratio and a difference: 1:B and 1-B.
-            [a, b] if *x == minus(a.clone(), b.clone()) => yes("the same range of numbers"),
             [a, b] => decide(&divide(a.clone(), b.clone()), x, steps),
             _ => no("different kinds"),
         },
@@ -158,7 +130,7 @@ fn at_time(h: &Expr, m: &Expr, t: u32, steps: &Steps) -> bool {
     time == minutes(t) || ((minutes(60)..minutes(780)).contains(&time) && other == minutes(t))
 }
 
-/// Compares residues, families over the whole numbers, and permutations.
+/// Compares residues, families over the whole numbers.
 fn counted_values(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     Some(match (gold, answer) {
         (Value::Residue(a, n), Value::Residue(b, m)) => {
@@ -183,10 +155,6 @@ fn counted_values(gold: &Value, answer: &Value, steps: &Steps) -> Option<Compari
 /// Compares words with words, or with a value that they may describe.
 fn compare_words(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     Some(match (gold, answer) {
-        (Value::Text(t), Value::Tuple(p)) | (Value::Tuple(p), Value::Text(t)) => {
-            let zero = |v: &Value| matches!(v, Value::Scalar(e, None) if decide(e, &integer(0), steps).equal);
-            outcome(words::key(t) == "origin" && p.iter().all(zero), "the origin", "different kinds")
-        }
         (Value::Text(a), Value::Text(b)) => {
             // Notation that the parser does not understand is compared sign by sign.
             if is_notation(a) || is_notation(b) {
@@ -212,25 +180,6 @@ fn compare_words(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparis
         }
         _ => return None,
     })
-}
-
-/// Compares the range `low to high` with a value that may be the same range: 10 to 15, 10-15, 10:15, [10, 15].
-fn range(interval: &Value, other: &Value, steps: &Steps) -> Comparison {
-    let Value::Range(low, high, unit) = interval else { return no("different kinds") };
-    let unit = unit.as_ref();
-    let ends = |a: &Expr, b: &Expr, u: Option<&Unit>| {
-        scalars(low, unit, a, u, steps).equal && scalars(high, unit, b, u, steps).equal
-    };
-    let same = match other {
-        Value::Range(a, b, u) => ends(a, b, u.as_ref()),
-        Value::Ratio(parts) => matches!(parts.as_slice(), [a, b] if ends(a, b, None)),
-        Value::Region(r) => {
-            matches!(r.spans.as_slice(), [s] if s.low_closed && s.high_closed && ends(&s.low, &s.high, None))
-        }
-        Value::Scalar(x, u) => *x == minus(low.clone(), high.clone()) && ends(low, high, u.as_ref()),
-        _ => false,
-    };
-    outcome(same, "the same range of numbers", "different ranges of numbers")
 }
 
 fn regions(a: &Region, b: &Region, steps: &Steps) -> Comparison {

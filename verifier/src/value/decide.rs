@@ -89,7 +89,7 @@ fn whole_variables(e: &Expr, out: &mut Vec<String>) {
                 add(&b.from);
                 add(&b.to);
             }
-            Expr::Call("factorial" | "factorial2" | "binom" | "permutations" | "gcd" | "lcm" | "mod", args) => {
+            Expr::Call("factorial" | "binom" | "gcd" | "lcm" | "mod", args) => {
                 args.iter().for_each(&mut add);
             }
             Expr::Pow(base, exponent) => {

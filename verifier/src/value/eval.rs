@@ -164,7 +164,7 @@ impl Scope<'_> {
     fn call(&mut self, name: &'static str, args: &[Complex]) -> Out {
         let prec = self.prec;
         self.spend(20)?;
-        if matches!(name, "factorial" | "factorial2" | "binom" | "permutations" | "gcd" | "lcm" | "mod") {
+        if matches!(name, "factorial" | "binom" | "gcd" | "lcm" | "mod") {
             let exact_args: Option<Vec<Expr>> = args.iter().map(|a| exactly(a).map(number)).collect();
             let Some(list) = exact_args else { return Err(Fault::Undefined) };
             let value = exact(&Expr::Call(name, list), self.steps).ok_or(Fault::Undefined)?;

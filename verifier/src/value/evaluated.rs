@@ -18,7 +18,7 @@ pub fn is_calculation(gold: &Value, answer: &Value, text: &str, question: Option
     let (Some((gold, unit)), Some((answer, other))) = (number(gold), number(answer)) else { return false };
     let rational = (unit.is_none() || unit == other) && gold.decimal().is_none() && exact(&gold, steps).is_some();
     let computed = |part: &Expr| match part {
-        Expr::Call(function, _) => !matches!(*function, "factorial" | "factorial2" | "binom" | "abs"),
+        Expr::Call(function, _) => !matches!(*function, "factorial" | "binom" | "abs"),
         _ => matches!(part, Expr::Add(_) | Expr::Bound(_) | Expr::Apply(..)),
     };
     let repeats = gold != answer && !matches!(answer, Expr::Num { .. });

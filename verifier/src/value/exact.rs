@@ -118,19 +118,13 @@ pub(crate) fn power(base: &Rational, exponent: &Rational) -> Option<Rational> {
     power(&Rational::new(n, d), &whole(exponent.numer().clone()))
 }
 
-/// Returns the factorial of `n` in steps of `by` (2 for a double factorial). Returns `None` if `n` is too large.
-pub(crate) fn factorial(n: u32, by: u32, steps: &Steps) -> Option<BigInt> {
+/// Returns the factorial of `n`. Returns `None` if `n` is too large.
+pub(crate) fn factorial(n: u32, steps: &Steps) -> Option<BigInt> {
     if n > MAX_FACTORIAL {
         return None;
     }
     steps.spend(u64::from(n) * (8 + u64::from(n) / 32) + 1)?;
-    let mut product = BigInt::from(1);
-    let mut k = n;
-    while k > 1 {
-        product *= k;
-        k = k.saturating_sub(by);
-    }
-    Some(product)
+    Some((1..=n).fold(BigInt::from(1), |product, k| product * k))
 }
 
 fn binomial(n: &Rational, k: u32, steps: &Steps) -> Option<Rational> {
@@ -169,8 +163,7 @@ fn call(name: &str, args: &[Rational], steps: &Steps) -> Option<Rational> {
             std::cmp::Ordering::Equal => 0,
             std::cmp::Ordering::Greater => 1,
         })),
-        ("factorial", [x]) => factorial(to_u32(x)?, 1, steps).map(whole),
-        ("factorial2", [x]) => factorial(to_u32(x)?, 2, steps).map(whole),
+        ("factorial", [x]) => factorial(to_u32(x)?, steps).map(whole),
         ("binom", [n, k]) => {
             let k = to_u32(k)?;
             match to_u32(n) {
@@ -178,14 +171,6 @@ fn call(name: &str, args: &[Rational], steps: &Steps) -> Option<Rational> {
                 Some(n) => binomial(&whole(n), k.min(n - k), steps),
                 None => binomial(n, k, steps),
             }
-        }
-        ("permutations", [n, k]) => {
-            let (n, k) = (to_u32(n)?, to_u32(k)?);
-            let mut out = whole(1);
-            for j in 0..k.min(MAX_FACTORIAL) {
-                out = multiply(&out, &(whole(n) - whole(j)), steps)?;
-            }
-            (k <= MAX_FACTORIAL).then_some(out)
         }
         ("mod", [a, n]) if *n > whole(0) => Some(a - (a / n).floor() * n),
         ("gcd", [first, rest @ ..]) => {

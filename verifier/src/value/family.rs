@@ -1,7 +1,6 @@
-//! Families `first + k step` over all whole `k`, components of vectors, and matrices written as lists.
+//! Families `first + k step` over all whole `k`, and components of vectors.
 
 use crate::steps::Steps;
-use crate::value::Value;
 use crate::value::decide::{approximate, decide, whole};
 use crate::value::expr::{Expr, divide, integer, minus, var};
 
@@ -87,27 +86,4 @@ pub(crate) fn components(e: &Expr, steps: &Steps) -> Option<Vec<Expr>> {
     let parts: Vec<Expr> = (0..3).map(|n| with(Some(n))).collect();
     let sum = Expr::Add(units.iter().zip(&parts).map(|(u, p)| Expr::Mul(vec![p.clone(), var(u)])).collect());
     decide(&sum, &e, steps).equal.then_some(parts)
-}
-
-/// Returns the rows of a matrix that is written as a list of lists.
-pub(crate) fn rows(value: &Value) -> Option<Vec<Vec<Expr>>> {
-    let row = |v: &Value| -> Option<Vec<Expr>> {
-        match v {
-            Value::Tuple(items) | Value::Set(items) => {
-                items.iter().map(|v| if let Value::Scalar(e, None) = v { Some(e.clone()) } else { None }).collect()
-            }
-            // The parser reads [a, b] as an interval.
-            Value::Region(r) => match r.spans.as_slice() {
-                [s] if s.low_closed && s.high_closed => Some(vec![s.low.clone(), s.high.clone()]),
-                _ => None,
-            },
-            _ => None,
-        }
-    };
-    match value {
-        Value::Tuple(items) | Value::Set(items) | Value::List(items) if items.len() > 1 => {
-            items.iter().map(row).collect()
-        }
-        _ => None,
-    }
 }

@@ -120,11 +120,6 @@ impl Lexer<'_> {
                 c if !c.is_alphanumeric() && lexicon::is(Kind::Currency, c.encode_utf8(&mut [0; 4])) => {
                     self.currency(c)
                 }
-                '"' if self.inches() => {
-                    self.at += 1;
-                    self.push(Tok::Sym('\''));
-                    self.push(Tok::Sym('\''));
-                }
                 '`' | '"' | JOIN => {
                     self.at += 1;
                     self.spaced = true;
@@ -140,12 +135,6 @@ impl Lexer<'_> {
                 }
                 c if c.is_alphabetic() => {
                     let word = self.take_while(|c| c.is_alphabetic());
-                    // Skips the module of a function in program code: math.sqrt.
-                    let module = ["math", "np", "numpy", "sympy", "sp", "cmath"].contains(&word.as_str());
-                    if module && self.peek(0) == '.' && self.peek(1).is_alphabetic() {
-                        self.at += 1;
-                        continue;
-                    }
                     self.push(Tok::Word(word));
                 }
                 '?' => self.at += 1,
@@ -173,13 +162,6 @@ impl Lexer<'_> {
         self.at += length;
         self.push(tok);
         true
-    }
-
-    /// Returns true for the mark of inches or seconds of arc: it stands after a number, and the text has no second
-    /// quotation mark.
-    fn inches(&self) -> bool {
-        let behind = self.out.last().is_some_and(|t| matches!(t.tok, Tok::Num(_) | Tok::Sym('}')));
-        behind && self.chars.iter().filter(|c| **c == '"').count() == 1
     }
 
     fn sign(&mut self, c: char) {
@@ -213,9 +195,7 @@ impl Lexer<'_> {
                 '{' | '}' => self.push(Tok::Cmd(c.to_string())),
                 '\\' => self.push(Tok::Cmd("\\".into())),
                 '%' | '&' => self.push(Tok::Sym(c)),
-                '|' => self.push(Tok::Cmd("Vert".into())),
                 ' ' | ',' | ';' | ':' | '!' | '(' | ')' | '[' | ']' | '>' | '#' | '\0' | '\n' => self.spaced = true,
-                '_' => self.push(Tok::Sym('_')),
                 _ => return None,
             }
             return Some(());
@@ -247,18 +227,6 @@ impl Lexer<'_> {
                 }
             }
             "bar" | "vec" | "hat" | "tilde" | "dot" | "ddot" => self.accent(&name)?,
-            "not" => {
-                self.take_while(|c| c == ' ');
-                let next = self.peek(0);
-                if next == '=' {
-                    self.at += 1;
-                    self.push(Tok::Cmd("ne".into()));
-                } else if next == '\\' {
-                    self.at += 1;
-                    let name = self.take_while(|c| c.is_ascii_alphabetic());
-                    self.push(Tok::Cmd(format!("not{name}")));
-                }
-            }
             "boxed" | "fbox" => self.spaced = true,
             "cdot" => self.push(Tok::Sym('*')),
             "div" => self.push(Tok::Sym('/')),
@@ -352,28 +320,14 @@ impl Lexer<'_> {
     pub(crate) fn number(&mut self) {
         let mut text = self.take_while(|c| c.is_ascii_digit());
         if (1..=3).contains(&text.len()) && !text.starts_with('0') {
-            // Indian digit grouping: 1,00,000.
-            while self.peek(0) == ',' && self.separator().is_some() && self.in_pairs() {
-                self.at += 1;
-                text += &self.take_while(|c| c.is_ascii_digit());
-            }
             while let Some(n) = self.separator().filter(|&n| self.triple(n)) {
                 self.at += n;
                 text += &self.take_while(|c| c.is_ascii_digit());
             }
         }
-        while self.peek(0) == JOIN && self.peek(1).is_ascii_digit() {
-            self.at += 1;
-            text += &self.take_while(|c| c.is_ascii_digit());
-        }
         if self.peek(0) == '.' && self.peek(1).is_ascii_digit() {
             self.at += 1;
             text = format!("{text}.{}", self.take_while(|c| c.is_ascii_digit()));
-            // Digit groups after the point.
-            while self.peek(0) == '\\' && self.peek(1) == ',' && self.triple(2) {
-                self.at += 2;
-                text += &self.take_while(|c| c.is_ascii_digit());
-            }
         } else if self.peek(0) == '.' && self.repeating(1).is_some() {
             self.at += 1;
             text.push('.');
@@ -407,16 +361,6 @@ impl Lexer<'_> {
     /// Returns true if exactly three digits follow at offset `ahead`.
     pub(crate) fn triple(&self, ahead: usize) -> bool {
         (0..3).all(|k| self.peek(ahead + k).is_ascii_digit()) && !self.peek(ahead + 3).is_ascii_digit()
-    }
-
-    /// Returns true for one or more comma-separated groups of two digits that end with a group of three.
-    pub(crate) fn in_pairs(&self) -> bool {
-        let digits = |at: usize| (0..4).take_while(|&k| self.peek(at + k).is_ascii_digit()).count();
-        let mut at = 0;
-        while self.peek(at) == ',' && digits(at + 1) == 2 {
-            at += 3;
-        }
-        at > 0 && self.peek(at) == ',' && digits(at + 1) == 3
     }
 
     /// Returns the number of characters that separate digit groups at this position: `1,000`, `1 000`, `1\,000`.

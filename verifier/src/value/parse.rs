@@ -26,13 +26,12 @@ pub(crate) mod relation;
 pub(crate) mod several;
 
 use crate::lexicon::{self, Kind};
-use crate::number_words;
 use crate::steps::Steps;
 use crate::value::Value;
 use crate::value::expr::is_function;
 use crate::value::lex::{MAX_DEPTH, Tok, Token, is, is_cmd, is_greek, lex, shown};
 use crate::value::matrix::{Folded, fold};
-use crate::value::parse::relation::{relation_sign, variable_of};
+use crate::value::parse::relation::relation_sign;
 use crate::value::region::{Region, Span};
 use crate::value::scalar::scalar_with_unit;
 
@@ -128,13 +127,6 @@ impl Reader<'_> {
         if tokens.iter().any(|t| is_cmd(Some(t), "exists") || is_cmd(Some(t), "forall")) {
             return None;
         }
-        // The notation X \sim N(0, 1).
-        if let [name, sim, rest @ ..] = tokens
-            && is_cmd(Some(sim), "sim")
-            && variable_of(std::slice::from_ref(name)).is_some()
-        {
-            return self.value(rest, depth + 1);
-        }
         // Logical signs join relations. Between letters they are an operation.
         let relations = tokens.iter().any(|t| relation_sign(&t.tok).is_some());
         let logic = |t: &Tok| relations && matches!(t, Tok::Cmd(c) if c == "lor" || c == "land");
@@ -165,12 +157,6 @@ impl Reader<'_> {
 
     /// Parses a relation, a set, or one value.
     fn statement(&self, tokens: &[Token], depth: usize) -> Option<Value> {
-        let arrows = split(tokens, names("Rightarrow"))?;
-        if let [.., last] = arrows.as_slice()
-            && arrows.len() > 1
-        {
-            return self.value(last, depth + 1);
-        }
         if let Some(v) = self.residue(tokens, depth) {
             return v;
         }
@@ -197,9 +183,6 @@ impl Reader<'_> {
         if let Some(v) = self.bracketed(tokens, depth) {
             return v;
         }
-        if let Some(v) = self.point(tokens, depth) {
-            return Some(v);
-        }
         if let Some(v) = self.ratio(tokens, depth) {
             return v;
         }
@@ -211,12 +194,6 @@ impl Reader<'_> {
         }
         if let Some(text) = phrase(tokens) {
             return self.in_words(tokens).or(Some(Value::Text(text)));
-        }
-        // "ten" is a number, not a product of letters.
-        if let [Token { tok: Tok::Word(w) | Tok::Text(w), .. }] = tokens
-            && number_words::read(&[w.to_lowercase().as_str()]).is_some_and(|(_, used)| used == 1)
-        {
-            return self.in_words(tokens);
         }
         self.quantity(tokens).or_else(|| self.in_parts(tokens)).or_else(|| self.in_words(tokens))
     }
@@ -279,12 +256,7 @@ fn phrase(tokens: &[Token]) -> Option<String> {
     let row = words.len() > 2 && words.iter().all(capital) && tokens.iter().any(|t| is(Some(t), '-'));
     let apart = tokens.windows(2).any(|w| is(w.first(), '-') && w[1].spaced);
     let spaced: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
-    ((row || words.iter().any(together)) && !apart && !starts_with_pi(&words)).then(|| spaced.join(" "))
-}
-
-/// Returns true for letters that begin with a constant, such as pir.
-fn starts_with_pi(words: &[&str]) -> bool {
-    words.iter().any(|w| w.starts_with("pi") && w.len() == 3)
+    ((row || words.iter().any(together)) && !apart).then(|| spaced.join(" "))
 }
 
 /// Removes separators at both ends.

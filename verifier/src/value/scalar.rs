@@ -79,10 +79,6 @@ impl Parser<'_> {
                 self.at += 1;
                 let n = product(std::mem::take(&mut factors));
                 factors.push(Expr::Call("binom", vec![n, self.power()?]));
-            } else if self.eat_cmd("bmod") || self.eat_cmd("mod") {
-                let a = product(std::mem::take(&mut factors));
-                let n = self.power()?;
-                factors.push(Expr::Call("mod", vec![a, n]));
             } else if self.begins_factor() {
                 factors.push(self.power()?);
             } else {
@@ -167,20 +163,11 @@ impl Parser<'_> {
     pub(crate) fn postfix(&mut self) -> Option<Expr> {
         let mut e = self.primary()?;
         loop {
-            if is(self.token(0), '!') && is(self.token(1), '!') && !self.token(1)?.spaced {
-                self.at += 2;
-                e = Expr::Call("factorial2", vec![e]);
-            } else if self.eat('!') {
+            if self.eat('!') {
                 e = Expr::Call("factorial", vec![e]);
             } else if self.peek() == Some(&Tok::Sym('%')) && !(self.units && self.at + 1 == self.tokens.len()) {
                 self.at += 1;
                 e = divide(e, integer(100));
-            } else if self.peek() == Some(&Tok::Sym('_')) && matches!(e, Expr::Num { .. } | Expr::Add(_)) {
-                // A number with a base: (101)_2.
-                let Expr::Num { value, .. } = &e else { return None };
-                let text = value.is_integer().then(|| value.numer().to_string())?;
-                self.at += 1;
-                e = self.based(&text)?;
             } else {
                 return Some(e);
             }
@@ -196,9 +183,6 @@ impl Parser<'_> {
     pub(crate) fn bracket(&mut self, close: char) -> Option<Expr> {
         let bars = std::mem::take(&mut self.bars);
         let mut e = self.expr()?;
-        if self.eat_cmd("choose") {
-            e = Expr::Call("binom", vec![e, self.expr()?]);
-        }
         // A comma after the first entry makes the brackets a vector.
         if close == ')' && is(self.token(0), ',') {
             let mut row = vec![e];
@@ -247,19 +231,6 @@ impl Parser<'_> {
                 p.primary()
             }
             Tok::Sym('(' | '[' | '{') => p.bracketed(),
-            // Binomials with the numbers around the letter: _{10}C_3, ^{10}P_3.
-            Tok::Sym('_' | '^') => {
-                p.at += 1;
-                let n = p.argument()?;
-                let name = match p.peek()? {
-                    Tok::Word(w) if w == "C" => "binom",
-                    Tok::Word(w) if w == "P" => "permutations",
-                    _ => return None,
-                };
-                p.at += 1;
-                p.need('_')?;
-                Some(Expr::Call(name, vec![n, p.argument()?]))
-            }
             Tok::Sym('|') => {
                 p.at += 1;
                 let e = p.barred()?;
@@ -272,19 +243,12 @@ impl Parser<'_> {
 }
 
 impl Parser<'_> {
-    /// Parses the content between bars: an absolute value, the length of a vector, or a determinant.
+    /// Parses the content between bars: an absolute value.
     pub(crate) fn barred(&mut self) -> Option<Expr> {
         self.bars += 1;
         let e = self.expr()?;
         self.bars -= 1;
-        Some(match e {
-            Expr::Matrix(rows) if rows.len() == 1 || rows.iter().all(|r| r.len() == 1) => {
-                let squares = rows.into_iter().flatten().map(|x| power(x, integer(2))).collect();
-                power(Expr::Add(squares), divide(integer(1), integer(2)))
-            }
-            Expr::Matrix(_) => Expr::Call("det", vec![e]),
-            e => Expr::Call("abs", vec![e]),
-        })
+        Some(Expr::Call("abs", vec![e]))
     }
 
     /// Reads a name with its primes and index: `x`, `x_1`, `f'`, `a_{n+1}`.
@@ -297,15 +261,6 @@ impl Parser<'_> {
                 self.at += 1;
                 name.push('_');
                 name += &self.index()?;
-            } else if is(self.token(0), '^') && (is(self.token(1), '\'') || is(self.token(1), '*')) {
-                self.at += 2;
-                name.push('\'');
-            } else if is(self.token(0), '^') && is(self.token(1), '{') && is(self.token(2), '\'') {
-                self.at += 2;
-                while self.eat('\'') {
-                    name.push('\'');
-                }
-                self.need('}')?;
             } else {
                 return Some(name);
             }
@@ -334,14 +289,7 @@ impl Parser<'_> {
     /// Parses a variable, or a named function of the arguments in brackets.
     pub(crate) fn named(&mut self, letter: &str) -> Option<Expr> {
         let name = self.name(letter)?;
-        // f^{-1}(x) is the inverse function.
-        let inverse = [Tok::Sym('^'), Tok::Sym('{'), Tok::Sym('-'), Tok::Num("1".into()), Tok::Sym('}'), Tok::Sym('(')];
         let functional = matches!(letter, "f" | "g" | "h" | "F" | "G" | "H" | "P" | "Q");
-        let ahead = |n: usize| self.token(n).map(|t| &t.tok);
-        if functional && (0..inverse.len()).all(|n| ahead(n) == Some(&inverse[n])) {
-            self.at += 5;
-            return self.applied(format!("{name}^-1"));
-        }
         // h(a + b) may be a product. f(...), g(...) and h(x) are function calls.
         let single = is(self.token(2), ')') || is(self.token(2), ',');
         if is(self.token(0), '(') && (matches!(letter, "f" | "g") || name.ends_with('\'') || (functional && single)) {

@@ -26,8 +26,6 @@ pub enum Unit {
     Ordinal,
     /// Counted things, in words of canonical spelling: apples, pages per minute.
     Thing(String),
-    /// A unit, and the substance or thing it measures: kilograms of rice.
-    Of(Box<Unit>, String),
 }
 
 /// Index of the power of dollars in a dimension.
@@ -183,10 +181,6 @@ impl Parts {
                 }
                 Some(1)
             }
-            Tok::Cmd(c) if c == "AA" => {
-                self.word("\u{c5}");
-                Some(1)
-            }
             Tok::Sym('/') => {
                 self.over = -1;
                 Some(1)
@@ -288,7 +282,7 @@ pub(crate) fn thing(words: &str) -> Option<String> {
     if kept.is_empty() || kept.len() > MAX_WORDS || !kept.iter().all(plain) {
         return None;
     }
-    Some(kept.iter().map(|w| spelled(&w.to_lowercase()).into_owned()).collect::<Vec<_>>().join(" "))
+    Some(kept.iter().map(|w| spelled(&w.to_lowercase()).to_owned()).collect::<Vec<_>>().join(" "))
 }
 
 /// Returns true for countable things in the plural: apples, people.
@@ -317,13 +311,6 @@ pub(crate) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     if rest.len() > MAX_TOKENS || !begins(rest, after_number) {
         return None;
     }
-    // The words after a known unit name the measured thing: 5 kg of rice.
-    if let Some(at) = rest.iter().position(|t| matches!(&t.tok, Tok::Word(w) if w == "of")).filter(|&at| at > 0) {
-        let unit = trailing(&rest[..at], after_number).filter(|u| !matches!(u, Unit::Thing(_) | Unit::Of(..)))?;
-        let words = rest[at + 1..].iter().map(|t| if let Tok::Word(w) = &t.tok { Some(w.as_str()) } else { None });
-        let of = thing(&words.collect::<Option<Vec<_>>>()?.join(" "))?;
-        return Some(Unit::Of(Box::new(unit), of));
-    }
     // Drops a purpose after the unit: 8 hours to finish.
     if let Some(at) = rest.iter().position(|t| matches!(&t.tok, Tok::Word(w) if w == "to")).filter(|&at| at > 0) {
         let plain = |t: &Token| matches!(&t.tok, Tok::Word(w) if ![Kind::Way, Kind::Cardinal].iter().any(|k| lexicon::is(*k, w)));
@@ -334,10 +321,6 @@ pub(crate) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
         at += match &t.tok {
             Tok::Word(w) if matches!(w.as_str(), "per" | "a" | "an" | "pro" | "每") => {
                 parts.over = -1;
-                1
-            }
-            Tok::Word(w) if w == "squared" || w == "cubed" => {
-                parts.raise(if w == "cubed" { 3 } else { 2 })?;
                 1
             }
             Tok::Word(w) => {
@@ -375,7 +358,7 @@ fn begins(rest: &[Token], after_number: bool) -> bool {
         Tok::Text(_) => true,
         Tok::Word(w) if matches!(w.as_str(), "k" | "M" | "m") && is_cmd(rest.get(1), "Omega") => after_number,
         Tok::Word(w) => after_number && begins_unit(w, first.spaced, rest.len()),
-        Tok::Cmd(c) => c == "circ" || (matches!(c.as_str(), "mu" | "Omega" | "AA") && after_number),
+        Tok::Cmd(c) => c == "circ" || (matches!(c.as_str(), "mu" | "Omega") && after_number),
         Tok::Sym('*') => matches!(rest.get(1).map(|t| &t.tok), Some(Tok::Text(_))),
         Tok::Sym(c) => matches!(c, '%' | '^') || lexicon::currency(&c.to_string()).is_some(),
         Tok::Num(_) => false,

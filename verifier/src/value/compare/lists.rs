@@ -27,27 +27,6 @@ pub(crate) fn vector(rows: &[Vec<Expr>], items: &[Value], steps: &Steps) -> Comp
     outcome(same, "equal entry by entry", "different entries")
 }
 
-/// Compares a matrix with its name (`I_2` or `0`), or a vector with its components along the axes.
-pub(crate) fn named_matrix(rows: &[Vec<Expr>], e: &Expr, steps: &Steps) -> Comparison {
-    let size = rows.len();
-    let entry = |i: usize, j: usize| match e {
-        Expr::Num { .. } => Some(0),
-        Expr::Var(n) if *n == format!("I_{size}") => Some(i64::from(i == j)),
-        _ => None,
-    };
-    let zero = decide(e, &integer(0), steps).equal;
-    let named = (zero || (matches!(e, Expr::Var(_)) && rows.iter().all(|r| r.len() == size)))
-        && rows.iter().enumerate().all(|(i, r)| {
-            let fits = |(j, x): (usize, &Expr)| entry(i, j).is_some_and(|n| decide(x, &integer(n), steps).equal);
-            r.iter().enumerate().all(fits)
-        });
-    if named {
-        return yes("equal entry by entry");
-    }
-    let items: Vec<Value> = rows.iter().flatten().map(|x| Value::Scalar(x.clone(), None)).collect();
-    if size == 1 || rows.iter().all(|r| r.len() == 1) { along_axes(e, &items, steps) } else { no("different kinds") }
-}
-
 /// Compares `2i - 3j` with `(2, -3)`.
 pub(crate) fn along_axes(e: &Expr, items: &[Value], steps: &Steps) -> Comparison {
     let Some(parts) = components(e, steps).filter(|_| items.len() == 2 || items.len() == 3) else {
@@ -113,12 +92,6 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
                 Value::Assignment(_, inner) if matches!(**inner, Value::Set(_)) => None,
                 _ => Some(no("one value and several")),
             }
-        }
-        (Value::Assignment(_, x), other) if matches!(**x, Value::Set(_) | Value::List(_)) => {
-            Some(equal(x, other, steps))
-        }
-        (other, Value::Assignment(_, x)) if matches!(**x, Value::Set(_) | Value::List(_)) => {
-            Some(equal(other, x, steps))
         }
         (Value::List(_), _) | (_, Value::List(_)) => Some(no("one value and several")),
         _ => None,

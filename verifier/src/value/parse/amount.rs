@@ -5,10 +5,10 @@ use crate::number_words;
 use crate::steps::Rational;
 use crate::value::Value;
 use crate::value::exact::literal;
-use crate::value::expr::{Expr, divide, integer, number};
+use crate::value::expr::{Expr, integer, number};
 use crate::value::lex::{Tok, Token};
 use crate::value::parse::Reader;
-use crate::value::scalar::{scalar, scalar_with_unit};
+use crate::value::scalar::scalar_with_unit;
 use crate::value::unit::{Unit, thing};
 
 impl Reader<'_> {
@@ -23,19 +23,7 @@ impl Reader<'_> {
         cuts.push(tokens.len());
         let (mut from, mut terms, mut measured) = (0, Vec::new(), None);
         for to in cuts {
-            let sign = match &tokens[from..to] {
-                // After hours, an m stands for minutes: 1h 20m.
-                [n, Token { tok: Tok::Word(w), .. }] => {
-                    let after_hours = measured.is_some() && measured == lexicon::unit("h").map(|u| u.dimension);
-                    let name = if w == "m" && after_hours { "min" } else { w };
-                    Unit::named(name).map(|u| (scalar(std::slice::from_ref(n), self.steps), u))
-                }
-                _ => None,
-            };
-            let (e, unit) = match sign {
-                Some((Some(e), unit)) => (e, Some(unit)),
-                _ => scalar_with_unit(&tokens[from..to], self.steps)?,
-            };
+            let (e, unit) = scalar_with_unit(&tokens[from..to], self.steps)?;
             let Some(Unit::Measure(dimension, size)) = unit else { return None };
             if *measured.get_or_insert(dimension) != dimension {
                 return None;
@@ -64,30 +52,12 @@ impl Reader<'_> {
             words.remove(0);
         }
         let list: Vec<&str> = words.iter().map(String::as_str).collect();
-        if let [word] = list.as_slice()
-            && article
-            && let Some(n) = number_words::part(word)
-        {
-            return Some(Value::Scalar(divide(integer(1), integer(n)), None));
-        }
         if let [_] | [_, _] = list.as_slice()
             && let Some(n) = number_words::ordinal(&list.join(" "))
         {
             return Some(Value::Scalar(integer(n), Some(Unit::Ordinal)));
         }
         let (value, used) = number_words::read(&list)?;
-        // Proportions: one out of four, one in four.
-        let between = match list.get(used..) {
-            Some(["out", "of", ..]) => 2,
-            Some(["in", ..]) => 1,
-            _ => 0,
-        };
-        if between > 0
-            && let Some((of, all)) = number_words::read(&list[used + between..])
-            && used + between + all == list.len()
-        {
-            return Some(Value::Ratio(vec![number(value), number(of)]));
-        }
         let name = list[used..].join(" ");
         let name = name.strip_prefix("of ").or(name.strip_prefix("a ")).unwrap_or(&name);
         let unit = if name.is_empty() {
@@ -126,7 +96,7 @@ fn date(text: &str) -> Option<Value> {
     for word in words {
         let ordinal = ["st", "nd", "rd", "th"].iter().find_map(|end| word.strip_suffix(end));
         let digits = ordinal.unwrap_or(word);
-        if matches!(word, "the" | "of" | "on" | "in") || lexicon::is(Kind::Weekday, word) {
+        if matches!(word, "the" | "of" | "on" | "in") {
             continue;
         } else if let (Some(m), None) = (lexicon::look(Kind::Month, word).and_then(|m| m.parse().ok()), found) {
             found = Some(m);

@@ -4,7 +4,7 @@ use crate::steps::Steps;
 use crate::value::Value;
 use crate::value::exact::exact;
 use crate::value::expr::Expr;
-use crate::value::lex::{Tok, Token, is, is_cmd, shown};
+use crate::value::lex::{Tok, Token, is, shown};
 use crate::value::parse::relation::{name_of, relation_sign, variable_of};
 use crate::value::parse::{MAX_ITEMS, Reader, is_comma, names, nesting, one_or_list, split};
 use crate::value::region::{Region, Span};
@@ -12,22 +12,9 @@ use crate::value::region::{Region, Span};
 impl Reader<'_> {
     /// Parses the rows of a system of equations or of an aligned calculation.
     pub(crate) fn environment(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
-        let all = tokens.len();
-        // The notation \left\{ \begin{array} ... \end{array} \right.
-        let tokens = match tokens {
-            [brace, rest @ ..]
-                if is_cmd(Some(brace), "{")
-                    && matches!(&rest.first()?.tok, Tok::Cmd(c) if c.starts_with("begin "))
-                    && matches!(&rest.last()?.tok, Tok::Cmd(c) if c.starts_with("end ")) =>
-            {
-                rest
-            }
-            all => all,
-        };
-        let braced = tokens.len() < all;
         let (Tok::Cmd(open), Tok::Cmd(close)) = (&tokens.first()?.tok, &tokens.last()?.tok) else { return None };
         let kind = open.strip_prefix("begin ")?;
-        if close.strip_prefix("end ") != Some(kind) || kind.ends_with("matrix") || (kind == "array" && !braced) {
+        if close.strip_prefix("end ") != Some(kind) || kind.ends_with("matrix") || kind == "array" {
             return None;
         }
         let row = |t: &Tok| matches!(t, Tok::Cmd(c) if c == "\\" || c == "cr");
@@ -103,27 +90,6 @@ impl Reader<'_> {
         Some(Some(Value::Tuple(items)))
     }
 
-    /// Parses a tuple with the name of a point before it, `A(3, 4)`, or with a transposition sign after it, `(1, 2)^T`.
-    /// `C(5, 2)` and `P(5, 2)` are numbers.
-    pub(crate) fn point(&self, tokens: &[Token], depth: usize) -> Option<Value> {
-        let capital = |w: &str| w.len() == 1 && w.starts_with(|c: char| c.is_ascii_uppercase());
-        let transposed =
-            |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if w == "T") || is_cmd(Some(t), "top");
-        let (name, tuple) = match tokens {
-            [Token { tok: Tok::Word(w), .. }, rest @ ..] if capital(w) && !matches!(w.as_str(), "C" | "P") => {
-                (Some(w), rest)
-            }
-            [rest @ .., hat, t] if is(Some(hat), '^') && transposed(t) => (None, rest),
-            [rest @ .., hat, _, t, _] if is(Some(hat), '^') && transposed(t) => (None, rest),
-            _ => return None,
-        };
-        let tuple = self.bracketed(tuple, depth)?.filter(|v| matches!(v, Value::Tuple(_)))?;
-        Some(match name {
-            Some(name) => Value::Assignment(name.clone(), Box::new(tuple)),
-            None => tuple,
-        })
-    }
-
     /// Parses set-builder notation: `\{x \mid x > 3\}`, `\{x \in \mathbb{R} : x \ne 0\}`.
     pub(crate) fn builder(&self, inside: &[Token], depth: usize) -> Option<Option<Value>> {
         let bar = |t: &Tok| matches!(t, Tok::Sym('|' | ':'));
@@ -179,11 +145,6 @@ impl Reader<'_> {
             return None;
         }
         let parts = split(tokens, sign)?;
-        // In set arithmetic, plain braces contain a set.
-        let set = |v: Value| match v {
-            Value::List(items) => Value::Set(items),
-            v => v,
-        };
         let braced = |p: &[Token]| matches!(p.first().map(|t| &t.tok), Some(Tok::Sym('{')));
         let values: Option<Vec<Value>> = parts
             .into_iter()
@@ -192,7 +153,6 @@ impl Reader<'_> {
                 Some(match value {
                     one @ Value::Scalar(..) if braced(p) => Value::Set(vec![one]),
                     one @ Value::Scalar(..) if ops.iter().any(|o| o == "setminus") => Value::Set(vec![one]),
-                    v if braced(p) => set(v),
                     v => v,
                 })
             })

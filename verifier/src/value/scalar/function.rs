@@ -4,7 +4,7 @@ use crate::steps::Rational;
 use crate::value::expr::{
     Binder, Expr, LISTED, divide, function, integer, invert, is_function, negate, number as rational, power, var,
 };
-use crate::value::lex::{Tok, Token, is, is_greek};
+use crate::value::lex::{Tok, is_greek};
 use crate::value::scalar::numeral::number;
 use crate::value::scalar::parser::{Parser, product};
 
@@ -29,7 +29,6 @@ impl Parser<'_> {
             "pi" => return Some(var("pi")),
             "inf" | "infinity" | "infty" | "oo" => return Some(var("infty")),
             "sqrt" => return self.root(),
-            "cbrt" => return self.argument().map(|x| power(x, invert(integer(3)))),
             _ => {}
         }
         if let Some(f) = function(word) {
@@ -40,29 +39,7 @@ impl Parser<'_> {
         }
         let letters: Vec<char> = word.chars().collect();
         if letters.len() == 1 {
-            if matches!(word, "C" | "P")
-                && is(self.token(0), '(')
-                && let Some(e) = self.choice(if word == "C" { "binom" } else { "permutations" })
-            {
-                return Some(e);
-            }
             return self.named(word);
-        }
-        // Letters without spaces: sinx, 2pir, nCr.
-        let split = (1..letters.len()).rev().filter(|&n| letters[..n].len() >= 2).find_map(|n| {
-            let (head, tail): (String, String) = (letters[..n].iter().collect(), letters[n..].iter().collect());
-            let known =
-                (is_function(&head) && head != "re" && head != "im" && head != "lg") || head == "pi" || head == "sqrt";
-            (known && letters.len() - n <= 2).then_some((head, tail))
-        });
-        if let Some((head, tail)) = split.filter(|(h, _)| letters.len() >= 4 || h == "pi") {
-            let rest: Vec<Expr> = tail.chars().map(|c| var(&c.to_string())).collect();
-            let inner = self.raised(rest)?;
-            return Some(match head.as_str() {
-                "pi" => Expr::Mul(vec![var("pi"), inner]),
-                "sqrt" => power(inner, invert(integer(2))),
-                h => call(function(h)?, inner),
-            });
         }
         if letters.len() > 3 {
             return None;
@@ -82,25 +59,6 @@ impl Parser<'_> {
         }
     }
 
-    fn raised(&mut self, mut factors: Vec<Expr>) -> Option<Expr> {
-        let last = factors.pop()?;
-        let last = self.powered(last)?;
-        factors.push(last);
-        Some(product(factors))
-    }
-
-    /// Parses `C(5, 2)`. Returns `None` and reads no tokens if the brackets contain anything else.
-    fn choice(&mut self, name: &'static str) -> Option<Expr> {
-        let from = self.at;
-        match self.arguments() {
-            Some(args) if args.len() == 2 => Some(Expr::Call(name, args)),
-            _ => {
-                self.at = from;
-                None
-            }
-        }
-    }
-
     fn root(&mut self) -> Option<Expr> {
         let degree = if self.eat('[') { self.bracket(']')? } else { integer(2) };
         let x = match (self.peek()?, self.token(1)) {
@@ -116,9 +74,6 @@ impl Parser<'_> {
         match name {
             "frac" => self.fraction(),
             "binom" => {
-                if is(self.token(0), '(') {
-                    return Some(Expr::Call("binom", self.arguments().filter(|a| a.len() == 2)?));
-                }
                 let n = self.argument()?;
                 Some(Expr::Call("binom", vec![n, self.argument()?]))
             }
@@ -128,10 +83,6 @@ impl Parser<'_> {
             "imath" => Some(var("i")),
             "lfloor" => self.enclosed("rfloor", "floor"),
             "lceil" => self.enclosed("rceil", "ceil"),
-            "Vert" => {
-                let e = self.barred()?;
-                self.eat_cmd("Vert").then_some(e)
-            }
             "sum" | "prod" => self.series(if name == "sum" { Binder::Sum } else { Binder::Product }),
             "int" => self.integral(),
             "lim" => self.limit(),
@@ -176,47 +127,15 @@ impl Parser<'_> {
         self.eat_cmd(close).then_some(Expr::Call(function, vec![e]))
     }
 
-    /// Parses `\max(1, 2)` and `\max\{a, b\}`.
-    fn listed(&mut self, name: &'static str) -> Option<Expr> {
-        if is(self.token(0), '{') || self.eat_cmd("{") {
-            let mut args = vec![self.expr()?];
-            while self.eat(',') {
-                args.push(self.expr()?);
-            }
-            return self.eat_cmd("}").then_some(Expr::Call(name, args));
-        }
-        Some(Expr::Call(name, self.arguments()?))
-    }
-
     /// Parses `\sin x`, `\sin^2(x)`, `\log_2 8`, `\ln 3x`, `\max(1, 2)`.
     fn function(&mut self, name: &'static str) -> Option<Expr> {
         if LISTED.contains(&name) {
-            return self.listed(name);
+            return Some(Expr::Call(name, self.arguments()?));
         }
-        // Digits directly after the name are the base: log2(8).
-        let glued = matches!(self.token(0), Some(Token { tok: Tok::Num(_), spaced: false }))
-            && name == "log"
-            && is(self.token(1), '(');
-        let base = if self.eat('_') {
-            Some(self.argument()?)
-        } else if glued {
-            Some(self.number()?)
-        } else {
-            None
-        };
+        let base = if self.eat('_') { Some(self.argument()?) } else { None };
         let exponent = if self.degree().is_none() && self.eat('^') { Some(self.deeper(Self::exponent)?) } else { None };
         let base = if base.is_none() && self.eat('_') { Some(self.argument()?) } else { base };
-        // The second argument is the base: log(8, 2).
-        let (argument, base) = if is(self.token(0), '(') && name == "log" && base.is_none() {
-            let mut args = self.arguments()?;
-            match (args.len(), args.pop()?) {
-                (1, x) => (x, None),
-                (2, b) => (args.pop()?, Some(b)),
-                _ => return None,
-            }
-        } else {
-            (self.operand()?, base)
-        };
+        let argument = self.operand()?;
         let argument = match self.degree() {
             Some(n) => {
                 self.at += n;

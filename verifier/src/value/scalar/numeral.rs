@@ -50,15 +50,6 @@ impl Parser<'_> {
         // Reducing the fraction of a long decimal takes quadratic time.
         let length = text.len() as u64;
         self.steps.spend(2 + if length > 40 { length * length / 16 } else { 0 })?;
-        // Binomials and permutations: 10C3, 10P3.
-        if let (Some(Token { tok: Tok::Word(w), .. }), Some(Token { tok: Tok::Num(k), .. })) =
-            (self.token(0), self.token(1))
-            && let Some(name) = [("C", "binom"), ("P", "permutations")].iter().find(|(l, _)| l == w).map(|p| p.1)
-            && !is(self.token(2), '_')
-        {
-            self.at += 2;
-            return Some(Expr::Call(name, vec![number(text)?, number(k)?]));
-        }
         // Digits and letters before a base: 1A_{16}.
         let mut digits = text.clone();
         let mut n = 0;

@@ -1,6 +1,6 @@
 //! Parses currencies, scales, units and angles around an expression.
 
-use crate::lexicon::{self, Kind};
+use crate::lexicon;
 use crate::number_words;
 use crate::steps::Rational;
 use crate::value::exact::literal;
@@ -12,25 +12,9 @@ use crate::value::unit::{Unit, trailing};
 impl Parser<'_> {
     /// Parses a currency before an amount: `$`, euro and so on.
     pub(crate) fn currency(&mut self) {
-        let sign = |t: Option<&Token>| match t.map(|t| &t.tok) {
-            Some(Tok::Sym(c)) => lexicon::currency(c.encode_utf8(&mut [0; 4])),
-            _ => None,
-        };
-        let number = |t: Option<&Token>| matches!(t, Some(Token { tok: Tok::Num(_), .. }));
-        let (name, length) = match (self.peek(), sign(self.token(0))) {
-            (_, Some(name)) => (name, 1),
-            // Words before a number: R$ 40, CHF 20, Rs. 500.
-            (Some(Tok::Word(w)), None) => match (sign(self.token(1)), lexicon::currency(w)) {
-                (Some(_), money) => match money.or_else(|| lexicon::currency(&format!("{w}$"))) {
-                    Some(name) if number(self.token(2)) => (name, 2),
-                    _ => return,
-                },
-                (None, Some(name)) if w.len() > 1 && number(self.token(1)) => (name, 1),
-                _ => return,
-            },
-            _ => return,
-        };
-        self.at += length;
+        let Some(Tok::Sym(c)) = self.peek() else { return };
+        let Some(name) = lexicon::currency(c.encode_utf8(&mut [0; 4])) else { return };
+        self.at += 1;
         if self.unit.is_none() {
             self.unit = Unit::money(name);
         }
@@ -59,11 +43,6 @@ impl Parser<'_> {
         }
         // A price per unit: $5 per hour, $5/h.
         let over = is(self.token(0), '/') || matches!(self.peek(), Some(Tok::Word(w)) if w == "per");
-        let idle = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if lexicon::is(Kind::Idle, w));
-        if self.unit.is_some() && self.tokens[self.at..].iter().all(idle) {
-            self.at = self.tokens.len();
-            return true;
-        }
         if let Some(Unit::Measure(..) | Unit::Money(_)) = &self.unit
             && over
             && !matches!(self.token(1).map(|t| &t.tok), Some(Tok::Num(_)))
