@@ -72,8 +72,8 @@ pub fn image(r: usize) -> Arc<ImageInput> {
     Arc::new(ImageInput::image([2, 4], pixels))
 }
 
-/// Number of multiplications and additions, attention left out: of a forward pass, and with `backward` also of the
-/// gradients of the trained weights and of the inputs. If the tower is frozen, its inputs have no gradients.
+/// Returns the number of multiplications and additions of a forward pass without attention. With `backward`, the
+/// gradients of the trained weights and of the inputs are added. Inputs of a frozen tower have no gradients.
 pub fn flops(model: &Model, tokens: usize, images: usize, backward: bool) -> f64 {
     // A tied token table is also the output matrix and is multiplied. A separate token table is only read.
     let is_read = |id: usize| model.layout.params[id].part == Part::Table && !model.config.text.tie_word_embeddings;
@@ -94,8 +94,8 @@ pub fn trained(model: &Model) -> usize {
     pieces.map(|(_, _, piece)| piece.num_elements()).sum()
 }
 
-/// Makes a model with random weights. On devices with kernels the values are drawn once and repeated, which takes
-/// seconds on a GPU; its matrix units are not faster on repeated values.
+/// Makes a model with random weights. For a GPU or the emulator, a list of values is drawn once and repeated in all
+/// weights, because drawing billions of values takes minutes. Repeated values do not make matrix units faster.
 pub fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<Model> {
     if !dev.kind().is_gpu() {
         return Model::init(dev, config, dtype, 1);

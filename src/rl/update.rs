@@ -3,8 +3,8 @@
 //!
 //! Denominators are counted over the complete mini-batch before it is cut, so the cut changes no term of the loss. This
 //! is the behaviour of verl's newer engine; its older actor gives all micro-batches the same weight. Metrics that are
-//! means cover only the responses that are computed. Only one in [`FIGURES`] of the responses that cannot move the
-//! policy is computed.
+//! means cover only the responses that are computed. Of the responses that cannot move the
+//! policy, one in [`IDLE_PER_MEASURED`] is computed.
 
 use std::collections::BTreeMap;
 
@@ -54,8 +54,8 @@ pub struct UpdateResults {
     pub micro_batches: usize,
 }
 
-/// Only one in this many of the responses that cannot move the policy is computed, for the metrics.
-pub const FIGURES: u32 = 8;
+/// Number of responses that cannot move the policy, for each one of them that is computed for the metrics.
+pub const IDLE_PER_MEASURED: u32 = 8;
 
 /// Memory for the results of a mini-batch's micro-batches during an update.
 #[derive(Clone, Copy, Debug)]
@@ -299,16 +299,16 @@ fn split(config: &RlConfig, step: u64, loss: &PolicyLoss, groups: &[Group]) -> C
         moving.push(idle.remove(at));
         moving.sort_by_key(|id| id.group);
     }
-    idle.retain(|id| runs_for_figures(config.seed, step, groups[id.group].index, id.rollout));
+    idle.retain(|id| runs_for_metrics(config.seed, step, groups[id.group].index, id.rollout));
     Chosen { moving, idle }
 }
 
 /// Returns true if a response that cannot move the policy is computed in a step of the run with this `seed`. `question`
 /// is the index of its question among the questions of the step, and `rollout` is the index of the response among the
 /// responses to that question.
-pub fn runs_for_figures(seed: u64, step: u64, question: usize, rollout: usize) -> bool {
+pub fn runs_for_metrics(seed: u64, step: u64, question: usize, rollout: usize) -> bool {
     let key = philox::key(seed, Purpose::Figures, step);
-    philox4x32_10(key, [question as u32, rollout as u32, 0, 0])[0].is_multiple_of(FIGURES)
+    philox4x32_10(key, [question as u32, rollout as u32, 0, 0])[0].is_multiple_of(IDLE_PER_MEASURED)
 }
 
 /// The model with which the policy is compared.

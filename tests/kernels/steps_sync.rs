@@ -101,7 +101,7 @@ fn an_rl_update_waits_where_it_is_logged() {
     let questions: Vec<_> = questions.iter().collect();
     // One response cannot change the policy, because its advantage is zero. In a step that computes such responses for
     // metrics, only its forward pass runs.
-    let step = (0..).find(|&step| update::runs_for_figures(RlConfig::default().seed, step, 2, 0)).unwrap();
+    let step = (0..).find(|&step| update::runs_for_metrics(RlConfig::default().seed, step, 2, 0)).unwrap();
     let groups: Vec<Group> = [(0, 1.0), (1, -0.5), (2, 0.0)]
         .into_iter()
         .map(|(index, advantage)| {

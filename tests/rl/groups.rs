@@ -301,7 +301,7 @@ fn of_responses_that_move_nothing_one_in_eight_runs() {
     // Only the first question has nonzero advantages.
     case.groups[1..].iter_mut().flat_map(|group| &mut group.experience).for_each(|e| e.advantage = 0.0);
     let (found, seen) = bench.gradients(&case, &config, LayerPolicy::All);
-    let expected = (case.batch().count() - RESPONSES) / update::FIGURES as usize;
+    let expected = (case.batch().count() - RESPONSES) / update::IDLE_PER_MEASURED as usize;
     println!("{} of {} responses", seen.responses - RESPONSES, case.batch().count() - RESPONSES);
     // Binomial distribution with 156 trials and probability 1/8: five standard deviations are 21.
     assert!((seen.responses - RESPONSES).abs_diff(expected) <= 20, "{}", seen.responses);
