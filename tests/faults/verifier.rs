@@ -63,9 +63,7 @@ fn a_bound_or_a_denial_is_no_number() {
 }
 
 #[test]
-fn a_name_before_a_tuple_is_the_points() {
-    accepted("P(27,64) <- (27,64) ; (27,64) <- \\boxed{P(27, 64)} ; (3,4) <- A(3, 4)");
-    accepted("(1,-2,3) <- (1,-2,3)^T ~ (1,-2,3)^{\\top} ; P(5,2) <- 20");
+fn a_point_of_another_name_is_another_point() {
     refused("(3,4) <- A(4,3) ; A(3,4) <- B(3,4)");
 }
 

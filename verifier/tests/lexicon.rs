@@ -45,7 +45,6 @@ fn no_form_stands_twice_in_a_kind() {
                         | "function"
                         | "greek"
                         | "hidden"
-                        | "letter"
                         | "lowered"
                         | "prefix sign"
                         | "raised"

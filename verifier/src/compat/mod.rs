@@ -24,8 +24,10 @@
 //! - The solver for equations, which may give up. This module finds roots numerically from sample points.
 //! - The time limit. The library calls a pair unequal if it needs more than five seconds. Here, a budget of steps
 //!   decides.
-//! - Linear algebra by name (`rref`, `eig`, `svd` and similar), row operations above arrows, values "at" a bar, and
-//!   unions and differences of sets that contain letters.
+//! - Linear algebra by name (`rref`, `eig`, `svd`, `trace` and similar), sums of matrices, row operations above arrows,
+//!   values "at" a bar, and unions and differences of sets that contain letters.
+//! - "And" between numbers outside `\text`, limits from below, falling ends of intervals, indices of functions, the
+//!   rounding of decimals to double precision, and the exponents inside a logarithm.
 //! - Long input. If a text has more than 50,000 bytes, only its end is searched. Formulas with more than 12,000 bytes
 //!   or more than 30 levels of nesting are not parsed.
 

@@ -1,6 +1,6 @@
 //! Word tables: the different forms in which one thing is written, and the lookup of a form.
 //!
-//! A row is `kind, canonical, form|form|...`. A cell is plain text, never a pattern. Lookup ignores case, diacritics,
+//! A row is `kind, canonical, form|form|...`. A cell is plain text, never a pattern. Lookup ignores case,
 //! points, apostrophes and hyphens (see [`folded`]), except for the kinds in which case matters.
 
 mod unit;
@@ -55,8 +55,6 @@ kinds! {
     Joint "joint",
     /// Nouns that a following number identifies: `step`.
     Label "label",
-    /// Letters with diacritics. The canonical cell is the spelling without diacritics.
-    Letter "letter",
     /// Subscript characters. The canonical cell is the plain character.
     Lowered "lowered",
     /// Words directly before an answer: `the answer is`.
@@ -107,8 +105,9 @@ impl Kind {
     fn key(self, text: &str) -> Cow<'_, str> {
         use Kind::*;
         match self {
-            Command | Face | Function | Greek | Hidden | Letter | Lowered | PrefixSign | Raised | Sign | UnitSign
-            | Unsaid => Cow::Borrowed(text),
+            Command | Face | Function | Greek | Hidden | Lowered | PrefixSign | Raised | Sign | UnitSign | Unsaid => {
+                Cow::Borrowed(text)
+            }
             _ => folded(text),
         }
     }
@@ -161,15 +160,9 @@ pub fn rows(kind: Kind) -> &'static [Row] {
     &LEXICON[kind as usize].rows
 }
 
-/// Folds a text for lookup: removes case, diacritics, points and apostrophes, replaces a hyphen by a space, and leaves
+/// Folds a text for lookup: removes case, points and apostrophes, replaces a hyphen by a space, and leaves
 /// one space between words. Returns the text itself if nothing else is left.
 pub fn folded(text: &str) -> Cow<'_, str> {
-    static LETTERS: LazyLock<HashMap<char, &str>> = LazyLock::new(|| {
-        lines()
-            .filter(|r| r.0 == Kind::Letter)
-            .flat_map(|(_, canonical, forms)| forms.chars().filter(|c| *c != '|').map(move |c| (c, canonical)))
-            .collect()
-    });
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = text.as_bytes();
     let spaced = |(n, &b): (usize, &u8)| b == b' ' && n > 0 && bytes.get(n + 1).is_some_and(|b| plain(*b));
@@ -182,10 +175,7 @@ pub fn folded(text: &str) -> Cow<'_, str> {
             '.' | '\'' | '\u{2019}' => {}
             '-' | '\u{2010}' | '\u{2011}' => out.push(' '),
             c if c.is_whitespace() => out.push(' '),
-            c => match LETTERS.get(&c).filter(|_| !c.is_ascii()) {
-                Some(plain) => out.push_str(plain),
-                None => out.push(c),
-            },
+            c => out.push(c),
         }
     }
     let words: Vec<&str> = out.split(' ').filter(|w| !w.is_empty()).collect();

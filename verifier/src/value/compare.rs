@@ -1,7 +1,6 @@
 //! Compares two parsed values.
 
 use crate::steps::{Rational, Steps};
-use crate::value::Value;
 use crate::value::compare::amounts::scalars;
 use crate::value::compare::equations::{as_equation, equations, is_asked, letters, same_name};
 use crate::value::compare::lists::{along_axes, listed, matrices, ordered, vector};
@@ -10,8 +9,9 @@ use crate::value::decide::{decide, proportional};
 use crate::value::exact::exact;
 use crate::value::expr::{Expr, divide, integer, minus};
 use crate::value::lex::{is, lex, shown};
-use crate::value::parse::enclosed::{open_interval, points};
+use crate::value::parse::enclosed::open_interval;
 use crate::value::region::{Region, Span};
+use crate::value::{Unit, Value};
 use crate::words;
 
 pub(crate) mod amounts;
@@ -39,6 +39,9 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (x, Value::Assignment(_, y)) => equal(x, y, steps),
         // Equal: 204 and m + n = 204, if the question asked for m + n.
         (Value::Scalar(..), Value::Equation(a, b)) if is_asked(a) && !b.has_variables() => {
+            equal(gold, &Value::Scalar(b.clone(), None), steps)
+        }
+        (Value::Scalar(..), Value::Equation(b, a)) if is_asked(a) && !b.has_variables() => {
             equal(gold, &Value::Scalar(b.clone(), None), steps)
         }
         (Value::Equation(a, b), Value::Equation(c, d)) => {
@@ -90,24 +93,9 @@ fn ranges(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
             Some(i) => regions(&i, r, steps),
             None => no("different kinds"),
         },
-        (Value::Set(t), Value::Region(r)) | (Value::Region(r), Value::Set(t)) => match points(t) {
-            Some(p) => regions(&p, r, steps),
-            None => no("different kinds"),
-        },
-        (Value::Region(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Region(r)) => {
-            let point = r.spans.len() == 1 && r.spans[0].low == r.spans[0].high;
-            if point { decide(&r.spans[0].low, x, steps) } else { no("a number and a range") }
-        }
         (Value::Named(a), Value::Named(b)) => outcome(a == b, "the same set of numbers", "different sets of numbers"),
         (Value::Ratio(a), Value::Ratio(b)) => ratios(a, b, steps),
-        (Value::Range(a, b, u), Value::Range(c, d, v)) => {
-            let ends = |x: &Expr, y: &Expr| scalars(x, u.as_ref(), y, v.as_ref(), steps).equal;
-            outcome(ends(a, c) && ends(b, d), "the same range of numbers", "different ranges of numbers")
-        }
-        // "5 to 2" may be odds.
-        (Value::Range(a, b, None), Value::Ratio(r)) | (Value::Ratio(r), Value::Range(a, b, None)) => {
-            ratios(&[a.clone(), b.clone()], r, steps)
-        }
+        (interval @ Value::Range(..), other) | (other, interval @ Value::Range(..)) => range(interval, other, steps),
         (Value::Ratio(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Ratio(r)) => match r.as_slice() {
             [a, b] => decide(&divide(a.clone(), b.clone()), x, steps),
             _ => no("different kinds"),
@@ -180,6 +168,25 @@ fn compare_words(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparis
         }
         _ => return None,
     })
+}
+
+/// Compares the range `low to high` with a value that may be the same range: 10 to 15, 10-15, 10:15, [10, 15].
+fn range(interval: &Value, other: &Value, steps: &Steps) -> Comparison {
+    let Value::Range(low, high, unit) = interval else { return no("different kinds") };
+    let unit = unit.as_ref();
+    let ends = |a: &Expr, b: &Expr, u: Option<&Unit>| {
+        scalars(low, unit, a, u, steps).equal && scalars(high, unit, b, u, steps).equal
+    };
+    let same = match other {
+        Value::Range(a, b, u) => ends(a, b, u.as_ref()),
+        Value::Ratio(parts) => matches!(parts.as_slice(), [a, b] if ends(a, b, None)),
+        Value::Region(r) => {
+            matches!(r.spans.as_slice(), [s] if s.low_closed && s.high_closed && ends(&s.low, &s.high, None))
+        }
+        Value::Scalar(x, u) => *x == minus(low.clone(), high.clone()) && ends(low, high, u.as_ref()),
+        _ => false,
+    };
+    outcome(same, "the same range of numbers", "different ranges of numbers")
 }
 
 fn regions(a: &Region, b: &Region, steps: &Steps) -> Comparison {

@@ -75,10 +75,6 @@ impl Parser<'_> {
                 let sign = self.sign();
                 let by = self.mixed()?;
                 factors.push(signed(sign, power(by, integer(-1))));
-            } else if matches!(self.peek(), Some(Tok::Word(w)) if w == "choose") {
-                self.at += 1;
-                let n = product(std::mem::take(&mut factors));
-                factors.push(Expr::Call("binom", vec![n, self.power()?]));
             } else if self.begins_factor() {
                 factors.push(self.power()?);
             } else {

@@ -4,7 +4,6 @@
 use crate::steps::Steps;
 use crate::value::Value;
 use crate::value::compare::equal;
-use crate::value::compare::equations::same_name;
 use crate::value::comparison::{Comparison, no, outcome, yes};
 use crate::value::decide::decide;
 use crate::value::expr::{Expr, integer};
@@ -52,9 +51,6 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
     }
     match (gold, answer) {
         (Value::List(a), Value::List(b)) => {
-            if let (Some(x), Some(y)) = (system(a), system(b)) {
-                return Some(systems(&x, &y, steps));
-            }
             // Compares "x = 1, y = 2" with "1, 2" in the order in which they are written.
             if system(a).is_some() != system(b).is_some() {
                 let values = |l: &[Value]| l.iter().map(|v| v.unnamed().clone()).collect::<Vec<_>>();
@@ -140,12 +136,6 @@ pub(crate) fn system(items: &[Value]) -> Option<Vec<(String, Value)>> {
         out.push((name.clone(), (**value).clone()));
     }
     Some(out)
-}
-
-pub(crate) fn systems(a: &[(String, Value)], b: &[(String, Value)], steps: &Steps) -> Comparison {
-    let same =
-        a.len() == b.len() && a.iter().all(|(n, x)| b.iter().any(|(m, y)| same_name(n, m) && equal(x, y, steps).equal));
-    outcome(same, "the same value for every name", "different values for the names")
 }
 
 pub(crate) fn ordered(a: &[Value], b: &[Value], steps: &Steps) -> Comparison {

@@ -135,13 +135,6 @@ pub(crate) fn signs(text: &str) -> Option<String> {
         let sign = lexicon::look(Kind::Spoken, &text[from..to])?;
         out.extend([&text[at..from], " ", sign, " "]);
         at = to;
-        // A base in words: "log base 2 of 8".
-        if sign.ends_with('_')
-            && let Some((base, rest)) = text[at..].split_once(" of ")
-        {
-            out = format!("{}{{{base}}}", out.trim_end());
-            at = text.len() - rest.len();
-        }
     }
     (at > 0).then(|| out + &text[at..])
 }
