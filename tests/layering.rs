@@ -218,6 +218,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "serve",
         &[
             "base_model",
+            "client",
             "config",
             "identity",
             "observe",
