@@ -188,6 +188,24 @@ pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Returns the files in and below `dir`, relative to it and in no order. Calls `wanted` with each path, and with true for
+/// a folder or a link to one. Leaves out the files and folders for which it returns false.
+pub fn below(dir: &Path, wanted: &mut dyn FnMut(&Path, bool) -> Result<bool>) -> Result<Vec<PathBuf>> {
+    let (mut files, mut folders) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let path = entry.map_err(Error::io(&folder))?.path();
+            let (inner, is_folder) = (path.strip_prefix(dir).unwrap_or(&path), path.is_dir());
+            match wanted(inner, is_folder)? {
+                true if is_folder => folders.push(path),
+                true => files.push(inner.to_owned()),
+                false => {}
+            }
+        }
+    }
+    Ok(files)
+}
+
 /// Fills a folder through `body(temporary)`, then moves it to `path` as [`StagedFolder::commit`] does.
 pub fn folder(path: impl AsRef<Path>, body: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let staged = StagedFolder::create(path)?;

@@ -201,6 +201,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "serve",
         &[
             "hub::base_model",
+            "client",
             "config",
             "identity",
             "observe",

@@ -21,7 +21,7 @@ pub struct Args {
     to: PathBuf,
     /// Download only files whose path matches, such as '*.parquet'. May be given several times
     #[arg(long, value_name = "GLOB")]
-    include: Vec<String>,
+    include: Vec<glob::Pattern>,
     /// Number of files downloaded at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
     max_workers: u8,
@@ -31,15 +31,8 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let repo: Repo = args.repo.parse()?;
     let settings = Settings::of(&|name| std::env::var(name).ok())?;
-    let workers = usize::from(args.max_workers);
-    let job = Job { repo, dir: args.to.clone(), include: args.include.clone(), workers };
-    let summary = context.runtime()?.block_on(job.run(&settings, context.observer()))?;
-    if summary.fetched > 0 {
-        let (here, repo) = (args.to.display(), &job.repo);
-        context.say(&format!(
-            "{here} is complete: downloaded {} of the {} files of {repo}",
-            summary.fetched, summary.files
-        ));
-    }
+    let (dir, include) = (args.to.clone(), args.include.clone());
+    let job = Job { repo, dir, include, workers: args.max_workers.into() };
+    context.runtime()?.block_on(job.run(&settings, context.observer()))?;
     print(&format!("{}\n", args.to.display()))
 }

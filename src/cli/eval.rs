@@ -249,18 +249,23 @@ impl Eval<'_> {
             let job = local::Job::new(&local, rows)?;
             let (_, plan) = job.plan()?;
             let (judge, memory) = (self.scorer.describe(), plan.line());
-            context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.questions(), rows.spec.name));
-            context.say(&format!("{}: {}", rows.spec.name, job.seen()));
-            planned
-                .push(json!({ "task": rows.spec.name, "questions": job.questions(), "memory": memory::json(&plan) }));
+            context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.questions.count(), rows.spec.name));
+            context.say(&format!("{}: {}", rows.spec.name, job.questions.seen()));
+            planned.push(
+                json!({ "task": rows.spec.name, "questions": job.questions.count(), "memory": memory::json(&plan) }),
+            );
             jobs.push((job, self.label(rows)));
         }
         let get_answers = |ranks: &mut dyn Ranks| {
             context.find_device()?;
             context.with_machine(|machine| local::generate_answers(ranks, &jobs, out, &self.store, machine))
         };
-        let sources =
-            || Ok(jobs.iter().map(|(job, _)| -> Source { (job.rows, Box::new(job.requests(&self.store))) }).collect());
+        let sources = || {
+            Ok(jobs
+                .iter()
+                .map(|(job, _)| -> Source { (job.questions.rows, Box::new(job.questions.requests(&self.store))) })
+                .collect())
+        };
         let plan = EvalPlan { model: Some(dir.display().to_string()), tasks: planned };
         self.finish(session, plan, get_answers, sources)
     }
@@ -273,19 +278,29 @@ impl Eval<'_> {
         let jobs: Vec<server::Job> = jobs.collect::<Result<_>>()?;
         for job in &jobs {
             let (judge, who) = (self.scorer.describe(), server.describe());
-            context.say(&format!("eval: {} questions of {} to {who}; {judge}", job.questions(), job.rows.spec.name));
-            context.say(&format!("{}: {}", job.rows.spec.name, job.seen()));
+            context.say(&format!(
+                "eval: {} questions of {} to {who}; {judge}",
+                job.questions.count(),
+                job.questions.rows.spec.name
+            ));
+            context.say(&format!("{}: {}", job.questions.rows.spec.name, job.questions.seen()));
         }
-        let task = |job: &server::Job| json!({ "task": job.rows.spec.name, "questions": job.questions() });
+        let task =
+            |job: &server::Job| json!({ "task": job.questions.rows.spec.name, "questions": job.questions.count() });
         let plan = EvalPlan { model: Some(server.describe()), tasks: jobs.iter().map(task).collect() };
         let get_answers = |_: &mut dyn Ranks| {
             let mut unanswered = Vec::new();
             for job in &jobs {
-                unanswered.extend(job.request_answers(store, context.observer(), &self.label(job.rows))?);
+                unanswered.extend(job.request_answers(store, context.observer(), &self.label(job.questions.rows))?);
             }
             server::all_answered(out, &server, &unanswered)
         };
-        let sources = || Ok(jobs.iter().map(|job| -> Source { (job.rows, Box::new(job.requests(store))) }).collect());
+        let sources = || {
+            Ok(jobs
+                .iter()
+                .map(|job| -> Source { (job.questions.rows, Box::new(job.questions.requests(store))) })
+                .collect())
+        };
         self.finish(session, plan, get_answers, sources)
     }
 

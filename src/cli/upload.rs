@@ -1,11 +1,13 @@
 //! `omr upload`: uploads a model, with a model card and the metrics of its run, to the Hugging Face hub.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::Context;
 use super::stdout::print;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::hub::upload::{Job, Upload};
 use crate::hub::{Kind, Repo, Settings};
 use crate::identity::{Manifest, Part};
@@ -82,27 +84,18 @@ fn model_files(dir: &Path) -> Result<Vec<Upload>> {
     if let Some(manifest) = Manifest::read(dir)? {
         [Part::Settings, Part::Tensors].into_iter().try_for_each(|part| manifest.check(dir, part))?;
     }
-    let (mut files, mut folders) = (Vec::new(), vec![String::new()]);
-    while let Some(inner) = folders.pop() {
-        let at = dir.join(&inner);
-        for entry in std::fs::read_dir(&at).map_err(Error::io(&at))? {
-            let entry = entry.map_err(Error::io(&at))?;
-            let source = entry.path();
-            let refused = |found, expected| Error::input(source.display().to_string(), found, expected);
-            let name = entry.file_name().into_string();
-            let name = name.map_err(|_| refused("a name that is not UTF-8", "a name in UTF-8"))?;
-            let path = format!("{inner}{name}");
-            if name.starts_with('.') || path == "trainer" {
-                continue;
-            }
-            match source.is_dir() {
-                true if source.is_symlink() => return Err(refused("a link to a folder", "a folder or a file")),
-                true => folders.push(format!("{path}/")),
-                false if source.is_file() => files.push(upload(path, source)?),
-                false => {}
-            }
+    let found = files::below(dir, &mut |inner, is_folder| {
+        let source = dir.join(inner);
+        let refused = |found, expected| Err(Error::input(source.display().to_string(), found, expected));
+        match inner.file_name().and_then(OsStr::to_str) {
+            None => refused("a name that is not UTF-8", "a name in UTF-8"),
+            Some(name) if name.starts_with('.') || inner == Path::new("trainer") => Ok(false),
+            Some(_) if is_folder && source.is_symlink() => refused("a link to a folder", "a folder or a file"),
+            Some(_) => Ok(is_folder || source.is_file()),
         }
-    }
+    })?;
+    let name = |inner: &PathBuf| inner.to_string_lossy().into_owned();
+    let files: Vec<Upload> = found.iter().map(|inner| upload(name(inner), dir.join(inner))).collect::<Result<_>>()?;
     let has = |ending: &str| files.iter().any(|file| file.path.ends_with(ending) && !file.path.contains('/'));
     match has("config.json") && has(".safetensors") {
         true => Ok(files),
@@ -121,7 +114,7 @@ fn plan(files: &[Upload]) -> Result<()> {
     let lines: String = files.iter().map(|file| format!("{:>10}  {}\n", bytes(file.size), file.path)).collect();
     let total = bytes(files.iter().map(|file| file.size).sum());
     let readme = files.iter().find(|file| file.path == "README.md");
-    let text = readme.map(|file| crate::files::read_to_string(&file.source).map_err(Error::io(&file.source)));
+    let text = readme.map(|file| files::read_to_string(&file.source).map_err(Error::io(&file.source)));
     print(&format!(
         "{lines}{total:>10}  in {} files\n\nREADME.md:\n\n{}",
         files.len(),

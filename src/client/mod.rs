@@ -4,28 +4,25 @@
 #![forbid(unsafe_code)]
 
 mod health;
+pub mod web;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use reqwest::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::client::health::Health;
+use crate::client::web::LARGEST_REPLY;
 use crate::config::EndpointConfig;
 use crate::error::{Error, Result};
-use crate::philox::{Purpose, Random};
 use crate::secrets;
 
-/// Delay before the first retry; it doubles with each retry.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// Maximum delay before a retry, even if the server requests a longer one.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Maximum size of a reply in bytes. An answer of 16,384 tokens is about a thousand times smaller.
-const LARGEST_REPLY: usize = 64 << 20;
+pub use web::Failure;
 
 /// Answer of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,17 +46,6 @@ pub struct Endpoint {
     deadline: Duration,
 }
 
-/// Reason why a request has no answer.
-#[derive(Debug)]
-pub enum Failure {
-    /// A retry may succeed. Contains the error and the delay that the server requests.
-    Passing(String, Option<Duration>),
-    /// The server refuses this request and would refuse it again.
-    Refused(String),
-    /// Every request will fail.
-    Fatal(Error),
-}
-
 impl Endpoint {
     /// Creates the client and checks the addresses. `place` names the config key for errors.
     pub fn new(config: &EndpointConfig, place: &str) -> Result<Endpoint> {
@@ -77,26 +63,19 @@ impl Endpoint {
                 secrets::keep(&STANDARD.encode(format!("{}:{password}", parsed.username())));
                 secrets::keep(password);
             }
-            local &=
-                parsed.scheme() == "http" && matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+            local &= parsed.scheme() == "http" && parsed.host_str().is_some_and(web::is_localhost);
         }
-        // If another caller has already installed a provider, that one is used.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let timeout = Duration::try_from_secs_f64(config.timeout_s)
             .map_err(|e| Error::input(format!("{place}.timeout_s"), config.timeout_s.to_string(), e.to_string()))?;
-        let builder = || {
-            let builder = reqwest::Client::builder()
+        let is_plain = config.base_url.iter().all(|url| url.starts_with("http://"));
+        let client = web::client(is_plain, |builder| {
+            let builder = builder
                 .timeout(timeout)
                 .connect_timeout(timeout.min(Duration::from_secs(30)))
-                .redirect(reqwest::redirect::Policy::none())
                 .pool_max_idle_per_host(config.concurrency);
             if local { builder.no_proxy() } else { builder }
-        };
-        // Plain http needs no certificates, so a system without them is accepted.
-        let is_plain = config.base_url.iter().all(|url| url.starts_with("http://"));
-        let without = |e| if is_plain { builder().tls_certs_only([]).build() } else { Err(e) };
-        let client = builder().build().or_else(without);
-        let client = client.map_err(|e| Error::Failed(format!("{place}: {}", chain(&e))))?;
+        });
+        let client = client.map_err(|e| Error::Failed(format!("{place}: {e}")))?;
         let urls = config.base_url.iter().map(|u| format!("{}/chat/completions", u.trim_end_matches('/'))).collect();
         let health = Health::new(config.base_url.len());
         Ok(Endpoint { client, config: config.clone(), urls, health, deadline: Duration::MAX })
@@ -135,7 +114,7 @@ impl Endpoint {
                 Err(Failure::Passing(what, asked)) if attempt < self.config.max_retries => (what, asked),
                 done => return done,
             };
-            let wait = wait(body, attempt, asked);
+            let wait = web::wait(body, attempt, asked);
             if wait >= left() {
                 return Err(Failure::Passing(format!("{what}; {}", self.late()), None));
             }
@@ -150,62 +129,25 @@ impl Endpoint {
     }
 
     async fn once(&self, url: &str, body: &Arc<str>) -> std::result::Result<Completion, Failure> {
-        let passing = |e: reqwest::Error| Failure::Passing(chain(&e), None);
-        let mut request =
-            self.client.post(url).header("content-type", "application/json").body(body.as_bytes().to_vec());
+        let mut request = self.client.post(url).header(CONTENT_TYPE, "application/json").body(body.as_bytes().to_vec());
         if let Some(key) = &self.config.api_key.0 {
             request = request.bearer_auth(key);
         }
-        let mut reply = request.send().await.map_err(passing)?;
-        let status = reply.status();
-        let seconds = reply.headers().get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse().ok());
-        let mut bytes = Vec::new();
-        while let Some(chunk) = reply.chunk().await.map_err(passing)? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > LARGEST_REPLY {
-                return Err(Failure::Passing(format!("a reply of more than {LARGEST_REPLY} bytes"), None));
+        let reply = web::answered(request.send().await.map_err(web::passing)?).await;
+        let reply = reply.map_err(|failure| match failure {
+            Failure::Refused(refusal) if [401, 403, 404, 405].contains(&refusal.status.as_u16()) => {
+                Failure::Fatal(refusal.into())
             }
+            Failure::Refused(refusal) => Failure::Refused(refusal.to_string()),
+            Failure::Passing(what, asked) => Failure::Passing(what, asked),
+            Failure::Fatal(error) => Failure::Fatal(error),
+        })?;
+        let bytes = web::body(reply, LARGEST_REPLY).await.map_err(web::passing)?;
+        if bytes.len() > LARGEST_REPLY {
+            return Err(Failure::Passing(format!("a reply of more than {LARGEST_REPLY} bytes"), None));
         }
-        if status.is_success() {
-            return completion(&bytes).map_err(|what| Failure::Passing(what, None));
-        }
-        // The text is redacted before it is shortened, so that no secret is cut in two and missed.
-        let text = String::from_utf8_lossy(&bytes);
-        let text: String = secrets::redacted(text.trim()).chars().take(300).collect();
-        let what = format!("status {status}: {text}");
-        Err(match status.as_u16() {
-            401 | 403 | 404 | 405 => Failure::Fatal(Error::Server { url: url.to_owned(), what }),
-            408 | 425 | 429 | 500.. => Failure::Passing(what, seconds.map(Duration::from_secs)),
-            _ => Failure::Refused(what),
-        })
+        completion(&bytes).map_err(|what| Failure::Passing(what, None))
     }
-}
-
-/// Returns the delay before attempt `attempt + 1` of `request`: the delay that the server requested (`asked`),
-/// otherwise a delay that doubles each time; at most a minute.
-pub(crate) fn wait(request: &str, attempt: usize, asked: Option<Duration>) -> Duration {
-    let doubled = FIRST_WAIT.saturating_mul(1 << attempt.min(16)).mul_f64(jitter(request, attempt));
-    asked.unwrap_or(doubled).min(LONGEST_WAIT)
-}
-
-/// Returns a factor between 0.5 and 1.5, by Philox from the process id, the request and the attempt. It prevents
-/// requests and processes that failed together from retrying together.
-fn jitter(body: &str, attempt: usize) -> f64 {
-    let hash = blake3::hash(body.as_bytes());
-    let (hash, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
-    let request = u64::from_le_bytes(*hash).wrapping_add(attempt as u64);
-    0.5 + Random::new(u64::from(std::process::id()), Purpose::Backoff, request).uniform_f64()
-}
-
-/// Formats an error with its causes, because reqwest's own text contains only the address.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        text = format!("{text}: {e}");
-        cause = e.source();
-    }
-    secrets::redacted(&text).into_owned()
 }
 
 fn completion(bytes: &[u8]) -> std::result::Result<Completion, String> {
@@ -235,14 +177,6 @@ fn completion(bytes: &[u8]) -> std::result::Result<Completion, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn waits_differ_between_requests_and_attempts() {
-        let waits = [jitter("a", 0), jitter("a", 1), jitter("b", 0)];
-        assert!(waits.iter().all(|w| (0.5..1.5).contains(w)), "{waits:?}");
-        assert!(waits[0] != waits[1] && waits[0] != waits[2], "{waits:?}");
-        assert_eq!(waits[0], jitter("a", 0));
-    }
 
     #[test]
     fn replies_are_read_with_split_off_reasoning() {

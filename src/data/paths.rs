@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{DataType, DatasetConfig};
 use crate::data::{shards, splits};
 use crate::error::{Error, Result};
+use crate::files::below;
 use crate::hub::local;
 
 /// Extensions of files of rows, the most likely first. From a folder, only files with the first extension that occurs
@@ -117,33 +118,26 @@ pub fn images(dir: &Path) -> Result<Vec<PathBuf>> {
 /// Returns the files below a folder. Errors if a link leads to a folder that is listed already, or if folders are nested
 /// too deeply.
 fn walk(dir: &Path) -> Result<Vec<PathBuf>> {
-    let (mut files, mut seen) = (Vec::new(), HashSet::new());
-    let mut folders = vec![(dir.to_owned(), 0)];
-    while let Some((dir, depth)) = folders.pop() {
-        let place = || dir.display().to_string();
-        let of = std::fs::metadata(&dir).map_err(Error::io(&dir))?;
-        if !seen.insert((of.dev(), of.ino())) {
+    let id = |path: &Path| std::fs::metadata(path).map(|of| (of.dev(), of.ino())).map_err(Error::io(path));
+    let mut seen = HashSet::from([id(dir)?]);
+    let found = below(dir, &mut |inner, is_folder| {
+        let path = dir.join(inner);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // Hidden files and the metadata files of the `datasets` library do not contain rows.
+        if name.starts_with('.') || !is_folder && name.starts_with("dataset_info") {
+            return Ok(false);
+        }
+        if is_folder && !seen.insert(id(&path)?) {
             let found = "a link to a folder that the data set already contains";
-            return Err(Error::input(place(), found, "each folder once: remove the link"));
+            return Err(Error::input(path.display().to_string(), found, "each folder once: remove the link"));
         }
-        if depth > DEPTH {
-            return Err(Error::input(place(), format!("more than {DEPTH} nested folders"), "fewer"));
+        if is_folder && inner.components().count() > DEPTH {
+            let found = format!("more than {DEPTH} nested folders");
+            return Err(Error::input(path.display().to_string(), found, "fewer"));
         }
-        for entry in std::fs::read_dir(&dir).map_err(Error::io(&dir))? {
-            let path = entry.map_err(Error::io(&dir))?.path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let is_folder = path.is_dir();
-            // Hidden files and the metadata files of the `datasets` library do not contain rows.
-            if name.starts_with('.') || !is_folder && name.starts_with("dataset_info") {
-                continue;
-            }
-            match is_folder {
-                true => folders.push((path, depth + 1)),
-                false => files.push(path),
-            }
-        }
-    }
-    Ok(files)
+        Ok(true)
+    })?;
+    Ok(found.iter().map(|inner| dir.join(inner)).collect())
 }
 
 /// Returns true if a path has the extension `ending`, in upper or lower case.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::questions;
 use super::survey::Survey;
-use super::task_requests::{AnswerSettings, TaskRequests};
+use super::task_requests::{AnswerSettings, TaskQuestions};
 use crate::answers::{self, RunStore};
 use crate::config::EvalConfig;
 use crate::data::Row;
@@ -33,10 +33,8 @@ pub struct Local<'a> {
 
 /// Questions of a task for a model directory.
 pub struct Job<'a> {
-    /// Rows of the task.
-    pub rows: &'a TaskRows<'a>,
-    survey: Survey,
-    answer_settings: AnswerSettings,
+    /// The questions.
+    pub questions: TaskQuestions<'a>,
     local: &'a Local<'a>,
 }
 
@@ -55,28 +53,8 @@ impl<'a> Job<'a> {
     /// Reads the rows once. Errors name the row.
     pub fn new(local: &'a Local<'a>, rows: &'a TaskRows<'a>) -> Result<Job<'a>> {
         let survey = Survey::of(rows, Some((&local.llm.encoder, local.llm.config.text.max_position_embeddings)))?;
-        Ok(Job { rows, survey, answer_settings: AnswerSettings::of(rows.spec, local.config), local })
-    }
-
-    /// Returns the number of questions.
-    pub fn questions(&self) -> usize {
-        self.survey.questions()
-    }
-
-    /// Summarises the contents of the questions in a line for the user.
-    pub fn seen(&self) -> String {
-        self.survey.seen.line()
-    }
-
-    /// Combines the questions, their required answers and `store`.
-    pub fn requests<'b>(&'b self, store: &'b Arc<RunStore>) -> TaskRequests<'b> {
-        TaskRequests {
-            spec: self.rows.spec,
-            survey: &self.survey,
-            answer_settings: self.answer_settings,
-            who: &self.local.who,
-            store,
-        }
+        let answer_settings = AnswerSettings::of(rows.spec, local.config);
+        Ok(Job { questions: TaskQuestions { rows, survey, answer_settings, who: &local.who }, local })
     }
 
     /// Returns the number of blocks of the KV cache and the bytes that each memory region needs; see [`Llm::plan`].
@@ -86,9 +64,9 @@ impl<'a> Job<'a> {
 
     fn workload(&self) -> Workload<'_> {
         Workload {
-            index: &self.survey.index,
-            n: self.answer_settings.answers().max(1),
-            params: self.params(self.answer_settings.greedy),
+            index: &self.questions.survey.index,
+            n: self.questions.answer_settings.answers().max(1),
+            params: self.params(self.questions.answer_settings.greedy),
             max_num_seqs: self.local.config.max_num_seqs,
         }
     }
@@ -96,53 +74,53 @@ impl<'a> Job<'a> {
     /// Returns the parameters of answer `k`, with the noise of question 0.
     fn params(&self, k: usize) -> RequestParams {
         RequestParams {
-            sampling: self.answer_settings.sampling(k),
-            noise: Noise { seed: self.answer_settings.seed, ..Noise::default() },
-            ..RequestParams::new(self.answer_settings.max_tokens, self.local.llm.stop_token_ids())
+            sampling: self.questions.answer_settings.sampling(k),
+            noise: Noise { seed: self.questions.answer_settings.seed, ..Noise::default() },
+            ..RequestParams::new(self.questions.answer_settings.max_tokens, self.local.llm.stop_token_ids())
         }
     }
 
     /// Makes the request for `n` answers to question `i`, starting with answer `k`.
     fn request(&self, i: usize, prompt: Arc<Prompt>, k: usize, n: usize) -> EngineCoreRequest {
         let mut params = self.params(k);
-        params.noise.prompt = self.survey.indices[i];
-        let first_choice = self.answer_settings.rollout(k).unwrap_or(0) as u32;
+        params.noise.prompt = self.questions.survey.indices[i];
+        let first_choice = self.questions.answer_settings.rollout(k).unwrap_or(0) as u32;
         EngineCoreRequest { prompt, n, first_choice, params }
     }
 
     /// Returns an error, on every rank, unless all ranks have the same model and questions.
     fn same_at(&self, ranks: &mut dyn Ranks) -> Result<()> {
         let mut questions = blake3::Hasher::new();
-        for (index, content) in self.survey.indices.iter().zip(&self.survey.contents) {
+        for (index, content) in self.questions.survey.indices.iter().zip(&self.questions.survey.contents) {
             questions.update(&index.to_le_bytes()).update(content);
         }
-        ranks.same("the model", &self.local.who)?;
+        ranks.same("the model", self.questions.who)?;
         ranks.same("the questions", questions.finalize().to_hex().as_str())
     }
 
     /// Generates this rank's share of the answers that `store` lacks. Creates the device only if answers are missing.
     /// Returns [`Error::Stopped`](crate::error::Error::Stopped) if the user requests a stop. Finished answers stay stored.
     fn generate(&self, store: &Arc<RunStore>, place: OneRank, machine: &Machine, label: &str) -> Result<()> {
-        let (task_requests, observer) = (self.requests(store), machine.observer);
+        let (task_requests, observer) = (self.questions.requests(store), machine.observer);
         let (questions, missing) = task_requests.share(place.rank(), place.size())?;
         if missing == 0 {
             return Ok(());
         }
         let mut answerer = self.local.llm.load(machine, &self.workload(), LOWER)?;
         // With several ranks, the total covers only the answers of this rank.
-        let total = if place.size() == 1 { self.survey.questions() * self.answer_settings.answers() } else { missing };
+        let total = if place.size() == 1 { self.questions.answers() } else { missing };
         observer.begin(label, "answers", total as u64, (total - missing) as u64);
         let (encoder, model_config) = (self.local.llm.encoder.clone(), self.local.llm.config.clone());
         let make = Box::new(move |row: Row| Ok(llm::prompt(&encoder, &model_config, &row)?.0));
         let mut done = total - missing;
-        questions::stream(self.rows, &self.survey, &questions, answerer.workers(), make, |next| {
+        questions::stream(self.questions.rows, &self.questions.survey, &questions, answerer.workers(), make, |next| {
             let mut waiting = VecDeque::new();
             let requests = || {
                 // An equal question may have been answered since, so that no answer is missing.
                 while waiting.is_empty()
                     && let Some((i, prompt)) = next()?
                 {
-                    let runs = runs(&task_requests.missing(i)?, self.answer_settings.greedy).into_iter();
+                    let runs = runs(&task_requests.missing(i)?, self.questions.answer_settings.greedy).into_iter();
                     waiting.extend(runs.map(|(k, n)| ((i, k), self.request(i, prompt.clone(), k, n))));
                 }
                 Ok(waiting.pop_front())

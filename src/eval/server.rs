@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::questions;
 use super::survey::Survey;
-use super::task_requests::{AnswerSettings, TaskRequests};
+use super::task_requests::{AnswerSettings, TaskQuestions, TaskRequests};
 use crate::answers::RunStore;
 use crate::client::{Endpoint, Failure};
 use crate::config::{EvalConfig, ServerConfig};
@@ -46,10 +46,8 @@ pub struct Server {
 
 /// Questions of a task for a server.
 pub struct Job<'a> {
-    /// Rows of the task.
-    pub rows: &'a TaskRows<'a>,
-    survey: Survey,
-    answer_settings: AnswerSettings,
+    /// The questions.
+    pub questions: TaskQuestions<'a>,
     server: &'a Server,
 }
 
@@ -78,33 +76,8 @@ impl Server {
 impl<'a> Job<'a> {
     /// Reads the rows once. Errors name the row.
     pub fn new(server: &'a Server, config: &EvalConfig, rows: &'a TaskRows<'a>) -> Result<Job<'a>> {
-        Ok(Job {
-            rows,
-            survey: Survey::of(rows, None)?,
-            answer_settings: AnswerSettings::of(rows.spec, config),
-            server,
-        })
-    }
-
-    /// Returns the number of questions.
-    pub fn questions(&self) -> usize {
-        self.survey.questions()
-    }
-
-    /// Summarises the contents of the questions in a line for the user.
-    pub fn seen(&self) -> String {
-        self.survey.seen.line()
-    }
-
-    /// Combines the questions, their required answers and `store`.
-    pub fn requests<'b>(&'b self, store: &'b Arc<RunStore>) -> TaskRequests<'b> {
-        TaskRequests {
-            spec: self.rows.spec,
-            survey: &self.survey,
-            answer_settings: self.answer_settings,
-            who: &self.server.who,
-            store,
-        }
+        let (survey, answer_settings) = (Survey::of(rows, None)?, AnswerSettings::of(rows.spec, config));
+        Ok(Job { questions: TaskQuestions { rows, survey, answer_settings, who: &server.who }, server })
     }
 
     /// Requests the answers that `store` lacks and returns those that could not be obtained. Returns an error if the
@@ -116,13 +89,13 @@ impl<'a> Job<'a> {
         observer: &dyn Observer,
         label: &str,
     ) -> Result<Vec<Unanswered>> {
-        let task_requests = self.requests(store);
+        let task_requests = self.questions.requests(store);
         let (questions, missing) = task_requests.unanswered()?;
-        let total = self.survey.questions() * self.answer_settings.answers();
+        let total = self.questions.answers();
         observer.begin(label, "answers", total as u64, (total - missing) as u64);
         let mut sending = Sending::new(self, &task_requests, observer, total - missing);
         let make = Box::new(|row: Row| messages(&row));
-        questions::stream(self.rows, &self.survey, &questions, 1, make, |next| {
+        questions::stream(self.questions.rows, &self.questions.survey, &questions, 1, make, |next| {
             while let Some((i, messages)) = next()? {
                 for k in task_requests.missing(i)? {
                     sending.send(i, k, &messages)?;
@@ -136,12 +109,12 @@ impl<'a> Job<'a> {
 
     /// Makes the request body for answer `k` to question `i`.
     fn body(&self, i: usize, k: usize, messages: &str) -> Arc<str> {
-        let AnswerSettings { max_tokens, top_p, seed, .. } = self.answer_settings;
+        let AnswerSettings { max_tokens, top_p, seed, .. } = self.questions.answer_settings;
         let model = Value::from(self.server.model.as_str());
-        let sampling = match self.answer_settings.rollout(k) {
+        let sampling = match self.questions.answer_settings.rollout(k) {
             None => "\"temperature\":0".to_owned(),
             Some(rollout) => {
-                let counter = (rollout as u64) << 40 | u64::from(self.survey.indices[i]);
+                let counter = (rollout as u64) << 40 | u64::from(self.questions.survey.indices[i]);
                 // The seed has 31 bits, because servers differ in the largest seed they accept.
                 let seed = Random::new(seed, Purpose::Teacher, counter).next_u32() >> 1;
                 format!("\"temperature\":1,\"top_p\":{top_p},\"seed\":{seed}")

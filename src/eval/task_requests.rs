@@ -11,7 +11,7 @@ use crate::config::{EvalConfig, Mode};
 use crate::error::{Error, Result};
 use crate::image::JPEG_DECODER;
 use crate::ops::sample::SamplingParams;
-use crate::task::{Answers, Crash, TaskSpec};
+use crate::task::{Answers, Crash, TaskRows, TaskSpec};
 
 /// Default top_p of lmms-eval's vLLM back-end. The published AIME scores were sampled with it.
 const PUBLISHED_TOP_P: f32 = 0.95;
@@ -63,6 +63,41 @@ impl AnswerSettings {
     /// Returns the index of answer `k` among those at temperature 1, or `None` for the greedy answer.
     pub fn rollout(&self, k: usize) -> Option<usize> {
         k.checked_sub(self.greedy)
+    }
+}
+
+/// Questions of a task for a model or a server.
+pub struct TaskQuestions<'a> {
+    /// Rows of the task.
+    pub rows: &'a TaskRows<'a>,
+    /// Questions of the task.
+    pub survey: Survey,
+    /// Required answers per question.
+    pub answer_settings: AnswerSettings,
+    /// Identity of the model or server that answers.
+    pub who: &'a str,
+}
+
+impl TaskQuestions<'_> {
+    /// Returns the number of questions.
+    pub fn count(&self) -> usize {
+        self.survey.questions()
+    }
+
+    /// Returns the number of required answers.
+    pub fn answers(&self) -> usize {
+        self.count() * self.answer_settings.answers()
+    }
+
+    /// Summarises the contents of the questions in a line for the user.
+    pub fn seen(&self) -> String {
+        self.survey.seen.line()
+    }
+
+    /// Combines the questions, their required answers and `store`.
+    pub fn requests<'b>(&'b self, store: &'b Arc<RunStore>) -> TaskRequests<'b> {
+        let TaskQuestions { rows, survey, answer_settings, who } = self;
+        TaskRequests { spec: rows.spec, survey, answer_settings: *answer_settings, who, store }
     }
 }
 

@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RANGE, RETRY_AFTER};
-use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RANGE,
+};
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde_json::Value;
 
 use super::Settings;
 use super::part::Part;
 use crate::bounds::excess;
-use crate::client::{self, chain};
+use crate::client::web::{self, LARGEST_REPLY, Refusal, server_error};
 use crate::error::{Error, Result};
 
-/// Maximum size of a JSON reply in bytes.
-const LARGEST_REPLY: usize = 64 << 20;
 /// Maximum number of redirects followed per request.
 const MOST_REDIRECTS: usize = 8;
 /// Time without data after which a connection is given up.
@@ -27,68 +27,35 @@ const SLOWEST: u64 = 50_000;
 /// number.
 pub(super) const TRIES: usize = 6;
 
-/// HTTP client for one hub.
-pub(super) struct Http {
+/// Reason why there is no reply.
+pub(super) type Failure = web::Failure<Refusal>;
+pub(super) type Attempt<T> = std::result::Result<T, Failure>;
+
+/// Client of a hub.
+pub(super) struct Hub {
     client: Client,
     /// Client for requests with bodies. They are sent before a reply can arrive, so the limit of `client` is too short.
     sender: Client,
     endpoint: Url,
-    token: Option<String>,
+    pub(super) token: Option<String>,
 }
 
-/// Reason why there is no reply.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// A retry may succeed. Contains the error and the delay that the server requests.
-    Passing(String, Option<Duration>),
-    /// The server's final refusal.
-    Status(Refusal),
-    /// Every request will fail.
-    Fatal(Error),
-}
-
-/// An error status that a retry does not change.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    /// Error code of the hub, such as `GatedRepo`.
-    pub(super) code: String,
-    /// Error message of the hub.
-    pub(super) message: String,
-}
-
-/// Body of a request.
-pub(super) enum Body {
-    /// Text of a media type.
-    Text(&'static str, String),
-    /// Part of a file.
-    Part(Part),
-}
-
-/// A reply, and headers of the hub's redirects that led to it.
-pub(super) struct Reply {
-    pub(super) response: Response,
-    /// `X-Linked-Etag` and `X-Linked-Size`, which are on the hub's redirect and not on the other host's reply.
-    pub(super) linked: HeaderMap,
-}
-
-impl Http {
-    pub(super) fn new(settings: &Settings) -> Result<Http> {
-        // If another caller has already installed a provider, that one is used.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let new = || {
-            let client = Client::builder()
-                .user_agent(concat!("omr/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(Duration::from_secs(30))
-                .redirect(reqwest::redirect::Policy::none());
-            let host = settings.endpoint.host_str().unwrap_or_default();
-            if ["localhost", "127.0.0.1", "[::1]"].contains(&host) { client.no_proxy() } else { client }
+impl Hub {
+    /// Creates a client with these settings.
+    pub(super) fn new(settings: &Settings) -> Result<Hub> {
+        let host = settings.endpoint.host_str().unwrap_or_default();
+        let new = |silence: Option<Duration>| {
+            let client = web::client(settings.endpoint.scheme() == "http", |client| {
+                let client = client
+                    .user_agent(concat!("omr/", env!("CARGO_PKG_VERSION")))
+                    .connect_timeout(Duration::from_secs(30));
+                let client = if let Some(silence) = silence { client.read_timeout(silence) } else { client };
+                if web::is_localhost(host) { client.no_proxy() } else { client }
+            });
+            client.map_err(|e| Error::Failed(format!("the hub's client: {e}")))
         };
-        let built = |client: ClientBuilder| {
-            client.build().map_err(|e| Error::Failed(format!("the hub's client: {}", chain(&e))))
-        };
-        let (client, sender) = (built(new().read_timeout(SILENCE))?, built(new())?);
-        Ok(Http { client, sender, endpoint: settings.endpoint.clone(), token: settings.token.clone() })
+        let (client, sender) = (new(Some(SILENCE))?, new(None)?);
+        Ok(Hub { client, sender, endpoint: settings.endpoint.clone(), token: settings.token.clone() })
     }
 
     /// Returns the address of a path under the endpoint. The parts are escaped.
@@ -100,46 +67,39 @@ impl Http {
         url
     }
 
-    pub(super) fn has_token(&self) -> bool {
-        self.token.is_some()
+    /// Returns true if `url` is on the hub itself. Only such addresses receive the token.
+    pub(super) fn is_own(&self, url: &Url) -> bool {
+        url.origin() == self.endpoint.origin()
     }
 
-    /// Requests a url from byte `from` on, and follows redirects. Any status except success is a [`Failure`].
-    pub(super) async fn get(&self, url: &Url, from: u64) -> std::result::Result<Reply, Failure> {
-        let (mut url, mut linked) = (url.clone(), HeaderMap::new());
+    /// Requests a url from byte `from` on, and follows redirects. Also returns the headers of the hub's own replies,
+    /// such as `X-Linked-Etag`, which the reply of another host does not have.
+    pub(super) async fn get(&self, url: &Url, from: u64) -> Attempt<(Response, HeaderMap)> {
+        let (mut url, mut own) = (url.clone(), HeaderMap::new());
         for _ in 0..=MOST_REDIRECTS {
-            let mut request = self.client.get(url.clone()).header("accept-encoding", "identity");
+            let mut request = self.authorized(self.client.get(url.clone()), &url).header(ACCEPT_ENCODING, "identity");
             if from > 0 {
                 request = request.header(RANGE, format!("bytes={from}-"));
             }
-            let own = url.origin() == self.endpoint.origin();
-            request = self.authorized(request, &url);
-            let response = request.send().await.map_err(|e| Failure::Passing(chain(&e), None))?;
-            if own {
-                let of_file = response.headers().iter().filter(|(name, _)| name.as_str().starts_with("x-linked-"));
-                linked.extend(of_file.map(|(name, value)| (name.clone(), value.clone())));
+            let response = request.send().await.map_err(web::passing)?;
+            if self.is_own(&url) {
+                own.extend(response.headers().clone());
             }
             if !response.status().is_redirection() {
-                return answered(response, linked).await;
+                return Ok((web::answered(response).await?, own));
             }
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let next = location.and_then(|location| url.join(location).ok());
-            let weaker = |next: &Url| url.scheme() == "https" && next.scheme() != "https";
-            match next.filter(|next| ["http", "https"].contains(&next.scheme()) && !weaker(next)) {
-                Some(next) => url = next,
-                None => {
-                    let what = format!("a redirect to {}", location.unwrap_or("nowhere"));
-                    return Err(Failure::Fatal(Error::Server { url: url.to_string(), what }));
-                }
-            }
+            url = next.filter(|next| is_safe(&url, next)).ok_or_else(|| {
+                Failure::Fatal(server_error(&url, format!("a redirect to {}", location.unwrap_or("nowhere"))))
+            })?;
         }
-        let what = format!("more than {MOST_REDIRECTS} redirects");
-        Err(Failure::Fatal(Error::Server { url: url.to_string(), what }))
+        Err(Failure::Fatal(server_error(&url, format!("more than {MOST_REDIRECTS} redirects"))))
     }
 
     /// Adds the token to a request to the hub itself.
     fn authorized(&self, request: RequestBuilder, url: &Url) -> RequestBuilder {
-        match self.token.as_ref().filter(|_| url.origin() == self.endpoint.origin()) {
+        match self.token.as_ref().filter(|_| self.is_own(url)) {
             Some(token) => request.header(AUTHORIZATION, format!("Bearer {token}")),
             None => request,
         }
@@ -148,58 +108,74 @@ impl Http {
     /// Returns an address from a reply of the hub. Returns `None` if it is not an address, or if it is not encrypted
     /// although the hub's is.
     pub(super) fn linked(&self, address: &Value) -> Option<Url> {
-        let url = Url::parse(address.as_str()?).ok()?;
-        (url.scheme() == "https" || url.scheme() == self.endpoint.scheme()).then_some(url)
+        Url::parse(address.as_str()?).ok().filter(|url| is_safe(&self.endpoint, url))
     }
 
     /// Requests a small JSON reply with its headers, and retries if necessary.
-    pub(super) async fn json(&self, url: &Url) -> std::result::Result<(Value, HeaderMap), Failure> {
+    pub(super) async fn json(&self, url: &Url) -> Attempt<(Value, HeaderMap)> {
         retried(url, || async {
-            let reply = self.get(url, 0).await?.response;
+            let (reply, _) = self.get(url, 0).await?;
             let headers = reply.headers().clone();
-            Ok((parsed(reply, url).await?, headers))
-        })
-        .await
-    }
-
-    /// Sends a request with a body, and retries if necessary. Redirects are not followed.
-    pub(super) async fn send(&self, method: Method, url: &Url, body: &Body) -> std::result::Result<Response, Failure> {
-        retried(url, || async {
-            let request = self.authorized(self.sender.request(method.clone(), url.clone()), url);
-            let request = match body {
-                Body::Text(kind, text) => request.header(CONTENT_TYPE, *kind).header(ACCEPT, *kind).body(text.clone()),
-                Body::Part(part) => request.header(CONTENT_LENGTH, part.len).body(part.body().map_err(Failure::Fatal)?),
-            };
-            let size = if let Body::Part(part) = body { part.len } else { 0 };
-            let limit = REPLY + Duration::from_secs(size / SLOWEST);
-            let reply = request.timeout(limit).send().await.map_err(|e| Failure::Passing(chain(&e), None))?;
-            Ok(answered(reply, HeaderMap::new()).await?.response)
+            Ok((parsed(reply).await?, headers))
         })
         .await
     }
 
     /// Sends text and returns the JSON of the reply.
-    pub(super) async fn post(
-        &self,
-        url: &Url,
-        kind: &'static str,
-        text: String,
-    ) -> std::result::Result<Value, Failure> {
-        parsed(self.send(Method::POST, url, &Body::Text(kind, text)).await?, url).await
+    pub(super) async fn post(&self, url: &Url, kind: &str, text: &str) -> Attempt<Value> {
+        parsed(self.send_text(url, kind, text).await?).await
+    }
+
+    /// Sends text of a media type.
+    pub(super) async fn send_text(&self, url: &Url, kind: &str, text: &str) -> Attempt<Response> {
+        let filled =
+            |request: RequestBuilder| Ok(request.header(CONTENT_TYPE, kind).header(ACCEPT, kind).body(text.to_owned()));
+        self.send(Method::POST, url, filled).await
+    }
+
+    /// Sends part of a file. It has more time than other requests.
+    pub(super) async fn send_part(&self, url: &Url, part: &Part) -> Attempt<Response> {
+        let limit = REPLY + Duration::from_secs(part.len / SLOWEST);
+        let filled =
+            |request: RequestBuilder| Ok(request.timeout(limit).header(CONTENT_LENGTH, part.len).body(part.body()?));
+        self.send(Method::PUT, url, filled).await
+    }
+
+    /// Sends a request, to which `filled` adds a body, and retries if necessary. Redirects are not followed.
+    async fn send<F>(&self, method: Method, url: &Url, filled: F) -> Attempt<Response>
+    where
+        F: Fn(RequestBuilder) -> Result<RequestBuilder>,
+    {
+        retried(url, || async {
+            let request = self.authorized(self.sender.request(method.clone(), url.clone()), url).timeout(REPLY);
+            web::answered(filled(request).map_err(Failure::Fatal)?.send().await.map_err(web::passing)?).await
+        })
+        .await
     }
 }
 
+/// Returns the conversion of a failure of a request to `url` into an error.
+pub(super) fn failed(url: &Url) -> impl FnOnce(Failure) -> Error {
+    move |failure| match failure {
+        Failure::Fatal(error) => error,
+        Failure::Refused(refusal) => refusal.into(),
+        Failure::Passing(what, _) => server_error(url, what),
+    }
+}
+
+/// Returns true if an address that `from` leads to may be used: it must be encrypted, or both are plain http.
+fn is_safe(from: &Url, to: &Url) -> bool {
+    to.scheme() == "https" || (to.scheme() == "http" && from.scheme() == "http")
+}
+
 /// Repeats a request after failures that may pass.
-async fn retried<T, F>(url: &Url, once: impl Fn() -> F) -> std::result::Result<T, Failure>
-where
-    F: Future<Output = std::result::Result<T, Failure>>,
-{
+async fn retried<T, F: Future<Output = Attempt<T>>>(url: &Url, once: impl Fn() -> F) -> Attempt<T> {
     let mut attempt = 0;
     loop {
         match once().await {
             Err(Failure::Passing(what, asked)) if attempt + 1 < TRIES => {
                 tracing::debug!("{url}: {what}; trying again");
-                tokio::time::sleep(client::wait(url.as_str(), attempt, asked)).await;
+                tokio::time::sleep(web::wait(url.as_str(), attempt, asked)).await;
                 attempt += 1;
             }
             done => return done,
@@ -208,49 +184,12 @@ where
 }
 
 /// Reads a small JSON reply.
-async fn parsed(mut reply: Response, url: &Url) -> std::result::Result<Value, Failure> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = reply.chunk().await.map_err(|e| Failure::Passing(chain(&e), None))? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > LARGEST_REPLY {
-            let what = format!("a reply of more than {LARGEST_REPLY} bytes");
-            return Err(Failure::Fatal(Error::Server { url: url.to_string(), what }));
-        }
-    }
-    if let Some(what) = excess(&bytes) {
-        return Err(Failure::Fatal(Error::Server { url: url.to_string(), what }));
+async fn parsed(reply: Response) -> Attempt<Value> {
+    let url = reply.url().clone();
+    let bytes = web::body(reply, LARGEST_REPLY).await.map_err(web::passing)?;
+    let is_long = (bytes.len() > LARGEST_REPLY).then(|| format!("a reply of more than {LARGEST_REPLY} bytes"));
+    if let Some(what) = is_long.or_else(|| excess(&bytes)) {
+        return Err(Failure::Fatal(server_error(&url, what)));
     }
     serde_json::from_slice(&bytes).map_err(|e| Failure::Passing(format!("no JSON: {e}"), None))
-}
-
-async fn answered(response: Response, linked: HeaderMap) -> std::result::Result<Reply, Failure> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(Reply { response, linked });
-    }
-    let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-    let (code, mut message) = (header("x-error-code"), header("x-error-message"));
-    let asked = header(RETRY_AFTER.as_str()).trim().parse().ok().map(Duration::from_secs);
-    if message.is_empty() {
-        message = error_message(response).await;
-    }
-    Err(match status.as_u16() {
-        408 | 425 | 429 | 500.. => Failure::Passing(format!("status {status}: {message}"), asked),
-        _ => Failure::Status(Refusal { status, code, message }),
-    })
-}
-
-/// Returns the beginning of a refusal's message.
-async fn error_message(mut response: Response) -> String {
-    let mut bytes = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > 4096 {
-            break;
-        }
-    }
-    let text = String::from_utf8_lossy(&bytes);
-    let error = serde_json::from_str::<serde_json::Value>(&text).ok();
-    let error = error.and_then(|value| value.get("error")?.as_str().map(str::to_owned));
-    error.unwrap_or_else(|| text.trim().to_owned()).chars().take(200).collect()
 }

@@ -1,7 +1,8 @@
 //! The Hugging Face hub: names of repositories, listings, verified downloads, and uploads.
 //!
-//! [`Repo`] parses what a user types, `api` implements the protocol, [`download`] plans and fetches, [`upload`] sends
-//! and commits, and [`local`] finds existing snapshots. [`base_model`] finds the base of an adapter. A token is sent only to the hub's own address. Every downloaded
+//! [`Repo`] parses what a user types, `http` sends requests, `api` implements the protocol, [`download`] plans and
+//! fetches, [`upload`] sends and commits, [`local`] finds existing snapshots, and [`base_model`] finds the base of an
+//! adapter. A token is sent only to the hub's own address. Every downloaded
 //! file is verified against the listed hash before it gets its final name.
 
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ mod part;
 mod record;
 mod repo;
 mod settings;
+mod transfer;
 pub mod upload;
 
 pub use repo::{Kind, Repo};

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::api::{Listed, RepoListing};
+use super::api::Listed;
 use crate::error::{Error, Result};
 use crate::files;
 
 const NAME: &str = ".download.jsonl";
 
 /// One line of the record.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {
     Checked(Checked),
@@ -23,7 +23,7 @@ enum Line {
 }
 
 /// A file that was verified, with its size and modification time at that moment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Checked {
     path: String,
     size: u64,
@@ -32,7 +32,7 @@ struct Checked {
 }
 
 /// A listing whose files were all downloaded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(PartialEq, Serialize, Deserialize)]
 pub(super) struct CompleteListing {
     pub(super) repo: String,
     pub(super) revision: String,
@@ -66,24 +66,22 @@ impl Record {
     /// Locks the folder for this process. Returns an error if another process holds the lock.
     pub(super) fn lock(dir: &Path) -> Result<File> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        let path = dir.join(NAME);
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(std::fs::TryLockError::WouldBlock) => Err(Error::input(
-                dir.display().to_string(),
-                "a folder that another download is writing to",
-                "a separate folder",
-            )),
-            Err(std::fs::TryLockError::Error(e)) => Err(Error::io(&path)(e)),
-        }
+        let file = open(dir)?;
+        file.try_lock().map_err(|error| match error {
+            std::fs::TryLockError::Error(e) => Error::io(dir.join(NAME))(e),
+            std::fs::TryLockError::WouldBlock => {
+                let found = "a folder that another download is writing to";
+                Error::input(dir.display().to_string(), found, "a separate folder")
+            }
+        })?;
+        Ok(file)
     }
 
     /// Returns the hash of a verified file, if the file has not changed since.
     pub(super) fn hash(&self, path: &str) -> Option<&str> {
         let checked = self.checked.get(path)?;
-        let (size, modified) = size_and_time(&self.dir.join(path)).ok()?;
-        (checked.size == size && checked.modified == modified).then_some(checked.hash.as_str())
+        let now = size_and_time(&self.dir.join(path)).ok()?;
+        (now == (checked.size, checked.modified)).then_some(checked.hash.as_str())
     }
 
     /// Records that a file has been verified.
@@ -94,21 +92,8 @@ impl Record {
         self.append(&Line::Checked(Checked { path, size, hash, modified }))
     }
 
-    /// Records that all `files` of a listing are complete.
-    pub(super) fn finish(
-        &self,
-        listing: &RepoListing,
-        revision: &str,
-        include: &[String],
-        files: &[Listed],
-    ) -> Result<()> {
-        let whole = CompleteListing {
-            repo: listing.id.clone(),
-            revision: revision.to_owned(),
-            commit: listing.commit.clone(),
-            include: include.to_vec(),
-            files: files.iter().map(|file| file.path.clone()).collect(),
-        };
+    /// Records that all files of a listing are complete.
+    pub(super) fn finish(&self, whole: CompleteListing) -> Result<()> {
         match self.whole.as_ref() == Some(&whole) {
             true => Ok(()),
             false => self.append(&Line::CompleteListing(whole)),
@@ -116,12 +101,16 @@ impl Record {
     }
 
     fn append(&self, line: &Line) -> Result<()> {
-        let path = self.dir.join(NAME);
         let text = serde_json::to_string(line).map_err(|e| Error::Failed(format!("{NAME}: {e}")))?;
         // The leading newline ends an incomplete line, if there is one.
-        let mut file = OpenOptions::new().append(true).create(true).open(&path).map_err(Error::io(&path))?;
-        file.write_all(format!("\n{text}\n").as_bytes()).map_err(Error::io(&path))
+        let written = open(&self.dir)?.write_all(format!("\n{text}\n").as_bytes());
+        written.map_err(Error::io(self.dir.join(NAME)))
     }
+}
+
+fn open(dir: &Path) -> Result<File> {
+    let path = dir.join(NAME);
+    OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))
 }
 
 fn size_and_time(path: &Path) -> std::io::Result<(u64, u64)> {

@@ -31,14 +31,6 @@ impl Kind {
             Kind::Dataset => "datasets",
         }
     }
-
-    /// Returns the prefix of an id in addresses of files.
-    pub(super) fn prefix(self) -> &'static str {
-        match self {
-            Kind::Model => "",
-            Kind::Dataset => "datasets/",
-        }
-    }
 }
 
 /// A repository as named by the user.
@@ -50,6 +42,13 @@ pub struct Repo {
     pub id: String,
     /// Branch, tag or commit.
     pub revision: String,
+}
+
+impl Repo {
+    /// Returns the kinds that the repository may have, in the order of the search.
+    pub(super) fn kinds(&self) -> Vec<Kind> {
+        self.kind.map_or(vec![Kind::Model, Kind::Dataset], |kind| vec![kind])
+    }
 }
 
 impl FromStr for Repo {

@@ -2,7 +2,6 @@
 //! `BLAKE3  PATH`, so `b3sum --check MANIFEST` can read it, too.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -107,19 +106,8 @@ impl Manifest {
 
 /// Returns the files in and below `folder` except the manifest, sorted, as relative paths.
 fn names(folder: &Path) -> Result<Vec<String>> {
-    let (mut names, mut left) = (Vec::new(), vec![String::new()]);
-    while let Some(below) = left.pop() {
-        let at = folder.join(&below);
-        for entry in fs::read_dir(&at).map_err(Error::io(&at))? {
-            let entry = entry.map_err(Error::io(&at))?;
-            let name = format!("{below}{}", entry.file_name().to_string_lossy());
-            if entry.path().is_dir() {
-                left.push(format!("{name}/"));
-            } else if name != MANIFEST {
-                names.push(name);
-            }
-        }
-    }
+    let files = files::below(folder, &mut |path, _| Ok(path != Path::new(MANIFEST)))?;
+    let mut names: Vec<String> = files.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     names.sort();
     Ok(names)
 }

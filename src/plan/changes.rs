@@ -3,118 +3,93 @@
 use serde_json::{Value, json};
 
 use super::assumptions::Rows;
-use super::training::{Overrides, RowSize, Training, set};
+use super::training::{Overrides, Training, set};
 use crate::config;
 use crate::error::Result;
 use crate::image::Processor;
 
-/// A kind of change. It has several steps, and a later step never needs more memory than an earlier one.
+/// A kind of change.
 pub struct Change {
-    /// Name of a step. `{}` stands for the value of the key `shown`.
+    /// Key that it sets.
+    key: &'static str,
+    /// Values of the key. Each makes a step; a later step never needs more memory than an earlier one.
+    values: Values,
+    /// Name of a step. `{}` stands for the value.
     label: &'static str,
-    shown: &'static str,
     /// Consequence of the change.
     pub cost: &'static str,
     /// Weight of this cost. Sets of changes are compared by their sums.
     pub weight: usize,
-    /// Returns the steps, the least one first.
-    steps: fn(&Limits) -> Vec<Overrides>,
 }
 
-/// The settings of a config that the steps are derived from.
-pub struct Limits<'a> {
-    /// The config as a tree of keys.
-    config: &'a Value,
-    rows: &'a Rows,
-    row: RowSize,
-    /// Returns what to set for rows of at most this number of tokens, or `None` if the requested rows are longer.
-    shorten: &'a dyn Fn(usize) -> Option<Overrides>,
+/// Values of a key, the least change first.
+enum Values {
+    /// `to`, if the value is `from`.
+    Switch { from: &'static str, to: &'static str },
+    /// Multiples of the longest row, from the value down to one row.
+    Rows,
+    /// Half of the value, a quarter and so on, down to `least`. `null` is the default of the processor of images.
+    Halves { least: usize },
+    /// Lengths of the longest row, with the other keys that they need.
+    Lengths,
 }
 
 /// The kinds of changes, the cheapest one first.
 pub static CHANGES: [Change; 7] = [
     Change {
+        key: "optim",
+        values: Values::Switch { from: "adamw_torch", to: "adamw_8bit" },
         label: "8-bit Adam",
-        shown: "optim",
         cost: "AdamW with moments of 8 bits, as in bitsandbytes: nearly the same results",
         weight: 1,
-        steps: |limits| match limits.config["optim"].as_str() {
-            Some("adamw_torch") => vec![vec![("optim", json!("adamw_8bit"))]],
-            _ => Vec::new(),
-        },
     },
     Change {
+        key: "micro_batch_tokens",
+        values: Values::Rows,
         label: "micro {}",
-        shown: "micro_batch_tokens",
         cost: "same results, more passes",
         weight: 1,
-        steps: |limits| {
-            let whole = limits.number("micro_batch_tokens").unwrap_or(0);
-            let rows = (1..=whole / limits.row.tokens).rev().map(|n| n * limits.row.tokens);
-            rows.filter(|&n| n < whole).map(|n| vec![("micro_batch_tokens", json!(n))]).collect()
-        },
     },
     Change {
+        key: "rollout.max_num_batched_tokens",
+        values: Values::Halves { least: 2048 },
         label: "prefill {}",
-        shown: "rollout.max_num_batched_tokens",
         cost: "same results, more steps to prefill prompts",
         weight: 1,
-        steps: |limits| {
-            let key = "rollout.max_num_batched_tokens";
-            halves(limits.number(key).unwrap_or(0), 2048).map(|n| vec![(key, json!(n))]).collect()
-        },
     },
     Change {
+        key: "optimizer_offload",
+        values: Values::Switch { from: "false", to: "true" },
         label: "offload",
-        shown: "optimizer_offload",
         cost: "same results, optimizer state in host memory, slower updates",
         weight: 3,
-        steps: |limits| match limits.config["optimizer_offload"] {
-            Value::Bool(false) => vec![vec![("optimizer_offload", json!(true))]],
-            _ => Vec::new(),
-        },
     },
     Change {
+        key: PIXELS,
+        // No smaller image than one of 1,280 tokens is suggested.
+        values: Values::Halves { least: 1280 * 28 * 28 },
         label: "pixels {}",
-        shown: "image_max_pixels",
         cost: "larger images are scaled down",
         weight: 5,
-        steps: |limits| {
-            let pixels = limits.number("image_max_pixels").unwrap_or(Processor::default().max_pixels as usize);
-            // An image of a fixed size does not depend on the key.
-            let pixels = if limits.rows.image_tokens.is_none() { pixels } else { 0 };
-            halves(pixels, LEAST_PIXELS).map(|n| vec![("image_max_pixels", json!(n))]).collect()
-        },
     },
     Change {
+        key: "micro_batch_tokens",
+        values: Values::Lengths,
         label: "length {}",
-        shown: "micro_batch_tokens",
         cost: "long rows are left out or cut",
         weight: 8,
-        steps: |limits| {
-            let RowSize { tokens, fixed } = limits.row;
-            let step = tokens.div_ceil(ROW_STEPS).next_power_of_two();
-            let shortest = fixed + (tokens - fixed).div_ceil(SHORTEST);
-            let lengths = (1..).map(|n| n * step).skip_while(|&n| n < shortest).take_while(|&n| n < tokens);
-            let lengths: Vec<usize> = lengths.collect();
-            lengths.into_iter().rev().map_while(|n| (limits.shorten)(n)).collect()
-        },
     },
     Change {
+        key: "lora.rank",
+        values: Values::Switch { from: "null", to: "16" },
         label: "LoRA",
-        shown: "lora.rank",
         cost: "trains adapters instead of the weights; needs a higher learning_rate",
         // More than all others together.
         weight: 32,
-        steps: |limits| match limits.config["lora"] {
-            Value::Null => vec![vec![("lora.rank", json!(16))]],
-            _ => Vec::new(),
-        },
     },
 ];
 
-/// Pixels below which no smaller image is suggested: 1,280 tokens.
-const LEAST_PIXELS: usize = 1280 * 28 * 28;
+const PIXELS: &str = "image_max_pixels";
 
 /// Maximum number of steps to shorten rows.
 const ROW_STEPS: usize = 64;
@@ -122,43 +97,57 @@ const ROW_STEPS: usize = 64;
 /// Rows are shortened to no less than this part of a row or of a response.
 const SHORTEST: usize = 8;
 
-impl Limits<'_> {
-    /// Returns the value of the number at the dotted path `key`.
-    fn number(&self, key: &str) -> Option<usize> {
-        key.split('.').fold(self.config, |tree, name| &tree[name]).as_u64().map(|n| n as usize)
-    }
-}
-
-/// Returns `whole / 2`, `whole / 4` and so on, as long as they are at least `least`.
-fn halves(whole: usize, least: usize) -> impl Iterator<Item = usize> {
-    (1..usize::BITS).map(move |n| whole >> n).take_while(move |&n| n >= least)
-}
-
 impl Change {
+    /// Returns the steps that `config` allows.
+    fn steps<C: Training>(&self, config: &C, rows: &Rows) -> Result<Vec<Overrides>> {
+        let (tree, row) = (config.write(), config.row_size(rows)?);
+        let now = self.key.split('.').fold(&tree, |tree, name| &tree[name]);
+        let whole = match (now.as_u64(), self.key, rows.image_tokens) {
+            // An image of a fixed size does not depend on the key.
+            (_, PIXELS, Some(_)) => 0,
+            (None, PIXELS, None) => Processor::default().max_pixels as usize,
+            (whole, ..) => whole.unwrap_or(0) as usize,
+        };
+        let step = |value: Value| vec![(self.key, value)];
+        let steps: Vec<Overrides> = match self.values {
+            Values::Switch { from, to } if config::inline(now) == from => {
+                vec![step(serde_json::from_str(to).unwrap_or_else(|_| json!(to)))]
+            }
+            Values::Switch { .. } => Vec::new(),
+            Values::Rows => {
+                let multiples = (1..=whole / row.tokens).rev().map(|n| n * row.tokens);
+                multiples.filter(|&n| n < whole).map(|n| step(json!(n))).collect()
+            }
+            Values::Halves { least } => {
+                let halves = (1..usize::BITS).map(|n| whole >> n).take_while(|&n| n >= least);
+                halves.map(|n| step(json!(n))).collect()
+            }
+            Values::Lengths => {
+                let unit = row.tokens.div_ceil(ROW_STEPS).next_power_of_two();
+                let shortest = row.fixed + (row.tokens - row.fixed).div_ceil(SHORTEST);
+                let lengths = (shortest.div_ceil(unit)..row.tokens.div_ceil(unit)).rev().map(|n| n * unit);
+                lengths.map_while(|n| config.row_keys(rows, n).ok().flatten()).collect()
+            }
+        };
+        Ok(steps.into_iter().take_while(|step| set(config, step).is_some()).collect())
+    }
+
     /// Returns a short name of `step`.
     pub fn label(&self, step: &Overrides) -> String {
-        self.label.replace("{}", &self.value(step).map_or(String::new(), config::inline))
+        let value = step.iter().find(|(key, _)| *key == self.key).map(|(_, value)| config::inline(value));
+        self.label.replace("{}", &value.unwrap_or_default())
     }
 
-    /// Returns the short name of all steps with numbers, or of this step if it is not a number.
-    pub fn pattern(&self, step: &Overrides) -> String {
-        match self.value(step) {
-            Some(Value::Number(_)) => self.label.replace("{}", "N"),
-            _ => self.label(step),
-        }
-    }
-
-    fn value<'a>(&self, step: &'a Overrides) -> Option<&'a Value> {
-        step.iter().find(|(key, _)| *key == self.shown).map(|(_, value)| value)
+    /// Returns the short name of all steps, and the keys that `step` sets with their consequence.
+    pub fn legend(&self, step: &Overrides) -> (String, String) {
+        let keys: Vec<&str> = step.iter().map(|(key, _)| *key).collect();
+        (self.label.replace("{}", "N"), format!("{}: {}", keys.join(", "), self.cost))
     }
 }
 
 /// Returns the steps of each change of [`CHANGES`] that `config` allows.
 pub fn steps<C: Training>(config: &C, rows: &Rows) -> Result<Vec<Vec<Overrides>>> {
-    let shorten = |tokens| config.row_keys(rows, tokens).ok().flatten();
-    let limits = Limits { config: &config.write(), rows, row: config.row_size(rows)?, shorten: &shorten };
-    let is_allowed = |step: &Overrides| set(config, step).is_some();
-    Ok(CHANGES.iter().map(|change| (change.steps)(&limits).into_iter().take_while(is_allowed).collect()).collect())
+    CHANGES.iter().map(|change| change.steps(config, rows)).collect()
 }
 
 /// Formats a step as it is typed on the command line.

@@ -39,16 +39,14 @@ pub fn text<C: Training + Sync>(plan_request: &PlanRequest, model: ModelConfig, 
         return Ok(if plan_request.json { format!("{:#}\n", table.json()) } else { table.text() });
     }
     gpu_options.gpu.properties().iter().try_for_each(|gpu| kernels::check(&model, gpu))?;
-    let ways = || hints::ways(config, &model, rows, GpuSet { gpu_options, count: gpus });
-    let explained = |error: Error| match &error {
-        Error::Input { place, .. } if place == "memory" => match ways() {
-            Ok(ways) => hints::explained(error, gpus, &ways),
-            Err(other) => other,
-        },
-        _ => error,
+    let gpu_set = GpuSet { gpu_options, count: gpus };
+    let explained = |error: Error| match error {
+        Error::Input { place, found, expected, .. } if place == "memory" => hints::text(config, &model, rows, gpu_set)
+            .map_or_else(|error| error, |hint| Error::input_hint(place, found, expected, hint)),
+        error => error,
     };
     if gpus == 1 {
-        let page = config.page(GpuSet { gpu_options, count: 1 }, rows, model.clone()).map_err(explained)?;
+        let page = config.page(gpu_set, rows, model.clone()).map_err(explained)?;
         return Ok(if plan_request.json { format!("{:#}\n", page.json()) } else { page.text() });
     }
     let alike = GpuOptions { launches: None, gpu: gpu_options.gpu, clock: gpu_options.clock };

@@ -11,7 +11,7 @@ use super::changes::{self, CHANGES, Change};
 use super::gpus::Gpu;
 use super::layout::GpuLayout;
 use super::training::{GpuSet, Overrides, Training, layout, set, target};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::observe::bytes;
 
@@ -41,7 +41,7 @@ pub struct Made {
     /// Keys that it sets.
     pub step: Overrides,
     /// Bytes that it saves after the changes before it.
-    pub saves: usize,
+    saves: usize,
 }
 
 /// Counts the memory of a config and of its changes on a number of GPUs. The count does not depend on the kind of GPU.
@@ -82,53 +82,40 @@ impl<'a, C: Training> Counter<'a, C> {
             return Vec::new();
         }
         // Bit `i` of a set stands for change `i`.
-        let has = |set: usize, i: usize| (set >> i) & 1 == 1;
-        let weight =
-            |set: usize| -> usize { (0..last.len()).filter(|&i| has(set, i)).map(|i| CHANGES[i].weight).sum() };
-        let possible = |set: &usize| (0..last.len()).all(|i| last[i] > 0 || !has(*set, i));
+        let members = |set: usize| (0..last.len()).filter(move |i| (set >> i) & 1 == 1);
+        let possible = |set: &usize| members(*set).all(|i| last[i] > 0);
         let mut sets: Vec<usize> = (1..1 << last.len()).filter(possible).collect();
-        sets.sort_by_key(|&set| (weight(set), set));
+        sets.sort_by_key(|&set| (members(set).map(|i| CHANGES[i].weight).sum::<usize>(), set));
         let (mut found, mut ways): (Vec<usize>, Vec<Way>) = (Vec::new(), Vec::new());
         for set in sets {
-            if ways.len() == most || found.iter().any(|part| set & part == *part) {
-                continue;
-            }
-            let steps = array::from_fn(|i| if has(set, i) { last[i] } else { 0 });
-            if let Some(way) = self.least(steps, budget) {
-                found.push(set);
-                ways.push(way);
+            if ways.len() < most && !found.iter().any(|part| set & part == *part) {
+                let mut steps = Steps::default();
+                members(set).for_each(|i| steps[i] = last[i]);
+                if self.reduce(&mut steps, budget) {
+                    found.push(set);
+                    ways.push(self.way(&steps));
+                }
             }
         }
         ways
     }
 
-    /// Returns the cheapest set of changes after which `budget` bytes suffice.
-    pub fn cheapest(&mut self, budget: usize) -> Option<Way> {
-        self.ways(budget, 1).pop()
-    }
-
     /// Reduces `steps`, starting with the most expensive change, to the smallest ones for which `budget` bytes suffice.
-    fn least(&mut self, mut steps: Steps, budget: usize) -> Option<Way> {
-        if !self.fits(&steps, budget) {
-            return None;
+    /// Returns false if none suffice.
+    fn reduce(&mut self, steps: &mut Steps, budget: usize) -> bool {
+        let mut fits = |steps: &Steps| self.bytes(steps).is_some_and(|needs| needs <= budget);
+        if !fits(steps) {
+            return false;
         }
         for change in (0..steps.len()).rev() {
-            let mut low = 0;
-            while low < steps[change] {
-                let middle = low.midpoint(steps[change]);
-                let mut tried = steps;
-                tried[change] = middle;
-                match self.fits(&tried, budget) {
-                    true => steps = tried,
-                    false => low = middle + 1,
-                }
+            let (mut low, mut high) = (0, steps[change]);
+            while low < high {
+                steps[change] = low.midpoint(high);
+                if fits(steps) { high = steps[change] } else { low = steps[change] + 1 }
             }
+            steps[change] = high;
         }
-        Some(self.way(&steps))
-    }
-
-    fn fits(&mut self, steps: &Steps, budget: usize) -> bool {
-        self.bytes(steps).is_some_and(|needs| needs <= budget)
+        true
     }
 
     fn way(&mut self, steps: &Steps) -> Way {
@@ -144,55 +131,37 @@ impl<'a, C: Training> Counter<'a, C> {
 
     /// Returns the bytes that the config needs after `steps`, or `None` if it does not allow them together.
     fn bytes(&mut self, steps: &Steps) -> Option<usize> {
-        if let Some(counted) = self.counted.get(steps) {
-            return *counted;
-        }
-        let chosen = self.steps.iter().zip(steps).filter(|(_, step)| **step > 0);
-        let changed = chosen.map(|(all, step)| &all[step - 1]).try_fold(self.config.clone(), |c, step| set(&c, step));
-        let needs = changed.and_then(|config| config.least(self.model, self.rows, &self.layout).ok());
-        self.counted.insert(*steps, needs);
-        needs
+        let count = || {
+            let chosen = self.steps.iter().zip(steps).filter(|(_, step)| **step > 0);
+            let changed = chosen.map(|(all, step)| &all[step - 1]).try_fold(self.config.clone(), |c, s| set(&c, s))?;
+            changed.least(self.model, self.rows, &self.layout).ok()
+        };
+        *self.counted.entry(*steps).or_insert_with(count)
     }
 }
 
-/// Returns what makes `config` fit on GPUs of this kind, beginning with the cheapest: changes on `gpus`, or more of them.
-pub fn ways<C: Training>(config: &C, model: &ModelConfig, rows: &Rows, gpus: GpuSet) -> Result<Vec<Way>> {
-    let gpu = gpus.gpu_options.gpu;
+/// Describes what makes `config` fit on GPUs of this kind, beginning with the cheapest: changes on `gpus`, or more of
+/// them.
+pub fn text<C: Training>(config: &C, model: &ModelConfig, rows: &Rows, gpus: GpuSet) -> Result<String> {
     let mut counter = Counter::new(config, model, rows, gpus.count)?;
-    let budget = counter.available(gpu);
-    let mut ways = counter.ways(budget, MOST);
+    let mut ways = counter.ways(counter.available(gpus.gpu_options.gpu), MOST);
     let (changed, mut more) = (!ways.is_empty(), None);
     for count in COUNTS.into_iter().filter(|&count| count > gpus.count) {
         // Numbers of GPUs on which the config cannot run are left out.
         let Ok(mut counter) = Counter::new(config, model, rows, count) else { continue };
-        let budget = counter.available(gpu);
+        let budget = counter.available(gpus.gpu_options.gpu);
         if counter.needs <= budget {
             more = Some(Way { gpus: count, made: Vec::new() });
             break;
         }
-        more = more.or_else(|| if changed { None } else { counter.cheapest(budget) });
+        more = more.or_else(|| if changed { None } else { counter.ways(budget, 1).pop() });
     }
     ways.extend(more);
-    Ok(ways)
-}
-
-/// Replaces the hint of an error about memory by `ways`.
-pub fn explained(error: Error, gpus: usize, ways: &[Way]) -> Error {
-    match error {
-        Error::Input { place, found, expected, .. } => Error::input_hint(place, found, expected, text(gpus, ways)),
-        error => error,
+    if ways.is_empty() {
+        return Ok("no change of this config that omr plan knows makes it fit, on up to 64 of these GPUs".to_owned());
     }
-}
-
-/// Describes `ways` in one line.
-pub fn text(gpus: usize, ways: &[Way]) -> String {
-    match ways {
-        [] => "no change of this config that omr plan knows makes it fit, on up to 64 of these GPUs".to_owned(),
-        ways => {
-            let ways: Vec<String> = ways.iter().map(|way| way.text(gpus)).collect();
-            format!("it fits with {}", ways.join("; or with "))
-        }
-    }
+    let ways: Vec<String> = ways.iter().map(|way| way.text(gpus.count)).collect();
+    Ok(format!("it fits with {}", ways.join("; or with ")))
 }
 
 impl Way {

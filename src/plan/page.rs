@@ -146,62 +146,17 @@ impl Page {
         memory::saved_weights(&self.planned.memory, self.parameters[1]) + self.layout.state
     }
 
-    /// Returns the lines about memory of the GPU and the host.
-    fn memory(&self) -> Vec<(String, String)> {
-        let Planned { memory: plan, levels, .. } = &self.planned;
-        let budget =
-            self.planned.budget.map_or(String::new(), |b| format!(", of {} available to the run", bytes(b as u64)));
-        let of = if self.layout.count > 1 { ", on the GPU with the largest part of the optimizer state" } else { "" };
-        let mut out = vec![("memory".to_owned(), format!("{}{budget}{of}", bytes(plan.total() as u64)))];
-        for (region, meaning) in REGIONS {
-            let text = format!("{:>10}  {meaning}", bytes(plan.bytes(region) as u64));
-            out.push((format!("  {}", region.name()), text));
-        }
-        out.push(("  stored".to_owned(), memory::levels(levels, &self.model)));
-        out.extend(self.notes.iter().map(|(name, text)| (format!("  {name}"), text.clone())));
-        out.push(("disk".to_owned(), memory::disk(self.checkpoint(), self.limit)));
-        let host = self.host.iter().map(|(_, count)| *count as u64).sum();
-        out.push(("host memory".to_owned(), format!("{} per process: {}", bytes(host), layout::host_text(&self.host))));
-        out
-    }
-
-    /// Returns the lines about the bytes that enter and leave a GPU in an update.
-    fn handed(&self) -> Vec<(String, String)> {
-        let mut out = Vec::new();
-        if self.layout.lanes > 1 {
-            out.push(("lanes".to_owned(), format!("{} gradient lanes", self.layout.lanes)));
-        }
-        let BytesExchanged { sent, received } = self.handed_per_update();
-        if self.layout.count > 1 {
-            let (sent, received) = (bytes(sent), bytes(received));
-            let seconds = floor::seconds(self.links_seconds() / self.updates.max(1) as f64);
-            let text = format!("{seconds:>10}  per update: {sent} sent and {received} received per GPU");
-            out.push(("  links".to_owned(), text));
-        }
-        let state = self.planned.memory.bytes(Region::Host);
-        if state > 0 {
-            let (seconds, state) = (floor::seconds(self.offload_seconds()), bytes(state as u64));
-            out.push((
-                "  host".to_owned(),
-                format!("{seconds:>10}  per update: {state} read from and written to the host"),
-            ));
-        }
-        out
-    }
-
     /// Formats the plan as text.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        let mut line = |name: &str, text: &str| {
-            out.push_str(&format!("{name:<14}{text}\n"));
-        };
+        let mut line = |name: &str, text: &str| out.push_str(&format!("{name:<14}{text}\n"));
         let ceilings = &self.ceilings;
         line("job", &format!("{} on {}", self.stage, layout::named(self.layout.count, ceilings)));
         let [base, adapters] = self.parameters.map(|count| count as f64);
         let adapters = if adapters > 0.0 { format!(", and {} in adapters", millions(adapters)) } else { String::new() };
         line("model", &format!("{:.3} B parameters{adapters}", base / 1e9));
         line("assumes", &self.assumes);
-        self.memory().iter().for_each(|(name, text)| line(name, text));
+        self.memory(&mut line);
         let predicted = |seconds: Option<Range>| {
             seconds.map_or(String::new(), |Range { low, likely, high }| {
                 let [low, likely, high] = [low, likely, high].map(floor::seconds);
@@ -211,12 +166,10 @@ impl Page {
         let all = Floor { seconds: self.least(), ..self.floor() };
         line("step", &format!("{}  (lower bound){}", all.text(), predicted(self.predicted_step())));
         for (i, (name, floor)) in self.parts.iter().enumerate() {
-            line(
-                &format!("  {name}"),
-                &format!("{}         {}", floor.text(), predicted(self.predicted.get(i).copied())),
-            );
+            let predicted = predicted(self.predicted.get(i).copied());
+            line(&format!("  {name}"), &format!("{}         {predicted}", floor.text()));
         }
-        self.handed().iter().for_each(|(name, text)| line(name, text));
+        self.handed(&mut line);
         line("bound", &self.bound());
         let tokens = |step: f64| {
             let [trained, generated] = self.per_day(step);
@@ -226,8 +179,42 @@ impl Page {
         };
         line("tokens/day", &format!("at most {}", tokens(self.least())));
         self.predicted_step().into_iter().for_each(|step| line("  predicted", &tokens(step.likely)));
-        out.push_str(&self.origin());
-        out
+        out + &self.origin()
+    }
+
+    /// Writes the lines about memory of the GPU and the host.
+    fn memory(&self, line: &mut impl FnMut(&str, &str)) {
+        let Planned { memory: plan, levels, budget, .. } = &self.planned;
+        let bytes = |count: usize| bytes(count as u64);
+        let budget = budget.map_or(String::new(), |b| format!(", of {} available to the run", bytes(b)));
+        let of = if self.layout.count > 1 { ", on the GPU with the largest part of the optimizer state" } else { "" };
+        line("memory", &format!("{}{budget}{of}", bytes(plan.total())));
+        for (region, meaning) in REGIONS {
+            line(&format!("  {}", region.name()), &format!("{:>10}  {meaning}", bytes(plan.bytes(region))));
+        }
+        line("  stored", &memory::levels(levels, &self.model));
+        self.notes.iter().for_each(|(name, text)| line(&format!("  {name}"), text));
+        line("disk", &memory::disk(self.checkpoint(), self.limit));
+        let host = bytes(self.host.iter().map(|(_, count)| *count).sum());
+        line("host memory", &format!("{host} per process: {}", layout::host_text(&self.host)));
+    }
+
+    /// Writes the lines about the bytes that enter and leave a GPU in an update.
+    fn handed(&self, line: &mut impl FnMut(&str, &str)) {
+        if self.layout.lanes > 1 {
+            line("lanes", &format!("{} gradient lanes", self.layout.lanes));
+        }
+        let BytesExchanged { sent, received } = self.handed_per_update();
+        if self.layout.count > 1 {
+            let (sent, received) = (bytes(sent), bytes(received));
+            let seconds = floor::seconds(self.links_seconds() / self.updates.max(1) as f64);
+            line("  links", &format!("{seconds:>10}  per update: {sent} sent and {received} received per GPU"));
+        }
+        let state = self.planned.memory.bytes(Region::Host) as u64;
+        if state > 0 {
+            let (seconds, state) = (floor::seconds(self.offload_seconds()), bytes(state));
+            line("  host", &format!("{seconds:>10}  per update: {state} read from and written to the host"));
+        }
     }
 
     /// Explains the origin of the times.
@@ -268,17 +255,19 @@ impl Page {
 
     /// Formats the plan as JSON.
     pub fn json(&self) -> Value {
-        let memory = memory::json(&self.planned.memory);
+        let mut memory = memory::json(&self.planned.memory);
+        memory["budget"] = json!(self.planned.budget);
         let parts: Value = self.parts.iter().map(|(name, floor)| (*name, floor.json())).collect();
         let CheckpointPolicy { text, vision, replay_tower } = self.planned.levels;
-        let [trained, generated] = self.per_day(self.least());
+        let tokens = |step: f64| {
+            let [trained, generated] = self.per_day(step);
+            json!({ "trained": trained, "generated": generated })
+        };
         let seconds: Value = self.parts.iter().zip(&self.predicted).map(|((name, _), s)| (*name, s.likely)).collect();
         let predicted = self.predicted_step().map(|step| {
-            let [trained, generated] = self.per_day(step.likely);
             json!({
                 "clock_mhz": self.clock, "step_seconds": step.likely, "step_range": [step.low, step.high],
-                "seconds": seconds,
-                "tokens_a_day": { "trained": trained, "generated": generated },
+                "seconds": seconds, "tokens_a_day": tokens(step.likely),
             })
         });
         let (Planned { pass_handed, pass_exposed, update, .. }, links) = (&self.planned, self.links_seconds());
@@ -293,9 +282,7 @@ impl Page {
             "gradient_lanes": self.layout.lanes,
             "parameters": self.parameters[0],
             "adapter_parameters": self.parameters[1],
-            "memory": {
-                "total": memory["total"], "budget": self.planned.budget, "regions": memory["regions"],
-            },
+            "memory": memory,
             "host_memory": host,
             "kept": {
                 "text": memory::counts(text, self.model.text.layers.len()),
@@ -310,7 +297,7 @@ impl Page {
                 "sent": pass_handed.sent, "received": pass_handed.received, "exposed": pass_exposed,
             },
             "floor": { "step": step, "parts": parts, "links": links },
-            "tokens_a_day": { "trained": trained, "generated": generated },
+            "tokens_a_day": tokens(self.least()),
             "predicted": predicted,
         })
     }

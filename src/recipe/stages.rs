@@ -254,7 +254,9 @@ impl Recipe<'_> {
         local::generate_answers(ranks, &jobs, &self.dir, &store, self.machine)?;
         ranks::by_first(ranks, "the scores", || {
             std::fs::create_dir_all(out).map_err(Error::io(out))?;
-            let sources = jobs.iter().map(|(job, _)| (job.rows, Box::new(job.requests(&store)) as Box<dyn Answers>));
+            let sources = jobs
+                .iter()
+                .map(|(job, _)| (job.questions.rows, Box::new(job.questions.requests(&store)) as Box<dyn Answers>));
             let all = measured::measure(out, sources.collect(), self.machine.observer)?;
             all.write(out, Some(&model.display().to_string()), config, begun.elapsed().as_secs_f64())?;
             if let Some(judge) = &all.judge {

@@ -3,7 +3,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -83,10 +84,12 @@ pub fn metrics(recorded: &Metrics, again: &Metrics) -> Option<String> {
 
 /// Describes the first tensor that differs between the folders `recorded` and `again`.
 pub fn tensors(recorded: &Path, again: &Path) -> Result<Option<String>> {
-    let mut names = files_below(recorded, "")?;
-    names.extend(files_below(again, "")?);
-    names.sort();
-    names.dedup();
+    let mut names = BTreeSet::new();
+    for folder in [recorded, again] {
+        let files = files::below(folder, &mut |_, _| Ok(true))?;
+        let found = files.iter().map(|path| path.to_string_lossy().into_owned());
+        names.extend(found.filter(|name| name.ends_with(".safetensors")));
+    }
     for name in names {
         if !recorded.join(&name).exists() || !again.join(&name).exists() {
             let what =
@@ -123,20 +126,4 @@ fn first_tensor(was: &SafeTensors, is: &SafeTensors) -> Option<String> {
         let at = differ((&was, &is))? / (was.dtype().bitsize() / 8).max(1);
         Some(format!("{name}: element {at} differs from the computed one"))
     })
-}
-
-/// Returns the safetensors files in `folder/at` and its subfolders, as paths relative to `folder`.
-fn files_below(folder: &Path, at: &str) -> Result<Vec<String>> {
-    let here: PathBuf = folder.join(at);
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(&here).map_err(Error::io(&here))? {
-        let entry = entry.map_err(Error::io(&here))?;
-        let name = format!("{at}{}", entry.file_name().to_string_lossy());
-        if entry.path().is_dir() {
-            names.extend(files_below(folder, &format!("{name}/"))?);
-        } else if name.ends_with(".safetensors") {
-            names.push(name);
-        }
-    }
-    Ok(names)
 }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::patient::Patient;
+use crate::client::web::is_localhost;
 use crate::error::{Error, Result};
 
 /// Time in which a client must send the headers of a request.
@@ -34,7 +35,7 @@ const LAST_RESPONSES: Duration = Duration::from_secs(5);
 /// the loopback interface after its name is resolved to that address.
 pub fn is_of_loopback(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    ["localhost", "127.0.0.1", "[::1]"].contains(&host.rsplit_once(':').map_or(host, |(name, _)| name))
+    is_localhost(host.rsplit_once(':').map_or(host, |(name, _)| name))
 }
 
 /// Makes a listener of `runtime` from one of the standard library.

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::Url;
 
 use super::errors::{Api, ApiError};
+use crate::client::web;
 use crate::data::folder::decode_data_url;
 use crate::error::Error;
 use crate::image::{self, ImageInput, Limits, Processor};
@@ -74,7 +75,7 @@ impl MediaRules {
     async fn fetch(&self, mut url: Url, param: &str) -> Api<Vec<u8>> {
         for _ in 0..=MAX_REDIRECTS {
             let addresses = self.checked(&url, param).await?;
-            let mut reply = get(&url, &addresses).await.map_err(|error| {
+            let reply = get(&url, &addresses).await.map_err(|error| {
                 tracing::debug!("{param}: {error}");
                 wrong(param, "an image that could not be loaded")
             })?;
@@ -86,15 +87,9 @@ impl MediaRules {
             if !reply.status().is_success() {
                 return Err(wrong(param, &format!("status {} instead of an image", reply.status().as_u16())));
             }
-            let mut bytes = Vec::new();
             let cut = |_| wrong(param, "an image whose transfer broke off");
-            while let Some(chunk) = reply.chunk().await.map_err(cut)? {
-                bytes.extend_from_slice(&chunk);
-                if bytes.len() > LARGEST_FILE {
-                    return Err(wrong(param, &format!("an image of more than {LARGEST_FILE} bytes")));
-                }
-            }
-            return Ok(bytes);
+            let bytes = web::body(reply, LARGEST_FILE).await.map_err(cut)?;
+            return if bytes.len() > LARGEST_FILE { Err(too_large(param)) } else { Ok(bytes) };
         }
         Err(wrong(param, "too many redirects"))
     }
@@ -124,17 +119,8 @@ impl MediaRules {
 
 /// Sends one request to the checked addresses, without following redirects.
 async fn get(url: &Url, addresses: &[SocketAddr]) -> std::result::Result<reqwest::Response, String> {
-    // If another caller has already installed a provider, that one is used.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = || {
-        reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .resolve_to_addrs(url.host_str().unwrap_or_default(), addresses)
-    };
-    // Plain http needs no certificates, so a system without them is accepted.
-    let without = |e| if url.scheme() == "http" { builder().tls_certs_only([]).build() } else { Err(e) };
-    let client = builder().build().or_else(without).map_err(|e| e.to_string())?;
+    let host = url.host_str().unwrap_or_default();
+    let client = web::client(url.scheme() == "http", |client| client.no_proxy().resolve_to_addrs(host, addresses))?;
     client.get(url.clone()).send().await.map_err(|e| e.to_string())
 }
 
@@ -174,7 +160,7 @@ pub fn images(urls: &[(String, String)], processor: Option<&Processor>) -> Api<V
         let rest = url.strip_prefix("data:").ok_or_else(|| wrong(param, "a URL of another scheme"))?;
         let bytes = decode_data_url(rest, param).map_err(unreadable)?;
         if bytes.len() > LARGEST_FILE {
-            return Err(wrong(param, &format!("an image of more than {LARGEST_FILE} bytes")));
+            return Err(too_large(param));
         }
         let header =
             image::header(Cursor::new(&bytes), &limits, param).map_err(|refused| unreadable(refused.into()))?;
@@ -183,6 +169,10 @@ pub fn images(urls: &[(String, String)], processor: Option<&Processor>) -> Api<V
         input.map(Arc::new).map_err(|error| ApiError::refused(param, error))
     };
     urls.iter().map(one).collect()
+}
+
+fn too_large(param: &str) -> ApiError {
+    wrong(param, &format!("an image of more than {LARGEST_FILE} bytes"))
 }
 
 fn wrong(param: &str, found: &str) -> ApiError {

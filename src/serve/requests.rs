@@ -357,7 +357,7 @@ fn prompt(app: &App, ids: &[u32], images: &[Arc<ImageInput>], param: &str) -> Ap
     let refused = |error| ApiError::refused(param, error);
     let merge = app.config.grid().merge_size as u32;
     let rows: usize = images.iter().map(|image| image.tokens(merge)).sum();
-    let pads = app.chat.media.map_or(0, |media| ids.iter().filter(|&&id| id == media.ids.image).count());
+    let pads = app.chat.count(ids, false);
     let is_expanded = rows != images.len() && pads == rows;
     let grids: Vec<Grid> = images.iter().map(|image| image.grid()).collect();
     let expanded = match is_expanded {

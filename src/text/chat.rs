@@ -145,7 +145,7 @@ impl Chat {
     }
 
     /// Returns the number of placeholders of images or of videos.
-    fn count(&self, ids: &[u32], is_video: bool) -> usize {
+    pub fn count(&self, ids: &[u32], is_video: bool) -> usize {
         self.media.map_or(0, |media| ids.iter().filter(|&&id| id == media.placeholder(is_video)).count())
     }
 

@@ -126,6 +126,29 @@ async fn busy_broken_and_cut_connections_are_tried_again_from_where_they_ended()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_file_resumes_at_the_other_host_until_that_host_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(&files()).await;
+    // The address on the other host expires after the second interruption.
+    let expired = Fault::Status(403, "");
+    hub.fail("model.safetensors", &[Fault::Cut(250_000), Fault::Cut(100_000), expired, Fault::Cut(50_000)]);
+    let mut command = command(&hub.url, dir.path(), &["org/tiny", "--to", "out", "--include", "*.safetensors"]);
+    command.env("HF_TOKEN", "hf_secret");
+    let got = run(command).await;
+    assert_eq!(got.code, Some(0), "{}", got.printed);
+    assert!(std::fs::read(dir.path().join("out/model.safetensors")).unwrap() == bytes(1_000_000, 2));
+    let seen = hub.seen();
+    let ranges_of = |is_cdn: bool| -> Vec<&str> {
+        let of_file = seen.iter().filter(|seen| seen.on_cdn == is_cdn && seen.path.contains("model.safetensors"));
+        of_file.map(|seen| seen.range.as_deref().unwrap_or("all")).collect()
+    };
+    assert_eq!(ranges_of(false), ["all", "bytes=350000-"]);
+    let resumed = ["all", "bytes=250000-", "bytes=350000-", "bytes=350000-", "bytes=400000-"];
+    assert_eq!(ranges_of(true), resumed);
+    assert!(seen.iter().filter(|seen| seen.on_cdn).all(|seen| seen.token.is_none()), "the token left the hub's host");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_of_another_hash_gets_no_name_and_ends_the_download() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Hub::start(&files()).await;
