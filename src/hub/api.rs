@@ -41,7 +41,7 @@ pub(super) struct RepoListing {
     pub(super) files: Vec<Listed>,
 }
 
-/// The fact that a request does with a repository.
+/// Access of a request to a repository.
 #[derive(Clone, Copy)]
 pub(super) enum Access {
     Read(Kind),

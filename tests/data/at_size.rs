@@ -116,7 +116,7 @@ fn arguments(dir: &Path, command: &str, config: &str, out: &Path) -> Vec<String>
 /// peak memory of each cold run.
 fn at(counts: &[usize], files: usize, most: f64, steps: u64, shuffle: bool) -> Vec<[usize; 2]> {
     let dir = tempfile::tempdir().unwrap();
-    images(&dir.path().join("pictures"), files, most);
+    images(&dir.path().join("images"), files, most);
     let (sft, rl) = configs(dir.path(), most, steps, shuffle);
     let mut memory = Vec::new();
     for &count in counts {
@@ -202,7 +202,7 @@ fn killed(args: &[String], out: &Path) -> usize {
 #[ignore = "by hand, an hour: tools/data-at-size --all"]
 fn killed_ten_times_and_with_more_workers_the_bits_are_the_same() {
     let (dir, count, files) = (tempfile::tempdir().unwrap(), 200_000, 400);
-    images(&dir.path().join("pictures"), files, 1e6);
+    images(&dir.path().join("images"), files, 1e6);
     rows(dir.path(), count, files);
     let (sft, rl) = configs(dir.path(), 1e6, 20, true);
     let yaml = |command: &str, workers: usize| match command {
@@ -274,7 +274,7 @@ fn break_rows(dir: &Path, name: &str, every: usize, kinds: &[&str]) -> usize {
 #[ignore = "by hand: tools/data-at-size --all"]
 fn broken_rows_are_counted_and_end_a_run_where_they_pass_the_share() {
     let (dir, count, files) = (tempfile::tempdir().unwrap(), 20_000, 50);
-    images(&dir.path().join("pictures"), files, 0.35e6);
+    images(&dir.path().join("images"), files, 0.35e6);
     let (sft, rl) = configs(dir.path(), 0.35e6, 20, true);
     let all = ["half", "column", "count", "missing", "header"];
     // Bad rows: one in 200, one in 50, and one in 50 only inside its image.

@@ -50,7 +50,7 @@ const GOOD: &str =
 #[test]
 fn sft_rows_are_read_with_urls_of_every_kind() {
     let folder = Folder::new();
-    std::fs::create_dir(folder.path("pictures")).unwrap();
+    std::fs::create_dir(folder.path("images")).unwrap();
     std::fs::write(folder.path("images/a.png"), png(1)).unwrap();
     let absolute = folder.path("images/a.png").display().to_string();
     let part = |url: &str| json!({"type": "image_url", "image_url": {"url": url}});

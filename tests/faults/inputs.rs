@@ -160,7 +160,7 @@ fn remove(path: &Path) {
 
 /// Writes rows with images in files, `rows.jsonl`, and rows for validation, `val.jsonl`.
 fn images(dir: &Path, answered: bool) -> (Vec<DatasetConfig>, Vec<DatasetConfig>) {
-    let (all, folder) = (dir.join("rows.jsonl"), dir.join("pictures"));
+    let (all, folder) = (dir.join("rows.jsonl"), dir.join("images"));
     if !dir.join("val.jsonl").exists() {
         fs::create_dir_all(&folder).unwrap();
         let mut text = String::new();
@@ -247,9 +247,9 @@ fn an_input_of_sft_that_changed_is_refused_by_name() {
         ("rows.jsonl", &[("rows.jsonl", Lines(|l| drop(l.remove(1))))]),
         ("rows rows.jsonl", &[("rows.jsonl", SWAPPED), (index, Removed)]),
         ("rows.jsonl", &[("rows.jsonl", Removed)]),
-        (".png", &[("pictures", OTHER)]),
-        ("pictures", &[("pictures", OTHER), (index, Removed)]),
-        ("pictures", &[("pictures", Removed)]),
+        (".png", &[("images", OTHER)]),
+        ("pictures", &[("images", OTHER), (index, Removed)]),
+        ("pictures", &[("images", Removed)]),
         ("val val.jsonl", &[("val.jsonl", Lines(|l| drop(l.remove(1))))]),
         ("val logicvista_thinking 0 data.parquet", &[("tasks/logicvista_thinking/data.parquet", RENAMED)]),
         ("metrics.jsonl: no line of step 4", &[(log, Lines(Vec::clear))]),
@@ -449,7 +449,7 @@ fn an_input_of_rl_that_changed_is_refused_by_name() {
         ("model: generation_config.json", &[(&generation, LONGER)]),
         ("reference", &[(&weights, Flipped)]),
         ("rows rows.jsonl", &[("rows.jsonl", SWAPPED), ("out/index", Removed)]),
-        (".png", &[("pictures", OTHER)]),
+        (".png", &[("images", OTHER)]),
         ("metrics.jsonl: step 1 where", &[("out/metrics.jsonl", SWAPPED)]),
         ("", &[(&manifest, Removed)]),
     ]);

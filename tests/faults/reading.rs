@@ -49,7 +49,7 @@ fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
     assert!([2, 20, 21, 36, 40].into_iter().all(of_file) && ![5, 12, 13, 23, 24, 116].into_iter().any(of_file));
 
     let dir = tempfile::tempdir().unwrap();
-    let (rows, images, out) = (dir.path().join("rows.jsonl"), dir.path().join("pictures"), dir.path().join("run"));
+    let (rows, images, out) = (dir.path().join("rows.jsonl"), dir.path().join("images"), dir.path().join("run"));
     jsonl(&rows, [with_images("mem")]);
     fs::create_dir(dir.path().join("whole")).unwrap();
     noise(&dir.path().join("whole/mem"));

@@ -121,7 +121,7 @@ async fn addresses_are_opened_only_if_a_flag_allows_them() {
     // An address in the list is allowed itself; a name must have public addresses only.
     let server = Server::start(&model, &["--allowed-media-domains", "127.0.0.1,localhost,LOOP.example"]);
     let want = server.chat(&with(&data(&png(4)))).await["choices"].clone();
-    for path in ["picture", "once"] {
+    for path in ["image", "once"] {
         let answer = server.chat(&with(&format!("http://127.0.0.1:{port}/{path}"))).await;
         assert_eq!(answer["choices"], want, "{path}");
     }
