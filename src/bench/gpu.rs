@@ -321,7 +321,10 @@ mod tests {
             let floor = 1e3 * (bytes / ceilings.bytes).max(flops / ceilings.flops);
             println!("{name:21} {shape:42} {low:9.3} {ms:9.3} {high:9.3} {bound:10} {floor:9.3}");
             assert!(ms > 0.97 * floor, "{name} {shape}: {ms} of {floor}");
-            assert!(low < ms && ms < high && high < 1.35 * low, "{name} {shape}: {low} to {high}");
+            // A window of 64 patches has one step, so most of its time is that of a tile without products, which the model
+            // knows only as 3,000 to 5,200 clocks (TILE in device/perf_model.rs), a range of 1.74.
+            let widest = if shape.starts_with("256 x 64,") { 1.74 } else { 1.35 };
+            assert!(low < ms && ms < high && high < widest * low, "{name} {shape}: {low} to {high}");
         }
     }
 

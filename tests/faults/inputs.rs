@@ -249,7 +249,7 @@ fn an_input_of_sft_that_changed_is_refused_by_name() {
         ("rows.jsonl", &[("rows.jsonl", Removed)]),
         (".png", &[("images", OTHER)]),
         ("pictures", &[("images", OTHER), (index, Removed)]),
-        ("pictures", &[("images", Removed)]),
+        ("work/images", &[("images", Removed)]),
         ("val val.jsonl", &[("val.jsonl", Lines(|l| drop(l.remove(1))))]),
         ("val logicvista_thinking 0 data.parquet", &[("tasks/logicvista_thinking/data.parquet", RENAMED)]),
         ("metrics.jsonl: no line of step 4", &[(log, Lines(Vec::clear))]),

@@ -180,8 +180,8 @@ fn images_that_a_task_file_misnames_are_an_error_and_unread_ones_are_said() {
         fs::write(&task, format!("data: rows.jsonl\n{images}")).unwrap();
         run(&["eval", "--task-file", &task, "--responses", &printed, "--out", &at(out)])
     };
-    let (code, _, text) = eval("images: [image]", "misnamed");
-    assert!(code == 2 && text.contains("own.yaml: images: found `image`") && text.contains("hue"), "{text}");
+    let (code, _, text) = eval("images: [picture]", "misnamed");
+    assert!(code == 2 && text.contains("own.yaml: images: found `picture`") && text.contains("hue"), "{text}");
     let (code, _, text) = eval("", "unread");
     assert!(code == 2 && text.contains("own.yaml: images: found nothing, and rows with the column `image`"), "{text}");
     fs::write(&task, "data: {path: rows.jsonl, columns: {images: ''}}\n").unwrap();
