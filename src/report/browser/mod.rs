@@ -44,7 +44,7 @@ pub struct Row {
     pub id: String,
     /// Text of the question.
     pub question: String,
-    /// Images as `data:` addresses, in order, made by [`image`].
+    /// Images as `data:` addresses, in order, made by [`image()`].
     pub images: Vec<String>,
     /// Correct answer.
     pub gold: Option<String>,
@@ -108,12 +108,12 @@ pub fn image(bytes: &[u8]) -> Option<String> {
     address(bytes, LARGEST_SIDE, SMALL)
 }
 
-/// Returns a smaller version of [`image`], for pages with many rows.
+/// Returns a smaller version of [`image()`], for pages with many rows.
 pub fn thumbnail(bytes: &[u8]) -> Option<String> {
     address(bytes, THUMBNAIL_SIDE, SMALL_THUMBNAIL)
 }
 
-/// Returns the same as [`image`] for an image that is already decoded.
+/// Returns the same as [`image()`] for an image that is already decoded.
 pub fn image_of(bytes: &[u8], decoded: Rgb) -> Option<String> {
     unchanged(bytes, SMALL).or_else(|| scaled(decoded, LARGEST_SIDE))
 }
