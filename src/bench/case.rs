@@ -35,8 +35,13 @@ pub fn op(
     shape: String,
     flops: f64,
     bytes: f64,
-    run: impl FnMut(&mut Device) -> Result<()> + 'static,
+    mut run: impl FnMut(&mut Device) -> Result<()> + 'static,
 ) -> Result<Case> {
+    // Predictions use this record for ops that do not record their own work, such as a rotation on its own.
+    let run = move |dev: &mut Device| -> Result<()> {
+        dev.note_work(name, flops, bytes);
+        run(dev)
+    };
     Ok(Case { name, shape, dtype: label(dtype), flops, bytes, job: None, run: Box::new(run) })
 }
 
