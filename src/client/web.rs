@@ -85,10 +85,10 @@ pub fn client(is_plain: bool, settings: impl Fn(ClientBuilder) -> ClientBuilder)
 
 /// Returns a reply with a success status. Any other status is a failure.
 pub async fn answered(reply: Response) -> Result<Response, Failure<Refusal>> {
-    let (url, status, headers) = (reply.url().clone(), reply.status(), reply.headers().clone());
-    if status.is_success() {
+    if reply.status().is_success() {
         return Ok(reply);
     }
+    let (url, status, headers) = (reply.url().clone(), reply.status(), reply.headers().clone());
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let text = body(reply, REFUSAL_BYTES).await.unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

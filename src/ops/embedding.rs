@@ -71,7 +71,8 @@ pub fn bwd(dev: &mut Device, ids: Tensor, segments: &Segments, dy: Tensor, dw: T
     let (rows, stride) = order.piece(dy.dtype, dy.cols());
     let n = dw.len() / stride.max(1) * rows;
     check::flat(OP, "dw", dw, DType::F32, order.len(dy.dtype, n, dy.cols()))?;
-    dev.note_work(OP, 0.0, 3.0 * moved(&[dy]));
+    // Rows of the f32 gradient are read and written.
+    dev.note_work(OP, 0.0, moved(&[dy]) + (2 * dy.len() * size_of::<f32>()) as f64);
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => {
