@@ -330,16 +330,9 @@ impl Tape {
         let &Attention { heads, ref attend, cache, .. } = attention;
         let scale = 1.0 / (heads.dim as f32).sqrt();
         let Attended { out, lse } = into;
-        match attend {
-            Attend::Packed { cu_seqlens, max_seqlen, pairs, causal, prompts } => {
-                let pack = Pack {
-                    cu_seqlens: *cu_seqlens,
-                    max_seqlen: *max_seqlen,
-                    heads,
-                    causal: *causal,
-                    scale,
-                    pairs: *pairs,
-                };
+        match *attend {
+            Attend::Packed { cu_seqlens, max_seqlen, pairs, causal, ref prompts } => {
+                let pack = Pack { cu_seqlens, max_seqlen, heads, causal, scale, pairs };
                 let lse = lse.ok_or_else(|| Error::Failed("attention has no memory for its logsumexp".into()))?;
                 if !again.0 {
                     match prompts {
@@ -361,7 +354,7 @@ impl Tape {
                     Ok(())
                 });
             }
-            Attend::Paged { caches, paging } => {
+            Attend::Paged { ref caches, ref paging } => {
                 if self.mode() != Mode::Infer {
                     return Err(Error::Failed("training cannot read a paged KV cache".into()));
                 }

@@ -8,11 +8,6 @@ pub(super) fn moved(tensors: &[Tensor]) -> f64 {
     tensors.iter().map(|t| t.span().bytes as f64).sum()
 }
 
-/// Returns the bytes of a tensor that may be absent.
-pub(super) fn moved_if_any(tensor: Option<Tensor>) -> f64 {
-    moved(tensor.as_slice())
-}
-
 /// Returns the extra bytes read from a gradient that is accumulated into.
 pub(super) fn added(dx: Tensor, accumulate: bool) -> f64 {
     if accumulate { moved(&[dx]) } else { 0.0 }

@@ -6,7 +6,7 @@
 use crate::device::{Cpu, Device, On, Region};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
-use crate::ops::cost::{added, moved, moved_if_any};
+use crate::ops::cost::{added, moved};
 use crate::ops::input::Input;
 use crate::ops::matmul::{
     self, Cells, Gelu, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, WeightGradient, panel_len,
@@ -30,7 +30,7 @@ fn second<'a, E: Elem>(input: Input, t: &'a [E], s: &'a [E], n: usize) -> Option
 /// Records y = x W^T. `others` is the number of bytes of everything except x and the right operands.
 fn note_forward(dev: &mut Device, input: Input, w: &Weight, others: f64) {
     let rank = input.pair.map_or(0, |pair| pair.right.k);
-    let right = moved(&[w.data]) + moved_if_any(input.pair.map(|pair| pair.right.data));
+    let right = moved(&[w.data]) + moved(input.pair.map(|pair| pair.right.data).as_slice());
     dev.note_product("linear", [input.x.rows(), w.n, w.k + rank], moved(&[input.x]) + right + others);
 }
 
@@ -44,7 +44,7 @@ pub fn fwd(
     y: Tensor,
 ) -> Result<()> {
     let input = x.into();
-    note_forward(dev, input, w, moved(&[y]) + moved_if_any(residual));
+    note_forward(dev, input, w, moved(&[y]) + moved(residual.as_slice()));
     fwd_part(dev, input, w, bias, residual, y)
 }
 
@@ -139,7 +139,7 @@ pub fn fwd_swiglu(
     check::optional(OP, "gate_up", gate_up, dtype, &[t, w.n])?;
     check::tensor(OP, "y", y, dtype, &[t, w.n / 2])?;
     input.check(OP, dtype, w.n, false)?;
-    note_forward(dev, input, w, moved(&[y]) + moved_if_any(gate_up));
+    note_forward(dev, input, w, moved(&[y]) + moved(gate_up.as_slice()));
     fn body<E: Elem>(cpu: Cpu<'_>, input: Input, w: &Weight, bias: Option<Tensor>, gate_up: Option<Tensor>, y: Tensor) {
         let (x, [t, s]) = (input.x, input.pair_or_empty());
         let (outs, ins) = ([or_empty(gate_up, y), y], [x, w.data, or_empty(bias, x), t, s]);
@@ -182,7 +182,7 @@ pub fn fwd_gelu(
     check::optional(OP, "pre", pre, dtype, &[t, w.n])?;
     check::tensor(OP, "y", y, dtype, &[t, w.n])?;
     input.check(OP, dtype, w.n, false)?;
-    note_forward(dev, input, w, moved(&[y]) + moved_if_any(pre));
+    note_forward(dev, input, w, moved(&[y]) + moved(pre.as_slice()));
     fn body<E: Elem>(cpu: Cpu<'_>, input: Input, w: &Weight, bias: Option<Tensor>, pre: Option<Tensor>, y: Tensor) {
         let (x, [t, s]) = (input.x, input.pair_or_empty());
         let (outs, ins) = ([or_empty(pre, y), y], [x, w.data, or_empty(bias, x), t, s]);

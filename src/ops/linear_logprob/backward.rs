@@ -7,7 +7,7 @@ use crate::device::{Cpu, Device, Isa, On, Parts, Pool, Region, cpu_kernel};
 use crate::error::Result;
 use crate::math;
 use crate::ops::check;
-use crate::ops::cost::{moved, moved_if_any};
+use crate::ops::cost::moved;
 use crate::ops::matmul::{
     self, Cells, Epilogue, Order, PANEL, Product, Tile, WeightGradient, panel_count, panel_len, panel_stride,
 };
@@ -70,7 +70,7 @@ pub fn bwd_within(dev: &mut Device, bytes: usize, logprob_call: LogProbCall<'_>,
     check::that(OP, dentropy.is_none() || entropy.is_some(), "entropy together with dentropy", "none")?;
     // The logits, if they were not kept, then dhidden and, unless w is frozen, dw.
     let products = usize::from(logits.is_none()) + 1 + usize::from(dw.is_some());
-    let traffic = moved(&[logprob_call.hidden, logprob_call.w.data, dhidden]) + 2.0 * moved_if_any(dw);
+    let traffic = moved(&[logprob_call.hidden, logprob_call.w.data, dhidden]) + 2.0 * moved(dw.as_slice());
     dev.note_work(OP, products as f64 * 2.0 * t as f64 * (v * d) as f64, traffic);
     let call = Backward { logprob_call, call };
     let mark = dev.mark(Region::Workspace);
