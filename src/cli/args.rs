@@ -16,7 +16,7 @@ use crate::hub::{Kind, local};
 /// Trailing overrides.
 #[derive(Args, Clone, Debug)]
 pub struct Overrides {
-    /// Config keys to set, such as seed=7 or rl.rollout.n=16. Values are YAML
+    /// Config keys to set, such as seed=7. Values are YAML
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
     /// Print the resolved config as YAML and exit
@@ -50,6 +50,7 @@ impl Overrides {
 
     /// Works like [`Overrides::read`] for a job that continues the run in `run.out`, if there is one.
     fn read_for<C: Config>(&self, file: Option<&Path>, run: Option<&RunArgs>) -> Result<Option<C>> {
+        file.map_or(Ok(()), is_config)?;
         let continued = run.filter(|run| !run.fresh && files::is_run(&run.out));
         let recorded = continued.map(|run| run.out.join("config.yaml"));
         let env = |name: &str| std::env::var(name).ok();
@@ -65,13 +66,74 @@ impl Overrides {
     }
 }
 
-/// Returns the local path for `path`, given by the key or flag `place`: see [`local::find`]. If nothing is found and a
-/// command is known that downloads it, returns an error with this command.
+/// Returns the local path for `path`, given by the key or flag `place`: see [`local::find`]. If nothing is found, returns
+/// an error with the command that downloads it, if one is known. Without such a command, only a model must exist, because
+/// missing rows are reported where they are read.
 pub fn repository(path: &Path, kind: Kind, place: &str) -> Result<PathBuf> {
     let found = local::find(path, kind, place, &|name| std::env::var(name).ok())?;
+    let name = || found.display().to_string();
     match local::command(&found, kind).filter(|_| !paths::exist(&found)) {
-        Some(command) => Err(Error::input_hint(place, found.display().to_string(), local::expected(kind), command)),
+        Some(command) => Err(Error::input_hint(place, name(), local::expected(kind), command)),
+        None if kind == Kind::Model && !found.exists() => {
+            let folder = std::env::current_dir().unwrap_or_default();
+            let found = format!("{}, which does not exist in {}", name(), folder.display());
+            Err(Error::input(place, found, local::expected(kind)))
+        }
+        None if kind == Kind::Model && files::is_run(&found) => {
+            let expected = "a run with a finished model; that of a recipe's stage is in DIR/sft/model or DIR/rl/model";
+            Err(Error::input(place, format!("{}, a run folder without a model", name()), expected))
+        }
         None => Ok(found),
+    }
+}
+
+/// A model, as the first argument or as `--model`, and overrides.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// Model directory or repository
+    #[arg(value_name = "MODEL")]
+    path: Option<String>,
+    /// The same as MODEL
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+/// The arguments of [`ModelArgs`], told apart.
+pub struct NamedModel {
+    /// The model as the user named it.
+    pub root: String,
+    /// The overrides.
+    pub overrides: Overrides,
+}
+
+impl ModelArgs {
+    /// Tells the model from the overrides. Errors unless exactly one model is given.
+    pub fn resolve(&self) -> Result<NamedModel> {
+        let mut overrides = self.overrides.clone();
+        let root = match (&self.path, &self.model) {
+            // The first override stands where the model could be.
+            (Some(first), Some(model)) if first.contains('=') => {
+                overrides.overrides.insert(0, first.clone());
+                model.display().to_string()
+            }
+            (Some(path), Some(_)) => return Err(Error::input("MODEL", format!("{path} and --model"), "one of them")),
+            (Some(path), None) => path.clone(),
+            (None, Some(model)) => model.display().to_string(),
+            (None, None) => return Err(Error::input("MODEL", "nothing", "a model directory")),
+        };
+        Ok(NamedModel { root, overrides })
+    }
+}
+
+/// Returns an error if `file`, the argument for a config file, is a `key=value`.
+fn is_config(file: &Path) -> Result<()> {
+    match file.to_str().filter(|text| text.contains('=') && !file.exists()) {
+        Some(text) => {
+            Err(Error::input("CONFIG", text, "a config file (YAML) before the first key=value; it may be empty"))
+        }
+        None => Ok(()),
     }
 }
 

@@ -1,12 +1,12 @@
 //! `omr chat`: a chat with a model in the terminal.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::json;
 
 use super::Context;
-use super::args::{Overrides, repository};
+use super::args::{ModelArgs, NamedModel, repository};
 use super::stdout::Stdout;
 use crate::config::{GenerateConfig, ServeConfig};
 use crate::error::{Error, Result};
@@ -20,19 +20,19 @@ use crate::serve::{HELP, Options, Server, Terminal};
     and /exit or the end of the input ends the chat. The keys are those of omr generate: omr config generate."
 )]
 pub struct Args {
-    /// Model directory or repository
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
     #[command(flatten)]
-    overrides: Overrides,
+    named: ModelArgs,
 }
 
 /// Answers lines from stdin on stdout until they end.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let Some(config) = args.overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
+    let NamedModel { root, overrides } = args.named.resolve()?;
+    let Some(mut config) = overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
+    let model = repository(Path::new(&root), Kind::Model, "MODEL")?;
+    config.dtype = context.dtype(config.dtype, Some(&model));
     let options = Options {
-        model: repository(&args.model, Kind::Model, "--model")?,
-        root: args.model.display().to_string(),
+        model,
+        root,
         // There is one conversation.
         config: ServeConfig { max_num_seqs: 1, ..config.engine() },
         ..Options::default()
@@ -40,7 +40,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let mut parameters = config.parameters();
     parameters.insert("seed".to_owned(), json!(config.seed));
     // The default of `omr generate` may exceed what a long conversation leaves.
-    if args.overrides.overrides.iter().any(|key| key.starts_with("max_tokens=")) {
+    if overrides.overrides.iter().any(|key| key.starts_with("max_tokens=")) {
         parameters.insert("max_tokens".to_owned(), json!(config.max_tokens));
     }
     let system = config.system_prompt.clone();

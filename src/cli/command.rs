@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::args::{JobArgs, RanksArgs};
@@ -11,6 +12,7 @@ use super::{
     Context, bench, chat, completions, config, data, doctor, download, eval, export, generate, init, man, plan, recipe,
     replay, report, rl, score, serve, sft, signal, upload, verify, watch,
 };
+use crate::config::{RlConfig, SftConfig};
 use crate::error::Result;
 
 /// Trains vision-language reasoning models: distils, verifies, fine-tunes (SFT), reinforces (GSPO, GRPO, DAPO), evaluates
@@ -22,7 +24,7 @@ use crate::error::Result;
         all stages on images of handwritten digits, on the CPU, in minutes\n  \
     omr plan configs/openmmreasoner-7b/sft.yaml --gpu h100 --gpus 8\n      \
         memory and predicted time of fine-tuning the 7B model on eight GPUs\n\n\
-    Set any config key with a trailing key=value, such as seed=7 or rl.rollout.n=16; \
+    Set any config key with a trailing key=value, such as seed=7; \
     `omr config` lists all keys. To continue a stopped run, run the same command with the same --out.\n\
     Exit status: 0 success, 2 wrong input, 1 the run failed, 130 stopped by a signal (see the key save_on_stop).")]
 struct Cli {
@@ -35,6 +37,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a whole recipe: data, SFT, RL, evaluation, report
+    #[command(after_help = "The keys of a stage are in its group, such as rl.rollout.n=16.")]
     Recipe(JobArgs),
     /// Make a small random model and a tokenizer for your rows
     Init(init::Args),
@@ -44,7 +47,7 @@ enum Command {
     Download(download::Args),
     /// Upload a model to the Hugging Face hub, with a model card
     Upload(upload::Args),
-    /// Fine-tune a model on conversations, packed online
+    /// Fine-tune a model on conversations
     Sft(JobArgs),
     /// Train a model on questions with GSPO, GRPO or DAPO
     Rl(JobArgs),
@@ -164,7 +167,8 @@ fn of(args: RanksArgs) -> Result<RankRole> {
 
 /// Parses the command line, runs the command and maps its result to the exit status (FORMATS section 1).
 pub fn main() -> ExitCode {
-    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
+    let matches = command().try_get_matches().unwrap_or_else(|error| explained(error).exit());
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let (rank_role, refused) = match cli.command.rank_role() {
         Ok(rank_role) => (rank_role, Ok(())),
         Err(error) => (RankRole::Alone, Err(error)),
@@ -182,6 +186,22 @@ pub fn main() -> ExitCode {
         }
         // A panic is a bug in this program. The panic hook has printed its location.
         Err(_) => ExitCode::from(1),
+    }
+}
+
+/// Returns the error about a config key that was written as a flag, such as `--learning_rate 1e-5`, or any other `error`
+/// unchanged.
+fn explained(error: clap::Error) -> clap::Error {
+    let keys = [crate::config::keys::<SftConfig>, crate::config::keys::<RlConfig>];
+    let is_key = |name: &str| keys.iter().any(|keys| keys().iter().any(|key| key.path == name));
+    let flag = error.get(ContextKind::InvalidArg).map(ToString::to_string).unwrap_or_default();
+    let name = flag.split('=').next().unwrap_or_default().trim_start_matches('-').replace('-', "_");
+    match error.kind() == ErrorKind::UnknownArgument && is_key(&name) {
+        true => {
+            let text = format!("{flag} is a config key, which is written without dashes: {name}=VALUE");
+            command().error(ErrorKind::UnknownArgument, text)
+        }
+        false => error,
     }
 }
 

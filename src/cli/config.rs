@@ -8,7 +8,7 @@ use crate::config::{
     self, Config, DataConfig, EvalConfig, GenerateConfig, Key, Preset, RecipeConfig, RlConfig, Rule, Safe, ScoreConfig,
     ServeConfig, SftConfig,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Lists the keys of a kind of config.
 type Keys = fn() -> Vec<Key>;
@@ -31,7 +31,7 @@ pub struct Args {
     /// Kind of config to list. recipe contains all others
     #[arg(default_value = "recipe", value_parser = PossibleValuesParser::new(KINDS.map(|(name, _)| name)))]
     kind: String,
-    /// Show only keys whose name contains this text
+    /// Show only keys whose name here or in another system contains this text
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
     /// Show only the keys that a preset sets: gspo, grpo, dapo or dr_grpo
@@ -47,9 +47,13 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         return print(&format!("preset: {preset}\n{}", lines.collect::<String>()));
     }
     let keys = KINDS.iter().find(|(name, _)| *name == args.kind).map_or(Vec::new(), |(_, keys)| keys());
-    let wanted = |key: &&Key| args.grep.as_ref().is_none_or(|text| key.path.contains(text.as_str()));
-    let text: Vec<_> = keys.iter().filter(wanted).map(entry).collect();
-    print(&text.join("\n"))
+    let Some(wanted) = &args.grep else { return print(&keys.iter().map(entry).collect::<Vec<_>>().join("\n")) };
+    let named = |key: &&Key| key.path.contains(wanted.as_str()) || key.meta.name.contains(wanted.as_str());
+    let found: Vec<_> = keys.iter().filter(named).map(entry).collect();
+    match found.is_empty() {
+        true => Err(Error::input("--grep", wanted, format!("a part of the name of a key of `omr {}`", args.kind))),
+        false => print(&found.join("\n")),
+    }
 }
 
 fn entry(key: &Key) -> String {

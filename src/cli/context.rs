@@ -15,7 +15,7 @@ use super::ranks::{self, RankRole, Started};
 use super::signal;
 use super::start_check;
 use crate::answers::RunStore;
-use crate::config::{Backend, DistConfig, Dtype, JudgeConfig, Mode, ScorerConfig};
+use crate::config::{Backend, DistConfig, JudgeConfig, Mode, ScorerConfig};
 use crate::device::amx;
 use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
@@ -28,7 +28,6 @@ use crate::observe::{Observer, bytes};
 use crate::ops::variants;
 use crate::ranks::{Nccl, OneRank, Place, Ranks, SECRET_VARIABLE, Secret, Start, Tcp};
 use crate::reward::Scorer;
-use crate::tensor::DType;
 
 /// Time of a wait for the GPU after which the start check counts as hung. Its kernels run for less than a second.
 const START_CHECK_LIMIT: Duration = Duration::from_secs(20);
@@ -120,14 +119,6 @@ impl Context {
             DeviceKind::Cpu => Kind::Cpu,
             DeviceKind::Cuda => Kind::Cuda,
             DeviceKind::Emu => Kind::Emu,
-        }
-    }
-
-    /// Resolves `dtype` for this device with [`DType::of`], as the value that a run records in its config.
-    pub fn dtype(&self, dtype: Dtype) -> Dtype {
-        match DType::of(dtype, self.kind()) {
-            DType::Bf16 => Dtype::Bf16,
-            _ => Dtype::F32,
         }
     }
 

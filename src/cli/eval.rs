@@ -153,7 +153,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         // The other ranks only generate answers. Rank 0 scores all of them.
         false => Arc::new(Scorer::rules(config.mode)),
     };
-    config.dtype = context.dtype(config.dtype);
+    config.dtype = context.dtype(config.dtype, config.model.as_deref());
     let (data, strip) = (source(&config, file.as_ref()), config.strip_thinking);
     let rows = tasks.iter().map(|spec| TaskRows::new(spec, data, config.limit, scorer.clone(), strip));
     let rows: Vec<TaskRows> = rows.collect();

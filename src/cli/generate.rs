@@ -49,8 +49,9 @@ pub struct Args {
 
 /// Streams the answer to one question to stdout, or answers a file of questions and writes a file of answers.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let Some(config) = args.overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
+    let Some(mut config) = args.overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
     let (model, root) = (repository(&args.model, Kind::Model, "--model")?, args.model.display().to_string());
+    config.dtype = context.dtype(config.dtype, Some(&model));
     let batch = Batch { model, root, config };
     context.with_machine(|machine| match (&args.prompt, &args.jsonl, &args.out) {
         (Some(text), _, _) => {

@@ -18,6 +18,7 @@ mod data;
 mod doctor;
 mod download;
 mod dry_run;
+mod dtype;
 mod eval;
 mod export;
 mod generate;

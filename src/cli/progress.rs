@@ -12,6 +12,9 @@ use crate::observe::{Observer, shown};
 /// Minimum interval between two plain lines. One more is printed at the end of each stage.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
+/// The remaining time is estimated once one part in this many is done.
+const RELIABLE: u64 = 50;
+
 /// The [`Observer`] of the command line.
 pub struct Progress {
     console: Console,
@@ -75,7 +78,8 @@ impl Stage {
         }
         line.push_str(&format!("  {}", duration(elapsed)));
         let here = self.done.saturating_sub(self.first);
-        if self.total > self.done && here > 0 {
+        // The first answers end long after their start, because many are computed at once.
+        if self.total > self.done && here > 0 && here * RELIABLE >= self.total - self.first {
             let left = elapsed.mul_f64((self.total - self.done) as f64 / here as f64);
             line.push_str(&format!(", {} left", duration(left)));
         }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::args::JobArgs;
 use super::session::Session;
-use crate::config::{Config, Place, RecipeConfig};
+use crate::config::{Config, Dtype, Place, RecipeConfig};
 use crate::error::Result;
 use crate::recipe::Recipe;
 
@@ -18,9 +18,11 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
 
 fn run_recipe(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
     let (args, context) = (session.args, session.context);
-    let RecipeConfig { dtype, sft, rl, eval, .. } = &mut config;
-    for dtype in [dtype, &mut sft.dtype, &mut rl.dtype, &mut eval.dtype] {
-        *dtype = context.dtype(*dtype);
+    let RecipeConfig { base, dtype, sft, rl, eval, .. } = &mut config;
+    let model = base.model.as_deref();
+    *dtype = session.dtype(*dtype, model, |began: &mut RecipeConfig| began.dtype)?;
+    for stage in [&mut sft.dtype, &mut rl.dtype, &mut eval.dtype] {
+        *stage = if *stage == Dtype::Auto { *dtype } else { *stage };
     }
     let (sft, rl) = (&mut sft.training.gradient_lanes, &mut rl.training.gradient_lanes);
     *sft = session.lanes(*sft, |began: &mut RecipeConfig| began.sft.training.gradient_lanes)?;

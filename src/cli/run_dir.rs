@@ -9,6 +9,7 @@ use super::start;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::files::{self, Lock};
+use crate::rollout::journal;
 
 /// An open run directory. The lock is held until this value is dropped. If the directory then contains only what
 /// [`RunDir::begin`] writes, these files are removed, so that the folder is as it was before.
@@ -90,7 +91,7 @@ impl RunDir {
             Err(_) if self.part.is_empty() && !is_begun(dir) => {
                 let place = dir.display();
                 context.say(&format!("{place}: replaced an earlier run with another config, which had made no step"));
-                Ok(())
+                journal::forget(&self.dir, u64::MAX)
             }
             compared => compared,
         }
@@ -131,7 +132,7 @@ impl Drop for RunDir {
 pub fn is_begun(dir: &Path) -> bool {
     let is_nothing = |name: &String| {
         is_claim(name)
-            || ["index", "tensorboard", "reporters", "rejected.jsonl"].contains(&name.as_str())
+            || [journal::FOLDER, "index", "tensorboard", "reporters", "rejected.jsonl"].contains(&name.as_str())
             || std::fs::metadata(dir.join(name)).is_ok_and(|found| found.is_file() && found.len() == 0)
     };
     !names(dir).iter().all(is_nothing)

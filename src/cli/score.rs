@@ -27,7 +27,7 @@ use crate::reward::{Item, Judged, Score};
     OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL_NAME, or with judge.base_url=URL judge.model=NAME. \
     Use your own reward with reward.command='[python3, my_reward.py]'.")]
 pub struct Args {
-    /// Read JSON lines {"response","ground_truth","question"?,"data_source"?,"extra_info"?} from stdin
+    /// Read from stdin JSON lines {"response","ground_truth","question"?,"data_source"?,"extra_info"?}
     #[arg(long, required_unless_present_any = ["print_config", "logprobs"])]
     jsonl: bool,
     /// Compute the log-probs of responses instead: a file of JSON lines as `omr generate` reads or writes them, each
@@ -99,9 +99,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn logprobs(args: &Args, file: &Path, model: &Path, context: &Context) -> Result<()> {
-    let Some(config) = args.overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
+    let Some(mut config) = args.overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
     args.out.iter().try_for_each(files::writable)?;
     let dir = repository(model, Kind::Model, "--model")?;
+    config.dtype = context.dtype(config.dtype, Some(&dir));
     context.with_machine(|machine| match &args.out {
         Some(out) => eval::score_to(out, &dir, file, &config, machine),
         None => eval::score(&dir, file, &config, machine, print),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use super::args::{Overrides, repository};
+use super::args::{ModelArgs, NamedModel, repository};
 use super::stdout::print;
 use super::{Context, signal};
 use crate::config::ServeConfig;
@@ -22,12 +22,8 @@ use crate::serve::{Options, Server, listen};
     Keys such as dtype=bf16 or image_max_pixels=401408 set further engine settings: omr config serve lists them.\n\
     The first SIGTERM or Ctrl-C finishes the requests in flight, the second ends the server at once.")]
 pub struct Args {
-    /// Model directory or repository
-    #[arg(value_name = "MODEL")]
-    path: Option<String>,
-    /// Model directory or repository
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    named: ModelArgs,
     /// Address to listen on. Without this option it is 127.0.0.1, and only requests to localhost are answered; other
     /// addresses accept requests of other machines
     #[arg(long, value_name = "ADDRESS")]
@@ -71,8 +67,6 @@ pub struct Args {
     /// Refused with advice
     #[arg(long, value_name = "URL", hide = true)]
     compare_url: Option<String>,
-    #[command(flatten)]
-    overrides: Overrides,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -86,24 +80,6 @@ enum ReasoningParser {
 enum Mode {
     RawLogprobs,
     ProcessedLogprobs,
-}
-
-impl Args {
-    /// Returns the model as the user named it, and the overrides.
-    fn model(&self) -> Result<(String, Overrides)> {
-        let mut overrides = self.overrides.clone();
-        match (&self.path, &self.model) {
-            (Some(path), None) => Ok((path.clone(), overrides)),
-            // The first override stands where the model could be.
-            (Some(first), Some(model)) if first.contains('=') => {
-                overrides.overrides.insert(0, first.clone());
-                Ok((model.display().to_string(), overrides))
-            }
-            (None, Some(model)) => Ok((model.display().to_string(), overrides)),
-            (Some(path), Some(_)) => Err(Error::input("MODEL", format!("{path} and --model"), "one of them")),
-            (None, None) => Err(Error::input("MODEL", "nothing", "a model directory: omr serve DIR")),
-        }
-    }
 }
 
 /// Parses the value of `--lora-modules`.
@@ -120,16 +96,18 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if let Some(url) = &args.compare_url {
         return Err(Error::input("--compare-url", url, "no such flag: open the pages of both servers side by side"));
     }
-    let (root, overrides) = args.model()?;
+    let NamedModel { root, overrides } = args.named.resolve()?;
     let Some(config) = overrides.load::<ServeConfig>(None)? else { return Ok(()) };
+    let model = repository(Path::new(&root), Kind::Model, "MODEL")?;
     let config = ServeConfig {
+        dtype: context.dtype(config.dtype, Some(&model)),
         max_model_len: args.max_model_len.or(config.max_model_len),
         max_num_seqs: args.max_num_seqs.unwrap_or(config.max_num_seqs),
         ..config
     };
     args.api_key.iter().chain(&args.admin_api_key).for_each(|key| secrets::keep(key));
     let options = Options {
-        model: repository(Path::new(&root), Kind::Model, "MODEL")?,
+        model,
         root,
         config,
         names: args.served_model_name.clone(),

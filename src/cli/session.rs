@@ -9,7 +9,7 @@ use super::Context;
 use super::args::RunArgs;
 use super::run_dir::{RunDir, is_begun};
 use super::stdout::print;
-use crate::config::{self, Config, DistConfig, deciding};
+use crate::config::{self, Config, DistConfig, Dtype, deciding};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::ranks::{self, OneRank, Ranks};
@@ -59,15 +59,30 @@ impl Session<'_> {
         asked: Option<usize>,
         of: impl FnOnce(&mut C) -> Option<usize>,
     ) -> Result<Option<usize>> {
-        let ranks = self.ranks.size();
-        let file = self.args.out.join("config.yaml");
-        let began = match !self.args.fresh && file.exists() && is_begun(&self.args.out) {
-            true => of(&mut config::load(Some(&file), &[], &|_| None)?),
-            false => Some(ranks),
-        };
-        let lanes = asked.or(began).unwrap_or(1);
+        let lanes = asked.or(self.recorded(of)?.unwrap_or(Some(self.ranks.size()))).unwrap_or(1);
         // A config without a number of lanes means one lane.
         Ok((lanes > 1).then_some(lanes))
+    }
+
+    /// Returns the data type that `asked` means for the weights in `model`. `auto` is the type that an existing run was
+    /// started with.
+    pub fn dtype<C: Config>(
+        &self,
+        asked: Dtype,
+        model: Option<&Path>,
+        of: impl FnOnce(&mut C) -> Dtype,
+    ) -> Result<Dtype> {
+        let recorded = if asked == Dtype::Auto { self.recorded(of)? } else { None };
+        Ok(recorded.unwrap_or_else(|| self.context.dtype(asked, model)))
+    }
+
+    /// Returns a value of the config that an existing run was started with. Returns `None` for a new run.
+    fn recorded<C: Config, T>(&self, of: impl FnOnce(&mut C) -> T) -> Result<Option<T>> {
+        let file = self.args.out.join("config.yaml");
+        match !self.args.fresh && file.exists() && is_begun(&self.args.out) {
+            true => Ok(Some(of(&mut config::load(Some(&file), &[], &|_| None)?))),
+            false => Ok(None),
+        }
     }
 
     /// Returns an error unless the result-relevant keys of `config` are equal on all ranks. The error names the keys

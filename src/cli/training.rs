@@ -1,16 +1,18 @@
 //! Common steps of `omr sft` and `omr rl`: config, plan, run directory and run.
 
+use std::path::{Path, PathBuf};
+
 use super::Context;
 use super::args::JobArgs;
 use super::dry_run;
 use super::session::Session;
-use crate::answers;
 use crate::config::Place;
 use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::plan::{GpuSet, H200, Keys, Rows, Training};
 use crate::train::job::TrainingJob;
 use crate::train::reporters;
+use crate::{answers, files, report};
 
 /// A job that is ready to be planned.
 pub struct PlannedJob {
@@ -34,8 +36,8 @@ pub fn run<C: Training>(
             return dry_run::without_rows(session, &missing, config);
         }
         let asked = config.clone();
-        let Keys { dtype, training, .. } = config.keys();
-        *dtype = context.dtype(*dtype);
+        let Keys { model, dtype, training, .. } = config.keys();
+        *dtype = session.dtype(*dtype, model.map(PathBuf::as_path), |began: &mut C| *began.keys().dtype)?;
         training.gradient_lanes =
             session.lanes(training.gradient_lanes, |began: &mut C| began.keys().training.gradient_lanes)?;
         config.validate(&Place::default())?;
@@ -65,7 +67,8 @@ pub fn run<C: Training>(
         if context.leads() && session.ranks.size() > 1 {
             answers::gather(&session.args.out)?;
         }
-        let model = session.args.out.join("model");
+        let out = session.args.out.clone();
+        let model = out.join("model");
         session.finish(
             dir,
             &config,
@@ -73,8 +76,17 @@ pub fn run<C: Training>(
             || job.is_finished(),
             |ranks| {
                 let mut device = context.device(&plan)?;
-                job.run_over(ranks, &mut device, context.observer())
+                job.run_over(ranks, &mut device, context.observer())?;
+                if context.leads() { write_report(&out, context) } else { Ok(()) }
             },
         )
     })
+}
+
+/// Writes `report.html` of the finished run in `dir`.
+fn write_report(dir: &Path, context: &Context) -> Result<()> {
+    let page = dir.join("report.html");
+    files::write(&page, report::page(&report::report(dir)?)?.as_bytes())?;
+    context.say(&format!("report: {}", page.display()));
+    Ok(())
 }

@@ -159,7 +159,7 @@ fn one_line(text: &str) -> String {
 
 fn parse_override(text: &str) -> Result<(String, Value)> {
     let Some((path, value)) = text.split_once('=').filter(|(path, _)| !path.is_empty()) else {
-        return Err(Error::input("command line", format!("{text:?}"), "key=value, such as seed=7 or rl.rollout.n=8"));
+        return Err(Error::input("command line", format!("{text:?}"), "key=value, such as seed=7"));
     };
     let wrong = |what: String| {
         let what = what.strip_prefix("line 1 column 1: ").unwrap_or(&what);

@@ -18,6 +18,7 @@ use crate::data::cells::{self, image, type_name, value};
 use crate::data::declared;
 use crate::data::fields::{Fields, RawImage};
 use crate::data::names::Names;
+use crate::data::paths::{endings, has_ending};
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -93,8 +94,13 @@ impl Table {
         let file = files::open(path).map_err(Error::io(path))?;
         // The offset index lists where pages begin. With it, a row in the middle of a large group is found quickly.
         let options = ArrowReaderOptions::default().with_offset_index_policy(PageIndexPolicy::Optional);
-        let metadata = ArrowReaderMetadata::load(&file, options)
-            .map_err(|e| Error::format(path, format!("an incomplete or damaged Parquet file: {e}")))?;
+        let metadata = ArrowReaderMetadata::load(&file, options).map_err(|e| match has_ending(path, "parquet") {
+            true => Error::format(path, format!("an incomplete or damaged Parquet file: {e}")),
+            false => {
+                let found = path.file_name().unwrap_or_default().to_string_lossy();
+                Error::input(path.display().to_string(), found, format!("a file of rows: {}", endings()))
+            }
+        })?;
         let fields = metadata.schema().fields().iter().enumerate();
         let roots: Vec<usize> = fields.filter(|(_, field)| wanted(field.name())).map(|(i, _)| i).collect();
         declared::check(path, metadata.metadata(), &roots, file.metadata().map_err(Error::io(path))?.len())?;

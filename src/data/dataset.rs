@@ -82,7 +82,8 @@ impl Dataset {
         seen.check()?;
         if sizes.is_empty() {
             let found = format!("{}, but all {} rows are longer", longest.tokens, rejected.rows);
-            return Err(Error::input(longest.key, found, "a limit that fits at least one row"));
+            let first = rejected.rejected.first().map_or("", |row| row.detail.as_str());
+            return Err(Error::input_hint(longest.key, found, "a limit that fits at least one row", first));
         }
         let sources = files.into_iter().zip(signatures);
         let sources: Vec<Source> = sources.map(|(file, signature)| Source::new(file, signature)).collect();

@@ -13,6 +13,11 @@ use crate::hub::local;
 /// Extensions of files of rows, the most likely first. From a folder, only files with the first extension that occurs
 /// in it are read.
 const ENDINGS: [&str; 7] = ["parquet", "arrow", "jsonl", "csv", "tsv", "tar", "json"];
+/// Returns the endings of files of rows for an error message.
+pub fn endings() -> String {
+    ENDINGS.map(|ending| format!(".{ending}")).join(", ")
+}
+
 /// Maximum depth of subfolders that are searched.
 const DEPTH: usize = 32;
 
@@ -88,8 +93,7 @@ fn of_folder(dir: &Path, name: Option<&str>, split: Option<&str>) -> Result<Vec<
         None => (all.into_iter().filter(|path| is_image_file(path)).collect(), true),
     };
     if files.is_empty() {
-        let endings = ENDINGS.map(|ending| format!(".{ending}")).join(", ");
-        let expected = format!("files that end in {endings}, or folders of images named after their class");
+        let expected = format!("files that end in {}, or folders of images named after their class", endings());
         return Err(Error::input(place(), "a folder without dataset files", expected));
     }
     let mut found: Vec<&str> = files.iter().filter_map(|path| splits::of(dir, path)).collect();

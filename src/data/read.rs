@@ -159,6 +159,11 @@ impl RowFile {
         Ok(self.made(at, self.rows.row(at)?))
     }
 
+    /// Returns the fields of the row at a position that [`RowFile::for_each`] passed.
+    pub(super) fn fields(&self, at: RowPosition) -> Result<RowResult<Fields>> {
+        self.rows.row(at)
+    }
+
     /// Returns the parquet table, or `None` for another format.
     pub fn table(&self) -> Option<&Table> {
         self.rows.table()

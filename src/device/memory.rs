@@ -122,7 +122,12 @@ impl Plan {
         let Some(budget) = budget.filter(|&budget| self.total() > budget) else { return Ok(()) };
         let [total, parts] = self.words();
         let found = format!("a run that needs at least {total} ({parts})");
-        Err(Error::input_hint("memory", found, format!("at most {}", bytes(budget as u64)), format!("lower {lower}")))
+        let fixed = self.bytes(Region::Weights) + self.bytes(Region::State);
+        let hint = match fixed > budget {
+            true => format!("weights and state alone are too large: use a smaller model or lora, or lower {lower}"),
+            false => format!("lower {lower}"),
+        };
+        Err(Error::input_hint("memory", found, format!("at most {}", bytes(budget as u64)), hint))
     }
 
     /// Formats the plan as `memory 1.2 GiB (weights 0.3 GiB, ...)`.

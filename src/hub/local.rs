@@ -9,13 +9,17 @@ use super::settings::cache;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Resolves `path`, which may be the name of a repository. Returns `path` unchanged if it exists as a file or folder or
-/// is not a valid name; otherwise returns the cached snapshot of that repository. `place` is the key or flag that
-/// contained the path.
+/// Resolves `path`, which may be the name of a repository or, for a model, the folder of a run, whose model is in its
+/// folder `model`. Returns any other `path` unchanged if it exists as a file or folder or is not a valid name; otherwise
+/// returns the cached snapshot of that repository. `place` is the key or flag that contained the path.
 ///
 /// If there is no snapshot, the error contains the command that downloads the repository.
 pub fn find(path: &Path, kind: Kind, place: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf> {
-    let Some((id, revision)) = name(path) else { return Ok(path.to_owned()) };
+    let Some((id, revision)) = name(path) else {
+        let model = path.join("model");
+        let is_of_run = kind == Kind::Model && files::is_run(path) && model.is_dir();
+        return Ok(if is_of_run { model } else { path.to_owned() });
+    };
     if let Some(snapshot) = cache(env).and_then(|cache| snapshot(&cache, kind, id, revision)) {
         return Ok(snapshot);
     }

@@ -266,12 +266,18 @@ pub fn refuse(differences: Vec<Difference>, when: &str, accepted: &[InputKind]) 
     Err(changed(whats.join("; "), when, &kinds))
 }
 
+/// File with the sizes of images, which the keys of a config can set.
+const IMAGE_SIZES: &str = "preprocessor_config.json";
+
 /// Returns the error about inputs that differ from their record. `what` describes the inputs, `when` describes the time
 /// of the record, and `kinds` are the kinds of inputs whose change the user can accept.
 pub fn changed(what: impl Into<String>, when: &str, kinds: &[&str]) -> Error {
+    let what = what.into();
+    let keys =
+        if what.contains(IMAGE_SIZES) { "; image_min_pixels and image_max_pixels set the sizes of images" } else { "" };
     let hint = format!(
         "restore it, or continue once with the changed input by setting accept_changed=[{}] (remove the key \
-         afterwards), or start a new run with --fresh",
+         afterwards), or start a new run with --fresh{keys}",
         kinds.join(",")
     );
     Error::input_hint(what, format!("different content than {when}"), "unchanged inputs", hint)

@@ -128,6 +128,12 @@ impl Model {
         Model { config: self.config.clone(), layout, decoder, vision }
     }
 
+    /// Returns rank and scale of the model's adapters for messages, or an empty text if it has none.
+    pub fn describe_adapter(&self) -> String {
+        let adapter = self.layout.adapters.first();
+        adapter.map_or(String::new(), |adapter| format!("rank {}, scale {}", adapter.rows.rank, adapter.scale))
+    }
+
     /// Returns true if the model has exactly the adapters that [`Model::attach`] adds with these arguments.
     pub fn has_adapters(&self, rank: usize, scale: f32, takes: &Takes<'_>) -> bool {
         let blocks = self.vision.iter().flat_map(|vision| vision.blocks.iter());

@@ -63,7 +63,18 @@ impl WeightFiles {
         }
         let index = dir.join(INDEX);
         if !index.exists() {
-            return Err(Error::input(dir.display().to_string(), "no weights", format!("{SINGLE} or {INDEX}")));
+            let expected = format!("{SINGLE} or {INDEX}");
+            return Err(
+                match dir.join("pytorch_model.bin").exists() || dir.join("pytorch_model.bin.index.json").exists() {
+                    true => Error::input_hint(
+                        dir.display().to_string(),
+                        "weights as pytorch_model.bin",
+                        expected,
+                        "convert them: AutoModel.from_pretrained(DIR).save_pretrained(NEW) in transformers",
+                    ),
+                    false => Error::input(dir.display().to_string(), "no weights", expected),
+                },
+            );
         }
         let text = files::read_to_string(&index).map_err(Error::io(&index))?;
         let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(&index, format!("not JSON: {e}")))?;
@@ -139,6 +150,10 @@ impl WeightFiles {
 
     fn add(&mut self, path: &Path) -> Result<()> {
         let map = MappedFile::open(path)?;
+        if map.starts_with(b"version https://git-lfs") {
+            let (found, expected) = ("a pointer of Git LFS", "the weights themselves (git lfs pull fetches them)");
+            return Err(Error::input(path.display().to_string(), found, expected));
+        }
         let (header, metadata) = SafeTensors::read_metadata(&map)
             .map_err(|e| Error::format(path, format!("an incomplete or damaged safetensors file: {e}")))?;
         let start = header + 8;

@@ -1,12 +1,15 @@
 //! Freezes the parts of a model that the settings exclude from training, and adds adapters. A frozen parameter has no
 //! gradient and no optimizer state, and is not decayed.
 
+use std::path::Path;
+
 use crate::config::OptimConfig;
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
-use crate::model::Model;
 use crate::model::attach::scale;
 use crate::model::part::Part;
+use crate::model::{Model, ModelConfig, adapter_files};
+use crate::tensor::DType;
 
 /// Returns the key that freezes a part.
 pub fn key(part: Part) -> &'static str {
@@ -40,12 +43,14 @@ pub fn freeze(dev: &mut Device, model: &mut Model, config: &OptimConfig) -> Resu
         if model.has_adapters(rank, scale, &takes) {
             return Ok(());
         }
-        let expected = "the rank, the scale and the layers of the adapter in the directory of the model";
-        return Err(Error::input("lora", "another adapter", expected));
+        let found = format!("rank {rank}, scale {scale} and the layers of target_modules");
+        let expected = format!("{} and its layers, as in the directory of the model", model.describe_adapter());
+        return Err(Error::input_hint("lora", found, expected, "the scale is alpha / rank"));
     }
     if is_adapter {
         let expected = "a model, or the settings of the adapter under lora, to train it further";
-        return Err(Error::input("model", "the directory of an adapter", expected));
+        let hint = "omr export --merge DIR --out NEW writes the full model";
+        return Err(Error::input_hint("model", "the directory of an adapter", expected, hint));
     }
     model.layout.params.iter_mut().for_each(|param| param.trains = trains(param.part, config));
     if let Some(vision) = &mut model.vision {
@@ -53,6 +58,17 @@ pub fn freeze(dev: &mut Device, model: &mut Model, config: &OptimConfig) -> Resu
         vision.trains_merger = trains(Part::Merger, config);
     }
     Ok(())
+}
+
+/// Returns an error if the directory `dir` contains an adapter that training with `config` cannot continue. Reads no
+/// weights of the base `model`.
+pub fn check_adapter(dir: &Path, model: &ModelConfig, config: &OptimConfig) -> Result<()> {
+    if !adapter_files::exist_in(dir) {
+        return Ok(());
+    }
+    let mut dev = Device::count_for(Target::cpu(1));
+    let mut model = Model::empty_of(&mut dev, dir, model.clone(), DType::F32)?;
+    freeze(&mut dev, &mut model, config)
 }
 
 /// Returns an error if a setting is for a part or a layer that the model does not have.

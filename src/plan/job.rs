@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::assumptions::{H200, Rows};
 use super::page::Page;
 use super::pass::Pass;
+use super::published;
 use super::training::{GpuSet, Keys, Training};
 use crate::config::{self, Config as _, OptimConfig, RlConfig, SftConfig};
 use crate::error::{Error, Result};
@@ -54,7 +55,8 @@ fn of_config<C: Training>(file: &Path, values: &[String], rows: &Rows, memory: O
     Ok(Job { stage, model, dtype, optimizer, pass, levels: planned.levels })
 }
 
-/// Loads the model's configuration from the directory in the config, or from `model/` next to the config.
+/// Loads the model's configuration from the directory in the config, or from `model/` next to the config. Otherwise
+/// returns that of a published model with this name.
 pub fn model_config(config: &Path, model: Option<&PathBuf>) -> Result<ModelConfig> {
     let named = model.map(|dir| base_model::holder(dir, "config.json")).transpose()?;
     let named = named.map(|dir| dir.join("config.json"));
@@ -63,8 +65,12 @@ pub fn model_config(config: &Path, model: Option<&PathBuf>) -> Result<ModelConfi
         Some(path) => ModelConfig::load(&path),
         None => {
             let found = model.map_or("nothing".to_owned(), |dir| dir.display().to_string());
+            if let Some(config) = published::model_config(&found) {
+                return config;
+            }
             let expected = format!("a model directory with config.json (or {})", beside.display());
-            Err(Error::input("model", found, expected))
+            let hint = "omr download NAME --to DIR --include config.json downloads only this file";
+            Err(Error::input_hint("model", found, expected, hint))
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod memory;
 mod page;
 mod pass;
 mod predicted;
+mod published;
 mod rl;
 mod sft;
 mod shapes;

@@ -33,7 +33,8 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
     for ((dir, name), report) in dirs.iter().zip(&names).zip(&mut reports) {
         if report.stages.is_empty() {
             let course = run::course(&metrics::read(&dir.join("metrics.jsonl"))?);
-            report.facts.splice(0..0, course.map(|(what, first, last)| (what, format!("{first:.4} to {last:.4}"))));
+            let fact = |run::Course { name, first, last, .. }| (String::from(name), format!("{first:.4} to {last:.4}"));
+            report.facts.splice(0..0, course.map(fact));
         }
         for curve in &report.curves {
             // Only the first line is used, because the chart of SFT may also contain continued SFT.

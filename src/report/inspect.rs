@@ -52,6 +52,8 @@ fn section(set: &Inspection) -> Value {
         counts => counts(set),
         reasons => set.reasons.iter().map(reason).collect::<Vec<_>>().join(", "),
         faults => set.faults,
+        raw => set.raw,
+        mapping => set.mapping,
         columns => set.columns.iter().map(|c| (&c.name, c.read_as.unwrap_or("–"), &c.kind)).collect::<Vec<_>>(),
         spreads => spreads.into_iter().filter_map(drawn).collect::<Vec<Value>>(),
         kinds => set.kinds,

@@ -237,7 +237,7 @@ fn tiles(summary: &Map<String, Value>, steps: &[metrics::Metrics]) -> Vec<(Strin
     }
     let largest = steps.iter().filter_map(|step| step.get(PROBS_DIFF)?.as_f64()).reduce(f64::max);
     if let Some(largest) = largest {
-        let label = format!("largest difference between sampler and trainer, {} steps", steps.len());
+        let label = format!("largest difference between sampler and trainer, {} steps", run::count(steps));
         out.push((label, largest.to_string()));
     }
     out

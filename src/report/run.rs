@@ -46,18 +46,40 @@ pub(super) fn sft_config(dir: &Path) -> Option<SftConfig> {
     config::load(Some(&dir.join("config.yaml")), &[], &|_| None).ok()
 }
 
-/// Describes the progress of an `omr sft` or `omr rl` run by its own metrics.
-pub fn headline(steps: &[Metrics]) -> String {
-    course(steps).map_or("No step is finished yet.".to_owned(), |(what, first, last)| {
-        format!("{what} {first:.4} in the first of {} steps, {last:.4} in the last.", steps.len())
-    })
+/// The main metric of an `omr sft` or `omr rl` run. Single steps are noisy, so tenths of the run are averaged.
+pub struct Course {
+    /// Name of the metric for readers.
+    pub name: &'static str,
+    /// Mean of the first tenth of the steps.
+    pub first: f64,
+    /// Mean of the last tenth of the steps.
+    pub last: f64,
+    /// Number of steps in a tenth, at least 1.
+    pub tenth: usize,
 }
 
-/// Returns the main metric of an `omr sft` or `omr rl` run: its name, and its values in the first and the last step.
-pub fn course(steps: &[Metrics]) -> Option<(String, f64, f64)> {
-    let (name, what) = if is_rl(steps) { ("critic/score/mean", "Mean reward") } else { ("loss", "Loss") };
-    let of = |step: Option<&Metrics>| step?.get(name)?.as_f64();
-    of(steps.first()).zip(of(steps.last())).map(|(first, last)| (what.to_owned(), first, last))
+/// Describes the progress of an `omr sft` or `omr rl` run by its own metrics.
+pub fn headline(steps: &[Metrics]) -> String {
+    let Some(Course { name, first, last, tenth }) = course(steps) else { return "No step is finished yet.".to_owned() };
+    let count = count(steps);
+    match tenth {
+        1 => format!("{name} {first:.4} in the first of {count} steps, {last:.4} in the last."),
+        _ => format!("{name} {first:.4} in the first {tenth} of {count} steps, {last:.4} in the last {tenth}."),
+    }
+}
+
+/// Returns the number of steps. The line of step 0 only contains the validation before training.
+pub fn count(steps: &[Metrics]) -> usize {
+    steps.iter().filter(|step| step.get("step").and_then(Value::as_u64) != Some(0)).count()
+}
+
+/// Returns the course of the main metric of a run that has made a step.
+pub fn course(steps: &[Metrics]) -> Option<Course> {
+    let (key, name) = if is_rl(steps) { ("critic/score/mean", "Mean reward") } else { ("loss", "Loss") };
+    let values: Vec<f64> = steps.iter().filter_map(|step| step.get(key)?.as_f64()).collect();
+    let tenth = (values.len() / 10).max(1);
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    Some(Course { name, first: mean(values.get(..tenth)?), last: mean(&values[values.len() - tenth..]), tenth })
 }
 
 /// Returns settings and environment of an `omr sft` or `omr rl` run.
@@ -85,7 +107,7 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Fac
     }
     dtype.into_iter().for_each(|dtype| add("Storage", dtype.name().to_owned()));
     let of = total.map_or(String::new(), |total| format!(" of {total}"));
-    add("Steps", format!("{}{of}, {}", steps.len(), time(metrics::sum(steps, "timing_s/step"))));
+    add("Steps", format!("{}{of}, {}", count(steps), time(metrics::sum(steps, "timing_s/step"))));
     let number = |name: &str| steps.last().and_then(|step| step.get(name)?.as_f64());
     if let Some(epochs) = number("epoch").or_else(|| number("training/epoch")) {
         add("Epochs", format!("{epochs:.2}"));

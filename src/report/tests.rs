@@ -132,7 +132,7 @@ fn several_runs_become_one_comparison() {
     assert_eq!(table.head, ["", "rl", "sft"]);
     assert_eq!(
         (row("Mean reward"), row("Loss")),
-        (["1.0000 to 0.0007", "-"].map(str::to_owned).to_vec(), ["-", "1.0000 to 0.0007"].map(str::to_owned).to_vec())
+        (["0.0373 to 0.0007", "-"].map(str::to_owned).to_vec(), ["-", "0.0373 to 0.0007"].map(str::to_owned).to_vec())
     );
 }
 
@@ -207,6 +207,31 @@ fn a_watched_page_follows_the_run_and_has_a_strict_policy() {
     let plain = super::page(&report(dir.path()).unwrap()).unwrap();
     assert!(!plain.contains("connect-src") && !plain.contains("id=\"live\""));
     assert!(Watched::open(vec![dir.path().join("none")]).is_err());
+}
+
+/// The line of step 0 only contains the validation before training.
+#[test]
+fn step_0_is_no_step_and_noise_is_averaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |steps: u32| {
+        let begin = serde_json::json!({"step": 0, "val-core/sums/acc": 0.1});
+        let line = |i: u32| serde_json::json!({"step": i, "loss": if i % 2 == 0 { f64::from(i) } else { 0.0 }});
+        let lines: Vec<_> =
+            std::iter::once(begin).chain((1..=steps).map(line)).map(|line| format!("{line}\n")).collect();
+        fs::write(dir.path().join("metrics.jsonl"), lines.concat()).unwrap();
+        report(dir.path()).unwrap()
+    };
+    assert_eq!(write(0).headline, "No step is finished yet.");
+    assert_eq!(write(4).headline, "Loss 0.0000 in the first of 4 steps, 4.0000 in the last.");
+    let report = write(40);
+    assert_eq!(report.headline, "Loss 1.5000 in the first 4 of 40 steps, 19.5000 in the last 4.");
+    assert!(
+        report.facts.iter().any(|(label, value)| label == "Steps" && value.starts_with("40,")),
+        "{:?}",
+        report.facts
+    );
+    let table = comparison(&[dir.path(), dir.path()]).unwrap();
+    assert!(table.facts.contains(&("Loss".to_owned(), "1.5000 to 19.5000".to_owned())), "{:?}", table.facts);
 }
 
 #[test]

@@ -193,7 +193,7 @@ impl Summary {
     /// Formats the counts as one line for the user.
     pub fn line(&self) -> String {
         let Summary { model, used, hits, unjudged } = self;
-        format!("judge {model}: {used} answers judged, {hits} of them correct, {unjudged} unjudged")
+        format!("judge {model}: {used} answers sent, {hits} of them correct, {unjudged} without a usable reply")
     }
 
     /// Adds the counts of another summary.

@@ -16,7 +16,7 @@ use crate::reward::Score;
 use crate::reward::judge::Ruling;
 
 /// Name of the journal folder in the run directory.
-const FOLDER: &str = "journal";
+pub const FOLDER: &str = "journal";
 
 /// Text between a line's content and its hash. The hash covers everything before this text.
 const HASH: &str = ",\"blake3\":\"";

@@ -29,6 +29,7 @@ use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples, Shape};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
+use crate::optim::check_adapter;
 use crate::ranks::Ranks;
 use crate::tensor::DType;
 
@@ -65,6 +66,7 @@ impl SftJob {
         };
         let Start { model, config: model_config, encoder } =
             Start::open(config.model.as_deref(), EncodingPurpose::Train, pixels)?;
+        check_adapter(&model, &model_config, &config.optimizer)?;
         let encoder = encoder.training_to(TurnEnd::with_newline(config.train_newline));
         if config.datasets.is_empty() {
             return Err(Error::input("datasets", "an empty list", "at least one dataset"));

@@ -291,7 +291,7 @@ fn a_judge_that_is_down_slow_or_talks_nonsense_leaves_the_rules() {
         "{stderr}"
     );
     assert!(judge_summary["unjudged"] == 6 && with == 3.0 && rules == 1.0, "{judge_summary} {with} {rules}");
-    assert!(stderr.contains("judge j: 9 answers judged, 2 of them correct, 6 unjudged"), "{stderr}");
+    assert!(stderr.contains("judge j: 9 answers sent, 2 of them correct, 6 without a usable reply"), "{stderr}");
     let (judge_summary, with, rules, stderr) =
         measure(&["judge.base_url=http://127.0.0.1:9/v1", "judge.max_failures=2"]);
     assert!(

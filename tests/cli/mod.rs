@@ -7,6 +7,7 @@ mod eval;
 mod eval_model;
 pub(crate) mod evaluation;
 pub mod first_gpu;
+mod first_hour;
 pub mod generate;
 pub(crate) mod help;
 mod init;

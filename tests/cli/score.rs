@@ -48,7 +48,7 @@ fn the_environment_turns_the_judge_on_and_off() {
         assert_eq!(accs, [1.0, 1.0, 0.0, 0.0]);
         assert_eq!((&out[1]["why"], &out[1]["score"]), (&json!("judge"), &json!(1.0)));
         assert!(err.contains(&format!("judge j at {}", server.base_url)), "{err}");
-        assert!(err.contains("3 answers judged, 1 of them correct, 1 unjudged"), "{err}");
+        assert!(err.contains("3 answers sent, 1 of them correct, 1 without a usable reply"), "{err}");
     }
     assert_eq!(server.count(), 12);
     for off in ["false", "0", "no", ""] {

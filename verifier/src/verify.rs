@@ -78,7 +78,9 @@ impl Sides<'_> {
             return Some(no("the text around the answer denies it"));
         }
         match words::polar_answer(self.answer).or(whole)? {
-            Some(answer) => Some(outcome(affirms(answer) == affirms(gold), "equal words", "the opposite")),
+            Some(answer) => {
+                Some(outcome(affirms(answer) == affirms(gold), "equal words", "yes or true is not no or false"))
+            }
             None => Some(no("neither yes nor no")),
         }
     }

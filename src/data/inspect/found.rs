@@ -218,6 +218,8 @@ impl<'a> Statistics<'a> {
             tokens: self.options.model.map(|_| Spread::of(self.tokens)),
             kinds,
             faults: self.faults,
+            raw: None,
+            mapping: None,
             reasons: self.reasons,
             samples: self.samples,
             drawn: drawn.into_iter().map(|drawn| drawn.row).collect(),

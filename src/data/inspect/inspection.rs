@@ -47,6 +47,10 @@ pub struct Inspection {
     pub kinds: Vec<(&'static str, usize)>,
     /// The first faults, each with row and cause.
     pub faults: Vec<String>,
+    /// The first unusable row as it stands in its file, as JSON with its long texts shortened.
+    pub raw: Option<String>,
+    /// The key `columns` that names the columns which look like questions, answers and images, if rows are unusable.
+    pub mapping: Option<String>,
     /// Number of unusable rows for each reason.
     pub reasons: BTreeMap<Reason, usize>,
     /// The first rows as text.
@@ -129,6 +133,9 @@ impl Inspection {
             if self.faulty() > self.faults.len() {
                 out.push_str(&format!("    and {} more\n", self.faulty() - self.faults.len()));
             }
+            out.extend(self.raw.iter().map(|row| format!("  the first of them: {row}\n")));
+            let mapping = self.mapping.iter();
+            out.extend(mapping.map(|mapping| format!("  these columns may be meant: {mapping}\n")));
         }
         out.extend(self.samples.iter().map(String::as_str));
         out
@@ -148,7 +155,7 @@ impl Inspection {
             "characters": self.characters.json(), "answer_characters": self.answer_characters.json(),
             "tokens": self.tokens.as_ref().map(Spread::json),
             "labels": self.kinds.iter().map(|(kind, count)| ((*kind).to_owned(), json!(count))).collect::<serde_json::Map<_, _>>(),
-            "faults": self.faults,
+            "faults": self.faults, "raw": self.raw, "mapping": self.mapping,
         })
     }
 }

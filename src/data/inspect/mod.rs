@@ -4,6 +4,7 @@
 mod found;
 mod inspection;
 mod kinds;
+mod nearest;
 mod preview;
 mod rows;
 mod spread;

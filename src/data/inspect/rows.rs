@@ -2,6 +2,7 @@
 
 use super::found::{Options, Statistics};
 use super::inspection::Inspection;
+use super::nearest;
 use crate::config::DatasetConfig;
 use crate::data::bad_row::RowResult;
 use crate::data::read::{RowFile, RowsLeft};
@@ -16,18 +17,23 @@ const CHUNK_BYTES: usize = 32 << 20;
 /// counted. Returns an error only if a file cannot be read at all.
 pub fn inspect(entry: &DatasetConfig, options: &Options) -> Result<Inspection> {
     let files = RowFile::open(std::slice::from_ref(entry))?;
-    let mut left = RowsLeft::default();
+    let (mut left, mut faulty) = (RowsLeft::default(), None);
     let found = of_rows(read::name(entry), options, |take| {
         files.iter().try_for_each(|file| {
-            file.for_each(left.of(file), |_, row| {
+            file.for_each(left.of(file), |at, row| {
                 left.take(file);
+                if row.is_err() {
+                    faulty.get_or_insert((file, at));
+                }
                 take(row)
             })
         })
     })?;
     let columns = files.first().map_or(Ok(Vec::new()), RowFile::columns)?;
     let seen = found.seen.clone().with_columns(&files)?;
-    Ok(Inspection { files: files.len(), columns, seen, ..found })
+    let raw = faulty.map_or(Ok(None), |(file, at)| nearest::raw(file, at))?;
+    let mapping = faulty.and_then(|_| nearest::mapping(&columns));
+    Ok(Inspection { files: files.len(), columns, seen, raw, mapping, ..found })
 }
 
 /// Inspects the rows that `each` passes, from any source.

@@ -12,6 +12,7 @@ use crate::data::{Dataset, Loader, Samples};
 use crate::error::{Error, Result};
 use crate::model::{Model, Policy};
 use crate::observe::Observer;
+use crate::optim::check_adapter;
 use crate::reward::{Mode, Scorer};
 use crate::rl::curriculum;
 use crate::rollout::{Question, generate};
@@ -72,6 +73,7 @@ impl RlJob {
     pub fn open(dir: &Path, config: RlConfig, scorer: Arc<Scorer>, fresh: bool) -> Result<RlJob> {
         let pixels = config.training.pixels();
         let start = Start::open(config.model.as_deref(), EncodingPurpose::Ask, pixels)?;
+        check_adapter(&start.model, &start.config, &config.optimizer)?;
         if config.train_files.is_empty() {
             return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));
         }
