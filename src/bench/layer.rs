@@ -1,13 +1,14 @@
 //! Benchmarks of the ops of a layer, and of those that make its input rows.
 
 use super::case::{Case, op, product};
-use super::inputs::{Sizes, bytes, gradient, ids, random, weight, zeros};
+use super::inputs::{Sizes, bytes, fill, gradient, ids, random, weight, zeros};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::attention::{self, Pack};
 use crate::ops::embedding;
 use crate::ops::patch_embed::{self, Normalize, PatchImage};
+use crate::ops::qk_norm::{self, Bwd, Fwd, Kept};
 use crate::ops::segments::Segments;
 use crate::ops::{gelu, linear, lora, rms_norm, rope, rows, swiglu};
 use crate::tensor::{DType, Tensor};
@@ -141,6 +142,34 @@ pub fn rope_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let turned = ((h.q + h.kv) * h.dim * t * qkv.dtype.size()) as f64;
     let shape = format!("[{t}, {}]", h.qkv_len());
     op("rope fwd", s.dtype, shape, 0.0, 2.0 * turned + tables, move |dev| rope::fwd(dev, qkv, cos, sin, h))
+}
+
+pub fn qk_norm_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let (t, heads) = (s.tokens, s.heads);
+    let qkv = random(dev, s.dtype, &[t, heads.qkv_len()], 1.0)?;
+    let [cos, sin] = [random(dev, DType::F32, &[t, heads.dim / 2], 0.5)?; 2];
+    let [q, k] = [random(dev, s.dtype, &[heads.dim], 1.0)?; 2];
+    let kept = Kept::alloc(dev, Region::Overlay, s.dtype, t, heads)?;
+    let moved = 3.0 * bytes(&[kept.x]) + bytes(&[kept.rstd, cos, sin]);
+    op("qk_norm fwd", s.dtype, format!("[{t}, {}]", heads.qkv_len()), 0.0, moved, move |dev| {
+        qk_norm::fwd(dev, Fwd { qkv, q, k, eps: 1e-6, cos, sin, heads, cache: None, kept: Some(kept) })
+    })
+}
+
+pub fn qk_norm_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let (t, heads) = (s.tokens, s.heads);
+    let dqkv = random(dev, s.dtype, &[t, heads.qkv_len()], 1.0)?;
+    let [cos, sin] = [random(dev, DType::F32, &[t, heads.dim / 2], 0.5)?; 2];
+    let [q, k] = [random(dev, s.dtype, &[heads.dim], 1.0)?; 2];
+    let kept = Kept::alloc(dev, Region::Overlay, s.dtype, t, heads)?;
+    fill(dev, kept.x, 1.0)?;
+    fill(dev, kept.rstd, 1.0)?;
+    let dweights = Some([zeros(dev, DType::F32, &[heads.dim])?, zeros(dev, DType::F32, &[heads.dim])?]);
+    // The gradient of the weights reads the gradient of the rows and what forward kept once more.
+    let moved = 5.0 * bytes(&[kept.x]) + 2.0 * bytes(&[kept.rstd, cos, sin]);
+    op("qk_norm bwd", s.dtype, format!("[{t}, {}]", heads.qkv_len()), 0.0, moved, move |dev| {
+        qk_norm::bwd(dev, Bwd { dqkv, q, k, cos, sin, heads, kept, dweights })
+    })
 }
 
 pub fn embedding_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {

@@ -30,10 +30,12 @@ pub fn cases(kind: Kind, dtype: DType) -> Vec<(&'static str, Make)> {
         out.push(("attention", Box::new(move |dev| layer::attention_fwd(dev, dtype, sequences))));
         out.push(("attention", Box::new(move |dev| layer::attention_bwd(dev, dtype, sequences))));
     }
-    let more: [(&'static str, Op); 7] = [
+    let more: [(&'static str, Op); 9] = [
         ("rms_norm", layer::rms_norm_fwd),
         ("rms_norm", layer::rms_norm_bwd),
         ("rope", layer::rope_fwd),
+        ("qk_norm", layer::qk_norm_fwd),
+        ("qk_norm", layer::qk_norm_bwd),
         ("embedding", layer::embedding_fwd),
         ("embedding", layer::embedding_bwd),
         ("patch_embed", layer::patch_embed_fwd),

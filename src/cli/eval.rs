@@ -21,6 +21,7 @@ use crate::eval::server::{self, Server};
 use crate::eval::{lmms_eval, prompts};
 use crate::files;
 use crate::hub::Kind;
+use crate::model::family;
 use crate::plan::memory;
 use crate::ranks::{self, Ranks};
 use crate::report;
@@ -171,7 +172,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
             let dist = DistConfig { backend: Backend::Tcp, ..config.dist.clone() };
             Session::over(&run, context, &dist, |session| eval.local(session, model))
         }
-        (None, None, Some(model)) => Err(Error::input("--model", model.display().to_string(), "a model directory")),
+        (None, None, Some(model)) => Err(family::not_a_directory("--model", model)),
         (None, None, None) => {
             Err(Error::input("omr eval", "no --model", "a model directory, --model-url or --responses"))
         }

@@ -12,7 +12,7 @@ use crate::engine::Prompt;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::image::Processor;
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, family};
 use crate::text::{Chat, Message};
 
 /// A line of the questions file, unchanged.
@@ -30,7 +30,7 @@ impl Reader {
     /// Reads the configuration, tokenizer and image processor of the model in `dir`.
     pub fn open(dir: &Path, config: &GenerateConfig) -> Result<Reader> {
         if !dir.is_dir() {
-            return Err(Error::input("--model", dir.display().to_string(), "a model directory"));
+            return Err(family::not_a_directory("--model", dir));
         }
         let model = ModelConfig::load(&dir.join("config.json"))?;
         let chat = model.chat();

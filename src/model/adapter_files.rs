@@ -16,6 +16,7 @@ use crate::files;
 use crate::hub::base_model::ADAPTER_CONFIG as CONFIG;
 use crate::identity;
 use crate::model::attach::{Masters, module, scale};
+use crate::model::config::Family;
 use crate::model::family::names::{path_in_memory, released_name};
 use crate::model::layout::ParamLayout;
 use crate::model::linear_layer::{A, B};
@@ -97,7 +98,7 @@ impl AdapterConfig {
     }
 
     /// Returns the text of `adapter_config.json` for adapters of `modules`, of all modules in `known` (released names).
-    fn text(&self, modules: &[&str], known: &[&str]) -> String {
+    fn text(&self, family: &Family, modules: &[&str], known: &[&str]) -> String {
         let alpha = if self.alpha.fract() == 0.0 { json!(self.alpha as i64) } else { json!(self.alpha) };
         let value = json!({
             "peft_type": "LORA",
@@ -106,7 +107,7 @@ impl AdapterConfig {
             "r": self.rank,
             "lora_alpha": alpha,
             "lora_dropout": 0.0,
-            "target_modules": target_modules(modules, known),
+            "target_modules": target_modules(family, modules, known),
             "use_rslora": self.use_rslora,
             "bias": "none",
             "fan_in_fan_out": false,
@@ -176,9 +177,9 @@ const UNSUPPORTED: &str = "use_dora lora_bias rank_pattern alpha_pattern modules
 
 /// Returns a regular expression that matches the paths in memory of `modules` completely, and of no other module in
 /// `known`: without layer numbers if all layers have the same adapters, and otherwise with every path.
-fn target_modules(modules: &[&str], known: &[&str]) -> String {
+fn target_modules(family: &Family, modules: &[&str], known: &[&str]) -> String {
     let any_layer = |module: &str| {
-        let parts: Vec<String> = path_in_memory(module).split('.').map(str::to_owned).collect();
+        let parts: Vec<String> = path_in_memory(family, module).split('.').map(str::to_owned).collect();
         let is_layer = |i: usize| i > 0 && ["layers", "blocks"].contains(&parts[i - 1].as_str());
         let pattern = parts.iter().enumerate().map(|(i, part)| if is_layer(i) { "\\d+" } else { part.as_str() });
         pattern.collect::<Vec<_>>().join("\\.")
@@ -188,15 +189,15 @@ fn target_modules(modules: &[&str], known: &[&str]) -> String {
     patterns.dedup();
     let matched = known.iter().filter(|module| patterns.contains(&any_layer(module))).count();
     if matched != modules.len() {
-        patterns = modules.iter().map(|module| path_in_memory(module).replace('.', "\\.")).collect();
+        patterns = modules.iter().map(|module| path_in_memory(family, module).replace('.', "\\.")).collect();
     }
     patterns.join("|")
 }
 
 /// Returns the name in PEFT's file of a tensor of A or B.
-fn stored_name(piece: &Piece) -> String {
+fn stored_name(family: &Family, piece: &Piece) -> String {
     let module = module(piece);
-    format!("{PREFIX}{}{}", path_in_memory(module), &piece.name[module.len()..])
+    format!("{PREFIX}{}{}", path_in_memory(family, module), &piece.name[module.len()..])
 }
 
 /// An adapter in a directory.
@@ -249,12 +250,13 @@ impl StoredAdapter {
     /// Adds this adapter to `model` and sets its weights. Errors if a tensor finds no layer or has another shape, or if
     /// the file lacks a tensor of a module that `target_modules` names.
     pub fn attach(&self, dev: &mut Device, model: &mut Model) -> Result<()> {
+        let family = model.config.family;
         let takes = |module: &str, _| {
             let of_file = [A, B].iter().any(|end| self.names.contains_key(&format!("{module}{end}")));
-            self.targets.contain(&path_in_memory(module), of_file)
+            self.targets.contain(&path_in_memory(family, module), of_file)
         };
         model.attach(dev, self.config.rank, self.config.scale(), &takes)?;
-        self.check(&model.layout)?;
+        self.check(family, &model.layout)?;
         model.set_adapters(dev, self)
     }
 
@@ -264,7 +266,7 @@ impl StoredAdapter {
     }
 
     /// Errors unless the file has exactly the tensors of the adapters of `layout`, with finite values.
-    pub fn check(&self, layout: &ParamLayout) -> Result<()> {
+    pub fn check(&self, family: &Family, layout: &ParamLayout) -> Result<()> {
         let path = self.files.dir.join(ADAPTER);
         let mut unknown = self.names.clone();
         for (id, _, piece) in layout.pieces() {
@@ -272,7 +274,7 @@ impl StoredAdapter {
                 continue;
             }
             let Some(name) = unknown.remove(&piece.name) else {
-                return Err(Error::format(&path, format!("no tensor {}", stored_name(piece))));
+                return Err(Error::format(&path, format!("no tensor {}", stored_name(family, piece))));
             };
             let tensor = self.files.tensor(&name, &piece.shape)?;
             if !is_float(tensor.dtype) {
@@ -333,12 +335,12 @@ impl Model {
             let own = &own[id];
             let tensor = param.tensor.slice(own.start, own.end);
             let part = Part { layout, param: id, piece: number, tensor, own };
-            tensors.push(Outgoing::master(stored_name(piece), part, low_half(id)));
+            tensors.push(Outgoing::master(stored_name(self.config.family, piece), part, low_half(id)));
         }
         let notes = config.base_weights.iter().map(|hash| (BASE_WEIGHTS.to_owned(), hash.clone())).collect();
         let weights = vec![OutFile { name: ADAPTER.to_owned(), tensors, notes }];
         // Commands read `config.json` in the directory of a model, although the weights of the base are elsewhere.
-        let configs = vec![(CONFIG, config.text(&modules, &known)), self.config_file(layout.dtype)];
+        let configs = vec![(CONFIG, config.text(self.config.family, &modules, &known)), self.config_file(layout.dtype)];
         OutModel { configs, weights }
     }
 }

@@ -49,6 +49,9 @@ pub struct Family {
     pub ignores: &'static [&'static str],
     /// Returns the sizes to compare with the shapes of the weights before memory is allocated for them.
     pub size_checks: fn(&ModelConfig) -> Vec<SizeCheck>,
+    /// Pairs of prefixes: of a module's path in memory in newer versions of transformers, and of its name in released
+    /// files. A module with none of them has the same name in both.
+    pub prefixes: &'static [[&'static str; 2]],
 }
 
 /// The parts of a model in `config.json`.
@@ -134,6 +137,8 @@ pub enum MixerConfig {
         heads: Heads,
         /// True if q, k and v have a bias.
         qkv_bias: bool,
+        /// True if each head of q and k is normalised before the rotation.
+        qk_norm: bool,
     },
 }
 

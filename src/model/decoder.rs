@@ -9,6 +9,7 @@ use crate::model::layer::{Layer, Mixer, Mlp, Norm};
 use crate::model::layers::{Attend, Attention, Rope};
 use crate::model::layout::{LayoutPart, ParamLayout};
 use crate::model::params::{Linear, Matrix, Part, Piece};
+use crate::model::qkv::HeadNorms;
 use crate::model::tape::{Tape, Var};
 use crate::ops::matmul::PANEL;
 
@@ -68,7 +69,7 @@ fn layer(
     name: &str,
 ) -> Result<Layer> {
     let (d, f) = (text.hidden_size, config.intermediate_size);
-    let MixerConfig::Attention { heads, qkv_bias } = config.mixer;
+    let MixerConfig::Attention { heads, qkv_bias, qk_norm } = config.mixer;
     let [q, kv] = [heads.q * heads.dim, heads.kv * heads.dim];
     let joined = |what: &str, rest: &[usize]| {
         [("q", q, 0), ("k", kv, q), ("v", kv, q + kv)]
@@ -82,10 +83,15 @@ fn layer(
     let weight = layout.matrix(dev, q + 2 * kv, d, joined("weight", &[d]))?;
     let bias = qkv_bias.then(|| layout.bias(dev, q + 2 * kv, joined("bias", &[]))).transpose()?;
     let qkv_proj = Linear { weight, bias, adapter: None };
+    let mut head_norm = |which: &str| layout.norm(dev, &format!("{name}.self_attn.{which}_norm"), heads.dim);
+    let head_norms = match qk_norm {
+        true => Some(HeadNorms { q: head_norm("q")?, k: head_norm("k")?, eps: text.rms_norm_eps }),
+        false => None,
+    };
     let o_proj = layout.linear(dev, &format!("{name}.self_attn.o_proj"), [d, q], q, false)?;
     Ok(Layer {
         input_layernorm,
-        mixer: Mixer::Attention { qkv_proj, o_proj, heads },
+        mixer: Mixer::Attention { qkv_proj, head_norms, o_proj, heads },
         post_attention_layernorm: norm(dev, layout, text, &format!("{name}.post_attention_layernorm"))?,
         mlp: Mlp::SwiGlu {
             gate_up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, d, false)?,

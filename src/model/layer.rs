@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::model::config::NormKind;
 use crate::model::layers::Attention;
 use crate::model::params::{Linear, Vector};
+use crate::model::qkv::{HeadNorms, QkvRows};
 use crate::model::tape::{LayerPolicy, Recompute, Tape, Var};
 use crate::ops::attend::Heads;
 
@@ -48,6 +49,8 @@ pub enum Mixer {
     Attention {
         /// Projection to q, k and v, as one matrix.
         qkv_proj: Linear,
+        /// Norms of the heads of q and k.
+        head_norms: Option<HeadNorms>,
         /// Projection of the attention result back to the residual stream.
         o_proj: Linear,
         /// Number of query heads, number of key and value heads, and dimension of a head.
@@ -94,7 +97,8 @@ impl Layer {
         x: Var,
         out: Var,
     ) -> Result<()> {
-        let (dtype, t, Mixer::Attention { o_proj, .. }) = (x.tensor.dtype, x.tensor.rows(), self.mixer);
+        let (dtype, t) = (x.tensor.dtype, x.tensor.rows());
+        let Mixer::Attention { o_proj, head_norms, heads, .. } = self.mixer;
         if tape.recording() && !tape.is_trained(x) && !{ self }.linears().iter().any(|linear| tape.trains(linear)) {
             // Nothing in the layer and nothing below it is trained.
             return tape.unrecorded(dev, |tape, dev| self.forward(tape, dev, LayerPolicy::All, attention, x, out));
@@ -102,19 +106,19 @@ impl Layer {
         if keep == LayerPolicy::Inputs {
             let attended = tape.attended(dev, dtype, t, &attention)?;
             return tape.checkpoint(dev, true, move |tape, dev, again| {
-                let qkv = tape.alloc(dev, dtype, &[t, attention.heads.qkv_len()])?;
+                let qkv = tape.qkv_rows(dev, dtype, t, heads, head_norms)?;
                 self.project(tape, dev, &attention, x, qkv, Recompute(false))?;
-                tape.attention_into(dev, qkv, &attention, attended, again)?;
+                tape.attention_into(dev, qkv.rows, &attention, attended, again)?;
                 let h = tape.linear_residual(dev, attended.out, o_proj, x)?;
                 self.feed_forward(tape, dev, h, out, again)
             });
         }
         let replay = keep == LayerPolicy::AllButGateUp;
-        let qkv = tape.alloc(dev, dtype, &[t, attention.heads.qkv_len()])?;
+        let qkv = tape.qkv_rows(dev, dtype, t, heads, head_norms)?;
         let projected = attention.clone();
         tape.checkpoint(dev, replay, move |tape, dev, again| self.project(tape, dev, &projected, x, qkv, again))?;
         let attended = tape.attended(dev, dtype, t, &attention)?;
-        tape.attention_into(dev, qkv, &attention, attended, Recompute(false))?;
+        tape.attention_into(dev, qkv.rows, &attention, attended, Recompute(false))?;
         let h = tape.linear_residual(dev, attended.out, o_proj, x)?;
         tape.checkpoint(dev, replay, move |tape, dev, again| self.feed_forward(tape, dev, h, out, again))
     }
@@ -133,12 +137,12 @@ impl Layer {
         dev: &mut Device,
         attention: &Attention,
         x: Var,
-        qkv: Var,
+        qkv: QkvRows,
         again: Recompute,
     ) -> Result<()> {
-        let Mixer::Attention { qkv_proj, .. } = self.mixer;
+        let Mixer::Attention { qkv_proj, head_norms, .. } = self.mixer;
         let n = self.input_layernorm.forward(tape, dev, x)?;
-        tape.linear_qkv_into(dev, n, qkv_proj, attention, qkv, again)
+        tape.linear_qkv_into(dev, n, (qkv_proj, head_norms), attention, qkv, again)
     }
 
     /// Computes out = h + mlp(norm(h)).

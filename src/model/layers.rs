@@ -10,15 +10,12 @@ use crate::model::prompts::SharedPrompts;
 use crate::model::tape::{Mode, Recompute, Tape, Var};
 use crate::ops::attend::Heads;
 use crate::ops::attention::Pack;
-use crate::ops::linear::Qkv;
 use crate::ops::linear_logprob::LogProbCall;
 use crate::ops::matmul::{PANEL, panel_count};
 use crate::ops::paged_attention::{Decode, KvCache, Paged};
 use crate::ops::patch_embed::{Normalize, PatchImage};
 use crate::ops::segments::Segments;
-use crate::ops::{
-    attention, embedding, gelu, linear, linear_logprob, paged_attention, patch_embed, rms_norm, rope, swiglu,
-};
+use crate::ops::{attention, embedding, gelu, linear, linear_logprob, paged_attention, patch_embed, rms_norm, swiglu};
 use crate::tensor::{DType, Tensor};
 
 /// Tables of a rotary embedding, f32 `[T, head_dim / 2]`.
@@ -263,46 +260,6 @@ impl Tape {
             Ok(())
         });
         Ok(y)
-    }
-
-    /// Computes the qkv rows = x W^T + bias with q and k rotated, and writes them to `qkv`, which is already allocated.
-    /// If `again` is true, `qkv` already holds the result. With a paged cache, k and v are also stored in the layer's
-    /// cache.
-    pub fn linear_qkv_into(
-        &mut self,
-        dev: &mut Device,
-        x: Var,
-        qkv_proj: Linear,
-        attention: &Attention,
-        qkv: Var,
-        again: Recompute,
-    ) -> Result<()> {
-        let &Attention { rope: Rope { cos, sin }, heads, ref attend, cache } = attention;
-        let Linear { weight, bias, .. } = qkv_proj;
-        let mark = dev.mark(self.region());
-        let cache = match attend {
-            Attend::Packed { .. } => None,
-            Attend::Paged { caches, paging } => Some((&caches[cache], paging.slot_mapping)),
-        };
-        let mut kept = None;
-        if !again.0 {
-            let (w, bias) = (&weight.weight, bias.map(|b| b.tensor));
-            kept = self.with_input(dev, x.tensor, qkv_proj, |dev, x| {
-                linear::fwd_qkv(dev, Qkv { x, w, bias, cos, sin, heads, cache, qkv: qkv.tensor })
-            })?;
-        }
-        if !self.set_trained(qkv, self.is_trained(x) || self.trains(&qkv_proj)) {
-            return Ok(());
-        }
-        self.record(mark, move |b| {
-            let Some(dqkv) = b.take(qkv) else { return Ok(()) };
-            rope::bwd(b.dev, dqkv.tensor, cos, sin, heads)?;
-            let dx = b.of_trained(x)?;
-            linear_bwd(b, x, dqkv.tensor, qkv_proj, kept, dx)?;
-            b.free(dqkv);
-            Ok(())
-        });
-        Ok(())
     }
 
     /// Allocates memory for the attention of `t` rows.

@@ -1,4 +1,4 @@
-//! Qwen2.5-VL: configuration, weights and their layout, positions, vision tower, decoder, and the tape for backward. In
+//! Models: configuration, families, weights and their layout, positions, vision tower, decoder, and the tape for backward. In
 //! this module a row is the vector of one token: token rows enter the decoder, and hidden rows leave it after the last
 //! norm.
 //!
@@ -34,6 +34,7 @@ pub mod params;
 pub mod part;
 pub mod positions;
 pub mod prompts;
+pub mod qkv;
 mod reading;
 pub mod rotary;
 pub mod spread;

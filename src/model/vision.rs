@@ -260,6 +260,7 @@ fn block(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, nam
     let input_layernorm = norm(dev, layout, tower, &format!("{name}.norm1"))?;
     let mixer = Mixer::Attention {
         qkv_proj: layout.linear(dev, &format!("{name}.attn.qkv"), [3 * c, c], c, true)?,
+        head_norms: None,
         o_proj: layout.linear(dev, &format!("{name}.attn.proj"), [c, c], c, true)?,
         heads: Heads { q: tower.num_heads, kv: tower.num_heads, dim: tower.head_dim() },
     };

@@ -19,6 +19,7 @@
 //! | `linear::fwd_swiglu` | silu(gate) * up, from fp32 gate and up; gate and up as saved for backward |
 //! | `linear::fwd_gelu` | the output, from the fp32 value; that value as saved for backward |
 //! | `rope` | q and k after the rotation |
+//! | `qk_norm` | q and k after norm and rotation |
 //! | `attention` | P = exp2(s c - M) before P V (the sum of P uses the unrounded values); the output |
 //! | `linear_logprob`, `sample` | nothing: logits, logsumexp and log-probs are fp32 |
 //!
@@ -31,6 +32,7 @@
 //! | `swiglu`, `gelu` | d(gate, up), d(pre) |
 //! | `attention` | dO (already rounded by the op before); P = exp2(s c - lse log2(e)); dS = P * (dP - D); dqkv |
 //! | `rope` | dqkv after the rotation back |
+//! | `qk_norm` | dqkv after rotation back and norm |
 //! | `linear_logprob` | dZ before both of its products; dhidden |
 //! | `rows::scatter_add` | the sum of the gradients of a row that several rows are gathered from |
 //! | none: fp32 throughout | D, dP, weight gradients, dgamma, dbias |
@@ -56,6 +58,7 @@ pub mod nll;
 pub mod paged_attention;
 pub mod patch_embed;
 pub mod policy_loss;
+pub mod qk_norm;
 pub mod rms_norm;
 pub mod rope;
 pub mod rows;

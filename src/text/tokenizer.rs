@@ -41,8 +41,8 @@ pub struct Tokenizer {
     special: Vec<bool>,
     /// Number of bytes of the longest token.
     longest: usize,
-    /// Id of each single byte.
-    byte_ids: [u32; 256],
+    /// Id of each single byte. Some tokenizers lack bytes that their training texts never had.
+    byte_ids: [Option<u32>; 256],
 }
 
 impl Tokenizer {
@@ -89,13 +89,9 @@ impl Tokenizer {
             return Err(Error::format(place, "the decoder is not ByteLevel: only byte-level tokenizers are supported"));
         }
         let chars = byte_chars();
-        let mut byte_ids = [0; 256];
+        let mut byte_ids = [None; 256];
         for (byte, id) in byte_ids.iter_mut().enumerate() {
-            let symbol = chars[byte].to_string();
-            *id = bpe
-                .get_model()
-                .token_to_id(&symbol)
-                .ok_or_else(|| Error::format(place, format!("no token for byte {byte:#04x} ({symbol:?})")))?;
+            *id = bpe.get_model().token_to_id(&chars[byte].to_string());
         }
 
         let mut of_char = std::collections::HashMap::new();
@@ -126,9 +122,13 @@ impl Tokenizer {
     }
 
     /// Returns the ids of a text. With [`Special::Plain`], no id is a special token. Returns an error if the text has
-    /// more than `LONGEST_TEXT` bytes.
+    /// more than `LONGEST_TEXT` bytes, or a byte without a token.
     pub fn encode(&self, text: &str, special: Special) -> Result<Vec<u32>> {
         check_length(text.len())?;
+        if let Some(at) = text.bytes().position(|byte| self.byte_ids[byte as usize].is_none()) {
+            let found = format!("the byte {:#04x} at {at}", text.as_bytes()[at]);
+            return Err(Error::input("text", found, "bytes for which the tokenizer has a token"));
+        }
         let _taken = ENCODING.take(text.len() as u64);
         let added = if special == Special::Plain { &self.plain } else { self.bpe.get_added_vocabulary() };
         let ids = caught(|| self.encode_with(text, added)).and_then(|ids| ids.map_err(|e| e.to_string()));
@@ -136,7 +136,7 @@ impl Tokenizer {
             ids.map_err(|what| Error::input("text", format!("text that cannot be tokenized: {what}"), "text"))?;
         if special == Special::Plain && ids.iter().any(|&id| self.is_special(id)) {
             // Reached only by a tokenizer whose merges spell a special token.
-            let spell = |id: u32| self.token_bytes(id).iter().map(|&b| self.byte_ids[b as usize]).collect();
+            let spell = |id: u32| self.token_bytes(id).iter().filter_map(|&b| self.byte_ids[b as usize]).collect();
             ids = ids.into_iter().flat_map(|id| if self.is_special(id) { spell(id) } else { vec![id] }).collect();
         }
         Ok(ids)

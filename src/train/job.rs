@@ -22,7 +22,7 @@ use crate::device::{Device, Plan, Target};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity;
-use crate::model::{CheckpointPolicy, ModelConfig};
+use crate::model::{CheckpointPolicy, ModelConfig, family};
 use crate::observe::Observer;
 use crate::ranks::{self, OneRank, Ranks};
 use crate::tensor::DType;
@@ -57,7 +57,7 @@ impl Start {
             return Err(Error::input("model", "nothing", "a model directory to start training from"));
         };
         if !model.is_dir() {
-            return Err(Error::input("model", model.display().to_string(), "a model directory"));
+            return Err(family::not_a_directory("model", model));
         }
         Ok(model)
     }

@@ -161,7 +161,7 @@ impl Loaded {
             let started = Some(&run.model).filter(|model| adapter_files::exist_in(model));
             let stored = checkpoint.map(|checkpoint| &checkpoint.path).or(started);
             let stored = stored.map(|dir| StoredAdapter::open(dir)).transpose()?;
-            stored.iter().try_for_each(|stored| stored.check(&model.layout))?;
+            stored.iter().try_for_each(|stored| stored.check(model.config.family, &model.layout))?;
             let fresh = Fresh::new(&model.layout, *seed);
             let masters = stored.as_ref().map_or(&fresh as &dyn Masters, |stored| stored);
             model.set_adapters(dev, masters)?;

@@ -14,6 +14,7 @@ mod lora;
 mod reward;
 pub(crate) mod rl;
 mod rope;
+mod text;
 mod tokenizer;
 mod verify;
 

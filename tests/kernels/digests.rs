@@ -135,6 +135,7 @@ fn products_norms_and_the_optimizer_have_digests() {
         "linear_logprob",
         "linear_logprob_bwd",
         "rms_norm",
+        "qk_norm",
         "swiglu",
         "sample",
         "adamw",

@@ -48,6 +48,7 @@ mod params;
 mod patch_embed;
 mod plan;
 mod policy_loss;
+mod qk_norm;
 mod questions;
 mod ranges;
 mod readback;

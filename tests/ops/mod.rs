@@ -16,6 +16,7 @@ mod matmul;
 mod paged_attention;
 mod panels;
 mod patch_embed;
+mod qk_norm;
 mod reference;
 mod rms_norm;
 mod rope;

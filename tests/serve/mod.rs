@@ -11,3 +11,4 @@ mod media;
 mod program;
 mod routes;
 mod sampling;
+mod text_model;

@@ -3,7 +3,10 @@
 use super::node::Node;
 use crate::config::BaseConfig;
 use crate::error::{Error, Result};
-use crate::model::config::{LayerConfig, Measured, MixerConfig, NewIds, NormKind, RopeConfig, SizeCheck, TextConfig};
+use crate::model::config::{
+    LayerConfig, Llama3Scaling, Measured, MixerConfig, ModelParts, NewIds, NormKind, RopeAxes, RopeConfig, RopeScaling,
+    SizeCheck, TextConfig,
+};
 use crate::ops::attend::Heads;
 use serde_json::{Value, json};
 
@@ -11,19 +14,29 @@ use serde_json::{Value, json};
 pub struct Dense {
     /// True if q, k and v have a bias.
     pub qkv_bias: bool,
+    /// True if each head of q and k is normalised before the rotation.
+    pub qk_norm: bool,
+    /// `head_dim` of a file without it. `None` divides `hidden_size` by the number of heads.
+    pub head_dim: Option<usize>,
     /// `rms_norm_eps` of a file without it.
     pub rms_norm_eps: f64,
     /// `max_position_embeddings` of a file without it.
     pub max_position_embeddings: usize,
 }
 
-/// Returns the dimension of a head: `head_dim`, else `hidden_size` divided by the number of heads.
-pub fn head_dim(text: &Node<'_>) -> Result<usize> {
+impl Dense {
+    /// The values of most classes.
+    pub const DEFAULT: Dense =
+        Dense { qkv_bias: false, qk_norm: false, head_dim: None, rms_norm_eps: 1e-6, max_position_embeddings: 32_768 };
+}
+
+/// Returns the dimension of a head: `head_dim`, else `default`, else `hidden_size` divided by the number of heads.
+pub fn head_dim(text: &Node<'_>, default: Option<usize>) -> Result<usize> {
     let (hidden_size, q) = (text.usize("hidden_size", None)?, text.usize("num_attention_heads", None)?);
-    if !text.has("head_dim") {
+    if !text.has("head_dim") && default.is_none() {
         text.require("num_attention_heads", q, hidden_size.is_multiple_of(q), "a divisor of hidden_size")?;
     }
-    let dim = text.usize("head_dim", Some(hidden_size / q))?;
+    let dim = text.usize("head_dim", Some(default.unwrap_or(hidden_size / q)))?;
     text.require("num_attention_heads", q, dim.is_multiple_of(2), "an even dimension of a head")?;
     Ok(dim)
 }
@@ -38,14 +51,48 @@ pub fn refuse(text: &Node<'_>, keys: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Reads the file of a model without images.
+pub fn read(root: &Node<'_>, dense: Dense) -> Result<ModelParts> {
+    refuse(root, &["attention_bias", "mlp_bias"])?;
+    let rope = match root.child("rope_parameters")? {
+        Some(rope) => Some(rope),
+        None => root.child("rope_scaling")?,
+    };
+    let theta = rope.as_ref().filter(|rope| rope.has("rope_theta")).unwrap_or(root).f64("rope_theta", Some(1e4))?;
+    let scaling = rope.map_or(Ok(RopeScaling::None), |rope| scaling(&rope))?;
+    let rope = RopeConfig { theta, dim: head_dim(root, dense.head_dim)?, scaling, axes: RopeAxes::One };
+    Ok(ModelParts { text: text(root, root, dense, rope)?, media: None })
+}
+
+/// Reads the change of the frequencies. Older files have `type` instead of `rope_type`.
+fn scaling(rope: &Node<'_>) -> Result<RopeScaling> {
+    let key = if rope.has("rope_type") { "rope_type" } else { "type" };
+    rope.one_of(key, &["default", "llama3"], Some("default"))?;
+    if rope.get(key).is_none_or(|kind| kind == "default") {
+        return Ok(RopeScaling::None);
+    }
+    Ok(RopeScaling::Llama3(Llama3Scaling {
+        factor: rope.f64("factor", None)?,
+        low_freq_factor: rope.f64("low_freq_factor", None)?,
+        high_freq_factor: rope.f64("high_freq_factor", None)?,
+        original_max_position_embeddings: rope.f64("original_max_position_embeddings", None)?,
+    }))
+}
+
 /// Reads the text part of the model in the file `root`. `text` is the object with its keys.
 pub fn text(root: &Node<'_>, text: &Node<'_>, dense: Dense, rope: RopeConfig) -> Result<TextConfig> {
     text.one_of("hidden_act", &["silu"], Some("silu"))?;
     refuse(text, &["use_sliding_window"])?;
+    for kind in text.get("layer_types").and_then(Value::as_array).into_iter().flatten() {
+        if kind != "full_attention" {
+            return Err(Error::input(text.at("layer_types"), kind.to_string(), "full_attention in every layer"));
+        }
+    }
     let q = text.usize("num_attention_heads", None)?;
     let kv = text.usize("num_key_value_heads", Some(q))?;
     text.require("num_key_value_heads", kv, q.is_multiple_of(kv), "a divisor of num_attention_heads")?;
-    let mixer = MixerConfig::Attention { heads: Heads { q, kv, dim: head_dim(text)? }, qkv_bias: dense.qkv_bias };
+    let heads = Heads { q, kv, dim: head_dim(text, dense.head_dim)? };
+    let mixer = MixerConfig::Attention { heads, qkv_bias: dense.qkv_bias, qk_norm: dense.qk_norm };
     let layer = LayerConfig { mixer, intermediate_size: text.usize("intermediate_size", None)? };
     let tied = if root.has("tie_word_embeddings") { root } else { text };
     let eos = text.ids("eos_token_id");

@@ -2,9 +2,12 @@
 //! line in `FAMILIES`.
 
 pub mod dense;
+pub mod llama;
 pub mod names;
 pub mod node;
+pub mod qwen2;
 pub mod qwen2_5_vl;
+pub mod qwen3;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +23,7 @@ use crate::model::config::{Family, ModelConfig, ModelParts, NewIds};
 use crate::model::weights::WeightFiles;
 
 /// The families.
-static FAMILIES: [&Family; 1] = [&qwen2_5_vl::FAMILY];
+pub static FAMILIES: [&Family; 4] = [&qwen2_5_vl::FAMILY, &llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
 
 impl ModelConfig {
     /// Reads `path` (a `config.json`). If the directory also contains the weights, errors on sizes that differ from the
@@ -44,10 +47,7 @@ impl ModelConfig {
     /// Reads a parsed file. `place` names the file in errors.
     pub fn from_json(value: &Value, place: &str) -> Result<ModelConfig> {
         let root = Node::root(value, place)?;
-        let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.model_types).copied().collect();
-        root.one_of("model_type", &known, None)?;
-        let is_one = |family: &&&Family| root.one_of("model_type", family.model_types, None).is_ok();
-        let family = *FAMILIES.iter().find(is_one).unwrap_or(&FAMILIES[0]);
+        let family = family(&root)?;
         let class = root.get("architectures").and_then(|all| all.get(0));
         if let Some(class) = class.filter(|class| !family.classes.iter().any(|known| class == known)) {
             let expected = format!("{}: other model families are not supported", family.classes.join(" or "));
@@ -64,5 +64,74 @@ impl ModelConfig {
         }
         let ModelParts { text, media } = (family.read)(&root)?;
         Ok(ModelConfig { family, text, media, file: Arc::new(value.clone()) })
+    }
+}
+
+/// Returns the family of a file. The error for any other model names it, and lists the families.
+fn family(root: &Node<'_>) -> Result<&'static Family> {
+    let model_type = root.get("model_type").and_then(Value::as_str);
+    let is_it = |family: &&&Family| model_type.is_some_and(|found| family.model_types.contains(&found));
+    if let Some(family) = FAMILIES.iter().find(is_it) {
+        return Ok(family);
+    }
+    let class = root.get("architectures").and_then(|all| all.get(0)).and_then(Value::as_str);
+    let found = match (model_type, class) {
+        (Some(found), Some(class)) => format!("{found} ({class})"),
+        (found, class) => found.or(class).unwrap_or("nothing").to_owned(),
+    };
+    let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.model_types).copied().collect();
+    let expected = format!("a model of a supported family: {}", known.join(", "));
+    Err(Error::input(root.at("model_type"), found, expected))
+}
+
+/// Returns the error of a path that is no directory of a model. `key` names the setting.
+pub fn not_a_directory(key: &str, path: &Path) -> Error {
+    let shown = path.display();
+    let found = match path.extension() {
+        Some(end) if end == "gguf" => format!("{shown}, a GGUF file, which is not supported"),
+        _ if path.exists() => shown.to_string(),
+        _ => format!("{shown}, which does not exist"),
+    };
+    Error::input(key, found, "a model directory, as Hugging Face transformers writes it")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_unsupported_model_is_answered_by_its_name_first() {
+        for (file, name) in [
+            (json!({"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"]}), "qwen3_moe (Qwen3MoeFor"),
+            (json!({"model_type": "gemma3"}), "gemma3"),
+            (json!({"architectures": ["Qwen3_5ForConditionalGeneration"]}), "Qwen3_5ForConditionalGeneration"),
+            (json!({}), "nothing"),
+        ] {
+            let error = ModelConfig::from_json(&file, "m/config.json").unwrap_err().to_string();
+            let expected = "expected a model of a supported family: qwen2_5_vl, llama, qwen2, qwen3";
+            assert!(error.starts_with(&format!("m/config.json /model_type: found {name}")), "{error}");
+            assert!(error.ends_with(expected), "{error}");
+        }
+        let error = not_a_directory("--model", Path::new("smol.gguf")).to_string();
+        assert!(error.contains("smol.gguf, a GGUF file, which is not supported"), "{error}");
+        assert!(not_a_directory("--model", Path::new("nowhere")).to_string().contains("nowhere, which does not exist"));
+    }
+
+    #[test]
+    fn layers_that_differ_from_full_attention_are_refused() {
+        let base = BaseConfig::default();
+        let media = crate::image::MediaIds { image: 0, video: 0, start: 0, end: 0, pad: 0 };
+        for family in FAMILIES.iter().filter(|family| family.prefixes.is_empty()) {
+            let mut file = (family.new)(&base, NewIds { bos: 0, eos: 1, media });
+            assert_eq!(ModelConfig::from_json(&file, "m").unwrap().text.eos_token_id, [1]);
+            file["layer_types"] = json!(["full_attention", "sliding_attention"]);
+            let error = ModelConfig::from_json(&file, "m").unwrap_err().to_string();
+            assert!(error.starts_with("m /layer_types: found \"sliding_attention\""), "{error}");
+            file["layer_types"] = json!(null);
+            file["attention_bias"] = json!(true);
+            assert!(ModelConfig::from_json(&file, "m").unwrap_err().to_string().contains("/attention_bias"));
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! Names of tensors and modules: in files, in this program and in memory.
 
-/// Prefixes of tensors as newer versions of transformers have them, and as released files and this program have them.
-const PREFIXES: [[&str; 2]; 2] = [["model.language_model.", "model."], ["model.visual.", "visual."]];
+use crate::model::config::Family;
+
+/// Prefixes of tensors as newer versions of transformers have them, and as released files and this program have them, of
+/// models with a vision tower.
+pub const PREFIXES: [[&str; 2]; 2] = [["model.language_model.", "model."], ["model.visual.", "visual."]];
 
 /// Returns the name in this program of a tensor with this name in a file.
 pub fn released_name(name: &str) -> String {
@@ -9,8 +12,9 @@ pub fn released_name(name: &str) -> String {
     found.unwrap_or_else(|| name.to_owned())
 }
 
-/// Returns the path of a module in memory, as newer versions of transformers have it.
-pub fn path_in_memory(released: &str) -> String {
-    let found = PREFIXES.iter().find_map(|[long, short]| Some(format!("{long}{}", released.strip_prefix(short)?)));
+/// Returns the path of a module of a model of `family` in memory, as newer versions of transformers have it.
+pub fn path_in_memory(family: &Family, released: &str) -> String {
+    let found =
+        family.prefixes.iter().find_map(|[long, short]| Some(format!("{long}{}", released.strip_prefix(short)?)));
     found.unwrap_or_else(|| released.to_owned())
 }

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::dense::{self, Dense};
+use super::names::PREFIXES;
 use super::node::Node;
 use crate::config::BaseConfig;
 use crate::error::{Error, Result};
@@ -23,8 +24,15 @@ const IDS: MediaIds = MediaIds { image: 151_655, video: 151_656, start: 151_652,
 const TOWER_ROPE_THETA: f64 = 1e4;
 
 /// The family.
-pub static FAMILY: Family =
-    Family { model_types: &[MODEL_TYPE], classes: &[CLASS], read, new, ignores: &["inv_freq"], size_checks };
+pub static FAMILY: Family = Family {
+    model_types: &[MODEL_TYPE],
+    classes: &[CLASS],
+    read,
+    new,
+    ignores: &["inv_freq"],
+    size_checks,
+    prefixes: &PREFIXES,
+};
 
 fn size_checks(config: &ModelConfig) -> Vec<SizeCheck> {
     const BLOCK: &str = "visual.blocks.0.mlp.gate_proj.weight";
@@ -57,7 +65,7 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
     let section: [usize; 3] = rope.list("mrope_section", None)?.try_into().map_err(|v: Vec<usize>| {
         Error::input(rope.at("mrope_section"), format!("{} numbers", v.len()), "three numbers: time, height, width")
     })?;
-    let dim = dense::head_dim(&text)?;
+    let dim = dense::head_dim(&text, None)?;
     let sum: usize = section.iter().sum();
     let expected = format!("a sum of {}, half of the head dimension", dim / 2);
     rope.require("mrope_section", sum, sum == dim / 2, &expected)?;
@@ -67,7 +75,7 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
         scaling: RopeScaling::None,
         axes: RopeAxes::Sections(section),
     };
-    let dense = Dense { qkv_bias: true, rms_norm_eps: 1e-5, max_position_embeddings: 32_768 };
+    let dense = Dense { qkv_bias: true, rms_norm_eps: 1e-5, ..Dense::DEFAULT };
     let text = dense::text(root, &text, dense, rope)?;
     let media = media(root, &vision, &text)?;
     Ok(ModelParts { text, media: Some(media) })

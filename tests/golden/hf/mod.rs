@@ -41,14 +41,13 @@ pub(crate) struct Tensors {
 }
 
 impl Tensors {
+    fn none(path: PathBuf) -> Tensors {
+        Tensors { path, shapes: Default::default(), floats: Default::default(), ints: Default::default() }
+    }
+
     pub(crate) fn read(path: &Path) -> Tensors {
         let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let mut out = Tensors {
-            path: path.into(),
-            shapes: Default::default(),
-            floats: Default::default(),
-            ints: Default::default(),
-        };
+        let mut out = Tensors::none(path.into());
         for (name, view) in SafeTensors::deserialize(&bytes).unwrap().iter() {
             out.shapes.insert(name.into(), view.shape().to_vec());
             match view.dtype() {
@@ -91,7 +90,9 @@ impl Golden {
     pub(crate) fn open(dir: PathBuf) -> Golden {
         let index = json(&dir.join("index.json"));
         let config = ModelConfig::load(&dir.join("config.json")).unwrap();
-        let pixels = Tensors::read(&dir.join("pixels.safetensors"));
+        let pixels = dir.join("pixels.safetensors");
+        // A text model has no images.
+        let pixels = if pixels.exists() { Tensors::read(&pixels) } else { Tensors::none(pixels) };
         Golden { dir, index, config, pixels }
     }
 
@@ -106,9 +107,10 @@ impl Golden {
 
     pub(crate) fn case(&self, name: &str) -> Case {
         let entry = &self.index["cases"][name];
-        let tensors = Tensors::read(&self.dir.join(entry["file"].as_str().unwrap()));
-        let media = entry["media"].as_array().unwrap();
-        let images = media.iter().map(|m| self.image(m.as_str().unwrap())).collect();
+        let file = entry["file"].as_str().map_or_else(|| format!("cases/{name}.safetensors"), str::to_owned);
+        let tensors = Tensors::read(&self.dir.join(file));
+        let media = entry["media"].as_array().into_iter().flatten();
+        let images = media.map(|m| self.image(m.as_str().unwrap())).collect();
         Case { name: name.into(), tensors, images, loss: entry["loss"].as_f64().unwrap() }
     }
 
@@ -172,8 +174,15 @@ impl Case {
         self.tensors.ids("input_ids")
     }
 
+    /// Returns the inputs: one sequence, or the sequences of a packed row.
     pub(crate) fn inputs(&self, config: &ModelConfig) -> Inputs {
-        models::inputs(config, &[(&self.input_ids(), &self.images)])
+        let ids = self.input_ids();
+        let Some(bounds) = self.tensors.ints.get("cu_seqlens") else {
+            return models::inputs(config, &[(&ids, &self.images)]);
+        };
+        let sequences: Vec<(&[u32], &[Arc<ImageInput>])> =
+            bounds.windows(2).map(|w| (&ids[w[0] as usize..w[1] as usize], &[][..])).collect();
+        models::inputs(config, &sequences)
     }
 
     /// Returns pairs (row, id): the token after row `row` is `id`, and it counts for the loss.

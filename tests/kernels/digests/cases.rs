@@ -9,8 +9,8 @@ use crate::kernels::attention_bwd::GradCase;
 use crate::kernels::inputs::normals;
 use crate::kernels::paged_attention::Step;
 use crate::kernels::{
-    Outcome, adamw, embedding, gelu, gemm, gemm_bwd, grad_norm, linear_logprob, linear_logprob_bwd, lora, rms_norm,
-    rope, sample, swiglu,
+    Outcome, adamw, embedding, gelu, gemm, gemm_bwd, grad_norm, linear_logprob, linear_logprob_bwd, lora, qk_norm,
+    rms_norm, rope, sample, swiglu,
 };
 
 /// Runs a case. Returns every bit of its results, one word per element.
@@ -140,6 +140,10 @@ fn elementwise() -> Vec<Case> {
         }),
         plain("swiglu_bwd 17x3424", |dev| Ok(halves(swiglu::gradients(dev, 17, 3424)?))),
         plain("gelu_bwd 17x1283", |dev| Ok(halves(gelu::gradients(dev, 17, 1283)?))),
+        plain("qk_norm 37x6x128", |dev| {
+            let (rows, sums) = qk_norm::run(dev, 37, heads(4, 2, 128), false)?;
+            Ok([halves(rows), floats(sums)].concat())
+        }),
         plain("rope 40x28", |dev| Ok(halves(rope::run(dev, 40, heads(28, 4, 128), false)?))),
         plain("embedding 130x50x136", |dev| {
             let ids = embedding::ids(130, 50);

@@ -1,0 +1,18 @@
+//! Llama: Llama 3.x and SmolLM2.
+
+use super::dense::{self, Dense};
+use crate::model::config::Family;
+
+const MODEL_TYPE: &str = "llama";
+const CLASS: &str = "LlamaForCausalLM";
+
+/// The family.
+pub static FAMILY: Family = Family {
+    model_types: &[MODEL_TYPE],
+    classes: &[CLASS],
+    read: |root| dense::read(root, Dense { max_position_embeddings: 2048, ..Dense::DEFAULT }),
+    new: |base, ids| dense::new(CLASS, MODEL_TYPE, base, ids),
+    ignores: &["rotary_emb.inv_freq"],
+    size_checks: |config| dense::size_checks(&config.text),
+    prefixes: &[],
+};

@@ -1,0 +1,18 @@
+//! Qwen2 and Qwen2.5 without images.
+
+use super::dense::{self, Dense};
+use crate::model::config::Family;
+
+const MODEL_TYPE: &str = "qwen2";
+const CLASS: &str = "Qwen2ForCausalLM";
+
+/// The family.
+pub static FAMILY: Family = Family {
+    model_types: &[MODEL_TYPE],
+    classes: &[CLASS],
+    read: |root| dense::read(root, Dense { qkv_bias: true, ..Dense::DEFAULT }),
+    new: |base, ids| dense::new(CLASS, MODEL_TYPE, base, ids),
+    ignores: &["rotary_emb.inv_freq"],
+    size_checks: |config| dense::size_checks(&config.text),
+    prefixes: &[],
+};
