@@ -18,7 +18,7 @@ const THREADS: usize = 128;
 /// Number of chains of the sum over a head: one for each thread of a warp.
 const CHAINS: usize = 32;
 
-/// Values of a forward pass that backward reads.
+/// Inputs of the backward pass that forward keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Kept {
     /// The heads of q and k before the norm, `[T, (q + kv) dim]`.
