@@ -78,7 +78,9 @@ fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat, turn_end: TurnEnd)
         };
         ids.extend_from_slice(next);
         mask.resize(ids.len(), false);
-        ids.extend(chat.tokenizer.encode(&text_of(message), Special::Plain).map_err(at(row))?);
+        let text = text_of(message);
+        let text = without_opening(&text, &chat.tokenizer.decode(&chat.turn.open, false));
+        ids.extend(chat.tokenizer.encode(text, Special::Plain).map_err(at(row))?);
         ids.push(chat.turn.end);
         mask.resize(ids.len(), !message.masked);
         let newline = turn_end == TurnEnd::Newline;
@@ -90,6 +92,16 @@ fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat, turn_end: TurnEnd)
         }
     }
     Ok((ids, mask))
+}
+
+/// Returns the answer without the `<think>` with which it begins, if the generation prompt `opened` already ends with it.
+fn without_opening<'a>(answer: &'a str, opened: &str) -> &'a str {
+    const THINK: &str = "<think>";
+    let (opens, space) = opened.rsplit_once(THINK).map_or((false, ""), |(_, rest)| (rest.trim().is_empty(), rest));
+    match answer.strip_prefix(THINK).filter(|_| opens) {
+        Some(rest) => rest.strip_prefix(space).unwrap_or(rest),
+        None => answer,
+    }
 }
 
 /// Converts [`Row::prompt`] to token ids, followed by the opening of the assistant's turn. The system prompt is the
@@ -149,4 +161,19 @@ pub fn same_size(first: &mut Option<[u32; 2]>, size: [u32; 2]) -> Result<()> {
 fn at(row: &Row) -> impl Fn(Error) -> Error {
     let place = row.place.clone();
     move |error| error.within(&place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_opening;
+
+    #[test]
+    fn a_think_that_the_generation_prompt_opened_is_not_written_twice() {
+        let answer = "<think>\nTwo.\n</think>\n2";
+        assert_eq!(without_opening(answer, "<|im_start|>assistant\n<think>\n"), "Two.\n</think>\n2");
+        assert_eq!(without_opening(answer, "<|im_start|>assistant\n<think>"), "\nTwo.\n</think>\n2");
+        assert_eq!(without_opening(answer, "<|im_start|>assistant\n"), answer);
+        assert_eq!(without_opening(answer, "<think>\n\n</think>\n\n"), answer);
+        assert_eq!(without_opening("2", "<think>\n"), "2");
+    }
 }

@@ -18,7 +18,7 @@ const THREADS: usize = 128;
 /// Number of chains of the sum over a head: one for each thread of a warp.
 const CHAINS: usize = 32;
 
-/// What backward reads of a forward pass.
+/// Inputs of the backward pass that forward keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Kept {
     /// The heads of q and k before the norm, `[T, (q + kv) dim]`.
@@ -75,7 +75,7 @@ pub struct Bwd {
     pub sin: Tensor,
     /// Heads of a row.
     pub heads: Heads,
-    /// What forward kept.
+    /// Values that forward kept.
     pub kept: Kept,
     /// Gradients of the weights of q and k, f32 `[dim]`, to which those of the rows are added; `None` if they are frozen.
     pub dweights: Option<[Tensor; 2]>,

@@ -285,7 +285,8 @@ fn completions(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<
     let vocab_size = app.config.text.vocab_size;
     let encode = |text: &str| {
         let ids = app.chat.tokenizer.encode(text, Special::Parse);
-        ids.map_err(|error| ApiError::refused("prompt", error))
+        let ids = ids.map_err(|error| ApiError::refused("prompt", error))?;
+        Ok(app.chat.tokenizer.with_bos(ids))
     };
     let value = fields.take("prompt").unwrap_or_default();
     let one = |value: &Value| match value {

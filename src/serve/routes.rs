@@ -164,11 +164,11 @@ async fn answered(
 async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Api<Json<Value>> {
     let act = |app: &App, fields: &mut Fields| {
         let text = fields.string("prompt")?.ok_or_else(|| ApiError::field("prompt", "nothing", "a text"))?;
-        // The tokenizers of this family add no special tokens.
-        fields.without_effect(&["add_special_tokens"]);
+        let add_special_tokens = fields.bool("add_special_tokens", true)?;
         let with_strings = fields.bool("return_token_strs", false)?;
         let ids = app.chat.tokenizer.encode(&text, Special::Parse);
         let ids = ids.map_err(|error| ApiError::refused("prompt", error))?;
+        let ids = if add_special_tokens { app.chat.tokenizer.with_bos(ids) } else { ids };
         let strings: Option<Vec<_>> =
             with_strings.then(|| ids.iter().map(|&id| app.chat.tokenizer.token(id)).collect());
         Ok(json!({"tokens": ids, "count": ids.len(), "max_model_len": app.max_model_len, "token_strs": strings}))

@@ -146,7 +146,8 @@ impl ChatTemplate {
             (named_template(value, &config_path)?, config_path)
         } else {
             let expected = "chat_template.jinja, chat_template.json or tokenizer_config.json with a chat_template";
-            return Err(Error::input(dir.display().to_string(), "no chat template", expected));
+            let hint = "a base model has none: copy the one of a chat model of the same family into the directory";
+            return Err(Error::input_hint(dir.display().to_string(), "no chat template", expected, hint));
         };
         let mut template = ChatTemplate::new(&source, place.display().to_string())?;
         for (key, value) in config.as_ref().and_then(|c| c.as_object()).into_iter().flatten() {
@@ -225,10 +226,13 @@ fn failed(place: &str, error: &minijinja::Error) -> Error {
     Error::input(place, what, "a chat template that accepts these messages")
 }
 
-/// Implements `strftime_now(format)` of Hugging Face, in UTC.
+/// Date of every rendering: the one that the template of Llama 3.1 has. The clock would make the tokens of a row depend on
+/// the day.
+const TODAY: jiff::civil::Date = jiff::civil::date(2024, 7, 26);
+
+/// Implements `strftime_now(format)` of Hugging Face, at midnight of [`TODAY`].
 fn strftime_now(format: String) -> std::result::Result<String, minijinja::Error> {
-    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
-    jiff::fmt::strtime::format(&format, &now)
+    jiff::fmt::strtime::format(&format, TODAY.at(0, 0, 0, 0))
         .map_err(|e| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string()))
 }
 

@@ -43,6 +43,8 @@ pub struct Tokenizer {
     longest: usize,
     /// Id of each single byte. Some tokenizers lack bytes that their training texts never had.
     byte_ids: [Option<u32>; 256],
+    /// Token that the post-processor puts before a text.
+    bos: Option<u32>,
 }
 
 impl Tokenizer {
@@ -117,8 +119,11 @@ impl Tokenizer {
         }
         let mut plain = bpe.get_added_vocabulary().clone();
         plain.set_encode_special_tokens(true);
+        let first = |special| bpe.encode("a", special).ok().and_then(|text| text.get_ids().first().copied());
+        let bos =
+            caught(|| first(true).filter(|id| special[*id as usize] && first(false) != Some(*id))).unwrap_or(None);
         let longest = starts.windows(2).map(|ends| (ends[1] - ends[0]) as usize).max().unwrap_or(0);
-        Ok(Tokenizer { bpe, plain, bytes, starts, special, longest, byte_ids })
+        Ok(Tokenizer { bpe, plain, bytes, starts, special, longest, byte_ids, bos })
     }
 
     /// Returns the ids of a text. With [`Special::Plain`], no id is a special token. Returns an error if the text has
@@ -142,13 +147,21 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// Puts the token before `ids` that the post-processor of the file puts before a text, unless they begin with it.
+    pub fn with_bos(&self, ids: Vec<u32>) -> Vec<u32> {
+        match self.bos.filter(|bos| ids.first() != Some(bos)) {
+            Some(bos) => [&[bos][..], &ids].concat(),
+            None => ids,
+        }
+    }
+
     /// Returns the maximum number of bytes of a text with `tokens` tokens.
     pub fn bytes_of(&self, tokens: usize) -> usize {
         tokens.saturating_mul(NFC_SHRINKS * self.longest).min(LONGEST_TEXT)
     }
 
     /// Encodes the entire text. Truncation, padding and post-processors in the file are ignored, because they belong to
-    /// the application that saved the file.
+    /// the application that saved the file ([`Tokenizer::with_bos`] adds the token of a post-processor).
     fn encode_with(&self, text: &str, added: &AddedVocabulary) -> tokenizers::Result<Vec<u32>> {
         let mut pieces = added.extract_and_normalize(self.bpe.get_normalizer(), text);
         if let Some(pre_tokenizer) = self.bpe.get_pre_tokenizer() {

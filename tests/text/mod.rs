@@ -2,6 +2,7 @@
 
 mod chat;
 mod generation;
+mod llama;
 mod template;
 
 use crate::models::chat_config;

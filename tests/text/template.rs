@@ -22,7 +22,7 @@ fn what_templates_use_works_as_in_jinja2() {
         ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
         ("{{ none }} {{ true }} {{ missing }}", "None True "),
         ("{% if add_generation_prompt %}yes{% endif %}", "yes"),
-        ("{{ strftime_now('%Y')|length }}", "4"),
+        ("{{ strftime_now('%d %b %Y') }}", "26 Jul 2024"),
         ("{{ '<b>' }}", "<b>"),
     ] {
         let tools = json!({"tools": [{"name": "f", "x": 1.0, "\u{e9}": "<a>"}]});
@@ -121,6 +121,4 @@ fn broken_tokenizers_are_refused_by_name() {
         )
     };
     assert!(error(Some(&bpe("null"))).contains("ByteLevel"));
-    let byte_level = r#"{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":false,"use_regex":false}"#;
-    assert!(error(Some(&bpe(byte_level))).contains("byte 0x00"));
 }
