@@ -8,7 +8,7 @@ use crate::ops::attend::Heads;
 use crate::ops::attention::{self, Pack};
 use crate::ops::embedding;
 use crate::ops::patch_embed::{self, Normalize, PatchImage};
-use crate::ops::qk_norm::{self, Bwd, Fwd, Kept};
+use crate::ops::qk_norm::{self, Bwd, Fwd, SavedRows};
 use crate::ops::segments::Segments;
 use crate::ops::{gelu, linear, lora, rms_norm, rope, rows, swiglu};
 use crate::tensor::{DType, Tensor};
@@ -149,7 +149,7 @@ pub fn qk_norm_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let qkv = random(dev, s.dtype, &[t, heads.qkv_len()], 1.0)?;
     let [cos, sin] = [random(dev, DType::F32, &[t, heads.dim / 2], 0.5)?; 2];
     let [q, k] = [random(dev, s.dtype, &[heads.dim], 1.0)?; 2];
-    let kept = Kept::alloc(dev, Region::Overlay, s.dtype, t, heads)?;
+    let kept = SavedRows::alloc(dev, Region::Overlay, s.dtype, t, heads)?;
     let moved = 3.0 * bytes(&[kept.x]) + bytes(&[kept.rstd, cos, sin]);
     op("qk_norm fwd", s.dtype, format!("[{t}, {}]", heads.qkv_len()), 0.0, moved, move |dev| {
         qk_norm::fwd(dev, Fwd { qkv, q, k, eps: 1e-6, cos, sin, heads, cache: None, kept: Some(kept) })
@@ -161,7 +161,7 @@ pub fn qk_norm_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let dqkv = random(dev, s.dtype, &[t, heads.qkv_len()], 1.0)?;
     let [cos, sin] = [random(dev, DType::F32, &[t, heads.dim / 2], 0.5)?; 2];
     let [q, k] = [random(dev, s.dtype, &[heads.dim], 1.0)?; 2];
-    let kept = Kept::alloc(dev, Region::Overlay, s.dtype, t, heads)?;
+    let kept = SavedRows::alloc(dev, Region::Overlay, s.dtype, t, heads)?;
     fill(dev, kept.x, 1.0)?;
     fill(dev, kept.rstd, 1.0)?;
     let dweights = Some([zeros(dev, DType::F32, &[heads.dim])?, zeros(dev, DType::F32, &[heads.dim])?]);

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::model::config::NormKind;
 use crate::model::layers::Attention;
 use crate::model::params::{Linear, Vector};
-use crate::model::qkv::{HeadNorms, QkvRows};
+use crate::model::qkv::{HeadNorms, QkvProj, QkvRows};
 use crate::model::tape::{LayerPolicy, Recompute, Tape, Var};
 use crate::ops::attend::Heads;
 
@@ -142,7 +142,8 @@ impl Layer {
     ) -> Result<()> {
         let Mixer::Attention { qkv_proj, head_norms, .. } = self.mixer;
         let n = self.input_layernorm.forward(tape, dev, x)?;
-        tape.linear_qkv_into(dev, n, (qkv_proj, head_norms), attention, qkv, again)
+        let proj = QkvProj { linear: qkv_proj, norms: head_norms };
+        tape.linear_qkv_into(dev, n, proj, attention, qkv, again)
     }
 
     /// Computes out = h + mlp(norm(h)).

@@ -9,7 +9,7 @@ use crate::model::params::{Linear, Vector};
 use crate::model::tape::{Recompute, Tape, Var};
 use crate::ops::attend::Heads;
 use crate::ops::linear::Qkv;
-use crate::ops::qk_norm::Kept;
+use crate::ops::qk_norm::SavedRows;
 use crate::ops::{linear, qk_norm, rope};
 use crate::tensor::DType;
 
@@ -24,13 +24,22 @@ pub struct HeadNorms {
     pub eps: f32,
 }
 
+/// The projection of a layer to its qkv rows, with the norms that follow it.
+#[derive(Clone, Copy)]
+pub struct QkvProj {
+    /// The projection.
+    pub linear: Linear,
+    /// The norms of the heads of q and k, if the model has them.
+    pub norms: Option<HeadNorms>,
+}
+
 /// Memory for the rows of q, k and v.
 #[derive(Clone, Copy)]
 pub struct QkvRows {
     /// The rows that attention reads, `[T, (q + 2 kv) dim]`.
     pub rows: Var,
     /// What the backward of the norms reads, if there are norms and backward may follow.
-    kept: Option<Kept>,
+    kept: Option<SavedRows>,
 }
 
 impl Tape {
@@ -45,7 +54,7 @@ impl Tape {
     ) -> Result<QkvRows> {
         let rows = self.alloc(dev, dtype, &[t, heads.qkv_len()])?;
         let kept = match norms.filter(|_| self.recording()) {
-            Some(_) => Some(Kept::alloc(dev, self.region(), dtype, t, heads)?),
+            Some(_) => Some(SavedRows::alloc(dev, self.region(), dtype, t, heads)?),
             None => None,
         };
         Ok(QkvRows { rows, kept })
@@ -58,12 +67,13 @@ impl Tape {
         &mut self,
         dev: &mut Device,
         x: Var,
-        (qkv_proj, norms): (Linear, Option<HeadNorms>),
+        proj: QkvProj,
         attention: &Attention,
         into: QkvRows,
         again: Recompute,
     ) -> Result<()> {
         let &Attention { rope: Rope { cos, sin }, heads, ref attend, cache } = attention;
+        let QkvProj { linear: qkv_proj, norms } = proj;
         let Linear { weight, bias, .. } = qkv_proj;
         let (mark, QkvRows { rows, kept: raw }) = (dev.mark(self.region()), into);
         let cache = match attend {

@@ -20,19 +20,19 @@ const CHAINS: usize = 32;
 
 /// Inputs of the backward pass that forward keeps.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
+pub struct SavedRows {
     /// The heads of q and k before the norm, `[T, (q + kv) dim]`.
     pub x: Tensor,
     /// Reciprocal root mean square of each head, f32 `[T, q + kv]`.
     pub rstd: Tensor,
 }
 
-impl Kept {
+impl SavedRows {
     /// Allocates memory for `t` rows.
-    pub fn alloc(dev: &mut Device, region: Region, dtype: DType, t: usize, heads: Heads) -> Result<Kept> {
+    pub fn alloc(dev: &mut Device, region: Region, dtype: DType, t: usize, heads: Heads) -> Result<SavedRows> {
         let normed = heads.q + heads.kv;
         let x = dev.alloc(region, dtype, &[t, normed * heads.dim])?;
-        Ok(Kept { x, rstd: dev.alloc(region, DType::F32, &[t, normed])? })
+        Ok(SavedRows { x, rstd: dev.alloc(region, DType::F32, &[t, normed])? })
     }
 }
 
@@ -56,7 +56,7 @@ pub struct Fwd<'a> {
     /// Cache in which the new k and v are stored, and the slot of each row, u32 `[T]`.
     pub cache: Option<(&'a KvCache, Tensor)>,
     /// Receives what backward reads.
-    pub kept: Option<Kept>,
+    pub kept: Option<SavedRows>,
 }
 
 /// Arguments of [`bwd`].
@@ -76,7 +76,7 @@ pub struct Bwd {
     /// Heads of a row.
     pub heads: Heads,
     /// Values that forward kept.
-    pub kept: Kept,
+    pub kept: SavedRows,
     /// Gradients of the weights of q and k, f32 `[dim]`, to which those of the rows are added; `None` if they are frozen.
     pub dweights: Option<[Tensor; 2]>,
 }
@@ -110,7 +110,7 @@ fn check_all(op: &'static str, qkv: Tensor, weights: [Tensor; 2], tables: [Tenso
     tables.into_iter().try_for_each(|t| check::tensor(op, "cos or sin", t, DType::F32, &[qkv.rows(), heads.dim / 2]))
 }
 
-fn check_kept(op: &'static str, qkv: Tensor, kept: Kept, heads: Heads) -> Result<()> {
+fn check_kept(op: &'static str, qkv: Tensor, kept: SavedRows, heads: Heads) -> Result<()> {
     let normed = heads.q + heads.kv;
     check::tensor(op, "kept.x", kept.x, qkv.dtype, &[qkv.rows(), normed * heads.dim])?;
     check::tensor(op, "kept.rstd", kept.rstd, DType::F32, &[qkv.rows(), normed])
@@ -238,7 +238,9 @@ pub fn bwd(dev: &mut Device, call: Bwd) -> Result<()> {
     check_all(OP, dqkv, [q, k], [cos, sin], heads)?;
     check_kept(OP, dqkv, kept, heads)?;
     dweights.into_iter().flatten().try_for_each(|dw| check::tensor(OP, "dw", dw, DType::F32, &[heads.dim]))?;
-    dev.note_work(OP, 0.0, 2.0 * moved(&[kept.x]) + moved(&[kept.x, kept.rstd]));
+    // The gradients of the weights read the gradient of the rows, and what forward kept, once more.
+    let reads = if dweights.is_some() { 2.0 } else { 1.0 };
+    dev.note_work(OP, 0.0, moved(&[kept.x]) + reads * moved(&[kept.x, kept.x, kept.rstd, cos, sin]));
     let mark = dev.mark(Region::Workspace);
     let partials = dev.alloc(Region::Workspace, DType::F32, &[dqkv.rows().div_ceil(ROWS), 2 * heads.dim])?;
     let done = match dev.on() {
@@ -254,7 +256,7 @@ pub fn bwd(dev: &mut Device, call: Bwd) -> Result<()> {
 }
 
 fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
-    let Bwd { dqkv, q, k, cos, sin, heads, kept: Kept { x, rstd }, dweights } = call;
+    let Bwd { dqkv, q, k, cos, sin, heads, kept: SavedRows { x, rstd }, dweights } = call;
     check_gpu(op, dqkv, heads)?;
     let args = params!(qk_norm::BwdArgs {
         dqkv,

@@ -215,7 +215,8 @@ fn step_0_is_no_step_and_noise_is_averaged() {
     let dir = tempfile::tempdir().unwrap();
     let write = |steps: u32| {
         let begin = serde_json::json!({"step": 0, "val-core/sums/acc": 0.1});
-        let line = |i: u32| serde_json::json!({"step": i, "loss": if i % 2 == 0 { f64::from(i) } else { 0.0 }});
+        let line =
+            |i: u32| serde_json::json!({"step": i, "loss": if i.is_multiple_of(2) { f64::from(i) } else { 0.0 }});
         let lines: Vec<_> =
             std::iter::once(begin).chain((1..=steps).map(line)).map(|line| format!("{line}\n")).collect();
         fs::write(dir.path().join("metrics.jsonl"), lines.concat()).unwrap();

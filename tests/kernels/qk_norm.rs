@@ -4,7 +4,7 @@ use half::bf16;
 use omr::device::{Device, Region};
 use omr::ops::attend::Heads;
 use omr::ops::paged_attention::KvCache;
-use omr::ops::qk_norm::{self, Bwd, Fwd, Kept};
+use omr::ops::qk_norm::{self, Bwd, Fwd, SavedRows};
 use omr::tensor::DType;
 
 use crate::kernels::inputs::{cpu, normals, up};
@@ -29,7 +29,7 @@ pub fn run(dev: &mut Device, t: usize, heads: Heads, cached: bool) -> Outcome<(V
         up(dev, &values, &[t, half])
     });
     let (q, k) = (up(dev, &normals::<bf16>(3, dim), &[dim]), up(dev, &normals::<bf16>(4, dim), &[dim]));
-    let kept = Kept::alloc(dev, Region::Overlay, DType::Bf16, t, heads)?;
+    let kept = SavedRows::alloc(dev, Region::Overlay, DType::Bf16, t, heads)?;
     let cache = KvCache::alloc(dev, Region::Overlay, DType::Bf16, 2, heads)?;
     dev.fill_zero(cache.k)?;
     dev.fill_zero(cache.v)?;

@@ -3,7 +3,7 @@
 use half::bf16;
 use omr::device::{Device, Region};
 use omr::ops::attend::Heads;
-use omr::ops::qk_norm::{self, Bwd, Fwd, Kept};
+use omr::ops::qk_norm::{self, Bwd, Fwd, SavedRows};
 use omr::tensor::Elem;
 
 use super::reference::{BF16, F32, Random, device, devices, differences, dot, relative, up, wide};
@@ -38,7 +38,7 @@ impl<T: Elem> Case<T> {
             let values: Vec<f32> = self.angles.iter().map(|a| f(*a)).collect();
             up(dev, &values, &[t, dim / 2])
         });
-        let kept = Kept::alloc(dev, Region::Overlay, T::DTYPE, t, heads).unwrap();
+        let kept = SavedRows::alloc(dev, Region::Overlay, T::DTYPE, t, heads).unwrap();
         let dweights = [0, 1].map(|_| up(dev, &vec![0f32; dim], &[dim]));
         qk_norm::fwd(dev, Fwd { qkv, q, k, eps: EPS, cos, sin, heads, cache: None, kept: Some(kept) }).unwrap();
         qk_norm::bwd(dev, Bwd { dqkv, q, k, cos, sin, heads, kept, dweights: Some(dweights) }).unwrap();
