@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import traceback
 
@@ -71,6 +72,7 @@ class Check:
                     "date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}"}
         self.record = Record(self.out, identity, [])
         self.record.earlier()
+        self.lock = threading.RLock()
 
     def binaries(self, asked):
         """Finds the binaries to run. Returns the commit they were built from."""
@@ -101,25 +103,21 @@ class Check:
         smi = smi_says("name") or "GPU"
         return re.sub(r"[^a-z0-9]+", "-", smi.lower().replace("nvidia", "")).strip("-")
 
-    def memory(self):
-        """Returns the MiB of the GPU. On the emulator and without an answer it is that of a large GPU."""
-        mib = (smi_says("memory.total") or "").removesuffix(" MiB") if self.on_gpu else ""
-        return int(mib) if mib.isdigit() else plan.LARGE
-
     def say(self, text):
-        print(text, flush=True)
-        print(text, file=self.log, flush=True)
+        with self.lock:
+            print(text, flush=True)
+            print(text, file=self.log, flush=True)
 
     def left(self):
         return max(0.0, min(self.deadline, self.end) - time.monotonic())
 
     def run(self, command, box=None, **environment):
         """Runs a command within the time of its part. Returns its exit status (None after a timeout) and its output."""
-        print(f"\n$ {' '.join(str(word) for word in command)} {environment or ''}", file=self.log, flush=True)
         status, output = base.run(command, max(1.0, min(self.left(), box or self.left())), self.environment | environment)
         # The size of the files returned from a lent machine is limited.
         shown = output if len(output) < 400_000 else f"{output[:200_000]}\n[...]\n{output[-200_000:]}"
-        print(f"{shown}\n[exit status {status}]", file=self.log, flush=True)
+        with self.lock:
+            print(f"\n$ {' '.join(str(word) for word in command)} {environment or ''}\n{shown}\n[exit status {status}]", file=self.log, flush=True)
         if self.on_gpu and REFUSED in output:
             self.switch_off(next(line for line in output.splitlines() if REFUSED in line))
         if self.on_gpu and status is None and self.left() > 1.0:
@@ -158,7 +156,8 @@ class Check:
             except Exception as error:  # noqa: BLE001 - an unexpected error must end only this step, not the call
                 made |= {"status": "cut", "notes": [f"tools/gpu-check failed: {error!r}", *made["notes"]]}
                 traceback.print_exc(file=self.log)
-            self.record.put(name, part, seconds=time.monotonic() - begun, **made)
+            with self.lock:
+                self.record.put(name, part, seconds=time.monotonic() - begun, **made)
             self.say(f"   {name}: {WORDS[made['status']]}{''.join('; ' + note for note in made['notes'])}")
 
     def ask(self):
@@ -192,17 +191,21 @@ class Check:
             return False
 
     def tested(self, part, names, label="", prefix=(), **environment):
-        """Runs test modules, each in its own process, because an error of the GPU ends the process."""
-        for name in names:
-            with self.step(part, f"{label}{name}") as made:
-                if made is None:
-                    continue
-                filter_ = [name, "--exact"] if name == plan.SANITIZER_PROBE else [f"{name}::"]
-                status, output = self.run([*prefix, self.tests, *filter_, "--test-threads=1", "--nocapture"],
-                                          plan.MODULE_SECONDS * self.args.minutes, **environment)
-                made |= self.judged(name, status, output)
-                if status is None and name.endswith("_sm90a") and self.on_gpu:
-                    self.switch_off(f"{name} hangs or takes too long")
+        """Runs test modules, several at the same time on a GPU. Each has its own process, because an error of the GPU ends
+        the process."""
+        with concurrent.futures.ThreadPoolExecutor(plan.TOGETHER if self.on_gpu and not prefix else 1) as pool:
+            list(pool.map(lambda name: self.tested_one(part, name, label, prefix, environment), names))
+
+    def tested_one(self, part, name, label, prefix, environment):
+        with self.step(part, f"{label}{name}") as made:
+            if made is None:
+                return
+            filter_ = [name, "--exact"] if name == plan.SANITIZER_PROBE else [f"{name}::"]
+            status, output = self.run([*prefix, self.tests, *filter_, "--test-threads=1", "--nocapture"],
+                                      plan.MODULE_SECONDS * self.args.minutes, **environment)
+            made |= self.judged(name, status, output)
+            if status is None and name.endswith("_sm90a") and self.on_gpu:
+                self.switch_off(f"{name} hangs or takes too long")
 
     def judged(self, name, status, output):
         counts = re.search(r"(\d+) passed; (\d+) failed; (\d+) ignored", output)
@@ -229,11 +232,11 @@ class Check:
             self.end = self.begun + plan.CALL_MINUTES * 60 * args.minutes - 10
             self.record.calls.append(f"call {args.call} of {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M}")
         self.deadline = time.monotonic()
-        for part, minutes in parts.items():
+        for part in parts:
             if args.only and part not in args.only.split(","):
                 continue
             # The deadline is counted from the end of the previous part's time, so that unused time goes to this part.
-            self.deadline += minutes * 60 * args.minutes
+            self.deadline += plan.PARTS[part] * 60 * args.minutes
             self.say(f"== {part} ({time.monotonic() - self.begun:.0f} s)")
             PARTS[part](self, part)
             self.record.environment = self.environment_lines()

@@ -79,7 +79,7 @@ def judged_job(status, output, required):
 def required(column, name):
     """True if a job must fit into the memory of a GPU of `COLUMNS`."""
     memory = COLUMNS[column][2]
-    return memory >= plan.LARGE or name in (plan.FITS if memory > 80_000 else plan.FITS[:1])
+    return memory >= plan.LARGE or name in (plan.FITS if memory > 80_000 else list(plan.FITS)[:1])
 
 
 def work(modules, columns, library, tests, omr, asked):

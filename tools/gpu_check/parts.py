@@ -136,7 +136,7 @@ def slice_(check, part):
 
 
 def jobs(check, part):
-    for name in plan.jobs(check.memory()):
+    for name in plan.JOBS:
         if (check.on_gpu and not check.args.quick) or name in plan.EMULATED:
             benched(check, part, f"bench {name}", *plan.JOBS[name], box=plan.JOB_SECONDS)
             if name.endswith(" 7b"):
