@@ -44,6 +44,8 @@ constexpr int ROWS = THREADS / 32;
 constexpr int VECTOR = 8;
 constexpr int ROUND = 32 * VECTOR;
 constexpr int ROUNDS = 16;
+// Rounds of gamma that are loaded together.
+constexpr int BATCH = 8;
 // Rows of one partial sum of dgamma, as in the reference; columns of a CTA that computes partial sums.
 constexpr int CHUNK = 64;
 constexpr int STRIPE = THREADS * VECTOR;
@@ -121,10 +123,17 @@ __device__ __forceinline__ float in_registers(const Args& args, const bf16* x, b
         if (i * ROUND < args.cols) squares.add(Eight(v[i]));
     }
     float r = reciprocal(squares.sum(), args);
+    // Several loads of gamma are in flight at once: a load behind a store would wait for it, because they may overlap.
+    uint4 gamma[BATCH];
 #pragma unroll
     for (int i = 0; i < ROUNDS; i++) {
+#pragma unroll
+        for (int j = i; i % BATCH == 0 && j < i + BATCH; j++) {
+            int at = j * ROUND + lane * VECTOR;
+            if (at < args.cols) gamma[j % BATCH] = isa::load<uint4>(args.gamma + at);
+        }
         int at = i * ROUND + lane * VECTOR;
-        if (at < args.cols) isa::store<uint4>(y + at, normed(v[i], isa::load<uint4>(args.gamma + at), r));
+        if (at < args.cols) isa::store<uint4>(y + at, normed(v[i], gamma[i % BATCH], r));
     }
     return r;
 }

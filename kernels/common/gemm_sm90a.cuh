@@ -38,7 +38,6 @@ struct WideTile {
     using Part = Slice<COLUMNS>;
     static constexpr int BLOCK_M = 64 * GROUPS, BLOCK_N = N, STAGES = RING;
     static constexpr int MATH = 128 * GROUPS, THREADS = MATH + 128;
-    static constexpr int STAGE_BYTES = (BLOCK_M + BLOCK_N) * BLOCK_K * 2;
     // Registers per thread after the reallocation. A CTA has 65,536 registers in total. The producer warpgroup gives up
     // registers, which the accumulators need.
     static constexpr int REGISTERS_COPY = 40, REGISTERS_MATH = 232;
@@ -72,6 +71,8 @@ struct WideSmem {
     isa::Mbarrier full[T::STAGES], empty[T::STAGES];
     // The tile that a stage belongs to. After the last tile: a number that is no tile.
     isa::Shared<int> tile[T::STAGES];
+    // First row of each box of W of the tile that is being loaded. A box has at least 8 rows.
+    isa::Shared<int> box_rows[T::BLOCK_N / 8];
 };
 
 // A ring stage as the epilogue of a warpgroup uses it for its 64 rows of results.
@@ -89,13 +90,16 @@ using Forward = Roles<isa::Major::k, isa::Major::k, false>;
 
 template <class E>
 struct WideArgs : E::Maps {
-    isa::TensorMap x;  // boxes: 64 terms by BLOCK_M rows, or panels
+    isa::TensorMap x;  // boxes: 64 terms by `x_box` rows, or panels
     isa::TensorMap w;  // boxes: 64 terms by `box` rows, or panels
     isa::TensorMap more_x, more_w;  // the same for the second pair, if there is one
     Operands in;
     typename E::Args out;
     int box;    // rows per box of W; divides the length of every run of columns whose rows of W are adjacent
     int steps;  // stages of 64 terms of the first pair
+    // Rows per box of x: BLOCK_M, or fewer if the product has fewer rows. The other rows of a stage stay zero.
+    int x_box;
+    int pad;
     // Tiles taken after the first one of each CTA; zero before and after the launch. Null: the tiles of a CTA are as far
     // apart as the grid is large.
     uint32_t* counter;
@@ -150,12 +154,32 @@ __device__ __forceinline__ void copy_stage(WideSmem<T, E::STAGED>& smem, int slo
         copy_panels<T::BLOCK_N>(smem.w[slot], w, &smem.full[slot], at.column, k);
     } else {
 #pragma unroll 1
-        for (int column = 0; column < T::BLOCK_N; column += args.box) {
-            int row = E::weight_row(args.out, args.in, at.column + column);
-            // A box past the last row loads zeros.
-            isa::tma_load(smem.w[slot] + column * BLOCK_K, w, &smem.full[slot], k, row < 0 ? args.in.cols : row);
+        for (int i = 0; i * args.box < T::BLOCK_N; i++) {
+            isa::tma_load(smem.w[slot] + i * args.box * BLOCK_K, w, &smem.full[slot], k, smem.box_rows[i]);
         }
     }
+}
+
+// Finds the first rows of a tile's boxes of W, once for all stages, because an epilogue may need divisions.
+template <class T, class E>
+__device__ __forceinline__ void find_boxes(WideSmem<T, E::STAGED>& smem, const WideArgs<E>& args, Corner at) {
+#pragma unroll 1
+    for (int i = 0; i * args.box < T::BLOCK_N; i++) {
+        int row = E::weight_row(args.out, args.in, at.column + i * args.box);
+        // A box past the last row loads zeros.
+        smem.box_rows[i] = row < 0 ? args.in.cols : row;
+    }
+}
+
+// Fills the rows of x that no box covers with zeros, in all stages. Called by all math warpgroups.
+template <class T, bool STAGED>
+__device__ __forceinline__ void clear_x(WideSmem<T, STAGED>& smem, int x_box) {
+    int count = (T::BLOCK_M - x_box) * BLOCK_K / 8;
+    for (int i = threadIdx.x; i < T::STAGES * count; i += T::MATH) {
+        isa::store(&smem.x[i / count][x_box * BLOCK_K + i % count * 8], make_uint4(0, 0, 0, 0));
+    }
+    isa::fence_proxy_async();
+    isa::sync_named(1, T::MATH);
 }
 
 // Returns the descriptor of an operand in a stage. A swizzle pattern is eight rows of 128 bytes: eight rows of the
@@ -251,16 +275,19 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
     }
     isa::sync_cta();
     PipelineState<T> pipe;
+    int x_box = R::OF_X == isa::Major::k ? args.x_box : T::BLOCK_M;
     if (threadIdx.x >= T::MATH) {
         if constexpr (T::MATH > 128) isa::registers_decrease<T::REGISTERS_COPY>();
         if (threadIdx.x > T::MATH) return;
+        int bytes = (x_box + T::BLOCK_N) * BLOCK_K * 2;
         int tile = blockIdx.x;
         while (tile < tiles) {
             Corner at = corner<T>(tile, in.rows, columns);
+            if constexpr (R::OF_W == isa::Major::k) find_boxes<T, E>(smem, args, at);
             // The answer arrives while this tile is loaded.
             uint32_t taken = args.counter ? isa::atomic_add(args.counter, 1u) : 0;
             for (int step = 0; step < steps; step++) {
-                producer_acquire(smem, pipe, tile, T::STAGE_BYTES);
+                producer_acquire(smem, pipe, tile, bytes);
                 copy_stage<T, E, R>(smem, pipe.slot, args, at, step);
                 pipe.next();
             }
@@ -282,6 +309,7 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
         return;
     }
     if constexpr (T::MATH > 128) isa::registers_increase<T::REGISTERS_MATH>();
+    if (x_box < T::BLOCK_M) clear_x(smem, x_box);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     isa::WgmmaAcc<T::BLOCK_N> sums;
     // Slot to release next: a stage of operands, or the results of the previous tile. -1 if none.

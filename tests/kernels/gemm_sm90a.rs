@@ -353,7 +353,7 @@ fn every_wait_and_barrier_is_needed() {
 }
 
 /// Plausible mistakes, each in one place: first in the main loop, then in the results by TMA.
-const MISTAKES: [(&str, &str); 18] = [
+const MISTAKES: [(&str, &str); 19] = [
     ("isa::wgmma_wait<1>();", "isa::wgmma_wait<2>();"),
     ("pipe.parity ^ 1);", "pipe.parity);"),
     ("parity ^= 1;", ""),
@@ -363,7 +363,8 @@ const MISTAKES: [(&str, &str); 18] = [
     ("row < 0 ? args.in.cols : row", "row + 1"),
     ("accumulate || k > 0", "true"),
     ("i % 2 * 8, column", "0, column"),
-    ("T::STAGE_BYTES);\n                copy", "T::STAGE_BYTES - 128);\n                copy"),
+    ("tile, bytes);", "tile, bytes - 128);"),
+    ("if (x_box < T::BLOCK_M) clear_x", "if (false) clear_x"),
     ("before >= 0 && lane == 0", "before >= 0 && step > 0 && lane == 0"),
     ("at.row + group * 64,", "at.row,"),
     ("taken + 1 == (uint32_t)tiles", "taken + 2 == (uint32_t)tiles"),
@@ -382,7 +383,7 @@ fn a_wrong_parity_is_seen() {
 }
 
 fn mistake((from, to): (&str, &str)) {
-    let file = ["common/gemm_sm90a.cuh", "common/staged.cuh"][usize::from(MISTAKES[14..].contains(&(from, to)))];
+    let file = ["common/gemm_sm90a.cuh", "common/staged.cuh"][usize::from(MISTAKES[15..].contains(&(from, to)))];
     mutate_source_of(Arch::Sm90a, file, from, to, 2, |dev| {
         dev.use_variant(KernelVariant::Wgmma)?;
         probe(dev)

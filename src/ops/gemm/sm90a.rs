@@ -40,8 +40,8 @@ pub(in crate::ops) struct Wide {
     config: GemmConfig,
     /// Tensor maps of the epilogue, followed by those of x and W, and those of the second pair.
     maps: Vec<EncodedMap>,
-    /// Kernel arguments `box` and `steps`.
-    last: [i32; 2],
+    /// Kernel arguments `box`, `steps` and `x_box`, and padding.
+    last: [i32; 4],
     /// Kernel argument `counter`; 0 for none.
     counter: Address,
 }
@@ -217,11 +217,13 @@ impl Wide {
             Some(n) if n.is_multiple_of(config.columns.min(64) / 2) => config.columns.min(64) / 2,
             Some(_) => 8,
         };
+        // TMA needs time for each row of a box, even if the row is past the last one of x.
+        let x_box = config.rows.min(rows.next_multiple_of(8));
         let mut maps = Vec::new();
         for pair in [Some(sides.first), sides.more] {
             match pair {
                 Some([x, w]) => {
-                    maps.push(gpu.driver.tensor_map(&x.map(config.rows))?);
+                    maps.push(gpu.driver.tensor_map(&x.map(x_box))?);
                     maps.push(gpu.driver.tensor_map(&w.map(adjacent))?);
                 }
                 None => maps.extend([NO_MAP; 2]),
@@ -234,7 +236,7 @@ impl Wide {
         let counter = if counts { gpu.memory.address(gpu.counter) } else { 0 };
         let launch = check::launch(op, ctas, 128 * (config.groups() + 1), config.smem())?;
         let steps = check::count(op, "terms", terms.div_ceil(BLOCK_K))?;
-        Ok(Wide { launch, config, maps, last: [adjacent as i32, steps], counter })
+        Ok(Wide { launch, config, maps, last: [adjacent as i32, steps, x_box as i32, 0], counter })
     }
 
     /// Adds the tensor maps of a staged epilogue.
@@ -249,7 +251,7 @@ impl Wide {
     /// Launches the tile's kernel among `names`. `args` are the arguments of the `mma.sync` kernel: the operands and
     /// those of the epilogue.
     pub fn launch(self, gpu: &mut Gpu<'_>, file: &'static str, names: &WideNames, args: Params) -> Result<()> {
-        // `gemm::WideArgs`: the maps, then `args`, then `box`, `steps` and `counter`.
+        // `gemm::WideArgs`: the maps, then `args`, then `box`, `steps`, `x_box` and `counter`.
         let maps = self.maps.into_iter().fold(Params::default(), Params::with);
         let args = maps.with(args).with(self.last).with(self.counter);
         gpu.launch(file, names[self.config.index], self.launch, args)
