@@ -153,7 +153,7 @@ def recipe(check, part):
             made |= {"status": "skipped", "notes": ["the whole recipe would take hours on the emulator"]}
             return
         out = check.scratch / "digits"
-        status, output = check.run([check.omr, "--quiet", "--device", "cuda", "recipe", ROOT / "configs/digits.yaml", "--out", out])
+        status, output = check.run([check.omr, "--quiet", "--device", "cuda", "recipe", ROOT / "configs/digits.yaml", "dtype=bf16", "--out", out])
         if status != 0:
             made |= {"status": "cut", "notes": [base.why(status, output)]}
             return
