@@ -11,6 +11,7 @@ use omr::device::limits::{AMPERE, Limits};
 use omr::device::recording_driver::{Entry, RecordingDriver};
 use omr::device::{Device, Kind, Plan};
 use omr::model::ModelConfig;
+use omr::ops::attend::Heads;
 use omr::plan::kernels;
 use serde_json::json;
 
@@ -18,7 +19,7 @@ use super::attention::{Case, heads};
 use super::attention_bwd::{GradCase, WHOLE};
 use super::paged_attention::{self, Step};
 use super::train::{bf16_rl, bf16_sft};
-use super::{Outcome, Schedule, emu, emu_of, equal, gemm, lengths, sample};
+use super::{Outcome, Schedule, emu, emu_of, equal, gemm, lengths, qk_norm, sample};
 use crate::train::tiny;
 
 /// Returns a model with one decoder layer and heads of size `dim`.
@@ -40,6 +41,7 @@ fn others(dev: &mut Device) -> Outcome {
     for t in [16, 64, 256] {
         gemm::Case::new(t, 64, 64).logits(dev)?;
     }
+    qk_norm::run(dev, 3, Heads { q: 4, kv: 2, dim: 32 }, true)?;
     sample::given(dev)
 }
 
