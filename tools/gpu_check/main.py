@@ -27,7 +27,11 @@ def merge(folder, out):
         record.take(file)
     record.write()
     for file in [*folder.glob("*.txt"), *folder.glob("profiles.tar.zst"), *folder.glob("exp2.gz")]:
-        if file.parent != out:
+        if file.parent != out and file.suffix == ".txt" and (out / file.name).exists():
+            # The log of the same call on another machine.
+            with (out / file.name).open("a") as log:
+                log.write(file.read_text())
+        elif file.parent != out:
             shutil.copyfile(file, out / file.name)
     print(f"{len(record.steps)} steps, {len(record.rows())} rows: {out}")
 
