@@ -124,16 +124,19 @@ __device__ __forceinline__ float in_registers(const Args& args, const bf16* x, b
     }
     float r = reciprocal(squares.sum(), args);
     // Several loads of gamma are in flight at once: a load behind a store would wait for it, because they may overlap.
-    uint4 gamma[BATCH];
 #pragma unroll
-    for (int i = 0; i < ROUNDS; i++) {
+    for (int from = 0; from < ROUNDS; from += BATCH) {
+        uint4 gamma[BATCH];
 #pragma unroll
-        for (int j = i; i % BATCH == 0 && j < i + BATCH; j++) {
-            int at = j * ROUND + lane * VECTOR;
-            if (at < args.cols) gamma[j % BATCH] = isa::load<uint4>(args.gamma + at);
+        for (int i = 0; i < BATCH; i++) {
+            int at = (from + i) * ROUND + lane * VECTOR;
+            if (at < args.cols) gamma[i] = isa::load<uint4>(args.gamma + at);
         }
-        int at = i * ROUND + lane * VECTOR;
-        if (at < args.cols) isa::store<uint4>(y + at, normed(v[i], gamma[i % BATCH], r));
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            int at = (from + i) * ROUND + lane * VECTOR;
+            if (at < args.cols) isa::store<uint4>(y + at, normed(v[from + i], gamma[i], r));
+        }
     }
     return r;
 }
