@@ -168,7 +168,7 @@ class Check:
             "torch": [self.python, "-c", "import torch; print(torch.__version__, torch.cuda.is_available())"],
             "transformers": [self.python, "-c", "import transformers as t; t.Qwen2_5_VLForConditionalGeneration; print(t.__version__)"],
             "compute-sanitizer": ["compute-sanitizer", "--version"], "ncu": ["ncu", "--version"],
-            "nsys": ["nsys", "--version"], "c++": ["c++", "--version"], "kernel": ["uname", "-srm"],
+            "nsys": ["nsys", "--version"], "c++": ["c++", "--version"], "system": ["uname", "-sm"],
         }
         pool = concurrent.futures.ThreadPoolExecutor(2)
         # A cold start may need more than one attempt.

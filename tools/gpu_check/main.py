@@ -26,12 +26,9 @@ def merge(folder, out):
     for file in (out / "results.json", folder / "results.json"):
         record.take(file)
     record.write()
-    for file in [*folder.glob("*.txt"), *folder.glob("profiles.tar.zst"), *folder.glob("exp2.gz")]:
-        if file.parent != out and file.suffix == ".txt" and (out / file.name).exists():
-            # The log of the same call on another machine.
-            with (out / file.name).open("a") as log:
-                log.write(file.read_text())
-        elif file.parent != out:
+    # The logs stay behind: they name paths of the machine, and the record has the result of each step.
+    for file in [*folder.glob("profiles.*"), *folder.glob("exp2.gz")]:
+        if file.parent != out:
             shutil.copyfile(file, out / file.name)
     print(f"{len(record.steps)} steps, {len(record.rows())} rows: {out}")
 
