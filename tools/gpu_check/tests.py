@@ -169,6 +169,9 @@ class Calls(unittest.TestCase):
                     self.assertEqual(check.unpacked(archive), first)
                 self.assertEqual((first / "omr").read_text(), text)
 
+    def test_jobs_that_fit_80_gb_come_first(self):
+        self.assertEqual(list(plan.JOBS)[:len(plan.FITS)], list(plan.FITS))
+
     def test_each_kind_of_gpu_runs_the_modules_once_and_each_gpu_its_jobs(self):
         found = dry.work(["kernels::rows", "kernels::gemm_sm90a"], list(dry.COLUMNS), {}, "tests", "omr", {"decode": ["decode"]})
         runs = [(name, where) for name, where, *_ in found]
