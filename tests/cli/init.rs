@@ -76,7 +76,7 @@ fn wrong_input_names_the_flag_and_leaves_nothing() {
     let wrong = |rows: &str, out: &str, more: &[&str], parts: &[&str]| {
         failure(&[&["init", "--like", LIKE, "--rows", rows, "--out", out], more].concat(), 2, parts);
     };
-    wrong(&rows, &out, &["base.model=somewhere"], &["base.model: found somewhere", "null"]);
+    wrong(&rows, &out, &["base.model=somewhere"], &["base.model: found somewhere", "a model directory"]);
     wrong(&rows, dir.path().to_str().unwrap(), &[], &["--out", "which exists", "a new folder"]);
     wrong(&at("gone.jsonl"), &out, &[], &["gone.jsonl"]);
     wrong(&rows, &out, &["base.vocab_size=280"], &["base.vocab_size: found 280", "300 or more"]);

@@ -134,8 +134,8 @@ fn what_cannot_be_trained_is_refused() {
     for (lora, word) in [(None, "adapter"), (Some(LoraConfig { rank: 7, ..LoraConfig::default() }), "lora")] {
         let mut config = SftConfig { model: Some(model.clone()), ..config.clone() };
         config.optimizer.lora = lora;
-        let job = SftJob::new(&dir.path().join(format!("other-{word}")), config).unwrap();
-        let error = job.run(&mut device(1), &Silent).unwrap_err();
+        let job = SftJob::new(&dir.path().join(format!("other-{word}")), config);
+        let error = job.and_then(|job| job.run(&mut device(1), &Silent)).map(drop).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(word), "{error}");
     }
 }
