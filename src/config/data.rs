@@ -26,21 +26,8 @@ choice! {
     }
 }
 
-choice! {
-    /// A template that makes the question of a row from its columns.
-    pub enum PromptTemplate {
-        /// The question, then a line `A. TEXT` for each entry of the column `choices` or `options`. The answer becomes a
-        /// letter: it may be the letter, the text, or the place (from 0) of the right option.
-        MultipleChoice = "multiple_choice",
-    }
-}
-
-impl Default for PromptTemplate {
-    /// Placeholder before the value of the key is read.
-    fn default() -> PromptTemplate {
-        PromptTemplate::MultipleChoice
-    }
-}
+/// Value of `prompt` that adds the options of a row to its question.
+const MULTIPLE_CHOICE: &str = "multiple_choice";
 
 settings! {
     /// Column names of your own rows. Not needed for the row formats that omr recognises. `NAME: ''` says that the
@@ -117,10 +104,24 @@ settings! {
         weight: f64 = 1.0, rule: Rule::Above(0.0), name: "LLaMA-Factory interleave_probs (times that a row is used)";
         /// Use only the first N rows. null = all rows.
         limit: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "LLaMA-Factory max_samples";
-        /// Template that makes the question. null = the question as the row has it.
-        prompt: Option<PromptTemplate> = None;
+        /// Jinja template that makes the question from the columns of a row, such as `{{ question }} Answer with a
+        /// number.` `<image>` marks the place of an image; without it, images come first. The value multiple_choice
+        /// appends a line `A. TEXT` to the question for each entry of the column `choices` or `options`, and the answer
+        /// becomes a letter. null = the question as the row has it.
+        prompt: Option<String> = None, rule: Rule::NotEmpty, name: "EasyR1 format_prompt";
+        /// Column with the correct answer, or a Jinja template that makes it. null = the label as the row has it.
+        gold: Option<String> = None, rule: Rule::NotEmpty;
+        /// System prompt of rows that have none. null = the default of the chat template.
+        system_prompt: Option<String> = None, name: "ms-swift --system; LLaMA-Factory default_system";
         /// Column names, if they differ from those that omr recognises.
         columns: ColumnsConfig = ColumnsConfig::default();
+    }
+}
+
+impl DatasetConfig {
+    /// Returns true if the options of a row are added to its question.
+    pub fn is_multiple_choice(&self) -> bool {
+        self.prompt.as_deref() == Some(MULTIPLE_CHOICE)
     }
 }
 

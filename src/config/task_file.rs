@@ -43,6 +43,12 @@ impl Config for TaskFileConfig {
         if self.data.path.as_os_str().is_empty() {
             return Err(Error::input(place.of("data"), "nothing", "the file of the rows"));
         }
+        let DatasetConfig { prompt, gold, system_prompt, .. } = &self.data;
+        let given = [("prompt", prompt, "prompt"), ("gold", gold, "gold"), ("system_prompt", system_prompt, "system")];
+        if let Some((key, _, ours)) = given.iter().find(|(_, value, _)| value.is_some()) {
+            let expected = format!("the key {ours} of the benchmark, outside of data");
+            return Err(Error::input(place.of("data"), format!("the key {key}"), expected));
+        }
         Ok(())
     }
 }

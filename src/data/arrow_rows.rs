@@ -209,7 +209,7 @@ impl RowSource for ArrowRows {
         }
         let batch = self.batch(0)?;
         let mut found = cells::image_columns(&batch.slice(0, batch.num_rows().min(SAMPLED)));
-        found.retain(|name| self.names.meaning(name).is_none());
+        found.retain(|name| !self.names.reads(name));
         Ok(found)
     }
 }

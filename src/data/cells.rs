@@ -161,7 +161,12 @@ pub(super) fn fields(batch: &RecordBatch, i: usize, names: &Names) -> RowResult<
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         let name = field.name();
         let wrong = |what: String| format!("column `{name}`: {what}");
-        let Some(ours) = names.meaning(name).filter(|_| !is_null(column, i)) else { continue };
+        let meaning = names.meaning(name);
+        if names.is_of_template(name) && meaning != Some("images") {
+            let value = if is_null(column, i) { Value::Null } else { value(column, i).map_err(wrong)? };
+            names.keep_for_template(&mut map, name, &value);
+        }
+        let Some(ours) = meaning.filter(|_| !is_null(column, i)) else { continue };
         // A file may have both `image` and `images`. A column that already has the canonical name takes precedence.
         let first = ours == name;
         if ours == "images" {

@@ -65,7 +65,7 @@ impl Table {
     /// has none of the columns that rows are read from.
     pub fn open(path: &Path, names: &Names) -> Result<Table> {
         let names = names.with_columns(path, &Table::of(path, |_| false)?.names())?;
-        Ok(Table { names: names.clone(), ..Table::of(path, |name| names.meaning(name).is_some())? })
+        Ok(Table { names: names.clone(), ..Table::of(path, |name| names.reads(name))? })
     }
 
     /// Returns the names and types of all columns.
@@ -78,7 +78,7 @@ impl Table {
     pub fn unread_images(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         // A fault in a column that is not read is no fault of the file.
-        if let Ok(others) = Table::of(&self.path, |name| self.names.meaning(name).is_none()) {
+        if let Ok(others) = Table::of(&self.path, |name| !self.names.reads(name)) {
             let _ = others.batches(0..others.rows().min(SAMPLED), |batch, _| {
                 found.extend(cells::image_columns(batch));
                 Ok(ControlFlow::Continue(()))

@@ -55,7 +55,11 @@ impl Delimited {
             return Err(bad(format!("{} cells", record.len()), expected));
         }
         let mut fields = Map::new();
-        for (column, cell) in self.columns.iter().zip(record).filter(|(_, cell)| !cell.is_empty()) {
+        for (column, cell) in self.columns.iter().zip(record) {
+            // A template may print an empty cell; for the other columns it is a missing value.
+            if cell.is_empty() && !self.names.is_of_template(column) {
+                continue;
+            }
             let text = std::str::from_utf8(cell)
                 .map_err(|_| bad(format!("invalid UTF-8 in `{column}`"), "UTF-8".to_owned()))?;
             fields.insert(column.clone(), Value::String(text.to_owned()));

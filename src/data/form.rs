@@ -30,9 +30,15 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         Some(Value::Object(map)) => map.into_iter().filter(|(_, v)| !v.is_null()).collect(),
         Some(other) => return Err(wrong(at, "extra_info", &other, "a struct, or a struct as JSON text")),
     };
-    if at.entry.prompt.is_some() {
+    if at.entry.is_multiple_choice() {
         choices::apply(&mut fields, at)?;
+    }
+    // These fields belong to the question and the label before the entry replaced them.
+    if at.entry.prompt.is_some() {
         extra.remove("question");
+    }
+    if at.entry.gold.is_some() {
+        extra.remove("answer");
     }
     take_answers(&mut fields, &mut extra, at);
     let form = forms::of(&fields, at)?;
@@ -64,6 +70,11 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         }
         // LLaMA-Factory writes an empty string for a missing system prompt.
         messages.splice(0..0, (!system.is_empty()).then(|| Message::text("system", system)));
+    }
+    if let Some(system) = at.entry.system_prompt.as_ref().filter(|text| !text.is_empty())
+        && messages.iter().all(|message| message.role != "system")
+    {
+        messages.insert(0, Message::text("system", system.clone()));
     }
     let columns = fields.iter().map(|(name, value)| (name, "", value));
     // verl keeps the tools of a row there.

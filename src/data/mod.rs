@@ -43,6 +43,7 @@ mod shards;
 mod splits;
 mod stamp;
 mod stored_index;
+mod templates;
 mod unread;
 mod webdataset;
 pub mod write;

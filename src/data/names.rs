@@ -6,11 +6,12 @@ use serde_json::{Map, Value};
 
 use crate::config::DatasetConfig;
 use crate::data::choices::OPTIONS;
+use crate::data::templates::{COLUMNS, Templates};
 use crate::data::{forms, unread};
 use crate::error::{Error, Result};
 
 /// Canonical column names, each with its alternative names.
-const COLUMNS: [(&str, &[&str]); 27] = [
+const NAMES: [(&str, &[&str]); 27] = [
     ("id", &["ids", "qid"]),
     ("messages", &[]),
     ("conversations", &[]),
@@ -65,6 +66,10 @@ pub struct Names {
     unused: Vec<String>,
     /// True if the template `multiple_choice` makes the questions.
     multiple_choice: bool,
+    /// Columns that the templates of the entry read, by their names in the file.
+    of_templates: Vec<String>,
+    /// True if a template makes the question, so that rows need no column for it.
+    makes_question: bool,
     /// True if the file is the `metadata` file of a Hugging Face imagefolder, whose column `file_name` is the image.
     imagefolder: bool,
     /// Canonical names that rows of this file can be read from, if its columns are known before its rows are read.
@@ -92,13 +97,18 @@ impl Names {
         let of_key = |ours, theirs: &str| if ours == "answer" && means(theirs, "answers") { "answers" } else { ours };
         let given =
             named.into_iter().filter_map(|(ours, theirs)| Some((of_key(ours, theirs.as_ref()?), theirs.clone()?)));
-        let multiple_choice = entry.prompt.is_some();
+        let multiple_choice = entry.is_multiple_choice();
         Names { given: given.collect(), unused: columns.unused.clone(), multiple_choice, ..Names::default() }
     }
 
     /// Returns the same names for a file with this stem.
     pub fn in_file(self, stem: &str) -> Names {
         Names { imagefolder: stem == "metadata", ..self }
+    }
+
+    /// Returns the same names for an entry with these templates.
+    pub fn with_templates(self, templates: &Templates) -> Names {
+        Names { of_templates: templates.columns(), makes_question: templates.makes_question(), ..self }
     }
 
     /// Returns an error if the entry names a column that a file with these columns lacks. A file without rows has none.
@@ -118,7 +128,8 @@ impl Names {
     /// rows can be read from the columns.
     pub fn with_columns(&self, path: &Path, columns: &[&str]) -> Result<Names> {
         self.check(path, columns)?;
-        let known: Vec<&str> = columns.iter().filter_map(|column| self.meaning(column)).collect();
+        let mut known: Vec<&str> = columns.iter().filter_map(|column| self.meaning(column)).collect();
+        known.extend(self.makes_question.then_some("question"));
         let mut read = forms::reads(&known).ok_or_else(|| lacking(path, columns, &forms::expected(columns)))?;
         read.extend(unread::names());
         Ok(Names { read: Some(read), ..self.clone() })
@@ -128,7 +139,28 @@ impl Names {
     /// refuse rows that have a value in them.
     pub fn used_as(&self, column: &str) -> Option<&'static str> {
         let reads = |ours: &&str| unread::name(ours).is_none() || (self.multiple_choice && OPTIONS.contains(ours));
-        self.meaning(column).filter(reads)
+        self.meaning(column).filter(reads).or_else(|| self.is_of_template(column).then_some("question"))
+    }
+
+    /// Returns true if a template reads a column, by its name in the file.
+    pub fn is_of_template(&self, column: &str) -> bool {
+        self.of_templates.iter().any(|name| name == column)
+    }
+
+    /// Returns true if a column is read.
+    pub fn reads(&self, column: &str) -> bool {
+        self.meaning(column).is_some() || self.is_of_template(column)
+    }
+
+    /// Adds the value of a column that a template reads to the fields of a row, under its name in the file. Images are
+    /// read separately and are no values.
+    pub fn keep_for_template(&self, fields: &mut Map<String, Value>, column: &str, value: &Value) {
+        if self.is_of_template(column)
+            && self.meaning(column) != Some("images")
+            && let Some(kept) = fields.entry(COLUMNS).or_insert_with(|| Map::new().into()).as_object_mut()
+        {
+            kept.insert(column.to_owned(), value.clone());
+        }
     }
 
     /// Returns the canonical name of a column, or `None` if the column is not read.
@@ -141,9 +173,13 @@ impl Names {
             return Some(ours);
         }
         let column = if self.imagefolder && column == "file_name" { "images" } else { column };
-        let ours = COLUMNS.iter().map(|(ours, _)| *ours).find(|ours| means(column, ours));
+        let ours = NAMES.iter().map(|(ours, _)| *ours).find(|ours| means(column, ours));
         let ours =
             ours.or_else(|| unread::name(column)).filter(|_| !self.unused.iter().any(|unused| unused == column))?;
+        // A template reads the options and similar columns itself.
+        if self.is_of_template(column) && unread::name(ours).is_some() {
+            return None;
+        }
         let rivals = GROUPS.iter().find(|group| group.contains(&ours)).copied().unwrap_or(std::slice::from_ref(&ours));
         let replaces = |given: &str, theirs: &str| if theirs == NONE { given == ours } else { rivals.contains(&given) };
         let replaced = self.given.iter().any(|(given, theirs)| replaces(given, theirs));
@@ -152,7 +188,7 @@ impl Names {
 
     /// Returns true if a field of a renamed row has a canonical name.
     pub fn is_canonical(field: &str) -> bool {
-        COLUMNS.iter().any(|(name, _)| *name == field)
+        NAMES.iter().any(|(name, _)| *name == field)
     }
 
     /// Returns true if the entry says that rows are used without their images.
@@ -165,10 +201,12 @@ impl Names {
         let mut out = Map::with_capacity(fields.len());
         let mut others = Vec::new();
         for (name, value) in fields {
+            self.keep_for_template(&mut out, &name, &value);
             match self.meaning(&name) {
                 Some(ours) if ours == name => drop(out.insert(name, value)),
                 Some(ours) => others.push((ours.to_owned(), value)),
-                None if COLUMNS.iter().any(|(ours, _)| means(&name, ours)) => {}
+                None if self.is_of_template(&name) => {}
+                None if NAMES.iter().any(|(ours, _)| means(&name, ours)) => {}
                 None => drop(out.insert(name, value)),
             }
         }
@@ -185,7 +223,7 @@ impl Names {
 
 /// Returns true if a column has the canonical name `ours` or one of its alternative names.
 fn means(column: &str, ours: &str) -> bool {
-    column == ours || COLUMNS.iter().any(|(name, others)| *name == ours && others.contains(&column))
+    column == ours || NAMES.iter().any(|(name, others)| *name == ours && others.contains(&column))
 }
 
 fn lacking(path: &Path, columns: &[&str], expected: &str) -> Error {

@@ -20,6 +20,7 @@ use crate::data::json::Layout;
 use crate::data::names::Names;
 use crate::data::paths::{self, base, kind};
 use crate::data::row_source::{JsonRows, RowSource};
+use crate::data::templates::{COLUMNS, Templates};
 use crate::data::webdataset::WebDataset;
 use crate::error::{Error, Result};
 use crate::philox::{self, Purpose};
@@ -86,6 +87,7 @@ pub struct RowFile {
     entry: DatasetConfig,
     folder: Arc<Folder>,
     names: Names,
+    templates: Arc<Templates>,
     limit: usize,
     rows: Box<dyn RowSource>,
 }
@@ -96,6 +98,7 @@ impl RowFile {
         let mut files = Vec::new();
         for (set, entry) in entries.iter().enumerate() {
             let (set_name, root) = (name(entry), base(&entry.path));
+            let templates = Arc::new(Templates::of(entry)?);
             // The files of a folder are often in one folder, so the image folders are opened again only for another one.
             let mut folders: Option<(PathBuf, Arc<Folder>)> = None;
             for path in paths::of(entry)? {
@@ -106,7 +109,7 @@ impl RowFile {
                 };
                 folders = Some((beside, folder.clone()));
                 let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-                let names = Names::of(entry).in_file(&name);
+                let names = Names::of(entry).in_file(&name).with_templates(&templates);
                 let json = |layout| JsonRows { path: path.clone(), layout, names: names.clone() };
                 let rows: Box<dyn RowSource> = match kind(&path, entry.data_type) {
                     _ if path.is_dir() => Box::new(ClassFolder::open(&path)?),
@@ -128,7 +131,8 @@ impl RowFile {
                 }
                 let set_name = set_name.clone();
                 let limit = entry.limit.unwrap_or(usize::MAX);
-                files.push(RowFile { path, name, set, set_name, entry: entry.clone(), folder, names, limit, rows });
+                let (entry, templates) = (entry.clone(), templates.clone());
+                files.push(RowFile { path, name, set, set_name, entry, folder, names, templates, limit, rows });
             }
         }
         Ok(files)
@@ -161,7 +165,9 @@ impl RowFile {
 
     /// Returns the fields of the row at a position that [`RowFile::for_each`] passed.
     pub(super) fn fields(&self, at: RowPosition) -> Result<RowResult<Fields>> {
-        self.rows.row(at)
+        let mut found = self.rows.row(at)?;
+        found.iter_mut().for_each(|(fields, _)| drop(fields.remove(COLUMNS)));
+        Ok(found)
     }
 
     /// Returns the parquet table, or `None` for another format.
@@ -184,11 +190,13 @@ impl RowFile {
     }
 
     fn made(&self, at: RowPosition, fields: RowResult<Fields>) -> RowResult<Row> {
-        let (fields, images) = fields?;
+        let (mut fields, images) = fields?;
         let index = at.index as usize;
         let place = self.place(index);
         let (dataset, file) = (self.set_name.as_str(), self.name.as_str());
-        row_from(fields, images, &RowContext { folder: &self.folder, entry: &self.entry, dataset, file, index, place })
+        let at = RowContext { folder: &self.folder, entry: &self.entry, dataset, file, index, place };
+        self.templates.apply(&mut fields, &at)?;
+        row_from(fields, images, &at)
     }
 
     /// Returns file and row as text for messages.

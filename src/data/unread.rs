@@ -29,7 +29,7 @@ const fn unread(columns: &'static [&'static str], instead: &'static str, within:
 const SECOND_IMAGES: [&str; 8] = ["image_2", "image_3", "image_4", "image_5", "image_6", "image_7", "image2", "image3"];
 
 const UNREAD: &[Unread] = &[
-    unread(&OPTIONS, "the key `prompt: multiple_choice` in the entry, which reads it", QUESTION),
+    unread(&OPTIONS, "the key `prompt: multiple_choice` in the entry, or a template `prompt` that reads it", QUESTION),
     unread(&SECOND_IMAGES, "a list of all images in one column", &[]),
     unread(&["videos", "video"], "frames in the messages: video files are not supported", &[]),
     unread(&["audios", "audio"], "no audio, which is not supported", &[]),

@@ -144,7 +144,7 @@ impl WebDataset {
                 match String::from_utf8(bytes) {
                     Ok(text) => drop(fields.insert(ending, Value::String(text.trim_end().to_owned()))),
                     // Other members, such as sound, are no columns.
-                    Err(_) if self.names.meaning(&ending).is_none() => {}
+                    Err(_) if !self.names.reads(&ending) => {}
                     Err(e) => {
                         let error = Error::format(&self.path, format!("member {name}: {}", e.utf8_error()));
                         return Err(BadRow::of(Reason::BrokenRow)(error));

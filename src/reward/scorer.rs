@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc as channel};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::process::Pool;
-use super::{Item, Judged, Mode, OnScored, Rubric, Score, judge};
+use super::{Item, Judged, Mode, OnScored, Rubric, Score, judge, shares};
 use crate::answers::RunStore;
 use crate::config::{JudgeConfig, ScorerConfig};
 use crate::error::{Error, Result};
@@ -102,6 +102,11 @@ impl Scorer {
             Method::Judge { client, .. } => format!("judge {} at {}", client.model(), client.url()),
             Method::Command { name, .. } => format!("judge off, reward by {name}"),
         }
+    }
+
+    /// Returns what the rules expect of a response, for the user; `None` for a reward program.
+    pub fn expectation(&self) -> Option<String> {
+        (!matches!(self.method, Method::Command { .. })).then(|| shares::expectation(self.rubric))
     }
 
     /// Returns the judge's name, if there is one.

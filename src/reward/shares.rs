@@ -1,11 +1,16 @@
-//! Shares of responses without an answer and of unevaluated answers, and the warning about them.
+//! What the rules expect of a response, and warnings about responses that are not as expected.
 
-use omr_verify::{NO_ANSWER, UNEVALUATED};
+use omr_verify::{Format, NO_ANSWER, UNEVALUATED};
+
+use super::{Rubric, Score};
 
 /// Share of responses without an answer from which [`Shares::warning`] warns.
 const MANY: f64 = 0.1;
 /// Number of characters of the response that a warning shows.
 const SHOWN: usize = 200;
+/// Places in a response from which the rules read the answer.
+const PLACES: &str =
+    "<answer>...</answer>, \\boxed{...}, a number at the end of a line, or a response that consists of the answer";
 
 /// Counts of scored responses by the reason of their verdict.
 #[derive(Clone, Debug, Default)]
@@ -40,12 +45,42 @@ impl Shares {
         let [(_, share), _] = self.named();
         (share >= MANY).then(|| {
             format!(
-                "{:.1} % of {} responses have no answer that the scorer reads, such as {example:?}: it reads \
-                 <answer>...</answer>, \\boxed{{...}}, a number at the end of a line, or a response that consists of the \
-                 answer. reward.flexible_extract=true (rl, eval) also reads an answer alone in the last line",
+                "{:.1} % of {} responses have no answer that the scorer reads, such as {example:?}: it reads {PLACES}. \
+                 reward.flexible_extract=true (rl, eval) also reads an answer alone in the last line",
                 100.0 * share,
                 self.responses
             )
         })
     }
+}
+
+/// Returns where the rules read an answer and what the format reward requires, for the user.
+pub fn expectation(rubric: Rubric) -> String {
+    let tags = "<think>...</think> and <answer>...</answer>";
+    let format = match rubric.format {
+        Format::ThinkAnswerBoxed => format!("{tags}, or \\boxed{{...}}"),
+        Format::ThinkAnswer => tags.to_owned(),
+        Format::ThinkBoxed => "<think>...</think>, then \\boxed{...}".to_owned(),
+    };
+    let last_line = if rubric.flexible_extract { ", or an answer alone in the last line" } else { "" };
+    let weight = rubric.format_weight;
+    format!("the reward reads the answer from {PLACES}{last_line}; {weight} of a score is for the format: {format}")
+}
+
+/// Returns a warning with an example if every response of a step has the score 0, so that its update learns nothing.
+pub fn all_zero<'a>(responses: impl Iterator<Item = (&'a str, &'a Score)>) -> Option<String> {
+    let mut first = None;
+    for (response, score) in responses {
+        if score.score != 0.0 {
+            return None;
+        }
+        first.get_or_insert((response, score));
+    }
+    let (response, score) = first?;
+    let shown: String = response.chars().take(SHOWN).collect();
+    let read = match score.predict_str.is_empty() {
+        true => String::new(),
+        false => format!(", from which the answer {:?} is read", score.predict_str),
+    };
+    Some(format!("all scores are 0, so nothing is learned from this step; such as the response {shown:?}{read}"))
 }

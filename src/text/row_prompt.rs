@@ -10,6 +10,7 @@ const FUEL: u64 = 1_000_000;
 const NAME: &str = "prompt";
 
 /// A template over the columns of a row.
+#[derive(Debug)]
 pub struct RowPrompt {
     env: Environment<'static>,
     place: String,
@@ -19,7 +20,7 @@ impl RowPrompt {
     /// Compiles a template. Errors use `place` as the name of the template.
     pub fn new(source: &str, place: &str) -> Result<RowPrompt> {
         let mut env = Environment::new();
-        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        env.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         env.set_trim_blocks(true);
         env.set_lstrip_blocks(true);
         env.set_fuel(Some(FUEL));

@@ -11,5 +11,6 @@ mod incomplete;
 pub(crate) mod layouts;
 mod packing;
 mod streaming;
+mod templates;
 mod unread;
 mod video;

@@ -54,7 +54,7 @@ pub(super) struct Run<'a> {
     pub loader: Loader<Question>,
     /// Rows that the run does not use.
     pub broken: Broken<'a>,
-    /// True after the warning about responses that the strict rules did not read.
+    /// True after a warning about the scores of a step.
     pub warned: bool,
     pub observer: &'a dyn Observer,
 }
@@ -107,6 +107,7 @@ impl RlJob {
                         answer \"15 + 63\" with \\boxed{15 + 63}";
             data.remarks.push(what.to_owned());
         }
+        data.remarks.extend(scorer.expectation());
         common.total_steps = config.total_steps(index.len());
         Ok(RlJob {
             // The task only scores the rows that it receives and has no rows of its own.

@@ -9,8 +9,8 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, thumbnail};
 use crate::llm;
-use crate::reward::Shares;
 use crate::reward::judge::{self, Ruling};
+use crate::reward::shares::{Shares, all_zero};
 use crate::rl::experience::Experience;
 use crate::rl::group::Group;
 use crate::rl::kl::KL_COEF;
@@ -42,13 +42,16 @@ impl RlJob {
     ) -> Result<()> {
         metrics.rollouts(groups, self.config.max_response_length);
         let rollouts = || groups.iter().flat_map(|group| &group.rollouts);
+        let zero = all_zero(rollouts().map(|rollout| (rollout.response.as_str(), &rollout.score)));
+        let mut warnings: Vec<String> = zero.into_iter().collect();
         if self.scorer.is_strict() {
             let mut shares = Shares::default();
             rollouts().for_each(|rollout| shares.count(&rollout.response, &rollout.score.why));
             shares.named().iter().for_each(|(name, share)| metrics.set(&format!("critic/score/{name}"), *share));
-            if let Some(line) = shares.warning().filter(|_| !std::mem::replace(&mut run.warned, true)) {
-                run.observer.note(&format!("step {step}: {line}"));
-            }
+            warnings.extend(shares.warning());
+        }
+        if !warnings.is_empty() && !std::mem::replace(&mut run.warned, true) {
+            warnings.iter().for_each(|line| run.observer.note(&format!("step {step}: {line}")));
         }
         if let Some(name) = self.scorer.judge() {
             let mut judge = judge::Summary::new(name);

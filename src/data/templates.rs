@@ -1,0 +1,108 @@
+//! The keys `prompt` and `gold` of a data set's entry: the question and the label of a row, made from its columns.
+
+use serde_json::{Map, Value};
+
+use crate::config::DatasetConfig;
+use crate::data::bad_row::{BadRow, Reason, RowResult};
+use crate::data::fields::{RowContext, misfit};
+use crate::error::{Error, Result};
+use crate::text::RowPrompt;
+
+/// Field of a row that contains the columns that the templates read, with their names and values in the file. No column
+/// has this name, because it is no text that a file can hold.
+pub const COLUMNS: &str = "\0columns";
+
+/// Canonical names of the columns that `prompt` replaces.
+const QUESTIONS: [&str; 9] =
+    ["messages", "conversations", "prompt", "instruction", "input", "history", "problem", "question", "hint"];
+/// Canonical names of the columns that `gold` replaces.
+const LABELS: [&str; 5] = ["answer", "ground_truth", "solution", "answers", "reward_model"];
+
+/// The templates of an entry.
+#[derive(Debug)]
+pub struct Templates {
+    prompt: Option<RowPrompt>,
+    gold: Option<Gold>,
+}
+
+#[derive(Debug)]
+enum Gold {
+    Column(String),
+    Template(RowPrompt),
+}
+
+impl Templates {
+    /// Compiles the templates of an entry. Errors name the data set and the key.
+    pub fn of(entry: &DatasetConfig) -> Result<Templates> {
+        let compile = |source: &String, key: &str| RowPrompt::new(source, &format!("{}: {key}", entry.path.display()));
+        let prompt = entry.prompt.as_ref().filter(|_| !entry.is_multiple_choice());
+        if let Some(word) = prompt.filter(|text| !text.contains(char::is_whitespace) && !text.contains('{')) {
+            let place = format!("{}: prompt", entry.path.display());
+            return Err(Error::input(place, word, "multiple_choice, or a Jinja template such as \"{{ question }}\""));
+        }
+        let gold = entry.gold.as_ref().map(|gold| match gold.contains("{{") || gold.contains("{%") {
+            true => compile(gold, "gold").map(Gold::Template),
+            false => Ok(Gold::Column(gold.clone())),
+        });
+        Ok(Templates { prompt: prompt.map(|source| compile(source, "prompt")).transpose()?, gold: gold.transpose()? })
+    }
+
+    /// Returns the columns that the templates read.
+    pub fn columns(&self) -> Vec<String> {
+        let mut columns = self.prompt.as_ref().map_or(Vec::new(), RowPrompt::columns);
+        match &self.gold {
+            Some(Gold::Column(name)) => columns.push(name.clone()),
+            Some(Gold::Template(template)) => columns.extend(template.columns()),
+            None => {}
+        }
+        columns
+    }
+
+    /// Returns true if the entry has a template for the question.
+    pub fn makes_question(&self) -> bool {
+        self.prompt.is_some()
+    }
+
+    /// Replaces the question and the label in the fields of a row. Returns an error if a template fails, if the column of
+    /// the label is missing, or if the row is a conversation with answers, which one question cannot replace.
+    pub fn apply(&self, fields: &mut Map<String, Value>, at: &RowContext) -> RowResult<()> {
+        let Some(Value::Object(columns)) = fields.remove(COLUMNS) else { return Ok(()) };
+        let render =
+            |template: &RowPrompt| template.render(&columns, &at.place).map_err(BadRow::of(Reason::WrongColumns));
+        if let Some(template) = &self.prompt {
+            let text = render(template)?;
+            for name in QUESTIONS {
+                if fields.remove(name).is_some_and(|value| has_answers(&value)) {
+                    let found = format!("a conversation with answers in `{name}`");
+                    let expected = "no key `prompt`, which makes one question of a row";
+                    return Err(misfit(&at.place, found, expected));
+                }
+            }
+            for name in ["completion", "output"] {
+                if let Some(response) = fields.remove(name) {
+                    fields.entry("response").or_insert(response);
+                }
+            }
+            fields.insert("question".to_owned(), text.trim().into());
+        }
+        let gold = match &self.gold {
+            None => return Ok(()),
+            Some(Gold::Template(template)) => Value::from(render(template)?.trim()),
+            Some(Gold::Column(name)) => columns.get(name).cloned().ok_or_else(|| {
+                let names: Vec<&str> = columns.keys().chain(fields.keys()).map(String::as_str).collect();
+                misfit(&at.place, format!("columns {}", names.join(", ")), &format!("`{name}`, which `gold` names"))
+            })?,
+        };
+        LABELS.iter().for_each(|name| drop(fields.remove(*name)));
+        // A list contains several right answers.
+        fields.insert(if gold.is_array() { "answers" } else { "answer" }.to_owned(), gold);
+        Ok(())
+    }
+}
+
+/// Returns true if a value is a list of messages with one of the assistant.
+fn has_answers(value: &Value) -> bool {
+    let role = |message: &Value| ["role", "from"].iter().find_map(|key| message.get(key)?.as_str().map(str::to_owned));
+    let is_answer = |message| role(message).is_some_and(|role| role == "assistant" || role == "gpt");
+    value.as_array().is_some_and(|list| list.iter().any(is_answer))
+}
