@@ -66,7 +66,14 @@ impl Templates {
     /// Replaces the question and the label in the fields of a row. Returns an error if a template fails, if the column of
     /// the label is missing, or if the row is a conversation with answers, which one question cannot replace.
     pub fn apply(&self, fields: &mut Map<String, Value>, at: &RowContext) -> RowResult<()> {
-        let Some(Value::Object(columns)) = fields.remove(COLUMNS) else { return Ok(()) };
+        if self.prompt.is_none() && self.gold.is_none() {
+            return Ok(());
+        }
+        // A template without a column asks the same question of every row.
+        let columns = match fields.remove(COLUMNS) {
+            Some(Value::Object(columns)) => columns,
+            _ => Map::new(),
+        };
         let render =
             |template: &RowPrompt| template.render(&columns, &at.place).map_err(BadRow::of(Reason::WrongColumns));
         if let Some(template) = &self.prompt {

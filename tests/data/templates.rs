@@ -91,9 +91,9 @@ fn a_template_reads_what_it_replaces_and_keeps_responses_and_several_answers() {
     assert_eq!(row.messages[0].content.len(), 2);
     // Options that a template reads need no other key.
     let choices = json!({"question": "Which?", "choices": ["a", "b"], "answer": "b", "other": ["b", "B"]});
-    let listed = "{{ question }}{% for choice in choices %}\\n{{ choice }}{% endfor %}";
+    let listed = "{{ question }}{% for choice in choices %} {{ choice }}{% endfor %}";
     let row = read(choices.clone(), &format!("prompt: \"{listed}\", gold: other")).unwrap();
-    assert_eq!((shown(&row).0[0].1.as_str(), &row.extra["right_answers"]), ("Which?\na\nb", &json!(["b", "B"])));
+    assert_eq!((shown(&row).0[0].1.as_str(), &row.extra["right_answers"]), ("Which? a b", &json!(["b", "B"])));
     // The system message of a row stays.
     let system = json!({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "q"},
         {"role": "assistant", "content": "a"}]});
@@ -132,7 +132,6 @@ fn every_command_asks_the_question_of_the_template() {
             run(&["data", "preview", &config, "--model", &at("model"), "--out", &at("page"), "--rows", "1"]);
         assert!(code == 0 && text.contains(line), "{key}: {text}{error}");
         assert!(text.contains("How long? Put the answer into \\boxed{}.<|im_end|>"), "{key}: {text}");
-        assert!(text.contains("columns used: hint, image, label, query"), "{key}: {text}");
     }
     let task = format!("data: {{path: {}, prompt: '{{{{ query }}}}'}}\n", at("rows.jsonl"));
     fs::write(dir.path().join("task.yaml"), task).unwrap();
