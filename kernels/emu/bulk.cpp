@@ -136,24 +136,6 @@ void land_some(Cta& cta, BulkCopy& copy) {
     if (more != 0) complete_bytes(cta, copy.mbarrier, more);
 }
 
-template <class T, class F>
-void combine(unsigned char* to, const unsigned char* from, F sum) {
-    T old, add;
-    memcpy(&old, to, sizeof(T));
-    memcpy(&add, from, sizeof(T));
-    T now = sum(old, add);
-    memcpy(to, &now, sizeof(T));
-}
-
-float widened(uint16_t x) { return __uint_as_float(uint32_t(x) << 16); }
-
-// Rounds to nearest, ties to even. NaN becomes the NaN of cvt.rn.
-uint16_t rounded(float x) {
-    uint32_t bits = __float_as_uint(x);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;
-    return uint16_t((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
-
 void take(Cta& cta, BulkCopy& store) {
     if (store.taken) return;
     store.taken = true;
@@ -170,18 +152,7 @@ void write(Cta& cta, BulkCopy& store) {
     for (uint32_t i = 0; i < pieces_of(store); i++) {
         Piece piece = piece_of(store, i);
         const unsigned char* from = &store.data[i * kPiece];
-        if (!store.reduce) {
-            if (piece.to > piece.from) memcpy(piece.global + piece.from, from + piece.from, piece.to - piece.from);
-            continue;
-        }
-        for (uint32_t b = piece.from; b < piece.to; b += store.box.element) {
-            if (store.box.element == 4) {
-                combine<float>(piece.global + b, from + b, [](float x, float y) { return x + y; });
-            } else {
-                combine<uint16_t>(piece.global + b, from + b,
-                                  [](uint16_t x, uint16_t y) { return rounded(widened(x) + widened(y)); });
-            }
-        }
+        if (piece.to > piece.from) memcpy(piece.global + piece.from, from + piece.from, piece.to - piece.from);
     }
 }
 
@@ -264,7 +235,7 @@ void load_own(const void* destination, const Box& box, const void* mbarrier, con
     leave_if_failed();
 }
 
-void store(const Box& box, const void* source, bool reduce, const char* what, const Where& where) {
+void store(const Box& box, const void* source, const char* what, const Where& where) {
     Fiber& fiber = self();
     Cta& cta = *fiber.cta;
     Instance& emu = *cta.emu;
@@ -277,7 +248,6 @@ void store(const Box& box, const void* source, bool reduce, const char* what, co
     copy.place = use.place;
     copy.issuer = &fiber;
     copy.group = fiber.bulk_group;
-    copy.reduce = reduce;
     each_row(copy, probe);
     emu.counters.async_copies++;
     cta.stores.push_back(std::move(copy));
@@ -386,8 +356,8 @@ void tile_load_for(Fiber& fiber, const void* destination, const Tile& tile, cons
     load(fiber, destination, box_of(tile, where), mbarrier, "tma_load_multicast", where);
 }
 
-void tile_store(const Tile& tile, const void* source, bool reduce, const Where& where) {
-    store(box_of(tile, where), source, reduce, reduce ? "tma_reduce_add" : "tma_store", where);
+void tile_store(const Tile& tile, const void* source, const Where& where) {
+    store(box_of(tile, where), source, "tma_store", where);
 }
 
 void tile_prefetch(const uint64_t* map, const Where& where) { check_map(map, where); }
@@ -398,7 +368,7 @@ void bulk_load(const void* destination, const void* source, int bytes, const voi
 }
 
 void bulk_store(void* destination, const void* source, int bytes, const Where& where) {
-    store(plain(destination, bytes, source, "bulk_store", where), source, false, "bulk_store", where);
+    store(plain(destination, bytes, source, "bulk_store", where), source, "bulk_store", where);
 }
 
 }  // namespace emu

@@ -57,7 +57,7 @@ struct BulkCopy {
     uint32_t signalled;        // load: bytes already signalled to the mbarrier
     std::vector<bool> landed;  // load: pieces that have landed; empty: none
     uint32_t group;            // store: its group within the issuer
-    bool reduce, taken, waited, written;  // stores: adds; source read; issuer waited for the read; written
+    bool taken, waited, written;  // stores: source read; issuer waited for the read; written
     std::vector<unsigned char> data;
 };
 

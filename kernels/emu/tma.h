@@ -12,7 +12,7 @@ struct Tile {
 };
 
 void tile_load(const void* destination, const Tile& tile, const void* mbarrier, const Where& where);
-void tile_store(const Tile& tile, const void* source, bool reduce, const Where& where);
+void tile_store(const Tile& tile, const void* source, const Where& where);
 void tile_prefetch(const uint64_t* map, const Where& where);
 void bulk_load(const void* destination, const void* source, int bytes, const void* mbarrier, const Where& where);
 void bulk_store(void* destination, const void* source, int bytes, const Where& where);
@@ -49,25 +49,13 @@ inline void tma_load(Shared<T>* destination, const TensorMap* map, Mbarrier* at,
 template <class T>
 inline void tma_store(const TensorMap* map, const Shared<T>* source, int x, int y,
                       emu::Where where = emu::Where::current()) {
-    emu::tile_store({map->words, 2, {x, y}}, source, false, where);
+    emu::tile_store({map->words, 2, {x, y}}, source, where);
 }
 
 template <class T>
 inline void tma_store(const TensorMap* map, const Shared<T>* source, int x, int y, int z,
                       emu::Where where = emu::Where::current()) {
-    emu::tile_store({map->words, 3, {x, y, z}}, source, false, where);
-}
-
-template <class T>
-inline void tma_reduce_add(const TensorMap* map, const Shared<T>* source, int x, int y,
-                           emu::Where where = emu::Where::current()) {
-    emu::tile_store({map->words, 2, {x, y}}, source, true, where);
-}
-
-template <class T>
-inline void tma_reduce_add(const TensorMap* map, const Shared<T>* source, int x, int y, int z,
-                           emu::Where where = emu::Where::current()) {
-    emu::tile_store({map->words, 3, {x, y, z}}, source, true, where);
+    emu::tile_store({map->words, 3, {x, y, z}}, source, where);
 }
 
 inline void tma_prefetch(const TensorMap* map, emu::Where where = emu::Where::current()) {

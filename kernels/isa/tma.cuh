@@ -39,17 +39,6 @@ __device__ __forceinline__ void tma_store(const TensorMap* map, const void* sour
                  ::"l"(map), "r"(shared_address(source)), "r"(x), "r"(y), "r"(z) : "memory");
 }
 
-// Adds the box to the tensor, in the tensor's type. Each element is updated atomically; the order of boxes is
-// undefined.
-__device__ __forceinline__ void tma_reduce_add(const TensorMap* map, const void* source, int x, int y) {
-    asm volatile("cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3}], [%1];"
-                 ::"l"(map), "r"(shared_address(source)), "r"(x), "r"(y) : "memory");
-}
-__device__ __forceinline__ void tma_reduce_add(const TensorMap* map, const void* source, int x, int y, int z) {
-    asm volatile("cp.reduce.async.bulk.tensor.3d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3, %4}], [%1];"
-                 ::"l"(map), "r"(shared_address(source)), "r"(x), "r"(y), "r"(z) : "memory");
-}
-
 // Prefetches the tensor map itself before its first use.
 __device__ __forceinline__ void tma_prefetch(const TensorMap* map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");

@@ -85,15 +85,20 @@ impl Case {
         Case { x, w, left, right, bias, more, ..c }
     }
 
-    /// Returns the same product with one pair of k + r terms.
+    /// Returns the same product with one pair. Zeros follow the first k terms up to a multiple of 16, because a matrix
+    /// instruction sums 16 terms of one pair at a time.
     fn joined(&self) -> Case {
-        let (x, left) = (beside(&self.x, self.k, &self.left, self.r), Vec::new());
+        let k = self.k.next_multiple_of(16);
+        let padded = |v: &[bf16]| -> Vec<bf16> {
+            v.chunks(self.k).flat_map(|row| [row, &vec![bf16::ZERO; k - self.k]].concat()).collect()
+        };
+        let (x, left) = (beside(&padded(&self.x), k, &self.left, self.r), Vec::new());
         let w = match self.op {
-            Op::Dgrad => [&self.w[..], &self.right].concat(),
-            _ => beside(&self.w, self.k, &self.right, self.r),
+            Op::Dgrad => [&self.w[..], &vec![bf16::ZERO; (k - self.k) * self.n], &self.right].concat(),
+            _ => beside(&padded(&self.w), k, &self.right, self.r),
         };
         let (bias, more, angles) = (self.bias.clone(), self.more.clone(), self.angles.clone());
-        Case { k: self.k + self.r, r: 0, x, w, left, right: Vec::new(), bias, more, angles, ..*self }
+        Case { k: k + self.r, r: 0, x, w, left, right: Vec::new(), bias, more, angles, ..*self }
     }
 
     /// Returns a case of some rows.

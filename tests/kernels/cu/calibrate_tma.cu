@@ -61,8 +61,7 @@ KERNEL_SM90A(calibrate_box_load, calibrate_tma::Args, 32, 1) {
     for (int i = lane; i < WORDS; i += 32) args.y[i] = smem.v[i];
 }
 
-// One warp: shared memory is filled with x [9216]. The box at `at` is stored from byte offset `offset`; with mode 1 it
-// is added to the tensor.
+// One warp: shared memory is filled with x [9216]. The box at `at` is stored from byte offset `offset`.
 KERNEL_SM90A(calibrate_box_store, calibrate_tma::Args, 32, 1) {
     auto& smem = isa::smem<calibrate_tma::Memory>();
     int lane = threadIdx.x;
@@ -72,11 +71,8 @@ KERNEL_SM90A(calibrate_box_store, calibrate_tma::Args, 32, 1) {
     auto from = smem.v + args.offset / 4;
     if (lane == 0) {
         const int* at = args.at;
-        bool add = args.mode == 1;
-        if (args.rank == 2 && !add) isa::tma_store(&args.map, from, at[0], at[1]);
-        if (args.rank == 3 && !add) isa::tma_store(&args.map, from, at[0], at[1], at[2]);
-        if (args.rank == 2 && add) isa::tma_reduce_add(&args.map, from, at[0], at[1]);
-        if (args.rank == 3 && add) isa::tma_reduce_add(&args.map, from, at[0], at[1], at[2]);
+        if (args.rank == 2) isa::tma_store(&args.map, from, at[0], at[1]);
+        if (args.rank == 3) isa::tma_store(&args.map, from, at[0], at[1], at[2]);
         isa::bulk_commit();
         isa::bulk_wait<0>();
     }
