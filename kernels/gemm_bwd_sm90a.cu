@@ -82,7 +82,9 @@ struct Wgrad : InOrder {
     GRADIENT_KERNEL(name##_short, TileShort, E)
 
 // instructions linear_*: HGMMA UTMALDG
-// main loop linear_*: 4 HGMMA
+// main loop *_wide: 4 HGMMA
+// main loop *_square: 4 HGMMA
+// main loop *_short: 8 HGMMA
 // instructions linear_dgrad_[ws]*: STSM UTMASTG
 // without linear_dgrad_[ws]*: LDG STG STS.64
 // instructions *_wide: USETMAXREG

@@ -17,7 +17,12 @@
     GEMM_SM90A_KERNEL(name##_short, TileShort, E)
 
 // instructions linear_*: HGMMA UTMALDG
-// main loop linear_*: 4 HGMMA
+// main loop *_wide: 4 HGMMA
+// main loop *_square: 4 HGMMA
+// main loop *_half: 4 HGMMA
+// main loop *_short: 8 HGMMA
+// main loop *_narrow: 8 HGMMA
+// main loop *_slim: 8 HGMMA
 // instructions linear_[wshn]*: STSM UTMASTG
 // without linear_[wshn]*: LDG STG STS.64
 // instructions *_wide: USETMAXREG

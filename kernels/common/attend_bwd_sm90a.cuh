@@ -137,7 +137,7 @@ __device__ __forceinline__ void copy_keys(QuerySmem<HD>& smem, const Args& args,
     int key_head = args.in.q_heads + item.head;
     clear_rows(smem.q, args.tokens * group);
     clear_rows(smem.dout, args.tokens * group);
-    if (lane() == 0) {
+    if (isa::elect()) {
         isa::mbarrier_arrive_expect_tx(&smem.rows, 2 * PANELS<HD> * PANEL_BYTES * args.tokens * group);
         load<HD>(smem.q, &args.q, &smem.rows, item.head * group, start + first);
         load<HD>(smem.dout, &args.dout, &smem.rows, item.head * group, start + first);
@@ -148,7 +148,7 @@ __device__ __forceinline__ void copy_keys(QuerySmem<HD>& smem, const Args& args,
         bool shared = begin < own;
         int row = shared ? prompt.start + begin : start + begin - own, left = (shared ? prompt.tokens : own + tokens) - begin;
         bool tail = left < BLOCK;
-        if (lane() == 0) {
+        if (isa::elect()) {
             isa::Mbarrier* full = tail ? &smem.tail : &smem.full[stage.at];
             isa::mbarrier_wait(&smem.empty[stage.at], stage.parity ^ 1);
             isa::mbarrier_arrive_expect_tx(full, 2 * PANELS<HD> * PANEL_BYTES * BLOCK);
@@ -249,7 +249,7 @@ __device__ __forceinline__ void copy_rows(KeySmem<HD>& smem, const Args& args, c
         clear_rows(smem.q[i], size);
         clear_rows(smem.dout[i], size);
     }
-    if (lane() == 0) {
+    if (isa::elect()) {
         isa::mbarrier_arrive_expect_tx(&smem.keys, 2 * PANELS<HD> * PANEL_BYTES * BLOCK);
         load<HD>(smem.k, &args.keys, &smem.keys, key_head, block);
         load<HD>(smem.v, &args.keys, &smem.keys, key_head + args.in.kv_heads, block);
@@ -263,7 +263,7 @@ __device__ __forceinline__ void copy_rows(KeySmem<HD>& smem, const Args& args, c
             int at = round % ROW_STAGES, count = min(args.tokens, place.tokens - token) * group;
             isa::mbarrier_wait(&smem.empty[at], round / ROW_STAGES % 2 ^ 1);
             bool tail = count < size;
-            if (lane() == 0) {
+            if (isa::elect()) {
                 isa::Mbarrier* full = tail ? &smem.tail : &smem.full[at];
                 isa::mbarrier_arrive_expect_tx(full, 2 * PANELS<HD> * PANEL_BYTES * size);
                 load<HD>(smem.q[at], &args.q, full, heads, start + token);

@@ -158,7 +158,7 @@ __device__ __forceinline__ void pass_item(WideSmem<HD>& smem, int item, int tile
 template <int HD, class A>
 __device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideArgs<A>& args, const WideTile& tile, int item,
                                              int tiles) {
-    if (lane() > 0) return;
+    if (!isa::elect()) return;
     int group = tile.place.rows.group, token = tile.place.start + tile.place.rows.from / group;
     pass_item(smem, item, tiles, PANELS<HD> * PANEL_BYTES * args.tile_rows);
     for (int p = 0; p < PANELS<HD>; p++) {
@@ -214,23 +214,23 @@ __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call)
         for (int begin = tile.begin; begin < tile.end; begin += BLOCK, block++) {
             Stage stage(block);
             bool tail = begin + BLOCK > tile.keys;
-            if (lane() == 0) {
+            // The places of the boxes may come from global memory, so they are read before the waits.
+            Box keys = call.keys(tile, begin / BLOCK), values = call.values(tile, begin / BLOCK);
+            if (isa::elect()) {
                 isa::mbarrier_wait(&smem.k_empty[stage.at], stage.parity ^ 1);
                 isa::mbarrier_arrive_expect_tx(&smem.k_full[stage.at], PANELS<HD> * PANEL_BYTES * BLOCK);
                 for (int p = 0; p < PANELS<HD>; p++) {
-                    Box box = call.keys(tile, begin / BLOCK);
-                    isa::tma_load(smem.k[stage.at][p], &call.args.k, &smem.k_full[stage.at], p * PANEL, box.y, box.z);
+                    isa::tma_load(smem.k[stage.at][p], &call.args.k, &smem.k_full[stage.at], p * PANEL, keys.y, keys.z);
                 }
             }
             // The next keys are already in flight while the last block of the previous tile is waited for.
             clear_tail();
-            if (lane() == 0) {
+            if (isa::elect()) {
                 isa::Mbarrier* full = tail ? &smem.v_tail : &smem.v_full[stage.at];
                 isa::mbarrier_wait(&smem.v_empty[stage.at], stage.parity ^ 1);
                 isa::mbarrier_arrive_expect_tx(full, PANELS<HD> * PANEL_BYTES * BLOCK);
                 for (int p = 0; p < PANELS<HD>; p++) {
-                    Box box = call.values(tile, begin / BLOCK);
-                    isa::tma_load(smem.v[stage.at][p], &call.args.v, full, p * PANEL, box.y, box.z);
+                    isa::tma_load(smem.v[stage.at][p], &call.args.v, full, p * PANEL, values.y, values.z);
                 }
             }
             // This wait comes after the first key loads, because the math warps may still need the queries of the

@@ -32,25 +32,26 @@ struct Slice {
     __device__ __forceinline__ static uint32_t thread() { return threadIdx.x % 32; }
 };
 
-// A CTA computes 64 GROUPS x N outputs.
-template <int GROUPS, int N, int RING, int COLUMNS = GROUP>
+// A CTA computes 64 GROUPS x N outputs. A stage has BLOCKS blocks of 64 terms.
+template <int GROUPS, int N, int RING, int COLUMNS = GROUP, int BLOCKS = 1>
 struct WideTile {
     using Part = Slice<COLUMNS>;
-    static constexpr int BLOCK_M = 64 * GROUPS, BLOCK_N = N, STAGES = RING;
+    static constexpr int BLOCK_M = 64 * GROUPS, BLOCK_N = N, STAGES = RING, DEPTH = BLOCKS;
     static constexpr int MATH = 128 * GROUPS, THREADS = MATH + 128;
     // Registers per thread after the reallocation. A CTA has 65,536 registers in total. The producer warpgroup gives up
     // registers, which the accumulators need.
     static constexpr int REGISTERS_COPY = 40, REGISTERS_MATH = 232;
 };
 
-// Tiles. The widest one fits in 227 KiB of shared memory. src/ops/gemm/config.rs selects the tile of a product. For few
-// rows, many stages keep the loads of W in flight.
+// Tiles. The largest ones fit in 227 KiB of shared memory. src/ops/gemm/config.rs selects the tile of a product. For few
+// rows, many stages keep the loads of W in flight, and the time that the producer needs for a stage limits a tile with
+// few columns, so a stage of these tiles has two blocks.
 using TileWide = WideTile<2, 256, 4>;
 using TileSquare = WideTile<2, 128, 4>;
 using TileHalf = WideTile<1, 128, 8>;
-using TileShort = WideTile<1, 64, 8>;
-using TileNarrow = WideTile<1, 32, 12, 32>;
-using TileSlim = WideTile<1, 16, 16, 16>;
+using TileShort = WideTile<1, 64, 6, GROUP, 2>;
+using TileNarrow = WideTile<1, 32, 9, 32, 2>;
+using TileSlim = WideTile<1, 16, 11, 16, 2>;
 
 // Buffers of the results: slices, or, if the results go through stages of the ring, only the bias of each stage's
 // columns.
@@ -65,8 +66,8 @@ struct Results<T, true> {
 
 template <class T, bool STAGED>
 struct WideSmem {
-    isa::Shared<bf16> x[T::STAGES][T::BLOCK_M * BLOCK_K];
-    isa::Shared<bf16> w[T::STAGES][T::BLOCK_N * BLOCK_K];
+    isa::Shared<bf16> x[T::STAGES][T::DEPTH * T::BLOCK_M * BLOCK_K];
+    isa::Shared<bf16> w[T::STAGES][T::DEPTH * T::BLOCK_N * BLOCK_K];
     Results<T, STAGED> results;
     isa::Mbarrier full[T::STAGES], empty[T::STAGES];
     // The tile that a stage belongs to. After the last tile: a number that is no tile.
@@ -96,7 +97,7 @@ struct WideArgs : E::Maps {
     Operands in;
     typename E::Args out;
     int box;    // rows per box of W; divides the length of every run of columns whose rows of W are adjacent
-    int steps;  // stages of 64 terms of the first pair
+    int steps;  // stages of the first pair
     // Rows per box of x: BLOCK_M, or fewer if the product has fewer rows. The other rows of a stage stay zero.
     int x_box;
     int pad;
@@ -138,45 +139,63 @@ __device__ __forceinline__ void copy_panels(isa::Shared<bf16>* to, const isa::Te
     }
 }
 
-// Loads a stage. TMA fills it with zeros behind the last term of a pair.
-template <class T, class E, class R>
-__device__ __forceinline__ void copy_stage(WideSmem<T, E::STAGED>& smem, int slot, const WideArgs<E>& args, Corner at,
-                                           int step) {
-    bool first = step < args.steps;
-    const isa::TensorMap *x = first ? &args.x : &args.more_x, *w = first ? &args.w : &args.more_w;
-    int k = (first ? step : step - args.steps) * BLOCK_K;
-    if constexpr (R::OF_X == isa::Major::k) {
-        isa::tma_load(smem.x[slot], x, &smem.full[slot], k, at.row);
-    } else {
-        copy_panels<T::BLOCK_M>(smem.x[slot], x, &smem.full[slot], at.row, k);
-    }
-    if constexpr (R::OF_W == isa::Major::mn) {
-        copy_panels<T::BLOCK_N>(smem.w[slot], w, &smem.full[slot], at.column, k);
-    } else {
+// Loads `box` rows of W, or boxes of `box` rows, for the 64 terms from k on. The first two boxes have their rows in
+// registers, because few columns leave little time for a stage.
+template <int N>
+__device__ __forceinline__ void copy_boxes(isa::Shared<bf16>* to, const isa::TensorMap* from, isa::Mbarrier* full,
+                                           const isa::Shared<int> (&rows)[N / 8], int box, int2 first, int k) {
+    isa::tma_load(to, from, full, k, first.x);
+    if (box == N) return;
+    isa::tma_load(to + box * BLOCK_K, from, full, k, first.y);
 #pragma unroll 1
-        for (int i = 0; i * args.box < T::BLOCK_N; i++) {
-            isa::tma_load(smem.w[slot] + i * args.box * BLOCK_K, w, &smem.full[slot], k, smem.box_rows[i]);
+    for (int i = 2; i * box < N; i++) {
+        isa::tma_load(to + i * box * BLOCK_K, from, full, k, rows[i]);
+    }
+}
+
+// Loads a stage with the terms from k on. TMA fills it with zeros behind the last term.
+template <class T, class E, class R>
+__device__ __forceinline__ void copy_stage(WideSmem<T, E::STAGED>& smem, int slot, const isa::TensorMap* x,
+                                           const isa::TensorMap* w, int box, int2 first, Corner at, int k) {
+    isa::Mbarrier* full = &smem.full[slot];
+#pragma unroll
+    for (int d = 0; d < T::DEPTH; d++, k += BLOCK_K) {
+        isa::Shared<bf16>* to_x = smem.x[slot] + d * T::BLOCK_M * BLOCK_K;
+        isa::Shared<bf16>* to_w = smem.w[slot] + d * T::BLOCK_N * BLOCK_K;
+        if constexpr (R::OF_X == isa::Major::k) {
+            isa::tma_load(to_x, x, full, k, at.row);
+        } else {
+            copy_panels<T::BLOCK_M>(to_x, x, full, at.row, k);
+        }
+        if constexpr (R::OF_W == isa::Major::k) {
+            copy_boxes<T::BLOCK_N>(to_w, w, full, smem.box_rows, box, first, k);
+        } else {
+            copy_panels<T::BLOCK_N>(to_w, w, full, at.column, k);
         }
     }
 }
 
-// Finds the first rows of a tile's boxes of W, once for all stages, because an epilogue may need divisions.
+// Finds the first rows of a tile's boxes of W, once for all stages, because an epilogue may need divisions. Returns the
+// first two.
 template <class T, class E>
-__device__ __forceinline__ void find_boxes(WideSmem<T, E::STAGED>& smem, const WideArgs<E>& args, Corner at) {
-#pragma unroll 1
-    for (int i = 0; i * args.box < T::BLOCK_N; i++) {
+__device__ __forceinline__ int2 find_boxes(WideSmem<T, E::STAGED>& smem, const WideArgs<E>& args, Corner at) {
+    auto row = [&](int i) {
         int row = E::weight_row(args.out, args.in, at.column + i * args.box);
         // A box past the last row loads zeros.
-        smem.box_rows[i] = row < 0 ? args.in.cols : row;
-    }
+        return row < 0 ? args.in.cols : row;
+    };
+#pragma unroll 1
+    for (int i = 2; i * args.box < T::BLOCK_N; i++) smem.box_rows[i] = row(i);
+    return make_int2(row(0), args.box < T::BLOCK_N ? row(1) : 0);
 }
 
 // Fills the rows of x that no box covers with zeros, in all stages. Called by all math warpgroups.
 template <class T, bool STAGED>
 __device__ __forceinline__ void clear_x(WideSmem<T, STAGED>& smem, int x_box) {
     int count = (T::BLOCK_M - x_box) * BLOCK_K / 8;
-    for (int i = threadIdx.x; i < T::STAGES * count; i += T::MATH) {
-        isa::store(&smem.x[i / count][x_box * BLOCK_K + i % count * 8], make_uint4(0, 0, 0, 0));
+    for (int i = 0; i < T::STAGES * T::DEPTH; i++) {
+        isa::Shared<bf16>* rows = smem.x[i / T::DEPTH] + (i % T::DEPTH * T::BLOCK_M + x_box) * BLOCK_K;
+        for (int j = threadIdx.x; j < count; j += T::MATH) isa::store(rows + j * 8, make_uint4(0, 0, 0, 0));
     }
     isa::fence_proxy_async();
     isa::sync_named(1, T::MATH);
@@ -199,12 +218,15 @@ __device__ __forceinline__ constexpr int terms_further(int k) {
 template <class T, class R, bool STAGED>
 __device__ __forceinline__ void multiply_stage(const WideSmem<T, STAGED>& smem, int slot, int group,
                                                isa::WgmmaAcc<T::BLOCK_N>& sums, bool accumulate) {
-    uint64_t x = stage_descriptor<R::OF_X>(&smem.x[slot][group * 64 * BLOCK_K]);
-    uint64_t w = stage_descriptor<R::OF_W>(&smem.w[slot][0]);
 #pragma unroll
-    for (int k = 0; k < BLOCK_K; k += 16) {
-        uint64_t x_at = isa::advance(x, terms_further<R::OF_X>(k)), w_at = isa::advance(w, terms_further<R::OF_W>(k));
-        isa::wgmma<R::OF_X, R::OF_W>(sums, x_at, w_at, accumulate || k > 0);
+    for (int d = 0; d < T::DEPTH; d++) {
+        uint64_t x = stage_descriptor<R::OF_X>(&smem.x[slot][(d * T::BLOCK_M + group * 64) * BLOCK_K]);
+        uint64_t w = stage_descriptor<R::OF_W>(&smem.w[slot][d * T::BLOCK_N * BLOCK_K]);
+#pragma unroll
+        for (int k = 0; k < BLOCK_K; k += 16) {
+            uint64_t x_at = isa::advance(x, terms_further<R::OF_X>(k)), w_at = isa::advance(w, terms_further<R::OF_W>(k));
+            isa::wgmma<R::OF_X, R::OF_W>(sums, x_at, w_at, accumulate || d > 0 || k > 0);
+        }
     }
 }
 
@@ -264,7 +286,8 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
     auto& smem = isa::smem<WideSmem<T, E::STAGED>>();
     const Operands& in = args.in;
     int columns = E::columns(args.out, in);
-    int steps = args.steps + (in.more.depth + BLOCK_K - 1) / BLOCK_K;
+    constexpr int TERMS = T::DEPTH * BLOCK_K;
+    int steps = args.steps + (in.more.depth + TERMS - 1) / TERMS;
     int tiles = ((in.rows + T::BLOCK_M - 1) / T::BLOCK_M) * ((columns + T::BLOCK_N - 1) / T::BLOCK_N);
     if (threadIdx.x == 0) {
         for (int i = 0; i < T::STAGES; i++) {
@@ -278,24 +301,31 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
     int x_box = R::OF_X == isa::Major::k ? args.x_box : T::BLOCK_M;
     if (threadIdx.x >= T::MATH) {
         if constexpr (T::MATH > 128) isa::registers_decrease<T::REGISTERS_COPY>();
-        if (threadIdx.x > T::MATH) return;
-        int bytes = (x_box + T::BLOCK_N) * BLOCK_K * 2;
+        if (threadIdx.x >= T::MATH + 32 || !isa::elect()) return;
+        int bytes = (x_box + T::BLOCK_N) * TERMS * 2;
         int tile = blockIdx.x;
         while (tile < tiles) {
             Corner at = corner<T>(tile, in.rows, columns);
-            if constexpr (R::OF_W == isa::Major::k) find_boxes<T, E>(smem, args, at);
+            int2 first{};
+            if constexpr (R::OF_W == isa::Major::k) first = find_boxes<T, E>(smem, args, at);
             // The answer arrives while this tile is loaded.
             uint32_t taken = args.counter ? isa::atomic_add(args.counter, 1u) : 0;
-            for (int step = 0; step < steps; step++) {
+            for (int step = 0; step < args.steps; step++) {
                 producer_acquire(smem, pipe, tile, bytes);
-                copy_stage<T, E, R>(smem, pipe.slot, args, at, step);
+                copy_stage<T, E, R>(smem, pipe.slot, &args.x, &args.w, args.box, first, at, step * TERMS);
+                pipe.next();
+            }
+            for (int step = args.steps; step < steps; step++) {
+                producer_acquire(smem, pipe, tile, bytes);
+                copy_stage<T, E, R>(smem, pipe.slot, &args.more_x, &args.more_w, args.box, first, at,
+                                    (step - args.steps) * TERMS);
                 pipe.next();
             }
             if constexpr (E::STAGED) {
                 // Claims one stage for the results of each warpgroup, and loads the tensors to be added into it.
                 for (int group = 0; group < T::MATH / 128; group++) {
                     Slot slot{smem.x[pipe.slot], smem.w[pipe.slot], smem.results.bias[pipe.slot]};
-                    producer_acquire(smem, pipe, tile, E::template bytes<T::BLOCK_N>(args.out));
+                    producer_acquire(smem, pipe, tile, E::template bytes<T::BLOCK_N>(args.out, in));
                     E::template fetch<T::BLOCK_N>(args, args.out, slot, &smem.full[pipe.slot], at.row + group * 64,
                                                   at.column);
                     pipe.next();
@@ -342,16 +372,20 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
             for (int group = 0; group < T::MATH / 128; group++) {
                 Slot slot{smem.x[pipe.slot], smem.w[pipe.slot], smem.results.bias[pipe.slot]};
                 bool mine = group == warp / 4;
+                // Warps without a row of the product have no results.
+                bool any = at.row + warp * 16 < in.rows;
                 isa::mbarrier_wait(&smem.full[pipe.slot], pipe.parity);
                 if (mine) {
-                    E::stage(args.out, slot, sums, warp % 4, lane);
-                    isa::fence_proxy_async();
+                    if (any) {
+                        E::stage(args.out, slot, sums, warp % 4, lane);
+                        isa::fence_proxy_async();
+                    }
                     before = pipe.slot;
                 }
                 // All lanes have passed their wait for this stage before one lane releases it.
                 isa::sync_warp();
                 if (lane == 0 && mine) {
-                    E::template send<T::BLOCK_N>(args, args.out, slot, warp % 4, at.row + warp * 16, at.column);
+                    if (any) E::template send<T::BLOCK_N>(args, args.out, slot, warp % 4, at.row + warp * 16, at.column);
                     isa::bulk_commit();
                 } else if (lane == 0) {
                     isa::mbarrier_arrive(&smem.empty[pipe.slot]);

@@ -144,8 +144,12 @@ __device__ __forceinline__ float erf(float x) {
 // The logistic function 1 / (1 + e^-x).
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + exp(-x)); }
 
-// x * sigmoid(x).
-__device__ __forceinline__ float silu(float x) { return x / (1.0f + exp(-x)); }
+// x * sigmoid(x). A zero stays as it is. Its division would take the slow path, and rows without a token are zeros.
+__device__ __forceinline__ float silu(float x) {
+    bool zero = x == 0.0f;
+    float y = (zero ? 1.0f : x) / (1.0f + exp(-x));
+    return zero ? x : y;
+}
 
 // d silu(x) / dx.
 __device__ __forceinline__ float silu_grad(float x) {

@@ -15,8 +15,9 @@
 namespace gemm {
 
 struct StagedMaps {
-    isa::TensorMap y;     // boxes: the columns of a panel by 16 rows
-    isa::TensorMap more;  // SwiGLU: gate_up, in boxes of 16 rows; linear: the residual, in boxes of 64 rows
+    // Boxes of y: the columns of a panel by 16 rows, or by all rows of y if it has fewer.
+    isa::TensorMap y;
+    isa::TensorMap more;  // SwiGLU: gate_up, in boxes as those of y; linear: the residual, in boxes of 16 to 64 rows
     isa::TensorMap bias;  // boxes: the columns of a tile
 };
 
@@ -97,8 +98,8 @@ struct StagedLinear : Linear {
 
     // Returns the number of bytes of residual and bias that TMA loads into the stage of a warpgroup.
     template <int N>
-    __device__ __forceinline__ static int bytes(const Args& to) {
-        return (to.residual ? 64 * N * 2 : 0) + (to.bias ? N * 2 : 0);
+    __device__ __forceinline__ static int bytes(const Args& to, const Operands& in) {
+        return (to.residual ? min(64, (in.rows + 15) / 16 * 16) * N * 2 : 0) + (to.bias ? N * 2 : 0);
     }
     template <int N>
     __device__ __forceinline__ static void fetch(const Maps& maps, const Args& to, Slot slot, isa::Mbarrier* full, int row,
@@ -132,7 +133,7 @@ struct StagedSwiGlu : SwiGlu {
     using Maps = StagedMaps;
 
     template <int N>
-    __device__ __forceinline__ static int bytes(const Args& to) {
+    __device__ __forceinline__ static int bytes(const Args& to, const Operands&) {
         return to.bias ? N * 2 : 0;
     }
     template <int N>

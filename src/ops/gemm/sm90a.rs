@@ -102,14 +102,16 @@ impl Staged {
                 swizzle,
             }
         };
-        let panel = |columns: usize| columns.min(64);
+        // TMA needs time for each row of a box, and more for a row past the last one.
+        let (panel, rows) = (|columns: usize| columns.min(64), self.y.rows());
         let of_rows = |t: Tensor, columns: usize, height| map(t, t.rows(), [columns, height], 2 * columns as u32);
         let (of_y, height) = match self.shape {
-            Shape::Linear => (panel(config.columns), 64),
-            Shape::SwiGlu => (panel(config.columns / 2), 16),
+            // Warps read 16 rows of the residual at a time.
+            Shape::Linear => (panel(config.columns), 64.min(rows.next_multiple_of(16))),
+            Shape::SwiGlu => (panel(config.columns / 2), 16.min(rows)),
         };
         [
-            Some(of_rows(self.y, of_y, 16)),
+            Some(of_rows(self.y, of_y, 16.min(rows))),
             self.more.map(|t| of_rows(t, panel(config.columns), height)),
             self.bias.map(|t| map(t, 1, [config.columns, 1], 0)),
         ]
@@ -217,8 +219,8 @@ impl Wide {
             Some(n) if n.is_multiple_of(config.columns.min(64) / 2) => config.columns.min(64) / 2,
             Some(_) => 8,
         };
-        // TMA needs time for each row of a box, even if the row is past the last one of x.
-        let x_box = config.rows.min(rows.next_multiple_of(8));
+        // A row of a box that is past the last row of x costs TMA more time than a row of x.
+        let x_box = config.rows.min(rows);
         let mut maps = Vec::new();
         for pair in [Some(sides.first), sides.more] {
             match pair {
@@ -235,7 +237,7 @@ impl Wide {
         let counts = tiles > FIXED_TILES * ctas && gpu.stream == Stream::COMPUTE;
         let counter = if counts { gpu.memory.address(gpu.counter) } else { 0 };
         let launch = check::launch(op, ctas, 128 * (config.groups() + 1), config.smem())?;
-        let steps = check::count(op, "terms", terms.div_ceil(BLOCK_K))?;
+        let steps = check::count(op, "terms", terms.div_ceil(config.depth * BLOCK_K))?;
         Ok(Wide { launch, config, maps, last: [adjacent as i32, steps, x_box as i32, 0], counter })
     }
 
