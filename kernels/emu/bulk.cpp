@@ -195,6 +195,11 @@ void check_box(const Box& box, uint32_t offset, const char* what, const Where& w
     if (box.rank != 0 && offset % 128 != 0) {
         fail("%s of a box at offset %u of shared memory: a multiple of 128, by %s", what, offset, caller(where).c_str());
     }
+    // An H200 answers such a load with an illegal instruction (bench/LOG.md, 9ef6b107).
+    if (box.rank != 0 && box.at[0] * int32_t(box.element) % int32_t(kPiece) != 0) {
+        fail("%s of a box at column %d, %d bytes from the first one: a multiple of 16 bytes, by %s", what, box.at[0],
+             box.at[0] * int32_t(box.element), caller(where).c_str());
+    }
 }
 
 // Starts a load into the shared memory of the CTA of `fiber`. If that is another CTA, `fiber` represents the running

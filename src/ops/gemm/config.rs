@@ -125,7 +125,9 @@ impl GemmConfig {
     /// number of a tile per stage, and a row of W for each 8 columns.
     pub(super) fn smem(&self) -> usize {
         let stage = (self.rows + self.columns) * self.depth * BLOCK_K * 2 + 20;
-        self.stages * stage + 4 * self.groups() * 8 * (self.part + 8) * 4 + self.columns / 8 * 4
+        let bytes = self.stages * stage + 4 * self.groups() * 8 * (self.part + 8) * 4 + self.columns / 8 * 4;
+        // mbarriers have 8 bytes.
+        bytes.next_multiple_of(8)
     }
 }
 
