@@ -66,18 +66,16 @@ impl Templates {
     /// Replaces the question and the label in the fields of a row. Returns an error if a template fails, if the column of
     /// the label is missing, or if the row is a conversation with answers, which one question cannot replace.
     pub fn apply(&self, fields: &mut Map<String, Value>, at: &RowContext) -> RowResult<()> {
-        if self.prompt.is_none() && self.gold.is_none() {
-            return Ok(());
-        }
-        // A template without a column asks the same question of every row.
+        // The templates may read no column, or none that this row has.
         let columns = match fields.remove(COLUMNS) {
             Some(Value::Object(columns)) => columns,
             _ => Map::new(),
         };
-        let render =
-            |template: &RowPrompt| template.render(&columns, &at.place).map_err(BadRow::of(Reason::WrongColumns));
+        let render = |template: &RowPrompt, others: &Map<String, Value>| {
+            template.render(&columns, others, &at.place).map_err(BadRow::of(Reason::WrongColumns))
+        };
         if let Some(template) = &self.prompt {
-            let text = render(template)?;
+            let text = render(template, fields)?;
             for name in QUESTIONS {
                 if fields.remove(name).is_some_and(|value| has_answers(&value)) {
                     let found = format!("a conversation with answers in `{name}`");
@@ -94,7 +92,7 @@ impl Templates {
         }
         let gold = match &self.gold {
             None => return Ok(()),
-            Some(Gold::Template(template)) => Value::from(render(template)?.trim()),
+            Some(Gold::Template(template)) => Value::from(render(template, fields)?.trim()),
             Some(Gold::Column(name)) => columns.get(name).cloned().ok_or_else(|| {
                 let names: Vec<&str> = columns.keys().chain(fields.keys()).map(String::as_str).collect();
                 misfit(&at.place, format!("columns {}", names.join(", ")), &format!("`{name}`, which `gold` names"))

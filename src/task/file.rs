@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::hub::SUBJECT;
 use super::{Answers, Marks, OwnRows, QuestionSink, RowSource, TaskQuestion, TaskSpec, written};
@@ -125,7 +125,7 @@ impl TaskFile {
         let inline: Vec<Value> =
             named.flat_map(|value| value.as_array().cloned().unwrap_or(vec![value.clone()])).collect();
         let count = images.as_ref().map_or(inline.len(), Vec::len);
-        let text = self.prompt.render(&fields, place)?;
+        let text = self.prompt.render(&fields, &Map::new(), place)?;
         let marks = if text.contains(IMAGE_MARKER) { 0 } else { count };
         let text = IMAGE_MARKER.repeat(marks) + text.trim();
         let system = config.system.iter().map(|text| json!({"role": "system", "content": text}));

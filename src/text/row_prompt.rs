@@ -39,11 +39,12 @@ impl RowPrompt {
         names
     }
 
-    /// Renders the text for a row. Errors name the template and the row `row`.
-    pub fn render(&self, fields: &Map<String, Value>, row: &str) -> Result<String> {
+    /// Renders the text for a row. Errors name the template, the row `row`, and its fields, of which `others` are not
+    /// given to the template.
+    pub fn render(&self, fields: &Map<String, Value>, others: &Map<String, Value>, row: &str) -> Result<String> {
         let text = self.env.get_template(NAME).and_then(|template| template.render(fields));
         text.map_err(|error| {
-            let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+            let names: Vec<&str> = fields.keys().chain(others.keys()).map(String::as_str).collect();
             Error::input(
                 format!("{}, {row}", self.place),
                 error.to_string(),
@@ -65,9 +66,10 @@ mod tests {
         let prompt = RowPrompt::new(source, "t.yaml").unwrap();
         assert_eq!(prompt.columns(), ["options", "question"]);
         let row = |value: Value| if let Value::Object(map) = value { map } else { Map::new() };
-        let text = prompt.render(&row(json!({"question": "Which?", "options": ["a", 2]})), "row 1").unwrap();
+        let text =
+            prompt.render(&row(json!({"question": "Which?", "options": ["a", 2]})), &Map::new(), "row 1").unwrap();
         assert_eq!(text, "Which?\n1. a\n2. 2\n");
-        let error = prompt.render(&row(json!({"questions": "Which?"})), "row 2").unwrap_err().to_string();
+        let error = prompt.render(&row(json!({"questions": "Which?"})), &Map::new(), "row 2").unwrap_err().to_string();
         assert!(error.contains("t.yaml, row 2") && error.contains("questions"), "{error}");
         assert!(RowPrompt::new("{{ question", "t.yaml").is_err());
     }

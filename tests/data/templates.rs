@@ -132,6 +132,8 @@ fn every_command_asks_the_question_of_the_template() {
             run(&["data", "preview", &config, "--model", &at("model"), "--out", &at("page"), "--rows", "1"]);
         assert!(code == 0 && text.contains(line), "{key}: {text}{error}");
         assert!(text.contains("How long? Put the answer into \\boxed{}.<|im_end|>"), "{key}: {text}");
+        let (code, text, error) = run(&["data", "inspect", &config, "--out", &at("page")]);
+        assert!(code == 0 && text.contains("columns used: hint, image, label, query"), "{key}: {text}{error}");
     }
     let task = format!("data: {{path: {}, prompt: '{{{{ query }}}}'}}\n", at("rows.jsonl"));
     fs::write(dir.path().join("task.yaml"), task).unwrap();
