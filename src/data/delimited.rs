@@ -1,23 +1,22 @@
 //! Reads rows from CSV and TSV files. The first record names the columns; an empty cell is a missing value.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use csv::{ByteRecord, Position, Reader, ReaderBuilder};
 use serde_json::{Map, Value};
 
 use crate::data::bad_row::{BadRow, Reason, RowResult};
+use crate::data::content::{Content, Shared};
 use crate::data::fields::Fields;
 use crate::data::names::Names;
 use crate::data::row_source::{RowPosition, RowSink, RowSource};
 use crate::error::{Error, Result};
-use crate::files;
 
 /// A CSV or TSV file.
 pub struct Delimited {
-    path: PathBuf,
+    content: Content,
     delimiter: u8,
     names: Names,
     columns: Vec<String>,
@@ -26,7 +25,8 @@ pub struct Delimited {
 impl Delimited {
     /// Opens a file and reads the names of its columns. Returns an error if no rows can be read from these columns.
     pub fn open(path: &Path, delimiter: u8, names: &Names) -> Result<Delimited> {
-        let mut file = Delimited { path: path.to_owned(), delimiter, names: names.clone(), columns: Vec::new() };
+        let mut file =
+            Delimited { content: Content::open(path)?, delimiter, names: names.clone(), columns: Vec::new() };
         let mut header = ByteRecord::new();
         file.reader()?.read_byte_record(&mut header).map_err(|e| file.broken(&e))?;
         let text = |cell: &[u8]| String::from_utf8_lossy(cell).trim().to_owned();
@@ -35,19 +35,19 @@ impl Delimited {
         Ok(file)
     }
 
-    fn reader(&self) -> Result<Reader<File>> {
-        let file = files::open(&self.path).map_err(Error::io(&self.path))?;
+    fn reader(&self) -> Result<Reader<Shared>> {
+        let file = self.content.reader()?;
         Ok(ReaderBuilder::new().delimiter(self.delimiter).has_headers(false).flexible(true).from_reader(file))
     }
 
     fn broken(&self, error: &csv::Error) -> Error {
-        Error::format(&self.path, error.to_string())
+        Error::format(&self.content.path, error.to_string())
     }
 
     /// Returns the fields of a record. The row is bad if it has another number of cells than the header.
     fn fields(&self, record: &ByteRecord, index: usize) -> RowResult<Fields> {
         let bad = |found: String, expected: String| {
-            let place = format!("{} row {}", self.path.display(), index + 1);
+            let place = format!("{} row {}", self.content.path.display(), index + 1);
             BadRow::of(Reason::BrokenRow)(Error::input(place, found, expected))
         };
         if record.len() != self.columns.len() {
@@ -70,9 +70,9 @@ impl Delimited {
     /// Errors if the file ends within quotes: the last record, at byte `last`, may then contain other rows.
     fn check_end(&self, last: u64) -> Result<()> {
         let mut bytes = Vec::new();
-        let mut file = files::open(&self.path).map_err(Error::io(&self.path))?;
+        let mut file = self.content.reader()?;
         let read = file.seek(SeekFrom::Start(last)).and_then(|_| file.read_to_end(&mut bytes));
-        read.map_err(Error::io(&self.path))?;
+        read.map_err(Error::io(&self.content.path))?;
         let (mut quoted, mut at_start) = (false, true);
         for byte in bytes {
             // A doubled quote closes the cell and opens it again.
@@ -80,9 +80,10 @@ impl Delimited {
             at_start = !quoted && (byte == b'"' || byte == self.delimiter || byte == b'\n' || byte == b'\r');
         }
         match quoted {
-            true => {
-                Err(Error::format(&self.path, format!("the row at byte {last} opens a quote that is never closed")))
-            }
+            true => Err(Error::format(
+                &self.content.path,
+                format!("the row at byte {last} opens a quote that is never closed"),
+            )),
             false => Ok(()),
         }
     }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::config::DatasetConfig;
 use crate::data::bad_row::{BadRow, Reason, RowResult};
+use crate::data::content::Content;
 use crate::data::folder::Folder;
 use crate::data::json::Layout;
 use crate::data::paths::is_image_file;
@@ -70,9 +71,9 @@ pub(super) fn shows_images(value: &Value) -> bool {
 pub const LOOKED_AT: usize = 1000;
 
 /// Returns the names and types of the columns in the first `rows` rows of a JSON file, in order of appearance.
-pub fn json_columns(path: &Path, layout: Layout, rows: usize) -> Result<Vec<(String, String)>> {
+pub fn json_columns(file: &Content, layout: Layout, rows: usize) -> Result<Vec<(String, String)>> {
     let mut columns: Vec<(String, Vec<&str>)> = Vec::new();
-    layout.read(path, rows, |_, fields| {
+    layout.read(file, rows, |_, fields| {
         for (name, value) in fields.unwrap_or_default() {
             let kind = kind(&value);
             match columns.iter_mut().find(|(known, _)| *known == name) {

@@ -50,9 +50,12 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     let mut messages: Vec<Message> =
         turns.iter().map(|(name, turn)| found.message(name, turn)).collect::<RowResult<_>>()?;
     let marked = found.marks + found.by_part + found.by_url.len() > 0;
-    if !marked && !images.is_empty() && messages.iter().any(|message| has_numbered_mark(&text_of(message))) {
-        let expected = format!("`{IMAGE_MARKER}` at the place of each image");
-        return Err(misfit(&at.place, "numbered image marks, such as `<image 1>`", &expected));
+    if !marked && !images.is_empty() && messages.iter().any(|message| has_other_mark(&text_of(message))) {
+        let expected = format!(
+            "`{IMAGE_MARKER}` at the place of each image, for example by a template in the entry: \
+             prompt: \"{{{{ question | replace('<image 1>', '{IMAGE_MARKER}') }}}}\""
+        );
+        return Err(misfit(&at.place, "other image marks, such as `<image 1>` or `<ImageHere>`", &expected));
     }
     let frames = std::mem::take(&mut found.frames);
     let images = match marked || !is_text {
@@ -80,7 +83,8 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     // verl keeps the tools of a row there.
     let tools = extra.get_key_value("tools_kwargs").map(|(name, value)| (name, "extra_info", value));
     let inner = turns.iter().flat_map(|(turn, message)| {
-        message.as_object().into_iter().flatten().map(|(name, value)| (name, turn.as_str(), value))
+        let others = message.as_object().into_iter().flatten().filter(|(name, _)| *name != "loss_weight");
+        others.map(|(name, value)| (name, turn.as_str(), value))
     });
     for (name, within, value) in columns.chain(tools).chain(inner) {
         unread::refuse(name, within, value, &fields, &messages, at)?;
@@ -173,7 +177,10 @@ impl Found<'_> {
             "human" => "user",
             "gpt" => "assistant",
             role @ ("system" | "user" | "assistant") => role,
-            other => return Err(misfit(&at.place, format!("role {other:?} in {name}"), "system, user or assistant")),
+            other => {
+                let expected = "system, user or assistant: turns of tools are not supported";
+                return Err(misfit(&at.place, format!("role {other:?} in {name}"), expected));
+            }
         };
         let content = match content(message).unwrap_or(&Value::Null) {
             Value::String(text) => vec![Part::Text(text.clone())],
@@ -191,10 +198,10 @@ impl Found<'_> {
         Ok(Message { role: role.to_owned(), content, masked })
     }
 
-    /// Reads the `loss` (bool, 0 or 1) and `weight` (0 or 1) of a message. Only assistant turns can be trained.
+    /// Reads the `loss` (bool, 0 or 1), `weight` and `loss_weight` (0 or 1) of a message. Only assistant turns can be trained.
     fn is_trained(&self, name: &str, message: &Value, role: &str) -> RowResult<bool> {
         let mut trained = None;
-        for key in ["loss", "weight"] {
+        for key in ["loss", "weight", "loss_weight"] {
             let Some(value) = given_in(message, key) else { continue };
             let wrong =
                 |expected| misfit(&self.at.place, format!("{key} {value} in {name}, which has role {role}"), expected);
@@ -218,11 +225,13 @@ impl Found<'_> {
         }
         match string(at, &format!("{name}.type"), part.get("type").unwrap_or(&Value::Null))? {
             "text" => {
-                let text = string(at, &format!("{name}.text"), part.get("text").unwrap_or(&Value::Null))?;
+                let text = given_in(part, "text").or_else(|| given_in(part, "value")).unwrap_or(&Value::Null);
+                let text = string(at, &format!("{name}.text"), text)?;
                 Ok(Part::Text(text.to_owned()))
             }
             kind @ ("image_url" | "image") => {
-                let value = given_in(part, "image_url").or_else(|| given_in(part, "image"));
+                // LLaMA-Factory v1 has the url in `value`.
+                let value = ["image_url", "image", "value"].iter().find_map(|key| given_in(part, key));
                 match value.map(|v| v.get("url").unwrap_or(v)) {
                     Some(Value::String(url)) => self.by_url.push(url.clone()),
                     None if kind == "image" => self.by_part += 1,
@@ -356,9 +365,10 @@ fn base64(at: &RowContext, text: &str) -> RowResult<Vec<u8>> {
     decode_data_url(&format!(";base64,{text}"), &at.place).map_err(BadRow::of(Reason::BrokenImage))
 }
 
-/// Returns true if a text has a mark such as `<image 1>`, as in MMMU.
-fn has_numbered_mark(text: &str) -> bool {
-    text.split("<image ").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+/// Returns true if a text has a mark such as `<image 1>`, as in MMMU, or `<ImageHere>`, as in InternLM-XComposer.
+fn has_other_mark(text: &str) -> bool {
+    let is_number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    text.contains("<ImageHere>") || text.split("<image ").skip(1).any(is_number)
 }
 
 fn split_marks(messages: &mut [Message]) {

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::data::bad_row::RowResult;
-use crate::data::fields::{RowContext, given, misfit, scalar, structured, wrong};
+use crate::data::fields::{RowContext, given, given_in, misfit, scalar, structured, wrong};
 
 /// A form of rows.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ const FORMS: &[RowForm] = &[
     RowForm {
         name: "question + response",
         columns: &[QUESTION, &["response"]],
-        turns: &[Turns::Message("user", QUESTION), Turns::Message("assistant", &["response"])],
+        turns: &[Turns::Pairs("history"), Turns::Message("user", QUESTION), Turns::Message("assistant", &["response"])],
         trains_label: false,
     },
     RowForm {
@@ -91,6 +91,12 @@ const FORMS: &[RowForm] = &[
         trains_label: true,
     },
     RowForm { name: "question", columns: &[QUESTION], turns: &[Turns::Message("user", QUESTION)], trains_label: false },
+    RowForm {
+        name: "texts (The Cauldron, ms-swift)",
+        columns: &[&["texts"]],
+        turns: &[Turns::List("texts")],
+        trains_label: false,
+    },
 ];
 
 /// Returns the form of a row with these fields.
@@ -123,7 +129,8 @@ pub fn expected(columns: &[&str]) -> String {
     let form = |form: &RowForm| form.columns.iter().map(|names| quoted(names)).collect::<Vec<_>>().join(" + ");
     let forms: Vec<String> = FORMS.iter().map(form).collect();
     format!(
-        "one of {}; other names go into the entry: {{path: .., columns: {{question: NAME, answer: NAME}}}}",
+        "one of {}; other names go into the entry: {{path: .., columns: {{question: NAME, answer: NAME, images: NAME}}}}, \
+         and a question without a column, too: {{path: .., prompt: TEXT, columns: {{response: NAME}}}}",
         forms.join(", ")
     )
 }
@@ -182,14 +189,28 @@ impl RowForm {
     }
 }
 
-/// Returns the entries of a list of messages.
+/// Returns the turns of a list of messages, or of pairs `{user, assistant}` or `{human, assistant}`.
 fn list(column: &str, value: Option<&Value>, at: &RowContext) -> RowResult<Vec<(String, Value)>> {
     let value = structured(value.cloned().unwrap_or_default());
     let Value::Array(list) = value else { return Err(wrong(at, column, &value, "a list of {role, content}")) };
     if list.is_empty() {
         return Err(misfit(&at.place, format!("an empty `{column}`"), "at least one message"));
     }
-    Ok(list.into_iter().enumerate().map(|(i, message)| (format!("{column}[{i}]"), message)).collect())
+    let turns = list.into_iter().enumerate().flat_map(|(i, entry)| {
+        let name = format!("{column}[{i}]");
+        let pair = given_in(&entry, "user").or_else(|| given_in(&entry, "human"));
+        match pair {
+            Some(asked) => Vec::from(both(&name, asked, &entry["assistant"])),
+            None => vec![(name, entry)],
+        }
+    });
+    Ok(turns.collect())
+}
+
+/// Returns the turns of a question and its answer.
+fn both(name: &str, asked: &Value, answered: &Value) -> [(String, Value); 2] {
+    [("user", asked), ("assistant", answered)]
+        .map(|(role, text)| (name.to_owned(), json!({"role": role, "content": text})))
 }
 
 /// Returns the turns of pairs `[question, answer]`. The column may be missing.
@@ -209,8 +230,7 @@ fn pairs(column: &str, value: Option<&Value>, at: &RowContext) -> RowResult<Vec<
         else {
             return Err(wrong(at, &name, pair, expected));
         };
-        turns.push((name.clone(), json!({"role": "user", "content": asked})));
-        turns.push((name, json!({"role": "assistant", "content": answered})));
+        turns.extend(both(&name, asked, answered));
     }
     Ok(turns)
 }

@@ -1,13 +1,13 @@
-//! Reads rows from JSON files: one object per line, or one array of objects. Neither is loaded into memory as a whole.
+//! Reads rows from JSON files: one object per line, objects over several lines, or one array or object of objects. None is
+//! loaded into memory as a whole.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _, Seek, SeekFrom};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::data::content::{Content, Shared};
 use crate::error::{Error, Result};
-use crate::files;
 
 /// Maximum length of a row in bytes: a guard against files that do not contain rows.
 const LONGEST: usize = 256 << 20;
@@ -21,8 +21,12 @@ const MOST_VALUES: usize = 1 << 22;
 pub enum Layout {
     /// One object per line.
     Lines,
+    /// Objects over several lines, one after the other.
+    Objects,
     /// One array of objects.
     Array,
+    /// One object of objects. The names are the ids of the rows.
+    Map,
 }
 
 /// Position of an object in a file.
@@ -37,42 +41,58 @@ pub(crate) struct Line {
 }
 
 impl Layout {
-    /// Detects the layout of a file from its first character.
-    pub fn of(path: &Path) -> Result<Layout> {
-        let mut reader = BufReader::new(files::open(path).map_err(Error::io(path))?);
-        let start = reader.fill_buf().map_err(Error::io(path))?;
-        let first = without_mark(start).iter().find(|byte| !byte.is_ascii_whitespace());
-        Ok(if first == Some(&b'[') { Layout::Array } else { Layout::Lines })
+    /// Detects the layout of a file from its first row, or from all rows if it is an object of objects.
+    pub fn of(file: &Content) -> Result<Layout> {
+        let mut reader = BufReader::new(file.reader()?);
+        let start = without_mark(reader.fill_buf().map_err(Error::io(&file.path))?).trim_ascii_start();
+        if start.starts_with(b"[") {
+            return Ok(Layout::Array);
+        }
+        let (mut rows, mut bytes, mut count) = (Elements::begin(file, Layout::Map, 0)?, Vec::new(), 0);
+        // If the file is no object of objects, reading its rows reports what is wrong with them.
+        while let Ok(row) = rows.next(&mut bytes) {
+            match row {
+                Some(_) if bytes.starts_with(b"{") => count += 1,
+                None if count > 0 && rows.skip()?.is_none() => return Ok(Layout::Map),
+                _ => break,
+            }
+        }
+        let first = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        Ok(if first.trim_ascii() == b"{" { Layout::Objects } else { Layout::Lines })
     }
 
     /// Passes each of the first `limit` objects to `take`, in order, with its position and its fields or error.
     pub(crate) fn read(
         self,
-        path: &Path,
+        file: &Content,
         limit: usize,
-        take: impl FnMut(Line, Result<Map<String, Value>>) -> Result<()>,
+        mut take: impl FnMut(Line, Result<Map<String, Value>>) -> Result<()>,
     ) -> Result<()> {
-        match self {
-            Layout::Lines => jsonl(path, limit, take),
-            Layout::Array => array(path, limit, take),
+        if self == Layout::Lines {
+            return lines(file, limit, take);
         }
+        let (mut rows, mut bytes, mut index) = (Elements::begin(file, self, 0)?, Vec::new(), 0);
+        while index < limit
+            && let Some(offset) = rows.next(&mut bytes)?
+        {
+            let number = index + 1;
+            take(Line { index, number, offset }, rows.fields(&format!("row {number}"), &bytes))?;
+            index += 1;
+        }
+        Ok(())
     }
 
     /// Reads the object that begins at byte `offset`. `place` names it in errors.
-    pub fn object(self, path: &Path, offset: u64, place: &str) -> Result<Result<Map<String, Value>>> {
-        let mut reader = BufReader::with_capacity(1 << 14, files::open(path).map_err(Error::io(path))?);
-        reader.seek(SeekFrom::Start(offset)).map_err(Error::io(path))?;
-        let mut bytes = Vec::new();
-        match self {
-            Layout::Lines => {
-                reader.take(LONGEST as u64).read_until(b'\n', &mut bytes).map_err(Error::io(path))?;
-            }
-            Layout::Array => {
-                Elements { reader, at: offset, path, begun: true }.next(&mut bytes)?;
-            }
+    pub fn object(self, file: &Content, offset: u64, place: &str) -> Result<Result<Map<String, Value>>> {
+        let (mut rows, mut bytes) = (Elements::begin(file, self, offset)?, Vec::new());
+        if self == Layout::Lines {
+            let line = (&mut rows.reader).take(LONGEST as u64).read_until(b'\n', &mut bytes);
+            line.map_err(Error::io(&file.path))?;
+        } else {
+            rows.next(&mut bytes)?;
         }
         let bytes = if offset == 0 { without_mark(&bytes) } else { &bytes };
-        Ok(parse(path, place, bytes))
+        Ok(rows.fields(place, bytes))
     }
 }
 
@@ -81,9 +101,18 @@ impl Layout {
 pub(crate) fn jsonl(
     path: &Path,
     limit: usize,
+    take: impl FnMut(Line, Result<Map<String, Value>>) -> Result<()>,
+) -> Result<()> {
+    lines(&Content::from(path), limit, take)
+}
+
+fn lines(
+    file: &Content,
+    limit: usize,
     mut take: impl FnMut(Line, Result<Map<String, Value>>) -> Result<()>,
 ) -> Result<()> {
-    let mut reader = BufReader::with_capacity(1 << 20, files::open(path).map_err(Error::io(path))?);
+    let path = &file.path;
+    let mut reader = BufReader::with_capacity(1 << 20, file.reader()?);
     let (mut line, mut at, mut next) = (Vec::new(), Line { index: 0, number: 0, offset: 0 }, 0);
     while at.index < limit {
         line.clear();
@@ -106,50 +135,56 @@ pub(crate) fn jsonl(
     Ok(())
 }
 
-fn array(
-    path: &Path,
-    limit: usize,
-    mut take: impl FnMut(Line, Result<Map<String, Value>>) -> Result<()>,
-) -> Result<()> {
-    let reader = BufReader::with_capacity(1 << 20, files::open(path).map_err(Error::io(path))?);
-    let mut elements = Elements { reader, at: 0, path, begun: false };
-    let (mut bytes, mut index) = (Vec::new(), 0);
-    while index < limit
-        && let Some(offset) = elements.next(&mut bytes)?
-    {
-        let number = index + 1;
-        take(Line { index, number, offset }, parse(path, &format!("row {number}"), &bytes))?;
-        index += 1;
-    }
-    Ok(())
-}
-
-/// Reads the elements of an array as bytes.
+/// Reads the elements of an array or object, or objects one after the other, as bytes.
 struct Elements<'a> {
-    reader: BufReader<File>,
+    reader: BufReader<Shared>,
     /// Number of bytes read.
     at: u64,
     path: &'a Path,
+    layout: Layout,
     /// True once the opening bracket has been read.
     begun: bool,
+    /// Name of the last element of an object.
+    name: Vec<u8>,
 }
 
 impl Elements<'_> {
-    /// Reads the next element into `out` and returns the byte at which it begins, or `None` at the end of the array.
+    /// Begins at byte `at`, which is 0 or the first byte of an element.
+    fn begin(file: &Content, layout: Layout, at: u64) -> Result<Elements<'_>> {
+        let path = &file.path;
+        let capacity = if at == 0 { 1 << 20 } else { 1 << 14 };
+        let mut reader = BufReader::with_capacity(capacity, file.reader()?);
+        reader.seek(SeekFrom::Start(at)).map_err(Error::io(path))?;
+        Ok(Elements { reader, at, path, layout, begun: at > 0 || layout == Layout::Objects, name: Vec::new() })
+    }
+
+    /// Reads the next element into `out` and returns the byte at which it begins, or `None` at the end.
     fn next(&mut self, out: &mut Vec<u8>) -> Result<Option<u64>> {
-        out.clear();
         let first = loop {
-            match self.byte()? {
-                Some(b'[') if !self.begun => self.begun = true,
-                Some(b']') => return Ok(None),
-                // Skips whitespace, the byte order mark, and commas between elements.
+            match self.skip()? {
+                Some(b'[' | b'{') if !self.begun => self.begun = true,
+                Some(b']' | b'}') if self.layout != Layout::Objects => return Ok(None),
+                // Skips the byte order mark and commas between elements.
                 Some(b',' | 0xef | 0xbb | 0xbf) => {}
-                Some(byte) if byte.is_ascii_whitespace() => {}
                 Some(byte) => break byte,
+                None if self.layout == Layout::Objects => return Ok(None),
                 None => return Err(self.cut()),
             }
         };
         let offset = self.at - 1;
+        self.value(first, out)?;
+        if self.layout == Layout::Map {
+            std::mem::swap(&mut self.name, out);
+            let after = self.skip()?;
+            let first = if after == Some(b':') { self.skip()? } else { after };
+            self.value(first.ok_or_else(|| self.cut())?, out)?;
+        }
+        Ok(Some(offset))
+    }
+
+    /// Reads the value that begins with the byte `first` into `out`.
+    fn value(&mut self, first: u8, out: &mut Vec<u8>) -> Result<()> {
+        out.clear();
         out.push(first);
         let (mut depth, mut in_string) = (usize::from(matches!(first, b'{' | b'[')), first == b'"');
         while depth > 0 || in_string {
@@ -163,11 +198,32 @@ impl Elements<'_> {
                 _ => {}
             }
             if out.len() > LONGEST {
+                let offset = self.at - out.len() as u64;
                 let what = format!("the row at byte {offset} is longer than {LONGEST} bytes");
                 return Err(Error::format(self.path, what));
             }
         }
-        Ok(Some(offset))
+        Ok(())
+    }
+
+    /// Returns the fields of the element `bytes`. The name of an element of an object is the id of its row.
+    fn fields(&self, place: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
+        let mut fields = parse(self.path, place, bytes)?;
+        if self.layout == Layout::Map {
+            let invalid = |e| Error::format(self.path, format!("{place}: invalid JSON in its name ({e})"));
+            fields.entry("id").or_insert(serde_json::from_slice(&self.name).map_err(invalid)?);
+        }
+        Ok(fields)
+    }
+
+    /// Returns the next byte that is no whitespace.
+    fn skip(&mut self) -> Result<Option<u8>> {
+        loop {
+            match self.byte()? {
+                Some(byte) if byte.is_ascii_whitespace() => {}
+                byte => return Ok(byte),
+            }
+        }
     }
 
     fn byte(&mut self) -> Result<Option<u8>> {
@@ -180,7 +236,7 @@ impl Elements<'_> {
     }
 
     fn cut(&self) -> Error {
-        Error::format(self.path, format!("ends at byte {}, inside its array of rows", self.at))
+        Error::format(self.path, format!("ends at byte {}, inside its rows", self.at))
     }
 }
 
@@ -251,24 +307,60 @@ mod tests {
         let path = dir.path().join("rows.json");
         let rows = [r#"{"a": "]}\"{[,", "b": [1, {"c": []}]}"#, "{\"a\": \"\\\\\"}", "{nothing: 1}", "{\"z\": 1}"];
         std::fs::write(&path, format!("\u{feff} [\n  {}\n]\n", rows.join(" ,\n"))).unwrap();
-        assert_eq!(Layout::of(&path).unwrap(), Layout::Array);
+        let file = Content::from(path.as_path());
+        assert_eq!(Layout::of(&file).unwrap(), Layout::Array);
         let mut found = Vec::new();
         let mut take = |at: Line, row: Result<Map<String, Value>>| {
             found.push((at.offset, row.map_err(|e| e.to_string())));
             Ok(())
         };
-        Layout::Array.read(&path, 9, &mut take).unwrap();
+        Layout::Array.read(&file, 9, &mut take).unwrap();
         assert_eq!(found.len(), 4);
         for ((offset, row), text) in found.iter().zip(rows) {
             match serde_json::from_str::<Value>(text) {
                 Ok(value) => assert_eq!(Value::Object(row.clone().unwrap()), value),
                 Err(_) => assert!(row.as_ref().is_err_and(|e| e.contains("row 3: invalid JSON")), "{row:?}"),
             }
-            let again = Layout::Array.object(&path, *offset, "row").unwrap();
+            let again = Layout::Array.object(&file, *offset, "row").unwrap();
             assert_eq!(again.ok(), row.clone().ok());
         }
         std::fs::write(&path, "[{\"a\": 1}, {\"a\"").unwrap();
-        let error = Layout::Array.read(&path, 9, |_, _| Ok(())).unwrap_err().to_string();
+        let error = Layout::Array.read(&file, 9, |_, _| Ok(())).unwrap_err().to_string();
         assert!(error.contains("ends at byte 15"), "{error}");
+    }
+
+    #[test]
+    fn objects_over_several_lines_and_objects_of_objects_are_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.json");
+        let file = Content::from(path.as_path());
+        for (text, layout, rows) in [
+            (
+                "{\n \"a\": {\"b\": 1},\n \"c\": 2\n}\n{\n \"a\": 3\n}",
+                Layout::Objects,
+                [r#"{"a":{"b":1},"c":2}"#, r#"{"a":3}"#],
+            ),
+            (
+                "\u{feff}{\"7\": {\"a\": 1},\n \"x \\\"y\" : {\"a\": \"}\", \"id\": 5}}\n",
+                Layout::Map,
+                [r#"{"a":1,"id":"7"}"#, r#"{"a":"}","id":5}"#],
+            ),
+            // Rows of structs are no object of rows.
+            ("{\"a\": {\"b\": 1}}\n{\"a\": {}}\n", Layout::Lines, [r#"{"a":{"b":1}}"#, r#"{"a":{}}"#]),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(Layout::of(&file).unwrap(), layout, "{text}");
+            let mut found = Vec::new();
+            let mut take = |at: Line, row: Result<Map<String, Value>>| {
+                found.push((at.offset, Value::Object(row.unwrap()).to_string()));
+                Ok(())
+            };
+            layout.read(&file, 9, &mut take).unwrap();
+            assert_eq!(found.iter().map(|(_, row)| row.as_str()).collect::<Vec<_>>(), rows);
+            for (offset, row) in &found {
+                let again = layout.object(&file, *offset, "row").unwrap().unwrap();
+                assert_eq!(&Value::Object(again).to_string(), row);
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ mod cells;
 mod choices;
 mod class_folder;
 pub mod columns;
+pub mod content;
 pub mod dataset;
 mod declared;
 mod decoded;

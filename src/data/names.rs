@@ -11,10 +11,12 @@ use crate::data::{forms, unread};
 use crate::error::{Error, Result};
 
 /// Canonical column names, each with its alternative names.
-const NAMES: [(&str, &[&str]); 27] = [
+const NAMES: [(&str, &[&str]); 28] = [
     ("id", &["ids", "qid"]),
     ("messages", &[]),
     ("conversations", &[]),
+    // Pairs of a question and an answer: The Cauldron, ms-swift.
+    ("texts", &["conversation"]),
     ("system", &[]),
     ("prompt", &[]),
     ("completion", &[]),
@@ -46,7 +48,7 @@ const NAMES: [(&str, &[&str]); 27] = [
 /// Groups of columns that can contain the same information. If the entry's `columns` names a column for one of a group,
 /// the other columns of the group are ignored.
 const GROUPS: [&[&str]; 3] = [
-    &["messages", "conversations", "prompt", "instruction", "problem", "question"],
+    &["messages", "conversations", "texts", "prompt", "instruction", "problem", "question"],
     &["response", "completion", "output"],
     &["answer", "ground_truth", "solution", "reward_model", "answers", "answer_index"],
 ];

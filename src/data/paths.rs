@@ -15,7 +15,7 @@ use crate::hub::local;
 const ENDINGS: [&str; 7] = ["parquet", "arrow", "jsonl", "csv", "tsv", "tar", "json"];
 /// Returns the endings of files of rows for an error message.
 pub fn endings() -> String {
-    ENDINGS.map(|ending| format!(".{ending}")).join(", ")
+    ENDINGS.map(|ending| format!(".{ending}")).join(", ") + ", or text with .gz after it"
 }
 
 /// Maximum depth of subfolders that are searched.
@@ -87,9 +87,9 @@ fn of_folder(dir: &Path, name: Option<&str>, split: Option<&str>) -> Result<Vec<
     all.sort();
     let all = splits::chosen(dir, all, name, split)?;
     let place = || dir.display().to_string();
-    let ending = ENDINGS.into_iter().find(|ending| all.iter().any(|path| has_ending(path, ending)));
+    let ending = ENDINGS.into_iter().find(|ending| all.iter().any(|path| has_ending(&unpacked(path), ending)));
     let (files, is_image): (Vec<PathBuf>, bool) = match ending {
-        Some(ending) => (all.into_iter().filter(|path| has_ending(path, ending)).collect(), false),
+        Some(ending) => (all.into_iter().filter(|path| has_ending(&unpacked(path), ending)).collect(), false),
         None => (all.into_iter().filter(|path| is_image_file(path)).collect(), true),
     };
     if files.is_empty() {
@@ -144,6 +144,13 @@ fn walk(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found.iter().map(|inner| dir.join(inner)).collect())
 }
 
+/// Returns the path of a file of text without the ending `.gz`, and any other path as it is.
+pub fn unpacked(path: &Path) -> PathBuf {
+    let inner = path.with_extension("");
+    let is_text = ["jsonl", "json", "csv", "tsv"].iter().any(|ending| has_ending(&inner, ending));
+    if is_text && has_ending(path, "gz") { inner } else { path.to_owned() }
+}
+
 /// Returns true if a path has the extension `ending`, in upper or lower case.
 pub fn has_ending(path: &Path, ending: &str) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending))
@@ -162,7 +169,7 @@ pub fn name(entry: &DatasetConfig) -> String {
         let named = || Some(path.canonicalize().ok()?.file_name()?.to_string_lossy().into_owned());
         return local::repository_name(path).or_else(named).unwrap_or_default();
     }
-    let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let stem = unpacked(path).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     if !is_pattern(&stem) || path.exists() {
         return stem;
     }
@@ -187,7 +194,7 @@ pub fn base(path: &Path) -> PathBuf {
 
 /// Returns the format of a file: by its extension if that is known, otherwise `configured` (the entry's `data_type`).
 pub fn kind(path: &Path, configured: DataType) -> DataType {
-    match path.extension().and_then(|e| e.to_str()) {
+    match unpacked(path).extension().and_then(|e| e.to_str()) {
         Some("parquet") => DataType::Parquet,
         Some("arrow") => DataType::Arrow,
         Some("csv") => DataType::Csv,

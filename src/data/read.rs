@@ -12,13 +12,14 @@ use crate::data::arrow_rows::ArrowRows;
 use crate::data::bad_row::RowResult;
 use crate::data::class_folder::ClassFolder;
 use crate::data::columns::Table;
+use crate::data::content::Content;
 use crate::data::delimited::Delimited;
 use crate::data::fields::{Fields, LOOKED_AT, RawImage, RowContext};
 use crate::data::folder::Folder;
 use crate::data::form;
 use crate::data::json::Layout;
 use crate::data::names::Names;
-use crate::data::paths::{self, base, kind};
+use crate::data::paths::{self, base, kind, unpacked};
 use crate::data::row_source::{JsonRows, RowSource};
 use crate::data::templates::{COLUMNS, Templates};
 use crate::data::webdataset::WebDataset;
@@ -108,9 +109,8 @@ impl RowFile {
                     None => Arc::new(Folder::of_rows(entry.data_folder.as_deref(), &[&beside, &root])?),
                 };
                 folders = Some((beside, folder.clone()));
-                let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+                let name = unpacked(&path).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
                 let names = Names::of(entry).in_file(&name).with_templates(&templates);
-                let json = |layout| JsonRows { path: path.clone(), layout, names: names.clone() };
                 let rows: Box<dyn RowSource> = match kind(&path, entry.data_type) {
                     _ if path.is_dir() => Box::new(ClassFolder::open(&path)?),
                     DataType::Parquet => Box::new(Table::open(&path, &names)?),
@@ -118,8 +118,11 @@ impl RowFile {
                     DataType::Csv => Box::new(Delimited::open(&path, b',', &names)?),
                     DataType::Tsv => Box::new(Delimited::open(&path, b'\t', &names)?),
                     DataType::Tar => Box::new(WebDataset { path: path.clone(), names: names.clone() }),
-                    DataType::Jsonl => Box::new(json(Layout::Lines)),
-                    DataType::Json => Box::new(json(Layout::of(&path)?)),
+                    kind @ (DataType::Jsonl | DataType::Json) => {
+                        let file = Content::open(&path)?;
+                        let layout = if kind == DataType::Jsonl { Layout::Lines } else { Layout::of(&file)? };
+                        Box::new(JsonRows { file, layout, names: names.clone() })
+                    }
                 };
                 if entry.columns != ColumnsConfig::default() {
                     let check = |most| {

@@ -1,12 +1,12 @@
 //! A file of rows: what every file format can do.
 
 use std::ops::Range;
-use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::columns::{SAMPLED, Table};
+use crate::data::content::Content;
 use crate::data::fields::{Fields, json_columns, shows_images};
 use crate::data::json::Layout;
 use crate::data::names::Names;
@@ -68,8 +68,8 @@ pub trait RowSource: Send + Sync {
 
 /// A JSON file of rows.
 pub struct JsonRows {
-    /// Path of the file.
-    pub path: PathBuf,
+    /// The file.
+    pub file: Content,
     /// Layout of the objects.
     pub layout: Layout,
     /// Names of the columns.
@@ -85,7 +85,7 @@ impl JsonRows {
 
 impl RowSource for JsonRows {
     fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()> {
-        self.layout.read(&self.path, range.end, |line, fields| {
+        self.layout.read(&self.file, range.end, |line, fields| {
             if line.index < range.start {
                 return Ok(());
             }
@@ -94,11 +94,11 @@ impl RowSource for JsonRows {
     }
 
     fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
-        Ok(self.fields(self.layout.object(&self.path, at.offset, &format!("row {}", at.index + 1))?))
+        Ok(self.fields(self.layout.object(&self.file, at.offset, &format!("row {}", at.index + 1))?))
     }
 
     fn columns(&self, rows: usize) -> Result<Vec<(String, String)>> {
-        json_columns(&self.path, self.layout, rows)
+        json_columns(&self.file, self.layout, rows)
     }
 }
 

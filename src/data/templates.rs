@@ -13,8 +13,8 @@ use crate::text::RowPrompt;
 pub const COLUMNS: &str = "\0columns";
 
 /// Canonical names of the columns that `prompt` replaces.
-const QUESTIONS: [&str; 9] =
-    ["messages", "conversations", "prompt", "instruction", "input", "history", "problem", "question", "hint"];
+const QUESTIONS: [&str; 10] =
+    ["messages", "conversations", "texts", "prompt", "instruction", "input", "history", "problem", "question", "hint"];
 /// Canonical names of the columns that `gold` replaces.
 const LABELS: [&str; 5] = ["answer", "ground_truth", "solution", "answers", "reward_model"];
 
@@ -108,6 +108,8 @@ impl Templates {
 /// Returns true if a value is a list of messages with one of the assistant.
 fn has_answers(value: &Value) -> bool {
     let role = |message: &Value| ["role", "from"].iter().find_map(|key| message.get(key)?.as_str().map(str::to_owned));
-    let is_answer = |message| role(message).is_some_and(|role| role == "assistant" || role == "gpt");
+    let is_answer = |message: &Value| {
+        role(message).is_some_and(|role| role == "assistant" || role == "gpt") || message.get("assistant").is_some()
+    };
     value.as_array().is_some_and(|list| list.iter().any(is_answer))
 }

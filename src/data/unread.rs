@@ -36,7 +36,7 @@ const UNREAD: &[Unread] = &[
     unread(&["objects"], "coordinates in the text: `objects` is not supported", QUESTION),
     unread(&["tools"], "a description in the system message: tools are not supported", QUESTION),
     unread(&["tools_kwargs", "tool_calls"], "no tools, which are not supported", &[]),
-    unread(&["loss_weight", "loss_scale"], "`loss` or `weight` (0 or 1) in a message", &[]),
+    unread(&["loss_weight", "loss_scale"], "`loss`, `weight` or `loss_weight` (0 or 1) in a message", &[]),
     unread(&[CHOSEN], NO_PREFERENCES, &["assistant"]),
 ];
 

@@ -1,15 +1,13 @@
 //! Reads images from a zip file that is used instead of a folder. Members are read in place, and nothing is unpacked to
 //! disk.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use zip::ZipArchive;
 use zip::result::ZipError;
 
+use crate::data::content::Shared;
 use crate::data::stamp::short;
 use crate::error::{Error, Result};
 use crate::files;
@@ -42,8 +40,7 @@ impl Archive {
     /// Opens a zip file. Returns an error if it is not a complete zip file.
     pub fn open(path: &Path) -> Result<Archive> {
         let file = files::open(path).map_err(Error::io(path))?;
-        let len = file.metadata().map_err(Error::io(path))?.len();
-        let zip = ZipArchive::new(Shared { file: Arc::new(file), len, at: 0 });
+        let zip = ZipArchive::new(Shared::new(file).map_err(Error::io(path))?);
         let zip = zip.map_err(|e| Error::format(path, format!("an incomplete or damaged zip file: {e}")))?;
         Ok(Archive { path: path.to_owned(), zip })
     }
@@ -111,31 +108,3 @@ impl PartialEq for Archive {
 }
 
 impl Eq for Archive {}
-
-/// A file that several threads read, each at its own position.
-#[derive(Clone)]
-struct Shared {
-    file: Arc<File>,
-    len: u64,
-    at: u64,
-}
-
-impl Read for Shared {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read_at(buffer, self.at)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-}
-
-impl Seek for Shared {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let to = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => self.len.checked_add_signed(by),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        self.at = to.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(self.at)
-    }
-}

@@ -53,7 +53,7 @@ pub fn command(path: &Path, kind: Kind) -> Option<String> {
 fn name(path: &Path) -> Option<(&str, &str)> {
     let text = path.to_str()?;
     let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
-    let is_file_name = ["parquet", "arrow", "jsonl", "json", "csv", "tsv", "tar", "zip", "yaml", "yml"]
+    let is_file_name = ["parquet", "arrow", "jsonl", "json", "csv", "tsv", "gz", "tar", "zip", "yaml", "yml"]
         .iter()
         .any(|known| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(known)));
     let owner = id.split('/').next()?;

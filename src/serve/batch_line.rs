@@ -96,7 +96,7 @@ impl Lines {
     /// Converts a line to a request.
     pub async fn request(self: &Arc<Lines>, spot: Spot) -> std::result::Result<(Line, Prepared), Failure> {
         let place = format!("line {}", spot.number);
-        let line = Layout::Lines.object(&self.file, spot.offset, &place).map_err(Failure::Run)?;
+        let line = Layout::Lines.object(&self.file.as_path().into(), spot.offset, &place).map_err(Failure::Run)?;
         let line = line.map_err(|error| self.refused(spot, error))?;
         let mut prepared = match is_batch(&line) {
             true => self.batch(spot, line.clone()).await?,
@@ -116,7 +116,7 @@ impl Lines {
             Ok(outcome) => Ok(outcome),
             Err(Failure::Run(error)) => Err(error),
             Err(Failure::Line(error)) => {
-                let line = Layout::Lines.object(&self.file, spot.offset, "")?;
+                let line = Layout::Lines.object(&self.file.as_path().into(), spot.offset, "")?;
                 Ok(self.skipped(spot, line.unwrap_or_default(), &error))
             }
         }

@@ -73,7 +73,10 @@ impl TaskFile {
             return Err(Error::input(place, path.display().to_string(), expected));
         }
         let names = |rows| match self.is_jsonl() {
-            true => Ok(json_columns(path, Layout::Lines, rows)?.into_iter().map(|(name, _)| name).collect()),
+            true => {
+                let columns = json_columns(&path.as_path().into(), Layout::Lines, rows)?;
+                Ok(columns.into_iter().map(|(name, _)| name).collect())
+            }
             false => columns::names(path),
         };
         let missing = |names: &[String]| images.iter().find(|column| !names.contains(column));

@@ -10,6 +10,7 @@ mod full_disk;
 mod incomplete;
 pub(crate) mod layouts;
 mod packing;
+mod published;
 mod streaming;
 mod templates;
 mod unread;

@@ -139,12 +139,22 @@ fn videos_objects_and_tools_are_not_trained_as_marks_or_dropped() {
 #[test]
 fn turns_with_loss_weight_0_are_not_trained() {
     for name in ["loss_weight", "loss_scale"] {
-        let answer = json!({"role": "assistant", "content": "a", name: 0.0});
-        let row = json!({"messages": [{"role": "user", "content": "q"}, answer]});
-        let parts = [&format!("`messages[1].{name}`"), "`loss` or `weight`"];
-        refused(&row, &parts, &format!(", columns: {{{name}: ''}}"));
         refused(&json!({"question": "q", "answer": "a", name: 0.5}), &[name], &format!(", columns: {{{name}: ''}}"));
     }
+    let chat = |name: &str, value: f64| {
+        let answer = json!({"role": "assistant", "content": "a", name: value});
+        json!({"messages": [{"role": "user", "content": "q", "loss_weight": 0.0}, answer]})
+    };
+    refused(
+        &chat("loss_scale", 0.0),
+        &["`messages[1].loss_scale`", "`loss`, `weight` or `loss_weight`"],
+        ", columns: {loss_scale: ''}",
+    );
+    // LLaMA-Factory v1 writes the weight of every turn.
+    let found = loaded(&[chat("loss_weight", 0.0), chat("loss_weight", 1.0)], "").unwrap();
+    assert_eq!(found.iter().map(|row| row.messages[1].masked).collect::<Vec<_>>(), [true, false]);
+    let error = loaded(&[chat("loss_weight", 0.5)], "").unwrap_err();
+    assert!(error.contains("loss_weight 0.5 in messages[1], which has role assistant, expected 0 or 1"), "{error}");
 }
 
 #[test]
@@ -153,7 +163,7 @@ fn second_images_and_numbered_marks_are_not_dropped() {
     let error = loaded(&[mmmu], ", columns: {images: image_1}").unwrap_err();
     assert!(error.contains("a value in `image_2`") && error.contains("one column"), "{error}");
     let marked = json!({"question": "See <image 1>.", "answer": "A", "image": "0.png"});
-    assert!(loaded(&[marked], "").unwrap_err().contains("numbered image marks"));
+    assert!(loaded(&[marked], "").unwrap_err().contains("image marks, such as `<image 1>`"));
     // A column of any name is found by its content.
     let row = json!({"question": "q", "answer": "1", "image": "0.png", "mask": "1.png"});
     let check = |keys: &str| {
