@@ -28,7 +28,7 @@ pub struct Templates {
 #[derive(Debug)]
 enum Gold {
     Column(String),
-    Template(RowPrompt),
+    Template(Box<RowPrompt>),
 }
 
 impl Templates {
@@ -41,7 +41,7 @@ impl Templates {
             return Err(Error::input(place, word, "multiple_choice, or a Jinja template such as \"{{ question }}\""));
         }
         let gold = entry.gold.as_ref().map(|gold| match gold.contains("{{") || gold.contains("{%") {
-            true => compile(gold, "gold").map(Gold::Template),
+            true => compile(gold, "gold").map(|template| Gold::Template(Box::new(template))),
             false => Ok(Gold::Column(gold.clone())),
         });
         Ok(Templates { prompt: prompt.map(|source| compile(source, "prompt")).transpose()?, gold: gold.transpose()? })
