@@ -54,7 +54,7 @@ fn unpack(path: &Path) -> Result<Shared> {
     let mut unpacked = tempfile::tempfile().map_err(Error::io(std::env::temp_dir()))?;
     let copied = io::copy(&mut MultiGzDecoder::new(BufReader::new(packed)).take(most + 1), &mut unpacked);
     let copied = copied.map_err(|e| match e.raw_os_error() {
-        Some(_) => Error::io(std::env::temp_dir().join("(the unpacked content of a .gz file)"))(e),
+        Some(_) => Error::Failed(format!("unpacking {} into {}: {e}", path.display(), std::env::temp_dir().display())),
         None => Error::format(path, format!("an incomplete or damaged gzip file: {e}")),
     })?;
     if copied > most {
