@@ -58,16 +58,18 @@ impl Console {
                 });
             }
         }
-        let filter = || {
-            EnvFilter::try_new(level).map_err(|error| {
+        let filter = |more: &str| {
+            EnvFilter::try_new(format!("{level}{more}")).map_err(|error| {
                 Error::input("--log-level", format!("{level} ({error})"), "error, warn, info, debug or trace")
             })
         };
         let screen = tracing_subscriber::fmt::layer().with_target(false).with_ansi(self.terminal).without_time();
-        let screen = screen.with_writer(Screen(self.clone())).with_filter(filter()?);
-        let log = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Log(self.clone()));
+        let screen = screen.with_writer(Screen(self.clone())).with_filter(filter("")?);
+        let log = tracing_subscriber::fmt::layer().with_ansi(false);
+        // What a reward program prints goes to the log file only.
+        let log = log.with_writer(Log(self.clone())).with_filter(filter(",omr::reward::process=debug")?);
         // In tests a subscriber may already be installed.
-        let _ = tracing_subscriber::registry().with(screen).with(log.with_filter(filter()?)).try_init();
+        let _ = tracing_subscriber::registry().with(screen).with(log).try_init();
         Ok(())
     }
 
@@ -97,10 +99,11 @@ impl Console {
         self.to_log(line.as_bytes());
     }
 
-    /// Writes the single line that explains why the command failed. Several lines of `text` are joined.
+    /// Writes the single line that explains why the command failed. Several lines of `text` are joined, except the
+    /// entries of a list, which begin with `- `.
     pub(crate) fn error(&self, text: &str) {
         let parts: Vec<&str> = text.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect();
-        let line = parts.join("; ").replace(":; ", ": ");
+        let line = parts.join("; ").replace("; - ", "\n- ").replace(":; ", ": ");
         let line = format!("{}error: {}\n", self.name, shown(&line));
         self.to_stderr(line.as_bytes());
         self.to_log(line.as_bytes());

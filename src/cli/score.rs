@@ -27,7 +27,8 @@ use crate::reward::{Item, Judged, Score};
     OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL_NAME, or with judge.base_url=URL judge.model=NAME. \
     Use your own reward with reward.command='[python3, my_reward.py]'.")]
 pub struct Args {
-    /// Read from stdin JSON lines {"response","ground_truth","question"?,"data_source"?,"extra_info"?}
+    /// Read from stdin JSON lines {"response","ground_truth","question"?,"data_source"?,"extra_info"?,
+    /// "columns"?}
     #[arg(long, required_unless_present_any = ["print_config", "logprobs"])]
     jsonl: bool,
     /// Compute the log-probs of responses instead: a file of JSON lines as `omr generate` reads or writes them, each
@@ -59,6 +60,8 @@ struct Response {
     data_source: String,
     #[serde(default)]
     extra_info: Map<String, Value>,
+    #[serde(default)]
+    columns: Map<String, Value>,
 }
 
 #[derive(Serialize)]
@@ -110,8 +113,8 @@ fn logprobs(args: &Args, file: &Path, model: &Path, context: &Context) -> Result
 }
 
 fn item(line: Line<Response>) -> Item {
-    let Response { response, ground_truth, question, data_source, extra_info } = line.value;
-    Item { response, ground_truth, question, data_source, extra_info, place: line.place }
+    let Response { response, ground_truth, question, data_source, extra_info, columns } = line.value;
+    Item { response, ground_truth, question, data_source, extra_info, columns, place: line.place }
 }
 
 fn scored(judged: Judged) -> Scored {

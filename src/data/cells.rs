@@ -162,9 +162,13 @@ pub(super) fn fields(batch: &RecordBatch, i: usize, names: &Names) -> RowResult<
         let name = field.name();
         let wrong = |what: String| format!("column `{name}`: {what}");
         let meaning = names.meaning(name);
-        if names.is_of_template(name) && meaning != Some("images") {
-            let value = if is_null(column, i) { Value::Null } else { value(column, i).map_err(wrong)? };
-            names.keep_for_template(&mut map, name, &value);
+        if names.keeps(name) {
+            match value(column, i) {
+                Ok(value) => names.keep(&mut map, name, &value),
+                // A column that nothing reads may have a type that JSON lacks, such as bytes.
+                Err(_) if !names.reads(name) => {}
+                Err(what) => return Err(wrong(what)),
+            }
         }
         let Some(ours) = meaning.filter(|_| !is_null(column, i)) else { continue };
         // A file may have both `image` and `images`. A column that already has the canonical name takes precedence.

@@ -64,8 +64,13 @@ impl Table {
     /// Opens a file whose columns have these `names`. Returns an error if the file is not a complete parquet file or
     /// has none of the columns that rows are read from.
     pub fn open(path: &Path, names: &Names) -> Result<Table> {
-        let names = names.with_columns(path, &Table::of(path, |_| false)?.names())?;
-        Ok(Table { names: names.clone(), ..Table::of(path, |name| names.reads(name))? })
+        let all = Table::of(path, |_| false)?;
+        let names = names.with_columns(path, &all.names())?;
+        // Columns of bytes are images that the rows do not use.
+        let mut plain = all.columns();
+        plain.retain(|(name, kind)| names.keeps(name) && !kind.contains("bytes"));
+        let wanted = |name: &str| names.reads(name) || plain.iter().any(|(kept, _)| kept == name);
+        Ok(Table { names: names.clone(), ..Table::of(path, wanted)? })
     }
 
     /// Returns the names and types of all columns.

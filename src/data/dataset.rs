@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use crate::config::{DatasetConfig, InputKind};
 use crate::data::bad_row::{BadRow, RejectedRows, RowResult};
 use crate::data::decoded::Decoded;
-use crate::data::encoder::Encoder;
+use crate::data::encoder::{Encoder, EncodingPurpose};
 use crate::data::index::Index;
 use crate::data::indexing::{self, Indexed, Longest, SharedIds};
 use crate::data::places::{Places, Source, changed};
@@ -66,7 +66,7 @@ impl Dataset {
         seed: u64,
         fresh: bool,
     ) -> Result<Dataset> {
-        let files = RowFile::open(entries)?;
+        let files = RowFile::open_all(entries, encoder.purpose == EncodingPurpose::Ask)?;
         let kept = stored_index::path(dir, &key(entries, encoder, longest));
         let found = if fresh { None } else { stored_index::read(&kept)? };
         let (indexed, warm) = match found {
@@ -232,6 +232,12 @@ impl Dataset {
         Ok((0..self.index.len()).map(|i| found.get(&self.row(i)).copied()).collect())
     }
 
+    /// Returns the row with this number in the order of the files.
+    pub fn row_at(&self, number: usize) -> Result<Row> {
+        let place = self.rows.places.get(number);
+        self.rows.sources[place.file].file.row(place.at)?.map_err(Error::from)
+    }
+
     /// Removes the samples for which `is_held` is true from the order, and returns their rows, each once.
     pub fn split(&mut self, is_held: &[bool]) -> Result<Vec<Row>> {
         let numbers = |held: bool| {
@@ -241,11 +247,7 @@ impl Dataset {
         let mut held: Vec<usize> = numbers(true).collect();
         held.sort_unstable();
         held.dedup();
-        let row = |number: usize| {
-            let place = self.rows.places.get(number);
-            self.rows.sources[place.file].file.row(place.at)?.map_err(Error::from)
-        };
-        let rows = held.into_iter().map(row).collect::<Result<Vec<Row>>>()?;
+        let rows = held.into_iter().map(|number| self.row_at(number)).collect::<Result<Vec<Row>>>()?;
         let order = numbers(false).map(|number| number as u32).collect();
         self.index = Arc::new((*self.index).clone().ordered(order));
         Ok(rows)

@@ -70,6 +70,8 @@ pub struct Names {
     multiple_choice: bool,
     /// Columns that the templates of the entry read, by their names in the file.
     of_templates: Vec<String>,
+    /// True if a row keeps all of its columns, also those that are not read.
+    keeps_all: bool,
     /// True if a template makes the question, so that rows need no column for it.
     makes_question: bool,
     /// True if the file is the `metadata` file of a Hugging Face imagefolder, whose column `file_name` is the image.
@@ -108,9 +110,9 @@ impl Names {
         Names { imagefolder: stem == "metadata", ..self }
     }
 
-    /// Returns the same names for an entry with these templates.
-    pub fn with_templates(self, templates: &Templates) -> Names {
-        Names { of_templates: templates.columns(), makes_question: templates.makes_question(), ..self }
+    /// Returns the same names for an entry with these templates, whose rows may keep all columns.
+    pub fn with_templates(self, templates: &Templates, keeps_all: bool) -> Names {
+        Names { of_templates: templates.columns(), makes_question: templates.makes_question(), keeps_all, ..self }
     }
 
     /// Returns an error if the entry names a column that a file with these columns lacks. A file without rows has none.
@@ -154,11 +156,15 @@ impl Names {
         self.meaning(column).is_some() || self.is_of_template(column)
     }
 
-    /// Adds the value of a column that a template reads to the fields of a row, under its name in the file. Images are
-    /// read separately and are no values.
-    pub fn keep_for_template(&self, fields: &mut Map<String, Value>, column: &str, value: &Value) {
-        if self.is_of_template(column)
-            && self.meaning(column) != Some("images")
+    /// Returns true if the value of a column is kept under its name in the file. Images are read separately and are no
+    /// values.
+    pub fn keeps(&self, column: &str) -> bool {
+        (self.keeps_all || self.is_of_template(column)) && self.known(column) != Some("images")
+    }
+
+    /// Adds the value of a column to those that are kept under their names in the file.
+    pub fn keep(&self, fields: &mut Map<String, Value>, column: &str, value: &Value) {
+        if self.keeps(column)
             && let Some(kept) = fields.entry(COLUMNS).or_insert_with(|| Map::new().into()).as_object_mut()
         {
             kept.insert(column.to_owned(), value.clone());
@@ -203,7 +209,7 @@ impl Names {
         let mut out = Map::with_capacity(fields.len());
         let mut others = Vec::new();
         for (name, value) in fields {
-            self.keep_for_template(&mut out, &name, &value);
+            self.keep(&mut out, &name, &value);
             match self.meaning(&name) {
                 Some(ours) if ours == name => drop(out.insert(name, value)),
                 Some(ours) => others.push((ours.to_owned(), value)),

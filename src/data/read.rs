@@ -48,7 +48,7 @@ pub fn read(entry: &DatasetConfig) -> Result<Vec<Row>> {
 /// continues unless `take` returns an error. Returns an error if an entire file cannot be read.
 pub fn for_each(entry: &DatasetConfig, mut take: impl FnMut(RowResult<Row>) -> Result<()>) -> Result<()> {
     let mut left = RowsLeft::default();
-    for file in RowFile::open(std::slice::from_ref(entry))? {
+    for file in RowFile::open_all(std::slice::from_ref(entry), true)? {
         file.for_each(left.of(&file), |_, row| {
             left.take(&file);
             take(row)
@@ -96,6 +96,11 @@ pub struct RowFile {
 impl RowFile {
     /// Opens the files of data sets and their image folders, in order.
     pub fn open(entries: &[DatasetConfig]) -> Result<Vec<RowFile>> {
+        RowFile::open_all(entries, false)
+    }
+
+    /// Works like [`RowFile::open`]. With `keeps_all`, the rows have [`Row::columns`].
+    pub fn open_all(entries: &[DatasetConfig], keeps_all: bool) -> Result<Vec<RowFile>> {
         let mut files = Vec::new();
         for (set, entry) in entries.iter().enumerate() {
             let (set_name, root) = (name(entry), base(&entry.path));
@@ -110,7 +115,7 @@ impl RowFile {
                 };
                 folders = Some((beside, folder.clone()));
                 let name = unpacked(&path).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-                let names = Names::of(entry).in_file(&name).with_templates(&templates);
+                let names = Names::of(entry).in_file(&name).with_templates(&templates, keeps_all);
                 let rows: Box<dyn RowSource> = match kind(&path, entry.data_type) {
                     _ if path.is_dir() => Box::new(ClassFolder::open(&path)?),
                     DataType::Parquet => Box::new(Table::open(&path, &names)?),
@@ -181,7 +186,7 @@ impl RowFile {
     /// Returns the columns that are not read although they contain images.
     pub fn unread_images(&self) -> Result<Vec<String>> {
         let mut found = if self.names.ignores_images() { Vec::new() } else { self.rows.unread_images()? };
-        found.retain(|column| !self.entry.columns.unused.contains(column));
+        found.retain(|column| column != COLUMNS && !self.entry.columns.unused.contains(column));
         Ok(found)
     }
 
@@ -198,8 +203,8 @@ impl RowFile {
         let place = self.place(index);
         let (dataset, file) = (self.set_name.as_str(), self.name.as_str());
         let at = RowContext { folder: &self.folder, entry: &self.entry, dataset, file, index, place };
-        self.templates.apply(&mut fields, &at)?;
-        row_from(fields, images, &at)
+        let columns = self.templates.apply(&mut fields, &at)?;
+        Ok(Row { columns, ..row_from(fields, images, &at)? })
     }
 
     /// Returns file and row as text for messages.

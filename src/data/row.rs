@@ -32,6 +32,8 @@ pub struct Row {
     pub reply: Option<String>,
     /// `extra_info`: index, question, answer, split and any other fields of the row.
     pub extra: serde_json::Map<String, serde_json::Value>,
+    /// Columns with their names and values in the file, without images, if the reader of the row keeps them.
+    pub columns: serde_json::Map<String, serde_json::Value>,
     /// File and row, for messages to the user.
     pub place: String,
     /// Name of the form that the row was read in; empty if it was not read from a data set.
@@ -121,8 +123,8 @@ impl Row {
 
     /// Returns the information that a scorer receives, except the label and the question.
     pub fn item(&self) -> Item {
-        let (data_source, extra_info, place) = (self.data_source.clone(), self.extra.clone(), self.place.clone());
-        Item { data_source, extra_info, place, ..Item::default() }
+        let (data_source, extra_info) = (self.data_source.clone(), self.extra.clone());
+        Item { data_source, extra_info, columns: self.columns.clone(), place: self.place.clone(), ..Item::default() }
     }
 
     /// Returns the messages that a model answers: all messages before the final assistant turn, if the row has one.

@@ -8,7 +8,7 @@ use crate::data::fields::{RowContext, misfit};
 use crate::error::{Error, Result};
 use crate::text::RowPrompt;
 
-/// Field of a row that contains the columns that the templates read, with their names and values in the file. No column
+/// Field of a row that contains the columns that the templates read or the row keeps, with their names and values in the file. No column
 /// has this name, because it is no text that a file can hold.
 pub const COLUMNS: &str = "\0columns";
 
@@ -63,9 +63,9 @@ impl Templates {
         self.prompt.is_some()
     }
 
-    /// Replaces the question and the label in the fields of a row. Returns an error if a template fails, if the column of
-    /// the label is missing, or if the row is a conversation with answers, which one question cannot replace.
-    pub fn apply(&self, fields: &mut Map<String, Value>, at: &RowContext) -> RowResult<()> {
+    /// Replaces the question and the label in the fields of a row, and returns its [`COLUMNS`]. Fails if a template fails,
+    /// if the column of the label is missing, or if the row is a conversation with answers, which one question cannot replace.
+    pub fn apply(&self, fields: &mut Map<String, Value>, at: &RowContext) -> RowResult<Map<String, Value>> {
         // The templates may read no column, or none that this row has.
         let columns = match fields.remove(COLUMNS) {
             Some(Value::Object(columns)) => columns,
@@ -91,7 +91,7 @@ impl Templates {
             fields.insert("question".to_owned(), text.trim().into());
         }
         let gold = match &self.gold {
-            None => return Ok(()),
+            None => return Ok(columns),
             Some(Gold::Template(template)) => Value::from(render(template, fields)?.trim()),
             Some(Gold::Column(name)) => columns.get(name).cloned().ok_or_else(|| {
                 let names: Vec<&str> = columns.keys().chain(fields.keys()).map(String::as_str).collect();
@@ -101,7 +101,7 @@ impl Templates {
         LABELS.iter().for_each(|name| drop(fields.remove(*name)));
         // A list contains several right answers.
         fields.insert(if gold.is_array() { "answers" } else { "answer" }.to_owned(), gold);
-        Ok(())
+        Ok(columns)
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Item {
     pub data_source: String,
     /// Other fields of the row, for a custom reward.
     pub extra_info: Map<String, Value>,
+    /// Columns of the row with their names and values in the file, for a custom reward. Images are left out.
+    pub columns: Map<String, Value>,
     /// File and row, or line, for error messages.
     pub place: String,
 }

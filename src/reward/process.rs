@@ -1,9 +1,10 @@
 //! Custom rewards: long-lived processes that read one line of JSON per response and write one line with its score.
 //!
 //! The lines are those of `omr score`: the input is `{"id", "response", "ground_truth", "question", "data_source",
-//! "extra_info"}`. The output is `{"score", "acc_score"?, "format_reward_score"?, "predict_str"?}`; any other numbers
-//! in it are logged. A process handles one line at a time, so answers cannot be mixed up. If an answer has an `id`, it
-//! must equal the request's. Every failure is an error that names the row; a reward is never invented.
+//! "extra_info", "columns"}`. The output is `{"score", "acc_score"?, "format_reward_score"?, "predict_str"?}`; any other
+//! numbers in it are logged. A bool is a number. `{"error"}` reports why there is no score. A process handles one line
+//! at a time, so answers cannot be mixed up. If an answer has an `id`, it must equal the request's. Every failure is an
+//! error that names the row; a reward is never invented.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -181,13 +182,16 @@ impl Process {
         }
         let line = json!({
             "id": id, "response": item.response, "ground_truth": item.ground_truth, "question": item.question,
-            "data_source": item.data_source, "extra_info": item.extra_info,
+            "data_source": item.data_source, "extra_info": item.extra_info, "columns": item.columns,
         });
         // If the process has ended, the receive below reports it.
         let _ = self.lines.as_ref().map(|lines| lines.send(format!("{line}\n")));
         match self.answers.recv_timeout(self.timeout) {
             Ok(Ok(Answer { line, more: true })) => Err(format!("more than one line for one answer: {}", quoted(&line))),
-            Ok(Ok(Answer { line, .. })) => read_score(id, &line).map_err(|what| format!("{what}: {}", quoted(&line))),
+            Ok(Ok(Answer { line, .. })) => match serde_json::from_str(&line).unwrap_or(Value::Null)["error"].as_str() {
+                Some(error) => Err(error.to_owned()),
+                None => read_score(id, &line).map_err(|what| format!("{what}: {}", quoted(&line))),
+            },
             Ok(Err(error)) => Err(error.to_string()),
             Err(RecvTimeoutError::Timeout) => {
                 let seconds = self.timeout.as_secs_f64();
@@ -275,6 +279,10 @@ fn keep_last_words(mut stderr: impl Read, stderr_tail: &Mutex<Vec<u8>>) {
     }
 }
 
+fn number_of(value: &Value) -> Option<f64> {
+    value.as_f64().or(value.as_bool().map(f64::from))
+}
+
 fn quoted(line: &str) -> String {
     format!("{:?}", line.trim().chars().take(200).collect::<String>())
 }
@@ -284,7 +292,7 @@ fn read_score(id: u64, line: &str) -> std::result::Result<Score, String> {
     let answer: Value = serde_json::from_str(line).map_err(|_| "an answer that is not a JSON line")?;
     let number = |key: &str| match answer.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_f64() {
+        Some(value) => match number_of(value) {
             None => Err(format!("{key} is not a number")),
             Some(number) if number.abs() <= LARGEST_SCORE => Ok(Some(number)),
             Some(_) => Err(format!("{key} is {value}, expected a number from -{LARGEST_SCORE:e} to {LARGEST_SCORE:e}")),
@@ -297,7 +305,7 @@ fn read_score(id: u64, line: &str) -> std::result::Result<Score, String> {
     }
     let known = ["id", "score", "acc_score", "format_reward_score"];
     let fields = answer.as_object().into_iter().flatten().filter(|(key, _)| !known.contains(&key.as_str()));
-    let further = fields.filter_map(|(key, value)| Some((key.clone(), value.as_f64()?))).collect();
+    let further = fields.filter_map(|(key, value)| Some((key.clone(), number_of(value)?))).collect();
     let score = number("score")?.ok_or("an answer without a score")?;
     Ok(Score {
         score,

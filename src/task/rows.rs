@@ -34,6 +34,14 @@ impl VerifiedRows {
         rows.iter().try_for_each(labelled)?;
         Ok(VerifiedRows { name: name.into(), rows, scorer })
     }
+
+    /// Lets a reward program score the label of `row` as a response, so that a wrong program is found before the first
+    /// rollout. Does nothing if the rules or a judge score.
+    pub fn try_program(&self, row: &Row) -> Result<()> {
+        let trial = || item(row, row.ground_truth.clone().unwrap_or_default());
+        let items = if self.scorer.expectation().is_none() { vec![trial()] } else { Vec::new() };
+        self.scorer.score_all(items).into_iter().try_for_each(|judged| judged.map(drop))
+    }
 }
 
 fn labelled(row: &Row) -> Result<()> {

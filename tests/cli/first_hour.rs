@@ -132,6 +132,42 @@ fn rows_that_are_all_too_long_are_refused_with_the_length_of_one() {
     assert!(stderr.contains(" tokens") || stderr.contains(" bytes of text"), "{stderr}");
 }
 
+/// A wrong reward function ends the command before the first rollout, with one error and without a run folder.
+#[test]
+fn a_wrong_reward_function_is_found_before_the_first_rollout() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let [_, rl] = configs(folder.path(), |_| {}, |_| {});
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/my_reward.py");
+    let function = "(data_source, solution_str, ground_truth, extra_info):\n    ";
+    let out = at("run");
+    for (text, part) in [
+        ("import no_such_module\n".to_owned(), "No module named 'no_such_module'"),
+        ("x = 1\n".to_owned(), "mine.py has no function compute_score, only none"),
+        ("def compute_score(response): return 1\n".to_owned(), "compute_score(response): expected a parameter"),
+        (format!("def compute_score{function}return 'high'\n"), "compute_score returned 'high', expected a number"),
+    ] {
+        fs::write(at("mine.py"), text).unwrap();
+        let command = format!("reward.command=[python3, {}, {}]", example.display(), at("mine.py"));
+        for more in [&["--dry-run"][..], &[]] {
+            let args = [&["rl", &rl, "--out", &out, &command, "reward.workers=1"], more].concat();
+            let stderr = failure(&args, 1, &["row ", part]);
+            assert!(!stderr.contains("Traceback") && !Path::new(&at("run/metrics.jsonl")).exists(), "{stderr}");
+        }
+    }
+    // The columns of the rows reach the function, and what it prints is in the log only.
+    let used = "assert extra_info['level'] > 0 and extra_info['problem'], extra_info";
+    let body = format!("{used}\n    print('the function printed this')\n    return True");
+    fs::write(at("mine.py"), format!("def compute_score{function}{body}\n")).unwrap();
+    let row = "{\"problem\": \"How many?\", \"answer\": \"3\", \"level\": 2}\n";
+    fs::write(at("rows.jsonl"), row.repeat(8)).unwrap();
+    let rows = format!("train_files=[{}]", at("rows.jsonl"));
+    let command = format!("reward.command=[python3, {}, {}]", example.display(), at("mine.py"));
+    let (code, _, stderr) = run(&["rl", &rl, "--out", &at("run"), &command, &rows]);
+    assert!(code == 0 && !stderr.contains("the function printed this"), "{stderr}");
+    assert!(fs::read_to_string(at("run/log.txt")).unwrap().contains("the function printed this"));
+}
+
 /// The rewards of the first step fail: no step was made, so the corrected command is accepted.
 #[test]
 fn a_run_whose_first_step_failed_accepts_the_corrected_command() {
@@ -139,7 +175,10 @@ fn a_run_whose_first_step_failed_accepts_the_corrected_command() {
     let [_, rl] = configs(folder.path(), |_| {}, |_| {});
     let script = folder.path().join("reward.py");
     let answers = |body: &str| fs::write(&script, format!("import sys\nfor line in sys.stdin:\n    {body}\n")).unwrap();
-    answers("print('{\"score\": \"high\"}', flush=True)");
+    // The first line is the trial before the run.
+    answers(
+        "print('{\"score\": \"high\"}' if 'id' in globals() else '{\"score\": 1}', flush=True); globals()['id'] = 1",
+    );
     let out = folder.path().join("run");
     let command = format!("reward.command=[python3, {}]", script.display());
     let args = ["rl", &rl, "--out", out.to_str().unwrap(), &command, "reward.workers=1"];

@@ -53,6 +53,24 @@ fn question(row: &Row) -> String {
     text_of(row.messages.iter().rfind(|message| message.role == "user").unwrap())
 }
 
+#[test]
+fn a_row_keeps_all_of_its_columns_for_a_reward() {
+    let names = |path: &str| {
+        let folder = Some(made().to_owned());
+        let rows = omr::data::read::read(&DatasetConfig { data_folder: folder, ..set(path) }).unwrap();
+        assert_eq!(rows[0].item().columns, rows[0].columns);
+        rows[0].columns.keys().cloned().collect::<Vec<_>>()
+    };
+    // `ability` is not read otherwise, and images are left out.
+    let verl = names("verl/train.parquet");
+    assert!(verl.contains(&"ability".to_owned()) && verl.contains(&"reward_model".to_owned()), "{verl:?}");
+    assert!(!verl.contains(&"images".to_owned()), "{verl:?}");
+    for path in ["trl/grpo.parquet", "questions/answers.jsonl", "questions/answers.csv", "arrow/splits/train"] {
+        let columns = names(path);
+        assert!(columns.len() > 1 && !columns.iter().any(|name| name.starts_with("image")), "{path}: {columns:?}");
+    }
+}
+
 fn reply(row: &Row) -> String {
     text_of(row.trained_messages().last().unwrap())
 }

@@ -108,10 +108,12 @@ impl RlJob {
             data.remarks.push(what.to_owned());
         }
         data.remarks.extend(scorer.expectation());
+        // The task only scores the rows that it receives and has no rows of its own.
+        let task = VerifiedRows::scored_by("rl", Vec::new(), scorer.clone())?;
+        task.try_program(&data.row_at(data.index.number(0))?)?;
         common.total_steps = config.total_steps(index.len());
         Ok(RlJob {
-            // The task only scores the rows that it receives and has no rows of its own.
-            task: VerifiedRows::scored_by("rl", Vec::new(), scorer.clone())?,
+            task,
             curriculum: curriculum::order(config.curriculum, data)?,
             num_kv_blocks: config.rollout.num_kv_blocks,
             common,
