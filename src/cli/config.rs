@@ -1,4 +1,6 @@
-//! `omr config`: lists every key, from the tables that also read the config.
+//! `omr config`: lists every key, from the tables that also read the config, and converts configs of other systems.
+
+use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 
@@ -37,10 +39,20 @@ pub struct Args {
     /// Show only the keys that a preset sets: gspo, grpo, dapo or dr_grpo
     #[arg(long, value_name = "NAME", conflicts_with = "grep")]
     preset: Option<String>,
+    /// Print the config of omr for a config of another system: YAML or a bash script of verl, LLaMA-Factory or TRL.
+    /// Comments name the command and the settings without a counterpart
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["grep", "preset"])]
+    from: Option<PathBuf>,
+    /// Number of GPUs of the other system, for --from
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "from")]
+    gpus: u64,
 }
 
 /// Prints the keys to stdout.
 pub fn run(args: &Args, _: &Context) -> Result<()> {
+    if let Some(file) = &args.from {
+        return print(&config::from_other(file, args.gpus)?);
+    }
     if let Some(preset) = &args.preset {
         let sets = preset.parse::<Preset>()?.keys();
         let lines = sets.into_iter().map(|(key, value)| format!("{key}: {}\n", config::inline(&value)));

@@ -1,7 +1,9 @@
 //! Finds the omr key that replaces a key of another system or of another command.
 //!
 //! Most answers come from the declarations of the omr keys, because a declaration also contains the key's names in other
-//! systems. The table `foreign.tsv` covers the keys that have no direct counterpart.
+//! systems. The table `foreign.tsv` covers the keys that have no direct counterpart. Its lines with three columns are for
+//! `convert.rs`: names of other systems, an omr key and the Jinja expression of its value (`v` is their value, `c` are all
+//! of their settings), or words that identify a system, its name with the omr command, and its defaults.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -33,12 +35,31 @@ const ROOTS: [&str; 12] = [
 /// Group of lmms-engine with the arguments of the Hugging Face trainer.
 const TRAINER_ARGS: &str = "trainer_args.";
 
-/// Lines of `foreign.tsv`: patterns of keys, and what to use instead.
-static INSTEAD: LazyLock<Vec<(Vec<Pattern>, &str)>> = LazyLock::new(|| {
-    let patterns = |cell: &str| cell.split(' ').filter_map(|key| Pattern::new(key).ok()).collect();
-    let lines = include_str!("foreign.tsv").lines().skip(1);
-    lines.filter_map(|line| line.split_once('\t')).map(|(theirs, ours)| (patterns(theirs), ours)).collect()
+/// A line of `foreign.tsv`.
+pub(super) struct Rule {
+    theirs: Vec<Pattern>,
+    /// The answer for the user. With a `value`, omr keys, or `SYSTEM: COMMAND`.
+    pub ours: &'static str,
+    /// Expression of the value of these keys, or the defaults of the system.
+    pub value: Option<&'static str>,
+}
+
+/// The lines of `foreign.tsv`.
+pub(super) static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+    let rule = |line: &'static str| {
+        let mut columns = line.split('\t');
+        let theirs = columns.next()?.split(' ').filter_map(|name| Pattern::new(name).ok()).collect();
+        Some(Rule { theirs, ours: columns.next()?, value: columns.next() })
+    };
+    include_str!("foreign.tsv").lines().skip(1).filter_map(rule).collect()
 });
+
+impl Rule {
+    /// Returns true if the rule is about the key or word `name`.
+    pub(super) fn is_of(&self, name: &str) -> bool {
+        self.theirs.iter().any(|pattern| pattern.matches(name))
+    }
+}
 
 /// Names of keys in other systems, each with the paths of the omr keys and a note on what differs.
 type Names<'a> = HashMap<&'a str, Vec<(&'a str, &'a str)>>;
@@ -73,6 +94,12 @@ impl<'a> Foreign<'a> {
         })
     }
 
+    /// Returns the paths of the keys of this config that are named `theirs` and have the same values.
+    pub(super) fn same(&self, theirs: &str) -> Vec<&'a str> {
+        let found = find(&self.own, theirs.trim_start_matches('+')).unwrap_or_default();
+        found.iter().filter(|(_, note)| note.is_empty()).map(|(path, _)| *path).collect()
+    }
+
     /// Returns the answer for a key of SFT or RL, or for a name of such a key: the key of this config that has the same
     /// path or a name in common, or else the key with its command.
     fn of_others(&self, theirs: &str) -> Option<String> {
@@ -97,8 +124,8 @@ impl<'a> Foreign<'a> {
 /// Returns the answer of the table for the key `theirs`.
 fn instead(theirs: &str) -> Option<String> {
     let flat = theirs.strip_prefix(TRAINER_ARGS).unwrap_or(theirs);
-    let is_it = |pattern: &Pattern| pattern.matches(theirs) || pattern.matches(flat);
-    INSTEAD.iter().find(|(patterns, _)| patterns.iter().any(is_it)).map(|(_, ours)| (*ours).to_owned())
+    let mut rules = RULES.iter().filter(|rule| rule.value.is_none());
+    rules.find(|rule| rule.is_of(theirs) || rule.is_of(flat)).map(|rule| rule.ours.to_owned())
 }
 
 /// Returns the names of `key` in other systems, each with its note or an empty text.
@@ -183,7 +210,8 @@ mod tests {
     fn every_pattern_of_the_table_is_reached() {
         let own = [keys::<SftConfig>(), keys::<RlConfig>()];
         let own = own.each_ref().map(|keys| names(keys));
-        let lines: Vec<&str> = include_str!("foreign.tsv").lines().skip(1).collect();
+        let is_answer = |line: &&str| line.split('\t').count() == 2;
+        let lines: Vec<&str> = include_str!("foreign.tsv").lines().skip(1).filter(is_answer).collect();
         let mut seen = BTreeSet::new();
         for line in &lines {
             let (theirs, ours) = line.split_once('\t').expect(line);
@@ -197,6 +225,6 @@ mod tests {
                 assert_eq!(instead(&example).as_deref(), Some(ours), "{example}");
             }
         }
-        assert_eq!(INSTEAD.len(), lines.len());
+        assert_eq!(RULES.iter().filter(|rule| rule.value.is_none()).count(), lines.len());
     }
 }

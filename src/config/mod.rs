@@ -15,6 +15,7 @@ mod choice;
 #[macro_use]
 mod table;
 
+mod convert;
 mod data;
 mod describe;
 mod dist;
@@ -30,6 +31,7 @@ mod preset;
 pub mod recipe;
 pub mod rl;
 mod rollout;
+mod script;
 mod serve;
 mod setting;
 mod sft;
@@ -42,6 +44,7 @@ mod unknown;
 pub mod validation;
 
 pub use choice::{Choice, choose};
+pub use convert::from_other;
 pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig};
 pub use describe::{inline, nearest};
 pub use dist::{Backend, DistConfig};

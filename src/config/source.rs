@@ -140,7 +140,7 @@ fn keep_older<C: Config>(tree: &mut Map<String, Value>, recorded: Map<String, Va
     Ok(())
 }
 
-fn parse(text: &str) -> std::result::Result<Value, String> {
+pub(super) fn parse(text: &str) -> std::result::Result<Value, String> {
     if text.trim().is_empty() {
         return Ok(Value::Null);
     }
@@ -188,7 +188,7 @@ fn not_a_group(path: &str, found: &Value) -> Error {
 }
 
 /// Sets `path` in `tree` and creates missing groups. `Err` contains the value that is not a group.
-fn set(tree: &mut Value, path: &str, value: Value) -> std::result::Result<(), Value> {
+pub(super) fn set(tree: &mut Value, path: &str, value: Value) -> std::result::Result<(), Value> {
     let (head, rest) = path.split_once('.').map_or((path, None), |(head, rest)| (head, Some(rest)));
     if tree.is_null() {
         *tree = Value::Object(Map::new());
@@ -215,7 +215,12 @@ fn set(tree: &mut Value, path: &str, value: Value) -> std::result::Result<(), Va
 
 /// Writes the resolved config as YAML that [`load`] can read. Secrets are left out.
 pub fn to_yaml<C: Setting>(config: &C) -> Result<String> {
-    serde_saphyr::to_string(&config.write()).map_err(|error| Error::Failed(format!("config as YAML: {error}")))
+    to_text(&config.write())
+}
+
+/// Writes a tree as YAML.
+pub(super) fn to_text(tree: &Value) -> Result<String> {
+    serde_saphyr::to_string(tree).map_err(|error| Error::Failed(format!("config as YAML: {error}")))
 }
 
 /// Writes [`to_yaml`] with a head line for `config.yaml` of a run: the version, and the device if `place` is given.

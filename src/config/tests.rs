@@ -53,11 +53,12 @@ fn all_unknown_keys_are_reported_at_once() {
         deepspeed: {zero_optimization: {stage: 3, x: 1}}\nrollout: {n: 1}\ntrainer: {total_epochs: 2, y: 1}\n";
     let text = message::<SftConfig>(pasted, &["template=qwen", "sed=1", "fsdp=x"]);
     for part in [
-        " and command line: found 12 unknown keys, expected instead: model_name_or_path -> model; ",
-        "; cutoff_len -> packing_length (limits a pack of several rows); lerning_rate -> learning_rate?; zzz -> no key is similar; ",
-        "; datasets.0.pth -> path?; deepspeed, fsdp -> nothing (each GPU has all weights ",
-        "; rollout.n -> nothing (a key of `omr rl`); trainer.total_epochs -> num_train_epochs; trainer.y -> nothing in omr; ",
-        "; template -> nothing (the chat template of the model directory is used); sed -> seed? (`omr config` lists",
+        " and command line: found 12 unknown keys, expected these instead (`omr config --from FILE` ",
+        "\n- model_name_or_path -> model\n- cutoff_len -> packing_length (limits a pack of several rows)\n",
+        "\n- lerning_rate -> learning_rate?\n- zzz -> no key is similar\n- datasets.0.pth -> path?\n",
+        "\n- deepspeed -> nothing (each GPU has all weights ",
+        "\n- rollout.n -> nothing (a key of `omr rl`)\n- trainer.total_epochs -> num_train_epochs\n- trainer.y -> nothing in omr\n",
+        "\n- template -> nothing (the chat template of the model directory is used)\n- sed -> seed?\n- fsdp -> nothing (each",
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
@@ -77,7 +78,7 @@ fn all_unknown_keys_are_reported_at_once() {
     let many: String = (0..1500).map(|i| format!("zzz{i}: 1\n")).collect();
     let text = message::<SftConfig>(&many, &[]);
     assert!(
-        text.contains("found 1500 unknown keys") && text.contains("zzz999 -> no key is similar; 500 more"),
+        text.contains("found 1500 unknown keys") && text.contains("zzz999 -> no key is similar\n- 500 more"),
         "{text}"
     );
 }

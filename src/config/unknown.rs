@@ -17,7 +17,7 @@ const MOST_LISTED: usize = 1000;
 /// Maximum length of a key for which a similar one is searched.
 const MOST_LETTERS: usize = 64;
 
-/// Hint of the errors.
+/// Hint of the error for one key.
 const HINT: &str = "`omr config` lists all keys with their names in other systems";
 
 /// An unknown key, or an unknown group with its keys.
@@ -66,27 +66,18 @@ pub(super) fn refuse<C: Config>(place: &Place, tree: &Value) -> Result<()> {
 
 /// Returns the error for several unknown keys. `hidden` more keys have no answer.
 fn several(place: &Place, answers: &[(String, Answer)], hidden: usize) -> Error {
-    // Keys with the same answer are listed together.
-    let mut lines: Vec<(Vec<&str>, String)> = Vec::new();
-    for (path, answer) in answers {
-        let text = match answer {
-            Answer::Counterpart(ours) => ours.clone(),
-            Answer::Similar(near) => format!("{near}?"),
-            Answer::Nothing => "no key is similar".to_owned(),
-        };
-        match lines.iter_mut().find(|(_, ours)| *ours == text) {
-            Some((paths, _)) => paths.push(path),
-            None => lines.push((vec![path], text)),
-        }
-    }
-    let lines: Vec<_> = lines.iter().map(|(paths, ours)| format!("{} -> {ours}", paths.join(", "))).collect();
-    let more = if hidden == 0 { String::new() } else { format!("; {hidden} more keys are not listed") };
+    let line = |(path, answer): &(String, Answer)| match answer {
+        Answer::Counterpart(ours) => format!("\n- {path} -> {ours}"),
+        Answer::Similar(near) => format!("\n- {path} -> {near}?"),
+        Answer::Nothing => format!("\n- {path} -> no key is similar"),
+    };
+    let lines: String = answers.iter().map(line).collect();
+    let more = if hidden == 0 { String::new() } else { format!("\n- {hidden} more keys are not listed") };
     let origins: BTreeSet<String> = answers.iter().map(|(path, _)| place.origin(path)).collect();
-    Error::input_hint(
+    Error::input(
         origins.into_iter().collect::<Vec<_>>().join(" and "),
         format!("{} unknown keys", answers.len() + hidden),
-        format!("instead: {}{more}", lines.join("; ")),
-        HINT,
+        format!("these instead (`omr config --from FILE` converts a config of another system):{lines}{more}"),
     )
 }
 

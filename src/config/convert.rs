@@ -1,0 +1,143 @@
+//! Converts a config of another system to one of omr: `omr config --from`. The table `foreign.tsv` says how.
+
+use std::path::Path;
+
+use minijinja::{Environment, context};
+use serde_json::{Map, Value, json};
+
+use super::describe::inline;
+use super::foreign::{Foreign, RULES};
+use super::setting::Place;
+use super::source::{parse, set, to_text};
+use super::{Config, RlConfig, SftConfig, Source, keys, script};
+use crate::error::{Error, Result};
+
+/// Result of an expression for a setting that needs no key.
+const SKIP: &str = "\0skip";
+
+/// Returns the config of omr that does what `file` does in its own system, as YAML. Comments name its command and the
+/// settings without a counterpart. `gpus` is the number of GPUs of the other system.
+pub fn from_other(file: &Path, gpus: u64) -> Result<String> {
+    let (settings, program) = script::read(file)?;
+    let wrong = |found: &str, expected: &str| Err(Error::input(file.display().to_string(), found, expected));
+    if settings.is_empty() {
+        return wrong("no settings", "YAML, or a script with a command of key=value or --key value");
+    }
+    let pairs = settings.iter().map(|(name, value)| format!("{name}={}", inline(value)));
+    let words: Vec<String> = pairs.chain(settings.keys().chain(&program).cloned()).collect();
+    let mut systems = RULES.iter().filter_map(|rule| Some((rule, rule.ours.split_once(": ")?, rule.value?)));
+    let system = systems.find(|(rule, ..)| words.iter().any(|word| rule.is_of(word)));
+    match system {
+        Some((_, (name, "sft"), defaults)) => convert::<SftConfig>(file, name, &settings, defaults, gpus),
+        Some((_, (name, "rl"), defaults)) => convert::<RlConfig>(file, name, &settings, defaults, gpus),
+        _ => wrong("another method", "supervised fine-tuning or RL, with LoRA or of all weights"),
+    }
+}
+
+fn convert<C: Config>(
+    file: &Path,
+    system: &str,
+    settings: &Map<String, Value>,
+    defaults: &str,
+    gpus: u64,
+) -> Result<String> {
+    let (known, place) = (keys::<C>(), Place::default());
+    let names = Foreign::new(&known);
+    let mut all = settings.clone();
+    for (name, value) in defaults.split(' ').filter_map(|pair| pair.split_once('=')) {
+        all.entry(name).or_insert_with(|| parse(value).unwrap_or_else(|_| value.into()));
+    }
+    let (mut values, mut notes) = (Vec::new(), Vec::new());
+    for (name, value) in &all {
+        let is_default = !settings.contains_key(name);
+        let mut note = |answer: String| {
+            let default = if is_default { format!(" (default of {system})") } else { String::new() };
+            notes.push(format!("{name}: {}{default} -> {answer}", inline(value)));
+        };
+        let context = context! { v => value, c => all, gpus, skip => SKIP, command => C::NAME };
+        let rules = RULES.iter().filter_map(|rule| Some((rule, rule.value?))).filter(|(rule, _)| rule.is_of(name));
+        let ours = rules.flat_map(|(rule, value)| rule.ours.split(' ').map(move |path| (path, value)));
+        let ours = ours.filter(|(path, _)| known.iter().any(|key| key.path == *path));
+        let mut found: Vec<_> = ours.filter_map(|(path, value)| Some((path, evaluate(value, &context)?))).collect();
+        if found.is_empty() {
+            found.extend(names.same(name).into_iter().map(|path| (path, value.clone())));
+        }
+        if found.is_empty() && !is_default {
+            note(names.counterpart("", name).unwrap_or_else(|| "nothing known in omr".to_owned()));
+        }
+        for (path, value) in found.into_iter().filter(|(_, value)| *value != SKIP) {
+            let (mut config, mut tree) = (C::default(), json!({}));
+            let is_set = path.contains("[].") || set(&mut tree, path, value.clone()).is_err();
+            match if is_set { Ok(()) } else { config.set(&place, "", &tree) } {
+                Err(error) => note(error.to_string()),
+                Ok(()) if is_default && config.write() == C::default().write() => {}
+                Ok(()) => {
+                    is_default.then(|| note(path.to_owned()));
+                    values.push((path, value, is_default));
+                }
+            }
+        }
+    }
+    // Defaults come first, the keys of the entries of a list after the list. Null takes precedence.
+    values.sort_by_key(|(path, value, is_default)| (value.is_null(), path.contains("[]."), !is_default));
+    let mut tree = json!({});
+    for (path, value, _) in values {
+        put(&mut tree, path, &value).map_err(|found| Error::Failed(format!("{path} in {}", inline(&found))))?;
+    }
+    let mut config = C::default();
+    let ready = config.set(&place, "", &tree).and_then(|()| config.validate(&place));
+    notes.extend(ready.err().map(|error| format!("to be changed: {error}")));
+    let has_rows = config.sources().iter().any(|(_, source)| matches!(source, Source::Rows(_)));
+    notes.extend((!has_rows).then(|| "to be added: the rows to train on".to_owned()));
+    let of_gpus = || format!("number of GPUs in the batch sizes: {gpus} (--gpus N changes it)");
+    notes.extend(all.contains_key("per_device_train_batch_size").then(of_gpus));
+    let lines: String = notes.iter().map(|note| format!("# {}\n", note.replace('\n', " "))).collect();
+    let (from, command) = (file.display(), C::NAME);
+    Ok(format!(
+        "# {system} -> omr {command}: omr {command} THIS_FILE --out DIR. From {from}\n{lines}{}",
+        to_text(&tree)?
+    ))
+}
+
+/// Returns the value of an expression of the table, or `None` if it is undefined.
+fn evaluate(expression: &str, context: &minijinja::Value) -> Option<Value> {
+    let mut env = Environment::new();
+    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    let value = env.compile_expression(expression).ok()?.eval(context).ok()?;
+    if value.is_undefined() { None } else { serde_json::to_value(value).ok() }
+}
+
+/// Sets a key in `tree`, in all entries of a list if the path contains `[]`. `Err` contains a value that is no group.
+fn put(tree: &mut Value, path: &str, value: &Value) -> std::result::Result<(), Value> {
+    let Some((list, name)) = path.split_once("[].") else { return set(tree, path, value.clone()) };
+    let entries = match tree.get_mut(list) {
+        Some(Value::Array(entries)) => entries.iter_mut().collect(),
+        one => one.into_iter().collect::<Vec<_>>(),
+    };
+    entries.into_iter().try_for_each(|entry| {
+        if entry.is_string() {
+            *entry = json!({ "path": entry });
+        }
+        set(entry, name, value.clone())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_of_the_table_names_our_keys_and_has_a_valid_expression() {
+        let known = [keys::<SftConfig>(), keys::<RlConfig>()].concat();
+        let known = |path: &str| known.iter().any(|key| key.path == path);
+        for rule in RULES.iter().filter(|rule| rule.value.is_some() && !rule.ours.contains(':')) {
+            rule.ours.split(' ').for_each(|path| assert!(known(path), "{path} is no key"));
+            let expression = rule.value.unwrap();
+            Environment::new().compile_expression(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
+        }
+        let system = |ours: &str| RULES.iter().find(|rule| rule.ours == ours).unwrap();
+        for (ours, name) in [("verl: rl", "actor_rollout_ref.model.path"), ("TRL: rl", "examples/grpo_vlm.py")] {
+            assert!(system(ours).is_of(name), "{ours}");
+        }
+    }
+}
