@@ -39,7 +39,7 @@ settings! {
         /// Number of rows per update, for updates with a fixed number of rows. Each update then has as many packs as
         /// needed. null = as set by gradient_accumulation_steps.
         train_batch_size: Option<usize> = None, rule: Rule::Within(1.0, MOST_SEQUENCES),
-            name: "Hugging Face per_device_train_batch_size (times gradient_accumulation_steps times GPUs; do not \
+            name: "Hugging Face per_device_train_batch_size (times gradient_accumulation_steps times GPUs, but do not \
                 set gradient_accumulation_steps)";
         /// Number of updates. null = as set by num_train_epochs.
         max_steps: Option<u64> = None, rule: Rule::Within(1.0, MOST_STEPS), safe: Safe::WhenMore,
