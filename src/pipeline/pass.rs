@@ -15,6 +15,8 @@ const CHUNK_ROWS: usize = 1024;
 const CHUNK_BYTES: usize = 32 << 20;
 
 /// Result for a row, or for an answer to it.
+// A row is moved once, so a box would save nothing.
+#[allow(clippy::large_enum_variant)]
 pub enum Fate {
     /// The row is written.
     KeptWriter(Row),
