@@ -63,8 +63,9 @@ impl Templates {
         self.prompt.is_some()
     }
 
-    /// Replaces the question and the label in the fields of a row, and returns its [`COLUMNS`]. Fails if a template fails,
-    /// if the column of the label is missing, or if the row is a conversation with answers, which one question cannot replace.
+    /// Replaces the question and the label in the fields of a row, and returns its [`COLUMNS`]. Returns an error if a
+    /// template fails, if the column of the label is missing, or if the row is a conversation with answers, which one
+    /// question cannot replace.
     pub fn apply(&self, fields: &mut Map<String, Value>, at: &RowContext) -> RowResult<Map<String, Value>> {
         // The templates may read no column, or none that this row has.
         let columns = match fields.remove(COLUMNS) {
