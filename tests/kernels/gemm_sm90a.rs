@@ -353,17 +353,21 @@ fn every_wait_and_barrier_is_needed() {
 }
 
 /// Plausible mistakes, each in one place: first in the main loop, then in the results by TMA.
-const MISTAKES: [(&str, &str); 19] = [
+const MISTAKES: [(&str, &str); 20] = [
     ("isa::wgmma_wait<1>();", "isa::wgmma_wait<2>();"),
     ("pipe.parity ^ 1);", "pipe.parity);"),
     ("parity ^= 1;", ""),
     ("T::MATH / 32);\n        }\n        isa::fence", "T::MATH / 64);\n        }\n        isa::fence"),
     ("M == isa::Major::k ? 2 * k :", "M == isa::Major::k ? k :"),
-    ("group * 64 * BLOCK_K", "0"),
+    ("d * T::BLOCK_M + group * 64", "d * T::BLOCK_M"),
+    ("d++, k += BLOCK_K", "d++"),
     ("row < 0 ? args.in.cols : row", "row + 1"),
-    ("accumulate || k > 0", "true"),
+    ("accumulate || d > 0 || k > 0", "true"),
     ("i % 2 * 8, column", "0, column"),
-    ("tile, bytes);", "tile, bytes - 128);"),
+    (
+        "tile, bytes);\n                copy_stage<T, E, R>(smem, pipe.slot, &args.x,",
+        "tile, bytes - 128);\n                copy_stage<T, E, R>(smem, pipe.slot, &args.x,",
+    ),
     ("if (x_box < T::BLOCK_M) clear_x", "if (false) clear_x"),
     ("before >= 0 && lane == 0", "before >= 0 && step > 0 && lane == 0"),
     ("at.row + group * 64,", "at.row,"),
@@ -383,7 +387,7 @@ fn a_wrong_parity_is_seen() {
 }
 
 fn mistake((from, to): (&str, &str)) {
-    let file = ["common/gemm_sm90a.cuh", "common/staged.cuh"][usize::from(MISTAKES[15..].contains(&(from, to)))];
+    let file = ["common/gemm_sm90a.cuh", "common/staged.cuh"][usize::from(MISTAKES[16..].contains(&(from, to)))];
     mutate_source_of(Arch::Sm90a, file, from, to, 2, |dev| {
         dev.use_variant(KernelVariant::Wgmma)?;
         probe(dev)

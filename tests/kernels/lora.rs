@@ -448,7 +448,7 @@ const MISTAKES: [(Arch, &str, &str, &str); 10] = [
         "int k = step * BLOCK_K;",
     ),
     (Arch::Sm80, "gemm_bwd", "first ? args.terms : pair.depth", "args.terms"),
-    (Arch::Sm90a, "common/gemm_sm90a.cuh", "first ? &args.w : &args.more_w", "&args.w"),
+    (Arch::Sm90a, "common/gemm_sm90a.cuh", "&args.more_x, &args.more_w,", "&args.more_x, &args.w,"),
 ];
 
 #[test]
