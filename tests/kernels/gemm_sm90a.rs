@@ -340,6 +340,8 @@ fn no_schedule_changes_a_bit() {
 fn probe(dev: &mut Device) -> Outcome {
     linear_is_right(dev, &Case::new(200, 520, 328), true, true)?;
     linear_is_right(dev, &Case::new(20, 200, 1160), true, true)?;
+    // The narrowest tile, whose stages have two blocks of terms.
+    linear_is_right(dev, &Case::new(20, 16, 328), true, true)?;
     // Results by slices.
     let c = Case::new(70, 130, 72);
     equal("logits", &c.logits(dev)?, &c.logits(&mut emu())?)
