@@ -51,7 +51,7 @@ fn faults_of_products_are_found() {
     found(
         WgmmaKernels::Products,
         &[
-            [GEMM, "accumulate || k > 0", "accumulate || k > (T::BLOCK_N == 32 ? 16 : 0)"],
+            [GEMM, "accumulate || d > 0 || k > 0", "accumulate || d > 0 || k > (T::BLOCK_N == 32 ? 16 : 0)"],
             [GEMM, "for (int k = 0; k < BLOCK_K; k += 16)", "for (int k = 0; k < BLOCK_K - 16; k += 16)"],
         ],
     );
