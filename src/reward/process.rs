@@ -188,10 +188,7 @@ impl Process {
         let _ = self.lines.as_ref().map(|lines| lines.send(format!("{line}\n")));
         match self.answers.recv_timeout(self.timeout) {
             Ok(Ok(Answer { line, more: true })) => Err(format!("more than one line for one answer: {}", quoted(&line))),
-            Ok(Ok(Answer { line, .. })) => match serde_json::from_str(&line).unwrap_or(Value::Null)["error"].as_str() {
-                Some(error) => Err(error.to_owned()),
-                None => read_score(id, &line).map_err(|what| format!("{what}: {}", quoted(&line))),
-            },
+            Ok(Ok(Answer { line, .. })) => read_answer(id, &line),
             Ok(Err(error)) => Err(error.to_string()),
             Err(RecvTimeoutError::Timeout) => {
                 let seconds = self.timeout.as_secs_f64();
@@ -287,9 +284,19 @@ fn quoted(line: &str) -> String {
     format!("{:?}", line.trim().chars().take(200).collect::<String>())
 }
 
-/// Parses the score in an answer line.
-fn read_score(id: u64, line: &str) -> std::result::Result<Score, String> {
-    let answer: Value = serde_json::from_str(line).map_err(|_| "an answer that is not a JSON line")?;
+/// Parses an answer line. Returns the program's own error as it is; all other errors quote the line.
+fn read_answer(id: u64, line: &str) -> std::result::Result<Score, String> {
+    let wrong = |what: String| format!("{what}: {}", quoted(line));
+    let answer: Value =
+        serde_json::from_str(line).map_err(|_| wrong("an answer that is not a JSON line".to_owned()))?;
+    match answer["error"].as_str() {
+        Some(error) => Err(error.to_owned()),
+        None => read_score(id, &answer).map_err(wrong),
+    }
+}
+
+/// Returns the score in an answer.
+fn read_score(id: u64, answer: &Value) -> std::result::Result<Score, String> {
     let number = |key: &str| match answer.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match number_of(value) {

@@ -2,10 +2,10 @@
 //! the GPU, so that planning, graph capture and execution use the same tile. The choice of the tile does not change the
 //! bits of the result.
 //!
-//! Costs are clocks of one multiprocessor for 64 terms, computed from the hardware's throughput. They have not been
-//! verified on a GPU yet.
+//! Costs are clocks of one multiprocessor for 64 terms, computed from the hardware's throughput. bench/LOG.md (9ef6b107)
+//! has the times of products of one token on an H200.
 
-/// Elements along K of one pipeline stage.
+/// Elements along K of a block. A pipeline stage has one or two blocks.
 pub(super) const BLOCK_K: usize = 64;
 
 /// Properties of a product that determine its tile.
