@@ -166,6 +166,11 @@ fn parse_override(text: &str) -> Result<(String, Value)> {
         let found = if is_secret(path) { HIDDEN.to_owned() } else { format!("{value} ({what})") };
         Error::input(format!("command line: {path}"), found, "a YAML value")
     };
+    if value.trim().is_empty() {
+        // YAML reads it as null, but a shell makes it from KEY='' too.
+        let expected = format!("a value: {path}=null for none, or {path}='\"\"' for an empty text");
+        return Err(Error::input(format!("command line: {path}"), "an empty value", expected));
+    }
     let value = parse(value).map_err(wrong)?;
     Ok((path.to_owned(), value))
 }
