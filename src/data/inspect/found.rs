@@ -15,7 +15,7 @@ use crate::image::{Processor, Rgb};
 use crate::philox::{Purpose, Random};
 use crate::text::Chat;
 
-/// Number of faults quoted in full; further faults are only counted.
+/// Number of faults with different causes that are quoted in full; all others are only counted.
 const QUOTED: usize = 5;
 
 /// Options of an inspection.
@@ -146,8 +146,10 @@ impl<'a> Statistics<'a> {
                 Err(bad) => {
                     let BadRow { reason, error, .. } = bad.of_row()?;
                     *self.reasons.entry(reason).or_default() += 1;
-                    if self.faults.len() < QUOTED {
-                        self.faults.push(error.to_string());
+                    let fault = error.to_string();
+                    let is_new = !self.faults.iter().any(|quoted| cause(quoted) == cause(&fault));
+                    if self.faults.len() < QUOTED && is_new {
+                        self.faults.push(fault);
                     }
                 }
             }
@@ -225,6 +227,11 @@ impl<'a> Statistics<'a> {
             drawn: drawn.into_iter().map(|drawn| drawn.row).collect(),
         }
     }
+}
+
+/// Returns the part of a fault after its row.
+fn cause(fault: &str) -> &str {
+    fault.split_once(": ").map_or(fault, |(_, cause)| cause)
 }
 
 fn answered(row: &Row) -> bool {

@@ -45,7 +45,7 @@ pub struct Inspection {
     pub tokens: Option<Spread>,
     /// Number of labels of each kind, the most frequent kind first.
     pub kinds: Vec<(&'static str, usize)>,
-    /// The first faults, each with row and cause.
+    /// The first faults with different causes, each with its row.
     pub faults: Vec<String>,
     /// The first unusable row as it stands in its file, as JSON with its long texts shortened.
     pub raw: Option<String>,

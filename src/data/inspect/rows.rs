@@ -82,6 +82,16 @@ mod tests {
     }
 
     #[test]
+    fn the_same_fault_of_several_rows_is_quoted_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.jsonl");
+        std::fs::write(&path, "{\"x\": 1}\n".repeat(4)).unwrap();
+        let found = inspect(&read::entry(&path), &LOOK).unwrap();
+        assert_eq!((found.faulty(), found.faults.len()), (4, 1));
+        assert!(found.text().contains("\n    and 3 more\n"), "{}", found.text());
+    }
+
+    #[test]
     fn the_rows_drawn_depend_on_the_seed_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.jsonl");
