@@ -4,11 +4,16 @@
 //! signals. `cli::progress` implements the one that draws progress bars.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 /// Observer of one job at a time. All methods may be called from any thread.
 pub trait Observer: Send + Sync {
     /// Begins stage `name`, which has `total` units of work (0 if unknown). An earlier run has done `done` of them.
     fn begin(&self, name: &str, unit: &str, total: u64, done: u64);
+    /// Does the same as [`Observer::begin`] for a stage that began at `_since`, which a display counts from.
+    fn begun(&self, name: &str, unit: &str, total: u64, done: u64, _since: Instant) {
+        self.begin(name, unit, total, done);
+    }
     /// Reports that `done` units are done. `figures` are metrics to show beside the bar, in this order.
     fn step(&self, done: u64, figures: &[(&str, f64)]);
     /// Ends the stage.

@@ -89,10 +89,14 @@ impl Stage {
 
 impl Observer for Progress {
     fn begin(&self, name: &str, unit: &str, total: u64, done: u64) {
+        self.begun(name, unit, total, done, Instant::now());
+    }
+
+    fn begun(&self, name: &str, unit: &str, total: u64, done: u64, since: Instant) {
         self.end();
         signal::listen(true);
         let now = Instant::now();
-        let bar = self.bar(name, total, done);
+        let bar = self.bar(name, total, done).map(|bar| bar.with_elapsed(since.elapsed()));
         let (name, unit, figures) = (name.to_owned(), unit.to_owned(), String::new());
         *self.lock() = Some(Stage {
             name,
@@ -100,7 +104,7 @@ impl Observer for Progress {
             total,
             first: done,
             done,
-            begun: now,
+            begun: since,
             printed: now,
             reported: None,
             figures,

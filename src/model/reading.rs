@@ -79,7 +79,7 @@ impl WeightFiles {
                 }
                 let bytes = taken.0.load(Ordering::Relaxed);
                 if !is_shown && begun.elapsed() > SILENT {
-                    observer.begin("load", "MB", mb(total as u64), 0);
+                    observer.begun("load", "MB", mb(total as u64), 0, begun);
                     is_shown = true;
                 }
                 if is_shown {
