@@ -158,6 +158,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     let (data, strip) = (source(&config, file.as_ref()), config.strip_thinking);
     let rows = tasks.iter().map(|spec| TaskRows::new(spec, data, config.limit, scorer.clone(), strip));
     let rows: Vec<TaskRows> = rows.collect();
+    rows.iter().try_for_each(TaskRows::try_program)?;
     let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run, json: args.json };
     if let Some(Log::Theirs(logs)) = &log {
         return rescore::run(logs, &config, &scorer, &run.of_restart(context)?, context);

@@ -154,6 +154,10 @@ fn a_wrong_reward_function_is_found_before_the_first_rollout() {
             let stderr = failure(&args, 1, &["row ", part]);
             assert!(!stderr.contains("Traceback") && !Path::new(&at("run/metrics.jsonl")).exists(), "{stderr}");
         }
+        let model = at("base");
+        let args = ["eval", "--model", &model, "--tasks", "digits", "--out", &out, "--limit", "2", &command];
+        failure(&args, 1, &["row ", part]);
+        assert!(!Path::new(&out).exists());
     }
     // The columns of the rows reach the function, and what it prints is in the log only.
     let used = "assert extra_info['level'] > 0 and extra_info['problem'], extra_info";
