@@ -12,7 +12,7 @@ use super::jsonl::Line;
 use super::stdout::print;
 use super::{Context, jsonl};
 use crate::config::{GenerateConfig, ScoreConfig};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval;
 use crate::files;
 use crate::hub::Kind;
@@ -80,6 +80,10 @@ struct Scored {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     if let (Some(file), Some(model)) = (&args.logprobs, &args.model) {
         return logprobs(args, file, model, context);
+    }
+    if let Some(file) = args.overrides.overrides.iter().find(|text| args.jsonl && !text.contains('=')) {
+        let expected = format!("key=value; --jsonl reads standard input: omr score --jsonl < {file}");
+        return Err(Error::input("omr score --jsonl", format!("{file:?}"), expected));
     }
     let mut overrides = args.overrides.clone();
     overrides.overrides.extend(args.mode.iter().map(|mode| format!("mode={mode}")));

@@ -48,6 +48,12 @@ fn an_unknown_key_names_the_nearest_and_the_file() {
 }
 
 #[test]
+fn a_config_of_a_recipe_names_its_command() {
+    let text = message::<SftConfig>("task: {name: digits}\nsft: {max_steps: 3}\n", &[]);
+    assert!(text.contains("the groups task and sft") && text.contains("`omr recipe FILE`"), "{text}");
+}
+
+#[test]
 fn all_unknown_keys_are_reported_at_once() {
     let pasted = "model_name_or_path: x\ncutoff_len: 9\nlerning_rate: 1\nzzz: 1\ndatasets: [{path: a, pth: b}]\n\
         deepspeed: {zero_optimization: {stage: 3, x: 1}}\nrollout: {n: 1}\ntrainer: {total_epochs: 2, y: 1}\n";
@@ -94,6 +100,8 @@ fn duplicate_keys_bad_types_and_bad_values_are_refused() {
     assert!(message::<SftConfig>("shuffle: [\n", &[]).contains(":"));
     assert!(message::<SftConfig>("- 1\n", &[]).contains("keys with values"));
     assert!(message::<SftConfig>("", &["seed"]).contains("key=value"));
+    let text = message::<SftConfig>("", &["model="]);
+    assert!(text.contains("model: found an empty value, expected a value: model=null for none"), "{text}");
     assert!(message::<RlConfig>("ppo_mini_batch_size: 48\n", &[]).contains("divisor"));
 }
 

@@ -17,6 +17,9 @@ const MOST_LISTED: usize = 1000;
 /// Maximum length of a key for which a similar one is searched.
 const MOST_LETTERS: usize = 64;
 
+/// Groups of a config of `omr recipe` that no other config has.
+const STAGES: [&str; 4] = ["task", "base", "sft", "rl"];
+
 /// Hint of the error for one key.
 const HINT: &str = "`omr config` lists all keys with their names in other systems";
 
@@ -48,6 +51,11 @@ pub(super) fn refuse<C: Config>(place: &Place, tree: &Value) -> Result<()> {
     let known = Known::new(&keys);
     let mut found = Vec::new();
     known.search("", "", tree, &mut found);
+    let stages = found.iter().filter(|unknown| unknown.group.is_empty() && STAGES.contains(&&*unknown.name));
+    if let [first, second, ..] = stages.map(|unknown| &*unknown.name).collect::<Vec<_>>()[..] {
+        let expected = format!("the keys of `omr {}`; `omr recipe FILE` runs a config with several stages", C::NAME);
+        return Err(Error::input(place.origin(first), format!("the groups {first} and {second}"), expected));
+    }
     let (mut room, mut hidden) = (MOST_LISTED, 0);
     for unknown in &mut found {
         hidden += unknown.leaves.len().saturating_sub(room);

@@ -18,6 +18,9 @@ pub fn levels(levels: &CheckpointPolicy, model: &ModelConfig) -> String {
         parts.collect::<Vec<_>>().join(", ")
     };
     let text = stack(levels.text, model.text.layers.len());
+    if model.tower_depth() == 0 {
+        return format!("language model: {text}");
+    }
     let vision = stack(levels.vision, model.tower_depth());
     let again = if levels.replay_tower { ", recomputed chunk by chunk" } else { "" };
     format!("language model: {text}; vision tower: {vision}{again}")

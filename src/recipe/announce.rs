@@ -44,8 +44,8 @@ impl Recipe<'_> {
             false => "questions of eval.data".to_owned(),
         };
         say(format!("  eval     {questions}, with greedy decoding and at temperature 1"));
-        if !c.eval.tasks.is_empty() {
-            let (there, all) = (self.columns.len(), self.columns.len() + self.left_out.len());
+        let (there, all) = (self.columns.len(), self.columns.len() + self.left_out.len());
+        if all > 0 {
             say(format!("  columns  files found for {there} of {all} tasks of eval.tasks"));
             self.left_out.iter().cloned().for_each(say);
         }

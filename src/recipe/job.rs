@@ -35,7 +35,7 @@ impl<'a> Recipe<'a> {
     /// `eval.tasks` is unknown.
     pub fn new(dir: &Path, config: RecipeConfig, machine: &'a Machine<'a>) -> Result<Recipe<'a>> {
         let (spec, task) = task::recipe_of(&config.task.name)?;
-        let (columns, left_out) = columns(&config.eval)?;
+        let (columns, left_out) = columns(&config.eval, spec)?;
         Ok(Recipe { dir: dir.to_owned(), config, spec, task, columns, left_out, machine, store: RunStore::new(dir) })
     }
 
@@ -63,11 +63,11 @@ impl<'a> Recipe<'a> {
     }
 }
 
-/// Returns the tasks of `eval.tasks` whose files exist, and a line for each task that is left out. Returns an error if
-/// a task is unknown or its folder cannot be read.
-fn columns(config: &EvalConfig) -> Result<(Vec<&'static TaskSpec>, Vec<String>)> {
+/// Returns the tasks of `eval.tasks` whose files exist, and a line for each task that is left out. The recipe's own task
+/// is evaluated anyway and has no files. Returns an error if a task is unknown or its folder cannot be read.
+fn columns(config: &EvalConfig, own: &TaskSpec) -> Result<(Vec<&'static TaskSpec>, Vec<String>)> {
     let (mut there, mut left_out) = (Vec::new(), Vec::new());
-    for spec in task::named(&config.tasks)? {
+    for spec in task::named(&config.tasks)?.into_iter().filter(|spec| spec.name != own.name) {
         match task::hub::files(spec, &Source::of(config)) {
             Ok(_) => there.push(spec),
             Err(error @ Error::Io { .. }) => return Err(error),

@@ -100,8 +100,9 @@ impl Reporters {
     /// Waits until the last steps are sent, but not longer than half a minute. Tells the user what was not sent.
     pub fn finish(&mut self, observer: &dyn Observer) {
         let (dir, end) = (&self.dir, Instant::now() + LAST_STEPS);
-        for Reporter { service, process, .. } in &mut self.reporters {
-            let name = service.name();
+        for reporter in &mut self.reporters {
+            let (name, log) = (reporter.service.name(), reporter.log(dir));
+            let process = &mut reporter.process;
             drop(process.as_mut().and_then(|process| process.stdin.take()));
             let status = process.as_mut().map(|process| {
                 loop {
@@ -112,7 +113,9 @@ impl Reporters {
                 }
             });
             match status {
-                Some(Ok(Some(status))) if status.success() => {}
+                Some(Ok(Some(status))) if status.success() => {
+                    observer.note(&format!("metrics sent to {name}; {} names its page or folder", log.display()));
+                }
                 Some(Ok(None)) => observer.note(&format!("metrics are still being sent to {name}")),
                 _ => observer.note(&format!(
                     "warning: not all metrics reached {name}; to send the rest: {PYTHON} {} {} --to {name}",

@@ -35,6 +35,12 @@ fn words(lines: &[Value]) -> Vec<&Value> {
 }
 
 #[test]
+fn a_file_after_jsonl_is_answered_with_the_redirection() {
+    let (code, _, stderr) = run(&["score", "--jsonl", "answers.jsonl"], &[], "");
+    assert!(code == 2 && stderr.contains("omr score --jsonl < answers.jsonl"), "{stderr}");
+}
+
+#[test]
 fn the_environment_turns_the_judge_on_and_off() {
     let server = Server::start();
     let input = lines(&["gold", "yes", "no", "prose"]);
