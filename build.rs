@@ -25,17 +25,21 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const RELEASE: &str = "release 13.0,";
 
 fn main() -> Result<()> {
-    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    let package = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    let is_library = std::env::var("CARGO_PKG_NAME")? == "omr-lib";
+    let root = if is_library { package.parent().ok_or("no folder above src")?.to_owned() } else { package };
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     for path in ["build.rs", "kernels", "ptx", "tests/kernels/cu"] {
-        println!("cargo::rerun-if-changed={path}");
+        println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
+    println!("cargo::rustc-env=OMR_ROOT={}", root.display());
     for name in ["PTXAS", "CUDA_HOME"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
 
     let tool = ptxas(&root);
-    let own = images(&root.join("kernels"), &root.join("ptx"), tool.as_deref(), &out)?;
+    // The unit tests contain the kernels, too, but do not run their machine code.
+    let own = images(&root.join("kernels"), &root.join("ptx"), tool.as_deref().filter(|_| is_library), &out)?;
     replace(&out.join("images.rs"), own)?;
     let tests = root.join("tests/kernels/cu");
     Ok(replace(&out.join("test_images.rs"), images(&tests, &tests.join("ptx"), tool.as_deref(), &out)?)?)

@@ -103,7 +103,7 @@ mod tests {
     /// counts FLOPs.
     #[test]
     fn a_config_is_measured_as_it_is_planned() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = Path::new(env!("OMR_ROOT"));
         let model = format!("model={}", root.join("tests/goldens/hf/model_a").display());
         let sft = ["packing_length=96", "micro_batch_tokens=192", "gradient_accumulation_steps=2", "gradient_lanes=1"];
         let rl = "max_prompt_length=32 max_response_length=16 micro_batch_tokens=96 train_batch_size=2 ppo_mini_batch_size=2 rollout.n=2 gradient_lanes=1";

@@ -277,7 +277,7 @@ mod tests {
     /// Decoding with adapters of rank 16 must be predicted at most 16 % slower than without, if the assumptions are fast.
     #[test]
     fn adapters_slow_decoding_by_at_most_16_percent() {
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b/model/config.json");
+        let model = Path::new(env!("OMR_ROOT")).join("configs/openmmreasoner-7b/model/config.json");
         let model = ModelConfig::load(&model).unwrap();
         for batch in [1, 16, 64] {
             let seconds = |lora: Option<LoraConfig>, one_chain| {
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn one_long_sequence_has_a_cta_for_each_chunk_and_key_head() {
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b/model/config.json");
+        let model = Path::new(env!("OMR_ROOT")).join("configs/openmmreasoner-7b/model/config.json");
         let model = ModelConfig::load(&model).unwrap();
         let mut launches = Launches::new(Gpu::H200.ceilings(), 1.5e9);
         launches
