@@ -275,7 +275,7 @@ impl Eval<'_> {
     /// Evaluates a server.
     fn server(&self, session: &mut Session, config: &ServerConfig) -> Result<()> {
         let (context, out, store) = (session.context, &session.args.out, &self.store);
-        let server = Server::new(config, context.runtime()?.handle().clone())?;
+        let server = Server::new(config, &self.config.chat_template_kwargs, context.runtime()?.handle().clone())?;
         let jobs = self.rows.iter().map(|rows| server::Job::new(&server, self.config, rows));
         let jobs: Vec<server::Job> = jobs.collect::<Result<_>>()?;
         for job in &jobs {

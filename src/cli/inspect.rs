@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::args::{Overrides, repository};
@@ -49,12 +49,13 @@ pub struct Args {
 
 /// Reads every row, prints the findings and writes the page.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let Inspected { datasets, tasks } = named(&args.place, &args.overrides)?;
+    let Inspected { datasets, tasks, variables } = named(&args.place, &args.overrides)?;
     let model = match &args.model {
         Some(dir) => {
             let dir = repository(dir, Kind::Model, "--model")?;
             let config = ModelConfig::load(&dir.join("config.json"))?.chat();
-            Some((Chat::load(&dir, &config)?, Processor::of_model(&dir, config.media, [None; 2])?))
+            let chat = Chat::load(&dir, &config)?.with_variables(&variables)?;
+            Some((chat, Processor::of_model(&dir, config.media, [None; 2])?))
         }
         None => None,
     };
@@ -110,6 +111,8 @@ pub(super) struct Inspected {
     pub(super) datasets: Vec<DatasetConfig>,
     /// A config whose tasks are inspected.
     tasks: Option<EvalConfig>,
+    /// Variables of the chat template.
+    pub(super) variables: Map<String, Value>,
 }
 
 /// Returns the data sets at the given path, or those of a config of any kind.
@@ -120,7 +123,7 @@ pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
             return Err(Error::input("command line", key, "no config keys, because the path is not a config"));
         }
         let entry = read::entry(repository(place, Kind::Dataset, "omr data")?);
-        return Ok(Inspected { datasets: vec![entry], tasks: None });
+        return Ok(Inspected { datasets: vec![entry], tasks: None, variables: Map::new() });
     }
     let text = files::read_config(place).map_err(Error::io(place))?;
     let kinds = [
@@ -132,17 +135,21 @@ pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
     ];
     let kind = config::likeliest(&text, &kinds);
     let overrides = Overrides { overrides: overrides.to_vec(), print_config: false };
+    let mut variables = Map::new();
     let (datasets, tasks) = match kind {
         SftConfig::NAME => {
             let config = load::<SftConfig>(&overrides, place)?;
+            variables = config.training.chat_template_kwargs.variables();
             ([config.datasets, config.validation.val_files].concat(), None)
         }
         RlConfig::NAME => {
             let config = load::<RlConfig>(&overrides, place)?;
+            variables = config.training.chat_template_kwargs.variables();
             ([config.train_files, config.validation.val_files].concat(), None)
         }
         EvalConfig::NAME => {
             let config = load::<EvalConfig>(&overrides, place)?;
+            variables = config.chat_template_kwargs.variables();
             (config.data.clone(), Some(config).filter(|config| config.data_dir.is_some()))
         }
         RecipeConfig::NAME => (load::<RecipeConfig>(&overrides, place)?.data.stage.datasets, None),
@@ -153,7 +160,7 @@ pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
         let expected = "a config with rows (for `omr eval`: with data_dir=DIR), or the path of the rows";
         return Err(Error::input(place.display().to_string(), found, expected));
     }
-    Ok(Inspected { datasets, tasks })
+    Ok(Inspected { datasets, tasks, variables })
 }
 
 /// Loads a config and finds its rows. Its models may be missing.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Context;
 use super::args::repository;
-use super::inspect::named;
+use super::inspect::{Inspected, named};
 use super::stdout::print_marked;
 use crate::data::inspect::{Preview, Previewer};
 use crate::error::{Error, Result};
@@ -37,13 +37,14 @@ pub struct Args {
 
 /// Prints the rows and writes the page.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let datasets = named(&args.place, &args.overrides)?.datasets;
+    let Inspected { datasets, variables, .. } = named(&args.place, &args.overrides)?;
     if datasets.is_empty() {
         return Err(Error::input(args.place.display().to_string(), "a config without rows", "a config with rows"));
     }
     let dir = repository(&args.model, Kind::Model, "--model")?;
     let config = ModelConfig::load(&dir.join("config.json"))?.chat();
-    let (chat, processor) = (Chat::load(&dir, &config)?, Processor::of_model(&dir, config.media, [None; 2])?);
+    let chat = Chat::load(&dir, &config)?.with_variables(&variables)?;
+    let processor = Processor::of_model(&dir, config.media, [None; 2])?;
     let previewer = Previewer { chat, processor, show: report::browser::image_of };
     let page = args.out.clone().unwrap_or_default().join("preview.html");
     files::writable(&page)?;

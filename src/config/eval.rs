@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::data::{model_of, rows_of};
 use super::judge::check_judge;
 use super::{
-    Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rule, Safe, ScorerConfig,
-    Secret, Source,
+    ChatTemplateKwargs, Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rule, Safe,
+    ScorerConfig, Secret, Source,
 };
 use crate::error::{Error, Result};
 
@@ -85,6 +85,8 @@ settings! {
         /// Maximum number of pixels of an image after resizing. null = the value in the model's
         /// preprocessor_config.json.
         image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0), name: "lmms-eval --model_args max_pixels=";
+        /// Variables of the chat template, also sent to a server.
+        chat_template_kwargs: ChatTemplateKwargs = ChatTemplateKwargs::default();
         /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe
         /// uses its own value.
         dtype: Dtype = Dtype::Auto, published: "bf16";

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Config, Dtype, Place, Rule, Safe, ServeConfig};
+use super::{ChatTemplateKwargs, Config, Dtype, Place, Rule, Safe, ServeConfig};
 use crate::error::{Error, Result};
 
 settings! {
@@ -26,6 +26,8 @@ settings! {
         /// System prompt for `--prompt` and for lines with the key `prompt`. null = the system prompt of the chat
         /// template.
         system_prompt: Option<String> = None;
+        /// Variables of the chat template.
+        chat_template_kwargs: ChatTemplateKwargs = ChatTemplateKwargs::default();
         /// Seed for sampling.
         seed: u64 = 42, name: "vLLM SamplingParams.seed";
         /// Share of the lines of `--jsonl` that may have errors. They are skipped, and their places in the output state

@@ -15,6 +15,7 @@ mod choice;
 #[macro_use]
 mod table;
 
+mod chat_template;
 mod convert;
 mod data;
 mod describe;
@@ -43,6 +44,7 @@ mod training;
 mod unknown;
 pub mod validation;
 
+pub use chat_template::ChatTemplateKwargs;
 pub use choice::{Choice, choose};
 pub use convert::from_other;
 pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig};

@@ -79,7 +79,9 @@ fn settings(words: &[String]) -> Map<String, Value> {
             };
         }
     }
-    settings
+    let mut flat = Map::new();
+    settings.iter().for_each(|(name, value)| flatten(name, value, &mut flat));
+    flat
 }
 
 /// Appends the leaves of `value` with their paths.

@@ -44,7 +44,11 @@ impl<T: Table> Setting for T {
             match lines.iter_mut().find(|line| line.name == name) {
                 Some(line) => line.value.set(place, &path, value)?,
                 // `load` has already reported all unknown keys of a file.
-                None => return Err(Error::input(place.of(&path), format!("the unknown key {name}"), "a known key")),
+                None => {
+                    let known: Vec<&str> = lines.iter().map(|line| line.name).collect();
+                    let (found, expected) = (format!("the unknown key {name}"), format!("one of {}", known.join(", ")));
+                    return Err(Error::input(place.of(&path), found, expected));
+                }
             }
         }
         lines.iter().try_for_each(|line| line.value.check(place, &join(path, line.name), line.meta.rule))

@@ -453,3 +453,21 @@ fn a_recorded_draft_is_ignored_and_a_new_one_is_refused() {
     let message = from_text::<RlConfig>("rollout: {draft: off}\n", &[]).unwrap_err().to_string();
     assert!(message.contains("only omr replay drafts tokens"), "{message}");
 }
+
+#[test]
+fn variables_of_a_chat_template_have_names_and_types() {
+    let config: SftConfig = from_text("chat_template_kwargs: {enable_thinking: false}\n", &[]).unwrap();
+    let variables = config.training.chat_template_kwargs.variables();
+    assert_eq!(serde_json::Value::from(variables), serde_json::json!({"enable_thinking": false}));
+    assert!(SftConfig::default().training.chat_template_kwargs.variables().is_empty());
+    let of_recipe: RecipeConfig = from_text("", &["rl.chat_template_kwargs.date_string=01 Jan 2025"]).unwrap();
+    assert_eq!(of_recipe.rl.training.chat_template_kwargs.date_string.as_deref(), Some("01 Jan 2025"));
+    let text = message::<EvalConfig>("chat_template_kwargs: {messages: 1}\n", &[]);
+    assert!(text.contains("chat_template_kwargs.messages: found the unknown key messages"), "{text}");
+    assert!(text.contains("one of add_vision_id, date_string, enable_thinking"), "{text}");
+    let text = message::<GenerateConfig>("", &["chat_template_kwargs.enable_thinking=no"]);
+    assert!(text.contains("chat_template_kwargs.enable_thinking: found no, expected true or false"), "{text}");
+    assert!(message::<RlConfig>("enable_thinking: true\n", &[]).contains("chat_template_kwargs.enable_thinking"));
+    let changed = refuse_differences(Path::new("run"), &SftConfig::default(), &config).unwrap_err().to_string();
+    assert!(changed.contains("chat_template_kwargs.enable_thinking was null and is false"), "{changed}");
+}

@@ -1,6 +1,6 @@
 //! Config keys of a training run that SFT and RL share: checkpoints, memory, rows and ranks.
 
-use super::{DistConfig, InputKind, ReportTo, Rule, Safe};
+use super::{ChatTemplateKwargs, DistConfig, InputKind, ReportTo, Rule, Safe};
 
 settings! {
     /// Checkpoints, memory, rows and ranks of a training run.
@@ -24,6 +24,8 @@ settings! {
         /// Maximum number of pixels of an image after resizing. null = the value in the model's
         /// preprocessor_config.json.
         image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
+        /// Variables of the chat template.
+        chat_template_kwargs: ChatTemplateKwargs = ChatTemplateKwargs::default();
         /// Maximum share of bad rows. Bad rows are left out and listed in rejected.jsonl. A larger share ends the run.
         max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
         /// Number of threads that load rows and images in the background. Does not affect results.

@@ -99,6 +99,15 @@ impl Encoder {
         Encoder { turn_end, ..self }
     }
 
+    /// Returns an encoder with these variables of the chat template.
+    pub fn with_variables(self, variables: &serde_json::Map<String, serde_json::Value>) -> Result<Encoder> {
+        if variables.is_empty() {
+            return Ok(self);
+        }
+        let key = format!("{} {variables:?}", self.key);
+        Ok(Encoder { chat: self.chat.with_variables(variables)?, key, ..self })
+    }
+
     /// Measures a row: encodes its text and reads the headers of its images.
     pub fn measure(&self, row: &Row) -> RowResult<Measured> {
         let (mut grids, mut stamps) = (Vec::with_capacity(row.images.len()), Vec::with_capacity(row.images.len()));

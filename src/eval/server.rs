@@ -16,7 +16,7 @@ use super::survey::Survey;
 use super::task_requests::{AnswerSettings, TaskQuestions, TaskRequests};
 use crate::answers::RunStore;
 use crate::client::{Endpoint, Failure};
-use crate::config::{EvalConfig, ServerConfig};
+use crate::config::{ChatTemplateKwargs, EvalConfig, ServerConfig};
 use crate::data::Row;
 use crate::error::{Error, Result};
 use crate::files;
@@ -40,6 +40,8 @@ fn patience(concurrency: usize) -> usize {
 pub struct Server {
     endpoint: Arc<Endpoint>,
     model: String,
+    /// Variables of the chat template as a field of a request, after a comma. Empty without variables.
+    variables: String,
     who: String,
     runtime: Handle,
 }
@@ -61,10 +63,15 @@ pub struct Unanswered {
 
 impl Server {
     /// Checks the address of the server.
-    pub fn new(config: &ServerConfig, runtime: Handle) -> Result<Server> {
+    pub fn new(config: &ServerConfig, kwargs: &ChatTemplateKwargs, runtime: Handle) -> Result<Server> {
         let endpoint = Arc::new(Endpoint::new(&config.endpoint(), "server")?);
-        let who = format!("{} {}", endpoint.url(), config.model);
-        Ok(Server { endpoint, model: config.model.clone(), who, runtime })
+        let variables = kwargs.variables();
+        let variables = match variables.is_empty() {
+            true => String::new(),
+            false => format!(",\"chat_template_kwargs\":{}", Value::from(variables)),
+        };
+        let who = format!("{} {}{variables}", endpoint.url(), config.model);
+        Ok(Server { endpoint, model: config.model.clone(), variables, who, runtime })
     }
 
     /// Returns model and address for the user.
@@ -110,7 +117,7 @@ impl<'a> Job<'a> {
     /// Makes the request body for answer `k` to question `i`.
     fn body(&self, i: usize, k: usize, messages: &str) -> Arc<str> {
         let AnswerSettings { max_tokens, top_p, seed, .. } = self.questions.answer_settings;
-        let model = Value::from(self.server.model.as_str());
+        let (model, variables) = (Value::from(self.server.model.as_str()), &self.server.variables);
         let sampling = match self.questions.answer_settings.rollout(k) {
             None => "\"temperature\":0".to_owned(),
             Some(rollout) => {
@@ -120,7 +127,8 @@ impl<'a> Job<'a> {
                 format!("\"temperature\":1,\"top_p\":{top_p},\"seed\":{seed}")
             }
         };
-        format!("{{\"model\":{model},\"messages\":{messages},\"max_tokens\":{max_tokens},{sampling}}}").into()
+        format!("{{\"model\":{model},\"messages\":{messages},\"max_tokens\":{max_tokens},{sampling}{variables}}}")
+            .into()
     }
 }
 

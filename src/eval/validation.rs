@@ -9,7 +9,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::source_sums::SourceSums;
-use crate::config::{DatasetConfig, Dtype, Mode, RlConfig, SftConfig, ValidationConfig};
+use crate::config::{DatasetConfig, Dtype, Mode, RlConfig, SftConfig, TrainingConfig, ValidationConfig};
 use crate::data::answer::label;
 use crate::data::encoder::EncodingPurpose;
 use crate::data::sample::TurnEnd;
@@ -46,8 +46,8 @@ const UNKNOWN: &str = "unknown";
 struct ValidationInputs<'a> {
     /// The training job that is validated.
     common: &'a JobCommon,
-    /// Minimum and maximum number of pixels of an image, if configured.
-    pixels: [Option<usize>; 2],
+    /// Sizes of images and variables of the chat template.
+    training: &'a TrainingConfig,
     /// Scorer of the answers.
     scorer: Arc<Scorer>,
     /// Mode of prompts and scores of tasks.
@@ -92,7 +92,7 @@ pub fn rl(
     }
     let inputs = ValidationInputs {
         common,
-        pixels: config.training.pixels(),
+        training: &config.training,
         scorer,
         mode: config.reward.mode,
         max_new_tokens: config.max_response_length,
@@ -114,7 +114,7 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
     let longest = common.index.shapes().map(|shape| shape.targets).max().unwrap_or(0);
     let inputs = ValidationInputs {
         common,
-        pixels: config.training.pixels(),
+        training: &config.training,
         scorer: Arc::new(Scorer::rules(Mode::Strict)),
         mode: Mode::Strict,
         max_new_tokens: (2 * longest).clamp(1, config.packing_length),
@@ -165,7 +165,9 @@ fn own_rows(config: &ValidationConfig, inputs: &ValidationInputs<'_>) -> Result<
 
 impl ValidationInputs<'_> {
     fn encoder(&self, purpose: EncodingPurpose) -> Result<Encoder> {
-        Encoder::load(&self.common.model, &self.common.model_config.chat(), purpose, self.pixels)
+        let JobCommon { model, model_config, .. } = self.common;
+        let encoder = Encoder::load(model, &model_config.chat(), purpose, self.training.pixels())?;
+        encoder.with_variables(&self.training.chat_template_kwargs.variables())
     }
 }
 
@@ -180,7 +182,8 @@ impl TaskValidator {
     ) -> Result<Option<Box<dyn Validator>>> {
         let (model, model_config) = (&inputs.common.model, inputs.common.model_config.clone());
         let longest = model_config.text.max_position_embeddings;
-        let llm = Llm::open(model, model_config, inputs.pixels, Dtype::Auto)?;
+        let llm = Llm::open(model, model_config, inputs.training.pixels(), Dtype::Auto)?;
+        let llm = llm.with_variables(inputs.training.chat_template_kwargs.variables())?;
         let specs = specs(config)?;
         let sets = sets(config, inputs, &specs, own)?;
         if sets.is_empty() {

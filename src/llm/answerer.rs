@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::fits;
 use super::prompts::{largest, response_text, vision_rows};
 use crate::client::Completion;
@@ -28,6 +30,8 @@ pub struct Llm {
     /// Converts rows to prompts.
     pub encoder: Encoder,
     has_limits: bool,
+    /// Variables of the chat template.
+    variables: Map<String, Value>,
     dtype: Dtype,
 }
 
@@ -49,7 +53,12 @@ impl Llm {
     pub fn open(dir: &Path, config: ModelConfig, pixels: [Option<usize>; 2], dtype: Dtype) -> Result<Llm> {
         let encoder = Encoder::load(dir, &config.chat(), EncodingPurpose::Ask, pixels)?;
         let (dir, has_limits) = (dir.to_owned(), pixels != [None, None]);
-        Ok(Llm { dir, config, encoder, has_limits, dtype })
+        Ok(Llm { dir, config, encoder, has_limits, variables: Map::new(), dtype })
+    }
+
+    /// Returns the model with these variables of the chat template.
+    pub fn with_variables(self, variables: Map<String, Value>) -> Result<Llm> {
+        Ok(Llm { encoder: self.encoder.with_variables(&variables)?, variables, ..self })
     }
 
     /// Returns the ids that end an answer.
@@ -63,6 +72,9 @@ impl Llm {
         if self.has_limits {
             let bounds = |p: &Processor| format!(" {} to {} pixels", p.min_pixels, p.max_pixels);
             who.extend(self.encoder.processor.as_ref().map(bounds));
+        }
+        if !self.variables.is_empty() {
+            who.push_str(&format!(" {}", Value::from(self.variables.clone())));
         }
         Ok(who)
     }

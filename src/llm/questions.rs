@@ -36,7 +36,7 @@ impl Reader {
         let chat = model.chat();
         let pixels = [config.image_min_pixels, config.image_max_pixels];
         let processor = Processor::of_model(dir, chat.media, pixels)?;
-        let chat = Chat::load(dir, &chat)?;
+        let chat = Chat::load(dir, &chat)?.with_variables(&config.chat_template_kwargs.variables())?;
         Ok(Reader { config: model, chat, processor, system_prompt: config.system_prompt.clone() })
     }
 

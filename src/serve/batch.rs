@@ -118,6 +118,7 @@ impl Batch {
             file: files.jsonl.clone(),
             hash,
             parameters: self.config.parameters(),
+            variables: self.config.chat_template_kwargs.variables(),
             seed: self.config.seed,
             created: journal.created(),
         });

@@ -33,6 +33,8 @@ pub struct Lines {
     pub hash: String,
     /// Sampling parameters that lines do not state.
     pub parameters: Map<String, Value>,
+    /// Variables of the chat template that lines do not state.
+    pub variables: Map<String, Value>,
     /// Seed of the lines without one.
     pub seed: u64,
     /// Time of the first start in seconds since 1970, which answers contain.
@@ -174,6 +176,15 @@ impl Lines {
         // The model is the one of the command, which reports other names.
         body.shift_remove("model");
         body.insert("request_id".to_owned(), json!(self.id(spot)));
+        if route == Route::Chat {
+            match body.entry("chat_template_kwargs").or_insert(Value::Null) {
+                Value::Object(stated) => self.variables.iter().for_each(|(name, value)| {
+                    stated.entry(name).or_insert_with(|| value.clone());
+                }),
+                stated if stated.is_null() => *stated = self.variables.clone().into(),
+                _ => {}
+            }
+        }
         let parameters = match route {
             Route::Generate => body.entry("sampling_params").or_insert_with(|| json!({})).as_object_mut(),
             _ => Some(&mut body),

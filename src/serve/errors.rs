@@ -65,6 +65,14 @@ impl ApiError {
         }
     }
 
+    /// Creates the error of a request field that is read as a config key.
+    pub fn refused_key(error: Error) -> ApiError {
+        match error {
+            Error::Input { place, found, expected, .. } => ApiError::field(place, found, expected),
+            other => ApiError::internal(&other),
+        }
+    }
+
     /// Returns the error with a machine-readable code.
     pub fn coded(self, code: &'static str) -> ApiError {
         ApiError { code: Some(code), ..self }

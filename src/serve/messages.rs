@@ -5,10 +5,11 @@ use serde_json::{Map, Value, json};
 use super::errors::{Api, ApiError};
 use super::fields::{Fields, short};
 use super::text::with_reasoning;
+use crate::config::ChatTemplateKwargs;
 use crate::text::{Chat, Message, Part, Special};
 
-/// Variables of the chat template that a client may set. Templates themselves always come from the model directory.
-const TEMPLATE_KWARGS: [&str; 2] = ["add_vision_id", "enable_thinking"];
+/// Field with the variables of the chat template. Templates themselves always come from the model directory.
+const KWARGS: &str = "chat_template_kwargs";
 /// Maximum number of messages of a conversation.
 const MAX_MESSAGES: usize = 4096;
 
@@ -34,8 +35,8 @@ impl Conversation {
         let template = "templates come from the model directory only";
         fields.only(&[("chat_template", Value::Null), ("documents", json!([]))], template)?;
         fields.only(&[("echo", json!(false)), ("add_special_tokens", json!(false))], "not supported for chat")?;
-        let variables = match fields.object("chat_template_kwargs")? {
-            Some(kwargs) => template_kwargs(kwargs)?,
+        let variables = match fields.take(KWARGS) {
+            Some(kwargs) => ChatTemplateKwargs::read(KWARGS, &kwargs).map_err(ApiError::refused_key)?.variables(),
             None => Map::new(),
         };
         let Some(Value::Array(list)) = fields.take("messages") else {
@@ -139,17 +140,6 @@ impl Conversation {
         }
         Ok(ids)
     }
-}
-
-fn template_kwargs(mut fields: Fields) -> Api<Map<String, Value>> {
-    let mut variables = Map::new();
-    for name in TEMPLATE_KWARGS {
-        if let Some(value) = fields.read(name, "true or false", |value| value.as_bool().map(Value::from))? {
-            variables.insert(name.to_owned(), value);
-        }
-    }
-    fields.end()?;
-    Ok(variables)
 }
 
 /// Returns the URLs of all images in the body of a request, with the names of their fields.

@@ -66,6 +66,14 @@ impl Chat {
         Ok(Chat { tokenizer, template, turn, media: config.media, specials, find_special })
     }
 
+    /// Returns the chat with these variables of the template in all its prompts.
+    pub fn with_variables(self, variables: &serde_json::Map<String, serde_json::Value>) -> Result<Chat> {
+        let (tokenizer, template) = (self.tokenizer, self.template.with_variables(variables)?);
+        // The generation prompt may depend on the variables.
+        let turn = AssistantTurn::of(&tokenizer, &template, &[self.turn.end])?.with_stops(&self.turn.stops);
+        Ok(Chat { tokenizer, template, turn, ..self })
+    }
+
     /// Returns the ids of a conversation, with one placeholder for each image and video (see [`Chat::expand`]).
     ///
     /// In the mode [`Special::Plain`], the text of messages never yields a special token, so the turns and images are

@@ -167,6 +167,16 @@ impl ChatTemplate {
         Ok(ChatTemplate { template: Arc::new(template), source: source.into(), place, variables: Default::default() })
     }
 
+    /// Returns the template with further variables, such as `enable_thinking`. Errors if it does not read one of them.
+    pub fn with_variables(mut self, variables: &serde_json::Map<String, serde_json::Value>) -> Result<ChatTemplate> {
+        if let Some((name, value)) = variables.iter().find(|(name, _)| !self.source.contains(name.as_str())) {
+            let found = format!("{name}={value} in chat_template_kwargs");
+            return Err(Error::input(self.place, found, "a variable that this chat template reads"));
+        }
+        self.variables.extend(variables.clone());
+        Ok(self)
+    }
+
     /// Returns a special token by its name in `tokenizer_config.json`, such as `eos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
         self.variables.get(name).and_then(|token| token.as_str())

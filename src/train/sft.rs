@@ -67,6 +67,7 @@ impl SftJob {
         let Start { model, config: model_config, encoder } =
             Start::open(config.model.as_deref(), EncodingPurpose::Train, pixels)?;
         check_adapter(&model, &model_config, &config.optimizer)?;
+        let encoder = encoder.with_variables(&config.training.chat_template_kwargs.variables())?;
         let encoder = encoder.training_to(TurnEnd::with_newline(config.train_newline));
         if config.datasets.is_empty() {
             return Err(Error::input("datasets", "an empty list", "at least one dataset"));

@@ -209,7 +209,7 @@ fn a_server_that_hangs_lies_and_dies_is_asked_again_for_what_is_missing() {
     let more = ["--mode", "compat", "--limit", "5", "--out", &out, "server.concurrency=3", "server.timeout_s=2"];
     let args =
         ["eval", "--model-url", &server.base_url, "--model", "m", "--data", &data, "--tasks", "logicvista,aime24"];
-    let args = [&args[..], &more, &["server.max_retries=0"]].concat();
+    let args = [&args[..], &more, &["server.max_retries=0", "chat_template_kwargs.enable_thinking=false"]].concat();
     let stderr = failure(&args, 1, &["answers are missing", "unanswered.jsonl", "again", &server.base_url]);
     assert!(stderr.contains("index "), "{stderr}");
     assert!(!dir.path("out/summary.json").exists());
@@ -234,6 +234,7 @@ fn a_server_that_hangs_lies_and_dies_is_asked_again_for_what_is_missing() {
     // The images are sent as they are in the file. Every greedy request has temperature 0, and every other request
     // has its own seed.
     let seen = server.bodies();
+    assert!(seen.iter().all(|body| body["chat_template_kwargs"] == json!({"enable_thinking": false})));
     let image = |body: &Value| body["messages"][1]["content"][0]["image_url"]["url"].as_str().map(str::to_owned);
     assert!(seen.iter().filter_map(image).all(|url| url.starts_with("data:image/png;base64,iVBOR")));
     assert!(seen.iter().filter_map(image).count() >= 5);

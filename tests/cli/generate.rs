@@ -322,3 +322,39 @@ fn a_text_is_scored_with_the_token_that_ends_the_turn() {
         assert!(output.status.code() == Some(2) && err.contains("line 1") && err.contains(part), "{err}");
     }
 }
+
+#[test]
+fn a_variable_of_the_template_reaches_questions_chats_and_scored_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    model_dir(dir.path());
+    png(Path::new(&at("seen.png")));
+    let messages = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "seen.png"}}]}]);
+    let url = format!("data:image/png;base64,{}", STANDARD.encode(fs::read(at("seen.png")).unwrap()));
+    let chat = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]);
+    let line = |kwargs: Value| {
+        let body = json!({"messages": chat, "return_token_ids": true, "chat_template_kwargs": kwargs});
+        json!({"custom_id": "a", "url": "/v1/chat/completions", "body": body})
+    };
+    let lines =
+        [line(Value::Null), line(json!({"add_vision_id": false})), json!({"messages": messages, "token_ids": [7]})];
+    fs::write(at("rows.jsonl"), lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    fs::write(at("scored.jsonl"), format!("{}\n", lines[2])).unwrap();
+    let found = |setting: &str| {
+        let args = ["--model", &at(""), "--jsonl", &at("rows.jsonl"), "--out", &at("out.jsonl"), "--fresh"];
+        let (code, _, err) = run(&[&args[..], &["temperature=0", "max_tokens=8", "ignore_eos=true", setting]].concat());
+        assert_eq!(code, 0, "{err}");
+        let text = fs::read_to_string(at("out.jsonl")).unwrap();
+        let answers: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let chat = |i: usize| answers[i]["response"]["body"]["prompt_token_ids"].as_array().unwrap().len();
+        let score = ["score", "--logprobs", &at("scored.jsonl"), "--model", &at(""), setting];
+        let scored = omr().args(score).output().unwrap();
+        (chat(0), chat(1), answers[2]["response"].clone(), String::from_utf8(scored.stdout).unwrap())
+    };
+    let (without, with) = (found("top_p=1"), found("chat_template_kwargs.add_vision_id=true"));
+    assert_eq!((without.0, without.1), (with.1, with.1), "a request's own value comes first");
+    assert!(
+        with.0 > without.0 && with.2 != without.2 && with.3 != without.3 && !with.3.is_empty(),
+        "{with:?} {without:?}"
+    );
+}

@@ -271,3 +271,37 @@ fn what_cannot_be_converted_is_refused_or_stands_as_a_comment() {
     assert_eq!(code, Some(0), "{error}");
     contains(&ours, &["max_num_batched_tokens: 64", "rank: 8", "alpha: 16", "- my.py", "weight_decay: 0.01"]);
 }
+
+#[test]
+fn variables_of_chat_templates_are_converted_from_each_system() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text, expected) in [
+        (
+            "lf.yaml",
+            "cutoff_len: 8\nfinetuning_type: full\ntemplate: qwen3\nenable_thinking: false\n",
+            "enable_thinking: false",
+        ),
+        (
+            "trl.sh",
+            "python sft.py --max_length 64 --chat_template_kwargs '{\"enable_thinking\": false}'\n",
+            "enable_thinking: false",
+        ),
+        (
+            "verl.sh",
+            "python3 -m verl.trainer.main_ppo data.train_files=a.parquet \\\n\
+            +data.apply_chat_template_kwargs.enable_thinking=False algorithm.adv_estimator=grpo\n",
+            "enable_thinking: false",
+        ),
+        (
+            "other.yaml",
+            "max_length: 8\nchat_template_kwargs: {tools: 1}\n",
+            "# chat_template_kwargs.tools: 1 -> chat_template_kwargs (",
+        ),
+    ] {
+        fs::write(dir.path().join(name), text).unwrap();
+        let output = omr().args(["config", "--from"]).arg(dir.path().join(name)).output().unwrap();
+        let ours = String::from_utf8(output.stdout).unwrap();
+        assert!(ours.contains(expected), "{name}: {ours}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(ours.contains("chat_template_kwargs"), "{ours}");
+    }
+}

@@ -122,3 +122,27 @@ fn broken_tokenizers_are_refused_by_name() {
     };
     assert!(error(Some(&bpe("null"))).contains("ByteLevel"));
 }
+
+#[test]
+fn the_date_of_llama_is_the_one_in_metas_template_unless_it_is_set() {
+    // As in Llama 3.1 and 3.2.
+    let fixed = "{% if not date_string is defined %}{% set date_string = '26 Jul 2024' %}{% endif %}{{ date_string }}";
+    let today = "{%- if not date_string is defined %}{%- if strftime_now is defined %}\
+        {%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}\
+        {%- endif %}{{- date_string }}";
+    for source in [fixed, today] {
+        assert_eq!(render(source, json!({})).unwrap(), "26 Jul 2024");
+        let variables = json_map(json!({"date_string": "01 Jan 2025"}));
+        let template = ChatTemplate::new(source, "t.jinja").unwrap().with_variables(&variables).unwrap();
+        assert_eq!(template.render_with(&[], false, &Map::new()).unwrap(), "01 Jan 2025");
+        // A request's variables come first.
+        assert_eq!(template.render_with(&[], false, &json_map(json!({"date_string": "x"}))).unwrap(), "x");
+    }
+    let error = ChatTemplate::new("{{ messages }}", "t.jinja").unwrap();
+    let error = error.with_variables(&json_map(json!({"date_string": "x"}))).err().unwrap().to_string();
+    assert!(error.contains("t.jinja: found date_string=\"x\" in chat_template_kwargs"), "{error}");
+}
+
+fn json_map(value: Value) -> Map<String, Value> {
+    serde_json::from_value(value).unwrap()
+}

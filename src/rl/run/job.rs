@@ -78,6 +78,7 @@ impl RlJob {
             return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));
         }
         let Start { model, config: model_config, encoder } = start;
+        let encoder = encoder.with_variables(&config.training.chat_template_kwargs.variables())?;
         let chat = encoder.chat.clone();
         let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
         let share = config.training.max_bad_rows;
