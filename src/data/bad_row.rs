@@ -124,7 +124,7 @@ pub struct Rejected {
 /// The rejected rows of a run, and the number of rows read.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct RejectedRows {
-    /// Number of rows read.
+    /// Number of rows read. A row with one sample per turn counts once per sample.
     pub rows: u64,
     /// Rejected rows, ordered by file and row.
     pub rejected: Vec<Rejected>,

@@ -152,7 +152,8 @@ impl Dataset {
             hasher.update(source.signature.hash.as_bytes());
         }
         self.index.hash(&mut hasher);
-        for array in self.rows.places.arrays() {
+        // The hash of a sample's tokens distinguishes the turns of a row.
+        for array in &self.rows.places.arrays()[..5] {
             hasher.update(array);
         }
         hasher.finalize().to_hex().to_string()
@@ -164,7 +165,7 @@ impl Dataset {
         for (number, Source { file, signature, .. }) in self.rows.sources.iter().enumerate() {
             found.add_file(InputKind::Rows, number, &file.path, &signature.hash)?;
         }
-        let [files, rows, offsets, hashes, stamps] = self.rows.places.arrays();
+        let [files, rows, offsets, hashes, stamps, _] = self.rows.places.arrays();
         let mut index = blake3::Hasher::new();
         self.index.hash(&mut index);
         for array in [files, rows, offsets, hashes] {
@@ -190,8 +191,7 @@ impl Dataset {
 
     /// Returns the file and row of sample `i` as text for messages.
     pub fn place(&self, i: usize) -> String {
-        let place = self.rows.places.get(self.index.number(i));
-        self.rows.sources[place.file].file.place(place.at.index as usize)
+        self.rows.place(self.index.number(i))
     }
 
     /// Returns the number of the file and the number of the row of sample `i`.
@@ -203,6 +203,12 @@ impl Dataset {
     /// Returns notes for the user: what was read, what is left out, which ids are shared, and the remarks.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = vec![self.seen.line()];
+        let [rows, samples] = self.rows.places.split_rows();
+        if rows > 0 {
+            notes.push(format!(
+                "the chat template rewrites earlier turns: each trained turn is a sample, {samples} of {rows} rows"
+            ));
+        }
         notes.extend(self.rejected.line());
         if let SharedIds { count, example: Some(example) } = &self.shared {
             notes.push(format!(
@@ -246,7 +252,11 @@ impl Dataset {
         };
         let mut held: Vec<usize> = numbers(true).collect();
         held.sort_unstable();
-        held.dedup();
+        // The samples of a row are neighbours.
+        held.dedup_by_key(|number| {
+            let place = self.rows.places.get(*number);
+            (place.file, place.at.index)
+        });
         let rows = held.into_iter().map(|number| self.row_at(number)).collect::<Result<Vec<Row>>>()?;
         let order = numbers(false).map(|number| number as u32).collect();
         self.index = Arc::new((*self.index).clone().ordered(order));
@@ -264,6 +274,13 @@ impl Dataset {
 }
 
 impl RowFiles {
+    /// Returns the file, the row and the turn of sample number `k` as text for messages.
+    fn place(&self, k: usize) -> String {
+        let place = self.places.get(k);
+        let row = self.sources[place.file].file.place(place.at.index as usize);
+        if place.turn == 0 { row } else { format!("{row}, message {}", place.turn) }
+    }
+
     /// Replaces an image, or the frames of a video, by the content of its files. Returns an error if the content, or
     /// that of an embedded image, is not what was indexed.
     fn hold(&self, frames: &mut [ImageSource], row: &str, number: usize, stamp: u64) -> Result<()> {
@@ -325,9 +342,12 @@ impl<T: Send + Sync> Samples<T> for Streamed<T> {
         let place = self.rows.places.get(number);
         let source = &self.rows.sources[place.file];
         source.check()?;
-        let name = source.file.place(place.at.index as usize);
-        let differs = || changed(&name, "the row that was indexed");
-        let mut row = source.file.row(place.at)?.map_err(|bad| *bad.error)?;
+        let differs = || changed(&self.rows.place(number), "the row that was indexed");
+        let row = source.file.row(place.at)?.map_err(|bad| *bad.error)?;
+        if row.trained_messages().len() < place.turn {
+            return Err(differs());
+        }
+        let mut row = row.of_turn(place.turn);
         let media = self.index.images(number);
         let stamps = self.rows.places.stamps(media.clone());
         let spans = row.spans();

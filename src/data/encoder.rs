@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::index::grids;
-use crate::data::sample::{TurnEnd, for_images, media, prompt_tokens, same_size, sft_tokens};
+use crate::data::sample::{TurnEnd, for_images, media, per_sample, prompt_tokens, same_size, sft_tokens};
 use crate::data::stamp::{combined, short};
 use crate::data::{EncodedPrompt, ImageSource, Media, Row, Sample};
 use crate::error::{Error, Result};
@@ -136,6 +136,20 @@ impl Encoder {
         };
         let (form, images, hash) = (row.form, row.images.len(), hash(row, &ids, &mask));
         Ok(Measured { tokens: ids.len(), targets, form, turns, images, grids, stamps, has_jpeg, hash })
+    }
+
+    /// Measures each sample of a row. Returns each with its argument of [`Row::of_turn`]: 0 for the only sample of a row.
+    pub fn measure_samples(&self, row: &Row) -> RowResult<Vec<(usize, Measured)>> {
+        let bad = match self.measure(row) {
+            Ok(measured) => return Ok(vec![(0, measured)]),
+            Err(bad) if self.purpose == EncodingPurpose::Ask || bad.reason != Reason::WrongText => return Err(bad),
+            Err(bad) => bad,
+        };
+        let rows = per_sample(row, &self.chat).map_err(BadRow::of(Reason::WrongText))?;
+        match rows.iter().all(|row| row.only_last) {
+            true => rows.iter().map(|row| Ok((row.messages.len(), self.measure(row)?))).collect(),
+            false => Err(bad),
+        }
     }
 
     /// Converts a row to a training sample. Also returns the hash that [`Encoder::measure`] computes.

@@ -106,7 +106,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     let reply = form.reply(&fields, at)?;
     let place = at.place.clone();
     let (columns, form) = (Map::new(), form.name);
-    Ok(Row { id, messages, images, data_source, ground_truth, reply, extra, columns, place, form })
+    Ok(Row { id, messages, images, data_source, ground_truth, reply, extra, columns, place, form, only_last: false })
 }
 
 /// Returns the label: `reward_model.ground_truth`, or the first of the columns [`forms::LABEL`]. An empty text is no

@@ -120,34 +120,44 @@ impl Chunk {
         found: &mut Indexed,
         ids: &mut Vec<(u64, u32, u32)>,
     ) -> Result<()> {
-        let measure = |(at, row): (RowPosition, RowResult<Row>)| -> (RowPosition, Option<String>, RowResult<Measured>) {
+        type Samples = Vec<(usize, RowResult<Measured>)>;
+        let measure = |(at, row): (RowPosition, RowResult<Row>)| -> (RowPosition, Option<String>, Samples) {
             match row {
-                Err(bad) => (at, None, Err(bad)),
+                Err(bad) => (at, None, vec![(0, Err(bad))]),
                 Ok(row) => {
-                    let measured = can_fit(&row, encoder, longest)
-                        .and_then(|()| encoder.measure(&row))
-                        .and_then(|measured| fits(measured, &row, longest));
+                    let measured = can_fit(&row, encoder, longest).and_then(|()| encoder.measure_samples(&row));
+                    let measured = match measured {
+                        Ok(samples) => samples.into_iter().map(|s| (s.0, fits(s, &row, longest))).collect(),
+                        Err(bad) => vec![(0, Err(bad))],
+                    };
                     (at, Some(row.id), measured)
                 }
             }
         };
         self.bytes = 0;
         let measured: Vec<_> = std::mem::take(&mut self.rows).into_par_iter().map(measure).collect();
-        for (at, id, measured) in measured {
-            found.rejected.rows += 1;
+        for (at, id, samples) in measured {
+            found.rejected.rows += samples.len() as u64;
             ids.extend(id.iter().map(|id| (short(&blake3::hash(id.as_bytes())), file as u32, at.index)));
-            match measured {
-                Ok(Measured { tokens, targets, form, turns, images, grids, stamps, has_jpeg, hash }) => {
-                    found.seen.count(form, turns, images, targets);
-                    found.seen.has_jpeg |= has_jpeg;
-                    found.sizes.push(Shape { tokens, targets, grids: &grids });
-                    found.places.push(Place { file, at, hash }, &stamps);
+            let mut row: Option<(&str, usize, usize, usize)> = None;
+            for (turn, measured) in samples {
+                match measured {
+                    Ok(Measured { tokens, targets, form, turns, images, grids, stamps, has_jpeg, hash }) => {
+                        // The last sample of a row has the most messages and images.
+                        row = Some((form, turns, images, targets + row.map_or(0, |row| row.3)));
+                        found.seen.has_jpeg |= has_jpeg;
+                        found.sizes.push(Shape { tokens, targets, grids: &grids });
+                        found.places.push(Place { file, at, hash, turn }, &stamps);
+                    }
+                    Err(bad) => {
+                        let BadRow { reason, error, .. } = bad.of_row()?;
+                        let (dataset, index, detail) = (file as u32, at.index, error.to_string());
+                        found.rejected.rejected.push(Rejected { dataset, index, id: id.clone(), reason, detail });
+                    }
                 }
-                Err(bad) => {
-                    let BadRow { reason, error, .. } = bad.of_row()?;
-                    let (dataset, index, detail) = (file as u32, at.index, error.to_string());
-                    found.rejected.rejected.push(Rejected { dataset, index, id, reason, detail });
-                }
+            }
+            if let Some((form, turns, images, targets)) = row {
+                found.seen.count(form, turns, images, targets);
             }
         }
         Ok(())
@@ -164,10 +174,11 @@ fn can_fit(row: &Row, encoder: &Encoder, longest: Longest) -> RowResult<()> {
     Err(BadRow::of(Reason::Overlong)(Error::input(&row.place, format!("{bytes} bytes of text"), expected)))
 }
 
-fn fits(measured: Measured, row: &Row, longest: Longest) -> RowResult<Measured> {
+fn fits((turn, measured): (usize, Measured), row: &Row, longest: Longest) -> RowResult<Measured> {
     if measured.tokens <= longest.tokens {
         return Ok(measured);
     }
     let expected = format!("at most {}={}", longest.key, longest.tokens);
-    Err(BadRow::of(Reason::Overlong)(Error::input(&row.place, format!("{} tokens", measured.tokens), expected)))
+    let place = if turn == 0 { row.place.clone() } else { format!("{}, message {turn}", row.place) };
+    Err(BadRow::of(Reason::Overlong)(Error::input(place, format!("{} tokens", measured.tokens), expected)))
 }

@@ -1,5 +1,5 @@
-//! Places of indexed rows, and the hashes that the rows must still have when they are read. Takes 24 bytes per row and
-//! 8 per image.
+//! Places of indexed rows, and the hashes that the rows must still have when they are read. Takes 28 bytes per
+//! sample and 8 per image.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -98,6 +98,7 @@ pub struct Places {
     rows: Vec<u32>,
     offsets: Vec<u64>,
     hashes: Vec<u64>,
+    turns: Vec<u32>,
     /// Stamps of all images and videos, in the order of the index's grids.
     stamps: Vec<u64>,
 }
@@ -111,6 +112,8 @@ pub struct Place {
     pub at: RowPosition,
     /// Hash of the tokens and targets, or of the tokens and the label of a prompt.
     pub hash: u64,
+    /// Argument of [`Row::of_turn`](crate::data::Row::of_turn) for the sample: 0 for a complete row.
+    pub turn: usize,
 }
 
 impl Places {
@@ -120,13 +123,21 @@ impl Places {
         self.rows.push(place.at.index);
         self.offsets.push(place.at.offset);
         self.hashes.push(place.hash);
+        self.turns.push(place.turn as u32);
         self.stamps.extend_from_slice(stamps);
     }
 
     /// Returns the place of row number `k`.
     pub fn get(&self, k: usize) -> Place {
         let at = RowPosition { index: self.rows[k], offset: self.offsets[k] };
-        Place { file: self.files[k] as usize, at, hash: self.hashes[k] }
+        Place { file: self.files[k] as usize, at, hash: self.hashes[k], turn: self.turns[k] as usize }
+    }
+
+    /// Returns the number of rows that have one sample per trained turn, and the number of these samples.
+    pub fn split_rows(&self) -> [usize; 2] {
+        let turns = (0..self.turns.len()).filter(|&k| self.turns[k] > 0);
+        let rows: Vec<(u32, u32)> = turns.map(|k| (self.files[k], self.rows[k])).collect();
+        [rows.chunk_by(|a, b| a == b).count(), rows.len()]
     }
 
     /// Returns the stamps of the images in `range`.
@@ -147,7 +158,7 @@ impl Places {
     }
 
     /// Returns the content as one byte array per field. [`Places::from_arrays`] reads them.
-    pub(crate) fn arrays(&self) -> [&[u8]; 5] {
+    pub(crate) fn arrays(&self) -> [&[u8]; 6] {
         let (hashes, stamps) = (bytemuck::cast_slice(&self.hashes), bytemuck::cast_slice(&self.stamps));
         [
             bytemuck::cast_slice(&self.files),
@@ -155,17 +166,19 @@ impl Places {
             bytemuck::cast_slice(&self.offsets),
             hashes,
             stamps,
+            bytemuck::cast_slice(&self.turns),
         ]
     }
 
     /// Creates places from the bytes of [`Places::arrays`]. Returns `None` if the arrays do not match one another or
     /// the given numbers of rows, images and source files.
-    pub(crate) fn from_arrays(arrays: [&[u8]; 5], rows: usize, images: usize, sources: usize) -> Option<Places> {
-        let [files, numbers, offsets, hashes, stamps] = arrays;
-        let [files, numbers] = [files, numbers].map(bytemuck::pod_collect_to_vec::<u8, u32>);
+    pub(crate) fn from_arrays(arrays: [&[u8]; 6], rows: usize, images: usize, sources: usize) -> Option<Places> {
+        let [files, numbers, offsets, hashes, stamps, turns] = arrays;
+        let [files, numbers, turns] = [files, numbers, turns].map(bytemuck::pod_collect_to_vec::<u8, u32>);
         let [offsets, hashes, stamps] = [offsets, hashes, stamps].map(bytemuck::pod_collect_to_vec::<u8, u64>);
-        let fits = [files.len(), numbers.len(), offsets.len(), hashes.len()] == [rows; 4] && stamps.len() == images;
+        let fits = [files.len(), numbers.len(), offsets.len(), hashes.len(), turns.len()] == [rows; 5]
+            && stamps.len() == images;
         let known = files.iter().all(|&file| (file as usize) < sources);
-        (fits && known).then_some(Places { files, rows: numbers, offsets, hashes, stamps })
+        (fits && known).then_some(Places { files, rows: numbers, offsets, hashes, turns, stamps })
     }
 }

@@ -38,6 +38,8 @@ pub struct Row {
     pub place: String,
     /// Name of the form that the row was read in; empty if it was not read from a data set.
     pub form: &'static str,
+    /// True for a row of [`Row::of_turn`]: only the last message is trained, after the prompt that a sampler sees.
+    pub only_last: bool,
 }
 
 impl Row {
@@ -50,6 +52,24 @@ impl Row {
             }
             _ => Cow::Borrowed(&self.messages),
         }
+    }
+
+    /// Returns the row that trains only the last of its first `messages` messages. With 0, returns the row itself.
+    pub fn of_turn(self, messages: usize) -> Row {
+        if messages == 0 {
+            return self;
+        }
+        let place = format!("{}, message {messages}", self.place);
+        let messages = self.trained_messages()[..messages].to_vec();
+        let images_of = |part: &Part| match part {
+            Part::Text(_) => 0,
+            Part::Image => 1,
+            Part::Video { frames, .. } => *frames,
+        };
+        let count = messages.iter().flat_map(|message| &message.content).map(images_of).sum();
+        let mut row = Row { messages, place, reply: None, only_last: true, ..self };
+        row.images.truncate(count);
+        row
     }
 
     /// Returns the images and videos, in the order of the messages' parts. Images without a part come last.

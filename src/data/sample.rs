@@ -35,7 +35,8 @@ impl TurnEnd {
 /// this token are targets, and only in turns that the row does not mask. A chat template with `{% generation %}` blocks
 /// decides itself what is trained.
 ///
-/// Returns an error if the row does not end with an assistant turn that has text, or if an image is broken.
+/// Returns an error if the row does not end with an assistant turn that has text, if an image is broken, or if the
+/// template rewrites earlier turns, so that the row has several samples ([`per_sample`]).
 pub fn sft_sample(row: &Row, chat: &Chat, processor: Option<&Processor>) -> Result<Sample> {
     let images = media(row, processor)?;
     let (input_ids, loss_mask) = sft_tokens(row, chat, TurnEnd::Token, &grids(&images))?;
@@ -55,31 +56,59 @@ pub fn sft_tokens(row: &Row, chat: &Chat, turn_end: TurnEnd, grids: &[Grid]) -> 
     }
     let (ids, mask) = match chat.encode_trained(&messages).map_err(at(row))? {
         Some(marked) => marked,
-        None => turn_by_turn(row, &messages, chat, turn_end)?,
+        None => turn_by_turn(row, &messages, chat, turn_end)?.ok_or_else(|| {
+            let found = "a chat template that rewrites earlier turns";
+            Error::input(&row.place, found, "a template that only appends, or one assistant turn per row")
+        })?,
     };
     if !mask.contains(&true) {
-        let found = "`loss` or `weight` 0 in every assistant message";
-        return Err(Error::input(&row.place, found, "at least one assistant message to train on"));
+        return Err(untrained(row));
     }
     let expanded = chat.expand(&ids, grids).map_err(at(row))?;
     Ok(expanded.into_iter().map(|(id, from)| (id, mask[from])).unzip())
 }
 
-/// Encodes a conversation whose targets are the texts of the assistant's turns up to `turn_end`.
-fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat, turn_end: TurnEnd) -> Result<(Vec<u32>, Vec<bool>)> {
+fn untrained(row: &Row) -> Error {
+    let found = "`loss` or `weight` 0 in every assistant message";
+    Error::input(&row.place, found, "at least one assistant message to train on")
+}
+
+/// Returns the rows that become one sample each: `row` itself, or a row for each trained turn if the chat template
+/// rewrites earlier turns. Qwen3's template, for example, removes their thinking parts.
+pub fn per_sample(row: &Row, chat: &Chat) -> Result<Vec<Row>> {
+    let messages = row.trained_messages();
+    if chat.template.marks_generation() || turn_by_turn(row, &messages, chat, TurnEnd::Token)?.is_some() {
+        return Ok(vec![row.clone()]);
+    }
+    let is_trained = |&k: &usize| messages[k].role == "assistant" && !messages[k].masked;
+    let rows: Vec<Row> = (0..messages.len()).filter(is_trained).map(|k| row.clone().of_turn(k + 1)).collect();
+    if rows.is_empty() { Err(untrained(row)) } else { Ok(rows) }
+}
+
+/// Encodes a conversation whose targets are the texts of the assistant's turns up to `turn_end`. Returns `None` if the
+/// template rewrites earlier turns.
+fn turn_by_turn(
+    row: &Row,
+    messages: &[Message],
+    chat: &Chat,
+    turn_end: TurnEnd,
+) -> Result<Option<(Vec<u32>, Vec<bool>)>> {
     let (mut ids, mut mask) = (Vec::new(), Vec::new());
     // Tokens that the template produces for the previous turns. The next prompt must begin with them.
     let mut done: Vec<u32> = Vec::new();
-    for (k, message) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
+    let first = if row.only_last { messages.len() - 1 } else { 0 };
+    for (k, message) in messages.iter().enumerate().skip(first).filter(|(_, m)| m.role == "assistant") {
         let opened = chat.encode(&messages[..k], true, Special::Plain).map_err(at(row))?;
-        let Some(next) = opened.strip_prefix(&done[..]) else {
-            let found = "a chat template that rewrites earlier turns";
-            return Err(Error::input(&row.place, found, "a template that only appends, or one assistant turn per row"));
-        };
+        let Some(next) = opened.strip_prefix(&done[..]) else { return Ok(None) };
         ids.extend_from_slice(next);
         mask.resize(ids.len(), false);
         let text = text_of(message);
-        let text = without_opening(&text, &chat.tokenizer.decode(&chat.turn.open, false));
+        let open = chat.tokenizer.decode(&chat.turn.open, false);
+        let text = without_opening(&text, &open);
+        if text.starts_with(THINK) && open.contains("</think>") {
+            let expected = "an answer without it: the generation prompt ends the thinking part (enable_thinking=false)";
+            return Err(Error::input(&row.place, "an answer with a thinking part", expected));
+        }
         ids.extend(chat.tokenizer.encode(text, Special::Plain).map_err(at(row))?);
         ids.push(chat.turn.end);
         mask.resize(ids.len(), !message.masked);
@@ -91,18 +120,20 @@ fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat, turn_end: TurnEnd)
             mask.resize(ids.len(), newline && !message.masked);
         }
     }
-    Ok((ids, mask))
+    Ok(Some((ids, mask)))
 }
 
-/// Returns the answer without the `<think>` with which it begins, if the generation prompt `opened` already ends with it.
+/// Returns the answer without the thinking part with which it begins, or the opening of this part, if the generation
+/// prompt `opened` already ends with it.
 fn without_opening<'a>(answer: &'a str, opened: &str) -> &'a str {
-    const THINK: &str = "<think>";
-    let (opens, space) = opened.rsplit_once(THINK).map_or((false, ""), |(_, rest)| (rest.trim().is_empty(), rest));
-    match answer.strip_prefix(THINK).filter(|_| opens) {
-        Some(rest) => rest.strip_prefix(space).unwrap_or(rest),
-        None => answer,
-    }
+    let Some(at) = opened.rfind(THINK) else { return answer };
+    let is_open = opened[at + THINK.len()..].trim().is_empty();
+    let rest = answer.strip_prefix(&opened[at..]).or_else(|| answer.strip_prefix(THINK).filter(|_| is_open));
+    rest.unwrap_or(answer)
 }
+
+/// Opening of a thinking part.
+const THINK: &str = "<think>";
 
 /// Converts [`Row::prompt`] to token ids, followed by the opening of the assistant's turn. The system prompt is the
 /// row's, or the template's default.
@@ -175,5 +206,6 @@ mod tests {
         assert_eq!(without_opening(answer, "<|im_start|>assistant\n"), answer);
         assert_eq!(without_opening(answer, "<think>\n\n</think>\n\n"), answer);
         assert_eq!(without_opening("2", "<think>\n"), "2");
+        assert_eq!(without_opening("<think>\n\n</think>\n\n2", "<think>\n\n</think>\n\n"), "2");
     }
 }

@@ -17,7 +17,7 @@ use crate::data::places::{Places, Signature};
 use crate::error::{Error, Result};
 use crate::files;
 
-const MAGIC: &str = "omr index 5 ";
+const MAGIC: &str = "omr index 6 ";
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -80,15 +80,15 @@ fn parse(bytes: &[u8]) -> Option<Indexed> {
     }
     let (header, mut rest) = line(body)?;
     let Header { rejected, shared, seen, signatures } = serde_json::from_slice(header).ok()?;
-    let mut arrays = [&[][..]; 9];
+    let mut arrays = [&[][..]; 10];
     for array in &mut arrays {
         let (len, after) = rest.split_first_chunk::<8>()?;
         (*array, rest) = after.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
     }
-    let [tokens, targets, ends, grids, files, rows, offsets, hashes, stamps] = arrays;
+    let [tokens, targets, ends, grids, files, rows, offsets, hashes, stamps, turns] = arrays;
     let sizes = Index::from_arrays([tokens, targets, ends, grids])?;
     let images = sizes.len().checked_sub(1).map_or(0, |last| sizes.images(last).end);
-    let arrays = [files, rows, offsets, hashes, stamps];
+    let arrays = [files, rows, offsets, hashes, stamps, turns];
     let places = Places::from_arrays(arrays, sizes.len(), images, signatures.len())?;
     Some(Indexed { sizes, places, rejected, shared, seen, signatures })
 }
@@ -118,7 +118,7 @@ mod tests {
         {
             indexed.sizes.push(Shape { tokens: 10 + i, targets: i, grids });
             let at = RowPosition { index: i as u32, offset: 1 << (40 + i) };
-            indexed.places.push(Place { file: 0, at, hash: u64::MAX - i as u64 }, &vec![7; grids.len()]);
+            indexed.places.push(Place { file: 0, at, hash: u64::MAX - i as u64, turn: 2 * i }, &vec![7; grids.len()]);
         }
         let hash = "00".to_owned();
         indexed.signatures.push(Signature { path: "rows.jsonl".into(), len: 3, modified: 4, hash });

@@ -150,8 +150,13 @@ impl Filter<'_> {
         }
         let (ask, train) = self.encoders.as_ref()?;
         let answered = row.messages.last().is_some_and(|m| m.role == "assistant");
-        match (if answered { train } else { ask }).measure(row) {
-            Ok(found) => length(found.tokens, config.min_tokens, config.max_tokens, ["few_tokens", "overlong"]),
+        match (if answered { train } else { ask }).measure_samples(row) {
+            Ok(found) => length(
+                found.iter().map(|(_, sample)| sample.tokens).max().unwrap_or(0),
+                config.min_tokens,
+                config.max_tokens,
+                ["few_tokens", "overlong"],
+            ),
             Err(bad) => Some(Rejection::row(bad.reason.name(), bad.error.to_string())),
         }
     }

@@ -43,19 +43,22 @@ impl Samples<Sample> for Held {
 }
 
 impl HeldOut {
-    /// Cuts `rows` into micro-batches as `config` does in training. As in training, rows longer than `packing_length`
+    /// Cuts `rows` into micro-batches as `config` does in training. As in training, a row has a sample per trained turn if
+    /// the chat template rewrites earlier turns, and samples longer than `packing_length`
     /// are left out. Errors if a row cannot become a sample, or if no row is left.
     pub fn new(rows: Vec<Row>, encoder: Encoder, config: &SftConfig) -> Result<HeldOut> {
         let (key, longest) = match config.packing_length <= config.micro_batch_tokens {
             true => ("packing_length", config.packing_length),
             false => ("micro_batch_tokens", config.micro_batch_tokens),
         };
-        let (mut index, mut kept, all) = (Index::default(), Vec::new(), rows.len());
+        let (mut index, mut kept, mut all) = (Index::default(), Vec::new(), 0);
         for row in rows {
-            let measured = encoder.measure(&row).map_err(Error::from)?;
-            if measured.tokens <= longest {
-                index.push(Shape { tokens: measured.tokens, targets: measured.targets, grids: &measured.grids });
-                kept.push(row);
+            for (turn, measured) in encoder.measure_samples(&row).map_err(Error::from)? {
+                all += 1;
+                if measured.tokens <= longest {
+                    index.push(Shape { tokens: measured.tokens, targets: measured.targets, grids: &measured.grids });
+                    kept.push(row.clone().of_turn(turn));
+                }
             }
         }
         let left_out = match all - kept.len() {

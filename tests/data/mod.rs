@@ -13,5 +13,6 @@ mod packing;
 mod published;
 mod streaming;
 mod templates;
+mod turns;
 mod unread;
 mod video;

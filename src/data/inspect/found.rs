@@ -8,8 +8,9 @@ use super::inspection::{DrawnRow, Inspection, show_row};
 use super::kinds::kind;
 use super::spread::Spread;
 use crate::data::bad_row::{BadRow, Reason, RowResult};
+use crate::data::sample::per_sample;
 use crate::data::stamp::short;
-use crate::data::{ReadCounts, Row, prompt, sft_sample, text_of};
+use crate::data::{ReadCounts, Row, Sample, prompt, sft_sample, text_of};
 use crate::error::Result;
 use crate::image::{Processor, Rgb};
 use crate::philox::{Purpose, Random};
@@ -257,9 +258,12 @@ fn look(
     }
     let tokens = match model {
         None => Ok((None, 0)),
-        Some((chat, processor)) if answered(row) => sft_sample(row, chat, processor.as_ref()).map(|sample| {
-            let targets = sample.loss_mask.iter().skip(1).filter(|&&target| target).count();
-            (Some(sample.input_ids.len() as u32), targets)
+        Some((chat, processor)) if answered(row) => per_sample(row, chat).and_then(|rows| {
+            let samples = rows.iter().map(|row| sft_sample(row, chat, processor.as_ref()));
+            let samples = samples.collect::<Result<Vec<Sample>>>()?;
+            let targets = |sample: &Sample| sample.loss_mask.iter().skip(1).filter(|&&target| target).count();
+            let longest = samples.iter().map(|sample| sample.input_ids.len() as u32).max();
+            Ok((longest, samples.iter().map(targets).sum()))
         }),
         Some((chat, processor)) => {
             prompt(row, chat, processor.as_ref()).map(|prompt| (Some(prompt.ids.len() as u32), 0))

@@ -3,6 +3,7 @@
 use super::found::Show;
 use crate::config::DatasetConfig;
 use crate::data::read::{RowFile, RowsLeft};
+use crate::data::sample::per_sample;
 use crate::data::{Row, prompt, sft_sample};
 use crate::error::{Error, Result};
 use crate::image::Processor;
@@ -48,14 +49,19 @@ pub struct Previewer {
 }
 
 impl Previewer {
-    /// Returns the first `count` rows of a data set as the model sees them: the training sample of a row with an answer,
+    /// Returns the first `count` rows of a data set as the model sees them: the training samples of a row with an answer,
     /// the prompt of any other row. Returns an error that names the row if one cannot be used.
     pub fn rows(&self, entry: &DatasetConfig, count: usize) -> Result<Vec<Preview>> {
-        let (mut found, mut left) = (Vec::new(), RowsLeft::default());
+        let (mut found, mut taken, mut left) = (Vec::new(), 0, RowsLeft::default());
         for file in RowFile::open(std::slice::from_ref(entry))? {
-            file.for_each(left.of(&file).min(count - found.len()), |_, row| {
+            file.for_each(left.of(&file).min(count - taken), |_, row| {
                 left.take(&file);
-                found.push(of(&row.map_err(Error::from)?, self)?);
+                taken += 1;
+                let row = row.map_err(Error::from)?;
+                let rows = if is_answered(&row) { per_sample(&row, &self.chat)? } else { vec![row] };
+                for row in &rows {
+                    found.push(of(row, self)?);
+                }
                 Ok(())
             })?;
         }
@@ -63,9 +69,12 @@ impl Previewer {
     }
 }
 
+fn is_answered(row: &Row) -> bool {
+    row.trained_messages().last().is_some_and(|last| last.role == "assistant")
+}
+
 fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Preview> {
-    let answered = row.trained_messages().last().is_some_and(|last| last.role == "assistant");
-    let (ids, mask) = match answered {
+    let (ids, mask) = match is_answered(row) {
         true => sft_sample(row, chat, processor.as_ref()).map(|sample| (sample.input_ids, sample.loss_mask))?,
         false => prompt(row, chat, processor.as_ref()).map(|prompt| (prompt.ids, Vec::new()))?,
     };
