@@ -19,12 +19,13 @@ use crate::observe::bytes;
 use crate::tensor::DType;
 
 /// Names of the benchmarks, in the order of the table. Without names on the command line, the first [`DEFAULT`] run.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 18] = [
     "linear",
     "swiglu",
     "attention",
     "rms_norm",
     "rope",
+    "qk_norm",
     "linear_logprob",
     "adamw",
     "grad_norm",
@@ -38,7 +39,7 @@ const NAMES: [&str; 17] = [
     "prefill",
     "parity",
 ];
-const DEFAULT: usize = 14;
+const DEFAULT: usize = 15;
 
 /// Runs the benchmarks and returns a table.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
