@@ -33,7 +33,7 @@
 //! | [`data`] | Reads and writes rows, and converts them to samples and packed batches. |
 //! | [`task`] | Converts the rows of a benchmark to prompts and scores, for RL and evaluation alike. |
 //! | **Model** | |
-//! | [`model`] | Implements Qwen2.5-VL: config, weights, vision tower, decoder, and the tape for backward. |
+//! | [`model`] | Implements Qwen2.5-VL, Llama, Qwen2 and Qwen3: config, weights, vision tower, decoder, and the tape for backward. |
 //! | [`optim`] | Implements AdamW and learning-rate schedules. |
 //! | [`checkpoint`] | Saves and restores the state of a run atomically. |
 //! | **Engine** | |
