@@ -8,6 +8,7 @@ use omr::data::Encoder;
 use omr::data::encoder::EncodingPurpose;
 use omr::device::Device;
 use omr::image::{ImageInput, Processor};
+use omr::model::family::qwen2_5_vl;
 use omr::model::params::Param;
 use omr::model::{Inputs, Model, ModelConfig, ParamLayout, Tape, Var};
 use omr::ops::linear;
@@ -43,7 +44,7 @@ pub fn encoder(dir: &Path, purpose: EncodingPurpose) -> Encoder {
 /// Returns what the `config.json` of a recipe's model with this tokenizer says about its tokens.
 pub fn chat_config(tokenizer: &Tokenizer) -> ChatConfig {
     let base = BaseConfig { vocab_size: 1 << 18, ..BaseConfig::default() };
-    omr::recipe::new_model::model_config(&base, tokenizer).unwrap().chat()
+    omr::recipe::new_model::model_config(&qwen2_5_vl::FAMILY, &base, tokenizer).unwrap().chat()
 }
 
 /// Computes the logits `[T, V]` f32 of hidden rows, with the same order of summation as log-probs and the sampler.

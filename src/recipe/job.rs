@@ -7,6 +7,7 @@ use crate::answers::RunStore;
 use crate::config::{EvalConfig, RecipeConfig};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
+use crate::model::ModelConfig;
 use crate::task::{self, Source, TaskSpec};
 
 /// Folder of a model's results on `eval.tasks`, in `eval/STAGE`.
@@ -31,10 +32,16 @@ pub struct Recipe<'a> {
 }
 
 impl<'a> Recipe<'a> {
-    /// Makes the recipe of `config` in `dir`. Returns an error if recipes do not support its task, or if one of
-    /// `eval.tasks` is unknown.
+    /// Makes the recipe of `config` in `dir`. Returns an error if recipes do not support its task, if one of
+    /// `eval.tasks` is unknown, or if `base.model` has no vision tower, because the questions of all recipes have images.
     pub fn new(dir: &Path, config: RecipeConfig, machine: &'a Machine<'a>) -> Result<Recipe<'a>> {
         let (spec, task) = task::recipe_of(&config.task.name)?;
+        if let Some(model) = config.base.model.as_ref().filter(|_| !dir.join("base/model").exists())
+            && ModelConfig::load(&model.join("config.json"))?.media.is_none()
+        {
+            let found = format!("{}, a text model", model.display());
+            return Err(Error::input("base.model", found, "a model with a vision tower: the questions have images"));
+        }
         let (columns, left_out) = columns(&config.eval, spec)?;
         Ok(Recipe { dir: dir.to_owned(), config, spec, task, columns, left_out, machine, store: RunStore::new(dir) })
     }

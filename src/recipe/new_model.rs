@@ -12,7 +12,7 @@ use crate::files;
 use crate::identity::Manifest;
 use crate::image::MediaIds;
 use crate::machine::Machine;
-use crate::model::config::NewIds;
+use crate::model::config::{Family, NewIds};
 use crate::model::family::qwen2_5_vl;
 use crate::model::{Model, ModelConfig};
 use crate::task::recipe;
@@ -37,7 +37,7 @@ impl NewModel<'_> {
         let NewModel { config: RecipeConfig { base, dtype, seed, .. }, corpus, words } = self;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let tokenizer = train_tokenizer(corpus, &SPECIAL_TOKENS, &words, base.vocab_size)?;
-        let config = model_config(base, &tokenizer)?;
+        let config = model_config(&qwen2_5_vl::FAMILY, base, &tokenizer)?;
         let mut count = Device::count_for(machine.target);
         let dtype = DType::of(*dtype, machine.target.kind);
         Model::empty(&mut count, config.clone(), dtype)?;
@@ -62,9 +62,9 @@ impl NewModel<'_> {
     }
 }
 
-/// Returns the configuration of a small model. The shape comes from `base`, the token ids from the tokenizer. Errors if
+/// Returns the configuration of a small model of `family`. The shape comes from `base`, the token ids from the tokenizer. Errors if
 /// the tokenizer lacks a special token.
-pub fn model_config(base: &BaseConfig, tokenizer: &Tokenizer) -> Result<ModelConfig> {
+pub fn model_config(family: &'static Family, base: &BaseConfig, tokenizer: &Tokenizer) -> Result<ModelConfig> {
     let id = |token: &str| {
         let missing = || Error::input("tokenizer", format!("no {token}"), "the special tokens of Qwen2.5-VL");
         tokenizer.id(token).ok_or_else(missing)
@@ -77,7 +77,7 @@ pub fn model_config(base: &BaseConfig, tokenizer: &Tokenizer) -> Result<ModelCon
         pad: id("<|vision_pad|>")?,
     };
     let ids = NewIds { bos: id("<|endoftext|>")?, eos: id("<|im_end|>")?, media };
-    ModelConfig::new(&qwen2_5_vl::FAMILY, base, ids, "base")
+    ModelConfig::new(family, base, ids, "base")
 }
 
 /// Writes a new model for the user's `rows` to `dir`: its tokenizer is trained on their texts. Returns a line about it

@@ -28,7 +28,7 @@ fn stdout(args: &[&str]) -> String {
 }
 
 /// Returns the commands of `omr --help`, which lists them in groups.
-fn commands() -> Vec<String> {
+pub fn commands() -> Vec<String> {
     let help = stdout(&["--help"]);
     let (_, listed) = help.split_once("\nRun:\n").unwrap();
     let (listed, _) = listed.split_once("\nOptions:\n").unwrap();
@@ -40,6 +40,14 @@ fn commands() -> Vec<String> {
     }
     let names = listed.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
     names.map(str::to_owned).collect()
+}
+
+/// Returns the commands below a command.
+pub fn subcommands(command: &str) -> Vec<String> {
+    let help = stdout(&[command, "--help"]);
+    let (_, listed) = help.split_once("\nCommands:\n").unwrap();
+    let lines = listed.lines().take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
+    lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 #[test]

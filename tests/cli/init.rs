@@ -11,7 +11,7 @@ use crate::train::tiny::files;
 const LIKE: &str = "configs/digits.yaml";
 
 /// Shape of a model that is small enough for a test.
-const SMALL: [&str; 5] = [
+pub const SMALL: [&str; 5] = [
     "base.hidden_size=48",
     "base.num_hidden_layers=1",
     "base.intermediate_size=32",

@@ -6,6 +6,7 @@ mod errors;
 mod eval;
 mod eval_model;
 pub(crate) mod evaluation;
+mod families;
 pub mod first_gpu;
 mod first_hour;
 pub mod generate;

@@ -11,6 +11,7 @@ use omr::data::sample::{TurnEnd, sft_tokens};
 use omr::data::{Form, Row, prompt, sft_sample, text_of, write};
 use omr::eval::samples::Sample;
 use omr::image::{Grid, Processor};
+use omr::model::family::qwen2_5_vl;
 use omr::pipeline::Summary;
 use omr::task::digits::{self, HELD_OUT, PHRASINGS, Pixels, Reader, SIDE, TUNING, shifted};
 use omr::task::recipe;
@@ -196,7 +197,8 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
     }
     println!("longest row: {longest} tokens");
     assert!(longest <= 64, "{longest}");
-    let config = omr::recipe::new_model::model_config(&BaseConfig::default(), &chat.tokenizer).unwrap();
+    let config =
+        omr::recipe::new_model::model_config(&qwen2_5_vl::FAMILY, &BaseConfig::default(), &chat.tokenizer).unwrap();
     let media = config.media.unwrap();
     assert_eq!(
         (media.ids.image, media.tower.out_hidden_size),

@@ -8,7 +8,6 @@ mod exact;
 mod faults;
 mod fuzz;
 mod media;
-mod program;
+pub(crate) mod program;
 mod routes;
 mod sampling;
-mod text_model;

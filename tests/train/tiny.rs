@@ -16,6 +16,8 @@ use omr::device::{Device, Isa, Plan};
 use omr::error::{Error, Result};
 use omr::eval::validation;
 use omr::model::Model;
+use omr::model::config::Family;
+use omr::model::family::qwen2_5_vl;
 use omr::observe::{Observer, Silent};
 use omr::ranks::{OneRank, Ranks};
 use omr::reward::Scorer;
@@ -63,19 +65,26 @@ pub fn device(threads: usize) -> Device {
     Device::cpu(&Plan::uniform(256 << 20), threads, Isa::detect()).unwrap()
 }
 
-/// Writes a model directory with random weights.
+/// Writes a directory of a model of `family` with random weights.
+pub fn model_of(family: &'static Family, dir: &Path) {
+    let tokenizer = tokenizer();
+    let config = omr::recipe::new_model::model_config(family, &shape(), &tokenizer).unwrap();
+    let sees = config.media.is_some();
+    let mut dev = device(1);
+    fs::create_dir_all(dir).unwrap();
+    Model::init(&mut dev, config, DType::F32, 1).unwrap().save(&mut dev, dir, DType::F32).unwrap();
+    write_tokenizer_dir(dir, &tokenizer, CHAT_TEMPLATE).unwrap();
+    if sees {
+        fs::write(dir.join("preprocessor_config.json"), recipe::preprocessor_config().to_string()).unwrap();
+    }
+}
+
+/// Writes a directory of a model with a vision tower and random weights.
 pub fn base_model(dir: &Path) {
     static FILES: OnceLock<Files> = OnceLock::new();
     let files = FILES.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        let tokenizer = tokenizer();
-        let config = omr::recipe::new_model::model_config(&shape(), &tokenizer).unwrap();
-        let mut dev = device(1);
-        let model = Model::init(&mut dev, config, DType::F32, 1).unwrap();
-        model.save(&mut dev, dir.path(), DType::F32).unwrap();
-        write_tokenizer_dir(dir.path(), &tokenizer, CHAT_TEMPLATE).unwrap();
-        let preprocessor = recipe::preprocessor_config().to_string();
-        fs::write(dir.path().join("preprocessor_config.json"), preprocessor).unwrap();
+        model_of(&qwen2_5_vl::FAMILY, dir.path());
         files(dir.path())
     });
     restore(files, dir);
@@ -106,6 +115,16 @@ pub fn rows() -> Vec<Row> {
         let aside = if i % 3 == 0 { "I see. " } else { "" };
         let text = format!("<think>{aside}It looks like {answer}.</think><answer>{answer}</answer>");
         row.messages.push(Message::text("assistant", text));
+    }
+    rows
+}
+
+/// Returns the rows without their images.
+pub fn text_rows() -> Vec<Row> {
+    let mut rows = rows();
+    for row in &mut rows {
+        row.images.clear();
+        row.messages[0].content.retain(|part| part.text().is_some());
     }
     rows
 }
