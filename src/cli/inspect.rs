@@ -152,7 +152,11 @@ pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
             variables = config.chat_template_kwargs.variables();
             (config.data.clone(), Some(config).filter(|config| config.data_dir.is_some()))
         }
-        RecipeConfig::NAME => (load::<RecipeConfig>(&overrides, place)?.data.stage.datasets, None),
+        RecipeConfig::NAME => {
+            let config = load::<RecipeConfig>(&overrides, place)?;
+            variables = config.sft.training.chat_template_kwargs.variables();
+            (config.data.stage.datasets, None)
+        }
         _ => (load::<DistillConfig>(&overrides, place)?.stage.datasets, None),
     };
     if datasets.is_empty() && tasks.is_none() {
