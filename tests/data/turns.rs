@@ -9,9 +9,9 @@ use omr::data::encoder::EncodingPurpose;
 use omr::data::indexing::Longest;
 use omr::data::inspect::Previewer;
 use omr::data::sample::{per_sample, prompt_tokens};
-use omr::data::{Dataset, Encoder, Row, Samples, read, sft_sample};
+use omr::data::{Dataset, Encoder, ImageSource, Row, Samples, read, sft_sample};
 use omr::observe::Silent;
-use omr::text::{CHAT_TEMPLATE, Message, Special, write_tokenizer_dir};
+use omr::text::{CHAT_TEMPLATE, Message, Part, Special, write_tokenizer_dir};
 use serde_json::{Map, Value, json};
 
 use crate::models;
@@ -228,4 +228,16 @@ fn a_stopped_run_over_single_turns_ends_with_the_same_bits() {
     let whole = run_sft(&dir.path().join("whole"), &config, 1, &[]);
     whole.assert_same(&run_sft(&dir.path().join("stopped"), &config, 2, &[3]), "stopped once, two threads");
     assert!(whole.metrics.last().unwrap()["val/loss"].as_f64().is_some_and(|loss| loss > 0.0));
+}
+
+#[test]
+fn a_turn_has_the_images_up_to_it() {
+    let mut row = row(&["Add", FIRST, "Again", SECOND]);
+    row.messages[0].content.push(Part::Image);
+    row.messages[2].content.extend([Part::Video { frames: 2, fps: 1.0 }, Part::Image]);
+    row.images = (0..4).map(|i| ImageSource::Bytes { bytes: vec![i].into(), path: None }).collect();
+    let (first, last) = (row.clone().of_turn(2), row.clone().of_turn(4));
+    assert_eq!((first.images.as_slice(), first.messages.len()), (&row.images[..1], 2));
+    assert_eq!((last.images.as_slice(), last.messages.len()), (&row.images[..], 4));
+    assert!(first.only_last && !row.clone().of_turn(0).only_last);
 }
