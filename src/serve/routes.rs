@@ -187,8 +187,10 @@ async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Api<Json<V
 
 async fn tokenizer_info(State(app): State<Arc<App>>) -> Json<Value> {
     let token = |name: &str| app.chat.template.special_token(name);
-    Json(json!({"tokenizer_class": "Qwen2Tokenizer", "eos_token": token("eos_token"), "bos_token": token("bos_token"),
-        "pad_token": token("pad_token"), "chat_template": app.chat.template.source()}))
+    Json(
+        json!({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": token("eos_token"), "bos_token": token("bos_token"),
+        "pad_token": token("pad_token"), "chat_template": app.chat.template.source()}),
+    )
 }
 
 async fn control(app: &App, control: Control) -> Api<Json<Value>> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use omr::config::{RlConfig, SftConfig, to_yaml};
-use omr::data::{Form, Row, read, write};
+use omr::data::{Form, Row, write};
 use omr::model::config::Family;
 use omr::model::family::FAMILIES;
 use omr::model::{Model, ModelConfig};
@@ -100,10 +100,13 @@ impl Folder {
         let model = dir.path().join("base");
         tiny::model_of(family, &model);
         let sees = ModelConfig::load(&model.join("config.json")).unwrap().media.is_some();
+        // The configs of `tiny` then write no model and no rows.
+        fs::create_dir(dir.path().join("tuned")).unwrap();
         let folder = Folder { dir, family, sees };
         let rows = &if sees { tiny::rows() } else { tiny::text_rows() }[..4];
         write::write(&folder.path("sft.parquet"), rows, Form::Sft).unwrap();
         write::write(&folder.path("rl.parquet"), rows, Form::Rl).unwrap();
+        write::write(&folder.path("images.parquet"), &tiny::rows()[..1], Form::Sft).unwrap();
         let ask = |row: &Row| json!({"id": row.id, "question": "How many?", "answer": row.ground_truth});
         let lines: String = rows.iter().map(|row| format!("{}\n", ask(row))).collect();
         fs::write(folder.path("ask.jsonl"), lines).unwrap();
@@ -220,18 +223,9 @@ fn list(folder: &Folder) {
 
 /// Writes the configs of `omr sft` and `omr rl` and plans both. Their prints name GPUs, and a text model has no images.
 fn plan(folder: &Folder) {
-    let sft = SftConfig {
-        model: Some(folder.path("base")),
-        datasets: vec![read::entry(folder.path("sft.parquet"))],
-        max_steps: Some(2),
-        ..tiny::sft_config(&folder.path("digits"))
-    };
-    let rl = RlConfig {
-        model: Some(folder.path("sft/model")),
-        train_files: vec![read::entry(folder.path("rl.parquet"))],
-        total_training_steps: Some(2),
-        ..tiny::rl_config(&folder.path("digits"))
-    };
+    let sft = SftConfig { max_steps: Some(2), ..tiny::sft_config(folder.dir.path()) };
+    let model = Some(folder.path("sft/model"));
+    let rl = RlConfig { model, total_training_steps: Some(2), ..tiny::rl_config(folder.dir.path()) };
     folder.write("rl.yaml", &to_yaml(&rl).unwrap());
     let sft = folder.write("sft.yaml", &to_yaml(&sft).unwrap());
     for args in [&["plan", &sft, "dtype=bf16"][..], &["plan", &sft, "dtype=bf16", "--table"]] {
@@ -247,7 +241,7 @@ fn sft(folder: &Folder) {
         let name = key.split('=').next().unwrap();
         folder.refused(&["sft", &sft, "--out", &out, key], &[name, "text model"]);
     }
-    let images = format!("datasets=[{}]", folder.at("digits/sft.parquet"));
+    let images = format!("datasets=[{}]", folder.at("images.parquet"));
     folder.refused(&["sft", &sft, "--out", &out, &images], &["no_vision_tower", "no vision tower"]);
     for (name, keys) in [("sft", &[][..]), ("lora", &["lora.rank=4"])] {
         folder.run(&[&["sft", &sft, "--out", &folder.at(name)], keys].concat());

@@ -129,6 +129,14 @@ pub fn text_rows() -> Vec<Row> {
     rows
 }
 
+/// Writes a text model with random weights and rows to `dir`, which [`sft_config`] and [`rl_config`] then use.
+pub fn text_model(family: &'static Family, dir: &Path) {
+    for (model, rows, form) in [("base", "sft.parquet", Form::Sft), ("tuned", "rl.parquet", Form::Rl)] {
+        model_of(family, &dir.join(model));
+        write::write(&dir.join(rows), &text_rows(), form).unwrap();
+    }
+}
+
 /// Returns keys with which a stopped run saves a checkpoint, changed by `change`.
 pub fn training(change: impl FnOnce(&mut TrainingConfig)) -> TrainingConfig {
     with(&TrainingConfig { save_on_stop: Some(true), ..TrainingConfig::default() }, change)
