@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use omr::config::BaseConfig;
 use omr::device::{Device, Kind};
 use omr::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, Prompt};
 use omr::model::Model;
@@ -14,7 +15,10 @@ use serde_json::json;
 
 use super::gemm_sm90a::{wide, wide_with, with_late_ctas};
 use super::{Schedule, emu, emu_with, emulator, kind, no_hopper, skipped};
-use crate::engine::parity::{assert_same, assert_trained, config, few_ids, generate, limits, partly_wrong, requests};
+use crate::engine::parity::{
+    assert_same, assert_trained, config, every_way_in_small, few_ids, generate, limits, partly_wrong, requests,
+    text_configs,
+};
 use crate::engine::serving::{mixed, serve, serving_limits};
 
 /// Runs the requests in an engine with as few blocks as possible. Returns the outputs and the number of preemptions.
@@ -195,6 +199,18 @@ fn drafts_change_no_bit_of_either_variant() {
     drafts(emu());
     if !no_hopper("wgmma") {
         drafts(wide());
+    }
+}
+
+#[test]
+fn text_models_of_every_family_sample_what_they_train_by_each_kernel_variant() {
+    // Heads of 80, whose attention uses wgmma.
+    let base = BaseConfig { hidden_size: 160, num_attention_heads: 2, num_key_value_heads: 1, ..BaseConfig::default() };
+    for config in text_configs(&BaseConfig { intermediate_size: 96, ..base }) {
+        every_way_in_small(&mut emu(), &config, DType::Bf16, None, 4);
+        if !no_hopper("wgmma") {
+            every_way_in_small(&mut wide(), &config, DType::Bf16, Some(16), 4);
+        }
     }
 }
 

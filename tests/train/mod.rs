@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod damaged;
+mod families;
 mod frozen;
 pub mod heap;
 mod lanes;
