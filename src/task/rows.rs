@@ -38,14 +38,16 @@ impl VerifiedRows {
     /// Lets a reward program score the label of `row` as a response, so that a wrong program is found before the first
     /// rollout. Does nothing if the rules or a judge score.
     pub fn try_program(&self, row: &Row) -> Result<()> {
-        try_program(&self.scorer, row, |label| item(row, label))
+        match self.scorer.expectation() {
+            Some(_) => Ok(()),
+            None => try_program(&self.scorer, row, |label| item(row, label)),
+        }
     }
 }
 
 fn try_program(scorer: &Scorer, row: &Row, item: impl Fn(String) -> Item) -> Result<()> {
-    let trial = || item(row.ground_truth.clone().unwrap_or_default());
-    let items = if scorer.expectation().is_none() { vec![trial()] } else { Vec::new() };
-    scorer.score_all(items).into_iter().try_for_each(|judged| judged.map(drop))
+    let trial = item(row.ground_truth.clone().unwrap_or_default());
+    scorer.score_all(vec![trial]).into_iter().try_for_each(|judged| judged.map(drop))
 }
 
 fn labelled(row: &Row) -> Result<()> {
@@ -177,6 +179,9 @@ impl<'a> TaskRows<'a> {
     /// Lets a reward program score the label of the first question as a response, so that a wrong program is found before
     /// the first answer is generated. Does nothing if the rules or a judge score.
     pub fn try_program(&self) -> Result<()> {
+        if self.scorer().expectation().is_some() {
+            return Ok(());
+        }
         self.each(|_, row| {
             row.map_or(Ok(()), |row| try_program(self.scorer(), &row, |label| self.item(&row, &label)))?;
             Ok(ControlFlow::Break(()))
