@@ -127,7 +127,9 @@ impl Chunk {
                 Ok(row) => {
                     let measured = can_fit(&row, encoder, longest).and_then(|()| encoder.measure_samples(&row));
                     let measured = match measured {
-                        Ok(samples) => samples.into_iter().map(|s| (s.0, fits(s, &row, longest))).collect(),
+                        Ok(samples) => {
+                            samples.into_iter().map(|(turn, it)| (turn, fits(it, turn, &row, longest))).collect()
+                        }
                         Err(bad) => vec![(0, Err(bad))],
                     };
                     (at, Some(row.id), measured)
@@ -174,7 +176,8 @@ fn can_fit(row: &Row, encoder: &Encoder, longest: Longest) -> RowResult<()> {
     Err(BadRow::of(Reason::Overlong)(Error::input(&row.place, format!("{bytes} bytes of text"), expected)))
 }
 
-fn fits((turn, measured): (usize, Measured), row: &Row, longest: Longest) -> RowResult<Measured> {
+/// Rejects a sample with more tokens than `longest`. `turn` is the number of messages of a sample of one turn, else 0.
+fn fits(measured: Measured, turn: usize, row: &Row, longest: Longest) -> RowResult<Measured> {
     if measured.tokens <= longest.tokens {
         return Ok(measured);
     }

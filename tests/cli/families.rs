@@ -27,8 +27,11 @@ struct Folder {
     sees: bool,
 }
 
+/// The name of a command and its test.
+type Case = (&'static str, fn(&Folder));
+
 /// Cases of commands that read a model. Each case may use the results of those above it.
-const CASES: [(&str, fn(&Folder)); 22] = [
+const CASES: [Case; 22] = [
     ("init", init),
     ("data inspect", inspect),
     ("data preview", preview),
