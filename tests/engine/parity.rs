@@ -5,28 +5,23 @@
 
 use std::sync::Arc;
 
-use omr::config::BaseConfig;
 use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::engine::{
     CompletionOutput, Engine, EngineConfig, EngineCoreRequest, FinishReason, Noise, Prompt, RequestParams,
 };
 use omr::error::Error;
-use omr::image::{ImageInput, MediaIds, Processor};
-use omr::model::config::NewIds;
-use omr::model::family::FAMILIES;
+use omr::image::{ImageInput, Processor};
 use omr::model::{LayerPolicy, Model, ModelConfig, Policy};
 use omr::ops::sample::SamplingParams;
 use omr::philox::{Purpose, Random};
 use omr::tensor::{DType, Tensor};
 use omr::train::step::{self, Sequence};
 
-use crate::cli::adapter::Rough;
-
-const VOCAB: u32 = 300;
+pub(super) const VOCAB: u32 = 300;
 const IMAGE: u32 = 290;
 const VIDEO: u32 = 293;
 const VISION_START: u32 = 291;
-const STOP: u32 = 7;
+pub(super) const STOP: u32 = 7;
 
 pub(crate) fn config() -> ModelConfig {
     let config = serde_json::json!({
@@ -46,15 +41,7 @@ pub(crate) fn config() -> ModelConfig {
     ModelConfig::from_json(&config, "test").unwrap()
 }
 
-/// Returns small configs of every family of text models.
-pub(crate) fn text_configs(base: &BaseConfig) -> impl Iterator<Item = ModelConfig> {
-    let base = BaseConfig { vocab_size: VOCAB as usize, num_hidden_layers: 2, initializer_range: 0.25, ..base.clone() };
-    let media = MediaIds { image: 0, video: 0, start: 0, end: 0, pad: 0 };
-    let config = move |family| ModelConfig::new(family, &base, NewIds { bos: 295, eos: STOP, media }, "test").unwrap();
-    FAMILIES.into_iter().filter(|family| family.prefixes.is_empty()).map(config)
-}
-
-fn device(threads: usize, isa: Isa) -> Device {
+pub(super) fn device(threads: usize, isa: Isa) -> Device {
     Device::cpu(&Plan::uniform(2 << 30), threads, isa).unwrap()
 }
 
@@ -236,65 +223,6 @@ fn many_sequences(dtype: DType, isa: Isa, num_prompts: usize) {
     alone.sort_by_key(|o| (o.request, o.index));
     let among: Vec<CompletionOutput> = reference.iter().filter(|o| o.request % 2 == 1).cloned().collect();
     assert_same("half the prompts, in another order", &among, &alone);
-}
-
-/// Samples two prompts that share a prefix, with three rollouts each, in every way that the engine has: with cached
-/// prefixes, preemption and drafts. All tokens and bits must be equal, and those of the trainer. `scarce` is a number of
-/// blocks that is too small for all rollouts. With a `rank`, the model has adapters.
-pub(crate) fn every_way_in_small(
-    dev: &mut Device,
-    config: &ModelConfig,
-    dtype: DType,
-    rank: Option<usize>,
-    scarce: usize,
-) {
-    let mut model = Model::init(dev, config.clone(), dtype, 5).unwrap();
-    if let Some(rank) = rank {
-        model.attach(dev, rank, 1.6, &|_, _| true).unwrap();
-        model.set_adapters(dev, &Rough).unwrap();
-    }
-    let mut requests = requests(config, 2, 200, 3);
-    for (at, request) in requests.iter_mut().enumerate() {
-        let ids: Vec<u32> = (0..254 + at as u32).map(|i| 10 + (i * 37 + i / 11) % 200).collect();
-        request.prompt = Arc::new(Prompt::new(config, &ids, &[]).unwrap());
-        // No answer ends before its last token, so that all of them need one more block.
-        (request.params.max_tokens, request.params.eos_token_ids) = (8, Arc::from([]));
-    }
-    let what = format!("{} {dtype:?} {rank:?}", config.family.model_types[0]);
-    let reference = generate(&model, dev, EngineConfig { enable_prefix_caching: false, ..limits() }, &requests);
-    assert!(assert_trained(&what, &model, dev, &requests, &reference) == 48);
-    // The second prompt is admitted after the first has stored its keys.
-    let limits = EngineConfig { max_num_batched_tokens: 200, ..limits() };
-    for (way, limits) in [
-        ("cached prefix", limits),
-        ("drafts, preemption", EngineConfig { draft_rows: 64, num_kv_blocks: Some(scarce), ..limits }),
-    ] {
-        let mut engine = Engine::new(&model, dev, limits).unwrap();
-        let recorded = |of: &CompletionOutput| ((of.request, of.index), partly_wrong(of.index, &of.token_ids));
-        engine.expect(reference.iter().filter(|_| limits.draft_rows > 0).map(recorded).collect());
-        let outputs = engine.generate(&model, dev, &requests).unwrap();
-        let stats = engine.stats();
-        println!("{what}, {way}: {stats:?}");
-        engine.release(dev);
-        assert_same(&format!("{what}, {way}"), &reference, &outputs);
-        match limits.draft_rows {
-            0 => assert!(stats.cached_tokens >= 128, "{stats:?}"),
-            _ => {
-                assert!(stats.preemptions > 0, "{stats:?}");
-                assert!(stats.accepted_tokens > 0 && stats.accepted_tokens < stats.drafted_tokens, "{stats:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn text_models_of_every_family_sample_what_they_train() {
-    let base = BaseConfig { hidden_size: 48, num_attention_heads: 4, intermediate_size: 72, ..BaseConfig::default() };
-    for config in text_configs(&BaseConfig { num_key_value_heads: 2, ..base }) {
-        every_way_in_small(&mut device(2, Isa::detect()), &config, DType::F32, None, 4);
-        every_way_in_small(&mut device(2, Isa::detect()), &config, DType::Bf16, Some(5), 4);
-        every_way_in_small(&mut device(2, Isa::AmxTwin), &config, DType::Bf16, None, 4);
-    }
 }
 
 /// Questions about one image of 300 tokens: a cached prefix ends inside the image, with and without preemption.

@@ -15,10 +15,8 @@ use serde_json::json;
 
 use super::gemm_sm90a::{wide, wide_with, with_late_ctas};
 use super::{Schedule, emu, emu_with, emulator, kind, no_hopper, skipped};
-use crate::engine::parity::{
-    assert_same, assert_trained, config, every_way_in_small, few_ids, generate, limits, partly_wrong, requests,
-    text_configs,
-};
+use crate::engine::families::{every_way_in_small, text_configs};
+use crate::engine::parity::{assert_same, assert_trained, config, few_ids, generate, limits, partly_wrong, requests};
 use crate::engine::serving::{mixed, serve, serving_limits};
 
 /// Runs the requests in an engine with as few blocks as possible. Returns the outputs and the number of preemptions.
