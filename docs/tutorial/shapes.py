@@ -59,7 +59,7 @@ def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     out, rng = Path(sys.argv[1]), random.Random(1)
-    (out / "pictures").mkdir(parents=True, exist_ok=True)
+    (out / "images").mkdir(parents=True, exist_ok=True)
     kinds = [(shape, colour) for shape in SHAPES for colour in COLOURS] * 5
     train, test = [], []
     for i, (shape, colour) in enumerate(kinds):
