@@ -29,8 +29,9 @@ fn main() -> Result<()> {
     let is_library = std::env::var("CARGO_PKG_NAME")? == "omr-lib";
     let root = if is_library { package.parent().ok_or("no folder above src")?.to_owned() } else { package };
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    for path in ["build.rs", "kernels", "ptx", "tests/kernels/cu"] {
-        println!("cargo::rerun-if-changed={}", root.join(path).display());
+    let tests = Some(root.join("tests/kernels/cu")).filter(|_| !is_library);
+    for path in ["build.rs", "kernels", "ptx"].map(|path| root.join(path)).iter().chain(&tests) {
+        println!("cargo::rerun-if-changed={}", path.display());
     }
     println!("cargo::rustc-env=OMR_ROOT={}", root.display());
     for name in ["PTXAS", "CUDA_HOME"] {
@@ -41,8 +42,10 @@ fn main() -> Result<()> {
     // The unit tests contain the kernels, too, but do not run their machine code.
     let own = images(&root.join("kernels"), &root.join("ptx"), tool.as_deref().filter(|_| is_library), &out)?;
     replace(&out.join("images.rs"), own)?;
-    let tests = root.join("tests/kernels/cu");
-    Ok(replace(&out.join("test_images.rs"), images(&tests, &tests.join("ptx"), tool.as_deref(), &out)?)?)
+    if let Some(tests) = tests {
+        replace(&out.join("test_images.rs"), images(&tests, &tests.join("ptx"), tool.as_deref(), &out)?)?;
+    }
+    Ok(())
 }
 
 /// Returns the `Images` of the kernel files in `kernels` as a Rust expression. With a `tool`, cubins are written to `out`.
