@@ -8,10 +8,10 @@ use crate::error::Result;
 settings! {
     /// Variables that the chat template of the model reads. The template itself always comes from the model directory.
     pub struct ChatTemplateKwargs {
-        /// Number the images and videos of a conversation: `Picture 1: `. null = as the template decides.
+        /// Write the number of each image and video before it, such as `Picture 1: `. null = the template decides.
         add_vision_id: Option<bool> = None, name: "verl data.apply_chat_template_kwargs.add_vision_id";
         /// Let the model think. false = Qwen3's generation prompt contains an empty thinking part, so that the model
-        /// answers at once. null = as the template decides.
+        /// answers at once. null = the template decides.
         enable_thinking: Option<bool> = None,
             name: "verl data.apply_chat_template_kwargs.enable_thinking; LLaMA-Factory enable_thinking";
         /// Date in the system turn of Llama 3.1 and later. null = 26 Jul 2024, the date in Meta's template; the clock is

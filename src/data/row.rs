@@ -61,12 +61,7 @@ impl Row {
         }
         let place = format!("{}, message {messages}", self.place);
         let messages = self.trained_messages()[..messages].to_vec();
-        let images_of = |part: &Part| match part {
-            Part::Text(_) => 0,
-            Part::Image => 1,
-            Part::Video { frames, .. } => *frames,
-        };
-        let count = messages.iter().flat_map(|message| &message.content).map(images_of).sum();
+        let count = messages.iter().flat_map(|message| &message.content).filter_map(span).map(|(len, _)| len).sum();
         let mut row = Row { messages, place, reply: None, only_last: true, ..self };
         row.images.truncate(count);
         row
@@ -89,12 +84,7 @@ impl Row {
     /// second.
     pub fn spans(&self) -> Vec<(usize, Option<f64>)> {
         let (mut spans, mut left) = (Vec::new(), self.images.len());
-        for part in self.messages.iter().flat_map(|message| &message.content) {
-            let (len, fps) = match *part {
-                Part::Text(_) => continue,
-                Part::Image => (1, None),
-                Part::Video { frames, fps } => (frames, Some(fps)),
-            };
+        for (len, fps) in self.messages.iter().flat_map(|message| &message.content).filter_map(span) {
             if len <= left {
                 spans.push((len, fps));
                 left -= len;
@@ -167,6 +157,15 @@ impl Row {
         }
         let texts: Vec<String> = self.messages.iter().filter(|m| m.role == "user").map(text_of).collect();
         texts.join("\n").trim().to_owned()
+    }
+}
+
+/// Returns the number of images of a part and, for a video, the frames per second. `None` for text.
+fn span(part: &Part) -> Option<(usize, Option<f64>)> {
+    match *part {
+        Part::Text(_) => None,
+        Part::Image => Some((1, None)),
+        Part::Video { frames, fps } => Some((frames, Some(fps))),
     }
 }
 

@@ -62,8 +62,8 @@ impl NewModel<'_> {
     }
 }
 
-/// Returns the configuration of a small model of `family`. The shape comes from `base`, the token ids from the tokenizer. Errors if
-/// the tokenizer lacks a special token.
+/// Returns the configuration of a small model of `family`. The shape comes from `base`, the token ids from the tokenizer.
+/// Errors if the tokenizer lacks a special token.
 pub fn model_config(family: &'static Family, base: &BaseConfig, tokenizer: &Tokenizer) -> Result<ModelConfig> {
     let id = |token: &str| {
         let missing = || Error::input("tokenizer", format!("no {token}"), "the special tokens of Qwen2.5-VL");

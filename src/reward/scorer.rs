@@ -106,7 +106,12 @@ impl Scorer {
 
     /// Returns what the rules expect of a response, for the user; `None` for a reward program.
     pub fn expectation(&self) -> Option<String> {
-        (!matches!(self.method, Method::Command { .. })).then(|| shares::expectation(self.rubric))
+        (!self.is_program()).then(|| shares::expectation(self.rubric))
+    }
+
+    /// True if a reward program scores.
+    pub fn is_program(&self) -> bool {
+        matches!(self.method, Method::Command { .. })
     }
 
     /// Returns the judge's name, if there is one.

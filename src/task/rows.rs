@@ -38,10 +38,10 @@ impl VerifiedRows {
     /// Lets a reward program score the label of `row` as a response, so that a wrong program is found before the first
     /// rollout. Does nothing if the rules or a judge score.
     pub fn try_program(&self, row: &Row) -> Result<()> {
-        match self.scorer.expectation() {
-            Some(_) => Ok(()),
-            None => try_program(&self.scorer, row, |label| item(row, label)),
+        if !self.scorer.is_program() {
+            return Ok(());
         }
+        try_program(&self.scorer, row, |label| item(row, label))
     }
 }
 
@@ -179,7 +179,7 @@ impl<'a> TaskRows<'a> {
     /// Lets a reward program score the label of the first question as a response, so that a wrong program is found before
     /// the first answer is generated. Does nothing if the rules or a judge score.
     pub fn try_program(&self) -> Result<()> {
-        if self.scorer().expectation().is_some() {
+        if !self.scorer().is_program() {
             return Ok(());
         }
         self.each(|_, row| {
