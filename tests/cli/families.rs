@@ -267,9 +267,9 @@ fn rl(folder: &Folder) {
 
 fn eval(folder: &Folder) {
     let task = "data: ask.jsonl\nprompt: '{{ question }}'\ngold: answer\nscorer: strict\n";
-    let args = ["eval", "--task-file", &folder.write("sums.yaml", task), "--model", &folder.at("sft/model")];
+    let args = ["eval", "--task-file", &folder.write("own_sums.yaml", task), "--model", &folder.at("sft/model")];
     folder.run(&[&args[..], &["--out", &folder.at("eval"), "max_new_tokens=4", "dtype=f32"]].concat());
-    assert_eq!(folder.json("eval/summary.json")["tasks"]["sums"]["n"], 4);
+    assert_eq!(folder.json("eval/summary.json")["tasks"]["own_sums"]["n"], 4);
 }
 
 fn export(folder: &Folder) {
