@@ -13,6 +13,7 @@ mod number_words;
 pub mod python;
 pub mod question;
 mod steps;
+pub mod typed;
 mod value;
 mod verify;
 mod words;

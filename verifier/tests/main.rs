@@ -14,5 +14,6 @@ mod rewards;
 #[path = "../../tests/seed.rs"]
 mod seed;
 mod strict;
+mod typed;
 mod unseen;
 mod whole;

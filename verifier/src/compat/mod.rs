@@ -68,6 +68,30 @@ pub fn verify(gold: &str, answer: &str) -> Verdict {
     Verdict { equal, gold_parsed: shown(g), answer_parsed: shown(a), why, steps: steps.taken() }
 }
 
+/// Compares a label with an answer as [`verify`] does. A side without anything to parse is compared as a text.
+pub fn verify_or_text(gold: &str, answer: &str) -> bool {
+    let steps = Steps::new(BUDGET);
+    let read = |text: &str| {
+        let parsed = parse(text, &steps);
+        if parsed.text.is_some() { parsed } else { Parsed { value: None, text: Some(text.to_owned()) } }
+    };
+    compare(&read(gold), &read(answer), &steps).0
+}
+
+/// Returns the real numbers that a text may mean for the published scorer: its value, and the number as it is written. A
+/// percentage has only the latter, because the library cannot convert it.
+pub fn reals(text: &str) -> Vec<f64> {
+    let steps = Steps::new(BUDGET);
+    let parsed = parse(text, &steps);
+    let value = match parsed.value {
+        Some(Value::Tree(Tree::Percent(_))) | None => None,
+        Some(Value::Tree(tree)) => sample::real_value(&tree, &steps),
+        Some(_) => None,
+    };
+    let written = parsed.text.and_then(|text| text.parse().ok());
+    value.into_iter().chain(written).filter(|value| value.is_finite()).collect()
+}
+
 fn compare(gold: &Parsed, answer: &Parsed, steps: &Steps) -> (bool, &'static str) {
     if gold.text.is_none() || answer.text.is_none() {
         return (false, "nothing to compare");

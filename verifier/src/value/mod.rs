@@ -24,6 +24,7 @@ mod unit;
 
 pub use compare::equal;
 pub use comparison::Comparison;
+pub(crate) use decide::approximate;
 pub use evaluated::{UNEVALUATED, is_calculation};
 pub use expr::Expr;
 use matrix::Rows;

@@ -1,0 +1,113 @@
+//! Boxes and points in images, as lists of objects with `bbox_2d` or `point_2d`.
+
+use super::Details;
+use super::literal::Literal;
+use super::matching::best_matching;
+use crate::Mode;
+
+/// Smallest overlap of a box that is found: intersection divided by union.
+const LEAST_OVERLAP: f64 = 0.5;
+
+/// Vero's weights of the mean overlap of the boxes that are found, of F1, and of the shares of wrong and missing boxes.
+const WEIGHTS: [f64; 3] = [1.0, 0.75, 0.5];
+
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// All boxes of the label.
+    Boxes,
+    /// A point in the first box of the label.
+    Point,
+}
+
+/// The boxes of a label, each as left, top, right and bottom, in the coordinates of responses.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Boxes {
+    boxes: Vec<[f64; 4]>,
+    /// Largest coordinates of a point, if points are in pixels.
+    most: Option<(f64, f64)>,
+    least_overlap: f64,
+    /// Weights of `compat`.
+    weights: [f64; 3],
+}
+
+impl Boxes {
+    /// Reads the boxes of a label, which are in pixels. Returns `None` if there is none.
+    pub fn of_label(text: &str, details: &Details, mode: Mode) -> Option<Boxes> {
+        let (width, height) = details.image_size?;
+        let scale = |value: f64, side: f64| (value / side * 1000.0).round_ties_even().clamp(0.0, 1000.0);
+        let converted = |[x1, y1, x2, y2]: [f64; 4]| match details.normalize_bbox_to_1000 {
+            true => [scale(x1, width), scale(y1, height), scale(x2, width), scale(y2, height)],
+            false => [x1, y1, x2, y2],
+        };
+        let boxes: Vec<_> = boxes(text, mode)?.into_iter().map(converted).collect();
+        let most = (!details.normalize_bbox_to_1000).then_some((width, height));
+        let least_overlap = details.iou_threshold.unwrap_or(LEAST_OVERLAP);
+        let weights = details.component_weights.unwrap_or(WEIGHTS);
+        (!boxes.is_empty()).then_some(Boxes { boxes, most, least_overlap, weights })
+    }
+
+    /// Returns the score of the boxes in a prediction, from 0 to 1.
+    pub fn overlap(&self, prediction: &str, mode: Mode) -> f64 {
+        let predicted = boxes(prediction, mode).unwrap_or_default();
+        if predicted.is_empty() {
+            return 0.0;
+        }
+        let overlaps: Vec<Vec<f64>> =
+            predicted.iter().map(|one| self.boxes.iter().map(|right| overlap(one, right)).collect()).collect();
+        let matched = best_matching(&overlaps, self.least_overlap);
+        let (found, sum) = (matched.len() as f64, matched.iter().sum::<f64>());
+        let (given, wanted) = (predicted.len() as f64, self.boxes.len() as f64);
+        match mode {
+            Mode::Strict => 2.0 * sum / (given + wanted),
+            Mode::Compat => {
+                let missed = 0.5 * ((given - found) / given + (wanted - found) / wanted);
+                let parts = [sum / found.max(1.0), 2.0 * found / (given + wanted), -missed];
+                parts.iter().zip(self.weights).map(|(part, weight)| part * weight).sum::<f64>().clamp(0.0, 1.0)
+            }
+        }
+    }
+
+    /// True if the first point of a prediction is in the first box, or on its border.
+    pub fn is_hit(&self, prediction: &str, mode: Mode) -> bool {
+        let point = objects(prediction, mode).and_then(|all| coordinates::<2>(all.first()?.get("point_2d")?));
+        let inside = |[x, y]: [f64; 2]| {
+            let [x1, y1, x2, y2] = self.boxes[0];
+            let in_image = self.most.is_none_or(|(w, h)| (0.0..=w).contains(&x) && (0.0..=h).contains(&y));
+            in_image && (x1..=x2).contains(&x) && (y1..=y2).contains(&y)
+        };
+        point.is_some_and(inside)
+    }
+}
+
+/// Returns a text without the Markdown fence around it.
+pub fn without_fence(text: &str) -> &str {
+    let inner = text.trim().strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
+    inner.map_or(text, |inner| inner.trim_start_matches("json").trim())
+}
+
+/// Returns the objects of a list; `None` if the text is not a list of objects.
+fn objects(text: &str, mode: Mode) -> Option<Vec<Literal>> {
+    let text = if mode == Mode::Strict { without_fence(text) } else { text };
+    match Literal::parse(text)? {
+        Literal::List(all) => Some(all).filter(|all| all.iter().all(|one| matches!(one, Literal::Object(_)))),
+        _ => None,
+    }
+}
+
+fn boxes(text: &str, mode: Mode) -> Option<Vec<[f64; 4]>> {
+    Some(objects(text, mode)?.iter().filter_map(|one| coordinates(one.get("bbox_2d")?)).collect())
+}
+
+fn coordinates<const N: usize>(value: &Literal) -> Option<[f64; N]> {
+    let Literal::List(all) = value else { return None };
+    let all: Option<Vec<f64>> = all.iter().map(Literal::number).collect();
+    all?.try_into().ok()
+}
+
+fn overlap(a: &[f64; 4], b: &[f64; 4]) -> f64 {
+    let side = |from: f64, to: f64| (to - from).max(0.0);
+    let area = |[x1, y1, x2, y2]: &[f64; 4]| side(*x1, *x2) * side(*y1, *y2);
+    let both = side(a[0].max(b[0]), a[2].min(b[2])) * side(a[1].max(b[1]), a[3].min(b[3]));
+    both / (area(a) + area(b) - both).max(1e-12)
+}
