@@ -43,6 +43,7 @@ enum Stat {
     STATS
 };
 
+enum LossMode { VANILLA, GSPO, CISPO };
 enum AggMode { TOKEN_MEAN, SEQ_MEAN_TOKEN_SUM, SEQ_MEAN_TOKEN_MEAN, SEQ_MEAN_TOKEN_SUM_NORM };
 enum KlType { NO_KL, KL, ABS, MSE, LOW_VAR_KL };
 
@@ -60,7 +61,7 @@ struct Args {
     double clip_ratio_c;  // infinite if dual clip is off
     double kl_loss_coef, entropy_coeff;
     double batch_num_tokens, num_seqs, loss_scale_factor;
-    int gspo, pg_agg_mode, loss_agg_mode, kl_loss_type;
+    int loss_mode, pg_agg_mode, loss_agg_mode, kl_loss_type;
 };
 
 struct AddArgs {
@@ -148,20 +149,25 @@ KERNEL(policy_loss_rows, policy_loss::Args, policy_loss::THREADS, 1) {
         double log_prob = args.log_prob[t], old = args.old_log_prob[t];
         double d = log_prob - old, ratio = seq_ratio;
         bool outside = mean_log_ratio > MAX_TEN;
-        if (!args.gspo) {
+        if (args.loss_mode != GSPO) {
             outside = magnitude(d) > MAX_LOG_RATIO;
             d = math::hold(d, -MAX_LOG_RATIO, MAX_LOG_RATIO);
             ratio = math::exp_f64(d);
         }
-        double loss = -advantage * ratio, grad = loss;
-        double bound = -advantage * math::hold(ratio, args.low, args.high);
-        bool clipped = bound > loss;
+        double held = math::hold(ratio, args.low, args.high);
+        double loss = -advantage * ratio, bound = -advantage * held, grad = loss;
+        bool cispo = args.loss_mode == CISPO, clipped = cispo ? held != ratio : bound > loss;
         if (clipped) loss = bound;
         double cap = -advantage * args.clip_ratio_c;
         bool dual = advantage < 0.0 && loss > cap;
         if (dual) loss = cap;
+        // The bounded ratio of CISPO is a constant weight of the log-prob.
+        if (cispo) {
+            loss = bound * log_prob;
+            grad = bound;
+        }
         s[PG_LOSS] += loss * pg_weight;
-        grad = clipped || dual || outside ? 0.0 : grad * pg_weight;
+        grad = !cispo && (clipped || dual || outside) ? 0.0 : grad * pg_weight;
         if (args.kl_loss_type != NO_KL) {
             double kl_grad;
             double value = kl(args.kl_loss_type, log_prob, (double)args.ref_log_prob[t], kl_grad);

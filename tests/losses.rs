@@ -21,6 +21,11 @@ pub fn dapo() -> PolicyLoss {
     PolicyLoss { clip_ratio_high: 0.28, clip_ratio_c: Some(10.0), ..grpo() }
 }
 
+/// CISPO (MiniMax-M1, arXiv 2506.13585): no lower bound, a wide upper one.
+pub fn cispo() -> PolicyLoss {
+    PolicyLoss { loss_mode: LossMode::Cispo, clip_ratio_low: 1.0, clip_ratio_high: 4.0, clip_ratio_c: None, ..grpo() }
+}
+
 /// Returns GSPO with the paper's clip range.
 pub fn gspo() -> PolicyLoss {
     PolicyLoss {

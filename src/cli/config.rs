@@ -36,7 +36,7 @@ pub struct Args {
     /// Show only keys whose name here or in another system contains this text
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
-    /// Show only the keys that a preset sets: gspo, grpo, dapo or dr_grpo
+    /// Show only the keys that a preset sets: gspo, grpo, dapo, dr_grpo or cispo
     #[arg(long, value_name = "NAME", conflicts_with = "grep")]
     preset: Option<String>,
     /// Print the config of omr for a config of another system: YAML or a bash script of verl, LLaMA-Factory or TRL.

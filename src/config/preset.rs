@@ -21,6 +21,9 @@ choice! {
         Dapo = "dapo",
         /// GRPO without the division by standard deviation and length (arXiv 2503.20783).
         DrGrpo = "dr_grpo",
+        /// Token-level ratios without a lower bound, clipped to at most 5, as constant weights of log-probs (arXiv
+        /// 2506.13585; the bound is that of TRL's documentation).
+        Cispo = "cispo",
     }
 }
 
@@ -33,15 +36,15 @@ impl Preset {
 
 /// Keys with their value in each preset, in the order of [`Preset`]. `dapo` does not include the soft penalty for long
 /// responses, because the number of tokens that the penalty covers depends on the run.
-const KEYS: [(&str, [&str; 4]); 8] = [
-    ("loss_mode", ["gspo", "vanilla", "vanilla", "vanilla"]),
-    ("loss_agg_mode", ["seq-mean-token-mean", "token-mean", "token-mean", "seq-mean-token-sum-norm"]),
-    ("clip_ratio_low", ["3e-4", "0.2", "0.2", "0.2"]),
-    ("clip_ratio_high", ["4e-4", "0.2", "0.28", "0.2"]),
-    ("clip_ratio_c", ["3.0", "3.0", "10.0", "3.0"]),
-    ("norm_adv_by_std_in_grpo", ["true", "true", "true", "false"]),
-    ("filter_groups.enable", ["false", "false", "true", "false"]),
-    ("filter_groups.metric", ["score", "score", "acc", "score"]),
+const KEYS: [(&str, [&str; 5]); 8] = [
+    ("loss_mode", ["gspo", "vanilla", "vanilla", "vanilla", "cispo"]),
+    ("loss_agg_mode", ["seq-mean-token-mean", "token-mean", "token-mean", "seq-mean-token-sum-norm", "token-mean"]),
+    ("clip_ratio_low", ["3e-4", "0.2", "0.2", "0.2", "1.0"]),
+    ("clip_ratio_high", ["4e-4", "0.2", "0.28", "0.2", "4.0"]),
+    ("clip_ratio_c", ["3.0", "3.0", "10.0", "3.0", "3.0"]),
+    ("norm_adv_by_std_in_grpo", ["true", "true", "true", "false", "true"]),
+    ("filter_groups.enable", ["false", "false", "true", "false", "false"]),
+    ("filter_groups.metric", ["score", "score", "acc", "score", "score"]),
 ];
 
 /// Parses a cell of the table: a number, true or false, or a word.

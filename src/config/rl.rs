@@ -18,6 +18,12 @@ choice! {
         /// 1 for a right answer, otherwise 0: each update is a step of SFT on the model's own right answers. Requires a
         /// loss that weighs the tokens of short and long answers equally (`preset: grpo`).
         Raft = "raft",
+        /// REINFORCE with leave-one-out: reward minus the mean of the other rewards of the group.
+        Rloo = "rloo",
+        /// REINFORCE++: the reward, whitened over the response tokens of the batch.
+        ReinforcePlusPlus = "reinforce_plus_plus",
+        /// REINFORCE++ with a baseline: reward minus the mean of the group, whitened over the response tokens of the batch.
+        ReinforcePlusPlusBaseline = "reinforce_plus_plus_baseline",
     }
 }
 
@@ -28,6 +34,8 @@ choice! {
         Vanilla = "vanilla",
         /// Sequence-level ratio, normalised by length.
         Gspo = "gspo",
+        /// Clipped token-level ratio as a constant weight of the log-prob; clipped tokens keep a gradient.
+        Cispo = "cispo",
     }
 }
 
@@ -220,6 +228,9 @@ settings! {
             name: "verl actor_rollout_ref.actor.policy_loss.loss_mode; \
                 TRL importance_sampling_level (token is vanilla, sequence is gspo)",
             published: "gspo";
+        /// Leave responses that were cut at max_response_length out of the loss. Their rewards still count in the mean and
+        /// the deviation of their group.
+        mask_truncated_completions: bool = false, name: "TRL mask_truncated_completions", published: "false";
         /// Lower clip bound: the ratio is clipped at 1 - clip_ratio_low.
         clip_ratio_low: f64 = 3e-4, rule: Rule::AtLeast(0.0),
             name: "verl actor_rollout_ref.actor.clip_ratio_low; TRL epsilon (and clip_ratio_high)",
@@ -345,6 +356,13 @@ settings! {
     }
 }
 
+impl AdvEstimator {
+    /// True if the advantages are whitened over the batch.
+    pub fn whitens(self) -> bool {
+        matches!(self, AdvEstimator::ReinforcePlusPlus | AdvEstimator::ReinforcePlusPlusBaseline)
+    }
+}
+
 impl RlConfig {
     /// True if the model that RL started from is needed for a KL term.
     pub fn has_reference(&self) -> bool {
@@ -390,6 +408,11 @@ impl RlConfig {
                                 adv_estimator=raft, a loss divided by the length of each answer makes answers shorter";
                 return Err(Error::input(at(key), found, expected));
             }
+        }
+        if self.mask_truncated_completions && self.loss_agg_mode == LossAggMode::TokenSum {
+            let expected =
+                "false: with loss_agg_mode=token-sum, a mini-batch of cut responses alone cannot be left out";
+            return Err(Error::input(at("mask_truncated_completions"), "true", expected));
         }
         if self.use_kl_in_reward && self.filter_groups.metric == FilterMetric::SeqFinalReward {
             let expected = "seq_reward: the divergence is measured after groups are left out";

@@ -1,7 +1,9 @@
-//! Group-relative advantages, computed in f64.
+//! Advantages of responses, computed in f64.
 
 /// Number added to a group's standard deviation, as in verl.
 pub const ADV_EPS: f64 = 1e-6;
+/// Number added to counts and to the variance in [`whiten`], as in verl.
+const WHITEN_EPS: f64 = 1e-8;
 
 /// Mean and sample standard deviation of a group's rewards. For a group of one response, the mean is set to 0 and the
 /// standard deviation to 1. The advantage of this response is then its reward, divided by `1 + 1e-6` if it is
@@ -40,6 +42,26 @@ pub fn grpo(rewards: &[f64], norm_adv_by_std: bool) -> Vec<f64> {
     let GroupStats { mean, std } = GroupStats::of(rewards);
     let divisor = if norm_adv_by_std { std + ADV_EPS } else { 1.0 };
     rewards.iter().map(|reward| (reward - mean) / divisor).collect()
+}
+
+/// Returns the advantages of RLOO (verl's `rloo`): each reward minus the mean of the other rewards of its group. The
+/// advantage of a group of one response is its reward.
+pub fn rloo(rewards: &[f64]) -> Vec<f64> {
+    let others = (rewards.len() as f64 - 1.0).max(1.0);
+    let factor = if rewards.len() > 1 { rewards.len() as f64 / others } else { 1.0 };
+    grpo(rewards, false).into_iter().map(|advantage| factor * advantage).collect()
+}
+
+/// Whitens the `values` of all responses of a batch, each with its number of tokens, as REINFORCE++ does (verl's
+/// `masked_whiten`): subtracts the mean over all tokens and divides by their sample standard deviation.
+pub fn whiten(values: &mut [(f64, usize)]) {
+    let count: f64 = values.iter().map(|(_, tokens)| *tokens as f64).sum();
+    let mean = |of: &dyn Fn(f64) -> f64| {
+        values.iter().map(|&(value, tokens)| of(value) * tokens as f64).sum::<f64>() / (count + WHITEN_EPS)
+    };
+    let center = mean(&|value| value);
+    let variance = mean(&|value| (value - center) * (value - center)) * (count / (count - 1.0).max(1.0));
+    values.iter_mut().for_each(|(value, _)| *value = (*value - center) / (variance + WHITEN_EPS).sqrt());
 }
 
 /// Returns the advantages of RAFT (Dong et al. 2023): 1 for a right answer, otherwise 0. `accuracies` are the accuracies

@@ -21,6 +21,8 @@ pub struct Experience {
     pub reward: f64,
     /// Group-relative advantage.
     pub advantage: f64,
+    /// True if the response is left out of the update (`mask_truncated_completions`).
+    pub is_masked: bool,
 }
 
 impl Experience {
@@ -36,7 +38,17 @@ impl Experience {
         let mut loss_mask = vec![false; prompt.len()];
         loss_mask.resize(prompt.len() + response.len(), true);
         let input_ids = [prompt, response].concat();
-        Experience { input_ids, loss_mask, old_log_prob, ref_log_prob: None, score: 0.0, reward: 0.0, advantage: 0.0 }
+        let (score, reward, advantage) = (0.0, 0.0, 0.0);
+        Experience {
+            input_ids,
+            loss_mask,
+            old_log_prob,
+            ref_log_prob: None,
+            score,
+            reward,
+            advantage,
+            is_masked: false,
+        }
     }
 
     /// Returns the response to `question` as a sequence to train on. `same_prompt` is true if the sequence before it is a

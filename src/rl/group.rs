@@ -60,6 +60,11 @@ pub fn responses(groups: &[Group]) -> Vec<ResponseId> {
     groups.iter().enumerate().flat_map(of).collect()
 }
 
+/// Returns the ids of the responses of `groups` that are not left out of the update, group after group.
+pub fn unmasked(groups: &[Group]) -> Vec<ResponseId> {
+    responses(groups).into_iter().filter(|id| !id.of(groups).is_masked).collect()
+}
+
 /// Returns the offsets at which consecutive responses begin, in response tokens, followed by the end of the last
 /// response.
 pub fn borders<'a>(responses: impl IntoIterator<Item = &'a Experience>) -> Vec<u32> {

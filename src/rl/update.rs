@@ -16,7 +16,7 @@ use crate::ops::policy_loss::{self, Denominators, Io, KlLoss, LOSSES, Packed, Po
 use crate::philox::{self, Purpose, philox4x32_10};
 use crate::rl::balance::{karmarkar_karp, shared_workload};
 use crate::rl::experience::Experience;
-use crate::rl::group::{Group, ResponseId, borders, micro_batches, responses, sequences};
+use crate::rl::group::{Group, ResponseId, borders, micro_batches, responses, sequences, unmasked};
 use crate::rl::probs_diff::ProbsDiff;
 use crate::tensor::{DType, Tensor};
 use crate::train::exchange::Reach;
@@ -193,11 +193,15 @@ impl<'a> MiniBatch<'a> {
     pub fn new(config: &RlConfig, step: u64, groups: &'a [Group], lanes: usize) -> MiniBatch<'a> {
         let loss = loss_of(config);
         let computed = split(config, step, &loss, groups);
-        let (all, some) = (responses(groups), computed.all());
-        // The scale includes the number of responses, as in Dr. GRPO and TRL. verl's function on one rank omits it.
-        let denominators = |of: &[ResponseId]| {
-            let scale = Some((of.len() * config.max_response_length) as f64);
-            Denominators::new(&borders(of.iter().map(|id| id.of(groups))), scale)
+        let (all, some) = (unmasked(groups), computed.all());
+        // The scale includes the number of responses, as in Dr. GRPO and TRL, which also count those that are left out.
+        // verl's function on one rank omits it.
+        let denominators = |of: &[ResponseId], responses: usize| match all.is_empty() {
+            true => Denominators::INFINITE,
+            false => {
+                let scale = Some((responses * config.max_response_length) as f64);
+                Denominators::new(&borders(of.iter().map(|id| id.of(groups))), scale)
+            }
         };
         let mut lengths: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         some.iter().for_each(|id| lengths.entry(id.group).or_default().push(id.of(groups).old_log_prob.len()));
@@ -211,7 +215,13 @@ impl<'a> MiniBatch<'a> {
         let mut lanes = vec![Chosen::default(); lanes];
         computed.moving.iter().for_each(|id| lanes[of_lane[&id.group]].moving.push(*id));
         computed.idle.iter().for_each(|id| lanes[of_lane[&id.group]].idle.push(*id));
-        MiniBatch { groups, loss, denominators: denominators(&all), computed: denominators(&some), lanes }
+        MiniBatch {
+            groups,
+            loss,
+            denominators: denominators(&all, responses(groups).len()),
+            computed: denominators(&some, some.len()),
+            lanes,
+        }
     }
 
     /// Returns the micro-batches of at most `max_tokens` tokens in the order in which their gradients and results are
@@ -274,7 +284,9 @@ impl<'a> MiniBatch<'a> {
         }
         let mut stats = PolicyStats::new(&self.loss, &self.computed, &sums);
         let weight = |of: &Denominators| of.token_weight(self.loss.loss_agg_mode, 1.0);
-        stats.entropy *= weight(&self.computed) / weight(&self.denominators);
+        if weight(&self.denominators) > 0.0 {
+            stats.entropy *= weight(&self.computed) / weight(&self.denominators);
+        }
         let responses = self.lanes.iter().map(|lane| lane.moving.len() + lane.idle.len()).sum();
         let probs_diff = ProbsDiff::from(&sums.probs());
         let Computed { tokens, shared_tokens, micro_batches, .. } = done;
@@ -284,7 +296,11 @@ impl<'a> MiniBatch<'a> {
 
 /// Selects the responses to compute.
 fn split(config: &RlConfig, step: u64, loss: &PolicyLoss, groups: &[Group]) -> Chosen {
-    let all = responses(groups);
+    let all = unmasked(groups);
+    if all.is_empty() {
+        // Its weight is 0, which has the effect of an idle response in backward.
+        return Chosen { moving: responses(groups).into_iter().take(1).collect(), idle: Vec::new() };
+    }
     if loss.kl_loss.is_some() || loss.entropy_coeff != 0.0 {
         return Chosen { moving: all, idle: Vec::new() };
     }

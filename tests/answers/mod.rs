@@ -31,9 +31,13 @@ fn there(store: &Store) -> Vec<u64> {
     found.map(|(i, _)| i).collect()
 }
 
-/// Returns the number of answers in a store.
+/// Returns the number of answers in a store, which may not have its table yet.
 pub fn count(path: &Path) -> u64 {
     let store = rusqlite::Connection::open(path).unwrap();
+    let tables = "SELECT count(*) FROM sqlite_master WHERE name = 'answers'";
+    if store.query_row(tables, [], |row| row.get::<_, i64>(0)).unwrap() == 0 {
+        return 0;
+    }
     store.query_row("SELECT count(*) FROM answers", [], |row| row.get::<_, i64>(0)).unwrap() as u64
 }
 

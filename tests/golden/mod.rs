@@ -13,6 +13,7 @@ mod isa_wgmma;
 mod lora;
 mod reward;
 pub(crate) mod rl;
+mod rl2026;
 mod rope;
 mod text;
 mod tokenizer;

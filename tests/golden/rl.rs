@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::losses;
 
 /// Tolerance in f64: `|a - b| <= 1e-9 max(1, max|b|)`.
-const TOL_F64: f64 = 1e-9;
+pub(super) const TOL_F64: f64 = 1e-9;
 /// Tolerance with f32 storage, relative to `max(1, |loss|)` for the loss and to the largest gradient for gradients.
 const TOL_F32: f64 = 1e-5;
 
@@ -52,7 +52,7 @@ fn run(kind: &str, check: impl Fn(&Value, &str)) {
     super::report(kind, cases.len());
 }
 
-fn num(v: &Value) -> f64 {
+pub(super) fn num(v: &Value) -> f64 {
     match v {
         Value::Bool(b) => f64::from(u8::from(*b)),
         v => v.as_f64().unwrap_or_else(|| panic!("a number, not {v}")),
@@ -63,15 +63,15 @@ fn vec1(v: &Value) -> Vec<f64> {
     v.as_array().unwrap_or_else(|| panic!("a list, not {v}")).iter().map(num).collect()
 }
 
-fn flat(v: &Value) -> Vec<f64> {
+pub(super) fn flat(v: &Value) -> Vec<f64> {
     v.as_array().unwrap_or_else(|| panic!("a matrix, not {v}")).iter().flat_map(vec1).collect()
 }
 
-fn ids(v: &Value) -> Vec<usize> {
+pub(super) fn ids(v: &Value) -> Vec<usize> {
     v.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as usize).collect()
 }
 
-fn named<T: FromStr<Err = omr::error::Error>>(v: &Value) -> T {
+pub(super) fn named<T: FromStr<Err = omr::error::Error>>(v: &Value) -> T {
     v.as_str().unwrap_or_else(|| panic!("a name, not {v}")).parse().unwrap()
 }
 
@@ -85,7 +85,7 @@ fn kl_type(v: &Value) -> KlLossType {
 }
 
 /// Compares `got` with `want` with the tolerance `tol x max(1, max|want|)`.
-fn close(what: &str, got: &[f64], want: &[f64], tol: f64) {
+pub(super) fn close(what: &str, got: &[f64], want: &[f64], tol: f64) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let bound = tol * want.iter().fold(1f64, |m, w| m.max(w.abs()));
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
@@ -124,7 +124,7 @@ fn by_groups(group_ids: &[usize], rewards: &[f64], norm: bool) -> Vec<f64> {
 }
 
 /// Returns the indices of a batch's responses by group, in order of first appearance.
-fn by_group(group_ids: &[usize]) -> Vec<(usize, Vec<usize>)> {
+pub(super) fn by_group(group_ids: &[usize]) -> Vec<(usize, Vec<usize>)> {
     let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
     for (i, &g) in group_ids.iter().enumerate() {
         match groups.iter_mut().find(|(id, _)| *id == g) {
@@ -172,20 +172,20 @@ fn loss_config(config: &Value) -> PolicyLoss {
 }
 
 /// The matrices of a case in one storage type: the selected rows without the masked elements.
-struct Data<F> {
-    cu: Vec<u32>,
-    lp: Vec<F>,
-    old: Vec<F>,
-    reference: Option<Vec<F>>,
-    adv: Vec<f64>,
+pub(super) struct Data<F> {
+    pub(super) cu: Vec<u32>,
+    pub(super) lp: Vec<F>,
+    pub(super) old: Vec<F>,
+    pub(super) reference: Option<Vec<F>>,
+    pub(super) adv: Vec<f64>,
     /// Position of each kept element in the padded matrix.
-    at: Vec<usize>,
+    pub(super) at: Vec<usize>,
     /// Length of the padded rows.
-    width: f64,
+    pub(super) width: f64,
 }
 
 impl<F: Real> Data<F> {
-    fn new(case: &Value, adv: &[f64], rows: &[usize]) -> Data<F> {
+    pub(super) fn new(case: &Value, adv: &[f64], rows: &[usize]) -> Data<F> {
         let inputs = &case["inputs"];
         let (padded, mask) = (cu_seqlens(&inputs["response_mask"]), mask_of(&inputs["response_mask"]));
         let (mut cu, mut at) = (vec![0u32], Vec::new());
@@ -208,7 +208,7 @@ impl<F: Real> Data<F> {
         }
     }
 
-    fn batch(&self) -> Batch<'_, F> {
+    pub(super) fn batch(&self) -> Batch<'_, F> {
         Batch {
             cu_seqlens: &self.cu,
             old_log_prob: &self.old,
@@ -226,7 +226,7 @@ impl<F: Real> Data<F> {
 /// Function that computes a loss and its gradient, on the host or with an op on a device.
 pub type Compute<'a, F> = dyn Fn(&PolicyLoss, &Denominators, &Batch<'_, F>, &[F], &mut [F]) -> Sums + 'a;
 
-fn on_host<F: Real>(
+pub(super) fn on_host<F: Real>(
     config: &PolicyLoss,
     den: &Denominators,
     batch: &Batch<'_, F>,

@@ -115,7 +115,7 @@ fn configs() -> Vec<PolicyLoss> {
     let kinds = [KlLossType::Kl, KlLossType::Abs, KlLossType::Mse, KlLossType::LowVarKl, KlLossType::LowVarKl];
     let gspo = PolicyLoss { clip_ratio_low: 0.03, clip_ratio_high: 0.04, ..losses::gspo() };
     let mut out = Vec::new();
-    for base in [losses::grpo(), losses::dapo(), gspo] {
+    for base in [losses::grpo(), losses::dapo(), losses::cispo(), gspo] {
         out.push(base);
         for (loss_agg_mode, kl_loss_type) in modes.into_iter().zip(kinds) {
             let kl_loss = Some(KlLoss { kl_loss_type, kl_loss_coef: 0.02 });

@@ -323,6 +323,27 @@ fn of_responses_that_move_nothing_one_in_eight_runs() {
     assert!(none.iter().all(|(_, g)| g.iter().all(|x| *x == 0.0)));
 }
 
+#[test]
+fn a_response_that_was_cut_is_left_out_of_the_loss() {
+    let mut bench = Bench::cpu(DType::F32);
+    let mut case = Case::new(&[1, 0]);
+    case.groups[0].experience[1].is_masked = true;
+    let mut without = Case { groups: case.groups.clone() };
+    without.groups[0].experience.remove(1);
+    for entropy_coeff in [0.0, 1e-3] {
+        let config = RlConfig { entropy_coeff, ..bench.config(1 << 20) };
+        let [found, want] = [&case, &without].map(|case| bench.gradients(case, &config, LayerPolicy::All));
+        assert_eq!(found, want);
+    }
+    case.batch_mut().for_each(|e| e.is_masked = true);
+    let config = RlConfig { entropy_coeff: 1e-3, ..bench.config(1 << 20) };
+    let (none, seen) = bench.gradients(&case, &config, LayerPolicy::All);
+    assert_eq!(none.len(), bench.model.layout.pieces().count(), "every parameter has its gradient");
+    assert!(none.iter().all(|(_, g)| g.iter().all(|x| *x == 0.0)));
+    assert_eq!([seen.stats.loss, seen.stats.pg_loss, seen.stats.pg_clipfrac], [0.0; 3]);
+    assert!(seen.stats.entropy.is_finite());
+}
+
 /// Counts of an update: tokens, arithmetic, and the arithmetic of the vision tower's first op. The last count shows how
 /// often the images were computed.
 struct Counts {

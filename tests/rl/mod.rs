@@ -74,6 +74,24 @@ impl Data {
     }
 }
 
+/// The clipped ratio is a constant weight of each log-prob, so the gradient of a clipped token is not 0.
+#[test]
+fn cispo_weighs_log_probs_by_clipped_ratios() {
+    let (old, lp) = ([-1.0, -2.0, -0.5, -3.0f64], [-1.1, -0.1, -0.5, -9.0f64]);
+    let (cu, advantages) = ([0u32, 2, 4], [1.0, -0.5]);
+    let batch = Batch { cu_seqlens: &cu, old_log_prob: &old, ref_log_prob: None, advantages: &advantages };
+    let den = Denominators::new(&cu, None);
+    let mut grad = [f64::NAN; 4];
+    let config = PolicyLoss { clip_ratio_low: 0.5, ..losses::cispo() };
+    let sums = policy_loss::compute::compute(&config, &den, &batch, &lp, &mut grad, None).unwrap();
+    let weight = |t: usize| -advantages[t / 2] * (lp[t] - old[t]).exp().clamp(0.5, 5.0) / 4.0;
+    for (t, grad) in grad.iter().enumerate() {
+        assert!((grad - weight(t)).abs() < 1e-15 * 8.0, "{t}: {grad}, {}", weight(t));
+    }
+    let loss: f64 = (0..4).map(|t| weight(t) * lp[t]).sum();
+    assert!((PolicyStats::new(&config, &den, &sums).loss - loss).abs() < 1e-14);
+}
+
 proptest! {
     #![proptest_config(config(256))]
 

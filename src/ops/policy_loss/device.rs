@@ -105,6 +105,15 @@ fn on_cpu(cpu: Cpu<'_>, config: &PolicyLoss, denominators: &Denominators, batch:
     Ok(())
 }
 
+/// Returns the value of `policy_loss::LossMode` in the kernel.
+fn loss_mode(mode: LossMode) -> i32 {
+    match mode {
+        LossMode::Vanilla => 0,
+        LossMode::Gspo => 1,
+        LossMode::Cispo => 2,
+    }
+}
+
 /// Returns the value of `policy_loss::AggMode` in the kernel.
 fn agg_mode(mode: LossAggMode) -> i32 {
     match mode {
@@ -138,7 +147,7 @@ fn launch(
     const SMEM: usize = (STATS + 1) * THREADS / 32 * 8;
     check::count(OP, "tokens", io.log_prob.len())?;
     let rows = batch.advantages.len();
-    let (gspo, is_sum) = (config.loss_mode == LossMode::Gspo, config.loss_agg_mode == LossAggMode::TokenSum);
+    let is_sum = config.loss_agg_mode == LossAggMode::TokenSum;
     let args = params!(policy_loss::Args {
         log_prob: io.log_prob,
         old_log_prob: batch.old_log_prob,
@@ -151,13 +160,13 @@ fn launch(
         partials,
         low: 1.0 - config.clip_ratio_low,
         high: 1.0 + config.clip_ratio_high,
-        clip_ratio_c: config.clip_ratio_c.filter(|_| !gspo).unwrap_or(f64::INFINITY),
+        clip_ratio_c: config.clip_ratio_c.filter(|_| config.loss_mode == LossMode::Vanilla).unwrap_or(f64::INFINITY),
         kl_loss_coef: config.kl_loss.map_or(0.0, |kl| kl.kl_loss_coef),
         entropy_coeff: config.entropy_coeff,
         batch_num_tokens: denominators.batch_num_tokens,
         num_seqs: denominators.num_seqs,
         loss_scale_factor: if is_sum { 1.0 } else { denominators.loss_scale_factor },
-        gspo,
+        loss_mode: loss_mode(config.loss_mode),
         pg_agg_mode: agg_mode(config.pg_agg_mode()),
         loss_agg_mode: agg_mode(config.loss_agg_mode),
         kl_loss_type: config.kl_loss.map_or(0, |kl| kl_type(kl.kl_loss_type)),

@@ -61,7 +61,7 @@ impl PolicyLoss {
     /// Returns the aggregation of the policy term.
     pub fn pg_agg_mode(&self) -> LossAggMode {
         match self.loss_mode {
-            LossMode::Vanilla => self.loss_agg_mode,
+            LossMode::Vanilla | LossMode::Cispo => self.loss_agg_mode,
             LossMode::Gspo => LossAggMode::SeqMeanTokenMean,
         }
     }
@@ -79,6 +79,10 @@ pub struct Denominators {
 }
 
 impl Denominators {
+    /// Denominators with which every token has the weight 0, except in [`LossAggMode::TokenSum`].
+    pub const INFINITE: Denominators =
+        Denominators { batch_num_tokens: f64::INFINITY, num_seqs: f64::INFINITY, loss_scale_factor: f64::INFINITY };
+
     /// Counts a mini-batch with cumulative sequence lengths `cu_seqlens` `[S+1]`. If `loss_scale_factor` is `None`, the
     /// length of the longest sequence is used.
     pub fn new(cu_seqlens: &[u32], loss_scale_factor: Option<f64>) -> Denominators {

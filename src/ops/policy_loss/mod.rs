@@ -1,4 +1,5 @@
-//! Policy losses: GRPO and DAPO (token ratios, dual clip), GSPO (sequence ratios), KL and entropy terms.
+//! Policy losses: GRPO and DAPO (token ratios, dual clip), GSPO (sequence ratios), CISPO (clipped ratios as weights), KL and
+//! entropy terms.
 //!
 //! A loss is a sum over tokens of `weight x token loss`. The weight depends on
 //! [`LossAggMode`](crate::config::LossAggMode), the sequence's length and the [`Denominators`] of the whole mini-batch.

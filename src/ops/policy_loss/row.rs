@@ -57,21 +57,32 @@ impl<F: Real> LossRows<'_, F> {
             let d = lp - old;
             let (d, ratio, outside, cap) = match config.loss_mode {
                 LossMode::Gspo => (d, of_sequence, mean_log > MAX_TEN, None),
-                LossMode::Vanilla => {
+                LossMode::Vanilla | LossMode::Cispo => {
                     let held = hold_f64(d, -MAX_LOG_RATIO, MAX_LOG_RATIO);
                     (held, exp_f64(held), d.abs() > MAX_LOG_RATIO, config.clip_ratio_c)
                 }
             };
             let free = -advantage * ratio;
-            let bound = -advantage * hold_f64(ratio, low, high);
-            let clipped = bound > free;
-            let loss = if clipped { bound } else { free };
+            let held = hold_f64(ratio, low, high);
+            let bound = -advantage * held;
+            let is_cispo = config.loss_mode == LossMode::Cispo;
+            let clipped = if is_cispo { held != ratio } else { bound > free };
+            // The bounded ratio of CISPO is a constant weight of the log-prob.
+            let loss = match clipped {
+                _ if is_cispo => bound * lp,
+                true => bound,
+                false => free,
+            };
             let cap = cap.map(|c| -advantage * c).filter(|&cap| advantage < 0.0 && loss > cap);
             let dual = cap.is_some();
 
             let s = &mut lanes[t % THREADS];
             s[Stat::PgLoss] += cap.unwrap_or(loss) * pg_weight;
-            let mut grad = if clipped || dual || outside { 0.0 } else { free * pg_weight };
+            let mut grad = match clipped || dual || outside {
+                _ if is_cispo => bound * pg_weight,
+                true => 0.0,
+                false => free * pg_weight,
+            };
             if let (Some(kl), Some(reference)) = (&config.kl_loss, batch.ref_log_prob) {
                 let (value, kl_grad) = kl_value_and_grad(kl.kl_loss_type, lp, reference[from + t].into());
                 s[Stat::KlLoss] += value * weight;

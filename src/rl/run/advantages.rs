@@ -35,8 +35,12 @@ impl RlJob {
             batch.kl_coef = self.apply_kl_penalty(trainer, &mut batch.groups, metrics);
         }
         for group in &mut batch.groups {
+            let rewards = group.rewards();
             let advantages = match config.adv_estimator {
-                AdvEstimator::Grpo => advantage::grpo(&group.rewards(), config.norm_adv_by_std_in_grpo),
+                AdvEstimator::Grpo => advantage::grpo(&rewards, config.norm_adv_by_std_in_grpo),
+                AdvEstimator::Rloo => advantage::rloo(&rewards),
+                AdvEstimator::ReinforcePlusPlus => rewards,
+                AdvEstimator::ReinforcePlusPlusBaseline => advantage::grpo(&rewards, false),
                 AdvEstimator::Raft => {
                     advantage::raft(&group.rollouts.iter().map(|r| r.score.acc_score).collect::<Vec<_>>())
                 }
@@ -46,6 +50,14 @@ impl RlJob {
                 // If the loss does not use these log-probs, the plan has no memory for them.
                 one.ref_log_prob.take_if(|_| !config.use_kl_loss);
             }
+        }
+        if config.adv_estimator.whitens() {
+            let all = || batch.groups.iter().flat_map(|group| &group.experience);
+            let tokens = |one: &Experience| if one.is_masked { 0 } else { one.old_log_prob.len() };
+            let mut values: Vec<_> = all().map(|one| (one.advantage, tokens(one))).collect();
+            advantage::whiten(&mut values);
+            let all = batch.groups.iter_mut().flat_map(|group| &mut group.experience);
+            all.zip(values).for_each(|(one, (advantage, _))| one.advantage = advantage);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::RlConfig;
+use crate::config::{AdvEstimator, RlConfig};
 use crate::data::encoder::EncodingPurpose;
 use crate::data::held_out::split_off;
 use crate::data::indexing::Longest;
@@ -95,7 +95,7 @@ impl RlJob {
             return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
         }
         data.remark_repeats("train_batch_size", config.train_batch_size, config.train_batch_size as u64);
-        if config.rollout.n == 1 {
+        if config.rollout.n == 1 && config.adv_estimator != AdvEstimator::ReinforcePlusPlus {
             // A group of one is accepted, as in verl (TRL rejects it). It is REINFORCE without a baseline, and a remark
             // reports that.
             let what =

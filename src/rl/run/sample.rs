@@ -7,7 +7,7 @@ use super::job::{RlJob, Run};
 use crate::config::FilterMetric;
 use crate::device::Device;
 use crate::engine::scheduler::SchedulerStats;
-use crate::engine::{EngineConfig, draft};
+use crate::engine::{EngineConfig, FinishReason, draft};
 use crate::error::{Error, Result};
 use crate::llm;
 use crate::observe::Observer;
@@ -179,7 +179,9 @@ impl RlJob {
                 true => overlong::penalty(buffer, config.max_response_length, rollout.output.token_ids.len()),
                 false => 0.0,
             };
-            group.experience.push(Experience::new(&group.question, &rollout, rollout.score.score + penalty));
+            let made = Experience::new(&group.question, &rollout, rollout.score.score + penalty);
+            let is_masked = config.mask_truncated_completions && rollout.output.finish_reason == FinishReason::Length;
+            group.experience.push(Experience { is_masked, ..made });
             group.rollouts.push(rollout);
         }
         batch.consumed += config.gen_batch() as u64;

@@ -1,6 +1,6 @@
 //! Boxes and points in images, as lists of objects with `bbox_2d` or `point_2d`.
 
-use super::Details;
+use super::kind::Details;
 use super::literal::Literal;
 use super::matching::best_matching;
 use crate::Mode;
@@ -11,19 +11,28 @@ const LEAST_OVERLAP: f64 = 0.5;
 /// Vero's weights of the mean overlap of the boxes that are found, of F1, and of the shares of wrong and missing boxes.
 const WEIGHTS: [f64; 3] = [1.0, 0.75, 0.5];
 
-/// What is asked for.
+/// Kind of answer that a row asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
-    /// All boxes of the label.
+    /// Boxes, all of the label.
     Boxes,
     /// A point in the first box of the label.
     Point,
 }
 
-/// The boxes of a label, each as left, top, right and bottom, in the coordinates of responses.
+/// A box.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Rect {
+    left: f64,
+    top: f64,
+    right: f64,
+    bottom: f64,
+}
+
+/// The boxes of a label, in the coordinates of responses.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Boxes {
-    boxes: Vec<[f64; 4]>,
+    boxes: Vec<Rect>,
     /// Largest coordinates of a point, if points are in pixels.
     most: Option<(f64, f64)>,
     least_overlap: f64,
@@ -36,9 +45,14 @@ impl Boxes {
     pub fn of_label(text: &str, details: &Details, mode: Mode) -> Option<Boxes> {
         let (width, height) = details.image_size?;
         let scale = |value: f64, side: f64| (value / side * 1000.0).round_ties_even().clamp(0.0, 1000.0);
-        let converted = |[x1, y1, x2, y2]: [f64; 4]| match details.normalize_bbox_to_1000 {
-            true => [scale(x1, width), scale(y1, height), scale(x2, width), scale(y2, height)],
-            false => [x1, y1, x2, y2],
+        let converted = |rect: Rect| match details.normalize_bbox_to_1000 {
+            true => Rect {
+                left: scale(rect.left, width),
+                top: scale(rect.top, height),
+                right: scale(rect.right, width),
+                bottom: scale(rect.bottom, height),
+            },
+            false => rect,
         };
         let boxes: Vec<_> = boxes(text, mode)?.into_iter().map(converted).collect();
         let most = (!details.normalize_bbox_to_1000).then_some((width, height));
@@ -72,9 +86,9 @@ impl Boxes {
     pub fn is_hit(&self, prediction: &str, mode: Mode) -> bool {
         let point = objects(prediction, mode).and_then(|all| coordinates::<2>(all.first()?.get("point_2d")?));
         let inside = |[x, y]: [f64; 2]| {
-            let [x1, y1, x2, y2] = self.boxes[0];
+            let Rect { left, top, right, bottom } = self.boxes[0];
             let in_image = self.most.is_none_or(|(w, h)| (0.0..=w).contains(&x) && (0.0..=h).contains(&y));
-            in_image && (x1..=x2).contains(&x) && (y1..=y2).contains(&y)
+            in_image && (left..=right).contains(&x) && (top..=bottom).contains(&y)
         };
         point.is_some_and(inside)
     }
@@ -95,8 +109,9 @@ fn objects(text: &str, mode: Mode) -> Option<Vec<Literal>> {
     }
 }
 
-fn boxes(text: &str, mode: Mode) -> Option<Vec<[f64; 4]>> {
-    Some(objects(text, mode)?.iter().filter_map(|one| coordinates(one.get("bbox_2d")?)).collect())
+fn boxes(text: &str, mode: Mode) -> Option<Vec<Rect>> {
+    let rect = |[left, top, right, bottom]: [f64; 4]| Rect { left, top, right, bottom };
+    Some(objects(text, mode)?.iter().filter_map(|one| coordinates(one.get("bbox_2d")?)).map(rect).collect())
 }
 
 fn coordinates<const N: usize>(value: &Literal) -> Option<[f64; N]> {
@@ -105,9 +120,11 @@ fn coordinates<const N: usize>(value: &Literal) -> Option<[f64; N]> {
     all?.try_into().ok()
 }
 
-fn overlap(a: &[f64; 4], b: &[f64; 4]) -> f64 {
+/// Returns the intersection of two boxes divided by their union.
+fn overlap(a: &Rect, b: &Rect) -> f64 {
     let side = |from: f64, to: f64| (to - from).max(0.0);
-    let area = |[x1, y1, x2, y2]: &[f64; 4]| side(*x1, *x2) * side(*y1, *y2);
-    let both = side(a[0].max(b[0]), a[2].min(b[2])) * side(a[1].max(b[1]), a[3].min(b[3]));
+    let area = |rect: &Rect| side(rect.left, rect.right) * side(rect.top, rect.bottom);
+    let width = side(a.left.max(b.left), a.right.min(b.right));
+    let both = width * side(a.top.max(b.top), a.bottom.min(b.bottom));
     both / (area(a) + area(b) - both).max(1e-12)
 }

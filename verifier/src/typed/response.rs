@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::RewardType;
+use super::kind::RewardType;
 use crate::python;
 
 const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
