@@ -26,11 +26,15 @@ const RELEASE: &str = "release 13.0,";
 
 fn main() -> Result<()> {
     let package = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
-    let is_library = std::env::var("CARGO_PKG_NAME")? == "omr-lib";
-    let root = if is_library { package.parent().ok_or("no folder above src")?.to_owned() } else { package };
+    let root = package.ancestors().find(|folder| folder.join("Cargo.lock").is_file()).ok_or("no Cargo.lock above")?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    let tests = Some(root.join("tests/kernels/cu")).filter(|_| !is_library);
-    for path in ["build.rs", "kernels", "ptx"].map(|path| root.join(path)).iter().chain(&tests) {
+    // The integration tests contain kernels of their own, the library and the unit tests those of `kernels`.
+    let (name, tests) = (std::env::var("CARGO_PKG_NAME")?, root.join("tests/kernels/cu"));
+    let (kernels, ptx) = match name.as_str() {
+        "omr" => (tests.clone(), tests.join("ptx")),
+        _ => (root.join("kernels"), root.join("ptx")),
+    };
+    for path in [&root.join("build.rs"), &kernels, &ptx] {
         println!("cargo::rerun-if-changed={}", path.display());
     }
     println!("cargo::rustc-env=OMR_ROOT={}", root.display());
@@ -38,13 +42,9 @@ fn main() -> Result<()> {
         println!("cargo::rerun-if-env-changed={name}");
     }
 
-    let tool = ptxas(&root);
-    // The unit tests contain the kernels, too, but do not run their machine code.
-    let own = images(&root.join("kernels"), &root.join("ptx"), tool.as_deref().filter(|_| is_library), &out)?;
-    replace(&out.join("images.rs"), own)?;
-    if let Some(tests) = tests {
-        replace(&out.join("test_images.rs"), images(&tests, &tests.join("ptx"), tool.as_deref(), &out)?)?;
-    }
+    // The unit tests do not run machine code.
+    let tool = ptxas(root).filter(|_| name != "omr-unit");
+    replace(&out.join("images.rs"), images(&kernels, &ptx, tool.as_deref(), &out)?)?;
     Ok(())
 }
 

@@ -4,4 +4,4 @@
 use omr::device::images::Images;
 
 /// The kernel files of this folder, which `tools/build-ptx` compiles in addition to omr's own.
-pub static CALIBRATION: Images = include!(concat!(env!("OUT_DIR"), "/test_images.rs"));
+pub static CALIBRATION: Images = include!(concat!(env!("OUT_DIR"), "/images.rs"));
