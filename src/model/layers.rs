@@ -246,14 +246,16 @@ impl Tape {
         let records = self.set_trained(y, self.is_trained(x) || self.trains(&layer));
         let saved = if records { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
         let bias = bias.map(|b| b.tensor);
-        let product = |dev: &mut Device, x| linear::fwd_gelu(dev, x, &weight.weight, bias, saved, y.tensor);
+        let product = |dev: &mut Device, x| {
+            linear::fwd_gelu(dev, gelu::GeluKind::Exact, x, &weight.weight, bias, saved, y.tensor)
+        };
         let kept = self.with_input(dev, x.tensor, layer, product)?;
         let Some(saved) = saved else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let dx = b.of_trained(x)?;
             b.with_scratch(dtype, &[t, n], |b, dz| {
-                gelu::bwd(b.dev, saved, dy.tensor, dz)?;
+                gelu::bwd(b.dev, gelu::GeluKind::Exact, saved, dy.tensor, dz)?;
                 linear_bwd(b, x, dz, layer, kept, dx)
             })?;
             b.free(dy);
@@ -361,14 +363,14 @@ impl Tape {
     ) -> Result<Var> {
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, weight.weight.data.dtype, &[num_patches, weight.weight.n])?;
-        patch_embed::fwd(dev, pixels, &images, &normalize, &weight.weight, y.tensor)?;
+        patch_embed::fwd(dev, pixels, &images, &normalize, &weight.weight, None, y.tensor)?;
         if !self.set_trained(y, self.trains_base()) {
             return Ok(y);
         }
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             if let Some(dw) = b.param(weight.id)? {
-                patch_embed::bwd(b.dev, pixels, &images, &normalize, dy.tensor, dw)?;
+                patch_embed::bwd(b.dev, pixels, &images, &normalize, dy.tensor, dw, None)?;
             }
             b.free(dy);
             Ok(())
