@@ -41,6 +41,9 @@ struct Args {
 // registers linear_gelu_m16 <= 80
 // registers linear_gelu_m64 <= 112
 // registers linear_gelu_m128 <= 255
+// registers linear_gelu_tanh_m16 <= 80
+// registers linear_gelu_tanh_m64 <= 112
+// registers linear_gelu_tanh_m128 <= 255
 // registers linear_swiglu_m16 <= 80
 // registers linear_swiglu_m64 <= 112
 // registers linear_swiglu_m128 <= 255
@@ -52,3 +55,4 @@ GEMM_KERNELS(linear_f32, Logits)
 GEMM_KERNELS(linear_gelu, Gelu)
 GEMM_KERNELS(linear_swiglu, SwiGlu)
 GEMM_KERNELS(linear_qkv, Qkv)
+GEMM_KERNELS(linear_gelu_tanh, GeluTanh)

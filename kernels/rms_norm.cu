@@ -9,10 +9,12 @@
 // for dx and 4 for dgamma.
 // Reference: src/ops/rms_norm.rs, dgamma bitwise identical.
 // Benchmark: `omr bench rms_norm`.
-#include "common/reduce.cuh"
+#include "common/norm_rows.cuh"
 #include "isa/isa.cuh"
 
 namespace rms_norm {
+
+using namespace norm_rows;
 
 struct Args {
     const bf16* x;
@@ -37,37 +39,13 @@ struct BwdArgs {
     int pad;
 };
 
-constexpr int THREADS = 128;
-constexpr int ROWS = THREADS / 32;
-// Elements of one 16-byte access, and of one round of a warp; largest number of rounds of a row that stays in
-// registers.
-constexpr int VECTOR = 8;
-constexpr int ROUND = 32 * VECTOR;
+// Largest number of rounds of a row that stays in registers.
 constexpr int ROUNDS = 16;
 // Rounds of gamma that are loaded together.
 constexpr int BATCH = 8;
-// Rows of one partial sum of dgamma, as in the reference; columns of a CTA that computes partial sums.
-constexpr int CHUNK = 64;
-constexpr int STRIPE = THREADS * VECTOR;
-
-// Eight elements, converted to fp32.
-struct Eight {
-    float v[VECTOR];
-
-    __device__ __forceinline__ explicit Eight(uint4 p) {
-        uint32_t pair[4] = {p.x, p.y, p.z, p.w};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            v[2 * i] = lo(pair[i]);
-            v[2 * i + 1] = hi(pair[i]);
-        }
-    }
-
-    __device__ __forceinline__ explicit Eight(const bf16* p) : Eight(isa::load<uint4>(p)) {}
-};
 
 // The sum of a row has one order whatever the code path: element j is added to chain j % 256 by fmaf, in ascending
-// order. Then halves of the 256 chains are added, first within a lane (8 chains), then across the 32 lanes.
+// order. Then norm_rows::sum adds up the chains.
 struct Chains {
     float chain[VECTOR];
 
@@ -88,12 +66,7 @@ struct Chains {
         for (int i = 0; i < VECTOR; i++) chain[i] = fmaf(x.v[i], dy.v[i] * gamma.v[i], chain[i]);
     }
 
-    __device__ __forceinline__ float sum() const {
-        float a[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) a[i] = chain[i] + chain[i + 4];
-        return reduce::warp_sum((a[0] + a[2]) + (a[1] + a[3]));
-    }
+    __device__ __forceinline__ float sum() const { return norm_rows::sum(chain); }
 };
 
 __device__ __forceinline__ float reciprocal(float squares, const Args& args) {
@@ -173,8 +146,7 @@ __device__ __forceinline__ void row_bwd(const BwdArgs& args, int64_t row, int la
             float d = (g.v[i] * scale.v[i] - e.v[i] * r * mean) * r;
             e.v[i] = args.accumulate ? had.v[i] + d : d;
         }
-        isa::store<uint4>(dx + at, make_uint4(pack(e.v[0], e.v[1]), pack(e.v[2], e.v[3]), pack(e.v[4], e.v[5]),
-                                              pack(e.v[6], e.v[7])));
+        isa::store<uint4>(dx + at, e.packed());
     }
 }
 

@@ -34,6 +34,9 @@ const ERF: [f32; 6] = [-0.000_597_925_8, 0.004_991_231, -0.026_765_56, 0.112_817
 const ERF_TAIL: [f32; 7] =
     [1.674_599e-5, -0.000_375_557_98, 0.003_842_883_7, -0.024_146_967, 0.106_628_39, 0.634_952_96, 0.128_687_11];
 
+/// Coefficients of x and x^3 in twice the argument of the tanh of GELU: 2 sqrt(2 / pi), and this times 0.044715.
+const GELU_TANH: [f32; 2] = [1.595_769_2, 0.071_354_814];
+
 /// Evaluates a polynomial by Horner's rule, highest coefficient first.
 #[inline(always)]
 fn poly<const N: usize>(c: &[f32; N], x: f32) -> f32 {
@@ -171,6 +174,23 @@ pub fn gelu_grad(x: f32) -> f32 {
     const DENSITY: f32 = 0.398_942_3;
     let cdf = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
     (x * DENSITY).mul_add(exp(-0.5 * x * x), cdf)
+}
+
+/// Returns x (1 + tanh(u)) / 2 = x sigmoid(2 u), the GELU with the approximation u = sqrt(2 / pi) (x + 0.044715 x^3).
+#[inline(always)]
+pub fn gelu_tanh(x: f32) -> f32 {
+    x * sigmoid(x * (x * x).mul_add(GELU_TANH[1], GELU_TANH[0]))
+}
+
+/// Computes d gelu_tanh(x) / dx = s + x s (1 - s) d(2 u)/dx, with s = sigmoid(2 u). With p = e^-|2 u|, s (1 - s) is
+/// p / (1 + p)^2, without the cancellation of 1 - s.
+#[inline(always)]
+pub fn gelu_tanh_grad(x: f32) -> f32 {
+    let twice = x * (x * x).mul_add(GELU_TANH[1], GELU_TANH[0]);
+    let p = exp(-twice.abs());
+    let q = 1.0 / (1.0 + p);
+    let s = if twice < 0.0 { p * q } else { q };
+    (x * (p * q * q)).mul_add((x * x).mul_add(3.0 * GELU_TANH[1], GELU_TANH[0]), s)
 }
 
 /// Computes (sin, cos) of 2 pi u for u in [0, 1], within 2e-7.

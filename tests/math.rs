@@ -98,6 +98,15 @@ fn gelu_and_the_derivatives() {
         assert!((f64::from(math::gelu(x)) - d * cdf).abs() < slack, "gelu({x})");
         assert!((f64::from(math::gelu_grad(x)) - (cdf + d * pdf)).abs() < slack, "gelu'({x})");
         assert!((f64::from(math::silu_grad(x)) - (s + d * s * (1.0 - s))).abs() < slack, "silu'({x})");
+        // Twice the argument of the tanh, its derivative, and 1 / (1 + exp(-argument)).
+        let root = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+        let (twice, slope) = (root * (d + 0.044715 * d.powi(3)), root * (1.0 + 3.0 * 0.044715 * d * d));
+        let t = 1.0 / (1.0 + (-twice).exp());
+        assert!((f64::from(math::gelu_tanh(x)) - d * t).abs() < slack, "gelu_tanh({x})");
+        assert!(
+            (f64::from(math::gelu_tanh_grad(x)) - (t + d * t * (1.0 - t) * slope)).abs() < slack,
+            "gelu_tanh'({x})"
+        );
         let u = (x + 10.0) / 20.0;
         let (sin, cos) = math::sin_cos_turns(u);
         let angle = f64::from(u) * std::f64::consts::TAU;

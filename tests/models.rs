@@ -7,13 +7,16 @@ use omr::config::BaseConfig;
 use omr::data::Encoder;
 use omr::data::encoder::EncodingPurpose;
 use omr::device::Device;
-use omr::image::{ImageInput, Processor};
+use omr::image::{ImageInput, PatchGrid, Processor};
 use omr::model::family::qwen2_5_vl;
 use omr::model::params::Param;
 use omr::model::{Inputs, Model, ModelConfig, ParamLayout, Tape, Var};
 use omr::ops::linear;
 use omr::tensor::{DType, Elem, Tensor};
 use omr::text::{ChatConfig, Tokenizer};
+
+/// Sizes of the patches of Qwen2.5-VL.
+pub const GRID: PatchGrid = PatchGrid { patch_size: 14, temporal_patch_size: 2, merge_size: 2 };
 
 /// Returns a batch of sequences with their images. All tokens of a sequence count as its prompt.
 pub fn inputs(config: &ModelConfig, sequences: &[(&[u32], &[Arc<ImageInput>])]) -> Inputs {

@@ -146,6 +146,16 @@ fn every_module_is_on_the_front_page_and_in_the_image() {
 }
 
 #[test]
+fn readme_lists_every_family_of_models() {
+    let mut table = "| models | class in `config.json` | images |\n| --- | --- | --- |\n".to_owned();
+    for family in omr::model::family::FAMILIES {
+        let images = if family.prefixes.is_empty() { "no" } else { "yes" };
+        table += &format!("| {} | `{}` | {images} |\n", family.models, family.classes.join("`, `"));
+    }
+    assert!(read("README.md").contains(&table), "README.md needs this table:\n{table}");
+}
+
+#[test]
 fn readme_is_short() {
     let lines = read("README.md").lines().count();
     assert!(lines <= 130, "README.md has {lines} lines, expected at most 130");

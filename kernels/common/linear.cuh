@@ -51,8 +51,9 @@ struct Logits : InOrder {
     }
 };
 
-// y = gelu(sums + bias). `pre` receives the value before the activation if it is not null.
-struct Gelu : InOrder {
+// y = gelu(sums + bias), exact or with tanh. `pre` receives the value before the activation if it is not null.
+template <bool TANH>
+struct GeluOf : InOrder {
     struct Args {
         const bf16* bias;
         bf16* pre;
@@ -69,12 +70,15 @@ struct Gelu : InOrder {
             }
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                q.v[i] = math::gelu(q.v[i]);
+                q.v[i] = TANH ? math::gelu_tanh(q.v[i]) : math::gelu(q.v[i]);
             }
             store_quad(to.y + at, q, whole, count);
         });
     }
 };
+
+using Gelu = GeluOf<false>;
+using GeluTanh = GeluOf<true>;
 
 // y = silu(gate) * up. Gate and up columns alternate in blocks of 32. `gate_up` receives both if it is not null.
 struct SwiGlu : InOrder {

@@ -12,6 +12,9 @@ constexpr float LOG2_E = 1.44269504088896340735992468100189214f;
 constexpr float LN_2 = 0.693147180559945309417232121458176568f;
 constexpr float LN_2_LOW = -1.9046543e-9f;
 constexpr float FRAC_1_SQRT_2 = 0.707106781186547524400844362104849039f;
+// Coefficients of x and x^3 in twice the argument of the tanh of GELU: 2 sqrt(2 / pi), and this times 0.044715.
+constexpr float GELU_TANH_1 = 1.5957692f;
+constexpr float GELU_TANH_3 = 0.071354814f;
 // The smallest positive normal number.
 constexpr float MIN_POSITIVE = 1.17549435e-38f;
 
@@ -165,6 +168,17 @@ __device__ __forceinline__ float gelu_grad(float x) {
     float cdf = 0.5f * (1.0f + erf(x * FRAC_1_SQRT_2));
     // 1 / sqrt(2 pi).
     return fmaf(x * 0.3989423f, exp(-0.5f * x * x), cdf);
+}
+
+// x (1 + tanh(u)) / 2 = x sigmoid(2 u), the GELU with the approximation u = sqrt(2 / pi) (x + 0.044715 x^3).
+__device__ __forceinline__ float gelu_tanh(float x) { return x * sigmoid(x * fmaf(x * x, GELU_TANH_3, GELU_TANH_1)); }
+
+// d gelu_tanh(x) / dx = s + x s (1 - s) d(2 u)/dx with s = sigmoid(2 u). With p = e^-|2 u|, s (1 - s) is p / (1 + p)^2.
+__device__ __forceinline__ float gelu_tanh_grad(float x) {
+    float twice = x * fmaf(x * x, GELU_TANH_3, GELU_TANH_1);
+    float p = exp(-abs(twice)), q = 1.0f / (1.0f + p);
+    float s = twice < 0.0f ? p * q : q;
+    return fmaf(x * (p * q * q), fmaf(x * x, 3.0f * GELU_TANH_3, GELU_TANH_1), s);
 }
 
 }  // namespace math

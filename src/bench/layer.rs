@@ -7,10 +7,11 @@ use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::attention::{self, Pack};
 use crate::ops::embedding;
+use crate::ops::gelu::{self, GeluKind};
 use crate::ops::patch_embed::{self, Normalize, PatchImage};
 use crate::ops::qk_norm::{self, Bwd, Fwd, SavedRows};
 use crate::ops::segments::Segments;
-use crate::ops::{gelu, linear, lora, rms_norm, rope, rows, swiglu};
+use crate::ops::{linear, lora, rms_norm, rope, rows, swiglu};
 use crate::tensor::{DType, Tensor};
 
 pub fn linear_fwd(dev: &mut Device, dtype: DType, [t, n, k]: [usize; 3]) -> Result<Case> {
@@ -213,16 +214,17 @@ pub fn patch_embed_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let flops = 2.0 * (s.patches * width * norm.row_len()) as f64;
     let shape = format!("{} x [1, {side}, {side}] x [{width}, {}]", images.len(), norm.row_len());
     op("patch_embed fwd", s.dtype, shape, flops, bytes(&[pixels, w.data, y]), move |dev| {
-        patch_embed::fwd(dev, pixels, &images, &norm, &w, y)
+        patch_embed::fwd(dev, pixels, &images, &norm, &w, None, y)
     })
 }
 
 /// Makes the case of the backward pass of GELU, at the size of the activation between the merger's two products.
-pub fn gelu_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
+pub fn gelu_bwd(dev: &mut Device, s: Sizes, kind: GeluKind) -> Result<Case> {
     let dims = [s.patches / 4, 4 * s.vision.q * s.vision.dim];
     let (pre, dy, dpre) =
         (random(dev, s.dtype, &dims, 1.0)?, random(dev, s.dtype, &dims, 1.0)?, zeros(dev, s.dtype, &dims)?);
-    op("gelu bwd", s.dtype, format!("{dims:?}"), 0.0, bytes(&[pre, dy, dpre]), move |dev| gelu::bwd(dev, pre, dy, dpre))
+    let name = if kind == GeluKind::Exact { "gelu bwd" } else { "gelu tanh bwd" };
+    op(name, s.dtype, format!("{dims:?}"), 0.0, bytes(&[pre, dy, dpre]), move |dev| gelu::bwd(dev, kind, pre, dy, dpre))
 }
 
 /// An op that moves rows by index.

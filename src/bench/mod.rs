@@ -23,6 +23,7 @@ mod parity;
 mod peaks;
 mod rl_step;
 mod run;
+mod tower;
 mod update;
 mod variants;
 

@@ -4,9 +4,10 @@
 use super::case::{Case, Make};
 use super::inputs::Sizes;
 use super::layer::{self, MOVES, Sequences};
-use super::{decode, update};
+use super::{decode, tower, update};
 use crate::device::{Device, Kind};
 use crate::error::Result;
+use crate::ops::gelu::GeluKind;
 use crate::tensor::DType;
 
 /// Makes the case of an op at the given sizes.
@@ -30,7 +31,7 @@ pub fn cases(kind: Kind, dtype: DType) -> Vec<(&'static str, Make)> {
         out.push(("attention", Box::new(move |dev| layer::attention_fwd(dev, dtype, sequences))));
         out.push(("attention", Box::new(move |dev| layer::attention_bwd(dev, dtype, sequences))));
     }
-    let more: [(&'static str, Op); 9] = [
+    let more: [(&'static str, Op); 14] = [
         ("rms_norm", layer::rms_norm_fwd),
         ("rms_norm", layer::rms_norm_bwd),
         ("rope", layer::rope_fwd),
@@ -39,7 +40,12 @@ pub fn cases(kind: Kind, dtype: DType) -> Vec<(&'static str, Make)> {
         ("embedding", layer::embedding_fwd),
         ("embedding", layer::embedding_bwd),
         ("patch_embed", layer::patch_embed_fwd),
-        ("gelu", layer::gelu_bwd),
+        ("gelu", |dev, s| layer::gelu_bwd(dev, s, GeluKind::Exact)),
+        ("gelu", |dev, s| layer::gelu_bwd(dev, s, GeluKind::Tanh)),
+        ("layer_norm", tower::layer_norm_fwd),
+        ("layer_norm", tower::layer_norm_bwd),
+        ("pos_embed", tower::pos_embed_fwd),
+        ("pos_embed", tower::pos_embed_bwd),
     ];
     out.extend(each(s, &more));
     for op in MOVES {

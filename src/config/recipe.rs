@@ -24,10 +24,14 @@ settings! {
         num_heads: usize = 4, rule: Rule::AtLeast(1.0), published: "16";
         /// Width inside the MLP.
         intermediate_size: usize = 128, rule: Rule::AtLeast(1.0), published: "3420";
-        /// Side of an attention window, in pixels.
+        /// Side of an attention window, in pixels. Only for the family qwen2_5_vl.
         window_size: usize = 112, rule: Rule::AtLeast(1.0), published: "112";
-        /// Layers that attend to the whole image instead of a window.
+        /// Layers that attend to the whole image instead of a window. Only for the family qwen2_5_vl.
         fullatt_block_indexes: Vec<usize> = vec![0, 1], published: "[7, 15, 23, 31]";
+        /// Number of learned positions, a square. Only for the family qwen3_vl.
+        num_position_embeddings: usize = 64, rule: Rule::AtLeast(1.0), published: "2304";
+        /// Layers whose rows the decoder adds after its first layers. Only for the family qwen3_vl.
+        deepstack_visual_indexes: Vec<usize> = vec![0], published: "[5, 11, 17]";
     }
 }
 
@@ -36,6 +40,8 @@ settings! {
     pub struct BaseConfig {
         /// Model directory. null = a new model with random weights.
         model: Option<PathBuf> = None, published: "Qwen/Qwen2.5-VL-7B-Instruct";
+        /// Family of the new model: a `model_type` of config.json, such as qwen3_vl. null = qwen2_5_vl.
+        family: Option<String> = None;
         /// Maximum number of token ids. The tokenizer is trained on the texts of the task.
         vocab_size: usize = 512, rule: Rule::AtLeast(300.0), published: "152064";
         /// Width of the hidden states.

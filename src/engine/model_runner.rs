@@ -12,11 +12,11 @@ use crate::engine::scheduler::{Scheduler, SchedulerConfig, Step};
 use crate::engine::step_inputs::StepInputs;
 use crate::error::Result;
 use crate::image::ImageInput;
-use crate::model::Model;
 use crate::model::config::MixerConfig;
 use crate::model::layers::Attend;
 use crate::model::linear_layer::Adapted;
 use crate::model::tape::{Mode, Tape, Var};
+use crate::model::{ImageScatter, Model};
 use crate::ops::attend::Heads;
 use crate::ops::paged_attention::{self, Decode, KvCache, Split};
 use crate::ops::rows;
@@ -87,7 +87,7 @@ pub struct ModelRunner {
     heads: Heads,
     /// Arrival counters for decode attention on a GPU.
     tickets: Option<Tensor>,
-    /// Vision cache, `[vision_rows, D]`.
+    /// Vision cache, `[vision_rows, vision_width]`.
     vision: Tensor,
     batch: Batch,
     graphs: DecodeGraphs,
@@ -348,14 +348,17 @@ impl ModelRunner {
     /// Computes the hidden rows `[T, D]` of the step's tokens, and stores their keys and values in the cache.
     fn decode(&self, model: &Model, dev: &mut Device, tape: &mut Tape, inputs: &StepInputs) -> Result<Var> {
         let x = model.embed_ids(tape, dev, inputs.input_ids)?;
+        let mut vision = Vec::new();
+        // A decode step, which is captured, has no images.
         if let Some((from, to)) = inputs.vision {
             let rows = dev.alloc(Region::Workspace, self.vision.dtype, &[from.len(), self.vision.cols()])?;
             rows::gather(dev, self.vision, from, rows)?;
-            rows::scatter(dev, rows, to, x.tensor)?;
+            let (rows, shown) = (tape.var(rows), vec![ImageScatter { rows: 0..from.len(), places: to }]);
+            vision.push(model.place_rows(tape, dev, rows, shown, (to, x), false)?);
         }
         tape.adapt(inputs.adapted);
         let attend = Attend::Paged { caches: self.caches.clone(), paging: Box::new(inputs.paging) };
-        model.decoder.forward(tape, dev, x, inputs.rope, attend)
+        model.decoder.forward(tape, dev, x, inputs.rope, attend, vision.into())
     }
 
     /// Samples tokens and computes their log-probs, from the rows of `hidden` that the samples use.

@@ -98,6 +98,17 @@ impl Prompt {
     /// counts differ or an id is outside the vocabulary.
     pub fn new(config: &ModelConfig, token_ids: &[u32], pixels: &[Arc<ImageInput>]) -> Result<Prompt> {
         inputs::check_ids(config, token_ids)?;
+        let pixels = match &config.media {
+            // The placeholders of the temporal patches of a video are not adjacent.
+            Some(media) if media.tokens_per_second.is_none() => {
+                let split = |image: &Arc<ImageInput>| match image.is_video() {
+                    true => image.temporal_patches().into_iter().map(Arc::new).collect(),
+                    false => vec![image.clone()],
+                };
+                pixels.iter().flat_map(split).collect()
+            }
+            _ => pixels.to_vec(),
+        };
         let media: Vec<Medium> = pixels.iter().map(|image| inputs::medium(image)).collect();
         let places = positions::sequence(config, token_ids, &media, token_ids.len())?;
         let merge = config.grid().merge_size;
@@ -111,7 +122,7 @@ impl Prompt {
         Ok(Prompt {
             token_ids: token_ids.to_vec(),
             images,
-            pixels: pixels.to_vec(),
+            pixels,
             position_ids: places.position_ids,
             rope_delta: places.rope_delta,
             of_base: false,

@@ -46,6 +46,14 @@ impl ImageInput {
         ImageInput { grid_thw: grid.thw(), frames: grid.frames.into(), ..image }
     }
 
+    /// Returns the temporal patches as inputs of their own.
+    pub fn temporal_patches(&self) -> Vec<ImageInput> {
+        let [t, h, w] = self.grid_thw;
+        let (frames, len) = (self.frames / t.max(1), self.pixels.len() / t.max(1) as usize);
+        let patches = self.pixels.chunks_exact(len.max(1));
+        patches.map(|pixels| ImageInput { grid_thw: [1, h, w], frames, pixels: pixels.to_vec(), ..*self }).collect()
+    }
+
     /// Returns the compact grid. The limits on decoding and resizing leave fewer than 2^16 patches per side.
     pub fn grid(&self) -> Grid {
         let [_, h, w] = self.grid_thw;
@@ -87,6 +95,11 @@ impl Grid {
     /// Returns true for a video.
     pub fn is_video(self) -> bool {
         self.frames > 1
+    }
+
+    /// Returns the grid of one temporal patch.
+    pub fn temporal_patch(self) -> Grid {
+        Grid { frames: self.frames.min(TEMPORAL_PATCH_SIZE), ..self }
     }
 
     /// Returns the number of patches along time.

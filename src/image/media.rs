@@ -54,6 +54,8 @@ pub struct MediaFormat {
     pub ids: MediaIds,
     /// Sizes of patches.
     pub grid: PatchGrid,
+    /// True if each temporal patch of a video has placeholders of its own, after its time as text.
+    pub timestamps: bool,
 }
 
 impl MediaFormat {
@@ -65,6 +67,28 @@ impl MediaFormat {
     /// Returns true if rows of the vision tower replace the embedding of this token.
     pub fn is_placeholder(&self, id: u32) -> bool {
         [self.ids.image, self.ids.video].contains(&id)
+    }
+
+    /// Returns the grids of the parts of an image or video that have placeholders of their own.
+    pub fn runs(&self, grid: Grid) -> impl Iterator<Item = Grid> + use<> {
+        let splits = self.timestamps && grid.is_video();
+        let (run, count) = if splits { (grid.temporal_patch(), grid.t()) } else { (grid, 1) };
+        std::iter::repeat_n(run, count)
+    }
+
+    /// Returns the text before each temporal patch of a video with frames at these `indices` of a recording: the mean time
+    /// of its first and its last frame, as the processor of Qwen3-VL writes it. An incomplete patch repeats its last frame.
+    pub fn times_of(&self, indices: &[usize], fps: f64) -> Vec<String> {
+        let text = |patch: &[usize]| {
+            let [first, last] = [patch[0], patch[patch.len() - 1]].map(|index| index as f64 / fps);
+            format!("<{:.1} seconds>", (first + last) / 2.0)
+        };
+        indices.chunks(self.grid.temporal_patch_size).map(text).collect()
+    }
+
+    /// Returns the same for a video of `frames` frames.
+    pub fn times(&self, frames: usize, fps: f64) -> Vec<String> {
+        self.times_of(&(0..frames).collect::<Vec<usize>>(), fps)
     }
 
     /// Returns the tokens of an image or video with this grid: a placeholder for each row of the vision tower.

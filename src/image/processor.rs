@@ -1,4 +1,4 @@
-//! Qwen2.5-VL's image processor: reads `preprocessor_config.json`, computes resized sizes and patches.
+//! The image processor of Qwen2.5-VL and Qwen3-VL: reads `preprocessor_config.json`, computes resized sizes and patches.
 
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,23 @@ impl Default for Processor {
 }
 
 impl Processor {
+    /// Returns the settings of the released models with these patches: those of Qwen3-VL if a patch is 16 pixels wide,
+    /// otherwise those of Qwen2.5-VL.
+    pub fn released(grid: PatchGrid) -> Processor {
+        let (default, half) = (Processor::default(), [0.5; 3]);
+        match grid.patch_size {
+            16 => Processor {
+                patch_size: 16,
+                min_pixels: 256 * 256,
+                max_pixels: 4096 * 4096,
+                image_mean: half,
+                image_std: half,
+                ..default
+            },
+            _ => default,
+        }
+    }
+
     /// Loads the processor of the model in `dir` with other bounds on the pixels (see [`Processor::within`]). Returns
     /// `None` if `media` is `None`: a text model has no processor, and bounds are then an error.
     pub fn of_model(dir: &Path, media: Option<MediaFormat>, pixels: [Option<usize>; 2]) -> Result<Option<Processor>> {

@@ -74,7 +74,7 @@ impl Model {
     pub fn linears(&self) -> Vec<(&str, Part)> {
         let of = |mut layer: Layer| layer.linears().into_iter().map(|linear| *linear).collect::<Vec<_>>();
         let blocks = self.vision.iter().flat_map(|vision| vision.blocks.iter());
-        let merger = self.vision.iter().flat_map(|vision| [vision.fc1, vision.fc2]);
+        let merger = self.vision.iter().flat_map(|vision| vision.mergers.iter().flat_map(|m| [m.fc1, m.fc2]));
         let all = self.decoder.layers.iter().chain(blocks).flat_map(|layer| of(*layer)).chain(merger);
         let params = all.map(|linear| &self.layout.params[linear.weight.id]);
         params.flat_map(|param| param.pieces.iter().map(|piece| (module(piece), param.part))).collect()
@@ -90,9 +90,8 @@ impl Model {
         let mut linears: Vec<&mut Linear> = layers.iter_mut().flat_map(Layer::linears).collect();
         let mut blocks = vision.as_ref().map_or(Vec::new(), |vision| vision.blocks.to_vec());
         linears.extend(blocks.iter_mut().flat_map(Layer::linears));
-        if let Some(vision) = vision {
-            linears.extend([&mut vision.fc1, &mut vision.fc2]);
-        }
+        let mut mergers = vision.as_ref().map_or(Vec::new(), |vision| vision.mergers.to_vec());
+        linears.extend(mergers.iter_mut().flat_map(|merger| [&mut merger.fc1, &mut merger.fc2]));
         for linear in linears {
             let Param { pieces, part, .. } = &layout.params[linear.weight.id];
             let taken: Vec<Piece> = pieces.iter().filter(|piece| takes(module(piece), *part)).cloned().collect();
@@ -104,7 +103,8 @@ impl Model {
         layout.params.iter_mut().for_each(|param| param.trains = param.is_adapter);
         decoder.layers = layers.into();
         if let Some(vision) = vision {
-            vision.trains_merger = vision.fc1.adapter.or(vision.fc2.adapter).is_some();
+            vision.trains_merger = mergers.iter().any(|merger| merger.fc1.adapter.or(merger.fc2.adapter).is_some());
+            vision.mergers = mergers.into();
             vision.trains_blocks = blocks.iter_mut().flat_map(Layer::linears).any(|linear| linear.adapter.is_some());
             vision.blocks = blocks.into();
         }
@@ -122,7 +122,9 @@ impl Model {
         decoder.layers = decoder.layers.iter().map(plain).collect();
         if let Some(vision) = &mut vision {
             vision.blocks = vision.blocks.iter().map(plain).collect();
-            (vision.fc1.adapter, vision.fc2.adapter) = (None, None);
+            let mut mergers = vision.mergers.to_vec();
+            mergers.iter_mut().for_each(|merger| (merger.fc1.adapter, merger.fc2.adapter) = (None, None));
+            vision.mergers = mergers.into();
         }
         let layout = ParamLayout { adapters: Vec::new(), ..self.layout.clone() };
         Model { config: self.config.clone(), layout, decoder, vision }
@@ -137,7 +139,7 @@ impl Model {
     /// Returns true if the model has exactly the adapters that [`Model::attach`] adds with these arguments.
     pub fn has_adapters(&self, rank: usize, scale: f32, takes: &Takes<'_>) -> bool {
         let blocks = self.vision.iter().flat_map(|vision| vision.blocks.iter());
-        let merger = self.vision.iter().flat_map(|vision| [vision.fc1, vision.fc2]);
+        let merger = self.vision.iter().flat_map(|vision| vision.mergers.iter().flat_map(|m| [m.fc1, m.fc2]));
         let of = |mut layer: Layer| layer.linears().into_iter().map(|linear| *linear).collect::<Vec<_>>();
         let stacked = self.decoder.layers.iter().chain(blocks).flat_map(|layer| of(*layer));
         stacked.chain(merger).all(|linear| {

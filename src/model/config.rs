@@ -37,6 +37,8 @@ impl ModelConfig {
 /// A family of models. Everything that it does not state follows from the configuration.
 #[derive(Debug)]
 pub struct Family {
+    /// Names of released models of this family, for pages.
+    pub models: &'static str,
     /// Values of `model_type` of this family.
     pub model_types: &'static [&'static str],
     /// Classes of this family in Hugging Face.
@@ -49,9 +51,11 @@ pub struct Family {
     pub ignores: &'static [&'static str],
     /// Returns the sizes to compare with the shapes of the weights before memory is allocated for them.
     pub size_checks: fn(&ModelConfig) -> Vec<SizeCheck>,
-    /// Pairs of prefixes: of a module's path in memory in newer versions of transformers, and of its name in released
-    /// files. A module with none of them has the same name in both.
+    /// Pairs of prefixes: of a module's path in memory in newer versions of transformers, and of its name in this program.
+    /// A module with none of them has the same name in both.
     pub prefixes: &'static [[&'static str; 2]],
+    /// True if released files have the names in memory. Otherwise they have the names in this program.
+    pub stores_paths: bool,
 }
 
 /// The parts of a model in `config.json`.
@@ -199,6 +203,9 @@ pub enum RopeAxes {
     One,
     /// Numbers of consecutive frequencies for time, for height and for width.
     Sections([usize; 3]),
+    /// Numbers of frequencies for time, for height and for width, which take turns: frequency i uses the height if
+    /// i % 3 is 1, and the width if i % 3 is 2, as long as i is below three times their number. All others use the time.
+    Interleaved([usize; 3]),
 }
 
 /// The part of a model for images and videos. It is the only owner of their ids, grid and positions.
@@ -208,8 +215,9 @@ pub struct MediaConfig {
     pub ids: MediaIds,
     /// Sizes of patches.
     pub grid: PatchGrid,
-    /// Position steps per second of video.
-    pub tokens_per_second: usize,
+    /// Position steps per second of video. `None` if each temporal patch of a video is an image of its own, after its time
+    /// as text.
+    pub tokens_per_second: Option<usize>,
     /// The vision tower.
     pub tower: TowerConfig,
 }
@@ -227,20 +235,38 @@ pub struct TowerConfig {
     pub num_heads: usize,
     /// Width of the merger's output, which is the decoder's hidden size.
     pub out_hidden_size: usize,
-    /// Width and height of an attention window in pixels.
-    pub window_size: usize,
-    /// Indices of the blocks that attend to a whole frame.
-    pub fullatt_block_indexes: Vec<usize>,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
     /// Prefix of the tower's tensors.
     pub prefix: &'static str,
+    /// Kind of the blocks and of the output.
+    pub kind: TowerKind,
+}
+
+/// Kind of a vision tower.
+#[derive(Clone, PartialEq, Debug)]
+pub enum TowerKind {
+    /// Blocks with RMSNorm and SwiGLU, most of which attend within windows. One merger.
+    Windowed {
+        /// Width and height of an attention window in pixels.
+        window_size: usize,
+        /// Indices of the blocks that attend to a whole frame.
+        fullatt_block_indexes: Vec<usize>,
+    },
+    /// Blocks with LayerNorm and GELU that attend to whole frames, after a patch embedding with a bias and learned
+    /// positions. Besides the merger, some blocks have one of their own, whose rows the decoder adds after its first layers.
+    DeepStack {
+        /// Width and height of the grid of learned positions.
+        grid_side: usize,
+        /// Indices of the blocks with a merger of their own. The decoder adds the rows of entry k after its layer k.
+        deepstack_visual_indexes: Vec<usize>,
+    },
 }
 
 impl MediaConfig {
     /// Returns how images and videos stand in a sequence.
     pub fn format(&self) -> MediaFormat {
-        MediaFormat { ids: self.ids, grid: self.grid }
+        MediaFormat { ids: self.ids, grid: self.grid, timestamps: self.tokens_per_second.is_none() }
     }
 }
 
@@ -248,6 +274,20 @@ impl TowerConfig {
     /// Returns the width of one attention head.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_heads
+    }
+
+    /// Returns the indices of the blocks with a merger of their own.
+    pub fn deepstack(&self) -> &[usize] {
+        match &self.kind {
+            TowerKind::Windowed { .. } => &[],
+            TowerKind::DeepStack { deepstack_visual_indexes, .. } => deepstack_visual_indexes,
+        }
+    }
+
+    /// Returns the width of the rows that the tower computes: a row for the decoder, and one for each entry of
+    /// [`TowerConfig::deepstack`].
+    pub fn row_width(&self) -> usize {
+        (1 + self.deepstack().len()) * self.out_hidden_size
     }
 }
 

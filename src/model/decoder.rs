@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::model::config::{LayerConfig, MixerConfig, ModelConfig, TextConfig};
+use crate::model::config::{LayerConfig, MixerConfig, ModelConfig, NormKind, TextConfig};
 use crate::model::layer::{Layer, Mixer, Mlp, Norm};
 use crate::model::layers::{Attend, Attention, Rope};
 use crate::model::layout::{LayoutPart, ParamLayout};
 use crate::model::params::{Linear, Matrix, Part, Piece};
 use crate::model::qkv::HeadNorms;
+use crate::model::spread::DeepStack;
 use crate::model::tape::{Tape, Var};
 use crate::ops::matmul::PANEL;
 
@@ -44,21 +45,31 @@ impl Decoder {
         Ok(Decoder { embed_tokens, lm_head, layers: layers.into(), norm })
     }
 
-    /// Computes the hidden rows `[T, D]`, after the last norm, of the token rows `x`. The memory of `x` may be
-    /// overwritten.
-    pub fn forward(&self, tape: &mut Tape, dev: &mut Device, x: Var, rope: Rope, attend: Attend) -> Result<Var> {
+    /// Computes the hidden rows `[T, D]`, after the last norm, of the token rows `x`, with `vision` added after the first
+    /// layers. The memory of `x` may be overwritten.
+    pub fn forward(
+        &self,
+        tape: &mut Tape,
+        dev: &mut Device,
+        x: Var,
+        rope: Rope,
+        attend: Attend,
+        vision: Arc<[DeepStack]>,
+    ) -> Result<Var> {
         let (layers, levels) = (self.layers.clone(), tape.levels().text);
-        let x = tape.layers(dev, "text.layer", x, layers.len(), move |tape, dev, i, x, out| {
+        let x = tape.layers(dev, "text.layer", x, 0..layers.len(), move |tape, dev, i, x, out| {
             let cache = layers[..i].iter().filter(|layer| layer.mixer.has_cache()).count();
             let attention = Attention { rope, heads: layers[i].mixer.heads(), attend: attend.clone(), cache };
-            layers[i].forward(tape, dev, levels.keep(i), attention, x, out)
+            layers[i].forward(tape, dev, levels.keep(i), attention, x, out)?;
+            vision.iter().try_for_each(|rows| rows.add(tape, dev, i, out))
         })?;
         self.norm.forward(tape, dev, x)
     }
 }
 
 fn norm(dev: &mut Device, layout: &mut LayoutPart<'_>, text: &TextConfig, name: &str) -> Result<Norm> {
-    Ok(Norm { weight: layout.norm(dev, name, text.hidden_size)?, kind: text.norm, eps: text.rms_norm_eps })
+    let NormKind::Rms = text.norm;
+    Ok(Norm { weight: layout.norm(dev, name, text.hidden_size)?, bias: None, eps: text.rms_norm_eps })
 }
 
 fn layer(

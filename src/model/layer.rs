@@ -2,12 +2,12 @@
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::model::config::NormKind;
 use crate::model::layers::Attention;
 use crate::model::params::{Linear, Vector};
 use crate::model::qkv::{HeadNorms, QkvProj, QkvRows};
 use crate::model::tape::{LayerPolicy, Recompute, Tape, Var};
 use crate::ops::attend::Heads;
+use crate::ops::gelu::GeluKind;
 
 /// The parameters of one pre-norm transformer layer.
 #[derive(Clone, Copy)]
@@ -22,13 +22,13 @@ pub struct Layer {
     pub mlp: Mlp,
 }
 
-/// A norm.
+/// A norm: a LayerNorm if it has a bias, otherwise an RMSNorm.
 #[derive(Clone, Copy)]
 pub struct Norm {
     /// Weight.
     pub weight: Vector,
-    /// Kind.
-    pub kind: NormKind,
+    /// Bias of a LayerNorm.
+    pub bias: Option<Vector>,
     /// Epsilon.
     pub eps: f32,
 }
@@ -36,8 +36,9 @@ pub struct Norm {
 impl Norm {
     /// Computes the norm of each row of `x`.
     pub fn forward(self, tape: &mut Tape, dev: &mut Device, x: Var) -> Result<Var> {
-        match self.kind {
-            NormKind::Rms => tape.rms_norm(dev, x, self.weight, self.eps),
+        match self.bias {
+            None => tape.rms_norm(dev, x, self.weight, self.eps),
+            Some(bias) => tape.layer_norm(dev, x, [self.weight, bias], self.eps),
         }
     }
 }
@@ -83,6 +84,13 @@ pub enum Mlp {
         /// Projection back to the residual stream.
         down_proj: Linear,
     },
+    /// fc2(gelu(fc1)) with the tanh approximation of GELU.
+    Gelu {
+        /// Projection to the width of the MLP.
+        fc1: Linear,
+        /// Projection back to the residual stream.
+        fc2: Linear,
+    },
 }
 
 impl Layer {
@@ -126,8 +134,11 @@ impl Layer {
     /// Returns the linear layers.
     pub(super) fn linears(&mut self) -> Vec<&mut Linear> {
         let Mixer::Attention { qkv_proj, o_proj, .. } = &mut self.mixer;
-        let Mlp::SwiGlu { gate_up_proj, down_proj } = &mut self.mlp;
-        vec![qkv_proj, o_proj, gate_up_proj, down_proj]
+        let [up, down] = match &mut self.mlp {
+            Mlp::SwiGlu { gate_up_proj, down_proj } => [gate_up_proj, down_proj],
+            Mlp::Gelu { fc1, fc2 } => [fc1, fc2],
+        };
+        vec![qkv_proj, o_proj, up, down]
     }
 
     /// Computes q, k and v of norm(x).
@@ -148,9 +159,11 @@ impl Layer {
 
     /// Computes out = h + mlp(norm(h)).
     fn feed_forward(self, tape: &mut Tape, dev: &mut Device, h: Var, out: Var, again: Recompute) -> Result<()> {
-        let Mlp::SwiGlu { gate_up_proj, down_proj } = self.mlp;
         let n = self.post_attention_layernorm.forward(tape, dev, h)?;
-        let y = tape.linear_swiglu(dev, n, gate_up_proj)?;
-        tape.linear_into(dev, y, down_proj, Some(h), out, again)
+        let (y, down) = match self.mlp {
+            Mlp::SwiGlu { gate_up_proj, down_proj } => (tape.linear_swiglu(dev, n, gate_up_proj)?, down_proj),
+            Mlp::Gelu { fc1, fc2 } => (tape.linear_gelu(dev, n, fc1, GeluKind::Tanh)?, fc2),
+        };
+        tape.linear_into(dev, y, down, Some(h), out, again)
     }
 }

@@ -10,12 +10,16 @@ use crate::model::prompts::SharedPrompts;
 use crate::model::tape::{Mode, Recompute, Tape, Var};
 use crate::ops::attend::Heads;
 use crate::ops::attention::Pack;
+use crate::ops::gelu::{self, GeluKind};
 use crate::ops::linear_logprob::LogProbCall;
 use crate::ops::matmul::{PANEL, panel_count};
 use crate::ops::paged_attention::{Decode, KvCache, Paged};
 use crate::ops::patch_embed::{Normalize, PatchImage};
+use crate::ops::pos_embed::{self, Taps};
 use crate::ops::segments::Segments;
-use crate::ops::{attention, embedding, gelu, linear, linear_logprob, paged_attention, patch_embed, rms_norm, swiglu};
+use crate::ops::{
+    attention, embedding, layer_norm, linear, linear_logprob, paged_attention, patch_embed, rms_norm, swiglu,
+};
 use crate::tensor::{DType, Tensor};
 
 /// Tables of a rotary embedding, f32 `[T, head_dim / 2]`.
@@ -162,6 +166,28 @@ impl Tape {
         Ok(y)
     }
 
+    /// Computes y = (x - mean) * rstd * weight + bias for each row, with `weights` = weight, bias.
+    pub fn layer_norm(&mut self, dev: &mut Device, x: Var, weights: [Vector; 2], eps: f32) -> Result<Var> {
+        let mark = dev.mark(self.region());
+        let y = self.alloc(dev, x.tensor.dtype, &x.tensor.shape)?;
+        let stats = dev.alloc(self.region(), DType::F32, &[x.tensor.rows(), 2])?;
+        layer_norm::fwd(dev, x.tensor, weights.map(|w| w.tensor), eps, y.tensor, stats)?;
+        if !self.set_trained(y, self.is_trained(x) || self.trains_base()) {
+            return Ok(y);
+        }
+        self.record(mark, move |b| {
+            let Some(dy) = b.take(y) else { return Ok(()) };
+            let (dx, accumulate) = b.of(x)?;
+            let [weight, bias] = [b.param(weights[0].id)?, b.param(weights[1].id)?];
+            let (x, gamma, dy_rows) = (x.tensor, weights[0].tensor, dy.tensor);
+            let dweights = weight.zip(bias).map(|(weight, bias)| [weight, bias]);
+            layer_norm::bwd(b.dev, layer_norm::Bwd { x, gamma, stats, dy: dy_rows, dx, accumulate, dweights })?;
+            b.free(dy);
+            Ok(())
+        });
+        Ok(y)
+    }
+
     /// Computes y = x W^T + bias.
     pub fn linear(&mut self, dev: &mut Device, x: Var, layer: Linear) -> Result<Var> {
         let y = self.alloc(dev, x.tensor.dtype, &[x.tensor.rows(), layer.weight.weight.n])?;
@@ -237,8 +263,8 @@ impl Tape {
         Ok(y)
     }
 
-    /// Computes gelu(x W^T + bias) with the exact GELU.
-    pub fn linear_gelu(&mut self, dev: &mut Device, x: Var, layer: Linear) -> Result<Var> {
+    /// Computes gelu(x W^T + bias).
+    pub fn linear_gelu(&mut self, dev: &mut Device, x: Var, layer: Linear, kind: GeluKind) -> Result<Var> {
         let mark = dev.mark(self.region());
         let Linear { weight, bias, .. } = layer;
         let (t, n, dtype) = (x.tensor.rows(), weight.weight.n, x.tensor.dtype);
@@ -246,14 +272,14 @@ impl Tape {
         let records = self.set_trained(y, self.is_trained(x) || self.trains(&layer));
         let saved = if records { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
         let bias = bias.map(|b| b.tensor);
-        let product = |dev: &mut Device, x| linear::fwd_gelu(dev, x, &weight.weight, bias, saved, y.tensor);
+        let product = |dev: &mut Device, x| linear::fwd_gelu(dev, kind, x, &weight.weight, bias, saved, y.tensor);
         let kept = self.with_input(dev, x.tensor, layer, product)?;
         let Some(saved) = saved else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let dx = b.of_trained(x)?;
             b.with_scratch(dtype, &[t, n], |b, dz| {
-                gelu::bwd(b.dev, saved, dy.tensor, dz)?;
+                gelu::bwd(b.dev, kind, saved, dy.tensor, dz)?;
                 linear_bwd(b, x, dz, layer, kept, dx)
             })?;
             b.free(dy);
@@ -349,31 +375,50 @@ impl Tape {
         Ok(y)
     }
 
-    /// Normalises the patches of u8 frames and multiplies them by `weight`. The result is `[N, C]` in merge order.
+    /// Normalises the patches of u8 frames and multiplies them by `weight`, plus `bias`. The result is `[N, C]` in merge
+    /// order.
     pub fn patch_embed(
         &mut self,
         dev: &mut Device,
         pixels: Tensor,
         images: Arc<[PatchImage]>,
         normalize: Normalize,
-        weight: Matrix,
+        (weight, bias): (Matrix, Option<Vector>),
         num_patches: usize,
     ) -> Result<Var> {
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, weight.weight.data.dtype, &[num_patches, weight.weight.n])?;
-        patch_embed::fwd(dev, pixels, &images, &normalize, &weight.weight, y.tensor)?;
+        patch_embed::fwd(dev, pixels, &images, &normalize, &weight.weight, bias.map(|b| b.tensor), y.tensor)?;
         if !self.set_trained(y, self.trains_base()) {
             return Ok(y);
         }
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             if let Some(dw) = b.param(weight.id)? {
-                patch_embed::bwd(b.dev, pixels, &images, &normalize, dy.tensor, dw)?;
+                let dbias = bias.map_or(Ok(None), |bias| b.param(bias.id))?;
+                patch_embed::bwd(b.dev, pixels, &images, &normalize, dy.tensor, dw, dbias)?;
             }
             b.free(dy);
             Ok(())
         });
         Ok(y)
+    }
+
+    /// Adds the weighted sum of four rows of `table` to each row of `x`, in place.
+    pub fn pos_embed(&mut self, dev: &mut Device, x: Var, table: Matrix, taps: Taps) -> Result<()> {
+        let mark = dev.mark(self.region());
+        pos_embed::fwd(dev, x.tensor, &table.weight, &taps)?;
+        if !self.set_trained(x, self.is_trained(x)) {
+            return Ok(());
+        }
+        self.record(mark, move |b| {
+            let Some(dx) = b.peek(x) else { return Ok(()) };
+            match b.param(table.id)? {
+                Some(dtable) => pos_embed::bwd(b.dev, dx, &taps, dtable),
+                None => Ok(()),
+            }
+        });
+        Ok(())
     }
 
     /// Computes log p(`targets[i]`) of row i of `hidden` `[R, D]` under softmax(hidden W^T / temperature) over the

@@ -109,9 +109,21 @@ impl LayoutPart<'_> {
         file_k: usize,
         bias: bool,
     ) -> Result<Linear> {
-        let weight = self.matrix(dev, n, k, vec![Piece::rows(format!("{name}.weight"), &[n, file_k], 0)])?;
+        self.padded_linear(dev, name, [n, k], [n, file_k], bias)
+    }
+
+    /// Does the same as [`LayoutPart::linear`] for a file with `file` rows and columns.
+    pub fn padded_linear(
+        &mut self,
+        dev: &mut Device,
+        name: &str,
+        [n, k]: [usize; 2],
+        file: [usize; 2],
+        bias: bool,
+    ) -> Result<Linear> {
+        let weight = self.matrix(dev, n, k, vec![Piece::rows(format!("{name}.weight"), &file, 0)])?;
         let bias = match bias {
-            true => Some(self.bias(dev, n, vec![Piece::rows(format!("{name}.bias"), &[n], 0)])?),
+            true => Some(self.bias(dev, n, vec![Piece::rows(format!("{name}.bias"), &file[..1], 0)])?),
             false => None,
         };
         Ok(Linear { weight, bias, adapter: None })

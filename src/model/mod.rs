@@ -51,6 +51,7 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
+use crate::model::family::names::stored_name;
 use crate::model::part::Init;
 use crate::model::rotary::{RopeTable, Rotary};
 use crate::observe::Silent;
@@ -65,7 +66,7 @@ pub use inputs::Inputs;
 pub use layers::{Attend, LogProbs, Policy, Rope};
 pub use layout::ParamLayout;
 pub use outgoing::OutModel;
-pub use spread::ImageScatter;
+pub use spread::{DeepStack, ImageScatter};
 pub use tape::{CheckpointPolicy, LayerPolicy, Mode, Stack, Tape, Var};
 pub use vision::{VisionTower, normalize};
 
@@ -135,7 +136,10 @@ impl Model {
     /// Plans the files that [`Model::save`] writes, so that another thread can write them later. `layout` must be the
     /// model's own. `own` contains the range of each parameter that this process writes.
     pub fn outgoing(&self, layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>]) -> OutModel {
-        OutModel { configs: vec![self.config_file(dtype)], weights: outgoing::weights(layout, dtype, own) }
+        let mut weights = outgoing::weights(layout, dtype, own);
+        let tensors = weights.iter_mut().flat_map(|file| &mut file.tensors);
+        tensors.for_each(|tensor| tensor.name = stored_name(self.config.family, &tensor.name));
+        OutModel { configs: vec![self.config_file(dtype)], weights }
     }
 
     /// Returns the name and the text of `config.json` for weights of `dtype`.
@@ -159,18 +163,18 @@ impl Model {
         }
         tape.freeze_base(!self.layout.adapters.is_empty());
         let x = self.embed(tape, dev, &inputs.input_ids)?;
-        self.place_images(tape, dev, inputs, x)?;
+        let vision = self.place_images(tape, dev, inputs, x)?;
         let attend = match inputs.shares_prompts() {
             true => Attend::sharing(tape, dev, &inputs.cu_seqlens, &inputs.prompt_of)?,
             false => Attend::packed(tape, dev, &inputs.cu_seqlens, true)?,
         };
-        self.decode(tape, dev, x, &inputs.position_ids, attend)
+        self.decode(tape, dev, x, &inputs.position_ids, attend, vision)
     }
 
-    /// Writes the rows of the images over their placeholders in the token rows `x`.
-    fn place_images(&self, tape: &mut Tape, dev: &mut Device, inputs: &Inputs, x: Var) -> Result<()> {
+    /// Writes the rows of the images over their placeholders in the token rows `x`. Returns the rows that the decoder adds.
+    fn place_images(&self, tape: &mut Tape, dev: &mut Device, inputs: &Inputs, x: Var) -> Result<Vec<DeepStack>> {
         if inputs.images.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let places: Vec<u32> = inputs.images.iter().flat_map(|image| &image.places).copied().collect();
         let places = tape.upload(dev, &places, &[places.len()])?;
@@ -178,9 +182,9 @@ impl Model {
         let merge = self.config.grid().merge_size as u32;
         let rows = images.iter().map(|image| image.tokens(merge)).sum();
         let out = dev.alloc(tape.region(), self.layout.dtype, &[rows, self.vision_width()])?;
-        let (mut at, mut placed) = (0, inputs.images.iter());
+        let (mut at, mut placed, mut added) = (0, inputs.images.iter(), Vec::new());
         for piece in self.encode_images(tape, dev, &images, out)? {
-            let (mut row, mut shown) = (0, Vec::new());
+            let (mut row, mut shown, first) = (0, Vec::new(), at);
             while row < piece.tensor.rows() {
                 let Some(image) = placed.next() else { break };
                 let rows = row..row + image.image.tokens(merge);
@@ -188,9 +192,26 @@ impl Model {
                 shown.push(ImageScatter { rows, places: places.slice(at, at + image.places.len()) });
                 at += image.places.len();
             }
-            tape.spread(dev, piece, shown, x, self.trains_tower())?;
+            added.push(self.place_rows(tape, dev, piece, shown, (places.slice(first, at), x), self.trains_tower())?);
         }
-        Ok(())
+        Ok(added)
+    }
+
+    /// Writes `rows` of the vision tower over rows of the token rows `x`, as `shown` lists them. `places` are all these rows
+    /// of `x`, in the order of `rows`. Returns the rows that the decoder adds. `trains` is true if the tower is trained.
+    pub fn place_rows(
+        &self,
+        tape: &mut Tape,
+        dev: &mut Device,
+        rows: Var,
+        shown: Vec<ImageScatter>,
+        (places, x): (Tensor, Var),
+        trains: bool,
+    ) -> Result<DeepStack> {
+        let mut levels = tape.split_levels(dev, rows, self.config.text.hidden_size)?;
+        let added = levels.split_off(1);
+        tape.spread(dev, levels[0], shown, x, trains)?;
+        Ok(DeepStack { levels: added, places, trains })
     }
 
     /// Returns the width of the rows that the vision tower computes, 0 for a text model.
@@ -236,7 +257,7 @@ impl Model {
         }
     }
 
-    /// Computes the hidden rows of the token rows `x` at `position_ids`. The memory of `x` may be overwritten.
+    /// Computes the hidden rows of the token rows `x` at `position_ids`, with `vision` added after the first layers. The memory of `x` may be overwritten.
     pub fn decode(
         &self,
         tape: &mut Tape,
@@ -244,6 +265,7 @@ impl Model {
         x: Var,
         position_ids: &[Vec<i32>; 3],
         attend: Attend,
+        vision: Vec<DeepStack>,
     ) -> Result<Var> {
         tape.note("text.embeds", 0, x);
         let mut rotary = Rotary::new(&self.config.text.rope);
@@ -254,7 +276,7 @@ impl Model {
             false => rotary.rows(position_ids),
         };
         let rope = Rope { cos: tape.upload(dev, &table.cos, &dims)?, sin: tape.upload(dev, &table.sin, &dims)? };
-        let hidden = self.decoder.forward(tape, dev, x, rope, attend)?;
+        let hidden = self.decoder.forward(tape, dev, x, rope, attend, vision.into())?;
         tape.note("text.final_norm", 0, hidden);
         Ok(hidden)
     }

@@ -2,7 +2,7 @@
 //! rotary table of the vision tower. All integers equal the ones that Hugging Face computes.
 
 use crate::error::{Error, Result};
-use crate::model::config::{MediaConfig, ModelConfig, TowerConfig};
+use crate::model::config::{MediaConfig, ModelConfig, TowerConfig, TowerKind};
 use crate::model::rotary::{Angles, RopeTable};
 
 /// Kind and size of an image or video in a sequence.
@@ -21,6 +21,16 @@ impl Medium {
     pub fn num_tokens(&self, merge_size: usize) -> usize {
         let [t, h, w] = self.grid_thw.map(|n| n as usize);
         t * (h / merge_size) * (w / merge_size)
+    }
+
+    /// Returns the parts whose placeholders are adjacent: the temporal patches of a video whose times are in the text,
+    /// otherwise the whole image or video.
+    pub fn runs(self, config: &MediaConfig) -> impl Iterator<Item = Medium> {
+        let [t, h, w] = self.grid_thw;
+        match config.tokens_per_second {
+            None => std::iter::repeat_n(Medium { grid_thw: [1, h, w], ..self }, t as usize),
+            Some(_) => std::iter::repeat_n(self, 1),
+        }
     }
 }
 
@@ -54,7 +64,7 @@ pub fn sequence(
     };
     let (merge, ids) = (of_media.grid.merge_size, of_media.ids);
     let mut next_position = 0i32;
-    let mut media = media.iter().enumerate();
+    let mut media = media.iter().enumerate().flat_map(|(k, medium)| medium.runs(of_media).map(move |run| (k, run)));
     let mut i = 0;
     while i < input_ids.len() {
         if i == plain_from {
@@ -76,7 +86,7 @@ pub fn sequence(
             ));
         };
         check_grid(medium.grid_thw, merge, k)?;
-        let id = if medium.video { ids.video } else { ids.image };
+        let id = of_media.format().placeholder(medium.video);
         let want = medium.num_tokens(merge);
         let found = input_ids[i..plain_from.min(input_ids.len())].iter().take(want).take_while(|&&t| t == id).count();
         if found != want {
@@ -85,12 +95,12 @@ pub fn sequence(
         }
         out.image_rows.extend(i as u32..(i + want) as u32);
         let [t, ..] = medium.grid_thw;
-        let last = i64::from(next_position) + i64::from(t) * i64::from(time_step(of_media, medium));
+        let last = i64::from(next_position) + i64::from(t) * i64::from(time_step(of_media, &medium));
         if last > MAX_POSITION {
             let found = format!("a video that ends at position {last}");
             return Err(Error::input(place, found, format!("at most {MAX_POSITION}")));
         }
-        next_position = push_medium(of_media, medium, next_position, &mut out.position_ids);
+        next_position = push_medium(of_media, &medium, next_position, &mut out.position_ids);
         i += want;
     }
     if let Some((k, _)) = media.next() {
@@ -123,8 +133,9 @@ const MAX_POSITION: i64 = 1 << 30;
 /// Returns the difference in position between consecutive temporal patches.
 fn time_step(config: &MediaConfig, medium: &Medium) -> i32 {
     // Hugging Face truncates the seconds to a whole number before the multiplication.
-    let step = (medium.second_per_grid_ts as i32).saturating_mul(config.tokens_per_second as i32);
-    if medium.video { step } else { 1 }
+    let seconds = medium.second_per_grid_ts as i32;
+    let steps = config.tokens_per_second.filter(|_| medium.video);
+    steps.map_or(1, |steps| seconds.saturating_mul(steps as i32))
 }
 
 /// Appends the positions of an image or video that begins at `start`, and returns the position of the text after it, as
@@ -159,20 +170,32 @@ pub struct VisionPositions {
     pub cu_seqlens: Vec<u32>,
     /// Tables `[N, head_dim / 2]` in window order.
     pub rope: RopeTable,
+    /// Rows of the table of learned positions from which the position of each patch is interpolated, `[N, 4]`, with their
+    /// weights. Empty if the tower has no such table.
+    pub taps: Vec<[u32; 4]>,
+    /// Weights of `taps`.
+    pub tap_weights: Vec<[f32; 4]>,
 }
 
 /// Computes order, segments and tables for images of the given `grids`, in patches (time, height, width). Callers check
 /// each grid with [`check_grid`] before.
 pub fn vision(config: &MediaConfig, grids: &[[u32; 3]]) -> VisionPositions {
     let (tower, merge, unit) = (&config.tower, config.grid.merge_size, config.grid.merge_unit());
-    let window = tower.window_size / merge / config.grid.patch_size;
+    let window = match tower.kind {
+        TowerKind::Windowed { window_size, .. } => window_size / merge / config.grid.patch_size,
+        TowerKind::DeepStack { .. } => WHOLE_FRAME,
+    };
     let mut out = VisionPositions { cu_window_seqlens: vec![0], cu_seqlens: vec![0], ..Default::default() };
     let mut first_block = 0;
     for grid in grids {
         let [frames, h, w] = grid.map(|n| n as usize);
         let (h, w) = (h / merge, w / merge);
         for _ in 0..frames {
+            let first = out.pos_hw.len();
             push_patches(&mut out.pos_hw, h, w, merge);
+            if let TowerKind::DeepStack { grid_side, .. } = tower.kind {
+                push_taps(&mut out, grid_side, [h * merge, w * merge], first);
+            }
             out.cu_seqlens.push(out.pos_hw.len() as u32);
             for (top, left) in (0..h).step_by(window).flat_map(|y| (0..w).step_by(window).map(move |x| (y, x))) {
                 for y in top..(top + window).min(h) {
@@ -186,6 +209,27 @@ pub fn vision(config: &MediaConfig, grids: &[[u32; 3]]) -> VisionPositions {
     }
     out.rope = vision_rope(tower, unit, &out);
     out
+}
+
+/// Side of a window, in merged patches, that contains every frame.
+const WHOLE_FRAME: usize = 1 << 24;
+
+/// Appends the taps of one frame's patches, which begin at patch `first`. Source row r * (side - 1) / (h - 1) of patch row r
+/// is computed in f32, as in Hugging Face; the columns likewise.
+fn push_taps(out: &mut VisionPositions, side: usize, [h, w]: [usize; 2], first: usize) {
+    let last = side as u32 - 1;
+    let axis = |at: u32, size: usize| {
+        let source = at as f32 * last as f32 / (size - 1).max(1) as f32;
+        let low = source.floor();
+        let taps = [low as u32, (low as u32 + 1).min(last)];
+        (taps, [1.0 - (source - low), 1.0 - (source - low - 1.0).abs()])
+    };
+    for &[row, column] in &out.pos_hw[first..] {
+        let (([r0, r1], [v0, v1]), ([c0, c1], [u0, u1])) = (axis(row, h), axis(column, w));
+        let at = |row: u32, column: u32| row * side as u32 + column;
+        out.taps.push([at(r0, c0), at(r0, c1), at(r1, c0), at(r1, c1)]);
+        out.tap_weights.push([v0 * u0, v0 * u1, v1 * u0, v1 * u1]);
+    }
 }
 
 /// Appends the positions of one frame's patches, merge block by merge block.

@@ -75,15 +75,23 @@ pub struct Rotary {
 impl Rotary {
     /// Creates the embedding of a model.
     pub fn new(config: &RopeConfig) -> Rotary {
-        let half = config.dim / 2;
-        let counts = match config.axes {
-            RopeAxes::One => [half, 0, 0],
-            RopeAxes::Sections(counts) => counts,
+        let axis = |i: usize| match config.axes {
+            RopeAxes::One => 0,
+            RopeAxes::Sections([time, height, _]) => usize::from(i >= time) + usize::from(i >= time + height),
+            RopeAxes::Interleaved(counts) => {
+                if i < 3 * counts[i % 3] {
+                    i % 3
+                } else {
+                    0
+                }
+            }
         };
-        let (mut sections, mut from) = (Vec::new(), 0);
-        for (axis, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
-            sections.push((axis, from..from + count));
-            from += count;
+        let mut sections: Vec<(usize, Range<usize>)> = Vec::new();
+        for i in 0..config.dim / 2 {
+            match sections.last_mut() {
+                Some((last, range)) if *last == axis(i) => range.end = i + 1,
+                _ => sections.push((axis(i), i..i + 1)),
+            }
         }
         Rotary { angles: Angles::new(frequencies(config)), sections }
     }

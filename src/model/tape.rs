@@ -7,6 +7,7 @@
 //! records nothing.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::device::{Device, Mark, Region};
 use crate::error::{Error, Result};
@@ -321,18 +322,18 @@ impl Tape {
         Ok(())
     }
 
-    /// Runs a stack of `count` layers that keep the shape of `x`: `layer(tape, dev, i, x, out)` writes the result of
-    /// layer i. The memory of `x` may be reused if nothing is recorded.
+    /// Runs the layers of a stack that keep the shape of `x`: `layer(tape, dev, i, x, out)` writes the result of layer i.
+    /// The memory of `x` may be reused if nothing is recorded.
     pub fn layers(
         &mut self,
         dev: &mut Device,
         name: &'static str,
         mut x: Var,
-        count: usize,
+        layers: Range<usize>,
         layer: impl Fn(&mut Tape, &mut Device, usize, Var, Var) -> Result<()> + Clone + 'static,
     ) -> Result<Var> {
         let mut spare = None;
-        for i in 0..count {
+        for i in layers {
             dev.check_stop()?;
             let out = match spare.take() {
                 Some(tensor) => self.var(tensor),

@@ -1,5 +1,9 @@
-//! The vision tower: computes decoder rows from pixels. Patches pass through the blocks in window order. Some blocks
-//! attend to whole frames, the others within windows. The merger joins 2 x 2 patches into one row, in input order.
+//! The vision tower: computes decoder rows from pixels. The merger joins 2 x 2 patches into one row, in input order.
+//!
+//! - In a windowed tower, patches pass through the blocks in window order. Some blocks attend to whole frames, the others
+//!   within windows.
+//! - In a tower with DeepStack, all blocks attend to whole frames. The results of some blocks pass through mergers of their
+//!   own, whose rows are further columns of the merger's rows.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,17 +11,20 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, PatchGrid, Processor};
-use crate::model::config::{MediaConfig, NormKind, TowerConfig};
+use crate::model::config::{MediaConfig, TowerConfig, TowerKind};
 use crate::model::layer::{Layer, Mixer, Mlp, Norm};
 use crate::model::layers::{Attend, Attention, Rope};
 use crate::model::layout::{LayoutPart, ParamLayout};
-use crate::model::params::{Linear, Matrix, Part, Piece};
+use crate::model::params::{Linear, Matrix, Part, Piece, Vector};
 use crate::model::positions;
 use crate::model::tape::{Recompute, Tape, Var};
 use crate::model::weights::WeightFiles;
 use crate::ops::attend::Heads;
+use crate::ops::gelu::GeluKind;
 use crate::ops::matmul::PANEL;
 use crate::ops::patch_embed::{Normalize, PatchImage};
+use crate::ops::pos_embed::Taps;
+use crate::ops::segments::Segments;
 use crate::tensor::{DType, Tensor};
 
 /// Epsilon of the tower's norms. The configuration has no key for it.
@@ -27,8 +34,8 @@ const NORM_EPS: f32 = 1e-6;
 /// single image with more patches forms a chunk of its own.
 ///
 /// Forward and data gradients do not depend on this number. Weight gradients are one chain of sums over the patches in
-/// ascending order, chunk after chunk. If each chunk ends at a step of the chain (64 patches for the norms, see
-/// `docs/design/training.md`), weight gradients do not depend on this number either. Otherwise the number affects their
+/// ascending order, chunk after chunk. If each chunk ends at a step of the chain (64 patches for the norms, 256 for
+/// norms of joined patches, see `docs/design/training.md`), weight gradients do not depend on this number either. Otherwise the number affects their
 /// rounding, so no plan changes it.
 pub const CHUNK_PATCHES: usize = 8192;
 
@@ -39,10 +46,12 @@ pub struct VisionTower {
     /// Conversion of pixels to the numbers that the tower takes.
     pub normalize: Normalize,
     patch_embed: Matrix,
+    patch_bias: Option<Vector>,
+    /// Table of learned positions.
+    pos_embed: Option<Matrix>,
     pub(super) blocks: Arc<[Layer]>,
-    ln_q: Norm,
-    pub(super) fc1: Linear,
-    pub(super) fc2: Linear,
+    /// The merger, and those of blocks.
+    pub(super) mergers: Arc<[Merger]>,
     /// Maximum number of patches of a chunk of images. An image with more patches forms a chunk of its own.
     pub chunk_patches: usize,
     /// False if the patch embedding and the blocks are frozen.
@@ -51,17 +60,38 @@ pub struct VisionTower {
     pub trains_merger: bool,
 }
 
+/// Parameters of a merger.
+#[derive(Clone, Copy)]
+pub(super) struct Merger {
+    norm: Norm,
+    pub(super) fc1: Linear,
+    pub(super) fc2: Linear,
+}
+
 /// The data on the device that one pass over some images reads.
 #[derive(Clone)]
 struct Chunk {
     num_patches: usize,
     pixels: Tensor,
     images: Arc<[PatchImage]>,
-    window_index: Tensor,
-    reverse_index: Tensor,
-    windows: Attend,
     frames: Attend,
     rope: Rope,
+    order: Order,
+}
+
+/// Data that depends on the kind of the tower.
+#[derive(Clone)]
+enum Order {
+    /// Merge blocks in window order.
+    Windows {
+        /// Index of the block at each position of the window order.
+        index: Tensor,
+        /// Position of each block.
+        reverse: Tensor,
+        attend: Attend,
+    },
+    /// Patches in input order, with their learned positions.
+    Input(Taps),
 }
 
 impl VisionTower {
@@ -73,19 +103,51 @@ impl VisionTower {
         let kernel = vec![Piece::rows(format!("{prefix}.patch_embed.proj.weight"), &kernel, 0)];
         let mut part = layout.within(Part::Tower);
         let patch_embed = part.matrix(dev, c, grid.patch_len(), kernel)?;
+        let (mut patch_bias, mut pos_embed) = (None, None);
+        if let TowerKind::DeepStack { grid_side, .. } = tower.kind {
+            let bias = Piece::rows(format!("{prefix}.patch_embed.proj.bias"), &[c], 0);
+            patch_bias = Some(part.bias(dev, c, vec![bias])?);
+            let n = grid_side * grid_side;
+            let table = Piece::rows(format!("{prefix}.pos_embed.weight"), &[n, c], 0);
+            pos_embed = Some(part.matrix(dev, n, c, vec![table])?);
+        }
         let mut blocks = Vec::new();
         for i in 0..tower.depth {
             blocks.push(block(dev, &mut part, tower, &format!("{prefix}.blocks.{i}"))?);
         }
         let mut part = layout.within(Part::Merger);
+        let mut merger = |name: &str, [norm, fc1, fc2]: [&str; 3], width: usize| -> Result<Merger> {
+            Ok(Merger {
+                norm: self::norm(dev, &mut part, tower, &format!("{prefix}.{name}.{norm}"), width)?,
+                fc1: part.linear(dev, &format!("{prefix}.{name}.{fc1}"), [merged, merged], merged, true)?,
+                fc2: part.linear(
+                    dev,
+                    &format!("{prefix}.{name}.{fc2}"),
+                    [tower.out_hidden_size, merged],
+                    merged,
+                    true,
+                )?,
+            })
+        };
+        const PARTS: [&str; 3] = ["norm", "linear_fc1", "linear_fc2"];
+        let mergers = match &tower.kind {
+            TowerKind::Windowed { .. } => vec![merger("merger", ["ln_q", "mlp.0", "mlp.2"], c)?],
+            TowerKind::DeepStack { deepstack_visual_indexes, .. } => {
+                let mut mergers = vec![merger("merger", PARTS, c)?];
+                for k in 0..deepstack_visual_indexes.len() {
+                    mergers.push(merger(&format!("deepstack_merger_list.{k}"), PARTS, merged)?);
+                }
+                mergers
+            }
+        };
         Ok(VisionTower {
             config: Arc::new(config.clone()),
-            normalize: normalize(&Processor::default(), grid),
+            normalize: normalize(&Processor::released(grid), grid),
             patch_embed,
+            patch_bias,
+            pos_embed,
             blocks: blocks.into(),
-            ln_q: norm(dev, &mut part, tower, &format!("{prefix}.merger.ln_q"))?,
-            fc1: part.linear(dev, &format!("{prefix}.merger.mlp.0"), [merged, merged], merged, true)?,
-            fc2: part.linear(dev, &format!("{prefix}.merger.mlp.2"), [tower.out_hidden_size, merged], merged, true)?,
+            mergers: mergers.into(),
             chunk_patches: CHUNK_PATCHES,
             trains_blocks: true,
             trains_merger: true,
@@ -108,7 +170,7 @@ impl VisionTower {
 
     /// Returns the width of the rows that the tower computes.
     pub fn row_width(&self) -> usize {
-        self.config.tower.out_hidden_size
+        self.config.tower.row_width()
     }
 
     /// Computes the rows of `images`, one image after another, into `out` `[M, row_width]`. Returns `out` as
@@ -167,68 +229,140 @@ impl VisionTower {
         }
         let grids: Vec<[u32; 3]> = images.iter().map(|image| image.grid_thw).collect();
         let p = positions::vision(&self.config, &grids);
-        let mut reverse = vec![0u32; p.window_index.len()];
-        p.window_index.iter().enumerate().for_each(|(at, &block)| reverse[block as usize] = at as u32);
+        let order = match self.config.tower.kind {
+            TowerKind::Windowed { .. } => {
+                let mut reverse = vec![0u32; p.window_index.len()];
+                p.window_index.iter().enumerate().for_each(|(at, &block)| reverse[block as usize] = at as u32);
+                Order::Windows {
+                    index: tape.upload(dev, &p.window_index, &[p.window_index.len()])?,
+                    reverse: tape.upload(dev, &reverse, &[reverse.len()])?,
+                    attend: Attend::packed(tape, dev, &p.cu_window_seqlens, false)?,
+                }
+            }
+            TowerKind::DeepStack { .. } => {
+                let (taps, dims) = (p.taps.as_flattened(), [p.taps.len(), 4]);
+                Order::Input(Taps {
+                    indices: tape.upload(dev, taps, &dims)?,
+                    weights: tape.upload(dev, p.tap_weights.as_flattened(), &dims)?,
+                    segments: Segments::upload(dev, tape.region(), taps)?,
+                })
+            }
+        };
         let num_patches = p.pos_hw.len();
         let table = [num_patches, self.config.tower.head_dim() / 2];
         Ok(Chunk {
             num_patches,
             pixels,
             images: places.into(),
-            window_index: tape.upload(dev, &p.window_index, &[p.window_index.len()])?,
-            reverse_index: tape.upload(dev, &reverse, &[reverse.len()])?,
-            windows: Attend::packed(tape, dev, &p.cu_window_seqlens, false)?,
+            order,
             frames: Attend::packed(tape, dev, &p.cu_seqlens, false)?,
             rope: Rope { cos: tape.upload(dev, &p.rope.cos, &table)?, sin: tape.upload(dev, &p.rope.sin, &table)? },
         })
     }
 
+    /// Computes the rows of a chunk into `out`.
     fn encode(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk, out: Var) -> Result<()> {
-        let (n, c, unit) = (chunk.num_patches, self.config.tower.hidden_size, self.config.grid.merge_unit());
-        let x = match tape.recording() && !self.trains_blocks {
-            true => self.frozen_blocks(tape, dev, chunk)?,
-            false => self.blocks(tape, dev, chunk)?,
-        };
-        let x = self.ln_q.forward(tape, dev, x)?.reshape(&[n / unit, unit * c]);
-        let x = tape.linear_gelu(dev, x, self.fc1)?;
-        let x = tape.linear(dev, x, self.fc2)?;
-        tape.gather_into(dev, x, chunk.reverse_index, out)
+        let mut parts = Vec::new();
+        if tape.recording() && !self.trains_blocks {
+            for (level, x) in self.frozen_blocks(tape, dev, chunk)?.into_iter().enumerate() {
+                parts.push(self.merge(tape, dev, level, x)?);
+            }
+        } else {
+            self.blocks(tape, dev, chunk, &mut |tape, dev, level, x| {
+                parts.push(self.merge(tape, dev, level, x)?);
+                Ok(())
+            })?;
+        }
+        // The mergers of blocks come first.
+        parts.rotate_right(1);
+        match chunk.order {
+            Order::Windows { reverse, .. } => tape.gather_into(dev, parts[0], reverse, out),
+            Order::Input(_) => tape.join_levels(dev, parts, out),
+        }
     }
 
-    /// Computes the rows after the last block, `[N, C]`.
-    fn blocks(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk) -> Result<Var> {
+    /// Joins the patches of each merge block of `x`, and projects them to the decoder's width. `level` is the number of the
+    /// block's merger, or the number of these for the merger of the tower.
+    fn merge(&self, tape: &mut Tape, dev: &mut Device, level: usize, x: Var) -> Result<Var> {
+        let (unit, [n, c]) = (self.config.grid.merge_unit(), [x.tensor.rows(), x.tensor.cols()]);
+        let joined = [n / unit, unit * c];
+        let x = match self.mergers.get(1 + level) {
+            Some(_) => x.reshape(&joined),
+            None => x,
+        };
+        let Merger { norm, fc1, fc2 } = self.mergers[(1 + level) % self.mergers.len()];
+        let x = norm.forward(tape, dev, x)?.reshape(&joined);
+        let x = tape.linear_gelu(dev, x, fc1, GeluKind::Exact)?;
+        tape.linear(dev, x, fc2)
+    }
+
+    /// Computes the blocks, and calls `take` with the rows `[N, C]` after each block that has a merger, and after the last
+    /// one. Later blocks may overwrite the rows.
+    fn blocks(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk, take: &mut Take<'_>) -> Result<()> {
         let (n, c, unit) = (chunk.num_patches, self.config.tower.hidden_size, self.config.grid.merge_unit());
         let Chunk { pixels, images, .. } = chunk.clone();
-        let x = tape.patch_embed(dev, pixels, images, self.normalize, self.patch_embed, n)?;
-        tape.note("vision.patch_embed", 0, x);
-        let x = tape.gather(dev, x.reshape(&[n / unit, unit * c]), chunk.window_index)?.reshape(&[n, c]);
-        let (blocks, config, levels) = (self.blocks.clone(), self.config.clone(), tape.levels().vision);
-        let Chunk { windows, frames, rope, .. } = chunk.clone();
-        tape.layers(dev, "vision.block", x, blocks.len(), move |tape, dev, i, x, out| {
-            let attend = if config.tower.fullatt_block_indexes.contains(&i) { &frames } else { &windows };
-            let heads = blocks[i].mixer.heads();
-            let attention = Attention { rope, heads, attend: attend.clone(), cache: i };
-            blocks[i].forward(tape, dev, levels.keep(i), attention, x, out)
-        })
+        let mut x = tape.patch_embed(dev, pixels, images, self.normalize, (self.patch_embed, self.patch_bias), n)?;
+        let windows = match (&chunk.order, self.pos_embed) {
+            (Order::Windows { index, attend, .. }, _) => {
+                tape.note("vision.patch_embed", 0, x);
+                x = tape.gather(dev, x.reshape(&[n / unit, unit * c]), *index)?.reshape(&[n, c]);
+                attend
+            }
+            (Order::Input(taps), Some(table)) => {
+                tape.pos_embed(dev, x, table, *taps)?;
+                tape.note("vision.after_pos_embed", 0, x);
+                &chunk.frames
+            }
+            (Order::Input(_), None) => &chunk.frames,
+        };
+        let (levels, depth, mut from) = (tape.levels().vision, self.blocks.len(), 0);
+        let ends = self.config.tower.deepstack().iter().map(|block| block + 1).chain([depth]);
+        for (level, end) in ends.enumerate() {
+            let (blocks, config) = (self.blocks.clone(), self.config.clone());
+            let Chunk { frames, rope, .. } = chunk.clone();
+            let windows = windows.clone();
+            x = tape.layers(dev, "vision.block", x, from..end, move |tape, dev, i, x, out| {
+                let full = match &config.tower.kind {
+                    TowerKind::Windowed { fullatt_block_indexes, .. } => fullatt_block_indexes.contains(&i),
+                    TowerKind::DeepStack { .. } => true,
+                };
+                let attend = if full { &frames } else { &windows };
+                let heads = blocks[i].mixer.heads();
+                let attention = Attention { rope, heads, attend: attend.clone(), cache: i };
+                blocks[i].forward(tape, dev, levels.keep(i), attention, x, out)
+            })?;
+            take(tape, dev, level, x)?;
+            from = end;
+        }
+        Ok(())
     }
 
-    /// Does the same as [`VisionTower::blocks`] without a record for backward, and drops the gradient of the rows.
-    fn frozen_blocks(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk) -> Result<Var> {
+    /// Does the same as [`VisionTower::blocks`] without a record for backward. Returns the rows, and drops their gradients.
+    fn frozen_blocks(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk) -> Result<Vec<Var>> {
         let mark = dev.mark(tape.region());
-        let x =
-            tape.alloc(dev, self.patch_embed.weight.data.dtype, &[chunk.num_patches, self.config.tower.hidden_size])?;
-        tape.set_trained(x, false);
+        let shape = [chunk.num_patches, self.config.tower.hidden_size];
+        let mut rows = Vec::new();
+        for _ in 0..self.mergers.len() {
+            let x = tape.alloc(dev, self.patch_embed.weight.data.dtype, &shape)?;
+            tape.set_trained(x, false);
+            rows.push(x);
+        }
         tape.unrecorded(dev, |tape, dev| {
-            let rows = self.blocks(tape, dev, chunk)?;
-            dev.copy(rows.tensor, x.tensor)
+            self.blocks(tape, dev, chunk, &mut |_, dev, level, x| dev.copy(x.tensor, rows[level].tensor))
         })?;
+        let dropped = rows.clone();
         tape.record(mark, move |b| {
-            b.take(x).into_iter().for_each(|gradient| b.free(gradient));
+            for x in dropped {
+                b.take(x).into_iter().for_each(|gradient| b.free(gradient));
+            }
             Ok(())
         });
-        Ok(x)
+        Ok(rows)
     }
 }
+
+/// Receives the number of a merger and the rows that it joins.
+type Take<'a> = dyn FnMut(&mut Tape, &mut Device, usize, Var) -> Result<()> + 'a;
 
 fn num_patches(image: &ImageInput) -> usize {
     image.grid_thw.iter().map(|&n| n as usize).product()
@@ -251,28 +385,39 @@ fn chunks(images: &[Arc<ImageInput>], most: usize) -> Vec<&[Arc<ImageInput>]> {
     out
 }
 
-fn norm(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, name: &str) -> Result<Norm> {
-    Ok(Norm { weight: layout.norm(dev, name, tower.hidden_size)?, kind: NormKind::Rms, eps: NORM_EPS })
+fn norm(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, name: &str, width: usize) -> Result<Norm> {
+    let weight = layout.norm(dev, name, width)?;
+    let bias = match tower.kind {
+        TowerKind::Windowed { .. } => None,
+        TowerKind::DeepStack { .. } => {
+            Some(layout.bias(dev, width, vec![Piece::rows(format!("{name}.bias"), &[width], 0)])?)
+        }
+    };
+    Ok(Norm { weight, bias, eps: NORM_EPS })
 }
 
 fn block(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, name: &str) -> Result<Layer> {
     let (c, f) = (tower.hidden_size, tower.intermediate_size);
-    let input_layernorm = norm(dev, layout, tower, &format!("{name}.norm1"))?;
+    let padded = f.next_multiple_of(PANEL);
+    let input_layernorm = norm(dev, layout, tower, &format!("{name}.norm1"), c)?;
     let mixer = Mixer::Attention {
         qkv_proj: layout.linear(dev, &format!("{name}.attn.qkv"), [3 * c, c], c, true)?,
         head_norms: None,
         o_proj: layout.linear(dev, &format!("{name}.attn.proj"), [c, c], c, true)?,
         heads: Heads { q: tower.num_heads, kv: tower.num_heads, dim: tower.head_dim() },
     };
-    Ok(Layer {
-        input_layernorm,
-        mixer,
-        post_attention_layernorm: norm(dev, layout, tower, &format!("{name}.norm2"))?,
-        mlp: Mlp::SwiGlu {
+    let post_attention_layernorm = norm(dev, layout, tower, &format!("{name}.norm2"), c)?;
+    let mlp = match tower.kind {
+        TowerKind::Windowed { .. } => Mlp::SwiGlu {
             gate_up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, c, true)?,
-            down_proj: layout.linear(dev, &format!("{name}.mlp.down_proj"), [c, f.next_multiple_of(PANEL)], f, true)?,
+            down_proj: layout.linear(dev, &format!("{name}.mlp.down_proj"), [c, padded], f, true)?,
         },
-    })
+        TowerKind::DeepStack { .. } => Mlp::Gelu {
+            fc1: layout.padded_linear(dev, &format!("{name}.mlp.linear_fc1"), [padded, c], [f, c], true)?,
+            fc2: layout.linear(dev, &format!("{name}.mlp.linear_fc2"), [c, padded], f, true)?,
+        },
+    };
+    Ok(Layer { input_layernorm, mixer, post_attention_layernorm, mlp })
 }
 
 /// Combines the settings of an image processor and the sizes of patches into the conversion of pixels.

@@ -1,4 +1,4 @@
-//! Backward of the exact GELU. The forward is the epilogue of [`super::linear::fwd_gelu`].
+//! Backward of GELU. The forward is the epilogue of [`super::linear::fwd_gelu`].
 
 use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
 use crate::error::Result;
@@ -10,8 +10,17 @@ use crate::tensor::{Elem, Tensor};
 /// Elements of one work item.
 const CHUNK: usize = 4096;
 
+/// Formula of GELU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GeluKind {
+    /// x (1 + erf(x / sqrt 2)) / 2.
+    Exact,
+    /// The approximation with tanh: [`math::gelu_tanh`].
+    Tanh,
+}
+
 /// Computes dpre = dy * gelu'(pre), all `[T, N]`.
-pub fn bwd(dev: &mut Device, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()> {
+pub fn bwd(dev: &mut Device, kind: GeluKind, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()> {
     const OP: &str = "gelu::bwd";
     let (dims, dtype) = ([dy.rows(), dy.cols()], dy.dtype);
     check::tensor(OP, "dy", dy, dtype, &dims)?;
@@ -20,28 +29,32 @@ pub fn bwd(dev: &mut Device, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()
     dev.note_work(OP, 0.0, moved(&[pre, dy, dpre]));
     match dev.on() {
         On::Count => {}
-        On::Cpu(cpu) => by_dtype!(dtype, body(cpu, pre, dy, dpre)),
-        On::Gpu(gpu) => launch(OP, gpu, pre, dy, dpre)?,
+        On::Cpu(cpu) => by_dtype!(dtype, body(cpu, kind, pre, dy, dpre)),
+        On::Gpu(gpu) => launch(OP, gpu, kind, pre, dy, dpre)?,
     }
     Ok(())
 }
 
-fn launch(op: &'static str, mut gpu: Gpu<'_>, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()> {
+fn launch(op: &'static str, mut gpu: Gpu<'_>, kind: GeluKind, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()> {
     const THREADS: usize = 256;
     const EACH: usize = 8;
     check::gpu_compute(op, dy.dtype)?;
     let launch = check::launch(op, dy.len().div_ceil(THREADS * EACH), THREADS, 0)?;
-    gpu.launch("gelu", "gelu_bwd", launch, params!(gelu::Args { pre, dy, dpre, len: dy.len() as i64 }))
+    let kernel = if kind == GeluKind::Exact { "gelu_bwd" } else { "gelu_tanh_bwd" };
+    gpu.launch("gelu", kernel, launch, params!(gelu::Args { pre, dy, dpre, len: dy.len() as i64 }))
 }
 
-fn body<E: Elem>(cpu: Cpu<'_>, pre: Tensor, dy: Tensor, dpre: Tensor) {
+fn body<E: Elem>(cpu: Cpu<'_>, kind: GeluKind, pre: Tensor, dy: Tensor, dpre: Tensor) {
     let ([out], [pre, dy]) = cpu.memory.tensors([dpre], [pre, dy]);
     let (pre, dy) = (pre.of::<E>(), dy.of::<E>());
     let parts = Parts::new(out.of::<E>(), CHUNK);
     cpu.pool.run(parts.count(), |i| {
         let out = parts.take(i);
         let at = i * CHUNK..i * CHUNK + out.len();
-        elements::<E>(cpu.isa, &pre[at.clone()], &dy[at], out);
+        match kind {
+            GeluKind::Exact => elements::<E>(cpu.isa, &pre[at.clone()], &dy[at], out),
+            GeluKind::Tanh => tanh_elements::<E>(cpu.isa, &pre[at.clone()], &dy[at], out),
+        }
     });
 }
 
@@ -49,6 +62,14 @@ cpu_kernel! {
     fn elements<E: Elem>(pre: &[E], dy: &[E], out: &mut [E]) {
         for ((x, d), out) in pre.iter().zip(dy).zip(out) {
             *out = E::from_f32(d.to_f32() * math::gelu_grad(x.to_f32()));
+        }
+    }
+}
+
+cpu_kernel! {
+    fn tanh_elements<E: Elem>(pre: &[E], dy: &[E], out: &mut [E]) {
+        for ((x, d), out) in pre.iter().zip(dy).zip(out) {
+            *out = E::from_f32(d.to_f32() * math::gelu_tanh_grad(x.to_f32()));
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::device::{Cpu, Device, On, Region};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
 use crate::ops::cost::{added, moved};
+use crate::ops::gelu::GeluKind;
 use crate::ops::input::Input;
 use crate::ops::matmul::{
     self, Cells, Gelu, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, WeightGradient, panel_len,
@@ -163,10 +164,11 @@ pub fn fwd_swiglu(
     }
 }
 
-/// Computes y `[T, N]` = gelu(x W^T (+ bias `[N]`)) from the fp32 value, with the exact (erf) GELU. If `pre` `[T, N]`
-/// is given, the value before the activation is stored there for [`super::gelu::bwd`].
+/// Computes y `[T, N]` = gelu(x W^T (+ bias `[N]`)) from the fp32 value. If `pre` `[T, N]` is given, the value before the
+/// activation is stored there for [`super::gelu::bwd`]. On a GPU, the GELU with tanh has no wgmma variant.
 pub fn fwd_gelu(
     dev: &mut Device,
+    kind: GeluKind,
     x: impl Into<Input>,
     w: &Weight,
     bias: Option<Tensor>,
@@ -183,13 +185,23 @@ pub fn fwd_gelu(
     check::tensor(OP, "y", y, dtype, &[t, w.n])?;
     input.check(OP, dtype, w.n, false)?;
     note_forward(dev, input, w, moved(&[y]) + moved(pre.as_slice()));
-    fn body<E: Elem>(cpu: Cpu<'_>, input: Input, w: &Weight, bias: Option<Tensor>, pre: Option<Tensor>, y: Tensor) {
+    struct Call<'a> {
+        kind: GeluKind,
+        input: Input,
+        w: &'a Weight,
+        bias: Option<Tensor>,
+        pre: Option<Tensor>,
+        y: Tensor,
+    }
+    fn body<E: Elem>(cpu: Cpu<'_>, call: Call<'_>) {
+        let Call { kind, input, w, bias, pre, y } = call;
         let (x, [t, s]) = (input.x, input.pair_or_empty());
         let (outs, ins) = ([or_empty(pre, y), y], [x, w.data, or_empty(bias, x), t, s]);
         let ([pre, y], [x_view, w_view, bias_view, t_view, s_view]) = cpu.memory.tensors(outs, ins);
         let second = second::<E>(input, t_view.of(), s_view.of(), w.n);
         let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n).then(second.as_ref());
         let epilogue = Gelu {
+            kind,
             bias: bias.map(|_| bias_view.of()),
             pre: Cells::new(pre.of::<E>(), w.n),
             y: Cells::new(y.of::<E>(), w.n),
@@ -199,10 +211,10 @@ pub fn fwd_gelu(
     match dev.on() {
         On::Count => Ok(()),
         On::Cpu(cpu) => {
-            by_dtype!(dtype, body(cpu, input, w, bias, pre, y));
+            by_dtype!(dtype, body(cpu, Call { kind, input, w, bias, pre, y }));
             Ok(())
         }
-        On::Gpu(gpu) => gemm::gelu(OP, gpu, gemm::Forward { x: input, w, bias, more: pre, y }),
+        On::Gpu(gpu) => gemm::gelu(OP, gpu, kind, gemm::Forward { x: input, w, bias, more: pre, y }),
     }
 }
 

@@ -13,7 +13,8 @@
 //! | --- | --- |
 //! | `embedding` | the row (a copy of a row of the weight) |
 //! | `patch_embed` | the normalised pixels; the output |
-//! | `rms_norm` | the output, after gamma |
+//! | `pos_embed` | the sum of the taps; the output |
+//! | `rms_norm`, `layer_norm` | the output, after gamma and beta |
 //! | `linear` | the output after bias and residual: qkv, residual sums, the merger |
 //! | `lora::fwd`, `lora::scaled` | t = x A^T; S = s B |
 //! | `linear::fwd_swiglu` | silu(gate) * up, from fp32 gate and up; gate and up as saved for backward |
@@ -28,14 +29,14 @@
 //!
 //! | backward | rounded |
 //! | --- | --- |
-//! | `linear::dgrad`, `rms_norm` | dt = dy S; dX, the gradient of the residual stream (after accumulation) |
+//! | `linear::dgrad`, `rms_norm`, `layer_norm` | dt = dy S; dX, the gradient of the residual stream (after accumulation) |
 //! | `swiglu`, `gelu` | d(gate, up), d(pre) |
 //! | `attention` | dO (already rounded by the op before); P = exp2(s c - lse log2(e)); dS = P * (dP - D); dqkv |
 //! | `rope` | dqkv after the rotation back |
 //! | `qk_norm` | dqkv after rotation back and norm |
 //! | `linear_logprob` | dZ before both of its products; dhidden |
 //! | `rows::scatter_add` | the sum of the gradients of a row that several rows are gathered from |
-//! | none: fp32 throughout | D, dP, weight gradients, dgamma, dbias |
+//! | none: fp32 throughout | D, dP, weight gradients, dgamma, dbeta, dbias |
 
 pub mod adamw;
 pub mod attend;
@@ -50,6 +51,7 @@ pub mod grad_norm;
 pub mod input;
 pub mod lane_sum;
 pub mod lanes;
+pub mod layer_norm;
 pub mod linear;
 pub mod linear_logprob;
 pub mod lora;
@@ -58,6 +60,7 @@ pub mod nll;
 pub mod paged_attention;
 pub mod patch_embed;
 pub mod policy_loss;
+pub mod pos_embed;
 pub mod qk_norm;
 pub mod rms_norm;
 pub mod rope;

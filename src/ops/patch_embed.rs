@@ -82,8 +82,8 @@ impl Normalize {
     }
 }
 
-/// Computes y = patches w^T. `pixels` (u8) contains each of `images` as `[frames][grid_h * patch][grid_w * patch][3]`
-/// from its offset on. w has n = C and k = `norm.row_len()`. y is `[N, C]` in w's type, where the N rows are the
+/// Computes y = patches w^T (+ bias). `pixels` (u8) contains each of `images` as `[frames][grid_h * patch][grid_w * patch][3]`
+/// from its offset on. w has n = C and k = `norm.row_len()`, and bias is `[C]`. y is `[N, C]` in w's type, where the N rows are the
 /// patches of all images in order, merge block by merge block. The normalised pixels are rounded to w's type. Returns
 /// an error for other shapes and for an image that reaches past the end of the pixels.
 pub fn fwd(
@@ -92,6 +92,7 @@ pub fn fwd(
     images: &[PatchImage],
     norm: &Normalize,
     w: &Weight,
+    bias: Option<Tensor>,
     y: Tensor,
 ) -> Result<()> {
     const OP: &str = "patch_embed::fwd";
@@ -100,11 +101,11 @@ pub fn fwd(
     check::tensor(OP, "y", y, dtype, &[starts[images.len()], w.n])?;
     dev.note_work("patch_embed", 2.0 * y.rows() as f64 * (w.n * w.k) as f64, moved(&[pixels, w.data, y]));
     each_chunk(dev, dtype, pixels, images, norm, &starts, |dev, patches, from| {
-        linear::fwd_part(dev, patches.into(), w, None, None, y.slice(from, from + patches.rows()))
+        linear::fwd_part(dev, patches.into(), w, bias, None, y.slice(from, from + patches.rows()))
     })
 }
 
-/// Computes dw += dy^T patches. dy is `[N, C]` f32 or bf16; dw is f32, in the device's element order for a weight of
+/// Computes dw += dy^T patches and dbias `[C]` f32 += the sum of dy over the patches. dy is `[N, C]` f32 or bf16; dw is f32, in the device's element order for a weight of
 /// dy's type. The pixels and images are those of the forward. Returns the same errors as [`fwd`].
 pub fn bwd(
     dev: &mut Device,
@@ -113,6 +114,7 @@ pub fn bwd(
     norm: &Normalize,
     dy: Tensor,
     dw: Tensor,
+    dbias: Option<Tensor>,
 ) -> Result<()> {
     const OP: &str = "patch_embed::bwd";
     check::compute(OP, "dy", dy)?;
@@ -122,7 +124,7 @@ pub fn bwd(
     let flops = 2.0 * dy.rows() as f64 * (dy.cols() * norm.row_len()) as f64;
     dev.note_work(OP, flops, moved(&[pixels, dy, dw, dw]));
     each_chunk(dev, dy.dtype, pixels, images, norm, &starts, |dev, patches, from| {
-        linear::wgrad_part(dev, patches, dy.slice(from, from + patches.rows()), dw, None)
+        linear::wgrad_part(dev, patches, dy.slice(from, from + patches.rows()), dw, dbias)
     })
 }
 

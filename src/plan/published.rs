@@ -5,6 +5,40 @@ use serde_json::{Value, json};
 use crate::error::Result;
 use crate::model::ModelConfig;
 
+/// A model of Qwen3-VL on the hub: name of the repository, hidden_size, intermediate_size, num_hidden_layers and
+/// num_attention_heads of the text part, and number of its tower in `TOWERS`. Models with the first tower are tied.
+struct Qwen3Vl(&'static str, [usize; 4], usize);
+
+const QWEN3_VL: [Qwen3Vl; 4] = [
+    Qwen3Vl("Qwen3-VL-2B-Instruct", [2048, 6144, 28, 16], 0),
+    Qwen3Vl("Qwen3-VL-4B-Instruct", [2560, 9728, 36, 32], 0),
+    Qwen3Vl("Qwen3-VL-8B-Instruct", [4096, 12288, 36, 32], 1),
+    Qwen3Vl("Qwen3-VL-32B-Instruct", [5120, 25600, 64, 64], 1),
+];
+
+/// depth, hidden_size and intermediate_size of a vision tower of Qwen3-VL, and its `deepstack_visual_indexes`.
+const TOWERS: [([usize; 3], [usize; 3]); 2] = [([24, 1024, 4096], [5, 11, 17]), ([27, 1152, 4304], [8, 16, 24])];
+
+impl Qwen3Vl {
+    /// Returns the `config.json`. The other keys have their defaults.
+    fn config(&self) -> Value {
+        let Qwen3Vl(_, [hidden_size, intermediate_size, layers, heads], tower) = *self;
+        let ([depth, width, mlp], blocks) = TOWERS[tower];
+        json!({
+            "model_type": "qwen3_vl", "tie_word_embeddings": tower == 0, "torch_dtype": "bfloat16",
+            "text_config": {
+                "hidden_size": hidden_size, "intermediate_size": intermediate_size, "num_hidden_layers": layers,
+                "num_attention_heads": heads, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_936,
+                "rope_theta": 5e6, "max_position_embeddings": 262_144,
+            },
+            "vision_config": {
+                "depth": depth, "hidden_size": width, "intermediate_size": mlp, "out_hidden_size": hidden_size,
+                "deepstack_visual_indexes": blocks,
+            },
+        })
+    }
+}
+
 /// A model of the hub in the sizes that differ between the models of Qwen2.5-VL.
 struct Published {
     /// Name of the repository on the hub, without its owner.
@@ -39,6 +73,9 @@ const PUBLISHED: [Published; 4] = [
 /// name of one.
 pub fn model_config(name: &str) -> Option<Result<ModelConfig>> {
     let last = name.rsplit('/').next()?;
+    if let Some(found) = QWEN3_VL.iter().find(|published| published.0 == last) {
+        return Some(ModelConfig::from_json(&found.config(), name));
+    }
     let found = PUBLISHED.iter().find(|published| published.name == last)?;
     let mut value: Value = serde_json::from_str(COMMON).ok()?;
     let Published { hidden_size, intermediate_size, tower, .. } = found;
@@ -62,17 +99,20 @@ mod tests {
     use crate::model::Model;
     use crate::tensor::DType;
 
-    /// The hub states 3.75, 8.29, 33.5 and 73.4 billion parameters.
+    /// The hub states 3.75, 8.29, 33.5 and 73.4 billion parameters of Qwen2.5-VL, and 2.13, 4.44, 8.77 and 33.4 of Qwen3-VL.
     #[test]
     fn published_models_have_the_published_numbers_of_parameters() {
-        let billions = PUBLISHED.each_ref().map(|published| {
-            let config = model_config(&format!("Qwen/{}", published.name)).unwrap().unwrap();
+        let names =
+            PUBLISHED.iter().map(|published| published.name).chain(QWEN3_VL.iter().map(|published| published.0));
+        let billions = names.map(|name| {
+            let config = model_config(&format!("Qwen/{name}")).unwrap().unwrap();
             let mut dev = Device::count_for(Target::cpu(1));
             let model = Model::empty(&mut dev, config, DType::of(Dtype::Bf16, crate::device::Kind::Cpu)).unwrap();
             let elements: usize = model.layout.pieces().map(|(_, _, piece)| piece.num_elements()).sum();
             format!("{:.2}", elements as f64 / 1e9)
         });
-        assert_eq!(billions, ["3.75", "8.29", "33.45", "73.41"]);
+        let billions: Vec<String> = billions.collect();
+        assert_eq!(billions, ["3.75", "8.29", "33.45", "73.41", "2.13", "4.44", "8.77", "33.36"]);
         assert!(model_config("Qwen/Qwen2.5-VL-5B-Instruct").is_none());
     }
 }

@@ -13,7 +13,7 @@ use crate::identity::Manifest;
 use crate::image::MediaIds;
 use crate::machine::Machine;
 use crate::model::config::{Family, NewIds};
-use crate::model::family::qwen2_5_vl;
+use crate::model::family::{FAMILIES, qwen2_5_vl, qwen3_vl};
 use crate::model::{Model, ModelConfig};
 use crate::task::recipe;
 use crate::tensor::DType;
@@ -37,7 +37,8 @@ impl NewModel<'_> {
         let NewModel { config: RecipeConfig { base, dtype, seed, .. }, corpus, words } = self;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let tokenizer = train_tokenizer(corpus, &SPECIAL_TOKENS, &words, base.vocab_size)?;
-        let config = model_config(&qwen2_5_vl::FAMILY, base, &tokenizer)?;
+        let config = model_config(family(base)?, base, &tokenizer)?;
+        let (grid, template) = (config.grid(), chat_template(config.family));
         let mut count = Device::count_for(machine.target);
         let dtype = DType::of(*dtype, machine.target.kind);
         Model::empty(&mut count, config.clone(), dtype)?;
@@ -45,8 +46,8 @@ impl NewModel<'_> {
         let model = Model::init(&mut device, config, dtype, *seed)?;
         files::folder(dir, |folder| {
             model.save(&mut device, folder, dtype)?;
-            write_tokenizer_dir(folder, &tokenizer, CHAT_TEMPLATE)?;
-            let preprocessor = recipe::preprocessor_config();
+            write_tokenizer_dir(folder, &tokenizer, &template)?;
+            let preprocessor = recipe::preprocessor_config(grid);
             files::write(folder.join("preprocessor_config.json"), format!("{preprocessor:#}\n").as_bytes())?;
             let generation = json!({
                 "bos_token_id": tokenizer.id("<|endoftext|>"),
@@ -59,6 +60,27 @@ impl NewModel<'_> {
             Manifest::write(folder)
         })?;
         Ok(model.layout.num_weights())
+    }
+}
+
+/// Returns the family of a new model.
+fn family(base: &BaseConfig) -> Result<&'static Family> {
+    let Some(name) = &base.family else { return Ok(&qwen2_5_vl::FAMILY) };
+    let families = || FAMILIES.iter().filter(|family| !family.prefixes.is_empty());
+    let found = families().find(|family| family.model_types.contains(&name.as_str()));
+    found.copied().ok_or_else(|| {
+        let known: Vec<&str> = families().flat_map(|family| family.model_types).copied().collect();
+        Error::input("base.family", name.clone(), format!("a family of models with images: {}", known.join(", ")))
+    })
+}
+
+/// Returns the chat template of a new model: that of Qwen2.5-VL, or the same without the default system prompt, which
+/// Qwen3-VL does not have.
+pub fn chat_template(family: &'static Family) -> String {
+    const SYSTEM: &str = "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}";
+    match std::ptr::eq(family, &qwen3_vl::FAMILY) {
+        true => CHAT_TEMPLATE.replace(SYSTEM, ""),
+        false => CHAT_TEMPLATE.to_owned(),
     }
 }
 

@@ -8,6 +8,7 @@ use super::teacher::Teacher;
 use crate::config::TaskConfig;
 use crate::data::Row;
 use crate::error::Result;
+use crate::image::{PatchGrid, Processor};
 
 /// Functions with which a recipe trains a model on a task from scratch.
 #[derive(Clone, Copy)]
@@ -35,10 +36,21 @@ pub struct Splits {
     pub heldout: Vec<Row>,
 }
 
-/// Returns the `preprocessor_config.json` of a small model. Its minimum size allows images of 28 x 28, so such images
-/// are not enlarged.
-pub fn preprocessor_config() -> Value {
-    fixed(include_str!("recipe/preprocessor_config.json"))
+/// Returns the `preprocessor_config.json` of a small model with these patches. Its minimum size allows images of one merged
+/// patch, so images of 28 x 28 pixels are not enlarged further.
+pub fn preprocessor_config(grid: PatchGrid) -> Value {
+    let mut file = fixed(include_str!("recipe/preprocessor_config.json"));
+    let Processor { patch_size, image_mean, image_std, .. } = Processor::released(grid);
+    if file["patch_size"] != patch_size {
+        let least = (grid.patch_size * grid.merge_size).pow(2);
+        file["size"]["shortest_edge"] = least.into();
+        file["min_pixels"] = least.into();
+        file["patch_size"] = patch_size.into();
+        file["image_mean"] = image_mean.to_vec().into();
+        file["image_std"] = image_std.to_vec().into();
+        file["processor_class"] = "Qwen3VLProcessor".into();
+    }
+    file
 }
 
 fn fixed(text: &str) -> Value {

@@ -93,12 +93,12 @@ impl Chat {
         check_length(messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum())?;
         if special == Special::Parse {
             let text = self.template.render_with(messages, add_generation_prompt, variables)?;
-            return self.tokenizer.encode(&text, Special::Parse);
+            return self.tokenizer.encode(&self.with_times(text, messages), Special::Parse);
         }
         let [mark] = unused_chars(messages)?;
         let marked: Vec<Message> = messages.iter().map(|m| self.break_specials(m, mark)).collect::<Result<_>>()?;
         let text = self.template.render_with(&marked, add_generation_prompt, variables)?;
-        let ids = self.encode_marked(&text, mark)?;
+        let ids = self.encode_marked(&self.with_times(text, messages), mark)?;
         self.check_placeholders(messages, &ids)?;
         Ok(ids)
     }
@@ -115,7 +115,7 @@ impl Chat {
         check_length(messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum())?;
         let [mark, open, close] = unused_chars(messages)?;
         let broken: Vec<Message> = messages.iter().map(|m| self.break_specials(m, mark)).collect::<Result<_>>()?;
-        let text = self.template.render_marked(&broken, [open, close])?;
+        let text = self.with_times(self.template.render_marked(&broken, [open, close])?, messages);
         let (mut ids, mut mask, mut blocks) = (Vec::new(), Vec::new(), 0);
         let turns: Vec<&Message> = messages.iter().filter(|message| message.role == "assistant").collect();
         for piece in text.split_inclusive([open, close]) {
@@ -137,12 +137,15 @@ impl Chat {
     /// Returns an error if the ids do not have one placeholder for each image and video of the messages.
     fn check_placeholders(&self, messages: &[Message], ids: &[u32]) -> Result<()> {
         for (kind, is_video) in [("Image", false), ("Video", true)] {
-            let is_kind = |part: &&Part| match part {
-                Part::Text(_) => false,
-                Part::Image => !is_video,
-                Part::Video { .. } => is_video,
+            let count = |part: &Part| match (part, self.media) {
+                (Part::Image, _) => usize::from(!is_video),
+                (&Part::Video { frames, fps }, Some(media)) if is_video && media.timestamps => {
+                    media.times(frames, fps).len()
+                }
+                (Part::Video { .. }, _) => usize::from(is_video),
+                (Part::Text(_), _) => 0,
             };
-            let expected = messages.iter().flat_map(|m| &m.content).filter(is_kind).count();
+            let expected: usize = messages.iter().flat_map(|m| &m.content).map(count).sum();
             let found = self.count(ids, is_video);
             if found != expected {
                 let found = format!("{found} placeholders for {kind} in the rendered conversation");
@@ -157,10 +160,36 @@ impl Chat {
         self.media.map_or(0, |media| ids.iter().filter(|&&id| id == media.placeholder(is_video)).count())
     }
 
+    /// Replaces the placeholder of each video in rendered text by one for each of its temporal patches, after its time as
+    /// text, if the model has such times.
+    fn with_times(&self, text: String, messages: &[Message]) -> String {
+        let Some(media) = self.media.filter(|media| media.timestamps) else { return text };
+        let ids = [media.ids.start, media.ids.video, media.ids.end];
+        let placeholder: String = ids.iter().filter_map(|&id| self.tokenizer.token(id)).collect();
+        let mut videos = messages.iter().flat_map(|m| &m.content).filter_map(|part| match *part {
+            Part::Video { frames, fps } => Some(media.times(frames, fps)),
+            _ => None,
+        });
+        let mut pieces = text.split(&placeholder);
+        let mut out = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            match videos.next() {
+                Some(times) => times.iter().for_each(|time| out.extend([time, &placeholder].map(String::as_str))),
+                None => out.push_str(&placeholder),
+            }
+            out.push_str(piece);
+        }
+        out
+    }
+
     /// Replaces the placeholder of each image and video by the tokens of its grid. `grids` has the grids in the order of
     /// the conversation. Returns each token with the index in `ids` that it comes from. Returns an error if the numbers
     /// of placeholders and grids differ.
     pub fn expand(&self, ids: &[u32], grids: &[Grid]) -> Result<Vec<(u32, usize)>> {
+        let grids: Vec<Grid> = match self.media {
+            Some(media) => grids.iter().flat_map(|&grid| media.runs(grid)).collect(),
+            None => grids.to_vec(),
+        };
         for (kind, is_video) in [("image", false), ("video", true)] {
             let (found, expected) =
                 (self.count(ids, is_video), grids.iter().filter(|grid| grid.is_video() == is_video).count());

@@ -5,6 +5,7 @@
 use super::plan::blank;
 use crate::data::{Sample, Shape};
 use crate::image::Grid;
+use crate::model::config::TowerKind;
 use crate::model::vision::CHUNK_PATCHES;
 use crate::model::{MediaConfig, ModelConfig};
 
@@ -53,7 +54,11 @@ pub struct Tower {
 impl Tower {
     /// Describes the tower of the model of `config`.
     pub fn new(config: &ModelConfig) -> Tower {
-        let side = |media: &MediaConfig| media.tower.window_size / media.grid.patch_size;
+        let side = |media: &MediaConfig| match media.tower.kind {
+            TowerKind::Windowed { window_size, .. } => window_size / media.grid.patch_size,
+            // Blocks attend to whole frames. The side is only a step of the sizes of invented images.
+            TowerKind::DeepStack { .. } => 8,
+        };
         let (side, merge) = (config.media.as_ref().map_or(1, side), config.grid().merge_size);
         Tower { side, chunk: CHUNK_PATCHES, merge }
     }

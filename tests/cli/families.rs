@@ -174,7 +174,8 @@ fn init(folder: &Folder) {
     match folder.sees {
         false => folder.refused(&[&args[..], &[&base]].concat(), &["base.model", "null"]),
         true => {
-            folder.run(&[&args[..], &super::init::SMALL].concat());
+            let family = format!("base.family={}", folder.family.model_types[0]);
+            folder.run(&[&args[..], &super::init::SMALL, &[&family]].concat());
             folder.loads("init");
         }
     }

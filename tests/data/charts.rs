@@ -99,7 +99,7 @@ fn a_image_has_48_visual_tokens_and_most_careful_answers_have_100_to_200_tokens(
     let tokenizer = train_tokenizer(&corpus, &SPECIAL_TOKENS, &words, config.base.vocab_size).unwrap();
     write_tokenizer_dir(dir.path(), &tokenizer, CHAT_TEMPLATE).unwrap();
     let chat = Chat::load(dir.path(), &chat_config(&tokenizer)).unwrap();
-    let processor = Processor::from_json(&recipe::preprocessor_config(), "charts").unwrap();
+    let processor = Processor::from_json(&recipe::preprocessor_config(crate::models::GRID), "charts").unwrap();
     let mut lengths = Vec::new();
     for (index, row) in rows(200, false, 1).teach.iter().enumerate() {
         let asked = prompt(row, &chat, Some(&processor)).unwrap();

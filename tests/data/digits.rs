@@ -164,7 +164,7 @@ fn chat(dir: &Path) -> Chat {
 fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
     let dir = tempfile::tempdir().unwrap();
     let chat = chat(dir.path());
-    let processor = Processor::from_json(&recipe::preprocessor_config(), "digits").unwrap();
+    let processor = Processor::from_json(&recipe::preprocessor_config(crate::models::GRID), "digits").unwrap();
     let splits = digits::splits(&task(4, 0, 0, false), 1).unwrap();
     let tokens = |text: &String| chat.tokenizer.encode(text, Special::Plain).unwrap().len();
     let answers = digits::corpus().into_iter().filter(|t| t.starts_with("<think>"));
@@ -210,7 +210,7 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
 fn turns_before_the_last_are_trained_as_they_would_be_generated() {
     let dir = tempfile::tempdir().unwrap();
     let chat = chat(dir.path());
-    let processor = Processor::from_json(&recipe::preprocessor_config(), "digits").unwrap();
+    let processor = Processor::from_json(&recipe::preprocessor_config(crate::models::GRID), "digits").unwrap();
     let mut row = digits::splits(&task(1, 0, 0, false), 1).unwrap().teach.remove(0);
     use omr::text::Message;
     let text = |role: &str, text: &str| Message::text(role, text);

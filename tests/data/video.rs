@@ -8,12 +8,14 @@ use omr::config::{RlConfig, SftConfig};
 use omr::data::encoder::EncodingPurpose;
 use omr::data::inspect::{self, Options};
 use omr::data::{Form, Media, Row, read, sft_sample, write};
+use omr::engine::Prompt;
 use omr::image::Grid;
+use omr::model::family::qwen3_vl;
 use omr::model::{Inputs, ModelConfig};
 use omr::text::Part;
 use serde_json::{Value, json};
 
-use crate::train::tiny::{rl_config, rows, run_rl, run_sft, sft_config};
+use crate::train::tiny::{model_of, rl_config, rows, run_rl, run_sft, sft_config};
 
 /// Writes four frames as files to `dir`. Returns the user message of a row that shows them; `more` adds keys to the
 /// video part.
@@ -72,6 +74,30 @@ fn a_video_of_a_row_has_the_positions_of_its_rate() {
         assert_eq!(found[1], [start, start, start, start, start + 2]);
         assert_eq!(found[2], [start, start + 1, start, start + 1, start + 2]);
     }
+}
+
+#[test]
+fn the_frames_of_a_video_stand_after_their_times_in_qwen3_vl() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("base");
+    model_of(&qwen3_vl::FAMILY, &model);
+    let config = ModelConfig::load(&model.join("config.json")).unwrap();
+    let encoder = encoder(&model, EncodingPurpose::Train);
+    let row = row(dir.path(), &answered(dir.path(), json!({"fps": 0.5}))).unwrap();
+    let (sample, _) = encoder.sample(&row).unwrap();
+    let measured = encoder.measure(&row).unwrap();
+    assert_eq!((measured.tokens, measured.images), (sample.input_ids.len(), 4));
+    let text = encoder.chat.tokenizer.decode(&sample.input_ids, false);
+    let pads = "<|video_pad|>".repeat(measured.grids[0].area() / 4);
+    let frame = |time: &str| format!("<{time} seconds><|vision_start|>{pads}<|vision_end|>");
+    // No system prompt comes first. Frames 0 and 1 are 2 seconds apart, so their mean time is 1 second.
+    assert!(text.starts_with(&format!("<|im_start|>user\n{}{}What is", frame("1.0"), frame("5.0"))), "{text}");
+    let mut inputs = Inputs::empty();
+    let ids = &sample.input_ids;
+    inputs.push(&config, ids, &sample.images, ids.len()).unwrap();
+    // The engine takes each temporal patch as an image of its own, with the same positions.
+    let prompt = Prompt::new(&config, ids, &sample.images).unwrap();
+    assert_eq!((prompt.images.len(), prompt.position_ids), (2, inputs.position_ids));
 }
 
 #[test]

@@ -11,7 +11,10 @@ use omr::model::family::FAMILIES;
 use omr::model::{Model, ModelConfig};
 use omr::tensor::DType;
 
-use super::parity::{STOP, VOCAB, assert_same, assert_trained, device, generate, limits, partly_wrong, requests};
+use super::parity::{
+    IMAGE, STOP, VIDEO, VISION_START, VOCAB, assert_same, assert_trained, device, generate, limits, partly_wrong,
+    requests,
+};
 use crate::cli::adapter::Rough;
 
 /// Returns small configs of every family of text models.
@@ -20,6 +23,26 @@ pub(crate) fn text_configs(base: &BaseConfig) -> impl Iterator<Item = ModelConfi
     let media = MediaIds { image: 0, video: 0, start: 0, end: 0, pad: 0 };
     let config = move |family| ModelConfig::new(family, &base, NewIds { bos: 295, eos: STOP, media }, "test").unwrap();
     FAMILIES.into_iter().filter(|family| family.prefixes.is_empty()).map(config)
+}
+
+/// Returns a small Qwen3-VL. Its tower has heads of `head_dim`, and mergers after two of three blocks.
+pub(crate) fn qwen3_vl(head_dim: usize) -> ModelConfig {
+    let config = serde_json::json!({
+        "architectures": ["Qwen3VLForConditionalGeneration"], "model_type": "qwen3_vl", "image_token_id": IMAGE,
+        "video_token_id": VIDEO, "vision_start_token_id": VISION_START, "vision_end_token_id": 292,
+        "vision_token_id": 294,
+        "text_config": {
+            "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "eos_token_id": STOP,
+            "max_position_embeddings": 4096, "initializer_range": 0.25,
+            "rope_scaling": {"mrope_interleaved": true, "mrope_section": [4, 2, 2], "rope_type": "default"},
+        },
+        "vision_config": {
+            "depth": 3, "hidden_size": 2 * head_dim, "intermediate_size": 40, "num_heads": 2, "out_hidden_size": 48,
+            "num_position_embeddings": 25, "deepstack_visual_indexes": [0, 2]
+        }
+    });
+    ModelConfig::from_json(&config, "test").unwrap()
 }
 
 /// Samples two prompts that share a prefix, with three rollouts each, in every way that the engine has: with cached

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use super::families::qwen3_vl;
+use crate::cli::adapter::Rough;
 use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::engine::{
     CompletionOutput, Engine, EngineConfig, EngineCoreRequest, FinishReason, Noise, Prompt, RequestParams,
@@ -18,9 +20,9 @@ use omr::tensor::{DType, Tensor};
 use omr::train::step::{self, Sequence};
 
 pub(super) const VOCAB: u32 = 300;
-const IMAGE: u32 = 290;
-const VIDEO: u32 = 293;
-const VISION_START: u32 = 291;
+pub(super) const IMAGE: u32 = 290;
+pub(super) const VIDEO: u32 = 293;
+pub(super) const VISION_START: u32 = 291;
 pub(super) const STOP: u32 = 7;
 
 pub(crate) fn config() -> ModelConfig {
@@ -55,12 +57,13 @@ const TEMPERATURES: [f32; 2] = [1.0, 0.7];
 pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) -> Vec<EngineCoreRequest> {
     let mut random = Random::new(crate::seed::seed(), Purpose::Test, 0);
     let mut below = move |n: u32| random.next_u32() % n;
+    let side = config.media.as_ref().map_or(14, |media| 2 * media.grid.patch_size);
     let pixels = |fill: u8| -> Arc<ImageInput> {
-        let pixels = (0..28 * 56 * 3).map(|i| (i as u8).wrapping_mul(fill)).collect();
+        let pixels = (0..2 * side * side * 3).map(|i| (i as u8).wrapping_mul(fill)).collect();
         Arc::new(ImageInput::image([2, 4], pixels))
     };
     // A video of three frames. The last frame is repeated, so the video has as many tokens as an image.
-    let frame = |fill: u8| ImageInput::image([2, 2], pixels(fill).pixels[..28 * 28 * 3].to_vec());
+    let frame = |fill: u8| ImageInput::image([2, 2], pixels(fill).pixels[..side * side * 3].to_vec());
     let video = Arc::new(Processor::default().video(&[5, 7, 9].map(frame), 0.5).unwrap());
     let all: Vec<_> = (0..4).map(|i| pixels(31 + 2 * i)).chain([video]).collect();
     let shared: Vec<u32> = (0..longest as u32).map(|i| 10 + (i * 37 + i / 11) % 200).collect();
@@ -73,8 +76,11 @@ pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize,
         let mut images = Vec::new();
         for _ in 0..if config.media.is_some() && at.is_multiple_of(3) { 1 + below(2) } else { 0 } {
             let image = all[below(5) as usize].clone();
-            ids.push(VISION_START);
-            ids.extend(std::iter::repeat_n(if image.is_video() { VIDEO } else { IMAGE }, image.tokens(2)));
+            let format = config.media.as_ref().unwrap().format();
+            for run in format.runs(image.grid()) {
+                ids.push(VISION_START);
+                ids.extend(format.tokens(run));
+            }
             images.push(image);
         }
         ids.extend((0..1 + below(60)).map(|_| 10 + below(200)));
@@ -186,9 +192,8 @@ pub(crate) fn assert_trained(
     tokens
 }
 
-fn many_sequences(dtype: DType, isa: Isa, num_prompts: usize) {
-    let config = config();
-    let requests = requests(&config, num_prompts, 2200, 8);
+fn many_sequences(config: &ModelConfig, dtype: DType, isa: Isa, num_prompts: usize) {
+    let requests = requests(config, num_prompts, 2200, 8);
     let model = |dev: &mut Device| Model::init(dev, config.clone(), dtype, 5).unwrap();
     let mut dev = device(2, isa);
     let reference_model = model(&mut dev);
@@ -228,8 +233,15 @@ fn many_sequences(dtype: DType, isa: Isa, num_prompts: usize) {
 /// Questions about one image of 300 tokens: a cached prefix ends inside the image, with and without preemption.
 #[test]
 fn a_prefix_that_ends_inside_a_image_changes_no_bit() {
-    let config = config();
-    let pixels = (0..30 * 40 * 14 * 14 * 3).map(|i| (i % 251) as u8).collect();
+    a_prefix_inside_an_image(config(), None);
+    a_prefix_inside_an_image(qwen3_vl(8), None);
+    a_prefix_inside_an_image(qwen3_vl(8), Some(5));
+}
+
+/// With a `rank`, the text part and the tower have adapters.
+fn a_prefix_inside_an_image(config: ModelConfig, rank: Option<usize>) {
+    let side = config.grid().patch_size;
+    let pixels = (0..30 * 40 * side * side * 3).map(|i| (i % 251) as u8).collect();
     let image = Arc::new(ImageInput::image([30, 40], pixels));
     let base = requests(&config, 6, 200, 16);
     let question = |(at, request): (usize, &EngineCoreRequest)| {
@@ -243,7 +255,11 @@ fn a_prefix_that_ends_inside_a_image_changes_no_bit() {
     let requests: Vec<EngineCoreRequest> = base.iter().enumerate().map(question).collect();
     for dtype in [DType::F32, DType::Bf16] {
         let mut dev = device(2, Isa::detect());
-        let model = Model::init(&mut dev, config.clone(), dtype, 5).unwrap();
+        let mut model = Model::init(&mut dev, config.clone(), dtype, 5).unwrap();
+        if let Some(rank) = rank {
+            model.attach(&mut dev, rank, 1.6, &|_, _| true).unwrap();
+            model.set_adapters(&mut dev, &Rough).unwrap();
+        }
         // A question is admitted after the one before it has stored its keys.
         let limits = EngineConfig { vision_rows: 300, max_num_batched_tokens: 200, ..limits() };
         let apart = generate(&model, &mut dev, EngineConfig { enable_prefix_caching: false, ..limits }, &requests);
@@ -375,17 +391,19 @@ fn rollouts_asked_for_in_parts_are_those_asked_for_together() {
 
 #[test]
 fn sampled_and_trained_log_probs_are_equal_in_f32() {
-    many_sequences(DType::F32, Isa::detect(), 125);
+    many_sequences(&config(), DType::F32, Isa::detect(), 125);
+    many_sequences(&qwen3_vl(8), DType::F32, Isa::detect(), 42);
 }
 
 #[test]
 fn sampled_and_trained_log_probs_are_equal_in_bf16() {
-    many_sequences(DType::Bf16, Isa::detect(), 50);
+    many_sequences(&config(), DType::Bf16, Isa::detect(), 50);
+    many_sequences(&qwen3_vl(72), DType::Bf16, Isa::detect(), 42);
 }
 
 #[test]
 fn sampled_and_trained_log_probs_are_equal_by_tiles() {
-    many_sequences(DType::Bf16, Isa::AmxTwin, 50);
+    many_sequences(&config(), DType::Bf16, Isa::AmxTwin, 50);
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn cases(dir: &Path, model: &Model, index: &Value) -> Vec<Case> {
 #[test]
 fn greedy_tokens_are_hugging_faces() {
     let mut ran = 0;
-    for dir in super::entries(&super::dir().join("hf"), "model_", "") {
+    for dir in super::hf::models() {
         let index = super::json(&dir.join("index.json"));
         let mut dev = Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect()).unwrap();
         let model = Model::load(&mut dev, &dir, DType::F32).unwrap();

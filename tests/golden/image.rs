@@ -134,7 +134,7 @@ fn check_stats(rows: &[f32], stats: &Value, what: &str) {
 }
 
 /// Computes SHA-256 (FIPS 180-4) as hexadecimal digits.
-fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     // The fraction bits of the cube roots (and, for the state, of the square roots) of the first primes.
     let primes: Vec<u32> = (2..312).filter(|n| (2..*n).all(|d| n % d != 0)).collect();
     let root = |p: u32, power: u32| {

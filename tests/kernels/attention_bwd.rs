@@ -170,7 +170,7 @@ fn agrees_over_block_borders() {
 fn agrees_for_every_head_dim_and_group() {
     let dev = &mut emu();
     let shapes = [(28, 4, 16), (16, 2, 32), (40, 8, 8), (64, 8, 16), (2, 2, 80), (7, 1, 128), (4, 2, 12), (14, 2, 24)];
-    for (q, kv, dim) in shapes.into_iter().chain([(3, 1, 64), (1, 1, 2), (2, 1, 66), (1, 1, 126)]) {
+    for (q, kv, dim) in shapes.into_iter().chain([(3, 1, 64), (2, 2, 72), (1, 1, 2), (2, 1, 66), (1, 1, 126)]) {
         for causal in [true, false] {
             GradCase::new(heads(q, kv, dim), &[1, 19, 0, 11], causal).check(dev, WHOLE).unwrap();
         }

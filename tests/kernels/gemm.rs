@@ -5,6 +5,7 @@ use std::ops::Range;
 use half::bf16;
 use omr::device::{Device, Region};
 use omr::ops::attend::{BLOCK, Heads};
+use omr::ops::gelu::GeluKind;
 use omr::ops::matmul::{Order, Weight};
 use omr::ops::paged_attention::{self, KvCache};
 use omr::ops::{linear, rope};
@@ -13,6 +14,7 @@ use omr::tensor::{DType, Tensor};
 use crate::kernels::inputs::{blank, cpu, uniform, up, weight, wide};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
 use crate::ops::chain_error;
+use crate::ops::gelu::{KINDS, formula as gelu};
 
 /// (T, N, K).
 ///
@@ -114,12 +116,12 @@ impl Case {
     }
 
     /// Returns `pre` and y of `linear::fwd_gelu`.
-    pub fn gelu(&self, dev: &mut Device, bias: bool, pre: bool) -> Outcome<[Vec<bf16>; 2]> {
+    pub fn gelu(&self, dev: &mut Device, kind: GeluKind, bias: bool, pre: bool) -> Outcome<[Vec<bf16>; 2]> {
         let (x, w) = (self.x_on(dev, 0..self.t), self.weight_on(dev));
         let bias = bias.then(|| up(dev, &self.bias, &[self.n]));
         let y = blank(dev, DType::Bf16, &[self.t, self.n]);
         let pre = pre.then(|| blank(dev, DType::Bf16, &[self.t, self.n]));
-        linear::fwd_gelu(dev, x, &w, bias, pre, y)?;
+        linear::fwd_gelu(dev, kind, x, &w, bias, pre, y)?;
         Ok([pre.map_or(Ok(Vec::new()), |pre| dev.read(pre))?, dev.read(y)?])
     }
 
@@ -153,18 +155,6 @@ fn within(what: &str, got: &[f64], want: &[f64], bound: impl Fn(usize) -> f64) -
 
 fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
-}
-
-/// Computes x (1 + erf(z)) / 2 with z = x / sqrt 2. erf is 1 or -1 if |z| > 4.5, and its Taylor series otherwise.
-fn gelu(x: f64) -> f64 {
-    let z = x / 2f64.sqrt();
-    let (mut term, mut sum) = (z, z);
-    for i in 1..200 {
-        term *= -z * z / f64::from(i);
-        sum += term / f64::from(2 * i + 1);
-    }
-    let erf = if z.abs() > 4.5 { z.signum() } else { sum * 2.0 / std::f64::consts::PI.sqrt() };
-    x * (1.0 + erf) / 2.0
 }
 
 pub fn linear_is_right(dev: &mut Device, c: &Case, bias: bool, residual: bool) -> Outcome {
@@ -217,8 +207,10 @@ fn exact_sums_end_in_the_cpus_bits() {
         let whole = c.linear(&mut host, 0..t, true, true).unwrap();
         equal("linear", &c.linear(&mut dev, 0..t, true, true).unwrap(), &whole).unwrap();
         equal("logits", &c.logits(&mut dev).unwrap(), &c.logits(&mut host).unwrap()).unwrap();
-        let (here, there) = (c.gelu(&mut dev, true, true).unwrap(), c.gelu(&mut host, true, true).unwrap());
-        equal("gelu", &here.concat(), &there.concat()).unwrap();
+        for kind in KINDS {
+            let [here, there] = [&mut dev, &mut host].map(|on| c.gelu(on, kind, true, true).unwrap().concat());
+            equal(&format!("gelu {kind:?}"), &here, &there).unwrap();
+        }
         let (here, there) = (c.swiglu(&mut dev, true, true).unwrap(), c.swiglu(&mut host, true, true).unwrap());
         equal("swiglu", &here.concat(), &there.concat()).unwrap();
         let mut case = Qkv::new(t, 4, 2, 24);
@@ -246,18 +238,19 @@ fn a_row_has_its_bits_from_every_tile_and_batch() {
 #[test]
 fn gelu_is_of_the_unrounded_value() {
     let (mut dev, mut host) = (emu(), cpu());
-    for (t, n, k, bias) in [(1, 33, 64, true), (17, 68, 100, false), (130, 66, 48, true)] {
+    let shapes = [(1, 33, 64, true), (17, 68, 100, false), (130, 66, 48, true)];
+    for ((t, n, k, bias), kind) in shapes.into_iter().flat_map(|shape| KINDS.map(|kind| (shape, kind))) {
         let c = Case::new(t, n, k);
         let sums = c.sums(bias, false);
         for on in [&mut dev, &mut host] {
-            let [pre, y] = c.gelu(on, bias, true).unwrap();
+            let [pre, y] = c.gelu(on, kind, bias, true).unwrap();
             let want: Vec<f64> = sums.iter().map(|s| s.0).collect();
             close("pre", &pre, &want, |i| c.chain_error(sums[i].1)).unwrap();
-            let want: Vec<f64> = sums.iter().map(|s| gelu(s.0)).collect();
+            let want: Vec<f64> = sums.iter().map(|s| gelu(kind, s.0)).collect();
             // The slope of gelu is at most 1.13. erf is accurate to 1.5 ulp, and there is cancellation for negative x.
             close("y", &y, &want, |i| 1.13 * c.chain_error(sums[i].1) + 4.0 * 2f64.powi(-24) * sums[i].0.abs())
                 .unwrap();
-            assert_eq!(c.gelu(on, bias, false).unwrap()[1], y, "bits depend on what is saved");
+            assert_eq!(c.gelu(on, kind, bias, false).unwrap()[1], y, "bits depend on what is saved");
         }
     }
 }
@@ -384,7 +377,7 @@ fn no_schedule_changes_a_bit() {
     same_bits(5, |dev| c.linear(dev, 0..70, true, true));
     same_bits(5, |dev| c.linear(dev, 0..12, true, true));
     same_bits(5, |dev| Ok(c.swiglu(dev, true, true)?.concat()));
-    same_bits(5, |dev| Ok(Case::new(20, 40, 99).gelu(dev, true, true)?.concat()));
+    same_bits(5, |dev| Ok(Case::new(20, 40, 99).gelu(dev, GeluKind::Exact, true, true)?.concat()));
     same_bits(5, |dev| Case::new(130, 30, 100).logits(dev));
     same_bits(5, |dev| Ok(Qkv::new(20, 2, 1, 24).run(dev, true, true)?.concat()));
 }
@@ -449,11 +442,13 @@ pub fn epilogues(dev: &mut Device) -> Outcome {
     // The tile with 128 rows has two groups of 64 columns: each has 32 columns of gate and 32 of up.
     let c = Case::new(130, 128, 64);
     let sums = c.sums(true, false);
-    let [pre, y] = c.gelu(dev, true, true)?;
     let wide: Vec<f64> = sums.iter().map(|s| s.0).collect();
-    close("pre", &pre, &wide, |i| c.chain_error(sums[i].1))?;
-    let want: Vec<f64> = wide.iter().map(|x| gelu(*x)).collect();
-    close("gelu", &y, &want, |i| 1.13 * c.chain_error(sums[i].1) + 4.0 * 2f64.powi(-24) * wide[i].abs())?;
+    for kind in KINDS {
+        let [pre, y] = c.gelu(dev, kind, true, true)?;
+        close("pre", &pre, &wide, |i| c.chain_error(sums[i].1))?;
+        let want: Vec<f64> = wide.iter().map(|x| gelu(kind, *x)).collect();
+        close("gelu", &y, &want, |i| 1.13 * c.chain_error(sums[i].1) + 4.0 * 2f64.powi(-24) * wide[i].abs())?;
+    }
     let [gate_up, y] = c.swiglu(dev, true, true)?;
     close("gate_up", &gate_up, &wide, |i| c.chain_error(sums[i].1))?;
     let want: Vec<f64> = (0..c.t * 64)

@@ -6,6 +6,7 @@ use half::bf16;
 use omr::device::emu::Options;
 use omr::device::images::Arch;
 use omr::device::{Device, KernelVariant, Kind, WgmmaKernels};
+use omr::ops::gelu::GeluKind;
 use omr::ops::gemm::config::{GemmConfig, GemmDesc, Role};
 use omr::ops::linear;
 
@@ -86,7 +87,7 @@ fn every_epilogue_has_the_other_bodys_bits() {
     for (t, n, k) in [(20, 67, 64), (130, 330, 72)] {
         let c = Case::new(t, n, k);
         both("logits", |dev| c.logits(dev));
-        both("gelu", |dev| Ok(c.gelu(dev, true, true)?.concat()));
+        both("gelu", |dev| Ok(c.gelu(dev, GeluKind::Exact, true, true)?.concat()));
     }
     for (t, n, k) in [(5, 64, 64), (70, 192, 104), (129, 320, 40)] {
         both("swiglu", |dev| Ok(Case::new(t, n, k).swiglu(dev, true, true)?.concat()));
@@ -231,7 +232,7 @@ fn shared_memory_has_no_bank_conflicts() {
         c.linear(&mut dev, 0..t, true, true).unwrap();
         c.swiglu(&mut dev, true, true).unwrap();
         c.logits(&mut dev).unwrap();
-        c.gelu(&mut dev, true, true).unwrap();
+        c.gelu(&mut dev, GeluKind::Exact, true, true).unwrap();
         gemm_bwd::Case::new(t, n, k).wgrad(&mut dev, &[t], false).unwrap();
         assert!(ran(&mut dev));
         assert_eq!(emulator(&mut dev).counters().bank_conflicts, 0, "{t} rows");

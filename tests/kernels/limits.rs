@@ -12,6 +12,7 @@ use omr::device::recording_driver::{Entry, RecordingDriver};
 use omr::device::{Device, Kind, Plan};
 use omr::model::ModelConfig;
 use omr::ops::attend::Heads;
+use omr::ops::gelu::GeluKind;
 use omr::plan::kernels;
 use serde_json::json;
 
@@ -19,7 +20,7 @@ use super::attention::{Case, heads};
 use super::attention_bwd::{GradCase, WHOLE};
 use super::paged_attention::{self, Step};
 use super::train::{bf16_rl, bf16_sft};
-use super::{Outcome, Schedule, emu, emu_of, equal, gemm, lengths, qk_norm, sample};
+use super::{Outcome, Schedule, emu, emu_of, equal, gelu, gemm, layer_norm, lengths, pos_embed, qk_norm, sample};
 use crate::train::tiny;
 
 /// Returns a model with one decoder layer and heads of size `dim`.
@@ -40,7 +41,11 @@ fn model(dim: usize) -> ModelConfig {
 fn others(dev: &mut Device) -> Outcome {
     for t in [16, 64, 256] {
         gemm::Case::new(t, 64, 64).logits(dev)?;
+        gemm::Case::new(t, 64, 64).gelu(dev, GeluKind::Tanh, true, true)?;
     }
+    gelu::gradients(dev, GeluKind::Tanh, 3, 64)?;
+    layer_norm::run(dev, (3, 64), true)?;
+    pos_embed::run(dev, (3, 9, 64))?;
     qk_norm::run(dev, 3, Heads { q: 4, kv: 2, dim: 32 }, true)?;
     sample::given(dev)
 }

@@ -6,6 +6,7 @@ use omr::device::emu::options::Sums;
 use omr::device::images::Arch;
 use omr::device::{Device, KernelVariant, Region, WgmmaKernels};
 use omr::ops::attend::Heads;
+use omr::ops::gelu::GeluKind;
 use omr::ops::input::{Input, Pair};
 use omr::ops::linear;
 use omr::ops::lora::{self, NO_PART, Rows};
@@ -126,7 +127,7 @@ impl Case {
             }
             Op::Gelu => {
                 out.push(blank(dev, DType::Bf16, &[t, n]));
-                linear::fwd_gelu(dev, x, &w, bias, Some(out[1]), y)?;
+                linear::fwd_gelu(dev, GeluKind::Exact, x, &w, bias, Some(out[1]), y)?;
             }
             Op::SwiGlu => {
                 out.push(blank(dev, DType::Bf16, &[t, n / 2]));

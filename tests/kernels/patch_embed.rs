@@ -51,14 +51,15 @@ impl Case {
         for i in 0..n {
             w[i * k + column(i)] = bf16::ONE;
         }
-        self.run(dev, &w, n)
+        self.run(dev, &w, None, n)
     }
 
-    fn run(&self, dev: &mut Device, w: &[bf16], n: usize) -> Outcome<Vec<bf16>> {
+    fn run(&self, dev: &mut Device, w: &[bf16], bias: Option<&[bf16]>, n: usize) -> Outcome<Vec<bf16>> {
         let w = weight(dev, w, n, self.norm.row_len());
         let pixels = up(dev, &self.pixels, &[self.pixels.len()]);
         let y = dev.alloc(Region::Overlay, DType::Bf16, &[self.patches(), n])?;
-        patch_embed::fwd(dev, pixels, &self.images, &self.norm, &w, y)?;
+        let bias = bias.map(|bias| up(dev, bias, &[n]));
+        patch_embed::fwd(dev, pixels, &self.images, &self.norm, &w, bias, y)?;
         Ok(dev.read(y)?)
     }
 }
@@ -102,18 +103,24 @@ fn is_a_linear_layer_over_the_rows() {
     let rows = case.elements(&mut dev, k, |n| n).unwrap();
     let mut random = random(1);
     let w: Vec<bf16> = (0..n * k).map(|_| bf16::from_f32(random.uniform_f32() - 0.5)).collect();
-    let got = case.run(&mut dev, &w, n).unwrap();
+    let bias: Vec<bf16> = (0..n).map(|_| bf16::from_f32(random.uniform_f32() - 0.5)).collect();
+    let got = case.run(&mut dev, &w, Some(&bias), n).unwrap();
     let x = up(&mut dev, &rows, &[case.patches(), k]);
     let y = dev.alloc(Region::Overlay, DType::Bf16, &[case.patches(), n]).unwrap();
     let w = weight(&mut dev, &w, n, k);
-    linear::fwd(&mut dev, x, &w, None, None, y).unwrap();
+    let bias = up(&mut dev, &bias, &[n]);
+    linear::fwd(&mut dev, x, &w, Some(bias), None, y).unwrap();
     equal("y", &got, &dev.read::<bf16>(y).unwrap()).unwrap();
 }
 
 #[test]
 fn gradient_is_the_linear_layers_over_the_rows() {
-    // More patches than the workspace holds at once, with images across the border.
-    for case in [images(), Case::new(4, 2, 2, &[(1, [1, 2, 4000]), (1, [1, 20, 30])])] {
+    // More patches than the workspace holds at once, with images across the border, and patches of 16 pixels.
+    for case in [
+        images(),
+        Case::new(16, 2, 2, &[(1, [1, 4, 6]), (4, [2, 2, 2])]),
+        Case::new(4, 2, 2, &[(1, [1, 2, 4000]), (1, [1, 20, 30])]),
+    ] {
         let (k, n) = (case.norm.row_len(), 6);
         let mut random = random(2);
         let dy: Vec<bf16> = (0..case.patches() * n).map(|_| bf16::from_f32(random.uniform_f32() - 0.5)).collect();
@@ -123,11 +130,14 @@ fn gradient_is_the_linear_layers_over_the_rows() {
         let dy = up(&mut dev, &dy, &[case.patches(), n]);
         let len = Order::Rows.len(DType::Bf16, n, k);
         let gradients = [(); 2].map(|()| up(&mut dev, &vec![1.0f32; len], &[len]));
-        linear::wgrad(&mut dev, x, dy, gradients[0], None).unwrap();
+        let biases = [(); 2].map(|()| up(&mut dev, &vec![1.0f32; n], &[n]));
+        linear::wgrad(&mut dev, x, dy, gradients[0], Some(biases[0])).unwrap();
         let pixels = up(&mut dev, &case.pixels, &[case.pixels.len()]);
-        patch_embed::bwd(&mut dev, pixels, &case.images, &case.norm, dy, gradients[1]).unwrap();
+        patch_embed::bwd(&mut dev, pixels, &case.images, &case.norm, dy, gradients[1], Some(biases[1])).unwrap();
         let [want, got] = gradients.map(|g| dev.read::<f32>(g).unwrap());
         equal("dw", &got, &want).unwrap();
+        let [want_dbias, got] = biases.map(|g| dev.read::<f32>(g).unwrap());
+        equal("dbias", &got, &want_dbias).unwrap();
         assert!(want[0] != 1.0, "nothing was added");
     }
 }

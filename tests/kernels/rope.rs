@@ -9,12 +9,13 @@ use crate::kernels::inputs::{cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
 /// (tokens, heads): half heads whose sizes are and are not multiples of 16 bytes, grouped heads, one token, no token.
-const SHAPES: [(usize, (usize, usize, usize)); 7] = [
+const SHAPES: [(usize, (usize, usize, usize)); 8] = [
     (3, (28, 4, 128)),
     (5, (16, 2, 64)),
     (9, (3, 1, 12)),
     (7, (4, 2, 24)),
     (1, (2, 2, 80)),
+    (3, (2, 2, 72)),
     (0, (2, 1, 16)),
     (40, (4, 2, 32)),
 ];

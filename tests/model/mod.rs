@@ -3,6 +3,7 @@
 
 mod lora;
 mod paged;
+mod qwen3_vl;
 mod released;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use omr::tensor::DType;
 use omr::train::step::{self, Sequence};
 use serde_json::json;
 
+use self::qwen3_vl::qwen3_vl;
 use crate::models;
 
 /// Seed for all tests of this file, printed once.
@@ -45,8 +47,9 @@ fn device(threads: usize) -> Device {
     Device::cpu(&Plan::uniform(1 << 30), threads, Isa::detect()).unwrap()
 }
 
-fn image(random: &mut Random, grid_thw: [u32; 3], frames: u32) -> Arc<ImageInput> {
-    let len = frames * grid_thw[1] * grid_thw[2] * 14 * 14 * 3;
+fn image(config: &ModelConfig, random: &mut Random, grid_thw: [u32; 3], frames: u32) -> Arc<ImageInput> {
+    let side = config.grid().patch_size as u32;
+    let len = frames * grid_thw[1] * grid_thw[2] * side * side * 3;
     let pixels = (0..len).map(|_| random.next_u32() as u8).collect();
     Arc::new(ImageInput { grid_thw, frames, pixels, second_per_grid_ts: 1.0 })
 }
@@ -65,9 +68,12 @@ fn inputs(config: &ModelConfig, media: bool) -> Inputs {
     let mut second = text(2);
     images(&mut second, 80, 6, text(3));
     images(&mut second, 80, 2, vec![]);
-    images(&mut second, 81, 4, text(4));
+    match config.media.as_ref().unwrap().tokens_per_second {
+        Some(_) => images(&mut second, 81, 4, text(4)),
+        None => (0..2).for_each(|_| images(&mut second, 81, 2, text(2))),
+    }
     let mut random = Random::new(seed(), Purpose::Test, 2);
-    let images = [([1, 4, 6], 1), ([1, 2, 4], 1), ([2, 2, 4], 4)].map(|(g, f)| image(&mut random, g, f));
+    let images = [([1, 4, 6], 1), ([1, 2, 4], 1), ([2, 2, 4], 4)].map(|(g, f)| image(config, &mut random, g, f));
     if media {
         models::inputs(config, &[(&first, &[]), (&second, &images)])
     } else {
@@ -114,10 +120,13 @@ fn gradient_bits(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl In
 /// Does the same as [`pass`] for three responses that share a prompt with images.
 fn shared_pass(dev: &mut Device, model: &Model, grads: &mut Grads) -> f64 {
     let mut random = Random::new(seed(), Purpose::Test, 4);
-    let images = [([1, 4, 6], 1), ([2, 2, 4], 4)].map(|(grid, frames)| image(&mut random, grid, frames));
+    let images = [([1, 4, 6], 1), ([2, 2, 4], 4)].map(|(grid, frames)| image(&model.config, &mut random, grid, frames));
     let mut prompt = vec![3, 82];
     prompt.resize(8, 80);
-    prompt.extend([83, 82, 81, 81, 81, 81, 83, 5]);
+    match model.config.media.as_ref().unwrap().tokens_per_second {
+        Some(_) => prompt.extend([83, 82, 81, 81, 81, 81, 83, 5]),
+        None => prompt.extend([83, 82, 81, 81, 83, 7, 82, 81, 81, 83, 5]),
+    }
     let mut text = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(80) as u32).collect() };
     let whole = [1, 5, 3].map(|n| [prompt.clone(), text(n)].concat());
     let masks = whole.each_ref().map(|ids| (0..ids.len()).map(|at| at >= prompt.len()).collect::<Vec<bool>>());
@@ -142,9 +151,12 @@ fn shared_pass(dev: &mut Device, model: &Model, grads: &mut Grads) -> f64 {
 
 #[test]
 fn gradients_are_finite_differences() {
-    for (tied, shared) in [(false, false), (true, false), (false, true)] {
+    let [untied, tied] = [false, true].map(config);
+    for (config, shared) in
+        [(&untied, false), (&tied, false), (&untied, true), (&qwen3_vl(), false), (&qwen3_vl(), true)]
+    {
         let mut dev = device(2);
-        let model = Model::init(&mut dev, config(tied), DType::F32, seed()).unwrap();
+        let model = Model::init(&mut dev, config.clone(), DType::F32, seed()).unwrap();
         let inputs = inputs(&model.config, true);
         let pass = |dev: &mut Device, grads: &mut Grads| match shared {
             false => pass(dev, &model, &inputs, LayerPolicy::All, grads),
@@ -194,14 +206,23 @@ fn levels() -> Vec<CheckpointPolicy> {
 
 #[test]
 fn chunks_of_images_change_no_bit() {
+    let windowed = [[1, 8, 8], [1, 8, 16], [1, 16, 4], [1, 6, 2]];
+    // The norms of joined patches sum the gradients of 256 patches at a time.
+    let deepstack = [[1, 16, 16], [1, 16, 16], [1, 6, 2], [1, 2, 2]];
+    for (config, grids, chunks) in [(config(false), windowed, [1, 192]), (qwen3_vl(), deepstack, [256, 512])] {
+        chunks_change_no_bit(&config, grids, chunks);
+    }
+}
+
+fn chunks_change_no_bit(config: &ModelConfig, grids: [[u32; 3]; 4], chunks: [usize; 2]) {
     for dtype in [DType::F32, DType::Bf16] {
         // AMX sums in steps of 32 rows, and the merger has a quarter as many rows as there are patches. A chunk border
         // would move these steps, so this test excludes AMX.
         let mut dev = Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect().vectors()).unwrap();
-        let mut model = Model::init(&mut dev, config(false), dtype, seed()).unwrap();
+        let mut model = Model::init(&mut dev, config.clone(), dtype, seed()).unwrap();
         // Chunk borders are at multiples of 64 patches. The last image has an odd number of rows.
         let mut random = Random::new(seed(), Purpose::Test, 3);
-        let images = [[1, 8, 8], [1, 8, 16], [1, 16, 4], [1, 6, 2]].map(|grid| image(&mut random, grid, 1));
+        let images = grids.map(|grid| image(config, &mut random, grid, 1));
         let mut ids = vec![7];
         for image in &images {
             ids.push(82);
@@ -210,7 +231,7 @@ fn chunks_of_images_change_no_bit() {
         }
         let inputs = models::inputs(&model.config, &[(&ids, &images)]);
         let whole = gradient_bits(&mut dev, &model, &inputs, LayerPolicy::All);
-        for chunk_patches in [1, 192] {
+        for chunk_patches in chunks {
             model.vision.as_mut().unwrap().chunk_patches = chunk_patches;
             for levels in levels() {
                 let bits = gradient_bits(&mut dev, &model, &inputs, levels);
@@ -222,12 +243,13 @@ fn chunks_of_images_change_no_bit() {
 
 #[test]
 fn nothing_but_the_numbers_decides_the_bits() {
-    let best = Isa::detect();
-    for (dtype, isa) in [(DType::F32, best), (DType::Bf16, best), (DType::Bf16, Isa::AmxTwin)] {
+    let (best, both) = (Isa::detect(), [config(false), qwen3_vl()]);
+    let ways = [(DType::F32, best), (DType::Bf16, best), (DType::Bf16, Isa::AmxTwin)];
+    for (config, (dtype, isa)) in both.iter().flat_map(|config| ways.map(|way| (config, way))) {
         let mut reference = None;
         for threads in [1, 3] {
             let mut dev = Device::cpu(&Plan::uniform(1 << 30), threads, isa).unwrap();
-            let model = Model::init(&mut dev, config(false), dtype, seed()).unwrap();
+            let model = Model::init(&mut dev, config.clone(), dtype, seed()).unwrap();
             let inputs = inputs(&model.config, true);
             for levels in levels() {
                 let bits = gradient_bits(&mut dev, &model, &inputs, levels);
@@ -240,17 +262,17 @@ fn nothing_but_the_numbers_decides_the_bits() {
 
 #[test]
 fn every_kernel_variant_gives_the_same_bits_in_f32() {
-    let bits: Vec<_> = [Isa::Avx512, Isa::Avx2, Isa::Portable]
-        .into_iter()
-        .filter(|isa| isa.available())
-        .map(|isa| {
+    for config in [config(false), qwen3_vl()] {
+        let isas = [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.available());
+        let bits = isas.map(|isa| {
             let mut dev = Device::cpu(&Plan::uniform(1 << 30), 2, isa).unwrap();
-            let model = Model::init(&mut dev, config(false), DType::F32, seed()).unwrap();
+            let model = Model::init(&mut dev, config.clone(), DType::F32, seed()).unwrap();
             let inputs = inputs(&model.config, true);
             gradient_bits(&mut dev, &model, &inputs, LayerPolicy::All)
-        })
-        .collect();
-    assert!(bits.iter().all(|b| *b == bits[0]));
+        });
+        let bits: Vec<_> = bits.collect();
+        assert!(bits.iter().all(|b| *b == bits[0]));
+    }
 }
 
 /// Returns the sizes of a released model, as in its published config.
@@ -312,9 +334,9 @@ fn a_long_sequence_of_the_7b_is_planned_without_memory() {
 
 #[test]
 fn inferring_gives_the_bits_of_training() {
-    for dtype in [DType::F32, DType::Bf16] {
+    for (config, dtype) in [(config(true), DType::F32), (config(true), DType::Bf16), (qwen3_vl(), DType::Bf16)] {
         let mut dev = device(2);
-        let model = Model::init(&mut dev, config(true), dtype, seed()).unwrap();
+        let model = Model::init(&mut dev, config, dtype, seed()).unwrap();
         let inputs = inputs(&model.config, true);
         let logits = [Mode::train(LayerPolicy::All), Mode::train(LayerPolicy::Inputs), Mode::Infer].map(|mode| {
             let mut tape = Tape::new(&dev, mode);
@@ -342,9 +364,15 @@ fn text_leaves_the_tower_alone() {
 
 #[test]
 fn the_plan_is_the_run() {
+    for config in [config(false), qwen3_vl()] {
+        a_plan_is_a_run(&config);
+    }
+}
+
+fn a_plan_is_a_run(config: &ModelConfig) {
     for (keep, chunk_patches) in levels().into_iter().flat_map(|levels| [(levels, 8192), (levels, 8)]) {
         let run = |mut dev: Device| {
-            let mut model = Model::init(&mut dev, config(false), DType::F32, seed()).unwrap();
+            let mut model = Model::init(&mut dev, config.clone(), DType::F32, seed()).unwrap();
             model.vision.as_mut().unwrap().chunk_patches = chunk_patches;
             let inputs = inputs(&model.config, true);
             let mut grads = Grads::new(&mut dev, &model.layout).unwrap();

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use omr::device::{Device, Region};
 use omr::image::ImageInput;
 use omr::model::layers::Paging;
-use omr::model::{Attend, ImageScatter, Inputs, LayerPolicy, Mode, Model, Tape};
+use omr::model::{Attend, ImageScatter, Inputs, LayerPolicy, Mode, Model, ModelConfig, Tape};
 use omr::ops::attend::BLOCK;
 use omr::ops::paged_attention::KvCache;
 use omr::philox::{Purpose, Random};
 use omr::tensor::{DType, Tensor};
 
+use super::qwen3_vl::qwen3_vl;
 use super::{config, device, image, seed};
 
 use crate::models;
@@ -59,13 +60,14 @@ fn step(
         rows.extend(places.map(|(row, &t)| (s, row as u32, (start + t as usize - range.start) as u32)));
     }
     let x = model.embed(&mut tape, dev, &ids).unwrap();
+    let mut vision = Vec::new();
     for (s, inputs) in sequences.iter().enumerate() {
         let (from, to): (Vec<u32>, Vec<u32>) = rows.iter().filter(|r| r.0 == s).map(|r| (r.1, r.2)).unzip();
         if from.is_empty() {
             continue;
         }
         let images: Vec<Arc<ImageInput>> = inputs.images.iter().map(|image| image.image.clone()).collect();
-        let dims = [inputs.images.iter().map(|image| image.places.len()).sum(), model.config.text.hidden_size];
+        let dims = [inputs.images.iter().map(|image| image.places.len()).sum(), model.vision_width()];
         let merged = dev.alloc(Region::Workspace, model.layout.dtype, &dims).unwrap();
         model.encode_images(&mut tape, dev, &images, merged).unwrap();
         let merged = tape.var(merged);
@@ -73,7 +75,7 @@ fn step(
         let to = tape.upload(dev, &to, &[to.len()]).unwrap();
         let picked = tape.gather(dev, merged, from).unwrap();
         let shown = ImageScatter { rows: 0..picked.tensor.rows(), places: to };
-        tape.spread(dev, picked, vec![shown], x, true).unwrap();
+        vision.push(model.place_rows(&mut tape, dev, picked, vec![shown], (to, x), true).unwrap());
     }
     let paging = Paging {
         slot_mapping: tape.upload(dev, &slots, &[slots.len()]).unwrap(),
@@ -83,7 +85,7 @@ fn step(
         decode: None,
     };
     let attend = Attend::Paged { caches: caches.clone(), paging: Box::new(paging) };
-    let hidden = model.decode(&mut tape, dev, x, &positions, attend).unwrap();
+    let hidden = model.decode(&mut tape, dev, x, &positions, attend, vision).unwrap();
     let out = bits(dev, hidden.tensor);
     tape.finish(dev);
     out
@@ -91,15 +93,19 @@ fn step(
 
 #[test]
 fn prefill_and_decode_give_the_bits_of_training() {
-    let config = config(false);
+    step_by_step(&config(false));
+    step_by_step(&qwen3_vl());
+}
+
+fn step_by_step(config: &ModelConfig) {
     let mut random = Random::new(seed(), Purpose::Test, 3);
     let mut text = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(80) as u32).collect() };
     let first = text(BLOCK + 23);
     let second = [text(5), vec![82], vec![80; 6], vec![83], text(20)].concat();
     let mut random = Random::new(seed(), Purpose::Test, 4);
-    let images = [image(&mut random, [1, 4, 6], 1)];
-    let alone = [(&first[..], &[][..]), (&second[..], &images[..])].map(|s| models::inputs(&config, &[s]));
-    let pack = models::inputs(&config, &[(&first, &[]), (&second, &images)]);
+    let images = [image(config, &mut random, [1, 4, 6], 1)];
+    let alone = [(&first[..], &[][..]), (&second[..], &images[..])].map(|s| models::inputs(config, &[s]));
+    let pack = models::inputs(config, &[(&first, &[]), (&second, &images)]);
 
     for dtype in [DType::F32, DType::Bf16] {
         let mut dev = device(2);

@@ -122,8 +122,8 @@ impl<T: Elem> Case<T> {
     }
 }
 
-const SHAPES: [(usize, usize, usize); 8] =
-    [(1, 1, 2), (3, 1, 32), (2, 2, 12), (4, 2, 16), (7, 1, 24), (2, 1, 80), (7, 1, 128), (5, 5, 32)];
+const SHAPES: [(usize, usize, usize); 9] =
+    [(2, 2, 72), (1, 1, 2), (3, 1, 32), (2, 2, 12), (4, 2, 16), (7, 1, 24), (2, 1, 80), (7, 1, 128), (5, 5, 32)];
 
 #[test]
 fn agrees_with_the_formula_and_its_differences() {

@@ -1,9 +1,10 @@
 //! Tests the GELU op and its gradients against f64 formulas.
 
 use super::*;
-use omr::ops::{gelu, linear};
+use omr::ops::gelu::{self, GeluKind};
+use omr::ops::linear;
 
-/// Returns erf by its series, correct to 1e-14 for the |x| < 5 of these tests.
+/// Returns erf by its series, correct to 1e-14 for the |x| < 10 of these tests.
 fn erf(x: f64) -> f64 {
     let (mut term, mut sum, mut n) = (x, x, 0.0);
     while term.abs() > 1e-18 {
@@ -14,13 +15,21 @@ fn erf(x: f64) -> f64 {
     2.0 / std::f64::consts::PI.sqrt() * (-x * x).exp() * sum
 }
 
-fn formula(x: f64) -> f64 {
-    0.5 * x * (1.0 + erf(x / 2f64.sqrt()))
+/// Both formulas of GELU.
+pub const KINDS: [GeluKind; 2] = [GeluKind::Exact, GeluKind::Tanh];
+
+/// Returns GELU in f64.
+pub fn formula(kind: GeluKind, x: f64) -> f64 {
+    0.5 * x
+        * match kind {
+            GeluKind::Exact => 1.0 + erf(x / 2f64.sqrt()),
+            GeluKind::Tanh => 1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh(),
+        }
 }
 
 #[test]
 fn forward_is_gelu_of_the_unrounded_value() {
-    for dtype in [DType::F32, DType::Bf16] {
+    for (kind, dtype) in KINDS.into_iter().flat_map(|kind| [(kind, DType::F32), (kind, DType::Bf16)]) {
         for (t, n, k) in [(37, 96, 31), (1, 40, 96), (13, 129, 20)] {
             let (x, w, bias) = (values(dtype, 1, t * k), values(dtype, 2, n * k), values(dtype, 3, n));
             let (mut pre, mut mag) = (vec![], vec![]);
@@ -30,7 +39,7 @@ fn forward_is_gelu_of_the_unrounded_value() {
                 pre.push(terms.clone().sum::<f64>() + b);
                 mag.push(terms.map(f64::abs).sum::<f64>() + b.abs());
             }
-            let want: Vec<f64> = pre.iter().map(|&x| formula(x)).collect();
+            let want: Vec<f64> = pre.iter().map(|&x| formula(kind, x)).collect();
             let mut first: Option<Vec<f32>> = None;
             for mut dev in devices() {
                 let xt = upload(&mut dev, dtype, &x, &[t, k]);
@@ -38,7 +47,7 @@ fn forward_is_gelu_of_the_unrounded_value() {
                 let bt = upload(&mut dev, dtype, &bias, &[n]);
                 let keep = dev.alloc(Region::Overlay, dtype, &[t, n]).unwrap();
                 let y = dev.alloc(Region::Overlay, dtype, &[t, n]).unwrap();
-                linear::fwd_gelu(&mut dev, xt, &wt, Some(bt), Some(keep), y).unwrap();
+                linear::fwd_gelu(&mut dev, kind, xt, &wt, Some(bt), Some(keep), y).unwrap();
                 let got = read(&mut dev, y);
                 // |gelu'| < 1.13. The error of 1 + erf is at most 2 ulp of 1, and it is multiplied by x.
                 close("gelu", &got, &want, |i| {
@@ -48,7 +57,7 @@ fn forward_is_gelu_of_the_unrounded_value() {
                 close("pre", &read(&mut dev, keep), &pre, |i| {
                     chain_error(k, mag[i]) + half_ulp(dtype, pre[i].abs() * 1.01)
                 });
-                linear::fwd_gelu(&mut dev, xt, &wt, Some(bt), None, y).unwrap();
+                linear::fwd_gelu(&mut dev, kind, xt, &wt, Some(bt), None, y).unwrap();
                 same_bits("without keeping pre", &read(&mut dev, y), &got);
                 if dtype == DType::F32 || dev.isa() == Isa::detect() {
                     same_bits("gelu", &got, first.get_or_insert_with(|| got.clone()));
@@ -60,19 +69,19 @@ fn forward_is_gelu_of_the_unrounded_value() {
 
 #[test]
 fn backward_matches_finite_differences() {
-    for dtype in [DType::F32, DType::Bf16] {
+    for (kind, dtype) in KINDS.into_iter().flat_map(|kind| [(kind, DType::F32), (kind, DType::Bf16)]) {
         let (t, n) = (90, 101);
         let pre: Vec<f32> = values(dtype, 1, t * n).iter().map(|x| round(dtype, x * 6.0)).collect();
         let dy = values(dtype, 2, t * n);
         let h = 1e-5;
-        let slope = |x: f64| (formula(x + h) - formula(x - h)) / (2.0 * h);
+        let slope = |x: f64| (formula(kind, x + h) - formula(kind, x - h)) / (2.0 * h);
         let want: Vec<f64> = pre.iter().zip(&dy).map(|(&x, &d)| f64::from(d) * slope(f64::from(x))).collect();
         let mut first: Option<Vec<f32>> = None;
         for mut dev in devices() {
             let pre = upload(&mut dev, dtype, &pre, &[t, n]);
             let dy = upload(&mut dev, dtype, &dy, &[t, n]);
             let out = dev.alloc(Region::Overlay, dtype, &[t, n]).unwrap();
-            gelu::bwd(&mut dev, pre, dy, out).unwrap();
+            gelu::bwd(&mut dev, kind, pre, dy, out).unwrap();
             let got = read(&mut dev, out);
             // The derivative is a sum of terms below 1.2, with at most 8 roundings. Finite differences add 1e-9.
             close("dpre", &got, &want, |i| 10.0 * 2f64.powi(-24) + half_ulp(dtype, want[i]) + 1e-9);

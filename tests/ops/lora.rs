@@ -2,6 +2,7 @@
 
 use super::panels::{pack_order, unpack_order};
 use super::*;
+use omr::ops::gelu::GeluKind;
 use omr::ops::input::{Input, Pair};
 use omr::ops::linear;
 use omr::ops::lora::{self, NO_PART, Rows};
@@ -52,7 +53,7 @@ fn forward(dev: &mut Device, dtype: DType, c: &Case, x: Input, w: &Weight) -> Ve
     let [y, pre, act, gate_up] = [c.n; 4].map(&mut alloc);
     let half = alloc(c.n / 2);
     linear::fwd(dev, x, w, Some(bias), Some(residual), y).unwrap();
-    linear::fwd_gelu(dev, x, w, Some(bias), Some(pre), act).unwrap();
+    linear::fwd_gelu(dev, GeluKind::Exact, x, w, Some(bias), Some(pre), act).unwrap();
     let mut all = vec![y, pre, act];
     if c.n.is_multiple_of(64) {
         linear::fwd_swiglu(dev, x, w, Some(bias), Some(gate_up), half).unwrap();

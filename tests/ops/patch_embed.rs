@@ -72,22 +72,24 @@ impl Case {
         let w = Weight { data: up(dev, &panels, &[len]), order: Order::Panels, n: N, k };
         let pixels = up(dev, &self.pixels, &[self.pixels.len()]);
         let y = blank(dev, T::DTYPE, &[t, N]);
-        patch_embed::fwd(dev, pixels, &self.images, &norm, &w, y).unwrap();
+        let bias = up(dev, &r.values::<T>(N), &[N]);
+        patch_embed::fwd(dev, pixels, &self.images, &norm, &w, Some(bias), y).unwrap();
         let dy = up(dev, &r.values::<T>(t * N), &[t, N]);
         let zeros = vec![0.0f32; len];
-        let dw = up(dev, &zeros, &[len]);
-        patch_embed::bwd(dev, pixels, &self.images, &norm, dy, dw).unwrap();
+        let (dw, dbias) = (up(dev, &zeros, &[len]), up(dev, &zeros[..N], &[N]));
+        patch_embed::bwd(dev, pixels, &self.images, &norm, dy, dw, Some(dbias)).unwrap();
 
         // Computes the reference from the processor's rows with a linear layer in one call.
         let x = up(dev, &rows, &[t, k]);
         let want = blank(dev, T::DTYPE, &[t, N]);
-        linear::fwd(dev, x, &w, None, None, want).unwrap();
-        let want_dw = up(dev, &zeros, &[len]);
-        linear::wgrad(dev, x, dy, want_dw, None).unwrap();
+        linear::fwd(dev, x, &w, Some(bias), None, want).unwrap();
+        let (want_dw, want_dbias) = (up(dev, &zeros, &[len]), up(dev, &zeros[..N], &[N]));
+        linear::wgrad(dev, x, dy, want_dw, Some(want_dbias)).unwrap();
         let y: Vec<T> = dev.read(y).unwrap();
         assert_eq!(y, dev.read::<T>(want).unwrap());
         let dw: Vec<f32> = dev.read(dw).unwrap();
         assert_eq!(dw, dev.read::<f32>(want_dw).unwrap());
+        assert_eq!(dev.read::<f32>(dbias).unwrap(), dev.read::<f32>(want_dbias).unwrap());
         [y, dw.into_iter().map(T::from_f32).collect()]
     }
 }
@@ -113,6 +115,6 @@ fn an_image_past_the_pixels_is_an_error() {
         (PatchImage { offset: 0, frames: 1, grid_thw: [1, 1, 2] }, 2),
     ] {
         let dy = blank(dev, DType::F32, &[patches, N]);
-        assert!(patch_embed::bwd(dev, pixels, &[image], &norm, dy, dw).is_err(), "{image:?}");
+        assert!(patch_embed::bwd(dev, pixels, &[image], &norm, dy, dw, None).is_err(), "{image:?}");
     }
 }

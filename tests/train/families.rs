@@ -1,17 +1,17 @@
-//! Tests that runs of text models of every family have the same bits after a stop and with any number of ranks.
+//! Tests that runs of models of every family have the same bits after a stop and with any number of ranks.
 
 use omr::config::{LoraConfig, RlConfig, SftConfig};
 use omr::model::config::Family;
 use omr::model::family::FAMILIES;
 
 use super::tiny::{
-    device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config, text_model, training, with,
+    device, models_of, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config, training, with,
 };
 
 /// Runs the same training in one process, over two ranks, and over three and one with a stop.
 fn however_it_is_run(family: &'static Family, lora: Option<LoraConfig>) {
     let dir = tempfile::tempdir().unwrap();
-    text_model(family, dir.path());
+    models_of(family, dir.path());
     let training = training(|training| training.gradient_lanes = Some(3));
     let what = |job: &str, way: &str| format!("{}, {lora:?}: {job}, {way}", family.model_types[0]);
     let out = |name: &str| dir.path().join(name);
@@ -47,9 +47,10 @@ fn however_it_is_run(family: &'static Family, lora: Option<LoraConfig>) {
 }
 
 #[test]
-fn runs_of_text_models_have_the_same_bits_however_they_are_run() {
-    let lora = LoraConfig { rank: 4, ..LoraConfig::default() };
-    for family in FAMILIES.into_iter().filter(|family| family.prefixes.is_empty()) {
+fn runs_of_every_family_have_the_same_bits_however_they_are_run() {
+    let lora = LoraConfig { rank: 4, vision: true, ..LoraConfig::default() };
+    for family in FAMILIES {
+        let lora = LoraConfig { vision: !family.prefixes.is_empty(), ..lora.clone() };
         however_it_is_run(family, None);
         however_it_is_run(family, Some(lora.clone()));
     }

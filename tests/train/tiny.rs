@@ -24,7 +24,7 @@ use omr::reward::Scorer;
 use omr::rl::run::RlJob;
 use omr::task::{digits, recipe};
 use omr::tensor::DType;
-use omr::text::{CHAT_TEMPLATE, Message, SPECIAL_TOKENS, Tokenizer, train_tokenizer, write_tokenizer_dir};
+use omr::text::{Message, SPECIAL_TOKENS, Tokenizer, train_tokenizer, write_tokenizer_dir};
 use omr::train::job::TrainingJob as _;
 use omr::train::metrics::{self, Metrics};
 use omr::train::sft::SftJob;
@@ -69,13 +69,13 @@ pub fn device(threads: usize) -> Device {
 pub fn model_of(family: &'static Family, dir: &Path) {
     let tokenizer = tokenizer();
     let config = omr::recipe::new_model::model_config(family, &shape(), &tokenizer).unwrap();
-    let sees = config.media.is_some();
+    let (grid, sees) = (config.grid(), config.media.is_some());
     let mut dev = device(1);
     fs::create_dir_all(dir).unwrap();
     Model::init(&mut dev, config, DType::F32, 1).unwrap().save(&mut dev, dir, DType::F32).unwrap();
-    write_tokenizer_dir(dir, &tokenizer, CHAT_TEMPLATE).unwrap();
+    write_tokenizer_dir(dir, &tokenizer, &omr::recipe::new_model::chat_template(family)).unwrap();
     if sees {
-        fs::write(dir.join("preprocessor_config.json"), recipe::preprocessor_config().to_string()).unwrap();
+        fs::write(dir.join("preprocessor_config.json"), recipe::preprocessor_config(grid).to_string()).unwrap();
     }
 }
 
@@ -129,11 +129,13 @@ pub fn text_rows() -> Vec<Row> {
     rows
 }
 
-/// Writes a text model with random weights and rows to `dir`, which [`sft_config`] and [`rl_config`] then use.
-pub fn text_model(family: &'static Family, dir: &Path) {
-    for (model, rows, form) in [("base", "sft.parquet", Form::Sft), ("tuned", "rl.parquet", Form::Rl)] {
+/// Writes a model with random weights and rows to `dir`, which [`sft_config`] and [`rl_config`] then use. The rows have
+/// images if the model has a vision tower.
+pub fn models_of(family: &'static Family, dir: &Path) {
+    let rows = if family.prefixes.is_empty() { text_rows() } else { rows() };
+    for (model, file, form) in [("base", "sft.parquet", Form::Sft), ("tuned", "rl.parquet", Form::Rl)] {
         model_of(family, &dir.join(model));
-        write::write(&dir.join(rows), &text_rows(), form).unwrap();
+        write::write(&dir.join(file), &rows, form).unwrap();
     }
 }
 

@@ -8,6 +8,7 @@ const CLASS: &str = "LlamaForCausalLM";
 
 /// The family.
 pub static FAMILY: Family = Family {
+    models: "Llama 3.x, SmolLM2",
     model_types: &[MODEL_TYPE],
     classes: &[CLASS],
     read: |root| dense::read(root, Dense { max_position_embeddings: 2048, ..Dense::DEFAULT }),
@@ -15,4 +16,5 @@ pub static FAMILY: Family = Family {
     ignores: &["rotary_emb.inv_freq"],
     size_checks: |config| dense::size_checks(&config.text),
     prefixes: &[],
+    stores_paths: false,
 };

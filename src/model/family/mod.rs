@@ -3,11 +3,13 @@
 
 pub mod dense;
 pub mod llama;
+mod media;
 pub mod names;
 pub mod node;
 pub mod qwen2;
 pub mod qwen2_5_vl;
 pub mod qwen3;
+pub mod qwen3_vl;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +25,8 @@ use crate::model::config::{Family, ModelConfig, ModelParts, NewIds};
 use crate::model::weights::WeightFiles;
 
 /// The families.
-pub static FAMILIES: [&Family; 4] = [&qwen2_5_vl::FAMILY, &llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
+pub static FAMILIES: [&Family; 5] =
+    [&qwen2_5_vl::FAMILY, &qwen3_vl::FAMILY, &llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
 
 impl ModelConfig {
     /// Reads `path` (a `config.json`). If the directory also contains the weights, errors on sizes that differ from the
@@ -110,7 +113,7 @@ mod tests {
             (json!({}), "nothing"),
         ] {
             let error = ModelConfig::from_json(&file, "m/config.json").unwrap_err().to_string();
-            let expected = "expected a model of a supported family: qwen2_5_vl, llama, qwen2, qwen3";
+            let expected = "expected a model of a supported family: qwen2_5_vl, qwen3_vl, llama, qwen2, qwen3";
             assert!(error.starts_with(&format!("m/config.json /model_type: found {name}")), "{error}");
             assert!(error.ends_with(expected), "{error}");
         }

@@ -12,6 +12,11 @@ pub fn released_name(name: &str) -> String {
     found.unwrap_or_else(|| name.to_owned())
 }
 
+/// Returns the name of a tensor of this program in the files of `family`.
+pub fn stored_name(family: &Family, name: &str) -> String {
+    if family.stores_paths { path_in_memory(family, name) } else { name.to_owned() }
+}
+
 /// Returns the path of a module of a model of `family` in memory, as newer versions of transformers have it.
 pub fn path_in_memory(family: &Family, released: &str) -> String {
     let found =

@@ -8,6 +8,7 @@ const CLASS: &str = "Qwen2ForCausalLM";
 
 /// The family.
 pub static FAMILY: Family = Family {
+    models: "Qwen2, Qwen2.5",
     model_types: &[MODEL_TYPE],
     classes: &[CLASS],
     read: |root| dense::read(root, Dense { qkv_bias: true, ..Dense::DEFAULT }),
@@ -15,4 +16,5 @@ pub static FAMILY: Family = Family {
     ignores: &["rotary_emb.inv_freq"],
     size_checks: |config| dense::size_checks(&config.text),
     prefixes: &[],
+    stores_paths: false,
 };

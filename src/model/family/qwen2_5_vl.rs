@@ -4,27 +4,22 @@
 use serde_json::{Value, json};
 
 use super::dense::{self, Dense};
+use super::media;
 use super::names::PREFIXES;
 use super::node::Node;
 use crate::config::BaseConfig;
 use crate::error::{Error, Result};
-use crate::image::{MediaIds, PatchGrid};
 use crate::model::config::{
     Family, Measured, MediaConfig, ModelConfig, ModelParts, NewIds, RopeAxes, RopeConfig, RopeScaling, SizeCheck,
-    TextConfig, TowerConfig,
+    TextConfig, TowerConfig, TowerKind,
 };
 
 const MODEL_TYPE: &str = "qwen2_5_vl";
 const CLASS: &str = "Qwen2_5_VLForConditionalGeneration";
-/// Prefix of the tower's tensors.
-const TOWER: &str = "visual";
-/// Ids of released models, for files that omit them.
-const IDS: MediaIds = MediaIds { image: 151_655, video: 151_656, start: 151_652, end: 151_653, pad: 151_654 };
-/// Base of the tower's rotary frequencies. The released layout has no key for it.
-const TOWER_ROPE_THETA: f64 = 1e4;
 
 /// The family.
 pub static FAMILY: Family = Family {
+    models: "Qwen2.5-VL, MiMo-VL",
     model_types: &[MODEL_TYPE],
     classes: &[CLASS],
     read,
@@ -32,15 +27,21 @@ pub static FAMILY: Family = Family {
     ignores: &["inv_freq"],
     size_checks,
     prefixes: &PREFIXES,
+    stores_paths: false,
 };
 
 fn size_checks(config: &ModelConfig) -> Vec<SizeCheck> {
-    const BLOCK: &str = "visual.blocks.0.mlp.gate_proj.weight";
+    sizes_with_tower(config, "visual.blocks.0.mlp.gate_proj.weight")
+}
+
+/// Returns the sizes of the text part and of the tower that the weights must have. `mlp` is the first matrix of the MLP of
+/// the tower's first block.
+pub(super) fn sizes_with_tower(config: &ModelConfig, mlp: &'static str) -> Vec<SizeCheck> {
     let towers = config.media.iter().flat_map(|MediaConfig { tower, .. }| {
         [
             ("/vision_config/depth", tower.depth, Measured::Layers("visual.blocks.")),
-            ("/vision_config/hidden_size", tower.hidden_size, Measured::Side(BLOCK, 1)),
-            ("/vision_config/intermediate_size", tower.intermediate_size, Measured::Side(BLOCK, 0)),
+            ("/vision_config/hidden_size", tower.hidden_size, Measured::Side(mlp, 1)),
+            ("/vision_config/intermediate_size", tower.intermediate_size, Measured::Side(mlp, 0)),
         ]
     });
     let mut sizes = dense::size_checks(&config.text);
@@ -50,9 +51,7 @@ fn size_checks(config: &ModelConfig) -> Vec<SizeCheck> {
 
 fn read(root: &Node<'_>) -> Result<ModelParts> {
     let text = root.child("text_config")?.unwrap_or_else(|| root.clone());
-    let vision = root.child("vision_config")?.ok_or_else(|| {
-        Error::input(root.at("vision_config"), "nothing", "an object with the vision tower's settings")
-    })?;
+    let vision = media::vision(root)?;
     let rope = match text.child("rope_parameters")? {
         Some(rope) => rope,
         None => text
@@ -62,9 +61,7 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
     rope.one_of("rope_type", &["default", "mrope"], Some("default"))?;
     rope.one_of("type", &["mrope", "default"], Some("mrope"))?;
     let rope_theta = if rope.has("rope_theta") { &rope } else { &text };
-    let section: [usize; 3] = rope.list("mrope_section", None)?.try_into().map_err(|v: Vec<usize>| {
-        Error::input(rope.at("mrope_section"), format!("{} numbers", v.len()), "three numbers: time, height, width")
-    })?;
+    let section = media::section(&rope, None)?;
     let dim = dense::head_dim(&text, None)?;
     let sum: usize = section.iter().sum();
     let expected = format!("a sum of {}, half of the head dimension", dim / 2);
@@ -77,68 +74,36 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
     };
     let dense = Dense { qkv_bias: true, rms_norm_eps: 1e-5, ..Dense::DEFAULT };
     let text = dense::text(root, &text, dense, rope)?;
-    let media = media(root, &vision, &text)?;
+    let media = images(root, &vision, &text)?;
     Ok(ModelParts { text, media: Some(media) })
 }
 
-/// Reads the settings of images and videos. Missing keys have the defaults of the Hugging Face class, because its save
-/// function omits keys that equal the default.
-fn media(root: &Node<'_>, vision: &Node<'_>, text: &TextConfig) -> Result<MediaConfig> {
-    let id = |key: &str, default: u32| root.usize(key, Some(default as usize)).map(|id| id as u32);
-    let ids = MediaIds {
-        image: id("image_token_id", IDS.image)?,
-        video: id("video_token_id", IDS.video)?,
-        start: id("vision_start_token_id", IDS.start)?,
-        end: id("vision_end_token_id", IDS.end)?,
-        pad: id("vision_token_id", IDS.pad)?,
-    };
-    for (key, id) in [
-        ("image_token_id", ids.image),
-        ("video_token_id", ids.video),
-        ("vision_start_token_id", ids.start),
-        ("vision_end_token_id", ids.end),
-    ] {
-        let inside = (id as usize) < text.vocab_size;
-        root.require(key, id as usize, inside, &format!("an id below vocab_size {}", text.vocab_size))?;
-    }
+/// Reads the settings of images and videos.
+fn images(root: &Node<'_>, vision: &Node<'_>, text: &TextConfig) -> Result<MediaConfig> {
+    let ids = media::ids(root, text)?;
     vision.one_of("hidden_act", &["silu"], Some("silu"))?;
-    let channels = if vision.has("in_chans") { "in_chans" } else { "in_channels" };
-    for (key, expected) in [(channels, 3), ("temporal_patch_size", 2), ("patch_size", 14)] {
-        let found = vision.usize(key, Some(expected))?;
-        let why = if expected == 3 { "3: red, green, blue".to_owned() } else { expected.to_string() };
-        vision.require(key, found, found == expected, &why)?;
-    }
-    if let Some(rope) = vision.child("rope_parameters")? {
-        let theta = rope.f64("rope_theta", Some(TOWER_ROPE_THETA))?;
-        rope.require("rope_theta", theta as usize, theta == TOWER_ROPE_THETA, "10000")?;
-    }
-    let grid =
-        PatchGrid { patch_size: 14, temporal_patch_size: 2, merge_size: vision.usize("spatial_merge_size", Some(2))? };
+    let grid = media::grid(vision, 14)?;
+    let window_size = vision.usize("window_size", Some(112))?;
+    let full = vision.list("fullatt_block_indexes", Some(&[7, 15, 23, 31]))?;
     let tower = TowerConfig {
         depth: vision.usize("depth", Some(32))?,
         hidden_size: vision.usize("hidden_size", None)?,
         intermediate_size: vision.usize("intermediate_size", Some(3420))?,
         num_heads: vision.usize("num_heads", Some(16))?,
         out_hidden_size: vision.usize("out_hidden_size", Some(3584))?,
-        window_size: vision.usize("window_size", Some(112))?,
-        fullatt_block_indexes: vision.list("fullatt_block_indexes", Some(&[7, 15, 23, 31]))?,
-        rope_theta: TOWER_ROPE_THETA,
-        prefix: TOWER,
+        rope_theta: media::TOWER_ROPE_THETA,
+        prefix: media::TOWER,
+        kind: TowerKind::Windowed { window_size, fullatt_block_indexes: full.clone() },
     };
-    let wants = format!("the decoder's hidden_size {}", text.hidden_size);
-    let out = tower.out_hidden_size;
-    vision.require("out_hidden_size", out, out == text.hidden_size, &wants)?;
-    let (width, heads) = (tower.hidden_size, tower.num_heads);
-    vision.require("num_heads", heads, width.is_multiple_of(heads), "a divisor of hidden_size")?;
-    let by_four = tower.head_dim().is_multiple_of(4);
-    vision.require("num_heads", heads, by_four, "a head dimension that is a multiple of 4")?;
+    media::check(vision, &tower, text)?;
     let unit = grid.patch_size * grid.merge_size;
     let expected = format!("a multiple of {unit}, the side of a merged patch in pixels");
-    vision.require("window_size", tower.window_size, tower.window_size.is_multiple_of(unit), &expected)?;
-    if let Some(&block) = tower.fullatt_block_indexes.iter().find(|&&block| block >= tower.depth) {
+    vision.require("window_size", window_size, window_size.is_multiple_of(unit), &expected)?;
+    if let Some(&block) = full.iter().find(|&&block| block >= tower.depth) {
         vision.require("fullatt_block_indexes", block, false, &format!("blocks below depth {}", tower.depth))?;
     }
-    Ok(MediaConfig { ids, grid, tokens_per_second: vision.usize("tokens_per_second", Some(4))?, tower })
+    let tokens_per_second = Some(vision.usize("tokens_per_second", Some(4))?);
+    Ok(MediaConfig { ids, grid, tokens_per_second, tower })
 }
 
 /// Returns the file of a new model in the released layout.

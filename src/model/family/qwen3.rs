@@ -8,6 +8,7 @@ const CLASS: &str = "Qwen3ForCausalLM";
 
 /// The family.
 pub static FAMILY: Family = Family {
+    models: "Qwen3 (dense)",
     model_types: &[MODEL_TYPE],
     classes: &[CLASS],
     read: |root| dense::read(root, Dense { qk_norm: true, head_dim: Some(128), ..Dense::DEFAULT }),
@@ -19,4 +20,5 @@ pub static FAMILY: Family = Family {
     ignores: &["rotary_emb.inv_freq"],
     size_checks: |config| dense::size_checks(&config.text),
     prefixes: &[],
+    stores_paths: false,
 };

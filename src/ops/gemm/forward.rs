@@ -7,6 +7,7 @@ use crate::device::{Gpu, params};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
+use crate::ops::gelu::GeluKind;
 use crate::ops::input::Input;
 use crate::ops::matmul::Weight;
 use crate::ops::paged_attention::KvCache;
@@ -55,8 +56,15 @@ pub(in crate::ops) fn linear(op: &'static str, gpu: Gpu<'_>, call: Forward<'_>) 
 }
 
 /// Computes y = gelu(x W^T (+ bias)); `more` receives the value before the activation.
-pub(in crate::ops) fn gelu(op: &'static str, gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
-    launch(op, gpu, &kernel_names!("linear_gelu", Role::Activation), None, call)
+pub(in crate::ops) fn gelu(op: &'static str, mut gpu: Gpu<'_>, kind: GeluKind, call: Forward<'_>) -> Result<()> {
+    if kind == GeluKind::Exact {
+        return launch(op, gpu, &kernel_names!("linear_gelu", Role::Activation), None, call);
+    }
+    const NAMES: Names = tile_names!("linear_gelu_tanh");
+    let Forward { x, w, bias, more, y } = call;
+    let (t, tile) = (y.rows(), Tile::of(y.rows()));
+    let args = operands(op, x, w)?.with(params!(GeluOf::Args { bias, pre: more, y }));
+    gpu.launch("gemm", NAMES[tile.index], tile.launch(op, t, w.n)?, args)
 }
 
 /// Computes y = silu(gate) * up; `more` receives gate and up.

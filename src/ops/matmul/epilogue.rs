@@ -7,6 +7,7 @@ use super::panels::{PANEL, panel_stride};
 use super::tile::{Epilogue, Tile};
 use crate::device::{Isa, cpu_kernel};
 use crate::math;
+use crate::ops::gelu::GeluKind;
 use crate::tensor::{DType, Elem};
 
 /// Epilogue of a linear layer: y = sums (+ bias) (+ residual).
@@ -114,6 +115,8 @@ cpu_kernel! {
 
 /// Epilogue of GELU: y = gelu(sums + bias).
 pub(in crate::ops) struct Gelu<'a, E> {
+    /// Formula of the activation.
+    pub kind: GeluKind,
     /// Optional bias `[n]`.
     pub bias: Option<&'a [E]>,
     /// Values before the activation `[rows, n]` for backward; empty if backward does not need them.
@@ -147,8 +150,9 @@ cpu_kernel! {
                 // SAFETY: one thread finishes each tile's rows and columns, once.
                 store(sums, unsafe { to.pre.piece(row, col, cols) });
             }
-            for s in sums.iter_mut() {
-                *s = math::gelu(*s);
+            match to.kind {
+                GeluKind::Exact => sums.iter_mut().for_each(|s| *s = math::gelu(*s)),
+                GeluKind::Tanh => sums.iter_mut().for_each(|s| *s = math::gelu_tanh(*s)),
             }
             // SAFETY: one thread finishes each tile's rows and columns, once.
             store(sums, unsafe { to.y.piece(row, col, cols) });

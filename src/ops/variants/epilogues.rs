@@ -9,6 +9,7 @@ use half::bf16;
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
+use crate::ops::gelu::GeluKind;
 use crate::ops::linear::{self, Qkv};
 use crate::ops::linear_logprob::{self, LogProbCall};
 use crate::ops::matmul::{Order, Weight};
@@ -99,7 +100,7 @@ const ROW_WISE: [(&str, RowWise); 6] = [
     }),
     ("results of GELU layers", |dev, o, n| {
         let (pre, y) = (o.result(dev, n, o.w.n)?, o.result(dev, n, o.w.n)?);
-        linear::fwd_gelu(dev, o.x.slice(0, n), &o.w, Some(o.bias), Some(pre), y)?;
+        linear::fwd_gelu(dev, GeluKind::Exact, o.x.slice(0, n), &o.w, Some(o.bias), Some(pre), y)?;
         Ok(vec![pre, y])
     }),
     ("queries, keys and values", |dev, o, n| {

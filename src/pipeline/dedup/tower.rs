@@ -51,7 +51,7 @@ impl Tower {
 
     /// Returns the number of elements of an embedding.
     pub fn width(&self) -> usize {
-        self.config.tower.out_hidden_size
+        self.config.tower.row_width()
     }
 
     /// Returns the number of rows that the tower outputs for an image.

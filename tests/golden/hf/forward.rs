@@ -208,8 +208,11 @@ fn greedy_tokens_are_equal() {
 #[test]
 fn bfloat16_stays_in_the_reference_band() {
     let (mut count, mut largest) = (0, Largest::default());
+    // One run of a reference can be close to f32 by chance. For some models, the band is that of several runs.
+    let bands: serde_json::Value = serde_json::from_str(include_str!("bf16_bands.json")).unwrap();
     for dir in models() {
         let golden = Golden::open(dir);
+        let several = &bands[golden.dir.file_name().unwrap().to_str().unwrap()];
         let mut dev = device();
         let model = golden.model(&mut dev, DType::Bf16);
         let noise = &golden.index["noise_floor_max_abs_logit"];
@@ -217,14 +220,15 @@ fn bfloat16_stays_in_the_reference_band() {
         let band = losses
             .iter()
             .map(|(name, loss)| (loss.as_f64().unwrap() - golden.index["cases"][name]["loss"].as_f64().unwrap()).abs())
-            .fold(0.0, f64::max);
+            .fold(several["loss"].as_f64().unwrap_or(0.0), f64::max);
         for case in golden.cases() {
             count += 1;
             let targets = case.targets();
             let run = forward(&mut dev, &model, &case.inputs(&golden.config), &targets);
             let diff = (mean_loss(&run.logprobs) - case.loss).abs();
             largest.note("loss over band", diff / band, &format!("{} {diff:.4}", case.name));
-            if let Some(band) = noise["bfloat16_vs_f32"][&case.name].as_f64() {
+            let one = noise["bfloat16_vs_f32"][&case.name].as_f64();
+            if let Some(band) = several["logits"][&case.name].as_f64().into_iter().chain(one).reduce(f64::max) {
                 let diff = f64::from(max_diff(&run.logits, case.tensors.floats("logits")));
                 largest.note("logit over band", diff / band, &format!("{} {diff:.3}", case.name));
             }

@@ -1,5 +1,5 @@
-//! Compares the model with tiny Qwen2.5-VL models of Hugging Face transformers: every `hf/model_*` folder, with every
-//! case in it.
+//! Compares the model with tiny Qwen2.5-VL models of Hugging Face transformers: every `model_*` folder in `hf`, and in
+//! `mimo`, where our own copy of that of MiMo-VL is packed, with every case in it.
 
 mod adamw;
 mod forward;
@@ -24,7 +24,8 @@ use crate::models;
 
 /// Returns the model folders.
 pub(crate) fn models() -> Vec<PathBuf> {
-    entries(&dir().join("hf"), "model_", "").into_iter().filter(|p| p.is_dir()).collect()
+    let all = ["hf", "mimo"].map(|folder| entries(&dir().join(folder), "model_", ""));
+    all.into_iter().flatten().filter(|p| p.is_dir()).collect()
 }
 
 pub(crate) fn device() -> Device {
@@ -63,6 +64,10 @@ impl Tensors {
             }
         }
         out
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.shapes.contains_key(name)
     }
 
     pub(crate) fn floats(&self, name: &str) -> &[f32] {

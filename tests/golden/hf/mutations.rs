@@ -3,7 +3,7 @@
 //! results of the reference's wrong model.
 
 use omr::device::Device;
-use omr::model::config::{RopeAxes, TowerConfig};
+use omr::model::config::{RopeAxes, TowerConfig, TowerKind};
 use omr::model::{Inputs, Model, ModelConfig, params::Param, weights::WeightFiles};
 use omr::observe::Silent;
 use omr::tensor::{DType, Elem};
@@ -14,7 +14,7 @@ use crate::golden::report;
 /// The logit tolerance of `forward`.
 const LOGIT: f64 = 1e-4;
 
-fn with_config(golden: &Golden, dev: &mut Device, dtype: DType, change: impl Fn(&mut ModelConfig)) -> Model {
+pub(crate) fn with_config(golden: &Golden, dev: &mut Device, dtype: DType, change: impl Fn(&mut ModelConfig)) -> Model {
     let mut config = golden.config.clone();
     change(&mut config);
     let model = Model::empty(dev, config, dtype).unwrap();
@@ -22,8 +22,11 @@ fn with_config(golden: &Golden, dev: &mut Device, dtype: DType, change: impl Fn(
     model
 }
 
-fn tower(config: &mut ModelConfig) -> &mut TowerConfig {
-    &mut config.media.as_mut().unwrap().tower
+/// Sets the blocks that attend to whole frames.
+fn attend_fully(config: &mut ModelConfig, blocks: Vec<usize>) {
+    let TowerConfig { kind, .. } = &mut config.media.as_mut().unwrap().tower;
+    let TowerKind::Windowed { fullatt_block_indexes, .. } = kind else { panic!("{kind:?}") };
+    *fullatt_block_indexes = blocks;
 }
 
 fn reverse(axes: &mut RopeAxes) {
@@ -32,7 +35,7 @@ fn reverse(axes: &mut RopeAxes) {
 }
 
 /// Rewrites rows of one parameter. Row r of piece i becomes row `of(i, r)`; `None` sets it to zero.
-fn rewrite(model: &Model, dev: &mut Device, name: &str, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
+pub(crate) fn rewrite(model: &Model, dev: &mut Device, name: &str, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
     let (param, _) = models::find(&model.layout, name);
     fn rows<T: Elem>(dev: &mut Device, param: &Param, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
         let old: Vec<Vec<T>> = (0..param.pieces.len()).map(|i| models::piece(dev, param, param.tensor, i)).collect();
@@ -59,12 +62,10 @@ pub(crate) fn mutate(golden: &Golden, dev: &mut Device, dtype: DType, name: &str
     let keep: fn(&mut Inputs) = |_| {};
     Some(match name {
         "vision all-full attention" => {
-            let all = |c: &mut ModelConfig| tower(c).fullatt_block_indexes = (0..c.tower_depth()).collect();
+            let all = |c: &mut ModelConfig| attend_fully(c, (0..c.tower_depth()).collect());
             (with_config(golden, dev, dtype, all), keep)
         }
-        "vision all-window attention" => {
-            (with_config(golden, dev, dtype, |c| tower(c).fullatt_block_indexes.clear()), keep)
-        }
+        "vision all-window attention" => (with_config(golden, dev, dtype, |c| attend_fully(c, Vec::new())), keep),
         "mrope_section reversed" => (with_config(golden, dev, dtype, |c| reverse(&mut c.text.rope.axes)), keep),
         "vision rope h/w swapped" => {
             // Swapping the angles of two coordinates of q and k is the same as swapping the coordinates themselves.

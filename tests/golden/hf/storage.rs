@@ -19,7 +19,7 @@ fn both_namings_hold_one_model() {
     for dir in models() {
         let golden = Golden::open(dir);
         let newer = golden.dir.join("model.newlayout.safetensors");
-        if !newer.exists() {
+        if golden.dir.ends_with("model_mimo") {
             continue;
         }
         count += 1;

@@ -2,6 +2,7 @@
 
 use half::bf16;
 use omr::device::{Device, KernelVariant};
+use omr::ops::gelu::GeluKind;
 use omr::tensor::DType;
 
 use crate::kernels::attention::{self, heads};
@@ -9,8 +10,8 @@ use crate::kernels::attention_bwd::GradCase;
 use crate::kernels::inputs::normals;
 use crate::kernels::paged_attention::Step;
 use crate::kernels::{
-    Outcome, adamw, embedding, gelu, gemm, gemm_bwd, grad_norm, linear_logprob, linear_logprob_bwd, lora, qk_norm,
-    rms_norm, rope, sample, swiglu,
+    Outcome, adamw, embedding, gelu, gemm, gemm_bwd, grad_norm, layer_norm, linear_logprob, linear_logprob_bwd, lora,
+    pos_embed, qk_norm, rms_norm, rope, sample, swiglu,
 };
 
 /// Runs a case. Returns every bit of its results, one word per element.
@@ -88,7 +89,12 @@ fn products() -> Vec<Case> {
     }
     for (t, n) in FEW_TILES {
         let case = move || gemm::Case::new(t, n, K);
-        all.push(product(format!("gelu {t}x{n}x{K}"), move |dev| Ok(halves(case().gelu(dev, true, true)?.concat()))));
+        all.push(product(format!("gelu {t}x{n}x{K}"), move |dev| {
+            Ok(halves(case().gelu(dev, GeluKind::Exact, true, true)?.concat()))
+        }));
+        all.push(plain(&format!("gelu_tanh {t}x{n}x{K}"), move |dev| {
+            Ok(halves(case().gelu(dev, GeluKind::Tanh, true, true)?.concat()))
+        }));
         all.push(product(format!("swiglu {t}x{n}x{K}"), move |dev| {
             Ok(halves(case().swiglu(dev, true, true)?.concat()))
         }));
@@ -139,7 +145,16 @@ fn elementwise() -> Vec<Case> {
             Ok([halves(dx), floats(dgamma)].concat())
         }),
         plain("swiglu_bwd 17x3424", |dev| Ok(halves(swiglu::gradients(dev, 17, 3424)?))),
-        plain("gelu_bwd 17x1283", |dev| Ok(halves(gelu::gradients(dev, 17, 1283)?))),
+        plain("gelu_tanh_bwd 17x1283", |dev| Ok(halves(gelu::gradients(dev, GeluKind::Tanh, 17, 1283)?))),
+        plain("layer_norm 130x1152", |dev| {
+            let (rows, sums) = layer_norm::run(dev, (130, 1152), true)?;
+            Ok([halves(rows), floats(sums)].concat())
+        }),
+        plain("pos_embed 60x2304x144", |dev| {
+            let (rows, sums) = pos_embed::run(dev, (60, 2304, 144))?;
+            Ok([halves(rows), floats(sums)].concat())
+        }),
+        plain("gelu_bwd 17x1283", |dev| Ok(halves(gelu::gradients(dev, GeluKind::Exact, 17, 1283)?))),
         plain("qk_norm 37x6x128", |dev| {
             let (rows, sums) = qk_norm::run(dev, 37, heads(4, 2, 128), false)?;
             Ok([halves(rows), floats(sums)].concat())
@@ -185,6 +200,10 @@ fn attentions() -> Vec<Case> {
         approximate("attention windows, hd80", &BOTH[..1], |dev| {
             Ok(attention::bits(attention::Case::new(heads(1, 1, 80), &[64, 20]).run(dev, false, 64)?))
         }),
+        approximate("attention images, hd72", &BOTH[..1], |dev| {
+            Ok(attention::bits(attention::Case::new(heads(2, 2, 72), &[150, 20]).run(dev, false, 150)?))
+        }),
+        approximate("attention_bwd images, hd72", &BOTH[..1], grads(heads(2, 2, 72), &[150, 20], false, 150)),
         approximate("attention_bwd 131 + 3, hd128", &BOTH, grads(text, &[131, 3], true, 131)),
         approximate("attention_bwd windows, hd80", &BOTH[..1], grads(heads(1, 1, 80), &[64, 20], false, 64)),
         approximate("decode 300 + 140, hd128", &BOTH, move |dev| {
