@@ -467,10 +467,11 @@ pub fn epilogues(dev: &mut Device) -> Outcome {
 }
 
 /// Plausible mistakes, each in one place of the kernel.
-const MISTAKES: [(&str, &str, &str); 7] = [
+const MISTAKES: [(&str, &str, &str); 8] = [
     ("common/linear.cuh", "bias ? q + load_quad(bias + n, whole, count) : q", "q"),
     ("common/linear.cuh", "if (to.residual) {", "if (to.residual && row != 3) {"),
     ("common/linear.cuh", "int column = pair / 32 * GROUP + pair % 32;", "int column = pair;"),
+    ("common/linear.cuh", "TANH ? math::gelu_tanh(q.v[i])", "false ? math::gelu_tanh(q.v[i])"),
     ("common/linear.cuh", "a = rounded(a);", ""),
     ("common/linear.cuh", "slot % 128) * to.dim", "slot % 64) * to.dim"),
     ("common/gemm.cuh", "int left = m + r < in.rows ? pair.depth - k - chunk * 8 : 0;", "int left = 8;"),

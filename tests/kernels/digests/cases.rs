@@ -201,9 +201,9 @@ fn attentions() -> Vec<Case> {
             Ok(attention::bits(attention::Case::new(heads(1, 1, 80), &[64, 20]).run(dev, false, 64)?))
         }),
         approximate("attention images, hd72", &BOTH[..1], |dev| {
-            Ok(attention::bits(attention::Case::new(heads(2, 2, 72), &[150, 20]).run(dev, false, 150)?))
+            Ok(attention::bits(attention::Case::new(heads(1, 1, 72), &[64, 20]).run(dev, false, 64)?))
         }),
-        approximate("attention_bwd images, hd72", &BOTH[..1], grads(heads(2, 2, 72), &[150, 20], false, 150)),
+        approximate("attention_bwd images, hd72", &BOTH[..1], grads(heads(1, 1, 72), &[64, 20], false, 64)),
         approximate("attention_bwd 131 + 3, hd128", &BOTH, grads(text, &[131, 3], true, 131)),
         approximate("attention_bwd windows, hd80", &BOTH[..1], grads(heads(1, 1, 80), &[64, 20], false, 64)),
         approximate("decode 300 + 140, hd128", &BOTH, move |dev| {
