@@ -375,7 +375,7 @@ impl Tape {
         Ok(y)
     }
 
-    /// Normalises the patches of u8 frames and multiplies them by `weight`, plus `bias`. The result is `[N, C]` in merge
+    /// Normalises the patches of u8 frames and multiplies them by the weight of `layer`, plus its bias. The result is `[N, C]` in merge
     /// order.
     pub fn patch_embed(
         &mut self,
@@ -383,9 +383,10 @@ impl Tape {
         pixels: Tensor,
         images: Arc<[PatchImage]>,
         normalize: Normalize,
-        (weight, bias): (Matrix, Option<Vector>),
+        layer: Linear,
         num_patches: usize,
     ) -> Result<Var> {
+        let Linear { weight, bias, .. } = layer;
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, weight.weight.data.dtype, &[num_patches, weight.weight.n])?;
         patch_embed::fwd(dev, pixels, &images, &normalize, &weight.weight, bias.map(|b| b.tensor), y.tensor)?;

@@ -301,7 +301,8 @@ impl VisionTower {
     fn blocks(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk, take: &mut Take<'_>) -> Result<()> {
         let (n, c, unit) = (chunk.num_patches, self.config.tower.hidden_size, self.config.grid.merge_unit());
         let Chunk { pixels, images, .. } = chunk.clone();
-        let mut x = tape.patch_embed(dev, pixels, images, self.normalize, (self.patch_embed, self.patch_bias), n)?;
+        let layer = Linear { weight: self.patch_embed, bias: self.patch_bias, adapter: None };
+        let mut x = tape.patch_embed(dev, pixels, images, self.normalize, layer, n)?;
         let windows = match (&chunk.order, self.pos_embed) {
             (Order::Windows { index, attend, .. }, _) => {
                 tape.note("vision.patch_embed", 0, x);

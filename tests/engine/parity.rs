@@ -238,7 +238,7 @@ fn a_prefix_that_ends_inside_a_image_changes_no_bit() {
     a_prefix_inside_an_image(qwen3_vl(8), Some(5));
 }
 
-/// With a `rank`, the text part and the tower have adapters.
+/// Asks about an image of 300 tokens. With a `rank`, the text part and the tower have adapters.
 fn a_prefix_inside_an_image(config: ModelConfig, rank: Option<usize>) {
     let side = config.grid().patch_size;
     let pixels = (0..30 * 40 * side * side * 3).map(|i| (i % 251) as u8).collect();

@@ -27,7 +27,7 @@ pub(super) fn qwen3_vl() -> ModelConfig {
     ModelConfig::from_json(&file, "config").unwrap()
 }
 
-/// With frozen blocks, the mergers of all levels have the gradients that they have otherwise.
+/// Tests that the mergers of all levels have the same gradients with frozen blocks as with trained ones.
 #[test]
 fn frozen_blocks_leave_the_gradients_of_every_merger() {
     let mut dev = device(2);
