@@ -1,9 +1,10 @@
 //! The keys of `config.json` that all families with images share.
 
+use super::dense;
 use super::node::Node;
 use crate::error::{Error, Result};
 use crate::image::{MediaIds, PatchGrid};
-use crate::model::config::{TextConfig, TowerConfig};
+use crate::model::config::{Measured, MediaConfig, ModelConfig, SizeCheck, TextConfig, TowerConfig};
 
 /// Prefix of the tower's tensors in this program.
 pub const TOWER: &str = "visual";
@@ -73,4 +74,19 @@ pub fn check(vision: &Node<'_>, tower: &TowerConfig, text: &TextConfig) -> Resul
     vision.require("num_heads", heads, width.is_multiple_of(heads), "a divisor of hidden_size")?;
     let by_four = tower.head_dim().is_multiple_of(4);
     vision.require("num_heads", heads, by_four, "a head dimension that is a multiple of 4")
+}
+
+/// Returns the sizes of the text part and of the tower that the weights must have. `mlp` is the first matrix of the MLP of
+/// the tower's first block.
+pub fn size_checks(config: &ModelConfig, mlp: &'static str) -> Vec<SizeCheck> {
+    let towers = config.media.iter().flat_map(|MediaConfig { tower, .. }| {
+        [
+            ("/vision_config/depth", tower.depth, Measured::Layers("visual.blocks.")),
+            ("/vision_config/hidden_size", tower.hidden_size, Measured::Side(mlp, 1)),
+            ("/vision_config/intermediate_size", tower.intermediate_size, Measured::Side(mlp, 0)),
+        ]
+    });
+    let mut sizes = dense::size_checks(&config.text);
+    sizes.extend(towers.map(|(key, declared, of)| SizeCheck { key, declared, of }));
+    sizes
 }

@@ -10,8 +10,8 @@ use super::node::Node;
 use crate::config::BaseConfig;
 use crate::error::{Error, Result};
 use crate::model::config::{
-    Family, Measured, MediaConfig, ModelConfig, ModelParts, NewIds, RopeAxes, RopeConfig, RopeScaling, SizeCheck,
-    TextConfig, TowerConfig, TowerKind,
+    Family, MediaConfig, ModelConfig, ModelParts, NewIds, RopeAxes, RopeConfig, RopeScaling, SizeCheck, TextConfig,
+    TowerConfig, TowerKind,
 };
 
 const MODEL_TYPE: &str = "qwen2_5_vl";
@@ -31,22 +31,7 @@ pub static FAMILY: Family = Family {
 };
 
 fn size_checks(config: &ModelConfig) -> Vec<SizeCheck> {
-    sizes_with_tower(config, "visual.blocks.0.mlp.gate_proj.weight")
-}
-
-/// Returns the sizes of the text part and of the tower that the weights must have. `mlp` is the first matrix of the MLP of
-/// the tower's first block.
-pub(super) fn sizes_with_tower(config: &ModelConfig, mlp: &'static str) -> Vec<SizeCheck> {
-    let towers = config.media.iter().flat_map(|MediaConfig { tower, .. }| {
-        [
-            ("/vision_config/depth", tower.depth, Measured::Layers("visual.blocks.")),
-            ("/vision_config/hidden_size", tower.hidden_size, Measured::Side(mlp, 1)),
-            ("/vision_config/intermediate_size", tower.intermediate_size, Measured::Side(mlp, 0)),
-        ]
-    });
-    let mut sizes = dense::size_checks(&config.text);
-    sizes.extend(towers.map(|(key, declared, of)| SizeCheck { key, declared, of }));
-    sizes
+    media::size_checks(config, "visual.blocks.0.mlp.gate_proj.weight")
 }
 
 fn read(root: &Node<'_>) -> Result<ModelParts> {

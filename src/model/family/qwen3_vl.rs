@@ -4,9 +4,9 @@
 use serde_json::{Value, json};
 
 use super::dense::{self, Dense};
+use super::media;
 use super::names::PREFIXES;
 use super::node::Node;
-use super::{media, qwen2_5_vl};
 use crate::config::BaseConfig;
 use crate::error::Result;
 use crate::model::config::{
@@ -32,7 +32,7 @@ pub static FAMILY: Family = Family {
 
 fn size_checks(config: &ModelConfig) -> Vec<SizeCheck> {
     const BLOCK: &str = "visual.blocks.0.mlp.linear_fc1.weight";
-    qwen2_5_vl::sizes_with_tower(config, BLOCK)
+    media::size_checks(config, BLOCK)
 }
 
 /// Reads the file. Missing keys have the defaults of the Hugging Face classes.
