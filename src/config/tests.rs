@@ -1,8 +1,13 @@
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::source::{Difference, differences};
 use super::*;
+
+/// Returns the path of a shipped config. Tests of the package `omr-unit` do not run in the repository's root.
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("OMR_ROOT")).join("configs").join(name)
+}
 
 fn no_env(_: &str) -> Option<String> {
     None
@@ -262,7 +267,7 @@ fn every_key_has_a_meaning_and_a_type() {
 
 #[test]
 fn the_shipped_configs_load() {
-    let config: RecipeConfig = load(Some(Path::new("configs/digits.yaml")), &[], &no_env).unwrap();
+    let config: RecipeConfig = load(Some(&shipped("digits.yaml")), &[], &no_env).unwrap();
     assert_eq!((config.sft.optimizer.learning_rate, config.rl.rollout.n), (3e-3, 8));
 }
 
@@ -347,7 +352,7 @@ fn epochs_are_counted_where_no_steps_are_named() {
 /// Loads a published config.
 fn published<C: Config>(name: &str, overrides: &[&str]) -> C {
     let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
-    load(Some(&Path::new("configs/openmmreasoner-7b").join(name)), &overrides, &no_env).unwrap()
+    load(Some(&shipped("openmmreasoner-7b").join(name)), &overrides, &no_env).unwrap()
 }
 
 #[test]
@@ -376,14 +381,14 @@ fn the_published_configs_differ_in_what_the_originals_differ_in() {
     dapo.push("gen_batch_size".to_owned());
     assert_eq!(sorted(changed(&of(&[], "rl-dapo.yaml"))), sorted(dapo));
     // The comment in rl-dapo.yaml states that dapo.sh is GRPO with larger batches.
-    let text = std::fs::read_to_string("configs/openmmreasoner-7b/rl-dapo.yaml").unwrap();
+    let text = std::fs::read_to_string(shipped("openmmreasoner-7b/rl-dapo.yaml")).unwrap();
     let typed = text.lines().find_map(|line| line.strip_prefix("# `")?.split_once('`')).unwrap().0;
     let as_typed = of(&typed.split(' ').collect::<Vec<_>>(), "rl-dapo.yaml");
     let left = differences(&of(&[], "rl-grpo.yaml"), &as_typed).into_iter().map(|difference| difference.path);
     let expected = ["filter_groups.metric", "overlong_buffer.len", "preset", "train_batch_size"];
     assert_eq!(sorted(left.collect()), expected);
     for (name, at) in [("rl.yaml", None), ("rl-grpo.yaml", None), ("rl-dapo.yaml", None), ("recipe.yaml", Some("rl"))] {
-        let text = std::fs::read_to_string(Path::new("configs/openmmreasoner-7b").join(name)).unwrap();
+        let text = std::fs::read_to_string(shipped("openmmreasoner-7b").join(name)).unwrap();
         let whole: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
         let written = at.map_or(&whole, |at| &whole[at]);
         for (key, _) in Preset::Gspo.keys() {

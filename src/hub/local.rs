@@ -143,7 +143,7 @@ mod tests {
             "omr download rl-data --to data/OpenMMReasoner-RL-74K"
         );
         // A path that is not a repository's name stays unchanged: a missing file, or an existing folder.
-        for path in ["org/rows.parquet", "src/nothing", "model", "/a/b", "./a/b", "models/tiny", "a/b/c"] {
+        for path in ["org/rows.parquet", "Cargo.toml/nothing", "model", "/a/b", "./a/b", "models/tiny", "a/b/c"] {
             assert_eq!(find(path, Kind::Model).unwrap(), Path::new(path));
         }
     }
