@@ -51,6 +51,7 @@ struct Args {
     const float* log_prob;
     const float* old_log_prob;
     const float* ref_log_prob;  // null if there is no KL term
+    const float* teacher_log_prob;  // null without distillation
     const float* entropy;       // null if not given
     const uint32_t* cu_seqlens;
     const double* advantages;
@@ -59,7 +60,7 @@ struct Args {
     double* partials;
     double low, high;  // 1 - clip_ratio_low, 1 + clip_ratio_high
     double clip_ratio_c;  // infinite if dual clip is off
-    double kl_loss_coef, entropy_coeff;
+    double kl_loss_coef, distillation_coef, loss_max_clamp, entropy_coeff;
     double batch_num_tokens, num_seqs, loss_scale_factor;
     int loss_mode, pg_agg_mode, loss_agg_mode, kl_loss_type;
 };
@@ -135,7 +136,7 @@ KERNEL(policy_loss_rows, policy_loss::Args, policy_loss::THREADS, 1) {
 #pragma unroll
     for (int w = 0; w < WARPS; w++) log_ratio += smem.log_ratio[w];
 
-    double advantage = args.advantages[row], count = to - from;
+    double seq_advantage = args.advantages[row], count = to - from;
     double pg_weight = token_weight(args, args.pg_agg_mode, count);
     double weight = token_weight(args, args.loss_agg_mode, count);
     double mean_log_ratio = log_ratio / (count < 1.0 ? 1.0 : count);
@@ -147,6 +148,11 @@ KERNEL(policy_loss_rows, policy_loss::Args, policy_loss::THREADS, 1) {
     for (int m = 0; m < STATS; m++) s[m] = m < MAXIMA ? 0.0 : -INFINITY;
     for (int t = from + threadIdx.x; t < to; t += THREADS) {
         double log_prob = args.log_prob[t], old = args.old_log_prob[t];
+        double advantage = seq_advantage;
+        if (args.teacher_log_prob) {
+            double gap = log_prob - (double)args.teacher_log_prob[t];
+            advantage -= args.distillation_coef * math::hold(gap, -args.loss_max_clamp, args.loss_max_clamp);
+        }
         double d = log_prob - old, ratio = seq_ratio;
         bool outside = mean_log_ratio > MAX_TEN;
         if (args.loss_mode != GSPO) {

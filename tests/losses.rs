@@ -12,6 +12,7 @@ pub fn grpo() -> PolicyLoss {
         clip_ratio_c: Some(3.0),
         loss_agg_mode: LossAggMode::TokenMean,
         kl_loss: None,
+        distillation: None,
         entropy_coeff: 0.0,
     }
 }

@@ -20,6 +20,8 @@ mod convert;
 mod data;
 mod describe;
 mod dist;
+mod distillation;
+mod domains;
 mod environment;
 mod eval;
 mod foreign;
@@ -50,6 +52,8 @@ pub use convert::from_other;
 pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig};
 pub use describe::{inline, nearest};
 pub use dist::{Backend, DistConfig};
+pub use distillation::DistillationConfig;
+pub use domains::DomainWeights;
 pub use eval::{EvalConfig, ServerConfig};
 pub use generate::GenerateConfig;
 pub use judge::{JudgeConfig, ScoreConfig, ScorerConfig};
@@ -106,6 +110,8 @@ choice! {
         Decoder = "decoder",
         /// Weights of the reference model that the KL divergence is measured against.
         Reference = "reference",
+        /// The teacher of on-policy distillation.
+        Teacher = "teacher",
         /// Files of validation rows.
         Val = "val",
         /// Outputs of finished stages.

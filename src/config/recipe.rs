@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::data::{model_of, rows_of};
+use super::distillation::teacher_of;
 use super::environment::judge_from_env;
 use super::judge::check_judge;
 use super::{
@@ -190,6 +191,7 @@ impl Config for RecipeConfig {
         model_of("base.model", &mut self.base.model)
             .chain(rows_of("data.datasets", &mut self.data.stage.datasets))
             .chain(rows_of("sft.datasets", &mut self.sft.datasets))
+            .chain(teacher_of("rl.distillation.teacher", &mut self.rl.distillation))
             .chain(rows_of("rl.train_files", &mut self.rl.train_files))
             .chain(rows_of("rl.val_files", &mut self.rl.validation.val_files))
             .chain(rows_of("eval.data", &mut self.eval.data))

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use super::data::{model_of, rows_of};
+use super::distillation::teacher_of;
 use super::judge::check_judge;
 use super::{
-    Config, DatasetConfig, Dtype, Format, JudgeConfig, MOST_SEQUENCES, Mode, OptimConfig, Parity, Place, Preset,
-    RolloutConfig, Rule, Safe, ScorerConfig, Source, TrainingConfig, ValidationConfig,
+    Config, DatasetConfig, DistillationConfig, DomainWeights, Dtype, Format, JudgeConfig, MOST_SEQUENCES, Mode,
+    OptimConfig, Parity, Place, Preset, RolloutConfig, Rule, Safe, ScorerConfig, Source, TrainingConfig,
+    ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -190,6 +192,9 @@ settings! {
         /// is the field `avg_reward` (a column or in `extra_info`), or else `pass_rate`, which `omr data passrate`
         /// writes. off = the order set by shuffle.
         curriculum: Curriculum = Curriculum::Off, name: "verl data.sampler.class_path";
+        /// Weights of the domains of the rows (`ability`): each batch has the same share of each domain. Domains without
+        /// rows are left out, and rows of other domains are not used. null = the rows decide.
+        per_batch_domain_weights: Option<DomainWeights> = None, name: "Vero data.per_batch_domain_weights";
         /// Number of prompts per generation batch.
         train_batch_size: usize = 64, rule: Rule::Within(1.0, MOST_SEQUENCES),
             name: "verl data.train_batch_size; TRL generation_batch_size (/ num_generations)", published: "128";
@@ -262,6 +267,8 @@ settings! {
         kl_penalty: KlLossType = KlLossType::Kl, name: "verl algorithm.kl_penalty";
         /// Weight of the KL term in the reward.
         kl_ctrl: KlCtrlConfig = KlCtrlConfig::default();
+        /// On-policy distillation from a teacher. null = none.
+        distillation: Option<DistillationConfig> = None, name: "verl distillation.enabled";
         /// Weight of the entropy bonus.
         entropy_coeff: f64 = 0.0, rule: Rule::AtLeast(0.0),
             name: "verl actor_rollout_ref.actor.entropy_coeff; TRL entropy_coef",
@@ -369,6 +376,11 @@ impl RlConfig {
         self.use_kl_loss || self.use_kl_in_reward
     }
 
+    /// True if the rewards have an effect on the advantages.
+    pub fn uses_rewards(&self) -> bool {
+        self.distillation.as_ref().is_none_or(|distillation| distillation.use_task_rewards)
+    }
+
     /// Returns the number of prompts that are requested at a time.
     pub fn gen_batch(&self) -> usize {
         self.gen_batch_size.unwrap_or(self.train_batch_size)
@@ -376,8 +388,13 @@ impl RlConfig {
 
     /// Returns the number of generation batches of a run over `prompts` prompts.
     pub fn total_steps(&self, prompts: usize) -> u64 {
-        let asked = self.total_epochs.saturating_mul(prompts as u64);
-        self.total_training_steps.unwrap_or(asked.div_ceil(self.gen_batch() as u64))
+        let (prompts, batch) = (prompts as u64, self.gen_batch() as u64);
+        let all = match self.per_batch_domain_weights {
+            // Each epoch has complete batches.
+            Some(_) => self.total_epochs.saturating_mul((prompts / batch).max(1)),
+            None => self.total_epochs.saturating_mul(prompts).div_ceil(batch),
+        };
+        self.total_training_steps.unwrap_or(all)
     }
 
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
@@ -385,6 +402,10 @@ impl RlConfig {
         if let Some(size) = self.gen_batch_size.filter(|&n| n != self.train_batch_size && !self.filter_groups.enable) {
             let expected = "null, or filter_groups.enable: without it, all requested prompts are used for training";
             return Err(Error::input(at("gen_batch_size"), size.to_string(), expected));
+        }
+        if self.per_batch_domain_weights.is_some() && self.curriculum != Curriculum::Off {
+            let expected = "off: per_batch_domain_weights decides which prompts a batch has";
+            return Err(Error::input(at("curriculum"), self.curriculum.name(), expected));
         }
         let rollouts = self.gen_batch().max(self.train_batch_size) * self.rollout.n;
         if rollouts as f64 > MOST_SEQUENCES {
@@ -448,6 +469,7 @@ impl Config for RlConfig {
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
         model_of("model", &mut self.model)
+            .chain(teacher_of("distillation.teacher", &mut self.distillation))
             .chain(rows_of("train_files", &mut self.train_files))
             .chain(rows_of("val_files", &mut self.validation.val_files))
             .collect()

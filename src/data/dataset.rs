@@ -222,7 +222,7 @@ impl Dataset {
 
     /// Applies `of` to the row of each sample; reads every row once. Returns an error if a file cannot be read or has
     /// changed since it was indexed.
-    pub fn each<T: Copy>(&self, of: impl Fn(&Row) -> Option<T>) -> Result<Vec<Option<T>>> {
+    pub fn each<T: Clone>(&self, of: impl Fn(&Row) -> Option<T>) -> Result<Vec<Option<T>>> {
         let mut found: HashMap<(u32, u32), T> = HashMap::new();
         for (file, source) in self.rows.sources.iter().enumerate() {
             source.check()?;
@@ -235,7 +235,7 @@ impl Dataset {
                 Ok(())
             })?;
         }
-        Ok((0..self.index.len()).map(|i| found.get(&self.row(i)).copied()).collect())
+        Ok((0..self.index.len()).map(|i| found.get(&self.row(i)).cloned()).collect())
     }
 
     /// Returns the row with this number in the order of the files.

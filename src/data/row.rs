@@ -54,6 +54,11 @@ impl Row {
         }
     }
 
+    /// Returns the domain of the row (`ability`), if it has one.
+    pub fn domain(&self) -> Option<&str> {
+        self.extra.get("ability")?.as_str()
+    }
+
     /// Returns the row that trains only the last of its first `messages` messages. With 0, returns the row itself.
     pub fn of_turn(self, messages: usize) -> Row {
         if messages == 0 {

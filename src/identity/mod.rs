@@ -110,6 +110,8 @@ pub enum Weights {
     Base,
     /// They are also the reference model, and are read completely and recorded under that kind.
     Reference,
+    /// They are the teacher of on-policy distillation, and are read completely.
+    Teacher,
 }
 
 /// Hashes of the inputs as they are now.
@@ -171,10 +173,10 @@ impl CurrentInputs {
             found.extend(model::files(&base, true)?.into_iter().map(|(name, hash)| (format!("base/{name}"), hash)));
         }
         for (name, hash) in &found {
-            let kind = if weights == Weights::Reference && model::is_weights(name) {
-                InputKind::Reference
-            } else {
-                InputKind::Model
+            let kind = match weights {
+                Weights::Teacher => InputKind::Teacher,
+                Weights::Reference if model::is_weights(name) => InputKind::Reference,
+                _ => InputKind::Model,
             };
             self.folders.insert(kind.name(), dir.display().to_string());
             self.inputs.set(&format!("{}/{name}", kind.name()), hash.clone());

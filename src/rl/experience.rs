@@ -14,6 +14,8 @@ pub struct Experience {
     pub old_log_prob: Vec<f32>,
     /// Log-probs of the response tokens under the reference policy, if there is a KL term.
     pub ref_log_prob: Option<Vec<f32>>,
+    /// Log-probs of the response tokens under the teacher, if there is one.
+    pub teacher_log_prob: Option<Vec<f32>>,
     /// Score, with the penalty for long responses (verl's `token_level_scores`, summed).
     pub score: f64,
     /// Score, from which the divergence from the reference is subtracted if the config requires it (verl's
@@ -44,6 +46,7 @@ impl Experience {
             loss_mask,
             old_log_prob,
             ref_log_prob: None,
+            teacher_log_prob: None,
             score,
             reward,
             advantage,

@@ -10,11 +10,17 @@ pub fn keeps(metric: &[f64]) -> bool {
 }
 
 /// Returns true if the `kept` groups of `num_gen_batches` generation batches suffice for `step`. Errors if they do not
-/// and no further batch may be generated.
-pub fn is_complete(config: &RlConfig, step: u64, kept: usize, num_gen_batches: usize) -> Result<bool> {
+/// and no further batch may be generated. `missing` describes what is missing besides the number.
+pub fn is_complete(
+    config: &RlConfig,
+    step: u64,
+    kept: usize,
+    num_gen_batches: usize,
+    missing: impl Fn() -> String,
+) -> Result<bool> {
     let (wanted, most) = (config.train_batch_size, config.filter_groups.max_num_gen_batches);
     if kept < wanted && most > 0 && num_gen_batches >= most {
-        let found = format!("{kept} prompts with differing rewards");
+        let found = format!("{kept} prompts with differing rewards{}", missing());
         let expected = format!("{wanted} of them within {num_gen_batches} batches");
         let place = format!("filter_groups, step {step}");
         return Err(Error::input_hint(place, found, expected, "raise filter_groups.max_num_gen_batches"));

@@ -1,6 +1,6 @@
 //! The metrics of one RL step, under verl's names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::scheduler::SchedulerStats;
 use crate::ops::policy_loss::PolicyLoss;
@@ -81,6 +81,16 @@ impl StepMetrics {
         self.spread("prompt_length", &prompts);
         let flat = advantages.iter().filter(|&&a| a == 0.0).count();
         self.set("critic/advantages/zero_ratio", flat as f64 / advantages.len().max(1) as f64);
+    }
+
+    /// Sets the shares of the domains among the prompts that were `drawn` and among those that were trained on.
+    pub fn domains(&mut self, drawn: &BTreeMap<String, usize>, groups: &[Group]) {
+        let all = drawn.values().sum::<usize>() as f64;
+        for (name, count) in drawn {
+            let trained = groups.iter().filter(|group| group.question.row.domain() == Some(name)).count();
+            self.set(&format!("train/domain/{name}/drawn"), *count as f64 / all);
+            self.set(&format!("train/domain/{name}/trained"), trained as f64 / groups.len().max(1) as f64);
+        }
     }
 
     /// Sets the counts of the step's judge: answers sent to the judge, answers that it called correct, and answers

@@ -1,5 +1,5 @@
 //! Reinforcement learning. This module contains the loop ([`run`]) and its update, groups ([`group`]) and their
-//! advantages, the order of prompts ([`curriculum`]), group filtering, KL in the reward, the overlong penalty and the
+//! advantages, the order of prompts ([`curriculum`], [`domains`]), the teacher of [`distillation`], group filtering, KL in the reward, the overlong penalty and the
 //! difference between sampler and trainer. The policy losses are in `ops::policy_loss`.
 
 #![forbid(unsafe_code)]
@@ -7,6 +7,8 @@
 pub mod advantage;
 pub mod balance;
 pub mod curriculum;
+pub mod distillation;
+pub mod domains;
 pub mod experience;
 pub mod filter;
 pub mod group;

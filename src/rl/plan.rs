@@ -17,6 +17,7 @@ use crate::ops::policy_loss;
 use crate::ops::sample::SamplingParams;
 use crate::optim::freeze;
 use crate::ranks::{OneRank, Ranks};
+use crate::rl::distillation::Teacher;
 use crate::rl::experience::Experience;
 use crate::rl::group::{Group, responses};
 use crate::rl::update::{self, Learner, MicroBatchStats, Reference};
@@ -102,6 +103,7 @@ pub fn rl(
         }
         false => None,
     };
+    let teacher = Teacher::empty(&mut training.dev, config, allowed)?;
     let allowed = training.dev.upload(Region::State, allowed, &[allowed.len()])?;
     let policy = Policy { allowed: Some(allowed), temperature: config.rollout.temperature as f32 };
     let batches = [
@@ -117,9 +119,9 @@ pub fn rl(
     let least = config.rollout.num_kv_blocks.unwrap_or(rollouts.least_blocks());
     let mut rest = rollouts.engine(Some(least)).counted(model, dev, &rollouts.requests)?;
     let mark = dev.mark(Region::Overlay);
-    if let Some(reference) = &reference {
+    let reference = reference.as_ref().map(|model| Reference { model, policy });
+    for by in reference.into_iter().chain(teacher.as_ref().map(Teacher::reference)) {
         for groups in &batches {
-            let by = Reference { model: reference, policy };
             update::ref_log_prob(dev, by, groups, &responses(groups), config.micro_batch_tokens)?;
         }
         rest = rest.max(&dev.high_water());
@@ -296,10 +298,10 @@ fn largest_micro_batch(config: &RlConfig, model: &ModelConfig, index: &Index) ->
     let prompt = plan::blank(model, Shape { tokens: tokens - responses, targets: 0, grids: &grids });
     let mut experience = vec![made_up(config, &prompt.input_ids, &[0]); responses];
     let targets = shapes.iter().map(|shape| shape.targets).sum::<usize>().saturating_sub(responses);
-    if let Some(Experience { loss_mask, old_log_prob, ref_log_prob, .. }) = experience.first_mut() {
+    if let Some(Experience { loss_mask, old_log_prob, ref_log_prob, teacher_log_prob, .. }) = experience.first_mut() {
         loss_mask.iter_mut().rev().skip(1).take(targets).for_each(|counts| *counts = true);
         old_log_prob.resize(1 + targets, 0.0);
-        ref_log_prob.iter_mut().for_each(|log_prob| log_prob.resize(1 + targets, 0.0));
+        ref_log_prob.iter_mut().chain(teacher_log_prob).for_each(|log_prob| log_prob.resize(1 + targets, 0.0));
     }
     vec![Group::made_up(0, question(prompt), experience)]
 }
@@ -440,5 +442,6 @@ fn groups(config: &RlConfig, model: &ModelConfig, index: &Index, batch: &[(usize
 fn made_up(config: &RlConfig, prompt: &[u32], response: &[u32]) -> Experience {
     let log_prob = vec![0.0; response.len()];
     let ref_log_prob = config.use_kl_loss.then(|| log_prob.clone());
-    Experience { ref_log_prob, advantage: 1.0, ..Experience::of_tokens(prompt, response, log_prob) }
+    let teacher_log_prob = config.distillation.is_some().then(|| log_prob.clone());
+    Experience { ref_log_prob, teacher_log_prob, advantage: 1.0, ..Experience::of_tokens(prompt, response, log_prob) }
 }

@@ -11,6 +11,7 @@ mod sample;
 mod save;
 mod update;
 
+use std::path::Path;
 use std::time::Instant;
 
 use serde_json::json;
@@ -22,6 +23,7 @@ use crate::error::Result;
 use crate::model::Model;
 use crate::observe::Observer;
 use crate::reward::judge;
+use crate::rl::distillation::{self, Teacher};
 use crate::rl::metrics::StepMetrics;
 use crate::rl::plan;
 use crate::rollout::journal;
@@ -46,7 +48,7 @@ impl RlJob {
         dev.range(format_args!("rollout"), |dev| -> Result<()> {
             // One generation batch, or as many as dynamic sampling needs.
             while !self.is_complete(&batch)? {
-                let groups = self.next_groups(run, &batch)?;
+                let groups = self.next_groups(run, &mut batch)?;
                 // Scoring overlaps sampling: the task scores each response as soon as it ends.
                 let rollouts = self.sample(run, dev, trainer, &groups, &mut batch)?;
                 self.score(groups, rollouts, &mut batch);
@@ -93,6 +95,7 @@ impl TrainingJob for RlJob {
         let mut run = Run {
             allowed: dev.upload(Region::State, &bitmap, &[bitmap.len()])?,
             reference,
+            teacher: Teacher::load(dev, config, &bitmap)?,
             broken: self.common.open_rows(trainer, config.training.max_bad_rows, observer)?,
             loader: self.loader(trainer.samples_consumed)?,
             warned: false,
@@ -141,6 +144,7 @@ impl TrainingJob for RlJob {
             save_steps: c.save_freq,
             save_seconds: c.save_seconds,
             reference: c.has_reference(),
+            teacher: distillation::directory(c).map(Path::to_owned),
             config_text: config::deciding(c),
             run: self.common.run_setup(),
         }

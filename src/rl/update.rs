@@ -12,7 +12,9 @@ use crate::config::{LossMode, RlConfig};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::{CheckpointPolicy, GradientSink, LayerPolicy, Model, Policy};
-use crate::ops::policy_loss::{self, Denominators, Io, KlLoss, LOSSES, Packed, PolicyLoss, PolicyStats, STATS, Sums};
+use crate::ops::policy_loss::{
+    self, Denominators, Distillation, Io, KlLoss, LOSSES, Packed, PolicyLoss, PolicyStats, STATS, Sums,
+};
 use crate::philox::{self, Purpose, philox4x32_10};
 use crate::rl::balance::{karmarkar_karp, shared_workload};
 use crate::rl::experience::Experience;
@@ -120,6 +122,10 @@ pub fn loss_of(config: &RlConfig) -> PolicyLoss {
         clip_ratio_c: (config.loss_mode == LossMode::Vanilla).then_some(config.clip_ratio_c),
         loss_agg_mode: config.loss_agg_mode,
         kl_loss: config.use_kl_loss.then_some(KlLoss { kl_loss_type, kl_loss_coef }),
+        distillation: config
+            .distillation
+            .as_ref()
+            .map(|term| Distillation { coef: term.coef, loss_max_clamp: term.loss_max_clamp }),
         entropy_coeff: config.entropy_coeff,
     }
 }
@@ -176,7 +182,7 @@ impl Chosen {
 /// A mini-batch whose responses are assigned to gradient lanes. The assignment depends only on the batch and the number
 /// of lanes, not on the ranks that compute them.
 ///
-/// Responses that cannot move the policy (advantage 0, no KL or entropy term) are computed separately, forward only,
+/// Responses that cannot move the policy (advantage 0, no KL, distillation or entropy term) are computed separately, forward only,
 /// and only some of them, for the metrics. Their contribution to the gradients is exactly 0.
 pub struct MiniBatch<'a> {
     groups: &'a [Group],
@@ -301,7 +307,7 @@ fn split(config: &RlConfig, step: u64, loss: &PolicyLoss, groups: &[Group]) -> C
         // Its weight is 0, which has the effect of an idle response in backward.
         return Chosen { moving: responses(groups).into_iter().take(1).collect(), idle: Vec::new() };
     }
-    if loss.kl_loss.is_some() || loss.entropy_coeff != 0.0 {
+    if loss.kl_loss.is_some() || loss.distillation.is_some() || loss.entropy_coeff != 0.0 {
         return Chosen { moving: all, idle: Vec::new() };
     }
     let (mut idle, mut moving): (Vec<ResponseId>, Vec<_>) =
@@ -364,12 +370,13 @@ fn upload(dev: &mut Device, forward: &Forward, part: &[&Experience]) -> Result<P
         rows.map(|rows| rows.into_iter().flatten().copied().collect())
     };
     let old_log_prob = rows(|e| Some(&e.old_log_prob)).unwrap_or_default();
-    let ref_log_prob = rows(|e| e.ref_log_prob.as_ref());
+    let [ref_log_prob, teacher_log_prob] = [rows(|e| e.ref_log_prob.as_ref()), rows(|e| e.teacher_log_prob.as_ref())];
     let advantages: Vec<f64> = part.iter().map(|e| e.advantage).collect();
     Ok(Packed {
         cu_seqlens: forward.upload(dev, &forward.cu_targets)?,
         old_log_prob: forward.upload(dev, &old_log_prob)?,
         ref_log_prob: ref_log_prob.map(|rows| forward.upload(dev, &rows)).transpose()?,
+        teacher_log_prob: teacher_log_prob.map(|rows| forward.upload(dev, &rows)).transpose()?,
         advantages: forward.upload(dev, &advantages)?,
     })
 }

@@ -32,6 +32,7 @@ fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> 
         false => Weights::Trained,
     };
     found.add_model(&config.run.model, weights)?;
+    config.teacher.iter().try_for_each(|teacher| found.add_model(teacher, Weights::Teacher))?;
     data.inputs(&mut found)?;
     found.add_files(InputKind::Val, paths::all(&config.validation.val_files)?)?;
     for (number, rows) in config.run.val_images.iter().enumerate() {

@@ -285,6 +285,7 @@ impl TrainingJob for SftJob {
             save_steps: c.save_steps,
             save_seconds: c.save_seconds,
             reference: false,
+            teacher: None,
             config_text: config::deciding(c),
             run: self.common.run_setup(),
         }

@@ -81,6 +81,8 @@ pub struct TrainerConfig {
     pub save_seconds: Option<f64>,
     /// True if the initial model also serves as the reference model.
     pub reference: bool,
+    /// Directory of the teacher of on-policy distillation, if there is one.
+    pub teacher: Option<PathBuf>,
     /// Text of the settings that affect results. Checkpoints record its hash.
     pub config_text: String,
     /// Properties of the run.

@@ -1,6 +1,7 @@
 //! Golden tests: compare this program with reference data that other programs computed. Every folder and case is run,
 //! whatever its sizes. If there is no case, the test fails.
 
+mod distill;
 mod eval;
 mod eval_judge;
 pub(crate) mod hf;

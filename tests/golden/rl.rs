@@ -167,6 +167,7 @@ fn loss_config(config: &Value) -> PolicyLoss {
             kl_loss_type: kl_type(&config["kl_loss_type"]),
             kl_loss_coef: num(&config["kl_loss_coef"]),
         }),
+        distillation: None,
         entropy_coeff: 0.0,
     }
 }
@@ -177,6 +178,7 @@ pub(super) struct Data<F> {
     pub(super) lp: Vec<F>,
     pub(super) old: Vec<F>,
     pub(super) reference: Option<Vec<F>>,
+    pub(super) teacher: Option<Vec<F>>,
     pub(super) adv: Vec<f64>,
     /// Position of each kept element in the padded matrix.
     pub(super) at: Vec<usize>,
@@ -201,6 +203,7 @@ impl<F: Real> Data<F> {
             lp: pick("log_prob"),
             old: pick("old_log_prob"),
             reference: (!inputs["ref_log_prob"].is_null()).then(|| pick("ref_log_prob")),
+            teacher: (!inputs["teacher_log_prob"].is_null()).then(|| pick("teacher_log_prob")),
             adv: rows.iter().map(|&r| adv[r]).collect(),
             width: f64::from(padded[1]),
             cu,
@@ -213,6 +216,7 @@ impl<F: Real> Data<F> {
             cu_seqlens: &self.cu,
             old_log_prob: &self.old,
             ref_log_prob: self.reference.as_deref(),
+            teacher_log_prob: self.teacher.as_deref(),
             advantages: &self.adv,
         }
     }
@@ -406,7 +410,13 @@ fn entropy() {
         }
         let kept = |all: &[f64]| -> Vec<f64> { at.iter().map(|&t| all[t]).collect() };
         let (kept_lp, kept_h, adv) = (kept(&lp), kept(&h), vec![0.0; cu.len() - 1]);
-        let batch = Batch { cu_seqlens: &cu, old_log_prob: &kept_lp, ref_log_prob: None, advantages: &adv };
+        let batch = Batch {
+            cu_seqlens: &cu,
+            old_log_prob: &kept_lp,
+            ref_log_prob: None,
+            teacher_log_prob: None,
+            advantages: &adv,
+        };
         let (mut grad, mut kept_dh) = (vec![f64::NAN; at.len()], vec![f64::NAN; at.len()]);
         let entropy = Some((&kept_h[..], &mut kept_dh[..]));
         let den = Denominators::new(&cu, None);
@@ -431,7 +441,13 @@ fn rollout_probs_diff() {
         };
         let (old, rollout) = (kept("old_log_prob"), kept("rollout_log_prob"));
         let cu = [0, old.len() as u32];
-        let batch = Batch { cu_seqlens: &cu, old_log_prob: &rollout, ref_log_prob: None, advantages: &[0.0] };
+        let batch = Batch {
+            cu_seqlens: &cu,
+            old_log_prob: &rollout,
+            ref_log_prob: None,
+            teacher_log_prob: None,
+            advantages: &[0.0],
+        };
         let (den, mut grad) = (Denominators::new(&cu, None), vec![f64::NAN; old.len()]);
         let sums = policy_loss::compute::compute(&losses::grpo(), &den, &batch, &old, &mut grad, None).unwrap();
         let diff = ProbsDiff::from(&sums.probs());

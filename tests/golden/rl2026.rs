@@ -181,6 +181,7 @@ fn verl_loss(case: &Value) {
         clip_ratio_c: (mode == LossMode::Vanilla).then(|| num(&config["clip_ratio_c"])),
         loss_agg_mode: named(&config["loss_agg_mode"]),
         kl_loss: None,
+        distillation: None,
         entropy_coeff: 0.0,
     };
     let adv = firsts(&case["inputs"]["advantages"], &mask(&case["inputs"]["response_mask"]));
@@ -198,7 +199,7 @@ fn verl_loss(case: &Value) {
 
 /// Returns the denominators of a case, counted over all ranks if it says how many tokens and sequences these have, and the
 /// number of ranks, by which verl multiplies the loss. `width` is the length of padded rows.
-fn denominators(config: &Value, cu_seqlens: &[u32], width: f64) -> (Denominators, f64) {
+pub(super) fn denominators(config: &Value, cu_seqlens: &[u32], width: f64) -> (Denominators, f64) {
     let (own, all) = (Denominators::new(cu_seqlens, None), &config["global_batch_info"]);
     let num_seqs = all["global_batch_size"].as_f64().unwrap_or(own.num_seqs);
     let den = Denominators {
@@ -225,7 +226,7 @@ fn reduction(case: &Value) {
 }
 
 /// Compares the loss and its gradient by log-prob, multiplied by `factor`.
-fn compare(case: &Value, data: &Data<f64>, loss: &PolicyLoss, den: &Denominators, factor: f64) -> Sums {
+pub(super) fn compare(case: &Value, data: &Data<f64>, loss: &PolicyLoss, den: &Denominators, factor: f64) -> Sums {
     let id = case["id"].as_str().unwrap();
     let mut grad = vec![f64::NAN; data.lp.len()];
     let sums = on_host(loss, den, &data.batch(), &data.lp, &mut grad);
@@ -252,6 +253,7 @@ fn trl_cispo(case: &Value) {
         clip_ratio_c: None,
         loss_agg_mode: LossAggMode::TokenMean,
         kl_loss: None,
+        distillation: None,
         entropy_coeff: 0.0,
     };
     let adv: Vec<f64> = case["inputs"]["advantages"].as_array().unwrap().iter().map(num).collect();

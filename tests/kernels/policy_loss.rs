@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use omr::config::{KlLossType, LossAggMode, LossMode};
 use omr::device::{Device, Region};
 use omr::ops::policy_loss::batch::Batch;
-use omr::ops::policy_loss::{self, Denominators, Io, KlLoss, Packed, PolicyLoss, PolicyStats, Sums};
+use omr::ops::policy_loss::{self, Denominators, Distillation, Io, KlLoss, Packed, PolicyLoss, PolicyStats, Sums};
 use omr::rl::probs_diff::ProbsDiff;
 use omr::tensor::DType;
 
@@ -29,6 +29,7 @@ struct Case {
     lp: Vec<f32>,
     old: Vec<f32>,
     reference: Vec<f32>,
+    teacher: Vec<f32>,
     entropy: Vec<f32>,
     advantages: Vec<f64>,
 }
@@ -48,6 +49,7 @@ impl Case {
         lp.iter_mut().step_by(97).for_each(|x| *x -= 30.0);
         Case {
             advantages: (0..).zip(normals::<f32>(5, lengths.len())).map(|(i, a)| signed(i, a)).collect(),
+            teacher: near(7, &old, 0.7),
             entropy: normals::<f32>(6, tokens).iter().map(|x| x.abs()).collect(),
             cu,
             lp,
@@ -61,6 +63,7 @@ impl Case {
             cu_seqlens: &self.cu,
             old_log_prob: &self.old,
             ref_log_prob: Some(&self.reference),
+            teacher_log_prob: Some(&self.teacher),
             advantages: &self.advantages,
         }
     }
@@ -86,6 +89,7 @@ fn fwd(
         cu_seqlens: up(dev, batch.cu_seqlens, &[batch.cu_seqlens.len()]),
         old_log_prob: up(dev, batch.old_log_prob, &[n]),
         ref_log_prob: batch.ref_log_prob.map(|r| up(dev, r, &[n])),
+        teacher_log_prob: batch.teacher_log_prob.map(|t| up(dev, t, &[n])),
         advantages: up(dev, batch.advantages, &[batch.advantages.len()]),
     };
     let log_prob = up(dev, lp, &[n]);
@@ -121,6 +125,8 @@ fn configs() -> Vec<PolicyLoss> {
             let kl_loss = Some(KlLoss { kl_loss_type, kl_loss_coef: 0.02 });
             out.push(PolicyLoss { loss_agg_mode, kl_loss, entropy_coeff: 0.01, ..base });
         }
+        let term = |loss_max_clamp| Some(Distillation { coef: 0.7, loss_max_clamp });
+        out.extend([None, Some(0.5)].map(|most| PolicyLoss { distillation: term(most), ..base }));
     }
     out
 }
@@ -185,12 +191,13 @@ fn the_gradient_is_the_losses_slope() {
     let mut dev = emu();
     let case = Case::new(&[4, 0, 9], 0.3);
     let (old, reference, den) = (wide(&case.old), wide(&case.reference), case.denominators());
-    for config in configs().into_iter().filter(|c| c.loss_mode == LossMode::Vanilla) {
+    for config in configs().into_iter().filter(|c| c.loss_mode == LossMode::Vanilla && c.distillation.is_none()) {
         let (_, grad, _) = fwd(&mut dev, &config, &den, &case.batch(), &case.lp, None, 1).unwrap();
         let batch = Batch {
             cu_seqlens: &case.cu,
             old_log_prob: &old,
             ref_log_prob: Some(&reference),
+            teacher_log_prob: None,
             advantages: &case.advantages,
         };
         let value = |lp: &[f64]| {
@@ -280,8 +287,9 @@ fn shapes_that_do_not_fit_are_refused() {
     for mut dev in [emu(), cpu()] {
         let short = Batch { old_log_prob: &case.old[1..], ..case.batch() };
         let missing = Batch { ref_log_prob: None, ..case.batch() };
-        let with_kl = &configs()[1];
-        for (config, batch) in [(&losses::grpo(), short), (with_kl, missing)] {
+        let taught = Batch { teacher_log_prob: None, ..case.batch() };
+        let (with_kl, distilled) = (&configs()[1], configs().into_iter().find(|c| c.distillation.is_some()).unwrap());
+        for (config, batch) in [(&losses::grpo(), short), (with_kl, missing), (&distilled, taught)] {
             let mark = dev.mark(Region::Overlay);
             let n = case.lp.len();
             let old = batch.old_log_prob;
@@ -289,6 +297,7 @@ fn shapes_that_do_not_fit_are_refused() {
                 cu_seqlens: up(&mut dev, batch.cu_seqlens, &[batch.cu_seqlens.len()]),
                 old_log_prob: up(&mut dev, old, &[old.len()]),
                 ref_log_prob: batch.ref_log_prob.map(|r| up(&mut dev, r, &[n])),
+                teacher_log_prob: batch.teacher_log_prob.map(|t| up(&mut dev, t, &[n])),
                 advantages: up(&mut dev, batch.advantages, &[2]),
             };
             let (log_prob, dlog_prob) = (up(&mut dev, &case.lp, &[n]), blank(&mut dev, DType::F32, &[n]));

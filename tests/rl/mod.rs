@@ -1,6 +1,8 @@
 //! Property tests of the losses and of splitting into parts of similar size, on random data.
 
 mod bound;
+mod distillation;
+mod domains;
 mod groups;
 mod parity;
 mod run;
@@ -69,6 +71,7 @@ impl Data {
             cu_seqlens: &self.cu,
             old_log_prob: &self.old,
             ref_log_prob: Some(&self.reference),
+            teacher_log_prob: None,
             advantages: &self.adv,
         }
     }
@@ -79,7 +82,13 @@ impl Data {
 fn cispo_weighs_log_probs_by_clipped_ratios() {
     let (old, lp) = ([-1.0, -2.0, -0.5, -3.0f64], [-1.1, -0.1, -0.5, -9.0f64]);
     let (cu, advantages) = ([0u32, 2, 4], [1.0, -0.5]);
-    let batch = Batch { cu_seqlens: &cu, old_log_prob: &old, ref_log_prob: None, advantages: &advantages };
+    let batch = Batch {
+        cu_seqlens: &cu,
+        old_log_prob: &old,
+        ref_log_prob: None,
+        teacher_log_prob: None,
+        advantages: &advantages,
+    };
     let den = Denominators::new(&cu, None);
     let mut grad = [f64::NAN; 4];
     let config = PolicyLoss { clip_ratio_low: 0.5, ..losses::cispo() };
@@ -130,7 +139,7 @@ proptest! {
         let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
         let (lp, old, reference) = (wide(&d.lp), wide(&d.old), wide(&d.reference));
         let batch = Batch {
-            cu_seqlens: &d.cu, old_log_prob: &old, ref_log_prob: Some(&reference), advantages: &d.adv,
+            cu_seqlens: &d.cu, old_log_prob: &old, ref_log_prob: Some(&reference), teacher_log_prob: None, advantages: &d.adv,
         };
         let mut grad = vec![0.0; lp.len()];
         let value = |lp: &[f64], grad: &mut [f64]| {
@@ -209,7 +218,8 @@ proptest! {
 fn raft_weighs_the_tokens_of_short_and_long_right_answers_equally() {
     let cu = [0u32, 2, 5, 11];
     let (lp, adv) = ([-0.5f32; 11], advantage::raft(&[1.0, 0.0, 1.0]));
-    let batch = Batch { cu_seqlens: &cu, old_log_prob: &lp, ref_log_prob: None, advantages: &adv };
+    let batch =
+        Batch { cu_seqlens: &cu, old_log_prob: &lp, ref_log_prob: None, teacher_log_prob: None, advantages: &adv };
     let gradient = |loss: PolicyLoss| {
         let mut grad = vec![0f32; lp.len()];
         policy_loss::compute::compute(&loss, &Denominators::new(&cu, None), &batch, &lp, &mut grad, None).unwrap();
@@ -226,7 +236,8 @@ fn raft_weighs_the_tokens_of_short_and_long_right_answers_equally() {
 fn lengths_that_do_not_fit_are_errors() {
     let (adv, lp) = ([1.0, 2.0], [0f32; 4]);
     for cu in [vec![0u32, 4], vec![0, 2, 3], vec![1, 2, 4], vec![0, 5, 4]] {
-        let batch = Batch { cu_seqlens: &cu, old_log_prob: &lp, ref_log_prob: None, advantages: &adv };
+        let batch =
+            Batch { cu_seqlens: &cu, old_log_prob: &lp, ref_log_prob: None, teacher_log_prob: None, advantages: &adv };
         let den = Denominators { batch_num_tokens: 4.0, num_seqs: 2.0, loss_scale_factor: 2.0 };
         assert!(
             policy_loss::compute::compute(&losses::grpo(), &den, &batch, &lp, &mut [0.0; 4], None).is_err(),

@@ -25,6 +25,8 @@ pub struct Batch<'a, F> {
     pub old_log_prob: &'a [F],
     /// Log-probs `[T]` under the reference policy; required with a KL term.
     pub ref_log_prob: Option<&'a [F]>,
+    /// Log-probs `[T]` under the teacher; required with distillation.
+    pub teacher_log_prob: Option<&'a [F]>,
     /// Advantage of each sequence, `[S]`.
     pub advantages: &'a [f64],
 }

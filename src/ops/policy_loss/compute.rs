@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// Computes the loss of `batch` with the mini-batch's `denominators`, and writes its gradient to `dlog_prob` `[T]`.
 /// `entropy` is a pair: the entropies `[T]`, and the memory for their gradient. The results of micro-batches can be
-/// added. Returns an error if lengths do not fit or the reference log-probs of a KL term are missing.
+/// added. Returns an error if lengths do not fit or log-probs of the reference or of the teacher are missing.
 pub fn compute<F: Real>(
     config: &PolicyLoss,
     denominators: &Denominators,
@@ -48,7 +48,7 @@ pub(super) fn sums<F: Real>(
     sums
 }
 
-/// Returns an error if lengths do not fit or the reference log-probs of a KL term are missing.
+/// Returns an error if lengths do not fit or log-probs of the reference or of the teacher are missing.
 pub(super) fn fits<F>(
     config: &PolicyLoss,
     batch: &Batch<'_, F>,
@@ -71,6 +71,8 @@ pub(super) fn fits<F>(
     shape("length of dlog_prob", t, dlog_prob)?;
     shape("length of old_log_prob", t, batch.old_log_prob.len())?;
     shape("length of ref_log_prob", t, batch.ref_log_prob.map_or(reference, <[F]>::len))?;
+    let teacher = if config.distillation.is_some() { 0 } else { t };
+    shape("length of teacher_log_prob", t, batch.teacher_log_prob.map_or(teacher, <[F]>::len))?;
     shape("length of entropy", t, entropy[0].unwrap_or(t))?;
     shape("length of dentropy", t, entropy[1].unwrap_or(t))
 }

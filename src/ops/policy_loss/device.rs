@@ -22,6 +22,8 @@ pub struct Packed {
     pub old_log_prob: Tensor,
     /// Log-probs under the reference policy, f32 `[R]`; required with a KL term.
     pub ref_log_prob: Option<Tensor>,
+    /// Log-probs under the teacher, f32 `[R]`; required with distillation.
+    pub teacher_log_prob: Option<Tensor>,
     /// Advantage of each sequence, f64 `[S]`.
     pub advantages: Tensor,
 }
@@ -53,7 +55,7 @@ pub struct Io {
 }
 
 /// Computes the loss of `batch` with the mini-batch's `denominators`. Does not wait for the device. Returns an error
-/// for other shapes and if the reference log-probs of a KL term are missing.
+/// for other shapes and if log-probs of the reference or of the teacher are missing.
 pub fn fwd(dev: &mut Device, config: &PolicyLoss, denominators: &Denominators, batch: &Packed, io: Io) -> Result<()> {
     let Io { log_prob, entropy, dlog_prob, dentropy, stats } = io;
     let (tokens, rows) = (log_prob.len(), batch.advantages.len());
@@ -62,12 +64,15 @@ pub fn fwd(dev: &mut Device, config: &PolicyLoss, denominators: &Denominators, b
     check::tensor(OP, "advantages", batch.advantages, DType::F64, &[rows])?;
     check::tensor(OP, "old_log_prob", batch.old_log_prob, DType::F32, &[tokens])?;
     check::optional(OP, "ref_log_prob", batch.ref_log_prob, DType::F32, &[tokens])?;
+    check::optional(OP, "teacher_log_prob", batch.teacher_log_prob, DType::F32, &[tokens])?;
     check::optional(OP, "entropy", entropy, DType::F32, &[tokens])?;
     check::tensor(OP, "dlog_prob", dlog_prob, DType::F32, &[tokens])?;
     check::optional(OP, "dentropy", dentropy, DType::F32, &[tokens])?;
     check::tensor(OP, "stats", stats, DType::F64, &[STATS])?;
     let reference = batch.ref_log_prob.is_some() || config.kl_loss.is_none();
     check::that(OP, reference, "ref_log_prob with a KL term", "none")?;
+    let teacher = batch.teacher_log_prob.is_some() || config.distillation.is_none();
+    check::that(OP, teacher, "teacher_log_prob with distillation", "none")?;
     let mark = dev.mark(Region::Workspace);
     let on_gpu = if dev.kind().is_gpu() { rows } else { 0 };
     let partials = dev.alloc(Region::Workspace, DType::F64, &[on_gpu, STATS])?;
@@ -82,15 +87,17 @@ pub fn fwd(dev: &mut Device, config: &PolicyLoss, denominators: &Denominators, b
 
 fn on_cpu(cpu: Cpu<'_>, config: &PolicyLoss, denominators: &Denominators, batch: &Packed, io: Io) -> Result<()> {
     // An absent tensor is passed as an empty slice of a present one.
-    let [reference, entropy] = [batch.ref_log_prob, io.entropy].map(|t| t.unwrap_or(io.log_prob.slice(0, 0)));
+    let [reference, teacher, entropy] =
+        [batch.ref_log_prob, batch.teacher_log_prob, io.entropy].map(|t| t.unwrap_or(io.log_prob.slice(0, 0)));
     let dentropy = io.dentropy.unwrap_or(io.dlog_prob.slice(0, 0));
-    let inputs = [io.log_prob, entropy, batch.old_log_prob, reference, batch.cu_seqlens, batch.advantages];
-    let ([d, dh, total], [lp, h, old, reference, cu, advantages]) =
+    let inputs = [io.log_prob, entropy, batch.old_log_prob, reference, teacher, batch.cu_seqlens, batch.advantages];
+    let ([d, dh, total], [lp, h, old, reference, teacher, cu, advantages]) =
         cpu.memory.tensors([io.dlog_prob, dentropy, io.stats], inputs);
     let host = Batch {
         cu_seqlens: cu.of::<u32>(),
         old_log_prob: old.of::<f32>(),
         ref_log_prob: batch.ref_log_prob.map(|_| reference.of::<f32>()),
+        teacher_log_prob: batch.teacher_log_prob.map(|_| teacher.of::<f32>()),
         advantages: advantages.of::<f64>(),
     };
     let h = io.entropy.map(|_| h.of::<f32>());
@@ -152,6 +159,7 @@ fn launch(
         log_prob: io.log_prob,
         old_log_prob: batch.old_log_prob,
         ref_log_prob: batch.ref_log_prob,
+        teacher_log_prob: batch.teacher_log_prob.filter(|_| config.distillation.is_some()),
         entropy: io.entropy,
         cu_seqlens: batch.cu_seqlens,
         advantages: batch.advantages,
@@ -162,6 +170,8 @@ fn launch(
         high: 1.0 + config.clip_ratio_high,
         clip_ratio_c: config.clip_ratio_c.filter(|_| config.loss_mode == LossMode::Vanilla).unwrap_or(f64::INFINITY),
         kl_loss_coef: config.kl_loss.map_or(0.0, |kl| kl.kl_loss_coef),
+        distillation_coef: config.distillation.map_or(0.0, |term| term.coef),
+        loss_max_clamp: config.distillation.and_then(|term| term.loss_max_clamp).unwrap_or(f64::INFINITY),
         entropy_coeff: config.entropy_coeff,
         batch_num_tokens: denominators.batch_num_tokens,
         num_seqs: denominators.num_seqs,

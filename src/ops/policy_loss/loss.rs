@@ -37,6 +37,23 @@ pub struct KlLoss {
     pub kl_loss_coef: f64,
 }
 
+/// On-policy distillation: the advantage of a token gains `coef` times the teacher's log-prob minus the policy's.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Distillation {
+    /// Weight of the difference.
+    pub coef: f64,
+    /// Bound of the difference in both directions.
+    pub loss_max_clamp: Option<f64>,
+}
+
+impl Distillation {
+    /// Returns the advantage of a token whose sequence has the `advantage`, as a constant of the loss.
+    pub(super) fn advantage(&self, advantage: f64, log_prob: f64, teacher_log_prob: f64) -> f64 {
+        let most = self.loss_max_clamp.unwrap_or(f64::INFINITY);
+        advantage - self.coef * hold_f64(log_prob - teacher_log_prob, -most, most)
+    }
+}
+
 /// Settings of the policy loss. Names and defaults are those of verl.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct PolicyLoss {
@@ -53,6 +70,8 @@ pub struct PolicyLoss {
     pub loss_agg_mode: LossAggMode,
     /// KL term, if any.
     pub kl_loss: Option<KlLoss>,
+    /// Distillation from a teacher, if any.
+    pub distillation: Option<Distillation>,
     /// Coefficient of the entropy. The loss decreases as the entropy grows.
     pub entropy_coeff: f64,
 }

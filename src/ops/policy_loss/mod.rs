@@ -16,5 +16,5 @@ mod stats;
 
 pub use batch::Real;
 pub use device::{Io, Packed, fwd, reset, stats};
-pub use loss::{Denominators, KlLoss, PolicyLoss, kl_value_and_grad};
+pub use loss::{Denominators, Distillation, KlLoss, PolicyLoss, kl_value_and_grad};
 pub use stats::{LOSSES, PolicyStats, ProbSums, STATS, Sums};

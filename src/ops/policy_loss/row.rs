@@ -43,7 +43,6 @@ impl<F: Real> LossRows<'_, F> {
         let here = from..from + dlog_prob.len();
         let (lp, old) = (&self.log_prob[here.clone()], &batch.old_log_prob[here.clone()]);
         let (mean_log, n) = (seq_mean_log_ratio(lp, old), here.len() as f64);
-        let advantage = batch.advantages[index];
         let pg_weight = denominators.token_weight(config.pg_agg_mode(), n);
         let weight = denominators.token_weight(config.loss_agg_mode, n);
         let of_sequence = seq_ratio(mean_log);
@@ -54,6 +53,10 @@ impl<F: Real> LossRows<'_, F> {
         lanes.resize(THREADS, Sums::NONE);
         for t in 0..here.len() {
             let (lp, old): (f64, f64) = (lp[t].into(), old[t].into());
+            let advantage = match (&config.distillation, batch.teacher_log_prob) {
+                (Some(term), Some(teacher)) => term.advantage(batch.advantages[index], lp, teacher[from + t].into()),
+                _ => batch.advantages[index],
+            };
             let d = lp - old;
             let (d, ratio, outside, cap) = match config.loss_mode {
                 LossMode::Gspo => (d, of_sequence, mean_log > MAX_TEN, None),

@@ -29,7 +29,12 @@ impl RlJob {
         let config = &self.config;
         if let Some(model) = &run.reference {
             let reference = Reference { model, policy: self.policy(run.allowed) };
-            self.compute_ref_log_prob(dev, trainer, &mut batch.groups, reference)?;
+            self.compute_log_prob(dev, trainer, &mut batch.groups, reference, |one| &mut one.ref_log_prob)?;
+        }
+        if let Some(teacher) = &run.teacher {
+            let reference = teacher.reference();
+            self.compute_log_prob(dev, trainer, &mut batch.groups, reference, |one| &mut one.teacher_log_prob)?;
+            metrics.set("distillation/k1/mean", mean_k1(&batch.groups));
         }
         if config.use_kl_in_reward {
             batch.kl_coef = self.apply_kl_penalty(trainer, &mut batch.groups, metrics);
@@ -45,8 +50,9 @@ impl RlJob {
                     advantage::raft(&group.rollouts.iter().map(|r| r.score.acc_score).collect::<Vec<_>>())
                 }
             };
+            let factor = if config.uses_rewards() { 1.0 } else { 0.0 };
             for (one, advantage) in group.experience.iter_mut().zip(advantages) {
-                one.advantage = advantage;
+                one.advantage = factor * advantage;
                 // If the loss does not use these log-probs, the plan has no memory for them.
                 one.ref_log_prob.take_if(|_| !config.use_kl_loss);
             }
@@ -62,16 +68,17 @@ impl RlJob {
         Ok(())
     }
 
-    /// Computes the reference's log-probs. The responses are divided among the ranks by question, and the log-probs are
-    /// then sent to all ranks.
-    fn compute_ref_log_prob(
+    /// Computes the log-probs of the responses under another model and stores them in `place`. The responses are divided
+    /// among the ranks by question, and the log-probs are then sent to all ranks.
+    fn compute_log_prob(
         &self,
         dev: &mut Device,
         trainer: &mut Trainer<'_>,
         groups: &mut [Group],
         reference: Reference<'_>,
+        place: fn(&mut Experience) -> &mut Option<Vec<f32>>,
     ) -> Result<()> {
-        const WHAT: &str = "the reference's log-probs";
+        const WHAT: &str = "the log-probs of the reference or the teacher";
         let (all, size) = (responses(groups), trainer.ranks.size());
         let of_rank = |rank: usize, groups: &[Group]| -> Vec<ResponseId> {
             all.iter().copied().filter(|id| groups[id.group].index % size == rank).collect()
@@ -88,7 +95,7 @@ impl RlJob {
                 if log_prob.len() != one.old_log_prob.len() {
                     return Err(Error::Failed(format!("{WHAT}: rank {rank} sent too few")));
                 }
-                one.ref_log_prob = Some(log_prob);
+                *place(one) = Some(log_prob);
             }
         }
         Ok(())
@@ -115,4 +122,15 @@ impl RlJob {
         let next = next_kl_coef(&kl_ctrl, less.reward_kl_penalty, rewards.len());
         (kl_ctrl.r#type == KlCtrlType::Adaptive).then_some(next)
     }
+}
+
+/// Returns the mean over all response tokens of the log-prob under the policy that sampled them minus the teacher's.
+fn mean_k1(groups: &[Group]) -> f64 {
+    let (mut sum, mut count) = (0.0, 0usize);
+    for one in groups.iter().flat_map(|group| &group.experience) {
+        let pairs = one.old_log_prob.iter().zip(one.teacher_log_prob.iter().flatten());
+        sum += pairs.map(|(own, teacher)| f64::from(*own) - f64::from(*teacher)).sum::<f64>();
+        count += one.old_log_prob.len();
+    }
+    sum / count.max(1) as f64
 }

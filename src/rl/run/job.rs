@@ -15,6 +15,8 @@ use crate::observe::Observer;
 use crate::optim::check_adapter;
 use crate::reward::{Mode, Scorer};
 use crate::rl::curriculum;
+use crate::rl::distillation::{self, Teacher};
+use crate::rl::domains::DomainOrder;
 use crate::rollout::{Question, generate};
 use crate::task::VerifiedRows;
 use crate::tensor::Tensor;
@@ -41,6 +43,8 @@ pub struct RlJob {
     pub(super) scorer: Arc<Scorer>,
     pub(super) chat: Chat,
     curriculum: Option<Arc<[usize]>>,
+    /// The order of prompts with `per_batch_domain_weights`.
+    pub(super) domains: Option<DomainOrder>,
     pub(super) num_kv_blocks: Option<usize>,
 }
 
@@ -50,6 +54,8 @@ pub(super) struct Run<'a> {
     pub allowed: Tensor,
     /// The reference model, if the config has a KL term.
     pub reference: Option<Model>,
+    /// The teacher, if the config has one.
+    pub teacher: Option<Teacher>,
     /// Prepares questions ahead of use.
     pub loader: Loader<Question>,
     /// Rows that the run does not use.
@@ -79,6 +85,7 @@ impl RlJob {
         }
         let Start { model, config: model_config, encoder } = start;
         let encoder = encoder.with_variables(&config.training.chat_template_kwargs.variables())?;
+        distillation::check(&config, &encoder, &model_config)?;
         let chat = encoder.chat.clone();
         let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
         let share = config.training.max_bad_rows;
@@ -112,10 +119,13 @@ impl RlJob {
         // The task only scores the rows that it receives and has no rows of its own.
         let task = VerifiedRows::scored_by("rl", Vec::new(), scorer.clone())?;
         task.try_program(&data.row_at(data.index.number(0))?)?;
+        let weights = config.per_batch_domain_weights.as_ref();
+        let domains = weights.map(|weights| DomainOrder::open(&config, weights, data)).transpose()?;
         common.total_steps = config.total_steps(index.len());
         Ok(RlJob {
             task,
             curriculum: curriculum::order(config.curriculum, data)?,
+            domains,
             num_kv_blocks: config.rollout.num_kv_blocks,
             common,
             config,
@@ -131,10 +141,11 @@ impl RlJob {
     pub(super) fn loader(&self, consumed: u64) -> Result<Loader<Question>> {
         let (config, size) = (&self.config, self.config.gen_batch() as u64);
         let mut order = PackPlan::new(self.common.index.len(), 1, config.seed, config.shuffle)?;
-        let sorted = self.curriculum.clone();
-        let mut sample_at = move |at: u64| match &sorted {
-            Some(sorted) => sorted[(at % sorted.len() as u64) as usize],
-            None => order.sample_at(at),
+        let (sorted, mut domains) = (self.curriculum.clone(), self.domains.clone());
+        let mut sample_at = move |at: u64| match (&sorted, &mut domains) {
+            (Some(sorted), _) => sorted[(at % sorted.len() as u64) as usize],
+            (_, Some(domains)) => domains.sample_at(at),
+            _ => order.sample_at(at),
         };
         let batches = (0..).map(move |k| {
             let first = consumed + k * size;

@@ -1,7 +1,7 @@
 //! Samples and scores the rollouts of a step: distributes its questions over the ranks, gathers the scored rollouts, and
 //! puts them into groups.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::job::{RlJob, Run};
 use crate::config::FilterMetric;
@@ -36,6 +36,8 @@ pub(super) struct Batch {
     pub num_gen_batches: usize,
     /// Weight of the KL divergence in the rewards of the next step, if it is adaptive.
     pub kl_coef: Option<f64>,
+    /// Number of prompts of each domain that were drawn, with `per_batch_domain_weights`.
+    pub drawn: BTreeMap<String, usize>,
     /// Counts of this rank's engine.
     pub stats: SchedulerStats,
     /// Finished rollouts of the step.
@@ -43,6 +45,12 @@ pub(super) struct Batch {
     /// Recorded rollouts of the step, if a recorded run is computed again.
     recorded: Option<HashMap<journal::Name, Vec<u32>>>,
     num_questions: usize,
+}
+
+impl Batch {
+    fn count_drawn(&mut self, question: &Question) {
+        *self.drawn.entry(question.row.domain().unwrap_or_default().to_owned()).or_default() += 1;
+    }
 }
 
 impl RlJob {
@@ -55,6 +63,7 @@ impl RlJob {
             consumed: trainer.samples_consumed,
             num_gen_batches: 0,
             kl_coef: None,
+            drawn: BTreeMap::new(),
             stats: SchedulerStats::default(),
             journal: self.journal(dev, trainer, observer)?,
             recorded: self.recorded(step)?,
@@ -102,13 +111,21 @@ impl RlJob {
             0 => Ok(false),
             _ if !self.config.filter_groups.enable => Ok(true),
             _ if self.only_prompt(*step).is_some() && !groups.is_empty() => Ok(true),
-            batches => filter::is_complete(&self.config, *step, groups.len(), batches),
+            batches => {
+                let missing = || self.domains.as_ref().map(|domains| domains.missing(groups)).unwrap_or_default();
+                filter::is_complete(&self.config, *step, groups.len(), batches, missing)
+            }
         }
     }
 
     /// Returns the questions of the next generation batch as groups without responses.
-    pub(super) fn next_groups(&self, run: &mut Run<'_>, batch: &Batch) -> Result<Vec<Group>> {
-        let questions = run.broken.sound(run.loader.take()?);
+    pub(super) fn next_groups(&self, run: &mut Run<'_>, batch: &mut Batch) -> Result<Vec<Group>> {
+        let mut questions = run.broken.sound(run.loader.take()?);
+        if let Some(domains) = &self.domains {
+            questions.iter().for_each(|question| batch.count_drawn(question));
+            // A group that dynamic sampling left out is replaced from its own domain.
+            questions.retain(|question| domains.lacks(&batch.groups, &question.row) > 0);
+        }
         let found = run.broken.found();
         run.broken.record(found)?;
         let group = |(i, question)| {
@@ -189,8 +206,12 @@ impl RlJob {
         batch.num_questions += groups.len();
         let keeps_all = !config.filter_groups.enable || self.only_prompt(batch.step).is_some();
         let kept = |group: &Group| keeps_all || filter::keeps(&self.filter_metric(group));
-        batch.groups.extend(groups.into_iter().filter(kept));
-        batch.groups.truncate(config.train_batch_size);
+        for group in groups.into_iter().filter(kept) {
+            let full = self.domains.as_ref().is_some_and(|all| all.lacks(&batch.groups, &group.question.row) == 0);
+            if !full && batch.groups.len() < config.train_batch_size {
+                batch.groups.push(group);
+            }
+        }
     }
 
     fn filter_metric(&self, group: &Group) -> Vec<f64> {

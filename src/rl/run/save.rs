@@ -90,6 +90,7 @@ impl RlJob {
         metrics.set("timing_s/step", seconds(times.start.elapsed()));
         metrics.set("perf/rollout_tokens_per_second", response_tokens / times.generation);
         metrics.set(metrics::MEMORY, metrics::memory(dev));
+        metrics.domains(&batch.drawn, &batch.groups);
         metrics.sampler(&batch.stats);
         metrics.throughput(seconds(times.start.elapsed()));
         let figures = metrics.figures();

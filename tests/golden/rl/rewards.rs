@@ -87,7 +87,7 @@ fn filter_groups() {
             assert_eq!(found, ids(&step["kept_group_ids"]), "{id}: step {k}");
             kept.extend(found.iter().map(|&g| (k, g)));
             assert_eq!(kept.len() as u64, step["total_kept"].as_u64().unwrap(), "{id}: step {k}");
-            status = filter::is_complete(&rl, 1, kept.len(), k + 1);
+            status = filter::is_complete(&rl, 1, kept.len(), k + 1, String::new);
             let name = match status {
                 Ok(true) => "ready",
                 Ok(false) => "need_more",
