@@ -336,9 +336,11 @@ fn changes_by_hand_are_seen() {
 #[ignore = "slow: every change is compiled"]
 fn more_changes_by_hand_are_seen() {
     for (from, to) in [
-        ("bool clipped = bound > loss;", "bool clipped = bound < loss;"),
+        ("held != ratio : bound > loss", "held != ratio : bound < loss"),
         ("advantage < 0.0 && loss > cap", "loss > cap"),
-        ("grad = clipped || dual || outside ?", "grad = clipped || outside ?"),
+        ("(clipped || dual || outside) ?", "(clipped || outside) ?"),
+        ("advantage -= args.distillation_coef *", "advantage += args.distillation_coef *"),
+        ("-args.loss_max_clamp, args.loss_max_clamp", "-INFINITY, args.loss_max_clamp"),
         ("-args.entropy_coeff * weight", "-args.entropy_coeff * pg_weight"),
         ("(count < 1.0 ? 1.0 : count)", "(count + 1.0)"),
         (

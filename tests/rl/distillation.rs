@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use omr::config::{DistillationConfig, RlConfig};
+use omr::device::{Device, Isa, Target};
+use omr::observe::Silent;
 use omr::reward::{Mode, Scorer};
 use omr::rl::run::RlJob;
+use omr::train::job::TrainingJob as _;
 
-use crate::train::tiny::{device, rl_config, run_rl, run_rl_over, sft_config, training, with};
+use crate::train::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, sft_config, training, with};
 
 /// Returns a config in which the random model `base` learns from the tuned model alone.
 fn config(dir: &Path) -> RlConfig {
@@ -42,7 +45,12 @@ fn a_student_that_is_its_teacher_has_no_gradient() {
         config.model = Some(config.distillation.as_ref().unwrap().teacher.clone());
         config.total_training_steps = Some(2);
     });
-    let run = run_rl(&dir.path().join("own"), &config, 1, &[]);
+    // The run takes exactly the memory that was planned with the teacher.
+    let (out, scorer) = (dir.path().join("own"), std::sync::Arc::new(Scorer::rules(Mode::Strict)));
+    let mut job = RlJob::new(&out, config, scorer).unwrap();
+    let planned = job.plan(Target::cpu(1)).unwrap();
+    job.run(&mut Device::cpu(&planned, 1, Isa::detect()).unwrap(), &Silent).unwrap();
+    let run = Outcome::of(&out);
     assert_eq!(run.figures("distillation/k1/mean"), [0.0; 2]);
     assert_eq!(run.figures("actor/grad_norm"), [0.0; 2]);
 }
