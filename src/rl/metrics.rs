@@ -1,11 +1,11 @@
 //! The metrics of one RL step, under verl's names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::scheduler::SchedulerStats;
 use crate::ops::policy_loss::PolicyLoss;
 use crate::optim::StepStats;
-use crate::reward::judge;
+use crate::reward::{judge, typed};
 use crate::rl::experience::Experience;
 use crate::rl::group::Group;
 use crate::rl::update::UpdateResults;
@@ -70,6 +70,8 @@ impl StepMetrics {
             let given: Vec<f64> = rollouts.iter().filter_map(|r| r.score.further.get(name).copied()).collect();
             self.spread(&format!("critic/score/{name}"), &given);
         }
+        self.by_group("type", typed::REWARD_TYPE, groups);
+        self.by_group("domain", typed::DOMAIN, groups);
         self.spread("critic/rewards", &rewards);
         self.spread("critic/advantages", &advantages);
         self.set("critic/advantages/mean", by_token / tokens.max(1.0));
@@ -81,6 +83,20 @@ impl StepMetrics {
         self.spread("prompt_length", &prompts);
         let flat = advantages.iter().filter(|&&a| a == 0.0).count();
         self.set("critic/advantages/zero_ratio", flat as f64 / advantages.len().max(1) as f64);
+    }
+
+    /// Sets the number of rollouts and their mean score for each value of the field `field` of the rows.
+    fn by_group(&mut self, kind: &str, field: &str, groups: &[Group]) {
+        let mut scores: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for group in groups {
+            if let Some(name) = typed::name(&group.question.row.extra, field) {
+                scores.entry(name).or_default().extend(group.rollouts.iter().map(|r| r.score.score));
+            }
+        }
+        for (name, scores) in scores {
+            self.set(&format!("reward/{kind}/{name}/count"), scores.len() as f64);
+            self.set(&format!("reward/{kind}/{name}/mean"), scores.iter().sum::<f64>() / scores.len().max(1) as f64);
+        }
     }
 
     /// Sets the counts of the step's judge: answers sent to the judge, answers that it called correct, and answers
