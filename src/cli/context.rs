@@ -15,7 +15,7 @@ use super::ranks::{self, RankRole, Started};
 use super::signal;
 use super::start_check;
 use crate::answers::RunStore;
-use crate::config::{Backend, DistConfig, JudgeConfig, Mode, ScorerConfig};
+use crate::config::{Backend, DistConfig, JudgeConfig, Mode, Rewards, ScorerConfig};
 use crate::device::amx;
 use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
@@ -317,10 +317,12 @@ impl Context {
         mode: Mode,
         judge: Option<&JudgeConfig>,
         reward: &ScorerConfig,
+        rewards: &Rewards,
         store: Option<Arc<RunStore>>,
     ) -> Result<Arc<Scorer>> {
         let runtime = || Ok(self.runtime()?.handle().clone());
-        Ok(Arc::new(Scorer::new(mode, judge, reward, "reward", store, runtime)?))
+        let scorer = Scorer::new(mode, judge, reward, "reward", store, runtime)?;
+        scorer.with_programs(rewards, "rewards").map(Arc::new)
     }
 
     /// Passes the resources that a job needs to `act`.

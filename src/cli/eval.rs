@@ -150,7 +150,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     let store = RunStore::new(out);
     let judge = config.judge.as_ref();
     let scorer = match context.leads() {
-        true => context.scorer(config.mode, judge, &config.reward, Some(store.clone()))?,
+        true => context.scorer(config.mode, judge, &config.reward, &config.rewards, Some(store.clone()))?,
         // The other ranks only generate answers. Rank 0 scores all of them.
         false => Arc::new(Scorer::rules(config.mode)),
     };

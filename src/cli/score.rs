@@ -88,7 +88,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let mut overrides = args.overrides.clone();
     overrides.overrides.extend(args.mode.iter().map(|mode| format!("mode={mode}")));
     let Some(config) = overrides.load::<ScoreConfig>(None)? else { return Ok(()) };
-    let scorer = context.scorer(config.mode, config.judge.as_ref(), &config.reward, None)?;
+    let scorer = context.scorer(config.mode, config.judge.as_ref(), &config.reward, &config.rewards, None)?;
     context.say(&format!("score: {}; {}", config.mode.name(), scorer.describe()));
     let mut summary = scorer.judge().map(Summary::new);
     let expected = "{\"response\": text, \"ground_truth\": text, \"question\"?: text}";

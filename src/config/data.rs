@@ -56,6 +56,10 @@ settings! {
         images: Option<String> = None;
         /// Column with the name of the source that the row comes from.
         data_source: Option<String> = None;
+        /// Column with the reward type of the row, such as numeric. null = reward_type, or extra_info.reward_type.
+        reward_type: Option<String> = None;
+        /// Column with the domain of the row, for metrics by domain. null = domain or ability.
+        domain: Option<String> = None;
         /// Columns that are not needed. `columns: {NAME: ''}` adds NAME to the list. A column that looks like a part of
         /// the question or of the answer and is not read is an error otherwise.
         unused: Vec<String> = Vec::new();

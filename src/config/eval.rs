@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::data::{model_of, rows_of};
 use super::judge::check_judge;
 use super::{
-    ChatTemplateKwargs, Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rule, Safe,
-    ScorerConfig, Secret, Source,
+    ChatTemplateKwargs, Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rewards,
+    Rule, Safe, ScorerConfig, Secret, Source,
 };
 use crate::error::{Error, Result};
 
@@ -64,6 +64,8 @@ settings! {
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// Weight of the format in a score, or your own reward program instead of the rules.
         reward: ScorerConfig = ScorerConfig::default();
+        /// Your own reward programs by reward type, such as `{instruction_following: {command: [python3, mine.py]}}`.
+        rewards: Rewards = Rewards::default();
         /// Evaluate only the first N rows of each task. null = all rows.
         limit: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "lmms-eval --limit";
         /// Generate one answer per question with greedy decoding and report its accuracy.

@@ -1,6 +1,7 @@
 //! Config keys of the scorers used besides the rules: a judge model or the user's own reward program. Also the keys of
 //! `omr score`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{Config, EndpointConfig, Format, Mode, Place, Rubric, Rule, Safe, Secret};
@@ -85,6 +86,10 @@ settings! {
         format: Format = Format::ThinkAnswerBoxed, published: "think_answer_boxed";
         /// Count a right answer that stands alone in the last line of a response without a tag or a box. `strict` only.
         flexible_extract: bool = false, name: "verl gsm8k.compute_score method=flexible; lm-eval flexible-extract", published: "false";
+        /// Coordinates in responses are normalised to 0 to 1000, as Qwen3-VL writes them. false = pixels of the image as
+        /// the model sees it. Labels are always pixels of the original. `extra_info.normalize_bbox_to_1000` of a row
+        /// takes precedence.
+        normalize_bbox_to_1000: bool = false, name: "verl data.normalize_bbox_to_1000 (Vero's fork)";
         /// Reward program with its arguments, used instead of the rules. Empty = the rules.
         command: Vec<String> = Vec::new(), name: "verl custom_reward_function.path";
         /// Number of processes of the reward program.
@@ -97,10 +102,25 @@ settings! {
 impl ScorerConfig {
     /// Returns the settings of the scoring rules with this mode.
     pub fn rubric(&self, mode: Mode) -> Rubric {
-        let ScorerConfig { format, format_weight, flexible_extract, .. } = *self;
-        Rubric { mode, format, format_weight, flexible_extract }
+        let ScorerConfig { format, format_weight, flexible_extract, normalize_bbox_to_1000, .. } = *self;
+        Rubric { mode, format, format_weight, flexible_extract, normalize_bbox_to_1000 }
     }
 }
+
+settings! {
+    /// Your own reward program for the rows of one reward type. It reads and writes the lines of `omr score`.
+    pub struct ProgramConfig {
+        /// Reward program with its arguments.
+        command: Vec<String> = Vec::new();
+        /// Number of processes of the reward program.
+        workers: usize = 4, rule: Rule::AtLeast(1.0);
+        /// Time limit of the reward program for one answer, in seconds. A timeout is an error.
+        timeout_s: f64 = 30.0, rule: Rule::Above(0.0);
+    }
+}
+
+/// Reward programs by the reward type of the rows that they score.
+pub type Rewards = BTreeMap<String, ProgramConfig>;
 
 settings! {
     /// `omr score`.
@@ -111,6 +131,8 @@ settings! {
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// Weight of the format in a score, or your own reward program instead of the rules.
         reward: ScorerConfig = ScorerConfig::default();
+        /// Your own reward programs by reward type, such as `{instruction_following: {command: [python3, mine.py]}}`.
+        rewards: Rewards = Rewards::default();
     }
 }
 

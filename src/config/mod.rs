@@ -56,7 +56,7 @@ pub use distillation::DistillationConfig;
 pub use domains::DomainWeights;
 pub use eval::{EvalConfig, ServerConfig};
 pub use generate::GenerateConfig;
-pub use judge::{JudgeConfig, ScoreConfig, ScorerConfig};
+pub use judge::{JudgeConfig, ProgramConfig, Rewards, ScoreConfig, ScorerConfig};
 pub use lora::LoraConfig;
 pub use omr_verify::{Format, Mode};
 pub use optim::{LrSchedulerType, OptimConfig, OptimizerName};
@@ -175,6 +175,8 @@ pub struct Rubric {
     pub format_weight: f64,
     /// In strict mode, a right answer that stands alone in the last line counts.
     pub flexible_extract: bool,
+    /// Coordinates in responses are normalised to 0 to 1000.
+    pub normalize_bbox_to_1000: bool,
 }
 
 impl From<Mode> for Rubric {

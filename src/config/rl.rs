@@ -6,9 +6,8 @@ use super::data::{model_of, rows_of};
 use super::distillation::teacher_of;
 use super::judge::check_judge;
 use super::{
-    Config, DatasetConfig, DistillationConfig, DomainWeights, Dtype, Format, JudgeConfig, MOST_SEQUENCES, Mode,
-    OptimConfig, Parity, Place, Preset, RolloutConfig, Rule, Safe, ScorerConfig, Source, TrainingConfig,
-    ValidationConfig,
+    Config, DatasetConfig, DistillationConfig, DomainWeights, Dtype, JudgeConfig, MOST_SEQUENCES, Mode, OptimConfig,
+    Parity, Place, Preset, Rewards, RolloutConfig, Rule, Safe, ScorerConfig, Source, TrainingConfig, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -149,31 +148,10 @@ settings! {
 
 settings! {
     /// Settings of the reward.
-    pub struct RewardConfig {
+    pub struct RewardConfig with scorer: ScorerConfig {
         /// Scoring rules: `strict` is omr's corrected version, `compat` reproduces the published scorer.
         mode: Mode = Mode::Strict, published: "compat";
-        /// Weight of the format in a score, from 0 to 1. The answer has the remaining weight.
-        format_weight: f64 = super::FORMAT_WEIGHT, rule: Rule::Within(0.0, 1.0), name: "verl geo3k.compute_score format_score",
-            published: "0.1";
-        /// Format that a response must have.
-        format: Format = Format::ThinkAnswerBoxed, published: "think_answer_boxed";
-        /// Count a right answer that stands alone in the last line of a response without a tag or a box. `strict` only.
-        flexible_extract: bool = false, name: "verl gsm8k.compute_score method=flexible; lm-eval flexible-extract", published: "false";
-        /// Your own reward program with its arguments, used instead of the rules. Empty = the rules.
-        command: Vec<String> = Vec::new(), name: "verl custom_reward_function.path";
-        /// Number of processes of the reward program.
-        workers: usize = 4, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl reward_model.num_workers";
-        /// Time limit of the reward program for one answer, in seconds. A timeout is an error.
-        timeout_s: f64 = 30.0, rule: Rule::Above(0.0), safe: Safe::Yes;
-    }
-}
-
-impl RewardConfig {
-    /// Returns the same settings without the mode.
-    pub fn scorer(&self) -> ScorerConfig {
-        let RewardConfig { mode: _, format_weight, format, flexible_extract, command, workers, timeout_s } =
-            self.clone();
-        ScorerConfig { format_weight, format, flexible_extract, command, workers, timeout_s }
+        ..scorer;
     }
 }
 
@@ -192,7 +170,7 @@ settings! {
         /// is the field `avg_reward` (a column or in `extra_info`), or else `pass_rate`, which `omr data passrate`
         /// writes. off = the order set by shuffle.
         curriculum: Curriculum = Curriculum::Off, name: "verl data.sampler.class_path";
-        /// Weights of the domains of the rows (`ability`): each batch has the same share of each domain. Domains without
+        /// Weights of the domains of the rows (columns.domain): each batch has the same share of each domain. Domains without
         /// rows are left out, and rows of other domains are not used. null = the rows decide.
         per_batch_domain_weights: Option<DomainWeights> = None, name: "Vero data.per_batch_domain_weights";
         /// Number of prompts per generation batch.
@@ -279,6 +257,8 @@ settings! {
         overlong_buffer: OverlongBufferConfig = OverlongBufferConfig::default();
         /// Settings of the reward.
         reward: RewardConfig = RewardConfig::default();
+        /// Your own reward programs by reward type, such as `{instruction_following: {command: [python3, mine.py]}}`.
+        rewards: Rewards = Rewards::default();
         /// Judge: a server that is asked about answers that the rules score as wrong. null = no judge.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// Number of generation batches of the whole run. null = as set by total_epochs.

@@ -1,10 +1,11 @@
 //! A single config key: how it is read, written, checked and described.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde_json::{Number, Value};
 
+use super::table::{entries, join};
 use crate::error::{Error, Result};
 use crate::secrets;
 
@@ -300,6 +301,20 @@ impl<T: Setting + Default> Setting for Vec<T> {
     }
     fn describe(&self, path: &str, meaning: &str, meta: Meta, out: &mut Vec<Key>) {
         describe_with_entries::<T>(self, path, &format!("{path}[]"), meaning, meta, out);
+    }
+}
+
+/// Groups of keys under names that the user chooses.
+impl<T: Setting + Default> Setting for BTreeMap<String, T> {
+    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
+        let mut groups = entries(place, path, value)?.into_iter().flatten();
+        groups.try_for_each(|(name, value)| self.entry(name.clone()).or_default().set(place, &join(path, name), value))
+    }
+    fn write(&self) -> Value {
+        self.iter().map(|(name, group)| (name.clone(), group.write())).collect()
+    }
+    fn kind(&self) -> String {
+        format!("names, each with {}", T::default().kind())
     }
 }
 

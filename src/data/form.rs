@@ -9,6 +9,7 @@ use crate::data::fields::{RawImage, RowContext, given, given_in, misfit, plain, 
 use crate::data::folder::decode_data_url;
 use crate::data::{ImageSource, Row, choices, forms, text_of, unread};
 use crate::error::Error;
+use crate::reward::typed;
 use crate::text::{Message, Part};
 
 /// Default number of frames per second, for a video part without `fps`.
@@ -93,6 +94,13 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     // Other fields of a row are kept in `extra`. OpenMMReasoner's difficulty sampler reads `avg_reward` there.
     if let Some(reward) = given(&fields, "avg_reward") {
         extra.entry("avg_reward").or_insert_with(|| reward.clone());
+    }
+    let named = [(typed::REWARD_TYPE, &at.entry.columns.reward_type), (typed::DOMAIN, &at.entry.columns.domain)];
+    for (name, column) in named {
+        // A column that the entry does not name may have another meaning.
+        if let Some(value) = given(&fields, name).filter(|value| column.is_some() || value.is_string()) {
+            extra.insert(name.to_owned(), string(at, name, value)?.into());
+        }
     }
     let index = extra.get("index").cloned();
     let id = match given(&fields, "id").or_else(|| given(&fields, "ids")) {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::data::bad_row::RowResult;
 use crate::data::fields::{RowContext, given, given_in, misfit, scalar, structured, wrong};
+use crate::reward::typed;
 
 /// A form of rows.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub const LABEL: &[&str] = &["answer", "ground_truth", "solution", "answers"];
 const THINKING: &str = "thinking";
 /// Columns that rows of any form can have.
 const COMMON: &[&str] = &["id", "system", "reward_model", "images", "data_source", "extra_info", "avg_reward"];
+/// Columns about the reward that rows of any form can have.
+const REWARD: &[&str] = &[typed::REWARD_TYPE, typed::DOMAIN];
 /// Column of the preferred answer in rows for DPO.
 pub const CHOSEN: &str = "chosen";
 /// Description of what rows for DPO lack.
@@ -147,7 +150,14 @@ impl RowForm {
         });
         let answers =
             self.trains_label || self.turns.iter().any(|turns| matches!(turns, Turns::Message("assistant", _)));
-        of_turns.chain(COMMON).chain(TEMPLATE).chain(LABEL).copied().chain(answers.then_some(THINKING)).collect()
+        of_turns
+            .chain(COMMON)
+            .chain(REWARD)
+            .chain(TEMPLATE)
+            .chain(LABEL)
+            .copied()
+            .chain(answers.then_some(THINKING))
+            .collect()
     }
 
     /// Returns the turns of a row as JSON messages `{role, content}`, each with its name for error messages.

@@ -11,7 +11,7 @@ use crate::data::{forms, unread};
 use crate::error::{Error, Result};
 
 /// Canonical column names, each with its alternative names.
-const NAMES: [(&str, &[&str]); 28] = [
+const NAMES: [(&str, &[&str]); 30] = [
     ("id", &["ids", "qid"]),
     ("messages", &[]),
     ("conversations", &[]),
@@ -41,6 +41,9 @@ const NAMES: [(&str, &[&str]); 28] = [
     ("hint", &[]),
     ("images", &["image", "image_urls"]),
     ("data_source", &[]),
+    ("reward_type", &[]),
+    // verl's name is the second one.
+    ("domain", &["ability"]),
     ("extra_info", &[]),
     ("avg_reward", &[]),
 ];
@@ -96,6 +99,8 @@ impl Names {
             ("choices", &columns.choices),
             ("images", &columns.images),
             ("data_source", &columns.data_source),
+            ("reward_type", &columns.reward_type),
+            ("domain", &columns.domain),
         ];
         // A column that is known to list right answers is read as such, whichever key names it.
         let of_key = |ours, theirs: &str| if ours == "answer" && means(theirs, "answers") { "answers" } else { ours };

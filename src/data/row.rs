@@ -11,7 +11,7 @@ use crate::data::zipped::{Archive, within};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::image::{self, Header, ImageInput, Limits, Refused, Rgb};
-use crate::reward::Item;
+use crate::reward::{Item, typed};
 use crate::text::{Message, Part};
 
 /// One row of data, in SFT or RL form.
@@ -54,9 +54,9 @@ impl Row {
         }
     }
 
-    /// Returns the domain of the row (`ability`), if it has one.
+    /// Returns the domain of the row, if it has one.
     pub fn domain(&self) -> Option<&str> {
-        self.extra.get("ability")?.as_str()
+        typed::name(&self.extra, typed::DOMAIN)
     }
 
     /// Returns the row that trains only the last of its first `messages` messages. With 0, returns the row itself.
@@ -136,9 +136,20 @@ impl Row {
         Ok(*hasher.finalize().as_bytes())
     }
 
+    /// Returns `extra`, for a reward of places in an image with `image_sizes`: width and height of each image.
+    pub fn extra_info(&self) -> serde_json::Map<String, serde_json::Value> {
+        let mut extra = self.extra.clone();
+        if typed::is_of_places(&extra) && !extra.contains_key(typed::SIZES) {
+            let sizes = self.images.iter().map(|image| image.header(&self.place).ok().map(|header| header.size));
+            let sizes = sizes.collect::<Option<Vec<_>>>().filter(|sizes| !sizes.is_empty());
+            extra.extend(sizes.map(|sizes| (typed::SIZES.to_owned(), serde_json::json!(sizes))));
+        }
+        extra
+    }
+
     /// Returns the information that a scorer receives, except the label and the question.
     pub fn item(&self) -> Item {
-        let (data_source, extra_info) = (self.data_source.clone(), self.extra.clone());
+        let (data_source, extra_info) = (self.data_source.clone(), self.extra_info());
         Item { data_source, extra_info, columns: self.columns.clone(), place: self.place.clone(), ..Item::default() }
     }
 

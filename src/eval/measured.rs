@@ -141,7 +141,7 @@ impl<'a> Scoring<'a> {
                     self.measured.images += row.images.len();
                     self.answers += given.all().count();
                     self.bytes += given.all().map(|answer| answer.text.len()).sum::<usize>();
-                    self.batch.push((index, Row { images: Vec::new(), ..row }, given));
+                    self.batch.push((index, Row { extra: row.extra_info(), images: Vec::new(), ..row }, given));
                     if self.answers >= TOGETHER || self.bytes >= BYTES_TOGETHER {
                         self.score()?;
                     }
@@ -189,7 +189,7 @@ impl<'a> Scoring<'a> {
         let judged = match judged {
             Err(Error::Server { what, .. }) => {
                 judge.down = Some(what.clone());
-                let rules = Judged::by_rules(self.rows.scorer().by_rules(item));
+                let rules = Judged::by_rules(self.rows.scorer().by_rules(item)?);
                 Judged { judge: Some(Ruling::Unjudged(what)), ..rules }
             }
             other => other?,

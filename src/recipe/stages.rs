@@ -10,7 +10,7 @@ use serde_json::json;
 use super::job::{COLUMNS, Recipe};
 use crate::answers::{self, RunStore};
 use crate::config::{
-    Config, DatasetConfig, InputKind, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig,
+    Config, DatasetConfig, InputKind, JudgeConfig, LrSchedulerType, Mode, OptimConfig, Rewards, RlConfig, ScorerConfig,
     SftConfig, headed,
 };
 use crate::data::{Form, Row, paths, read, write};
@@ -163,8 +163,8 @@ impl Recipe<'_> {
                 RunStore::of_rank(&self.dir, ranks.rank(), size)
             }
         };
-        let reward = config.reward.scorer();
-        let scorer = self.scorer(config.reward.mode, &config.judge, &reward, "rl.reward", &store)?;
+        let scorer =
+            self.scorer(config.reward.mode, &config.judge, (&config.reward.scorer, &config.rewards), "rl", &store)?;
         let mut job = rl::RlJob::new(&dir, config, scorer.clone())?;
         job.common.ranks = OneRank::new(ranks.rank(), ranks.size());
         job.common.validation = validation::rl(&job.config, &job.common, scorer, Some(&self.path("data")))?;
@@ -192,11 +192,13 @@ impl Recipe<'_> {
         &self,
         mode: Mode,
         judge: &Option<JudgeConfig>,
-        reward: &ScorerConfig,
-        place: &str,
+        (reward, rewards): (&ScorerConfig, &Rewards),
+        stage: &str,
         store: &Arc<RunStore>,
     ) -> Result<Arc<Scorer>> {
-        Ok(Arc::new(Scorer::new(mode, judge.as_ref(), reward, place, Some(store.clone()), self.machine.runtime)?))
+        let (place, store) = (format!("{stage}.reward"), Some(store.clone()));
+        let scorer = Scorer::new(mode, judge.as_ref(), reward, &place, store, self.machine.runtime)?;
+        scorer.with_programs(rewards, &format!("{stage}.rewards")).map(Arc::new)
     }
 
     /// Returns the held-out questions.
@@ -234,7 +236,7 @@ impl Recipe<'_> {
         ranks::by_first(ranks, "the evaluated files", || self.record(out, &model, tasks, data))?;
         let store = if ranks.size() == 1 { self.store.clone() } else { RunStore::new(&self.dir) };
         let scorer = match ranks.rank() {
-            0 => self.scorer(config.mode, &config.judge, &config.reward, "eval.reward", &store)?,
+            0 => self.scorer(config.mode, &config.judge, (&config.reward, &config.rewards), "eval", &store)?,
             // The other ranks only generate answers. Rank 0 scores all of them.
             _ => Arc::new(Scorer::rules(config.mode)),
         };

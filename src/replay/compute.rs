@@ -49,9 +49,9 @@ impl Replay<'_> {
             (config.save_freq, config.save_seconds, config.rollout_freq) = (save, None, Some(1));
             config.training = training(config.training);
             config.validation = without_best(config.validation);
-            let (reward, store) = (config.reward.scorer(), Some(self.answers()?));
-            let (mode, judge) = (config.reward.mode, config.judge.as_ref());
-            let scorer = Arc::new(Scorer::new(mode, judge, &reward, "reward", store, self.machine.runtime)?);
+            let (reward, judge, store) = (&config.reward, config.judge.as_ref(), Some(self.answers()?));
+            let scorer = Scorer::new(reward.mode, judge, &reward.scorer, "reward", store, self.machine.runtime)?;
+            let scorer = Arc::new(scorer.with_programs(&config.rewards, "rewards")?);
             let mut job = rl::run::RlJob::open(dir, config.clone(), scorer.clone(), false)?;
             job.common.validation = validation::rl(&config, &job.common, scorer, tasks.as_deref())?;
             (job.common.dir, job.only, job.common.data.kept) = (scratch, only, None);

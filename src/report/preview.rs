@@ -28,5 +28,6 @@ pub fn facts(row: &Preview) -> String {
     });
     facts.push(format!("images: {}", row.images.len()));
     facts.extend(row.ground_truth.as_ref().map(|truth| format!("label: {truth}")));
+    facts.extend(row.reward.iter().map(|(field, value)| format!("{field}: {value}")));
     facts.join(" · ")
 }

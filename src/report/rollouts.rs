@@ -119,9 +119,10 @@ fn answer(row: &RolloutRow, question: &str, config: &RlConfig, tokenizer: Option
         _ if row.acc_score >= 0.5 => Verdict::Right,
         _ => Verdict::Wrong,
     };
-    let rules = reward::score(&row.output, &row.gts, Some(question), config.reward.scorer().rubric(config.reward.mode));
+    let rules = reward::score(&row.output, &row.gts, Some(question), config.reward.scorer.rubric(config.reward.mode));
     let by = match row.judge.as_str() {
-        "" if !config.reward.command.is_empty() => "by the reward program".to_owned(),
+        "" if !config.reward.scorer.command.is_empty() => "by the reward program".to_owned(),
+        "" if rules.acc_score != row.acc_score => "by the rule or the program of its reward type".to_owned(),
         "" => rules.why.into_owned(),
         word => format!("judge: {word}"),
     };

@@ -1,5 +1,6 @@
 //! Facts at the top of the page of any run: the model, the data, the device and the progress.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -76,10 +77,41 @@ pub fn count(steps: &[Metrics]) -> usize {
 /// Returns the course of the main metric of a run that has made a step.
 pub fn course(steps: &[Metrics]) -> Option<Course> {
     let (key, name) = if is_rl(steps) { ("critic/score/mean", "Mean reward") } else { ("loss", "Loss") };
-    let values: Vec<f64> = steps.iter().filter_map(|step| step.get(key)?.as_f64()).collect();
+    course_of(steps, key).map(|course| Course { name, ..course })
+}
+
+fn values<'a>(steps: &'a [Metrics], key: &'a str) -> impl Iterator<Item = f64> + 'a {
+    steps.iter().filter_map(move |step| step.get(key)?.as_f64())
+}
+
+fn course_of(steps: &[Metrics], key: &str) -> Option<Course> {
+    let values: Vec<f64> = values(steps, key).collect();
     let tenth = (values.len() / 10).max(1);
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    Some(Course { name, first: mean(values.get(..tenth)?), last: mean(&values[values.len() - tenth..]), tenth })
+    Some(Course { name: "", first: mean(values.get(..tenth)?), last: mean(&values[values.len() - tenth..]), tenth })
+}
+
+/// Returns the mean scores of the rollouts of each reward type and each domain, and the shares of the domains.
+fn rewards(all: &[Metrics]) -> Facts {
+    let name = |key: &String| Some(key.strip_prefix("reward/")?.strip_suffix("/mean")?.to_owned());
+    let names: BTreeSet<String> = all.iter().flat_map(|step| step.keys().filter_map(name)).collect();
+    let fact = |name: String| {
+        let Course { first, last, tenth, .. } = course_of(all, &format!("reward/{name}/mean"))?;
+        let count = metrics::sum(all, &format!("reward/{name}/count"));
+        let steps = if tenth == 1 { "step".to_owned() } else { format!("{tenth} steps with it") };
+        let mean = |of: &str| {
+            let values: Vec<f64> = values(all, &format!("train/{name}/{of}")).collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        let shares = mean("drawn").zip(mean("trained"));
+        let shares = shares.map(|(drawn, trained)| {
+            format!("; {:.1} % of the prompts drawn, {:.1} % of those trained", 100.0 * drawn, 100.0 * trained)
+        });
+        let shares = shares.unwrap_or_default();
+        let value = format!("score {first:.4} in the first {steps}, {last:.4} in the last; {count} rollouts{shares}");
+        Some((format!("Reward {}", name.replacen('/', " ", 1)), value))
+    };
+    names.into_iter().filter_map(fact).collect()
 }
 
 /// Returns settings and environment of an `omr sft` or `omr rl` run.
@@ -121,7 +153,7 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Fac
     if let Some(bytes) = summary.get("peak_memory").and_then(|peak| peak.get("total")?.as_u64()) {
         add("Memory", crate::observe::bytes(bytes));
     }
-    validation(steps).into_iter().for_each(|(name, value)| add(&name, value));
+    validation(steps).into_iter().chain(rewards(steps)).for_each(|(name, value)| add(&name, value));
     if let Some(c) = &rl {
         let (prompts, n, lr) = (c.train_batch_size, c.rollout.n, rounded(c.optimizer.learning_rate));
         add("RL", format!("{}, {prompts} prompts x {n} rollouts, lr {lr}", c.loss_mode.name()));
@@ -273,9 +305,9 @@ pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String,
         ),
     );
     add("Clip", format!("{} below, {} above", rl.clip_ratio_low, rl.clip_ratio_high));
-    match rl.reward.command.is_empty() {
+    match rl.reward.scorer.command.is_empty() {
         true => add("Reward", format!("{} scorer", rl.reward.mode.name())),
-        false => add("Reward", format!("by {}", rl.reward.command.join(" "))),
+        false => add("Reward", format!("by {}", rl.reward.scorer.command.join(" "))),
     }
     out
 }

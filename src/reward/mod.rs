@@ -5,6 +5,7 @@ pub mod judge;
 pub mod process;
 pub mod scorer;
 pub mod shares;
+pub mod typed;
 
 pub use crate::config::Rubric;
 pub use judge::Judged;
@@ -86,7 +87,7 @@ pub fn composite(acc: f64, format: f64, format_weight: f64) -> f64 {
 /// Scores a response with the rules only. In strict mode the question matters if it lists options. Never panics, for
 /// any texts.
 pub fn score(response: &str, ground_truth: &str, question: Option<&str>, rubric: impl Into<Rubric>) -> Score {
-    let Rubric { mode, format, format_weight, flexible_extract } = rubric.into();
+    let Rubric { mode, format, format_weight, flexible_extract, .. } = rubric.into();
     let format_reward_score = extract::format_score(response, mode, format);
     let is_flexible = flexible_extract && mode == Mode::Strict;
     let text = if is_flexible { extract::strip_think(response, mode) } else { String::new() };

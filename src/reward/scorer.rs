@@ -1,18 +1,20 @@
 //! Scores responses by the rules, by the rules and a judge, or by a custom reward command. Slow scoring runs
 //! concurrently with other work.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use omr_verify::typed::RewardType;
 use rayon::prelude::*;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc as channel};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::process::Pool;
-use super::{Item, Judged, Mode, OnScored, Rubric, Score, judge, shares};
+use super::{Item, Judged, Mode, OnScored, Rubric, Score, judge, shares, typed};
 use crate::answers::RunStore;
-use crate::config::{JudgeConfig, ScorerConfig};
+use crate::config::{JudgeConfig, ProgramConfig, Rewards, ScorerConfig};
 use crate::error::{Error, Result};
 
 /// Maximum number of responses that wait for the judge; when it is reached, `submit` blocks.
@@ -22,12 +24,16 @@ const WAITING: usize = 1024;
 pub struct Scorer {
     rubric: Rubric,
     method: Method,
+    /// Reward programs by the reward type of the rows that they score, in lower case.
+    programs: BTreeMap<String, Pool>,
+    /// Number of the next item for a reward program.
+    next: AtomicU64,
 }
 
 enum Method {
     Rules,
     Judge { client: judge::Client, judge_tasks: JudgeTasks },
-    Command { name: String, pool: Pool, next: AtomicU64 },
+    Command { name: String, pool: Pool },
 }
 
 /// The tasks that send requests to the judge. Dropping this value waits until the tasks have released the answer store,
@@ -64,7 +70,7 @@ struct PendingVerdict {
 impl Scorer {
     /// Creates a scorer that uses only the rules.
     pub fn rules(mode: Mode) -> Scorer {
-        Scorer { rubric: mode.into(), method: Method::Rules }
+        Scorer { rubric: mode.into(), method: Method::Rules, programs: BTreeMap::new(), next: AtomicU64::new(0) }
     }
 
     /// Creates the scorer of a config. It uses `command` if that is set, otherwise the rules, with a judge if there is
@@ -81,7 +87,7 @@ impl Scorer {
         let rubric = config.rubric(mode);
         let method = if !config.command.is_empty() {
             let pool = Pool::start(config, place)?;
-            Method::Command { name: config.command.join(" "), pool, next: AtomicU64::new(0) }
+            Method::Command { name: config.command.join(" "), pool }
         } else if let Some(judge) = judge {
             let client = judge::Client::new(judge, "judge", store)?;
             let (pending, queue) = channel::channel(WAITING);
@@ -92,7 +98,18 @@ impl Scorer {
         } else {
             Method::Rules
         };
-        Ok(Scorer { rubric, method })
+        Ok(Scorer { rubric, method, programs: BTreeMap::new(), next: AtomicU64::new(0) })
+    }
+
+    /// Returns the scorer that uses these programs for the rows of their reward types. `place` names the config key for
+    /// errors.
+    pub fn with_programs(mut self, rewards: &Rewards, place: &str) -> Result<Scorer> {
+        for (name, program) in rewards {
+            let ProgramConfig { command, workers, timeout_s } = program.clone();
+            let config = ScorerConfig { command, workers, timeout_s, ..ScorerConfig::default() };
+            self.programs.insert(name.trim().to_lowercase(), Pool::start(&config, &format!("{place}.{name}"))?);
+        }
+        Ok(self)
     }
 
     /// Returns a description for the user: the judge's name and address, the command, or that there is no judge.
@@ -128,19 +145,46 @@ impl Scorer {
     }
 
     /// Returns the score of the rules alone. Any of the item's right answers is right; the score of a wrong response is
-    /// that for the label.
-    pub fn by_rules(&self, item: &Item) -> Score {
-        let score = |label: &String| super::score(&item.response, label, item.question.as_deref(), self.rubric);
-        let first = score(&item.ground_truth);
+    /// that for the label. Errors name the row if its reward type is unknown, if its rule cannot use the label, or if it
+    /// needs a judge and there is none.
+    pub fn by_rules(&self, item: &Item) -> Result<Score> {
+        let kind = typed::kind(item, self.rubric.mode)?;
+        if kind == Some(RewardType::LlmJudge) && self.judge().is_none() {
+            let expected = "a judge, which scores such rows: `judge: {base_url: URL, model: NAME}`";
+            return Err(Error::input(&item.place, "the reward_type llm_judge and no judge", expected));
+        }
+        let score = |label: &String| match kind {
+            Some(kind) => typed::score(item, kind, label, self.rubric),
+            None => Ok(super::score(&item.response, label, item.question.as_deref(), self.rubric)),
+        };
+        let first = score(&item.ground_truth)?;
         let others = if first.acc_score == 0.0 { item.right_answers() } else { Vec::new() };
-        others.iter().skip(1).map(score).find(|score| score.acc_score != 0.0).unwrap_or(first)
+        let is_wrong = |score: &Result<Score>| matches!(score, Ok(score) if score.acc_score == 0.0);
+        others.iter().skip(1).map(score).find(|score| !is_wrong(score)).unwrap_or(Ok(first))
+    }
+
+    /// Checks that the row of `item` can be scored. A reward program scores it; a judge is not asked.
+    pub fn check(&self, item: Item) -> Result<()> {
+        match self.program(&item) {
+            Some(_) => self.score_all(vec![item]).into_iter().try_for_each(|judged| judged.map(drop)),
+            None => self.by_rules(&item).map(drop),
+        }
+    }
+
+    /// Returns the reward program that scores an item, if one does.
+    fn program(&self, item: &Item) -> Option<&Pool> {
+        let named = typed::name(&item.extra_info, typed::REWARD_TYPE).map(str::to_lowercase);
+        match (named.and_then(|name| self.programs.get(&name)), &self.method) {
+            (None, Method::Command { pool, .. }) => Some(pool),
+            (program, _) => program,
+        }
     }
 
     /// Submits `item` for scoring. If the rules decide, `reply` is called immediately on this thread. If a judge or a
     /// command is needed, `reply` is called later. Blocks only while the queue is full.
     pub fn submit(&self, item: Item, reply: OnScored) {
-        if let Method::Command { pool, next, .. } = &self.method {
-            return pool.submit(next.fetch_add(1, Ordering::Relaxed), item, reply);
+        if let Some(pool) = self.program(&item) {
+            return pool.submit(self.next.fetch_add(1, Ordering::Relaxed), item, reply);
         }
         let rules = self.by_rules(&item);
         self.judge_or_reply(item, rules, reply);
@@ -155,14 +199,12 @@ impl Scorer {
             // The receiver no longer exists if this function has panicked.
             Box::new(move |judged| drop(send.send((i, judged))))
         };
-        if let Method::Command { .. } = self.method {
-            for (i, item) in items.into_iter().enumerate() {
-                self.submit(item, reply(i));
-            }
-        } else {
-            let rules: Vec<Score> = items.par_iter().map(|item| self.by_rules(item)).collect();
-            for (i, (item, rules)) in items.into_iter().zip(rules).enumerate() {
-                self.judge_or_reply(item, rules, reply(i));
+        let rules = |item: &Item| self.program(item).is_none().then(|| self.by_rules(item));
+        let rules: Vec<Option<Result<Score>>> = items.par_iter().map(rules).collect();
+        for (i, (item, rules)) in items.into_iter().zip(rules).enumerate() {
+            match rules {
+                Some(rules) => self.judge_or_reply(item, rules, reply(i)),
+                None => self.submit(item, reply(i)),
             }
         }
         drop(send);
@@ -174,13 +216,16 @@ impl Scorer {
         out.into_iter().map(|judged| judged.unwrap_or_else(lost)).collect()
     }
 
-    fn judge_or_reply(&self, item: Item, rules: Score, reply: OnScored) {
-        match &self.method {
-            Method::Judge { judge_tasks, .. } if rules.acc_score == 0.0 => {
+    fn judge_or_reply(&self, item: Item, rules: Result<Score>, reply: OnScored) {
+        // A judge has no say about the other types.
+        let is_judged = typed::name(&item.extra_info, typed::REWARD_TYPE).is_none() || typed::is_rated(&item);
+        match (rules, &self.method) {
+            (Err(error), _) => reply(Err(error)),
+            (Ok(rules), Method::Judge { judge_tasks, .. }) if rules.acc_score == 0.0 && is_judged => {
                 // The queue closes only with its runtime; `reply` is then dropped without a call.
                 let _ = judge_tasks.pending.blocking_send(PendingVerdict { item, rules, reply });
             }
-            _ => reply(Ok(Judged::by_rules(rules))),
+            (Ok(rules), _) => reply(Ok(Judged::by_rules(rules))),
         }
     }
 }
@@ -197,8 +242,11 @@ async fn judge_all(judge_task: JudgeTask, rubric: Rubric, mut queue: channel::Re
         let judge_task = judge_task.clone();
         asked.spawn(async move {
             let Item { response, question, place, .. } = &item;
-            let reference = item.right_answers().join(" or ");
-            let judged = judge_task.client.score(rules, response, &reference, question.as_deref(), rubric).await;
+            let (reference, question) = (item.right_answers().join(" or "), question.as_deref());
+            let judged = match typed::is_rated(&item) {
+                true => judge_task.client.rate(rules, &reference, question, rubric).await,
+                false => judge_task.client.score(rules, response, &reference, question, rubric).await,
+            };
             reply(judged.map_err(|error| error.within(place)));
             drop(permit);
         });

@@ -79,7 +79,7 @@ impl DomainOrder {
             let found =
                 format!("rows of the domains {}", listed(counts.iter().map(|(name, n)| format!("{name}: {n}"))));
             let names = listed(weights.0.iter().map(|(name, _)| name.clone()));
-            let expected = format!("rows with one of {names} in the column `ability`");
+            let expected = format!("rows with one of {names} in the column `ability` or `domain`");
             return Err(Error::input("per_batch_domain_weights", found, expected));
         }
         let mut remarks = Vec::new();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::engine::scheduler::SchedulerStats;
 use crate::ops::policy_loss::PolicyLoss;
 use crate::optim::StepStats;
-use crate::reward::judge;
+use crate::reward::{judge, typed};
 use crate::rl::experience::Experience;
 use crate::rl::group::Group;
 use crate::rl::update::UpdateResults;
@@ -70,6 +70,8 @@ impl StepMetrics {
             let given: Vec<f64> = rollouts.iter().filter_map(|r| r.score.further.get(name).copied()).collect();
             self.spread(&format!("critic/score/{name}"), &given);
         }
+        self.by_group("type", typed::REWARD_TYPE, groups);
+        self.by_group("domain", typed::DOMAIN, groups);
         self.spread("critic/rewards", &rewards);
         self.spread("critic/advantages", &advantages);
         self.set("critic/advantages/mean", by_token / tokens.max(1.0));
@@ -90,6 +92,20 @@ impl StepMetrics {
             let trained = groups.iter().filter(|group| group.question.row.domain() == Some(name)).count();
             self.set(&format!("train/domain/{name}/drawn"), *count as f64 / all);
             self.set(&format!("train/domain/{name}/trained"), trained as f64 / groups.len().max(1) as f64);
+        }
+    }
+
+    /// Sets the number of rollouts and their mean score for each value of the field `field` of the rows.
+    fn by_group(&mut self, kind: &str, field: &str, groups: &[Group]) {
+        let mut scores: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for group in groups {
+            if let Some(name) = typed::name(&group.question.row.extra, field) {
+                scores.entry(name).or_default().extend(group.rollouts.iter().map(|r| r.score.score));
+            }
+        }
+        for (name, scores) in scores {
+            self.set(&format!("reward/{kind}/{name}/count"), scores.len() as f64);
+            self.set(&format!("reward/{kind}/{name}/mean"), scores.iter().sum::<f64>() / scores.len().max(1) as f64);
         }
     }
 

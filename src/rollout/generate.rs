@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::data::{Dataset, Encoder, Row, RowResult, Samples};
 use crate::device::Device;
 use crate::engine::scheduler::SchedulerStats;
@@ -13,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::llm;
 use crate::model::{Model, ModelConfig};
 use crate::reward::judge::Ruling;
-use crate::reward::{Judged, Score};
+use crate::reward::{Judged, Score, typed};
 use crate::rollout::journal::{self, Journal};
 use crate::task::Task;
 use crate::text::Chat;
@@ -34,8 +36,14 @@ impl Question {
     /// Converts a row. Also returns the hash that [`Encoder::measure`] computes.
     pub fn new(encoder: &Encoder, config: &ModelConfig, row: Row) -> RowResult<(Question, u64)> {
         let (prompt, hash) = llm::prompt(encoder, config, &row)?;
-        // The images are in the prompt; scoring needs only the text.
-        let row = Row { images: Vec::new(), ..row };
+        // The images are in the prompt; scoring needs only the text, and for places in an image its sizes.
+        let mut extra = row.extra_info();
+        if typed::is_of_places(&extra) {
+            let size = config.grid().patch_size as u32;
+            let seen = prompt.pixels.iter().map(|image| [image.grid_thw[2] * size, image.grid_thw[1] * size]);
+            extra.insert(typed::PROCESSED_SIZES.to_owned(), json!(seen.collect::<Vec<_>>()));
+        }
+        let row = Row { extra, images: Vec::new(), ..row };
         Ok((Question { row, prompt: Arc::new(prompt) }, hash))
     }
 }

@@ -35,19 +35,11 @@ impl VerifiedRows {
         Ok(VerifiedRows { name: name.into(), rows, scorer })
     }
 
-    /// Lets a reward program score the label of `row` as a response, so that a wrong program is found before the first
-    /// rollout. Does nothing if the rules or a judge score.
-    pub fn try_program(&self, row: &Row) -> Result<()> {
-        if !self.scorer.is_program() {
-            return Ok(());
-        }
-        try_program(&self.scorer, row, |label| item(row, label))
+    /// Checks that `row` can be scored, so that a wrong reward program or type is found before the first rollout. A
+    /// program scores the label as a response.
+    pub fn try_scorer(&self, row: &Row) -> Result<()> {
+        self.scorer.check(item(row, row.ground_truth.clone().unwrap_or_default()))
     }
-}
-
-fn try_program(scorer: &Scorer, row: &Row, item: impl Fn(String) -> Item) -> Result<()> {
-    let trial = item(row.ground_truth.clone().unwrap_or_default());
-    scorer.score_all(vec![trial]).into_iter().try_for_each(|judged| judged.map(drop))
 }
 
 fn labelled(row: &Row) -> Result<()> {
@@ -183,7 +175,9 @@ impl<'a> TaskRows<'a> {
             return Ok(());
         }
         self.each(|_, row| {
-            row.map_or(Ok(()), |row| try_program(self.scorer(), &row, |label| self.item(&row, &label)))?;
+            if let Ok(row) = row {
+                self.scorer().check(self.item(&row, row.ground_truth.as_deref().unwrap_or_default()))?;
+            }
             Ok(ControlFlow::Break(()))
         })?;
         Ok(())

@@ -27,3 +27,4 @@ mod score;
 mod task_file;
 pub(crate) mod training;
 mod tutorial;
+mod vero;

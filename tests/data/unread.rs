@@ -207,7 +207,7 @@ fn any_of_several_right_answers_is_right() {
             let right = |answer: &str| {
                 let (response, ground_truth) =
                     (format!("<answer>{answer}</answer>"), row.ground_truth.clone().unwrap());
-                Scorer::rules(Mode::Strict).by_rules(&Item { response, ground_truth, ..row.item() }).acc_score
+                Scorer::rules(Mode::Strict).by_rules(&Item { response, ground_truth, ..row.item() }).unwrap().acc_score
             };
             assert_eq!((answers.map(&right), right(wrong)), ([1.0, 1.0], 0.0));
         }

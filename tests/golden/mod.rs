@@ -20,6 +20,7 @@ mod rope;
 mod text;
 mod tokenizer;
 mod verify;
+mod vero;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

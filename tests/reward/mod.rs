@@ -4,6 +4,7 @@ mod judge;
 pub mod judge_server;
 mod process;
 mod protocol;
+mod typed;
 
 use omr::config::{Rubric, ScorerConfig};
 use omr::reward::{Mode, Shares, score};

@@ -114,7 +114,7 @@ fn with_domains(dir: &Path) -> RlConfig {
     let config = rl_config(dir);
     let mut rows = rows();
     for (i, row) in rows.iter_mut().enumerate() {
-        row.extra.insert("ability".to_owned(), if i < 2 { "rare" } else { "frequent" }.into());
+        row.extra.insert("domain".to_owned(), if i < 2 { "rare" } else { "frequent" }.into());
     }
     let data = dir.join("domains.parquet");
     write::write(&data, &rows, Form::Rl).unwrap();

@@ -23,6 +23,7 @@ fn details(extra: &Value) -> Details {
         tolerance: number("tolerance"),
         image_size: both(&extra["image_sizes"][0])
             .or_else(|| both(extra.get("image_size").filter(|size| size.is_object())?)),
+        processed_size: None,
         normalize_bbox_to_1000: extra["normalize_bbox_to_1000"].as_bool().unwrap_or(false),
         iou_threshold: number("iou_threshold"),
         component_weights: weights.iter().copied().collect::<Option<Vec<f64>>>().map(|all| all.try_into().unwrap()),
@@ -65,6 +66,53 @@ fn golden_vero_normalize() {
     for case in cases {
         assert_eq!(normal(case["input"].as_str().unwrap(), Mode::Compat), case["output"].as_str().unwrap(), "{case}");
     }
+}
+
+/// The intersection of two boxes divided by their union is 1 to 12 decimals only for equal boxes.
+#[test]
+fn golden_vero_bbox() {
+    let cases = cases("bbox.json");
+    assert_eq!(cases.len(), 16);
+    let mut left_as_they_are = 0;
+    for case in cases {
+        let label = case["ground_truth"].as_str().unwrap();
+        let size = |key: &str| Some((case[key][0].as_f64().unwrap(), case[key][1].as_f64().unwrap()));
+        for (normalize_bbox_to_1000, key) in [(false, "rescaled"), (true, "normalized_to_1000")] {
+            let details = Details {
+                image_size: size("source_size"),
+                processed_size: size("processed_size"),
+                normalize_bbox_to_1000,
+                // Only the mean overlap counts, so the score is not clipped.
+                component_weights: Some([1.0, 0.0, 0.0]),
+                ..Details::default()
+            };
+            left_as_they_are += usize::from(case[key].is_null());
+            let Some(boxes) = case[key].as_str() else { continue };
+            for mode in [Mode::Strict, Mode::Compat] {
+                let score = accuracy("grounding", label, &details, boxes, mode);
+                assert!((score - 1.0).abs() < 1e-12, "{mode:?} {key}: {case}: {score}");
+            }
+        }
+    }
+    assert_eq!(left_as_they_are, 3, "a label that is no JSON (twice), and an image that is not resized");
+}
+
+#[test]
+fn pixels_are_those_of_the_image_that_the_model_sees() {
+    let details =
+        Details { image_size: Some((100.0, 80.0)), processed_size: Some((200.0, 160.0)), ..Details::default() };
+    let hits = |point: &str| {
+        let answer = format!(r#"[{{"point_2d": {point}}}]"#);
+        let label = r#"[{"bbox_2d": [90, 70, 100, 80]}]"#;
+        [Mode::Strict, Mode::Compat].map(|mode| accuracy("clicking", label, &details, &answer, mode))
+    };
+    assert_eq!(hits("[95, 75]"), [0.0, 0.0]);
+    // Vero limits the point by the original image.
+    assert_eq!(hits("[190, 150]"), [1.0, 0.0]);
+    let corners = r#"{"bbox_2d": [100, 80, 90, 70]}"#;
+    let original = Details { processed_size: None, ..details };
+    let score = |mode| accuracy("clicking", corners, &original, r#"[{"point_2d": [95, 75]}]"#, mode);
+    assert_eq!([Mode::Strict, Mode::Compat].map(score), [1.0, 0.0], "corners in another order, outside a list");
 }
 
 /// Returns the accuracy of an answer in a box and the right format.

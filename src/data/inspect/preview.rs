@@ -7,6 +7,7 @@ use crate::data::sample::per_sample;
 use crate::data::{Row, prompt, sft_sample};
 use crate::error::{Error, Result};
 use crate::image::Processor;
+use crate::reward::typed;
 use crate::text::Chat;
 
 /// A row as a model sees it.
@@ -19,6 +20,8 @@ pub struct Preview {
     pub form: &'static str,
     /// Label, if the row has one.
     pub ground_truth: Option<String>,
+    /// Reward type and domain, if the row has them, with the names of their fields.
+    pub reward: Vec<(&'static str, String)>,
     /// Text of the tokens in order. Neighbouring pieces differ in whether they are trained.
     pub pieces: Vec<Piece>,
     /// Number of tokens, with images expanded.
@@ -78,12 +81,14 @@ fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Prev
         true => sft_sample(row, chat, processor.as_ref()).map(|sample| (sample.input_ids, sample.loss_mask))?,
         false => prompt(row, chat, processor.as_ref()).map(|prompt| (prompt.ids, Vec::new()))?,
     };
+    let field = |field| Some((field, typed::name(&row.extra, field)?.to_owned()));
     let images = row.images.iter().map(|image| image.decode_with(&row.place, show)).collect::<Result<_>>()?;
     Ok(Preview {
         id: row.id.clone(),
         place: row.place.clone(),
         form: row.form,
         ground_truth: row.ground_truth.clone(),
+        reward: [typed::REWARD_TYPE, typed::DOMAIN].into_iter().filter_map(field).collect(),
         pieces: pieces(&ids, &mask, chat),
         tokens: ids.len(),
         targets: mask.iter().filter(|&&trained| trained).count(),

@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::{Inquiry, Judged, Reply, Request, Ruling, start};
+use super::{Inquiry, Judged, Reply, Request, Ruling, body, rating, start};
 use crate::answers::{Key, RunStore, Store};
 use crate::client::{Endpoint, Failure};
 use crate::config::{JudgeConfig, Mode, Rubric};
 use crate::error::{Error, Result};
 use crate::reward::Score;
+
+/// Condition on replies that are stored.
+type Usable = fn(&Reply) -> bool;
 
 /// Connection to a judge. Clones share all state.
 #[derive(Clone)]
@@ -92,15 +95,28 @@ impl Client {
         }
     }
 
+    /// Returns the score that the judge gives to a response, from 1 to 10. `score` is the score of the rules, with the
+    /// answer that is sent.
+    pub async fn rate(&self, score: Score, label: &str, question: Option<&str>, rubric: Rubric) -> Result<Judged> {
+        let request = Request { question, ground_truth: label, prediction: &score.predict_str, full_response: false };
+        let body = body(&self.0.config, request.rating_prompt()).to_string();
+        let is_score = |reply: &Reply| matches!(reply, Reply::Said(text) if rating::of(text, Mode::Strict).is_some());
+        let reply = self.send(&request, body, is_score).await?;
+        Ok(rating::judged(score, &reply, rubric))
+    }
+
     /// Returns the reply to one request. Returns an error if the server refuses everything, if too many requests in a
     /// row failed, or if a verdict cannot be stored.
     pub async fn ask(&self, request: &Request<'_>) -> Result<Reply> {
-        let config = &self.0.config;
-        let body = request.payload(config)?.to_string();
-        let key = Key::new(&config.model, body.as_bytes(), "judge");
+        self.send(request, request.payload(&self.0.config)?.to_string(), is_verdict).await
+    }
+
+    /// Sends `body`. Only replies that are `usable` are stored.
+    async fn send(&self, request: &Request<'_>, body: String, usable: Usable) -> Result<Reply> {
+        let key = Key::new(&self.0.config.model, body.as_bytes(), "judge");
         let cell = self.asked().entry(key).or_default().clone();
-        let reply = cell.get_or_try_init(|| self.fetch(&key, request, body.into())).await?.clone();
-        if !is_verdict(&reply) {
+        let reply = cell.get_or_try_init(|| self.fetch(&key, request, body.into(), usable)).await?.clone();
+        if !usable(&reply) {
             // A reply without a verdict is forgotten, so a later request is sent again.
             let mut asked = self.asked();
             if asked.get(&key).is_some_and(|other| Arc::ptr_eq(other, &cell)) {
@@ -114,7 +130,7 @@ impl Client {
         self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn fetch(&self, key: &Key, request: &Request<'_>, body: Arc<str>) -> Result<Reply> {
+    async fn fetch(&self, key: &Key, request: &Request<'_>, body: Arc<str>, usable: Usable) -> Result<Reply> {
         if let Some(store) = &self.0.store
             && let Some(answer) = store.get()?.get(key)?
         {
@@ -130,7 +146,7 @@ impl Client {
             Ok(completion) => {
                 breaker.failures = 0;
                 let reply = Reply::Said(completion.text.clone());
-                if let Some(store) = self.0.store.as_ref().filter(|_| is_verdict(&reply)) {
+                if let Some(store) = self.0.store.as_ref().filter(|_| usable(&reply)) {
                     let label = format!("judge: {:?} for {:?}", start(request.prediction), start(request.ground_truth));
                     store.get()?.put(key, &label, &completion)?;
                 }

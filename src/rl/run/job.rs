@@ -110,7 +110,7 @@ impl RlJob {
             data.remarks.push(what.to_owned());
         }
         let questions = generate::streamed(data, encoder, common.model_config.clone());
-        if config.reward.mode == Mode::Compat && config.reward.command.is_empty() {
+        if config.reward.mode == Mode::Compat && config.reward.scorer.command.is_empty() {
             let what = "reward.mode compat accepts unevaluated answers, as the published scorer does: a model can learn to \
                         answer \"15 + 63\" with \\boxed{15 + 63}";
             data.remarks.push(what.to_owned());
@@ -118,7 +118,7 @@ impl RlJob {
         data.remarks.extend(scorer.expectation());
         // The task only scores the rows that it receives and has no rows of its own.
         let task = VerifiedRows::scored_by("rl", Vec::new(), scorer.clone())?;
-        task.try_program(&data.row_at(data.index.number(0))?)?;
+        task.try_scorer(&data.row_at(data.index.number(0))?)?;
         let weights = config.per_batch_domain_weights.as_ref();
         let domains = weights.map(|weights| DomainOrder::open(&config, weights, data)).transpose()?;
         common.total_steps = config.total_steps(index.len());

@@ -40,22 +40,33 @@ pub struct Boxes {
     weights: [f64; 3],
 }
 
+impl Rect {
+    /// Returns the box with these functions of its x and y coordinates, and with sorted corners.
+    fn mapped(self, x: impl Fn(f64) -> f64, y: impl Fn(f64) -> f64) -> Rect {
+        let sorted = |a: f64, b: f64| (a.min(b), a.max(b));
+        let ((left, right), (top, bottom)) = (sorted(x(self.left), x(self.right)), sorted(y(self.top), y(self.bottom)));
+        Rect { left, top, right, bottom }
+    }
+}
+
 impl Boxes {
-    /// Reads the boxes of a label, which are in pixels. Returns `None` if there is none.
+    /// Reads the boxes of a label, which are in pixels of the original image. Returns `None` if there is none.
     pub fn of_label(text: &str, details: &Details, mode: Mode) -> Option<Boxes> {
         let (width, height) = details.image_size?;
-        let scale = |value: f64, side: f64| (value / side * 1000.0).round_ties_even().clamp(0.0, 1000.0);
-        let converted = |rect: Rect| match details.normalize_bbox_to_1000 {
-            true => Rect {
-                left: scale(rect.left, width),
-                top: scale(rect.top, height),
-                right: scale(rect.right, width),
-                bottom: scale(rect.bottom, height),
-            },
-            false => rect,
+        let normal = |value: f64, side: f64| (value / side * 1000.0).round_ties_even().clamp(0.0, 1000.0);
+        let seen = details.processed_size.filter(|seen| *seen != (width, height));
+        let converted = |rect: Rect| match (details.normalize_bbox_to_1000, seen) {
+            (true, _) => rect.mapped(|x| normal(x, width), |y| normal(y, height)),
+            (false, Some((w, h))) => rect.mapped(|x| x * w / width, |y| y * h / height),
+            (false, None) if mode == Mode::Strict => rect.mapped(|x| x, |y| y),
+            (false, None) => rect,
         };
-        let boxes: Vec<_> = boxes(text, mode)?.into_iter().map(converted).collect();
-        let most = (!details.normalize_bbox_to_1000).then_some((width, height));
+        // Vero reads a box outside a list only when it converts it.
+        let single = details.normalize_bbox_to_1000 || seen.is_some() || mode == Mode::Strict;
+        let boxes: Vec<_> = boxes(text, mode, single)?.into_iter().map(converted).collect();
+        // Vero limits points by the original image although they refer to the processed one.
+        let limit = seen.filter(|_| mode == Mode::Strict).unwrap_or((width, height));
+        let most = (!details.normalize_bbox_to_1000).then_some(limit);
         let least_overlap = details.iou_threshold.unwrap_or(LEAST_OVERLAP);
         let weights = details.component_weights.unwrap_or(WEIGHTS);
         (!boxes.is_empty()).then_some(Boxes { boxes, most, least_overlap, weights })
@@ -63,7 +74,7 @@ impl Boxes {
 
     /// Returns the score of the boxes in a prediction, from 0 to 1.
     pub fn overlap(&self, prediction: &str, mode: Mode) -> f64 {
-        let predicted = boxes(prediction, mode).unwrap_or_default();
+        let predicted = boxes(prediction, mode, false).unwrap_or_default();
         if predicted.is_empty() {
             return 0.0;
         }
@@ -84,7 +95,7 @@ impl Boxes {
 
     /// True if the first point of a prediction is in the first box, or on its border.
     pub fn is_hit(&self, prediction: &str, mode: Mode) -> bool {
-        let point = objects(prediction, mode).and_then(|all| coordinates::<2>(all.first()?.get("point_2d")?));
+        let point = objects(prediction, mode, false).and_then(|all| coordinates::<2>(all.first()?.get("point_2d")?));
         let inside = |[x, y]: [f64; 2]| {
             let Rect { left, top, right, bottom } = self.boxes[0];
             let in_image = self.most.is_none_or(|(w, h)| (0.0..=w).contains(&x) && (0.0..=h).contains(&y));
@@ -100,18 +111,19 @@ pub fn without_fence(text: &str) -> &str {
     inner.map_or(text, |inner| inner.trim_start_matches("json").trim())
 }
 
-/// Returns the objects of a list; `None` if the text is not a list of objects.
-fn objects(text: &str, mode: Mode) -> Option<Vec<Literal>> {
+/// Returns the objects of a list; `None` if the text is neither a list of objects nor a `single` object that is allowed.
+fn objects(text: &str, mode: Mode, single: bool) -> Option<Vec<Literal>> {
     let text = if mode == Mode::Strict { without_fence(text) } else { text };
     match Literal::parse(text)? {
         Literal::List(all) => Some(all).filter(|all| all.iter().all(|one| matches!(one, Literal::Object(_)))),
+        one @ Literal::Object(_) if single => Some(vec![one]),
         _ => None,
     }
 }
 
-fn boxes(text: &str, mode: Mode) -> Option<Vec<Rect>> {
+fn boxes(text: &str, mode: Mode, single: bool) -> Option<Vec<Rect>> {
     let rect = |[left, top, right, bottom]: [f64; 4]| Rect { left, top, right, bottom };
-    Some(objects(text, mode)?.iter().filter_map(|one| coordinates(one.get("bbox_2d")?)).map(rect).collect())
+    Some(objects(text, mode, single)?.iter().filter_map(|one| coordinates(one.get("bbox_2d")?)).map(rect).collect())
 }
 
 fn coordinates<const N: usize>(value: &Literal) -> Option<[f64; N]> {

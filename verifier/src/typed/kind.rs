@@ -58,7 +58,7 @@ impl RewardType {
     }
 
     /// True if a response names places in an image.
-    pub(super) fn is_of_places(self) -> bool {
+    pub fn is_of_places(self) -> bool {
         matches!(self, RewardType::Grounding | RewardType::Clicking)
     }
 }
@@ -70,7 +70,9 @@ pub struct Details {
     pub tolerance: Option<f64>,
     /// Width and height of the first image in pixels, before it is resized.
     pub image_size: Option<(f64, f64)>,
-    /// True if coordinates in responses are normalised to 0 to 1000. Those in labels are always in pixels.
+    /// Width and height of the first image as the model sees it, if that is known. Coordinates in pixels refer to it.
+    pub processed_size: Option<(f64, f64)>,
+    /// True if coordinates in responses are normalised to 0 to 1000. Those in labels are always pixels of the original.
     pub normalize_bbox_to_1000: bool,
     /// Smallest overlap of a box that is found (intersection divided by union), instead of 0.5.
     pub iou_threshold: Option<f64>,

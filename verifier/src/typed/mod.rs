@@ -7,6 +7,8 @@
 //! - JSON may stand inside a code fence.
 //! - Boxes have the full score only if all of them are found: the score is twice the sum of the matched overlaps divided
 //!   by the number of boxes on both sides.
+//! - A point lies in the image that the model sees, not in the original.
+//! - Corners of a label's box may have any order.
 //! - A label that the rule cannot use is an error, not the score 0.
 
 mod actions;
