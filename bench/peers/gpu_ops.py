@@ -265,6 +265,55 @@ measure("embedding fwd", f"[{T}, {H}]", embedding(False))
 measure("embedding bwd", f"[{T}, {H}]", embedding(True))
 
 
+ROWS = [PATCHES, VISION[0] * VISION[2]]
+
+
+def layer_norm(backward):
+    def make():
+        x, dy = normal(*ROWS, grad=backward), normal(*ROWS)
+        gamma, beta = normal(ROWS[1], grad=backward), normal(ROWS[1], grad=backward)
+        if not backward:
+            return lambda: F.layer_norm(x, (ROWS[1],), gamma, beta, 1e-6)
+        y = F.layer_norm(x, (ROWS[1],), gamma, beta, 1e-6)
+        return lambda: torch.autograd.grad(y, (x, gamma, beta), dy, retain_graph=True)
+
+    return make
+
+
+def gelu(approximate):
+    def make():
+        x, dy = normal(ROWS[0] // 4, 4 * ROWS[1], grad=True), normal(ROWS[0] // 4, 4 * ROWS[1])
+        y = F.gelu(x, approximate=approximate)
+        return lambda: torch.autograd.grad(y, x, dy, retain_graph=True)
+
+    return make
+
+
+def pos_embed(backward):
+    """Four taps of a table of 48 x 48 for each row, as transformers computes them."""
+
+    def make():
+        side = 48 * 48
+        table, x, dy = normal(side, ROWS[1], scale=0.02, grad=backward), normal(*ROWS), normal(*ROWS)
+        taps = (torch.arange(4 * ROWS[0], device=args.device) * 37 % side).view(-1, 4)
+        weights = normal(ROWS[0], 4, 1, scale=0.5)
+        forward = lambda: x + (F.embedding(taps, table) * weights).sum(1)  # noqa: E731
+        if not backward:
+            return forward
+        y = forward()
+        return lambda: torch.autograd.grad(y, table, dy, retain_graph=True)
+
+    return make
+
+
+measure("gelu bwd", f"[{ROWS[0] // 4}, {4 * ROWS[1]}]", gelu("none"))
+measure("gelu tanh bwd", f"[{ROWS[0] // 4}, {4 * ROWS[1]}]", gelu("tanh"))
+measure("layer_norm fwd", f"{ROWS}", layer_norm(False))
+measure("layer_norm bwd", f"{ROWS}", layer_norm(True))
+measure("pos_embed fwd", f"{ROWS}", pos_embed(False))
+measure("pos_embed bwd", f"{ROWS}", pos_embed(True))
+
+
 LIGER = imported("liger_kernel.transformers.functional")
 
 

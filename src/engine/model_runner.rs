@@ -12,11 +12,11 @@ use crate::engine::scheduler::{Scheduler, SchedulerConfig, Step};
 use crate::engine::step_inputs::StepInputs;
 use crate::error::Result;
 use crate::image::ImageInput;
+use crate::model::Model;
 use crate::model::config::MixerConfig;
 use crate::model::layers::Attend;
 use crate::model::linear_layer::Adapted;
 use crate::model::tape::{Mode, Tape, Var};
-use crate::model::{ImageScatter, Model};
 use crate::ops::attend::Heads;
 use crate::ops::paged_attention::{self, Decode, KvCache, Split};
 use crate::ops::rows;
@@ -353,8 +353,8 @@ impl ModelRunner {
         if let Some((from, to)) = inputs.vision {
             let rows = dev.alloc(Region::Workspace, self.vision.dtype, &[from.len(), self.vision.cols()])?;
             rows::gather(dev, self.vision, from, rows)?;
-            let (rows, shown) = (tape.var(rows), vec![ImageScatter { rows: 0..from.len(), places: to }]);
-            vision.push(model.place_rows(tape, dev, rows, shown, (to, x), false)?);
+            let rows = tape.var(rows);
+            vision.push(model.place_rows(tape, dev, rows, to, x, false)?);
         }
         tape.adapt(inputs.adapted);
         let attend = Attend::Paged { caches: self.caches.clone(), paging: Box::new(inputs.paging) };

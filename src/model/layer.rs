@@ -84,8 +84,10 @@ pub enum Mlp {
         /// Projection back to the residual stream.
         down_proj: Linear,
     },
-    /// fc2(gelu(fc1)) with the tanh approximation of GELU.
+    /// fc2(gelu(fc1)).
     Gelu {
+        /// Form of GELU.
+        kind: GeluKind,
         /// Projection to the width of the MLP.
         fc1: Linear,
         /// Projection back to the residual stream.
@@ -136,7 +138,7 @@ impl Layer {
         let Mixer::Attention { qkv_proj, o_proj, .. } = &mut self.mixer;
         let [up, down] = match &mut self.mlp {
             Mlp::SwiGlu { gate_up_proj, down_proj } => [gate_up_proj, down_proj],
-            Mlp::Gelu { fc1, fc2 } => [fc1, fc2],
+            Mlp::Gelu { fc1, fc2, .. } => [fc1, fc2],
         };
         vec![qkv_proj, o_proj, up, down]
     }
@@ -162,7 +164,7 @@ impl Layer {
         let n = self.post_attention_layernorm.forward(tape, dev, h)?;
         let (y, down) = match self.mlp {
             Mlp::SwiGlu { gate_up_proj, down_proj } => (tape.linear_swiglu(dev, n, gate_up_proj)?, down_proj),
-            Mlp::Gelu { fc1, fc2 } => (tape.linear_gelu(dev, n, fc1, GeluKind::Tanh)?, fc2),
+            Mlp::Gelu { kind, fc1, fc2 } => (tape.linear_gelu(dev, n, fc1, kind)?, fc2),
         };
         tape.linear_into(dev, y, down, Some(h), out, again)
     }

@@ -66,7 +66,7 @@ pub use inputs::Inputs;
 pub use layers::{Attend, LogProbs, Policy, Rope};
 pub use layout::ParamLayout;
 pub use outgoing::OutModel;
-pub use spread::{DeepStack, ImageScatter};
+pub use spread::DeepStack;
 pub use tape::{CheckpointPolicy, LayerPolicy, Mode, Stack, Tape, Var};
 pub use vision::{VisionTower, normalize};
 
@@ -182,35 +182,29 @@ impl Model {
         let merge = self.config.grid().merge_size as u32;
         let rows = images.iter().map(|image| image.tokens(merge)).sum();
         let out = dev.alloc(tape.region(), self.layout.dtype, &[rows, self.vision_width()])?;
-        let (mut at, mut placed, mut added) = (0, inputs.images.iter(), Vec::new());
+        let (mut from, mut added) = (0, Vec::new());
         for piece in self.encode_images(tape, dev, &images, out)? {
-            let (mut row, mut shown, first) = (0, Vec::new(), at);
-            while row < piece.tensor.rows() {
-                let Some(image) = placed.next() else { break };
-                let rows = row..row + image.image.tokens(merge);
-                row = rows.end;
-                shown.push(ImageScatter { rows, places: places.slice(at, at + image.places.len()) });
-                at += image.places.len();
-            }
-            added.push(self.place_rows(tape, dev, piece, shown, (places.slice(first, at), x), self.trains_tower())?);
+            let to = from + piece.tensor.rows();
+            added.push(self.place_rows(tape, dev, piece, places.slice(from, to), x, self.trains_tower())?);
+            from = to;
         }
         Ok(added)
     }
 
-    /// Writes `rows` of the vision tower over rows of the token rows `x`, as `shown` lists them. `places` are all these rows
-    /// of `x`, in the order of `rows`. Returns the rows that the decoder adds. `trains` is true if the tower is trained.
+    /// Writes `rows` of the vision tower over the rows `places` of the token rows `x`. Returns the rows that the decoder
+    /// adds. `trains` is true if the tower is trained.
     pub fn place_rows(
         &self,
         tape: &mut Tape,
         dev: &mut Device,
         rows: Var,
-        shown: Vec<ImageScatter>,
-        (places, x): (Tensor, Var),
+        places: Tensor,
+        x: Var,
         trains: bool,
     ) -> Result<DeepStack> {
         let mut levels = tape.split_levels(dev, rows, self.config.text.hidden_size)?;
         let added = levels.split_off(1);
-        tape.spread(dev, levels[0], shown, x, trains)?;
+        tape.spread(dev, levels[0], places, x, trains)?;
         Ok(DeepStack { levels: added, places, trains })
     }
 

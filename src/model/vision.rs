@@ -16,7 +16,7 @@ use crate::model::layer::{Layer, Mixer, Mlp, Norm};
 use crate::model::layers::{Attend, Attention, Rope};
 use crate::model::layout::{LayoutPart, ParamLayout};
 use crate::model::params::{Linear, Matrix, Part, Piece, Vector};
-use crate::model::positions;
+use crate::model::positions::{self, VisionPositions};
 use crate::model::tape::{Recompute, Tape, Var};
 use crate::model::weights::WeightFiles;
 use crate::ops::attend::Heads;
@@ -49,9 +49,12 @@ pub struct VisionTower {
     patch_bias: Option<Vector>,
     /// Table of learned positions.
     pos_embed: Option<Matrix>,
-    pub(super) blocks: Arc<[Layer]>,
+    /// Blocks.
+    pub blocks: Arc<[Layer]>,
     /// The merger, and those of blocks.
-    pub(super) mergers: Arc<[Merger]>,
+    pub mergers: Arc<[Merger]>,
+    /// Computes order, segments and tables of images.
+    pub positions: fn(&MediaConfig, &[[u32; 3]]) -> VisionPositions,
     /// Maximum number of patches of a chunk of images. An image with more patches forms a chunk of its own.
     pub chunk_patches: usize,
     /// False if the patch embedding and the blocks are frozen.
@@ -62,8 +65,11 @@ pub struct VisionTower {
 
 /// Parameters of a merger.
 #[derive(Clone, Copy)]
-pub(super) struct Merger {
-    norm: Norm,
+pub struct Merger {
+    /// Norm of each patch, or of the joined patches.
+    pub norm: Norm,
+    /// Form of GELU between the projections.
+    pub gelu: GeluKind,
     pub(super) fc1: Linear,
     pub(super) fc2: Linear,
 }
@@ -119,6 +125,7 @@ impl VisionTower {
         let mut merger = |name: &str, [norm, fc1, fc2]: [&str; 3], width: usize| -> Result<Merger> {
             Ok(Merger {
                 norm: self::norm(dev, &mut part, tower, &format!("{prefix}.{name}.{norm}"), width)?,
+                gelu: GeluKind::Exact,
                 fc1: part.linear(dev, &format!("{prefix}.{name}.{fc1}"), [merged, merged], merged, true)?,
                 fc2: part.linear(
                     dev,
@@ -148,6 +155,7 @@ impl VisionTower {
             pos_embed,
             blocks: blocks.into(),
             mergers: mergers.into(),
+            positions: positions::vision,
             chunk_patches: CHUNK_PATCHES,
             trains_blocks: true,
             trains_merger: true,
@@ -228,7 +236,7 @@ impl VisionTower {
             offset += image.pixels.len();
         }
         let grids: Vec<[u32; 3]> = images.iter().map(|image| image.grid_thw).collect();
-        let p = positions::vision(&self.config, &grids);
+        let p = (self.positions)(&self.config, &grids);
         let order = match self.config.tower.kind {
             TowerKind::Windowed { .. } => {
                 let mut reverse = vec![0u32; p.window_index.len()];
@@ -290,9 +298,9 @@ impl VisionTower {
             Some(_) => x.reshape(&joined),
             None => x,
         };
-        let Merger { norm, fc1, fc2 } = self.mergers[(1 + level) % self.mergers.len()];
+        let Merger { norm, gelu, fc1, fc2 } = self.mergers[(1 + level) % self.mergers.len()];
         let x = norm.forward(tape, dev, x)?.reshape(&joined);
-        let x = tape.linear_gelu(dev, x, fc1, GeluKind::Exact)?;
+        let x = tape.linear_gelu(dev, x, fc1, gelu)?;
         tape.linear(dev, x, fc2)
     }
 
@@ -414,6 +422,7 @@ fn block(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, nam
             down_proj: layout.linear(dev, &format!("{name}.mlp.down_proj"), [c, padded], f, true)?,
         },
         TowerKind::DeepStack { .. } => Mlp::Gelu {
+            kind: GeluKind::Tanh,
             fc1: layout.padded_linear(dev, &format!("{name}.mlp.linear_fc1"), [padded, c], [f, c], true)?,
             fc2: layout.linear(dev, &format!("{name}.mlp.linear_fc2"), [c, padded], f, true)?,
         },

@@ -4,16 +4,8 @@ use crate::device::{Cpu, Device, Gpu, On, Parts, Region, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
 use crate::ops::cost::{added, moved};
+use crate::ops::norm_rows::{ROWS, VECTOR, add_partials, by_rows, gpu_shape, launch_weights};
 use crate::tensor::{DType, Elem, Tensor};
-
-/// Rows of one work item and of one partial sum of the weights' gradients. Changing this changes the bits of these.
-const ROWS: usize = 64;
-
-/// Threads of a CTA in kernels/layer_norm.cu, where each warp handles one row.
-const THREADS: usize = 128;
-
-/// Elements of one access in kernels/layer_norm.cu.
-const VECTOR: usize = 8;
 
 /// Number of chains of the sum over a row: [`VECTOR`] for each thread of a warp.
 const CHAINS: usize = 32 * VECTOR;
@@ -31,8 +23,7 @@ pub fn fwd(dev: &mut Device, x: Tensor, weights: [Tensor; 2], eps: f32, y: Tenso
         On::Gpu(mut gpu) => {
             let ((rows, cols), [gamma, beta]) = (gpu_shape(OP, x)?, weights);
             let args = params!(layer_norm::Args { x, gamma, beta, y, stats, rows, cols, eps });
-            let launch = check::launch(OP, x.rows().div_ceil(THREADS / 32), THREADS, 0)?;
-            gpu.launch("layer_norm", "layer_norm_fwd", launch, args)?;
+            gpu.launch("layer_norm", "layer_norm_fwd", by_rows(OP, x)?, args)?;
         }
     }
     Ok(())
@@ -44,14 +35,6 @@ fn check_all(op: &'static str, x: Tensor, weights: &[Tensor], stats: Tensor, row
     weights.iter().try_for_each(|w| check::tensor(op, "gamma or beta", *w, x.dtype, &dims[1..]))?;
     check::tensor(op, "stats", stats, DType::F32, &[dims[0], 2])?;
     rows.iter().try_for_each(|t| check::tensor(op, "y, dy or dx", *t, x.dtype, &dims))
-}
-
-/// Returns the numbers of rows and columns. Returns an error unless the kernels support `x`.
-fn gpu_shape(op: &'static str, x: Tensor) -> Result<(i32, i32)> {
-    check::gpu_compute(op, x.dtype)?;
-    let whole = x.cols().is_multiple_of(VECTOR);
-    check::that(op, whole, "a multiple of 8 columns on a GPU", x.cols().to_string())?;
-    Ok((check::count(op, "rows", x.rows())?, check::count(op, "columns", 2 * x.cols())? / 2))
 }
 
 fn forward<T: Elem>(cpu: Cpu<'_>, x: Tensor, weights: [Tensor; 2], eps: f32, y: Tensor, stats: Tensor) {
@@ -154,20 +137,11 @@ fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -
     let (dgamma, dbeta) = dweights.map(|[dgamma, dbeta]| (dgamma, dbeta)).unzip();
     let args =
         params!(layer_norm::BwdArgs { x, gamma, stats, dy, dx, dgamma, dbeta, partials, rows, cols, accumulate });
-    gpu.launch(
-        "layer_norm",
-        "layer_norm_bwd",
-        check::launch(op, x.rows().div_ceil(THREADS / 32), THREADS, 0)?,
-        args.clone(),
-    )?;
-    if dweights.is_some() {
-        let mut by_chunks = check::launch(op, x.rows().div_ceil(ROWS), THREADS, 0)?;
-        by_chunks.grid[1] = check::grid(op, x.cols().div_ceil(THREADS * VECTOR))?;
-        gpu.launch("layer_norm", "layer_norm_dw", by_chunks, args.clone())?;
-        let by_columns = check::launch(op, (2 * x.cols()).div_ceil(THREADS), THREADS, 0)?;
-        gpu.launch("layer_norm", "layer_norm_dw_sum", by_columns, args)?;
+    gpu.launch("layer_norm", "layer_norm_bwd", by_rows(op, x)?, args.clone())?;
+    match dweights {
+        Some(_) => launch_weights(op, &mut gpu, ["layer_norm", "layer_norm_dw", "layer_norm_dw_sum"], args, x, 2),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn backward<T: Elem>(cpu: Cpu<'_>, call: Bwd, partials: Tensor) {
@@ -185,8 +159,8 @@ fn backward<T: Elem>(cpu: Cpu<'_>, call: Bwd, partials: Tensor) {
         rows_bwd::<T>(cpu.isa, x, gamma, stats, dy, dx.take(i), accumulate, parts.take(i));
     });
     if dweights.is_some() {
-        let dw = dgamma.of::<f32>().iter_mut().chain(dbeta.of::<f32>());
-        dw.enumerate().for_each(|(j, dw)| partials.chunks_exact(2 * d).for_each(|block| *dw += block[j]));
+        add_partials((cpu.isa, cpu.pool), partials, 2 * d, 0, dgamma.of::<f32>());
+        add_partials((cpu.isa, cpu.pool), partials, 2 * d, d, dbeta.of::<f32>());
     }
 }
 

@@ -57,6 +57,7 @@ pub mod linear_logprob;
 pub mod lora;
 pub mod matmul;
 pub mod nll;
+mod norm_rows;
 pub mod paged_attention;
 pub mod patch_embed;
 pub mod policy_loss;

@@ -5,19 +5,8 @@ use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
 use crate::ops::cost::{added, moved};
 use crate::ops::lanes;
+use crate::ops::norm_rows::{ROWS, add_partials, by_rows, gpu_shape, launch_weights};
 use crate::tensor::{DType, Elem, Tensor};
-
-/// Rows of one work item and of one partial sum of dgamma. Changing this changes the bits of dgamma.
-const ROWS: usize = 64;
-
-/// Threads of a CTA in kernels/rms_norm.cu, where each warp handles one row.
-const THREADS: usize = 128;
-
-/// Elements of one access in kernels/rms_norm.cu.
-const VECTOR: usize = 8;
-
-/// Columns of one work item of the final sum of dgamma's partial sums.
-const COLS: usize = 1024;
 
 /// Computes y = x * rstd * gamma with rstd = 1 / sqrt(mean(x^2) + eps). x, y `[T, D]` and gamma `[D]` have the compute
 /// type; rstd `[T]` is f32 and is stored for backward. Returns an error for other shapes and, on a GPU, for a D that is
@@ -33,31 +22,13 @@ pub fn fwd(dev: &mut Device, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => by_dtype!(x.dtype, forward(cpu, x, gamma, eps, y, rstd)),
-        On::Gpu(gpu) => launch(OP, gpu, x, gamma, eps, y, rstd)?,
+        On::Gpu(mut gpu) => {
+            let (rows, cols) = gpu_shape(OP, x)?;
+            let args = params!(rms_norm::Args { x, gamma, y, rstd, rows, cols, eps });
+            gpu.launch("rms_norm", "rms_norm_fwd", by_rows(OP, x)?, args)?;
+        }
     }
     Ok(())
-}
-
-/// Returns the numbers of rows and columns. Returns an error unless the kernels support `x`.
-fn gpu_shape(op: &'static str, x: Tensor) -> Result<(i32, i32)> {
-    check::gpu_compute(op, x.dtype)?;
-    let whole = x.cols().is_multiple_of(VECTOR);
-    check::that(op, whole, "a multiple of 8 columns on a GPU", x.cols().to_string())?;
-    Ok((check::count(op, "rows", x.rows())?, check::count(op, "columns", x.cols())?))
-}
-
-fn launch(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    x: Tensor,
-    gamma: Tensor,
-    eps: f32,
-    y: Tensor,
-    rstd: Tensor,
-) -> Result<()> {
-    let (rows, cols) = gpu_shape(op, x)?;
-    let launch = check::launch(op, x.rows().div_ceil(THREADS / 32), THREADS, 0)?;
-    gpu.launch("rms_norm", "rms_norm_fwd", launch, params!(rms_norm::Args { x, gamma, y, rstd, rows, cols, eps }))
 }
 
 fn forward<T: Elem>(cpu: Cpu<'_>, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd: Tensor) {
@@ -137,18 +108,11 @@ pub fn bwd(dev: &mut Device, call: Bwd) -> Result<()> {
 }
 
 fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
-    /// Columns of a CTA that sums over rows.
-    const STRIPE: usize = THREADS * 8;
     let Bwd { x, gamma, rstd, dy, dx, accumulate, dgamma } = call;
     let (rows, cols) = gpu_shape(op, x)?;
     let args = params!(rms_norm::BwdArgs { x, gamma, rstd, dy, dx, dgamma, partials, rows, cols, accumulate });
-    let by_rows = check::launch(op, x.rows().div_ceil(THREADS / 32), THREADS, 0)?;
-    let mut by_chunks = check::launch(op, x.rows().div_ceil(ROWS), THREADS, 0)?;
-    by_chunks.grid[1] = check::grid(op, x.cols().div_ceil(STRIPE))?;
-    let by_columns = check::launch(op, x.cols().div_ceil(THREADS), THREADS, 0)?;
-    gpu.launch("rms_norm", "rms_norm_bwd", by_rows, args.clone())?;
-    gpu.launch("rms_norm", "rms_norm_dgamma", by_chunks, args.clone())?;
-    gpu.launch("rms_norm", "rms_norm_dgamma_sum", by_columns, args)
+    gpu.launch("rms_norm", "rms_norm_bwd", by_rows(op, x)?, args.clone())?;
+    launch_weights(op, &mut gpu, ["rms_norm", "rms_norm_dgamma", "rms_norm_dgamma_sum"], args, x, 1)
 }
 
 fn backward<T: Elem>(cpu: Cpu<'_>, call: Bwd, partial: Tensor) {
@@ -163,13 +127,7 @@ fn backward<T: Elem>(cpu: Cpu<'_>, call: Bwd, partial: Tensor) {
         let (x, dy) = (&x[from * d..to * d], &dy[from * d..to * d]);
         rows_bwd::<T>(cpu.isa, x, gamma, &rstd[from..to], dy, dx.take(i), accumulate, parts.take(i));
     });
-    let dgamma = Parts::new(dgamma.of::<f32>(), COLS);
-    cpu.pool.run(dgamma.count(), |i| {
-        let sums = dgamma.take(i);
-        for block in partial.chunks_exact(d) {
-            add(cpu.isa, &block[i * COLS..][..sums.len()], sums);
-        }
-    });
+    add_partials((cpu.isa, cpu.pool), partial, d, 0, dgamma.of::<f32>());
 }
 
 cpu_kernel! {
@@ -223,12 +181,4 @@ fn product_sum<T: Elem>(x: &[T], dy: &[T], gamma: &[T]) -> f32 {
         term(lanes::load_tail(&x[whole..]), lanes::load_tail(&dy[whole..]), lanes::load_tail(&gamma[whole..]));
     }
     lanes::sum(&acc)
-}
-
-cpu_kernel! {
-    fn add(x: &[f32], sums: &mut [f32]) {
-        for (s, x) in sums.iter_mut().zip(x) {
-            *s += x;
-        }
-    }
 }

@@ -292,8 +292,16 @@ pub(crate) fn few_ids(dev: &mut Device) -> Tensor {
 
 #[test]
 fn drafts_change_no_token_and_no_bit_of_400_rollouts() {
-    let config = config();
-    let mut requests = requests(&config, 50, 300, 8);
+    drafts_change_nothing(config(), 50);
+}
+
+#[test]
+fn drafts_change_no_token_and_no_bit_of_160_rollouts_of_qwen3_vl() {
+    drafts_change_nothing(qwen3_vl(8), 20);
+}
+
+fn drafts_change_nothing(config: ModelConfig, num_prompts: usize) {
+    let mut requests = requests(&config, num_prompts, 300, 8);
     requests.iter_mut().skip(1).step_by(2).for_each(|request| request.params.eos_token_ids = Arc::from([20]));
     let mut answers: Vec<Vec<CompletionOutput>> = Vec::new();
     for (what, limits) in [
@@ -320,7 +328,7 @@ fn drafts_change_no_token_and_no_bit_of_400_rollouts() {
         assert!(limits.num_kv_blocks.is_none() || with.preemptions > 0);
     }
     let ended = |reason| answers[0].iter().any(|output| output.finish_reason == reason);
-    assert!(answers[0].len() == 400 && ended(FinishReason::Stop) && ended(FinishReason::Length));
+    assert!(answers[0].len() == 8 * num_prompts && ended(FinishReason::Stop) && ended(FinishReason::Length));
     answers.iter().skip(1).for_each(|with| assert_same("drafts", &answers[0], with));
 }
 

@@ -12,7 +12,7 @@ mod isa_sums;
 mod isa_tma;
 mod isa_wgmma;
 mod lora;
-mod qwen3_vl;
+pub(crate) mod qwen3_vl;
 mod reward;
 pub(crate) mod rl;
 mod rl2026;

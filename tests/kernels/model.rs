@@ -13,8 +13,10 @@ use omr::device::{Device, Isa, Plan};
 use omr::model::{Model, params::Param};
 use omr::tensor::DType;
 
-use super::emu;
+use super::gemm_sm90a::wide;
+use super::{emu, no_hopper};
 use crate::golden::hf::{Case, Golden, Run, forward, max_diff, models, mutations};
+use crate::golden::qwen3_vl;
 use crate::models;
 
 /// Factor of the tolerance over the order differences found on the CPU.
@@ -50,33 +52,41 @@ impl Order {
             Order::EvenFirst => 2 * (k - half) + 1,
         }
     }
+
+    /// Returns the channel at position `k`, in another order within each group of channels. `None` keeps their order.
+    pub fn within(self, k: usize, group: Option<usize>) -> usize {
+        group.map_or(k, |group| k / group * group + self.at(k % group, group))
+    }
 }
 
-/// Returns which axes of a tensor are reordered: true if its rows are reordered, and the size of the groups within
-/// which its columns are reordered, or `None`.
-pub fn reordered(name: &str, columns: usize, vision_hidden: usize) -> (bool, Option<usize>) {
+/// Returns the sizes of the groups within which the `rows` and the `columns` of a tensor are reordered. `None` keeps their
+/// order.
+fn reordered(name: &str, rows: usize, columns: usize, vision_hidden: usize) -> [Option<usize>; 2] {
     let ends = |suffixes: &[&str]| suffixes.iter().any(|s| name.ends_with(s));
-    if ends(&["embed_tokens.weight", "lm_head.weight", "_proj.weight", "qkv.weight"]) && !name.contains("mlp") {
-        return if name.ends_with("o_proj.weight") { (true, None) } else { (false, Some(columns)) };
+    let of_tables = ["embed_tokens.weight", "lm_head.weight", "pos_embed.weight"];
+    if ends(&of_tables) || ends(&["_proj.weight", "qkv.weight"]) && !name.contains("mlp") {
+        return if name.ends_with("o_proj.weight") { [Some(rows), None] } else { [None, Some(columns)] };
     }
-    if ends(&["qkv.bias", "q_proj.bias", "k_proj.bias", "v_proj.bias"]) {
-        return (false, None);
+    if ends(&["qkv.bias", "q_proj.bias", "k_proj.bias", "v_proj.bias", "q_norm.weight", "k_norm.weight"]) {
+        return [None; 2];
     }
-    if name.ends_with("merger.mlp.0.weight") {
-        return (true, Some(vision_hidden));
+    // Four patches are joined before the first matrix of a merger, and for a merger of a block before its norm.
+    if name.contains("merger") && ends(&["mlp.0.weight", "linear_fc1.weight"]) {
+        return [Some(rows), Some(vision_hidden)];
+    }
+    if name.contains("merger") && ends(&["norm.weight", "norm.bias"]) {
+        return [Some(vision_hidden), None];
     }
     // MLPs: both hidden and intermediate channels. Norms, biases and the tower's projections: their rows.
-    (true, (name.contains("mlp") && name.ends_with("weight")).then_some(columns))
+    let both = name.ends_with("weight") && ["mlp", "linear_fc"].iter().any(|part| name.contains(part));
+    [Some(rows), both.then_some(columns)]
 }
 
 /// Returns a function that maps an element (row, column) of a reordered piece to its index in the original piece.
 pub fn reordered_at(name: &str, shape: &[usize], vision_hidden: usize, order: Order) -> impl Fn(usize, usize) -> usize {
     let (rows, columns) = (shape[0], shape[1..].iter().product::<usize>());
-    let (turns_rows, groups) = reordered(name, columns, vision_hidden);
-    move |r, k| {
-        let from = if turns_rows { order.at(r, rows) } else { r };
-        from * columns + groups.map_or(k, |group| k / group * group + order.at(k % group, group))
-    }
+    let [of_rows, of_columns] = reordered(name, rows, columns, vision_hidden);
+    move |r, k| order.within(r, of_rows) * columns + order.within(k, of_columns)
 }
 
 /// Reorders the channels of every weight, in place.
@@ -143,12 +153,12 @@ struct Tolerance {
     logit: f64,
 }
 
-/// Returns the CPU's bf16 runs of all cases, and the tolerance that they give.
-fn reference(golden: &Golden) -> (Vec<(Case, Run)>, Tolerance) {
+/// Returns the CPU's bf16 runs of `cases`, and the tolerance that they give.
+fn reference(golden: &Golden, cases: Vec<Case>) -> (Vec<(Case, Run)>, Tolerance) {
     let mut dev = cpu();
     let model = golden.model(&mut dev, DType::Bf16);
     let mut runs: Vec<(Case, Run)> = Vec::new();
-    for case in golden.cases() {
+    for case in cases {
         let run = forward(&mut dev, &model, &case.inputs(&golden.config), &case.targets());
         runs.push((case, run));
     }
@@ -176,17 +186,37 @@ fn reference(golden: &Golden) -> (Vec<(Case, Run)>, Tolerance) {
 
 #[test]
 fn golden_models_agree_with_the_cpu_in_bf16() {
-    let mut count = 0;
-    for dir in models() {
+    let models = models();
+    assert!(!models.is_empty(), "no golden model");
+    for dir in models {
         let golden = Golden::open(dir);
-        let (runs, tolerance) = reference(&golden);
-        let mut dev = emu();
+        agrees(&golden, golden.cases(), vec![emu()]);
+    }
+}
+
+/// Returns the golden models of Qwen3-VL with their cases of two images and of a video, and a device for each kernel variant.
+pub fn qwen3_vl_models() -> impl Iterator<Item = (Golden, [Case; 2], Vec<Device>)> {
+    let variants = || [emu()].into_iter().chain((!no_hopper("wgmma")).then(wide)).collect();
+    let cases = |golden: &Golden| ["two_images", "video"].map(|name| qwen3_vl::case(golden, name));
+    qwen3_vl::goldens().into_iter().map(move |golden| (cases(&golden), golden)).map(move |(c, g)| (g, c, variants()))
+}
+
+#[test]
+fn golden_models_of_qwen3_vl_agree_with_the_cpu_in_bf16_by_each_kernel_variant() {
+    for (golden, cases, devices) in qwen3_vl_models() {
+        agrees(&golden, cases.into(), devices);
+    }
+}
+
+/// Compares the runs of the cases on each device with those of the CPU.
+fn agrees(golden: &Golden, cases: Vec<Case>, devices: Vec<Device>) {
+    let (runs, tolerance) = reference(golden, cases);
+    for mut dev in devices {
         let model = golden.model(&mut dev, DType::Bf16);
         let mut largest: BTreeMap<(&str, usize), f64> = BTreeMap::new();
         let noise = &golden.index["noise_floor_max_abs_logit"]["bfloat16_vs_f32"];
         let (mut clear, mut positions) = (0, 0);
         for (case, want) in &runs {
-            count += 1;
             let run = forward(&mut dev, &model, &case.inputs(&golden.config), &case.targets());
             for ((key, found), (_, want)) in values(&run).zip(values(want)) {
                 let entry = largest.entry(key).or_default();
@@ -220,8 +250,7 @@ fn golden_models_agree_with_the_cpu_in_bf16() {
         println!("  greedy: {clear} of {positions} positions have a margin above {:.3}", 2.0 * tolerance.logit);
         assert!(clear > 0);
     }
-    assert!(count > 0, "no golden model");
-    println!("{count} cases");
+    println!("{} cases", runs.len());
 }
 
 /// If no order of sums changed a value of a small layer, the layer's tolerance allows one flipped value but not two.
@@ -250,7 +279,7 @@ fn golden_models_with_a_mistake_fall_outside() {
     let mut count = 0;
     for dir in models() {
         let golden = Golden::open(dir);
-        let (runs, tolerance) = reference(&golden);
+        let (runs, tolerance) = reference(&golden, golden.cases());
         for (name, by_case) in golden.index["mutation_max_abs_logit"].as_object().into_iter().flatten() {
             let mut dev = emu();
             let Some((model, positions)) = mutations::mutate(&golden, &mut dev, DType::Bf16, name) else { continue };

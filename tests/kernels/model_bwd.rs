@@ -8,7 +8,7 @@ use omr::device::{Device, Region};
 use omr::model::{CheckpointPolicy, Grads, Inputs, LayerPolicy, Model, Stack};
 use omr::tensor::DType;
 
-use super::model::{Order, TIMES, cpu, relative, reorder, reordered};
+use super::model::{Order, TIMES, cpu, qwen3_vl_models, relative, reorder, reordered_at};
 use super::{Outcome, emu, mutate_source, same_bits};
 use crate::golden::hf::{Case, Golden, loss_and_gradients, models, pack};
 use crate::models;
@@ -70,15 +70,9 @@ pub fn in_order(model: &Model, order: Order, mut pass: Pass) -> Pass {
     let vision_hidden = model.config.media.as_ref().unwrap().tower.hidden_size;
     for (_, _, piece) in model.layout.pieces() {
         let Some(found) = pass.gradients.get_mut(&piece.name) else { continue };
-        let (rows, columns) = (piece.shape[0], piece.row_len());
-        let (by_rows, groups) = reordered(&piece.name, columns, vision_hidden);
+        let (at, columns) = (reordered_at(&piece.name, &piece.shape, vision_hidden, order), piece.row_len());
         let mut out = vec![0.0; found.len()];
-        for (r, row) in found.chunks_exact(columns).enumerate() {
-            let to = if by_rows { order.at(r, rows) } else { r } * columns;
-            for (k, x) in row.iter().enumerate() {
-                out[to + groups.map_or(k, |group| k / group * group + order.at(k % group, group))] = *x;
-            }
-        }
+        found.iter().enumerate().for_each(|(i, x)| out[at(i / columns, i % columns)] = *x);
         *found = out;
     }
     pass
@@ -156,15 +150,28 @@ impl Reference {
 
 #[test]
 fn golden_gradients_agree_with_the_cpu_in_bf16() {
-    let mut count = 0;
-    for dir in models() {
+    let models = models();
+    assert!(!models.is_empty(), "no golden model");
+    for dir in models {
         let golden = Golden::open(dir);
-        let reference = Reference::new(&golden, Batch::all(&golden));
-        let mut dev = emu();
+        agree(&golden, Batch::all(&golden), vec![emu()]);
+    }
+}
+
+#[test]
+fn golden_gradients_of_qwen3_vl_agree_with_the_cpu_in_bf16_by_each_kernel_variant() {
+    for (golden, cases, devices) in qwen3_vl_models() {
+        agree(&golden, vec![Batch::packed(&golden, "images and video", &cases)], devices);
+    }
+}
+
+/// Compares the gradients of the batches on each device with those of the CPU.
+fn agree(golden: &Golden, batches: Vec<Batch>, devices: Vec<Device>) {
+    let reference = Reference::new(golden, batches);
+    for mut dev in devices {
         let model = golden.model(&mut dev, DType::Bf16);
         let mut shares = BTreeMap::new();
         for (i, (batch, want)) in reference.passes.iter().enumerate() {
-            count += 1;
             let found = pass(&mut dev, &model, batch, LayerPolicy::All);
             reference.check(i, &found, &mut shares).unwrap();
             let Some(exact) = golden.gradients(&batch.name) else { continue };
@@ -183,8 +190,7 @@ fn golden_gradients_agree_with_the_cpu_in_bf16() {
             println!("  {kind}: {share:.2} of {allowed:.2e}");
         }
     }
-    assert!(count > 0, "no golden model");
-    println!("{count} batches");
+    println!("{} batches", reference.passes.len());
 }
 
 /// Returns mixes of activation checkpointing policies over the layers of one pass, with the tower kept or recomputed.

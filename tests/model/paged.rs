@@ -6,7 +6,7 @@ use std::sync::Arc;
 use omr::device::{Device, Region};
 use omr::image::ImageInput;
 use omr::model::layers::Paging;
-use omr::model::{Attend, ImageScatter, Inputs, LayerPolicy, Mode, Model, ModelConfig, Tape};
+use omr::model::{Attend, Inputs, LayerPolicy, Mode, Model, ModelConfig, Tape};
 use omr::ops::attend::BLOCK;
 use omr::ops::paged_attention::KvCache;
 use omr::philox::{Purpose, Random};
@@ -74,8 +74,7 @@ fn step(
         let from = tape.upload(dev, &from, &[from.len()]).unwrap();
         let to = tape.upload(dev, &to, &[to.len()]).unwrap();
         let picked = tape.gather(dev, merged, from).unwrap();
-        let shown = ImageScatter { rows: 0..picked.tensor.rows(), places: to };
-        vision.push(model.place_rows(&mut tape, dev, picked, vec![shown], (to, x), true).unwrap());
+        vision.push(model.place_rows(&mut tape, dev, picked, to, x, true).unwrap());
     }
     let paging = Paging {
         slot_mapping: tape.upload(dev, &slots, &[slots.len()]).unwrap(),

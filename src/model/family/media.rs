@@ -4,7 +4,7 @@ use super::dense;
 use super::node::Node;
 use crate::error::{Error, Result};
 use crate::image::{MediaIds, PatchGrid};
-use crate::model::config::{Measured, MediaConfig, ModelConfig, SizeCheck, TextConfig, TowerConfig};
+use crate::model::config::{Measured, MediaConfig, ModelConfig, SizeCheck, TextConfig, TowerConfig, TowerKind};
 
 /// Prefix of the tower's tensors in this program.
 pub const TOWER: &str = "visual";
@@ -76,10 +76,13 @@ pub fn check(vision: &Node<'_>, tower: &TowerConfig, text: &TextConfig) -> Resul
     vision.require("num_heads", heads, by_four, "a head dimension that is a multiple of 4")
 }
 
-/// Returns the sizes of the text part and of the tower that the weights must have. `mlp` is the first matrix of the MLP of
-/// the tower's first block.
-pub fn size_checks(config: &ModelConfig, mlp: &'static str) -> Vec<SizeCheck> {
+/// Returns the sizes of the text part and of the tower that the weights must have.
+pub fn size_checks(config: &ModelConfig) -> Vec<SizeCheck> {
     let towers = config.media.iter().flat_map(|MediaConfig { tower, .. }| {
+        let mlp = match tower.kind {
+            TowerKind::Windowed { .. } => "visual.blocks.0.mlp.gate_proj.weight",
+            TowerKind::DeepStack { .. } => "visual.blocks.0.mlp.linear_fc1.weight",
+        };
         [
             ("/vision_config/depth", tower.depth, Measured::Layers("visual.blocks.")),
             ("/vision_config/hidden_size", tower.hidden_size, Measured::Side(mlp, 1)),

@@ -10,8 +10,7 @@ use super::node::Node;
 use crate::config::BaseConfig;
 use crate::error::{Error, Result};
 use crate::model::config::{
-    Family, MediaConfig, ModelConfig, ModelParts, NewIds, RopeAxes, RopeConfig, RopeScaling, SizeCheck, TextConfig,
-    TowerConfig, TowerKind,
+    Family, MediaConfig, ModelParts, NewIds, RopeAxes, RopeConfig, RopeScaling, TextConfig, TowerConfig, TowerKind,
 };
 
 const MODEL_TYPE: &str = "qwen2_5_vl";
@@ -25,14 +24,10 @@ pub static FAMILY: Family = Family {
     read,
     new,
     ignores: &["inv_freq"],
-    size_checks,
+    size_checks: media::size_checks,
     prefixes: &PREFIXES,
     stores_paths: false,
 };
-
-fn size_checks(config: &ModelConfig) -> Vec<SizeCheck> {
-    media::size_checks(config, "visual.blocks.0.mlp.gate_proj.weight")
-}
 
 fn read(root: &Node<'_>) -> Result<ModelParts> {
     let text = root.child("text_config")?.unwrap_or_else(|| root.clone());
@@ -132,6 +127,7 @@ fn new(base: &BaseConfig, ids: NewIds) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ModelConfig;
     use crate::model::tiny::tiny;
     use crate::tensor::DType;
 

@@ -5,13 +5,12 @@ use serde_json::{Value, json};
 
 use super::dense::{self, Dense};
 use super::media;
-use super::names::PREFIXES;
 use super::node::Node;
+use super::qwen2_5_vl;
 use crate::config::BaseConfig;
 use crate::error::Result;
 use crate::model::config::{
-    Family, MediaConfig, ModelConfig, ModelParts, NewIds, RopeAxes, RopeConfig, RopeScaling, SizeCheck, TextConfig,
-    TowerConfig, TowerKind,
+    Family, MediaConfig, ModelParts, NewIds, RopeAxes, RopeConfig, RopeScaling, TextConfig, TowerConfig, TowerKind,
 };
 
 const MODEL_TYPE: &str = "qwen3_vl";
@@ -24,16 +23,9 @@ pub static FAMILY: Family = Family {
     classes: &[CLASS],
     read,
     new,
-    ignores: &["inv_freq"],
-    size_checks,
-    prefixes: &PREFIXES,
     stores_paths: true,
+    ..qwen2_5_vl::FAMILY
 };
-
-fn size_checks(config: &ModelConfig) -> Vec<SizeCheck> {
-    const BLOCK: &str = "visual.blocks.0.mlp.linear_fc1.weight";
-    media::size_checks(config, BLOCK)
-}
 
 /// Reads the file. Missing keys have the defaults of the Hugging Face classes.
 fn read(root: &Node<'_>) -> Result<ModelParts> {

@@ -35,7 +35,7 @@ fn reverse(axes: &mut RopeAxes) {
 }
 
 /// Rewrites rows of one parameter. Row r of piece i becomes row `of(i, r)`; `None` sets it to zero.
-pub(crate) fn rewrite(model: &Model, dev: &mut Device, name: &str, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
+fn rewrite(model: &Model, dev: &mut Device, name: &str, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
     let (param, _) = models::find(&model.layout, name);
     fn rows<T: Elem>(dev: &mut Device, param: &Param, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
         let old: Vec<Vec<T>> = (0..param.pieces.len()).map(|i| models::piece(dev, param, param.tensor, i)).collect();
@@ -83,10 +83,12 @@ pub(crate) fn mutate(golden: &Golden, dev: &mut Device, dtype: DType, name: &str
             }
             (model, keep)
         }
-        "1-D text positions instead of mrope" => (with_config(golden, dev, dtype, |_| {}), |inputs| {
-            let count = inputs.len() as i32;
-            inputs.position_ids = std::array::from_fn(|_| (0..count).collect());
-        }),
+        "1-D text positions instead of mrope" | "1-D positions instead of mrope" => {
+            (with_config(golden, dev, dtype, |_| {}), |inputs| {
+                let count = inputs.len() as i32;
+                inputs.position_ids = std::array::from_fn(|_| (0..count).collect());
+            })
+        }
         "layer0 q bias dropped" => {
             let model = with_config(golden, dev, dtype, |_| {});
             let drop = |piece: usize, r: usize| (piece != 0).then_some(r);
