@@ -39,6 +39,7 @@ impl RlJob {
         if config.use_kl_in_reward {
             batch.kl_coef = self.apply_kl_penalty(trainer, &mut batch.groups, metrics);
         }
+        let factor = if config.uses_rewards() { 1.0 } else { 0.0 };
         for group in &mut batch.groups {
             let rewards = group.rewards();
             let advantages = match config.adv_estimator {
@@ -50,7 +51,6 @@ impl RlJob {
                     advantage::raft(&group.rollouts.iter().map(|r| r.score.acc_score).collect::<Vec<_>>())
                 }
             };
-            let factor = if config.uses_rewards() { 1.0 } else { 0.0 };
             for (one, advantage) in group.experience.iter_mut().zip(advantages) {
                 one.advantage = factor * advantage;
                 // If the loss does not use these log-probs, the plan has no memory for them.
