@@ -91,17 +91,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         unread::refuse(name, within, value, &fields, &messages, at)?;
     }
     let ground_truth = label(&mut fields, &mut extra, at)?;
-    // Other fields of a row are kept in `extra`. OpenMMReasoner's difficulty sampler reads `avg_reward` there.
-    if let Some(reward) = given(&fields, "avg_reward") {
-        extra.entry("avg_reward").or_insert_with(|| reward.clone());
-    }
-    let named = [(typed::REWARD_TYPE, &at.entry.columns.reward_type), (typed::DOMAIN, &at.entry.columns.domain)];
-    for (name, column) in named {
-        // A column that the entry does not name may have another meaning.
-        if let Some(value) = given(&fields, name).filter(|value| column.is_some() || value.is_string()) {
-            extra.insert(name.to_owned(), string(at, name, value)?.into());
-        }
-    }
+    keep_reward_fields(&fields, &mut extra, at)?;
     let index = extra.get("index").cloned();
     let id = match given(&fields, "id").or_else(|| given(&fields, "ids")) {
         Some(value) => scalar(at, "id", value)?,
@@ -115,6 +105,22 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     let place = at.place.clone();
     let (columns, form) = (Map::new(), form.name);
     Ok(Row { id, messages, images, data_source, ground_truth, reply, extra, columns, place, form, only_last: false })
+}
+
+/// Copies the columns about the reward to `extra`.
+fn keep_reward_fields(fields: &Map<String, Value>, extra: &mut Map<String, Value>, at: &RowContext) -> RowResult<()> {
+    // Other fields of a row are kept in `extra`. OpenMMReasoner's difficulty sampler reads `avg_reward` there.
+    if let Some(reward) = given(fields, "avg_reward") {
+        extra.entry("avg_reward").or_insert_with(|| reward.clone());
+    }
+    let named = [(typed::REWARD_TYPE, &at.entry.columns.reward_type), (typed::DOMAIN, &at.entry.columns.domain)];
+    for (name, column) in named {
+        // A column that the entry does not name may have another meaning.
+        if let Some(value) = given(fields, name).filter(|value| column.is_some() || value.is_string()) {
+            extra.insert(name.to_owned(), string(at, name, value)?.into());
+        }
+    }
+    Ok(())
 }
 
 /// Returns the label: `reward_model.ground_truth`, or the first of the columns [`forms::LABEL`]. An empty text is no

@@ -164,7 +164,7 @@ impl Recipe<'_> {
             }
         };
         let scorer =
-            self.scorer(config.reward.mode, &config.judge, (&config.reward.scorer, &config.rewards), "rl", &store)?;
+            self.scorer(config.reward.mode, &config.judge, &config.reward.scorer, &config.rewards, "rl", &store)?;
         let mut job = rl::RlJob::new(&dir, config, scorer.clone())?;
         job.common.ranks = OneRank::new(ranks.rank(), ranks.size());
         job.common.validation = validation::rl(&job.config, &job.common, scorer, Some(&self.path("data")))?;
@@ -192,7 +192,8 @@ impl Recipe<'_> {
         &self,
         mode: Mode,
         judge: &Option<JudgeConfig>,
-        (reward, rewards): (&ScorerConfig, &Rewards),
+        reward: &ScorerConfig,
+        rewards: &Rewards,
         stage: &str,
         store: &Arc<RunStore>,
     ) -> Result<Arc<Scorer>> {
@@ -236,7 +237,7 @@ impl Recipe<'_> {
         ranks::by_first(ranks, "the evaluated files", || self.record(out, &model, tasks, data))?;
         let store = if ranks.size() == 1 { self.store.clone() } else { RunStore::new(&self.dir) };
         let scorer = match ranks.rank() {
-            0 => self.scorer(config.mode, &config.judge, (&config.reward, &config.rewards), "eval", &store)?,
+            0 => self.scorer(config.mode, &config.judge, &config.reward, &config.rewards, "eval", &store)?,
             // The other ranks only generate answers. Rank 0 scores all of them.
             _ => Arc::new(Scorer::rules(config.mode)),
         };

@@ -420,6 +420,6 @@ fn types_are_said_as_people_do() {
     let columns: Vec<_> = file.columns().unwrap().into_iter().map(|c| (c.name, c.kind, c.read_as)).collect();
     let of = |name: &str| columns.iter().find(|c| c.0 == name).map(|c| (c.1.as_str(), c.2)).unwrap();
     assert_eq!(of("images"), ("list of {bytes: bytes, path: text}", Some("images")));
-    assert_eq!(of("ability"), ("text", None));
+    assert_eq!(of("ability"), ("text", Some("domain")));
     assert_eq!(of("extra_info").0, "{answer: text, index: int32, question: text, split: text}");
 }

@@ -61,7 +61,7 @@ fn a_row_keeps_all_of_its_columns_for_a_reward() {
         assert_eq!(rows[0].item().columns, rows[0].columns);
         rows[0].columns.keys().cloned().collect::<Vec<_>>()
     };
-    // `ability` is not read otherwise, and images are left out.
+    // Images are left out.
     let verl = names("verl/train.parquet");
     assert!(verl.contains(&"ability".to_owned()) && verl.contains(&"reward_model".to_owned()), "{verl:?}");
     assert!(!verl.contains(&"images".to_owned()), "{verl:?}");
@@ -90,8 +90,8 @@ fn verl_rows_with_paths_from_the_working_directory() {
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(made().join("verl"), dir.path().join("verl")).unwrap();
     let (code, text, _) = inspect(made(), "verl/train.parquet");
-    let line = "read 60 rows: 60 images, 60 turns; form: prompt (verl, TRL); columns used: data_source, extra_info, \
-                images, prompt, reward_model; columns not used: ability";
+    let line = "read 60 rows: 60 images, 60 turns; form: prompt (verl, TRL); columns used: ability, data_source, \
+                extra_info, images, prompt, reward_model\n";
     assert!(code == Some(0) && text.contains(line), "{text}");
     // From elsewhere, the error says which folders were searched and which key adds one.
     let path = made().join("verl/train.parquet").display().to_string();

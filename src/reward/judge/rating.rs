@@ -57,7 +57,7 @@ pub fn of(reply: &str, mode: Mode) -> Option<f64> {
 
 /// Returns a score from 1 to 10 as a number from 0 to 1. As in Vero, a NaN is 1.
 pub fn scaled(score: f64) -> f64 {
-    (score.min(10.0).max(1.0) - 1.0) / 9.0
+    if score.is_nan() { 1.0 } else { (score.clamp(1.0, 10.0) - 1.0) / 9.0 }
 }
 
 /// Returns the score of the rules with the accuracy that the judge's reply gives. Without a score in the reply, the
