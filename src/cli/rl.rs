@@ -12,9 +12,9 @@ use crate::rl::run::RlJob;
 /// Runs the job and prints the model's path to stdout.
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     training::run(args, context, |session, config: &RlConfig| {
-        let (dir, reward) = (&session.args.out, config.reward.scorer());
+        let (dir, reward) = (&session.args.out, &config.reward.scorer);
         let store = RunStore::of_rank(dir, session.ranks.rank(), session.ranks.size());
-        let scorer = context.scorer(config.reward.mode, config.judge.as_ref(), &reward, Some(store))?;
+        let scorer = context.scorer(config.reward.mode, config.judge.as_ref(), reward, Some(store))?;
         let judge = scorer.describe();
         let mut job = RlJob::open(dir, config.clone(), scorer.clone(), session.args.fresh)?;
         job.common.ranks = session.place();

@@ -63,8 +63,8 @@ impl Recipe<'_> {
         let mut services = [&self.config.sft.training.report_to[..], &self.config.rl.training.report_to].concat();
         services.dedup();
         reporters::check(&services)?;
-        let (rl, eval) = (self.config.rl.reward.scorer(), &self.config.eval.reward);
-        for (reward, place) in [(&rl, "rl.reward"), (eval, "eval.reward")] {
+        let (rl, eval) = (&self.config.rl.reward.scorer, &self.config.eval.reward);
+        for (reward, place) in [(rl, "rl.reward"), (eval, "eval.reward")] {
             if !reward.command.is_empty() {
                 Pool::start(&ScorerConfig { workers: 1, ..reward.clone() }, place)?;
             }
@@ -76,7 +76,7 @@ impl Recipe<'_> {
     fn judges(&self) -> String {
         let c = &self.config;
         let judges = [("data", &c.data.judge), ("rl", &c.rl.judge), ("eval", &c.eval.judge)];
-        let commands = [("rl", &c.rl.reward.command), ("eval", &c.eval.reward.command)];
+        let commands = [("rl", &c.rl.reward.scorer.command), ("eval", &c.eval.reward.command)];
         let named = |(stage, judge): (&str, &Option<JudgeConfig>)| Some(format!("{} ({stage})", judge.as_ref()?.model));
         let commands = commands.into_iter().filter(|(_, command)| !command.is_empty());
         let commands: Vec<String> = commands.map(|(stage, c)| format!("reward by {} ({stage})", c.join(" "))).collect();

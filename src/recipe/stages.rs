@@ -163,8 +163,7 @@ impl Recipe<'_> {
                 RunStore::of_rank(&self.dir, ranks.rank(), size)
             }
         };
-        let reward = config.reward.scorer();
-        let scorer = self.scorer(config.reward.mode, &config.judge, &reward, "rl.reward", &store)?;
+        let scorer = self.scorer(config.reward.mode, &config.judge, &config.reward.scorer, "rl.reward", &store)?;
         let mut job = rl::RlJob::new(&dir, config, scorer.clone())?;
         job.common.ranks = OneRank::new(ranks.rank(), ranks.size());
         job.common.validation = validation::rl(&job.config, &job.common, scorer, Some(&self.path("data")))?;

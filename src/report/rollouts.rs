@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::browser::{Answer, Browser, Row, Verdict, thumbnail};
 use crate::config::RlConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files;
 use crate::reward;
 use crate::rollout::file::{self, RolloutRow};
 use crate::text::Tokenizer;
@@ -74,12 +75,8 @@ pub fn browser(dir: &Path, config: &RlConfig, choose: Choose) -> Result<Option<B
 /// Returns the steps with rollouts, in ascending order.
 fn steps(dir: &Path) -> Result<Vec<u64>> {
     let folder = dir.join("rollouts");
-    let entries = match std::fs::read_dir(&folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(Error::io(&folder))?,
-    };
-    let step = |entry: std::fs::DirEntry| entry.path().file_stem()?.to_str()?.parse::<u64>().ok();
-    let mut steps: Vec<u64> = entries.filter_map(|entry| step(entry.ok()?)).collect();
+    let entries = if folder.exists() { files::entries(&folder)? } else { Vec::new() };
+    let mut steps: Vec<u64> = entries.iter().filter_map(|path| path.file_stem()?.to_str()?.parse().ok()).collect();
     steps.sort_unstable();
     Ok(steps)
 }
@@ -119,9 +116,9 @@ fn answer(row: &RolloutRow, question: &str, config: &RlConfig, tokenizer: Option
         _ if row.acc_score >= 0.5 => Verdict::Right,
         _ => Verdict::Wrong,
     };
-    let rules = reward::score(&row.output, &row.gts, Some(question), config.reward.scorer().rubric(config.reward.mode));
+    let rules = reward::score(&row.output, &row.gts, Some(question), config.reward.scorer.rubric(config.reward.mode));
     let by = match row.judge.as_str() {
-        "" if !config.reward.command.is_empty() => "by the reward program".to_owned(),
+        "" if !config.reward.scorer.command.is_empty() => "by the reward program".to_owned(),
         "" => rules.why.into_owned(),
         word => format!("judge: {word}"),
     };

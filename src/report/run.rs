@@ -182,8 +182,7 @@ fn model(dir: &Path) -> String {
 /// Returns the number of parameters of the model in `dir`, from the headers of its files.
 fn parameters(dir: &Path) -> Option<u64> {
     let mut count = 0;
-    for entry in std::fs::read_dir(dir).ok()? {
-        let path = entry.ok()?.path();
+    for path in files::entries(dir).ok()? {
         if path.extension().is_none_or(|extension| extension != "safetensors") {
             continue;
         }
@@ -273,9 +272,9 @@ pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String,
         ),
     );
     add("Clip", format!("{} below, {} above", rl.clip_ratio_low, rl.clip_ratio_high));
-    match rl.reward.command.is_empty() {
+    match rl.reward.scorer.command.is_empty() {
         true => add("Reward", format!("{} scorer", rl.reward.mode.name())),
-        false => add("Reward", format!("by {}", rl.reward.command.join(" "))),
+        false => add("Reward", format!("by {}", rl.reward.scorer.command.join(" "))),
     }
     out
 }

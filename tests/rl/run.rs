@@ -274,7 +274,7 @@ fn every_mode_makes_its_steps() {
             // verl's `token_level_scores` contain the penalty.
             let [scores, acc, format] =
                 ["", "/acc_score", "/format_reward_score"].map(|part| run.figures(&format!("critic/score{part}/mean")));
-            let weight = config.reward.format_weight;
+            let weight = config.reward.scorer.format_weight;
             let without = |i: usize| (1.0 - weight) * acc[i] + weight * format[i];
             assert!((0..2).all(|i| scores[i] < without(i)), "{scores:?} {acc:?} {format:?}");
         }

@@ -103,7 +103,7 @@ impl RlJob {
             data.remarks.push(what.to_owned());
         }
         let questions = generate::streamed(data, encoder, common.model_config.clone());
-        if config.reward.mode == Mode::Compat && config.reward.command.is_empty() {
+        if config.reward.mode == Mode::Compat && config.reward.scorer.command.is_empty() {
             let what = "reward.mode compat accepts unevaluated answers, as the published scorer does: a model can learn to \
                         answer \"15 + 63\" with \\boxed{15 + 63}";
             data.remarks.push(what.to_owned());
