@@ -1,6 +1,7 @@
 //! The only error type of omr. Every variant contains what a user needs to fix the cause: the place (file, key, row),
 //! what was found, and what was expected.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// `Result` with [`Error`].
@@ -102,19 +103,29 @@ pub enum Error {
 }
 
 impl Error {
-    /// Creates an input error: `place: found X, expected Y`.
-    pub fn input(place: impl Into<String>, found: impl Into<String>, expected: impl Into<String>) -> Error {
-        Error::Input { place: place.into(), found: found.into(), expected: expected.into(), hint: None }
+    /// Creates an input error: `place: found X, expected Y`. The place is the name of a key, flag or row, or a path.
+    pub fn input(place: impl AsRef<OsStr>, found: impl Into<String>, expected: impl Into<String>) -> Error {
+        Error::Input {
+            place: place.as_ref().display().to_string(),
+            found: found.into(),
+            expected: expected.into(),
+            hint: None,
+        }
     }
 
     /// Creates an error as [`Error::input`] does, with a hint, for example the nearest valid name.
     pub fn input_hint(
-        place: impl Into<String>,
+        place: impl AsRef<OsStr>,
         found: impl Into<String>,
         expected: impl Into<String>,
         hint: impl Into<String>,
     ) -> Error {
-        Error::Input { place: place.into(), found: found.into(), expected: expected.into(), hint: Some(hint.into()) }
+        Error::Input {
+            place: place.as_ref().display().to_string(),
+            found: found.into(),
+            expected: expected.into(),
+            hint: Some(hint.into()),
+        }
     }
 
     /// Adds `outer` (a file, a row) before the place of the error, unless the place already contains it.

@@ -7,6 +7,7 @@
 //! Only regular files are read. Reading a pipe or a device at a path from an untrusted source could block forever, or
 //! never reach an end.
 
+pub mod json;
 mod leftovers;
 mod lock;
 
@@ -77,6 +78,22 @@ fn text(bytes: Vec<u8>) -> io::Result<String> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
+/// Returns what was read from `path`, or `None` if the file does not exist.
+pub fn if_exists<T>(path: &Path, read: io::Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).map_err(Error::io(path)),
+    }
+}
+
+/// Returns the paths of the entries of a folder, sorted.
+pub fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let paths = fs::read_dir(dir).and_then(|all| all.map(|entry| Ok(entry?.path())).collect());
+    let mut paths: Vec<PathBuf> = paths.map_err(Error::io(dir))?;
+    paths.sort();
+    Ok(paths)
+}
+
 /// Creates the folder `dir` and its missing parents. Returns the folders that were created, innermost first. On an
 /// error, these folders are removed again.
 pub fn make_folder(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -88,7 +105,7 @@ pub fn make_folder(dir: &Path) -> Result<Vec<PathBuf>> {
         // For example in /proc: the parent exists, but the system does not allow new folders.
         io::ErrorKind::NotFound => {
             let found = "a path where no folder can be created";
-            Error::input(dir.display().to_string(), found, "a path on a disk")
+            Error::input(dir, found, "a path on a disk")
         }
         _ => Error::io(dir)(error),
     })
@@ -166,7 +183,7 @@ impl Drop for Staged {
 pub fn writable(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     if path.is_dir() {
-        return Err(Error::input(path.display().to_string(), "a folder", "a file name"));
+        return Err(Error::input(path, "a folder", "a file name"));
     }
     let made = make_folder(&parent(path))?;
     let tried = Staged::create(path).map(drop);
@@ -179,8 +196,7 @@ pub fn writable(path: impl AsRef<Path>) -> Result<()> {
 
 /// Copies the files in the folder `from`, without its subfolders, to the folder `to`.
 pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
-    for entry in fs::read_dir(from).map_err(Error::io(from))? {
-        let path = entry.map_err(Error::io(from))?.path();
+    for path in entries(from)? {
         if let (true, Some(name)) = (path.is_file(), path.file_name()) {
             fs::copy(&path, to.join(name)).map_err(Error::io(&path))?;
         }
@@ -193,8 +209,7 @@ pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
 pub fn below(dir: &Path, wanted: &mut dyn FnMut(&Path, bool) -> Result<bool>) -> Result<Vec<PathBuf>> {
     let (mut files, mut folders) = (Vec::new(), vec![dir.to_owned()]);
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-            let path = entry.map_err(Error::io(&folder))?.path();
+        for path in entries(&folder)? {
             let (inner, is_folder) = (path.strip_prefix(dir).unwrap_or(&path), path.is_dir());
             match wanted(inner, is_folder)? {
                 true if is_folder => folders.push(path),
@@ -303,8 +318,7 @@ pub fn sync_folder(path: &Path) -> Result<()> {
 }
 
 fn sync_tree(path: &Path) -> Result<()> {
-    for entry in fs::read_dir(path).map_err(Error::io(path))? {
-        let at = entry.map_err(Error::io(path))?.path();
+    for at in entries(path)? {
         if at.is_dir() {
             sync_tree(&at)?;
         } else {
@@ -321,7 +335,8 @@ fn parent(path: &Path) -> PathBuf {
     }
 }
 
-fn file_name(path: &Path) -> String {
+/// Returns the last part of a path as text.
+pub fn file_name(path: &Path) -> String {
     path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }
 

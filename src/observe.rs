@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
+use crate::error::{Error, Result};
+
 /// Observer of one job at a time. All methods may be called from any thread.
 pub trait Observer: Send + Sync {
     /// Begins stage `name`, which has `total` units of work (0 if unknown). An earlier run has done `done` of them.
@@ -22,6 +24,10 @@ pub trait Observer: Send + Sync {
     fn note(&self, line: &str);
     /// Returns true if the user asked to stop. The job then begins nothing new and returns `Error::Stopped`.
     fn stop_requested(&self) -> bool;
+    /// Errors with `Error::Stopped` if the user asked to stop.
+    fn check_stop(&self) -> Result<()> {
+        if self.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
+    }
     /// Sets whether there is no time limit for the job to end after a stop request. True while the job has state that
     /// it must save.
     fn patient(&self, _is_patient: bool) {}

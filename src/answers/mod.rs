@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params}
 
 use crate::client::Completion;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// File name of a run's store in the run directory.
 pub const FILE: &str = "answers.sqlite";
@@ -103,7 +104,7 @@ impl Store {
 
     fn locked(path: &Path, mode: &str, patience: Duration) -> Result<Store> {
         if path.is_dir() {
-            return Err(Error::input(path.display().to_string(), "a folder", "a file of answers, or an unused name"));
+            return Err(Error::input(path, "a folder", "a file of answers, or an unused name"));
         }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         parent.map_or(Ok(()), |parent| std::fs::create_dir_all(parent).map_err(Error::io(parent)))?;
@@ -139,10 +140,8 @@ impl Store {
         };
         let (connection, layout) = opened.map_err(|error| failed(path, &error))?;
         if !(0..=LAYOUT).contains(&layout) {
-            return Err(Error::format(
-                path,
-                format!("answers in layout {layout}; this version of omr reads layout {LAYOUT}"),
-            ));
+            let what = format!("answers in layout {layout}; this version of omr reads layout {LAYOUT}");
+            return Err(Error::format(path, what));
         }
         Ok(Store { path: path.to_owned(), connection: Mutex::new(connection), before: None })
     }
@@ -312,17 +311,12 @@ pub fn shard(dir: &Path, i: usize, n: usize) -> PathBuf {
 
 /// Returns the paths of the shards' stores in a run directory, sorted by name.
 pub fn shards(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
-        let path = entry.map_err(Error::io(dir))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let numbers = name.strip_prefix("answers-").and_then(|rest| rest.strip_suffix(".sqlite"));
-        let numbers = numbers.and_then(|rest| rest.split_once("-of-"));
-        if numbers.is_some_and(|(i, n)| i.parse::<usize>().is_ok() && n.parse::<usize>().is_ok()) {
-            found.push(path);
-        }
-    }
-    found.sort();
+    let mut found = files::entries(dir)?;
+    found.retain(|path| {
+        let name = files::file_name(path);
+        let numbers = name.strip_prefix("answers-").and_then(|rest| rest.strip_suffix(".sqlite")?.split_once("-of-"));
+        numbers.is_some_and(|(i, n)| i.parse::<usize>().is_ok() && n.parse::<usize>().is_ok())
+    });
     Ok(found)
 }
 
@@ -335,7 +329,7 @@ fn failed(path: &Path, error: &rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         _ if is_busy(error) => {
             let found = "an answer store that another process has open";
-            Error::input(path.display().to_string(), found, "one process at a time")
+            Error::input(path, found, "one process at a time")
         }
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             Error::format(path, format!("not an answer store, or a damaged one ({error})"))

@@ -142,9 +142,7 @@ impl Kit<'_> {
                 let _ = child.kill();
             }
         }
-        if self.machine.observer.stop_requested() {
-            return Err(Error::Stopped);
-        }
+        self.machine.observer.check_stop()?;
         let text = |path: &PathBuf| files::read_to_string(path).unwrap_or_default();
         Ok(match status {
             Some(status) if status.success() => Ok(text(&out)),

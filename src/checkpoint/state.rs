@@ -75,9 +75,7 @@ impl State {
 
     /// Reads `dir/state.json`. Errors name the file.
     pub fn read(dir: &Path) -> Result<State> {
-        let path = dir.join("state.json");
-        let text = files::read_to_string(&path).map_err(Error::io(&path))?;
-        serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))
+        files::json::read(&dir.join("state.json"))
     }
 
     /// Returns true if the checkpoint was written with a `MANIFEST`.
@@ -102,7 +100,7 @@ impl State {
         match self.versions.get("arithmetic").map_or("1", String::as_str) {
             ARITHMETIC => Ok(()),
             was => Err(Error::input_hint(
-                place.display().to_string(),
+                place,
                 format!("a checkpoint of arithmetic version {was}"),
                 format!("version {ARITHMETIC}, the version of this omr {}", env!("CARGO_PKG_VERSION")),
                 "finish the run with the omr that started it, or start over with --fresh, which renames the old run \

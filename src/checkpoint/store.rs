@@ -122,15 +122,12 @@ impl Store {
     /// Errors if the run directory was moved or replaced since the store was opened. The files that are written next
     /// would otherwise be in another folder than those before.
     pub fn check_place(&self) -> Result<()> {
-        match self.place.is_none() || self.place == place(&self.run) {
-            true => Ok(()),
-            false => Err(Error::input_hint(
-                self.run.display().to_string(),
-                "another folder, or none",
-                "the run directory, which was here when the run started",
-                "move it back and start the command again; it continues from the last checkpoint",
-            )),
+        if self.place.is_none() || self.place == place(&self.run) {
+            return Ok(());
         }
+        let expected = "the run directory, which was here when the run started";
+        let hint = "move it back and start the command again; it continues from the last checkpoint";
+        Err(Error::input_hint(&self.run, "another folder, or none", expected, hint))
     }
 
     fn folder(&self) -> PathBuf {
@@ -143,10 +140,7 @@ impl Store {
         if !folder.is_dir() {
             return Ok(Vec::new());
         }
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-            found.extend(Checkpoint::at(&entry.map_err(Error::io(&folder))?.path()));
-        }
+        let mut found: Vec<_> = files::entries(&folder)?.iter().filter_map(|path| Checkpoint::at(path)).collect();
         found.sort_by_key(|c| c.step);
         Ok(found)
     }
@@ -191,14 +185,8 @@ impl Store {
     /// Returns the folder of a draft that another rank has begun under this name. Errors if there is no such folder.
     pub fn begun(&self, name: &str) -> Result<PathBuf> {
         let folder = self.folder().join(name);
-        match folder.is_dir() {
-            true => Ok(folder),
-            false => Err(Error::input(
-                folder.display().to_string(),
-                "no folder",
-                "the folder that rank 0 created: all ranks must use the same run directory",
-            )),
-        }
+        let expected = "the folder that rank 0 created: all ranks must use the same run directory";
+        if folder.is_dir() { Ok(folder) } else { Err(Error::input(folder, "no folder", expected)) }
     }
 
     /// Returns the checkpoints from which `resume` may start, the newest first. An empty list means that the run starts
@@ -210,12 +198,9 @@ impl Store {
             (Resume::Auto, _) => self.list()?,
             (Resume::Never, None) => Vec::new(),
             (Resume::Never, Some(newest)) => {
-                return Err(Error::input_hint(
-                    self.run.display().to_string(),
-                    format!("a run at step {}", newest.step),
-                    "an empty directory, because resume is `never`",
-                    "use another --out, or --fresh to rename the old run directory",
-                ));
+                let expected = "an empty directory, because resume is `never`";
+                let hint = "use another --out, or --fresh to rename the old run directory";
+                return Err(Error::input_hint(&self.run, format!("a run at step {}", newest.step), expected, hint));
             }
             (Resume::Path(path), newest) => {
                 let found = match Checkpoint::at(path) {
@@ -228,12 +213,10 @@ impl Store {
                     return Err(Error::input(format!("resume: {}", path.display()), what, expected));
                 };
                 if let Some(newest) = newest.filter(|newest| newest.step > first.step && !self.has(first)) {
-                    return Err(Error::input_hint(
-                        format!("resume: {}", path.display()),
-                        format!("step {}, but {} is at step {}", first.step, self.run.display(), newest.step),
-                        "the newest step of the run directory, or a run directory without newer steps",
-                        "use another --out",
-                    ));
+                    let place = format!("resume: {}", path.display());
+                    let found = format!("step {}, but {} is at step {}", first.step, self.run.display(), newest.step);
+                    let expected = "the newest step of the run directory, or a run directory without newer steps";
+                    return Err(Error::input_hint(place, found, expected, "use another --out"));
                 }
                 found
             }
@@ -264,7 +247,7 @@ impl Store {
     pub fn copy_model(&self, step: u64, to: &Path) -> Result<()> {
         let from = self.folder().join(format!("{PREFIX}{step}"));
         if !from.is_dir() {
-            return Err(Error::input(from.display().to_string(), "nothing", "the run's best checkpoint"));
+            return Err(Error::input(from, "nothing", "the run's best checkpoint"));
         }
         if let Some(manifest) = Manifest::read(&from)? {
             manifest.check(&from, Part::Settings)?;

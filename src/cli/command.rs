@@ -34,55 +34,72 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Subcommand)]
-enum Command {
+/// Declares the commands, each with its arguments and the function that runs it.
+macro_rules! commands {
+    ($($(#[$about:meta])* $name:ident($args:ty) = $run:path;)+) => {
+        #[derive(Subcommand)]
+        enum Command {
+            $( $(#[$about])* $name($args), )+
+        }
+
+        impl Command {
+            fn run(&self, context: &Context) -> Result<()> {
+                match self {
+                    $( Command::$name(args) => $run(args, context), )+
+                }
+            }
+        }
+    };
+}
+
+commands! {
     /// Run a whole recipe: data, SFT, RL, evaluation, report
     #[command(after_help = "The keys of a stage are in its group, such as rl.rollout.n=16.")]
-    Recipe(JobArgs),
+    Recipe(JobArgs) = recipe::run;
     /// Make a small random model and a tokenizer for your rows
-    Init(init::Args),
+    Init(init::Args) = init::run;
     /// Prepare data in stages, or inspect data sets
-    Data(data::Args),
+    Data(data::Args) = data::run;
     /// Download a model or a data set from the Hugging Face hub
-    Download(download::Args),
+    Download(download::Args) = download::run;
     /// Upload a model to the Hugging Face hub, with a model card
-    Upload(upload::Args),
+    Upload(upload::Args) = upload::run;
     /// Fine-tune a model on conversations
-    Sft(JobArgs),
+    Sft(JobArgs) = sft::run;
     /// Train a model on questions with GSPO, GRPO or DAPO
-    Rl(JobArgs),
+    Rl(JobArgs) = rl::run;
     /// Evaluate a model on tasks
-    Eval(eval::Args),
+    Eval(eval::Args) = eval::run;
     /// Write a full model from an adapter and its base
-    Export(export::Args),
+    Export(export::Args) = export::run;
     /// Answer one question with text and images, or a file of questions
-    Generate(generate::Args),
+    Generate(generate::Args) = generate::run;
     /// Answer requests of OpenAI's API, and serve a web page for them
-    Serve(Box<serve::Args>),
+    Serve(Box<serve::Args>) = serve::run;
     /// Chat with a model in the terminal
-    Chat(chat::Args),
+    Chat(chat::Args) = chat::run;
     /// Score responses against the correct answers: accuracy and format
-    Score(score::Args),
+    Score(score::Args) = score::run;
     /// Check whether an answer equals the correct one
-    Verify(verify::Args),
+    Verify(verify::Args) = verify::run;
     /// Recompute recorded steps and report the first difference
-    Replay(replay::Args),
+    Replay(replay::Args) = replay::run;
     /// Rebuild the HTML report of a run, or compare several runs
-    Report(report::Args),
+    Report(report::Args) = report::run;
     /// Serve the report of a run that continues, on this machine
-    Watch(watch::Args),
+    Watch(watch::Args) = watch::run;
     /// Measure ops, steps and rollouts, and compare them with peak rates
-    Bench(bench::Options),
+    Bench(bench::Options) = bench::run;
     /// Predict memory, time and tokens per day of a config on GPUs
-    Plan(plan::Args),
+    Plan(plan::Args) = plan::run;
     /// List all config keys: type, default, meaning, name elsewhere
-    Config(config::Args),
+    Config(config::Args) = config::run;
     /// Check what works on this machine and how to fix the rest
-    Doctor(doctor::Args),
+    Doctor(doctor::Args) = doctor::run;
     /// Generate a completion script for bash, zsh or fish
-    Completions(completions::Args),
+    Completions(completions::Args) = complete;
     /// Write the manual pages of all commands
-    Man(man::Args),
+    Man(man::Args) = write_pages;
 }
 
 /// Groups of commands, in the order of `omr --help`.
@@ -92,6 +109,14 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Use", &["serve", "chat", "generate", "score", "verify", "export"]),
     ("Inspect", &["watch", "report", "replay", "plan", "bench", "config", "doctor", "completions", "man"]),
 ];
+
+fn complete(args: &completions::Args, _: &Context) -> Result<()> {
+    completions::run(args, &mut Cli::command())
+}
+
+fn write_pages(args: &man::Args, _: &Context) -> Result<()> {
+    man::run(args, Cli::command())
+}
 
 /// Returns the command line with its help: commands in groups. Flags of all commands are explained once, in `omr
 /// --help`.
@@ -129,34 +154,6 @@ impl Command {
             Command::Eval(args) => of(args.ranks),
             Command::Data(args) => args.ranks().map_or(Ok(RankRole::Alone), of),
             _ => Ok(RankRole::Alone),
-        }
-    }
-
-    fn run(&self, context: &Context) -> Result<()> {
-        match self {
-            Command::Recipe(args) => recipe::run(args, context),
-            Command::Init(args) => init::run(args, context),
-            Command::Data(args) => data::run(args, context),
-            Command::Download(args) => download::run(args, context),
-            Command::Upload(args) => upload::run(args, context),
-            Command::Sft(args) => sft::run(args, context),
-            Command::Rl(args) => rl::run(args, context),
-            Command::Eval(args) => eval::run(args, context),
-            Command::Export(args) => export::run(args, context),
-            Command::Generate(args) => generate::run(args, context),
-            Command::Serve(args) => serve::run(args, context),
-            Command::Chat(args) => chat::run(args, context),
-            Command::Score(args) => score::run(args, context),
-            Command::Verify(args) => verify::run(args, context),
-            Command::Replay(args) => replay::run(args, context),
-            Command::Report(args) => report::run(args, context),
-            Command::Watch(args) => watch::run(args, context),
-            Command::Bench(args) => bench::run(args, context),
-            Command::Plan(args) => plan::run(args, context),
-            Command::Config(args) => config::run(args, context),
-            Command::Doctor(args) => doctor::run(args, context),
-            Command::Completions(args) => completions::run(args, &mut Cli::command()),
-            Command::Man(args) => man::run(args, Cli::command()),
         }
     }
 }

@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::config::nearest;
+use crate::config::not_one_of;
 use crate::error::{Error, Result};
 use crate::observe::shown;
 use crate::secrets::{self, redacted};
@@ -52,10 +52,7 @@ impl Console {
             const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
             if !LEVELS.contains(&part.to_ascii_lowercase().as_str()) {
                 let expected = "error, warn, info, debug or trace";
-                return Err(match nearest(part, LEVELS) {
-                    Some(near) => Error::input_hint("--log-level", part, expected, format!("did you mean {near}?")),
-                    None => Error::input("--log-level", part, expected),
-                });
+                return Err(not_one_of("--log-level", part, expected, LEVELS));
             }
         }
         let filter = |more: &str| {

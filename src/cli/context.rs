@@ -146,12 +146,10 @@ impl Context {
         if need <= free {
             return Ok(());
         }
-        Err(Error::input_hint(
-            "optimizer_offload",
-            format!("true, with {} of optimizer state per process", bytes(need as u64)),
-            format!("at most {}, the free memory of the host for each process", bytes(free as u64)),
-            "set optimizer_offload=false, use more GPUs, or choose an `optim` with fewer bits",
-        ))
+        let found = format!("true, with {} of optimizer state per process", bytes(need as u64));
+        let expected = format!("at most {}, the free memory of the host for each process", bytes(free as u64));
+        let hint = "set optimizer_offload=false, use more GPUs, or choose an `optim` with fewer bits";
+        Err(Error::input_hint("optimizer_offload", found, expected, hint))
     }
 
     /// Describes for the user where a run computes.
@@ -458,10 +456,9 @@ impl Context {
 
     pub(crate) fn fail(&self, error: &Error) {
         self.progress.end();
-        if !is_reported_here(error, self.rank_role.rank()) {
-            return;
+        if is_reported_here(error, self.rank_role.rank()) {
+            self.console.error(&error.to_string());
         }
-        self.console.error(&error.to_string());
     }
 }
 

@@ -111,11 +111,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         Kind::Filter(args) => run_stage::<FilterConfig>(args, context),
         Kind::Mix(args) => run_stage::<MixConfig>(args, context),
         Kind::Run(args) => run_list(args, context),
-        Kind::Embed(_) => Err(Error::input(
-            "omr data",
-            "embed",
-            "omr data dedup, which computes embeddings if its config sets `model`",
-        )),
+        Kind::Embed(_) => {
+            let expected = "omr data dedup, which computes embeddings if its config sets `model`";
+            Err(Error::input("omr data", "embed", expected))
+        }
         Kind::Inspect(args) => inspect::run(args, context),
         Kind::Preview(args) => preview::run(args, context),
     }

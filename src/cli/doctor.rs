@@ -105,6 +105,14 @@ fn line(what: &str, found: &str, remark: &str) -> Finding {
     Finding { what: what.to_owned(), found: found.to_owned(), remark: remark.to_owned(), ok: true }
 }
 
+/// Returns the finding of a check: `found` with its remark, or an error.
+fn checked(what: &str, found: &str, remark: Result<String>) -> Finding {
+    match remark {
+        Ok(remark) => line(what, found, &remark),
+        Err(error) => line(what, found, &reason(&error)).broken(),
+    }
+}
+
 fn processor() -> Finding {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| info.lines().find(|l| l.starts_with(name)).and_then(|l| l.split_once(':'));
@@ -177,11 +185,9 @@ fn kernels_of(model: &Path) -> Result<Vec<Finding>> {
     let Ok(found) = cuda::find() else { return Ok(Vec::new()) };
     let usable = found.gpus.iter().filter(|gpu| gpu.arch().is_some());
     let of_gpu = |gpu: &cuda::GpuInfo| {
-        let what = format!("cuda {}", gpu.ordinal);
-        match plan::kernels::check(&config, &gpu.properties(&found.driver)) {
-            Ok(()) => line("model", &what, &format!("all kernels of {} fit", model.display())),
-            Err(error) => line("model", &what, &reason(&error)).broken(),
-        }
+        let fits = plan::kernels::check(&config, &gpu.properties(&found.driver));
+        let remark = fits.map(|()| format!("all kernels of {} fit", model.display()));
+        checked("model", &format!("cuda {}", gpu.ordinal), remark)
     };
     Ok(usable.map(of_gpu).collect())
 }
@@ -200,10 +206,8 @@ fn nccl() -> Finding {
 
 /// Checks the emulator: its compiler and the folder of its compiled kernels.
 fn emu() -> Vec<Finding> {
-    let compiler = match Compiler::find() {
-        Ok(compiler) => line("device", "emu", &format!("works, with {}", compiler.version())),
-        Err(error) => line("device", "emu", &reason(&error)).broken(),
-    };
+    let works = Compiler::find().map(|compiler| format!("works, with {}", compiler.version()));
+    let compiler = checked("device", "emu", works);
     let kept = match Cache::folder() {
         Ok(folder) => writable("emulated kernels", &folder, CACHE_CURE),
         Err(error) => line("emulated kernels", "no folder", &reason(&error)).broken(),

@@ -74,10 +74,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             context.say(&format!("{}: {answered} of the lines answered{skipped}", out.display()));
             Ok(())
         }
-        _ => Err(Error::input(
-            "omr generate",
-            "neither --prompt nor --jsonl and --out",
-            "--prompt TEXT, or --jsonl FILE --out FILE",
-        )),
+        _ => {
+            let found = "neither --prompt nor --jsonl and --out";
+            Err(Error::input("omr generate", found, "--prompt TEXT, or --jsonl FILE --out FILE"))
+        }
     })
 }

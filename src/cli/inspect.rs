@@ -68,13 +68,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         seed: args.seed,
         shown: Some(report::browser::image_of),
     };
-    let mut found = Vec::with_capacity(datasets.len());
-    for entry in &datasets {
-        found.push(inspect(entry, &options)?);
-    }
+    let mut found: Vec<_> = datasets.iter().map(|entry| inspect(entry, &options)).collect::<Result<_>>()?;
     if let Some(config) = &tasks {
-        let asked: Vec<_> = task::named(&config.tasks)?.into_iter().filter(|spec| spec.hub.is_some()).collect();
-        for spec in asked {
+        for spec in task::named(&config.tasks)?.into_iter().filter(|spec| spec.hub.is_some()) {
             found.push(questions(spec, config, &options)?);
         }
     }
@@ -162,7 +158,7 @@ pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
     if datasets.is_empty() && tasks.is_none() {
         let found = format!("a config of `omr {kind}` without rows");
         let expected = "a config with rows (for `omr eval`: with data_dir=DIR), or the path of the rows";
-        return Err(Error::input(place.display().to_string(), found, expected));
+        return Err(Error::input(place, found, expected));
     }
     Ok(Inspected { datasets, tasks, variables })
 }

@@ -81,36 +81,18 @@ where
             Err(error) => Err(Error::input(place(*number), found(&error), expected)),
         };
         let mut failure = None;
-        let mut lines = Vec::with_capacity(batch.len());
-        for line in batch.par_iter().map(parse).collect::<Vec<_>>() {
-            match line {
-                Ok(line) => lines.push(line),
-                Err(error) => {
-                    failure = Some(error);
-                    break;
-                }
-            }
-        }
+        let parsed = batch.par_iter().map(parse).collect::<Vec<_>>().into_iter();
+        let lines = parsed.map_while(|line| line.map_err(|error| failure = Some(error)).ok()).collect();
         let mut out = Vec::new();
-        for answer in all(lines) {
-            match answer {
-                Ok(answer) => {
-                    serde_json::to_writer(&mut out, &answer).map_err(|e| Error::Failed(e.to_string()))?;
-                    out.push(b'\n');
-                }
-                Err(error) => {
-                    failure = Some(error);
-                    break;
-                }
-            }
+        for answer in all(lines).into_iter().map_while(|one| one.map_err(|error| failure = Some(error)).ok()) {
+            serde_json::to_writer(&mut out, &answer).map_err(|e| Error::Failed(e.to_string()))?;
+            out.push(b'\n');
         }
         match output.write_all(&out).and_then(|()| output.flush()) {
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
             other => other.map_err(Error::io("standard output"))?,
         }
-        if let Some(error) = failure {
-            return Err(error);
-        }
+        failure.map_or(Ok(()), Err)?;
     }
     Ok(())
 }

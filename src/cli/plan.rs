@@ -27,17 +27,10 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         return Err(Error::input("--gpus", "0", "at least 1"));
     }
     if gpu_options.launches.is_some() && !gpu_options.gpu.has_predictions() {
-        let found = gpu_options.gpu.ceilings().name;
-        return Err(Error::input(
-            "--launches",
-            found,
-            "h200 or h100, because launches are recorded for these two only",
-        ));
+        let expected = "h200 or h100, because launches are recorded for these two only";
+        return Err(Error::input("--launches", gpu_options.gpu.ceilings().name, expected));
     }
-    match plan::is_rl(&args.config)? {
-        true => planned::<RlConfig>(args),
-        false => planned::<SftConfig>(args),
-    }
+    if plan::is_rl(&args.config)? { planned::<RlConfig>(args) } else { planned::<SftConfig>(args) }
 }
 
 fn planned<C: Training + Sync>(args: &Args) -> Result<()> {

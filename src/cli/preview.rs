@@ -39,7 +39,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Inspected { datasets, variables, .. } = named(&args.place, &args.overrides)?;
     if datasets.is_empty() {
-        return Err(Error::input(args.place.display().to_string(), "a config without rows", "a config with rows"));
+        return Err(Error::input(&args.place, "a config without rows", "a config with rows"));
     }
     let dir = repository(&args.model, Kind::Model, "--model")?;
     let config = ModelConfig::load(&dir.join("config.json"))?.chat();

@@ -32,8 +32,7 @@ impl RunDir {
     /// of the config differs, or if another process uses the folder. Removes incomplete files of a killed run. Changes
     /// nothing else in the folder until [`RunDir::begin`].
     pub fn open<C: Config>(args: &RunArgs, config: &C, context: &Context) -> Result<RunDir> {
-        let run = RunDir::lock(args, "", context)?;
-        run.compare(config, context)?;
+        let run = RunDir::open_part(args, "", config, context)?;
         files::tidy(&run.dir)?;
         Ok(run)
     }
@@ -61,11 +60,8 @@ impl RunDir {
             }
         }
         if dir.exists() && !dir.is_dir() {
-            return Err(Error::input(
-                dir.display().to_string(),
-                "a file",
-                "a run directory, or a name that does not exist",
-            ));
+            let expected = "a run directory, or a name that does not exist";
+            return Err(Error::input(dir, "a file", expected));
         }
         let before = names(&dir);
         let lock = Some(Lock::take(&dir, part)?);
@@ -80,7 +76,7 @@ impl RunDir {
         }
         if !files::is_run(dir) {
             let expected = "a run directory, or a folder without a config.yaml";
-            return Err(Error::input(file.display().to_string(), "a config that was not written by a run", expected));
+            return Err(Error::input(file, "a config that was not written by a run", expected));
         }
         let compared = config::load(Some(&file), &[], &|_| None).and_then(|was: C| {
             let changes = config::refuse_differences(dir, &was, config)?;

@@ -121,19 +121,15 @@ impl Session<'_> {
         let all = self.ranks.await_all("the run directory", token.as_bytes())?;
         // A network file system may show a new file after a delay.
         let begun = Instant::now();
-        let mut found = files::read(&path).unwrap_or_default();
-        while found != all[0] && begun.elapsed() < PATIENCE {
+        let is_same = || files::read(&path).is_ok_and(|found| found == all[0]);
+        while !is_same() && begun.elapsed() < PATIENCE {
             std::thread::sleep(PATIENCE / 60);
-            found = files::read(&path).unwrap_or_default();
         }
-        match found == all[0] {
-            true => Ok(()),
-            false => Err(Error::input(
-                self.args.out.display().to_string(),
-                format!("a different folder than on {}", self.ranks.name(0)),
-                "one folder that all ranks share",
-            )),
+        if is_same() {
+            return Ok(());
         }
+        let found = format!("a different folder than on {}", self.ranks.name(0));
+        Err(Error::input(&self.args.out, found, "one folder that all ranks share"))
     }
 
     /// Opens the run directory on rank 0. Returns `None` on the other ranks.

@@ -86,7 +86,7 @@ fn model_files(dir: &Path) -> Result<Vec<Upload>> {
     }
     let found = files::below(dir, &mut |inner, is_folder| {
         let source = dir.join(inner);
-        let refused = |found, expected| Err(Error::input(source.display().to_string(), found, expected));
+        let refused = |found, expected| Err(Error::input(&source, found, expected));
         match inner.file_name().and_then(OsStr::to_str) {
             None => refused("a name that is not UTF-8", "a name in UTF-8"),
             Some(name) if name.starts_with('.') || inner == Path::new("trainer") => Ok(false),
@@ -104,7 +104,7 @@ fn model_files(dir: &Path) -> Result<Vec<Upload>> {
             let hint =
                 stages.map_or("omr sft and omr rl make run directories".to_owned(), |dir| dir.display().to_string());
             let found = "no config.json with weights (*.safetensors)";
-            Err(Error::input_hint(dir.display().to_string(), found, "a run directory or a model directory", hint))
+            Err(Error::input_hint(dir, found, "a run directory or a model directory", hint))
         }
     }
 }

@@ -4,7 +4,7 @@ use omr_verify::{Format, Mode};
 use serde_json::Value;
 
 use super::Place;
-use super::describe::{inline, nearest};
+use super::describe::{inline, not_one_of};
 use crate::error::{Error, Result};
 
 /// A type whose values have names in a config.
@@ -42,10 +42,7 @@ pub fn choose<T: Choice>(text: &str) -> Result<T> {
     }
     let names = names::<T>();
     let (place, expected) = (T::TYPE.to_lowercase(), format!("one of {}", names.join(", ")));
-    Err(match nearest(text, names) {
-        Some(near) => Error::input_hint(place, text, expected, format!("did you mean {near}?")),
-        None => Error::input(place, text, expected),
-    })
+    Err(not_one_of(place, text, expected, names))
 }
 
 /// Implements [`Setting`](super::Setting) for a [`Choice`]: reading, writing and the list of names.

@@ -19,7 +19,7 @@ const SKIP: &str = "\0skip";
 /// settings without a counterpart. `gpus` is the number of GPUs of the other system.
 pub fn from_other(file: &Path, gpus: u64) -> Result<String> {
     let (settings, program) = script::read(file)?;
-    let wrong = |found: &str, expected: &str| Err(Error::input(file.display().to_string(), found, expected));
+    let wrong = |found: &str, expected: &str| Err(Error::input(file, found, expected));
     if settings.is_empty() {
         return wrong("no settings", "YAML, or a script with a command of key=value or --key value");
     }

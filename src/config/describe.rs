@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::error::Error;
 use crate::secrets::HIDDEN;
 
 /// True if the key at `path` contains a server's secret.
@@ -32,6 +33,17 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .filter(|&(d, candidate)| d <= reach || (word.len() >= 4 && candidate.contains(word)))
         .min_by_key(|&(d, _)| d)
         .map(|(_, candidate)| candidate)
+}
+
+/// Creates the error for `word`, which is none of `names`. It suggests the most similar name.
+pub fn not_one_of<'a>(
+    place: impl Into<String>,
+    word: &str,
+    expected: impl Into<String>,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Error {
+    let hint = nearest(word, names).map(|near| format!("did you mean {near}?"));
+    Error::Input { place: place.into(), found: word.to_owned(), expected: expected.into(), hint }
 }
 
 /// Computes the Levenshtein distance in characters.

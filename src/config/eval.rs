@@ -8,7 +8,7 @@ use super::{
     ChatTemplateKwargs, Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rewards,
     Rule, Safe, ScorerConfig, Secret, Source,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 settings! {
     /// An OpenAI-compatible server of the model to evaluate.
@@ -105,10 +105,10 @@ impl Config for EvalConfig {
     }
     fn validate(&self, place: &Place) -> Result<()> {
         check_judge(place, "", &self.judge)?;
-        if self.server.is_some() && (self.image_min_pixels, self.image_max_pixels) != (None, None) {
-            let found = "a server, with image_min_pixels or image_max_pixels";
-            return Err(Error::input(place.of("server"), found, "no bounds: the server resizes images itself"));
-        }
+        let is_resized = (self.image_min_pixels, self.image_max_pixels) != (None, None);
+        let found = "a server, with image_min_pixels or image_max_pixels";
+        let expected = "no bounds: the server resizes images itself";
+        place.check(self.server.is_none() || !is_resized, "server", found, expected)?;
         super::sft::check_pixels(place, "", self.image_min_pixels, self.image_max_pixels)
     }
 }

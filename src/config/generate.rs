@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{ChatTemplateKwargs, Config, Dtype, Place, Rule, Safe, ServeConfig};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 settings! {
     /// Sampling and engine settings of `omr generate`.
@@ -58,12 +58,7 @@ impl Config for GenerateConfig {
     const NAME: &'static str = "generate";
 
     fn validate(&self, place: &Place) -> Result<()> {
-        if self.top_k == 0 {
-            return Err(Error::input(place.of("top_k"), "0", "-1 (all tokens) or 1 and more"));
-        }
-        if self.top_p == 0.0 {
-            return Err(Error::input(place.of("top_p"), "0", "more than 0"));
-        }
+        place.check_sampling("", self.top_k, self.top_p)?;
         super::sft::check_pixels(place, "", self.image_min_pixels, self.image_max_pixels)
     }
 }

@@ -47,14 +47,13 @@ settings! {
 impl JudgeConfig {
     /// Returns an error if the server or its model is not set. `at` returns the place of a key for the message.
     pub fn check(&self, at: impl Fn(&str) -> String) -> Result<()> {
-        let missing = |key: &str, variable: &str| {
+        let needed = [
+            ("base_url", "OPENAI_BASE_URL", self.base_url.is_empty()),
+            ("model", "OPENAI_MODEL_NAME", self.model.is_empty()),
+        ];
+        if let Some((key, variable, _)) = needed.iter().find(|(.., is_missing)| *is_missing) {
             let expected = format!("a value for the judge, here or in the environment variable {variable}");
-            Err(Error::input(at(key), "nothing", expected))
-        };
-        match (self.base_url.is_empty(), self.model.is_empty()) {
-            (true, _) => return missing("base_url", "OPENAI_BASE_URL"),
-            (_, true) => return missing("model", "OPENAI_MODEL_NAME"),
-            _ => {}
+            return Err(Error::input(at(key), "nothing", expected));
         }
         match (&self.prompt_file, &self.prompt) {
             (Some(file), None) => files::read_config(file).map(drop).map_err(Error::io(file)),
@@ -90,7 +89,7 @@ settings! {
         /// the model sees it. Labels are always pixels of the original. `extra_info.normalize_bbox_to_1000` of a row
         /// takes precedence.
         normalize_bbox_to_1000: bool = false, name: "verl data.normalize_bbox_to_1000 (Vero's fork)";
-        /// Reward program with its arguments, used instead of the rules. Empty = the rules.
+        /// Your own reward program with its arguments, used instead of the rules. Empty = the rules.
         command: Vec<String> = Vec::new(), name: "verl custom_reward_function.path";
         /// Number of processes of the reward program.
         workers: usize = 4, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl reward_model.num_workers";

@@ -50,7 +50,7 @@ pub use chat_template::ChatTemplateKwargs;
 pub use choice::{Choice, choose};
 pub use convert::from_other;
 pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig};
-pub use describe::{inline, nearest};
+pub use describe::{inline, nearest, not_one_of};
 pub use dist::{Backend, DistConfig};
 pub use distillation::DistillationConfig;
 pub use domains::DomainWeights;
@@ -62,7 +62,7 @@ pub use omr_verify::{Format, Mode};
 pub use optim::{LrSchedulerType, OptimConfig, OptimizerName};
 pub use pipeline::{
     DataConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, Images, MixConfig, PassrateConfig, RowForm,
-    StageConfig, StepConfig, VerifyConfig,
+    StageConfig, StageKeys, StepConfig, VerifyConfig,
 };
 pub use preset::Preset;
 pub use recipe::{BaseConfig, RecipeConfig, TaskConfig, TeacherConfig};

@@ -2,7 +2,7 @@
 
 use super::table::join;
 use super::{LoraConfig, Place, Rule, Safe};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 choice! {
     /// Schedule of the learning rate after the warm-up.
@@ -88,34 +88,23 @@ impl OptimConfig {
     /// `path` is the group of the keys.
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
         let own = [self.vision_tower_lr, self.multi_modal_projector_lr];
-        if self.learning_rate == 0.0 && own.iter().flatten().any(|&rate| rate > 0.0) {
-            let expected = "above 0: it scales all rates (freeze_language_model trains only the other parts)";
-            return Err(Error::input(place.of(&join(path, "learning_rate")), "0", expected));
-        }
+        let is_scaled = self.learning_rate != 0.0 || own.iter().flatten().all(|&rate| rate <= 0.0);
+        let expected = "above 0: it scales all rates (freeze_language_model trains only the other parts)";
+        place.check(is_scaled, &join(path, "learning_rate"), 0, expected)?;
         let frozen = [
             ("freeze_vision_tower", self.freeze_vision_tower),
             ("freeze_multi_modal_projector", self.freeze_multi_modal_projector),
             ("freeze_language_model", self.freeze_language_model),
         ];
         if self.lora.is_some() {
-            if let Some((key, _)) = frozen.iter().find(|(_, is_frozen)| *is_frozen) {
-                let expected = "false: lora freezes all weights, and lora.vision decides about adapters of the tower";
-                return Err(Error::input(place.of(&join(path, key)), "true", expected));
-            }
-            if self.bf16_stochastic_round {
-                let expected = "false: adapters have f32 masters, which their files contain";
-                return Err(Error::input(place.of(&join(path, "bf16_stochastic_round")), "true with lora", expected));
-            }
-            return Ok(());
+            let expected = "false: lora freezes all weights, and lora.vision decides about adapters of the tower";
+            frozen.iter().try_for_each(|(key, is)| place.check(!is, &join(path, key), true, expected))?;
+            let (key, expected) =
+                ("bf16_stochastic_round", "false: adapters have f32 masters, which their files contain");
+            return place.check(!self.bf16_stochastic_round, &join(path, key), "true with lora", expected);
         }
-        if !(self.freeze_vision_tower && self.freeze_multi_modal_projector && self.freeze_language_model) {
-            return Ok(());
-        }
-        let key = join(path, "freeze_language_model");
-        Err(Error::input(
-            place.of(&key),
-            "true, with the two other parts frozen, too",
-            "at least one part that is not frozen",
-        ))
+        let (key, trains) = ("freeze_language_model", frozen.iter().any(|(_, is_frozen)| !is_frozen));
+        let found = "true, with the two other parts frozen, too";
+        place.check(trains, &join(path, key), found, "at least one part that is not frozen")
     }
 }

@@ -1,18 +1,18 @@
 //! Config keys of the data pipeline: one config per stage, and one that lists several stages.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::data::{model_of, rows_of};
 use super::environment::{group_from_env, judge_from_env};
 use super::judge::check_judge;
-use super::table::Table;
+use super::table::{Table, join};
 use super::{
     Config, DatasetConfig, Dtype, EndpointConfig, InputKind, JudgeConfig, MOST_SEQUENCES, Mode, Place, Rule, Safe,
     Source,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 choice! {
     /// Columns of the rows that are written.
@@ -259,90 +259,31 @@ impl Config for DataConfig {
                 if ["distill", "verify", "passrate"].contains(&kind.as_str()) {
                     judge_from_env(config, env);
                 }
-                if kind == DistillConfig::NAME {
-                    DistillConfig::prepare(config, env);
-                }
+                prepare_teacher(kind, config, env);
             }
         }
     }
 
     fn validate(&self, place: &Place) -> Result<()> {
         for (i, step) in self.stages.iter().enumerate() {
-            let kinds = step.kinds();
-            if kinds.len() != 1 {
-                let found = if kinds.is_empty() { "none".to_owned() } else { kinds.join(" and ") };
-                let expected = "one of format, distill, verify, passrate, dedup, filter, mix";
-                return Err(Error::input(place.of(&format!("stages.{i}")), found, expected));
-            }
-            if step.name.contains(['/', '\\', '.']) || self.stages[..i].iter().any(|other| other.name == step.name) {
-                let expected = "a name of its own, without dots and slashes: it names a folder";
-                return Err(Error::input(place.of(&format!("stages.{i}.name")), &step.name, expected));
-            }
-            let judge =
-                |judge: &Option<JudgeConfig>, kind: &str| check_judge(place, &format!("stages.{i}.{kind}"), judge);
-            step.distill.as_ref().map_or(Ok(()), |c| judge(&c.judge, "distill"))?;
-            step.verify.as_ref().map_or(Ok(()), |c| judge(&c.judge, "verify"))?;
-            step.passrate.as_ref().map_or(Ok(()), |c| judge(&c.judge, "passrate"))?;
-            step.dedup.as_ref().map_or(Ok(()), |c| c.check_model(place, &format!("stages.{i}.dedup.")))?;
-            step.filter.as_ref().map_or(Ok(()), |c| c.check_model(place, &format!("stages.{i}.filter.")))?;
+            let (kinds, at) = (step.kinds(), format!("stages.{i}"));
+            let found = if kinds.is_empty() { "none".to_owned() } else { kinds.join(" and ") };
+            let expected = "one of format, distill, verify, passrate, dedup, filter, mix";
+            place.check(kinds.len() == 1, &at, found, expected)?;
+            let is_own = self.stages[..i].iter().all(|other| other.name != step.name);
+            let expected = "a name of its own, without dots and slashes: it names a folder";
+            let is_name = is_own && !step.name.contains(['/', '\\', '.']);
+            place.check(is_name, &join(&at, "name"), &step.name, expected)?;
+            check_step(step, place, &at)?;
         }
         Ok(())
-    }
-}
-
-impl Config for DistillConfig {
-    const NAME: &'static str = "distill";
-
-    fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
-        let teacher = [("OAI_BASE_URL", "base_url"), ("OAI_API_KEY", "api_key"), ("MODEL_VERSION", "model")];
-        group_from_env(tree, "teacher", &teacher, env);
-    }
-
-    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        rows_of("datasets", &mut self.stage.datasets).collect()
-    }
-
-    fn validate(&self, place: &Place) -> Result<()> {
-        check_judge(place, "", &self.judge)
-    }
-}
-
-impl Config for VerifyConfig {
-    const NAME: &'static str = "verify";
-
-    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        rows_of("datasets", &mut self.stage.datasets).collect()
-    }
-
-    fn validate(&self, place: &Place) -> Result<()> {
-        check_judge(place, "", &self.judge)
-    }
-}
-
-impl Config for PassrateConfig {
-    const NAME: &'static str = "passrate";
-
-    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        rows_of("datasets", &mut self.stage.datasets).chain(model_of("model", &mut self.model)).collect()
-    }
-
-    fn validate(&self, place: &Place) -> Result<()> {
-        check_judge(place, "", &self.judge)
-    }
-}
-
-impl Config for FormatConfig {
-    const NAME: &'static str = "format";
-
-    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        rows_of("datasets", &mut self.stage.datasets).collect()
     }
 }
 
 impl FilterConfig {
     /// Errors if a limit needs a model and there is none, or if no limit needs the model. `group` is the prefix of the
     /// keys.
-    pub fn check_model(&self, place: &Place, group: &str) -> Result<()> {
+    fn check_model(&self, place: &Place, group: &str) -> Result<()> {
         let tokens = |key, limit: Option<usize>| limit.map(|limit| (key, limit.to_string()));
         let limits = [tokens("min_tokens", self.min_tokens), tokens("max_tokens", self.max_tokens)];
         let nll = self.max_nll.map(|limit| ("max_nll", limit.to_string()));
@@ -353,56 +294,110 @@ impl FilterConfig {
             }
             _ => return Ok(()),
         };
-        Err(Error::input(place.of(&format!("{group}{key}")), found, expected))
-    }
-}
-
-impl Config for FilterConfig {
-    const NAME: &'static str = "filter";
-
-    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        rows_of("datasets", &mut self.stage.datasets).chain(model_of("model", &mut self.model)).collect()
-    }
-
-    fn validate(&self, place: &Place) -> Result<()> {
-        self.check_model(place, "")
-    }
-}
-
-impl Config for MixConfig {
-    const NAME: &'static str = "mix";
-
-    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        rows_of("datasets", &mut self.stage.datasets).collect()
+        place.check(false, &join(group, key), found, expected)
     }
 }
 
 impl DedupConfig {
     /// Errors where the threshold is set of embeddings that nothing makes.
     fn check_model(&self, place: &Place, group: &str) -> Result<()> {
-        if self.model.is_none() && self.embed_threshold != DedupConfig::default().embed_threshold {
-            let found = format!("{} without a model", self.embed_threshold);
-            return Err(Error::input(
-                place.of(&format!("{group}embed_threshold")),
-                found,
-                "a model directory as `model`",
-            ));
-        }
-        Ok(())
+        let (threshold, default) = (self.embed_threshold, DedupConfig::default().embed_threshold);
+        let (key, found) = (join(group, "embed_threshold"), format!("{threshold} without a model"));
+        place.check(self.model.is_some() || threshold == default, &key, found, "a model directory as `model`")
     }
 }
 
-impl Config for DedupConfig {
-    const NAME: &'static str = "dedup";
+/// The config of a stage.
+pub trait StageKeys: Config {
+    /// Returns the keys of every stage.
+    fn stage(&self) -> &StageConfig;
+    /// Returns the same keys for modification, such as to resolve paths.
+    fn stage_mut(&mut self) -> &mut StageConfig;
+    /// Returns the data sets that the stage reads in addition to its main data sets.
+    fn extra_datasets(&mut self) -> Vec<&mut DatasetConfig>;
+    /// Returns the model directory that determines the output, if any.
+    fn model(&self) -> Option<&Path>;
+    /// Returns the config of this kind in a pipeline step, if the step is of this kind.
+    fn of(step: &StepConfig) -> Option<&Self>;
+    /// Checks constraints between several keys. `group` is the prefix of the keys.
+    fn check(&self, place: &Place, group: &str) -> Result<()>;
+}
 
-    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        rows_of("datasets", &mut self.stage.datasets)
-            .chain(rows_of("against", &mut self.against))
-            .chain(model_of("model", &mut self.model))
-            .collect()
-    }
+/// Implements [`Config`] and [`StageKeys`] for the configs of the stages, each with the key of its step, its keys of
+/// further data sets and of a model, and its check.
+macro_rules! stages {
+    ($($step:ident: $config:ident [$($sets:ident)?] [$($model:ident)?] $check:expr;)+) => {
+        $(
+            impl Config for $config {
+                const NAME: &'static str = stringify!($step);
 
-    fn validate(&self, place: &Place) -> Result<()> {
-        self.check_model(place, "")
+                fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
+                    prepare_teacher(Self::NAME, tree, env);
+                }
+
+                fn sources(&mut self) -> Vec<(String, Source<'_>)> {
+                    let all = rows_of("datasets", &mut self.stage.datasets);
+                    $( let all = all.chain(rows_of(stringify!($sets), &mut self.$sets)); )?
+                    $( let all = all.chain(model_of(stringify!($model), &mut self.$model)); )?
+                    all.collect()
+                }
+
+                fn validate(&self, place: &Place) -> Result<()> {
+                    self.check(place, "")
+                }
+            }
+
+            impl StageKeys for $config {
+                fn stage(&self) -> &StageConfig {
+                    &self.stage
+                }
+
+                fn stage_mut(&mut self) -> &mut StageConfig {
+                    &mut self.stage
+                }
+
+                fn extra_datasets(&mut self) -> Vec<&mut DatasetConfig> {
+                    let sets: [&mut [DatasetConfig]; _] = [$( &mut self.$sets )?];
+                    sets.into_iter().flatten().collect()
+                }
+
+                fn model(&self) -> Option<&Path> {
+                    [$( self.$model.as_deref() )?].into_iter().next().flatten()
+                }
+
+                fn of(step: &StepConfig) -> Option<&Self> {
+                    step.$step.as_ref()
+                }
+
+                fn check(&self, place: &Place, group: &str) -> Result<()> {
+                    let check: fn(&Self, &Place, &str) -> Result<()> = $check;
+                    check(self, place, group)
+                }
+            }
+        )+
+
+        /// Checks the config of `step`, whose keys are in `group`.
+        fn check_step(step: &StepConfig, place: &Place, group: &str) -> Result<()> {
+            $( step.$step.as_ref().map_or(Ok(()), |config| config.check(place, &join(group, stringify!($step))))?; )+
+            Ok(())
+        }
+    };
+}
+
+stages! {
+    format: FormatConfig [] [] |_, _, _| Ok(());
+    distill: DistillConfig [] [] |config, place, group| check_judge(place, group, &config.judge);
+    verify: VerifyConfig [] [] |config, place, group| check_judge(place, group, &config.judge);
+    passrate: PassrateConfig [] [model] |config, place, group| check_judge(place, group, &config.judge);
+    dedup: DedupConfig [against] [model] DedupConfig::check_model;
+    filter: FilterConfig [] [model] FilterConfig::check_model;
+    mix: MixConfig [] [] |_, _, _| Ok(());
+}
+
+/// Sets the teacher of the stage `name` from the environment, if it is `distill`.
+fn prepare_teacher(name: &str, tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
+    if name == DistillConfig::NAME {
+        let teacher = [("OAI_BASE_URL", "base_url"), ("OAI_API_KEY", "api_key"), ("MODEL_VERSION", "model")];
+        group_from_env(tree, "teacher", &teacher, env);
     }
 }

@@ -91,10 +91,8 @@ pub(super) fn refuse_typed<'a>(
     if written.is_empty() {
         return Ok(());
     }
-    Err(Error::input_hint(
-        format!("command line: {}", join(path, "preset")),
-        format!("{word} over {}, which writes {}", file.display(), written.join(", ")),
-        "a file without the keys that the preset sets",
-        "remove these keys from the file, or also give each of them on the command line",
-    ))
+    let place = format!("command line: {}", join(path, "preset"));
+    let found = format!("{word} over {}, which writes {}", file.display(), written.join(", "));
+    let hint = "remove these keys from the file, or also give each of them on the command line";
+    Err(Error::input_hint(place, found, "a file without the keys that the preset sets", hint))
 }

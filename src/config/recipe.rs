@@ -12,7 +12,7 @@ use super::{
     Config, DistConfig, DistillConfig, Dtype, EvalConfig, InputKind, MOST_SEQUENCES, MOST_STEPS, Place, ReportTo,
     RlConfig, Rule, Safe, SftConfig, Source, table,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 settings! {
     /// Shape of the vision tower of a new model, with the names of config.json.
@@ -204,11 +204,9 @@ impl Config for RecipeConfig {
         self.rl.check_parts(place, "rl")?;
         let (control, rl) = (&self.control, &self.rl);
         let counted = control.max_steps.or(rl.total_training_steps).is_some();
-        if control.enable && !counted && !rl.train_files.is_empty() {
-            let expected =
-                "a number, or rl.total_training_steps: the prompts of rl.train_files are counted when RL begins";
-            return Err(Error::input(place.of("control.max_steps"), "null", expected));
-        }
+        let is_known = !control.enable || counted || rl.train_files.is_empty();
+        let expected = "a number, or rl.total_training_steps: the prompts of rl.train_files are counted when RL begins";
+        place.check(is_known, "control.max_steps", "null", expected)?;
         if let (true, Some(rate)) = (self.sft.optimizer.bf16_stochastic_round, self.control.learning_rate) {
             super::sft::check_rate(place, "control.learning_rate", rate)?;
         }

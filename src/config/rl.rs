@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use super::data::{model_of, rows_of};
 use super::distillation::teacher_of;
 use super::judge::check_judge;
+use super::table::join;
 use super::{
     Config, DatasetConfig, DistillationConfig, DomainWeights, Dtype, JudgeConfig, MOST_SEQUENCES, Mode, OptimConfig,
     Parity, Place, Preset, Rewards, RolloutConfig, Rule, Safe, ScorerConfig, Source, TrainingConfig, ValidationConfig,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 choice! {
     /// Method that turns the rewards of a group into advantages.
@@ -378,64 +379,43 @@ impl RlConfig {
     }
 
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
-        let at = |key: &str| place.of(&super::table::join(path, key));
-        if let Some(size) = self.gen_batch_size.filter(|&n| n != self.train_batch_size && !self.filter_groups.enable) {
-            let expected = "null, or filter_groups.enable: without it, all requested prompts are used for training";
-            return Err(Error::input(at("gen_batch_size"), size.to_string(), expected));
-        }
-        if self.per_batch_domain_weights.is_some() && self.curriculum != Curriculum::Off {
-            let expected = "off: per_batch_domain_weights decides which prompts a batch has";
-            return Err(Error::input(at("curriculum"), self.curriculum.name(), expected));
-        }
+        let check = |is_right, key: &str, found: &dyn ToString, expected: &str| {
+            place.check(is_right, &join(path, key), found.to_string(), expected)
+        };
+        let (size, is_filtered) = (self.gen_batch_size.unwrap_or(self.train_batch_size), self.filter_groups.enable);
+        let expected = "null, or filter_groups.enable: without it, all requested prompts are used for training";
+        check(size == self.train_batch_size || is_filtered, "gen_batch_size", &size, expected)?;
+        let is_sorted = self.per_batch_domain_weights.is_some() && self.curriculum != Curriculum::Off;
+        let expected = "off: per_batch_domain_weights decides which prompts a batch has";
+        check(!is_sorted, "curriculum", &self.curriculum.name(), expected)?;
         let rollouts = self.gen_batch().max(self.train_batch_size) * self.rollout.n;
-        if rollouts as f64 > MOST_SEQUENCES {
-            let expected = format!("at most {MOST_SEQUENCES} rollouts per generation batch (prompts x rollout.n)");
-            return Err(Error::input(at("rollout.n"), rollouts.to_string(), expected));
-        }
+        let expected = format!("at most {MOST_SEQUENCES} rollouts per generation batch (prompts x rollout.n)");
+        check(rollouts as f64 <= MOST_SEQUENCES, "rollout.n", &rollouts, &expected)?;
         if self.adv_estimator == AdvEstimator::Raft {
-            let changed =
-                [("use_kl_in_reward", self.use_kl_in_reward), ("overlong_buffer.enable", self.overlong_buffer.enable)];
-            if let Some((key, _)) = changed.into_iter().find(|(_, is_set)| *is_set) {
-                let expected = "false: with adv_estimator=raft, only right and wrong count, not the reward";
-                return Err(Error::input(at(key), "true", expected));
-            }
+            let expected = "false: with adv_estimator=raft, only right and wrong count, not the reward";
+            check(!self.use_kl_in_reward, "use_kl_in_reward", &true, expected)?;
+            check(!self.overlong_buffer.enable, "overlong_buffer.enable", &true, expected)?;
             // Without a baseline, the expected gradient is that of the mean of accuracy / length.
-            let divided = [
-                ("loss_mode", LossMode::Gspo.name(), self.loss_mode == LossMode::Gspo),
-                ("loss_agg_mode", "seq-mean-token-mean", self.loss_agg_mode == LossAggMode::SeqMeanTokenMean),
-            ];
-            if let Some((key, found, _)) = divided.into_iter().find(|(_, _, is_set)| *is_set) {
-                let expected = "loss_mode=vanilla with loss_agg_mode=token-mean, as in preset=grpo: with \
-                                adv_estimator=raft, a loss divided by the length of each answer makes answers shorter";
-                return Err(Error::input(at(key), found, expected));
-            }
+            let expected = "loss_mode=vanilla with loss_agg_mode=token-mean, as in preset=grpo: with \
+                            adv_estimator=raft, a loss divided by the length of each answer makes answers shorter";
+            check(self.loss_mode != LossMode::Gspo, "loss_mode", &self.loss_mode.name(), expected)?;
+            let by_length = self.loss_agg_mode == LossAggMode::SeqMeanTokenMean;
+            check(!by_length, "loss_agg_mode", &self.loss_agg_mode.name(), expected)?;
         }
-        if self.mask_truncated_completions && self.loss_agg_mode == LossAggMode::TokenSum {
-            let expected =
-                "false: with loss_agg_mode=token-sum, a mini-batch of cut responses alone cannot be left out";
-            return Err(Error::input(at("mask_truncated_completions"), "true", expected));
-        }
-        if self.use_kl_in_reward && self.filter_groups.metric == FilterMetric::SeqFinalReward {
-            let expected = "seq_reward: the divergence is measured after groups are left out";
-            return Err(Error::input(at("filter_groups.metric"), "seq_final_reward with use_kl_in_reward", expected));
-        }
-        if !self.train_batch_size.is_multiple_of(self.ppo_mini_batch_size) {
-            let expected = format!("a divisor of train_batch_size, which is {}", self.train_batch_size);
-            return Err(Error::input(at("ppo_mini_batch_size"), self.ppo_mini_batch_size.to_string(), expected));
-        }
-        if self.overlong_buffer.enable && self.overlong_buffer.len > self.max_response_length {
-            let expected = format!("at most max_response_length, which is {}", self.max_response_length);
-            return Err(Error::input(at("overlong_buffer.len"), self.overlong_buffer.len.to_string(), expected));
-        }
-        if self.overlong_buffer.enable && self.overlong_buffer.len == 0 {
-            return Err(Error::input(at("overlong_buffer.len"), "0", "1 or more tokens when the penalty is enabled"));
-        }
-        if self.rollout.top_k == 0 {
-            return Err(Error::input(at("rollout.top_k"), "0", "-1 (all tokens) or 1 and more"));
-        }
-        if self.rollout.top_p == 0.0 {
-            return Err(Error::input(at("rollout.top_p"), "0", "more than 0"));
-        }
+        let loses_all = self.mask_truncated_completions && self.loss_agg_mode == LossAggMode::TokenSum;
+        let expected = "false: with loss_agg_mode=token-sum, a mini-batch of cut responses alone cannot be left out";
+        check(!loses_all, "mask_truncated_completions", &true, expected)?;
+        let is_early = self.use_kl_in_reward && self.filter_groups.metric == FilterMetric::SeqFinalReward;
+        let expected = "seq_reward: the divergence is measured after groups are left out";
+        check(!is_early, "filter_groups.metric", &"seq_final_reward with use_kl_in_reward", expected)?;
+        let (prompts, updated) = (self.train_batch_size, self.ppo_mini_batch_size);
+        let expected = format!("a divisor of train_batch_size, which is {prompts}");
+        check(prompts.is_multiple_of(updated), "ppo_mini_batch_size", &updated, &expected)?;
+        let OverlongBufferConfig { enable, len, .. } = self.overlong_buffer;
+        let expected = format!("at most max_response_length, which is {}", self.max_response_length);
+        check(!enable || len <= self.max_response_length, "overlong_buffer.len", &len, &expected)?;
+        check(!enable || len > 0, "overlong_buffer.len", &len, "1 or more tokens when the penalty is enabled")?;
+        place.check_sampling(&join(path, "rollout"), self.rollout.top_k, self.rollout.top_p)?;
         self.validation.check(place, path, "test_freq", self.test_freq)?;
         self.optimizer.check_parts(place, path)?;
         check_judge(place, path, &self.judge)?;

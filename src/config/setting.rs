@@ -5,9 +5,14 @@ use std::path::PathBuf;
 
 use serde_json::{Number, Value};
 
-use super::table::{entries, join};
+use super::table::entries;
 use crate::error::{Error, Result};
 use crate::secrets;
+
+/// Returns `path.name`, or `name` if `path` is empty.
+pub(crate) fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
 
 /// Constraint on the numbers or texts of a key.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,6 +111,17 @@ impl Place {
             return path.to_owned();
         }
         format!("{}: {path}", self.origin(path))
+    }
+
+    /// Errors unless `is_right`: the key `path` has the value `found`, which other keys do not allow.
+    pub(super) fn check(&self, is_right: bool, path: &str, found: impl ToString, expected: &str) -> Result<()> {
+        if is_right { Ok(()) } else { Err(Error::input(self.of(path), found.to_string(), expected)) }
+    }
+
+    /// Errors if the keys `top_k` and `top_p` of the group `path` sample from no token.
+    pub(super) fn check_sampling(&self, path: &str, top_k: i64, top_p: f64) -> Result<()> {
+        self.check(top_k != 0, &join(path, "top_k"), 0, "-1 (all tokens) or 1 and more")?;
+        self.check(top_p != 0.0, &join(path, "top_p"), 0, "more than 0")
     }
 
     /// Returns the file, or `command line` if the command line sets the key `path`.

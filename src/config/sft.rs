@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::data::{model_of, rows_of};
+use super::table::join;
 use super::{
     Config, DatasetConfig, Dtype, LrSchedulerType, MOST_SEQUENCES, MOST_STEPS, OptimConfig, Place, Rule, Safe, Source,
     TrainingConfig, ValidationConfig,
@@ -127,15 +128,9 @@ impl SftConfig {
         self.validation.check(place, path, "eval_steps", self.eval_steps)?;
         self.optimizer.check_parts(place, path)?;
         if self.optimizer.bf16_stochastic_round {
-            if self.dtype == Dtype::F32 {
-                let key = place.of(&super::table::join(path, "bf16_stochastic_round"));
-                return Err(Error::input(
-                    key,
-                    format!("true with dtype {}", self.dtype.name()),
-                    "dtype bf16: f32 weights are not rounded",
-                ));
-            }
-            check_rate(place, &super::table::join(path, "learning_rate"), self.optimizer.learning_rate)?;
+            let (key, expected) = ("bf16_stochastic_round", "dtype bf16: f32 weights are not rounded");
+            place.check(self.dtype != Dtype::F32, &join(path, key), "true with dtype f32", expected)?;
+            check_rate(place, &join(path, "learning_rate"), self.optimizer.learning_rate)?;
         }
         check_pixels(place, path, self.training.image_min_pixels, self.training.image_max_pixels)
     }
@@ -172,11 +167,7 @@ impl Config for SftConfig {
 
 /// Checks that min_pixels is at most max_pixels.
 pub(super) fn check_pixels(place: &Place, path: &str, min: Option<usize>, max: Option<usize>) -> Result<()> {
-    match (min, max) {
-        (Some(min), Some(max)) if min > max => {
-            let key = super::table::join(path, "image_min_pixels");
-            Err(Error::input(place.of(&key), min.to_string(), format!("at most image_max_pixels, which is {max}")))
-        }
-        _ => Ok(()),
-    }
+    let Some((min, max)) = min.zip(max) else { return Ok(()) };
+    let expected = format!("at most image_max_pixels, which is {max}");
+    place.check(min <= max, &join(path, "image_min_pixels"), min, &expected)
 }

@@ -316,10 +316,7 @@ pub fn refuse_differences<C: Config>(dir: &Path, was: &C, now: &C) -> Result<Vec
         return Ok(safe);
     }
     let list: Vec<_> = unsafe_.iter().map(|d| format!("{} was {} and is {}", d.path, d.was, d.now)).collect();
-    Err(Error::input_hint(
-        dir.display().to_string(),
-        format!("a run with another config: {}", list.join("; ")),
-        "the config it was started with",
-        "choose another --out, or use --fresh, which moves the old run to another folder",
-    ))
+    let found = format!("a run with another config: {}", list.join("; "));
+    let hint = "choose another --out, or use --fresh, which moves the old run to another folder";
+    Err(Error::input_hint(dir, found, "the config it was started with", hint))
 }

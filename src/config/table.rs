@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+pub(crate) use super::setting::join;
 use super::{Key, Meta, Place, Setting};
 use crate::error::{Error, Result};
 use crate::secrets;
@@ -90,11 +91,6 @@ pub(crate) fn entries<'a>(place: &Place, path: &str, value: &'a Value) -> Result
             Err(Error::input(place.of(name), found, "keys with values"))
         }
     }
-}
-
-/// Returns `path.name`, or `name` if `path` is empty.
-pub(crate) fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 /// Returns the group `name` of `tree`. Creates the group if it is missing or null. Returns `None` if `tree` contains

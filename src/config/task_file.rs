@@ -1,7 +1,7 @@
 //! Config keys of a user-defined benchmark, read from the file given to `omr eval --task-file`.
 
 use super::{Config, DatasetConfig, Mode, Place, Rule};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 settings! {
     /// The scorer that decides whether an answer is correct.
@@ -40,15 +40,12 @@ impl Config for TaskFileConfig {
     const NAME: &'static str = "task-file";
 
     fn validate(&self, place: &Place) -> Result<()> {
-        if self.data.path.as_os_str().is_empty() {
-            return Err(Error::input(place.of("data"), "nothing", "the file of the rows"));
-        }
+        place.check(!self.data.path.as_os_str().is_empty(), "data", "nothing", "the file of the rows")?;
         let DatasetConfig { prompt, gold, system_prompt, .. } = &self.data;
         let given = [("prompt", prompt, "prompt"), ("gold", gold, "gold"), ("system_prompt", system_prompt, "system")];
-        if let Some((key, _, ours)) = given.iter().find(|(_, value, _)| value.is_some()) {
+        given.iter().try_for_each(|(key, value, ours)| {
             let expected = format!("the key {ours} of the benchmark, outside of data");
-            return Err(Error::input(place.of("data"), format!("the key {key}"), expected));
-        }
-        Ok(())
+            place.check(value.is_none(), "data", format!("the key {key}"), &expected)
+        })
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::table::join;
 use super::{DatasetConfig, MOST_SEQUENCES, Place, Rule, Safe};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 settings! {
     /// Sampling settings of the validation during training.
@@ -84,48 +84,33 @@ impl ValidationConfig {
     /// Returns an error if keys contradict each other. `key` is the name of the key that sets the interval `steps` of
     /// the validation.
     pub(super) fn check(&self, place: &Place, path: &str, key: &str, steps: Option<u64>) -> Result<()> {
-        let at = |key: &str| place.of(&join(path, key));
+        let check = |is_right, key: &str, found: &dyn ToString, expected: &str| {
+            place.check(is_right, &join(path, key), found.to_string(), expected)
+        };
         let kwargs = &self.val_kwargs;
-        if let Some(steps) = steps.filter(|_| !self.is_wanted()) {
-            let expected = "val_files, val_size or val_tasks with the rows to validate on";
-            return Err(Error::input(at(key), steps.to_string(), expected));
-        }
+        let expected = "val_files, val_size or val_tasks with the rows to validate on";
+        check(steps.is_none() || self.is_wanted(), key, &steps.unwrap_or_default(), expected)?;
         let best = [
             ("metric_for_best_model", self.metric_for_best_model.clone()),
             ("early_stopping_patience", self.early_stopping_patience.map(|patience| patience.to_string())),
             ("load_best_model_at_end", self.load_best_model_at_end.then(|| "true".to_owned())),
         ];
-        if let ([(name, found), ..], None) = (&set(&best)[..], steps) {
+        if let Some((name, found)) = best.iter().find_map(|(name, value)| Some((name, value.as_ref()?))) {
             let expected = format!("{key}, the interval in steps at which the metric is measured");
-            return Err(Error::input(at(name), *found, expected));
+            check(steps.is_some(), name, found, &expected)?;
         }
-        let threshold = Some(self.early_stopping_threshold).filter(|&threshold| threshold > 0.0);
-        if let Some(threshold) = threshold.filter(|_| self.early_stopping_patience.is_none()) {
-            let expected = "early_stopping_patience, without which no run ends early";
-            return Err(Error::input(at("early_stopping_threshold"), threshold.to_string(), expected));
-        }
-        if let Some(greater) = self.greater_is_better.filter(|_| set(&best).is_empty()) {
+        let (threshold, ends_early) = (self.early_stopping_threshold, self.early_stopping_patience.is_some());
+        let expected = "early_stopping_patience, without which no run ends early";
+        check(threshold <= 0.0 || ends_early, "early_stopping_threshold", &threshold, expected)?;
+        if let Some(greater) = self.greater_is_better {
             let expected = "metric_for_best_model, the metric whose values are compared";
-            return Err(Error::input(at("greater_is_better"), greater.to_string(), expected));
+            check(best.iter().any(|(_, value)| value.is_some()), "greater_is_better", &greater, expected)?;
         }
-        if let Some(size) = self.val_size.filter(|size| *size > 1.0 && size.fract() != 0.0) {
-            return Err(Error::input(at("val_size"), size.to_string(), "a share below 1, or a whole number of rows"));
-        }
-        if kwargs.n > 1 && kwargs.temperature == 0.0 {
-            let expected = "1, or val_kwargs.temperature above 0: greedy answers are all equal";
-            return Err(Error::input(at("val_kwargs.n"), kwargs.n.to_string(), expected));
-        }
-        if kwargs.top_k == 0 {
-            return Err(Error::input(at("val_kwargs.top_k"), "0", "-1 (all tokens) or 1 and more"));
-        }
-        if kwargs.top_p == 0.0 {
-            return Err(Error::input(at("val_kwargs.top_p"), "0", "more than 0"));
-        }
-        Ok(())
+        let size = self.val_size.unwrap_or_default();
+        let is_share = size <= 1.0 || size.fract() == 0.0;
+        check(is_share, "val_size", &size, "a share below 1, or a whole number of rows")?;
+        let expected = "1, or val_kwargs.temperature above 0: greedy answers are all equal";
+        check(kwargs.n <= 1 || kwargs.temperature != 0.0, "val_kwargs.n", &kwargs.n, expected)?;
+        place.check_sampling(&join(path, "val_kwargs"), kwargs.top_k, kwargs.top_p)
     }
-}
-
-/// Returns the keys that have a value.
-fn set<'a>(keys: &'a [(&'static str, Option<String>)]) -> Vec<(&'static str, &'a String)> {
-    keys.iter().filter_map(|(name, value)| Some((*name, value.as_ref()?))).collect()
 }

@@ -32,11 +32,7 @@ impl ClassFolder {
         for image in &images {
             let class = class(image).ok_or_else(|| {
                 let found = format!("{}, an image without a class folder and without a metadata file", image.display());
-                Error::input(
-                    path.display().to_string(),
-                    found,
-                    "DIR/CLASS/IMAGE, or a file metadata.csv or metadata.jsonl",
-                )
+                Error::input(path, found, "DIR/CLASS/IMAGE, or a file metadata.csv or metadata.jsonl")
             })?;
             classes.insert(class.to_owned());
         }
@@ -76,13 +72,7 @@ impl RowSource for ClassFolder {
 
     fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
         let image = self.images.get(at.index as usize);
-        let gone = || {
-            Error::input(
-                self.path.display().to_string(),
-                "fewer images than at the start of the run",
-                "the same images",
-            )
-        };
+        let gone = || Error::input(&self.path, "fewer images than at the start of the run", "the same images");
         Ok(Ok(self.fields(image.ok_or_else(gone)?)))
     }
 

@@ -103,7 +103,7 @@ impl Table {
             true => Error::format(path, format!("an incomplete or damaged Parquet file: {e}")),
             false => {
                 let found = path.file_name().unwrap_or_default().to_string_lossy();
-                Error::input(path.display().to_string(), found, format!("a file of rows: {}", endings()))
+                Error::input(path, found, format!("a file of rows: {}", endings()))
             }
         })?;
         let fields = metadata.schema().fields().iter().enumerate();

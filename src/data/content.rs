@@ -58,10 +58,8 @@ fn unpack(path: &Path) -> Result<Shared> {
         None => Error::format(path, format!("an incomplete or damaged gzip file: {e}")),
     })?;
     if copied > most {
-        return Err(Error::format(
-            path,
-            format!("found more than {most} unpacked bytes, expected at most {RATIO} times its size"),
-        ));
+        let what = format!("found more than {most} unpacked bytes, expected at most {RATIO} times its size");
+        return Err(Error::format(path, what));
     }
     Shared::new(unpacked).map_err(Error::io(path))
 }

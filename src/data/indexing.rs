@@ -80,7 +80,7 @@ pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<I
         })?;
         found.signatures.push(signature);
         if found.rejected.rows == before && left.of(file) > 0 {
-            return Err(Error::input(file.path.display().to_string(), "no rows", "at least one row"));
+            return Err(Error::input(&file.path, "no rows", "at least one row"));
         }
     }
     ids.sort_unstable();

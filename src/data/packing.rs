@@ -72,11 +72,8 @@ impl PackPlan {
             if tokens > self.packing_length {
                 pack.dropped.push(sample);
                 if pack.samples.is_empty() && pack.dropped.len() >= self.len {
-                    return Err(Error::input(
-                        "packing_length",
-                        format!("{}, but every sample is longer", self.packing_length),
-                        "a length that fits at least one sample",
-                    ));
+                    let found = format!("{}, but every sample is longer", self.packing_length);
+                    return Err(Error::input("packing_length", found, "a length that fits at least one sample"));
                 }
             } else if pack.tokens + tokens > self.packing_length {
                 break;

@@ -133,11 +133,11 @@ fn walk(dir: &Path) -> Result<Vec<PathBuf>> {
         }
         if is_folder && !seen.insert(id(&path)?) {
             let found = "a link to a folder that the data set already contains";
-            return Err(Error::input(path.display().to_string(), found, "each folder once: remove the link"));
+            return Err(Error::input(path, found, "each folder once: remove the link"));
         }
         if is_folder && inner.components().count() > DEPTH {
             let found = format!("more than {DEPTH} nested folders");
-            return Err(Error::input(path.display().to_string(), found, "fewer"));
+            return Err(Error::input(path, found, "fewer"));
         }
         Ok(true)
     })?;

@@ -231,7 +231,7 @@ pub fn load(entries: &[DatasetConfig], seed: u64) -> Result<(Vec<Row>, Vec<u32>)
     for entry in entries {
         let more = read(entry)?;
         if more.is_empty() {
-            return Err(Error::input(entry.path.display().to_string(), "no rows", "at least one row"));
+            return Err(Error::input(&entry.path, "no rows", "at least one row"));
         }
         counts.push(more.len() as u32);
         rows.extend(more);

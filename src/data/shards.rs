@@ -37,18 +37,14 @@ pub fn complete(files: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     }
     let Some(first) = missing.first() else { return Ok(kept) };
     let expected = "all files of the data set, or a pattern that names the files to read";
-    Err(Error::input(first.display().to_string(), format!("no file ({} missing in all)", missing.len()), expected))
+    Err(Error::input(first, format!("no file ({} missing in all)", missing.len()), expected))
 }
 
 /// Returns the files that the `state.json` of `save_to_disk` lists, or `None` if there is none.
 fn of_state(folder: &Path) -> Result<Option<Vec<String>>> {
     let path = folder.join("state.json");
-    let text = match files::read_config(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(&path)(e)),
-    };
-    let state: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))?;
+    let Some(text) = files::if_exists(&path, files::read_config(&path))? else { return Ok(None) };
+    let state: Value = files::json::parse(&path, text.as_bytes())?;
     let names = state["_data_files"]
         .as_array()
         .map(|files| files.iter().filter_map(|file| file["filename"].as_str()).map(str::to_owned).collect());

@@ -103,10 +103,7 @@ fn begins_with(stem: &str, split: &str) -> bool {
 /// Reads the configurations in the README of a data set. A README without them has an empty list.
 fn readme(dir: &Path) -> Result<Readme> {
     let path = dir.join("README.md");
-    let text = match files::read_to_string(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Readme::default()),
-        text => text.map_err(Error::io(&path))?,
-    };
+    let text = files::if_exists(&path, files::read_to_string(&path))?.unwrap_or_default();
     let yaml = text.strip_prefix("---").and_then(|rest| Some(rest.split_once("\n---")?.0));
     let broken = |e: serde_saphyr::Error| Error::format(&path, format!("the YAML at its beginning: {e}"));
     yaml.filter(|yaml| !yaml.trim().is_empty())

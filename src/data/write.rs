@@ -73,11 +73,8 @@ impl Writer {
         }
         let parts = row.messages.iter().flat_map(|message| &message.content);
         if parts.into_iter().any(|part| matches!(part, Part::Video { .. })) {
-            return Err(Error::input(
-                &row.place,
-                "a video",
-                "text and images: omr reads videos from JSON but cannot write them",
-            ));
+            let expected = "text and images: omr reads videos from JSON but cannot write them";
+            return Err(Error::input(&row.place, "a video", expected));
         }
         let bytes = image_bytes(&row);
         if self.batch.len() == BATCH || (!self.batch.is_empty() && self.batch_bytes + bytes > BATCH_BYTES) {

@@ -128,7 +128,7 @@ impl Library {
         fn get<F: Copy>(library: &libloading::Library, symbol: &str, name: &Path) -> Result<F> {
             // SAFETY: the types of the fields are those that nccl.h declares for the functions of these names.
             let found = unsafe { library.get::<F>(symbol) };
-            let missing_error = || Error::input(name.display().to_string(), format!("no {symbol}"), "NVIDIA's NCCL");
+            let missing_error = || Error::input(name, format!("no {symbol}"), "NVIDIA's NCCL");
             found.map(|found| *found).map_err(|_| missing_error())
         }
         let get_version: unsafe extern "C" fn(*mut c_int) -> Code = get(library, "ncclGetVersion", name)?;
@@ -152,7 +152,7 @@ impl Library {
         opened.done("ncclGetVersion", code, ptr::null_mut()).map_err(|fault| Error::Failed(fault.to_string()))?;
         if opened.version < LEAST {
             let found = format!("NCCL {}", opened.version());
-            return Err(Error::input(name.display().to_string(), found, format!("{} or later", version_text(LEAST))));
+            return Err(Error::input(name, found, format!("{} or later", version_text(LEAST))));
         }
         Ok(Box::leak(Box::new(opened)))
     }

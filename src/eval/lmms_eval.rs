@@ -17,9 +17,7 @@ const PREFIX: &str = "omr";
 
 /// Writes the files of the finished evaluation in `dir` and returns their folder.
 pub fn write(dir: &Path) -> Result<PathBuf> {
-    let path = dir.join("summary.json");
-    let text = files::read(&path).map_err(Error::io(&path))?;
-    let summary: Value = serde_json::from_slice(&text).map_err(|error| Error::format(&path, error.to_string()))?;
+    let summary: Value = files::json::read(&dir.join("summary.json"))?;
     let mut by_task: HashMap<String, Vec<Sample>> = HashMap::new();
     for sample in samples::read(&dir.join("samples.jsonl"))? {
         by_task.entry(sample.task.clone()).or_default().push(sample);

@@ -94,9 +94,7 @@ pub fn score(
     let policy = policy(&mut dev)?;
     machine.observer.begin("score", "rows", rows.len() as u64, 0);
     for (done, (mut line, row)) in lines.into_iter().zip(rows).enumerate() {
-        if machine.observer.stop_requested() {
-            return Err(Error::Stopped);
-        }
+        machine.observer.check_stop()?;
         let logprobs = row.logprobs(&mut dev, &model, policy)?;
         line.insert("token_ids".to_owned(), json!(row.token_ids));
         line.insert("logprobs".to_owned(), json!(logprobs));

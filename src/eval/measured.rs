@@ -158,9 +158,7 @@ impl<'a> Scoring<'a> {
 
     /// Scores the waiting batch.
     fn score(&mut self) -> Result<()> {
-        if self.observer.stop_requested() {
-            return Err(Error::Stopped);
-        }
+        self.observer.check_stop()?;
         let batch = std::mem::take(&mut self.batch);
         (self.answers, self.bytes) = (0, 0);
         let item = |row: &Row, answer: &Completion| self.rows.item(row, &answer.text);

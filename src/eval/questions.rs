@@ -99,11 +99,8 @@ fn read(rows: &TaskRows, survey: &Survey, wanted: &[usize], send: &SyncSender<(u
             return Ok(ControlFlow::Continue(()));
         }
         if survey.contents.get(at) != Some(&row.content()?) {
-            return Err(Error::input(
-                &row.place,
-                "a question that differs from that at the start of the run",
-                "unchanged data",
-            ));
+            let found = "a question that differs from that at the start of the run";
+            return Err(Error::input(&row.place, found, "unchanged data"));
         }
         let over = send.send((at, row)).is_err() || left.peek().is_none();
         Ok(if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })

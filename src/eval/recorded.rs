@@ -72,7 +72,7 @@ impl Answers for TaskAnswers<'_> {
         let name = self.spec.name;
         let missing = || {
             let found = format!("no answer to index {index} of {name}");
-            Error::input(self.recorded.path.display().to_string(), found, "an answer to every evaluated question")
+            Error::input(&self.recorded.path, found, "an answer to every evaluated question")
         };
         let responses = self.recorded.responses.get(&(name.to_owned(), index)).ok_or_else(missing)?;
         self.left.remove(&index);
@@ -92,7 +92,7 @@ impl Answers for TaskAnswers<'_> {
             Some(index) if !limited => {
                 let found = format!("index {index} of {}", self.spec.name);
                 let expected = format!("an index below the number of questions, {}", questions + crashed.len());
-                Err(Error::input(self.recorded.path.display().to_string(), found, expected))
+                Err(Error::input(&self.recorded.path, found, expected))
             }
             _ => Ok(()),
         }

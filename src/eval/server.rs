@@ -188,9 +188,7 @@ impl<'a> Sending<'a> {
     /// Waits for one request. Checks at intervals whether the user requests a stop.
     fn receive(&mut self) -> Result<()> {
         let come = loop {
-            if self.observer.stop_requested() {
-                return Err(Error::Stopped);
-            }
+            self.observer.check_stop()?;
             let next = async { tokio::time::timeout(LOOK, self.inside.join_next()).await };
             if let Ok(come) = self.job.server.runtime.block_on(next) {
                 break come;

@@ -79,7 +79,7 @@ impl Lock {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     let found = "a run that another omr process is using";
-                    return Err(Error::input(dir.display().to_string(), found, "a separate folder for each run"));
+                    return Err(Error::input(dir, found, "a separate folder for each run"));
                 }
                 Err(e) if Errno::from_io_error(&e).is_some_and(|errno| WITHOUT.contains(&errno)) => {
                     let _ = fs::remove_file(&path);
@@ -103,9 +103,8 @@ impl Lock {
         file.write_all(owner().as_bytes()).map_err(Error::io(&path))?;
         // Create our own file first, then look for others: of two processes that start at once, at least one sees the
         // other.
-        for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
-            let other = entry.map_err(Error::io(dir))?.path();
-            let name = other.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for other in super::entries(dir)? {
+            let name = super::file_name(&other);
             let is_lock = name.starts_with(".lock") && name.ends_with(CREATED) && other != path;
             if is_lock && (part.is_empty() || name == format!(".lock{CREATED}")) {
                 take_over(&other)?;
@@ -152,7 +151,7 @@ fn take_over(path: &Path) -> Result<()> {
     if !is_here || Path::new("/proc").join(pid).exists() {
         let found = format!("the lock of process {pid} on {host}");
         let hint = "this file system has no flock: delete the file after that process has ended";
-        return Err(Error::input_hint(path.display().to_string(), found, "a separate folder for each run", hint));
+        return Err(Error::input_hint(path, found, "a separate folder for each run", hint));
     }
     // Another process may take over the lock at the same time, so the file is removed only if its content has not
     // changed.

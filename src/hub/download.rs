@@ -142,7 +142,7 @@ impl Job {
                 }
             }
             let expected = "the repository's file, or no file; move this file away";
-            return Err(Error::input(path.display().to_string(), "a different file that no download wrote", expected));
+            return Err(Error::input(path, "a different file that no download wrote", expected));
         }
         Ok(missing)
     }

@@ -57,7 +57,7 @@ pub(super) async fn file(source: Arc<Source>, file: Listed) -> Result<()> {
     let real = |path: &Path| path.canonicalize().map_err(Error::io(path));
     if !real(parent)?.starts_with(real(&source.dir)?) {
         let found = "a link to a place outside the folder";
-        return Err(Error::input(parent.display().to_string(), found, "a folder inside it"));
+        return Err(Error::input(parent, found, "a folder inside it"));
     }
     let mut part = Part::open(&source, &file)?;
     part.complete().await?;
@@ -160,10 +160,7 @@ impl<'a> Part<'a> {
             self.at += len;
             self.source.moved.fetch_add(len, Relaxed);
         }
-        match self.at == size {
-            true => Ok(()),
-            false => Err(Failure::Passing(format!("{} of {size} bytes", self.at), None)),
-        }
+        if self.at == size { Ok(()) } else { Err(Failure::Passing(format!("{} of {size} bytes", self.at), None)) }
     }
 
     /// Returns an error if the size or hash in the hub's redirect differs from the listing.

@@ -71,7 +71,7 @@ impl Record {
             std::fs::TryLockError::Error(e) => Error::io(dir.join(NAME))(e),
             std::fs::TryLockError::WouldBlock => {
                 let found = "a folder that another download is writing to";
-                Error::input(dir.display().to_string(), found, "a separate folder")
+                Error::input(dir, found, "a separate folder")
             }
         })?;
         Ok(file)
@@ -94,10 +94,7 @@ impl Record {
 
     /// Records that all files of a listing are complete.
     pub(super) fn finish(&self, whole: CompleteListing) -> Result<()> {
-        match self.whole.as_ref() == Some(&whole) {
-            true => Ok(()),
-            false => self.append(&Line::CompleteListing(whole)),
-        }
+        if self.whole.as_ref() == Some(&whole) { Ok(()) } else { self.append(&Line::CompleteListing(whole)) }
     }
 
     fn append(&self, line: &Line) -> Result<()> {

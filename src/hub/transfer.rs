@@ -35,9 +35,7 @@ pub(super) async fn run<F: Future<Output = Result<()>> + Send + 'static>(
             Ok(None) => break,
             Err(_) => {}
         }
-        if observer.stop_requested() {
-            return Err(Error::Stopped);
-        }
+        observer.check_stop()?;
         observer.step(moved.load(Relaxed) / MEGABYTE, &[]);
     }
     observer.end();

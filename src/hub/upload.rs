@@ -163,12 +163,8 @@ impl Session<'_> {
                     if path.ends_with(".safetensors") || path == "config.json" {
                         let (place, found) = (format!("{repo}: .gitignore"), format!("a pattern that names {path}"));
                         let hint = "change the .gitignore of the repository";
-                        return Err(Error::input_hint(
-                            place,
-                            found,
-                            "patterns that do not name the model's files",
-                            hint,
-                        ));
+                        let expected = "patterns that do not name the model's files";
+                        return Err(Error::input_hint(place, found, expected, hint));
                     }
                     self.observer.note(&format!("{path}: left out, because the repository's .gitignore names it"));
                     continue;

@@ -51,11 +51,7 @@ impl Manifest {
     /// another program wrote it. Errors if it is truncated or broken.
     pub fn listed(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
         let path = folder.join(MANIFEST);
-        let bytes = match files::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io(&path)(e)),
-        };
+        let Some(bytes) = files::if_exists(&path, files::read(&path))? else { return Ok(None) };
         let broken = |what: &str| Error::format(&path, format!("{what}: truncated, or changed since it was written"));
         let ours = |head: &[u8]| head[..64].iter().all(u8::is_ascii_hexdigit) && head.ends_with(b"  ");
         if !bytes.get(..66).is_some_and(ours) {

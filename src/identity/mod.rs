@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::InputKind;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, json};
 use crate::hub::base_model;
 
 pub use manifest::{Manifest, Part, hash, is_as_listed};
@@ -33,12 +33,7 @@ pub struct Inputs(BTreeMap<String, String>);
 impl Inputs {
     /// Reads the record in `dir`. Returns `None` if there is none.
     pub fn read(dir: &Path) -> Result<Option<Inputs>> {
-        let path = dir.join(RECORD);
-        match files::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::format(&path, e.to_string())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io(&path)(e)),
-        }
+        json::read_if_exists(&dir.join(RECORD))
     }
 
     /// Writes the record in `dir`.

@@ -115,14 +115,8 @@ pub fn paths(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Returns the files in `dir` that affect the model's output, sorted.
 fn in_dir(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
-        let path = entry.map_err(Error::io(dir))?.path();
-        if path.is_file() && path.file_name().and_then(OsStr::to_str).is_some_and(decides) {
-            paths.push(path);
-        }
-    }
-    paths.sort();
+    let mut paths = files::entries(dir)?;
+    paths.retain(|path| path.is_file() && path.file_name().and_then(OsStr::to_str).is_some_and(decides));
     Ok(paths)
 }
 

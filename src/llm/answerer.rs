@@ -14,7 +14,7 @@ use crate::data::encoder::EncodingPurpose;
 use crate::data::{Encoder, Index};
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, RequestParams, allowed_ids};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::identity;
 use crate::image::Processor;
 use crate::machine::Machine;
@@ -173,7 +173,7 @@ impl Answerer<'_> {
                 let (key, prompt_tokens) = &sent.borrow()[output.request];
                 keep(key, output.index, llm.completion(output, *prompt_tokens))?;
             }
-            if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
+            observer.check_stop()
         });
         engine.release(dev);
         answered

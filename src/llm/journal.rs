@@ -81,7 +81,7 @@ impl Journal {
         if out.exists() && !fresh && !beside(out, ".settings").exists() {
             let hint = "choose another --out, or use --fresh, which moves the file aside";
             let found = "a file that this command did not write";
-            return Err(Error::input_hint(out.display().to_string(), found, "no file, or earlier answers", hint));
+            return Err(Error::input_hint(out, found, "no file, or earlier answers", hint));
         }
         let made = files::make_folder(folder_of(out))?;
         let [path, about] = [beside(out, ".partial"), beside(out, ".settings")];
@@ -97,32 +97,23 @@ impl Journal {
         let (out, answers) = (out.to_owned(), BTreeMap::new());
         let mut journal =
             Journal { out, file, made, end: 0, answers, skipped: 0, settings, was: None, created, finished: None };
-        match fs::read(&about) {
-            Ok(text) => {
-                let was: Map<String, Value> =
-                    serde_json::from_slice(&text).map_err(|e| Error::format(&about, e.to_string()))?;
-                journal.load(&path)?;
-                let count = |name: &str| was.get("lines")?.get(name)?.as_u64();
-                let counts = count("answered").zip(count("skipped")).filter(|_| journal.out.exists());
-                if counts.is_some() || !journal.answers.is_empty() {
-                    journal.compare(&was)?;
-                    journal.created = was.get("created").and_then(Value::as_u64).unwrap_or(created);
-                }
-                if let (Some(_), Some(of)) = (counts, was.get(CONTENT))
-                    && *of != identity::hash(&journal.out)?
-                {
-                    return Err(Error::input_hint(
-                        journal.out.display().to_string(),
-                        "other answers than this command wrote",
-                        "the finished answers",
-                        "restore the file, or use --fresh, which moves it aside",
-                    ));
-                }
-                journal.finished = counts.map(<[u64; 2]>::from);
-                journal.was = Some(was).filter(|_| !journal.answers.is_empty());
+        if let Some(was) = files::json::read_if_exists::<Map<String, Value>>(&about)? {
+            journal.load(&path)?;
+            let count = |name: &str| was.get("lines")?.get(name)?.as_u64();
+            let counts = count("answered").zip(count("skipped")).filter(|_| journal.out.exists());
+            if counts.is_some() || !journal.answers.is_empty() {
+                journal.compare(&was)?;
+                journal.created = was.get("created").and_then(Value::as_u64).unwrap_or(created);
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io(&about)(e)),
+            if let (Some(_), Some(of)) = (counts, was.get(CONTENT))
+                && *of != identity::hash(&journal.out)?
+            {
+                let found = "other answers than this command wrote";
+                let hint = "restore the file, or use --fresh, which moves it aside";
+                return Err(Error::input_hint(journal.place(), found, "the finished answers", hint));
+            }
+            journal.finished = counts.map(<[u64; 2]>::from);
+            journal.was = Some(was).filter(|_| !journal.answers.is_empty());
         }
         // Answers without settings, or after a broken line, cannot be used.
         journal.file.set_len(journal.end).map_err(Error::io(&path))?;
@@ -165,12 +156,14 @@ impl Journal {
         let one =
             |name: &&String| format!("{name} was {} and is {}", was.get(*name).unwrap_or(&null), self.settings[*name]);
         let list: Vec<String> = differ.iter().map(one).collect();
-        Err(Error::input_hint(
-            self.out.display().to_string(),
-            format!("answers that were made otherwise: {}", list.join("; ")),
-            "the questions, model and settings of the first start",
-            "choose another --out, or use --fresh, which moves the earlier answers aside",
-        ))
+        let found = format!("answers that were made otherwise: {}", list.join("; "));
+        let expected = "the questions, model and settings of the first start";
+        let hint = "choose another --out, or use --fresh, which moves the earlier answers aside";
+        Err(Error::input_hint(self.place(), found, expected, hint))
+    }
+
+    fn place(&self) -> String {
+        self.out.display().to_string()
     }
 
     /// Adds another setting on which the answers depend. Errors if there are answers that were made with another value.
@@ -257,7 +250,7 @@ fn locked(path: &Path) -> Result<File> {
     // A file system without locks is used without them.
     if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
         let found = "a file that another omr process is writing";
-        return Err(Error::input(path.display().to_string(), found, "a separate --out for each process"));
+        return Err(Error::input(path, found, "a separate --out for each process"));
     }
     Ok(file)
 }

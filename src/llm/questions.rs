@@ -65,7 +65,7 @@ impl Reader {
             Ok(())
         })?;
         if lines.is_empty() {
-            return Err(Error::input(file.display().to_string(), "no questions", "one line per question"));
+            return Err(Error::input(file, "no questions", "one line per question"));
         }
         Ok((lines, prompts))
     }

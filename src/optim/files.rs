@@ -19,6 +19,7 @@ use super::state::State;
 use crate::config::{OptimConfig, OptimizerName};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::layout::ParamLayout;
 use crate::model::outgoing::{Content, OutFile, Outgoing, Part, cut};
 use crate::model::params::Piece;
@@ -75,12 +76,8 @@ impl StateSettings {
                 return Ok(());
             }
             let hint = hint.replace("{was}", was);
-            Err(Error::input_hint(
-                format!("{}: {key}", dir.display()),
-                was,
-                format!("{now}, the value of this run"),
-                hint,
-            ))
+            let expected = format!("{now}, the value of this run");
+            Err(Error::input_hint(format!("{}: {key}", dir.display()), was, expected, hint))
         };
         let exact = OptimizerName::AdamwTorch.name();
         same("optim", exact, self.optim, "set optim to {was}, or start over from the weights")?;
@@ -175,12 +172,9 @@ pub(super) fn load(
                 continue;
             }
             let key = freeze::key(param.part);
-            return Err(Error::input_hint(
-                dir.display().to_string(),
-                format!("no optimizer state for {}, which was frozen", param.name()),
-                "state for every part that is trained",
-                format!("set {key}=true again, or start_moments_anew=true to start with zero moments"),
-            ));
+            let found = format!("no optimizer state for {}, which was frozen", param.name());
+            let hint = format!("set {key}=true again, or start_moments_anew=true to start with zero moments");
+            return Err(Error::input_hint(dir, found, "state for every part that is trained", hint));
         }
         let len = param.tensor.len();
         let (blocks, block) = (len.div_ceil(BLOCK), own.start / BLOCK);
@@ -233,23 +227,14 @@ fn read_flat<T: Elem>(dev: &mut Device, stored: &StoredTensor<'_>, first: usize,
 
 /// Returns the state files of `dir`, in order. Errors if a file of the set is missing.
 fn state_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
-        .map_err(Error::io(dir))?
-        .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .filter(|path| {
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            name.starts_with("optim-") && name.ends_with(".safetensors")
-        })
-        .collect();
-    files.sort();
+    let mut files = files::entries(dir)?;
+    let is_state = |name: String| name.starts_with("optim-") && name.ends_with(".safetensors");
+    files.retain(|path| is_state(files::file_name(path)));
     let count = files.len();
     let whole = |(i, path): (usize, &PathBuf)| path.ends_with(format!("optim-{:05}-of-{count:05}.safetensors", i + 1));
     if count > 0 && files.iter().enumerate().all(whole) {
         return Ok(files);
     }
-    Err(Error::input(
-        dir.display().to_string(),
-        format!("{count} optimizer files"),
-        "a complete set, starting with optim-00001-of-0000N.safetensors",
-    ))
+    let expected = "a complete set, starting with optim-00001-of-0000N.safetensors";
+    Err(Error::input(dir, format!("{count} optimizer files"), expected))
 }

@@ -1,10 +1,8 @@
 //! Stage `filter`: keeps rows within bounds of length, pass rate and log-likelihood.
 
-use std::path::Path;
-
 use rayon::prelude::*;
 
-use crate::config::{FilterConfig, Place, StageConfig, StepConfig};
+use crate::config::{FilterConfig, Place, StageKeys};
 use crate::data::encoder::{Encoder, EncodingPurpose, Measured};
 use crate::data::{Row, RowResult, text_of};
 use crate::error::{Error, Result};
@@ -20,28 +18,12 @@ use crate::pipeline::summary::Summary;
 pub const PASS_RATE: &str = "pass_rate";
 
 impl Stage for FilterConfig {
-    fn stage(&self) -> &StageConfig {
-        &self.stage
-    }
-
-    fn stage_mut(&mut self) -> &mut StageConfig {
-        &mut self.stage
-    }
-
-    fn model(&self) -> Option<&Path> {
-        self.model.as_deref()
-    }
-
     fn computes(&self) -> bool {
         self.max_nll.is_some()
     }
 
-    fn of(step: &StepConfig) -> Option<&Self> {
-        step.filter.as_ref()
-    }
-
     fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
-        self.check_model(&Place::default(), "")?;
+        self.check(&Place::default(), "")?;
         let (mut encoders, mut scorer) = (None, None);
         if let Some(dir) = &self.model {
             let model_config = ModelConfig::load(&dir.join("config.json"))?;

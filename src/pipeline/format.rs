@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::config::{FormatConfig, StageConfig, StepConfig};
+use crate::config::FormatConfig;
 use crate::data::answer::label;
 use crate::data::{BadRow, Form, Reason, Row, RowResult};
 use crate::error::Result;
@@ -15,18 +15,6 @@ use crate::pipeline::summary::Summary;
 use crate::text::Message;
 
 impl Stage for FormatConfig {
-    fn stage(&self) -> &StageConfig {
-        &self.stage
-    }
-
-    fn stage_mut(&mut self) -> &mut StageConfig {
-        &mut self.stage
-    }
-
-    fn of(step: &StepConfig) -> Option<&Self> {
-        step.format.as_ref()
-    }
-
     fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
         Ok(Box::new(Format(self)))
     }

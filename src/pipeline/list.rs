@@ -177,13 +177,7 @@ fn resolved(entries: Vec<DatasetConfig>, step: &StepConfig, folders: &Folders) -
 
 /// Returns the data sets that a stage wrote, sorted by name.
 fn written(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
-        if path.extension().is_some_and(|ending| ending == "parquet") {
-            files.push(path);
-        }
-    }
-    files.sort();
+    let mut files = files::entries(folder)?;
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "parquet"));
     Ok(files)
 }

@@ -18,8 +18,7 @@ use crate::pipeline::summary::Summary;
 /// missing shards if there are any.
 pub fn shards(dir: &Path) -> Result<Option<usize>> {
     let mut found: BTreeSet<(usize, usize)> = BTreeSet::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
-        let name = entry.map_err(Error::io(dir))?.file_name().to_string_lossy().into_owned();
+    for name in files::entries(dir)?.iter().map(|path| files::file_name(path)) {
         let numbers = name.strip_prefix("summary-").and_then(|rest| rest.strip_suffix(".json"));
         let numbers = numbers.and_then(|rest| rest.split_once("-of-"));
         found.extend(numbers.and_then(|(i, n)| Some((n.parse().ok()?, i.parse().ok()?))));
@@ -31,7 +30,7 @@ pub fn shards(dir: &Path) -> Result<Option<usize>> {
     if found.iter().any(|(n, _)| *n != count) || !missing.is_empty() {
         let found = format!("the shards {}", shard_names.join(", "));
         let expected = format!("all {count} shards, and no others; not finished: {}", missing.join(", "));
-        return Err(Error::input(dir.display().to_string(), found, expected));
+        return Err(Error::input(dir, found, expected));
     }
     Ok(Some(count))
 }
@@ -45,9 +44,7 @@ pub fn rows(work: &Work, count: usize) -> Result<Summary> {
     let all = || (0..count).map(|index| Some(Shard { index, count }));
     let mut summary = Summary::default();
     for shard in all() {
-        let path = piece(&work.dir, "summary", "json", shard);
-        let bytes = files::read(&path).map_err(Error::io(&path))?;
-        summary.add(&serde_json::from_slice(&bytes).map_err(|e| Error::format(&path, e.to_string()))?);
+        summary.add(&files::json::read(&piece(&work.dir, "summary", "json", shard))?);
     }
     for input in &work.inputs {
         let mut kept = KeptWriter::new(work, &input.name);
@@ -99,10 +96,7 @@ pub fn remove(work: &Work, count: usize) -> Result<()> {
     for (stem, ending) in outputs.chain(fixed) {
         for index in 0..count {
             let path = piece(&work.dir, stem, ending, Some(Shard { index, count }));
-            match std::fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&path)(e)),
-                _ => {}
-            }
+            files::if_exists(&path, std::fs::remove_file(&path))?;
         }
     }
     Ok(())

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use crate::config::{Images, MixConfig, StageConfig, StepConfig};
+use crate::config::{Images, MixConfig};
 use crate::data::read::{RowPosition, epoch};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::machine::Machine;
 use crate::philox::{self, Purpose};
 use crate::pipeline::files::{KeptWriter, Rejection, Rejections, unfit};
@@ -18,18 +18,6 @@ const TURNS: u64 = (1 << 63) - 1;
 
 impl Stage for MixConfig {
     const WHOLE: Option<&'static str> = Some("no --shard: `mix` draws rows from all datasets in turn");
-
-    fn stage(&self) -> &StageConfig {
-        &self.stage
-    }
-
-    fn stage_mut(&mut self) -> &mut StageConfig {
-        &mut self.stage
-    }
-
-    fn of(step: &StepConfig) -> Option<&Self> {
-        step.mix.as_ref()
-    }
 
     fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
         Ok(Box::new(Mix(self)))
@@ -64,8 +52,8 @@ impl StageJob for Mix<'_> {
         let mut kept = KeptWriter::new(work, &self.0.name);
         work.machine.observer.begin("mix", "rows", turns.len() as u64, 0);
         for (done, &(set, index)) in turns.iter().enumerate() {
-            if done % LOOK == 0 && work.machine.observer.stop_requested() {
-                return Err(Error::Stopped);
+            if done % LOOK == 0 {
+                work.machine.observer.check_stop()?;
             }
             drawn[set][index] = true;
             let Some(at) = places[set][index] else { continue };

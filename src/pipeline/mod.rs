@@ -13,7 +13,6 @@ pub mod distill;
 mod files;
 mod filter;
 mod format;
-mod json;
 pub mod list;
 mod merge;
 mod mix;

@@ -10,7 +10,7 @@ use crate::data::encoder::Measured;
 use crate::data::read::RowPosition;
 use crate::data::{Encoder, Index, Made, Row, RowResult, Sample, Samples, Shape};
 use crate::device::{Device, Plan};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::llm::fits;
 use crate::model::{Model, ModelConfig};
 use crate::pipeline::stage::{Input, Work};
@@ -103,7 +103,7 @@ fn sizes(
                 index.push(Shape { tokens, targets, grids: &grids });
                 places.push((number, at));
             }
-            if work.machine.observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
+            work.machine.observer.check_stop()
         };
         input.for_each(|at, row| {
             chunk.extend(row.ok().map(|row| (at, row)));

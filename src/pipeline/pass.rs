@@ -89,9 +89,7 @@ struct PassOutput<'a> {
 impl PassOutput<'_> {
     fn take(&mut self, number: usize, chunk: Chunk, decide: &mut Decide, kept: &mut KeptWriter) -> Result<()> {
         let observer = self.work.machine.observer;
-        if observer.stop_requested() {
-            return Err(Error::Stopped);
-        }
+        observer.check_stop()?;
         let input = &self.work.inputs[number];
         self.done += (chunk.rows.len() + chunk.bad.len()) as u64;
         let places: Vec<(usize, String)> = chunk.rows.iter().map(|row| (row.index, row.row.id.clone())).collect();

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::answers::{self, Key, RunStore, Store};
 use crate::client::Completion;
-use crate::config::{PassrateConfig, ScorerConfig, StageConfig, StepConfig};
+use crate::config::PassrateConfig;
 use crate::data::answer::label;
 use crate::data::encoder::Measured;
 use crate::data::{BadRow, Encoder, Index, Loader, Made, Reason, Row, RowResult, Samples, Shape};
@@ -38,24 +38,8 @@ const CHUNK: usize = 1024;
 const AHEAD: usize = 4;
 
 impl Stage for PassrateConfig {
-    fn stage(&self) -> &StageConfig {
-        &self.stage
-    }
-
-    fn stage_mut(&mut self) -> &mut StageConfig {
-        &mut self.stage
-    }
-
-    fn model(&self) -> Option<&Path> {
-        self.model.as_deref()
-    }
-
     fn computes(&self) -> bool {
         true
-    }
-
-    fn of(step: &StepConfig) -> Option<&Self> {
-        step.passrate.as_ref()
     }
 
     fn job<'a>(&'a self, machine: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
@@ -111,9 +95,7 @@ impl StageJob for Passrate<'_> {
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
         let store = work.store()?;
-        let rules = ScorerConfig::default();
-        let (mode, judge) = (self.config.mode, self.config.judge.as_ref());
-        let scorer = Scorer::new(mode, judge, &rules, "reward", Some(store.clone()), self.machine.runtime)?;
+        let scorer = work.scorer(self.config.mode, &self.config.judge, store.clone())?;
         let mut totals = Summary { judge: scorer.judge().map(judge::Summary::new), ..Summary::default() };
         let who = self.llm.identity(self.machine.target.kind)?;
         let index = self.unanswered(work, store.get()?, &who, Share::ALL)?;

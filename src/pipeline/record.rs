@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::{DatasetConfig, InputKind};
 use crate::data::{Signature, paths};
 use crate::error::{Error, Result};
+use crate::files::json;
 use crate::identity::{self, Difference};
-use crate::pipeline::json;
 use crate::pipeline::stage::{Shard, Stage, piece};
 
 /// File name of the record, without its extension.
@@ -67,7 +67,7 @@ pub fn remove(dir: &Path, shard: Option<Shard>) -> Result<()> {
 
 /// Returns the differences between `files` and the record of the stage in `dir`; empty if it has no record.
 pub fn differences(files: &[InputFile], dir: &Path, shard: Option<Shard>) -> Result<Vec<Difference>> {
-    let record: Option<Vec<Recorded>> = json::read(&piece(dir, RECORD, "json", shard))?;
+    let record: Option<Vec<Recorded>> = json::read_if_exists(&piece(dir, RECORD, "json", shard))?;
     let Some(record) = record else { return Ok(Vec::new()) };
     let mut differences = Vec::new();
     for Recorded { kind, signature } in &record {

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::files::{self, json};
 use crate::identity::{self, Manifest};
 use crate::machine::Machine;
 use crate::pipeline::stage::{Shard, Stage, Work, piece};
 use crate::pipeline::summary::Summary;
-use crate::pipeline::{json, merge, record};
+use crate::pipeline::{merge, record};
 
 /// Part of the error messages about changed inputs: the time at which the inputs were recorded.
 const WHEN: &str = "when the stage read it";
@@ -15,7 +16,7 @@ const WHEN: &str = "when the stage read it";
 /// Returns the summary of a finished stage, or `None` if something is left to do. Returns an error if a file that it
 /// read has changed, unless the config accepts the change; the stage then runs again.
 pub fn finished<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>) -> Result<Option<Summary>> {
-    let summary: Option<Summary> = json::read(&piece(dir, "summary", "json", shard))?;
+    let summary: Option<Summary> = json::read_if_exists(&piece(dir, "summary", "json", shard))?;
     if summary.is_none() {
         return Ok(None);
     }
@@ -48,7 +49,7 @@ pub fn run_after<C: Stage>(
     let lines = identity::refuse(differences, WHEN, accepted)?;
     lines.iter().for_each(|line| machine.observer.note(line));
     let done = piece(dir, "summary", "json", shard);
-    match json::read(&done)? {
+    match json::read_if_exists(&done)? {
         Some(summary) if lines.is_empty() && expected.is_empty() && job.is_final(&summary) => {
             return Ok((summary, false));
         }
@@ -101,12 +102,8 @@ pub fn run_after<C: Stage>(
 fn outputs(work: &Work) -> Result<Vec<String>> {
     let count = work.parts.unwrap_or(0);
     let shards: Vec<_> = (0..count).map(|index| Shard { index, count }.suffix() + ".parquet").collect();
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(&work.dir).map_err(Error::io(&work.dir))? {
-        names.push(entry.map_err(Error::io(&work.dir))?.file_name().to_string_lossy().into_owned());
-    }
+    let mut names: Vec<String> = files::entries(&work.dir)?.iter().map(|path| files::file_name(path)).collect();
     names.retain(|name| name.ends_with(".parquet") && !shards.iter().any(|shard| name.ends_with(shard)));
-    names.sort();
     Ok(names)
 }
 

@@ -6,39 +6,26 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::answers::{self, RunStore, Store};
-use crate::config::{Config, DatasetConfig, RowForm, StageConfig, StepConfig};
+use crate::config::{DatasetConfig, JudgeConfig, Mode, RowForm, ScorerConfig, StageConfig, StageKeys};
 use crate::data::read::{self, RowFile, RowPosition};
 use crate::data::{Form, ReadCounts, Row, RowResult};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::pipeline::summary::Summary;
+use crate::reward::Scorer;
 
 /// A kind of stage, implemented by its settings.
-pub trait Stage: Config {
+pub trait Stage: StageKeys {
     /// Reason why the stage cannot be sharded, or `None` if it can.
     const WHOLE: Option<&'static str> = None;
     /// Returns the number of outcomes per row; each is kept, rejected or unjudged.
     fn outcomes(&self) -> usize {
         1
     }
-    /// Returns the settings that every stage has.
-    fn stage(&self) -> &StageConfig;
-    /// Returns the same settings for modification, such as to resolve paths.
-    fn stage_mut(&mut self) -> &mut StageConfig;
-    /// Returns the data sets that the stage reads in addition to its main data sets.
-    fn extra_datasets(&mut self) -> Vec<&mut DatasetConfig> {
-        Vec::new()
-    }
-    /// Returns the model directory that determines the output, if any.
-    fn model(&self) -> Option<&Path> {
-        None
-    }
     /// Returns true if the stage needs a device.
     fn computes(&self) -> bool {
         false
     }
-    /// Returns the settings of this kind in a pipeline step, if the step is of this kind.
-    fn of(step: &StepConfig) -> Option<&Self>;
     /// Creates the job. Checks everything that can be checked before a row is read.
     fn job<'a>(&'a self, machine: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>>;
 }
@@ -223,6 +210,11 @@ impl<'a> Work<'a> {
             None => Ok(RunStore::new(&self.dir)),
             Some(Shard { index, count }) => Store::open(&answers::shard(&self.dir, index, count)).map(RunStore::of),
         }
+    }
+
+    /// Creates the scorer of answers. Rulings of the judge are kept in `store`.
+    pub fn scorer(&self, mode: Mode, judge: &Option<JudgeConfig>, store: Arc<RunStore>) -> Result<Scorer> {
+        Scorer::new(mode, judge.as_ref(), &ScorerConfig::default(), "reward", Some(store), self.machine.runtime)
     }
 
     /// Returns the path `DIR/STEM.ENDING`, or `DIR/STEM-i-of-n.ENDING` for a shard.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{ScorerConfig, StageConfig, StepConfig, VerifyConfig};
+use crate::config::VerifyConfig;
 use crate::data::text_of;
 use crate::error::Result;
 use crate::machine::Machine;
@@ -11,46 +11,29 @@ use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 use crate::reward::judge::{self, Ruling};
-use crate::reward::{Item, Judged, Scorer};
+use crate::reward::{Item, Judged};
 
 impl Stage for VerifyConfig {
-    fn stage(&self) -> &StageConfig {
-        &self.stage
-    }
-
-    fn stage_mut(&mut self) -> &mut StageConfig {
-        &mut self.stage
-    }
-
-    fn of(step: &StepConfig) -> Option<&Self> {
-        step.verify.as_ref()
-    }
-
-    fn job<'a>(&'a self, machine: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
-        Ok(Box::new(Verify { config: self, machine }))
+    fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
+        Ok(Box::new(Verify(self)))
     }
 }
 
-struct Verify<'a> {
-    config: &'a VerifyConfig,
-    machine: &'a Machine<'a>,
-}
+struct Verify<'a>(&'a VerifyConfig);
 
 impl StageJob for Verify<'_> {
     fn describe(&self) -> String {
-        let judge = self.config.judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
-        let what = if self.config.labels { "labels by " } else { "" };
-        format!("{what}{} rules, {judge}", self.config.mode.name())
+        let judge = self.0.judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
+        let what = if self.0.labels { "labels by " } else { "" };
+        format!("{what}{} rules, {judge}", self.0.mode.name())
     }
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
-        let (mode, judge) = (self.config.mode, self.config.judge.as_ref());
-        let rules = ScorerConfig::default();
-        let scorer = Scorer::new(mode, judge, &rules, "reward", Some(work.store()?), self.machine.runtime)?;
+        let scorer = work.scorer(self.0.mode, &self.0.judge, work.store()?)?;
         let mut judge_summary = scorer.judge().map(judge::Summary::new);
         let scorer = Arc::new(scorer);
         let mut summary = pass(work, &mut |_, rows| {
-            let items: Vec<Option<Item>> = rows.iter().map(|row| item(row, self.config.labels)).collect();
+            let items: Vec<Option<Item>> = rows.iter().map(|row| item(row, self.0.labels)).collect();
             let mut scored = scorer.score_all(items.iter().flatten().cloned().collect()).into_iter();
             let mut fates = Vec::with_capacity(rows.len());
             for (numbered, item) in rows.into_iter().zip(items) {
@@ -59,7 +42,7 @@ impl StageJob for Verify<'_> {
                     judge_summary.count(judged.as_ref().and_then(|judged| judged.judge.as_ref()))
                 });
                 fates.push(vec![match (item, judged) {
-                    (Some(item), Some(judged)) => fate(numbered, &item, judged, self.config.labels),
+                    (Some(item), Some(judged)) => fate(numbered, &item, judged, self.0.labels),
                     _ => missing(&numbered),
                 }]);
             }

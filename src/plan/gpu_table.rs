@@ -73,10 +73,7 @@ impl GpuTable {
                 Err(error) => table.impossible.push((gpus, error)),
             }
         }
-        match table.cells.is_empty() {
-            true => Err(table.impossible.swap_remove(0).1),
-            false => Ok(table),
-        }
+        if table.cells.is_empty() { Err(table.impossible.swap_remove(0).1) } else { Ok(table) }
     }
 
     /// Returns the smallest larger number of GPUs with which the run of a cell fits, as configured or with changes.

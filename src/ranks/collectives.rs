@@ -7,6 +7,9 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
+/// The tensors that a rank sends to each rank, or receives from each, by rank.
+pub type Parts = [Vec<Tensor>];
+
 /// The collectives of a run. All ranks must call the same collectives in the same order. `what` names a collective in
 /// error messages. If a rank is lost, fails or runs another program, the collective ends on all other ranks within the
 /// timeout, with an error that names the rank and its host. After an error no collective may be called.
@@ -31,13 +34,7 @@ pub trait Ranks {
     /// correspond must have the same number of bytes, which the ranks must have agreed on. The tensors that a rank sends
     /// to itself are copied. On a GPU the transfers are queued after earlier work of the stream that ops run on, and
     /// [`Ranks::settle`] waits for them. No tensor of `recv` may overlap a tensor of `send` or another tensor of `recv`.
-    fn exchange(
-        &mut self,
-        dev: &mut Device,
-        what: &'static str,
-        send: &[Vec<Tensor>],
-        recv: &[Vec<Tensor>],
-    ) -> Result<()>;
+    fn exchange(&mut self, dev: &mut Device, what: &'static str, send: &Parts, recv: &Parts) -> Result<()>;
 
     /// Waits until the transfers of [`Ranks::exchange`] on the side stream are done. Errors if a rank is lost.
     fn settle(&mut self, _dev: &mut Device, _what: &'static str) -> Result<()> {
@@ -71,11 +68,8 @@ pub trait Ranks {
         let all = self.gather(what, &bytes)?;
         if let Some(rank) = all.iter().position(|of| of.len() != flags.len()) {
             let found = format!("{} flags of {}", all[rank].len(), self.name(rank));
-            return Err(Error::input(
-                what,
-                found,
-                format!("{}, the number of {}", flags.len(), self.name(self.rank())),
-            ));
+            let expected = format!("{}, the number of {}", flags.len(), self.name(self.rank()));
+            return Err(Error::input(what, found, expected));
         }
         Ok((0..flags.len()).map(|i| all.iter().any(|of| of[i] != 0)).collect())
     }

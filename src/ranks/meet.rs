@@ -4,12 +4,15 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::Place;
 use super::admission::{Admission, Caller, POLL, WORD, prepare};
 use super::secret::{Key, Secret, VARIABLE};
 use super::wire::{Greeting, Member, Message};
+use crate::config::DistConfig;
 use crate::error::{Error, Result};
 
 /// Time for which a rank tries again if it finds no secret, or if rank 0 rejects its secret.
@@ -29,6 +32,37 @@ pub struct Address<'a> {
 
 /// Function that is called repeatedly while ranks are waited for. An error ends the wait.
 pub type Waiting<'a> = &'a dyn Fn() -> Result<()>;
+
+/// Function that ends the process with the error's text and exit status.
+pub type End = Box<dyn Fn(&Error) + Send + Sync>;
+
+/// Everything that a rank needs to find the others.
+pub struct Start<'a> {
+    /// Rank, number of ranks, and address of rank 0.
+    pub place: &'a Place,
+    /// Listener of rank 0, if it already listens.
+    pub listener: Option<TcpListener>,
+    /// Run secret, which each rank proves to know.
+    pub secret: &'a Secret,
+    /// Version and hash of the program, which must be the same on all ranks.
+    pub program: String,
+    /// Port, timeout and heartbeat interval.
+    pub config: &'a DistConfig,
+    /// Stop flag. It is set on all ranks once it is set on one.
+    pub stop: Arc<AtomicBool>,
+    /// Function that ends the process with an error's text, called if a fault occurs and the process does not end by
+    /// itself.
+    pub end: End,
+    /// Function that is called repeatedly while ranks are waited for. An error ends the wait.
+    pub waiting: Waiting<'a>,
+}
+
+impl Start<'_> {
+    /// Returns the time for all ranks to connect.
+    pub fn within(&self) -> Duration {
+        Duration::from_secs_f64(self.config.timeout_s)
+    }
+}
 
 /// The result of connecting all ranks of a run.
 pub struct Rendezvous {
@@ -76,13 +110,8 @@ fn is_this_machine(address: &str) -> bool {
 ///   all.
 /// - A rank of another run or another round of restarts is rejected, and the start continues.
 /// - A caller that does not know the secret of `key` is ignored.
-pub fn receive(
-    listener: TcpListener,
-    own: &Greeting,
-    key: Key,
-    within: Duration,
-    waiting: Waiting,
-) -> Result<Rendezvous> {
+pub fn receive(start: &Start, listener: TcpListener, own: &Greeting) -> Result<Rendezvous> {
+    let (key, within) = (start.secret.key()?, start.within());
     let admission = Admission::open(listener, key.clone())?;
     let mut joined = JoinedRanks { own, come: 0, taken: (0..own.size).map(|_| None).collect(), refused: Vec::new() };
     let fault = |error: &Error| Message::Fault { what: error.to_string(), exit_code: error.exit_code() };
@@ -90,7 +119,7 @@ pub fn receive(
     while joined.missing().next().is_some() {
         let is_late = Instant::now() >= deadline;
         let late = || if is_late { Err(joined.too_late(within, admission.unproven())) } else { Ok(()) };
-        if let Err(error) = waiting().and_then(|()| late()) {
+        if let Err(error) = (start.waiting)().and_then(|()| late()) {
             joined.tell(&fault(&error));
             return Err(error);
         }
@@ -215,15 +244,9 @@ enum Call {
     Unproved(String),
 }
 
-/// Runs the side of the other ranks: finds rank 0 at `address` and receives the table. Ranks may start in any order.
-pub fn greet(
-    address: Address<'_>,
-    mut own: Greeting,
-    secret: &Secret,
-    within: Duration,
-    heartbeat: Duration,
-    waiting: Waiting,
-) -> Result<Rendezvous> {
+/// Runs the side of the other ranks: finds rank 0 at `port` and receives the table. Ranks may start in any order.
+pub fn greet(start: &Start, mut own: Greeting, port: u16) -> Result<Rendezvous> {
+    let (address, secret, within) = (Address { host: &start.place.address, port }, start.secret, start.within());
     let at_this_machine = is_this_machine(address.host);
     let ip = if at_this_machine { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let listener = TcpListener::bind((ip, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)));
@@ -232,10 +255,8 @@ pub fn greet(
     let deadline = Instant::now() + within;
     let (mut last, mut refused, mut unproved_since) = ("no connection".to_owned(), false, None);
     while Instant::now() < deadline {
-        waiting()?;
-        // Rank 0 waits for the other ranks for the time `within` and then reports which are missing, so this rank waits
-        // a little longer.
-        match call(address, &own, secret, deadline, within + heartbeat, waiting)? {
+        (start.waiting)()?;
+        match call(start, address, &own, deadline)? {
             Call::Table { stream, key, token, members } => {
                 let control = (0..own.size).map(|rank| (rank == 0).then(|| stream.try_clone()).transpose());
                 let control = control.collect::<io::Result<_>>().map_err(link("the connection to rank 0"))?;
@@ -260,31 +281,26 @@ pub fn greet(
     Err(Error::Failed(format!("no connection to rank 0 at {host}, port {port} within {waited} s: {last}")))
 }
 
-/// Calls rank 0 until `deadline`, proves the secret, sends the greeting, and waits for the answer for at most the time
-/// `within`. Errors if the run cannot start.
-fn call(
-    address: Address<'_>,
-    own: &Greeting,
-    secret: &Secret,
-    deadline: Instant,
-    within: Duration,
-    waiting: Waiting,
-) -> Result<Call> {
+/// Calls rank 0 until `deadline`, proves the secret, sends the greeting, and waits for the answer. Errors if the run
+/// cannot start.
+fn call(start: &Start, address: Address<'_>, own: &Greeting, deadline: Instant) -> Result<Call> {
     let stream = match connect(address, deadline) {
         Ok(stream) => stream,
         Err(error) => return Ok(Call::Gone(error.to_string())),
     };
     // The secret is read at each call, because rank 0 may create the secret's file after the first calls.
-    let key = match secret.key() {
+    let key = match start.secret.key() {
         Ok(key) => key,
         Err(error) => return Ok(Call::Unproved(error.to_string())),
     };
-    if let Err(error) = prove(&stream, &key, deadline, waiting)? {
+    if let Err(error) = prove(&stream, &key, deadline, start.waiting)? {
         return Ok(Call::Unproved(format!("rejected ({error})")));
     }
-    // If rank 0 drops the connection, no answer arrives.
+    // Rank 0 waits for the other ranks for the same time and then reports which are missing, so this rank waits a little
+    // longer. If rank 0 drops the connection, no answer arrives.
+    let longest = start.within() + Duration::from_secs_f64(start.config.heartbeat_s);
     let reply = match Message::Greeting(own.clone()).send(&stream) {
-        Ok(()) if speaks(&stream, Instant::now() + within, waiting)? => Message::receive(&stream).ok(),
+        Ok(()) if speaks(&stream, Instant::now() + longest, start.waiting)? => Message::receive(&stream).ok(),
         _ => None,
     };
     Ok(match reply {
@@ -353,20 +369,14 @@ pub fn is_pause(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
-/// Opens a connection to `member` for the collectives of `rank`.
-fn linked(
-    met: &Rendezvous,
-    rank: usize,
-    member: &Member,
-    deadline: Instant,
-    waiting: Waiting,
-) -> Result<io::Result<TcpStream>> {
-    let host = member.address.ip().to_string();
-    let stream = match connect(Address { host: &host, port: member.address.port() }, deadline) {
+/// Opens a connection to `to` for the collectives of `rank`.
+fn linked(met: &Rendezvous, rank: usize, to: &Member, end: Instant, waiting: Waiting) -> Result<io::Result<TcpStream>> {
+    let host = to.address.ip().to_string();
+    let stream = match connect(Address { host: &host, port: to.address.port() }, end) {
         Ok(stream) => stream,
         Err(error) => return Ok(Err(error)),
     };
-    let proved = prove(&stream, &met.key, deadline, waiting)?;
+    let proved = prove(&stream, &met.key, end, waiting)?;
     let told = proved.and_then(|()| Message::Link { token: met.token, rank }.send(&stream));
     Ok(told.and_then(|()| stream.set_read_timeout(None)).map(|()| stream))
 }

@@ -17,9 +17,10 @@ mod tcp;
 mod wire;
 
 pub use collectives::{Ranks, agreed, agreed_at_last, by_first, first_finds, report_failure};
+pub use meet::Start;
 pub use nccl::{GPU_OVERHEAD, Nccl};
 pub use one_rank::{BytesExchanged, OneRank};
 pub use place::{Launcher, Lookup, Place, restarts};
 pub use secret::{Secret, VARIABLE as SECRET_VARIABLE};
 pub use shards::Shards;
-pub use tcp::{Start, Tcp, host_bytes};
+pub use tcp::{Tcp, host_bytes};

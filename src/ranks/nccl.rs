@@ -12,8 +12,9 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::collectives::Parts;
 use super::plane::ControlPlane;
-use super::tcp::Trouble;
+use super::tcp::{Tried, Trouble};
 use super::{Ranks, Tcp};
 use crate::device::nccl::{Comm, Fault, Library, Piece, UniqueId};
 use crate::device::{Device, Driver, On, Stream};
@@ -39,8 +40,6 @@ const POLL: Duration = Duration::from_micros(20);
 
 /// Number of bytes that each rank sends to each rank in the trial at the start.
 const TRIAL: usize = 256;
-
-type Tried<T> = std::result::Result<T, Trouble>;
 
 /// A rank of a run in which NCCL moves the tensors.
 pub struct Nccl {
@@ -90,8 +89,8 @@ impl Nccl {
         &mut self,
         dev: &mut Device,
         what: &'static str,
-        send: &[Vec<Tensor>],
-        recv: &[Vec<Tensor>],
+        send: &Parts,
+        recv: &Parts,
         has_agreed: bool,
     ) -> Result<()> {
         let On::Gpu(gpu) = dev.on() else {
@@ -158,10 +157,8 @@ fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver, made
     let mut found = vec![0; size * TRIAL];
     driver.download(Stream::COMPUTE, memory[1], &mut found)?;
     if let Some(at) = (0..found.len()).find(|&i| found[i] != trial(i / TRIAL, rank, i % TRIAL)) {
-        let from = tcp.name(at / TRIAL);
-        return Err(Error::Failed(format!(
-            "{WHAT}: the bytes that {name} received differ from those that {from} sent"
-        )));
+        let what = format!("the bytes that {name} received differ from those that {} sent", tcp.name(at / TRIAL));
+        return Err(Error::Failed(format!("{WHAT}: {what}")));
     }
     let taken = match (before, driver.free_memory()?) {
         (Some(before), Some(after)) => before.saturating_sub(after),
@@ -311,13 +308,7 @@ impl Ranks for Nccl {
         self.tcp.await_all(what, bytes)
     }
 
-    fn exchange(
-        &mut self,
-        dev: &mut Device,
-        what: &'static str,
-        send: &[Vec<Tensor>],
-        recv: &[Vec<Tensor>],
-    ) -> Result<()> {
+    fn exchange(&mut self, dev: &mut Device, what: &'static str, send: &Parts, recv: &Parts) -> Result<()> {
         let rank = self.rank();
         send[rank].iter().zip(&recv[rank]).try_for_each(|(from, to)| dev.copy(*from, *to))?;
         self.moves(dev, what, send, recv, true)

@@ -1,6 +1,6 @@
 //! A single rank that runs without the others: for runs of one process, and for plans.
 
-use super::collectives::Ranks;
+use super::collectives::{Parts, Ranks};
 use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -78,13 +78,7 @@ impl Ranks for OneRank {
         self.gather(what, bytes)
     }
 
-    fn exchange(
-        &mut self,
-        dev: &mut Device,
-        _: &'static str,
-        send: &[Vec<Tensor>],
-        recv: &[Vec<Tensor>],
-    ) -> Result<()> {
+    fn exchange(&mut self, dev: &mut Device, _: &'static str, send: &Parts, recv: &Parts) -> Result<()> {
         let others = |of: &[Vec<Tensor>]| -> u64 {
             let other = of.iter().enumerate().filter(|(peer, _)| *peer != self.rank);
             other.flat_map(|(_, tensors)| tensors).map(|tensor| tensor.span().bytes as u64).sum()

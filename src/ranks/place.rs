@@ -2,6 +2,7 @@
 //! The variables are read as documented in the launchers' manuals.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use crate::error::{Error, Result};
 
@@ -112,9 +113,9 @@ impl Place {
         if size == 1 {
             return Ok(None);
         }
-        let rank = number(env, rank, 0..=size - 1)?;
-        let local_rank = number(env, local_rank, 0..=size - 1)?;
+        let [rank, local_rank] = [number(env, rank, 0..=size - 1)?, number(env, local_rank, 0..=size - 1)?];
         let local_size = optional(env, local_size, 1..=size)?.unwrap_or(1);
+        let [rank, size, local_rank, local_size] = [rank, size, local_rank, local_size].map(|number| number as usize);
         let (address, port, run) = match of.launcher {
             Launcher::Slurm => slurm(env)?,
             // torchrun itself uses MASTER_PORT, so the ranks meet at the next port.
@@ -158,21 +159,10 @@ fn alone(env: Lookup) -> Result<()> {
 
 /// Returns the address of rank 0 from MASTER_ADDR.
 fn address(env: Lookup) -> Result<String> {
-    let names = if value(env, "MASTER_PORT").is_some() {
-        "variable MASTER_ADDR"
-    } else {
-        "variables MASTER_ADDR and MASTER_PORT"
-    };
+    let names = if value(env, "MASTER_PORT").is_some() { " MASTER_ADDR" } else { "s MASTER_ADDR and MASTER_PORT" };
+    let (place, expected) = (format!("environment variable{names}"), "the address of rank 0's machine and a free port");
     let hint = "set them for all ranks: mpirun -x NAME=VALUE, mpiexec -genv NAME VALUE";
-    let missing = || {
-        Error::input_hint(
-            format!("environment {names}"),
-            "nothing",
-            "the address of rank 0's machine and a free port",
-            hint,
-        )
-    };
-    value(env, "MASTER_ADDR").ok_or_else(missing)
+    value(env, "MASTER_ADDR").ok_or_else(|| Error::input_hint(place, "nothing", expected, hint))
 }
 
 /// Returns the address of srun's task 0, a port on that machine, and the name of the step.
@@ -203,7 +193,7 @@ pub fn restarts(env: Lookup) -> Result<u64> {
 
 /// Returns the port after MASTER_PORT.
 fn port(env: Lookup) -> Result<Option<u16>> {
-    Ok(optional(env, "MASTER_PORT", 1..=u16::MAX - 1)?.map(|port| port + 1))
+    Ok(optional(env, "MASTER_PORT", 1..=u64::from(u16::MAX) - 1)?.map(|port| port as u16 + 1))
 }
 
 /// Returns the first of the variables `names` that is set, with its value.
@@ -220,20 +210,14 @@ fn nothing(names: &str, expected: impl Into<String>) -> Error {
     Error::input(format!("environment variable {}", names.replace(' ', " or ")), "nothing", expected)
 }
 
-fn optional<T>(env: Lookup, names: &str, range: std::ops::RangeInclusive<T>) -> Result<Option<T>>
-where
-    T: std::str::FromStr + PartialOrd + std::fmt::Display,
-{
+fn optional(env: Lookup, names: &str, range: RangeInclusive<u64>) -> Result<Option<u64>> {
     let Some((name, value)) = first(env, names) else { return Ok(None) };
     let found = value.parse().ok().filter(|number| range.contains(number));
     let expected = || format!("a whole number from {} to {}", range.start(), range.end());
     found.map(Some).ok_or_else(|| Error::input(format!("environment variable {name}"), value.as_str(), expected()))
 }
 
-fn number<T>(env: Lookup, names: &str, range: std::ops::RangeInclusive<T>) -> Result<T>
-where
-    T: std::str::FromStr + PartialOrd + std::fmt::Display,
-{
+fn number(env: Lookup, names: &str, range: RangeInclusive<u64>) -> Result<u64> {
     let expected = format!("a whole number from {} to {}", range.start(), range.end());
     optional(env, names, range)?.ok_or_else(|| nothing(names, expected))
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::meet::{self, is_pause};
+use super::meet::{self, End, is_pause};
 use super::wire::{At, Member, Message};
 use crate::config::DistConfig;
 use crate::error::{Error, Result};
@@ -25,9 +25,6 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Time allowed for a message to reach all ranks and be answered.
 const ROUND: Duration = Duration::from_secs(2);
-
-/// Function that ends the process with the error's text and exit status.
-pub type End = Box<dyn Fn(&Error) + Send + Sync>;
 
 /// The error that ended the run.
 #[derive(Clone)]
@@ -53,6 +50,7 @@ struct Heard {
     since: Instant,
 }
 
+#[derive(Default)]
 struct State {
     heard: Vec<Heard>,
     /// True for ranks that have said goodbye, have confirmed a fault, or are lost.
@@ -92,14 +90,8 @@ impl ControlPlane {
         end: End,
     ) -> Result<Arc<ControlPlane>> {
         let heard = || Heard { at: At::default(), since: Instant::now() };
-        let state = State {
-            heard: members.iter().map(|_| heard()).collect(),
-            gone: vec![false; members.len()],
-            fault: None,
-            said: false,
-            over: false,
-            closed: false,
-        };
+        let (heard, gone) = (members.iter().map(|_| heard()).collect(), vec![false; members.len()]);
+        let state = State { heard, gone, ..State::default() };
         let plane = Arc::new(ControlPlane {
             rank,
             members,
@@ -172,13 +164,8 @@ impl ControlPlane {
                 self.wait(ROUND, |state| state.fault.is_some());
             }
         }
-        self.fault(fault.clone());
+        self.fault(fault.clone(), None);
         self.check().err().unwrap_or_else(|| fault.error())
-    }
-
-    /// Returns the error for a rank whose connection broke. Waits first, so that the control plane can find the cause.
-    pub fn broken(&self, peer: usize, error: &io::Error) -> Error {
-        self.suspect(format!("the connection to {} broke: {error}", self.name(peer)))
     }
 
     /// Calls [`ControlPlane::report`] for an error that a lost rank may have caused. Waits first, because the control plane
@@ -197,9 +184,8 @@ impl ControlPlane {
             let mut state = self.lock();
             if let Some(rank) = state.gone.iter().position(|gone| !gone) {
                 drop(state);
-                return Err(
-                    self.report(format!("{} has not confirmed the end of the run", self.name(rank)), self.status())
-                );
+                let what = format!("{} has not confirmed the end of the run", self.name(rank));
+                return Err(self.report(what, self.status()));
             }
             state.over = true;
             drop(state);
@@ -259,14 +245,9 @@ impl ControlPlane {
         self.links.get().into_iter().flatten().for_each(|link| drop(link.shutdown(Shutdown::Both)));
     }
 
-    /// Records the fault and informs the other ranks. Only the first fault of a run counts.
-    fn fault(&self, fault: Fault) {
-        self.fault_of(fault, None);
-    }
-
-    /// Does the same as [`ControlPlane::fault`], for a fault caused by the loss of rank `lost`. No confirmation is expected
-    /// from that rank.
-    fn fault_of(&self, fault: Fault, lost: Option<usize>) {
+    /// Records the fault and informs the other ranks. Only the first fault of a run counts. No confirmation is expected
+    /// from the rank `lost`, whose loss is the fault.
+    fn fault(&self, fault: Fault, lost: Option<usize>) {
         let mut state = self.lock();
         if state.fault.is_some() || state.over || state.closed {
             return;
@@ -288,9 +269,12 @@ impl ControlPlane {
         let Some(stream) = &self.control[peer] else { return };
         loop {
             match Message::receive(stream) {
-                Ok(Message::Beat { at, stop }) => self.heard(peer, at, stop),
+                Ok(Message::Beat { at, stop }) => {
+                    self.stop.fetch_or(stop, Ordering::Relaxed);
+                    self.is_at(peer, at);
+                }
                 Ok(Message::Fault { what, exit_code }) => {
-                    self.fault(Fault { what, exit_code, reported: self.rank != 0, at: Instant::now() });
+                    self.fault(Fault { what, exit_code, reported: self.rank != 0, at: Instant::now() }, None);
                 }
                 Ok(Message::Goodbye) => {
                     self.lock().gone[peer] = true;
@@ -307,13 +291,6 @@ impl ControlPlane {
                 Err(_) => return self.lost(peer, "its connection closed before the end of the run".to_owned()),
             }
         }
-    }
-
-    fn heard(&self, peer: usize, at: At, stop: bool) {
-        if stop {
-            self.stop.store(true, Ordering::Relaxed);
-        }
-        self.is_at(peer, at);
     }
 
     /// Updates the position of `peer`, from a heartbeat or from a header in a collective. A header can arrive before
@@ -334,7 +311,7 @@ impl ControlPlane {
         let at = state.heard[peer].at.clone();
         drop(state);
         let what = format!("{} is lost, {at}: {why}", self.name(peer));
-        self.fault_of(Fault { what, exit_code: self.status(), reported: false, at: Instant::now() }, Some(peer));
+        self.fault(Fault { what, exit_code: self.status(), reported: false, at: Instant::now() }, Some(peer));
     }
 
     /// Sends heartbeats and checks timeouts. It runs on its own thread.
@@ -352,7 +329,7 @@ impl ControlPlane {
             };
             self.tell(&Message::Beat { at, stop: self.stop.load(Ordering::Relaxed) });
             if let Some(what) = self.late() {
-                self.fault(Fault { what, exit_code: self.status(), reported: false, at: Instant::now() });
+                self.fault(Fault { what, exit_code: self.status(), reported: false, at: Instant::now() }, None);
             }
             let fault = self.lock().fault.clone().filter(|fault| fault.at.elapsed() > GRACE);
             if let Some(fault) = fault.filter(|_| !ended) {

@@ -58,9 +58,7 @@ impl Secret {
     /// secret there, it is used instead.
     pub fn made(dir: &Path) -> Result<Secret> {
         let path = dir.join(FILE);
-        let folders = dir.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
-        let mut made: Vec<PathBuf> = folders.map(Path::to_owned).collect();
-        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        let mut made = files::make_folder(dir)?;
         match File::options().write(true).create_new(true).mode(0o600).open(&path) {
             Ok(mut file) => {
                 made.insert(0, path.clone());
@@ -82,7 +80,7 @@ impl Secret {
         };
         let refused = |found: String, expected| {
             let hint = format!("or set {VARIABLE} to the same text at all ranks");
-            Err(Error::input_hint(path.display().to_string(), found, expected, hint))
+            Err(Error::input_hint(path, found, expected, hint))
         };
         let file = files::open(path).map_err(Error::io(path))?;
         let mode = file.metadata().map_err(Error::io(path))?.permissions().mode() & 0o777;
@@ -155,10 +153,7 @@ impl Key {
 
 /// Compares the hashes in constant time.
 fn proves(expected: &blake3::Hash, found: &[u8]) -> io::Result<()> {
-    match expected == found {
-        true => Ok(()),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "a different run secret")),
-    }
+    if expected == found { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "a different run secret")) }
 }
 
 /// Returns a new secret as hexadecimal digits.

@@ -4,19 +4,17 @@
 //! Tested with many ranks on one machine. Untested on several machines.
 
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
-use super::meet::{self, Address, Rendezvous, Waiting};
-use super::plane::{ControlPlane, End};
-use super::secret::Secret;
+use super::collectives::Parts;
+use super::meet::{self, Rendezvous, Start};
+use super::plane::ControlPlane;
 use super::wire::{At, Greeting, Header, Member};
 use super::{Place, Ranks};
-use crate::config::DistConfig;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -28,27 +26,6 @@ const PIECE: usize = 1 << 20;
 /// ahead of another.
 pub fn host_bytes(ranks: usize) -> usize {
     (2 * (ranks - 1) + 1) * PIECE
-}
-
-/// Everything that a rank needs to find the others.
-pub struct Start<'a> {
-    /// Rank, number of ranks, and address of rank 0.
-    pub place: &'a Place,
-    /// Listener of rank 0, if it already listens.
-    pub listener: Option<TcpListener>,
-    /// Run secret, which each rank proves to know.
-    pub secret: &'a Secret,
-    /// Version and hash of the program, which must be the same on all ranks.
-    pub program: String,
-    /// Port, timeout and heartbeat interval.
-    pub config: &'a DistConfig,
-    /// Stop flag. It is set on all ranks once it is set on one.
-    pub stop: Arc<AtomicBool>,
-    /// Function that ends the process with an error's text, called if a fault occurs and the process does not end by
-    /// itself.
-    pub end: End,
-    /// Function that is called repeatedly while ranks are waited for. An error ends the wait.
-    pub waiting: Waiting<'a>,
 }
 
 /// A rank of a run in which each pair of ranks has a connection.
@@ -83,6 +60,9 @@ pub enum Trouble {
     Own(Error),
 }
 
+/// Result of a part of a collective.
+pub type Tried<T> = std::result::Result<T, Trouble>;
+
 impl From<Error> for Trouble {
     fn from(error: Error) -> Trouble {
         Trouble::Own(error)
@@ -95,8 +75,7 @@ impl Tcp {
     /// restarts gets an error.
     pub fn start(start: Start) -> Result<Tcp> {
         let (place, config) = (start.place, start.config);
-        let within = Duration::from_secs_f64(config.timeout_s);
-        let met = meet(&start, within)?;
+        let met = meet(&start)?;
         let control = met.control.iter().map(|c| c.as_ref().map(TcpStream::try_clone).transpose());
         let control = control.collect::<std::io::Result<_>>().map_err(failed)?;
         let plane = ControlPlane::start(place.rank, met.members.clone(), control, config, start.stop, start.end)?;
@@ -111,7 +90,7 @@ impl Tcp {
             timed: true,
             waits: Vec::new(),
         };
-        let streams = meet::mesh(&met, place.rank, within, &waiting)?;
+        let streams = meet::mesh(&met, place.rank, Duration::from_secs_f64(config.timeout_s), &waiting)?;
         let shut = streams.iter().flatten().map(TcpStream::try_clone).collect::<std::io::Result<_>>();
         plane.links(shut.map_err(failed)?);
         tcp.links = streams.into_iter().map(|stream| stream.map(Link::new).transpose()).collect::<Result<_>>()?;
@@ -125,17 +104,15 @@ impl Tcp {
     }
 
     /// Runs a collective. A failure at another rank is returned as the error that all ranks receive.
-    fn collective<T>(
-        &mut self,
-        what: &'static str,
-        run: impl FnOnce(&mut Tcp, u64) -> std::result::Result<T, Trouble>,
-    ) -> Result<T> {
+    fn collective<T>(&mut self, what: &'static str, run: impl FnOnce(&mut Tcp, u64) -> Tried<T>) -> Result<T> {
         let (number, start) = (self.plane.enter(what, self.timed)?, Instant::now());
         let out = run(self, number);
         self.plane.exit();
         self.waits.push(start..Instant::now());
         out.map_err(|trouble| match trouble {
-            Trouble::Link(peer, error) => self.plane.broken(peer, &error),
+            Trouble::Link(peer, error) => {
+                self.plane.suspect(format!("the connection to {} broke: {error}", self.plane.name(peer)))
+            }
             Trouble::Suspect(what) => self.plane.suspect(what),
             Trouble::Other(what) => self.plane.report(what, self.plane.status()),
             Trouble::Own(error) => error,
@@ -146,13 +123,13 @@ impl Tcp {
         self.links[peer].as_ref().expect("a rank has no link to itself")
     }
 
-    fn queue(&self, peer: usize, bytes: Arc<Vec<u8>>) -> std::result::Result<(), Trouble> {
+    fn queue(&self, peer: usize, bytes: Arc<Vec<u8>>) -> Tried<()> {
         let closed = |_| Trouble::Link(peer, std::io::ErrorKind::BrokenPipe.into());
         self.link(peer).queue.send(bytes).map_err(closed)
     }
 
     /// Sends the header of a frame of `bytes` bytes in collective `number`.
-    fn announce(&mut self, peer: usize, number: u64, what: &str, bytes: u64) -> std::result::Result<(), Trouble> {
+    fn announce(&mut self, peer: usize, number: u64, what: &str, bytes: u64) -> Tried<()> {
         let header = Header { number, bytes, what: what.to_owned() };
         self.sent += bytes;
         self.queue(peer, Arc::new(header.encode()))
@@ -160,7 +137,7 @@ impl Tcp {
 
     /// Reads the header of a frame from `peer` and returns its number of bytes. The frame must belong to this
     /// collective.
-    fn header(&self, peer: usize, number: u64, what: &str) -> std::result::Result<u64, Trouble> {
+    fn header(&self, peer: usize, number: u64, what: &str) -> Tried<u64> {
         let header = Header::read(&self.link(peer).stream).map_err(|e| Trouble::Link(peer, e))?;
         let Header { number: number_there, bytes, what: there } = header;
         self.plane.is_at(peer, At { number: number_there, what: there.clone(), inside: true, timed: self.timed });
@@ -174,13 +151,7 @@ impl Tcp {
 
     /// Tells each rank how many bytes of `send` it will receive in collective `number`, and checks that each rank will
     /// send the bytes that `recv` expects.
-    fn agree(
-        &mut self,
-        number: u64,
-        what: &str,
-        send: &[Vec<Tensor>],
-        recv: &[Vec<Tensor>],
-    ) -> std::result::Result<(), Trouble> {
+    fn agree(&mut self, number: u64, what: &str, send: &Parts, recv: &Parts) -> Tried<()> {
         for peer in self.others() {
             self.announce(peer, number, what, bytes(&send[peer]))?;
         }
@@ -200,9 +171,9 @@ impl Tcp {
     pub fn beside(
         &mut self,
         what: &'static str,
-        send: &[Vec<Tensor>],
-        recv: &[Vec<Tensor>],
-        work: impl FnOnce(&ControlPlane) -> std::result::Result<(), Trouble>,
+        send: &Parts,
+        recv: &Parts,
+        work: impl FnOnce(&ControlPlane) -> Tried<()>,
     ) -> Result<()> {
         self.collective(what, |tcp, number| {
             tcp.agree(number, what, send, recv)?;
@@ -216,7 +187,7 @@ impl Tcp {
         &mut self,
         what: &'static str,
         sent: u64,
-        work: impl FnOnce(&ControlPlane) -> std::result::Result<(), Trouble>,
+        work: impl FnOnce(&ControlPlane) -> Tried<()>,
     ) -> Result<()> {
         self.sent += sent;
         self.collective(what, |tcp, _| work(&tcp.plane))
@@ -225,14 +196,7 @@ impl Tcp {
     /// Sends each other rank its part of `send` and receives its part of `recv`, as frames of collective `number`. The
     /// function alternates between sending one piece to each rank and receiving one piece from each rank, so no rank
     /// holds more than two pieces that another rank has not read.
-    fn pieces(
-        &mut self,
-        dev: &mut Device,
-        number: u64,
-        what: &str,
-        send: &[Vec<Tensor>],
-        recv: &[Vec<Tensor>],
-    ) -> std::result::Result<(), Trouble> {
+    fn pieces(&mut self, dev: &mut Device, number: u64, what: &str, send: &Parts, recv: &Parts) -> Tried<()> {
         self.agree(number, what, send, recv)?;
         let send: Vec<Vec<Vec<Tensor>>> = send.iter().map(|tensors| runs(tensors)).collect();
         let recv: Vec<Vec<Vec<Tensor>>> = recv.iter().map(|tensors| runs(tensors)).collect();
@@ -253,7 +217,7 @@ impl Tcp {
         Ok(())
     }
 
-    fn receive(&mut self, dev: &mut Device, peer: usize, tensors: &[Tensor]) -> std::result::Result<(), Trouble> {
+    fn receive(&mut self, dev: &mut Device, peer: usize, tensors: &[Tensor]) -> Tried<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
         for &tensor in tensors {
             let bytes = tensor.span().bytes;
@@ -352,13 +316,7 @@ impl Ranks for Tcp {
         all
     }
 
-    fn exchange(
-        &mut self,
-        dev: &mut Device,
-        what: &'static str,
-        send: &[Vec<Tensor>],
-        recv: &[Vec<Tensor>],
-    ) -> Result<()> {
+    fn exchange(&mut self, dev: &mut Device, what: &'static str, send: &Parts, recv: &Parts) -> Result<()> {
         self.collective(what, |tcp, number| {
             send[tcp.rank].iter().zip(&recv[tcp.rank]).try_for_each(|(from, to)| dev.copy(*from, *to))?;
             tcp.pieces(dev, number, what, send, recv)
@@ -414,32 +372,26 @@ impl Link {
     }
 }
 
-fn meet(start: &Start, within: Duration) -> Result<Rendezvous> {
+fn meet(start: &Start) -> Result<Rendezvous> {
     let (place, config) = (start.place, start.config);
-    let port = match config.port.map(|port| port as u16).or(place.port) {
-        Some(port) => port,
-        None => {
-            let expected = "a port of rank 0's machine (or set dist.port)";
-            return Err(Error::input("environment variable MASTER_PORT", "nothing", expected));
-        }
-    };
+    let port = config.port.map(|port| port as u16).or(place.port).ok_or_else(|| {
+        let expected = "a port of rank 0's machine (or set dist.port)";
+        Error::input("environment variable MASTER_PORT", "nothing", expected)
+    })?;
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "unnamed host".to_owned() } else { host.trim().to_owned() };
     let address = (std::net::Ipv4Addr::UNSPECIFIED, port).into();
     let member = Member { host, pid: std::process::id(), address };
-    let program = start.program.clone();
-    let (run, round) = (place.run.clone(), place.round);
-    let own = Greeting { program, run, round, size: place.size, rank: place.rank, member };
+    let Place { rank, size, round, .. } = *place;
+    let own = Greeting { program: start.program.clone(), run: place.run.clone(), round, size, rank, member };
     if place.rank != 0 {
-        let (address, heartbeat) =
-            (Address { host: &place.address, port }, Duration::from_secs_f64(config.heartbeat_s));
-        return meet::greet(address, own, start.secret, within, heartbeat, start.waiting);
+        return meet::greet(start, own, port);
     }
     let listener = match &start.listener {
         Some(listener) => listener.try_clone().map_err(failed)?,
         None => meet::listen(place, port)?,
     };
-    meet::receive(listener, &own, start.secret.key()?, within, start.waiting)
+    meet::receive(start, listener, &own)
 }
 
 fn failed(error: std::io::Error) -> Error {

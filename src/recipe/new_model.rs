@@ -78,10 +78,7 @@ fn family(base: &BaseConfig) -> Result<&'static Family> {
 /// Qwen3-VL does not have.
 pub fn chat_template(family: &'static Family) -> String {
     const SYSTEM: &str = "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}";
-    match std::ptr::eq(family, &qwen3_vl::FAMILY) {
-        true => CHAT_TEMPLATE.replace(SYSTEM, ""),
-        false => CHAT_TEMPLATE.to_owned(),
-    }
+    if std::ptr::eq(family, &qwen3_vl::FAMILY) { CHAT_TEMPLATE.replace(SYSTEM, "") } else { CHAT_TEMPLATE.to_owned() }
 }
 
 /// Returns the configuration of a small model of `family`. The shape comes from `base`, the token ids from the tokenizer.

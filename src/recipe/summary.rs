@@ -25,7 +25,7 @@ impl Recipe<'_> {
             }
             let path = path.with_file_name(COLUMNS).join("summary.json");
             if path.exists() {
-                tasks.insert(stage.to_owned(), read(&path)?["tasks"].take());
+                tasks.insert(stage.to_owned(), files::json::read::<Value>(&path)?["tasks"].take());
                 eval += number(&path, "seconds")?;
             }
         }
@@ -75,11 +75,6 @@ fn stage_summary(samples: &[Sample]) -> Value {
     })
 }
 
-fn read(path: &Path) -> Result<Value> {
-    let text = files::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text).map_err(|e| Error::format(path, e.to_string()))
-}
-
 fn number(path: &Path, key: &str) -> Result<f64> {
-    read(path)?[key].as_f64().ok_or_else(|| Error::format(path, format!("no number at `{key}`")))
+    files::json::read::<Value>(path)?[key].as_f64().ok_or_else(|| Error::format(path, format!("no number at `{key}`")))
 }

@@ -14,7 +14,7 @@ use crate::machine::Machine;
 use crate::observe::Observer;
 use crate::reward::Scorer;
 use crate::train::job::TrainingJob;
-use crate::{rl, train};
+use crate::{files, rl, train};
 
 /// Steps of a run to be recomputed in a scratch folder.
 pub struct Replay<'a> {
@@ -72,10 +72,9 @@ impl Replay<'_> {
     /// Copies the recorded answers of judges to the scratch folder. In a recipe, all stages share one store of answers.
     fn answers(&self) -> Result<Arc<RunStore>> {
         let dir = self.run.recipe().unwrap_or(&self.run.dir);
-        for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
-            let path = entry.map_err(Error::io(dir))?.path();
-            let name = path.file_name().unwrap_or_default();
-            if name.to_string_lossy().starts_with("answers") {
+        for path in files::entries(dir)? {
+            let name = files::file_name(&path);
+            if name.starts_with("answers") {
                 std::fs::copy(&path, self.scratch.join(name)).map_err(Error::io(&path))?;
             }
         }

@@ -33,12 +33,12 @@ impl Recorded {
                 ["rl", "sft"].map(|name| dir.join(name)).into_iter().find(|inner| inner.join("config.yaml").is_file());
             let expected = "config.yaml and metrics.jsonl, as in a run directory of omr sft or omr rl";
             let hint = inner.map_or(String::new(), |inner| inner.display().to_string());
-            return Err(Error::input_hint(dir.display().to_string(), "no such files", expected, hint));
+            return Err(Error::input_hint(dir, "no such files", expected, hint));
         }
         let step = |metrics: Metrics| Some((metrics.get("step")?.as_u64()?, metrics));
         let steps: BTreeMap<u64, Metrics> = metrics::read(&log)?.into_iter().filter_map(step).collect();
         if steps.is_empty() {
-            return Err(Error::input(log.display().to_string(), "no step", "at least one recorded step"));
+            return Err(Error::input(log, "no step", "at least one recorded step"));
         }
         let text = files::read_to_string(&config).map_err(Error::io(&config))?;
         let is_rl = text.lines().any(|line| line.starts_with("train_files:"));
@@ -94,7 +94,7 @@ impl Recorded {
             if let Some(other) = state.other_arithmetic(device.kind().name(), device.isa().chains(), variant.as_deref())
             {
                 let expected = "the device, kernel variants and version of the recorded run; nothing was compared";
-                return Err(Error::input(checkpoint.path.display().to_string(), other, expected));
+                return Err(Error::input(&checkpoint.path, other, expected));
             }
         }
         Ok(())

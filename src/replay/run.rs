@@ -78,7 +78,7 @@ impl Compared {
         } else if let Some(first) = run.steps.keys().next().filter(|first| **first > 1) {
             let found = format!("a run whose first step is {first}, without a checkpoint before step {last}");
             let expected = "a checkpoint to start from, because this run continued from a checkpoint of another run";
-            return Err(Error::input(run.dir.display().to_string(), found, expected));
+            return Err(Error::input(&run.dir, found, expected));
         }
         let first = from.map_or(0, |from| from.step) + 1;
         let origin = from.map_or("the start".to_owned(), |from| format!("the checkpoint of step {}", from.step));

@@ -46,11 +46,8 @@ fn build(dir: &Path, choose: rollouts::Choose) -> Result<RecipeReport> {
     // A recipe that is still running has no summary, but it has the folders of its stages.
     let recipe = summary.contains_key("stages") || dir.join("sft").is_dir();
     if !recipe && !dir.join("metrics.jsonl").exists() && !run::is_training(dir) {
-        return Err(Error::input(
-            dir.display().to_string(),
-            "no summary.json with stages and no metrics.jsonl",
-            "a run directory of omr recipe, omr sft or omr rl",
-        ));
+        let found = "no summary.json with stages and no metrics.jsonl";
+        return Err(Error::input(dir, found, "a run directory of omr recipe, omr sft or omr rl"));
     }
     let rl = if recipe { dir.join("rl") } else { dir.to_owned() };
     // If the directory is a single run, its metrics are used for every stage.
@@ -101,12 +98,7 @@ fn name(dir: &Path) -> String {
 }
 
 pub(super) fn summary(dir: &Path) -> Result<Map<String, Value>> {
-    let path = dir.join("summary.json");
-    match files::read_to_string(&path) {
-        Ok(text) => serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
-        Err(error) => Err(Error::io(&path)(error)),
-    }
+    files::json::read_if_exists(&dir.join("summary.json")).map(Option::unwrap_or_default)
 }
 
 type Pick = fn(&Sample) -> Option<f64>;

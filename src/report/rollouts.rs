@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::browser::{Answer, Browser, Row, Verdict, thumbnail};
 use crate::config::RlConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files;
 use crate::reward;
 use crate::rollout::file::{self, RolloutRow};
 use crate::text::Tokenizer;
@@ -74,12 +75,8 @@ pub fn browser(dir: &Path, config: &RlConfig, choose: Choose) -> Result<Option<B
 /// Returns the steps with rollouts, in ascending order.
 fn steps(dir: &Path) -> Result<Vec<u64>> {
     let folder = dir.join("rollouts");
-    let entries = match std::fs::read_dir(&folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(Error::io(&folder))?,
-    };
-    let step = |entry: std::fs::DirEntry| entry.path().file_stem()?.to_str()?.parse::<u64>().ok();
-    let mut steps: Vec<u64> = entries.filter_map(|entry| step(entry.ok()?)).collect();
+    let entries = if folder.exists() { files::entries(&folder)? } else { Vec::new() };
+    let mut steps: Vec<u64> = entries.iter().filter_map(|path| path.file_stem()?.to_str()?.parse().ok()).collect();
     steps.sort_unstable();
     Ok(steps)
 }

@@ -214,8 +214,7 @@ fn model(dir: &Path) -> String {
 /// Returns the number of parameters of the model in `dir`, from the headers of its files.
 fn parameters(dir: &Path) -> Option<u64> {
     let mut count = 0;
-    for entry in std::fs::read_dir(dir).ok()? {
-        let path = entry.ok()?.path();
+    for path in files::entries(dir).ok()? {
         if path.extension().is_none_or(|extension| extension != "safetensors") {
             continue;
         }

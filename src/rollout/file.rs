@@ -149,10 +149,7 @@ fn images(rows: &[RolloutRow]) -> ArrayRef {
 /// missing or has another type, as in files of older versions.
 pub fn read(dir: &Path, step: u64) -> Result<Option<Vec<RolloutRow>>> {
     let path = path(dir, step);
-    let file = match files::open(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(Error::io(&path))?,
-    };
+    let Some(file) = files::if_exists(&path, files::open(&path))? else { return Ok(None) };
     let broken = |e: &dyn std::fmt::Display| Error::format(&path, e.to_string());
     let batches = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build());
     let mut rows = Vec::new();

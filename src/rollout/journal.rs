@@ -102,11 +102,8 @@ impl Journal {
                 known(&text, &head, &mut found);
             }
         }
-        let text = match fs::read(&path) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(Error::io(&path)(e)),
-        };
+        let text = files::if_exists(&path, fs::read(&path))?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
         let whole = known(&text, &head, &mut found);
         if whole != text {
             files::write(&path, whole.as_bytes())?;
@@ -198,19 +195,12 @@ fn part(step: u64, rank: usize) -> String {
 /// Returns the parts in the run folder `dir`, with the step of each.
 fn parts(dir: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let folder = dir.join(FOLDER);
-    let entries = match fs::read_dir(&folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(Error::io(&folder))?,
+    let entries = if folder.exists() { files::entries(&folder)? } else { Vec::new() };
+    let with_step = |path: PathBuf| {
+        let step = files::file_name(&path).strip_suffix(".jsonl")?.split('.').next()?.parse().ok()?;
+        Some((path, step))
     };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(Error::io(&folder))?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let step = name.strip_suffix(".jsonl").and_then(|stem| stem.split('.').next()?.parse().ok());
-        found.extend(step.map(|step| (path, step)));
-    }
-    found.sort();
-    Ok(found)
+    Ok(entries.into_iter().filter_map(with_step).collect())
 }
 
 /// Removes the journals of steps up to `step`, because a checkpoint contains their results.

@@ -88,7 +88,7 @@ impl Batch {
             Ok(())
         })?;
         if spots.is_empty() {
-            return Err(Error::input(files.jsonl.display().to_string(), "no questions", "one line per question"));
+            return Err(Error::input(&files.jsonl, "no questions", "one line per question"));
         }
         let hash = identity::hash(&files.jsonl)?;
         let folder = folder_of(&files.jsonl);
@@ -218,9 +218,7 @@ impl Survey {
             let Some(done) = tasks.join_next().await else { break };
             let (spot, request) = done.map_err(|e| Error::Failed(format!("the parser of a line: {e}")))?;
             survey.add(spot, request, &lines.app.root)?;
-            if observer.stop_requested() {
-                return Err(Error::Stopped);
-            }
+            observer.check_stop()?;
         }
         survey.todo.sort_unstable_by_key(|spot| spot.number);
         Ok(survey)

@@ -150,10 +150,7 @@ fn parse(app: &App, route: Route, body: Value) -> Api<Prepared> {
     fields.only(&[("cache_salt", Value::Null)], "the prefix cache is shared by all requests")?;
     fields.without_effect(&["user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"]);
     fields.end()?;
-    let prompts = match app.is_base(&model) {
-        true => prompts.into_iter().map(Prompt::for_base).collect(),
-        false => prompts,
-    };
+    let prompts = if app.is_base(&model) { prompts.into_iter().map(Prompt::for_base).collect() } else { prompts };
     let asked = Asked { route, prompts, sampling, output };
     let body = kept.map(|body| seeded(body, route, asked.sampling.params.noise.seed)).unwrap_or_default();
     Ok(Prepared { id, model, body, ..asked.checked(app)? })

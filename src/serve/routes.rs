@@ -131,10 +131,7 @@ async fn generate(State(app): State<Arc<App>>, route: Route, request: Request) -
     prepared.share(&app)?;
     let (is_stream, seed) = (prepared.output.stream, prepared.sampling.params.noise.seed);
     let answer = Answer::begin(&app, prepared)?;
-    let mut response = match is_stream {
-        true => stream::response(app, answer),
-        false => format::response(app, answer).await?,
-    };
+    let mut response = if is_stream { stream::response(app, answer) } else { format::response(app, answer).await? };
     response.headers_mut().insert("x-omr-seed", HeaderValue::from(seed));
     Ok(response)
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::doc::written;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A data set on the hub: one split of it, and the columns that a task needs.
 #[derive(Deserialize)]
@@ -122,15 +123,14 @@ impl Hub<'_> {
                 let found = if names.is_empty() { "no parquet file".to_owned() } else { names.join(", ") };
                 let expected =
                     format!("files of {}, such as {}-00000-of-00001.parquet", self.describe(), self.split[0]);
-                Err(Error::input(folder.display().to_string(), found, expected))
+                Err(Error::input(folder, found, expected))
             }
         }
     }
 }
 
 fn parquet_files(folder: &Path, deepest: usize, out: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
+    for path in files::entries(folder)? {
         if path.is_dir() && deepest > 0 {
             parquet_files(&path, deepest - 1, out)?;
         } else if path.extension().is_some_and(|extension| extension == "parquet") {

@@ -97,12 +97,8 @@ impl TaskFile {
         if let (Some(column), true, false) = (unread, images.is_empty(), is_deliberate) {
             let place = format!("{}: images", self.path.display());
             let hint = "or data.columns.images: \"\", to ask without images";
-            return Err(Error::input_hint(
-                place,
-                format!("nothing, and rows with the column `{column}`"),
-                format!("[{column}]"),
-                hint,
-            ));
+            let found = format!("nothing, and rows with the column `{column}`");
+            return Err(Error::input_hint(place, found, format!("[{column}]"), hint));
         }
         let warned = unread.map(|column| {
             format!("{}: `images` does not list the column `{column}`, so its images are not read", self.path.display())

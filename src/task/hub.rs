@@ -36,7 +36,7 @@ pub fn files(spec: &TaskSpec, source: &Source) -> Result<Vec<PathBuf>> {
     let names = [spec.name].into_iter().chain(spec.aliases.iter().copied()).chain([hub.repo, short]);
     match names.map(|name| folder.join(name)).find(|path| path.is_dir()) {
         Some(folder) => hub.files(&folder),
-        None => Err(Error::input(folder.display().to_string(), format!("no files of {}", spec.name), expected())),
+        None => Err(Error::input(folder, format!("no files of {}", spec.name), expected())),
     }
 }
 

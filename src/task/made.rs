@@ -28,7 +28,7 @@ pub fn questions(spec: &TaskSpec, source: &Source, take: QuestionSink) -> Result
             Ok(())
         })?;
         if rows == 0 {
-            return Err(Error::input(entry.path.display().to_string(), "no rows", "at least one row"));
+            return Err(Error::input(&entry.path, "no rows", "at least one row"));
         }
         if over {
             return Ok(());

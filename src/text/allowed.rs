@@ -69,7 +69,7 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Returns an error that names the file and the part if a `tokenizer.json` is not a supported byte-level BPE.
 pub(super) fn check(json: &[u8], file: &Path) -> Result<()> {
-    let parts: Parts = serde_json::from_slice(json).map_err(|e| Error::format(file, e.to_string()))?;
+    let parts: Parts = files::json::parse(file, json)?;
     let Parts { added_tokens, normalizer, pre_tokenizer, model } = &parts;
     let empty = |value: &Value| value.is_null() || value == "" || value.as_f64() == Some(0.0);
     let cuts = |kind: &str, part: &Value| match kind {

@@ -135,19 +135,19 @@ impl ChatTemplate {
         // The template belongs to the tokenizer.
         let dir = &base_model::holder(dir.as_ref(), tokenizer::FILE)?;
         let config_path = dir.join("tokenizer_config.json");
-        let config = read_json(&config_path)?;
+        let config: Option<serde_json::Value> = files::json::read_if_exists(&config_path)?;
         let jinja = dir.join("chat_template.jinja");
         let json = dir.join("chat_template.json");
-        let (source, place) = if let Some(bytes) = read(&jinja)? {
+        let (source, place) = if let Some(bytes) = files::if_exists(&jinja, files::read(&jinja))? {
             (String::from_utf8(bytes).map_err(|e| Error::format(&jinja, e.to_string()))?, jinja)
-        } else if let Some(value) = read_json(&json)? {
+        } else if let Some(value) = files::json::read_if_exists(&json)? {
             (named_template(&value, &json)?, json)
         } else if let Some(value) = config.as_ref().filter(|c| c.get("chat_template").is_some_and(|t| !t.is_null())) {
             (named_template(value, &config_path)?, config_path)
         } else {
             let expected = "chat_template.jinja, chat_template.json or tokenizer_config.json with a chat_template";
             let hint = "a base model has none: copy the one of a chat model of the same family into the directory";
-            return Err(Error::input_hint(dir.display().to_string(), "no chat template", expected, hint));
+            return Err(Error::input_hint(dir, "no chat template", expected, hint));
         };
         let mut template = ChatTemplate::new(&source, place.display().to_string())?;
         for (key, value) in config.as_ref().and_then(|c| c.as_object()).into_iter().flatten() {
@@ -214,14 +214,11 @@ impl ChatTemplate {
         let given: usize = messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum();
         let text = self.template.render(Value::from_serialize(&context), given).map_err(|e| failed(&self.place, &e))?;
         let most = OUTPUT_BASE + OUTPUT_FACTOR * given;
-        match text.len() > most {
-            true => Err(Error::input(
-                &self.place,
-                format!("{} bytes of output", text.len()),
-                format!("at most {most} bytes"),
-            )),
-            false => Ok(text),
+        if text.len() <= most {
+            return Ok(text);
         }
+        let found = format!("{} bytes of output", text.len());
+        Err(Error::input(&self.place, found, format!("at most {most} bytes")))
     }
 }
 
@@ -277,20 +274,6 @@ fn tojson(value: Value, kwargs: Kwargs) -> std::result::Result<Value, minijinja:
     kwargs.assert_all_used()?;
     let value = serde_json::to_value(&value).map_err(|e| invalid(format!("tojson: {e}")))?;
     Ok(Value::from_safe_string(json::dumps(&value, &style)))
-}
-
-/// Reads a file. Returns `None` if the file does not exist.
-fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match files::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io(path)(e)),
-    }
-}
-
-fn read_json(path: &Path) -> Result<Option<serde_json::Value>> {
-    let parse = |bytes: Vec<u8>| serde_json::from_slice(&bytes).map_err(|e| Error::format(path, e.to_string()));
-    read(path)?.map(parse).transpose()
 }
 
 /// Returns the `chat_template` of a JSON file: a string, or the entry named `default` in a list of `{name, template}`.

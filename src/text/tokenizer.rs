@@ -10,6 +10,7 @@ use tokenizers::{
 use super::allowed;
 use crate::bounds::{Budget, caught};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::hub::base_model;
 
 /// Name of the file with the vocabulary.
@@ -52,17 +53,11 @@ impl Tokenizer {
     /// adds its `added_tokens_decoder`, whose `special` flags determine what decoding skips.
     pub fn load(path: impl AsRef<Path>) -> Result<Tokenizer> {
         let path = path.as_ref();
-        let file = match path.is_dir() {
-            true => base_model::holder(path, FILE)?.join(FILE),
-            false => path.to_owned(),
-        };
+        let file = if path.is_dir() { base_model::holder(path, FILE)?.join(FILE) } else { path.to_owned() };
         let json = allowed::read(&file).map_err(Error::io(&file))?;
         let config = file.with_file_name("tokenizer_config.json");
-        let added = match allowed::read(&config) {
-            Ok(bytes) => added_tokens(&bytes, &config)?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(Error::io(&config)(e)),
-        };
+        let added = files::if_exists(&config, allowed::read(&config))?;
+        let added = added.map_or(Ok(Vec::new()), |bytes| added_tokens(&bytes, &config))?;
         Tokenizer::from_json(&json, &added, &file)
     }
 
@@ -283,7 +278,7 @@ pub(super) fn byte_chars() -> [char; 256] {
 
 /// Reads the `added_tokens_decoder` of a `tokenizer_config.json`, sorted by id.
 fn added_tokens(config: &[u8], path: &Path) -> Result<Vec<(u32, AddedToken)>> {
-    let config: Value = serde_json::from_slice(config).map_err(|e| Error::format(path, e.to_string()))?;
+    let config: Value = files::json::parse(path, config)?;
     let mut tokens = Vec::new();
     for (id, entry) in config.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten() {
         let broken = |what: String| Error::format(path, format!("added_tokens_decoder.{id}: {what}"));

@@ -86,15 +86,13 @@ impl Table {
         let free = files::free(to.parent().unwrap_or(to))?;
         if declared > free / 2 {
             let needed = format!("{}, twice the size of the rows", bytes(2 * declared));
-            return Err(Error::input(to.display().to_string(), format!("{} free", bytes(free)), needed));
+            return Err(Error::input(to, format!("{} free", bytes(free)), needed));
         }
         let failed = |e| parquet_error(to, e);
         let mut out: Option<ArrowWriter<Staged>> = None;
         observer.begin("copying", "rows", self.rows() as u64, 0);
         let copied = self.batches(0..usize::MAX, |batch, first| {
-            if observer.stop_requested() {
-                return Err(Error::Stopped);
-            }
+            observer.check_stop()?;
             if let Some(staged) = staged.take() {
                 out = Some(ArrowWriter::try_new(staged, batch.schema(), Some(properties())).map_err(failed)?);
             }

@@ -36,14 +36,13 @@ pub fn recognise(path: &Path) -> Result<Log> {
     let known: Vec<_> = known.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     if known.is_empty() {
         let expected = "a folder with *_samples_*.jsonl files of lmms-eval or *.tsv files of VLMEvalKit";
-        return Err(Error::input(path.display().to_string(), "a folder without logs", expected));
+        return Err(Error::input(path, "a folder without logs", expected));
     }
     Ok(Log::Theirs(known))
 }
 
 fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
+    for path in files::entries(folder)? {
         if path.is_dir() {
             if depth > 0 {
                 collect(&path, depth - 1, files)?;
@@ -114,11 +113,8 @@ fn lmms_eval(path: &Path, task: &str) -> Result<Vec<Row>> {
         // removed parts.
         let response = ["resps", "filtered_resps"].iter().find_map(|name| first_text(fields.get(*name)?));
         let Some(response) = response else {
-            return Err(Error::input(
-                place,
-                "no text in resps or filtered_resps",
-                "a line of lmms-eval's --log_samples",
-            ));
+            let expected = "a line of lmms-eval's --log_samples";
+            return Err(Error::input(place, "no text in resps or filtered_resps", expected));
         };
         let Some(gold) = fields.get("target") else {
             return Err(Error::input(place, "no target", "a line of lmms-eval's --log_samples"));
@@ -207,7 +203,7 @@ fn vlm_eval_kit(path: &Path, task: &str) -> Result<Vec<Row>> {
     for column in ["index", "answer", "prediction"] {
         if !head.iter().any(|name| name == column) {
             let found = format!("the columns {}", head.join(", "));
-            return Err(Error::input(path.display().to_string(), found, format!("a column `{column}`")));
+            return Err(Error::input(path, found, format!("a column `{column}`")));
         }
     }
     let row = |(line, fields): (usize, Vec<String>)| {

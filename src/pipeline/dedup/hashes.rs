@@ -53,9 +53,7 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
     for (set, input) in inputs.iter().enumerate() {
         let (mut chunk, mut bytes): (Vec<(RowPosition, Row)>, usize) = (Vec::new(), 0);
         let mut hash_chunk = |chunk: &mut Vec<(RowPosition, Row)>| -> Result<()> {
-            if observer.stop_requested() {
-                return Err(Error::Stopped);
-            }
+            observer.check_stop()?;
             let kept = tower.as_ref().map(|tower| &tower.kept);
             let mut lines: Vec<(Line, Vec<Lookup>)> =
                 chunk.par_iter().map(|(at, row)| line(set, *at, row, kept)).collect::<Result<_>>()?;
@@ -225,7 +223,7 @@ impl RowHashes {
         file.seek(SeekFrom::Start(offset)).map_err(Error::io(path))?;
         let mut text = String::new();
         BufReader::new(&mut *file).read_line(&mut text).map_err(Error::io(path))?;
-        let line: Line = serde_json::from_str(&text).map_err(|e| Error::format(path, e.to_string()))?;
+        let line: Line = files::json::parse(path, text.as_bytes())?;
         Ok((line.text, line.id))
     }
 }

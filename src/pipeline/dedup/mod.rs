@@ -15,11 +15,11 @@ mod text;
 mod tower;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::config::{DatasetConfig, DedupConfig, Mode, StageConfig, StepConfig};
+use crate::config::{DedupConfig, Mode};
 use crate::data::Row;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
@@ -31,28 +31,8 @@ use crate::pipeline::stage::{Input, Shard, Stage, StageJob, Work, piece};
 use crate::pipeline::summary::Summary;
 
 impl Stage for DedupConfig {
-    fn stage(&self) -> &StageConfig {
-        &self.stage
-    }
-
-    fn stage_mut(&mut self) -> &mut StageConfig {
-        &mut self.stage
-    }
-
-    fn extra_datasets(&mut self) -> Vec<&mut DatasetConfig> {
-        self.against.iter_mut().collect()
-    }
-
-    fn model(&self) -> Option<&Path> {
-        self.model.as_deref()
-    }
-
     fn computes(&self) -> bool {
         self.model.is_some()
-    }
-
-    fn of(step: &StepConfig) -> Option<&Self> {
-        step.dedup.as_ref()
     }
 
     fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use crate::config::DedupConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::observe::Observer;
 use crate::pipeline::dedup::find::{Groups, Texts};
 use crate::pipeline::dedup::hashes::RowHashes;
@@ -41,9 +41,7 @@ impl<'a> Near<'a> {
         for bucket in buckets {
             let mut standing: Vec<(u32, Layout)> = Vec::new();
             for &row in bucket {
-                if observer.stop_requested() {
-                    return Err(Error::Stopped);
-                }
+                observer.check_stop()?;
                 // Only one of several rows with equal hashes is compared.
                 if groups.root(row) != row {
                     continue;

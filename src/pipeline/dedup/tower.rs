@@ -43,8 +43,7 @@ impl Tower {
     /// Reads the settings. Returns an error if the directory does not exist or the model has no vision tower.
     pub fn of(dir: &Path) -> Result<Tower> {
         let config = ModelConfig::load(&dir.join("config.json"))?.media;
-        let config = config
-            .ok_or_else(|| Error::input(dir.display().to_string(), "a text model", "a model with a vision tower"))?;
+        let config = config.ok_or_else(|| Error::input(dir, "a text model", "a model with a vision tower"))?;
         let normalize = model::normalize(&Processor::load(dir, config.grid)?, config.grid);
         Ok(Tower { dir: dir.to_owned(), config, normalize })
     }

@@ -20,7 +20,7 @@ use repair::{Malformed, repair};
 
 use crate::answers::{Key, RunStore};
 use crate::client::{Completion, Endpoint};
-use crate::config::{DistillConfig, EndpointConfig, ScorerConfig, StageConfig, StepConfig};
+use crate::config::{DistillConfig, EndpointConfig};
 use crate::data::Row;
 use crate::data::answer::label;
 use crate::data::sample::SYSTEM_PROMPT;
@@ -33,24 +33,12 @@ use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 use crate::reward::judge::{self, Ruling};
-use crate::reward::{Item, Judged, Scorer};
+use crate::reward::{Item, Judged};
 use crate::text::Message;
 
 impl Stage for DistillConfig {
     fn outcomes(&self) -> usize {
         self.num_rollouts
-    }
-
-    fn stage(&self) -> &StageConfig {
-        &self.stage
-    }
-
-    fn stage_mut(&mut self) -> &mut StageConfig {
-        &mut self.stage
-    }
-
-    fn of(step: &StepConfig) -> Option<&Self> {
-        step.distill.as_ref()
     }
 
     fn job<'a>(&'a self, machine: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
@@ -117,15 +105,7 @@ impl Distill<'_> {
     /// give.
     fn write(&self, work: &Work, store: Arc<RunStore>, missing: &HashMap<Key, NoAnswer>) -> Result<Summary> {
         let (config, teacher) = (self.config, self.teacher);
-        let rules = ScorerConfig::default();
-        let scorer = Scorer::new(
-            config.mode,
-            config.judge.as_ref(),
-            &rules,
-            "reward",
-            Some(store.clone()),
-            self.machine.runtime,
-        )?;
+        let scorer = work.scorer(config.mode, &config.judge, store.clone())?;
         let mut judge_summary = scorer.judge().map(judge::Summary::new);
         let (mut requests, mut tokens) = (0, 0);
         let mut summary = pass(work, &mut |input, rows| {

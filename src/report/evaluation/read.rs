@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::samples::{self, Sample};
 use crate::eval::stats::Interval;
 use crate::files;
@@ -78,8 +78,7 @@ impl Run {
 
     fn read(dir: &Path, name: String) -> Result<Run> {
         let path = dir.join("summary.json");
-        let text = files::read(&path).map_err(Error::io(&path))?;
-        let summary: Value = serde_json::from_slice(&text).map_err(|error| Error::format(&path, error.to_string()))?;
+        let summary: Value = files::json::read(&path)?;
         let mut samples = samples::read(&dir.join("samples.jsonl"))?;
         let empty = Map::new();
         let mut tasks = Vec::new();
