@@ -55,19 +55,21 @@ fn of_config<C: Training>(file: &Path, values: &[String], rows: &Rows, memory: O
     Ok(Job { stage, model, dtype, optimizer, pass, levels: planned.levels })
 }
 
-/// Loads the model's configuration from the directory in the config, or from `model/` next to the config. Otherwise
-/// returns that of a published model with this name.
+/// Loads the model's configuration from the directory in the config. Otherwise returns that of a published model with this
+/// name, or else loads `model/` next to the config.
 pub fn model_config(config: &Path, model: Option<&PathBuf>) -> Result<ModelConfig> {
     let named = model.map(|dir| base_model::holder(dir, "config.json")).transpose()?;
-    let named = named.map(|dir| dir.join("config.json"));
+    if let Some(path) = named.map(|dir| dir.join("config.json")).filter(|path| path.exists()) {
+        return ModelConfig::load(&path);
+    }
+    let found = model.map_or("nothing".to_owned(), |dir| dir.display().to_string());
+    if let Some(config) = published::model_config(&found) {
+        return config;
+    }
     let beside = config.parent().unwrap_or(Path::new("")).join("model").join("config.json");
-    match named.filter(|path| path.exists()).or_else(|| beside.exists().then_some(beside.clone())) {
-        Some(path) => ModelConfig::load(&path),
-        None => {
-            let found = model.map_or("nothing".to_owned(), |dir| dir.display().to_string());
-            if let Some(config) = published::model_config(&found) {
-                return config;
-            }
+    match beside.exists() {
+        true => ModelConfig::load(&beside),
+        false => {
             let expected = format!("a model directory with config.json (or {})", beside.display());
             let hint = "omr download NAME --to DIR --include config.json downloads only this file";
             Err(Error::input_hint("model", found, expected, hint))

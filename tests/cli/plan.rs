@@ -337,3 +337,49 @@ fn the_table_of_gpus_fits_in_100_columns() {
     assert_eq!(rows[0].matches("fits").count(), 4, "{text}");
     assert!(rows[1].trim_start().starts_with("8-bit Adam"), "{text}");
 }
+
+/// `configs/openmmreasoner-7b` has a `model/` of its own.
+#[test]
+fn a_published_name_is_planned_although_another_model_lies_beside_the_config() {
+    let small = ["packing_length=2048", "micro_batch_tokens=2048", "gradient_accumulation_steps=1", "--gpu", "l40s"];
+    let sft = config("sft.yaml");
+    let args = ["plan", &sft, "model=Qwen/Qwen3-VL-2B-Instruct", "lora.rank=16"];
+    let (code, text, stderr) = run(&[&args[..], &small].concat());
+    assert!(code == 0 && text.contains("2.128 B parameters"), "{stderr}{text}");
+}
+
+/// Plans SFT and RL of each size, of all weights and of adapters. Either the run fits, or the error states what it needs.
+#[test]
+#[ignore = "slow: minutes"]
+fn qwen3_vl_of_each_size_is_planned_on_four_kinds_of_gpus() {
+    let sft =
+        ["packing_length=4096", "micro_batch_tokens=4096", "gradient_accumulation_steps=1", "gradient_lanes=null"];
+    let rl = ["max_prompt_length=1024", "max_response_length=1024", "micro_batch_tokens=4096", "rollout.n=4"];
+    let batch = ["rollout.max_num_batched_tokens=4096", "train_batch_size=8", "ppo_mini_batch_size=8"];
+    let stages = [(config("sft.yaml"), sft.to_vec()), (config("rl.yaml"), [&rl[..], &batch].concat())];
+    let sizes = [("2B", "2.128"), ("4B", "4.438"), ("8B", "8.767"), ("32B", "33.357")];
+    for ((size, parameters), (config, keys)) in sizes.iter().flat_map(|size| stages.iter().map(move |s| (size, s))) {
+        let model = format!("model=Qwen/Qwen3-VL-{size}-Instruct");
+        let fits = [None, Some("lora.rank=16")].map(|adapter| {
+            let args = [&["plan", config, &model], &keys[..], adapter.as_slice()].concat();
+            let on = |gpu: &str| {
+                let (code, text, stderr) = run(&[&args[..], &["--gpu", gpu]].concat());
+                match code {
+                    0 => assert!(text.contains(&format!("{parameters} B parameters")), "{text}"),
+                    _ => assert!(code == 2 && stderr.contains("needs at least"), "{args:?} {gpu}: {stderr}"),
+                }
+                code == 0
+            };
+            let fits = ["4090", "l40s", "h100", "h200"].map(on);
+            assert!(fits.is_sorted(), "{args:?}: a smaller GPU has room, a larger one has not: {fits:?}");
+            let (code, text, stderr) = run(&[&args[..], &["--table", "--json"]].concat());
+            assert_eq!(code, 0, "{args:?}: {stderr}");
+            let table: Value = serde_json::from_str(&text).unwrap();
+            let alone = |cell: &&Value| cell["gpus"] == 1 && cell["gpu"] == "h200";
+            let cell = table["cells"].as_array().unwrap().iter().find(alone).unwrap();
+            assert_eq!(cell["fits"], fits[3], "{args:?}: {cell}");
+            fits
+        });
+        assert!(fits[0].iter().zip(&fits[1]).all(|(full, lora)| full <= lora), "{model}: {fits:?}");
+    }
+}
