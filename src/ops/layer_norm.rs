@@ -159,8 +159,8 @@ fn backward<T: Elem>(cpu: Cpu<'_>, call: Bwd, partials: Tensor) {
         rows_bwd::<T>(cpu.isa, x, gamma, stats, dy, dx.take(i), accumulate, parts.take(i));
     });
     if dweights.is_some() {
-        add_partials((cpu.isa, cpu.pool), partials, 2 * d, 0, dgamma.of::<f32>());
-        add_partials((cpu.isa, cpu.pool), partials, 2 * d, d, dbeta.of::<f32>());
+        add_partials(cpu.isa, cpu.pool, partials, 2 * d, 0, dgamma.of::<f32>());
+        add_partials(cpu.isa, cpu.pool, partials, 2 * d, d, dbeta.of::<f32>());
     }
 }
 

@@ -47,7 +47,7 @@ pub fn launch_weights(
 }
 
 /// Adds the partial sums, `[blocks][width]`, from column `from` on to a weight's gradient, in ascending order of the blocks.
-pub fn add_partials((isa, pool): (Isa, &Pool), partials: &[f32], width: usize, from: usize, gradient: &mut [f32]) {
+pub fn add_partials(isa: Isa, pool: &Pool, partials: &[f32], width: usize, from: usize, gradient: &mut [f32]) {
     let parts = Parts::new(gradient, COLS);
     pool.run(parts.count(), |i| {
         let sums = parts.take(i);

@@ -127,7 +127,7 @@ fn backward<T: Elem>(cpu: Cpu<'_>, call: Bwd, partial: Tensor) {
         let (x, dy) = (&x[from * d..to * d], &dy[from * d..to * d]);
         rows_bwd::<T>(cpu.isa, x, gamma, &rstd[from..to], dy, dx.take(i), accumulate, parts.take(i));
     });
-    add_partials((cpu.isa, cpu.pool), partial, d, 0, dgamma.of::<f32>());
+    add_partials(cpu.isa, cpu.pool, partial, d, 0, dgamma.of::<f32>());
 }
 
 cpu_kernel! {
