@@ -154,7 +154,7 @@ impl Answerer<'_> {
 
     /// Answers the requests that `next` returns, each with the caller's key, until it returns `None`. A request is
     /// fetched only when the engine can use it. `keep` receives each answer when it is complete: the key of its request,
-    /// its index within the request, and the answer. Returns [`Error::Stopped`] if the user requests a stop.
+    /// its index within the request, and the answer. Returns [`Error::Stopped`](crate::error::Error::Stopped) if the user requests a stop.
     pub fn answer<K>(
         &mut self,
         mut next: impl FnMut() -> Result<Option<(K, EngineCoreRequest)>>,

@@ -129,11 +129,6 @@ impl DomainOrder {
         Ok((DomainOrder { domains, batch: batch as u64, batches_per_epoch, seed, shuffle, slots }, remarks))
     }
 
-    /// Returns the number of full batches of an epoch.
-    pub fn batches_per_epoch(&self) -> u64 {
-        self.batches_per_epoch
-    }
-
     /// Returns the index of the sample at global position `position`.
     pub fn sample_at(&mut self, position: u64) -> usize {
         let (batch, slot) = (position / self.batch, (position % self.batch) as usize);

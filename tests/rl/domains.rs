@@ -41,12 +41,11 @@ fn vero_draws_the_same_numbers_of_prompts() {
         let domains: Vec<&str> =
             case["domains"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
         let (mut order, _) = order(&config, config.per_batch_domain_weights.as_ref().unwrap(), &domains);
-        let batch = config.train_batch_size as u64;
-        assert_eq!(order.batches_per_epoch() * batch, case["length"].as_u64().unwrap());
+        let length = case["length"].as_u64().unwrap();
+        assert_eq!(config.total_steps(domains.len()) * config.train_batch_size as u64, length);
         for (epoch, wanted) in case["epochs"].as_array().unwrap().iter().enumerate() {
-            let first = epoch as u64 * order.batches_per_epoch() * batch;
-            let drawn: Vec<usize> =
-                (first..first + order.batches_per_epoch() * batch).map(|at| order.sample_at(at)).collect();
+            let first = epoch as u64 * length;
+            let drawn: Vec<usize> = (first..first + length).map(|at| order.sample_at(at)).collect();
             for batch in drawn.chunks(config.train_batch_size) {
                 for (name, count) in case["batch_counts"].as_object().unwrap() {
                     let found = batch.iter().filter(|&&i| domains[i] == name).count();
