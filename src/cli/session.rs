@@ -122,10 +122,12 @@ impl Session<'_> {
         // A network file system may show a new file after a delay.
         let begun = Instant::now();
         let is_same = || files::read(&path).is_ok_and(|found| found == all[0]);
-        while !is_same() && begun.elapsed() < PATIENCE {
+        let mut found = is_same();
+        while !found && begun.elapsed() < PATIENCE {
             std::thread::sleep(PATIENCE / 60);
+            found = is_same();
         }
-        if is_same() {
+        if found {
             return Ok(());
         }
         let found = format!("a different folder than on {}", self.ranks.name(0));

@@ -367,13 +367,17 @@ impl RlConfig {
         self.gen_batch_size.unwrap_or(self.train_batch_size)
     }
 
+    /// Returns the number of generation batches of an epoch over `prompts` prompts with `per_batch_domain_weights`. All are
+    /// complete, and there is at least one.
+    pub fn full_batches(&self, prompts: usize) -> u64 {
+        (prompts / self.gen_batch()).max(1) as u64
+    }
+
     /// Returns the number of generation batches of a run over `prompts` prompts.
     pub fn total_steps(&self, prompts: usize) -> u64 {
-        let (prompts, batch) = (prompts as u64, self.gen_batch() as u64);
         let all = match self.per_batch_domain_weights {
-            // Each epoch has complete batches.
-            Some(_) => self.total_epochs.saturating_mul((prompts / batch).max(1)),
-            None => self.total_epochs.saturating_mul(prompts).div_ceil(batch),
+            Some(_) => self.total_epochs.saturating_mul(self.full_batches(prompts)),
+            None => self.total_epochs.saturating_mul(prompts as u64).div_ceil(self.gen_batch() as u64),
         };
         self.total_training_steps.unwrap_or(all)
     }

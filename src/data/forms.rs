@@ -40,9 +40,17 @@ pub const LABEL: &[&str] = &["answer", "ground_truth", "solution", "answers"];
 /// Column with the reasoning that precedes an answer.
 const THINKING: &str = "thinking";
 /// Columns that rows of any form can have.
-const COMMON: &[&str] = &["id", "system", "reward_model", "images", "data_source", "extra_info", "avg_reward"];
-/// Columns about the reward that rows of any form can have.
-const REWARD: &[&str] = &[typed::REWARD_TYPE, typed::DOMAIN];
+const COMMON: &[&str] = &[
+    "id",
+    "system",
+    "reward_model",
+    "images",
+    "data_source",
+    "extra_info",
+    "avg_reward",
+    typed::REWARD_TYPE,
+    typed::DOMAIN,
+];
 /// Column of the preferred answer in rows for DPO.
 pub const CHOSEN: &str = "chosen";
 /// Description of what rows for DPO lack.
@@ -150,14 +158,7 @@ impl RowForm {
         });
         let answers =
             self.trains_label || self.turns.iter().any(|turns| matches!(turns, Turns::Message("assistant", _)));
-        of_turns
-            .chain(COMMON)
-            .chain(REWARD)
-            .chain(TEMPLATE)
-            .chain(LABEL)
-            .copied()
-            .chain(answers.then_some(THINKING))
-            .collect()
+        of_turns.chain(COMMON).chain(TEMPLATE).chain(LABEL).copied().chain(answers.then_some(THINKING)).collect()
     }
 
     /// Returns the turns of a row as JSON messages `{role, content}`, each with its name for error messages.

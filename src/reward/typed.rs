@@ -25,14 +25,19 @@ pub fn name<'a>(extra: &'a Map<String, Value>, field: &str) -> Option<&'a str> {
     extra.get(field).and_then(Value::as_str).map(str::trim).filter(|name| !name.is_empty())
 }
 
+/// Returns the built-in reward type of a row with this `extra_info`, if it has one.
+fn built_in(extra: &Map<String, Value>) -> Option<RewardType> {
+    name(extra, REWARD_TYPE).and_then(RewardType::of)
+}
+
 /// True if a row with this `extra_info` has a reward for places in an image.
 pub fn is_of_places(extra: &Map<String, Value>) -> bool {
-    name(extra, REWARD_TYPE).and_then(RewardType::of).is_some_and(RewardType::is_of_places)
+    built_in(extra).is_some_and(RewardType::is_of_places)
 }
 
 /// True if a judge gives the score of a response from 1 to 10.
 pub fn is_rated(item: &Item) -> bool {
-    name(&item.extra_info, REWARD_TYPE).and_then(RewardType::of) == Some(RewardType::LlmJudge)
+    built_in(&item.extra_info) == Some(RewardType::LlmJudge)
 }
 
 /// Returns the reward type of a row, or `None` if it has none. In `compat`, an unknown type compares as math-verify does.

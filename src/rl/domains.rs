@@ -72,12 +72,13 @@ impl DomainOrder {
         for (i, domain) in domains.iter().enumerate() {
             samples.entry(domain.as_deref().unwrap_or("none")).or_default().push(i);
         }
-        let counts: BTreeMap<&str, usize> = samples.iter().map(|(name, rows)| (*name, rows.len())).collect();
+        let counted = |samples: &BTreeMap<&str, Vec<usize>>| {
+            listed(samples.iter().map(|(name, rows)| format!("{name}: {}", rows.len())))
+        };
         let weighted = weights.0.iter().filter(|(_, weight)| *weight > 0.0);
         let (known, missing): (Vec<_>, Vec<_>) = weighted.partition(|(name, _)| samples.contains_key(name.as_str()));
         if known.is_empty() {
-            let found =
-                format!("rows of the domains {}", listed(counts.iter().map(|(name, n)| format!("{name}: {n}"))));
+            let found = format!("rows of the domains {}", counted(&samples));
             let names = listed(weights.0.iter().map(|(name, _)| name.clone()));
             let expected = format!("rows with one of {names} in the column `ability` or `domain`");
             return Err(Error::input("per_batch_domain_weights", found, expected));
@@ -88,6 +89,7 @@ impl DomainOrder {
             remarks
                 .push(format!("per_batch_domain_weights: no row has the domain {names}; its share goes to the others"));
         }
+        let batches_per_epoch = config.full_batches(domains.len());
         let (batch, weights) = (config.gen_batch(), known.iter().map(|(_, weight)| *weight).collect::<Vec<f64>>());
         let trained = shares(&weights, config.train_batch_size);
         let domains: Vec<Domain> = known
@@ -102,10 +104,9 @@ impl DomainOrder {
             })
             .collect();
         if !samples.is_empty() {
-            let left = listed(samples.iter().map(|(name, rows)| format!("{name}: {}", rows.len())));
+            let left = counted(&samples);
             remarks.push(format!("per_batch_domain_weights: rows of domains without a weight are left out ({left})"));
         }
-        let batches_per_epoch = (counts.values().sum::<usize>() / batch).max(1) as u64;
         for Domain { name, samples, share, trained, .. } in &domains {
             let draws = share * batches_per_epoch;
             if draws > samples.len() as u64 {
@@ -154,21 +155,25 @@ impl DomainOrder {
         domain.samples[domain.order.1[(draw % len) as usize] as usize]
     }
 
-    /// Returns the number of prompts that `groups` lack of the domain of `row` to be a complete batch.
-    pub fn lacks(&self, groups: &[Group], row: &Row) -> usize {
+    /// Returns true if `groups` have too few prompts of the domain of `row` to be a complete batch.
+    pub fn lacks(&self, groups: &[Group], row: &Row) -> bool {
         let wanted = self.domains.iter().find(|domain| Some(domain.name.as_str()) == row.domain());
-        let found = groups.iter().filter(|group| group.question.row.domain() == row.domain()).count();
-        wanted.map_or(0, |domain| domain.trained.saturating_sub(found))
+        wanted.is_some_and(|domain| count(groups, &domain.name) < domain.trained)
     }
 
     /// Returns the domains of which `groups` have too few prompts, as the end of a sentence.
     pub fn missing(&self, groups: &[Group]) -> String {
         let lacking = self.domains.iter().filter_map(|Domain { name, trained, .. }| {
-            let found = groups.iter().filter(|group| group.question.row.domain() == Some(name)).count();
+            let found = count(groups, name);
             (found < *trained).then(|| format!("{name}: {found} of {trained}"))
         });
         format!(" ({})", listed(lacking))
     }
+}
+
+/// Returns the number of prompts of the domain `name` in `groups`.
+pub fn count(groups: &[Group], name: &str) -> usize {
+    groups.iter().filter(|group| group.question.row.domain() == Some(name)).count()
 }
 
 fn listed(names: impl Iterator<Item = String>) -> String {

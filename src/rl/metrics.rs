@@ -6,6 +6,7 @@ use crate::engine::scheduler::SchedulerStats;
 use crate::ops::policy_loss::PolicyLoss;
 use crate::optim::StepStats;
 use crate::reward::{judge, typed};
+use crate::rl::domains;
 use crate::rl::experience::Experience;
 use crate::rl::group::Group;
 use crate::rl::update::UpdateResults;
@@ -89,7 +90,7 @@ impl StepMetrics {
     pub fn domains(&mut self, drawn: &BTreeMap<String, usize>, groups: &[Group]) {
         let all = drawn.values().sum::<usize>() as f64;
         for (name, count) in drawn {
-            let trained = groups.iter().filter(|group| group.question.row.domain() == Some(name)).count();
+            let trained = domains::count(groups, name);
             self.set(&format!("train/domain/{name}/drawn"), *count as f64 / all);
             self.set(&format!("train/domain/{name}/trained"), trained as f64 / groups.len().max(1) as f64);
         }

@@ -182,8 +182,8 @@ impl Chosen {
 /// A mini-batch whose responses are assigned to gradient lanes. The assignment depends only on the batch and the number
 /// of lanes, not on the ranks that compute them.
 ///
-/// Responses that cannot move the policy (advantage 0, no KL, distillation or entropy term) are computed separately, forward only,
-/// and only some of them, for the metrics. Their contribution to the gradients is exactly 0.
+/// Responses that cannot move the policy (advantage 0, no KL, distillation or entropy term) are computed separately,
+/// forward only, and only some of them, for the metrics. Their contribution to the gradients is exactly 0.
 pub struct MiniBatch<'a> {
     groups: &'a [Group],
     loss: PolicyLoss,

@@ -124,7 +124,7 @@ impl RlJob {
         if let Some(domains) = &self.domains {
             questions.iter().for_each(|question| batch.count_drawn(question));
             // A group that dynamic sampling left out is replaced from its own domain.
-            questions.retain(|question| domains.lacks(&batch.groups, &question.row) > 0);
+            questions.retain(|question| domains.lacks(&batch.groups, &question.row));
         }
         let found = run.broken.found();
         run.broken.record(found)?;
@@ -207,7 +207,7 @@ impl RlJob {
         let keeps_all = !config.filter_groups.enable || self.only_prompt(batch.step).is_some();
         let kept = |group: &Group| keeps_all || filter::keeps(&self.filter_metric(group));
         for group in groups.into_iter().filter(kept) {
-            let full = self.domains.as_ref().is_some_and(|all| all.lacks(&batch.groups, &group.question.row) == 0);
+            let full = self.domains.as_ref().is_some_and(|all| !all.lacks(&batch.groups, &group.question.row));
             if !full && batch.groups.len() < config.train_batch_size {
                 batch.groups.push(group);
             }
