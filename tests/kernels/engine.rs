@@ -200,11 +200,22 @@ fn drafts_change_no_bit_of_either_variant() {
     }
 }
 
-#[test]
-fn text_models_of_every_family_sample_what_they_train_by_each_kernel_variant() {
-    // Heads of 80, whose attention uses wgmma.
+/// Returns small configs of every family of text models, with heads of 80, whose attention uses wgmma.
+fn wide_text_configs() -> Vec<ModelConfig> {
     let base = BaseConfig { hidden_size: 160, num_attention_heads: 2, num_key_value_heads: 1, ..BaseConfig::default() };
-    for config in text_configs(&BaseConfig { intermediate_size: 96, ..base }) {
+    text_configs(&BaseConfig { intermediate_size: 96, ..base }).collect()
+}
+
+#[test]
+fn a_text_model_whose_heads_are_normalized_samples_what_it_trains() {
+    let config = wide_text_configs().into_iter().find(|config| config.family.model_types == ["qwen3"]).unwrap();
+    every_way_in_small(&mut emu(), &config, DType::Bf16, None, 4);
+}
+
+#[test]
+#[ignore = "slow: a minute"]
+fn text_models_of_every_family_sample_what_they_train_by_each_kernel_variant() {
+    for config in wide_text_configs() {
         every_way_in_small(&mut emu(), &config, DType::Bf16, None, 4);
         if !no_hopper("wgmma") {
             every_way_in_small(&mut wide(), &config, DType::Bf16, Some(16), 4);
