@@ -88,7 +88,7 @@ settings! {
         /// Coordinates in responses are normalised to 0 to 1000, as Qwen3-VL writes them. false = pixels of the image as
         /// the model sees it. Labels are always pixels of the original. `extra_info.normalize_bbox_to_1000` of a row
         /// takes precedence.
-        normalize_bbox_to_1000: bool = false, name: "verl data.normalize_bbox_to_1000 (Vero's fork)";
+        normalize_bbox_to_1000: bool = false, name: "verl data.normalize_bbox_to_1000";
         /// Your own reward program with its arguments, used instead of the rules. Empty = the rules.
         command: Vec<String> = Vec::new(), name: "verl custom_reward_function.path";
         /// Number of processes of the reward program.

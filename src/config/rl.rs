@@ -173,7 +173,7 @@ settings! {
         curriculum: Curriculum = Curriculum::Off, name: "verl data.sampler.class_path";
         /// Weights of the domains of the rows (columns.domain): each batch has the same share of each domain. Domains without
         /// rows are left out, and rows of other domains are not used. null = the rows decide.
-        per_batch_domain_weights: Option<DomainWeights> = None, name: "Vero data.per_batch_domain_weights";
+        per_batch_domain_weights: Option<DomainWeights> = None, name: "verl data.per_batch_domain_weights";
         /// Number of prompts per generation batch.
         train_batch_size: usize = 64, rule: Rule::Within(1.0, MOST_SEQUENCES),
             name: "verl data.train_batch_size; TRL generation_batch_size (/ num_generations)", published: "128";

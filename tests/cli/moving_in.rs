@@ -270,6 +270,27 @@ fn what_cannot_be_converted_is_refused_or_stands_as_a_comment() {
     let (code, [ours, error]) = convert("verl.yaml", text, &[]);
     assert_eq!(code, Some(0), "{error}");
     contains(&ours, &["max_num_batched_tokens: 64", "rank: 8", "alpha: 16", "- my.py", "weight_decay: 0.01"]);
+    // Keys of Vero, a fork of verl.
+    let text = "algorithm: {adv_estimator: grpo}\ndata: {train_files: a.parquet, max_prompt_length: 64, \
+        normalize_bbox_to_1000: true, per_batch_domain_weights: 'stem:0.25,chart_ocr:0.75'}\n\
+        actor_rollout_ref: {actor: {dtype: float16}, rollout: {dtype: float16}}\n\
+        reward_model: {reward_kwargs: {format_score: 0.25, llm_judge_kwargs: {base_url: 'http://localhost:1/v1', \
+        model_name: judge, timeout: 150, top_k: 20}}}\n";
+    let (code, [ours, error]) = convert("vero.yaml", text, &[]);
+    assert_eq!(code, Some(0), "{error}");
+    contains(
+        &ours,
+        &[
+            "normalize_bbox_to_1000: true",
+            "format_weight: 0.25",
+            "per_batch_domain_weights: stem:0.25,chart_ocr:0.75",
+            "- http://localhost:1/v1",
+            "timeout_s: 150",
+            "dtype: bf16",
+            "# reward_model.reward_kwargs.llm_judge_kwargs.top_k: 20 -> nothing (a judge gets the prompt, max_tokens and temperature)",
+        ],
+    );
+    assert!(ours.contains("# actor_rollout_ref.actor.dtype: float16 -> dtype (float16 is not needed"), "{ours}");
 }
 
 #[test]
