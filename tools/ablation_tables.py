@@ -111,13 +111,13 @@ def lora():
 def cpu():
     """CPU hours of the lists. A stage that several cells of a list share is counted once."""
     rows = []
-    for name in ["headline", "second-start", "claims", "charts", "lora"]:
+    for name in ["headline", "second-start", "claims", "charts", "lora", "rewards", "losses", "distillation"]:
         listed, _, found = ablations(name)
 
         def before(name):
             """Yields the nearest stages with a cell that a stage starts from."""
             stage = listed["stage"].get(name, {"model": name})
-            for other in {stage["model"], *stage.get("rows", [])} - {name}:
+            for other in {stage["model"], stage.get("teacher", name), *stage.get("rows", [])} - {name}:
                 yield from [other] if other in found else before(other)
 
         own = [cell["cpu_seconds"] - sum(found[other][seed]["cpu_seconds"] for other in set(before(stage)))
@@ -133,12 +133,16 @@ def differences(found, arm, against, value):
     return [100 * (value(found[arm][seed]) - value(found[against][seed])) for seed in sorted(found[arm].keys() & found[against].keys())]
 
 
-def claims():
-    listed, folder, found = ablations("claims")
-    first = next(iter(found["sft"].values()))
+def compared(name):
+    """The differences that the claims of a list name, with what was expected, and the curves of its RL runs."""
+    listed, folder, found = ablations(name)
+    if not found:
+        return [f"Not computed yet: `tools/ablations bench/ablations/{name}.toml`."]
+    first, has_paper = next(iter(found["sft"].values())), "paper" in listed["claim"][0]
+    paper = lambda text: f" {text} |" if has_paper else ""
     out = [f"Accuracy at temperature 1, difference in points with its 95 % interval over {len(listed['seeds'])} seeds, n = {first['n']:,}, {first['k']}"
            f" answers per question (`{folder.relative_to(ROOT)}`). Direction only:", "",
-           "| claim | the paper | expected here | found here | | tokens per answer |", "| --- | --- | --- | --- | --- | --- |"]
+           f"| claim |{paper('the paper')} expected here | found here | | tokens per answer |", "| --- |" + " --- |" * (4 + has_paper)]
     for claim in listed["claim"]:
         kinds = claim.get("kinds")
         accuracy = lambda cell: statistics.mean(cell["kinds"][kind] for kind in kinds) if kinds else cell["pass@1"]
@@ -147,16 +151,62 @@ def claims():
         values = differences(found, claim["arm"], claim["against"], accuracy)
         mean, half = mean_and_half(values)
         direction = "within noise" if abs(mean) < max(1, half) else "more" if mean > 0 else "less"
-        verdict = direction if direction == "within noise" else "agrees" if direction == claim["direction"] else "disagrees"
+        # The paper's direction counts, or without a paper what was expected.
+        agrees = direction == claim.get("direction", claim["expected"])
+        verdict = direction if has_paper and direction == "within noise" else "agrees" if agrees else f"disagrees: {direction}"
         tokens = [statistics.mean(cell["tokens"] for cell in found[stage].values()) for stage in (claim["against"], claim["arm"])]
-        out.append(f"| {claim['claim']} | {claim['paper']} | {claim['expected']} | {interval(values)} | {verdict} | {tokens[0]:.1f} to {tokens[1]:.1f} |")
-    out += ["", "Four updates per batch. Means over seeds: the reward, the entropy in nats per token and the share of clipped tokens in tenths of the run,"
-            " and the accuracy in percent:", "",
-            "| | reward: first, fifth, last tenth | entropy | clipped | greedy | temperature 1 | CPU s |", "| --- |" + " --- |" * 6]
-    for stage in ["gspo", "grpo", "dapo"]:
+        out.append(f"| {claim['claim']} |{paper(claim.get('paper'))} {claim['expected']} | {interval(values)} | {verdict} | {tokens[0]:.1f} to {tokens[1]:.1f} |")
+    return out
+
+
+def curves(found, stages):
+    """Rewards, entropies and clipped tokens of RL runs, and their accuracies."""
+    out = ["| | reward: first, fifth, last tenth | entropy | clipped | greedy | temperature 1 | CPU s |", "| --- |" + " --- |" * 6]
+    for stage in stages:
         if by_seed := found.get(stage):
             mean = lambda value: statistics.mean(value(cell) for cell in by_seed.values())
             curve = lambda name, digits: ", ".join(f"{mean(lambda cell: cell['curves'][name][tenth]):.{digits}f}" for tenth in (0, 4, 9))
-            out.append(f"| {stage.upper()} | {curve('reward', 3)} | {curve('entropy', 3)} | {curve('clipped', 4)} | {mean(lambda c: 100 * c['greedy']):.1f}"
+            name = {"reinforce-plus-plus": "REINFORCE++"}.get(stage, stage.upper())
+            out.append(f"| {name} | {curve('reward', 3)} | {curve('entropy', 3)} | {curve('clipped', 4)} | {mean(lambda c: 100 * c['greedy']):.1f}"
                        f" | {mean(lambda c: 100 * c['pass@1']):.1f} | {mean(lambda c: c['cpu_seconds']):.0f} |")
+    return ["", "Four updates per batch. Means over seeds: the reward, the entropy in nats per token and the share of clipped tokens in tenths of the run,"
+            " and the accuracy in percent:", "", *out]
+
+
+def claims():
+    return [*compared("claims"), *curves(ablations("claims")[2], ["gspo", "grpo", "dapo"])]
+
+
+def losses():
+    return [*compared("losses"), *curves(ablations("losses")[2], ["gspo", "cispo", "rloo", "reinforce-plus-plus"])]
+
+
+def kinds(name, stages):
+    """Accuracies of stages at temperature 1 in percent, by kind of question."""
+    _, _, found = ablations(name)
+    names = sorted(next(iter(found["sft"].values()))["kinds"])
+    out = ["", "| temperature 1, % | " + " | ".join(f"`{kind}`" for kind in names) + " | all |", "| --- |" + " --- |" * (len(names) + 1)]
+    for stage, title in stages.items():
+        if by_seed := found.get(stage):
+            values = [[100 * cell["kinds"][kind] for cell in by_seed.values()] for kind in names]
+            values.append([100 * cell["pass@1"] for cell in by_seed.values()])
+            out.append(f"| {title} | " + " | ".join(map(shares, values)) + " |")
     return out
+
+
+def rewards():
+    arms = {"sft": "SFT", "one-verifier": "RL, one verifier for all rows", "by-row": "RL, a reward for each row"}
+    return [*compared("rewards"), *kinds("rewards", arms)]
+
+
+def distillation():
+    """Accuracies of a student by the number of sequences that it was trained on after its SFT."""
+    _, _, found = ablations("distillation")
+    out = ["", "| | sequences after the student's SFT | greedy | temperature 1 |", "| --- |" + " --- |" * 3]
+    for stage, title in {"teacher": "teacher, three layers", "student": "student, two layers, short SFT", "copied-30": "SFT on the teacher's answers",
+                         "copied-120": "SFT on the teacher's answers", "distilled-30": "on-policy distillation", "distilled-120": "on-policy distillation"}.items():
+        if by_seed := found.get(stage):
+            sequences = f"{512 * int(stage.rsplit('-', 1)[1]):,}" if "-" in stage else ""
+            accuracies = " | ".join(shares([100 * cell[key] for cell in by_seed.values()]) for key in ("greedy", "pass@1"))
+            out.append(f"| {title} | {sequences} | {accuracies} |")
+    return [*compared("distillation"), *out]

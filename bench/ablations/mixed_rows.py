@@ -34,7 +34,7 @@ def answer(name, digits, thinking, chance):
     a, b = digits
     point = [chance.randrange(4, 24) + 28 * int(b > a), chance.randrange(4, 24)]
     word = WORDS[chance.choice(digits)]
-    result = {"numeric": str(a + b), "clicking": f'{{"point_2d": {point}}}', "list_string_match": word}[name]
+    result = {"numeric": str(a + b), "clicking": f'[{{"point_2d": {point}}}]', "list_string_match": word}[name]
     found = {"numeric": result, "clicking": str(max(a, b)), "list_string_match": word}[name]
     careful = {"numeric": f"{a} + {b} = {found}.", "clicking": f"The larger is {found}.", "list_string_match": f"One is {found}."}[name]
     seen = re.match(r"(I see|The digits are) \d and \d\.", thinking)
