@@ -31,6 +31,8 @@ pub enum Reason {
     WrongText,
     /// The row has no label to compare answers with.
     NoGroundTruth,
+    /// The reward type of the row is unknown, or its rule cannot use the label.
+    WrongLabel,
     /// The row is valid but longer than the run allows.
     Overlong,
 }
@@ -48,6 +50,7 @@ impl Reason {
             Reason::WrongImageSize => "wrong_image_size",
             Reason::WrongText => "wrong_text",
             Reason::NoGroundTruth => "no_ground_truth",
+            Reason::WrongLabel => "wrong_label",
             Reason::Overlong => "overlong",
         }
     }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::base_model;
 use crate::image::{Grid, Header, ImageInput, Processor, Refused};
-use crate::reward::RIGHT_ANSWERS;
+use crate::reward::{Item, RIGHT_ANSWERS, Scorer};
 use crate::text::{Chat, ChatConfig};
 
 /// Purpose of the rows.
@@ -38,6 +38,8 @@ pub struct Encoder {
     pub purpose: EncodingPurpose,
     /// Trained tokens of an assistant's turn.
     pub turn_end: TurnEnd,
+    /// Scorer that must be able to use the labels of prompts. `None` accepts any label.
+    pub scorer: Option<Arc<Scorer>>,
     /// Text that identifies the encoder. Encoders that produce different tokens from a row have different keys.
     pub key: String,
 }
@@ -88,7 +90,7 @@ impl Encoder {
         hasher.update(chat.template.source().as_bytes());
         let images = processor.as_ref().map_or_else(String::new, |processor| format!("{processor:?}"));
         let key = format!("{} {images} {vocab_size}", hasher.finalize().to_hex());
-        Ok(Encoder { chat, processor, vocab_size, purpose, turn_end: TurnEnd::Token, key })
+        Ok(Encoder { chat, processor, vocab_size, purpose, turn_end: TurnEnd::Token, scorer: None, key })
     }
 
     /// Returns an encoder that trains the end of each turn up to `turn_end`.
@@ -97,6 +99,12 @@ impl Encoder {
             self.key += " newline";
         }
         Encoder { turn_end, ..self }
+    }
+
+    /// Returns an encoder for which a row is bad if the rule of its reward type cannot use its label.
+    pub fn scored_by(mut self, scorer: Arc<Scorer>) -> Encoder {
+        self.key += &scorer.label_rules();
+        Encoder { scorer: Some(scorer), ..self }
     }
 
     /// Returns an encoder with these variables of the chat template.
@@ -178,6 +186,10 @@ impl Encoder {
         if self.purpose == EncodingPurpose::Ask && row.ground_truth.is_none() {
             let expected = "reward_model.ground_truth, or a column `answer`, that is not empty";
             return Err(BadRow::of(Reason::NoGroundTruth)(Error::input(&row.place, "no ground truth", expected)));
+        }
+        if let (Some(scorer), Some(label)) = (&self.scorer, &row.ground_truth) {
+            let item = Item { ground_truth: label.clone(), ..row.item() };
+            scorer.check_label(&item).map_err(BadRow::of(Reason::WrongLabel))?;
         }
         let (ids, mask) = match self.purpose {
             EncodingPurpose::Train => sft_tokens(row, &self.chat, self.turn_end, grids).map_err(wrong)?,

@@ -171,6 +171,26 @@ impl Scorer {
         }
     }
 
+    /// Checks that the rule of the item's reward type can use its label. An item without a type, or with one that a
+    /// reward program scores, passes.
+    pub fn check_label(&self, item: &Item) -> Result<()> {
+        let is_typed = item.extra_info.get(typed::REWARD_TYPE).is_some_and(|name| !name.is_null());
+        match is_typed && self.program(item).is_none() {
+            true => self.by_rules(item).map(drop),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns a text that differs for scorers whose [`Scorer::check_label`] can differ: empty for the strict rules alone.
+    pub fn label_rules(&self) -> String {
+        if self.rubric == Rubric::from(Mode::Strict) && matches!(self.method, Method::Rules) && self.programs.is_empty()
+        {
+            return String::new();
+        }
+        let (is_program, has_judge) = (self.is_program(), self.judge().is_some());
+        format!(" {:?} {is_program} {has_judge} {:?}", self.rubric, self.programs.keys())
+    }
+
     /// Returns the reward program that scores an item, if one does.
     fn program(&self, item: &Item) -> Option<&Pool> {
         let named = typed::name(&item.extra_info, typed::REWARD_TYPE).map(str::to_lowercase);

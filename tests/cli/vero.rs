@@ -103,3 +103,33 @@ fn configs_of_vero_train_rows_of_all_types() {
     two_steps("mimo_vl", &at("qwen2_5_vl"), &[]);
     two_steps("qwen3_vl", &at("qwen3_vl"), &["overlong_buffer.len=4"]);
 }
+
+#[test]
+fn a_late_row_whose_type_or_label_is_wrong_is_found_before_the_first_step() {
+    let (models, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    tiny::base_model(models.path());
+    let rows = rows(dir.path());
+    let file = dir.path().join("rl.yaml");
+    fs::write(
+        &file,
+        json!({"model": models.path(), "train_files": rows, "train_batch_size": 4, "ppo_mini_batch_size": 4})
+            .to_string(),
+    )
+    .unwrap();
+    let start = |more: &[&str]| {
+        let out = dir.path().join("run");
+        let judge = ["judge.base_url=http://localhost:1/v1", "judge.model=judge"];
+        run(&[&["rl", file.to_str().unwrap(), "--out", out.to_str().unwrap(), "--dry-run"], &judge[..], more].concat())
+    };
+    // Row 12 has a type that the strict rules do not know.
+    let (code, _, stderr) = start(&[]);
+    assert_eq!(code, 2, "{stderr}");
+    for part in ["rows.jsonl row 12", "\"exact_match\"", "rewards: {exact_match: {command: [...]}}"] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+    let (code, _, stderr) = start(&["max_bad_rows=0.1"]);
+    assert!(code == 0 && stderr.contains("1 wrong_label"), "{stderr}");
+    // A program scores the type, and the earlier start is not in the way.
+    let (code, _, stderr) = start(&["rewards={exact_match: {command: [python3, docs/my_reward.py]}}"]);
+    assert!(code == 0 && !stderr.contains("wrong_label"), "{stderr}");
+}
