@@ -6,6 +6,11 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+/// Compiles a fixed pattern.
+pub(crate) fn compiled(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a fixed pattern")
+}
+
 /// Returns true for white space, as `str.isspace` and `\s` of `re` define it.
 pub fn is_space(c: char) -> bool {
     matches!(c, '\t'..='\r' | '\u{1c}'..='\u{20}' | '\u{85}' | '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}'
@@ -19,14 +24,14 @@ pub fn strip(text: &str) -> &str {
 
 /// Returns true for what `\d` of `re` matches: any decimal digit of Unicode.
 pub fn is_digit(c: char) -> bool {
-    static DIGIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\p{Nd}$").expect("a fixed pattern"));
+    static DIGIT: LazyLock<Regex> = LazyLock::new(|| compiled(r"^\p{Nd}$"));
     c.is_ascii_digit() || (!c.is_ascii() && DIGIT.is_match(c.encode_utf8(&mut [0; 4])))
 }
 
 /// Returns true for what `\w` of `re` matches: letters and numbers of any kind and the underscore, but not combining
 /// marks.
 pub fn is_word(c: char) -> bool {
-    static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^[\p{L}\p{N}]$").expect("a fixed pattern"));
+    static WORD: LazyLock<Regex> = LazyLock::new(|| compiled(r"^[\p{L}\p{N}]$"));
     c == '_' || c.is_ascii_alphanumeric() || (!c.is_ascii() && WORD.is_match(c.encode_utf8(&mut [0; 4])))
 }
 

@@ -3,6 +3,7 @@
 
 use crate::lexicon::{self, Kind};
 use crate::number_words;
+use crate::python::compiled;
 use regex::Regex;
 use std::sync::LazyLock;
 
@@ -131,10 +132,8 @@ pub fn has_word(text: &str) -> bool {
 /// Returns the value of a Roman numeral in capitals and in standard form. Returns `None` for numerals that may be plain
 /// letters, such as `CD`.
 pub fn roman(text: &str) -> Option<i64> {
-    static WRITTEN: LazyLock<Regex> = LazyLock::new(|| {
-        let parts = "^M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})$";
-        Regex::new(parts).expect("a fixed pattern")
-    });
+    static WRITTEN: LazyLock<Regex> =
+        LazyLock::new(|| compiled("^M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})$"));
     if text.len() < 2 || !text.contains(['I', 'V', 'X']) || !WRITTEN.is_match(text) {
         return None;
     }

@@ -11,14 +11,11 @@ use super::terms::Reader;
 use super::token::Kind;
 use super::tree::Value;
 use super::tree::{Sign, Tree, negative, sum};
+use crate::python::compiled;
 use crate::steps::Steps;
 
 /// Maximum number of members of a list.
 const MAX_ITEMS: usize = 400;
-
-fn compiled(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a fixed pattern")
-}
 
 /// Parses a rewritten formula. If that fails, parses only the text after the last of several equals signs.
 pub(super) fn read(source: &str, steps: &Steps) -> Option<Value> {

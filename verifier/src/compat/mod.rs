@@ -108,8 +108,8 @@ fn compare(gold: &Parsed, answer: &Parsed, steps: &Steps) -> (bool, &'static str
 fn parse(text: &str, steps: &Steps) -> Parsed {
     let mut first = None;
     let finder = Finder::new(text);
-    for rank in find::RANKS {
-        for (_, _, found) in finder.matches(rank) {
+    for (anchor, word) in find::ANCHORS {
+        for (_, _, found) in finder.matches(anchor, word) {
             let read = match found {
                 Found::Number(whole, decimals, percent) => {
                     let (value, text) = plain::number(whole, decimals, percent);
