@@ -44,14 +44,8 @@ pub fn digit_value(c: char) -> Option<u8> {
         return None;
     }
     // Digits come in runs of ten that begin with zero. Adjacent runs form one block that begins with a zero.
-    let mut before = 0u32;
-    while let Some(previous) = (c as u32).checked_sub(before + 1).and_then(char::from_u32).filter(|&p| is_digit(p)) {
-        if previous.is_ascii() {
-            break;
-        }
-        before += 1;
-    }
-    Some((before % 10) as u8)
+    let is_other = |p: &u32| char::from_u32(*p).is_some_and(|p| !p.is_ascii() && is_digit(p));
+    Some(((0..c as u32).rev().take_while(is_other).count() % 10) as u8)
 }
 
 /// Returns the number of characters, not bytes, like `len()`.

@@ -145,15 +145,9 @@ fn has_answer(text: &str) -> bool {
 }
 
 fn plain<'a>(text: &'a str, pattern: &Regex, guarded: bool, out: &mut Vec<Match<'a>>) {
-    let mut at = 0;
     let mut kept = Vec::new();
-    while at <= text.len() {
-        let Some(c) = pattern.captures_at(text, at) else { break };
-        let Some(all) = c.get(0) else { break };
-        at = all.end().max(all.start() + 1);
-        while !text.is_char_boundary(at.min(text.len())) {
-            at += 1;
-        }
+    for c in pattern.captures_iter(text) {
+        let all = c.get_match();
         // A value before an equals sign is not a result.
         if guarded && text[all.end()..].trim_start_matches(is_space).starts_with('=') {
             continue;

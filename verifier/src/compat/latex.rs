@@ -56,22 +56,13 @@ fn boxes(text: &str, all: bool) -> String {
         if open >= end {
             break;
         }
-        if !text[open..].starts_with('{') {
-            if found.is_empty() {
-                found.push(&text[open..]);
-            }
-            break;
-        }
-        let mut depth = 0usize;
+        // The position of the closing brace, or 0 if the box has no brace.
+        let mut depth = 0;
         let close = text[open..end].bytes().position(|b| {
-            match b {
-                b'{' => depth += 1,
-                b'}' => depth -= 1,
-                _ => {}
-            }
-            depth == 0
+            depth += i32::from(b == b'{') - i32::from(b == b'}');
+            depth <= 0
         });
-        let Some(close) = close.map(|c| open + c) else {
+        let Some(close) = close.filter(|c| *c > 0).map(|c| open + c) else {
             if found.is_empty() {
                 found.push(&text[open..]);
             }

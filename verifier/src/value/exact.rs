@@ -58,20 +58,8 @@ pub(crate) fn exact(e: &Expr, steps: &Steps) -> Option<Rational> {
     match e {
         Expr::Num { value, .. } => Some(value.clone()),
         Expr::Var(_) | Expr::Apply(..) | Expr::Bound(_) | Expr::Matrix(_) => None,
-        Expr::Add(terms) => {
-            let mut sum = whole(0);
-            for t in terms {
-                sum = add(&sum, &exact(t, steps)?, steps)?;
-            }
-            Some(sum)
-        }
-        Expr::Mul(factors) => {
-            let mut product = whole(1);
-            for f in factors {
-                product = multiply(&product, &exact(f, steps)?, steps)?;
-            }
-            Some(product)
-        }
+        Expr::Add(list) => list.iter().try_fold(whole(0), |sum, e| add(&sum, &exact(e, steps)?, steps)),
+        Expr::Mul(list) => list.iter().try_fold(whole(1), |all, e| multiply(&all, &exact(e, steps)?, steps)),
         Expr::Pow(base, exponent) => {
             let (base, exponent) = (exact(base, steps)?, exact(exponent, steps)?);
             steps.spend(8 + bits(&base) / 4)?;

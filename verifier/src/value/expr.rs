@@ -212,14 +212,8 @@ impl Expr {
     pub fn replace(&self, name: &str, with: &Expr) -> Expr {
         let all = |list: &[Expr]| list.iter().map(|e| e.replace(name, with)).collect::<Vec<_>>();
         match self {
-            Expr::Num { .. } => self.clone(),
-            Expr::Var(n) => {
-                if n == name {
-                    with.clone()
-                } else {
-                    self.clone()
-                }
-            }
+            Expr::Var(n) if n == name => with.clone(),
+            Expr::Num { .. } | Expr::Var(_) => self.clone(),
             Expr::Add(list) => Expr::Add(all(list)),
             Expr::Mul(list) => Expr::Mul(all(list)),
             Expr::Pow(a, b) => power(a.replace(name, with), b.replace(name, with)),

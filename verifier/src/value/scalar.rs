@@ -264,22 +264,8 @@ impl Parser<'_> {
     }
 
     pub(crate) fn index(&mut self) -> Option<String> {
-        let from = self.at;
-        if self.eat('{') {
-            let mut level = 1;
-            while level > 0 {
-                level += match self.peek()? {
-                    Tok::Sym('{') => 1,
-                    Tok::Sym('}') => -1,
-                    _ => 0,
-                };
-                self.at += 1;
-            }
-        } else {
-            self.peek()?;
-            self.at += 1;
-        }
-        Some(self.tokens[from..self.at].iter().map(|t| shown(&t.tok)).filter(|t| t != "{" && t != "}").collect())
+        let tokens = self.tokens_of_argument()?;
+        Some(tokens.iter().map(|t| shown(&t.tok)).filter(|t| t != "{" && t != "}").collect())
     }
 
     /// Parses a variable, or a named function of the arguments in brackets.

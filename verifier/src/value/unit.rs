@@ -155,42 +155,32 @@ impl Parts {
             Some(Tok::Word(w) | Tok::Text(w)) => Some(w.trim()),
             _ => None,
         };
+        let mut used = 1;
         match &rest[at].tok {
             Tok::Cmd(c) if c == "circ" => {
                 match word(at + 1).filter(|w| lexicon::unit(&format!("degree {w}")).is_some()) {
                     Some(scale) => {
                         self.push(format!("degree {scale}"));
-                        Some(2)
+                        used = 2;
                     }
-                    None => {
-                        self.word("degree");
-                        Some(1)
-                    }
+                    None => self.word("degree"),
                 }
             }
             // A prefix joins the sign after it.
             Tok::Cmd(c) if c == "mu" => {
                 let ohm = is_cmd(rest.get(at + 1), "Omega").then_some("\u{3a9}");
                 self.push(format!("\u{b5}{}", word(at + 1).or(ohm)?));
-                Some(2)
+                used = 2;
             }
             Tok::Cmd(c) if c == "Omega" => {
                 match self.parts.last_mut().filter(|p| matches!(p.name.as_str(), "k" | "M" | "m")) {
                     Some(part) => part.name.push('\u{3a9}'),
                     None => self.push("\u{3a9}".to_owned()),
                 }
-                Some(1)
             }
-            Tok::Sym('/') => {
-                self.over = -1;
-                Some(1)
-            }
-            Tok::Sym('*' | '{' | '}' | '(' | ')' | '-') => Some(1),
-            Tok::Sym(c @ ('%' | '$')) => {
-                self.word(&c.to_string());
-                Some(1)
-            }
-            Tok::Sym('^') if is_cmd(rest.get(at + 1), "circ") || is_cmd(rest.get(at + 2), "circ") => Some(1),
+            Tok::Sym('/') => self.over = -1,
+            Tok::Sym('*' | '{' | '}' | '(' | ')' | '-') => {}
+            Tok::Sym('^') if is_cmd(rest.get(at + 1), "circ") || is_cmd(rest.get(at + 2), "circ") => {}
             Tok::Sym('^') => {
                 let mut to = at + 1;
                 while is(rest.get(to), '{') || is(rest.get(to), '(') {
@@ -201,18 +191,13 @@ impl Parts {
                 let Some(Tok::Num(n)) = rest.get(to).map(|t| &t.tok) else { return None };
                 let n: i32 = n.parse().ok()?;
                 self.raise(if negative { -n } else { n })?;
-                Some(to + 1 - at)
+                used = to + 1 - at;
             }
-            Tok::Sym(c) => {
-                self.word(&c.to_string());
-                lexicon::currency(&c.to_string()).map(|_| 1)
-            }
-            Tok::Num(n) if !rest[at].spaced && !self.parts.is_empty() => {
-                self.raise(n.parse().ok()?)?;
-                Some(1)
-            }
-            _ => None,
+            Tok::Sym(c) if *c == '%' || lexicon::currency(&c.to_string()).is_some() => self.word(&c.to_string()),
+            Tok::Num(n) if !rest[at].spaced && !self.parts.is_empty() => self.raise(n.parse().ok()?)?,
+            _ => return None,
         }
+        Some(used)
     }
 
     /// Combines all parts into one unit. Returns `None` for words that are neither a unit nor a countable thing.
@@ -318,21 +303,13 @@ pub(crate) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     }
     let (mut parts, mut at) = (Parts { parts: Vec::new(), over: 1 }, 0);
     while let Some(t) = rest.get(at) {
-        at += match &t.tok {
-            Tok::Word(w) if matches!(w.as_str(), "per" | "a" | "an" | "pro" | "每") => {
-                parts.over = -1;
-                1
-            }
-            Tok::Word(w) => {
-                parts.word(w);
-                1
-            }
-            Tok::Text(text) => {
-                parts.text(text)?;
-                1
-            }
-            _ => parts.sign(rest, at)?,
-        };
+        match &t.tok {
+            Tok::Word(w) if matches!(w.as_str(), "per" | "a" | "an" | "pro" | "每") => parts.over = -1,
+            Tok::Word(w) => parts.word(w),
+            Tok::Text(text) => parts.text(text)?,
+            _ => at += parts.sign(rest, at)? - 1,
+        }
+        at += 1;
     }
     parts.unit()
 }

@@ -125,25 +125,19 @@ impl Scope<'_> {
         }
         // Differences of nearly equal values lose several times as many bits.
         self.prec = outer + 6 * near.min(96);
-        let mut values = Vec::new();
-        for n in (0..4i64).rev() {
+        let prec = self.prec;
+        let value = |n: i64| {
             let at = if infinite {
                 Complex::real(Ball::int(sign).scale(near - n))
             } else {
-                place.add(&Complex::real(Ball::int(sign).scale(n - near)), self.prec)
+                place.add(&Complex::real(Ball::int(sign).scale(n - near)), prec)
             };
             let value = self.at(&b.var, at, &b.body);
-            match value {
-                Ok(v) => values.push(v),
-                Err(fault) => {
-                    self.prec = outer;
-                    return Err(if fault == Fault::Unsure { Fault::Undefined } else { fault });
-                }
-            }
-        }
-        let prec = self.prec;
+            value.map_err(|fault| if fault == Fault::Unsure { Fault::Undefined } else { fault })
+        };
+        let values = (0..4).rev().map(value).collect::<Result<_, _>>();
         self.prec = outer;
-        let (value, gap) = extrapolated(values, 1, prec).ok_or(Fault::Unsure)?;
+        let (value, gap) = extrapolated(values?, 1, prec).ok_or(Fault::Unsure)?;
         let size = value.top().max(0);
         if gap > size - near.min(140) { Err(Fault::Undefined) } else { Ok(value.widen(gap.max(size - 120))) }
     }
@@ -157,23 +151,15 @@ impl Scope<'_> {
             return Err(Fault::Undefined);
         }
         self.prec = outer + 3 * NEAR;
-        let mut slopes = Vec::new();
-        for n in 0..2i64 {
+        let mut slope = |n: i64| {
             let step = Complex::real(Ball::two_to(n - NEAR));
-            let (right, left) = (x.add(&step, self.prec), x.sub(&step, self.prec));
-            let pair = self.at(&b.var, right, &b.body).and_then(|r| Ok((r, self.at(&b.var, left, &b.body)?)));
-            match pair {
-                Ok((r, l)) => {
-                    let rise = r.sub(&l, self.prec);
-                    slopes.push(Complex { re: rise.re.scale(NEAR - n - 1), im: rise.im.scale(NEAR - n - 1) });
-                }
-                Err(fault) => {
-                    self.prec = outer;
-                    return Err(fault);
-                }
-            }
-        }
+            let right = self.at(&b.var, x.add(&step, self.prec), &b.body)?;
+            let left = self.at(&b.var, x.sub(&step, self.prec), &b.body)?;
+            Ok(right.sub(&left, self.prec).scale(NEAR - n - 1))
+        };
+        let slopes = slope(0).and_then(|first| Ok([first, slope(1)?]));
         self.prec = outer;
+        let slopes = slopes?;
         let gap = slopes[0].sub(&slopes[1], outer).top();
         Ok(slopes[0].clone().widen(gap.max(-2 * NEAR)))
     }
