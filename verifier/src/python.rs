@@ -57,10 +57,8 @@ pub fn len(text: &str) -> usize {
 /// digits, and digits of any script.
 pub fn int(text: &str) -> Option<i64> {
     let text = strip(text);
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
+    let negative = text.starts_with('-');
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (mut value, mut after_digit) = (0i64, false);
     for c in digits.chars() {
         if c == '_' && after_digit {

@@ -23,6 +23,9 @@ pub(super) fn pow(z: Complex64, e: Complex64) -> Complex64 {
     if z == Complex64::ZERO {
         return if e.re > 0.0 { z } else { real(f64::NAN) };
     }
+    if z.im == 0.0 && z.re > 0.0 && e.im == 0.0 {
+        return real(z.re.powf(e.re));
+    }
     (ln(z) * e).exp()
 }
 

@@ -72,10 +72,8 @@ fn once(source: &str, steps: &Steps) -> Option<Value> {
         return None;
     }
     if GROUPED.is_match(source) {
-        let (sign, digits) = match source.trim().strip_prefix('-') {
-            Some(digits) => (true, digits),
-            None => (false, source.trim()),
-        };
+        let digits = source.trim();
+        let (sign, digits) = (digits.starts_with('-'), digits.trim_start_matches('-'));
         // A group that begins with zero is a decimal.
         let digits = if digits.starts_with('0') && !sign { digits.replace(',', ".") } else { digits.replace(',', "") };
         let value = number::read(&digits)?;

@@ -76,8 +76,8 @@ pub(super) const WORDS: &str = "arsinh arcsinh arcosh arccosh artanh arctanh gcd
 
 /// Returns the name of a letter of another alphabet.
 pub(super) fn greek(c: char) -> Option<&'static str> {
-    let name = lexicon::look(lexicon::Kind::Greek, c.encode_utf8(&mut [0; 4]));
-    name.filter(|_| matches!(c, '\u{391}'..='\u{3c9}'))
+    let is_letter = matches!(c, '\u{391}'..='\u{3c9}');
+    is_letter.then(|| lexicon::look(lexicon::Kind::Greek, c.encode_utf8(&mut [0; 4])))?
 }
 
 /// Notations of a transposition.

@@ -167,16 +167,8 @@ impl Scope<'_> {
         let only_real = |x: &Complex| if x.is_real() { Ok(x.re.clone()) } else { Err(Fault::Undefined) };
         match name {
             "abs" => real(x.abs(prec)),
-            "re" => Ok(Complex::real(x.re.clone())),
-            "im" => Ok(Complex::real(x.im.clone())),
-            "conj" => Ok(Complex { re: x.re.clone(), im: x.im.clone().neg() }),
-            "arg" => real(x.arg(prec)),
             "floor" => real(only_real(x)?.floor()),
             "ceil" => real(only_real(x)?.neg().floor().map(Ball::neg)),
-            "sign" => match only_real(x)?.sign() {
-                Some(s) => Ok(Complex::int(i64::from(s))),
-                None => Err(Fault::Unsure),
-            },
             "degree" => Ok(x.mul(&Complex::real(pi(prec)), prec).mul(&self.inverse(&Complex::int(180))?, prec)),
             "ln" => self.ln(x),
             "cis" => {
@@ -184,7 +176,7 @@ impl Scope<'_> {
                 let (sin, cos) = x.sin_cos(prec).ok_or(Fault::Unsure)?;
                 Ok(cos.add(&sin.mul(&Complex::i(), prec), prec))
             }
-            "sin" | "cos" | "tan" | "cot" | "sec" | "csc" | "sinh" | "cosh" | "tanh" | "coth" | "sech" | "csch" => {
+            "sin" | "cos" | "tan" | "cot" | "sec" | "csc" | "sinh" | "cosh" | "tanh" => {
                 let (sin, cos) = if name.ends_with('h') {
                     self.spend(350)?;
                     let (up, down) = (sure(x.exp(prec))?, sure(x.clone().neg().exp(prec))?);

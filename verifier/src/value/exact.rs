@@ -137,7 +137,6 @@ fn call(name: &str, args: &[Rational], steps: &Steps) -> Option<Rational> {
         ("abs", [x]) => Some(x.abs()),
         ("floor", [x]) => Some(x.floor()),
         ("ceil", [x]) => Some(x.ceil()),
-        ("sign", [x]) => Some(x.signum()),
         ("factorial", [x]) => factorial(to_u32(x)?, steps).map(whole),
         ("binom", [n, k]) => {
             let k = to_u32(k)?;

@@ -35,14 +35,9 @@ impl Parser<'_> {
     pub(crate) fn expr(&mut self) -> Option<Expr> {
         self.deeper(|p| {
             let mut terms = vec![p.term()?];
-            loop {
-                if p.eat('+') {
-                    terms.push(p.term()?);
-                } else if p.eat('-') {
-                    terms.push(negate(p.term()?));
-                } else {
-                    break;
-                }
+            while matches!(p.peek(), Some(Tok::Sym('+' | '-'))) {
+                let negative = p.eat('-') || !p.eat('+');
+                terms.push(signed(negative, p.term()?));
             }
             Some(if terms.len() == 1 { terms.remove(0) } else { Expr::Add(terms) })
         })

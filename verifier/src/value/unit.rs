@@ -5,7 +5,6 @@ use crate::normalise::is_han;
 use crate::steps::Rational;
 use crate::value::expr::is_function;
 use crate::value::lex::{Tok, Token, is, is_cmd};
-use crate::words::{alike, spelled};
 
 /// The unit of an amount.
 #[derive(Clone, PartialEq, Debug)]
@@ -24,7 +23,7 @@ pub enum Unit {
     Base(String, u32),
     /// A position in a sequence: first, 2nd.
     Ordinal,
-    /// Counted things, in words of canonical spelling: apples, pages per minute.
+    /// Counted things, in lower-case words: apples, pages per minute.
     Thing(String),
 }
 
@@ -129,8 +128,6 @@ impl Parts {
         for word in plain.split_whitespace() {
             match word {
                 "per" | "/" => self.over = -1,
-                "squared" => self.raise(2)?,
-                "cubed" => self.raise(3)?,
                 w => {
                     // A word with a power: m2, m^2, s-1.
                     let letters = w.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
@@ -222,7 +219,7 @@ impl Parts {
             .map(|p| {
                 // Unit names are canonical here, too: "minutes" and "min" are equal in "pages per minute".
                 let name = lexicon::unit(&p.name).map(|u| u.name.to_owned()).or_else(|| thing(&p.name))?;
-                Some(raised(&name, p.power))
+                Some(if p.power == 1 { name } else { format!("{name}^{}", p.power) })
             })
             .collect();
         words.filter(|w| !w.is_empty()).map(|w| Unit::Thing(w.join(" ")))
@@ -252,11 +249,7 @@ impl Parts {
     }
 }
 
-fn raised(word: &str, power: i32) -> String {
-    if power == 1 { word.to_owned() } else { format!("{word}^{power}") }
-}
-
-/// Returns the words that name a counted or measured thing, each in canonical spelling. Returns `None` if a word has
+/// Returns the words that name a counted or measured thing, in lower case. Returns `None` if a word has
 /// another role, such as a negation or a month.
 pub(crate) fn thing(words: &str) -> Option<String> {
     use Kind::*;
@@ -267,7 +260,7 @@ pub(crate) fn thing(words: &str) -> Option<String> {
     if kept.is_empty() || kept.len() > MAX_WORDS || !kept.iter().all(plain) {
         return None;
     }
-    Some(kept.iter().map(|w| spelled(&w.to_lowercase()).to_owned()).collect::<Vec<_>>().join(" "))
+    Some(kept.join(" ").to_lowercase())
 }
 
 /// Returns true for countable things in the plural: apples, people.
@@ -275,18 +268,6 @@ pub(crate) fn is_plural(thing: &str) -> bool {
     let last = thing.rsplit(' ').next().unwrap_or(thing);
     let irregular = matches!(last, "people" | "men" | "women" | "children") || last.starts_with(is_han);
     !thing.contains('^') && ((last.ends_with('s') && !last.ends_with("ss") && last.len() > 3) || irregular)
-}
-
-/// Returns true if both texts name the same thing. One text may be more precise than the other: balls and red balls.
-pub(crate) fn same_thing(a: &str, b: &str) -> bool {
-    let (mut x, mut y) = (a.split(' ').rev(), b.split(' ').rev());
-    loop {
-        match (x.next(), y.next()) {
-            (Some(a), Some(b)) if alike(a, b) => {}
-            (Some(a), Some(b)) => return a == b,
-            _ => return a.contains('^') == b.contains('^'),
-        }
-    }
 }
 
 /// Parses `rest`, all remaining tokens, as a unit. Returns `None` if it is something else. Without a number before it,

@@ -5,7 +5,7 @@ use crate::value::Value;
 use crate::value::exact::exact;
 use crate::value::expr::Expr;
 use crate::value::lex::{Tok, Token, is, shown};
-use crate::value::parse::relation::{name_of, relation_sign, variable_of};
+use crate::value::parse::relation::{name_of, variable_of};
 use crate::value::parse::{MAX_ITEMS, Reader, is_comma, names, nesting, one_or_list, outside, split};
 use crate::value::region::{Region, Span};
 
@@ -21,10 +21,6 @@ impl Reader<'_> {
         let inside: Vec<Token> = tokens[1..tokens.len() - 1].iter().filter(|t| !is(Some(t), '&')).cloned().collect();
         let rows = split(&inside, row)?;
         let rows: Vec<&[Token]> = rows.into_iter().filter(|r| !r.is_empty()).collect();
-        // A calculation continues from line to line, and its last line is the result.
-        if rows.len() > 1 && rows[1..].iter().all(|r| relation_sign(&r[0].tok).is_some()) {
-            return Some(self.value(rows.last()?, depth + 1));
-        }
         let items: Option<Vec<Value>> = rows.into_iter().map(|r| self.value(r, depth + 1)).collect();
         Some(items.and_then(one_or_list))
     }

@@ -184,11 +184,6 @@ impl Reader<'_> {
                 if b.any(|p| matches!(p, Expr::Matrix(_))) {
                     return self.value(last, depth + 1);
                 }
-                // The right side is the result of a sum or a derivative.
-                let operated = |e: &Expr| e.any(|p| matches!(p, Expr::Bound(_)));
-                if operated(a) && !operated(b) {
-                    return Some(Value::Scalar(b.clone(), None));
-                }
                 if let Some(name) = a.as_variable() {
                     return Some(Value::Assignment(name.to_owned(), Box::new(Value::Scalar(b.clone(), None))));
                 }
