@@ -148,7 +148,6 @@ impl Scope<'_> {
         sure(z.ln(self.prec).and_then(|l| l.mul(by, self.prec).exp(self.prec)))
     }
 
-    #[expect(clippy::too_many_lines, reason = "one arm a function of mathematics")]
     fn call(&mut self, name: &'static str, args: &[Complex]) -> Out {
         let prec = self.prec;
         self.spend(20)?;
