@@ -155,6 +155,19 @@ pub(crate) fn expressions(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
     if let Some((x, y)) = alike(a, b) {
         return decide(&x, &y, steps);
     }
+    let has = |e: &Expr, name: &str| e.variables().iter().any(|n| n == name);
+    // Families of solutions may use different counting letters.
+    let counter = |e: &Expr, other: &Expr| {
+        let own = e.variables().into_iter().filter(|n| matches!(n.as_str(), "k" | "n" | "m" | "l") && !has(other, n));
+        own.collect::<Vec<_>>()
+    };
+    let periodic = |e: &Expr| e.any(|p| matches!(p, Expr::Var(n) if n == "pi"));
+    if let ([x], [y]) = (counter(a, b).as_slice(), counter(b, a).as_slice())
+        && periodic(a)
+        && periodic(b)
+    {
+        return decide(a, &b.replace(y, &var(x)), steps);
+    }
     decision
 }
 
