@@ -105,10 +105,7 @@ fn starts_listed(rest: &str) -> bool {
 fn small(text: &str) -> Option<char> {
     let lower = text.trim_end_matches(is_wrapper);
     let behind = lexicon::find(Kind::Option, lower).last().map(|f| &lower[f.1..]);
-    let alone = |t: &str| {
-        let mut chars = t.trim_matches(is_wrapper).chars();
-        chars.next().map(|c| c.to_ascii_uppercase()).filter(|&c| is_choice(c) && chars.next().is_none())
-    };
+    let alone = |t: &str| letter(&t.to_ascii_uppercase());
     let bracketed = || text.strip_prefix('(').and_then(|t| t.split_once(") ")).and_then(|(c, _)| alone(c));
     behind.and_then(alone).or_else(bracketed)
 }

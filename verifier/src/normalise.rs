@@ -144,6 +144,7 @@ fn command<'a>(out: &mut String, text: &'a str) -> &'a str {
     }
     let name = look(Kind::Face, name)
         .or_else(|| look(Kind::Command, name))
+        .or_else(|| look(Kind::Function, name))
         .or_else(|| look(Kind::Greek, name))
         .unwrap_or(name);
     let letters = name.starts_with(|c: char| c.is_ascii_alphabetic());

@@ -6,6 +6,11 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+/// Compiles a fixed pattern.
+pub(crate) fn compiled(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a fixed pattern")
+}
+
 /// Returns true for white space, as `str.isspace` and `\s` of `re` define it.
 pub fn is_space(c: char) -> bool {
     matches!(c, '\t'..='\r' | '\u{1c}'..='\u{20}' | '\u{85}' | '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}'
@@ -19,14 +24,14 @@ pub fn strip(text: &str) -> &str {
 
 /// Returns true for what `\d` of `re` matches: any decimal digit of Unicode.
 pub fn is_digit(c: char) -> bool {
-    static DIGIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\p{Nd}$").expect("a fixed pattern"));
+    static DIGIT: LazyLock<Regex> = LazyLock::new(|| compiled(r"^\p{Nd}$"));
     c.is_ascii_digit() || (!c.is_ascii() && DIGIT.is_match(c.encode_utf8(&mut [0; 4])))
 }
 
 /// Returns true for what `\w` of `re` matches: letters and numbers of any kind and the underscore, but not combining
 /// marks.
 pub fn is_word(c: char) -> bool {
-    static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^[\p{L}\p{N}]$").expect("a fixed pattern"));
+    static WORD: LazyLock<Regex> = LazyLock::new(|| compiled(r"^[\p{L}\p{N}]$"));
     c == '_' || c.is_ascii_alphanumeric() || (!c.is_ascii() && WORD.is_match(c.encode_utf8(&mut [0; 4])))
 }
 
@@ -39,14 +44,8 @@ pub fn digit_value(c: char) -> Option<u8> {
         return None;
     }
     // Digits come in runs of ten that begin with zero. Adjacent runs form one block that begins with a zero.
-    let mut before = 0u32;
-    while let Some(previous) = (c as u32).checked_sub(before + 1).and_then(char::from_u32).filter(|&p| is_digit(p)) {
-        if previous.is_ascii() {
-            break;
-        }
-        before += 1;
-    }
-    Some((before % 10) as u8)
+    let is_other = |p: &u32| char::from_u32(*p).is_some_and(|p| !p.is_ascii() && is_digit(p));
+    Some(((0..c as u32).rev().take_while(is_other).count() % 10) as u8)
 }
 
 /// Returns the number of characters, not bytes, like `len()`.
@@ -58,10 +57,8 @@ pub fn len(text: &str) -> usize {
 /// digits, and digits of any script.
 pub fn int(text: &str) -> Option<i64> {
     let text = strip(text);
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
+    let negative = text.starts_with('-');
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (mut value, mut after_digit) = (0i64, false);
     for c in digits.chars() {
         if c == '_' && after_digit {

@@ -3,17 +3,9 @@
 use crate::python;
 
 /// The characters before and after the letter of an option label.
-struct Label {
-    open: &'static str,
-    close: &'static str,
-}
+type Label = (&'static str, &'static str);
 
-const LABELS: [Label; 4] = [
-    Label { open: "(", close: ")" },
-    Label { open: "", close: "." },
-    Label { open: "", close: ")" },
-    Label { open: "", close: ":" },
-];
+const LABELS: [Label; 4] = [("(", ")"), ("", "."), ("", ")"), ("", ":")];
 
 /// Returns the options of a question as letters and texts. The labels are `A. 12`, `(A) 12`, `A) 12` or `A: 12`, each
 /// at the beginning of a line or several in one line. Returns an empty list if the letters are not A, B, C and so on in
@@ -51,7 +43,7 @@ fn labelled<'a>(question: &'a str, label: &Label, lines: bool) -> Option<Vec<(ch
 }
 
 /// Returns the letter of the label at the beginning of `text`, and the position after the label.
-fn read(text: &str, &Label { open, close }: &Label) -> Option<(char, usize)> {
+fn read(text: &str, &(open, close): &Label) -> Option<(char, usize)> {
     let inner = text.strip_prefix(open)?;
     let letter = inner.chars().next().filter(|c| matches!(c, 'A'..='J'))?;
     let rest = inner[1..].strip_prefix(close)?;

@@ -22,16 +22,9 @@ impl Steps {
 
     /// Uses `n` steps. Returns `None` if fewer than `n` steps are left; then the budget becomes empty.
     pub fn spend(&self, n: u64) -> Option<()> {
-        match self.left.get().checked_sub(n) {
-            Some(left) => {
-                self.left.set(left);
-                Some(())
-            }
-            None => {
-                self.left.set(0);
-                None
-            }
-        }
+        let left = self.left.get().checked_sub(n);
+        self.left.set(left.unwrap_or(0));
+        left.map(drop)
     }
 
     /// Returns the number of steps used so far.

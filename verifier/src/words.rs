@@ -3,6 +3,7 @@
 
 use crate::lexicon::{self, Kind};
 use crate::number_words;
+use crate::python::compiled;
 use regex::Regex;
 use std::sync::LazyLock;
 
@@ -66,7 +67,7 @@ pub fn key(text: &str) -> String {
     let named = |w: &str| lexicon::look(Kind::Month, w).map(|n| format!("month {n}"));
     let one = |w: &String| match number_words::ordinal(w) {
         Some(n) => place(n),
-        None => named(w).unwrap_or_else(|| spelled(w).to_owned()),
+        None => named(w).unwrap_or_else(|| w.clone()),
     };
     let spelling = words.iter().map(one).collect::<Vec<_>>().join(" ");
     let phrases = [phrase.strip_suffix('s'), Some(&spelling), spelling.strip_suffix('s')];
@@ -131,10 +132,8 @@ pub fn has_word(text: &str) -> bool {
 /// Returns the value of a Roman numeral in capitals and in standard form. Returns `None` for numerals that may be plain
 /// letters, such as `CD`.
 pub fn roman(text: &str) -> Option<i64> {
-    static WRITTEN: LazyLock<Regex> = LazyLock::new(|| {
-        let parts = "^M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})$";
-        Regex::new(parts).expect("a fixed pattern")
-    });
+    static WRITTEN: LazyLock<Regex> =
+        LazyLock::new(|| compiled("^M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})$"));
     if text.len() < 2 || !text.contains(['I', 'V', 'X']) || !WRITTEN.is_match(text) {
         return None;
     }
@@ -209,35 +208,14 @@ pub(crate) fn polar_answer(text: &str) -> Option<Option<&'static str>> {
     if adjective || noun { None } else { Some(Some(polarity)) }
 }
 
-/// Returns the canonical spelling of a lower-case word.
-pub fn spelled(word: &str) -> &str {
-    // An adverb such as "linearly" or "inversely" means the same as its adjective.
-    const ADJECTIVES: [&str; 9] = ["dom", "al", "ar", "ous", "ive", "ent", "ant", "erse", "irect"];
-    let stem = word.strip_suffix("ly").filter(|s| ADJECTIVES.iter().any(|e| s.ends_with(e)));
-    stem.unwrap_or(word)
-}
-
-/// Returns true if two words in canonical spelling are the same word, in the singular or the plural.
+/// Returns true if two words are the same word, in the singular or the plural.
 pub fn alike(a: &str, b: &str) -> bool {
     a == b || plural(a, b) || plural(b, a)
 }
 
 /// Returns true if `many` is the plural of `one`, or the verb form of `one` with an `s`.
 fn plural(one: &str, many: &str) -> bool {
-    if one.len() < 3 || many.len() <= one.len().saturating_sub(2) {
-        return false;
-    }
-    let swapped = |from: &str, to: &str| one.strip_suffix(from).is_some_and(|s| many.strip_suffix(to) == Some(s));
-    let hissing = ["s", "x", "z", "ch", "sh"].iter().any(|e| one.ends_with(e));
-    if hissing {
-        return many.strip_suffix("es") == Some(one)
-            || (one.len() > 4 && (swapped("sis", "ses") || swapped("us", "i")));
-    }
-    let vowel = one.as_bytes()[one.len() - 2];
-    if one.ends_with('y') && !b"aeiou".contains(&vowel) {
-        return swapped("y", "ies");
-    }
-    (one.ends_with('o') && many.strip_suffix("es") == Some(one))
-        || many.strip_suffix('s') == Some(one)
-        || (one.len() > 4 && (swapped("um", "a") || swapped("a", "ae")))
+    let ending = |from: &str, to: &str| one.strip_suffix(from).is_some_and(|stem| many.strip_suffix(to) == Some(stem));
+    let takes_s = !one.ends_with('s') && ending("", "s");
+    one.len() > 2 && (takes_s || ending("", "es") || ending("y", "ies"))
 }

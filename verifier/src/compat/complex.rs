@@ -1,147 +1,83 @@
-//! Complex numbers in double precision, and the functions of the published grammar for them.
+//! Powers and functions of the published grammar for complex numbers in double precision.
 
-/// A complex number.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Complex {
-    pub(super) re: f64,
-    pub(super) im: f64,
+use std::f64::consts::{FRAC_PI_2, PI};
+
+use num_complex::Complex64;
+
+/// Returns a real number.
+pub(super) fn real(re: f64) -> Complex64 {
+    re.into()
 }
 
-pub(super) fn real(re: f64) -> Complex {
-    Complex { re, im: 0.0 }
+/// Returns the principal logarithm. The branch cut on the negative real axis belongs to the upper side: adding zero
+/// removes the sign of a negative zero.
+fn ln(z: Complex64) -> Complex64 {
+    (z + Complex64::ZERO).ln()
 }
 
-impl Complex {
-    pub(super) fn abs(self) -> f64 {
-        self.re.hypot(self.im)
+/// Returns a power.
+pub(super) fn pow(z: Complex64, e: Complex64) -> Complex64 {
+    if e.im == 0.0 && e.re.fract() == 0.0 && e.re.abs() <= 64.0 {
+        return z.powi(e.re as i32);
     }
+    if z == Complex64::ZERO {
+        return if e.re > 0.0 { z } else { real(f64::NAN) };
+    }
+    if z.im == 0.0 && z.re > 0.0 && e.im == 0.0 {
+        return real(z.re.powf(e.re));
+    }
+    (ln(z) * e).exp()
+}
 
-    pub(super) fn add(self, o: Complex) -> Complex {
-        Complex { re: self.re + o.re, im: self.im + o.im }
-    }
-
-    pub(super) fn sub(self, o: Complex) -> Complex {
-        Complex { re: self.re - o.re, im: self.im - o.im }
-    }
-
-    pub(super) fn mul(self, o: Complex) -> Complex {
-        Complex { re: self.re * o.re - self.im * o.im, im: self.re * o.im + self.im * o.re }
-    }
-
-    pub(super) fn scale(self, k: f64) -> Complex {
-        Complex { re: self.re * k, im: self.im * k }
-    }
-
-    pub(super) fn div(self, o: Complex) -> Complex {
-        let n = o.re * o.re + o.im * o.im;
-        Complex { re: (self.re * o.re + self.im * o.im) / n, im: (self.im * o.re - self.re * o.im) / n }
-    }
-
-    pub(super) fn exp(self) -> Complex {
-        let r = self.re.exp();
-        Complex { re: r * self.im.cos(), im: if self.im == 0.0 { 0.0 } else { r * self.im.sin() } }
-    }
-
-    pub(super) fn ln(self) -> Complex {
-        // The branch cut on the negative real axis belongs to the upper side. Adding 0.0 removes the sign of a negative
-        // zero.
-        Complex { re: self.abs().ln(), im: (self.im + 0.0).atan2(self.re) }
-    }
-
-    pub(super) fn pow(self, e: Complex) -> Complex {
-        if e.im == 0.0 && e.re.fract() == 0.0 && e.re.abs() <= 64.0 {
-            let (mut result, mut n) = (real(1.0), e.re.abs() as u32);
-            let mut square = self;
-            while n > 0 {
-                if n & 1 == 1 {
-                    result = result.mul(square);
-                }
-                square = square.mul(square);
-                n >>= 1;
-            }
-            return if e.re < 0.0 { real(1.0).div(result) } else { result };
-        }
-        if self.re == 0.0 && self.im == 0.0 {
-            return if e.re > 0.0 { real(0.0) } else { real(f64::NAN) };
-        }
-        if self.im == 0.0 && self.re > 0.0 && e.im == 0.0 {
-            return real(self.re.powf(e.re));
-        }
-        self.ln().mul(e).exp()
-    }
-
-    pub(super) fn sqrt(self) -> Complex {
-        self.pow(real(0.5))
-    }
-
-    pub(super) fn i(self) -> Complex {
-        Complex { re: -self.im, im: self.re }
-    }
-
-    pub(super) fn finite(self) -> Option<Complex> {
-        (self.re.is_finite() && self.im.is_finite()).then_some(self)
-    }
+fn sqrt(z: Complex64) -> Complex64 {
+    pow(z, real(0.5))
 }
 
 /// Returns the value of a function, or `None` if it is undefined.
-pub(super) fn called(name: &str, all: &[Complex]) -> Option<Complex> {
-    let one = real(1.0);
+pub(super) fn called(name: &str, all: &[Complex64]) -> Option<Complex64> {
     let [x, rest @ ..] = all else { return None };
     let x = *x;
-    let plain = |x: Complex| (x.im.abs() <= 1e-12 * (1.0 + x.re.abs())).then_some(x.re);
-    let sin = |x: Complex| x.i().exp().sub(x.i().scale(-1.0).exp()).div(Complex { re: 0.0, im: 2.0 });
-    let cos = |x: Complex| x.i().exp().add(x.i().scale(-1.0).exp()).scale(0.5);
-    let sinh = |x: Complex| x.exp().sub(x.scale(-1.0).exp()).scale(0.5);
-    let cosh = |x: Complex| x.exp().add(x.scale(-1.0).exp()).scale(0.5);
+    let plain = |x: Complex64| (x.im.abs() <= 1e-12 * (1.0 + x.re.abs())).then_some(x.re);
     // -i ln(ix + sqrt(1 - x^2))
-    let asin = |x: Complex| x.i().add(one.sub(x.mul(x)).sqrt()).ln().i().scale(-1.0);
-    let acos = |x: Complex| real(std::f64::consts::FRAC_PI_2).sub(asin(x));
-    let atan = |x: Complex| {
-        let (a, b) = (one.sub(x.i()).ln(), one.add(x.i()).ln());
-        a.sub(b).i().scale(0.5)
-    };
+    let asin = |x: Complex64| ln(x * Complex64::I + sqrt(1.0 - x * x)) * -Complex64::I;
     Some(match name {
         "log" => match rest {
-            [base] => x.ln().div(base.ln()),
-            _ => x.ln(),
+            [base] => ln(x) / ln(*base),
+            _ => ln(x),
         },
         "exp" => x.exp(),
-        "sin" => sin(x),
-        "cos" => cos(x),
-        "tan" => sin(x).div(cos(x)),
-        "csc" => one.div(sin(x)),
-        "sec" => one.div(cos(x)),
-        "cot" => cos(x).div(sin(x)),
+        "sin" => x.sin(),
+        "cos" => x.cos(),
+        "tan" => x.sin() / x.cos(),
+        "csc" => 1.0 / x.sin(),
+        "sec" => 1.0 / x.cos(),
+        "cot" => x.cos() / x.sin(),
         "arcsin" => asin(x),
-        "arccos" => acos(x),
-        "arctan" => match plain(x) {
-            Some(x) => real(x.atan()),
-            None => atan(x),
-        },
-        "arccsc" => asin(one.div(x)),
-        "arcsec" => acos(one.div(x)),
+        "arccos" => FRAC_PI_2 - asin(x),
+        "arctan" => x.atan(),
+        "arccsc" => asin(1.0 / x),
+        "arcsec" => FRAC_PI_2 - asin(1.0 / x),
         "arccot" => match plain(x) {
             Some(x) => real((1.0 / x).atan()),
-            None => atan(one.div(x)),
+            None => (1.0 / x).atan(),
         },
-        "sinh" => sinh(x),
-        "cosh" => cosh(x),
-        "tanh" => sinh(x).div(cosh(x)),
-        "arcsinh" => x.add(x.mul(x).add(one).sqrt()).ln(),
-        "arccosh" => x.add(x.add(one).sqrt().mul(x.sub(one).sqrt())).ln(),
-        "arctanh" => one.add(x).ln().sub(one.sub(x).ln()).scale(0.5),
-        "abs" => real(x.abs()),
+        "sinh" => x.sinh(),
+        "cosh" => x.cosh(),
+        "tanh" => x.sinh() / x.cosh(),
+        "arcsinh" => ln(x + sqrt(x * x + 1.0)),
+        "arccosh" => ln(x + sqrt(x + 1.0) * sqrt(x - 1.0)),
+        "arctanh" => (ln(1.0 + x) - ln(1.0 - x)) * 0.5,
+        "abs" => real(x.norm()),
         "floor" => real(plain(x)?.floor()),
         "ceil" => real(plain(x)?.ceil()),
-        "factorial" => gamma(x.add(one)),
+        "factorial" => gamma(x + 1.0),
         "gamma" => gamma(x),
         "binomial" => {
             let k = *rest.first()?;
             if k.im == 0.0 && k.re.fract() == 0.0 && (0.0..=60.0).contains(&k.re) {
-                let count = k.re as u32;
-                (0..count).fold(one, |p, j| p.mul(x.sub(real(f64::from(j)))).div(real(f64::from(j + 1))))
+                (0..k.re as u32).map(f64::from).fold(real(1.0), |p, j| p * (x - j) / (j + 1.0))
             } else {
-                gamma(x.add(one)).div(gamma(k.add(one)).mul(gamma(x.sub(k).add(one))))
+                gamma(x + 1.0) / (gamma(k + 1.0) * gamma(x - k + 1.0))
             }
         }
         _ => return None,
@@ -149,7 +85,7 @@ pub(super) fn called(name: &str, all: &[Complex]) -> Option<Complex> {
 }
 
 /// Computes the gamma function by the Lanczos approximation (g = 7, nine terms, about 15 digits).
-fn gamma(x: Complex) -> Complex {
+fn gamma(x: Complex64) -> Complex64 {
     const TERMS: [f64; 9] = [
         0.999_999_999_999_809_9,
         676.520_368_121_885_1,
@@ -164,15 +100,11 @@ fn gamma(x: Complex) -> Complex {
     if x.im == 0.0 && x.re.fract() == 0.0 && (1.0..=60.0).contains(&x.re) {
         return real((1..x.re as u32).fold(1.0, |p, k| p * f64::from(k)));
     }
-    let one = real(1.0);
     if x.re < 0.5 {
-        let sine = called("sin", &[x.scale(std::f64::consts::PI)]).unwrap_or(real(f64::NAN));
-        return real(std::f64::consts::PI).div(sine.mul(gamma(one.sub(x))));
+        return PI / ((x * PI).sin() * gamma(1.0 - x));
     }
-    let x = x.sub(one);
-    let total =
-        TERMS.iter().enumerate().skip(1).fold(real(TERMS[0]), |s, (i, c)| s.add(real(*c).div(x.add(real(i as f64)))));
-    let t = x.add(real(7.5));
-    let root = real((2.0 * std::f64::consts::PI).sqrt());
-    root.mul(t.pow(x.add(real(0.5)))).mul(t.scale(-1.0).exp()).mul(total)
+    let x = x - 1.0;
+    let total = TERMS.iter().enumerate().skip(1).fold(real(TERMS[0]), |s, (i, c)| s + c / (x + i as f64));
+    let t = x + 7.5;
+    pow(t, x + 0.5) * (-t).exp() * total * (2.0 * PI).sqrt()
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-use crate::python::is_space;
+use crate::python::{compiled, is_space};
 
 /// Maximum number of joined formulas.
 const MAX_JOINED: usize = 6;
@@ -35,31 +35,43 @@ const ARITHMETIC: &str =
     r"(-?\(?-?[0-9][0-9.\s+\-*\u{d7}/^()\u{f7}]*[+\-*\u{d7}/^()\u{f7}][0-9.\s+\-*\u{d7}/^()\u{f7}]+\)?)";
 const CURRENCY: &str = r"[$\u{20ac}\u{a3}\u{a5}\u{20b9}\u{20a0}-\u{20bf}]?";
 
-fn compiled(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a fixed pattern")
+/// What stands before an answer, the best first.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Anchor {
+    /// "final answer is X. I hope".
+    Hope,
+    /// "final answer ... is X".
+    Final,
+    /// "answer: ... X".
+    Colon,
+    /// "answer ... X".
+    Word,
+    /// Anything.
+    None,
 }
 
-/// Returns the pattern for arithmetic or a number, with its prefix.
-fn either() -> String {
-    format!("(?:(?:{PREFIX}{ARITHMETIC}{SUFFIX})|(?:{PREFIX}{CURRENCY}{NUMBER}))")
-}
+/// All anchors, and the words with which they begin.
+pub(super) const ANCHORS: [(Anchor, &str); 5] = [
+    (Anchor::Hope, "final answer is"),
+    (Anchor::Final, "final answer"),
+    (Anchor::Colon, "answer:"),
+    (Anchor::Word, "answer"),
+    (Anchor::None, ""),
+];
 
-/// Patterns for plain text: the pattern, its rank, and true if it needs the word "answer". Capture group 1 is
-/// arithmetic, and the groups after it are the parts of a number.
-static PLAIN: LazyLock<Vec<(Regex, u16, bool)>> = LazyLock::new(|| {
-    let any = either();
+/// Patterns for plain text with their anchors. Capture group 1 is arithmetic, and the groups after it are the parts of
+/// a number.
+static PLAIN: LazyLock<Vec<(Regex, Anchor)>> = LazyLock::new(|| {
+    let any = format!("(?:(?:{PREFIX}{ARITHMETIC}{SUFFIX})|(?:{PREFIX}{CURRENCY}{NUMBER}))");
     vec![
-        (compiled(&format!(r"(?i:final answer is):?\s*{any}\.?\s?I hope")), 0, true),
-        (compiled(&format!(r"(?i:final answer.{{0,100}}?)\s+is:?{any}")), 50, true),
-        (compiled(&format!(r"(?i:answer):(?:.{{0,100}}=\s*|.{{0,50}}?){any}")), 100, true),
-        (compiled(&format!(r"(?i:answer)(?:.{{0,100}}=\s*|.{{0,50}}?){any}")), 200, true),
-        (compiled(&format!("{PREFIX}{ARITHMETIC}{SUFFIX}")), 300, false),
-        (compiled(&format!("{PREFIX}()??{CURRENCY}{NUMBER}")), 300, false),
+        (compiled(&format!(r"(?i:final answer is):?\s*{any}\.?\s?I hope")), Anchor::Hope),
+        (compiled(&format!(r"(?i:final answer.{{0,100}}?)\s+is:?{any}")), Anchor::Final),
+        (compiled(&format!(r"(?i:answer):(?:.{{0,100}}=\s*|.{{0,50}}?){any}")), Anchor::Colon),
+        (compiled(&format!(r"(?i:answer)(?:.{{0,100}}=\s*|.{{0,50}}?){any}")), Anchor::Word),
+        (compiled(&format!("{PREFIX}{ARITHMETIC}{SUFFIX}")), Anchor::None),
+        (compiled(&format!("{PREFIX}()??{CURRENCY}{NUMBER}")), Anchor::None),
     ]
 });
-
-/// Ranks of all rules, best first.
-pub(super) const RANKS: [u16; 5] = [0, 50, 100, 200, 300];
 
 /// Maximum length in bytes of the searched text. Only the end of a longer text is searched, because the rightmost match
 /// counts.
@@ -111,24 +123,17 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// Returns the matches of one rank. Matches that end further right come first, then longer ones.
-    pub(super) fn matches(&self, rank: u16) -> Vec<Match<'a>> {
+    /// Returns the matches of one anchor. Matches that end further right come first, then longer ones.
+    pub(super) fn matches(&self, anchor: Anchor, word: &str) -> Vec<Match<'a>> {
         let mut found = Vec::new();
-        match rank {
-            0 if self.named => self.behind(Anchor::Hope, &mut found),
-            50 => {
-                if self.named {
-                    self.behind(Anchor::Final, &mut found);
-                }
-                self.boxed(&mut found);
+        if self.named || anchor == Anchor::None {
+            self.behind(anchor, word.as_bytes(), &mut found);
+            for (pattern, _) in PLAIN.iter().filter(|p| p.1 == anchor) {
+                plain(self.text, pattern, matches!(anchor, Anchor::Colon | Anchor::Word), &mut found);
             }
-            100 if self.named => self.behind(Anchor::Colon, &mut found),
-            200 if self.named => self.behind(Anchor::Word, &mut found),
-            300 => self.behind(Anchor::None, &mut found),
-            _ => {}
         }
-        for (pattern, _, anchored) in PLAIN.iter().filter(|p| p.1 == rank && (self.named || !p.2)) {
-            plain(self.text, pattern, *anchored && rank >= 100, &mut found);
+        if anchor == Anchor::Final {
+            self.boxed(&mut found);
         }
         found.sort_by_key(|m| (std::cmp::Reverse(m.0), m.1));
         found
@@ -140,15 +145,9 @@ fn has_answer(text: &str) -> bool {
 }
 
 fn plain<'a>(text: &'a str, pattern: &Regex, guarded: bool, out: &mut Vec<Match<'a>>) {
-    let mut at = 0;
     let mut kept = Vec::new();
-    while at <= text.len() {
-        let Some(c) = pattern.captures_at(text, at) else { break };
-        let Some(all) = c.get(0) else { break };
-        at = all.end().max(all.start() + 1);
-        while !text.is_char_boundary(at.min(text.len())) {
-            at += 1;
-        }
+    for c in pattern.captures_iter(text) {
+        let all = c.get_match();
         // A value before an equals sign is not a result.
         if guarded && text[all.end()..].trim_start_matches(is_space).starts_with('=') {
             continue;
@@ -162,48 +161,18 @@ fn plain<'a>(text: &'a str, pattern: &Regex, guarded: bool, out: &mut Vec<Match<
 }
 
 fn read<'a>(c: &Captures<'a>) -> Option<Found<'a>> {
-    let text = |i: usize| c.get(i).map(|m| m.as_str());
-    let percent = text(8).is_some();
-    if let Some(integer) = text(2) {
-        return Some(Found::Number(integer, text(3).unwrap_or(""), percent));
+    let first = |groups: [usize; 3]| groups.into_iter().find_map(|i| c.get(i)).map(|m| m.as_str());
+    let (whole, decimals) = (first([2, 4, 7]), first([3, 5, 6]));
+    if whole.or(decimals).is_none() {
+        return first([1; 3]).map(Found::Arithmetic);
     }
-    if let Some(integer) = text(4) {
-        return Some(Found::Number(integer, text(5).unwrap_or(""), percent));
-    }
-    if let Some(decimals) = text(6) {
-        return Some(Found::Number("", decimals, percent));
-    }
-    if let Some(integer) = text(7) {
-        return Some(Found::Number(integer, "", percent));
-    }
-    text(1).map(Found::Arithmetic)
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Anchor {
-    /// "final answer is X. I hope".
-    Hope,
-    /// "final answer ... is X".
-    Final,
-    /// "answer: ... X".
-    Colon,
-    /// "answer ... X".
-    Word,
-    /// Anywhere.
-    None,
+    Some(Found::Number(whole.unwrap_or(""), decimals.unwrap_or(""), c.get(8).is_some()))
 }
 
 impl<'a> Finder<'a> {
     /// Finds formulas after an anchor: starting at the leftmost anchor, takes the nearest formula after it.
-    fn behind(&self, anchor: Anchor, out: &mut Vec<Match<'a>>) {
+    fn behind(&self, anchor: Anchor, word: &[u8], out: &mut Vec<Match<'a>>) {
         let text = self.text;
-        let word: &[u8] = match anchor {
-            Anchor::Hope => b"final answer is",
-            Anchor::Final => b"final answer",
-            Anchor::Colon => b"answer:",
-            Anchor::Word => b"answer",
-            Anchor::None => b"",
-        };
         let bytes = text.as_bytes();
         let mut at = 0;
         let mut kept = Vec::new();
@@ -290,30 +259,23 @@ impl<'a> Finder<'a> {
         let before = at.checked_sub(1).map(|i| text.as_bytes()[i]);
         let fits = |from: usize, to: usize| from < to && (!boxed || self.holds_box(from, to));
         let rest = &text[at..];
-        if rest.starts_with("$$") && before != Some(b'\\') {
-            let from = at + 2;
-            if let Some(to) = next(&self.displays, from + 1).filter(|&to| fits(from, to)) {
-                return Some((to + 2, &text[from..to]));
+        // Opening marks, the positions of the closing marks, and true if a formula ends on its line.
+        let marks = [
+            ("$$", &self.displays, false),
+            ("\\[", &self.brackets, false),
+            ("$", &self.dollars, true),
+            ("\\(", &self.parentheses, true),
+        ];
+        for (open, closes, in_line) in marks {
+            let from = at + open.len();
+            let is_money = open == "$" && before.is_some_and(|b| b.is_ascii_digit());
+            if !rest.starts_with(open) || before == Some(b'\\') || is_money {
+                continue;
             }
-        }
-        if rest.starts_with("\\[") && before != Some(b'\\') {
-            let from = at + 2;
-            if let Some(to) = next(&self.brackets, from).filter(|&to| fits(from, to)) {
-                return Some((to + 2, &text[from..to]));
-            }
-        }
-        if rest.starts_with('$') && !before.is_some_and(|b| b == b'\\' || b.is_ascii_digit()) {
-            let from = at + 1;
-            let line = next(&self.lines, from).unwrap_or(text.len());
-            if let Some(to) = next(&self.dollars, from).filter(|&to| to < line && fits(from, to)) {
-                return Some((to + 1, &text[from..to]));
-            }
-        }
-        if rest.starts_with("\\(") && before != Some(b'\\') {
-            let from = at + 2;
-            let line = next(&self.lines, from).unwrap_or(text.len());
-            if let Some(to) = next(&self.parentheses, from).filter(|&to| to < line && fits(from, to)) {
-                return Some((to + 2, &text[from..to]));
+            let line = next(&self.lines, from).filter(|_| in_line).unwrap_or(text.len());
+            let to = next(closes, from + usize::from(open == "$$"));
+            if let Some(to) = to.filter(|&to| to < line && fits(from, to)) {
+                return Some((to + open.len(), &text[from..to]));
             }
         }
         let mut chars = rest.chars();

@@ -29,15 +29,7 @@ impl Reader<'_> {
                 if !self.is(from, "(") {
                     return None;
                 }
-                let (mut arguments, mut end) = (Vec::new(), from);
-                loop {
-                    let (e, to) = self.expr(end + 1, c.depth + 1)?;
-                    arguments.push(e);
-                    end = to;
-                    if !self.is(end, ",") {
-                        break;
-                    }
-                }
+                let (arguments, end) = self.several(from + 1, ",", c.depth)?;
                 let name = ["gcd", "lcm", "max", "min"].into_iter().find(|n| *n == name)?;
                 let call = Tree::Call(name, arguments);
                 self.is(end, ")").then(|| (exponent.into_iter().fold(call, power), end + 1))
@@ -46,11 +38,8 @@ impl Reader<'_> {
             (Kind::Sign, "sqrt") => {
                 let (mut from, mut root) = (at + 1, None);
                 if self.is(from, "[") {
-                    let (e, end) = self.expr(from + 1, c.depth + 1)?;
-                    if !self.is(end, "]") {
-                        return None;
-                    }
-                    (root, from) = (Some(e), end + 1);
+                    let (e, end) = self.inside(from + 1, "]", c.depth)?;
+                    (root, from) = (Some(e), end);
                 }
                 let (base, end) = self.braced(from, c.depth)?;
                 let exponent = match root {
@@ -87,10 +76,9 @@ impl Reader<'_> {
     /// Parses an argument: an expression in round brackets, or all factors up to the next function, sum or relation.
     fn argument(&self, at: usize, c: Context) -> Term {
         if self.is(at, "(")
-            && let Some((e, end)) = self.expr(at + 1, c.depth + 1)
-            && self.is(end, ")")
+            && let Some(found) = self.inside(at + 1, ")", c.depth)
         {
-            return Some((e, end + 1));
+            return Some(found);
         }
         self.multiplicative(at, Context { functions: false, depth: c.depth + 1, ..c })
     }
@@ -151,35 +139,13 @@ impl Reader<'_> {
         if !self.is(from, "(") {
             return None;
         }
-        let mut arguments = Vec::new();
-        let mut end = match self.atom(from + 1, depth + 1) {
-            Some((a, end)) if self.is(end, ")") => {
-                arguments.push(a);
-                end
-            }
-            _ => {
-                let mut end = from;
-                loop {
-                    let (e, to) = self.expr(end + 1, depth + 1)?;
-                    arguments.push(e);
-                    end = to;
-                    if !self.is(end, ",") {
-                        break;
-                    }
-                }
-                if arguments.len() == 1 {
-                    return None;
-                }
-                end
-            }
+        let (arguments, end) = match self.atom(from + 1, depth + 1) {
+            Some((a, end)) if self.is(end, ")") => (vec![a], end),
+            _ => self.several(from + 1, ",", depth).filter(|(all, _)| all.len() > 1)?,
         };
-        if !self.is(end, ")") {
-            return None;
-        }
-        end += 1;
         // The name of a function keeps its case.
         let call = Tree::Apply(self.spelled(at, at + 1), arguments);
-        Some((exponent.into_iter().fold(call, power), end))
+        self.is(end, ")").then(|| (exponent.into_iter().fold(call, power), end + 1))
     }
 
     /// Returns true if a name, its index and its exponent are followed by a bracket with one atom or several parts.
@@ -226,11 +192,8 @@ impl Reader<'_> {
                 if !self.is(middle, "=") && !self.is(middle, "==") {
                     return None;
                 }
-                let (low, end) = self.expr(middle + 1, c.depth + 1)?;
-                if !self.is(end, "}") {
-                    return None;
-                }
-                (start, from) = (Some((var, low)), end + 1);
+                let (low, end) = self.inside(middle + 1, "}", c.depth)?;
+                (start, from) = (Some((var, low)), end);
             } else if upper.is_none() && self.is(from, "^") {
                 let (high, end) = self.script(from + 1, c.depth)?;
                 (upper, from) = (Some(high), end);
@@ -278,11 +241,8 @@ impl Reader<'_> {
             return None;
         }
         let var = Tree::Symbol(self.text(at + 3).to_owned(), self.real);
-        let (place, end) = self.expr(at + 5, c.depth + 1)?;
-        if !self.is(end, "}") {
-            return None;
-        }
-        let (body, end) = self.multiplicative(end + 1, Context { functions: true, depth: c.depth + 1, ..c })?;
+        let (place, end) = self.inside(at + 5, "}", c.depth)?;
+        let (body, end) = self.multiplicative(end, Context { functions: true, depth: c.depth + 1, ..c })?;
         Some((Tree::Bound(Operator::Limit, Box::new(body), Box::new(var), Box::new([place, integer(0)])), end))
     }
 }

@@ -71,10 +71,7 @@ impl Value {
     fn last_side(self) -> Value {
         match self {
             Value::Relation(_, _, right) => *right,
-            Value::Chain(mut all) => match all.pop() {
-                Some(last) => last.last_side(),
-                None => Value::Chain(all),
-            },
+            Value::Chain(mut all) => all.pop().map_or(Value::Chain(all), Value::last_side),
             v => v,
         }
     }
@@ -142,22 +139,16 @@ fn sets(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
     {
         return Some(true);
     }
-    let pair = |v: &Value| match v {
-        Value::Interval(ends, [true, true]) => {
-            Some(Value::Tuple(ends.iter().map(|e| Value::Tree(e.clone())).collect()))
-        }
-        _ => None,
-    };
+    // An open interval may be a pair.
+    let pair = |ends: &[Tree; 2]| Value::Tuple(ends.iter().map(|e| Value::Tree(e.clone())).collect());
     match (&g, &a) {
         (Value::Set(_) | Value::Tuple(_), Value::Set(_) | Value::Tuple(_)) => members(&g, &a, steps),
-        (Value::Interval(..), Value::Set(y) | Value::Tuple(y)) if distinct(y).len() == 2 => match pair(&g) {
-            Some(g) => members(&g, &a, steps),
-            None => Some(false),
-        },
-        (Value::Set(x) | Value::Tuple(x), Value::Interval(..)) if distinct(x).len() == 2 => match pair(&a) {
-            Some(a) => members(&g, &a, steps),
-            None => Some(false),
-        },
+        (Value::Interval(ends, [true, true]), Value::Set(y) | Value::Tuple(y)) if distinct(y).len() == 2 => {
+            members(&pair(ends), &a, steps)
+        }
+        (Value::Set(x) | Value::Tuple(x), Value::Interval(ends, [true, true])) if distinct(x).len() == 2 => {
+            members(&g, &pair(ends), steps)
+        }
         _ => Some(false),
     }
 }

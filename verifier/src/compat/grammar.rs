@@ -11,14 +11,11 @@ use super::terms::Reader;
 use super::token::Kind;
 use super::tree::Value;
 use super::tree::{Sign, Tree, negative, sum};
+use crate::python::compiled;
 use crate::steps::Steps;
 
 /// Maximum number of members of a list.
 const MAX_ITEMS: usize = 400;
-
-fn compiled(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a fixed pattern")
-}
 
 /// Parses a rewritten formula. If that fails, parses only the text after the last of several equals signs.
 pub(super) fn read(source: &str, steps: &Steps) -> Option<Value> {
@@ -75,10 +72,8 @@ fn once(source: &str, steps: &Steps) -> Option<Value> {
         return None;
     }
     if GROUPED.is_match(source) {
-        let (sign, digits) = match source.trim().strip_prefix('-') {
-            Some(digits) => (true, digits),
-            None => (false, source.trim()),
-        };
+        let digits = source.trim();
+        let (sign, digits) = (digits.starts_with('-'), digits.trim_start_matches('-'));
         // A group that begins with zero is a decimal.
         let digits = if digits.starts_with('0') && !sign { digits.replace(',', ".") } else { digits.replace(',', "") };
         let value = number::read(&digits)?;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::python;
+use crate::python::{self, compiled};
 
 /// Words that are cut off the end of a formula as units.
 const UNITS: &str = "integerpoint|feet|sue|digit|pound|meal|edge|student|children ticket|multiple|east|degree|mph|kmph|\
@@ -14,10 +14,6 @@ const UNITS: &str = "integerpoint|feet|sue|digit|pound|meal|edge|student|childre
     rupee|rounds|cubic|cc|mtr|s|ohm|number|day|hour|minute|min|second|man|woman|sec|cube|mt|sq inch|mp|hectare|\
     more|unit|cu . m|cm 2|rs .|rs|kg|g|month|km|m|cm|mm|apple|liter|loss|yard|pure|year|increase|decrease|d|less|\
     Surface|litre|pi sq m|s .|metre|meter|inch";
-
-fn compiled(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a fixed pattern")
-}
 
 macro_rules! patterns {
     ($($name:ident = $pattern:expr;)*) => { $(static $name: LazyLock<Regex> = LazyLock::new(|| compiled($pattern));)* };
@@ -60,22 +56,13 @@ fn boxes(text: &str, all: bool) -> String {
         if open >= end {
             break;
         }
-        if !text[open..].starts_with('{') {
-            if found.is_empty() {
-                found.push(&text[open..]);
-            }
-            break;
-        }
-        let mut depth = 0usize;
+        // The position of the closing brace, or 0 if the box has no brace.
+        let mut depth = 0;
         let close = text[open..end].bytes().position(|b| {
-            match b {
-                b'{' => depth += 1,
-                b'}' => depth -= 1,
-                _ => {}
-            }
-            depth == 0
+            depth += i32::from(b == b'{') - i32::from(b == b'}');
+            depth <= 0
         });
-        let Some(close) = close.map(|c| open + c) else {
+        let Some(close) = close.filter(|c| *c > 0).map(|c| open + c) else {
             if found.is_empty() {
                 found.push(&text[open..]);
             }

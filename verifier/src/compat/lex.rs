@@ -133,7 +133,7 @@ fn letter(rest: &str, c: char) -> Option<(usize, Option<Token>)> {
 fn command(rest: &str) -> Option<(usize, Option<Token>)> {
     let name = &rest[1..];
     let mut best: Option<(usize, Option<(Kind, String)>)> = None;
-    if let Some((command, token)) = COMMANDS.iter().find(|(c, _)| name.starts_with(c)) {
+    if let Some((command, token)) = COMMANDS.iter().find(|(c, _)| c.is_ascii() && name.starts_with(c)) {
         // A space after a symbol is part of it.
         let symbol = matches!(token, Some((Kind::Greek | Kind::Other, _)));
         let length = command.len() + usize::from(symbol && name[command.len()..].starts_with(' '));

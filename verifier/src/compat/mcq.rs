@@ -5,18 +5,13 @@ use crate::python;
 /// Letters that the published scorer accepts.
 pub const LETTERS: [&str; 8] = ["A", "B", "C", "D", "E", "F", "G", "H"];
 
-/// Phrases in lower case after which the published scorer searches for a letter.
-const PHRASES: [&str; 25] = [
-    "the answer is",
-    "answer is",
-    "the correct answer is",
-    "correct answer is",
+/// Phrases in lower case from which the published scorer searches for a letter. A longer phrase with the same beginning
+/// finds the same letter.
+const PHRASES: [&str; 19] = [
     "the answer",
     "answer",
     "correct answer",
     "the correct answer",
-    "the best answer is",
-    "best answer is",
     "the best answer",
     "best answer",
     "the option is",

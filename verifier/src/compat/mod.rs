@@ -108,8 +108,8 @@ fn compare(gold: &Parsed, answer: &Parsed, steps: &Steps) -> (bool, &'static str
 fn parse(text: &str, steps: &Steps) -> Parsed {
     let mut first = None;
     let finder = Finder::new(text);
-    for rank in find::RANKS {
-        for (_, _, found) in finder.matches(rank) {
+    for (anchor, word) in find::ANCHORS {
+        for (_, _, found) in finder.matches(anchor, word) {
             let read = match found {
                 Found::Number(whole, decimals, percent) => {
                     let (value, text) = plain::number(whole, decimals, percent);
@@ -136,13 +136,11 @@ fn joined(list: &[(&str, bool)], steps: &Steps) -> Parsed {
     let mut parts: Vec<Parsed> =
         list.iter().map(|(content, percent)| formula(content, *percent, false, steps)).collect();
     if parts.len() > 1 && parts.iter().all(|p| p.value.is_some()) {
-        let mut members = Vec::new();
-        let mut texts = Vec::new();
+        let (mut members, mut texts) = (Vec::new(), Vec::new());
         for p in parts {
             match p.value {
                 Some(Value::Set(items)) if !items.is_empty() => members.extend(items),
-                Some(v) => members.push(v),
-                None => {}
+                v => members.extend(v),
             }
             texts.extend(p.text);
         }

@@ -1,6 +1,8 @@
 //! Exact values of expressions, if they are rational.
 
 use num_bigint::BigInt;
+use num_integer::Integer;
+use num_traits::Signed;
 
 use super::tree::{Operator, Tree, integer, power, product, sum};
 use crate::steps::{Rational, Steps};
@@ -66,21 +68,14 @@ pub(super) fn determinant(rows: &[Vec<Tree>], steps: &Steps) -> Option<Tree> {
     if rest.is_empty() {
         return first.first().cloned();
     }
-    let mut total = None;
-    for (j, entry) in first.iter().enumerate() {
-        let minor: Vec<Vec<Tree>> = rest
-            .iter()
-            .map(|r| r.iter().enumerate().filter(|(k, _)| *k != j).map(|(_, t)| t.clone()).collect())
-            .collect();
+    let term = |(j, entry): (usize, &Tree)| {
+        let minor: Vec<_> = rest.iter().map(|r| [&r[..j], &r[j + 1..]].concat()).collect();
         let sign = integer(if j % 2 == 0 { 1 } else { -1 });
-        let term = product(product(sign, entry.clone()), determinant(&minor, steps)?);
-        total = Some(match total {
-            None => term,
-            Some(t) => sum(t, term),
-        });
-    }
+        Some(product(product(sign, entry.clone()), determinant(&minor, steps)?))
+    };
+    let terms = first.iter().enumerate().map(term).collect::<Option<Vec<_>>>()?;
     // The determinant of a matrix of numbers is a number.
-    let total = total?;
+    let total = terms.into_iter().reduce(sum)?;
     Some(match exact(&total, steps) {
         Some(x) if !total.any(&|t| matches!(t, Tree::Float(_))) => Tree::Exact(x),
         _ => total,
@@ -194,27 +189,16 @@ fn called(name: &str, arguments: &[Tree], steps: &Steps) -> Option<Rational> {
         ("factorial", [x]) => factorial(count(x)?),
         ("gamma", [x]) => factorial(count(x)?.checked_sub(1)?),
         ("binomial", [n, k]) => Some(Rational::from_integer(choose(count(n)?, count(k)?))),
-        ("abs", [x]) => Some(if *x < Rational::from_integer(0.into()) { -x } else { x.clone() }),
+        ("abs", [x]) => Some(x.abs()),
         ("floor", [x]) => Some(x.floor()),
         ("ceil", [x]) => Some(x.ceil()),
-        ("max", [first, rest @ ..]) => Some(rest.iter().fold(first.clone(), |m, x| m.max(x.clone()))),
-        ("min", [first, rest @ ..]) => Some(rest.iter().fold(first.clone(), |m, x| m.min(x.clone()))),
+        ("max", all) => all.iter().max().cloned(),
+        ("min", all) => all.iter().min().cloned(),
         ("mod", [a, b]) if *b != Rational::from_integer(0.into()) => Some(a - b * (a / b).floor()),
         ("gcd" | "lcm", [first, rest @ ..]) if all.iter().all(|x| x.is_integer()) => {
-            let mut result = first.to_integer();
-            for x in rest {
-                let (mut a, mut b) = (result.clone(), x.to_integer());
-                let product = &a * &b;
-                while b != BigInt::from(0) {
-                    (a, b) = (b.clone(), a % b);
-                }
-                if name == "gcd" {
-                    result = a;
-                } else if a != BigInt::from(0) {
-                    result = product / a;
-                }
-            }
-            Some(Rational::from_integer(result.magnitude().clone().into()))
+            let join = if name == "gcd" { Integer::gcd } else { Integer::lcm };
+            let joined = rest.iter().fold(first.to_integer(), |a, b| join(&a, b.numer()));
+            Some(Rational::from_integer(joined.magnitude().clone().into()))
         }
         _ => None,
     }

@@ -50,13 +50,10 @@ impl Parser<'_> {
     fn sum(&mut self, depth: usize) -> Option<Tree> {
         let mut left = self.product(depth)?;
         loop {
-            let minus = if self.take("+") {
-                false
-            } else if self.take("-") {
-                true
-            } else {
+            let minus = self.take("-");
+            if !minus && !self.take("+") {
                 return Some(left);
-            };
+            }
             let right = self.product(depth)?;
             left = sum(left, if minus { product(integer(-1), right) } else { right });
         }

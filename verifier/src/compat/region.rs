@@ -118,6 +118,7 @@ fn solved(sign: Sign, difference: &Tree, var: &Tree, a: &Tree, b: &Tree, steps: 
     if third.abs() > tiny {
         return None;
     }
+    let (p, q) = (second / 2.0, y1 - y0 - second / 2.0);
     let mut roots = Vec::new();
     if second.abs() <= tiny {
         let slope = y1 - y0;
@@ -134,8 +135,7 @@ fn solved(sign: Sign, difference: &Tree, var: &Tree, a: &Tree, b: &Tree, steps: 
         };
         roots.push(end.unwrap_or(-y0 / slope));
     } else {
-        let (p, q, r) = (second / 2.0, y1 - y0 - second / 2.0, y0);
-        let square = q * q - 4.0 * p * r;
+        let square = q * q - 4.0 * p * y0;
         if square < 0.0 {
             return None;
         }
@@ -152,7 +152,6 @@ fn solved(sign: Sign, difference: &Tree, var: &Tree, a: &Tree, b: &Tree, steps: 
             (true, false) => s.low + 1.0,
             _ => s.high - 1.0,
         };
-        let (p, q) = (second / 2.0, y1 - y0 - second / 2.0);
         p * x * x + q * x + y0
     };
     let kept = |positive: bool| outside.iter().filter(|s| (value(s) > 0.0) == positive).copied().collect::<Region>();

@@ -2,12 +2,14 @@
 //! algebra agree at these points, and others do not. A real letter is negative at some points, because identities for
 //! its root or logarithm must hold for all real numbers.
 
-use super::complex::{Complex, called, real};
+use num_complex::{Complex64, c64};
+
+use super::complex::{called, pow, real};
 use super::tree::{Operator, Tree};
 use crate::steps::{Rational, Steps};
 
 /// Values of the letters.
-type Point = Vec<((String, bool), Complex)>;
+type Point = Vec<((String, bool), Complex64)>;
 
 fn number(x: &Rational) -> Option<f64> {
     let exact = |n: &num_bigint::BigInt| n.to_string().parse::<f64>().ok().filter(|x| x.is_finite());
@@ -23,36 +25,37 @@ fn number(x: &Rational) -> Option<f64> {
 }
 
 /// Returns the value of an expression at a point.
-pub(super) fn value(t: &Tree, at: &Point, steps: &Steps) -> Option<Complex> {
+pub(super) fn value(t: &Tree, at: &Point, steps: &Steps) -> Option<Complex64> {
     steps.spend(12)?;
     let v = |t: &Tree| value(t, at, steps);
-    match t {
+    let found = match t {
         Tree::Exact(x) | Tree::Float(x) => Some(real(number(x)?)),
         Tree::Symbol(name, is_real) => at.iter().find(|(s, _)| s.0 == *name && s.1 == *is_real).map(|(_, v)| *v),
         Tree::Constant("e") => Some(real(std::f64::consts::E)),
         Tree::Constant("pi") => Some(real(std::f64::consts::PI)),
-        Tree::Constant("i") => Some(Complex { re: 0.0, im: 1.0 }),
+        Tree::Constant("i") => Some(Complex64::I),
         // Euler's constant.
         Tree::Constant(_) => Some(real(0.577_215_664_901_532_9)),
-        Tree::Add(terms) => terms.iter().try_fold(real(0.0), |s, t| Some(s.add(v(t)?)))?.finite(),
-        Tree::Mul(factors) => factors.iter().try_fold(real(1.0), |p, t| Some(p.mul(v(t)?)))?.finite(),
-        Tree::Pow(a, b) => v(a)?.pow(v(b)?).finite(),
-        Tree::Percent(a) => Some(v(a)?.scale(0.01)),
+        Tree::Add(terms) => terms.iter().map(v).sum(),
+        Tree::Mul(factors) => factors.iter().map(v).product(),
+        Tree::Pow(a, b) => Some(pow(v(a)?, v(b)?)),
+        Tree::Percent(a) => Some(v(a)? * 0.01),
         Tree::Call(name, arguments) => {
-            let all: Vec<Complex> = arguments.iter().map(v).collect::<Option<_>>()?;
-            called(name, &all)?.finite()
+            let all: Vec<Complex64> = arguments.iter().map(v).collect::<Option<_>>()?;
+            called(name, &all)
         }
         Tree::Apply(name, arguments) => {
             // Each name has its own function, the same wherever the name occurs.
             let mut total = real(seed(name));
             for (i, a) in arguments.iter().enumerate() {
-                total = total.add(v(a)?.mul(real(1.37 + i as f64)));
+                total += v(a)? * (1.37 + i as f64);
             }
-            Some(total.mul(Complex { re: 0.71, im: 0.0 }).exp())
+            Some((total * 0.71).exp())
         }
         Tree::Bound(op, body, var, ends) => bound(*op, body, var, ends, at, steps),
         _ => None,
-    }
+    };
+    found.filter(|z| z.is_finite())
 }
 
 fn seed(name: &str) -> f64 {
@@ -63,10 +66,10 @@ fn seed(name: &str) -> f64 {
     ((hash ^ (hash << 29)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-fn bound(op: Operator, body: &Tree, var: &Tree, ends: &[Tree; 2], at: &Point, steps: &Steps) -> Option<Complex> {
+fn bound(op: Operator, body: &Tree, var: &Tree, ends: &[Tree; 2], at: &Point, steps: &Steps) -> Option<Complex64> {
     let Tree::Symbol(name, is_real) = var else { return None };
     let key = (name.clone(), *is_real);
-    let with = |x: Complex| {
+    let with = |x: Complex64| {
         steps.spend(30)?;
         let mut point: Point = at.iter().filter(|(s, _)| *s != key).cloned().collect();
         point.push((key.clone(), x));
@@ -80,7 +83,7 @@ fn bound(op: Operator, body: &Tree, var: &Tree, ends: &[Tree; 2], at: &Point, st
                 return series(&with, low, op == Operator::Sum);
             }
             let high = value(&ends[1], at, steps)?;
-            let whole = |c: Complex| c.im == 0.0 && c.re.fract() == 0.0;
+            let whole = |c: Complex64| c.im == 0.0 && c.re.fract() == 0.0;
             if !whole(low) || !whole(high) || high.re - low.re > MAX_TERMS {
                 return None;
             }
@@ -88,10 +91,10 @@ fn bound(op: Operator, body: &Tree, var: &Tree, ends: &[Tree; 2], at: &Point, st
             let mut k = low.re;
             while k <= high.re {
                 let term = with(real(k))?;
-                total = if op == Operator::Sum { total.add(term) } else { total.mul(term) };
+                total = if op == Operator::Sum { total + term } else { total * term };
                 k += 1.0;
             }
-            total.finite()
+            Some(total)
         }
         Operator::Integral => integral(&with, &ends[0], &ends[1], at, steps),
         Operator::Primitive => None,
@@ -102,7 +105,7 @@ fn bound(op: Operator, body: &Tree, var: &Tree, ends: &[Tree; 2], at: &Point, st
             };
             let sign = if ends[0] == Tree::Infinite(false) { -1.0 } else { 1.0 };
             let f = |h: f64| match place {
-                Some(p) => with(p.add(real(h))),
+                Some(p) => with(p + h),
                 None => with(real(sign / h)),
             };
             extrapolated(&|k| f(0.1 / f64::from(1u32 << k)))
@@ -110,21 +113,21 @@ fn bound(op: Operator, body: &Tree, var: &Tree, ends: &[Tree; 2], at: &Point, st
         Operator::Derivative => {
             let x = at.iter().find(|(s, _)| *s == key).map(|(_, v)| *v)?;
             extrapolated(&|k| {
-                let h = real(0.05 / f64::from(1u32 << k));
-                Some(with(x.add(h))?.sub(with(x.sub(h))?).div(h.scale(2.0)))
+                let h = 0.05 / f64::from(1u32 << k);
+                Some((with(x + h)? - with(x - h)?) / (2.0 * h))
             })
         }
     }
 }
 
 /// Computes an infinite sum or product from its partial results.
-fn series(f: &dyn Fn(Complex) -> Option<Complex>, low: Complex, add: bool) -> Option<Complex> {
+fn series(f: &dyn Fn(Complex64) -> Option<Complex64>, low: Complex64, add: bool) -> Option<Complex64> {
     let (mut total, mut k) = (real(if add { 0.0 } else { 1.0 }), 0u32);
     let mut partial = Vec::new();
     for round in 0..7 {
         while k < 16 << round {
-            match f(low.add(real(f64::from(k)))) {
-                Some(term) => total = if add { total.add(term) } else { total.mul(term) },
+            match f(low + f64::from(k)) {
+                Some(term) => total = if add { total + term } else { total * term },
                 // Late terms may be outside the range of double precision. They are too small to count.
                 None if k >= 64 => {}
                 None => return None,
@@ -137,37 +140,37 @@ fn series(f: &dyn Fn(Complex) -> Option<Complex>, low: Complex, add: bool) -> Op
 }
 
 /// Computes the limit of a sequence with halved steps by Richardson extrapolation.
-fn extrapolated(f: &dyn Fn(u32) -> Option<Complex>) -> Option<Complex> {
+fn extrapolated(f: &dyn Fn(u32) -> Option<Complex64>) -> Option<Complex64> {
     const ROUNDS: u32 = 7;
-    let mut row: Vec<Complex> = (0..ROUNDS).map(f).collect::<Option<_>>()?;
+    let mut row: Vec<Complex64> = (0..ROUNDS).map(f).collect::<Option<_>>()?;
     for order in 1..ROUNDS {
         let factor = f64::from(1u32 << order);
-        row = row.windows(2).map(|w| w[1].scale(factor).sub(w[0]).scale(1.0 / (factor - 1.0))).collect();
+        row = row.windows(2).map(|w| (w[1] * factor - w[0]) / (factor - 1.0)).collect();
     }
-    row.first().copied()?.finite()
+    row.first().copied()
 }
 
 /// Computes an integral by tanh-sinh quadrature. An infinite range is first mapped to a finite one.
 fn integral(
-    f: &dyn Fn(Complex) -> Option<Complex>,
+    f: &dyn Fn(Complex64) -> Option<Complex64>,
     low: &Tree,
     high: &Tree,
     at: &Point,
     steps: &Steps,
-) -> Option<Complex> {
+) -> Option<Complex64> {
     let end = |t: &Tree| match t {
         Tree::Infinite(positive) => Some(if *positive { f64::INFINITY } else { f64::NEG_INFINITY }),
         t => value(t, at, steps).filter(|c| c.im == 0.0).map(|c| c.re),
     };
     let (a, b) = (end(low)?, end(high)?);
-    let g = |t: f64| -> Option<Complex> {
+    let g = |t: f64| -> Option<Complex64> {
         let (x, weight) = match (a.is_finite(), b.is_finite()) {
             (true, true) => ((a + b) / 2.0 + (b - a) / 2.0 * t, (b - a) / 2.0),
             (true, false) => (a + (1.0 + t) / (1.0 - t), 2.0 / ((1.0 - t) * (1.0 - t))),
             (false, true) => (b - (1.0 - t) / (1.0 + t), 2.0 / ((1.0 + t) * (1.0 + t))),
             (false, false) => (t / (1.0 - t * t), (1.0 + t * t) / ((1.0 - t * t) * (1.0 - t * t))),
         };
-        Some(f(real(x))?.scale(weight))
+        Some(f(real(x))? * weight)
     };
     if !a.is_finite() && a > 0.0 || !b.is_finite() && b < 0.0 {
         return None;
@@ -182,10 +185,10 @@ fn integral(
         }
         let weight = h * half * s.cosh() / (half * s.sinh()).cosh().powi(2);
         if let Some(v) = g(t) {
-            total = total.add(v.scale(weight));
+            total += v * weight;
         }
     }
-    total.finite()
+    Some(total)
 }
 
 /// Returns sample values. Real letters take all combinations of signs, for up to three letters. Letters of a complex
@@ -197,11 +200,8 @@ fn point(symbols: &[(String, bool)], round: u32) -> Point {
         .map(|(i, s)| {
             let x = seed(&format!("{}{round}", s.0));
             let size = 0.3 + 2.2 * x;
-            let value = if s.1 {
-                real(if round >> (i % 3) & 1 == 1 { -size } else { size })
-            } else {
-                Complex { re: size - 1.2, im: 0.4 + x }
-            };
+            let value =
+                if s.1 { real(if round >> (i % 3) & 1 == 1 { -size } else { size }) } else { c64(size - 1.2, 0.4 + x) };
             (s.clone(), value)
         })
         .collect()
@@ -242,7 +242,7 @@ pub(super) fn agree(a: &Tree, b: &Tree, steps: &Steps) -> bool {
             }
             continue;
         };
-        if x.sub(y).abs() > tolerance * x.abs().max(y.abs()).max(1e-3) {
+        if (x - y).norm() > tolerance * x.norm().max(y.norm()).max(1e-3) {
             return false;
         }
         valid += 1;
@@ -251,28 +251,28 @@ pub(super) fn agree(a: &Tree, b: &Tree, steps: &Steps) -> bool {
 }
 
 /// Finds a root in the letter `name` from a starting value by the secant method. Returns `None` if it finds none.
-fn root(t: &Tree, name: &str, real: bool, at: &Point, start: Complex, steps: &Steps) -> Option<Complex> {
-    let f = |x: Complex| {
+fn root(t: &Tree, name: &str, real: bool, at: &Point, start: Complex64, steps: &Steps) -> Option<Complex64> {
+    let f = |x: Complex64| {
         let mut point: Point = at.iter().filter(|((n, r), _)| n != name || *r != real).cloned().collect();
         point.push(((name.to_owned(), real), x));
         value(t, &point, steps)
     };
-    let (mut x0, mut x1) = (start, start.add(Complex { re: 0.1, im: 0.03 }));
+    let (mut x0, mut x1) = (start, start + c64(0.1, 0.03));
     let (mut f0, mut f1) = (f(x0)?, f(x1)?);
     for _ in 0..60 {
-        let slope = f1.sub(f0);
-        if slope.abs() == 0.0 {
+        let slope = f1 - f0;
+        if slope == Complex64::ZERO {
             break;
         }
-        let x2 = x1.sub(f1.mul(x1.sub(x0)).div(slope)).finite()?;
+        let x2 = Some(x1 - f1 * (x1 - x0) / slope).filter(|x| x.is_finite())?;
         (x0, f0) = (x1, f1);
         x1 = x2;
         f1 = f(x1)?;
-        if f1.abs() < 1e-13 {
+        if f1.norm() < 1e-13 {
             return Some(x1);
         }
     }
-    (f1.abs() < 1e-9).then_some(x1)
+    (f1.norm() < 1e-9).then_some(x1)
 }
 
 /// Returns true if two expressions in the same letters have the same zeros at all samples.
@@ -294,13 +294,13 @@ pub(super) fn same_roots(a: &Tree, b: &Tree, steps: &Steps) -> bool {
         let at = point(&symbols, round);
         let Some(var) = symbols.last() else { return false };
         for (f, g) in [(a, b), (b, a)] {
-            for start in [Complex { re: 0.7, im: 0.4 }, Complex { re: -1.3, im: -0.6 }, Complex { re: 5.0, im: 1.0 }] {
+            for start in [c64(0.7, 0.4), c64(-1.3, -0.6), c64(5.0, 1.0)] {
                 let Some(x) = root(f, &var.0, var.1, &at, start, steps) else { continue };
                 let mut point: Point = at.iter().filter(|(s, _)| s != var).cloned().collect();
                 point.push((var.clone(), x));
                 // A root of one expression must be a root of the other.
                 match value(g, &point, steps) {
-                    Some(y) if y.abs() <= 1e-7 => found += 1,
+                    Some(y) if y.norm() <= 1e-7 => found += 1,
                     _ => return false,
                 }
             }

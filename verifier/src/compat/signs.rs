@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use super::token::Kind;
+use crate::lexicon;
 
 /// Kind and text of the token for a command. `None` if the command is skipped.
 type Said = Option<(Kind, &'static str)>;
@@ -21,21 +22,21 @@ const SEVERAL: &str = "gcd lcm max min";
 /// Commands without a meaning.
 const SKIPPED: &str = ", thinspace : medspace ; thickspace quad qquad ! negthinspace negmedspace negthickspace $ vrule \
     vcenter vbox vskip vspace hfil";
-/// Signs and the commands that stand for them. Rows are separated by ` | `. The first word of a row is the sign, and
-/// the others are the commands.
-const OPERATORS: &str = "/ over div | * times cdot | mod mod | pm pm mp | frac frac dfrac tfrac cfrac | \
-    binom binom tbinom dbinom | choose choose | sqrt sqrt | sum sum | prod prod | int int | lim lim | \
-    to to rightarrow Rightarrow longrightarrow Longrightarrow | operatorname operatorname | phantom phantom | \
-    boxed boxed | infty infty | vert vert | lvert lvert | rvert rvert | cup cup | cap cap | setminus setminus | \
-    supset supseteq | subset subseteq | notin notin | \\\\ \\";
+/// Signs, and the commands and characters that stand for them. Rows are separated by ` | `. The first word of a row is the
+/// sign, and the others are the commands and characters.
+const OPERATORS: &str = "/ over div ÷ ∕ | * times cdot × ⋅ ⋄ ⊡ ∗ ⋆ ∘ ∙ ⊗ ⊠ ⋈ ⋉ ⋊ | + ∔ ⊕ ⊞ | - − ∸ | mod mod | pm pm mp ± ∓ | \
+    frac frac dfrac tfrac cfrac | binom binom tbinom dbinom | choose choose | sqrt sqrt | sum sum | prod prod | int int | \
+    lim lim | to to rightarrow Rightarrow longrightarrow Longrightarrow | operatorname operatorname | phantom phantom | \
+    boxed boxed | infty infty | vert vert | lvert lvert | rvert rvert | cup cup ∪ | cap cap ∩ | setminus setminus ∖ | \
+    supset supseteq ⊇ | subset subseteq ⊆ | notin notin ∉ | \\\\ \\";
 const OPEN: &str = "\\( ( | \\{ { | lbrace lbrace | lbrack lbrack | lgroup lgroup | floor lfloor | ceil lceil";
 const CLOSE: &str = "\\) ) | \\} } | rbrace rbrace | rbrack rbrack | rgroup rgroup | floor rfloor | ceil rceil";
-const SETS: &str =
-    "0 emptyset {\\} lbrace\\rbrace | N mathbb{N} | Z mathbb{Z} | Q mathbb{Q} | R mathbb{R} | C mathbb{C}";
-const RELATIONS: &str = "in in | == equiv | ~ approx | < lt | <= leq le leqslant | > gt | >= geq ge geqslant | \
-    != ne neq not\\equiv";
+const SETS: &str = "0 emptyset {\\} lbrace\\rbrace ∅ | N mathbb{N} ℕ | Z mathbb{Z} ℤ | Q mathbb{Q} ℚ | R mathbb{R} ℝ | \
+    C mathbb{C} ℂ";
+const RELATIONS: &str = "in in | == equiv | ~ approx ≈ ≊ ≋ ≃ ≅ | = ≡ ≣ ≟ ≎ ≏ ≐ ≑ ≒ ≓ ≔ ≕ ≖ ≗ | < lt ≪ ≺ ⋖ | \
+    <= leq le leqslant ≤ ≦ ≲ ≾ | > gt ≫ ≻ ⋗ | >= geq ge geqslant ≥ ≧ ≳ ≿ | != ne neq not\\equiv ≠ ≁ ≄ ≇ ≉ ≢";
 
-/// Commands without their backslash, the longest first.
+/// Commands without their backslash, the longest first, and characters outside ASCII.
 pub(super) static COMMANDS: LazyLock<Vec<(&str, Said)>> = LazyLock::new(|| {
     let mut all: Vec<(&str, Said)> = SKIPPED.split_whitespace().map(|c| (c, None)).collect();
     // A function comes before the letter with the same name.
@@ -75,27 +76,8 @@ pub(super) const WORDS: &str = "arsinh arcsinh arcosh arccosh artanh arctanh gcd
 
 /// Returns the name of a letter of another alphabet.
 pub(super) fn greek(c: char) -> Option<&'static str> {
-    const SMALL: [&str; 25] = [
-        "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu",
-        "xi", "omicron", "pi", "rho", "varsigma", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
-    ];
-    if let Some(name) = (c as usize).checked_sub(0x3b1).and_then(|i| SMALL.get(i)) {
-        return Some(name);
-    }
-    Some(match c {
-        '\u{393}' => "Gamma",
-        '\u{394}' => "Delta",
-        '\u{398}' => "Theta",
-        '\u{39b}' => "Lambda",
-        '\u{39e}' => "Xi",
-        '\u{3a0}' => "Pi",
-        '\u{3a3}' => "Sigma",
-        '\u{3a5}' => "Upsilon",
-        '\u{3a6}' => "Phi",
-        '\u{3a8}' => "Psi",
-        '\u{3a9}' => "Omega",
-        _ => return None,
-    })
+    let is_letter = matches!(c, '\u{391}'..='\u{3c9}');
+    is_letter.then(|| lexicon::look(lexicon::Kind::Greek, c.encode_utf8(&mut [0; 4])))?
 }
 
 /// Notations of a transposition.
@@ -106,47 +88,13 @@ pub(super) const DEGREE: [&str; 8] =
 
 /// Returns the token for a sign outside commands.
 pub(super) fn sign(c: char) -> Option<(Kind, &'static str)> {
-    Some(match c {
-        '+' | '\u{2214}' | '\u{2295}' | '\u{229e}' => (Kind::Sign, "+"),
-        '-' | '\u{2212}' | '\u{2238}' => (Kind::Sign, "-"),
-        '*' | '\u{d7}' | '\u{22c5}' | '\u{22c4}' | '\u{22a1}' | '\u{2217}' | '\u{22c6}' | '\u{2218}' | '\u{2219}'
-        | '\u{2297}' | '\u{22a0}' | '\u{22c8}' | '\u{22c9}' | '\u{22ca}' => (Kind::Sign, "*"),
-        '/' | '\u{f7}' | '\u{2215}' => (Kind::Sign, "/"),
-        ':' => (Kind::Sign, ":"),
-        ';' => (Kind::Sign, ";"),
-        ',' => (Kind::Sign, ","),
-        '_' => (Kind::Sign, "_"),
-        '^' => (Kind::Sign, "^"),
-        '|' => (Kind::Sign, "|"),
-        '!' => (Kind::Sign, "!"),
-        '&' => (Kind::Sign, "&"),
-        '\'' => (Kind::Sign, "^T"),
-        '(' => (Kind::Open, "("),
-        '[' => (Kind::Open, "["),
-        '{' => (Kind::Open, "{"),
-        ')' => (Kind::Close, ")"),
-        ']' => (Kind::Close, "]"),
-        '}' => (Kind::Close, "}"),
-        '=' | '\u{2261}' | '\u{2263}' | '\u{225f}' | '\u{224e}'..='\u{2257}' => (Kind::Relation, "="),
-        '\u{2248}' | '\u{224a}' | '\u{224b}' | '\u{2243}' | '\u{2245}' => (Kind::Relation, "~"),
-        '<' | '\u{226a}' | '\u{227a}' | '\u{22d6}' => (Kind::Relation, "<"),
-        '\u{2264}' | '\u{2266}' | '\u{2272}' | '\u{227e}' => (Kind::Relation, "<="),
-        '>' | '\u{226b}' | '\u{227b}' | '\u{22d7}' => (Kind::Relation, ">"),
-        '\u{2265}' | '\u{2267}' | '\u{2273}' | '\u{227f}' => (Kind::Relation, ">="),
-        '\u{2260}' | '\u{2241}' | '\u{2244}' | '\u{2247}' | '\u{2249}' | '\u{2262}' => (Kind::Relation, "!="),
-        '\u{222a}' => (Kind::Sign, "cup"),
-        '\u{2229}' => (Kind::Sign, "cap"),
-        '\u{2216}' => (Kind::Sign, "setminus"),
-        '\u{b1}' | '\u{2213}' => (Kind::Sign, "pm"),
-        '\u{2205}' => (Kind::Set, "0"),
-        '\u{2115}' => (Kind::Set, "N"),
-        '\u{2124}' => (Kind::Set, "Z"),
-        '\u{211a}' => (Kind::Set, "Q"),
-        '\u{211d}' => (Kind::Set, "R"),
-        '\u{2102}' => (Kind::Set, "C"),
-        '\u{2287}' => (Kind::Sign, "supset"),
-        '\u{2286}' => (Kind::Sign, "subset"),
-        '\u{2209}' => (Kind::Sign, "notin"),
-        _ => return None,
-    })
+    const PLAIN: &str = "([{)]}=<>+-*/:;,_^|!&";
+    if let Some(at) = PLAIN.find(c) {
+        let kind = [Kind::Open, Kind::Close, Kind::Relation].get(at / 3).copied().unwrap_or(Kind::Sign);
+        return Some((kind, &PLAIN[at..=at]));
+    }
+    if c == '\'' {
+        return Some((Kind::Sign, "^T"));
+    }
+    COMMANDS.iter().find(|(name, _)| !c.is_ascii() && name.starts_with(c))?.1
 }

@@ -10,6 +10,19 @@ use crate::steps::Steps;
 /// either.
 pub(super) const MAX_DEPTH: usize = 30;
 
+/// Brackets around a factor.
+const BRACKETS: [(&str, &str); 9] = [
+    ("{", "}"),
+    ("(", ")"),
+    ("[", "]"),
+    ("\\{", "\\}"),
+    ("lbrace", "rbrace"),
+    ("lbrack", "rbrack"),
+    ("lgroup", "rgroup"),
+    ("floor", "floor"),
+    ("ceil", "ceil"),
+];
+
 /// An expression and the position after it.
 pub(super) type Term = Option<(Tree, usize)>;
 
@@ -73,11 +86,6 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn symbol(&self, name: &str) -> Tree {
-        match name {
-            "pi" => return Tree::Constant("pi"),
-            "gamma" | "Gamma" => return Tree::Constant("gamma"),
-            _ => {}
-        }
         let lower = name.to_lowercase();
         match lower.as_str() {
             "pi" => Tree::Constant("pi"),
@@ -192,11 +200,7 @@ impl<'a> Reader<'a> {
 
     /// Parses a superscript: an atom, or an expression in braces.
     pub(super) fn script(&self, at: usize, depth: usize) -> Term {
-        if self.is(at, "{") {
-            let (e, end) = self.expr(at + 1, depth + 1)?;
-            return self.is(end, "}").then_some((e, end + 1));
-        }
-        self.atom(at, depth + 1)
+        if self.is(at, "{") { self.braced(at, depth) } else { self.atom(at, depth + 1) }
     }
 
     /// Parses an index and returns its text.
@@ -206,10 +210,7 @@ impl<'a> Reader<'a> {
         }
         let from = at + 1;
         if self.is(from, "{") {
-            let (_, mut end) = self.expr(from + 1, depth + 1)?;
-            while self.is(end, ",") {
-                end = self.expr(end + 1, depth + 1)?.1;
-            }
+            let (_, end) = self.several(from + 1, ",", depth)?;
             return self.is(end, "}").then(|| (self.spelled(from + 1, end), end + 1));
         }
         let (_, end) = self.atom(from, depth + 1)?;
@@ -233,10 +234,6 @@ impl<'a> Reader<'a> {
         {
             return Some(found);
         }
-        let inside = |from: usize, close: &str| {
-            let (e, end) = self.expr(from, c.depth + 1)?;
-            self.is(end, close).then_some((e, end + 1))
-        };
         match (token.kind, token.text.as_str()) {
             (Kind::Open, open) if open.starts_with("rows") || open.starts_with("determinant") => {
                 let (rows, end) = self.rows(at, c.depth)?;
@@ -245,18 +242,13 @@ impl<'a> Reader<'a> {
                 }
                 Some((Tree::Matrix(rows), end))
             }
-            (Kind::Open, "{") => inside(at + 1, "}"),
-            (Kind::Open, "(") => inside(at + 1, ")"),
-            (Kind::Open, "[") => inside(at + 1, "]"),
-            (Kind::Open, "\\{") => inside(at + 1, "\\}"),
-            (Kind::Open, "lbrace") => inside(at + 1, "rbrace"),
-            (Kind::Open, "lbrack") => inside(at + 1, "rbrack"),
-            (Kind::Open, "lgroup") => inside(at + 1, "rgroup"),
-            (Kind::Open, f @ ("floor" | "ceil")) => {
-                let (e, end) = inside(at + 1, f)?;
-                Some((Tree::Call(if f == "floor" { "floor" } else { "ceil" }, vec![e]), end))
+            (Kind::Open, open) => {
+                let &(_, close) = BRACKETS.iter().find(|b| b.0 == open)?;
+                let (e, end) = self.inside(at + 1, close, c.depth)?;
+                let is_function = matches!(close, "floor" | "ceil");
+                Some((if is_function { Tree::Call(close, vec![e]) } else { e }, end))
             }
-            (Kind::Sign, "phantom" | "boxed") if self.is(at + 1, "{") => inside(at + 2, "}"),
+            (Kind::Sign, "phantom" | "boxed") if self.is(at + 1, "{") => self.braced(at + 1, c.depth),
             (Kind::Sign, bar @ ("|" | "vert" | "lvert")) => {
                 if bar == "|" && c.bars {
                     return None;
@@ -266,30 +258,40 @@ impl<'a> Reader<'a> {
                 let (e, end) = self.additive(at + 1, inner)?;
                 self.is(end, close).then(|| (Tree::Call("abs", vec![e]), end + 1))
             }
-            (Kind::Sign, "frac") => {
+            (Kind::Sign, sign @ ("frac" | "binom")) => {
                 let (upper, middle) = self.braced(at + 1, c.depth)?;
                 let (lower, end) = self.braced(middle, c.depth)?;
-                if let Some(d) = self.differential_quotient(at, middle, c.depth) {
-                    return Some((d, end));
+                if sign == "binom" {
+                    return Some((number::binomial(upper, lower), end));
                 }
-                Some((quotient(upper, lower), end))
-            }
-            (Kind::Sign, "binom") => {
-                let (upper, middle) = self.braced(at + 1, c.depth)?;
-                let (lower, end) = self.braced(middle, c.depth)?;
-                Some((number::binomial(upper, lower), end))
+                let derived = self.differential_quotient(at, middle, c.depth);
+                Some((derived.unwrap_or_else(|| quotient(upper, lower)), end))
             }
             _ => self.atom(at, c.depth),
         }
     }
 
+    /// Parses an expression and the bracket behind it.
+    pub(super) fn inside(&self, at: usize, close: &str, depth: usize) -> Term {
+        let (e, end) = self.expr(at, depth + 1)?;
+        self.is(end, close).then_some((e, end + 1))
+    }
+
     /// Parses an expression in braces.
     pub(super) fn braced(&self, at: usize, depth: usize) -> Term {
-        if !self.is(at, "{") {
-            return None;
+        if self.is(at, "{") { self.inside(at + 1, "}", depth) } else { None }
+    }
+
+    /// Parses expressions with a separator between them.
+    pub(super) fn several(&self, at: usize, separator: &str, depth: usize) -> Option<(Vec<Tree>, usize)> {
+        let (e, mut at) = self.expr(at, depth + 1)?;
+        let mut all = vec![e];
+        while self.is(at, separator) {
+            let (e, end) = self.expr(at + 1, depth + 1)?;
+            all.push(e);
+            at = end;
         }
-        let (e, end) = self.expr(at + 1, depth + 1)?;
-        self.is(end, "}").then_some((e, end + 1))
+        Some((all, at))
     }
 
     /// Parses `\frac{d}{dx}` and returns the variable.
@@ -323,19 +325,10 @@ impl<'a> Reader<'a> {
         let kind = self.text(at).to_owned();
         let (mut rows, mut at) = (Vec::new(), at + 1);
         loop {
-            let mut row = Vec::new();
-            loop {
-                let (e, end) = self.expr(at, depth + 1)?;
-                row.push(e);
-                at = end;
-                if !self.is(at, "&") {
-                    break;
-                }
-                at += 1;
-            }
+            let (row, end) = self.several(at, "&", depth)?;
             rows.push(row);
-            let more = self.is(at, "\\\\");
-            at += usize::from(more);
+            let more = self.is(end, "\\\\");
+            at = end + usize::from(more);
             if self.kind(at) == Some(Kind::Close) && self.text(at) == kind {
                 // All rows have the same length.
                 return rows.iter().all(|r| r.len() == rows[0].len()).then_some((rows, at + 1));

@@ -120,27 +120,17 @@ pub(super) fn power(a: Tree, b: Tree) -> Tree {
 
 /// Returns a sum. Operands that are sums are merged into it.
 pub(super) fn sum(a: Tree, b: Tree) -> Tree {
-    let mut all = match a {
-        Tree::Add(terms) => terms,
-        a => vec![a],
-    };
-    match b {
-        Tree::Add(terms) => all.extend(terms),
-        b => all.push(b),
-    }
+    let terms = |t| if let Tree::Add(terms) = t { terms } else { vec![t] };
+    let mut all = terms(a);
+    all.extend(terms(b));
     Tree::Add(all)
 }
 
 /// Returns a product. Operands that are products are merged into it.
 pub(super) fn product(a: Tree, b: Tree) -> Tree {
-    let mut all = match a {
-        Tree::Mul(factors) => factors,
-        a => vec![a],
-    };
-    match b {
-        Tree::Mul(factors) => all.extend(factors),
-        b => all.push(b),
-    }
+    let factors = |t| if let Tree::Mul(factors) = t { factors } else { vec![t] };
+    let mut all = factors(a);
+    all.extend(factors(b));
     Tree::Mul(all)
 }
 

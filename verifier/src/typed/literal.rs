@@ -160,30 +160,20 @@ impl Reader<'_> {
                 continue;
             }
             let (_, escaped) = chars.next()?;
-            let mut code = |digits: usize| {
-                let hex: String = chars.by_ref().take(digits).map(|(_, c)| c).collect();
-                (hex.len() == digits).then(|| u32::from_str_radix(&hex, 16).ok())?
-            };
             match escaped {
                 'n' => out.push('\n'),
                 't' => out.push('\t'),
                 'r' => out.push('\r'),
                 'b' => out.push('\u{8}'),
                 'f' => out.push('\u{c}'),
-                'x' => out.push(char::from_u32(code(2)?)?),
+                'x' => out.push(char::from(code(&mut chars, 2)? as u8)),
                 'u' => {
-                    let high = code(4)?;
-                    let pair = (0xD800..0xDC00).contains(&high);
-                    if pair {
-                        let [_, _] = [chars.next()?, chars.next()?];
+                    let mut units = vec![code(&mut chars, 4)?];
+                    if (0xD800..0xDC00).contains(&units[0]) {
+                        chars.nth(1)?;
+                        units.push(code(&mut chars, 4)?);
                     }
-                    let mut code = |digits: usize| {
-                        let hex: String = chars.by_ref().take(digits).map(|(_, c)| c).collect();
-                        u32::from_str_radix(&hex, 16).ok()
-                    };
-                    let scalar =
-                        if pair { 0x10000 + ((high - 0xD800) << 10) + code(4)?.checked_sub(0xDC00)? } else { high };
-                    out.push(char::from_u32(scalar)?);
+                    out.push_str(&String::from_utf16(&units).ok()?);
                 }
                 c if matches!(c, '"' | '\'' | '\\' | '/') => out.push(c),
                 c => out.extend(['\\', c]),
@@ -191,4 +181,10 @@ impl Reader<'_> {
         }
         None
     }
+}
+
+/// Reads hexadecimal digits.
+fn code(chars: &mut impl Iterator<Item = (usize, char)>, digits: usize) -> Option<u16> {
+    let hex: String = chars.take(digits).map(|(_, c)| c).collect();
+    u16::from_str_radix(&hex, 16).ok()
 }

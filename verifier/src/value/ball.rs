@@ -292,13 +292,7 @@ impl Ball {
         let t = f.mul(&Ball::float(-guess).exp(prec)?, prec);
         // ln t = 2 artanh((t - 1) / (t + 1)), with |t - 1| near 2^-52.
         let u = t.sub(&Ball::int(1), prec).div(&t.add(&Ball::int(1), prec), prec)?;
-        let square = u.mul(&u, prec);
-        let (mut power, mut sum) = (u.clone(), u);
-        for n in 1..=(prec / 100 + 2) {
-            power = power.mul(&square, prec);
-            sum = sum.add(&power.div(&Ball::int(2 * n + 1), prec)?, prec);
-        }
-        let doubled = Ball { e: sum.e + 1, ..sum };
+        let doubled = u.odd_series(&u.mul(&u, prec), prec)?.scale(1);
         let shift = Ball::int(scale).mul(&ln2(prec), prec);
         Some(doubled.add(&Ball::float(guess), prec).add(&shift, prec).widen(-prec + 8))
     }
@@ -357,20 +351,25 @@ impl Ball {
         if middle.e + middle.bits() > 1 {
             // For 2 and above: atan x = sign(x) pi/2 - atan(1/x).
             let inverse = Ball::int(1).div(&middle, prec)?.atan(prec)?;
-            let right = Ball { e: pi(prec).e - 1, ..pi(prec) };
+            let right = pi(prec).scale(-1);
             let right = if middle.m.sign() == Sign::Minus { right.neg() } else { right };
             return Some(right.sub(&inverse, prec).spread(self));
         }
         let guess = Ball::float(middle.to_f64().atan());
         let (sin, cos) = guess.sin_cos(prec)?;
         let rest = middle.mul(&cos, prec).sub(&sin, prec).div(&cos.add(&middle.mul(&sin, prec), prec), prec)?;
-        let square = rest.mul(&rest, prec).neg();
-        let (mut power, mut sum) = (rest.clone(), rest);
+        let sum = rest.odd_series(&rest.mul(&rest, prec).neg(), prec)?;
+        Some(sum.add(&guess, prec).widen(-prec + 8).spread(self))
+    }
+
+    /// Returns `x + x s / 3 + x s^2 / 5 + ...` for a square `s` near 2^-104.
+    fn odd_series(&self, square: &Ball, prec: i64) -> Option<Ball> {
+        let (mut power, mut sum) = (self.clone(), self.clone());
         for n in 1..=(prec / 100 + 2) {
-            power = power.mul(&square, prec);
+            power = power.mul(square, prec);
             sum = sum.add(&power.div(&Ball::int(2 * n + 1), prec)?, prec);
         }
-        Some(sum.add(&guess, prec).widen(-prec + 8).spread(self))
+        Some(sum)
     }
 
     /// Adds another ball's error. This is correct for functions whose slope is at most 1.

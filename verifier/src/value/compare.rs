@@ -38,10 +38,7 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Assignment(_, x), y) => equal(x, y, steps),
         (x, Value::Assignment(_, y)) => equal(x, y, steps),
         // Equal: 204 and m + n = 204, if the question asked for m + n.
-        (Value::Scalar(..), Value::Equation(a, b)) if is_asked(a) && !b.has_variables() => {
-            equal(gold, &Value::Scalar(b.clone(), None), steps)
-        }
-        (Value::Scalar(..), Value::Equation(b, a)) if is_asked(a) && !b.has_variables() => {
+        (Value::Scalar(..), Value::Equation(a, b) | Value::Equation(b, a)) if is_asked(a) && !b.has_variables() => {
             equal(gold, &Value::Scalar(b.clone(), None), steps)
         }
         (Value::Equation(a, b), Value::Equation(c, d)) => {

@@ -57,6 +57,11 @@ impl Complex {
         Complex { re: self.re.neg(), im: self.im.neg() }
     }
 
+    /// Multiplies by `2^n`.
+    pub(crate) fn scale(self, n: i64) -> Self {
+        Complex { re: self.re.scale(n), im: self.im.scale(n) }
+    }
+
     pub(crate) fn add(&self, other: &Self, prec: i64) -> Self {
         Complex { re: self.re.add(&other.re, prec), im: self.im.add(&other.im, prec) }
     }
@@ -134,8 +139,7 @@ impl Complex {
                 _ => self.re.sqrt(prec).map(Self::real),
             };
         }
-        let half = Complex { re: self.ln(prec)?.re.scale(-1), im: self.ln(prec)?.im.scale(-1) };
-        half.exp(prec)
+        self.ln(prec)?.scale(-1).exp(prec)
     }
 
     /// Returns an integer power, computed by squaring.

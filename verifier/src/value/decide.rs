@@ -8,6 +8,7 @@ use crate::value::eval::{Fault, Scope, hash};
 use crate::value::exact::exact;
 use crate::value::expr::{Binder, Expr, integer, minus};
 use num_bigint::BigInt;
+use num_traits::Signed;
 use std::cmp::Ordering;
 
 /// Precisions in bits, which are tried in this order.
@@ -93,14 +94,8 @@ fn whole_variables(e: &Expr, out: &mut Vec<String>) {
                 args.iter().for_each(&mut add);
             }
             Expr::Pow(base, exponent) => {
-                let negative = match &**base {
-                    Expr::Num { value, .. } => *value.numer() < BigInt::from(0),
-                    Expr::Mul(f) => {
-                        matches!(f.first(), Some(Expr::Num { value, .. }) if *value.numer() < BigInt::from(0))
-                    }
-                    _ => false,
-                };
-                if negative {
+                let below = |e: &Expr| matches!(e, Expr::Num { value, .. } if value.is_negative());
+                if below(base) || matches!(&**base, Expr::Mul(f) if f.first().is_some_and(below)) {
                     add(exponent);
                 }
             }

@@ -3,6 +3,8 @@
 use crate::steps::{Rational, Steps};
 use crate::value::expr::{Expr, number};
 use num_bigint::BigInt;
+use num_integer::Integer;
+use num_traits::Signed;
 
 /// Maximum size of an exact result in bits. It prevents the computation of numbers such as 10^10^10.
 const MAX_BITS: u64 = 8_192;
@@ -56,20 +58,8 @@ pub(crate) fn exact(e: &Expr, steps: &Steps) -> Option<Rational> {
     match e {
         Expr::Num { value, .. } => Some(value.clone()),
         Expr::Var(_) | Expr::Apply(..) | Expr::Bound(_) | Expr::Matrix(_) => None,
-        Expr::Add(terms) => {
-            let mut sum = whole(0);
-            for t in terms {
-                sum = add(&sum, &exact(t, steps)?, steps)?;
-            }
-            Some(sum)
-        }
-        Expr::Mul(factors) => {
-            let mut product = whole(1);
-            for f in factors {
-                product = multiply(&product, &exact(f, steps)?, steps)?;
-            }
-            Some(product)
-        }
+        Expr::Add(list) => list.iter().try_fold(whole(0), |sum, e| add(&sum, &exact(e, steps)?, steps)),
+        Expr::Mul(list) => list.iter().try_fold(whole(1), |all, e| multiply(&all, &exact(e, steps)?, steps)),
         Expr::Pow(base, exponent) => {
             let (base, exponent) = (exact(base, steps)?, exact(exponent, steps)?);
             steps.spend(8 + bits(&base) / 4)?;
@@ -139,30 +129,14 @@ fn binomial(n: &Rational, k: u32, steps: &Steps) -> Option<Rational> {
     small(whole(out))
 }
 
-fn gcd(a: &Rational, b: &Rational) -> Option<BigInt> {
-    if !a.is_integer() || !b.is_integer() {
-        return None;
-    }
-    let (mut a, mut b) = (a.numer().magnitude().clone(), b.numer().magnitude().clone());
-    while b.bits() > 0 {
-        (a, b) = (b.clone(), a % b);
-    }
-    Some(a.into())
-}
-
 fn call(name: &str, args: &[Rational], steps: &Steps) -> Option<Rational> {
     let size: u64 = args.iter().map(bits).sum();
     let division = matches!(name, "gcd" | "lcm" | "mod" | "floor" | "ceil");
     steps.spend(4 + if division { size * size / 400 } else { size / 64 })?;
     match (name, args) {
-        ("abs", [x]) => Some(if *x < whole(0) { -x } else { x.clone() }),
+        ("abs", [x]) => Some(x.abs()),
         ("floor", [x]) => Some(x.floor()),
         ("ceil", [x]) => Some(x.ceil()),
-        ("sign", [x]) => Some(whole(match x.cmp(&whole(0)) {
-            std::cmp::Ordering::Less => -1,
-            std::cmp::Ordering::Equal => 0,
-            std::cmp::Ordering::Greater => 1,
-        })),
         ("factorial", [x]) => factorial(to_u32(x)?, steps).map(whole),
         ("binom", [n, k]) => {
             let k = to_u32(k)?;
@@ -173,15 +147,12 @@ fn call(name: &str, args: &[Rational], steps: &Steps) -> Option<Rational> {
             }
         }
         ("mod", [a, n]) if *n > whole(0) => Some(a - (a / n).floor() * n),
-        ("gcd", [first, rest @ ..]) => {
-            rest.iter().try_fold(first.clone(), |g, x| gcd(&g, x).map(whole)).map(|g| if g < whole(0) { -g } else { g })
+        ("gcd" | "lcm", [first, rest @ ..]) if args.iter().all(|x| x.is_integer()) => {
+            let join = if name == "gcd" { Integer::gcd } else { Integer::lcm };
+            rest.iter().try_fold(first.abs(), |a, b| small(whole(join(a.numer(), b.numer()))))
         }
-        ("lcm", [first, rest @ ..]) => rest.iter().try_fold(first.clone(), |l, x| {
-            let g = whole(gcd(&l, x)?);
-            if g == whole(0) { Some(g) } else { small(l * x / g).map(|l| if l < whole(0) { -l } else { l }) }
-        }),
-        ("max", [first, rest @ ..]) => Some(rest.iter().fold(first, |m, x| m.max(x)).clone()),
-        ("min", [first, rest @ ..]) => Some(rest.iter().fold(first, |m, x| m.min(x)).clone()),
+        ("max", all) => all.iter().max().cloned(),
+        ("min", all) => all.iter().min().cloned(),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 use crate::lexicon::{self, Kind};
 use crate::steps::Rational;
 use num_bigint::BigInt;
+use num_traits::Signed;
 
 /// A scalar expression, or a matrix of them.
 #[derive(Clone, PartialEq, Debug)]
@@ -184,9 +185,8 @@ impl Expr {
         match self {
             Expr::Var(name) if name == "infty" => Some(1),
             Expr::Mul(factors) => match factors.as_slice() {
-                [Expr::Num { value, .. }, inner] if *value.denom() == 1.into() => {
-                    let sign = if *value.numer() < BigInt::from(0) { -1 } else { 1 };
-                    inner.is_infinite().map(|s| s * sign)
+                [Expr::Num { value, .. }, inner] if value.is_integer() => {
+                    inner.is_infinite().map(|s| if value.is_negative() { -s } else { s })
                 }
                 [inner] => inner.is_infinite(),
                 _ => None,
@@ -212,14 +212,8 @@ impl Expr {
     pub fn replace(&self, name: &str, with: &Expr) -> Expr {
         let all = |list: &[Expr]| list.iter().map(|e| e.replace(name, with)).collect::<Vec<_>>();
         match self {
-            Expr::Num { .. } => self.clone(),
-            Expr::Var(n) => {
-                if n == name {
-                    with.clone()
-                } else {
-                    self.clone()
-                }
-            }
+            Expr::Var(n) if n == name => with.clone(),
+            Expr::Num { .. } | Expr::Var(_) => self.clone(),
             Expr::Add(list) => Expr::Add(all(list)),
             Expr::Mul(list) => Expr::Mul(all(list)),
             Expr::Pow(a, b) => power(a.replace(name, with), b.replace(name, with)),

@@ -68,6 +68,15 @@ pub(crate) fn nesting(tok: &Tok) -> i32 {
     }
 }
 
+/// Returns the tokens outside brackets.
+pub(crate) fn outside(tokens: &[Token]) -> impl Iterator<Item = &Tok> {
+    let mut level = 0;
+    tokens.iter().map(|t| &t.tok).filter(move |tok| {
+        level += nesting(tok);
+        level == 0
+    })
+}
+
 /// Splits tokens at the separators outside brackets. Returns `None` if brackets do not balance.
 pub(crate) fn split(tokens: &[Token], separates: impl Fn(&Tok) -> bool) -> Option<Vec<&[Token]>> {
     let (mut depth, mut from, mut parts) = (0, 0, Vec::new());
@@ -117,11 +126,8 @@ impl Reader<'_> {
         if tokens.is_empty() || depth > MAX_DEPTH {
             return None;
         }
-        if let Some(v) = self.environment(tokens, depth) {
+        if let Some(v) = self.environment(tokens, depth).or_else(|| self.sided(tokens, depth).map(Some)) {
             return v;
-        }
-        if let Some(v) = self.sided(tokens, depth) {
-            return Some(v);
         }
         // Quantifiers are compared as they are written.
         if tokens.iter().any(|t| is_cmd(Some(t), "exists") || is_cmd(Some(t), "forall")) {
@@ -157,10 +163,7 @@ impl Reader<'_> {
 
     /// Parses a relation, a set, or one value.
     fn statement(&self, tokens: &[Token], depth: usize) -> Option<Value> {
-        if let Some(v) = self.residue(tokens, depth) {
-            return v;
-        }
-        if let Some(v) = self.relation(tokens, depth) {
+        if let Some(v) = self.residue(tokens, depth).or_else(|| self.relation(tokens, depth)) {
             return v;
         }
         for (sign, inside) in [("in", true), ("notin", false)] {
@@ -180,14 +183,9 @@ impl Reader<'_> {
                 _ => {}
             }
         }
-        if let Some(v) = self.bracketed(tokens, depth) {
+        let found = self.bracketed(tokens, depth).or_else(|| self.ratio(tokens, depth));
+        if let Some(v) = found.or_else(|| self.range(tokens).map(Some)) {
             return v;
-        }
-        if let Some(v) = self.ratio(tokens, depth) {
-            return v;
-        }
-        if let Some(range) = self.range(tokens) {
-            return Some(range);
         }
         if tokens.iter().any(|t| is_cmd(Some(t), "pm") || is_cmd(Some(t), "mp")) {
             return self.plus_minus(tokens, depth);
@@ -218,15 +216,10 @@ impl Reader<'_> {
     /// Parses both values of `a \pm b`. All `\pm` signs of one value are equal, and `\mp` is the opposite sign.
     fn plus_minus(&self, tokens: &[Token], depth: usize) -> Option<Value> {
         let signed = |plus: char, minus: char| {
-            let swap = |t: &Token| {
-                let sign = if is_cmd(Some(t), "pm") {
-                    plus
-                } else if is_cmd(Some(t), "mp") {
-                    minus
-                } else {
-                    return t.clone();
-                };
-                Token { tok: Tok::Sym(sign), spaced: t.spaced }
+            let swap = |t: &Token| match &t.tok {
+                Tok::Cmd(c) if c == "pm" => Token { tok: Tok::Sym(plus), ..*t },
+                Tok::Cmd(c) if c == "mp" => Token { tok: Tok::Sym(minus), ..*t },
+                _ => t.clone(),
             };
             self.value(&tokens.iter().map(swap).collect::<Vec<_>>(), depth + 1)
         };

@@ -178,12 +178,6 @@ impl Region {
         let mut rest: Vec<&Span> = other.spans.iter().collect();
         self.spans.len() == rest.len()
             && self.spans.len() <= MAX_SPANS
-            && self.spans.iter().all(|x| match rest.iter().position(|y| ends(x, y)) {
-                Some(i) => {
-                    rest.remove(i);
-                    true
-                }
-                None => false,
-            })
+            && self.spans.iter().all(|x| rest.iter().position(|y| ends(x, y)).map(|i| rest.remove(i)).is_some())
     }
 }

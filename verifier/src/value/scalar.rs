@@ -35,14 +35,9 @@ impl Parser<'_> {
     pub(crate) fn expr(&mut self) -> Option<Expr> {
         self.deeper(|p| {
             let mut terms = vec![p.term()?];
-            loop {
-                if p.eat('+') {
-                    terms.push(p.term()?);
-                } else if p.eat('-') {
-                    terms.push(negate(p.term()?));
-                } else {
-                    break;
-                }
+            while matches!(p.peek(), Some(Tok::Sym('+' | '-'))) {
+                let negative = p.eat('-') || !p.eat('+');
+                terms.push(signed(negative, p.term()?));
             }
             Some(if terms.len() == 1 { terms.remove(0) } else { Expr::Add(terms) })
         })
@@ -264,22 +259,8 @@ impl Parser<'_> {
     }
 
     pub(crate) fn index(&mut self) -> Option<String> {
-        let from = self.at;
-        if self.eat('{') {
-            let mut level = 1;
-            while level > 0 {
-                level += match self.peek()? {
-                    Tok::Sym('{') => 1,
-                    Tok::Sym('}') => -1,
-                    _ => 0,
-                };
-                self.at += 1;
-            }
-        } else {
-            self.peek()?;
-            self.at += 1;
-        }
-        Some(self.tokens[from..self.at].iter().map(|t| shown(&t.tok)).filter(|t| t != "{" && t != "}").collect())
+        let tokens = self.tokens_of_argument()?;
+        Some(tokens.iter().map(|t| shown(&t.tok)).filter(|t| t != "{" && t != "}").collect())
     }
 
     /// Parses a variable, or a named function of the arguments in brackets.

@@ -5,7 +5,6 @@ use crate::normalise::is_han;
 use crate::steps::Rational;
 use crate::value::expr::is_function;
 use crate::value::lex::{Tok, Token, is, is_cmd};
-use crate::words::{alike, spelled};
 
 /// The unit of an amount.
 #[derive(Clone, PartialEq, Debug)]
@@ -24,7 +23,7 @@ pub enum Unit {
     Base(String, u32),
     /// A position in a sequence: first, 2nd.
     Ordinal,
-    /// Counted things, in words of canonical spelling: apples, pages per minute.
+    /// Counted things, in lower-case words: apples, pages per minute.
     Thing(String),
 }
 
@@ -129,8 +128,6 @@ impl Parts {
         for word in plain.split_whitespace() {
             match word {
                 "per" | "/" => self.over = -1,
-                "squared" => self.raise(2)?,
-                "cubed" => self.raise(3)?,
                 w => {
                     // A word with a power: m2, m^2, s-1.
                     let letters = w.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
@@ -155,42 +152,32 @@ impl Parts {
             Some(Tok::Word(w) | Tok::Text(w)) => Some(w.trim()),
             _ => None,
         };
+        let mut used = 1;
         match &rest[at].tok {
             Tok::Cmd(c) if c == "circ" => {
                 match word(at + 1).filter(|w| lexicon::unit(&format!("degree {w}")).is_some()) {
                     Some(scale) => {
                         self.push(format!("degree {scale}"));
-                        Some(2)
+                        used = 2;
                     }
-                    None => {
-                        self.word("degree");
-                        Some(1)
-                    }
+                    None => self.word("degree"),
                 }
             }
             // A prefix joins the sign after it.
             Tok::Cmd(c) if c == "mu" => {
                 let ohm = is_cmd(rest.get(at + 1), "Omega").then_some("\u{3a9}");
                 self.push(format!("\u{b5}{}", word(at + 1).or(ohm)?));
-                Some(2)
+                used = 2;
             }
             Tok::Cmd(c) if c == "Omega" => {
                 match self.parts.last_mut().filter(|p| matches!(p.name.as_str(), "k" | "M" | "m")) {
                     Some(part) => part.name.push('\u{3a9}'),
                     None => self.push("\u{3a9}".to_owned()),
                 }
-                Some(1)
             }
-            Tok::Sym('/') => {
-                self.over = -1;
-                Some(1)
-            }
-            Tok::Sym('*' | '{' | '}' | '(' | ')' | '-') => Some(1),
-            Tok::Sym(c @ ('%' | '$')) => {
-                self.word(&c.to_string());
-                Some(1)
-            }
-            Tok::Sym('^') if is_cmd(rest.get(at + 1), "circ") || is_cmd(rest.get(at + 2), "circ") => Some(1),
+            Tok::Sym('/') => self.over = -1,
+            Tok::Sym('*' | '{' | '}' | '(' | ')' | '-') => {}
+            Tok::Sym('^') if is_cmd(rest.get(at + 1), "circ") || is_cmd(rest.get(at + 2), "circ") => {}
             Tok::Sym('^') => {
                 let mut to = at + 1;
                 while is(rest.get(to), '{') || is(rest.get(to), '(') {
@@ -201,18 +188,13 @@ impl Parts {
                 let Some(Tok::Num(n)) = rest.get(to).map(|t| &t.tok) else { return None };
                 let n: i32 = n.parse().ok()?;
                 self.raise(if negative { -n } else { n })?;
-                Some(to + 1 - at)
+                used = to + 1 - at;
             }
-            Tok::Sym(c) => {
-                self.word(&c.to_string());
-                lexicon::currency(&c.to_string()).map(|_| 1)
-            }
-            Tok::Num(n) if !rest[at].spaced && !self.parts.is_empty() => {
-                self.raise(n.parse().ok()?)?;
-                Some(1)
-            }
-            _ => None,
+            Tok::Sym(c) if *c == '%' || lexicon::currency(&c.to_string()).is_some() => self.word(&c.to_string()),
+            Tok::Num(n) if !rest[at].spaced && !self.parts.is_empty() => self.raise(n.parse().ok()?)?,
+            _ => return None,
         }
+        Some(used)
     }
 
     /// Combines all parts into one unit. Returns `None` for words that are neither a unit nor a countable thing.
@@ -237,7 +219,7 @@ impl Parts {
             .map(|p| {
                 // Unit names are canonical here, too: "minutes" and "min" are equal in "pages per minute".
                 let name = lexicon::unit(&p.name).map(|u| u.name.to_owned()).or_else(|| thing(&p.name))?;
-                Some(raised(&name, p.power))
+                Some(if p.power == 1 { name } else { format!("{name}^{}", p.power) })
             })
             .collect();
         words.filter(|w| !w.is_empty()).map(|w| Unit::Thing(w.join(" ")))
@@ -267,11 +249,7 @@ impl Parts {
     }
 }
 
-fn raised(word: &str, power: i32) -> String {
-    if power == 1 { word.to_owned() } else { format!("{word}^{power}") }
-}
-
-/// Returns the words that name a counted or measured thing, each in canonical spelling. Returns `None` if a word has
+/// Returns the words that name a counted or measured thing, in lower case. Returns `None` if a word has
 /// another role, such as a negation or a month.
 pub(crate) fn thing(words: &str) -> Option<String> {
     use Kind::*;
@@ -282,7 +260,7 @@ pub(crate) fn thing(words: &str) -> Option<String> {
     if kept.is_empty() || kept.len() > MAX_WORDS || !kept.iter().all(plain) {
         return None;
     }
-    Some(kept.iter().map(|w| spelled(&w.to_lowercase()).to_owned()).collect::<Vec<_>>().join(" "))
+    Some(kept.join(" ").to_lowercase())
 }
 
 /// Returns true for countable things in the plural: apples, people.
@@ -290,18 +268,6 @@ pub(crate) fn is_plural(thing: &str) -> bool {
     let last = thing.rsplit(' ').next().unwrap_or(thing);
     let irregular = matches!(last, "people" | "men" | "women" | "children") || last.starts_with(is_han);
     !thing.contains('^') && ((last.ends_with('s') && !last.ends_with("ss") && last.len() > 3) || irregular)
-}
-
-/// Returns true if both texts name the same thing. One text may be more precise than the other: balls and red balls.
-pub(crate) fn same_thing(a: &str, b: &str) -> bool {
-    let (mut x, mut y) = (a.split(' ').rev(), b.split(' ').rev());
-    loop {
-        match (x.next(), y.next()) {
-            (Some(a), Some(b)) if alike(a, b) => {}
-            (Some(a), Some(b)) => return a == b,
-            _ => return a.contains('^') == b.contains('^'),
-        }
-    }
 }
 
 /// Parses `rest`, all remaining tokens, as a unit. Returns `None` if it is something else. Without a number before it,
@@ -318,21 +284,13 @@ pub(crate) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     }
     let (mut parts, mut at) = (Parts { parts: Vec::new(), over: 1 }, 0);
     while let Some(t) = rest.get(at) {
-        at += match &t.tok {
-            Tok::Word(w) if matches!(w.as_str(), "per" | "a" | "an" | "pro" | "每") => {
-                parts.over = -1;
-                1
-            }
-            Tok::Word(w) => {
-                parts.word(w);
-                1
-            }
-            Tok::Text(text) => {
-                parts.text(text)?;
-                1
-            }
-            _ => parts.sign(rest, at)?,
-        };
+        match &t.tok {
+            Tok::Word(w) if matches!(w.as_str(), "per" | "a" | "an" | "pro" | "每") => parts.over = -1,
+            Tok::Word(w) => parts.word(w),
+            Tok::Text(text) => parts.text(text)?,
+            _ => at += parts.sign(rest, at)? - 1,
+        }
+        at += 1;
     }
     parts.unit()
 }

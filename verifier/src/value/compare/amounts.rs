@@ -6,7 +6,8 @@ use crate::value::comparison::{Comparison, no, outcome, yes};
 use crate::value::decide::decide;
 use crate::value::exact::exact;
 use crate::value::expr::{Expr, divide, integer, invert, minus, number, var};
-use crate::value::unit::{Unit, is_plural, same_thing};
+use crate::value::unit::{Unit, is_plural};
+use crate::words;
 
 /// Index of the first tag in a dimension.
 const TAGS: usize = 11;
@@ -79,18 +80,13 @@ fn measured(a: &Expr, u: &Unit, b: &Expr, v: &Unit, steps: &Steps) -> Comparison
         }
         (Unit::Base(x, p), Unit::Base(y, q)) if p == q && x == y => yes("the same digits in the same base"),
         (Unit::Base(..), Unit::Base(..)) => expressions(a, b, steps),
-        (Unit::Temperature(zero, size), Unit::Temperature(other, degree)) => {
-            if zero == other && size == degree {
-                return expressions(a, b, steps);
-            }
-            converted(&kelvins(a, zero, size), &kelvins(b, other, degree), steps)
+        (Unit::Temperature(zero, size), Unit::Temperature(other, degree)) if zero == other && size == degree => {
+            expressions(a, b, steps)
         }
-        (Unit::Temperature(zero, size), Unit::Measure(_, one)) if is_kelvin(v) => {
-            converted(&kelvins(a, zero, size), &sized(b, one), steps)
-        }
-        (Unit::Measure(_, one), Unit::Temperature(zero, size)) if is_kelvin(u) => {
-            converted(&sized(a, one), &kelvins(b, zero, size), steps)
-        }
+        (Unit::Temperature(..), _) | (_, Unit::Temperature(..)) => match (kelvins(a, u), kelvins(b, v)) {
+            (Some(a), Some(b)) => converted(&a, &b, steps),
+            _ => no("different units"),
+        },
         (Unit::Degree, Unit::Measure(_, size)) if v.is_angle() => in_degrees(a, b, size, steps),
         (Unit::Measure(_, size), Unit::Degree) if u.is_angle() => in_degrees(b, a, size, steps),
         (Unit::Measure(d, s), Unit::Measure(e, t)) => {
@@ -100,7 +96,7 @@ fn measured(a: &Expr, u: &Unit, b: &Expr, v: &Unit, steps: &Steps) -> Comparison
             if s == t { expressions(a, b, steps) } else { converted(&sized(a, s), &sized(b, t), steps) }
         }
         (Unit::Money(x), Unit::Money(y)) if x == y => expressions(a, b, steps),
-        (Unit::Thing(x), Unit::Thing(y)) if same_thing(x, y) => expressions(a, b, steps),
+        (Unit::Thing(x), Unit::Thing(y)) if words::alike(x, y) => expressions(a, b, steps),
         _ => no("different units"),
     }
 }
@@ -111,17 +107,17 @@ fn same_kind(a: &Dimension, b: &Dimension) -> bool {
     a[..TAGS] == b[..TAGS] && (a[TAGS..] == b[TAGS..] || untagged(a) || untagged(b))
 }
 
-fn is_kelvin(unit: &Unit) -> bool {
-    Unit::named("K").is_some_and(|k| matches!((&k, unit), (Unit::Measure(d, _), Unit::Measure(e, _)) if d == e))
-}
-
 fn sized(e: &Expr, size: &Rational) -> Expr {
     Expr::Mul(vec![e.clone(), number(size.clone())])
 }
 
 /// Returns a temperature in kelvins.
-fn kelvins(e: &Expr, zero: &Rational, size: &Rational) -> Expr {
-    Expr::Add(vec![sized(e, size), number(zero.clone())])
+fn kelvins(e: &Expr, unit: &Unit) -> Option<Expr> {
+    match (unit, Unit::named("K")) {
+        (Unit::Temperature(zero, size), _) => Some(Expr::Add(vec![sized(e, size), number(zero.clone())])),
+        (Unit::Measure(d, size), Some(Unit::Measure(kelvin, _))) if *d == kelvin => Some(sized(e, size)),
+        _ => None,
+    }
 }
 
 fn converted(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {

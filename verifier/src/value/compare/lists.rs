@@ -1,6 +1,8 @@
 //! Compares matrices and vectors with their names and components, and compares the members of lists, sets and systems
 //! of equations.
 
+use std::collections::HashSet;
+
 use crate::steps::Steps;
 use crate::value::Value;
 use crate::value::compare::equal;
@@ -52,7 +54,7 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
     match (gold, answer) {
         (Value::List(a), Value::List(b)) => {
             // Compares "x = 1, y = 2" with "1, 2" in the order in which they are written.
-            if system(a).is_some() != system(b).is_some() {
+            if is_system(a) != is_system(b) {
                 let values = |l: &[Value]| l.iter().map(|v| v.unnamed().clone()).collect::<Vec<_>>();
                 let plain = |l: &[Value]| l.iter().all(|v| !matches!(v, Value::Assignment(..)));
                 if plain(a) || plain(b) {
@@ -69,15 +71,7 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
         }
         (Value::List(list), Value::Tuple(t)) | (Value::Tuple(t), Value::List(list)) => {
             let plain: Vec<Value> = list.iter().map(|v| v.unnamed().clone()).collect();
-            let c = ordered(&plain, t, steps);
-            if c.equal {
-                return Some(c);
-            }
-            // "y = 2, x = 1" is the point (1, 2).
-            let mut named = system(list)?;
-            named.sort_by(|x, y| x.0.cmp(&y.0));
-            let sorted: Vec<Value> = named.into_iter().map(|(_, v)| v).collect();
-            Some(ordered(&sorted, t, steps))
+            Some(ordered(&plain, t, steps))
         }
         (Value::Set(a), one @ (Value::Scalar(..) | Value::Assignment(..) | Value::Tuple(_)))
         | (one @ (Value::Scalar(..) | Value::Assignment(..) | Value::Tuple(_)), Value::Set(a)) => {
@@ -125,17 +119,11 @@ pub(crate) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(F
     Some((all(gold)?, all(answer)?))
 }
 
-/// Returns names and values if every member is an assignment and all names are distinct.
-pub(crate) fn system(items: &[Value]) -> Option<Vec<(String, Value)>> {
-    let mut out: Vec<(String, Value)> = Vec::new();
-    for item in items {
-        let Value::Assignment(name, value) = item else { return None };
-        if out.iter().any(|(n, _)| n == name) {
-            return None;
-        }
-        out.push((name.clone(), (**value).clone()));
-    }
-    Some(out)
+/// Returns true if every member is an assignment and all names are distinct.
+fn is_system(items: &[Value]) -> bool {
+    let name = |v: &Value| if let Value::Assignment(name, _) = v { Some(name.clone()) } else { None };
+    let names: Option<HashSet<String>> = items.iter().map(name).collect();
+    names.is_some_and(|names| names.len() == items.len())
 }
 
 pub(crate) fn ordered(a: &[Value], b: &[Value], steps: &Steps) -> Comparison {

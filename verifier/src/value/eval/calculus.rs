@@ -95,14 +95,7 @@ impl Scope<'_> {
             if !wanted {
                 continue;
             }
-            let near = self.beside(b, &place, infinite.is_some(), sign, 64);
-            // A function that approaches its limit as slowly as a logarithm needs points that are closer.
-            let slow = match &near {
-                Err(Fault::Undefined) => true,
-                Ok(value) => value.may_be_zero() && value.error() > -100,
-                Err(_) => false,
-            };
-            let value = if slow { self.beside(b, &place, infinite.is_some(), sign, 160) } else { near };
+            let value = self.beside(b, &place, infinite.is_some(), sign);
             match (value, &found) {
                 (Ok(value), None) => found = Some(value),
                 (Ok(value), Some(other)) => {
@@ -117,35 +110,31 @@ impl Scope<'_> {
         found.ok_or(Fault::Undefined)
     }
 
-    pub(crate) fn beside(&mut self, b: &Bound, place: &Complex, infinite: bool, sign: i64, near: i64) -> Out {
+    pub(crate) fn beside(&mut self, b: &Bound, place: &Complex, infinite: bool, sign: i64) -> Out {
+        // Distance of the nearest point from the place, as a power of two.
+        const NEAR: i64 = 64;
         let outer = self.prec;
         // Nested limits would require more digits than the stored constants have.
         if outer > 1_400 {
             return Err(Fault::Undefined);
         }
         // Differences of nearly equal values lose several times as many bits.
-        self.prec = outer + 6 * near.min(96);
-        let mut values = Vec::new();
-        for n in (0..4i64).rev() {
+        self.prec = outer + 6 * NEAR;
+        let prec = self.prec;
+        let value = |n: i64| {
             let at = if infinite {
-                Complex::real(Ball::int(sign).scale(near - n))
+                Complex::real(Ball::int(sign).scale(NEAR - n))
             } else {
-                place.add(&Complex::real(Ball::int(sign).scale(n - near)), self.prec)
+                place.add(&Complex::real(Ball::int(sign).scale(n - NEAR)), prec)
             };
             let value = self.at(&b.var, at, &b.body);
-            match value {
-                Ok(v) => values.push(v),
-                Err(fault) => {
-                    self.prec = outer;
-                    return Err(if fault == Fault::Unsure { Fault::Undefined } else { fault });
-                }
-            }
-        }
-        let prec = self.prec;
+            value.map_err(|fault| if fault == Fault::Unsure { Fault::Undefined } else { fault })
+        };
+        let values = (0..4).rev().map(value).collect::<Result<_, _>>();
         self.prec = outer;
-        let (value, gap) = extrapolated(values, 1, prec).ok_or(Fault::Unsure)?;
+        let (value, gap) = extrapolated(values?, 1, prec).ok_or(Fault::Unsure)?;
         let size = value.top().max(0);
-        if gap > size - near.min(140) { Err(Fault::Undefined) } else { Ok(value.widen(gap.max(size - 120))) }
+        if gap > size - NEAR { Err(Fault::Undefined) } else { Ok(value.widen(gap.max(size - 120))) }
     }
 
     /// Computes a derivative as a central difference with a very small step, and checks it against twice the step.
@@ -157,23 +146,15 @@ impl Scope<'_> {
             return Err(Fault::Undefined);
         }
         self.prec = outer + 3 * NEAR;
-        let mut slopes = Vec::new();
-        for n in 0..2i64 {
+        let mut slope = |n: i64| {
             let step = Complex::real(Ball::two_to(n - NEAR));
-            let (right, left) = (x.add(&step, self.prec), x.sub(&step, self.prec));
-            let pair = self.at(&b.var, right, &b.body).and_then(|r| Ok((r, self.at(&b.var, left, &b.body)?)));
-            match pair {
-                Ok((r, l)) => {
-                    let rise = r.sub(&l, self.prec);
-                    slopes.push(Complex { re: rise.re.scale(NEAR - n - 1), im: rise.im.scale(NEAR - n - 1) });
-                }
-                Err(fault) => {
-                    self.prec = outer;
-                    return Err(fault);
-                }
-            }
-        }
+            let right = self.at(&b.var, x.add(&step, self.prec), &b.body)?;
+            let left = self.at(&b.var, x.sub(&step, self.prec), &b.body)?;
+            Ok(right.sub(&left, self.prec).scale(NEAR - n - 1))
+        };
+        let slopes = slope(0).and_then(|first| Ok([first, slope(1)?]));
         self.prec = outer;
+        let slopes = slopes?;
         let gap = slopes[0].sub(&slopes[1], outer).top();
         Ok(slopes[0].clone().widen(gap.max(-2 * NEAR)))
     }

@@ -5,8 +5,8 @@ use crate::value::Value;
 use crate::value::exact::exact;
 use crate::value::expr::Expr;
 use crate::value::lex::{Tok, Token, is, shown};
-use crate::value::parse::relation::{name_of, relation_sign, variable_of};
-use crate::value::parse::{MAX_ITEMS, Reader, is_comma, names, nesting, one_or_list, split};
+use crate::value::parse::relation::{name_of, variable_of};
+use crate::value::parse::{MAX_ITEMS, Reader, is_comma, names, nesting, one_or_list, outside, split};
 use crate::value::region::{Region, Span};
 
 impl Reader<'_> {
@@ -21,10 +21,6 @@ impl Reader<'_> {
         let inside: Vec<Token> = tokens[1..tokens.len() - 1].iter().filter(|t| !is(Some(t), '&')).cloned().collect();
         let rows = split(&inside, row)?;
         let rows: Vec<&[Token]> = rows.into_iter().filter(|r| !r.is_empty()).collect();
-        // A calculation continues from line to line, and its last line is the result.
-        if rows.len() > 1 && rows[1..].iter().all(|r| relation_sign(&r[0].tok).is_some()) {
-            return Some(self.value(rows.last()?, depth + 1));
-        }
         let items: Option<Vec<Value>> = rows.into_iter().map(|r| self.value(r, depth + 1)).collect();
         Some(items.and_then(one_or_list))
     }
@@ -129,55 +125,29 @@ impl Reader<'_> {
             Tok::Word(w) => w == "U",
             _ => false,
         };
-        let signs = |t: &&Token| sign(&t.tok);
-        if !tokens.iter().any(|t| signs(&t)) {
-            return None;
-        }
-        let mut level = 0;
-        let mut ops = Vec::new();
-        for t in tokens {
-            level += nesting(&t.tok);
-            if level == 0 && sign(&t.tok) {
-                ops.push(shown(&t.tok));
-            }
-        }
+        let ops: Vec<String> = outside(tokens).filter(|t| sign(t)).map(shown).collect();
         if ops.is_empty() {
             return None;
         }
         let parts = split(tokens, sign)?;
+        Some(self.joined(&parts, &ops, depth).map(Value::Region))
+    }
+
+    fn joined(&self, parts: &[&[Token]], ops: &[String], depth: usize) -> Option<Region> {
         let braced = |p: &[Token]| matches!(p.first().map(|t| &t.tok), Some(Tok::Sym('{')));
-        let values: Option<Vec<Value>> = parts
-            .into_iter()
-            .map(|p| {
-                let value = self.value(p, depth + 1)?;
-                Some(match value {
-                    one @ Value::Scalar(..) if braced(p) => Value::Set(vec![one]),
-                    one @ Value::Scalar(..) if ops.iter().any(|o| o == "setminus") => Value::Set(vec![one]),
-                    v => v,
-                })
-            })
-            .collect();
-        let Some(values) = values else { return Some(None) };
-        let mut regions = Vec::new();
-        for v in &values {
-            match as_region(v) {
-                Some(r) => regions.push(r),
-                None => return Some(None),
-            }
-        }
-        let mut total = regions.remove(0);
-        for (op, r) in ops.iter().zip(regions) {
-            let next = match op.as_str() {
-                "cap" => total.intersection(&r, self.steps),
-                "setminus" => r.complement(self.steps).and_then(|c| total.intersection(&c, self.steps)),
-                _ => Some(total.clone().union(r)),
-            };
-            match next {
-                Some(next) => total = next,
-                None => return Some(None),
-            }
-        }
-        Some(Some(Value::Region(total)))
+        let removes = ops.iter().any(|op| op == "setminus");
+        let values: Vec<Value> = parts.iter().map(|p| self.value(p, depth + 1)).collect::<Option<_>>()?;
+        let region = |(p, v): (&&[Token], &Value)| match v {
+            Value::Scalar(..) if removes || braced(p) => points(std::slice::from_ref(v)),
+            v => as_region(v),
+        };
+        let mut regions = parts.iter().zip(&values).map(region).collect::<Option<Vec<_>>>()?.into_iter();
+        let first = regions.next()?;
+        ops.iter().zip(regions).try_fold(first, |total, (op, r)| match op.as_str() {
+            "cap" => total.intersection(&r, self.steps),
+            "setminus" => total.intersection(&r.complement(self.steps)?, self.steps),
+            _ => Some(total.union(r)),
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::steps::Rational;
 use crate::value::expr::{Expr, divide, integer, is_function, minus, negate, number};
 use crate::value::lex::{Tok, Token, is, is_cmd, is_greek, shown};
-use crate::value::parse::{Reader, is_comma, is_word, nesting, one_or_list, split};
+use crate::value::parse::{Reader, is_comma, is_word, one_or_list, outside, split};
 use crate::value::region::{Region, Span, infinity};
 use crate::value::scalar::{scalar, scalar_with_unit};
 use crate::value::{Value, exact};
@@ -137,14 +137,7 @@ impl Reader<'_> {
 
     /// Parses the relations outside brackets. Returns `Some(None)` if a relation exists but cannot be parsed.
     pub(crate) fn relation(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
-        let mut signs = Vec::new();
-        let mut level = 0;
-        for t in tokens {
-            level += nesting(&t.tok);
-            if level == 0 {
-                signs.extend(relation_sign(&t.tok));
-            }
-        }
+        let signs: Vec<char> = outside(tokens).filter_map(relation_sign).collect();
         if signs.is_empty() {
             return None;
         }
@@ -190,11 +183,6 @@ impl Reader<'_> {
                 // The left side names a matrix or a column of variables.
                 if b.any(|p| matches!(p, Expr::Matrix(_))) {
                     return self.value(last, depth + 1);
-                }
-                // The right side is the result of a sum or a derivative.
-                let operated = |e: &Expr| e.any(|p| matches!(p, Expr::Bound(_)));
-                if operated(a) && !operated(b) {
-                    return Some(Value::Scalar(b.clone(), None));
                 }
                 if let Some(name) = a.as_variable() {
                     return Some(Value::Assignment(name.to_owned(), Box::new(Value::Scalar(b.clone(), None))));

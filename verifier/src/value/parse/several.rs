@@ -18,8 +18,7 @@ impl Reader<'_> {
         }
         let mut items: Vec<Value> = Vec::new();
         let parts_are_points = filled.len() > 1 && filled[1..].iter().all(|p| is(p.first(), '('));
-        let (parts, filled) = (filled.clone(), filled.len());
-        for part in parts {
+        for part in &filled {
             // "k \in \mathbb{Z}" after a family of solutions only describes k.
             let member = split(part, names("in"))?;
             let condition = is_kind(&part[0].tok, Kind::Condition);
@@ -27,7 +26,7 @@ impl Reader<'_> {
                 && member[1].len() == 1
                 && matches!(&member[1][0].tok, Tok::Cmd(c) if c.starts_with("mathbb"));
             // The statement that x is real adds nothing to a condition.
-            let real = whole && matches!(&member[1][0].tok, Tok::Cmd(c) if c == "mathbbR") && filled > 1;
+            let real = whole && matches!(&member[1][0].tok, Tok::Cmd(c) if c == "mathbbR") && filled.len() > 1;
             if real && items.is_empty() {
                 continue;
             }

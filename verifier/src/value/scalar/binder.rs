@@ -2,6 +2,7 @@
 
 use crate::value::expr::{Binder, Bound, Expr, integer};
 use crate::value::lex::{Tok, Token, is, is_cmd, is_greek, shown};
+use crate::value::parse::{nesting, split};
 use crate::value::scalar::parser::Parser;
 
 impl Parser<'_> {
@@ -184,37 +185,20 @@ impl Parser<'_> {
         if !kind.ends_with("matrix") && kind != "array" {
             return None;
         }
-        let end = format!("end {kind}");
-        let (mut rows, mut row, mut from, mut level) = (Vec::new(), Vec::new(), self.at, 0i32);
-        loop {
-            self.steps.spend(1)?;
-            let t = self.token(0)?;
-            let done = level == 0 && is_cmd(Some(t), &end);
-            let line = level == 0 && (is_cmd(Some(t), "\\") || is_cmd(Some(t), "cr"));
-            if done || line || (level == 0 && is(Some(t), '&')) {
-                let cell = &self.tokens[from..self.at];
-                if !cell.is_empty() {
-                    row.push(self.inner(cell)?);
-                } else if !(row.is_empty() && (done || line)) {
-                    return None;
-                }
-                from = self.at + 1;
-            }
-            if (done || line) && !row.is_empty() {
-                rows.push(std::mem::take(&mut row));
-            }
-            match &t.tok {
-                Tok::Cmd(c) if c.starts_with("begin ") => level += 1,
-                Tok::Cmd(c) if c.starts_with("end ") => level -= 1,
-                Tok::Sym('(' | '{') => level += 1,
-                Tok::Sym(')' | '}') => level -= 1,
-                _ => {}
-            }
-            self.at += 1;
-            if done {
-                break;
-            }
+        let mut level = 1;
+        let length = self.tokens[self.at..].iter().position(|t| {
+            level += nesting(&t.tok);
+            level == 0
+        })?;
+        let inside = &self.tokens[self.at..self.at + length];
+        self.steps.spend(length as u64)?;
+        self.at += length;
+        if !self.eat_cmd(&format!("end {kind}")) {
+            return None;
         }
+        let cells = |row| split(row, |t| *t == Tok::Sym('&'))?.into_iter().map(|cell| self.inner(cell)).collect();
+        let rows = split(inside, |t| matches!(t, Tok::Cmd(c) if c == "\\" || c == "cr"))?;
+        let rows = rows.into_iter().filter(|row| !row.is_empty()).map(cells).collect::<Option<Vec<Vec<Expr>>>>()?;
         let width = rows.first()?.len();
         if rows.iter().any(|r| r.len() != width) {
             return None;

@@ -185,17 +185,12 @@ impl Parser<'_> {
 
 /// Returns the inverse of a circular or hyperbolic function.
 fn inverse(name: &str) -> Option<&'static str> {
-    const CIRCULAR: [&str; 12] =
-        ["sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "sech", "csch"];
+    const CIRCULAR: [&str; 9] = ["sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"];
     CIRCULAR.contains(&name).then(|| function(&format!("arc{name}")))?
 }
 
 fn call(name: &'static str, argument: Expr) -> Expr {
-    let over = |argument| divide(integer(1), argument);
     match name {
-        "arcsech" => Expr::Call("arccosh", vec![over(argument)]),
-        "arccsch" => Expr::Call("arcsinh", vec![over(argument)]),
-        "arccoth" => Expr::Call("arctanh", vec![over(argument)]),
         "exp" => power(var("e"), argument),
         "log" | "lg" => Expr::Call("log", vec![integer(10), argument]),
         name => Expr::Call(name, vec![argument]),

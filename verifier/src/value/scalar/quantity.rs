@@ -25,11 +25,7 @@ impl Parser<'_> {
         let (Some(Tok::Word(w) | Tok::Text(w)), [Expr::Num { .. }, ..]) = (self.peek(), factors.as_slice()) else {
             return false;
         };
-        // Letters after a price: $6k.
-        let priced = matches!(&self.unit, Some(Unit::Measure(..) | Unit::Money(_)));
-        let short = [("k", 1_000), ("K", 1_000), ("M", 1_000_000), ("B", 1_000_000_000), ("bn", 1_000_000_000)];
-        let short = short.iter().find(|s| priced && s.0 == w).map(|s| s.1.into());
-        let Some(scale) = short.or_else(|| number_words::scale(&w.trim().to_lowercase())) else { return false };
+        let Some(scale) = number_words::scale(&w.trim().to_lowercase()) else { return false };
         self.at += 1;
         let scale = number(Rational::from_integer(scale));
         factors[0] = literal(Expr::Mul(vec![factors[0].clone(), scale]), self.steps);
