@@ -8,7 +8,6 @@ use super::launches::{self, predicted};
 use super::layout::{GpuLayout, Weights};
 use super::page::Page;
 use super::pass::Pass;
-
 use super::shapes;
 use super::training::{GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, target};
 use crate::config::RlConfig;
