@@ -97,6 +97,15 @@ pub struct Times {
     pub repetitions: usize,
 }
 
+impl Times {
+    /// Summarises the times of at least one repetition. `cpu` is 0 if it is not measured.
+    pub fn of(mut times: Vec<f64>, cpu: f64) -> Times {
+        times.sort_by(f64::total_cmp);
+        let repetitions = times.len();
+        Times { min: times[0], median: times[repetitions / 2], max: times[repetitions - 1], cpu, repetitions }
+    }
+}
+
 /// Memory for measurements, in bytes. Only pages that a case touches are mapped.
 pub const MEMORY: usize = 3 << 30;
 
@@ -111,9 +120,7 @@ pub fn measure(case: &mut Case, dev: &mut Device, seconds: f64) -> Result<Times>
         times.push(at.elapsed().as_secs_f64());
     }
     let cpu = (cpu_seconds() - cpu_before) / times.len() as f64;
-    times.sort_by(f64::total_cmp);
-    let repetitions = times.len();
-    Ok(Times { min: times[0], median: times[repetitions / 2], max: times[repetitions - 1], cpu, repetitions })
+    Ok(Times::of(times, cpu))
 }
 
 /// Returns the CPU seconds of all threads of this process, including ended ones.

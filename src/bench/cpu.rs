@@ -3,18 +3,15 @@
 use serde_json::{Value, json};
 
 use super::case::{Case, MEMORY, Make, Times, measure};
-use super::jobs::{self, Amount};
 use super::model_shape::ModelShape;
 use super::ops;
 use super::options::Options;
-use super::parity::parity;
 use super::peaks::Peaks;
-use super::rl_step::rl_step;
+
 use crate::config;
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::machine::{FreeMemory, Machine};
-use crate::model::CheckpointPolicy;
 use crate::observe::bytes;
 use crate::tensor::DType;
 
@@ -49,9 +46,12 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
         wanted.join(", "),
         options.seconds
     ));
-    let cases: Vec<_> = wanted.iter().flat_map(|name| cases(name, options)).collect();
+    let mut all = Vec::new();
+    for name in wanted {
+        all.extend(cases(name, options, machine.target)?);
+    }
     let mut plan = Plan::uniform(MEMORY);
-    for (make, _) in cases.iter().filter(|(_, is_job)| *is_job) {
+    for (make, _) in all.iter().filter(|(_, is_job)| *is_job) {
         plan = plan.max(&count(make, machine.threads)?);
     }
     let mut dev = (machine.device)(&plan)?;
@@ -67,7 +67,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
          of   peak  tokens/s"
     );
     let mut rows = Vec::new();
-    for (make, _) in cases {
+    for (make, _) in all {
         let marks = Region::ALL.map(|region| dev.mark(region));
         let mut case = make(&mut dev)?;
         let times = measure(&mut case, &mut dev, options.seconds)?;
@@ -85,7 +85,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
 
 /// Returns the cases of one of [`NAMES`], to be made later. The bool is true for a job, whose memory must be counted
 /// first. Ops need little memory and are not counted.
-fn cases(name: &'static str, options: &Options) -> Vec<(Make, bool)> {
+fn cases(name: &'static str, options: &Options, target: Target) -> Result<Vec<(Make, bool)>> {
     let shapes = options.model_shape.map_or_else(|| vec![ModelShape::Digits, ModelShape::M22], |shape| vec![shape]);
     let mut out: Vec<(Make, bool)> = Vec::new();
     for dtype in options.dtypes() {
@@ -94,32 +94,10 @@ fn cases(name: &'static str, options: &Options) -> Vec<(Make, bool)> {
         let ops = ops::cases(Kind::Cpu, dtype).into_iter().filter(|(op, _)| *op == name && !is_left_out);
         out.extend(ops.map(|(_, make)| (make, false)));
         for &shape in &shapes {
-            let amount = Amount::CPU;
-            match name {
-                "train-step" => {
-                    let (of, levels) = (options.model_of(shape), CheckpointPolicy::default());
-                    out.push((Box::new(move |dev| jobs::train_step(dev, dtype, of, amount, levels)), true));
-                }
-                "rl-step" => {
-                    let of = options.model_of(shape);
-                    for apart in [false, true] {
-                        out.push((Box::new(move |dev| rl_step(dev, dtype, of, apart)), true));
-                    }
-                }
-                "generate" => out.push((Box::new(move |dev| jobs::generate(dev, dtype, shape, amount)), true)),
-                "decode" | "prefill" => {
-                    let (of, size) = (options.model_of(shape), options.decoding(name, Kind::Cpu));
-                    out.push((Box::new(move |dev| jobs::decode(dev, dtype, of, size)), true));
-                }
-                "parity" => {
-                    let amount = Amount { rows: 4, ..amount };
-                    out.push((Box::new(move |dev| parity(dev, dtype, shape, amount)), true));
-                }
-                _ => {}
-            }
+            out.extend(options.jobs(name, target, dtype, shape, 0)?.into_iter().map(|make| (make, true)));
         }
     }
-    out
+    Ok(out)
 }
 
 /// Counts the bytes that a case needs. Returns an error if the machine does not have them.

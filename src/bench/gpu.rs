@@ -8,12 +8,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::case::{Case, Make};
-use super::jobs::{self, Amount};
+use super::case::{Case, Make, Times};
 use super::model_shape::ModelShape;
 use super::options::Options;
-use super::parity::parity;
-use super::rl_step::rl_step;
+
 use super::variants::variants;
 use super::{configs, ops};
 use crate::device::perf_model::Range;
@@ -27,15 +25,8 @@ use crate::tensor::{DType, Tensor};
 
 /// Name that selects all ops.
 const OPS: &str = "ops";
-/// Names of a training step, an RL update, a round of rollouts, decoding alone, and the computation of prompts alone.
-const STEP: &str = "train-step";
-const RL_STEP: &str = "rl-step";
-const GENERATE: &str = "generate";
-const DECODE: &str = "decode";
-const PREFILL: &str = "prefill";
-/// Names of the checks that the sampler's log-probs equal the trainer's, and that both kernel variants agree. If they
-/// differ, the command fails.
-const PARITY: &str = "parity";
+/// Name of the check that both kernel variants agree. If they differ, or if the sampler's log-probs differ from the
+/// trainer's in the case `parity`, the command fails.
 const VARIANTS: &str = "variants";
 
 /// Bytes written between two repetitions, more than any L2 holds.
@@ -76,28 +67,11 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
     }
     let mut out: Vec<Make> = Vec::new();
     for name in names {
-        let (begin, amount) = (out.len(), Amount::of(kind));
+        let begin = out.len();
         let shape = options.model_shape.unwrap_or(if kind == Kind::Cuda { ModelShape::B7 } else { ModelShape::Digits });
-        let model = options.model_of(shape);
+        let jobs = options.jobs(&name, target, DType::Bf16, shape, FLUSH)?;
         match name.as_str() {
-            STEP => {
-                let levels = jobs::train_levels(target, DType::Bf16, model, amount, FLUSH)?;
-                out.push(Box::new(move |dev| jobs::train_step(dev, DType::Bf16, model, amount, levels)));
-            }
-            RL_STEP => out.push(Box::new(move |dev| rl_step(dev, DType::Bf16, model, false))),
-            GENERATE => out.push(Box::new(move |dev| jobs::generate(dev, DType::Bf16, shape, amount))),
-            PARITY => {
-                let mut some = Amount { rows: amount.rows.min(4), rollouts: amount.rollouts.min(8), ..amount };
-                if kind == Kind::Cuda {
-                    // Prompt and response are together longer than a chunk of keys (2,048).
-                    (some.prompt_len, some.new_tokens) = (2000, 256);
-                }
-                out.push(Box::new(move |dev| parity(dev, DType::Bf16, shape, some)));
-            }
-            DECODE | PREFILL => {
-                let of = options.decoding(&name, kind);
-                out.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, model, of)));
-            }
+            _ if !jobs.is_empty() => out.extend(jobs),
             VARIANTS => out.push(Box::new(variants)),
             file if [".yaml", ".yml"].iter().any(|end| file.ends_with(end)) => {
                 let memory = target.memory.map(|memory| memory.saturating_sub(FLUSH));
@@ -165,19 +139,19 @@ fn measured(make: &Make, seconds: f64, machine: &Machine) -> Result<Value> {
         return Ok(row);
     }
     match timed(make, &plan, seconds, machine) {
-        Ok(times) => {
+        Ok(GpuTimes { times, gpu: name, clock, variant }) => {
             row["ours_ms"] = times.median.into();
             row["min_ms"] = times.min.into();
             row["max_ms"] = times.max.into();
             row["repetitions"] = times.repetitions.into();
-            row["clock_mhz"] = times.clock.into();
-            row["runs_by"] = times.variant.map(KernelVariant::name).into();
-            let gpu = Gpu::with_predictions(&times.gpu);
-            row["gpu"] = times.gpu.into();
+            row["clock_mhz"] = clock.into();
+            row["runs_by"] = variant.map(KernelVariant::name).into();
+            let gpu = Gpu::with_predictions(&name);
+            row["gpu"] = name.into();
             let sheet = gpu.map(Gpu::data_sheet);
             row["peak_flops"] = sheet.map(|sheet| sheet.flops).into();
             row["peak_bytes"] = sheet.map(|sheet| sheet.bytes).into();
-            let known = gpu.zip(times.clock.zip(times.variant));
+            let known = gpu.zip(clock.zip(variant));
             if let Some((seconds, bound)) =
                 known.map_or(Ok(None), |(gpu, (mhz, variant))| predicted(make, gpu, variant, f64::from(mhz)))?
             {
@@ -188,7 +162,7 @@ fn measured(make: &Make, seconds: f64, machine: &Machine) -> Result<Value> {
             }
             case.job.iter().for_each(|job| job.write(&mut row, times.median / 1e3));
         }
-        Err(error) if [PARITY, VARIANTS].contains(&case.name) => return Err(error),
+        Err(error) if ["parity", VARIANTS].contains(&case.name) => return Err(error),
         Err(error) => row["skipped"] = error.to_string().into(),
     }
     Ok(row)
@@ -196,12 +170,10 @@ fn measured(make: &Make, seconds: f64, machine: &Machine) -> Result<Value> {
 
 /// Milliseconds of the repetitions, and where they were measured.
 struct GpuTimes {
-    /// Product name of the GPU.
+    /// In milliseconds.
+    times: Times,
     gpu: String,
-    min: f64,
-    median: f64,
-    max: f64,
-    repetitions: usize,
+    /// Clock of the multiprocessors in MHz.
     clock: Option<u32>,
     variant: Option<KernelVariant>,
 }
@@ -228,17 +200,8 @@ fn timed(make: &Make, plan: &Plan, seconds: f64, machine: &Machine) -> Result<Gp
         times.push(once(&mut case, &mut dev, flush, events)?);
     }
     driver(&mut dev)?.profiler(false)?;
-    times.sort_by(f64::total_cmp);
-    let repetitions = times.len();
-    Ok(GpuTimes {
-        gpu: driver(&mut dev)?.properties().name.clone(),
-        min: times[0],
-        median: times[repetitions / 2],
-        max: times[repetitions - 1],
-        repetitions,
-        clock: clock.and_then(Clock::mhz),
-        variant: dev.variant(),
-    })
+    let (gpu, clock) = (driver(&mut dev)?.properties().name.clone(), clock.and_then(Clock::mhz));
+    Ok(GpuTimes { times: Times::of(times, 0.0), gpu, clock, variant: dev.variant() })
 }
 
 fn driver(dev: &mut Device) -> Result<&mut dyn Driver> {
@@ -294,7 +257,7 @@ fn line(row: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::jobs::{Decoding, JobModel};
+    use super::super::jobs::{Decoding, JobModel, decode};
     use super::*;
     use crate::device::images::OWN;
     use crate::plan;
@@ -307,7 +270,7 @@ mod tests {
         for (sequences, keys) in [(1, 28_672), (64, 1536)] {
             let of = Decoding { sequences, keys, steps: Some(4) };
             let model = JobModel { shape: ModelShape::B7, lora_rank: None };
-            makes.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, model, of)));
+            makes.push(Box::new(move |dev| decode(dev, DType::Bf16, model, of)));
         }
         let published = Path::new(env!("OMR_ROOT")).join("configs/openmmreasoner-7b");
         let rows = plan::Rows { row_tokens: Some(4096), image_tokens: Some(1024) };

@@ -124,7 +124,7 @@ pub struct JobModel {
 impl JobModel {
     /// Its name in figures.
     pub(super) fn name(self) -> String {
-        self.shape.name().to_owned() + &self.lora_rank.map_or_else(String::new, |rank| format!(", rank {rank}"))
+        self.shape.name() + &self.lora_rank.map_or_else(String::new, |rank| format!(", rank {rank}"))
     }
 
     /// Makes the model with random weights, and new adapters.

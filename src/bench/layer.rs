@@ -10,7 +10,7 @@ use crate::ops::embedding;
 use crate::ops::gelu::{self, GeluKind};
 use crate::ops::patch_embed::{self, Normalize, PatchImage};
 use crate::ops::qk_norm::{self, Bwd, Fwd, SavedRows};
-use crate::ops::segments::Segments;
+use crate::ops::rows::Segments;
 use crate::ops::{linear, lora, rms_norm, rope, rows, swiglu};
 use crate::tensor::{DType, Tensor};
 

@@ -1,5 +1,7 @@
 //! The shapes of models that jobs are measured with.
 
+use clap::ValueEnum;
+
 use crate::config::BaseConfig;
 use crate::config::recipe::VisionConfig;
 use crate::error::Result;
@@ -10,7 +12,7 @@ use crate::model::family::qwen2_5_vl;
 
 /// Model shapes: those of `bench/peers/models.py`, the released models, and a slice of the 7B model that is small enough
 /// for any optimizer state.
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Clone, Copy, ValueEnum)]
 pub enum ModelShape {
     /// The model of the digits recipe
     Digits,
@@ -30,14 +32,8 @@ pub enum ModelShape {
 
 impl ModelShape {
     /// Its name in figures.
-    pub fn name(self) -> &'static str {
-        match self {
-            ModelShape::Digits => "digits",
-            ModelShape::M22 => "22m",
-            ModelShape::B3 => "3b",
-            ModelShape::B7 => "7b",
-            ModelShape::Slice => "7b-slice",
-        }
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
     /// Its configuration, without weights.
@@ -73,6 +69,6 @@ impl ModelShape {
         };
         let [image, video, start, end, pad] = [2, 1, 3, 4, 5].map(|from_last| vocabulary - from_last);
         let ids = NewIds { bos: 0, eos: 0, media: MediaIds { image, video, start, end, pad } };
-        ModelConfig::new(&qwen2_5_vl::FAMILY, &base, ids, self.name())
+        ModelConfig::new(&qwen2_5_vl::FAMILY, &base, ids, &self.name())
     }
 }

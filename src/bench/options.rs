@@ -6,10 +6,14 @@ use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 use serde_json::Value;
 
-use super::jobs::{Decoding, JobModel};
+use super::case::Make;
+use super::jobs::{Amount, Decoding, JobModel, decode, generate, train_levels, train_step};
 use super::model_shape::ModelShape;
-use crate::device::Kind;
+use super::parity::parity;
+use super::rl_step::rl_step;
+use crate::device::{Kind, Target};
 use crate::error::Result;
+use crate::model::CheckpointPolicy;
 use crate::tensor::DType;
 use crate::{files, plan};
 
@@ -80,7 +84,7 @@ impl Options {
     }
 
     /// Returns the size of the benchmark `name`, decode or prefill, on a device of this kind.
-    pub(super) fn decoding(&self, name: &str, kind: Kind) -> Decoding {
+    fn decoding(&self, name: &str, kind: Kind) -> Decoding {
         let (sequences, keys) = match kind {
             Kind::Cuda => (256, 1536),
             Kind::Cpu => (8, 128),
@@ -93,9 +97,46 @@ impl Options {
         }
     }
 
-    /// Returns the model of a job with this shape.
-    pub(super) fn model_of(&self, shape: ModelShape) -> JobModel {
-        JobModel { shape, lora_rank: self.lora_rank }
+    /// Returns the cases of the job `name` with a model of `shape`, or none if no job has this name: a training step, an RL
+    /// update, a round of rollouts, decoding alone, the computation of prompts alone, and the check that the sampler's
+    /// log-probs equal the trainer's. A training step on a GPU leaves `reserved` bytes of its memory free.
+    pub(super) fn jobs(
+        &self,
+        name: &str,
+        target: Target,
+        dtype: DType,
+        shape: ModelShape,
+        reserved: usize,
+    ) -> Result<Vec<Make>> {
+        let (kind, amount, model) =
+            (target.kind, Amount::of(target.kind), JobModel { shape, lora_rank: self.lora_rank });
+        Ok(match name {
+            "train-step" => {
+                let levels = match kind.is_gpu() {
+                    true => train_levels(target, dtype, model, amount, reserved)?,
+                    false => CheckpointPolicy::default(),
+                };
+                vec![Box::new(move |dev| train_step(dev, dtype, model, amount, levels))]
+            }
+            "rl-step" => {
+                let make = |&apart: &bool| -> Make { Box::new(move |dev| rl_step(dev, dtype, model, apart)) };
+                if kind.is_gpu() { &[false][..] } else { &[false, true] }.iter().map(make).collect()
+            }
+            "generate" => vec![Box::new(move |dev| generate(dev, dtype, shape, amount))],
+            "decode" | "prefill" => {
+                let of = self.decoding(name, kind);
+                vec![Box::new(move |dev| decode(dev, dtype, model, of))]
+            }
+            "parity" => {
+                let mut some = Amount { rows: amount.rows.min(4), rollouts: amount.rollouts.min(8), ..amount };
+                if kind == Kind::Cuda {
+                    // Prompt and response are together longer than a chunk of keys (2,048).
+                    (some.prompt_len, some.new_tokens) = (2000, 256);
+                }
+                vec![Box::new(move |dev| parity(dev, dtype, shape, some))]
+            }
+            _ => Vec::new(),
+        })
     }
 
     /// Writes `record` to the file that `--json` names, if any.

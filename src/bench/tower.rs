@@ -6,7 +6,7 @@ use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::layer_norm::{self, Bwd};
 use crate::ops::pos_embed::{self, Taps};
-use crate::ops::segments::Segments;
+use crate::ops::rows::Segments;
 use crate::tensor::{DType, Tensor};
 
 /// Rows of the position table: a grid of 48 x 48.

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use crate::data::choices;
 use crate::data::fields::{RowContext, given_in, structured, texts};
-use crate::data::{Row, text_of};
+use crate::data::{Row, choices, text_of};
 use crate::reward::RIGHT_ANSWERS;
 
 /// Returns the text between the first `open` and the first `close` after it.

@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::data::bad_row::RowResult;
 use crate::data::fields::{Fields, RawImage};
-use crate::data::paths;
 use crate::data::row_source::{RowPosition, RowSink, RowSource};
+use crate::data::{RowResult, paths};
 use crate::error::{Error, Result};
 
 /// Maximum number of classes that the question lists.

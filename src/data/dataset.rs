@@ -5,17 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crate::config::{DatasetConfig, InputKind};
-use crate::data::bad_row::{BadRow, RejectedRows, RowResult};
 use crate::data::decoded::Decoded;
-use crate::data::encoder::{Encoder, EncodingPurpose};
-use crate::data::index::Index;
+use crate::data::encoder::EncodingPurpose;
 use crate::data::indexing::{self, Indexed, Longest, SharedIds};
 use crate::data::places::{Places, Source, changed};
 use crate::data::read::{RowFile, epoch};
-use crate::data::samples::{Made, Samples};
 use crate::data::stamp::{combined, is_embedded};
-use crate::data::stored_index;
-use crate::data::{ImageSource, ReadCounts, Row};
+use crate::data::{
+    BadRow, Encoder, ImageSource, Index, Made, ReadCounts, RejectedRows, Row, RowResult, Samples, stored_index,
+};
 use crate::error::{Error, Result};
 use crate::identity::CurrentInputs;
 use crate::image::JPEG_DECODER;

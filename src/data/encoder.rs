@@ -4,11 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::index::grids;
 use crate::data::sample::{TurnEnd, for_images, media, per_sample, prompt_tokens, same_size, sft_tokens};
-use crate::data::stamp::{combined, short};
-use crate::data::{EncodedPrompt, ImageSource, Media, Row, Sample};
+use crate::data::stamp::combined;
+use crate::data::{BadRow, EncodedPrompt, ImageSource, Media, Reason, Row, RowResult, Sample, short};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::base_model;

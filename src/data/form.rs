@@ -4,10 +4,9 @@
 use serde_json::{Map, Value};
 
 use crate::data::answer::{between, take_answers};
-use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::fields::{RawImage, RowContext, given, given_in, misfit, plain, scalar, string, structured, wrong};
 use crate::data::folder::decode_data_url;
-use crate::data::{ImageSource, Row, choices, forms, text_of, unread};
+use crate::data::{BadRow, ImageSource, Reason, Row, RowResult, choices, forms, text_of, unread};
 use crate::error::Error;
 use crate::reward::typed;
 use crate::text::{Message, Part};

@@ -60,55 +60,40 @@ const TEMPLATE: &[&str] = &["choices", "options", "answer_index", "hint"];
 
 /// Supported forms. The first form that a row's columns identify is used.
 const FORMS: &[RowForm] = &[
-    RowForm { name: "messages", columns: &[&["messages"]], turns: &[Turns::List("messages")], trains_label: false },
-    RowForm {
-        name: "conversations (ShareGPT)",
-        columns: &[&["conversations"]],
-        turns: &[Turns::List("conversations")],
-        trains_label: false,
-    },
-    RowForm {
-        name: "prompt + completion (TRL)",
-        columns: &[&["prompt"], &["completion", "response"]],
-        turns: &[Turns::Message("user", &["prompt"]), Turns::Message("assistant", &["completion", "response"])],
-        trains_label: false,
-    },
-    RowForm {
-        name: "prompt (verl, TRL)",
-        columns: &[&["prompt"]],
-        turns: &[Turns::Message("user", &["prompt"])],
-        trains_label: false,
-    },
-    RowForm {
-        name: "instruction + output (Alpaca)",
-        columns: &[&["instruction"], &["output"]],
-        turns: &[
+    form("messages", &[&["messages"]], &[Turns::List("messages")]),
+    form("conversations (ShareGPT)", &[&["conversations"]], &[Turns::List("conversations")]),
+    form(
+        "prompt + completion (TRL)",
+        &[&["prompt"], &["completion", "response"]],
+        &[Turns::Message("user", &["prompt"]), Turns::Message("assistant", &["completion", "response"])],
+    ),
+    form("prompt (verl, TRL)", &[&["prompt"]], &[Turns::Message("user", &["prompt"])]),
+    form(
+        "instruction + output (Alpaca)",
+        &[&["instruction"], &["output"]],
+        &[
             Turns::Pairs("history"),
             Turns::Lines("user", &["instruction", "input"]),
             Turns::Lines("assistant", &["output"]),
         ],
-        trains_label: false,
-    },
+    ),
+    form(
+        "question + response",
+        &[QUESTION, &["response"]],
+        &[Turns::Pairs("history"), Turns::Message("user", QUESTION), Turns::Message("assistant", &["response"])],
+    ),
     RowForm {
-        name: "question + response",
-        columns: &[QUESTION, &["response"]],
-        turns: &[Turns::Pairs("history"), Turns::Message("user", QUESTION), Turns::Message("assistant", &["response"])],
-        trains_label: false,
-    },
-    RowForm {
-        name: "question + answer",
-        columns: &[QUESTION, LABEL],
-        turns: &[Turns::Message("user", QUESTION)],
         trains_label: true,
+        ..form("question + answer", &[QUESTION, LABEL], &[Turns::Message("user", QUESTION)])
     },
-    RowForm { name: "question", columns: &[QUESTION], turns: &[Turns::Message("user", QUESTION)], trains_label: false },
-    RowForm {
-        name: "texts (The Cauldron, ms-swift)",
-        columns: &[&["texts"]],
-        turns: &[Turns::List("texts")],
-        trains_label: false,
-    },
+    form("question", &[QUESTION], &[Turns::Message("user", QUESTION)]),
+    form("texts (The Cauldron, ms-swift)", &[&["texts"]], &[Turns::List("texts")]),
 ];
+
+/// Returns a form that does not train on the label.
+const fn form(name: &'static str, columns: &'static [&'static [&'static str]], turns: &'static [Turns]) -> RowForm {
+    RowForm { name, columns, turns, trains_label: false }
+}
 
 /// Returns the form of a row with these fields.
 pub fn of(fields: &Map<String, Value>, at: &RowContext) -> RowResult<&'static RowForm> {

@@ -4,8 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::data::stamp::short;
-use crate::data::{Dataset, ImageSource, Row};
+use crate::data::{Dataset, ImageSource, Row, short};
 use crate::error::{Error, Result};
 use crate::text::Part;
 

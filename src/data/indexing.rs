@@ -6,13 +6,12 @@ use std::thread;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::data::bad_row::{BadRow, Reason, Rejected, RejectedRows, RowResult};
-use crate::data::encoder::{Encoder, Measured};
-use crate::data::index::{Index, Shape};
-use crate::data::places::{Place, Places, Signature};
+use crate::data::encoder::Measured;
+use crate::data::places::{Place, Places};
 use crate::data::read::{RowFile, RowPosition, RowsLeft};
-use crate::data::stamp::short;
-use crate::data::{ReadCounts, Row};
+use crate::data::{
+    BadRow, Encoder, Index, ReadCounts, Reason, Rejected, RejectedRows, Row, RowResult, Shape, Signature, short,
+};
 use crate::error::{Error, Result};
 
 /// Maximum number of rows that are measured together, and of bytes of their texts and embedded images. Both limit the

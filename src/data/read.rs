@@ -7,22 +7,20 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::config::{ColumnsConfig, DataType, DatasetConfig};
-use crate::data::Row;
 use crate::data::arrow_rows::ArrowRows;
-use crate::data::bad_row::RowResult;
 use crate::data::class_folder::ClassFolder;
 use crate::data::columns::Table;
 use crate::data::content::Content;
 use crate::data::delimited::Delimited;
 use crate::data::fields::{Fields, LOOKED_AT, RawImage, RowContext};
 use crate::data::folder::Folder;
-use crate::data::form;
 use crate::data::json::Layout;
 use crate::data::names::Names;
 use crate::data::paths::{self, base, kind, unpacked};
 use crate::data::row_source::{JsonRows, RowSource};
 use crate::data::templates::{COLUMNS, Templates};
 use crate::data::webdataset::WebDataset;
+use crate::data::{Row, RowResult, form};
 use crate::error::{Error, Result};
 use crate::philox::{self, Purpose};
 

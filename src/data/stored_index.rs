@@ -9,11 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::ReadCounts;
-use crate::data::bad_row::RejectedRows;
-use crate::data::index::Index;
 use crate::data::indexing::{Indexed, SharedIds};
-use crate::data::places::{Places, Signature};
+use crate::data::places::Places;
+use crate::data::{Index, ReadCounts, RejectedRows, Signature};
 use crate::error::{Error, Result};
 use crate::files;
 

@@ -3,11 +3,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::data::bad_row::RowResult;
 use crate::data::choices::{OPTIONS, label};
 use crate::data::fields::{RowContext, misfit, plain, texts};
 use crate::data::forms::{CHOSEN, NO_PREFERENCES};
-use crate::data::text_of;
+use crate::data::{RowResult, text_of};
 use crate::text::Message;
 
 /// Columns that are not read.

@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use tar::Archive;
 
-use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::fields::{Fields, RawImage};
-use crate::data::json;
 use crate::data::names::Names;
 use crate::data::paths::is_image_file;
 use crate::data::row_source::{RowPosition, RowSink, RowSource};
+use crate::data::{BadRow, Reason, RowResult, json};
 use crate::error::{Error, Result};
 use crate::files;
 

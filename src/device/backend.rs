@@ -63,6 +63,35 @@ pub enum On<'a> {
     Gpu(Gpu<'a>),
 }
 
+impl On<'_> {
+    /// Runs the op: `cpu` or `gpu`, as the device computes. A device that only counts runs neither.
+    pub fn run<D: Done>(self, cpu: impl FnOnce(Cpu<'_>) -> D, gpu: impl FnOnce(Gpu<'_>) -> Result<()>) -> Result<()> {
+        match self {
+            On::Count => Ok(()),
+            On::Cpu(parts) => cpu(parts).done(),
+            On::Gpu(parts) => gpu(parts),
+        }
+    }
+}
+
+/// Return value of the CPU variant of an op: nothing if it cannot fail, or a result.
+pub trait Done {
+    /// Returns the result.
+    fn done(self) -> Result<()>;
+}
+
+impl Done for () {
+    fn done(self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Done for Result<()> {
+    fn done(self) -> Result<()> {
+        self
+    }
+}
+
 /// Memory regions and the backend that computes on them.
 pub struct Device {
     memory: Memory,
@@ -141,6 +170,11 @@ impl Device {
 
     /// Returns the backend that ops run on.
     pub fn on(&mut self) -> On<'_> {
+        self.op("")
+    }
+
+    /// Returns the backend to run `op` on, which is the op's name in errors.
+    pub fn op(&mut self, op: &'static str) -> On<'_> {
         match &mut self.backend {
             Backend::Cpu { pool, isa } => On::Cpu(Cpu { memory: &mut self.memory, pool, isa: *isa }),
             Backend::Gpu { driver, variants, max_ctas, readback, counter, stream, .. } => {
@@ -150,7 +184,7 @@ impl Device {
                 }
                 let most = driver.properties().multiprocessors as usize;
                 let max_ctas = max_ctas.map_or(most, |limit| most.min(limit));
-                On::Gpu(Gpu { memory, driver, stream: *stream, variants, max_ctas, counter: *counter })
+                On::Gpu(Gpu { memory, driver, stream: *stream, variants, max_ctas, counter: *counter, op })
             }
             Backend::Count { .. } => On::Count,
         }
@@ -279,6 +313,14 @@ impl Device {
             // Releasing cannot report an error. If an earlier launch failed, the next call that can report it does.
             let _ = driver.close(address, bytes);
         }
+    }
+
+    /// Runs `work`, then frees everything that it allocated in `region`.
+    pub fn scope<R>(&mut self, region: Region, work: impl FnOnce(&mut Device) -> Result<R>) -> Result<R> {
+        let mark = self.mark(region);
+        let done = work(self);
+        self.release(mark);
+        done
     }
 
     /// Allocates `bytes` on top of `region`'s stack. The content is undefined.

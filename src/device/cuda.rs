@@ -25,13 +25,11 @@ use cudarc::driver::{CudaContext, DriverError};
 pub use find::{GpuInfo, find};
 pub use module::folder as cache_folder;
 
-use crate::device::driver::{
-    Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap,
-};
+use crate::device::driver::{Kernel, Pinned, Properties};
 use crate::device::images::Images;
-use crate::device::kernel_variant::WgmmaKernels;
-use crate::device::limits;
-use crate::device::wait_limit::WaitLimit;
+use crate::device::{
+    Address, Driver, EncodedMap, Event, Graph, Launch, Stream, TensorMap, WaitLimit, WgmmaKernels, limits,
+};
 use crate::error::{Error, Result};
 use launch::Function;
 use nvtx::Nvtx;

@@ -4,9 +4,7 @@
 use std::any::Any;
 use std::panic::Location;
 
-use crate::device::kernel_variant::WgmmaKernels;
-use crate::device::wait_limit::WaitLimit;
-use crate::device::work::Work;
+use crate::device::{WaitLimit, WgmmaKernels, Work};
 use crate::error::{Error, Result};
 
 /// Address in a device's memory.

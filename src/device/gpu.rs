@@ -1,13 +1,13 @@
 //! Launching kernels from ops: the addresses of tensors and the parameters of kernels.
 
-use crate::device::driver::{Driver, Launch, Stream};
-use crate::device::kernel_variant::{Variants, WgmmaKernels};
-use crate::device::memory::{Memory, Span};
-use crate::device::params::Params;
+use crate::device::kernel_variant::Variants;
+use crate::device::{Driver, Launch, Memory, Params, Span, Stream, WgmmaKernels};
 use crate::error::Result;
 
 /// Parts of the GPU backend that an op uses.
 pub struct Gpu<'a> {
+    /// Name of the op that runs, in errors.
+    pub op: &'static str,
     /// Memory regions.
     pub memory: &'a Memory,
     /// Driver.

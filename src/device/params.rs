@@ -2,8 +2,7 @@
 
 use bytemuck::NoUninit;
 
-use crate::device::driver::{Address, EncodedMap};
-use crate::device::memory::{Memory, Span};
+use crate::device::{Address, EncodedMap, Memory, Span};
 
 /// Bytes of a kernel's argument struct. Tensors are replaced by their addresses at the launch.
 #[derive(Clone, Debug)]

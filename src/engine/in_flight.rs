@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 
 use crate::engine::model_runner::{KeptRow, PromptRow};
-use crate::engine::requests::{EngineCoreOutput, Noise, PromptLogprob, RequestId, RequestParams, SampledToken};
 use crate::engine::scheduler::{Scheduler, SeqId, Step};
-use crate::engine::sequence::Prompt;
+use crate::engine::{EngineCoreOutput, Noise, Prompt, PromptLogprob, RequestId, RequestParams, SampledToken};
 use crate::ops::sample::{Changes, Draw, NoiseKey, Penalties, Ranked, RowCall};
 
 /// The requests that were added with `Engine::add_request` and have not ended.
@@ -60,12 +59,12 @@ impl InFlight {
             bitmap
         });
         let mut prompt_ids = Vec::new();
-        if params.repetition_penalty != 1.0 {
+        if params.penalties.repetition != 1.0 {
             prompt_ids.clone_from(&prompt.token_ids);
             prompt_ids.sort_unstable();
             prompt_ids.dedup();
         }
-        let penalized = params.penalties() != Penalties::NONE;
+        let penalized = params.penalties != Penalties::NONE;
         InFlight {
             slot,
             first_choice,
@@ -94,7 +93,7 @@ impl InFlight {
             allowed: self.allowed.as_deref(),
             banned: if sampled < self.params.min_tokens { &self.stops } else { &[] },
             bias: &self.params.logit_bias,
-            penalties: self.params.penalties(),
+            penalties: self.params.penalties,
             prompt: &self.prompt_ids,
             counts: self.counts.get(choice),
         };

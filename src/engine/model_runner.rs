@@ -12,11 +12,9 @@ use crate::engine::scheduler::{Scheduler, SchedulerConfig, Step};
 use crate::engine::step_inputs::StepInputs;
 use crate::error::Result;
 use crate::image::ImageInput;
-use crate::model::Model;
 use crate::model::config::MixerConfig;
-use crate::model::layers::Attend;
 use crate::model::linear_layer::Adapted;
-use crate::model::tape::{Mode, Tape, Var};
+use crate::model::{Attend, Mode, Model, Tape, Var};
 use crate::ops::attend::Heads;
 use crate::ops::paged_attention::{self, Decode, KvCache, Split};
 use crate::ops::rows;
@@ -202,10 +200,7 @@ impl ModelRunner {
         let sampling = Sampling { draws: &self.draws, ..sampling };
         let mut graphs = std::mem::take(&mut self.graphs);
         let done = graphs.run(dev, key, |dev| {
-            let mark = dev.mark(Region::Workspace);
-            let done = self.launch(model, dev, tape, &inputs, sampling);
-            dev.release(mark);
-            done.map(|_| ())
+            dev.scope(Region::Workspace, |dev| self.launch(model, dev, tape, &inputs, sampling)).map(|_| ())
         });
         self.graphs = graphs;
         done?;
@@ -243,21 +238,21 @@ impl ModelRunner {
         }
         let last = copies.iter().copied().map(|(from, to)| (to, from)).collect::<BTreeMap<u32, u32>>();
         let (to, from): (Vec<u32>, Vec<u32>) = last.into_iter().unzip();
-        let mark = dev.mark(Region::Workspace);
-        let count = to.len();
-        let from = dev.upload(Region::Workspace, &from, &[count])?;
-        let to = dev.upload(Region::Workspace, &to, &[count])?;
-        let block_len = self.caches[0].k.cols();
-        let held = dev.alloc(Region::Workspace, self.caches[0].k.dtype, &[count, block_len])?;
-        for cache in self.caches.iter() {
-            for half in [cache.k, cache.v] {
-                let half = half.reshape(&[half.rows(), block_len]);
-                rows::gather(dev, half, from, held)?;
-                rows::scatter(dev, held, to, half)?;
+        dev.scope(Region::Workspace, |dev| {
+            let count = to.len();
+            let from = dev.upload(Region::Workspace, &from, &[count])?;
+            let to = dev.upload(Region::Workspace, &to, &[count])?;
+            let block_len = self.caches[0].k.cols();
+            let held = dev.alloc(Region::Workspace, self.caches[0].k.dtype, &[count, block_len])?;
+            for cache in self.caches.iter() {
+                for half in [cache.k, cache.v] {
+                    let half = half.reshape(&[half.rows(), block_len]);
+                    rows::gather(dev, half, from, held)?;
+                    rows::scatter(dev, held, to, half)?;
+                }
             }
-        }
-        dev.release(mark);
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Runs the largest possible steps on a counting device: a step of the maximum size, with as many of `images` as
@@ -336,13 +331,12 @@ impl ModelRunner {
         if images.is_empty() {
             return Ok(());
         }
-        let mark = dev.mark(Region::Workspace);
-        let merged = dev.alloc(Region::Workspace, self.vision.dtype, &[to.len(), self.vision.cols()])?;
-        model.encode_images(tape, dev, images, merged)?;
-        let to = dev.upload(Region::Workspace, to, &[to.len()])?;
-        rows::scatter(dev, merged, to, self.vision)?;
-        dev.release(mark);
-        Ok(())
+        dev.scope(Region::Workspace, |dev| {
+            let merged = dev.alloc(Region::Workspace, self.vision.dtype, &[to.len(), self.vision.cols()])?;
+            model.encode_images(tape, dev, images, merged)?;
+            let to = dev.upload(Region::Workspace, to, &[to.len()])?;
+            rows::scatter(dev, merged, to, self.vision)
+        })
     }
 
     /// Computes the hidden rows `[T, D]` of the step's tokens, and stores their keys and values in the cache.
@@ -385,10 +379,8 @@ impl ModelRunner {
         let wanted = sampling.kept.map_or(&[][..], |kept| kept.prompt);
         let mut ranked = Vec::with_capacity(wanted.len());
         for part in wanted.chunks(PROMPT_ROWS) {
-            let mark = dev.mark(Region::Workspace);
-            let done = rank_rows(model, dev, hidden.tensor, part, sampling.allowed);
-            dev.release(mark);
-            ranked.extend(done?);
+            let rank = |dev: &mut Device| rank_rows(model, dev, hidden.tensor, part, sampling.allowed);
+            ranked.extend(dev.scope(Region::Workspace, rank)?);
         }
         Ok(ranked)
     }

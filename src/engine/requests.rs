@@ -53,7 +53,7 @@ impl Noise {
 }
 
 /// Parameters of a request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RequestParams {
     /// True for a request with many choices: it leaves a sixteenth of `max_num_seqs` to other requests.
     pub is_wide: bool,
@@ -71,12 +71,8 @@ pub struct RequestParams {
     pub eos_token_ids: Arc<[u32]>,
     /// True if the model's end-of-sequence tokens do not end a choice.
     pub ignore_eos: bool,
-    /// Subtracted from the logit of each id in the output; 0 disables.
-    pub presence_penalty: f32,
-    /// Subtracted from the logit of an id once for each occurrence in the output; 0 disables.
-    pub frequency_penalty: f32,
-    /// Divides the positive logits of ids in the prompt or the output, and multiplies their negative logits; 1 disables.
-    pub repetition_penalty: f32,
+    /// Penalties of ids that occurred before.
+    pub penalties: Penalties,
     /// Values that are added to the logits of ids.
     pub logit_bias: Vec<(u32, f32)>,
     /// The only ids that may be sampled. `None` allows those of the policy.
@@ -94,38 +90,17 @@ pub struct RequestParams {
 impl RequestParams {
     /// Returns parameters that sample from the model's distribution and report nothing.
     pub fn new(max_tokens: usize, eos_token_ids: Arc<[u32]>) -> RequestParams {
-        RequestParams {
-            is_wide: false,
-            sampling: SamplingParams::default(),
-            noise: Noise::default(),
-            max_tokens,
-            min_tokens: 0,
-            stop_token_ids: Vec::new(),
-            eos_token_ids,
-            ignore_eos: false,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-            repetition_penalty: 1.0,
-            logit_bias: Vec::new(),
-            allowed_token_ids: None,
-            logprobs: None,
-            prompt_logprobs: None,
-            logprobs_mode: LogprobsMode::Raw,
-        }
+        RequestParams { max_tokens, eos_token_ids, ..RequestParams::default() }
     }
 
     /// Returns an input error, whose place is the field's name, unless every value is in its range.
     pub fn validate(&self, vocab_size: usize) -> Result<()> {
         self.sampling.validate("")?;
+        let Penalties { repetition, frequency, presence } = self.penalties;
         let numbers = [
-            ("presence_penalty", self.presence_penalty, (-2.0..=2.0).contains(&self.presence_penalty), "-2 to 2"),
-            ("frequency_penalty", self.frequency_penalty, (-2.0..=2.0).contains(&self.frequency_penalty), "-2 to 2"),
-            (
-                "repetition_penalty",
-                self.repetition_penalty,
-                self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite(),
-                "above 0",
-            ),
+            ("presence_penalty", presence, (-2.0..=2.0).contains(&presence), "-2 to 2"),
+            ("frequency_penalty", frequency, (-2.0..=2.0).contains(&frequency), "-2 to 2"),
+            ("repetition_penalty", repetition, repetition > 0.0 && repetition.is_finite(), "above 0"),
         ];
         for (name, value, holds, expected) in numbers {
             if !holds {
@@ -165,19 +140,10 @@ impl RequestParams {
         Ok(())
     }
 
-    /// Returns the penalties of repetition.
-    pub(super) fn penalties(&self) -> Penalties {
-        Penalties {
-            repetition: self.repetition_penalty,
-            frequency: self.frequency_penalty,
-            presence: self.presence_penalty,
-        }
-    }
-
     /// Returns true if the logits of the token after `sampled` tokens must be kept. If only the token's own log-prob is
     /// requested and the fused sampler's log-prob is that one, they need not be.
     pub(super) fn keeps_logits(&self, sampled: usize) -> bool {
-        let changed = self.penalties() != Penalties::NONE
+        let changed = self.penalties != Penalties::NONE
             || !self.logit_bias.is_empty()
             || self.allowed_token_ids.is_some()
             || sampled < self.min_tokens;

@@ -3,9 +3,8 @@
 
 use std::ops::ControlFlow;
 
-use crate::data::index::{Index, Shape};
 use crate::data::read::RowFile;
-use crate::data::{Encoder, ReadCounts};
+use crate::data::{Encoder, Index, ReadCounts, Shape};
 use crate::error::{Error, Result};
 use crate::task::{Crash, TaskRows};
 

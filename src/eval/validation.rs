@@ -351,16 +351,15 @@ impl Validator for TaskValidator {
     }
 
     fn count(&self, dev: &mut Device, model: &Model) -> Result<()> {
-        let (mark, workload) = (dev.mark(Region::Overlay), self.workload());
-        self.llm.limits(dev, Region::Overlay, &workload)?.planned(model, dev, &self.llm.largest(&workload))?;
-        dev.release(mark);
-        Ok(())
+        let workload = self.workload();
+        dev.scope(Region::Overlay, |dev| {
+            self.llm.limits(dev, Region::Overlay, &workload)?.planned(model, dev, &self.llm.largest(&workload))
+        })
     }
 
     fn seconds(&self, dev: &mut Device, model: &Model, size: usize) -> Result<f64> {
-        let mark = dev.mark(Region::Overlay);
-        let Tried { answers, seconds, per_token } = self.try_answers(dev, model)?;
-        dev.release(mark);
+        let tried = dev.scope(Region::Overlay, |dev| self.try_answers(dev, model))?;
+        let Tried { answers, seconds, per_token } = tried;
         let batches = self.answers().div_ceil(size).div_ceil(answers) as f64;
         Ok(batches * (seconds + per_token * self.params.max_tokens.saturating_sub(TRIED) as f64))
     }
@@ -372,9 +371,7 @@ impl Validator for TaskValidator {
         ranks: &mut dyn Ranks,
         on_progress: &mut dyn FnMut(usize),
     ) -> Result<(Metrics, Option<String>)> {
-        let mark = dev.mark(Region::Overlay);
-        let (figures, shares) = self.generate(dev, model, ranks, on_progress)?;
-        dev.release(mark);
+        let (figures, shares) = dev.scope(Region::Overlay, |dev| self.generate(dev, model, ranks, on_progress))?;
         let named = figures.iter().flat_map(|(source, figures)| figures.named(source));
         Ok((named.map(|(name, value)| (name, value.into())).collect(), shares.warning()))
     }

@@ -16,17 +16,17 @@ impl Adapter {
     fn t(&self, dev: &mut Device, region: Region, x: Tensor, adapted: Adapted) -> Result<Tensor> {
         let n = self.a.weight.n;
         let t = dev.alloc(region, x.dtype, &[x.rows(), n])?;
-        let mark = dev.mark(Region::Workspace);
-        let all = match adapted {
-            Adapted::All | Adapted::None => t,
-            Adapted::Rows(_) => dev.zeros(Region::Workspace, x.dtype, &[x.rows() + 1, n])?,
-        };
-        lora::fwd(dev, x, &self.a.weight, self.tickets, all.slice(0, x.rows()))?;
-        if let Adapted::Rows(source) = adapted {
-            rows::gather(dev, all, source, t)?;
-        }
-        dev.release(mark);
-        Ok(t)
+        dev.scope(Region::Workspace, |dev| {
+            let all = match adapted {
+                Adapted::All | Adapted::None => t,
+                Adapted::Rows(_) => dev.zeros(Region::Workspace, x.dtype, &[x.rows() + 1, n])?,
+            };
+            lora::fwd(dev, x, &self.a.weight, self.tickets, all.slice(0, x.rows()))?;
+            if let Adapted::Rows(source) = adapted {
+                rows::gather(dev, all, source, t)?;
+            }
+            Ok(t)
+        })
     }
 
     /// Computes S from the masters of B. This rank owns the elements `own` of B, and `lo` has the low halves of their
@@ -39,16 +39,15 @@ impl Adapter {
         lo: Option<Tensor>,
         gather: impl FnOnce(&mut Device, Tensor) -> Result<()>,
     ) -> Result<()> {
-        let mark = dev.mark(Region::Workspace);
-        let scaled = dev.alloc(Region::Workspace, b.tensor.dtype, &[b.tensor.len()])?;
-        if !own.is_empty() {
-            let [from, to] = [b.tensor, scaled].map(|t| t.slice(own.start, own.end));
-            lora::scaled(dev, from, lo, self.scale, to)?;
-        }
-        gather(dev, scaled)?;
-        lora::spread(dev, scaled, self.rows, &self.s)?;
-        dev.release(mark);
-        Ok(())
+        dev.scope(Region::Workspace, |dev| {
+            let scaled = dev.alloc(Region::Workspace, b.tensor.dtype, &[b.tensor.len()])?;
+            if !own.is_empty() {
+                let [from, to] = [b.tensor, scaled].map(|t| t.slice(own.start, own.end));
+                lora::scaled(dev, from, lo, self.scale, to)?;
+            }
+            gather(dev, scaled)?;
+            lora::spread(dev, scaled, self.rows, &self.s)
+        })
     }
 }
 
@@ -64,12 +63,12 @@ impl Tape {
     ) -> Result<Option<Tensor>> {
         let adapter = layer.adapter.filter(|_| self.adapted() != Adapted::None);
         let Some(adapter) = adapter else { return product(dev, x.into()).map(|()| None) };
-        let mark = dev.mark(Region::Workspace);
-        let region = if self.recording() { self.region() } else { Region::Workspace };
-        let t = adapter.t(dev, region, x, self.adapted())?;
-        product(dev, Input { x, pair: Some(Pair { left: t, right: adapter.s }) })?;
-        dev.release(mark);
-        Ok(self.recording().then_some(t))
+        dev.scope(Region::Workspace, |dev| {
+            let region = if self.recording() { self.region() } else { Region::Workspace };
+            let t = adapter.t(dev, region, x, self.adapted())?;
+            product(dev, Input { x, pair: Some(Pair { left: t, right: adapter.s }) })?;
+            Ok(self.recording().then_some(t))
+        })
     }
 }
 

@@ -18,12 +18,11 @@ use crate::identity;
 use crate::model::attach::{Masters, module, scale};
 use crate::model::config::Family;
 use crate::model::family::names::{path_in_memory, released_name};
-use crate::model::layout::ParamLayout;
 use crate::model::linear_layer::{A, B};
-use crate::model::outgoing::{OutFile, OutModel, Outgoing, Part};
+use crate::model::outgoing::{OutFile, Outgoing, Part};
 use crate::model::params::Piece;
 use crate::model::weights::{ADAPTER, StoredTensor, WeightFiles, is_float};
-use crate::model::{Model, ModelConfig};
+use crate::model::{Model, ModelConfig, OutModel, ParamLayout};
 use crate::tensor::{DType, Tensor};
 
 /// Key in the header of the tensors with [`AdapterConfig::base_weights`].

@@ -11,12 +11,11 @@ use half::bf16;
 
 use crate::device::{Device, Region};
 use crate::error::Result;
-use crate::model::Model;
 use crate::model::layer::Layer;
-use crate::model::layout::ParamLayout;
 use crate::model::linear_layer::{A, Adapter, B, Linear};
 use crate::model::params::{Param, Piece};
 use crate::model::part::Part;
+use crate::model::{Model, ParamLayout};
 use crate::ops::adamw::master;
 use crate::ops::lora::{self, Rows};
 use crate::ops::matmul::Weight;
@@ -163,11 +162,11 @@ impl Model {
                 })?;
             }
             let b = &layout.params[adapter.b.id];
-            let mark = dev.mark(Region::Workspace);
-            let scaled = dev.alloc(Region::Workspace, layout.dtype, &[b.tensor.len()])?;
-            fill(dev, b, scaled, masters, |master| adapter.scale * master)?;
-            lora::spread(dev, scaled, adapter.rows, &adapter.s)?;
-            dev.release(mark);
+            dev.scope(Region::Workspace, |dev| {
+                let scaled = dev.alloc(Region::Workspace, layout.dtype, &[b.tensor.len()])?;
+                fill(dev, b, scaled, masters, |master| adapter.scale * master)?;
+                lora::spread(dev, scaled, adapter.rows, &adapter.s)
+            })?;
         }
         Ok(())
     }

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::model::config::{LayerConfig, MixerConfig, ModelConfig, NormKind, TextConfig};
+use crate::model::config::{LayerConfig, MixerConfig, NormKind, TextConfig};
 use crate::model::layer::{Layer, Mixer, Mlp, Norm};
-use crate::model::layers::{Attend, Attention, Rope};
-use crate::model::layout::{LayoutPart, ParamLayout};
+use crate::model::layers::Attention;
+use crate::model::layout::LayoutPart;
 use crate::model::params::{Linear, Matrix, Part, Piece};
 use crate::model::qkv::HeadNorms;
-use crate::model::spread::DeepStack;
-use crate::model::tape::{Tape, Var};
+use crate::model::{Attend, DeepStack, ModelConfig, ParamLayout, Rope, Tape, Var};
 use crate::ops::matmul::PANEL;
 
 /// The decoder's parameters.

@@ -3,8 +3,7 @@
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::tape::{Tape, Var};
-use crate::ops::rows;
-use crate::ops::segments::Segments;
+use crate::ops::rows::{self, Segments};
 use crate::tensor::Tensor;
 
 impl Tape {

@@ -16,7 +16,7 @@ use crate::ops::matmul::{PANEL, panel_count};
 use crate::ops::paged_attention::{Decode, KvCache, Paged};
 use crate::ops::patch_embed::{Normalize, PatchImage};
 use crate::ops::pos_embed::{self, Taps};
-use crate::ops::segments::Segments;
+use crate::ops::rows::Segments;
 use crate::ops::{
     attention, embedding, layer_norm, linear, linear_logprob, paged_attention, patch_embed, rms_norm, swiglu,
 };
@@ -238,48 +238,29 @@ impl Tape {
         Ok(())
     }
 
-    /// Computes silu(gate) * up with gate and up = x W^T + bias.
-    pub fn linear_swiglu(&mut self, dev: &mut Device, x: Var, gate_up: Linear) -> Result<Var> {
-        let mark = dev.mark(self.region());
-        let Linear { weight, bias, .. } = gate_up;
-        let (t, n, dtype) = (x.tensor.rows(), weight.weight.n, x.tensor.dtype);
-        let y = self.alloc(dev, dtype, &[t, n / 2])?;
-        let records = self.set_trained(y, self.is_trained(x) || self.trains(&gate_up));
-        let saved = if records { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
-        let bias = bias.map(|b| b.tensor);
-        let product = |dev: &mut Device, x| linear::fwd_swiglu(dev, x, &weight.weight, bias, saved, y.tensor);
-        let kept = self.with_input(dev, x.tensor, gate_up, product)?;
-        let Some(saved) = saved else { return Ok(y) };
-        self.record(mark, move |b| {
-            let Some(dy) = b.take(y) else { return Ok(()) };
-            let dx = b.of_trained(x)?;
-            b.with_scratch(dtype, &[t, n], |b, dz| {
-                swiglu::bwd(b.dev, saved, dy.tensor, dz)?;
-                linear_bwd(b, x, dz, gate_up, kept, dx)
-            })?;
-            b.free(dy);
-            Ok(())
-        });
-        Ok(y)
-    }
-
-    /// Computes gelu(x W^T + bias).
-    pub fn linear_gelu(&mut self, dev: &mut Device, x: Var, layer: Linear, kind: GeluKind) -> Result<Var> {
+    /// Computes silu(gate) * up with gate and up = x W^T + bias, or gelu(x W^T + bias) if a kind is given.
+    pub fn linear_activated(&mut self, dev: &mut Device, x: Var, layer: Linear, kind: Option<GeluKind>) -> Result<Var> {
         let mark = dev.mark(self.region());
         let Linear { weight, bias, .. } = layer;
         let (t, n, dtype) = (x.tensor.rows(), weight.weight.n, x.tensor.dtype);
-        let y = self.alloc(dev, dtype, &[t, n])?;
+        let y = self.alloc(dev, dtype, &[t, if kind.is_some() { n } else { n / 2 }])?;
         let records = self.set_trained(y, self.is_trained(x) || self.trains(&layer));
         let saved = if records { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
-        let bias = bias.map(|b| b.tensor);
-        let product = |dev: &mut Device, x| linear::fwd_gelu(dev, kind, x, &weight.weight, bias, saved, y.tensor);
+        let (weight, bias) = (&weight.weight, bias.map(|b| b.tensor));
+        let product = |dev: &mut Device, x| match kind {
+            None => linear::fwd_swiglu(dev, x, weight, bias, saved, y.tensor),
+            Some(kind) => linear::fwd_gelu(dev, kind, x, weight, bias, saved, y.tensor),
+        };
         let kept = self.with_input(dev, x.tensor, layer, product)?;
         let Some(saved) = saved else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let dx = b.of_trained(x)?;
             b.with_scratch(dtype, &[t, n], |b, dz| {
-                gelu::bwd(b.dev, kind, saved, dy.tensor, dz)?;
+                match kind {
+                    None => swiglu::bwd(b.dev, saved, dy.tensor, dz)?,
+                    Some(kind) => gelu::bwd(b.dev, kind, saved, dy.tensor, dz)?,
+                }
                 linear_bwd(b, x, dz, layer, kept, dx)
             })?;
             b.free(dy);

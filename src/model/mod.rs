@@ -55,7 +55,7 @@ use crate::model::family::names::stored_name;
 use crate::model::part::Init;
 use crate::model::rotary::{RopeTable, Rotary};
 use crate::observe::Silent;
-use crate::ops::segments::Segments;
+use crate::ops::rows::Segments;
 use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Tensor};
 

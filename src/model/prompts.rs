@@ -93,13 +93,12 @@ impl SharedPrompts {
     pub fn attend(&self, dev: &mut Device, pack: &Pack, qkv: Tensor, out: Tensor, lse: Tensor) -> Result<()> {
         let &SharedPrompts { rows, slots, block_tables, context_lens, blocks, .. } = self;
         let &Pack { cu_seqlens: cu_seqlens_q, heads, scale, pairs, .. } = pack;
-        let mark = dev.mark(Region::Workspace);
-        let cache = KvCache::alloc(dev, Region::Workspace, qkv.dtype, blocks, heads)?;
-        paged_attention::store_rows(dev, qkv, rows, slots, &cache)?;
-        let paged = Paged { cache: &cache, block_tables, cu_seqlens_q, context_lens, heads, scale, decode: None };
-        paged_attention::fwd_with_lse(dev, paged, qkv, out, lse, pairs)?;
-        dev.release(mark);
-        Ok(())
+        dev.scope(Region::Workspace, |dev| {
+            let cache = KvCache::alloc(dev, Region::Workspace, qkv.dtype, blocks, heads)?;
+            paged_attention::store_rows(dev, qkv, rows, slots, &cache)?;
+            let paged = Paged { cache: &cache, block_tables, cu_seqlens_q, context_lens, heads, scale, decode: None };
+            paged_attention::fwd_with_lse(dev, paged, qkv, out, lse, pairs)
+        })
     }
 }
 

@@ -24,7 +24,7 @@ use crate::ops::gelu::GeluKind;
 use crate::ops::matmul::PANEL;
 use crate::ops::patch_embed::{Normalize, PatchImage};
 use crate::ops::pos_embed::Taps;
-use crate::ops::segments::Segments;
+use crate::ops::rows::Segments;
 use crate::tensor::{DType, Tensor};
 
 /// Epsilon of the tower's norms. The configuration has no key for it.
@@ -300,7 +300,7 @@ impl VisionTower {
         };
         let Merger { norm, gelu, fc1, fc2 } = self.mergers[(1 + level) % self.mergers.len()];
         let x = norm.forward(tape, dev, x)?.reshape(&joined);
-        let x = tape.linear_gelu(dev, x, fc1, gelu)?;
+        let x = tape.linear_activated(dev, x, fc1, Some(gelu))?;
         tape.linear(dev, x, fc2)
     }
 

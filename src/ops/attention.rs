@@ -12,7 +12,7 @@ pub(in crate::ops) mod names;
 mod pair;
 pub(crate) mod sm90a;
 mod start_check;
-mod tiles;
+
 pub use backward::bwd;
 pub use call::{Bwd, Pack};
 pub use forward::fwd;

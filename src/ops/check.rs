@@ -1,4 +1,4 @@
-//! Shape and type checks that every op runs first.
+//! Beginning of every op: checks of shapes and types, and the count of the bytes that it moves at least.
 
 use crate::device::Launch;
 use crate::error::{Error, Result};
@@ -57,6 +57,16 @@ pub fn launch(op: &'static str, ctas: usize, threads: usize, smem: usize) -> Res
 /// Returns an error unless `dtype` is bf16, the only compute type of the kernels.
 pub fn gpu_compute(op: &'static str, dtype: DType) -> Result<()> {
     that(op, dtype == DType::Bf16, "bf16 on a GPU", format!("{dtype:?}"))
+}
+
+/// Returns the bytes of the tensors, each moved once.
+pub fn moved(tensors: &[Tensor]) -> f64 {
+    tensors.iter().map(|t| t.span().bytes as f64).sum()
+}
+
+/// Returns the extra bytes read from a gradient that is accumulated into.
+pub fn added(dx: Tensor, accumulate: bool) -> f64 {
+    if accumulate { moved(&[dx]) } else { 0.0 }
 }
 
 fn fail<T>(op: &'static str, want: impl Into<String>, got: impl Into<String>) -> Result<T> {

@@ -1,12 +1,10 @@
 //! Token embedding: reads rows of the token table, and adds gradients to its rows.
 
-use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, params};
+use crate::device::{Cpu, Device, Gpu, Launch, Parts, params};
 use crate::error::Result;
-use crate::ops::check::{self, by_dtype};
-use crate::ops::cost::moved;
+use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::matmul::{Order, PANEL, Weight, index, panel_stride, row_stride};
-use crate::ops::rows::{self, Groups, check_indices};
-use crate::ops::segments::Segments;
+use crate::ops::rows::{self, Groups, Segments, check_indices};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Rows of one work item.
@@ -20,30 +18,23 @@ pub fn fwd(dev: &mut Device, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     check::tensor(OP, "ids", ids, DType::U32, &[y.rows()])?;
     check::tensor(OP, "y", y, dtype, &[y.rows(), w.k])?;
     dev.note_work("embedding", 0.0, 2.0 * moved(&[y]));
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => {
-            check_indices(OP, &cpu, ids, w.n)?;
-            by_dtype!(dtype, read_rows(cpu, ids, w, y));
-        }
-        On::Gpu(gpu) => launch(OP, gpu, ids, w, y)?,
-    }
-    Ok(())
+    let read = |cpu: Cpu<'_>| check_indices(OP, &cpu, ids, w.n).map(|()| by_dtype!(dtype, read_rows(cpu, ids, w, y)));
+    dev.op(OP).run(read, |gpu| launch(gpu, ids, w, y))
 }
 
-fn launch(op: &'static str, mut gpu: Gpu<'_>, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
+fn launch(mut gpu: Gpu<'_>, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     // The kernel counts a row in words of two bytes.
     let words = y.dtype.size() / 2;
     let args = params!(embedding::Args {
         ids,
         table: w.data,
         y,
-        rows: check::count(op, "rows", y.rows())?,
-        words: check::count(op, "columns", w.k * words)?,
-        ld: check::count(op, "columns", row_stride(w.k) * words)?,
-        n: check::count(op, "tokens", w.n)?,
+        rows: check::count(gpu.op, "rows", y.rows())?,
+        words: check::count(gpu.op, "columns", w.k * words)?,
+        ld: check::count(gpu.op, "columns", row_stride(w.k) * words)?,
+        n: check::count(gpu.op, "tokens", w.n)?,
     });
-    gpu.launch("embedding", "embedding_fwd", rows::launch(op, y.rows())?, args)
+    gpu.launch("embedding", "embedding_fwd", rows::launch(gpu.op, y.rows())?, args)
 }
 
 fn read_rows<T: Elem>(cpu: Cpu<'_>, ids: Tensor, w: &Weight, y: Tensor) {
@@ -73,33 +64,27 @@ pub fn bwd(dev: &mut Device, ids: Tensor, segments: &Segments, dy: Tensor, dw: T
     check::flat(OP, "dw", dw, DType::F32, order.len(dy.dtype, n, dy.cols()))?;
     // Rows of the f32 gradient are read and written.
     dev.note_work(OP, 0.0, moved(&[dy]) + (2 * dy.len() * size_of::<f32>()) as f64);
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => {
-            check_indices(OP, &cpu, ids, n)?;
-            by_dtype!(dy.dtype, add_rows(cpu, ids, dy, n, dw));
-        }
-        On::Gpu(gpu) => launch_bwd(OP, gpu, segments, dy, dw, n)?,
-    }
-    Ok(())
+    let add =
+        |cpu: Cpu<'_>| check_indices(OP, &cpu, ids, n).map(|()| by_dtype!(dy.dtype, add_rows(cpu, ids, dy, n, dw)));
+    dev.op(OP).run(add, |gpu| launch_bwd(gpu, segments, dy, dw, n))
 }
 
-fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, segments: &Segments, dy: Tensor, dw: Tensor, n: usize) -> Result<()> {
+fn launch_bwd(mut gpu: Gpu<'_>, segments: &Segments, dy: Tensor, dw: Tensor, n: usize) -> Result<()> {
     const THREADS: usize = 128;
-    check::gpu_compute(op, dy.dtype)?;
-    check::tensor(op, "positions", segments.positions, DType::U32, &[dy.rows()])?;
+    check::gpu_compute(gpu.op, dy.dtype)?;
+    check::tensor(gpu.op, "positions", segments.positions, DType::U32, &[dy.rows()])?;
     let args = params!(embedding::BwdArgs {
         positions: segments.positions,
         ids: segments.ids,
         dy,
         dw,
-        tokens: check::count(op, "tokens", dy.rows())?,
-        segments: check::count(op, "segments", segments.count)?,
-        k: check::count(op, "columns", dy.cols())?,
-        ld: check::count(op, "columns", row_stride(dy.cols()))?,
-        n: check::count(op, "rows", n)?,
+        tokens: check::count(gpu.op, "tokens", dy.rows())?,
+        segments: check::count(gpu.op, "segments", segments.count)?,
+        k: check::count(gpu.op, "columns", dy.cols())?,
+        ld: check::count(gpu.op, "columns", row_stride(dy.cols()))?,
+        n: check::count(gpu.op, "rows", n)?,
     });
-    let grid = [check::grid(op, segments.count)?, dy.cols().div_ceil(THREADS) as u32, 1];
+    let grid = [check::grid(gpu.op, segments.count)?, dy.cols().div_ceil(THREADS) as u32, 1];
     gpu.launch("embedding", "embedding_bwd", Launch::new(grid, THREADS as u32, 0), args)
 }
 

@@ -1,10 +1,9 @@
 //! Backward of GELU. The forward is the epilogue of [`super::linear::fwd_gelu`].
 
-use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
+use crate::device::{Cpu, Device, Gpu, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::math;
-use crate::ops::check::{self, by_dtype};
-use crate::ops::cost::moved;
+use crate::ops::check::{self, by_dtype, moved};
 use crate::tensor::{Elem, Tensor};
 
 /// Elements of one work item.
@@ -27,19 +26,14 @@ pub fn bwd(dev: &mut Device, kind: GeluKind, pre: Tensor, dy: Tensor, dpre: Tens
     check::tensor(OP, "pre", pre, dtype, &dims)?;
     check::tensor(OP, "dpre", dpre, dtype, &dims)?;
     dev.note_work(OP, 0.0, moved(&[pre, dy, dpre]));
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => by_dtype!(dtype, body(cpu, kind, pre, dy, dpre)),
-        On::Gpu(gpu) => launch(OP, gpu, kind, pre, dy, dpre)?,
-    }
-    Ok(())
+    dev.op(OP).run(|cpu| by_dtype!(dtype, body(cpu, kind, pre, dy, dpre)), |gpu| launch(gpu, kind, pre, dy, dpre))
 }
 
-fn launch(op: &'static str, mut gpu: Gpu<'_>, kind: GeluKind, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()> {
+fn launch(mut gpu: Gpu<'_>, kind: GeluKind, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()> {
     const THREADS: usize = 256;
     const EACH: usize = 8;
-    check::gpu_compute(op, dy.dtype)?;
-    let launch = check::launch(op, dy.len().div_ceil(THREADS * EACH), THREADS, 0)?;
+    check::gpu_compute(gpu.op, dy.dtype)?;
+    let launch = check::launch(gpu.op, dy.len().div_ceil(THREADS * EACH), THREADS, 0)?;
     let kernel = if kind == GeluKind::Exact { "gelu_bwd" } else { "gelu_tanh_bwd" };
     gpu.launch("gelu", kernel, launch, params!(gelu::Args { pre, dy, dpre, len: dy.len() as i64 }))
 }

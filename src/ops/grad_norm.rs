@@ -1,10 +1,10 @@
 //! Global gradient norm, clip factor and a flag that all values are finite. These three values stay on the device,
 //! where the optimizer reads them.
 
-use crate::device::{Address, Cpu, Device, On, Parts, cpu_kernel, params};
+use crate::device::{Address, Cpu, Device, Parts, cpu_kernel, params};
 use crate::error::Result;
-use crate::ops::cost::moved;
-use crate::ops::{check, lanes};
+use crate::ops::check::{self, moved};
+use crate::ops::lanes;
 use crate::tensor::{DType, Tensor};
 
 /// Elements that the CPU sums in sixteen f32 lanes before it continues in f64. Each lane has 256 terms, so the relative
@@ -27,13 +27,12 @@ pub fn partials(dev: &mut Device, grads: &[Tensor], out: Tensor) -> Result<()> {
     }
     check::tensor(OP, "out", out, DType::F64, &[grads.iter().map(|g| g.len().div_ceil(CHUNK)).sum()])?;
     dev.note_work("grad_norm", 0.0, moved(grads));
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => {
+    dev.op(OP).run(
+        |cpu| {
             let sums = square_sums(&cpu, grads);
             cpu.memory.view_mut(out.span()).of::<f64>().copy_from_slice(&sums);
-        }
-        On::Gpu(mut gpu) => {
+        },
+        |mut gpu| {
             let mut to = gpu.ptr(out);
             for grad in grads {
                 let chunks = grad.len().div_ceil(CHUNK);
@@ -41,9 +40,9 @@ pub fn partials(dev: &mut Device, grads: &[Tensor], out: Tensor) -> Result<()> {
                 gpu.launch("grad_norm", "grad_norm_squares", check::launch(OP, chunks, THREADS, SMEM)?, args)?;
                 to += 8 * chunks as Address;
             }
-        }
-    }
-    Ok(())
+            Ok(())
+        },
+    )
 }
 
 /// Writes three f32 values to out `[3]`:
@@ -60,24 +59,22 @@ pub fn finish(dev: &mut Device, partials: Tensor, max_norm: f32, guard: Option<T
     for (name, t) in [("partials", Some(partials)), ("guard", guard)] {
         t.map_or(Ok(()), |t| check::flat(OP, name, t, DType::F64, t.len()))?;
     }
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => {
+    dev.op(OP).run(
+        |cpu| {
             let norm = cpu.memory.view(partials.span()).of::<f64>().iter().sum::<f64>().sqrt() as f32;
             let guard = guard.map_or(&[][..], |g| cpu.memory.view(g.span()).of::<f64>());
             let finite = norm.is_finite() && guard.iter().all(|x| x.is_finite());
             let factor = if finite { (max_norm / (norm + 1e-6)).min(1.0) } else { 0.0 };
             let flag = if finite { 1.0 } else { 0.0 };
             cpu.memory.view_mut(out.span()).of::<f32>().copy_from_slice(&[norm, factor, flag]);
-        }
-        On::Gpu(mut gpu) => {
+        },
+        |mut gpu| {
             let guards = check::count(OP, "guards", guard.map_or(0, |g| g.len()))?;
             let count = partials.len() as i64;
             let args = params!(grad_norm::FinishArgs { partials, guard, out, count, max_norm, guards });
-            gpu.launch("grad_norm", "grad_norm_finish", check::launch(OP, 1, THREADS, SMEM)?, args)?;
-        }
-    }
-    Ok(())
+            gpu.launch("grad_norm", "grad_norm_finish", check::launch(OP, 1, THREADS, SMEM)?, args)
+        },
+    )
 }
 
 /// Threads of a CTA.

@@ -1,7 +1,7 @@
 //! Adds the gradients of several ranks to a sum, in the order of the ranks. The bits of an update's sums therefore do not
 //! depend on which rank computed which micro-batch.
 
-use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
+use crate::device::{Cpu, Device, Gpu, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
@@ -19,17 +19,10 @@ pub fn fwd(dev: &mut Device, lanes: Tensor, sum: Tensor) -> Result<()> {
     check::that(OP, fits, format!("gradients of at least {} elements", sum.len()), format!("{:?}", lanes.shape))?;
     let moved = (lanes.rows() + 2) * sum.span().bytes;
     dev.note_work("lane_sum", (lanes.rows() * sum.len()) as f64, moved as f64);
-    match dev.on() {
-        On::Count => Ok(()),
-        On::Cpu(cpu) => {
-            on_cpu(cpu, lanes, sum);
-            Ok(())
-        }
-        On::Gpu(gpu) => launch(OP, gpu, lanes, sum),
-    }
+    dev.op(OP).run(|cpu| on_cpu(cpu, lanes, sum), |gpu| launch(gpu, lanes, sum))
 }
 
-fn launch(op: &'static str, mut gpu: Gpu<'_>, lanes: Tensor, sum: Tensor) -> Result<()> {
+fn launch(mut gpu: Gpu<'_>, lanes: Tensor, sum: Tensor) -> Result<()> {
     const THREADS: usize = 256;
     const EACH: usize = 4;
     let aligned = (gpu.ptr(lanes) | gpu.ptr(sum)).is_multiple_of(16);
@@ -38,10 +31,10 @@ fn launch(op: &'static str, mut gpu: Gpu<'_>, lanes: Tensor, sum: Tensor) -> Res
         sum,
         stride: lanes.cols() as i64,
         len: sum.len() as i64,
-        count: check::count(op, "lanes", lanes.rows())?,
+        count: check::count(gpu.op, "lanes", lanes.rows())?,
         wide: aligned && lanes.cols().is_multiple_of(EACH),
     });
-    gpu.launch("lane_sum", "lane_sum", check::launch(op, sum.len().div_ceil(THREADS * EACH), THREADS, 0)?, args)
+    gpu.launch("lane_sum", "lane_sum", check::launch(gpu.op, sum.len().div_ceil(THREADS * EACH), THREADS, 0)?, args)
 }
 
 fn on_cpu(cpu: Cpu<'_>, lanes: Tensor, sum: Tensor) {

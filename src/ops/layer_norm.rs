@@ -1,9 +1,8 @@
 //! Layer normalisation: y = (x - mean) * rstd * gamma + beta, row by row.
 
-use crate::device::{Cpu, Device, Gpu, On, Parts, Region, cpu_kernel, params};
+use crate::device::{Cpu, Device, Gpu, Parts, Region, cpu_kernel, params};
 use crate::error::Result;
-use crate::ops::check::{self, by_dtype};
-use crate::ops::cost::{added, moved};
+use crate::ops::check::{self, added, by_dtype, moved};
 use crate::ops::norm_rows::{ROWS, VECTOR, add_partials, by_rows, gpu_shape, launch_weights};
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -17,16 +16,14 @@ pub fn fwd(dev: &mut Device, x: Tensor, weights: [Tensor; 2], eps: f32, y: Tenso
     const OP: &str = "layer_norm::fwd";
     check_all(OP, x, &weights, stats, [y; 2])?;
     dev.note_work("layer_norm", 0.0, moved(&[x, y]));
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => by_dtype!(x.dtype, forward(cpu, x, weights, eps, y, stats)),
-        On::Gpu(mut gpu) => {
+    dev.op(OP).run(
+        |cpu| by_dtype!(x.dtype, forward(cpu, x, weights, eps, y, stats)),
+        |mut gpu| {
             let ((rows, cols), [gamma, beta]) = (gpu_shape(OP, x)?, weights);
             let args = params!(layer_norm::Args { x, gamma, beta, y, stats, rows, cols, eps });
-            gpu.launch("layer_norm", "layer_norm_fwd", by_rows(OP, x)?, args)?;
-        }
-    }
-    Ok(())
+            gpu.launch("layer_norm", "layer_norm_fwd", by_rows(OP, x)?, args)
+        },
+    )
 }
 
 fn check_all(op: &'static str, x: Tensor, weights: &[Tensor], stats: Tensor, rows: [Tensor; 2]) -> Result<()> {
@@ -117,29 +114,21 @@ pub fn bwd(dev: &mut Device, call: Bwd) -> Result<()> {
         .flatten()
         .try_for_each(|dw| check::tensor(OP, "dgamma or dbeta", dw, DType::F32, &[x.cols()]))?;
     dev.note_work(OP, 0.0, moved(&[x, dy, dx]) + added(dx, call.accumulate));
-    let mark = dev.mark(Region::Workspace);
-    let partials = dev.alloc(Region::Workspace, DType::F32, &[x.rows().div_ceil(ROWS), 2 * x.cols()])?;
-    let done = match dev.on() {
-        On::Count => Ok(()),
-        On::Cpu(cpu) => {
-            by_dtype!(x.dtype, backward(cpu, call, partials));
-            Ok(())
-        }
-        On::Gpu(gpu) => launch_bwd(OP, gpu, call, partials),
-    };
-    dev.release(mark);
-    done
+    dev.scope(Region::Workspace, |dev| {
+        let partials = dev.alloc(Region::Workspace, DType::F32, &[x.rows().div_ceil(ROWS), 2 * x.cols()])?;
+        dev.op(OP).run(|cpu| by_dtype!(x.dtype, backward(cpu, call, partials)), |gpu| launch_bwd(gpu, call, partials))
+    })
 }
 
-fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
+fn launch_bwd(mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
     let Bwd { x, gamma, stats, dy, dx, accumulate, dweights } = call;
-    let (rows, cols) = gpu_shape(op, x)?;
+    let (rows, cols) = gpu_shape(gpu.op, x)?;
     let (dgamma, dbeta) = dweights.map(|[dgamma, dbeta]| (dgamma, dbeta)).unzip();
     let args =
         params!(layer_norm::BwdArgs { x, gamma, stats, dy, dx, dgamma, dbeta, partials, rows, cols, accumulate });
-    gpu.launch("layer_norm", "layer_norm_bwd", by_rows(op, x)?, args.clone())?;
+    gpu.launch("layer_norm", "layer_norm_bwd", by_rows(gpu.op, x)?, args.clone())?;
     match dweights {
-        Some(_) => launch_weights(op, &mut gpu, ["layer_norm", "layer_norm_dw", "layer_norm_dw_sum"], args, x, 2),
+        Some(_) => launch_weights(&mut gpu, ["layer_norm", "layer_norm_dw", "layer_norm_dw_sum"], args, x, 2),
         None => Ok(()),
     }
 }

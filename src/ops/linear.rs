@@ -3,17 +3,17 @@
 //! Shapes: T packed tokens, K inputs, N outputs. x, y, bias and residual have the weight's dtype. The products of a layer
 //! with an adapter continue over a second pair of operands, see [`super::lora`].
 
-use crate::device::{Cpu, Device, On, Region};
+use crate::device::{Cpu, Device, Region};
 use crate::error::Result;
-use crate::ops::check::{self, by_dtype};
-use crate::ops::cost::{added, moved};
+use crate::ops::check::{self, added, by_dtype, moved};
 use crate::ops::gelu::GeluKind;
+use crate::ops::gemm::{self, Forward};
 use crate::ops::input::Input;
 use crate::ops::matmul::{
-    self, Cells, Gelu, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, WeightGradient, panel_len,
+    self, Cells, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, WeightGradient, panel_len,
 };
 use crate::ops::paged_attention;
-use crate::ops::{gemm, rope};
+use crate::ops::rope;
 use crate::tensor::{DType, Elem, Tensor};
 
 pub use crate::ops::gemm::{Qkv, wgmma_fault};
@@ -35,6 +35,17 @@ fn note_forward(dev: &mut Device, input: Input, w: &Weight, others: f64) {
     dev.note_product("linear", [input.x.rows(), w.n, w.k + rank], moved(&[input.x]) + right + others);
 }
 
+/// Function of the products of a linear layer.
+#[derive(Clone, Copy)]
+enum Activation {
+    /// Nothing. The layer may add a residual.
+    None,
+    /// silu(gate) * up.
+    SwiGlu,
+    /// GELU.
+    Gelu(GeluKind),
+}
+
 /// Computes y `[T, N]` = x `[T, K]` W^T (+ bias `[N]`) (+ residual `[T, N]`), rounded once. y may not overlap an input.
 pub fn fwd(
     dev: &mut Device,
@@ -44,80 +55,12 @@ pub fn fwd(
     residual: Option<Tensor>,
     y: Tensor,
 ) -> Result<()> {
-    let input = x.into();
-    note_forward(dev, input, w, moved(&[y]) + moved(residual.as_slice()));
-    fwd_part(dev, input, w, bias, residual, y)
+    noted(dev, "linear", Activation::None, Forward { x: x.into(), w, bias, more: residual, y })
 }
 
 /// Computes [`fwd`] as a part of another op, which records the work.
-pub(in crate::ops) fn fwd_part(
-    dev: &mut Device,
-    input: Input,
-    w: &Weight,
-    bias: Option<Tensor>,
-    residual: Option<Tensor>,
-    y: Tensor,
-) -> Result<()> {
-    const OP: &str = "linear";
-    let (x, t) = (input.x, input.x.rows());
-    let dtype = check::weight(OP, w, w.n, x.cols())?;
-    check::tensor(OP, "x", x, dtype, &[t, w.k])?;
-    check::optional(OP, "bias", bias, dtype, &[w.n])?;
-    check::optional(OP, "residual", residual, dtype, &[t, w.n])?;
-    check::tensor(OP, "y", y, dtype, &[t, w.n])?;
-    input.check(OP, dtype, w.n, false)?;
-    fn body<E: Elem>(
-        cpu: Cpu<'_>,
-        input: Input,
-        w: &Weight,
-        bias: Option<Tensor>,
-        residual: Option<Tensor>,
-        y: Tensor,
-    ) {
-        let (x, [t, s]) = (input.x, input.pair_or_empty());
-        let ins = [x, w.data, or_empty(bias, x), or_empty(residual, x), t, s];
-        let ([y], [x_view, w_view, bias_view, residual_view, t_view, s_view]) = cpu.memory.tensors([y], ins);
-        let second = second::<E>(input, t_view.of(), s_view.of(), w.n);
-        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n).then(second.as_ref());
-        let epilogue = Linear {
-            bias: bias.map(|_| bias_view.of()),
-            residual: residual.map(|_| residual_view.of()),
-            y: Cells::new(y.of::<E>(), w.n),
-        };
-        matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
-    }
-    match dev.on() {
-        On::Count => Ok(()),
-        On::Cpu(cpu) => {
-            by_dtype!(dtype, body(cpu, input, w, bias, residual, y));
-            Ok(())
-        }
-        On::Gpu(gpu) => gemm::linear(OP, gpu, gemm::Forward { x: input, w, bias, more: residual, y }),
-    }
-}
-
-/// Computes y [T, N] = x [T, K] W^T in f32 without rounding. These are the logits that `linear_logprob` and `sample`
-/// compute tile by tile, here stored in full for evaluation and comparison.
-pub fn fwd_f32(dev: &mut Device, x: Tensor, w: &Weight, y: Tensor) -> Result<()> {
-    const OP: &str = "linear::fwd_f32";
-    let t = x.rows();
-    let dtype = check::weight(OP, w, w.n, x.cols())?;
-    check::tensor(OP, "x", x, dtype, &[t, w.k])?;
-    check::tensor(OP, "y", y, DType::F32, &[t, w.n])?;
-    fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, w: &Weight, y: Tensor) {
-        let ([y], [x_view, w_view]) = cpu.memory.tensors([y], [x, w.data]);
-        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n);
-        let epilogue = Linear::<f32> { bias: None, residual: None, y: Cells::new(y.of(), w.n) };
-        matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
-    }
-    match dev.on() {
-        On::Count => Ok(()),
-        On::Cpu(cpu) => {
-            by_dtype!(dtype, body(cpu, x, w, y));
-            Ok(())
-        }
-        On::Gpu(gpu) => gemm::logits(OP, gpu, x, w, y),
-    }
+pub(in crate::ops) fn fwd_part(dev: &mut Device, x: Tensor, w: &Weight, bias: Option<Tensor>, y: Tensor) -> Result<()> {
+    forward(dev, "linear", Activation::None, Forward { x: x.into(), w, bias, more: None, y })
 }
 
 /// Computes y `[T, F]` = silu(gate) * up from the fp32 values of `[gate, up]` = x W^T (+ bias `[2F]`). The weight's
@@ -131,37 +74,7 @@ pub fn fwd_swiglu(
     gate_up: Option<Tensor>,
     y: Tensor,
 ) -> Result<()> {
-    const OP: &str = "linear::fwd_swiglu";
-    let input = x.into();
-    let (x, t) = (input.x, input.x.rows());
-    let dtype = check::weight(OP, w, w.n.next_multiple_of(2 * PANEL), x.cols())?;
-    check::tensor(OP, "x", x, dtype, &[t, w.k])?;
-    check::optional(OP, "bias", bias, dtype, &[w.n])?;
-    check::optional(OP, "gate_up", gate_up, dtype, &[t, w.n])?;
-    check::tensor(OP, "y", y, dtype, &[t, w.n / 2])?;
-    input.check(OP, dtype, w.n, false)?;
-    note_forward(dev, input, w, moved(&[y]) + moved(gate_up.as_slice()));
-    fn body<E: Elem>(cpu: Cpu<'_>, input: Input, w: &Weight, bias: Option<Tensor>, gate_up: Option<Tensor>, y: Tensor) {
-        let (x, [t, s]) = (input.x, input.pair_or_empty());
-        let (outs, ins) = ([or_empty(gate_up, y), y], [x, w.data, or_empty(bias, x), t, s]);
-        let ([gate_up, y], [x_view, w_view, bias_view, t_view, s_view]) = cpu.memory.tensors(outs, ins);
-        let second = second::<E>(input, t_view.of(), s_view.of(), w.n);
-        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n).then(second.as_ref());
-        let epilogue = SwiGlu {
-            bias: bias.map(|_| bias_view.of()),
-            gate_up: Cells::new(gate_up.of::<E>(), w.n),
-            y: Cells::new(y.of::<E>(), w.n / 2),
-        };
-        matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
-    }
-    match dev.on() {
-        On::Count => Ok(()),
-        On::Cpu(cpu) => {
-            by_dtype!(dtype, body(cpu, input, w, bias, gate_up, y));
-            Ok(())
-        }
-        On::Gpu(gpu) => gemm::swiglu(OP, gpu, gemm::Forward { x: input, w, bias, more: gate_up, y }),
-    }
+    noted(dev, "linear::fwd_swiglu", Activation::SwiGlu, Forward { x: x.into(), w, bias, more: gate_up, y })
 }
 
 /// Computes y `[T, N]` = gelu(x W^T (+ bias `[N]`)) from the fp32 value. If `pre` `[T, N]` is given, the value before the
@@ -175,47 +88,73 @@ pub fn fwd_gelu(
     pre: Option<Tensor>,
     y: Tensor,
 ) -> Result<()> {
-    const OP: &str = "linear::fwd_gelu";
-    let input = x.into();
+    noted(dev, "linear::fwd_gelu", Activation::Gelu(kind), Forward { x: x.into(), w, bias, more: pre, y })
+}
+
+fn noted(dev: &mut Device, op: &'static str, activation: Activation, call: Forward<'_>) -> Result<()> {
+    note_forward(dev, call.x, call.w, moved(&[call.y]) + moved(call.more.as_slice()));
+    forward(dev, op, activation, call)
+}
+
+/// Runs a linear layer. `more` is the residual, or the values before the activation.
+fn forward(dev: &mut Device, op: &'static str, activation: Activation, call: Forward<'_>) -> Result<()> {
+    let Forward { x: input, w, bias, more, y } = call;
     let (x, t) = (input.x, input.x.rows());
+    let (rows, columns, name) = match activation {
+        Activation::None => (w.n, w.n, "residual"),
+        Activation::SwiGlu => (w.n.next_multiple_of(2 * PANEL), w.n / 2, "gate_up"),
+        Activation::Gelu(_) => (w.n, w.n, "pre"),
+    };
+    let dtype = check::weight(op, w, rows, x.cols())?;
+    check::tensor(op, "x", x, dtype, &[t, w.k])?;
+    check::optional(op, "bias", bias, dtype, &[w.n])?;
+    check::optional(op, name, more, dtype, &[t, w.n])?;
+    check::tensor(op, "y", y, dtype, &[t, columns])?;
+    input.check(op, dtype, w.n, false)?;
+    dev.op(op).run(
+        |cpu| by_dtype!(dtype, forward_on_cpu(cpu, activation, call)),
+        |gpu| match activation {
+            Activation::None => gemm::linear(gpu, call),
+            Activation::SwiGlu => gemm::swiglu(gpu, call),
+            Activation::Gelu(kind) => gemm::gelu(gpu, kind, call),
+        },
+    )
+}
+
+fn forward_on_cpu<E: Elem>(cpu: Cpu<'_>, activation: Activation, call: Forward<'_>) {
+    let Forward { x: Input { x, .. }, w, bias, more, y } = call;
+    let [t, s] = call.x.pair_or_empty();
+    // A residual is read; values before an activation are written.
+    let (residual, pre) = if let Activation::None = activation { (more, None) } else { (None, more) };
+    let ins = [x, w.data, or_empty(bias, x), or_empty(residual, x), t, s];
+    let ([pre_view, y], [x_view, w_view, bias_view, residual_view, t_view, s_view]) =
+        cpu.memory.tensors([or_empty(pre, y), y], ins);
+    let second = second::<E>(call.x, t_view.of(), s_view.of(), w.n);
+    let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n).then(second.as_ref());
+    let (bias, pre) = (bias.map(|_| bias_view.of()), Cells::new(pre_view.of::<E>(), w.n));
+    if let Activation::SwiGlu = activation {
+        let epilogue = SwiGlu { bias, gate_up: pre, y: Cells::new(y.of::<E>(), w.n / 2) };
+        return matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+    }
+    let gelu = if let Activation::Gelu(kind) = activation { Some(kind) } else { None };
+    let residual = residual.map(|_| residual_view.of());
+    matmul::run(cpu.pool, cpu.isa, &product, &Linear { bias, residual, pre, gelu, y: Cells::new(y.of(), w.n) });
+}
+
+/// Computes y [T, N] = x [T, K] W^T in f32 without rounding. These are the logits that `linear_logprob` and `sample`
+/// compute tile by tile, here stored in full for evaluation and comparison.
+pub fn fwd_f32(dev: &mut Device, x: Tensor, w: &Weight, y: Tensor) -> Result<()> {
+    const OP: &str = "linear::fwd_f32";
+    let t = x.rows();
     let dtype = check::weight(OP, w, w.n, x.cols())?;
     check::tensor(OP, "x", x, dtype, &[t, w.k])?;
-    check::optional(OP, "bias", bias, dtype, &[w.n])?;
-    check::optional(OP, "pre", pre, dtype, &[t, w.n])?;
-    check::tensor(OP, "y", y, dtype, &[t, w.n])?;
-    input.check(OP, dtype, w.n, false)?;
-    note_forward(dev, input, w, moved(&[y]) + moved(pre.as_slice()));
-    struct Call<'a> {
-        kind: GeluKind,
-        input: Input,
-        w: &'a Weight,
-        bias: Option<Tensor>,
-        pre: Option<Tensor>,
-        y: Tensor,
+    check::tensor(OP, "y", y, DType::F32, &[t, w.n])?;
+    fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, w: &Weight, y: Tensor) {
+        let ([y], [x_view, w_view]) = cpu.memory.tensors([y], [x, w.data]);
+        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n);
+        matmul::run(cpu.pool, cpu.isa, &product, &Linear::<f32>::plain(y.of(), w.n));
     }
-    fn body<E: Elem>(cpu: Cpu<'_>, call: Call<'_>) {
-        let Call { kind, input, w, bias, pre, y } = call;
-        let (x, [t, s]) = (input.x, input.pair_or_empty());
-        let (outs, ins) = ([or_empty(pre, y), y], [x, w.data, or_empty(bias, x), t, s]);
-        let ([pre, y], [x_view, w_view, bias_view, t_view, s_view]) = cpu.memory.tensors(outs, ins);
-        let second = second::<E>(input, t_view.of(), s_view.of(), w.n);
-        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n).then(second.as_ref());
-        let epilogue = Gelu {
-            kind,
-            bias: bias.map(|_| bias_view.of()),
-            pre: Cells::new(pre.of::<E>(), w.n),
-            y: Cells::new(y.of::<E>(), w.n),
-        };
-        matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
-    }
-    match dev.on() {
-        On::Count => Ok(()),
-        On::Cpu(cpu) => {
-            by_dtype!(dtype, body(cpu, Call { kind, input, w, bias, pre, y }));
-            Ok(())
-        }
-        On::Gpu(gpu) => gemm::gelu(OP, gpu, kind, gemm::Forward { x: input, w, bias, more: pre, y }),
-    }
+    dev.op(OP).run(|cpu| by_dtype!(dtype, body(cpu, x, w, y)), |gpu| gemm::logits(gpu, x, w, y))
 }
 
 /// Computes qkv = x W^T (+ bias), rotates its q and k heads by cos and sin ([`rope::fwd`]), and stores k and v at
@@ -243,10 +182,7 @@ pub fn fwd_qkv(dev: &mut Device, call: Qkv<'_>) -> Result<()> {
         check::tensor(OP, "slot_mapping", slots, DType::U32, &[t])?;
     }
     note_forward(dev, x, w, moved(&[qkv]));
-    match dev.on() {
-        On::Gpu(gpu) => gemm::qkv(OP, gpu, call),
-        _ => Ok(()),
-    }
+    dev.op(OP).run(|_| (), |gpu| gemm::qkv(gpu, call))
 }
 
 /// Computes dx [T, K] = dy [T, N] W, or dx + dy W rounded once if `accumulate`. A second pair
@@ -263,26 +199,10 @@ pub fn dgrad(dev: &mut Device, dy: impl Into<Input>, w: &Weight, dx: Tensor, acc
     let bytes = moved(&[dy, w.data, dx]) + moved(&input.pair_or_empty()) + added(dx, accumulate);
     dev.note_product(OP, [t, w.k, w.n + longer], bytes);
     if dev.kind().is_gpu() {
-        return match dev.on() {
-            On::Gpu(mut gpu) => gemm::dgrad(OP, &mut gpu, input, w, dx, accumulate),
-            _ => Ok(()),
-        };
+        return dev.op(OP).run(|_| (), |mut gpu| gemm::dgrad(&mut gpu, input, w, dx, accumulate));
     }
-    let mark = dev.mark(Region::Workspace);
-    let scratch = dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, w.k, w.n)])?;
-    let more = match input.pair {
-        Some(pair) => dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, w.k, pair.right.n)])?,
-        None => scratch.slice(0, 0),
-    };
-    struct Call {
-        input: Input,
-        w: Weight,
-        dx: Tensor,
-        accumulate: bool,
-        scratch: [Tensor; 2],
-    }
-    fn body<E: Elem>(cpu: Cpu<'_>, call: Call) {
-        let Call { input, w, dx, accumulate, scratch: [scratch, more] } = call;
+    fn body<E: Elem>(cpu: Cpu<'_>, input: Input, w: &Weight, dx: Tensor, accumulate: bool, scratch: [Tensor; 2]) {
+        let [scratch, more] = scratch;
         let [dt, a] = input.pair_or_empty();
         let ([dx, scratch, more], [dy_view, w_view, dt_view, a_view]) =
             cpu.memory.tensors([dx, scratch, more], [input.x, w.data, dt, a]);
@@ -296,12 +216,14 @@ pub fn dgrad(dev: &mut Device, dy: impl Into<Input>, w: &Weight, dx: Tensor, acc
         let epilogue = InputGradient { dx: Cells::new(dx.of::<E>(), w.k), accumulate };
         matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
     }
-    if let On::Cpu(cpu) = dev.on() {
-        let call = Call { input, w: *w, dx, accumulate, scratch: [scratch, more] };
-        by_dtype!(dtype, body(cpu, call));
-    }
-    dev.release(mark);
-    Ok(())
+    dev.scope(Region::Workspace, |dev| {
+        let scratch = dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, w.k, w.n)])?;
+        let more = match input.pair {
+            Some(pair) => dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, w.k, pair.right.n)])?,
+            None => scratch.slice(0, 0),
+        };
+        dev.on().run(|cpu| by_dtype!(dtype, body(cpu, input, w, dx, accumulate, [scratch, more])), |_| Ok(()))
+    })
 }
 
 /// Computes dw += dy^T x and dbias `[N]` += the sum of dy `[T, N]` over tokens; x is `[T, K]`. Both results are f32;
@@ -332,13 +254,8 @@ pub(in crate::ops) fn wgrad_part(
     check::tensor(OP, "dw", dw, DType::F32, &[Order::of(dev).len(dtype, n, k)])?;
     check::optional(OP, "dbias", dbias, DType::F32, &[n])?;
     if dev.kind().is_gpu() {
-        return match dev.on() {
-            On::Gpu(mut gpu) => gemm::wgrad(OP, &mut gpu, x, dy, n, dw, dbias),
-            _ => Ok(()),
-        };
+        return dev.op(OP).run(|_| (), |mut gpu| gemm::wgrad(&mut gpu, x, dy, n, dw, dbias));
     }
-    let mark = dev.mark(Region::Workspace);
-    let scratch = dev.alloc(Region::Workspace, dtype, &[matmul::weight_gradient_scratch(dtype, t, n, k)])?;
     fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<Tensor>, scratch: Tensor) {
         let outs = [dw, or_empty(dbias, dw), scratch];
         let ([dw, dbias_view, scratch], [x_view, dy_view]) = cpu.memory.tensors(outs, [x, dy]);
@@ -348,9 +265,8 @@ pub(in crate::ops) fn wgrad_part(
             WeightGradient { x: xs, k: x.cols(), dy: dys, n: dy.cols(), dw: dw.of(), dbias, scratch: scratch.of() };
         matmul::weight_gradient(cpu.pool, cpu.isa, call);
     }
-    if let On::Cpu(cpu) = dev.on() {
-        by_dtype!(dtype, body(cpu, x, dy, dw, dbias, scratch));
-    }
-    dev.release(mark);
-    Ok(())
+    dev.scope(Region::Workspace, |dev| {
+        let scratch = dev.alloc(Region::Workspace, dtype, &[matmul::weight_gradient_scratch(dtype, t, n, k)])?;
+        dev.on().run(|cpu| by_dtype!(dtype, body(cpu, x, dy, dw, dbias, scratch)), |_| Ok(()))
+    })
 }

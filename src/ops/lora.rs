@@ -15,12 +15,11 @@
 mod gpu;
 mod rows;
 
-use crate::device::{Cpu, Device, On, Parts, Region};
+use crate::device::{Cpu, Device, Parts, Region};
 use crate::error::Result;
 use crate::ops::adamw::master;
-use crate::ops::check::{self, by_dtype};
-use crate::ops::cost::moved;
-use crate::ops::matmul::{self, Cells, Linear, PANEL, Product, Weight, panel_stride};
+use crate::ops::check::{self, by_dtype, moved};
+use crate::ops::matmul::{self, Linear, PANEL, Product, Weight, panel_stride};
 use crate::tensor::{DType, Elem, Tensor};
 
 pub use rows::{NO_PART, PART, Rows};
@@ -42,16 +41,12 @@ pub fn fwd(dev: &mut Device, x: Tensor, a: &Weight, tickets: Tensor, t: Tensor) 
     fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, a: &Weight, t: Tensor) {
         let ([t], [x_view, a_view]) = cpu.memory.tensors([t], [x, a.data]);
         let product = Product::rows::<E>(x_view.of(), x.rows(), a.k, a_view.of(), a.n).sliced();
-        let epilogue = Linear::<E> { bias: None, residual: None, y: Cells::new(t.of(), a.n) };
-        matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+        matmul::run(cpu.pool, cpu.isa, &product, &Linear::<E>::plain(t.of(), a.n));
     }
     if dev.kind().is_gpu() {
         return gpu::t(OP, dev, x, a, tickets, t);
     }
-    if let On::Cpu(cpu) = dev.on() {
-        by_dtype!(dtype, body(cpu, x, a, t));
-    }
-    Ok(())
+    dev.on().run(|cpu| by_dtype!(dtype, body(cpu, x, a, t)), |_| Ok(()))
 }
 
 /// Elements of a job of [`scaled`].
@@ -81,12 +76,7 @@ pub fn scaled(dev: &mut Device, w: Tensor, lo: Option<Tensor>, scale: f32, out: 
         });
     }
     dev.note_work(OP, 0.0, moved(&[w, out]));
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => by_dtype!(w.dtype, body(cpu, w, lo, scale, out)),
-        On::Gpu(gpu) => gpu::scaled(OP, gpu, w, lo, scale, out)?,
-    }
-    Ok(())
+    dev.op(OP).run(|cpu| by_dtype!(w.dtype, body(cpu, w, lo, scale, out)), |gpu| gpu::scaled(gpu, w, lo, scale, out))
 }
 
 /// Copies the rows of a compact matrix b `[N, rank]`, flat in the order of a weight, to their parts of `s` `[N, R]`.
@@ -109,12 +99,10 @@ pub fn spread(dev: &mut Device, b: Tensor, rows: Rows, s: &Weight) -> Result<()>
         });
     }
     dev.note_work(OP, 0.0, moved(&[b]));
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => by_dtype!(dtype, body(cpu, b, rows, s)),
-        On::Gpu(gpu) => gpu::rows(OP, gpu, "lora_spread", rows, s, [b, s.data], 1.0)?,
-    }
-    Ok(())
+    dev.op(OP).run(
+        |cpu| by_dtype!(dtype, body(cpu, b, rows, s)),
+        |gpu| gpu::rows(gpu, "lora_spread", rows, s, [b, s.data], 1.0),
+    )
 }
 
 /// Adds `scale` times the parts of `ds` to `db`: the gradient of a compact B `[N, rank]` from that of S, f32. Both are
@@ -137,10 +125,5 @@ pub fn collect(dev: &mut Device, ds: Tensor, rows: Rows, s: &Weight, scale: f32,
             });
         });
     };
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => body(cpu),
-        On::Gpu(gpu) => gpu::rows(OP, gpu, "lora_collect", rows, s, [db, ds], scale)?,
-    }
-    Ok(())
+    dev.op(OP).run(|cpu| body(cpu), |gpu| gpu::rows(gpu, "lora_collect", rows, s, [db, ds], scale))
 }

@@ -1,6 +1,6 @@
 //! Negative log-likelihood of targets: the fine-tuning loss and its gradient, which both stay on the device.
 
-use crate::device::{Cpu, Device, Gpu, Launch, On, Region, params};
+use crate::device::{Cpu, Device, Gpu, Launch, Region, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::cta::{THREADS, fold};
@@ -19,19 +19,14 @@ pub fn fwd(dev: &mut Device, log_prob: Tensor, weight: f64, dlog_prob: Tensor, l
     check::tensor(OP, "log_prob", log_prob, DType::F32, &[len])?;
     check::tensor(OP, "dlog_prob", dlog_prob, DType::F32, &[len])?;
     check::tensor(OP, "loss", loss, DType::F64, &[1])?;
-    let mark = dev.mark(Region::Workspace);
-    let chunks = if dev.kind().is_gpu() { len.div_ceil(CHUNK) } else { 0 };
-    let partials = dev.alloc(Region::Workspace, DType::F64, &[chunks])?;
-    let done = match dev.on() {
-        On::Count => Ok(()),
-        On::Cpu(cpu) => {
-            on_cpu(cpu, log_prob, weight, dlog_prob, loss);
-            Ok(())
-        }
-        On::Gpu(gpu) => launch(gpu, log_prob, weight, dlog_prob, loss, partials),
-    };
-    dev.release(mark);
-    done
+    dev.scope(Region::Workspace, |dev| {
+        let chunks = if dev.kind().is_gpu() { len.div_ceil(CHUNK) } else { 0 };
+        let partials = dev.alloc(Region::Workspace, DType::F64, &[chunks])?;
+        dev.op(OP).run(
+            |cpu| on_cpu(cpu, log_prob, weight, dlog_prob, loss),
+            |gpu| launch(gpu, log_prob, weight, dlog_prob, loss, partials),
+        )
+    })
 }
 
 fn on_cpu(cpu: Cpu<'_>, log_prob: Tensor, weight: f64, dlog_prob: Tensor, loss: Tensor) {

@@ -33,17 +33,16 @@ pub fn by_rows(op: &'static str, x: Tensor) -> Result<Launch> {
 /// Launches two kernels for `weights` gradients of weights: the first sums over chunks of the rows of `x`, the second over
 /// the chunks.
 pub fn launch_weights(
-    op: &'static str,
     gpu: &mut Gpu<'_>,
     [file, chunks, last]: [&'static str; 3],
     args: Params,
     x: Tensor,
     weights: usize,
 ) -> Result<()> {
-    let mut by_chunks = check::launch(op, x.rows().div_ceil(ROWS), THREADS, 0)?;
-    by_chunks.grid[1] = check::grid(op, x.cols().div_ceil(THREADS * VECTOR))?;
+    let mut by_chunks = check::launch(gpu.op, x.rows().div_ceil(ROWS), THREADS, 0)?;
+    by_chunks.grid[1] = check::grid(gpu.op, x.cols().div_ceil(THREADS * VECTOR))?;
     gpu.launch(file, chunks, by_chunks, args.clone())?;
-    gpu.launch(file, last, check::launch(op, (weights * x.cols()).div_ceil(THREADS), THREADS, 0)?, args)
+    gpu.launch(file, last, check::launch(gpu.op, (weights * x.cols()).div_ceil(THREADS), THREADS, 0)?, args)
 }
 
 /// Adds the partial sums, `[blocks][width]`, from column `from` on to a weight's gradient, in ascending order of the blocks.

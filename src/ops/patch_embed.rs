@@ -1,10 +1,9 @@
 //! Patch embeddings of images. U8 pixels are normalised into patch rows, one chunk at a time in the workspace, and
 //! multiplied by the projection like the input of any linear layer. The rows are not stored; backward recomputes them.
 
-use crate::device::{Cpu, Device, Gpu, On, Parts, Region, params};
+use crate::device::{Cpu, Device, Gpu, Parts, Region, params};
 use crate::error::{Error, Result};
-use crate::ops::check::{self, by_dtype};
-use crate::ops::cost::moved;
+use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::linear;
 use crate::ops::matmul::{Order, Weight};
 use crate::tensor::{DType, Elem, Tensor};
@@ -101,7 +100,7 @@ pub fn fwd(
     check::tensor(OP, "y", y, dtype, &[starts[images.len()], w.n])?;
     dev.note_work("patch_embed", 2.0 * y.rows() as f64 * (w.n * w.k) as f64, moved(&[pixels, w.data, y]));
     each_chunk(dev, dtype, pixels, images, norm, &starts, |dev, patches, from| {
-        linear::fwd_part(dev, patches.into(), w, bias, None, y.slice(from, from + patches.rows()))
+        linear::fwd_part(dev, patches, w, bias, y.slice(from, from + patches.rows()))
     })
 }
 
@@ -156,20 +155,15 @@ fn each_chunk(
     let num_patches = starts[images.len()];
     let chunk = if dev.kind().is_gpu() { GPU_CHUNK } else { CHUNK };
     for from in (0..num_patches).step_by(chunk) {
-        let mark = dev.mark(Region::Workspace);
-        let n = chunk.min(num_patches - from);
-        let patches = dev.alloc(Region::Workspace, dtype, &[n, norm.row_len()])?;
-        let filled = match dev.on() {
-            On::Count => Ok(()),
-            On::Cpu(cpu) => {
-                by_dtype!(dtype, fill(cpu, pixels, images, norm, starts, from, patches));
-                Ok(())
-            }
-            On::Gpu(gpu) => launch(gpu, pixels, images, norm, starts, from, patches),
-        };
-        let done = filled.and_then(|()| f(dev, patches, from));
-        dev.release(mark);
-        done?;
+        dev.scope(Region::Workspace, |dev| {
+            let n = chunk.min(num_patches - from);
+            let patches = dev.alloc(Region::Workspace, dtype, &[n, norm.row_len()])?;
+            dev.op("patch_embed").run(
+                |cpu| by_dtype!(dtype, fill(cpu, pixels, images, norm, starts, from, patches)),
+                |gpu| launch(gpu, pixels, images, norm, starts, from, patches),
+            )?;
+            f(dev, patches, from)
+        })?;
     }
     Ok(())
 }
@@ -184,12 +178,11 @@ fn launch(
     from: usize,
     patches: Tensor,
 ) -> Result<()> {
-    const OP: &str = "patch_embed";
     const THREADS: usize = 256;
     /// Elements per CTA: each thread makes 8 passes of 8 elements.
     const ELEMENTS: usize = THREADS * 64;
-    check::gpu_compute(OP, patches.dtype)?;
-    check::count(OP, "elements", patches.len() + ELEMENTS)?;
+    check::gpu_compute(gpu.op, patches.dtype)?;
+    check::count(gpu.op, "elements", patches.len() + ELEMENTS)?;
     let row_bytes = (norm.row_len() * patches.dtype.size()) as u64;
     let to = from + patches.rows();
     for (image, span) in images.iter().zip(starts.windows(2)) {
@@ -203,7 +196,7 @@ fn launch(
             rescale: norm.rescale,
             mean: norm.mean,
             std: norm.std,
-            first: check::count(OP, "patches", first - span[0])?,
+            first: check::count(gpu.op, "patches", first - span[0])?,
             count: (end - first) as i32,
             grid_h: image.grid_thw[1] as i32,
             grid_w: image.grid_thw[2] as i32,
@@ -214,7 +207,7 @@ fn launch(
         });
         let ctas = ((end - first) * norm.row_len()).div_ceil(ELEMENTS);
         let smem = 3 * 256 * DType::Bf16.size();
-        gpu.launch("patch_embed", "patch_rows", check::launch(OP, ctas, THREADS, smem)?, args)?;
+        gpu.launch("patch_embed", "patch_rows", check::launch(gpu.op, ctas, THREADS, smem)?, args)?;
     }
     Ok(())
 }

@@ -1,12 +1,10 @@
 //! Learned position embeddings, resampled: a weighted sum of four rows of a table is added to each row.
 
-use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel, params};
+use crate::device::{Cpu, Device, Gpu, Launch, Parts, cpu_kernel, params};
 use crate::error::Result;
-use crate::ops::check::{self, by_dtype};
-use crate::ops::cost::moved;
+use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::matmul::{Order, PANEL, Weight, index, panel_stride, row_stride};
-use crate::ops::rows::{self, Groups, check_indices};
-use crate::ops::segments::Segments;
+use crate::ops::rows::{self, Groups, Segments, check_indices};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Rows of one work item.
@@ -32,13 +30,9 @@ pub fn fwd(dev: &mut Device, x: Tensor, table: &Weight, taps: &Taps) -> Result<(
     check::tensor(OP, "x", x, dtype, &[x.rows(), table.k])?;
     check_taps(OP, taps, x)?;
     dev.note_work("pos_embed", 0.0, 6.0 * moved(&[x]));
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => {
-            check_indices(OP, &cpu, taps.indices, table.n)?;
-            by_dtype!(dtype, forward(cpu, x, table, taps));
-        }
-        On::Gpu(mut gpu) => {
+    dev.op(OP).run(
+        |cpu| check_indices(OP, &cpu, taps.indices, table.n).map(|()| by_dtype!(dtype, forward(cpu, x, table, taps))),
+        |mut gpu| {
             check::gpu_compute(OP, dtype)?;
             let args = params!(pos_embed::Args {
                 indices: taps.indices,
@@ -50,10 +44,9 @@ pub fn fwd(dev: &mut Device, x: Tensor, table: &Weight, taps: &Taps) -> Result<(
                 ld: check::count(OP, "columns", row_stride(table.k))?,
                 n: check::count(OP, "table rows", table.n)?,
             });
-            gpu.launch("pos_embed", "pos_embed_fwd", rows::launch(OP, x.rows())?, args)?;
-        }
-    }
-    Ok(())
+            gpu.launch("pos_embed", "pos_embed_fwd", rows::launch(OP, x.rows())?, args)
+        },
+    )
 }
 
 fn check_taps(op: &'static str, taps: &Taps, x: Tensor) -> Result<()> {
@@ -97,22 +90,18 @@ pub fn bwd(dev: &mut Device, dy: Tensor, taps: &Taps, dtable: Tensor) -> Result<
     let n = dtable.len() / stride.max(1) * rows;
     check::flat(OP, "dtable", dtable, DType::F32, order.len(dy.dtype, n, dy.cols()))?;
     dev.note_work(OP, 0.0, 4.0 * moved(&[dy]) + 2.0 * moved(&[dtable]));
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => {
-            check_indices(OP, &cpu, taps.indices, n)?;
-            by_dtype!(dy.dtype, backward(cpu, dy, taps, n, dtable));
-        }
-        On::Gpu(gpu) => launch_bwd(OP, gpu, dy, taps, dtable, n)?,
-    }
-    Ok(())
+    let checked = |cpu: &Cpu<'_>| check_indices(OP, cpu, taps.indices, n);
+    dev.op(OP).run(
+        |cpu| checked(&cpu).map(|()| by_dtype!(dy.dtype, backward(cpu, dy, taps, n, dtable))),
+        |gpu| launch_bwd(gpu, dy, taps, dtable, n),
+    )
 }
 
-fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, dy: Tensor, taps: &Taps, dtable: Tensor, n: usize) -> Result<()> {
+fn launch_bwd(mut gpu: Gpu<'_>, dy: Tensor, taps: &Taps, dtable: Tensor, n: usize) -> Result<()> {
     const THREADS: usize = 128;
     let Taps { weights, segments, .. } = *taps;
-    check::gpu_compute(op, dy.dtype)?;
-    check::tensor(op, "positions", segments.positions, DType::U32, &[4 * dy.rows()])?;
+    check::gpu_compute(gpu.op, dy.dtype)?;
+    check::tensor(gpu.op, "positions", segments.positions, DType::U32, &[4 * dy.rows()])?;
     let args = params!(pos_embed::BwdArgs {
         positions: segments.positions,
         ids: segments.ids,
@@ -121,11 +110,11 @@ fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, dy: Tensor, taps: &Taps, dtabl
         dtable,
         taps: 4 * dy.rows() as i32,
         segments: segments.count as i32,
-        k: check::count(op, "columns", dy.cols())?,
-        ld: check::count(op, "columns", row_stride(dy.cols()))?,
-        n: check::count(op, "table rows", n)?,
+        k: check::count(gpu.op, "columns", dy.cols())?,
+        ld: check::count(gpu.op, "columns", row_stride(dy.cols()))?,
+        n: check::count(gpu.op, "table rows", n)?,
     });
-    let grid = [check::grid(op, segments.count)?, dy.cols().div_ceil(THREADS) as u32, 1];
+    let grid = [check::grid(gpu.op, segments.count)?, dy.cols().div_ceil(THREADS) as u32, 1];
     gpu.launch("pos_embed", "pos_embed_bwd", Launch::new(grid, THREADS as u32, 0), args)
 }
 

@@ -4,8 +4,7 @@
 use crate::device::{Cpu, Device, Gpu, On, Parts, Region, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::attend::Heads;
-use crate::ops::check::{self, by_dtype};
-use crate::ops::cost::moved;
+use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::paged_attention::{self, KvCache};
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -94,10 +93,10 @@ pub fn fwd(dev: &mut Device, call: Fwd<'_>) -> Result<()> {
     }
     let more = kept.map_or(0.0, |kept| moved(&[kept.x, kept.rstd]));
     dev.note_work("qk_norm", 0.0, 2.0 * moved(&[qkv]) + more);
-    match dev.on() {
+    match dev.op(OP) {
         On::Count => return Ok(()),
         On::Cpu(cpu) => by_dtype!(qkv.dtype, forward(cpu, call)),
-        On::Gpu(gpu) => return launch(OP, gpu, call),
+        On::Gpu(gpu) => return launch(gpu, call),
     }
     cache.map_or(Ok(()), |(cache, slots)| paged_attention::store(dev, qkv, slots, cache))
 }
@@ -123,9 +122,9 @@ fn check_gpu(op: &'static str, qkv: Tensor, heads: Heads) -> Result<()> {
     check::count(op, "heads", qkv.rows() * (heads.q + 2 * heads.kv)).map(|_| ())
 }
 
-fn launch(op: &'static str, mut gpu: Gpu<'_>, call: Fwd<'_>) -> Result<()> {
+fn launch(mut gpu: Gpu<'_>, call: Fwd<'_>) -> Result<()> {
     let Fwd { qkv, q, k, eps, cos, sin, heads, cache, kept } = call;
-    check_gpu(op, qkv, heads)?;
+    check_gpu(gpu.op, qkv, heads)?;
     let units = qkv.rows() * (heads.q + heads.kv * if cache.is_some() { 2 } else { 1 });
     let args = params!(qk_norm::Args {
         qkv,
@@ -142,10 +141,10 @@ fn launch(op: &'static str, mut gpu: Gpu<'_>, call: Fwd<'_>) -> Result<()> {
         q_heads: heads.q as i32,
         kv_heads: heads.kv as i32,
         dim: heads.dim as i32,
-        blocks: check::count(op, "blocks", cache.map_or(0, |(cache, _)| cache.blocks()))?,
+        blocks: check::count(gpu.op, "blocks", cache.map_or(0, |(cache, _)| cache.blocks()))?,
         eps,
     });
-    gpu.launch("qk_norm", "qk_norm_fwd", check::launch(op, units.div_ceil(THREADS / 32), THREADS, 0)?, args)
+    gpu.launch("qk_norm", "qk_norm_fwd", check::launch(gpu.op, units.div_ceil(THREADS / 32), THREADS, 0)?, args)
 }
 
 fn forward<T: Elem>(cpu: Cpu<'_>, call: Fwd<'_>) {
@@ -241,23 +240,16 @@ pub fn bwd(dev: &mut Device, call: Bwd) -> Result<()> {
     // The gradients of the weights read the gradient of the rows, and what forward kept, once more.
     let reads = if dweights.is_some() { 2.0 } else { 1.0 };
     dev.note_work(OP, 0.0, moved(&[kept.x]) + reads * moved(&[kept.x, kept.x, kept.rstd, cos, sin]));
-    let mark = dev.mark(Region::Workspace);
-    let partials = dev.alloc(Region::Workspace, DType::F32, &[dqkv.rows().div_ceil(ROWS), 2 * heads.dim])?;
-    let done = match dev.on() {
-        On::Count => Ok(()),
-        On::Cpu(cpu) => {
-            by_dtype!(dqkv.dtype, backward(cpu, call, partials));
-            Ok(())
-        }
-        On::Gpu(gpu) => launch_bwd(OP, gpu, call, partials),
-    };
-    dev.release(mark);
-    done
+    dev.scope(Region::Workspace, |dev| {
+        let partials = dev.alloc(Region::Workspace, DType::F32, &[dqkv.rows().div_ceil(ROWS), 2 * heads.dim])?;
+        dev.op(OP)
+            .run(|cpu| by_dtype!(dqkv.dtype, backward(cpu, call, partials)), |gpu| launch_bwd(gpu, call, partials))
+    })
 }
 
-fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
+fn launch_bwd(mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
     let Bwd { dqkv, q, k, cos, sin, heads, kept: SavedRows { x, rstd }, dweights } = call;
-    check_gpu(op, dqkv, heads)?;
+    check_gpu(gpu.op, dqkv, heads)?;
     let args = params!(qk_norm::BwdArgs {
         dqkv,
         q,
@@ -275,14 +267,14 @@ fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -
         dim: heads.dim as i32,
     });
     if dweights.is_some() {
-        let mut by_chunks = check::launch(op, dqkv.rows().div_ceil(ROWS), THREADS, 0)?;
+        let mut by_chunks = check::launch(gpu.op, dqkv.rows().div_ceil(ROWS), THREADS, 0)?;
         by_chunks.grid[1] = 2;
         gpu.launch("qk_norm", "qk_norm_dw", by_chunks, args.clone())?;
-        let by_columns = check::launch(op, (2 * heads.dim).div_ceil(THREADS), THREADS, 0)?;
+        let by_columns = check::launch(gpu.op, (2 * heads.dim).div_ceil(THREADS), THREADS, 0)?;
         gpu.launch("qk_norm", "qk_norm_dw_sum", by_columns, args.clone())?;
     }
     let units = dqkv.rows() * (heads.q + heads.kv);
-    gpu.launch("qk_norm", "qk_norm_bwd", check::launch(op, units.div_ceil(THREADS / 32), THREADS, 0)?, args)
+    gpu.launch("qk_norm", "qk_norm_bwd", check::launch(gpu.op, units.div_ceil(THREADS / 32), THREADS, 0)?, args)
 }
 
 fn backward<T: Elem>(cpu: Cpu<'_>, call: Bwd, partials: Tensor) {

@@ -1,9 +1,8 @@
 //! Root-mean-square normalisation: y = x / rms(x) * gamma, row by row.
 
-use crate::device::{Cpu, Device, Gpu, On, Parts, Region, cpu_kernel, params};
+use crate::device::{Cpu, Device, Gpu, Parts, Region, cpu_kernel, params};
 use crate::error::Result;
-use crate::ops::check::{self, by_dtype};
-use crate::ops::cost::{added, moved};
+use crate::ops::check::{self, added, by_dtype, moved};
 use crate::ops::lanes;
 use crate::ops::norm_rows::{ROWS, add_partials, by_rows, gpu_shape, launch_weights};
 use crate::tensor::{DType, Elem, Tensor};
@@ -19,16 +18,14 @@ pub fn fwd(dev: &mut Device, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd
     check::tensor(OP, "gamma", gamma, x.dtype, &dims[1..])?;
     check::tensor(OP, "rstd", rstd, DType::F32, &dims[..1])?;
     dev.note_work("rms_norm", 0.0, moved(&[x, y]));
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => by_dtype!(x.dtype, forward(cpu, x, gamma, eps, y, rstd)),
-        On::Gpu(mut gpu) => {
+    dev.op(OP).run(
+        |cpu| by_dtype!(x.dtype, forward(cpu, x, gamma, eps, y, rstd)),
+        |mut gpu| {
             let (rows, cols) = gpu_shape(OP, x)?;
             let args = params!(rms_norm::Args { x, gamma, y, rstd, rows, cols, eps });
-            gpu.launch("rms_norm", "rms_norm_fwd", by_rows(OP, x)?, args)?;
-        }
-    }
-    Ok(())
+            gpu.launch("rms_norm", "rms_norm_fwd", by_rows(OP, x)?, args)
+        },
+    )
 }
 
 fn forward<T: Elem>(cpu: Cpu<'_>, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd: Tensor) {
@@ -93,26 +90,18 @@ pub fn bwd(dev: &mut Device, call: Bwd) -> Result<()> {
     check::tensor(OP, "dx", dx, x.dtype, &dims)?;
     check::tensor(OP, "dgamma", dgamma, DType::F32, &dims[1..])?;
     dev.note_work(OP, 0.0, moved(&[x, dy, dx]) + added(dx, call.accumulate));
-    let mark = dev.mark(Region::Workspace);
-    let partial = dev.alloc(Region::Workspace, DType::F32, &[dims[0].div_ceil(ROWS), dims[1]])?;
-    let done = match dev.on() {
-        On::Count => Ok(()),
-        On::Cpu(cpu) => {
-            by_dtype!(x.dtype, backward(cpu, call, partial));
-            Ok(())
-        }
-        On::Gpu(gpu) => launch_bwd(OP, gpu, call, partial),
-    };
-    dev.release(mark);
-    done
+    dev.scope(Region::Workspace, |dev| {
+        let partial = dev.alloc(Region::Workspace, DType::F32, &[dims[0].div_ceil(ROWS), dims[1]])?;
+        dev.op(OP).run(|cpu| by_dtype!(x.dtype, backward(cpu, call, partial)), |gpu| launch_bwd(gpu, call, partial))
+    })
 }
 
-fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
+fn launch_bwd(mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
     let Bwd { x, gamma, rstd, dy, dx, accumulate, dgamma } = call;
-    let (rows, cols) = gpu_shape(op, x)?;
+    let (rows, cols) = gpu_shape(gpu.op, x)?;
     let args = params!(rms_norm::BwdArgs { x, gamma, rstd, dy, dx, dgamma, partials, rows, cols, accumulate });
-    gpu.launch("rms_norm", "rms_norm_bwd", by_rows(op, x)?, args.clone())?;
-    launch_weights(op, &mut gpu, ["rms_norm", "rms_norm_dgamma", "rms_norm_dgamma_sum"], args, x, 1)
+    gpu.launch("rms_norm", "rms_norm_bwd", by_rows(gpu.op, x)?, args.clone())?;
+    launch_weights(&mut gpu, ["rms_norm", "rms_norm_dgamma", "rms_norm_dgamma_sum"], args, x, 1)
 }
 
 fn backward<T: Elem>(cpu: Cpu<'_>, call: Bwd, partial: Tensor) {

@@ -1,11 +1,10 @@
 //! Rotary position embedding (rotate-half form), in place on the q and k heads of packed qkv rows. The angles are
 //! tables that are computed once per pack. Text (mrope with sections) and vision (2-D) differ only in these tables.
 
-use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
+use crate::device::{Cpu, Device, Gpu, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::attend::Heads;
-use crate::ops::check::{self, by_dtype};
-use crate::ops::cost::moved;
+use crate::ops::check::{self, by_dtype, moved};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Rows of one work item.
@@ -39,33 +38,23 @@ fn rotate(
     check::tensor(op, "qkv", qkv, qkv.dtype, &[t, heads.qkv_len()])?;
     check::tensor(op, "cos", cos, DType::F32, &[t, heads.dim / 2])?;
     check::tensor(op, "sin", sin, DType::F32, &[t, heads.dim / 2])?;
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => by_dtype!(qkv.dtype, rotate_rows(cpu, qkv, cos, sin, heads, sign)),
-        On::Gpu(gpu) => launch(op, gpu, qkv, cos, sin, heads, sign)?,
-    }
-    Ok(())
+    dev.op(op).run(
+        |cpu| by_dtype!(qkv.dtype, rotate_rows(cpu, qkv, cos, sin, heads, sign)),
+        |gpu| launch(gpu, qkv, cos, sin, heads, sign),
+    )
 }
 
-fn launch(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    qkv: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    heads: Heads,
-    sign: f32,
-) -> Result<()> {
+fn launch(mut gpu: Gpu<'_>, qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads, sign: f32) -> Result<()> {
     const THREADS: usize = 256;
-    check::gpu_compute(op, qkv.dtype)?;
+    check::gpu_compute(gpu.op, qkv.dtype)?;
     let half = heads.dim / 2;
     let elements = qkv.rows() * (heads.q + heads.kv) * half;
     // Number of pairs per thread: 8 for 16-byte accesses, if the halves of heads start at multiples of 16 bytes.
     let (kernel, pairs) = if half.is_multiple_of(8) { ("rope_vectors", 8) } else { ("rope_pairs", 1) };
-    check::count(op, "pairs", elements)?;
-    let (rows, width) = (qkv.rows() as i32, check::count(op, "columns", qkv.cols())?);
+    check::count(gpu.op, "pairs", elements)?;
+    let (rows, width) = (qkv.rows() as i32, check::count(gpu.op, "columns", qkv.cols())?);
     let (heads, half) = ((heads.q + heads.kv) as i32, half as i32);
-    let launch = check::launch(op, (elements / pairs).div_ceil(THREADS), THREADS, 0)?;
+    let launch = check::launch(gpu.op, (elements / pairs).div_ceil(THREADS), THREADS, 0)?;
     gpu.launch("rope", kernel, launch, params!(rope::Args { qkv, cos, sin, rows, width, heads, half, sign }))
 }
 

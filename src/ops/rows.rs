@@ -1,10 +1,8 @@
 //! Copies and sums of rows by index: image rows into a sequence, window order and back, last positions of a pack.
 
-use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel, params};
+use crate::device::{Cpu, Device, Gpu, Launch, Parts, Region, cpu_kernel, params};
 use crate::error::{Error, Result};
-use crate::ops::check::{self, by_dtype};
-use crate::ops::cost::moved;
-use crate::ops::segments::Segments;
+use crate::ops::check::{self, by_dtype, moved};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Approximate number of elements that a work item copies.
@@ -18,15 +16,10 @@ pub fn gather(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result
     check::tensor(OP, "idx", idx, DType::U32, &[dst.rows()])?;
     check::tensor(OP, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
     dev.note_work(OP, 0.0, 2.0 * moved(&[dst]));
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => {
-            check_indices(OP, &cpu, idx, src.rows())?;
-            by_dtype!(src.dtype, gather_rows(cpu, src, idx, dst));
-        }
-        On::Gpu(gpu) => launch_kernel(OP, gpu, "rows_gather", src, idx, dst, src.rows())?,
-    }
-    Ok(())
+    dev.op(OP).run(
+        |cpu| check_indices(OP, &cpu, idx, src.rows()).map(|()| by_dtype!(src.dtype, gather_rows(cpu, src, idx, dst))),
+        |gpu| launch_kernel(gpu, "rows_gather", src, idx, dst, src.rows()),
+    )
 }
 
 /// Returns a launch with one warp per row, for `rows` rows.
@@ -37,7 +30,6 @@ pub(in crate::ops) fn launch(op: &'static str, rows: usize) -> Result<Launch> {
 
 /// Launches `kernel`. `bound` is the number of rows that an index may select.
 fn launch_kernel(
-    op: &'static str,
     mut gpu: Gpu<'_>,
     kernel: &'static str,
     src: Tensor,
@@ -50,12 +42,12 @@ fn launch_kernel(
         src,
         idx,
         dst,
-        rows: check::count(op, "rows", idx.rows())?,
-        words: check::count(op, "columns", src.cols() * src.dtype.size() / 2)?,
-        bound: check::count(op, "rows", bound)?,
-        sources: check::count(op, "rows", src.rows())?,
+        rows: check::count(gpu.op, "rows", idx.rows())?,
+        words: check::count(gpu.op, "columns", src.cols() * src.dtype.size() / 2)?,
+        bound: check::count(gpu.op, "rows", bound)?,
+        sources: check::count(gpu.op, "rows", src.rows())?,
     });
-    gpu.launch("rows", kernel, launch(op, idx.rows())?, args)
+    gpu.launch("rows", kernel, launch(gpu.op, idx.rows())?, args)
 }
 
 /// Sets `dst[idx[i]] = src[i % T]`. Other rows of dst do not change. If an index occurs several times, its last row is
@@ -79,19 +71,19 @@ pub fn scatter_add(dev: &mut Device, src: Tensor, idx: Tensor, segments: Option<
     into_rows(dev, OP, src, idx, dst, Scatter::Add(segments))
 }
 
-fn launch_segments(op: &'static str, mut gpu: Gpu<'_>, src: Tensor, segments: &Segments, dst: Tensor) -> Result<()> {
-    check::tensor(op, "positions", segments.positions, DType::U32, &[src.rows()])?;
+fn launch_segments(mut gpu: Gpu<'_>, src: Tensor, segments: &Segments, dst: Tensor) -> Result<()> {
+    check::tensor(gpu.op, "positions", segments.positions, DType::U32, &[src.rows()])?;
     let args = params!(rows::SegmentArgs {
         src,
         positions: segments.positions,
         ids: segments.ids,
         dst,
-        rows: check::count(op, "rows", src.rows())?,
-        segments: check::count(op, "segments", segments.count)?,
-        columns: check::count(op, "columns", src.cols())?,
-        bound: check::count(op, "rows", dst.rows())?,
+        rows: check::count(gpu.op, "rows", src.rows())?,
+        segments: check::count(gpu.op, "segments", segments.count)?,
+        columns: check::count(gpu.op, "columns", src.cols())?,
+        bound: check::count(gpu.op, "rows", dst.rows())?,
     });
-    gpu.launch("rows", "rows_scatter_add_segments", launch(op, segments.count)?, args)
+    gpu.launch("rows", "rows_scatter_add_segments", launch(gpu.op, segments.count)?, args)
 }
 
 /// Way to write rows to the rows that indices select.
@@ -117,24 +109,22 @@ fn into_rows(
     // Each source row is read and written once. A sum also reads its row.
     let moves = if matches!(how, Scatter::Add(_)) { 3 } else { 2 };
     dev.note_work(op, 0.0, (moves * idx.rows() * src.cols() * src.dtype.size()) as f64);
-    match dev.on() {
-        On::Count => Ok(()),
-        On::Cpu(cpu) => {
+    dev.op(op).run(
+        |cpu| {
             check_indices(op, &cpu, idx, dst.rows())?;
-            by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, matches!(how, Scatter::Add(_))));
-            Ok(())
-        }
-        On::Gpu(gpu) => match how {
-            Scatter::Copy => launch_kernel(op, gpu, "rows_scatter", src, idx, dst, dst.rows()),
+            Ok(by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, matches!(how, Scatter::Add(_)))))
+        },
+        |gpu| match how {
+            Scatter::Copy => launch_kernel(gpu, "rows_scatter", src, idx, dst, dst.rows()),
             Scatter::Add(segments) => {
                 check::gpu_compute(op, src.dtype)?;
                 match segments {
-                    Some(segments) => launch_segments(op, gpu, src, segments, dst),
-                    None => launch_kernel(op, gpu, "rows_scatter_add", src, idx, dst, dst.rows()),
+                    Some(segments) => launch_segments(gpu, src, segments, dst),
+                    None => launch_kernel(gpu, "rows_scatter_add", src, idx, dst, dst.rows()),
                 }
             }
         },
-    }
+    )
 }
 
 /// Returns an error if an element of `idx` is not below `rows`.
@@ -232,5 +222,40 @@ cpu_kernel! {
                 *y = T::from_f32(*s);
             }
         }
+    }
+}
+
+/// Positions of each index in a list. `embedding::bwd` and `rows::scatter_add` on a GPU use them to compute every row as
+/// one sum in a fixed order. The CPU groups the indices itself and leaves this empty.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segments {
+    /// Positions `[T]` u32, sorted by id, equal ids ascending; empty on the CPU.
+    pub(super) positions: Tensor,
+    /// Distinct ids and the index in `positions` where each id's positions begin: `[T, 2]` u32, of which `count` rows
+    /// are used.
+    pub(super) ids: Tensor,
+    pub(super) count: usize,
+}
+
+impl Segments {
+    /// Sorts `ids` and copies the result to the device. The memory use depends only on the number of ids.
+    pub fn upload(dev: &mut Device, region: Region, ids: &[u32]) -> Result<Segments> {
+        let ids = if dev.kind().is_gpu() { ids } else { &[] };
+        let mut positions: Vec<u32> = (0..ids.len() as u32).collect();
+        positions.sort_by_key(|&t| ids[t as usize]);
+        let mut starts: Vec<u32> = Vec::new();
+        for (at, &t) in positions.iter().enumerate() {
+            let id = ids[t as usize];
+            if at == 0 || id != ids[positions[at - 1] as usize] {
+                starts.extend([id, at as u32]);
+            }
+        }
+        let count = starts.len() / 2;
+        starts.resize(2 * ids.len(), 0);
+        Ok(Segments {
+            positions: dev.upload(region, &positions, &[ids.len()])?,
+            ids: dev.upload(region, &starts, &[ids.len(), 2])?,
+            count,
+        })
     }
 }

@@ -57,14 +57,6 @@ pub(in crate::ops) fn sensitive_rows(tokens: usize, heads: Heads, state: u32) ->
     rows
 }
 
-/// Runs `check` and then frees what it allocated in [`Region::Workspace`].
-pub(in crate::ops) fn scratch<T>(dev: &mut Device, check: impl FnOnce(&mut Device) -> Result<T>) -> Result<T> {
-    let mark = dev.mark(Region::Workspace);
-    let found = check(dev);
-    dev.release(mark);
-    found
-}
-
 /// Returns what `run` returns with the usual number of CTAs, and with so few CTAs that each of them has several tiles.
 /// Frees what `run` allocates.
 pub(in crate::ops) fn with_many_and_few_ctas<T>(
@@ -75,7 +67,7 @@ pub(in crate::ops) fn with_many_and_few_ctas<T>(
     let limits: &[Option<usize>] = if is_few { &[None] } else { &[None, Some(FEW_CTAS)] };
     let run_with = |&limit: &Option<usize>| {
         dev.limit_ctas(limit);
-        let found = scratch(dev, &mut run);
+        let found = dev.scope(Region::Workspace, &mut run);
         dev.limit_ctas(None);
         found
     };

@@ -1,10 +1,9 @@
 //! Backward of silu(gate) * up. The forward is the epilogue of [`super::linear::fwd_swiglu`].
 
-use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
+use crate::device::{Cpu, Device, Gpu, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::math;
-use crate::ops::check::{self, by_dtype};
-use crate::ops::cost::moved;
+use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::matmul::PANEL;
 use crate::tensor::{Elem, Tensor};
 
@@ -19,19 +18,14 @@ pub fn bwd(dev: &mut Device, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> R
     check::tensor(OP, "gate_up", gate_up, dtype, &[t, 2 * f])?;
     check::tensor(OP, "dgate_up", dgate_up, dtype, &[t, 2 * f])?;
     dev.note_work(OP, 0.0, moved(&[gate_up, dy, dgate_up]));
-    match dev.on() {
-        On::Count => {}
-        On::Cpu(cpu) => by_dtype!(dtype, body(cpu, gate_up, dy, dgate_up)),
-        On::Gpu(gpu) => launch(OP, gpu, gate_up, dy, dgate_up)?,
-    }
-    Ok(())
+    dev.op(OP).run(|cpu| by_dtype!(dtype, body(cpu, gate_up, dy, dgate_up)), |gpu| launch(gpu, gate_up, dy, dgate_up))
 }
 
-fn launch(op: &'static str, mut gpu: Gpu<'_>, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> Result<()> {
+fn launch(mut gpu: Gpu<'_>, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> Result<()> {
     const THREADS: usize = 256;
     const EACH: usize = 8;
-    check::gpu_compute(op, dy.dtype)?;
-    let launch = check::launch(op, dy.len().div_ceil(THREADS * EACH), THREADS, 0)?;
+    check::gpu_compute(gpu.op, dy.dtype)?;
+    let launch = check::launch(gpu.op, dy.len().div_ceil(THREADS * EACH), THREADS, 0)?;
     gpu.launch("swiglu", "swiglu_bwd", launch, params!(swiglu::Args { gate_up, dy, dgate_up, len: dy.len() as i64 }))
 }
 

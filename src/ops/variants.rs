@@ -3,8 +3,10 @@
 mod epilogues;
 
 use super::{attention, linear, paged_attention};
-use crate::device::WgmmaKernels::{self, Attention, AttentionBwd, Products};
-use crate::device::{Device, KernelVariant, Kind};
+use crate::device::{
+    Device, KernelVariant, Kind,
+    WgmmaKernels::{self, Attention, AttentionBwd, Products},
+};
 use crate::error::Result;
 
 /// Returns the bytes of [`Region::Workspace`](crate::device::Region) that [`select_wgmma`] needs on a device of this

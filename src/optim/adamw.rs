@@ -7,13 +7,12 @@ use std::sync::Arc;
 use crate::config::{OptimConfig, OptimizerName};
 use crate::device::{Device, Region};
 use crate::error::Result;
-use crate::model::Grads;
 use crate::model::attach::Masters;
-use crate::model::layout::ParamLayout;
 use crate::model::linear_layer::Adapter;
 use crate::model::outgoing::OutFile;
 use crate::model::params::Param;
 use crate::model::part::Part;
+use crate::model::{Grads, ParamLayout};
 use crate::ops::adamw::code8::BLOCK;
 use crate::ops::adamw::{self, Coded, Moments, master};
 use crate::ops::grad_norm;
@@ -184,25 +183,24 @@ impl Optimizer {
         touched: &[(usize, Tensor)],
         guard: Option<Tensor>,
     ) -> Result<()> {
-        let mark = dev.mark(Region::Workspace);
-        let chunks = |len: usize| len.div_ceil(grad_norm::CHUNK);
-        let ranges = |id: usize| self.shards.owners(id).map(|(rank, range)| (rank, chunks(range.len())));
-        let all = touched.iter().flat_map(|(id, _)| ranges(*id)).map(|(_, chunks)| chunks).sum();
-        let partials = dev.alloc(Region::Workspace, DType::F64, &[all])?;
-        let (mut end, mut owned) = (0, Vec::new());
-        for (id, grad) in touched {
-            for (rank, chunks) in ranges(*id) {
-                end += chunks;
-                owned.push((rank, partials.slice(end - chunks, end)));
-                if rank == self.rank {
-                    grad_norm::partials(dev, &[*grad], partials.slice(end - chunks, end))?;
+        dev.scope(Region::Workspace, |dev| {
+            let chunks = |len: usize| len.div_ceil(grad_norm::CHUNK);
+            let ranges = |id: usize| self.shards.owners(id).map(|(rank, range)| (rank, chunks(range.len())));
+            let all = touched.iter().flat_map(|(id, _)| ranges(*id)).map(|(_, chunks)| chunks).sum();
+            let partials = dev.alloc(Region::Workspace, DType::F64, &[all])?;
+            let (mut end, mut owned) = (0, Vec::new());
+            for (id, grad) in touched {
+                for (rank, chunks) in ranges(*id) {
+                    end += chunks;
+                    owned.push((rank, partials.slice(end - chunks, end)));
+                    if rank == self.rank {
+                        grad_norm::partials(dev, &[*grad], partials.slice(end - chunks, end))?;
+                    }
                 }
             }
-        }
-        ranks.all_gather(dev, "the gradient norm", &owned)?;
-        grad_norm::finish(dev, partials, self.config.max_grad_norm as f32, guard, self.norm)?;
-        dev.release(mark);
-        Ok(())
+            ranks.all_gather(dev, "the gradient norm", &owned)?;
+            grad_norm::finish(dev, partials, self.config.max_grad_norm as f32, guard, self.norm)
+        })
     }
 
     /// Returns the range of each parameter whose state this rank owns.

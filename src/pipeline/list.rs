@@ -11,8 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, Lock};
 use crate::machine::Machine;
 use crate::pipeline::run::run_after;
-use crate::pipeline::stage::Stage;
-use crate::pipeline::summary::Summary;
+use crate::pipeline::{Stage, Summary};
 
 /// Prefix of the path of a data set that an earlier stage writes.
 const OF_STAGE: &str = "stage:";

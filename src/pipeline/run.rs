@@ -6,9 +6,8 @@ use crate::error::{Error, Result};
 use crate::files::{self, json};
 use crate::identity::{self, Manifest};
 use crate::machine::Machine;
-use crate::pipeline::stage::{Shard, Stage, Work, piece};
-use crate::pipeline::summary::Summary;
-use crate::pipeline::{merge, record};
+use crate::pipeline::stage::piece;
+use crate::pipeline::{Shard, Stage, Summary, Work, merge, record};
 
 /// Part of the error messages about changed inputs: the time at which the inputs were recorded.
 const WHEN: &str = "when the stage read it";

@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::assumptions::GpuOptions;
 use super::attention::{self, Pages};
 use super::gpus::Ceilings;
 use super::layout::Weights;
 use super::pass::Pass;
-use crate::device::driver::Launch;
 use crate::device::images::OWN;
 use crate::device::perf_model::{Clocks, KernelCosts, Predicted, Range, Share};
 use crate::device::recording_driver::{Entry, RecordingDriver};
-use crate::device::{Device, KernelVariant, Kind, Plan, Region, Work};
+use crate::device::{Device, KernelVariant, Kind, Launch, Plan, Region, Work};
 use crate::engine::{Engine, EngineConfig, EngineCoreRequest, Prompt, RequestParams};
 use crate::error::Result;
+use crate::files;
 use crate::model::{CheckpointPolicy, Model, ModelConfig};
 use crate::ops::attend::BLOCK;
 use crate::optim::{Optimizer, freeze};
@@ -42,15 +43,25 @@ pub struct Launches {
     one_chain: bool,
 }
 
+/// Calls `fill` to list and predict launches on a GPU with predictions, and writes the list to a file if requested. Returns an
+/// empty list for other GPUs.
+pub fn predicted(
+    gpu_options: &GpuOptions,
+    fill: impl FnOnce(&mut Launches) -> Result<Vec<Range>>,
+) -> Result<Vec<Range>> {
+    if !gpu_options.gpu.has_predictions() {
+        return Ok(Vec::new());
+    }
+    let mut launches = Launches::new(gpu_options.gpu.ceilings(), 1e6 * gpu_options.clock);
+    let seconds = fill(&mut launches)?;
+    gpu_options.launches.as_ref().map_or(Ok(()), |path| files::write(path, launches.lines.as_bytes()))?;
+    Ok(seconds)
+}
+
 impl Launches {
     /// Makes an empty list for a Hopper GPU `ceilings` with the clock `hz` under load.
     pub fn new(ceilings: Ceilings, hz: f64) -> Launches {
         Launches { ceilings, clocks: Clocks { hz, memory: ceilings.bytes }, lines: String::new(), one_chain: false }
-    }
-
-    /// Returns the lines.
-    pub fn text(&self) -> &str {
-        &self.lines
     }
 
     /// Adds a training pass with the activation checkpointing policy `levels`, and the optimizer's update of the rank's
@@ -305,7 +316,7 @@ mod tests {
         launches
             .decoding(&model, Weights { dtype: Dtype::Bf16, optimizer: OptimConfig::default() }, 1, 28_000)
             .unwrap();
-        let lines = launches.text().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines = launches.lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let attends =
             |line: &Value| line["kernel"].as_str().is_some_and(|kernel| kernel.starts_with("paged_attention"));
         let found: Vec<Value> = lines.filter(attends).collect();

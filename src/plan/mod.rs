@@ -18,7 +18,7 @@ mod layout;
 pub mod memory;
 mod page;
 mod pass;
-mod predicted;
+
 mod published;
 mod rl;
 mod sft;

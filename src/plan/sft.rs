@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::assumptions::Rows;
 use super::floor::Floor;
+use super::launches::predicted;
 use super::layout::{GpuLayout, Weights};
 use super::page::Page;
 use super::pass::Pass;
-use super::predicted::predicted;
 use super::shapes;
 use super::training::{GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, target};
 use crate::config::SftConfig;

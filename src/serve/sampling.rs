@@ -93,9 +93,9 @@ pub fn read(fields: &mut Fields, defaults: &Defaults) -> Api<Sampling> {
     params.min_tokens = fields.count("min_tokens", 0..=u64::from(u32::MAX))?.unwrap_or(0) as usize;
     params.stop_token_ids = fields.ids("stop_token_ids", vocab_size)?.unwrap_or_default();
     params.ignore_eos = fields.bool("ignore_eos", false)?;
-    params.presence_penalty = fields.number("presence_penalty", 0.0, -2.0..=2.0)?;
-    params.frequency_penalty = fields.number("frequency_penalty", 0.0, -2.0..=2.0)?;
-    params.repetition_penalty = fields.number("repetition_penalty", 1.0, 0.01..=100.0)?;
+    params.penalties.presence = fields.number("presence_penalty", 0.0, -2.0..=2.0)?;
+    params.penalties.frequency = fields.number("frequency_penalty", 0.0, -2.0..=2.0)?;
+    params.penalties.repetition = fields.number("repetition_penalty", 1.0, 0.01..=100.0)?;
     let expected = format!("an object of token ids below {vocab_size} with numbers from -100 to 100");
     params.logit_bias = fields.read("logit_bias", &expected, |v| logit_bias(v, vocab_size))?.unwrap_or_default();
     params.allowed_token_ids = fields.ids("allowed_token_ids", vocab_size)?;

@@ -15,7 +15,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
 use crate::model::{CheckpointPolicy, GradientSink, Inputs, LogProbs, Mode, Model, Policy, Tape};
-use crate::ops::segments::Segments;
+use crate::ops::rows::Segments;
 use crate::tensor::{DType, Elem, Tensor};
 
 /// A sequence to train on.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use omr::device::Device;
 use omr::engine::{Engine, EngineConfig, EngineCoreRequest, Finish, Prompt, RequestParams};
 use omr::model::{Inputs, LayerPolicy, Mode, Model, Policy, Tape};
-use omr::ops::sample::{LogprobsMode, SamplingParams};
+use omr::ops::sample::{LogprobsMode, Penalties, SamplingParams};
 use omr::tensor::DType;
 
 use super::parity::{bits, config, few_ids};
@@ -122,14 +122,15 @@ fn limits_of_tokens_and_ids_hold() {
 fn parameters_out_of_range_name_their_field() {
     let plain = RequestParams::new(10, Arc::from([7]));
     assert!(plain.validate(VOCAB).is_ok());
+    let penalties = |penalties| RequestParams { penalties, ..plain.clone() };
     let cases = [
         (
             "temperature",
             RequestParams { sampling: SamplingParams { temperature: -1.0, ..plain.sampling }, ..plain.clone() },
         ),
-        ("presence_penalty", RequestParams { presence_penalty: 2.1, ..plain.clone() }),
-        ("frequency_penalty", RequestParams { frequency_penalty: f32::NAN, ..plain.clone() }),
-        ("repetition_penalty", RequestParams { repetition_penalty: 0.0, ..plain.clone() }),
+        ("presence_penalty", penalties(Penalties { presence: 2.1, ..Penalties::NONE })),
+        ("frequency_penalty", penalties(Penalties { frequency: f32::NAN, ..Penalties::NONE })),
+        ("repetition_penalty", penalties(Penalties { repetition: 0.0, ..Penalties::NONE })),
         ("max_tokens", RequestParams { max_tokens: 0, ..plain.clone() }),
         ("min_tokens", RequestParams { min_tokens: 11, ..plain.clone() }),
         ("logprobs", RequestParams { logprobs: Some(21), ..plain.clone() }),

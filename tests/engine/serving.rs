@@ -10,7 +10,7 @@ use omr::engine::{
     RequestParams,
 };
 use omr::model::Model;
-use omr::ops::sample::LogprobsMode;
+use omr::ops::sample::{LogprobsMode, Penalties};
 use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
 
@@ -38,7 +38,7 @@ pub(crate) fn mixed(num_prompts: usize, longest: usize) -> Vec<EngineCoreRequest
         p.ignore_eos = at % 9 == 4;
         p.min_tokens = if at % 5 == 2 { p.max_tokens.min(6) } else { 0 };
         if at % 6 == 3 {
-            (p.presence_penalty, p.frequency_penalty, p.repetition_penalty) = (0.5, -0.3, 1.2);
+            p.penalties = Penalties { repetition: 1.2, frequency: -0.3, presence: 0.5 };
         }
         p.logit_bias = if at % 7 == 2 { vec![(20, 5.0), (21, -100.0)] } else { Vec::new() };
         p.allowed_token_ids = (at % 8 == 5).then(|| (20..90).collect());
@@ -389,7 +389,7 @@ fn thirty_thousand_requests_leave_the_engine_as_it_was() {
             let ids = (0..1 + random.below(6)).map(|_| 10 + random.below(200) as u32).collect();
             let mut params = RequestParams::new(1 + random.below(4) as usize, Arc::from([7]));
             params.noise = Noise::of_seed(random.next_u64());
-            params.frequency_penalty = if random.below(8) == 0 { 0.5 } else { 0.0 };
+            params.penalties.frequency = if random.below(8) == 0 { 0.5 } else { 0.0 };
             params.prompt_logprobs = (random.below(16) == 0).then_some(1);
             let request = EngineCoreRequest::new(Arc::new(Prompt::text(ids)), 1, params);
             live.push(engine.add_request(request).unwrap());

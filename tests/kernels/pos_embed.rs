@@ -4,7 +4,7 @@ use half::bf16;
 use omr::device::{Device, Region};
 use omr::ops::matmul::Order;
 use omr::ops::pos_embed::{self, Taps};
-use omr::ops::segments::Segments;
+use omr::ops::rows::Segments;
 use omr::tensor::DType;
 
 use crate::kernels::inputs::{cpu, normals, random, uniform, up, weight};

@@ -3,7 +3,7 @@
 use half::bf16;
 use omr::device::{Device, Region};
 use omr::ops::rows;
-use omr::ops::segments::Segments;
+use omr::ops::rows::Segments;
 use omr::tensor::Elem;
 
 use crate::kernels::inputs::{cpu, normals, random, up};

@@ -4,7 +4,7 @@ use half::bf16;
 use omr::device::{Device, Isa, Region};
 use omr::ops::matmul::{Order, Weight, panel_len};
 use omr::ops::pos_embed::{self, Taps};
-use omr::ops::segments::Segments;
+use omr::ops::rows::Segments;
 use omr::tensor::Elem;
 
 use super::panels::{pack_order, unpack_order};

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::spread::Spread;
-use crate::data::bad_row::Reason;
 use crate::data::read::Column;
-use crate::data::{ReadCounts, Row};
+use crate::data::{ReadCounts, Reason, Row};
 use crate::error::{Error, Result};
 use crate::text::Part;
 

@@ -4,9 +4,8 @@ use super::found::{Options, Statistics};
 use super::inspection::Inspection;
 use super::nearest;
 use crate::config::DatasetConfig;
-use crate::data::bad_row::RowResult;
 use crate::data::read::{RowFile, RowsLeft};
-use crate::data::{Row, read};
+use crate::data::{Row, RowResult, read};
 use crate::error::Result;
 
 /// Maximum number of rows that are measured together, and of bytes of their embedded images.

@@ -1,6 +1,7 @@
 //! Qwen2 and Qwen2.5 without images.
 
 use super::dense::{self, Dense};
+use super::llama;
 use crate::model::config::Family;
 
 const MODEL_TYPE: &str = "qwen2";
@@ -13,8 +14,5 @@ pub static FAMILY: Family = Family {
     classes: &[CLASS],
     read: |root| dense::read(root, Dense { qkv_bias: true, ..Dense::DEFAULT }),
     new: |base, ids| dense::new(CLASS, MODEL_TYPE, base, ids),
-    ignores: &["rotary_emb.inv_freq"],
-    size_checks: |config| dense::size_checks(&config.text),
-    prefixes: &[],
-    stores_paths: false,
+    ..llama::FAMILY
 };

@@ -1,6 +1,7 @@
 //! Qwen3 without images, of 0.6B to 32B parameters (not the mixtures of experts).
 
 use super::dense::{self, Dense};
+use super::llama;
 use crate::model::config::Family;
 
 const MODEL_TYPE: &str = "qwen3";
@@ -17,8 +18,5 @@ pub static FAMILY: Family = Family {
         file["head_dim"] = (base.hidden_size / base.num_attention_heads).into();
         file
     },
-    ignores: &["rotary_emb.inv_freq"],
-    size_checks: |config| dense::size_checks(&config.text),
-    prefixes: &[],
-    stores_paths: false,
+    ..llama::FAMILY
 };

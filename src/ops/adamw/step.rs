@@ -4,10 +4,9 @@ use super::code8::BLOCK;
 use super::factors::{Factors, Noise};
 use super::parameter::{AdamW, Moments, Parameter};
 use super::update;
-use crate::device::{Device, Gpu, On, Region, params};
+use crate::device::{Device, Gpu, Region, params};
 use crate::error::Result;
-use crate::ops::check;
-use crate::ops::cost::moved;
+use crate::ops::check::{self, moved};
 use crate::tensor::{DType, Tensor};
 
 /// Updates a parameter once. The weight is multiplied by 1 - lr * weight_decay, then moves by
@@ -35,24 +34,22 @@ pub fn step(dev: &mut Device, parameter: Parameter, hp: &AdamW, clip: Tensor) ->
     let state = moments.tensors().into_iter().flatten().chain(lo).filter(|t| t.region != Region::Host);
     let state: f64 = state.map(|t| moved(&[t])).sum();
     dev.note_work("adamw", 0.0, moved(&[grad]) + 2.0 * (moved(&[w]) + state));
-    match dev.on() {
-        On::Count => Ok(()),
-        On::Cpu(cpu) => {
+    dev.op(OP).run(
+        |cpu| {
             let &[clip, flag] = cpu.memory.view(clip.span()).of::<f32>() else { unreachable!("clip has two elements") };
             if flag != 0.0 {
                 update::update(cpu, parameter, clip, Factors::new(hp), Noise::new(hp));
             }
-            Ok(())
-        }
-        On::Gpu(gpu) => launch(OP, gpu, parameter, hp, clip),
-    }
+        },
+        |gpu| launch(gpu, parameter, hp, clip),
+    )
 }
 
-fn launch(op: &'static str, mut gpu: Gpu<'_>, parameter: Parameter, hp: &AdamW, clip: Tensor) -> Result<()> {
+fn launch(mut gpu: Gpu<'_>, parameter: Parameter, hp: &AdamW, clip: Tensor) -> Result<()> {
     /// Threads of a CTA, in which each warp handles one block of elements.
     const THREADS: usize = 256;
     let Parameter { first, w, lo, grad, moments } = parameter;
-    check::gpu_compute(op, w.dtype)?;
+    check::gpu_compute(gpu.op, w.dtype)?;
     let kernel = match (moments, lo) {
         (Moments::F32 { .. }, Some(_)) => "adamw_f32",
         (Moments::Bf16 { .. }, Some(_)) => "adamw_bf16",
@@ -67,8 +64,8 @@ fn launch(op: &'static str, mut gpu: Gpu<'_>, parameter: Parameter, hp: &AdamW, 
     };
     let Noise { key, param } = Noise::new(hp);
     let (factors, len) = (Factors::new(hp), w.len() as i64);
-    check::count(op, "elements of a parameter", first + w.len())?;
-    let launch = check::launch(op, w.len().div_ceil(THREADS / 32 * BLOCK), THREADS, 0)?;
+    check::count(gpu.op, "elements of a parameter", first + w.len())?;
+    let launch = check::launch(gpu.op, w.len().div_ceil(THREADS / 32 * BLOCK), THREADS, 0)?;
     let first = first as i64;
     let args = params!(adamw::Args { w, lo, grad, m, v, m_scales, v_scales, clip, len, first, factors, key, param });
     gpu.launch("adamw", kernel, launch, args)

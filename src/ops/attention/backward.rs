@@ -15,7 +15,7 @@ use super::call::{Bwd, Pack, check_rows};
 use super::launch::check_heads;
 use super::launch_bwd;
 use super::pair::{KeyTile, Pair, Scratch, pack_tiles, pair_grads, tile_rows};
-use crate::device::{Cpu, Device, Isa, On, Parts, Pool, Region, cpu_kernel};
+use crate::device::{Cpu, Device, Isa, Parts, Pool, Region, cpu_kernel};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, Setting, run_with_scratch};
 use crate::ops::check::{self, by_dtype};
@@ -40,31 +40,20 @@ pub fn bwd(dev: &mut Device, pack: &Pack, call: Bwd) -> Result<()> {
     }
     pack.note(dev, OP, 5.0, 2.0, [qkv, out]);
     let setting = Setting::new(qkv.dtype, heads, scale);
-    let mark = dev.mark(Region::Workspace);
-    if dev.kind().is_gpu() {
-        check_heads(OP, qkv.dtype, heads)?;
-        let delta = dev.alloc(Region::Workspace, DType::F32, &[t, heads.q])?;
-        let partial = match prompt_of {
-            Some(_) => Some(dev.alloc(Region::Workspace, DType::F32, &[t, 2 * heads.kv, heads.dim])?),
-            None => None,
-        };
-        let done = match dev.on() {
-            On::Gpu(gpu) => launch_bwd::bwd(OP, gpu, pack, call, delta, partial, setting),
-            _ => Ok(()),
-        };
-        dev.release(mark);
-        return done;
-    }
-    let blocks = Blocks::most(t, cu_seqlens);
-    let packed = dev.alloc(Region::Workspace, DType::F32, &[blocks.max(1), heads.kv * KeyTile::len(heads)])?;
-    let delta = dev.alloc(Region::Workspace, DType::F32, &[t, heads.q])?;
-    let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), Scratch::len(heads)])?;
-    let done = match dev.on_cpu() {
-        Some(cpu) => by_dtype!(qkv.dtype, backward(cpu, pack, setting, call, packed, delta, scratch)),
-        None => Ok(()),
-    };
-    dev.release(mark);
-    done
+    dev.scope(Region::Workspace, |dev| {
+        let is_gpu = dev.kind().is_gpu();
+        let mut alloc = |dims: &[usize]| dev.alloc(Region::Workspace, DType::F32, dims);
+        if is_gpu {
+            check_heads(OP, qkv.dtype, heads)?;
+            let delta = alloc(&[t, heads.q])?;
+            let partial = prompt_of.map(|_| alloc(&[t, 2 * heads.kv, heads.dim])).transpose()?;
+            return dev.op(OP).run(|_| (), |gpu| launch_bwd::bwd(gpu, pack, call, delta, partial, setting));
+        }
+        let packed = alloc(&[Blocks::most(t, cu_seqlens).max(1), heads.kv * KeyTile::len(heads)])?;
+        let delta = alloc(&[t, heads.q])?;
+        let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), Scratch::len(heads)])?;
+        dev.on().run(|cpu| by_dtype!(qkv.dtype, backward(cpu, pack, setting, call, packed, delta, scratch)), |_| Ok(()))
+    })
 }
 
 /// One independent work item.

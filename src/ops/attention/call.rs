@@ -3,8 +3,7 @@
 use crate::device::{Device, Sequences};
 use crate::error::Result;
 use crate::ops::attend::Heads;
-use crate::ops::check;
-use crate::ops::cost::moved;
+use crate::ops::check::{self, moved};
 use crate::tensor::{DType, Tensor};
 
 /// Sequences of a pack and the settings of their attention. A pack is a list of sequences that are stored one after the

@@ -3,7 +3,7 @@
 use super::blocks::Blocks;
 use super::call::{Fwd, Pack, check_rows};
 use super::{launch, sm90a};
-use crate::device::{Cpu, Device, On, Parts, Region, cpu_kernel};
+use crate::device::{Cpu, Device, Parts, Region, cpu_kernel};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, KeySource, Keys, RowStates, Setting, pack_block, run_with_scratch};
 use crate::ops::check::{self, by_dtype};
@@ -24,28 +24,19 @@ pub fn fwd(dev: &mut Device, pack: &Pack, qkv: Tensor, out: Tensor, lse: Tensor)
     check::tensor(OP, "lse", lse, DType::F32, &[t, heads.q])?;
     pack.note(dev, "attention", 2.0, 1.0, [qkv, out]);
     let setting = Setting::new(qkv.dtype, heads, scale);
-    if dev.kind().is_gpu() {
-        launch::check_heads(OP, qkv.dtype, heads)?;
-        let mark = dev.mark(Region::Workspace);
-        let counter = sm90a::counter(dev)?;
-        let done = match dev.on() {
-            On::Gpu(gpu) => launch::fwd(OP, gpu, pack, Fwd { qkv, out, lse }, counter, setting),
-            _ => Ok(()),
-        };
-        dev.release(mark);
-        return done;
-    }
-    let mark = dev.mark(Region::Workspace);
-    let blocks = Blocks::most(t, cu_seqlens);
-    let packed = dev.alloc(Region::Workspace, DType::F32, &[blocks.max(1), block_len(heads)])?;
-    let scratch_len = RowStates::len(ROWS * heads.group(), heads.dim);
-    let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len])?;
-    let done = match dev.on_cpu() {
-        Some(cpu) => by_dtype!(qkv.dtype, forward(cpu, pack, setting, Fwd { qkv, out, lse }, packed, scratch)),
-        None => Ok(()),
-    };
-    dev.release(mark);
-    done
+    let call = Fwd { qkv, out, lse };
+    dev.scope(Region::Workspace, |dev| {
+        if dev.kind().is_gpu() {
+            launch::check_heads(OP, qkv.dtype, heads)?;
+            let counter = sm90a::counter(dev)?;
+            return dev.op(OP).run(|_| (), |gpu| launch::fwd(gpu, pack, call, counter, setting));
+        }
+        let blocks = Blocks::most(t, cu_seqlens);
+        let packed = dev.alloc(Region::Workspace, DType::F32, &[blocks.max(1), block_len(heads)])?;
+        let scratch_len = RowStates::len(ROWS * heads.group(), heads.dim);
+        let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len])?;
+        dev.on().run(|cpu| by_dtype!(qkv.dtype, forward(cpu, pack, setting, call, packed, scratch)), |_| Ok(()))
+    })
 }
 
 /// Returns the elements of one packed block of all key heads: for each head k `[dim][BLOCK]`, then v `[BLOCK][padded]`.

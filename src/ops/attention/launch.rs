@@ -1,9 +1,8 @@
-//! Launch of kernels/attention.cu, and code shared with the launches of kernels/paged_attention.cu: head dimensions, slots and shared memory of kernels/common/attend_tile.cuh.
+//! Launch of kernels/attention.cu, and code shared with the launches of kernels/paged_attention.cu.
 
 use super::call::{Fwd, Pack};
-use super::names::{ByDim, WideKernels, by_dim, holding, wide_kernels};
+use super::names::{ByDim, WideKernels, by_dim, holding, num_slots, shared_rows, wide_kernels};
 use super::sm90a::{self, WideCall};
-pub(crate) use super::tiles::{shared_rows, slots};
 use crate::device::{Gpu, Launch, params};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads, Setting};
@@ -37,18 +36,11 @@ pub(crate) fn rows_smem(dim: usize) -> usize {
 
 /// Launches the kernel with wgmma if the device is set to use it, otherwise the one with `mma.sync`. Both give the same
 /// bits. `counter` comes from [`sm90a::counter`].
-pub(super) fn fwd(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    pack: &Pack,
-    call: Fwd,
-    counter: Tensor,
-    setting: Setting,
-) -> Result<()> {
+pub(super) fn fwd(mut gpu: Gpu<'_>, pack: &Pack, call: Fwd, counter: Tensor, setting: Setting) -> Result<()> {
     let (&Pack { cu_seqlens, heads, causal, .. }, Fwd { qkv, out, lse }) = (pack, call);
     let sequences = cu_seqlens.rows() - 1;
     let (tokens, group) = (qkv.rows(), heads.group());
-    check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
+    check::that(gpu.op, sequences > 0 || tokens == 0, "a sequence", "none")?;
     let (wide, scale_log2e) = (wide(&gpu, heads.dim, &[qkv, out]), setting.scale_log2e);
     let (q_heads, kv_heads, dim) = (heads.q as i32, heads.kv as i32, heads.dim as i32);
     let args = params!(attend::PackedArgs {
@@ -56,7 +48,7 @@ pub(super) fn fwd(
         cu_seqlens,
         out,
         lse,
-        sequences: check::count(op, "sequences", sequences)?,
+        sequences: check::count(gpu.op, "sequences", sequences)?,
         q_heads,
         kv_heads,
         dim,
@@ -66,10 +58,10 @@ pub(super) fn fwd(
     });
     let keys = sm90a::packed_keys(gpu.ptr(qkv), tokens, heads);
     let call = WideCall { qkv, tokens, sequences, heads, wide, keys: [keys.clone(), keys], counter };
-    if call.launch(op, &mut gpu, &WIDE, &args)? {
+    if call.launch(&mut gpu, &WIDE, &args)? {
         return Ok(());
     }
     let (kept, kernel) = holding(&PACKED, heads.dim);
-    let grid = [slots(op, tokens, sequences, group, TILE_ROWS)?, check::grid(op, heads.kv)?, 1];
+    let grid = [num_slots(gpu.op, tokens, sequences, group, TILE_ROWS)?, check::grid(gpu.op, heads.kv)?, 1];
     gpu.launch("attention", kernel, Launch::new(grid, THREADS, rows_smem(kept)), args)
 }

@@ -2,8 +2,8 @@
 
 use super::bwd_sm90a::WideBwd;
 use super::call::{Bwd, Pack};
-use super::launch::{shared_rows, slots, wide};
-use super::names::{ByDim, by_dim, holding};
+use super::launch::wide;
+use super::names::{ByDim, by_dim, holding, num_slots, shared_rows};
 use crate::device::{Gpu, Launch, params};
 use crate::error::Result;
 use crate::ops::attend::Setting;
@@ -46,7 +46,6 @@ fn inverse(group: usize) -> u32 {
 /// Launches the kernels with wgmma if the device is set to use them, otherwise those with `mma.sync`. Both give the same
 /// bits. `delta` is scratch `[T, q]` f32 for D, and `partial` is scratch `[T, 2 kv, dim]` f32 for sums of the gradients of prompts.
 pub(super) fn bwd(
-    op: &'static str,
     mut gpu: Gpu<'_>,
     pack: &Pack,
     call: Bwd,
@@ -57,9 +56,9 @@ pub(super) fn bwd(
     let &Pack { cu_seqlens, heads, causal, scale, .. } = pack;
     let Bwd { qkv, out, dout, lse, dqkv, prompt_of } = call;
     let (sequences, tokens) = (cu_seqlens.rows() - 1, qkv.rows());
-    check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
+    check::that(gpu.op, sequences > 0 || tokens == 0, "a sequence", "none")?;
     let few = heads.group() <= MOST_HEADS;
-    check::that(op, few, "at most 32768 query heads per key head on a GPU", heads.group().to_string())?;
+    check::that(gpu.op, few, "at most 32768 query heads per key head on a GPU", heads.group().to_string())?;
     let (wide, step) = (wide(&gpu, heads.dim, &[qkv, out, dout, dqkv]), stage_rows(heads.group()) as i32);
     let (q_heads, kv_heads, dim) = (heads.q as i32, heads.kv as i32, heads.dim as i32);
     let scale_log2e = setting.scale_log2e;
@@ -73,7 +72,7 @@ pub(super) fn bwd(
         delta,
         prompt_of,
         partial,
-        sequences: check::count(op, "sequences", sequences)?,
+        sequences: check::count(gpu.op, "sequences", sequences)?,
         q_heads,
         kv_heads,
         dim,
@@ -85,15 +84,15 @@ pub(super) fn bwd(
         step,
     });
     let call = WideBwd { qkv, dout, sequences, shares: prompt_of.is_some(), heads, wide, stage: STAGE };
-    if call.launch(op, &mut gpu, &args)? {
+    if call.launch(&mut gpu, &args)? {
         return Ok(());
     }
-    let kv = check::grid(op, heads.kv)?;
+    let kv = check::grid(gpu.op, heads.kv)?;
     let (kept, kernel) = holding(&QUERIES, heads.dim);
-    let grid = [slots(op, tokens, sequences, heads.group(), OWNED)?, kv, 1];
+    let grid = [num_slots(gpu.op, tokens, sequences, heads.group(), OWNED)?, kv, 1];
     gpu.launch("attention_bwd", kernel, Launch::new(grid, THREADS, stages(kept)), args.clone())?;
     let (kept, kernel) = holding(&KEYS, heads.dim);
-    let grid = [slots(op, tokens, sequences, 1, OWNED)?, kv, 1];
+    let grid = [num_slots(gpu.op, tokens, sequences, 1, OWNED)?, kv, 1];
     gpu.launch("attention_bwd", kernel, Launch::new(grid, THREADS, stages(kept) + 4 * STAGE * 4), args)
 }
 

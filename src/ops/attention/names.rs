@@ -1,4 +1,8 @@
-//! Names of the attention kernels by head dimension.
+//! Names of the attention kernels by head dimension, and the slots and shared memory of their CTAs
+//! (kernels/common/attend_tile.cuh).
+
+use crate::error::Result;
+use crate::ops::check;
 
 /// Names of the `mma.sync` kernels, in ascending order of the largest head dimension each one supports.
 pub(in crate::ops) type ByDim = [(usize, &'static str); 5];
@@ -47,3 +51,15 @@ macro_rules! wide_kernels {
     };
 }
 pub(in crate::ops) use wide_kernels;
+
+/// Returns the maximum number of slots that `tokens` tokens in `sequences` sequences fill. A slot is a place in the
+/// grid for up to `rows` rows of one sequence (`attend::sequence_of`).
+pub(crate) fn num_slots(op: &'static str, tokens: usize, sequences: usize, group: usize, rows: usize) -> Result<u32> {
+    check::count(op, "rows of a key head", tokens * group)?;
+    check::grid(op, tokens * group / rows + sequences)
+}
+
+/// Returns the bytes of `rows` rows of bf16 in shared memory, each padded by 16 bytes (`attend::PITCH`).
+pub(crate) fn shared_rows(rows: usize, dim: usize) -> usize {
+    rows * (dim + 8) * 2
+}

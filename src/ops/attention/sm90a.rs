@@ -2,8 +2,7 @@
 //! decode. TMA copies its operands. A start check verifies that its results are bitwise identical to those of the
 //! `mma.sync` variant. The window kernels exist only with `mma.sync`.
 
-use super::names::WideKernels;
-use super::tiles;
+use super::names::{WideKernels, num_slots};
 use crate::device::{Address, Device, Gpu, Launch, Params, Region, TensorMap, WgmmaKernels};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
@@ -91,20 +90,14 @@ pub(crate) struct WideCall {
 impl WideCall {
     /// Launches one of `kernels`. `args` are the arguments of the `mma.sync` kernel. Returns false if the wgmma kernels
     /// do not support the device or the call.
-    pub(in crate::ops) fn launch(
-        &self,
-        op: &'static str,
-        gpu: &mut Gpu<'_>,
-        kernels: &WideKernels,
-        args: &Params,
-    ) -> Result<bool> {
+    pub(in crate::ops) fn launch(&self, gpu: &mut Gpu<'_>, kernels: &WideKernels, args: &Params) -> Result<bool> {
         let (heads, group) = (self.heads, self.heads.group());
         if !takes(gpu, kernels, heads) || !self.wide || self.tokens == 0 {
             return Ok(false);
         }
         let tile_rows = ROWS / group * group;
-        let slots = tiles::slots(op, self.tokens, self.sequences, group, tile_rows)?;
-        let items = check::count(op, "tiles", slots as usize * heads.kv)? as usize;
+        let slots = num_slots(gpu.op, self.tokens, self.sequences, group, tile_rows)?;
+        let items = check::count(gpu.op, "tiles", slots as usize * heads.kv)? as usize;
         let q = packed_map(gpu.ptr(self.qkv), self.tokens, heads, [group, ROWS / group]);
         let [k, v] = &self.keys;
         // The additional fields of `attend::WideArgs`.

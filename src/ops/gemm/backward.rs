@@ -15,16 +15,9 @@ use crate::tensor::Tensor;
 pub(super) const SM90A: &str = "gemm_bwd_sm90a";
 
 /// Computes dx = dy W, or dx + dy W rounded once if `accumulate`. A second pair adds its product before the rounding.
-pub(in crate::ops) fn dgrad(
-    op: &'static str,
-    gpu: &mut Gpu<'_>,
-    dy: Input,
-    w: &Weight,
-    dx: Tensor,
-    accumulate: bool,
-) -> Result<()> {
+pub(in crate::ops) fn dgrad(gpu: &mut Gpu<'_>, dy: Input, w: &Weight, dx: Tensor, accumulate: bool) -> Result<()> {
     const NAMES: Names = tile_names!("linear_dgrad");
-    launch_dgrad(op, gpu, &NAMES, Dgrad { dy, w, dx, sums: None, accumulate })
+    launch_dgrad(gpu, &NAMES, Dgrad { dy, w, dx, sums: None, accumulate })
 }
 
 /// Memory for the unfinished sums of dx between products: f32 `[T][row_stride(K)]`, whose padding is undefined. Without
@@ -39,16 +32,9 @@ pub(in crate::ops) struct Chains {
 
 /// Computes [`dgrad`] for one part of N. Calls for all parts in ascending order are bitwise identical to one product.
 /// Each part except the last must have a multiple of 16 terms. dy is `[T, N or more]`, with zeros from column N on.
-pub(in crate::ops) fn dgrad_part(
-    op: &'static str,
-    gpu: &mut Gpu<'_>,
-    dy: Tensor,
-    w: &Weight,
-    dx: Tensor,
-    sums: Chains,
-) -> Result<()> {
+pub(in crate::ops) fn dgrad_part(gpu: &mut Gpu<'_>, dy: Tensor, w: &Weight, dx: Tensor, sums: Chains) -> Result<()> {
     const NAMES: Names = tile_names!("linear_dgrad_chain");
-    launch_dgrad(op, gpu, &NAMES, Dgrad { dy: dy.into(), w, dx, sums: Some(sums), accumulate: false })
+    launch_dgrad(gpu, &NAMES, Dgrad { dy: dy.into(), w, dx, sums: Some(sums), accumulate: false })
 }
 
 /// Arguments of dx = dy W with unfinished sums in `sums`, or of dx + dy W.
@@ -60,18 +46,18 @@ struct Dgrad<'a> {
     accumulate: bool,
 }
 
-fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<'_>) -> Result<()> {
+fn launch_dgrad(gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<'_>) -> Result<()> {
     let Dgrad { dy: Input { x: dy, pair }, w, dx, sums, accumulate } = call;
-    check::gpu_compute(op, w.data.dtype)?;
-    check::that(op, w.order == Order::Rows, "a weight in row order", format!("{:?}", w.order))?;
+    check::gpu_compute(gpu.op, w.data.dtype)?;
+    check::that(gpu.op, w.order == Order::Rows, "a weight in row order", format!("{:?}", w.order))?;
     let tile = Tile::of(dy.rows());
     let operands = params!(gemm::Operands {
         x: dy,
         w: w.data,
-        rows: check::count(op, "rows", dy.rows())?,
+        rows: check::count(gpu.op, "rows", dy.rows())?,
         cols: w.k as i32,
-        depth: check::count(op, "columns", dy.cols())?,
-        ld: check::count(op, "columns", row_stride(w.k))?,
+        depth: check::count(gpu.op, "columns", dy.cols())?,
+        ld: check::count(gpu.op, "columns", row_stride(w.k))?,
         more: more(pair),
     });
     let sides = |x: Tensor, w: &Weight| {
@@ -83,7 +69,7 @@ fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<
     let sides = Sides { first: sides(dy, w), more: pair.map(|pair| sides(pair.left, &pair.right)) };
     let staged = Staged { y: dx, more: accumulate.then_some(dx), bias: None, shape: Shape::Linear };
     if (sums.is_some() || staged.carried(gpu))
-        && let Some(product) = Wide::product(op, gpu, Role::Gradient, sides, w.k, None)?
+        && let Some(product) = Wide::product(gpu, Role::Gradient, sides, w.k, None)?
     {
         if let Some(Chains { from, to }) = sums {
             let args = operands.with(params!(DgradChain::Args { dx, from, to }));
@@ -95,7 +81,7 @@ fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<
     }
     let (Chains { from, to }, terms) = (sums.unwrap_or_default(), w.n as i32);
     let args = params!(gemm::DgradArgs { operands, dx, from, to, accumulate, terms });
-    gpu.launch("gemm_bwd", names[tile.index], tile.launch(op, dy.rows(), w.k)?, args)
+    gpu.launch("gemm_bwd", names[tile.index], tile.launch(gpu.op, dy.rows(), w.k)?, args)
 }
 
 /// Columns of dy that one CTA of `linear_dbias` sums.
@@ -105,7 +91,6 @@ const BIAS_SMEM: usize = 8 * 64 * BIAS_COLUMNS * 2;
 
 /// Computes dw += dy^T x, and dbias += the sum of dy over tokens, for the first `n` columns of dy.
 pub(in crate::ops) fn wgrad(
-    op: &'static str,
     gpu: &mut Gpu<'_>,
     x: Tensor,
     dy: Tensor,
@@ -113,7 +98,7 @@ pub(in crate::ops) fn wgrad(
     dw: Tensor,
     dbias: Option<Tensor>,
 ) -> Result<()> {
-    check::gpu_compute(op, x.dtype)?;
+    check::gpu_compute(gpu.op, x.dtype)?;
     let (tokens, k) = (x.rows(), x.cols());
     if tokens == 0 {
         return Ok(());
@@ -124,19 +109,19 @@ pub(in crate::ops) fn wgrad(
         OperandLayout { address, rows: tokens, columns, stride: t.cols(), major }
     };
     let sides = Sides { first: [side(dy, n), side(x, k)], more: None };
-    let (rows, depth) = (check::count(op, "columns", n)?, check::count(op, "tokens", tokens)?);
-    let (cols, ld) = (k as i32, check::count(op, "columns", row_stride(k))?);
-    let dy_stride = check::count(op, "columns", dy.cols())?;
+    let (rows, depth) = (check::count(gpu.op, "columns", n)?, check::count(gpu.op, "tokens", tokens)?);
+    let (cols, ld) = (k as i32, check::count(gpu.op, "columns", row_stride(k))?);
+    let dy_stride = check::count(gpu.op, "columns", dy.cols())?;
     let args = params!(gemm::WgradArgs { x, dy, dw, dbias, tokens: depth, n: rows, k: cols, ld, dy_stride });
-    if let Some(product) = Wide::product(op, gpu, Role::Gradient, sides, k, None)? {
+    if let Some(product) = Wide::product(gpu, Role::Gradient, sides, k, None)? {
         let operands = params!(gemm::Operands { x: dy, w: x, rows, cols, depth, ld, more: more(None) });
         let args = operands.with(params!(Wgrad::Args { dw }));
         product.launch(gpu, SM90A, &wide_names!("linear_wgrad"), args)?;
     } else {
-        gpu.launch("gemm_bwd", name, tile.launch(op, n, k)?, args.clone())?;
+        gpu.launch("gemm_bwd", name, tile.launch(gpu.op, n, k)?, args.clone())?;
     }
     if dbias.is_some() {
-        let launch = check::launch(op, n.div_ceil(BIAS_COLUMNS), THREADS, BIAS_SMEM)?;
+        let launch = check::launch(gpu.op, n.div_ceil(BIAS_COLUMNS), THREADS, BIAS_SMEM)?;
         gpu.launch("gemm_bwd", "linear_dbias", launch, args)?;
     }
     Ok(())

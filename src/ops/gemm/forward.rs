@@ -26,61 +26,55 @@ pub(in crate::ops) struct Forward<'a> {
 
 /// Launches a linear layer. `shape` selects a wgmma epilogue that copies its tensors by TMA. `None` selects the wgmma
 /// epilogue that processes slices of columns.
-fn launch(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    names: &KernelNames,
-    shape: Option<Shape>,
-    call: Forward<'_>,
-) -> Result<()> {
+fn launch(mut gpu: Gpu<'_>, names: &KernelNames, shape: Option<Shape>, call: Forward<'_>) -> Result<()> {
     let Forward { x, w, bias, more, y } = call;
     let t = x.x.rows();
     let tile = Tile::of(t);
     // `Gelu::Args` and `SwiGlu::Args` have `pre` and `gate_up` in the position of the residual.
-    let args = operands(op, x, w)?.with(params!(Linear::Args { bias, residual: more, y }));
+    let args = operands(gpu.op, x, w)?.with(params!(Linear::Args { bias, residual: more, y }));
     let staged = shape.map(|shape| Staged { y, more, bias, shape });
     if staged.is_none_or(|staged| staged.carried(&gpu))
-        && let Some(mut product) = Wide::of(op, &mut gpu, names.role, x, w, w.n, None)?
+        && let Some(mut product) = Wide::of(&mut gpu, names.role, x, w, w.n, None)?
     {
         if let Some(staged) = staged {
             product = product.staged(&mut gpu, &staged)?;
         }
         return product.launch(&mut gpu, SM90A, &names.wide, args);
     }
-    gpu.launch("gemm", names.tiles[tile.index], tile.launch(op, t, w.n)?, args)
+    gpu.launch("gemm", names.tiles[tile.index], tile.launch(gpu.op, t, w.n)?, args)
 }
 
 /// Computes y = x W^T (+ bias) (+ residual).
-pub(in crate::ops) fn linear(op: &'static str, gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
-    launch(op, gpu, &kernel_names!("linear", Role::Linear), Some(Shape::Linear), call)
+pub(in crate::ops) fn linear(gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
+    launch(gpu, &kernel_names!("linear", Role::Linear), Some(Shape::Linear), call)
 }
 
 /// Computes y = gelu(x W^T (+ bias)); `more` receives the value before the activation.
-pub(in crate::ops) fn gelu(op: &'static str, mut gpu: Gpu<'_>, kind: GeluKind, call: Forward<'_>) -> Result<()> {
+pub(in crate::ops) fn gelu(mut gpu: Gpu<'_>, kind: GeluKind, call: Forward<'_>) -> Result<()> {
     if kind == GeluKind::Exact {
-        return launch(op, gpu, &kernel_names!("linear_gelu", Role::Activation), None, call);
+        return launch(gpu, &kernel_names!("linear_gelu", Role::Activation), None, call);
     }
     const NAMES: Names = tile_names!("linear_gelu_tanh");
     let Forward { x, w, bias, more, y } = call;
     let (t, tile) = (y.rows(), Tile::of(y.rows()));
-    let args = operands(op, x, w)?.with(params!(GeluOf::Args { bias, pre: more, y }));
-    gpu.launch("gemm", NAMES[tile.index], tile.launch(op, t, w.n)?, args)
+    let args = operands(gpu.op, x, w)?.with(params!(GeluOf::Args { bias, pre: more, y }));
+    gpu.launch("gemm", NAMES[tile.index], tile.launch(gpu.op, t, w.n)?, args)
 }
 
 /// Computes y = silu(gate) * up; `more` receives gate and up.
-pub(in crate::ops) fn swiglu(op: &'static str, gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
-    launch(op, gpu, &kernel_names!("linear_swiglu", Role::Activation), Some(Shape::SwiGlu), call)
+pub(in crate::ops) fn swiglu(gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
+    launch(gpu, &kernel_names!("linear_swiglu", Role::Activation), Some(Shape::SwiGlu), call)
 }
 
 /// Computes y = x W^T in f32.
-pub(in crate::ops) fn logits(op: &'static str, mut gpu: Gpu<'_>, x: Tensor, w: &Weight, y: Tensor) -> Result<()> {
+pub(in crate::ops) fn logits(mut gpu: Gpu<'_>, x: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     const NAMES: Names = tile_names!("linear_f32");
     let tile = Tile::of(x.rows());
-    let args = operands(op, x, w)?.with(params!(Logits::Args { y }));
-    if let Some(product) = Wide::of(op, &mut gpu, Role::Linear, x, w, w.n, None)? {
+    let args = operands(gpu.op, x, w)?.with(params!(Logits::Args { y }));
+    if let Some(product) = Wide::of(&mut gpu, Role::Linear, x, w, w.n, None)? {
         return product.launch(&mut gpu, SM90A, &wide_names!("linear_f32"), args);
     }
-    gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), w.n)?, args)
+    gpu.launch("gemm", NAMES[tile.index], tile.launch(gpu.op, x.rows(), w.n)?, args)
 }
 
 /// Arguments of [`fwd_qkv`](crate::ops::linear::fwd_qkv).
@@ -105,7 +99,7 @@ pub struct Qkv<'a> {
 }
 
 /// Computes qkv = rope(x W^T (+ bias)) and also stores k and v at the cache's slots.
-pub(in crate::ops) fn qkv(op: &'static str, mut gpu: Gpu<'_>, call: Qkv<'_>) -> Result<()> {
+pub(in crate::ops) fn qkv(mut gpu: Gpu<'_>, call: Qkv<'_>) -> Result<()> {
     let Qkv { x, w, bias, cos, sin, heads, cache, qkv } = call;
     const NAMES: Names = tile_names!("linear_qkv");
     let t = x.x.rows();
@@ -122,13 +116,13 @@ pub(in crate::ops) fn qkv(op: &'static str, mut gpu: Gpu<'_>, call: Qkv<'_>) -> 
         q_heads: heads.q as i32,
         kv_heads: heads.kv as i32,
         dim: heads.dim as i32,
-        num_slots: check::count(op, "slots", num_slots)?,
+        num_slots: check::count(gpu.op, "slots", num_slots)?,
     });
-    let args = operands(op, x, w)?.with(out);
+    let args = operands(gpu.op, x, w)?.with(out);
     // The kernel's columns are groups of 32 pairs and their partners.
     let columns = (w.n / 2).next_multiple_of(32) * 2;
-    if let Some(product) = Wide::of(op, &mut gpu, Role::Qkv, x, w, columns, Some(heads.dim / 2))? {
+    if let Some(product) = Wide::of(&mut gpu, Role::Qkv, x, w, columns, Some(heads.dim / 2))? {
         return product.launch(&mut gpu, SM90A, &wide_names!("linear_qkv"), args);
     }
-    gpu.launch("gemm", NAMES[tile.index], tile.launch(op, t, columns)?, args)
+    gpu.launch("gemm", NAMES[tile.index], tile.launch(gpu.op, t, columns)?, args)
 }

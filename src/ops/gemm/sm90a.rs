@@ -160,7 +160,6 @@ impl Wide {
     /// columns of a group correspond to adjacent rows of w. If `adjacent` is `None`, all columns are one group. Returns
     /// `None` if the device is not set to use wgmma, if the product is empty, or if TMA cannot copy the operands.
     pub fn of(
-        op: &'static str,
         gpu: &mut Gpu<'_>,
         role: Role,
         x: impl Into<Input>,
@@ -171,7 +170,7 @@ impl Wide {
         if adjacent.is_some_and(|n| !n.is_multiple_of(8)) {
             return Ok(None);
         }
-        check::gpu_compute(op, w.data.dtype)?;
+        check::gpu_compute(gpu.op, w.data.dtype)?;
         let input = x.into();
         let sides = |x: Tensor, w: &Weight| {
             let (ld, major) = (row_stride(w.k), Major::K);
@@ -180,12 +179,11 @@ impl Wide {
         };
         let more = input.pair.map(|pair| sides(pair.left, &pair.right));
         let sides = Sides { first: sides(input.x, w), more };
-        Wide::product(op, gpu, role, sides, columns, adjacent)
+        Wide::product(gpu, role, sides, columns, adjacent)
     }
 
     /// Prepares the product of operands, as [`Wide::of`] does. The first operand determines the tile.
     pub(super) fn product(
-        op: &'static str,
         gpu: &mut Gpu<'_>,
         role: Role,
         sides: Sides,
@@ -199,12 +197,11 @@ impl Wide {
         }
         let multiprocessors = gpu.driver.properties().multiprocessors as usize;
         let config = GemmDesc { rows, columns, terms, role, multiprocessors }.plan();
-        Wide::by(op, gpu, config, sides, columns, adjacent).map(Some)
+        Wide::by(gpu, config, sides, columns, adjacent).map(Some)
     }
 
     /// Prepares the product with the tile `config`.
     pub(super) fn by(
-        op: &'static str,
         gpu: &mut Gpu<'_>,
         config: GemmConfig,
         sides: Sides,
@@ -236,8 +233,8 @@ impl Wide {
         // Only launches that follow one another may share the counter, so those of the side stream do not use it.
         let counts = tiles > FIXED_TILES * ctas && gpu.stream == Stream::COMPUTE;
         let counter = if counts { gpu.memory.address(gpu.counter) } else { 0 };
-        let launch = check::launch(op, ctas, 128 * (config.groups() + 1), config.smem())?;
-        let steps = check::count(op, "terms", terms.div_ceil(config.depth * BLOCK_K))?;
+        let launch = check::launch(gpu.op, ctas, 128 * (config.groups() + 1), config.smem())?;
+        let steps = check::count(gpu.op, "terms", terms.div_ceil(config.depth * BLOCK_K))?;
         Ok(Wide { launch, config, maps, last: [adjacent as i32, steps, x_box as i32, 0], counter })
     }
 

@@ -10,9 +10,9 @@ use super::backward::SM90A as GRADIENTS;
 use super::config::{GemmConfig, Role};
 use super::sm90a::{Major, OperandLayout, Sides, Wide, wide_names};
 use super::tile::SM90A;
-use crate::device::{Device, Gpu, On, Region, params};
+use crate::device::{Device, Gpu, Region, params};
 use crate::error::Result;
-use crate::ops::start_check::{bits, differing, scratch, values, with_many_and_few_ctas};
+use crate::ops::start_check::{bits, differing, values, with_many_and_few_ctas};
 use crate::tensor::{DType, Tensor};
 
 /// Size of the test product: more than one tile of every kind, incomplete tiles at the end of rows and columns, and
@@ -33,7 +33,7 @@ const ROLES: [(&str, Role); 3] = [
 /// Runs the start check of the sums. The device must support wgmma. Returns a description of the fault, or `None` if all
 /// results agree.
 pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
-    scratch(dev, fault)
+    dev.scope(Region::Workspace, fault)
 }
 
 /// Returns the transpose of a matrix with `columns` columns.
@@ -56,9 +56,8 @@ fn fault(dev: &mut Device) -> Result<Option<String>> {
         for (config, &length) in role.configs().iter().flat_map(|c| lengths.iter().map(move |length| (c, length))) {
             let runs = with_many_and_few_ctas(dev, |dev| {
                 dev.fill_zero(sums)?;
-                if let On::Gpu(mut gpu) = dev.on() {
-                    launch(&mut gpu, i, config, sides, length, sums)?;
-                }
+                let op = dev.op("linear::wgmma_fault");
+                op.run(|_| (), |mut gpu| launch(&mut gpu, i, config, sides, length, sums))?;
                 bits(dev, &[sums])
             })?;
             for found in runs {
@@ -83,7 +82,6 @@ fn launch(
     length: usize,
     sums: Tensor,
 ) -> Result<()> {
-    let op = "linear::wgmma_fault";
     let side = |t: Tensor, major, terms: Range<usize>| {
         let (stride, count) = (t.cols(), terms.len());
         let (rows, columns, before) = match major {
@@ -100,7 +98,7 @@ fn launch(
     // wgmma kernels read the operands through tensor maps; only the sizes are used.
     let more = params!(gemm::Pair { x, w, depth: rest, ld: rest });
     let operands = params!(gemm::Operands { x, w, rows, cols, depth, ld, more });
-    let product = Wide::by(op, gpu, *config, sides, COLUMNS, None)?;
+    let product = Wide::by(gpu, *config, sides, COLUMNS, None)?;
     match i {
         0 => {
             let args = operands.with(params!(Logits::Args { y: sums }));

@@ -3,11 +3,10 @@
 
 use super::call::{LogProbCall, ROWS, check_logits, check_targets, checked};
 use super::logits::{Allowed, SEGMENT, inverse_temperature, logits_of};
-use crate::device::{Cpu, Device, Isa, On, Parts, Pool, Region, cpu_kernel};
+use crate::device::{Cpu, Device, Isa, Parts, Pool, Region, cpu_kernel};
 use crate::error::Result;
 use crate::math;
-use crate::ops::check;
-use crate::ops::cost::moved;
+use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::matmul::{
     self, Cells, Epilogue, Order, PANEL, Product, Tile, WeightGradient, panel_count, panel_len, panel_stride,
 };
@@ -73,10 +72,10 @@ pub fn bwd_within(dev: &mut Device, bytes: usize, logprob_call: LogProbCall<'_>,
     let traffic = moved(&[logprob_call.hidden, logprob_call.w.data, dhidden]) + 2.0 * moved(dw.as_slice());
     dev.note_work(OP, products as f64 * 2.0 * t as f64 * (v * d) as f64, traffic);
     let call = Backward { logprob_call, call };
-    let mark = dev.mark(Region::Workspace);
-    let result = if dev.kind().is_gpu() { call.by_waves(OP, dev, wave(t, bytes)) } else { call.by_slabs(dev, dtype) };
-    dev.release(mark);
-    result
+    dev.scope(Region::Workspace, |dev| match dev.kind().is_gpu() {
+        true => call.by_waves(OP, dev, wave(t, bytes)),
+        false => call.by_slabs(dev, dtype),
+    })
 }
 
 struct Scratch {
@@ -98,97 +97,80 @@ pub(super) struct Backward<'a> {
 
 impl Backward<'_> {
     fn by_slabs(&self, dev: &mut Device, dtype: DType) -> Result<()> {
-        let (t, d, slab) = (self.logprob_call.hidden.rows(), self.logprob_call.w.k, SLAB.min(self.logprob_call.w.n));
+        let LogProbCall { hidden, w, .. } = self.logprob_call;
+        let (t, d, slab) = (hidden.rows(), w.k, SLAB.min(w.n));
         let gradient = |cols| matmul::weight_gradient_scratch(dtype, t, cols, d);
         let scratch = Scratch {
             dz: dev.alloc(Region::Workspace, dtype, &[t, slab])?,
             // With fewer columns, more tokens are processed at a time, so the last slab can need more scratch.
-            gradient: dev.alloc(
-                Region::Workspace,
-                dtype,
-                &[gradient(slab).max(gradient(self.logprob_call.w.n % SLAB))],
-            )?,
+            gradient: dev.alloc(Region::Workspace, dtype, &[gradient(slab).max(gradient(w.n % SLAB))])?,
             transposed: dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, d, slab)])?,
             sums: dev.alloc(Region::Workspace, DType::F32, &[t, d])?,
         };
-        match (dev.on(), dtype) {
-            (On::Cpu(cpu), DType::Bf16) => self.run::<bf16>(cpu, &scratch),
-            (On::Cpu(cpu), _) => self.run::<f32>(cpu, &scratch),
-            _ => Ok(()),
-        }
+        dev.on().run(|cpu| by_dtype!(dtype, on_cpu(cpu, self, &scratch)), |_| Ok(()))
     }
+}
 
-    fn run<E: Elem>(&self, cpu: Cpu<'_>, s: &Scratch) -> Result<()> {
-        let Cpu { memory, pool, isa } = cpu;
-        let (t, d, v) = (self.logprob_call.hidden.rows(), self.logprob_call.w.k, self.logprob_call.w.n);
-        let none = self.call.lse.slice(0, 0);
-        let outs = [self.call.dhidden, self.call.dw.unwrap_or(none), s.dz, s.gradient, s.transposed, s.sums];
-        let ins = [
-            self.logprob_call.hidden,
-            self.logprob_call.w.data,
-            self.logprob_call.targets,
-            self.logprob_call.allowed.unwrap_or(none),
-            self.call.lse,
-            self.call.entropy.unwrap_or(none),
-            self.call.dlog_prob,
-            self.call.dentropy.unwrap_or(none),
-            self.call.logits.unwrap_or(none),
-        ];
-        let ([dhidden, dw, dz, gradient, transposed, sums], views) = memory.tensors(outs, ins);
-        let [hidden, w, targets, bitmap, lse, entropy, dlog_prob, dentropy, logits] = views;
-        let logits = self.call.logits.map(|_| logits.of::<f32>());
-        let (hidden, w, targets) = (hidden.of::<E>(), w.of::<E>(), targets.of::<u32>());
-        let (dw, dz, gradient, transposed) = (dw.of::<f32>(), dz.of::<E>(), gradient.of::<E>(), transposed.of::<E>());
-        let sums = sums.of::<f32>();
-        check_targets("linear_logprob::bwd", targets, v)?;
-        if t == 0 || d == 0 {
-            return Ok(());
-        }
-        sums.fill(0.0);
-        let stride = panel_stride(E::DTYPE, d);
-        for first in (0..v).step_by(SLAB) {
-            let cols = SLAB.min(v - first);
-            let panels = first / PANEL * stride..(first / PANEL + panel_count(cols)) * stride;
-            let slab = &w[panels.clone()];
-            let dz = &mut dz[..t * cols];
-            let epilogue = LogitGradient {
-                allowed: Allowed { vocab: v, bitmap: self.logprob_call.allowed.map(|_| bitmap.of()) },
-                scale: inverse_temperature(self.logprob_call.temperature),
-                first,
-                targets,
-                lse: lse.of(),
-                dlog_prob: dlog_prob.of(),
-                entropy: self.call.dentropy.map(|_| (entropy.of(), dentropy.of())),
-                finished: logits.is_some(),
-                dz: Cells::new(&mut *dz, cols),
-            };
-            match logits {
-                Some(logits) => epilogue.of_logits(pool, isa, logits),
-                None => matmul::run(pool, isa, &Product::rows(hidden, t, d, slab, cols), &epilogue),
-            }
-
-            if self.call.dw.is_some() {
-                let (x, dw, scratch) = (hidden, &mut dw[panels], &mut *gradient);
-                matmul::weight_gradient(
-                    pool,
-                    isa,
-                    WeightGradient { x, k: d, dy: dz, n: cols, dw, dbias: None, scratch },
-                );
-            }
-
-            let transposed = &mut transposed[..panel_len(E::DTYPE, d, cols)];
-            matmul::transpose(pool, isa, slab, cols, d, transposed);
-            let resume = ResumedSums { sums: Cells::new(&mut *sums, d) };
-            matmul::run(pool, isa, &Product::rows(dz, t, cols, transposed, d), &resume);
-        }
-        let parts = Parts::new(dhidden.of::<E>(), ROWS * d);
-        pool.run(parts.count(), |i| {
-            let out = parts.take(i);
-            let at = i * ROWS * d;
-            round_all::<E>(isa, &sums[at..at + out.len()], out);
-        });
-        Ok(())
+fn on_cpu<E: Elem>(cpu: Cpu<'_>, of: &Backward<'_>, s: &Scratch) -> Result<()> {
+    let Cpu { memory, pool, isa } = cpu;
+    let LogProbCall { hidden, w, allowed, temperature, targets } = of.logprob_call;
+    let Bwd { lse, entropy, logits, dlog_prob, dentropy, dhidden, dw } = of.call;
+    let (t, d, v, none) = (hidden.rows(), w.k, w.n, lse.slice(0, 0));
+    let [bitmap, entropy, slopes, stored] = [allowed, entropy, dentropy, logits].map(|t| t.unwrap_or(none));
+    let outs = [dhidden, dw.unwrap_or(none), s.dz, s.gradient, s.transposed, s.sums];
+    let ins = [hidden, w.data, targets, bitmap, lse, entropy, dlog_prob, slopes, stored];
+    let trains = dw.is_some();
+    let ([dhidden, dw, dz, gradient, transposed, sums], views) = memory.tensors(outs, ins);
+    let [hidden, w, targets, bitmap, lse, entropy, dlog_prob, slopes, stored] = views;
+    let logits = logits.map(|_| stored.of::<f32>());
+    let (hidden, w, targets) = (hidden.of::<E>(), w.of::<E>(), targets.of::<u32>());
+    let (dw, dz, gradient, transposed) = (dw.of::<f32>(), dz.of::<E>(), gradient.of::<E>(), transposed.of::<E>());
+    let sums = sums.of::<f32>();
+    check_targets("linear_logprob::bwd", targets, v)?;
+    if t == 0 || d == 0 {
+        return Ok(());
     }
+    sums.fill(0.0);
+    let stride = panel_stride(E::DTYPE, d);
+    for first in (0..v).step_by(SLAB) {
+        let cols = SLAB.min(v - first);
+        let panels = first / PANEL * stride..(first / PANEL + panel_count(cols)) * stride;
+        let slab = &w[panels.clone()];
+        let dz = &mut dz[..t * cols];
+        let epilogue = LogitGradient {
+            allowed: Allowed { vocab: v, bitmap: allowed.map(|_| bitmap.of()) },
+            scale: inverse_temperature(temperature),
+            first,
+            targets,
+            lse: lse.of(),
+            dlog_prob: dlog_prob.of(),
+            entropy: dentropy.map(|_| (entropy.of(), slopes.of())),
+            finished: logits.is_some(),
+            dz: Cells::new(&mut *dz, cols),
+        };
+        match logits {
+            Some(logits) => epilogue.of_logits(pool, isa, logits),
+            None => matmul::run(pool, isa, &Product::rows(hidden, t, d, slab, cols), &epilogue),
+        }
+
+        if trains {
+            let (dw, scratch) = (&mut dw[panels], &mut *gradient);
+            let call = WeightGradient { x: hidden, k: d, dy: dz, n: cols, dw, dbias: None, scratch };
+            matmul::weight_gradient(pool, isa, call);
+        }
+
+        let transposed = &mut transposed[..panel_len(E::DTYPE, d, cols)];
+        matmul::transpose(pool, isa, slab, cols, d, transposed);
+        let resume = ResumedSums { sums: Cells::new(&mut *sums, d) };
+        matmul::run(pool, isa, &Product::rows(dz, t, cols, transposed, d), &resume);
+    }
+    let parts = Parts::new(dhidden.of::<E>(), ROWS * d);
+    pool.run(parts.count(), |i| {
+        let out = parts.take(i);
+        let at = i * ROWS * d;
+        round_all::<E>(isa, &sums[at..at + out.len()], out);
+    });
+    Ok(())
 }
 
 cpu_kernel! {

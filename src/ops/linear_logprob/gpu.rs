@@ -3,12 +3,12 @@
 
 use super::call::{LogProbCall, Outs};
 use super::logits::{SEGMENT, inverse_temperature, segments};
-use crate::device::{Device, Gpu, Params, Region, params};
+use crate::device::{Gpu, Params, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::gemm::{KernelNames, Role, Wide, kernel_names, operands};
 use crate::ops::matmul::Weight;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
 /// Number of f32s of `logits::Partial` of kernels/common/logits.cuh: three and one of padding, so that one access reads
 /// them all.
@@ -21,7 +21,6 @@ const TILES: [(usize, usize); 3] = [(16, 4), (64, 3), (128, 3)];
 /// all rows, or else with the largest tile. All of these kernels give the same bits for a row. `args` starts with the
 /// operands. If the device is set to use wgmma, the wgmma kernel runs instead.
 pub(in crate::ops) fn launch_tiles(
-    op: &'static str,
     gpu: &mut Gpu<'_>,
     file: &'static str,
     names: &KernelNames,
@@ -31,14 +30,14 @@ pub(in crate::ops) fn launch_tiles(
 ) -> Result<()> {
     const THREADS: usize = 128;
     const BLOCK_K: usize = 64;
-    if let Some(product) = Wide::of(op, gpu, names.role, x, w, w.n, None)? {
+    if let Some(product) = Wide::of(gpu, names.role, x, w, w.n, None)? {
         return product.launch(gpu, file, &names.wide, args);
     }
     let (t, n) = (x.rows(), w.n);
     let index = TILES.iter().position(|(rows, _)| t <= *rows).unwrap_or(TILES.len() - 1);
     let (rows, stages) = TILES[index];
     let smem = (stages * (rows + SEGMENT) * BLOCK_K * 2).max(sums_bytes(rows));
-    let launch = check::launch(op, t.div_ceil(rows) * segments(n), THREADS, smem)?;
+    let launch = check::launch(gpu.op, t.div_ceil(rows) * segments(n), THREADS, smem)?;
     gpu.launch(file, names.tiles[index], launch, args)
 }
 
@@ -52,27 +51,16 @@ pub(in crate::ops) fn allowed(op: &'static str, bitmap: Option<Tensor>, vocab: u
     Ok(params!(logits::Allowed { bitmap, vocab: check::count(op, "ids", vocab)? }))
 }
 
-/// Allocates scratch for the partials of `t` rows over `vocab` ids.
-pub(super) fn partials(dev: &mut Device, t: usize, vocab: usize) -> Result<Tensor> {
-    dev.alloc(Region::Workspace, DType::F32, &[t, segments(vocab) * PARTIAL])
-}
-
 /// Launches the forward. [`super::fwd`] has checked the shapes.
-pub(super) fn fwd(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    logprob_call: LogProbCall<'_>,
-    outs: Outs,
-    partials: Tensor,
-) -> Result<()> {
+pub(super) fn fwd(mut gpu: Gpu<'_>, logprob_call: LogProbCall<'_>, outs: Outs, partials: Tensor) -> Result<()> {
     /// Threads of a CTA of the fold, in which each warp handles one row.
     const FOLD_THREADS: usize = 128;
     const NAMES: KernelNames = kernel_names!("linear_logprob", Role::Logits);
     let (LogProbCall { hidden, w, temperature, targets, .. }, Outs { log_prob, lse, entropy, .. }) =
         (logprob_call, outs);
-    let (rows, segments) = (check::count(op, "rows", hidden.rows())?, segments(w.n) as i32);
+    let (rows, segments) = (check::count(gpu.op, "rows", hidden.rows())?, segments(w.n) as i32);
     let out = params!(Segment::Args {
-        allowed: allowed(op, logprob_call.allowed, w.n)?,
+        allowed: allowed(gpu.op, logprob_call.allowed, w.n)?,
         targets,
         // `log_prob` holds the target's logit until the logsumexp is known.
         logit: log_prob,
@@ -80,11 +68,11 @@ pub(super) fn fwd(
         scale: inverse_temperature(temperature),
         segments,
     });
-    let args = operands(op, hidden, w)?.with(out);
-    launch_tiles(op, &mut gpu, "linear_logprob", &NAMES, hidden, w, args)?;
+    let args = operands(gpu.op, hidden, w)?.with(out);
+    launch_tiles(&mut gpu, "linear_logprob", &NAMES, hidden, w, args)?;
     let vocab = w.n as i32;
     let args =
         params!(linear_logprob::FoldArgs { partials, targets, logprob: log_prob, lse, entropy, rows, segments, vocab });
-    let launch = check::launch(op, hidden.rows().div_ceil(FOLD_THREADS / 32), FOLD_THREADS, 0)?;
+    let launch = check::launch(gpu.op, hidden.rows().div_ceil(FOLD_THREADS / 32), FOLD_THREADS, 0)?;
     gpu.launch("linear_logprob", "linear_logprob_fold", launch, args)
 }

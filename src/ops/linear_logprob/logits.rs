@@ -1,10 +1,11 @@
 //! Code shared by training and sampling, so that a sampled token's log-prob is bitwise identical to the trainer's:
 //! logits over the allowed ids, their partial sums per segment of 128 columns, and the fold of the segments.
 
-use crate::device::{Isa, cpu_kernel};
+use crate::device::{Isa, Pool, View, cpu_kernel};
 use crate::math;
 use crate::ops::lanes;
-use crate::ops::matmul::{Cells, Epilogue, PANEL, Tile};
+use crate::ops::matmul::{self, Cells, Epilogue, PANEL, Product, Tile, Weight};
+use crate::tensor::Elem;
 
 /// Columns of one segment, whose sum of exponentials is one partial.
 pub const SEGMENT: usize = 4 * PANEL;
@@ -79,6 +80,19 @@ pub(in crate::ops) struct Logits<'a> {
     pub partials: Cells<'a, f32>,
     /// Memory for the logits, `[rows, panels * 32]`, if they are stored.
     pub logits: Option<Cells<'a, f32>>,
+}
+
+/// Computes the logits of `rows` rows of hidden states.
+pub(in crate::ops) fn multiply<E: Elem>(
+    pool: &Pool,
+    isa: Isa,
+    hidden: View<'_>,
+    rows: usize,
+    w: &Weight,
+    data: View<'_>,
+    to: &Logits<'_>,
+) {
+    matmul::run(pool, isa, &Product::rows::<E>(hidden.of(), rows, w.k, data.of(), w.n), to);
 }
 
 impl Epilogue for Logits<'_> {

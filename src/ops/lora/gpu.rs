@@ -1,7 +1,7 @@
 //! Launches of kernels/lora.cu.
 
 use super::rows::Rows;
-use crate::device::{Device, Gpu, Launch, On, Params, Region, params};
+use crate::device::{Device, Gpu, Launch, Params, Region, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::gemm::{Tile, operands};
@@ -18,39 +18,31 @@ pub(super) fn t(op: &'static str, dev: &mut Device, x: Tensor, a: &Weight, ticke
     let tile = Tile::narrow(x.rows());
     let tiles = x.rows().div_ceil(tile.rows) * a.n.div_ceil(tile.cols);
     let slices = if tiles <= TICKETS { a.k.div_ceil(SLICE) } else { 1 };
-    let mark = dev.mark(Region::Workspace);
-    let scratch = match slices {
-        0 | 1 => None,
-        slices => Some(dev.alloc(Region::Workspace, DType::F32, &[slices, x.rows(), a.n])?),
-    };
-    if let On::Gpu(mut gpu) = dev.on() {
-        let out = params!(Reduced::Args { t, slices: scratch, tickets });
-        let args = params!(lora::TArgs { in: operands(op, x, a)?, out });
-        let name = if tile.rows == 16 { "lora_t_m16" } else { "lora_t_m64" };
-        let launch = tile.launch(op, x.rows(), a.n)?;
-        gpu.launch("lora", name, Launch { grid: [launch.grid[0], slices as u32, 1], ..launch }, args)?;
-    }
-    dev.release(mark);
-    Ok(())
+    dev.scope(Region::Workspace, |dev| {
+        let mut alloc = || dev.alloc(Region::Workspace, DType::F32, &[slices, x.rows(), a.n]);
+        let scratch = (slices > 1).then(&mut alloc).transpose()?;
+        dev.op(op).run(
+            |_| (),
+            |mut gpu| {
+                let out = params!(Reduced::Args { t, slices: scratch, tickets });
+                let args = params!(lora::TArgs { in: operands(op, x, a)?, out });
+                let name = if tile.rows == 16 { "lora_t_m16" } else { "lora_t_m64" };
+                let launch = tile.launch(op, x.rows(), a.n)?;
+                gpu.launch("lora", name, Launch { grid: [launch.grid[0], slices as u32, 1], ..launch }, args)
+            },
+        )
+    })
 }
 
 /// Computes out = scale * master.
-pub(super) fn scaled(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    w: Tensor,
-    lo: Option<Tensor>,
-    scale: f32,
-    out: Tensor,
-) -> Result<()> {
-    check::gpu_compute(op, w.dtype)?;
+pub(super) fn scaled(mut gpu: Gpu<'_>, w: Tensor, lo: Option<Tensor>, scale: f32, out: Tensor) -> Result<()> {
+    check::gpu_compute(gpu.op, w.dtype)?;
     let args = params!(lora::ScaledArgs { w, lo, out, len: w.len() as i64, scale });
-    gpu.launch("lora", "lora_scaled", check::launch(op, w.len().div_ceil(THREADS), THREADS, 0)?, args)
+    gpu.launch("lora", "lora_scaled", check::launch(gpu.op, w.len().div_ceil(THREADS), THREADS, 0)?, args)
 }
 
 /// Launches `lora_spread` or `lora_collect` over the rows of `s`.
 pub(super) fn rows(
-    op: &'static str,
     mut gpu: Gpu<'_>,
     kernel: &'static str,
     rows: Rows,
@@ -58,8 +50,9 @@ pub(super) fn rows(
     [compact, wide]: [Tensor; 2],
     scale: f32,
 ) -> Result<()> {
-    check::gpu_compute(op, s.data.dtype)?;
-    check::that(op, s.order == Order::Rows, "a weight in row order", format!("{:?}", s.order))?;
+    check::gpu_compute(gpu.op, s.data.dtype)?;
+    check::that(gpu.op, s.order == Order::Rows, "a weight in row order", format!("{:?}", s.order))?;
+    let op = gpu.op;
     let size = |what: &str, n: usize| check::count(op, what, n);
     let args: Params = params!(lora::RowsArgs {
         compact,
@@ -70,5 +63,5 @@ pub(super) fn rows(
         ld: size("columns", row_stride(s.k))?,
         scale,
     });
-    gpu.launch("lora", kernel, check::launch(op, (s.n * rows.rank).div_ceil(THREADS), THREADS, 0)?, args)
+    gpu.launch("lora", kernel, check::launch(gpu.op, (s.n * rows.rank).div_ceil(THREADS), THREADS, 0)?, args)
 }

@@ -10,18 +10,32 @@ use crate::math;
 use crate::ops::gelu::GeluKind;
 use crate::tensor::{DType, Elem};
 
-/// Epilogue of a linear layer: y = sums (+ bias) (+ residual).
+/// Epilogue of a linear layer: y = sums (+ bias) (+ residual), or gelu(sums (+ bias)).
 pub(in crate::ops) struct Linear<'a, E> {
     /// Optional bias `[n]`.
     pub bias: Option<&'a [E]>,
     /// Optional residual `[rows, n]`.
     pub residual: Option<&'a [E]>,
+    /// Values before the activation `[rows, n]` for backward; empty if backward does not need them.
+    pub pre: Cells<'a, E>,
+    /// Formula of the activation, if the layer has one.
+    pub gelu: Option<GeluKind>,
     /// Output `[rows, n]`.
     pub y: Cells<'a, E>,
 }
 
+impl<'a, E> Linear<'a, E> {
+    /// Makes the epilogue that only stores the sums in `y`, which has `n` columns.
+    pub fn plain(y: &'a mut [E], n: usize) -> Linear<'a, E> {
+        Linear { bias: None, residual: None, pre: Cells::new(&mut [], n), gelu: None, y: Cells::new(y, n) }
+    }
+}
+
 impl<E: Elem> Epilogue for Linear<'_, E> {
     fn prefetch(&self, tile: &Tile<'_>) {
+        if !self.pre.is_empty() {
+            self.pre.prefetch_tile(tile);
+        }
         self.y.prefetch_tile(tile);
     }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
@@ -41,6 +55,15 @@ cpu_kernel! {
             if let Some(residual) = to.residual {
                 let start = row * to.y.cols() + col;
                 add(sums, &residual[start..start + cols]);
+            }
+            if !to.pre.is_empty() {
+                // SAFETY: one thread finishes each tile's rows and columns, once.
+                store(sums, unsafe { to.pre.piece(row, col, cols) });
+            }
+            match to.gelu {
+                None => {}
+                Some(GeluKind::Exact) => sums.iter_mut().for_each(|s| *s = math::gelu(*s)),
+                Some(GeluKind::Tanh) => sums.iter_mut().for_each(|s| *s = math::gelu_tanh(*s)),
             }
             // SAFETY: one thread finishes each tile's rows and columns, once.
             store(sums, unsafe { to.y.piece(row, col, cols) });
@@ -109,53 +132,6 @@ cpu_kernel! {
                     y[j] = E::from_f32(math::silu(gate[j]) * up[j]);
                 }
             }
-        }
-    }
-}
-
-/// Epilogue of GELU: y = gelu(sums + bias).
-pub(in crate::ops) struct Gelu<'a, E> {
-    /// Formula of the activation.
-    pub kind: GeluKind,
-    /// Optional bias `[n]`.
-    pub bias: Option<&'a [E]>,
-    /// Values before the activation `[rows, n]` for backward; empty if backward does not need them.
-    pub pre: Cells<'a, E>,
-    /// Output `[rows, n]`.
-    pub y: Cells<'a, E>,
-}
-
-impl<E: Elem> Epilogue for Gelu<'_, E> {
-    fn prefetch(&self, tile: &Tile<'_>) {
-        if !self.pre.is_empty() {
-            self.pre.prefetch_tile(tile);
-        }
-        self.y.prefetch_tile(tile);
-    }
-    fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
-        gelu_tile::<E>(isa, self, tile);
-    }
-}
-
-cpu_kernel! {
-    fn gelu_tile<E: Elem>(to: &Gelu<'_, E>, tile: &mut Tile<'_>) {
-        let (col, cols) = tile.columns(to.y.cols());
-        for i in 0..tile.rows {
-            let row = tile.row + i;
-            let sums = &mut tile.row(i)[..cols];
-            if let Some(bias) = to.bias {
-                add(sums, &bias[col..col + cols]);
-            }
-            if !to.pre.is_empty() {
-                // SAFETY: one thread finishes each tile's rows and columns, once.
-                store(sums, unsafe { to.pre.piece(row, col, cols) });
-            }
-            match to.kind {
-                GeluKind::Exact => sums.iter_mut().for_each(|s| *s = math::gelu(*s)),
-                GeluKind::Tanh => sums.iter_mut().for_each(|s| *s = math::gelu_tanh(*s)),
-            }
-            // SAFETY: one thread finishes each tile's rows and columns, once.
-            store(sums, unsafe { to.y.piece(row, col, cols) });
         }
     }
 }

@@ -44,11 +44,16 @@ impl<'a> Product<'a> {
     /// Returns the product of x `[rows, k]` and the panels of a matrix `[n, k]`.
     pub fn rows<E: Elem>(x: &'a [E], rows: usize, k: usize, right: &'a [E], n: usize) -> Product<'a> {
         assert_eq!((x.len(), right.len()), (rows * k, panel_len(E::DTYPE, n, k)), "product [{rows}, {k}] x [{n}, {k}]");
+        Product::along_k(x, rows, k, k, right, n)
+    }
+
+    /// Returns the product of the rows of x, which are `stride` apart, and the panels of a matrix `[n, k]`.
+    fn along_k<E: Elem>(x: &'a [E], rows: usize, stride: usize, k: usize, right: &'a [E], n: usize) -> Product<'a> {
         let paired = E::DTYPE == DType::Bf16;
         Product {
             left: bytemuck::cast_slice(x),
             contiguous: ContiguousAxis::K,
-            row_stride: k * size_of::<E>(),
+            row_stride: stride * size_of::<E>(),
             step_stride: 4,
             rows,
             right: bytemuck::cast_slice(right),
@@ -127,21 +132,6 @@ impl<'a> Product<'a> {
         right: &'a [E],
         n: usize,
     ) -> Product<'a> {
-        Product {
-            left: bytemuck::cast_slice(left),
-            contiguous: ContiguousAxis::K,
-            row_stride: stride * size_of::<E>(),
-            step_stride: 4,
-            rows: left.len() / stride,
-            right: bytemuck::cast_slice(right),
-            panels: panel_count(n),
-            half: is_half(n),
-            dtype: E::DTYPE,
-            steps: tokens.div_ceil(2),
-            odd: false,
-            panel_stride: panel_stride(E::DTYPE, tokens) * size_of::<E>(),
-            slice: 0,
-            second: None,
-        }
+        Product { odd: false, ..Product::along_k(left, left.len() / stride, stride, tokens, right, n) }
     }
 }

@@ -5,10 +5,10 @@ use std::ops::Range;
 use super::cache::KvCache;
 use super::call::Paged;
 use super::launch_decode;
-use crate::device::{Cpu, Device, Gpu, Isa, Launch, On, Parts, Region, cpu_kernel, params};
+use crate::device::{Cpu, Device, Gpu, Isa, Launch, Parts, Region, cpu_kernel, params};
 use crate::error::{Error, Result};
 use crate::ops::attend::{BLOCK, Context, Heads, KeySource, Keys, RowStates, Setting, run_with_scratch};
-use crate::ops::attention::names::{ByDim, WideKernels, by_dim, holding, wide_kernels};
+use crate::ops::attention::names::{ByDim, WideKernels, by_dim, holding, num_slots, wide_kernels};
 use crate::ops::attention::sm90a::{self, WideCall};
 use crate::ops::attention::{Pack, launch};
 use crate::ops::check::{self, by_dtype};
@@ -62,35 +62,20 @@ fn run(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor, lse: Option
     if let Some(lse) = lse {
         check::tensor(OP, "lse", lse, DType::F32, &[t, heads.q])?;
     }
-    if dev.kind().is_gpu() {
+    let results = Results { out, lse };
+    dev.scope(Region::Workspace, |dev| {
+        if !dev.kind().is_gpu() {
+            let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len(heads)])?;
+            return dev.on().run(|cpu| by_dtype!(qkv.dtype, forward(cpu, &paged, qkv, results, scratch)), |_| Ok(()));
+        }
         launch::check_heads(OP, qkv.dtype, heads)?;
         if let Some(decode) = decode {
-            let mark = dev.mark(Region::Workspace);
             let states = launch_decode::states(dev, decode, &paged)?;
-            let done = match dev.on() {
-                On::Gpu(gpu) => launch_decode::fwd(OP, gpu, &paged, decode, qkv, out, states),
-                _ => Ok(()),
-            };
-            dev.release(mark);
-            return done;
+            return dev.op(OP).run(|_| (), |gpu| launch_decode::fwd(gpu, &paged, decode, qkv, out, states));
         }
-        let mark = dev.mark(Region::Workspace);
         let counter = sm90a::counter(dev)?;
-        let done = match dev.on() {
-            On::Gpu(gpu) => launch_fwd(OP, gpu, &paged, qkv, Results { out, lse }, counter),
-            _ => Ok(()),
-        };
-        dev.release(mark);
-        return done;
-    }
-    let mark = dev.mark(Region::Workspace);
-    let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len(heads)])?;
-    let done = match dev.on_cpu() {
-        Some(cpu) => by_dtype!(qkv.dtype, forward(cpu, &paged, qkv, Results { out, lse }, scratch)),
-        None => Ok(()),
-    };
-    dev.release(mark);
-    done
+        dev.op(OP).run(|_| (), |gpu| launch_fwd(gpu, &paged, qkv, results, counter))
+    })
 }
 
 /// Tensors that a forward writes: the outputs and, if requested, the log-sum-exps.
@@ -104,7 +89,6 @@ const PREFILL: ByDim = by_dim!("paged_attention_prefill");
 const WIDE: WideKernels = wide_kernels!("paged_attention_sm90a", "paged_attention_prefill_wide");
 
 fn launch_fwd(
-    op: &'static str,
     mut gpu: Gpu<'_>,
     paged: &Paged<'_>,
     qkv: Tensor,
@@ -113,7 +97,7 @@ fn launch_fwd(
 ) -> Result<()> {
     let &Paged { cache: &KvCache { k, v }, block_tables, cu_seqlens_q, context_lens, heads, .. } = paged;
     let (tokens, sequences) = (out.rows(), context_lens.rows());
-    check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
+    check::that(gpu.op, sequences > 0 || tokens == 0, "a sequence", "none")?;
     let wide = launch::wide(&gpu, heads.dim, &[qkv, k, v, out]);
     let args = params!(attend::PagedArgs {
         qkv,
@@ -124,8 +108,8 @@ fn launch_fwd(
         context_lens,
         out,
         lse,
-        sequences: check::count(op, "sequences", sequences)?,
-        columns: check::count(op, "columns", block_tables.cols())?,
+        sequences: check::count(gpu.op, "sequences", sequences)?,
+        columns: check::count(gpu.op, "columns", block_tables.cols())?,
         q_heads: heads.q as i32,
         kv_heads: heads.kv as i32,
         dim: heads.dim as i32,
@@ -134,12 +118,12 @@ fn launch_fwd(
     });
     let keys = [k, v].map(|pages| sm90a::paged_keys(gpu.ptr(pages), paged.cache.blocks(), heads));
     let call = WideCall { qkv, tokens, sequences, heads, wide, keys, counter };
-    if call.launch(op, &mut gpu, &WIDE, &args)? {
+    if call.launch(&mut gpu, &WIDE, &args)? {
         return Ok(());
     }
     let (kept, kernel) = holding(&PREFILL, heads.dim);
-    let slots = launch::slots(op, tokens, sequences, heads.group(), launch::TILE_ROWS)?;
-    let grid = [slots, check::grid(op, heads.kv)?, 1];
+    let slots = num_slots(gpu.op, tokens, sequences, heads.group(), launch::TILE_ROWS)?;
+    let grid = [slots, check::grid(gpu.op, heads.kv)?, 1];
     gpu.launch("paged_attention", kernel, Launch::new(grid, launch::THREADS, launch::rows_smem(kept)), args)
 }
 

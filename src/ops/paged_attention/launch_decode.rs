@@ -6,7 +6,7 @@ use super::split::Split;
 use crate::device::{Device, Gpu, Launch, Region, params};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Setting};
-use crate::ops::attention::names::{ByDim, by_dim, holding};
+use crate::ops::attention::names::{ByDim, by_dim, holding, shared_rows};
 use crate::ops::attention::{launch, sm90a};
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
@@ -29,15 +29,11 @@ pub(super) fn states(dev: &mut Device, decode: Decode, paged: &Paged<'_>) -> Res
 
 /// Returns the bytes of `attend::TogetherSmem`.
 fn together_smem(dim: usize) -> usize {
-    2 * launch::shared_rows(BLOCK, dim)
-        + launch::shared_rows(ROWS, dim)
-        + launch::shared_rows(ROWS, BLOCK)
-        + WARPS[0] * ROWS * 5 * 4
+    2 * shared_rows(BLOCK, dim) + shared_rows(ROWS, dim) + shared_rows(ROWS, BLOCK) + WARPS[0] * ROWS * 5 * 4
 }
 
 /// Launches the kernel for the shared items (if the step may have any), then the kernel for the own items.
 pub(super) fn fwd(
-    op: &'static str,
     mut gpu: Gpu<'_>,
     paged: &Paged<'_>,
     decode: Decode,
@@ -49,15 +45,15 @@ pub(super) fn fwd(
     let (k, v, blocks, tickets) = (paged.cache.k, paged.cache.v, paged.cache.blocks(), decode.tickets);
     let most = Split::most(sequences, columns);
     for (list, room) in decode.lists.into_iter().zip(Split::room(sequences, columns)) {
-        check::tensor(op, "the items", list, DType::U32, &[room])?;
+        check::tensor(gpu.op, "the items", list, DType::U32, &[room])?;
     }
     let enough = tickets.len() >= sequences * heads.kv * each(heads);
-    check::that(op, enough, "tickets for each sequence", tickets.len().to_string())?;
+    check::that(gpu.op, enough, "tickets for each sequence", tickets.len().to_string())?;
     let wide = launch::wide(&gpu, heads.dim, &[qkv, k, v, out]);
     let by_wgmma = wide && sm90a::takes(&gpu, &WIDE, heads);
     let supports_items = in_item(heads, by_wgmma);
     check::that(
-        op,
+        gpu.op,
         decode.together <= supports_items,
         format!("items of at most {supports_items} sequences"),
         decode.together.to_string(),
@@ -78,7 +74,7 @@ pub(super) fn fwd(
             tickets,
             states,
             out,
-            columns: check::count(op, "columns", columns)?,
+            columns: check::count(gpu.op, "columns", columns)?,
             q_heads: heads.q as i32,
             kv_heads: heads.kv as i32,
             dim: heads.dim as i32,
@@ -90,14 +86,14 @@ pub(super) fn fwd(
         if by_wgmma {
             let [k, v] = [k, v].map(|pages| sm90a::paged_keys(gpu.ptr(pages), blocks, heads));
             let q = sm90a::packed_map(gpu.ptr(qkv), qkv.rows(), heads, [heads.group(), 1]);
-            let items = check::count(op, "tiles", most * heads.kv)? as usize;
+            let items = check::count(gpu.op, "tiles", most * heads.kv)? as usize;
             sm90a::launch(&mut gpu, &WIDE, heads, [&q, &k, &v], args, items)?;
             continue;
         }
         let (kept, kernel) = holding(&DECODE, heads.dim);
         let rows = heads.kv * heads.group().div_ceil(ROWS);
         let ctas = (CTAS * gpu.driver.properties().multiprocessors as usize).div_ceil(rows).min(most);
-        let grid = [check::grid(op, ctas)?, check::grid(op, rows)?, 1];
+        let grid = [check::grid(gpu.op, ctas)?, check::grid(gpu.op, rows)?, 1];
         gpu.launch("paged_attention", kernel, Launch::new(grid, launch::THREADS, together_smem(kept)), args)?;
     }
     Ok(())

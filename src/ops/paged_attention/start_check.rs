@@ -13,9 +13,7 @@ use crate::device::{Device, KernelVariant, Region};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::attention::{self, Pack};
-use crate::ops::start_check::{
-    bits, differing, neighbours, scratch, sensitive_rows, sized, values, with_many_and_few_ctas,
-};
+use crate::ops::start_check::{bits, differing, neighbours, sensitive_rows, sized, values, with_many_and_few_ctas};
 use crate::tensor::{DType, Tensor};
 
 const AT: Region = Region::Workspace;
@@ -35,8 +33,8 @@ struct Batch {
 /// Compares prefill and decode by wgmma with other paths to the same results, with heads of `dim` elements. The device
 /// must already use wgmma for matrix products. Returns a description of the differences, or `None` if there are none.
 pub fn wgmma_fault(dev: &mut Device, dim: usize) -> Result<Option<String>> {
-    match scratch(dev, |dev| decoded(dev, dim))? {
-        None => scratch(dev, |dev| packed(dev, dim)),
+    match dev.scope(Region::Workspace, |dev| decoded(dev, dim))? {
+        None => dev.scope(Region::Workspace, |dev| packed(dev, dim)),
         fault => Ok(fault),
     }
 }

@@ -1,7 +1,7 @@
 //! Stores the keys and values of new tokens in the cache.
 
 use super::cache::KvCache;
-use crate::device::{Cpu, Device, Gpu, On, Parts, cpu_kernel, params};
+use crate::device::{Cpu, Device, Gpu, Parts, cpu_kernel, params};
 use crate::error::{Error, Result};
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check::{self, by_dtype};
@@ -34,28 +34,20 @@ fn store_into(dev: &mut Device, qkv: Tensor, rows: Option<Tensor>, slots: Tensor
     let heads = cache.heads(qkv.cols());
     check::tensor(OP, "qkv", qkv, qkv.dtype, &[qkv.rows(), heads.qkv_len()])?;
     cache.check(OP, dev, qkv.dtype, heads)?;
-    match dev.on() {
-        On::Count => Ok(()),
-        On::Cpu(cpu) => by_dtype!(qkv.dtype, store_blocks(cpu, qkv, rows, slots, cache)),
-        On::Gpu(gpu) => launch_store(OP, gpu, qkv, rows, slots, cache),
-    }
+    dev.op(OP).run(
+        |cpu| by_dtype!(qkv.dtype, store_blocks(cpu, qkv, rows, slots, cache)),
+        |gpu| launch_store(gpu, qkv, rows, slots, cache),
+    )
 }
 
-fn launch_store(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    qkv: Tensor,
-    rows: Option<Tensor>,
-    slots: Tensor,
-    cache: &KvCache,
-) -> Result<()> {
+fn launch_store(mut gpu: Gpu<'_>, qkv: Tensor, rows: Option<Tensor>, slots: Tensor, cache: &KvCache) -> Result<()> {
     const THREADS: usize = 256;
     let heads = cache.heads(qkv.cols());
-    check::gpu_compute(op, qkv.dtype)?;
+    check::gpu_compute(gpu.op, qkv.dtype)?;
     // Number of elements per thread: 8 for 16-byte accesses, if heads start at multiples of 16 bytes.
     let (kernel, each) = if heads.dim.is_multiple_of(8) { ("kv_store_vectors", 8) } else { ("kv_store_elements", 1) };
     let elements = slots.rows() * 2 * heads.kv * heads.dim;
-    check::count(op, "elements", elements)?;
+    check::count(gpu.op, "elements", elements)?;
     let args = params!(kv_cache::Args {
         qkv,
         from: rows,
@@ -63,14 +55,14 @@ fn launch_store(
         k: cache.k,
         v: cache.v,
         rows: slots.rows() as i32,
-        width: check::count(op, "columns", qkv.cols())?,
+        width: check::count(gpu.op, "columns", qkv.cols())?,
         skip: (heads.q * heads.dim) as i32,
         heads: heads.kv as i32,
         dim: heads.dim as i32,
-        blocks: check::count(op, "blocks", cache.blocks())?,
-        sources: check::count(op, "rows", qkv.rows())?,
+        blocks: check::count(gpu.op, "blocks", cache.blocks())?,
+        sources: check::count(gpu.op, "rows", qkv.rows())?,
     });
-    gpu.launch("kv_cache", kernel, check::launch(op, (elements / each).div_ceil(THREADS), THREADS, 0)?, args)
+    gpu.launch("kv_cache", kernel, check::launch(gpu.op, (elements / each).div_ceil(THREADS), THREADS, 0)?, args)
 }
 
 fn store_blocks<T: Elem>(

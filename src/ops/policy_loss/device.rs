@@ -5,7 +5,7 @@ use super::compute::{fits, sums};
 use super::loss::{Denominators, PolicyLoss};
 use super::stats::{STATS, Sums};
 use crate::config::{KlLossType, LossAggMode, LossMode};
-use crate::device::{Cpu, Device, Gpu, Launch, On, Region, params};
+use crate::device::{Cpu, Device, Gpu, Launch, Region, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::cta::THREADS;
@@ -73,16 +73,14 @@ pub fn fwd(dev: &mut Device, config: &PolicyLoss, denominators: &Denominators, b
     check::that(OP, reference, "ref_log_prob with a KL term", "none")?;
     let teacher = batch.teacher_log_prob.is_some() || config.distillation.is_none();
     check::that(OP, teacher, "teacher_log_prob with distillation", "none")?;
-    let mark = dev.mark(Region::Workspace);
-    let on_gpu = if dev.kind().is_gpu() { rows } else { 0 };
-    let partials = dev.alloc(Region::Workspace, DType::F64, &[on_gpu, STATS])?;
-    let done = match dev.on() {
-        On::Count => Ok(()),
-        On::Cpu(cpu) => on_cpu(cpu, config, denominators, batch, io),
-        On::Gpu(gpu) => launch(gpu, config, denominators, batch, io, partials),
-    };
-    dev.release(mark);
-    done
+    dev.scope(Region::Workspace, |dev| {
+        let on_gpu = if dev.kind().is_gpu() { rows } else { 0 };
+        let partials = dev.alloc(Region::Workspace, DType::F64, &[on_gpu, STATS])?;
+        dev.op(OP).run(
+            |cpu| on_cpu(cpu, config, denominators, batch, io),
+            |gpu| launch(gpu, config, denominators, batch, io, partials),
+        )
+    })
 }
 
 fn on_cpu(cpu: Cpu<'_>, config: &PolicyLoss, denominators: &Denominators, batch: &Packed, io: Io) -> Result<()> {

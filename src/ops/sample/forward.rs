@@ -1,17 +1,14 @@
 //! Samples tokens for rows of hidden states, or for given logits.
 
-use half::bf16;
-
 use super::draw::{Draw, Outs};
 use super::{choose, gpu};
 use crate::device::{Cpu, Device, Parts, Region};
 use crate::error::Result;
-use crate::ops::check;
-use crate::ops::cost::moved;
+use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::linear_logprob::logits::{
-    Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, of_given, segments,
+    Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, multiply, of_given, segments,
 };
-use crate::ops::matmul::{self, Cells, PANEL, Product, Weight, panel_count};
+use crate::ops::matmul::{Cells, PANEL, Weight, panel_count};
 use crate::tensor::{DType, Tensor};
 
 fn check_draws(op: &'static str, b: usize, draws: &[Draw], table: Tensor) -> Result<()> {
@@ -43,37 +40,20 @@ pub fn fwd(
     if dev.kind().is_gpu() {
         return gpu::fwd(OP, dev, hidden, w, allowed, table, outs);
     }
-    let mark = dev.mark(Region::Workspace);
-    let width = segments(w.n) * PARTIAL;
-    let logits = scratch(dev, b, w.n, outs)?;
-    let columns = logits.cols();
-    let partials = dev.alloc(Region::Workspace, DType::F32, &[b, width])?;
-    if let Some(cpu) = dev.on_cpu() {
+    on_cpu(dev, w.n, draws, outs, |cpu, scales, logits, partials| {
         let ins = [hidden, w.data, allowed.unwrap_or(hidden.slice(0, 0))];
-        let ([logits_view, partials_view], [hidden, w_view, bitmap]) = cpu.memory.tensors([logits, partials], ins);
-        let scales = scales(draws);
+        let (columns, width) = (logits.cols(), partials.cols());
+        let ([logits, partials], [hidden, w_view, bitmap]) = cpu.memory.tensors([logits, partials], ins);
         let epilogue = Logits {
             allowed: Allowed { vocab: w.n, bitmap: allowed.map(|_| bitmap.of()) },
-            scale: Scale::Rows(&scales),
+            scale: Scale::Rows(scales),
             entropy: false,
             targets: None,
-            partials: Cells::new(partials_view.of(), width),
-            logits: Some(Cells::new(logits_view.of(), columns)),
+            partials: Cells::new(partials.of(), width),
+            logits: Some(Cells::new(logits.of(), columns)),
         };
-        match dtype {
-            DType::Bf16 => {
-                let product = Product::rows::<bf16>(hidden.of(), b, w.k, w_view.of(), w.n);
-                matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
-            }
-            _ => {
-                let product = Product::rows::<f32>(hidden.of(), b, w.k, w_view.of(), w.n);
-                matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
-            }
-        }
-        draw(cpu, w.n, logits, partials, draws, outs);
-    }
-    dev.release(mark);
-    Ok(())
+        by_dtype!(dtype, multiply(cpu.pool, cpu.isa, hidden, b, w, w_view, &epilogue));
+    })
 }
 
 /// Samples as [`fwd`] does, but from given logits: `sums` f32 `[B, V]`, not yet divided by the temperature. For equal
@@ -95,16 +75,11 @@ pub fn from_logits(
     if dev.kind().is_gpu() {
         return gpu::given(OP, dev, sums, allowed, table, outs);
     }
-    let mark = dev.mark(Region::Workspace);
-    let width = segments(vocab) * PARTIAL;
-    let logits = scratch(dev, b, vocab, outs)?;
-    let columns = logits.cols();
-    let partials = dev.alloc(Region::Workspace, DType::F32, &[b, width])?;
-    if let Some(cpu) = dev.on_cpu() {
+    on_cpu(dev, vocab, draws, outs, |cpu, scales, logits, partials| {
         let ins = [sums, allowed.unwrap_or(outs.ids.slice(0, 0))];
+        let (columns, width) = (logits.cols(), partials.cols());
         let ([z, partial], [sums, bitmap]) = cpu.memory.tensors([logits, partials], ins);
-        let (sums, scales) = (sums.of::<f32>(), scales(draws));
-        let allowed = Allowed { vocab, bitmap: allowed.map(|_| bitmap.of()) };
+        let (sums, allowed) = (sums.of::<f32>(), Allowed { vocab, bitmap: allowed.map(|_| bitmap.of()) });
         let (z, partial) = (Parts::new(z.of::<f32>(), columns), Parts::new(partial.of::<f32>(), width));
         cpu.pool.run(b, |row| {
             let z = z.take(row);
@@ -113,22 +88,30 @@ pub fn from_logits(
             let z = &mut z[..panel_count(vocab) * PANEL];
             of_given(cpu.isa, z, scales[row], allowed, partial.take(row));
         });
-        draw(cpu, vocab, logits, partials, draws, outs);
-    }
-    dev.release(mark);
-    Ok(())
+    })
 }
 
-/// Returns the memory for the logits of a call on the CPU.
-fn scratch(dev: &mut Device, b: usize, vocab: usize, outs: Outs) -> Result<Tensor> {
-    match outs.logits {
-        Some(logits) => Ok(logits),
-        None => dev.alloc(Region::Workspace, DType::F32, &[b, panel_count(vocab) * PANEL]),
-    }
-}
-
-fn scales(draws: &[Draw]) -> Vec<f32> {
-    draws.iter().map(|d| inverse_temperature(d.params().temperature)).collect()
+/// Draws on the CPU from the logits and their partial sums that `compute` makes with the scales of the rows. Only counts
+/// the memory on a device that only counts.
+fn on_cpu(
+    dev: &mut Device,
+    vocab: usize,
+    draws: &[Draw],
+    outs: Outs,
+    compute: impl FnOnce(&mut Cpu<'_>, &[f32], Tensor, Tensor),
+) -> Result<()> {
+    let b = draws.len();
+    dev.scope(Region::Workspace, |dev| {
+        let mut alloc = |columns: usize| dev.alloc(Region::Workspace, DType::F32, &[b, columns]);
+        let logits = outs.logits.map_or_else(|| alloc(panel_count(vocab) * PANEL), Ok)?;
+        let partials = alloc(segments(vocab) * PARTIAL)?;
+        let body = |mut cpu: Cpu<'_>| {
+            let scales: Vec<f32> = draws.iter().map(|d| inverse_temperature(d.params().temperature)).collect();
+            compute(&mut cpu, &scales, logits, partials);
+            draw(cpu, vocab, logits, partials, draws, outs);
+        };
+        dev.on().run(body, |_| Ok(()))
+    })
 }
 
 /// Computes tokens and log-probs from logits, padded to full panels, and their partials.

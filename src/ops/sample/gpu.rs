@@ -1,7 +1,7 @@
 //! Launches of kernels/sample.cu.
 
 use super::draw::Outs;
-use crate::device::{Device, Gpu, Launch, On, Params, Region, params};
+use crate::device::{Device, Gpu, Launch, Params, Region, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::gemm::{KernelNames, Role, kernel_names, operands};
@@ -22,10 +22,7 @@ impl Scratch {
     /// Allocates the scratch for `b` rows over `vocab` ids. Logits that the caller keeps are in the caller's memory.
     fn alloc(dev: &mut Device, b: usize, vocab: usize, logits: Option<Tensor>) -> Result<Scratch> {
         let mut take = |columns| dev.alloc(Region::Workspace, DType::F32, &[b, segments(vocab) * columns]);
-        let logits = match logits {
-            Some(logits) => logits,
-            None => take(SEGMENT)?,
-        };
+        let logits = logits.map_or_else(|| take(SEGMENT), Ok)?;
         // A winner is a score, a logit, an id and 4 bytes of padding.
         Ok(Scratch { logits, partials: take(PARTIAL)?, winners: take(4)? })
     }
@@ -38,13 +35,13 @@ impl Scratch {
     }
 
     /// Launches the second kernel, which computes tokens and log-probs.
-    fn tokens(&self, op: &'static str, gpu: &mut Gpu<'_>, vocab: usize, rows: Tensor, outs: Outs) -> Result<()> {
+    fn tokens(&self, gpu: &mut Gpu<'_>, vocab: usize, rows: Tensor, outs: Outs) -> Result<()> {
         const THREADS: usize = 512;
         /// Bytes of `sample::Smem`: four bins of sums and counts per thread and their totals, one winner per warp, and
         /// the fold.
         const SMEM: usize = (4 * THREADS + 4) * (8 + 4) + THREADS / 32 * 12 + 8;
         let (&Scratch { logits, partials, winners }, Outs { ids, logprobs, .. }) = (self, outs);
-        let (launch, segments) = (check::launch(op, rows.rows(), THREADS, SMEM)?, segments(vocab) as i32);
+        let (launch, segments) = (check::launch(gpu.op, rows.rows(), THREADS, SMEM)?, segments(vocab) as i32);
         let args = params!(sample::TokenArgs { rows, logits, partials, winners, ids, logprobs, segments });
         gpu.launch("sample", "sample_tokens", launch, args)
     }
@@ -61,10 +58,10 @@ pub(super) fn fwd(
     outs: Outs,
 ) -> Result<()> {
     const NAMES: KernelNames = kernel_names!("sample_logits", Role::Logits);
-    on_scratch(dev, hidden.rows(), w.n, outs.logits, |gpu, scratch| {
+    on_scratch(op, dev, hidden.rows(), w.n, outs.logits, |gpu, scratch| {
         let args = operands(op, hidden, w)?.with(scratch.segments(op, bitmap, w.n, rows)?);
-        launch_tiles(op, gpu, "sample", &NAMES, hidden, w, args)?;
-        scratch.tokens(op, gpu, w.n, rows, outs)
+        launch_tiles(gpu, "sample", &NAMES, hidden, w, args)?;
+        scratch.tokens(gpu, w.n, rows, outs)
     })
 }
 
@@ -80,31 +77,28 @@ pub(super) fn given(
     const THREADS: u32 = 128;
     const TILE: usize = 16;
     let (b, vocab) = (sums.rows(), sums.cols());
-    on_scratch(dev, b, vocab, outs.logits, |gpu, scratch| {
+    on_scratch(op, dev, b, vocab, outs.logits, |gpu, scratch| {
         let out = scratch.segments(op, bitmap, vocab, table)?;
         let (rows, cols) = (check::count(op, "rows", b)?, check::count(op, "ids", vocab)?);
         let args = params!(sample::GivenArgs { sums, rows, cols, out });
         let grid = [check::grid(op, segments(vocab))?, check::grid(op, b.div_ceil(TILE))?, 1];
         gpu.launch("sample", "sample_given", Launch::new(grid, THREADS, sums_bytes(TILE)), args)?;
-        scratch.tokens(op, gpu, vocab, table, outs)
+        scratch.tokens(gpu, vocab, table, outs)
     })
 }
 
 /// Runs `launches` with scratch for `b` rows over `vocab` ids. On a device that only counts memory, it allocates
 /// the scratch without running them.
 fn on_scratch(
+    op: &'static str,
     dev: &mut Device,
     b: usize,
     vocab: usize,
     logits: Option<Tensor>,
     launches: impl FnOnce(&mut Gpu<'_>, Scratch) -> Result<()>,
 ) -> Result<()> {
-    let mark = dev.mark(Region::Workspace);
-    let scratch = Scratch::alloc(dev, b, vocab, logits)?;
-    let done = match dev.on() {
-        On::Gpu(mut gpu) => launches(&mut gpu, scratch),
-        On::Count | On::Cpu(_) => Ok(()),
-    };
-    dev.release(mark);
-    done
+    dev.scope(Region::Workspace, |dev| {
+        let scratch = Scratch::alloc(dev, b, vocab, logits)?;
+        dev.op(op).run(|_| (), |mut gpu| launches(&mut gpu, scratch))
+    })
 }

@@ -43,6 +43,12 @@ impl Penalties {
     pub const NONE: Penalties = Penalties { repetition: 1.0, frequency: 0.0, presence: 0.0 };
 }
 
+impl Default for Penalties {
+    fn default() -> Penalties {
+        Penalties::NONE
+    }
+}
+
 /// Changes to a row's logits, in the order of application (which is vLLM's): restrictions, biases, penalties.
 #[derive(Clone, Copy, Debug)]
 pub struct Changes<'a> {

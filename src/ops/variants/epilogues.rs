@@ -16,7 +16,7 @@ use crate::ops::matmul::{Order, Weight};
 use crate::ops::paged_attention::{self, KvCache};
 use crate::ops::rope;
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
-use crate::ops::start_check::{bits, differing, scratch, sized, values, with_many_and_few_ctas};
+use crate::ops::start_check::{bits, differing, sized, values, with_many_and_few_ctas};
 use crate::tensor::{DType, Tensor};
 
 const AT: Region = Region::Workspace;
@@ -66,7 +66,7 @@ struct Operands {
 
 /// Runs the check. Returns a description of the fault, or `None` if there is none.
 pub(super) fn fault(dev: &mut Device) -> Result<Option<String>> {
-    scratch(dev, |dev| {
+    dev.scope(Region::Workspace, |dev| {
         let operands = Operands::new(dev, sized(dev, GPU, EMULATOR))?;
         for (what, run) in ROW_WISE {
             if let Some(fault) = rows_agree(dev, &operands, what, run)? {
@@ -185,7 +185,7 @@ fn rows_agree(dev: &mut Device, operands: &Operands, what: &str, run: RowWise) -
     let results = |dev: &mut Device, n: usize| {
         run(dev, operands, n)?.into_iter().map(|t| bits(dev, &[t])).collect::<Result<Vec<_>>>()
     };
-    let want = scratch(dev, |dev| results(dev, all))?;
+    let want = dev.scope(Region::Workspace, |dev| results(dev, all))?;
     for n in operands.sizes.rows {
         for found in with_many_and_few_ctas(dev, |dev| results(dev, n))? {
             for (found, want) in found.iter().zip(&want) {

@@ -85,17 +85,17 @@ impl Tower {
     /// Returns the tower's output rows for some images, in f32, one image after another.
     fn encode(&self, dev: &mut Device, vision: &VisionTower, images: &[Arc<ImageInput>]) -> Result<Vec<f32>> {
         let rows = images.iter().map(|image| self.rows(image)).sum();
-        let (mark, dtype) = (dev.mark(Region::Workspace), DType::of(Dtype::Auto, dev.kind()));
-        let out = dev.alloc(Region::Workspace, dtype, &[rows, self.width()])?;
-        let mut tape = Tape::new(dev, Mode::Infer);
-        let done = vision.forward(&mut tape, dev, images, out);
-        tape.finish(dev);
-        let rows = done.and_then(|_| match dtype {
-            DType::Bf16 => Ok(dev.read::<bf16>(out)?.into_iter().map(Elem::to_f32).collect()),
-            _ => dev.read::<f32>(out),
-        });
-        dev.release(mark);
-        rows
+        let dtype = DType::of(Dtype::Auto, dev.kind());
+        dev.scope(Region::Workspace, |dev| {
+            let out = dev.alloc(Region::Workspace, dtype, &[rows, self.width()])?;
+            let mut tape = Tape::new(dev, Mode::Infer);
+            let done = vision.forward(&mut tape, dev, images, out);
+            tape.finish(dev);
+            done.and_then(|_| match dtype {
+                DType::Bf16 => Ok(dev.read::<bf16>(out)?.into_iter().map(Elem::to_f32).collect()),
+                _ => dev.read::<f32>(out),
+            })
+        })
     }
 
     /// Loads the tower and opens the file of embeddings at `path`. Cuts off an incomplete record that a killed run
