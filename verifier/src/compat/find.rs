@@ -35,7 +35,7 @@ const ARITHMETIC: &str =
     r"(-?\(?-?[0-9][0-9.\s+\-*\u{d7}/^()\u{f7}]*[+\-*\u{d7}/^()\u{f7}][0-9.\s+\-*\u{d7}/^()\u{f7}]+\)?)";
 const CURRENCY: &str = r"[$\u{20ac}\u{a3}\u{a5}\u{20b9}\u{20a0}-\u{20bf}]?";
 
-/// What stands before an answer, the best first.
+/// Words before an answer, the best first.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Anchor {
     /// "final answer is X. I hope".
@@ -50,7 +50,7 @@ pub(super) enum Anchor {
     None,
 }
 
-/// All anchors, and the words with which they begin.
+/// The anchors, and the words with which they begin.
 pub(super) const ANCHORS: [(Anchor, &str); 5] = [
     (Anchor::Hope, "final answer is"),
     (Anchor::Final, "final answer"),
