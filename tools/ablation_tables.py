@@ -151,9 +151,8 @@ def compared(name):
         values = differences(found, claim["arm"], claim["against"], accuracy)
         mean, half = mean_and_half(values)
         direction = "within noise" if abs(mean) < max(1, half) else "more" if mean > 0 else "less"
-        # The paper's direction counts, or without a paper what was expected.
-        agrees = direction == claim.get("direction", claim["expected"])
-        verdict = direction if has_paper and direction == "within noise" else "agrees" if agrees else f"disagrees: {direction}"
+        is_told = not has_paper or direction == "within noise"
+        verdict = direction if is_told else "agrees" if direction == claim["direction"] else "disagrees"
         tokens = [statistics.mean(cell["tokens"] for cell in found[stage].values()) for stage in (claim["against"], claim["arm"])]
         out.append(f"| {claim['claim']} |{paper(claim.get('paper'))} {claim['expected']} | {interval(values)} | {verdict} | {tokens[0]:.1f} to {tokens[1]:.1f} |")
     return out

@@ -134,8 +134,13 @@ impl Sides<'_> {
         if let Some(same) = same_roman(gold, answer) {
             return outcome(same, "the same Roman numeral", "different Roman numerals");
         }
-        let x = value::parse(gold, true, steps);
-        let y = self.value.clone().unwrap_or_else(|| value::parse(answer, true, steps));
+        let mut x = value::parse(gold, true, steps);
+        let mut y = self.value.clone().unwrap_or_else(|| value::parse(answer, true, steps));
+        // "3 to 5" is a range, unless the text calls it a ratio.
+        let ratio = |t: &str| t.split(|c: char| !c.is_alphabetic()).any(|w| matches!(w, "ratio" | "odds"));
+        if ratio(gold) || ratio(self.clause) {
+            (x, y) = (x.into_ratio(), y.into_ratio());
+        }
         let comparison = value::equal(&x, &y, steps);
         if comparison.equal {
             let calculated = value::is_calculation(&x, &y, answer, self.question, steps);

@@ -78,4 +78,10 @@ impl Value {
     fn unnamed(&self) -> &Value {
         if let Value::Assignment(_, value) = self { value } else { self }
     }
+
+    /// Converts the range `a to b` to a ratio. The caller uses it if the surrounding words call the value a ratio.
+    /// Other values stay as they are.
+    pub(crate) fn into_ratio(self) -> Value {
+        if let Value::Range(a, b, None) = self { Value::Ratio(vec![a, b]) } else { self }
+    }
 }
