@@ -125,5 +125,5 @@ pub fn collect(dev: &mut Device, ds: Tensor, rows: Rows, s: &Weight, scale: f32,
             });
         });
     };
-    dev.op(OP).run(|cpu| body(cpu), |gpu| gpu::rows(gpu, "lora_collect", rows, s, [db, ds], scale))
+    dev.op(OP).run(body, |gpu| gpu::rows(gpu, "lora_collect", rows, s, [db, ds], scale))
 }

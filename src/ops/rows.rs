@@ -112,7 +112,8 @@ fn into_rows(
     dev.op(op).run(
         |cpu| {
             check_indices(op, &cpu, idx, dst.rows())?;
-            Ok(by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, matches!(how, Scatter::Add(_)))))
+            by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, matches!(how, Scatter::Add(_))));
+            Ok(())
         },
         |gpu| match how {
             Scatter::Copy => launch_kernel(gpu, "rows_scatter", src, idx, dst, dst.rows()),
