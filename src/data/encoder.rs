@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::base_model;
 use crate::image::{Grid, Header, ImageInput, Processor, Refused};
+use crate::reward::typed::REWARD_TYPE;
 use crate::reward::{Item, RIGHT_ANSWERS, Scorer};
 use crate::text::{Chat, ChatConfig};
 
@@ -136,6 +137,7 @@ impl Encoder {
             stamps.push(stamp);
         }
         let (ids, mask) = self.tokens(row, &grids)?;
+        self.check_label(row).map_err(BadRow::of(Reason::WrongLabel))?;
         let targets = mask.iter().skip(1).filter(|&&target| target).count();
         let turns = match self.purpose {
             EncodingPurpose::Train => row.trained_messages().len(),
@@ -175,6 +177,17 @@ impl Encoder {
         Ok((EncodedPrompt { ids, images }, hash))
     }
 
+    /// Returns an error if the rule of the row's reward type cannot use the label. Only the index needs it: the prompts of
+    /// a run are rows of its index.
+    fn check_label(&self, row: &Row) -> Result<()> {
+        match (&self.scorer, &row.ground_truth) {
+            (Some(scorer), Some(label)) if row.extra.contains_key(REWARD_TYPE) => {
+                scorer.check_label(&Item { ground_truth: label.clone(), ..row.item() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn media(&self, row: &Row) -> RowResult<Vec<Arc<ImageInput>>> {
         for_images(row, self.processor.as_ref()).map_err(BadRow::of(Reason::NoVisionTower))?;
         media(row, self.processor.as_ref()).map_err(BadRow::of(Reason::BrokenImage))
@@ -185,10 +198,6 @@ impl Encoder {
         if self.purpose == EncodingPurpose::Ask && row.ground_truth.is_none() {
             let expected = "reward_model.ground_truth, or a column `answer`, that is not empty";
             return Err(BadRow::of(Reason::NoGroundTruth)(Error::input(&row.place, "no ground truth", expected)));
-        }
-        if let (Some(scorer), Some(label)) = (&self.scorer, &row.ground_truth) {
-            let item = Item { ground_truth: label.clone(), ..row.item() };
-            scorer.check_label(&item).map_err(BadRow::of(Reason::WrongLabel))?;
         }
         let (ids, mask) = match self.purpose {
             EncodingPurpose::Train => sft_tokens(row, &self.chat, self.turn_end, grids).map_err(wrong)?,

@@ -167,21 +167,20 @@ impl Scorer {
     pub fn check(&self, item: Item) -> Result<()> {
         match self.program(&item) {
             Some(_) => self.score_all(vec![item]).into_iter().try_for_each(|judged| judged.map(drop)),
-            None => self.by_rules(&item).map(drop),
+            None => self.check_label(&item),
         }
     }
 
-    /// Checks that the rule of the item's reward type can use its label. An item without a type, or with one that a
-    /// reward program scores, passes.
+    /// Checks that the rules can use the label of an item. An item that a reward program scores passes.
     pub fn check_label(&self, item: &Item) -> Result<()> {
-        let is_typed = item.extra_info.get(typed::REWARD_TYPE).is_some_and(|name| !name.is_null());
-        match is_typed && self.program(item).is_none() {
-            true => self.by_rules(item).map(drop),
-            false => Ok(()),
+        match self.program(item) {
+            Some(_) => Ok(()),
+            None => self.by_rules(item).map(drop),
         }
     }
 
-    /// Returns a text that differs for scorers whose [`Scorer::check_label`] can differ: empty for the strict rules alone.
+    /// Returns a text that differs for scorers whose [`Scorer::check_label`] can differ. It is empty for the strict rules
+    /// alone, so that indexes of earlier versions stay valid.
     pub fn label_rules(&self) -> String {
         if self.rubric == Rubric::from(Mode::Strict) && matches!(self.method, Method::Rules) && self.programs.is_empty()
         {

@@ -84,8 +84,8 @@ impl RlJob {
             return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));
         }
         let Start { model, config: model_config, encoder } = start;
-        let encoder = encoder.with_variables(&config.training.chat_template_kwargs.variables())?;
-        let encoder = encoder.scored_by(scorer.clone());
+        let encoder =
+            encoder.with_variables(&config.training.chat_template_kwargs.variables())?.scored_by(scorer.clone());
         distillation::check(&config, &encoder, &model_config)?;
         let chat = encoder.chat.clone();
         let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
