@@ -163,8 +163,8 @@ impl Layer {
     fn feed_forward(self, tape: &mut Tape, dev: &mut Device, h: Var, out: Var, again: Recompute) -> Result<()> {
         let n = self.post_attention_layernorm.forward(tape, dev, h)?;
         let (y, down) = match self.mlp {
-            Mlp::SwiGlu { gate_up_proj, down_proj } => (tape.linear_activated(dev, n, gate_up_proj, None)?, down_proj),
-            Mlp::Gelu { kind, fc1, fc2 } => (tape.linear_activated(dev, n, fc1, Some(kind))?, fc2),
+            Mlp::SwiGlu { gate_up_proj, down_proj } => (tape.linear_swiglu(dev, n, gate_up_proj)?, down_proj),
+            Mlp::Gelu { kind, fc1, fc2 } => (tape.linear_gelu(dev, n, fc1, kind)?, fc2),
         };
         tape.linear_into(dev, y, down, Some(h), out, again)
     }

@@ -238,8 +238,18 @@ impl Tape {
         Ok(())
     }
 
-    /// Computes silu(gate) * up with gate and up = x W^T + bias, or gelu(x W^T + bias) if a kind is given.
-    pub fn linear_activated(&mut self, dev: &mut Device, x: Var, layer: Linear, kind: Option<GeluKind>) -> Result<Var> {
+    /// Computes silu(gate) * up with gate and up = x W^T + bias.
+    pub fn linear_swiglu(&mut self, dev: &mut Device, x: Var, gate_up: Linear) -> Result<Var> {
+        self.linear_activated(dev, x, gate_up, None)
+    }
+
+    /// Computes gelu(x W^T + bias).
+    pub fn linear_gelu(&mut self, dev: &mut Device, x: Var, layer: Linear, kind: GeluKind) -> Result<Var> {
+        self.linear_activated(dev, x, layer, Some(kind))
+    }
+
+    /// Computes [`Tape::linear_gelu`] with a kind, [`Tape::linear_swiglu`] without one.
+    fn linear_activated(&mut self, dev: &mut Device, x: Var, layer: Linear, kind: Option<GeluKind>) -> Result<Var> {
         let mark = dev.mark(self.region());
         let Linear { weight, bias, .. } = layer;
         let (t, n, dtype) = (x.tensor.rows(), weight.weight.n, x.tensor.dtype);

@@ -300,7 +300,7 @@ impl VisionTower {
         };
         let Merger { norm, gelu, fc1, fc2 } = self.mergers[(1 + level) % self.mergers.len()];
         let x = norm.forward(tape, dev, x)?.reshape(&joined);
-        let x = tape.linear_activated(dev, x, fc1, Some(gelu))?;
+        let x = tape.linear_gelu(dev, x, fc1, gelu)?;
         tape.linear(dev, x, fc2)
     }
 
