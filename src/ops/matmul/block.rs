@@ -46,8 +46,8 @@ pub(super) struct Kernel {
     pub run: unsafe fn(&Block, rows: usize, panels: usize),
     /// Maximum number of rows of a block.
     pub max_rows: usize,
-    /// Returns the number of panels that are computed at once for a given number of rows.
-    pub max_panels: fn(usize) -> usize,
+    /// Number of panels that are computed at once for a block of 1, 2, ... rows.
+    pub max_panels: [usize; MAX_ROWS],
 }
 
 /// Returns the kernel for `isa` and elements of `dtype`. `contiguous` is the axis along which the left operand's words are
@@ -75,7 +75,7 @@ pub(super) fn kernel(isa: Isa, dtype: DType, contiguous: ContiguousAxis) -> Kern
 
 /// Makes a kernel from its two variants, one for each [`ContiguousAxis`].
 fn of<X: Step>(run: [unsafe fn(&Block, usize, usize); 2], contiguous: ContiguousAxis) -> Kernel {
-    Kernel { run: run[contiguous as usize], max_rows: X::MAX_ROWS, max_panels: X::L::max_panels }
+    Kernel { run: run[contiguous as usize], max_rows: X::MAX_ROWS, max_panels: X::L::MAX_PANELS }
 }
 
 /// Axis along which the words of the left operand are contiguous.
@@ -116,13 +116,16 @@ unsafe fn portable_bf16<const STEPS: bool>(block: &Block, rows: usize, panels: u
 }
 
 /// Selects the code for `rows` rows, so that the number is a compile-time constant from here on.
+///
+/// The conditions here and in [`wide`] and [`group`] are `const` blocks: no code is generated for a block that does not
+/// fit in the registers of `X`.
 #[inline(always)]
 unsafe fn tall<X: Step, const STEPS: bool>(block: &Block, rows: usize, panels: usize) {
     macro_rules! rows {
         ($($m:literal),*) => {
             match rows {
                 // SAFETY: the caller guarantees that the block is valid.
-                $($m if $m <= X::MAX_ROWS => unsafe { wide::<X, $m, STEPS>(block, panels) },)*
+                $($m if const { $m <= X::MAX_ROWS } => unsafe { wide::<X, $m, STEPS>(block, panels) },)*
                 _ => unreachable!("a block of {rows} rows"),
             }
         };
@@ -133,7 +136,6 @@ unsafe fn tall<X: Step, const STEPS: bool>(block: &Block, rows: usize, panels: u
 /// Processes the panels in the largest groups that fit in the registers.
 #[inline(always)]
 unsafe fn wide<X: Step, const M: usize, const STEPS: bool>(block: &Block, panels: usize) {
-    let most = X::L::max_panels(M);
     let panels = panels - usize::from(block.half);
     let mut done = 0;
     let rest = |done: usize| Block {
@@ -141,14 +143,14 @@ unsafe fn wide<X: Step, const M: usize, const STEPS: bool>(block: &Block, panels
         sums: block.sums.wrapping_add(done * PANEL),
         ..*block
     };
-    if most >= 4 {
+    if const { X::L::MAX_PANELS[M - 1] >= 4 } {
         while done + 4 <= panels {
             // SAFETY: the caller guarantees that the block is valid, and the group lies inside its panels.
             unsafe { group::<X, M, 4, STEPS>(rest(done)) };
             done += 4;
         }
     }
-    if most >= 2 {
+    if const { X::L::MAX_PANELS[M - 1] >= 2 } {
         while done + 2 <= panels {
             // SAFETY: same as for groups of 4.
             unsafe { group::<X, M, 2, STEPS>(rest(done)) };
@@ -169,7 +171,7 @@ unsafe fn wide<X: Step, const M: usize, const STEPS: bool>(block: &Block, panels
 /// Computes `M` rows by `P` panels, in full or in two halves of 16 columns.
 #[inline(always)]
 unsafe fn group<X: Step, const M: usize, const P: usize, const STEPS: bool>(block: Block) {
-    if X::L::HALVES {
+    if const { X::L::HALVES } {
         let second = Block { right: block.right.wrapping_add(64), sums: block.sums.wrapping_add(16), ..block };
         // SAFETY: the caller guarantees that the block is valid; the words and sums of the second half start 16
         // further.

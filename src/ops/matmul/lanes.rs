@@ -6,6 +6,9 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+/// Maximum number of rows of any instruction set's block.
+pub(super) const MAX_ROWS: usize = 12;
+
 /// Sixteen pairs of values, split into their first and second members.
 #[derive(Clone, Copy)]
 pub(super) struct Pairs<V> {
@@ -38,9 +41,8 @@ pub(super) trait Lanes {
     /// True if panels are processed in halves of 16 columns, which needs fewer registers per row and so allows more
     /// rows.
     const HALVES: bool;
-    /// Returns the number of panels to compute at once for a tile of `rows`: enough independent sums to hide the
-    /// latency.
-    fn max_panels(rows: usize) -> usize;
+    /// Number of panels to compute at once for a block of 1, 2, ... rows: enough independent sums to hide the latency.
+    const MAX_PANELS: [usize; MAX_ROWS];
 }
 
 /// AVX-512, with one register for sixteen lanes.
@@ -93,14 +95,7 @@ impl Lanes for Avx512 {
     const MAX_ROWS: usize = 12;
     const MAX_ROWS_WIDENED: usize = 12;
     const HALVES: bool = false;
-    #[inline(always)]
-    fn max_panels(rows: usize) -> usize {
-        match rows {
-            1 | 2 => 4,
-            3..=6 => 2,
-            _ => 1,
-        }
-    }
+    const MAX_PANELS: [usize; MAX_ROWS] = [4, 4, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1];
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -154,14 +149,7 @@ impl Lanes for Avx2 {
     const MAX_ROWS: usize = 6;
     const MAX_ROWS_WIDENED: usize = 4;
     const HALVES: bool = true;
-    #[inline(always)]
-    fn max_panels(rows: usize) -> usize {
-        match rows {
-            1 => 4,
-            2 => 2,
-            _ => 1,
-        }
-    }
+    const MAX_PANELS: [usize; MAX_ROWS] = [4, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1];
 }
 
 impl Lanes for Portable {
@@ -197,10 +185,7 @@ impl Lanes for Portable {
     const MAX_ROWS: usize = 2;
     const MAX_ROWS_WIDENED: usize = 2;
     const HALVES: bool = false;
-    #[inline(always)]
-    fn max_panels(_: usize) -> usize {
-        1
-    }
+    const MAX_PANELS: [usize; MAX_ROWS] = [1; MAX_ROWS];
 }
 
 /// One step of sixteen sums: a word of the left operand (an f32, or a pair of bf16 over K) times sixteen words of the

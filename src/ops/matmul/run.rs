@@ -3,14 +3,13 @@
 use super::amx;
 use super::block::{Block, Kernel, kernel};
 use super::cells::prefetch_tile;
+use super::lanes::MAX_ROWS;
 use super::panels::PANEL;
 use super::product::Product;
 use super::tile::{Epilogue, MAX_PANELS, SMALL, Tile, in_slices};
 use crate::device::{Isa, Pool};
 use crate::tensor::DType;
 
-/// Maximum number of rows of any kernel's block.
-const MAX_ROWS: usize = 12;
 /// Size up to which a left operand stays in the L2 cache together with a panel, in bytes.
 const LEFT_BYTES: usize = 384 << 10;
 /// Steps of a block if K is cut and sums are updated in place. A panel with that many words is 32 KiB.
@@ -70,7 +69,7 @@ fn run_job<P: Epilogue>(
     let units = rows.len().div_ceil(P::ROW_UNIT);
     let tiles = rows.len().div_ceil(kernel.max_rows.max(P::ROW_UNIT));
     let tallest = units.div_ceil(tiles) * P::ROW_UNIT;
-    let group = if P::IN_PLACE { 1 } else { (kernel.max_panels)(tallest.min(kernel.max_rows)).max(P::UNIT) };
+    let group = if P::IN_PLACE { 1 } else { kernel.max_panels[tallest.min(kernel.max_rows) - 1].max(P::UNIT) };
     let step_block = if P::CUT { step_block::<P>() } else { product.steps.max(1) };
     let rows_of = |tile: usize| {
         let end = rows.end.min(rows.start + (tile + 1) * units / tiles * P::ROW_UNIT);
