@@ -8,7 +8,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::Rgb;
 use super::jpeg::Jpeg;
-use crate::bounds::Budget;
+use crate::bounds::{Budget, Taken};
 use crate::error::{Error, Result, is_of_file};
 
 /// Maximum size of an image; checked from its header, before anything is decoded.
@@ -70,9 +70,13 @@ struct Opened<'a> {
     height: u32,
 }
 
+/// A readable image. The decoders are compiled for it only, because code for each type of reader would be much code.
+trait Source: BufRead + Seek {}
+impl<R: BufRead + Seek> Source for R {}
+
 /// Reads the header of an image and checks it against `limits`.
 fn open<'a>(
-    reader: impl BufRead + Seek + 'a,
+    reader: Box<dyn Source + 'a>,
     format: ImageFormat,
     len: u64,
     limits: &Limits,
@@ -145,15 +149,15 @@ pub fn header<R: Read + Seek>(mut reader: R, limits: &Limits, place: &str) -> st
     reader.by_ref().take(JPEG_HEADER).read_to_end(&mut start).map_err(failed)?;
     let format = format_of(&start, len, place)?;
     let opened = if format == ImageFormat::Jpeg {
-        if let Ok(opened) = open(Cursor::new(&start), format, len, limits, place) {
+        if let Ok(opened) = open(Box::new(Cursor::new(&start)), format, len, limits, place) {
             return Ok(opened.header(format));
         }
         // An error of the disk must not look like a damaged image, so everything is read first.
         reader.read_to_end(&mut start).map_err(failed)?;
-        open(Cursor::new(&start), format, len, limits, place)?
+        open(Box::new(Cursor::new(&start)), format, len, limits, place)?
     } else {
         reader.rewind().map_err(failed)?;
-        open(BufReader::new(reader), format, len, limits, place)?
+        open(Box::new(BufReader::new(reader)), format, len, limits, place)?
     };
     Ok(opened.header(format))
 }
@@ -178,15 +182,21 @@ impl Opened<'_> {
 ///
 /// Errors begin with `place` (the file or the row).
 pub fn decode(bytes: &[u8], limits: &Limits, place: &str) -> Result<Rgb> {
-    decode_then(bytes, limits, place, |image| image)
+    decode_held(bytes, limits, place).map(|(image, _)| image)
 }
 
 /// Decodes like [`decode`] and calls `then` with the image. Both steps count towards the bytes that all threads may
 /// process at once. `then` should reduce the image, and must not decode another image.
 pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnOnce(Rgb) -> T) -> Result<T> {
+    let (image, _taken) = decode_held(bytes, limits, place)?;
+    Ok(then(image))
+}
+
+/// Decodes like [`decode`] and returns the share of [`WORK`] that the image takes, too.
+fn decode_held(bytes: &[u8], limits: &Limits, place: &str) -> Result<(Rgb, Taken<'static>)> {
     let (format, len) = (format_of(bytes, bytes.len() as u64, place)?, bytes.len() as u64);
-    let Opened { mut decoder, width, height } = open(Cursor::new(bytes), format, len, limits, place)?;
-    let _taken = WORK.take(decoder.total_bytes());
+    let Opened { mut decoder, width, height } = open(Box::new(Cursor::new(bytes)), format, len, limits, place)?;
+    let taken = WORK.take(decoder.total_bytes());
     if format == ImageFormat::Jpeg {
         let scans = jpeg_scans(bytes).ok_or_else(|| Error::input(place, "a truncated JPEG file", "a complete one"))?;
         if scans > SCANS {
@@ -204,7 +214,7 @@ pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnO
     image.apply_orientation(orientation);
     let image =
         to_rgb(image).ok_or_else(|| Error::input(place, "an unsupported pixel format", "grey, colour or palette"))?;
-    Ok(then(image))
+    Ok((image, taken))
 }
 
 /// Converts like Pillow's `convert("RGB")`: repeats grey and drops alpha.
