@@ -28,22 +28,26 @@ fn main() -> Result<()> {
     let package = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
     let root = package.ancestors().find(|folder| folder.join("Cargo.lock").is_file()).ok_or("no Cargo.lock above")?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    // The integration tests contain kernels of their own, the library and the unit tests those of `kernels`.
+    println!("cargo::rustc-env=OMR_ROOT={}", root.display());
+    // The runtime and its unit tests contain the kernels of `kernels`, and the integration tests kernels of their own.
     let (name, tests) = (std::env::var("CARGO_PKG_NAME")?, root.join("tests/kernels/cu"));
     let (kernels, ptx) = match name.as_str() {
         "omr" => (tests.clone(), tests.join("ptx")),
-        _ => (root.join("kernels"), root.join("ptx")),
+        "omr-runtime" | "omr-unit-runtime" | "omr-private" => (root.join("kernels"), root.join("ptx")),
+        _ => {
+            println!("cargo::rerun-if-changed={}", root.join("build.rs").display());
+            return Ok(());
+        }
     };
     for path in [&root.join("build.rs"), &kernels, &ptx] {
         println!("cargo::rerun-if-changed={}", path.display());
     }
-    println!("cargo::rustc-env=OMR_ROOT={}", root.display());
     for name in ["PTXAS", "CUDA_HOME"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
 
     // The unit tests do not run machine code.
-    let tool = ptxas(root).filter(|_| name != "omr-unit");
+    let tool = ptxas(root).filter(|_| name != "omr-unit-runtime");
     replace(&out.join("images.rs"), images(&kernels, &ptx, tool.as_deref(), &out)?)?;
     Ok(())
 }

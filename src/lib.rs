@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | **Base** | |
 //! | [`error`] | Defines the only error type; every error states its place, what was found and what was expected. |
+//! | [`choice`](mod@choice) | Defines values that are chosen from a closed set of names. |
 //! | [`math`] | Computes elementary functions whose results are bitwise identical on every device. |
 //! | [`philox`] | Generates random numbers from a seed, a purpose and a counter, without state. |
 //! | [`files`] | Writes files and folders atomically, reads regular files safely, and locks run folders. |
@@ -57,30 +58,25 @@
 //! | [`bench`](mod@bench) | Measures ops and jobs and compares them with the limits of the machine or a prediction. |
 //! | [`cli`] | Contains one file per command of the command line. |
 
+// The tensor runtime is a crate of its own (`runtime.rs`), so that its kernels are optimised more than everything else.
+pub use omr_runtime::{bounds, choice, device, error, files, math, observe, ops, philox, tensor};
+
 pub mod answers;
 pub mod bench;
-pub mod bounds;
 pub mod checkpoint;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod data;
-pub mod device;
 pub mod engine;
-pub mod error;
 pub mod eval;
-pub mod files;
 pub mod hub;
 pub mod identity;
 pub mod image;
 pub mod llm;
 pub mod machine;
-pub mod math;
 pub mod model;
-pub mod observe;
-pub mod ops;
 pub mod optim;
-pub mod philox;
 pub mod pipeline;
 pub mod plan;
 pub mod ranks;
@@ -93,6 +89,5 @@ pub mod rollout;
 pub mod secrets;
 pub mod serve;
 pub mod task;
-pub mod tensor;
 pub mod text;
 pub mod train;

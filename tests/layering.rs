@@ -16,12 +16,13 @@ use imports::Module;
 const TOP: &str = "cli";
 
 /// Modules that every module above them may use.
-const GROUND: &[&str] = &["error", "math", "philox", "files", "bounds", "secrets"];
+const GROUND: &[&str] = &["error", "choice", "math", "philox", "files", "bounds", "secrets"];
 
 /// The top modules from the bottom up, and the lower ones that each may use in addition to `GROUND`. Host modules never use
 /// device, tensor or ops.
 const MODULES: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("choice", &[]),
     ("math", &[]),
     ("philox", &["math"]),
     ("files", &["error"]),
@@ -35,9 +36,9 @@ const MODULES: &[(&str, &[&str])] = &[
     ("identity", &["hub::base_model", "config"]),
     ("device", &["observe"]),
     ("machine", &["observe", "device"]),
-    ("tensor", &["config", "device"]),
+    ("tensor", &["device"]),
     ("ranks", &["config", "device", "tensor"]),
-    ("ops", &["config", "device", "tensor"]),
+    ("ops", &["device", "tensor"]),
     ("image", &["hub::base_model"]),
     ("text", &["hub::base_model", "image"]),
     ("reward", &["config", "client", "answers"]),
@@ -256,15 +257,15 @@ fn sources(dir: &Path) -> Vec<PathBuf> {
     out
 }
 
-/// Returns the modules in a source folder by path, such as `ops::linear`. A crate's `lib.rs` and `main.rs` are left
-/// out.
+/// Returns the modules in a source folder by path, such as `ops::linear`. A crate's root (`lib.rs`, `main.rs`,
+/// `runtime.rs`) is left out.
 fn modules(src: &Path) -> BTreeMap<String, Module> {
     let read = |file: PathBuf| {
         let inner = file.strip_prefix(src).unwrap().with_extension("");
         let parts: Vec<&str> = inner.iter().map(|part| part.to_str().unwrap()).filter(|part| *part != "mod").collect();
         let name = parts.join("::");
         let module = Module::read(&fs::read_to_string(&file).unwrap());
-        (!["lib", "main"].contains(&name.as_str())).then_some((name, module))
+        (!["lib", "main", "runtime"].contains(&name.as_str())).then_some((name, module))
     };
     sources(src).into_iter().filter_map(read).collect()
 }

@@ -96,8 +96,8 @@ fn named(page: &str, text: &str, modules: &[String]) -> Vec<PathBuf> {
 }
 
 fn modules() -> Vec<String> {
-    let lib = read("src/lib.rs");
-    lib.lines().filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect()
+    let roots = read("src/lib.rs") + &read("src/runtime.rs");
+    roots.lines().filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect()
 }
 
 #[test]

@@ -6,9 +6,9 @@ use super::case::{Case, MEMORY, Make, Times, measure};
 use super::model_shape::ModelShape;
 use super::ops;
 use super::options::Options;
-use super::peaks::Peaks;
 
 use crate::config;
+use crate::device::peaks::Peaks;
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::machine::{FreeMemory, Machine};

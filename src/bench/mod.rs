@@ -18,9 +18,6 @@ mod model_shape;
 mod ops;
 mod options;
 mod parity;
-// `cpu_kernel!` dispatches through an unsafe call of its own.
-#[allow(unsafe_code)]
-mod peaks;
 mod rl_step;
 mod run;
 mod tower;

@@ -4,7 +4,8 @@ use omr_verify::{Format, Mode};
 use serde_json::Value;
 
 use super::Place;
-use super::describe::{inline, not_one_of};
+use super::describe::inline;
+use crate::choice::{Dtype, KlLossType, LossAggMode, LossMode, Names, named};
 use crate::error::{Error, Result};
 
 /// A type whose values have names in a config.
@@ -12,20 +13,19 @@ pub trait Choice: Copy + 'static {
     /// Name of the type.
     const TYPE: &'static str;
     /// The values, each with its name.
-    const ALL: &'static [(&'static str, Self)];
+    const ALL: Names<Self>;
     /// Further names that are read, but never written.
-    const ALIASES: &'static [(&'static str, Self)] = &[];
+    const ALIASES: Names<Self> = &[];
 }
 
 impl Choice for Mode {
     const TYPE: &'static str = "Mode";
-    const ALL: &'static [(&'static str, Mode)] =
-        &[(Mode::Strict.name(), Mode::Strict), (Mode::Compat.name(), Mode::Compat)];
+    const ALL: Names<Mode> = &[(Mode::Strict.name(), Mode::Strict), (Mode::Compat.name(), Mode::Compat)];
 }
 
 impl Choice for Format {
     const TYPE: &'static str = "Format";
-    const ALL: &'static [(&'static str, Format)] = &[
+    const ALL: Names<Format> = &[
         (Format::ThinkAnswerBoxed.name(), Format::ThinkAnswerBoxed),
         (Format::ThinkAnswer.name(), Format::ThinkAnswer),
         (Format::ThinkBoxed.name(), Format::ThinkBoxed),
@@ -35,14 +35,9 @@ impl Choice for Format {
 /// Returns the value whose name is `text`.
 ///
 /// # Errors
-/// If no value has this name. The error lists the allowed names and suggests the most similar one.
+/// If no value has this name.
 pub fn choose<T: Choice>(text: &str) -> Result<T> {
-    if let Some((_, value)) = T::ALL.iter().chain(T::ALIASES).find(|(name, _)| *name == text) {
-        return Ok(*value);
-    }
-    let names = names::<T>();
-    let (place, expected) = (T::TYPE.to_lowercase(), format!("one of {}", names.join(", ")));
-    Err(not_one_of(place, text, expected, names))
+    named(T::TYPE, T::ALL, T::ALIASES, text)
 }
 
 /// Implements [`Setting`](super::Setting) for a [`Choice`]: reading, writing and the list of names.
@@ -70,6 +65,30 @@ macro_rules! choice_setting {
     };
 }
 
+/// Declares a [`choice!`](crate::choice::choice) that is the value of a key.
+macro_rules! choice {
+    ($(#[$outer:meta])* pub enum $name:ident $values:tt) => {
+        $crate::choice::choice! { $(#[$outer])* pub enum $name $values }
+        choice_of!($name);
+    };
+}
+
+/// Makes the type of a [`choice!`](crate::choice::choice) the value of a key.
+macro_rules! choice_of {
+    ($name:ident) => {
+        impl $crate::config::Choice for $name {
+            const TYPE: &'static str = stringify!($name);
+            const ALL: $crate::choice::Names<Self> = $name::ALL;
+            const ALIASES: $crate::choice::Names<Self> = $name::ALIASES;
+        }
+        choice_setting!($name);
+    };
+}
+
+choice_of!(Dtype);
+choice_of!(KlLossType);
+choice_of!(LossAggMode);
+choice_of!(LossMode);
 choice_setting!(Mode);
 choice_setting!(Format);
 

@@ -46,11 +46,12 @@ mod training;
 mod unknown;
 pub mod validation;
 
+pub use crate::choice::{Dtype, KlLossType, LossAggMode, LossMode, nearest, not_one_of};
 pub use chat_template::ChatTemplateKwargs;
 pub use choice::{Choice, choose};
 pub use convert::from_other;
 pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig};
-pub use describe::{inline, nearest, not_one_of};
+pub use describe::inline;
 pub use dist::{Backend, DistConfig};
 pub use distillation::DistillationConfig;
 pub use domains::DomainWeights;
@@ -66,9 +67,7 @@ pub use pipeline::{
 };
 pub use preset::Preset;
 pub use recipe::{BaseConfig, RecipeConfig, TaskConfig, TeacherConfig};
-pub use rl::{
-    AdvEstimator, Curriculum, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode, RlConfig,
-};
+pub use rl::{AdvEstimator, Curriculum, FilterMetric, KlCtrlConfig, KlCtrlType, RlConfig};
 pub use rollout::RolloutConfig;
 pub use serve::ServeConfig;
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
@@ -84,18 +83,6 @@ const MOST_STEPS: f64 = 1e8;
 
 /// Upper bound on the number of sequences in a batch, 2^20. It rejects typing errors before memory is planned for them.
 const MOST_SEQUENCES: f64 = 1_048_576.0;
-
-choice! {
-    /// Storage type of tensor elements during computation. Sums are fp32 in both cases.
-    pub enum Dtype {
-        /// bf16 if the kernels run on a GPU, f32 on the CPU.
-        Auto = "auto",
-        /// 32-bit float.
-        F32 = "f32",
-        /// bfloat16 storage, fp32 accumulation.
-        Bf16 = "bf16",
-    }
-}
 
 choice! {
     /// A kind of input that a run depends on.

@@ -7,8 +7,9 @@ use super::distillation::teacher_of;
 use super::judge::check_judge;
 use super::table::join;
 use super::{
-    Config, DatasetConfig, DistillationConfig, DomainWeights, Dtype, JudgeConfig, MOST_SEQUENCES, Mode, OptimConfig,
-    Parity, Place, Preset, Rewards, RolloutConfig, Rule, Safe, ScorerConfig, Source, TrainingConfig, ValidationConfig,
+    Config, DatasetConfig, DistillationConfig, DomainWeights, Dtype, JudgeConfig, KlLossType, LossAggMode, LossMode,
+    MOST_SEQUENCES, Mode, OptimConfig, Parity, Place, Preset, Rewards, RolloutConfig, Rule, Safe, ScorerConfig, Source,
+    TrainingConfig, ValidationConfig,
 };
 use crate::error::Result;
 
@@ -26,48 +27,6 @@ choice! {
         ReinforcePlusPlus = "reinforce_plus_plus",
         /// REINFORCE++ with a baseline: reward minus the mean of the group, whitened over the response tokens of the batch.
         ReinforcePlusPlusBaseline = "reinforce_plus_plus_baseline",
-    }
-}
-
-choice! {
-    /// Policy loss.
-    pub enum LossMode {
-        /// Token-level ratio with dual clip (GRPO, DAPO).
-        Vanilla = "vanilla",
-        /// Sequence-level ratio, normalised by length.
-        Gspo = "gspo",
-        /// Clipped token-level ratio as a constant weight of the log-prob; clipped tokens keep a gradient.
-        Cispo = "cispo",
-    }
-}
-
-choice! {
-    /// Method that combines token losses into one number.
-    pub enum LossAggMode {
-        /// Mean over all tokens of the mini-batch.
-        TokenMean = "token-mean",
-        /// Sum over the tokens of a sequence, mean over sequences.
-        SeqMeanTokenSum = "seq-mean-token-sum",
-        /// Mean over the tokens of a sequence, mean over sequences.
-        SeqMeanTokenMean = "seq-mean-token-mean",
-        /// Sum over the tokens of a sequence divided by `max_response_length`, mean over sequences.
-        SeqMeanTokenSumNorm = "seq-mean-token-sum-norm",
-        /// Sum over all tokens of the mini-batch.
-        TokenSum = "token-sum",
-    }
-}
-
-choice! {
-    /// Estimator of the KL divergence from the reference policy.
-    pub enum KlLossType {
-        /// k1: the log-ratio.
-        Kl = "kl" or "k1",
-        /// Absolute value of the log-ratio.
-        Abs = "abs",
-        /// k2: half the square of the log-ratio.
-        Mse = "mse" or "k2",
-        /// k3, clamped.
-        LowVarKl = "low_var_kl" or "k3",
     }
 }
 

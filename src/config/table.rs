@@ -165,37 +165,3 @@ macro_rules! settings {
         }
     };
 }
-
-/// Declares an enum whose values have fixed names in a config. `"name" or "other"`: the second name is read, too.
-macro_rules! choice {
-    ($(#[$outer:meta])* pub enum $name:ident {
-        $( $(#[doc = $doc:literal])+ $variant:ident = $text:literal $(or $alias:literal)?, )+
-    }) => {
-        $(#[$outer])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $( $(#[doc = $doc])+ $variant, )+ }
-
-        impl $name {
-            /// Returns the name that a config uses for this value.
-            pub fn name(self) -> &'static str {
-                match self { $( $name::$variant => $text, )+ }
-            }
-        }
-
-        choice_setting!($name);
-
-        impl $crate::config::Choice for $name {
-            const TYPE: &'static str = stringify!($name);
-            const ALL: &'static [(&'static str, Self)] = &[$( ($text, $name::$variant) ),+];
-            const ALIASES: &'static [(&'static str, Self)] = &[$( $( ($alias, $name::$variant), )? )+];
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = $crate::error::Error;
-
-            fn from_str(text: &str) -> $crate::error::Result<Self> {
-                $crate::config::choose(text)
-            }
-        }
-    };
-}

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::describe::nearest;
 use super::foreign::Foreign;
+use super::nearest;
 use super::setting::{Key, Place};
 use super::table::join;
 use super::{Config, keys};

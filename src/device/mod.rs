@@ -27,6 +27,7 @@ mod memory;
 pub mod nccl;
 mod op_costs;
 mod params;
+pub mod peaks;
 pub mod perf_model;
 mod pool;
 mod ranges;

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use crate::config::Dtype;
+use crate::choice::Dtype;
 use crate::device::Kind;
 
 /// Element type of a tensor.

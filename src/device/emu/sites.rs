@@ -38,7 +38,8 @@ impl FromStr for Site {
 
 impl From<&Location<'_>> for Site {
     fn from(at: &Location) -> Site {
-        Site { file: at.file().to_owned(), line: at.line() }
+        // The compiler names the files of a crate by the path from its manifest to its root.
+        Site { file: at.file().replace("/runtime/../", "/"), line: at.line() }
     }
 }
 

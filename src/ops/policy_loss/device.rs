@@ -4,7 +4,7 @@ use super::batch::Batch;
 use super::compute::{fits, sums};
 use super::loss::{Denominators, PolicyLoss};
 use super::stats::{STATS, Sums};
-use crate::config::{KlLossType, LossAggMode, LossMode};
+use crate::choice::{KlLossType, LossAggMode, LossMode};
 use crate::device::{Cpu, Device, Gpu, Launch, Region, params};
 use crate::error::Result;
 use crate::ops::check;

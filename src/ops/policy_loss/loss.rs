@@ -1,6 +1,6 @@
 //! Definition of the policy loss: its settings, KL estimators and denominators.
 
-use crate::config::{KlLossType, LossAggMode, LossMode};
+use crate::choice::{KlLossType, LossAggMode, LossMode};
 use crate::math::{exp_f64, hold_f64};
 
 /// Bound of a token's log ratio (GRPO, DAPO) and of the log ratio in k3, as in verl.

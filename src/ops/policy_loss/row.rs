@@ -4,7 +4,7 @@
 use super::batch::{Batch, Real};
 use super::loss::{Denominators, MAX_LOG_RATIO, MAX_TEN, PolicyLoss, kl_value_and_grad};
 use super::stats::{Stat, Sums, larger};
-use crate::config::LossMode;
+use crate::choice::LossMode;
 use crate::math::{exp_f64, hold_f64};
 use crate::ops::cta::{THREADS, fold};
 

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::device::{Device, Isa, Parts, Pool, cpu_kernel};
+use super::{Device, Isa, Parts, Pool, cpu_kernel};
 use crate::error::{Error, Result};
 
 /// Peak rates of all threads together.

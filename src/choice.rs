@@ -1,0 +1,143 @@
+//! Values that are chosen from a closed set of names, and the name that a misspelled word most likely stands for.
+
+use crate::error::{Error, Result};
+
+/// The values of a type, each with its name.
+pub type Names<T> = &'static [(&'static str, T)];
+
+/// Returns the value whose name is `text`, or whose name is an alias. `of` is the name of the type.
+///
+/// # Errors
+/// If no value has this name. The error lists the names in `all` and suggests the most similar one.
+pub fn named<T: Copy>(of: &str, all: Names<T>, aliases: Names<T>, text: &str) -> Result<T> {
+    if let Some((_, value)) = all.iter().chain(aliases).find(|(name, _)| *name == text) {
+        return Ok(*value);
+    }
+    let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
+    Err(not_one_of(of.to_lowercase(), text, format!("one of {}", names.join(", ")), names))
+}
+
+/// Returns the candidate with the smallest edit distance to `word`, if it is similar enough to be a likely correction.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let reach = (word.chars().count() / 3).max(2);
+    candidates
+        .into_iter()
+        .map(|candidate| (distance(word, candidate), candidate))
+        .filter(|&(d, candidate)| d <= reach || (word.len() >= 4 && candidate.contains(word)))
+        .min_by_key(|&(d, _)| d)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Creates the error for `word`, which is none of `names`. It suggests the most similar name.
+pub fn not_one_of<'a>(
+    place: impl Into<String>,
+    word: &str,
+    expected: impl Into<String>,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Error {
+    let hint = nearest(word, names).map(|near| format!("did you mean {near}?"));
+    Error::Input { place: place.into(), found: word.to_owned(), expected: expected.into(), hint }
+}
+
+/// Computes the Levenshtein distance in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Declares an enum whose values have fixed names in a config. `"name" or "other"`: the second name is read, too.
+#[macro_export]
+macro_rules! choice {
+    ($(#[$outer:meta])* pub enum $name:ident {
+        $( $(#[doc = $doc:literal])+ $variant:ident = $text:literal $(or $alias:literal)?, )+
+    }) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $( $(#[doc = $doc])+ $variant, )+ }
+
+        impl $name {
+            /// The values, each with its name.
+            pub const ALL: $crate::choice::Names<Self> = &[$( ($text, $name::$variant) ),+];
+            /// Further names that are read, but never written.
+            pub const ALIASES: $crate::choice::Names<Self> = &[$( $( ($alias, $name::$variant), )? )+];
+
+            /// Returns the name that a config uses for this value.
+            pub fn name(self) -> &'static str {
+                match self { $( $name::$variant => $text, )+ }
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::error::Error;
+
+            fn from_str(text: &str) -> $crate::error::Result<Self> {
+                $crate::choice::named(stringify!($name), Self::ALL, Self::ALIASES, text)
+            }
+        }
+    };
+}
+pub use choice;
+
+choice! {
+    /// Storage type of tensor elements during computation. Sums are fp32 in both cases.
+    pub enum Dtype {
+        /// bf16 if the kernels run on a GPU, f32 on the CPU.
+        Auto = "auto",
+        /// 32-bit float.
+        F32 = "f32",
+        /// bfloat16 storage, fp32 accumulation.
+        Bf16 = "bf16",
+    }
+}
+
+choice! {
+    /// Policy loss.
+    pub enum LossMode {
+        /// Token-level ratio with dual clip (GRPO, DAPO).
+        Vanilla = "vanilla",
+        /// Sequence-level ratio, normalised by length.
+        Gspo = "gspo",
+        /// Clipped token-level ratio as a constant weight of the log-prob; clipped tokens keep a gradient.
+        Cispo = "cispo",
+    }
+}
+
+choice! {
+    /// Method that combines token losses into one number.
+    pub enum LossAggMode {
+        /// Mean over all tokens of the mini-batch.
+        TokenMean = "token-mean",
+        /// Sum over the tokens of a sequence, mean over sequences.
+        SeqMeanTokenSum = "seq-mean-token-sum",
+        /// Mean over the tokens of a sequence, mean over sequences.
+        SeqMeanTokenMean = "seq-mean-token-mean",
+        /// Sum over the tokens of a sequence divided by `max_response_length`, mean over sequences.
+        SeqMeanTokenSumNorm = "seq-mean-token-sum-norm",
+        /// Sum over all tokens of the mini-batch.
+        TokenSum = "token-sum",
+    }
+}
+
+choice! {
+    /// Estimator of the KL divergence from the reference policy.
+    pub enum KlLossType {
+        /// k1: the log-ratio.
+        Kl = "kl" or "k1",
+        /// Absolute value of the log-ratio.
+        Abs = "abs",
+        /// k2: half the square of the log-ratio.
+        Mse = "mse" or "k2",
+        /// k3, clamped.
+        LowVarKl = "low_var_kl" or "k3",
+    }
+}
