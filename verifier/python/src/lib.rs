@@ -1,156 +1,155 @@
-//! Python module `omr_verify`: the answer verifier and the reward of omr (`docs/python.md`).
+//! `omr_verify._native`: verdicts and rewards for many rows, in threads without Python's lock. `omr_verify/__init__.py`
+//! prepares the rows.
 
-mod batch;
-mod read;
-mod reward;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
-use omr_verify::Verdict;
-use omr_verify::extract::predict_str;
-use pyo3::conversion::FromPyObjectOwned;
-use pyo3::exceptions::PyTypeError;
+use omr_verify::extract::{self, Path};
+use omr_verify::typed::{Details, Label, RewardType, Scores};
+use omr_verify::{Format, Mode, grade};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
-use read::{Rules, STRICT, Spoken, Text};
-use reward::{Item, Rubric, Scored};
+/// Number of threads; `None` is one per core.
+type Threads = Option<usize>;
 
-/// Verdict of a comparison with its reason, as `omr verify` prints it.
-#[derive(IntoPyObject)]
-struct Explanation {
-    equal: bool,
-    gold_parsed: String,
-    answer_parsed: String,
-    why: &'static str,
+/// Time after which Python's signals are handled.
+const SIGNALS: Duration = Duration::from_millis(50);
+
+/// Returns the results of all items in order. The threads end with this call, so that none is missing after a fork.
+/// `KeyboardInterrupt` ends the call after the items in progress.
+fn map<T: Sync, R: Send>(py: Python, items: &[T], threads: Threads, each: impl Fn(&T) -> R + Sync) -> PyResult<Vec<R>> {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.unwrap_or_else(cores).min(items.len());
+    if threads <= 1 {
+        return items.iter().map(|item| py.check_signals().map(|()| py.detach(|| each(item)))).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let indices = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+        indices.map_while(|i| items.get(i).map(|item| (i, each(item)))).collect::<Vec<_>>()
+    };
+    let run = || {
+        std::thread::scope(|scope| {
+            let (send, done) = mpsc::channel();
+            for _ in 0..threads {
+                let (send, work) = (send.clone(), &work);
+                scope.spawn(move || send.send(work()));
+            }
+            drop(send);
+            let mut results = Vec::with_capacity(items.len());
+            loop {
+                match done.recv_timeout(SIGNALS) {
+                    Ok(part) => results.extend(part),
+                    Err(RecvTimeoutError::Disconnected) => return PyResult::Ok(results),
+                    Err(RecvTimeoutError::Timeout) => Python::attach(|py| py.check_signals())
+                        .inspect_err(|_| next.store(items.len(), Ordering::Relaxed))?,
+                }
+            }
+        })
+    };
+    let mut results = py.detach(run)?;
+    results.sort_by_key(|(i, _)| *i);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
-/// Extracts the values of a column by its name, if it is there and not `None`.
-fn column<'py, T: FromPyObjectOwned<'py>>(from: Option<&Bound<'py, PyDict>>, name: &str) -> PyResult<Option<T>> {
-    let found = from.map(|from| from.get_item(name)).transpose()?.flatten();
-    found.filter(|found| !found.is_none()).map(|found| found.extract().map_err(Into::into)).transpose()
+/// Returns the one of `all` that a setting names.
+fn named<T: Copy>(found: &str, all: &[T], name: fn(T) -> &'static str) -> PyResult<T> {
+    let names = || all.iter().map(|one| name(*one)).collect::<Vec<_>>();
+    let wrong = || PyValueError::new_err(format!("found {found:?}, expected one of {:?}", names()));
+    all.iter().copied().find(|one| name(*one) == found).ok_or_else(wrong)
 }
 
-/// The answer verifier and the reward of omr.
-#[pymodule(name = "omr_verify")]
+const MODES: [Mode; 2] = [Mode::Strict, Mode::Compat];
+
+/// A response to be scored, with what the rules read from its row.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Row {
+    response: String,
+    /// Right answers, at least one. The score of a wrong response is that for the first.
+    labels: Vec<String>,
+    question: Option<String>,
+    reward_type: Option<String>,
+    tolerance: Option<f64>,
+    image_size: Option<(f64, f64)>,
+    processed_size: Option<(f64, f64)>,
+    normalize_bbox_to_1000: bool,
+    iou_threshold: Option<f64>,
+    component_weights: Option<[f64; 3]>,
+}
+
+/// Reward types without a rule in either mode.
+const BY_PROGRAM: [&str; 3] = ["instruction_following", "instruction_following_llm_judge", "llm_judge"];
+
+/// `acc_score`, `format_reward_score`, `predict_str` and `why`.
+type Parts = (f64, f64, String, String);
+
+impl Row {
+    /// Returns the scores by the rule of the row's reward type.
+    fn by_type(&self, name: &str, label: &str, mode: Mode) -> Result<Parts, String> {
+        let unknown = (mode == Mode::Compat && !BY_PROGRAM.contains(&name)).then_some(RewardType::Unknown);
+        let Some(kind) = RewardType::of(name).filter(|kind| *kind != RewardType::LlmJudge).or(unknown) else {
+            let known = RewardType::names().filter(|known| *known != "llm_judge").collect::<Vec<_>>();
+            return Err(format!("found the reward_type {name:?}, expected one of {known:?}"));
+        };
+        let Row { tolerance, image_size, processed_size, normalize_bbox_to_1000, iou_threshold, .. } = *self;
+        let component_weights = self.component_weights;
+        let details =
+            Details { tolerance, image_size, processed_size, normalize_bbox_to_1000, iou_threshold, component_weights };
+        let label = Label::read(kind, label, &details, mode).map_err(|bad| format!("{bad} (reward_type {name})"))?;
+        let Scores { accuracy, format, prediction } = label.score(&self.response);
+        Ok((accuracy, format, prediction, name.to_owned()))
+    }
+
+    /// Returns the scores of `omr score` for rows without a reward type.
+    fn by_answer(&self, label: &str, mode: Mode, format: Format, flexible_extract: bool) -> Parts {
+        let text = extract::strip_think(&self.response, mode);
+        let grade = |response| grade(response, label, self.question.as_deref(), mode);
+        let is_marked = matches!(extract::extract(&self.response, mode).1, Path::AnswerTag | Path::Boxed);
+        let mut graded = grade(&self.response);
+        if flexible_extract && mode == Mode::Strict && !graded.correct && !is_marked {
+            let last = grade(text.lines().last().unwrap_or_default());
+            graded = if last.correct { last } else { graded };
+        }
+        let format_score = extract::format_score(&self.response, mode, format);
+        (f64::from(graded.correct), format_score, graded.answer.into_owned(), graded.why.to_owned())
+    }
+}
+
+#[pymodule(name = "_native")]
 mod module {
     use super::*;
 
-    #[pymodule_export]
-    #[allow(non_upper_case_globals)]
-    const __version__: &str = env!("CARGO_PKG_VERSION");
-
-    /// Returns whether an answer, alone or within a text, equals the gold answer.
     #[pyfunction]
-    #[pyo3(signature = (gold, answer, mode = STRICT))]
-    fn verify(py: Python, gold: Text, answer: Text, mode: Rules) -> bool {
-        explain(py, gold, answer, mode).equal
+    fn verify_many(py: Python, pairs: Vec<(String, String)>, mode: &str, threads: Threads) -> PyResult<Vec<bool>> {
+        let mode = named(mode, &MODES, Mode::name)?;
+        map(py, &pairs, threads, |(gold, answer)| omr_verify::verify(gold, answer, mode).equal)
     }
 
-    /// Returns the verdict, both answers as the verifier understood them, and the rule that decided.
     #[pyfunction]
-    #[pyo3(signature = (gold, answer, mode = STRICT))]
-    fn explain(py: Python, gold: Text, answer: Text, mode: Rules) -> Explanation {
-        let verdict = py.detach(|| omr_verify::verify(&gold.0, &answer.0, mode.0));
-        let Verdict { equal, gold_parsed, answer_parsed, why, .. } = verdict;
-        Explanation { equal, gold_parsed, answer_parsed, why }
+    fn extract(response: &str, mode: &str) -> PyResult<(String, &'static str)> {
+        let (answer, path) = omr_verify::extract::predict_str(response, named(mode, &MODES, Mode::name)?);
+        Ok((answer.into_owned(), path.name()))
     }
 
-    /// Returns the verdicts on many pairs.
+    /// `set` is `mode`, `format` and `flexible_extract`.
     #[pyfunction]
-    #[pyo3(signature = (golds, answers, mode = STRICT, threads = None))]
-    fn verify_many(
-        py: Python,
-        golds: Vec<Text>,
-        answers: Vec<Text>,
-        mode: Rules,
-        threads: Option<usize>,
-    ) -> PyResult<Vec<bool>> {
-        read::same_length(&[("golds", golds.len()), ("answers", answers.len())])?;
-        let pairs: Vec<_> = golds.iter().zip(&answers).collect();
-        batch::map(py, &pairs, threads, |(gold, answer)| omr_verify::verify(&gold.0, &answer.0, mode.0).equal)
-    }
-
-    /// Returns the answer found in a response, and the rule that found it.
-    #[pyfunction]
-    #[pyo3(signature = (response, mode = STRICT))]
-    fn extract(response: Text, mode: Rules) -> (String, &'static str) {
-        let (answer, path) = predict_str(&response.0, mode.0);
-        (answer.into_owned(), path.name())
-    }
-
-    /// Returns the reward of a response and its parts, as `omr score` prints them.
-    #[pyfunction]
-    #[pyo3(signature = (response, ground_truth, question = None, extra_info = None, **settings))]
-    fn score(
-        py: Python,
-        response: Text,
-        ground_truth: Text,
-        question: Option<Text>,
-        extra_info: Option<Bound<PyDict>>,
-        settings: Option<&Bound<PyDict>>,
-    ) -> PyResult<Scored> {
-        let rubric = Rubric::read(settings)?;
-        let item = Item::read(response, ground_truth, question, extra_info, rubric)?;
-        py.detach(|| item.score(rubric)).map_err(Into::into)
-    }
-
-    /// Returns the rewards of many responses.
-    #[pyfunction]
-    #[pyo3(signature = (responses, ground_truths, questions = None, extra_infos = None, threads = None, **settings))]
-    fn score_many(
-        py: Python,
-        responses: Vec<Text>,
-        ground_truths: Vec<Text>,
-        questions: Option<Vec<Option<Text>>>,
-        extra_infos: Option<Vec<Option<Bound<PyDict>>>>,
-        threads: Option<usize>,
-        settings: Option<&Bound<PyDict>>,
-    ) -> PyResult<Vec<Scored>> {
-        let (rubric, count) = (Rubric::read(settings)?, responses.len());
-        let questions = questions.unwrap_or_else(|| (0..count).map(|_| None).collect());
-        let extra_infos = extra_infos.unwrap_or_else(|| vec![None; count]);
-        let others = [("questions", questions.len()), ("extra_infos", extra_infos.len())];
-        read::same_length(&[("responses", count), ("ground_truths", ground_truths.len()), others[0], others[1]])?;
-        let rows = responses.into_iter().zip(ground_truths).zip(questions).zip(extra_infos);
-        let item = |(((response, truth), question), extra)| Item::read(response, truth, question, extra, rubric);
-        let items = rows.map(item).collect::<PyResult<Vec<Item>>>()?;
-        let scores = batch::map(py, &items, threads, |item| item.score(rubric))?;
-        scores.into_iter().map(|scored| scored.map_err(Into::into)).collect()
-    }
-
-    /// The reward function of verl.
-    #[pyfunction]
-    #[pyo3(signature = (data_source, solution_str, ground_truth, extra_info = None, **settings))]
-    fn compute_score(
-        py: Python,
-        data_source: &Bound<PyAny>,
-        solution_str: Text,
-        ground_truth: Text,
-        extra_info: Option<Bound<PyDict>>,
-        settings: Option<&Bound<PyDict>>,
-    ) -> PyResult<Scored> {
-        let _ = data_source;
-        score(py, solution_str, ground_truth, column(extra_info.as_ref(), "question")?, extra_info, settings)
-    }
-
-    /// A reward function of TRL. The labels are the column `ground_truth`, or else `solution`.
-    #[pyfunction]
-    #[pyo3(signature = (completions, prompts = None, settings = None, threads = None, **columns))]
-    fn trl_reward(
-        py: Python,
-        completions: Vec<Spoken>,
-        prompts: Option<Vec<Spoken>>,
-        settings: Option<&Bound<PyDict>>,
-        threads: Option<usize>,
-        columns: Option<&Bound<PyDict>>,
-    ) -> PyResult<Vec<f64>> {
-        let labels =
-            column(columns, "ground_truth")?.map_or_else(|| column(columns, "solution"), |all| Ok(Some(all)))?;
-        let labels = labels.ok_or_else(|| PyTypeError::new_err("expected a column ground_truth or solution"))?;
-        let asked = prompts.map(|all| all.into_iter().map(|prompt| Some(prompt.0)).collect());
-        let questions = column(columns, "question")?.or(asked);
-        let responses = completions.into_iter().map(|completion| completion.0).collect();
-        let extra_infos = column(columns, "extra_info")?;
-        let scores = score_many(py, responses, labels, questions, extra_infos, threads, settings)?;
-        Ok(scores.into_iter().map(|scored| scored.score).collect())
+    fn score_many(py: Python, rows: Vec<Row>, set: (String, String, bool), threads: Threads) -> PyResult<Vec<Parts>> {
+        let formats = [Format::ThinkAnswerBoxed, Format::ThinkAnswer, Format::ThinkBoxed];
+        let (mode, format) = (named(&set.0, &MODES, Mode::name)?, named(&set.1, &formats, Format::name)?);
+        let scored = map(py, &rows, threads, |row| {
+            let score = |label: &String| match &row.reward_type {
+                Some(name) => row.by_type(name, label, mode),
+                None => Ok(row.by_answer(label, mode, format, set.2)),
+            };
+            let is_wrong = |parts: &Parts| parts.0 == 0.0;
+            let first = score(&row.labels[0])?;
+            let others = if is_wrong(&first) { &row.labels[1..] } else { &[] };
+            others.iter().map(score).find(|one| !one.as_ref().is_ok_and(is_wrong)).unwrap_or(Ok(first))
+        });
+        let placed = |i, bad: String| PyValueError::new_err(format!("response {i}: {bad}"));
+        scored?.into_iter().enumerate().map(|(i, one)| one.map_err(|bad| placed(i, bad))).collect()
     }
 }

@@ -3,20 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, Literal, Optional, TypedDict, Union
 
-__version__: str
-
 Mode = Literal["strict", "compat"]
 Format = Literal["think_answer_boxed", "think_answer", "think_boxed"]
 Text = Union[str, int, float]
 """A text, or a number as text."""
 Spoken = Union[Text, list[dict[str, Any]]]
 """A text, or messages of which the last one counts."""
-
-class Explanation(TypedDict):
-    equal: bool
-    gold_parsed: str
-    answer_parsed: str
-    why: str
 
 class Scored(TypedDict):
     score: float
@@ -33,7 +25,6 @@ class Settings(TypedDict, total=False):
     normalize_bbox_to_1000: bool
 
 def verify(gold: Text, answer: Text, mode: Mode = "strict") -> bool: ...
-def explain(gold: Text, answer: Text, mode: Mode = "strict") -> Explanation: ...
 def verify_many(
     golds: Sequence[Text], answers: Sequence[Text], mode: Mode = "strict", threads: Optional[int] = None
 ) -> list[bool]: ...
@@ -68,24 +59,23 @@ def compute_score(
     solution_str: Text,
     ground_truth: Text,
     extra_info: Optional[dict[str, Any]] = None,
+    reward_router_address: Any = None,
+    reward_model_tokenizer: Any = None,
     *,
     mode: Mode = "strict",
     format: Format = "think_answer_boxed",
     format_weight: float = 0.1,
     flexible_extract: bool = False,
     normalize_bbox_to_1000: bool = False,
-    reward_router_address: Any = None,
-    reward_model_tokenizer: Any = None,
 ) -> Scored: ...
 def trl_reward(
     completions: Sequence[Spoken],
-    prompts: Optional[Sequence[Spoken]] = None,
-    settings: Optional[Settings] = None,
-    threads: Optional[int] = None,
-    *,
     ground_truth: Optional[Sequence[Text]] = None,
     solution: Optional[Sequence[Text]] = None,
+    prompts: Optional[Sequence[Spoken]] = None,
     question: Optional[Sequence[Optional[Text]]] = None,
     extra_info: Optional[Sequence[Optional[dict[str, Any]]]] = None,
+    threads: Optional[int] = None,
+    settings: Optional[Settings] = None,
     **columns: Any,
 ) -> list[float]: ...
