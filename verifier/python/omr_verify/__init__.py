@@ -23,25 +23,34 @@ def _spoken(value):
 
 
 def _size(size):
-    return tuple(float(side) for side in ((size["width"], size["height"]) if isinstance(size, dict) else size))
+    size = (size["width"], size["height"]) if isinstance(size, dict) else size
+    return None if size is None else tuple(map(float, size))
 
 
-def _row(response, ground_truth, question, extra_info, normalize_bbox_to_1000):
+def _number(value, mode):
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        if mode == "strict":
+            raise
+        return None  # as in Vero
+
+
+def _row(response, ground_truth, question, extra_info, mode, normalize_bbox_to_1000):
     """What the rules read from a row."""
     extra = {key: value for key, value in (extra_info or {}).items() if value is not None}
     further = extra.get("right_answers", [])  # Parquet files of omr contain the list as JSON text.
     further = json.loads(further) if isinstance(further, str) else further
     reward_type = _text(extra.get("reward_type", "")).strip().lower() or None
     extra = extra if reward_type else {}  # Without a type, the other keys may have any meaning.
-    size = lambda sizes: next(map(_size, sizes), None)
-    number = lambda key: float(extra[key]) if key in extra else None
+    whole = extra["image_size"] if isinstance(extra.get("image_size"), dict) else None  # Vero reads no list here.
     weights = extra.get("grounding_component_weights")
     return {
         "response": _text(response), "labels": [_text(label) for label in [ground_truth, *further]],
         "question": None if question is None else _text(question), "reward_type": reward_type,
-        "tolerance": number("tolerance"), "iou_threshold": number("iou_threshold"),
-        "image_size": size(extra.get("image_sizes", [extra["image_size"]] if "image_size" in extra else [])),
-        "processed_size": size(extra.get("processed_image_sizes", [])),
+        "tolerance": _number(extra.get("tolerance"), mode), "iou_threshold": _number(extra.get("iou_threshold"), mode),
+        "image_size": _size(next(iter(extra.get("image_sizes", [])), whole)),
+        "processed_size": _size(next(iter(extra.get("processed_image_sizes", [])), None)),
         "normalize_bbox_to_1000": bool(extra.get("normalize_bbox_to_1000", normalize_bbox_to_1000)),
         "component_weights": weights and [float(weights[key]) for key in ("location", "recall", "penalty")],
     }
@@ -77,7 +86,7 @@ def score_many(responses, ground_truths, questions=None, extra_infos=None, threa
     questions, extra_infos = (nothing if column is None else column for column in (questions, extra_infos))
     for columns in zip(responses, ground_truths, questions, extra_infos, strict=True):
         try:
-            rows.append(_row(*columns, normalize_bbox_to_1000))
+            rows.append(_row(*columns, mode, normalize_bbox_to_1000))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"response {len(rows)}: {error!r}") from error
     scored = _native.score_many(rows, (mode, format, flexible_extract), threads)

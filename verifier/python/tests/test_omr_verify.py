@@ -293,9 +293,12 @@ class Bounds(unittest.TestCase):
 
     def test_pairs_a_second_are_printed(self):
         def rate(golds, answers, mode, threads):
-            begun = time.perf_counter()
-            omr_verify.verify_many(golds, answers, mode, threads)
-            return f"{len(golds) / (time.perf_counter() - begun):.0f}"
+            seconds = []
+            for _ in range(3):
+                begun = time.perf_counter()
+                omr_verify.verify_many(golds, answers, mode, threads)
+                seconds.append(time.perf_counter() - begun)
+            return f"{len(golds) / min(seconds):.0f}"
 
         for mode in ("strict", "compat"):
             rates = ", ".join(f"{rate(GOLDS, ANSWERS, mode, threads)} on {threads}" for threads in (1, 2))
