@@ -5,7 +5,7 @@ use std::sync::Arc;
 use omr::config::BaseConfig;
 use omr::device::{Device, Isa};
 use omr::engine::{CompletionOutput, Engine, EngineConfig, Prompt};
-use omr::image::MediaIds;
+use omr::image::{ImageInput, MediaIds};
 use omr::model::config::NewIds;
 use omr::model::family::FAMILIES;
 use omr::model::{Model, ModelConfig};
@@ -61,9 +61,18 @@ pub(crate) fn every_way_in_small(
         model.set_adapters(dev, &Rough).unwrap();
     }
     let mut requests = requests(config, 2, 200, 3);
+    // Prompts begin with an image if the model has a vision tower.
+    let image = config.media.as_ref().map(|media| {
+        let side = media.grid.patch_size;
+        Arc::new(ImageInput::image([8, 8], (0..8 * 8 * side * side * 3).map(|i| (i % 251) as u8).collect()))
+    });
     for (at, request) in requests.iter_mut().enumerate() {
-        let ids: Vec<u32> = (0..254 + at as u32).map(|i| 10 + (i * 37 + i / 11) % 200).collect();
-        request.prompt = Arc::new(Prompt::new(config, &ids, &[]).unwrap());
+        let mut ids: Vec<u32> = (0..254 + at as u32).map(|i| 10 + (i * 37 + i / 11) % 200).collect();
+        if let Some(image) = &image {
+            ids[..1 + image.tokens(2)].fill(IMAGE);
+            ids[0] = VISION_START;
+        }
+        request.prompt = Arc::new(Prompt::new(config, &ids, image.as_slice()).unwrap());
         // No answer ends before its last token, so that all of them need one more block.
         (request.params.max_tokens, request.params.eos_token_ids) = (8, Arc::from([]));
     }

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::gemm_sm90a::{wide, wide_with, with_late_ctas};
 use super::{Schedule, emu, emu_with, emulator, kind, no_hopper, skipped};
-use crate::engine::families::{every_way_in_small, text_configs};
+use crate::engine::families::{every_way_in_small, qwen3_vl, text_configs};
 use crate::engine::parity::{assert_same, assert_trained, config, few_ids, generate, limits, partly_wrong, requests};
 use crate::engine::serving::{mixed, serve, serving_limits};
 
@@ -220,6 +220,15 @@ fn text_models_of_every_family_sample_what_they_train_by_each_kernel_variant() {
         if !no_hopper("wgmma") {
             every_way_in_small(&mut wide(), &config, DType::Bf16, Some(16), 4);
         }
+    }
+}
+
+#[test]
+#[ignore = "slow: a minute"]
+fn qwen3_vl_samples_what_it_trains_by_each_kernel_variant() {
+    every_way_in_small(&mut emu(), &qwen3_vl(72), DType::Bf16, None, 4);
+    if !no_hopper("wgmma") {
+        every_way_in_small(&mut wide(), &qwen3_vl(64), DType::Bf16, Some(16), 4);
     }
 }
 
