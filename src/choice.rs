@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 /// The values of a type, each with its name.
 pub type Names<T> = &'static [(&'static str, T)];
 
-/// Returns the value whose name is `text`, or whose name is an alias. `of` is the name of the type.
+/// Returns the value whose name or alias is `text`. `of` is the name of the type.
 ///
 /// # Errors
 /// If no value has this name. The error lists the names in `all` and suggests the most similar one.
