@@ -29,17 +29,15 @@ fn main() -> Result<()> {
     let root = package.ancestors().find(|folder| folder.join("Cargo.lock").is_file()).ok_or("no Cargo.lock above")?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     println!("cargo::rustc-env=OMR_ROOT={}", root.display());
+    println!("cargo::rerun-if-changed={}", root.join("build.rs").display());
     // The runtime and its unit tests contain the kernels of `kernels`, and the integration tests kernels of their own.
     let (name, tests) = (std::env::var("CARGO_PKG_NAME")?, root.join("tests/kernels/cu"));
     let (kernels, ptx) = match name.as_str() {
         "omr" => (tests.clone(), tests.join("ptx")),
-        "omr-runtime" | "omr-unit-runtime" | "omr-private" => (root.join("kernels"), root.join("ptx")),
-        _ => {
-            println!("cargo::rerun-if-changed={}", root.join("build.rs").display());
-            return Ok(());
-        }
+        "omr-lib" | "omr-unit" => return Ok(()),
+        _ => (root.join("kernels"), root.join("ptx")),
     };
-    for path in [&root.join("build.rs"), &kernels, &ptx] {
+    for path in [&kernels, &ptx] {
         println!("cargo::rerun-if-changed={}", path.display());
     }
     for name in ["PTXAS", "CUDA_HOME"] {
