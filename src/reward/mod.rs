@@ -16,8 +16,7 @@ pub use shares::Shares;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use omr_verify::extract::{self, Path};
-use omr_verify::{Grade, grade};
+use omr_verify::{Grade, extract, grade, grade_flexible};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -89,14 +88,8 @@ pub fn composite(acc: f64, format: f64, format_weight: f64) -> f64 {
 pub fn score(response: &str, ground_truth: &str, question: Option<&str>, rubric: impl Into<Rubric>) -> Score {
     let Rubric { mode, format, format_weight, flexible_extract, .. } = rubric.into();
     let format_reward_score = extract::format_score(response, mode, format);
-    let is_flexible = flexible_extract && mode == Mode::Strict;
-    let text = if is_flexible { extract::strip_think(response, mode) } else { String::new() };
-    let mut graded = grade(response, ground_truth, question, mode);
-    if is_flexible && !graded.correct && !matches!(extract::extract(response, mode).1, Path::AnswerTag | Path::Boxed) {
-        let last = grade(text.lines().last().unwrap_or_default(), ground_truth, question, mode);
-        graded = if last.correct { last } else { graded };
-    }
-    let Grade { correct, answer, why } = graded;
+    let grade = if flexible_extract { grade_flexible } else { grade };
+    let Grade { correct, answer, why } = grade(response, ground_truth, question, mode);
     let acc_score = f64::from(correct);
     let score = composite(acc_score, format_reward_score, format_weight);
     let (predict_str, why) = (answer.into_owned(), Cow::Borrowed(why));

@@ -56,6 +56,18 @@ pub fn grade<'a>(response: &'a str, ground_truth: &str, question: Option<&str>, 
     Grade { correct, answer, why }
 }
 
+/// Grades like [`grade`]. In strict mode the last line of a response that marks no answer may also be the right answer.
+pub fn grade_flexible<'a>(response: &'a str, ground_truth: &str, question: Option<&str>, mode: Mode) -> Grade<'a> {
+    let graded = grade(response, ground_truth, question, mode);
+    let is_marked = || matches!(extract::extract(response, mode).1, Path::AnswerTag | Path::Boxed);
+    if mode != Mode::Strict || graded.correct || is_marked() {
+        return graded;
+    }
+    let text = extract::strip_think(response, mode);
+    let last = grade(text.lines().last().unwrap_or_default(), ground_truth, question, mode);
+    if last.correct { Grade { answer: Cow::Owned(last.answer.into_owned()), ..last } } else { graded }
+}
+
 /// Handles the case in which one answer is the letter of an option in the question and the other is the text of exactly
 /// one option, alone or behind a letter. Returns whether both name the same option, with the reason, or `None` if the
 /// case does not apply.

@@ -18,7 +18,7 @@ mod value;
 mod verify;
 mod words;
 
-pub use grade::{Grade, NO_ANSWER, grade};
+pub use grade::{Grade, NO_ANSWER, grade, grade_flexible};
 pub use mode::{Format, Mode};
 pub use steps::{BUDGET, Verdict};
 pub use value::UNEVALUATED;

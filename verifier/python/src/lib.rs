@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use omr_verify::extract::{self, Path};
 use omr_verify::typed::{Details, Label, RewardType, Scores};
-use omr_verify::{Format, Mode, grade};
+use omr_verify::{Format, Mode, extract, grade, grade_flexible};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -105,14 +104,8 @@ impl Row {
 
     /// Returns the scores of `omr score` for rows without a reward type.
     fn by_answer(&self, label: &str, mode: Mode, format: Format, flexible_extract: bool) -> Parts {
-        let text = extract::strip_think(&self.response, mode);
-        let grade = |response| grade(response, label, self.question.as_deref(), mode);
-        let is_marked = matches!(extract::extract(&self.response, mode).1, Path::AnswerTag | Path::Boxed);
-        let mut graded = grade(&self.response);
-        if flexible_extract && mode == Mode::Strict && !graded.correct && !is_marked {
-            let last = grade(text.lines().last().unwrap_or_default());
-            graded = if last.correct { last } else { graded };
-        }
+        let grade = if flexible_extract { grade_flexible } else { grade };
+        let graded = grade(&self.response, label, self.question.as_deref(), mode);
         let format_score = extract::format_score(&self.response, mode, format);
         (f64::from(graded.correct), format_score, graded.answer.into_owned(), graded.why.to_owned())
     }
