@@ -29,7 +29,7 @@
 //! | [`ops`] | Implements each family of ops in one file or folder, with forward and backward side by side. |
 //! | **Data** | |
 //! | [`text`] | Contains the tokenizer and the chat template. |
-//! | [`image`] | Decodes and resizes images exactly as Pillow does, and computes their grid of patches. |
+//! | [`image`] | Decodes and resizes images exactly as Pillow or torchvision does, and computes their grid of patches. |
 //! | [`reward`] | Scores a response with the rules of the crate `omr_verify`, a judge model or an external process. |
 //! | [`data`] | Reads and writes rows, and converts them to samples and packed batches. |
 //! | [`task`] | Converts the rows of a benchmark to prompts and scores, for RL and evaluation alike. |

@@ -39,7 +39,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("tensor", &["device"]),
     ("ranks", &["config", "device", "tensor"]),
     ("ops", &["device", "tensor"]),
-    ("image", &["hub::base_model"]),
+    ("image", &["hub::base_model", "config"]),
     ("text", &["hub::base_model", "image"]),
     ("reward", &["config", "client", "answers"]),
     ("data", &["hub::base_model", "config", "identity", "observe", "hub::local", "text", "image", "reward"]),

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::config::BaseConfig;
+use omr::config::{BaseConfig, ImageConfig};
 use omr::data::Encoder;
 use omr::data::encoder::EncodingPurpose;
 use omr::device::Device;
-use omr::image::{ImageInput, PatchGrid, Processor};
+use omr::image::{Backend, ImageInput, PatchGrid, Processor};
 use omr::model::family::qwen2_5_vl;
 use omr::model::params::Param;
 use omr::model::{Inputs, Model, ModelConfig, ParamLayout, Tape, Var};
@@ -41,7 +41,7 @@ pub fn piece<T: Elem>(dev: &mut Device, param: &Param, tensor: Tensor, piece: us
 /// Returns the encoder of the model in `dir`.
 pub fn encoder(dir: &Path, purpose: EncodingPurpose) -> Encoder {
     let config = ModelConfig::load(&dir.join("config.json")).unwrap().chat();
-    Encoder::load(dir, &config, purpose, [None, None]).unwrap()
+    Encoder::load(dir, &config, purpose, &ImageConfig::default()).unwrap()
 }
 
 /// Returns what the `config.json` of a recipe's model with this tokenizer says about its tokens.
@@ -64,10 +64,11 @@ pub fn patches(processor: &Processor, input: &ImageInput) -> Vec<f32> {
     let [grid_t, grid_h, grid_w] = input.grid_thw.map(|n| n as usize);
     let [patch, merge, depth] =
         [processor.patch_size, processor.merge_size, processor.temporal_patch_size].map(|n| n as usize);
-    // As in Hugging Face, the byte is rescaled in f64 and rounded to f32 before it is normalized.
-    let value = |byte: u8, channel: usize| {
-        let value = (f64::from(byte) * processor.rescale_factor) as f32;
-        (value - processor.image_mean[channel]) / processor.image_std[channel]
+    let (mean, std) = (processor.image_mean, processor.image_std);
+    let value = |byte: u8, channel: usize| match processor.backend {
+        // As in Hugging Face, the byte is rescaled in f64 and rounded to f32 before it is normalized.
+        Backend::Pil => ((f64::from(byte) * processor.rescale_factor) as f32 - mean[channel]) / std[channel],
+        Backend::Torchvision => (f32::from(byte) - mean[channel] * 255.0) / (std[channel] * 255.0),
     };
     let stride = grid_w * patch * 3;
     let frame_len = grid_h * patch * stride;

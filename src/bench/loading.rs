@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::case::cpu_seconds;
 use super::options::Options;
+use crate::config::ImageConfig;
 use crate::data::encoder::EncodingPurpose;
 use crate::data::indexing::Longest;
 use crate::data::{Dataset, Encoder, Loader, read};
@@ -42,7 +43,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     let (model, data) = (given(&options.model, "--model")?, given(&options.data, "--data")?);
     let threads = machine.threads;
     let config = ModelConfig::load(&model.join("config.json"))?.chat();
-    let encoder = Encoder::load(model, &config, EncodingPurpose::Train, [None, None])?;
+    let encoder = Encoder::load(model, &config, EncodingPurpose::Train, &ImageConfig::default())?;
     let longest = Longest { tokens: usize::MAX, key: "packing_length" };
     let entries = [read::entry(data)];
     let dir = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;

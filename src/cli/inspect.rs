@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 use super::Context;
 use super::args::{Overrides, repository};
 use super::stdout::print;
-use crate::config::{self, Config, DatasetConfig, DistillConfig, EvalConfig, RecipeConfig, RlConfig, SftConfig};
+use crate::config::{
+    self, Config, DatasetConfig, DistillConfig, EvalConfig, ImageConfig, RecipeConfig, RlConfig, SftConfig,
+};
 use crate::data::inspect::{Inspection, Options, inspect, of_rows, refuse_faults};
 use crate::data::paths::has_ending;
 use crate::data::{BadRow, Reason, read};
@@ -55,7 +57,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             let dir = repository(dir, Kind::Model, "--model")?;
             let config = ModelConfig::load(&dir.join("config.json"))?.chat();
             let chat = Chat::load(&dir, &config)?.with_variables(&variables)?;
-            Some((chat, Processor::of_model(&dir, config.media, [None; 2])?))
+            Some((chat, Processor::of_model(&dir, config.media, &ImageConfig::default())?))
         }
         None => None,
     };

@@ -6,6 +6,7 @@ use super::Context;
 use super::args::repository;
 use super::inspect::{Inspected, named};
 use super::stdout::print_marked;
+use crate::config::ImageConfig;
 use crate::data::inspect::{Preview, Previewer};
 use crate::error::{Error, Result};
 use crate::files;
@@ -44,7 +45,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let dir = repository(&args.model, Kind::Model, "--model")?;
     let config = ModelConfig::load(&dir.join("config.json"))?.chat();
     let chat = Chat::load(&dir, &config)?.with_variables(&variables)?;
-    let processor = Processor::of_model(&dir, config.media, [None; 2])?;
+    let processor = Processor::of_model(&dir, config.media, &ImageConfig::default())?;
     let previewer = Previewer { chat, processor, show: report::browser::image_of };
     let page = args.out.clone().unwrap_or_default().join("preview.html");
     files::writable(&page)?;

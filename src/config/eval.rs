@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use super::data::{model_of, rows_of};
 use super::judge::check_judge;
 use super::{
-    ChatTemplateKwargs, Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rewards,
-    Rule, Safe, ScorerConfig, Secret, Source,
+    ChatTemplateKwargs, Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, ImageConfig, JudgeConfig, Mode,
+    Place, Rewards, Rule, Safe, ScorerConfig, Secret, Source,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 settings! {
     /// An OpenAI-compatible server of the model to evaluate.
@@ -39,7 +39,7 @@ impl ServerConfig {
 
 settings! {
     /// `omr eval` and the `eval` part of a recipe.
-    pub struct EvalConfig {
+    pub struct EvalConfig with images: ImageConfig {
         /// Model directory to evaluate. A recipe evaluates its own models.
         model: Option<PathBuf> = None, name: "lmms-eval --model_args model=";
         /// Server to evaluate instead of a model directory. A recipe evaluates its own models.
@@ -81,12 +81,9 @@ settings! {
         /// Seed for the order of the answer options of GPQA. With compat it seeds Python's generator; with strict each
         /// question has its own seed.
         shuffle_seed: u64 = 0, name: "lmms-eval --seed, the first of it";
-        /// Minimum number of pixels of an image after resizing. null = the value in the model's
-        /// preprocessor_config.json.
-        image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0), name: "lmms-eval --model_args min_pixels=";
-        /// Maximum number of pixels of an image after resizing. null = the value in the model's
-        /// preprocessor_config.json.
-        image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0), name: "lmms-eval --model_args max_pixels=";
+        images.image_min_pixels, name: "lmms-eval --model_args min_pixels=";
+        images.image_max_pixels, name: "lmms-eval --model_args max_pixels=";
+        ..images { image_backend, image_alpha };
         /// Variables of the chat template, also sent to a server.
         chat_template_kwargs: ChatTemplateKwargs = ChatTemplateKwargs::default();
         /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe
@@ -105,10 +102,10 @@ impl Config for EvalConfig {
     }
     fn validate(&self, place: &Place) -> Result<()> {
         check_judge(place, "", &self.judge)?;
-        let is_resized = (self.image_min_pixels, self.image_max_pixels) != (None, None);
-        let found = "a server, with image_min_pixels or image_max_pixels";
-        let expected = "no bounds: the server resizes images itself";
-        place.check(self.server.is_none() || !is_resized, "server", found, expected)?;
-        super::sft::check_pixels(place, "", self.image_min_pixels, self.image_max_pixels)
+        if let (Some(_), Some((key, value))) = (&self.server, self.images.first_set()) {
+            let expected = "no settings of images: the server resizes images itself";
+            return Err(Error::input(place.of("server"), format!("a server, with {key}={value}"), expected));
+        }
+        self.images.check_parts(place, "")
     }
 }

@@ -2,12 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ChatTemplateKwargs, Config, Dtype, Place, Rule, Safe, ServeConfig};
+use super::{ChatTemplateKwargs, Config, Dtype, ImageConfig, Place, Rule, Safe, ServeConfig};
 use crate::error::Result;
 
 settings! {
     /// Sampling and engine settings of `omr generate`.
-    pub struct GenerateConfig {
+    pub struct GenerateConfig with images: ImageConfig {
         /// Sampling temperature: logits are divided by this value. 0 = greedy decoding.
         temperature: f64 = 1.0, rule: Rule::AtLeast(0.0), name: "vLLM SamplingParams.temperature";
         /// Sample only from the smallest set of most likely tokens whose probabilities sum to this value. 1 = all
@@ -45,12 +45,7 @@ settings! {
         num_kv_blocks: Option<usize> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "vLLM num_gpu_blocks_override";
         /// Prompts with the same beginning share its KV cache blocks.
         enable_prefix_caching: bool = true, safe: Safe::Yes, name: "vLLM --enable-prefix-caching";
-        /// Minimum number of pixels of an image after resizing. null = the value in the model's
-        /// preprocessor_config.json.
-        image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
-        /// Maximum number of pixels of an image after resizing. null = the value in the model's
-        /// preprocessor_config.json.
-        image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
+        ..images;
     }
 }
 
@@ -59,7 +54,7 @@ impl Config for GenerateConfig {
 
     fn validate(&self, place: &Place) -> Result<()> {
         place.check_sampling("", self.top_k, self.top_p)?;
-        super::sft::check_pixels(place, "", self.image_min_pixels, self.image_max_pixels)
+        self.images.check_parts(place, "")
     }
 }
 
@@ -74,8 +69,7 @@ impl GenerateConfig {
             max_num_seqs: self.max_num_seqs,
             num_kv_blocks: self.num_kv_blocks,
             enable_prefix_caching: self.enable_prefix_caching,
-            image_min_pixels: self.image_min_pixels,
-            image_max_pixels: self.image_max_pixels,
+            images: self.images.clone(),
         }
     }
 

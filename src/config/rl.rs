@@ -295,6 +295,7 @@ settings! {
             published: "3136";
         training.image_max_pixels, name: "verl data.max_pixels; Hugging Face max_pixels",
             published: "12845056";
+        ..training { image_backend, image_alpha };
         ..training { chat_template_kwargs, max_bad_rows };
         training.dataloader_num_workers, name: "verl data.dataloader_num_workers", published: "8";
         training.resume, name: "verl trainer.resume_mode; Hugging Face resume_from_checkpoint",
@@ -382,7 +383,7 @@ impl RlConfig {
         self.validation.check(place, path, "test_freq", self.test_freq)?;
         self.optimizer.check_parts(place, path)?;
         check_judge(place, path, &self.judge)?;
-        super::sft::check_pixels(place, path, self.training.image_min_pixels, self.training.image_max_pixels)
+        self.training.images.check_parts(place, path)
     }
 }
 

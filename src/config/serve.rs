@@ -1,11 +1,11 @@
 //! Config keys of `omr serve`, named after vLLM's options.
 
-use super::{Config, Dtype, Place, Rule};
+use super::{Config, Dtype, ImageConfig, Place, Rule};
 use crate::error::Result;
 
 settings! {
     /// Engine settings of `omr serve`, `omr chat` and `omr replay --requests`.
-    pub struct ServeConfig {
+    pub struct ServeConfig with images: ImageConfig {
         /// Allow every token id of the vocabulary, also ids without text and ids that stand for images.
         all_ids: bool = false;
         /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU.
@@ -21,12 +21,7 @@ settings! {
         num_kv_blocks: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "vLLM num_gpu_blocks_override";
         /// Prompts with the same beginning share its KV cache blocks.
         enable_prefix_caching: bool = true, name: "vLLM --enable-prefix-caching";
-        /// Minimum number of pixels of an image after resizing. null = the value in the model's
-        /// preprocessor_config.json.
-        image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
-        /// Maximum number of pixels of an image after resizing. null = the value in the model's
-        /// preprocessor_config.json.
-        image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
+        ..images;
     }
 }
 
@@ -34,6 +29,6 @@ impl Config for ServeConfig {
     const NAME: &'static str = "serve";
 
     fn validate(&self, place: &Place) -> Result<()> {
-        super::sft::check_pixels(place, "", self.image_min_pixels, self.image_max_pixels)
+        self.images.check_parts(place, "")
     }
 }

@@ -109,6 +109,7 @@ settings! {
         training.image_min_pixels, name: "lmms-engine dataset_config.extra_kwargs.image_min_pixels; Hugging Face min_pixels";
         training.image_max_pixels, name: "lmms-engine dataset_config.extra_kwargs.image_max_pixels; Hugging Face max_pixels",
             published: "4194304";
+        ..training { image_backend, image_alpha };
         ..training { chat_template_kwargs, max_bad_rows };
         training.dataloader_num_workers, name: "lmms-engine trainer_args.dataloader_num_workers; LLaMA-Factory preprocessing_num_workers; \
                 TRL dataset_num_proc";
@@ -132,7 +133,7 @@ impl SftConfig {
             place.check(self.dtype != Dtype::F32, &join(path, key), "true with dtype f32", expected)?;
             check_rate(place, &join(path, "learning_rate"), self.optimizer.learning_rate)?;
         }
-        check_pixels(place, path, self.training.image_min_pixels, self.training.image_max_pixels)
+        self.training.images.check_parts(place, path)
     }
 }
 
@@ -163,11 +164,4 @@ impl Config for SftConfig {
     fn validate(&self, place: &Place) -> Result<()> {
         self.check_parts(place, "")
     }
-}
-
-/// Checks that min_pixels is at most max_pixels.
-pub(super) fn check_pixels(place: &Place, path: &str, min: Option<usize>, max: Option<usize>) -> Result<()> {
-    let Some((min, max)) = min.zip(max) else { return Ok(()) };
-    let expected = format!("at most image_max_pixels, which is {max}");
-    place.check(min <= max, &join(path, "image_min_pixels"), min, &expected)
 }

@@ -443,6 +443,9 @@ fn a_run_that_is_older_than_a_key_continues_with_its_rule() {
     assert_eq!(start(&load(Some(&own), &[], &none).unwrap()), Some(0.0), "a new run");
     assert_eq!(start(&load(Some(&recorded), &[], &none).unwrap()), None, "the record of an older run");
     assert_eq!(start(&continued(&[])), None);
+    let backend = |config: &SftConfig| config.training.images.image_backend;
+    assert_eq!(backend(&continued(&[])), ImageBackend::Pil);
+    assert_eq!(backend(&load(Some(&own), &[], &none).unwrap()), ImageBackend::Auto, "a new run");
     assert_eq!(start(&continued(&["init_lr_ratio=0.5".to_owned()])), Some(0.5));
 
     std::fs::write(&recorded, "# omr 0.1.0\nmin_lr_ratio: 0.1\ninit_lr_ratio: 0\n").unwrap();

@@ -1,10 +1,10 @@
 //! Config keys of a training run that SFT and RL share: checkpoints, memory, rows and ranks.
 
-use super::{ChatTemplateKwargs, DistConfig, InputKind, ReportTo, Rule, Safe};
+use super::{ChatTemplateKwargs, DistConfig, ImageConfig, InputKind, ReportTo, Rule, Safe};
 
 settings! {
     /// Checkpoints, memory, rows and ranks of a training run.
-    pub struct TrainingConfig {
+    pub struct TrainingConfig with images: ImageConfig {
         /// Write a checkpoint when a signal stops the run. Without it, the steps since the last checkpoint are repeated
         /// on resume, with bitwise identical results. null = write one if these steps took more than a minute.
         save_on_stop: Option<bool> = None, safe: Safe::Yes;
@@ -18,12 +18,7 @@ settings! {
         /// Memory limit of the run, in GiB. null = all memory of the GPU, no limit on the CPU. The limit decides which
         /// activations are stored and does not affect results.
         max_memory_gib: Option<f64> = None, rule: Rule::Above(0.0), safe: Safe::Yes;
-        /// Minimum number of pixels of an image after resizing. null = the value in the model's
-        /// preprocessor_config.json.
-        image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
-        /// Maximum number of pixels of an image after resizing. null = the value in the model's
-        /// preprocessor_config.json.
-        image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
+        ..images;
         /// Variables of the chat template.
         chat_template_kwargs: ChatTemplateKwargs = ChatTemplateKwargs::default();
         /// Maximum share of bad rows. Bad rows are left out and listed in rejected.jsonl. A larger share ends the run.
@@ -50,10 +45,5 @@ impl TrainingConfig {
     /// Returns the number of gradient lanes, 1 by default.
     pub fn lanes(&self) -> usize {
         self.gradient_lanes.unwrap_or(1)
-    }
-
-    /// Returns the minimum and the maximum number of pixels of a resized image.
-    pub fn pixels(&self) -> [Option<usize>; 2] {
-        [self.image_min_pixels, self.image_max_pixels]
     }
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::config::ImageConfig;
 use crate::data::index::grids;
 use crate::data::sample::{TurnEnd, for_images, media, per_sample, prompt_tokens, same_size, sft_tokens};
 use crate::data::stamp::combined;
@@ -68,16 +69,11 @@ pub struct Measured {
 }
 
 impl Encoder {
-    /// Loads the encoder of a model directory. `pixels` are the minimum and maximum number of pixels of a resized
-    /// image, if given.
-    pub fn load(
-        dir: &Path,
-        config: &ChatConfig,
-        purpose: EncodingPurpose,
-        pixels: [Option<usize>; 2],
-    ) -> Result<Encoder> {
+    /// Loads the encoder of a model directory. `images` are the settings of
+    /// images.
+    pub fn load(dir: &Path, config: &ChatConfig, purpose: EncodingPurpose, images: &ImageConfig) -> Result<Encoder> {
         let chat = Chat::load(dir, config)?;
-        let processor = Processor::of_model(dir, config.media, pixels)?;
+        let processor = Processor::of_model(dir, config.media, images)?;
         let vocab_size = config.vocab_size;
         let mut hasher = blake3::Hasher::new();
         let tokenizer = base_model::holder(dir, "tokenizer.json")?;

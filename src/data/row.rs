@@ -5,6 +5,7 @@ use std::io::{self, Cursor, Read as _, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::config::ImageAlpha;
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::stamp::{self, short};
 use crate::data::zipped::{Archive, within};
@@ -273,18 +274,18 @@ impl ImageSource {
 
     /// Returns the decoded image. Errors name `place` and the image, if it has a name.
     pub fn decode(&self, place: &str) -> Result<Rgb> {
-        self.decode_then(place, |image| image)
+        self.decode_then(place, ImageAlpha::Drop, |image| image)
     }
 
-    /// Decodes like [`ImageSource::decode`] and calls `then` with the image; see [`image::decode_then`].
-    pub fn decode_then<T>(&self, place: &str, then: impl FnOnce(Rgb) -> T) -> Result<T> {
-        self.decode_with(place, |_, image| then(image))
+    /// Decodes like [`ImageSource::decode`], with this treatment of alpha, and calls `then` with the image; see [`image::decode_then`].
+    pub fn decode_then<T>(&self, place: &str, alpha: ImageAlpha, then: impl FnOnce(Rgb) -> T) -> Result<T> {
+        self.decode_with(place, alpha, |_, image| then(image))
     }
 
     /// Decodes like [`ImageSource::decode_then`] and also passes the encoded bytes to `then`.
-    pub fn decode_with<T>(&self, place: &str, then: impl FnOnce(&[u8], Rgb) -> T) -> Result<T> {
+    pub fn decode_with<T>(&self, place: &str, alpha: ImageAlpha, then: impl FnOnce(&[u8], Rgb) -> T) -> Result<T> {
         let bytes = self.bytes(place)?;
-        image::decode_then(&bytes, &Limits::default(), &self.place(place), |image| then(&bytes, image))
+        image::decode_then(&bytes, &Limits::default(), alpha, &self.place(place), |image| then(&bytes, image))
     }
 
     /// Reads only the header of the image.

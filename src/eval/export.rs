@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::logprobs::score;
-use crate::config::GenerateConfig;
+use crate::config::{GenerateConfig, ImageConfig};
 use crate::device::{Device, Isa, Target};
 use crate::error::{Error, Result};
 use crate::files;
@@ -46,7 +46,7 @@ pub fn export(
     let mut line = format!("{changed} of {total} weights changed in the matrices that have an adapter; ");
     files::folder(out, |folder| {
         model.save(&mut dev, folder, dtype)?;
-        copy_companions(dir, folder, [None, None])?;
+        copy_companions(dir, folder, &ImageConfig::default())?;
         Manifest::write(folder)?;
         drop(dev);
         line += &match rows {

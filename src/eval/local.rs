@@ -42,8 +42,7 @@ impl<'a> Local<'a> {
     /// Reads the settings of the model in `dir`. `target` is the device that will compute.
     pub fn new(dir: &'a Path, config: &'a EvalConfig, target: Target) -> Result<Local<'a>> {
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
-        let pixels = [config.image_min_pixels, config.image_max_pixels];
-        let llm = Llm::open(dir, model_config, pixels, config.dtype)?;
+        let llm = Llm::open(dir, model_config, &config.images, config.dtype)?;
         let llm = llm.with_variables(config.chat_template_kwargs.variables())?;
         let who = llm.identity(target.kind)?;
         Ok(Local { config, llm, target, who })

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::config::ImageAlpha;
 use crate::data::Row;
 use crate::error::{Error, Result};
 use crate::files;
@@ -82,7 +83,7 @@ fn messages(row: &Row) -> Vec<Value> {
 
 /// Returns the size of an image and the hash of its pixels in row-major order, as the model's processor receives them.
 fn image(row: &Row, image: &crate::data::ImageSource) -> Result<Value> {
-    image.decode_then(&row.place, |pixels| {
+    image.decode_then(&row.place, ImageAlpha::Drop, |pixels| {
         let hash: String = Sha256::digest(&pixels.data).iter().map(|byte| format!("{byte:02x}")).collect();
         json!({"width": pixels.width, "height": pixels.height, "mode": "RGB", "rgb_sha256": hash})
     })

@@ -166,7 +166,7 @@ fn own_rows(config: &ValidationConfig, inputs: &ValidationInputs<'_>) -> Result<
 impl ValidationInputs<'_> {
     fn encoder(&self, purpose: EncodingPurpose) -> Result<Encoder> {
         let JobCommon { model, model_config, .. } = self.common;
-        let encoder = Encoder::load(model, &model_config.chat(), purpose, self.training.pixels())?;
+        let encoder = Encoder::load(model, &model_config.chat(), purpose, &self.training.images)?;
         encoder.with_variables(&self.training.chat_template_kwargs.variables())
     }
 }
@@ -182,7 +182,7 @@ impl TaskValidator {
     ) -> Result<Option<Box<dyn Validator>>> {
         let (model, model_config) = (&inputs.common.model, inputs.common.model_config.clone());
         let longest = model_config.text.max_position_embeddings;
-        let llm = Llm::open(model, model_config, inputs.training.pixels(), Dtype::Auto)?;
+        let llm = Llm::open(model, model_config, &inputs.training.images, Dtype::Auto)?;
         let llm = llm.with_variables(inputs.training.chat_template_kwargs.variables())?;
         let specs = specs(config)?;
         let sets = sets(config, inputs, &specs, own)?;

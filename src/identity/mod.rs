@@ -263,15 +263,17 @@ pub fn refuse(differences: Vec<Difference>, when: &str, accepted: &[InputKind]) 
     Err(changed(whats.join("; "), when, &kinds))
 }
 
-/// File with the sizes of images, which the keys of a config can set.
-const IMAGE_SIZES: &str = "preprocessor_config.json";
+/// File with the settings of images, which the keys of a config can set.
+const IMAGE_SETTINGS: &str = "preprocessor_config.json";
 
 /// Returns the error about inputs that differ from their record. `what` describes the inputs, `when` describes the time
 /// of the record, and `kinds` are the kinds of inputs whose change the user can accept.
 pub fn changed(what: impl Into<String>, when: &str, kinds: &[&str]) -> Error {
     let what = what.into();
-    let keys =
-        if what.contains(IMAGE_SIZES) { "; image_min_pixels and image_max_pixels set the sizes of images" } else { "" };
+    let keys = match what.contains(IMAGE_SETTINGS) {
+        true => "; image_min_pixels, image_max_pixels and image_backend set sizes and values of images",
+        false => "",
+    };
     let hint = format!(
         "restore it, or continue once with the changed input by setting accept_changed=[{}] (remove the key \
          afterwards), or start a new run with --fresh{keys}",

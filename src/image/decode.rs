@@ -8,7 +8,8 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::Rgb;
 use super::jpeg::Jpeg;
-use crate::bounds::{Budget, Taken};
+use crate::bounds::Budget;
+use crate::config::ImageAlpha;
 use crate::error::{Error, Result, is_of_file};
 
 /// Maximum size of an image; checked from its header, before anything is decoded.
@@ -176,27 +177,27 @@ impl Opened<'_> {
 
 /// Decodes an image, regardless of its file name, and rotates it upright by its EXIF orientation.
 ///
-/// - Alpha is dropped.
+/// - Alpha is dropped. [`decode_then`] can put transparent images onto white instead.
 /// - 16-bit colours keep their high byte; 16-bit grey is clipped at 255.
 /// - A GIF's first frame has a black background where it does not fill the screen.
 ///
 /// Errors begin with `place` (the file or the row).
 pub fn decode(bytes: &[u8], limits: &Limits, place: &str) -> Result<Rgb> {
-    decode_held(bytes, limits, place).map(|(image, _)| image)
+    decode_then(bytes, limits, ImageAlpha::Drop, place, |image| image)
 }
 
-/// Decodes like [`decode`] and calls `then` with the image. Both steps count towards the bytes that all threads may
+/// Decodes like [`decode`], with this treatment of alpha, and calls `then` with the image. Both steps count towards the bytes that all threads may
 /// process at once. `then` should reduce the image, and must not decode another image.
-pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnOnce(Rgb) -> T) -> Result<T> {
-    let (image, _taken) = decode_held(bytes, limits, place)?;
-    Ok(then(image))
-}
-
-/// Decodes like [`decode`] and returns the share of [`WORK`] that the image takes, too.
-fn decode_held(bytes: &[u8], limits: &Limits, place: &str) -> Result<(Rgb, Taken<'static>)> {
+pub fn decode_then<T>(
+    bytes: &[u8],
+    limits: &Limits,
+    alpha: ImageAlpha,
+    place: &str,
+    then: impl FnOnce(Rgb) -> T,
+) -> Result<T> {
     let (format, len) = (format_of(bytes, bytes.len() as u64, place)?, bytes.len() as u64);
     let Opened { mut decoder, width, height } = open(Box::new(Cursor::new(bytes)), format, len, limits, place)?;
-    let taken = WORK.take(decoder.total_bytes());
+    let _taken = WORK.take(decoder.total_bytes());
     if format == ImageFormat::Jpeg {
         let scans = jpeg_scans(bytes).ok_or_else(|| Error::input(place, "a truncated JPEG file", "a complete one"))?;
         if scans > SCANS {
@@ -212,35 +213,54 @@ fn decode_held(bytes: &[u8], limits: &Limits, place: &str) -> Result<(Rgb, Taken
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken(place))?;
     image.apply_orientation(orientation);
-    let image =
-        to_rgb(image).ok_or_else(|| Error::input(place, "an unsupported pixel format", "grey, colour or palette"))?;
-    Ok((image, taken))
+    let image = to_rgb(image, alpha)
+        .ok_or_else(|| Error::input(place, "an unsupported pixel format", "grey, colour or palette"))?;
+    Ok(then(image))
 }
 
-/// Converts like Pillow's `convert("RGB")`: repeats grey and drops alpha.
-fn to_rgb(image: DynamicImage) -> Option<Rgb> {
+/// Converts like Pillow's `convert("RGB")`, which repeats grey and drops alpha, after putting a transparent image onto
+/// white if `alpha` is `White`.
+fn to_rgb(image: DynamicImage, alpha: ImageAlpha) -> Option<Rgb> {
     let high = |v: u16| (v >> 8) as u8;
+    let flat = |value: u8, opacity: u8| match alpha {
+        ImageAlpha::White => onto_white(value, opacity),
+        ImageAlpha::Drop => value,
+    };
     let (width, height) = (image.width(), image.height());
     let data = match image {
         DynamicImage::ImageRgb8(image) => image.into_raw(),
-        DynamicImage::ImageRgba8(image) => without_alpha(image.into_raw()),
+        DynamicImage::ImageRgba8(image) => without_alpha(image.into_raw(), flat),
         DynamicImage::ImageLuma8(image) => image.pixels().flat_map(|p| [p[0]; 3]).collect(),
-        DynamicImage::ImageLumaA8(image) => image.pixels().flat_map(|p| [p[0]; 3]).collect(),
+        DynamicImage::ImageLumaA8(image) => image.pixels().flat_map(|p| [flat(p[0], p[1]); 3]).collect(),
         DynamicImage::ImageRgb16(image) => image.pixels().flat_map(|p| [p[0], p[1], p[2]].map(high)).collect(),
-        DynamicImage::ImageRgba16(image) => image.pixels().flat_map(|p| [p[0], p[1], p[2]].map(high)).collect(),
+        DynamicImage::ImageRgba16(image) => {
+            image.pixels().flat_map(|p| [p[0], p[1], p[2]].map(|value| flat(high(value), high(p[3])))).collect()
+        }
         // Values are clipped instead of reduced to their high byte, because Pillow clips this format and the models
         // were trained on Pillow's output.
         DynamicImage::ImageLuma16(image) => image.pixels().flat_map(|p| [p[0].min(255) as u8; 3]).collect(),
-        DynamicImage::ImageLumaA16(image) => image.pixels().flat_map(|p| [high(p[0]); 3]).collect(),
+        DynamicImage::ImageLumaA16(image) => image.pixels().flat_map(|p| [flat(high(p[0]), high(p[1])); 3]).collect(),
         _ => return None,
     };
     Some(Rgb { width, height, data })
 }
 
-/// Drops every fourth byte in place, because a second copy of the image would double the memory.
-fn without_alpha(mut data: Vec<u8>) -> Vec<u8> {
+/// Returns a value on white with this opacity, as Pillow's `alpha_composite` rounds it.
+fn onto_white(value: u8, opacity: u8) -> u8 {
+    let weight = u32::from(opacity) * 128;
+    let sum = u32::from(value) * weight + 255 * (255 * 128 - weight) + (1 << 14);
+    (((sum >> 8) + sum) >> 15) as u8
+}
+
+/// Replaces the three colours of each pixel by `flat(colour, opacity)` and drops every fourth byte, in place, because a
+/// second copy of the image would double the memory.
+fn without_alpha(mut data: Vec<u8>, flat: impl Fn(u8, u8) -> u8) -> Vec<u8> {
     let pixels = data.len() / 4;
-    (0..pixels).for_each(|i| data.copy_within(4 * i..4 * i + 3, 3 * i));
+    for i in 0..pixels {
+        for c in 0..3 {
+            data[3 * i + c] = flat(data[4 * i + c], data[4 * i + 3]);
+        }
+    }
     data.truncate(3 * pixels);
     data.shrink_to_fit();
     data

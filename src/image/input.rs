@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Rgb;
+use super::{Backend, Rgb};
 
 /// Number of frames per patch: Qwen2.5-VL's `temporal_patch_size`.
 const TEMPORAL_PATCH_SIZE: u16 = 2;
@@ -19,6 +19,8 @@ pub struct ImageInput {
     pub pixels: Vec<u8>,
     /// Seconds of a video in one temporal patch; 1 for an image.
     pub second_per_grid_ts: f64,
+    /// Library whose normalization belongs to the pixels.
+    pub backend: Backend,
 }
 
 /// Compact patch grid of an image or video.
@@ -34,9 +36,9 @@ pub struct Grid {
 }
 
 impl ImageInput {
-    /// Creates the input of an image with `h` by `w` patches.
+    /// Creates the input of an image with `h` by `w` patches, normalized as with Pillow.
     pub fn image([h, w]: [u32; 2], pixels: Vec<u8>) -> ImageInput {
-        ImageInput { grid_thw: [1, h, w], frames: 1, pixels, second_per_grid_ts: 1.0 }
+        ImageInput { grid_thw: [1, h, w], frames: 1, pixels, second_per_grid_ts: 1.0, backend: Backend::Pil }
     }
 
     /// Creates a black image or video with this grid.

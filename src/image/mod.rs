@@ -1,7 +1,8 @@
 //! Images: bounded decoding, and the sizes, resizing and patches of Qwen2.5-VL's image processor.
 //!
-//! An image is decoded to RGB as by Pillow's `convert("RGB")` and resized, bitwise identical to Pillow up to 12.3, to a
-//! multiple of `patch_size * merge_size`. It is kept as bytes; the model normalizes it and cuts it into patches.
+//! An image is decoded to RGB as by Pillow's `convert("RGB")`, or put onto white if it is transparent, and resized to a
+//! multiple of `patch_size * merge_size`, bitwise identical to torchvision or to Pillow up to 12.3. It is kept as bytes; the
+//! model normalizes it and cuts it into patches.
 
 mod decode;
 mod encode;
@@ -10,6 +11,7 @@ mod jpeg;
 mod media;
 pub mod processor;
 mod resize;
+pub mod settings;
 
 pub use decode::{Header, Limits, Refused, decode, decode_then, header};
 pub use encode::{jpeg_within, png, thumbnail};
@@ -18,6 +20,15 @@ pub use jpeg::{JPEG_DECODER, jpeg};
 pub use media::{MediaFormat, MediaIds, PatchGrid};
 pub use processor::Processor;
 pub use resize::resize;
+
+/// Library whose resizing and normalization are reproduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// torchvision 0.26 on a CPU, as transformers uses it by default.
+    Torchvision,
+    /// Pillow up to 12.3, with numpy's normalization.
+    Pil,
+}
 
 /// An RGB image with 8 bits per channel.
 #[derive(Clone, Debug, PartialEq, Eq)]

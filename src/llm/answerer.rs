@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 use super::fits;
 use super::prompts::{largest, response_text, vision_rows};
 use crate::client::Completion;
-use crate::config::Dtype;
+use crate::config::{Dtype, ImageAlpha, ImageConfig};
 use crate::data::encoder::EncodingPurpose;
 use crate::data::{Encoder, Index};
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, RequestParams, allowed_ids};
 use crate::error::Result;
 use crate::identity;
-use crate::image::Processor;
+use crate::image::{Backend, Processor};
 use crate::machine::Machine;
 use crate::model::{Model, ModelConfig};
 use crate::observe::Observer;
@@ -48,11 +48,11 @@ pub struct Workload<'a> {
 }
 
 impl Llm {
-    /// Reads the model directory `dir`, whose configuration is `config`. `pixels` are the minimum and the maximum number
-    /// of pixels of an image, if they are configured, and `dtype` is the configured type of the weights.
-    pub fn open(dir: &Path, config: ModelConfig, pixels: [Option<usize>; 2], dtype: Dtype) -> Result<Llm> {
-        let encoder = Encoder::load(dir, &config.chat(), EncodingPurpose::Ask, pixels)?;
-        let (dir, has_limits) = (dir.to_owned(), pixels != [None, None]);
+    /// Reads the model directory `dir`, whose configuration is `config`. `images` are the settings of
+    /// images, and `dtype` is the configured type of the weights.
+    pub fn open(dir: &Path, config: ModelConfig, images: &ImageConfig, dtype: Dtype) -> Result<Llm> {
+        let encoder = Encoder::load(dir, &config.chat(), EncodingPurpose::Ask, images)?;
+        let (dir, has_limits) = (dir.to_owned(), (images.image_min_pixels, images.image_max_pixels) != (None, None));
         Ok(Llm { dir, config, encoder, has_limits, variables: Map::new(), dtype })
     }
 
@@ -72,6 +72,11 @@ impl Llm {
         if self.has_limits {
             let bounds = |p: &Processor| format!(" {} to {} pixels", p.min_pixels, p.max_pixels);
             who.extend(self.encoder.processor.as_ref().map(bounds));
+        }
+        if let Some(Processor { backend, alpha, .. }) = &self.encoder.processor
+            && (*backend, *alpha) != (Backend::Pil, ImageAlpha::Drop)
+        {
+            who.push_str(&format!(" {backend:?} {alpha:?}"));
         }
         if !self.variables.is_empty() {
             who.push_str(&format!(" {}", Value::from(self.variables.clone())));

@@ -34,8 +34,7 @@ impl Reader {
         }
         let model = ModelConfig::load(&dir.join("config.json"))?;
         let chat = model.chat();
-        let pixels = [config.image_min_pixels, config.image_max_pixels];
-        let processor = Processor::of_model(dir, chat.media, pixels)?;
+        let processor = Processor::of_model(dir, chat.media, &config.images)?;
         let chat = Chat::load(dir, &chat)?.with_variables(&config.chat_template_kwargs.variables())?;
         Ok(Reader { config: model, chat, processor, system_prompt: config.system_prompt.clone() })
     }

@@ -68,7 +68,7 @@ pub use layout::ParamLayout;
 pub use outgoing::OutModel;
 pub use spread::DeepStack;
 pub use tape::{CheckpointPolicy, LayerPolicy, Mode, Stack, Tape, Var};
-pub use vision::{VisionTower, normalize};
+pub use vision::VisionTower;
 
 /// A model in a device's memory.
 pub struct Model {

@@ -13,7 +13,7 @@ use safetensors::tensor::Dtype;
 
 use super::adapter_files::StoredAdapter;
 use super::weights::{Shard, Stored, StoredTensor, WeightFiles};
-use super::{Model, ModelConfig, ParamLayout, normalize};
+use super::{Model, ModelConfig, ParamLayout};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::hub::base_model;
@@ -39,7 +39,7 @@ impl Model {
         if let Some(vision) = &mut model.vision
             && Processor::file(dir)?.is_some()
         {
-            vision.normalize = normalize(&Processor::load(dir, model.config.grid())?, model.config.grid());
+            vision.processor = Processor::load(dir, model.config.grid())?;
         }
         let base = base_model::of(dir)?;
         let adapter = base.as_ref().map(|_| StoredAdapter::open(dir)).transpose()?;

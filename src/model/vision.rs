@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::image::{ImageInput, PatchGrid, Processor};
+use crate::image::{Backend, ImageInput, Processor};
 use crate::model::config::{MediaConfig, TowerConfig, TowerKind};
 use crate::model::layer::{Layer, Mixer, Mlp, Norm};
 use crate::model::layers::{Attend, Attention, Rope};
@@ -43,8 +43,8 @@ pub const CHUNK_PATCHES: usize = 8192;
 #[derive(Clone)]
 pub struct VisionTower {
     config: Arc<MediaConfig>,
-    /// Conversion of pixels to the numbers that the tower takes.
-    pub normalize: Normalize,
+    /// Settings by which pixels are normalized. Their `backend` is that of the images of each call.
+    pub processor: Processor,
     patch_embed: Matrix,
     patch_bias: Option<Vector>,
     /// Table of learned positions.
@@ -80,6 +80,7 @@ struct Chunk {
     num_patches: usize,
     pixels: Tensor,
     images: Arc<[PatchImage]>,
+    normalize: Normalize,
     frames: Attend,
     rope: Rope,
     order: Order,
@@ -149,7 +150,7 @@ impl VisionTower {
         };
         Ok(VisionTower {
             config: Arc::new(config.clone()),
-            normalize: normalize(&Processor::released(grid), grid),
+            processor: Processor::released(grid),
             patch_embed,
             patch_bias,
             pos_embed,
@@ -197,6 +198,11 @@ impl VisionTower {
         for (i, image) in images.iter().enumerate() {
             positions::check_grid(image.grid_thw, merge, i)?;
             self.check_pixels(image, i)?;
+            if image.backend != images[0].backend {
+                let [found, expected] =
+                    [image.backend, images[0].backend].map(|backend| format!("pixels of {backend:?}"));
+                return Err(Error::input(format!("image {i}"), found, format!("{expected}, as image 0")));
+            }
         }
         let (mut pieces, mut blocks) = (Vec::new(), Vec::new());
         let mut row = 0;
@@ -262,6 +268,7 @@ impl VisionTower {
             num_patches,
             pixels,
             images: places.into(),
+            normalize: (&Processor { backend: images[0].backend, ..self.processor.clone() }).into(),
             order,
             frames: Attend::packed(tape, dev, &p.cu_seqlens, false)?,
             rope: Rope { cos: tape.upload(dev, &p.rope.cos, &table)?, sin: tape.upload(dev, &p.rope.sin, &table)? },
@@ -308,9 +315,9 @@ impl VisionTower {
     /// one. Later blocks may overwrite the rows.
     fn blocks(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk, take: &mut Take<'_>) -> Result<()> {
         let (n, c, unit) = (chunk.num_patches, self.config.tower.hidden_size, self.config.grid.merge_unit());
-        let Chunk { pixels, images, .. } = chunk.clone();
+        let Chunk { pixels, images, normalize, .. } = chunk.clone();
         let layer = Linear { weight: self.patch_embed, bias: self.patch_bias, adapter: None };
-        let mut x = tape.patch_embed(dev, pixels, images, self.normalize, layer, n)?;
+        let mut x = tape.patch_embed(dev, pixels, images, normalize, layer, n)?;
         let windows = match (&chunk.order, self.pos_embed) {
             (Order::Windows { index, attend, .. }, _) => {
                 tape.note("vision.patch_embed", 0, x);
@@ -430,15 +437,24 @@ fn block(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, nam
     Ok(Layer { input_layernorm, mixer, post_attention_layernorm, mlp })
 }
 
-/// Combines the settings of an image processor and the sizes of patches into the conversion of pixels.
-pub fn normalize(processor: &Processor, grid: PatchGrid) -> Normalize {
-    Normalize {
-        mean: processor.image_mean,
-        std: processor.image_std,
-        rescale: processor.rescale_factor,
-        patch_size: grid.patch_size,
-        merge_size: grid.merge_size,
-        temporal_patch_size: grid.temporal_patch_size,
+impl From<&Processor> for Normalize {
+    /// Returns how the kernel normalizes bytes and cuts them into patches. torchvision subtracts and divides bytes that are
+    /// not rescaled, with the mean and the standard deviation of bytes.
+    fn from(processor: &Processor) -> Normalize {
+        let to_bytes = (1.0 / processor.rescale_factor) as f32;
+        let [scale, rescale] = match processor.backend {
+            Backend::Pil => [1.0, processor.rescale_factor],
+            Backend::Torchvision => [f64::from(to_bytes), 1.0],
+        };
+        let scaled = |values: [f32; 3]| values.map(|value| value * scale as f32);
+        Normalize {
+            mean: scaled(processor.image_mean),
+            std: scaled(processor.image_std),
+            rescale,
+            patch_size: processor.patch_size as usize,
+            merge_size: processor.merge_size as usize,
+            temporal_patch_size: processor.temporal_patch_size as usize,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::config::{FilterConfig, Place, StageKeys};
+use crate::config::{FilterConfig, ImageConfig, Place, StageKeys};
 use crate::data::encoder::{Encoder, EncodingPurpose, Measured};
 use crate::data::{Row, RowResult, text_of};
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ impl Stage for FilterConfig {
         let (mut encoders, mut scorer) = (None, None);
         if let Some(dir) = &self.model {
             let model_config = ModelConfig::load(&dir.join("config.json"))?;
-            let train = Encoder::load(dir, &model_config.chat(), EncodingPurpose::Train, [None, None])?;
+            let train = Encoder::load(dir, &model_config.chat(), EncodingPurpose::Train, &ImageConfig::default())?;
             encoders = Some((Encoder { purpose: EncodingPurpose::Ask, ..train.clone() }, train.clone()));
             let of = |most| (most, Scorer { dir, model_config, encoder: train, dtype: self.dtype });
             scorer = self.max_nll.map(of);

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::answers::{self, Key, RunStore, Store};
 use crate::client::Completion;
-use crate::config::PassrateConfig;
+use crate::config::{ImageConfig, PassrateConfig};
 use crate::data::answer::label;
 use crate::data::encoder::Measured;
 use crate::data::{BadRow, Encoder, Index, Loader, Made, Reason, Row, RowResult, Samples, Shape};
@@ -179,7 +179,7 @@ impl<'a> Passrate<'a> {
     fn new(config: &'a PassrateConfig, machine: &'a Machine<'a>) -> Result<Passrate<'a>> {
         let dir = config.model.as_deref().ok_or_else(|| Error::input("model", "nothing", "a model directory"))?;
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
-        let llm = Llm::open(dir, model_config, [None, None], config.dtype)?;
+        let llm = Llm::open(dir, model_config, &ImageConfig::default(), config.dtype)?;
         Ok(Passrate { config, machine, dir, llm })
     }
 

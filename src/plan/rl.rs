@@ -140,7 +140,7 @@ impl Questions {
             let expected = format!("at least the longest prompt and response together, {tokens} tokens");
             return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
         }
-        let grids = shapes::grids(model, rows.image_tokens, config.training.image_max_pixels, prompt)?;
+        let grids = shapes::grids(model, rows.image_tokens, config.training.images.image_max_pixels, prompt)?;
         let index = shapes::questions(config.train_batch_size, prompt, &grids);
         Ok(Questions { prompt, grids, index })
     }

@@ -129,7 +129,7 @@ impl Largest {
             return Err(Error::input("micro_batch_tokens", micro.to_string(), expected));
         }
         let tokens = rows.tokens(length, "packing_length")?;
-        let grids = shapes::grids(model, rows.image_tokens, config.training.image_max_pixels, tokens)?;
+        let grids = shapes::grids(model, rows.image_tokens, config.training.images.image_max_pixels, tokens)?;
         let row = plan::blank(model, Shape { tokens, targets: tokens - 1, grids: &grids });
         // A micro-batch contains as many packs as fit into it. All packs of a micro-batch belong to one gradient lane.
         let at_once = (micro / length).min(packs(config).div_ceil(config.training.lanes()));

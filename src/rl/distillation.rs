@@ -30,8 +30,7 @@ pub fn directory(config: &RlConfig) -> Option<&Path> {
 pub fn check(config: &RlConfig, student: &Encoder, student_config: &ModelConfig) -> Result<()> {
     let Some(dir) = directory(config) else { return Ok(()) };
     let teacher_config = ModelConfig::load(&dir.join("config.json"))?;
-    let pixels = config.training.pixels();
-    let teacher = Encoder::load(dir, &teacher_config.chat(), EncodingPurpose::Ask, pixels)?;
+    let teacher = Encoder::load(dir, &teacher_config.chat(), EncodingPurpose::Ask, &config.training.images)?;
     for id in 0..student_config.text.vocab_size as u32 {
         let [own, other] = [student, &teacher].map(|encoder| encoder.chat.tokenizer.token(id));
         if own.is_some() && (own != other || id as usize >= teacher_config.text.vocab_size) {

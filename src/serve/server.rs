@@ -121,8 +121,7 @@ impl UnloadedServer {
         };
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
         let chat = Chat::load(dir, &model_config.chat())?;
-        let pixels = [config.image_min_pixels, config.image_max_pixels];
-        let processor = Processor::of_model(dir, chat.media, pixels)?;
+        let processor = Processor::of_model(dir, chat.media, &config.images)?;
         let allowed = (!config.all_ids).then(|| allowed_ids(&model_config, &chat));
         let limits = sizes::limits(config, &model_config, processor.as_ref(), machine.target.kind)?;
         let (engine, inbox) = EngineClient::new(config.max_num_seqs, limits.vision_rows);

@@ -15,7 +15,7 @@ use super::timeline::{Activity, SPANS};
 use super::trainer::{Trainer, memory_summary};
 use super::trainer_config::{RunSetup, TrainerConfig};
 use super::validation::Validation;
-use crate::config::{Dtype, OptimConfig};
+use crate::config::{Dtype, ImageConfig, OptimConfig};
 use crate::data::encoder::EncodingPurpose;
 use crate::data::{Dataset, Encoder, Index, Row};
 use crate::device::{Device, Plan, Target};
@@ -41,13 +41,13 @@ pub struct Start {
 }
 
 impl Start {
-    /// Reads everything except the weights from the directory `model`. The encoder prepares rows for `purpose`. If
-    /// given, `pixels` are the minimum and maximum number of pixels of an image. Errors if the key `model` names no
+    /// Reads everything except the weights from the directory `model`. The encoder prepares rows for `purpose`. `images` are the
+    /// settings of images. Errors if the key `model` names no
     /// model directory.
-    pub fn open(model: Option<&Path>, purpose: EncodingPurpose, pixels: [Option<usize>; 2]) -> Result<Start> {
+    pub fn open(model: Option<&Path>, purpose: EncodingPurpose, images: &ImageConfig) -> Result<Start> {
         let model = Start::directory(model)?;
         let config = ModelConfig::load(&model.join("config.json"))?;
-        let encoder = Encoder::load(model, &config.chat(), purpose, pixels)?;
+        let encoder = Encoder::load(model, &config.chat(), purpose, images)?;
         Ok(Start { model: model.to_owned(), config, encoder })
     }
 

@@ -21,10 +21,11 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use crate::checkpoint::{State, Store, UnfinishedCheckpoint};
+use crate::config::ImageConfig;
 use crate::device::{Device, readback};
 use crate::error::{Error, Result};
 use crate::hub::base_model;
-use crate::image::{Processor, processor};
+use crate::image::{Processor, settings};
 use crate::model::OutModel;
 use crate::model::outgoing::{Fetch, OutFile, create_files, fetched, fill_files};
 use crate::ranks::Ranks;
@@ -47,8 +48,8 @@ const COMPANIONS: [&str; 12] = [
 ];
 
 /// Copies the companion files (tokenizer, chat template, preprocessor) of the model in `from` to `to`, and writes the
-/// bounds `pixels` on the size of an image into those of the preprocessor.
-pub fn copy_companions(from: &Path, to: &Path, pixels: [Option<usize>; 2]) -> Result<()> {
+/// settings of images into those of the preprocessor.
+pub fn copy_companions(from: &Path, to: &Path, images: &ImageConfig) -> Result<()> {
     let (tokenizer, processor) = (base_model::holder(from, "tokenizer.json")?, Processor::file(from)?);
     for name in COMPANIONS {
         let from = match name {
@@ -60,7 +61,7 @@ pub fn copy_companions(from: &Path, to: &Path, pixels: [Option<usize>; 2]) -> Re
             std::fs::copy(&from, to.join(name)).map_err(Error::io(&from))?;
         }
     }
-    processor::write_bounds(to, pixels)
+    settings::write(to, images)
 }
 
 /// The content of a checkpoint, except the bytes of its tensors.
@@ -73,8 +74,8 @@ pub struct Snapshot {
     pub state: State,
     /// Model directory from which the companion files are copied.
     pub companions: PathBuf,
-    /// Bounds on the pixels of a resized image that the config sets: minimum, maximum.
-    pub pixels: [Option<usize>; 2],
+    /// Settings of images that the config sets.
+    pub images: ImageConfig,
 }
 
 impl Snapshot {
@@ -86,7 +87,7 @@ impl Snapshot {
     /// Creates all files. Files of tensors are created without their content, which [`Snapshot::fill`] writes.
     fn create(&self, folder: &Path) -> Result<()> {
         self.model.create(folder)?;
-        copy_companions(&self.companions, folder, self.pixels)?;
+        copy_companions(&self.companions, folder, &self.images)?;
         let trainer = folder.join("trainer");
         create_files(&trainer, &self.optimizer)?;
         self.state.write(&trainer)

@@ -59,13 +59,12 @@ impl SftJob {
     /// Indexes the data sets of `config`, or reads the index of an earlier start of this run unless the run is `fresh`.
     /// Errors name the file and the row.
     pub fn open(dir: &Path, config: SftConfig, fresh: bool) -> Result<SftJob> {
-        let pixels = config.training.pixels();
         let (key, parts) = match config.train_batch_size {
             Some(rows) => ("train_batch_size", rows),
             None => ("gradient_accumulation_steps", config.gradient_accumulation_steps),
         };
         let Start { model, config: model_config, encoder } =
-            Start::open(config.model.as_deref(), EncodingPurpose::Train, pixels)?;
+            Start::open(config.model.as_deref(), EncodingPurpose::Train, &config.training.images)?;
         check_adapter(&model, &model_config, &config.optimizer)?;
         let encoder = encoder.with_variables(&config.training.chat_template_kwargs.variables())?;
         let encoder = encoder.training_to(TurnEnd::with_newline(config.train_newline));

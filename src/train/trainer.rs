@@ -329,7 +329,7 @@ impl<'r> Trainer<'r> {
             optimizer: self.optimizer.outgoing(&layout),
             state,
             companions: self.config.run.model.clone(),
-            pixels: self.config.training.pixels(),
+            images: self.config.training.images.clone(),
         };
         let best = best::step(&self.extra);
         self.saving = Saving::begin(self.ranks, dev, &self.store, best, snapshot)?;
@@ -386,7 +386,7 @@ impl<'r> Trainer<'r> {
             // The masters of adapters are divided among the ranks. The checkpoint has all of them.
             if best == self.step && config.optimizer.lora.is_none() {
                 model.save(dev, folder, model.layout.dtype)?;
-                copy_companions(&config.run.model, folder, config.training.pixels())?;
+                copy_companions(&config.run.model, folder, &config.training.images)?;
             } else {
                 self.store.copy_model(best, folder)?;
             }

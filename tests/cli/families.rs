@@ -241,7 +241,13 @@ fn plan(folder: &Folder) {
 
 fn sft(folder: &Folder) {
     let (sft, out) = (folder.at("sft.yaml"), folder.at("refused"));
-    for key in ["freeze_vision_tower=true", "vision_tower_lr=1e-5", "lora.vision=true", "image_max_pixels=4096"] {
+    for key in [
+        "freeze_vision_tower=true",
+        "vision_tower_lr=1e-5",
+        "lora.vision=true",
+        "image_max_pixels=4096",
+        "image_backend=pil",
+    ] {
         let name = key.split('=').next().unwrap();
         folder.refused(&["sft", &sft, "--out", &out, key], &[name, "text model"]);
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use omr::config::{Dtype, RlConfig, SftConfig, to_yaml};
+use omr::config::{Dtype, ImageConfig, RlConfig, SftConfig, to_yaml};
 use omr::data::encoder::EncodingPurpose;
 use omr::data::{Encoder, Form, read, write};
 use omr::error::Error;
@@ -199,7 +199,7 @@ fn a_tokenizer_with_more_ids_than_the_model_has_rows_is_named() {
     let model = sft_config(folder.path()).model.unwrap();
     let config = ModelConfig::load(&model.join("config.json")).unwrap().chat();
     let config = ChatConfig { vocab_size: 100, ..config };
-    let encoder = Encoder::load(&model, &config, EncodingPurpose::Train, [None, None]).unwrap();
+    let encoder = Encoder::load(&model, &config, EncodingPurpose::Train, &ImageConfig::default()).unwrap();
     let error = Error::from(encoder.measure(&tiny::rows()[0]).unwrap_err()).to_string();
     assert!(error.contains("row 1") && error.contains("token") && error.contains("vocab_size 100"), "{error}");
 }
@@ -255,7 +255,7 @@ fn a_dry_run_needs_the_config_and_tokenizer_of_a_model_alone() {
     fs::create_dir(&model).unwrap();
     let base = folder.path().join("base");
     tiny::base_model(&base);
-    omr::train::saving::copy_companions(&base, &model, [None, None]).unwrap();
+    omr::train::saving::copy_companions(&base, &model, &ImageConfig::default()).unwrap();
     let read = |path: &Path| serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap();
     let (mut shape, own) = (read(&published.join("model/config.json")), read(&base.join("config.json")));
     for id in ["image_token_id", "video_token_id"] {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use omr::config::{RlConfig, SftConfig, TrainingConfig, to_yaml};
+use omr::config::{ImageConfig, RlConfig, SftConfig, TrainingConfig, to_yaml};
 use omr::data::read;
 use omr::image::Rgb;
 use serde_json::json;
@@ -83,14 +83,14 @@ fn run(args: &[String]) -> Took {
 /// Returns the configs of both jobs for images of at most `most` pixels. The rows are set by the caller.
 fn configs(dir: &Path, most: f64, steps: u64, shuffle: bool) -> (SftConfig, RlConfig) {
     let (sft, rl) = (sft_config(dir), rl_config(dir));
-    let pixels = Some(most as usize);
+    let images = ImageConfig { image_max_pixels: Some(most as usize), ..ImageConfig::default() };
     let sft = SftConfig {
         shuffle,
         max_steps: Some(steps),
         train_batch_size: None,
         packing_length: 8192,
         micro_batch_tokens: 8192,
-        training: TrainingConfig { image_max_pixels: pixels, ..sft.training.clone() },
+        training: TrainingConfig { images: images.clone(), ..sft.training.clone() },
         ..sft
     };
     let rl = RlConfig {
@@ -98,7 +98,7 @@ fn configs(dir: &Path, most: f64, steps: u64, shuffle: bool) -> (SftConfig, RlCo
         max_prompt_length: 8192,
         micro_batch_tokens: 2 * 8192,
         total_training_steps: Some(steps),
-        training: TrainingConfig { image_max_pixels: pixels, ..rl.training.clone() },
+        training: TrainingConfig { images, ..rl.training.clone() },
         ..rl
     };
     (sft, rl)

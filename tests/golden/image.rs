@@ -7,6 +7,7 @@ use omr::image::processor::smart_resize;
 use omr::image::{Limits, Processor, Rgb, decode};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// Tolerance of `pixel_values` for the Pillow path. The order of operations is the same, but numpy may round constants
 /// differently.
@@ -19,7 +20,7 @@ fn folder() -> PathBuf {
     super::dir().join("hf/image")
 }
 
-fn number<T: TryFrom<u64>>(value: &Value) -> T {
+pub(super) fn number<T: TryFrom<u64>>(value: &Value) -> T {
     value.as_u64().and_then(|n| n.try_into().ok()).unwrap_or_else(|| panic!("{value}"))
 }
 
@@ -133,49 +134,7 @@ fn check_stats(rows: &[f32], stats: &Value, what: &str) {
     }
 }
 
-/// Computes SHA-256 (FIPS 180-4) as hexadecimal digits.
+/// Returns the SHA-256 of `bytes` as hexadecimal digits.
 pub(super) fn sha256(bytes: &[u8]) -> String {
-    // The fraction bits of the cube roots (and, for the state, of the square roots) of the first primes.
-    let primes: Vec<u32> = (2..312).filter(|n| (2..*n).all(|d| n % d != 0)).collect();
-    let root = |p: u32, power: u32| {
-        // Finds by bisection the largest r with r^power <= p * 2^(32 power). Its low 32 bits are the fraction.
-        let fits = |r: u128| r.pow(power) <= u128::from(p) << (32 * power);
-        let (mut low, mut high) = (0u128, 1u128 << 37);
-        while high - low > 1 {
-            let middle = (low + high) / 2;
-            if fits(middle) { low = middle } else { high = middle }
-        }
-        low as u32
-    };
-    let k: Vec<u32> = primes.iter().map(|&p| root(p, 3)).collect();
-    let mut state: Vec<u32> = primes[..8].iter().map(|&p| root(p, 2)).collect();
-
-    let mut message = bytes.to_vec();
-    message.push(0x80);
-    message.resize((bytes.len() + 9).next_multiple_of(64), 0);
-    let len = message.len();
-    message[len - 8..].copy_from_slice(&(bytes.len() as u64 * 8).to_be_bytes());
-    for block in message.chunks_exact(64) {
-        let mut w: Vec<u32> = block.chunks_exact(4).map(|b| u32::from_be_bytes(b.try_into().unwrap())).collect();
-        for i in 16..64 {
-            let s0 = w[i - 15].rotate_right(7) ^ w[i - 15].rotate_right(18) ^ (w[i - 15] >> 3);
-            let s1 = w[i - 2].rotate_right(17) ^ w[i - 2].rotate_right(19) ^ (w[i - 2] >> 10);
-            w.push(w[i - 16].wrapping_add(s0).wrapping_add(w[i - 7]).wrapping_add(s1));
-        }
-        let mut v = state.clone();
-        for i in 0..64 {
-            let s1 = v[4].rotate_right(6) ^ v[4].rotate_right(11) ^ v[4].rotate_right(25);
-            let choice = (v[4] & v[5]) ^ (!v[4] & v[6]);
-            let t1 = v[7].wrapping_add(s1).wrapping_add(choice).wrapping_add(k[i]).wrapping_add(w[i]);
-            let s0 = v[0].rotate_right(2) ^ v[0].rotate_right(13) ^ v[0].rotate_right(22);
-            let majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-            v.rotate_right(1);
-            v[4] = v[4].wrapping_add(t1);
-            v[0] = t1.wrapping_add(s0.wrapping_add(majority));
-        }
-        for (s, v) in state.iter_mut().zip(v) {
-            *s = s.wrapping_add(v);
-        }
-    }
-    state.iter().map(|s| format!("{s:08x}")).collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -7,6 +7,7 @@ mod eval_judge;
 pub(crate) mod hf;
 mod hf_engine;
 mod image;
+mod image_torchvision;
 mod isa;
 mod isa_sums;
 mod isa_tma;

@@ -45,8 +45,8 @@ fn number<T: TryFrom<u64>>(value: &Value) -> T {
 }
 
 /// Returns the processor of the model of `config` with these bounds on the pixels.
-fn processor(config: &ModelConfig, bounds: [&Value; 2]) -> Processor {
-    Processor::released(config.grid()).within(bounds.map(|bound| Some(number(bound)))).unwrap()
+fn processor(config: &ModelConfig, [min, max]: [&Value; 2]) -> Processor {
+    Processor { min_pixels: number(min), max_pixels: number(max), ..Processor::released(config.grid()) }
 }
 
 /// Returns an image or the video of `media.json`, resized.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use omr::image::ImageInput;
+use omr::image::{Backend, ImageInput};
 use omr::model::positions::{Medium, sequence};
 use omr::model::{Inputs, ModelConfig};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ fn of_inputs(config: &ModelConfig, ids: &[u32], media: &[Medium]) -> [Vec<i32>; 
     let input = |medium: &Medium| {
         let Medium { grid_thw, video, second_per_grid_ts } = *medium;
         let frames = if video { 2 * grid_thw[0] } else { 1 };
-        Arc::new(ImageInput { grid_thw, frames, pixels: Vec::new(), second_per_grid_ts })
+        Arc::new(ImageInput { grid_thw, frames, pixels: Vec::new(), second_per_grid_ts, backend: Backend::Pil })
     };
     let images: Vec<Arc<ImageInput>> = media.iter().map(input).collect();
     let mut inputs = Inputs::empty();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use omr::image::processor::smart_resize;
-use omr::image::{Limits, Processor, Rgb, decode, resize};
+use omr::image::{Backend, Limits, Processor, Rgb, decode, resize};
 use proptest::prelude::*;
 
 mod jpeg;
@@ -126,7 +126,7 @@ proptest! {
     #[test]
     fn a_flat_image_stays_flat(side in 1u32..40, other in 1u32..40, out in 1u32..60, value in any::<u8>()) {
         let image = Rgb { width: side, height: other, data: vec![value; (side * other * 3) as usize] };
-        let resized = resize(&image, out, other);
+        let resized = resize(&image, out, other, Backend::Pil);
         prop_assert!(resized.data.iter().all(|&v| v == value) && resized.data.len() as u32 == out * other * 3);
     }
 }

@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::error::Error;
-use omr::image::ImageInput;
-use omr::model::{CheckpointPolicy, Grads, Inputs, LayerPolicy, Mode, Model, ModelConfig, Policy, Stack, Tape};
+use omr::image::{Backend, ImageInput, Processor};
+use omr::model::{
+    CheckpointPolicy, Grads, Inputs, LayerPolicy, Mode, Model, ModelConfig, Policy, Stack, Tape, VisionTower,
+};
 use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
 use omr::train::step::{self, Sequence};
@@ -51,7 +53,7 @@ fn image(config: &ModelConfig, random: &mut Random, grid_thw: [u32; 3], frames: 
     let side = config.grid().patch_size as u32;
     let len = frames * grid_thw[1] * grid_thw[2] * side * side * 3;
     let pixels = (0..len).map(|_| random.next_u32() as u8).collect();
-    Arc::new(ImageInput { grid_thw, frames, pixels, second_per_grid_ts: 1.0 })
+    Arc::new(ImageInput { grid_thw, frames, pixels, second_per_grid_ts: 1.0, backend: Backend::Pil })
 }
 
 /// Returns two sequences: text, and (only with `media`) two images and a video within text.
@@ -212,6 +214,34 @@ fn chunks_of_images_change_no_bit() {
     for (config, grids, chunks) in [(config(false), windowed, [1, 192]), (qwen3_vl(), deepstack, [256, 512])] {
         chunks_change_no_bit(&config, grids, chunks);
     }
+}
+
+#[test]
+fn a_tower_normalizes_images_as_the_library_that_resized_them() {
+    let mut dev = device(1);
+    let config = qwen3_vl();
+    let mut tower = Model::init(&mut dev, config.clone(), DType::F32, seed()).unwrap().vision.unwrap();
+    let mut random = Random::new(seed(), Purpose::Test, 4);
+    let images: [_; 2] = std::array::from_fn(|_| image(&config, &mut random, [1, 4, 6], 1));
+    let resized_by = |backend| images.clone().map(|image| Arc::new(ImageInput { backend, ..(*image).clone() }));
+    let mut rows = |tower: &VisionTower, images: &[Arc<ImageInput>]| {
+        dev.scope(Region::Workspace, |dev| {
+            let out = dev.alloc(Region::Workspace, DType::F32, &[12, tower.row_width()])?;
+            let mut tape = Tape::new(dev, Mode::Infer);
+            let done = tower.forward(&mut tape, dev, images, out);
+            tape.finish(dev);
+            done.and_then(|_| dev.read::<f32>(out))
+        })
+    };
+    let [pil, torchvision] = [Backend::Pil, Backend::Torchvision].map(resized_by);
+    let found = rows(&tower, &torchvision).unwrap();
+    assert_ne!(found, rows(&tower, &pil).unwrap());
+    let error = rows(&tower, &[pil[0].clone(), torchvision[1].clone()]).unwrap_err().to_string();
+    assert_eq!(error, "image 1: found pixels of Torchvision, expected pixels of Pil, as image 0");
+    let Processor { image_mean, image_std, .. } = &mut tower.processor;
+    image_mean.iter_mut().chain(image_std).for_each(|value| *value *= 255.0);
+    tower.processor.rescale_factor = 1.0;
+    assert_eq!(found, rows(&tower, &pil).unwrap());
 }
 
 fn chunks_change_no_bit(config: &ModelConfig, grids: [[u32; 3]; 4], chunks: [usize; 2]) {

@@ -2,7 +2,7 @@
 
 use half::bf16;
 use omr::device::{Device, Isa};
-use omr::image::{ImageInput, Processor, Rgb};
+use omr::image::{Backend, ImageInput, Processor, Rgb};
 use omr::ops::linear;
 use omr::ops::matmul::{Order, Weight, panel_len};
 use omr::ops::patch_embed::{self, Normalize, PatchImage};
@@ -24,8 +24,8 @@ struct Case {
 }
 
 impl Case {
-    fn new() -> Case {
-        let processor = Processor { min_pixels: 784, ..Processor::default() };
+    fn new(backend: Backend) -> Case {
+        let processor = Processor { min_pixels: 784, backend, ..Processor::default() };
         let mut r = Random::new(2);
         let mut image = |w: u32, h: u32| {
             let data = (0..w * h * 3).map(|_| r.bits() as u8).collect();
@@ -45,14 +45,7 @@ impl Case {
     }
 
     fn norm(&self) -> Normalize {
-        Normalize {
-            mean: self.processor.image_mean,
-            std: self.processor.image_std,
-            rescale: self.processor.rescale_factor,
-            patch_size: self.processor.patch_size as usize,
-            merge_size: self.processor.merge_size as usize,
-            temporal_patch_size: self.processor.temporal_patch_size as usize,
-        }
+        Normalize::from(&self.processor)
     }
 
     /// Returns the processor's rows, rounded to `T`.
@@ -96,16 +89,18 @@ impl Case {
 
 #[test]
 fn is_a_linear_layer_over_the_processors_patches() {
-    let case = Case::new();
+    let case = Case::new(Backend::Pil);
     let runs: Vec<_> = devices().iter_mut().filter(|d| d.isa() != Isa::Portable).map(|d| case.run::<f32>(d)).collect();
     assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or instruction sets");
-    case.run::<f32>(&mut device(2, Isa::Portable));
-    case.run::<bf16>(&mut device(2, Isa::detect()));
+    for case in [case, Case::new(Backend::Torchvision)] {
+        case.run::<f32>(&mut device(2, Isa::Portable));
+        case.run::<bf16>(&mut device(2, Isa::detect()));
+    }
 }
 
 #[test]
 fn an_image_past_the_pixels_is_an_error() {
-    let case = Case::new();
+    let case = Case::new(Backend::Pil);
     let (norm, dev) = (case.norm(), &mut device(1, Isa::Portable));
     let pixels = up(dev, &[0u8; 28 * 28 * 3], &[28 * 28 * 3]);
     let dw = blank(dev, DType::F32, &[panel_len(DType::F32, N, norm.row_len())]);

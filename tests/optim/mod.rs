@@ -95,7 +95,7 @@ impl Rank {
             weights: weights(&layout, layout.dtype, self.optimizer.own()),
         };
         let snapshot =
-            Snapshot { model, optimizer, state: state(step), companions: "none".into(), pixels: [None, None] };
+            Snapshot { model, optimizer, state: state(step), companions: "none".into(), images: Default::default() };
         let saving = Saving::begin(ranks, &mut self.dev, store, None, snapshot)?;
         let Some(mut saving) = saving else { return Ok(()) };
         saving.poll(ranks)?;

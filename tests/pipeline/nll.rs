@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use omr::config::{self, DataConfig, FilterConfig, SftConfig, StageConfig};
+use omr::config::{self, DataConfig, FilterConfig, ImageConfig, SftConfig, StageConfig};
 use omr::data::encoder::EncodingPurpose;
 use omr::data::{Encoder, Form, ImageSource, Row, write};
 use omr::device::{Device, Isa, Target};
@@ -55,7 +55,7 @@ fn set_up(dir: &Path) -> (FilterConfig, Vec<Row>) {
 /// Returns the val/loss of each row alone.
 fn losses(model: &Path, rows: &[Row]) -> Vec<f64> {
     let config = ModelConfig::load(&model.join("config.json")).unwrap();
-    let encoder = Encoder::load(model, &config.chat(), EncodingPurpose::Train, [None, None]).unwrap();
+    let encoder = Encoder::load(model, &config.chat(), EncodingPurpose::Train, &ImageConfig::default()).unwrap();
     let mut dev = tiny::device(1);
     let model = Model::load(&mut dev, model, DType::F32).unwrap();
     let mut loss = |row: &Row| {

@@ -4,9 +4,10 @@ use crate::models::encoder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use omr::config::{Dtype, OptimConfig, OptimizerName, SftConfig, TrainingConfig};
+use omr::config::{Dtype, ImageBackend, ImageConfig, OptimConfig, OptimizerName, SftConfig, TrainingConfig};
 use omr::data::encoder::EncodingPurpose;
 use omr::device::{Device, Isa, Plan};
+use omr::image::Backend;
 use omr::model::{LayerPolicy, Model, Policy};
 use omr::tensor::DType;
 use omr::train::job::{Start, TrainingJob as _};
@@ -61,7 +62,7 @@ fn a_model_trained_at_112_by_112_is_not_evaluated_at_64_by_64() {
     // 784 is the minimum of the base.
     for (min, grid) in [(None, [4, 4]), (Some(784), [4, 4]), (Some(112 * 112), [8, 8])] {
         let out = dir.path().join(format!("{min:?}"));
-        run_sft(&out, &with(&config, |c| c.training.image_min_pixels = min), 1, &[]);
+        run_sft(&out, &with(&config, |c| c.training.images.image_min_pixels = min), 1, &[]);
         for model in ["model", "checkpoints/global_step_1"].map(|name| out.join(name)) {
             let processor = encoder(&model, EncodingPurpose::Train).processor.unwrap();
             assert_eq!(processor.grid(64, 64).unwrap(), grid, "{}", model.display());
@@ -69,11 +70,17 @@ fn a_model_trained_at_112_by_112_is_not_evaluated_at_64_by_64() {
             assert_eq!(bytes(&file) == bytes(&base), grid == [4, 4], "{}", file.display());
         }
     }
+    // The next stage uses the library of the model, whether its file was written by omr or by transformers.
+    let out = dir.path().join("torchvision");
+    run_sft(&out, &with(&config, |c| c.training.images.image_backend = ImageBackend::Torchvision), 1, &[]);
+    let library = |model: &Path| encoder(model, EncodingPurpose::Ask).processor.unwrap().backend;
+    assert_eq!((library(&out.join("model")), library(base.parent().unwrap())), (Backend::Torchvision, Backend::Pil));
     // The next stage, whose config has no bounds, uses those of its model.
     let trained = dir.path().join("Some(12544)/model");
-    let start = Start::open(Some(&trained), EncodingPurpose::Ask, [None, None]).unwrap();
+    let start = Start::open(Some(&trained), EncodingPurpose::Ask, &ImageConfig::default()).unwrap();
     assert_eq!(start.encoder.processor.unwrap().min_pixels, 112 * 112);
-    let wrong = with(&config, |c| (c.training.image_max_pixels, c.training.image_min_pixels) = (Some(783), None));
+    let wrong =
+        with(&config, |c| (c.training.images.image_max_pixels, c.training.images.image_min_pixels) = (Some(783), None));
     let error = SftJob::new(&dir.path().join("wrong"), wrong).err().unwrap().to_string();
     assert!(error.contains("image_min_pixels: found 784, expected at most image_max_pixels"), "{error}");
 }

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::inspection::{DrawnRow, Inspection, show_row};
 use super::kinds::kind;
 use super::spread::Spread;
+use crate::config::ImageAlpha;
 use crate::data::sample::per_sample;
 use crate::data::{BadRow, ReadCounts, Reason, Row, RowResult, Sample, prompt, sft_sample, short, text_of};
 use crate::error::Result;
@@ -246,8 +247,10 @@ fn look(
     images: &mut Vec<Option<String>>,
 ) -> RowResult<InspectedRow> {
     let mut sizes = Vec::with_capacity(row.images.len());
+    let processor = model.and_then(|(_, processor)| processor.as_ref());
+    let alpha = processor.map_or(ImageAlpha::Drop, |processor| processor.alpha);
     for image in &row.images {
-        let size = image.decode_with(&row.place, |bytes, rgb| {
+        let size = image.decode_with(&row.place, alpha, |bytes, rgb| {
             let size = [rgb.width, rgb.height];
             images.extend(show.map(|show| show(bytes, rgb)));
             size

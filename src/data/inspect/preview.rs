@@ -1,7 +1,7 @@
 //! Rows as a model sees them: the rendered conversation, with the trained tokens marked, and the images.
 
 use super::found::Show;
-use crate::config::DatasetConfig;
+use crate::config::{DatasetConfig, ImageAlpha};
 use crate::data::read::{RowFile, RowsLeft};
 use crate::data::sample::per_sample;
 use crate::data::{Row, prompt, sft_sample};
@@ -82,7 +82,8 @@ fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Prev
         false => prompt(row, chat, processor.as_ref()).map(|prompt| (prompt.ids, Vec::new()))?,
     };
     let field = |field| Some((field, typed::name(&row.extra, field)?.to_owned()));
-    let images = row.images.iter().map(|image| image.decode_with(&row.place, show)).collect::<Result<_>>()?;
+    let alpha = processor.as_ref().map_or(ImageAlpha::Drop, |processor| processor.alpha);
+    let images = row.images.iter().map(|image| image.decode_with(&row.place, alpha, show)).collect::<Result<_>>()?;
     Ok(Preview {
         id: row.id.clone(),
         place: row.place.clone(),

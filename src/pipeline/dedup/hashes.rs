@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::config::ImageAlpha;
 use crate::data::read::RowPosition;
 use crate::data::{BadRow, Reason, Row};
 use crate::error::{Error, Result};
@@ -98,7 +99,11 @@ fn line(set: usize, at: RowPosition, row: &Row, kept: Option<&Embedded>) -> Resu
     let looked: Result<Vec<(ImageHash, Option<Lookup>)>> = row
         .images
         .iter()
-        .map(|image| image.decode_then(&row.place, |image| (ImageHash::of(&image), kept.map(|kept| kept.seen(&image)))))
+        .map(|image| {
+            image.decode_then(&row.place, ImageAlpha::Drop, |image| {
+                (ImageHash::of(&image), kept.map(|kept| kept.seen(&image)))
+            })
+        })
         .collect();
     let (looked, broken) = match looked {
         Ok(looked) => (looked, None),

@@ -6,7 +6,7 @@ use minijinja::context;
 use crate::data::Row;
 use crate::error::Result;
 use crate::files;
-use crate::image::{jpeg, resize};
+use crate::image::{Backend, jpeg, resize};
 use crate::pipeline::dedup::hashes::RowHashes;
 use crate::pipeline::stage::{Input, Work};
 use crate::report::frame::{self, Scripts};
@@ -62,6 +62,6 @@ fn image(row: &Row) -> Option<String> {
     let rgb = row.images.first()?.decode(&row.place).ok()?;
     let longest = rgb.width.max(rgb.height).max(SIDE);
     let side = |length: u32| (length * SIDE / longest).max(1);
-    let jpeg = jpeg(&resize(&rgb, side(rgb.width), side(rgb.height)), 80)?;
+    let jpeg = jpeg(&resize(&rgb, side(rgb.width), side(rgb.height), Backend::Pil), 80)?;
     Some(base64::engine::general_purpose::STANDARD.encode(&jpeg))
 }

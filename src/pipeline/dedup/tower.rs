@@ -14,11 +14,10 @@ use crate::config::Dtype;
 use crate::device::{Device, MappedFile, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::identity;
-use crate::image::{Grid, ImageInput, Processor, Rgb, resize};
+use crate::image::{Backend, Grid, ImageInput, Processor, Rgb, resize};
 use crate::machine::Machine;
 use crate::model::vision::CHUNK_PATCHES;
-use crate::model::{self, MediaConfig, Mode, ModelConfig, ParamLayout, Tape, VisionTower};
-use crate::ops::patch_embed::Normalize;
+use crate::model::{MediaConfig, Mode, ModelConfig, ParamLayout, Tape, VisionTower};
 use crate::tensor::{DType, Elem};
 
 /// Approximate number of pixels to which every image is resized for the tower. The original resolution then has no
@@ -36,7 +35,7 @@ type Key = [u8; KEY];
 pub struct Tower {
     dir: PathBuf,
     config: MediaConfig,
-    normalize: Normalize,
+    processor: Processor,
 }
 
 impl Tower {
@@ -44,8 +43,8 @@ impl Tower {
     pub fn of(dir: &Path) -> Result<Tower> {
         let config = ModelConfig::load(&dir.join("config.json"))?.media;
         let config = config.ok_or_else(|| Error::input(dir, "a text model", "a model with a vision tower"))?;
-        let normalize = model::normalize(&Processor::load(dir, config.grid)?, config.grid);
-        Ok(Tower { dir: dir.to_owned(), config, normalize })
+        let processor = Processor::load(dir, config.grid)?;
+        Ok(Tower { dir: dir.to_owned(), config, processor })
     }
 
     /// Returns the number of elements of an embedding.
@@ -65,7 +64,7 @@ impl Tower {
         let row = f64::from(merge * patch);
         let side = |ratio: f64| ((PIXELS * ratio).sqrt() / row).round().clamp(1.0, LONGEST) as u32 * merge;
         let [h, w] = [side(1.0 / ratio), side(ratio)];
-        ImageInput::image([h, w], resize(image, w * patch, h * patch).data)
+        ImageInput::image([h, w], resize(image, w * patch, h * patch, Backend::Pil).data)
     }
 
     /// Returns the bytes that each memory region needs, measured on a counting device.
@@ -104,7 +103,7 @@ impl Tower {
         let mut dev = (machine.device)(&self.plan(machine.target)?)?;
         let dtype = DType::of(Dtype::Auto, dev.kind());
         let mut vision = VisionTower::load(&mut dev, &self.dir, &self.config, dtype)?;
-        vision.normalize = self.normalize;
+        vision.processor = self.processor.clone();
         let who = format!("{} {dtype:?} {}", identity::of(&self.dir)?, dev.kind().name());
         let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = options.map_err(Error::io(&path))?;

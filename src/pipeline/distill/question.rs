@@ -6,7 +6,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::answers::Key;
-use crate::config::EndpointConfig;
+use crate::config::{EndpointConfig, ImageAlpha};
 use crate::data::form::IMAGE_MARKER;
 use crate::data::sample::TEACHER_SYSTEM_PROMPT;
 use crate::data::{BadRow, Reason, Row, RowResult, short};
@@ -120,7 +120,7 @@ fn messages(row: &Row, system: &str) -> Result<Value> {
                     let image = images
                         .next()
                         .ok_or_else(|| Error::input(&row.place, "too few images", "one image per placeholder"))?;
-                    let url = image.decode_then(&row.place, |rgb| png_url(&rgb, &row.place))??;
+                    let url = image.decode_then(&row.place, ImageAlpha::Drop, |rgb| png_url(&rgb, &row.place))??;
                     parts.push(json!({"type": "image_url", "image_url": {"url": url}}));
                 }
                 Part::Video { .. } => return Err(Error::input(&row.place, "a video", "text and images")),

@@ -77,8 +77,7 @@ impl RlJob {
     /// Indexes the prompts of `config`, or reads the index of an earlier start of this run unless the run is `fresh`.
     /// `scorer` scores the responses. Errors name the file and the row.
     pub fn open(dir: &Path, config: RlConfig, scorer: Arc<Scorer>, fresh: bool) -> Result<RlJob> {
-        let pixels = config.training.pixels();
-        let start = Start::open(config.model.as_deref(), EncodingPurpose::Ask, pixels)?;
+        let start = Start::open(config.model.as_deref(), EncodingPurpose::Ask, &config.training.images)?;
         check_adapter(&start.model, &start.config, &config.optimizer)?;
         if config.train_files.is_empty() {
             return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));

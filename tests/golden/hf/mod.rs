@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use omr::device::{Device, Isa, Plan};
-use omr::image::{ImageInput, Processor};
+use omr::image::{Backend, ImageInput, Processor};
 use omr::model::{CheckpointPolicy, Grads, Inputs, LayerPolicy, LogProbs, Mode, Model, ModelConfig, Policy, Tape};
 use omr::tensor::{DType, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -162,7 +162,7 @@ fn to_bytes(config: &ModelConfig, values: &[f32], grid_thw: [u32; 3], video: boo
             }
         }
     }
-    ImageInput { grid_thw, frames: frames as u32, pixels, second_per_grid_ts: 1.0 }
+    ImageInput { grid_thw, frames: frames as u32, pixels, second_per_grid_ts: 1.0, backend: Backend::Pil }
 }
 
 /// One case: tokens, labels, media, and everything that transformers computed from them.
