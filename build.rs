@@ -1,6 +1,6 @@
 //! Build script. It embeds the data of `src/device/images.rs` and `tests/kernels/cu`: the kernel sources (the emulator
-//! compiles them at run time), the committed PTX with its MANIFEST and, if `ptxas` of CUDA 13.0 is available, an sm_90a
-//! cubin of each file. PTX and cubins are compressed.
+//! compiles them at run time), the committed PTX with its MANIFEST and, if `ptxas` of CUDA 13.0 is available, cubins
+//! of each file for sm_80 and sm_90a. PTX and cubins are compressed.
 //!
 //! No CUDA toolkit is required: without one, the driver compiles the PTX. The script searches for `ptxas` in
 //! `CUDA_HOME`, in `PATH` and in `.cuda/` (`tools/cuda-toolchain`). `PTXAS=/path` selects one, and an empty `PTXAS`
@@ -68,12 +68,13 @@ fn images(kernels: &Path, compiled: &Path, tool: Option<&Path>, out: &Path) -> R
     let manifest = compiled.join("MANIFEST");
     let manifest = if manifest.exists() { fs::read_to_string(&manifest)? } else { String::new() };
 
-    // PTX for each cubin: the file's own sm_90a PTX, else its sm_80 PTX.
-    let portable = ptx.iter().filter_map(|(name, path)| Some((name.strip_suffix(".sm_80")?, path)));
-    let hopper: Vec<_> =
-        portable.map(|(file, path)| (file, ptx.get(&format!("{file}.sm_90a")).unwrap_or(path))).collect();
+    // PTX for each sm_90a cubin: the file's own sm_90a PTX, else its sm_80 PTX.
+    let mut code = ptx.clone();
+    for (name, path) in &ptx {
+        code.entry(name.replace(".sm_80", ".sm_90a")).or_insert_with(|| path.clone());
+    }
     let cubins = match tool {
-        Some(tool) => cubins(tool, &hopper, out)?,
+        Some(tool) => cubins(tool, &code.iter().collect::<Vec<_>>(), out)?,
         None => BTreeMap::new(),
     };
 
@@ -140,35 +141,36 @@ fn ptxas(root: &Path) -> Option<PathBuf> {
     found
 }
 
-/// Assembles every PTX of `hopper` (kernel file, path) that changed since the last build, on all processors. Returns
+/// Assembles every PTX of `code` (`file.target`, path) that changed since the last build, on all processors. Returns
 /// the compressed cubins.
-fn cubins(tool: &Path, hopper: &[(&str, &PathBuf)], out: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let assemble = |(name, path): &(&str, &PathBuf)| -> std::result::Result<(String, PathBuf), String> {
+fn cubins(tool: &Path, code: &[(&String, &PathBuf)], out: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let assemble = |(name, path): &(&String, &PathBuf)| -> std::result::Result<(String, PathBuf), String> {
         let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
         let packed = fs::read(path).map_err(|e| failed(&e))?;
         let (cubin, from) = (out.join(format!("{name}.cubin.gz")), out.join(format!("{name}.cubin.from")));
         if !cubin.exists() || fs::read(&from).map_or(true, |old| old != packed) {
-            assembled(tool, &packed, &out.join(name), &cubin).map_err(|e| failed(&e))?;
+            let (_, target) = name.split_once('.').ok_or("PTX without a target in its name")?;
+            assembled(tool, target, &packed, &cubin).map_err(|e| failed(&e))?;
             replace(&from, &packed).map_err(|e| failed(&e))?;
         }
         Ok((name.to_string(), cubin))
     };
     let workers = thread::available_parallelism().map_or(1, |n| n.get());
-    let share = hopper.len().div_ceil(workers).max(1);
+    let share = code.len().div_ceil(workers).max(1);
     let done = thread::scope(|scope| {
         let handles: Vec<_> =
-            hopper.chunks(share).map(|part| scope.spawn(|| part.iter().map(assemble).collect::<Vec<_>>())).collect();
+            code.chunks(share).map(|part| scope.spawn(|| part.iter().map(assemble).collect::<Vec<_>>())).collect();
         handles.into_iter().flat_map(|h| h.join().unwrap_or_else(|_| vec![Err("ptxas".into())])).collect::<Vec<_>>()
     });
     Ok(done.into_iter().collect::<std::result::Result<_, _>>()?)
 }
 
-/// Assembles one compressed PTX through temporary files that begin with `stem`, and writes the compressed result to
+/// Assembles one compressed PTX for `target` through temporary files beside `cubin`, and writes the compressed result to
 /// `cubin`.
-fn assembled(tool: &Path, packed: &[u8], stem: &Path, cubin: &Path) -> Result<()> {
-    let (text, code) = (stem.with_extension("ptx"), stem.with_extension("cubin"));
+fn assembled(tool: &Path, target: &str, packed: &[u8], cubin: &Path) -> Result<()> {
+    let (text, code) = (cubin.with_extension("ptx"), cubin.with_extension("elf"));
     std::io::copy(&mut GzDecoder::new(packed), &mut fs::File::create(&text)?)?;
-    let done = Command::new(tool).args(["-O3", "-arch=sm_90a"]).arg(&text).arg("-o").arg(&code).output()?;
+    let done = Command::new(tool).args(["-O3", "-arch", target]).arg(&text).arg("-o").arg(&code).output()?;
     if !done.status.success() {
         return Err(String::from_utf8_lossy(&done.stderr).into());
     }

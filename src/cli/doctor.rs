@@ -227,10 +227,9 @@ fn reason(error: &Error) -> String {
 fn images() -> Finding {
     let files: Vec<_> = OWN.files().collect();
     let kernels: usize = files.iter().map(|file| OWN.kernels(file).len()).sum();
-    let cubins = files.iter().filter(|file| OWN.cubin(file).is_some()).count();
-    let form = match cubins {
-        0 => "PTX, which the driver compiles at the first use".to_owned(),
-        n => format!("PTX, and sm_90a machine code for {n} files"),
+    let form = match OWN.cubins {
+        [] => "PTX, which the driver compiles at the first use",
+        _ => "PTX, and machine code for compute capabilities 8.0 and 9.0",
     };
     let stale = OWN.stale();
     let verdict = match stale.first() {

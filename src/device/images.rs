@@ -2,8 +2,8 @@
 //! properties of each kernel.
 //!
 //! PTX for sm_80 is always embedded, compressed. PTX for sm_90a is embedded only for files whose sources produce
-//! different code for it. An sm_90a cubin of each file is embedded only if the build found `ptxas`. `MANIFEST` (written
-//! by `tools/build-ptx`) records the hash of the sources and the resources of each kernel.
+//! different code for it. Cubins of each file for sm_80 and sm_90a are embedded only if the build found `ptxas`.
+//! `MANIFEST` (written by `tools/build-ptx`) records the hash of the sources and the resources of each kernel.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,7 +23,7 @@ pub struct Images {
     pub sources: &'static [(&'static str, &'static str)],
     /// PTX as (`file.target`, text compressed by gzip), sorted by name.
     pub ptx: &'static [(&'static str, &'static [u8])],
-    /// sm_90a machine code as (`file`, cubin compressed by gzip), sorted by name.
+    /// Machine code as (`file.target`, cubin compressed by gzip), sorted by name. Empty if the build found no `ptxas`.
     pub cubins: &'static [(&'static str, &'static [u8])],
     /// Content of the committed file `MANIFEST`: the table of kernels.
     pub manifest: &'static str,
@@ -53,6 +53,14 @@ impl Arch {
         match self {
             Arch::Sm80 => "sm_80",
             Arch::Sm90a => "sm_90a",
+        }
+    }
+
+    /// Returns the compute capability of the GPUs that run a cubin.
+    pub fn compute_capability(self) -> (i32, i32) {
+        match self {
+            Arch::Sm80 => (8, 0),
+            Arch::Sm90a => (9, 0),
         }
     }
 
@@ -129,9 +137,10 @@ impl Images {
         text(arch).or_else(|| text(Arch::Sm80))
     }
 
-    /// Returns the sm_90a cubin of a kernel file, or `None` if the build made none.
-    pub fn cubin(&self, file: &str) -> Option<Vec<u8>> {
-        self.cubins.iter().find(|(n, _)| *n == file).and_then(|(_, packed)| unpacked(packed))
+    /// Returns the cubin of a kernel file for `arch`, or `None` if the build made none.
+    pub fn cubin(&self, file: &str, arch: Arch) -> Option<Vec<u8>> {
+        let name = format!("{file}.{}", arch.name());
+        self.cubins.iter().find(|(n, _)| *n == name).and_then(|(_, packed)| unpacked(packed))
     }
 
     /// Returns the resources of `kernel` for `arch` from the table.

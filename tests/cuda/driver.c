@@ -36,6 +36,9 @@ static const char *setting(const char *name, const char *otherwise) {
     return value ? value : otherwise;
 }
 
+/* The default has no machine code in the program, so its PTX is compiled. */
+static const char *gpus(void) { return setting("FAKE_GPUS", "8.7"); }
+
 static void note(const char *format, ...) {
     FILE *log = fopen(setting("FAKE_LOG", "/dev/null"), "a");
     va_list list;
@@ -73,13 +76,13 @@ static int later(void *to, const void *from, size_t bytes) {
 }
 
 API cuDriverGetVersion(int *version) { *version = atoi(setting("FAKE_CUDA_VERSION", "13000")); return OK; }
-API cuInit(unsigned flags) { (void)flags; return *setting("FAKE_GPUS", "8.0") ? OK : NO_DEVICE; }
+API cuInit(unsigned flags) { (void)flags; return *gpus() ? OK : NO_DEVICE; }
 API cuGetErrorName(int code, const char **text) { *text = code == INVALID_PTX ? "CUDA_ERROR_INVALID_PTX" : code == ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_OTHER"; return OK; }
 API cuGetErrorString(int code, const char **text) { *text = code == NO_DEVICE ? "no CUDA-capable device is detected" : "words of the driver"; return OK; }
 
 API cuDeviceGetCount(int *count) {
     *count = 1;
-    for (const char *at = setting("FAKE_GPUS", "8.0"); *at; at++) *count += *at == ',';
+    for (const char *at = gpus(); *at; at++) *count += *at == ',';
     return OK;
 }
 API cuDeviceGet(int *device, int ordinal) { *device = ordinal; return OK; }
@@ -96,7 +99,7 @@ static size_t shared_memory(int major, int minor) {
     return bytes_of("FAKE_SMEM", (size_t)kib << 10);
 }
 API cuDeviceGetAttribute(int *value, int which, int device) {
-    const char *at = setting("FAKE_GPUS", "8.0");
+    const char *at = gpus();
     while (device-- > 0) at = strchr(at, ',') + 1;
     int major = atoi(at), minor = atoi(strchr(at, '.') + 1);
     *value = which == 75 ? major : which == 76 ? minor : which == 16 ? 108 : which == 97 ? (int)shared_memory(major, minor) : which == 12 ? 65536 : 1;

@@ -144,7 +144,7 @@ fn child_has_known_limits() {
 #[test]
 fn calls_are_as_the_driver_wants_them() {
     let machine = Machine::new();
-    let log = machine.child("child_uses_everything", &[("FAKE_GPUS", "8.0")]);
+    let log = machine.child("child_uses_everything", &[("FAKE_GPUS", "8.7")]);
     let has = |line: &str| assert!(log.iter().any(|l| l == line), "{line} in {log:#?}");
     has("stream flags 1");
     has("host 4096 flags 3");
@@ -166,7 +166,7 @@ fn calls_are_as_the_driver_wants_them() {
 fn a_profiler_is_shown_ranges() {
     let machine = Machine::new();
     let library = machine.folder.path().join("libcuda.so");
-    let settings = [("FAKE_GPUS", "8.0"), ("NVTX_INJECTION64_PATH", library.to_str().unwrap())];
+    let settings = [("FAKE_GPUS", "8.7"), ("NVTX_INJECTION64_PATH", library.to_str().unwrap())];
     let log = machine.child("child_uses_everything", &settings);
     let ranges: Vec<_> = log.iter().filter(|line| line.starts_with("range")).collect();
     assert_eq!(ranges, ["range a range", "range ends"]);
@@ -208,7 +208,7 @@ fn a_run_says_what_is_missing_and_ends() {
 fn nccl_has_the_cards_stream_which_is_waited_for_and_its_memory_is_measured() {
     let (machine, stand_in) = (Machine::new(), StandIn::new(""));
     let library = stand_in.path().display().to_string();
-    let settings = [("FAKE_GPUS", "8.0"), ("FAKE_BUSY", "3"), (nccl::PATH, library.as_str())];
+    let settings = [("FAKE_GPUS", "8.7"), ("FAKE_BUSY", "3"), (nccl::PATH, library.as_str())];
     let log = machine.child("child_is_a_rank_by_nccl", &settings);
     let queries: Vec<_> = log.iter().filter_map(|line| line.strip_prefix("query ")).collect();
     assert!(queries.len() == 4 && queries.iter().all(|stream| *stream == queries[0]), "{queries:?}");
@@ -276,7 +276,7 @@ fn a_first_gpu_has_a_verdict_for_each_case() {
     };
     let manifest = start_check::HOPPER[1];
     let small = ("FAKE_MEMORY", "1610612736");
-    let lines = run(&[("FAKE_GPUS", "8.0"), manifest, small, ("PYTHON", "/no/python")]);
+    let lines = run(&[("FAKE_GPUS", "8.7"), manifest, small, ("PYTHON", "/no/python")]);
     for (i, line) in lines.iter().enumerate() {
         let verdict = match i {
             2 => "not run: not on this device",
@@ -287,7 +287,7 @@ fn a_first_gpu_has_a_verdict_for_each_case() {
     }
     assert!(lines[4].ends_with("not compared with transformers: PATH no such file or directory"), "{lines:#?}");
     assert!(lines[7].contains("digits, 64 sequences") && lines[10].contains("22m, 8 sequences"), "{lines:#?}");
-    let lines = run(&[("FAKE_GPUS", "8.0"), manifest, small, ("FAKE_FAULT", "1")]);
+    let lines = run(&[("FAKE_GPUS", "8.7"), manifest, small, ("FAKE_FAULT", "1")]);
     assert!(lines[3].contains("failed") && lines[3].contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{lines:#?}");
     assert!(lines[10].ends_with("not run: after the failure above, the GPU does not run a small kernel"), "{lines:#?}");
 }
@@ -309,6 +309,8 @@ fn compiled_kernels_are_kept_until_something_changes() {
     std::fs::write(&first, &std::fs::read(&first).unwrap()[..100]).unwrap();
     let again = [links(&[]), links(&[("FAKE_GPUS", "8.6")]), links(&[("FAKE_CUDA_VERSION", "13010")])];
     assert_eq!(again.iter().sum::<usize>(), 1, "a file cut short is compiled again: {again:?}");
+    let compiled = if OWN.cubins.is_empty() { files } else { 0 };
+    assert_eq!(["8.0", "9.0"].map(|gpu| links(&[("FAKE_GPUS", gpu)])), [compiled; 2], "machine code is not compiled");
 }
 
 #[test]

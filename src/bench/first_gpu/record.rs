@@ -39,7 +39,7 @@ impl Record {
         let reason = "the command was stopped before this case";
         let cases =
             names.iter().map(|name| json!({"name": name, "verdict": "not run", "result": reason, "seconds": 0.0}));
-        let images = if OWN.files().any(|file| OWN.cubin(file).is_some()) { "PTX and machine code" } else { "PTX" };
+        let images = if OWN.cubins.is_empty() { "PTX" } else { "PTX and machine code" };
         let gpu = found.as_ref().and_then(|found| {
             let gpu = found.gpus.first()?;
             let (major, minor) = gpu.compute_capability;

@@ -26,7 +26,7 @@ const FIRST_LINE: Duration = Duration::from_secs(1);
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Returns the machine code of every kernel file of `images` for `gpu`. The code of a file is its embedded cubin if
-/// there is one, else the cached code, else the driver compiles it from PTX. Files are processed in parallel on all
+/// there is one for this compute capability, else the cached code, else the driver compiles it from PTX. Files are processed in parallel on all
 /// processors. If the driver compiles for long, log lines state how many files are left. Errors name the file and contain
 /// the driver's log.
 pub fn code(
@@ -38,8 +38,9 @@ pub fn code(
 ) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let (cache, is_compiling) = (folder(), AtomicBool::new(false));
     let of_file = |file: &'static str| -> Result<(&'static str, Vec<u8>)> {
-        if arch == Arch::Sm90a
-            && let Some(cubin) = images.cubin(file)
+        // The driver optimises PTX for the GPU that it has, and an 8.6 or 8.9 differs from an 8.0.
+        if gpu.compute_capability == arch.compute_capability()
+            && let Some(cubin) = images.cubin(file, arch)
         {
             return Ok((file, cubin));
         }
