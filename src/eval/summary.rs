@@ -1,6 +1,7 @@
 //! `summary.json` of an evaluation: metrics with 95 % intervals, metrics by the rules alone, and published scores. This
 //! module also formats the lines that are printed for the user.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -103,9 +104,31 @@ impl MeasuredTasks {
             "mode": config.mode.name(),
             "judge": self.judge.as_ref().map(|judge| &judge.summary),
             "tasks": tasks,
+            "average": self.average(),
             "seconds": seconds,
         });
         files::write(dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
+    }
+
+    /// Returns the mean of the published metric over the tasks that have one, and the same mean of each model with a
+    /// published score for all of them. Returns null for fewer than two tasks.
+    fn average(&self) -> Value {
+        let mut scores: Vec<f64> = Vec::new();
+        let mut published: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for task in &self.tasks {
+            let metrics = (task.spec.aggregate)(&task.counted, task.mode);
+            let named = metrics.iter().find(|metric| Some(metric.name.as_str()) == task.spec.published);
+            let Some(score) = named.and_then(|metric| metric.value.as_f64()) else { continue };
+            scores.push(score);
+            task.published().for_each(|(model, share)| published.entry(model).or_default().push(share));
+        }
+        if scores.len() < 2 {
+            return Value::Null;
+        }
+        published.retain(|_, shares| shares.len() == scores.len());
+        let published: BTreeMap<_, _> =
+            published.iter().map(|(model, shares)| (model, stats::mean(shares).mean)).collect();
+        json!({"tasks": scores.len(), "score": stats::mean(&scores).mean, "published": published})
     }
 
     /// Returns the results for the user: rows left out, one line per task, and the judge.
@@ -114,6 +137,11 @@ impl MeasuredTasks {
         let mut lines: Vec<String> = crashed.chain(self.tasks.iter().map(Measured::line)).collect();
         let warning = |task: &Measured| Some(format!("{}: {}", task.spec.name, task.shares.as_ref()?.warning()?));
         lines.extend(self.tasks.iter().filter_map(warning));
+        if let Some(score) = self.average()["score"].as_f64() {
+            let ours = self.average()["published"][published::OURS].as_f64();
+            let ours = ours.map(|x| format!("; published for {}: {:.1} %", published::OURS, 100.0 * x));
+            lines.push(format!("mean of the tasks: {:.1} %{}", 100.0 * score, ours.unwrap_or_default()));
+        }
         if let Some(judge) = &self.judge {
             lines.push(judge.summary.line());
             lines.extend(judge.down.iter().map(|what| {

@@ -114,6 +114,35 @@ fn recorded_answers_are_those_to_every_question() {
 }
 
 #[test]
+fn the_mean_of_several_tasks_stands_beside_that_of_each_model_with_all_scores() {
+    let dir = data(TASK, "data.parquet");
+    let other = dir.path().join("mmmu_reasoning_reward");
+    fs::create_dir_all(&other).unwrap();
+    fs::copy(golden::dir().join("eval/mmmu_reasoning_reward/data.parquet"), other.join("data.parquet")).unwrap();
+    let right = "<think>t</think><answer>A</answer>";
+    let recorded = json!({"task": "mmmu_reasoning_reward", "index": 0, "responses": [right]});
+    let (file, out) = (answers(&dir, &[line(0, right), recorded]), at(&dir, "out"));
+    let (code, _, stderr) =
+        run(&["eval", "--data", &at(&dir, ""), "--responses", &file, "--out", &out, "--limit", "1"]);
+    assert_eq!(code, 0, "{stderr}");
+    let summary = summary(&out);
+    let score = |task: &str| {
+        summary["tasks"][task]["metrics"][summary["tasks"][task]["published"]["metric"].as_str()?].as_f64()
+    };
+    let mean = (score(TASK).unwrap() + score("mmmu_reasoning_reward").unwrap()) / 2.0;
+    let average = &summary["average"];
+    assert!(average["score"] == mean && average["tasks"] == 2, "{summary}");
+    // VL-Rethinker-7B has no published score of the second task.
+    let published = &average["published"];
+    assert!(published["OMR-7B"] == (0.5 + 0.578) / 2.0 && published["VL-Rethinker-7B"].is_null(), "{published}");
+    let line = format!("mean of the tasks: {:.1} %; published for OMR-7B: 53.9 %", 100.0 * mean);
+    assert!(stderr.contains(&line), "{line}: {stderr}");
+    let (code, ..) = run(&["report", &out, "--out", &at(&dir, "page.html")]);
+    let page = fs::read_to_string(at(&dir, "page.html")).unwrap();
+    assert!(code == 0 && page.contains("mean of 2 tasks") && page.contains("53.9"), "the row of means");
+}
+
+#[test]
 fn thinking_is_taken_off_where_it_is_asked_for() {
     let dir = data(TASK, "data.parquet");
     let file = answers(&dir, &[line(0, "<think>So it is \\boxed{A}.</think>")]);

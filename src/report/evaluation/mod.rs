@@ -80,22 +80,26 @@ fn remark(run: &Run) -> String {
 }
 
 /// Returns the table of scores: one row per task, with the runs (by the rules alone and with the judge) and the
-/// published models as columns.
+/// published models as columns. The last row is the mean over the tasks, for columns that have a score of each.
 fn scores(runs: &[Run], tasks: &[&str]) -> Table {
-    let of_task = |task: &&str| vec![(*task).to_owned()];
-    let mut table = Table { head: vec!["percent".to_owned()], rows: tasks.iter().map(of_task).collect() };
-    let mut add = |name: String, of: &dyn Fn(&str) -> Option<String>| {
+    let mean = (tasks.len() > 1).then(|| format!("mean of {} tasks", tasks.len()));
+    let rows = tasks.iter().map(|task| (*task).to_owned()).chain(mean).map(|name| vec![name]).collect();
+    let mut table = Table { head: vec!["percent".to_owned()], rows };
+    let mut add = |name: String, of: &dyn Fn(&str) -> Option<(f64, String)>| {
         table.head.push(name);
-        table.rows.iter_mut().zip(tasks).for_each(|(row, task)| row.push(of(task).unwrap_or_else(|| "-".to_owned())));
+        let cells: Vec<_> = tasks.iter().map(|task| of(task)).collect();
+        let shares: Option<Vec<f64>> = cells.iter().map(|cell| cell.as_ref().map(|(share, _)| *share)).collect();
+        let mean = shares.map(|shares| (stats::mean(&shares).mean, String::new()));
+        let text = |cell: Option<(f64, String)>| cell.map_or("-".to_owned(), |(share, ends)| percent(share) + &ends);
+        table.rows.iter_mut().zip(cells.into_iter().chain([mean])).for_each(|(row, cell)| row.push(text(cell)));
     };
     for run in runs {
         let with_interval = |measured: &Measured| {
-            let value = percent(measured.value?);
             let ends = measured.ci95.map(|ci95| format!(" ({} to {})", percent(ci95.lo), percent(ci95.hi)));
-            Some(value + &ends.unwrap_or_default())
+            Some((measured.value?, ends.unwrap_or_default()))
         };
         if run.judge.is_some() {
-            add(format!("{}, rules", run.name), &|task| run.task(task)?.rules.map(percent));
+            add(format!("{}, rules", run.name), &|task| Some((run.task(task)?.rules?, String::new())));
             add(format!("{}, rules with judge", run.name), &|task| with_interval(run.task(task)?));
         } else {
             add(format!("{}, rules", run.name), &|task| with_interval(run.task(task)?));
@@ -110,7 +114,7 @@ fn scores(runs: &[Run], tasks: &[&str]) -> Table {
     for model in models {
         let of = |task: &str| {
             let mut all = runs.iter().filter_map(|run| run.task(task)).flat_map(|measured| &measured.published);
-            all.find(|(name, _)| name == model).map(|(_, share)| percent(*share))
+            all.find(|(name, _)| name == model).map(|(_, share)| (*share, String::new()))
         };
         add(format!("{model}, published"), &of);
     }
