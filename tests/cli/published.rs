@@ -89,6 +89,20 @@ fn typed(dir: &Path, variables: &[(&str, &str)], command: &str, more: &[&str], c
 }
 
 #[test]
+fn the_page_has_the_published_scores_of_the_program() {
+    let read = |file: &str| fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+    let page = read("docs/OPENMMREASONER.md").replace('†', "");
+    for row in read("src/task/published.tsv").lines().skip(1) {
+        let (model, scores) = row.split_once('\t').unwrap();
+        let scores = format!(" | {} |", scores.replace('\t', " | "));
+        assert!(
+            page.lines().any(|line| line.starts_with(&format!("| {model} | ")) && line.ends_with(&scores)),
+            "{row}"
+        );
+    }
+}
+
+#[test]
 fn openmmreasoner_page_is_typed_as_it_stands() {
     let desk = desk();
     let dir = desk.path();
