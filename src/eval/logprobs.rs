@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::others_logprobs::{self, Change, Comparison, Recorded};
 use crate::config::GenerateConfig;
 use crate::device::{Device, Plan, Region};
 use crate::engine::{Prompt, allowed_ids};
@@ -17,6 +18,9 @@ use crate::model::{LayerPolicy, Model, Policy};
 use crate::tensor::DType;
 use crate::text::Special;
 use crate::train::step::{self, Sequence};
+
+/// Names of a response's token ids: of omr and vLLM, TRL, verl.
+const TOKEN_IDS: [&str; 3] = ["token_ids", "completion_ids", "responses"];
 
 /// Settings that an error message suggests if a row needs too much memory.
 const LOWER: &str = "image_max_pixels";
@@ -41,14 +45,19 @@ impl Answered {
 
     /// Computes the log-probs of the response's tokens. On a counting device, only counts.
     fn logprobs(&self, dev: &mut Device, model: &Model, policy: Policy) -> Result<Vec<f32>> {
-        let sequence = Sequence {
-            input_ids: &self.input_ids,
-            images: &self.prompt.pixels,
-            prompt_len: self.prompt.token_ids.len(),
-            loss_mask: &self.loss_mask,
-            same_prompt: false,
+        self.logprobs_changed(dev, model, policy, Change::NONE)
+    }
+
+    /// Computes the log-probs of the response's tokens after a change of the forward pass.
+    fn logprobs_changed(&self, dev: &mut Device, model: &Model, policy: Policy, change: Change) -> Result<Vec<f32>> {
+        // Placeholders after the prompt are plain tokens.
+        let (images, prompt_len) = match change.images {
+            true => (&self.prompt.pixels[..], self.prompt.token_ids.len()),
+            false => (&[][..], 0),
         };
-        let forward = step::forward(dev, model, &[sequence], policy, LayerPolicy::Inputs, false)
+        let sequence =
+            Sequence { input_ids: &self.input_ids, images, prompt_len, loss_mask: &self.loss_mask, same_prompt: false };
+        let forward = step::forward_changed(dev, model, &[sequence], policy, LayerPolicy::Inputs, false, change.inputs)
             .map_err(|e| e.within(&self.prompt.place))?;
         let logprobs = dev.read::<f32>(forward.log_prob);
         forward.discard(dev);
@@ -57,7 +66,8 @@ impl Answered {
 }
 
 /// Reads the rows of `file`, questions with `response` or `token_ids`, and passes each line, extended with `token_ids`
-/// and `logprobs`, to `put`. The model is in the directory `dir`.
+/// and `logprobs`, to `put`. The model is in the directory `dir`. Log-probs that a row already has are compared, and the
+/// likely fault of the program that recorded them is noted.
 pub fn score(
     dir: &Path,
     file: &Path,
@@ -72,7 +82,10 @@ pub fn score(
         Ok(Answered::new(prompt, token_ids))
     };
     let rows: Vec<Answered> = lines.iter().zip(prompts).map(answered).collect::<Result<_>>()?;
-    let allowed = (!config.all_ids).then(|| allowed_ids(&reader.config, &reader.chat));
+    let of = |(line, row): (&Line, &Answered)| Recorded::of(line, row.token_ids.len(), &row.prompt.place);
+    let recorded: Vec<Option<Recorded>> = lines.iter().zip(&rows).map(of).collect::<Result<_>>()?;
+    let all_ids = config.all_ids || lines.iter().any(others_logprobs::is_foreign);
+    let allowed = (!all_ids).then(|| allowed_ids(&reader.config, &reader.chat));
     let policy = |dev: &mut Device| -> Result<Policy> {
         let temperature = if config.temperature > 0.0 { config.temperature as f32 } else { 1.0 };
         let allowed = allowed.as_ref().map(|bits| dev.upload(Region::Weights, bits, &[bits.len()])).transpose()?;
@@ -93,15 +106,23 @@ pub fn score(
     let model = Model::load_shown(&mut dev, dir, dtype, machine.observer)?;
     let policy = policy(&mut dev)?;
     machine.observer.begin("score", "rows", rows.len() as u64, 0);
-    for (done, (mut line, row)) in lines.into_iter().zip(rows).enumerate() {
+    let mut comparison = Comparison::default();
+    for (done, ((mut line, row), recorded)) in lines.into_iter().zip(&rows).zip(recorded).enumerate() {
         machine.observer.check_stop()?;
         let logprobs = row.logprobs(&mut dev, &model, policy)?;
+        if let Some(recorded) = recorded {
+            let difference = comparison.add(done, recorded, &logprobs, &row.prompt, reader.chat.media);
+            line.insert("logprobs_diff_max".to_owned(), json!(difference));
+        }
         line.insert("token_ids".to_owned(), json!(row.token_ids));
         line.insert("logprobs".to_owned(), json!(logprobs));
         put(&format!("{}\n", Value::Object(line)))?;
         machine.observer.step(done as u64 + 1, &[]);
     }
     machine.observer.end();
+    let lines = comparison
+        .lines(policy, &mut |index, policy, change| rows[index].logprobs_changed(&mut dev, &model, policy, *change))?;
+    lines.iter().for_each(|line| machine.observer.note(&format!("score: {line}")));
     Ok(())
 }
 
@@ -115,7 +136,8 @@ pub fn score_to(out: &Path, dir: &Path, file: &Path, config: &GenerateConfig, ma
 /// Returns the tokens of a line's response: its `token_ids`, or those of its `response` and the end of the turn.
 fn token_ids(reader: &Reader, line: &Line, place: &str) -> Result<Vec<u32>> {
     let wrong = |found: String| Error::input(place, found, "`token_ids`, a list of token ids, or `response`, a text");
-    let ids = match (line.get("token_ids"), line.get("response")) {
+    let ids = TOKEN_IDS.iter().find_map(|name| line.get(*name));
+    let ids = match (ids, line.get("response")) {
         (Some(Value::Array(ids)), _) => {
             let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
             let id = |value| id(value).ok_or_else(|| wrong(format!("token id {value}")));

@@ -6,6 +6,7 @@ pub mod lmms_eval;
 pub mod local;
 mod logprobs;
 pub mod measured;
+mod others_logprobs;
 pub mod prompts;
 mod questions;
 pub mod recorded;

@@ -127,7 +127,21 @@ pub fn forward(
     keep: impl Into<CheckpointPolicy>,
     entropy: bool,
 ) -> Result<Forward> {
-    let (inputs, targets) = dev.range(format_args!("data"), |_| pack(model, sequences))?;
+    forward_changed(dev, model, sequences, policy, keep, entropy, |_| ())
+}
+
+/// Does the same as [`forward`] after `change` has changed the packed batch.
+pub fn forward_changed(
+    dev: &mut Device,
+    model: &Model,
+    sequences: &[Sequence<'_>],
+    policy: Policy,
+    keep: impl Into<CheckpointPolicy>,
+    entropy: bool,
+    change: fn(&mut Inputs),
+) -> Result<Forward> {
+    let (mut inputs, targets) = dev.range(format_args!("data"), |_| pack(model, sequences))?;
+    change(&mut inputs);
     let mut tape = Tape::new(dev, Mode::train(keep));
     let hidden = dev.range(format_args!("forward"), |dev| model.forward(&mut tape, dev, &inputs))?;
     dev.range(format_args!("loss"), |dev| {

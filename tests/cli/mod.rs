@@ -23,6 +23,7 @@ mod recipe;
 mod replay;
 mod reporters;
 mod rescore;
+mod rollouts;
 mod score;
 mod task_file;
 pub(crate) mod training;
