@@ -72,6 +72,8 @@ def server(command, port):
                     log.seek(0)
                     sys.exit(f"{command[0]} ended:\n{log.read()[-2000:]}")
                 time.sleep(0.1)
+            else:
+                sys.exit(f"{command} was not ready after 10 minutes")
             yield
         finally:
             process.terminate()
