@@ -27,6 +27,7 @@ choice! {
 }
 
 impl Default for ImageAlpha {
+    /// Placeholder of an optional key before its value is read.
     fn default() -> ImageAlpha {
         ImageAlpha::White
     }
