@@ -89,12 +89,15 @@ const GRID: &str =
     "another grid: the images were resized to other sizes; compare min_pixels, max_pixels and the processor";
 const TEMPLATE: &str = "another template: the prompt's text tokens are not those of this model's chat template";
 const POSITIONS: &str = "one-dimensional positions: the image tokens count one by one, without height and width";
+const NO_FAULT: &str = "no known fault comes closer to the recorded log-probs";
 
 /// A row whose forward pass is repeated.
 struct Tried {
     index: usize,
     has_images: bool,
     logprobs: Vec<f32>,
+    /// Sum of the absolute differences without a fault.
+    sum: f64,
 }
 
 /// Computes the log-probs of the row with this index under a policy, after a change of the forward pass.
@@ -133,7 +136,7 @@ impl Comparison {
             },
             None if self.tried.len() < TRIED => {
                 let has_images = !prompt.pixels.is_empty();
-                self.tried.push(Tried { index, has_images, logprobs: recorded.logprobs });
+                self.tried.push(Tried { index, has_images, logprobs: recorded.logprobs, sum });
             }
             None => {}
         }
@@ -162,7 +165,11 @@ impl Comparison {
             }
             Ok(sum)
         };
-        let own = total(policy, &Change::NONE)?;
+        let own: f64 = self.tried.iter().map(|row| row.sum).sum();
+        if own == 0.0 {
+            lines.push(NO_FAULT.to_owned());
+            return Ok(lines);
+        }
         let mut best = (own / CLOSER, None);
         let mut offer = |sum: f64, fault: String| {
             if sum < best.0 {
@@ -185,7 +192,7 @@ impl Comparison {
         }
         lines.push(match best.1 {
             Some(fault) => format!("likely fault: {fault}"),
-            None => "no known fault comes closer to the recorded log-probs".to_owned(),
+            None => NO_FAULT.to_owned(),
         });
         Ok(lines)
     }

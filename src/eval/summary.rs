@@ -137,8 +137,9 @@ impl MeasuredTasks {
         let mut lines: Vec<String> = crashed.chain(self.tasks.iter().map(Measured::line)).collect();
         let warning = |task: &Measured| Some(format!("{}: {}", task.spec.name, task.shares.as_ref()?.warning()?));
         lines.extend(self.tasks.iter().filter_map(warning));
-        if let Some(score) = self.average()["score"].as_f64() {
-            let ours = self.average()["published"][published::OURS].as_f64();
+        let average = self.average();
+        if let Some(score) = average["score"].as_f64() {
+            let ours = average["published"][published::OURS].as_f64();
             let ours = ours.map(|x| format!("; published for {}: {:.1} %", published::OURS, 100.0 * x));
             lines.push(format!("mean of the tasks: {:.1} %{}", 100.0 * score, ours.unwrap_or_default()));
         }

@@ -48,8 +48,8 @@ pub struct Workload<'a> {
 }
 
 impl Llm {
-    /// Reads the model directory `dir`, whose configuration is `config`. `images` are the settings of
-    /// images, and `dtype` is the configured type of the weights.
+    /// Reads the model directory `dir`, whose configuration is `config`. `images` are the settings of images, and
+    /// `dtype` is the configured type of the weights.
     pub fn open(dir: &Path, config: ModelConfig, images: &ImageConfig, dtype: Dtype) -> Result<Llm> {
         let encoder = Encoder::load(dir, &config.chat(), EncodingPurpose::Ask, images)?;
         let (dir, has_limits) = (dir.to_owned(), (images.image_min_pixels, images.image_max_pixels) != (None, None));

@@ -441,12 +441,11 @@ impl From<&Processor> for Normalize {
     /// Returns how the kernel normalizes bytes and cuts them into patches. torchvision subtracts and divides bytes that are
     /// not rescaled, with the mean and the standard deviation of bytes.
     fn from(processor: &Processor) -> Normalize {
-        let to_bytes = (1.0 / processor.rescale_factor) as f32;
-        let [scale, rescale] = match processor.backend {
-            Backend::Pil => [1.0, processor.rescale_factor],
-            Backend::Torchvision => [f64::from(to_bytes), 1.0],
+        let (scale, rescale) = match processor.backend {
+            Backend::Pil => (1.0, processor.rescale_factor),
+            Backend::Torchvision => ((1.0 / processor.rescale_factor) as f32, 1.0),
         };
-        let scaled = |values: [f32; 3]| values.map(|value| value * scale as f32);
+        let scaled = |values: [f32; 3]| values.map(|value| value * scale);
         Normalize {
             mean: scaled(processor.image_mean),
             std: scaled(processor.image_std),
