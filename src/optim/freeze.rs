@@ -28,6 +28,13 @@ fn trains(part: Part, config: &OptimConfig) -> bool {
     }
 }
 
+/// Creates a model with all weights zero, stored and frozen as `optimizer` says, with its adapters.
+pub fn frozen(dev: &mut Device, config: ModelConfig, dtype: DType, optimizer: &OptimConfig) -> Result<Model> {
+    let mut model = Model::empty(dev, config.quantized(optimizer.quantization.as_ref())?, dtype)?;
+    freeze(dev, &mut model, optimizer)?;
+    Ok(model)
+}
+
 /// Adds the adapters of `config` to `model`, with zeros as their weights, unless the model has them, and marks the
 /// parameters as trained or frozen. Call it before gradients and optimizer are allocated. Errors if the device does not
 /// support adapters, if the model has others, and if a setting names a part or a layer that the model does not have.

@@ -7,5 +7,5 @@ mod schedule;
 mod state;
 
 pub use adamw::{Optimizer, StepStats};
-pub use freeze::{check_adapter, freeze};
+pub use freeze::{check_adapter, freeze, frozen};
 pub use schedule::learning_rate;

@@ -35,16 +35,30 @@ pub enum Gpu {
     #[value(name = "a100-40")]
     A100With40,
     /// GeForce RTX 5090, 32 GB
-    #[value(name = "5090")]
+    #[value(name = "5090", alias = "rtx-5090")]
     Rtx5090,
     /// GeForce RTX 3090, 24 GB
-    #[value(name = "3090")]
+    #[value(name = "3090", alias = "rtx-3090")]
     Rtx3090,
     /// GeForce RTX 4090, 24 GB
-    #[value(name = "4090")]
+    #[value(name = "4090", alias = "rtx-4090")]
     Rtx4090,
+    /// L4, 24 GB
+    L4,
     /// A10, 24 GB
     A10,
+    /// GeForce RTX 4060 Ti, 16 GB
+    #[value(name = "4060ti", aliases = ["rtx-4060ti", "rtx-4060-ti"])]
+    Rtx4060Ti,
+    /// GeForce RTX 4080, 16 GB
+    #[value(name = "4080", alias = "rtx-4080")]
+    Rtx4080,
+    /// GeForce RTX 5080, 16 GB
+    #[value(name = "5080", alias = "rtx-5080")]
+    Rtx5080,
+    /// GeForce RTX 3060, 12 GB
+    #[value(name = "3060", alias = "rtx-3060")]
+    Rtx3060,
 }
 
 /// Peak rates of a GPU.
@@ -139,6 +153,11 @@ impl Gpu {
             Gpu::Rtx5090 => ("RTX 5090", (12, 0), 32_607, [209.5, 1.792], [0.0, 25.0, 64.0]),
             Gpu::Rtx3090 => ("RTX 3090", (8, 6), 24_576, [71.2, 0.936], [0.0, 25.0, 32.0]),
             Gpu::Rtx4090 => ("RTX 4090", (8, 9), 24_564, [165.2, 1.008], [0.0, 25.0, 32.0]),
+            Gpu::L4 => ("L4", (8, 9), 23_034, [121.0, 0.3], [0.0, 25.0, 32.0]),
+            Gpu::Rtx4060Ti => ("RTX 4060 Ti", (8, 9), 16_380, [44.1, 0.288], [0.0, 25.0, 16.0]),
+            Gpu::Rtx4080 => ("RTX 4080", (8, 9), 16_376, [97.5, 0.717], [0.0, 25.0, 32.0]),
+            Gpu::Rtx5080 => ("RTX 5080", (12, 0), 16_303, [112.6, 0.96], [0.0, 25.0, 64.0]),
+            Gpu::Rtx3060 => ("RTX 3060", (8, 6), 12_288, [25.5, 0.36], [0.0, 25.0, 32.0]),
             Gpu::A10 => ("A10", (8, 6), 23_028, [125.0, 0.6], [0.0, 25.0, 32.0]),
         };
         Sheet { name, compute_capability, mib, tflops, tbytes, nvlink: (nvlink > 0.0).then_some(nvlink), port, host }

@@ -8,8 +8,8 @@ use crate::device::recording_driver::{Entry, RecordingDriver};
 use crate::device::{Device, KernelVariant, Kind, Plan, Region};
 use crate::error::{Error, Result};
 use crate::image::Grid;
-use crate::model::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig};
-use crate::optim::{Optimizer, freeze};
+use crate::model::{CheckpointPolicy, Grads, LayerPolicy, ModelConfig};
+use crate::optim::{Optimizer, frozen};
 use crate::rl::plan;
 use crate::tensor::DType;
 use crate::train::nll;
@@ -40,8 +40,7 @@ pub fn launches(config: &ModelConfig, gpu: &Properties, optimizer: OptimConfig, 
         dev.use_variant(KernelVariant::Wgmma)?;
     }
     let dev = &mut dev;
-    let mut model = Model::empty(dev, config.clone(), DType::Bf16)?;
-    freeze(dev, &mut model, &optimizer)?;
+    let model = frozen(dev, config.clone(), DType::Bf16, &optimizer)?;
     let mut optimizer = Optimizer::new(dev, &model.layout, optimizer, 0)?;
     let mut grads = Grads::new(dev, &model.layout)?;
     let mark = dev.mark(Region::Overlay);

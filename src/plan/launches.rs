@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::files;
 use crate::model::{CheckpointPolicy, Model, ModelConfig};
 use crate::ops::attend::BLOCK;
-use crate::optim::{Optimizer, freeze};
+use crate::optim::{Optimizer, frozen};
 use crate::ranks::{OneRank, Ranks, Shards};
 use crate::tensor::DType;
 use crate::train::exchange::{Collector, Exchange};
@@ -75,8 +75,8 @@ impl Launches {
         levels: CheckpointPolicy,
     ) -> Result<[Range; 2]> {
         let mut dev = self.device(KernelVariant::Wgmma)?;
-        let mut model = Model::empty(&mut dev, model.clone(), DType::of(weights.dtype, Kind::Cuda))?;
-        freeze(&mut dev, &mut model, &weights.optimizer)?;
+        let dtype = DType::of(weights.dtype, Kind::Cuda);
+        let model = frozen(&mut dev, model.clone(), dtype, &weights.optimizer)?;
         let shards = Shards::new(&model.layout.shares(), ranks.size());
         let mut optimizer = Optimizer::sharded(&mut dev, &model.layout, weights.optimizer, 0, &shards, ranks.rank())?;
         let (exchange, reaches) = (Exchange::new(&model.layout, ranks.rank(), ranks.size()), all_reach(ranks.size()));
@@ -92,8 +92,8 @@ impl Launches {
     /// seconds.
     pub fn decoding(&mut self, config: &ModelConfig, weights: Weights, batch: usize, context: usize) -> Result<Range> {
         let mut dev = self.device(KernelVariant::Wgmma)?;
-        let mut model = Model::empty(&mut dev, config.clone(), DType::of(weights.dtype, Kind::Cuda))?;
-        freeze(&mut dev, &mut model, &weights.optimizer)?;
+        let dtype = DType::of(weights.dtype, Kind::Cuda);
+        let model = frozen(&mut dev, config.clone(), dtype, &weights.optimizer)?;
         generate(&mut dev, &model, batch, context)?;
         // Only the last step is used, because all sequences decode in it and graphs were captured in earlier steps.
         let mut entries = take(&mut dev);

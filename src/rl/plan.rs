@@ -15,7 +15,7 @@ use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::policy_loss;
 use crate::ops::sample::SamplingParams;
-use crate::optim::freeze;
+use crate::optim::frozen;
 use crate::ranks::{OneRank, Ranks};
 use crate::rl::distillation::Teacher;
 use crate::rl::experience::Experience;
@@ -97,9 +97,8 @@ pub fn rl(
     let reference = match config.has_reference() {
         true if trains_new_adapters(config) => Some(training.model.base()),
         true => {
-            let mut model = Model::empty(&mut training.dev, model_config, DType::of(config.dtype, target.kind))?;
-            freeze(&mut training.dev, &mut model, &config.optimizer)?;
-            Some(model)
+            let dtype = DType::of(config.dtype, target.kind);
+            Some(frozen(&mut training.dev, model_config, dtype, &config.optimizer)?)
         }
         false => None,
     };

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::image::{Grid, ImageInput};
 use crate::model::outgoing::{self, fetched};
 use crate::model::{CheckpointPolicy, GradientSink, Grads, Model, ModelConfig};
-use crate::optim::{Optimizer, freeze};
+use crate::optim::{Optimizer, frozen};
 use crate::ranks::{BytesExchanged, OneRank, Ranks, Shards};
 use crate::tensor::DType;
 use crate::train::exchange::{Collector, Exchange, Reach};
@@ -106,8 +106,7 @@ impl Training {
         ranks: OneRank,
     ) -> Result<Training> {
         let mut dev = Device::count_for(target);
-        let mut model = Model::empty(&mut dev, config, DType::of(dtype, target.kind))?;
-        freeze(&mut dev, &mut model, &optimizer)?;
+        let model = frozen(&mut dev, config, DType::of(dtype, target.kind), &optimizer)?;
         let shards = Shards::new(&model.layout.shares(), ranks.size());
         let optimizer = Optimizer::sharded(&mut dev, &model.layout, optimizer, 0, &shards, ranks.rank())?;
         let exchange = Exchange::new(&model.layout, ranks.rank(), ranks.size());

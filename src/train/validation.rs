@@ -16,7 +16,7 @@ use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig};
 use crate::observe::Observer;
-use crate::optim::freeze;
+use crate::optim::frozen;
 use crate::ranks::Ranks;
 use crate::tensor::DType;
 
@@ -130,8 +130,7 @@ impl Validation {
         lower: &str,
     ) -> Result<Plan> {
         let mut dev = Device::count_for(target);
-        let mut model = Model::empty(&mut dev, model.clone(), dtype)?;
-        freeze(&mut dev, &mut model, optimizer)?;
+        let model = frozen(&mut dev, model.clone(), dtype, optimizer)?;
         dev.alloc(Region::Overlay, DType::U8, &[planned.held])?;
         let mut memory = planned.memory;
         if let Some(held) = &self.measured.loss {

@@ -383,3 +383,30 @@ fn qwen3_vl_of_each_size_is_planned_on_four_kinds_of_gpus() {
         assert!(fits[0].iter().zip(&fits[1]).all(|(full, lora)| full <= lora), "{model}: {fits:?}");
     }
 }
+
+#[test]
+fn a_7b_trains_adapters_on_16_gb_with_a_quantised_base() {
+    let (sft, rl) = (config("sft.yaml"), config("rl.yaml"));
+    let sft = ["plan", &sft, "packing_length=4096", "lora.rank=16"];
+    let rl = [
+        &["plan", &rl, "lora.rank=16", "max_prompt_length=2048", "max_response_length=6144", "rollout.n=16"][..],
+        &["train_batch_size=1", "ppo_mini_batch_size=1", "micro_batch_tokens=8192", "rollout.max_num_seqs=16"],
+        &["rollout.max_num_batched_tokens=2048"],
+    ]
+    .concat();
+    let memory = |args: &[&str], format: &str| -> u64 {
+        let format = format!("quantization={format}");
+        let (code, text, stderr) = run(&[args, &["--gpu", "rtx-4080", "--json", &format]].concat());
+        assert_eq!(code, 0, "{stderr}");
+        let plan: Value = serde_json::from_str(&text).unwrap();
+        plan["memory"]["regions"]["weights"].as_u64().unwrap()
+    };
+    let [int8, nf4] = ["int8", "nf4"].map(|format| memory(&sft, format));
+    // 6.5 B weights of the layers in 8.125 or 4.5 bits, the rest in bf16.
+    assert!(nf4 + (2 << 30) < int8 && int8 < 10 << 30, "{int8} {nf4}");
+    assert_eq!(memory(&rl, "nf4"), nf4);
+    // The error names the format as a change that helps, and what RL lacks with int8.
+    failure(&[&sft[..], &["--gpu", "4080"]].concat(), 2, &["memory", "it fits with quantization=int8"]);
+    failure(&[&rl[..], &["--gpu", "4080", "quantization=int8"]].concat(), 2, &["memory", "at least 15.8 GiB"]);
+    failure(&[&sft[..3], &["quantization=int8"]].concat(), 2, &["quantization", "null without lora"]);
+}
