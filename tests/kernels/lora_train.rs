@@ -11,7 +11,8 @@ use omr::train::sft::SftJob;
 
 use super::train::{bf16_rl, bf16_sft};
 use super::{Schedule, emu, emu_of, emu_with, kind, no_hopper, skipped};
-use crate::train::tiny;
+use crate::ops::quantized::FORMATS;
+use crate::train::{quantized, tiny};
 
 /// Adapters of all linear layers, those of the tower included.
 fn adapters(rank: usize) -> Option<LoraConfig> {
@@ -72,6 +73,40 @@ fn a_run_takes_the_memory_that_was_planned() {
         job.run(&mut dev, &Silent).unwrap();
         for region in Region::ALL {
             assert_eq!(plan.bytes(region), dev.high_water().bytes(region), "rank {rank}: {}", region.name());
+        }
+    }
+}
+
+#[test]
+fn a_quantised_base_has_the_same_bits_in_sampler_and_trainer_and_the_planned_memory() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("base");
+    tiny::sft_config(dir.path());
+    quantized::model(&base);
+    for format in FORMATS {
+        for variant in KernelVariant::ALL {
+            let mut config = RlConfig { total_training_steps: Some(2), use_kl_loss: true, ..bf16_rl(dir.path()) };
+            config.model = Some(base.clone());
+            (config.optimizer.lora, config.optimizer.learning_rate) = (adapters(16), 1e-2);
+            config.optimizer.quantization = Some(quantized::settings(format));
+            let out = dir.path().join(format!("{format:?} {variant:?}"));
+            let run = tiny::run_rl_on(&out, &config, || hopper_with_sums(variant, Sums::Chain), &[]);
+            assert_eq!(run.figures("training/rollout_probs_diff_max"), [0.0; 2], "{format:?} {variant:?}");
+        }
+        if skipped("the memory of a test's device") {
+            continue;
+        }
+        let mut config = SftConfig { max_steps: Some(2), model: Some(base.clone()), ..bf16_sft(dir.path()) };
+        (config.optimizer.lora, config.optimizer.quantization) = (adapters(16), Some(quantized::settings(format)));
+        let mut job = SftJob::new(&dir.path().join(format!("sft {format:?}")), config).unwrap();
+        let plan = job.plan(Target::gpu(kind())).unwrap();
+        let mut dev = emu();
+        job.run(&mut dev, &Silent).unwrap();
+        for region in Region::ALL {
+            assert_eq!(plan.bytes(region), dev.high_water().bytes(region), "{format:?}: {}", region.name());
         }
     }
 }

@@ -8,7 +8,7 @@ pub mod heap;
 mod lanes;
 mod lora;
 mod plan;
-mod quantized;
+pub mod quantized;
 mod rows;
 mod sft;
 pub mod tiny;

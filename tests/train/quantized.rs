@@ -23,12 +23,12 @@ use crate::models;
 const FORMATS: [BaseFormat; 2] = [BaseFormat::Int8, BaseFormat::Nf4];
 
 /// Settings that also quantise the output matrix and, where its rows fit, the vision tower.
-fn settings(base: BaseFormat) -> QuantizationConfig {
+pub fn settings(base: BaseFormat) -> QuantizationConfig {
     QuantizationConfig { base, skip_modules: Vec::new() }
 }
 
-/// Writes a model with random weights, with rows of 64 terms and an output matrix of its own, to the folder `base`.
-fn models(dir: &Path) {
+/// Writes a model with random weights, with rows of 64 terms and an output matrix of its own, over the model in `dir`.
+pub fn model(dir: &Path) {
     let tokenizer = tiny::tokenizer();
     let shape = omr::config::BaseConfig {
         hidden_size: 64,
@@ -38,9 +38,14 @@ fn models(dir: &Path) {
         ..tiny::shape()
     };
     let config = model_config(&omr::model::family::qwen2_5_vl::FAMILY, &shape, &tokenizer).unwrap();
-    sft_config(dir);
     let mut dev = device(1);
-    Model::init(&mut dev, config, DType::Bf16, 1).unwrap().save(&mut dev, &dir.join("base"), DType::Bf16).unwrap();
+    Model::init(&mut dev, config, DType::Bf16, 1).unwrap().save(&mut dev, dir, DType::Bf16).unwrap();
+}
+
+/// Writes rows and the model of [`model`] to the folder `base`.
+fn models(dir: &Path) {
+    sft_config(dir);
+    model(&dir.join("base"));
 }
 
 fn sft(dir: &Path, base: BaseFormat, dtype: Dtype) -> SftConfig {
