@@ -1,8 +1,12 @@
 //! Command-line options for the GPU and the rows that a plan assumes.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use super::gpus::Gpu;
+use clap::builder::{EnumValueParser, PossibleValue, TypedValueParser};
+use clap::{Arg, Command, ValueEnum};
+
+use super::gpus::{Ceilings, Gpu};
 use super::layout;
 use crate::data::{Index, Shape};
 use crate::error::{Error, Result};
@@ -12,8 +16,11 @@ use crate::model::ModelConfig;
 #[derive(clap::Args)]
 pub struct GpuOptions {
     /// Kind of GPU
-    #[arg(long, value_enum, default_value = "h200")]
+    #[arg(long, value_parser = SupportedGpu, default_value = "h200")]
     pub gpu: Gpu,
+    /// Memory of the GPU in place of that of its kind, as nvidia-smi shows it: 15.2GiB
+    #[arg(long, value_parser = gib, value_name = "SIZE")]
+    pub gpu_memory: Option<u64>,
     /// Clock of an H200 or H100 under load, in MHz. Predictions assume it
     #[arg(long, default_value_t = CLOCK, value_name = "MHZ")]
     pub clock: f64,
@@ -27,7 +34,7 @@ pub struct GpuOptions {
 const CLOCK: f64 = 1500.0;
 
 /// GPU for which times are predicted if none is given.
-pub const H200: GpuOptions = GpuOptions { gpu: Gpu::H200, clock: CLOCK, launches: None };
+pub const H200: GpuOptions = GpuOptions { gpu: Gpu::H200, gpu_memory: None, clock: CLOCK, launches: None };
 
 /// Rows that a plan assumes if no data is read.
 #[derive(clap::Args, Default)]
@@ -41,7 +48,44 @@ pub struct Rows {
     pub image_tokens: Option<usize>,
 }
 
+/// Reads a size such as `15.2GiB`, in bytes.
+fn gib(text: &str) -> std::result::Result<u64, String> {
+    let number = text.strip_suffix("GiB").and_then(|number| number.trim().parse::<f64>().ok());
+    let bytes = number.filter(|gib| *gib > 0.0 && *gib < 1e6).map(|gib| (gib * (1u64 << 30) as f64) as u64);
+    bytes.ok_or_else(|| "expected a number of GiB, such as 15.2GiB".to_owned())
+}
+
+/// Reads a [`Gpu`], and says why older GPUs are none of them.
+#[derive(Clone)]
+struct SupportedGpu;
+
+impl TypedValueParser for SupportedGpu {
+    type Value = Gpu;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> std::result::Result<Gpu, clap::Error> {
+        let name = value.to_ascii_lowercase();
+        if ["t4", "v100", "2080ti", "rtx-2080ti", "p100"].iter().any(|old| name == *old) {
+            let what = format!(
+                "{} has no bf16: not supported, a GPU of compute capability 8.0 or later is needed",
+                name.display()
+            );
+            return Err(clap::Error::raw(clap::error::ErrorKind::InvalidValue, what + "\n").with_cmd(command));
+        }
+        EnumValueParser::<Gpu>::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Gpu::value_variants().iter().filter_map(ValueEnum::to_possible_value)))
+    }
+}
+
 impl GpuOptions {
+    /// Returns the bytes that a plan may use on one of `gpus` GPUs.
+    pub fn budget(&self, gpus: usize) -> usize {
+        let of_kind = self.gpu.ceilings();
+        Ceilings { memory: self.gpu_memory.unwrap_or(of_kind.memory), ..of_kind }.budget(gpus)
+    }
+
     /// Formats a number of these GPUs for the user.
     pub fn named(&self, count: usize) -> String {
         layout::named(count, &self.gpu.ceilings())

@@ -84,7 +84,7 @@ pub fn set<C: Training>(config: &C, overrides: &Overrides) -> Option<C> {
 
 /// Returns the GPU as a target for the run: its memory without the reserve, and within the limit of the config.
 pub fn target(gpus: GpuSet, max_memory_gib: Option<f64>) -> Target {
-    let budget = gpus.gpu_options.gpu.ceilings().budget(gpus.count);
+    let budget = gpus.gpu_options.budget(gpus.count);
     Target::gpu(Kind::Cuda).within(Some(budget)).within(plan::gib_to_bytes(max_memory_gib))
 }
 

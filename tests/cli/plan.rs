@@ -409,4 +409,15 @@ fn a_7b_trains_adapters_on_16_gb_with_a_quantised_base() {
     failure(&[&sft[..], &["--gpu", "4080"]].concat(), 2, &["memory", "it fits with quantization=int8"]);
     failure(&[&rl[..], &["--gpu", "4080", "quantization=int8"]].concat(), 2, &["memory", "at least 15.8 GiB"]);
     failure(&[&sft[..3], &["quantization=int8"]].concat(), 2, &["quantization", "null without lora"]);
+    // The memory of the GPU can be given, and older GPUs are answered with the reason.
+    assert_eq!(memory(&[&sft[..], &["--gpu-memory", "12.5GiB"]].concat(), "nf4"), nf4);
+    failure(
+        &[&sft[..], &["--gpu-memory", "9GiB", "quantization=nf4"]].concat(),
+        2,
+        &["memory", "expected at most 8.0 GiB"],
+    );
+    for (flag, value, expected) in [("--gpu", "t4", "t4 has no bf16"), ("--gpu-memory", "16", "a number of GiB")] {
+        let (code, _, stderr) = run(&[&sft[..], &[flag, value]].concat());
+        assert!(code == 2 && stderr.contains(expected), "{stderr}");
+    }
 }
