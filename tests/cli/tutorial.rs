@@ -1,4 +1,4 @@
-//! Types the commands of docs/TUTORIAL.md, with fewer training steps.
+//! Types the commands of docs/user/tutorial.md, with fewer training steps.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -17,7 +17,7 @@ fn commands(page: &str) -> Vec<String> {
 #[ignore = "trains a model in about half a minute"]
 fn every_command_of_the_tutorial_works() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(root.join("docs/TUTORIAL.md")).unwrap();
+    let page = fs::read_to_string(root.join("docs/user/tutorial.md")).unwrap();
     let commands = commands(&page);
     let used = |word: &str| commands.iter().filter(|command| command.contains(word)).count();
     for word in ["shapes.py", "omr data inspect", "omr init", "omr rl", "omr report", "omr generate", "omr chat"] {
