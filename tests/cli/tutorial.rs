@@ -32,7 +32,7 @@ fn every_command_of_the_tutorial_works() {
     let short = r#"omr() {
         case "$1" in
             sft) set -- "$@" max_steps=30 eval_steps=15 ;;
-            rl) set -- "$@" total_training_steps=2 test_freq=1 ;;
+            rl) set -- "$@" total_training_steps=2 ;;
         esac
         "$OMR" "$@"
     }"#;
@@ -50,5 +50,5 @@ fn every_command_of_the_tutorial_works() {
     }
     let summary = fs::read_to_string(runs.join("rl-eval/summary.json")).unwrap();
     let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
-    assert_eq!(summary["tasks"]["shapes"]["n"], 24, "{summary:#}");
+    assert_eq!(summary["tasks"]["shapes"]["n"], 200, "{summary:#}");
 }
