@@ -101,6 +101,16 @@ choice! {
 }
 
 choice! {
+    /// Storage of the matrices of a frozen base.
+    pub enum BaseFormat {
+        /// Integers from -127 to 127 times a power of two per 64 terms of a row. 8.1 bits per weight.
+        Int8 = "int8",
+        /// The 16 levels of bitsandbytes' NF4 times an f32 scale per 64 terms of a row. 4.5 bits per weight.
+        Nf4 = "nf4",
+    }
+}
+
+choice! {
     /// Policy loss.
     pub enum LossMode {
         /// Token-level ratio with dual clip (GRPO, DAPO).

@@ -314,6 +314,7 @@ fn unsafe_stands_only_where_it_is_meant_to() {
         "ops/matmul/",
         "ops/attention",
         "ops/paged_attention",
+        "ops/quantized/vectors.rs",
         "ops/linear_logprob",
         "ops/sample",
         "ops/tile.rs",

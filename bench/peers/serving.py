@@ -1,10 +1,10 @@
 """Measures omr serve beside llama.cpp's server, Hugging Face generate and vLLM: the same weights, prompts of 128 token ids, 128
 new tokens, temperature 1 without other limits, 1 and 16 requests at a time. Also compares omr serve with omr generate.
 
-usage: python bench/peers/serving.py --llama-server PROGRAM [--omr PROGRAM] [--models DIR] [--jobs 22m-f32,22m-bf16,150m-f32,150m-bf16]
+usage: python bench/peers/serving.py [--llama-server PROGRAM] [--omr PROGRAM] [--models DIR] [--jobs 22m-f32,22m-bf16,150m-f32,150m-bf16]
        [--rounds 3] [--seconds 2] [--vllm VENV] [--out DIR]
-bench/peers/build-llama-server makes PROGRAM, and tools/check-vllm --venv VENV makes an environment with vLLM, which is left out
-without VENV. The systems take turns. Writes OUT/serving.json; --models keeps the models. llama.cpp gets its own best form: the
+bench/peers/build-llama-server makes PROGRAM, and tools/check-vllm --venv VENV makes an environment with vLLM; a system is left
+out without its option. The job smollm2-f32 or smollm2-bf16 measures SmolLM2-135M-Instruct (tools/smollm2) without llama-server. The systems take turns. Writes OUT/serving.json; --models keeps the models. llama.cpp gets its own best form: the
 architecture qwen2, whose positions are those of Qwen2.5-VL for text, and its default KV cache (f16). Hugging Face generate runs
 all requests as one batch of equal lengths, so that no request waits for another.
 """
@@ -111,11 +111,12 @@ def hugging_face(model, concurrent, seconds, vocab, seed):
 
 def inside(model, count, seconds, vocab, seed):
     import torch
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoModelForCausalLM, Qwen2_5_VLForConditionalGeneration
 
     torch.set_num_threads(THREADS)
     dtype = torch.bfloat16 if model.endswith("bf16") else torch.float32
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(model, dtype=dtype).eval()
+    of = AutoModelForCausalLM if "smollm2" in model else Qwen2_5_VLForConditionalGeneration
+    model = of.from_pretrained(model, dtype=dtype).eval()
     model.generation_config.eos_token_id = None
     latencies = []
 
@@ -187,17 +188,22 @@ def measure(args, job):
     if not model.exists():
         shape, dtype = job.split("-")
         command = [sys.executable, ROOT / "bench/peers/serving_models.py", model, "--shape", shape, "--dtype", dtype]
+        if shape == "smollm2":
+            command = [sys.executable, ROOT / "tools/smollm2", model, "--dtype", dtype]
         subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    vocab = json.loads((model / "config.json").read_text())["text_config"]["vocab_size"]
+    config = json.loads((model / "config.json").read_text())
+    vocab = config.get("text_config", config)["vocab_size"]
+    has_llama = args.llama_server and not job.startswith("smollm2")
     ours, theirs, third = free_port(), free_port(), free_port()
     omr = [args.omr, "--device", "cpu", "--threads", THREADS, "serve", model, "--port", ours, "all_ids=true", f"dtype={job.split('-')[1]}"]
     llama = [args.llama_server, "-m", model / "model.gguf", "--port", theirs, "-np", 16, "-c", 16 * 512, "-t", THREADS, "-tb", THREADS,
              "--no-webui", "-ngl", 0]
     systems = {
         "omr serve": lambda *at: turn(lambda ids, seed: openai_request(ours, ids, seed), *at),
-        "llama-server": lambda *at: turn(lambda ids, seed: llama_request(theirs, ids, seed), *at),
         "Hugging Face generate": lambda *at: hugging_face(model, *at),
     }
+    if has_llama:
+        systems["llama-server"] = lambda *at: turn(lambda ids, seed: llama_request(theirs, ids, seed), *at)
     if args.vllm:
         systems["vLLM"] = lambda *at: turn(lambda ids, seed: openai_request(third, ids, seed), *at)
         dtype = {"f32": "float32", "bf16": "bfloat16"}[job.split("-")[1]]
@@ -211,8 +217,13 @@ def measure(args, job):
     served, generated = [], []
     # Each round has new processes, because the speed of a process depends on where its memory lies.
     for number in range(args.rounds):
-        with server(omr, ours), server(llama, theirs), server(vllm, third) if args.vllm else contextlib.nullcontext():
-            difference = same_model(ours, theirs, vocab)
+        with contextlib.ExitStack() as servers:
+            servers.enter_context(server(omr, ours))
+            if has_llama:
+                servers.enter_context(server(llama, theirs))
+            if args.vllm:
+                servers.enter_context(server(vllm, third))
+            difference = same_model(ours, theirs, vocab) if has_llama else None
             for (concurrent, name), done in turns.items():
                 done.append(systems[name](concurrent, args.seconds, vocab, 10**6 * (number + 1)))
             latencies, each = over_generate(args.omr, model, ours)
@@ -224,7 +235,7 @@ def measure(args, job):
                      "p50_ms": 1e3 * statistics.median(latencies)})
         print(f"{job} {concurrent:2} {name:22} {rows[-1]['tokens_per_s']:8.1f} tokens/s of {[round(rate, 1) for rate in rates]}", flush=True)
     over = {"serve_p50_ms": 1e3 * statistics.median(served), "generate_ms": 1e3 * statistics.median(generated)}
-    print(job, over, f"log-probs differ by {difference:.1e}", flush=True)
+    print(job, over, f"log-probs differ by {difference:.1e}" if has_llama else "", flush=True)
     return {"job": job, "logprob_difference": difference, "rows": rows, "over_generate": over}
 
 
@@ -234,7 +245,7 @@ def main():
         count, seconds, vocab, seed = (float(number) for number in numbers)
         return inside(model, int(count), seconds, int(vocab), int(seed))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--llama-server", type=pathlib.Path, required=True)
+    parser.add_argument("--llama-server", type=pathlib.Path)
     parser.add_argument("--omr", type=pathlib.Path, default=ROOT / "target/release/omr")
     parser.add_argument("--vllm", type=pathlib.Path)
     parser.add_argument("--models", type=pathlib.Path)
@@ -253,9 +264,9 @@ def main():
         args.models = args.models or pathlib.Path(temporary)
         load = os.getloadavg()[0]
         jobs = [measure(args, job) for job in args.jobs.split(",")]
-    version = subprocess.run([args.llama_server, "--version"], capture_output=True, text=True)
+    version = args.llama_server and subprocess.run([args.llama_server, "--version"], capture_output=True, text=True)
     record = {"kind": "serving", "commit": commit, "cpu": cpu, "threads": THREADS, "prompt": PROMPT, "new": NEW, "load_before": load,
-              "llama_server": (version.stdout + version.stderr).splitlines()[0], "jobs": jobs}
+              "llama_server": version and (version.stdout + version.stderr).splitlines()[0], "jobs": jobs}
     (args.out / "serving.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

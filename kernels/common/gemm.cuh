@@ -287,12 +287,11 @@ __device__ __forceinline__ void stream(int steps, const Load& load, const Multip
     }
 }
 
-// Computes the product of one CTA. Grid x is row tiles times column tiles.
-template <class T, class E>
-__device__ __forceinline__ void run(const Operands& in, const typename E::Args& out) {
+// Computes the product of one CTA, whose tiles `loader` copies. Grid x is row tiles times column tiles.
+template <class T, class E, class L>
+__device__ __forceinline__ void run_from(L& loader, const Operands& in, const typename E::Args& out) {
     Corner at = corner<T>(blockIdx.x, in.rows, E::columns(out, in));
     auto& ring = isa::smem<Stages<T>>();
-    Loader<T> loader{in};
     loader.template aim<E>(out, at.row, at.column);
     Warp<T> warp;
     Step<T> operands;
@@ -308,6 +307,13 @@ __device__ __forceinline__ void run(const Operands& in, const typename E::Args& 
     put<T>(tile, warp, sums);
     isa::sync_cta();
     E::template finish<T>(out, in, tile, at.row, at.column);
+}
+
+// Computes the product of one CTA.
+template <class T, class E>
+__device__ __forceinline__ void run(const Operands& in, const typename E::Args& out) {
+    Loader<T> loader{in};
+    run_from<T, E>(loader, in, out);
 }
 
 // Four adjacent columns.

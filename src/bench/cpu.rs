@@ -16,7 +16,7 @@ use crate::observe::bytes;
 use crate::tensor::DType;
 
 /// Names of the benchmarks, in the order of the table. Without names on the command line, the first [`DEFAULT`] run.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "linear",
     "swiglu",
     "attention",
@@ -29,6 +29,7 @@ const NAMES: [&str; 18] = [
     "lane_sum",
     "paged_attention",
     "sample",
+    "dequantize",
     "train-step",
     "rl-step",
     "generate",
@@ -36,7 +37,7 @@ const NAMES: [&str; 18] = [
     "prefill",
     "parity",
 ];
-const DEFAULT: usize = 15;
+const DEFAULT: usize = 16;
 
 /// Runs the benchmarks and returns a table.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {

@@ -121,7 +121,7 @@ pub fn zeros(dev: &mut Device, dtype: DType, dims: &[usize]) -> Result<Tensor> {
 
 pub fn weight(dev: &mut Device, dtype: DType, n: usize, k: usize) -> Result<Weight> {
     let order = Order::of(dev);
-    Ok(Weight { data: random(dev, dtype, &[order.len(dtype, n, k)], 0.02)?, order, n, k })
+    Ok(Weight::new(random(dev, dtype, &[order.len(dtype, n, k)], 0.02)?, order, n, k))
 }
 
 pub fn bytes(tensors: &[Tensor]) -> f64 {

@@ -18,6 +18,7 @@ mod model_shape;
 mod ops;
 mod options;
 mod parity;
+mod quantized;
 mod rl_step;
 mod run;
 mod tower;

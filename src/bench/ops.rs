@@ -4,7 +4,8 @@
 use super::case::{Case, Make};
 use super::inputs::Sizes;
 use super::layer::{self, MOVES, Sequences};
-use super::{decode, tower, update};
+use super::{decode, quantized, tower, update};
+use crate::choice::BaseFormat;
 use crate::device::{Device, Kind};
 use crate::error::Result;
 use crate::ops::gelu::GeluKind;
@@ -31,7 +32,11 @@ pub fn cases(kind: Kind, dtype: DType) -> Vec<(&'static str, Make)> {
         out.push(("attention", Box::new(move |dev| layer::attention_fwd(dev, dtype, sequences))));
         out.push(("attention", Box::new(move |dev| layer::attention_bwd(dev, dtype, sequences))));
     }
-    let more: [(&'static str, Op); 14] = [
+    let more: [(&'static str, Op); 18] = [
+        ("dequantize", |dev, s| quantized::dequantize_fwd(dev, s, BaseFormat::Int8)),
+        ("dequantize", |dev, s| quantized::dequantize_fwd(dev, s, BaseFormat::Nf4)),
+        ("dequantize", |dev, s| quantized::linear_fwd(dev, s, BaseFormat::Int8)),
+        ("dequantize", |dev, s| quantized::linear_fwd(dev, s, BaseFormat::Nf4)),
         ("rms_norm", layer::rms_norm_fwd),
         ("rms_norm", layer::rms_norm_bwd),
         ("rope", layer::rope_fwd),

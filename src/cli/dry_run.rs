@@ -23,7 +23,8 @@ pub fn without_rows<C: Training>(session: &Session, missing: &[String], mut conf
     let (asked, context) = (config.clone(), session.context);
     let keys = config.keys();
     let model = Start::directory(keys.model.map(|model| model.as_path()))?;
-    let model_config = ModelConfig::load(&model.join("config.json"))?;
+    let model_config =
+        ModelConfig::load(&model.join("config.json"))?.quantized(keys.optimizer.quantization.as_ref())?;
     Chat::load(model, &model_config.chat())?;
     let gpus = GpuSet { gpu_options: &H200, count: session.ranks.size() };
     let page = asked.page(gpus, &Rows::default(), model_config)?;
@@ -56,7 +57,8 @@ pub fn rest(
     page: impl FnOnce(ModelConfig) -> Result<Page>,
 ) -> Result<()> {
     let (context, gpus, trainer) = (session.context, session.ranks.size(), job.trainer_config());
-    let config = ModelConfig::load(&trainer.run.model.join("config.json"))?;
+    let config = ModelConfig::load(&trainer.run.model.join("config.json"))?
+        .quantized(trainer.optimizer.quantization.as_ref())?;
     context.say(&memory::levels(&job.common().levels, &config));
     let checkpoint = memory::checkpoint(plan, parameters(&config, &trainer.optimizer)?[1]);
     let free = session.args.out.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));

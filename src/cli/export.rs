@@ -1,13 +1,14 @@
-//! `omr export`: writes the model of an adapter for programs that read no adapters.
+//! `omr export`: writes the model of an adapter for programs that read no adapters, or a model with quantised matrices.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Context;
 use super::args::{Overrides, repository};
 use super::stdout::print;
+use crate::choice::{BaseFormat, named};
 use crate::config::GenerateConfig;
 use crate::error::Result;
-use crate::eval;
+use crate::eval::{self, Onto};
 use crate::hub::Kind;
 
 /// Arguments of `omr export`.
@@ -15,12 +16,20 @@ use crate::hub::Kind;
 #[command(
     after_help = "The merged weights are W + s B A, summed in f32 and rounded to the type of the base's weights. In \
     bf16 the rounding loses small changes: use --rows to see how far the log-probs move, and serve or evaluate the \
-    adapter itself where every bit counts. Example: omr export --merge runs/sft --out merged --rows answers.jsonl"
+    adapter itself where every bit counts. Example: omr export --merge runs/sft --out merged --rows answers.jsonl. omr export --quantize nf4 MODEL --out DIR writes the \
+    linear layers of the decoder in 4 bits"
 )]
 pub struct Args {
     /// Run that trained an adapter, or a model directory with an adapter. The adapter is merged into its base
-    #[arg(long, value_name = "RUN")]
-    merge: PathBuf,
+    #[arg(long, value_name = "RUN", required_unless_present = "quantize", conflicts_with = "quantize")]
+    merge: Option<PathBuf>,
+    /// Store the matrices of the model MODEL as int8 or nf4. transformers loads the directory of nf4
+    #[arg(long, value_names = ["FORMAT", "MODEL"], num_args = 2)]
+    quantize: Option<Vec<String>>,
+    /// Weights to which an adapter of a quantised base is added: the values of the codes that it was trained on, or the
+    /// original weights
+    #[arg(long, value_enum, default_value_t, conflicts_with = "quantize")]
+    onto: Onto,
     /// Folder to create for the model
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -35,10 +44,19 @@ pub struct Args {
 /// Writes the model and prints its path to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(config) = args.overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
-    let of_run = args.merge.join("model");
-    let dir = if of_run.is_dir() { of_run } else { repository(&args.merge, Kind::Model, "--merge")? };
-    let rows = args.rows.as_deref();
-    let line = context.with_machine(|machine| eval::export(&dir, &args.out, rows, &config, machine))?;
+    let line = match (&args.merge, args.quantize.as_deref()) {
+        (_, Some([format, model])) => {
+            let format = named("--quantize", BaseFormat::ALL, BaseFormat::ALIASES, format)?;
+            eval::quantize(&repository(Path::new(model), Kind::Model, "--quantize")?, &args.out, format)?
+        }
+        (merge, _) => {
+            let merge = merge.as_deref().unwrap_or(Path::new(""));
+            let of_run = merge.join("model");
+            let dir = if of_run.is_dir() { of_run } else { repository(merge, Kind::Model, "--merge")? };
+            let rows = args.rows.as_deref();
+            context.with_machine(|machine| eval::export(&dir, &args.out, args.onto, rows, &config, machine))?
+        }
+    };
     context.say(&line);
     print(&format!("{}\n", args.out.display()))
 }

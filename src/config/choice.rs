@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Place;
 use super::describe::inline;
-use crate::choice::{Dtype, KlLossType, LossAggMode, LossMode, Names, named};
+use crate::choice::{BaseFormat, Dtype, KlLossType, LossAggMode, LossMode, Names, named};
 use crate::error::{Error, Result};
 
 /// A type whose values have names in a config.
@@ -85,6 +85,7 @@ macro_rules! choice_of {
     };
 }
 
+choice_of!(BaseFormat);
 choice_of!(Dtype);
 choice_of!(KlLossType);
 choice_of!(LossAggMode);

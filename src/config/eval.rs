@@ -6,7 +6,7 @@ use super::data::{model_of, rows_of};
 use super::judge::check_judge;
 use super::{
     ChatTemplateKwargs, Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, ImageConfig, JudgeConfig, Mode,
-    Place, Rewards, Rule, Safe, ScorerConfig, Secret, Source,
+    Place, QuantizationConfig, Rewards, Rule, Safe, ScorerConfig, Secret, Source,
 };
 use crate::error::{Error, Result};
 
@@ -89,6 +89,8 @@ settings! {
         /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe
         /// uses its own value.
         dtype: Dtype = Dtype::Auto, published: "bf16";
+        /// Storage of the weights in 8 or 4 bits. null = in `dtype`, or as the model's files are.
+        quantization: Option<QuantizationConfig> = None;
         /// Settings for an evaluation with several ranks. A recipe uses its own settings.
         dist: DistConfig = DistConfig::default();
     }

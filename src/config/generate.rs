@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ChatTemplateKwargs, Config, Dtype, ImageConfig, Place, Rule, Safe, ServeConfig};
+use super::{ChatTemplateKwargs, Config, Dtype, ImageConfig, Place, QuantizationConfig, Rule, Safe, ServeConfig};
 use crate::error::Result;
 
 settings! {
@@ -35,6 +35,8 @@ settings! {
         max_bad_rows: f64 = 1.0, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
         /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU.
         dtype: Dtype = Dtype::Auto, name: "vLLM --dtype";
+        /// Storage of the weights in 8 or 4 bits. null = in `dtype`, or as the model's files are.
+        quantization: Option<QuantizationConfig> = None;
         /// Maximum number of tokens of a prompt with its answer. null = the limit in the model's config.
         max_model_len: Option<usize> = None, rule: Rule::AtLeast(2.0), name: "vLLM --max-model-len";
         /// Maximum number of tokens per engine step. Longer prompts are prefilled in chunks.
@@ -64,6 +66,7 @@ impl GenerateConfig {
         ServeConfig {
             all_ids: self.all_ids,
             dtype: self.dtype,
+            quantization: self.quantization.clone(),
             max_model_len: self.max_model_len,
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_num_seqs: self.max_num_seqs,

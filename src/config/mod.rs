@@ -32,6 +32,7 @@ mod lora;
 mod optim;
 mod pipeline;
 mod preset;
+mod quantization;
 pub mod recipe;
 pub mod rl;
 mod rollout;
@@ -47,7 +48,7 @@ mod training;
 mod unknown;
 pub mod validation;
 
-pub use crate::choice::{Dtype, KlLossType, LossAggMode, LossMode, nearest, not_one_of};
+pub use crate::choice::{BaseFormat, Dtype, KlLossType, LossAggMode, LossMode, nearest, not_one_of};
 pub use chat_template::ChatTemplateKwargs;
 pub use choice::{Choice, choose};
 pub use convert::from_other;
@@ -68,6 +69,7 @@ pub use pipeline::{
     StageConfig, StageKeys, StepConfig, VerifyConfig,
 };
 pub use preset::Preset;
+pub use quantization::QuantizationConfig;
 pub use recipe::{BaseConfig, RecipeConfig, TaskConfig, TeacherConfig};
 pub use rl::{AdvEstimator, Curriculum, FilterMetric, KlCtrlConfig, KlCtrlType, RlConfig};
 pub use rollout::RolloutConfig;

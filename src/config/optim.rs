@@ -1,7 +1,7 @@
 //! Config keys of AdamW and its learning rate, shared by SFT and RL.
 
 use super::table::join;
-use super::{LoraConfig, Place, Rule, Safe};
+use super::{LoraConfig, Place, QuantizationConfig, Rule, Safe};
 use crate::error::Result;
 
 choice! {
@@ -49,6 +49,9 @@ settings! {
         /// Train adapters (LoRA) instead of the weights. They need a learning rate about ten times as high. null = train
         /// the weights.
         lora: Option<LoraConfig> = None;
+        /// Storage of the frozen base in 8 or 4 bits, with `lora`. null = in the type of the weights, or as the model's
+        /// files are.
+        quantization: Option<QuantizationConfig> = None;
         /// Start with zero moments for trained parts without optimizer state in the checkpoint that `resume` names,
         /// because its run had frozen them.
         start_moments_anew: bool = false;
@@ -91,6 +94,9 @@ impl OptimConfig {
         let is_scaled = self.learning_rate != 0.0 || own.iter().flatten().all(|&rate| rate <= 0.0);
         let expected = "above 0: it scales all rates (freeze_language_model trains only the other parts)";
         place.check(is_scaled, &join(path, "learning_rate"), 0, expected)?;
+        let format = self.quantization.as_ref().map_or("", |quantization| quantization.base.name());
+        let expected = "null without lora: a quantised base is frozen, and only adapters can be trained";
+        place.check(format.is_empty() || self.lora.is_some(), &join(path, "quantization"), format, expected)?;
         let frozen = [
             ("freeze_vision_tower", self.freeze_vision_tower),
             ("freeze_multi_modal_projector", self.freeze_multi_modal_projector),

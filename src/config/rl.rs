@@ -256,6 +256,7 @@ settings! {
         optimizer.freeze_vision_tower, name: "verl actor_rollout_ref.actor.freeze_vision_tower", published: "false";
         ..optimizer { freeze_multi_modal_projector, freeze_language_model };
         optimizer.lora, name: "TRL use_peft (null trains all weights)";
+        optimizer.quantization;
         optimizer.lr_scheduler_type,
             name: "verl actor_rollout_ref.actor.optim.lr_scheduler_type", published: "constant";
         /// Number of steps of linear warm-up.

@@ -1,6 +1,6 @@
 //! Config keys of `omr serve`, named after vLLM's options.
 
-use super::{Config, Dtype, ImageConfig, Place, Rule};
+use super::{Config, Dtype, ImageConfig, Place, QuantizationConfig, Rule};
 use crate::error::Result;
 
 settings! {
@@ -10,6 +10,8 @@ settings! {
         all_ids: bool = false;
         /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU.
         dtype: Dtype = Dtype::Auto, name: "vLLM --dtype";
+        /// Storage of the weights in 8 or 4 bits. null = in `dtype`, or as the model's files are.
+        quantization: Option<QuantizationConfig> = None;
         /// Maximum number of tokens of a prompt with its answer. null = the limit in the model's config.
         max_model_len: Option<usize> = None, rule: Rule::AtLeast(2.0), name: "vLLM --max-model-len";
         /// Maximum number of tokens per engine step. Longer prompts are prefilled in chunks.

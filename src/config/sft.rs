@@ -54,6 +54,7 @@ settings! {
         ..optimizer { freeze_multi_modal_projector, freeze_language_model };
         optimizer.lora, name: "LLaMA-Factory finetuning_type (null trains all weights); \
             TRL use_peft (null trains all weights)";
+        optimizer.quantization;
         optimizer.lr_scheduler_type = (LrSchedulerType::Cosine), name: "lmms-engine trainer_args.lr_scheduler_type",
             published: "cosine";
         /// Number of steps of linear warm-up. null = as set by warmup_ratio.

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::logprobs::score;
-use crate::config::{GenerateConfig, ImageConfig};
+use crate::choice::BaseFormat;
+use crate::config::{GenerateConfig, ImageConfig, QuantizationConfig};
 use crate::device::{Device, Isa, Target};
 use crate::error::{Error, Result};
 use crate::files;
@@ -14,16 +15,54 @@ use crate::identity::Manifest;
 use crate::machine::Machine;
 use crate::model::adapter_files::StoredAdapter;
 use crate::model::merge::Merged;
+use crate::model::outgoing::Outgoing;
 use crate::model::weights::WeightFiles;
 use crate::model::{Model, ModelConfig};
 use crate::train::saving::copy_companions;
 
+/// The weights to which an adapter of a quantised base is added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Onto {
+    /// The values of the codes, with which the adapter was trained.
+    #[default]
+    Trained,
+    /// The weights before they were quantised.
+    Original,
+}
+
+/// Writes the model in `dir` with the matrices in `format` to the new directory `out`. Returns a line for the user.
+pub fn quantize(dir: &Path, out: &Path, format: BaseFormat) -> Result<String> {
+    if base_model::of(dir)?.is_some() {
+        let expected = "a full model: omr export --merge writes one";
+        return Err(Error::input("--quantize", format!("{}, an adapter", dir.display()), expected));
+    }
+    let is_tied = ModelConfig::load(&dir.join("config.json"))?.text.tie_word_embeddings;
+    let written = crate::model::quantize::quantize(dir, &QuantizationConfig { base: format, ..Default::default() })?;
+    is_new(out)?;
+    let bytes: usize = written.weights.iter().flat_map(|file| &file.tensors).map(Outgoing::bytes).sum();
+    files::folder(out, |folder| {
+        written.write(folder, &mut |_| Ok(Vec::new()))?;
+        copy_companions(dir, folder, &ImageConfig::default())?;
+        Manifest::write(folder)
+    })?;
+    let rest = if is_tied { "the token table (lm_head)" } else { "lm_head" };
+    let (gib, name) = (bytes as f64 / (1u64 << 30) as f64, format.name());
+    Ok(format!("{gib:.2} GiB: linear layers in {name}; norms, biases, {rest} and the vision tower as they are"))
+}
+
+/// Errors if the directory `out` exists.
+fn is_new(out: &Path) -> Result<()> {
+    let found = || format!("{}, which exists", out.display());
+    if out.exists() { Err(Error::input("--out", found(), "a new folder: nothing is overwritten")) } else { Ok(()) }
+}
+
 /// Writes the base of the adapter in `dir`, with the adapter merged into its weights, to the new directory `out`. The
-/// merge runs on the CPU, in the type of the base's weights. Returns a line for the user: how many weights changed, and
+/// merge runs on the CPU, in the type of the base's weights, onto the weights that `onto` names. Returns a line for the user: how many weights changed, and
 /// the largest difference of the log-probs of the responses in `rows`, which [`score`] reads with `config`.
 pub fn export(
     dir: &Path,
     out: &Path,
+    onto: Onto,
     rows: Option<&Path>,
     config: &GenerateConfig,
     machine: &Machine,
@@ -32,17 +71,18 @@ pub fn export(
         let found = format!("{}, which contains no {}", dir.display(), base_model::ADAPTER_CONFIG);
         return Err(Error::input("--merge", found, "a run that trained an adapter (key lora), or its model directory"));
     };
-    if out.exists() {
-        let found = format!("{}, which exists", out.display());
-        return Err(Error::input("--out", found, "a new folder: nothing is overwritten"));
-    }
-    let (weights, model_config) = (WeightFiles::open(&base)?, ModelConfig::load(&dir.join("config.json"))?);
+    is_new(out)?;
+    let (weights, mut model_config) = (WeightFiles::open(&base)?, ModelConfig::load(&dir.join("config.json"))?);
+    // The merged model has plain matrices, with the values that the adapter was trained on.
+    let trained = model_config.quantization.clone().filter(|_| onto == Onto::Trained);
+    model_config.quantization = None;
     let dtype = weights.dtype();
     let mut count = Device::count_for(Target::cpu(machine.threads));
-    Model::empty_of(&mut count, dir, model_config, dtype)?;
+    Model::empty_of(&mut count, dir, model_config.clone(), dtype)?;
     let mut dev = Device::cpu(&count.high_water(), machine.threads, Isa::detect())?;
-    let model = Model::load_shown(&mut dev, dir, dtype, machine.observer)?;
-    let Merged { changed, total } = StoredAdapter::open(dir)?.merge(&mut dev, &model.layout, &weights)?;
+    let model = Model::load_shown(&mut dev, dir, model_config, dtype, machine.observer)?;
+    let Merged { changed, total } =
+        StoredAdapter::open(dir)?.merge(&mut dev, &model.layout, &weights, trained.as_ref())?;
     let mut line = format!("{changed} of {total} weights changed in the matrices that have an adapter; ");
     files::folder(out, |folder| {
         model.save(&mut dev, folder, dtype)?;

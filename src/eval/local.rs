@@ -41,7 +41,7 @@ pub struct Job<'a> {
 impl<'a> Local<'a> {
     /// Reads the settings of the model in `dir`. `target` is the device that will compute.
     pub fn new(dir: &'a Path, config: &'a EvalConfig, target: Target) -> Result<Local<'a>> {
-        let model_config = ModelConfig::load(&dir.join("config.json"))?;
+        let model_config = ModelConfig::load(&dir.join("config.json"))?.quantized(config.quantization.as_ref())?;
         let llm = Llm::open(dir, model_config, &config.images, config.dtype)?;
         let llm = llm.with_variables(config.chat_template_kwargs.variables())?;
         let who = llm.identity(target.kind)?;

@@ -103,7 +103,7 @@ pub fn score(
 
     machine.observer.note(&format!("score: {}", plan.line()));
     let mut dev = (machine.device)(&plan)?;
-    let model = Model::load_shown(&mut dev, dir, dtype, machine.observer)?;
+    let model = Model::load_shown(&mut dev, dir, reader.config.clone(), dtype, machine.observer)?;
     let policy = policy(&mut dev)?;
     machine.observer.begin("score", "rows", rows.len() as u64, 0);
     let mut comparison = Comparison::default();

@@ -21,5 +21,5 @@ mod survey;
 mod task_requests;
 pub mod validation;
 
-pub use export::export;
+pub use export::{Onto, export, quantize};
 pub use logprobs::{score, score_to};

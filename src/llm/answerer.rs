@@ -127,7 +127,7 @@ impl Llm {
         let (num_kv_blocks, plan) = self.plan(machine.target, workload, lower)?;
         let mut dev = (machine.device)(&plan)?;
         let dtype = self.dtype(dev.kind());
-        let model = Model::load_shown(&mut dev, &self.dir, dtype, machine.observer)?;
+        let model = Model::load_shown(&mut dev, &self.dir, self.config.clone(), dtype, machine.observer)?;
         let limits = EngineConfig { num_kv_blocks, ..self.limits(&mut dev, Region::Weights, workload)? };
         Ok(Answerer { llm: self, dev, model, limits, observer: machine.observer })
     }

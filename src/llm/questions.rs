@@ -32,7 +32,7 @@ impl Reader {
         if !dir.is_dir() {
             return Err(family::not_a_directory("--model", dir));
         }
-        let model = ModelConfig::load(&dir.join("config.json"))?;
+        let model = ModelConfig::load(&dir.join("config.json"))?.quantized(config.quantization.as_ref())?;
         let chat = model.chat();
         let processor = Processor::of_model(dir, chat.media, &config.images)?;
         let chat = Chat::load(dir, &chat)?.with_variables(&config.chat_template_kwargs.variables())?;

@@ -219,7 +219,7 @@ impl New<'_> {
             |n: usize| taken.iter().position(|piece| piece.row_at(n).is_some()).map_or(lora::NO_PART, |i| i as u8);
         let parts: Vec<u8> = (0..n).map(part_of).collect();
         let rows = Rows { parts: dev.upload(Region::Weights, &parts, &[n])?, rank };
-        let adapter = Adapter { a, b, s: Weight { data, order, n, k: wide }, tickets, rows, scale };
+        let adapter = Adapter { a, b, s: Weight::new(data, order, n, wide), tickets, rows, scale };
         layout.adapters.push(adapter);
         Ok(adapter)
     }

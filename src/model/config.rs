@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::config::BaseConfig;
-use crate::error::Result;
+use crate::config::{BaseConfig, QuantizationConfig};
+use crate::error::{Error, Result};
 use crate::image::{MediaFormat, MediaIds, PatchGrid};
 use crate::model::family::node::Node;
+use crate::model::quantization;
 use crate::ops::attend::Heads;
 use crate::tensor::DType;
 use crate::text::ChatConfig;
@@ -22,6 +23,8 @@ pub struct ModelConfig {
     pub text: TextConfig,
     /// Images and videos. `None` for a text model.
     pub media: Option<MediaConfig>,
+    /// Storage of the matrices in memory in 8 or 4 bits.
+    pub quantization: Option<QuantizationConfig>,
     /// The `config.json` from which this was read.
     pub(super) file: Arc<Value>,
 }
@@ -308,10 +311,31 @@ impl PartialEq for ModelConfig {
 }
 
 impl ModelConfig {
-    /// Returns the file, as it was read. Only the type of the stored weights, `dtype`, changes.
+    /// Returns the configuration of the model with the storage that the key `quantization` of a config selects. Errors
+    /// if the files of the model have another, or if a tied matrix should be quantised.
+    pub fn quantized(self, wanted: Option<&QuantizationConfig>) -> Result<ModelConfig> {
+        const KEY: &str = "quantization";
+        let Some(wanted) = wanted else { return Ok(self) };
+        if let Some(own) = self.quantization.as_ref().filter(|own| *own != wanted) {
+            let show = |of: &QuantizationConfig| format!("{} without {}", of.base.name(), of.skip_modules.join(", "));
+            let expected = format!("{}, the storage of the model or of its adapter's base (or null)", show(own));
+            return Err(Error::input(KEY, show(wanted), expected));
+        }
+        if self.text.tie_word_embeddings && !wanted.skips("lm_head") {
+            let expected = "lm_head in the list: it is the token table (tie_word_embeddings), which is never quantised";
+            return Err(Error::input(format!("{KEY}.skip_modules"), wanted.skip_modules.join(", "), expected));
+        }
+        Ok(ModelConfig { quantization: Some(wanted.clone()), ..self })
+    }
+
+    /// Returns the file, as it was read, except for the type and the storage of the weights.
     pub fn to_json(&self, dtype: DType) -> Value {
         let mut file = Value::clone(&self.file);
         let key = if file.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
+        match &self.quantization {
+            Some(quantization) => file[quantization::KEY] = quantization::to_json(quantization),
+            None => drop(file.as_object_mut().and_then(|file| file.remove(quantization::KEY))),
+        }
         file[key] = json!(if dtype == DType::Bf16 { "bfloat16" } else { "float32" });
         file
     }

@@ -39,7 +39,7 @@ impl Decoder {
         let norm = norm(dev, &mut head, text, "model.norm")?;
         let lm_head = match text.tie_word_embeddings {
             true => embed_tokens,
-            false => head.matrix(dev, v, d, table("lm_head.weight"))?,
+            false => head.linear_matrix(dev, v, d, table("lm_head.weight"))?,
         };
         Ok(Decoder { embed_tokens, lm_head, layers: layers.into(), norm })
     }
@@ -90,7 +90,7 @@ fn layer(
             .to_vec()
     };
     let input_layernorm = norm(dev, layout, text, &format!("{name}.input_layernorm"))?;
-    let weight = layout.matrix(dev, q + 2 * kv, d, joined("weight", &[d]))?;
+    let weight = layout.linear_matrix(dev, q + 2 * kv, d, joined("weight", &[d]))?;
     let bias = qkv_bias.then(|| layout.bias(dev, q + 2 * kv, joined("bias", &[]))).transpose()?;
     let qkv_proj = Linear { weight, bias, adapter: None };
     let mut head_norm = |which: &str| layout.norm(dev, &format!("{name}.self_attn.{which}_norm"), heads.dim);

@@ -1,11 +1,13 @@
 //! The list of a model's parameters, and how parameters are added to it.
 
+use crate::config::QuantizationConfig;
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::linear_layer::{Adapter, Linear, Matrix, Vector};
 use crate::model::params::{Param, Piece, RowBlocks};
 use crate::model::part::{Init, Part};
 use crate::ops::matmul::{Order, PANEL, Weight};
+use crate::ops::quantized::{self, Quantized, scale_dtype};
 use crate::tensor::{DType, Tensor};
 
 /// The parameters of a model, in the order in which gradients are summed and updates are made.
@@ -17,12 +19,14 @@ pub struct ParamLayout {
     pub dtype: DType,
     /// The adapters of linear layers. While there are any, all other parameters are frozen.
     pub adapters: Vec<Adapter>,
+    /// Storage of the matrices of linear layers in 8 or 4 bits.
+    pub quantization: Option<QuantizationConfig>,
 }
 
 impl ParamLayout {
     /// Creates a layout without parameters.
     pub fn new(dtype: DType) -> ParamLayout {
-        ParamLayout { params: Vec::new(), dtype, adapters: Vec::new() }
+        ParamLayout { params: Vec::new(), dtype, adapters: Vec::new(), quantization: None }
     }
 
     /// Returns the layout for adding parameters of `part`.
@@ -72,6 +76,21 @@ impl LayoutPart<'_> {
         self.matrix_in(dev, Order::of(dev), n, k, pieces)
     }
 
+    /// Adds the matrix of a linear layer as [`LayoutPart::matrix`] does, quantised if the settings of the layout say so.
+    pub fn linear_matrix(&mut self, dev: &mut Device, n: usize, k: usize, pieces: Vec<Piece>) -> Result<Matrix> {
+        let Some(settings) = self.layout.quantization.as_ref().filter(|settings| takes(settings, &pieces)) else {
+            return self.matrix(dev, n, k, pieces);
+        };
+        let (format, order, dtype) = (settings.base, Order::of(dev), self.layout.dtype);
+        let (layout, units) = order.quantized(format, n, k);
+        let data = dev.zeros(Region::Weights, DType::U8, &[units * layout.codes()])?;
+        let scales = dev.zeros(Region::Weights, scale_dtype(format), &[units * layout.scales()])?;
+        let quantized = Some(Quantized { format, scales, dtype });
+        let param = Param { is_matrix: true, quantized, order, n, k, ..self.param(pieces, data, Init::Normal) };
+        let id = self.push(param);
+        Ok(Matrix { id, weight: Weight { quantized, ..Weight::new(data, order, n, k) } })
+    }
+
     /// Adds a matrix as [`LayoutPart::matrix`] does, with the given element order.
     pub fn matrix_in(
         &mut self,
@@ -85,7 +104,7 @@ impl LayoutPart<'_> {
         let data = dev.zeros(Region::Weights, dtype, &[order.len(dtype, n, k)])?;
         let param = self.param(pieces, data, Init::Normal);
         let id = self.push(Param { is_matrix: true, order, n, k, ..param });
-        Ok(Matrix { id, weight: Weight { data, order, n, k } })
+        Ok(Matrix { id, weight: Weight::new(data, order, n, k) })
     }
 
     /// Adds a bias `[n]` that consists of `pieces`, filled with zeros.
@@ -121,7 +140,7 @@ impl LayoutPart<'_> {
         file: [usize; 2],
         bias: bool,
     ) -> Result<Linear> {
-        let weight = self.matrix(dev, n, k, vec![Piece::rows(format!("{name}.weight"), &file, 0)])?;
+        let weight = self.linear_matrix(dev, n, k, vec![Piece::rows(format!("{name}.weight"), &file, 0)])?;
         let bias = match bias {
             true => Some(self.bias(dev, n, vec![Piece::rows(format!("{name}.bias"), &file[..1], 0)])?),
             false => None,
@@ -141,7 +160,7 @@ impl LayoutPart<'_> {
                 .map(|(i, which)| Piece::blocks(format!("{name}.{which}_proj.{what}"), shape, rows(i)))
                 .collect()
         };
-        let weight = self.matrix(dev, n, k, pieces("weight", &[f, k]))?;
+        let weight = self.linear_matrix(dev, n, k, pieces("weight", &[f, k]))?;
         let bias = if bias { Some(self.bias(dev, n, pieces("bias", &[f]))?) } else { None };
         Ok(Linear { weight, bias, adapter: None })
     }
@@ -153,11 +172,29 @@ impl LayoutPart<'_> {
 
     fn param(&self, pieces: Vec<Piece>, tensor: Tensor, init: Init) -> Param {
         let (part, order) = (self.part, Order::Rows);
-        Param { pieces, tensor, part, init, is_adapter: false, is_matrix: false, trains: true, order, n: 1, k: 1 }
+        Param {
+            pieces,
+            tensor,
+            quantized: None,
+            part,
+            init,
+            is_adapter: false,
+            is_matrix: false,
+            trains: true,
+            order,
+            n: 1,
+            k: 1,
+        }
     }
 
     fn push(&mut self, param: Param) -> usize {
         self.layout.params.push(param);
         self.layout.params.len() - 1
     }
+}
+
+/// Returns true if the matrix of `pieces` is quantised with these settings.
+pub(super) fn takes(settings: &QuantizationConfig, pieces: &[Piece]) -> bool {
+    let fits = |piece: &Piece| quantized::takes(settings.base, piece.row_len());
+    pieces.iter().all(|piece| fits(piece) && !settings.skips(&piece.name))
 }

@@ -4,13 +4,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::bf16;
 
+use crate::choice::BaseFormat;
+use crate::config::QuantizationConfig;
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::adapter_files::StoredAdapter;
 use crate::model::attach::module;
-use crate::model::layout::ParamLayout;
+use crate::model::layout::{ParamLayout, takes};
 use crate::model::linear_layer::{A, B};
-use crate::model::weights::WeightFiles;
+use crate::model::params::Piece;
+use crate::model::stored_codes::StoredCodes;
+use crate::model::weights::{StoredTensor, WeightFiles};
+use crate::ops::quantized::{Encoded, encode};
 use crate::tensor::DType;
 
 /// Counts of the weights in the matrices that have an adapter.
@@ -22,10 +27,48 @@ pub struct Merged {
     pub total: u64,
 }
 
+/// A matrix of the base in files: values, or codes.
+enum BaseWeights<'a> {
+    Values(StoredTensor<'a>),
+    Codes(StoredCodes<'a>),
+}
+
+impl BaseWeights<'_> {
+    fn open<'a>(base: &'a WeightFiles, piece: &Piece) -> Result<BaseWeights<'a>> {
+        Ok(match base.codes(piece)? {
+            Some(codes) => BaseWeights::Codes(codes),
+            None => BaseWeights::Values(base.tensor(&piece.name, &piece.shape)?),
+        })
+    }
+
+    /// Writes the values of row `r`, as `format` stores them, to `out`. Loading has checked that it can.
+    fn row(&self, r: usize, format: Option<BaseFormat>, out: &mut [f32]) {
+        match self {
+            BaseWeights::Codes(codes) => codes.values(r, out),
+            BaseWeights::Values(values) => {
+                values.row(r, out);
+                if let Some(format) = format {
+                    let mut row = Encoded::zeros(format, out.len());
+                    if encode(format, out, &mut row).is_ok() {
+                        row.values(format, out);
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl StoredAdapter {
     /// Sets the weights of the base in `layout`, which has this adapter, to the merged weights. `base` has the
-    /// weights as they were.
-    pub fn merge(&self, dev: &mut Device, layout: &ParamLayout, base: &WeightFiles) -> Result<Merged> {
+    /// weights as they were. With `trained`, the storage of the base in training, the weights that this storage stands for are
+    /// merged.
+    pub fn merge(
+        &self,
+        dev: &mut Device,
+        layout: &ParamLayout,
+        base: &WeightFiles,
+        trained: Option<&QuantizationConfig>,
+    ) -> Result<Merged> {
         let (rank, scale) = (self.config.rank, self.config.scale());
         let (changed, mut total) = (AtomicU64::new(0), 0);
         for param in layout.params.iter().filter(|param| param.is_matrix && !param.is_adapter) {
@@ -33,7 +76,7 @@ impl StoredAdapter {
             for piece in &param.pieces {
                 let (n, k) = (piece.shape[0], piece.row_len());
                 let factor = |end, shape: [usize; 2]| self.tensor(&format!("{}{end}", module(piece)), &shape);
-                weights.push(base.tensor(&piece.name, &piece.shape)?);
+                weights.push(BaseWeights::open(base, piece)?);
                 let pair = factor(A, [rank, k]).transpose()?.zip(factor(B, [n, rank]).transpose()?);
                 factors.push(pair.map(|(a, b)| {
                     let mut values = vec![0.0; rank * k];
@@ -42,11 +85,12 @@ impl StoredAdapter {
                     (values, b)
                 }));
             }
-            if factors.iter().all(Option::is_none) {
+            let format = trained.filter(|trained| takes(trained, &param.pieces)).map(|trained| trained.base);
+            if factors.iter().all(Option::is_none) && format.is_none() {
                 continue;
             }
             let row = |piece: usize, r: usize, out: &mut [f32]| {
-                weights[piece].row(r, out);
+                weights[piece].row(r, format, out);
                 let Some((a, b)) = &factors[piece] else { return };
                 let (mut of_b, mut sum) = (vec![0.0; rank], vec![0.0; out.len()]);
                 b.row(r, &mut of_b);

@@ -35,9 +35,12 @@ pub mod part;
 pub mod positions;
 pub mod prompts;
 pub mod qkv;
+pub mod quantization;
+pub mod quantize;
 mod reading;
 pub mod rotary;
 pub mod spread;
+mod stored_codes;
 pub mod tape;
 #[cfg(test)]
 mod tiny;
@@ -89,7 +92,7 @@ impl Model {
             let expected = format!("bf16: the kernels of --device {} support no other dtype", dev.kind().name());
             return Err(Error::input("dtype", format!("{dtype:?}").to_lowercase(), expected));
         }
-        let mut layout = ParamLayout::new(dtype);
+        let mut layout = ParamLayout { quantization: config.quantization.clone(), ..ParamLayout::new(dtype) };
         let decoder = Decoder::new(dev, &mut layout, &config)?;
         let tower = |media: &MediaConfig| VisionTower::new(dev, &mut layout, media);
         let vision = config.media.as_ref().map(tower).transpose()?;
@@ -124,7 +127,7 @@ impl Model {
     /// Loads the model of a Hugging Face directory and converts its weights to `dtype`. Errors name the file and the
     /// fault.
     pub fn load(dev: &mut Device, dir: &Path, dtype: DType) -> Result<Model> {
-        Model::load_shown(dev, dir, dtype, &Silent)
+        Model::load_shown(dev, dir, ModelConfig::load(&dir.join("config.json"))?, dtype, &Silent)
     }
 
     /// Writes `config.json` and the weights as `dtype` into the existing directory `dir`.

@@ -25,7 +25,7 @@ use crate::ops::adamw::master;
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Maximum size of a weight file in bytes, as in the Hugging Face save functions.
-const MAX_SHARD_BYTES: usize = 5_000_000_000;
+pub(super) const MAX_SHARD_BYTES: usize = 5_000_000_000;
 
 /// Number of elements that are converted and written at once. It bounds the host memory of a save.
 const BLOCK: usize = 1 << 20;
@@ -62,6 +62,8 @@ pub type Pick = dyn Fn(&[u8], &mut Put<'_>) -> Result<()> + Send;
 pub enum Content {
     /// The bytes themselves.
     Ready(Vec<u8>),
+    /// The bytes that the function makes when they are written.
+    Made(Box<dyn Fn() -> Result<Vec<u8>> + Send>),
     /// The bytes that the function makes from the bytes of one or two tensors on the device, one after the other.
     Of(Vec<Tensor>, Box<Pick>),
     /// No bytes on this rank, because another rank writes them.
@@ -194,7 +196,7 @@ impl Content {
     fn tensors(&self) -> &[Tensor] {
         match self {
             Content::Of(tensors, _) => tensors,
-            Content::Ready(_) | Content::Elsewhere => &[],
+            Content::Ready(_) | Content::Made(_) | Content::Elsewhere => &[],
         }
     }
 }
@@ -271,6 +273,10 @@ pub fn fill_files(dir: &Path, files: Vec<OutFile>, fetch: &mut dyn Fetch) -> Res
                 filling[file].write(at, &bytes)?;
                 continue;
             }
+            Content::Made(make) => {
+                filling[file].write(at, &make()?)?;
+                continue;
+            }
             Content::Of(tensors, pick) => (tensors, pick),
         };
         // The pieces of one parameter are consecutive, so their tensor is fetched once.
@@ -314,6 +320,7 @@ impl OutFile {
                 DType::F32 => "F32",
                 DType::Bf16 => "BF16",
                 DType::U8 => "U8",
+                DType::I8 => "I8",
                 DType::I32 => "I32",
                 DType::U32 => "U32",
                 DType::I16 => "I16",
@@ -346,10 +353,15 @@ pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize
         }
     };
     let base = layout.pieces().filter(|(id, _, _)| !layout.params[*id].is_adapter);
-    cut(base.map(tensor).collect(), max_bytes, |i, count| match count {
+    cut(base.map(tensor).collect(), max_bytes, shard_name)
+}
+
+/// Returns the name of weight file `i` of `count`.
+pub(super) fn shard_name(i: usize, count: usize) -> String {
+    match count {
         1 => SINGLE.to_owned(),
         _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
-    })
+    }
 }
 
 /// Creates in `dir` the files that [`weights`] planned. With several files, also writes the index, and removes the
@@ -374,7 +386,7 @@ pub(super) fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
 }
 
 /// Converts values to little-endian bytes of `dtype`.
-fn encoded<T: Elem>(values: &[T], dtype: DType) -> Vec<u8> {
+pub(super) fn encoded<T: Elem>(values: &[T], dtype: DType) -> Vec<u8> {
     let mut out = vec![0; values.len() * dtype.size()];
     let values = values.iter().map(|value| value.to_f32());
     match dtype {

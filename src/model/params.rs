@@ -16,7 +16,8 @@ use rayon::prelude::*;
 
 use crate::device::{Device, Parts};
 use crate::error::Result;
-use crate::ops::matmul::{Order, PANEL};
+use crate::ops::matmul::{Order, PANEL, Weight};
+use crate::ops::quantized::{Encoded, Quantized, scale_dtype};
 use crate::tensor::{Elem, Tensor};
 
 pub use crate::model::linear_layer::{Linear, Matrix, Vector};
@@ -90,8 +91,10 @@ impl Piece {
 pub struct Param {
     /// The Hugging Face tensors of which the parameter consists.
     pub pieces: Vec<Piece>,
-    /// Weights, flat, in the compute type.
+    /// Weights, flat, in the compute type, or codes.
     pub tensor: Tensor,
+    /// Format and scales of a quantised matrix, whose codes are `tensor`.
+    pub quantized: Option<Quantized>,
     /// Part of the model to which the parameter belongs.
     pub part: Part,
     /// Values of the parameter in a new model.
@@ -111,6 +114,12 @@ impl Param {
     /// Returns the parameter's name for messages: the name of its first piece.
     pub fn name(&self) -> &str {
         &self.pieces[0].name
+    }
+
+    /// Returns the operand of a quantised matrix.
+    pub fn weight(&self) -> Option<Weight> {
+        self.quantized
+            .map(|_| Weight { quantized: self.quantized, ..Weight::new(self.tensor, self.order, self.n, self.k) })
     }
 
     /// Returns the index of element (n, k) in the flat order.
@@ -195,6 +204,53 @@ impl Param {
         let out = Parts::at(&mut host, starts.clone());
         (0..out.count()).into_par_iter().for_each(|i| fill(&out, i, &starts));
         dev.write(tensor, &host)
+    }
+
+    /// Fills the codes and scales of a quantised matrix row by row: `row(piece, r, row)` writes row `r` of piece number
+    /// `piece`. Padding is set to zero. Returns the error of a row.
+    pub fn fill_codes(
+        &self,
+        dev: &mut Device,
+        row: impl Fn(usize, usize, &mut Encoded) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let Some(Quantized { format, scales, .. }) = self.quantized else { return Ok(()) };
+        let (layout, units) = self.order.quantized(format, self.n, self.k);
+        let scale_bytes = layout.scales() * scale_dtype(format).size();
+        let unit = |u: usize, codes: &mut [u8], scales: &mut [u8]| -> Result<()> {
+            layout.clear(codes);
+            scales.fill(0);
+            for n in u * layout.rows..((u + 1) * layout.rows).min(self.n) {
+                let found = self.pieces.iter().enumerate().find_map(|(i, piece)| Some((i, piece.row_at(n)?)));
+                let Some((i, r)) = found else { continue };
+                let mut encoded = Encoded::zeros(format, self.pieces[i].row_len());
+                row(i, r, &mut encoded)?;
+                layout.put_row(n % layout.rows, &encoded, codes, scales);
+            }
+            Ok(())
+        };
+        if dev.counts_only() {
+            return Ok(());
+        }
+        let (mut codes_of_host, mut scales_of_host) = (Vec::new(), Vec::new());
+        let on_host = dev.on_cpu().is_none();
+        if on_host {
+            codes_of_host.resize(units * layout.codes(), 0);
+            scales_of_host.resize(units * scale_bytes, 0);
+        }
+        let (codes, of_scales): (&mut [u8], &mut [u8]) = match dev.on_cpu() {
+            Some(cpu) => {
+                let ([codes, scales], []) = cpu.memory.tensors([self.tensor, scales], []);
+                (codes.of(), scales.of())
+            }
+            None => (&mut codes_of_host, &mut scales_of_host),
+        };
+        let units = codes.par_chunks_mut(layout.codes()).zip(of_scales.par_chunks_mut(scale_bytes)).enumerate();
+        units.try_for_each(|(u, (codes, scales))| unit(u, codes, scales))?;
+        if on_host {
+            dev.write_bytes(self.tensor, &codes_of_host)?;
+            dev.write_bytes(scales, &scales_of_host)?;
+        }
+        Ok(())
     }
 
     /// Writes the elements of row `n` to `out`, which starts at element `from`. Elements outside `out` are left out.

@@ -14,12 +14,16 @@ use safetensors::tensor::Dtype;
 use super::adapter_files::StoredAdapter;
 use super::weights::{Shard, Stored, StoredTensor, WeightFiles};
 use super::{Model, ModelConfig, ParamLayout};
+use crate::choice::BaseFormat;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::hub::base_model;
 use crate::image::Processor;
 use crate::model::params::Param;
+use crate::model::quantization::KEY;
+use crate::model::stored_codes::matrix_of;
 use crate::observe::Observer;
+use crate::ops::quantized::{self, EncodeFault, Quantized};
 use crate::tensor::{DType, Elem};
 
 /// Bytes by which the requests for reading are ahead of the conversion.
@@ -30,11 +34,16 @@ const REQUEST: usize = 8 << 20;
 const SILENT: Duration = Duration::from_secs(2);
 
 impl Model {
-    /// Does the same as [`Model::load`] and reports the progress to `observer`, if loading takes some seconds. Errors
+    /// Does the same as [`Model::load`] for a model whose configuration is `config`, and reports the progress to `observer`, if loading takes some seconds. Errors
     /// with [`Error::Stopped`] if the user asked to stop. If `dir` contains an adapter, the weights are those of the
     /// adapter's base.
-    pub fn load_shown(dev: &mut Device, dir: &Path, dtype: DType, observer: &dyn Observer) -> Result<Model> {
-        let config = ModelConfig::load(&dir.join("config.json"))?;
+    pub fn load_shown(
+        dev: &mut Device,
+        dir: &Path,
+        config: ModelConfig,
+        dtype: DType,
+        observer: &dyn Observer,
+    ) -> Result<Model> {
         let mut model = Model::empty(dev, config, dtype)?;
         if let Some(vision) = &mut model.vision
             && Processor::file(dir)?.is_some()
@@ -74,6 +83,7 @@ impl WeightFiles {
             scope.spawn(|| read_ahead(&parts, taken.0));
             for param in &layout.params {
                 match layout.dtype {
+                    _ if param.quantized.is_some() => self.fill_codes(dev, param, taken.0)?,
                     DType::Bf16 => self.fill_param::<bf16>(dev, param, taken.0)?,
                     _ => self.fill_param::<f32>(dev, param, taken.0)?,
                 }
@@ -104,9 +114,18 @@ impl WeightFiles {
     /// Copies one parameter to the device and adds the bytes that were read to `taken`.
     fn fill_param<T: Elem>(&self, dev: &mut Device, param: &Param, taken: &AtomicU64) -> Result<()> {
         let pieces: Vec<&Stored> = param.pieces.iter().map(|piece| &self.tensors[&piece.name]).collect();
+        let codes = param.pieces.iter().map(|piece| self.codes(piece)).collect::<Result<Vec<_>>>()?;
         let fault = Mutex::new(None);
         param.fill_rows::<T>(dev, param.tensor, 0, |i, rows, out| {
             let (piece, row_len) = (&param.pieces[i], param.pieces[i].row_len());
+            if let Some(codes) = &codes[i] {
+                let mut values = vec![0.0; row_len];
+                for (r, out) in rows.zip(out.chunks_exact_mut(row_len)) {
+                    codes.values(r, &mut values);
+                    out.iter_mut().zip(&values).for_each(|(out, value)| *out = T::from_f32(*value));
+                }
+                return;
+            }
             let (shard, bytes) = self.part(pieces[i]);
             let source = Source { shard, dtype: pieces[i].dtype, start: bytes.start };
             let result = source.read(rows.start * row_len, out).map_err(|e| Error::io(self.dir.join(&shard.name))(e));
@@ -128,6 +147,49 @@ impl WeightFiles {
         })?;
         fault.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
+}
+
+impl WeightFiles {
+    /// Quantises one parameter, or copies its codes, and adds the bytes that were read to `taken`.
+    fn fill_codes(&self, dev: &mut Device, param: &Param, taken: &AtomicU64) -> Result<()> {
+        let Some(Quantized { format, .. }) = param.quantized else { return Ok(()) };
+        let codes = param.pieces.iter().map(|piece| self.codes(piece)).collect::<Result<Vec<_>>>()?;
+        if let Some(at) = codes.iter().position(|codes| codes.as_ref().is_some_and(|codes| codes.format != format)) {
+            let found = format!("{} is stored in another format than {}", param.pieces[at].name, format.name());
+            return Err(Error::format(&self.dir, found));
+        }
+        let is_quantised = self.names().any(|name| matrix_of(name).is_some());
+        param.fill_codes(dev, |i, r, row| {
+            let piece = &param.pieces[i];
+            if let Some(codes) = &codes[i] {
+                codes.row(r, piece.row_len(), row);
+                return Ok(());
+            }
+            if is_quantised {
+                let found = format!("{} is stored without codes, but {KEY} does not except it", piece.name);
+                return Err(Error::format(&self.dir, found));
+            }
+            let mut values = vec![0.0; piece.row_len()];
+            let (shard, bytes) = self.part(&self.tensors[&piece.name]);
+            let source = Source { shard, dtype: self.tensors[&piece.name].dtype, start: bytes.start };
+            let read = source.read::<f32>(r * values.len(), &mut values);
+            taken.fetch_add(read.map_err(|e| Error::io(self.dir.join(&shard.name))(e))? as u64, Ordering::Relaxed);
+            let unfit = |at, value| unfit(&piece.name, [r, at], value, format);
+            if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+                return Err(unfit(at, values[at]));
+            }
+            quantized::encode(format, &values, row).map_err(|EncodeFault { at, value }| unfit(at, value))
+        })
+    }
+}
+
+/// Returns the error about a value of the tensor `name` that `format` cannot store. `at` is its row and column.
+pub(super) fn unfit(name: &str, at: [usize; 2], value: f32, format: BaseFormat) -> Error {
+    let expected = match format {
+        BaseFormat::Int8 => "finite weights up to 127 * 2^119, which int8 can store",
+        BaseFormat::Nf4 => "finite weights",
+    };
+    Error::input(name, format!("{value:e} at {at:?}"), expected)
 }
 
 /// A tensor in a file.

@@ -14,6 +14,8 @@ use crate::files;
 use crate::model::config::{Family, Measured, SizeCheck};
 use crate::model::family::names::released_name;
 use crate::model::layout::ParamLayout;
+use crate::model::params::Piece;
+use crate::model::stored_codes::{self, FileTensor, SCALE, STATE, StoredCodes, matrix_of};
 use crate::observe::{Observer, Silent};
 use crate::tensor::DType;
 
@@ -129,12 +131,35 @@ impl WeightFiles {
         let wrong = |SizeCheck { key, declared, of }: &SizeCheck| {
             let have = match of {
                 Measured::Layers(stack) => layers(stack),
-                Measured::Side(name, side) => *weights.tensors.get(*name)?.shape.get(*side)?,
+                Measured::Side(name, side) => *weights.shape(name)?.get(*side)?,
             };
             (have != *declared).then(|| format!("{key} is {declared}, but the weights have {have}"))
         };
         let faults: Vec<String> = sizes.iter().filter_map(wrong).collect();
         if faults.is_empty() { Ok(()) } else { Err(Error::format(dir.join("config.json"), faults.join("; "))) }
+    }
+
+    /// Returns the shape of the tensor `name`, or that of the matrix whose codes it contains.
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let state = self.tensors.get(&format!("{name}{STATE}"));
+        let of_codes = state.and_then(|state| stored_codes::shape(self.view(state).bytes));
+        of_codes.or_else(|| Some(self.tensors.get(name)?.shape.clone()))
+    }
+
+    /// Returns true if the files have the matrix `piece` as codes, in any shape.
+    fn has_codes(&self, piece: &Piece) -> bool {
+        [SCALE, STATE].iter().any(|end| self.tensors.contains_key(&format!("{}{end}", piece.name)))
+    }
+
+    /// Returns the codes of the matrix `piece`, or `None` if it is not quantised in the files. Errors name the tensor that
+    /// does not fit.
+    pub(super) fn codes(&self, piece: &Piece) -> Result<Option<StoredCodes<'_>>> {
+        let find = |end: &str| {
+            let stored = self.tensors.get(&format!("{}{end}", piece.name))?;
+            Some(FileTensor { dtype: stored.dtype, shape: &stored.shape, bytes: self.view(stored).bytes })
+        };
+        let codes = StoredCodes::read(&piece.name, [piece.shape[0], piece.row_len()], &find);
+        codes.map_err(|what| Error::format(&self.dir, what))
     }
 
     fn none(dir: &Path) -> WeightFiles {
@@ -192,9 +217,14 @@ impl WeightFiles {
         self.notes.get(key).map(String::as_str)
     }
 
-    /// Returns the type of a model that represents all weights exactly: bf16 if every weight is bf16, otherwise f32.
+    /// Returns the type of a model that represents all weights exactly: bf16 if every weight is bf16 or a code, otherwise
+    /// f32.
     pub fn dtype(&self) -> DType {
-        if self.tensors.values().all(|stored| stored.dtype == Dtype::BF16) { DType::Bf16 } else { DType::F32 }
+        let is_code = |name: &str, stored: &Stored| {
+            stored.dtype == Dtype::I8 || stored.dtype == Dtype::U8 || matrix_of(name).is_some()
+        };
+        let is_bf16 = |(name, stored): (&String, &Stored)| stored.dtype == Dtype::BF16 || is_code(name, stored);
+        if self.tensors.iter().all(is_bf16) { DType::Bf16 } else { DType::F32 }
     }
 
     /// Returns the tensor `name` of any type. Errors if it is absent or if its shape is not `shape`.
@@ -230,13 +260,14 @@ impl WeightFiles {
 
     /// Errors unless the files have the tensors of `layout` and no others, except those that `family` ignores. Without a
     /// family, other tensors are ignored.
-    fn check(&self, layout: &ParamLayout, family: Option<&Family>) -> Result<()> {
+    pub(super) fn check(&self, layout: &ParamLayout, family: Option<&Family>) -> Result<()> {
         let (mut missing, mut shapes, mut types) = (Vec::new(), Vec::new(), Vec::new());
         let mut known = std::collections::BTreeSet::new();
         for (_, _, piece) in layout.pieces() {
             known.insert(piece.name.as_str());
             match self.tensors.get(&piece.name) {
                 None => missing.push(piece.name.clone()),
+                Some(_) if self.has_codes(piece) => drop(self.codes(piece)?),
                 Some(s) if s.shape != piece.shape => {
                     shapes.push(self.wrong_shape(&piece.name, s, &piece.shape));
                 }
@@ -249,8 +280,15 @@ impl WeightFiles {
         let is_ignored = |name: &str| {
             family.is_none_or(|family| is_tied(name) || family.ignores.iter().any(|end| name.ends_with(end)))
         };
-        let extra: Vec<String> =
-            self.names().filter(|name| !known.contains(name) && !is_ignored(name)).map(str::to_owned).collect();
+        let extra: Vec<String> = self
+            .names()
+            .filter(|name| {
+                !known.contains(name)
+                    && !is_ignored(name)
+                    && !matrix_of(name).is_some_and(|matrix| known.contains(matrix))
+            })
+            .map(str::to_owned)
+            .collect();
         let faults: Vec<String> = [
             ("missing", missing),
             ("unknown", extra),

@@ -3,6 +3,7 @@
 use crate::device::Launch;
 use crate::error::{Error, Result};
 use crate::ops::matmul::Weight;
+use crate::ops::quantized::scale_dtype;
 use crate::tensor::{DType, Tensor};
 
 /// Returns an error unless `t` has element type `dtype` and shape `dims`.
@@ -92,9 +93,21 @@ pub fn optional(op: &'static str, name: &str, t: Option<Tensor>, dtype: DType, d
 
 /// Returns the type of `w`. Returns an error unless `w` is a complete weight `[n, k]` of a compute type.
 pub fn weight(op: &'static str, w: &Weight, n: usize, k: usize) -> Result<DType> {
-    let dtype = w.data.dtype;
-    compute(op, "a weight", w.data)?;
-    let fits = (w.n, w.k) == (n, k) && w.data.len() == w.order.len(dtype, n, k);
+    let dtype = w.dtype();
+    let len = match w.quantized {
+        None => {
+            compute(op, "a weight", w.data)?;
+            w.order.len(dtype, n, k)
+        }
+        Some(quantized) => {
+            let (layout, units) = w.order.quantized(quantized.format, n, k);
+            tensor(op, "codes", w.data, DType::U8, &[units * layout.codes()])?;
+            let scales = scale_dtype(quantized.format);
+            tensor(op, "scales", quantized.scales, scales, &[units * layout.scales()])?;
+            w.data.len()
+        }
+    };
+    let fits = (w.n, w.k) == (n, k) && w.data.len() == len;
     let want = || format!("a weight [{n}, {k}] in {dtype:?}, {:?}", w.order);
     that(op, fits, want(), format!("[{}, {}] in {:?}", w.n, w.k, w.data.shape))?;
     Ok(dtype)

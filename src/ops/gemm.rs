@@ -3,6 +3,7 @@
 //! selected wgmma, the kernels of kernels/gemm_sm90a.cu run instead, with the tiles of [`config::GemmDesc`].
 
 mod backward;
+mod codes;
 pub mod config;
 mod forward;
 mod sm90a;
@@ -10,6 +11,7 @@ mod start_check;
 mod tile;
 
 pub(in crate::ops) use backward::{Chains, dgrad, dgrad_part, wgrad};
+pub(in crate::ops) use codes::reads_codes;
 pub(in crate::ops) use config::Role;
 pub use forward::Qkv;
 pub(in crate::ops) use forward::{Forward, gelu, linear, logits, qkv, swiglu};

@@ -6,6 +6,7 @@
 use crate::device::{Cpu, Device, Region};
 use crate::error::Result;
 use crate::ops::check::{self, added, by_dtype, moved};
+use crate::ops::dequantize::widened;
 use crate::ops::gelu::GeluKind;
 use crate::ops::gemm::{self, Forward};
 use crate::ops::input::Input;
@@ -31,7 +32,7 @@ fn second<'a, E: Elem>(input: Input, t: &'a [E], s: &'a [E], n: usize) -> Option
 /// Records y = x W^T. `others` is the number of bytes of everything except x and the right operands.
 fn note_forward(dev: &mut Device, input: Input, w: &Weight, others: f64) {
     let rank = input.pair.map_or(0, |pair| pair.right.k);
-    let right = moved(&[w.data]) + moved(input.pair.map(|pair| pair.right.data).as_slice());
+    let right = w.bytes() + moved(input.pair.map(|pair| pair.right.data).as_slice());
     dev.note_product("linear", [input.x.rows(), w.n, w.k + rank], moved(&[input.x]) + right + others);
 }
 
@@ -96,8 +97,17 @@ fn noted(dev: &mut Device, op: &'static str, activation: Activation, call: Forwa
     forward(dev, op, activation, call)
 }
 
-/// Runs a linear layer. `more` is the residual, or the values before the activation.
+/// Runs a linear layer, on a GPU and for many tokens with a widened copy of a quantised weight.
 fn forward(dev: &mut Device, op: &'static str, activation: Activation, call: Forward<'_>) -> Result<()> {
+    let reads_codes = !matches!(activation, Activation::Gelu(_)) && gemm::reads_codes(call.w, call.x.x.rows());
+    match dev.kind().is_gpu() && !reads_codes {
+        true => widened(dev, call.w, |dev, w| run(dev, op, activation, Forward { w, ..call })),
+        false => run(dev, op, activation, call),
+    }
+}
+
+/// Runs a linear layer. `more` is the residual, or the values before the activation.
+fn run(dev: &mut Device, op: &'static str, activation: Activation, call: Forward<'_>) -> Result<()> {
     let Forward { x: input, w, bias, more, y } = call;
     let (x, t) = (input.x, input.x.rows());
     let (rows, columns, name) = match activation {
@@ -126,11 +136,11 @@ fn forward_on_cpu<E: Elem>(cpu: Cpu<'_>, activation: Activation, call: Forward<'
     let [t, s] = call.x.pair_or_empty();
     // A residual is read; values before an activation are written.
     let (residual, pre) = if let Activation::None = activation { (more, None) } else { (None, more) };
-    let ins = [x, w.data, or_empty(bias, x), or_empty(residual, x), t, s];
-    let ([pre_view, y], [x_view, w_view, bias_view, residual_view, t_view, s_view]) =
+    let ins = [x, w.data, w.scales(), or_empty(bias, x), or_empty(residual, x), t, s];
+    let ([pre_view, y], [x_view, w_view, scales, bias_view, residual_view, t_view, s_view]) =
         cpu.memory.tensors([or_empty(pre, y), y], ins);
     let second = second::<E>(call.x, t_view.of(), s_view.of(), w.n);
-    let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n).then(second.as_ref());
+    let product = Product::of::<E>(x_view.of(), x.rows(), w, w_view, scales).then(second.as_ref());
     let (bias, pre) = (bias.map(|_| bias_view.of()), Cells::new(pre_view.of::<E>(), w.n));
     if let Activation::SwiGlu = activation {
         let epilogue = SwiGlu { bias, gate_up: pre, y: Cells::new(y.of::<E>(), w.n / 2) };
@@ -154,7 +164,9 @@ pub fn fwd_f32(dev: &mut Device, x: Tensor, w: &Weight, y: Tensor) -> Result<()>
         let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n);
         matmul::run(cpu.pool, cpu.isa, &product, &Linear::<f32>::plain(y.of(), w.n));
     }
-    dev.op(OP).run(|cpu| by_dtype!(dtype, body(cpu, x, w, y)), |gpu| gemm::logits(gpu, x, w, y))
+    widened(dev, w, |dev, w| {
+        dev.op(OP).run(|cpu| by_dtype!(dtype, body(cpu, x, w, y)), |gpu| gemm::logits(gpu, x, w, y))
+    })
 }
 
 /// Computes qkv = x W^T (+ bias), rotates its q and k heads by cos and sin ([`rope::fwd`]), and stores k and v at
@@ -182,7 +194,10 @@ pub fn fwd_qkv(dev: &mut Device, call: Qkv<'_>) -> Result<()> {
         check::tensor(OP, "slot_mapping", slots, DType::U32, &[t])?;
     }
     note_forward(dev, x, w, moved(&[qkv]));
-    dev.op(OP).run(|_| (), |gpu| gemm::qkv(gpu, call))
+    if gemm::reads_codes(w, t) {
+        return dev.op(OP).run(|_| (), |gpu| gemm::qkv(gpu, call));
+    }
+    widened(dev, w, |dev, w| dev.op(OP).run(|_| (), |gpu| gemm::qkv(gpu, Qkv { w, ..call })))
 }
 
 /// Computes dx [T, K] = dy [T, N] W, or dx + dy W rounded once if `accumulate`. A second pair
@@ -196,8 +211,15 @@ pub fn dgrad(dev: &mut Device, dy: impl Into<Input>, w: &Weight, dx: Tensor, acc
     check::tensor(OP, "dx", dx, dtype, &[t, w.k])?;
     input.check(OP, dtype, w.k, true)?;
     let longer = input.pair.map_or(0, |pair| pair.right.n);
-    let bytes = moved(&[dy, w.data, dx]) + moved(&input.pair_or_empty()) + added(dx, accumulate);
+    let bytes = moved(&[dy, dx]) + w.bytes() + moved(&input.pair_or_empty()) + added(dx, accumulate);
     dev.note_product(OP, [t, w.k, w.n + longer], bytes);
+    widened(dev, w, |dev, w| dgrad_of(dev, input, w, dx, accumulate))
+}
+
+/// Computes [`dgrad`] with a weight that is not quantised.
+fn dgrad_of(dev: &mut Device, input: Input, w: &Weight, dx: Tensor, accumulate: bool) -> Result<()> {
+    const OP: &str = "linear::dgrad";
+    let dtype = w.data.dtype;
     if dev.kind().is_gpu() {
         return dev.op(OP).run(|_| (), |mut gpu| gemm::dgrad(&mut gpu, input, w, dx, accumulate));
     }

@@ -79,7 +79,7 @@ impl Scorer<'_> {
         let dtype = DType::of(self.dtype, machine.target.kind);
         let ((), plan) = fits::within(machine.target, dtype, LOWER, count)?;
         let mut dev = (machine.device)(&plan)?;
-        let model = Model::load_shown(&mut dev, dir, dtype, machine.observer)?;
+        let model = Model::load_shown(&mut dev, dir, model_config.clone(), dtype, machine.observer)?;
         machine.observer.begin("filter: log-likelihood", "rows", held.rows() as u64, 0);
         let found = held.of_rows(&mut dev, &model, &mut |done| machine.observer.step(done as u64, &[]));
         machine.observer.end();

@@ -50,7 +50,8 @@ fn of_config<C: Training>(file: &Path, values: &[String], rows: &Rows, memory: O
     let Keys { model, dtype, optimizer, training, .. } = config.keys();
     let gib = memory.map(|bytes| bytes as f64 / (1u64 << 30) as f64);
     training.max_memory_gib = training.max_memory_gib.into_iter().chain(gib).min_by(f64::total_cmp);
-    let (model, dtype, optimizer) = (model_config(file, model)?, *dtype, optimizer.clone());
+    let (model, dtype, optimizer) =
+        (model_config(file, model)?.quantized(optimizer.quantization.as_ref())?, *dtype, optimizer.clone());
     let Page { stage, model, pass, planned, .. } = config.page(GpuSet { gpu_options: &H200, count: 1 }, rows, model)?;
     Ok(Job { stage, model, dtype, optimizer, pass, levels: planned.levels })
 }

@@ -119,7 +119,7 @@ impl UnloadedServer {
             has_key: !options.api_keys.is_empty(),
             reasoning_parser: if options.has_reasoning_parser { "qwen3" } else { "none" },
         };
-        let model_config = ModelConfig::load(&dir.join("config.json"))?;
+        let model_config = ModelConfig::load(&dir.join("config.json"))?.quantized(config.quantization.as_ref())?;
         let chat = Chat::load(dir, &model_config.chat())?;
         let processor = Processor::of_model(dir, chat.media, &config.images)?;
         let allowed = (!config.all_ids).then(|| allowed_ids(&model_config, &chat));
@@ -203,7 +203,7 @@ impl UnloadedServer {
             // A signal does not end passes early, because requests in flight are finished.
             drop(dev.take_stop_flag());
         }
-        let model = Model::load_shown(&mut dev, &self.options.model, dtype, machine.observer)?;
+        let model = Model::load_shown(&mut dev, &self.options.model, app.config.clone(), dtype, machine.observer)?;
         let model = attach(&mut dev, model)?;
         let limits = EngineConfig { allowed: upload(&mut dev)?, ..limits };
         let engine = Engine::new(&model, &mut dev, limits)?;

@@ -14,6 +14,8 @@ pub enum DType {
     Bf16,
     /// Unsigned byte: pixels, quantised optimizer state.
     U8,
+    /// Signed byte: codes of quantised weights in files.
+    I8,
     /// Signed 32-bit integer.
     I32,
     /// Unsigned 32-bit integer: token ids, offsets, bitmaps.
@@ -31,7 +33,7 @@ impl DType {
             DType::F64 => 8,
             DType::F32 | DType::I32 | DType::U32 => 4,
             DType::Bf16 | DType::I16 => 2,
-            DType::U8 => 1,
+            DType::U8 | DType::I8 => 1,
         }
     }
 }

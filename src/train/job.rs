@@ -42,11 +42,16 @@ pub struct Start {
 
 impl Start {
     /// Reads everything except the weights from the directory `model`. The encoder prepares rows for `purpose`. `images` are the
-    /// settings of images. Errors if the key `model` names no
+    /// settings of images, and `optimizer` has the storage of a frozen base. Errors if the key `model` names no
     /// model directory.
-    pub fn open(model: Option<&Path>, purpose: EncodingPurpose, images: &ImageConfig) -> Result<Start> {
+    pub fn open(
+        model: Option<&Path>,
+        purpose: EncodingPurpose,
+        images: &ImageConfig,
+        optimizer: &OptimConfig,
+    ) -> Result<Start> {
         let model = Start::directory(model)?;
-        let config = ModelConfig::load(&model.join("config.json"))?;
+        let config = ModelConfig::load(&model.join("config.json"))?.quantized(optimizer.quantization.as_ref())?;
         let encoder = Encoder::load(model, &config.chat(), purpose, images)?;
         Ok(Start { model: model.to_owned(), config, encoder })
     }

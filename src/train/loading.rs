@@ -10,9 +10,9 @@ use crate::checkpoint::{Checkpoint, Resume, State, Store};
 use crate::device::{Device, Region};
 use crate::error::{Error, Result};
 use crate::identity::{Manifest, Part};
-use crate::model::Model;
 use crate::model::adapter_files::{self, StoredAdapter};
 use crate::model::attach::{Fresh, Masters};
+use crate::model::{Model, ModelConfig};
 use crate::observe::{Observer, Silent};
 use crate::optim::{Optimizer, freeze};
 use crate::ranks::{OneRank, Ranks, Shards};
@@ -153,7 +153,8 @@ impl Loaded {
         let (dtype, lora) = (DType::of(*dtype, dev.kind()), optimizer.lora.is_some());
         // A checkpoint of a run with adapters contains the adapters alone.
         let weights = checkpoint.filter(|_| !lora).map_or(&run.model, |c| &c.path);
-        let mut model = Model::load_shown(dev, weights, dtype, observer)?;
+        let of_model = ModelConfig::load(&weights.join("config.json"))?.quantized(optimizer.quantization.as_ref())?;
+        let mut model = Model::load_shown(dev, weights, of_model, dtype, observer)?;
         freeze(dev, &mut model, optimizer)?;
         let shards = Shards::new(&model.layout.shares(), place.size());
         let mut optimizer = Optimizer::sharded(dev, &model.layout, optimizer.clone(), *seed, &shards, place.rank())?;

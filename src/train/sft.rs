@@ -64,7 +64,7 @@ impl SftJob {
             None => ("gradient_accumulation_steps", config.gradient_accumulation_steps),
         };
         let Start { model, config: model_config, encoder } =
-            Start::open(config.model.as_deref(), EncodingPurpose::Train, &config.training.images)?;
+            Start::open(config.model.as_deref(), EncodingPurpose::Train, &config.training.images, &config.optimizer)?;
         check_adapter(&model, &model_config, &config.optimizer)?;
         let encoder = encoder.with_variables(&config.training.chat_template_kwargs.variables())?;
         let encoder = encoder.training_to(TurnEnd::with_newline(config.train_newline));

@@ -13,6 +13,7 @@ mod isa_sums;
 mod isa_tma;
 mod isa_wgmma;
 mod lora;
+mod nf4;
 pub(crate) mod qwen3_vl;
 mod reward;
 pub(crate) mod rl;

@@ -429,7 +429,7 @@ fn what_kernels_cannot_take_is_refused() {
     let x = up(&mut dev, &[1.0f32; 128], &[2, 64]);
     let y = blank(&mut dev, DType::F32, &[2, 64]);
     let data = up(&mut dev, &[1.0f32; 4096], &[4096]);
-    let w = Weight { data, order: Order::Rows, n: 64, k: 64 };
+    let w = Weight::new(data, Order::Rows, 64, 64);
     let text = linear::fwd(&mut dev, x, &w, None, None, y).unwrap_err().to_string();
     assert!(text.contains("bf16"), "{text}");
     // Without rows nothing is launched.

@@ -318,7 +318,7 @@ fn what_kernels_cannot_take_is_refused() {
     let dw = up(&mut dev, &[0.0f32; 64 * 40], &[64 * 40]);
     assert!(linear::wgrad(&mut dev, short, x, dw, None).is_err());
     let data = up(&mut dev, &[bf16::ONE; 4096], &[4096]);
-    let w = Weight { data, order: Order::Panels, n: 64, k: 64 };
+    let w = Weight::new(data, Order::Panels, 64, 64);
     let text = linear::dgrad(&mut dev, x, &w, x, false).unwrap_err().to_string();
     assert!(text.contains("row order"), "{text}");
 }

@@ -72,7 +72,7 @@ pub fn weight(dev: &mut Device, rows: &[bf16], n: usize, k: usize) -> Weight {
             data[order.index(DType::Bf16, k, row, column)] = rows[row * k + column];
         }
     }
-    Weight { data: up(dev, &data, &[data.len()]), order, n, k }
+    Weight::new(up(dev, &data, &[data.len()]), order, n, k)
 }
 
 /// Packs one flag per id into words of 32 bits.

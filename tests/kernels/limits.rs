@@ -20,7 +20,11 @@ use super::attention::{Case, heads};
 use super::attention_bwd::{GradCase, WHOLE};
 use super::paged_attention::{self, Step};
 use super::train::{bf16_rl, bf16_sft};
-use super::{Outcome, Schedule, emu, emu_of, equal, gelu, gemm, layer_norm, lengths, pos_embed, qk_norm, sample};
+use super::{
+    Outcome, Schedule, dequantize, emu, emu_of, equal, gelu, gemm, gemm_codes, layer_norm, lengths, pos_embed, qk_norm,
+    sample,
+};
+use crate::ops::quantized::{FORMATS, encoded};
 use crate::train::tiny;
 
 /// Returns a model with one decoder layer and heads of size `dim`.
@@ -44,6 +48,12 @@ fn others(dev: &mut Device) -> Outcome {
         gemm::Case::new(t, 64, 64).gelu(dev, GeluKind::Tanh, true, true)?;
     }
     gelu::gradients(dev, GeluKind::Tanh, 3, 64)?;
+    for format in FORMATS {
+        dequantize::values(dev, format, &encoded(format, &[1.0; 64], 64))?;
+        let w = gemm_codes::codes(dev, format, 128, 64);
+        gemm_codes::layers(dev, (1, 0), &w)?;
+        gemm_codes::layers(dev, (64, 0), &w)?;
+    }
     layer_norm::run(dev, (3, 64), true)?;
     pos_embed::run(dev, (3, 9, 64))?;
     qk_norm::run(dev, 3, Heads { q: 4, kv: 2, dim: 32 }, true)?;
@@ -53,14 +63,14 @@ fn others(dev: &mut Device) -> Outcome {
 #[test]
 fn every_kernel_without_wgmma_fits_in_99_kib_of_shared_memory() {
     let (gpu, plain) = (AMPERE.properties("A100", 108, 80 << 30), OptimConfig::default());
-    let mut runs = vec![(16, 64, OptimConfig { lora: Some(LoraConfig::default()), ..plain })];
+    let mut runs = vec![(16, 64, OptimConfig { lora: Some(LoraConfig::default()), ..plain.clone() })];
     for dim in [12, 16, 32, 64, 80, 128] {
         runs.extend([16, 64, 256, 1024].map(|tokens| (dim, tokens, plain.clone())));
     }
     for optim in [OptimizerName::AdamwTorch, OptimizerName::AdamwBf16, OptimizerName::Adamw8bit] {
-        runs.extend([true, false].map(|rounds| {
-            (16, 64, OptimConfig { optim, bf16_stochastic_round: rounds, lora: plain.lora.clone(), ..plain })
-        }));
+        runs.extend(
+            [true, false].map(|rounds| (16, 64, OptimConfig { optim, bf16_stochastic_round: rounds, ..plain.clone() })),
+        );
     }
     let launched = |(dim, tokens, optim)| kernels::launches(&model(dim), &gpu, optim, tokens).unwrap();
     let mut entries: Vec<Entry> = runs.into_iter().flat_map(launched).collect();

@@ -351,7 +351,7 @@ fn no_plan_holds_all_gradients_of_logits() {
         let (hidden, dhidden) = (matrix(DType::Bf16, &[t, k]), matrix(DType::Bf16, &[t, k]));
         let (data, dw) = (matrix(DType::Bf16, &[v * k]), matrix(DType::F32, &[v * k]));
         let (targets, lse, dlog_prob) = (matrix(DType::U32, &[t]), matrix(DType::F32, &[t]), matrix(DType::F32, &[t]));
-        let w = omr::ops::matmul::Weight { data, order: Order::Rows, n: v, k };
+        let w = omr::ops::matmul::Weight::new(data, Order::Rows, v, k);
         let none = None;
         linear_logprob::bwd(
             &mut dev,

@@ -20,7 +20,7 @@ fn moves_rows<T: Elem + Default>(t: usize, n: usize, k: usize) {
     pack_order(T::DTYPE, n, k, &table, &mut panels);
     pack_order(T::DTYPE, n, k, &before, &mut start);
     for dev in &mut devices() {
-        let w = Weight { data: up(dev, &panels, &[len]), order: Order::Panels, n, k };
+        let w = Weight::new(up(dev, &panels, &[len]), Order::Panels, n, k);
         let i = up(dev, &ids, &[t]);
         let y = blank(dev, T::DTYPE, &[t, k]);
         embedding::fwd(dev, i, &w, y).unwrap();
@@ -53,7 +53,7 @@ fn rows_and_their_gradients_are_exact() {
 #[test]
 fn an_id_past_the_table_is_an_error() {
     let dev = &mut device(1, Isa::Portable);
-    let w = Weight { data: up(dev, &[0.0f32; 64], &[64]), order: Order::Panels, n: 5, k: 2 };
+    let w = Weight::new(up(dev, &[0.0f32; 64], &[64]), Order::Panels, 5, 2);
     let ids = up(dev, &[5u32], &[1]);
     let y = blank(dev, DType::F32, &[1, 2]);
     assert!(embedding::fwd(dev, ids, &w, y).is_err());

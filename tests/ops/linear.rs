@@ -250,12 +250,8 @@ fn wrong_shapes_are_errors_and_a_counting_device_only_counts() {
     assert!(linear::fwd_swiglu(&mut dev, x, &Weight { n: 32, ..w }, None, None, y).is_err());
 
     let mut count = Device::count_for(Target::cpu(1));
-    let w = Weight {
-        order: Order::Panels,
-        data: count.alloc(Region::Weights, DType::F32, &[panel_len(DType::F32, 64, 8)]).unwrap(),
-        n: 64,
-        k: 8,
-    };
+    let data = count.alloc(Region::Weights, DType::F32, &[panel_len(DType::F32, 64, 8)]).unwrap();
+    let w = Weight::new(data, Order::Panels, 64, 8);
     let x = count.alloc(Region::Overlay, DType::F32, &[4, 8]).unwrap();
     let y = count.alloc(Region::Overlay, DType::F32, &[4, 64]).unwrap();
     linear::fwd(&mut count, x, &w, None, None, y).unwrap();

@@ -19,6 +19,7 @@ mod panels;
 mod patch_embed;
 mod pos_embed;
 mod qk_norm;
+pub mod quantized;
 mod reference;
 mod rms_norm;
 mod rope;
@@ -102,7 +103,7 @@ fn weight(dev: &mut Device, dtype: DType, data: &[f32], n: usize, k: usize) -> W
         DType::Bf16 => bytemuck::cast_slice::<u8, bf16>(&bytes).iter().map(|x| x.to_f32()).collect(),
         _ => bytemuck::cast_slice::<u8, f32>(&bytes).to_vec(),
     };
-    Weight { data: upload(dev, dtype, &values, &[len]), order: Order::Panels, n, k }
+    Weight::new(upload(dev, dtype, &values, &[len]), Order::Panels, n, k)
 }
 
 /// Panics at the first element that is farther from `want` than `bound` allows.

@@ -62,7 +62,7 @@ impl Case {
         let len = panel_len(T::DTYPE, N, k);
         let mut panels = vec![T::default(); len];
         pack_order(T::DTYPE, N, k, &r.values(N * k), &mut panels);
-        let w = Weight { data: up(dev, &panels, &[len]), order: Order::Panels, n: N, k };
+        let w = Weight::new(up(dev, &panels, &[len]), Order::Panels, N, k);
         let pixels = up(dev, &self.pixels, &[self.pixels.len()]);
         let y = blank(dev, T::DTYPE, &[t, N]);
         let bias = up(dev, &r.values::<T>(N), &[N]);

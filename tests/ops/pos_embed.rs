@@ -39,7 +39,7 @@ impl<T: Elem + Default> Case<T> {
         let (mut panels, mut start) = (vec![T::default(); len], vec![0.0f32; len]);
         pack_order(T::DTYPE, n, k, &self.table, &mut panels);
         pack_order(T::DTYPE, n, k, &self.dtable, &mut start);
-        let table = Weight { data: up(dev, &panels, &[len]), order: Order::Panels, n, k };
+        let table = Weight::new(up(dev, &panels, &[len]), Order::Panels, n, k);
         let segments = Segments::upload(dev, Region::Overlay, &self.indices).unwrap();
         let taps =
             Taps { indices: up(dev, &self.indices, &[t, 4]), weights: up(dev, &self.weights, &[t, 4]), segments };
@@ -99,7 +99,7 @@ fn an_index_past_the_table_is_an_error() {
     let dev = &mut device(1, Isa::Portable);
     let case = Case::<f32> { indices: vec![0, 1, 2, 9], ..Case::new(1, 9, 4) };
     let len = panel_len(omr::tensor::DType::F32, 9, 4);
-    let table = Weight { data: up(dev, &vec![0f32; len], &[len]), order: Order::Panels, n: 9, k: 4 };
+    let table = Weight::new(up(dev, &vec![0f32; len], &[len]), Order::Panels, 9, 4);
     let segments = Segments::upload(dev, Region::Overlay, &case.indices).unwrap();
     let taps = Taps { indices: up(dev, &case.indices, &[1, 4]), weights: up(dev, &case.weights, &[1, 4]), segments };
     let x = up(dev, &case.x, &[1, 4]);

@@ -8,6 +8,7 @@ pub mod heap;
 mod lanes;
 mod lora;
 mod plan;
+mod quantized;
 mod rows;
 mod sft;
 pub mod tiny;

@@ -77,7 +77,8 @@ fn a_model_trained_at_112_by_112_is_not_evaluated_at_64_by_64() {
     assert_eq!((library(&out.join("model")), library(base.parent().unwrap())), (Backend::Torchvision, Backend::Pil));
     // The next stage, whose config has no bounds, uses those of its model.
     let trained = dir.path().join("Some(12544)/model");
-    let start = Start::open(Some(&trained), EncodingPurpose::Ask, &ImageConfig::default()).unwrap();
+    let start =
+        Start::open(Some(&trained), EncodingPurpose::Ask, &ImageConfig::default(), &OptimConfig::default()).unwrap();
     assert_eq!(start.encoder.processor.unwrap().min_pixels, 112 * 112);
     let wrong =
         with(&config, |c| (c.training.images.image_max_pixels, c.training.images.image_min_pixels) = (Some(783), None));

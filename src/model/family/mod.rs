@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::base_model;
 use crate::model::config::{Family, ModelConfig, ModelParts, NewIds};
+use crate::model::quantization;
 use crate::model::weights::WeightFiles;
 
 /// The families.
@@ -61,12 +62,9 @@ impl ModelConfig {
             let expected = "no custom code: omr never runs code from a model directory, and the model needs it";
             return Err(Error::input(root.at("auto_map"), found, expected));
         }
-        if root.child("quantization_config")?.is_some() {
-            let expected = "weights in f32, bf16 or f16: quantised weights are not supported";
-            return Err(Error::input(root.at("quantization_config"), "quantised weights", expected));
-        }
+        let quantization = quantization::read(&root)?;
         let ModelParts { text, media } = (family.read)(&root)?;
-        Ok(ModelConfig { family, text, media, file: Arc::new(value.clone()) })
+        Ok(ModelConfig { family, text, media, quantization, file: Arc::new(value.clone()) })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Launches of linear layers and their epilogues: kernels/gemm.cu and kernels/gemm_sm90a.cu.
 
+use super::codes::{self, CodeNames, code_names};
 use super::config::Role;
 use super::sm90a::{Shape, Staged, Wide, wide_names};
 use super::tile::{KernelNames, Names, SM90A, Tile, kernel_names, operands, tile_names};
@@ -26,12 +27,25 @@ pub(in crate::ops) struct Forward<'a> {
 
 /// Launches a linear layer. `shape` selects a wgmma epilogue that copies its tensors by TMA. `None` selects the wgmma
 /// epilogue that processes slices of columns.
-fn launch(mut gpu: Gpu<'_>, names: &KernelNames, shape: Option<Shape>, call: Forward<'_>) -> Result<()> {
+/// `codes` are the kernels for quantised weights.
+fn launch(
+    mut gpu: Gpu<'_>,
+    names: &KernelNames,
+    codes: Option<&CodeNames>,
+    shape: Option<Shape>,
+    call: Forward<'_>,
+) -> Result<()> {
     let Forward { x, w, bias, more, y } = call;
     let t = x.x.rows();
     let tile = Tile::of(t);
     // `Gelu::Args` and `SwiGlu::Args` have `pre` and `gate_up` in the position of the residual.
-    let args = operands(gpu.op, x, w)?.with(params!(Linear::Args { bias, residual: more, y }));
+    let out = params!(Linear::Args { bias, residual: more, y });
+    if let Some(codes) = codes
+        && codes::launch(&mut gpu, codes, x, w, w.n, &out)?
+    {
+        return Ok(());
+    }
+    let args = operands(gpu.op, x, w)?.with(out);
     let staged = shape.map(|shape| Staged { y, more, bias, shape });
     if staged.is_none_or(|staged| staged.carried(&gpu))
         && let Some(mut product) = Wide::of(&mut gpu, names.role, x, w, w.n, None)?
@@ -46,13 +60,13 @@ fn launch(mut gpu: Gpu<'_>, names: &KernelNames, shape: Option<Shape>, call: For
 
 /// Computes y = x W^T (+ bias) (+ residual).
 pub(in crate::ops) fn linear(gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
-    launch(gpu, &kernel_names!("linear", Role::Linear), Some(Shape::Linear), call)
+    launch(gpu, &kernel_names!("linear", Role::Linear), Some(&code_names!("linear")), Some(Shape::Linear), call)
 }
 
 /// Computes y = gelu(x W^T (+ bias)); `more` receives the value before the activation.
 pub(in crate::ops) fn gelu(mut gpu: Gpu<'_>, kind: GeluKind, call: Forward<'_>) -> Result<()> {
     if kind == GeluKind::Exact {
-        return launch(gpu, &kernel_names!("linear_gelu", Role::Activation), None, call);
+        return launch(gpu, &kernel_names!("linear_gelu", Role::Activation), None, None, call);
     }
     const NAMES: Names = tile_names!("linear_gelu_tanh");
     let Forward { x, w, bias, more, y } = call;
@@ -63,7 +77,8 @@ pub(in crate::ops) fn gelu(mut gpu: Gpu<'_>, kind: GeluKind, call: Forward<'_>) 
 
 /// Computes y = silu(gate) * up; `more` receives gate and up.
 pub(in crate::ops) fn swiglu(gpu: Gpu<'_>, call: Forward<'_>) -> Result<()> {
-    launch(gpu, &kernel_names!("linear_swiglu", Role::Activation), Some(Shape::SwiGlu), call)
+    const NAMES: KernelNames = kernel_names!("linear_swiglu", Role::Activation);
+    launch(gpu, &NAMES, Some(&code_names!("linear_swiglu")), Some(Shape::SwiGlu), call)
 }
 
 /// Computes y = x W^T in f32.
@@ -118,9 +133,12 @@ pub(in crate::ops) fn qkv(mut gpu: Gpu<'_>, call: Qkv<'_>) -> Result<()> {
         dim: heads.dim as i32,
         num_slots: check::count(gpu.op, "slots", num_slots)?,
     });
-    let args = operands(gpu.op, x, w)?.with(out);
     // The kernel's columns are groups of 32 pairs and their partners.
     let columns = (w.n / 2).next_multiple_of(32) * 2;
+    if codes::launch(&mut gpu, &code_names!("linear_qkv"), x, w, columns, &out)? {
+        return Ok(());
+    }
+    let args = operands(gpu.op, x, w)?.with(out);
     if let Some(product) = Wide::of(&mut gpu, Role::Qkv, x, w, columns, Some(heads.dim / 2))? {
         return product.launch(&mut gpu, SM90A, &wide_names!("linear_qkv"), args);
     }

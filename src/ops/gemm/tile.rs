@@ -96,7 +96,7 @@ pub(super) const SM90A: &str = "gemm_sm90a";
 /// the kernels do not support them.
 pub(in crate::ops) fn operands(op: &'static str, x: impl Into<Input>, w: &Weight) -> Result<Params> {
     let Input { x, pair } = x.into();
-    check::gpu_compute(op, w.data.dtype)?;
+    check::gpu_compute(op, w.dtype())?;
     check::that(op, w.order == Order::Rows, "a weight in row order", format!("{:?}", w.order))?;
     let (rows, cols) = (check::count(op, "rows", x.rows())?, check::count(op, "columns", w.n)?);
     let (depth, ld) = (w.k as i32, check::count(op, "columns", row_stride(w.k))?);

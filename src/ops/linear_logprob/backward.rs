@@ -7,6 +7,7 @@ use crate::device::{Cpu, Device, Isa, Parts, Pool, Region, cpu_kernel};
 use crate::error::Result;
 use crate::math;
 use crate::ops::check::{self, by_dtype, moved};
+use crate::ops::dequantize::widened;
 use crate::ops::matmul::{
     self, Cells, Epilogue, Order, PANEL, Product, Tile, WeightGradient, panel_count, panel_len, panel_stride,
 };
@@ -69,12 +70,14 @@ pub fn bwd_within(dev: &mut Device, bytes: usize, logprob_call: LogProbCall<'_>,
     check::that(OP, dentropy.is_none() || entropy.is_some(), "entropy together with dentropy", "none")?;
     // The logits, if they were not kept, then dhidden and, unless w is frozen, dw.
     let products = usize::from(logits.is_none()) + 1 + usize::from(dw.is_some());
-    let traffic = moved(&[logprob_call.hidden, logprob_call.w.data, dhidden]) + 2.0 * moved(dw.as_slice());
+    let traffic = moved(&[logprob_call.hidden, dhidden]) + logprob_call.w.bytes() + 2.0 * moved(dw.as_slice());
     dev.note_work(OP, products as f64 * 2.0 * t as f64 * (v * d) as f64, traffic);
-    let call = Backward { logprob_call, call };
-    dev.scope(Region::Workspace, |dev| match dev.kind().is_gpu() {
-        true => call.by_waves(OP, dev, wave(t, bytes)),
-        false => call.by_slabs(dev, dtype),
+    widened(dev, logprob_call.w, |dev, w| {
+        let call = Backward { logprob_call: LogProbCall { w, ..logprob_call }, call };
+        dev.scope(Region::Workspace, |dev| match dev.kind().is_gpu() {
+            true => call.by_waves(OP, dev, wave(t, bytes)),
+            false => call.by_slabs(dev, dtype),
+        })
     })
 }
 

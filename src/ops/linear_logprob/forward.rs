@@ -6,6 +6,7 @@ use super::logits::{Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, 
 use crate::device::{Cpu, Device, Parts, Region};
 use crate::error::Result;
 use crate::ops::check::{by_dtype, moved};
+use crate::ops::dequantize::widened;
 use crate::ops::matmul::{Cells, PANEL, panel_count};
 use crate::tensor::{DType, Tensor};
 
@@ -18,12 +19,16 @@ pub fn fwd(dev: &mut Device, logprob_call: LogProbCall<'_>, outs: Outs) -> Resul
     checked(OP, logprob_call, &per_token)?;
     let t = hidden.rows();
     check_logits(OP, dev, logits, t, w.n)?;
-    dev.note_product("linear_logprob", [t, w.n, w.k], moved(&[hidden, w.data]));
+    dev.note_product("linear_logprob", [t, w.n, w.k], moved(&[hidden]) + w.bytes());
     dev.scope(Region::Workspace, |dev| {
         let width = segments(w.n) * if dev.kind().is_gpu() { gpu::PARTIAL } else { PARTIAL };
         let partials = dev.alloc(Region::Workspace, DType::F32, &[t, width])?;
-        dev.op(OP)
-            .run(|cpu| on_cpu(OP, cpu, logprob_call, outs, partials), |gpu| gpu::fwd(gpu, logprob_call, outs, partials))
+        if !dev.kind().is_gpu() {
+            return dev.op(OP).run(|cpu| on_cpu(OP, cpu, logprob_call, outs, partials), |_| Ok(()));
+        }
+        widened(dev, w, |dev, w| {
+            dev.op(OP).run(|_| (), |gpu| gpu::fwd(gpu, LogProbCall { w, ..logprob_call }, outs, partials))
+        })
     })
 }
 
@@ -31,9 +36,9 @@ fn on_cpu(op: &'static str, cpu: Cpu<'_>, call: LogProbCall<'_>, outs: Outs, par
     let LogProbCall { hidden, w, allowed, temperature, targets } = call;
     let Outs { log_prob, lse, entropy, logits } = outs;
     let (t, width, has_entropy, none) = (hidden.rows(), partials.cols(), entropy.is_some(), lse.slice(0, 0));
-    let ins = [hidden, w.data, targets, allowed.unwrap_or(targets.slice(0, 0))];
+    let ins = [hidden, w.data, w.scales(), targets, allowed.unwrap_or(targets.slice(0, 0))];
     let outs = [log_prob, lse, entropy.unwrap_or(none), logits.unwrap_or(none), partials];
-    let ([log_prob, lse, entropy, logits_view, partials], [hidden_view, w_view, targets, bitmap]) =
+    let ([log_prob, lse, entropy, logits_view, partials], [hidden_view, w_view, scales, targets, bitmap]) =
         cpu.memory.tensors(outs, ins);
     let (targets, log_prob, partials) = (targets.of::<u32>(), log_prob.of::<f32>(), partials.of::<f32>());
     check_targets(op, targets, w.n)?;
@@ -46,7 +51,7 @@ fn on_cpu(op: &'static str, cpu: Cpu<'_>, call: LogProbCall<'_>, outs: Outs, par
         partials: Cells::new(partials, width),
         logits: logits.map(|_| Cells::new(logits_view.of(), panel_count(w.n) * PANEL)),
     };
-    by_dtype!(hidden.dtype, multiply(cpu.pool, cpu.isa, hidden_view, t, w, w_view, &epilogue));
+    by_dtype!(hidden.dtype, multiply(cpu.pool, cpu.isa, hidden_view, t, w, [w_view, scales], &epilogue));
     let (log_prob, lse) = (Parts::new(log_prob, ROWS), Parts::new(lse.of::<f32>(), ROWS));
     let entropy = Parts::new(entropy.of::<f32>(), ROWS);
     cpu.pool.run(log_prob.count(), |i| {

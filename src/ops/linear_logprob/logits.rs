@@ -82,17 +82,17 @@ pub(in crate::ops) struct Logits<'a> {
     pub logits: Option<Cells<'a, f32>>,
 }
 
-/// Computes the logits of `rows` rows of hidden states.
+/// Computes the logits of `rows` rows of hidden states. `data` are the views of the weight's data and scales.
 pub(in crate::ops) fn multiply<E: Elem>(
     pool: &Pool,
     isa: Isa,
     hidden: View<'_>,
     rows: usize,
     w: &Weight,
-    data: View<'_>,
+    [data, scales]: [View<'_>; 2],
     to: &Logits<'_>,
 ) {
-    matmul::run(pool, isa, &Product::rows::<E>(hidden.of(), rows, w.k, data.of(), w.n), to);
+    matmul::run(pool, isa, &Product::of::<E>(hidden.of(), rows, w, data, scales), to);
 }
 
 impl Epilogue for Logits<'_> {

@@ -10,6 +10,7 @@ use super::cells::Cells;
 use super::panels::PANEL;
 use super::product::Product;
 use super::tile::{Epilogue, MAX_PANELS, SMALL, Tile, in_slices};
+use super::widened::{self, Part};
 use crate::device::amx::{Block, ROWS, STEP, Tiles};
 use crate::device::{Isa, Pool, cpu_kernel};
 use crate::tensor::Elem;
@@ -78,6 +79,13 @@ fn strip<P: Epilogue>(
     let mut second = product.second.map(|second| (second, Ends::ZERO));
     // A block of ROWS rows is two hardware tiles high. If the rows fit in one, take two panels at a time.
     let group = P::UNIT.max(if tall > ROWS / 2 { 1 } else { 2 });
+    if product.codes.is_some() {
+        let part = Part { rows, panels, tall, group };
+        return widened::job(isa, product, epilogue, part, &mut |product, tile, resume| {
+            right_ends(product, tile.panel, &mut ends.right[..tile.panels]);
+            multiply(&tiles, product, tile, &mut ends, resume);
+        });
+    }
     for panel in panels.clone().step_by(group) {
         let count = group.min(panels.end - panel);
         right_ends(product, panel, &mut ends.right[..count]);
@@ -128,7 +136,8 @@ fn multiply(tiles: &Tiles, product: &Product<'_>, tile: &mut Tile<'_>, ends: &mu
     let last = (tile.row + tile.rows - 1) * row_stride + words * WORD - half;
     assert!(words == 0 || last <= left.len(), "left operand too short");
     assert!((tile.panel + tile.panels - 1) * panel_stride + words * LINE <= right.len(), "right operand too short");
-    assert!(tile.panels * PANEL <= tile.stride && tile.sums.len() >= tile.rows * tile.stride, "sums too short");
+    let last_row = (tile.rows - 1) * tile.stride;
+    assert!(tile.panels * PANEL <= tile.stride && tile.sums.len() >= last_row + tile.panels * PANEL, "sums too short");
     let block = Block {
         left: left.as_ptr().wrapping_add(tile.row * row_stride),
         row_stride,

@@ -7,6 +7,7 @@
 mod amx;
 mod block;
 mod cells;
+mod codes;
 mod epilogue;
 mod gradient;
 mod lanes;
@@ -16,6 +17,7 @@ mod repack;
 mod run;
 mod tile;
 mod transpose;
+mod widened;
 
 pub use panels::{Order, PANEL, Weight, index, panel_count, panel_len, panel_stride, row_stride};
 

@@ -5,7 +5,9 @@
 //! operand format of `vdpbf16ps`). Padding is zero and stays zero. Gradients and optimizer state are f32, in the
 //! element order of their weight's dtype. On a GPU the same arrays are stored by rows ([`Order::Rows`]).
 
+use crate::choice::BaseFormat;
 use crate::device::Device;
+use crate::ops::quantized::{Layout, Quantized};
 use crate::tensor::{DType, Tensor};
 
 /// Output columns of one panel.
@@ -44,6 +46,14 @@ impl Order {
             Order::Panels => panel_len(dtype, n, k),
             Order::Rows => n * row_stride(k),
             Order::Dense => n * k,
+        }
+    }
+
+    /// Returns the layout of a quantised weight `[n, k]`, and its number of units.
+    pub fn quantized(self, format: BaseFormat, n: usize, k: usize) -> (Layout, usize) {
+        match self {
+            Order::Panels => (Layout { format, rows: PANEL, k: k.next_multiple_of(2) }, panel_count(n)),
+            Order::Rows | Order::Dense => (Layout { format, rows: 1, k: row_stride(k) }, n),
         }
     }
 
@@ -90,7 +100,7 @@ pub fn row_stride(k: usize) -> usize {
 /// Weight W `[n, k]` of a linear layer. `data` is flat, in `order`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Weight {
-    /// Tensor with [`Order::len`] elements of the compute dtype.
+    /// Tensor with [`Order::len`] elements of the compute dtype, or the codes if the weight is quantised.
     pub data: Tensor,
     /// Element order of the device that holds the weight.
     pub order: Order,
@@ -98,6 +108,30 @@ pub struct Weight {
     pub n: usize,
     /// Number of inputs.
     pub k: usize,
+    /// Format and scales of a quantised weight.
+    pub quantized: Option<Quantized>,
+}
+
+impl Weight {
+    /// Returns a weight that is not quantised.
+    pub fn new(data: Tensor, order: Order, n: usize, k: usize) -> Weight {
+        Weight { data, order, n, k, quantized: None }
+    }
+
+    /// Returns the compute type.
+    pub fn dtype(&self) -> DType {
+        self.quantized.map_or(self.data.dtype, |quantized| quantized.dtype)
+    }
+
+    /// Returns the scales, or an empty slice of the data if the weight is not quantised.
+    pub fn scales(&self) -> Tensor {
+        self.quantized.map_or(self.data.slice(0, 0), |quantized| quantized.scales)
+    }
+
+    /// Returns the bytes of everything that a product reads of the weight.
+    pub fn bytes(&self) -> f64 {
+        (self.data.span().bytes + self.scales().span().bytes) as f64
+    }
 }
 
 /// Returns the number of panels of `n` columns.

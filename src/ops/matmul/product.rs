@@ -2,7 +2,9 @@
 //! per step to each sum.
 
 use super::block::ContiguousAxis;
-use super::panels::{PANEL, panel_count, panel_len, panel_stride};
+use super::codes::Codes;
+use super::panels::{PANEL, Weight, panel_count, panel_len, panel_stride};
+use crate::device::View;
 use crate::tensor::{DType, Elem};
 
 /// A left operand, a right operand in panels, and the number of steps.
@@ -30,6 +32,8 @@ pub(in crate::ops) struct Product<'a> {
     pub(super) slice: usize,
     /// The product over which every sum continues after the last step; see [`Product::then`].
     pub(super) second: Option<&'a Product<'a>>,
+    /// Codes of a quantised right operand, in place of `right`.
+    pub(super) codes: Option<Codes<'a>>,
 }
 
 /// Returns true if the last of the panels of `n` columns has at most 16 columns.
@@ -45,6 +49,16 @@ impl<'a> Product<'a> {
     pub fn rows<E: Elem>(x: &'a [E], rows: usize, k: usize, right: &'a [E], n: usize) -> Product<'a> {
         assert_eq!((x.len(), right.len()), (rows * k, panel_len(E::DTYPE, n, k)), "product [{rows}, {k}] x [{n}, {k}]");
         Product::along_k(x, rows, k, k, right, n)
+    }
+
+    /// Returns the product of x `[rows, k]` and the weight `w`, whose data and scales are given.
+    pub fn of<E: Elem>(x: &'a [E], rows: usize, w: &Weight, data: View<'a>, scales: View<'a>) -> Product<'a> {
+        let Some(quantized) = w.quantized else { return Product::rows::<E>(x, rows, w.k, data.of(), w.n) };
+        let (layout, panels) = w.order.quantized(quantized.format, w.n, w.k);
+        let (codes, scales) = (data.of::<u8>(), scales.of::<u8>());
+        assert_eq!((x.len(), codes.len()), (rows * w.k, panels * layout.codes()), "product of [{rows}, {}]", w.k);
+        let codes = Some(Codes::new(layout, codes, scales));
+        Product { codes, ..Product::along_k(x, rows, w.k, w.k, &[], w.n) }
     }
 
     /// Returns the product of the rows of x, which are `stride` apart, and the panels of a matrix `[n, k]`.
@@ -65,6 +79,7 @@ impl<'a> Product<'a> {
             panel_stride: panel_stride(E::DTYPE, k) * size_of::<E>(),
             slice: 0,
             second: None,
+            codes: None,
         }
     }
 
@@ -120,6 +135,7 @@ impl<'a> Product<'a> {
             panel_stride: steps * PANEL * 4,
             slice: 0,
             second: None,
+            codes: None,
         }
     }
 

@@ -7,6 +7,7 @@ use super::lanes::MAX_ROWS;
 use super::panels::PANEL;
 use super::product::Product;
 use super::tile::{Epilogue, MAX_PANELS, SMALL, Tile, in_slices};
+use super::widened::{self, Part};
 use crate::device::{Isa, Pool};
 use crate::tensor::DType;
 
@@ -70,6 +71,12 @@ fn run_job<P: Epilogue>(
     let tiles = rows.len().div_ceil(kernel.max_rows.max(P::ROW_UNIT));
     let tallest = units.div_ceil(tiles) * P::ROW_UNIT;
     let group = if P::IN_PLACE { 1 } else { kernel.max_panels[tallest.min(kernel.max_rows) - 1].max(P::UNIT) };
+    if product.codes.is_some() {
+        let part = Part { rows, panels, tall: tallest, group };
+        return widened::job(isa, product, epilogue, part, &mut |product, tile, resume| {
+            multiply(kernel, product, tile, 0, product.steps, product.odd, resume);
+        });
+    }
     let step_block = if P::CUT { step_block::<P>() } else { product.steps.max(1) };
     let rows_of = |tile: usize| {
         let end = rows.end.min(rows.start + (tile + 1) * units / tiles * P::ROW_UNIT);
@@ -139,7 +146,8 @@ fn multiply(
     assert!(steps == 0 || last + left_bytes <= product.left.len(), "left operand too short");
     let last = (tile.panel + tile.panels - 1) * panel_stride + (step + steps) * PANEL * 4;
     assert!(last <= product.right.len(), "right operand too short");
-    assert!(tile.panels * PANEL <= tile.stride && tile.sums.len() >= tile.rows * tile.stride, "sums too short");
+    let last_row = (tile.rows - 1) * tile.stride;
+    assert!(tile.panels * PANEL <= tile.stride && tile.sums.len() >= last_row + tile.panels * PANEL, "sums too short");
     let mut done = 0;
     while done < tile.rows {
         let rows = kernel.max_rows.min(tile.rows - done);

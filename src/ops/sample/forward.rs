@@ -4,7 +4,8 @@ use super::draw::{Draw, Outs};
 use super::{choose, gpu};
 use crate::device::{Cpu, Device, Parts, Region};
 use crate::error::Result;
-use crate::ops::check::{self, by_dtype, moved};
+use crate::ops::check::{self, by_dtype};
+use crate::ops::dequantize::widened;
 use crate::ops::linear_logprob::logits::{
     Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, multiply, of_given, segments,
 };
@@ -36,14 +37,14 @@ pub fn fwd(
     check::optional(OP, "allowed", allowed, DType::U32, &[panel_count(w.n)])?;
     outs.check(OP, b, w.n)?;
     check_draws(OP, b, draws, table)?;
-    dev.note_product("sample", [b, w.n, w.k], moved(&[w.data]));
+    dev.note_product("sample", [b, w.n, w.k], w.bytes());
     if dev.kind().is_gpu() {
-        return gpu::fwd(OP, dev, hidden, w, allowed, table, outs);
+        return widened(dev, w, |dev, w| gpu::fwd(OP, dev, hidden, w, allowed, table, outs));
     }
     on_cpu(dev, w.n, draws, outs, |cpu, scales, logits, partials| {
-        let ins = [hidden, w.data, allowed.unwrap_or(hidden.slice(0, 0))];
+        let ins = [hidden, w.data, w.scales(), allowed.unwrap_or(hidden.slice(0, 0))];
         let (columns, width) = (logits.cols(), partials.cols());
-        let ([logits, partials], [hidden, w_view, bitmap]) = cpu.memory.tensors([logits, partials], ins);
+        let ([logits, partials], [hidden, w_view, scale_view, bitmap]) = cpu.memory.tensors([logits, partials], ins);
         let epilogue = Logits {
             allowed: Allowed { vocab: w.n, bitmap: allowed.map(|_| bitmap.of()) },
             scale: Scale::Rows(scales),
@@ -52,7 +53,7 @@ pub fn fwd(
             partials: Cells::new(partials.of(), width),
             logits: Some(Cells::new(logits.of(), columns)),
         };
-        by_dtype!(dtype, multiply(cpu.pool, cpu.isa, hidden, b, w, w_view, &epilogue));
+        by_dtype!(dtype, multiply(cpu.pool, cpu.isa, hidden, b, w, [w_view, scale_view], &epilogue));
     })
 }
 

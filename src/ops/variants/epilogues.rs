@@ -208,12 +208,7 @@ impl Operands {
         };
         // Terms are a multiple of 64, so that the rows of a weight need no padding.
         let weight = |dev: &mut Device, seed, n| -> Result<Weight> {
-            Ok(Weight {
-                data: put(dev, seed, 0.125, [n, terms])?.reshape(&[n * terms]),
-                order: Order::Rows,
-                n,
-                k: terms,
-            })
+            Ok(Weight::new(put(dev, seed, 0.125, [n, terms])?.reshape(&[n * terms]), Order::Rows, n, terms))
         };
         let angle = |i: usize| i as f32 * 0.37;
         let turn = |dev: &mut Device, of: fn(f32) -> f32| {

@@ -77,7 +77,8 @@ impl RlJob {
     /// Indexes the prompts of `config`, or reads the index of an earlier start of this run unless the run is `fresh`.
     /// `scorer` scores the responses. Errors name the file and the row.
     pub fn open(dir: &Path, config: RlConfig, scorer: Arc<Scorer>, fresh: bool) -> Result<RlJob> {
-        let start = Start::open(config.model.as_deref(), EncodingPurpose::Ask, &config.training.images)?;
+        let start =
+            Start::open(config.model.as_deref(), EncodingPurpose::Ask, &config.training.images, &config.optimizer)?;
         check_adapter(&start.model, &start.config, &config.optimizer)?;
         if config.train_files.is_empty() {
             return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));

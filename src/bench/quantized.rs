@@ -1,0 +1,50 @@
+//! Benchmarks of quantised weights: widening, and products that read codes.
+
+use super::case::{Case, op, product};
+use super::inputs::{Sizes, bytes, normals, random, zeros};
+use crate::choice::BaseFormat;
+use crate::device::{Device, Region};
+use crate::error::Result;
+use crate::ops::matmul::{Order, Weight};
+use crate::ops::quantized::{BLOCK, Encoded, Quantized, encode, scale_dtype};
+use crate::ops::{dequantize, linear};
+use crate::tensor::DType;
+
+/// Returns a quantised weight `[n, k]` whose units are all equal.
+fn weight(dev: &mut Device, format: BaseFormat, dtype: DType, [n, k]: [usize; 2]) -> Result<Weight> {
+    let order = Order::of(dev);
+    let (layout, units) = order.quantized(format, n, k);
+    let k_padded = k.next_multiple_of(BLOCK);
+    let (mut row, scale) = (Encoded::zeros(format, k_padded), scale_dtype(format));
+    // Normal numbers are within the range of each format.
+    let _ = encode(format, &normals::<f32>(k_padded, 0.02), &mut row);
+    row.codes.truncate(k);
+    let (mut codes, mut scales) = (vec![0; layout.codes()], vec![0; layout.scales() * scale.size()]);
+    (0..layout.rows).for_each(|r| layout.put_row(r, &row, &mut codes, &mut scales));
+    let data = dev.upload(Region::Overlay, &codes.repeat(units), &[units * layout.codes()])?;
+    let of_scales = dev.alloc(Region::Overlay, scale, &[units * layout.scales()])?;
+    dev.write_bytes(of_scales, &scales.repeat(units))?;
+    Ok(Weight { quantized: Some(Quantized { format, scales: of_scales, dtype }), ..Weight::new(data, order, n, k) })
+}
+
+/// Makes the case of widening a weight of the MLP.
+pub fn dequantize_fwd(dev: &mut Device, s: Sizes, format: BaseFormat) -> Result<Case> {
+    let shape = [2 * s.intermediate, s.hidden.next_multiple_of(BLOCK)];
+    let w = weight(dev, format, s.dtype, shape)?;
+    let out = zeros(dev, s.dtype, &[w.order.len(s.dtype, w.n, w.k)])?;
+    let name = if format == BaseFormat::Int8 { "dequantize int8" } else { "dequantize nf4" };
+    let moved = w.bytes() + bytes(&[out]);
+    op(name, s.dtype, format!("{shape:?}"), 0.0, moved, move |dev| dequantize::fwd(dev, &w, out))
+}
+
+/// Makes the case of a product of one row with a quantised weight of the MLP, as in decoding one sequence.
+pub fn linear_fwd(dev: &mut Device, s: Sizes, format: BaseFormat) -> Result<Case> {
+    let [n, k] = [2 * s.intermediate, s.hidden.next_multiple_of(BLOCK)];
+    let w = weight(dev, format, s.dtype, [n, k])?;
+    let (x, y) = (random(dev, s.dtype, &[1, k], 1.0)?, zeros(dev, s.dtype, &[1, n])?);
+    let name = if format == BaseFormat::Int8 { "linear int8 fwd" } else { "linear nf4 fwd" };
+    let moved = w.bytes() + bytes(&[x, y]);
+    product(name, s.dtype, format!("[1, {k}] x [{n}, {k}]"), [1, n, k], moved, move |dev| {
+        linear::fwd(dev, x, &w, None, None, y)
+    })
+}

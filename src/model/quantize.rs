@@ -1,0 +1,133 @@
+//! Writes a model directory with quantised matrices, one tensor after the other.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use crate::choice::BaseFormat;
+use crate::config::QuantizationConfig;
+use crate::device::{Device, Target};
+use crate::error::{Error, Result};
+use crate::model::family::names::stored_name;
+use crate::model::outgoing::{Content, MAX_SHARD_BYTES, Outgoing, encoded, shard_name};
+use crate::model::params::Piece;
+use crate::model::quantization;
+use crate::model::reading::unfit;
+use crate::model::stored_codes::{SCALE, STATE};
+use crate::model::weights::WeightFiles;
+use crate::model::{Model, ModelConfig, OutModel, outgoing};
+use crate::ops::quantized::{BLOCK, Encoded, LEVELS, encode, scale_dtype};
+use crate::tensor::DType;
+
+/// Plans the files of the model in `dir` with matrices of this storage. Errors if its weights are quantised already.
+pub fn quantize(dir: &Path, quantization: &QuantizationConfig) -> Result<OutModel> {
+    let config = ModelConfig::load(&dir.join("config.json"))?;
+    if config.quantization.is_some() {
+        let expected = "a model whose weights are f32, bf16 or f16";
+        return Err(Error::input("--quantize", format!("{}, which is quantised", dir.display()), expected));
+    }
+    let config = config.quantized(Some(quantization))?;
+    let files = Arc::new(WeightFiles::open(dir)?);
+    let format = quantization.base;
+    // The layout of bitsandbytes records bfloat16 as the type of the weights.
+    let dtype = if format == BaseFormat::Nf4 { DType::Bf16 } else { files.dtype() };
+    let layout = Model::empty(&mut Device::count_for(Target::cpu(1)), config.clone(), dtype)?.layout;
+    files.check(&layout, Some(config.family))?;
+    let mut tensors = Vec::new();
+    for (id, _, piece) in layout.pieces() {
+        let (files, name) = (files.clone(), stored_name(config.family, &piece.name));
+        match layout.params[id].quantized {
+            Some(_) => tensors.extend(codes(&files, &Arc::new(piece.clone()), name, format)),
+            None => tensors.push(plain(files, piece.clone(), name, dtype)),
+        }
+    }
+    let mut text = config.to_json(dtype);
+    if format == BaseFormat::Nf4 {
+        text[quantization::KEY] = bitsandbytes(quantization);
+    }
+    let weights = outgoing::cut(tensors, MAX_SHARD_BYTES, shard_name);
+    Ok(OutModel { configs: vec![("config.json", format!("{text:#}\n"))], weights })
+}
+
+/// Returns the `quantization_config` with which transformers loads matrices of NF4.
+fn bitsandbytes(quantization: &QuantizationConfig) -> Value {
+    // transformers compares the names with paths in memory.
+    let paths = quantization.skip_modules.iter().flat_map(|name| match name.as_str() {
+        "visual" => vec!["visual", "model.visual"],
+        name => vec![name],
+    });
+    json!({
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": true,
+        "load_in_8bit": false,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_compute_dtype": "bfloat16",
+        "bnb_4bit_quant_storage": "uint8",
+        "bnb_4bit_use_double_quant": false,
+        "llm_int8_skip_modules": paths.collect::<Vec<_>>(),
+    })
+}
+
+fn plain(files: Arc<WeightFiles>, piece: Piece, name: String, dtype: DType) -> Outgoing {
+    let shape = piece.shape.clone();
+    let content = Content::Made(Box::new(move || {
+        let mut values = vec![0.0; piece.num_elements()];
+        files.tensor(&piece.name, &piece.shape)?.range(0, &mut values);
+        Ok(encoded(&values, dtype))
+    }));
+    Outgoing { name, dtype, shape, content }
+}
+
+/// Plans the tensors of a quantised matrix.
+fn codes(files: &Arc<WeightFiles>, piece: &Arc<Piece>, name: String, format: BaseFormat) -> Vec<Outgoing> {
+    let (n, k) = (piece.shape[0], piece.row_len());
+    let made = |part: fn(&Encoded) -> Vec<u8>| {
+        let (files, piece) = (files.clone(), piece.clone());
+        Content::Made(Box::new(move || {
+            let rows = rows(&files, &piece, format)?;
+            Ok(rows.par_iter().flat_map_iter(part).collect())
+        }))
+    };
+    let tensor = |end: &str, dtype: DType, shape: &[usize], content: Content| Outgoing {
+        name: format!("{name}{end}"),
+        dtype,
+        shape: shape.to_vec(),
+        content,
+    };
+    let (scales, of_scales) = (k.div_ceil(BLOCK), made(|row| row.scales.clone()));
+    if format == BaseFormat::Int8 {
+        return vec![
+            tensor("", DType::I8, &[n, k], made(|row| row.codes.clone())),
+            tensor(SCALE, scale_dtype(format), &[n, scales], of_scales),
+        ];
+    }
+    let pairs = |row: &Encoded| row.codes.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    let state = json!({"quant_type": "nf4", "blocksize": BLOCK, "dtype": "bfloat16", "shape": [n, k]}).to_string();
+    let ready = |end: &str, dtype: DType, bytes: Vec<u8>| {
+        tensor(end, dtype, &[bytes.len() / dtype.size()], Content::Ready(bytes))
+    };
+    vec![
+        tensor("", DType::U8, &[n * k / 2, 1], made(pairs)),
+        tensor(".absmax", DType::F32, &[n * scales], of_scales),
+        ready(".quant_map", DType::F32, LEVELS.iter().flat_map(|level| level.to_le_bytes()).collect()),
+        ready(STATE, DType::U8, state.into_bytes()),
+    ]
+}
+
+/// Quantises the rows of the matrix `piece`.
+fn rows(files: &WeightFiles, piece: &Piece, format: BaseFormat) -> Result<Vec<Encoded>> {
+    let (k, stored) = (piece.row_len(), files.tensor(&piece.name, &piece.shape)?);
+    let row = |r: usize| {
+        let (mut values, mut row) = (vec![0.0; k], Encoded::zeros(format, k));
+        stored.row(r, &mut values);
+        let fault = values.iter().position(|x| !x.is_finite()).map(|at| (at, values[at]));
+        let fault = fault.or_else(|| encode(format, &values, &mut row).err().map(|fault| (fault.at, fault.value)));
+        match fault {
+            None => Ok(row),
+            Some((at, value)) => Err(unfit(&piece.name, [r, at], value, format)),
+        }
+    };
+    (0..piece.shape[0]).into_par_iter().map(row).collect()
+}

@@ -1,0 +1,258 @@
+//! Tests runs that train adapters of a quantised base, and the files of quantised models.
+
+use std::fs;
+use std::path::Path;
+
+use omr::choice::BaseFormat;
+use omr::config::{Dtype, LoraConfig, QuantizationConfig, RlConfig, SftConfig};
+use omr::device::{Device, Isa, Region, Target};
+use omr::eval::{self, Onto};
+use omr::model::weights::WeightFiles;
+use omr::model::{Model, ModelConfig, ParamLayout};
+use omr::observe::Silent;
+use omr::recipe::new_model::model_config;
+use omr::tensor::DType;
+use omr::train::job::TrainingJob as _;
+use omr::train::sft::SftJob;
+use serde_json::{Value, json};
+
+use super::tiny::{self, Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
+use crate::cli::training::run;
+use crate::models;
+
+const FORMATS: [BaseFormat; 2] = [BaseFormat::Int8, BaseFormat::Nf4];
+
+/// Settings that also quantise the output matrix and, where its rows fit, the vision tower.
+fn settings(base: BaseFormat) -> QuantizationConfig {
+    QuantizationConfig { base, skip_modules: Vec::new() }
+}
+
+/// Writes a model with random weights, with rows of 64 terms and an output matrix of its own, to the folder `base`.
+fn models(dir: &Path) {
+    let tokenizer = tiny::tokenizer();
+    let shape = omr::config::BaseConfig {
+        hidden_size: 64,
+        num_attention_heads: 4,
+        intermediate_size: 128,
+        tie_word_embeddings: false,
+        ..tiny::shape()
+    };
+    let config = model_config(&omr::model::family::qwen2_5_vl::FAMILY, &shape, &tokenizer).unwrap();
+    sft_config(dir);
+    let mut dev = device(1);
+    Model::init(&mut dev, config, DType::Bf16, 1).unwrap().save(&mut dev, &dir.join("base"), DType::Bf16).unwrap();
+}
+
+fn sft(dir: &Path, base: BaseFormat, dtype: Dtype) -> SftConfig {
+    let mut config = SftConfig { dtype, max_steps: Some(4), save_steps: Some(2), ..sft_config(dir) };
+    config.optimizer.lora = Some(LoraConfig { rank: 6, vision: true, ..LoraConfig::default() });
+    config.optimizer.quantization = Some(settings(base));
+    config
+}
+
+/// Loads the model in `dir` as `dtype`, quantised as `quantization` says.
+fn load(dev: &mut Device, dir: &Path, quantization: Option<&QuantizationConfig>, dtype: DType) -> Model {
+    let config = ModelConfig::load(&dir.join("config.json")).unwrap().quantized(quantization).unwrap();
+    Model::load_shown(dev, dir, config, dtype, &Silent).unwrap()
+}
+
+/// Returns the bytes of all parameters and of their scales.
+fn bytes(dev: &mut Device, layout: &ParamLayout) -> Vec<u8> {
+    let tensors = layout.params.iter().flat_map(|param| [Some(param.tensor), param.quantized.map(|of| of.scales)]);
+    tensors.flatten().flat_map(|tensor| dev.read_bytes(tensor).unwrap()).collect()
+}
+
+#[test]
+fn sft_of_a_quantised_base_goes_on_with_the_same_bits_whoever_computes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    models(dir.path());
+    for base in FORMATS {
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            let config = sft(dir.path(), base, dtype);
+            let out = |name: &str| dir.path().join(dtype.name()).join(base.name()).join(name);
+            let whole = run_sft(&out("whole"), &config, 2, &[]);
+            assert!(whole.figures("loss")[3] < whole.figures("loss")[0], "{:?}", whole.figures("loss"));
+            whole.assert_same(&run_sft(&out("stopped"), &config, 1, &[1, 3]), "stopped twice");
+            whole.assert_same(&run_sft_over(&out("two"), &config, || device(1), &[2, 3], &[2]), "ranks");
+            // The directory of the adapter records the storage of its base.
+            let (dev, model) = (&mut device(1), out("whole/model"));
+            let recorded = ModelConfig::load(&model.join("config.json")).unwrap().quantization;
+            assert_eq!(recorded, config.optimizer.quantization);
+            let loaded = load(dev, &model, None, DType::Bf16).layout;
+            assert!(loaded.params.iter().any(|param| param.quantized.is_some()));
+            let other = QuantizationConfig { base, ..QuantizationConfig::default() };
+            let refused = ModelConfig::load(&model.join("config.json")).unwrap().quantized(Some(&other));
+            assert!(refused.unwrap_err().to_string().starts_with("quantization: found"));
+        }
+    }
+}
+
+#[test]
+fn a_run_on_a_quantised_base_takes_what_was_planned() {
+    let dir = tempfile::tempdir().unwrap();
+    models(dir.path());
+    let weights = FORMATS.map(|base| {
+        let config = sft(dir.path(), base, Dtype::Bf16);
+        let mut job = SftJob::new(&dir.path().join(base.name()), config).unwrap();
+        let plan = job.plan(Target::cpu(1)).unwrap();
+        let mut dev = Device::cpu(&plan, 1, Isa::detect()).unwrap();
+        job.run(&mut dev, &Silent).unwrap();
+        for region in Region::ALL {
+            assert_eq!(plan.bytes(region), dev.high_water().bytes(region), "{base:?} {}", region.name());
+        }
+        plan.bytes(Region::Weights)
+    });
+    let mut plain = sft(dir.path(), BaseFormat::Int8, Dtype::Bf16);
+    plain.optimizer.quantization = None;
+    let plain = SftJob::new(&dir.path().join("plain"), plain).unwrap().plan(Target::cpu(1)).unwrap();
+    assert!(weights[1] < weights[0] && weights[0] < plain.bytes(Region::Weights), "{weights:?}");
+}
+
+/// Asserts that sampler and trainer computed the same log-probs, and that the run trained something.
+fn assert_exact(run: &Outcome) {
+    for name in ["training/rollout_probs_diff_max", "training/rollout_log_probs_diff_max"] {
+        assert!(run.figures(name).iter().all(|&d| d == 0.0), "{name}: {:?}", run.figures(name));
+    }
+    assert!(run.figures("actor/grad_norm").iter().any(|&n| n > 0.0));
+}
+
+#[test]
+fn rl_on_a_quantised_base_samples_what_it_trains() {
+    let dir = tempfile::tempdir().unwrap();
+    models(dir.path());
+    rl_config(dir.path());
+    // A model that answers some questions.
+    let tuning = SftConfig { max_steps: Some(tiny::TUNING_STEPS), ..sft_config(dir.path()) };
+    run_sft(&dir.path().join("tuning"), &tuning, 2, &[]);
+    for base in FORMATS {
+        let mut config = RlConfig { dtype: Dtype::Bf16, use_kl_loss: true, ..rl_config(dir.path()) };
+        config.model = Some(dir.path().join("tuning/model"));
+        config.optimizer.lora = Some(LoraConfig::default());
+        config.optimizer.learning_rate = 1e-2;
+        config.optimizer.quantization = Some(settings(base));
+        let out = |name: &str| dir.path().join(base.name()).join(name);
+        let whole = run_rl(&out("whole"), &config, 2, &[]);
+        assert_exact(&whole);
+        // New adapters are the reference policy itself.
+        let kl = whole.figures("actor/kl_loss");
+        assert!(kl[0] == 0.0 && kl[3] != 0.0, "{kl:?}");
+        whole.assert_same(&run_rl(&out("stopped"), &config, 1, &[1, 3]), "stopped twice");
+        whole.assert_same(&run_rl_over(&out("ranks"), &config, || device(1), &[2], &[]), "two ranks");
+    }
+}
+
+#[test]
+fn files_of_codes_load_as_the_weights_that_they_were_made_from() {
+    let dir = tempfile::tempdir().unwrap();
+    models(dir.path());
+    for base in FORMATS {
+        let (from, to, settings) = (
+            dir.path().join("base"),
+            dir.path().join(base.name()),
+            QuantizationConfig { base, ..QuantizationConfig::default() },
+        );
+        let line = eval::quantize(&from, &to, base).unwrap();
+        assert!(line.contains(base.name()), "{line}");
+        for dtype in [DType::F32, DType::Bf16] {
+            let mut dev = device(1);
+            let [of_files, of_key] =
+                [(&to, None), (&from, Some(&settings))].map(|(dir, key)| load(&mut dev, dir, key, dtype));
+            assert!(of_files.layout.params.iter().any(|param| param.quantized.is_some()));
+            assert!(bytes(&mut dev, &of_files.layout) == bytes(&mut dev, &of_key.layout), "{base:?} {dtype:?}");
+        }
+        assert!(eval::quantize(&to, &dir.path().join("again"), base).unwrap_err().to_string().contains("quantised"));
+    }
+}
+
+#[test]
+fn a_merge_adds_to_the_values_that_were_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    models(dir.path());
+    for base in FORMATS {
+        let config = sft(dir.path(), base, Dtype::Bf16);
+        run_sft(&dir.path().join(base.name()), &config, 2, &[]);
+        let (adapter, base_dir) = (dir.path().join(base.name()).join("model"), dir.path().join("base"));
+        let merged = [Onto::Trained, Onto::Original].map(|onto| {
+            let out = dir.path().join(format!("{base:?} {onto:?}"));
+            let [adapter, folder] = [&adapter, &out].map(|path| path.display().to_string());
+            let onto = if onto == Onto::Trained { "trained" } else { "original" };
+            let (code, _, err) = run(&["export", "--merge", &adapter, "--out", &folder, "--onto", onto]);
+            assert_eq!(code, 0, "{err}");
+            assert_eq!(WeightFiles::open(&out).unwrap().dtype(), DType::Bf16);
+            assert!(ModelConfig::load(&out.join("config.json")).unwrap().quantization.is_none());
+            out
+        });
+        // A matrix that has no adapter: the output matrix.
+        let dev = &mut device(1);
+        let head = |dev: &mut Device, dir: &Path, key| {
+            let model = load(dev, dir, key, DType::Bf16);
+            let (param, piece) = models::find(&model.layout, "lm_head.weight");
+            if param.quantized.is_some() {
+                let weight = model.decoder.lm_head.weight;
+                let plain = dev
+                    .alloc(Region::Overlay, DType::Bf16, &[weight.order.len(DType::Bf16, weight.n, weight.k)])
+                    .unwrap();
+                omr::ops::dequantize::fwd(dev, &weight, plain).unwrap();
+                return dev.read::<half::bf16>(plain).unwrap();
+            }
+            assert_eq!(piece, 0);
+            dev.read::<half::bf16>(param.tensor).unwrap()
+        };
+        let [trained, original] = merged.map(|dir| head(dev, &dir, None));
+        assert!(trained == head(dev, &base_dir, config.optimizer.quantization.as_ref()), "{base:?}");
+        assert!(original == head(dev, &base_dir, None) && original != trained, "{base:?}");
+    }
+}
+
+#[test]
+fn other_quantised_weights_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    models(dir.path());
+    let path = dir.path().join("base/config.json");
+    let good: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let bnb = |key: &str, value: Value| {
+        let mut config = json!({"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"});
+        config[key] = value;
+        config
+    };
+    for (config, named) in [
+        (bnb("load_in_8bit", json!(true)), "load_in_8bit true"),
+        (bnb("bnb_4bit_quant_type", json!("fp4")), "bnb_4bit_quant_type \"fp4\""),
+        (json!({"quant_method": "awq"}), "quant_method \"awq\""),
+        (json!({"quant_method": "gptq"}), "quant_method \"gptq\""),
+        (json!({"quant_method": "omr", "base": "int3"}), "base \"int3\""),
+    ] {
+        let mut file = good.clone();
+        file["quantization_config"] = config;
+        fs::write(&path, file.to_string()).unwrap();
+        let error = ModelConfig::load(&path).unwrap_err().to_string();
+        assert!(error.contains("quantization_config") && error.contains(named), "{error}");
+    }
+    fs::write(&path, good.to_string()).unwrap();
+    // Codes with other sizes or types.
+    let nf4 = dir.path().join("nf4");
+    eval::quantize(&dir.path().join("base"), &nf4, BaseFormat::Nf4).unwrap();
+    let weights = nf4.join("model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    for (from, to, named) in [
+        ("\"blocksize\":64", "\"blocksize\":32", "blocksize is 32, expected 64"),
+        ("\"quant_type\":\"nf4\"", "\"quant_type\":\"fp4\"", "quant_type is \"fp4\", expected \"nf4\""),
+        ("\"dtype\":\"bfloat16\"", "\"dtype\":\"float_16\"", "dtype is \"float_16\", expected \"bfloat16\""),
+    ] {
+        let at = whole.windows(from.len()).rposition(|part| part == from.as_bytes()).unwrap();
+        let mut changed = whole.clone();
+        changed[at..at + from.len()].copy_from_slice(to.as_bytes());
+        fs::write(&weights, changed).unwrap();
+        let error = Model::load(&mut device(1), &nf4, DType::Bf16).err().unwrap().to_string();
+        assert!(error.contains(named), "{error}");
+    }
+    // A value that int8 cannot store.
+    let mut dev = device(1);
+    let model = Model::load(&mut dev, &dir.path().join("base"), DType::Bf16).unwrap();
+    let (param, _) = models::find(&model.layout, "model.layers.0.mlp.down_proj.weight");
+    param.fill::<half::bf16>(&mut dev, param.tensor, |_, r, out| out.fill(if r == 3 { 3e38 } else { 1.0 })).unwrap();
+    model.save(&mut dev, &dir.path().join("base"), DType::Bf16).unwrap();
+    let error = eval::quantize(&dir.path().join("base"), &dir.path().join("large"), BaseFormat::Int8).unwrap_err();
+    assert!(error.to_string().contains("down_proj.weight: found 3"), "{error}");
+    assert!(!dir.path().join("large").exists());
+}
