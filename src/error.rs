@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// `Result` with [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Everything that can go wrong in omr. [`Error::exit_code`] maps an error to the exit status of FORMATS section 1.
+/// Everything that can go wrong in omr. [`Error::exit_code`] maps an error to the exit status of `docs/user/runs.md`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -158,7 +158,7 @@ impl Error {
         move |source| Error::Io { path: path.as_ref().to_owned(), source }
     }
 
-    /// Returns the process's exit status for this error (FORMATS section 1).
+    /// Returns the process's exit status for this error (`docs/user/runs.md`).
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Input { .. } | Error::Format { .. } => 2,

@@ -2,7 +2,7 @@
 //! serves. Its CUDA kernels are its own, and an emulator runs them without a GPU.
 //!
 //! This table lists the modules, the folders and files directly under `src/`, from the lowest to the highest. A module
-//! uses only those above it in the table, and `tests/layering.rs` checks that. `docs/DESIGN.md` explains the
+//! uses only those above it in the table, and `tests/layering.rs` checks that. `docs/dev/design.md` explains the
 //! design.
 //!
 //! | module | purpose |

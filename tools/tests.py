@@ -1,16 +1,24 @@
-"""Tests of the parts of tools/smollm2 that need no package. `tools/check` runs them."""
+"""Tests of tools/pages, and of the parts of tools/smollm2 that need no package. `tools/check` runs them."""
 import contextlib
 import importlib.machinery
 import importlib.util
 import io
 import json
+import re
 import struct
 import unittest
 from pathlib import Path
 
-LOADER = importlib.machinery.SourceFileLoader("smollm2", str(Path(__file__).with_name("smollm2")))
-smollm2 = importlib.util.module_from_spec(importlib.util.spec_from_loader("smollm2", LOADER))
-LOADER.exec_module(smollm2)
+
+def tool(name):
+    """Returns a script of this folder as a module."""
+    loader = importlib.machinery.SourceFileLoader(name, str(Path(__file__).with_name(name)))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
+
+
+smollm2, pages = tool("smollm2"), tool("pages")
 
 
 def bits(value):
@@ -74,6 +82,54 @@ class SmolLM2(unittest.TestCase):
         with contextlib.redirect_stderr(io.StringIO()) as said, self.assertRaises(SystemExit):
             smollm2.parse(["out", "--dtype", "f16"])
         self.assertIn("f16", said.getvalue())
+
+
+class Pages(unittest.TestCase):
+    def test_a_false_path_or_link_is_found(self):
+        text = "`configs/digits.yaml`, [SFT](sft.md) and [its part](sft.md#the-best-checkpoint), `runs/digits`, `ops/mod.rs`"
+        self.assertEqual(pages.path_problems("docs/user/rl.md", text), [])
+        for planted, said in [
+            ("`configs/digit.yaml`", "the path configs/digit.yaml does not exist"),
+            ("[SFT](stf.md)", "the link stf.md leads nowhere"),
+            ("[SFT](sft.md#the-worst)", "names no heading"),
+            ("[config](../../configs/digits.yaml)", "leaves the site"),
+            ("`src/lib.rs`", "is a file for developers"),
+            ("`ops/mot.rs`", "the path src/ops/mot.rs does not exist"),
+        ]:
+            self.assertIn(said, " ".join(pages.path_problems("docs/user/rl.md", text + planted)), planted)
+
+    def test_a_false_figure_is_found(self):
+        module = pages.figures()
+        for page in module.PAGES:
+            text = (pages.ROOT / page).read_text()
+            self.assertEqual(pages.figure_problems(page, text, module), [], page)
+            number = re.search(r"<!-- figures:.*?\n\|[^\n]* (\d+\.\d)", text, re.S)
+            planted = text[:number.start(1)] + "99.9" + text[number.end(1):]
+            self.assertIn("differs from bench/results", " ".join(pages.figure_problems(page, planted, module)), page)
+        self.assertIn("does not know the page", pages.figure_problems("docs/user/sft.md", "\n<!-- figures:cpu -->", module)[0])
+
+    def test_a_false_command_flag_or_key_is_found(self):
+        path = pages.ROOT / "target/release/omr"
+        if not path.is_file():
+            self.skipTest("needs target/release/omr")
+        program = pages.Program(path)
+        self.addCleanup(program.folder.cleanup)
+        checker = pages.Checker(program)
+        made = "cat > a.yaml <<'YAML'\nmodel: base\nYAML\n"
+        right = "omr sft a.yaml --out runs/a learning_rate=1e-4 --gpus 2  # `learning_rate=1`\nprintf x | omr score --jsonl"
+        self.assertEqual(checker.page("docs/user/sft.md", f"```sh\n{made}{right}\n```\nSet `rollout.n=16`, `omr plan CONFIG --gpus N`."), [])
+        for planted, said in [
+            (f"```sh\n{made}omr sft a.yaml --out runs/a learning_rat=1\n```", "unknown key learning_rat"),
+            ("```sh\nomr sft a.yaml --out runs/a learning_rate=fast\n```", "learning_rate: found fast"),
+            ("```sh\nomr sft a.yaml --oud runs/a\n```", "--oud"),
+            ("```sh\nsrun omr stf a.yaml --out runs/a\n```", "stf"),
+            ("```sh\ncat > a.yaml <<'YAML'\nmodell: base\nYAML\n```", "modell"),
+            ("```yaml\nrollout: {m: 8}\n```", "rollout.m"),
+            ("Set `omr rl CONFIG --out DIR --fres` or", "--fres"),
+            ("Set `rollout.m=16` or", "no config has the key rollout.m"),
+            ("Set `--lora-module NAME` or", "no command has the flag --lora-module"),
+        ]:
+            self.assertIn(said, " ".join(checker.page("docs/user/sft.md", planted)), planted)
 
 
 if __name__ == "__main__":

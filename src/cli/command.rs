@@ -162,7 +162,7 @@ fn of(args: RanksArgs) -> Result<RankRole> {
     RankRole::of(args.gpus, &|name| std::env::var(name).ok())
 }
 
-/// Parses the command line, runs the command and maps its result to the exit status (FORMATS section 1).
+/// Parses the command line, runs the command and maps its result to the exit status (`docs/user/runs.md`).
 pub fn main() -> ExitCode {
     let matches = command().try_get_matches().unwrap_or_else(|error| explained(error).exit());
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());

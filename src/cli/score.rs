@@ -34,7 +34,7 @@ pub struct Args {
     /// Compute the log-probs of responses instead: a file of JSON lines as `omr generate` reads or writes them, each
     /// with "token_ids" or "response". Prints each line with "token_ids" and "logprobs". Settings are those of
     /// `omr generate`. Log-probs that a line already has, of omr, TRL or verl, are compared, and the likely fault is
-    /// named (docs/MISMATCH.md)
+    /// named (docs/user/mismatch.md)
     #[arg(long, value_name = "FILE", requires = "model", conflicts_with_all = ["jsonl", "mode"])]
     logprobs: Option<PathBuf>,
     /// Model directory for --logprobs

@@ -28,7 +28,7 @@ settings! {
         /// `auto` continues from the newest complete checkpoint in --out, `never` starts over, a path continues from
         /// that checkpoint. Later checkpoints of the same run are then moved aside.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes;
-        /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `images`, `reference`,
+        /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `pictures`, `reference`,
         /// `val`, `stages` (the output of a finished stage), `log`. The change is printed and recorded; afterwards the
         /// key can be removed.
         accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;

@@ -2,7 +2,7 @@
 
 /// Variants of the CPU kernels, best first. In f32 all variants give bitwise identical results. In bf16 the order of
 /// summation in matrix products differs for the AMX tiles, and for `Avx512` if the machine has AVX512-BF16
-/// (`docs/design/runtime.md`).
+/// (`docs/dev/design/runtime.md`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Isa {
     /// `Avx512`, with bf16 products computed by AMX tiles.

@@ -52,7 +52,7 @@ impl Placing {
     }
 }
 
-/// Purpose of a part of memory (`docs/design/runtime.md`).
+/// Purpose of a part of memory (`docs/dev/design/runtime.md`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Region {
     /// Weights of the model.

@@ -6,7 +6,7 @@
 //! - `Cpu` is the default and works on every machine.
 //! - `Gpu` launches kernels through a driver: on a real GPU or on the emulator.
 //! - `Count` executes nothing and records how high each stack grows. To plan the memory of a run, omr first runs the
-//!   same code on this backend (`docs/design/runtime.md`).
+//!   same code on this backend (`docs/dev/design/runtime.md`).
 //!
 //! Only ops distinguish the backends; model code never does. `unsafe` code is allowed in this module and in the ops that
 //! call kernels or CPU intrinsics.

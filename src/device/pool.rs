@@ -1,5 +1,5 @@
 //! The compute threads: a fixed pool that runs one indexed job at a time. Which thread runs which index is not
-//! determined, so the results of a job must not depend on it (`docs/design/runtime.md`).
+//! determined, so the results of a job must not depend on it (`docs/dev/design/runtime.md`).
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};

@@ -3,7 +3,7 @@
 //! [`Scheduler::postprocess`] receives the sampled tokens.
 //!
 //! No decision made here may change a sampled token or its log-prob. This holds because a row's result is the same in
-//! any batch, and because noise is keyed by prompt, rollout and position (see `docs/design/engine.md`).
+//! any batch, and because noise is keyed by prompt, rollout and position (see `docs/dev/design/engine.md`).
 
 mod leave;
 

@@ -35,7 +35,7 @@ const NORM_EPS: f32 = 1e-6;
 ///
 /// Forward and data gradients do not depend on this number. Weight gradients are one chain of sums over the patches in
 /// ascending order, chunk after chunk. If each chunk ends at a step of the chain (64 patches for the norms, 256 for
-/// norms of joined patches, see `docs/design/training.md`), weight gradients do not depend on this number either. Otherwise the number affects their
+/// norms of joined patches, see `docs/dev/design/training.md`), weight gradients do not depend on this number either. Otherwise the number affects their
 /// rounding, so no plan changes it.
 pub const CHUNK_PATCHES: usize = 8192;
 

@@ -1,4 +1,4 @@
-//! Attention of one row, defined once (docs/design/training.md) for training, prefill and decode.
+//! Attention of one row, defined once (docs/dev/design/training.md) for training, prefill and decode.
 //!
 //! Keys are processed in blocks of [`BLOCK`] from the sequence's start, with online softmax over the blocks of one
 //! chunk of [`CHUNK`] keys. The states of the chunks are then folded left to right. The base M of a row is its largest

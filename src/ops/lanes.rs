@@ -1,5 +1,5 @@
 //! Arithmetic on sixteen lanes in plain Rust. Every horizontal sum has the same order of additions
-//! (docs/design/runtime.md), whatever the vector width of the instruction set.
+//! (docs/dev/design/runtime.md), whatever the vector width of the instruction set.
 
 use crate::tensor::Elem;
 

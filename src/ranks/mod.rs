@@ -2,7 +2,7 @@
 //!
 //! The results of a run depend on its gradient lanes (`gradient_lanes`), not on its ranks, so no collective in this
 //! module sums values. Each element of the gradients has one owner, which receives the other ranks' parts and sums them
-//! in the order of lanes (see `docs/design/ranks.md`).
+//! in the order of lanes (see `docs/dev/design/ranks.md`).
 
 mod admission;
 mod collectives;

@@ -61,7 +61,7 @@ impl Recipe<'_> {
     }
 }
 
-/// Returns the object S of FORMATS section 5 for one stage.
+/// Returns the object S of `docs/dev/files.md` for one stage.
 fn stage_summary(samples: &[Sample]) -> Value {
     let greedy = samples::observations(samples, Sample::acc).map(|scores| stats::clustered(&scores));
     let sampled = samples::observations(samples, Sample::acc_t1).map(|scores| stats::clustered(&scores));

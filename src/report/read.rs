@@ -1,4 +1,4 @@
-//! Builds a [`RecipeReport`] from run directories (FORMATS section 4).
+//! Builds a [`RecipeReport`] from run directories (`docs/user/runs.md`).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};

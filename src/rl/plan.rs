@@ -1,6 +1,6 @@
 //! The memory plan of an RL run: the memory that rollouts and updates need on one GPU. Rollouts and updates never run
 //! at the same time, so KV blocks, vision cache and the scratch of decoding use the same memory as gradients and
-//! activations (see `docs/design/training.md`).
+//! activations (see `docs/dev/design/training.md`).
 
 use std::sync::Arc;
 

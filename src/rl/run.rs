@@ -3,7 +3,7 @@
 //!
 //! Sampler and trainer use the same weights and the same arithmetic, so the sampled log-probs serve as the old
 //! log-probs: no second forward pass is necessary, and on policy the ratio is exactly 1 (see
-//! `docs/design/training.md`). Each step reports `training/rollout_probs_diff_max`, which is 0.
+//! `docs/dev/design/training.md`). Each step reports `training/rollout_probs_diff_max`, which is 0.
 
 mod advantages;
 mod job;

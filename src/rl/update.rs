@@ -42,7 +42,7 @@ pub struct UpdateResults {
     /// Loss and clipping metrics.
     pub stats: PolicyStats,
     /// Difference between trainer and sampler. It is 0 before the first update of a batch (see
-    /// `docs/design/training.md`).
+    /// `docs/dev/design/training.md`).
     pub probs_diff: ProbsDiff,
     /// The micro-batches with tokens whose log-probs of trainer and sampler differ.
     pub differing: Vec<Differing>,

@@ -99,7 +99,7 @@ impl Fields {
         match self.map.iter().find(|(_, value)| !value.is_null()) {
             Some((field, _)) => {
                 let name = self.name(field);
-                Err(ApiError::field(name, "a field that is not supported", "the fields listed in docs/SERVER.md"))
+                Err(ApiError::field(name, "a field that is not supported", "the fields listed in docs/user/serving.md"))
             }
             None => Ok(()),
         }

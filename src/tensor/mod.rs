@@ -1,5 +1,5 @@
 //! Tensors: handles that refer to a device's memory regions. A [`Tensor`] owns nothing, is contiguous and row-major,
-//! and is `Copy`. The only view is a slice of the first dimension (`docs/design/runtime.md`).
+//! and is `Copy`. The only view is a slice of the first dimension (`docs/dev/design/runtime.md`).
 
 mod dtype;
 

@@ -1,4 +1,4 @@
-//! Writes a checkpoint while training continues (see `docs/design/training.md`). Only the optimizer kernel changes the
+//! Writes a checkpoint while training continues (see `docs/dev/design/training.md`). Only the optimizer kernel changes the
 //! weights and the optimizer state. On a GPU, weights and optimizer state are therefore read in place, without a copy
 //! in GPU memory:
 //!

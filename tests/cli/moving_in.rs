@@ -1,4 +1,4 @@
-//! Checks docs/MOVING_IN.md: its configs work, and the program answers each key of another system as the page does.
+//! Checks docs/user/moving-in.md: its configs work, and the program answers each key of another system as the page does.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -101,7 +101,7 @@ fn check_all<C: Config>(rows: &[Row]) {
 #[test]
 fn moving_in_names_the_keys_that_the_program_names_and_its_configs_work() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(root.join("docs/MOVING_IN.md")).unwrap();
+    let page = fs::read_to_string(root.join("docs/user/moving-in.md")).unwrap();
     assert!(page.lines().count() <= 150);
     let (page, lora) = page.split_once("\n## LoRA\n").unwrap();
     assert!(["| LLaMA-Factory |", "| verl |", "| TRL |", "| PEFT |", "| omr |"].iter().all(|row| lora.contains(row)));

@@ -1,4 +1,4 @@
-//! Tests the published recipe as users type it: the commands of docs/OPENMMREASONER.md, and two steps of each published
+//! Tests the published recipe as users type it: the commands of docs/user/openmmreasoner.md, and two steps of each published
 //! config on generated rows and the small model.
 
 use std::fs;
@@ -91,7 +91,7 @@ fn typed(dir: &Path, variables: &[(&str, &str)], command: &str, more: &[&str], c
 #[test]
 fn the_page_has_the_published_scores_of_the_program() {
     let read = |file: &str| fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
-    let page = read("docs/OPENMMREASONER.md").replace('†', "");
+    let page = read("docs/user/openmmreasoner.md").replace('†', "");
     for row in read("src/task/published.tsv").lines().skip(1) {
         let (model, scores) = row.split_once('\t').unwrap();
         let scores = format!(" | {} |", scores.replace('\t', " | "));
@@ -107,7 +107,7 @@ fn openmmreasoner_page_is_typed_as_it_stands() {
     let desk = desk();
     let dir = desk.path();
     benchmarks(dir);
-    let page = fs::read_to_string(Path::new(ROOT).join("docs/OPENMMREASONER.md")).unwrap();
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/user/openmmreasoner.md")).unwrap();
     for block in blocks(&page, "yaml") {
         let name = block.lines().next().unwrap().trim_start_matches("# ");
         fs::write(dir.join(name), block).unwrap();

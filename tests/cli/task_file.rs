@@ -1,4 +1,4 @@
-//! Tests a user's own benchmark: the example of `docs/FORMATS.md`, and the errors for invalid task files.
+//! Tests a user's own benchmark: the example of `docs/user/evaluation.md`, and the errors for invalid task files.
 
 use std::fs;
 use std::path::Path;
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::training::{failure, run};
 
-/// Returns the task file that `docs/FORMATS.md` shows.
+/// Returns the task file that `docs/user/evaluation.md` shows.
 fn shown() -> String {
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/FORMATS.md")).unwrap();
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/user/evaluation.md")).unwrap();
     let (_, rest) = page.split_once("```yaml\n# shapes.yaml").unwrap();
     format!("# shapes.yaml{}", rest.split_once("```").unwrap().0)
 }

@@ -1,5 +1,5 @@
 //! Tests the published layouts of `layouts/published.yaml` on the rows that `tools/layouts` writes, and the table of
-//! docs/LAYOUTS.md. `OMR_WRITE=1 cargo test published` writes the table.
+//! docs/user/layouts.md. `OMR_WRITE=1 cargo test published` writes the table.
 
 use std::fs;
 use std::io::Cursor;
@@ -98,7 +98,7 @@ fn published_layouts_are_those_of_the_script() {
     }
 }
 
-/// Returns the table of docs/LAYOUTS.md.
+/// Returns the table of docs/user/layouts.md.
 fn table() -> String {
     let row = |layout: &Layout| {
         let entry = match (&layout.form, &layout.keys, &layout.refused) {
@@ -116,7 +116,7 @@ fn table() -> String {
 
 #[test]
 fn published_layouts_are_in_the_table_of_the_page() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/LAYOUTS.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/user/layouts.md");
     let text = fs::read_to_string(&page).unwrap();
     let (start, end) = ("<!-- layouts -->\n", "<!-- /layouts -->\n");
     let (before, rest) = text.split_once(start).unwrap();
@@ -125,7 +125,7 @@ fn published_layouts_are_in_the_table_of_the_page() {
     if std::env::var_os("OMR_WRITE").is_some() {
         fs::write(&page, &fresh).unwrap();
     } else {
-        assert!(text == fresh, "docs/LAYOUTS.md is old: OMR_WRITE=1 cargo test published");
+        assert!(text == fresh, "docs/user/layouts.md is old: OMR_WRITE=1 cargo test published");
     }
 }
 

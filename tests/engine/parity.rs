@@ -1,4 +1,4 @@
-//! Tests that sampling and training use the same arithmetic (`docs/design/training.md`): the log-prob with which the
+//! Tests that sampling and training use the same arithmetic (`docs/dev/design/training.md`): the log-prob with which the
 //! engine samples a token is bitwise identical to the log-prob of the trainer's packed forward pass, in which responses
 //! to the same prompt share it. It does not depend
 //! on the other requests that the engine handles at the same time.

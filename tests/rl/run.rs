@@ -40,7 +40,7 @@ fn mean(values: &[f64]) -> f64 {
 }
 
 /// Asserts that the trainer's log-probs equal the sampler's before the first update of a batch
-/// (`docs/design/training.md`).
+/// (`docs/dev/design/training.md`).
 fn assert_no_difference(run: &Outcome) {
     for name in ["training/rollout_probs_diff_max", "training/rollout_log_probs_diff_max"] {
         assert!(run.figures(name).iter().all(|&d| d == 0.0), "{name}: {:?}", run.figures(name));

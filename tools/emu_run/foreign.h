@@ -1,5 +1,5 @@
 // Substitutes for PTX and CUDA names that foreign kernels use and omr's do not, for tools/emu-run. The table in
-// docs/design/foreign_kernels.md says what replaces what.
+// docs/dev/design/foreign_kernels.md says what replaces what.
 #pragma once
 #include <assert.h>
 

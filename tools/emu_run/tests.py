@@ -1,4 +1,4 @@
-"""Tests of tools/emu-run: the example of docs/design/foreign_kernels.md, a wrong result, and the errors for wrong descriptions.
+"""Tests of tools/emu-run: the example of docs/dev/design/foreign_kernels.md, a wrong result, and the errors for wrong descriptions.
 `tools/check` runs them."""
 import json
 import pathlib
@@ -31,7 +31,7 @@ class EmuRun(unittest.TestCase):
         return path
 
     def test_the_example_is_right_and_a_wrong_result_is_seen(self):
-        self.assertIn(EXAMPLE.read_text().strip(), (ROOT / "docs/design/foreign_kernels.md").read_text())
+        self.assertIn(EXAMPLE.read_text().strip(), (ROOT / "docs/dev/design/foreign_kernels.md").read_text())
         few = ["--schedules", "3", "--keep", self.folder / "objects"]
         status, output = ran(KERNEL, EXAMPLE, *few, "--sums", "chain,hopper,ampere")
         self.assertEqual((status, output.splitlines()[-1]), (0, "9 of 9 runs right"), output)

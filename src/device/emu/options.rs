@@ -42,7 +42,7 @@ pub struct Options {
     /// Limits of the emulated GPU. `None` selects those of compute capability 8.0 or 9.0, the lowest one of `arch`.
     pub limits: Option<Limits>,
     /// True to keep shadow state of shared memory. The shadow state finds races and reads of unwritten bytes. Keeping
-    /// it takes about a fifth of the emulator's time (docs/MEASURED.md, "The emulator").
+    /// it takes about a fifth of the emulator's time (docs/dev/measured.md, "The emulator").
     pub shadow: bool,
     /// True to guard and poison memory: a tensor's pages become accessible when it is placed and contain NaN until they
     /// are written. If false, each region is mapped completely and zero-filled, as on a real GPU.

@@ -1,4 +1,4 @@
-"""The answer verifier and the reward of omr (docs/python.md)."""
+"""The answer verifier and the reward of omr (docs/user/python.md)."""
 import json
 from numbers import Real
 
