@@ -112,7 +112,7 @@ mod tests {
             [("sft.yaml", sft.to_vec(), "sft pass", 192), ("rl.yaml", rl.split(' ').collect(), "rl pass", 64)]
         {
             let values: Vec<String> = values.into_iter().chain([&*model, "dtype=auto"]).map(str::to_owned).collect();
-            let rows = plan::Rows { row_tokens: Some(32), image_tokens: Some(6) };
+            let rows = plan::Rows { row_tokens: Some(32), image_tokens: Some(6), ..plan::Rows::default() };
             let file = root.join("configs/openmmreasoner-7b").join(file);
             let makes = cases(&file, &values, &rows, Kind::Emu, None).unwrap();
             for (make, name) in makes.iter().zip([pass, &pass.replace("pass", "update")]) {

@@ -273,7 +273,7 @@ mod tests {
             makes.push(Box::new(move |dev| decode(dev, DType::Bf16, model, of)));
         }
         let published = Path::new(env!("OMR_ROOT")).join("configs/openmmreasoner-7b");
-        let rows = plan::Rows { row_tokens: Some(4096), image_tokens: Some(1024) };
+        let rows = plan::Rows { row_tokens: Some(4096), image_tokens: Some(1024), ..plan::Rows::default() };
         let values = ["packing_length=16384", "micro_batch_tokens=16384"].map(str::to_owned);
         makes.extend(configs::cases(&published.join("sft.yaml"), &values, &rows, Kind::Cuda, None).unwrap());
         let ceilings = Gpu::H200.ceilings();

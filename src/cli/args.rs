@@ -217,8 +217,8 @@ impl RunArgs {
 /// Number of processes of a run.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct RanksArgs {
-    /// Number of ranks on this machine: one GPU each, or one process each without GPUs. Results are the same for any
-    /// number if gradient_lanes is the same. On several machines, start the ranks with torchrun, srun or mpirun
+    /// Number of processes (ranks) on this machine, each with a GPU of its own if the machine has GPUs. Runs with the same
+    /// gradient_lanes have the same results for each N. On several machines, start omr with torchrun, srun or mpirun
     #[arg(long, value_name = "N", value_parser = ranks)]
     pub gpus: Option<usize>,
 }

@@ -65,8 +65,14 @@ commands! {
     /// Upload a model to the Hugging Face hub, with a model card
     Upload(upload::Args) = upload::run;
     /// Fine-tune a model on conversations
+    #[command(after_help = "Example:\n  \
+        omr sft configs/openmmreasoner-7b/sft.yaml --out runs/sft learning_rate=1e-5 --dry-run\n\
+        omr config sft lists all keys of CONFIG with their defaults; omr plan CONFIG shows memory and time on GPUs.")]
     Sft(JobArgs) = sft::run;
     /// Train a model on questions with GSPO, GRPO or DAPO
+    #[command(after_help = "Example:\n  \
+        omr rl configs/openmmreasoner-7b/rl.yaml --out runs/rl model=runs/sft/model rollout.n=8 --dry-run\n\
+        omr config rl lists all keys of CONFIG with their defaults; omr plan CONFIG shows memory and time on GPUs.")]
     Rl(JobArgs) = rl::run;
     /// Evaluate a model on tasks
     Eval(eval::Args) = eval::run;

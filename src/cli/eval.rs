@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::args::{Overrides, RanksArgs, RunArgs, repository};
 use super::session::Session;
 use super::stdout::print;
-use super::{Context, rescore};
+use super::{Context, benchmarks, rescore};
 use crate::answers::RunStore;
 use crate::config::{Backend, DistConfig, EvalConfig, ServerConfig};
 use crate::error::{Error, Result};
@@ -61,6 +61,10 @@ pub struct Args {
     /// Folder with one subfolder per task, named after the task or its data set, with the parquet files from the hub
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Download the files of the tasks into --data from the Hugging Face hub, after printing their size. Without --tasks and
+    /// --config, all benchmarks. Without --out, nothing is evaluated
+    #[arg(long)]
+    download: bool,
     /// Prompts and scoring rules: strict, or compat to reproduce the published evaluation
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
@@ -132,7 +136,16 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         (Some(Log::Ours), Some(path)) => Some(Recorded::read(path, file.as_ref().map(|file| file.spec))?),
         _ => None,
     };
+    if args.download && args.tasks.is_empty() && config.tasks.is_empty() && file.is_none() {
+        config.tasks = TASKS.iter().filter(|spec| spec.hub.is_some()).map(|spec| spec.name.to_owned()).collect();
+    }
     let tasks = tasks(args, &mut config, recorded.as_ref(), file.as_ref())?;
+    if args.download {
+        benchmarks::download(&tasks, config.data_dir.as_deref(), args.dry_run, context)?;
+        if args.out.is_none() || args.dry_run {
+            return Ok(());
+        }
+    }
     if let Some(path) = &args.dump_prompts {
         let lines = prompts::dump(path, &tasks, &source(&config, file.as_ref()), config.limit)?;
         context.say(&format!("{lines} questions of {}", config.tasks.join(", ")));

@@ -14,10 +14,11 @@ use crate::hub::Kind;
 /// Arguments of `omr export`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "The merged weights are W + s B A, summed in f32 and rounded to the type of the base's weights. In \
-    bf16 the rounding loses small changes: use --rows to see how far the log-probs move, and serve or evaluate the \
-    adapter itself where every bit counts. Example: omr export --merge runs/sft --out merged --rows answers.jsonl. omr export --quantize nf4 MODEL --out DIR writes the \
-    linear layers of the decoder in 4 bits"
+    after_help = "The adapter's change of each weight matrix is added to the base's matrix (in LoRA's notation W + s B A, \
+    with s = alpha / rank) in f32 and rounded to the type of the base's weights. In bf16 the rounding loses small \
+    changes: use --rows to see how far the log-probs move, and serve or evaluate the adapter itself where every bit \
+    counts. Example: omr export --merge runs/sft --out merged --rows answers.jsonl. omr export --quantize nf4 \
+    MODEL --out DIR writes the linear layers of the decoder in 4 bits"
 )]
 pub struct Args {
     /// Run that trained an adapter, or a model directory with an adapter. The adapter is merged into its base

@@ -17,7 +17,8 @@ use crate::serve::{Batch, Files};
     after_help = "The answer to a question is added to its line: response, token_ids, finish_reason; with n > 1: \
     responses, and lists of the others. A line with an error is skipped, and its place states the error. \
     max_bad_rows=0.01 ends the command if more than 1 % of the lines have errors.\n\
-    Finished answers are in OUT.partial until all are, and OUT.settings states what they depend on.\n\
+    Until all answers are finished, they are in OUT.partial, and the same command continues there. OUT.settings records \
+    the model and the keys of these answers; with others, the command starts from the beginning.\n\
     Keys such as temperature=0 set the parameters that lines do not state: omr config generate lists them."
 )]
 pub struct Args {

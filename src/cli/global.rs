@@ -20,9 +20,9 @@ pub enum DeviceKind {
 /// Choice of the GPU kernels of matrix products and attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum VariantChoice {
-    /// wgmma if the GPU supports it and its start check finds no fault, otherwise mma.sync.
+    /// wgmma if the GPU supports it and its kernels pass a test at the start, otherwise mma.sync.
     Auto,
-    /// wgmma, which needs compute capability 9.0. A fault in its start check is an error.
+    /// wgmma, which needs compute capability 9.0. If its kernels fail the test at the start, the command ends.
     Wgmma,
     /// mma.sync, which every supported GPU has.
     #[value(name = "mma.sync")]

@@ -8,6 +8,7 @@
 
 mod args;
 mod bench;
+mod benchmarks;
 mod chat;
 mod command;
 mod completions;

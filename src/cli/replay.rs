@@ -29,7 +29,8 @@ pub struct Args {
     /// Number of the step to recompute
     #[arg(long, value_name = "N", required_unless_present_any = ["sample", "requests"])]
     step: Option<u64>,
-    /// Recompute only this rollout of the step, counted from 0, with the other rollouts of its prompt
+    /// Recompute one prompt of the step: the prompt that rollout K belongs to, with all of its rollouts. K counts the
+    /// rollouts of the step from 0
     #[arg(long, value_name = "K", requires = "step")]
     rollout: Option<usize>,
     /// Recompute this number of recorded steps, drawn at random

@@ -35,6 +35,15 @@ pub struct Job {
     pub workers: usize,
 }
 
+/// Returns the paths and sizes of the files of a repository.
+pub async fn files(repo: &Repo, settings: &Settings) -> Result<Vec<(String, u64)>> {
+    if settings.offline {
+        return Err(Error::input("HF_HUB_OFFLINE", "1", format!("an unset variable, to list the files of {repo}")));
+    }
+    let listing = Hub::new(settings)?.list(repo).await?;
+    Ok(listing.files.into_iter().map(|file| (file.path, file.size)).collect())
+}
+
 impl Job {
     /// Fetches the missing files. Reports the sizes, the existing files and the free space before the first byte is
     /// requested. After an error, the data received so far stays, and another run continues with it.

@@ -24,8 +24,8 @@ pub struct GpuOptions {
     /// Clock of an H200 or H100 under load, in MHz. Predictions assume it
     #[arg(long, default_value_t = CLOCK, value_name = "MHZ")]
     pub clock: f64,
-    /// Write the kernel launches on an H200 or H100 to FILE for tools/roofline, one JSON line each: a training pass and an
-    /// update, and for RL decoding steps of 1 to 512 sequences
+    /// Write a JSON line for each kernel launch of a training pass and an update, and in RL of decoding steps of 1 to 512
+    /// sequences, on an H200 or H100. The program tools/roofline reads FILE and shows what limits each launch
     #[arg(long, value_name = "FILE")]
     pub launches: Option<PathBuf>,
 }
@@ -46,6 +46,13 @@ pub struct Rows {
     /// Tokens of the image in each row. 0 = text only. Default: the largest image that the config allows
     #[arg(long, value_name = "N")]
     pub image_tokens: Option<usize>,
+    /// Rows of the data set, to compute the steps or epochs of the whole run
+    #[arg(long, value_name = "N")]
+    pub data_rows: Option<usize>,
+    /// RL: mean tokens of a response, for the hours of the whole run. Memory is still planned for max_response_length.
+    /// Default: max_response_length
+    #[arg(long, value_name = "N")]
+    pub mean_response: Option<usize>,
 }
 
 /// Reads a size such as `15.2GiB`, in bytes.
@@ -101,7 +108,8 @@ impl Rows {
         let (tokens, seen) = (sum(&|shape| shape.tokens), sum(&|shape| shape.patches() / (merge * merge)));
         // The number is rounded down, because an image has whole rows of tokens.
         let side = seen.isqrt();
-        Rows { row_tokens: Some(tokens), image_tokens: Some(side * seen.checked_div(side).unwrap_or(0)) }
+        let image_tokens = Some(side * seen.checked_div(side).unwrap_or(0));
+        Rows { row_tokens: Some(tokens), image_tokens, ..Rows::default() }
     }
 
     /// Returns the tokens of a row. The config's key `key` allows at most `most`.

@@ -2,8 +2,10 @@
 
 use super::assumptions::{GpuOptions, Rows};
 use super::gpu_table::GpuTable;
+use super::length::Run;
+use super::page::Page;
 use super::table::{self, BESIDE, Column};
-use super::training::{GpuSet, Training};
+use super::training::{GpuSet, Keys, Training};
 use super::{fits, hints, kernels};
 use crate::config::OptimizerName;
 use crate::error::{Error, Result};
@@ -45,8 +47,12 @@ pub fn text<C: Training + Sync>(plan_request: &PlanRequest, model: ModelConfig, 
             .map_or_else(|error| error, |hint| Error::input_hint(place, found, expected, hint)),
         error => error,
     };
+    let planned = |config: &C, gpus: GpuSet| -> Result<Page> {
+        let page = config.page(gpus, rows, model.clone())?;
+        Ok(Page { run: Some(whole_run(config, rows, &page, gpus, &model)?), ..page })
+    };
     if gpus == 1 {
-        let page = config.page(gpu_set, rows, model.clone()).map_err(explained)?;
+        let page = planned(config, gpu_set).map_err(explained)?;
         return Ok(if plan_request.json { format!("{:#}\n", page.json()) } else { page.text() });
     }
     let alike = GpuOptions {
@@ -58,11 +64,11 @@ pub fn text<C: Training + Sync>(plan_request: &PlanRequest, model: ModelConfig, 
     let own = config.clone().keys().optimizer.optim;
     let column = |gpu_options: &GpuOptions, count: usize, optimizers: &[OptimizerName]| -> Result<Column> {
         let gpus = GpuSet { gpu_options, count };
-        let whole = config.page(gpus, rows, model.clone());
+        let whole = planned(config, gpus);
         let longest = fits::longest(gpus, config, &model, rows, optimizers)?;
         let most = longest.iter().find(|(optim, _)| *optim == own).map_or(0, |(_, tokens)| *tokens);
         let (page, short) = match (whole, fits::resized(config, rows, most)?) {
-            (Err(error), Some(less)) if most > 0 => (less.page(gpus, rows, model.clone()), Some(error)),
+            (Err(error), Some(less)) if most > 0 => (planned(&less, gpus), Some(error)),
             (whole, _) => (whole, None),
         };
         Ok(Column { gpus: count, page, short, longest })
@@ -82,4 +88,27 @@ pub fn text<C: Training + Sync>(plan_request: &PlanRequest, model: ModelConfig, 
     }
     columns.push(of);
     Ok(format!("{text}{}", table::text(&columns)))
+}
+
+/// Computes the time of the whole run of `config`, whose plan is `page`. If the mean length of responses is given, the
+/// time is that of a plan in which all responses have this length.
+fn whole_run<C: Training>(config: &C, rows: &Rows, page: &Page, gpus: GpuSet, model: &ModelConfig) -> Result<Run> {
+    let mut shorter = config.clone();
+    let Keys { steps: fixed, epochs, response, .. } = shorter.keys();
+    let response = match (rows.mean_response, response) {
+        (Some(mean), Some(most)) if (1..=*most).contains(&mean) => std::mem::replace(most, mean).min(mean),
+        (Some(mean), most) => {
+            let rl = "a config of `omr rl`; for `omr sft`, --row-tokens sets the length of rows".to_owned();
+            let expected = most.map_or(rl, |most| format!("1 to {most}, which is max_response_length"));
+            return Err(Error::input("--mean-response", mean.to_string(), expected));
+        }
+        (None, most) => most.map_or(0, |most| *most),
+    };
+    let shorter = rows.mean_response.map(|_| shorter.page(gpus, rows, model.clone())).transpose()?;
+    let (timed, at_once) = (shorter.as_ref().unwrap_or(page), page.rows as f64);
+    let steps = fixed.or(rows.data_rows.map(|rows| (epochs * rows as f64 / at_once).ceil() as u64));
+    let passes = |steps: u64| Some(steps as f64 * at_once / rows.data_rows? as f64);
+    let hours = |step: f64| steps.map(|steps| steps as f64 * step / 3600.0);
+    let predicted = timed.predicted_step().and_then(|step| hours(step.likely));
+    Ok(Run { steps, epochs: fixed.map_or(Some(epochs), passes), response, hours: hours(timed.least()), predicted })
 }

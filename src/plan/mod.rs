@@ -15,10 +15,10 @@ mod job;
 pub mod kernels;
 mod launches;
 mod layout;
+mod length;
 pub mod memory;
 mod page;
 mod pass;
-
 mod published;
 mod rl;
 mod sft;

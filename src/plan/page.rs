@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::floor::{self, Floor};
 use super::gpus::{Ceilings, Links};
 use super::layout::{self, GpuLayout};
+use super::length::Run;
 use super::memory;
 use super::pass::Pass;
 use crate::device::Region;
@@ -43,6 +44,10 @@ pub struct Page {
     pub(super) passes: usize,
     /// Number of tokens per row.
     pub(super) row_tokens: usize,
+    /// Number of rows per step.
+    pub(super) rows: usize,
+    /// The whole run, if it was asked for.
+    pub(super) run: Option<Run>,
     /// Numbers of tokens per step that are trained on and generated.
     pub(super) tokens: [f64; 2],
     pub(super) limit: usize,
@@ -93,7 +98,7 @@ impl Page {
     }
 
     /// Returns the seconds of a step at peak rates.
-    fn least(&self) -> f64 {
+    pub(super) fn least(&self) -> f64 {
         self.floor().seconds + self.links_seconds()
     }
 
@@ -164,11 +169,12 @@ impl Page {
             })
         };
         let all = Floor { seconds: self.least(), ..self.floor() };
-        line("step", &format!("{}  (lower bound){}", all.text(), predicted(self.predicted_step())));
+        line("step", &format!("{}  (lower bound of one step){}", all.text(), predicted(self.predicted_step())));
         for (i, (name, floor)) in self.parts.iter().enumerate() {
             let predicted = predicted(self.predicted.get(i).copied());
             line(&format!("  {name}"), &format!("{}         {predicted}", floor.text()));
         }
+        self.run.iter().for_each(|run| line("whole run", &run.text()));
         self.handed(&mut line);
         line("bound", &self.bound());
         let tokens = |step: f64| {
@@ -186,7 +192,8 @@ impl Page {
     fn memory(&self, line: &mut impl FnMut(&str, &str)) {
         let Planned { memory: plan, levels, budget, .. } = &self.planned;
         let bytes = |count: usize| bytes(count as u64);
-        let budget = budget.map_or(String::new(), |b| format!(", of {} available to the run", bytes(b)));
+        let budget =
+            budget.map_or(String::new(), |b| format!(", of {}; it stores as many activations as fit", bytes(b)));
         let of = if self.layout.count > 1 { ", on the GPU with the largest part of the optimizer state" } else { "" };
         line("memory", &format!("{}{budget}{of}", bytes(plan.total())));
         for (region, meaning) in REGIONS {
@@ -239,7 +246,8 @@ impl Page {
                 "Links of a GPU, in one direction: {:.0} GB/s in a node of 8, {:.0} GB/s between nodes, {:.0} GB/s to the\n\
                  host. The gradients of decoder layers move while backward continues (dist.overlap), on multiprocessors\n\
                  that backward then lacks; no other transfer overlaps with computation. No run on two GPUs has been\n\
-                 measured yet.\n",
+                 measured yet. More GPUs divide the optimizer state further, but the buffer for gradients in the overlay has\n\
+                 a part of a minimum size for each GPU. A small model can need more memory on 64 GPUs than on 32.\n",
                 links.node / 1e9,
                 links.network / 1e9,
                 links.host / 1e9
@@ -299,15 +307,16 @@ impl Page {
             "floor": { "step": step, "parts": parts, "links": links },
             "tokens_a_day": tokens(self.least()),
             "predicted": predicted,
+            "run": self.run.as_ref().map(Run::json),
         })
     }
 }
 
 const REGIONS: [(Region, &str); 4] = [
-    (Region::Weights, "bf16, padded"),
-    (Region::State, "optimizer moments and low halves of the master weights"),
-    (Region::Overlay, "gradients and activations; in RL also the KV cache"),
-    (Region::Workspace, "activation gradients and scratch memory"),
+    (Region::Weights, "model weights in bf16, padded; every GPU has all of them"),
+    (Region::State, "optimizer state, divided among the GPUs: moments, and low halves of the f32 master weights"),
+    (Region::Overlay, "memory for one purpose at a time: gradients and stored activations, or in RL the KV cache"),
+    (Region::Workspace, "scratch memory of single ops and blocks, such as gradients of activations"),
 ];
 
 /// Formats a number of tokens in millions or billions.

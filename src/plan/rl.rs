@@ -28,8 +28,9 @@ fn rollout_bytes(prompt: usize, response: usize, ranks: usize) -> usize {
 
 impl Training for RlConfig {
     fn keys(&mut self) -> Keys<'_> {
-        let RlConfig { model, dtype, optimizer, training, total_training_steps, .. } = self;
-        Keys { model: model.as_ref(), dtype, optimizer, training, steps: *total_training_steps }
+        let RlConfig { model, dtype, optimizer, training, total_training_steps: steps, total_epochs, .. } = self;
+        let (epochs, response) = (*total_epochs as f64, Some(&mut self.max_response_length));
+        Keys { model: model.as_ref(), dtype, optimizer, training, steps: *steps, epochs, response }
     }
 
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {
@@ -92,6 +93,8 @@ impl Training for RlConfig {
             updates,
             passes,
             row_tokens: prompt + response,
+            rows: config.train_batch_size,
+            run: None,
             tokens: [(config.train_batch_size * config.ppo_epochs) as f64 * trained, (sequences * response) as f64],
             limit: config.training.save_total_limit,
             links: on.gpu.links(),

@@ -27,8 +27,8 @@ fn run<'a>(config: &'a SftConfig, target: Target, layout: &GpuLayout) -> plan::R
 
 impl Training for SftConfig {
     fn keys(&mut self) -> Keys<'_> {
-        let SftConfig { model, dtype, optimizer, training, max_steps, .. } = self;
-        Keys { model: model.as_ref(), dtype, optimizer, training, steps: *max_steps }
+        let SftConfig { model, dtype, optimizer, training, max_steps: steps, num_train_epochs: epochs, .. } = self;
+        Keys { model: model.as_ref(), dtype, optimizer, training, steps: *steps, epochs: *epochs, response: None }
     }
 
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {
@@ -74,6 +74,8 @@ impl Training for SftConfig {
             updates: 1,
             passes,
             row_tokens,
+            rows: packs * of_pack,
+            run: None,
             tokens: [(packs * of_pack * row_tokens) as f64, 0.0],
             limit: config.training.save_total_limit,
             links: on.gpu.links(),

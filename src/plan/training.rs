@@ -37,6 +37,10 @@ pub struct Keys<'a> {
     pub training: &'a mut TrainingConfig,
     /// Number of steps, if the config contains it.
     pub steps: Option<u64>,
+    /// Number of passes over the rows, used without a number of steps.
+    pub epochs: f64,
+    /// Maximum number of tokens of a response, in RL.
+    pub response: Option<&'a mut usize>,
 }
 
 /// Size of the longest row of a config.

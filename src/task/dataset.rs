@@ -89,11 +89,16 @@ impl Hub<'_> {
         format!("{}{config} {}", self.repo, self.split[0])
     }
 
-    /// Returns the files of the split below `folder`: those whose path contains the split's name, `data.parquet`, or
-    /// the only file.
+    /// Returns the files of the split below `folder`.
     pub fn files(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let mut all = Vec::new();
         parquet_files(folder, DEEPEST, &mut all)?;
+        self.choose(folder, all)
+    }
+
+    /// Returns the files of the split among `all` parquet files below `folder`: those whose path contains the split's
+    /// name, `data.parquet`, or the only file.
+    pub fn choose(&self, folder: &Path, mut all: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
         all.sort();
         let below = |path: &Path, name: &str| {
             let inner = path.strip_prefix(folder).unwrap_or(path);

@@ -2,7 +2,7 @@
 //! them to questions.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -23,8 +23,16 @@ pub const CLUSTER: &str = "cluster";
 /// Key of `extra` with a question's subject.
 pub const SUBJECT: &str = "subject";
 
-/// Returns a task's files in the folder given by the user. They are in a subfolder named after the task, one of its
-/// aliases, or the repository.
+/// Returns the subfolder of `folder` with a task's files: named after the task, one of its aliases, or the repository
+/// `repo`. If none exists, returns the one named after the repository.
+pub fn subfolder(spec: &TaskSpec, repo: &str, folder: &Path) -> PathBuf {
+    let short = repo.rsplit('/').next().unwrap_or(repo);
+    let names = [spec.name].into_iter().chain(spec.aliases.iter().copied()).chain([repo, short]);
+    let found = names.map(|name| folder.join(name)).find(|path| path.is_dir());
+    found.unwrap_or_else(|| folder.join(short))
+}
+
+/// Returns a task's files in the folder given by the user.
 pub fn files(spec: &TaskSpec, source: &Source) -> Result<Vec<PathBuf>> {
     let hub = of(spec)?;
     let expected =
@@ -32,11 +40,12 @@ pub fn files(spec: &TaskSpec, source: &Source) -> Result<Vec<PathBuf>> {
     let Some(folder) = source.folder else {
         return Err(Error::input("--data", "nothing", expected()));
     };
-    let short = hub.repo.rsplit('/').next().unwrap_or(hub.repo);
-    let names = [spec.name].into_iter().chain(spec.aliases.iter().copied()).chain([hub.repo, short]);
-    match names.map(|name| folder.join(name)).find(|path| path.is_dir()) {
-        Some(folder) => hub.files(&folder),
-        None => Err(Error::input(folder, format!("no files of {}", spec.name), expected())),
+    match subfolder(spec, hub.repo, folder) {
+        path if path.is_dir() => hub.files(&path),
+        _ => {
+            let hint = format!("omr eval --download --tasks {} --data {}", spec.name, folder.display());
+            Err(Error::input_hint(folder, format!("no files of {}", spec.name), expected(), hint))
+        }
     }
 }
 

@@ -61,6 +61,22 @@ fn every_command_listed_answers_help_and_none_says_not_implemented() {
 }
 
 #[test]
+fn help_of_sft_and_rl_has_an_example_and_names_the_list_of_keys() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for command in ["sft", "rl"] {
+        let help = stdout(&[command, "--help"]);
+        assert!(help.contains(&format!("omr config {command} lists all keys of CONFIG")), "{help}");
+        let example = help.lines().find_map(|line| line.trim().strip_prefix(&format!("omr {command} "))).unwrap();
+        let (config, keys) = example.split_once(" --out ").unwrap();
+        assert!(root.join(config).is_file(), "{example}");
+        let keys: Vec<&str> = keys.split(' ').filter(|word| word.contains('=')).collect();
+        stdout(
+            &[&[command, root.join(config).to_str().unwrap(), "--out", "run", "--print-config"][..], &keys].concat(),
+        );
+    }
+}
+
+#[test]
 fn flags_of_all_commands_are_explained_once() {
     let all = stdout(&["--help"]);
     assert!(all.contains("Compute threads") && all.contains("\n  omr recipe configs/digits.yaml --out "), "{all}");

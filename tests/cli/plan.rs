@@ -119,7 +119,9 @@ fn numbers_of_gpus_stand_side_by_side() {
     let (code, text, stderr) = run(&[&args[..], &small].concat());
     assert_eq!(code, 0, "{stderr}");
     println!("{text}");
-    for part in ["sft on 8 A100", "sent", "what goes over TCP", "No run on two GPUs"] {
+    for part in
+        ["sft on 8 A100", "sent", "what goes over TCP", "No run on two GPUs", "more memory on 64 GPUs than on 32"]
+    {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     let (_, table) = text.split_once("Lower bounds, not measured:\n").unwrap();
@@ -420,4 +422,57 @@ fn a_7b_trains_adapters_on_16_gb_with_a_quantised_base() {
         let (code, _, stderr) = run(&[&sft[..], &[flag, value]].concat());
         assert!(code == 2 && stderr.contains(expected), "{stderr}");
     }
+}
+
+/// Tests the questions of a user: how long does my run take, how many epochs are that, and what do the words mean?
+#[test]
+fn a_plan_states_steps_epochs_and_hours_of_the_whole_run() {
+    let plan = |config: &str, more: &[&str]| -> (String, Value) {
+        let args = [&["plan", config, "--gpu", "h200", "--image-tokens", "256"][..], more].concat();
+        let (code, text, stderr) = run(&args);
+        assert_eq!(code, 0, "{stderr}");
+        let (code, json, stderr) = run(&[&args[..], &["--json"]].concat());
+        assert_eq!(code, 0, "{stderr}");
+        (text, serde_json::from_str(&json).unwrap())
+    };
+    let (sft, rl) = (config("sft.yaml"), config("rl.yaml"));
+    let small = ["packing_length=2048", "micro_batch_tokens=2048", "gradient_accumulation_steps=2"];
+    // 2 packs of 4 rows per update.
+    let rows = ["--row-tokens", "512", "--data-rows", "1000"];
+    let (text, json) = plan(&sft, &[&small[..], &rows].concat());
+    assert!(text.contains("whole run     4300 steps, 34.4 epochs: at least "), "{text}");
+    let hours = 4300.0 * json["predicted"]["step_seconds"].as_f64().unwrap() / 3600.0;
+    assert!((json["run"]["predicted_hours"].as_f64().unwrap() / hours - 1.0).abs() < 1e-9, "{json}");
+    for part in [
+        "weights       15.4 GiB  model weights in bf16",
+        "optimizer state, divided among the GPUs",
+        "memory for one purpose at a time: gradients and stored activations, or in RL the KV cache",
+        "scratch memory of single ops",
+        "stores as many activations as fit",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let (_, json) = plan(&sft, &[&small[..], &rows, &["max_steps=null", "num_train_epochs=3"]].concat());
+    assert_eq!((&json["run"]["steps"], &json["run"]["epochs"]), (&json!(375), &json!(3.0)));
+    let (text, json) = plan(&sft, &[&small[..], &["max_steps=null"]].concat());
+    assert!(text.contains("whole run     1 epochs; --data-rows N") && json["run"]["hours"].is_null(), "{text}");
+
+    // 15 epochs of 74,695 questions in batches of 128. Shorter responses take less time and no other memory.
+    let short = ["max_response_length=2048", "micro_batch_tokens=6144", "optim=adamw_8bit", "rollout.n=2"];
+    let short = [&short[..], &["--row-tokens", "512", "--data-rows", "74695"]].concat();
+    let (text, full) = plan(&rl, &short);
+    assert!(text.contains("whole run     8754 steps, 15 epochs: at least "), "{text}");
+    let wanted = " if each response has 2048 tokens (a step ends with its longest response)\n";
+    assert!(text.contains(wanted), "{text}");
+    let (text, mean) = plan(&rl, &[&short[..], &["--mean-response", "512"]].concat());
+    assert!(text.contains(" if each response has 512 tokens ") && mean["memory"] == full["memory"], "{text}");
+    let hours = |json: &Value| json["run"]["predicted_hours"].as_f64().unwrap();
+    assert!(hours(&mean) < hours(&full) / 2.0, "{} {}", hours(&mean), hours(&full));
+    failure(
+        &[&["plan", &rl][..], &short, &["--image-tokens", "256", "--mean-response", "3000"]].concat(),
+        2,
+        &["--mean-response", "1 to 2048, which is max_response_length"],
+    );
+    let wrong = [&["plan", &sft][..], &small, &["--image-tokens", "256", "--mean-response", "300"]].concat();
+    failure(&wrong, 2, &["--mean-response", "--row-tokens"]);
 }

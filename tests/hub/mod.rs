@@ -1,5 +1,6 @@
 //! Tests `omr download` and `omr upload` against a hub server on this machine.
 
+mod benchmarks;
 mod receive;
 mod server;
 mod upload;
@@ -26,8 +27,13 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn command(hub: &str, dir: &Path, args: &[&str]) -> Command {
+    program(hub, dir, "download", args)
+}
+
+/// Returns a command of the program that uses this hub.
+fn program(hub: &str, dir: &Path, name: &str, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
-    command.current_dir(dir).arg("download").args(args).env("HF_ENDPOINT", hub).env("HF_HOME", dir.join("home"));
+    command.current_dir(dir).arg(name).args(args).env("HF_ENDPOINT", hub).env("HF_HOME", dir.join("home"));
     for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "HF_HUB_CACHE"] {
         command.env_remove(name);
     }

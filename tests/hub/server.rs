@@ -42,6 +42,8 @@ pub struct Seen {
 pub struct State {
     /// Contents of the data set `datasets/org/rows` and of the model `org/tiny`, which are the same.
     pub files: BTreeMap<String, Vec<u8>>,
+    /// Contents of further data sets, by id and revision.
+    pub datasets: BTreeMap<(&'static str, &'static str), BTreeMap<String, Vec<u8>>>,
     /// Sizes that are listed instead of the true ones.
     pub printed: HashMap<String, u64>,
     pub faults: HashMap<String, VecDeque<Fault>>,
@@ -144,7 +146,8 @@ async fn talk(mut stream: TcpStream, on_cdn: bool, state: Arc<Mutex<State>>, cdn
 
 fn answer(state: &mut State, seen: &Seen, cdn: &str) -> Reply {
     let (path, query) = seen.path.split_once('?').unwrap_or((&seen.path, ""));
-    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let decoded = path.replace("%20", " ").replace("%28", "(").replace("%29", ")");
+    let parts: Vec<&str> = decoded.trim_start_matches('/').split('/').collect();
     let fault = if parts[0] == "api" { state.faults.get_mut("api").and_then(VecDeque::pop_front) } else { None };
     if let Some(Fault::Status(status, code)) = fault {
         return Reply::status(status, code);
@@ -154,10 +157,20 @@ fn answer(state: &mut State, seen: &Seen, cdn: &str) -> Reply {
         ["api", "models", "org", "tiny", rest @ ..] | ["api", "datasets", "org", "rows", rest @ ..] => match rest {
             ["revision", "main" | "refs%2Fpr%2F1"] => Reply::json(&json!({"sha": state.commit})),
             ["revision", _] => Reply::status(404, "RevisionNotFound"),
-            ["tree", commit] if *commit == state.commit => tree(state, path, query),
+            ["tree", commit] if *commit == state.commit => tree(&state.files, state, path, query),
             ["refs"] => Reply::json(&json!({"branches": [{"name": "main"}, {"name": "v1.5"}]})),
             _ => Reply::status(404, ""),
         },
+        ["api", "datasets", org, name, kind @ ("revision" | "tree"), revision] if state.has(org, name) => {
+            match (state.dataset(org, name, revision), *kind) {
+                (Some(_), "revision") => Reply::json(&json!({"sha": commit_of(revision)})),
+                (Some(files), _) => tree(files, state, path, query),
+                (None, _) => Reply::status(404, "RevisionNotFound"),
+            }
+        }
+        ["datasets", org, name, "resolve", commit, file @ ..] if state.has(org, name) => {
+            resolve(state, &[&[*org, *name, *commit], file].concat().join("/"), seen, cdn)
+        }
         ["api", "models"] => Reply::json(&json!([{"id": "org/tiny"}, {"id": "org/other"}])),
         ["api", "datasets"] => Reply::json(&json!([{"id": "org/rows"}])),
         ["api", ..] if seen.token.as_deref() == Some("Bearer hf_old") => {
@@ -188,8 +201,36 @@ pub fn hash(path: &str, bytes: &[u8]) -> String {
     }
 }
 
+/// Returns the commit of a revision: its letters as hexadecimal digits.
+fn commit_of(revision: &str) -> String {
+    revision.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl State {
+    /// Returns true if there is a revision of this data set in `datasets`.
+    fn has(&self, org: &str, name: &str) -> bool {
+        self.datasets.keys().any(|(id, _)| *id == format!("{org}/{name}"))
+    }
+
+    /// Returns the files of a data set at a revision, written as in an address, or at a commit.
+    fn dataset(&self, org: &str, name: &str, at: &str) -> Option<&BTreeMap<String, Vec<u8>>> {
+        let id = format!("{org}/{name}");
+        let is_at =
+            |revision: &str| revision.replace('/', "%2F") == at || commit_of(&revision.replace('/', "%2F")) == at;
+        self.datasets.iter().find(|((known, revision), _)| *known == id && is_at(revision)).map(|(_, files)| files)
+    }
+
+    /// Returns the content of a file of [`State::files`], or of `ORG/NAME/COMMIT/PATH`.
+    fn bytes(&self, file: &str) -> Option<&Vec<u8>> {
+        self.files.get(file).or_else(|| match file.splitn(4, '/').collect::<Vec<_>>()[..] {
+            [org, name, commit, path] => self.dataset(org, name, commit)?.get(path),
+            _ => None,
+        })
+    }
+}
+
 /// Lists two files per page, with folders between them.
-fn tree(state: &State, path: &str, query: &str) -> Reply {
+fn tree(files: &BTreeMap<String, Vec<u8>>, state: &State, path: &str, query: &str) -> Reply {
     let page: usize = query.split('&').find_map(|part| part.strip_prefix("cursor=")?.parse().ok()).unwrap_or(0);
     let entry = |(name, bytes): (&String, &Vec<u8>)| {
         let size = state.printed.get(name).copied().unwrap_or(bytes.len() as u64);
@@ -200,10 +241,10 @@ fn tree(state: &State, path: &str, query: &str) -> Reply {
             false => json!({"type": "file", "path": name, "size": size, "oid": hash}),
         }
     };
-    let mut entries: Vec<Value> = state.files.iter().skip(2 * page).take(2).map(entry).collect();
+    let mut entries: Vec<Value> = files.iter().skip(2 * page).take(2).map(entry).collect();
     entries.push(json!({"type": "directory", "path": "data", "oid": "0".repeat(40), "size": 0}));
     let mut reply = Reply::json(&Value::Array(entries));
-    if 2 * (page + 1) < state.files.len() {
+    if 2 * (page + 1) < files.len() {
         reply.headers.push(("link", format!("<{path}?recursive=true&cursor={}>; rel=\"next\"", page + 1)));
     }
     reply
@@ -214,7 +255,7 @@ fn resolve(state: &mut State, file: &str, seen: &Seen, cdn: &str) -> Reply {
     if let (Some((status, code)), None) = (state.locked, &seen.token) {
         return Reply::status(status, code);
     }
-    let Some(bytes) = state.files.get(file) else { return Reply::status(404, "EntryNotFound") };
+    let Some(bytes) = state.bytes(file) else { return Reply::status(404, "EntryNotFound") };
     if !is_large(file) {
         return content(state, file, seen);
     }
@@ -227,7 +268,7 @@ fn resolve(state: &mut State, file: &str, seen: &Seen, cdn: &str) -> Reply {
 }
 
 fn content(state: &mut State, file: &str, seen: &Seen) -> Reply {
-    let mut bytes = state.files[file].clone();
+    let mut bytes = state.bytes(file).unwrap().clone();
     let fault = state.faults.get_mut(file).and_then(VecDeque::pop_front);
     if let Some(Fault::Status(status, code)) = fault {
         return Reply::status(status, code);
