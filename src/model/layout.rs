@@ -53,6 +53,12 @@ impl ParamLayout {
         self.params.iter().enumerate().map(share).collect()
     }
 
+    /// Returns true if the matrix of the module with this released name is quantised.
+    pub fn is_quantized(&self, module: &str) -> bool {
+        let is_it = |name: &str| name.strip_suffix(".weight") == Some(module);
+        self.pieces().any(|(id, _, piece)| is_it(&piece.name) && self.params[id].quantized.is_some())
+    }
+
     /// Returns the number of elements of each parameter, including padding.
     pub fn lens(&self) -> Vec<usize> {
         self.params.iter().map(|param| param.tensor.len()).collect()

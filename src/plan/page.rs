@@ -313,7 +313,7 @@ impl Page {
 }
 
 const REGIONS: [(Region, &str); 4] = [
-    (Region::Weights, "model weights in bf16, padded; every GPU has all of them"),
+    (Region::Weights, "model weights, padded, in bf16 unless they are quantised; every GPU has all of them"),
     (Region::State, "optimizer state, divided among the GPUs: moments, and low halves of the f32 master weights"),
     (Region::Overlay, "memory for one purpose at a time: gradients and stored activations, or in RL the KV cache"),
     (Region::Workspace, "scratch memory of single ops and blocks, such as gradients of activations"),

@@ -9,7 +9,9 @@ use super::layout::{GpuLayout, Weights};
 use super::page::Page;
 use super::pass::Pass;
 use super::shapes;
-use super::training::{GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, target};
+use super::training::{
+    GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, quantized_note, target,
+};
 use crate::config::RlConfig;
 use crate::data::Index;
 use crate::device::perf_model::Range;
@@ -81,7 +83,7 @@ impl Training for RlConfig {
                 "{sequences} rollouts of {prompt} + {response} tokens per step, all of full length{}",
                 shapes::described(&model, &grids)
             ),
-            notes: vec![("kv cache", rollouts.describe())],
+            notes: [vec![("kv cache", rollouts.describe())], quantized_note(&model, &config.optimizer)?].concat(),
             host,
             parts: vec![
                 ("rollouts", rollouts.floor(&ceilings)),

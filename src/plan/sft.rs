@@ -9,7 +9,9 @@ use super::layout::{GpuLayout, Weights};
 use super::page::Page;
 use super::pass::Pass;
 use super::shapes;
-use super::training::{GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, target};
+use super::training::{
+    GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, quantized_note, target,
+};
 use crate::config::SftConfig;
 use crate::data::{Sample, Shape};
 use crate::device::Target;
@@ -69,7 +71,7 @@ impl Training for SftConfig {
             ],
             predicted,
             clock: on.clock,
-            notes: Vec::new(),
+            notes: quantized_note(&model, &config.optimizer)?,
             host,
             updates: 1,
             passes,

@@ -12,7 +12,7 @@ use crate::config::{Config, Dtype, OptimConfig, Place, TrainingConfig};
 use crate::device::{Device, Kind, Target};
 use crate::error::Result;
 use crate::model::{Model, ModelConfig};
-use crate::optim::freeze;
+use crate::optim::{freeze, frozen};
 use crate::tensor::DType;
 use crate::train::{levels, plan};
 
@@ -103,6 +103,23 @@ pub fn layout<C: Training>(gpus: GpuSet, model: &ModelConfig, config: &C) -> Res
     let Keys { dtype, optimizer, training, .. } = config.keys();
     let weights = Weights { dtype: *dtype, optimizer: optimizer.clone() };
     GpuLayout::new(gpus.count, training.gradient_lanes, model, weights, target(gpus, training.max_memory_gib))
+}
+
+/// Describes which matrices are quantised, as a note of the plan. Returns no note if none is.
+pub fn quantized_note(model: &ModelConfig, optimizer: &OptimConfig) -> Result<Vec<(&'static str, String)>> {
+    let Some(settings) = &optimizer.quantization else { return Ok(Vec::new()) };
+    let model = frozen(&mut Device::count_for(Target::cpu(1)), model.clone(), DType::Bf16, optimizer)?;
+    let name = settings.base.name();
+    let quantized = model.layout.params.iter().filter(|param| param.quantized.is_some()).count();
+    let linears = model.linears();
+    let left =
+        linears.iter().filter(|(module, _)| !settings.skips(module) && !model.layout.is_quantized(module)).count();
+    let left = match left {
+        0 => String::new(),
+        n => format!("; {n} more keep bf16, because their rows are not whole blocks of 64"),
+    };
+    let skipped = settings.skip_modules.join(" and ");
+    Ok(vec![("quantised", format!("{quantized} matrices in {name}, none of {skipped} (skip_modules){left}"))])
 }
 
 /// Returns the numbers of weights of a model and of the adapters that `optimizer` adds to it.
