@@ -168,7 +168,7 @@ def over_generate(omr, model, port):
         for count in [1, len(questions)]:
             (folder / "in.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions[:count]))
             command = [omr, "--quiet", "--device", "cpu", "--threads", THREADS, "generate", "--model", model, "--jsonl",
-                       folder / "in.jsonl", "--out", folder / "out.jsonl", f"max_tokens={NEW}", "ignore_eos=true", "temperature=1",
+                       folder / "in.jsonl", "--out", folder / f"out-{count}.jsonl", f"max_tokens={NEW}", "ignore_eos=true", "temperature=1",
                        "max_num_seqs=1", "all_ids=true", f"dtype={model.name.split('-')[1]}"]
             at = time.perf_counter()
             subprocess.run([str(part) for part in command], check=True)
