@@ -69,6 +69,7 @@ impl Llm {
     /// Returns the text that identifies the model on a device of `kind` in the keys of answers.
     pub fn identity(&self, kind: Kind) -> Result<String> {
         let mut who = format!("{} {:?} {}", identity::of(&self.dir)?, self.dtype(kind), kind.name());
+        who.extend(self.config.quantization.as_ref().map(|quantization| format!(" {}", quantization.describe())));
         if self.has_limits {
             let bounds = |p: &Processor| format!(" {} to {} pixels", p.min_pixels, p.max_pixels);
             who.extend(self.encoder.processor.as_ref().map(bounds));

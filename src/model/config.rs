@@ -317,9 +317,8 @@ impl ModelConfig {
         const KEY: &str = "quantization";
         let Some(wanted) = wanted else { return Ok(self) };
         if let Some(own) = self.quantization.as_ref().filter(|own| *own != wanted) {
-            let show = |of: &QuantizationConfig| format!("{} without {}", of.base.name(), of.skip_modules.join(", "));
-            let expected = format!("{}, the storage of the model or of its adapter's base (or null)", show(own));
-            return Err(Error::input(KEY, show(wanted), expected));
+            let expected = format!("{}, the storage of the model or of its adapter's base (or null)", own.describe());
+            return Err(Error::input(KEY, wanted.describe(), expected));
         }
         if self.text.tie_word_embeddings && !wanted.skips("lm_head") {
             let expected = "lm_head in the list: it is the token table (tie_word_embeddings), which is never quantised";

@@ -1,7 +1,7 @@
 //! Writes a model directory with quantised matrices, one tensor after the other.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -83,10 +83,16 @@ fn plain(files: Arc<WeightFiles>, piece: Piece, name: String, dtype: DType) -> O
 /// Plans the tensors of a quantised matrix.
 fn codes(files: &Arc<WeightFiles>, piece: &Arc<Piece>, name: String, format: BaseFormat) -> Vec<Outgoing> {
     let (n, k) = (piece.shape[0], piece.row_len());
+    // The rows are quantised for the codes and kept for the scales, which are written next.
+    let kept: Arc<Mutex<Option<Vec<Encoded>>>> = Arc::default();
     let made = |part: fn(&Encoded) -> Vec<u8>| {
-        let (files, piece) = (files.clone(), piece.clone());
+        let (files, piece, kept) = (files.clone(), piece.clone(), kept.clone());
         Content::Made(Box::new(move || {
-            let rows = rows(&files, &piece, format)?;
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(rows) = kept.take() {
+                return Ok(rows.par_iter().flat_map_iter(part).collect());
+            }
+            let rows = kept.insert(rows(&files, &piece, format)?);
             Ok(rows.par_iter().flat_map_iter(part).collect())
         }))
     };

@@ -157,7 +157,8 @@ impl UnloadedServer {
         let dtype = DType::of(self.options.config.dtype, machine.target.kind);
         let core = self.core(dtype, machine)?;
         let UnloadedServer { app, drain, inbox, options, page, .. } = self;
-        let kind = if dtype == DType::Bf16 { "bf16" } else { "f32" };
+        let mut kind = if dtype == DType::Bf16 { "bf16" } else { "f32" }.to_owned();
+        kind.extend(app.config.quantization.as_ref().map(|quantization| format!(" {}", quantization.describe())));
         let bounds = |p: &Processor| format!(" {} to {} pixels {JPEG_DECODER}", p.min_pixels, p.max_pixels);
         let images = app.processor.as_ref().map_or_else(String::new, bounds);
         // Nobody else sets it.
