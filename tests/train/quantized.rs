@@ -49,7 +49,7 @@ fn models(dir: &Path) {
 }
 
 fn sft(dir: &Path, base: BaseFormat, dtype: Dtype) -> SftConfig {
-    let mut config = SftConfig { dtype, max_steps: Some(4), save_steps: Some(2), ..sft_config(dir) };
+    let mut config = SftConfig { dtype, max_steps: Some(6), save_steps: Some(2), ..sft_config(dir) };
     config.optimizer.lora = Some(LoraConfig { rank: 6, vision: true, ..LoraConfig::default() });
     config.optimizer.quantization = Some(settings(base));
     config
@@ -76,9 +76,12 @@ fn sft_of_a_quantised_base_goes_on_with_the_same_bits_whoever_computes_it() {
             let config = sft(dir.path(), base, dtype);
             let out = |name: &str| dir.path().join(dtype.name()).join(base.name()).join(name);
             let whole = run_sft(&out("whole"), &config, 2, &[]);
-            assert!(whole.figures("loss")[3] < whole.figures("loss")[0], "{:?}", whole.figures("loss"));
-            whole.assert_same(&run_sft(&out("stopped"), &config, 1, &[1, 3]), "stopped twice");
-            whole.assert_same(&run_sft_over(&out("two"), &config, || device(1), &[2, 3], &[2]), "ranks");
+            assert!(whole.figures("loss")[5] < whole.figures("loss")[0], "{:?}", whole.figures("loss"));
+            whole.assert_same(&run_sft(&out("stopped"), &config, 1, &[1, 2, 3, 4, 5]), "stopped five times");
+            whole.assert_same(
+                &run_sft_over(&out("ranks"), &config, || device(1), &[4, 2], &[2]),
+                "four ranks, then two",
+            );
             // The directory of the adapter records the storage of its base.
             let (dev, model) = (&mut device(1), out("whole/model"));
             let recorded = ModelConfig::load(&model.join("config.json")).unwrap().quantization;
