@@ -48,7 +48,7 @@ mod training;
 mod unknown;
 pub mod validation;
 
-pub use crate::choice::{BaseFormat, Dtype, KlLossType, LossAggMode, LossMode, nearest, not_one_of};
+pub use crate::choice::{Dtype, KlLossType, LossAggMode, LossMode, nearest, not_one_of};
 pub use chat_template::ChatTemplateKwargs;
 pub use choice::{Choice, choose};
 pub use convert::from_other;

@@ -18,6 +18,7 @@ use crate::model::merge::Merged;
 use crate::model::outgoing::Outgoing;
 use crate::model::weights::WeightFiles;
 use crate::model::{Model, ModelConfig};
+use crate::observe;
 use crate::train::saving::copy_companions;
 
 /// The weights to which an adapter of a quantised base is added.
@@ -46,8 +47,8 @@ pub fn quantize(dir: &Path, out: &Path, format: BaseFormat) -> Result<String> {
         Manifest::write(folder)
     })?;
     let rest = if is_tied { "the token table (lm_head)" } else { "lm_head" };
-    let (gib, name) = (bytes as f64 / (1u64 << 30) as f64, format.name());
-    Ok(format!("{gib:.2} GiB: linear layers in {name}; norms, biases, {rest} and the vision tower as they are"))
+    let (size, name) = (observe::bytes(bytes as u64), format.name());
+    Ok(format!("{size}: linear layers in {name}; norms, biases, {rest} and the vision tower as they are"))
 }
 
 /// Errors if the directory `out` exists.

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::model::linear_layer::{Adapter, Linear, Matrix, Vector};
 use crate::model::params::{Param, Piece, RowBlocks};
 use crate::model::part::{Init, Part};
-use crate::ops::matmul::{Order, PANEL, Weight};
+use crate::ops::matmul::{Order, PANEL};
 use crate::ops::quantized::{self, Quantized, scale_dtype};
 use crate::tensor::{DType, Tensor};
 
@@ -93,8 +93,8 @@ impl LayoutPart<'_> {
         let scales = dev.zeros(Region::Weights, scale_dtype(format), &[units * layout.scales()])?;
         let quantized = Some(Quantized { format, scales, dtype });
         let param = Param { is_matrix: true, quantized, order, n, k, ..self.param(pieces, data, Init::Normal) };
-        let id = self.push(param);
-        Ok(Matrix { id, weight: Weight { quantized, ..Weight::new(data, order, n, k) } })
+        let weight = param.weight();
+        Ok(Matrix { id: self.push(param), weight })
     }
 
     /// Adds a matrix as [`LayoutPart::matrix`] does, with the given element order.
@@ -109,8 +109,9 @@ impl LayoutPart<'_> {
         let dtype = self.layout.dtype;
         let data = dev.zeros(Region::Weights, dtype, &[order.len(dtype, n, k)])?;
         let param = self.param(pieces, data, Init::Normal);
-        let id = self.push(Param { is_matrix: true, order, n, k, ..param });
-        Ok(Matrix { id, weight: Weight::new(data, order, n, k) })
+        let param = Param { is_matrix: true, order, n, k, ..param };
+        let weight = param.weight();
+        Ok(Matrix { id: self.push(param), weight })
     }
 
     /// Adds a bias `[n]` that consists of `pieces`, filled with zeros.

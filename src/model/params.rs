@@ -116,10 +116,9 @@ impl Param {
         &self.pieces[0].name
     }
 
-    /// Returns the operand of a quantised matrix.
-    pub fn weight(&self) -> Option<Weight> {
-        self.quantized
-            .map(|_| Weight { quantized: self.quantized, ..Weight::new(self.tensor, self.order, self.n, self.k) })
+    /// Returns the operand of the matrix ops.
+    pub fn weight(&self) -> Weight {
+        Weight { quantized: self.quantized, ..Weight::new(self.tensor, self.order, self.n, self.k) }
     }
 
     /// Returns the index of element (n, k) in the flat order.

@@ -74,7 +74,8 @@ fn nf4_has_the_bytes_and_values_of_bitsandbytes() {
 fn tensor(dev: &mut Device, model: &Model, name: &str) -> Vec<f32> {
     let (param, piece) = models::find(&model.layout, name);
     let mut plain = param.clone();
-    if let Some(weight) = param.weight() {
+    if param.quantized.is_some() {
+        let weight = param.weight();
         let dtype = weight.dtype();
         plain.tensor = dev.alloc(Region::Overlay, dtype, &[weight.order.len(dtype, weight.n, weight.k)]).unwrap();
         dequantize::fwd(dev, &weight, plain.tensor).unwrap();
