@@ -58,8 +58,8 @@ fn is_new(out: &Path) -> Result<()> {
 }
 
 /// Writes the base of the adapter in `dir`, with the adapter merged into its weights, to the new directory `out`. The
-/// merge runs on the CPU, in the type of the base's weights, onto the weights that `onto` names. Returns a line for the user: how many weights changed, and
-/// the largest difference of the log-probs of the responses in `rows`, which [`score`] reads with `config`.
+/// merge runs on the CPU, in the type of the base's weights, onto the weights that `onto` names. Returns a line for the
+/// user: how many weights changed, and the largest difference of the log-probs of the responses in `rows`, which [`score`] reads with `config`.
 pub fn export(
     dir: &Path,
     out: &Path,

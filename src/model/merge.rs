@@ -59,9 +59,8 @@ impl BaseWeights<'_> {
 }
 
 impl StoredAdapter {
-    /// Sets the weights of the base in `layout`, which has this adapter, to the merged weights. `base` has the
-    /// weights as they were. With `trained`, the storage of the base in training, the weights that this storage stands for are
-    /// merged.
+    /// Sets the weights of the base in `layout`, which has this adapter, to the merged weights. `base` has the weights as
+    /// they were. With `trained`, the storage of the base in training, the values of its codes are merged.
     pub fn merge(
         &self,
         dev: &mut Device,

@@ -34,8 +34,8 @@ const REQUEST: usize = 8 << 20;
 const SILENT: Duration = Duration::from_secs(2);
 
 impl Model {
-    /// Does the same as [`Model::load`] for a model whose configuration is `config`, and reports the progress to `observer`, if loading takes some seconds. Errors
-    /// with [`Error::Stopped`] if the user asked to stop. If `dir` contains an adapter, the weights are those of the
+    /// Does the same as [`Model::load`] for a model whose configuration is `config`, and reports the progress to
+    /// `observer`, if loading takes some seconds. Errors with [`Error::Stopped`] if the user asked to stop. If `dir` contains an adapter, the weights are those of the
     /// adapter's base.
     pub fn load_shown(
         dev: &mut Device,

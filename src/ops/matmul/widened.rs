@@ -41,7 +41,8 @@ pub(super) struct Part {
     pub group: usize,
 }
 
-/// Computes `part` of a product with a quantised right operand, tile by tile. `multiply(product, tile, resume)` adds the terms of a product whose first panel is the tile's first.
+/// Computes `part` of a product with a quantised right operand, tile by tile. `multiply(product, tile, resume)` adds the terms
+/// of a product whose first panel is the tile's first.
 pub(super) fn job<P: Epilogue>(
     isa: Isa,
     product: &Product<'_>,
