@@ -17,7 +17,7 @@ pub(super) const STATE: &str = ".quant_state.bitsandbytes__nf4";
 /// Ends of the names of the tensors beside the codes.
 const BESIDE: [&str; 6] = [".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", SCALE, STATE];
 
-/// Returns the name of the matrix to whose codes the tensor `name` belongs, beside the codes themselves.
+/// Returns the name of the matrix if the tensor `name` holds scales or other data beside its codes.
 pub(super) fn matrix_of(name: &str) -> Option<&str> {
     BESIDE.iter().filter_map(|end| name.strip_suffix(end)).find(|name| name.ends_with(".weight"))
 }

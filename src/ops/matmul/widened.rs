@@ -1,6 +1,6 @@
 //! Products with a quantised right operand. A job widens the codes of one panel, some steps at a time, to a buffer in the
-//! L1 cache, and multiplies all its rows from there. It reads each panel's codes in order, because a processor foresees one
-//! stream well. The sums stay in memory between the steps and keep their bits.
+//! L1 cache, and multiplies all its rows from there. It reads each panel's codes in order, because processors prefetch
+//! one stream well. The sums stay in memory between the steps and keep their bits.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -41,7 +41,8 @@ pub(super) struct Part {
     pub group: usize,
 }
 
-/// Computes `part` of a product with a quantised right operand, tile by tile. `multiply(product, tile, resume)` adds the terms of a product whose first panel is the tile's first.
+/// Computes `part` of a product with a quantised right operand, tile by tile. `multiply(product, tile, resume)` adds
+/// the terms of a product to the sums of a tile, or starts them at zero if `resume` is false.
 pub(super) fn job<P: Epilogue>(
     isa: Isa,
     product: &Product<'_>,
