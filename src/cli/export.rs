@@ -7,7 +7,7 @@ use super::args::{Overrides, repository};
 use super::stdout::print;
 use crate::choice::{BaseFormat, named};
 use crate::config::GenerateConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::{self, Onto};
 use crate::hub::Kind;
 
@@ -18,7 +18,7 @@ use crate::hub::Kind;
     with s = alpha / rank) in f32 and rounded to the type of the base's weights. In bf16 the rounding loses small \
     changes: use --rows to see how far the log-probs move, and serve or evaluate the adapter itself where every bit \
     counts. Example: omr export --merge runs/sft --out merged --rows answers.jsonl. omr export --quantize nf4 \
-    MODEL --out DIR writes the linear layers of the decoder in 4 bits"
+    MODEL --out DIR writes the linear layers of the decoder in 4 bits."
 )]
 pub struct Args {
     /// Run that trained an adapter, or a model directory with an adapter. The adapter is merged into its base
@@ -36,7 +36,7 @@ pub struct Args {
     out: PathBuf,
     /// Responses whose log-probs are compared before and after the merge: a file as `omr score --logprobs` reads it.
     /// Trailing overrides are settings of `omr generate`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "quantize")]
     rows: Option<PathBuf>,
     #[command(flatten)]
     overrides: Overrides,
@@ -47,6 +47,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(config) = args.overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
     let line = match (&args.merge, args.quantize.as_deref()) {
         (_, Some([format, model])) => {
+            if let Some(setting) = args.overrides.overrides.first() {
+                return Err(Error::input("--quantize", setting, "no KEY=VALUE after MODEL"));
+            }
             let format = named("--quantize", BaseFormat::ALL, BaseFormat::ALIASES, format)?;
             eval::quantize(&repository(Path::new(model), Kind::Model, "--quantize")?, &args.out, format)?
         }

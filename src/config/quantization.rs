@@ -16,7 +16,10 @@ settings! {
 impl QuantizationConfig {
     /// Describes the storage for messages and for the identity of answers.
     pub fn describe(&self) -> String {
-        format!("{} without {}", self.base.name(), self.skip_modules.join(", "))
+        match self.skip_modules.is_empty() {
+            true => format!("{} of all modules", self.base.name()),
+            false => format!("{} without {}", self.base.name(), self.skip_modules.join(", ")),
+        }
     }
 
     /// Returns true if the module with this name (`model.layers.0.self_attn.q_proj`) is left as it is: an entry is a

@@ -19,6 +19,7 @@ use crate::model::outgoing::Outgoing;
 use crate::model::weights::WeightFiles;
 use crate::model::{Model, ModelConfig};
 use crate::observe;
+use crate::tensor::DType;
 use crate::train::saving::copy_companions;
 
 /// The weights to which an adapter of a quantised base is added.
@@ -47,8 +48,10 @@ pub fn quantize(dir: &Path, out: &Path, format: BaseFormat) -> Result<String> {
         Manifest::write(folder)
     })?;
     let rest = if is_tied { "the token table (lm_head)" } else { "lm_head" };
+    let is_rounded = format == BaseFormat::Nf4 && WeightFiles::open(dir)?.dtype() != DType::Bf16;
+    let kept = if is_rounded { "in bf16" } else { "as they are" };
     let (size, name) = (observe::bytes(bytes as u64), format.name());
-    Ok(format!("{size}: linear layers in {name}; norms, biases, {rest} and the vision tower as they are"))
+    Ok(format!("{size}: linear layers in {name}; norms, biases, {rest} and the vision tower {kept}"))
 }
 
 /// Errors if the directory `out` exists.
@@ -74,6 +77,14 @@ pub fn export(
     };
     is_new(out)?;
     let (weights, mut model_config) = (WeightFiles::open(&base)?, ModelConfig::load(&dir.join("config.json"))?);
+    if onto == Onto::Original && weights.has_any_codes() {
+        let found = format!("original, but {} has the codes alone", base.display());
+        return Err(Error::input(
+            "--onto",
+            found,
+            "trained, or an adapter whose base has its weights in f32, bf16 or f16",
+        ));
+    }
     // The merged model has plain matrices, with the values that the adapter was trained on.
     let trained = model_config.quantization.clone().filter(|_| onto == Onto::Trained);
     model_config.quantization = None;
@@ -105,11 +116,19 @@ fn difference(dirs: [&Path; 2], rows: &Path, config: &GenerateConfig, machine: &
     for (dir, found) in dirs.into_iter().zip(&mut found) {
         score(dir, rows, config, machine, |line| {
             let line: Value = serde_json::from_str(line).map_err(|e| Error::Failed(e.to_string()))?;
-            found.extend(line["logprobs"].as_array().into_iter().flatten().filter_map(Value::as_f64));
+            // JSON has null in place of a number that is not finite.
+            let logprobs = line["logprobs"].as_array().into_iter().flatten();
+            found.extend(logprobs.map(|value| value.as_f64().unwrap_or(f64::NAN)));
             Ok(())
         })?;
     }
     let [with_adapter, merged] = found;
+    if with_adapter.len() != merged.len() || with_adapter.iter().chain(&merged).any(|x| !x.is_finite()) {
+        return Err(Error::Failed(format!(
+            "{}: not every token has a finite log-prob under both models",
+            rows.display()
+        )));
+    }
     let largest = with_adapter.iter().zip(&merged).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     let (tokens, rows) = (merged.len(), rows.display());
     Ok(format!("the log-probs of {tokens} tokens of {rows} differ by at most {largest:.1e}"))

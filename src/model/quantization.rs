@@ -17,7 +17,7 @@ pub(super) fn read(root: &Node<'_>) -> Result<Option<QuantizationConfig>> {
     let Some(config) = root.get(KEY).filter(|config| !config.is_null()) else { return Ok(None) };
     let wrong = |key: &str, expected: &str| {
         let found = format!("{key} {}", config[key]);
-        Err(Error::input(root.at(KEY), found, format!("{expected}: other quantised weights are not supported")))
+        Err(Error::input(root.at(KEY), found, format!("{expected}; other quantised weights are not supported")))
     };
     let names = |key: &str| -> Option<Vec<String>> {
         let list = config[key].as_array()?;
@@ -32,7 +32,7 @@ pub(super) fn read(root: &Node<'_>) -> Result<Option<QuantizationConfig>> {
         }
         Some("bitsandbytes") => {
             if config["load_in_8bit"] == true {
-                return wrong("load_in_8bit", "load_in_4bit true, nf4");
+                return wrong("load_in_8bit", "load_in_4bit with nf4");
             }
             if config["bnb_4bit_quant_type"] != "nf4" {
                 return wrong("bnb_4bit_quant_type", "\"nf4\"");

@@ -10,7 +10,8 @@ use crate::choice::BaseFormat;
 use crate::config::QuantizationConfig;
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
-use crate::model::family::names::stored_name;
+use crate::model::config::Family;
+use crate::model::family::names::{path_in_memory, stored_name};
 use crate::model::outgoing::{Content, MAX_SHARD_BYTES, Outgoing, encoded, shard_name};
 use crate::model::params::Piece;
 use crate::model::quantization;
@@ -33,8 +34,9 @@ pub fn quantize(dir: &Path, quantization: &QuantizationConfig) -> Result<OutMode
     let format = quantization.base;
     // The layout of bitsandbytes records bfloat16 as the type of the weights.
     let dtype = if format == BaseFormat::Nf4 { DType::Bf16 } else { files.dtype() };
-    let layout = Model::empty(&mut Device::count_for(Target::cpu(1)), config.clone(), dtype)?.layout;
-    files.check(&layout, Some(config.family))?;
+    let model = Model::empty(&mut Device::count_for(Target::cpu(1)), config.clone(), dtype)?;
+    let (linears, layout) = (model.linears(), &model.layout);
+    files.check(layout, Some(config.family))?;
     let mut tensors = Vec::new();
     for (id, _, piece) in layout.pieces() {
         let (files, name) = (files.clone(), stored_name(config.family, &piece.name));
@@ -45,19 +47,22 @@ pub fn quantize(dir: &Path, quantization: &QuantizationConfig) -> Result<OutMode
     }
     let mut text = config.to_json(dtype);
     if format == BaseFormat::Nf4 {
-        text[quantization::KEY] = bitsandbytes(quantization);
+        let is_plain = |module: &&str| !layout.is_quantized(module) && !quantization.skips(module);
+        let plain: Vec<&str> = linears.iter().map(|(module, _)| *module).filter(is_plain).collect();
+        text[quantization::KEY] = bitsandbytes(quantization, config.family, &plain);
     }
     let weights = outgoing::cut(tensors, MAX_SHARD_BYTES, shard_name);
     Ok(OutModel { configs: vec![("config.json", format!("{text:#}\n"))], weights })
 }
 
 /// Returns the `quantization_config` with which transformers loads matrices of NF4.
-fn bitsandbytes(quantization: &QuantizationConfig) -> Value {
+fn bitsandbytes(quantization: &QuantizationConfig, family: &Family, plain: &[&str]) -> Value {
     // transformers compares the names with paths in memory.
-    let paths = quantization.skip_modules.iter().flat_map(|name| match name.as_str() {
-        "visual" => vec!["visual", "model.visual"],
-        name => vec![name],
+    let skipped = quantization.skip_modules.iter().flat_map(|name| match name.as_str() {
+        "visual" => vec!["visual".to_owned(), "model.visual".to_owned()],
+        name => vec![name.to_owned()],
     });
+    let paths = skipped.chain(plain.iter().map(|module| path_in_memory(family, module)));
     json!({
         "quant_method": "bitsandbytes",
         "load_in_4bit": true,

@@ -19,9 +19,8 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::hub::base_model;
 use crate::image::Processor;
-use crate::model::params::Param;
+use crate::model::params::{Param, Piece};
 use crate::model::quantization::KEY;
-use crate::model::stored_codes::matrix_of;
 use crate::observe::Observer;
 use crate::ops::quantized::{self, EncodeFault, Quantized};
 use crate::tensor::{DType, Elem};
@@ -107,6 +106,11 @@ impl WeightFiles {
         done
     }
 
+    /// Returns the bytes of the file for one row of `piece`.
+    fn row_bytes(&self, piece: &Piece) -> u64 {
+        (self.tensors[&piece.name].bytes.len() / piece.shape[0].max(1)) as u64
+    }
+
     fn part(&self, stored: &Stored) -> (&Shard, Range<usize>) {
         (&self.files[stored.file], stored.bytes.clone())
     }
@@ -120,6 +124,7 @@ impl WeightFiles {
             let (piece, row_len) = (&param.pieces[i], param.pieces[i].row_len());
             if let Some(codes) = &codes[i] {
                 let mut values = vec![0.0; row_len];
+                taken.fetch_add(self.row_bytes(piece) * rows.len() as u64, Ordering::Relaxed);
                 for (r, out) in rows.zip(out.chunks_exact_mut(row_len)) {
                     codes.values(r, &mut values);
                     out.iter_mut().zip(&values).for_each(|(out, value)| *out = T::from_f32(*value));
@@ -158,15 +163,16 @@ impl WeightFiles {
             let found = format!("{} is stored in another format than {}", param.pieces[at].name, format.name());
             return Err(Error::format(&self.dir, found));
         }
-        let is_quantised = self.names().any(|name| matrix_of(name).is_some());
+        let is_quantised = self.has_any_codes();
         param.fill_codes(dev, |i, r, row| {
             let piece = &param.pieces[i];
             if let Some(codes) = &codes[i] {
                 codes.row(r, piece.row_len(), row);
+                taken.fetch_add(self.row_bytes(piece), Ordering::Relaxed);
                 return Ok(());
             }
             if is_quantised {
-                let found = format!("{} is stored without codes, but {KEY} does not except it", piece.name);
+                let found = format!("{} has no codes, but {KEY} does not list its module as skipped", piece.name);
                 return Err(Error::format(&self.dir, found));
             }
             let mut values = vec![0.0; piece.row_len()];

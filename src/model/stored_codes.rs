@@ -8,7 +8,7 @@ use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
 use crate::choice::BaseFormat;
-use crate::ops::quantized::{BLOCK, Encoded, nf4_value};
+use crate::ops::quantized::{BLOCK, Encoded, LEVELS, nf4_value};
 
 /// End of the name of the scales of int8.
 pub(super) const SCALE: &str = "_scale";
@@ -17,10 +17,13 @@ pub(super) const STATE: &str = ".quant_state.bitsandbytes__nf4";
 /// Ends of the names of the tensors beside the codes.
 const BESIDE: [&str; 6] = [".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", SCALE, STATE];
 
-/// Returns the name of the matrix to whose codes the tensor `name` belongs, beside the codes themselves.
+/// Returns the name of the matrix if the tensor `name` holds scales or other data beside its codes.
 pub(super) fn matrix_of(name: &str) -> Option<&str> {
     BESIDE.iter().filter_map(|end| name.strip_suffix(end)).find(|name| name.ends_with(".weight"))
 }
+
+/// Bytes of the exponents of int8, which are 2^-117 to 2^119.
+const EXPONENTS: std::ops::RangeInclusive<u8> = 10..=246;
 
 /// A tensor in a file.
 #[derive(Clone, Copy)]
@@ -63,6 +66,9 @@ impl<'a> StoredCodes<'a> {
         if find(SCALE).is_some() {
             let codes = bytes("", Dtype::I8, n * k)?;
             let scales = bytes(SCALE, Dtype::U8, n * k.div_ceil(BLOCK))?.to_vec();
+            if let Some(scale) = scales.iter().find(|scale| !EXPONENTS.contains(scale)) {
+                return Err(format!("{name}{SCALE} contains {scale}, expected {EXPONENTS:?}"));
+            }
             return Ok(Some(StoredCodes { format: BaseFormat::Int8, codes, scales }));
         }
         let Some(state) = find(STATE) else { return Ok(None) };
@@ -75,6 +81,10 @@ impl<'a> StoredCodes<'a> {
                 return Err(format!("{name}: {key} is {}, expected {expected}", state[key]));
             }
         }
+        let levels = find(".quant_map").map(|map| map.bytes);
+        if levels.is_some_and(|levels| levels != bytemuck::bytes_of(&LEVELS)) {
+            return Err(format!("{name}.quant_map has other levels than those of nf4"));
+        }
         let blocks = (n * k).div_ceil(BLOCK);
         let codes = bytes("", Dtype::U8, (n * k).div_ceil(2))?;
         let floats = |bytes: &[u8]| -> Vec<f32> { bytes.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect() };
@@ -84,11 +94,16 @@ impl<'a> StoredCodes<'a> {
                 let every = state["nested_blocksize"].as_u64().unwrap_or(0).max(1) as usize;
                 let nested = floats(bytes(".nested_absmax", Dtype::F32, blocks.div_ceil(every))?);
                 let map = floats(bytes(".nested_quant_map", Dtype::F32, 256)?);
-                let offset = state["nested_offset"].as_f64().unwrap_or(0.0) as f32;
+                let offset =
+                    state["nested_offset"].as_f64().ok_or_else(|| format!("{name}{STATE} has no nested_offset"))?;
+                let offset = offset as f32;
                 let indices = bytes(".absmax", Dtype::U8, blocks)?.iter().enumerate();
                 indices.map(|(i, &index)| map[usize::from(index)] * nested[i / every] + offset).collect()
             }
         };
+        if let Some(scale) = absmax.iter().find(|scale| !scale.is_finite()) {
+            return Err(format!("{name}.absmax contains {scale}, expected finite scales"));
+        }
         Ok(Some(StoredCodes { format: BaseFormat::Nf4, codes, scales: bytemuck::cast_slice(&absmax).to_vec() }))
     }
 

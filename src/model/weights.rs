@@ -146,6 +146,11 @@ impl WeightFiles {
         of_codes.or_else(|| Some(self.tensors.get(name)?.shape.clone()))
     }
 
+    /// Returns true if the files have any matrix as codes.
+    pub fn has_any_codes(&self) -> bool {
+        self.names().any(|name| matrix_of(name).is_some())
+    }
+
     /// Returns true if the files have the matrix `piece` as codes, in any shape.
     fn has_codes(&self, piece: &Piece) -> bool {
         [SCALE, STATE].iter().any(|end| self.tensors.contains_key(&format!("{}{end}", piece.name)))

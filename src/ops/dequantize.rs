@@ -1,5 +1,5 @@
-//! Widens a whole quantised weight, for products that do not read codes: on a GPU all of them, on the CPU gradients and
-//! log-probs. Reading codes where a product uses them is the work of [`super::matmul`].
+//! Widens a whole quantised weight, for products that do not read codes: gradients, and on a GPU log-probs,
+//! sampling, GELU and more than 128 tokens. [`super::matmul`] and `kernels/gemm_codes.cu` read codes.
 
 use crate::choice::BaseFormat;
 use crate::device::{Cpu, Device, Gpu, Parts, Region, params};

@@ -7,7 +7,8 @@
 //! # Rounding points
 //!
 //! In bf16 runs, values are rounded to bf16 (nearest, ties to even) at these points and nowhere else; in f32 runs
-//! nothing is rounded. A fused op must not add or remove a rounding point.
+//! nothing is rounded. A fused op must not add or remove a rounding point. Values of `nf4` codes are bf16 numbers in
+//! both ([`quantized`]).
 //!
 //! | forward | rounded |
 //! | --- | --- |

@@ -1,6 +1,6 @@
 //! Products with a quantised right operand. A job widens the codes of one panel, some steps at a time, to a buffer in the
-//! L1 cache, and multiplies all its rows from there. It reads each panel's codes in order, because a processor foresees one
-//! stream well. The sums stay in memory between the steps and keep their bits.
+//! L1 cache, and multiplies all its rows from there. It reads each panel's codes in order, because processors prefetch
+//! one stream well. The sums stay in memory between the steps and keep their bits.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -41,8 +41,8 @@ pub(super) struct Part {
     pub group: usize,
 }
 
-/// Computes `part` of a product with a quantised right operand, tile by tile. `multiply(product, tile, resume)` adds the terms
-/// of a product whose first panel is the tile's first.
+/// Computes `part` of a product with a quantised right operand, tile by tile. `multiply(product, tile, resume)` adds
+/// the terms of a product to the sums of a tile, or starts them at zero if `resume` is false.
 pub(super) fn job<P: Epilogue>(
     isa: Isa,
     product: &Product<'_>,
@@ -50,7 +50,8 @@ pub(super) fn job<P: Epilogue>(
     part: Part,
     multiply: &mut impl FnMut(&Product<'_>, &mut Tile<'_>, bool),
 ) {
-    let (Some(codes), Part { rows, panels, tall, group }) = (product.codes, part) else { return };
+    let Part { rows, panels, tall, group } = part;
+    let Some(codes) = product.codes else { unreachable!("a product without codes") };
     assert!(!P::START && product.slice == 0, "a gradient or a sliced product of a quantised weight");
     let group = group.min(MAX_PANELS);
     BUFFERS.with_borrow_mut(|buffers| {

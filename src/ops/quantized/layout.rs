@@ -81,7 +81,7 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// Returns a row of `k` zeros.
+    /// Returns a row of `k` terms whose codes and scales are zero bytes.
     pub fn zeros(format: BaseFormat, k: usize) -> Encoded {
         Encoded { codes: vec![0; k], scales: vec![0; k.div_ceil(BLOCK) * scale_dtype(format).size()] }
     }
