@@ -76,7 +76,7 @@ commands! {
     Rl(JobArgs) = rl::run;
     /// Evaluate a model on tasks
     Eval(eval::Args) = eval::run;
-    /// Write a full model from an adapter and its base, or a model in int8 or nf4
+    /// Write the full model of an adapter, or a quantised model
     Export(export::Args) = export::run;
     /// Answer one question with text and images, or a file of questions
     Generate(generate::Args) = generate::run;
