@@ -35,8 +35,8 @@ pub fn cases(kind: Kind, dtype: DType) -> Vec<(&'static str, Make)> {
     let more: [(&'static str, Op); 18] = [
         ("dequantize", |dev, s| quantized::dequantize_fwd(dev, s, BaseFormat::Int8)),
         ("dequantize", |dev, s| quantized::dequantize_fwd(dev, s, BaseFormat::Nf4)),
-        ("dequantize", |dev, s| quantized::linear_fwd(dev, s, BaseFormat::Int8)),
-        ("dequantize", |dev, s| quantized::linear_fwd(dev, s, BaseFormat::Nf4)),
+        ("linear", |dev, s| quantized::linear_fwd(dev, s, BaseFormat::Int8)),
+        ("linear", |dev, s| quantized::linear_fwd(dev, s, BaseFormat::Nf4)),
         ("rms_norm", layer::rms_norm_fwd),
         ("rms_norm", layer::rms_norm_bwd),
         ("rope", layer::rope_fwd),

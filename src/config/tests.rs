@@ -136,7 +136,7 @@ fn the_yaml_parsers_advice_to_programmers_is_not_shown() {
 #[test]
 fn what_is_not_meant_is_said() {
     assert!(message::<SftConfig>("", &["lora_rank=8"]).contains("lora.rank"));
-    assert!(message::<SftConfig>("quantization: int4\n", &[]).contains("not supported"));
+    assert!(message::<SftConfig>("quantization: int4\n", &[]).contains("one of int8, nf4"));
 }
 
 #[test]
