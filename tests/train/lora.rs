@@ -88,7 +88,7 @@ fn a_run_takes_what_was_planned_and_no_state_for_the_base() {
 }
 
 /// Asserts that sampler and trainer computed the same log-probs, and that the run trained something.
-fn assert_exact(run: &Outcome) {
+pub fn assert_exact(run: &Outcome) {
     for name in ["training/rollout_probs_diff_max", "training/rollout_log_probs_diff_max"] {
         assert!(run.figures(name).iter().all(|&d| d == 0.0), "{name}: {:?}", run.figures(name));
     }

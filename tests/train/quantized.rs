@@ -16,7 +16,8 @@ use omr::train::job::TrainingJob as _;
 use omr::train::sft::SftJob;
 use serde_json::{Value, json};
 
-use super::tiny::{self, Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
+use super::lora::assert_exact;
+use super::tiny::{self, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
 use crate::cli::training::run;
 use crate::models;
 
@@ -114,14 +115,6 @@ fn a_run_on_a_quantised_base_takes_what_was_planned() {
     plain.optimizer.quantization = None;
     let plain = SftJob::new(&dir.path().join("plain"), plain).unwrap().plan(Target::cpu(1)).unwrap();
     assert!(weights[1] < weights[0] && weights[0] < plain.bytes(Region::Weights), "{weights:?}");
-}
-
-/// Asserts that sampler and trainer computed the same log-probs, and that the run trained something.
-fn assert_exact(run: &Outcome) {
-    for name in ["training/rollout_probs_diff_max", "training/rollout_log_probs_diff_max"] {
-        assert!(run.figures(name).iter().all(|&d| d == 0.0), "{name}: {:?}", run.figures(name));
-    }
-    assert!(run.figures("actor/grad_norm").iter().any(|&n| n > 0.0));
 }
 
 #[test]
