@@ -269,7 +269,7 @@ mod tests {
         let mut makes: Vec<Make> = ops::cases(Kind::Cuda, DType::Bf16).into_iter().map(|(_, make)| make).collect();
         for (sequences, keys) in [(1, 28_672), (64, 1536)] {
             let of = Decoding { sequences, keys, steps: Some(4) };
-            let model = JobModel { shape: ModelShape::B7, lora_rank: None };
+            let model = JobModel { shape: ModelShape::B7, lora_rank: None, quantization: None };
             makes.push(Box::new(move |dev| decode(dev, DType::Bf16, model, of)));
         }
         let published = Path::new(env!("OMR_ROOT")).join("configs/openmmreasoner-7b");

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::case::{Case, JobSize, label};
 use super::inputs::{DRAWN, normals, repeat};
 use super::model_shape::ModelShape;
-use crate::config::{LoraConfig, OptimConfig, OptimizerName};
+use super::quantized;
+use crate::choice::BaseFormat;
+use crate::config::{LoraConfig, OptimConfig, OptimizerName, QuantizationConfig};
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{
     CompletionOutput, Engine, EngineConfig, EngineCoreRequest, FinishReason, Noise, Prompt, RequestParams, draft,
@@ -103,7 +105,9 @@ pub fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Resu
     let model = Model::empty(dev, config, dtype)?;
     let drawn = normals::<half::bf16>(DRAWN, model.config.text.initializer_range as f32);
     for param in &model.layout.params {
-        if param.is_matrix {
+        if param.quantized.is_some() {
+            quantized::draw(dev, &param.weight())?;
+        } else if param.is_matrix {
             repeat(dev, param.tensor, &drawn)?;
         } else if !param.name().ends_with(".bias") {
             param.fill::<half::bf16>(dev, param.tensor, |_, _, out| out.fill(1.0))?;
@@ -119,17 +123,21 @@ pub struct JobModel {
     pub shape: ModelShape,
     /// Rank of adapters of all linear layers of the language model. `None` trains the base.
     pub lora_rank: Option<usize>,
+    /// Storage of the matrices of the language model. `None` stores them in the element type of the job.
+    pub quantization: Option<BaseFormat>,
 }
 
 impl JobModel {
     /// Its name in figures.
     pub(super) fn name(self) -> String {
-        self.shape.name() + &self.lora_rank.map_or_else(String::new, |rank| format!(", rank {rank}"))
+        let rank = self.lora_rank.map_or_else(String::new, |rank| format!(", rank {rank}"));
+        self.shape.name() + &self.quantization.map_or_else(String::new, |base| format!(", {}", base.name())) + &rank
     }
 
     /// Makes the model with random weights, and new adapters.
     pub(super) fn make(self, dev: &mut Device, dtype: DType) -> Result<Model> {
-        let mut model = random_model(dev, self.shape.config()?, dtype)?;
+        let storage = self.quantization.map(|base| QuantizationConfig { base, ..QuantizationConfig::default() });
+        let mut model = random_model(dev, self.shape.config()?.quantized(storage.as_ref())?, dtype)?;
         if let Some(rank) = self.lora_rank {
             let lora = Some(LoraConfig { rank, ..LoraConfig::default() });
             freeze(dev, &mut model, &OptimConfig { lora, ..OptimConfig::default() })?;
@@ -380,7 +388,7 @@ mod tests {
     fn the_jobs_run_as_often_as_asked() {
         let mut dev = Device::cpu(&Plan::uniform(256 << 20), 2, Isa::detect()).unwrap();
         type Of = fn(&mut Device) -> Result<Case>;
-        const DIGITS: JobModel = JobModel { shape: ModelShape::Digits, lora_rank: None };
+        const DIGITS: JobModel = JobModel { shape: ModelShape::Digits, lora_rank: None, quantization: None };
         const ADAPTED: JobModel = JobModel { lora_rank: Some(4), ..DIGITS };
         let step: Of = |dev| train_step(dev, DType::F32, DIGITS, Amount::CPU, CheckpointPolicy::default());
         let adapted: Of = |dev| train_step(dev, DType::F32, ADAPTED, Amount::CPU, CheckpointPolicy::default());
@@ -388,7 +396,11 @@ mod tests {
         let decoding: Of =
             |dev| decode(dev, DType::F32, ADAPTED, Decoding { sequences: 5, keys: 200, steps: Some(32) });
         let prefill: Of = |dev| decode(dev, DType::F32, ADAPTED, Decoding { sequences: 3, keys: 200, steps: None });
-        for make in [step, adapted, rollouts, decoding, prefill] {
+        let quantised: Of = |dev| {
+            let model = JobModel { quantization: Some(BaseFormat::Int8), ..DIGITS };
+            decode(dev, DType::F32, model, Decoding { sequences: 5, keys: 200, steps: Some(32) })
+        };
+        for make in [step, adapted, rollouts, decoding, prefill, quantised] {
             let marks = crate::device::Region::ALL.map(|region| dev.mark(region));
             let mut case = make(&mut dev).unwrap();
             for _ in 0..3 {
@@ -414,7 +426,7 @@ mod tests {
     fn a_step_keeps_what_fits() {
         let amount = Amount { rows: 2, ..Amount::of(Kind::Cuda) };
         let target = Target::gpu(Kind::Cuda);
-        let slice = JobModel { shape: ModelShape::Slice, lora_rank: None };
+        let slice = JobModel { shape: ModelShape::Slice, lora_rank: None, quantization: None };
         let takes = |levels| counted(target, DType::Bf16, slice, amount, levels).unwrap().memory.total();
         let of = |memory| train_levels(target.within(Some(memory)), DType::Bf16, slice, amount, 0).unwrap();
         let inputs = CheckpointPolicy::from(LayerPolicy::Inputs);

@@ -11,6 +11,7 @@ use super::jobs::{Amount, Decoding, JobModel, decode, generate, train_levels, tr
 use super::model_shape::ModelShape;
 use super::parity::parity;
 use super::rl_step::rl_step;
+use crate::choice::BaseFormat;
 use crate::device::{Kind, Target};
 use crate::error::Result;
 use crate::model::CheckpointPolicy;
@@ -39,6 +40,10 @@ pub struct Options {
     /// Rank of adapters of the language model, for train-step, rl-step, decode and prefill. Default: no adapters
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub lora_rank: Option<usize>,
+    /// Storage of the matrices of the language model, except the output matrix, for train-step, rl-step, decode and
+    /// prefill: int8 or nf4, which train-step and rl-step measure with --lora-rank. Default: the element type
+    #[arg(long, value_name = "FORMAT")]
+    pub quantization: Option<BaseFormat>,
     /// Number of sequences, for decode and prefill. Default: 256 on a GPU, 8 on the CPU, 2 on the emulator
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
@@ -108,8 +113,11 @@ impl Options {
         shape: ModelShape,
         reserved: usize,
     ) -> Result<Vec<Make>> {
-        let (kind, amount, model) =
-            (target.kind, Amount::of(target.kind), JobModel { shape, lora_rank: self.lora_rank });
+        let (kind, amount, model) = (
+            target.kind,
+            Amount::of(target.kind),
+            JobModel { shape, lora_rank: self.lora_rank, quantization: self.quantization },
+        );
         Ok(match name {
             "train-step" => {
                 let levels = match kind.is_gpu() {

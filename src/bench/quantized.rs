@@ -1,7 +1,7 @@
 //! Benchmarks of quantised weights: widening, and products that read codes.
 
 use super::case::{Case, op, product};
-use super::inputs::{Sizes, bytes, normals, random, zeros};
+use super::inputs::{Sizes, bytes, normals, random, repeat, zeros};
 use crate::choice::BaseFormat;
 use crate::device::{Device, Region};
 use crate::error::Result;
@@ -10,21 +10,33 @@ use crate::ops::quantized::{BLOCK, Encoded, Quantized, encode, scale_dtype};
 use crate::ops::{dequantize, linear};
 use crate::tensor::DType;
 
-/// Returns a quantised weight `[n, k]` whose units are all equal.
+/// Returns a quantised weight `[n, k]` of normal numbers.
 fn weight(dev: &mut Device, format: BaseFormat, dtype: DType, [n, k]: [usize; 2]) -> Result<Weight> {
     let order = Order::of(dev);
     let (layout, units) = order.quantized(format, n, k);
-    let k_padded = k.next_multiple_of(BLOCK);
-    let (mut row, scale) = (Encoded::zeros(format, k_padded), scale_dtype(format));
+    let data = dev.alloc(Region::Overlay, DType::U8, &[units * layout.codes()])?;
+    let scales = dev.alloc(Region::Overlay, scale_dtype(format), &[units * layout.scales()])?;
+    let w = Weight { quantized: Some(Quantized { format, scales, dtype }), ..Weight::new(data, order, n, k) };
+    draw(dev, &w)?;
+    Ok(w)
+}
+
+/// Fills a quantised weight with normal numbers of deviation 0.02. All its units are equal.
+pub fn draw(dev: &mut Device, w: &Weight) -> Result<()> {
+    let Some(Quantized { format, scales: to, .. }) = w.quantized else { return Ok(()) };
+    let (layout, _) = w.order.quantized(format, w.n, w.k);
+    let k_padded = w.k.next_multiple_of(BLOCK);
+    let mut row = Encoded::zeros(format, k_padded);
     // Normal numbers are within the range of each format.
     let _ = encode(format, &normals::<f32>(k_padded, 0.02), &mut row);
-    row.codes.truncate(k);
-    let (mut codes, mut scales) = (vec![0; layout.codes()], vec![0; layout.scales() * scale.size()]);
+    row.codes.truncate(w.k);
+    let (mut codes, mut scales) = (vec![0; layout.codes()], vec![0; layout.scales() * to.dtype.size()]);
     (0..layout.rows).for_each(|r| layout.put_row(r, &row, &mut codes, &mut scales));
-    let data = dev.upload(Region::Overlay, &codes.repeat(units), &[units * layout.codes()])?;
-    let of_scales = dev.alloc(Region::Overlay, scale, &[units * layout.scales()])?;
-    dev.write_bytes(of_scales, &scales.repeat(units))?;
-    Ok(Weight { quantized: Some(Quantized { format, scales: of_scales, dtype }), ..Weight::new(data, order, n, k) })
+    repeat(dev, w.data, &codes)?;
+    match format {
+        BaseFormat::Int8 => repeat(dev, to, &scales),
+        BaseFormat::Nf4 => repeat(dev, to, &bytemuck::pod_collect_to_vec::<u8, f32>(&scales)),
+    }
 }
 
 /// Makes the case of widening a weight of the MLP.

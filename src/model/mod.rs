@@ -58,6 +58,7 @@ use crate::model::family::names::stored_name;
 use crate::model::part::Init;
 use crate::model::rotary::{RopeTable, Rotary};
 use crate::observe::Silent;
+use crate::ops::quantized::{EncodeFault, Quantized, encode};
 use crate::ops::rows::Segments;
 use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Tensor};
@@ -115,9 +116,15 @@ impl Model {
                     out.iter_mut().for_each(|w| *w = random.normal() * std);
                 }
             };
-            match dtype {
-                DType::Bf16 => param.fill::<half::bf16>(dev, param.tensor, row)?,
-                _ => param.fill::<f32>(dev, param.tensor, row)?,
+            match (param.quantized, dtype) {
+                (Some(Quantized { format, .. }), _) => param.fill_codes(dev, |piece, r, out| {
+                    let mut values = vec![0.0; out.codes.len()];
+                    row(piece, r, &mut values);
+                    let unfit = |fault: EncodeFault| reading::unfit(param.name(), [r, fault.at], fault.value, format);
+                    encode(format, &values, out).map_err(unfit)
+                })?,
+                (None, DType::Bf16) => param.fill::<half::bf16>(dev, param.tensor, row)?,
+                (None, _) => param.fill::<f32>(dev, param.tensor, row)?,
             }
             first_piece += param.pieces.len();
         }

@@ -71,15 +71,20 @@ FITS = {
     "generate 7b": ["generate", "--model-shape", "7b"],
     "sft.yaml, rows of 4096, LoRA": [*CONFIGS["sft.yaml, rows of 4096"], "lora.rank=16"],
     **{f"decode 7b, {batch} of 1536, LoRA": [*decode(batch, 1536), "--lora-rank", "16"] for batch in (1, 16, 64)},
+    **{f"decode 7b, {batch} of 1536, {base}": [*decode(batch, 1536), "--quantization", base] for batch in (1, 64) for base in ("int8", "nf4")},
+    **{f"sft.yaml, rows of 4096, LoRA, {base}": [*CONFIGS["sft.yaml, rows of 4096"], "lora.rank=16", f"quantization.base={base}"]
+       for base in ("int8", "nf4")},
 }
 JOBS = {
     **FITS,
     **{f"decode 7b, {batch} of {keys}": decode(batch, keys) for batch, keys in [(256, 1536), (1, 28672), (16, 28672)]},
     "train-step 7b": ["train-step", "--model-shape", "7b"], **CONFIGS,
+    "sft.yaml, rows of 4096, offload": [*CONFIGS["sft.yaml, rows of 4096"], "optimizer_offload=true"],
     **{f"{name}, LoRA": [*arguments, "lora.rank=16"] for name, arguments in CONFIGS.items()},
 }
 # The jobs that also run on the emulator, and the overrides that make their configs small.
-EMULATED = ["sft.yaml, rows of 4096", "rl.yaml", "decode 7b, 1 of 1536", "sft.yaml, rows of 4096, LoRA", "decode 7b, 1 of 1536, LoRA"]
+EMULATED = ["sft.yaml, rows of 4096", "rl.yaml", "decode 7b, 1 of 1536", "sft.yaml, rows of 4096, LoRA", "decode 7b, 1 of 1536, LoRA",
+            "sft.yaml, rows of 4096, LoRA, int8", "decode 7b, 1 of 1536, int8"]
 SMALL = ["model=tests/goldens/hf/model_a", "micro_batch_tokens=96", "--row-tokens", "32", "--image-tokens", "6"]
 SMALLER = {"sft.yaml": ["packing_length=32", "gradient_accumulation_steps=1"],
            "rl.yaml": ["max_prompt_length=32", "max_response_length=16", "train_batch_size=2", "ppo_mini_batch_size=2", "rollout.n=2"]}
@@ -91,7 +96,7 @@ def emulated(arguments):
     """Returns the same arguments with sizes for the emulator, for a model of half a million parameters."""
     config = arguments[0].rpartition("/")[2]
     if config in SMALLER:
-        return [arguments[0], *(word for word in arguments if word.startswith("lora.")), *SMALLER[config], *SMALL]
+        return [arguments[0], *(word for word in arguments if word.startswith(("lora.", "quantization."))), *SMALLER[config], *SMALL]
     small = {"--model-shape": "digits", "--batch-size": "2", "--input-len": "16"}
     return [small.get(before, word) for before, word in zip(["", *arguments], arguments)]
 
