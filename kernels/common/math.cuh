@@ -112,9 +112,12 @@ __device__ __forceinline__ float log1p(float x) {
     // The rounding error of the sum, exactly (two-sum). It enters as ln(u + lost) = ln(u) + lost / u.
     float part = u - 1.0f;
     float lost = (1.0f - (u - part)) + (x - part);
+    // Often nothing is lost, and the division of a zero would take the slow path.
+    bool exact = lost == 0.0f;
+    float share = (exact ? 1.0f : lost) / u;
     float k, f;
     split(u, k, f);
-    float r = ln_parts(k, f, lost / u);
+    float r = ln_parts(k, f, exact ? lost : share);
     r = u == 0.0f ? -infinity() : r;
     r = x == infinity() ? x : r;
     return x >= -1.0f ? r : nan();
