@@ -63,6 +63,13 @@ impl TaskFile {
         data.path.extension().is_some_and(|kind| kind == "jsonl") || data.data_type == DataType::Jsonl
     }
 
+    /// Returns true if the user's own scorer receives this column: there is one, and the column contains no images.
+    fn is_scored(&self, column: &str) -> bool {
+        let is_image = self.config.images.iter().any(|name| name == column);
+        let names = Names::default();
+        !self.config.scorer.command.is_empty() && !is_image && names.meaning(column) != Some("images")
+    }
+
     /// Returns an error if no row has a column that `images` names. Otherwise notes the columns that are not read, and
     /// warns about those whose names suggest images.
     fn check_columns(&mut self) -> Result<()> {
@@ -90,7 +97,7 @@ impl TaskFile {
         }
         let mut read = self.prompt.columns();
         read.extend(images.iter().chain([&self.config.gold]).chain(&self.config.subject).cloned());
-        found.retain(|column| !read.contains(column) && column != "id");
+        found.retain(|column| !read.contains(column) && !self.is_scored(column) && column != "id");
         let is_images = |column: &&String| Names::default().meaning(column) == Some("images");
         let unread = found.iter().find(is_images);
         let is_deliberate = self.config.data.columns.images.as_deref() == Some("");
@@ -109,7 +116,7 @@ impl TaskFile {
     }
 
     /// Converts the fields of a row to a prompt with its correct answer.
-    fn row(&self, (fields, images): Fields, folder: &Folder, index: usize, place: &str) -> Result<Row> {
+    fn row(&self, (mut fields, images): Fields, folder: &Folder, index: usize, place: &str) -> Result<Row> {
         let config = &self.config;
         let Some(gold) = fields.get(&config.gold).filter(|gold| !gold.is_null()).cloned() else {
             let names: Vec<&str> = fields.keys().map(String::as_str).collect();
@@ -132,13 +139,19 @@ impl TaskFile {
         let id = fields.get("id").map_or_else(|| json!(format!("{}-{index}", self.spec.name)), Value::clone);
         // A list contains several right answers.
         let label = if gold.is_array() { "answers" } else { "answer" };
-        let row = json!({"id": id, "prompt": messages, label: gold, "images": inline, "data_source": self.spec.name});
+        fields.retain(|column, _| !config.images.contains(column));
+        let extra = fields.get("extra_info").filter(|_| self.is_scored("extra_info"));
+        let row = json!({
+            "id": id, "prompt": messages, label: gold, "images": inline, "data_source": self.spec.name, "extra_info": extra,
+        });
         let name = self.spec.name;
         let at = RowContext { folder, entry: &config.data, dataset: name, file: name, index, place: place.to_owned() };
         let Value::Object(row) = row else { return Err(Error::Failed("a row is not an object".to_owned())) };
         let mut row = read::row_from(row, images, &at).map_err(Error::from)?;
         let subject = config.subject.as_ref().and_then(|column| fields.get(column));
         row.extra.extend(subject.map(|subject| (SUBJECT.to_owned(), written(subject).into())));
+        fields.retain(|column, _| self.is_scored(column));
+        row.columns = fields;
         Ok(row)
     }
 }
@@ -166,7 +179,9 @@ impl OwnRows for TaskFile {
         wanted.push(self.config.gold.clone());
         let needed: Vec<&str> = wanted.iter().map(String::as_str).collect();
         let images: Vec<&str> = self.config.images.iter().map(String::as_str).collect();
-        let optional: Vec<&str> = ["id"].into_iter().chain(self.config.subject.as_deref()).collect();
+        let scored = columns::names(path)?;
+        let scored = scored.iter().map(String::as_str).filter(|column| self.is_scored(column));
+        let optional: Vec<&str> = ["id"].into_iter().chain(self.config.subject.as_deref()).chain(scored).collect();
         let columns = Columns { needed: &needed, optional: &optional, images: &images };
         columns::choose(path, &columns, |index, (fields, mut found)| {
             if index >= limit {

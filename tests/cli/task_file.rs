@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 
 use super::training::{failure, run};
@@ -29,6 +32,49 @@ fn question(answer: &str) -> Value {
 
 fn at(dir: &Path, name: &str) -> String {
     dir.join(name).to_str().unwrap().to_owned()
+}
+
+/// A program that accepts a response if `extra_info` of its row says so, with the rows as JSONL and as parquet.
+#[test]
+fn the_own_scorer_receives_the_columns_of_a_row() {
+    let dir = folder(&[]);
+    let rows = [
+        json!({"q": "1?", "answer": "x", "level": 3, "extra_info": {"right": "yes"}}),
+        json!({"q": "2?", "answer": "x", "level": 4, "extra_info": {"right": "no"}}),
+    ];
+    let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    fs::write(dir.path().join("own.jsonl"), lines).unwrap();
+    let text = |key: &str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row[key].as_str().unwrap())))
+    };
+    let info = rows.iter().map(|row| row["extra_info"].to_string());
+    let level = Int64Array::from_iter_values(rows.iter().map(|row| row["level"].as_i64().unwrap()));
+    let columns: [(&str, ArrayRef); 4] = [
+        ("q", text("q")),
+        ("answer", text("answer")),
+        ("level", Arc::new(level)),
+        ("extra_info", Arc::new(StringArray::from_iter_values(info))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let file = fs::File::create(dir.path().join("own.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let scorer = "import json, sys\nfor line in sys.stdin:\n    row = json.loads(line)\n    \
+        right = float(row['extra_info']['right'] == row['response'] and row['columns']['level'] > 2)\n    \
+        print(json.dumps({'id': row['id'], 'score': right}), flush=True)\n";
+    fs::write(dir.path().join("scorer.py"), scorer).unwrap();
+    let answers = [0, 1].map(|i| json!({"task": "own", "index": i, "responses": ["yes"]}).to_string() + "\n");
+    fs::write(dir.path().join("answers.jsonl"), answers.concat()).unwrap();
+    for data in ["own.jsonl", "own.parquet"] {
+        let command = json!(["python3", at(dir.path(), "scorer.py")]);
+        let task = format!("data: {data}\nprompt: \"{{{{ q }}}}\"\nscorer: {{command: {command}}}\n");
+        fs::write(dir.path().join("own.yaml"), task).unwrap();
+        let (file, out) = (at(dir.path(), "own.yaml"), at(dir.path(), &format!("out-{data}")));
+        let args = ["eval", "--task-file", &file, "--responses", &at(dir.path(), "answers.jsonl"), "--out", &out];
+        let (code, _, said) = run(&args);
+        assert!(code == 0 && said.contains("own: acc_score 50.0 %") && !said.contains("not used"), "{said}");
+    }
 }
 
 #[test]
