@@ -91,7 +91,7 @@ pub use choice;
 choice! {
     /// Storage type of tensor elements during computation. Sums are fp32 in both cases.
     pub enum Dtype {
-        /// bf16 if the kernels run on a GPU, f32 on the CPU.
+        /// bf16 on a GPU, and on a CPU with bf16 units if the weights are stored so; otherwise f32.
         Auto = "auto",
         /// 32-bit float.
         F32 = "f32",

@@ -108,6 +108,22 @@ def lora():
     return out
 
 
+def lengths():
+    """The accuracies of the list `lengths` for each limit on the tokens of an answer."""
+    listed, folder, found = ablations("lengths")
+    if not found:
+        return ["Not computed yet: `tools/ablations bench/ablations/lengths.toml`."]
+    limits = listed["limits"]
+    out = [f"Held-out accuracy in percent against `max_new_tokens`, means of {len(found['sft'])} seeds, greedy / temperature 1"
+           f" (`{folder.relative_to(ROOT)}`):", "", f"| | {' | '.join(map(str, limits))} | tokens |", "| --- |" + " --- |" * (len(limits) + 1)]
+    for stage, name in {"sft": "SFT", "rl": "RL", "overlong": "RL with a penalty for long answers"}.items():
+        mean = lambda limit, key: 100 * statistics.mean(cell["limits"][str(limit)][key] for cell in found[stage].values())
+        tokens = statistics.mean(cell["tokens"] for cell in found[stage].values())
+        accuracies = " | ".join(f"{mean(limit, 'greedy'):.1f} / {mean(limit, 'pass@1'):.1f}" for limit in limits)
+        out.append(f"| {name} | {accuracies} | {tokens:.1f} |")
+    return out
+
+
 def cpu():
     """CPU hours of the lists. A stage that several cells of a list share is counted once."""
     rows = []

@@ -16,7 +16,7 @@ use crate::config::{RlConfig, SftConfig};
 use crate::error::Result;
 
 /// Trains vision-language reasoning models: distils, verifies, fine-tunes (SFT), reinforces (GSPO, GRPO, DAPO), evaluates
-/// and serves Qwen2.5-VL and the text models Llama, Qwen2 and Qwen3, on the CPU or a GPU (tried on one H200).
+/// and serves Qwen2.5-VL, Qwen3-VL and the text models Llama, Qwen2 and Qwen3, on the CPU or a GPU (tried on one H200).
 #[derive(Parser)]
 #[command(name = "omr", version, max_term_width = 110, disable_help_subcommand = true)]
 #[command(after_help = "Examples:\n  \

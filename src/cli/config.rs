@@ -30,7 +30,7 @@ const KINDS: [(&str, Keys); 8] = [
 /// Arguments of `omr config`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Kind of config to list. recipe contains all others
+    /// Kind of config to list. recipe contains the keys of sft, rl, eval and of the stages of data
     #[arg(default_value = "recipe", value_parser = PossibleValuesParser::new(KINDS.map(|(name, _)| name)))]
     kind: String,
     /// Show only keys whose name here or in another system contains this text

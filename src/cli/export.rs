@@ -8,8 +8,9 @@ use super::stdout::print;
 use crate::choice::{BaseFormat, named};
 use crate::config::GenerateConfig;
 use crate::error::{Error, Result};
-use crate::eval::{self, Onto};
+use crate::eval::{self, Onto, Probe};
 use crate::hub::Kind;
+use crate::replay;
 
 /// Arguments of `omr export`.
 #[derive(clap::Args)]
@@ -28,7 +29,7 @@ pub struct Args {
     #[arg(long, value_names = ["FORMAT", "MODEL"], num_args = 2)]
     quantize: Option<Vec<String>>,
     /// Weights to which an adapter of a quantised base is added: the values of the codes that it was trained on, or the
-    /// original weights
+    /// original weights. For a run and its original weights, the log-probs of the last training batch are compared
     #[arg(long, value_enum, default_value_t, conflicts_with = "quantize")]
     onto: Onto,
     /// Folder to create for the model
@@ -57,8 +58,16 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             let merge = merge.as_deref().unwrap_or(Path::new(""));
             let of_run = merge.join("model");
             let dir = if of_run.is_dir() { of_run } else { repository(merge, Kind::Model, "--merge")? };
-            let rows = args.rows.as_deref();
-            context.with_machine(|machine| eval::export(&dir, &args.out, args.onto, rows, &config, machine))?
+            context.with_machine(|machine| {
+                let probe = match &args.rows {
+                    Some(rows) => Probe::Rows(rows),
+                    None if args.onto == Onto::Original && merge.join("config.yaml").exists() => {
+                        Probe::Batch(replay::last_batch(merge, machine)?)
+                    }
+                    None => Probe::Nothing,
+                };
+                eval::export(&dir, &args.out, args.onto, &probe, &config, machine)
+            })?
         }
     };
     context.say(&line);

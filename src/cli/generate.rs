@@ -18,7 +18,7 @@ use crate::serve::{Batch, Files};
     responses, and lists of the others. A line with an error is skipped, and its place states the error. \
     max_bad_rows=0.01 ends the command if more than 1 % of the lines have errors.\n\
     Until all answers are finished, they are in OUT.partial, and the same command continues there. OUT.settings records \
-    the model and the keys of these answers; with others, the command starts from the beginning.\n\
+    the model and the keys of these answers; other settings are an error.\n\
     Keys such as temperature=0 set the parameters that lines do not state: omr config generate lists them."
 )]
 pub struct Args {

@@ -86,8 +86,8 @@ settings! {
         ..images { image_backend, image_alpha };
         /// Variables of the chat template, also sent to a server.
         chat_template_kwargs: ChatTemplateKwargs = ChatTemplateKwargs::default();
-        /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe
-        /// uses its own value.
+        /// Data type of weights, activations and KV cache; `auto` = bf16 on a GPU, and on a CPU that has units for it
+        /// if the weights are stored so; else f32. A recipe uses its own value.
         dtype: Dtype = Dtype::Auto, published: "bf16";
         /// Storage of the weights in 8 or 4 bits. null = in `dtype`, or as the model's files are.
         quantization: Option<QuantizationConfig> = None;

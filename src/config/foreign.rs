@@ -190,7 +190,7 @@ mod tests {
             (sft("trainer_args.per_device_train_batch_size"), "micro_batch_tokens"),
             (sft("lora_rank"), "lora.rank"),
             (sft("use_dora"), "nothing (lora trains plain adapters of linear layers)"),
-            (sft("load_in_4bit"), "nothing (quantised weights are not supported)"),
+            (sft("load_in_4bit"), "quantization (int8 or nf4, with lora)"),
             (sft("media_dir"), "datasets[].data_folder or val_files[].data_folder"),
             (sft("num_generations"), "rollout.n of `omr rl`"),
             (sft("trainer.total_epochs"), "num_train_epochs"),

@@ -33,7 +33,8 @@ settings! {
         /// Share of the lines of `--jsonl` that may have errors. They are skipped, and their places in the output state
         /// the errors.
         max_bad_rows: f64 = 1.0, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
-        /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU.
+        /// Data type of weights, activations and KV cache; `auto` = bf16 on a GPU, and on a CPU that has units for it
+        /// if the weights are stored so; else f32.
         dtype: Dtype = Dtype::Auto, name: "vLLM --dtype";
         /// Storage of the weights in 8 or 4 bits. null = in `dtype`, or as the model's files are.
         quantization: Option<QuantizationConfig> = None;

@@ -122,7 +122,8 @@ settings! {
         max_prompt_length: usize = 8192, rule: Rule::AtLeast(1.0);
         /// Maximum number of answers that are generated at once.
         max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), name: "vLLM max_num_seqs";
-        /// Data type of weights and activations; `auto` = bf16 with GPU kernels, f32 on the CPU.
+        /// Data type of weights and activations; `auto` = bf16 on a GPU, and on a CPU that has units for it if the
+        /// weights are stored so; else f32.
         dtype: Dtype = Dtype::Auto;
         /// Judge: a server that is asked about answers that the rules score as wrong. null = no judge.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
@@ -157,7 +158,8 @@ settings! {
         /// val/loss of the row. Rows without an answer are rejected.
         max_nll: Option<f64> = None, rule: Rule::Above(0.0), name: "filter.py ppl: filter_ppl",
             published: "over all tokens of the row";
-        /// Data type of weights and activations for max_nll; `auto` = bf16 with GPU kernels, f32 on the CPU.
+        /// Data type of weights and activations for max_nll; `auto` = bf16 on a GPU, and on a CPU that has units for it
+        /// if the weights are stored so; else f32.
         dtype: Dtype = Dtype::Auto;
     }
 }

@@ -282,8 +282,8 @@ settings! {
         parity: Parity = Parity::Error, safe: Safe::Yes;
         /// Seed for the order of prompts and for sampling. A recipe uses its own seed.
         seed: u64 = 42, name: "verl data.seed; Hugging Face data_seed";
-        /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe
-        /// uses its own value.
+        /// Data type of weights, activations and KV cache; `auto` = bf16 on a GPU, and on a CPU that has units for it
+        /// if the weights are stored so; else f32. A recipe uses its own value.
         dtype: Dtype = Dtype::Auto,
             name: "verl actor_rollout_ref.rollout.dtype; Hugging Face bf16; Hugging Face fp16; \
                 Hugging Face torch_dtype", published: "bf16";

@@ -8,7 +8,8 @@ settings! {
     pub struct ServeConfig with images: ImageConfig {
         /// Allow every token id of the vocabulary, also ids without text and ids that stand for images.
         all_ids: bool = false;
-        /// Data type of weights, activations and KV cache; `auto` = bf16 with GPU kernels, f32 on the CPU.
+        /// Data type of weights, activations and KV cache; `auto` = bf16 on a GPU, and on a CPU that has units for it
+        /// if the weights are stored so; else f32.
         dtype: Dtype = Dtype::Auto, name: "vLLM --dtype";
         /// Storage of the weights in 8 or 4 bits. null = in `dtype`, or as the model's files are.
         quantization: Option<QuantizationConfig> = None;

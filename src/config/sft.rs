@@ -97,8 +97,8 @@ settings! {
         ..validation { early_stopping_threshold, load_best_model_at_end };
         /// Seed for initialisation, order of rows and augmentation. A recipe uses its own seed.
         seed: u64 = 42, name: "Hugging Face seed; Hugging Face data_seed", published: "42";
-        /// Data type of weights and activations; `auto` = bf16 with GPU kernels, f32 on the CPU. A recipe uses its own
-        /// value.
+        /// Data type of weights and activations; `auto` = bf16 on a GPU, and on a CPU that has units for it if the
+        /// weights are stored so; else f32. A recipe uses its own value.
         dtype: Dtype = Dtype::Auto,
             name: "lmms-engine trainer_args.bf16; Hugging Face fp16; Hugging Face torch_dtype; \
                 LLaMA-Factory pure_bf16", published: "bf16";

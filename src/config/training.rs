@@ -15,7 +15,7 @@ settings! {
         /// Services that show the metrics of the run: tensorboard, wandb, mlflow, swanlab. All but tensorboard need their
         /// Python package. [] = none. metrics.jsonl is always written.
         report_to: Vec<ReportTo> = vec![ReportTo::Tensorboard], safe: Safe::Yes;
-        /// Memory limit of the run, in GiB. null = all memory of the GPU, no limit on the CPU. The limit decides which
+        /// Memory limit of the run, in GiB. null = all memory of the GPU or of the host. The limit decides which
         /// activations are stored and does not affect results.
         max_memory_gib: Option<f64> = None, rule: Rule::Above(0.0), safe: Safe::Yes;
         ..images;
@@ -28,9 +28,9 @@ settings! {
         /// `auto` continues from the newest complete checkpoint in --out, `never` starts over, a path continues from
         /// that checkpoint. Later checkpoints of the same run are then moved aside.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes;
-        /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `pictures`, `reference`,
-        /// `val`, `stages` (the output of a finished stage), `log`. The change is printed and recorded; afterwards the
-        /// key can be removed.
+        /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `pictures`, `decoder` (of
+        /// JPEG images), `reference`, `teacher`, `val`, `stages` (the output of a finished stage), `log`. The change is
+        /// printed and recorded; afterwards the key can be removed.
         accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;
         /// Number of gradient lanes, virtual data-parallel ranks that decide how an update is cut into micro-batches.
         /// Results depend on this number, and not on the number of ranks. null = the number of ranks at the start.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::batch::{Trained, logprobs};
 use super::logprobs::score;
 use crate::choice::BaseFormat;
 use crate::config::{GenerateConfig, ImageConfig, QuantizationConfig};
@@ -30,6 +31,16 @@ pub enum Onto {
     Trained,
     /// The weights before they were quantised.
     Original,
+}
+
+/// Responses whose log-probs are compared before and after a merge.
+pub enum Probe<'a> {
+    /// None.
+    Nothing,
+    /// Those in a file that [`score`] reads.
+    Rows(&'a Path),
+    /// The last training batch of the run.
+    Batch(Vec<Trained>),
 }
 
 /// Writes the model in `dir` with the matrices in `format` to the new directory `out`. Returns a line for the user.
@@ -62,12 +73,12 @@ fn is_new(out: &Path) -> Result<()> {
 
 /// Writes the base of the adapter in `dir`, with the adapter merged into its weights, to the new directory `out`. The
 /// merge runs on the CPU, in the type of the base's weights, onto the weights that `onto` names. Returns a line for the
-/// user: how many weights changed, and the largest difference of the log-probs of the responses in `rows`, which [`score`] reads with `config`.
+/// user: how many weights changed, and the largest difference of the log-probs of the responses of `probe`.
 pub fn export(
     dir: &Path,
     out: &Path,
     onto: Onto,
-    rows: Option<&Path>,
+    probe: &Probe<'_>,
     config: &GenerateConfig,
     machine: &Machine,
 ) -> Result<String> {
@@ -101,35 +112,40 @@ pub fn export(
         copy_companions(dir, folder, &ImageConfig::default())?;
         Manifest::write(folder)?;
         drop(dev);
-        line += &match rows {
-            Some(rows) => difference([dir, folder], rows, config, machine)?,
-            None => "the difference of log-probs was not measured (--rows FILE)".to_owned(),
-        };
+        line += &difference([dir, folder], probe, config, machine)?;
         Ok(())
     })?;
     Ok(line)
 }
 
-/// Describes the largest difference between the log-probs of the responses in `rows` under two models.
-fn difference(dirs: [&Path; 2], rows: &Path, config: &GenerateConfig, machine: &Machine) -> Result<String> {
-    let mut found: [Vec<f64>; 2] = Default::default();
-    for (dir, found) in dirs.into_iter().zip(&mut found) {
-        score(dir, rows, config, machine, |line| {
-            let line: Value = serde_json::from_str(line).map_err(|e| Error::Failed(e.to_string()))?;
-            // JSON has null in place of a number that is not finite.
-            let logprobs = line["logprobs"].as_array().into_iter().flatten();
-            found.extend(logprobs.map(|value| value.as_f64().unwrap_or(f64::NAN)));
-            Ok(())
-        })?;
-    }
+/// Describes the largest difference between the log-probs of the responses of `probe` under two models.
+fn difference(dirs: [&Path; 2], probe: &Probe<'_>, config: &GenerateConfig, machine: &Machine) -> Result<String> {
+    let (name, found) = match probe {
+        Probe::Nothing => return Ok("the difference of log-probs was not measured (--rows FILE)".to_owned()),
+        Probe::Rows(rows) => (rows.display().to_string(), dirs.map(|dir| of_rows(dir, rows, config, machine))),
+        Probe::Batch(batch) => {
+            let found = dirs.map(|dir| logprobs(dir, batch, config.dtype, machine));
+            (format!("the last training batch ({} sequences)", batch.len()), found)
+        }
+    };
     let [with_adapter, merged] = found;
+    let (with_adapter, merged) = (with_adapter?, merged?);
     if with_adapter.len() != merged.len() || with_adapter.iter().chain(&merged).any(|x| !x.is_finite()) {
-        return Err(Error::Failed(format!(
-            "{}: not every token has a finite log-prob under both models",
-            rows.display()
-        )));
+        return Err(Error::Failed(format!("{name}: not every token has a finite log-prob under both models")));
     }
     let largest = with_adapter.iter().zip(&merged).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    let (tokens, rows) = (merged.len(), rows.display());
-    Ok(format!("the log-probs of {tokens} tokens of {rows} differ by at most {largest:.1e}"))
+    Ok(format!("the log-probs of {} tokens of {name} differ by at most {largest:.1e}", merged.len()))
+}
+
+/// Returns the log-probs of the responses in `rows`.
+fn of_rows(dir: &Path, rows: &Path, config: &GenerateConfig, machine: &Machine) -> Result<Vec<f64>> {
+    let mut found = Vec::new();
+    score(dir, rows, config, machine, |line| {
+        let line: Value = serde_json::from_str(line).map_err(|e| Error::Failed(e.to_string()))?;
+        // JSON has null in place of a number that is not finite.
+        let logprobs = line["logprobs"].as_array().into_iter().flatten();
+        found.extend(logprobs.map(|value| value.as_f64().unwrap_or(f64::NAN)));
+        Ok(())
+    })?;
+    Ok(found)
 }

@@ -23,7 +23,7 @@ use crate::train::step::{self, Sequence};
 const TOKEN_IDS: [&str; 3] = ["token_ids", "completion_ids", "responses"];
 
 /// Settings that an error message suggests if a row needs too much memory.
-const LOWER: &str = "image_max_pixels";
+pub(super) const LOWER: &str = "image_max_pixels";
 
 /// A question with the tokens of a response.
 struct Answered {

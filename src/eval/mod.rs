@@ -1,6 +1,7 @@
 //! Evaluation: generates and stores answers, scores them, and computes metrics with confidence intervals. Also computes
 //! the log-probs of given responses, and merges adapters.
 
+mod batch;
 mod export;
 pub mod lmms_eval;
 pub mod local;
@@ -21,5 +22,6 @@ mod survey;
 mod task_requests;
 pub mod validation;
 
-pub use export::{Onto, export, quantize};
+pub use batch::Trained;
+pub use export::{Onto, Probe, export, quantize};
 pub use logprobs::{score, score_to};

@@ -50,7 +50,7 @@ pub static CHANGES: [Change; 8] = [
         key: "micro_batch_tokens",
         values: Values::Rows,
         label: "micro {}",
-        cost: "same results, more passes",
+        cost: "same results up to rounding, more passes",
         weight: 1,
     },
     Change {

@@ -49,9 +49,7 @@ impl Replay<'_> {
             (config.save_freq, config.save_seconds, config.rollout_freq) = (save, None, Some(1));
             config.training = training(config.training);
             config.validation = without_best(config.validation);
-            let (reward, judge, store) = (&config.reward, config.judge.as_ref(), Some(self.answers()?));
-            let scorer = Scorer::new(reward.mode, judge, &reward.scorer, "reward", store, self.machine.runtime)?;
-            let scorer = Arc::new(scorer.with_programs(&config.rewards, "rewards")?);
+            let scorer = scorer(&config, self.answers()?, self.machine)?;
             let mut job = rl::run::RlJob::open(dir, config.clone(), scorer.clone(), false)?;
             job.common.validation = validation::rl(&config, &job.common, scorer, tasks.as_deref())?;
             (job.common.dir, job.only, job.common.data.kept) = (scratch, only, None);
@@ -93,6 +91,13 @@ impl Replay<'_> {
             done => done,
         }
     }
+}
+
+/// Returns the scorer of an RL run, with recorded answers of its judge.
+pub(super) fn scorer(config: &RlConfig, answers: Arc<RunStore>, machine: &Machine) -> Result<Arc<Scorer>> {
+    let (reward, judge) = (&config.reward, config.judge.as_ref());
+    let scorer = Scorer::new(reward.mode, judge, &reward.scorer, "reward", Some(answers), machine.runtime)?;
+    Ok(Arc::new(scorer.with_programs(&config.rewards, "rewards")?))
 }
 
 /// Returns a validation that selects no checkpoint and does not end the run early. The run's own end is known.

@@ -4,7 +4,9 @@
 
 mod compare;
 mod compute;
+mod last_batch;
 mod recorded;
 mod run;
 
+pub use last_batch::last_batch;
 pub use run::{Steps, run};

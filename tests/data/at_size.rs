@@ -2,11 +2,12 @@
 //! must not grow with the number of rows. `tools/data-at-size` runs the large tests.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use omr::config::{ImageConfig, RlConfig, SftConfig, TrainingConfig, to_yaml};
+use omr::config::{DatasetConfig, ImageConfig, RlConfig, SftConfig, TrainingConfig, to_yaml};
 use omr::data::read;
 use omr::image::Rgb;
 use serde_json::json;
@@ -174,6 +175,69 @@ fn rows_200000() {
     for (few, many) in memory[0].iter().zip(memory[1]) {
         assert!(many < 2 << 30 && many as f64 <= 1.05 * *few as f64, "{memory:?}");
     }
+}
+
+/// Writes `count` SFT rows of random words, every tenth of them with one of `images` images. Every hundredth row repeats
+/// the question of the row before it.
+fn random_rows(dir: &Path, count: usize, images: usize) {
+    const SYLLABLES: [&str; 16] =
+        ["ba", "de", "fi", "go", "hu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "wu", "za"];
+    let mut state = 1u64;
+    let mut words = |count: usize| {
+        let mut text = String::new();
+        for _ in 0..count {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (0..3).for_each(|k| text.push_str(SYLLABLES[(state >> (40 + 4 * k)) as usize % 16]));
+            text.push(' ');
+        }
+        text
+    };
+    let mut file = std::io::BufWriter::new(fs::File::create(dir.join("sft.jsonl")).unwrap());
+    let mut question = String::new();
+    for i in 0..count {
+        if i % 100 != 99 {
+            question = words(15);
+        }
+        let urls: Vec<String> = (i % 10 == 0).then(|| format!("images/{}.jpg", i / 10 % images)).into_iter().collect();
+        let user = json!({"role": "user", "content": "<image>".repeat(urls.len()) + &question});
+        let reply = format!("<think>{}</think><answer>{}</answer>", words(20), i % 10);
+        let row =
+            json!({"id": i.to_string(), "messages": [user, {"role": "assistant", "content": reply}], "images": urls});
+        writeln!(file, "{row}").unwrap();
+    }
+}
+
+/// As many rows as the published SFT set has go through `data dedup` and `data mix` and are trained on for 20 steps.
+#[test]
+#[ignore = "by hand: tools/data-at-size --published"]
+fn rows_874000() {
+    let (dir, count) = (tempfile::tempdir().unwrap(), 874_000);
+    images(&dir.path().join("images"), 300, 0.4e6);
+    random_rows(dir.path(), count, 300);
+    let stage = |command: &[&str], config: String, out: &str| {
+        let file = dir.path().join(format!("{out}.yaml"));
+        fs::write(&file, config).unwrap();
+        let paths = [file, dir.path().join(out)].map(|path| path.to_str().unwrap().to_owned());
+        let mut args = ["--quiet", "--threads", "2"].map(str::to_owned).to_vec();
+        args.extend(command.iter().map(|word| (*word).to_owned()));
+        args.extend([paths[0].clone(), "--out".to_owned(), paths[1].clone()]);
+        let took = run(&args);
+        println!("{out}, {count} rows: {} MiB, {:.1} s of CPU, {:.1} s", took.memory >> 20, took.cpu, took.wall);
+        took.memory
+    };
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (sft, _) = configs(dir.path(), 0.4e6, 20, true);
+    let train = |rows: String| {
+        let rows = DatasetConfig { data_folder: Some(dir.path().to_owned()), ..read::entry(rows) };
+        to_yaml(&SftConfig { datasets: vec![rows], ..sft.clone() }).unwrap()
+    };
+    let deduped = json!({"path": path("dedup/*.parquet"), "data_folder": dir.path()});
+    let memory = [
+        stage(&["data", "dedup"], json!({"datasets": [path("sft.jsonl")], "images": "path"}).to_string(), "dedup"),
+        stage(&["data", "mix"], json!({"datasets": [deduped], "images": "path"}).to_string(), "mix"),
+        stage(&["sft"], train(path("mix/*.parquet")), "20 steps of SFT"),
+    ];
+    assert!(memory.iter().all(|&bytes| bytes < 4 << 30), "{memory:?}");
 }
 
 /// Runs `args` until it is done, and kills it each time two more steps are recorded. Returns the number of kills.

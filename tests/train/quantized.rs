@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use omr::choice::BaseFormat;
-use omr::config::{Dtype, LoraConfig, QuantizationConfig, RlConfig, SftConfig};
+use omr::config::{self, Dtype, LoraConfig, QuantizationConfig, RlConfig, SftConfig};
 use omr::device::{Device, Isa, Region, Target};
 use omr::eval::{self, Onto};
 use omr::model::weights::WeightFiles;
@@ -13,6 +13,7 @@ use omr::observe::Silent;
 use omr::recipe::new_model::model_config;
 use omr::tensor::DType;
 use omr::train::job::TrainingJob as _;
+use omr::train::metrics;
 use omr::train::sft::SftJob;
 use serde_json::{Value, json};
 
@@ -139,7 +140,23 @@ fn rl_on_a_quantised_base_samples_what_it_trains() {
         assert!(kl[0] == 0.0 && kl[3] != 0.0, "{kl:?}");
         whole.assert_same(&run_rl(&out("stopped"), &config, 1, &[1, 3]), "stopped twice");
         whole.assert_same(&run_rl_over(&out("ranks"), &config, || device(1), &[2], &[]), "two ranks");
+        let rollouts = config.train_batch_size * config.rollout.n;
+        assert_compares_last_batch(&out("whole"), config::to_yaml(&config).unwrap(), rollouts);
     }
+}
+
+/// Merges the adapter of the run in `dir` onto its original base, and checks that the log-probs of `count` sequences are
+/// compared.
+fn assert_compares_last_batch(dir: &Path, config: String, count: usize) {
+    fs::write(dir.join("config.yaml"), config).unwrap();
+    let [run_dir, out] = [dir.to_owned(), dir.with_extension("merged")].map(|path| path.display().to_string());
+    let (code, _, err) = run(&["export", "--merge", &run_dir, "--out", &out, "--onto", "original"]);
+    assert!(
+        code == 0 && err.contains(&format!("the last training batch ({count} sequences) differ by at most")),
+        "{err}"
+    );
+    let largest: f64 = err.trim().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(largest > 0.0 && largest < 5.0, "{err}");
 }
 
 #[test]
@@ -178,7 +195,7 @@ fn a_merge_adds_to_the_values_that_were_trained_on() {
             let [adapter, folder] = [&adapter, &out].map(|path| path.display().to_string());
             let onto = if onto == Onto::Trained { "trained" } else { "original" };
             let (code, _, err) = run(&["export", "--merge", &adapter, "--out", &folder, "--onto", onto]);
-            assert_eq!(code, 0, "{err}");
+            assert!(code == 0 && err.contains("was not measured"), "{err}");
             assert_eq!(WeightFiles::open(&out).unwrap().dtype(), DType::Bf16);
             assert!(ModelConfig::load(&out.join("config.json")).unwrap().quantization.is_none());
             out
@@ -199,6 +216,9 @@ fn a_merge_adds_to_the_values_that_were_trained_on() {
             assert_eq!(piece, 0);
             dev.read::<half::bf16>(param.tensor).unwrap()
         };
+        let rows = metrics::read(&dir.path().join(base.name()).join("metrics.jsonl")).unwrap()[5]["num_rows"].as_u64();
+        let text = config::to_yaml(&config).unwrap();
+        assert_compares_last_batch(&dir.path().join(base.name()), text, rows.unwrap() as usize);
         let [trained, original] = merged.map(|dir| head(dev, &dir, None));
         assert!(trained == head(dev, &base_dir, config.optimizer.quantization.as_ref()), "{base:?}");
         assert!(original == head(dev, &base_dir, None) && original != trained, "{base:?}");

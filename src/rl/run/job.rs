@@ -139,7 +139,7 @@ impl RlJob {
     }
 
     /// Returns a loader that prepares the questions of all generation batches after the first `consumed` questions.
-    pub(super) fn loader(&self, consumed: u64) -> Result<Loader<Question>> {
+    pub fn loader(&self, consumed: u64) -> Result<Loader<Question>> {
         let (config, size) = (&self.config, self.config.gen_batch() as u64);
         let mut order = PackPlan::new(self.common.index.len(), 1, config.seed, config.shuffle)?;
         let (sorted, mut domains) = (self.curriculum.clone(), self.domains.clone());
