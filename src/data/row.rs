@@ -167,6 +167,11 @@ impl Row {
         self.messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum()
     }
 
+    /// Returns the total size in bytes of the images that are in memory.
+    pub fn image_bytes(&self) -> usize {
+        self.images.iter().map(ImageSource::embedded).sum()
+    }
+
     /// Returns the question: the field `question` of `extra`, or the text of the user's messages without images.
     pub fn question(&self) -> String {
         if let Some(q) = self.extra.get("question").and_then(|q| q.as_str()) {

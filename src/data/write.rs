@@ -76,7 +76,7 @@ impl Writer {
             let expected = "text and images: omr reads videos from JSON but cannot write them";
             return Err(Error::input(&row.place, "a video", expected));
         }
-        let bytes = image_bytes(&row);
+        let bytes = row.image_bytes() as u64;
         if self.batch.len() == BATCH || (!self.batch.is_empty() && self.batch_bytes + bytes > BATCH_BYTES) {
             self.flush()?;
         }
@@ -137,10 +137,6 @@ impl Writer {
         }
         Ok(out)
     }
-}
-
-fn image_bytes(row: &Row) -> u64 {
-    row.images.iter().map(|image| image.embedded() as u64).sum()
 }
 
 /// Returns the schema in the format of Hugging Face `datasets`. The viewer of the Hugging Face hub displays columns of

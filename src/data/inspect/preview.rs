@@ -1,6 +1,6 @@
 //! Rows as a model sees them: the rendered conversation, with the trained tokens marked, and the images.
 
-use super::found::Show;
+use super::found::{Show, is_answered};
 use crate::config::{DatasetConfig, ImageAlpha};
 use crate::data::read::{RowFile, RowsLeft};
 use crate::data::sample::per_sample;
@@ -70,10 +70,6 @@ impl Previewer {
         }
         Ok(found)
     }
-}
-
-fn is_answered(row: &Row) -> bool {
-    row.trained_messages().last().is_some_and(|last| last.role == "assistant")
 }
 
 fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Preview> {
