@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod health;
+mod in_flight;
 pub mod web;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::config::EndpointConfig;
 use crate::error::{Error, Result};
 use crate::secrets;
 
+pub use in_flight::InFlight;
 pub use web::Failure;
 
 /// Answer of a server.

@@ -149,11 +149,6 @@ impl TaskRequests<'_> {
         Ok(missing)
     }
 
-    /// Returns the questions with missing answers, and the number of missing answers.
-    pub fn unanswered(&self) -> Result<(Vec<usize>, usize)> {
-        self.share(0, 1)
-    }
-
     /// Returns the questions with missing answers for rank `rank` of `size`, and the number of their missing answers.
     /// Questions are assigned by a hash of their content, so that equal questions, also of other tasks, belong to one
     /// rank, which requests them once. The assignment must not depend on the store, because the ranks' stores differ
