@@ -95,21 +95,15 @@ fn sizes(
 ) -> Result<(Index, Vec<(usize, RowPosition)>)> {
     let (mut index, mut places) = (Index::default(), Vec::new());
     for (number, input) in inputs.iter().enumerate() {
-        let mut chunk: Vec<(RowPosition, Row)> = Vec::with_capacity(CHUNK);
-        let mut look = |chunk: &mut Vec<(RowPosition, Row)>| {
+        input.for_chunks(CHUNK, |rows| {
             let sized: Vec<(RowPosition, Measured)> =
-                chunk.par_drain(..).filter_map(|(at, row)| Some((at, size(&row)?))).collect();
+                rows.into_par_iter().filter_map(|(at, row)| Some((at, size(&row.ok()?)?))).collect();
             for (at, Measured { tokens, targets, grids, .. }) in sized {
                 index.push(Shape { tokens, targets, grids: &grids });
                 places.push((number, at));
             }
             work.machine.observer.check_stop()
-        };
-        input.for_each(|at, row| {
-            chunk.extend(row.ok().map(|row| (at, row)));
-            if chunk.len() < CHUNK { Ok(()) } else { look(&mut chunk) }
         })?;
-        look(&mut chunk)?;
     }
     Ok((index, places))
 }
