@@ -18,6 +18,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use crate::error::{Error, Result};
 
@@ -84,6 +85,13 @@ pub fn if_exists<T>(path: &Path, read: io::Result<T>) -> Result<Option<T>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         read => read.map(Some).map_err(Error::io(path)),
     }
+}
+
+/// Returns the size of a file in bytes and its modification time in nanoseconds.
+pub fn size_and_time(file: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(file)?;
+    let since = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok((metadata.len(), since.as_nanos() as u64))
 }
 
 /// Returns the paths of the entries of a folder, sorted.

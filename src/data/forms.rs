@@ -155,11 +155,8 @@ impl RowForm {
                 Turns::Message(role, columns) => {
                     let Some(column) = columns.iter().find(|column| given(fields, column).is_some()) else { continue };
                     match structured(fields[*column].clone()) {
-                        Value::String(text) if *role == "assistant" => {
-                            let text = with_thinking(fields, at, text)?;
-                            messages.push(((*column).to_owned(), json!({"role": role, "content": text})));
-                        }
                         Value::String(text) => {
+                            let text = if *role == "assistant" { with_thinking(fields, at, text)? } else { text };
                             messages.push(((*column).to_owned(), json!({"role": role, "content": text})));
                         }
                         other => messages.extend(list(column, Some(&other), at)?),

@@ -239,7 +239,7 @@ fn means(column: &str, ours: &str) -> bool {
     column == ours || NAMES.iter().any(|(name, others)| *name == ours && others.contains(&column))
 }
 
-fn lacking(path: &Path, columns: &[&str], expected: &str) -> Error {
+pub(super) fn lacking(path: &Path, columns: &[&str], expected: &str) -> Error {
     Error::format(path, format!("found columns {}, expected {expected}", columns.join(", ")))
 }
 

@@ -194,14 +194,9 @@ pub fn base(path: &Path) -> PathBuf {
 
 /// Returns the format of a file: by its extension if that is known, otherwise `configured` (the entry's `data_type`).
 pub fn kind(path: &Path, configured: DataType) -> DataType {
-    match unpacked(path).extension().and_then(|e| e.to_str()) {
-        Some("parquet") => DataType::Parquet,
-        Some("arrow") => DataType::Arrow,
-        Some("csv") => DataType::Csv,
-        Some("tsv") => DataType::Tsv,
-        Some("tar") => DataType::Tar,
-        Some("jsonl" | "json") => DataType::Json,
-        _ => configured,
+    match unpacked(path).extension().and_then(|e| e.to_str()?.parse().ok()) {
+        Some(DataType::Jsonl) => DataType::Json,
+        known => known.unwrap_or(configured),
     }
 }
 

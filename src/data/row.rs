@@ -207,11 +207,7 @@ pub enum Media<'a> {
 
 /// Returns the text parts of a message, joined.
 pub fn text_of(message: &Message) -> String {
-    let parts = message.content.iter().filter_map(|p| match p {
-        Part::Text(t) => Some(t.as_str()),
-        _ => None,
-    });
-    parts.collect()
+    message.content.iter().filter_map(Part::text).collect()
 }
 
 /// Location of a row's image.

@@ -142,8 +142,7 @@ impl Writer {
 /// Returns the schema in the format of Hugging Face `datasets`. The viewer of the Hugging Face hub displays columns of
 /// type `Image` as images.
 fn features(schema: &Schema) -> Value {
-    let named = |fields: &Fields| fields.iter().map(|f| (f.name().clone(), feature(f.name(), f.data_type()))).collect();
-    json!({"info": {"features": Value::Object(named(schema.fields()))}})
+    json!({"info": {"features": feature("", &DataType::Struct(schema.fields().clone()))}})
 }
 
 fn feature(name: &str, kind: &DataType) -> Value {
@@ -193,7 +192,7 @@ fn batch(rows: &[Row], form: Form, extra: &ExtraColumns) -> Result<RecordBatch> 
         .map_err(arrow_error)
 }
 
-fn arrow_error(e: ArrowError) -> Error {
+pub(super) fn arrow_error(e: ArrowError) -> Error {
     Error::Failed(format!("converting rows to columns: {e}"))
 }
 

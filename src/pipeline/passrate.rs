@@ -12,7 +12,7 @@ use crate::client::Completion;
 use crate::config::{ImageConfig, PassrateConfig};
 use crate::data::answer::label;
 use crate::data::encoder::Measured;
-use crate::data::{BadRow, Encoder, Index, Loader, Made, Reason, Row, RowResult, Samples, Shape};
+use crate::data::{BadRow, Encoder, Index, Loader, Made, Reason, Row, RowResult, Shape};
 use crate::engine::{EngineCoreRequest, Noise, Prompt, RequestParams};
 use crate::error::{Error, Result};
 use crate::image::JPEG_DECODER;
@@ -161,20 +161,6 @@ impl KeyedRow {
     }
 }
 
-/// Prompts of a chunk, created when the engine needs them.
-struct Prompts {
-    rows: Vec<Row>,
-    encoder: Encoder,
-    model_config: ModelConfig,
-}
-
-impl Samples<Prompt> for Prompts {
-    fn get(&self, i: usize) -> Result<Made<Prompt>> {
-        let made = llm::prompt(&self.encoder, &self.model_config, &self.rows[i]);
-        Ok(made.map(|(prompt, _)| Arc::new(prompt)))
-    }
-}
-
 impl<'a> Passrate<'a> {
     fn new(config: &'a PassrateConfig, machine: &'a Machine<'a>) -> Result<Passrate<'a>> {
         let dir = config.model.as_deref().ok_or_else(|| Error::input("model", "nothing", "a model directory"))?;
@@ -265,10 +251,10 @@ impl<'a> Passrate<'a> {
         if missing.is_empty() {
             return Ok(Vec::new());
         }
-        let prompts = Prompts {
-            rows: missing.iter().map(|(_, keyed, _)| keyed.row.clone()).collect(),
-            encoder: self.llm.encoder.clone(),
-            model_config: self.llm.config.clone(),
+        let rows: Vec<Row> = missing.iter().map(|(_, keyed, _)| keyed.row.clone()).collect();
+        let (encoder, model_config) = (self.llm.encoder.clone(), self.llm.config.clone());
+        let prompts = move |i: usize| -> Result<Made<Prompt>> {
+            Ok(llm::prompt(&encoder, &model_config, &rows[i]).map(|(prompt, _)| Arc::new(prompt)))
         };
         let groups = (0..missing.len()).map(|at| Ok(vec![at]));
         let workers = answerer.workers();
