@@ -98,6 +98,12 @@ impl Endpoint {
         self.config.concurrency
     }
 
+    /// Returns the number of consecutive failed requests after which a job gives up: a few rounds of the requests in
+    /// flight.
+    pub fn patience(&self) -> usize {
+        (4 * self.concurrency()).max(16)
+    }
+
     /// Sends a request body, with as many retries as the config and the deadline allow. `item` spreads requests over
     /// the addresses.
     pub async fn complete(&self, body: &Arc<str>, item: usize) -> std::result::Result<Completion, Failure> {

@@ -26,11 +26,6 @@ use crate::text::Part;
 /// File in the run directory that lists the unanswered questions.
 const UNANSWERED: &str = "unanswered.jsonl";
 
-/// Number of consecutive failed requests after which the run gives up: a few rounds of the requests in flight.
-fn patience(concurrency: usize) -> usize {
-    (4 * concurrency).max(16)
-}
-
 /// A server to evaluate.
 pub struct Server {
     endpoint: Arc<Endpoint>,
@@ -110,7 +105,7 @@ impl<'a> Job<'a> {
             };
             in_a_row = failures;
             let answer = task_requests.label(i, k);
-            if in_a_row >= patience(server.endpoint.concurrency()) {
+            if in_a_row >= server.endpoint.patience() {
                 let what = format!(
                     "{in_a_row} requests in a row failed, the last one for {answer}: {what}; received answers are \
                      stored: run the same command again to continue"

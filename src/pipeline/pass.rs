@@ -6,7 +6,8 @@ use rayon::prelude::*;
 use crate::config::{Images, StageConfig};
 use crate::data::chunks::Chunk;
 use crate::data::{BadRow, Row};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files;
 use crate::pipeline::files::{KeptWriter, Lines, Rejection, Rejections, unfit};
 use crate::pipeline::stage::{Input, Work};
 use crate::pipeline::summary::Summary;
@@ -135,8 +136,7 @@ impl PassOutput<'_> {
         match self.unjudged {
             Some(lines) => lines.finish()?,
             // The file is from an earlier run whose judge was unavailable. All answers have been judged since.
-            None if doubts.exists() => std::fs::remove_file(&doubts).map_err(Error::io(&doubts))?,
-            None => {}
+            None => drop(files::if_exists(&doubts, std::fs::remove_file(&doubts))?),
         }
         self.work.machine.observer.end();
         Ok(summary)

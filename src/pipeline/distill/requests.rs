@@ -50,7 +50,7 @@ impl TeacherRequests<'_> {
         observer.begin(work.kind, "answers", (work.rows() * self.config.num_rollouts) as u64, 0);
         let mut tally = Tally::new(self.endpoint);
         let mut requests = InFlight::new(runtime, observer, self.endpoint.concurrency(), |outcome| {
-            tally.take(outcome)?;
+            tally.take(outcome?)?;
             observer.step(tally.done, &[("failed", tally.failed as f64)]);
             Ok(())
         });
@@ -68,7 +68,10 @@ impl TeacherRequests<'_> {
     }
 
     /// Sends the missing requests in the order of the rows.
-    fn send<F: FnMut(Outcome) -> Result<()>>(&self, requests: &mut InFlight<'_, Outcome, F>) -> Result<()> {
+    fn send<F: FnMut(Result<Outcome>) -> Result<()>>(
+        &self,
+        requests: &mut InFlight<'_, Result<Outcome>, F>,
+    ) -> Result<()> {
         let store = self.store.get()?;
         // Rows with the same content are requested once.
         let mut seen: HashSet<Key> = HashSet::new();
@@ -85,9 +88,9 @@ impl TeacherRequests<'_> {
                 });
                 let (question, row) = match labelled {
                     Ok(Some(found)) => found,
-                    Ok(None) => return (requests.take)(Outcome::Known(n as u64)),
+                    Ok(None) => return (requests.take)(Ok(Outcome::Known(n as u64))),
                     Err(fault) => {
-                        (requests.take)(Outcome::Known(n as u64))?;
+                        (requests.take)(Ok(Outcome::Known(n as u64)))?;
                         let BadRow { reason, id, error } = fault.of_row()?;
                         let detail = error.to_string();
                         bad.rejected.push(Rejected { dataset: set as u32, index: at.index, id, reason, detail });
@@ -99,7 +102,7 @@ impl TeacherRequests<'_> {
                 for rollout in 0..n {
                     let key = question.key(self.teacher, self.config.seed, rollout);
                     if !seen.insert(key) || store.get(&key)?.is_some() {
-                        (requests.take)(Outcome::Known(1))?;
+                        (requests.take)(Ok(Outcome::Known(1)))?;
                     } else {
                         let seed = request_seed(self.config.seed, &input.name, at.index as usize, rollout);
                         let label = format!("{} {} rollout {rollout}", input.name, row.id);
@@ -135,32 +138,30 @@ enum Outcome {
     Missing(Key, NoAnswer),
     /// The request failed in a way that indicates a failing server.
     Down(Key, String),
-    /// No request can succeed.
-    Fatal(Error),
 }
 
-/// Requests one answer and stores it.
+/// Requests one answer and stores it. Returns an error if no request can succeed.
 async fn one(
     endpoint: Arc<Endpoint>,
     store: Arc<RunStore>,
     teacher: EndpointConfig,
     pending: PendingRequest,
-) -> Outcome {
+) -> Result<Outcome> {
     let PendingRequest { key, question, seed, label, number } = pending;
     let body = match question.body(&teacher, seed) {
         Ok(body) => body,
-        Err(bad) => return bad.of_row().map_or_else(Outcome::Fatal, |bad| Outcome::Missing(key, NoAnswer::Bad(bad))),
+        Err(bad) => return Ok(Outcome::Missing(key, NoAnswer::Bad(bad.of_row()?))),
     };
-    match endpoint.complete(&body, number).await {
+    Ok(match endpoint.complete(&body, number).await {
         Ok(completion) if completion.text.trim().is_empty() => Outcome::Missing(key, NoAnswer::Empty(completion)),
-        Ok(completion) => match store.get().and_then(|store| store.put(&key, &label, &completion)) {
-            Ok(()) => Outcome::Answered,
-            Err(error) => Outcome::Fatal(error),
-        },
-        Err(Failure::Fatal(error)) => Outcome::Fatal(error),
+        Ok(completion) => {
+            store.get()?.put(&key, &label, &completion)?;
+            Outcome::Answered
+        }
+        Err(Failure::Fatal(error)) => return Err(error),
         Err(Failure::Refused(what)) => Outcome::Missing(key, NoAnswer::Failed(what)),
         Err(Failure::Passing(what, _)) => Outcome::Down(key, what),
-    }
+    })
 }
 
 /// Progress of the requests.
@@ -178,7 +179,7 @@ struct Tally {
 
 impl Tally {
     fn new(endpoint: &Endpoint) -> Tally {
-        let (url, patience) = (endpoint.url(), (4 * endpoint.concurrency()).max(16));
+        let (url, patience) = (endpoint.url(), endpoint.patience());
         let (missing, last) = (HashMap::new(), String::new());
         Tally { url, missing, done: 0, answered: 0, failed: 0, in_a_row: 0, patience, last }
     }
@@ -204,7 +205,6 @@ impl Tally {
                 (self.failed, self.in_a_row, self.last) = (self.failed + 1, self.in_a_row + 1, what.clone());
                 self.missing.insert(key, NoAnswer::Failed(what));
             }
-            Outcome::Fatal(error) => return Err(error),
         }
         self.done += 1;
         if self.in_a_row >= self.patience { self.down() } else { Ok(()) }
