@@ -200,7 +200,7 @@ impl Store {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
-        locked(&self.connection)
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -233,10 +233,6 @@ fn add_hashes(connection: &Connection) -> rusqlite::Result<()> {
     let hashes: Vec<(Vec<u8>, [Vec<u8>; 2])> = hashes.collect::<rusqlite::Result<_>>()?;
     let mut update = connection.prepare("UPDATE answers SET blake3 = ?2 WHERE key = ?1")?;
     hashes.iter().try_for_each(|(key, [hash, _])| update.execute(params![key, hash]).map(drop))
-}
-
-fn locked(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The store of a run, opened at its first use; before that, the run directory is not touched. All users in a run share

@@ -63,7 +63,8 @@ pub struct Journal {
     settings: Map<String, Value>,
     /// The settings of the first start, if there are answers.
     was: Option<Map<String, Value>>,
-    created: u64,
+    /// Time of the first start in seconds since 1970.
+    pub created: u64,
     /// Numbers of answered and skipped lines, if every line has its place in `out`.
     pub finished: Option<[u64; 2]>,
 }
@@ -180,11 +181,6 @@ impl Journal {
         about.extend(more);
         let text = format!("{:#}\n", Value::Object(about));
         files::write(beside(&self.out, ".settings"), text.as_bytes())
-    }
-
-    /// Returns the time of the first start in seconds since 1970.
-    pub fn created(&self) -> u64 {
-        self.created
     }
 
     /// Returns true if the line with this number has an answer.
