@@ -111,7 +111,7 @@ impl Journal {
             {
                 let found = "other answers than this command wrote";
                 let hint = "restore the file, or use --fresh, which moves it aside";
-                return Err(Error::input_hint(journal.place(), found, "the finished answers", hint));
+                return Err(Error::input_hint(&journal.out, found, "the finished answers", hint));
             }
             journal.finished = counts.map(<[u64; 2]>::from);
             journal.was = Some(was).filter(|_| !journal.answers.is_empty());
@@ -160,11 +160,7 @@ impl Journal {
         let found = format!("answers that were made otherwise: {}", list.join("; "));
         let expected = "the questions, model and settings of the first start";
         let hint = "choose another --out, or use --fresh, which moves the earlier answers aside";
-        Err(Error::input_hint(self.place(), found, expected, hint))
-    }
-
-    fn place(&self) -> String {
-        self.out.display().to_string()
+        Err(Error::input_hint(&self.out, found, expected, hint))
     }
 
     /// Adds another setting on which the answers depend. Errors if there are answers that were made with another value.
