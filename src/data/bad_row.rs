@@ -165,14 +165,12 @@ impl RejectedRows {
         if self.rejected.is_empty() && !path.exists() {
             return Ok(());
         }
-        let mut text = String::new();
-        for r in &self.rejected {
-            let dataset = names.get(r.dataset as usize).copied().unwrap_or_default();
-            let line = json!({"dataset": dataset, "index": r.index, "id": r.id, "reason": r.reason.name(),
-                "detail": r.detail});
-            text.push_str(&format!("{line}\n"));
-        }
-        files::write(path, text.as_bytes())
+        let line = |Rejected { dataset, index, id, reason, detail }: &Rejected| {
+            let dataset = names.get(*dataset as usize).copied().unwrap_or_default();
+            let line = json!({"dataset": dataset, "index": index, "id": id, "reason": reason, "detail": detail});
+            format!("{line}\n")
+        };
+        files::write(path, self.rejected.iter().map(line).collect::<String>().as_bytes())
     }
 }
 

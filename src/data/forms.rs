@@ -1,5 +1,7 @@
 //! The forms of rows: the columns that identify a form, and the columns that its turns come from. To add a form, add an
-//! entry to [`FORMS`], and the names of new columns to the table in `names.rs`.
+//! entry to [`FORMS`].
+
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
@@ -109,6 +111,11 @@ pub fn of(fields: &Map<String, Value>, at: &RowContext) -> RowResult<&'static Ro
 pub fn reads(columns: &[&str]) -> Option<Vec<&'static str>> {
     let forms: Vec<&RowForm> = FORMS.iter().filter(|form| form.is_of(|column| columns.contains(&column))).collect();
     (!forms.is_empty()).then(|| forms.into_iter().flat_map(RowForm::reads).collect())
+}
+
+/// Returns the columns that rows of any form can be read from.
+pub fn names() -> BTreeSet<&'static str> {
+    FORMS.iter().flat_map(RowForm::reads).collect()
 }
 
 /// Returns the columns of the form with this name.

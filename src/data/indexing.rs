@@ -66,10 +66,7 @@ pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<I
             let signature = scope.spawn(|| Signature::of(&file.path));
             let mut chunks =
                 Chunks::new(CHUNK_ROWS, |rows| measure(rows, number, encoder, longest, &mut found, &mut ids));
-            file.for_each(left.of(file), |at, row| {
-                left.take(file);
-                chunks.push(at, row)
-            })?;
+            left.each(file, |at, row| chunks.push(at, row))?;
             chunks.finish()?;
             signature.join().map_err(|_| Error::Failed("hashing a file panicked".to_owned()))?
         })?;

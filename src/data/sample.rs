@@ -36,7 +36,7 @@ pub fn sft_tokens(row: &Row, chat: &Chat, newline: bool, grids: &[Grid]) -> Resu
     if answers.any(|answer| answer.content.iter().any(|p| !matches!(p, Part::Text(_)))) {
         return Err(Error::input(&row.place, "an image in an assistant message", "text"));
     }
-    if messages.last().is_none_or(|m| m.role != "assistant" || text_of(m).trim().is_empty()) {
+    if !row.is_answered() {
         return Err(Error::input(&row.place, "no answer at the end of the messages", "an assistant message with text"));
     }
     let (ids, mask) = match chat.encode_trained(&messages).map_err(at(row))? {
@@ -140,7 +140,7 @@ pub fn for_images<'a>(row: &Row, processor: Option<&'a Processor>) -> Result<Opt
 pub fn media(row: &Row, processor: Option<&Processor>) -> Result<Vec<Arc<ImageInput>>> {
     let Some(processor) = for_images(row, processor)? else { return Ok(Vec::new()) };
     let decode = |image: &ImageSource, first: &mut Option<[u32; 2]>| {
-        let input = image.decode_then(&row.place, processor.alpha, |pixels| {
+        let input = image.decode_then(&row.place, processor.alpha, |_, pixels| {
             same_size(first, [pixels.width, pixels.height]).and_then(|()| processor.image(&pixels))
         })?;
         input.map_err(|e| e.within(&image.place(&row.place)))

@@ -77,7 +77,7 @@ fn messages(row: &Row) -> Vec<Value> {
 
 /// Returns the size of an image and the hash of its pixels in row-major order, as the model's processor receives them.
 fn image(row: &Row, image: &crate::data::ImageSource) -> Result<Value> {
-    image.decode_then(&row.place, ImageAlpha::Drop, |pixels| {
+    image.decode_then(&row.place, ImageAlpha::Drop, |_, pixels| {
         let hash: String = Sha256::digest(&pixels.data).iter().map(|byte| format!("{byte:02x}")).collect();
         json!({"width": pixels.width, "height": pixels.height, "mode": "RGB", "rgb_sha256": hash})
     })

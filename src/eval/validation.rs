@@ -12,7 +12,7 @@ use super::source_sums::SourceSums;
 use crate::config::{DatasetConfig, Dtype, Mode, RlConfig, SftConfig, TrainingConfig, ValidationConfig};
 use crate::data::answer::label;
 use crate::data::encoder::EncodingPurpose;
-use crate::data::{self, Encoder, Index, Row, text_of};
+use crate::data::{self, Encoder, Index, Row};
 use crate::device::{Device, Region};
 use crate::engine::{Engine, EngineConfig, EngineCoreRequest, Noise, RequestParams};
 use crate::error::{Error, Result};
@@ -122,7 +122,7 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
     };
     let (mut answered, (mut own, images)) = (Vec::new(), own_rows(validation, &inputs)?);
     for OwnRows { rows, .. } in &mut own {
-        let (with_answer, questions) = std::mem::take(rows).into_iter().partition(has_answer);
+        let (with_answer, questions) = std::mem::take(rows).into_iter().partition(Row::is_answered);
         *rows = questions;
         if validation.predict_with_generate {
             rows.extend(with_answer.iter().map(|row: &Row| Row { ground_truth: label(row), ..row.clone() }));
@@ -139,11 +139,6 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
     };
     let answers = TaskValidator::open(validation, &inputs, own)?;
     train::Validation::new(Measured { loss, answers, images }, validation, config.eval_steps).map(Some)
-}
-
-/// Returns true if the conversation that SFT trains on ends with an assistant message that has text.
-fn has_answer(row: &Row) -> bool {
-    row.trained_messages().last().is_some_and(|last| last.role == "assistant" && !text_of(last).trim().is_empty())
 }
 
 /// Returns the rows of `val_files` and the rows that `val_size` has split off, and the images of all of them.

@@ -183,7 +183,7 @@ fn look(
     let processor = model.and_then(|(_, processor)| processor.as_ref());
     let alpha = processor.map_or(ImageAlpha::Drop, |processor| processor.alpha);
     for image in &row.images {
-        let size = image.decode_with(&row.place, alpha, |bytes, rgb| {
+        let size = image.decode_then(&row.place, alpha, |bytes, rgb| {
             let size = [rgb.width, rgb.height];
             images.extend(show.map(|show| show(bytes, rgb)));
             size

@@ -19,8 +19,7 @@ pub fn inspect(entry: &DatasetConfig, options: &Options) -> Result<Inspection> {
     let (mut left, mut faulty) = (RowsLeft::default(), None);
     let found = of_rows(read::name(entry), options, |take| {
         files.iter().try_for_each(|file| {
-            file.for_each(left.of(file), |at, row| {
-                left.take(file);
+            left.each(file, |at, row| {
                 if row.is_err() {
                     faulty.get_or_insert((file, at));
                 }

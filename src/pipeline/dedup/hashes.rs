@@ -90,7 +90,7 @@ fn line(set: usize, at: RowPosition, row: &Row, kept: Option<&Embedded>) -> Resu
         .images
         .iter()
         .map(|image| {
-            image.decode_then(&row.place, ImageAlpha::Drop, |image| {
+            image.decode_then(&row.place, ImageAlpha::Drop, |_, image| {
                 (ImageHash::of(&image), kept.map(|kept| kept.seen(&image)))
             })
         })
