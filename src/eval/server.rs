@@ -220,7 +220,5 @@ fn messages(row: &Row) -> Result<String> {
 fn url(bytes: &[u8], place: &str) -> Result<String> {
     let format = image::guess_format(bytes)
         .map_err(|e| Error::input(place, format!("unreadable image data ({e})"), "an image in a known format"))?;
-    let mut url = format!("data:{};base64,", format.to_mime_type());
-    STANDARD.encode_string(bytes, &mut url);
-    Ok(url)
+    Ok(format!("data:{};base64,{}", format.to_mime_type(), STANDARD.encode(bytes)))
 }

@@ -114,10 +114,8 @@ impl PassOutput<'_> {
                     Fate::Bad(bad) => self.rejected.bad(number, index, BadRow { id: Some(id.clone()), ..bad })?,
                     Fate::Unjudged(rejection) => {
                         self.rejected.summary.unjudged += 1;
-                        let lines = match self.unjudged.take() {
-                            Some(lines) => lines,
-                            None => Lines::create(self.work, "unjudged")?,
-                        };
+                        let create = || Lines::create(self.work, "unjudged");
+                        let lines = self.unjudged.take().map_or_else(create, Ok)?;
                         self.unjudged.insert(lines).push(&input.name, index, Some(&id), &rejection)?;
                     }
                 }
