@@ -119,7 +119,7 @@ impl Statistics {
 
     fn count(&mut self, drawn: DrawnRow, options: &Options) {
         let (row, found) = (&drawn.row, &mut self.found);
-        found.answered += usize::from(is_answered(row));
+        found.answered += usize::from(has_answer(row));
         found.labelled += usize::from(row.ground_truth.is_some());
         self.ids.push(short(&blake3::hash(row.id.as_bytes())));
         self.images.push(row.images.len() as u32);
@@ -167,7 +167,7 @@ fn cause(fault: &str) -> &str {
 }
 
 /// Returns true if the conversation that SFT trains on ends with an answer.
-pub(super) fn is_answered(row: &Row) -> bool {
+pub(super) fn has_answer(row: &Row) -> bool {
     row.trained_messages().last().is_some_and(|last| last.role == "assistant")
 }
 
@@ -192,7 +192,7 @@ fn look(
     }
     let tokens = match model {
         None => Ok((None, 0)),
-        Some((chat, processor)) if is_answered(row) => per_sample(row, chat).and_then(|rows| {
+        Some((chat, processor)) if has_answer(row) => per_sample(row, chat).and_then(|rows| {
             let samples = rows.iter().map(|row| sft_sample(row, chat, processor.as_ref()));
             let samples = samples.collect::<Result<Vec<Sample>>>()?;
             let targets = |sample: &Sample| sample.loss_mask.iter().skip(1).filter(|&&target| target).count();
@@ -207,7 +207,7 @@ fn look(
     let characters = |message| text_of(message).chars().count() as u32;
     Ok(InspectedRow {
         characters: row.trained_messages().iter().map(characters).sum(),
-        answer: row.trained_messages().last().filter(|_| is_answered(row)).map(characters),
+        answer: row.trained_messages().last().filter(|_| has_answer(row)).map(characters),
         sizes,
         tokens,
         targets,

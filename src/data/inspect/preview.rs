@@ -1,6 +1,6 @@
 //! Rows as a model sees them: the rendered conversation, with the trained tokens marked, and the images.
 
-use super::found::{Show, is_answered};
+use super::found::{Show, has_answer};
 use crate::config::{DatasetConfig, ImageAlpha};
 use crate::data::read::{RowFile, RowsLeft};
 use crate::data::sample::per_sample;
@@ -60,7 +60,7 @@ impl Previewer {
         for file in RowFile::open(std::slice::from_ref(&entry))? {
             left.each(&file, |_, row| {
                 let row = row.map_err(Error::from)?;
-                let rows = if is_answered(&row) { per_sample(&row, &self.chat)? } else { vec![row] };
+                let rows = if has_answer(&row) { per_sample(&row, &self.chat)? } else { vec![row] };
                 for row in &rows {
                     found.push(of(row, self)?);
                 }
@@ -72,7 +72,7 @@ impl Previewer {
 }
 
 fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Preview> {
-    let (ids, mask) = match is_answered(row) {
+    let (ids, mask) = match has_answer(row) {
         true => sft_sample(row, chat, processor.as_ref()).map(|sample| (sample.input_ids, sample.loss_mask))?,
         false => prompt(row, chat, processor.as_ref()).map(|prompt| (prompt.ids, Vec::new()))?,
     };
