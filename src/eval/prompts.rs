@@ -19,7 +19,7 @@ use crate::text::Part;
 /// its error. Returns the number of lines.
 pub fn dump(path: &Path, tasks: &[&'static TaskSpec], source: &Source, limit: Option<usize>) -> Result<usize> {
     let mut lines = 0;
-    files::write_with(path, |out| -> Result<()> {
+    files::write_with(path, |out| {
         for spec in tasks {
             let mut left = limit.unwrap_or(usize::MAX);
             spec.questions(source, &mut |task_question| {

@@ -210,11 +210,11 @@ impl Journal {
             let mut line = Vec::new();
             for &(position, len) in self.answers.values() {
                 line.resize(len, 0);
-                self.file.read_exact_at(&mut line, position)?;
-                w.write_all(answer_of(&line))?;
-                w.write_all(b"\n")?;
+                let read = self.file.read_exact_at(&mut line, position);
+                let written = read.and_then(|()| w.write_all(answer_of(&line))).and_then(|()| w.write_all(b"\n"));
+                written.map_err(Error::io(&self.out))?;
             }
-            Ok::<(), std::io::Error>(())
+            Ok(())
         })?;
         let lines = json!({"answered": counts[0], "skipped": counts[1]});
         let content = json!(identity::hash(&self.out)?);
