@@ -18,6 +18,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use crate::error::{Error, Result};
 
@@ -86,6 +87,13 @@ pub fn if_exists<T>(path: &Path, read: io::Result<T>) -> Result<Option<T>> {
     }
 }
 
+/// Returns the size of a file in bytes and its modification time in nanoseconds.
+pub fn size_and_time(file: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(file)?;
+    let since = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok((metadata.len(), since.as_nanos() as u64))
+}
+
 /// Returns the paths of the entries of a folder, sorted.
 pub fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let paths = fs::read_dir(dir).and_then(|all| all.map(|entry| Ok(entry?.path())).collect());
@@ -113,17 +121,14 @@ pub fn make_folder(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Writes `bytes` to `path` atomically. Creates parent folders.
 pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
-    write_with(path, |w| w.write_all(bytes))
+    let path = path.as_ref();
+    write_with(path, |w| w.write_all(bytes).map_err(Error::io(path)))
 }
 
 /// Writes a file atomically through `body`. If `body` fails, no new file is left and an existing file does not change.
-pub fn write_with<E: Into<WriteError>>(
-    path: impl AsRef<Path>,
-    body: impl FnOnce(&mut Staged) -> std::result::Result<(), E>,
-) -> Result<()> {
-    let path = path.as_ref();
+pub fn write_with(path: impl AsRef<Path>, body: impl FnOnce(&mut Staged) -> Result<()>) -> Result<()> {
     let mut staged = Staged::create(path)?;
-    body(&mut staged).map_err(|e| e.into().at(path))?;
+    body(&mut staged)?;
     staged.commit()
 }
 
@@ -357,36 +362,6 @@ fn unused<T>(path: &Path, kind: &str, make: impl Fn(&Path) -> io::Result<T>) -> 
     unreachable!("a name is free")
 }
 
-/// Error of the body of [`write_with`]: an I/O error, to which the path is added, or an [`Error`] that is passed on.
-#[derive(Debug)]
-pub enum WriteError {
-    /// I/O error of the system.
-    Io(std::io::Error),
-    /// Any other error.
-    Other(Error),
-}
-
-impl WriteError {
-    fn at(self, path: &Path) -> Error {
-        match self {
-            WriteError::Io(source) => Error::Io { path: path.to_owned(), source },
-            WriteError::Other(error) => error,
-        }
-    }
-}
-
-impl From<std::io::Error> for WriteError {
-    fn from(e: std::io::Error) -> WriteError {
-        WriteError::Io(e)
-    }
-}
-
-impl From<Error> for WriteError {
-    fn from(e: Error) -> WriteError {
-        WriteError::Other(e)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -397,8 +372,8 @@ mod tests {
         let path = dir.path().join("a/summary.json");
         write(&path, b"old").unwrap();
         let failed = write_with(&path, |w| {
-            w.write_all(b"half")?;
-            Err::<(), WriteError>(Error::Failed("stop".into()).into())
+            w.write_all(b"half").unwrap();
+            Err(Error::Failed("stop".into()))
         });
         assert!(failed.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");

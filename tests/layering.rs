@@ -30,7 +30,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("secrets", &[]),
     ("observe", &[]),
     ("config", &[]),
-    ("client", &["config"]),
+    ("client", &["config", "observe"]),
     ("answers", &["client"]),
     ("hub", &["config", "observe", "client"]),
     ("identity", &["hub::base_model", "config"]),

@@ -47,12 +47,7 @@ impl Key {
     /// messages with hashes of the images, or an entire request. `how` contains the sampling parameters, the seed and
     /// the number of the sample.
     pub fn new(who: &str, what: &[u8], how: &str) -> Key {
-        let mut hasher = blake3::Hasher::new();
-        for part in [who.as_bytes(), what, how.as_bytes()] {
-            // The length of each part is hashed too, so different triples never give the same bytes.
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-        }
-        Key(*hasher.finalize().as_bytes())
+        Key(*hash_of(&[who.as_bytes(), what, how.as_bytes()]).as_bytes())
     }
 }
 
@@ -200,7 +195,7 @@ impl Store {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
-        locked(&self.connection)
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -218,11 +213,18 @@ fn entry(row: &Row) -> rusqlite::Result<(String, Completion, [Vec<u8>; 2])> {
 /// Returns the BLAKE3 hash of a row's content.
 fn hash(key: &[u8], label: &str, answer: &Completion) -> Vec<u8> {
     let counts = [answer.prompt_tokens.to_le_bytes(), answer.completion_tokens.to_le_bytes()].concat();
+    let parts = [key, label.as_bytes(), answer.text.as_bytes(), answer.finish_reason.as_bytes(), &counts];
+    hash_of(&parts).as_bytes().to_vec()
+}
+
+/// Returns the BLAKE3 hash of some parts. The length of each part is hashed too, so different parts never give the same
+/// bytes.
+fn hash_of(parts: &[&[u8]]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
-    for part in [key, label.as_bytes(), answer.text.as_bytes(), answer.finish_reason.as_bytes(), &counts] {
+    for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
     }
-    hasher.finalize().as_bytes().to_vec()
+    hasher.finalize()
 }
 
 /// Adds the hashes to rows of layout 1.
@@ -233,10 +235,6 @@ fn add_hashes(connection: &Connection) -> rusqlite::Result<()> {
     let hashes: Vec<(Vec<u8>, [Vec<u8>; 2])> = hashes.collect::<rusqlite::Result<_>>()?;
     let mut update = connection.prepare("UPDATE answers SET blake3 = ?2 WHERE key = ?1")?;
     hashes.iter().try_for_each(|(key, [hash, _])| update.execute(params![key, hash]).map(drop))
-}
-
-fn locked(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The store of a run, opened at its first use; before that, the run directory is not touched. All users in a run share

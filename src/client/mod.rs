@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod health;
+mod in_flight;
 pub mod web;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::config::EndpointConfig;
 use crate::error::{Error, Result};
 use crate::secrets;
 
+pub use in_flight::InFlight;
 pub use web::Failure;
 
 /// Answer of a server.
@@ -94,6 +96,12 @@ impl Endpoint {
     /// Returns the maximum number of concurrent requests in the config.
     pub fn concurrency(&self) -> usize {
         self.config.concurrency
+    }
+
+    /// Returns the number of consecutive failed requests after which a job gives up: a few rounds of the requests in
+    /// flight.
+    pub fn patience(&self) -> usize {
+        (4 * self.concurrency()).max(16)
     }
 
     /// Sends a request body, with as many retries as the config and the deadline allow. `item` spreads requests over

@@ -6,55 +6,41 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::choice::choice;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Reason why a row is not used.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// The row cannot be read at all: invalid JSON, invalid UTF-8, or a damaged Parquet page.
-    BrokenRow,
-    /// Columns are missing or have an unexpected type.
-    WrongColumns,
-    /// The number of image placeholders differs from the number of images.
-    WrongImageCount,
-    /// The row has an image, and the model has no vision tower.
-    NoVisionTower,
-    /// An image file is missing or lies outside the data folder.
-    MissingImage,
-    /// An image cannot be read.
-    BrokenImage,
-    /// An image has a size that the model does not accept.
-    WrongImageSize,
-    /// The row cannot be converted to tokens: no answer to train on, or an id outside the vocabulary.
-    WrongText,
-    /// The row has no label to compare answers with.
-    NoGroundTruth,
-    /// The reward type of the row is unknown, or its rule cannot use the label.
-    WrongLabel,
-    /// The row is valid but longer than the run allows.
-    Overlong,
+choice! {
+    /// Reason why a row is not used, with its name in `rejected.jsonl`.
+    #[derive(PartialOrd, Ord, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Reason {
+        /// The row cannot be read at all: invalid JSON, invalid UTF-8, or a damaged Parquet page.
+        BrokenRow = "broken_row",
+        /// Columns are missing or have an unexpected type.
+        WrongColumns = "wrong_columns",
+        /// The number of image placeholders differs from the number of images.
+        WrongImageCount = "wrong_image_count",
+        /// The row has an image, and the model has no vision tower.
+        NoVisionTower = "no_vision_tower",
+        /// An image file is missing or lies outside the data folder.
+        MissingImage = "missing_image",
+        /// An image cannot be read.
+        BrokenImage = "broken_image",
+        /// An image has a size that the model does not accept.
+        WrongImageSize = "wrong_image_size",
+        /// The row cannot be converted to tokens: no answer to train on, or an id outside the vocabulary.
+        WrongText = "wrong_text",
+        /// The row has no label to compare answers with.
+        NoGroundTruth = "no_ground_truth",
+        /// The reward type of the row is unknown, or its rule cannot use the label.
+        WrongLabel = "wrong_label",
+        /// The row is valid but longer than the run allows.
+        Overlong = "overlong",
+    }
 }
 
 impl Reason {
-    /// Returns the name that `rejected.jsonl` uses.
-    pub fn name(self) -> &'static str {
-        match self {
-            Reason::BrokenRow => "broken_row",
-            Reason::WrongColumns => "wrong_columns",
-            Reason::WrongImageCount => "wrong_image_count",
-            Reason::NoVisionTower => "no_vision_tower",
-            Reason::MissingImage => "missing_image",
-            Reason::BrokenImage => "broken_image",
-            Reason::WrongImageSize => "wrong_image_size",
-            Reason::WrongText => "wrong_text",
-            Reason::NoGroundTruth => "no_ground_truth",
-            Reason::WrongLabel => "wrong_label",
-            Reason::Overlong => "overlong",
-        }
-    }
-
     /// Returns true if the row itself is faulty. A row that is only too long is not bad.
     pub fn is_bad(self) -> bool {
         self != Reason::Overlong
@@ -179,14 +165,12 @@ impl RejectedRows {
         if self.rejected.is_empty() && !path.exists() {
             return Ok(());
         }
-        let mut text = String::new();
-        for r in &self.rejected {
-            let dataset = names.get(r.dataset as usize).copied().unwrap_or_default();
-            let line = json!({"dataset": dataset, "index": r.index, "id": r.id, "reason": r.reason.name(),
-                "detail": r.detail});
-            text.push_str(&format!("{line}\n"));
-        }
-        files::write(path, text.as_bytes())
+        let line = |Rejected { dataset, index, id, reason, detail }: &Rejected| {
+            let dataset = names.get(*dataset as usize).copied().unwrap_or_default();
+            let line = json!({"dataset": dataset, "index": index, "id": id, "reason": reason, "detail": detail});
+            format!("{line}\n")
+        };
+        files::write(path, self.rejected.iter().map(line).collect::<String>().as_bytes())
     }
 }
 

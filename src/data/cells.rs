@@ -2,7 +2,7 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float16Type, Float32Type, Float64Type};
-use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
+use arrow_array::{Array, ArrayRef, RecordBatch, StructArray, downcast_integer_array};
 use arrow_schema::DataType;
 use serde_json::{Map, Value};
 
@@ -80,18 +80,7 @@ fn number(x: f64) -> Value {
 }
 
 fn integer(array: &dyn Array, i: usize) -> Option<i64> {
-    use arrow_array::types::*;
-    Some(match array.data_type() {
-        DataType::Int8 => array.as_primitive::<Int8Type>().value(i).into(),
-        DataType::Int16 => array.as_primitive::<Int16Type>().value(i).into(),
-        DataType::Int32 => array.as_primitive::<Int32Type>().value(i).into(),
-        DataType::Int64 => array.as_primitive::<Int64Type>().value(i),
-        DataType::UInt8 => array.as_primitive::<UInt8Type>().value(i).into(),
-        DataType::UInt16 => array.as_primitive::<UInt16Type>().value(i).into(),
-        DataType::UInt32 => array.as_primitive::<UInt32Type>().value(i).into(),
-        DataType::UInt64 => array.as_primitive::<UInt64Type>().value(i).try_into().ok()?,
-        _ => return None,
-    })
+    downcast_integer_array!(array => i64::try_from(array.value(i)).ok(), _ => None)
 }
 
 fn text(array: &dyn Array, i: usize) -> Option<&str> {

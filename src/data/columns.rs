@@ -14,11 +14,13 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::file::metadata::PageIndexPolicy;
 use serde_json::{Map, Value};
 
+use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::cells::{self, image, type_name, value};
 use crate::data::declared;
 use crate::data::fields::{Fields, RawImage};
-use crate::data::names::Names;
+use crate::data::names::{self, Names};
 use crate::data::paths::{endings, has_ending};
+use crate::data::row_source::{RowPosition, RowSink, RowSource};
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -67,31 +69,10 @@ impl Table {
         let all = Table::of(path, |_| false)?;
         let names = names.with_columns(path, &all.names())?;
         // Columns of bytes are images that the rows do not use.
-        let mut plain = all.columns();
+        let mut plain = all.columns(0)?;
         plain.retain(|(name, kind)| names.keeps(name) && !kind.contains("bytes"));
         let wanted = |name: &str| names.reads(name) || plain.iter().any(|(kept, _)| kept == name);
         Ok(Table { names: names.clone(), ..Table::of(path, wanted)? })
-    }
-
-    /// Returns the names and types of all columns.
-    pub fn columns(&self) -> Vec<(String, String)> {
-        let fields = self.metadata.schema().fields().iter();
-        fields.map(|field| (field.name().clone(), type_name(field.data_type()))).collect()
-    }
-
-    /// Returns the columns that are not read although their first values are images.
-    pub fn unread_images(&self) -> Result<Vec<String>> {
-        let mut found = Vec::new();
-        // A fault in a column that is not read is no fault of the file.
-        if let Ok(others) = Table::of(&self.path, |name| !self.names.reads(name)) {
-            let _ = others.batches(0..others.rows().min(SAMPLED), |batch, _| {
-                found.extend(cells::image_columns(batch));
-                Ok(ControlFlow::Continue(()))
-            });
-        }
-        found.sort_unstable();
-        found.dedup();
-        Ok(found)
     }
 
     /// Opens a file to read its `wanted` columns.
@@ -126,21 +107,9 @@ impl Table {
         self.metadata.schema().fields().iter().map(|field| field.name().as_str()).collect()
     }
 
-    fn lacking(&self, expected: &str) -> Error {
-        Error::format(&self.path, format!("found columns {}, expected {expected}", self.names().join(", ")))
-    }
-
     /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.metadata.metadata().file_metadata().num_rows().max(0) as usize
-    }
-
-    /// Passes the rows of `range` (row numbers from 0) to `take`, in order. Errors name the file and, if one row is
-    /// faulty, the row and column.
-    pub fn read(&self, range: Range<usize>, mut take: impl FnMut(usize, Result<Fields>) -> Result<()>) -> Result<()> {
-        let rows =
-            self.each(range, |batch, i, row| take(row, self.fields(batch, i, row)).map(ControlFlow::<()>::Continue));
-        rows.map(drop)
     }
 
     /// Passes the rows of `range` to `take` until `take` returns `Break`. The arguments are a batch, the row's number
@@ -189,27 +158,10 @@ impl Table {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Returns the fields of row `row`. The inner result is an error if this row cannot be read. The outer result is an
-    /// error if the page that contains the row cannot be decoded.
-    pub fn row(&self, row: usize) -> Result<Result<Fields>> {
-        let outside = || Error::format(&self.path, format!("no row {}", row + 1));
-        let from = self.copied().unwrap_or(self);
-        let unit = from.unit(row)?.ok_or_else(outside)?;
-        let batch = match from.kept(unit) {
-            Some(batch) => batch,
-            None => {
-                let batch = from.decode(unit)?;
-                from.keep(unit, batch.clone());
-                batch
-            }
-        };
-        Ok(self.fields(&batch, row - unit.first, row))
-    }
-
     /// Returns the fields of row `i` of a batch. `row` is the number of the same row in the file; errors name it.
-    fn fields(&self, batch: &RecordBatch, i: usize, row: usize) -> Result<Fields> {
+    fn fields(&self, batch: &RecordBatch, i: usize, row: usize) -> RowResult<Fields> {
         let wrong = |what| Error::format(&self.path, format!("row {}: {what}", row + 1));
-        cells::fields(batch, i, &self.names).map_err(wrong)
+        cells::fields(batch, i, &self.names).map_err(wrong).map_err(BadRow::of(Reason::WrongColumns))
     }
 
     /// Returns the unit of rows that is decoded together with row `row`: about one page, or an entire small row group.
@@ -250,16 +202,14 @@ impl Table {
 
     fn decode(&self, unit: Unit) -> Result<RecordBatch> {
         let Unit { group, offset, first, len } = unit;
-        let reader = self.reader()?.with_row_groups(vec![group]).with_offset(offset).with_limit(len);
-        let batch = reader.with_batch_size(len).build().map_err(|e| e.to_string()).and_then(|mut reader| {
-            let batch = reader.next().ok_or_else(|| "fewer rows than the file declares".to_owned())?;
-            batch.map_err(|e| e.to_string())
-        });
-        let batch = batch.and_then(|batch| match batch.num_rows() == len {
-            true => Ok(batch),
-            false => Err("fewer rows than the file declares".to_owned()),
-        });
-        batch.map_err(|what| Error::format(&self.path, unreadable(first, len, &what)))
+        let reader =
+            self.reader()?.with_row_groups(vec![group]).with_offset(offset).with_limit(len).with_batch_size(len);
+        let read = || -> std::result::Result<RecordBatch, String> {
+            let batch = reader.build().map_err(|e| e.to_string())?.next().transpose().map_err(|e| e.to_string())?;
+            let fewer = || "fewer rows than the file declares".to_owned();
+            batch.filter(|batch| batch.num_rows() == len).ok_or_else(fewer)
+        };
+        read().map_err(|what| Error::format(&self.path, unreadable(first, len, &what)))
     }
 
     fn kept(&self, unit: Unit) -> Option<RecordBatch> {
@@ -277,6 +227,59 @@ impl Table {
         while units.len() > 1 && bytes(&units) > KEPT_BYTES {
             units.pop_front();
         }
+    }
+}
+
+impl RowSource for Table {
+    fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()> {
+        let rows = self.each(range, |batch, i, row| {
+            let at = RowPosition { index: row as u32, offset: row as u64 };
+            take(at, self.fields(batch, i, row)).map(ControlFlow::<()>::Continue)
+        });
+        rows.map(drop)
+    }
+
+    fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
+        let row = at.index as usize;
+        let outside = || Error::format(&self.path, format!("no row {}", row + 1));
+        let from = self.copied().unwrap_or(self);
+        let unit = from.unit(row)?.ok_or_else(outside)?;
+        let batch = match from.kept(unit) {
+            Some(batch) => batch,
+            None => {
+                let batch = from.decode(unit)?;
+                from.keep(unit, batch.clone());
+                batch
+            }
+        };
+        Ok(self.fields(&batch, row - unit.first, row))
+    }
+
+    fn columns(&self, _: usize) -> Result<Vec<(String, String)>> {
+        let fields = self.metadata.schema().fields().iter();
+        Ok(fields.map(|field| (field.name().clone(), type_name(field.data_type()))).collect())
+    }
+
+    fn count(&self) -> Result<usize> {
+        Ok(self.rows())
+    }
+
+    fn unread_images(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        // A fault in a column that is not read is no fault of the file.
+        if let Ok(others) = Table::of(&self.path, |name| !self.names.reads(name)) {
+            let _ = others.batches(0..others.rows().min(SAMPLED), |batch, _| {
+                found.extend(cells::image_columns(batch));
+                Ok(ControlFlow::Continue(()))
+            });
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn table(&self) -> Option<&Table> {
+        Some(self)
     }
 }
 
@@ -318,7 +321,7 @@ pub fn choose(
     let wanted = [columns.needed, columns.optional, columns.images].concat();
     let table = Table::of(path, |name| wanted.contains(&name))?;
     if let Some(missing) = columns.needed.iter().find(|needed| !table.names().contains(needed)) {
-        return Err(table.lacking(&format!("`{missing}`")));
+        return Err(names::lacking(path, &table.names(), &format!("`{missing}`")));
     }
     table.each(0..usize::MAX, |batch, i, row| {
         let (mut values, mut images) = (Map::new(), Vec::new());
@@ -339,13 +342,12 @@ pub fn choose(
 
 /// Returns the names of a parquet file's columns.
 pub fn names(path: &Path) -> Result<Vec<String>> {
-    Ok(Table::of(path, |_| false)?.columns().into_iter().map(|(name, _)| name).collect())
+    Ok(Table::of(path, |_| false)?.names().into_iter().map(str::to_owned).collect())
 }
 
 /// Returns the number of rows of a parquet file.
 pub fn count(path: &Path) -> Result<usize> {
-    let table = Table::of(path, |_| false)?;
-    Ok(table.rows())
+    Table::of(path, |_| false)?.count()
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ fn unpack(path: &Path) -> Result<Shared> {
 }
 
 /// A file that several threads read, each at its own position.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Shared {
     file: Arc<File>,
     len: u64,

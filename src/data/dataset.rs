@@ -307,21 +307,10 @@ impl RowFiles {
 fn key(entries: &[DatasetConfig], encoder: &Encoder, longest: Longest) -> String {
     let mut key = format!("{} {longest:?} {:?} {}\n", env!("CARGO_PKG_VERSION"), encoder.purpose, encoder.key);
     for entry in entries {
-        let DatasetConfig {
-            path,
-            name,
-            split,
-            data_folder,
-            data_type,
-            limit,
-            prompt,
-            gold,
-            system_prompt,
-            columns,
-            ..
-        } = entry;
-        let rows = format!("{path:?} {name:?} {split:?} {data_folder:?} {data_type:?} {limit:?}");
-        key.push_str(&format!("{rows} {prompt:?} {gold:?} {system_prompt:?} {columns:?}\n"));
+        let DatasetConfig { path, name, split, data_folder, data_type, limit, .. } = entry;
+        key += &format!("{path:?} {name:?} {split:?} {data_folder:?} {data_type:?} {limit:?}");
+        let DatasetConfig { prompt, gold, system_prompt, columns, .. } = entry;
+        key += &format!(" {prompt:?} {gold:?} {system_prompt:?} {columns:?}\n");
     }
     key
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::ImageConfig;
 use crate::data::index::grids;
-use crate::data::sample::{TurnEnd, for_images, media, per_sample, prompt_tokens, same_size, sft_tokens};
+use crate::data::sample::{for_images, media, per_sample, prompt_tokens, same_size, sft_tokens};
 use crate::data::stamp::combined;
 use crate::data::{BadRow, EncodedPrompt, ImageSource, Media, Reason, Row, RowResult, Sample, short};
 use crate::error::{Error, Result};
@@ -37,8 +37,8 @@ pub struct Encoder {
     pub vocab_size: usize,
     /// Purpose of the rows.
     pub purpose: EncodingPurpose,
-    /// Trained tokens of an assistant's turn.
-    pub turn_end: TurnEnd,
+    /// True if the newline after an assistant's turn is trained.
+    pub newline: bool,
     /// Scorer that must be able to use the labels of prompts. `None` accepts any label.
     pub scorer: Option<Arc<Scorer>>,
     /// Text that identifies the encoder. Encoders that produce different tokens from a row have different keys.
@@ -86,15 +86,13 @@ impl Encoder {
         hasher.update(chat.template.source().as_bytes());
         let images = processor.as_ref().map_or_else(String::new, |processor| format!("{processor:?}"));
         let key = format!("{} {images} {vocab_size}", hasher.finalize().to_hex());
-        Ok(Encoder { chat, processor, vocab_size, purpose, turn_end: TurnEnd::Token, scorer: None, key })
+        Ok(Encoder { chat, processor, vocab_size, purpose, newline: false, scorer: None, key })
     }
 
-    /// Returns an encoder that trains the end of each turn up to `turn_end`.
-    pub fn training_to(mut self, turn_end: TurnEnd) -> Encoder {
-        if turn_end == TurnEnd::Newline {
-            self.key += " newline";
-        }
-        Encoder { turn_end, ..self }
+    /// Returns an encoder that trains the newline after each turn if `newline` is true.
+    pub fn with_newline(mut self, newline: bool) -> Encoder {
+        self.key += if newline { " newline" } else { "" };
+        Encoder { newline, ..self }
     }
 
     /// Returns an encoder for which a row is bad if the rule of its reward type cannot use its label.
@@ -118,17 +116,17 @@ impl Encoder {
         let mut has_jpeg = false;
         let processor = for_images(row, self.processor.as_ref()).map_err(BadRow::of(Reason::NoVisionTower))?;
         for (medium, processor) in row.media().into_iter().zip(processor.into_iter().cycle()) {
-            let (grid, stamp) = match medium {
-                Media::Image(image) => measure_frames(row, processor, std::slice::from_ref(image), &mut has_jpeg)?,
-                Media::Video { frames, .. } => {
-                    let (Grid { h, w, .. }, stamp) = measure_frames(row, processor, frames, &mut has_jpeg)?;
-                    let grid = Grid::video(frames.len(), h, w).ok_or_else(|| {
-                        let found = format!("a video of {} frames", frames.len());
-                        BadRow::of(Reason::WrongImageSize)(Error::input(&row.place, found, "fewer than 65,536 frames"))
-                    })?;
-                    (grid, stamp)
-                }
+            let frames = match medium {
+                Media::Image(image) => std::slice::from_ref(image),
+                Media::Video { frames, .. } => frames,
             };
+            let (mut grid, stamp) = measure_frames(row, processor, frames, &mut has_jpeg)?;
+            if let Media::Video { .. } = medium {
+                grid = Grid::video(frames.len(), grid.h, grid.w).ok_or_else(|| {
+                    let found = format!("a video of {} frames", frames.len());
+                    BadRow::of(Reason::WrongImageSize)(Error::input(&row.place, found, "fewer than 65,536 frames"))
+                })?;
+            }
             grids.push(grid);
             stamps.push(stamp);
         }
@@ -196,7 +194,7 @@ impl Encoder {
             return Err(BadRow::of(Reason::NoGroundTruth)(Error::input(&row.place, "no ground truth", expected)));
         }
         let (ids, mask) = match self.purpose {
-            EncodingPurpose::Train => sft_tokens(row, &self.chat, self.turn_end, grids).map_err(wrong)?,
+            EncodingPurpose::Train => sft_tokens(row, &self.chat, self.newline, grids).map_err(wrong)?,
             EncodingPurpose::Ask => (prompt_tokens(row, &self.chat, grids).map_err(wrong)?, Vec::new()),
         };
         match ids.iter().find(|&&id| id as usize >= self.vocab_size) {

@@ -8,6 +8,8 @@ use arrow_schema::{DataType, Field, Fields, Schema};
 use serde_json::{Map, Value};
 
 use crate::data::cells;
+use crate::data::fields::plain;
+use crate::data::write::arrow_error;
 use crate::error::{Error, Result};
 
 /// Name of the column.
@@ -53,15 +55,13 @@ impl ExtraColumns {
                 DataType::Boolean => Arc::new(BooleanArray::from_iter(values.map(|v| v.and_then(Value::as_bool)))),
                 DataType::Int64 => Arc::new(Int64Array::from_iter(values.map(|v| v.and_then(Value::as_i64)))),
                 DataType::Float64 => Arc::new(Float64Array::from_iter(values.map(|v| v.and_then(Value::as_f64)))),
-                _ => Arc::new(StringArray::from_iter(
-                    values.map(|v| v.map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))),
-                )),
+                _ => Arc::new(StringArray::from_iter(values.map(|v| v.map(plain)))),
             };
             fields.push(Field::new(key, kind.clone(), true));
             columns.push(column);
         }
         let column = StructArray::try_new(Fields::from(fields), columns, None);
-        Ok(Some(Arc::new(column.map_err(failed)?)))
+        Ok(Some(Arc::new(column.map_err(arrow_error)?)))
     }
 
     /// Converts a batch that was written with fewer or narrower fields to these fields.
@@ -87,10 +87,6 @@ impl ExtraColumns {
             columns.push((Arc::new(Field::new(COLUMN, column.data_type().clone(), true)), column));
         }
         let (fields, columns): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)
     }
-}
-
-fn failed(e: arrow_schema::ArrowError) -> Error {
-    Error::Failed(format!("converting rows to columns: {e}"))
 }

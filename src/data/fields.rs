@@ -148,7 +148,7 @@ pub(super) fn scalar(at: &RowContext, name: &str, value: &Value) -> RowResult<St
 }
 
 /// Returns a string without quotes, and any other value as JSON.
-pub(super) fn plain(value: &Value) -> String {
+pub fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),

@@ -1,5 +1,7 @@
 //! The forms of rows: the columns that identify a form, and the columns that its turns come from. To add a form, add an
-//! entry to [`FORMS`], and the names of new columns to the table in `names.rs`.
+//! entry to [`FORMS`].
+
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
@@ -111,6 +113,11 @@ pub fn reads(columns: &[&str]) -> Option<Vec<&'static str>> {
     (!forms.is_empty()).then(|| forms.into_iter().flat_map(RowForm::reads).collect())
 }
 
+/// Returns the columns that rows of any form can be read from.
+pub fn names() -> BTreeSet<&'static str> {
+    FORMS.iter().flat_map(RowForm::reads).collect()
+}
+
 /// Returns the columns of the form with this name.
 pub fn columns_of(name: &str) -> Vec<&'static str> {
     FORMS.iter().filter(|form| form.name == name).flat_map(RowForm::reads).collect()
@@ -155,11 +162,8 @@ impl RowForm {
                 Turns::Message(role, columns) => {
                     let Some(column) = columns.iter().find(|column| given(fields, column).is_some()) else { continue };
                     match structured(fields[*column].clone()) {
-                        Value::String(text) if *role == "assistant" => {
-                            let text = with_thinking(fields, at, text)?;
-                            messages.push(((*column).to_owned(), json!({"role": role, "content": text})));
-                        }
                         Value::String(text) => {
+                            let text = if *role == "assistant" { with_thinking(fields, at, text)? } else { text };
                             messages.push(((*column).to_owned(), json!({"role": role, "content": text})));
                         }
                         other => messages.extend(list(column, Some(&other), at)?),

@@ -6,6 +6,7 @@ use std::thread;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::data::chunks::{Chunk, Chunks};
 use crate::data::encoder::Measured;
 use crate::data::places::{Place, Places};
 use crate::data::read::{RowFile, RowPosition, RowsLeft};
@@ -14,10 +15,8 @@ use crate::data::{
 };
 use crate::error::{Error, Result};
 
-/// Maximum number of rows that are measured together, and of bytes of their texts and embedded images. Both limit the
-/// memory.
+/// Maximum number of rows that are measured together.
 const CHUNK_ROWS: usize = 1024;
-const CHUNK_BYTES: usize = 32 << 20;
 
 /// Maximum length of a row that is used, and the config key that sets it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,16 +64,10 @@ pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<I
         // The hash is computed while the rows are read, because both read the same pages from disk.
         let signature = thread::scope(|scope| {
             let signature = scope.spawn(|| Signature::of(&file.path));
-            let mut chunk = Chunk::default();
-            file.for_each(left.of(file), |at, row| {
-                left.take(file);
-                chunk.push(at, row);
-                if chunk.is_full() {
-                    chunk.measure(number, encoder, longest, &mut found, &mut ids)?;
-                }
-                Ok(())
-            })?;
-            chunk.measure(number, encoder, longest, &mut found, &mut ids)?;
+            let mut chunks =
+                Chunks::new(CHUNK_ROWS, |rows| measure(rows, number, encoder, longest, &mut found, &mut ids));
+            left.each(file, |at, row| chunks.push(at, row))?;
+            chunks.finish()?;
             signature.join().map_err(|_| Error::Failed("hashing a file panicked".to_owned()))?
         })?;
         found.signatures.push(signature);
@@ -91,78 +84,58 @@ pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<I
     Ok(found)
 }
 
-/// Rows that are measured together.
-#[derive(Default)]
-struct Chunk {
-    rows: Vec<(RowPosition, RowResult<Row>)>,
-    bytes: usize,
-}
-
-impl Chunk {
-    fn push(&mut self, at: RowPosition, row: RowResult<Row>) {
-        let held = |row: &Row| row.text_len() + row.images.iter().map(|image| image.embedded()).sum::<usize>();
-        self.bytes += row.as_ref().map_or(0, held);
-        self.rows.push((at, row));
-    }
-
-    fn is_full(&self) -> bool {
-        self.rows.len() >= CHUNK_ROWS || self.bytes >= CHUNK_BYTES
-    }
-
-    /// Measures the rows on all cores and adds them to `found` in order; the chunk is empty afterwards. Returns the
-    /// error of the first row that the system failed to read.
-    fn measure(
-        &mut self,
-        file: usize,
-        encoder: &Encoder,
-        longest: Longest,
-        found: &mut Indexed,
-        ids: &mut Vec<(u64, u32, u32)>,
-    ) -> Result<()> {
-        type Samples = Vec<(usize, RowResult<Measured>)>;
-        let measure = |(at, row): (RowPosition, RowResult<Row>)| -> (RowPosition, Option<String>, Samples) {
-            match row {
-                Err(bad) => (at, None, vec![(0, Err(bad))]),
-                Ok(row) => {
-                    let measured = can_fit(&row, encoder, longest).and_then(|()| encoder.measure_samples(&row));
-                    let measured = match measured {
-                        Ok(samples) => {
-                            samples.into_iter().map(|(turn, it)| (turn, fits(it, turn, &row, longest))).collect()
-                        }
-                        Err(bad) => vec![(0, Err(bad))],
-                    };
-                    (at, Some(row.id), measured)
-                }
-            }
-        };
-        self.bytes = 0;
-        let measured: Vec<_> = std::mem::take(&mut self.rows).into_par_iter().map(measure).collect();
-        for (at, id, samples) in measured {
-            found.rejected.rows += samples.len() as u64;
-            ids.extend(id.iter().map(|id| (short(&blake3::hash(id.as_bytes())), file as u32, at.index)));
-            let mut row: Option<(&str, usize, usize, usize)> = None;
-            for (turn, measured) in samples {
-                match measured {
-                    Ok(Measured { tokens, targets, form, turns, images, grids, stamps, has_jpeg, hash }) => {
-                        // The last sample of a row has the most messages and images.
-                        row = Some((form, turns, images, targets + row.map_or(0, |row| row.3)));
-                        found.seen.has_jpeg |= has_jpeg;
-                        found.sizes.push(Shape { tokens, targets, grids: &grids });
-                        found.places.push(Place { file, at, hash, turn }, &stamps);
+/// Measures the rows on all cores and adds them to `found` in order. Returns the error of the first row that the system
+/// failed to read.
+fn measure(
+    rows: Chunk,
+    file: usize,
+    encoder: &Encoder,
+    longest: Longest,
+    found: &mut Indexed,
+    ids: &mut Vec<(u64, u32, u32)>,
+) -> Result<()> {
+    type Samples = Vec<(usize, RowResult<Measured>)>;
+    let measure = |(at, row): (RowPosition, RowResult<Row>)| -> (RowPosition, Option<String>, Samples) {
+        match row {
+            Err(bad) => (at, None, vec![(0, Err(bad))]),
+            Ok(row) => {
+                let measured = can_fit(&row, encoder, longest).and_then(|()| encoder.measure_samples(&row));
+                let measured = match measured {
+                    Ok(samples) => {
+                        samples.into_iter().map(|(turn, it)| (turn, fits(it, turn, &row, longest))).collect()
                     }
-                    Err(bad) => {
-                        let BadRow { reason, error, .. } = bad.of_row()?;
-                        let (dataset, index, detail) = (file as u32, at.index, error.to_string());
-                        found.rejected.rejected.push(Rejected { dataset, index, id: id.clone(), reason, detail });
-                    }
-                }
-            }
-            if let Some((form, turns, images, targets)) = row {
-                found.seen.count(form, turns, images, targets);
+                    Err(bad) => vec![(0, Err(bad))],
+                };
+                (at, Some(row.id), measured)
             }
         }
-        Ok(())
+    };
+    let measured: Vec<_> = rows.into_par_iter().map(measure).collect();
+    for (at, id, samples) in measured {
+        found.rejected.rows += samples.len() as u64;
+        ids.extend(id.iter().map(|id| (short(&blake3::hash(id.as_bytes())), file as u32, at.index)));
+        let mut row: Option<(&str, usize, usize, usize)> = None;
+        for (turn, measured) in samples {
+            match measured {
+                Ok(Measured { tokens, targets, form, turns, images, grids, stamps, has_jpeg, hash }) => {
+                    // The last sample of a row has the most messages and images.
+                    row = Some((form, turns, images, targets + row.map_or(0, |row| row.3)));
+                    found.seen.has_jpeg |= has_jpeg;
+                    found.sizes.push(Shape { tokens, targets, grids: &grids });
+                    found.places.push(Place { file, at, hash, turn }, &stamps);
+                }
+                Err(bad) => {
+                    let BadRow { reason, error, .. } = bad.of_row()?;
+                    let (dataset, index, detail) = (file as u32, at.index, error.to_string());
+                    found.rejected.rejected.push(Rejected { dataset, index, id: id.clone(), reason, detail });
+                }
+            }
+        }
+        if let Some((form, turns, images, targets)) = row {
+            found.seen.count(form, turns, images, targets);
+        }
     }
+    Ok(())
 }
 
 /// Rejects a row before tokenization if its text has more bytes than the allowed number of tokens can encode.

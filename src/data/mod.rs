@@ -11,6 +11,7 @@ mod arrow_rows;
 pub mod bad_row;
 mod cells;
 mod choices;
+pub mod chunks;
 mod class_folder;
 pub mod columns;
 pub mod content;

@@ -1,6 +1,8 @@
 //! Maps the columns of a file to canonical names, by the names that published data sets use or by an entry's `columns`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
@@ -10,43 +12,23 @@ use crate::data::templates::{COLUMNS, Templates};
 use crate::data::{forms, unread};
 use crate::error::{Error, Result};
 
-/// Canonical column names, each with its alternative names.
-const NAMES: [(&str, &[&str]); 30] = [
+/// Alternative names of columns, by their canonical names.
+const ALTERNATIVES: [(&str, &[&str]); 7] = [
     ("id", &["ids", "qid"]),
-    ("messages", &[]),
-    ("conversations", &[]),
     // Pairs of a question and an answer: The Cauldron, ms-swift.
     ("texts", &["conversation"]),
-    ("system", &[]),
-    ("prompt", &[]),
-    ("completion", &[]),
-    ("instruction", &[]),
-    ("input", &[]),
-    ("output", &[]),
-    ("history", &[]),
-    ("problem", &[]),
-    ("question", &[]),
     // MMFineReason names its responses after the model.
     ("response", &["qwen3vl_235b_thinking_response"]),
-    ("thinking", &[]),
-    ("answer", &[]),
-    ("ground_truth", &[]),
-    ("solution", &[]),
-    // Lists of right answers; the second name is A-OKVQA's.
+    // Lists of right answers; the other name is A-OKVQA's.
     ("answers", &["direct_answers"]),
-    ("reward_model", &[]),
-    ("choices", &[]),
-    ("options", &[]),
     ("answer_index", &["correct_choice_idx"]),
-    ("hint", &[]),
     ("images", &["image", "image_urls"]),
-    ("data_source", &[]),
-    ("reward_type", &[]),
-    // verl's name is the second one.
+    // verl's name is the other one.
     ("domain", &["ability"]),
-    ("extra_info", &[]),
-    ("avg_reward", &[]),
 ];
+
+/// Canonical column names: those that the forms of rows read.
+static CANONICAL: LazyLock<BTreeSet<&str>> = LazyLock::new(forms::names);
 
 /// Groups of columns that can contain the same information. If the entry's `columns` names a column for one of a group,
 /// the other columns of the group are ignored.
@@ -103,7 +85,9 @@ impl Names {
             ("domain", &columns.domain),
         ];
         // A column that is known to list right answers is read as such, whichever key names it.
-        let of_key = |ours, theirs: &str| if ours == "answer" && means(theirs, "answers") { "answers" } else { ours };
+        let of_key = |ours, theirs: &str| {
+            if ours == "answer" && canonical(theirs) == Some("answers") { "answers" } else { ours }
+        };
         let given =
             named.into_iter().filter_map(|(ours, theirs)| Some((of_key(ours, theirs.as_ref()?), theirs.clone()?)));
         let multiple_choice = entry.is_multiple_choice();
@@ -186,9 +170,8 @@ impl Names {
             return Some(ours);
         }
         let column = if self.imagefolder && column == "file_name" { "images" } else { column };
-        let ours = NAMES.iter().map(|(ours, _)| *ours).find(|ours| means(column, ours));
-        let ours =
-            ours.or_else(|| unread::name(column)).filter(|_| !self.unused.iter().any(|unused| unused == column))?;
+        let ours = canonical(column).or_else(|| unread::name(column));
+        let ours = ours.filter(|_| !self.unused.iter().any(|unused| unused == column))?;
         // A template reads the options and similar columns itself.
         if self.is_of_template(column) && unread::name(ours).is_some() {
             return None;
@@ -201,7 +184,7 @@ impl Names {
 
     /// Returns true if a field of a renamed row has a canonical name.
     pub fn is_canonical(field: &str) -> bool {
-        NAMES.iter().any(|(name, _)| *name == field)
+        CANONICAL.contains(field)
     }
 
     /// Returns true if the entry says that rows are used without their images.
@@ -219,7 +202,7 @@ impl Names {
                 Some(ours) if ours == name => drop(out.insert(name, value)),
                 Some(ours) => others.push((ours.to_owned(), value)),
                 None if self.is_of_template(&name) => {}
-                None if NAMES.iter().any(|(ours, _)| means(&name, ours)) => {}
+                None if canonical(&name).is_some() => {}
                 None => drop(out.insert(name, value)),
             }
         }
@@ -234,12 +217,13 @@ impl Names {
     }
 }
 
-/// Returns true if a column has the canonical name `ours` or one of its alternative names.
-fn means(column: &str, ours: &str) -> bool {
-    column == ours || NAMES.iter().any(|(name, others)| *name == ours && others.contains(&column))
+/// Returns the canonical name of a column with this name.
+fn canonical(column: &str) -> Option<&'static str> {
+    let alternative = ALTERNATIVES.iter().find(|(_, others)| others.contains(&column));
+    alternative.map(|(ours, _)| *ours).or_else(|| CANONICAL.get(column).copied())
 }
 
-fn lacking(path: &Path, columns: &[&str], expected: &str) -> Error {
+pub(super) fn lacking(path: &Path, columns: &[&str], expected: &str) -> Error {
     Error::format(path, format!("found columns {}, expected {expected}", columns.join(", ")))
 }
 

@@ -24,16 +24,15 @@ const DEPTH: usize = 32;
 /// Returns the files of a data set, sorted by name. A folder of images without a file of rows is returned itself.
 pub fn of(entry: &DatasetConfig) -> Result<Vec<PathBuf>> {
     let DatasetConfig { path, name, split, revision, .. } = entry;
-    let place = || path.display().to_string();
     if revision.is_some() && local::repository_name(path).is_none() {
         let expected = "a repository of the Hugging Face hub, because `revision` is set";
-        return Err(Error::input(place(), "a file or folder", expected));
+        return Err(Error::input(path, "a file or folder", expected));
     }
     if path.is_dir() {
         return of_folder(path, name.as_deref(), split.as_deref());
     }
     if let Some(key) = split.as_ref().map(|_| "split").or(name.as_ref().map(|_| "name")) {
-        return Err(Error::input(place(), "no folder", format!("a folder, because `{key}` is set")));
+        return Err(Error::input(path, "no folder", format!("a folder, because `{key}` is set")));
     }
     files(path)
 }
@@ -86,15 +85,13 @@ fn of_folder(dir: &Path, name: Option<&str>, split: Option<&str>) -> Result<Vec<
     let mut all = walk(dir)?;
     all.sort();
     let all = splits::chosen(dir, all, name, split)?;
-    let place = || dir.display().to_string();
     let ending = ENDINGS.into_iter().find(|ending| all.iter().any(|path| has_ending(&unpacked(path), ending)));
-    let (files, is_image): (Vec<PathBuf>, bool) = match ending {
-        Some(ending) => (all.into_iter().filter(|path| has_ending(&unpacked(path), ending)).collect(), false),
-        None => (all.into_iter().filter(|path| is_image_file(path)).collect(), true),
-    };
+    let is_wanted =
+        |path: &PathBuf| ending.map_or_else(|| is_image_file(path), |ending| has_ending(&unpacked(path), ending));
+    let (files, is_image): (Vec<PathBuf>, bool) = (all.into_iter().filter(is_wanted).collect(), ending.is_none());
     if files.is_empty() {
         let expected = format!("files that end in {}, or folders of images named after their class", endings());
-        return Err(Error::input(place(), "a folder without dataset files", expected));
+        return Err(Error::input(dir, "a folder without dataset files", expected));
     }
     let mut found: Vec<&str> = files.iter().filter_map(|path| splits::of(dir, path)).collect();
     found.sort_unstable();
@@ -102,7 +99,7 @@ fn of_folder(dir: &Path, name: Option<&str>, split: Option<&str>) -> Result<Vec<
     if let [first, _, ..] = found.as_slice() {
         let hint = format!("for example {{path: {}, split: {first}}}", dir.display());
         let found = format!("several splits: {}", found.join(", "));
-        return Err(Error::input_hint(place(), found, "one split, chosen by the key `split` or by a pattern", hint));
+        return Err(Error::input_hint(dir, found, "one split, chosen by the key `split` or by a pattern", hint));
     }
     match split.map(|split| dir.join(split)).filter(|inner| inner.is_dir()) {
         Some(inner) if is_image => Ok(vec![inner]),
@@ -194,14 +191,9 @@ pub fn base(path: &Path) -> PathBuf {
 
 /// Returns the format of a file: by its extension if that is known, otherwise `configured` (the entry's `data_type`).
 pub fn kind(path: &Path, configured: DataType) -> DataType {
-    match unpacked(path).extension().and_then(|e| e.to_str()) {
-        Some("parquet") => DataType::Parquet,
-        Some("arrow") => DataType::Arrow,
-        Some("csv") => DataType::Csv,
-        Some("tsv") => DataType::Tsv,
-        Some("tar") => DataType::Tar,
-        Some("jsonl" | "json") => DataType::Json,
-        _ => configured,
+    match unpacked(path).extension().and_then(|e| e.to_str()?.parse().ok()) {
+        Some(DataType::Jsonl) => DataType::Json,
+        known => known.unwrap_or(configured),
     }
 }
 

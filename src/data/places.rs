@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::paths;
 use crate::data::read::{RowFile, RowPosition};
-use crate::data::stamp::{is_embedded, size_and_time};
+use crate::data::stamp::is_embedded;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, size_and_time};
 
 /// State of a file of rows at the time of indexing.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -41,9 +41,7 @@ impl Signature {
         }
         Ok(Signature { path: path.to_owned(), len, modified, hash: hasher.finalize().to_hex().to_string() })
     }
-}
 
-impl Signature {
     /// Returns false if the file has changed. Compares the size and the time first, and the hash only if the time
     /// differs from `seen`. If the file is unchanged, `seen` is set to its current time.
     pub fn is_same(&self, seen: &mut u64) -> Result<bool> {

@@ -47,10 +47,7 @@ pub fn read(entry: &DatasetConfig) -> Result<Vec<Row>> {
 pub fn for_each(entry: &DatasetConfig, mut take: impl FnMut(RowResult<Row>) -> Result<()>) -> Result<()> {
     let mut left = RowsLeft::default();
     for file in RowFile::open_all(std::slice::from_ref(entry), true)? {
-        file.for_each(left.of(&file), |_, row| {
-            left.take(&file);
-            take(row)
-        })?;
+        left.each(&file, |_, row| take(row))?;
     }
     Ok(())
 }
@@ -67,9 +64,16 @@ impl RowsLeft {
         file.limit - self.taken.get(&file.set).copied().unwrap_or(0).min(file.limit)
     }
 
-    /// Counts one row taken from `file`.
-    pub fn take(&mut self, file: &RowFile) {
-        *self.taken.entry(file.set).or_default() += 1;
+    /// Passes the rows of `file` that may still be taken to `take`, and counts them.
+    pub fn each(
+        &mut self,
+        file: &RowFile,
+        mut take: impl FnMut(RowPosition, RowResult<Row>) -> Result<()>,
+    ) -> Result<()> {
+        file.for_each(self.of(file), |at, row| {
+            *self.taken.entry(file.set).or_default() += 1;
+            take(at, row)
+        })
     }
 }
 

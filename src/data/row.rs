@@ -55,6 +55,11 @@ impl Row {
         }
     }
 
+    /// Returns true if the conversation that SFT trains on ends with an assistant message that has text.
+    pub fn is_answered(&self) -> bool {
+        self.trained_messages().last().is_some_and(|m| m.role == "assistant" && !text_of(m).trim().is_empty())
+    }
+
     /// Returns the domain of the row, if it has one.
     pub fn domain(&self) -> Option<&str> {
         typed::name(&self.extra, typed::DOMAIN)
@@ -167,6 +172,11 @@ impl Row {
         self.messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum()
     }
 
+    /// Returns the total size in bytes of the images that are in memory.
+    pub fn image_bytes(&self) -> usize {
+        self.images.iter().map(ImageSource::embedded).sum()
+    }
+
     /// Returns the question: the field `question` of `extra`, or the text of the user's messages without images.
     pub fn question(&self) -> String {
         if let Some(q) = self.extra.get("question").and_then(|q| q.as_str()) {
@@ -202,11 +212,7 @@ pub enum Media<'a> {
 
 /// Returns the text parts of a message, joined.
 pub fn text_of(message: &Message) -> String {
-    let parts = message.content.iter().filter_map(|p| match p {
-        Part::Text(t) => Some(t.as_str()),
-        _ => None,
-    });
-    parts.collect()
+    message.content.iter().filter_map(Part::text).collect()
 }
 
 /// Location of a row's image.
@@ -274,16 +280,12 @@ impl ImageSource {
 
     /// Returns the decoded image. Errors name `place` and the image, if it has a name.
     pub fn decode(&self, place: &str) -> Result<Rgb> {
-        self.decode_then(place, ImageAlpha::Drop, |image| image)
+        self.decode_then(place, ImageAlpha::Drop, |_, image| image)
     }
 
-    /// Decodes like [`ImageSource::decode`], with this treatment of alpha, and calls `then` with the image; see [`image::decode_then`].
-    pub fn decode_then<T>(&self, place: &str, alpha: ImageAlpha, then: impl FnOnce(Rgb) -> T) -> Result<T> {
-        self.decode_with(place, alpha, |_, image| then(image))
-    }
-
-    /// Decodes like [`ImageSource::decode_then`] and also passes the encoded bytes to `then`.
-    pub fn decode_with<T>(&self, place: &str, alpha: ImageAlpha, then: impl FnOnce(&[u8], Rgb) -> T) -> Result<T> {
+    /// Decodes the image with this treatment of alpha, and calls `then` with the encoded bytes and the image; see
+    /// [`image::decode_then`]. Errors name `place` and the image, if it has a name.
+    pub fn decode_then<T>(&self, place: &str, alpha: ImageAlpha, then: impl FnOnce(&[u8], Rgb) -> T) -> Result<T> {
         let bytes = self.bytes(place)?;
         image::decode_then(&bytes, &Limits::default(), alpha, &self.place(place), |image| then(&bytes, image))
     }

@@ -101,32 +101,3 @@ impl RowSource for JsonRows {
         json_columns(&self.file, self.layout, rows)
     }
 }
-
-impl RowSource for Table {
-    fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()> {
-        self.read(range, |index, fields| {
-            let at = RowPosition { index: index as u32, offset: index as u64 };
-            take(at, fields.map_err(BadRow::of(Reason::WrongColumns)))
-        })
-    }
-
-    fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
-        Ok(Table::row(self, at.index as usize)?.map_err(BadRow::of(Reason::WrongColumns)))
-    }
-
-    fn columns(&self, _: usize) -> Result<Vec<(String, String)>> {
-        Ok(Table::columns(self))
-    }
-
-    fn count(&self) -> Result<usize> {
-        Ok(self.rows())
-    }
-
-    fn unread_images(&self) -> Result<Vec<String>> {
-        Table::unread_images(self)
-    }
-
-    fn table(&self) -> Option<&Table> {
-        Some(self)
-    }
-}

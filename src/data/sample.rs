@@ -14,22 +14,6 @@ pub const SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks
 /// System prompt for requests to a teacher.
 pub const TEACHER_SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks a question, your response must include two parts and nothing else: first, the reasoning process enclosed in <think>...</think> tags, then the final answer enclosed in <answer>...</answer> tags.Please provide a clear, concise response within <answer> </answer> tags that directly addresses the question.";
 
-/// Last trained token of an assistant's turn.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TurnEnd {
-    /// The token that ends a generated answer.
-    Token,
-    /// Text of the chat template between that token and the next turn: a newline.
-    Newline,
-}
-
-impl TurnEnd {
-    /// Returns [`TurnEnd::Newline`] if the newline is trained.
-    pub fn with_newline(is_trained: bool) -> TurnEnd {
-        if is_trained { TurnEnd::Newline } else { TurnEnd::Token }
-    }
-}
-
 /// Converts a row in SFT form to a training sample. Each assistant turn is encoded as the model would generate it: the
 /// prompt that opens the turn, then the text of the turn (as plain text) and the token that ends it. Only the text and
 /// this token are targets, and only in turns that the row does not mask. A chat template with `{% generation %}` blocks
@@ -39,24 +23,25 @@ impl TurnEnd {
 /// template rewrites earlier turns, so that the row has several samples ([`per_sample`]).
 pub fn sft_sample(row: &Row, chat: &Chat, processor: Option<&Processor>) -> Result<Sample> {
     let images = media(row, processor)?;
-    let (input_ids, loss_mask) = sft_tokens(row, chat, TurnEnd::Token, &grids(&images))?;
+    let (input_ids, loss_mask) = sft_tokens(row, chat, false, &grids(&images))?;
     Ok(Sample { input_ids, loss_mask, images })
 }
 
 /// Returns the tokens of [`sft_sample`] and the mask of its targets, for a row whose images have these grids. The mask
-/// comes from the chat template if that marks the generated text.
-pub fn sft_tokens(row: &Row, chat: &Chat, turn_end: TurnEnd, grids: &[Grid]) -> Result<(Vec<u32>, Vec<bool>)> {
+/// comes from the chat template if that marks the generated text. With `newline`, the text of the template between the
+/// token that ends a turn and the next turn, a newline, is trained, too.
+pub fn sft_tokens(row: &Row, chat: &Chat, newline: bool, grids: &[Grid]) -> Result<(Vec<u32>, Vec<bool>)> {
     let messages = row.trained_messages();
     let mut answers = messages.iter().filter(|m| m.role == "assistant");
     if answers.any(|answer| answer.content.iter().any(|p| !matches!(p, Part::Text(_)))) {
         return Err(Error::input(&row.place, "an image in an assistant message", "text"));
     }
-    if messages.last().is_none_or(|m| m.role != "assistant" || text_of(m).trim().is_empty()) {
+    if !row.is_answered() {
         return Err(Error::input(&row.place, "no answer at the end of the messages", "an assistant message with text"));
     }
     let (ids, mask) = match chat.encode_trained(&messages).map_err(at(row))? {
         Some(marked) => marked,
-        None => turn_by_turn(row, &messages, chat, turn_end)?.ok_or_else(|| {
+        None => turn_by_turn(row, &messages, chat, newline)?.ok_or_else(|| {
             let found = "a chat template that rewrites earlier turns";
             Error::input(&row.place, found, "a template that only appends, or one assistant turn per row")
         })?,
@@ -77,7 +62,7 @@ fn untrained(row: &Row) -> Error {
 /// rewrites earlier turns. Qwen3's template, for example, removes their thinking parts.
 pub fn per_sample(row: &Row, chat: &Chat) -> Result<Vec<Row>> {
     let messages = row.trained_messages();
-    if chat.template.marks_generation() || turn_by_turn(row, &messages, chat, TurnEnd::Token)?.is_some() {
+    if chat.template.marks_generation() || turn_by_turn(row, &messages, chat, false)?.is_some() {
         return Ok(vec![row.clone()]);
     }
     let is_trained = |&k: &usize| messages[k].role == "assistant" && !messages[k].masked;
@@ -85,14 +70,9 @@ pub fn per_sample(row: &Row, chat: &Chat) -> Result<Vec<Row>> {
     if rows.is_empty() { Err(untrained(row)) } else { Ok(rows) }
 }
 
-/// Encodes a conversation whose targets are the texts of the assistant's turns up to `turn_end`. Returns `None` if the
-/// template rewrites earlier turns.
-fn turn_by_turn(
-    row: &Row,
-    messages: &[Message],
-    chat: &Chat,
-    turn_end: TurnEnd,
-) -> Result<Option<(Vec<u32>, Vec<bool>)>> {
+/// Encodes a conversation whose targets are the texts of the assistant's turns and the tokens that end them, and with
+/// `newline` also the text between turns. Returns `None` if the template rewrites earlier turns.
+fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat, newline: bool) -> Result<Option<(Vec<u32>, Vec<bool>)>> {
     let (mut ids, mut mask) = (Vec::new(), Vec::new());
     // Tokens that the template produces for the previous turns. The next prompt must begin with them.
     let mut done: Vec<u32> = Vec::new();
@@ -112,7 +92,6 @@ fn turn_by_turn(
         ids.extend(chat.tokenizer.encode(text, Special::Plain).map_err(at(row))?);
         ids.push(chat.turn.end);
         mask.resize(ids.len(), !message.masked);
-        let newline = turn_end == TurnEnd::Newline;
         if newline || k + 1 < messages.len() {
             done = chat.encode(&messages[..=k], false, Special::Plain).map_err(at(row))?;
             let close = done.iter().rposition(|&id| id == chat.turn.end).map_or(done.len(), |i| i + 1);
@@ -161,7 +140,7 @@ pub fn for_images<'a>(row: &Row, processor: Option<&'a Processor>) -> Result<Opt
 pub fn media(row: &Row, processor: Option<&Processor>) -> Result<Vec<Arc<ImageInput>>> {
     let Some(processor) = for_images(row, processor)? else { return Ok(Vec::new()) };
     let decode = |image: &ImageSource, first: &mut Option<[u32; 2]>| {
-        let input = image.decode_then(&row.place, processor.alpha, |pixels| {
+        let input = image.decode_then(&row.place, processor.alpha, |_, pixels| {
             same_size(first, [pixels.width, pixels.height]).and_then(|()| processor.image(&pixels))
         })?;
         input.map_err(|e| e.within(&image.place(&row.place)))

@@ -14,3 +14,9 @@ pub trait Samples<T>: Send + Sync {
     /// error for faults that end a run, such as a file that has changed.
     fn get(&self, i: usize) -> Result<Made<T>>;
 }
+
+impl<T, F: Fn(usize) -> Result<Made<T>> + Send + Sync> Samples<T> for F {
+    fn get(&self, i: usize) -> Result<Made<T>> {
+        self(i)
+    }
+}

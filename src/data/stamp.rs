@@ -1,15 +1,5 @@
 //! Stamps: 64-bit fingerprints that identify the content of files and texts.
 
-use std::path::Path;
-use std::time::UNIX_EPOCH;
-
-/// Returns the size of a file in bytes and its modification time in nanoseconds.
-pub fn size_and_time(file: &Path) -> std::io::Result<(u64, u64)> {
-    let metadata = std::fs::metadata(file)?;
-    let since = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok((metadata.len(), since.as_nanos() as u64))
-}
-
 /// Stamps of embedded images are at most this number, which distinguishes them from stamps of files.
 const EMBEDDED: u64 = u32::MAX as u64;
 

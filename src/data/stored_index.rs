@@ -55,8 +55,8 @@ pub fn write(
     }
     let head = format!("{MAGIC}{}\n", hasher.finalize().to_hex());
     files::write_with(path, |w| {
-        w.write_all(head.as_bytes())?;
-        parts().try_for_each(|part| w.write_all(part))
+        let written = w.write_all(head.as_bytes()).and_then(|()| parts().try_for_each(|part| w.write_all(part)));
+        written.map_err(Error::io(path))
     })
 }
 

@@ -9,34 +9,22 @@ use crate::data::forms::{CHOSEN, NO_PREFERENCES};
 use crate::data::{RowResult, text_of};
 use crate::text::Message;
 
-/// Columns that are not read.
-struct Unread {
-    /// Names of the columns, or of fields of a message.
-    columns: &'static [&'static str],
-    /// Description of what is expected instead.
-    instead: &'static str,
-    /// Roles of the messages that may already contain the values. Such a row is complete.
-    within: &'static [&'static str],
-}
-
 const QUESTION: &[&str] = &["system", "user"];
-
-const fn unread(columns: &'static [&'static str], instead: &'static str, within: &'static [&'static str]) -> Unread {
-    Unread { columns, instead, within }
-}
 
 const SECOND_IMAGES: [&str; 8] = ["image_2", "image_3", "image_4", "image_5", "image_6", "image_7", "image2", "image3"];
 
-const UNREAD: &[Unread] = &[
-    unread(&OPTIONS, "the key `prompt: multiple_choice` in the entry, or a template `prompt` that reads it", QUESTION),
-    unread(&SECOND_IMAGES, "a list of all images in one column", &[]),
-    unread(&["videos", "video"], "frames in the messages: video files are not supported", &[]),
-    unread(&["audios", "audio"], "no audio, which is not supported", &[]),
-    unread(&["objects"], "coordinates in the text: `objects` is not supported", QUESTION),
-    unread(&["tools"], "a description in the system message: tools are not supported", QUESTION),
-    unread(&["tools_kwargs", "tool_calls"], "no tools, which are not supported", &[]),
-    unread(&["loss_weight", "loss_scale"], "`loss`, `weight` or `loss_weight` (0 or 1) in a message", &[]),
-    unread(&[CHOSEN], NO_PREFERENCES, &["assistant"]),
+/// Names of columns that are not read (or of fields of a message), a description of what is expected instead, and the
+/// roles of the messages that may already contain the values. Such a row is complete.
+const UNREAD: &[(&[&str], &str, &[&str])] = &[
+    (&OPTIONS, "the key `prompt: multiple_choice` in the entry, or a template `prompt` that reads it", QUESTION),
+    (&SECOND_IMAGES, "a list of all images in one column", &[]),
+    (&["videos", "video"], "frames in the messages: video files are not supported", &[]),
+    (&["audios", "audio"], "no audio, which is not supported", &[]),
+    (&["objects"], "coordinates in the text: `objects` is not supported", QUESTION),
+    (&["tools"], "a description in the system message: tools are not supported", QUESTION),
+    (&["tools_kwargs", "tool_calls"], "no tools, which are not supported", &[]),
+    (&["loss_weight", "loss_scale"], "`loss`, `weight` or `loss_weight` (0 or 1) in a message", &[]),
+    (&[CHOSEN], NO_PREFERENCES, &["assistant"]),
 ];
 
 /// Returns the name of a column of the table.
@@ -46,7 +34,7 @@ pub fn name(column: &str) -> Option<&'static str> {
 
 /// Returns all columns of the table.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    UNREAD.iter().flat_map(|unread| unread.columns).copied()
+    UNREAD.iter().flat_map(|(columns, ..)| *columns).copied()
 }
 
 /// Returns an error if the field `name` has a value that is not read. `within` names the message that has the field, or
@@ -59,8 +47,9 @@ pub fn refuse(
     messages: &[Message],
     at: &RowContext,
 ) -> RowResult<()> {
-    let unread = UNREAD.iter().find(|unread| unread.columns.contains(&name));
-    let Some(unread) = unread.filter(|_| !at.entry.columns.unused.iter().any(|unused| unused == name)) else {
+    let unread = UNREAD.iter().find(|(columns, ..)| columns.contains(&name));
+    let Some((_, instead, roles)) = unread.filter(|_| !at.entry.columns.unused.iter().any(|unused| unused == name))
+    else {
         return Ok(());
     };
     let values: Vec<String> = texts(value).into_iter().filter(|text| !text.is_empty()).collect();
@@ -68,14 +57,14 @@ pub fn refuse(
     if values.is_empty() && value.get("path").is_none() {
         return Ok(());
     }
-    let said = messages.iter().filter(|message| unread.within.contains(&message.role.as_str()));
+    let said = messages.iter().filter(|message| roles.contains(&message.role.as_str()));
     let said = said.map(text_of).collect::<Vec<_>>().join("\n");
     let is_place = OPTIONS.contains(&name) && is_place(row, &values);
     if !values.is_empty() && !is_place && occur(&said, &values) {
         return Ok(());
     }
     let dot = if within.is_empty() { "" } else { "." };
-    let expected = format!("{}; `columns: {{{name}: ''}}` in the entry ignores it", unread.instead);
+    let expected = format!("{}; `columns: {{{name}: ''}}` in the entry ignores it", instead);
     Err(misfit(&at.place, format!("a value in `{within}{dot}{name}`, which is not read"), &expected))
 }
 

@@ -76,7 +76,7 @@ impl Writer {
             let expected = "text and images: omr reads videos from JSON but cannot write them";
             return Err(Error::input(&row.place, "a video", expected));
         }
-        let bytes = image_bytes(&row);
+        let bytes = row.image_bytes() as u64;
         if self.batch.len() == BATCH || (!self.batch.is_empty() && self.batch_bytes + bytes > BATCH_BYTES) {
             self.flush()?;
         }
@@ -139,15 +139,10 @@ impl Writer {
     }
 }
 
-fn image_bytes(row: &Row) -> u64 {
-    row.images.iter().map(|image| image.embedded() as u64).sum()
-}
-
 /// Returns the schema in the format of Hugging Face `datasets`. The viewer of the Hugging Face hub displays columns of
 /// type `Image` as images.
 fn features(schema: &Schema) -> Value {
-    let named = |fields: &Fields| fields.iter().map(|f| (f.name().clone(), feature(f.name(), f.data_type()))).collect();
-    json!({"info": {"features": Value::Object(named(schema.fields()))}})
+    json!({"info": {"features": feature("", &DataType::Struct(schema.fields().clone()))}})
 }
 
 fn feature(name: &str, kind: &DataType) -> Value {
@@ -197,7 +192,7 @@ fn batch(rows: &[Row], form: Form, extra: &ExtraColumns) -> Result<RecordBatch> 
         .map_err(arrow_error)
 }
 
-fn arrow_error(e: ArrowError) -> Error {
+pub(super) fn arrow_error(e: ArrowError) -> Error {
     Error::Failed(format!("converting rows to columns: {e}"))
 }
 

@@ -30,6 +30,7 @@ const RATIO: u64 = 200;
 const START: u64 = 1 << 16;
 
 /// An open zip file. Its directory is in memory, about a hundred bytes per member.
+#[derive(Debug)]
 pub struct Archive {
     /// Path of the file.
     pub path: PathBuf,
@@ -92,12 +93,6 @@ fn of_system(error: ZipError) -> io::Error {
     match error {
         ZipError::Io(error) => error,
         error => io::Error::other(error),
-    }
-}
-
-impl std::fmt::Debug for Archive {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Archive").field(&self.path).finish()
     }
 }
 

@@ -89,7 +89,7 @@ pub fn measure(
     let mut judge = name.map(|name| Judge { summary: Summary::new(&name), down: None });
     let mut measured = Vec::with_capacity(tasks.len());
     observer.begin("score", "questions", 0, 0);
-    files::write_with(dir.join("samples.jsonl"), |out| -> Result<()> {
+    files::write_with(dir.join("samples.jsonl"), |out| {
         for (rows, answers) in &mut tasks {
             let before = measured.iter().map(|task: &Measured| task.counted.len()).sum();
             measured.push(Scoring::of(rows, out, &mut judge, before, observer).all(&mut **answers)?);

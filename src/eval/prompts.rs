@@ -12,14 +12,14 @@ use crate::config::ImageAlpha;
 use crate::data::Row;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::task::{Source, TaskQuestion, TaskSpec};
+use crate::task::{Crash, Source, TaskQuestion, TaskSpec};
 use crate::text::Part;
 
 /// Writes the first `limit` questions of each task to `path` atomically. A row without a valid prompt is written with
 /// its error. Returns the number of lines.
 pub fn dump(path: &Path, tasks: &[&'static TaskSpec], source: &Source, limit: Option<usize>) -> Result<usize> {
     let mut lines = 0;
-    files::write_with(path, |out| -> Result<()> {
+    files::write_with(path, |out| {
         for spec in tasks {
             let mut left = limit.unwrap_or(usize::MAX);
             spec.questions(source, &mut |task_question| {
@@ -35,24 +35,18 @@ pub fn dump(path: &Path, tasks: &[&'static TaskSpec], source: &Source, limit: Op
 }
 
 fn line(spec: &TaskSpec, task_question: &TaskQuestion) -> Result<Value> {
-    let row = match &task_question.row {
+    let TaskQuestion { index, place, row } = task_question;
+    let row = match row {
         Ok(row) => row,
-        Err(crash) => {
-            let error = json!({
-                "stage": crash.stage.name(),
-                "type": crash.class,
-                "found": crash.found,
-                "expected": crash.expected,
-            });
-            return Ok(
-                json!({"task": spec.name, "index": task_question.index, "place": task_question.place, "error": error}),
-            );
+        Err(Crash { stage, class, found, expected }) => {
+            let error = json!({"stage": stage.name(), "type": class, "found": found, "expected": expected});
+            return Ok(json!({"task": spec.name, "index": index, "place": place, "error": error}));
         }
     };
     let truth = row.ground_truth.as_deref();
     Ok(json!({
         "task": spec.name,
-        "index": task_question.index,
+        "index": index,
         "messages": messages(row),
         "images": row.images.iter().map(|source| image(row, source)).collect::<Result<Vec<Value>>>()?,
         "target": row.extra.get("target").cloned().unwrap_or_else(|| json!(truth)),
@@ -83,7 +77,7 @@ fn messages(row: &Row) -> Vec<Value> {
 
 /// Returns the size of an image and the hash of its pixels in row-major order, as the model's processor receives them.
 fn image(row: &Row, image: &crate::data::ImageSource) -> Result<Value> {
-    image.decode_then(&row.place, ImageAlpha::Drop, |pixels| {
+    image.decode_then(&row.place, ImageAlpha::Drop, |_, pixels| {
         let hash: String = Sha256::digest(&pixels.data).iter().map(|byte| format!("{byte:02x}")).collect();
         json!({"width": pixels.width, "height": pixels.height, "mode": "RGB", "rgb_sha256": hash})
     })

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::survey::Survey;
-use crate::data::{Loader, Made, Row, Samples};
+use crate::data::{Loader, Made, Row};
 use crate::error::{Error, Result};
 use crate::task::TaskRows;
 
@@ -20,33 +20,24 @@ const MADE_AHEAD: usize = 4;
 /// Function that converts a row to the input of a model.
 pub type Make<T> = Box<dyn Fn(Row) -> Result<T> + Send + Sync>;
 
-/// Rows in order, available to the workers by index. Each row is requested once.
-struct RowQueue<T> {
-    reading: Mutex<Reading>,
-    make: Make<T>,
-}
-
-struct Reading {
+/// Rows in order, available to the workers by index.
+struct RowQueue {
     rows: Receiver<(usize, Row)>,
     /// Rows that arrived before a requested row. Other workers will request them.
     kept: HashMap<usize, Row>,
 }
 
-impl<T: Send + Sync> Samples<T> for RowQueue<T> {
-    fn get(&self, i: usize) -> Result<Made<T>> {
-        let row = {
-            let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-            let Reading { rows, kept } = &mut *reading;
-            loop {
-                if let Some(row) = kept.remove(&i) {
-                    break row;
-                }
-                let fewer = |_| Error::Failed("the data has fewer rows than at the start of the run".to_owned());
-                let (k, row) = rows.recv().map_err(fewer)?;
-                kept.insert(k, row);
+impl RowQueue {
+    /// Returns row `i`. Each row is requested once.
+    fn take(&mut self, i: usize) -> Result<Row> {
+        loop {
+            if let Some(row) = self.kept.remove(&i) {
+                return Ok(row);
             }
-        };
-        (self.make)(row).map(|made| Ok(Arc::new(made)))
+            let fewer = |_| Error::Failed("the data has fewer rows than at the start of the run".to_owned());
+            let (k, row) = self.rows.recv().map_err(fewer)?;
+            self.kept.insert(k, row);
+        }
     }
 }
 
@@ -68,8 +59,11 @@ pub fn stream<T: Send + Sync + 'static>(
         let reader =
             reader.map_err(|error| Error::Failed(format!("cannot start a thread that reads rows: {error}")))?;
         let asked = {
-            let reading = Mutex::new(Reading { rows: receive, kept: HashMap::new() });
-            let samples = RowQueue { reading, make };
+            let queue = Mutex::new(RowQueue { rows: receive, kept: HashMap::new() });
+            let samples = move |i: usize| -> Result<Made<T>> {
+                let row = queue.lock().unwrap_or_else(PoisonError::into_inner).take(i)?;
+                make(row).map(|made| Ok(Arc::new(made)))
+            };
             let order: Vec<usize> = wanted.into();
             let groups = order.into_iter().map(|i| Ok(vec![i]));
             Loader::new(Arc::new(samples), Box::new(groups), workers, MADE_AHEAD * workers).and_then(|mut loader| {

@@ -1,14 +1,13 @@
 //! `samples.jsonl`: one line per evaluated question, with all its answers and verdicts.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::data::Row;
+use crate::data::json::jsonl;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::reward::judge::Ruling;
 use crate::task::hub::CLUSTER;
 use crate::task::{Mark, Marks, Metrics, Observation};
@@ -147,14 +146,11 @@ impl Sample {
 
 /// Reads a file with lines of [`Sample::line`].
 pub fn read(path: &Path) -> Result<Vec<Sample>> {
-    let file = files::open(path).map_err(Error::io(path))?;
     let mut samples = Vec::new();
-    for (i, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.map_err(Error::io(path))?;
-        if !line.trim().is_empty() {
-            let sample = serde_json::from_str(&line);
-            samples.push(sample.map_err(|error| Error::format(path, format!("line {}: {error}", i + 1)))?);
-        }
-    }
+    jsonl(path, usize::MAX, |at, fields| {
+        let sample = serde_json::from_value(fields?.into());
+        samples.push(sample.map_err(|error| Error::format(path, format!("line {}: {error}", at.number)))?);
+        Ok(())
+    })?;
     Ok(samples)
 }

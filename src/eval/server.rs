@@ -3,19 +3,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
 
 use super::questions;
 use super::survey::Survey;
 use super::task_requests::{AnswerSettings, TaskQuestions, TaskRequests};
 use crate::answers::RunStore;
-use crate::client::{Endpoint, Failure};
+use crate::client::{Endpoint, Failure, InFlight};
 use crate::config::{ChatTemplateKwargs, EvalConfig, ServerConfig};
 use crate::data::Row;
 use crate::error::{Error, Result};
@@ -27,14 +25,6 @@ use crate::text::Part;
 
 /// File in the run directory that lists the unanswered questions.
 const UNANSWERED: &str = "unanswered.jsonl";
-
-/// Interval of checks for a stop request while nothing arrives.
-const LOOK: Duration = Duration::from_millis(100);
-
-/// Number of consecutive failed requests after which the run gives up: a few rounds of the requests in flight.
-fn patience(concurrency: usize) -> usize {
-    (4 * concurrency).max(16)
-}
 
 /// A server to evaluate.
 pub struct Server {
@@ -97,21 +87,66 @@ impl<'a> Job<'a> {
         label: &str,
     ) -> Result<Vec<Unanswered>> {
         let task_requests = self.questions.requests(store);
-        let (questions, missing) = task_requests.unanswered()?;
+        let (questions, missing) = task_requests.share(0, 1)?;
         let total = self.questions.answers();
         observer.begin(label, "answers", total as u64, (total - missing) as u64);
-        let mut sending = Sending::new(self, &task_requests, observer, total - missing);
+        let (server, spec) = (self.server, self.questions.rows.spec);
+        let (mut done, mut in_a_row, mut unanswered) = (total - missing, 0, Vec::new());
+        let take = |(i, k, result): (usize, usize, RequestResult)| {
+            let (what, failures) = match result? {
+                Ok(()) => {
+                    (in_a_row, done) = (0, done + 1);
+                    observer.step(done as u64, &[("failed", unanswered.len() as f64)]);
+                    return Ok(());
+                }
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Refused(what)) => (what, 0),
+                Err(Failure::Passing(what, _)) => (what, in_a_row + 1),
+            };
+            in_a_row = failures;
+            let answer = task_requests.label(i, k);
+            if in_a_row >= server.endpoint.patience() {
+                let what = format!(
+                    "{in_a_row} requests in a row failed, the last one for {answer}: {what}; received answers are \
+                     stored: run the same command again to continue"
+                );
+                return Err(Error::Server { url: server.endpoint.url(), what });
+            }
+            unanswered.push(Unanswered { task: spec.name, index: self.questions.survey.indices[i], answer, what });
+            Ok(())
+        };
+        let mut requests = InFlight::new(&server.runtime, observer, server.endpoint.concurrency(), take);
         let make = Box::new(|row: Row| messages(&row));
         questions::stream(self.questions.rows, &self.questions.survey, &questions, 1, make, |next| {
             while let Some((i, messages)) = next()? {
                 for k in task_requests.missing(i)? {
-                    sending.send(i, k, &messages)?;
+                    requests.send(self.request(&task_requests, i, k, &messages))?;
                 }
             }
-            sending.finish()
+            requests.finish()
         })?;
+        drop(requests);
         observer.end();
-        Ok(std::mem::take(&mut sending.unanswered))
+        Ok(unanswered)
+    }
+
+    /// Requests answer `k` to question `i` and stores it.
+    fn request(
+        &self,
+        task_requests: &TaskRequests<'_>,
+        i: usize,
+        k: usize,
+        messages: &str,
+    ) -> impl Future<Output = (usize, usize, RequestResult)> + Send + use<> {
+        let (endpoint, body) = (self.server.endpoint.clone(), self.body(i, k, messages));
+        let (store, key, label) = (task_requests.store.clone(), task_requests.key(i, k), task_requests.label(i, k));
+        async move {
+            let kept = match endpoint.complete(&body, i).await {
+                Ok(answer) => store.get().and_then(|store| store.put(&key, &label, &answer)).map(Ok),
+                Err(failure) => Ok(Err(failure)),
+            };
+            (i, k, kept)
+        }
     }
 
     /// Makes the request body for answer `k` to question `i`.
@@ -133,100 +168,7 @@ impl<'a> Job<'a> {
 }
 
 /// Result of a request: the answer was stored, or the reason why there is none.
-type Come = Result<std::result::Result<(), Failure>>;
-
-/// Requests in flight, by question and answer.
-struct Sending<'a> {
-    job: &'a Job<'a>,
-    task_requests: &'a TaskRequests<'a>,
-    observer: &'a dyn Observer,
-    inside: JoinSet<(usize, usize, Come)>,
-    done: usize,
-    in_a_row: usize,
-    unanswered: Vec<Unanswered>,
-}
-
-impl<'a> Sending<'a> {
-    fn new(
-        job: &'a Job<'a>,
-        task_requests: &'a TaskRequests<'a>,
-        observer: &'a dyn Observer,
-        done: usize,
-    ) -> Sending<'a> {
-        let (inside, unanswered) = (JoinSet::new(), Vec::new());
-        Sending { job, task_requests, observer, inside, done, in_a_row: 0, unanswered }
-    }
-
-    /// Sends a request as soon as fewer than the maximum are in flight.
-    fn send(&mut self, i: usize, k: usize, messages: &str) -> Result<()> {
-        let server = self.job.server;
-        while self.inside.len() >= server.endpoint.concurrency() {
-            self.receive()?;
-        }
-        let (endpoint, body) = (server.endpoint.clone(), self.job.body(i, k, messages));
-        let (store, key, label) =
-            (self.task_requests.store.clone(), self.task_requests.key(i, k), self.task_requests.label(i, k));
-        let complete = async move {
-            let kept = match endpoint.complete(&body, i).await {
-                Ok(answer) => store.get().and_then(|store| store.put(&key, &label, &answer)).map(Ok),
-                Err(failure) => Ok(Err(failure)),
-            };
-            (i, k, kept)
-        };
-        self.inside.spawn_on(complete, &server.runtime);
-        Ok(())
-    }
-
-    /// Waits for the remaining requests.
-    fn finish(&mut self) -> Result<()> {
-        while !self.inside.is_empty() {
-            self.receive()?;
-        }
-        Ok(())
-    }
-
-    /// Waits for one request. Checks at intervals whether the user requests a stop.
-    fn receive(&mut self) -> Result<()> {
-        let come = loop {
-            self.observer.check_stop()?;
-            let next = async { tokio::time::timeout(LOOK, self.inside.join_next()).await };
-            if let Ok(come) = self.job.server.runtime.block_on(next) {
-                break come;
-            }
-        };
-        let Some(come) = come else { return Ok(()) };
-        let (i, k, result) = come.map_err(|error| Error::Failed(format!("a request failed: {error}")))?;
-        let (what, in_a_row) = match result? {
-            Ok(()) => {
-                (self.in_a_row, self.done) = (0, self.done + 1);
-                self.observer.step(self.done as u64, &[("failed", self.unanswered.len() as f64)]);
-                return Ok(());
-            }
-            Err(Failure::Fatal(error)) => return Err(error),
-            Err(Failure::Refused(what)) => (what, 0),
-            Err(Failure::Passing(what, _)) => (what, self.in_a_row + 1),
-        };
-        self.in_a_row = in_a_row;
-        let task = self.task_requests.spec.name;
-        let answer = self.task_requests.label(i, k);
-        if in_a_row >= patience(self.job.server.endpoint.concurrency()) {
-            let what = format!(
-                "{in_a_row} requests in a row failed, the last one for {answer}: {what}; received answers are \
-                 stored: run the same command again to continue"
-            );
-            return Err(Error::Server { url: self.job.server.endpoint.url(), what });
-        }
-        self.unanswered.push(Unanswered { task, index: self.task_requests.survey.indices[i], answer, what });
-        Ok(())
-    }
-}
-
-impl Drop for Sending<'_> {
-    fn drop(&mut self) {
-        // If an error ends the run, requests in flight must release the store before this function returns.
-        self.job.server.runtime.block_on(self.inside.shutdown());
-    }
-}
+type RequestResult = Result<std::result::Result<(), Failure>>;
 
 /// Writes the missing answers to a file and returns an error about them. If there are none, removes the file.
 pub fn all_answered(dir: &Path, server: &Server, unanswered: &[Unanswered]) -> Result<()> {
@@ -278,7 +220,5 @@ fn messages(row: &Row) -> Result<String> {
 fn url(bytes: &[u8], place: &str) -> Result<String> {
     let format = image::guess_format(bytes)
         .map_err(|e| Error::input(place, format!("unreadable image data ({e})"), "an image in a known format"))?;
-    let mut url = format!("data:{};base64,", format.to_mime_type());
-    STANDARD.encode_string(bytes, &mut url);
-    Ok(url)
+    Ok(format!("data:{};base64,{}", format.to_mime_type(), STANDARD.encode(bytes)))
 }

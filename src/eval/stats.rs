@@ -9,27 +9,8 @@ use crate::task::Observation;
 /// The 97.5 % quantile of the normal distribution.
 pub(super) const Z95: f64 = 1.959_963_984_540_054;
 
-/// A 95 % confidence interval, written as `[lo, hi]`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "[f64; 2]", into = "[f64; 2]")]
-pub struct Interval {
-    /// Lower end.
-    pub lo: f64,
-    /// Upper end.
-    pub hi: f64,
-}
-
-impl From<[f64; 2]> for Interval {
-    fn from([lo, hi]: [f64; 2]) -> Interval {
-        Interval { lo, hi }
-    }
-}
-
-impl From<Interval> for [f64; 2] {
-    fn from(interval: Interval) -> [f64; 2] {
-        [interval.lo, interval.hi]
-    }
-}
+/// A 95 % confidence interval: its lower and its upper end.
+pub type Interval = [f64; 2];
 
 /// A mean with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,7 +27,7 @@ pub struct Estimate {
 /// ends, where the normal interval shrinks to a point. `n` = 0 gives the whole range. `n` need not be an integer.
 pub fn wilson(mean: f64, n: f64) -> Interval {
     if n == 0.0 {
-        return Interval { lo: 0.0, hi: 1.0 };
+        return [0.0, 1.0];
     }
     let z2 = Z95 * Z95;
     let centre = (mean + z2 / (2.0 * n)) / (1.0 + z2 / n);
@@ -54,7 +35,7 @@ pub fn wilson(mean: f64, n: f64) -> Interval {
     // At the ends the two terms are equal except for rounding.
     let lo = if mean > 0.0 { (centre - half).max(0.0) } else { 0.0 };
     let hi = if mean < 1.0 { (centre + half).min(1.0) } else { 1.0 };
-    Interval { lo, hi }
+    [lo, hi]
 }
 
 /// Computes mean and normal interval of independent values. An empty slice gives 0, and a single value gives an
@@ -62,12 +43,12 @@ pub fn wilson(mean: f64, n: f64) -> Interval {
 pub fn mean(values: &[f64]) -> Estimate {
     let n = values.len();
     if n == 0 {
-        return Estimate { mean: 0.0, ci95: Interval { lo: 0.0, hi: 0.0 }, n };
+        return Estimate { mean: 0.0, ci95: [0.0, 0.0], n };
     }
     let mean = values.iter().sum::<f64>() / n as f64;
     let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
     let error = if n > 1 { (squares / (n - 1) as f64 / n as f64).sqrt() } else { 0.0 };
-    Estimate { mean, ci95: Interval { lo: mean - Z95 * error, hi: mean + Z95 * error }, n }
+    Estimate { mean, ci95: [mean - Z95 * error, mean + Z95 * error], n }
 }
 
 /// Estimates a share from observations, of which those with a common cluster are not independent. An observation is the
@@ -82,7 +63,7 @@ pub fn clustered(observations: &[Observation]) -> Estimate {
     let values: Vec<f64> = observations.iter().map(|observation| observation.value).collect();
     let estimate = mean(&values);
     let Some(error) = standard_error(observations, &estimate) else {
-        return Estimate { ci95: Interval { lo: 0.0, hi: 1.0 }, ..estimate };
+        return Estimate { ci95: [0.0, 1.0], ..estimate };
     };
     let n = estimate.n as f64;
     let independent = estimate.mean * (1.0 - estimate.mean) / (n - 1.0);
@@ -106,7 +87,7 @@ pub fn paired(a: &[Observation], b: &[Observation]) -> Option<Estimate> {
     let values: Vec<f64> = differences.iter().map(|observation| observation.value).collect();
     let estimate = mean(&values);
     let half = standard_error(&differences, &estimate).map_or(f64::INFINITY, |error| Z95 * error);
-    let ci95 = Interval { lo: (estimate.mean - half).max(-1.0), hi: (estimate.mean + half).min(1.0) };
+    let ci95 = [(estimate.mean - half).max(-1.0), (estimate.mean + half).min(1.0)];
     Some(Estimate { ci95, ..estimate })
 }
 
@@ -131,7 +112,7 @@ fn standard_error(observations: &[Observation], estimate: &Estimate) -> Option<f
         }
     }
     if sums.values().all(|(_, n)| *n == 1) {
-        return Some((estimate.ci95.hi - estimate.ci95.lo) / (2.0 * Z95));
+        return Some((estimate.ci95[1] - estimate.ci95[0]) / (2.0 * Z95));
     }
     // Inclusion and exclusion: a pair with several common clusters counts once.
     for (set, (sum, _)) in &sums {
@@ -167,11 +148,11 @@ mod tests {
             [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
         {
             let interval = wilson(r as f64 / n as f64, n as f64);
-            close(interval.lo, lo);
-            close(interval.hi, hi);
+            close(interval[0], lo);
+            close(interval[1], hi);
         }
-        assert_eq!(wilson(0.0, 0.0), Interval { lo: 0.0, hi: 1.0 });
-        assert_eq!((wilson(0.0, 500.0).lo, wilson(1.0, 500.0).hi), (0.0, 1.0));
+        assert_eq!(wilson(0.0, 0.0), [0.0, 1.0]);
+        assert_eq!((wilson(0.0, 500.0)[0], wilson(1.0, 500.0)[1]), (0.0, 1.0));
     }
 
     #[test]
@@ -180,10 +161,10 @@ mod tests {
         let b: Vec<f64> = (0..400).map(|i| f64::from(i % 10 < 5)).collect();
         let paired = paired(&alone(a.iter().copied()), &alone(b)).unwrap();
         assert!((paired.mean - 0.2).abs() < 1e-12);
-        let half = (paired.ci95.hi - paired.ci95.lo) / 2.0;
+        let half = (paired.ci95[1] - paired.ci95[0]) / 2.0;
         // The difference is 1 for a fifth of the questions: standard deviation 0.4005, divided by 20, times 1.96.
         close(half, 1.96 * 0.400_501 / 20.0);
-        let Interval { lo, hi } = clustered(&alone(a.iter().copied())).ci95;
+        let [lo, hi] = clustered(&alone(a.iter().copied())).ci95;
         assert!(half < (hi - lo) / 2.0);
     }
 
@@ -191,17 +172,17 @@ mod tests {
     fn questions_asked_again_tell_nothing_new() {
         let right: Vec<f64> = (0..100).map(|i| f64::from(i % 4 > 0)).collect();
         let once = clustered(&repeated(&right, 1));
-        let Interval { lo, hi } = wilson(0.75, 100.0);
-        close(once.ci95.lo, lo);
-        close(once.ci95.hi, hi);
+        let [lo, hi] = wilson(0.75, 100.0);
+        close(once.ci95[0], lo);
+        close(once.ci95[1], hi);
         // Four equal answers count as about one observation: the estimated variances of 100 clusters and of 400
         // observations differ by the factor (100 / 99) / (400 / 399).
         let four = clustered(&repeated(&right, 4));
         assert!((four.mean - 0.75).abs() < 1e-12 && four.n == 400);
-        let Interval { lo, hi } = wilson(0.75, 400.0 / 4.0 * (99.0 / 100.0) * (400.0 / 399.0));
-        close(four.ci95.lo, lo);
-        close(four.ci95.hi, hi);
-        assert_eq!(clustered(&repeated(&[1.0], 4)).ci95, Interval { lo: 0.0, hi: 1.0 });
+        let [lo, hi] = wilson(0.75, 400.0 / 4.0 * (99.0 / 100.0) * (400.0 / 399.0));
+        close(four.ci95[0], lo);
+        close(four.ci95[1], hi);
+        assert_eq!(clustered(&repeated(&[1.0], 4)).ci95, [0.0, 1.0]);
         // Four answers that differ in the same way for all questions have no spread between clusters.
         let differing =
             (0..400).map(|i| Observation { value: f64::from(i % 4 > 0), clusters: vec![(i / 4).to_string()] });
@@ -233,7 +214,7 @@ mod tests {
                     let value = f64::from((next(1_000_000) as f64) < probability * 1e6);
                     Observation { value, clusters: vec![a.to_string(), b.to_string()] }
                 };
-                let Interval { lo, hi } = clustered(&(0..500).map(|_| question()).collect::<Vec<_>>()).ci95;
+                let [lo, hi] = clustered(&(0..500).map(|_| question()).collect::<Vec<_>>()).ci95;
                 lo <= accuracy && accuracy <= hi
             });
             let covered = covered.count() as f64 / 400.0;
@@ -267,16 +248,16 @@ mod tests {
         let none = alone(vec![0.0; 200]);
         let wide = paired(&agree, &none).unwrap().ci95;
         let narrow = paired(&alone(agree.iter().map(|x| x.value)), &none).unwrap().ci95;
-        close((wide.hi - wide.lo) / (narrow.hi - narrow.lo), 2.0 * (50.0_f64 / 49.0 * 199.0 / 200.0).sqrt());
+        close((wide[1] - wide[0]) / (narrow[1] - narrow[0]), 2.0 * (50.0_f64 / 49.0 * 199.0 / 200.0).sqrt());
     }
 
     #[test]
     fn several_answers_to_a_question_are_one_observation() {
         let estimate = clustered(&alone([0.5, 1.0, 0.0, 0.5]));
         assert_eq!((estimate.mean, estimate.n), (0.5, 4));
-        assert!(estimate.ci95.lo > 0.0 && estimate.ci95.hi < 1.0);
+        assert!(estimate.ci95[0] > 0.0 && estimate.ci95[1] < 1.0);
         let certain = clustered(&alone([0.5; 4])).ci95;
-        assert_eq!(certain, Interval { lo: 0.5, hi: 0.5 });
+        assert_eq!(certain, [0.5, 0.5]);
         assert!(super::paired(&alone([1.0]), &[]).is_none());
     }
 }

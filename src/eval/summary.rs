@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::measured::{Measured, MeasuredTasks};
 use super::samples::Sample;
-use super::stats::{self, Interval};
+use super::stats;
 use crate::config::EvalConfig;
 use crate::error::Result;
 use crate::files;
@@ -53,7 +53,7 @@ impl Measured {
         let named = self.spec.published.filter(|name| metrics.iter().any(|m| m.name == *name));
         let is_shown = |m: &&Metric| named.map_or(!m.observations.is_empty(), |name| m.name == name);
         let shown = metrics.iter().filter(is_shown).map(|metric| {
-            let Interval { lo, hi } = stats::clustered(&metric.observations).ci95;
+            let [lo, hi] = stats::clustered(&metric.observations).ci95;
             let interval = format!(" ({:.1} to {:.1})", 100.0 * lo, 100.0 * hi);
             let interval = if metric.observations.is_empty() { String::new() } else { interval };
             match metric.value.as_f64() {

@@ -54,9 +54,4 @@ impl Survey {
         survey.seen.check()?;
         Ok(survey)
     }
-
-    /// Returns the number of questions.
-    pub fn questions(&self) -> usize {
-        self.indices.len()
-    }
 }

@@ -81,7 +81,7 @@ pub struct TaskQuestions<'a> {
 impl TaskQuestions<'_> {
     /// Returns the number of questions.
     pub fn count(&self) -> usize {
-        self.survey.questions()
+        self.survey.indices.len()
     }
 
     /// Returns the number of required answers.
@@ -149,11 +149,6 @@ impl TaskRequests<'_> {
         Ok(missing)
     }
 
-    /// Returns the questions with missing answers, and the number of missing answers.
-    pub fn unanswered(&self) -> Result<(Vec<usize>, usize)> {
-        self.share(0, 1)
-    }
-
     /// Returns the questions with missing answers for rank `rank` of `size`, and the number of their missing answers.
     /// Questions are assigned by a hash of their content, so that equal questions, also of other tasks, belong to one
     /// rank, which requests them once. The assignment must not depend on the store, because the ranks' stores differ
@@ -161,7 +156,7 @@ impl TaskRequests<'_> {
     pub fn share(&self, rank: usize, size: usize) -> Result<(Vec<usize>, usize)> {
         let (mut questions, mut answers) = (Vec::new(), 0);
         let is_of_rank = |[a, b, c, d, ..]: [u8; 32]| u32::from_le_bytes([a, b, c, d]) as usize % size == rank;
-        for i in (0..self.survey.questions()).filter(|&i| is_of_rank(self.survey.contents[i])) {
+        for i in (0..self.survey.indices.len()).filter(|&i| is_of_rank(self.survey.contents[i])) {
             let missing = self.missing(i)?.len();
             if missing > 0 {
                 questions.push(i);
@@ -201,7 +196,7 @@ impl measured::Answers for TaskRequests<'_> {
     }
 
     fn over(&mut self, questions: usize, _: &[(u64, Crash)], _: bool) -> Result<()> {
-        if questions == self.survey.questions() { Ok(()) } else { Err(self.changed(questions)) }
+        if questions == self.survey.indices.len() { Ok(()) } else { Err(self.changed(questions)) }
     }
 }
 

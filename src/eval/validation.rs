@@ -12,8 +12,7 @@ use super::source_sums::SourceSums;
 use crate::config::{DatasetConfig, Dtype, Mode, RlConfig, SftConfig, TrainingConfig, ValidationConfig};
 use crate::data::answer::label;
 use crate::data::encoder::EncodingPurpose;
-use crate::data::sample::TurnEnd;
-use crate::data::{self, Encoder, Index, Row, text_of};
+use crate::data::{self, Encoder, Index, Row};
 use crate::device::{Device, Region};
 use crate::engine::{Engine, EngineConfig, EngineCoreRequest, Noise, RequestParams};
 use crate::error::{Error, Result};
@@ -123,7 +122,7 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
     };
     let (mut answered, (mut own, images)) = (Vec::new(), own_rows(validation, &inputs)?);
     for OwnRows { rows, .. } in &mut own {
-        let (with_answer, questions) = std::mem::take(rows).into_iter().partition(has_answer);
+        let (with_answer, questions) = std::mem::take(rows).into_iter().partition(Row::is_answered);
         *rows = questions;
         if validation.predict_with_generate {
             rows.extend(with_answer.iter().map(|row: &Row| Row { ground_truth: label(row), ..row.clone() }));
@@ -134,17 +133,12 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
         true => None,
         false => Some(HeldOut::new(
             answered,
-            inputs.encoder(EncodingPurpose::Train)?.training_to(TurnEnd::with_newline(config.train_newline)),
+            inputs.encoder(EncodingPurpose::Train)?.with_newline(config.train_newline),
             config,
         )?),
     };
     let answers = TaskValidator::open(validation, &inputs, own)?;
     train::Validation::new(Measured { loss, answers, images }, validation, config.eval_steps).map(Some)
-}
-
-/// Returns true if the conversation that SFT trains on ends with an assistant message that has text.
-fn has_answer(row: &Row) -> bool {
-    row.trained_messages().last().is_some_and(|last| last.role == "assistant" && !text_of(last).trim().is_empty())
 }
 
 /// Returns the rows of `val_files` and the rows that `val_size` has split off, and the images of all of them.
@@ -281,9 +275,9 @@ impl TaskValidator {
         Ok((figures, shares))
     }
 
-    /// Generates the first [`TRIED`] tokens of as many answers as are generated at the same time. Returns the number of
-    /// answers, the seconds that this took, and the seconds of a later token of all of them.
-    fn try_answers(&self, dev: &mut Device, model: &Model) -> Result<Tried> {
+    /// Estimates the seconds of the validation on one of `size` ranks. Generates the first [`TRIED`] tokens of as many
+    /// answers as are generated at the same time, and measures the seconds of a later token of all of them.
+    fn estimate(&self, dev: &mut Device, model: &Model, size: usize) -> Result<f64> {
         let limits = self.llm.limits(dev, Region::Overlay, &self.workload())?;
         let max_tokens = TRIED.min(self.params.max_tokens);
         let params = RequestParams { max_tokens, eos_token_ids: [].into(), ..self.params.clone() };
@@ -303,22 +297,14 @@ impl TaskValidator {
         }
         engine.release(dev);
         let seconds = begun.elapsed().as_secs_f64();
-        Ok(Tried { answers, seconds, per_token: (seconds - middle) / (TRIED / 2) as f64 })
+        let per_token = (seconds - middle) / (TRIED / 2) as f64;
+        let batches = self.answers().div_ceil(size).div_ceil(answers) as f64;
+        Ok(batches * (seconds + per_token * self.params.max_tokens.saturating_sub(TRIED) as f64))
     }
 }
 
 /// Number of tokens per answer with which the time of a validation is estimated.
 const TRIED: usize = 8;
-
-/// Result of generating the first tokens of some answers.
-struct Tried {
-    /// Number of answers.
-    answers: usize,
-    /// Seconds for these tokens.
-    seconds: f64,
-    /// Seconds for one more token of each answer.
-    per_token: f64,
-}
 
 impl Validator for TaskValidator {
     fn names(&self) -> Vec<String> {
@@ -358,10 +344,7 @@ impl Validator for TaskValidator {
     }
 
     fn seconds(&self, dev: &mut Device, model: &Model, size: usize) -> Result<f64> {
-        let tried = dev.scope(Region::Overlay, |dev| self.try_answers(dev, model))?;
-        let Tried { answers, seconds, per_token } = tried;
-        let batches = self.answers().div_ceil(size).div_ceil(answers) as f64;
-        Ok(batches * (seconds + per_token * self.params.max_tokens.saturating_sub(TRIED) as f64))
+        dev.scope(Region::Overlay, |dev| self.estimate(dev, model, size))
     }
 
     fn measure(

@@ -100,12 +100,12 @@ impl Hub {
 
     /// Returns the address of a repository in the API, or of what is `below` it.
     pub(super) fn api(&self, kind: Kind, id: &str, below: &[&str]) -> Url {
-        self.url(["api", kind.plural()].into_iter().chain(id.split('/')).chain(below.iter().copied()))
+        self.url(["api", kind.name()].into_iter().chain(id.split('/')).chain(below.iter().copied()))
     }
 
     /// Returns the address of a repository's page, or of what is `below` it.
     pub(super) fn page<'a>(&self, kind: Kind, id: &'a str, below: impl IntoIterator<Item = &'a str>) -> Url {
-        let kind = (kind == Kind::Dataset).then_some(kind.plural());
+        let kind = (kind == Kind::Dataset).then_some(kind.name());
         self.url(kind.into_iter().chain(id.split('/')).chain(below))
     }
 
@@ -169,7 +169,7 @@ impl Hub {
         let mut names: Vec<String> = SHORT_NAMES.iter().map(|(_, _, id)| (*id).to_owned()).collect();
         let owner = repo.id.split('/').next().unwrap_or_default();
         for kind in repo.kinds() {
-            let mut url = self.url(["api", kind.plural()]);
+            let mut url = self.url(["api", kind.name()]);
             url.query_pairs_mut().append_pair("author", owner).append_pair("limit", "100");
             names.extend(self.names(&url, "", "id").await);
         }

@@ -23,8 +23,7 @@ pub fn of(dir: &Path) -> Result<Option<PathBuf>> {
     if !path.exists() {
         return Ok(None);
     }
-    let text = files::read_to_string(&path).map_err(Error::io(&path))?;
-    let config: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, format!("not JSON: {e}")))?;
+    let config: Value = files::json::read(&path)?;
     let (place, value) = (format!("{}: base_model_name_or_path", path.display()), &config["base_model_name_or_path"]);
     let wrong = || Error::input(&place, value.to_string(), "the directory of the base model");
     let name = Path::new(value.as_str().filter(|name| !name.is_empty()).ok_or_else(wrong)?);

@@ -65,7 +65,7 @@ fn name(path: &Path) -> Option<(&str, &str)> {
 /// Returns `CACHE/models--ORG--NAME/snapshots/COMMIT`. `revision` is the commit, or the name of the file
 /// `refs/REVISION` that contains it.
 fn snapshot(cache: &Path, kind: Kind, id: &str, revision: &str) -> Option<PathBuf> {
-    let repo = cache.join(format!("{}--{}", kind.plural(), id.replace('/', "--")));
+    let repo = cache.join(format!("{}--{}", kind.name(), id.replace('/', "--")));
     let named = files::read_to_string(repo.join("refs").join(revision)).ok();
     let commit = named.as_deref().map_or(revision, str::trim);
     let single = !commit.is_empty() && commit.bytes().all(|b| b.is_ascii_alphanumeric());
@@ -100,7 +100,7 @@ fn repository(path: &Path) -> Option<(PathBuf, String)> {
     let snapshots = path.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "snapshots"))?;
     let repo = snapshots.parent()?;
     let (kind, name) = repo.file_name()?.to_str()?.split_once("--")?;
-    let known = [Kind::Model, Kind::Dataset].iter().any(|known| known.plural() == kind);
+    let known = kind.parse::<Kind>().is_ok();
     let name = name.split_once("--").map_or(name, |(_, name)| name);
     known.then(|| (repo.to_owned(), name.to_owned()))
 }

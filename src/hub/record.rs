@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::api::Listed;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, size_and_time};
 
 const NAME: &str = ".download.jsonl";
 
@@ -108,10 +108,4 @@ impl Record {
 fn open(dir: &Path) -> Result<File> {
     let path = dir.join(NAME);
     OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))
-}
-
-fn size_and_time(path: &Path) -> std::io::Result<(u64, u64)> {
-    let metadata = std::fs::metadata(path)?;
-    let since = metadata.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Ok((metadata.len(), since.as_nanos() as u64))
 }

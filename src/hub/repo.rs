@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::choice::choice;
 use crate::error::{Error, Result};
 
 /// Published repositories of the recipe, with their short names in `omr download`.
@@ -14,22 +15,13 @@ pub const SHORT_NAMES: [(&str, Kind, &str); 5] = [
     ("rl-data", Kind::Dataset, "OpenMMReasoner/OpenMMReasoner-RL-74K"),
 ];
 
-/// Kind of a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A model directory.
-    Model,
-    /// A data set.
-    Dataset,
-}
-
-impl Kind {
-    /// Returns the name of the kind in paths under `/api` and in folder names of the cache.
-    pub fn plural(self) -> &'static str {
-        match self {
-            Kind::Model => "models",
-            Kind::Dataset => "datasets",
-        }
+choice! {
+    /// Kind of a repository, with its name in paths under `/api` and in folder names of the cache.
+    pub enum Kind {
+        /// A model directory.
+        Model = "models",
+        /// A data set.
+        Dataset = "datasets",
     }
 }
 

@@ -64,13 +64,6 @@ const JPEG_HEADER: u64 = 1 << 16;
 /// Maximum number of scans of a JPEG. Each one may visit all pixels and take only a few bytes; encoders write about ten.
 const SCANS: usize = 500;
 
-/// An image whose header has been read: its decoder, and its size as stored in the file.
-struct Opened<'a> {
-    decoder: Box<dyn ImageDecoder + 'a>,
-    width: u32,
-    height: u32,
-}
-
 /// A readable image. The decoders are compiled for it only, because code for each type of reader would be much code.
 trait Source: BufRead + Seek {}
 impl<R: BufRead + Seek> Source for R {}
@@ -82,7 +75,7 @@ fn open<'a>(
     len: u64,
     limits: &Limits,
     place: &str,
-) -> std::result::Result<Opened<'a>, Refused> {
+) -> std::result::Result<Box<dyn ImageDecoder + 'a>, Refused> {
     let decoder: Box<dyn ImageDecoder + 'a> = if format == ImageFormat::Jpeg {
         Box::new(Jpeg::open(reader).map_err(broken(place))?)
     } else {
@@ -110,7 +103,7 @@ fn open<'a>(
         let found = format!("a JPEG file of {len} bytes that declares {width} x {height} pixels");
         return Err(Refused::Broken(Error::input(place, found, "a complete file")));
     }
-    Ok(Opened { decoder, width, height })
+    Ok(decoder)
 }
 
 fn broken(place: &str) -> impl Fn(image::ImageError) -> Refused {
@@ -151,7 +144,7 @@ pub fn header<R: Read + Seek>(mut reader: R, limits: &Limits, place: &str) -> st
     let format = format_of(&start, len, place)?;
     let opened = if format == ImageFormat::Jpeg {
         if let Ok(opened) = open(Box::new(Cursor::new(&start)), format, len, limits, place) {
-            return Ok(opened.header(format));
+            return Ok(header_of(opened, format));
         }
         // An error of the disk must not look like a damaged image, so everything is read first.
         reader.read_to_end(&mut start).map_err(failed)?;
@@ -160,19 +153,18 @@ pub fn header<R: Read + Seek>(mut reader: R, limits: &Limits, place: &str) -> st
         reader.rewind().map_err(failed)?;
         open(Box::new(BufReader::new(reader)), format, len, limits, place)?
     };
-    Ok(opened.header(format))
+    Ok(header_of(opened, format))
 }
 
-impl Opened<'_> {
-    /// Returns the header of the image, with its size after rotation to upright.
-    fn header(mut self, format: ImageFormat) -> Header {
-        use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-        let size = match self.decoder.orientation() {
-            Ok(Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH) => [self.height, self.width],
-            _ => [self.width, self.height],
-        };
-        Header { size, is_jpeg: format == ImageFormat::Jpeg }
-    }
+/// Returns the header of an image, with its size after rotation to upright.
+fn header_of(mut decoder: Box<dyn ImageDecoder + '_>, format: ImageFormat) -> Header {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    let (width, height) = decoder.dimensions();
+    let size = match decoder.orientation() {
+        Ok(Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH) => [height, width],
+        _ => [width, height],
+    };
+    Header { size, is_jpeg: format == ImageFormat::Jpeg }
 }
 
 /// Decodes an image, regardless of its file name, and rotates it upright by its EXIF orientation.
@@ -196,7 +188,8 @@ pub fn decode_then<T>(
     then: impl FnOnce(Rgb) -> T,
 ) -> Result<T> {
     let (format, len) = (format_of(bytes, bytes.len() as u64, place)?, bytes.len() as u64);
-    let Opened { mut decoder, width, height } = open(Box::new(Cursor::new(bytes)), format, len, limits, place)?;
+    let mut decoder = open(Box::new(Cursor::new(bytes)), format, len, limits, place)?;
+    let (width, height) = decoder.dimensions();
     let _taken = WORK.take(decoder.total_bytes());
     if format == ImageFormat::Jpeg {
         let scans = jpeg_scans(bytes).ok_or_else(|| Error::input(place, "a truncated JPEG file", "a complete one"))?;

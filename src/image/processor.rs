@@ -53,23 +53,17 @@ impl Processor {
     /// Returns the settings of the released models with these patches: those of Qwen3-VL if a patch is 16 pixels wide,
     /// otherwise those of Qwen2.5-VL.
     pub fn released(grid: PatchGrid) -> Processor {
-        let half = [0.5; 3];
         let default = Processor {
             patch_size: grid.patch_size as u32,
             merge_size: grid.merge_size as u32,
             temporal_patch_size: grid.temporal_patch_size as u32,
             ..Processor::default()
         };
-        match grid.patch_size {
-            16 => Processor {
-                min_pixels: 256 * 256,
-                max_pixels: 4096 * 4096,
-                image_mean: half,
-                image_std: half,
-                ..default
-            },
-            _ => default,
+        if grid.patch_size != 16 {
+            return default;
         }
+        let (image_mean, image_std) = ([0.5; 3], [0.5; 3]);
+        Processor { min_pixels: 256 * 256, max_pixels: 4096 * 4096, image_mean, image_std, ..default }
     }
 
     /// Loads the processor of the model in `dir` with these settings (see [`Processor::with`]). Returns `None` if `media`

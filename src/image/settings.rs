@@ -19,7 +19,7 @@ impl Processor {
     /// differ from those of the model, `grid`.
     pub fn load(dir: &Path, grid: PatchGrid) -> Result<Processor> {
         let file = Processor::file(dir)?.unwrap_or_else(|| dir.join("preprocessor_config.json"));
-        let config = read(&file)?;
+        let config: Value = files::json::read(&file)?;
         let place = file.display().to_string();
         let (processor, place) = match config.get("image_processor") {
             Some(images) => {
@@ -45,10 +45,8 @@ impl Processor {
     /// `processor_config.json` of transformers 5, which contains the settings of images and videos. If the directory
     /// contains an adapter without these files, returns that of its base.
     pub fn file(dir: &Path) -> Result<Option<PathBuf>> {
-        let nested = |file: &Path| {
-            let config = files::read(file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-            config.is_some_and(|config| config.get("image_processor").is_some())
-        };
+        let nested =
+            |file: &Path| files::json::read::<Value>(file).is_ok_and(|config| config.get("image_processor").is_some());
         let in_dir = |dir: &Path| {
             let (alone, nesting) = (dir.join("preprocessor_config.json"), dir.join("processor_config.json"));
             // Older versions write a `processor_config.json` without image settings.
@@ -126,11 +124,6 @@ impl Processor {
     }
 }
 
-fn read(file: &Path) -> Result<Value> {
-    let text = files::read(file).map_err(Error::io(file))?;
-    serde_json::from_slice(&text).map_err(|e| Error::format(file, e.to_string()))
-}
-
 /// Returns the library that the settings of a `preprocessor_config.json` name: by `use_fast`, otherwise by the ending of
 /// the class.
 fn named_backend(images: &Value) -> Option<Backend> {
@@ -161,7 +154,7 @@ pub fn write(dir: &Path, settings: &ImageConfig) -> Result<()> {
         if !file.exists() {
             continue;
         }
-        let mut config = read(&file)?;
+        let mut config: Value = files::json::read(&file)?;
         let images = match config.get("image_processor") {
             Some(_) => &mut config["image_processor"],
             None if file.ends_with("preprocessor_config.json") => &mut config,
@@ -267,9 +260,9 @@ mod tests {
             std::fs::write(&nesting, json!({"image_processor": was, "video_processor": {"fps": 2}}).to_string())
                 .unwrap();
             write(dir.path(), &bounds([Some(800), Some(9999)])).unwrap();
-            assert_eq!(read(&alone).unwrap(), is);
+            assert_eq!(files::json::read::<Value>(&alone).unwrap(), is);
             let nested = json!({"image_processor": is, "video_processor": {"fps": 2}});
-            assert_eq!(read(&nesting).unwrap(), nested);
+            assert_eq!(files::json::read::<Value>(&nesting).unwrap(), nested);
         }
         // A file that has the settings keeps its bytes, and so does one without image settings.
         let mut both = both;
@@ -318,7 +311,7 @@ mod tests {
             let images = ImageConfig { image_backend: backend, image_alpha: alpha, ..ImageConfig::default() };
             let expected = Processor::load(dir.path(), GRID).unwrap().with(&images).unwrap();
             write(dir.path(), &images).unwrap();
-            assert_eq!(read(&path).unwrap(), is, "{was}");
+            assert_eq!(files::json::read::<Value>(&path).unwrap(), is, "{was}");
             assert_eq!(Processor::load(dir.path(), GRID).unwrap(), expected, "{was}");
         }
     }

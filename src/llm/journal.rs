@@ -63,7 +63,8 @@ pub struct Journal {
     settings: Map<String, Value>,
     /// The settings of the first start, if there are answers.
     was: Option<Map<String, Value>>,
-    created: u64,
+    /// Time of the first start in seconds since 1970.
+    pub created: u64,
     /// Numbers of answered and skipped lines, if every line has its place in `out`.
     pub finished: Option<[u64; 2]>,
 }
@@ -110,7 +111,7 @@ impl Journal {
             {
                 let found = "other answers than this command wrote";
                 let hint = "restore the file, or use --fresh, which moves it aside";
-                return Err(Error::input_hint(journal.place(), found, "the finished answers", hint));
+                return Err(Error::input_hint(&journal.out, found, "the finished answers", hint));
             }
             journal.finished = counts.map(<[u64; 2]>::from);
             journal.was = Some(was).filter(|_| !journal.answers.is_empty());
@@ -159,11 +160,7 @@ impl Journal {
         let found = format!("answers that were made otherwise: {}", list.join("; "));
         let expected = "the questions, model and settings of the first start";
         let hint = "choose another --out, or use --fresh, which moves the earlier answers aside";
-        Err(Error::input_hint(self.place(), found, expected, hint))
-    }
-
-    fn place(&self) -> String {
-        self.out.display().to_string()
+        Err(Error::input_hint(&self.out, found, expected, hint))
     }
 
     /// Adds another setting on which the answers depend. Errors if there are answers that were made with another value.
@@ -180,11 +177,6 @@ impl Journal {
         about.extend(more);
         let text = format!("{:#}\n", Value::Object(about));
         files::write(beside(&self.out, ".settings"), text.as_bytes())
-    }
-
-    /// Returns the time of the first start in seconds since 1970.
-    pub fn created(&self) -> u64 {
-        self.created
     }
 
     /// Returns true if the line with this number has an answer.
@@ -218,11 +210,11 @@ impl Journal {
             let mut line = Vec::new();
             for &(position, len) in self.answers.values() {
                 line.resize(len, 0);
-                self.file.read_exact_at(&mut line, position)?;
-                w.write_all(answer_of(&line))?;
-                w.write_all(b"\n")?;
+                let read = self.file.read_exact_at(&mut line, position);
+                let written = read.and_then(|()| w.write_all(answer_of(&line))).and_then(|()| w.write_all(b"\n"));
+                written.map_err(Error::io(&self.out))?;
             }
-            Ok::<(), std::io::Error>(())
+            Ok(())
         })?;
         let lines = json!({"answered": counts[0], "skipped": counts[1]});
         let content = json!(identity::hash(&self.out)?);

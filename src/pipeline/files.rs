@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::json;
 
 use crate::config::{RowForm, StageConfig};
-use crate::data::{BadRow, Rejected, RejectedRows, Row, Writer, text_of};
+use crate::data::{BadRow, Rejected, RejectedRows, Row, Writer};
 use crate::error::{Error, Result};
 use crate::files::Staged;
 use crate::pipeline::stage::{Work, form};
@@ -27,13 +27,9 @@ impl<'a> KeptWriter<'a> {
 
     /// Adds a row.
     pub fn push(&mut self, row: Row) -> Result<()> {
-        let mut writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => Writer::create(&self.work.path(self.name, "parquet"), form(self.work.stage, &row))?,
-        };
-        writer.push(row)?;
-        self.writer = Some(writer);
-        Ok(())
+        let create = || Writer::create(&self.work.path(self.name, "parquet"), form(self.work.stage, &row));
+        let writer = self.writer.take().map_or_else(create, Ok)?;
+        self.writer.insert(writer).push(row)
     }
 
     /// Moves the file to its path. Without any rows, a complete empty file is written.
@@ -114,9 +110,7 @@ pub fn unfit(stage: &StageConfig, row: &Row) -> Option<Rejection> {
 
 /// Returns a rejection that suggests `keys` if the row has no answer to train on.
 pub fn unanswered(row: &Row, keys: &str) -> Option<Rejection> {
-    let messages = row.trained_messages();
-    let answered = messages.last().is_some_and(|m| m.role == "assistant" && !text_of(m).trim().is_empty());
-    (!answered).then(|| {
+    (!row.is_answered()).then(|| {
         let label = if row.ground_truth.is_some() { "a label, and " } else { "" };
         let found = format!("found {label}no answer at the end of the conversation");
         Rejection::row("no_answer", format!("{}: {found}, expected an assistant turn with text ({keys})", row.place))

@@ -112,7 +112,7 @@ impl Filter<'_> {
         let characters = || row.messages.iter().map(|m| text_of(m).chars().count()).sum();
         if config.min_characters.is_some() || config.max_characters.is_some() {
             let names = ["few_characters", "many_characters"];
-            if let Some(rejection) = length(characters(), config.min_characters, config.max_characters, names) {
+            if let Some(rejection) = beyond(characters(), config.min_characters, config.max_characters, names) {
                 return Some(rejection);
             }
         }
@@ -120,11 +120,9 @@ impl Filter<'_> {
             let Some(rate) = row.extra.get(PASS_RATE).and_then(|rate| rate.as_f64()) else {
                 return Some(Rejection::row("no_pass_rate", format!("no extra_info.{PASS_RATE}")));
             };
-            if config.min_pass_rate.is_some_and(|low| rate < low) {
-                return Some(Rejection::row("low_pass_rate", rate.to_string()));
-            }
-            if config.max_pass_rate.is_some_and(|high| rate > high) {
-                return Some(Rejection::row("high_pass_rate", rate.to_string()));
+            let names = ["low_pass_rate", "high_pass_rate"];
+            if let Some(rejection) = beyond(rate, config.min_pass_rate, config.max_pass_rate, names) {
+                return Some(rejection);
             }
         }
         if config.min_tokens.is_none() && config.max_tokens.is_none() {
@@ -133,7 +131,7 @@ impl Filter<'_> {
         let (ask, train) = self.encoders.as_ref()?;
         let answered = row.messages.last().is_some_and(|m| m.role == "assistant");
         match (if answered { train } else { ask }).measure_samples(row) {
-            Ok(found) => length(
+            Ok(found) => beyond(
                 found.iter().map(|(_, sample)| sample.tokens).max().unwrap_or(0),
                 config.min_tokens,
                 config.max_tokens,
@@ -144,9 +142,14 @@ impl Filter<'_> {
     }
 }
 
-fn length(found: usize, low: Option<usize>, high: Option<usize>, names: [&'static str; 2]) -> Option<Rejection> {
-    if low.is_some_and(|low| found < low) {
-        return Some(Rejection::row(names[0], found.to_string()));
-    }
-    high.is_some_and(|high| found > high).then(|| Rejection::row(names[1], found.to_string()))
+/// Returns a rejection with the first of `names` if `found` is below `low`, and with the second if it is above `high`.
+fn beyond<T: PartialOrd + ToString>(
+    found: T,
+    low: Option<T>,
+    high: Option<T>,
+    names: [&'static str; 2],
+) -> Option<Rejection> {
+    let is_low = low.is_some_and(|low| found < low);
+    let name = if is_low { Some(names[0]) } else { high.filter(|high| found > *high).map(|_| names[1]) };
+    name.map(|name| Rejection::row(name, found.to_string()))
 }

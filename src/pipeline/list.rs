@@ -143,10 +143,8 @@ fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, machine:
 /// Splits a path `stage:NAME` or `stage:NAME/FILE` into the stage and the file.
 fn of_stage(path: &Path) -> Option<(String, Option<String>)> {
     let rest = path.to_str()?.strip_prefix(OF_STAGE)?;
-    Some(match rest.split_once('/') {
-        Some((stage, file)) => (stage.to_owned(), Some(file.to_owned())),
-        None => (rest.to_owned(), None),
-    })
+    let (stage, file) = rest.split_once('/').map_or((rest, None), |(stage, file)| (stage, Some(file)));
+    Some((stage.to_owned(), file.map(str::to_owned)))
 }
 
 fn unknown(step: &str, stage: &str, names: &[&str]) -> Error {

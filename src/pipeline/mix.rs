@@ -96,13 +96,7 @@ impl StageJob for Mix<'_> {
 pub fn row_order(config: &MixConfig, counts: &[usize]) -> Result<Vec<MixRow>> {
     let short: Vec<u32> = counts.iter().map(|&count| count as u32).collect();
     let mut queues: Vec<VecDeque<usize>> = vec![VecDeque::new(); counts.len()];
-    let ends: Vec<usize> = counts
-        .iter()
-        .scan(0, |end, &count| {
-            *end += count;
-            Some(*end)
-        })
-        .collect();
+    let ends: Vec<usize> = (1..=counts.len()).map(|sets| counts[..sets].iter().sum()).collect();
     for number in epoch(&config.stage.datasets, &short, config.seed)? {
         let set = ends.partition_point(|&end| end <= number as usize);
         queues[set].push_back(number as usize - (ends[set] - counts[set]));

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::config::Dtype;
 use crate::data::encoder::Measured;
 use crate::data::read::RowPosition;
-use crate::data::{Encoder, Index, Made, Row, RowResult, Sample, Samples, Shape};
+use crate::data::{Encoder, Index, Made, Row, RowResult, Sample, Shape};
 use crate::device::{Device, Plan};
 use crate::error::Result;
 use crate::llm::fits;
@@ -36,22 +36,6 @@ pub struct Scorer<'a> {
     pub dtype: Dtype,
 }
 
-/// Rows that are read again when their samples are needed.
-struct ScoredRows {
-    inputs: Vec<Input>,
-    /// Number of the input and position of each row.
-    places: Vec<(usize, RowPosition)>,
-    encoder: Encoder,
-}
-
-impl Samples<Sample> for ScoredRows {
-    fn get(&self, i: usize) -> Result<Made<Sample>> {
-        let (input, at) = self.places[i];
-        let made = self.inputs[input].row(at)?.and_then(|row| self.encoder.sample(&row));
-        Ok(made.map(|(sample, _)| Arc::new(sample)))
-    }
-}
-
 impl Scorer<'_> {
     /// Returns the mean negative log-prob of each row's answer, in nats per token, or the reason why its sample cannot
     /// be made. Covers the rows of `work` for which `size` returns the size of their sample, in order.
@@ -68,8 +52,14 @@ impl Scorer<'_> {
             return Ok(Vec::new());
         }
         let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(0);
-        let rows = Arc::new(ScoredRows { inputs, places, encoder: encoder.clone() });
-        let held = HeldOut::of(rows, index, MICRO_BATCH_TOKENS.max(longest), machine.threads)?;
+        let encoder = encoder.clone();
+        // Rows are read again when their samples are needed.
+        let sample = move |i: usize| -> Result<Made<Sample>> {
+            let (input, at): (usize, RowPosition) = places[i];
+            let made = inputs[input].row(at)?.and_then(|row| encoder.sample(&row));
+            Ok(made.map(|(sample, _)| Arc::new(sample)))
+        };
+        let held = HeldOut::of(Arc::new(sample), index, MICRO_BATCH_TOKENS.max(longest), machine.threads)?;
         let count = |dtype: DType| -> Result<((), Plan)> {
             let mut dev = Device::count_for(machine.target);
             let model = Model::empty(&mut dev, model_config.clone(), dtype)?;
@@ -95,21 +85,15 @@ fn sizes(
 ) -> Result<(Index, Vec<(usize, RowPosition)>)> {
     let (mut index, mut places) = (Index::default(), Vec::new());
     for (number, input) in inputs.iter().enumerate() {
-        let mut chunk: Vec<(RowPosition, Row)> = Vec::with_capacity(CHUNK);
-        let mut look = |chunk: &mut Vec<(RowPosition, Row)>| {
+        input.for_chunks(CHUNK, |rows| {
             let sized: Vec<(RowPosition, Measured)> =
-                chunk.par_drain(..).filter_map(|(at, row)| Some((at, size(&row)?))).collect();
+                rows.into_par_iter().filter_map(|(at, row)| Some((at, size(&row.ok()?)?))).collect();
             for (at, Measured { tokens, targets, grids, .. }) in sized {
                 index.push(Shape { tokens, targets, grids: &grids });
                 places.push((number, at));
             }
             work.machine.observer.check_stop()
-        };
-        input.for_each(|at, row| {
-            chunk.extend(row.ok().map(|row| (at, row)));
-            if chunk.len() < CHUNK { Ok(()) } else { look(&mut chunk) }
         })?;
-        look(&mut chunk)?;
     }
     Ok((index, places))
 }

@@ -4,15 +4,18 @@
 use rayon::prelude::*;
 
 use crate::config::{Images, StageConfig};
-use crate::data::{BadRow, Row, RowResult};
-use crate::error::{Error, Result};
+use crate::data::chunks::Chunk;
+use crate::data::{BadRow, Row};
+use crate::error::Result;
+use crate::files;
 use crate::pipeline::files::{KeptWriter, Lines, Rejection, Rejections, unfit};
 use crate::pipeline::stage::{Input, Work};
 use crate::pipeline::summary::Summary;
+use crate::reward::Judged;
+use crate::reward::judge::Ruling;
 
-/// Maximum number of rows that are decided together, and of bytes of their embedded images. Both limit the memory.
+/// Maximum number of rows that are decided together.
 const CHUNK_ROWS: usize = 1024;
-const CHUNK_BYTES: usize = 32 << 20;
 
 /// Result for a row, or for an answer to it.
 // A row is moved once, so a box would save nothing.
@@ -26,6 +29,21 @@ pub enum Fate {
     Unjudged(Rejection),
     /// The row turned out to be unreadable, although its columns are valid.
     Bad(BadRow),
+}
+
+impl Fate {
+    /// Returns the fate of a judged answer: `row` is written if the answer is correct, and the label is `label`.
+    /// `rollout` is the number of the answer if it is one of several.
+    pub fn of_answer(judged: Judged, label: &str, rollout: Option<usize>, row: impl FnOnce() -> Row) -> Fate {
+        match judged.judge {
+            _ if judged.score.acc_score > 0.0 => Fate::KeptWriter(row()),
+            Some(Ruling::Unjudged(detail)) => Fate::Unjudged(Rejection { reason: "unjudged", detail, rollout }),
+            _ => {
+                let detail = format!("the answer is {}, the label is {label}", judged.score.predict_str);
+                Fate::Rejected(Rejection { reason: "wrong_answer", detail, rollout })
+            }
+        }
+    }
 }
 
 /// A row with its number in its file, from 0.
@@ -45,38 +63,10 @@ pub fn pass(work: &Work, decide: &mut Decide) -> Result<Summary> {
     work.machine.observer.begin(work.kind, "rows", work.rows() as u64, 0);
     for (number, input) in work.inputs.iter().enumerate() {
         let mut kept = KeptWriter::new(work, &input.name);
-        let mut chunk = Chunk::default();
-        input.for_each(|at, row| {
-            chunk.push(at.index as usize, row);
-            match chunk.rows.len() + chunk.bad.len() < CHUNK_ROWS && chunk.bytes < CHUNK_BYTES {
-                true => Ok(()),
-                false => out.take(number, std::mem::take(&mut chunk), decide, &mut kept),
-            }
-        })?;
-        out.take(number, chunk, decide, &mut kept)?;
+        input.for_chunks(CHUNK_ROWS, |chunk| out.take(number, chunk, decide, &mut kept))?;
         kept.finish()?;
     }
     out.finish()
-}
-
-/// Rows that are decided together.
-#[derive(Default)]
-struct Chunk {
-    rows: Vec<Numbered>,
-    bad: Vec<(usize, BadRow)>,
-    bytes: usize,
-}
-
-impl Chunk {
-    fn push(&mut self, index: usize, row: RowResult<Row>) {
-        match row {
-            Ok(row) => {
-                self.bytes += row.images.iter().map(|image| image.embedded()).sum::<usize>();
-                self.rows.push(Numbered { index, row });
-            }
-            Err(bad) => self.bad.push((index, bad)),
-        }
-    }
 }
 
 struct PassOutput<'a> {
@@ -91,16 +81,23 @@ impl PassOutput<'_> {
         let observer = self.work.machine.observer;
         observer.check_stop()?;
         let input = &self.work.inputs[number];
-        self.done += (chunk.rows.len() + chunk.bad.len()) as u64;
-        let places: Vec<(usize, String)> = chunk.rows.iter().map(|row| (row.index, row.row.id.clone())).collect();
-        let outcomes = if chunk.rows.is_empty() { Vec::new() } else { decide(input, chunk.rows)? };
+        self.done += chunk.len() as u64;
+        let (mut rows, mut bad) = (Vec::with_capacity(chunk.len()), Vec::new());
+        for (at, row) in chunk {
+            match row {
+                Ok(row) => rows.push(Numbered { index: at.index as usize, row }),
+                Err(fault) => bad.push((at.index as usize, fault)),
+            }
+        }
+        let places: Vec<(usize, String)> = rows.iter().map(|row| (row.index, row.row.id.clone())).collect();
+        let outcomes = if rows.is_empty() { Vec::new() } else { decide(input, rows)? };
         let stage = self.work.stage;
         let outcomes: Vec<Vec<Fate>> = outcomes
             .into_par_iter()
             .map(|fates| fates.into_iter().map(|fate| written(stage, fate)).collect())
             .collect();
         // Bad rows are inserted by their numbers, as if each row had been decided alone.
-        let mut bad = chunk.bad.into_iter().peekable();
+        let mut bad = bad.into_iter().peekable();
         for ((index, id), fates) in places.into_iter().zip(outcomes) {
             while let Some((index, bad)) = bad.next_if(|(bad, _)| *bad < index) {
                 self.rejected.bad(number, index, bad)?;
@@ -117,10 +114,8 @@ impl PassOutput<'_> {
                     Fate::Bad(bad) => self.rejected.bad(number, index, BadRow { id: Some(id.clone()), ..bad })?,
                     Fate::Unjudged(rejection) => {
                         self.rejected.summary.unjudged += 1;
-                        let lines = match self.unjudged.take() {
-                            Some(lines) => lines,
-                            None => Lines::create(self.work, "unjudged")?,
-                        };
+                        let create = || Lines::create(self.work, "unjudged");
+                        let lines = self.unjudged.take().map_or_else(create, Ok)?;
                         self.unjudged.insert(lines).push(&input.name, index, Some(&id), &rejection)?;
                     }
                 }
@@ -139,8 +134,7 @@ impl PassOutput<'_> {
         match self.unjudged {
             Some(lines) => lines.finish()?,
             // The file is from an earlier run whose judge was unavailable. All answers have been judged since.
-            None if doubts.exists() => std::fs::remove_file(&doubts).map_err(Error::io(&doubts))?,
-            None => {}
+            None => drop(files::if_exists(&doubts, std::fs::remove_file(&doubts))?),
         }
         self.work.machine.observer.end();
         Ok(summary)

@@ -12,7 +12,7 @@ use crate::client::Completion;
 use crate::config::{ImageConfig, PassrateConfig};
 use crate::data::answer::label;
 use crate::data::encoder::Measured;
-use crate::data::{BadRow, Encoder, Index, Loader, Made, Reason, Row, RowResult, Samples, Shape};
+use crate::data::{BadRow, Encoder, Index, Loader, Made, Reason, Row, RowResult, Shape};
 use crate::engine::{EngineCoreRequest, Noise, Prompt, RequestParams};
 use crate::error::{Error, Result};
 use crate::image::JPEG_DECODER;
@@ -23,7 +23,7 @@ use crate::ops::sample::SamplingParams;
 use crate::pipeline::files::Rejection;
 use crate::pipeline::filter::PASS_RATE;
 use crate::pipeline::pass::{Fate, Numbered, pass};
-use crate::pipeline::stage::{Stage, StageJob, Work};
+use crate::pipeline::stage::{Shard, Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 use crate::ranks::{self, Ranks};
 use crate::reward::judge::{self, Ruling};
@@ -36,6 +36,8 @@ const LOWER: &str = "max_num_seqs or max_tokens";
 const CHUNK: usize = 1024;
 /// Number of prompts that each thread prepares in advance.
 const AHEAD: usize = 4;
+/// The share of a single rank.
+const ALL: Shard = Shard { index: 0, count: 1 };
 
 impl Stage for PassrateConfig {
     fn computes(&self) -> bool {
@@ -58,25 +60,10 @@ pub fn answer(config: &PassrateConfig, dir: &Path, ranks: &mut dyn Ranks, machin
     ranks::by_first(ranks, "the existing answers", || answers::gather(dir))?;
     let store = RunStore::of_rank(dir, rank, size);
     let work = Work::open(config, dir, None, machine)?;
-    let share = Share { rank, size };
+    let share = Shard { index: rank, count: size };
     let done = Passrate::new(config, machine).and_then(|job| job.answer_share(&work, &store, share));
     let closed = store.close();
     ranks::agreed_at_last(ranks, "the end of answers", done.and(closed))
-}
-
-/// The share of rows that a rank answers. It is chosen by content, so equal questions belong to one rank.
-#[derive(Clone, Copy)]
-struct Share {
-    rank: usize,
-    size: usize,
-}
-
-impl Share {
-    const ALL: Share = Share { rank: 0, size: 1 };
-
-    fn has(self, keyed: &KeyedRow) -> bool {
-        keyed.noise as usize % self.size == self.rank
-    }
 }
 
 struct Passrate<'a> {
@@ -98,7 +85,7 @@ impl StageJob for Passrate<'_> {
         let scorer = work.scorer(self.config.mode, &self.config.judge, store.clone())?;
         let mut totals = Summary { judge: scorer.judge().map(judge::Summary::new), ..Summary::default() };
         let who = self.llm.identity(self.machine.target.kind)?;
-        let index = self.unanswered(work, store.get()?, &who, Share::ALL)?;
+        let index = self.unanswered(work, store.get()?, &who, ALL)?;
         // If the store has every answer, no model is loaded.
         let mut answerer = if index.is_empty() { None } else { Some(self.answerer(&index)?) };
         let scorer = Arc::new(scorer);
@@ -150,6 +137,12 @@ impl KeyedRow {
         Ok(KeyedRow { row, own_label, size, keys, noise })
     }
 
+    /// Returns true if a rank with this share answers the row. The share is chosen by content, so equal questions belong to
+    /// one rank.
+    fn is_of(&self, share: Shard) -> bool {
+        self.noise as usize % share.count == share.index
+    }
+
     /// Returns the number of the first answer that is not in the store.
     fn first_missing(&self, store: &Store) -> Result<Option<usize>> {
         for (k, key) in self.keys.iter().enumerate() {
@@ -158,20 +151,6 @@ impl KeyedRow {
             }
         }
         Ok(None)
-    }
-}
-
-/// Prompts of a chunk, created when the engine needs them.
-struct Prompts {
-    rows: Vec<Row>,
-    encoder: Encoder,
-    model_config: ModelConfig,
-}
-
-impl Samples<Prompt> for Prompts {
-    fn get(&self, i: usize) -> Result<Made<Prompt>> {
-        let made = llm::prompt(&self.encoder, &self.model_config, &self.rows[i]);
-        Ok(made.map(|(prompt, _)| Arc::new(prompt)))
     }
 }
 
@@ -184,7 +163,7 @@ impl<'a> Passrate<'a> {
     }
 
     /// Generates the answers of a share that are missing in `store`. Writes nothing else.
-    fn answer_share(&self, work: &Work, store: &RunStore, share: Share) -> Result<()> {
+    fn answer_share(&self, work: &Work, store: &RunStore, share: Shard) -> Result<()> {
         let who = self.llm.identity(self.machine.target.kind)?;
         let index = self.unanswered(work, store.get()?, &who, share)?;
         if index.is_empty() {
@@ -195,7 +174,7 @@ impl<'a> Passrate<'a> {
         let mut answer = |rows: Vec<Row>| -> Result<()> {
             let keyed = rows.into_par_iter().map(|row| KeyedRow::new(row, config, encoder, &who));
             let keyed: Vec<RowResult<KeyedRow>> =
-                keyed.filter(|keyed| keyed.as_ref().is_ok_and(|keyed| share.has(keyed))).collect();
+                keyed.filter(|keyed| keyed.as_ref().is_ok_and(|keyed| keyed.is_of(share))).collect();
             // A row with an undecodable image has no answer. The stage decides its fate later.
             self.answer(&mut answerer, &keyed, store).map(drop)
         };
@@ -212,11 +191,11 @@ impl<'a> Passrate<'a> {
     }
 
     /// Returns the prompt sizes of the rows of a share for which at least one answer is missing.
-    fn unanswered(&self, work: &Work, store: &Store, who: &str, share: Share) -> Result<Index> {
+    fn unanswered(&self, work: &Work, store: &Store, who: &str, share: Shard) -> Result<Index> {
         let (mut index, config, encoder) = (Index::default(), self.config, &self.llm.encoder);
         chunks(work, |rows| {
             let look = |row| {
-                let keyed = KeyedRow::new(row, config, encoder, who).ok().filter(|keyed| share.has(keyed))?;
+                let keyed = KeyedRow::new(row, config, encoder, who).ok().filter(|keyed| keyed.is_of(share))?;
                 keyed.first_missing(store).transpose().map(|missing| missing.map(|_| keyed.size))
             };
             let sizes: Vec<Measured> = rows.into_par_iter().filter_map(look).collect::<Result<_>>()?;
@@ -265,10 +244,10 @@ impl<'a> Passrate<'a> {
         if missing.is_empty() {
             return Ok(Vec::new());
         }
-        let prompts = Prompts {
-            rows: missing.iter().map(|(_, keyed, _)| keyed.row.clone()).collect(),
-            encoder: self.llm.encoder.clone(),
-            model_config: self.llm.config.clone(),
+        let rows: Vec<Row> = missing.iter().map(|(_, keyed, _)| keyed.row.clone()).collect();
+        let (encoder, model_config) = (self.llm.encoder.clone(), self.llm.config.clone());
+        let prompts = move |i: usize| -> Result<Made<Prompt>> {
+            Ok(llm::prompt(&encoder, &model_config, &rows[i]).map(|(prompt, _)| Arc::new(prompt)))
         };
         let groups = (0..missing.len()).map(|at| Ok(vec![at]));
         let workers = answerer.workers();

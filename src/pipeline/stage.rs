@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::answers::{self, RunStore, Store};
 use crate::config::{DatasetConfig, JudgeConfig, Mode, RowForm, ScorerConfig, StageConfig, StageKeys};
+use crate::data::chunks::{Chunk, Chunks};
 use crate::data::read::{self, RowFile, RowPosition};
 use crate::data::{Form, ReadCounts, Row, RowResult};
 use crate::error::{Error, Result};
@@ -131,6 +132,13 @@ impl Input {
         }
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         Ok(())
+    }
+
+    /// Passes the rows to `take` as [`Input::for_each`] does, at most `most` at a time.
+    pub fn for_chunks(&self, most: usize, take: impl FnMut(Chunk) -> Result<()>) -> Result<()> {
+        let mut chunks = Chunks::new(most, take);
+        self.for_each(|at, row| chunks.push(at, row))?;
+        chunks.finish()
     }
 
     /// Returns the row at a position that [`Input::for_each`] passed. Returns an outer error if its file cannot be read

@@ -10,7 +10,7 @@ use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
-use crate::reward::judge::{self, Ruling};
+use crate::reward::judge;
 use crate::reward::{Item, Judged};
 
 impl Stage for VerifyConfig {
@@ -77,15 +77,10 @@ fn missing(numbered: &Numbered) -> Fate {
 }
 
 fn fate(numbered: Numbered, item: &Item, judged: Judged, labels: bool) -> Fate {
-    match judged.judge {
-        _ if judged.score.acc_score > 0.0 => Fate::KeptWriter(numbered.row),
-        Some(Ruling::Unjudged(what)) => Fate::Unjudged(Rejection::row("unjudged", what)),
-        _ if labels => {
+    match Fate::of_answer(judged, &item.ground_truth, None, || numbered.row) {
+        Fate::Rejected(_) if labels => {
             Fate::Rejected(Rejection::row("unverifiable_label", format!("the label is {}", item.ground_truth)))
         }
-        _ => {
-            let detail = format!("the answer is {}, the label is {}", judged.score.predict_str, item.ground_truth);
-            Fate::Rejected(Rejection::row("wrong_answer", detail))
-        }
+        fate => fate,
     }
 }

@@ -184,8 +184,8 @@ fn headline(report: &RecipeReport) -> String {
     let gains = kinds.iter().filter_map(|(what, how, _)| {
         let contrast = report.contrasts.iter().find(|c| c.label == "RL minus control" && c.what == *what)?;
         let Estimate { mean, ci95, .. } = contrast.estimate;
-        let chance = if ci95.lo <= 0.0 && ci95.hi >= 0.0 { ", not significant" } else { "" };
-        Some(format!("{how} {:+.1} points ({:+.1} to {:+.1}{chance})", mean * 100.0, ci95.lo * 100.0, ci95.hi * 100.0))
+        let chance = if ci95[0] <= 0.0 && ci95[1] >= 0.0 { ", not significant" } else { "" };
+        Some(format!("{how} {:+.1} points ({:+.1} to {:+.1}{chance})", mean * 100.0, ci95[0] * 100.0, ci95[1] * 100.0))
     });
     let gains: Vec<String> = gains.collect();
     let against = match gains.is_empty() {

@@ -25,22 +25,23 @@ pub fn page(verdict_counts: &[VerdictCounts], compared: &[Compared], rules: &str
     render("rescore.html", &[browser::SCRIPT], context! { title, compared, differing, rules, table, browser })
 }
 
-fn shown(row: &Compared) -> Row {
+fn shown(compared: &Compared) -> Row {
+    let row = &compared.recorded;
     let verdict = |right: bool| Some(if right { Verdict::Right } else { Verdict::Wrong });
     let theirs = Answer {
         verdict: row.theirs.and_then(verdict),
         why: row.theirs_why.clone(),
         ..Answer::of(row.framework.name(), &row.response)
     };
-    let read = if row.predict_str.is_empty() { "no answer found" } else { &row.predict_str };
+    let read = if compared.predict_str.is_empty() { "no answer found" } else { &compared.predict_str };
     let ours = Answer {
         name: "omr".to_owned(),
         answer: read.to_owned(),
-        verdict: verdict(row.ours),
-        why: row.ours_why.clone(),
+        verdict: verdict(compared.ours),
+        why: compared.ours_why.clone(),
         ..Answer::default()
     };
-    let right = if row.ours { "omr only" } else { "framework only" };
+    let right = if compared.ours { "omr only" } else { "framework only" };
     let facet = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     Row {
         id: format!("{} {}", row.task, row.index),

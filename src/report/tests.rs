@@ -86,7 +86,7 @@ fn a_recipe_run_becomes_a_report() {
     assert_eq!(names, ["base", "sft", "control", "rl"]);
     assert_eq!(report.contrasts.len(), 4);
     let control = report.contrasts.iter().find(|c| c.label == "RL minus control").unwrap();
-    assert!((control.estimate.mean - 0.2).abs() < 1e-12 && control.estimate.ci95.lo > 0.0);
+    assert!((control.estimate.mean - 0.2).abs() < 1e-12 && control.estimate.ci95[0] > 0.0);
     assert!(
         report.headline.contains("from 50.0 % to 80.0 %") && report.headline.contains("+20.0 points"),
         "{}",

@@ -120,7 +120,7 @@ impl Batch {
             parameters: self.config.parameters(),
             variables: self.config.chat_template_kwargs.variables(),
             seed: self.config.seed,
-            created: journal.created(),
+            created: journal.created,
         });
         // Lines that are answered already are read, too, because their images may have changed since.
         let survey = Survey::of(&lines, spots, machine.threads, machine.observer);

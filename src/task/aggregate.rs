@@ -60,10 +60,15 @@ impl Metric {
         Metric { name: name.to_owned(), value, observations: Vec::new() }
     }
 
+    /// Makes a metric that is the mean of some observations.
+    fn mean_of(name: &str, observations: Vec<Observation>) -> Metric {
+        let value = json!(mean(observations.iter().map(|observation| observation.value)));
+        Metric { name: name.to_owned(), value, observations }
+    }
+
     /// Makes a metric that is the mean of independent values.
-    fn mean_of(name: &str, values: &[f64]) -> Metric {
-        let observations = values.iter().map(|&value| Observation { value, clusters: Vec::new() }).collect();
-        Metric { name: name.to_owned(), value: json!(mean(values.iter().copied())), observations }
+    fn mean_of_independent(name: &str, values: impl Iterator<Item = f64>) -> Metric {
+        Metric::mean_of(name, values.map(|value| Observation { value, clusters: Vec::new() }).collect())
     }
 }
 
@@ -71,12 +76,10 @@ impl Metric {
 pub fn means(questions: &[Counted], _: Mode) -> Vec<Metric> {
     let Some(first) = questions.first() else { return Vec::new() };
     let mean = |name: &String| {
-        let values: Option<Vec<f64>> = questions.iter().map(|question| question.metrics.get(name)?.as_f64()).collect();
-        let values = values?;
-        let observations = questions.iter().zip(&values);
-        let observations =
-            observations.map(|(question, &value)| Observation { value, clusters: question.clusters.clone() }).collect();
-        Some(Metric { name: name.clone(), value: json!(mean(values.into_iter())), observations })
+        let observation = |Counted { metrics, clusters }: &Counted| {
+            Some(Observation { value: metrics.get(name)?.as_f64()?, clusters: clusters.clone() })
+        };
+        Some(Metric::mean_of(name, questions.iter().map(observation).collect::<Option<_>>()?))
     };
     first.metrics.keys().filter_map(mean).collect()
 }
@@ -117,9 +120,9 @@ pub fn dynamath(questions: &[Counted], _: Mode) -> Vec<Metric> {
         });
         groups[group].push(variant["acc"].as_f64().unwrap_or_default());
     }
-    let average: Vec<f64> = groups.iter().map(|acc| mean(acc.iter().copied())).collect();
-    let worst: Vec<f64> = groups.iter().map(|acc| acc.iter().copied().fold(f64::INFINITY, f64::min)).collect();
-    vec![Metric::mean_of("dynamath_average", &average), Metric::mean_of("dynamath_worst", &worst)]
+    let average = groups.iter().map(|acc| mean(acc.iter().copied()));
+    let worst = groups.iter().map(|acc| acc.iter().copied().fold(f64::INFINITY, f64::min));
+    vec![Metric::mean_of_independent("dynamath_average", average), Metric::mean_of_independent("dynamath_worst", worst)]
 }
 
 /// Number of problems that the published score of We-Math divides by.
@@ -141,8 +144,7 @@ pub fn wemath(questions: &[Counted], mode: Mode) -> Vec<Metric> {
             Mode::Strict if groups.is_empty() => Metric::alone(name, Value::Null),
             Mode::Strict => {
                 let value = counts.score(groups.len() as f64, loose);
-                let worths: Vec<f64> = groups.iter().map(worth).collect();
-                Metric { value: value.into(), ..Metric::mean_of(name, &worths) }
+                Metric { value: value.into(), ..Metric::mean_of_independent(name, groups.iter().map(worth)) }
             }
         });
     }

@@ -61,15 +61,9 @@ pub fn score(_: &Row, marks: &Marks, _: Mode) -> PublishedResult<Metrics> {
     metrics.insert("exact_match".to_owned(), right.first().map_or(Value::Null, |right| json!(right)));
     let counts: Vec<usize> = (1..).map(|i| 1 << i).take_while(|n| *n <= right.len()).collect();
     let share = |n: usize| right[..n].iter().sum::<f64>() / n as f64;
-    for n in &counts {
-        metrics.insert(format!("cov@{n}"), u8::from(right[..*n].contains(&1.0)).into());
-    }
-    for n in &counts {
-        metrics.insert(format!("maj@{n}"), u8::from(share(*n) > 0.5).into());
-    }
-    for n in &counts {
-        metrics.insert(format!("avg@{n}"), share(*n).into());
-    }
+    metrics.extend(counts.iter().map(|n| (format!("cov@{n}"), u8::from(right[..*n].contains(&1.0)).into())));
+    metrics.extend(counts.iter().map(|n| (format!("maj@{n}"), u8::from(share(*n) > 0.5).into())));
+    metrics.extend(counts.iter().map(|n| (format!("avg@{n}"), share(*n).into())));
     let answers: Vec<&str> = marks.all().map(|mark| mark.predict_str).collect();
     metrics.insert("extracted_answers".to_owned(), json!(answers));
     metrics.insert("exact_matches".to_owned(), json!(right));

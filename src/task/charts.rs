@@ -75,7 +75,7 @@ fn row(split: Split, Asked { index, kind, shift }: Asked, tuning: bool, seed: u6
         kind: question.name(),
         answer: question.answer(&chart),
         png: png(&image).map_err(|e| Error::Failed(format!("cannot draw a chart: {e}")))?,
-        extra: json!({"form": chart.form.noun(), "values": chart.values}),
+        extra: json!({"form": chart.form.name(), "values": chart.values}),
     };
     Ok(made.row(NAME, split, index))
 }

@@ -1,29 +1,20 @@
 //! Errors with which the published evaluation ends on certain rows and answers.
 
+use crate::choice::choice;
 use crate::error::Error;
 
 /// Result of a step of the published evaluation, or the error with which the step ends.
 pub type PublishedResult<T> = std::result::Result<T, Crash>;
 
-/// Step of the published evaluation in which an error occurs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Reading the data set.
-    ProcessDocs,
-    /// Making the prompt.
-    Messages,
-    /// Scoring the answer.
-    ProcessResults,
-}
-
-impl Stage {
-    /// Returns the name of the step in the published evaluation.
-    pub fn name(self) -> &'static str {
-        match self {
-            Stage::ProcessDocs => "process_docs",
-            Stage::Messages => "messages",
-            Stage::ProcessResults => "process_results",
-        }
+choice! {
+    /// Step of the published evaluation in which an error occurs, with its name there.
+    pub enum Stage {
+        /// Reading the data set.
+        ProcessDocs = "process_docs",
+        /// Making the prompt.
+        Messages = "messages",
+        /// Scoring the answer.
+        ProcessResults = "process_results",
     }
 }
 

@@ -91,9 +91,11 @@ impl Hub<'_> {
 
     /// Returns the files of the split below `folder`.
     pub fn files(&self, folder: &Path) -> Result<Vec<PathBuf>> {
-        let mut all = Vec::new();
-        parquet_files(folder, DEEPEST, &mut all)?;
-        self.choose(folder, all)
+        let all = files::below(folder, &mut |inner, is_folder| {
+            let is_parquet = inner.extension().is_some_and(|extension| extension == "parquet");
+            Ok(if is_folder { inner.components().count() <= DEEPEST } else { is_parquet })
+        })?;
+        self.choose(folder, all.iter().map(|inner| folder.join(inner)).collect())
     }
 
     /// Returns the files of the split among `all` parquet files below `folder`: those whose path contains the split's
@@ -132,15 +134,4 @@ impl Hub<'_> {
             }
         }
     }
-}
-
-fn parquet_files(folder: &Path, deepest: usize, out: &mut Vec<PathBuf>) -> Result<()> {
-    for path in files::entries(folder)? {
-        if path.is_dir() && deepest > 0 {
-            parquet_files(&path, deepest - 1, out)?;
-        } else if path.extension().is_some_and(|extension| extension == "parquet") {
-            out.push(path);
-        }
-    }
-    Ok(())
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::crash::{Crash, PublishedResult, Stage};
 use crate::data::ImageSource;
-use crate::text::{Part, repr};
+use crate::text::{Part, number};
 
 /// A row of a data set.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ pub fn written(value: &Value) -> String {
         Value::Bool(true) => "True".to_owned(),
         Value::Bool(false) => "False".to_owned(),
         Value::String(text) => text.clone(),
-        Value::Number(n) => n.as_f64().filter(|_| n.is_f64()).map_or_else(|| n.to_string(), repr),
+        Value::Number(n) => number(n),
         other => other.to_string(),
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::shuffle::Random;
 use super::{Doc, Prompt, PublishedResult, QuestionSink, RowSource, Source, TaskSpec, aggregate, hub, letter};
 use crate::config::Mode;
+use crate::data::short;
 use crate::error::Result;
 use crate::philox::{self, Purpose};
 use crate::text::Part;
@@ -34,9 +35,7 @@ fn rows(spec: &TaskSpec, source: &Source, take: QuestionSink) -> Result<()> {
         match source.mode {
             Mode::Compat => random.shuffle(&mut order),
             Mode::Strict => {
-                let hash = blake3::hash(doc.written("Question").as_bytes());
-                let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-                let question = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+                let question = short(&blake3::hash(doc.written("Question").as_bytes()));
                 philox::shuffle(source.shuffle_seed, Purpose::Data, question, &mut order);
             }
         }

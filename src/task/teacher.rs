@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::EndpointConfig;
 use crate::data::folder::decode_data_url;
+use crate::data::short;
 use crate::error::{Error, Result};
 use crate::image::{Limits, Rgb};
 use crate::philox::{Purpose, Random};
@@ -156,10 +157,9 @@ impl<R: Reader> Desk<R> {
 
         let mut name = blake3::Hasher::new();
         name.update(image.as_bytes()).update(text.as_bytes());
-        let digest = name.finalize();
-        let (counter, _) = digest.as_bytes().split_first_chunk::<8>().expect("a hash has 32 bytes");
+        let counter = short(&name.finalize());
         // The seed comes from the request, and the counter is a hash of its content.
-        let mut random = Random::new(request.seed, Purpose::Teacher, u64::from_le_bytes(*counter));
+        let mut random = Random::new(request.seed, Purpose::Teacher, counter);
         let unknown = || "<think>I do not know how to answer this.</think><answer>unknown</answer>".to_owned();
         Ok(self.reader.answer(&text, seen, &mut random).unwrap_or_else(unknown))
     }

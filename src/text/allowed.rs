@@ -71,6 +71,7 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
 pub(super) fn check(json: &[u8], file: &Path) -> Result<()> {
     let parts: Parts = files::json::parse(file, json)?;
     let Parts { added_tokens, normalizer, pre_tokenizer, model } = &parts;
+    let Model { r#type, dropout, continuing_subword_prefix: prefix, end_of_word_suffix: suffix } = model;
     let empty = |value: &Value| value.is_null() || value == "" || value.as_f64() == Some(0.0);
     let cuts = |kind: &str, part: &Value| match kind {
         "Split" => part["pattern"]["Regex"].as_str().is_some_and(|pattern| PATTERNS.contains(&pattern)),
@@ -79,20 +80,10 @@ pub(super) fn check(json: &[u8], file: &Path) -> Result<()> {
     let pieces =
         "ByteLevel, Digits, Split with the pattern of GPT-2, GPT-4, GPT-4o, Llama 3 or Qwen, or a Sequence of these";
     let rules = [
-        ("model.type", &model.r#type, model.r#type == "BPE", "\"BPE\""),
-        (
-            "model.dropout",
-            &model.dropout,
-            empty(&model.dropout),
-            "null, because a text must always have the same tokens",
-        ),
-        (
-            "model.continuing_subword_prefix",
-            &model.continuing_subword_prefix,
-            empty(&model.continuing_subword_prefix),
-            "null",
-        ),
-        ("model.end_of_word_suffix", &model.end_of_word_suffix, empty(&model.end_of_word_suffix), "null"),
+        ("model.type", r#type, r#type == "BPE", "\"BPE\""),
+        ("model.dropout", dropout, empty(dropout), "null, because a text must always have the same tokens"),
+        ("model.continuing_subword_prefix", prefix, empty(prefix), "null"),
+        ("model.end_of_word_suffix", suffix, empty(suffix), "null"),
         ("normalizer", normalizer, known(normalizer, "normalizers", &|kind, _| kind == "NFC"), "null or NFC"),
         ("pre_tokenizer", pre_tokenizer, known(pre_tokenizer, "pretokenizers", &cuts), pieces),
     ];

@@ -104,11 +104,9 @@ impl Writer<'_> {
     }
 }
 
-fn number(n: &Number) -> String {
-    match n.as_f64().filter(|_| n.is_f64()) {
-        Some(x) => repr(x),
-        None => n.to_string(),
-    }
+/// Formats a number as Python does.
+pub fn number(n: &Number) -> String {
+    n.as_f64().filter(|_| n.is_f64()).map_or_else(|| n.to_string(), repr)
 }
 
 /// Formats a float as Python's `repr` does.

@@ -31,10 +31,7 @@ const DEEPEST: usize = 64;
 /// Parses one value. Spaces around it are allowed.
 pub fn eval(text: &str) -> Result<Literal, NotLiteral> {
     let mut reader = Reader { rest: text.trim_start_matches([' ', '\t']), depth: 0 };
-    let value = reader.tuple().ok_or(NotLiteral::SyntaxError)?;
-    if !reader.rest.is_empty() {
-        return Err(NotLiteral::SyntaxError);
-    }
+    let value = reader.tuple("").filter(|_| !text.trim().is_empty()).ok_or(NotLiteral::SyntaxError)?;
     if value.is_other() { Err(NotLiteral::ValueError) } else { Ok(value) }
 }
 
@@ -111,16 +108,17 @@ impl<'a> Reader<'a> {
         found.is_some()
     }
 
-    /// Parses values up to `close`. The bool is true if there was a comma between or after them.
+    /// Parses values up to `close`, or up to the end of the text if `close` is empty. The bool is true if there was a
+    /// comma between or after them.
     fn list(&mut self, close: &str) -> Option<(Vec<Literal>, bool)> {
         let (mut values, mut comma) = (Vec::new(), false);
-        while !self.eat(close) {
+        while !self.ends(close) {
             if !values.is_empty() {
                 if !self.eat(",") {
                     return None;
                 }
                 comma = true;
-                if self.eat(close) {
+                if self.ends(close) {
                     break;
                 }
             }
@@ -129,21 +127,18 @@ impl<'a> Reader<'a> {
         Some((values, comma))
     }
 
-    /// Parses the whole text: one value, or several values separated by commas.
-    fn tuple(&mut self) -> Option<Literal> {
-        let first = self.sum()?;
-        let mut values = vec![first];
-        let mut comma = false;
-        while self.eat(",") {
-            comma = true;
-            self.spaces();
-            if self.rest.is_empty() {
-                break;
-            }
-            values.push(self.sum()?);
+    /// Reads `close`. If it is empty, returns true at the end of the text.
+    fn ends(&mut self, close: &str) -> bool {
+        self.eat(close) && (!close.is_empty() || self.rest.is_empty())
+    }
+
+    /// Parses a tuple up to `close`. A single value without a comma after it is that value.
+    fn tuple(&mut self, close: &str) -> Option<Literal> {
+        let (mut values, comma) = self.list(close)?;
+        match values.len() {
+            1 if !comma => values.pop(),
+            _ => Some(Literal::Many(values, ["(", ")"])),
         }
-        self.spaces();
-        if comma { Some(Literal::Many(values, ["(", ")"])) } else { values.pop() }
     }
 
     fn sum(&mut self) -> Option<Literal> {
@@ -174,11 +169,7 @@ impl<'a> Reader<'a> {
         } else if self.eat("[") {
             Literal::Many(self.list("]")?.0, ["[", "]"])
         } else if self.eat("(") {
-            let (mut values, comma) = self.list(")")?;
-            match values.len() {
-                1 if !comma => values.pop()?,
-                _ => Literal::Many(values, ["(", ")"]),
-            }
+            self.tuple(")")?
         } else if self.eat("{") {
             Literal::Many(self.list("}")?.0, ["{", "}"])
         } else if self.rest.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
@@ -290,7 +281,7 @@ fn escape<'a>(rest: &'a str, out: &mut String) -> Option<&'a str> {
     let after = &rest[c.len_utf8()..];
     let code = |digits: usize| {
         let text = after.get(..digits)?;
-        out_char(u32::from_str_radix(text, 16).ok()?).map(|c| (c, &after[digits..]))
+        char::from_u32(u32::from_str_radix(text, 16).ok()?).map(|c| (c, &after[digits..]))
     };
     let (c, after) = match c {
         '\n' => return Some(after),
@@ -307,7 +298,7 @@ fn escape<'a>(rest: &'a str, out: &mut String) -> Option<&'a str> {
         'U' => code(8)?,
         '0'..='7' => {
             let end = rest.find(|c| !('0'..='7').contains(&c)).unwrap_or(rest.len()).min(3);
-            (out_char(u32::from_str_radix(&rest[..end], 8).ok()?)?, &rest[end..])
+            (char::from_u32(u32::from_str_radix(&rest[..end], 8).ok()?)?, &rest[end..])
         }
         // Before any other character, a backslash stands for itself.
         c => {
@@ -317,10 +308,6 @@ fn escape<'a>(rest: &'a str, out: &mut String) -> Option<&'a str> {
     };
     out.push(c);
     Some(after)
-}
-
-fn out_char(code: u32) -> Option<char> {
-    char::from_u32(code)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ mod train;
 mod turn;
 
 pub use chat::{Chat, ChatConfig};
-pub use json::repr;
+pub use json::{number, repr};
 pub use row_prompt::RowPrompt;
 pub use template::{ChatTemplate, Message, Part};
 pub use tokenizer::{DecodeStream, Special, Tokenizer};

@@ -247,7 +247,6 @@ fn strftime_now(format: String) -> std::result::Result<String, minijinja::Error>
 fn tojson(value: Value, kwargs: Kwargs) -> std::result::Result<Value, minijinja::Error> {
     let invalid = |what: String| minijinja::Error::new(ErrorKind::InvalidOperation, what);
     let indent = match kwargs.get::<Option<Value>>("indent")? {
-        Some(v) if v.is_none() || v.is_undefined() => None,
         Some(v) => match (v.as_str(), v.as_usize()) {
             (Some(text), _) => Some(text.to_owned()),
             (None, Some(n)) if n <= 64 => Some(" ".repeat(n)),
@@ -256,14 +255,14 @@ fn tojson(value: Value, kwargs: Kwargs) -> std::result::Result<Value, minijinja:
         None => None,
     };
     let separators = match kwargs.get::<Option<Value>>("separators")? {
-        Some(v) if !v.is_none() => {
+        Some(v) => {
             let pair: Vec<Value> = v.try_iter()?.collect();
             match pair.as_slice() {
                 [item, key] => Some((item.to_string(), key.to_string())),
                 _ => return Err(invalid("tojson: separators must be a pair".to_owned())),
             }
         }
-        _ => None,
+        None => None,
     };
     let style = json::Style {
         ensure_ascii: kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),

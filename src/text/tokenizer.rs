@@ -1,5 +1,6 @@
 //! The tokenizer: reads a `tokenizer.json` with the `tokenizers` crate, and decodes byte-exactly with its own decoder.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::Value;
@@ -86,15 +87,8 @@ impl Tokenizer {
             return Err(Error::format(place, "the decoder is not ByteLevel: only byte-level tokenizers are supported"));
         }
         let chars = byte_chars();
-        let mut byte_ids = [None; 256];
-        for (byte, id) in byte_ids.iter_mut().enumerate() {
-            *id = bpe.get_model().token_to_id(&chars[byte].to_string());
-        }
-
-        let mut of_char = std::collections::HashMap::new();
-        for (byte, &char) in chars.iter().enumerate() {
-            of_char.insert(char, byte as u8);
-        }
+        let byte_ids = chars.map(|char| bpe.get_model().token_to_id(&char.to_string()));
+        let of_char: HashMap<char, u8> = chars.into_iter().zip(0..=u8::MAX).collect();
         let added = bpe.get_added_tokens_decoder();
         let len = bpe.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         if len > MAX_VOCAB {

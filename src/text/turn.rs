@@ -64,8 +64,7 @@ pub fn generation_config(dir: &Path) -> Result<Option<Vec<u32>>> {
     if !path.exists() {
         return Ok(None);
     }
-    let text = files::read_to_string(&path).map_err(Error::io(&path))?;
-    let config: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, format!("not JSON: {e}")))?;
+    let config: Value = files::json::read(&path)?;
     let wrong =
         || Error::format(&path, format!("eos_token_id is {}, expected an id or a list of ids", config["eos_token_id"]));
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);

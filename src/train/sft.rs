@@ -24,7 +24,6 @@ use crate::config::{self, SftConfig};
 use crate::data::encoder::EncodingPurpose;
 use crate::data::held_out::split_off;
 use crate::data::indexing::Longest;
-use crate::data::sample::TurnEnd;
 use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples, Shape};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
@@ -67,7 +66,7 @@ impl SftJob {
             Start::open(config.model.as_deref(), EncodingPurpose::Train, &config.training.images, &config.optimizer)?;
         check_adapter(&model, &model_config, &config.optimizer)?;
         let encoder = encoder.with_variables(&config.training.chat_template_kwargs.variables())?;
-        let encoder = encoder.training_to(TurnEnd::with_newline(config.train_newline));
+        let encoder = encoder.with_newline(config.train_newline);
         if config.datasets.is_empty() {
             return Err(Error::input("datasets", "an empty list", "at least one dataset"));
         }

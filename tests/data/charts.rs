@@ -62,10 +62,10 @@ fn the_teacher_reads_every_image_and_computes_every_answer() {
     let mut forms = HashSet::new();
     for (index, row) in splits.teach.iter().chain(&splits.heldout).enumerate() {
         let seen = exact().read(&row.images[0].decode(&row.place).unwrap()).unwrap();
-        assert!(row.extra["values"] == json!(seen.values) && row.extra["form"] == seen.form.noun(), "{}", row.place);
+        assert!(row.extra["values"] == json!(seen.values) && row.extra["form"] == seen.form.name(), "{}", row.place);
         let (gold, answer) = (row.ground_truth.as_ref().unwrap(), answer(row, index as u64));
         assert!(answer.ends_with(&format!(" {gold}.</think><answer>{gold}</answer>")), "{}: {answer}", row.place);
-        forms.insert(seen.form.noun());
+        forms.insert(seen.form.name());
     }
     assert_eq!(forms.len(), 3);
 }

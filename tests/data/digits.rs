@@ -7,7 +7,7 @@ use std::path::Path;
 
 use omr::config::{BaseConfig, DistillConfig, EndpointConfig, StageConfig, TaskConfig, TeacherConfig};
 use omr::data::read::{self, entry};
-use omr::data::sample::{TurnEnd, sft_tokens};
+use omr::data::sample::sft_tokens;
 use omr::data::{Form, Row, prompt, sft_sample, text_of, write};
 use omr::eval::samples::Sample;
 use omr::image::{Grid, Processor};
@@ -232,8 +232,8 @@ fn turns_before_the_last_are_trained_as_they_would_be_generated() {
 
     // With `train_newline`, the line end after each answer is trained, as in lmms-engine and LLaMA-Factory.
     let grids = [Grid::image(2, 4)];
-    let (ids, mask) = sft_tokens(&row, &chat, TurnEnd::Token, &grids).unwrap();
-    let (with_newline, its_mask) = sft_tokens(&row, &chat, TurnEnd::Newline, &grids).unwrap();
+    let (ids, mask) = sft_tokens(&row, &chat, false, &grids).unwrap();
+    let (with_newline, its_mask) = sft_tokens(&row, &chat, true, &grids).unwrap();
     let line_end = *whole.last().unwrap();
     assert_eq!(with_newline, [&ids[..], &[line_end]].concat());
     let targets = |mask: &[bool]| (0..mask.len()).filter(|&i| mask[i]).collect::<Vec<_>>();

@@ -13,10 +13,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use super::{Table, UNIT_BYTES};
 use crate::data::places::changed;
-use crate::data::stamp::size_and_time;
 use crate::data::write::parquet_error;
 use crate::error::{Error, Result};
-use crate::files::{self, Staged};
+use crate::files::{self, Staged, size_and_time};
 use crate::observe::{Observer, bytes};
 
 /// Maximum number of bytes that may be read for one row before the file is copied.

@@ -14,6 +14,7 @@ use crate::text::Part;
 const SHOWN: usize = 400;
 
 /// Result of inspecting one data set.
+#[derive(Default)]
 pub struct Inspection {
     /// Name of the data set.
     pub name: String,

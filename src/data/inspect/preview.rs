@@ -1,6 +1,6 @@
 //! Rows as a model sees them: the rendered conversation, with the trained tokens marked, and the images.
 
-use super::found::Show;
+use super::found::{Show, has_answer};
 use crate::config::{DatasetConfig, ImageAlpha};
 use crate::data::read::{RowFile, RowsLeft};
 use crate::data::sample::per_sample;
@@ -55,13 +55,12 @@ impl Previewer {
     /// Returns the first `count` rows of a data set as the model sees them: the training samples of a row with an answer,
     /// the prompt of any other row. Returns an error that names the row if one cannot be used.
     pub fn rows(&self, entry: &DatasetConfig, count: usize) -> Result<Vec<Preview>> {
-        let (mut found, mut taken, mut left) = (Vec::new(), 0, RowsLeft::default());
-        for file in RowFile::open(std::slice::from_ref(entry))? {
-            file.for_each(left.of(&file).min(count - taken), |_, row| {
-                left.take(&file);
-                taken += 1;
+        let (mut found, mut left) = (Vec::new(), RowsLeft::default());
+        let entry = DatasetConfig { limit: Some(count.min(entry.limit.unwrap_or(count))), ..entry.clone() };
+        for file in RowFile::open(std::slice::from_ref(&entry))? {
+            left.each(&file, |_, row| {
                 let row = row.map_err(Error::from)?;
-                let rows = if is_answered(&row) { per_sample(&row, &self.chat)? } else { vec![row] };
+                let rows = if has_answer(&row) { per_sample(&row, &self.chat)? } else { vec![row] };
                 for row in &rows {
                     found.push(of(row, self)?);
                 }
@@ -72,18 +71,14 @@ impl Previewer {
     }
 }
 
-fn is_answered(row: &Row) -> bool {
-    row.trained_messages().last().is_some_and(|last| last.role == "assistant")
-}
-
 fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Preview> {
-    let (ids, mask) = match is_answered(row) {
+    let (ids, mask) = match has_answer(row) {
         true => sft_sample(row, chat, processor.as_ref()).map(|sample| (sample.input_ids, sample.loss_mask))?,
         false => prompt(row, chat, processor.as_ref()).map(|prompt| (prompt.ids, Vec::new()))?,
     };
     let field = |field| Some((field, typed::name(&row.extra, field)?.to_owned()));
     let alpha = processor.as_ref().map_or(ImageAlpha::Drop, |processor| processor.alpha);
-    let images = row.images.iter().map(|image| image.decode_with(&row.place, alpha, show)).collect::<Result<_>>()?;
+    let images = row.images.iter().map(|image| image.decode_then(&row.place, alpha, show)).collect::<Result<_>>()?;
     Ok(Preview {
         id: row.id.clone(),
         place: row.place.clone(),

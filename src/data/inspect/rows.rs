@@ -4,13 +4,13 @@ use super::found::{Options, Statistics};
 use super::inspection::Inspection;
 use super::nearest;
 use crate::config::DatasetConfig;
-use crate::data::read::{RowFile, RowsLeft};
+use crate::data::chunks::Chunks;
+use crate::data::read::{RowFile, RowPosition, RowsLeft};
 use crate::data::{Row, RowResult, read};
 use crate::error::Result;
 
-/// Maximum number of rows that are measured together, and of bytes of their embedded images.
+/// Maximum number of rows that are measured together.
 const CHUNK_ROWS: usize = 512;
-const CHUNK_BYTES: usize = 32 << 20;
 
 /// Inspects every row of a data set: decodes each image and, if a model is given, encodes each row. Faulty rows are
 /// counted. Returns an error only if a file cannot be read at all.
@@ -19,8 +19,7 @@ pub fn inspect(entry: &DatasetConfig, options: &Options) -> Result<Inspection> {
     let (mut left, mut faulty) = (RowsLeft::default(), None);
     let found = of_rows(read::name(entry), options, |take| {
         files.iter().try_for_each(|file| {
-            file.for_each(left.of(file), |at, row| {
-                left.take(file);
+            left.each(file, |at, row| {
                 if row.is_err() {
                     faulty.get_or_insert((file, at));
                 }
@@ -41,19 +40,11 @@ pub fn of_rows(
     options: &Options,
     each: impl FnOnce(&mut dyn FnMut(RowResult<Row>) -> Result<()>) -> Result<()>,
 ) -> Result<Inspection> {
-    let mut found = Statistics::new(options);
-    let (mut chunk, mut bytes) = (Vec::new(), 0);
-    each(&mut |row| {
-        bytes += row.as_ref().map_or(0, |row| row.images.iter().map(|image| image.embedded()).sum());
-        chunk.push(row);
-        if chunk.len() >= CHUNK_ROWS || bytes >= CHUNK_BYTES {
-            bytes = 0;
-            found.take(std::mem::take(&mut chunk))?;
-        }
-        Ok(())
-    })?;
-    found.take(chunk)?;
-    Ok(found.inspection(name))
+    let mut found = Statistics::default();
+    let mut chunks = Chunks::new(CHUNK_ROWS, |rows| found.take(rows, options));
+    each(&mut |row| chunks.push(RowPosition::default(), row))?;
+    chunks.finish()?;
+    Ok(found.inspection(name, options))
 }
 
 #[cfg(test)]

@@ -16,22 +16,9 @@ const TOGETHER: usize = 4096;
 /// An answer with both verdicts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Compared {
-    /// Framework that wrote the log.
-    pub framework: Framework,
-    /// Task, as named by its file.
-    pub task: String,
-    /// Number or name of the row in the log.
-    pub index: String,
-    /// Question with its options, if the log contains it.
-    pub question: Option<String>,
-    /// Correct answer.
-    pub gold: String,
-    /// Response of the model.
-    pub response: String,
-    /// Verdict of the other framework, if the log contains one.
-    pub theirs: Option<bool>,
-    /// Metric or column with this verdict, and the answer that the framework extracted.
-    pub theirs_why: String,
+    /// The answer with the verdict of the other framework.
+    #[serde(flatten)]
+    pub recorded: Row,
     /// Verdict of our rules.
     pub ours: bool,
     /// Rule that decided.
@@ -46,7 +33,7 @@ pub struct Compared {
 impl Compared {
     /// True if the two verdicts differ.
     pub fn differs(&self) -> bool {
-        self.theirs.is_some_and(|theirs| theirs != self.ours)
+        self.recorded.theirs.is_some_and(|theirs| theirs != self.ours)
     }
 }
 
@@ -123,14 +110,7 @@ fn item(row: &Row, mode: Mode, strip_thinking: bool) -> Item {
 fn compared(row: &Row, judged: Judged) -> Compared {
     let Judged { score, judge, .. } = judged;
     Compared {
-        framework: row.framework,
-        task: row.task.clone(),
-        index: row.index.clone(),
-        question: row.question.clone(),
-        gold: row.gold.clone(),
-        response: row.response.clone(),
-        theirs: row.theirs,
-        theirs_why: row.theirs_why.clone(),
+        recorded: row.clone(),
         ours: score.acc_score >= 0.5,
         ours_why: score.why.to_string(),
         predict_str: score.predict_str,
@@ -141,7 +121,7 @@ fn compared(row: &Row, judged: Judged) -> Compared {
 /// Counts the verdicts per framework and task, in the order of the rows.
 pub fn verdict_counts(compared: &[Compared]) -> Vec<VerdictCounts> {
     let mut out: Vec<VerdictCounts> = Vec::new();
-    for row in compared {
+    for Compared { recorded: row, ours, .. } in compared {
         let at = out.iter().position(|known| known.framework == row.framework && known.task == row.task);
         let at = at.unwrap_or_else(|| {
             let (framework, task) = (row.framework, row.task.clone());
@@ -151,7 +131,7 @@ pub fn verdict_counts(compared: &[Compared]) -> Vec<VerdictCounts> {
         });
         let counts = &mut out[at];
         counts.n += 1;
-        *match (row.theirs, row.ours) {
+        *match (row.theirs, *ours) {
             (Some(true), true) => &mut counts.both_right,
             (Some(true), false) => &mut counts.only_theirs,
             (Some(false), true) => &mut counts.only_ours,

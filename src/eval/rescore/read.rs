@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::row::{Framework, Row};
 use super::tsv;
+use crate::data::fields::plain;
 use crate::data::json::jsonl;
 use crate::error::{Error, Result};
 use crate::files;
@@ -29,29 +30,19 @@ pub fn recognise(path: &Path) -> Result<Log> {
     if !path.is_dir() {
         return Ok(framework(path)?.map_or(Log::Ours, |framework| Log::Theirs(vec![(path.to_owned(), framework)])));
     }
-    let mut files = Vec::new();
-    collect(path, DEPTH, &mut files)?;
+    let mut files = files::below(path, &mut |inner, is_folder| {
+        let is_log = inner.extension().is_some_and(|kind| kind == "jsonl" || kind == "tsv");
+        Ok(if is_folder { inner.components().count() <= DEPTH } else { is_log })
+    })?;
     files.sort();
-    let known = files.into_iter().map(|file| Ok(framework(&file)?.map(|framework| (file, framework))));
+    let files = files.iter().map(|inner| path.join(inner));
+    let known = files.map(|file| Ok(framework(&file)?.map(|framework| (file, framework))));
     let known: Vec<_> = known.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     if known.is_empty() {
         let expected = "a folder with *_samples_*.jsonl files of lmms-eval or *.tsv files of VLMEvalKit";
         return Err(Error::input(path, "a folder without logs", expected));
     }
     Ok(Log::Theirs(known))
-}
-
-fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
-    for path in files::entries(folder)? {
-        if path.is_dir() {
-            if depth > 0 {
-                collect(&path, depth - 1, files)?;
-            }
-        } else if path.extension().is_some_and(|kind| kind == "jsonl" || kind == "tsv") {
-            files.push(path);
-        }
-    }
-    Ok(())
 }
 
 fn framework(path: &Path) -> Result<Option<Framework>> {
@@ -123,9 +114,9 @@ fn lmms_eval(path: &Path, task: &str) -> Result<Vec<Row>> {
         rows.push(Row {
             framework: Framework::LmmsEval,
             task: task.to_owned(),
-            index: fields.get("doc_id").map_or_else(|| at.number.to_string(), text),
+            index: fields.get("doc_id").map_or_else(|| at.number.to_string(), plain),
             question: fields.get("input").and_then(first_text),
-            gold: text(gold),
+            gold: plain(gold),
             response,
             theirs,
             theirs_why,
@@ -134,10 +125,6 @@ fn lmms_eval(path: &Path, task: &str) -> Result<Vec<Row>> {
         Ok(())
     })?;
     Ok(rows)
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// Returns the first text in nested lists. If a question has several answers, the first one counts.

@@ -24,15 +24,24 @@ impl Framework {
 }
 
 /// An answer with the verdict of another framework.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    pub(super) framework: Framework,
-    pub(super) task: String,
-    pub(super) index: String,
-    pub(super) question: Option<String>,
-    pub(super) gold: String,
-    pub(super) response: String,
-    pub(super) theirs: Option<bool>,
-    pub(super) theirs_why: String,
+    /// Framework that wrote the log.
+    pub framework: Framework,
+    /// Task, as named by its file.
+    pub task: String,
+    /// Number or name of the row in the log.
+    pub index: String,
+    /// Question with its options, if the log contains it.
+    pub question: Option<String>,
+    /// Correct answer.
+    pub gold: String,
+    /// Response of the model.
+    pub response: String,
+    /// Verdict of the framework, if the log contains one.
+    pub theirs: Option<bool>,
+    /// Metric or column with this verdict, and the answer that the framework extracted.
+    pub theirs_why: String,
+    #[serde(skip)]
     pub(super) place: String,
 }

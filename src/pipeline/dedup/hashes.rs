@@ -19,9 +19,8 @@ use crate::pipeline::dedup::text;
 use crate::pipeline::dedup::tower::{Embedded, Embedder, EmbeddingPlace, Lookup};
 use crate::pipeline::stage::{Input, Work};
 
-/// Maximum number of rows that are hashed together, and of bytes of their embedded images.
+/// Maximum number of rows that are hashed together.
 const CHUNK_ROWS: usize = 512;
-const CHUNK_BYTES: usize = 32 << 20;
 /// Number of rows whose images, resized for the vision tower, are in memory at the same time.
 const TOWER_ROWS: usize = 32;
 
@@ -52,12 +51,18 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
     observer.begin("dedup: hashes", "rows", total, 0);
     let (mut done, most) = (0, if tower.is_some() { TOWER_ROWS } else { CHUNK_ROWS });
     for (set, input) in inputs.iter().enumerate() {
-        let (mut chunk, mut bytes): (Vec<(RowPosition, Row)>, usize) = (Vec::new(), 0);
-        let mut hash_chunk = |chunk: &mut Vec<(RowPosition, Row)>| -> Result<()> {
+        input.for_chunks(most, |chunk| {
             observer.check_stop()?;
+            let mut rows = Vec::with_capacity(chunk.len());
+            for (at, row) in chunk {
+                match row {
+                    Ok(row) => rows.push((at, row)),
+                    Err(bad) => drop(bad.of_row()?),
+                }
+            }
             let kept = tower.as_ref().map(|tower| &tower.kept);
             let mut lines: Vec<(Line, Vec<Lookup>)> =
-                chunk.par_iter().map(|(at, row)| line(set, *at, row, kept)).collect::<Result<_>>()?;
+                rows.par_iter().map(|(at, row)| line(set, *at, row, kept)).collect::<Result<_>>()?;
             if let Some(tower) = &mut tower {
                 let seen: Vec<&Lookup> = lines.iter().flat_map(|(_, seen)| seen).collect();
                 let mut places = tower.places(&seen)?.into_iter();
@@ -69,25 +74,10 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
                 let text = serde_json::to_string(&line).map_err(|e| Error::Failed(format!("hashes: {e}")))?;
                 writeln!(out, "{text}").map_err(Error::io(path))?;
             }
-            done += chunk.len() as u64;
+            done += rows.len() as u64;
             observer.step(done, &[]);
-            chunk.clear();
             Ok(())
-        };
-        input.for_each(|at, row| {
-            let row = match row {
-                Ok(row) => row,
-                Err(bad) => return bad.of_row().map(drop),
-            };
-            bytes += row.images.iter().map(|image| image.embedded()).sum::<usize>();
-            chunk.push((at, row));
-            if chunk.len() < most && bytes < CHUNK_BYTES {
-                return Ok(());
-            }
-            bytes = 0;
-            hash_chunk(&mut chunk)
         })?;
-        hash_chunk(&mut chunk)?;
     }
     observer.end();
     out.commit()
@@ -100,7 +90,7 @@ fn line(set: usize, at: RowPosition, row: &Row, kept: Option<&Embedded>) -> Resu
         .images
         .iter()
         .map(|image| {
-            image.decode_then(&row.place, ImageAlpha::Drop, |image| {
+            image.decode_then(&row.place, ImageAlpha::Drop, |_, image| {
                 (ImageHash::of(&image), kept.map(|kept| kept.seen(&image)))
             })
         })

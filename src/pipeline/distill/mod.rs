@@ -32,8 +32,8 @@ use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
-use crate::reward::judge::{self, Ruling};
-use crate::reward::{Item, Judged};
+use crate::reward::Item;
+use crate::reward::judge;
 use crate::text::Message;
 
 impl Stage for DistillConfig {
@@ -139,7 +139,8 @@ impl Distill<'_> {
                             judge_summary
                                 .iter_mut()
                                 .for_each(|judge_summary| judge_summary.count(judged.judge.as_ref()));
-                            self.fate(&input.name, &numbered, rollout, text, &label, judged)
+                            let row = || self.sft_row(&input.name, &numbered, rollout, text);
+                            Fate::of_answer(judged, &label, Some(rollout), row)
                         }
                     });
                 }
@@ -164,26 +165,6 @@ impl Distill<'_> {
                 .map(|k| Fate::Rejected(Rejection { reason, detail: detail.clone(), rollout: Some(k) }))
                 .collect(),
             other => vec![other],
-        }
-    }
-
-    fn fate(
-        &self,
-        dataset: &str,
-        numbered: &Numbered,
-        rollout: usize,
-        text: String,
-        label: &str,
-        judged: Judged,
-    ) -> Fate {
-        let rejection = |reason, detail| Rejection { reason, detail, rollout: Some(rollout) };
-        match judged.judge {
-            _ if judged.score.acc_score > 0.0 => Fate::KeptWriter(self.sft_row(dataset, numbered, rollout, text)),
-            Some(Ruling::Unjudged(what)) => Fate::Unjudged(rejection("unjudged", what)),
-            _ => {
-                let detail = format!("the answer is {}, the label is {label}", judged.score.predict_str);
-                Fate::Rejected(rejection("wrong_answer", detail))
-            }
         }
     }
 

@@ -120,7 +120,7 @@ fn messages(row: &Row, system: &str) -> Result<Value> {
                     let image = images
                         .next()
                         .ok_or_else(|| Error::input(&row.place, "too few images", "one image per placeholder"))?;
-                    let url = image.decode_then(&row.place, ImageAlpha::Drop, |rgb| png_url(&rgb, &row.place))??;
+                    let url = image.decode_then(&row.place, ImageAlpha::Drop, |_, rgb| png_url(&rgb, &row.place))??;
                     parts.push(json!({"type": "image_url", "image_url": {"url": url}}));
                 }
                 Part::Video { .. } => return Err(Error::input(&row.place, "a video", "text and images")),
@@ -137,9 +137,7 @@ fn messages(row: &Row, system: &str) -> Result<Value> {
 fn png_url(rgb: &crate::image::Rgb, place: &str) -> Result<String> {
     let png = crate::image::png(rgb)
         .map_err(|e| Error::input(place, format!("an image that cannot be encoded as PNG ({e})"), "an image"))?;
-    let mut url = "data:image/png;base64,".to_owned();
-    base64::engine::general_purpose::STANDARD.encode_string(&png, &mut url);
-    Ok(url)
+    Ok(format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(&png)))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub type Images = HashMap<(String, u64), Vec<String>>;
 pub fn keep(dir: &Path, tasks: &[TaskRows]) -> Result<()> {
     let samples = samples::read(&dir.join("samples.jsonl"))?;
     let shown = shown(samples.iter());
-    files::write_with(dir.join(FILE), |out| -> Result<()> {
+    files::write_with(dir.join(FILE), |out| {
         for rows in tasks {
             let task = rows.spec.name;
             let of_task = shown.iter().filter(|sample| sample.task == task);

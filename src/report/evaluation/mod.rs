@@ -95,7 +95,7 @@ fn scores(runs: &[Run], tasks: &[&str]) -> Table {
     };
     for run in runs {
         let with_interval = |measured: &Measured| {
-            let ends = measured.ci95.map(|ci95| format!(" ({} to {})", percent(ci95.lo), percent(ci95.hi)));
+            let ends = measured.ci95.map(|ci95| format!(" ({} to {})", percent(ci95[0]), percent(ci95[1])));
             Some((measured.value?, ends.unwrap_or_default()))
         };
         if run.judge.is_some() {

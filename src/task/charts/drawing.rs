@@ -1,5 +1,6 @@
 //! Charts, and images of them.
 
+use crate::choice::choice;
 use crate::image::Rgb;
 use crate::philox::Random;
 
@@ -30,25 +31,15 @@ const GRID: [u8; 3] = [205, 205, 205];
 const PAPERS: [[u8; 3]; 3] = [[255, 255, 255], [252, 246, 232], [234, 243, 252]];
 const COLOURS: [[u8; 3]; 5] = [[200, 60, 60], [60, 110, 200], [50, 150, 80], [220, 130, 40], [130, 80, 170]];
 
-/// Form of a chart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// A bar chart.
-    Bars,
-    /// A line chart with a point per entry.
-    Line,
-    /// A table: a row of labels above a row of numbers.
-    Table,
-}
-
-impl Form {
-    /// Returns the word for an entry.
-    pub fn noun(self) -> &'static str {
-        match self {
-            Form::Bars => "bar",
-            Form::Line => "point",
-            Form::Table => "cell",
-        }
+choice! {
+    /// Form of a chart, with the word for an entry.
+    pub enum Form {
+        /// A bar chart.
+        Bars = "bar",
+        /// A line chart with a point per entry.
+        Line = "point",
+        /// A table: a row of labels above a row of numbers.
+        Table = "cell",
     }
 }
 

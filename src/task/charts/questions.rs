@@ -95,7 +95,7 @@ impl Question {
         let Some(head) = head else { return format!("It looks like {result}.") };
         // A value follows its label as the next token, so that the label decides where to look.
         let values: Vec<String> = chart.entries().map(|(label, value)| format!(" {label}{value}")).collect();
-        let (count, noun, values) = (values.len(), chart.form.noun(), values.join(","));
+        let (count, noun, values) = (values.len(), chart.form.name(), values.join(","));
         let mut steps = self.steps(chart);
         steps.iter_mut().last().into_iter().for_each(|last| last.1 = result.to_owned());
         let steps: String = steps.iter().map(|(step, result)| format!(" {step} {result}.")).collect();

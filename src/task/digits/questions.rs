@@ -1,18 +1,20 @@
 //! The questions about two digits, and the wording of answers to them.
 
+use crate::choice::choice;
 use crate::text::TEMPLATE_WORDS;
 
-/// A kind of question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// Sum: a + b
-    Sum,
-    /// Difference: |a - b|
-    Difference,
-    /// Larger digit: max(a, b)
-    Larger,
-    /// Number that the two digits form: 10 a + b
-    Read,
+choice! {
+    /// A kind of question, with its name in `extra_info.kind`.
+    pub enum Question {
+        /// Sum: a + b
+        Sum = "sum",
+        /// Difference: |a - b|
+        Difference = "difference",
+        /// Larger digit: max(a, b)
+        Larger = "larger",
+        /// Number that the two digits form: 10 a + b
+        Read = "read",
+    }
 }
 
 /// Wording of an answer. Careful answers state the digits and the computation, hasty ones do not.
@@ -35,16 +37,6 @@ pub const PHRASINGS: [(Question, [&str; 2]); 4] = [
 ];
 
 impl Question {
-    /// Returns the name of the question in `extra_info.kind`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Question::Sum => "sum",
-            Question::Difference => "difference",
-            Question::Larger => "larger",
-            Question::Read => "read",
-        }
-    }
-
     /// Returns the question that a text asks, or `None` for an unknown text.
     pub fn parse(text: &str) -> Option<Question> {
         let text = text.trim();
