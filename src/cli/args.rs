@@ -100,17 +100,9 @@ pub struct ModelArgs {
     overrides: Overrides,
 }
 
-/// The arguments of [`ModelArgs`], told apart.
-pub struct NamedModel {
-    /// The model as the user named it.
-    pub root: String,
-    /// The overrides.
-    pub overrides: Overrides,
-}
-
 impl ModelArgs {
-    /// Tells the model from the overrides. Errors unless exactly one model is given.
-    pub fn resolve(&self) -> Result<NamedModel> {
+    /// Returns the model as the user named it, and the overrides. Errors unless exactly one model is given.
+    pub fn resolve(&self) -> Result<(String, Overrides)> {
         let mut overrides = self.overrides.clone();
         let root = match (&self.path, &self.model) {
             // The first override stands where the model could be.
@@ -123,7 +115,7 @@ impl ModelArgs {
             (None, Some(model)) => model.display().to_string(),
             (None, None) => return Err(Error::input("MODEL", "nothing", "a model directory")),
         };
-        Ok(NamedModel { root, overrides })
+        Ok((root, overrides))
     }
 }
 

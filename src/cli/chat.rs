@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::Context;
-use super::args::{ModelArgs, NamedModel, repository};
+use super::args::{ModelArgs, repository};
 use super::stdout::Stdout;
 use crate::config::{GenerateConfig, ServeConfig};
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ pub struct Args {
 
 /// Answers lines from stdin on stdout until they end.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let NamedModel { root, overrides } = args.named.resolve()?;
+    let (root, overrides) = args.named.resolve()?;
     let Some(mut config) = overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
     let model = repository(Path::new(&root), Kind::Model, "MODEL")?;
     config.dtype = context.dtype(config.dtype, Some(&model));

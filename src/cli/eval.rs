@@ -244,12 +244,6 @@ struct Eval<'a> {
     store: Arc<RunStore>,
 }
 
-/// Description of an evaluation, for messages and for a dry run.
-struct EvalPlan {
-    model: Option<String>,
-    tasks: Vec<Value>,
-}
-
 /// A task with the source of its answers.
 type Source<'a> = (&'a TaskRows<'a>, Box<dyn Answers + 'a>);
 
@@ -281,8 +275,7 @@ impl Eval<'_> {
                 .map(|(job, _)| -> Source { (job.questions.rows, Box::new(job.questions.requests(&self.store))) })
                 .collect())
         };
-        let plan = EvalPlan { model: Some(dir.display().to_string()), tasks: planned };
-        self.finish(session, plan, get_answers, sources)
+        self.finish(session, Some(dir.display().to_string()), planned, get_answers, sources)
     }
 
     /// Evaluates a server.
@@ -302,7 +295,7 @@ impl Eval<'_> {
         }
         let task =
             |job: &server::Job| json!({ "task": job.questions.rows.spec.name, "questions": job.questions.count() });
-        let plan = EvalPlan { model: Some(server.describe()), tasks: jobs.iter().map(task).collect() };
+        let tasks = jobs.iter().map(task).collect();
         let get_answers = |_: &mut dyn Ranks| {
             let mut unanswered = Vec::new();
             for job in &jobs {
@@ -316,7 +309,7 @@ impl Eval<'_> {
                 .map(|job| -> Source { (job.questions.rows, Box::new(job.questions.requests(store))) })
                 .collect())
         };
-        self.finish(session, plan, get_answers, sources)
+        self.finish(session, Some(server.describe()), tasks, get_answers, sources)
     }
 
     /// Scores recorded answers.
@@ -327,7 +320,7 @@ impl Eval<'_> {
         let tasks = self.rows.iter().map(|rows| json!({ "task": rows.spec.name })).collect();
         let sources =
             || Ok(self.rows.iter().map(|rows| -> Source { (rows, Box::new(recorded.of(rows.spec))) }).collect());
-        self.finish(session, EvalPlan { model, tasks }, |_| Ok(()), sources)
+        self.finish(session, model, tasks, |_| Ok(()), sources)
     }
 
     fn label(&self, rows: &TaskRows) -> String {
@@ -335,11 +328,12 @@ impl Eval<'_> {
     }
 
     /// Opens the run directory, lets all ranks generate answers, scores the answers of `sources` on rank 0 unless that
-    /// is already done, and writes the results.
+    /// is already done, and writes the results. `model` and `tasks` describe the evaluation.
     fn finish<'b>(
         &self,
         session: &mut Session,
-        EvalPlan { model, tasks }: EvalPlan,
+        model: Option<String>,
+        tasks: Vec<Value>,
         get_answers: impl FnOnce(&mut dyn Ranks) -> Result<()>,
         sources: impl FnOnce() -> Result<Vec<Source<'b>>>,
     ) -> Result<()> {

@@ -52,15 +52,7 @@ pub struct Args {
 /// Reads every row, prints the findings and writes the page.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Inspected { datasets, tasks, variables } = named(&args.place, &args.overrides)?;
-    let model = match &args.model {
-        Some(dir) => {
-            let dir = repository(dir, Kind::Model, "--model")?;
-            let config = ModelConfig::load(&dir.join("config.json"))?.chat();
-            let chat = Chat::load(&dir, &config)?.with_variables(&variables)?;
-            Some((chat, Processor::of_model(&dir, config.media, &ImageConfig::default())?))
-        }
-        None => None,
-    };
+    let model = args.model.as_ref().map(|dir| model(dir, &variables)).transpose()?;
     let page = args.out.clone().unwrap_or_default().join("inspect.html");
     files::writable(&page)?;
     let options = Options {
@@ -89,6 +81,14 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     refuse_faults(&place, &found)?;
     found.iter().try_for_each(|inspection| inspection.seen.check())
+}
+
+/// Loads the chat template with `variables`, and the image processor of the model that `--model` names.
+pub(super) fn model(dir: &Path, variables: &Map<String, Value>) -> Result<(Chat, Option<Processor>)> {
+    let dir = repository(dir, Kind::Model, "--model")?;
+    let config = ModelConfig::load(&dir.join("config.json"))?.chat();
+    let chat = Chat::load(&dir, &config)?.with_variables(variables)?;
+    Ok((chat, Processor::of_model(&dir, config.media, &ImageConfig::default())?))
 }
 
 /// Returns the questions of a task as a data set.
