@@ -11,7 +11,7 @@ use super::stdout::Stdout;
 use crate::config::{GenerateConfig, ServeConfig};
 use crate::error::{Error, Result};
 use crate::hub::Kind;
-use crate::serve::{HELP, Options, Server, Terminal};
+use crate::serve::{HELP, Options, Server};
 
 /// Arguments of `omr chat`.
 #[derive(clap::Args)]
@@ -60,6 +60,6 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     context.with_machine(|machine| {
         let server = Server::prepare(options, machine)?;
         context.say(HELP);
-        server.chat(Terminal { parameters, system, read, write }, machine)
+        server.chat(parameters, system, read, write, machine)
     })
 }

@@ -217,7 +217,7 @@ impl Survey {
             }
             let Some(done) = tasks.join_next().await else { break };
             let (spot, request) = done.map_err(|e| Error::Failed(format!("the parser of a line: {e}")))?;
-            survey.add(spot, request, &lines.app.root)?;
+            survey.add(spot, request, &lines.app.options.root)?;
             observer.check_stop()?;
         }
         survey.todo.sort_unstable_by_key(|spot| spot.number);

@@ -60,7 +60,7 @@ async fn again(app: &Arc<App>, line: &Line, place: &str) -> Result<Option<String
     let route = route.ok_or_else(|| Error::input(place, &line.route, "the path of a route that generates tokens"))?;
     let mut body = line.request.clone();
     // Names of models and requests do not affect the answer, except that of the adapter.
-    let is_adapter = app.adapter.as_ref().is_some_and(|(name, _)| body["model"] == *name);
+    let is_adapter = app.options.adapter.as_ref().is_some_and(|(name, _)| body["model"] == *name);
     for name in ["model", "request_id"].into_iter().skip(usize::from(is_adapter)) {
         body.as_object_mut().map(|body| body.shift_remove(name));
     }

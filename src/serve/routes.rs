@@ -18,7 +18,7 @@ use super::errors::{Api, ApiError};
 use super::fields::Fields;
 use super::format;
 use super::http::is_of_loopback;
-use super::page::{self, Page};
+use super::page;
 use super::requests::{self, Route};
 use super::stream;
 use crate::text::Special;
@@ -30,18 +30,27 @@ const ADMIN: [&str; 6] =
     ["/pause", "/resume", "/is_paused", "/abort_requests", "/update_weights_from_disk", "/weight_info"];
 
 /// The keys of a server. Only hashes are kept; their comparison takes the same time for any key.
-#[derive(Clone, Default)]
-pub struct Keys {
+#[derive(Clone)]
+struct Keys {
     /// Keys of clients. Without keys, every client is accepted.
-    pub api: Vec<blake3::Hash>,
+    api: Vec<blake3::Hash>,
     /// Key of administrators. Without it, there are no routes for administrators.
-    pub admin: Option<blake3::Hash>,
+    admin: Option<blake3::Hash>,
     /// True if only requests to this machine's own name are answered.
-    pub only_localhost: bool,
+    only_localhost: bool,
 }
 
 /// Returns the routes.
-pub fn router(app: Arc<App>, keys: Keys, page: Page) -> Router {
+pub fn router(app: Arc<App>) -> Router {
+    let hash = |key: &String| blake3::hash(key.as_bytes());
+    let options = &app.options;
+    let keys = Keys {
+        api: options.api_keys.iter().map(hash).collect(),
+        admin: options.admin_api_key.as_ref().map(hash),
+        only_localhost: options.only_localhost && options.api_keys.is_empty(),
+    };
+    let reasoning_parser = if options.has_reasoning_parser { "qwen3" } else { "none" };
+    let page = page::routes(json!({"key": !options.api_keys.is_empty(), "reasoning_parser": reasoning_parser}));
     let model = Router::new()
         .route("/ping", get(health).post(health))
         .route("/health", get(health))
@@ -62,7 +71,7 @@ pub fn router(app: Arc<App>, keys: Keys, page: Page) -> Router {
         .route("/abort_requests", post(abort_requests))
         .route("/update_weights_from_disk", post(update_weights))
         .route("/weight_info", get(|State(app): State<Arc<App>>| async move { Json(app.weight_info()) }));
-    let routes = model.merge(admin).with_state(app).merge(page::routes(page));
+    let routes = model.merge(admin).with_state(app).merge(page);
     let unknown = |request: Request| async move {
         ApiError::new(StatusCode::NOT_FOUND, format!("no route {} {}", request.method(), request.uri().path()))
     };
@@ -118,8 +127,8 @@ async fn models(State(app): State<Arc<App>>) -> Json<Value> {
         json!({"id": name, "object": "model", "created": app.created, "owned_by": "omr", "root": root,
             "parent": parent, "max_model_len": app.max_model_len})
     };
-    let mut list: Vec<Value> = app.names.iter().map(|name| model(name, &app.root, None)).collect();
-    list.extend(app.adapter.iter().map(|(name, dir)| model(name, &dir.to_string_lossy(), app.names.first())));
+    let mut list: Vec<Value> = app.names.iter().map(|name| model(name, &app.options.root, None)).collect();
+    list.extend(app.options.adapter.iter().map(|(name, dir)| model(name, &dir.to_string_lossy(), app.names.first())));
     Json(json!({"object": "list", "data": list}))
 }
 

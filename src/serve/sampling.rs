@@ -1,14 +1,13 @@
 //! The sampling parameters of a request, with vLLM's names.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
+use super::app::App;
 use super::errors::{Api, ApiError};
 use super::fields::Fields;
 use crate::engine::{Noise, RequestParams};
 use crate::error::Error;
-use crate::ops::sample::{LogprobsMode, SamplingParams};
+use crate::ops::sample::SamplingParams;
 
 /// Maximum number of choices of a prompt.
 pub const MAX_CHOICES: u64 = 64;
@@ -25,21 +24,6 @@ const DRAWN_SEEDS: u64 = 1 << 53;
 /// Names of the sampling parameters whose meaning does not depend on the form of the answer.
 pub const NAMES: &str = "temperature top_p top_k min_p seed n min_tokens stop stop_token_ids ignore_eos presence_penalty \
     frequency_penalty repetition_penalty logit_bias allowed_token_ids include_stop_str_in_output skip_special_tokens";
-
-/// Contribution of the model and the server's flags to the parameters of each request.
-#[derive(Clone)]
-pub struct Defaults {
-    /// Width of the model's logits.
-    pub vocab_size: usize,
-    /// Ids that end an answer.
-    pub eos_token_ids: Arc<[u32]>,
-    /// Bitmap of the ids that answers can contain. `None` means all ids.
-    pub allowed: Option<Vec<u32>>,
-    /// Meaning of the log-probs of answers.
-    pub logprobs_mode: LogprobsMode,
-    /// Maximum number of tokens of an answer, if the request states none. `None` fills the context.
-    pub max_tokens: Option<usize>,
-}
 
 /// The sampling parameters of a request.
 pub struct Sampling {
@@ -76,9 +60,9 @@ impl Sampling {
 }
 
 /// Reads the sampling parameters. A seed that is not given is drawn.
-pub fn read(fields: &mut Fields, defaults: &Defaults) -> Api<Sampling> {
-    let vocab_size = defaults.vocab_size;
-    let mut params = RequestParams::new(1, defaults.eos_token_ids.clone());
+pub fn read(fields: &mut Fields, app: &App) -> Api<Sampling> {
+    let vocab_size = app.config.text.vocab_size;
+    let mut params = RequestParams::new(1, app.chat.turn.stops.clone());
     let temperature = fields.number("temperature", 1.0, 0.0..=100.0)?;
     params.sampling = SamplingParams {
         temperature: if temperature > 0.0 { temperature.max(LOWEST_TEMPERATURE) } else { 0.0 },
@@ -100,12 +84,12 @@ pub fn read(fields: &mut Fields, defaults: &Defaults) -> Api<Sampling> {
     params.logit_bias = fields.read("logit_bias", &expected, |v| logit_bias(v, vocab_size))?.unwrap_or_default();
     params.allowed_token_ids = fields.ids("allowed_token_ids", vocab_size)?;
     let never_occurs =
-        |id: &&u32| defaults.allowed.as_ref().is_some_and(|bits| bits[**id as usize / 32] >> (**id % 32) & 1 == 0);
+        |id: &&u32| app.allowed.as_ref().is_some_and(|bits| bits[**id as usize / 32] >> (**id % 32) & 1 == 0);
     if let Some(id) = params.allowed_token_ids.iter().flatten().find(never_occurs) {
         return Err(ApiError::field(fields.name("allowed_token_ids"), id, "ids that answers can contain"));
     }
     params.prompt_logprobs = fields.count("prompt_logprobs", 0..=MAX_LOGPROBS)?.map(|n| n as usize);
-    params.logprobs_mode = defaults.logprobs_mode;
+    params.logprobs_mode = app.options.logprobs_mode;
     let most = u64::from(u32::MAX);
     let (old, new) = (fields.count("max_tokens", 0..=most)?, fields.count("max_completion_tokens", 1..=most)?);
     let limit = if new.is_some() { "max_completion_tokens" } else { "max_tokens" };
