@@ -395,8 +395,8 @@ impl Context {
             return Ok(Box::new(tcp));
         }
         let ranks = Nccl::start(tcp, || Ok((Library::find()?, self.without_kernels()?)))?;
-        self.say(&format!("ranks exchange tensors with NCCL, which uses {} of GPU memory", bytes(ranks.taken())));
-        let _ = self.taken.set(ranks.taken());
+        self.say(&format!("ranks exchange tensors with NCCL, which uses {} of GPU memory", bytes(ranks.taken)));
+        let _ = self.taken.set(ranks.taken);
         Ok(Box::new(ranks))
     }
 

@@ -49,7 +49,9 @@ pub struct Nccl {
     _driver: Box<dyn Driver>,
     tcp: Tcp,
     group_bytes: usize,
-    taken: u64,
+    /// Bytes of device memory that NCCL took at the start. This is the maximum over all ranks, so that all ranks compute
+    /// the same plan. 0 if no device can measure it.
+    pub taken: u64,
 }
 
 impl Nccl {
@@ -75,12 +77,6 @@ impl Nccl {
     /// Limits groups to `bytes` bytes to each rank.
     pub fn in_groups_of(self, bytes: usize) -> Nccl {
         Nccl { group_bytes: bytes, ..self }
-    }
-
-    /// Returns the bytes of device memory that NCCL took at the start. This is the maximum over all ranks, so that all
-    /// ranks compute the same plan. 0 if no device can measure it.
-    pub fn taken(&self) -> u64 {
-        self.taken
     }
 
     /// Sends `send[r]` to rank r and receives in `recv[r]` what rank r sends. Skips this rank itself. If the ranks have
