@@ -93,7 +93,8 @@ impl Manifest {
         let check = |(name, want): (&String, &String)| {
             let path = folder.join(name);
             let found = hash(&path)?;
-            if found == *want { Ok(()) } else { Err(unlike(&path)) }
+            let what = "content that differs from what was saved (MANIFEST has another BLAKE3 hash)";
+            if found == *want { Ok(()) } else { Err(Error::format(&path, what)) }
         };
         let faults: Vec<Result<()>> = listed.into_par_iter().map(check).collect();
         faults.into_iter().collect()
@@ -118,10 +119,6 @@ pub(super) fn listed_beside(path: &Path) -> Result<Option<String>> {
 /// Returns false if a `MANIFEST` in the same folder lists another hash for the file.
 pub fn is_as_listed(path: &Path) -> Result<bool> {
     listed_beside(path)?.map_or(Ok(true), |listed| Ok(hash(path)? == listed))
-}
-
-fn unlike(path: &Path) -> Error {
-    Error::format(path, "content that differs from what was saved (MANIFEST has another BLAKE3 hash)")
 }
 
 /// Returns the BLAKE3 hash of a file in hexadecimal.
