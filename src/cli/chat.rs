@@ -27,7 +27,7 @@ pub struct Args {
 /// Answers lines from stdin on stdout until they end.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let (root, overrides) = args.named.resolve()?;
-    let Some(mut config) = overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
+    let Some(mut config) = overrides.load::<GenerateConfig>(None, None)? else { return Ok(()) };
     let model = repository(Path::new(&root), Kind::Model, "MODEL")?;
     config.dtype = context.dtype(config.dtype, Some(&model));
     let options = Options {

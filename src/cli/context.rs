@@ -53,7 +53,8 @@ pub struct Context {
     images: OnceLock<&'static Images>,
     /// Kernels that the start check has refused, after it has run on this process's GPU.
     refused: OnceLock<Vec<WgmmaKernels>>,
-    threads: usize,
+    /// Number of compute threads.
+    pub threads: usize,
     rank_role: RankRole,
     started: Started,
     /// Bytes of this rank's GPU that NCCL has allocated.
@@ -98,11 +99,6 @@ impl Context {
             false => {}
         };
         signal::install(answer).map_err(|error| Error::Failed(format!("signal handlers: {error}")))
-    }
-
-    /// Returns the number of compute threads.
-    pub fn threads(&self) -> usize {
-        self.threads
     }
 
     /// Returns the kind of device to use.

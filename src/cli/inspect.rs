@@ -167,7 +167,7 @@ pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
 
 /// Loads a config and finds its rows. Its models may be missing.
 fn load<C: Config>(overrides: &Overrides, place: &Path) -> Result<C> {
-    let mut config = overrides.read::<C>(Some(place))?.unwrap_or_default();
+    let mut config = overrides.read::<C>(Some(place), None)?.unwrap_or_default();
     for (key, source) in config.sources() {
         if let config::Source::Rows(path) = source {
             *path = repository(path, Kind::Dataset, &key)?;

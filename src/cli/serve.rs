@@ -82,7 +82,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return Err(Error::input("--compare-url", url, "no such flag: open the pages of both servers side by side"));
     }
     let (root, overrides) = args.named.resolve()?;
-    let Some(config) = overrides.load::<ServeConfig>(None)? else { return Ok(()) };
+    let Some(config) = overrides.load::<ServeConfig>(None, None)? else { return Ok(()) };
     let model = repository(Path::new(&root), Kind::Model, "MODEL")?;
     let config = ServeConfig {
         dtype: context.dtype(config.dtype, Some(&model)),

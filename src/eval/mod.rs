@@ -18,7 +18,7 @@ pub mod stats;
 mod subsets;
 pub mod summary;
 mod survey;
-mod task_requests;
+pub mod task_requests;
 pub mod validation;
 
 pub use export::{Onto, export, quantize};
