@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::InputKind;
 use crate::error::{Error, Result};
-use crate::files::{self, json};
+use crate::files::json;
 use crate::hub::base_model;
 
 pub use manifest::{Manifest, Part, hash, is_as_listed};
@@ -38,8 +38,7 @@ impl Inputs {
 
     /// Writes the record in `dir`.
     pub fn write(&self, dir: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::Failed(format!("{RECORD}: {e}")))?;
-        files::write(dir.join(RECORD), format!("{text}\n").as_bytes())
+        json::write(&dir.join(RECORD), self)
     }
 
     /// Returns true if nothing is recorded, as in folders of older versions.
