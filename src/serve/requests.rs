@@ -233,7 +233,9 @@ fn output(fields: &mut Fields) -> Api<Output> {
 }
 
 fn chat(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>, Sampling)> {
-    let prompt = chat_prompt(app, fields)?;
+    let conversation = Conversation::read(fields)?;
+    let images = media::images(&conversation.images, app.processor.as_ref())?;
+    let prompt = prompt(app, &conversation.encode(&app.chat)?, &images, "messages")?;
     let mut sampling = sampling::read(fields, app)?;
     let logprobs = fields.bool("logprobs", false)?;
     let top = fields.count("top_logprobs", 0..=MAX_LOGPROBS)?.unwrap_or(0) as usize;
@@ -249,13 +251,6 @@ fn chat(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>
     }
     only_without_tools(fields)?;
     Ok((vec![prompt], sampling))
-}
-
-/// Reads the conversation of a chat request and returns its prompt.
-fn chat_prompt(app: &App, fields: &mut Fields) -> Api<Prompt> {
-    let conversation = Conversation::read(fields)?;
-    let images = media::images(&conversation.images, app.processor.as_ref())?;
-    prompt(app, &conversation.encode(&app.chat)?, &images, "messages")
 }
 
 /// Takes the fields of tools and other abilities that a model of this server does not have.

@@ -118,7 +118,7 @@ async fn health(State(app): State<Arc<App>>) -> Api<()> {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], app.metrics.text()).into_response()
 }
 

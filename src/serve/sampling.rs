@@ -67,12 +67,15 @@ pub fn read(fields: &mut Fields, app: &App) -> Api<Sampling> {
     params.sampling = SamplingParams {
         temperature: if temperature > 0.0 { temperature.max(LOWEST_TEMPERATURE) } else { 0.0 },
         top_p: fields.number("top_p", 1.0, f64::from(f32::MIN_POSITIVE)..=1.0)?,
-        top_k: top_k(fields)?,
+        top_k: fields.read("top_k", "-1 or 0 (all tokens), or a number of tokens", top_k)?.unwrap_or(0),
         min_p: fields.number("min_p", 0.0, 0.0..=1.0)?,
     };
     params.noise = Noise::of_seed(match fields.read("seed", "a whole number of at most 64 bits", seed)? {
         Some(seed) => seed,
-        None => drawn_seed()?,
+        None => {
+            let failed = |e| ApiError::internal(&Error::Failed(format!("the system has no random numbers: {e}")));
+            getrandom::u64().map_err(failed)? % DRAWN_SEEDS
+        }
     });
     params.min_tokens = fields.count("min_tokens", 0..=u64::from(u32::MAX))?.unwrap_or(0) as usize;
     params.stop_token_ids = fields.ids("stop_token_ids", vocab_size)?.unwrap_or_default();
@@ -113,20 +116,13 @@ pub fn read(fields: &mut Fields, app: &App) -> Api<Sampling> {
     Ok(sampling)
 }
 
-fn top_k(fields: &mut Fields) -> Api<u32> {
-    let read = |value: &Value| value.as_i64().filter(|k| *k >= -1).and_then(|k| u32::try_from(k.max(0)).ok());
-    Ok(fields.read("top_k", "-1 or 0 (all tokens), or a number of tokens", read)?.unwrap_or(0))
+fn top_k(value: &Value) -> Option<u32> {
+    value.as_i64().filter(|k| *k >= -1).and_then(|k| u32::try_from(k.max(0)).ok())
 }
 
 /// Reads a seed. A negative number stands for its 64 bits.
 fn seed(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_i64().map(|seed| seed as u64))
-}
-
-fn drawn_seed() -> Api<u64> {
-    let seed = getrandom::u64()
-        .map_err(|e| ApiError::internal(&Error::Failed(format!("the system has no random numbers: {e}"))))?;
-    Ok(seed % DRAWN_SEEDS)
 }
 
 fn logit_bias(value: &Value, vocab_size: usize) -> Option<Vec<(u32, f32)>> {
