@@ -122,11 +122,6 @@ impl Page {
         format!("{}, {:.0} % of the time", most.0, 100.0 * most.1 / self.least().max(f64::MIN_POSITIVE))
     }
 
-    /// Returns the number of GPUs.
-    pub fn gpus(&self) -> usize {
-        self.layout.count
-    }
-
     /// Describes the time of one step and of `steps` steps in a line.
     pub fn time(&self, steps: u64) -> String {
         let step_and_total =
