@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use super::model::is_weights;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -19,12 +20,6 @@ pub enum Part {
     Settings,
     /// The tensors.
     Tensors,
-}
-
-impl Part {
-    fn of(name: &str) -> Part {
-        if name.ends_with(".safetensors") { Part::Tensors } else { Part::Settings }
-    }
 }
 
 /// Manifest of a folder's files.
@@ -79,7 +74,7 @@ impl Manifest {
             }
             None => return Ok(None),
         };
-        let read = |name: &&String| name.ends_with(".safetensors") || name.ends_with(".json");
+        let read = |name: &&String| is_weights(name) || name.ends_with(".json");
         if let Some(unknown) = names(folder)?.iter().filter(read).find(|name| !hashes.contains_key(*name)) {
             return Err(Error::format(folder.join(unknown), "not listed in MANIFEST"));
         }
@@ -89,7 +84,8 @@ impl Manifest {
     /// Hashes the files of this part in `folder`. Errors with the first file, by name, that differs from what was
     /// written.
     pub fn check(&self, folder: &Path, part: Part) -> Result<()> {
-        let listed: Vec<_> = self.hashes.iter().filter(|(name, _)| Part::of(name) == part).collect();
+        let is_of_part = |name: &str| is_weights(name) == (part == Part::Tensors);
+        let listed: Vec<_> = self.hashes.iter().filter(|(name, _)| is_of_part(name)).collect();
         let check = |(name, want): (&String, &String)| {
             let path = folder.join(name);
             let found = hash(&path)?;
