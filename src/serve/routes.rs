@@ -29,28 +29,10 @@ const OPEN: [&str; 3] = ["/health", "/", "/config.json"];
 const ADMIN: [&str; 6] =
     ["/pause", "/resume", "/is_paused", "/abort_requests", "/update_weights_from_disk", "/weight_info"];
 
-/// The keys of a server. Only hashes are kept; their comparison takes the same time for any key.
-#[derive(Clone)]
-struct Keys {
-    /// Keys of clients. Without keys, every client is accepted.
-    api: Vec<blake3::Hash>,
-    /// Key of administrators. Without it, there are no routes for administrators.
-    admin: Option<blake3::Hash>,
-    /// True if only requests to this machine's own name are answered.
-    only_localhost: bool,
-}
-
 /// Returns the routes.
 pub fn router(app: Arc<App>) -> Router {
-    let hash = |key: &String| blake3::hash(key.as_bytes());
-    let options = &app.options;
-    let keys = Keys {
-        api: options.api_keys.iter().map(hash).collect(),
-        admin: options.admin_api_key.as_ref().map(hash),
-        only_localhost: options.only_localhost && options.api_keys.is_empty(),
-    };
-    let reasoning_parser = if options.has_reasoning_parser { "qwen3" } else { "none" };
-    let page = page::routes(json!({"key": !options.api_keys.is_empty(), "reasoning_parser": reasoning_parser}));
+    let reasoning_parser = if app.options.has_reasoning_parser { "qwen3" } else { "none" };
+    let page = page::routes(json!({"key": !app.options.api_keys.is_empty(), "reasoning_parser": reasoning_parser}));
     let model = Router::new()
         .route("/ping", get(health).post(health))
         .route("/health", get(health))
@@ -71,7 +53,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/abort_requests", post(abort_requests))
         .route("/update_weights_from_disk", post(update_weights))
         .route("/weight_info", get(|State(app): State<Arc<App>>| async move { Json(app.weight_info()) }));
-    let routes = model.merge(admin).with_state(app).merge(page);
+    let routes = model.merge(admin).with_state(app.clone()).merge(page);
     let unknown = |request: Request| async move {
         ApiError::new(StatusCode::NOT_FOUND, format!("no route {} {}", request.method(), request.uri().path()))
     };
@@ -80,26 +62,28 @@ pub fn router(app: Arc<App>) -> Router {
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
     };
     let routes = routes.fallback(unknown).method_not_allowed_fallback(wrong_method);
-    routes.layer(from_fn_with_state(keys, check_key))
+    routes.layer(from_fn_with_state(app, check_key))
 }
 
-/// Refuses requests without a valid key. It sees every request first.
-async fn check_key(State(keys): State<Keys>, request: Request, next: Next) -> Response {
+/// Refuses requests without a valid key. It sees every request first. The comparison of keys takes the same time for any
+/// key, because it compares their hashes.
+async fn check_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let options = &app.options;
     let path = request.uri().path();
     let is_open = OPEN.contains(&path) && [Method::GET, Method::HEAD].contains(request.method());
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| {
         let (scheme, key) = value.as_bytes().split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"Bearer ").then(|| blake3::hash(key))
     });
-    let is_one_of =
-        |keys: &[blake3::Hash]| given.is_some_and(|given| keys.iter().fold(false, |is, key| is | (*key == given)));
+    let is_given = |key: &String| given.is_some_and(|given| blake3::hash(key.as_bytes()) == given);
+    let is_one_of = |keys: &[String]| keys.iter().fold(false, |is, key| is | is_given(key));
     let refused = |status, message: &str| ApiError::new(status, message).into_response();
-    if keys.only_localhost && !is_of_loopback(request.headers()) {
+    if options.only_localhost && options.api_keys.is_empty() && !is_of_loopback(request.headers()) {
         let message = "this server answers requests to localhost only; --host ADDRESS or --api-key KEY changes that";
         return refused(StatusCode::FORBIDDEN, message);
     }
     if ADMIN.contains(&path) {
-        return match &keys.admin {
+        return match &options.admin_api_key {
             None => refused(StatusCode::NOT_FOUND, "this route needs a server with --admin-api-key"),
             Some(key) if !is_one_of(std::slice::from_ref(key)) => {
                 refused(StatusCode::UNAUTHORIZED, "this route needs the key of --admin-api-key")
@@ -107,7 +91,7 @@ async fn check_key(State(keys): State<Keys>, request: Request, next: Next) -> Re
             Some(_) => next.run(request).await,
         };
     }
-    if !is_open && !keys.api.is_empty() && !is_one_of(&keys.api) {
+    if !is_open && !options.api_keys.is_empty() && !is_one_of(&options.api_keys) {
         return refused(StatusCode::UNAUTHORIZED, "a valid key is needed: Authorization: Bearer KEY");
     }
     next.run(request).await
