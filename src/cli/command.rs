@@ -172,7 +172,7 @@ pub fn main() -> ExitCode {
     let run = || refused.and_then(|()| context.start()).and_then(|()| cli.command.run(&context));
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
     signal::answered();
-    let ranks = context.end_ranks(matches!(done, Ok(Ok(()))));
+    let ranks = context.started.end(matches!(done, Ok(Ok(()))));
     match done.map(|done| done.and(ranks)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {

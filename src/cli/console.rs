@@ -21,7 +21,7 @@ use crate::secrets::{self, redacted};
 #[derive(Clone)]
 pub(crate) struct Console {
     inner: Arc<Mutex<Inner>>,
-    quiet: bool,
+    pub(crate) quiet: bool,
     terminal: bool,
     name: String,
 }
@@ -73,11 +73,6 @@ impl Console {
     /// True if progress bars may be drawn.
     pub(crate) fn draws(&self) -> bool {
         self.terminal && !self.quiet
-    }
-
-    /// True if plain lines may be written to stderr.
-    pub(crate) fn prints_lines(&self) -> bool {
-        !self.quiet
     }
 
     /// Appends all further output to `path`, too.

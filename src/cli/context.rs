@@ -56,7 +56,7 @@ pub struct Context {
     /// Number of compute threads.
     pub threads: usize,
     rank_role: RankRole,
-    started: Started,
+    pub(crate) started: Started,
     /// Bytes of this rank's GPU that NCCL has allocated.
     taken: OnceLock<u64>,
     /// Bytes of host memory that a plan may use, if the system reports them.
@@ -156,11 +156,6 @@ impl Context {
         self.open(plan, false)
     }
 
-    /// Makes a device as [`Context::device`] does. The start check runs even if the GPU has a record of having passed it.
-    pub fn checked_device(&self, plan: &Plan) -> Result<Device> {
-        self.open(plan, true)
-    }
-
     /// Returns an error if there is no device of the requested kind.
     pub fn find_device(&self) -> Result<()> {
         if self.kind() == Kind::Cuda { self.rank_role.gpu(cuda::find()?.gpus.len()).map(drop) } else { Ok(()) }
@@ -175,7 +170,9 @@ impl Context {
         }
     }
 
-    fn open(&self, plan: &Plan, checks_always: bool) -> Result<Device> {
+    /// Makes a device as [`Context::device`] does. With `checks_always`, the start check runs even if the GPU has a
+    /// record of having passed it.
+    pub fn open(&self, plan: &Plan, checks_always: bool) -> Result<Device> {
         self.check_host(plan)?;
         if let (Some(dir), false) = (&self.global.kernel_images, self.kind() == Kind::Cuda) {
             let found = format!("{} with --device {}", dir.display(), self.kind().name());
@@ -431,12 +428,6 @@ impl Context {
             Kind::Cuda => Ok(Box::new(Cuda::open(self.rank_role.gpu(cuda::find()?.gpus.len())?, &[])?)),
             _ => Ok(Box::new(Emu::new(Options { shadow: false, ..Options::default() })?)),
         }
-    }
-
-    /// Waits for the ranks that this process has started. If the run succeeded but one of them failed, returns an
-    /// error.
-    pub(crate) fn end_ranks(&self, is_well: bool) -> Result<()> {
-        self.started.end(is_well)
     }
 
     pub(crate) fn fail(&self, error: &Error) {

@@ -61,7 +61,7 @@ fn start_check(context: &Context) -> Option<Finding> {
     }
     let start = Instant::now();
     let found =
-        context.checked_device(&Plan::default()).map(|dev| (dev.recorded_variant(), !dev.refused_kernels().is_empty()));
+        context.open(&Plan::default(), true).map(|dev| (dev.recorded_variant(), !dev.refused_kernels().is_empty()));
     let seconds = start.elapsed().as_secs_f64();
     Some(match found {
         Ok((variant, is_refused)) => {
