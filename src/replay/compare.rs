@@ -98,14 +98,9 @@ pub fn tensors(recorded: &Path, again: &Path) -> Result<Option<String>> {
             continue;
         }
         let parsed = |bytes| SafeTensors::deserialize(bytes).ok();
-        let what = match (parsed(&was), parsed(&is)) {
-            (Some(was), Some(is)) => first_tensor(&was, &is),
-            _ => None,
-        };
-        return Ok(Some(format!(
-            "{name}: {}",
-            what.unwrap_or_else(|| "the recorded bytes differ from the computed ones".to_owned())
-        )));
+        let what = parsed(&was).zip(parsed(&is)).and_then(|(was, is)| first_tensor(&was, &is));
+        let what = what.unwrap_or_else(|| "the recorded bytes differ from the computed ones".to_owned());
+        return Ok(Some(format!("{name}: {what}")));
     }
     Ok(None)
 }

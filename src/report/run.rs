@@ -275,26 +275,13 @@ pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String,
     let base = config.base.model.clone().unwrap_or_else(|| dir.join("base"));
     add("Model", model(&base));
     add("Storage", config.dtype.name().to_owned());
-    add(
-        "SFT",
-        format!(
-            "{} steps, lr {}, {}",
-            sft.max_steps.map_or("all".to_owned(), |n| n.to_string()),
-            rounded(sft.optimizer.learning_rate),
-            sft.optimizer.lr_scheduler_type.name()
-        ),
-    );
-    add(
-        "RL",
-        format!(
-            "{}, {} steps of {} prompts x {} rollouts, lr {}",
-            rl.loss_mode.name(),
-            rl.total_training_steps.map_or("all".to_owned(), |n| n.to_string()),
-            rl.train_batch_size,
-            rl.rollout.n,
-            rounded(rl.optimizer.learning_rate)
-        ),
-    );
+    let steps = |steps: Option<u64>| steps.map_or("all".to_owned(), |n| n.to_string());
+    let [sft_rate, rl_rate] = [&sft.optimizer, &rl.optimizer].map(|optimizer| rounded(optimizer.learning_rate));
+    let schedule = sft.optimizer.lr_scheduler_type.name();
+    add("SFT", format!("{} steps, lr {sft_rate}, {schedule}", steps(sft.max_steps)));
+    let (loss, steps) = (rl.loss_mode.name(), steps(rl.total_training_steps));
+    let (prompts, n) = (rl.train_batch_size, rl.rollout.n);
+    add("RL", format!("{loss}, {steps} steps of {prompts} prompts x {n} rollouts, lr {rl_rate}"));
     add("Clip", format!("{} below, {} above", rl.clip_ratio_low, rl.clip_ratio_high));
     match rl.reward.scorer.command.is_empty() {
         true => add("Reward", format!("{} scorer", rl.reward.mode.name())),
