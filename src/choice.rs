@@ -77,6 +77,13 @@ macro_rules! choice {
             }
         }
 
+        impl Default for $name {
+            /// Returns the first value. It is the placeholder of an optional key or a list entry before its value is read.
+            fn default() -> Self {
+                Self::ALL[0].1
+            }
+        }
+
         impl std::str::FromStr for $name {
             type Err = $crate::error::Error;
 

@@ -26,12 +26,8 @@ pub struct Overrides {
 
 impl Overrides {
     /// Works like [`Overrides::read`], and replaces repository names in the config by the paths of local snapshots.
-    pub fn load<C: Config>(&self, file: Option<&Path>) -> Result<Option<C>> {
-        self.load_for(file, None)
-    }
-
-    fn load_for<C: Config>(&self, file: Option<&Path>, run: Option<&RunArgs>) -> Result<Option<C>> {
-        let Some(mut config) = self.read_for::<C>(file, run)? else { return Ok(None) };
+    pub fn load<C: Config>(&self, file: Option<&Path>, run: Option<&RunArgs>) -> Result<Option<C>> {
+        let Some(mut config) = self.read::<C>(file, run)? else { return Ok(None) };
         for (key, source) in config.sources() {
             let (path, kind) = match source {
                 Source::Model(path) => (path, Kind::Model),
@@ -42,14 +38,9 @@ impl Overrides {
         Ok(Some(config))
     }
 
-    /// Reads the defaults and applies the environment and the overrides. Returns `Ok(None)` if the config was printed
-    /// and there is nothing else to do.
-    pub fn read<C: Config>(&self, file: Option<&Path>) -> Result<Option<C>> {
-        self.read_for(file, None)
-    }
-
-    /// Works like [`Overrides::read`] for a job that continues the run in `run.out`, if there is one.
-    fn read_for<C: Config>(&self, file: Option<&Path>, run: Option<&RunArgs>) -> Result<Option<C>> {
+    /// Reads the defaults and applies the environment and the overrides. The job may continue a run in `run.out`. Returns
+    /// `Ok(None)` if the config was printed and there is nothing else to do.
+    pub fn read<C: Config>(&self, file: Option<&Path>, run: Option<&RunArgs>) -> Result<Option<C>> {
         file.map_or(Ok(()), is_config)?;
         let continued = run.filter(|run| !run.fresh && files::is_run(&run.out));
         let recorded = continued.map(|run| run.out.join("config.yaml"));
@@ -100,17 +91,9 @@ pub struct ModelArgs {
     overrides: Overrides,
 }
 
-/// The arguments of [`ModelArgs`], told apart.
-pub struct NamedModel {
-    /// The model as the user named it.
-    pub root: String,
-    /// The overrides.
-    pub overrides: Overrides,
-}
-
 impl ModelArgs {
-    /// Tells the model from the overrides. Errors unless exactly one model is given.
-    pub fn resolve(&self) -> Result<NamedModel> {
+    /// Returns the model as the user named it, and the overrides. Errors unless exactly one model is given.
+    pub fn resolve(&self) -> Result<(String, Overrides)> {
         let mut overrides = self.overrides.clone();
         let root = match (&self.path, &self.model) {
             // The first override stands where the model could be.
@@ -123,7 +106,7 @@ impl ModelArgs {
             (None, Some(model)) => model.display().to_string(),
             (None, None) => return Err(Error::input("MODEL", "nothing", "a model directory")),
         };
-        Ok(NamedModel { root, overrides })
+        Ok((root, overrides))
     }
 }
 
@@ -155,13 +138,13 @@ impl ConfigArgs {
     /// Reads the file and applies the environment and the overrides. Returns `Ok(None)` if the config was printed and
     /// there is nothing else to do.
     pub fn load<C: Config>(&self) -> Result<Option<C>> {
-        self.overrides.load(Some(&self.config))
+        self.overrides.load(Some(&self.config), None)
     }
 
     /// Works like [`ConfigArgs::load`] for a dry run, which needs no rows. For rows that are missing, returns lines
     /// with the command that downloads them, if one is known.
     fn load_without_rows<C: Config>(&self, run: &RunArgs) -> Result<Option<(C, Vec<String>)>> {
-        let Some(mut config) = self.overrides.read_for::<C>(Some(&self.config), Some(run))? else { return Ok(None) };
+        let Some(mut config) = self.overrides.read::<C>(Some(&self.config), Some(run))? else { return Ok(None) };
         let mut missing = Vec::new();
         for (key, source) in config.sources() {
             match source {
@@ -246,7 +229,7 @@ pub struct JobArgs {
 impl JobArgs {
     /// Returns the config, or `None` if it was printed and there is nothing else to do.
     pub fn config<C: Config>(&self) -> Result<Option<C>> {
-        self.config.overrides.load_for(Some(&self.config.config), Some(&self.run))
+        self.config.overrides.load(Some(&self.config.config), Some(&self.run))
     }
 
     /// Returns the config and, for a dry run, lines about missing rows: see [`ConfigArgs::load_without_rows`].

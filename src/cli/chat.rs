@@ -6,12 +6,12 @@ use std::path::Path;
 use serde_json::json;
 
 use super::Context;
-use super::args::{ModelArgs, NamedModel, repository};
+use super::args::{ModelArgs, repository};
 use super::stdout::Stdout;
 use crate::config::{GenerateConfig, ServeConfig};
 use crate::error::{Error, Result};
 use crate::hub::Kind;
-use crate::serve::{HELP, Options, Server, Terminal};
+use crate::serve::{HELP, Options, Server};
 
 /// Arguments of `omr chat`.
 #[derive(clap::Args)]
@@ -26,8 +26,8 @@ pub struct Args {
 
 /// Answers lines from stdin on stdout until they end.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let NamedModel { root, overrides } = args.named.resolve()?;
-    let Some(mut config) = overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
+    let (root, overrides) = args.named.resolve()?;
+    let Some(mut config) = overrides.load::<GenerateConfig>(None, None)? else { return Ok(()) };
     let model = repository(Path::new(&root), Kind::Model, "MODEL")?;
     config.dtype = context.dtype(config.dtype, Some(&model));
     let options = Options {
@@ -60,6 +60,6 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     context.with_machine(|machine| {
         let server = Server::prepare(options, machine)?;
         context.say(HELP);
-        server.chat(Terminal { parameters, system, read, write }, machine)
+        server.chat(parameters, system, read, write, machine)
     })
 }

@@ -1,7 +1,10 @@
 //! `omr completions`: prints a shell script that completes commands and flags.
 
+use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 
+use super::Context;
+use super::command::Cli;
 use super::stdout::print;
 use crate::error::Result;
 
@@ -16,9 +19,9 @@ pub struct Args {
     shell: Shell,
 }
 
-/// Prints the script for `commands` to stdout.
-pub fn run(args: &Args, commands: &mut clap::Command) -> Result<()> {
+/// Prints the script to stdout.
+pub fn run(args: &Args, _: &Context) -> Result<()> {
     let mut out = Vec::new();
-    generate(args.shell, commands, "omr", &mut out);
+    generate(args.shell, &mut Cli::command(), "omr", &mut out);
     print(&String::from_utf8_lossy(&out))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use tracing_subscriber::fmt::MakeWriter;
+
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -21,7 +21,7 @@ use crate::secrets::{self, redacted};
 #[derive(Clone)]
 pub(crate) struct Console {
     inner: Arc<Mutex<Inner>>,
-    quiet: bool,
+    pub(crate) quiet: bool,
     terminal: bool,
     name: String,
 }
@@ -61,10 +61,10 @@ impl Console {
             })
         };
         let screen = tracing_subscriber::fmt::layer().with_target(false).with_ansi(self.terminal).without_time();
-        let screen = screen.with_writer(Screen(self.clone())).with_filter(filter("")?);
+        let screen = screen.with_writer(self.writer(Console::to_screen)).with_filter(filter("")?);
         let log = tracing_subscriber::fmt::layer().with_ansi(false);
         // What a reward program prints goes to the log file only.
-        let log = log.with_writer(Log(self.clone())).with_filter(filter(",omr::reward::process=debug")?);
+        let log = log.with_writer(self.writer(Console::to_log)).with_filter(filter(",omr::reward::process=debug")?);
         // In tests a subscriber may already be installed.
         let _ = tracing_subscriber::registry().with(screen).with(log).try_init();
         Ok(())
@@ -73,11 +73,6 @@ impl Console {
     /// True if progress bars may be drawn.
     pub(crate) fn draws(&self) -> bool {
         self.terminal && !self.quiet
-    }
-
-    /// True if plain lines may be written to stderr.
-    pub(crate) fn prints_lines(&self) -> bool {
-        !self.quiet
     }
 
     /// Appends all further output to `path`, too.
@@ -90,9 +85,7 @@ impl Console {
     /// Writes a line for the user to stderr (unless quiet) and to the log file.
     pub(crate) fn line(&self, text: &str) {
         let line = format!("{}\n", shown(text));
-        if !self.quiet {
-            self.to_stderr(line.as_bytes());
-        }
+        self.to_screen(line.as_bytes());
         self.to_log(line.as_bytes());
     }
 
@@ -122,6 +115,19 @@ impl Console {
         }
     }
 
+    /// Writes to stderr unless quiet.
+    fn to_screen(&self, bytes: &[u8]) {
+        if !self.quiet {
+            self.to_stderr(bytes);
+        }
+    }
+
+    /// Returns a function that makes the writer of one event. `send` writes the event when it is complete.
+    fn writer(&self, send: fn(&Console, &[u8])) -> impl Fn() -> Event + use<> {
+        let console = self.clone();
+        move || Event { bytes: Vec::new(), console: console.clone(), send }
+    }
+
     fn to_stderr(&self, bytes: &[u8]) {
         let inner = self.lock();
         let write = || {
@@ -138,16 +144,14 @@ impl Console {
     }
 }
 
-struct Screen(Console);
-struct Log(Console);
-
 /// Buffer of one event, written when the event is complete.
-pub(crate) struct Line<F: Fn(&[u8])> {
+struct Event {
     bytes: Vec<u8>,
-    send: F,
+    console: Console,
+    send: fn(&Console, &[u8]),
 }
 
-impl<F: Fn(&[u8])> Write for Line<F> {
+impl Write for Event {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -157,27 +161,8 @@ impl<F: Fn(&[u8])> Write for Line<F> {
     }
 }
 
-impl<F: Fn(&[u8])> Drop for Line<F> {
+impl Drop for Event {
     fn drop(&mut self) {
-        (self.send)(&self.bytes);
-    }
-}
-
-impl<'a> MakeWriter<'a> for Screen {
-    type Writer = Line<Box<dyn Fn(&[u8]) + 'a>>;
-    fn make_writer(&'a self) -> Self::Writer {
-        let send = move |bytes: &[u8]| {
-            if !self.0.quiet {
-                self.0.to_stderr(bytes);
-            }
-        };
-        Line { bytes: Vec::new(), send: Box::new(send) }
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Line<Box<dyn Fn(&[u8]) + 'a>>;
-    fn make_writer(&'a self) -> Self::Writer {
-        Line { bytes: Vec::new(), send: Box::new(move |bytes: &[u8]| self.0.to_log(bytes)) }
+        (self.send)(&self.console, &self.bytes);
     }
 }

@@ -1,7 +1,7 @@
 //! The environment of a command besides its own arguments: device, threads, console, ranks and signals.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -47,18 +47,16 @@ fn has_gpu() -> bool {
 pub struct Context {
     console: Console,
     progress: Progress,
-    device: DeviceKind,
+    global: Global,
     auto: OnceLock<Kind>,
-    kernel_variant: VariantChoice,
-    kernel_images: Option<PathBuf>,
-    /// Images read from `kernel_images`.
+    /// Images read from `--kernel-images`.
     images: OnceLock<&'static Images>,
     /// Kernels that the start check has refused, after it has run on this process's GPU.
     refused: OnceLock<Vec<WgmmaKernels>>,
-    threads: usize,
-    log_level: String,
+    /// Number of compute threads.
+    pub threads: usize,
     rank_role: RankRole,
-    started: Started,
+    pub(crate) started: Started,
     /// Bytes of this rank's GPU that NCCL has allocated.
     taken: OnceLock<u64>,
     /// Bytes of host memory that a plan may use, if the system reports them.
@@ -78,14 +76,11 @@ impl Context {
         Context {
             console,
             progress,
-            device: global.device,
+            global: global.clone(),
             auto: OnceLock::new(),
-            kernel_variant: global.kernel_variant,
-            kernel_images: global.kernel_images.clone(),
             images: OnceLock::new(),
             refused: OnceLock::new(),
             threads,
-            log_level: global.log_level.clone(),
             rank_role,
             started: Started::default(),
             taken: OnceLock::new(),
@@ -96,7 +91,7 @@ impl Context {
 
     /// Starts logging and installs the signal handlers. Must be called once, before the command.
     pub(crate) fn start(&self) -> Result<()> {
-        self.console.install_tracing(&self.log_level)?;
+        self.console.install_tracing(&self.global.log_level)?;
         let (console, rank) = (self.console.clone(), self.rank_role.rank());
         let answer = move |listens: bool| match listens {
             true => console.line("stopping: no new work is started; a second signal ends the process at once"),
@@ -106,14 +101,9 @@ impl Context {
         signal::install(answer).map_err(|error| Error::Failed(format!("signal handlers: {error}")))
     }
 
-    /// Returns the number of compute threads.
-    pub fn threads(&self) -> usize {
-        self.threads
-    }
-
     /// Returns the kind of device to use.
     pub fn kind(&self) -> Kind {
-        match self.device {
+        match self.global.device {
             DeviceKind::Auto => *self.auto.get_or_init(|| if has_gpu() { Kind::Cuda } else { Kind::Cpu }),
             DeviceKind::Cpu => Kind::Cpu,
             DeviceKind::Cuda => Kind::Cuda,
@@ -163,19 +153,7 @@ impl Context {
 
     /// Makes a device with exactly the memory of `plan`. After a signal, its passes end early.
     pub fn device(&self, plan: &Plan) -> Result<Device> {
-        self.opened(plan, false)
-    }
-
-    /// Makes a device as [`Context::device`] does. The start check runs even if the GPU has a record of having passed it.
-    pub fn checked_device(&self, plan: &Plan) -> Result<Device> {
-        self.opened(plan, true)
-    }
-
-    fn opened(&self, plan: &Plan, checks_always: bool) -> Result<Device> {
-        self.check_host(plan)?;
-        let mut dev = self.open(plan, checks_always)?;
-        signal::requested().into_iter().for_each(|flag| dev.set_stop_flag(flag));
-        Ok(dev)
+        self.open(plan, false)
     }
 
     /// Returns an error if there is no device of the requested kind.
@@ -185,24 +163,27 @@ impl Context {
 
     /// Returns the kernel images to load: those of this program, or those in the folder of `--kernel-images`.
     fn images(&self) -> Result<&'static Images> {
-        match (&self.kernel_images, self.images.get()) {
+        match (&self.global.kernel_images, self.images.get()) {
             (None, _) => Ok(&OWN),
             (_, Some(images)) => Ok(images),
             (Some(dir), None) => Images::read(dir).map(|images| *self.images.get_or_init(|| images)),
         }
     }
 
-    fn open(&self, plan: &Plan, checks_always: bool) -> Result<Device> {
-        if let (Some(dir), false) = (&self.kernel_images, self.kind() == Kind::Cuda) {
+    /// Makes a device as [`Context::device`] does. With `checks_always`, the start check runs even if the GPU has a
+    /// record of having passed it.
+    pub fn open(&self, plan: &Plan, checks_always: bool) -> Result<Device> {
+        self.check_host(plan)?;
+        if let (Some(dir), false) = (&self.global.kernel_images, self.kind() == Kind::Cuda) {
             let found = format!("{} with --device {}", dir.display(), self.kind().name());
             return Err(Error::input("--kernel-images", found, "a GPU, which loads the kernels"));
         }
         // The start check of kernel variants needs this workspace.
         let check_bytes = variants::start_check_bytes(self.kind());
         let with_check = plan.max(&Plan::default().with(Region::Workspace, check_bytes));
-        match self.kind() {
+        let mut dev = match self.kind() {
             Kind::Cpu => {
-                if self.kernel_variant != VariantChoice::Auto {
+                if self.global.kernel_variant != VariantChoice::Auto {
                     let found = "a GPU kernel variant with --device cpu";
                     return Err(Error::input("--kernel-variant", found, "auto, or a GPU"));
                 }
@@ -212,12 +193,12 @@ impl Context {
                 refusal
                     .into_iter()
                     .for_each(|refusal| self.say(&format!("{}: {} is used instead", refusal.why, isa.name())));
-                Device::cpu(plan, self.threads, isa)
+                Device::cpu(plan, self.threads, isa)?
             }
             Kind::Cuda => {
                 let gpu = self.rank_role.gpu(cuda::find()?.gpus.len())?;
                 let dev = Device::gpu(Box::new(Cuda::open(gpu, &[self.images()?])?), Kind::Cuda, &with_check)?;
-                self.with_variant(dev, checks_always)
+                self.with_variant(dev, checks_always)?
             }
             // The complete shadow state of shared memory is only useful in tests.
             Kind::Emu => {
@@ -226,9 +207,11 @@ impl Context {
                 let options = Options { arch, shadow: false, completion: Completion::Eager, ..Options::default() };
                 let emu = Emu::new(options)?;
                 emu.compile()?;
-                self.with_variant(Device::gpu(Box::new(emu), Kind::Emu, &with_check)?, checks_always)
+                self.with_variant(Device::gpu(Box::new(emu), Kind::Emu, &with_check)?, checks_always)?
             }
-        }
+        };
+        signal::requested().into_iter().for_each(|flag| dev.set_stop_flag(flag));
+        Ok(dev)
     }
 
     /// Selects the kernel variant: the requested one, otherwise wgmma if the device has it. Kernels in which the start
@@ -283,7 +266,7 @@ impl Context {
     /// Returns the GPU kernel variant that `--kernel-variant` or, if it is `auto`, `OMR_BODY` requests. With `wgmma` the
     /// emulated GPU has compute capability 9.0.
     fn requested_variant(&self) -> Result<Option<KernelVariant>> {
-        match self.kernel_variant {
+        match self.global.kernel_variant {
             VariantChoice::Auto => variant_of_environment(),
             VariantChoice::Wgmma => Ok(Some(KernelVariant::Wgmma)),
             VariantChoice::MmaSync => Ok(Some(KernelVariant::Mma)),
@@ -292,7 +275,7 @@ impl Context {
 
     /// Returns the value of `--kernel-variant`.
     pub fn kernel_variant(&self) -> String {
-        self.kernel_variant.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+        self.global.kernel_variant.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
     /// Returns the asynchronous runtime for distillation and judges. It is created at the first call.
@@ -405,8 +388,8 @@ impl Context {
             return Ok(Box::new(tcp));
         }
         let ranks = Nccl::start(tcp, || Ok((Library::find()?, self.without_kernels()?)))?;
-        self.say(&format!("ranks exchange tensors with NCCL, which uses {} of GPU memory", bytes(ranks.taken())));
-        let _ = self.taken.set(ranks.taken());
+        self.say(&format!("ranks exchange tensors with NCCL, which uses {} of GPU memory", bytes(ranks.taken)));
+        let _ = self.taken.set(ranks.taken);
         Ok(Box::new(ranks))
     }
 
@@ -447,12 +430,6 @@ impl Context {
         }
     }
 
-    /// Waits for the ranks that this process has started. If the run succeeded but one of them failed, returns an
-    /// error.
-    pub(crate) fn end_ranks(&self, is_well: bool) -> Result<()> {
-        self.started.end(is_well)
-    }
-
     pub(crate) fn fail(&self, error: &Error) {
         self.progress.end();
         if is_reported_here(error, self.rank_role.rank()) {
@@ -482,8 +459,5 @@ pub fn requested_isa() -> Result<Isa> {
 fn variant_of_environment() -> Result<Option<KernelVariant>> {
     let Some(value) = std::env::var_os("OMR_BODY") else { return Ok(None) };
     let variant = value.to_str().and_then(|name| KernelVariant::ALL.into_iter().find(|variant| variant.name() == name));
-    match variant {
-        Some(variant) => Ok(Some(variant)),
-        None => Err(Error::Failed(format!("OMR_BODY={}: expected mma.sync or wgmma", value.display()))),
-    }
+    variant.map(Some).ok_or_else(|| Error::Failed(format!("OMR_BODY={}: expected mma.sync or wgmma", value.display())))
 }

@@ -205,11 +205,11 @@ fn run_list(args: &ListArgs, context: &Context) -> Result<()> {
         }
         let dir = RunDir::open(&args.run, &config, context)?;
         dir.begin(&config, context)?;
-        let summaries = list::run(&config, dir.path(), machine, &|line| context.say(line))?;
+        let summaries = list::run(&config, &dir.out, machine, &|line| context.say(line))?;
         let stages: serde_json::Map<_, _> =
             summaries.into_iter().map(|(name, summary)| (name, json!(summary))).collect();
         let text = format!("{:#}\n", serde_json::Value::Object(stages));
-        files::write(dir.path().join("summary.json"), text.as_bytes())?;
+        files::write(dir.out.join("summary.json"), text.as_bytes())?;
         print(&text)
     })
 }

@@ -32,11 +32,8 @@ pub struct Args {
 
 /// Prints the findings to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let mut out = vec![processor()];
-    out.push(instruction_set()?);
-    out.push(threads(context.threads()));
-    out.push(memory());
-    out.push(line("device", "cpu", "works"));
+    let cpu = finding(true, "device", "cpu", "works");
+    let mut out = vec![processor(), instruction_set()?, threads(context.threads), memory(), cpu];
     out.extend(cuda());
     if let Some(model) = &args.model {
         out.extend(kernels_of(model)?);
@@ -64,15 +61,14 @@ fn start_check(context: &Context) -> Option<Finding> {
     }
     let start = Instant::now();
     let found =
-        context.checked_device(&Plan::default()).map(|dev| (dev.recorded_variant(), !dev.refused_kernels().is_empty()));
+        context.open(&Plan::default(), true).map(|dev| (dev.recorded_variant(), !dev.refused_kernels().is_empty()));
     let seconds = start.elapsed().as_secs_f64();
     Some(match found {
         Ok((variant, is_refused)) => {
             let remark = format!("opened and checked in {seconds:.1} s, not read from a record");
-            let variant = variant.unwrap_or_default();
-            Finding { ok: !is_refused, ..line("start check", &variant, &remark) }
+            finding(!is_refused, "start check", &variant.unwrap_or_default(), &remark)
         }
-        Err(error) => line("start check", context.kind().name(), &reason(&error)).broken(),
+        Err(error) => finding(false, "start check", context.kind().name(), &reason(&error)),
     })
 }
 
@@ -95,21 +91,17 @@ impl Finding {
         let remark = if remark.is_empty() { String::new() } else { format!(": {remark}") };
         format!("{what:16} {found}{remark}\n")
     }
-
-    fn broken(self) -> Finding {
-        Finding { ok: false, ..self }
-    }
 }
 
-fn line(what: &str, found: &str, remark: &str) -> Finding {
-    Finding { what: what.to_owned(), found: found.to_owned(), remark: remark.to_owned(), ok: true }
+fn finding(ok: bool, what: &str, found: &str, remark: &str) -> Finding {
+    Finding { what: what.to_owned(), found: found.to_owned(), remark: remark.to_owned(), ok }
 }
 
 /// Returns the finding of a check: `found` with its remark, or an error.
 fn checked(what: &str, found: &str, remark: Result<String>) -> Finding {
     match remark {
-        Ok(remark) => line(what, found, &remark),
-        Err(error) => line(what, found, &reason(&error)).broken(),
+        Ok(remark) => finding(true, what, found, &remark),
+        Err(error) => finding(false, what, found, &reason(&error)),
     }
 }
 
@@ -117,7 +109,7 @@ fn processor() -> Finding {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| info.lines().find(|l| l.starts_with(name)).and_then(|l| l.split_once(':'));
     let name = field("model name").or(field("Model")).map_or("unknown", |(_, value)| value.trim());
-    line("processor", name, "")
+    finding(true, "processor", name, "")
 }
 
 fn instruction_set() -> Result<Finding> {
@@ -129,8 +121,9 @@ fn instruction_set() -> Result<Finding> {
         Some(refusal) => refusal.why.clone(),
     };
     let found = format!("{} with {}", isa.name(), isa.bf16_products());
-    let found = line("kernel variants", &found, &format!("{why}; available on this machine: {}", others.join(", ")));
-    Ok(Finding { ok: isa.available() && !amx::refusal().is_some_and(|refusal| refusal.is_there), ..found })
+    let ok = isa.available() && !amx::refusal().is_some_and(|refusal| refusal.is_there);
+    let remark = format!("{why}; available on this machine: {}", others.join(", "));
+    Ok(finding(ok, "kernel variants", &found, &remark))
 }
 
 fn threads(threads: usize) -> Finding {
@@ -141,25 +134,25 @@ fn threads(threads: usize) -> Finding {
         }
         _ => format!("of {available} processors this process may use"),
     };
-    line("threads", &threads.to_string(), &remark)
+    finding(true, "threads", &threads.to_string(), &remark)
 }
 
 fn memory() -> Finding {
     let Some(FreeMemory { bytes: free, limit }) = FreeMemory::read() else {
-        return line("memory", "unknown", "");
+        return finding(true, "memory", "unknown", "");
     };
     let mut remark = "the digits recipe needs about 1 GiB".to_owned();
     if let Some(limit) = limit {
         remark = format!("this process is limited to {}; {remark}", bytes(limit));
     }
-    line("memory", &format!("{} free", bytes(free)), &remark)
+    finding(true, "memory", &format!("{} free", bytes(free)), &remark)
 }
 
 /// Returns one finding per GPU, or one that explains why there is none.
 fn cuda() -> Vec<Finding> {
     let found = match cuda::find() {
         Ok(found) => found,
-        Err(error) => return vec![line("device", "cuda", &reason(&error)).broken()],
+        Err(error) => return vec![finding(false, "device", "cuda", &reason(&error))],
     };
     let of_gpu = |gpu: &cuda::GpuInfo| {
         let (major, minor) = gpu.compute_capability;
@@ -167,10 +160,10 @@ fn cuda() -> Vec<Finding> {
             Some(arch) => format!("runs the {} kernels", arch.name()),
             None => "NOT usable: omr needs compute capability 8.0 or later".into(),
         };
-        let is_usable = gpu.arch().is_some();
+
         let gpu_is = format!("{} of compute capability {major}.{minor}, {}", gpu.name, bytes(gpu.memory));
         let remark = format!("{gpu_is}, driver {}; {use_of_it}", found.driver);
-        Finding { ok: is_usable, ..line("device", &format!("cuda {}", gpu.ordinal), &remark) }
+        finding(gpu.arch().is_some(), "device", &format!("cuda {}", gpu.ordinal), &remark)
     };
     let mut lines: Vec<_> = found.gpus.iter().map(of_gpu).collect();
     if let Some(folder) = cuda::cache_folder() {
@@ -195,12 +188,12 @@ fn kernels_of(model: &Path) -> Result<Vec<Finding>> {
 /// Checks NCCL, with which runs on several GPUs exchange tensors.
 fn nccl() -> Finding {
     match nccl::Library::find() {
-        Ok(library) => line("several GPUs", &format!("NCCL {}", library.version()), "works"),
+        Ok(library) => finding(true, "several GPUs", &format!("NCCL {}", library.version()), "works"),
         Err(Error::Input { found, expected, hint, .. }) => {
             let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
-            line("several GPUs", "NCCL", &format!("NOT usable: found {found}, expected {expected}{hint}")).broken()
+            finding(false, "several GPUs", "NCCL", &format!("NOT usable: found {found}, expected {expected}{hint}"))
         }
-        Err(error) => line("several GPUs", "NCCL", &reason(&error)).broken(),
+        Err(error) => finding(false, "several GPUs", "NCCL", &reason(&error)),
     }
 }
 
@@ -210,7 +203,7 @@ fn emu() -> Vec<Finding> {
     let compiler = checked("device", "emu", works);
     let kept = match Cache::folder() {
         Ok(folder) => writable("emulated kernels", &folder, CACHE_CURE),
-        Err(error) => line("emulated kernels", "no folder", &reason(&error)).broken(),
+        Err(error) => finding(false, "emulated kernels", "no folder", &reason(&error)),
     };
     vec![compiler, kept]
 }
@@ -232,14 +225,11 @@ fn images() -> Finding {
         _ => "PTX, and machine code for compute capabilities 8.0 and 9.0",
     };
     let stale = OWN.stale();
-    let verdict = match stale.first() {
-        None => String::new(),
-        Some(first) => {
-            format!("; STALE in {} places, for example {first}: run tools/build-ptx and rebuild omr", stale.len())
-        }
-    };
-    let found = line("kernel images", &format!("{kernels} in {} files", files.len()), &format!("{form}{verdict}"));
-    Finding { ok: stale.is_empty(), ..found }
+    let verdict = stale.first().map_or(String::new(), |first| {
+        format!("; STALE in {} places, for example {first}: run tools/build-ptx and rebuild omr", stale.len())
+    });
+    let found = format!("{kernels} in {} files", files.len());
+    finding(stale.is_empty(), "kernel images", &found, &format!("{form}{verdict}"))
 }
 
 /// Checks that files can be created in `dir`, or in its nearest existing parent.
@@ -247,7 +237,7 @@ fn writable(what: &str, dir: &Path, cure: &str) -> Finding {
     let shown = dir.display().to_string();
     let existing = dir.ancestors().find(|folder| folder.is_dir()).unwrap_or(dir);
     match tempfile::tempfile_in(existing) {
-        Ok(_) => line(what, &shown, "writable"),
-        Err(error) => line(what, &shown, &format!("NOT writable ({}): {cure}", words(&error))).broken(),
+        Ok(_) => finding(true, what, &shown, "writable"),
+        Err(error) => finding(false, what, &shown, &format!("NOT writable ({}): {cure}", words(&error))),
     }
 }

@@ -42,7 +42,7 @@ pub fn without_rows<C: Training>(session: &Session, missing: &[String], mut conf
     session.args.planned(context, || {
         json!({
             "job": C::NAME, "updates": keys.steps, "missing": missing, "has_weights": weights::exist_in(model),
-            (key(page.gpus())): page.json(),
+            (key(gpus.count)): page.json(),
         })
     })
 }

@@ -18,6 +18,7 @@ use crate::eval::measured::{self, Answers};
 use crate::eval::recorded::Recorded;
 use crate::eval::rescore::{Log, recognise};
 use crate::eval::server::{self, Server};
+use crate::eval::task_requests::TaskQuestions;
 use crate::eval::{lmms_eval, prompts};
 use crate::files;
 use crate::hub::Kind;
@@ -126,7 +127,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     }
     overrides.overrides.extend(args.limit.map(|limit| format!("limit={limit}")));
     overrides.overrides.extend(args.strip_thinking.then(|| "strip_thinking=true".to_owned()));
-    let Some(mut config) = overrides.load::<EvalConfig>(args.config.as_deref())? else { return Ok(()) };
+    let Some(mut config) = overrides.load::<EvalConfig>(args.config.as_deref(), None)? else { return Ok(()) };
     config.data_dir = args.data.clone().or(config.data_dir);
     config.responses = args.responses.clone().or(config.responses);
     let file = task_file(args, &mut config)?;
@@ -244,14 +245,20 @@ struct Eval<'a> {
     store: Arc<RunStore>,
 }
 
-/// Description of an evaluation, for messages and for a dry run.
-struct EvalPlan {
-    model: Option<String>,
-    tasks: Vec<Value>,
-}
-
 /// A task with the source of its answers.
 type Source<'a> = (&'a TaskRows<'a>, Box<dyn Answers + 'a>);
+
+/// Tells the user what is evaluated. `how` describes the judge and the place.
+fn announce(context: &Context, questions: &TaskQuestions, how: &str) {
+    let name = questions.rows.spec.name;
+    context.say(&format!("eval: {} questions of {name}{how}", questions.count()));
+    context.say(&format!("{name}: {}", questions.seen()));
+}
+
+/// Returns the tasks of `all` with the answers in `store` as sources.
+fn stored_answers<'a>(all: impl Iterator<Item = &'a TaskQuestions<'a>>, store: &'a Arc<RunStore>) -> Vec<Source<'a>> {
+    all.map(|questions| -> Source { (questions.rows, Box::new(questions.requests(store))) }).collect()
+}
 
 impl Eval<'_> {
     /// Evaluates a model directory with all ranks. Missing inputs are reported before the first task starts.
@@ -264,8 +271,7 @@ impl Eval<'_> {
             let job = local::Job::new(&local, rows)?;
             let (_, plan) = job.plan()?;
             let (judge, memory) = (self.scorer.describe(), plan.line());
-            context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.questions.count(), rows.spec.name));
-            context.say(&format!("{}: {}", rows.spec.name, job.questions.seen()));
+            announce(context, &job.questions, &format!("; {judge}; {memory}"));
             planned.push(
                 json!({ "task": rows.spec.name, "questions": job.questions.count(), "memory": memory::json(&plan) }),
             );
@@ -275,14 +281,8 @@ impl Eval<'_> {
             context.find_device()?;
             context.with_machine(|machine| local::generate_answers(ranks, &jobs, out, &self.store, machine))
         };
-        let sources = || {
-            Ok(jobs
-                .iter()
-                .map(|(job, _)| -> Source { (job.questions.rows, Box::new(job.questions.requests(&self.store))) })
-                .collect())
-        };
-        let plan = EvalPlan { model: Some(dir.display().to_string()), tasks: planned };
-        self.finish(session, plan, get_answers, sources)
+        let sources = || stored_answers(jobs.iter().map(|(job, _)| &job.questions), &self.store);
+        self.finish(session, Some(dir.display().to_string()), planned, get_answers, sources)
     }
 
     /// Evaluates a server.
@@ -293,16 +293,11 @@ impl Eval<'_> {
         let jobs: Vec<server::Job> = jobs.collect::<Result<_>>()?;
         for job in &jobs {
             let (judge, who) = (self.scorer.describe(), server.describe());
-            context.say(&format!(
-                "eval: {} questions of {} to {who}; {judge}",
-                job.questions.count(),
-                job.questions.rows.spec.name
-            ));
-            context.say(&format!("{}: {}", job.questions.rows.spec.name, job.questions.seen()));
+            announce(context, &job.questions, &format!(" to {who}; {judge}"));
         }
         let task =
             |job: &server::Job| json!({ "task": job.questions.rows.spec.name, "questions": job.questions.count() });
-        let plan = EvalPlan { model: Some(server.describe()), tasks: jobs.iter().map(task).collect() };
+        let tasks = jobs.iter().map(task).collect();
         let get_answers = |_: &mut dyn Ranks| {
             let mut unanswered = Vec::new();
             for job in &jobs {
@@ -310,13 +305,8 @@ impl Eval<'_> {
             }
             server::all_answered(out, &server, &unanswered)
         };
-        let sources = || {
-            Ok(jobs
-                .iter()
-                .map(|job| -> Source { (job.questions.rows, Box::new(job.questions.requests(store))) })
-                .collect())
-        };
-        self.finish(session, plan, get_answers, sources)
+        let sources = || stored_answers(jobs.iter().map(|job| &job.questions), store);
+        self.finish(session, Some(server.describe()), tasks, get_answers, sources)
     }
 
     /// Scores recorded answers.
@@ -325,9 +315,8 @@ impl Eval<'_> {
         session.context.say(&format!("eval: recorded answers to {tasks}; {judge}"));
         let model = self.config.model.as_ref().map(|model| model.display().to_string());
         let tasks = self.rows.iter().map(|rows| json!({ "task": rows.spec.name })).collect();
-        let sources =
-            || Ok(self.rows.iter().map(|rows| -> Source { (rows, Box::new(recorded.of(rows.spec))) }).collect());
-        self.finish(session, EvalPlan { model, tasks }, |_| Ok(()), sources)
+        let sources = || self.rows.iter().map(|rows| -> Source { (rows, Box::new(recorded.of(rows.spec))) }).collect();
+        self.finish(session, model, tasks, |_| Ok(()), sources)
     }
 
     fn label(&self, rows: &TaskRows) -> String {
@@ -335,13 +324,14 @@ impl Eval<'_> {
     }
 
     /// Opens the run directory, lets all ranks generate answers, scores the answers of `sources` on rank 0 unless that
-    /// is already done, and writes the results.
+    /// is already done, and writes the results. `model` and `tasks` describe the evaluation.
     fn finish<'b>(
         &self,
         session: &mut Session,
-        EvalPlan { model, tasks }: EvalPlan,
+        model: Option<String>,
+        tasks: Vec<Value>,
         get_answers: impl FnOnce(&mut dyn Ranks) -> Result<()>,
-        sources: impl FnOnce() -> Result<Vec<Source<'b>>>,
+        sources: impl FnOnce() -> Vec<Source<'b>>,
     ) -> Result<()> {
         let (config, run, context) = (self.config, session.args, session.context);
         if run.dry_run {
@@ -358,7 +348,7 @@ impl Eval<'_> {
                 let begun = Instant::now();
                 get_answers(ranks)?;
                 ranks::by_first(ranks, "the scores", || {
-                    let all = measured::measure(&run.out, sources()?, context.observer())?;
+                    let all = measured::measure(&run.out, sources(), context.observer())?;
                     report::keep_images(&run.out, self.rows)?;
                     all.write(&run.out, model.as_deref(), config, begun.elapsed().as_secs_f64())?;
                     files::write(run.out.join("report.html"), report::evaluation(&[&*run.out])?.as_bytes())?;

@@ -50,7 +50,7 @@ pub struct Args {
 
 /// Streams the answer to one question to stdout, or answers a file of questions and writes a file of answers.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let Some(mut config) = args.overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
+    let Some(mut config) = args.overrides.load::<GenerateConfig>(None, None)? else { return Ok(()) };
     let (model, root) = (repository(&args.model, Kind::Model, "--model")?, args.model.display().to_string());
     config.dtype = context.dtype(config.dtype, Some(&model));
     let batch = Batch { model, root, config };

@@ -31,7 +31,7 @@ pub struct Args {
 
 /// Creates the model and prints its path to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let Some(mut config) = args.overrides.load::<RecipeConfig>(Some(&args.like))? else { return Ok(()) };
+    let Some(mut config) = args.overrides.load::<RecipeConfig>(Some(&args.like), None)? else { return Ok(()) };
     config.dtype = context.dtype(config.dtype, None);
     let rows = args.rows.iter().map(|place| Ok(named(place, &[])?.datasets)).collect::<Result<Vec<_>>>()?.concat();
     let made = context.with_machine(|machine| recipe::init(&config, &rows, &args.out, machine))?;

@@ -9,7 +9,8 @@ use super::Context;
 use super::args::{Overrides, repository};
 use super::stdout::print;
 use crate::config::{
-    self, Config, DatasetConfig, DistillConfig, EvalConfig, ImageConfig, RecipeConfig, RlConfig, SftConfig,
+    self, ChatTemplateKwargs, Config, DatasetConfig, DistillConfig, EvalConfig, ImageConfig, RecipeConfig, RlConfig,
+    SftConfig,
 };
 use crate::data::inspect::{Inspection, Options, inspect, of_rows, refuse_faults};
 use crate::data::paths::has_ending;
@@ -52,15 +53,7 @@ pub struct Args {
 /// Reads every row, prints the findings and writes the page.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Inspected { datasets, tasks, variables } = named(&args.place, &args.overrides)?;
-    let model = match &args.model {
-        Some(dir) => {
-            let dir = repository(dir, Kind::Model, "--model")?;
-            let config = ModelConfig::load(&dir.join("config.json"))?.chat();
-            let chat = Chat::load(&dir, &config)?.with_variables(&variables)?;
-            Some((chat, Processor::of_model(&dir, config.media, &ImageConfig::default())?))
-        }
-        None => None,
-    };
+    let model = args.model.as_ref().map(|dir| model(dir, &variables)).transpose()?;
     let page = args.out.clone().unwrap_or_default().join("inspect.html");
     files::writable(&page)?;
     let options = Options {
@@ -89,6 +82,14 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     refuse_faults(&place, &found)?;
     found.iter().try_for_each(|inspection| inspection.seen.check())
+}
+
+/// Loads the chat template with `variables`, and the image processor of the model that `--model` names.
+pub(super) fn model(dir: &Path, variables: &Map<String, Value>) -> Result<(Chat, Option<Processor>)> {
+    let dir = repository(dir, Kind::Model, "--model")?;
+    let config = ModelConfig::load(&dir.join("config.json"))?.chat();
+    let chat = Chat::load(&dir, &config)?.with_variables(variables)?;
+    Ok((chat, Processor::of_model(&dir, config.media, &ImageConfig::default())?))
 }
 
 /// Returns the questions of a task as a data set.
@@ -133,41 +134,38 @@ pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
     ];
     let kind = config::likeliest(&text, &kinds);
     let overrides = Overrides { overrides: overrides.to_vec(), print_config: false };
-    let mut variables = Map::new();
-    let (datasets, tasks) = match kind {
+    let mut tasks = None;
+    let (datasets, kwargs) = match kind {
         SftConfig::NAME => {
-            let config = load::<SftConfig>(&overrides, place)?;
-            variables = config.training.chat_template_kwargs.variables();
-            ([config.datasets, config.validation.val_files].concat(), None)
+            let SftConfig { datasets, validation, training, .. } = load(&overrides, place)?;
+            ([datasets, validation.val_files].concat(), training.chat_template_kwargs)
         }
         RlConfig::NAME => {
-            let config = load::<RlConfig>(&overrides, place)?;
-            variables = config.training.chat_template_kwargs.variables();
-            ([config.train_files, config.validation.val_files].concat(), None)
+            let RlConfig { train_files, validation, training, .. } = load(&overrides, place)?;
+            ([train_files, validation.val_files].concat(), training.chat_template_kwargs)
         }
         EvalConfig::NAME => {
-            let config = load::<EvalConfig>(&overrides, place)?;
-            variables = config.chat_template_kwargs.variables();
-            (config.data.clone(), Some(config).filter(|config| config.data_dir.is_some()))
+            let config: EvalConfig = load(&overrides, place)?;
+            tasks = config.data_dir.is_some().then(|| config.clone());
+            (config.data, config.chat_template_kwargs)
         }
         RecipeConfig::NAME => {
-            let config = load::<RecipeConfig>(&overrides, place)?;
-            variables = config.sft.training.chat_template_kwargs.variables();
-            (config.data.stage.datasets, None)
+            let RecipeConfig { data, sft, .. } = load(&overrides, place)?;
+            (data.stage.datasets, sft.training.chat_template_kwargs)
         }
-        _ => (load::<DistillConfig>(&overrides, place)?.stage.datasets, None),
+        _ => (load::<DistillConfig>(&overrides, place)?.stage.datasets, ChatTemplateKwargs::default()),
     };
     if datasets.is_empty() && tasks.is_none() {
         let found = format!("a config of `omr {kind}` without rows");
         let expected = "a config with rows (for `omr eval`: with data_dir=DIR), or the path of the rows";
         return Err(Error::input(place, found, expected));
     }
-    Ok(Inspected { datasets, tasks, variables })
+    Ok(Inspected { datasets, tasks, variables: kwargs.variables() })
 }
 
 /// Loads a config and finds its rows. Its models may be missing.
 fn load<C: Config>(overrides: &Overrides, place: &Path) -> Result<C> {
-    let mut config = overrides.read::<C>(Some(place))?.unwrap_or_default();
+    let mut config = overrides.read::<C>(Some(place), None)?.unwrap_or_default();
     for (key, source) in config.sources() {
         if let config::Source::Rows(path) = source {
             *path = repository(path, Kind::Dataset, &key)?;

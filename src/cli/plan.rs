@@ -34,7 +34,7 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
 }
 
 fn planned<C: Training + Sync>(args: &Args) -> Result<()> {
-    let Some(mut config) = args.overrides.read::<C>(Some(&args.config))? else { return Ok(()) };
+    let Some(mut config) = args.overrides.read::<C>(Some(&args.config), None)? else { return Ok(()) };
     let model = model_config(&args.config, config.keys().model)?;
     print(&plan::text(&args.plan_request, model, &config)?)
 }

@@ -3,18 +3,12 @@
 use std::path::PathBuf;
 
 use super::Context;
-use super::args::repository;
-use super::inspect::{Inspected, named};
+use super::inspect::{Inspected, model, named};
 use super::stdout::print_marked;
-use crate::config::ImageConfig;
 use crate::data::inspect::{Preview, Previewer};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::hub::Kind;
-use crate::image::Processor;
-use crate::model::ModelConfig;
 use crate::report;
-use crate::text::Chat;
 
 /// Arguments of `omr data preview`.
 #[derive(clap::Args)]
@@ -42,10 +36,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if datasets.is_empty() {
         return Err(Error::input(&args.place, "a config without rows", "a config with rows"));
     }
-    let dir = repository(&args.model, Kind::Model, "--model")?;
-    let config = ModelConfig::load(&dir.join("config.json"))?.chat();
-    let chat = Chat::load(&dir, &config)?.with_variables(&variables)?;
-    let processor = Processor::of_model(&dir, config.media, &ImageConfig::default())?;
+    let (chat, processor) = model(&args.model, &variables)?;
     let previewer = Previewer { chat, processor, show: report::browser::image_of };
     let page = args.out.clone().unwrap_or_default().join("preview.html");
     files::writable(&page)?;

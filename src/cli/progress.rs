@@ -123,7 +123,7 @@ impl Observer for Progress {
         if let Some(bar) = &stage.bar {
             bar.set_message(stage.figures.clone());
             bar.set_position(done);
-        } else if self.console.prints_lines() && stage.printed.elapsed() >= LINE_EVERY {
+        } else if !self.console.quiet && stage.printed.elapsed() >= LINE_EVERY {
             (stage.printed, stage.reported) = (Instant::now(), Some(done));
             self.console.line(&stage.line());
         }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::identity;
 use crate::ranks::{self, Launcher, Lookup, Place, SECRET_VARIABLE, Secret};
 
 /// Environment variable with the id of the process that started this rank because of `--gpus`. If the rank's parent has
@@ -192,11 +193,7 @@ pub fn has_parent() -> Result<()> {
 
 /// Identifies the program, which must be the same on all ranks: its version and the hash of its file.
 pub fn program() -> Result<String> {
-    let mut hash = blake3::Hasher::new();
-    let file = std::path::Path::new("/proc/self/exe");
-    let read = std::fs::File::open(file).and_then(|file| hash.update_reader(file).map(drop));
-    read.map_err(Error::io(file))?;
-    Ok(format!("omr {} {}", env!("CARGO_PKG_VERSION"), &hash.finalize().to_hex()[..16]))
+    Ok(format!("omr {} {}", env!("CARGO_PKG_VERSION"), &identity::hash("/proc/self/exe".as_ref())?[..16]))
 }
 
 /// Returns `arguments` without `--gpus N`.

@@ -77,7 +77,7 @@ fn requests(
     overrides: &Overrides,
     context: &Context,
 ) -> Result<()> {
-    let Some(config) = overrides.load::<ServeConfig>(None)? else { return Ok(()) };
+    let Some(config) = overrides.load::<ServeConfig>(None, None)? else { return Ok(()) };
     let root = model.display().to_string();
     let model = repository(model, Kind::Model, "--model")?;
     let options = Options { model, root, config, adapter, ..Options::default() };

@@ -31,9 +31,9 @@ pub fn run(
     }
     let rows = read(logs)?;
     let dir = RunDir::open(run, config, context)?;
-    let (summary, page) = (dir.path().join("summary.json"), dir.path().join("report.html"));
+    let (summary, page) = (dir.out.join("summary.json"), dir.out.join("report.html"));
     if summary.exists() {
-        context.say(&format!("{} is finished: nothing to do", dir.path().display()));
+        context.say(&format!("{} is finished: nothing to do", dir.out.display()));
         return print(&format!("{}\n", page.display()));
     }
     dir.begin(config, context)?;
@@ -41,7 +41,7 @@ pub fn run(
     let verdict_counts = verdict_counts(&compared);
     let line = |row| serde_json::to_string(row).map_err(|error| Error::Failed(format!("referee.jsonl: {error}")));
     let lines = compared.iter().map(|row| Ok(line(row)? + "\n")).collect::<Result<String>>()?;
-    files::write(dir.path().join("referee.jsonl"), lines.as_bytes())?;
+    files::write(dir.out.join("referee.jsonl"), lines.as_bytes())?;
     let thinking = if config.strip_thinking { ", thinking removed" } else { "" };
     let rules = format!("Verdicts of omr: {} rules{thinking}; {}", config.mode.name(), scorer.describe());
     files::write(&page, report::rescore(&verdict_counts, &compared, &rules)?.as_bytes())?;

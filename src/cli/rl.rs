@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::args::JobArgs;
-use super::training::{self, PlannedJob};
+use super::training;
 use crate::answers::RunStore;
 use crate::config::RlConfig;
 use crate::error::Result;
@@ -27,6 +27,6 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
             config.rollout.n,
             job.common.index.len(),
         );
-        Ok(PlannedJob { job: Box::new(job), what })
+        Ok((Box::new(job), what))
     })
 }

@@ -15,7 +15,7 @@ use crate::rollout::journal;
 /// [`RunDir::begin`] writes, these files are removed, so that the folder is as it was before.
 pub struct RunDir {
     /// Path as the user gave it.
-    out: PathBuf,
+    pub out: PathBuf,
     /// The same path, or the target if it is a symbolic link.
     dir: PathBuf,
     /// Suffix of this process if several processes work in the folder, otherwise empty.
@@ -102,11 +102,6 @@ impl RunDir {
         }
         context.log_to(&self.dir.join(format!("log{}.txt", self.part)))
     }
-
-    /// Returns the path of the folder.
-    pub fn path(&self) -> &Path {
-        &self.out
-    }
 }
 
 impl Drop for RunDir {
@@ -177,7 +172,7 @@ mod tests {
     fn begin(dir: &Path, fresh: bool, config: &SftConfig, context: &Context) -> Result<RunDir> {
         let run = RunDir::open(&args(dir.to_owned(), fresh), config, context)?;
         run.begin(config, context)?;
-        std::fs::write(run.path().join("weights"), "w").unwrap();
+        std::fs::write(run.out.join("weights"), "w").unwrap();
         Ok(run)
     }
 

@@ -88,7 +88,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     let mut overrides = args.overrides.clone();
     overrides.overrides.extend(args.mode.iter().map(|mode| format!("mode={mode}")));
-    let Some(config) = overrides.load::<ScoreConfig>(None)? else { return Ok(()) };
+    let Some(config) = overrides.load::<ScoreConfig>(None, None)? else { return Ok(()) };
     let scorer = context.scorer(config.mode, config.judge.as_ref(), &config.reward, &config.rewards, None)?;
     context.say(&format!("score: {}; {}", config.mode.name(), scorer.describe()));
     let mut summary = scorer.judge().map(Summary::new);
@@ -107,7 +107,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn logprobs(args: &Args, file: &Path, model: &Path, context: &Context) -> Result<()> {
-    let Some(mut config) = args.overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
+    let Some(mut config) = args.overrides.load::<GenerateConfig>(None, None)? else { return Ok(()) };
     args.out.iter().try_for_each(files::writable)?;
     let dir = repository(model, Kind::Model, "--model")?;
     config.dtype = context.dtype(config.dtype, Some(&dir));

@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-
-use super::args::{ModelArgs, NamedModel, repository};
+use super::args::{ModelArgs, repository};
 use super::stdout::print;
 use super::{Context, signal};
 use crate::config::ServeConfig;
@@ -50,11 +48,11 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     max_num_seqs: Option<usize>,
     /// Parser that separates reasoning from answers: qwen3 = the text between <think> and </think>
-    #[arg(long, value_enum, default_value = "none")]
-    reasoning_parser: ReasoningParser,
+    #[arg(long, value_parser = ["qwen3", "none"], default_value = "none")]
+    reasoning_parser: String,
     /// Log-probs in answers: at temperature 1 without penalties, or of the distribution that tokens are sampled from
-    #[arg(long, value_enum, default_value = "raw_logprobs")]
-    logprobs_mode: Mode,
+    #[arg(long, value_parser = ["raw_logprobs", "processed_logprobs"], default_value = "raw_logprobs")]
+    logprobs_mode: String,
     /// Domains from which images may be loaded. Default: none
     #[arg(long, value_name = "DOMAIN", value_delimiter = ',')]
     allowed_media_domains: Vec<String>,
@@ -67,19 +65,6 @@ pub struct Args {
     /// Refused with advice
     #[arg(long, value_name = "URL", hide = true)]
     compare_url: Option<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum ReasoningParser {
-    Qwen3,
-    None,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum Mode {
-    RawLogprobs,
-    ProcessedLogprobs,
 }
 
 /// Parses the value of `--lora-modules`.
@@ -96,8 +81,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if let Some(url) = &args.compare_url {
         return Err(Error::input("--compare-url", url, "no such flag: open the pages of both servers side by side"));
     }
-    let NamedModel { root, overrides } = args.named.resolve()?;
-    let Some(config) = overrides.load::<ServeConfig>(None)? else { return Ok(()) };
+    let (root, overrides) = args.named.resolve()?;
+    let Some(config) = overrides.load::<ServeConfig>(None, None)? else { return Ok(()) };
     let model = repository(Path::new(&root), Kind::Model, "MODEL")?;
     let config = ServeConfig {
         dtype: context.dtype(config.dtype, Some(&model)),
@@ -114,10 +99,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         adapter: args.lora_modules.as_deref().map(adapter).transpose()?,
         api_keys: args.api_key.clone(),
         admin_api_key: args.admin_api_key.clone(),
-        has_reasoning_parser: args.reasoning_parser == ReasoningParser::Qwen3,
-        logprobs_mode: match args.logprobs_mode {
-            Mode::RawLogprobs => LogprobsMode::Raw,
-            Mode::ProcessedLogprobs => LogprobsMode::Processed,
+        has_reasoning_parser: args.reasoning_parser == "qwen3",
+        logprobs_mode: match args.logprobs_mode.as_str() {
+            "raw_logprobs" => LogprobsMode::Raw,
+            _ => LogprobsMode::Processed,
         },
         allowed_media_domains: args.allowed_media_domains.clone(),
         allowed_local_media_path: args.allowed_local_media_path.clone(),

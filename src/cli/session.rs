@@ -122,16 +122,14 @@ impl Session<'_> {
         // A network file system may show a new file after a delay.
         let begun = Instant::now();
         let is_same = || files::read(&path).is_ok_and(|found| found == all[0]);
-        let mut found = is_same();
-        while !found && begun.elapsed() < PATIENCE {
+        while !is_same() {
+            if begun.elapsed() >= PATIENCE {
+                let found = format!("a different folder than on {}", self.ranks.name(0));
+                return Err(Error::input(&self.args.out, found, "one folder that all ranks share"));
+            }
             std::thread::sleep(PATIENCE / 60);
-            found = is_same();
         }
-        if found {
-            return Ok(());
-        }
-        let found = format!("a different folder than on {}", self.ranks.name(0));
-        Err(Error::input(&self.args.out, found, "one folder that all ranks share"))
+        Ok(())
     }
 
     /// Opens the run directory on rank 0. Returns `None` on the other ranks.

@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::args::JobArgs;
-use super::training::{self, PlannedJob};
+use super::training;
 use crate::config::SftConfig;
 use crate::error::Result;
 use crate::eval::validation;
@@ -15,6 +15,6 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
         job.common.ranks = session.place();
         job.common.validation = validation::sft(config, &job.common, None)?;
         let what = format!("sft: {} updates over {} rows", job.common.total_steps, job.common.index.len());
-        Ok(PlannedJob { job: Box::new(job), what })
+        Ok((Box::new(job), what))
     })
 }

@@ -8,24 +8,17 @@ use crate::device::{Device, KernelVariant, cuda};
 use crate::error::Result;
 use crate::files;
 
-/// File with the properties that the result of a check depends on: the kernel variant, the GPU, its driver, the machine
-/// code of the kernels, and the program, which chooses their tiles and arguments.
-struct Record {
-    path: PathBuf,
-    content: String,
-}
-
-impl Record {
-    /// Returns the record of `dev`, which may not exist yet. Returns `None` on the emulator, or if there is no cache folder.
-    fn of(dev: &mut Device) -> Option<Record> {
-        let gpu = dev.driver()?.identity()?;
-        let program = std::env::current_exe().ok()?.metadata().ok()?;
-        let built = program.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
-        let variant = KernelVariant::Wgmma.recorded();
-        let content = format!("{variant} passed\n{gpu}\nprogram {} bytes, {built} ns\n", program.len());
-        let name = format!("start-check.{}", &blake3::hash(content.as_bytes()).to_hex()[..32]);
-        Some(Record { path: cuda::cache_folder()?.join(name), content })
-    }
+/// Returns the path and the content of the record of `dev`, which may not exist yet. The content has the properties that
+/// the result of a check depends on: the kernel variant, the GPU, its driver, the machine code of the kernels, and the
+/// program, which chooses their tiles and arguments. Returns `None` on the emulator, or if there is no cache folder.
+fn record(dev: &mut Device) -> Option<(PathBuf, String)> {
+    let gpu = dev.driver()?.identity()?;
+    let program = std::env::current_exe().ok()?.metadata().ok()?;
+    let built = program.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
+    let variant = KernelVariant::Wgmma.recorded();
+    let content = format!("{variant} passed\n{gpu}\nprogram {} bytes, {built} ns\n", program.len());
+    let name = format!("start-check.{}", &blake3::hash(content.as_bytes()).to_hex()[..32]);
+    Some((cuda::cache_folder()?.join(name), content))
 }
 
 /// Returns the faults that `check` finds. Unless `always` is true, a GPU with a record of having passed is not checked:
@@ -35,17 +28,17 @@ pub fn faults(
     always: bool,
     check: impl FnOnce(&mut Device) -> Result<Vec<String>>,
 ) -> Result<Vec<String>> {
-    let record = Record::of(dev);
+    let record = record(dev);
     // A file with any other content does not count.
-    let is_there = |record: &Record| files::read_to_string(&record.path).is_ok_and(|text| text == record.content);
+    let is_there = |(path, content): &(PathBuf, String)| files::read_to_string(path).is_ok_and(|text| text == *content);
     if !always && record.as_ref().is_some_and(is_there) {
         return dev.use_variant(KernelVariant::Wgmma).map(|()| Vec::new());
     }
     // The record is removed first, because a check that hangs ends the process.
-    record.iter().for_each(|record| drop(std::fs::remove_file(&record.path)));
+    record.iter().for_each(|(path, _)| drop(std::fs::remove_file(path)));
     let faults = check(dev)?;
-    if let (true, Some(record)) = (faults.is_empty(), record)
-        && let Err(error) = files::write(&record.path, record.content.as_bytes())
+    if let (true, Some((path, content))) = (faults.is_empty(), record)
+        && let Err(error) = files::write(&path, content.as_bytes())
     {
         tracing::debug!("{error}; the next start checks again");
     }

@@ -7,7 +7,10 @@ use crate::observe::shown;
 
 /// Writes a command's result to stdout. It is not an error if the reader has closed the pipe (`omr config | head`).
 pub fn print(text: &str) -> Result<()> {
-    let mut stdout = Stdout::lock();
+    write(Stdout::lock(), text)
+}
+
+fn write(mut stdout: impl Write, text: &str) -> Result<()> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(Error::io("standard output")),
@@ -24,11 +27,7 @@ pub fn print_marked<'a>(pieces: impl Iterator<Item = (bool, &'a str)>) -> Result
         if marked { format!("{open}{text}{close}") } else { text.into_owned() }
     };
     let text: String = pieces.map(piece).collect();
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("standard output")(error)),
-        _ => Ok(()),
-    }
+    write(io::stdout().lock(), &text)
 }
 
 /// Standard output. Bytes are written unchanged, except that control sequences are removed for a terminal. Each write

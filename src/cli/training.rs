@@ -14,20 +14,12 @@ use crate::train::job::TrainingJob;
 use crate::train::reporters;
 use crate::{answers, files, report};
 
-/// A job that is ready to be planned.
-pub struct PlannedJob {
-    /// The job.
-    pub job: Box<dyn TrainingJob>,
-    /// Description of the job for the user.
-    pub what: String,
-}
-
-/// Runs the job that `open` makes from the command's config, and prints the model's path to stdout. A dry run ends
-/// after the plan.
+/// Runs the job that `open` makes from the command's config and describes for the user. Prints the model's path to
+/// stdout. A dry run ends after the plan.
 pub fn run<C: Training>(
     args: &JobArgs,
     context: &Context,
-    open: impl FnOnce(&Session, &C) -> Result<PlannedJob>,
+    open: impl FnOnce(&Session, &C) -> Result<(Box<dyn TrainingJob>, String)>,
 ) -> Result<()> {
     let Some((mut config, missing)) = args.load::<C>()? else { return Ok(()) };
     let dist = config.keys().training.dist.clone();
@@ -42,7 +34,7 @@ pub fn run<C: Training>(
             session.lanes(training.gradient_lanes, |began: &mut C| began.keys().training.gradient_lanes)?;
         config.validate(&Place::default())?;
         session.same_config(&config)?;
-        let PlannedJob { mut job, what } = open(session, &config)?;
+        let (mut job, what) = open(session, &config)?;
         if session.args.dry_run {
             let common = job.common();
             common.data.notes().iter().for_each(|note| context.say(note));

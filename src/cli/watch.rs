@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -13,10 +14,13 @@ use super::stdout::print;
 use super::{Context, signal};
 use crate::error::Result;
 use crate::report::Watched;
-use crate::serve::{is_of_loopback, listen, serve_pages};
+use crate::serve::{is_of_loopback, listen, serve_beside};
 
 /// Address on which the page is served. Other machines cannot reach it.
 const HOST: &str = "127.0.0.1";
+
+/// Interval for checking whether the user requested a stop.
+const STOP_CHECK: Duration = Duration::from_millis(100);
 
 /// Arguments of `omr watch`.
 #[derive(clap::Args)]
@@ -44,7 +48,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     context.say("the page follows the run; Ctrl-C ends this command, not the run");
     let routes = Router::new().route("/", get(page)).with_state(watched);
     let observer = context.observer();
-    serve_pages(context.runtime()?.handle(), listener, routes, &|| observer.stop_requested())
+    serve_beside(context.runtime()?.handle(), listener, routes, || {
+        while !observer.stop_requested() {
+            std::thread::sleep(STOP_CHECK);
+        }
+    })
 }
 
 async fn page(State(watched): State<Shared>, given: HeaderMap) -> Response {

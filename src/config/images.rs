@@ -26,13 +26,6 @@ choice! {
     }
 }
 
-impl Default for ImageAlpha {
-    /// Placeholder of an optional key before its value is read.
-    fn default() -> ImageAlpha {
-        ImageAlpha::White
-    }
-}
-
 settings! {
     /// Sizes and values of the images that a model sees.
     pub struct ImageConfig {

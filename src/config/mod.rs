@@ -126,13 +126,6 @@ choice! {
     }
 }
 
-impl Default for ReportTo {
-    /// The only service that needs no other program.
-    fn default() -> ReportTo {
-        ReportTo::Tensorboard
-    }
-}
-
 choice! {
     /// Response to a log-prob of the trainer that differs from the sampler's.
     pub enum Parity {
@@ -142,13 +135,6 @@ choice! {
         Warn = "warn",
         /// The log-probs are not compared.
         Off = "off",
-    }
-}
-
-impl Default for InputKind {
-    /// Placeholder of a list entry before its value is read.
-    fn default() -> InputKind {
-        InputKind::Model
     }
 }
 

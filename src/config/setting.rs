@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use serde_json::{Number, Value};
+use serde_json::{Value, json};
 
 use super::table::entries;
 use crate::error::{Error, Result};
@@ -166,49 +166,38 @@ fn put<T: Setting>(wanted: &mut T, place: &Place, path: &str, value: &Value, rea
     Ok(())
 }
 
-macro_rules! whole_number {
-    ($($ty:ty),*) => { $(
+/// Implements [`Setting`] for types of one value, each with its name in words and a function that reads it.
+macro_rules! values {
+    ($($ty:ty: $kind:literal, $read:expr;)+) => { $(
         impl Setting for $ty {
             fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
-                // 1e3 is accepted as an integer, although YAML parses it as a float.
-                let float = value.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15);
-                let whole = value.as_i64().map(i128::from).or(value.as_u64().map(i128::from)).or(float.map(|f| f as i128));
-                put(self, place, path, value, whole.and_then(|n| <$ty>::try_from(n).ok()))
+                put(self, place, path, value, $read(value))
             }
             fn write(&self) -> Value {
-                Value::Number(Number::from(*self))
+                json!(self)
             }
             fn kind(&self) -> String {
-                let sign = if <$ty>::MIN == 0 { "a whole number, 0 or more" } else { "a whole number" };
-                sign.to_owned()
+                $kind.to_owned()
             }
         }
-    )* };
-}
-whole_number!(usize, u64, u32, i64);
-
-impl Setting for f64 {
-    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
-        put(self, place, path, value, value.as_f64().filter(|f| f.is_finite()))
-    }
-    fn write(&self) -> Value {
-        Number::from_f64(*self).map_or(Value::Null, Value::Number)
-    }
-    fn kind(&self) -> String {
-        "a number".to_owned()
-    }
+    )+ };
 }
 
-impl Setting for bool {
-    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
-        put(self, place, path, value, value.as_bool())
-    }
-    fn write(&self) -> Value {
-        Value::Bool(*self)
-    }
-    fn kind(&self) -> String {
-        "true or false".to_owned()
-    }
+values! {
+    usize: "a whole number, 0 or more", whole;
+    u64: "a whole number, 0 or more", whole;
+    u32: "a whole number, 0 or more", whole;
+    i64: "a whole number", whole;
+    f64: "a number", |value: &Value| value.as_f64().filter(|number| number.is_finite());
+    bool: "true or false", Value::as_bool;
+    String: "a text", text;
+}
+
+/// Reads a whole number. 1e3 is accepted, although YAML parses it as a float.
+fn whole<T: TryFrom<i128>>(value: &Value) -> Option<T> {
+    let float = value.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15);
+    let whole = value.as_i64().map(i128::from).or(value.as_u64().map(i128::from)).or(float.map(|f| f as i128));
+    whole.and_then(|number| T::try_from(number).ok())
 }
 
 /// Reads a text. Numbers are accepted, because a model may be named 2024, which YAML parses as a number.
@@ -217,18 +206,6 @@ fn text(value: &Value) -> Option<String> {
         Value::String(s) => Some(s.clone()),
         Value::Number(n) => Some(n.to_string()),
         _ => None,
-    }
-}
-
-impl Setting for String {
-    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
-        put(self, place, path, value, text(value))
-    }
-    fn write(&self) -> Value {
-        Value::String(self.clone())
-    }
-    fn kind(&self) -> String {
-        "a text".to_owned()
     }
 }
 

@@ -82,10 +82,8 @@ pub fn load_for<C: Config>(
     }
     if let Some(at) = C::PRESET_AT {
         let written = if at.is_empty() { Some(&tree) } else { tree.get(at).and_then(Value::as_object) };
-        let is_typed = |key: &str| {
-            let whole = |typed: &String| key.strip_prefix(typed.as_str()).is_some_and(|rest| rest.starts_with('.'));
-            place.overridden.contains(key) || place.overridden.iter().any(whole)
-        };
+        let is_below = |key: &str, typed: &String| key == typed || key.starts_with(&format!("{typed}."));
+        let is_typed = |key: &str| place.overridden.iter().any(|typed| is_below(key, typed));
         preset::refuse_typed(at, file, written.unwrap_or(&Map::new()), typed.as_ref(), is_typed)?;
     }
     apply(&mut tree, overrides)?;

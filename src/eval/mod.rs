@@ -19,7 +19,7 @@ pub mod stats;
 mod subsets;
 pub mod summary;
 mod survey;
-mod task_requests;
+pub mod task_requests;
 pub mod validation;
 
 pub use batch::Trained;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use super::model::is_weights;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -19,12 +20,6 @@ pub enum Part {
     Settings,
     /// The tensors.
     Tensors,
-}
-
-impl Part {
-    fn of(name: &str) -> Part {
-        if name.ends_with(".safetensors") { Part::Tensors } else { Part::Settings }
-    }
 }
 
 /// Manifest of a folder's files.
@@ -79,7 +74,7 @@ impl Manifest {
             }
             None => return Ok(None),
         };
-        let read = |name: &&String| name.ends_with(".safetensors") || name.ends_with(".json");
+        let read = |name: &&String| is_weights(name) || name.ends_with(".json");
         if let Some(unknown) = names(folder)?.iter().filter(read).find(|name| !hashes.contains_key(*name)) {
             return Err(Error::format(folder.join(unknown), "not listed in MANIFEST"));
         }
@@ -89,11 +84,13 @@ impl Manifest {
     /// Hashes the files of this part in `folder`. Errors with the first file, by name, that differs from what was
     /// written.
     pub fn check(&self, folder: &Path, part: Part) -> Result<()> {
-        let listed: Vec<_> = self.hashes.iter().filter(|(name, _)| Part::of(name) == part).collect();
+        let is_of_part = |name: &str| is_weights(name) == (part == Part::Tensors);
+        let listed: Vec<_> = self.hashes.iter().filter(|(name, _)| is_of_part(name)).collect();
         let check = |(name, want): (&String, &String)| {
             let path = folder.join(name);
             let found = hash(&path)?;
-            if found == *want { Ok(()) } else { Err(unlike(&path)) }
+            let what = "content that differs from what was saved (MANIFEST has another BLAKE3 hash)";
+            if found == *want { Ok(()) } else { Err(Error::format(&path, what)) }
         };
         let faults: Vec<Result<()>> = listed.into_par_iter().map(check).collect();
         faults.into_iter().collect()
@@ -118,10 +115,6 @@ pub(super) fn listed_beside(path: &Path) -> Result<Option<String>> {
 /// Returns false if a `MANIFEST` in the same folder lists another hash for the file.
 pub fn is_as_listed(path: &Path) -> Result<bool> {
     listed_beside(path)?.map_or(Ok(true), |listed| Ok(hash(path)? == listed))
-}
-
-fn unlike(path: &Path) -> Error {
-    Error::format(path, "content that differs from what was saved (MANIFEST has another BLAKE3 hash)")
 }
 
 /// Returns the BLAKE3 hash of a file in hexadecimal.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::InputKind;
 use crate::error::{Error, Result};
-use crate::files::{self, json};
+use crate::files::json;
 use crate::hub::base_model;
 
 pub use manifest::{Manifest, Part, hash, is_as_listed};
@@ -38,8 +38,7 @@ impl Inputs {
 
     /// Writes the record in `dir`.
     pub fn write(&self, dir: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::Failed(format!("{RECORD}: {e}")))?;
-        files::write(dir.join(RECORD), format!("{text}\n").as_bytes())
+        json::write(&dir.join(RECORD), self)
     }
 
     /// Returns true if nothing is recorded, as in folders of older versions.
@@ -134,18 +133,8 @@ impl CurrentInputs {
         Ok(())
     }
 
-    /// Adds the file at `path`, number `number` of the validation task `task`. The whole file is read.
-    pub fn add_task_file(&mut self, task: &str, number: usize, path: &Path) -> Result<()> {
-        self.set(InputKind::Val, &format!("{task} {number}"), path, &hash(path)?);
-        Ok(())
-    }
-
-    /// Adds the hash of the images of the validation's row file at `rows`, which is number `number`.
-    pub fn add_images(&mut self, number: usize, rows: &Path, hash: &str) {
-        self.set(InputKind::Val, &format!("images of {number}"), rows, hash);
-    }
-
-    fn set(&mut self, kind: InputKind, label: &str, path: &Path, hash: &str) {
+    /// Adds an input that `label` and the name of the file at `path` identify among those of its kind.
+    pub fn set(&mut self, kind: InputKind, label: &str, path: &Path, hash: &str) {
         // The folder is not part of the name, so a run that was moved has the same inputs.
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         self.inputs.set(&format!("{}/{label} {file}", kind.name()), hash.to_owned());

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 
 /// GPU that a plan is made for.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub struct GpuOptions {
     /// Kind of GPU
     #[arg(long, value_parser = SupportedGpu, default_value = "h200")]

@@ -55,12 +55,7 @@ pub fn text<C: Training + Sync>(plan_request: &PlanRequest, model: ModelConfig, 
         let page = planned(config, gpu_set).map_err(explained)?;
         return Ok(if plan_request.json { format!("{:#}\n", page.json()) } else { page.text() });
     }
-    let alike = GpuOptions {
-        launches: None,
-        gpu_memory: gpu_options.gpu_memory,
-        gpu: gpu_options.gpu,
-        clock: gpu_options.clock,
-    };
+    let alike = GpuOptions { launches: None, ..gpu_options.clone() };
     let own = config.clone().keys().optimizer.optim;
     let column = |gpu_options: &GpuOptions, count: usize, optimizers: &[OptimizerName]| -> Result<Column> {
         let gpus = GpuSet { gpu_options, count };

@@ -96,23 +96,14 @@ const REACHED: [f64; 2] = [370.0 / 450.0, 47.0 / 50.0];
 /// other GPUs the same shares of their data sheets are assumed.
 const SHARES: [f64; 2] = [790.0 / 989.0, 4.3 / 4.8];
 
-/// Properties of a kind of GPU.
-struct Sheet {
-    name: &'static str,
-    compute_capability: (u32, u32),
-    /// MiB of memory, as reported by `nvidia-smi`.
-    mib: u64,
-    /// Dense bf16 TFLOP/s with sums in fp32.
-    tflops: f64,
-    /// TB/s of memory.
-    tbytes: f64,
-    /// GB/s of NVLink in one direction. `None` if GPUs of a node are connected by PCIe only.
-    nvlink: Option<f64>,
-    /// GB/s of the network port of each GPU.
-    port: f64,
-    /// GB/s of PCIe with 16 lanes, in one direction.
-    host: f64,
-}
+/// Properties of a kind of GPU:
+///
+/// - its name, and its compute capability
+/// - MiB of memory, as reported by `nvidia-smi`
+/// - dense bf16 TFLOP/s with sums in fp32, and TB/s of memory
+/// - GB/s of NVLink in one direction (0 if GPUs of a node are connected by PCIe only), of the network port of each GPU,
+///   and of PCIe with 16 lanes in one direction
+type Sheet = (&'static str, (u32, u32), u64, [f64; 2], [f64; 3]);
 
 impl Gpu {
     /// Returns the name by which the driver reports this GPU, if the performance model knows it: Hopper GPUs with 132
@@ -139,7 +130,7 @@ impl Gpu {
     /// NVLink has 1,800 GB/s for both directions together (B200), 900 (H200, H100, H20) or 600 (A100). The port has 400
     /// Gb/s (DGX B200, DGX H200, DGX H100; assumed for H20) or 200 Gb/s (DGX A100; assumed for GPUs without NVLink).
     fn sheet(self) -> Sheet {
-        let (name, compute_capability, mib, [tflops, tbytes], [nvlink, port, host]) = match self {
+        match self {
             Gpu::B200 => ("B200", (10, 0), 183_359, [2250.0, 8.0], [900.0, 50.0, 64.0]),
             Gpu::H200 => ("H200", (9, 0), 143_771, [989.0, 4.8], [450.0, 50.0, 64.0]),
             Gpu::RtxPro6000 => ("RTX PRO 6000", (12, 0), 97_887, [503.8, 1.792], [0.0, 25.0, 64.0]),
@@ -159,19 +150,18 @@ impl Gpu {
             Gpu::Rtx5080 => ("RTX 5080", (12, 0), 16_303, [112.6, 0.96], [0.0, 25.0, 64.0]),
             Gpu::Rtx3060 => ("RTX 3060", (8, 6), 12_288, [25.5, 0.36], [0.0, 25.0, 32.0]),
             Gpu::A10 => ("A10", (8, 6), 23_028, [125.0, 0.6], [0.0, 25.0, 32.0]),
-        };
-        Sheet { name, compute_capability, mib, tflops, tbytes, nvlink: (nvlink > 0.0).then_some(nvlink), port, host }
+        }
     }
 
     /// Returns the properties on which the limits of a launch depend. The number of multiprocessors is not one of them.
     pub fn properties(self) -> Option<Properties> {
-        let Sheet { name, compute_capability: (major, minor), mib, .. } = self.sheet();
+        let (name, (major, minor), mib, ..) = self.sheet();
         Limits::of(major, minor).map(|limits| limits.properties(name, 1, mib << 20))
     }
 
     /// Returns the peak rates of the data sheet.
     pub fn data_sheet(self) -> Ceilings {
-        let Sheet { name, mib, tflops, tbytes, .. } = self.sheet();
+        let (name, _, mib, [tflops, tbytes], _) = self.sheet();
         Ceilings { name, memory: mib << 20, flops: tflops * 1e12, bytes: tbytes * 1e12 }
     }
 
@@ -183,8 +173,8 @@ impl Gpu {
 
     /// Returns the links.
     pub fn links(self) -> Links {
-        let Sheet { nvlink, port, host, .. } = self.sheet();
-        let node = nvlink.map_or(host, |rate| rate * REACHED[0]);
+        let (.., [nvlink, port, host]) = self.sheet();
+        let node = if nvlink > 0.0 { nvlink * REACHED[0] } else { host };
         Links { node: node * 1e9, network: port * REACHED[1] * 1e9, host: host * 1e9 }
     }
 }

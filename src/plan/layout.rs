@@ -6,7 +6,6 @@ use crate::config::{Dtype, OptimConfig};
 use crate::device::{Region, Target, readback};
 use crate::error::Result;
 use crate::model::ModelConfig;
-use crate::observe::bytes;
 use crate::ranks::{self, BytesExchanged, OneRank};
 use crate::train::plan::{self, Planned};
 
@@ -86,10 +85,4 @@ pub fn named(count: usize, ceilings: &Ceilings) -> String {
         n if n <= NODE => format!("{n} {} in one node", ceilings.name),
         n => format!("{n} {} in {} nodes of {NODE}", ceilings.name, n.div_ceil(NODE)),
     }
-}
-
-/// Formats host memory by purpose.
-pub fn host_text(parts: &[(&'static str, usize)]) -> String {
-    let named = |(name, count): &(&str, usize)| format!("{name} {}", bytes(*count as u64));
-    parts.iter().map(named).collect::<Vec<_>>().join(", ")
 }

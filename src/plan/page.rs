@@ -122,11 +122,6 @@ impl Page {
         format!("{}, {:.0} % of the time", most.0, 100.0 * most.1 / self.least().max(f64::MIN_POSITIVE))
     }
 
-    /// Returns the number of GPUs.
-    pub fn gpus(&self) -> usize {
-        self.layout.count
-    }
-
     /// Describes the time of one step and of `steps` steps in a line.
     pub fn time(&self, steps: u64) -> String {
         let step_and_total =
@@ -203,7 +198,8 @@ impl Page {
         self.notes.iter().for_each(|(name, text)| line(&format!("  {name}"), text));
         line("disk", &memory::disk(self.checkpoint(), self.limit));
         let host = bytes(self.host.iter().map(|(_, count)| *count).sum());
-        line("host memory", &format!("{host} per process: {}", layout::host_text(&self.host)));
+        let parts: Vec<String> = self.host.iter().map(|(name, count)| format!("{name} {}", bytes(*count))).collect();
+        line("host memory", &format!("{host} per process: {}", parts.join(", ")));
     }
 
     /// Writes the lines about the bytes that enter and leave a GPU in an update.

@@ -21,15 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Time for which rank 0, after a failed start, still sends the error to ranks that connect late.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Host and port on which a rank listens.
-#[derive(Clone, Copy)]
-pub struct Address<'a> {
-    /// Name or IP address of the host.
-    pub host: &'a str,
-    /// TCP port.
-    pub port: u16,
-}
-
 /// Function that is called repeatedly while ranks are waited for. An error ends the wait.
 pub type Waiting<'a> = &'a dyn Fn() -> Result<()>;
 
@@ -91,12 +82,16 @@ pub fn listen(place: &Place, port: u16) -> Result<TcpListener> {
         let hint = "another run may use it: set dist.port to a free port, or MASTER_PORT to the port before a free one";
         Error::input_hint(format!("port {port}"), e.to_string(), "a port that rank 0 can listen on", hint)
     };
-    if is_this_machine(&place.address) {
-        return TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(told);
+    bind(&place.address, port).map_err(told)
+}
+
+/// Opens a listener. If `rank_0` is a loopback address, only processes on this machine can connect to it.
+fn bind(rank_0: &str, port: u16) -> io::Result<TcpListener> {
+    match is_this_machine(rank_0) {
+        true => TcpListener::bind((Ipv4Addr::LOCALHOST, port)),
+        false => TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+            .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))),
     }
-    TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
-        .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
-        .map_err(told)
 }
 
 fn is_this_machine(address: &str) -> bool {
@@ -186,17 +181,16 @@ impl JoinedRanks<'_> {
         theirs.member.address.set_ip(from.ip().to_canonical());
         let refuse = |why: &str, again| drop(Message::Refused { why: why.to_owned(), again }.send(&stream));
         let name = name(theirs.rank, &theirs.member);
-        if theirs.run != self.own.run {
-            let why = format!("{name} belongs to run {:?}, but rank 0 belongs to run {:?}", theirs.run, self.own.run);
+        let (is_of_run, round, own) = (theirs.run == self.own.run, theirs.round, self.own.round);
+        if !is_of_run || round != own {
+            let why = match is_of_run {
+                true => format!("{name} belongs to restart {round}, but rank 0 belongs to restart {own}"),
+                false => {
+                    format!("{name} belongs to run {:?}, but rank 0 belongs to run {:?}", theirs.run, self.own.run)
+                }
+            };
             // The rank 0 of the caller's run may listen at this address after this process has ended.
-            refuse(&why, true);
-            self.refused.push(why);
-            return Ok(());
-        }
-        if theirs.round != self.own.round {
-            let why =
-                format!("{name} belongs to restart {}, but rank 0 belongs to restart {}", theirs.round, self.own.round);
-            refuse(&why, theirs.round > self.own.round);
+            refuse(&why, !is_of_run || round > own);
             self.refused.push(why);
             return Ok(());
         }
@@ -246,17 +240,14 @@ enum Call {
 
 /// Runs the side of the other ranks: finds rank 0 at `port` and receives the table. Ranks may start in any order.
 pub fn greet(start: &Start, mut own: Greeting, port: u16) -> Result<Rendezvous> {
-    let (address, secret, within) = (Address { host: &start.place.address, port }, start.secret, start.within());
-    let at_this_machine = is_this_machine(address.host);
-    let ip = if at_this_machine { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    let listener = TcpListener::bind((ip, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)));
-    let listener = listener.map_err(link("listening for connections"))?;
+    let (host, secret, within) = (start.place.address.as_str(), start.secret, start.within());
+    let listener = bind(host, 0).map_err(link("listening for connections"))?;
     own.member.address = listener.local_addr().map_err(link("listening for connections"))?;
     let deadline = Instant::now() + within;
     let (mut last, mut refused, mut unproved_since) = ("no connection".to_owned(), false, None);
     while Instant::now() < deadline {
         (start.waiting)()?;
-        match call(start, address, &own, deadline)? {
+        match call(start, (host, port), &own, deadline)? {
             Call::Table { stream, key, token, members } => {
                 let control = (0..own.size).map(|rank| (rank == 0).then(|| stream.try_clone()).transpose());
                 let control = control.collect::<io::Result<_>>().map_err(link("the connection to rank 0"))?;
@@ -268,7 +259,7 @@ pub fn greet(start: &Start, mut own: Greeting, port: u16) -> Result<Rendezvous> 
             // The reason of an earlier rejection is kept, because it explains more than a closed connection.
             Call::Gone(why) => (last, unproved_since) = (if refused { last } else { why }, None),
             Call::Unproved(why) if unproved_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
-                let expected = format!("the secret of rank 0 at {}, port {}", address.host, address.port);
+                let expected = format!("the secret of rank 0 at {host}, port {port}");
                 let hint =
                     format!("use one --out that all ranks share, or set {VARIABLE} to the same text at all ranks");
                 return Err(Error::input_hint(secret.to_string(), why, expected, hint));
@@ -277,13 +268,13 @@ pub fn greet(start: &Start, mut own: Greeting, port: u16) -> Result<Rendezvous> 
         }
         std::thread::sleep(POLL * 5);
     }
-    let (Address { host, port }, waited) = (address, within.as_secs_f64());
+    let waited = within.as_secs_f64();
     Err(Error::Failed(format!("no connection to rank 0 at {host}, port {port} within {waited} s: {last}")))
 }
 
 /// Calls rank 0 until `deadline`, proves the secret, sends the greeting, and waits for the answer. Errors if the run
 /// cannot start.
-fn call(start: &Start, address: Address<'_>, own: &Greeting, deadline: Instant) -> Result<Call> {
+fn call(start: &Start, address: (&str, u16), own: &Greeting, deadline: Instant) -> Result<Call> {
     let stream = match connect(address, deadline) {
         Ok(stream) => stream,
         Err(error) => return Ok(Call::Gone(error.to_string())),
@@ -352,9 +343,9 @@ fn seen(mut member: Member, rank_0: &TcpStream) -> Member {
     member
 }
 
-fn connect(address: Address<'_>, deadline: Instant) -> io::Result<TcpStream> {
+fn connect(address: (&str, u16), deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::other("the host name resolves to no address");
-    for at in (address.host, address.port).to_socket_addrs()? {
+    for at in address.to_socket_addrs()? {
         let left = deadline.saturating_duration_since(Instant::now()).clamp(POLL, WORD);
         match TcpStream::connect_timeout(&at, left) {
             Ok(stream) => return Ok(stream),
@@ -371,8 +362,7 @@ pub fn is_pause(error: &io::Error) -> bool {
 
 /// Opens a connection to `to` for the collectives of `rank`.
 fn linked(met: &Rendezvous, rank: usize, to: &Member, end: Instant, waiting: Waiting) -> Result<io::Result<TcpStream>> {
-    let host = to.address.ip().to_string();
-    let stream = match connect(Address { host: &host, port: to.address.port() }, end) {
+    let stream = match connect((&to.address.ip().to_string(), to.address.port()), end) {
         Ok(stream) => stream,
         Err(error) => return Ok(Err(error)),
     };

@@ -49,7 +49,9 @@ pub struct Nccl {
     _driver: Box<dyn Driver>,
     tcp: Tcp,
     group_bytes: usize,
-    taken: u64,
+    /// Bytes of device memory that NCCL took at the start. This is the maximum over all ranks, so that all ranks compute
+    /// the same plan. 0 if no device can measure it.
+    pub taken: u64,
 }
 
 impl Nccl {
@@ -75,12 +77,6 @@ impl Nccl {
     /// Limits groups to `bytes` bytes to each rank.
     pub fn in_groups_of(self, bytes: usize) -> Nccl {
         Nccl { group_bytes: bytes, ..self }
-    }
-
-    /// Returns the bytes of device memory that NCCL took at the start. This is the maximum over all ranks, so that all
-    /// ranks compute the same plan. 0 if no device can measure it.
-    pub fn taken(&self) -> u64 {
-        self.taken
     }
 
     /// Sends `send[r]` to rank r and receives in `recv[r]` what rank r sends. Skips this rank itself. If the ranks have
@@ -199,7 +195,7 @@ impl Way<'_> {
     fn queue(&self, driver: &mut dyn Driver, stream: Stream, groups: &Groups) -> Tried<()> {
         let handle = driver.handle(stream).map_err(|error| self.own(&error))?;
         for [send, recv] in &groups.0 {
-            self.comm.group(handle, send, recv).map_err(|fault| self.trouble(&fault))?;
+            self.comm.group(handle, send, recv).map_err(|fault| trouble(self.what, self.name, &fault))?;
             self.over()?;
         }
         Ok(())
@@ -225,15 +221,11 @@ impl Way<'_> {
     /// Returns true if NCCL's last call has finished. Errors if the run has ended or NCCL has failed.
     fn look(&self) -> Tried<bool> {
         self.plane.check()?;
-        self.comm.is_done().map_err(|fault| self.trouble(&fault))
+        self.comm.is_done().map_err(|fault| trouble(self.what, self.name, &fault))
     }
 
     fn own(&self, error: &Error) -> Trouble {
         Trouble::Other(format!("{}: {}: {error}", self.what, self.name))
-    }
-
-    fn trouble(&self, fault: &Fault) -> Trouble {
-        trouble(self.what, self.name, fault)
     }
 }
 
@@ -345,7 +337,7 @@ impl Ranks for Nccl {
         let (nothing, name) = (vec![Vec::new(); self.size()], self.name(self.rank()));
         self.tcp.beside(WHAT, &nothing, &nothing, |plane| {
             let way = Way { comm: &comm, plane, what: WHAT, name: &name };
-            comm.finalize().map_err(|fault| way.trouble(&fault))?;
+            comm.finalize().map_err(|fault| trouble(WHAT, &name, &fault))?;
             way.over()
         })?;
         if let Err(fault) = comm.destroy() {

@@ -44,33 +44,26 @@ fn rollout(was: &RolloutRow, is: &RolloutRow) -> Option<String> {
         let token = |ids: &[u32]| ids.get(same).map_or("none".to_owned(), u32::to_string);
         return describe(&format!("token {same}"), &token(&was.token_ids), &token(&is.token_ids));
     }
-    let lengths = [
-        ("log-probs", was.log_probs.len(), is.log_probs.len()),
-        ("response_length", was.response_length as usize, is.response_length as usize),
+    let length = |name, was: usize, is: usize| (name, was != is, was.to_string(), is.to_string());
+    let text = |name, was: &String, is: &String| (name, was != is, format!("{was:?}"), format!("{is:?}"));
+    let real = |name, was: f64, is: f64| (name, was.to_bits() != is.to_bits(), was.to_string(), is.to_string());
+    let fields = [
+        length("log-probs", was.log_probs.len(), is.log_probs.len()),
+        length("response_length", was.response_length as usize, is.response_length as usize),
+        text("input", &was.input, &is.input),
+        text("output", &was.output, &is.output),
+        text("id", &was.id, &is.id),
+        text("gts", &was.gts, &is.gts),
+        text("finish_reason", &was.finish_reason, &is.finish_reason),
+        text("predict_str", &was.predict_str, &is.predict_str),
+        text("judge", &was.judge, &is.judge),
+        real("acc_score", was.acc_score, is.acc_score),
+        real("format_reward_score", was.format_reward_score, is.format_reward_score),
+        real("score", was.score, is.score),
+        real("reward", was.reward, is.reward),
+        real("advantage", was.advantage, is.advantage),
     ];
-    if let Some((name, was, is)) = lengths.into_iter().find(|(_, was, is)| was != is) {
-        return describe(name, &was, &is);
-    }
-    let texts = [
-        ("input", &was.input, &is.input),
-        ("output", &was.output, &is.output),
-        ("id", &was.id, &is.id),
-        ("gts", &was.gts, &is.gts),
-        ("finish_reason", &was.finish_reason, &is.finish_reason),
-        ("predict_str", &was.predict_str, &is.predict_str),
-        ("judge", &was.judge, &is.judge),
-    ];
-    if let Some((name, was, is)) = texts.into_iter().find(|(_, was, is)| was != is) {
-        return describe(name, &format!("{was:?}"), &format!("{is:?}"));
-    }
-    let reals = [
-        ("acc_score", was.acc_score, is.acc_score),
-        ("format_reward_score", was.format_reward_score, is.format_reward_score),
-        ("score", was.score, is.score),
-        ("reward", was.reward, is.reward),
-        ("advantage", was.advantage, is.advantage),
-    ];
-    let (name, was, is) = reals.into_iter().find(|(_, was, is)| was.to_bits() != is.to_bits())?;
+    let (name, _, was, is) = fields.into_iter().find(|(_, differs, ..)| *differs)?;
     describe(name, &was, &is)
 }
 
@@ -105,14 +98,9 @@ pub fn tensors(recorded: &Path, again: &Path) -> Result<Option<String>> {
             continue;
         }
         let parsed = |bytes| SafeTensors::deserialize(bytes).ok();
-        let what = match (parsed(&was), parsed(&is)) {
-            (Some(was), Some(is)) => first_tensor(&was, &is),
-            _ => None,
-        };
-        return Ok(Some(format!(
-            "{name}: {}",
-            what.unwrap_or_else(|| "the recorded bytes differ from the computed ones".to_owned())
-        )));
+        let what = parsed(&was).zip(parsed(&is)).and_then(|(was, is)| first_tensor(&was, &is));
+        let what = what.unwrap_or_else(|| "the recorded bytes differ from the computed ones".to_owned());
+        return Ok(Some(format!("{name}: {what}")));
     }
     Ok(None)
 }

@@ -46,23 +46,22 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
             }
         }
     }
-    let mut labels: Vec<&String> = Vec::new();
-    for (label, _) in reports.iter().flat_map(|report| &report.facts) {
-        if !labels.contains(&label) {
-            labels.push(label);
-        }
-    }
-    for label in labels {
-        let value =
-            |report: &RecipeReport| report.facts.iter().find(|fact| fact.0 == *label).map(|fact| fact.1.clone());
+    for label in distinct(reports.iter().flat_map(|report| &report.facts).map(|(label, _)| label)) {
+        let value = |report: &RecipeReport| report.facts.iter().find(|fact| fact.0 == label).map(|fact| fact.1.clone());
         let values: Vec<String> = reports.iter().map(|report| value(report).unwrap_or("-".to_owned())).collect();
         match values.iter().all(|other| *other == values[0]) {
-            true => out.facts.push((label.clone(), values[0].clone())),
-            false => rows.push([label.clone()].into_iter().chain(values).collect()),
+            true => out.facts.push((label.to_owned(), values[0].clone())),
+            false => rows.push([label.to_owned()].into_iter().chain(values).collect()),
         }
     }
     out.table = Some(Table { head: [String::new()].into_iter().chain(names).collect(), rows });
     Ok(out)
+}
+
+/// Returns each of `names` once, in the order of their first places.
+pub(super) fn distinct<'a>(names: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
+    let mut seen = HashSet::new();
+    names.map(String::as_str).filter(|name| seen.insert(*name)).collect()
 }
 
 /// Returns short names of the folders: the last part of each path, preceded by as many parts as make the names distinct.

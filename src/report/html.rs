@@ -39,15 +39,11 @@ fn render_page(name: &str, scripts: Scripts, context: impl Serialize) -> Result<
 
 /// Returns the page. It needs no network and no other file.
 pub fn page(report: &RecipeReport) -> Result<String> {
-    render_report(report, false)
+    page_of(report, false)
 }
 
-/// Returns a page that requests its new version from its server while the run continues.
-pub fn live_page(report: &RecipeReport) -> Result<String> {
-    render_report(report, true)
-}
-
-fn render_report(report: &RecipeReport, is_live: bool) -> Result<String> {
+/// Returns the page. A live page requests its new version from its server while the run continues.
+pub fn page_of(report: &RecipeReport, is_live: bool) -> Result<String> {
     let RecipeReport { curves, examples, changed, .. } = report;
     let data = frame::data(&serde_json::json!({"curves": curves, "examples": examples, "changed": changed}))?;
     let scripts = [include_str!("live.js"), include_str!("page.js"), browser::SCRIPT];

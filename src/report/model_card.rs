@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::read::summary;
-use super::run;
+use super::run::{self, config_of};
+use crate::config::{RecipeConfig, RlConfig, SftConfig};
 use crate::error::Result;
 use crate::files;
 use crate::hub::local;
@@ -33,7 +34,7 @@ struct Score {
 /// contains what is known of every model.
 pub fn write(dir: Option<&Path>, id: &str) -> Result<String> {
     let steps = dir.map(|dir| metrics::read(&dir.join("metrics.jsonl"))).transpose()?.unwrap_or_default();
-    let (rl, sft) = (dir.and_then(run::rl_config), dir.and_then(run::sft_config));
+    let (rl, sft) = (dir.and_then(config_of::<RlConfig>), dir.and_then(config_of::<SftConfig>));
     let (method, rows) = match (&rl, &sft) {
         (Some(rl), _) => (rl.loss_mode.name().to_uppercase(), &rl.train_files[..]),
         (None, Some(sft)) => ("SFT".to_owned(), &sft.datasets[..]),
@@ -63,7 +64,8 @@ pub fn run_of(folder: &Path) -> Option<&Path> {
 
 /// Returns the model that the run in `dir`, and the runs before it, started from.
 fn start(dir: &Path) -> Option<PathBuf> {
-    let model = |dir: &Path| run::rl_config(dir).map(|c| c.model).or_else(|| Some(run::sft_config(dir)?.model))?;
+    let of_sft = |dir: &Path| config_of::<SftConfig>(dir)?.model;
+    let model = |dir: &Path| config_of::<RlConfig>(dir).map_or_else(|| of_sft(dir), |config| config.model);
     let mut found = model(dir)?;
     for _ in 0..MOST_RUNS {
         match run_of(&found).and_then(model) {
@@ -90,7 +92,7 @@ fn license(model: &Path) -> Vec<String> {
 fn scores(dir: &Path, steps: &[Metrics]) -> Result<Vec<Score>> {
     let full = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     if let (Some(recipe), Some(stage)) = (full.parent(), full.file_name())
-        && let Some(config) = run::resolved(recipe)
+        && let Some(config) = config_of::<RecipeConfig>(recipe)
         && let Some(found) = summary(recipe)?.get("stages").and_then(|stages| stages.get(&*stage.to_string_lossy()))
     {
         let kinds = [("greedy", "acc", "acc_ci95"), ("temperature 1", "acc_t1", "ci95")];

@@ -7,10 +7,11 @@ use std::rc::Rc;
 use serde_json::{Map, Value};
 
 use super::html::separated;
-use super::run::{STAGES, facts_of_recipe as facts, resolved, time};
+use super::run::{STAGES, config_of, facts_of_recipe as facts, time};
 use super::{
     Contrast, Curve, Example, RecipeReport, Series, ShownAnswer, Stage, Table, browser, evaluation, rollouts, run, step,
 };
+use crate::config::RecipeConfig;
 use crate::data;
 use crate::error::{Error, Result};
 use crate::eval::samples::{self, Answer, Sample, observations};
@@ -70,7 +71,7 @@ fn build(dir: &Path, choose: rollouts::Choose) -> Result<RecipeReport> {
     } else {
         report.headline = run::headline(&steps["rl"]);
     }
-    if let Some(config) = run::rl_config(&rl) {
+    if let Some(config) = config_of(&rl) {
         report.rollouts = rollouts::browser(&rl, &config, choose)?;
     }
     report.step = step::image(&steps["rl"]);
@@ -196,7 +197,7 @@ fn headline(report: &RecipeReport) -> String {
 }
 
 fn remarks(dir: &Path) -> Vec<String> {
-    let Some(config) = resolved(dir) else { return Vec::new() };
+    let Some(config) = config_of::<RecipeConfig>(dir) else { return Vec::new() };
     let mut out = Vec::new();
     if config.base.model.is_none() {
         out.push("The base model has random weights. Its accuracy is only the starting point.".to_owned());

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::html::separated;
 
-use crate::config::{self, DatasetConfig, RecipeConfig, RlConfig, SftConfig};
+use crate::config::{self, Config, DatasetConfig, RecipeConfig, RlConfig, SftConfig};
 use crate::files;
 use crate::reward::judge;
 use crate::train::metrics::{self, Metrics};
@@ -23,8 +23,8 @@ pub const STAGES: [(&str, &str); 4] = [
 
 type Facts = Vec<(String, String)>;
 
-/// Loads the config of the recipe in `dir`.
-pub fn resolved(dir: &Path) -> Option<RecipeConfig> {
+/// Loads the config of the run in `dir`. Returns `None` for runs of other kinds.
+pub fn config_of<C: Config>(dir: &Path) -> Option<C> {
     config::load(Some(&dir.join("config.yaml")), &[], &|_| None).ok()
 }
 
@@ -33,18 +33,10 @@ pub fn is_rl(steps: &[Metrics]) -> bool {
     steps.iter().any(|step| step.contains_key("critic/score/mean"))
 }
 
-/// Loads the config of the RL run in `dir`. Returns `None` for other runs.
-pub fn rl_config(dir: &Path) -> Option<RlConfig> {
-    config::load(Some(&dir.join("config.yaml")), &[], &|_| None).ok()
-}
-
 /// True if `dir` belongs to a run that trains, even if it has made no step yet.
 pub fn is_training(dir: &Path) -> bool {
-    files::is_run(dir) && (rl_config(dir).is_some() || sft_config(dir).is_some() || resolved(dir).is_some())
-}
-
-pub(super) fn sft_config(dir: &Path) -> Option<SftConfig> {
-    config::load(Some(&dir.join("config.yaml")), &[], &|_| None).ok()
+    let is_one = config_of::<RlConfig>(dir).is_some() || config_of::<SftConfig>(dir).is_some();
+    files::is_run(dir) && (is_one || config_of::<RecipeConfig>(dir).is_some())
 }
 
 /// The main metric of an `omr sft` or `omr rl` run. Single steps are noisy, so tenths of the run are averaged.
@@ -116,7 +108,7 @@ fn rewards(all: &[Metrics]) -> Facts {
 
 /// Returns settings and environment of an `omr sft` or `omr rl` run.
 pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Facts {
-    let (rl, sft) = (rl_config(dir), sft_config(dir));
+    let (rl, sft) = (config_of::<RlConfig>(dir), config_of::<SftConfig>(dir));
     let mut out = Facts::new();
     let mut add = |label: &str, value: String| out.push((label.to_owned(), value));
     program(dir).into_iter().for_each(|program| add("Program", program));
@@ -277,32 +269,19 @@ pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String,
         true => out.push(("Judge".to_owned(), "off: only the rules decide which answers are correct".to_owned())),
         false => out.extend(judges.iter().map(|(stage, judge)| (format!("Judge, {stage}"), judge.line()))),
     }
-    let Some(config) = resolved(dir) else { return out };
+    let Some(config) = config_of::<RecipeConfig>(dir) else { return out };
     let (sft, rl) = (&config.sft, &config.rl);
     let mut add = |label: &str, value: String| out.push((label.to_owned(), value));
     let base = config.base.model.clone().unwrap_or_else(|| dir.join("base"));
     add("Model", model(&base));
     add("Storage", config.dtype.name().to_owned());
-    add(
-        "SFT",
-        format!(
-            "{} steps, lr {}, {}",
-            sft.max_steps.map_or("all".to_owned(), |n| n.to_string()),
-            rounded(sft.optimizer.learning_rate),
-            sft.optimizer.lr_scheduler_type.name()
-        ),
-    );
-    add(
-        "RL",
-        format!(
-            "{}, {} steps of {} prompts x {} rollouts, lr {}",
-            rl.loss_mode.name(),
-            rl.total_training_steps.map_or("all".to_owned(), |n| n.to_string()),
-            rl.train_batch_size,
-            rl.rollout.n,
-            rounded(rl.optimizer.learning_rate)
-        ),
-    );
+    let steps = |steps: Option<u64>| steps.map_or("all".to_owned(), |n| n.to_string());
+    let [sft_rate, rl_rate] = [&sft.optimizer, &rl.optimizer].map(|optimizer| rounded(optimizer.learning_rate));
+    let schedule = sft.optimizer.lr_scheduler_type.name();
+    add("SFT", format!("{} steps, lr {sft_rate}, {schedule}", steps(sft.max_steps)));
+    let (loss, steps) = (rl.loss_mode.name(), steps(rl.total_training_steps));
+    let (prompts, n) = (rl.train_batch_size, rl.rollout.n);
+    add("RL", format!("{loss}, {steps} steps of {prompts} prompts x {n} rollouts, lr {rl_rate}"));
     add("Clip", format!("{} below, {} above", rl.clip_ratio_low, rl.clip_ratio_high));
     match rl.reward.scorer.command.is_empty() {
         true => add("Reward", format!("{} scorer", rl.reward.mode.name())),
@@ -321,7 +300,7 @@ pub fn judges(dir: &Path) -> Vec<(String, judge::Summary)> {
         stages.push((format!("evaluation of {stage}"), eval));
     }
     let judge_summary = |dir: &Path| -> Option<judge::Summary> {
-        let summary: Value = serde_json::from_slice(&files::read(dir.join("summary.json")).ok()?).ok()?;
+        let summary: Value = files::json::read(&dir.join("summary.json")).ok()?;
         serde_json::from_value(summary.get("judge")?.clone()).ok()
     };
     stages.into_iter().filter_map(|(stage, dir)| Some((stage, judge_summary(&dir)?))).collect()

@@ -144,11 +144,8 @@ fn rounded(seconds: f64) -> String {
 /// Returns the distance of ticks on an axis of this length: 1, 2 or 5 times a power of ten.
 fn interval(length: f64) -> f64 {
     let power = 10f64.powf((length / INTERVALS).log10().floor());
-    [1.0, 2.0, 5.0, 10.0]
-        .map(|times| times * power)
-        .into_iter()
-        .find(|tick| length / tick <= INTERVALS)
-        .unwrap_or(power)
+    let mut ticks = [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * power);
+    ticks.find(|tick| length / tick <= INTERVALS).unwrap_or(power)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::html::live_page;
+use super::html::page_of;
 use super::read::live;
 use super::{comparison, evaluation, is_evaluation};
 use crate::error::Result;
@@ -50,8 +50,8 @@ impl Watched {
         let dirs: Vec<&Path> = self.dirs.iter().map(PathBuf::as_path).collect();
         let page = match &dirs[..] {
             dirs if dirs.iter().all(|dir| is_evaluation(dir)) => evaluation(dirs),
-            [dir] => live_page(&live(dir)?),
-            dirs => live_page(&comparison(dirs)?),
+            [dir] => page_of(&live(dir)?, true),
+            dirs => page_of(&comparison(dirs)?, true),
         };
         self.next = Instant::now() + (begun.elapsed() * REST).max(Duration::from_secs(1));
         (self.version, self.page) = (version, page?);

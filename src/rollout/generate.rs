@@ -147,7 +147,8 @@ pub fn generate(
 ) -> Result<Generated> {
     let total = questions.len() * rollout_request.n;
     let name = |index: usize| (numbers.of(index / rollout_request.n), index % rollout_request.n);
-    let known: Vec<Option<CompletionOutput>> = (0..total).map(|i| journal.as_ref()?.output(name(i)).cloned()).collect();
+    let known: Vec<Option<CompletionOutput>> =
+        (0..total).map(|i| journal.as_ref()?.outputs.get(&name(i)).cloned()).collect();
     // The remaining rollouts: consecutive rollouts of a prompt form one request, and `firsts` has the index of each
     // request's first rollout.
     let (mut requests, mut firsts): (Vec<EngineCoreRequest>, Vec<usize>) = (Vec::new(), Vec::new());
@@ -156,8 +157,10 @@ pub fn generate(
         match (requests.last_mut(), firsts.last()) {
             (Some(request), Some(from)) if rollout > 0 && from + request.n == i => request.n += 1,
             _ => {
-                let all = request(numbers, question, questions[question], rollout_request);
-                requests.push(EngineCoreRequest { n: 1, first_choice: rollout as u32, ..all });
+                let mut params = rollout_request.params.clone();
+                params.noise.prompt = numbers.of(question) as u32;
+                let first = EngineCoreRequest::new(questions[question].prompt.clone(), 1, params);
+                requests.push(EngineCoreRequest { first_choice: rollout as u32, ..first });
                 firsts.push(i);
             }
         }
@@ -270,10 +273,10 @@ fn score_while_generating(
             Ok(ScorerMessage::Ended(index, output)) => {
                 let response = llm::response_text(rollout_request.chat, &output);
                 if let Some(journal) = &mut journal {
-                    if journal.output(name(index)).is_none() {
+                    if !journal.outputs.contains_key(&name(index)) {
                         journal.add_output(name(index), &output)?;
-                    } else if let Some((score, judge)) = journal.verdict(name(index)).cloned() {
-                        let sampled_with = journal.other_arithmetic(name(index)).map(str::to_owned);
+                    } else if let Some((score, judge)) = journal.verdicts.get(&name(index)).cloned() {
+                        let sampled_with = journal.others.get(&name(index)).cloned();
                         let question = output.request;
                         rollouts[index] = Some(Rollout { question, response, score, judge, output, sampled_with });
                         scored += 1;
@@ -294,8 +297,8 @@ fn score_while_generating(
                     if let Some(journal) = &mut journal {
                         journal.add_verdict(name(index), &score, judge.as_ref())?;
                     }
-                    let other = journal.as_ref().and_then(|journal| journal.other_arithmetic(name(index)));
-                    let (question, sampled_with) = (output.request, other.map(str::to_owned));
+                    let sampled_with = journal.as_ref().and_then(|journal| journal.others.get(&name(index)).cloned());
+                    let question = output.request;
                     rollouts[index] = Some(Rollout { question, response, score, judge, output, sampled_with });
                     scored += 1;
                     if waiting.is_empty() {
@@ -307,13 +310,6 @@ fn score_while_generating(
         }
     }
     Ok((rollouts, scoring))
-}
-
-/// Returns the engine's request for all rollouts of question `i`; see [`generate()`].
-fn request(numbers: Numbers, i: usize, question: &Question, of: RolloutRequest<'_>) -> EngineCoreRequest {
-    let mut params = of.params.clone();
-    params.noise.prompt = numbers.of(i) as u32;
-    EngineCoreRequest::new(question.prompt.clone(), of.n, params)
 }
 
 /// Returns true if a response was cut off by its length limit.

@@ -31,10 +31,12 @@ pub struct Journal {
     file: File,
     /// Device and kernel variants of this process.
     arithmetic: String,
-    outputs: HashMap<Name, CompletionOutput>,
-    /// The arithmetic of rollouts that were sampled with another arithmetic than `arithmetic`.
-    others: HashMap<Name, String>,
-    verdicts: HashMap<Name, (Score, Option<Ruling>)>,
+    /// The rollouts that had ended when the journal was opened. Their `request` is 0.
+    pub outputs: HashMap<Name, CompletionOutput>,
+    /// The arithmetic of rollouts that were sampled with another arithmetic than that of this process.
+    pub others: HashMap<Name, String>,
+    /// The verdicts when the journal was opened.
+    pub verdicts: HashMap<Name, (Score, Option<Ruling>)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,21 +119,6 @@ impl Journal {
     /// Returns the number of rollouts that had ended when the journal was opened.
     pub fn ended(&self) -> usize {
         self.outputs.len()
-    }
-
-    /// Returns a rollout that had ended when the journal was opened; its `request` is 0.
-    pub fn output(&self, name: Name) -> Option<&CompletionOutput> {
-        self.outputs.get(&name)
-    }
-
-    /// Returns the arithmetic of a rollout that was sampled with another arithmetic than that of this process.
-    pub fn other_arithmetic(&self, name: Name) -> Option<&str> {
-        self.others.get(&name).map(String::as_str)
-    }
-
-    /// Returns the verdict on a rollout, if there was one.
-    pub fn verdict(&self, name: Name) -> Option<&(Score, Option<Ruling>)> {
-        self.verdicts.get(&name)
     }
 
     /// Records a rollout that has ended, without waiting for the disk. Rollouts lost in a machine failure are sampled

@@ -123,8 +123,7 @@ impl Answer {
                 self.choices[index].has_ended = true;
                 self.app.metrics.count_end("abort");
                 let choice = &mut self.choices[index];
-                let held = choice.detokenizer.finish();
-                let [reasoning, text] = choice.finish(held);
+                let [reasoning, text] = choice.finish(true);
                 let (end, is_first) = (Some(("abort", Value::Null)), choice.num_tokens == 0);
                 let text_offset = choice.text_offset;
                 return Ok(Some((index, Delta { end, reasoning, text, is_first, text_offset, ..Delta::default() })));
@@ -216,8 +215,7 @@ impl Answer {
             choice.has_ended = true;
             app.metrics.count_end(reason);
             // After a stop string, nothing more belongs to the answer.
-            let held = if stop.is_string() { String::new() } else { choice.detokenizer.finish() };
-            let [reasoning, text] = choice.finish(held);
+            let [reasoning, text] = choice.finish(!stop.is_string());
             delta.reasoning += &reasoning;
             delta.text += &text;
         }
@@ -295,8 +293,9 @@ impl Choice {
         }
     }
 
-    /// Returns reasoning and other text of the end of the choice. `held` is the text that was held back.
-    fn finish(&mut self, held: String) -> [String; 2] {
+    /// Returns reasoning and other text of the end of the choice. With `has_held`, text that was held back belongs to it.
+    fn finish(&mut self, has_held: bool) -> [String; 2] {
+        let held = if has_held { self.detokenizer.finish() } else { String::new() };
         let [mut reasoning, mut text] = self.split(held);
         if let Some(parser) = &mut self.reasoning {
             let [more, rest] = parser.finish();

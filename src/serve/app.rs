@@ -1,6 +1,5 @@
 //! State that all request handlers share.
 
-use std::path::PathBuf;
 use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,7 +12,7 @@ use super::fields::Fields;
 use super::media::MediaRules;
 use super::metrics::Metrics;
 use super::record::Recorder;
-use super::sampling::Defaults;
+use super::server::Options;
 use crate::image::Processor;
 use crate::model::ModelConfig;
 use crate::text::Chat;
@@ -26,8 +25,8 @@ pub struct App {
     pub processor: Option<Processor>,
     /// Configuration of the model.
     pub config: ModelConfig,
-    /// Contribution of the model and the flags to sampling parameters.
-    pub defaults: Defaults,
+    /// Bitmap of the token ids that answers can contain. `None` means all ids.
+    pub allowed: Option<Vec<u32>>,
     /// Sources of images.
     pub media: MediaRules,
     /// The engine thread.
@@ -36,14 +35,11 @@ pub struct App {
     pub metrics: Metrics,
     /// Names of the model that requests may use. Answers contain the first one.
     pub names: Vec<String>,
-    /// Path or name of the model as the user gave it.
-    pub root: String,
-    /// Name and directory of the adapter that requests may use instead of the model itself.
-    pub adapter: Option<(String, PathBuf)>,
+    /// Settings of the server.
+    pub options: Options,
     /// Maximum number of tokens of a prompt with its answer.
     pub max_model_len: usize,
-    /// True if reasoning is separated from answers.
-    pub has_reasoning_parser: bool,
+
     /// Start of the server in seconds since 1970.
     pub created: u64,
     /// File to which requests are recorded.
@@ -58,7 +54,7 @@ pub struct App {
 impl App {
     /// Takes the field `model` of a request and returns the name for the answer. Errors if it names another model.
     pub fn take_model(&self, fields: &mut Fields) -> Api<String> {
-        let adapter = self.adapter.as_ref().map(|(name, _)| name);
+        let adapter = self.options.adapter.as_ref().map(|(name, _)| name);
         match fields.string("model")? {
             Some(name) if adapter == Some(&name) => Ok(name),
             Some(name) if !self.names.contains(&name) => {
@@ -72,7 +68,7 @@ impl App {
 
     /// Returns true if answers of the model `name` are those of the base without the server's adapter.
     pub fn is_base(&self, name: &str) -> bool {
-        self.adapter.as_ref().is_some_and(|(adapter, _)| adapter != name)
+        self.options.adapter.as_ref().is_some_and(|(adapter, _)| adapter != name)
     }
 
     /// Returns the value that names weights and arithmetic. Equal requests with equal seeds get equal answers from

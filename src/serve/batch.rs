@@ -61,7 +61,7 @@ impl Batch {
         let (mut draft, reader) = self.draft(None, machine)?;
         let mut parameters = self.config.parameters();
         parameters.insert("seed".to_owned(), json!(self.config.seed));
-        let refused = |error: ApiError| Error::format("--prompt", error.message());
+        let refused = |error: ApiError| Error::format("--prompt", error.message);
         let mut fields = Fields::new(Value::Object(parameters), "").map_err(refused)?;
         let mut request = question(&draft.app, &mut fields, reader.question(text, images)?).map_err(refused)?;
         request.output.stream = true;
@@ -69,7 +69,7 @@ impl Batch {
         let server = draft.load(machine)?;
         let app = server.app.clone();
         server.with_client(machine, async move {
-            let failed = |error: ApiError| Error::Failed(error.message().to_owned());
+            let failed = |error: ApiError| Error::Failed(error.message);
             let mut answer = Answer::begin(&app, request).map_err(failed)?;
             while let Some((_, delta)) = answer.next().await.map_err(failed)? {
                 put(&delta.text)?;
@@ -217,7 +217,7 @@ impl Survey {
             }
             let Some(done) = tasks.join_next().await else { break };
             let (spot, request) = done.map_err(|e| Error::Failed(format!("the parser of a line: {e}")))?;
-            survey.add(spot, request, &lines.app.root)?;
+            survey.add(spot, request, &lines.app.options.root)?;
             observer.check_stop()?;
         }
         survey.todo.sort_unstable_by_key(|spot| spot.number);
@@ -238,7 +238,7 @@ impl Survey {
             Err(Failure::Line(error)) => {
                 self.bad += 1;
                 if self.first.as_ref().is_none_or(|(number, _)| spot.number < *number) {
-                    self.first = Some((spot.number, error.message().to_owned()));
+                    self.first = Some((spot.number, error.message));
                 }
             }
         }

@@ -230,7 +230,7 @@ impl Lines {
             line.insert("error".to_owned(), described);
             Value::Object(line)
         };
-        Outcome { spot, value, tokens: 0, error: Some(error.message().to_owned()) }
+        Outcome { spot, value, tokens: 0, error: Some(error.message.clone()) }
     }
 
     /// Returns the id of an answer, the same each time.

@@ -111,7 +111,8 @@ pub struct EngineClient {
     /// One permit for each log-prob of the answers that are not yet sent, which limits their memory.
     logprobs: Arc<Semaphore>,
     max_num_seqs: usize,
-    vision_rows: usize,
+    /// Maximum number of tokens of an image.
+    pub vision_rows: usize,
     next: AtomicU64,
     state: AtomicU8,
     names: Mutex<HashSet<Arc<str>>>,
@@ -148,11 +149,6 @@ impl EngineClient {
     pub fn hold_logprobs(&self, count: usize) -> Api<OwnedSemaphorePermit> {
         let permit = self.logprobs.clone().try_acquire_many_owned(count as u32);
         permit.map_err(|_| full("log-probs of answers that are not yet sent fill the memory for them"))
-    }
-
-    /// Returns the maximum number of tokens of an image.
-    pub fn vision_rows(&self) -> usize {
-        self.vision_rows
     }
 
     /// Refuses new requests from now on. Those in flight are finished.

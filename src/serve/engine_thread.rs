@@ -1,7 +1,7 @@
 //! The engine thread. It alone owns the device and the engine: it takes commands between steps, computes steps while
 //! there is work, and sends each result to the request that waits for it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ pub struct EngineThread<'a> {
     in_flight: HashMap<RequestId, Addition>,
     requests: HashMap<Ticket, RequestId>,
     /// Requests that have arrived during a pause.
-    held: VecDeque<Addition>,
+    held: Vec<Addition>,
     is_paused: bool,
     /// Administrators who wait until the requests in flight are finished.
     pausing: Vec<oneshot::Sender<Api<Value>>>,
@@ -58,7 +58,7 @@ impl<'a> EngineThread<'a> {
     /// Creates the thread's state without requests. The model comes from the directory `dir`. Errors if its files cannot
     /// be read.
     pub fn new(core: Core, app: &'a App, inbox: Receiver<Command>, dir: PathBuf) -> Result<EngineThread<'a>> {
-        let (in_flight, requests, held, pausing) = (HashMap::new(), HashMap::new(), VecDeque::new(), Vec::new());
+        let (in_flight, requests, held, pausing) = (HashMap::new(), HashMap::new(), Vec::new(), Vec::new());
         Ok(EngineThread {
             core,
             app,
@@ -149,7 +149,7 @@ impl<'a> EngineThread<'a> {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Add(addition) if self.is_paused => self.held.push_back(*addition),
+            Command::Add(addition) if self.is_paused => self.held.push(*addition),
             Command::Add(addition) => self.add(*addition),
             Command::Finish => self.is_finished = true,
             Command::AbortChoice(ticket, choice) => {
@@ -215,16 +215,10 @@ impl<'a> EngineThread<'a> {
 
     /// Ends the requests with these names. Returns their number.
     fn abort(&mut self, is_meant: impl Fn(&str) -> bool) -> usize {
-        let ids: Vec<RequestId> =
-            self.in_flight.iter().filter(|(_, addition)| is_meant(&addition.name)).map(|(id, _)| *id).collect();
-        let (mut ended, mut kept) = (Vec::new(), VecDeque::new());
-        for addition in self.held.drain(..) {
-            if is_meant(&addition.name) { ended.push(addition) } else { kept.push_back(addition) }
-        }
-        self.held = kept;
-        for id in ids {
+        let mut ended: Vec<Addition> = self.held.extract_if(.., |addition| is_meant(&addition.name)).collect();
+        for (id, addition) in self.in_flight.extract_if(|_, addition| is_meant(&addition.name)) {
             self.core.engine.abort_request(id);
-            ended.extend(self.in_flight.remove(&id));
+            ended.push(addition);
         }
         ended.iter_mut().for_each(|addition| {
             self.requests.remove(&addition.ticket);

@@ -15,7 +15,8 @@ pub type Api<T> = std::result::Result<T, ApiError>;
 pub struct ApiError {
     /// Status of the response.
     pub status: StatusCode,
-    message: String,
+    /// Description for users.
+    pub message: String,
     /// The request field that is wrong.
     param: Option<String>,
     code: Option<&'static str>,
@@ -81,11 +82,6 @@ impl ApiError {
     /// Returns the error with the request field that is wrong.
     pub fn of(self, param: &str) -> ApiError {
         ApiError { param: Some(param.to_owned()), ..self }
-    }
-
-    /// Returns the description for users.
-    pub fn message(&self) -> &str {
-        &self.message
     }
 
     /// Returns the body of the response.

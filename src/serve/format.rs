@@ -82,7 +82,7 @@ impl<'a> Format<'a> {
         self.choice_with(index, delta, if has_logprobs { &delta.tokens } else { &[] })
     }
 
-    /// Returns a choice like [`Format::choice`]. The list of log-probs has the entries of `listed`.
+    /// Returns a choice like [`Format::choice`]. If there is a list of log-probs, it has the entries of `listed`.
     fn choice_with(&self, index: usize, delta: &Delta, listed: &[SampledToken]) -> Value {
         let output = &self.request.output;
         let mut choice = Map::from_iter([("index".to_owned(), json!(index))]);
@@ -181,22 +181,13 @@ impl<'a> Format<'a> {
 
     /// Returns the log-probs of a token.
     fn entry(&self, token: &SampledToken) -> Value {
-        if self.request.route == Route::Generate { self.token_logprob(token) } else { self.chat_logprob(token) }
-    }
-
-    fn chat_logprob(&self, token: &SampledToken) -> Value {
-        let one = |id: u32, logprob: f32| {
-            let bytes = self.tokenizer().token_bytes(id);
-            json!({"token": self.token(id), "logprob": number(logprob), "bytes": bytes})
+        let one = |id: u32, logprob: f32, rank: Option<usize>| {
+            let (text, logprob) = (self.token(id), number(logprob));
+            match self.request.route {
+                Route::Generate => json!({"token": text, "token_id": id, "logprob": logprob, "rank": rank}),
+                _ => json!({"token": text, "logprob": logprob, "bytes": self.tokenizer().token_bytes(id)}),
+            }
         };
-        let mut entry = one(token.token_id, token.logprob.unwrap_or(IMPOSSIBLE));
-        let top = token.top_logprobs.iter().map(|top| one(top.token_id, top.logprob));
-        entry["top_logprobs"] = top.collect();
-        entry
-    }
-
-    fn token_logprob(&self, token: &SampledToken) -> Value {
-        let one = |id: u32, logprob: f32, rank: Option<usize>| json!({"token": self.token(id), "token_id": id, "logprob": number(logprob), "rank": rank});
         let rank = token.rank.map(|rank| rank as usize);
         let mut entry = one(token.token_id, token.logprob.unwrap_or(IMPOSSIBLE), rank);
         let top = token.top_logprobs.iter().enumerate().map(|(i, top)| one(top.token_id, top.logprob, Some(i + 1)));
@@ -292,10 +283,7 @@ fn choice_pieces(
     let has_list = request.route != Route::Completions && request.sampling.params.logprobs.is_some();
     let count = if has_list { choices[index].tokens.len() } else { 0 };
     let format = Format::new(&app, &request);
-    let text = match has_list {
-        true => format.choice_with(index, &choices[index], &[]).to_string(),
-        false => format.choice(index, &choices[index]).to_string(),
-    };
+    let text = format.choice_with(index, &choices[index], &[]).to_string();
     let (head, tail) = match text.split_once(CONTENT).filter(|_| has_list) {
         Some((head, tail)) => (format!("{head}{CONTENT}"), tail.to_owned()),
         None => (text, String::new()),

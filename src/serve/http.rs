@@ -11,7 +11,6 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
 use super::patient::Patient;
 use crate::client::web::is_localhost;
@@ -26,8 +25,6 @@ const UNREAD: Duration = Duration::from_secs(60);
 /// Delay after a connection could not be accepted, for example because too many files are open.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Interval for checking whether the user requested a stop.
-const STOP_CHECK: Duration = Duration::from_millis(100);
 /// Maximum time to send the last responses when the server ends.
 const LAST_RESPONSES: Duration = Duration::from_secs(5);
 
@@ -38,39 +35,29 @@ pub fn is_of_loopback(headers: &HeaderMap) -> bool {
     is_localhost(host.rsplit_once(':').map_or(host, |(name, _)| name))
 }
 
-/// Makes a listener of `runtime` from one of the standard library.
-pub fn listener(runtime: &Handle, listener: std::net::TcpListener) -> Result<TcpListener> {
-    let failed = |e: std::io::Error| Error::Failed(format!("the listening socket: {e}"));
-    listener.set_nonblocking(true).map_err(failed)?;
-    let _inside = runtime.enter();
-    TcpListener::from_std(listener).map_err(failed)
-}
-
-/// Serves `routes` until `stop_requested` returns true.
-pub fn serve_pages(
+/// Serves `routes` while `work` runs. Then sends the last responses and returns the result of `work`.
+pub fn serve_beside<T>(
     runtime: &Handle,
     listener: std::net::TcpListener,
     routes: Router,
-    stop_requested: &dyn Fn() -> bool,
-) -> Result<()> {
+    work: impl FnOnce() -> T,
+) -> Result<T> {
+    let failed = |e: std::io::Error| Error::Failed(format!("the listening socket: {e}"));
+    listener.set_nonblocking(true).map_err(failed)?;
     let (shutdown, is_shutdown) = watch::channel(false);
-    let connections = runtime.spawn(serve(self::listener(runtime, listener)?, routes, is_shutdown));
-    while !stop_requested() {
-        std::thread::sleep(STOP_CHECK);
-    }
+    let inside = runtime.enter();
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    drop(inside);
+    let connections = runtime.spawn(serve(listener, routes, is_shutdown));
+    let done = work();
     let _ = shutdown.send(true);
-    end(runtime, connections);
-    Ok(())
-}
-
-/// Waits until the last responses are sent. A client that does not read its response must not keep the server from
-/// ending.
-pub fn end(runtime: &Handle, connections: JoinHandle<()>) {
+    // A client that does not read its response must not keep the server from ending.
     let _ = runtime.block_on(async { tokio::time::timeout(LAST_RESPONSES, connections).await });
+    Ok(done)
 }
 
 /// Serves connections until `shutdown` is true. Then waits until every response is sent.
-pub async fn serve(listener: TcpListener, routes: Router, mut shutdown: watch::Receiver<bool>) {
+async fn serve(listener: TcpListener, routes: Router, mut shutdown: watch::Receiver<bool>) {
     // Each connection holds a sender, so that the receiver ends with the last connection.
     let (open, mut all_closed) = mpsc::channel::<()>(1);
     let mut is_full = false;

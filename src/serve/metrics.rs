@@ -19,74 +19,50 @@ const SECONDS: [f64; 20] = [
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
 ];
 
-/// Metrics of the server.
-pub struct Metrics {
-    registry: Registry,
-    num_requests_running: Gauge,
-    num_requests_waiting: Gauge,
-    kv_cache_usage: Gauge<f64, AtomicU64>,
-    prefix_cache_queries: Counter,
-    prefix_cache_hits: Counter,
-    num_preemptions: Counter,
-    success: Family<[(&'static str, &'static str); 1], Counter>,
-    /// The engine's counts when they were last added.
-    seen: Mutex<SchedulerStats>,
-    /// Number of computed prompt tokens.
-    pub prompt_tokens: Counter,
-    /// Number of sampled tokens.
-    pub generation_tokens: Counter,
-    /// Seconds from the arrival of a request to its first token.
-    pub time_to_first_token: Histogram,
-    /// Seconds between the tokens of a choice.
-    pub inter_token_latency: Histogram,
-    /// Seconds from the arrival of a request to its end.
-    pub e2e_request_latency: Histogram,
+/// Declares the metrics of the server, each with its type, initial value, exported name and help.
+macro_rules! metrics {
+    ($($field:ident: $kind:ty = $new:expr, $name:literal, $help:literal;)+) => {
+        /// Metrics of the server.
+        pub struct Metrics {
+            registry: Registry,
+            /// The engine's counts when they were last added.
+            seen: Mutex<SchedulerStats>,
+            $( #[doc = $help] pub $field: $kind, )+
+        }
+
+        impl Metrics {
+            /// Creates metrics without observations.
+            pub fn new() -> Metrics {
+                let mut registry = Registry::default();
+                $(
+                    let $field: $kind = $new;
+                    registry.register(concat!("omr:", $name), $help, $field.clone());
+                )+
+                Metrics { registry, seen: Mutex::default(), $($field),+ }
+            }
+        }
+    };
+}
+
+metrics! {
+    num_requests_running: Gauge = Gauge::default(), "num_requests_running", "Choices that are being computed";
+    num_requests_waiting: Gauge = Gauge::default(), "num_requests_waiting", "Requests that wait";
+    kv_cache_usage: Gauge<f64, AtomicU64> = Gauge::default(), "kv_cache_usage_perc",
+        "Share of the KV cache blocks in use; 1 means all";
+    prefix_cache_queries: Counter = Counter::default(), "prefix_cache_queries",
+        "Prompt tokens that were looked up in the prefix cache";
+    prefix_cache_hits: Counter = Counter::default(), "prefix_cache_hits", "Tokens that the prefix cache supplied";
+    num_preemptions: Counter = Counter::default(), "num_preemptions", "Preemptions";
+    success: Family<[(&'static str, &'static str); 1], Counter> = Family::default(), "request_success",
+        "Choices that have ended, by finish reason";
+    prompt_tokens: Counter = Counter::default(), "prompt_tokens", "Prompt tokens";
+    generation_tokens: Counter = Counter::default(), "generation_tokens", "Sampled tokens";
+    time_to_first_token: Histogram = Histogram::new(SECONDS), "time_to_first_token_seconds", "Time to the first token";
+    inter_token_latency: Histogram = Histogram::new(SECONDS), "inter_token_latency_seconds", "Time between tokens";
+    e2e_request_latency: Histogram = Histogram::new(SECONDS), "e2e_request_latency_seconds", "Time of a request";
 }
 
 impl Metrics {
-    /// Creates metrics without observations.
-    pub fn new() -> Metrics {
-        let histogram = || Histogram::new(SECONDS);
-        let mut metrics = Metrics {
-            registry: Registry::default(),
-            num_requests_running: Gauge::default(),
-            num_requests_waiting: Gauge::default(),
-            kv_cache_usage: Gauge::default(),
-            prefix_cache_queries: Counter::default(),
-            prefix_cache_hits: Counter::default(),
-            num_preemptions: Counter::default(),
-            success: Family::default(),
-            seen: Mutex::default(),
-            prompt_tokens: Counter::default(),
-            generation_tokens: Counter::default(),
-            time_to_first_token: histogram(),
-            inter_token_latency: histogram(),
-            e2e_request_latency: histogram(),
-        };
-        let mut registry = Registry::default();
-        macro_rules! register {
-            ($($name:literal, $help:literal, $field:ident;)*) => {
-                $(registry.register(concat!("omr:", $name), $help, metrics.$field.clone());)*
-            };
-        }
-        register! {
-            "num_requests_running", "Choices that are being computed", num_requests_running;
-            "num_requests_waiting", "Requests that wait", num_requests_waiting;
-            "kv_cache_usage_perc", "Share of the KV cache blocks in use; 1 means all", kv_cache_usage;
-            "prefix_cache_queries", "Prompt tokens that were looked up in the prefix cache", prefix_cache_queries;
-            "prefix_cache_hits", "Tokens that the prefix cache supplied", prefix_cache_hits;
-            "num_preemptions", "Preemptions", num_preemptions;
-            "request_success", "Choices that have ended, by finish reason", success;
-            "prompt_tokens", "Prompt tokens", prompt_tokens;
-            "generation_tokens", "Sampled tokens", generation_tokens;
-            "time_to_first_token_seconds", "Time to the first token", time_to_first_token;
-            "inter_token_latency_seconds", "Time between tokens", inter_token_latency;
-            "e2e_request_latency_seconds", "Time of a request", e2e_request_latency;
-        }
-        metrics.registry = registry;
-        metrics
-    }
-
     /// Records the load of the engine. `held` is the number of requests that wait outside of it.
     pub fn set_load(&self, engine: &Engine, held: usize) {
         let (load, stats) = (engine.load(), engine.stats());

@@ -31,6 +31,6 @@ mod terminal;
 mod text;
 
 pub use batch::{Batch, Files};
-pub use http::{is_of_loopback, serve_pages};
+pub use http::{is_of_loopback, serve_beside};
 pub use server::{Options, Server, listen};
-pub use terminal::{HELP, Terminal};
+pub use terminal::HELP;

@@ -1,29 +1,19 @@
 //! The page at `/`.
 
-use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::json;
+use serde_json::Value;
 
 use super::errors::Api;
 use super::requests::random_id;
 
 const PAGE: &str = include_str!("page.html");
 
-/// Settings of the page.
-#[derive(Clone)]
-pub struct Page {
-    /// True if requests need a key.
-    pub has_key: bool,
-    /// `qwen3` or `none`.
-    pub reasoning_parser: &'static str,
-}
-
-/// Returns the routes of the page.
-pub fn routes(page: Page) -> Router {
-    Router::new().route("/", get(index)).route("/config.json", get(config)).with_state(page)
+/// Returns the routes of the page, whose settings are `config`.
+pub fn routes(config: Value) -> Router {
+    Router::new().route("/", get(index)).route("/config.json", get(async || Json(config)))
 }
 
 async fn index() -> Api<Response> {
@@ -40,8 +30,4 @@ async fn index() -> Api<Response> {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
     ];
     Ok((headers, PAGE.replace("{{nonce}}", &nonce)).into_response())
-}
-
-async fn config(State(page): State<Page>) -> Json<serde_json::Value> {
-    Json(json!({"key": page.has_key, "reasoning_parser": page.reasoning_parser}))
 }

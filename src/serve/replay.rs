@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
+use futures_util::{StreamExt, stream};
 
 use super::answer::Answer;
 use super::app::App;
@@ -28,27 +28,22 @@ pub struct Replayed {
 /// Answers the requests in `file` again and compares the answers.
 pub async fn replay(app: &Arc<App>, file: &Path) -> Result<Replayed> {
     let text = files::read_to_string(file).map_err(Error::io(file))?;
-    let (mut replayed, mut tasks) = (Replayed::default(), JoinSet::new());
-    let mut receive = |done: Option<std::result::Result<Result<Option<String>>, tokio::task::JoinError>>| {
-        let Some(done) = done else { return Ok(()) };
-        let difference = done.map_err(|e| Error::Failed(format!("a replayed request: {e}")))??;
-        replayed.requests += 1;
-        replayed.differences.extend(difference);
-        Ok::<(), Error>(())
-    };
-    for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    let parse = |(i, line): (usize, &str)| -> Result<(String, Line)> {
         let place = format!("{} line {}", file.display(), i + 1);
-        let line: Line = serde_json::from_str(line).map_err(|e| {
-            Error::input(&place, format!("text that is not a recorded request ({e})"), "a line of --record-requests")
-        })?;
-        if tasks.len() >= TOGETHER {
-            receive(tasks.join_next().await)?;
-        }
+        let wrong = |e| format!("text that is not a recorded request ({e})");
+        let line = serde_json::from_str(line);
+        let line = line.map_err(|e| Error::input(&place, wrong(e), "a line of --record-requests"))?;
+        Ok((place, line))
+    };
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let answers = lines.map(parse).collect::<Result<Vec<_>>>()?.into_iter().map(|(place, line)| {
         let app = app.clone();
-        tasks.spawn(async move { again(&app, &line, &place).await });
-    }
-    while !tasks.is_empty() {
-        receive(tasks.join_next().await)?;
+        async move { again(&app, &line, &place).await }
+    });
+    let (mut replayed, mut answers) = (Replayed::default(), stream::iter(answers).buffer_unordered(TOGETHER));
+    while let Some(difference) = answers.next().await {
+        replayed.requests += 1;
+        replayed.differences.extend(difference?);
     }
     replayed.differences.sort();
     Ok(replayed)
@@ -60,7 +55,7 @@ async fn again(app: &Arc<App>, line: &Line, place: &str) -> Result<Option<String
     let route = route.ok_or_else(|| Error::input(place, &line.route, "the path of a route that generates tokens"))?;
     let mut body = line.request.clone();
     // Names of models and requests do not affect the answer, except that of the adapter.
-    let is_adapter = app.adapter.as_ref().is_some_and(|(name, _)| body["model"] == *name);
+    let is_adapter = app.options.adapter.as_ref().is_some_and(|(name, _)| body["model"] == *name);
     for name in ["model", "request_id"].into_iter().skip(usize::from(is_adapter)) {
         body.as_object_mut().map(|body| body.shift_remove(name));
     }

@@ -151,57 +151,45 @@ fn parse(app: &App, route: Route, body: Value) -> Api<Prepared> {
     fields.without_effect(&["user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"]);
     fields.end()?;
     let prompts = if app.is_base(&model) { prompts.into_iter().map(Prompt::for_base).collect() } else { prompts };
-    let asked = Asked { route, prompts, sampling, output };
-    let body = kept.map(|body| seeded(body, route, asked.sampling.params.noise.seed)).unwrap_or_default();
-    Ok(Prepared { id, model, body, ..asked.checked(app)? })
+    let body = kept.map(|body| seeded(body, route, sampling.params.noise.seed)).unwrap_or_default();
+    Ok(Prepared { id, model, body, ..checked(app, route, prompts, sampling, output)? })
 }
 
 /// Parses the question of a row. `fields` has its sampling parameters.
 pub fn question(app: &App, fields: &mut Fields, prompt: Prompt) -> Api<Prepared> {
-    let sampling = sampling::read(fields, &app.defaults)?;
+    let sampling = sampling::read(fields, app)?;
     let output = Output { text: true, ..Output::default() };
-    Asked { route: Route::Chat, prompts: vec![prompt], sampling, output }.checked(app)
+    checked(app, Route::Chat, vec![prompt], sampling, output)
 }
 
-/// The parts of a request before they are checked.
-struct Asked {
-    route: Route,
-    prompts: Vec<Prompt>,
-    sampling: Sampling,
-    output: Output,
-}
-
-impl Asked {
-    /// Checks the request against the limits of the engine. The caller sets the id, the model and the body.
-    fn checked(self, app: &App) -> Api<Prepared> {
-        let Asked { route, prompts, mut sampling, mut output } = self;
-        let choices = prompts.len() * sampling.n;
-        if choices > app.engine.max_choices() {
-            let param = if sampling.n > 1 { format!("{}n", sampling.prefix) } else { "prompt".to_owned() };
-            let expected = format!("at most {} in a request", app.engine.max_choices());
-            return Err(ApiError::field(param, format!("{choices} choices"), expected));
-        }
-        output.without_tokens = sampling.max_tokens == Some(0);
-        if output.without_tokens && !output.echo {
-            return Err(ApiError::field(&sampling.limit, 0, "at least 1, or echo"));
-        }
-        let with_params = |prompt: Prompt| Ok((params(app, &sampling, &prompt, route)?, prompt));
-        let prompts: Vec<_> = prompts.into_iter().map(with_params).collect::<Api<_>>()?;
-        let of_prompt = |(params, prompt): &(RequestParams, Prompt)| {
-            let each = |count: Option<usize>| count.map_or(0, |count| count + 1);
-            let sampled = sampling.n * params.max_tokens * each(params.logprobs);
-            sampled + prompt.token_ids.len() * each(params.prompt_logprobs)
-        };
-        let logprobs: usize = prompts.iter().map(of_prompt).sum();
-        if logprobs > MOST_LOGPROBS {
-            let expected = format!("at most {MOST_LOGPROBS}: n x max_tokens x (1 + top_logprobs)");
-            return Err(ApiError::field(&sampling.limit, format!("{logprobs} log-probs in the answer"), expected));
-        }
-        let prompts = prompts.into_iter().map(|(params, prompt)| (Arc::new(prompt), params)).collect();
-        sampling.max_tokens = None;
-        let (id, model, created, body) = (String::new(), String::new(), super::app::now(), Value::Null);
-        Ok(Prepared { route, id, model, created, prompts, sampling, output, body, logprobs, unsent: None })
+/// Checks a request against the limits of the engine. The caller sets the id, the model and the body.
+fn checked(app: &App, route: Route, prompts: Vec<Prompt>, mut sampling: Sampling, mut output: Output) -> Api<Prepared> {
+    let choices = prompts.len() * sampling.n;
+    if choices > app.engine.max_choices() {
+        let param = if sampling.n > 1 { format!("{}n", sampling.prefix) } else { "prompt".to_owned() };
+        let expected = format!("at most {} in a request", app.engine.max_choices());
+        return Err(ApiError::field(param, format!("{choices} choices"), expected));
     }
+    output.without_tokens = sampling.max_tokens == Some(0);
+    if output.without_tokens && !output.echo {
+        return Err(ApiError::field(&sampling.limit, 0, "at least 1, or echo"));
+    }
+    let with_params = |prompt: Prompt| Ok((params(app, &sampling, &prompt, route)?, prompt));
+    let prompts: Vec<_> = prompts.into_iter().map(with_params).collect::<Api<_>>()?;
+    let of_prompt = |(params, prompt): &(RequestParams, Prompt)| {
+        let each = |count: Option<usize>| count.map_or(0, |count| count + 1);
+        let sampled = sampling.n * params.max_tokens * each(params.logprobs);
+        sampled + prompt.token_ids.len() * each(params.prompt_logprobs)
+    };
+    let logprobs: usize = prompts.iter().map(of_prompt).sum();
+    if logprobs > MOST_LOGPROBS {
+        let expected = format!("at most {MOST_LOGPROBS}: n x max_tokens x (1 + top_logprobs)");
+        return Err(ApiError::field(&sampling.limit, format!("{logprobs} log-probs in the answer"), expected));
+    }
+    let prompts = prompts.into_iter().map(|(params, prompt)| (Arc::new(prompt), params)).collect();
+    sampling.max_tokens = None;
+    let (id, model, created, body) = (String::new(), String::new(), super::app::now(), Value::Null);
+    Ok(Prepared { route, id, model, created, prompts, sampling, output, body, logprobs, unsent: None })
 }
 
 /// Returns the engine's parameters for one prompt.
@@ -222,7 +210,7 @@ fn params(app: &App, sampling: &Sampling, prompt: &Prompt, route: Route) -> Api<
         }
         Some(n) => n.max(1),
         None if route == Route::Completions => room.min(16),
-        None => room.min(app.defaults.max_tokens.unwrap_or(room)),
+        None => room.min(app.options.max_tokens.unwrap_or(room)),
     };
     sampling.params(max_tokens, app.config.text.vocab_size)
 }
@@ -245,8 +233,10 @@ fn output(fields: &mut Fields) -> Api<Output> {
 }
 
 fn chat(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>, Sampling)> {
-    let prompt = chat_prompt(app, fields)?;
-    let mut sampling = sampling::read(fields, &app.defaults)?;
+    let conversation = Conversation::read(fields)?;
+    let images = media::images(&conversation.images, app.processor.as_ref())?;
+    let prompt = prompt(app, &conversation.encode(&app.chat)?, &images, "messages")?;
+    let mut sampling = sampling::read(fields, app)?;
     let logprobs = fields.bool("logprobs", false)?;
     let top = fields.count("top_logprobs", 0..=MAX_LOGPROBS)?.unwrap_or(0) as usize;
     if top > 0 && !logprobs {
@@ -255,19 +245,12 @@ fn chat(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>
     sampling.params.logprobs = logprobs.then_some(top);
     output.text = true;
     output.include_reasoning = fields.bool("include_reasoning", true)?;
-    if app.has_reasoning_parser {
+    if app.options.has_reasoning_parser {
         let turn = app.chat.turn.unfinished(&prompt.token_ids).unwrap_or_default();
         output.reasoning = Some(is_reasoning_open(&app.chat.tokenizer.decode(turn, false)));
     }
     only_without_tools(fields)?;
     Ok((vec![prompt], sampling))
-}
-
-/// Reads the conversation of a chat request and returns its prompt.
-fn chat_prompt(app: &App, fields: &mut Fields) -> Api<Prompt> {
-    let conversation = Conversation::read(fields)?;
-    let images = media::images(&conversation.images, app.processor.as_ref())?;
-    prompt(app, &conversation.encode(&app.chat)?, &images, "messages")
 }
 
 /// Takes the fields of tools and other abilities that a model of this server does not have.
@@ -299,7 +282,7 @@ fn completions(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<
         other => vec![one(other)?],
     };
     let prompts = lists.iter().map(|ids| prompt(app, ids, &[], "prompt")).collect::<Api<_>>()?;
-    let mut sampling = sampling::read(fields, &app.defaults)?;
+    let mut sampling = sampling::read(fields, app)?;
     sampling.params.logprobs = fields.count("logprobs", 0..=MAX_LOGPROBS)?.map(|n| n as usize);
     output.text = true;
     output.echo = fields.bool("echo", false)?;
@@ -332,7 +315,7 @@ fn generate(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Pro
         Some(params) => params,
         None => Fields::new(json!({}), "sampling_params")?,
     };
-    let mut sampling = sampling::read(&mut params, &app.defaults)?;
+    let mut sampling = sampling::read(&mut params, app)?;
     sampling.params.logprobs = params.count("logprobs", 0..=MAX_LOGPROBS)?.map(|n| n as usize);
     params.end()?;
     Ok((vec![prompt], sampling))
@@ -362,9 +345,9 @@ fn prompt(app: &App, ids: &[u32], images: &[Arc<ImageInput>], param: &str) -> Ap
         true => ids.to_vec(),
         false => app.chat.expand(ids, &grids).map_err(refused)?.into_iter().map(|(id, _)| id).collect(),
     };
-    if let Some(large) = images.iter().find(|image| image.tokens(merge) > app.engine.vision_rows()) {
+    if let Some(large) = images.iter().find(|image| image.tokens(merge) > app.engine.vision_rows) {
         let found = format!("an image of {} tokens", large.tokens(merge));
-        return Err(ApiError::field(param, found, format!("at most {}", app.engine.vision_rows())));
+        return Err(ApiError::field(param, found, format!("at most {}", app.engine.vision_rows)));
     }
     Prompt::new(&app.config, &expanded, images).map_err(refused)
 }

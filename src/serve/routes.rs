@@ -18,7 +18,7 @@ use super::errors::{Api, ApiError};
 use super::fields::Fields;
 use super::format;
 use super::http::is_of_loopback;
-use super::page::{self, Page};
+use super::page;
 use super::requests::{self, Route};
 use super::stream;
 use crate::text::Special;
@@ -29,19 +29,10 @@ const OPEN: [&str; 3] = ["/health", "/", "/config.json"];
 const ADMIN: [&str; 6] =
     ["/pause", "/resume", "/is_paused", "/abort_requests", "/update_weights_from_disk", "/weight_info"];
 
-/// The keys of a server. Only hashes are kept; their comparison takes the same time for any key.
-#[derive(Clone, Default)]
-pub struct Keys {
-    /// Keys of clients. Without keys, every client is accepted.
-    pub api: Vec<blake3::Hash>,
-    /// Key of administrators. Without it, there are no routes for administrators.
-    pub admin: Option<blake3::Hash>,
-    /// True if only requests to this machine's own name are answered.
-    pub only_localhost: bool,
-}
-
 /// Returns the routes.
-pub fn router(app: Arc<App>, keys: Keys, page: Page) -> Router {
+pub fn router(app: Arc<App>) -> Router {
+    let reasoning_parser = if app.options.has_reasoning_parser { "qwen3" } else { "none" };
+    let page = page::routes(json!({"key": !app.options.api_keys.is_empty(), "reasoning_parser": reasoning_parser}));
     let model = Router::new()
         .route("/ping", get(health).post(health))
         .route("/health", get(health))
@@ -62,7 +53,7 @@ pub fn router(app: Arc<App>, keys: Keys, page: Page) -> Router {
         .route("/abort_requests", post(abort_requests))
         .route("/update_weights_from_disk", post(update_weights))
         .route("/weight_info", get(|State(app): State<Arc<App>>| async move { Json(app.weight_info()) }));
-    let routes = model.merge(admin).with_state(app).merge(page::routes(page));
+    let routes = model.merge(admin).with_state(app.clone()).merge(page);
     let unknown = |request: Request| async move {
         ApiError::new(StatusCode::NOT_FOUND, format!("no route {} {}", request.method(), request.uri().path()))
     };
@@ -71,26 +62,28 @@ pub fn router(app: Arc<App>, keys: Keys, page: Page) -> Router {
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
     };
     let routes = routes.fallback(unknown).method_not_allowed_fallback(wrong_method);
-    routes.layer(from_fn_with_state(keys, check_key))
+    routes.layer(from_fn_with_state(app, check_key))
 }
 
-/// Refuses requests without a valid key. It sees every request first.
-async fn check_key(State(keys): State<Keys>, request: Request, next: Next) -> Response {
+/// Refuses requests without a valid key. It sees every request first. The comparison of keys takes the same time for any
+/// key, because it compares their hashes.
+async fn check_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let options = &app.options;
     let path = request.uri().path();
     let is_open = OPEN.contains(&path) && [Method::GET, Method::HEAD].contains(request.method());
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| {
         let (scheme, key) = value.as_bytes().split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"Bearer ").then(|| blake3::hash(key))
     });
-    let is_one_of =
-        |keys: &[blake3::Hash]| given.is_some_and(|given| keys.iter().fold(false, |is, key| is | (*key == given)));
+    let is_given = |key: &String| given.is_some_and(|given| blake3::hash(key.as_bytes()) == given);
+    let is_one_of = |keys: &[String]| keys.iter().fold(false, |is, key| is | is_given(key));
     let refused = |status, message: &str| ApiError::new(status, message).into_response();
-    if keys.only_localhost && !is_of_loopback(request.headers()) {
+    if options.only_localhost && options.api_keys.is_empty() && !is_of_loopback(request.headers()) {
         let message = "this server answers requests to localhost only; --host ADDRESS or --api-key KEY changes that";
         return refused(StatusCode::FORBIDDEN, message);
     }
     if ADMIN.contains(&path) {
-        return match &keys.admin {
+        return match &options.admin_api_key {
             None => refused(StatusCode::NOT_FOUND, "this route needs a server with --admin-api-key"),
             Some(key) if !is_one_of(std::slice::from_ref(key)) => {
                 refused(StatusCode::UNAUTHORIZED, "this route needs the key of --admin-api-key")
@@ -98,7 +91,7 @@ async fn check_key(State(keys): State<Keys>, request: Request, next: Next) -> Re
             Some(_) => next.run(request).await,
         };
     }
-    if !is_open && !keys.api.is_empty() && !is_one_of(&keys.api) {
+    if !is_open && !options.api_keys.is_empty() && !is_one_of(&options.api_keys) {
         return refused(StatusCode::UNAUTHORIZED, "a valid key is needed: Authorization: Bearer KEY");
     }
     next.run(request).await
@@ -109,7 +102,7 @@ async fn health(State(app): State<Arc<App>>) -> Api<()> {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], app.metrics.text()).into_response()
 }
 
@@ -118,8 +111,8 @@ async fn models(State(app): State<Arc<App>>) -> Json<Value> {
         json!({"id": name, "object": "model", "created": app.created, "owned_by": "omr", "root": root,
             "parent": parent, "max_model_len": app.max_model_len})
     };
-    let mut list: Vec<Value> = app.names.iter().map(|name| model(name, &app.root, None)).collect();
-    list.extend(app.adapter.iter().map(|(name, dir)| model(name, &dir.to_string_lossy(), app.names.first())));
+    let mut list: Vec<Value> = app.names.iter().map(|name| model(name, &app.options.root, None)).collect();
+    list.extend(app.options.adapter.iter().map(|(name, dir)| model(name, &dir.to_string_lossy(), app.names.first())));
     Json(json!({"object": "list", "data": list}))
 }
 

@@ -1,14 +1,13 @@
 //! The sampling parameters of a request, with vLLM's names.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
+use super::app::App;
 use super::errors::{Api, ApiError};
 use super::fields::Fields;
 use crate::engine::{Noise, RequestParams};
 use crate::error::Error;
-use crate::ops::sample::{LogprobsMode, SamplingParams};
+use crate::ops::sample::SamplingParams;
 
 /// Maximum number of choices of a prompt.
 pub const MAX_CHOICES: u64 = 64;
@@ -25,21 +24,6 @@ const DRAWN_SEEDS: u64 = 1 << 53;
 /// Names of the sampling parameters whose meaning does not depend on the form of the answer.
 pub const NAMES: &str = "temperature top_p top_k min_p seed n min_tokens stop stop_token_ids ignore_eos presence_penalty \
     frequency_penalty repetition_penalty logit_bias allowed_token_ids include_stop_str_in_output skip_special_tokens";
-
-/// Contribution of the model and the server's flags to the parameters of each request.
-#[derive(Clone)]
-pub struct Defaults {
-    /// Width of the model's logits.
-    pub vocab_size: usize,
-    /// Ids that end an answer.
-    pub eos_token_ids: Arc<[u32]>,
-    /// Bitmap of the ids that answers can contain. `None` means all ids.
-    pub allowed: Option<Vec<u32>>,
-    /// Meaning of the log-probs of answers.
-    pub logprobs_mode: LogprobsMode,
-    /// Maximum number of tokens of an answer, if the request states none. `None` fills the context.
-    pub max_tokens: Option<usize>,
-}
 
 /// The sampling parameters of a request.
 pub struct Sampling {
@@ -76,19 +60,22 @@ impl Sampling {
 }
 
 /// Reads the sampling parameters. A seed that is not given is drawn.
-pub fn read(fields: &mut Fields, defaults: &Defaults) -> Api<Sampling> {
-    let vocab_size = defaults.vocab_size;
-    let mut params = RequestParams::new(1, defaults.eos_token_ids.clone());
+pub fn read(fields: &mut Fields, app: &App) -> Api<Sampling> {
+    let vocab_size = app.config.text.vocab_size;
+    let mut params = RequestParams::new(1, app.chat.turn.stops.clone());
     let temperature = fields.number("temperature", 1.0, 0.0..=100.0)?;
     params.sampling = SamplingParams {
         temperature: if temperature > 0.0 { temperature.max(LOWEST_TEMPERATURE) } else { 0.0 },
         top_p: fields.number("top_p", 1.0, f64::from(f32::MIN_POSITIVE)..=1.0)?,
-        top_k: top_k(fields)?,
+        top_k: fields.read("top_k", "-1 or 0 (all tokens), or a number of tokens", top_k)?.unwrap_or(0),
         min_p: fields.number("min_p", 0.0, 0.0..=1.0)?,
     };
     params.noise = Noise::of_seed(match fields.read("seed", "a whole number of at most 64 bits", seed)? {
         Some(seed) => seed,
-        None => drawn_seed()?,
+        None => {
+            let failed = |e| ApiError::internal(&Error::Failed(format!("the system has no random numbers: {e}")));
+            getrandom::u64().map_err(failed)? % DRAWN_SEEDS
+        }
     });
     params.min_tokens = fields.count("min_tokens", 0..=u64::from(u32::MAX))?.unwrap_or(0) as usize;
     params.stop_token_ids = fields.ids("stop_token_ids", vocab_size)?.unwrap_or_default();
@@ -100,12 +87,12 @@ pub fn read(fields: &mut Fields, defaults: &Defaults) -> Api<Sampling> {
     params.logit_bias = fields.read("logit_bias", &expected, |v| logit_bias(v, vocab_size))?.unwrap_or_default();
     params.allowed_token_ids = fields.ids("allowed_token_ids", vocab_size)?;
     let never_occurs =
-        |id: &&u32| defaults.allowed.as_ref().is_some_and(|bits| bits[**id as usize / 32] >> (**id % 32) & 1 == 0);
+        |id: &&u32| app.allowed.as_ref().is_some_and(|bits| bits[**id as usize / 32] >> (**id % 32) & 1 == 0);
     if let Some(id) = params.allowed_token_ids.iter().flatten().find(never_occurs) {
         return Err(ApiError::field(fields.name("allowed_token_ids"), id, "ids that answers can contain"));
     }
     params.prompt_logprobs = fields.count("prompt_logprobs", 0..=MAX_LOGPROBS)?.map(|n| n as usize);
-    params.logprobs_mode = defaults.logprobs_mode;
+    params.logprobs_mode = app.options.logprobs_mode;
     let most = u64::from(u32::MAX);
     let (old, new) = (fields.count("max_tokens", 0..=most)?, fields.count("max_completion_tokens", 1..=most)?);
     let limit = if new.is_some() { "max_completion_tokens" } else { "max_tokens" };
@@ -129,20 +116,13 @@ pub fn read(fields: &mut Fields, defaults: &Defaults) -> Api<Sampling> {
     Ok(sampling)
 }
 
-fn top_k(fields: &mut Fields) -> Api<u32> {
-    let read = |value: &Value| value.as_i64().filter(|k| *k >= -1).and_then(|k| u32::try_from(k.max(0)).ok());
-    Ok(fields.read("top_k", "-1 or 0 (all tokens), or a number of tokens", read)?.unwrap_or(0))
+fn top_k(value: &Value) -> Option<u32> {
+    value.as_i64().filter(|k| *k >= -1).and_then(|k| u32::try_from(k.max(0)).ok())
 }
 
 /// Reads a seed. A negative number stands for its 64 bits.
 fn seed(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_i64().map(|seed| seed as u64))
-}
-
-fn drawn_seed() -> Api<u64> {
-    let seed = getrandom::u64()
-        .map_err(|e| ApiError::internal(&Error::Failed(format!("the system has no random numbers: {e}"))))?;
-    Ok(seed % DRAWN_SEEDS)
 }
 
 fn logit_bias(value: &Value, vocab_size: usize) -> Option<Vec<(u32, f32)>> {

@@ -6,19 +6,16 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::app::{App, now};
 use super::engine_client::{Command, EngineClient};
 use super::engine_thread::{Core, EngineThread};
 use super::http;
 use super::media::MediaRules;
 use super::metrics::Metrics;
-use super::page::Page;
+
 use super::record::Recorder;
 use super::replay::{Replayed, replay};
-use super::routes::{Keys, router};
-use super::sampling::Defaults;
+use super::routes::router;
 use super::sizes::{self, Needs};
 use crate::config::ServeConfig;
 use crate::device::{Device, Plan, Region};
@@ -78,8 +75,6 @@ pub struct Server {
     pub(super) app: Arc<App>,
     core: Core,
     inbox: Receiver<Command>,
-    options: Options,
-    page: Page,
     drain: Duration,
 }
 
@@ -93,8 +88,6 @@ pub struct UnloadedServer {
     pub drain: Duration,
     limits: EngineConfig,
     inbox: Receiver<Command>,
-    options: Options,
-    page: Page,
 }
 
 impl UnloadedServer {
@@ -115,10 +108,7 @@ impl UnloadedServer {
             files.extend([ADAPTER_CONFIG, weights::ADAPTER].map(|file| adapter.join(file)));
         }
         let recorder = options.record_requests.as_deref().map(Recorder::open).transpose()?;
-        let page = Page {
-            has_key: !options.api_keys.is_empty(),
-            reasoning_parser: if options.has_reasoning_parser { "qwen3" } else { "none" },
-        };
+
         let model_config = ModelConfig::load(&dir.join("config.json"))?.quantized(config.quantization.as_ref())?;
         let chat = Chat::load(dir, &model_config.chat())?;
         let processor = Processor::of_model(dir, chat.media, &config.images)?;
@@ -126,13 +116,7 @@ impl UnloadedServer {
         let limits = sizes::limits(config, &model_config, processor.as_ref(), machine.target.kind)?;
         let (engine, inbox) = EngineClient::new(config.max_num_seqs, limits.vision_rows);
         let app = App {
-            defaults: Defaults {
-                vocab_size: model_config.text.vocab_size,
-                eos_token_ids: chat.turn.stops.clone(),
-                allowed,
-                logprobs_mode: options.logprobs_mode,
-                max_tokens: options.max_tokens,
-            },
+            allowed,
             chat,
             processor,
             config: model_config,
@@ -140,43 +124,42 @@ impl UnloadedServer {
             engine,
             metrics: Metrics::new(),
             names,
-            root: options.root.clone(),
-            adapter: options.adapter.clone(),
             max_model_len: limits.max_model_len,
-            has_reasoning_parser: options.has_reasoning_parser,
             created: now(),
             recorder,
             arithmetic: OnceLock::new(),
             weights: RwLock::new(identity::of_files(&files)?),
+            options,
         };
-        Ok(UnloadedServer { app: Arc::new(app), needs: None, drain: DRAIN, limits, inbox, options, page })
+        Ok(UnloadedServer { app: Arc::new(app), needs: None, drain: DRAIN, limits, inbox })
     }
 
     /// Plans the memory and loads the model.
     pub fn load(self, machine: &Machine) -> Result<Server> {
-        let dtype = DType::of(self.options.config.dtype, machine.target.kind);
+        let dtype = DType::of(self.app.options.config.dtype, machine.target.kind);
         let core = self.core(dtype, machine)?;
-        let UnloadedServer { app, drain, inbox, options, page, .. } = self;
+        let UnloadedServer { app, drain, inbox, .. } = self;
         let mut kind = if dtype == DType::Bf16 { "bf16" } else { "f32" }.to_owned();
         kind.extend(app.config.quantization.as_ref().map(|quantization| format!(" {}", quantization.describe())));
         let bounds = |p: &Processor| format!(" {} to {} pixels {JPEG_DECODER}", p.min_pixels, p.max_pixels);
         let images = app.processor.as_ref().map_or_else(String::new, bounds);
         // Nobody else sets it.
         let _ = app.arithmetic.set(format!("{} {kind}{images}", core.dev.arithmetic()));
-        Ok(Server { app, core, inbox, options, page, drain })
+        Ok(Server { app, core, inbox, drain })
     }
 
     /// Plans the memory, then loads the model and creates its engine.
     fn core(&self, dtype: DType, machine: &Machine) -> Result<Core> {
-        let (app, num_kv_blocks) = (&self.app, self.options.config.num_kv_blocks);
+        let (app, options) = (&self.app, &self.app.options);
+        let num_kv_blocks = options.config.num_kv_blocks;
         let (mut limits, mut planned) = match &self.needs {
             Some(needs) => (needs.narrowed(self.limits), needs.largest(&self.limits, &app.config)),
             None => (self.limits, sizes::largest(&self.limits, app.processor.as_ref(), &app.config)?),
         };
         limits.num_kv_blocks = num_kv_blocks.or(limits.num_kv_blocks);
-        let adapter = self.options.adapter.as_ref().map(|(_, dir)| StoredAdapter::open(dir)).transpose()?;
+        let adapter = options.adapter.as_ref().map(|(_, dir)| StoredAdapter::open(dir)).transpose()?;
         if let Some(adapter) = &adapter {
-            adapter.check_base(&self.options.model)?;
+            adapter.check_base(&options.model)?;
             let prompts = planned.iter_mut().flatten().map(|request| Arc::make_mut(&mut request.prompt));
             prompts.for_each(|prompt| prompt.of_base = true);
         }
@@ -185,12 +168,12 @@ impl UnloadedServer {
             Ok(model)
         };
         let upload = |dev: &mut Device| {
-            app.defaults.allowed.as_ref().map(|bits| dev.upload(Region::Weights, bits, &[bits.len()])).transpose()
+            app.allowed.as_ref().map(|bits| dev.upload(Region::Weights, bits, &[bits.len()])).transpose()
         };
         let budget = machine.target.memory.filter(|_| num_kv_blocks.is_none());
         let count = |dtype: DType| -> Result<(EngineConfig, Plan)> {
             let mut counted = Device::count_for(machine.target);
-            let model = Model::empty_of(&mut counted, &self.options.model, app.config.clone(), dtype)?;
+            let model = Model::empty_of(&mut counted, &options.model, app.config.clone(), dtype)?;
             let model = attach(&mut counted, model)?;
             let limits = EngineConfig { allowed: upload(&mut counted)?, ..limits };
             let (limits, memory) = limits.fitted(&model, &mut counted, &planned[0], &Plan::default(), budget)?;
@@ -204,7 +187,7 @@ impl UnloadedServer {
             // A signal does not end passes early, because requests in flight are finished.
             drop(dev.take_stop_flag());
         }
-        let model = Model::load_shown(&mut dev, &self.options.model, app.config.clone(), dtype, machine.observer)?;
+        let model = Model::load_shown(&mut dev, &options.model, app.config.clone(), dtype, machine.observer)?;
         let model = attach(&mut dev, model)?;
         let limits = EngineConfig { allowed: upload(&mut dev)?, ..limits };
         let engine = Engine::new(&model, &mut dev, limits)?;
@@ -221,21 +204,11 @@ impl Server {
     /// Answers requests on `listener` until a stop is requested; then finishes the requests in flight.
     pub fn serve(self, listener: std::net::TcpListener, machine: &Machine) -> Result<()> {
         let runtime = (machine.runtime)()?;
-        let hash = |key: &String| blake3::hash(key.as_bytes());
-        let keys = Keys {
-            api: self.options.api_keys.iter().map(hash).collect(),
-            admin: self.options.admin_api_key.as_ref().map(hash),
-            only_localhost: self.options.only_localhost && self.options.api_keys.is_empty(),
-        };
-        let routes = router(self.app.clone(), keys, self.page.clone());
-        let (shutdown, is_shutdown) = watch::channel(false);
-        let listener = http::listener(&runtime, listener)?;
-        let connections = runtime.spawn(http::serve(listener, routes, is_shutdown));
-        machine.observer.patient(true);
-        let done = self.run_engine(machine);
-        let _ = shutdown.send(true);
-        http::end(&runtime, connections);
-        done
+        let routes = router(self.app.clone());
+        http::serve_beside(&runtime, listener, routes, || {
+            machine.observer.patient(true);
+            self.run_engine(machine)
+        })?
     }
 
     /// Answers the requests recorded in `file` again, and compares the answers.
@@ -262,8 +235,8 @@ impl Server {
     }
 
     fn run_engine(self, machine: &Machine) -> Result<()> {
-        let Server { app, core, inbox, options, drain, .. } = self;
-        EngineThread::new(core, &app, inbox, options.model)?.run(machine.observer, drain)
+        let Server { app, core, inbox, drain } = self;
+        EngineThread::new(core, &app, inbox, app.options.model.clone())?.run(machine.observer, drain)
     }
 }
 

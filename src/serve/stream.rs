@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use super::answer::Answer;
@@ -12,36 +13,22 @@ use super::app::App;
 use super::errors::ApiError;
 use super::format::Format;
 
-/// The next event of a stream.
-enum Next {
-    Chunk,
-    Done,
-    Nothing,
-}
-
 /// Returns the response that streams an answer. If the client goes away, the response is dropped and the engine cancels
 /// the request.
 pub fn response(app: Arc<App>, answer: Answer) -> Response {
-    let state = (app, answer, Next::Chunk);
-    let events = futures_util::stream::unfold(state, |(app, mut answer, next)| async move {
-        let (event, next) = event(&app, &mut answer, next).await?;
-        Some((Ok::<Event, Infallible>(Event::default().data(event)), (app, answer, next)))
+    // The state is `None` after the last chunk.
+    let chunks = stream::unfold(Some((app, answer)), |state| async move {
+        let (app, mut answer) = state?;
+        match chunk(&app, &mut answer).await {
+            Ok(Some(chunk)) => Some((chunk.to_string(), Some((app, answer)))),
+            Ok(None) if answer.request.output.include_usage => Some((usage(&app, &answer).to_string(), None)),
+            Ok(None) => None,
+            Err(error) => Some((error.json().to_string(), None)),
+        }
     });
+    let texts = chunks.chain(stream::iter(["[DONE]".to_owned()]));
+    let events = texts.map(|text| Ok::<Event, Infallible>(Event::default().data(text)));
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
-}
-
-/// Returns the next event and what follows it.
-async fn event(app: &App, answer: &mut Answer, next: Next) -> Option<(String, Next)> {
-    match next {
-        Next::Chunk => match chunk(app, answer).await {
-            Ok(Some(chunk)) => Some((chunk.to_string(), Next::Chunk)),
-            Ok(None) if answer.request.output.include_usage => Some((usage(app, answer).to_string(), Next::Done)),
-            Ok(None) => Some(("[DONE]".to_owned(), Next::Nothing)),
-            Err(error) => Some((error.json().to_string(), Next::Done)),
-        },
-        Next::Done => Some(("[DONE]".to_owned(), Next::Nothing)),
-        Next::Nothing => None,
-    }
 }
 
 async fn chunk(app: &App, answer: &mut Answer) -> Result<Option<Value>, ApiError> {

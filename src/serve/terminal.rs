@@ -19,40 +19,34 @@ use crate::machine::Machine;
 /// The commands of a chat.
 pub const HELP: &str = "/image PATH adds an image to the next message, /clear begins anew, /exit ends the chat";
 
-/// A conversation with a user.
-pub struct Terminal<R, W> {
-    /// Sampling parameters of each turn, as fields of a chat request.
-    pub parameters: Map<String, Value>,
-    /// System prompt. `None` uses that of the chat template.
-    pub system: Option<String>,
-    /// Returns the next line of the user, and `None` at the end.
-    pub read: R,
-    /// Shows text to the user.
-    pub write: W,
-}
-
 impl Server {
-    /// Answers the lines of a user until they end.
-    pub fn chat<R, W>(self, terminal: Terminal<R, W>, machine: &Machine) -> Result<()>
-    where
-        R: FnMut() -> Result<Option<String>> + Send + 'static,
-        W: FnMut(&str) -> Result<()> + Send + 'static,
-    {
+    /// Answers the lines of a user, which `read` returns, until it returns `None`. `write` shows text to the user.
+    /// `parameters` are the sampling parameters of each turn, as fields of a chat request. Without `system`, the system
+    /// prompt is that of the chat template.
+    pub fn chat(
+        self,
+        parameters: Map<String, Value>,
+        system: Option<String>,
+        read: impl FnMut() -> Result<Option<String>> + Send + 'static,
+        write: impl FnMut(&str) -> Result<()> + Send + 'static,
+        machine: &Machine,
+    ) -> Result<()> {
         let app = self.app.clone();
-        self.with_client(machine, async move { talk(&app, terminal).await })
+        self.with_client(machine, async move { talk(&app, &parameters, system, read, write).await })
     }
 }
 
-async fn talk<R, W>(app: &Arc<App>, mut terminal: Terminal<R, W>) -> Result<()>
-where
-    R: FnMut() -> Result<Option<String>>,
-    W: FnMut(&str) -> Result<()>,
-{
-    let system = || terminal.system.iter().map(|text| json!({"role": "system", "content": text})).collect::<Vec<_>>();
-    let (mut messages, mut images) = (system(), Vec::new());
-    let begin = messages.clone();
+async fn talk(
+    app: &Arc<App>,
+    parameters: &Map<String, Value>,
+    system: Option<String>,
+    mut read: impl FnMut() -> Result<Option<String>>,
+    mut write: impl FnMut(&str) -> Result<()>,
+) -> Result<()> {
+    let begin: Vec<Value> = system.iter().map(|text| json!({"role": "system", "content": text})).collect();
+    let (mut messages, mut images) = (begin.clone(), Vec::new());
     // The user's next line is awaited in this task, because nothing else happens meanwhile.
-    while let Some(line) = tokio::task::block_in_place(&mut terminal.read)? {
+    while let Some(line) = tokio::task::block_in_place(&mut read)? {
         let line = line.trim();
         let note = match line.split_once(' ').unwrap_or((line, "")) {
             ("", _) => continue,
@@ -72,17 +66,17 @@ where
             _ => None,
         };
         if let Some(note) = note {
-            (terminal.write)(&format!("{note}\n"))?;
+            write(&format!("{note}\n"))?;
             continue;
         }
         let mut content = std::mem::take(&mut images);
         content.push(json!({"type": "text", "text": line}));
         messages.push(json!({"role": "user", "content": content}));
-        match turn(app, &messages, &terminal.parameters, &mut terminal.write).await? {
+        match turn(app, &messages, parameters, &mut write).await? {
             Ok(text) => messages.push(json!({"role": "assistant", "content": text})),
             Err(error) => {
                 messages.pop();
-                (terminal.write)(&format!("{}\n", error.json()["error"]["message"].as_str().unwrap_or_default()))?;
+                write(&format!("{}\n", error.json()["error"]["message"].as_str().unwrap_or_default()))?;
             }
         }
     }

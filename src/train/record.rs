@@ -8,7 +8,7 @@ use crate::checkpoint::Store;
 use crate::config::InputKind;
 use crate::data::{Dataset, paths};
 use crate::error::{Error, Result};
-use crate::identity::{CurrentInputs, Inputs, Weights};
+use crate::identity::{self, CurrentInputs, Inputs, Weights};
 use crate::observe::Observer;
 use crate::ranks::Ranks;
 
@@ -36,10 +36,11 @@ fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> 
     data.inputs(&mut found)?;
     found.add_files(InputKind::Val, paths::all(&config.validation.val_files)?)?;
     for (number, rows) in config.run.val_images.iter().enumerate() {
-        rows.hash()?.into_iter().for_each(|hash| found.add_images(number, Path::new(&rows.name), &hash));
+        let (label, path) = (format!("images of {number}"), Path::new(&rows.name));
+        rows.hash()?.into_iter().for_each(|hash| found.set(InputKind::Val, &label, path, &hash));
     }
     for TaskFile { task, number, path } in &config.run.val_task_files {
-        found.add_task_file(task, *number, path)?;
+        found.set(InputKind::Val, &format!("{task} {number}"), path, &identity::hash(path)?);
     }
     let dir = &config.run.dir;
     let newest = Store::of(dir, config.retention()).latest()?;

@@ -169,7 +169,7 @@ fn one_rank_by_nccl_is_no_ranks() {
     let mut none = OneRank::ALONE;
     let alone = updated(&mut none).unwrap();
     let mut ranks = Nccl::start(start(&mut entries(1).remove(0)).unwrap(), open).unwrap();
-    println!("NCCL took {} bytes", ranks.taken());
+    println!("NCCL took {} bytes", ranks.taken);
     assert!(updated(&mut ranks).unwrap() == alone);
     ranks.leave(Ok(())).unwrap();
     if let Some(stand_in) = stand_in {

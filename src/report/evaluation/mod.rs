@@ -15,6 +15,7 @@ pub use self::images::keep;
 use self::parts::percent;
 pub use self::read::is_evaluation;
 use self::read::{Measured, Run, acc};
+use super::comparison::distinct;
 use super::html::render;
 use super::run::started;
 use super::{Contrast, Table, browser};
@@ -63,13 +64,7 @@ pub fn table(dirs: &[&Path]) -> Result<Table> {
 
 /// Returns the tasks that any of `runs` evaluated.
 fn tasks(runs: &[Run]) -> Vec<&str> {
-    let mut tasks: Vec<&str> = Vec::new();
-    for task in runs.iter().flat_map(|run| &run.tasks) {
-        if !tasks.contains(&task.task.as_str()) {
-            tasks.push(&task.task);
-        }
-    }
-    tasks
+    distinct(runs.iter().flat_map(|run| &run.tasks).map(|measured| &measured.task))
 }
 
 /// Describes in a line for the user how a run was evaluated.
@@ -105,13 +100,8 @@ fn scores(runs: &[Run], tasks: &[&str]) -> Table {
             add(format!("{}, rules", run.name), &|task| with_interval(run.task(task)?));
         }
     }
-    let mut models: Vec<&str> = Vec::new();
-    for (model, _) in runs.iter().flat_map(|run| &run.tasks).flat_map(|task| &task.published) {
-        if !models.contains(&model.as_str()) {
-            models.push(model);
-        }
-    }
-    for model in models {
+    let published = runs.iter().flat_map(|run| &run.tasks).flat_map(|task| &task.published);
+    for model in distinct(published.map(|(model, _)| model)) {
         let of = |task: &str| {
             let mut all = runs.iter().filter_map(|run| run.task(task)).flat_map(|measured| &measured.published);
             all.find(|(name, _)| name == model).map(|(_, share)| (*share, String::new()))

@@ -65,9 +65,8 @@ fn share(value: &Value) -> Option<f64> {
 
 /// True if `dir` is the run directory of a finished evaluation.
 pub fn is_evaluation(dir: &Path) -> bool {
-    let summary = files::read(dir.join("summary.json")).ok();
-    let summary = summary.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-    summary.is_some_and(|summary| summary["tasks"].is_object()) && dir.join("samples.jsonl").exists()
+    let summary = files::json::read::<Value>(&dir.join("summary.json"));
+    summary.is_ok_and(|summary| summary["tasks"].is_object()) && dir.join("samples.jsonl").exists()
 }
 
 impl Run {
