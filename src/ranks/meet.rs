@@ -82,16 +82,12 @@ pub fn listen(place: &Place, port: u16) -> Result<TcpListener> {
         let hint = "another run may use it: set dist.port to a free port, or MASTER_PORT to the port before a free one";
         Error::input_hint(format!("port {port}"), e.to_string(), "a port that rank 0 can listen on", hint)
     };
-    bind(&place.address, port).map_err(told)
-}
-
-/// Opens a listener. If `rank_0` is a loopback address, only processes on this machine can connect to it.
-fn bind(rank_0: &str, port: u16) -> io::Result<TcpListener> {
-    match is_this_machine(rank_0) {
-        true => TcpListener::bind((Ipv4Addr::LOCALHOST, port)),
-        false => TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
-            .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))),
+    if is_this_machine(&place.address) {
+        return TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(told);
     }
+    TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
+        .map_err(told)
 }
 
 fn is_this_machine(address: &str) -> bool {
@@ -241,7 +237,9 @@ enum Call {
 /// Runs the side of the other ranks: finds rank 0 at `port` and receives the table. Ranks may start in any order.
 pub fn greet(start: &Start, mut own: Greeting, port: u16) -> Result<Rendezvous> {
     let (host, secret, within) = (start.place.address.as_str(), start.secret, start.within());
-    let listener = bind(host, 0).map_err(link("listening for connections"))?;
+    let ip = if is_this_machine(host) { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let listener = TcpListener::bind((ip, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)));
+    let listener = listener.map_err(link("listening for connections"))?;
     own.member.address = listener.local_addr().map_err(link("listening for connections"))?;
     let deadline = Instant::now() + within;
     let (mut last, mut refused, mut unproved_since) = ("no connection".to_owned(), false, None);
