@@ -117,10 +117,8 @@ impl Parser<'_> {
                 return Some(arc);
             }
             // A degree sign at the end of everything is the unit.
-            if self.units && self.depth <= 1 && self.at + n >= self.tokens.len() {
-                return Some(base);
-            }
-            if self.units && trailing(&self.tokens[self.at..], true).is_some() {
+            let ends = self.depth <= 1 && self.at + n >= self.tokens.len();
+            if self.units && (ends || trailing(&self.tokens[self.at..], true).is_some()) {
                 return Some(base);
             }
             self.at += n;
