@@ -225,6 +225,25 @@ impl Tape {
         }
     }
 
+    /// States whether `y` depends on parameters that are trained. If it does, records `backward(b, dy)` of its op, where dy
+    /// is the complete gradient of `y`, which is then freed. It is not called if nothing depends on `y`.
+    pub fn record_of(
+        &mut self,
+        mark: Mark,
+        y: Var,
+        is_trained: bool,
+        backward: impl FnOnce(&mut Backward<'_>, Tensor) -> Result<()> + 'static,
+    ) {
+        if self.set_trained(y, is_trained) {
+            self.record(mark, move |b| {
+                let Some(dy) = b.take(y) else { return Ok(()) };
+                backward(b, dy.tensor)?;
+                b.free(dy);
+                Ok(())
+            });
+        }
+    }
+
     /// Names a value, so that it can be found by name and index as long as the tape exists. Values inside recomputed
     /// blocks are not named, because they are freed before the pass returns.
     pub fn note(&mut self, name: &'static str, index: usize, value: Var) {

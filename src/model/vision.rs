@@ -291,7 +291,7 @@ impl VisionTower {
         // The mergers of blocks come first.
         parts.rotate_right(1);
         match chunk.order {
-            Order::Windows { reverse, .. } => tape.gather_into(dev, parts[0], reverse, out),
+            Order::Windows { reverse, .. } => tape.gather_into(dev, parts[0], reverse, None, out),
             Order::Input(_) => tape.join_levels(dev, parts, out),
         }
     }
@@ -321,7 +321,7 @@ impl VisionTower {
         let windows = match (&chunk.order, self.pos_embed) {
             (Order::Windows { index, attend, .. }, _) => {
                 tape.note("vision.patch_embed", 0, x);
-                x = tape.gather(dev, x.reshape(&[n / unit, unit * c]), *index)?.reshape(&[n, c]);
+                x = tape.gather(dev, x.reshape(&[n / unit, unit * c]), *index, None)?.reshape(&[n, c]);
                 attend
             }
             (Order::Input(taps), Some(table)) => {

@@ -73,7 +73,7 @@ fn step(
         let merged = tape.var(merged);
         let from = tape.upload(dev, &from, &[from.len()]).unwrap();
         let to = tape.upload(dev, &to, &[to.len()]).unwrap();
-        let picked = tape.gather(dev, merged, from).unwrap();
+        let picked = tape.gather(dev, merged, from, None).unwrap();
         vision.push(model.place_rows(&mut tape, dev, picked, to, x, true).unwrap());
     }
     let paging = Paging {
