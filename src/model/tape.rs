@@ -390,8 +390,8 @@ impl Tape {
         if self.mode == Mode::Infer {
             return Err(Error::Failed("backward on a tape that recorded inference only".into()));
         }
-        let slots = seeds.iter().map(|(var, tensor)| (var.id, Slot { tensor: *tensor, place: None })).collect();
-        let mut backward = Backward { tape: self, dev, grads, slots, stack: Vec::new() };
+        let found = seeds.iter().map(|(var, tensor)| (var.id, Taken { tensor: *tensor, place: None })).collect();
+        let mut backward = Backward { tape: self, dev, grads, found, stack: Vec::new() };
         backward.run_to(0)?;
         grads.finish(dev)
     }
@@ -401,21 +401,14 @@ impl Tape {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Recompute(pub bool);
 
-/// The gradient of a value: its memory and its index in the stack of gradients. The index is `None` if the caller owns
-/// the memory.
-#[derive(Clone, Copy)]
-struct Slot {
-    tensor: Tensor,
-    place: Option<usize>,
-}
-
 /// A backward pass in progress. The backward functions of ops use it.
 pub struct Backward<'a> {
     tape: &'a mut Tape,
     /// The device.
     pub dev: &'a mut Device,
     grads: &'a mut dyn GradientSink,
-    slots: HashMap<usize, Slot>,
+    /// The gradients of values.
+    found: HashMap<usize, Taken>,
     /// Height of the stack below each gradient, and true if the gradient is in use.
     stack: Vec<(Mark, bool)>,
 }
@@ -425,6 +418,7 @@ pub struct Backward<'a> {
 pub struct Taken {
     /// The gradient.
     pub tensor: Tensor,
+    /// Index in the stack of gradients, or `None` if the caller owns the memory.
     place: Option<usize>,
 }
 
@@ -448,24 +442,24 @@ impl Backward<'_> {
 
     /// Takes the complete gradient of `y`, or returns `None` if nothing depends on `y`.
     pub fn take(&mut self, y: Var) -> Option<Taken> {
-        let slot = self.slots.remove(&y.id)?;
-        Some(Taken { tensor: slot.tensor.reshape(&y.tensor.shape), place: slot.place })
+        let taken = self.found.remove(&y.id)?;
+        Some(Taken { tensor: taken.tensor.reshape(&y.tensor.shape), ..taken })
     }
 
     /// Returns the complete gradient of `y` and leaves it in place, for ops that change a value in place.
     pub fn peek(&self, y: Var) -> Option<Tensor> {
-        self.slots.get(&y.id).map(|slot| slot.tensor.reshape(&y.tensor.shape))
+        self.found.get(&y.id).map(|found| found.tensor.reshape(&y.tensor.shape))
     }
 
     /// Returns the memory for the gradient of `x`, and true if the caller must add to it or false if the caller must
     /// write it.
     pub fn of(&mut self, x: Var) -> Result<(Tensor, bool)> {
-        if let Some(slot) = self.slots.get(&x.id) {
-            return Ok((slot.tensor.reshape(&x.tensor.shape), true));
+        if let Some(found) = self.found.get(&x.id) {
+            return Ok((found.tensor.reshape(&x.tensor.shape), true));
         }
         let mark = self.dev.mark(Region::Workspace);
         let tensor = self.dev.alloc(Region::Workspace, x.tensor.dtype, &x.tensor.shape)?;
-        self.slots.insert(x.id, Slot { tensor, place: Some(self.stack.len()) });
+        self.found.insert(x.id, Taken { tensor, place: Some(self.stack.len()) });
         self.stack.push((mark, true));
         Ok((tensor, false))
     }
@@ -480,7 +474,7 @@ impl Backward<'_> {
         if !self.tape.is_trained(x) {
             return self.free(taken);
         }
-        let before = self.slots.insert(x.id, Slot { tensor: taken.tensor, place: taken.place });
+        let before = self.found.insert(x.id, taken);
         assert!(before.is_none(), "a residual must not be used after the layer that adds it");
     }
 
