@@ -116,15 +116,14 @@ impl Model {
                     out.iter_mut().for_each(|w| *w = random.normal() * std);
                 }
             };
-            match (param.quantized, dtype) {
-                (Some(Quantized { format, .. }), _) => param.fill_codes(dev, |piece, r, out| {
+            match param.quantized {
+                Some(Quantized { format, .. }) => param.fill_codes(dev, |piece, r, out| {
                     let mut values = vec![0.0; out.codes.len()];
                     row(piece, r, &mut values);
                     let unfit = |fault: EncodeFault| reading::unfit(param.name(), [r, fault.at], fault.value, format);
                     encode(format, &values, out).map_err(unfit)
                 })?,
-                (None, DType::Bf16) => param.fill::<half::bf16>(dev, param.tensor, row)?,
-                (None, _) => param.fill::<f32>(dev, param.tensor, row)?,
+                None => param.fill_in_dtype(dev, param.tensor, row)?,
             }
             first_piece += param.pieces.len();
         }
