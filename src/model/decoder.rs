@@ -57,8 +57,7 @@ impl Decoder {
     ) -> Result<Var> {
         let (layers, levels) = (self.layers.clone(), tape.levels().text);
         let x = tape.layers(dev, "text.layer", x, 0..layers.len(), move |tape, dev, i, x, out| {
-            let cache = layers[..i].iter().filter(|layer| layer.mixer.has_cache()).count();
-            let attention = Attention { rope, heads: layers[i].mixer.heads(), attend: attend.clone(), cache };
+            let attention = Attention { rope, heads: layers[i].mixer.heads(), attend: attend.clone(), cache: i };
             layers[i].forward(tape, dev, levels.keep(i), attention, x, out)?;
             vision.iter().try_for_each(|rows| rows.add(tape, dev, i, out))
         })?;

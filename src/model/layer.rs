@@ -65,13 +65,6 @@ impl Mixer {
         let Mixer::Attention { heads, .. } = *self;
         heads
     }
-
-    /// Returns true if the engine keeps keys and values of the layer.
-    pub fn has_cache(&self) -> bool {
-        match self {
-            Mixer::Attention { .. } => true,
-        }
-    }
 }
 
 /// The MLP of a layer.
