@@ -114,10 +114,8 @@ impl ModelRunner {
         }
         // The layers of a model have the same heads, so their work is divided in the same way.
         let heads = model_config.text.layers[0].mixer.heads();
-        let tickets = match dev.kind().is_gpu() {
-            true => Some(Decode::tickets(dev, Region::Overlay, padded_size(config.max_num_seqs), heads)?),
-            false => None,
-        };
+        let size = padded_size(config.max_num_seqs);
+        let tickets = dev.kind().is_gpu().then(|| Decode::tickets(dev, Region::Overlay, size, heads)).transpose()?;
         let vision = dev.alloc(Region::Overlay, dtype, &[config.vision_rows, model.vision_width()])?;
         let (batch, graphs) = (Batch::new(model_config), DecodeGraphs::default());
         let caches = caches.into();

@@ -93,10 +93,8 @@ fn layer(
     let bias = qkv_bias.then(|| layout.bias(dev, q + 2 * kv, joined("bias", &[]))).transpose()?;
     let qkv_proj = Linear { weight, bias, adapter: None };
     let mut head_norm = |which: &str| layout.norm(dev, &format!("{name}.self_attn.{which}_norm"), heads.dim);
-    let head_norms = match qk_norm {
-        true => Some(HeadNorms { q: head_norm("q")?, k: head_norm("k")?, eps: text.rms_norm_eps }),
-        false => None,
-    };
+    let head_norms =
+        if qk_norm { Some(HeadNorms { q: head_norm("q")?, k: head_norm("k")?, eps: text.rms_norm_eps }) } else { None };
     let o_proj = layout.linear(dev, &format!("{name}.self_attn.o_proj"), [d, q], q, false)?;
     Ok(Layer {
         input_layernorm,

@@ -231,10 +231,7 @@ impl Model {
     pub fn embed(&self, tape: &mut Tape, dev: &mut Device, input_ids: &[u32]) -> Result<Var> {
         inputs::check_ids(&self.config, input_ids)?;
         let ids = tape.upload(dev, input_ids, &[input_ids.len()])?;
-        let segments = match tape.recording() {
-            true => Some(Segments::upload(dev, tape.region(), input_ids)?),
-            false => None,
-        };
+        let segments = tape.recording().then(|| Segments::upload(dev, tape.region(), input_ids)).transpose()?;
         tape.embedding(dev, ids, segments, self.decoder.embed_tokens)
     }
 

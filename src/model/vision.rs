@@ -403,12 +403,8 @@ fn chunks(images: &[Arc<ImageInput>], most: usize) -> Vec<&[Arc<ImageInput>]> {
 
 fn norm(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, name: &str, width: usize) -> Result<Norm> {
     let weight = layout.norm(dev, name, width)?;
-    let bias = match tower.kind {
-        TowerKind::Windowed { .. } => None,
-        TowerKind::DeepStack { .. } => {
-            Some(layout.bias(dev, width, vec![Piece::rows(format!("{name}.bias"), &[width], 0)])?)
-        }
-    };
+    let bias = || layout.bias(dev, width, vec![Piece::rows(format!("{name}.bias"), &[width], 0)]);
+    let bias = matches!(tower.kind, TowerKind::DeepStack { .. }).then(bias).transpose()?;
     Ok(Norm { weight, bias, eps: NORM_EPS })
 }
 
