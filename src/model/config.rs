@@ -240,8 +240,6 @@ pub struct TowerConfig {
     pub out_hidden_size: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Prefix of the tower's tensors.
-    pub prefix: &'static str,
     /// Kind of the blocks and of the output.
     pub kind: TowerKind,
 }

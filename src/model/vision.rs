@@ -12,6 +12,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::{Backend, ImageInput, Processor};
 use crate::model::config::{MediaConfig, TowerConfig, TowerKind};
+use crate::model::family::media::TOWER;
 use crate::model::layer::{Layer, Mixer, Mlp, Norm};
 use crate::model::layers::{Attend, Attention, Rope};
 use crate::model::layout::{LayoutPart, ParamLayout};
@@ -105,7 +106,7 @@ impl VisionTower {
     /// Adds the tower's parameters to `layout`.
     pub fn new(dev: &mut Device, layout: &mut ParamLayout, config: &MediaConfig) -> Result<VisionTower> {
         let (tower, grid) = (&config.tower, config.grid);
-        let (c, merged, prefix) = (tower.hidden_size, tower.hidden_size * grid.merge_unit(), tower.prefix);
+        let (c, merged, prefix) = (tower.hidden_size, tower.hidden_size * grid.merge_unit(), TOWER);
         let kernel = [c, 3, grid.temporal_patch_size, grid.patch_size, grid.patch_size];
         let kernel = vec![Piece::rows(format!("{prefix}.patch_embed.proj.weight"), &kernel, 0)];
         let mut part = layout.within(Part::Tower);

@@ -54,20 +54,22 @@ pub fn refuse(text: &Node<'_>, keys: &[&str]) -> Result<()> {
 /// Reads the file of a model without images.
 pub fn read(root: &Node<'_>, dense: Dense) -> Result<ModelParts> {
     refuse(root, &["attention_bias", "mlp_bias"])?;
-    let rope = match root.child("rope_parameters")? {
-        Some(rope) => Some(rope),
-        None => root.child("rope_scaling")?,
-    };
+    let rope = rope(root)?;
     let theta = rope.as_ref().filter(|rope| rope.has("rope_theta")).unwrap_or(root).f64("rope_theta", Some(1e4))?;
     let scaling = rope.map_or(Ok(RopeScaling::None), |rope| scaling(&rope))?;
     let rope = RopeConfig { theta, dim: head_dim(root, dense.head_dim)?, scaling, axes: RopeAxes::One };
     Ok(ModelParts { text: text(root, root, dense, rope)?, media: None })
 }
 
+/// Returns the object with the settings of the rotary embedding. Older files call it `rope_scaling`.
+pub fn rope<'a>(text: &Node<'a>) -> Result<Option<Node<'a>>> {
+    text.child("rope_parameters")?.map_or_else(|| text.child("rope_scaling"), |rope| Ok(Some(rope)))
+}
+
 /// Reads the change of the frequencies. Older files have `type` instead of `rope_type`.
 fn scaling(rope: &Node<'_>) -> Result<RopeScaling> {
     let key = if rope.has("rope_type") { "rope_type" } else { "type" };
-    rope.one_of(key, &["default", "llama3"], Some("default"))?;
+    rope.one_of(key, &["default", "llama3"])?;
     if rope.get(key).is_none_or(|kind| kind == "default") {
         return Ok(RopeScaling::None);
     }
@@ -81,7 +83,7 @@ fn scaling(rope: &Node<'_>) -> Result<RopeScaling> {
 
 /// Reads the text part of the model in the file `root`. `text` is the object with its keys.
 pub fn text(root: &Node<'_>, text: &Node<'_>, dense: Dense, rope: RopeConfig) -> Result<TextConfig> {
-    text.one_of("hidden_act", &["silu"], Some("silu"))?;
+    text.one_of("hidden_act", &["silu"])?;
     refuse(text, &["use_sliding_window"])?;
     for kind in text.get("layer_types").and_then(Value::as_array).into_iter().flatten() {
         if kind != "full_attention" {
