@@ -17,7 +17,7 @@ use super::plan;
 use super::record;
 use super::step::{self, Computed, Cost, Sequence};
 use super::timeline::Activity;
-use super::trainer::{Trainer, seconds};
+use super::trainer::Trainer;
 use super::trainer_config::TrainerConfig;
 use super::updates::{Update, Updates};
 use crate::config::{self, SftConfig};
@@ -239,7 +239,7 @@ impl TrainingJob for SftJob {
             trainer.step += 1;
             trainer.samples_consumed = update.consumed;
             broken.keep(&mut trainer.extra)?;
-            let time = seconds(start.elapsed());
+            let time = start.elapsed().as_secs_f64();
             let metrics = json!({
                 "step": trainer.step,
                 "epoch": update.consumed as f64 / updates.epoch_len() as f64,

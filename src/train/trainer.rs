@@ -406,11 +406,6 @@ pub fn memory_summary(plan: &Plan) -> Value {
     Value::Object(out)
 }
 
-/// Returns a duration in seconds, for metrics.
-pub fn seconds(time: Duration) -> f64 {
-    time.as_secs_f64()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
