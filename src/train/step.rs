@@ -225,6 +225,15 @@ impl Forward {
         done
     }
 
+    /// Returns the log-probs of each sequence's targets, and frees the activations. Waits for the device.
+    pub fn read(self, dev: &mut Device) -> Result<Vec<Vec<f32>>> {
+        let log_prob = dev.read::<f32>(self.log_prob)?;
+        let borders = self.cu_targets.windows(2).map(|w| w[0] as usize..w[1] as usize);
+        let rows = borders.map(|range| log_prob[range].to_vec()).collect();
+        self.discard(dev);
+        Ok(rows)
+    }
+
     /// Frees the activations without a backward pass.
     pub fn discard(self, dev: &mut Device) {
         self.tape.finish(dev);

@@ -195,10 +195,7 @@ fn log_probs(dev: &mut Device, model: &Model, samples: &[impl Borrow<Sample>]) -
     let mark = dev.mark(Region::Overlay);
     let sequences: Vec<Sequence<'_>> = samples.iter().map(|sample| sample.borrow().into()).collect();
     let forward = step::forward(dev, model, &sequences, Policy::default(), LayerPolicy::Inputs, false)?;
-    let log_prob = dev.read::<f32>(forward.log_prob)?;
-    let borders = forward.cu_targets.windows(2).map(|w| w[0] as usize..w[1] as usize);
-    let sums = borders.map(|range| log_prob[range].iter().map(|&p| f64::from(p)).sum()).collect();
-    forward.discard(dev);
+    let sums = forward.read(dev)?.iter().map(|row| row.iter().map(|&p| f64::from(p)).sum()).collect();
     dev.release(mark);
     Ok(sums)
 }
