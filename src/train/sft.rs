@@ -22,14 +22,12 @@ use super::trainer_config::TrainerConfig;
 use super::updates::{Update, Updates};
 use crate::config::{self, SftConfig};
 use crate::data::encoder::EncodingPurpose;
-use crate::data::held_out::split_off;
 use crate::data::indexing::Longest;
 use crate::data::sample::TurnEnd;
 use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples, Shape};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
-use crate::optim::check_adapter;
 use crate::ranks::Ranks;
 use crate::tensor::DType;
 
@@ -65,7 +63,6 @@ impl SftJob {
         };
         let Start { model, config: model_config, encoder } =
             Start::open(config.model.as_deref(), EncodingPurpose::Train, &config.training.images, &config.optimizer)?;
-        check_adapter(&model, &model_config, &config.optimizer)?;
         let encoder = encoder.with_variables(&config.training.chat_template_kwargs.variables())?;
         let encoder = encoder.training_to(TurnEnd::with_newline(config.train_newline));
         if config.datasets.is_empty() {
@@ -74,11 +71,8 @@ impl SftJob {
         let longest = Longest { tokens: config.packing_length, key: "packing_length" };
         let share = config.training.max_bad_rows;
         let fresh = fresh || record::rows_may_differ(&config.training.accept_changed);
-        let mut data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
-        let held = config.validation.val_size.map(|size| split_off(&mut data, size)).transpose()?;
-        let mut common = JobCommon::new(dir, model, model_config, data);
-        common.held_out = held.unwrap_or_default();
-        common.label = "sft".to_owned();
+        let data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
+        let mut common = JobCommon::new(dir, "sft", model, model_config, data, config.validation.val_size)?;
         let (data, index) = (&mut common.data, &common.index);
         if let Some(i) = (0..index.len()).find(|&i| index.tokens(i) > config.micro_batch_tokens) {
             let expected = format!("at most micro_batch_tokens={}", config.micro_batch_tokens);
