@@ -40,16 +40,15 @@ impl Experience {
         let mut loss_mask = vec![false; prompt.len()];
         loss_mask.resize(prompt.len() + response.len(), true);
         let input_ids = [prompt, response].concat();
-        let (score, reward, advantage) = (0.0, 0.0, 0.0);
         Experience {
             input_ids,
             loss_mask,
             old_log_prob,
             ref_log_prob: None,
             teacher_log_prob: None,
-            score,
-            reward,
-            advantage,
+            score: 0.0,
+            reward: 0.0,
+            advantage: 0.0,
             is_masked: false,
         }
     }

@@ -15,6 +15,7 @@ use crate::train::metrics::{self, Metrics};
 
 /// Collects the metrics of a step. Metrics of several updates are averaged, except that names ending in `max` or `min`
 /// take the largest or smallest value, as in verl.
+#[derive(Default)]
 pub struct StepMetrics {
     values: Metrics,
     updates: Vec<Vec<(String, f64)>>,
@@ -31,15 +32,7 @@ impl StepMetrics {
         let mut values = Metrics::new();
         values.insert("step".to_owned(), step.into());
         values.insert("training/global_step".to_owned(), step.into());
-        StepMetrics {
-            values,
-            updates: Vec::new(),
-            tokens: 0,
-            shared_tokens: 0,
-            responses: 0,
-            micro_batches: 0,
-            skipped: 0,
-        }
+        StepMetrics { values, ..StepMetrics::default() }
     }
 
     /// Sets one metric. A value that is not finite is omitted, because JSON cannot represent it.
