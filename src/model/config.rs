@@ -292,15 +292,6 @@ impl TowerConfig {
     }
 }
 
-/// Bytes that the engine keeps for a sequence, in all layers together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SequenceMemory {
-    /// Bytes of each token.
-    pub per_token: usize,
-    /// Bytes of each running sequence, whatever its length.
-    pub per_sequence: usize,
-}
-
 impl PartialEq for ModelConfig {
     /// Compares everything that a computation depends on.
     fn eq(&self, other: &ModelConfig) -> bool {
@@ -337,13 +328,13 @@ impl ModelConfig {
         file
     }
 
-    /// Returns the memory of a sequence in the engine, with keys and values stored as `dtype`.
-    pub fn memory(&self, dtype: DType) -> SequenceMemory {
+    /// Returns the bytes that the engine keeps for a token, in all layers together, with keys and values stored as `dtype`.
+    pub fn token_bytes(&self, dtype: DType) -> usize {
         let keys = |layer: &LayerConfig| {
             let Heads { kv, dim, .. } = layer.mixer.heads();
             2 * kv * dim * dtype.size()
         };
-        SequenceMemory { per_token: self.text.layers.iter().map(keys).sum(), per_sequence: 0 }
+        self.text.layers.iter().map(keys).sum()
     }
 
     /// Returns what encoding a conversation needs.

@@ -119,7 +119,7 @@ impl Rollouts {
             batch: at_once.min(r.max_num_seqs as f64).min((config.train_batch_size * r.n) as f64),
             kv_tokens,
             weights: (layers + model.text.vocab_size * d) as f64,
-            kv_bytes: model.memory(DType::Bf16).per_token as f64,
+            kv_bytes: model.token_bytes(DType::Bf16) as f64,
         }
     }
 
