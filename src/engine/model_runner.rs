@@ -12,7 +12,6 @@ use crate::engine::scheduler::{Scheduler, SchedulerConfig, Step};
 use crate::engine::step_inputs::StepInputs;
 use crate::error::Result;
 use crate::image::ImageInput;
-use crate::model::config::MixerConfig;
 use crate::model::linear_layer::Adapted;
 use crate::model::{Attend, Mode, Model, Tape, Var};
 use crate::ops::attend::Heads;
@@ -101,9 +100,8 @@ impl ModelRunner {
         let (model_config, dtype) = (&model.config, model.layout.dtype);
         let mut caches = Vec::with_capacity(model_config.text.layers.len());
         for layer in &model_config.text.layers {
-            let MixerConfig::Attention { heads, .. } = layer.mixer;
             // One additional block receives the keys of padding.
-            let cache = KvCache::alloc(dev, Region::Overlay, dtype, config.num_blocks + 1, heads)?;
+            let cache = KvCache::alloc(dev, Region::Overlay, dtype, config.num_blocks + 1, layer.heads)?;
             if dev.kind().is_gpu() {
                 // GPU kernels multiply whole blocks. Keys that were never stored get probability zero, but their values
                 // must be finite.
@@ -113,7 +111,7 @@ impl ModelRunner {
             caches.push(cache);
         }
         // The layers of a model have the same heads, so their work is divided in the same way.
-        let heads = model_config.text.layers[0].mixer.heads();
+        let heads = model_config.text.layers[0].heads;
         let size = padded_size(config.max_num_seqs);
         let tickets = dev.kind().is_gpu().then(|| Decode::tickets(dev, Region::Overlay, size, heads)).transpose()?;
         let vision = dev.alloc(Region::Overlay, dtype, &[config.vision_rows, model.vision_width()])?;

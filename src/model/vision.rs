@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::image::{Backend, ImageInput, Processor};
 use crate::model::config::{MediaConfig, TowerConfig, TowerKind};
 use crate::model::family::media::TOWER;
-use crate::model::layer::{Layer, Mixer, Mlp, Norm};
+use crate::model::layer::{Layer, Mlp, Norm};
 use crate::model::layers::{Attend, Attention, Rope};
 use crate::model::layout::{LayoutPart, ParamLayout};
 use crate::model::params::{Linear, Matrix, Part, Piece, Vector};
@@ -344,8 +344,7 @@ impl VisionTower {
                     TowerKind::DeepStack { .. } => true,
                 };
                 let attend = if full { &frames } else { &windows };
-                let heads = blocks[i].mixer.heads();
-                let attention = Attention { rope, heads, attend: attend.clone(), cache: i };
+                let attention = Attention { rope, heads: blocks[i].heads, attend: attend.clone(), cache: i };
                 blocks[i].forward(tape, dev, levels.keep(i), attention, x, out)
             })?;
             take(tape, dev, level, x)?;
@@ -413,12 +412,9 @@ fn block(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, nam
     let (c, f) = (tower.hidden_size, tower.intermediate_size);
     let padded = f.next_multiple_of(PANEL);
     let input_layernorm = norm(dev, layout, tower, &format!("{name}.norm1"), c)?;
-    let mixer = Mixer::Attention {
-        qkv_proj: layout.linear(dev, &format!("{name}.attn.qkv"), [3 * c, c], c, true)?,
-        head_norms: None,
-        o_proj: layout.linear(dev, &format!("{name}.attn.proj"), [c, c], c, true)?,
-        heads: Heads { q: tower.num_heads, kv: tower.num_heads, dim: tower.head_dim() },
-    };
+    let qkv_proj = layout.linear(dev, &format!("{name}.attn.qkv"), [3 * c, c], c, true)?;
+    let o_proj = layout.linear(dev, &format!("{name}.attn.proj"), [c, c], c, true)?;
+    let heads = Heads { q: tower.num_heads, kv: tower.num_heads, dim: tower.head_dim() };
     let post_attention_layernorm = norm(dev, layout, tower, &format!("{name}.norm2"), c)?;
     let mlp = match tower.kind {
         TowerKind::Windowed { .. } => Mlp::SwiGlu {
@@ -431,7 +427,7 @@ fn block(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, nam
             fc2: layout.linear(dev, &format!("{name}.mlp.linear_fc2"), [c, padded], f, true)?,
         },
     };
-    Ok(Layer { input_layernorm, mixer, post_attention_layernorm, mlp })
+    Ok(Layer { input_layernorm, qkv_proj, head_norms: None, o_proj, heads, post_attention_layernorm, mlp })
 }
 
 impl From<&Processor> for Normalize {

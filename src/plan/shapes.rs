@@ -99,7 +99,7 @@ impl Rollouts {
     pub fn new(model: &ModelConfig, config: &RlConfig, prompt: usize, num_kv_blocks: Option<usize>) -> Rollouts {
         let d = model.text.hidden_size;
         let weights = |layer: &LayerConfig| {
-            let Heads { q, kv, dim } = layer.mixer.heads();
+            let Heads { q, kv, dim } = layer.heads;
             d * (q + 2 * kv) * dim + q * dim * d + 3 * d * layer.intermediate_size
         };
         let layers: usize = model.text.layers.iter().map(weights).sum();

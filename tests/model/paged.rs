@@ -114,7 +114,7 @@ fn step_by_step(config: &ModelConfig) {
         let trained = bits(&mut dev, hidden.tensor);
         tape.finish(&mut dev);
 
-        let heads = config.text.layers[0].mixer.heads();
+        let heads = config.text.layers[0].heads;
         let cache = |_| KvCache::alloc(&mut dev, Region::Overlay, dtype, 4, heads).unwrap();
         let caches: Vec<KvCache> = (0..config.text.layers.len()).map(cache).collect();
         let caches: Arc<[KvCache]> = caches.into();

@@ -4,8 +4,7 @@ use super::node::Node;
 use crate::config::BaseConfig;
 use crate::error::{Error, Result};
 use crate::model::config::{
-    LayerConfig, Llama3Scaling, Measured, MixerConfig, ModelParts, NewIds, NormKind, RopeAxes, RopeConfig, RopeScaling,
-    SizeCheck, TextConfig,
+    LayerConfig, Llama3Scaling, Measured, ModelParts, NewIds, RopeAxes, RopeConfig, RopeScaling, SizeCheck, TextConfig,
 };
 use crate::ops::attend::Heads;
 use serde_json::{Value, json};
@@ -94,15 +93,14 @@ pub fn text(root: &Node<'_>, text: &Node<'_>, dense: Dense, rope: RopeConfig) ->
     let kv = text.usize("num_key_value_heads", Some(q))?;
     text.require("num_key_value_heads", kv, q.is_multiple_of(kv), "a divisor of num_attention_heads")?;
     let heads = Heads { q, kv, dim: head_dim(text, dense.head_dim)? };
-    let mixer = MixerConfig::Attention { heads, qkv_bias: dense.qkv_bias, qk_norm: dense.qk_norm };
-    let layer = LayerConfig { mixer, intermediate_size: text.usize("intermediate_size", None)? };
+    let intermediate_size = text.usize("intermediate_size", None)?;
+    let layer = LayerConfig { heads, qkv_bias: dense.qkv_bias, qk_norm: dense.qk_norm, intermediate_size };
     let tied = if root.has("tie_word_embeddings") { root } else { text };
     let eos = text.ids("eos_token_id");
     Ok(TextConfig {
         vocab_size: text.usize("vocab_size", None)?,
         hidden_size: text.usize("hidden_size", None)?,
         layers: vec![layer; text.usize("num_hidden_layers", None)?],
-        norm: NormKind::Rms,
         rms_norm_eps: text.f64("rms_norm_eps", Some(dense.rms_norm_eps))? as f32,
         rope,
         max_position_embeddings: text.usize("max_position_embeddings", Some(dense.max_position_embeddings))?,
