@@ -143,7 +143,7 @@ impl ModelRunner {
             self.copy_blocks(dev, &step.copies)?;
             for (of_base, adapted) in [(false, Adapted::All), (true, Adapted::None)] {
                 let (images, to) = self.fresh_images(scheduler, step, of_base);
-                tape.adapt(adapted);
+                tape.adapted = adapted;
                 self.encode(model, dev, &mut tape, &images, &to)?;
             }
             match dev.kind().is_gpu() && decode {
@@ -346,7 +346,7 @@ impl ModelRunner {
             let rows = tape.var(rows);
             vision.push(model.place_rows(tape, dev, rows, to, x, false)?);
         }
-        tape.adapt(inputs.adapted);
+        tape.adapted = inputs.adapted;
         let attend = Attend::Paged { caches: self.caches.clone(), paging: Box::new(inputs.paging) };
         model.decoder.forward(tape, dev, x, inputs.rope, attend, vision.into())
     }

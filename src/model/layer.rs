@@ -84,7 +84,7 @@ impl Layer {
     ) -> Result<()> {
         let (dtype, t) = (x.tensor.dtype, x.tensor.rows());
         let Layer { o_proj, head_norms, heads, .. } = self;
-        if tape.recording() && !tape.is_trained(x) && !{ self }.linears().iter().any(|linear| tape.trains(linear)) {
+        if tape.recording && !tape.is_trained(x) && !{ self }.linears().iter().any(|linear| tape.trains(linear)) {
             // Nothing in the layer and nothing below it is trained.
             return tape.unrecorded(dev, |tape, dev| self.forward(tape, dev, LayerPolicy::All, attention, x, out));
         }

@@ -243,7 +243,7 @@ impl Tape {
         let (t, n, dtype) = (x.tensor.rows(), weight.weight.n, x.tensor.dtype);
         let y = self.alloc(dev, dtype, &[t, if kind.is_some() { n } else { n / 2 }])?;
         let is_trained = self.is_trained(x) || self.trains(&layer);
-        let records = is_trained && self.recording();
+        let records = is_trained && self.recording;
         let saved = if records { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
         let (weight, bias) = (&weight.weight, bias.map(|b| b.tensor));
         let product = |dev: &mut Device, x| match kind {
@@ -308,7 +308,7 @@ impl Tape {
                 });
             }
             Attend::Paged { ref caches, ref paging } => {
-                if self.mode() != Mode::Infer {
+                if self.mode != Mode::Infer {
                     return Err(Error::Failed("training cannot read a paged KV cache".into()));
                 }
                 let Paging { block_tables, cu_seqlens_q, context_lens, decode, .. } = **paging;
@@ -419,7 +419,7 @@ impl Tape {
         const KEPT_LOGITS: usize = 64 << 20;
         let columns = panel_count(vocab) * PANEL;
         let fits = rows * columns * size_of::<f32>() <= KEPT_LOGITS;
-        if !self.recording() || dev.kind().is_gpu() || !fits {
+        if !self.recording || dev.kind().is_gpu() || !fits {
             return Ok(None);
         }
         dev.alloc(self.region(), DType::F32, &[rows, columns]).map(Some)

@@ -170,7 +170,7 @@ impl Model {
                 return Err(Error::input(format!("image {i}"), format!("{places} placeholders"), expected));
             }
         }
-        tape.freeze_base(!self.layout.adapters.is_empty());
+        tape.base_is_frozen = !self.layout.adapters.is_empty();
         let x = self.embed(tape, dev, &inputs.input_ids)?;
         let vision = self.place_images(tape, dev, inputs, x)?;
         let attend = match inputs.shares_prompts() {
@@ -231,7 +231,7 @@ impl Model {
     pub fn embed(&self, tape: &mut Tape, dev: &mut Device, input_ids: &[u32]) -> Result<Var> {
         inputs::check_ids(&self.config, input_ids)?;
         let ids = tape.upload(dev, input_ids, &[input_ids.len()])?;
-        let segments = tape.recording().then(|| Segments::upload(dev, tape.region(), input_ids)).transpose()?;
+        let segments = tape.recording.then(|| Segments::upload(dev, tape.region(), input_ids)).transpose()?;
         tape.embedding(dev, ids, segments, self.decoder.embed_tokens)
     }
 

@@ -53,7 +53,7 @@ impl Tape {
         norms: Option<HeadNorms>,
     ) -> Result<QkvRows> {
         let rows = self.alloc(dev, dtype, &[t, heads.qkv_len()])?;
-        let keeps = norms.is_some() && self.recording();
+        let keeps = norms.is_some() && self.recording;
         let kept = keeps.then(|| SavedRows::alloc(dev, self.region(), dtype, t, heads)).transpose()?;
         Ok(QkvRows { rows, kept })
     }

@@ -117,15 +117,18 @@ type Node = Box<dyn FnOnce(&mut Backward<'_>) -> Result<()>>;
 
 /// The record of one pass.
 pub struct Tape {
-    mode: Mode,
-    recording: bool,
+    /// Purpose of the pass.
+    pub(super) mode: Mode,
+    /// True if ops record their backward.
+    pub(super) recording: bool,
     /// Backward function of each op, with the height of the stack before the op's outputs.
     nodes: Vec<(Mark, Node)>,
     /// True for each value that depends on parameters that are trained.
     trained: Vec<bool>,
     /// True if all parameters except those of adapters are frozen.
-    base_is_frozen: bool,
-    adapted: Adapted,
+    pub(super) base_is_frozen: bool,
+    /// The rows of the following layers to which adapters apply.
+    pub adapted: Adapted,
     notes: Vec<(&'static str, usize, Tensor)>,
     start: [Mark; 2],
 }
@@ -150,16 +153,6 @@ impl Tape {
         self.start.into_iter().for_each(|mark| dev.release(mark));
     }
 
-    /// Returns the purpose of the pass.
-    pub fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    /// Returns true if ops record their backward.
-    pub fn recording(&self) -> bool {
-        self.recording
-    }
-
     /// Returns the region of activations.
     pub fn region(&self) -> Region {
         if self.mode == Mode::Infer { Region::Workspace } else { Region::Overlay }
@@ -175,21 +168,6 @@ impl Tape {
     pub fn var(&mut self, tensor: Tensor) -> Var {
         self.trained.push(true);
         Var { tensor, id: self.trained.len() - 1 }
-    }
-
-    /// States whether all parameters except those of adapters are frozen.
-    pub fn freeze_base(&mut self, is_frozen: bool) {
-        self.base_is_frozen = is_frozen;
-    }
-
-    /// States to which rows of the following layers adapters apply.
-    pub fn adapt(&mut self, adapted: Adapted) {
-        self.adapted = adapted;
-    }
-
-    /// Returns the rows to which adapters apply.
-    pub fn adapted(&self) -> Adapted {
-        self.adapted
     }
 
     /// Returns true if the base model is trained.

@@ -192,7 +192,7 @@ impl VisionTower {
         images: &[Arc<ImageInput>],
         out: Tensor,
     ) -> Result<Vec<Var>> {
-        if tape.recording() && !self.trains() {
+        if tape.recording && !self.trains() {
             return tape.unrecorded(dev, |tape, dev| self.forward(tape, dev, images, out));
         }
         let merge = self.config.grid.merge_size;
@@ -279,7 +279,7 @@ impl VisionTower {
     /// Computes the rows of a chunk into `out`.
     fn encode(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk, out: Var) -> Result<()> {
         let mut parts = Vec::new();
-        if tape.recording() && !self.trains_blocks {
+        if tape.recording && !self.trains_blocks {
             for (level, x) in self.frozen_blocks(tape, dev, chunk)?.into_iter().enumerate() {
                 parts.push(self.merge(tape, dev, level, x)?);
             }

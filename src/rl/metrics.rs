@@ -17,8 +17,10 @@ use crate::train::metrics::{self, Metrics};
 /// take the largest or smallest value, as in verl.
 #[derive(Default)]
 pub struct StepMetrics {
-    values: Metrics,
-    updates: Vec<Vec<(String, f64)>>,
+    /// All metrics.
+    pub values: Metrics,
+    /// Metrics of each update so far.
+    pub updates: Vec<Vec<(String, f64)>>,
     tokens: usize,
     shared_tokens: usize,
     responses: usize,
@@ -118,11 +120,6 @@ impl StepMetrics {
         self.set(&format!("{name}/min"), values.iter().copied().fold(f64::INFINITY, f64::min));
     }
 
-    /// Returns true before the first update of the step.
-    pub fn has_no_update(&self) -> bool {
-        self.updates.is_empty()
-    }
-
     /// Adds the metrics of one update and the optimizer's statistics of it.
     pub fn update(&mut self, results: &UpdateResults, step: StepStats, lr: f64, loss: &PolicyLoss) {
         let first = self.updates.is_empty();
@@ -179,11 +176,6 @@ impl StepMetrics {
         self.set("perf/total_num_tokens", self.tokens as f64);
         self.set("perf/num_shared_tokens", self.shared_tokens as f64);
         self.set("perf/throughput", self.tokens as f64 / step_seconds);
-    }
-
-    /// Returns all metrics.
-    pub fn into_values(self) -> Metrics {
-        self.values
     }
 
     /// Returns the metrics that are displayed next to the progress bar.

@@ -236,7 +236,7 @@ impl TrainingJob for SftJob {
             let time = start.elapsed().as_secs_f64();
             let metrics = json!({
                 "step": trainer.step,
-                "epoch": update.consumed as f64 / updates.epoch_len() as f64,
+                "epoch": update.consumed as f64 / index.len() as f64,
                 "loss": loss,
                 "grad_norm": stats.grad_norm,
                 metrics::SKIPPED_UPDATES: u64::from(!stats.finite),

@@ -84,11 +84,6 @@ impl Updates {
         }
         Ok(steps)
     }
-
-    /// Returns the number of samples of an epoch.
-    pub fn epoch_len(&self) -> usize {
-        self.index.len()
-    }
 }
 
 #[cfg(test)]

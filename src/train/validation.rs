@@ -163,7 +163,7 @@ impl Validation {
         total_steps: u64,
         observer: &dyn Observer,
     ) -> Result<()> {
-        let is_first = self.before_train && trainer.step == 0 && !trainer.log.has_steps();
+        let is_first = self.before_train && trainer.step == 0 && !trainer.log.has_steps;
         let done = |steps: u64| {
             self.every.map_or(0, |n| steps / n + u64::from(steps == total_steps && !steps.is_multiple_of(n)))
         };

@@ -94,7 +94,7 @@ impl RlJob {
         metrics.sampler(&batch.stats);
         metrics.throughput(times.start.elapsed().as_secs_f64());
         let figures = metrics.figures();
-        self.common.end_step(dev, trainer, metrics.into_values(), &figures, run.observer)
+        self.common.end_step(dev, trainer, metrics.values, &figures, run.observer)
     }
 
     /// Returns the rollouts of a step as rows of its file.
