@@ -47,13 +47,11 @@ pub fn engine_config(
     EngineConfig {
         max_num_seqs: r.max_num_seqs,
         max_num_batched_tokens: r.max_num_batched_tokens,
-        max_model_len: config.max_prompt_length + config.max_response_length,
         num_kv_blocks,
         vision_rows,
         enable_prefix_caching: r.enable_prefix_caching,
-        draft_rows: 0,
         allowed: Some(allowed),
-        keep_logits: false,
+        ..EngineConfig::new(config.max_prompt_length + config.max_response_length)
     }
 }
 
