@@ -89,8 +89,7 @@ impl Model {
             let Param { pieces, part, .. } = &layout.params[linear.weight.id];
             let taken: Vec<Piece> = pieces.iter().filter(|piece| takes(module(piece), *part)).cloned().collect();
             if !taken.is_empty() {
-                let made = New { linear, taken: &taken, rank, scale, tickets };
-                linear.adapter = Some(made.adapter(dev, layout)?);
+                linear.adapter = Some(new_adapter(dev, layout, linear, &taken, rank, scale, tickets)?);
             }
         }
         layout.params.iter_mut().for_each(|param| param.trains = param.is_adapter);
@@ -174,37 +173,32 @@ fn fill(
     param.fill_in_dtype(dev, tensor, row)
 }
 
-/// A new adapter of `linear` for the tensors `taken` of its weight.
-struct New<'a> {
-    linear: &'a Linear,
-    taken: &'a [Piece],
+/// Adds the parameters of a new adapter of `linear` for the tensors `taken` of its weight to `layout`, and returns it.
+fn new_adapter(
+    dev: &mut Device,
+    layout: &mut ParamLayout,
+    linear: &Linear,
+    taken: &[Piece],
     rank: usize,
     scale: f32,
     tickets: Tensor,
-}
-
-impl New<'_> {
-    /// Adds the parameters to `layout`, and returns the adapter.
-    fn adapter(&self, dev: &mut Device, layout: &mut ParamLayout) -> Result<Adapter> {
-        let New { linear, taken, rank, scale, tickets } = *self;
-        let Weight { n, k, order, .. } = linear.weight.weight;
-        let part = rank.next_multiple_of(lora::PART);
-        let wide = part * taken.len();
-        let of_a = |(i, piece): (usize, &Piece)| {
-            Piece::rows(format!("{}{A}", module(piece)), &[rank, piece.row_len()], i * part)
-        };
-        let mut part_of_model = layout.within(layout.params[linear.weight.id].part);
-        let a = part_of_model.matrix(dev, wide, k, taken.iter().enumerate().map(of_a).collect())?;
-        let of_b = |piece: &Piece| piece.beside(format!("{}{B}", module(piece)), rank);
-        let b = part_of_model.matrix_in(dev, order.dense(), n, rank, taken.iter().map(of_b).collect())?;
-        [a.id, b.id].iter().for_each(|&id| layout.params[id].is_adapter = true);
-        let data = dev.zeros(Region::Weights, layout.dtype, &[order.len(layout.dtype, n, wide)])?;
-        let part_of =
-            |n: usize| taken.iter().position(|piece| piece.row_at(n).is_some()).map_or(lora::NO_PART, |i| i as u8);
-        let parts: Vec<u8> = (0..n).map(part_of).collect();
-        let rows = Rows { parts: dev.upload(Region::Weights, &parts, &[n])?, rank };
-        let adapter = Adapter { a, b, s: Weight::new(data, order, n, wide), tickets, rows, scale };
-        layout.adapters.push(adapter);
-        Ok(adapter)
-    }
+) -> Result<Adapter> {
+    let Weight { n, k, order, .. } = linear.weight.weight;
+    let part = rank.next_multiple_of(lora::PART);
+    let wide = part * taken.len();
+    let of_a =
+        |(i, piece): (usize, &Piece)| Piece::rows(format!("{}{A}", module(piece)), &[rank, piece.row_len()], i * part);
+    let mut part_of_model = layout.within(layout.params[linear.weight.id].part);
+    let a = part_of_model.matrix(dev, wide, k, taken.iter().enumerate().map(of_a).collect())?;
+    let of_b = |piece: &Piece| piece.beside(format!("{}{B}", module(piece)), rank);
+    let b = part_of_model.matrix_in(dev, order.dense(), n, rank, taken.iter().map(of_b).collect())?;
+    [a.id, b.id].iter().for_each(|&id| layout.params[id].is_adapter = true);
+    let data = dev.zeros(Region::Weights, layout.dtype, &[order.len(layout.dtype, n, wide)])?;
+    let part_of =
+        |n: usize| taken.iter().position(|piece| piece.row_at(n).is_some()).map_or(lora::NO_PART, |i| i as u8);
+    let parts: Vec<u8> = (0..n).map(part_of).collect();
+    let rows = Rows { parts: dev.upload(Region::Weights, &parts, &[n])?, rank };
+    let adapter = Adapter { a, b, s: Weight::new(data, order, n, wide), tickets, rows, scale };
+    layout.adapters.push(adapter);
+    Ok(adapter)
 }

@@ -89,8 +89,9 @@ impl SftJob {
         Ok(SftJob { common, config, samples: Arc::new(samples) })
     }
 
-    /// Returns the micro-batches that determine this rank's memory.
-    fn largest_micro_batches(&self) -> Result<LargestMicroBatches> {
+    /// Returns made-up samples of the micro-batches that can determine this rank's peak memory, and the largest number of
+    /// micro-batches of an update.
+    fn largest_micro_batches(&self) -> Result<(Vec<Vec<Sample>>, usize)> {
         let JobCommon { model_config, index, ranks, total_steps, .. } = &self.common;
         let mut updates = Updates::new(&self.config, index)?;
         let (mut largest, mut most, mut consumed) = (Largest::new(model_config), 0, 0);
@@ -105,7 +106,7 @@ impl SftJob {
                 }
             }
         }
-        Ok(LargestMicroBatches { batches: largest.into_samples(model_config), most })
+        Ok((largest.into_samples(model_config), most))
     }
 
     /// Returns a loader that prepares the samples of all micro-batches of this rank, for the remaining updates.
@@ -150,14 +151,6 @@ fn reach(index: &Index, micro_batch: &[usize]) -> Reach {
     Reach { targets: any(|shape| shape.targets > 0), images: any(|shape| !shape.grids.is_empty()) }
 }
 
-/// The micro-batches of a run that determine the memory of a rank.
-struct LargestMicroBatches {
-    /// Made-up samples of the micro-batches that can determine the peak.
-    batches: Vec<Vec<Sample>>,
-    /// Largest number of micro-batches of an update.
-    most: usize,
-}
-
 /// Results of one micro-batch, which each rank sends to the others so that every rank can log and count them.
 #[derive(Clone, Serialize, Deserialize)]
 struct MicroBatchResult {
@@ -177,7 +170,7 @@ impl TrainingJob for SftJob {
     fn plan(&mut self, target: Target) -> Result<Plan> {
         let JobCommon { model_config: model, ranks, .. } = &self.common;
         let target = target.within(plan::gib_to_bytes(self.config.training.max_memory_gib));
-        let LargestMicroBatches { batches: samples, most: most_micro_batches } = self.largest_micro_batches()?;
+        let (samples, most_micro_batches) = self.largest_micro_batches()?;
         let batches: Vec<Vec<Sequence<'_>>> =
             samples.iter().map(|batch| batch.iter().map(Sequence::from).collect()).collect();
         let run = plan::Run { config: &self.config, target, ranks: *ranks, most_micro_batches };
