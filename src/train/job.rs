@@ -317,7 +317,6 @@ pub fn model_step(dir: &Path) -> Option<u64> {
 
 /// Returns the number of steps of the finished run in `dir`, and its summary.
 fn finished(dir: &Path) -> Option<(u64, Metrics)> {
-    let text = files::read_to_string(dir.join("summary.json")).ok()?;
-    let summary: Metrics = serde_json::from_str(&text).ok()?;
+    let summary: Metrics = files::json::read(&dir.join("summary.json")).ok()?;
     dir.join("model").is_dir().then(|| Some((summary.get("steps")?.as_u64()?, summary)))?
 }

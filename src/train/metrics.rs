@@ -174,11 +174,7 @@ fn line(metrics: &Metrics) -> String {
 }
 
 fn cut_back(path: &Path, last_step: u64) -> Result<Vec<Metrics>> {
-    let text = match files::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io(path)(e)),
-    };
+    let text = files::if_exists(path, files::read_to_string(path))?.unwrap_or_default();
     let mut kept = Vec::new();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     for (i, line) in whole.lines().enumerate() {
