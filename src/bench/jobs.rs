@@ -345,7 +345,7 @@ pub fn decode(
     let blocks = sequences * (limits.max_model_len.div_ceil(BLOCK) + anew);
     let limits = EngineConfig { num_kv_blocks: Some(blocks), ..limits };
     let parameters = model.layout.num_weights();
-    let pages = (sequences * prompt * config.memory(dtype).per_token / config.text.layers.len()) as f64;
+    let pages = (sequences * prompt * config.token_bytes(dtype) / config.text.layers.len()) as f64;
     let read = (model.layout.pieces().filter(|(id, _, _)| !model.layout.params[*id].part.is_vision()))
         .map(|(_, _, piece)| piece.num_elements() * dtype.size())
         .sum::<usize>() as f64;

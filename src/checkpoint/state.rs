@@ -68,9 +68,7 @@ impl State {
 
     /// Writes `dir/state.json`.
     pub fn write(&self, dir: &Path) -> Result<()> {
-        let path = dir.join("state.json");
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::Failed(format!("state.json: {e}")))?;
-        files::write(path, format!("{text}\n").as_bytes())
+        files::json::write(&dir.join("state.json"), self)
     }
 
     /// Reads `dir/state.json`. Errors name the file.

@@ -11,7 +11,7 @@ use crate::ops::paged_attention::DecodeStep;
 /// The arrays of one step with `T` tokens of `S` sequences and `B` samples. If a sequence has a draft, its newest token
 /// and each drafted token are laid out as separate sequences of one token, each with the keys before it. A step
 /// of a few sequences with drafts is therefore laid out like a decode step of more sequences.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Batch {
     /// Token ids, `[T]`.
     pub input_ids: Vec<u32>,
@@ -41,20 +41,7 @@ pub struct Batch {
 impl Batch {
     /// Creates an empty batch for a model.
     pub fn new(config: &ModelConfig) -> Batch {
-        Batch {
-            input_ids: Vec::new(),
-            rope: RopeTable::default(),
-            slot_mapping: Vec::new(),
-            cu_seqlens_q: Vec::new(),
-            context_lens: Vec::new(),
-            block_tables: Vec::new(),
-            max_blocks: 0,
-            vision_rows: Vec::new(),
-            vision_tokens: Vec::new(),
-            sample_rows: Vec::new(),
-            of_base: Vec::new(),
-            rotary: Rotary::new(&config.text.rope),
-        }
+        Batch { rotary: Rotary::new(&config.text.rope), ..Batch::default() }
     }
 
     /// Returns the number of sequences.

@@ -62,7 +62,8 @@ impl FreeQueue {
 /// The blocks of one KV cache.
 #[derive(Debug)]
 pub struct BlockManager {
-    block_size: usize,
+    /// Number of keys in a block.
+    pub block_size: usize,
     ref_count: Vec<u32>,
     free: FreeQueue,
     hash: Vec<Option<BlockHash>>,
@@ -81,11 +82,6 @@ impl BlockManager {
             hash: vec![None; num_blocks],
             cached: prefix_caching.then(HashMap::new),
         }
-    }
-
-    /// Returns the number of keys in a block.
-    pub fn block_size(&self) -> usize {
-        self.block_size
     }
 
     /// Returns the number of free blocks. The content of a free block can still be found by hash until the block is

@@ -83,8 +83,8 @@ impl Drafter {
         if let Some(stop) = draft.iter().position(|token| request.stop_token_ids.contains(token)) {
             draft.truncate(stop);
         }
-        let held = seq.block_table.len() * blocks.block_size() - seq.num_tokens();
-        if draft.len() > held && n + (draft.len() - held).div_ceil(blocks.block_size()) > blocks.num_free_blocks() {
+        let held = seq.block_table.len() * blocks.block_size - seq.num_tokens();
+        if draft.len() > held && n + (draft.len() - held).div_ceil(blocks.block_size) > blocks.num_free_blocks() {
             draft.truncate(held);
         }
         if !draft.is_empty() {

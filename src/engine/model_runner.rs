@@ -12,7 +12,6 @@ use crate::engine::scheduler::{Scheduler, SchedulerConfig, Step};
 use crate::engine::step_inputs::StepInputs;
 use crate::error::Result;
 use crate::image::ImageInput;
-use crate::model::config::MixerConfig;
 use crate::model::linear_layer::Adapted;
 use crate::model::{Attend, Mode, Model, Tape, Var};
 use crate::ops::attend::Heads;
@@ -101,9 +100,8 @@ impl ModelRunner {
         let (model_config, dtype) = (&model.config, model.layout.dtype);
         let mut caches = Vec::with_capacity(model_config.text.layers.len());
         for layer in &model_config.text.layers {
-            let MixerConfig::Attention { heads, .. } = layer.mixer;
             // One additional block receives the keys of padding.
-            let cache = KvCache::alloc(dev, Region::Overlay, dtype, config.num_blocks + 1, heads)?;
+            let cache = KvCache::alloc(dev, Region::Overlay, dtype, config.num_blocks + 1, layer.heads)?;
             if dev.kind().is_gpu() {
                 // GPU kernels multiply whole blocks. Keys that were never stored get probability zero, but their values
                 // must be finite.
@@ -113,11 +111,9 @@ impl ModelRunner {
             caches.push(cache);
         }
         // The layers of a model have the same heads, so their work is divided in the same way.
-        let heads = model_config.text.layers[0].mixer.heads();
-        let tickets = match dev.kind().is_gpu() {
-            true => Some(Decode::tickets(dev, Region::Overlay, padded_size(config.max_num_seqs), heads)?),
-            false => None,
-        };
+        let heads = model_config.text.layers[0].heads;
+        let size = padded_size(config.max_num_seqs);
+        let tickets = dev.kind().is_gpu().then(|| Decode::tickets(dev, Region::Overlay, size, heads)).transpose()?;
         let vision = dev.alloc(Region::Overlay, dtype, &[config.vision_rows, model.vision_width()])?;
         let (batch, graphs) = (Batch::new(model_config), DecodeGraphs::default());
         let caches = caches.into();
@@ -147,7 +143,7 @@ impl ModelRunner {
             self.copy_blocks(dev, &step.copies)?;
             for (of_base, adapted) in [(false, Adapted::All), (true, Adapted::None)] {
                 let (images, to) = self.fresh_images(scheduler, step, of_base);
-                tape.adapt(adapted);
+                tape.adapted = adapted;
                 self.encode(model, dev, &mut tape, &images, &to)?;
             }
             match dev.kind().is_gpu() && decode {
@@ -350,7 +346,7 @@ impl ModelRunner {
             let rows = tape.var(rows);
             vision.push(model.place_rows(tape, dev, rows, to, x, false)?);
         }
-        tape.adapt(inputs.adapted);
+        tape.adapted = inputs.adapted;
         let attend = Attend::Paged { caches: self.caches.clone(), paging: Box::new(inputs.paging) };
         model.decoder.forward(tape, dev, x, inputs.rope, attend, vision.into())
     }

@@ -144,8 +144,8 @@ impl Scheduler {
                 format!("at most {cache}, the size of the KV cache (raise num_kv_blocks or lower max_tokens)");
             return Err(Error::input(place(), format!("{keys} keys"), expected));
         }
-        if let Some(image) = request.prompt.images.iter().find(|image| image.rows > self.vision.capacity()) {
-            let expected = format!("at most vision_rows={}", self.vision.capacity());
+        if let Some(image) = request.prompt.images.iter().find(|image| image.rows > self.vision.capacity) {
+            let expected = format!("at most vision_rows={}", self.vision.capacity);
             return Err(Error::input(place(), format!("an image of {} rows", image.rows), expected));
         }
         let mut block_hashes = Vec::new();

@@ -125,8 +125,7 @@ impl Prompt {
             pixels,
             position_ids: places.position_ids,
             rope_delta: places.rope_delta,
-            of_base: false,
-            place: String::new(),
+            ..Prompt::default()
         })
     }
 
@@ -229,7 +228,7 @@ impl Group {
 }
 
 /// One rollout.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Sequence {
     /// Index of the rollout within its group.
     pub rollout: usize,
@@ -261,12 +260,8 @@ impl Sequence {
             rollout,
             num_prompt_tokens: token_ids.len(),
             token_ids,
-            logprobs: Vec::new(),
-            block_table: Vec::new(),
-            num_computed_tokens: 0,
-            num_cached_tokens: 0,
             block_hashes: group.block_hashes.clone(),
-            finish_reason: None,
+            ..Sequence::default()
         }
     }
 

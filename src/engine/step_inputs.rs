@@ -61,10 +61,8 @@ impl StepInputs {
             0 => None,
             n => Some((tape.upload(dev, &batch.vision_rows, &[n])?, tape.upload(dev, &batch.vision_tokens, &[n])?)),
         };
-        let logits = match vocab {
-            Some(vocab) if b > 0 => Some(dev.alloc(tape.region(), DType::F32, &[b, logit_columns(vocab)])?),
-            _ => None,
-        };
+        let columns = vocab.filter(|_| b > 0).map(logit_columns);
+        let logits = columns.map(|columns| dev.alloc(tape.region(), DType::F32, &[b, columns])).transpose()?;
         let samples = match b {
             0 => None,
             _ => Some(Samples {
@@ -75,10 +73,7 @@ impl StepInputs {
                 logits,
             }),
         };
-        let decode = match split {
-            Some((split, tickets)) => Some(Decode::upload(dev, tape.region(), split, tickets)?),
-            None => None,
-        };
+        let decode = split.map(|(split, tickets)| Decode::upload(dev, tape.region(), split, tickets)).transpose()?;
         let adapted = match batch.adapted() {
             Adapted::All => Adapted::All,
             Adapted::None => Adapted::None,

@@ -15,7 +15,8 @@ struct Entry {
 /// The rows of the cache, each free or held by an image. The rows of one image need not be adjacent.
 #[derive(Debug)]
 pub struct VisionCache {
-    capacity: usize,
+    /// Number of rows.
+    pub capacity: usize,
     free: Vec<u32>,
     entries: HashMap<ImageKey, Entry>,
     step: u64,
@@ -26,11 +27,6 @@ impl VisionCache {
     pub fn new(capacity: usize) -> VisionCache {
         let free = (0..capacity as u32).rev().collect();
         VisionCache { capacity, free, entries: HashMap::new(), step: 0 }
-    }
-
-    /// Returns the number of rows.
-    pub fn capacity(&self) -> usize {
-        self.capacity
     }
 
     /// Begins a step. Images required from now on stay until the next step.

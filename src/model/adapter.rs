@@ -61,13 +61,13 @@ impl Tape {
         layer: Linear,
         product: impl FnOnce(&mut Device, Input) -> Result<()>,
     ) -> Result<Option<Tensor>> {
-        let adapter = layer.adapter.filter(|_| self.adapted() != Adapted::None);
+        let adapter = layer.adapter.filter(|_| self.adapted != Adapted::None);
         let Some(adapter) = adapter else { return product(dev, x.into()).map(|()| None) };
         dev.scope(Region::Workspace, |dev| {
-            let region = if self.recording() { self.region() } else { Region::Workspace };
-            let t = adapter.t(dev, region, x, self.adapted())?;
+            let region = if self.recording { self.region() } else { Region::Workspace };
+            let t = adapter.t(dev, region, x, self.adapted)?;
             product(dev, Input { x, pair: Some(Pair { left: t, right: adapter.s }) })?;
-            Ok(self.recording().then_some(t))
+            Ok(self.recording.then_some(t))
         })
     }
 }

@@ -6,8 +6,7 @@
 //! [`Adapter::derive`] after each change of B.
 
 use std::collections::BTreeMap;
-
-use half::bf16;
+use std::sync::Arc;
 
 use crate::device::{Device, Region};
 use crate::error::Result;
@@ -15,7 +14,7 @@ use crate::model::layer::Layer;
 use crate::model::linear_layer::{A, Adapter, B, Linear};
 use crate::model::params::{Param, Piece};
 use crate::model::part::Part;
-use crate::model::{Model, ParamLayout};
+use crate::model::{Decoder, Model, ParamLayout, VisionTower};
 use crate::ops::adamw::master;
 use crate::ops::lora::{self, Rows};
 use crate::ops::matmul::Weight;
@@ -71,12 +70,13 @@ pub(super) fn module(piece: &Piece) -> &str {
 impl Model {
     /// Returns the modules of all linear layers of the decoder and the vision tower, with their part of the model.
     pub fn linears(&self) -> Vec<(&str, Part)> {
-        let of = |mut layer: Layer| layer.linears().into_iter().map(|linear| *linear).collect::<Vec<_>>();
-        let blocks = self.vision.iter().flat_map(|vision| vision.blocks.iter());
-        let merger = self.vision.iter().flat_map(|vision| vision.mergers.iter().flat_map(|m| [m.fc1, m.fc2]));
-        let all = self.decoder.layers.iter().chain(blocks).flat_map(|layer| of(*layer)).chain(merger);
-        let params = all.map(|linear| &self.layout.params[linear.weight.id]);
+        let params = self.all_linears().into_iter().map(|linear| &self.layout.params[linear.weight.id]);
         params.flat_map(|param| param.pieces.iter().map(|piece| (module(piece), param.part))).collect()
+    }
+
+    fn all_linears(&self) -> Vec<Linear> {
+        let (mut decoder, mut vision) = (self.decoder.clone(), self.vision.clone());
+        linears_mut(&mut decoder, &mut vision).into_iter().map(|linear| *linear).collect()
     }
 
     /// Adds adapters to the linear layers of every module for whose name and part `takes` returns true, and freezes all
@@ -85,27 +85,18 @@ impl Model {
     pub fn attach(&mut self, dev: &mut Device, rank: usize, scale: f32, takes: &Takes<'_>) -> Result<()> {
         let tickets = lora::tickets(dev, Region::Weights)?;
         let Model { layout, decoder, vision, .. } = self;
-        let mut layers = decoder.layers.to_vec();
-        let mut linears: Vec<&mut Linear> = layers.iter_mut().flat_map(Layer::linears).collect();
-        let mut blocks = vision.as_ref().map_or(Vec::new(), |vision| vision.blocks.to_vec());
-        linears.extend(blocks.iter_mut().flat_map(Layer::linears));
-        let mut mergers = vision.as_ref().map_or(Vec::new(), |vision| vision.mergers.to_vec());
-        linears.extend(mergers.iter_mut().flat_map(|merger| [&mut merger.fc1, &mut merger.fc2]));
-        for linear in linears {
+        for linear in linears_mut(decoder, vision) {
             let Param { pieces, part, .. } = &layout.params[linear.weight.id];
             let taken: Vec<Piece> = pieces.iter().filter(|piece| takes(module(piece), *part)).cloned().collect();
             if !taken.is_empty() {
-                let made = New { linear, taken: &taken, rank, scale, tickets };
-                linear.adapter = Some(made.adapter(dev, layout)?);
+                linear.adapter = Some(new_adapter(dev, layout, linear, &taken, rank, scale, tickets)?);
             }
         }
         layout.params.iter_mut().for_each(|param| param.trains = param.is_adapter);
-        decoder.layers = layers.into();
         if let Some(vision) = vision {
-            vision.trains_merger = mergers.iter().any(|merger| merger.fc1.adapter.or(merger.fc2.adapter).is_some());
-            vision.mergers = mergers.into();
-            vision.trains_blocks = blocks.iter_mut().flat_map(Layer::linears).any(|linear| linear.adapter.is_some());
-            vision.blocks = blocks.into();
+            let adapted = |mut layer: Layer| layer.linears().iter().any(|linear| linear.adapter.is_some());
+            vision.trains_merger = vision.mergers.iter().any(|m| m.fc1.adapter.or(m.fc2.adapter).is_some());
+            vision.trains_blocks = vision.blocks.iter().copied().any(adapted);
         }
         Ok(())
     }
@@ -113,18 +104,7 @@ impl Model {
     /// Returns the model without its adapters, in the same memory.
     pub fn base(&self) -> Model {
         let (mut decoder, mut vision) = (self.decoder.clone(), self.vision.clone());
-        let plain = |layer: &Layer| {
-            let mut layer = *layer;
-            layer.linears().into_iter().for_each(|linear| linear.adapter = None);
-            layer
-        };
-        decoder.layers = decoder.layers.iter().map(plain).collect();
-        if let Some(vision) = &mut vision {
-            vision.blocks = vision.blocks.iter().map(plain).collect();
-            let mut mergers = vision.mergers.to_vec();
-            mergers.iter_mut().for_each(|merger| (merger.fc1.adapter, merger.fc2.adapter) = (None, None));
-            vision.mergers = mergers.into();
-        }
+        linears_mut(&mut decoder, &mut vision).into_iter().for_each(|linear| linear.adapter = None);
         let layout = ParamLayout { adapters: Vec::new(), ..self.layout.clone() };
         Model { config: self.config.clone(), layout, decoder, vision }
     }
@@ -137,11 +117,7 @@ impl Model {
 
     /// Returns true if the model has exactly the adapters that [`Model::attach`] adds with these arguments.
     pub fn has_adapters(&self, rank: usize, scale: f32, takes: &Takes<'_>) -> bool {
-        let blocks = self.vision.iter().flat_map(|vision| vision.blocks.iter());
-        let merger = self.vision.iter().flat_map(|vision| vision.mergers.iter().flat_map(|m| [m.fc1, m.fc2]));
-        let of = |mut layer: Layer| layer.linears().into_iter().map(|linear| *linear).collect::<Vec<_>>();
-        let stacked = self.decoder.layers.iter().chain(blocks).flat_map(|layer| of(*layer));
-        stacked.chain(merger).all(|linear| {
+        self.all_linears().into_iter().all(|linear| {
             let Param { pieces, part, .. } = &self.layout.params[linear.weight.id];
             let wanted: Vec<&str> = pieces.iter().map(module).filter(|module| takes(module, *part)).collect();
             let Some(adapter) = linear.adapter else { return wanted.is_empty() };
@@ -172,6 +148,16 @@ impl Model {
     }
 }
 
+/// Returns all linear layers of the decoder and the vision tower.
+fn linears_mut<'a>(decoder: &'a mut Decoder, vision: &'a mut Option<VisionTower>) -> Vec<&'a mut Linear> {
+    let mut all: Vec<_> = Arc::make_mut(&mut decoder.layers).iter_mut().flat_map(Layer::linears).collect();
+    if let Some(vision) = vision {
+        all.extend(Arc::make_mut(&mut vision.blocks).iter_mut().flat_map(Layer::linears));
+        all.extend(Arc::make_mut(&mut vision.mergers).iter_mut().flat_map(|merger| [&mut merger.fc1, &mut merger.fc2]));
+    }
+    all
+}
+
 /// Fills `tensor`, in the order of `param`, with `of` each master, rounded.
 fn fill(
     dev: &mut Device,
@@ -184,43 +170,35 @@ fn fill(
         masters.row(&param.pieces[piece], r, out);
         out.iter_mut().for_each(|x| *x = of(*x));
     };
-    match tensor.dtype {
-        DType::Bf16 => param.fill::<bf16>(dev, tensor, row),
-        _ => param.fill::<f32>(dev, tensor, row),
-    }
+    param.fill_in_dtype(dev, tensor, row)
 }
 
-/// A new adapter of `linear` for the tensors `taken` of its weight.
-struct New<'a> {
-    linear: &'a Linear,
-    taken: &'a [Piece],
+/// Adds the parameters of a new adapter of `linear` for the tensors `taken` of its weight to `layout`, and returns it.
+fn new_adapter(
+    dev: &mut Device,
+    layout: &mut ParamLayout,
+    linear: &Linear,
+    taken: &[Piece],
     rank: usize,
     scale: f32,
     tickets: Tensor,
-}
-
-impl New<'_> {
-    /// Adds the parameters to `layout`, and returns the adapter.
-    fn adapter(&self, dev: &mut Device, layout: &mut ParamLayout) -> Result<Adapter> {
-        let New { linear, taken, rank, scale, tickets } = *self;
-        let Weight { n, k, order, .. } = linear.weight.weight;
-        let part = rank.next_multiple_of(lora::PART);
-        let wide = part * taken.len();
-        let of_a = |(i, piece): (usize, &Piece)| {
-            Piece::rows(format!("{}{A}", module(piece)), &[rank, piece.row_len()], i * part)
-        };
-        let mut part_of_model = layout.within(layout.params[linear.weight.id].part);
-        let a = part_of_model.matrix(dev, wide, k, taken.iter().enumerate().map(of_a).collect())?;
-        let of_b = |piece: &Piece| piece.beside(format!("{}{B}", module(piece)), rank);
-        let b = part_of_model.matrix_in(dev, order.dense(), n, rank, taken.iter().map(of_b).collect())?;
-        [a.id, b.id].iter().for_each(|&id| layout.params[id].is_adapter = true);
-        let data = dev.zeros(Region::Weights, layout.dtype, &[order.len(layout.dtype, n, wide)])?;
-        let part_of =
-            |n: usize| taken.iter().position(|piece| piece.row_at(n).is_some()).map_or(lora::NO_PART, |i| i as u8);
-        let parts: Vec<u8> = (0..n).map(part_of).collect();
-        let rows = Rows { parts: dev.upload(Region::Weights, &parts, &[n])?, rank };
-        let adapter = Adapter { a, b, s: Weight::new(data, order, n, wide), tickets, rows, scale };
-        layout.adapters.push(adapter);
-        Ok(adapter)
-    }
+) -> Result<Adapter> {
+    let Weight { n, k, order, .. } = linear.weight.weight;
+    let part = rank.next_multiple_of(lora::PART);
+    let wide = part * taken.len();
+    let of_a =
+        |(i, piece): (usize, &Piece)| Piece::rows(format!("{}{A}", module(piece)), &[rank, piece.row_len()], i * part);
+    let mut part_of_model = layout.within(layout.params[linear.weight.id].part);
+    let a = part_of_model.matrix(dev, wide, k, taken.iter().enumerate().map(of_a).collect())?;
+    let of_b = |piece: &Piece| piece.beside(format!("{}{B}", module(piece)), rank);
+    let b = part_of_model.matrix_in(dev, order.dense(), n, rank, taken.iter().map(of_b).collect())?;
+    [a.id, b.id].iter().for_each(|&id| layout.params[id].is_adapter = true);
+    let data = dev.zeros(Region::Weights, layout.dtype, &[order.len(layout.dtype, n, wide)])?;
+    let part_of =
+        |n: usize| taken.iter().position(|piece| piece.row_at(n).is_some()).map_or(lora::NO_PART, |i| i as u8);
+    let parts: Vec<u8> = (0..n).map(part_of).collect();
+    let rows = Rows { parts: dev.upload(Region::Weights, &parts, &[n])?, rank };
+    let adapter = Adapter { a, b, s: Weight::new(data, order, n, wide), tickets, rows, scale };
+    layout.adapters.push(adapter);
+    Ok(adapter)
 }

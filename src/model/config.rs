@@ -110,9 +110,7 @@ pub struct TextConfig {
     pub hidden_size: usize,
     /// The decoder's layers.
     pub layers: Vec<LayerConfig>,
-    /// Kind of all norms.
-    pub norm: NormKind,
-    /// Epsilon of all norms.
+    /// Epsilon of all norms: x / rms(x), rounded, then times the weight.
     pub rms_norm_eps: f32,
     /// Rotary embedding.
     pub rope: RopeConfig,
@@ -129,39 +127,14 @@ pub struct TextConfig {
 /// A layer of the decoder.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct LayerConfig {
-    /// The part that mixes tokens.
-    pub mixer: MixerConfig,
+    /// Number of query heads, number of key and value heads, and dimension of a head.
+    pub heads: Heads,
+    /// True if q, k and v have a bias.
+    pub qkv_bias: bool,
+    /// True if each head of q and k is normalised before the rotation.
+    pub qk_norm: bool,
     /// Width of the MLP, F.
     pub intermediate_size: usize,
-}
-
-/// The part of a layer that mixes tokens.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum MixerConfig {
-    /// Attention with a key-value cache.
-    Attention {
-        /// Number of query heads, number of key and value heads, and dimension of a head.
-        heads: Heads,
-        /// True if q, k and v have a bias.
-        qkv_bias: bool,
-        /// True if each head of q and k is normalised before the rotation.
-        qk_norm: bool,
-    },
-}
-
-impl MixerConfig {
-    /// Returns the heads of attention.
-    pub fn heads(&self) -> Heads {
-        let MixerConfig::Attention { heads, .. } = *self;
-        heads
-    }
-}
-
-/// Kind of a norm.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NormKind {
-    /// x / rms(x), rounded, then times the weight.
-    Rms,
 }
 
 /// The decoder's rotary embedding.
@@ -240,8 +213,6 @@ pub struct TowerConfig {
     pub out_hidden_size: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Prefix of the tower's tensors.
-    pub prefix: &'static str,
     /// Kind of the blocks and of the output.
     pub kind: TowerKind,
 }
@@ -294,15 +265,6 @@ impl TowerConfig {
     }
 }
 
-/// Bytes that the engine keeps for a sequence, in all layers together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SequenceMemory {
-    /// Bytes of each token.
-    pub per_token: usize,
-    /// Bytes of each running sequence, whatever its length.
-    pub per_sequence: usize,
-}
-
 impl PartialEq for ModelConfig {
     /// Compares everything that a computation depends on.
     fn eq(&self, other: &ModelConfig) -> bool {
@@ -339,13 +301,13 @@ impl ModelConfig {
         file
     }
 
-    /// Returns the memory of a sequence in the engine, with keys and values stored as `dtype`.
-    pub fn memory(&self, dtype: DType) -> SequenceMemory {
+    /// Returns the bytes that the engine keeps for a token, in all layers together, with keys and values stored as `dtype`.
+    pub fn token_bytes(&self, dtype: DType) -> usize {
         let keys = |layer: &LayerConfig| {
-            let Heads { kv, dim, .. } = layer.mixer.heads();
+            let Heads { kv, dim, .. } = layer.heads;
             2 * kv * dim * dtype.size()
         };
-        SequenceMemory { per_token: self.text.layers.iter().map(keys).sum(), per_sequence: 0 }
+        self.text.layers.iter().map(keys).sum()
     }
 
     /// Returns what encoding a conversation needs.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::model::config::{LayerConfig, MixerConfig, NormKind, TextConfig};
-use crate::model::layer::{Layer, Mixer, Mlp, Norm};
+use crate::model::config::{LayerConfig, TextConfig};
+use crate::model::layer::{Layer, Mlp, Norm};
 use crate::model::layers::Attention;
 use crate::model::layout::LayoutPart;
 use crate::model::params::{Linear, Matrix, Part, Piece};
@@ -57,8 +57,7 @@ impl Decoder {
     ) -> Result<Var> {
         let (layers, levels) = (self.layers.clone(), tape.levels().text);
         let x = tape.layers(dev, "text.layer", x, 0..layers.len(), move |tape, dev, i, x, out| {
-            let cache = layers[..i].iter().filter(|layer| layer.mixer.has_cache()).count();
-            let attention = Attention { rope, heads: layers[i].mixer.heads(), attend: attend.clone(), cache };
+            let attention = Attention { rope, heads: layers[i].heads, attend: attend.clone(), cache: i };
             layers[i].forward(tape, dev, levels.keep(i), attention, x, out)?;
             vision.iter().try_for_each(|rows| rows.add(tape, dev, i, out))
         })?;
@@ -67,7 +66,6 @@ impl Decoder {
 }
 
 fn norm(dev: &mut Device, layout: &mut LayoutPart<'_>, text: &TextConfig, name: &str) -> Result<Norm> {
-    let NormKind::Rms = text.norm;
     Ok(Norm { weight: layout.norm(dev, name, text.hidden_size)?, bias: None, eps: text.rms_norm_eps })
 }
 
@@ -78,8 +76,8 @@ fn layer(
     config: &LayerConfig,
     name: &str,
 ) -> Result<Layer> {
-    let (d, f) = (text.hidden_size, config.intermediate_size);
-    let MixerConfig::Attention { heads, qkv_bias, qk_norm } = config.mixer;
+    let LayerConfig { heads, qkv_bias, qk_norm, intermediate_size: f } = *config;
+    let d = text.hidden_size;
     let [q, kv] = [heads.q * heads.dim, heads.kv * heads.dim];
     let joined = |what: &str, rest: &[usize]| {
         [("q", q, 0), ("k", kv, q), ("v", kv, q + kv)]
@@ -94,14 +92,15 @@ fn layer(
     let bias = qkv_bias.then(|| layout.bias(dev, q + 2 * kv, joined("bias", &[]))).transpose()?;
     let qkv_proj = Linear { weight, bias, adapter: None };
     let mut head_norm = |which: &str| layout.norm(dev, &format!("{name}.self_attn.{which}_norm"), heads.dim);
-    let head_norms = match qk_norm {
-        true => Some(HeadNorms { q: head_norm("q")?, k: head_norm("k")?, eps: text.rms_norm_eps }),
-        false => None,
-    };
+    let head_norms =
+        if qk_norm { Some(HeadNorms { q: head_norm("q")?, k: head_norm("k")?, eps: text.rms_norm_eps }) } else { None };
     let o_proj = layout.linear(dev, &format!("{name}.self_attn.o_proj"), [d, q], q, false)?;
     Ok(Layer {
         input_layernorm,
-        mixer: Mixer::Attention { qkv_proj, head_norms, o_proj, heads },
+        qkv_proj,
+        head_norms,
+        o_proj,
+        heads,
         post_attention_layernorm: norm(dev, layout, text, &format!("{name}.post_attention_layernorm"))?,
         mlp: Mlp::SwiGlu {
             gate_up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, d, false)?,

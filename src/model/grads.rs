@@ -43,18 +43,20 @@ impl GradMemory {
 }
 
 /// The gradients of one bucket.
-struct Part {
-    bucket: Bucket,
+pub struct Part {
+    /// The bucket.
+    pub bucket: Bucket,
     /// Indices of the bucket's parameters that are trained.
-    params: Vec<usize>,
+    pub params: Vec<usize>,
     /// Gradients of the current micro-batch, f32, flat. Buckets that are not in use at the same time share the memory.
     gradient: Tensor,
-    /// Sums of the elements that this rank owns, f32, flat.
-    sums: Tensor,
+    /// Sums of the elements that this rank owns, f32, flat: the range of each parameter, from a multiple of
+    /// [`Grads::padded`].
+    pub sums: Tensor,
     /// True if no other part uses the memory of `gradient`.
-    is_alone: bool,
+    pub is_alone: bool,
     /// True while `gradient` holds gradients of the current micro-batch.
-    is_open: bool,
+    pub is_open: bool,
 }
 
 /// Position of a parameter's gradient.
@@ -72,7 +74,8 @@ struct Place {
 
 /// The gradients of all trained parameters in f32, in [`Region::Overlay`].
 pub struct Grads {
-    parts: Vec<Part>,
+    /// The gradients by bucket, in the order of backward.
+    pub parts: Vec<Part>,
     /// Positions by parameter. `None` if the parameter is frozen.
     places: Vec<Option<Place>>,
     lens: Vec<usize>,
@@ -168,35 +171,15 @@ impl Grads {
         self.places.len()
     }
 
-    /// Returns the buckets with trained parameters, by part, in the order of backward.
-    pub fn buckets(&self) -> impl Iterator<Item = Bucket> + '_ {
-        self.parts.iter().map(|part| part.bucket)
-    }
-
-    /// Returns the bucket of a part.
-    pub fn bucket(&self, part: usize) -> Bucket {
-        self.parts[part].bucket
-    }
-
     /// Returns the index of the part of parameter `id`, or `None` if the parameter is frozen.
     pub fn part_of(&self, id: usize) -> Option<usize> {
         self.places[id].as_ref().map(|place| place.part)
-    }
-
-    /// Returns the parameters of a part, in order.
-    pub fn params(&self, part: usize) -> &[usize] {
-        &self.parts[part].params
     }
 
     /// Returns the gradient of the current micro-batch for parameter `id` of an open part.
     pub fn gradient(&self, id: usize) -> Option<Tensor> {
         let place = self.places[id].as_ref()?;
         Some(self.parts[place.part].gradient.slice(place.at, place.at + self.lens[id]))
-    }
-
-    /// Returns the sums of a part, flat: the owned range of each parameter, from a multiple of [`Grads::padded`].
-    pub fn sums(&self, part: usize) -> Tensor {
-        self.parts[part].sums
     }
 
     /// Returns memory for the gradients `[ranks, len]` that ranks send to this rank.
@@ -207,16 +190,6 @@ impl Grads {
     /// Returns the number of elements that a range of `len` elements takes in the sums of its part.
     pub fn padded(len: usize) -> usize {
         len.next_multiple_of(ALIGN)
-    }
-
-    /// Returns true if the part holds gradients of the current micro-batch.
-    pub fn is_open(&self, part: usize) -> bool {
-        self.parts[part].is_open
-    }
-
-    /// Returns true if no other part uses the memory of the part's gradients.
-    pub fn is_alone(&self, part: usize) -> bool {
-        self.parts[part].is_alone
     }
 
     /// Returns true if the gradients of two parts use the same memory.
@@ -251,7 +224,7 @@ impl Grads {
 
     fn add_open(&mut self, dev: &mut Device, which: impl Fn(&Grads, usize) -> bool) -> Result<()> {
         for part in 0..self.parts.len() {
-            if self.is_open(part) && which(self, part) {
+            if self.parts[part].is_open && which(self, part) {
                 self.add(dev, part)?;
             }
         }
@@ -262,9 +235,9 @@ impl Grads {
 impl GradientSink for Grads {
     fn param(&mut self, dev: &mut Device, id: usize) -> Result<Option<Tensor>> {
         let Some(part) = self.part_of(id) else { return Ok(None) };
-        if !self.is_open(part) {
-            if !self.is_alone(part) {
-                self.add_open(dev, |grads, open| !grads.is_alone(open))?;
+        if !self.parts[part].is_open {
+            if !self.parts[part].is_alone {
+                self.add_open(dev, |grads, open| !grads.parts[open].is_alone)?;
             }
             self.open(dev, part)?;
         }

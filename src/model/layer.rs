@@ -12,10 +12,16 @@ use crate::ops::gelu::GeluKind;
 /// The parameters of one pre-norm transformer layer.
 #[derive(Clone, Copy)]
 pub struct Layer {
-    /// Norm before the mixer.
+    /// Norm before attention.
     pub input_layernorm: Norm,
-    /// The part that mixes tokens.
-    pub mixer: Mixer,
+    /// Projection to q, k and v, as one matrix.
+    pub qkv_proj: Linear,
+    /// Norms of the heads of q and k.
+    pub head_norms: Option<HeadNorms>,
+    /// Projection of the attention result back to the residual stream.
+    pub o_proj: Linear,
+    /// Number of query heads, number of key and value heads, and dimension of a head.
+    pub heads: Heads,
     /// Norm before the MLP.
     pub post_attention_layernorm: Norm,
     /// MLP.
@@ -39,37 +45,6 @@ impl Norm {
         match self.bias {
             None => tape.rms_norm(dev, x, self.weight, self.eps),
             Some(bias) => tape.layer_norm(dev, x, [self.weight, bias], self.eps),
-        }
-    }
-}
-
-/// The part of a layer that mixes tokens.
-#[derive(Clone, Copy)]
-pub enum Mixer {
-    /// Attention.
-    Attention {
-        /// Projection to q, k and v, as one matrix.
-        qkv_proj: Linear,
-        /// Norms of the heads of q and k.
-        head_norms: Option<HeadNorms>,
-        /// Projection of the attention result back to the residual stream.
-        o_proj: Linear,
-        /// Number of query heads, number of key and value heads, and dimension of a head.
-        heads: Heads,
-    },
-}
-
-impl Mixer {
-    /// Returns the heads of attention.
-    pub fn heads(&self) -> Heads {
-        let Mixer::Attention { heads, .. } = *self;
-        heads
-    }
-
-    /// Returns true if the engine keeps keys and values of the layer.
-    pub fn has_cache(&self) -> bool {
-        match self {
-            Mixer::Attention { .. } => true,
         }
     }
 }
@@ -108,8 +83,8 @@ impl Layer {
         out: Var,
     ) -> Result<()> {
         let (dtype, t) = (x.tensor.dtype, x.tensor.rows());
-        let Mixer::Attention { o_proj, head_norms, heads, .. } = self.mixer;
-        if tape.recording() && !tape.is_trained(x) && !{ self }.linears().iter().any(|linear| tape.trains(linear)) {
+        let Layer { o_proj, head_norms, heads, .. } = self;
+        if tape.recording && !tape.is_trained(x) && !{ self }.linears().iter().any(|linear| tape.trains(linear)) {
             // Nothing in the layer and nothing below it is trained.
             return tape.unrecorded(dev, |tape, dev| self.forward(tape, dev, LayerPolicy::All, attention, x, out));
         }
@@ -135,12 +110,11 @@ impl Layer {
 
     /// Returns the linear layers.
     pub(super) fn linears(&mut self) -> Vec<&mut Linear> {
-        let Mixer::Attention { qkv_proj, o_proj, .. } = &mut self.mixer;
         let [up, down] = match &mut self.mlp {
             Mlp::SwiGlu { gate_up_proj, down_proj } => [gate_up_proj, down_proj],
             Mlp::Gelu { fc1, fc2, .. } => [fc1, fc2],
         };
-        vec![qkv_proj, o_proj, up, down]
+        vec![&mut self.qkv_proj, &mut self.o_proj, up, down]
     }
 
     /// Computes q, k and v of norm(x).
@@ -153,9 +127,8 @@ impl Layer {
         qkv: QkvRows,
         again: Recompute,
     ) -> Result<()> {
-        let Mixer::Attention { qkv_proj, head_norms, .. } = self.mixer;
         let n = self.input_layernorm.forward(tape, dev, x)?;
-        let proj = QkvProj { linear: qkv_proj, norms: head_norms };
+        let proj = QkvProj { linear: self.qkv_proj, norms: self.head_norms };
         tape.linear_qkv_into(dev, n, proj, attention, qkv, again)
     }
 

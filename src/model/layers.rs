@@ -89,7 +89,7 @@ pub struct Attention {
     pub heads: Heads,
     /// The keys to which a row attends.
     pub attend: Attend,
-    /// Index of the layer's cache among those of the layers that have one.
+    /// Index of the layer's cache.
     pub cache: usize,
 }
 
@@ -148,20 +148,14 @@ impl Tape {
         let y = self.alloc(dev, x.tensor.dtype, &x.tensor.shape)?;
         let rstd = dev.alloc(self.region(), DType::F32, &[x.tensor.rows()])?;
         rms_norm::fwd(dev, x.tensor, gamma.tensor, eps, y.tensor, rstd)?;
-        if !self.set_trained(y, self.is_trained(x) || self.trains_base()) {
-            return Ok(y);
-        }
-        self.record(mark, move |b| {
-            let Some(dy) = b.take(y) else { return Ok(()) };
+        self.record_of(mark, y, self.is_trained(x) || self.trains_base(), move |b, dy| {
             let (dx, accumulate) = b.of(x)?;
             let (x, dgamma, gamma) = (x.tensor, b.param(gamma.id)?, gamma.tensor);
             // The gradient of a frozen norm is a vector, which is computed and dropped.
             b.with_scratch(DType::F32, &[gamma.len()], |b, scratch| {
                 let dgamma = dgamma.unwrap_or(scratch);
-                rms_norm::bwd(b.dev, rms_norm::Bwd { x, gamma, rstd, dy: dy.tensor, dx, accumulate, dgamma })
-            })?;
-            b.free(dy);
-            Ok(())
+                rms_norm::bwd(b.dev, rms_norm::Bwd { x, gamma, rstd, dy, dx, accumulate, dgamma })
+            })
         });
         Ok(y)
     }
@@ -172,18 +166,12 @@ impl Tape {
         let y = self.alloc(dev, x.tensor.dtype, &x.tensor.shape)?;
         let stats = dev.alloc(self.region(), DType::F32, &[x.tensor.rows(), 2])?;
         layer_norm::fwd(dev, x.tensor, weights.map(|w| w.tensor), eps, y.tensor, stats)?;
-        if !self.set_trained(y, self.is_trained(x) || self.trains_base()) {
-            return Ok(y);
-        }
-        self.record(mark, move |b| {
-            let Some(dy) = b.take(y) else { return Ok(()) };
+        self.record_of(mark, y, self.is_trained(x) || self.trains_base(), move |b, dy| {
             let (dx, accumulate) = b.of(x)?;
             let [weight, bias] = [b.param(weights[0].id)?, b.param(weights[1].id)?];
-            let (x, gamma, dy_rows) = (x.tensor, weights[0].tensor, dy.tensor);
+            let (x, gamma) = (x.tensor, weights[0].tensor);
             let dweights = weight.zip(bias).map(|(weight, bias)| [weight, bias]);
-            layer_norm::bwd(b.dev, layer_norm::Bwd { x, gamma, stats, dy: dy_rows, dx, accumulate, dweights })?;
-            b.free(dy);
-            Ok(())
+            layer_norm::bwd(b.dev, layer_norm::Bwd { x, gamma, stats, dy, dx, accumulate, dweights })
         });
         Ok(y)
     }
@@ -254,7 +242,8 @@ impl Tape {
         let Linear { weight, bias, .. } = layer;
         let (t, n, dtype) = (x.tensor.rows(), weight.weight.n, x.tensor.dtype);
         let y = self.alloc(dev, dtype, &[t, if kind.is_some() { n } else { n / 2 }])?;
-        let records = self.set_trained(y, self.is_trained(x) || self.trains(&layer));
+        let is_trained = self.is_trained(x) || self.trains(&layer);
+        let records = is_trained && self.recording;
         let saved = if records { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
         let (weight, bias) = (&weight.weight, bias.map(|b| b.tensor));
         let product = |dev: &mut Device, x| match kind {
@@ -262,19 +251,16 @@ impl Tape {
             Some(kind) => linear::fwd_gelu(dev, kind, x, weight, bias, saved, y.tensor),
         };
         let kept = self.with_input(dev, x.tensor, layer, product)?;
-        let Some(saved) = saved else { return Ok(y) };
-        self.record(mark, move |b| {
-            let Some(dy) = b.take(y) else { return Ok(()) };
+        self.record_of(mark, y, is_trained, move |b, dy| {
+            let Some(saved) = saved else { return Ok(()) };
             let dx = b.of_trained(x)?;
             b.with_scratch(dtype, &[t, n], |b, dz| {
                 match kind {
-                    None => swiglu::bwd(b.dev, saved, dy.tensor, dz)?,
-                    Some(kind) => gelu::bwd(b.dev, kind, saved, dy.tensor, dz)?,
+                    None => swiglu::bwd(b.dev, saved, dy, dz)?,
+                    Some(kind) => gelu::bwd(b.dev, kind, saved, dy, dz)?,
                 }
                 linear_bwd(b, x, dz, layer, kept, dx)
-            })?;
-            b.free(dy);
-            Ok(())
+            })
         });
         Ok(y)
     }
@@ -314,22 +300,15 @@ impl Tape {
                         None => attention::fwd(dev, &pack, qkv.tensor, out.tensor, lse)?,
                     }
                 }
-                if !self.set_trained(out, self.is_trained(qkv)) {
-                    return Ok(());
-                }
                 let prompt_of = prompts.as_ref().map(|prompts| prompts.prompt_of);
-                self.record(mark, move |b| {
-                    let Some(dout) = b.take(out) else { return Ok(()) };
+                self.record_of(mark, out, self.is_trained(qkv), move |b, dout| {
                     let (dqkv, _) = b.of(qkv)?;
-                    let call =
-                        attention::Bwd { qkv: qkv.tensor, out: out.tensor, dout: dout.tensor, lse, dqkv, prompt_of };
-                    attention::bwd(b.dev, &pack, call)?;
-                    b.free(dout);
-                    Ok(())
+                    let call = attention::Bwd { qkv: qkv.tensor, out: out.tensor, dout, lse, dqkv, prompt_of };
+                    attention::bwd(b.dev, &pack, call)
                 });
             }
             Attend::Paged { ref caches, ref paging } => {
-                if self.mode() != Mode::Infer {
+                if self.mode != Mode::Infer {
                     return Err(Error::Failed("training cannot read a paged KV cache".into()));
                 }
                 let Paging { block_tables, cu_seqlens_q, context_lens, decode, .. } = **paging;
@@ -355,13 +334,9 @@ impl Tape {
         embedding::fwd(dev, ids, &table.weight, y.tensor)?;
         let records = self.set_trained(y, self.trains_base());
         let Some(segments) = segments.filter(|_| records) else { return Ok(y) };
-        self.record(mark, move |b| {
-            let Some(dy) = b.take(y) else { return Ok(()) };
-            if let Some(dw) = b.param(table.id)? {
-                embedding::bwd(b.dev, ids, &segments, dy.tensor, dw)?;
-            }
-            b.free(dy);
-            Ok(())
+        self.record_of(mark, y, true, move |b, dy| match b.param(table.id)? {
+            Some(dw) => embedding::bwd(b.dev, ids, &segments, dy, dw),
+            None => Ok(()),
         });
         Ok(y)
     }
@@ -381,17 +356,10 @@ impl Tape {
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, weight.weight.data.dtype, &[num_patches, weight.weight.n])?;
         patch_embed::fwd(dev, pixels, &images, &normalize, &weight.weight, bias.map(|b| b.tensor), y.tensor)?;
-        if !self.set_trained(y, self.trains_base()) {
-            return Ok(y);
-        }
-        self.record(mark, move |b| {
-            let Some(dy) = b.take(y) else { return Ok(()) };
-            if let Some(dw) = b.param(weight.id)? {
-                let dbias = bias.map_or(Ok(None), |bias| b.param(bias.id))?;
-                patch_embed::bwd(b.dev, pixels, &images, &normalize, dy.tensor, dw, dbias)?;
-            }
-            b.free(dy);
-            Ok(())
+        self.record_of(mark, y, self.trains_base(), move |b, dy| {
+            let Some(dw) = b.param(weight.id)? else { return Ok(()) };
+            let dbias = bias.map_or(Ok(None), |bias| b.param(bias.id))?;
+            patch_embed::bwd(b.dev, pixels, &images, &normalize, dy, dw, dbias)
         });
         Ok(y)
     }
@@ -434,16 +402,12 @@ impl Tape {
         let logits = self.memory_for_logits(dev, r, weight.n)?;
         let outs = linear_logprob::Outs { log_prob: log_prob.tensor, lse, entropy: h, logits };
         linear_logprob::fwd(dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, outs)?;
-        self.record(mark, move |b| {
-            let Some(dlog_prob) = b.take(log_prob) else { return Ok(()) };
+        self.record_of(mark, log_prob, true, move |b, dlog_prob| {
             let dentropy = entropy.and_then(|e| b.take(e)).map(|d| d.tensor);
             let (dx, _) = b.of(hidden)?;
             let dw = b.param(lm_head.id)?;
-            let call =
-                linear_logprob::Bwd { lse, entropy: h, logits, dlog_prob: dlog_prob.tensor, dentropy, dhidden: dx, dw };
-            linear_logprob::bwd(b.dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, call)?;
-            b.free(dlog_prob);
-            Ok(())
+            let call = linear_logprob::Bwd { lse, entropy: h, logits, dlog_prob, dentropy, dhidden: dx, dw };
+            linear_logprob::bwd(b.dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, call)
         });
         Ok(LogProbs { log_prob, entropy })
     }
@@ -455,7 +419,7 @@ impl Tape {
         const KEPT_LOGITS: usize = 64 << 20;
         let columns = panel_count(vocab) * PANEL;
         let fits = rows * columns * size_of::<f32>() <= KEPT_LOGITS;
-        if !self.recording() || dev.kind().is_gpu() || !fits {
+        if !self.recording || dev.kind().is_gpu() || !fits {
             return Ok(None);
         }
         dev.alloc(self.region(), DType::F32, &[rows, columns]).map(Some)

@@ -145,13 +145,11 @@ impl LayoutPart<'_> {
         name: &str,
         [n, k]: [usize; 2],
         file: [usize; 2],
-        bias: bool,
+        has_bias: bool,
     ) -> Result<Linear> {
         let weight = self.linear_matrix(dev, n, k, vec![Piece::rows(format!("{name}.weight"), &file, 0)])?;
-        let bias = match bias {
-            true => Some(self.bias(dev, n, vec![Piece::rows(format!("{name}.bias"), &file[..1], 0)])?),
-            false => None,
-        };
+        let bias = || self.bias(dev, n, vec![Piece::rows(format!("{name}.bias"), &file[..1], 0)]);
+        let bias = has_bias.then(bias).transpose()?;
         Ok(Linear { weight, bias, adapter: None })
     }
 

@@ -105,10 +105,7 @@ impl StoredAdapter {
                 }
                 changed.fetch_add(differing, Ordering::Relaxed);
             };
-            match layout.dtype {
-                DType::Bf16 => param.fill::<bf16>(dev, param.tensor, row)?,
-                _ => param.fill::<f32>(dev, param.tensor, row)?,
-            }
+            param.fill_in_dtype(dev, param.tensor, row)?;
         }
         Ok(Merged { changed: changed.into_inner(), total })
     }

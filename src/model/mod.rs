@@ -116,15 +116,14 @@ impl Model {
                     out.iter_mut().for_each(|w| *w = random.normal() * std);
                 }
             };
-            match (param.quantized, dtype) {
-                (Some(Quantized { format, .. }), _) => param.fill_codes(dev, |piece, r, out| {
+            match param.quantized {
+                Some(Quantized { format, .. }) => param.fill_codes(dev, |piece, r, out| {
                     let mut values = vec![0.0; out.codes.len()];
                     row(piece, r, &mut values);
                     let unfit = |fault: EncodeFault| reading::unfit(param.name(), [r, fault.at], fault.value, format);
                     encode(format, &values, out).map_err(unfit)
                 })?,
-                (None, DType::Bf16) => param.fill::<half::bf16>(dev, param.tensor, row)?,
-                (None, _) => param.fill::<f32>(dev, param.tensor, row)?,
+                None => param.fill_in_dtype(dev, param.tensor, row)?,
             }
             first_piece += param.pieces.len();
         }
@@ -171,7 +170,7 @@ impl Model {
                 return Err(Error::input(format!("image {i}"), format!("{places} placeholders"), expected));
             }
         }
-        tape.freeze_base(!self.layout.adapters.is_empty());
+        tape.base_is_frozen = !self.layout.adapters.is_empty();
         let x = self.embed(tape, dev, &inputs.input_ids)?;
         let vision = self.place_images(tape, dev, inputs, x)?;
         let attend = match inputs.shares_prompts() {
@@ -232,10 +231,7 @@ impl Model {
     pub fn embed(&self, tape: &mut Tape, dev: &mut Device, input_ids: &[u32]) -> Result<Var> {
         inputs::check_ids(&self.config, input_ids)?;
         let ids = tape.upload(dev, input_ids, &[input_ids.len()])?;
-        let segments = match tape.recording() {
-            true => Some(Segments::upload(dev, tape.region(), input_ids)?),
-            false => None,
-        };
+        let segments = tape.recording.then(|| Segments::upload(dev, tape.region(), input_ids)).transpose()?;
         tape.embedding(dev, ids, segments, self.decoder.embed_tokens)
     }
 

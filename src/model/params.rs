@@ -12,13 +12,14 @@
 
 use std::ops::Range;
 
+use half::bf16;
 use rayon::prelude::*;
 
 use crate::device::{Device, Parts};
 use crate::error::Result;
 use crate::ops::matmul::{Order, PANEL, Weight};
 use crate::ops::quantized::{Encoded, Quantized, scale_dtype};
-use crate::tensor::{Elem, Tensor};
+use crate::tensor::{DType, Elem, Tensor};
 
 pub use crate::model::linear_layer::{Linear, Matrix, Vector};
 pub use crate::model::part::{Bucket, Init, Part};
@@ -136,6 +137,19 @@ impl Param {
     ) -> Result<()> {
         assert_eq!(tensor.len(), self.tensor.len(), "{} and what fills it differ in length", self.name());
         self.fill_from::<T>(dev, tensor, 0, row)
+    }
+
+    /// Does the same as [`Param::fill`] for a `tensor` of f32 or bf16.
+    pub fn fill_in_dtype(
+        &self,
+        dev: &mut Device,
+        tensor: Tensor,
+        row: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) -> Result<()> {
+        match tensor.dtype {
+            DType::Bf16 => self.fill::<bf16>(dev, tensor, row),
+            _ => self.fill::<f32>(dev, tensor, row),
+        }
     }
 
     /// Does the same as [`Param::fill`] for a range of the elements that starts at element `first`. `row` is called
@@ -311,7 +325,6 @@ mod tests {
     use super::*;
     use crate::device::{Isa, Plan};
     use crate::model::layout::ParamLayout;
-    use crate::tensor::DType;
 
     fn device() -> Device {
         Device::cpu(&Plan::uniform(1 << 22), 2, Isa::detect()).unwrap()
@@ -334,15 +347,12 @@ mod tests {
                 let row = |piece: usize, r: usize, out: &mut [f32]| {
                     out.iter_mut().enumerate().for_each(|(k, out)| *out = value(i, piece, r, k));
                 };
-                match dtype {
-                    DType::Bf16 => param.fill::<half::bf16>(&mut dev, param.tensor, row).unwrap(),
-                    _ => param.fill::<f32>(&mut dev, param.tensor, row).unwrap(),
-                }
+                param.fill_in_dtype(&mut dev, param.tensor, row).unwrap();
                 for (j, piece) in param.pieces.iter().enumerate() {
                     let whole = 0..piece.num_elements();
                     let found: Vec<f32> = match dtype {
                         DType::Bf16 => {
-                            let values = param.take_run(&dev.read::<half::bf16>(param.tensor).unwrap(), 0, j, whole);
+                            let values = param.take_run(&dev.read::<bf16>(param.tensor).unwrap(), 0, j, whole);
                             values.into_iter().map(Elem::to_f32).collect()
                         }
                         _ => param.take_run(&dev.read::<f32>(param.tensor).unwrap(), 0, j, whole),
@@ -357,9 +367,7 @@ mod tests {
                 .params
                 .iter()
                 .flat_map(|param| match dtype {
-                    DType::Bf16 => {
-                        dev.read::<half::bf16>(param.tensor).unwrap().into_iter().map(Elem::to_f32).collect()
-                    }
+                    DType::Bf16 => dev.read::<bf16>(param.tensor).unwrap().into_iter().map(Elem::to_f32).collect(),
                     _ => dev.read::<f32>(param.tensor).unwrap(),
                 })
                 .sum();
@@ -377,12 +385,9 @@ mod tests {
             let rows: Vec<f32> = (0..n * k).map(|i| i as f32 % 251.0).collect();
             let param = &layout.params[0];
             let row = |_: usize, r: usize, out: &mut [f32]| out.copy_from_slice(&rows[r * k..][..k]);
-            match dtype {
-                DType::Bf16 => param.fill::<half::bf16>(&mut dev, param.tensor, row).unwrap(),
-                _ => param.fill::<f32>(&mut dev, param.tensor, row).unwrap(),
-            }
+            param.fill_in_dtype(&mut dev, param.tensor, row).unwrap();
             let stored = match dtype {
-                DType::Bf16 => dev.read::<half::bf16>(param.tensor).unwrap().into_iter().map(Elem::to_f32).collect(),
+                DType::Bf16 => dev.read::<bf16>(param.tensor).unwrap().into_iter().map(Elem::to_f32).collect(),
                 _ => dev.read::<f32>(param.tensor).unwrap(),
             };
             let at = |i: usize| stored[crate::ops::matmul::index(dtype, k, i / k, i % k)];

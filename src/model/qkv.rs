@@ -53,10 +53,8 @@ impl Tape {
         norms: Option<HeadNorms>,
     ) -> Result<QkvRows> {
         let rows = self.alloc(dev, dtype, &[t, heads.qkv_len()])?;
-        let kept = match norms.filter(|_| self.recording()) {
-            Some(_) => Some(SavedRows::alloc(dev, self.region(), dtype, t, heads)?),
-            None => None,
-        };
+        let keeps = norms.is_some() && self.recording;
+        let kept = keeps.then(|| SavedRows::alloc(dev, self.region(), dtype, t, heads)).transpose()?;
         Ok(QkvRows { rows, kept })
     }
 
@@ -92,12 +90,7 @@ impl Tape {
                 }
             })?;
         }
-        if !self.set_trained(rows, self.is_trained(x) || self.trains(&qkv_proj)) {
-            return Ok(());
-        }
-        self.record(mark, move |b| {
-            let Some(taken) = b.take(rows) else { return Ok(()) };
-            let dqkv = taken.tensor;
+        self.record_of(mark, rows, self.is_trained(x) || self.trains(&qkv_proj), move |b, dqkv| {
             match norms.zip(raw) {
                 None => rope::bwd(b.dev, dqkv, cos, sin, heads)?,
                 Some((HeadNorms { q, k, .. }, kept)) => {
@@ -107,9 +100,7 @@ impl Tape {
                 }
             }
             let dx = b.of_trained(x)?;
-            linear_bwd(b, x, dqkv, qkv_proj, kept, dx)?;
-            b.free(taken);
-            Ok(())
+            linear_bwd(b, x, dqkv, qkv_proj, kept, dx)
         });
         Ok(())
     }

@@ -307,10 +307,7 @@ mod tests {
                         let first = r * out.len();
                         out.iter_mut().enumerate().for_each(|(k, x)| *x = rounded(value(i, piece, first + k)));
                     };
-                    match dtype {
-                        DType::Bf16 => param.fill::<bf16>(&mut other, param.tensor, row).unwrap(),
-                        _ => param.fill::<f32>(&mut other, param.tensor, row).unwrap(),
-                    }
+                    param.fill_in_dtype(&mut other, param.tensor, row).unwrap();
                 }
                 let same = bits(&mut dev, &layout) == bits(&mut other, &wanted);
                 assert!(same, "{stored:?} as {dtype:?}");

@@ -25,7 +25,7 @@ impl RopeTable {
 }
 
 /// Cosines and sines of the products of positions and frequencies. Rows are added when larger positions occur.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Angles {
     frequencies: Vec<f64>,
     table: RopeTable,
@@ -65,7 +65,7 @@ impl Angles {
 }
 
 /// The decoder's rotary embedding.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rotary {
     angles: Angles,
     /// Consecutive frequencies with the axis (time, height, width) whose position they use.

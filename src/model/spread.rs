@@ -38,7 +38,7 @@ impl Tape {
         (0..levels)
             .map(|level| {
                 let idx = self.level_rows(dev, n, level, levels)?;
-                self.gather(dev, all, idx)
+                self.gather(dev, all, idx, None)
             })
             .collect()
     }
@@ -53,17 +53,13 @@ impl Tape {
         for (part, idx) in parts.iter().zip(&idx) {
             rows::scatter(dev, part.tensor, *idx, all.tensor)?;
         }
-        if !self.set_trained(out, parts.iter().any(|part| self.is_trained(*part))) {
-            return Ok(());
-        }
-        self.record(mark, move |b| {
-            let Some(dall) = b.take(all) else { return Ok(()) };
+        let is_trained = parts.iter().any(|part| self.is_trained(*part));
+        self.record_of(mark, all, is_trained, move |b, dall| {
             for (part, idx) in parts.iter().zip(&idx) {
                 if let Some((dpart, _)) = b.of_trained(*part)? {
-                    rows::gather(b.dev, dall.tensor, *idx, dpart)?;
+                    rows::gather(b.dev, dall, *idx, dpart)?;
                 }
             }
-            b.free(dall);
             Ok(())
         });
         Ok(())

@@ -117,15 +117,18 @@ type Node = Box<dyn FnOnce(&mut Backward<'_>) -> Result<()>>;
 
 /// The record of one pass.
 pub struct Tape {
-    mode: Mode,
-    recording: bool,
+    /// Purpose of the pass.
+    pub(super) mode: Mode,
+    /// True if ops record their backward.
+    pub(super) recording: bool,
     /// Backward function of each op, with the height of the stack before the op's outputs.
     nodes: Vec<(Mark, Node)>,
     /// True for each value that depends on parameters that are trained.
     trained: Vec<bool>,
     /// True if all parameters except those of adapters are frozen.
-    base_is_frozen: bool,
-    adapted: Adapted,
+    pub(super) base_is_frozen: bool,
+    /// The rows of the following layers to which adapters apply.
+    pub adapted: Adapted,
     notes: Vec<(&'static str, usize, Tensor)>,
     start: [Mark; 2],
 }
@@ -150,16 +153,6 @@ impl Tape {
         self.start.into_iter().for_each(|mark| dev.release(mark));
     }
 
-    /// Returns the purpose of the pass.
-    pub fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    /// Returns true if ops record their backward.
-    pub fn recording(&self) -> bool {
-        self.recording
-    }
-
     /// Returns the region of activations.
     pub fn region(&self) -> Region {
         if self.mode == Mode::Infer { Region::Workspace } else { Region::Overlay }
@@ -175,21 +168,6 @@ impl Tape {
     pub fn var(&mut self, tensor: Tensor) -> Var {
         self.trained.push(true);
         Var { tensor, id: self.trained.len() - 1 }
-    }
-
-    /// States whether all parameters except those of adapters are frozen.
-    pub fn freeze_base(&mut self, is_frozen: bool) {
-        self.base_is_frozen = is_frozen;
-    }
-
-    /// States to which rows of the following layers adapters apply.
-    pub fn adapt(&mut self, adapted: Adapted) {
-        self.adapted = adapted;
-    }
-
-    /// Returns the rows to which adapters apply.
-    pub fn adapted(&self) -> Adapted {
-        self.adapted
     }
 
     /// Returns true if the base model is trained.
@@ -222,6 +200,25 @@ impl Tape {
     pub fn record(&mut self, mark: Mark, backward: impl FnOnce(&mut Backward<'_>) -> Result<()> + 'static) {
         if self.recording {
             self.nodes.push((mark, Box::new(backward)));
+        }
+    }
+
+    /// States whether `y` depends on parameters that are trained. If it does, records `backward(b, dy)` of its op, where dy
+    /// is the complete gradient of `y`, which is then freed. It is not called if nothing depends on `y`.
+    pub fn record_of(
+        &mut self,
+        mark: Mark,
+        y: Var,
+        is_trained: bool,
+        backward: impl FnOnce(&mut Backward<'_>, Tensor) -> Result<()> + 'static,
+    ) {
+        if self.set_trained(y, is_trained) {
+            self.record(mark, move |b| {
+                let Some(dy) = b.take(y) else { return Ok(()) };
+                backward(b, dy.tensor)?;
+                b.free(dy);
+                Ok(())
+            });
         }
     }
 
@@ -371,8 +368,8 @@ impl Tape {
         if self.mode == Mode::Infer {
             return Err(Error::Failed("backward on a tape that recorded inference only".into()));
         }
-        let slots = seeds.iter().map(|(var, tensor)| (var.id, Slot { tensor: *tensor, place: None })).collect();
-        let mut backward = Backward { tape: self, dev, grads, slots, stack: Vec::new() };
+        let found = seeds.iter().map(|(var, tensor)| (var.id, Taken { tensor: *tensor, place: None })).collect();
+        let mut backward = Backward { tape: self, dev, grads, found, stack: Vec::new() };
         backward.run_to(0)?;
         grads.finish(dev)
     }
@@ -382,21 +379,14 @@ impl Tape {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Recompute(pub bool);
 
-/// The gradient of a value: its memory and its index in the stack of gradients. The index is `None` if the caller owns
-/// the memory.
-#[derive(Clone, Copy)]
-struct Slot {
-    tensor: Tensor,
-    place: Option<usize>,
-}
-
 /// A backward pass in progress. The backward functions of ops use it.
 pub struct Backward<'a> {
     tape: &'a mut Tape,
     /// The device.
     pub dev: &'a mut Device,
     grads: &'a mut dyn GradientSink,
-    slots: HashMap<usize, Slot>,
+    /// The gradients of values.
+    found: HashMap<usize, Taken>,
     /// Height of the stack below each gradient, and true if the gradient is in use.
     stack: Vec<(Mark, bool)>,
 }
@@ -406,6 +396,7 @@ pub struct Backward<'a> {
 pub struct Taken {
     /// The gradient.
     pub tensor: Tensor,
+    /// Index in the stack of gradients, or `None` if the caller owns the memory.
     place: Option<usize>,
 }
 
@@ -429,24 +420,24 @@ impl Backward<'_> {
 
     /// Takes the complete gradient of `y`, or returns `None` if nothing depends on `y`.
     pub fn take(&mut self, y: Var) -> Option<Taken> {
-        let slot = self.slots.remove(&y.id)?;
-        Some(Taken { tensor: slot.tensor.reshape(&y.tensor.shape), place: slot.place })
+        let taken = self.found.remove(&y.id)?;
+        Some(Taken { tensor: taken.tensor.reshape(&y.tensor.shape), ..taken })
     }
 
     /// Returns the complete gradient of `y` and leaves it in place, for ops that change a value in place.
     pub fn peek(&self, y: Var) -> Option<Tensor> {
-        self.slots.get(&y.id).map(|slot| slot.tensor.reshape(&y.tensor.shape))
+        self.found.get(&y.id).map(|found| found.tensor.reshape(&y.tensor.shape))
     }
 
     /// Returns the memory for the gradient of `x`, and true if the caller must add to it or false if the caller must
     /// write it.
     pub fn of(&mut self, x: Var) -> Result<(Tensor, bool)> {
-        if let Some(slot) = self.slots.get(&x.id) {
-            return Ok((slot.tensor.reshape(&x.tensor.shape), true));
+        if let Some(found) = self.found.get(&x.id) {
+            return Ok((found.tensor.reshape(&x.tensor.shape), true));
         }
         let mark = self.dev.mark(Region::Workspace);
         let tensor = self.dev.alloc(Region::Workspace, x.tensor.dtype, &x.tensor.shape)?;
-        self.slots.insert(x.id, Slot { tensor, place: Some(self.stack.len()) });
+        self.found.insert(x.id, Taken { tensor, place: Some(self.stack.len()) });
         self.stack.push((mark, true));
         Ok((tensor, false))
     }
@@ -461,7 +452,7 @@ impl Backward<'_> {
         if !self.tape.is_trained(x) {
             return self.free(taken);
         }
-        let before = self.slots.insert(x.id, Slot { tensor: taken.tensor, place: taken.place });
+        let before = self.found.insert(x.id, taken);
         assert!(before.is_none(), "a residual must not be used after the layer that adds it");
     }
 

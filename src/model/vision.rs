@@ -12,7 +12,8 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::{Backend, ImageInput, Processor};
 use crate::model::config::{MediaConfig, TowerConfig, TowerKind};
-use crate::model::layer::{Layer, Mixer, Mlp, Norm};
+use crate::model::family::media::TOWER;
+use crate::model::layer::{Layer, Mlp, Norm};
 use crate::model::layers::{Attend, Attention, Rope};
 use crate::model::layout::{LayoutPart, ParamLayout};
 use crate::model::params::{Linear, Matrix, Part, Piece, Vector};
@@ -105,7 +106,7 @@ impl VisionTower {
     /// Adds the tower's parameters to `layout`.
     pub fn new(dev: &mut Device, layout: &mut ParamLayout, config: &MediaConfig) -> Result<VisionTower> {
         let (tower, grid) = (&config.tower, config.grid);
-        let (c, merged, prefix) = (tower.hidden_size, tower.hidden_size * grid.merge_unit(), tower.prefix);
+        let (c, merged, prefix) = (tower.hidden_size, tower.hidden_size * grid.merge_unit(), TOWER);
         let kernel = [c, 3, grid.temporal_patch_size, grid.patch_size, grid.patch_size];
         let kernel = vec![Piece::rows(format!("{prefix}.patch_embed.proj.weight"), &kernel, 0)];
         let mut part = layout.within(Part::Tower);
@@ -191,7 +192,7 @@ impl VisionTower {
         images: &[Arc<ImageInput>],
         out: Tensor,
     ) -> Result<Vec<Var>> {
-        if tape.recording() && !self.trains() {
+        if tape.recording && !self.trains() {
             return tape.unrecorded(dev, |tape, dev| self.forward(tape, dev, images, out));
         }
         let merge = self.config.grid.merge_size;
@@ -278,7 +279,7 @@ impl VisionTower {
     /// Computes the rows of a chunk into `out`.
     fn encode(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk, out: Var) -> Result<()> {
         let mut parts = Vec::new();
-        if tape.recording() && !self.trains_blocks {
+        if tape.recording && !self.trains_blocks {
             for (level, x) in self.frozen_blocks(tape, dev, chunk)?.into_iter().enumerate() {
                 parts.push(self.merge(tape, dev, level, x)?);
             }
@@ -291,7 +292,7 @@ impl VisionTower {
         // The mergers of blocks come first.
         parts.rotate_right(1);
         match chunk.order {
-            Order::Windows { reverse, .. } => tape.gather_into(dev, parts[0], reverse, out),
+            Order::Windows { reverse, .. } => tape.gather_into(dev, parts[0], reverse, None, out),
             Order::Input(_) => tape.join_levels(dev, parts, out),
         }
     }
@@ -321,7 +322,7 @@ impl VisionTower {
         let windows = match (&chunk.order, self.pos_embed) {
             (Order::Windows { index, attend, .. }, _) => {
                 tape.note("vision.patch_embed", 0, x);
-                x = tape.gather(dev, x.reshape(&[n / unit, unit * c]), *index)?.reshape(&[n, c]);
+                x = tape.gather(dev, x.reshape(&[n / unit, unit * c]), *index, None)?.reshape(&[n, c]);
                 attend
             }
             (Order::Input(taps), Some(table)) => {
@@ -343,8 +344,7 @@ impl VisionTower {
                     TowerKind::DeepStack { .. } => true,
                 };
                 let attend = if full { &frames } else { &windows };
-                let heads = blocks[i].mixer.heads();
-                let attention = Attention { rope, heads, attend: attend.clone(), cache: i };
+                let attention = Attention { rope, heads: blocks[i].heads, attend: attend.clone(), cache: i };
                 blocks[i].forward(tape, dev, levels.keep(i), attention, x, out)
             })?;
             take(tape, dev, level, x)?;
@@ -403,12 +403,8 @@ fn chunks(images: &[Arc<ImageInput>], most: usize) -> Vec<&[Arc<ImageInput>]> {
 
 fn norm(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, name: &str, width: usize) -> Result<Norm> {
     let weight = layout.norm(dev, name, width)?;
-    let bias = match tower.kind {
-        TowerKind::Windowed { .. } => None,
-        TowerKind::DeepStack { .. } => {
-            Some(layout.bias(dev, width, vec![Piece::rows(format!("{name}.bias"), &[width], 0)])?)
-        }
-    };
+    let bias = || layout.bias(dev, width, vec![Piece::rows(format!("{name}.bias"), &[width], 0)]);
+    let bias = matches!(tower.kind, TowerKind::DeepStack { .. }).then(bias).transpose()?;
     Ok(Norm { weight, bias, eps: NORM_EPS })
 }
 
@@ -416,12 +412,9 @@ fn block(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, nam
     let (c, f) = (tower.hidden_size, tower.intermediate_size);
     let padded = f.next_multiple_of(PANEL);
     let input_layernorm = norm(dev, layout, tower, &format!("{name}.norm1"), c)?;
-    let mixer = Mixer::Attention {
-        qkv_proj: layout.linear(dev, &format!("{name}.attn.qkv"), [3 * c, c], c, true)?,
-        head_norms: None,
-        o_proj: layout.linear(dev, &format!("{name}.attn.proj"), [c, c], c, true)?,
-        heads: Heads { q: tower.num_heads, kv: tower.num_heads, dim: tower.head_dim() },
-    };
+    let qkv_proj = layout.linear(dev, &format!("{name}.attn.qkv"), [3 * c, c], c, true)?;
+    let o_proj = layout.linear(dev, &format!("{name}.attn.proj"), [c, c], c, true)?;
+    let heads = Heads { q: tower.num_heads, kv: tower.num_heads, dim: tower.head_dim() };
     let post_attention_layernorm = norm(dev, layout, tower, &format!("{name}.norm2"), c)?;
     let mlp = match tower.kind {
         TowerKind::Windowed { .. } => Mlp::SwiGlu {
@@ -434,7 +427,7 @@ fn block(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, nam
             fc2: layout.linear(dev, &format!("{name}.mlp.linear_fc2"), [c, padded], f, true)?,
         },
     };
-    Ok(Layer { input_layernorm, mixer, post_attention_layernorm, mlp })
+    Ok(Layer { input_layernorm, qkv_proj, head_norms: None, o_proj, heads, post_attention_layernorm, mlp })
 }
 
 impl From<&Processor> for Normalize {

@@ -357,8 +357,6 @@ fn copy(out: &mut [f32], values: impl Iterator<Item = f32>) {
 mod tests {
     use std::sync::Arc;
 
-    use half::bf16;
-
     use super::*;
     use crate::device::{Isa, Plan};
     use crate::model::family::qwen2_5_vl::FAMILY;
@@ -379,10 +377,7 @@ mod tests {
             let row = |piece: usize, r: usize, out: &mut [f32]| {
                 out.iter_mut().enumerate().for_each(|(k, x)| *x = (i * 7 + piece * 3 + r + k) as f32 / 8.0);
             };
-            match layout.dtype {
-                DType::Bf16 => param.fill::<bf16>(dev, param.tensor, row).unwrap(),
-                _ => param.fill::<f32>(dev, param.tensor, row).unwrap(),
-            }
+            param.fill_in_dtype(dev, param.tensor, row).unwrap();
         }
     }
 

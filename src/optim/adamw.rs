@@ -210,12 +210,8 @@ impl Optimizer {
 
     /// Returns the number of bytes of the moments and low halves that this rank owns.
     pub fn bytes(&self) -> usize {
-        self.bytes_in(Region::State) + self.bytes_in(Region::Host)
-    }
-
-    fn bytes_in(&self, region: Region) -> usize {
         let tensors = self.states.iter().flatten().flat_map(|s| s.moments.tensors().into_iter().flatten().chain(s.lo));
-        tensors.map(|t| t.span()).filter(|span| span.region == region).map(|span| span.bytes).sum()
+        tensors.map(|t| t.span().bytes).sum()
     }
 
     /// Returns the statistics of the last update; waits for it. An update that changed nothing is not counted, so the

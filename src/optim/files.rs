@@ -131,15 +131,14 @@ pub(super) fn outgoing(
             tensors.extend(pieces().map(|(piece, p)| elements::<i16>(name(p, "lo"), part(piece))));
         }
         // Every rank has the update count. The rank that owns the first element writes it.
-        let updates = || match own.contains(&0) {
-            true => Content::Ready((state.updates as u32).to_le_bytes().to_vec()),
-            false => Content::Elsewhere,
-        };
         tensors.extend(pieces().map(|(_, p)| Outgoing {
             name: name(p, "step"),
             dtype: DType::U32,
             shape: vec![1],
-            content: updates(),
+            content: match own.contains(&0) {
+                true => Content::Ready((state.updates as u32).to_le_bytes().to_vec()),
+                false => Content::Elsewhere,
+            },
         }));
     }
     let mut files = cut(tensors, MAX_FILE_BYTES, |i, count| format!("optim-{:05}-of-{count:05}.safetensors", i + 1));

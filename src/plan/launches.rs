@@ -100,7 +100,7 @@ impl Launches {
         let begins = |entry: &Entry| matches!(entry, Entry::Launch("embedding_fwd", ..));
         let last = entries.split_off(entries.iter().rposition(begins).unwrap_or(0));
         // Each launch reads the keys and values of one layer.
-        let kv_bytes = config.memory(model.layout.dtype).per_token / config.text.layers.len() * context * batch;
+        let kv_bytes = config.token_bytes(model.layout.dtype) / config.text.layers.len() * context * batch;
         let head = json!({"phase": "decode", "batch": batch, "context": context});
         Ok(self.phase(head, last, Pages { bytes: kv_bytes as f64, keys: context }))
     }

@@ -99,7 +99,7 @@ impl Rollouts {
     pub fn new(model: &ModelConfig, config: &RlConfig, prompt: usize, num_kv_blocks: Option<usize>) -> Rollouts {
         let d = model.text.hidden_size;
         let weights = |layer: &LayerConfig| {
-            let Heads { q, kv, dim } = layer.mixer.heads();
+            let Heads { q, kv, dim } = layer.heads;
             d * (q + 2 * kv) * dim + q * dim * d + 3 * d * layer.intermediate_size
         };
         let layers: usize = model.text.layers.iter().map(weights).sum();
@@ -119,7 +119,7 @@ impl Rollouts {
             batch: at_once.min(r.max_num_seqs as f64).min((config.train_batch_size * r.n) as f64),
             kv_tokens,
             weights: (layers + model.text.vocab_size * d) as f64,
-            kv_bytes: model.memory(DType::Bf16).per_token as f64,
+            kv_bytes: model.token_bytes(DType::Bf16) as f64,
         }
     }
 

@@ -98,7 +98,7 @@ pub fn image(steps: &[Metrics]) -> Option<StepImage> {
         let label = format!("{} to {} s", rounded(start), rounded(end));
         Bar { x: x(start), width: f64::max(x(end) - x(start), 1.0), label }
     };
-    let names = Activity::ALL.map(Activity::name).into_iter();
+    let names = Activity::ALL.iter().map(|(name, _)| *name);
     let names: Vec<&str> = names.filter(|name| steps.iter().any(|step| step.spans(name).next().is_some())).collect();
     let lane = |name: &&'static str| Lane { name, spans: step.spans(name).map(bar).collect() };
     let tick = interval(high - low);

@@ -4,7 +4,7 @@ use crate::rollout::generate::{Question, Rollout};
 use crate::train::step::Sequence;
 
 /// A response to train on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Experience {
     /// Prompt and response tokens.
     pub input_ids: Vec<u32>,
@@ -40,18 +40,7 @@ impl Experience {
         let mut loss_mask = vec![false; prompt.len()];
         loss_mask.resize(prompt.len() + response.len(), true);
         let input_ids = [prompt, response].concat();
-        let (score, reward, advantage) = (0.0, 0.0, 0.0);
-        Experience {
-            input_ids,
-            loss_mask,
-            old_log_prob,
-            ref_log_prob: None,
-            teacher_log_prob: None,
-            score,
-            reward,
-            advantage,
-            is_masked: false,
-        }
+        Experience { input_ids, loss_mask, old_log_prob, ..Experience::default() }
     }
 
     /// Returns the response to `question` as a sequence to train on. `same_prompt` is true if the sequence before it is a

@@ -15,9 +15,12 @@ use crate::train::metrics::{self, Metrics};
 
 /// Collects the metrics of a step. Metrics of several updates are averaged, except that names ending in `max` or `min`
 /// take the largest or smallest value, as in verl.
+#[derive(Default)]
 pub struct StepMetrics {
-    values: Metrics,
-    updates: Vec<Vec<(String, f64)>>,
+    /// All metrics.
+    pub values: Metrics,
+    /// Metrics of each update so far.
+    pub updates: Vec<Vec<(String, f64)>>,
     tokens: usize,
     shared_tokens: usize,
     responses: usize,
@@ -31,15 +34,7 @@ impl StepMetrics {
         let mut values = Metrics::new();
         values.insert("step".to_owned(), step.into());
         values.insert("training/global_step".to_owned(), step.into());
-        StepMetrics {
-            values,
-            updates: Vec::new(),
-            tokens: 0,
-            shared_tokens: 0,
-            responses: 0,
-            micro_batches: 0,
-            skipped: 0,
-        }
+        StepMetrics { values, ..StepMetrics::default() }
     }
 
     /// Sets one metric. A value that is not finite is omitted, because JSON cannot represent it.
@@ -125,11 +120,6 @@ impl StepMetrics {
         self.set(&format!("{name}/min"), values.iter().copied().fold(f64::INFINITY, f64::min));
     }
 
-    /// Returns true before the first update of the step.
-    pub fn has_no_update(&self) -> bool {
-        self.updates.is_empty()
-    }
-
     /// Adds the metrics of one update and the optimizer's statistics of it.
     pub fn update(&mut self, results: &UpdateResults, step: StepStats, lr: f64, loss: &PolicyLoss) {
         let first = self.updates.is_empty();
@@ -186,11 +176,6 @@ impl StepMetrics {
         self.set("perf/total_num_tokens", self.tokens as f64);
         self.set("perf/num_shared_tokens", self.shared_tokens as f64);
         self.set("perf/throughput", self.tokens as f64 / step_seconds);
-    }
-
-    /// Returns all metrics.
-    pub fn into_values(self) -> Metrics {
-        self.values
     }
 
     /// Returns the metrics that are displayed next to the progress bar.

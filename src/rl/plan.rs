@@ -11,6 +11,7 @@ use crate::engine::{EngineConfig, EngineCoreRequest, Noise, Prompt, RequestParam
 use crate::error::Result;
 use crate::llm;
 use crate::model::adapter_files;
+use crate::model::vision::CHUNK_PATCHES;
 use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::policy_loss;
@@ -46,13 +47,11 @@ pub fn engine_config(
     EngineConfig {
         max_num_seqs: r.max_num_seqs,
         max_num_batched_tokens: r.max_num_batched_tokens,
-        max_model_len: config.max_prompt_length + config.max_response_length,
         num_kv_blocks,
         vision_rows,
         enable_prefix_caching: r.enable_prefix_caching,
-        draft_rows: 0,
         allowed: Some(allowed),
-        keep_logits: false,
+        ..EngineConfig::new(config.max_prompt_length + config.max_response_length)
     }
 }
 
@@ -371,14 +370,14 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
     let single = index.shapes().map(|shape| Size::of(tower, [shape]).largest).max().unwrap_or(0);
     // Two consecutive chunks together have more patches than the maximum of one chunk.
     let chunks =
-        if patches <= tower.chunk() { usize::from(images > 0) } else { images.min(2 * patches / tower.chunk() + 1) };
+        if patches <= CHUNK_PATCHES { usize::from(images > 0) } else { images.min(2 * patches / CHUNK_PATCHES + 1) };
     Size {
         tokens: longest_mini_batch(config, index).min(room),
         targets: most_of(response).min(most * response),
         sequences,
         chunks,
         patches,
-        largest: single.max(patches.min(tower.chunk())),
+        largest: single.max(patches.min(CHUNK_PATCHES)),
         windows: dense(&|size| size.windows),
         images,
         pixels: dense(&|size| size.pixels),

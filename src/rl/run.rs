@@ -31,7 +31,7 @@ use crate::tensor::DType;
 use crate::train::job::{JobCommon, TrainingJob};
 use crate::train::metrics::{self, Metrics, object};
 use crate::train::plan::gib_to_bytes;
-use crate::train::trainer::{Trainer, seconds};
+use crate::train::trainer::Trainer;
 use crate::train::trainer_config::TrainerConfig;
 
 use job::Run;
@@ -55,14 +55,14 @@ impl RlJob {
             }
             Ok(())
         })?;
-        let generation = seconds(start.elapsed());
+        let generation = start.elapsed().as_secs_f64();
 
         self.compute_advantages(run, dev, trainer, &mut batch, &mut metrics)?;
         self.record_rollouts(run, trainer, &batch, &mut metrics)?;
 
         let update_start = Instant::now();
         self.update(run, dev, trainer, &batch.groups, &mut metrics)?;
-        let times = Times { start, generation, update: seconds(update_start.elapsed()) };
+        let times = Times { start, generation, update: update_start.elapsed().as_secs_f64() };
         self.save(run, dev, trainer, batch, metrics, times)
     }
 }

@@ -355,10 +355,7 @@ pub fn ref_log_prob(
     for range in micro_batches(groups, ids, micro_batch_tokens)? {
         let sequences = sequences(groups, &ids[range]);
         let forward = step::forward(dev, model, &sequences, policy, LayerPolicy::Inputs, false)?;
-        let log_prob = dev.read::<f32>(forward.log_prob)?;
-        let borders = forward.cu_targets.windows(2).map(|w| w[0] as usize..w[1] as usize);
-        ref_log_prob.extend(borders.map(|range| log_prob[range].to_vec()));
-        forward.discard(dev);
+        ref_log_prob.extend(forward.read(dev)?);
     }
     Ok(ref_log_prob)
 }

@@ -29,9 +29,8 @@ pub fn limits(
         let expected = format!("at most {}, max_position_embeddings of the model", model.text.max_position_embeddings);
         return Err(Error::input("max_model_len", max_model_len.to_string(), expected));
     }
-    let (one, memory) = (max_model_len.div_ceil(BLOCK), model.memory(DType::of(config.dtype, kind)));
-    let rest = CPU_CACHE.saturating_sub(memory.per_sequence * config.max_num_seqs);
-    let most = if kind == Kind::Cuda { usize::MAX } else { rest / (memory.per_token * BLOCK) };
+    let (one, token) = (max_model_len.div_ceil(BLOCK), model.token_bytes(DType::of(config.dtype, kind)));
+    let most = if kind == Kind::Cuda { usize::MAX } else { CPU_CACHE / (token * BLOCK) };
     let blocks = one.saturating_mul(config.max_num_seqs).min(most).max(one);
     let rows = |processor| largest_image(processor, max_model_len).max(2 * config.max_num_batched_tokens);
     Ok(EngineConfig {

@@ -102,7 +102,7 @@ impl Exchange {
 
     /// Returns the bytes that `grads` lacks to exchange a decoder layer at once.
     pub fn bytes_for_whole_layers(&self, grads: &Grads) -> usize {
-        let widest = (0..grads.buckets().count()).map(|part| grads.sums(part).len()).max().unwrap_or(0);
+        let widest = grads.parts.iter().map(|part| part.sums.len()).max().unwrap_or(0);
         let received = |width: usize| if self.size > 1 { self.size * width.min(widest) * size_of::<f32>() } else { 0 };
         // An allocation takes complete pages on the emulator.
         (received(self.width.max(self.layer)) - received(self.width)).next_multiple_of(4096)
@@ -121,7 +121,7 @@ impl Exchange {
     /// the range in the rank's sums.
     fn pieces<'a>(&'a self, grads: &'a Grads, part: usize, rank: usize) -> impl Iterator<Item = Piece> + 'a {
         let at = Cell::new(0);
-        grads.params(part).iter().map(move |&id| {
+        grads.parts[part].params.iter().map(move |&id| {
             let range = self.shards.of(rank)[id].clone();
             Piece { id, at: at.replace(at.get() + Grads::padded(range.len())), range }
         })
@@ -172,13 +172,13 @@ impl<'a> Collector<'a> {
         reaches: &'a [Reach],
     ) -> Collector<'a> {
         let any = |bucket| reaches.iter().any(|reach| reach.includes(bucket));
-        let left: Vec<usize> = grads.buckets().enumerate().filter(|(_, of)| any(*of)).map(|(part, _)| part).collect();
+        let left: Vec<usize> = (0..grads.parts.len()).filter(|part| any(grads.parts[*part].bucket)).collect();
         Collector { exchange, ranks, grads, reaches, left: left.into_iter(), exchanging: None }
     }
 
     /// Adds the next part of the round. A rank whose rows turned out to be unusable adds zeros.
     fn add(&mut self, dev: &mut Device, part: usize) -> Result<()> {
-        let bucket = self.grads.bucket(part);
+        let bucket = self.grads.parts[part].bucket;
         let adds = |rank: usize| self.reaches.get(rank).is_some_and(|reach| reach.includes(bucket));
         let Exchange { rank: own, width, .. } = *self.exchange;
         if adds(own) {
@@ -223,7 +223,7 @@ impl<'a> Collector<'a> {
     /// gradients.
     fn exchanged(&mut self, dev: &mut Device, part: usize, window: Range<usize>, from: &[usize]) -> Result<()> {
         let (grads, exchange, own) = (&*self.grads, self.exchange, self.exchange.rank);
-        let sums = grads.sums(part);
+        let sums = grads.parts[part].sums;
         let pieces = |rank: usize| exchange.pieces(grads, part, rank).filter_map(|piece| piece.within(&window));
         let mine = window.start.min(sums.len())..window.end.min(sums.len());
         let rows = grads.received(from.len(), mine.len());
@@ -265,9 +265,9 @@ impl<'a> Collector<'a> {
 impl GradientSink for Collector<'_> {
     fn param(&mut self, dev: &mut Device, id: usize) -> Result<Option<Tensor>> {
         let Some(part) = self.grads.part_of(id) else { return Ok(None) };
-        if !self.grads.is_open(part) {
+        if !self.grads.parts[part].is_open {
             // The gradient of a tied token table begins at the head, before the layers, and ends after them.
-            if !self.grads.is_alone(part) {
+            if !self.grads.parts[part].is_alone {
                 self.add_before(dev, part)?;
             }
             self.open(dev, part)?;

@@ -17,6 +17,7 @@ use super::trainer_config::{RunSetup, TrainerConfig};
 use super::validation::Validation;
 use crate::config::{Dtype, ImageConfig, OptimConfig};
 use crate::data::encoder::EncodingPurpose;
+use crate::data::held_out::split_off;
 use crate::data::{Dataset, Encoder, Index, Row};
 use crate::device::{Device, Plan, Target};
 use crate::error::{Error, Result};
@@ -24,6 +25,7 @@ use crate::files;
 use crate::identity;
 use crate::model::{CheckpointPolicy, ModelConfig, family};
 use crate::observe::Observer;
+use crate::optim::check_adapter;
 use crate::ranks::{self, OneRank, Ranks};
 use crate::tensor::DType;
 
@@ -53,6 +55,7 @@ impl Start {
         let model = Start::directory(model)?;
         let config = ModelConfig::load(&model.join("config.json"))?.quantized(optimizer.quantization.as_ref())?;
         let encoder = Encoder::load(model, &config.chat(), purpose, images)?;
+        check_adapter(model, &config, optimizer)?;
         Ok(Start { model: model.to_owned(), config, encoder })
     }
 
@@ -97,22 +100,31 @@ pub struct JobCommon {
 }
 
 impl JobCommon {
-    /// Creates a job of one process, in `dir`, that starts from `model` and trains on `data`.
-    pub fn new(dir: &Path, model: PathBuf, model_config: ModelConfig, data: Dataset) -> JobCommon {
-        JobCommon {
+    /// Creates a job of one process, in `dir`, that starts from `model` and trains on `data`, from which `val_size` rows
+    /// are split off.
+    pub fn new(
+        dir: &Path,
+        label: &str,
+        model: PathBuf,
+        model_config: ModelConfig,
+        mut data: Dataset,
+        val_size: Option<f64>,
+    ) -> Result<JobCommon> {
+        let held_out = val_size.map(|size| split_off(&mut data, size)).transpose()?.unwrap_or_default();
+        Ok(JobCommon {
             dir: dir.to_owned(),
             model,
             model_config,
             index: data.index.clone(),
             data,
-            held_out: Vec::new(),
-            label: String::new(),
+            held_out,
+            label: label.to_owned(),
             validation: None,
             ranks: OneRank::ALONE,
             total_steps: 0,
             levels: CheckpointPolicy::default(),
             whole_layers: false,
-        }
+        })
     }
 
     /// Stores the choices of `planned`, and returns its memory with that of the validation added; see
@@ -305,7 +317,6 @@ pub fn model_step(dir: &Path) -> Option<u64> {
 
 /// Returns the number of steps of the finished run in `dir`, and its summary.
 fn finished(dir: &Path) -> Option<(u64, Metrics)> {
-    let text = files::read_to_string(dir.join("summary.json")).ok()?;
-    let summary: Metrics = serde_json::from_str(&text).ok()?;
+    let summary: Metrics = files::json::read(&dir.join("summary.json")).ok()?;
     dir.join("model").is_dir().then(|| Some((summary.get("steps")?.as_u64()?, summary)))?
 }

@@ -42,12 +42,11 @@ pub struct Size {
     pub pixels: usize,
 }
 
-/// Parameters of the vision tower that determine sizes: patches along the side of a window, patches of a chunk, and
-/// patches along the side of a merged token.
+/// Parameters of the vision tower that determine sizes: patches along the side of a window, and along that of a merged
+/// token.
 #[derive(Clone, Copy, Debug)]
 pub struct Tower {
     side: usize,
-    chunk: usize,
     merge: usize,
 }
 
@@ -60,12 +59,7 @@ impl Tower {
             TowerKind::DeepStack { .. } => 8,
         };
         let (side, merge) = (config.media.as_ref().map_or(1, side), config.grid().merge_size);
-        Tower { side, chunk: CHUNK_PATCHES, merge }
-    }
-
-    /// Returns the maximum number of patches of a chunk.
-    pub fn chunk(&self) -> usize {
-        self.chunk
+        Tower { side, merge }
     }
 }
 
@@ -78,7 +72,7 @@ impl Size {
             size.tokens += shape.tokens;
             size.targets += shape.targets;
             for grid in shape.grids {
-                if chunk == 0 || chunk + grid.patches() > tower.chunk {
+                if chunk == 0 || chunk + grid.patches() > CHUNK_PATCHES {
                     size.chunks += 1;
                     chunk = 0;
                 }
@@ -240,7 +234,7 @@ fn enlarge_chunk(tower: Tower, batch: &mut [Made], patches: usize) {
     for (i, sample) in batch.iter().enumerate() {
         for (j, grid) in sample.grids.iter().enumerate() {
             let n = grid.patches();
-            chunk = if chunk == 0 || chunk + n > tower.chunk { n } else { chunk + n };
+            chunk = if chunk == 0 || chunk + n > CHUNK_PATCHES { n } else { chunk + n };
             if chunk > largest {
                 (largest, at) = (chunk, (i, j));
             }
@@ -250,7 +244,7 @@ fn enlarge_chunk(tower: Tower, batch: &mut [Made], patches: usize) {
         return;
     }
     let sample = &mut batch[at.0];
-    if largest > tower.chunk {
+    if largest > CHUNK_PATCHES {
         let grid = &mut sample.grids[at.1];
         let before = grid.patches();
         grid.w = patches.div_ceil(grid.t() * usize::from(grid.h)).next_multiple_of(tower.merge) as u16;
@@ -292,7 +286,7 @@ mod tests {
         (0..count).map(|_| pack()).collect()
     }
 
-    const TOWER: Tower = Tower { side: 8, chunk: 8192, merge: 2 };
+    const TOWER: Tower = Tower { side: 8, merge: 2 };
 
     fn size(batch: &[Made]) -> Size {
         Size::of(TOWER, batch.iter().map(Made::shape))

@@ -35,8 +35,10 @@ pub fn object(value: Value) -> Metrics {
 /// the last step.
 pub struct MetricsLog {
     files: Option<Files>,
-    has_steps: bool,
-    last_step: u64,
+    /// True if the log contained steps when it was opened.
+    pub has_steps: bool,
+    /// Number of the last step in the log.
+    pub last_step: u64,
     /// Hash of the steps so far; see [`digest`].
     hasher: blake3::Hasher,
 }
@@ -69,16 +71,6 @@ impl MetricsLog {
     /// Creates the log of a rank that writes no files.
     pub fn elsewhere(resume_step: u64, has_steps: bool) -> MetricsLog {
         MetricsLog { files: None, has_steps, last_step: resume_step, hasher: blake3::Hasher::new() }
-    }
-
-    /// Returns true if the log contained steps when it was opened.
-    pub fn has_steps(&self) -> bool {
-        self.has_steps
-    }
-
-    /// Returns the number of the last step in the log.
-    pub fn last_step(&self) -> u64 {
-        self.last_step
     }
 
     /// Waits until all lines are on disk, and returns the hash of all steps. The hash does not cover times.
@@ -182,11 +174,7 @@ fn line(metrics: &Metrics) -> String {
 }
 
 fn cut_back(path: &Path, last_step: u64) -> Result<Vec<Metrics>> {
-    let text = match files::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io(path)(e)),
-    };
+    let text = files::if_exists(path, files::read_to_string(path))?.unwrap_or_default();
     let mut kept = Vec::new();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     for (i, line) in whole.lines().enumerate() {

@@ -17,18 +17,16 @@ use super::plan;
 use super::record;
 use super::step::{self, Computed, Cost, Sequence};
 use super::timeline::Activity;
-use super::trainer::{Trainer, seconds};
+use super::trainer::Trainer;
 use super::trainer_config::TrainerConfig;
 use super::updates::{Update, Updates};
 use crate::config::{self, SftConfig};
 use crate::data::encoder::EncodingPurpose;
-use crate::data::held_out::split_off;
 use crate::data::indexing::Longest;
 use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples, Shape};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
-use crate::optim::check_adapter;
 use crate::ranks::Ranks;
 use crate::tensor::DType;
 
@@ -64,7 +62,6 @@ impl SftJob {
         };
         let Start { model, config: model_config, encoder } =
             Start::open(config.model.as_deref(), EncodingPurpose::Train, &config.training.images, &config.optimizer)?;
-        check_adapter(&model, &model_config, &config.optimizer)?;
         let encoder = encoder.with_variables(&config.training.chat_template_kwargs.variables())?;
         let encoder = encoder.with_newline(config.train_newline);
         if config.datasets.is_empty() {
@@ -73,11 +70,8 @@ impl SftJob {
         let longest = Longest { tokens: config.packing_length, key: "packing_length" };
         let share = config.training.max_bad_rows;
         let fresh = fresh || record::rows_may_differ(&config.training.accept_changed);
-        let mut data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
-        let held = config.validation.val_size.map(|size| split_off(&mut data, size)).transpose()?;
-        let mut common = JobCommon::new(dir, model, model_config, data);
-        common.held_out = held.unwrap_or_default();
-        common.label = "sft".to_owned();
+        let data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
+        let mut common = JobCommon::new(dir, "sft", model, model_config, data, config.validation.val_size)?;
         let (data, index) = (&mut common.data, &common.index);
         if let Some(i) = (0..index.len()).find(|&i| index.tokens(i) > config.micro_batch_tokens) {
             let expected = format!("at most micro_batch_tokens={}", config.micro_batch_tokens);
@@ -94,8 +88,9 @@ impl SftJob {
         Ok(SftJob { common, config, samples: Arc::new(samples) })
     }
 
-    /// Returns the micro-batches that determine this rank's memory.
-    fn largest_micro_batches(&self) -> Result<LargestMicroBatches> {
+    /// Returns made-up samples of the micro-batches that can determine this rank's peak memory, and the largest number of
+    /// micro-batches of an update.
+    fn largest_micro_batches(&self) -> Result<(Vec<Vec<Sample>>, usize)> {
         let JobCommon { model_config, index, ranks, total_steps, .. } = &self.common;
         let mut updates = Updates::new(&self.config, index)?;
         let (mut largest, mut most, mut consumed) = (Largest::new(model_config), 0, 0);
@@ -110,7 +105,7 @@ impl SftJob {
                 }
             }
         }
-        Ok(LargestMicroBatches { batches: largest.into_samples(model_config), most })
+        Ok((largest.into_samples(model_config), most))
     }
 
     /// Returns a loader that prepares the samples of all micro-batches of this rank, for the remaining updates.
@@ -155,14 +150,6 @@ fn reach(index: &Index, micro_batch: &[usize]) -> Reach {
     Reach { targets: any(|shape| shape.targets > 0), images: any(|shape| !shape.grids.is_empty()) }
 }
 
-/// The micro-batches of a run that determine the memory of a rank.
-struct LargestMicroBatches {
-    /// Made-up samples of the micro-batches that can determine the peak.
-    batches: Vec<Vec<Sample>>,
-    /// Largest number of micro-batches of an update.
-    most: usize,
-}
-
 /// Results of one micro-batch, which each rank sends to the others so that every rank can log and count them.
 #[derive(Clone, Serialize, Deserialize)]
 struct MicroBatchResult {
@@ -182,7 +169,7 @@ impl TrainingJob for SftJob {
     fn plan(&mut self, target: Target) -> Result<Plan> {
         let JobCommon { model_config: model, ranks, .. } = &self.common;
         let target = target.within(plan::gib_to_bytes(self.config.training.max_memory_gib));
-        let LargestMicroBatches { batches: samples, most: most_micro_batches } = self.largest_micro_batches()?;
+        let (samples, most_micro_batches) = self.largest_micro_batches()?;
         let batches: Vec<Vec<Sequence<'_>>> =
             samples.iter().map(|batch| batch.iter().map(Sequence::from).collect()).collect();
         let run = plan::Run { config: &self.config, target, ranks: *ranks, most_micro_batches };
@@ -238,10 +225,10 @@ impl TrainingJob for SftJob {
             trainer.step += 1;
             trainer.samples_consumed = update.consumed;
             broken.keep(&mut trainer.extra)?;
-            let time = seconds(start.elapsed());
+            let time = start.elapsed().as_secs_f64();
             let metrics = json!({
                 "step": trainer.step,
-                "epoch": update.consumed as f64 / updates.epoch_len() as f64,
+                "epoch": update.consumed as f64 / index.len() as f64,
                 "loss": loss,
                 "grad_norm": stats.grad_norm,
                 metrics::SKIPPED_UPDATES: u64::from(!stats.finite),

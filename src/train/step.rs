@@ -147,14 +147,9 @@ pub fn forward_changed(
     dev.range(format_args!("loss"), |dev| {
         let Targets { rows, ids, cu_targets } = targets;
         let idx = tape.upload(dev, &rows, &[rows.len()])?;
-        let hidden = match inputs.shares_prompts() {
-            // The last row of a shared prompt predicts the first token of each response.
-            true => {
-                let segments = Segments::upload(dev, tape.region(), &rows)?;
-                tape.gather_repeated(dev, hidden, idx, segments)?
-            }
-            false => tape.gather(dev, hidden, idx)?,
-        };
+        // The last row of a shared prompt predicts the first token of each response.
+        let repeated = inputs.shares_prompts().then(|| Segments::upload(dev, tape.region(), &rows)).transpose()?;
+        let hidden = tape.gather(dev, hidden, idx, repeated)?;
         let ids = tape.upload(dev, &ids, &[ids.len()])?;
         let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, ids, entropy)?;
         let (log_prob, entropy) = (logprobs.log_prob.tensor, logprobs.entropy.map(|e| e.tensor));
@@ -228,6 +223,15 @@ impl Forward {
         });
         self.tape.finish(dev);
         done
+    }
+
+    /// Returns the log-probs of each sequence's targets, and frees the activations. Waits for the device.
+    pub fn read(self, dev: &mut Device) -> Result<Vec<Vec<f32>>> {
+        let log_prob = dev.read::<f32>(self.log_prob)?;
+        let borders = self.cu_targets.windows(2).map(|w| w[0] as usize..w[1] as usize);
+        let rows = borders.map(|range| log_prob[range].to_vec()).collect();
+        self.discard(dev);
+        Ok(rows)
     }
 
     /// Frees the activations without a backward pass.

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use crate::choice::choice;
 use crate::device::{Device, Event, Stream};
 use crate::error::Result;
 
@@ -21,48 +22,24 @@ pub const SPANS: &str = "timing_s/spans";
 /// Gap below which two spans of an activity are merged, as a share of the step.
 const GAP: f64 = 0.005;
 
-/// The work that a span measures.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Activity {
-    /// Generation of responses.
-    Sampling,
-    /// At least one response waits for its score. Sampling can continue at the same time.
-    Scoring,
-    /// Log-probs of the reference model.
-    Reference,
-    /// Forward and backward of a micro-batch.
-    Passes,
-    /// The host waits for other ranks, within another activity or between two.
-    Exchange,
-    /// The optimizer.
-    Update,
-    /// The step waits for a checkpoint. A checkpoint that is saved between two steps has negative times in the second.
-    Checkpoint,
-}
-
-impl Activity {
-    /// The activities in the order in which the report shows them.
-    pub const ALL: [Activity; 7] = [
-        Activity::Sampling,
-        Activity::Scoring,
-        Activity::Reference,
-        Activity::Passes,
-        Activity::Exchange,
-        Activity::Update,
-        Activity::Checkpoint,
-    ];
-
-    /// Returns the name used in `metrics.jsonl` and in the report.
-    pub fn name(self) -> &'static str {
-        match self {
-            Activity::Sampling => "sampling",
-            Activity::Scoring => "scoring",
-            Activity::Reference => "reference",
-            Activity::Passes => "passes",
-            Activity::Exchange => "exchange",
-            Activity::Update => "update",
-            Activity::Checkpoint => "checkpoint",
-        }
+choice! {
+    /// The work that a span measures, with its name in `metrics.jsonl` and in the report, which shows them in this order.
+    #[derive(PartialOrd, Ord)]
+    pub enum Activity {
+        /// Generation of responses.
+        Sampling = "sampling",
+        /// At least one response waits for its score. Sampling can continue at the same time.
+        Scoring = "scoring",
+        /// Log-probs of the reference model.
+        Reference = "reference",
+        /// Forward and backward of a micro-batch.
+        Passes = "passes",
+        /// The host waits for other ranks, within another activity or between two.
+        Exchange = "exchange",
+        /// The optimizer.
+        Update = "update",
+        /// The step waits for a checkpoint. One that is saved between two steps has negative times in the second.
+        Checkpoint = "checkpoint",
     }
 }
 

@@ -121,7 +121,7 @@ impl<'r> Trainer<'r> {
         }
         ranks.same("the arithmetic", &dev.arithmetic())?;
         let log = leads.then(|| MetricsLog::open(&config.run.dir, step, &config.training.report_to)).transpose()?;
-        let has_steps = ranks::first_finds(ranks, "steps so far", || log.as_ref().is_some_and(MetricsLog::has_steps))?;
+        let has_steps = ranks::first_finds(ranks, "steps so far", || log.as_ref().is_some_and(|log| log.has_steps))?;
         let log = log.unwrap_or_else(|| MetricsLog::elsewhere(step, has_steps));
         let reporters = Reporters::start(&config.run.dir, if leads { &config.training.report_to } else { &[] })?;
         let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
@@ -281,7 +281,7 @@ impl<'r> Trainer<'r> {
         let asked = saves_on_stop(self.config.training.save_on_stop, self.cadence.since());
         // A step is complete once it is logged.
         let save = ranks::first_finds(self.ranks, "the end of a stopped run", || asked)?
-            && self.step == self.log.last_step()
+            && self.step == self.log.last_step
             && self.step > 0;
         if save {
             self.save(dev)?;
@@ -291,7 +291,7 @@ impl<'r> Trainer<'r> {
         if save {
             observer.note(&format!("checkpoint of step {} is in {}", self.step, self.config.run.dir.display()));
         } else {
-            let (done, from) = (self.log.last_step(), self.saved_step.unwrap_or(self.begun_at));
+            let (done, from) = (self.log.last_step, self.saved_step.unwrap_or(self.begun_at));
             let since = self.saved_step.map_or("the start".to_owned(), |step| format!("the checkpoint of step {step}"));
             observer.note(&format!(
                 "stopped after step {done}: the {} updates since {since} will be repeated",
@@ -404,11 +404,6 @@ pub fn memory_summary(plan: &Plan) -> Value {
     }
     out.insert("total".to_owned(), plan.total().into());
     Value::Object(out)
-}
-
-/// Returns a duration in seconds, for metrics.
-pub fn seconds(time: Duration) -> f64 {
-    time.as_secs_f64()
 }
 
 #[cfg(test)]

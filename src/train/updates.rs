@@ -57,26 +57,18 @@ impl Updates {
     /// Returns the update that follows after `consumed` samples, or `None` at the end of the last epoch.
     pub fn next(&mut self, consumed: u64) -> Result<Option<Update>> {
         let mut update = Update { lanes: vec![Vec::new(); self.lanes], consumed };
-        match self.train_batch_size {
-            Some(rows) => {
-                for row in 0..rows {
-                    if update.consumed >= self.end {
-                        break;
-                    }
-                    update.lanes[row % self.lanes].push(self.plan.sample_at(update.consumed));
-                    update.consumed += 1;
-                }
+        for part in 0..self.train_batch_size.unwrap_or(self.packs) {
+            if update.consumed >= self.end {
+                break;
             }
-            None => {
-                for pack in 0..self.packs {
-                    if update.consumed >= self.end {
-                        break;
-                    }
-                    let index = &self.index;
-                    let Some(next) = self.plan.next(update.consumed, |i| Ok(index.tokens(i)))? else { break };
-                    update.lanes[pack % self.lanes].extend(next.samples);
-                    update.consumed = next.consumed;
-                }
+            let (lane, index) = (&mut update.lanes[part % self.lanes], &self.index);
+            if self.train_batch_size.is_some() {
+                lane.push(self.plan.sample_at(update.consumed));
+                update.consumed += 1;
+            } else {
+                let Some(next) = self.plan.next(update.consumed, |i| Ok(index.tokens(i)))? else { break };
+                lane.extend(next.samples);
+                update.consumed = next.consumed;
             }
         }
         Ok((update.consumed > consumed).then_some(update))
@@ -91,11 +83,6 @@ impl Updates {
             steps += 1;
         }
         Ok(steps)
-    }
-
-    /// Returns the number of samples of an epoch.
-    pub fn epoch_len(&self) -> usize {
-        self.index.len()
     }
 }
 

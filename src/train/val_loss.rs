@@ -10,7 +10,6 @@ use super::largest::Largest;
 use super::metrics::VAL_LOSS;
 use super::plan::blank;
 use super::step::{self, Cost, Sequence};
-use super::trainer::seconds;
 use crate::config::SftConfig;
 use crate::data::{BadRow, Encoder, Index, Loader, Made, Row, RowResult, Sample, Samples, Shape};
 use crate::device::{Device, Region};
@@ -141,7 +140,7 @@ impl HeldOut {
     pub fn seconds(&self, dev: &mut Device, model: &Model, size: usize) -> Result<f64> {
         let begun = Instant::now();
         self.sums(dev, model, self.micro_batches.iter().take(1), &mut |_, bad| Err(bad.into()), &mut |_| ())?;
-        Ok(seconds(begun.elapsed()) * self.micro_batches.len().div_ceil(size) as f64)
+        Ok(begun.elapsed().as_secs_f64() * self.micro_batches.len().div_ceil(size) as f64)
     }
 
     /// Returns the mean negative log-prob of each row's answer, or the reason why its sample cannot be made. It is the
@@ -196,10 +195,7 @@ fn log_probs(dev: &mut Device, model: &Model, samples: &[impl Borrow<Sample>]) -
     let mark = dev.mark(Region::Overlay);
     let sequences: Vec<Sequence<'_>> = samples.iter().map(|sample| sample.borrow().into()).collect();
     let forward = step::forward(dev, model, &sequences, Policy::default(), LayerPolicy::Inputs, false)?;
-    let log_prob = dev.read::<f32>(forward.log_prob)?;
-    let borders = forward.cu_targets.windows(2).map(|w| w[0] as usize..w[1] as usize);
-    let sums = borders.map(|range| log_prob[range].iter().map(|&p| f64::from(p)).sum()).collect();
-    forward.discard(dev);
+    let sums = forward.read(dev)?.iter().map(|row| row.iter().map(|&p| f64::from(p)).sum()).collect();
     dev.release(mark);
     Ok(sums)
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::best::BestRule;
 use super::metrics::{Metrics, VAL_LOSS, object};
 use super::plan::Planned;
-use super::trainer::{Trainer, seconds};
+use super::trainer::Trainer;
 use super::trainer_config::RowImages;
 use super::trainer_config::TaskFile;
 use super::val_loss::HeldOut;
@@ -163,7 +163,7 @@ impl Validation {
         total_steps: u64,
         observer: &dyn Observer,
     ) -> Result<()> {
-        let is_first = self.before_train && trainer.step == 0 && !trainer.log.has_steps();
+        let is_first = self.before_train && trainer.step == 0 && !trainer.log.has_steps;
         let done = |steps: u64| {
             self.every.map_or(0, |n| steps / n + u64::from(steps == total_steps && !steps.is_multiple_of(n)))
         };
@@ -269,7 +269,7 @@ impl Validation {
             }
             Result::Ok(())
         })?;
-        metrics.insert(SECONDS.to_owned(), seconds(begun.elapsed()).into());
+        metrics.insert(SECONDS.to_owned(), begun.elapsed().as_secs_f64().into());
         let shown = metrics.iter().filter(|(name, _)| *name == VAL_LOSS || name.starts_with("val-core/"));
         let value = |value: &serde_json::Value| value.as_f64().unwrap_or(f64::NAN);
         let shown: Vec<String> = shown.map(|(name, of)| format!("{name} {:.4}", value(of))).collect();

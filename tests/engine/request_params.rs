@@ -21,7 +21,7 @@ fn trained(model: &Model, dev: &mut Device, prompt: &Prompt, ids: &[u32], from: 
     let hidden = model.forward(&mut tape, dev, &inputs).unwrap();
     let rows: Vec<u32> = (from as u32 - 1..ids.len() as u32 - 1).collect();
     let rows = tape.upload(dev, &rows, &[rows.len()]).unwrap();
-    let hidden = tape.gather(dev, hidden, rows).unwrap();
+    let hidden = tape.gather(dev, hidden, rows, None).unwrap();
     let targets = tape.upload(dev, &ids[from..], &[ids.len() - from]).unwrap();
     let policy = Policy { allowed: None, temperature };
     let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, false).unwrap();

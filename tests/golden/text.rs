@@ -84,7 +84,7 @@ fn greedy(dev: &mut Device, model: &Model, prompt: &[u32], count: usize) -> Vec<
         let mut tape = Tape::new(dev, Mode::Infer);
         let hidden = model.forward(&mut tape, dev, &inputs).unwrap();
         let last = tape.upload(dev, &[ids.len() as u32 - 1], &[1]).unwrap();
-        let hidden = tape.gather(dev, hidden, last).unwrap();
+        let hidden = tape.gather(dev, hidden, last, None).unwrap();
         let logits = crate::models::logits(model, &mut tape, dev, hidden);
         let logits: Vec<f32> = dev.read(logits).unwrap();
         tape.finish(dev);

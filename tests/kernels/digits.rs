@@ -75,7 +75,7 @@ fn forced(dev: &mut Device, model: &Model, questions: &[Question], outputs: &[Co
         let mut tape = Tape::new(dev, Mode::Infer);
         let hidden = model.forward(&mut tape, dev, &inputs).unwrap();
         let rows = tape.upload(dev, &rows, &[rows.len()]).unwrap();
-        let hidden = tape.gather(dev, hidden, rows).unwrap();
+        let hidden = tape.gather(dev, hidden, rows, None).unwrap();
         let logits = crate::models::logits(model, &mut tape, dev, hidden);
         let logits: Vec<f32> = dev.read(logits).unwrap();
         rows_of_all.extend(logits.chunks(model.config.text.vocab_size).map(<[f32]>::to_vec));

@@ -94,7 +94,7 @@ fn pass(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl Into<Checkp
     let hidden = model.forward(&mut tape, dev, inputs).unwrap();
     let idx = tape.upload(dev, &rows, &[rows.len()]).unwrap();
     let targets = tape.upload(dev, &ids, &[ids.len()]).unwrap();
-    let hidden = tape.gather(dev, hidden, idx).unwrap();
+    let hidden = tape.gather(dev, hidden, idx, None).unwrap();
     let lp = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, true).unwrap();
     let entropy = lp.entropy.unwrap();
     let values: [Vec<f32>; 2] = [dev.read(lp.log_prob.tensor).unwrap(), dev.read(entropy.tensor).unwrap()];

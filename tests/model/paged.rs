@@ -73,7 +73,7 @@ fn step(
         let merged = tape.var(merged);
         let from = tape.upload(dev, &from, &[from.len()]).unwrap();
         let to = tape.upload(dev, &to, &[to.len()]).unwrap();
-        let picked = tape.gather(dev, merged, from).unwrap();
+        let picked = tape.gather(dev, merged, from, None).unwrap();
         vision.push(model.place_rows(&mut tape, dev, picked, to, x, true).unwrap());
     }
     let paging = Paging {
@@ -114,7 +114,7 @@ fn step_by_step(config: &ModelConfig) {
         let trained = bits(&mut dev, hidden.tensor);
         tape.finish(&mut dev);
 
-        let heads = config.text.layers[0].mixer.heads();
+        let heads = config.text.layers[0].heads;
         let cache = |_| KvCache::alloc(&mut dev, Region::Overlay, dtype, 4, heads).unwrap();
         let caches: Vec<KvCache> = (0..config.text.layers.len()).map(cache).collect();
         let caches: Arc<[KvCache]> = caches.into();

@@ -92,10 +92,8 @@ pub fn named_letter(answer: &str) -> Option<char> {
 
 /// Returns true if the text after the first letter begins with another choice letter.
 fn starts_listed(rest: &str) -> bool {
-    let joint =
-        |t: &str| ["and ", "or ", "& ", ",", "/", "-"].iter().find_map(|j| t.strip_prefix(j).map(str::to_owned));
     let rest = rest.trim_start_matches(['*', ' ']);
-    let behind = joint(rest).unwrap_or_else(|| rest.to_owned());
+    let behind = ["and ", "or ", "& ", ",", "/", "-"].iter().find_map(|j| rest.strip_prefix(j)).unwrap_or(rest);
     let behind = behind.trim_start_matches(is_wrapper);
     behind.starts_with(is_choice) && !behind[1..].starts_with(|c: char| c.is_alphanumeric())
 }

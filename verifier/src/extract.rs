@@ -119,7 +119,7 @@ pub(super) fn outer_boxes(text: &str) -> Vec<(&str, usize, usize)> {
         let inner = body.trim_start_matches(python::is_space).strip_prefix('{');
         let begin = ["\\f", "\\"].iter().find_map(|c| text[..at].strip_suffix(c)).map(str::len);
         let (Some(inner), Some(begin)) = (inner, begin) else { continue };
-        let content = group(inner).unwrap_or(inner);
+        let content = closing(inner, '{', '}').map_or(inner, |end| &inner[..end]);
         from = text.len() - inner.len() + content.len();
         if !plain(content).is_empty() {
             found.push((content, begin, from + 1));
@@ -128,13 +128,13 @@ pub(super) fn outer_boxes(text: &str) -> Vec<(&str, usize, usize)> {
     found
 }
 
-/// Returns the text before the closing brace. `text` begins just after the opening brace.
-pub(super) fn group(text: &str) -> Option<&str> {
-    let mut depth = 1i32;
-    for (i, b) in text.bytes().enumerate() {
-        depth += i32::from(b == b'{') - i32::from(b == b'}');
+/// Returns the position of the bracket that closes the one before `body`.
+pub(super) fn closing(body: &str, open: char, close: char) -> Option<usize> {
+    let mut depth = 1;
+    for (at, c) in body.char_indices() {
+        depth += i32::from(c == open) - i32::from(c == close);
         if depth == 0 {
-            return Some(&text[..i]);
+            return Some(at);
         }
     }
     None

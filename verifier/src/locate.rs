@@ -329,7 +329,7 @@ fn unwrap(text: &str) -> &str {
     }
     for command in ["boxed", "fbox", "text", "bold"] {
         let body = t.strip_prefix('\\').and_then(|t| t.strip_prefix(command)).map(str::trim_start);
-        let group = |b: &'_ str| extract::group(b).filter(|g| g.len() + 1 == b.len()).map(str::len);
+        let group = |b: &str| extract::closing(b, '{', '}').filter(|end| end + 1 == b.len());
         if let Some(body) = body.and_then(|b| b.strip_prefix('{'))
             && let Some(length) = group(body)
         {

@@ -1,9 +1,15 @@
-//! Types that both modes use: rational numbers, the work budget and the verdict.
+//! What both modes use: rational numbers, the work budget and the verdict.
 
 use std::cell::Cell;
 
 /// An exact rational number.
 pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
+
+/// Returns the root of a perfect power.
+pub(crate) fn perfect_root(x: &Rational, root: u32) -> Option<Rational> {
+    let (n, d) = (x.numer().nth_root(root), x.denom().nth_root(root));
+    (n.pow(root) == *x.numer() && d.pow(root) == *x.denom()).then(|| Rational::new(n, d))
+}
 
 /// A work budget in steps. One step is 10 to 15 nanoseconds of work.
 pub struct Steps {

@@ -80,11 +80,7 @@ pub fn same(a: &str, b: &str) -> bool {
     if !case_agrees(a, b) {
         return false;
     }
-    let (x, y) = (key(a), key(b));
-    alike_words(&x, &y)
-}
-
-fn alike_words(a: &str, b: &str) -> bool {
+    let (a, b) = (key(a), key(b));
     let (x, y): (Vec<&str>, Vec<&str>) = (a.split(' ').collect(), b.split(' ').collect());
     a == b || (x.len() == y.len() && x.len() <= MAX_WORDS && x.iter().zip(&y).all(|(v, w)| alike(v, w)))
 }

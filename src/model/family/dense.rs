@@ -4,8 +4,7 @@ use super::node::Node;
 use crate::config::BaseConfig;
 use crate::error::{Error, Result};
 use crate::model::config::{
-    LayerConfig, Llama3Scaling, Measured, MixerConfig, ModelParts, NewIds, NormKind, RopeAxes, RopeConfig, RopeScaling,
-    SizeCheck, TextConfig,
+    LayerConfig, Llama3Scaling, Measured, ModelParts, NewIds, RopeAxes, RopeConfig, RopeScaling, SizeCheck, TextConfig,
 };
 use crate::ops::attend::Heads;
 use serde_json::{Value, json};
@@ -54,20 +53,22 @@ pub fn refuse(text: &Node<'_>, keys: &[&str]) -> Result<()> {
 /// Reads the file of a model without images.
 pub fn read(root: &Node<'_>, dense: Dense) -> Result<ModelParts> {
     refuse(root, &["attention_bias", "mlp_bias"])?;
-    let rope = match root.child("rope_parameters")? {
-        Some(rope) => Some(rope),
-        None => root.child("rope_scaling")?,
-    };
+    let rope = rope(root)?;
     let theta = rope.as_ref().filter(|rope| rope.has("rope_theta")).unwrap_or(root).f64("rope_theta", Some(1e4))?;
     let scaling = rope.map_or(Ok(RopeScaling::None), |rope| scaling(&rope))?;
     let rope = RopeConfig { theta, dim: head_dim(root, dense.head_dim)?, scaling, axes: RopeAxes::One };
     Ok(ModelParts { text: text(root, root, dense, rope)?, media: None })
 }
 
+/// Returns the object with the settings of the rotary embedding. Older files call it `rope_scaling`.
+pub fn rope<'a>(text: &Node<'a>) -> Result<Option<Node<'a>>> {
+    text.child("rope_parameters")?.map_or_else(|| text.child("rope_scaling"), |rope| Ok(Some(rope)))
+}
+
 /// Reads the change of the frequencies. Older files have `type` instead of `rope_type`.
 fn scaling(rope: &Node<'_>) -> Result<RopeScaling> {
     let key = if rope.has("rope_type") { "rope_type" } else { "type" };
-    rope.one_of(key, &["default", "llama3"], Some("default"))?;
+    rope.one_of(key, &["default", "llama3"])?;
     if rope.get(key).is_none_or(|kind| kind == "default") {
         return Ok(RopeScaling::None);
     }
@@ -81,7 +82,7 @@ fn scaling(rope: &Node<'_>) -> Result<RopeScaling> {
 
 /// Reads the text part of the model in the file `root`. `text` is the object with its keys.
 pub fn text(root: &Node<'_>, text: &Node<'_>, dense: Dense, rope: RopeConfig) -> Result<TextConfig> {
-    text.one_of("hidden_act", &["silu"], Some("silu"))?;
+    text.one_of("hidden_act", &["silu"])?;
     refuse(text, &["use_sliding_window"])?;
     for kind in text.get("layer_types").and_then(Value::as_array).into_iter().flatten() {
         if kind != "full_attention" {
@@ -92,15 +93,14 @@ pub fn text(root: &Node<'_>, text: &Node<'_>, dense: Dense, rope: RopeConfig) ->
     let kv = text.usize("num_key_value_heads", Some(q))?;
     text.require("num_key_value_heads", kv, q.is_multiple_of(kv), "a divisor of num_attention_heads")?;
     let heads = Heads { q, kv, dim: head_dim(text, dense.head_dim)? };
-    let mixer = MixerConfig::Attention { heads, qkv_bias: dense.qkv_bias, qk_norm: dense.qk_norm };
-    let layer = LayerConfig { mixer, intermediate_size: text.usize("intermediate_size", None)? };
+    let intermediate_size = text.usize("intermediate_size", None)?;
+    let layer = LayerConfig { heads, qkv_bias: dense.qkv_bias, qk_norm: dense.qk_norm, intermediate_size };
     let tied = if root.has("tie_word_embeddings") { root } else { text };
     let eos = text.ids("eos_token_id");
     Ok(TextConfig {
         vocab_size: text.usize("vocab_size", None)?,
         hidden_size: text.usize("hidden_size", None)?,
         layers: vec![layer; text.usize("num_hidden_layers", None)?],
-        norm: NormKind::Rms,
         rms_norm_eps: text.f64("rms_norm_eps", Some(dense.rms_norm_eps))? as f32,
         rope,
         max_position_embeddings: text.usize("max_position_embeddings", Some(dense.max_position_embeddings))?,

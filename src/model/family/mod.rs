@@ -3,7 +3,7 @@
 
 pub mod dense;
 pub mod llama;
-mod media;
+pub mod media;
 pub mod names;
 pub mod node;
 pub mod qwen2;

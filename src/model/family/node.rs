@@ -1,6 +1,6 @@
 //! Reads the values of `config.json`. Errors name the file and the JSON pointer.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
@@ -98,13 +98,13 @@ impl<'a> Node<'a> {
         Ok(all.into_iter().map(|n| n as usize).collect())
     }
 
-    /// Errors unless the value of a key is one of `valid`.
-    pub fn one_of(&self, key: &str, valid: &[&str], default: Option<&str>) -> Result<()> {
-        let found = self.get(key).map_or(default.map(|d| json!(d)), |v| Some(v.clone()));
-        match found {
-            Some(Value::String(s)) if valid.contains(&s.as_str()) => Ok(()),
-            Some(other) => Err(Error::input(self.at(key), other.to_string(), valid.join(" or "))),
-            None => Err(Error::input(self.at(key), "nothing", valid.join(" or "))),
+    /// Errors if a key has a value that is not one of `valid`.
+    pub fn one_of(&self, key: &str, valid: &[&str]) -> Result<()> {
+        match self.get(key) {
+            Some(value) if !valid.iter().any(|valid| value == valid) => {
+                Err(Error::input(self.at(key), value.to_string(), valid.join(" or ")))
+            }
+            _ => Ok(()),
         }
     }
 

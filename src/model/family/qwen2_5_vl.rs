@@ -32,14 +32,10 @@ pub static FAMILY: Family = Family {
 fn read(root: &Node<'_>) -> Result<ModelParts> {
     let text = root.child("text_config")?.unwrap_or_else(|| root.clone());
     let vision = media::vision(root)?;
-    let rope = match text.child("rope_parameters")? {
-        Some(rope) => rope,
-        None => text
-            .child("rope_scaling")?
-            .ok_or_else(|| Error::input(text.at("rope_scaling"), "nothing", "an object with mrope_section"))?,
-    };
-    rope.one_of("rope_type", &["default", "mrope"], Some("default"))?;
-    rope.one_of("type", &["mrope", "default"], Some("mrope"))?;
+    let none = || Error::input(text.at("rope_scaling"), "nothing", "an object with mrope_section");
+    let rope = dense::rope(&text)?.ok_or_else(none)?;
+    rope.one_of("rope_type", &["default", "mrope"])?;
+    rope.one_of("type", &["mrope", "default"])?;
     let rope_theta = if rope.has("rope_theta") { &rope } else { &text };
     let section = media::section(&rope, None)?;
     let dim = dense::head_dim(&text, None)?;
@@ -61,7 +57,7 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
 /// Reads the settings of images and videos.
 fn images(root: &Node<'_>, vision: &Node<'_>, text: &TextConfig) -> Result<MediaConfig> {
     let ids = media::ids(root, text)?;
-    vision.one_of("hidden_act", &["silu"], Some("silu"))?;
+    vision.one_of("hidden_act", &["silu"])?;
     let grid = media::grid(vision, 14)?;
     let window_size = vision.usize("window_size", Some(112))?;
     let full = vision.list("fullatt_block_indexes", Some(&[7, 15, 23, 31]))?;
@@ -72,7 +68,6 @@ fn images(root: &Node<'_>, vision: &Node<'_>, text: &TextConfig) -> Result<Media
         num_heads: vision.usize("num_heads", Some(16))?,
         out_hidden_size: vision.usize("out_hidden_size", Some(3584))?,
         rope_theta: media::TOWER_ROPE_THETA,
-        prefix: media::TOWER,
         kind: TowerKind::Windowed { window_size, fullatt_block_indexes: full.clone() },
     };
     media::check(vision, &tower, text)?;

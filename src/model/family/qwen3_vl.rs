@@ -31,15 +31,12 @@ pub static FAMILY: Family = Family {
 fn read(root: &Node<'_>) -> Result<ModelParts> {
     let text = root.child("text_config")?.unwrap_or_else(|| root.clone());
     dense::refuse(&text, &["attention_bias"])?;
-    let rope = match text.child("rope_parameters")? {
-        Some(rope) => Some(rope),
-        None => text.child("rope_scaling")?,
-    };
+    let rope = dense::rope(&text)?;
     let theta = rope.as_ref().filter(|rope| rope.has("rope_theta")).unwrap_or(&text).f64("rope_theta", Some(5e5))?;
     const SECTION: [usize; 3] = [24, 20, 20];
     let section = match &rope {
         Some(rope) => {
-            rope.one_of("rope_type", &["default"], Some("default"))?;
+            rope.one_of("rope_type", &["default"])?;
             media::section(rope, Some(SECTION))?
         }
         None => SECTION,
@@ -60,7 +57,7 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
 }
 
 fn tower(vision: &Node<'_>, text: &TextConfig) -> Result<TowerConfig> {
-    vision.one_of("hidden_act", &["gelu_pytorch_tanh"], Some("gelu_pytorch_tanh"))?;
+    vision.one_of("hidden_act", &["gelu_pytorch_tanh"])?;
     let positions = vision.usize("num_position_embeddings", Some(2304))?;
     let grid_side = positions.isqrt();
     vision.require("num_position_embeddings", positions, grid_side * grid_side == positions, "a square number")?;
@@ -72,7 +69,6 @@ fn tower(vision: &Node<'_>, text: &TextConfig) -> Result<TowerConfig> {
         num_heads: vision.usize("num_heads", Some(16))?,
         out_hidden_size: vision.usize("out_hidden_size", Some(3584))?,
         rope_theta: media::TOWER_ROPE_THETA,
-        prefix: media::TOWER,
         kind: TowerKind::DeepStack { grid_side, deepstack_visual_indexes: blocks.clone() },
     };
     media::check(vision, &tower, text)?;

@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use crate::config::{AdvEstimator, RlConfig};
 use crate::data::encoder::EncodingPurpose;
-use crate::data::held_out::split_off;
 use crate::data::indexing::Longest;
 use crate::data::packing::PackPlan;
 use crate::data::{Dataset, Loader, Samples};
 use crate::error::{Error, Result};
 use crate::model::{Model, Policy};
 use crate::observe::Observer;
-use crate::optim::check_adapter;
 use crate::reward::{Mode, Scorer};
 use crate::rl::curriculum;
 use crate::rl::distillation::{self, Teacher};
@@ -77,13 +75,11 @@ impl RlJob {
     /// Indexes the prompts of `config`, or reads the index of an earlier start of this run unless the run is `fresh`.
     /// `scorer` scores the responses. Errors name the file and the row.
     pub fn open(dir: &Path, config: RlConfig, scorer: Arc<Scorer>, fresh: bool) -> Result<RlJob> {
-        let start =
+        let Start { model, config: model_config, encoder } =
             Start::open(config.model.as_deref(), EncodingPurpose::Ask, &config.training.images, &config.optimizer)?;
-        check_adapter(&start.model, &start.config, &config.optimizer)?;
         if config.train_files.is_empty() {
             return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));
         }
-        let Start { model, config: model_config, encoder } = start;
         let encoder =
             encoder.with_variables(&config.training.chat_template_kwargs.variables())?.scored_by(scorer.clone());
         distillation::check(&config, &encoder, &model_config)?;
@@ -91,11 +87,8 @@ impl RlJob {
         let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
         let share = config.training.max_bad_rows;
         let fresh = fresh || record::rows_may_differ(&config.training.accept_changed);
-        let mut data = Dataset::open(dir, &config.train_files, &encoder, longest, share, config.seed, fresh)?;
-        let held = config.validation.val_size.map(|size| split_off(&mut data, size)).transpose()?;
-        let mut common = JobCommon::new(dir, model, model_config, data);
-        common.held_out = held.unwrap_or_default();
-        common.label = "rl".to_owned();
+        let data = Dataset::open(dir, &config.train_files, &encoder, longest, share, config.seed, fresh)?;
+        let mut common = JobCommon::new(dir, "rl", model, model_config, data, config.validation.val_size)?;
         let (data, index) = (&mut common.data, &common.index);
         let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(0) + config.max_response_length;
         if longest > config.micro_batch_tokens {

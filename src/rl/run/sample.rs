@@ -47,12 +47,6 @@ pub(super) struct Batch {
     num_questions: usize,
 }
 
-impl Batch {
-    fn count_drawn(&mut self, question: &Question) {
-        *self.drawn.entry(question.row.domain().unwrap_or_default().to_owned()).or_default() += 1;
-    }
-}
-
 impl RlJob {
     /// Creates the batch of the next step, without groups.
     pub(super) fn batch(&self, dev: &Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<Batch> {
@@ -122,7 +116,9 @@ impl RlJob {
     pub(super) fn next_groups(&self, run: &mut Run<'_>, batch: &mut Batch) -> Result<Vec<Group>> {
         let mut questions = run.broken.sound(run.loader.take()?);
         if let Some(domains) = &self.domains {
-            questions.iter().for_each(|question| batch.count_drawn(question));
+            for question in &questions {
+                *batch.drawn.entry(question.row.domain().unwrap_or_default().to_owned()).or_default() += 1;
+            }
             // A group that dynamic sampling left out is replaced from its own domain.
             questions.retain(|question| domains.lacks(&batch.groups, &question.row));
         }

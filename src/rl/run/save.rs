@@ -18,7 +18,7 @@ use crate::rl::metrics::StepMetrics;
 use crate::rollout::file::RolloutRow;
 use crate::rollout::{self, Rollout};
 use crate::train::metrics;
-use crate::train::trainer::{Trainer, seconds};
+use crate::train::trainer::Trainer;
 
 /// Times of a step.
 pub(super) struct Times {
@@ -87,14 +87,14 @@ impl RlJob {
         metrics.set("train/num_gen_batches", batch.num_gen_batches as f64);
         metrics.set("timing_s/gen", times.generation);
         metrics.set("timing_s/update_actor", times.update);
-        metrics.set("timing_s/step", seconds(times.start.elapsed()));
+        metrics.set("timing_s/step", times.start.elapsed().as_secs_f64());
         metrics.set("perf/rollout_tokens_per_second", response_tokens / times.generation);
         metrics.set(metrics::MEMORY, metrics::memory(dev));
         metrics.domains(&batch.drawn, &batch.groups);
         metrics.sampler(&batch.stats);
-        metrics.throughput(seconds(times.start.elapsed()));
+        metrics.throughput(times.start.elapsed().as_secs_f64());
         let figures = metrics.figures();
-        self.common.end_step(dev, trainer, metrics.into_values(), &figures, run.observer)
+        self.common.end_step(dev, trainer, metrics.values, &figures, run.observer)
     }
 
     /// Returns the rollouts of a step as rows of its file.

@@ -55,7 +55,7 @@ impl RlJob {
                 // The host waits for the device here, where the update is logged, and nowhere earlier in the update.
                 let results = mini_batch.results(dev, done, figures.stats)?;
                 let stats = trainer.stats(dev, "the policy loss", results.stats.loss, run.observer)?;
-                if metrics.has_no_update() {
+                if metrics.updates.is_empty() {
                     let (step, device) = (trainer.step + 1, dev.kind());
                     let update = FirstUpdate { step, groups, micro_batches: &micro_batches, results: &results, device };
                     update.check(config.parity, run.observer)?;

@@ -173,7 +173,7 @@ fn generate(dev: &mut omr::device::Device, model: &Model, case: &Case, count: us
         let mut tape = Tape::new(dev, Mode::Infer);
         let hidden = model.forward(&mut tape, dev, &inputs).unwrap();
         let last = tape.upload(dev, &[ids.len() as u32 - 1], &[1]).unwrap();
-        let hidden = tape.gather(dev, hidden, last).unwrap();
+        let hidden = tape.gather(dev, hidden, last, None).unwrap();
         let logits = crate::models::logits(model, &mut tape, dev, hidden);
         let logits: Vec<f32> = dev.read(logits).unwrap();
         tape.finish(dev);

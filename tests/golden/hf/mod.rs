@@ -240,7 +240,7 @@ fn logprobs(
     let (rows, ids): (Vec<u32>, Vec<u32>) = targets.iter().copied().unzip();
     let rows = tape.upload(dev, &rows, &[rows.len()]).unwrap();
     let ids = tape.upload(dev, &ids, &[ids.len()]).unwrap();
-    let hidden = tape.gather(dev, hidden, rows).unwrap();
+    let hidden = tape.gather(dev, hidden, rows, None).unwrap();
     tape.linear_logprob(dev, hidden, model.decoder.lm_head, Policy::default(), ids, false).unwrap()
 }
 

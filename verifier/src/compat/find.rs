@@ -126,10 +126,14 @@ impl<'a> Finder<'a> {
     /// Returns the matches of one anchor. Matches that end further right come first, then longer ones.
     pub(super) fn matches(&self, anchor: Anchor, word: &str) -> Vec<Match<'a>> {
         let mut found = Vec::new();
+        let mut keep = |all: Vec<Match<'a>>| {
+            let skip = all.len().saturating_sub(MAX_MATCHES);
+            found.extend(all.into_iter().skip(skip));
+        };
         if self.named || anchor == Anchor::None {
-            self.behind(anchor, word.as_bytes(), &mut found);
+            keep(self.behind(anchor, word.as_bytes()));
             for (pattern, _) in PLAIN.iter().filter(|p| p.1 == anchor) {
-                plain(self.text, pattern, matches!(anchor, Anchor::Colon | Anchor::Word), &mut found);
+                keep(plain(self.text, pattern, matches!(anchor, Anchor::Colon | Anchor::Word)));
             }
         }
         if anchor == Anchor::Final {
@@ -144,20 +148,14 @@ fn has_answer(text: &str) -> bool {
     text.as_bytes().windows(6).any(|w| w.eq_ignore_ascii_case(b"answer"))
 }
 
-fn plain<'a>(text: &'a str, pattern: &Regex, guarded: bool, out: &mut Vec<Match<'a>>) {
-    let mut kept = Vec::new();
-    for c in pattern.captures_iter(text) {
+fn plain<'a>(text: &'a str, pattern: &Regex, guarded: bool) -> Vec<Match<'a>> {
+    let found = |c: Captures<'a>| {
         let all = c.get_match();
         // A value before an equals sign is not a result.
-        if guarded && text[all.end()..].trim_start_matches(is_space).starts_with('=') {
-            continue;
-        }
-        if let Some(f) = read(&c) {
-            kept.push((all.end(), all.start(), f));
-        }
-    }
-    let skip = kept.len().saturating_sub(MAX_MATCHES);
-    out.extend(kept.into_iter().skip(skip));
+        let equated = guarded && text[all.end()..].trim_start_matches(is_space).starts_with('=');
+        read(&c).filter(|_| !equated).map(|found| (all.end(), all.start(), found))
+    };
+    pattern.captures_iter(text).filter_map(found).collect()
 }
 
 fn read<'a>(c: &Captures<'a>) -> Option<Found<'a>> {
@@ -171,30 +169,28 @@ fn read<'a>(c: &Captures<'a>) -> Option<Found<'a>> {
 
 impl<'a> Finder<'a> {
     /// Finds formulas after an anchor: starting at the leftmost anchor, takes the nearest formula after it.
-    fn behind(&self, anchor: Anchor, word: &[u8], out: &mut Vec<Match<'a>>) {
-        let text = self.text;
-        let bytes = text.as_bytes();
-        let mut at = 0;
-        let mut kept = Vec::new();
-        while at + word.len() <= bytes.len() {
-            if !text.is_char_boundary(at) || !bytes[at..at + word.len()].eq_ignore_ascii_case(word) {
-                at += 1;
-                continue;
-            }
-            if anchor == Anchor::None && !begins_formula(bytes, at) {
-                at += 1;
-                continue;
-            }
-            match self.one(at, at + word.len(), anchor) {
-                Some((end, found)) => {
-                    kept.push((end, at, found));
+    fn behind(&self, anchor: Anchor, word: &[u8]) -> Vec<Match<'a>> {
+        let bytes = self.text.as_bytes();
+        let begins = |at: usize| match anchor {
+            Anchor::None => begins_formula(bytes, at),
+            _ => bytes.get(at..at + word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word)),
+        };
+        self.scan(|at| if begins(at) { self.one(at, at + word.len(), anchor) } else { None })
+    }
+
+    /// Returns the matches from left to right. The search goes on after the end of a match.
+    fn scan(&self, one: impl Fn(usize) -> Option<(usize, Found<'a>)>) -> Vec<Match<'a>> {
+        let (mut found, mut at) = (Vec::new(), 0);
+        while at < self.text.len() {
+            match Some(at).filter(|&at| self.text.is_char_boundary(at)).and_then(&one) {
+                Some((end, content)) => {
+                    found.push((end, at, content));
                     at = end.max(at + 1);
                 }
                 None => at += 1,
             }
         }
-        let skip = kept.len().saturating_sub(MAX_MATCHES);
-        out.extend(kept.into_iter().skip(skip));
+        found
     }
 
     fn one(&self, start: usize, body: usize, anchor: Anchor) -> Option<(usize, Found<'a>)> {
@@ -248,10 +244,8 @@ impl<'a> Finder<'a> {
         let (end, content) = self.marked(at, boxed)?;
         let rest = text[end..].trim_start_matches(is_space);
         let percent = ["\\%", "%", "Percent", "percent", "Percentage", "percentage", "Pct", "pct"];
-        match percent.into_iter().find_map(|p| rest.strip_prefix(p)) {
-            Some(rest) => Some((text.len() - rest.len(), content, true)),
-            None => Some((text.len() - rest.len(), content, false)),
-        }
+        let behind = percent.into_iter().find_map(|p| rest.strip_prefix(p));
+        Some((text.len() - behind.unwrap_or(rest).len(), content, behind.is_some()))
     }
 
     fn marked(&self, at: usize, boxed: bool) -> Option<(usize, &'a str)> {
@@ -303,20 +297,8 @@ impl<'a> Finder<'a> {
     fn boxed(&self, out: &mut Vec<Match<'a>>) {
         let text = self.text;
         let Some(&first) = self.boxes.first() else { return };
-        let mut at = 0;
-        while at < text.len() {
-            if !text.is_char_boundary(at) || !begins_formula(text.as_bytes(), at) {
-                at += 1;
-                continue;
-            }
-            match self.joined(at, true) {
-                Some((end, found)) => {
-                    out.push((end, at, found));
-                    at = end;
-                }
-                None => at += 1,
-            }
-        }
+        let begins = |at: usize| begins_formula(text.as_bytes(), at);
+        out.extend(self.scan(|at| if begins(at) { self.joined(at, true) } else { None }));
         if let Some(&last) = self.braces.last().filter(|&&l| l > first + 7) {
             out.push((last + 1, first, Found::Boxed(&text[first..=last])));
         }

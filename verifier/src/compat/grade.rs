@@ -110,7 +110,7 @@ fn relations(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
 /// Computes a constant as a number, with the same type as the library's own subtraction.
 fn computed(t: Tree, steps: &Steps) -> Tree {
     match exact(&t, steps) {
-        Some(x) if t.any(&|t| matches!(t, Tree::Float(_))) => Tree::Float(x),
+        Some(x) if has_float(&t) => Tree::Float(x),
         Some(x) => Tree::Exact(x),
         None => t,
     }

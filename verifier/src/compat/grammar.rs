@@ -58,7 +58,7 @@ fn once(source: &str, steps: &Steps) -> Option<Value> {
     }
     let of_sets = |t: &str| matches!(t, "cup" | "cap" | "setminus" | "supset" | "subset" | "notin");
     if tokens.iter().any(|t| t.kind == Kind::Sign && of_sets(&t.text)) {
-        return reader.set_relation(0).and_then(|(v, at)| (at == end).then_some(v));
+        return reader.combined(0, 0, 0).and_then(|(v, at)| (at == end).then_some(v));
     }
     if let Some((name, at)) = reader.names(0)
         && (reader.is(at, "=") || reader.is(at, "in"))
@@ -264,31 +264,23 @@ impl Reader<'_> {
             return None;
         }
         let opens = [is_open(self.text(open)), is_open(self.text(close))];
-        Some(self.interval_of(left, right, opens))
-    }
-
-    fn interval_of(&self, left: Tree, right: Tree, opens: [bool; 2]) -> Option<Value> {
         if left == right {
-            return Some(match opens {
+            return Some(Some(match opens {
                 [true, true] => Value::Tuple(vec![Value::Tree(left), Value::Tree(right)]),
                 [false, false] => Value::Set(vec![Value::Tree(left)]),
                 _ => Value::Set(Vec::new()),
-            });
+            }));
         }
         // The library raises an exception for ends that are not real.
         let unreal = |t: &Tree| {
             t.any(&|t| matches!(t, Tree::Symbol(_, false) | Tree::Constant("i") | Tree::Matrix(_) | Tree::Undefined))
         };
         if unreal(&left) || unreal(&right) {
-            return None;
+            return Some(None);
         }
         let infinite = |t: &Tree| matches!(t, Tree::Infinite(_));
         let opens = [opens[0] || infinite(&left), opens[1] || infinite(&right)];
-        Some(Value::Interval([left, right], opens))
-    }
-
-    fn set_relation(&self, at: usize) -> Found<Value> {
-        self.combined(at, 0, 0)
+        Some(Some(Value::Interval([left, right], opens)))
     }
 
     /// Parses differences of unions of intersections.

@@ -5,7 +5,7 @@ use num_integer::Integer;
 use num_traits::Signed;
 
 use super::tree::{Operator, Tree, integer, power, product, sum};
-use crate::steps::{Rational, Steps};
+use crate::steps::{Rational, Steps, perfect_root};
 
 /// Maximum number of digits of a number. `MAX_BITS` limits an exact result.
 const MAX_DIGITS: usize = 1_000;
@@ -163,18 +163,10 @@ fn raised(base: Rational, exponent: &Rational, steps: &Steps) -> Option<Rational
     }
     let bits = base.numer().bits().max(base.denom().bits());
     steps.spend(bits)?;
-    let base = if root == 1 {
-        base
-    } else {
-        if base < zero {
-            return None;
-        }
-        let (p, q) = (base.numer().nth_root(root), base.denom().nth_root(root));
-        if p.pow(root) != *base.numer() || q.pow(root) != *base.denom() {
-            return None;
-        }
-        Rational::new(p, q)
-    };
+    if root != 1 && base < zero {
+        return None;
+    }
+    let base = if root == 1 { base } else { perfect_root(&base, root)? };
     (bits.saturating_mul(u64::from(n.unsigned_abs())) <= MAX_BITS || bits <= 1).then(|| base.pow(n))
 }
 

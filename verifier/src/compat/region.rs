@@ -2,7 +2,7 @@
 
 use super::number::replaced;
 use super::sample::real_value;
-use super::tree::{Sign, Tree, Value, negative, product, sum};
+use super::tree::{Sign, Tree, Value, integer, negative, product, sum};
 use crate::steps::Steps;
 
 /// A span: its two ends, with true for each end that is open.
@@ -111,7 +111,7 @@ pub(super) fn of_relation(v: &Value, steps: &Steps) -> Option<Region> {
 }
 
 fn solved(sign: Sign, difference: &Tree, var: &Tree, a: &Tree, b: &Tree, steps: &Steps) -> Option<Region> {
-    let at = |x: i64| real_value(&replaced(difference, var, &super::tree::integer(x)), steps);
+    let at = |x: i64| real_value(&replaced(difference, var, &integer(x)), steps);
     let (y0, y1, y2, y3) = (at(0)?, at(1)?, at(2)?, at(3)?);
     let (second, third) = (y2 - 2.0 * y1 + y0, y3 - 3.0 * y2 + 3.0 * y1 - y0);
     let tiny = 1e-9 * (y0.abs() + y1.abs() + y2.abs() + y3.abs());

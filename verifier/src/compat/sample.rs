@@ -11,6 +11,11 @@ use crate::steps::{Rational, Steps};
 /// Values of the letters.
 type Point = Vec<((String, bool), Complex64)>;
 
+/// Returns the point with another value of one letter.
+fn moved(at: &Point, letter: &(String, bool), x: Complex64) -> Point {
+    at.iter().filter(|(s, _)| s != letter).cloned().chain([(letter.clone(), x)]).collect()
+}
+
 fn number(x: &Rational) -> Option<f64> {
     let exact = |n: &num_bigint::BigInt| n.to_string().parse::<f64>().ok().filter(|x| x.is_finite());
     match (exact(x.numer()), exact(x.denom())) {
@@ -71,9 +76,7 @@ fn bound(op: Operator, body: &Tree, var: &Tree, ends: &[Tree; 2], at: &Point, st
     let key = (name.clone(), *is_real);
     let with = |x: Complex64| {
         steps.spend(30)?;
-        let mut point: Point = at.iter().filter(|(s, _)| *s != key).cloned().collect();
-        point.push((key.clone(), x));
-        value(body, &point, steps)
+        value(body, &moved(at, &key, x), steps)
     };
     match op {
         Operator::Sum | Operator::Product => {
@@ -250,13 +253,9 @@ pub(super) fn agree(a: &Tree, b: &Tree, steps: &Steps) -> bool {
     valid > usize::from(!symbols.is_empty())
 }
 
-/// Finds a root in the letter `name` from a starting value by the secant method. Returns `None` if it finds none.
-fn root(t: &Tree, name: &str, real: bool, at: &Point, start: Complex64, steps: &Steps) -> Option<Complex64> {
-    let f = |x: Complex64| {
-        let mut point: Point = at.iter().filter(|((n, r), _)| n != name || *r != real).cloned().collect();
-        point.push(((name.to_owned(), real), x));
-        value(t, &point, steps)
-    };
+/// Finds a root in one letter from a starting value by the secant method. Returns `None` if it finds none.
+fn root(t: &Tree, letter: &(String, bool), at: &Point, start: Complex64, steps: &Steps) -> Option<Complex64> {
+    let f = |x: Complex64| value(t, &moved(at, letter, x), steps);
     let (mut x0, mut x1) = (start, start + c64(0.1, 0.03));
     let (mut f0, mut f1) = (f(x0)?, f(x1)?);
     for _ in 0..60 {
@@ -295,11 +294,9 @@ pub(super) fn same_roots(a: &Tree, b: &Tree, steps: &Steps) -> bool {
         let Some(var) = symbols.last() else { return false };
         for (f, g) in [(a, b), (b, a)] {
             for start in [c64(0.7, 0.4), c64(-1.3, -0.6), c64(5.0, 1.0)] {
-                let Some(x) = root(f, &var.0, var.1, &at, start, steps) else { continue };
-                let mut point: Point = at.iter().filter(|(s, _)| s != var).cloned().collect();
-                point.push((var.clone(), x));
+                let Some(x) = root(f, var, &at, start, steps) else { continue };
                 // A root of one expression must be a root of the other.
-                match value(g, &point, steps) {
+                match value(g, &moved(&at, var, x), steps) {
                     Some(y) if y.norm() <= 1e-7 => found += 1,
                     _ => return false,
                 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::kind::RewardType;
+use crate::extract::closing;
 use crate::python;
 
 const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
@@ -58,18 +59,6 @@ fn contents(text: &str, open: char, close: char) -> Vec<&str> {
         rest = &body[end..];
     }
     found
-}
-
-/// Returns the position of the bracket that closes the one before `body`.
-fn closing(body: &str, open: char, close: char) -> Option<usize> {
-    let mut depth = 1;
-    for (at, c) in body.char_indices() {
-        depth += i32::from(c == open) - i32::from(c == close);
-        if depth == 0 {
-            return Some(at);
-        }
-    }
-    None
 }
 
 fn without_text(content: &str) -> Option<&str> {

@@ -31,10 +31,11 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Sided(_, a), Value::Sided(_, b)) => equal(a, b, steps),
         (Value::Sided(_, a), b) => equal(a, b, steps),
         (a, Value::Sided(_, b)) => equal(a, b, steps),
-        (Value::Assignment(a, x), Value::Assignment(b, y)) => assignments(a, x, b, y, steps),
+        (Value::Assignment(a, _), Value::Assignment(b, _)) if !same_name(a, b) => no("different names"),
         // Equal: y = 2x + 1 and 2x - y + 1 = 0.
         (Value::Assignment(name, x), Value::Equation(a, b)) => as_equation(name, x, a, b, steps),
         (Value::Equation(a, b), Value::Assignment(name, x)) => as_equation(name, x, a, b, steps),
+        (Value::Assignment(_, x), Value::Assignment(_, y)) => equal(x, y, steps),
         (Value::Assignment(_, x), y) => equal(x, y, steps),
         (x, Value::Assignment(_, y)) => equal(x, y, steps),
         // Equal: 204 and m + n = 204, if the question asked for m + n.
@@ -50,11 +51,6 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
             .or_else(|| compare_words(gold, answer, steps))
             .unwrap_or(no("different kinds")),
     }
-}
-
-/// Compares two values that each have a name.
-fn assignments(a: &str, x: &Value, b: &str, y: &Value, steps: &Steps) -> Comparison {
-    if same_name(a, b) { equal(x, y, steps) } else { no("different names") }
 }
 
 /// Compares numbers, expressions, tuples and matrices.

@@ -1,6 +1,6 @@
 //! Exact rational values of expressions, if they exist and are not too large.
 
-use crate::steps::{Rational, Steps};
+use crate::steps::{Rational, Steps, perfect_root};
 use crate::value::expr::{Expr, number};
 use num_bigint::BigInt;
 use num_integer::Integer;
@@ -101,11 +101,7 @@ pub(crate) fn power(base: &Rational, exponent: &Rational) -> Option<Rational> {
     if *base < zero && root % 2 == 0 {
         return None;
     }
-    let (n, d) = (base.numer().nth_root(root), base.denom().nth_root(root));
-    if n.pow(root) != *base.numer() || d.pow(root) != *base.denom() {
-        return None;
-    }
-    power(&Rational::new(n, d), &whole(exponent.numer().clone()))
+    power(&perfect_root(base, root)?, &whole(exponent.numer().clone()))
 }
 
 /// Returns the factorial of `n`. Returns `None` if `n` is too large.

@@ -245,15 +245,7 @@ impl Lexer<'_> {
             (Some(c), _) if !text.chars().any(char::is_alphabetic) || (c.is_ascii_digit() && !text.contains(' ')) => {
                 // Mathematics in an upright font.
                 let inner: Vec<char> = text.chars().collect();
-                let lexer = Lexer {
-                    chars: &inner,
-                    at: 0,
-                    depth: 0,
-                    grouped: self.grouped,
-                    out: Vec::new(),
-                    spaced: self.spaced,
-                };
-                match lexer.run() {
+                match (Lexer { chars: &inner, at: 0, depth: 0, out: Vec::new(), ..*self }).run() {
                     Some(tokens) => {
                         self.out.extend(tokens);
                         self.spaced = false;

@@ -248,8 +248,7 @@ fn phrase(tokens: &[Token]) -> Option<String> {
     let capital = |w: &&str| w.len() == 1 && w.starts_with(|c: char| c.is_ascii_uppercase());
     let row = words.len() > 2 && words.iter().all(capital) && tokens.iter().any(|t| is(Some(t), '-'));
     let apart = tokens.windows(2).any(|w| is(w.first(), '-') && w[1].spaced);
-    let spaced: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
-    ((row || words.iter().any(together)) && !apart).then(|| spaced.join(" "))
+    ((row || words.iter().any(together)) && !apart).then(|| words.join(" "))
 }
 
 /// Removes separators at both ends.

@@ -117,10 +117,8 @@ impl Parser<'_> {
                 return Some(arc);
             }
             // A degree sign at the end of everything is the unit.
-            if self.units && self.depth <= 1 && self.at + n >= self.tokens.len() {
-                return Some(base);
-            }
-            if self.units && trailing(&self.tokens[self.at..], true).is_some() {
+            let ends = self.depth <= 1 && self.at + n >= self.tokens.len();
+            if self.units && (ends || trailing(&self.tokens[self.at..], true).is_some()) {
                 return Some(base);
             }
             self.at += n;
@@ -224,9 +222,11 @@ impl Parser<'_> {
             Tok::Sym('(' | '[' | '{') => p.bracketed(),
             Tok::Sym('|') => {
                 p.at += 1;
-                let e = p.barred()?;
+                p.bars += 1;
+                let e = p.expr()?;
+                p.bars -= 1;
                 p.need('|')?;
-                Some(e)
+                Some(Expr::Call("abs", vec![e]))
             }
             _ => None,
         })
@@ -234,14 +234,6 @@ impl Parser<'_> {
 }
 
 impl Parser<'_> {
-    /// Parses the content between bars: an absolute value.
-    pub(crate) fn barred(&mut self) -> Option<Expr> {
-        self.bars += 1;
-        let e = self.expr()?;
-        self.bars -= 1;
-        Some(Expr::Call("abs", vec![e]))
-    }
-
     /// Reads a name with its primes and index: `x`, `x_1`, `f'`, `a_{n+1}`.
     pub(crate) fn name(&mut self, letter: &str) -> Option<String> {
         let mut name = letter.to_owned();

@@ -34,22 +34,13 @@ pub(crate) fn is_asked(e: &Expr) -> bool {
 
 /// Compares names without case, spaces and accents.
 pub(crate) fn same_name(a: &str, b: &str) -> bool {
-    let plain = |t: &str| {
-        let t = t
-            .trim_start_matches("overline ")
-            .trim_start_matches("bar ")
-            .trim_start_matches("vec ")
-            .trim_start_matches("hat ");
-        t.replace([' ', '\\'], "")
-    };
+    let accents = ["overline ", "bar ", "vec ", "hat "];
+    let plain = |t| accents.iter().fold(t, |t: &str, accent| t.trim_start_matches(accent)).replace([' ', '\\'], "");
     let (a, b) = (plain(a), plain(b));
     // f(x) = ... and y = ... define the same curve.
     let curve = |t: &str| matches!(t, "y" | "f(x)" | "y(x)");
-    if curve(&a) && curve(&b) {
-        return true;
-    }
     // The case of the letters never matters: R and r are the same name.
-    if a.chars().count() == 1 { a == b || a.eq_ignore_ascii_case(&b) } else { a.eq_ignore_ascii_case(&b) }
+    (curve(&a) && curve(&b)) || a.eq_ignore_ascii_case(&b)
 }
 
 /// Returns a name of up to three letters as the product of the letters.

@@ -44,10 +44,6 @@ const MAX_ITEMS: usize = 64;
 
 /// Compares lists and sets with each other or with a single value. Returns `None` if neither value is one.
 pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
-    let items = |v: &Value| match v {
-        Value::List(items) | Value::Set(items) => Some(items.clone()),
-        _ => None,
-    };
     if let Some((a, b)) = families(gold, answer, steps) {
         return Some(outcome(same_families(&a, &b, steps), "the same family", "different families"));
     }
@@ -65,8 +61,7 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
             let is_polar = |l: &[Value]| l.iter().any(|v| matches!(v, Value::Text(t) if words::polar(t).is_some()));
             Some(if is_polar(a) && is_polar(b) { ordered(a, b, steps) } else { unordered(a, b, steps) })
         }
-        (Value::List(_) | Value::Set(_), Value::List(_) | Value::Set(_)) => {
-            let (a, b) = (items(gold)?, items(answer)?);
+        (Value::List(a) | Value::Set(a), Value::List(b) | Value::Set(b)) => {
             Some(unordered(&distinct(a, steps), &distinct(b, steps), steps))
         }
         (Value::List(list), Value::Tuple(t)) | (Value::Tuple(t), Value::List(list)) => {
@@ -131,11 +126,11 @@ pub(crate) fn ordered(a: &[Value], b: &[Value], steps: &Steps) -> Comparison {
     outcome(same, "equal in order", "different members")
 }
 
-pub(crate) fn distinct(items: Vec<Value>, steps: &Steps) -> Vec<Value> {
+pub(crate) fn distinct(items: &[Value], steps: &Steps) -> Vec<Value> {
     let mut kept: Vec<Value> = Vec::new();
     for item in items {
-        if kept.len() >= MAX_ITEMS || !kept.iter().any(|k| equal(k, &item, steps).equal) {
-            kept.push(item);
+        if kept.len() >= MAX_ITEMS || !kept.iter().any(|k| equal(k, item, steps).equal) {
+            kept.push(item.clone());
         }
     }
     kept

@@ -151,26 +151,18 @@ impl Reader<'_> {
     /// Parses `x = 5`, `f(x) = 2x + 1`, `a = 2 + 3 = 5`, `x + y = 1`.
     pub(crate) fn equation(&self, parts: &[&[Token]], signs: &[char], depth: usize) -> Option<Value> {
         // The value before "about" is exact.
-        let all = parts;
-        let about = signs.iter().position(|&s| s == '~');
-        let parts = match about {
-            Some(n) if n > 0 || name_of(parts[0]).is_none() => &parts[..=n],
-            _ => parts,
-        };
-        let parts = match about {
+        let parts = match signs.iter().position(|&s| s == '~') {
             // "about 7" has no exact value before it.
-            Some(0) if parts[0].is_empty() => all,
+            Some(0) if parts[0].is_empty() => parts,
+            Some(n) if n > 0 || name_of(parts[0]).is_none() => &parts[..=n],
             _ => parts,
         };
         let (first, last) = (parts.first()?, parts.last()?);
         if last.is_empty() {
             return None;
         }
-        if parts.len() == 1 {
-            return self.value(last, depth + 1);
-        }
-        if first.is_empty() {
-            // "= 5" as a line of a calculation.
+        // "= 5" as a line of a calculation has an empty first part.
+        if parts.len() == 1 || first.is_empty() {
             return self.value(last, depth + 1);
         }
         if let Some(name) = name_of(first) {
