@@ -54,7 +54,6 @@ void async_copy(void* destination, const void* source, uint32_t bytes, uint32_t 
         fail("cp_async of %u bytes is not aligned to them: source %p, destination %p, %s at %s", bytes, source,
              destination, thread_name(fiber).c_str(), place_name(where).c_str());
     }
-    emu.counters.async_copies++;
     AsyncCopy copy{static_cast<unsigned char*>(destination),
                    static_cast<const unsigned char*>(source),
                    bytes,
