@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
-use crate::device::{Device, KernelVariant, cuda};
+use crate::device::{Device, KernelVariant};
 use crate::error::Result;
 use crate::files;
 
@@ -24,7 +24,7 @@ impl Record {
         let variant = KernelVariant::Wgmma.recorded();
         let content = format!("{variant} passed\n{gpu}\nprogram {} bytes, {built} ns\n", program.len());
         let name = format!("start-check.{}", &blake3::hash(content.as_bytes()).to_hex()[..32]);
-        Some(Record { path: cuda::cache_folder()?.join(name), content })
+        Some(Record { path: files::user_cache("cuda")?.join(name), content })
     }
 }
 
