@@ -208,7 +208,7 @@ fn nccl() -> Finding {
 
 /// Checks the emulator: its compiler and the folder of its compiled kernels.
 fn emu() -> Vec<Finding> {
-    let works = Compiler::find().map(|compiler| format!("works, with {}", compiler.version()));
+    let works = Compiler::find().map(|compiler| format!("works, with {}", compiler.version));
     let compiler = checked("device", "emu", works);
     let kept = match Cache::folder() {
         Ok(folder) => writable("emulated kernels", &folder, CACHE_CURE),

@@ -41,7 +41,8 @@ const WANTED: &str = "g++ 11 or clang++ 13 or newer (Debian, Ubuntu: apt-get ins
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Compiler {
     command: PathBuf,
-    version: String,
+    /// Name and version.
+    pub version: String,
 }
 
 impl Compiler {
@@ -71,11 +72,6 @@ impl Compiler {
         }
         let version = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned();
         Ok(Compiler { command, version })
-    }
-
-    /// Returns the compiler's name and version.
-    pub fn version(&self) -> &str {
-        &self.version
     }
 
     /// Compiles sources inside `folder`. Paths in compiler messages and call sites are relative to `folder`.
@@ -110,7 +106,8 @@ pub type Sources = BTreeMap<String, String>;
 pub struct Cache {
     folder: PathBuf,
     compiler: Compiler,
-    sources: Sources,
+    /// Sources by path.
+    pub sources: Sources,
 }
 
 impl Cache {
@@ -199,11 +196,6 @@ impl Cache {
         let key = self.key(&self.closure(units)?);
         let name = units.first().map_or("none", |unit| stem(unit));
         Ok(self.folder.join(format!("{name}-{key}.so")))
-    }
-
-    /// Returns the sources by path.
-    pub fn sources(&self) -> &Sources {
-        &self.sources
     }
 
     /// Returns these sources and every file that they include, by path.

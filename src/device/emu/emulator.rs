@@ -99,7 +99,7 @@ impl Emu {
     /// Compiles every kernel now, in parallel, for a run that will need most of them. Otherwise each file is compiled
     /// at its first launch.
     pub fn compile(&self) -> Result<()> {
-        self.streams.machine.cache().fill()
+        self.streams.machine.cache.fill()
     }
 
     /// Errors if `stream` is being captured. With `None`, errors if any stream is being captured. The error also
@@ -154,7 +154,7 @@ impl Emu {
     /// Returns the synchronising calls that have run so far, including skipped ones, each with its exemption reason if
     /// it has one.
     pub fn sites(&self) -> Vec<(Passed, Option<String>)> {
-        let sources = self.streams.machine.cache().sources();
+        let sources = &self.streams.machine.cache.sources;
         self.streams.machine.sites.passed().map(|passed| (passed.clone(), passed.exempt(sources))).collect()
     }
 
@@ -166,7 +166,7 @@ impl Emu {
     /// Returns the counters so far.
     pub fn counters(&self) -> Counters {
         let machine = &self.streams.machine;
-        Counters { kernels: machine.kernels_run(), bank_conflicts: machine.bank_conflicts(), ..self.counters }
+        Counters { kernels: machine.run, bank_conflicts: machine.bank_conflicts(), ..self.counters }
     }
 
     /// Returns the named ranges opened while the profiler was on, in order. Each has its depth: 0 for the outermost.
@@ -248,7 +248,7 @@ impl Driver for Emu {
 
     fn stream(&mut self) -> Result<Stream> {
         self.streams.healthy()?;
-        Ok(self.streams.add())
+        Ok(self.streams.queues.add())
     }
 
     fn synchronize(&mut self, stream: Stream) -> Result<()> {
@@ -316,7 +316,7 @@ impl Driver for Emu {
         self.counters.synchronizations += 1;
         for event in [from, to] {
             if let Recorded::Queued(ticket) = self.recording(event)?
-                && let Some(stream) = self.streams.recorder(ticket)
+                && let Some(stream) = self.streams.queues.recorder(ticket)
             {
                 self.streams.drain(stream, Some(ticket))?;
             }

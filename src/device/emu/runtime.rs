@@ -178,7 +178,8 @@ impl Runtime {
 
 /// An emulated device: its handle in the runtime, and the number of synchronisation call sites known to have run on it.
 pub struct Instance {
-    runtime: &'static Runtime,
+    /// Runtime of this device.
+    pub runtime: &'static Runtime,
     handle: Handle,
     known: usize,
 }
@@ -196,11 +197,6 @@ impl Instance {
             return Err(Error::Failed("no memory for an emulated device".into()));
         }
         Ok(Instance { runtime, handle, known: 0 })
-    }
-
-    /// Returns the runtime of this device.
-    pub fn runtime(&self) -> &'static Runtime {
-        self.runtime
     }
 
     /// Turns the synchronisation calls at `site` into no-ops in the following launches. `None` skips no site.
