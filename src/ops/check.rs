@@ -55,6 +55,12 @@ pub fn launch(op: &'static str, ctas: usize, threads: usize, smem: usize) -> Res
     Ok(Launch::new([grid(op, ctas)?, 1, 1], threads as u32, smem))
 }
 
+/// Returns the launch of a kernel whose threads handle `each` of `elements` elements.
+pub fn by_elements(op: &'static str, elements: usize, each: usize) -> Result<Launch> {
+    const THREADS: usize = 256;
+    launch(op, elements.div_ceil(THREADS * each), THREADS, 0)
+}
+
 /// Returns an error unless `dtype` is bf16, the only compute type of the kernels.
 pub fn gpu_compute(op: &'static str, dtype: DType) -> Result<()> {
     that(op, dtype == DType::Bf16, "bf16 on a GPU", format!("{dtype:?}"))

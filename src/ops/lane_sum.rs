@@ -23,7 +23,6 @@ pub fn fwd(dev: &mut Device, lanes: Tensor, sum: Tensor) -> Result<()> {
 }
 
 fn launch(mut gpu: Gpu<'_>, lanes: Tensor, sum: Tensor) -> Result<()> {
-    const THREADS: usize = 256;
     const EACH: usize = 4;
     let aligned = (gpu.ptr(lanes) | gpu.ptr(sum)).is_multiple_of(16);
     let args = params!(lane_sum::Args {
@@ -34,7 +33,7 @@ fn launch(mut gpu: Gpu<'_>, lanes: Tensor, sum: Tensor) -> Result<()> {
         count: check::count(gpu.op, "lanes", lanes.rows())?,
         wide: aligned && lanes.cols().is_multiple_of(EACH),
     });
-    gpu.launch("lane_sum", "lane_sum", check::launch(gpu.op, sum.len().div_ceil(THREADS * EACH), THREADS, 0)?, args)
+    gpu.launch("lane_sum", "lane_sum", check::by_elements(gpu.op, sum.len(), EACH)?, args)
 }
 
 fn on_cpu(cpu: Cpu<'_>, lanes: Tensor, sum: Tensor) {

@@ -134,17 +134,10 @@ cpu_kernel! {
         for (i, &r) in rstd.iter().enumerate() {
             let (x, dy, dx) = (&x[i * d..][..d], &dy[i * d..][..d], &mut dx[i * d..][..d]);
             let mean = product_sum(x, dy, gamma) * r / d as f32;
-            if accumulate {
-                for j in 0..d {
-                    let xhat = x[j].to_f32() * r;
-                    let v = (dy[j].to_f32() * gamma[j].to_f32() - xhat * mean) * r;
-                    dx[j] = T::from_f32(dx[j].to_f32() + v);
-                }
-            } else {
-                for j in 0..d {
-                    let xhat = x[j].to_f32() * r;
-                    dx[j] = T::from_f32((dy[j].to_f32() * gamma[j].to_f32() - xhat * mean) * r);
-                }
+            for j in 0..d {
+                let xhat = x[j].to_f32() * r;
+                let v = (dy[j].to_f32() * gamma[j].to_f32() - xhat * mean) * r;
+                dx[j] = T::from_f32(if accumulate { dx[j].to_f32() + v } else { v });
             }
             for j in 0..d {
                 dgamma[j] = dy[j].to_f32().mul_add(x[j].to_f32() * r, dgamma[j]);

@@ -58,7 +58,7 @@ pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Resul
     const OP: &str = "rows::scatter";
     let whole = idx.rows().is_multiple_of(src.rows());
     check::that(OP, whole, format!("idx of a multiple of {}", src.rows()), idx.rows().to_string())?;
-    into_rows(dev, OP, src, idx, dst, Scatter::Copy)
+    into_rows(dev, OP, src, idx, dst, false, None)
 }
 
 /// Adds `src[i]` to `dst[idx[i]]`. On the CPU, rows with equal indices are added in ascending i. Each sum is computed
@@ -68,7 +68,7 @@ pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Resul
 pub fn scatter_add(dev: &mut Device, src: Tensor, idx: Tensor, segments: Option<&Segments>, dst: Tensor) -> Result<()> {
     const OP: &str = "rows::scatter_add";
     check::tensor(OP, "idx", idx, DType::U32, &[src.rows()])?;
-    into_rows(dev, OP, src, idx, dst, Scatter::Add(segments))
+    into_rows(dev, OP, src, idx, dst, true, segments)
 }
 
 fn launch_segments(mut gpu: Gpu<'_>, src: Tensor, segments: &Segments, dst: Tensor) -> Result<()> {
@@ -86,42 +86,37 @@ fn launch_segments(mut gpu: Gpu<'_>, src: Tensor, segments: &Segments, dst: Tens
     gpu.launch("rows", "rows_scatter_add_segments", launch(gpu.op, segments.count)?, args)
 }
 
-/// Way to write rows to the rows that indices select.
-#[derive(Clone, Copy)]
-enum Scatter<'a> {
-    /// Copies of the rows.
-    Copy,
-    /// Sums with the rows, computed by segments if indices may repeat.
-    Add(Option<&'a Segments>),
-}
-
+/// Copies the rows to the rows that the indices select or, if `add` is true, adds them there: by `segments` if indices
+/// may repeat.
 fn into_rows(
     dev: &mut Device,
     op: &'static str,
     src: Tensor,
     idx: Tensor,
     dst: Tensor,
-    how: Scatter<'_>,
+    add: bool,
+    segments: Option<&Segments>,
 ) -> Result<()> {
     check::compute(op, "src", src)?;
     check::tensor(op, "idx", idx, DType::U32, &[idx.len()])?;
     check::tensor(op, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
     // Each source row is read and written once. A sum also reads its row.
-    let moves = if matches!(how, Scatter::Add(_)) { 3 } else { 2 };
+    let moves = if add { 3 } else { 2 };
     dev.note_work(op, 0.0, (moves * idx.rows() * src.cols() * src.dtype.size()) as f64);
     dev.op(op).run(
         |cpu| {
             check_indices(op, &cpu, idx, dst.rows())?;
-            by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, matches!(how, Scatter::Add(_))));
+            by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, add));
             Ok(())
         },
-        |gpu| match how {
-            Scatter::Copy => launch_kernel(gpu, "rows_scatter", src, idx, dst, dst.rows()),
-            Scatter::Add(segments) => {
+        |gpu| {
+            if add {
                 check::gpu_compute(op, src.dtype)?;
-                match segments {
-                    Some(segments) => launch_segments(gpu, src, segments, dst),
-                    None => launch_kernel(gpu, "rows_scatter_add", src, idx, dst, dst.rows()),
+            }
+            match segments {
+                Some(segments) => launch_segments(gpu, src, segments, dst),
+                None => {
+                    launch_kernel(gpu, if add { "rows_scatter_add" } else { "rows_scatter" }, src, idx, dst, dst.rows())
                 }
             }
         },

@@ -41,7 +41,6 @@ fn store_into(dev: &mut Device, qkv: Tensor, rows: Option<Tensor>, slots: Tensor
 }
 
 fn launch_store(mut gpu: Gpu<'_>, qkv: Tensor, rows: Option<Tensor>, slots: Tensor, cache: &KvCache) -> Result<()> {
-    const THREADS: usize = 256;
     let heads = cache.heads(qkv.cols());
     check::gpu_compute(gpu.op, qkv.dtype)?;
     // Number of elements per thread: 8 for 16-byte accesses, if heads start at multiples of 16 bytes.
@@ -62,7 +61,7 @@ fn launch_store(mut gpu: Gpu<'_>, qkv: Tensor, rows: Option<Tensor>, slots: Tens
         blocks: check::count(gpu.op, "blocks", cache.blocks())?,
         sources: check::count(gpu.op, "rows", qkv.rows())?,
     });
-    gpu.launch("kv_cache", kernel, check::launch(gpu.op, (elements / each).div_ceil(THREADS), THREADS, 0)?, args)
+    gpu.launch("kv_cache", kernel, check::by_elements(gpu.op, elements, each)?, args)
 }
 
 fn store_blocks<T: Elem>(
