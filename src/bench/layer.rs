@@ -232,8 +232,6 @@ pub fn gelu_bwd(dev: &mut Device, s: Sizes, kind: GeluKind) -> Result<Case> {
 pub struct Move {
     name: &'static str,
     run: fn(&mut Device, Tensor, Tensor, Tensor) -> Result<()>,
-    /// Number of rows read per row written.
-    each: usize,
     /// Number of rows moved (read or written) per row written.
     moved: usize,
     /// True if a subset of all rows is written, false if a subset is read.
@@ -241,24 +239,23 @@ pub struct Move {
 }
 
 pub const MOVES: [Move; 3] = [
-    Move { name: "rows gather", run: rows::gather, each: 1, moved: 2, into: false },
-    Move { name: "rows scatter", run: rows::scatter, each: 1, moved: 2, into: true },
+    Move { name: "rows gather", run: rows::gather, moved: 2, into: false },
+    Move { name: "rows scatter", run: rows::scatter, moved: 2, into: true },
     Move {
         name: "rows scatter_add",
         run: |dev, src, idx, dst| rows::scatter_add(dev, src, idx, None, dst),
-        each: 1,
         moved: 3,
         into: true,
     },
 ];
 
-/// Makes the case of an op that moves half of the hidden rows, or sums pairs of rows.
+/// Makes the case of an op that moves half of the hidden rows.
 pub fn rows_moved(dev: &mut Device, s: Sizes, of: Move) -> Result<Case> {
-    let Move { name, run, each, moved, into } = of;
+    let Move { name, run, moved, into } = of;
     let half = s.tokens / 2;
     let (all, some) =
         (random(dev, s.dtype, &[s.tokens, s.hidden], 1.0)?, random(dev, s.dtype, &[half, s.hidden], 1.0)?);
-    let index: Vec<u32> = (0..each * half).map(|i| (i % half * 2 + i / half) as u32).collect();
+    let index: Vec<u32> = (0..half).map(|i| 2 * i as u32).collect();
     let index = dev.upload(Region::Overlay, &index, &[index.len()])?;
     let (src, dst) = if into { (some, all) } else { (all, some) };
     let (shape, moved) = (format!("{} of [{}, {}]", index.len(), s.tokens, s.hidden), moved as f64 * bytes(&[some]));
