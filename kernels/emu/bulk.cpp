@@ -18,7 +18,6 @@ namespace {
 
 constexpr uint32_t kPiece = 16;
 
-
 // The map must be in memory that only launches write. The proxy that reads maps does not see other writes without a
 // separate fence.
 void check_map(const uint64_t* map, const Where& where) {

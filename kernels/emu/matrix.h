@@ -8,7 +8,6 @@
 
 namespace emu {
 
-
 // Posts an instruction, and returns its number in the warp's sequence.
 uint32_t post(uint32_t kind, const void* a, const void* b, const void* c, const Where& where);
 // Returns when the warp has executed that instruction.

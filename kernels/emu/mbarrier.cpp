@@ -21,7 +21,6 @@ namespace {
 
 std::string name_of(const MbarrierState& bar) { return "the mbarrier at offset " + std::to_string(bar.offset); }
 
-
 uint32_t offset_of(const void* at, const Where& where) {
     const Fiber& fiber = self();
     size_t offset = size_t(static_cast<const unsigned char*>(at) - fiber.smem);
