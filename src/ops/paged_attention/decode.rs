@@ -1,7 +1,7 @@
 //! Work items of a decode step ([`Split`]) on the device. The items are at fixed addresses, so that a captured step can
 //! be replayed with other items.
 
-use super::split::Split;
+use super::split::{DecodeStep, Split};
 use crate::device::{Device, On, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
@@ -35,6 +35,13 @@ impl Decode {
     /// sequence. Tickets are zero at first, and the kernels set them back to zero in each step.
     pub fn tickets(dev: &mut Device, region: Region, sequences: usize, heads: Heads) -> Result<Tensor> {
         dev.zeros(region, DType::U32, &[sequences, heads.kv * each(heads)])
+    }
+
+    /// Splits a step into items and copies them to the device, with tickets of its own.
+    pub fn of(dev: &mut Device, region: Region, step: DecodeStep<'_>, heads: Heads) -> Result<Decode> {
+        let split = Split::new(step, together(dev, heads))?;
+        let tickets = Decode::tickets(dev, region, step.context_lens.len(), heads)?;
+        Decode::upload(dev, region, &split, tickets)
     }
 
     /// Copies a step's items to the device. The addresses of the items depend only on the step's size. `tickets` comes
