@@ -120,30 +120,27 @@ impl Images {
     /// Returns the PTX of a kernel file for `arch`. If the file has no PTX for `arch`, returns its PTX for sm_80, which
     /// every supported GPU can run.
     pub fn ptx(&self, file: &str, arch: Arch) -> Option<String> {
-        let text = |arch: Arch| {
-            let name = format!("{file}.{}", arch.name());
-            let (_, packed) = self.ptx.iter().find(|(n, _)| *n == name)?;
-            String::from_utf8(unpacked(packed)?).ok()
-        };
+        let text = |arch: Arch| String::from_utf8(image(self.ptx, file, arch)?).ok();
         text(arch).or_else(|| text(Arch::Sm80))
     }
 
     /// Returns the cubin of a kernel file for `arch`, or `None` if the build made none.
     pub fn cubin(&self, file: &str, arch: Arch) -> Option<Vec<u8>> {
-        let name = format!("{file}.{}", arch.name());
-        self.cubins.iter().find(|(n, _)| *n == name).and_then(|(_, packed)| unpacked(packed))
+        image(self.cubins, file, arch)
     }
 
     /// Returns the resources of `kernel` for `arch` from the table.
     pub fn kernel(&self, kernel: &str, arch: Arch) -> Option<Built> {
-        rows(self.manifest).find(|row| row.kernel == kernel && row.target == arch.name()).and_then(Row::kernel)
+        self.row(kernel, arch).and_then(Row::kernel)
     }
 
     /// Returns the performance data of `kernel` on a Hopper GPU from the table.
     pub fn kernel_costs(&self, kernel: &str) -> Option<KernelCosts> {
-        rows(self.manifest)
-            .find(|row| row.kernel == kernel && row.target == Arch::Sm90a.name())
-            .and_then(Row::kernel_costs)
+        self.row(kernel, Arch::Sm90a).and_then(Row::kernel_costs)
+    }
+
+    fn row(&self, kernel: &str, arch: Arch) -> Option<Row<'static>> {
+        rows(self.manifest).find(|row| row.kernel == kernel && row.target == arch.name())
     }
 
     /// Returns the kernels of `file`, sorted by name.
@@ -174,6 +171,12 @@ impl fmt::Debug for Images {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.debug_list().entries(self.files()).finish()
     }
+}
+
+/// Returns the image of a kernel file for `arch` among `images`.
+fn image(images: &[(&str, &[u8])], file: &str, arch: Arch) -> Option<Vec<u8>> {
+    let name = format!("{file}.{}", arch.name());
+    images.iter().find(|(n, _)| *n == name).and_then(|(_, packed)| unpacked(packed))
 }
 
 /// Decompresses gzip data. Returns `None` if the data is damaged.
