@@ -6,7 +6,7 @@ use super::logits::{SEGMENT, inverse_temperature, segments};
 use crate::device::{Gpu, Params, params};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::gemm::{KernelNames, Role, Wide, kernel_names, operands};
+use crate::ops::gemm::{KernelNames, Role, Tile, Wide, kernel_names, operands};
 use crate::ops::matmul::Weight;
 use crate::tensor::Tensor;
 
@@ -14,12 +14,9 @@ use crate::tensor::Tensor;
 /// them all.
 pub(in crate::ops) const PARTIAL: usize = 4;
 
-/// Rows and stages of `TileM16`, `TileM64` and `TileM128` of kernels/common/logits.cuh.
-const TILES: [(usize, usize); 3] = [(16, 4), (64, 3), (128, 3)];
-
-/// Launches the tiles over the rows of x and of w. It selects the kernel of `names` with the shortest tile that covers
-/// all rows, or else with the largest tile. All of these kernels give the same bits for a row. `args` starts with the
-/// operands. If the device is set to use wgmma, the wgmma kernel runs instead.
+/// Launches the tiles over the rows of x and of w, with the kernel of `names` for [`Tile::logits`]. All of these kernels
+/// give the same bits for a row. `args` starts with the operands. If the device is set to use wgmma, the wgmma kernel
+/// runs instead.
 pub(in crate::ops) fn launch_tiles(
     gpu: &mut Gpu<'_>,
     file: &'static str,
@@ -28,17 +25,12 @@ pub(in crate::ops) fn launch_tiles(
     w: &Weight,
     args: Params,
 ) -> Result<()> {
-    const THREADS: usize = 128;
-    const BLOCK_K: usize = 64;
     if let Some(product) = Wide::of(gpu, names.role, x, w, w.n, None)? {
         return product.launch(gpu, file, &names.wide, args);
     }
-    let (t, n) = (x.rows(), w.n);
-    let index = TILES.iter().position(|(rows, _)| t <= *rows).unwrap_or(TILES.len() - 1);
-    let (rows, stages) = TILES[index];
-    let smem = (stages * (rows + SEGMENT) * BLOCK_K * 2).max(sums_bytes(rows));
-    let launch = check::launch(gpu.op, t.div_ceil(rows) * segments(n), THREADS, smem)?;
-    gpu.launch(file, names.tiles[index], launch, args)
+    let tile = Tile::logits(x.rows());
+    let launch = tile.launch(gpu.op, x.rows(), w.n)?;
+    gpu.launch(file, names.tiles[tile.index], launch, args)
 }
 
 /// Returns the bytes of `gemm::Sums` for a tile of `rows` rows.
