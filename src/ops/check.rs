@@ -8,22 +8,18 @@ use crate::tensor::{DType, Tensor};
 
 /// Returns an error unless `t` has element type `dtype` and shape `dims`.
 pub fn tensor(op: &'static str, name: &str, t: Tensor, dtype: DType, dims: &[usize]) -> Result<()> {
-    if t.dtype == dtype && *t.shape == *dims {
-        return Ok(());
+    match t.dtype == dtype && *t.shape == *dims {
+        true => Ok(()),
+        false => fail(op, format!("{name} {dtype:?} {dims:?}"), format!("{:?} {:?}", t.dtype, t.shape)),
     }
-    Err(Error::Shape { op, want: format!("{name} {dtype:?} {dims:?}"), got: format!("{:?} {:?}", t.dtype, t.shape) })
 }
 
 /// Returns an error unless `t` has element type `dtype` and `len` elements, in any shape.
 pub fn flat(op: &'static str, name: &str, t: Tensor, dtype: DType, len: usize) -> Result<()> {
-    if t.dtype == dtype && t.len() == len {
-        return Ok(());
+    match t.dtype == dtype && t.len() == len {
+        true => Ok(()),
+        false => fail(op, format!("{name} {dtype:?} of {len} elements"), format!("{:?} {:?}", t.dtype, t.shape)),
     }
-    Err(Error::Shape {
-        op,
-        want: format!("{name} {dtype:?} of {len} elements"),
-        got: format!("{:?} {:?}", t.dtype, t.shape),
-    })
 }
 
 /// Returns an error unless `t` has a compute type, f32 or bf16.
@@ -76,7 +72,8 @@ pub fn added(dx: Tensor, accumulate: bool) -> f64 {
     if accumulate { moved(&[dx]) } else { 0.0 }
 }
 
-fn fail<T>(op: &'static str, want: impl Into<String>, got: impl Into<String>) -> Result<T> {
+/// Returns an error with `want` and `got`.
+pub fn fail<T>(op: &'static str, want: impl Into<String>, got: impl Into<String>) -> Result<T> {
     Err(Error::Shape { op, want: want.into(), got: got.into() })
 }
 

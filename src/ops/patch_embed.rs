@@ -2,7 +2,7 @@
 //! multiplied by the projection like the input of any linear layer. The rows are not stored; backward recomputes them.
 
 use crate::device::{Cpu, Device, Gpu, Parts, Region, params};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::linear;
 use crate::ops::matmul::{Order, Weight};
@@ -134,8 +134,7 @@ fn check_images(op: &'static str, pixels: Tensor, images: &[PatchImage], norm: &
     for image in images {
         let end = image.offset.saturating_add(norm.bytes(image)?);
         if end > pixels.len() {
-            let (want, got) = (format!("{end} bytes of pixels for {image:?}"), pixels.len().to_string());
-            return Err(Error::Shape { op, want, got });
+            return check::fail(op, format!("{end} bytes of pixels for {image:?}"), pixels.len().to_string());
         }
         starts.push(starts[starts.len() - 1] + image.num_patches());
     }

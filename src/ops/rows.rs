@@ -1,7 +1,7 @@
 //! Copies and sums of rows by index: image rows into a sequence, window order and back, last positions of a pack.
 
 use crate::device::{Cpu, Device, Gpu, Launch, Parts, Region, cpu_kernel, params};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -128,7 +128,7 @@ pub(crate) fn check_indices(op: &'static str, cpu: &Cpu<'_>, idx: Tensor, rows: 
     let idx = cpu.memory.view(idx.span()).of::<u32>();
     match idx.iter().find(|&&i| i as usize >= rows) {
         None => Ok(()),
-        Some(i) => Err(Error::Shape { op, want: format!("indices below {rows}"), got: i.to_string() }),
+        Some(i) => check::fail(op, format!("indices below {rows}"), i.to_string()),
     }
 }
 

@@ -14,7 +14,7 @@ use super::blocks::Blocks;
 use super::call::{Bwd, Pack, check_rows};
 use super::launch::check_heads;
 use super::launch_bwd;
-use super::pair::{KeyTile, Pair, Scratch, pack_tiles, pair_grads, tile_rows};
+use super::pair::{KeyTile, Pair, Scratch, Wanted, pack_tiles, pair_grads, tile_rows};
 use crate::device::{Cpu, Device, Isa, Parts, Pool, Region, cpu_kernel};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, Setting, run_with_scratch};
@@ -187,13 +187,6 @@ struct SequenceRows {
     rows: Range<usize>,
 }
 
-/// Gradients that [`Prepared::multiply`] adds to.
-#[derive(Clone, Copy)]
-struct Wanted {
-    dq: bool,
-    dkv: bool,
-}
-
 impl<T: Elem> Prepared<'_, T> {
     /// Computes all gradients of a sequence with one block of keys, for one key head.
     fn whole(
@@ -286,7 +279,7 @@ impl<T: Elem> Prepared<'_, T> {
         for first in keys.rows.clone().step_by(BLOCK) {
             let block = self.blocks.first[keys.sequence] as usize + first / BLOCK;
             let (n, keys) = ((len - first).min(BLOCK), KeyTile::new(self.packed, heads, block, head));
-            let pair = Pair { lines, context, first, n, setting, want_dq: wanted.dq, want_dkv: wanted.dkv };
+            let pair = Pair { lines, context, first, n, setting, wanted };
             pair_grads(self.isa, pair, keys, s);
         }
     }

@@ -6,7 +6,7 @@ use super::cache::KvCache;
 use super::call::Paged;
 use super::launch_decode;
 use crate::device::{Cpu, Device, Gpu, Isa, Launch, Parts, Region, cpu_kernel, params};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, KeySource, Keys, RowStates, Setting, run_with_scratch};
 use crate::ops::attention::names::{ByDim, WideKernels, by_dim, holding, num_slots, wide_kernels};
 use crate::ops::attention::sm90a::{self, WideCall};
@@ -138,9 +138,9 @@ struct QueryTile {
 }
 
 fn tiles(cu: &[u32], context_lens: &[u32], tables: &[u32], t: usize, blocks: usize) -> Result<Vec<QueryTile>> {
-    let fail = |want: String, got: String| Err(Error::Shape { op: "paged_attention::fwd", want, got });
+    const OP: &str = "paged_attention::fwd";
     if cu[0] != 0 || cu[cu.len() - 1] as usize != t || cu.windows(2).any(|w| w[0] > w[1]) {
-        return fail(format!("cu_seqlens_q ascending from 0 to {t}"), format!("{cu:?}"));
+        return check::fail(OP, format!("cu_seqlens_q ascending from 0 to {t}"), format!("{cu:?}"));
     }
     let columns = tables.len() / context_lens.len().max(1);
     let mut tiles = Vec::new();
@@ -150,11 +150,11 @@ fn tiles(cu: &[u32], context_lens: &[u32], tables: &[u32], t: usize, blocks: usi
             continue;
         }
         if context < to - from || context > columns * BLOCK {
-            return fail(format!("a context of {} to {}", to - from, columns * BLOCK), context.to_string());
+            return check::fail(OP, format!("a context of {} to {}", to - from, columns * BLOCK), context.to_string());
         }
         let table = &tables[sequence * columns..][..context.div_ceil(BLOCK)];
         if let Some(b) = table.iter().find(|&&b| b as usize >= blocks) {
-            return fail(format!("blocks below {blocks}"), b.to_string());
+            return check::fail(OP, format!("blocks below {blocks}"), b.to_string());
         }
         for at in (from..to).step_by(ROWS) {
             tiles.push(QueryTile { sequence, rows: at..to.min(at + ROWS), context: context - (to - at) + 1 });

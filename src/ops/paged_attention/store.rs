@@ -2,7 +2,7 @@
 
 use super::cache::KvCache;
 use crate::device::{Cpu, Device, Gpu, Parts, cpu_kernel, params};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check::{self, by_dtype};
 use crate::tensor::{DType, Elem, Tensor};
@@ -82,7 +82,7 @@ fn store_blocks<T: Elem>(
     let bounds = (qkv.rows(), cache.blocks() * BLOCK);
     if let Some(s) = stored.iter().find(|s| s.row as usize >= bounds.0 || s.slot as usize >= bounds.1) {
         let (want, got) = (format!("rows below {} and slots below {}", bounds.0, bounds.1), format!("{s:?}"));
-        return Err(Error::Shape { op: "paged_attention::store", want, got });
+        return check::fail("paged_attention::store", want, got);
     }
     stored.sort_by_key(|s| s.slot);
     let by_block: Vec<&[Stored]> = stored.chunk_by(|a, b| a.block() == b.block()).collect();

@@ -4,7 +4,8 @@ use super::batch::{Batch, Real};
 use super::loss::{Denominators, PolicyLoss, rows};
 use super::row;
 use super::stats::Sums;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::ops::check;
 
 /// Computes the loss of `batch` with the mini-batch's `denominators`, and writes its gradient to `dlog_prob` `[T]`.
 /// `entropy` holds the entropies `[T]`, and `dentropy` receives their gradient. The results of micro-batches can be
@@ -18,16 +19,15 @@ pub fn compute<F: Real>(
     entropy: Option<&[F]>,
     mut dentropy: Option<&mut [F]>,
 ) -> Result<Sums> {
-    let shape = |what: &str, want: usize, got: usize| match want == got {
-        true => Ok(()),
-        false => Err(Error::Shape { op: "policy_loss", want: format!("{what} {want}"), got: got.to_string() }),
+    let shape = |what: &str, want: usize, got: usize| {
+        check::that("policy_loss", want == got, format!("{what} {want}"), got.to_string())
     };
     let (t, s) = (log_prob.len(), batch.advantages.len());
     shape("length of cu_seqlens", s + 1, batch.cu_seqlens.len())?;
     shape("first row border", 0, batch.cu_seqlens[0] as usize)?;
     shape("last row border", t, batch.cu_seqlens[s] as usize)?;
     if let Some(w) = batch.cu_seqlens.windows(2).find(|w| w[0] > w[1]) {
-        return Err(Error::Shape { op: "policy_loss", want: "ascending cu_seqlens".into(), got: format!("{w:?}") });
+        return check::fail("policy_loss", "ascending cu_seqlens", format!("{w:?}"));
     }
     let reference = if config.kl_loss.is_some() { 0 } else { t };
     shape("length of dlog_prob", t, dlog_prob.len())?;
