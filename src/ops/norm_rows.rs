@@ -1,8 +1,9 @@
 //! Parts that the norms of rows share: sizes of work items, launches, and the last sum of the weights' gradients.
 
-use crate::device::{Gpu, Isa, Launch, Params, Parts, Pool, cpu_kernel};
+use crate::device::{Gpu, Isa, Launch, Params, Parts, Pool};
 use crate::error::Result;
 use crate::ops::check;
+use crate::ops::lanes;
 use crate::tensor::Tensor;
 
 /// Rows of one work item and of one partial sum of the weights' gradients. Changing this changes the bits of these.
@@ -51,15 +52,7 @@ pub fn add_partials(isa: Isa, pool: &Pool, partials: &[f32], width: usize, from:
     pool.run(parts.count(), |i| {
         let sums = parts.take(i);
         for block in partials.chunks_exact(width) {
-            add(isa, &block[from + i * COLS..][..sums.len()], sums);
+            lanes::add(isa, &block[from + i * COLS..][..sums.len()], sums);
         }
     });
-}
-
-cpu_kernel! {
-    fn add(x: &[f32], sums: &mut [f32]) {
-        for (s, x) in sums.iter_mut().zip(x) {
-            *s += x;
-        }
-    }
 }

@@ -120,23 +120,10 @@ impl<'a> Product<'a> {
             (rows * steps, panel_count(n) * steps * PANEL),
             "columns [{rows}] x [{n}]"
         );
-        Product {
-            left: bytemuck::cast_slice(left),
-            contiguous: ContiguousAxis::Rows,
-            row_stride: 4,
-            step_stride: rows * 4,
-            rows,
-            right: bytemuck::cast_slice(right),
-            panels: panel_count(n),
-            half: is_half(n),
-            dtype,
-            steps,
-            odd: false,
-            panel_stride: steps * PANEL * 4,
-            slice: 0,
-            second: None,
-            codes: None,
-        }
+        let [left, right] = [left, right].map(bytemuck::cast_slice);
+        // A word has the size of an f32.
+        let words = Product::along_k::<f32>(left, rows, 1, steps, right, n);
+        Product { contiguous: ContiguousAxis::Rows, step_stride: rows * 4, dtype, ..words }
     }
 
     /// Returns the product of the rows of `left` (bf16 `[rows][stride]`) and panels, summed over `tokens`: a weight

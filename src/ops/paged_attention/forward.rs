@@ -12,7 +12,7 @@ use crate::ops::attention::names::{ByDim, WideKernels, by_dim, holding, num_slot
 use crate::ops::attention::sm90a::{self, WideCall};
 use crate::ops::attention::{Pack, launch};
 use crate::ops::check::{self, by_dtype};
-use crate::ops::lanes::LANES;
+use crate::ops::lanes::{self, LANES};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Query rows of one work item.
@@ -231,14 +231,10 @@ impl<T: Elem> KeySource for CachedKeys<'_, T> {
 cpu_kernel! {
     /// Converts a block to f32 and pads its value rows with zeros.
     fn widen_block<T: Elem>(k: &[T], v: &[T], dim: usize, padded: usize, wide_k: &mut [f32], wide_v: &mut [f32]) {
-        for (to, from) in wide_k.iter_mut().zip(k) {
-            *to = from.to_f32();
-        }
+        lanes::widen(k, wide_k);
         for (to, from) in wide_v.chunks_exact_mut(padded).zip(v.chunks_exact(dim)) {
             let (to, rest) = to.split_at_mut(dim);
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = from.to_f32();
-            }
+            lanes::widen(from, to);
             rest.fill(0.0);
         }
     }
