@@ -422,12 +422,9 @@ impl Driver for Cuda {
 
     fn drop_graph(&mut self, graph: Graph) {
         let dropped = self.graphs.get_mut(graph.0 as usize).and_then(Option::take);
-        if let (Some((captured, exec)), Ok(())) = (dropped, self.bind()) {
+        if let (Some(graph), Ok(())) = (dropped, self.bind()) {
             // SAFETY: destroyed once; the driver keeps an executable graph until its queued launches have run.
-            unsafe {
-                let _ = graph::exec_destroy(exec);
-                let _ = graph::destroy(captured);
-            }
+            unsafe { destroy(graph) };
         }
     }
 
@@ -467,6 +464,18 @@ impl Driver for Cuda {
     }
 }
 
+/// Destroys a graph and its executable form.
+///
+/// # Safety
+/// The context must be current, and no copy of the handles may be used.
+unsafe fn destroy((captured, exec): (sys::CUgraph, sys::CUgraphExec)) {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        let _ = graph::exec_destroy(exec);
+        let _ = graph::destroy(captured);
+    }
+}
+
 impl Drop for Cuda {
     /// Waits for all work, then frees everything. Errors are ignored, because drop cannot report them.
     fn drop(&mut self) {
@@ -476,10 +485,7 @@ impl Drop for Cuda {
         let _ = self.context.synchronize();
         // SAFETY: this value made each handle and destroys it once, and no work that uses it is left.
         unsafe {
-            for (captured, exec) in self.graphs.drain(..).flatten() {
-                let _ = graph::exec_destroy(exec);
-                let _ = graph::destroy(captured);
-            }
+            self.graphs.drain(..).flatten().for_each(|graph| destroy(graph));
             self.staging.free();
             self.events.drain(..).for_each(|made| _ = event::destroy(made));
             self.streams.drain(..).for_each(|made| _ = stream::destroy(made));

@@ -24,7 +24,8 @@ struct Loaded {
 
 /// The emulated device without its queues.
 pub struct Machine {
-    instance: Instance,
+    /// Runtime of the device.
+    pub instance: Instance,
     /// Cache of sources and objects.
     pub cache: Cache,
     kernels: Vec<Loaded>,
@@ -54,18 +55,13 @@ impl Machine {
             pages: Pages::default(),
             sites: Sites::from_env(options.sources.iter().map(|(path, _)| path.clone()).collect())?,
         };
-        machine.instance.skip(machine.sites.skip());
+        machine.instance.skip(machine.sites.skip.as_ref());
         Ok(machine)
     }
 
     /// Returns the names of the kernels loaded so far.
     pub fn kernels(&self) -> Vec<&'static str> {
         self.kernels.iter().map(|kernel| kernel.name).collect()
-    }
-
-    /// Returns the extra cycles of bank conflicts, see [`Instance::bank_conflicts`].
-    pub fn bank_conflicts(&self) -> u64 {
-        self.instance.bank_conflicts()
     }
 
     /// Returns a kernel. The first call for a kernel loads it.
@@ -97,7 +93,7 @@ impl Machine {
     /// Selects the site to skip. `None` skips no site.
     pub fn skip(&mut self, site: Option<Site>) {
         self.instance.skip(site.as_ref());
-        self.sites.set_skip(site);
+        self.sites.skip = site;
     }
 
     /// Records a synchronising call of the host. Returns true if its site is the one to skip.
