@@ -47,9 +47,8 @@ impl Decode {
     /// Copies a step's items to the device. The addresses of the items depend only on the step's size. `tickets` comes
     /// from [`Decode::tickets`].
     pub fn upload(dev: &mut Device, region: Region, split: &Split, tickets: Tensor) -> Result<Decode> {
-        let [sequences, columns] = split.size();
         let mut lists = Vec::with_capacity(3);
-        for (list, room) in split.lists().into_iter().zip(Split::room(sequences, columns)) {
+        for (list, room) in split.lists().into_iter().zip(Split::room(split.sequences, split.columns)) {
             let to = dev.alloc(region, DType::U32, &[room])?;
             let (want, got) = (format!("{room} words"), list.len().to_string());
             check::that("paged_attention::Decode", list.len() <= room, want, got)?;
@@ -58,7 +57,7 @@ impl Decode {
             lists.push(to);
         }
         let (lists, shares) = ([lists[0], lists[1], lists[2]], split.shares());
-        Ok(Decode { lists, tickets, shares, together: split.together() })
+        Ok(Decode { lists, tickets, shares, together: split.together })
     }
 }
 

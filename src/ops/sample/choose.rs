@@ -8,7 +8,7 @@ use crate::philox::{self, philox4x32_10};
 
 /// Returns the token of a row of logits `z`. `max` is the largest logit.
 pub(super) fn token(isa: Isa, z: &[f32], max: f32, draw: &Draw) -> u32 {
-    let (params, key, noise) = (draw.params(), draw.key(), draw.noise());
+    let (params, key, noise) = (draw.params(), draw.key, draw.noise());
     if params.temperature == 0.0 {
         largest(isa, z, None)
     } else if params.narrows() {
