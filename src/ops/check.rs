@@ -94,6 +94,12 @@ pub fn optional(op: &'static str, name: &str, t: Option<Tensor>, dtype: DType, d
     t.map_or(Ok(()), |t| tensor(op, name, t, dtype, dims))
 }
 
+/// Returns an error unless `lo` has the low halves of the masters of the bf16 weights `w`.
+pub fn low_half(op: &'static str, w: Tensor, lo: Tensor) -> Result<()> {
+    that(op, w.dtype == DType::Bf16, "a low half of bf16 weights", format!("one of {:?}", w.dtype))?;
+    flat(op, "lo", lo, DType::I16, w.len())
+}
+
 /// Returns the type of `w`. Returns an error unless `w` is a complete weight `[n, k]` of a compute type.
 pub fn weight(op: &'static str, w: &Weight, n: usize, k: usize) -> Result<DType> {
     let dtype = w.dtype();
