@@ -4,7 +4,6 @@
 use std::any::Any;
 use std::panic::Location;
 
-use crate::device::images::Arch;
 use crate::device::{WaitLimit, WgmmaKernels, Work};
 use crate::error::{Error, Result};
 
@@ -113,17 +112,6 @@ pub struct Properties {
     pub registers_per_block: u32,
     /// Version of the driver, for example "580.65", or the emulator's own version.
     pub driver: String,
-}
-
-impl Properties {
-    /// Returns the kernel images that the device runs, or `None` below compute capability 8.0.
-    pub fn arch(&self) -> Option<Arch> {
-        match self.compute_capability {
-            (9, 0) => Some(Arch::Sm90a),
-            (8.., _) => Some(Arch::Sm80),
-            _ => None,
-        }
-    }
 }
 
 /// A device that launches kernels. Errors of queued work are reported by the call itself or by a later synchronisation,

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 
+use super::driver::Properties;
 use super::perf_model::KernelCosts;
 use crate::error::{Error, Result};
 
@@ -61,6 +62,17 @@ impl Arch {
         match self {
             Arch::Sm80 => (8, 0),
             Arch::Sm90a => (9, 0),
+        }
+    }
+}
+
+impl Properties {
+    /// Returns the kernel images that the device runs, or `None` below compute capability 8.0.
+    pub fn arch(&self) -> Option<Arch> {
+        match self.compute_capability {
+            (9, 0) => Some(Arch::Sm90a),
+            (8.., _) => Some(Arch::Sm80),
+            _ => None,
         }
     }
 }
