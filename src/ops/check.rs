@@ -57,6 +57,12 @@ pub fn by_elements(op: &'static str, elements: usize, each: usize) -> Result<Lau
     launch(op, elements.div_ceil(THREADS * each), THREADS, 0)
 }
 
+/// Returns the launch of a kernel in which each warp handles one of `items`.
+pub fn by_warps(op: &'static str, items: usize) -> Result<Launch> {
+    const THREADS: usize = 128;
+    launch(op, items.div_ceil(THREADS / 32), THREADS, 0)
+}
+
 /// Returns an error unless `dtype` is bf16, the only compute type of the kernels.
 pub fn gpu_compute(op: &'static str, dtype: DType) -> Result<()> {
     that(op, dtype == DType::Bf16, "bf16 on a GPU", format!("{dtype:?}"))

@@ -1,6 +1,6 @@
 //! Copies and sums of rows by index: image rows into a sequence, window order and back, last positions of a pack.
 
-use crate::device::{Cpu, Device, Gpu, Launch, Parts, Region, cpu_kernel, params};
+use crate::device::{Cpu, Device, Gpu, Parts, Region, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::tensor::{DType, Elem, Tensor};
@@ -22,12 +22,6 @@ pub fn gather(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result
     )
 }
 
-/// Returns a launch with one warp per row, for `rows` rows.
-pub(in crate::ops) fn launch(op: &'static str, rows: usize) -> Result<Launch> {
-    const THREADS: usize = 128;
-    check::launch(op, rows.div_ceil(THREADS / 32), THREADS, 0)
-}
-
 /// Launches `kernel`. `bound` is the number of rows that an index may select.
 fn launch_kernel(
     mut gpu: Gpu<'_>,
@@ -47,7 +41,7 @@ fn launch_kernel(
         bound: check::count(gpu.op, "rows", bound)?,
         sources: check::count(gpu.op, "rows", src.rows())?,
     });
-    gpu.launch("rows", kernel, launch(gpu.op, idx.rows())?, args)
+    gpu.launch("rows", kernel, check::by_warps(gpu.op, idx.rows())?, args)
 }
 
 /// Sets `dst[idx[i]] = src[i % T]`. Other rows of dst do not change. If an index occurs several times, its last row is
@@ -83,7 +77,7 @@ fn launch_segments(mut gpu: Gpu<'_>, src: Tensor, segments: &Segments, dst: Tens
         columns: check::count(gpu.op, "columns", src.cols())?,
         bound: check::count(gpu.op, "rows", dst.rows())?,
     });
-    gpu.launch("rows", "rows_scatter_add_segments", launch(gpu.op, segments.count)?, args)
+    gpu.launch("rows", "rows_scatter_add_segments", check::by_warps(gpu.op, segments.count)?, args)
 }
 
 /// Copies the rows to the rows that the indices select or, if `add` is true, adds them there: by `segments` if indices

@@ -45,8 +45,6 @@ pub(in crate::ops) fn allowed(op: &'static str, bitmap: Option<Tensor>, vocab: u
 
 /// Launches the forward. [`super::fwd`] has checked the shapes.
 pub(super) fn fwd(mut gpu: Gpu<'_>, logprob_call: LogProbCall<'_>, outs: Outs, partials: Tensor) -> Result<()> {
-    /// Threads of a CTA of the fold, in which each warp handles one row.
-    const FOLD_THREADS: usize = 128;
     const NAMES: KernelNames = kernel_names!("linear_logprob", Role::Logits);
     let (LogProbCall { hidden, w, temperature, targets, .. }, Outs { log_prob, lse, entropy, .. }) =
         (logprob_call, outs);
@@ -65,6 +63,5 @@ pub(super) fn fwd(mut gpu: Gpu<'_>, logprob_call: LogProbCall<'_>, outs: Outs, p
     let vocab = w.n as i32;
     let args =
         params!(linear_logprob::FoldArgs { partials, targets, logprob: log_prob, lse, entropy, rows, segments, vocab });
-    let launch = check::launch(gpu.op, hidden.rows().div_ceil(FOLD_THREADS / 32), FOLD_THREADS, 0)?;
-    gpu.launch("linear_logprob", "linear_logprob_fold", launch, args)
+    gpu.launch("linear_logprob", "linear_logprob_fold", check::by_warps(gpu.op, hidden.rows())?, args)
 }
