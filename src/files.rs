@@ -27,6 +27,14 @@ const WHOLE: u64 = 4 << 30;
 /// Maximum size of a config.
 const CONFIG: u64 = 16 << 20;
 
+/// Returns the folder `omr/PART` of the user's cache folder (`XDG_CACHE_HOME`, else `.cache` in `HOME`), or `None` if
+/// neither variable is set.
+pub fn user_cache(part: &str) -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
+    Some(base.join("omr").join(part))
+}
+
 /// Opens a regular file, or a link to one, for reading. Returns an error immediately for a pipe or a device. A folder
 /// can be opened, too, but reading it fails.
 pub fn open(path: impl AsRef<Path>) -> io::Result<File> {

@@ -2,7 +2,6 @@
 #include "emu/api.h"
 
 #include <algorithm>
-#include <fstream>
 #include <new>
 
 #include "emu/fiber.h"
@@ -105,7 +104,7 @@ int omr_emu_launch(EmuInstance* emu, const EmuEntry* entry, const EmuLaunch* lau
                      " CTAs, " + std::to_string(emu->resident_limit) + " fit";
         return 1;
     }
-    emu->counters.launches++;
+    emu->launches++;
     emu->global.begin();
     emu->order.clear();
     if (emu->options.corners != 0 && emu->cta_total > 2 * launch->cluster) {
@@ -113,7 +112,7 @@ int omr_emu_launch(EmuInstance* emu, const EmuEntry* entry, const EmuLaunch* lau
         emu->cta_total = 2 * launch->cluster;
     } else if (emu->options.seed != 0) {
         // The number of the launch is included, so that two launches of one kernel differ.
-        emu->random_state = (emu->options.seed + emu->counters.launches) * 0x9e3779b97f4a7c15ull | 1;
+        emu->random_state = (emu->options.seed + emu->launches) * 0x9e3779b97f4a7c15ull | 1;
         for (uint64_t i = 0; i < emu->cta_total / launch->cluster; i++) {
             emu->order.push_back(uint32_t(i));
             std::swap(emu->order.back(), emu->order[emu->below(uint32_t(i + 1))]);
@@ -134,30 +133,15 @@ void omr_emu_skip(EmuInstance* emu, const char* file, uint32_t line) {
 }
 
 size_t omr_emu_sites(EmuInstance* emu, EmuSite* out, size_t capacity) {
-    std::vector<emu::Site*> sites;
-    for (auto& [key, site] : emu->sites) sites.push_back(&site);
+    std::vector<const emu::Site*> sites;
+    for (const auto& [key, site] : emu->sites) sites.push_back(&site);
     std::sort(sites.begin(), sites.end(), [](const emu::Site* a, const emu::Site* b) {
         return a->file != b->file ? a->file < b->file : a->line < b->line;
     });
     for (size_t i = 0; i < sites.size() && i < capacity; i++) {
-        emu::Site& site = *sites[i];
-        if (site.exempt.empty()) {
-            std::ifstream source(site.path);
-            std::string text;
-            for (uint32_t line = 0; line < site.line && std::getline(source, text); line++) {
-            }
-            size_t at = text.find("// exempt: ");
-            if (at != std::string::npos) site.exempt = text.substr(at + 11);
-        }
-        out[i] = {site.file.c_str(), site.wrapper.c_str(), site.exempt.empty() ? nullptr : site.exempt.c_str(),
-                  site.line,         0,                    site.passes};
+        out[i] = {sites[i]->file.c_str(), sites[i]->wrapper.c_str(), sites[i]->line};
     }
     return sites.size();
 }
 
-void omr_emu_clear_sites(EmuInstance* emu) {
-    emu->sites.clear();
-    for (auto& cached : emu->site_cache) cached = {};
-}
-
-void omr_emu_counters(const EmuInstance* emu, EmuCounters* out) { *out = emu->counters; }
+uint64_t omr_emu_bank_conflicts(const EmuInstance* emu) { return emu->bank_conflicts; }

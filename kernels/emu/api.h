@@ -10,7 +10,7 @@ extern "C" {
 #endif
 
 // Interface version. Increase it whenever a struct below changes.
-#define OMR_EMU_VERSION 5
+#define OMR_EMU_VERSION 6
 
 // One kernel. A kernel NAME exports its entry as the data symbol `omr_entry_NAME`.
 typedef struct EmuEntry {
@@ -56,21 +56,8 @@ typedef struct EmuLaunch {
 typedef struct EmuSite {
     const char* file;     // path starting with `kernels/`, e.g. kernels/rms_norm.cu
     const char* wrapper;  // sync_cta, cp_async_wait, ...
-    const char* exempt;   // text after `// exempt:` on the line of the call, or NULL
     uint32_t line;
-    uint32_t reserved;
-    uint64_t passes;      // calls by threads since the sites were cleared
 } EmuSite;
-
-typedef struct EmuCounters {
-    uint64_t launches, ctas, threads;
-    uint64_t switches;          // switches from one thread to another
-    uint64_t warp_instructions; // matrix instructions and shuffles, counted once per warp
-    uint64_t mma;               // m16n8k16 among warp_instructions
-    // extra shared memory cycles of ldmatrix and stmatrix; with `banks` also of other accesses
-    uint64_t bank_conflicts;
-    uint64_t async_copies;
-} EmuCounters;
 
 typedef struct EmuInstance EmuInstance;
 
@@ -90,8 +77,8 @@ void omr_emu_skip(EmuInstance* emu, const char* file, uint32_t line);
 // Lists the sites passed so far, ordered by file and line. Writes up to `capacity` of them and returns their total
 // number. The strings live as long as the instance.
 size_t omr_emu_sites(EmuInstance* emu, EmuSite* out, size_t capacity);
-void omr_emu_clear_sites(EmuInstance* emu);
-void omr_emu_counters(const EmuInstance* emu, EmuCounters* out);
+// Returns the extra shared memory cycles of ldmatrix and stmatrix so far; with `banks` also of other accesses.
+uint64_t omr_emu_bank_conflicts(const EmuInstance* emu);
 
 #ifdef __cplusplus
 }

@@ -43,7 +43,7 @@ void count_banks(Fiber& fiber, int32_t place, bool write, uint32_t offset, uint3
     lockstep.open[number].lanes |= 1u << fiber.lane;
     lockstep.open[number].offset[fiber.lane] = offset;
     while (!lockstep.open.empty() && lockstep.open.front().lanes == ~0u) {
-        instance().counters.bank_conflicts += conflicts(lockstep.open.front(), bytes);
+        instance().bank_conflicts += conflicts(lockstep.open.front(), bytes);
         lockstep.open.pop_front();
         lockstep.counted++;
     }
@@ -52,7 +52,7 @@ void count_banks(Fiber& fiber, int32_t place, bool write, uint32_t offset, uint3
 void count_last_banks(Warp& warp) {
     for (auto& [key, lockstep] : warp.lockstep) {
         for (const Together& together : lockstep.open) {
-            warp.cta->emu->counters.bank_conflicts += conflicts(together, uint32_t(key) >> 1 & 0x7f);
+            warp.cta->emu->bank_conflicts += conflicts(together, uint32_t(key) >> 1 & 0x7f);
         }
     }
     warp.lockstep.clear();

@@ -105,6 +105,15 @@ void settle_warp_barrier(Warp& warp, uint32_t mask) {
     warp.at_warp_barrier &= ~needed;
 }
 
+// Blocks the thread, unless its arrival completed the barrier or it does not wait.
+void block_unless_ready(Wait why, uint32_t number, const Where& where) {
+    if (self().wait == why) {
+        block(why, number, where);
+    } else {
+        yield_ready();
+    }
+}
+
 }  // namespace
 
 void barrier(uint32_t id, uint32_t threads, bool wait, const Where& where) {
@@ -131,15 +140,8 @@ void barrier(uint32_t id, uint32_t threads, bool wait, const Where& where) {
     }
     warp.at_barrier |= 1u << fiber.lane;
     fiber.wait = Wait::barrier;
-    fiber.wait_number = id;
-    fiber.wait_where = where;
     if (warp.at_barrier == warp.live) warp_arrives(warp);
-    if (fiber.wait == Wait::barrier) {
-        block(Wait::barrier, id, where);
-    } else {
-        // This arrival completed the barrier, or the thread does not wait.
-        yield_ready();
-    }
+    block_unless_ready(Wait::barrier, id, where);
     nudge_copies(fiber);
     nudge_bulk(*fiber.cta);
     leave_if_failed();
@@ -154,14 +156,9 @@ void warp_barrier(uint32_t mask, const Where& where) {
     }
     fiber.barrier_mask = mask;
     fiber.wait = Wait::warp_barrier;
-    fiber.wait_where = where;
     warp.at_warp_barrier |= 1u << fiber.lane;
     settle_warp_barrier(warp, mask);
-    if (fiber.wait == Wait::warp_barrier) {
-        block(Wait::warp_barrier, 0, where);
-    } else {
-        yield_ready();
-    }
+    block_unless_ready(Wait::warp_barrier, 0, where);
 }
 
 void warp_lost_lane(Warp& warp) {

@@ -18,8 +18,6 @@ namespace {
 
 constexpr uint32_t kPiece = 16;
 
-std::string caller(const Where& where) { return thread_name(self()) + " at " + place_name(where); }
-
 // The map must be in memory that only launches write. The proxy that reads maps does not see other writes without a
 // separate fence.
 void check_map(const uint64_t* map, const Where& where) {
@@ -227,7 +225,6 @@ void load(Fiber& fiber, const void* destination, const Box& box, const void* mba
         probe(from, bytes);
         global_bulk_read(from, bytes, where);
     });
-    emu.counters.async_copies++;
     if (emu.options.poison) memset(cta.smem + offset, 0xff, box.bytes);
     cta.loads.push_back(std::move(copy));
     if (emu.options.completion == EMU_EAGER) land(cta, cta.loads.size() - 1);
@@ -254,7 +251,6 @@ void store(const Box& box, const void* source, const char* what, const Where& wh
     copy.issuer = &fiber;
     copy.group = fiber.bulk_group;
     each_row(copy, probe);
-    emu.counters.async_copies++;
     cta.stores.push_back(std::move(copy));
     if (emu.options.completion == EMU_EAGER) write(cta, cta.stores.back());
     nudge_bulk(cta);

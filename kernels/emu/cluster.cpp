@@ -11,8 +11,6 @@ void tile_load_for(Fiber& fiber, const void* destination, const Tile& tile, cons
 
 namespace {
 
-std::string caller(const Where& where) { return thread_name(self()) + " at " + place_name(where); }
-
 uint32_t live_threads(const Cluster& cluster) {
     uint32_t n = 0;
     for (const Cta* cta : cluster.ctas) n += cta->live;

@@ -14,7 +14,8 @@ void write_piece(AsyncCopy& copy, uint32_t piece) {
     copy.written |= 1u << piece;
 }
 
-void complete(Fiber& fiber, AsyncCopy& copy) {
+// Writes the pieces that are not written yet.
+void write_rest(AsyncCopy& copy) {
     uint32_t pieces = copy.bytes / 4;
     if (copy.written == 0 && copy.source_bytes == 16) {
         memcpy(copy.destination, copy.source, 16);
@@ -27,7 +28,6 @@ void complete(Fiber& fiber, AsyncCopy& copy) {
         }
     }
     copy.written = (1u << pieces) - 1;
-    shadow_copy_done(fiber, copy);
 }
 
 }  // namespace
@@ -54,7 +54,6 @@ void async_copy(void* destination, const void* source, uint32_t bytes, uint32_t 
         fail("cp_async of %u bytes is not aligned to them: source %p, destination %p, %s at %s", bytes, source,
              destination, thread_name(fiber).c_str(), place_name(where).c_str());
     }
-    emu.counters.async_copies++;
     AsyncCopy copy{static_cast<unsigned char*>(destination),
                    static_cast<const unsigned char*>(source),
                    bytes,
@@ -64,9 +63,7 @@ void async_copy(void* destination, const void* source, uint32_t bytes, uint32_t 
                    place_of(emu, where)};
     shadow_copy_begin(fiber, copy);
     if (emu.options.completion == EMU_EAGER) {
-        memcpy(destination, source, source_bytes);
-        memset(copy.destination + source_bytes, 0, bytes - source_bytes);
-        copy.written = (1u << bytes / 4) - 1;
+        write_rest(copy);
     } else if (emu.options.poison) {
         memset(destination, 0xff, bytes);
     }
@@ -81,18 +78,18 @@ void async_wait(uint32_t newest) {
     Instance& emu = *fiber.cta->emu;
     // Groups 0 .. group - 1 are committed. The last `newest` of them may stay incomplete.
     uint32_t first_open = fiber.group > newest ? fiber.group - newest : 0;
-    size_t kept = 0;
-    size_t n = fiber.copies.size();
     size_t finished = 0;
-    while (finished < n && fiber.copies[finished].group < first_open) finished++;
+    while (finished < fiber.copies.size() && fiber.copies[finished].group < first_open) finished++;
     if (emu.options.completion == EMU_RANDOM && finished > 1) {
         for (size_t i = finished - 1; i > 0; i--) {
             std::swap(fiber.copies[i], fiber.copies[emu.below(uint32_t(i + 1))]);
         }
     }
-    for (size_t i = 0; i < finished; i++) complete(fiber, fiber.copies[i]);
-    for (size_t i = finished; i < n; i++) fiber.copies[kept++] = fiber.copies[i];
-    fiber.copies.resize(kept);
+    for (size_t i = 0; i < finished; i++) {
+        write_rest(fiber.copies[i]);
+        shadow_copy_done(fiber, fiber.copies[i]);
+    }
+    fiber.copies.erase(fiber.copies.begin(), fiber.copies.begin() + long(finished));
     nudge_copies(fiber);
 }
 

@@ -50,7 +50,6 @@ void handle(int number, siginfo_t* info, void* context) {
         return;
     }
     const Fiber& fiber = self();
-    char text[256];
     auto at = static_cast<unsigned char*>(info->si_addr);
     char what[64];
     if (number == SIGFPE) {
@@ -62,10 +61,7 @@ void handle(int number, siginfo_t* info, void* context) {
         snprintf(what, sizeof what, "%s at address %p", on_stack ? "stack overflow" : "access outside any buffer",
                  info->si_addr);
     }
-    snprintf(text, sizeof text, "kernel %s: %s by thread %u of CTA (%u, %u, %u)", emu->entry->name, what, fiber.index,
-             fiber.block_idx->x, fiber.block_idx->y, fiber.block_idx->z);
-    emu->error = text;
-    emu->failed = true;
+    report(*emu, "%s by %s", what, thread_name(fiber).c_str());
     auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
     registers[REG_RSP] = greg_t(emu->launcher_stack);
     registers[REG_RIP] = greg_t(&emu_resume);

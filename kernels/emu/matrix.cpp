@@ -13,13 +13,12 @@ namespace emu {
 
 namespace {
 
-const char* kind_name(uint32_t kind) {
-    static const char* const matrix[] = {"ldmatrix.x1",       "ldmatrix.x2",       "ldmatrix.x4", "ldmatrix.x1.trans",
-                                         "ldmatrix.x2.trans", "ldmatrix.x4.trans", "stmatrix.x1", "stmatrix.x2",
-                                         "stmatrix.x4",       "stmatrix.x1.trans", "stmatrix.x2.trans",
-                                         "stmatrix.x4.trans", "mma"};
+std::string kind_name(uint32_t kind) {
     static const char* const exchange[] = {"shfl", "shfl_xor", "shfl_down", "shfl_up", "vote"};
-    return kind < kExchange ? matrix[kind] : exchange[kind - kExchange];
+    if (kind >= kExchange) return exchange[kind - kExchange];
+    if (kind == kMma) return "mma";
+    std::string name = (kind & kStore) != 0 ? "stmatrix.x" : "ldmatrix.x";
+    return name + std::to_string(kind & kMatrices) + ((kind & kTransposed) != 0 ? ".trans" : "");
 }
 
 void wake(Warp& warp) {
@@ -40,8 +39,9 @@ void wait_for(uint32_t number, const Where& where) {
 }
 
 [[noreturn]] void diverged(const Op& op, uint32_t kind, const Where& where) {
-    fail("the lanes of a warp do different things: %s at %s by %s, where another lane is at %s in %s", kind_name(kind),
-         place_name(where).c_str(), thread_name(self()).c_str(), kind_name(op.kind), place_name(op.where).c_str());
+    fail("the lanes of a warp do different things: %s at %s by %s, where another lane is at %s in %s",
+         kind_name(kind).c_str(), place_name(where).c_str(), thread_name(self()).c_str(), kind_name(op.kind).c_str(),
+         place_name(op.where).c_str());
 }
 
 // Returns the posted instruction that this lane joins next.
@@ -64,7 +64,6 @@ Op& join(Fiber& fiber, uint32_t kind, const Where& where) {
 void finish(Warp& warp, Op& op) {
     execute(warp, op);
     warp.done++;
-    instance().counters.warp_instructions++;
     if (warp.waiting != 0) wake(warp);
 }
 
@@ -120,7 +119,7 @@ void load_matrices(Warp& warp, Op& op, uint32_t matrices, bool transposed) {
             rows[i] = row_address(warp, op, 8 * j + i, false);
             memcpy(tile[i], rows[i], 16);
         }
-        emu.counters.bank_conflicts += bank_conflicts(rows);
+        emu.bank_conflicts += bank_conflicts(rows);
         for (uint32_t lane = 0; lane < kLanes; lane++) {
             auto d = static_cast<uint32_t*>(const_cast<void*>(op.operand[0][lane]));
             uint32_t major = lane / 4, minor = lane % 4 * 2;
@@ -135,7 +134,7 @@ void store_matrices(Warp& warp, Op& op, uint32_t matrices, bool transposed) {
     for (uint32_t j = 0; j < matrices; j++) {
         const unsigned char* rows[8];
         for (uint32_t i = 0; i < 8; i++) rows[i] = row_address(warp, op, 8 * j + i, true);
-        emu.counters.bank_conflicts += bank_conflicts(rows);
+        emu.bank_conflicts += bank_conflicts(rows);
         for (uint32_t lane = 0; lane < kLanes; lane++) {
             auto s = static_cast<const uint32_t*>(op.operand[0][lane]);
             uint32_t major = lane / 4, minor = lane % 4 * 2;
@@ -222,31 +221,17 @@ void multiply(Op& op) {
 void execute(Warp& warp, Op& op) {
     if (op.kind >= kExchange) {
         exchange_all(warp, op);
-        return;
-    }
-    switch (Matrix(op.kind)) {
-        case Matrix::load1: load_matrices(warp, op, 1, false); break;
-        case Matrix::load2: load_matrices(warp, op, 2, false); break;
-        case Matrix::load4: load_matrices(warp, op, 4, false); break;
-        case Matrix::load1_trans: load_matrices(warp, op, 1, true); break;
-        case Matrix::load2_trans: load_matrices(warp, op, 2, true); break;
-        case Matrix::load4_trans: load_matrices(warp, op, 4, true); break;
-        case Matrix::store1: store_matrices(warp, op, 1, false); break;
-        case Matrix::store1_trans: store_matrices(warp, op, 1, true); break;
-        case Matrix::store2: store_matrices(warp, op, 2, false); break;
-        case Matrix::store2_trans: store_matrices(warp, op, 2, true); break;
-        case Matrix::store4: store_matrices(warp, op, 4, false); break;
-        case Matrix::store4_trans: store_matrices(warp, op, 4, true); break;
-        case Matrix::mma:
-            multiply(op);
-            instance().counters.mma++;
-            break;
+    } else if (op.kind == kMma) {
+        multiply(op);
+    } else {
+        auto move = (op.kind & kStore) != 0 ? store_matrices : load_matrices;
+        move(warp, op, op.kind & kMatrices, (op.kind & kTransposed) != 0);
     }
 }
 
-uint32_t post(Matrix kind, const void* a, const void* b, const void* c, const Where& where) {
+uint32_t post(uint32_t kind, const void* a, const void* b, const void* c, const Where& where) {
     Fiber& fiber = self();
-    Op& op = join(fiber, uint32_t(kind), where);
+    Op& op = join(fiber, kind, where);
     op.operand[0][fiber.lane] = a;
     op.operand[1][fiber.lane] = b;
     op.operand[2][fiber.lane] = c;

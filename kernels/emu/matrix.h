@@ -8,9 +8,8 @@
 
 namespace emu {
 
-
 // Posts an instruction, and returns its number in the warp's sequence.
-uint32_t post(Matrix kind, const void* a, const void* b, const void* c, const Where& where);
+uint32_t post(uint32_t kind, const void* a, const void* b, const void* c, const Where& where);
 // Returns when the warp has executed that instruction.
 void await(uint32_t number);
 // Ends the launch with an error if the wgmma with that number may still read registers that the thread is accessing.
@@ -79,47 +78,39 @@ struct Acc : emu::Registers<float, 4> {
 template <int N>
 inline void ldmatrix(Frag<N>& d, const Shared<bf16>* row, emu::Where where = emu::Where::current()) {
     static_assert(N == 1 || N == 2 || N == 4, "ldmatrix loads 1, 2 or 4 matrices");
-    constexpr auto kind = N == 1 ? emu::Matrix::load1 : N == 2 ? emu::Matrix::load2 : emu::Matrix::load4;
     d.touched = emu::current->wgmma_fences;
-    d.pending = emu::post(kind, d.r, row, nullptr, where);
+    d.pending = emu::post(N, d.r, row, nullptr, where);
 }
 
 template <int N>
 inline void ldmatrix_trans(Frag<N>& d, const Shared<bf16>* row, emu::Where where = emu::Where::current()) {
     static_assert(N == 1 || N == 2 || N == 4, "ldmatrix loads 1, 2 or 4 matrices");
-    constexpr auto kind = N == 1   ? emu::Matrix::load1_trans
-                          : N == 2 ? emu::Matrix::load2_trans
-                                   : emu::Matrix::load4_trans;
     d.touched = emu::current->wgmma_fences;
-    d.pending = emu::post(kind, d.r, row, nullptr, where);
+    d.pending = emu::post(N | emu::kTransposed, d.r, row, nullptr, where);
 }
 
 template <int N>
 inline void stmatrix(Shared<bf16>* row, const Frag<N>& s, emu::Where where = emu::Where::current()) {
     static_assert(N == 1 || N == 2 || N == 4, "stmatrix stores 1, 2 or 4 matrices");
-    constexpr auto kind = N == 1 ? emu::Matrix::store1 : N == 2 ? emu::Matrix::store2 : emu::Matrix::store4;
-    s.pending = emu::post(kind, s.r, row, nullptr, where);
+    s.pending = emu::post(N | emu::kStore, s.r, row, nullptr, where);
 }
 
 template <int N>
 inline void stmatrix_trans(Shared<bf16>* row, const Frag<N>& s, emu::Where where = emu::Where::current()) {
     static_assert(N == 1 || N == 2 || N == 4, "stmatrix stores 1, 2 or 4 matrices");
-    constexpr auto kind = N == 1   ? emu::Matrix::store1_trans
-                          : N == 2 ? emu::Matrix::store2_trans
-                                   : emu::Matrix::store4_trans;
-    s.pending = emu::post(kind, s.r, row, nullptr, where);
+    s.pending = emu::post(N | emu::kStore | emu::kTransposed, s.r, row, nullptr, where);
 }
 
 // Computes per output d = fma(a[k], b[k], d) for k = 0 .. 15 in fp32: one chain over ascending k.
 inline void mma(Acc& d, const Frag<4>& a, const Frag<2>& b, emu::Where where = emu::Where::current()) {
-    d.pending = a.pending = b.pending = emu::post(emu::Matrix::mma, d.r, a.r, b.r, where);
+    d.pending = a.pending = b.pending = emu::post(emu::kMma, d.r, a.r, b.r, where);
 }
 
 // Computes the same as mma above, with B in one half (0 or 1) of a Frag<4>, which one ldmatrix loaded for two operands.
 template <int HALF>
 inline void mma(Acc& d, const Frag<4>& a, const Frag<4>& b, emu::Where where = emu::Where::current()) {
     static_assert(HALF == 0 || HALF == 1, "a Frag<4> holds two operands B");
-    d.pending = a.pending = b.pending = emu::post(emu::Matrix::mma, d.r, a.r, b.r + 2 * HALF, where);
+    d.pending = a.pending = b.pending = emu::post(emu::kMma, d.r, a.r, b.r + 2 * HALF, where);
 }
 
 }  // namespace isa

@@ -4,14 +4,13 @@
 
 namespace emu {
 
-enum class Matrix : uint32_t {
-    load1, load2, load4, load1_trans, load2_trans, load4_trans,
-    store1, store2, store4, store1_trans, store2_trans, store4_trans,
-    mma,
-};
+// Parts of the kind of a matrix load or store: a mask of its number of matrices (1, 2 or 4), and flags.
+constexpr uint32_t kMatrices = 7, kTransposed = 8, kStore = 16;
+constexpr uint32_t kMma = 32;
+
 enum class Exchange : uint32_t { index, bitwise_xor, down, up, ballot };
 
 // Offset of Exchange kinds in the kind of an Op; matrix instructions come first.
-constexpr uint32_t kExchange = 16;
+constexpr uint32_t kExchange = 64;
 
 }  // namespace emu

@@ -21,8 +21,6 @@ namespace {
 
 std::string name_of(const MbarrierState& bar) { return "the mbarrier at offset " + std::to_string(bar.offset); }
 
-std::string caller(const Where& where) { return thread_name(self()) + " at " + place_name(where); }
-
 uint32_t offset_of(const void* at, const Where& where) {
     const Fiber& fiber = self();
     size_t offset = size_t(static_cast<const unsigned char*>(at) - fiber.smem);
@@ -267,7 +265,7 @@ bool mbarrier_test(const void* at, uint32_t parity, const Where& where) {
 
 bool mbarrier_try(const void* at, uint32_t parity, const Where& where) {
     if (mbarrier_test(at, parity, where)) return true;
-    ask_again(offset_of(at, where), where);
+    poll_again(Wait::asking, offset_of(at, where), where);
     return mbarrier_test(at, parity, where);
 }
 

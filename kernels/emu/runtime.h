@@ -164,17 +164,14 @@ struct SiteHash {
 };
 struct Site {
     std::string file;      // path starting with kernels/
-    std::string path;
     std::string wrapper;
-    std::string exempt;
     uint32_t line = 0;
-    uint64_t passes = 0;
     bool skipped = false;
 };
 
 struct Instance {
     EmuOptions options{};
-    EmuCounters counters{};
+    uint64_t launches = 0, bank_conflicts = 0;
     std::string error;
     std::string skip_file;
     uint32_t skip_line = 0;
@@ -223,9 +220,9 @@ void yield_ready();
 int run_launch(Instance& emu);
 void thread_finished(Fiber& fiber);
 std::string deadlock_report(Instance& emu);
-// Called after an unsuccessful poll of the mbarrier at `offset`. Waits until another thread or a copy has made
-// progress, or nothing else can run.
-void ask_again(uint32_t offset, const Where& where);
+// Called after an unsuccessful poll: of a predicate, or of the mbarrier at offset `number`. Waits until another thread or
+// a copy has made progress, or nothing else can run.
+void poll_again(Wait why, uint32_t number, const Where& where);
 // barrier.cpp
 void warp_lost_lane(Warp& warp);
 // matrix.cpp
@@ -294,6 +291,8 @@ void report(Instance& emu, const char* format, ...) __attribute__((format(printf
 void leave_if_failed();
 const char* short_path(const char* path);
 std::string place_name(const Where& where);
+// Names the running thread and its place, for messages.
+std::string caller(const Where& where);
 // Encodes a place (a location in kernel source) as the distance of its constant from the kernel's entry. Both are in
 // the kernel's shared object. 0 means no place.
 inline int32_t place_of(const Instance& emu, const Where& where) {

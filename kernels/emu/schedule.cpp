@@ -45,7 +45,6 @@ Fiber* next_here(Fiber& from) {
 
 void leave(Fiber& from) {
     Instance& emu = *from.cta->emu;
-    emu.counters.switches++;
     Fiber* next = next_here(from);
     if (next == nullptr) {
         emu_switch(&from.stack_pointer, emu.launcher_stack);
@@ -188,8 +187,6 @@ Cta* start_one(Instance& emu, uint64_t linear) {
         return nullptr;
     }
     emu.cta_started++;
-    emu.counters.ctas++;
-    emu.counters.threads += cta->threads;
     return cta;
 }
 
@@ -336,23 +333,16 @@ void thread_finished(Fiber& fiber) {
     warp_lost_lane(warp);
 }
 
-void spin_again(const Where& where) {
+void poll_again(Wait why, uint32_t number, const Where& where) {
     Fiber& fiber = self();
     fiber.spin_progress = fiber.cta->emu->progress;
     fiber.cta->spinning++;
-    block(Wait::spin, 0, where);
+    block(why, number, where);
     fiber.wait = Wait::none;
     fiber.cta->spinning--;
 }
 
-void ask_again(uint32_t offset, const Where& where) {
-    Fiber& fiber = self();
-    fiber.spin_progress = fiber.cta->emu->progress;
-    fiber.cta->spinning++;
-    block(Wait::asking, offset, where);
-    fiber.wait = Wait::none;
-    fiber.cta->spinning--;
-}
+void spin_again(const Where& where) { poll_again(Wait::spin, 0, where); }
 
 void spin_done() { instance().progress++; }
 

@@ -32,6 +32,7 @@ struct Touch {
     uint32_t offset, bytes;
     int32_t place;
     bool near;
+    const char* what = nullptr;  // name of the access in messages; null: the name of its kind
 };
 
 std::string at(const Instance& emu, int32_t place, bool near) {
@@ -42,21 +43,14 @@ std::string at(const Instance& emu, int32_t place, bool near) {
 std::string who(const Touch& t) {
     static const char* const names[] = {"read", "write", "atomic", "cp_async", "bulk copy"};
     char text[96];
-    snprintf(text, sizeof text, "%s of bytes %u to %u of shared memory by ", names[int(t.access)], t.offset,
-             t.offset + t.bytes - 1);
+    snprintf(text, sizeof text, "%s of bytes %u to %u of shared memory by ",
+             t.what != nullptr ? t.what : names[int(t.access)], t.offset, t.offset + t.bytes - 1);
     return text + thread_name(t.fiber) + at(*t.fiber.cta->emu, t.place, t.near);
 }
 
 [[noreturn]] void race(const Touch& t, const char* earlier, uint32_t thread, int32_t place, bool near) {
     fail("race: %s is not ordered after the %s by thread %u%s", who(t).c_str(), earlier, thread,
          at(*t.fiber.cta->emu, place, near).c_str());
-}
-
-// Describes the asynchronous access of `fiber` to a range of shared memory, for messages.
-std::string who(const Fiber& fiber, uint32_t offset, uint32_t bytes, const AsyncUse& use) {
-    char text[96];
-    snprintf(text, sizeof text, "%s of bytes %u to %u of shared memory by ", use.what, offset, offset + bytes - 1);
-    return text + thread_name(fiber) + at(*fiber.cta->emu, use.place, false);
 }
 
 const char* writer_name(const Cell& cell) {
@@ -155,11 +149,13 @@ void note_read(const Touch& t, Cell& cell) {
          at(*t.fiber.cta->emu, cell.write_place, false).c_str());
 }
 
+[[noreturn]] void race_with_write(const Touch& t, const Cell& cell) {
+    race(t, writer_name(cell), cell.writer % kMaxThreads, cell.write_place, cell.write_near);
+}
+
 void read_cell(const Touch& t, Cell& cell) {
     if (cell.state == Bytes::written) [[likely]] {
-        if (!write_ordered(t.fiber, cell)) {
-            race(t, writer_name(cell), cell.writer % kMaxThreads, cell.write_place, cell.write_near);
-        }
+        if (!write_ordered(t.fiber, cell)) race_with_write(t, cell);
     } else if (cell.state == Bytes::poison) {
         fail("%s, which nobody has written", who(t).c_str());
     } else {
@@ -175,7 +171,7 @@ void write_cell(const Touch& t, Cell& cell) {
              at(*t.fiber.cta->emu, cell.read_place, cell.read_near).c_str());
     }
     if (cell.state == Bytes::written && !(t.access == Access::atomic && cell.atomic) && !write_ordered(t.fiber, cell)) {
-        race(t, writer_name(cell), cell.writer % kMaxThreads, cell.write_place, cell.write_near);
+        race_with_write(t, cell);
     }
     if (t.access == Access::bulk && cell.state == Bytes::written && !fenced(t.fiber, cell)) {
         fail("%s over the write by thread %u%s, which no fence_proxy_async follows", who(t).c_str(), cell.writer,
@@ -342,22 +338,14 @@ void async_read_begin(Fiber& issuer, const void* p, uint32_t bytes, const AsyncU
     uint32_t offset = async_offset(issuer, p, bytes, use);
     Shadow& shadow = issuer.cta->shadow;
     if (!shadow.on) return;
-    Instance& emu = *issuer.cta->emu;
+    Touch t{issuer, Access::read, offset, bytes, use.place, false, use.what};
     each_cell(shadow, offset, bytes, [&](Cell& cell) {
-        if (cell.state == Bytes::poison) {
-            fail("%s, some of which nobody has written", who(issuer, offset, bytes, use).c_str());
-        }
-        if (cell.state == Bytes::flying) {
-            fail("%s while the %s of thread %u%s is in flight", who(issuer, offset, bytes, use).c_str(), writer_name(cell),
-                 cell.writer % kMaxThreads, at(emu, cell.write_place, false).c_str());
-        }
-        if (!write_ordered(issuer, cell)) {
-            fail("race: %s is not ordered after the %s by thread %u%s", who(issuer, offset, bytes, use).c_str(),
-                 writer_name(cell), cell.writer % kMaxThreads, at(emu, cell.write_place, cell.write_near).c_str());
-        }
+        if (cell.state == Bytes::poison) fail("%s, some of which nobody has written", who(t).c_str());
+        if (cell.state == Bytes::flying) in_flight(t, cell);
+        if (!write_ordered(issuer, cell)) race_with_write(t, cell);
         if (!fenced(issuer, cell)) {
-            fail("%s of what thread %u wrote%s, with no fence_proxy_async by it in between",
-                 who(issuer, offset, bytes, use).c_str(), cell.writer, at(emu, cell.write_place, cell.write_near).c_str());
+            fail("%s of what thread %u wrote%s, with no fence_proxy_async by it in between", who(t).c_str(), cell.writer,
+                 at(*issuer.cta->emu, cell.write_place, cell.write_near).c_str());
         }
         cell.reading++;
         cell.read_place = use.place;

@@ -3,7 +3,6 @@
 #include <stdio.h>
 
 #include <algorithm>
-#include <fstream>
 
 #include "emu/fiber.h"
 
@@ -37,13 +36,27 @@ std::string thread_name(const Fiber& fiber) {
     return text;
 }
 
+std::string caller(const Where& where) { return thread_name(self()) + " at " + place_name(where); }
+
 namespace {
+
+void set_error(Instance& emu, const char* format, va_list list) {
+    char text[2048];
+    vsnprintf(text, sizeof text, format, list);
+    emu.error = std::string("kernel ") + emu.entry->name + ": " + text;
+    emu.failed = true;
+}
+
+[[noreturn]] void leave(Instance& emu) {
+    void* abandoned;
+    emu_switch(&abandoned, emu.launcher_stack);
+    __builtin_unreachable();
+}
 
 Site& site_of(Instance& emu, const char* wrapper, const Where& where) {
     Site& site = emu.sites[{where.file_name(), where.line()}];
     if (site.line == 0) {
-        site.path = where.file_name();
-        site.file = short_path(site.path.c_str());
+        site.file = short_path(where.file_name());
         site.wrapper = wrapper;
         site.line = where.line();
         site.skipped = site.line == emu.skip_line && site.file == emu.skip_file;
@@ -58,42 +71,29 @@ bool pass(const char* wrapper, const Where& where) {
     int32_t place = place_of(emu, where);
     Instance::Cached& cached = emu.site_cache[uint32_t(place) / 8 % std::size(emu.site_cache)];
     if (cached.place != place || cached.site == nullptr) cached = {place, &site_of(emu, wrapper, where)};
-    cached.site->passes++;
     self().near = place;
     return !cached.site->skipped;
 }
 
 void fail(const char* format, ...) {
-    Fiber& fiber = self();
-    Instance& emu = *fiber.cta->emu;
-    char text[2048];
+    Instance& emu = instance();
     va_list list;
     va_start(list, format);
-    vsnprintf(text, sizeof text, format, list);
+    set_error(emu, format, list);
     va_end(list);
-    emu.error = std::string("kernel ") + emu.entry->name + ": " + text;
-    emu.failed = true;
-    void* abandoned;
-    emu_switch(&abandoned, emu.launcher_stack);
-    __builtin_unreachable();
+    leave(emu);
 }
 
 void report(Instance& emu, const char* format, ...) {
-    char text[2048];
+    if (emu.failed) return;
     va_list list;
     va_start(list, format);
-    vsnprintf(text, sizeof text, format, list);
+    set_error(emu, format, list);
     va_end(list);
-    if (!emu.failed) emu.error = std::string("kernel ") + emu.entry->name + ": " + text;
-    emu.failed = true;
 }
 
 void leave_if_failed() {
-    Instance& emu = instance();
-    if (!emu.failed) return;
-    void* abandoned;
-    emu_switch(&abandoned, emu.launcher_stack);
-    __builtin_unreachable();
+    if (instance().failed) leave(instance());
 }
 
 namespace {
@@ -110,7 +110,7 @@ std::string mbarrier_text(const Fiber& fiber) {
     return "an mbarrier that is gone";
 }
 
-std::string wait_text(Instance& emu, const Fiber& fiber) {
+std::string wait_text(const Fiber& fiber) {
     Warp& warp = *fiber.warp;
     char text[160];
     switch (fiber.wait) {
@@ -148,7 +148,6 @@ std::string wait_text(Instance& emu, const Fiber& fiber) {
         case Wait::spin: return "spin_until at " + place_name(fiber.wait_where);
         case Wait::none: break;
     }
-    (void)emu;
     return "nothing";
 }
 
@@ -168,10 +167,10 @@ std::string deadlock_report(Instance& emu) {
                 i++;
                 continue;
             }
-            std::string what = wait_text(emu, fiber);
+            std::string what = wait_text(fiber);
             uint32_t last = i;
             while (last + 1 < cta->threads && !cta->fibers[last + 1].done &&
-                   wait_text(emu, cta->fibers[last + 1]) == what) {
+                   wait_text(cta->fibers[last + 1]) == what) {
                 last++;
             }
             text += "  " + thread_name(fiber);

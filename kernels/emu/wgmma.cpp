@@ -308,7 +308,6 @@ void arrive(Warpgroup& group, Posted& posted) {
     if (++posted.arrived != kGroupThreads) return;
     carry_out(group, posted);
     group.carried_out++;
-    instance().counters.warp_instructions++;
     wake(group);
 }
 

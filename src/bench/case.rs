@@ -45,16 +45,21 @@ pub fn op(
     Ok(Case { name, shape, dtype: label(dtype), flops, bytes, job: None, run: Box::new(run) })
 }
 
-/// Makes the case of a matrix product with a result of `[rows, columns]` and sums of `k` terms.
+/// Makes the case of the product of rows with a weight. `of` is `[rows, n, k]`, and the weight is `[n, k]`.
 pub fn product(
     name: &'static str,
     dtype: DType,
-    shape: String,
-    [rows, columns, k]: [usize; 3],
+    of: [usize; 3],
     bytes: f64,
     run: impl FnMut(&mut Device) -> Result<()> + 'static,
 ) -> Result<Case> {
-    op(name, dtype, shape, 2.0 * rows as f64 * (columns * k) as f64, bytes, run)
+    let (shape, flops) = rows_by_weight(of);
+    op(name, dtype, shape, flops, bytes, run)
+}
+
+/// Returns the shape of a product of rows with a weight as text, and its additions and multiplications.
+pub fn rows_by_weight([rows, n, k]: [usize; 3]) -> (String, f64) {
+    (format!("[{rows}, {k}] x [{n}, {k}]"), 2.0 * (rows * n * k) as f64)
 }
 
 /// Returns the name of an element type.

@@ -7,7 +7,7 @@ use super::model_shape::ModelShape;
 use super::ops;
 use super::options::Options;
 
-use crate::config;
+use crate::choice::not_one_of;
 use crate::device::peaks::Peaks;
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
@@ -154,10 +154,7 @@ fn choose(names: &[String]) -> Result<Vec<&'static str>> {
                 true => "--device cuda or emu, because configs are only measured with GPU kernels".to_owned(),
                 false => format!("one of {}", NAMES.join(", ")),
             };
-            return Err(match config::nearest(name, NAMES.iter().copied()) {
-                Some(near) => Error::input_hint("omr bench", name, expected, format!("did you mean {near}?")),
-                None => Error::input("omr bench", name, expected),
-            });
+            return Err(not_one_of("omr bench", name, expected, NAMES));
         }
         out.extend(found);
     }

@@ -1,13 +1,13 @@
 //! Benchmarks of the ops around the vocabulary and of the ops of a decoding step.
 
-use super::case::{Case, op, product};
+use super::case::{Case, op, product, rows_by_weight};
 use super::inputs::{Sizes, bytes, fill, gradient, ids, logprob_call, random, weight, zeros};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::attend::BLOCK;
 use crate::ops::linear_logprob::{self, Outs};
 use crate::ops::matmul::Weight;
-use crate::ops::paged_attention::{self, Decode, DecodeStep, KvCache, Paged, Split};
+use crate::ops::paged_attention::{self, Decode, DecodeStep, KvCache, Paged};
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use crate::tensor::{DType, Tensor};
 
@@ -20,16 +20,10 @@ fn head(dev: &mut Device, s: Sizes) -> Result<(Tensor, Weight, Tensor, Tensor, T
     Ok((hidden, w, targets, log_prob, lse))
 }
 
-/// Returns the shape of the logits product of `rows` hidden states, as text and as numbers.
-fn logits(rows: usize, s: Sizes) -> (String, [usize; 3]) {
-    let (n, k) = (s.vocabulary, s.hidden);
-    (format!("[{rows}, {k}] x [{n}, {k}]"), [rows, n, k])
-}
-
 pub fn linear_logprob_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (hidden, w, targets, log_prob, lse) = head(dev, s)?;
-    let (shape, of) = logits(s.targets, s);
-    product("linear_logprob fwd", s.dtype, shape, of, bytes(&[hidden, w.data, targets, log_prob, lse]), move |dev| {
+    let of = [s.targets, s.vocabulary, s.hidden];
+    product("linear_logprob fwd", s.dtype, of, bytes(&[hidden, w.data, targets, log_prob, lse]), move |dev| {
         linear_logprob::fwd(dev, logprob_call(hidden, &w, targets), Outs { log_prob, lse, entropy: None, logits: None })
     })
 }
@@ -41,10 +35,9 @@ pub fn linear_logprob_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let dhidden = zeros(dev, s.dtype, &[s.targets, s.hidden])?;
     let (dw, written) = gradient(dev, s.dtype, s.vocabulary, s.hidden)?;
     linear_logprob::fwd(dev, logprob_call(hidden, &w, targets), Outs { log_prob, lse, entropy: None, logits: None })?;
-    let (shape, of) = logits(s.targets, s);
+    let (shape, flops) = rows_by_weight([s.targets, s.vocabulary, s.hidden]);
     let moved = bytes(&[hidden, w.data, targets, lse, dlog_prob, dhidden]) + written;
-    let flops = 6.0 * of.iter().map(|&n| n as f64).product::<f64>();
-    op("linear_logprob bwd", s.dtype, shape, flops, moved, move |dev| {
+    op("linear_logprob bwd", s.dtype, shape, 3.0 * flops, moved, move |dev| {
         let call =
             linear_logprob::Bwd { lse, entropy: None, logits: None, dlog_prob, dentropy: None, dhidden, dw: Some(dw) };
         linear_logprob::bwd(dev, logprob_call(hidden, &w, targets), call)
@@ -61,12 +54,7 @@ pub fn paged_attention_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let rows: Vec<u32> = (0..=n as u32).collect();
     let lengths = vec![s.keys as u32; n];
     let step = DecodeStep { cu_seqlens_q: &rows, context_lens: &lengths, block_tables: &tables };
-    let mut decode = None;
-    if dev.kind().is_gpu() {
-        let split = Split::new(step, paged_attention::together(dev, h))?;
-        let tickets = Decode::tickets(dev, Region::Overlay, n, h)?;
-        decode = Some(Decode::upload(dev, Region::Overlay, &split, tickets)?);
-    }
+    let decode = dev.kind().is_gpu().then(|| Decode::of(dev, Region::Overlay, step, h)).transpose()?;
     let tables = dev.upload(Region::Overlay, &tables, &[n, blocks])?;
     let rows = dev.upload(Region::Overlay, &rows, &[n + 1])?;
     let lengths = dev.upload(Region::Overlay, &lengths, &[n])?;
@@ -98,8 +86,8 @@ pub fn sample_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let noise = |i: u32| NoiseKey { prompt: i / 8, rollout: i % 8, position: 0 };
     let draws: Vec<_> = (0..n as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), 1, 1)).collect();
     let table = Draw::upload(dev, Region::Overlay, &draws)?;
-    let (shape, of) = logits(n, s);
-    product("sample fwd", s.dtype, shape, of, bytes(&[hidden, w.data, ids, logprobs]), move |dev| {
+    let of = [n, s.vocabulary, s.hidden];
+    product("sample fwd", s.dtype, of, bytes(&[hidden, w.data, ids, logprobs]), move |dev| {
         sample::fwd(dev, hidden, &w, None, &draws, table, sample::Outs { ids, logprobs, logits: None })
     })
 }

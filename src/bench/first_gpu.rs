@@ -64,13 +64,13 @@ pub fn run(options: &Options, machine: &Machine, variant: &str) -> Result<String
     }
     let model = options.model.as_deref().map(model_dir).transpose()?;
     let kind = machine.target.kind;
-    let found = if kind == Kind::Cuda { Some(cuda::find()?) } else { None };
-    let capability = found.as_ref().and_then(|found| Some(found.gpus.first()?.compute_capability));
-    if found.is_none() {
+    let gpu = if kind == Kind::Cuda { cuda::find()?.into_iter().next() } else { None };
+    let capability = gpu.as_ref().map(|gpu| gpu.compute_capability);
+    if gpu.is_none() {
         machine.observer.note(&format!("first-gpu runs on {}: its figures say nothing about a GPU", machine.place));
     }
     let scratch = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
-    let mut record = Record::new(json, kind, found, &CASES.map(|(name, ..)| name))?;
+    let mut record = Record::new(json, kind, gpu, &CASES.map(|(name, ..)| name))?;
     let mut kit = Kit { machine, kind, model, seconds: options.seconds, variant: variant.to_owned(), scratch };
     let (start, mut is_lost) = (Instant::now(), false);
     machine.observer.begin(NAME, "cases", CASES.len() as u64, 0);

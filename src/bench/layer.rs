@@ -16,42 +16,42 @@ use crate::tensor::{DType, Tensor};
 
 pub fn linear_fwd(dev: &mut Device, dtype: DType, [t, n, k]: [usize; 3]) -> Result<Case> {
     let (x, w, y) = (random(dev, dtype, &[t, k], 1.0)?, weight(dev, dtype, n, k)?, zeros(dev, dtype, &[t, n])?);
-    let (shape, moved) = (format!("[{t}, {k}] x [{n}, {k}]"), bytes(&[x, w.data, y]));
-    product("linear fwd", dtype, shape, [t, n, k], moved, move |dev| linear::fwd(dev, x, &w, None, None, y))
+    let moved = bytes(&[x, w.data, y]);
+    product("linear fwd", dtype, [t, n, k], moved, move |dev| linear::fwd(dev, x, &w, None, None, y))
 }
 
 pub fn linear_dgrad(dev: &mut Device, dtype: DType, [t, n, k]: [usize; 3]) -> Result<Case> {
     let (dy, w, dx) = (random(dev, dtype, &[t, n], 1.0)?, weight(dev, dtype, n, k)?, zeros(dev, dtype, &[t, k])?);
     let (shape, moved) = (format!("[{t}, {n}] x [{n}, {k}]"), bytes(&[dy, w.data, dx]));
-    product("linear dgrad", dtype, shape, [t, k, n], moved, move |dev| linear::dgrad(dev, dy, &w, dx, false))
+    let flops = 2.0 * (t * n * k) as f64;
+    op("linear dgrad", dtype, shape, flops, moved, move |dev| linear::dgrad(dev, dy, &w, dx, false))
 }
 
 pub fn linear_wgrad(dev: &mut Device, dtype: DType, [t, n, k]: [usize; 3]) -> Result<Case> {
     let (x, dy) = (random(dev, dtype, &[t, k], 1.0)?, random(dev, dtype, &[t, n], 1.0)?);
     let (dw, written) = gradient(dev, dtype, n, k)?;
     let (shape, moved) = (format!("[{n}, {t}] x [{t}, {k}]"), bytes(&[x, dy]) + written);
-    product("linear wgrad", dtype, shape, [n, k, t], moved, move |dev| linear::wgrad(dev, x, dy, dw, None))
+    let flops = 2.0 * (t * n * k) as f64;
+    op("linear wgrad", dtype, shape, flops, moved, move |dev| linear::wgrad(dev, x, dy, dw, None))
 }
 
 /// Makes the case of t = x A^T of an adapter.
 pub fn lora_t(dev: &mut Device, dtype: DType, [t, r, k]: [usize; 3]) -> Result<Case> {
     let (x, a, y) = (random(dev, dtype, &[t, k], 1.0)?, weight(dev, dtype, r, k)?, zeros(dev, dtype, &[t, r])?);
-    let (shape, moved) = (format!("[{t}, {k}] x [{r}, {k}]"), bytes(&[x, a.data, y]));
+    let moved = bytes(&[x, a.data, y]);
     let tickets = lora::tickets(dev, Region::Overlay)?;
-    product("lora t", dtype, shape, [t, r, k], moved, move |dev| lora::fwd(dev, x, &a, tickets, y))
+    product("lora t", dtype, [t, r, k], moved, move |dev| lora::fwd(dev, x, &a, tickets, y))
 }
 
 pub fn swiglu_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (t, f, k) = (s.tokens, s.intermediate, s.hidden);
     let (x, w) = (random(dev, s.dtype, &[t, k], 1.0)?, weight(dev, s.dtype, 2 * f, k)?);
     let (gate_up, y) = (zeros(dev, s.dtype, &[t, 2 * f])?, zeros(dev, s.dtype, &[t, f])?);
-    let (shape, moved) = (format!("[{t}, {k}] x [{}, {k}]", 2 * f), bytes(&[x, w.data, gate_up, y]));
+    let moved = bytes(&[x, w.data, gate_up, y]);
     // For historical reasons the case has different names on a GPU and on the CPU. Results are compared by name, so the
     // names stay.
     let name = if dev.kind().is_gpu() { "swiglu linear fwd" } else { "linear fwd_swiglu" };
-    product(name, s.dtype, shape, [t, 2 * f, k], moved, move |dev| {
-        linear::fwd_swiglu(dev, x, &w, None, Some(gate_up), y)
-    })
+    product(name, s.dtype, [t, 2 * f, k], moved, move |dev| linear::fwd_swiglu(dev, x, &w, None, Some(gate_up), y))
 }
 
 pub fn swiglu_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
@@ -232,8 +232,6 @@ pub fn gelu_bwd(dev: &mut Device, s: Sizes, kind: GeluKind) -> Result<Case> {
 pub struct Move {
     name: &'static str,
     run: fn(&mut Device, Tensor, Tensor, Tensor) -> Result<()>,
-    /// Number of rows read per row written.
-    each: usize,
     /// Number of rows moved (read or written) per row written.
     moved: usize,
     /// True if a subset of all rows is written, false if a subset is read.
@@ -241,24 +239,23 @@ pub struct Move {
 }
 
 pub const MOVES: [Move; 3] = [
-    Move { name: "rows gather", run: rows::gather, each: 1, moved: 2, into: false },
-    Move { name: "rows scatter", run: rows::scatter, each: 1, moved: 2, into: true },
+    Move { name: "rows gather", run: rows::gather, moved: 2, into: false },
+    Move { name: "rows scatter", run: rows::scatter, moved: 2, into: true },
     Move {
         name: "rows scatter_add",
         run: |dev, src, idx, dst| rows::scatter_add(dev, src, idx, None, dst),
-        each: 1,
         moved: 3,
         into: true,
     },
 ];
 
-/// Makes the case of an op that moves half of the hidden rows, or sums pairs of rows.
+/// Makes the case of an op that moves half of the hidden rows.
 pub fn rows_moved(dev: &mut Device, s: Sizes, of: Move) -> Result<Case> {
-    let Move { name, run, each, moved, into } = of;
+    let Move { name, run, moved, into } = of;
     let half = s.tokens / 2;
     let (all, some) =
         (random(dev, s.dtype, &[s.tokens, s.hidden], 1.0)?, random(dev, s.dtype, &[half, s.hidden], 1.0)?);
-    let index: Vec<u32> = (0..each * half).map(|i| (i % half * 2 + i / half) as u32).collect();
+    let index: Vec<u32> = (0..half).map(|i| 2 * i as u32).collect();
     let index = dev.upload(Region::Overlay, &index, &[index.len()])?;
     let (src, dst) = if into { (some, all) } else { (all, some) };
     let (shape, moved) = (format!("{} of [{}, {}]", index.len(), s.tokens, s.hidden), moved as f64 * bytes(&[some]));

@@ -56,7 +56,5 @@ pub fn linear_fwd(dev: &mut Device, s: Sizes, format: BaseFormat) -> Result<Case
     let (x, y) = (random(dev, s.dtype, &[1, k], 1.0)?, zeros(dev, s.dtype, &[1, n])?);
     let name = if format == BaseFormat::Int8 { "linear int8 fwd" } else { "linear nf4 fwd" };
     let moved = w.bytes() + bytes(&[x, y]);
-    product(name, s.dtype, format!("[1, {k}] x [{n}, {k}]"), [1, n, k], moved, move |dev| {
-        linear::fwd(dev, x, &w, None, None, y)
-    })
+    product(name, s.dtype, [1, n, k], moved, move |dev| linear::fwd(dev, x, &w, None, None, y))
 }

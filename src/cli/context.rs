@@ -33,14 +33,14 @@ const START_CHECK_LIMIT: Duration = Duration::from_secs(20);
 
 /// Returns the bytes of this rank's GPU that a plan may use, without the `taken` bytes.
 fn gpu_memory(rank_role: &RankRole, taken: u64) -> Option<usize> {
-    let gpus = cuda::find().ok()?.gpus;
+    let gpus = cuda::find().ok()?;
     let gpu = gpus.get(rank_role.gpu(gpus.len()).ok()?)?;
     Some(gpu.memory.saturating_sub(cuda::GPU_OVERHEAD + taken) as usize)
 }
 
 /// True if the kernels can run on the first GPU.
 fn has_gpu() -> bool {
-    cuda::find().is_ok_and(|found| found.gpus.first().is_some_and(|gpu| gpu.arch().is_some()))
+    cuda::find().is_ok_and(|gpus| gpus.first().is_some_and(|gpu| gpu.arch().is_some()))
 }
 
 /// Device, threads, console and signals, as set by the global flags.
@@ -158,7 +158,7 @@ impl Context {
 
     /// Returns an error if there is no device of the requested kind.
     pub fn find_device(&self) -> Result<()> {
-        if self.kind() == Kind::Cuda { self.rank_role.gpu(cuda::find()?.gpus.len()).map(drop) } else { Ok(()) }
+        if self.kind() == Kind::Cuda { self.rank_role.gpu(cuda::find()?.len()).map(drop) } else { Ok(()) }
     }
 
     /// Returns the kernel images to load: those of this program, or those in the folder of `--kernel-images`.
@@ -196,7 +196,7 @@ impl Context {
                 Device::cpu(plan, self.threads, isa)?
             }
             Kind::Cuda => {
-                let gpu = self.rank_role.gpu(cuda::find()?.gpus.len())?;
+                let gpu = self.rank_role.gpu(cuda::find()?.len())?;
                 let dev = Device::gpu(Box::new(Cuda::open(gpu, &[self.images()?])?), Kind::Cuda, &with_check)?;
                 self.with_variant(dev, checks_always)?
             }
@@ -425,7 +425,7 @@ impl Context {
     /// Opens this rank's GPU without omr's kernels, for a library that contains its own.
     fn without_kernels(&self) -> Result<Box<dyn Driver>> {
         match self.kind() {
-            Kind::Cuda => Ok(Box::new(Cuda::open(self.rank_role.gpu(cuda::find()?.gpus.len())?, &[])?)),
+            Kind::Cuda => Ok(Box::new(Cuda::open(self.rank_role.gpu(cuda::find()?.len())?, &[])?)),
             _ => Ok(Box::new(Emu::new(Options { shadow: false, ..Options::default() })?)),
         }
     }

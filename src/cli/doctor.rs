@@ -9,10 +9,12 @@ use serde_json::json;
 use super::Context;
 use super::args::repository;
 use super::stdout::print;
+use crate::device::driver::Properties;
 use crate::device::emu::{Cache, Compiler};
 use crate::device::images::OWN;
 use crate::device::{Isa, Plan, amx, cuda, nccl};
 use crate::error::{Error, Result, words};
+use crate::files;
 use crate::hub::Kind;
 use crate::machine::FreeMemory;
 use crate::model::ModelConfig;
@@ -154,19 +156,18 @@ fn cuda() -> Vec<Finding> {
         Ok(found) => found,
         Err(error) => return vec![finding(false, "device", "cuda", &reason(&error))],
     };
-    let of_gpu = |gpu: &cuda::GpuInfo| {
+    let of_gpu = |(ordinal, gpu): (usize, &Properties)| {
         let (major, minor) = gpu.compute_capability;
         let use_of_it = match gpu.arch() {
             Some(arch) => format!("runs the {} kernels", arch.name()),
             None => "NOT usable: omr needs compute capability 8.0 or later".into(),
         };
-
         let gpu_is = format!("{} of compute capability {major}.{minor}, {}", gpu.name, bytes(gpu.memory));
-        let remark = format!("{gpu_is}, driver {}; {use_of_it}", found.driver);
-        finding(gpu.arch().is_some(), "device", &format!("cuda {}", gpu.ordinal), &remark)
+        let remark = format!("{gpu_is}, driver {}; {use_of_it}", gpu.driver);
+        finding(gpu.arch().is_some(), "device", &format!("cuda {ordinal}"), &remark)
     };
-    let mut lines: Vec<_> = found.gpus.iter().map(of_gpu).collect();
-    if let Some(folder) = cuda::cache_folder() {
+    let mut lines: Vec<_> = found.iter().enumerate().map(of_gpu).collect();
+    if let Some(folder) = files::user_cache("cuda") {
         lines.push(writable("compiled kernels", &folder, CACHE_CURE));
     }
     lines
@@ -176,11 +177,11 @@ fn cuda() -> Vec<Finding> {
 fn kernels_of(model: &Path) -> Result<Vec<Finding>> {
     let config = ModelConfig::load(&repository(model, Kind::Model, "--model")?.join("config.json"))?;
     let Ok(found) = cuda::find() else { return Ok(Vec::new()) };
-    let usable = found.gpus.iter().filter(|gpu| gpu.arch().is_some());
-    let of_gpu = |gpu: &cuda::GpuInfo| {
-        let fits = plan::kernels::check(&config, &gpu.properties(&found.driver));
+    let usable = found.iter().enumerate().filter(|(_, gpu)| gpu.arch().is_some());
+    let of_gpu = |(ordinal, gpu): (usize, &Properties)| {
+        let fits = plan::kernels::check(&config, gpu);
         let remark = fits.map(|()| format!("all kernels of {} fit", model.display()));
-        checked("model", &format!("cuda {}", gpu.ordinal), remark)
+        checked("model", &format!("cuda {ordinal}"), remark)
     };
     Ok(usable.map(of_gpu).collect())
 }
@@ -199,7 +200,7 @@ fn nccl() -> Finding {
 
 /// Checks the emulator: its compiler and the folder of its compiled kernels.
 fn emu() -> Vec<Finding> {
-    let works = Compiler::find().map(|compiler| format!("works, with {}", compiler.version()));
+    let works = Compiler::find().map(|compiler| format!("works, with {}", compiler.version));
     let compiler = checked("device", "emu", works);
     let kept = match Cache::folder() {
         Ok(folder) => writable("emulated kernels", &folder, CACHE_CURE),

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
-use crate::device::{Device, KernelVariant, cuda};
+use crate::device::{Device, KernelVariant};
 use crate::error::Result;
 use crate::files;
 
@@ -18,7 +18,7 @@ fn record(dev: &mut Device) -> Option<(PathBuf, String)> {
     let variant = KernelVariant::Wgmma.recorded();
     let content = format!("{variant} passed\n{gpu}\nprogram {} bytes, {built} ns\n", program.len());
     let name = format!("start-check.{}", &blake3::hash(content.as_bytes()).to_hex()[..32]);
-    Some((cuda::cache_folder()?.join(name), content))
+    Some((files::user_cache("cuda")?.join(name), content))
 }
 
 /// Returns the faults that `check` finds. Unless `always` is true, a GPU with a record of having passed is not checked:

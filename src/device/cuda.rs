@@ -22,8 +22,7 @@ use cudarc::driver::result::{self, event, graph, stream};
 use cudarc::driver::sys;
 use cudarc::driver::{CudaContext, DriverError};
 
-pub use find::{GpuInfo, find};
-pub use module::folder as cache_folder;
+pub use find::find;
 
 use crate::device::driver::{Kernel, Pinned, Properties};
 use crate::device::images::Images;
@@ -76,15 +75,15 @@ impl Cuda {
     /// Errors with one line if the driver or the GPU is missing or too old, and with the driver's log if a kernel does
     /// not load.
     pub fn open(ordinal: usize, images: &[&Images]) -> Result<Cuda> {
-        let (gpu, arch, driver) = find::gpu_at(ordinal)?;
-        let failed = |e: DriverError| Error::Failed(format!("opening {}: {}", gpu.name, find::describe(e)));
+        let (properties, arch) = find::gpu_at(ordinal)?;
+        let failed = |e: DriverError| Error::Failed(format!("opening {}: {}", properties.name, find::describe(e)));
         let context = CudaContext::new(ordinal).map_err(failed)?;
         // SAFETY: none of cudarc's own buffers are used, so its events have nothing to order.
         unsafe { context.disable_event_tracking() };
         let compute = stream::create(stream::StreamKind::NonBlocking).map_err(failed)?;
         let mut cuda = Cuda {
             context,
-            properties: gpu.properties(&driver),
+            properties,
             identity: None,
             modules: Vec::new(),
             functions: Vec::new(),
@@ -103,12 +102,13 @@ impl Cuda {
         };
         let mut hash = blake3::Hasher::new();
         for images in images {
-            for (file, code) in module::code(images, &cuda.context, &gpu, arch, &driver)? {
+            for (file, code) in module::code(images, &cuda.context, &cuda.properties, arch)? {
                 hash.update(&(code.len() as u64).to_le_bytes()).update(&code);
                 cuda.load(file, &code, &images.kernels(file))?;
             }
         }
         let uuid = cuda.context.uuid().map_err(|e| cuda.failed("cuDeviceGetUuid", e))?.bytes;
+        let driver = &cuda.properties.driver;
         cuda.identity = Some(format!("GPU {uuid:02x?}\ndriver {driver}\nkernels {}", hash.finalize().to_hex()));
         Ok(cuda)
     }
@@ -422,12 +422,9 @@ impl Driver for Cuda {
 
     fn drop_graph(&mut self, graph: Graph) {
         let dropped = self.graphs.get_mut(graph.0 as usize).and_then(Option::take);
-        if let (Some((captured, exec)), Ok(())) = (dropped, self.bind()) {
+        if let (Some(graph), Ok(())) = (dropped, self.bind()) {
             // SAFETY: destroyed once; the driver keeps an executable graph until its queued launches have run.
-            unsafe {
-                let _ = graph::exec_destroy(exec);
-                let _ = graph::destroy(captured);
-            }
+            unsafe { destroy(graph) };
         }
     }
 
@@ -467,6 +464,18 @@ impl Driver for Cuda {
     }
 }
 
+/// Destroys a graph and its executable form.
+///
+/// # Safety
+/// The context must be current, and no copy of the handles may be used.
+unsafe fn destroy((captured, exec): (sys::CUgraph, sys::CUgraphExec)) {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        let _ = graph::exec_destroy(exec);
+        let _ = graph::destroy(captured);
+    }
+}
+
 impl Drop for Cuda {
     /// Waits for all work, then frees everything. Errors are ignored, because drop cannot report them.
     fn drop(&mut self) {
@@ -476,10 +485,7 @@ impl Drop for Cuda {
         let _ = self.context.synchronize();
         // SAFETY: this value made each handle and destroys it once, and no work that uses it is left.
         unsafe {
-            for (captured, exec) in self.graphs.drain(..).flatten() {
-                let _ = graph::exec_destroy(exec);
-                let _ = graph::destroy(captured);
-            }
+            self.graphs.drain(..).flatten().for_each(|graph| destroy(graph));
             self.staging.free();
             self.events.drain(..).for_each(|made| _ = event::destroy(made));
             self.streams.drain(..).for_each(|made| _ = stream::destroy(made));

@@ -73,6 +73,23 @@ pub struct TensorMap {
     pub swizzle: u32,
 }
 
+impl TensorMap {
+    /// Returns the map of `[rows, columns]` in bf16, whose rows start `stride` elements apart, in boxes of `boxed` =
+    /// `[rows, columns]`.
+    pub fn rows(address: Address, dims: [usize; 2], stride: usize, boxed: [usize; 2], swizzle: u32) -> TensorMap {
+        let [rows, columns] = dims.map(|n| n as u64);
+        let box_dims = vec![boxed[1] as u32, boxed[0] as u32];
+        TensorMap {
+            address,
+            element: 2,
+            dims: vec![columns, rows],
+            strides: vec![2 * stride as u64],
+            box_dims,
+            swizzle,
+        }
+    }
+}
+
 /// A tensor map in its driver's encoding. It is a member of a kernel's `Args`, where its type is `isa::TensorMap`.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Zeroable, bytemuck::Pod)]

@@ -5,7 +5,7 @@
 //! different code for it. Cubins of each file for sm_80 and sm_90a are embedded only if the build found `ptxas`.
 //! `MANIFEST` (written by `tools/build-ptx`) records the hash of the sources and the resources of each kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -13,6 +13,7 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 
+use super::driver::Properties;
 use super::perf_model::KernelCosts;
 use crate::error::{Error, Result};
 
@@ -57,16 +58,18 @@ impl Arch {
     }
 
     /// Returns the compute capability of the GPUs that run a cubin.
-    pub fn compute_capability(self) -> (i32, i32) {
+    pub fn compute_capability(self) -> (u32, u32) {
         match self {
             Arch::Sm80 => (8, 0),
             Arch::Sm90a => (9, 0),
         }
     }
+}
 
-    /// Returns the instruction set for a GPU of compute capability `major.minor`, or `None` below 8.0.
-    pub fn of(major: i32, minor: i32) -> Option<Arch> {
-        match (major, minor) {
+impl Properties {
+    /// Returns the kernel images that the device runs, or `None` below compute capability 8.0.
+    pub fn arch(&self) -> Option<Arch> {
+        match self.compute_capability {
             (9, 0) => Some(Arch::Sm90a),
             (8.., _) => Some(Arch::Sm80),
             _ => None,
@@ -129,30 +132,27 @@ impl Images {
     /// Returns the PTX of a kernel file for `arch`. If the file has no PTX for `arch`, returns its PTX for sm_80, which
     /// every supported GPU can run.
     pub fn ptx(&self, file: &str, arch: Arch) -> Option<String> {
-        let text = |arch: Arch| {
-            let name = format!("{file}.{}", arch.name());
-            let (_, packed) = self.ptx.iter().find(|(n, _)| *n == name)?;
-            String::from_utf8(unpacked(packed)?).ok()
-        };
+        let text = |arch: Arch| String::from_utf8(image(self.ptx, file, arch)?).ok();
         text(arch).or_else(|| text(Arch::Sm80))
     }
 
     /// Returns the cubin of a kernel file for `arch`, or `None` if the build made none.
     pub fn cubin(&self, file: &str, arch: Arch) -> Option<Vec<u8>> {
-        let name = format!("{file}.{}", arch.name());
-        self.cubins.iter().find(|(n, _)| *n == name).and_then(|(_, packed)| unpacked(packed))
+        image(self.cubins, file, arch)
     }
 
     /// Returns the resources of `kernel` for `arch` from the table.
     pub fn kernel(&self, kernel: &str, arch: Arch) -> Option<Built> {
-        rows(self.manifest).find(|row| row.kernel == kernel && row.target == arch.name()).and_then(Row::kernel)
+        self.row(kernel, arch).and_then(Row::kernel)
     }
 
     /// Returns the performance data of `kernel` on a Hopper GPU from the table.
     pub fn kernel_costs(&self, kernel: &str) -> Option<KernelCosts> {
-        rows(self.manifest)
-            .find(|row| row.kernel == kernel && row.target == Arch::Sm90a.name())
-            .and_then(Row::kernel_costs)
+        self.row(kernel, Arch::Sm90a).and_then(Row::kernel_costs)
+    }
+
+    fn row(&self, kernel: &str, arch: Arch) -> Option<Row<'static>> {
+        rows(self.manifest).find(|row| row.kernel == kernel && row.target == arch.name())
     }
 
     /// Returns the kernels of `file`, sorted by name.
@@ -183,6 +183,12 @@ impl fmt::Debug for Images {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.debug_list().entries(self.files()).finish()
     }
+}
+
+/// Returns the image of a kernel file for `arch` among `images`.
+fn image(images: &[(&str, &[u8])], file: &str, arch: Arch) -> Option<Vec<u8>> {
+    let name = format!("{file}.{}", arch.name());
+    images.iter().find(|(n, _)| *n == name).and_then(|(_, packed)| unpacked(packed))
 }
 
 /// Decompresses gzip data. Returns `None` if the data is damaged.
@@ -291,25 +297,33 @@ fn fnv(bytes: &[u8], start: u64) -> u64 {
 /// Computes the hash that `tools/build-ptx` writes. It covers the file and every header that it includes, directly or
 /// indirectly, sorted by name. It does not cover the emulator's headers, because they are not compiled for a GPU.
 fn source_hash(sources: &[(&str, &str)], path: &str) -> u64 {
-    let text_of = |path: &str| sources.iter().find(|(p, _)| *p == path).map(|(_, text)| *text);
-    let mut found = BTreeSet::new();
-    let mut todo = vec![path.to_owned()];
-    while let Some(path) = todo.pop() {
-        let Some(text) = text_of(&path) else { continue };
-        if !found.insert(path.clone()) {
-            continue;
-        }
-        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        for name in text.lines().filter_map(included) {
-            // The compiler looks beside the including file first, then under kernels/.
-            let near = [joined(folder, name), joined("", name)];
-            todo.extend(near.into_iter().find(|p| text_of(p).is_some()).filter(|p| !p.starts_with("emu/")));
-        }
-    }
-    found.iter().fold(FNV_OFFSET, |hash, path| {
-        let text = text_of(path).unwrap_or_default();
+    let text_of = |path: &str| {
+        let known = sources.iter().find(|(p, _)| *p == path && !path.starts_with("emu/"));
+        known.map(|(_, text)| *text)
+    };
+    with_included([path.to_owned()], "", text_of).iter().fold(FNV_OFFSET, |hash, (path, text)| {
         [path.as_bytes(), b"\0", text.as_bytes(), b"\0"].iter().fold(hash, |hash, part| fnv(part, hash))
     })
+}
+
+/// Returns the sources `paths` and every source that they include, directly or indirectly, by path. The compiler looks
+/// beside the including file first, then in the folder `root`. A file for which `text_of` returns `None` is left out.
+pub(super) fn with_included<'a>(
+    paths: impl IntoIterator<Item = String>,
+    root: &str,
+    text_of: impl Fn(&str) -> Option<&'a str>,
+) -> BTreeMap<String, &'a str> {
+    let mut found = BTreeMap::new();
+    let mut todo: Vec<String> = paths.into_iter().collect();
+    while let Some(path) = todo.pop() {
+        let Some(text) = text_of(&path).filter(|_| !found.contains_key(&path)) else { continue };
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for name in text.lines().filter_map(included) {
+            todo.extend([joined(folder, name), joined(root, name)].into_iter().find(|p| text_of(p).is_some()));
+        }
+        found.insert(path, text);
+    }
+    found
 }
 
 /// Returns the file that an `#include "..."` line names.

@@ -177,6 +177,12 @@ struct Stack {
     touched: usize,
 }
 
+impl Stack {
+    fn new(map: Option<memmap2::MmapMut>, base: Address, capacity: usize) -> Stack {
+        Stack { map, base, capacity, top: 0, high: AtomicUsize::new(0), touched: 0 }
+    }
+}
+
 /// The stacks of a device.
 pub struct Memory {
     stacks: [Stack; Region::ALL.len()],
@@ -197,7 +203,7 @@ impl Memory {
             // time is lost.
             #[cfg(target_os = "linux")]
             map.advise(memmap2::Advice::HugePage).ok();
-            Ok(Stack { map: Some(map), base: 0, capacity, top: 0, high: AtomicUsize::new(0), touched: 0 })
+            Ok(Stack::new(Some(map), 0, capacity))
         };
         let [a, b, c, d, e] = Region::ALL;
         Ok(Memory { stacks: [stack(a)?, stack(b)?, stack(c)?, stack(d)?, stack(e)?], placing: Placing::HOST })
@@ -208,18 +214,12 @@ impl Memory {
         let placing = Placing::device(driver.guard());
         let mut stack = |region: Region| -> Result<Stack> {
             let capacity = plan.bytes(region).next_multiple_of(GPU_ALIGN).max(GPU_ALIGN);
-            Ok(Stack {
-                map: None,
-                base: match (region, plan.bytes(region)) {
-                    (Region::Host, 0) => 0,
-                    (Region::Host, _) => driver.map_host(capacity)?,
-                    _ => driver.map(capacity)?,
-                },
-                capacity,
-                top: 0,
-                high: AtomicUsize::new(0),
-                touched: 0,
-            })
+            let base = match (region, plan.bytes(region)) {
+                (Region::Host, 0) => 0,
+                (Region::Host, _) => driver.map_host(capacity)?,
+                _ => driver.map(capacity)?,
+            };
+            Ok(Stack::new(None, base, capacity))
         };
         let [a, b, c, d, e] = Region::ALL;
         Ok(Memory { stacks: [stack(a)?, stack(b)?, stack(c)?, stack(d)?, stack(e)?], placing })
@@ -227,9 +227,7 @@ impl Memory {
 
     /// Creates stacks that have no memory and no limit.
     pub fn count(placing: Placing) -> Memory {
-        let stack =
-            || Stack { map: None, base: 0, capacity: usize::MAX / 2, top: 0, high: AtomicUsize::new(0), touched: 0 };
-        Memory { stacks: Region::ALL.map(|_| stack()), placing }
+        Memory { stacks: Region::ALL.map(|_| Stack::new(None, 0, usize::MAX / 2)), placing }
     }
 
     /// Returns the address of a span on the device.

@@ -87,8 +87,7 @@ impl Driver for RecordingDriver {
 
     fn launch(&mut self, _: Stream, kernel: Kernel, launch: &Launch, params: &[u8]) -> Result<()> {
         let (_, name) = self.kernels[kernel.0 as usize];
-        let (major, minor) = self.properties.compute_capability;
-        let arch = Arch::of(major as i32, minor as i32).unwrap_or(Arch::Sm80);
+        let arch = self.properties.arch().unwrap_or(Arch::Sm80);
         if let Some(Built { args, threads, registers, .. }) = images::OWN.kernel(name, arch) {
             let declared = Declared { name, args: args as usize, threads, registers };
             limits::check(declared, launch, params.len(), &self.properties)?;

@@ -5,11 +5,12 @@ use super::kernel_variant::{KernelVariant, Variants, WgmmaKernels};
 use crate::error::{Error, Result};
 
 impl Device {
-    fn variants(&mut self) -> Option<&mut Variants> {
-        match &mut self.backend {
-            Backend::Gpu { variants, .. } => Some(variants),
-            _ => None,
-        }
+    fn variants(&self) -> Option<&Variants> {
+        if let Backend::Gpu { variants, .. } = &self.backend { Some(variants) } else { None }
+    }
+
+    fn variants_mut(&mut self) -> Option<&mut Variants> {
+        if let Backend::Gpu { variants, .. } = &mut self.backend { Some(variants) } else { None }
     }
 
     /// Selects the kernel variant of linear layers, their gradients, logits and attention. A run selects it once. Errors
@@ -34,13 +35,13 @@ impl Device {
 
     /// Records that the user has selected the variant in use, so that [`Device::follow_record`] keeps it.
     pub fn keep_variant(&mut self) {
-        self.variants().into_iter().for_each(|variants| variants.is_requested = true);
+        self.variants_mut().into_iter().for_each(|variants| variants.is_requested = true);
     }
 
     /// Switches to `mma.sync` if a checkpoint records it, and returns true if this changes the variant. The user's choice
     /// has priority over the record. The device never switches to wgmma here, because the start check has not run then.
     pub fn follow_record(&mut self, recorded: KernelVariant) -> bool {
-        let Some(variants) = self.variants() else { return false };
+        let Some(variants) = self.variants_mut() else { return false };
         let follows = !variants.is_requested && recorded == KernelVariant::Mma && variants.selected != recorded;
         if follows {
             variants.selected = recorded;
@@ -50,7 +51,7 @@ impl Device {
 
     /// Returns true if `kernels` use wgmma.
     pub fn uses_wgmma(&self, kernels: WgmmaKernels) -> bool {
-        matches!(&self.backend, Backend::Gpu { variants, .. } if variants.use_wgmma(kernels))
+        self.variants().is_some_and(|variants| variants.use_wgmma(kernels))
     }
 
     /// Returns true if matrix products can use wgmma.
@@ -65,15 +66,12 @@ impl Device {
 
     /// Returns the kernels that use `mma.sync` because their start check found a fault.
     pub fn refused_kernels(&self) -> Vec<WgmmaKernels> {
-        match &self.backend {
-            Backend::Gpu { variants, .. } => variants.refused.iter().copied().collect(),
-            _ => Vec::new(),
-        }
+        self.variants().into_iter().flat_map(|variants| variants.refused.iter().copied()).collect()
     }
 
     /// Makes `kernels` use `mma.sync`. Called if the start check finds that their results differ from the expected ones.
     pub fn refuse_wgmma(&mut self, kernels: WgmmaKernels) {
-        let Some(variants) = self.variants() else { return };
+        let Some(variants) = self.variants_mut() else { return };
         variants.refused.insert(kernels);
         if kernels == WgmmaKernels::Products {
             variants.selected = KernelVariant::Mma;
@@ -82,10 +80,7 @@ impl Device {
 
     /// Returns the kernel variant of matrix products on a GPU, or `None` on other devices.
     pub fn variant(&self) -> Option<KernelVariant> {
-        match &self.backend {
-            Backend::Gpu { variants, .. } => Some(variants.selected),
-            _ => None,
-        }
+        self.variants().map(|variants| variants.selected)
     }
 
     /// Returns the arithmetic of a GPU as checkpoints record it: the variant of matrix products, the compute capability

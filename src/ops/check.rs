@@ -8,22 +8,18 @@ use crate::tensor::{DType, Tensor};
 
 /// Returns an error unless `t` has element type `dtype` and shape `dims`.
 pub fn tensor(op: &'static str, name: &str, t: Tensor, dtype: DType, dims: &[usize]) -> Result<()> {
-    if t.dtype == dtype && *t.shape == *dims {
-        return Ok(());
+    match t.dtype == dtype && *t.shape == *dims {
+        true => Ok(()),
+        false => fail(op, format!("{name} {dtype:?} {dims:?}"), format!("{:?} {:?}", t.dtype, t.shape)),
     }
-    Err(Error::Shape { op, want: format!("{name} {dtype:?} {dims:?}"), got: format!("{:?} {:?}", t.dtype, t.shape) })
 }
 
 /// Returns an error unless `t` has element type `dtype` and `len` elements, in any shape.
 pub fn flat(op: &'static str, name: &str, t: Tensor, dtype: DType, len: usize) -> Result<()> {
-    if t.dtype == dtype && t.len() == len {
-        return Ok(());
+    match t.dtype == dtype && t.len() == len {
+        true => Ok(()),
+        false => fail(op, format!("{name} {dtype:?} of {len} elements"), format!("{:?} {:?}", t.dtype, t.shape)),
     }
-    Err(Error::Shape {
-        op,
-        want: format!("{name} {dtype:?} of {len} elements"),
-        got: format!("{:?} {:?}", t.dtype, t.shape),
-    })
 }
 
 /// Returns an error unless `t` has a compute type, f32 or bf16.
@@ -55,6 +51,18 @@ pub fn launch(op: &'static str, ctas: usize, threads: usize, smem: usize) -> Res
     Ok(Launch::new([grid(op, ctas)?, 1, 1], threads as u32, smem))
 }
 
+/// Returns the launch of a kernel whose threads handle `each` of `elements` elements.
+pub fn by_elements(op: &'static str, elements: usize, each: usize) -> Result<Launch> {
+    const THREADS: usize = 256;
+    launch(op, elements.div_ceil(THREADS * each), THREADS, 0)
+}
+
+/// Returns the launch of a kernel in which each warp handles one of `items`.
+pub fn by_warps(op: &'static str, items: usize) -> Result<Launch> {
+    const THREADS: usize = 128;
+    launch(op, items.div_ceil(THREADS / 32), THREADS, 0)
+}
+
 /// Returns an error unless `dtype` is bf16, the only compute type of the kernels.
 pub fn gpu_compute(op: &'static str, dtype: DType) -> Result<()> {
     that(op, dtype == DType::Bf16, "bf16 on a GPU", format!("{dtype:?}"))
@@ -70,7 +78,8 @@ pub fn added(dx: Tensor, accumulate: bool) -> f64 {
     if accumulate { moved(&[dx]) } else { 0.0 }
 }
 
-fn fail<T>(op: &'static str, want: impl Into<String>, got: impl Into<String>) -> Result<T> {
+/// Returns an error with `want` and `got`.
+pub fn fail<T>(op: &'static str, want: impl Into<String>, got: impl Into<String>) -> Result<T> {
     Err(Error::Shape { op, want: want.into(), got: got.into() })
 }
 
@@ -89,6 +98,12 @@ pub(crate) use by_dtype;
 /// Checks an optional tensor as [`tensor`] does; `None` passes.
 pub fn optional(op: &'static str, name: &str, t: Option<Tensor>, dtype: DType, dims: &[usize]) -> Result<()> {
     t.map_or(Ok(()), |t| tensor(op, name, t, dtype, dims))
+}
+
+/// Returns an error unless `lo` has the low halves of the masters of the bf16 weights `w`.
+pub fn low_half(op: &'static str, w: Tensor, lo: Tensor) -> Result<()> {
+    that(op, w.dtype == DType::Bf16, "a low half of bf16 weights", format!("one of {:?}", w.dtype))?;
+    flat(op, "lo", lo, DType::I16, w.len())
 }
 
 /// Returns the type of `w`. Returns an error unless `w` is a complete weight `[n, k]` of a compute type.

@@ -34,12 +34,10 @@ pub fn fwd(dev: &mut Device, w: &Weight, out: Tensor) -> Result<()> {
 }
 
 fn launch(mut gpu: Gpu<'_>, w: &Weight, out: Tensor) -> Result<()> {
-    const THREADS: usize = 256;
-    const EACH: usize = 8;
     let Some(Quantized { format, scales, dtype }) = w.quantized else { return Ok(()) };
     check::gpu_compute(gpu.op, dtype)?;
     let len = w.n * row_stride(w.k);
-    let launch = check::launch(gpu.op, len.div_ceil(THREADS * EACH), THREADS, 0)?;
+    let launch = check::by_elements(gpu.op, len, 8)?;
     let kernel = if format == BaseFormat::Int8 { "dequantize_int8" } else { "dequantize_nf4" };
     gpu.launch("dequantize", kernel, launch, params!(dequantize::Args { codes: w.data, scales, out, len: len as i64 }))
 }

@@ -4,7 +4,7 @@ use crate::device::{Cpu, Device, Gpu, Launch, Parts, params};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::matmul::{Order, PANEL, Weight, index, panel_stride, row_stride};
-use crate::ops::rows::{self, Groups, Segments, check_indices};
+use crate::ops::rows::{Groups, Segments, check_indices};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Rows of one work item.
@@ -34,7 +34,7 @@ fn launch(mut gpu: Gpu<'_>, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
         ld: check::count(gpu.op, "columns", row_stride(w.k) * words)?,
         n: check::count(gpu.op, "tokens", w.n)?,
     });
-    gpu.launch("embedding", "embedding_fwd", rows::launch(gpu.op, y.rows())?, args)
+    gpu.launch("embedding", "embedding_fwd", check::by_warps(gpu.op, y.rows())?, args)
 }
 
 fn read_rows<T: Elem>(cpu: Cpu<'_>, ids: Tensor, w: &Weight, y: Tensor) {

@@ -30,10 +30,8 @@ pub fn bwd(dev: &mut Device, kind: GeluKind, pre: Tensor, dy: Tensor, dpre: Tens
 }
 
 fn launch(mut gpu: Gpu<'_>, kind: GeluKind, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()> {
-    const THREADS: usize = 256;
-    const EACH: usize = 8;
     check::gpu_compute(gpu.op, dy.dtype)?;
-    let launch = check::launch(gpu.op, dy.len().div_ceil(THREADS * EACH), THREADS, 0)?;
+    let launch = check::by_elements(gpu.op, dy.len(), 8)?;
     let kernel = if kind == GeluKind::Exact { "gelu_bwd" } else { "gelu_tanh_bwd" };
     gpu.launch("gelu", kernel, launch, params!(gelu::Args { pre, dy, dpre, len: dy.len() as i64 }))
 }
@@ -45,25 +43,22 @@ fn body<E: Elem>(cpu: Cpu<'_>, kind: GeluKind, pre: Tensor, dy: Tensor, dpre: Te
     cpu.pool.run(parts.count(), |i| {
         let out = parts.take(i);
         let at = i * CHUNK..i * CHUNK + out.len();
-        match kind {
-            GeluKind::Exact => elements::<E>(cpu.isa, &pre[at.clone()], &dy[at], out),
-            GeluKind::Tanh => tanh_elements::<E>(cpu.isa, &pre[at.clone()], &dy[at], out),
-        }
+        elements::<E>(cpu.isa, kind, &pre[at.clone()], &dy[at], out);
     });
 }
 
 cpu_kernel! {
-    fn elements<E: Elem>(pre: &[E], dy: &[E], out: &mut [E]) {
-        for ((x, d), out) in pre.iter().zip(dy).zip(out) {
-            *out = E::from_f32(d.to_f32() * math::gelu_grad(x.to_f32()));
+    fn elements<E: Elem>(kind: GeluKind, pre: &[E], dy: &[E], out: &mut [E]) {
+        match kind {
+            GeluKind::Exact => products(pre, dy, out, math::gelu_grad),
+            GeluKind::Tanh => products(pre, dy, out, math::gelu_tanh_grad),
         }
     }
 }
 
-cpu_kernel! {
-    fn tanh_elements<E: Elem>(pre: &[E], dy: &[E], out: &mut [E]) {
-        for ((x, d), out) in pre.iter().zip(dy).zip(out) {
-            *out = E::from_f32(d.to_f32() * math::gelu_tanh_grad(x.to_f32()));
-        }
+#[inline(always)]
+fn products<E: Elem>(pre: &[E], dy: &[E], out: &mut [E], slope: impl Fn(f32) -> f32) {
+    for ((x, d), out) in pre.iter().zip(dy).zip(out) {
+        *out = E::from_f32(d.to_f32() * slope(x.to_f32()));
     }
 }

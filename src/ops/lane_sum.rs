@@ -1,9 +1,10 @@
 //! Adds the gradients of several ranks to a sum, in the order of the ranks. The bits of an update's sums therefore do not
 //! depend on which rank computed which micro-batch.
 
-use crate::device::{Cpu, Device, Gpu, Parts, cpu_kernel, params};
+use crate::device::{Cpu, Device, Gpu, Parts, params};
 use crate::error::Result;
 use crate::ops::check;
+use crate::ops::lanes;
 use crate::tensor::{DType, Tensor};
 
 /// Elements of a work item. The sum of these elements stays in the L1 cache while all gradients are added.
@@ -23,7 +24,6 @@ pub fn fwd(dev: &mut Device, lanes: Tensor, sum: Tensor) -> Result<()> {
 }
 
 fn launch(mut gpu: Gpu<'_>, lanes: Tensor, sum: Tensor) -> Result<()> {
-    const THREADS: usize = 256;
     const EACH: usize = 4;
     let aligned = (gpu.ptr(lanes) | gpu.ptr(sum)).is_multiple_of(16);
     let args = params!(lane_sum::Args {
@@ -34,7 +34,7 @@ fn launch(mut gpu: Gpu<'_>, lanes: Tensor, sum: Tensor) -> Result<()> {
         count: check::count(gpu.op, "lanes", lanes.rows())?,
         wide: aligned && lanes.cols().is_multiple_of(EACH),
     });
-    gpu.launch("lane_sum", "lane_sum", check::launch(gpu.op, sum.len().div_ceil(THREADS * EACH), THREADS, 0)?, args)
+    gpu.launch("lane_sum", "lane_sum", check::by_elements(gpu.op, sum.len(), EACH)?, args)
 }
 
 fn on_cpu(cpu: Cpu<'_>, lanes: Tensor, sum: Tensor) {
@@ -44,12 +44,6 @@ fn on_cpu(cpu: Cpu<'_>, lanes: Tensor, sum: Tensor) {
     cpu.pool.run(parts.count(), |i| {
         let sum = parts.take(i);
         let at = i * ITEM..i * ITEM + sum.len();
-        lanes.chunks_exact(stride).for_each(|lane| add(cpu.isa, &lane[at.clone()], sum));
+        lanes.chunks_exact(stride).for_each(|lane| lanes::add(cpu.isa, &lane[at.clone()], sum));
     });
-}
-
-cpu_kernel! {
-    fn add(lane: &[f32], sum: &mut [f32]) {
-        sum.iter_mut().zip(lane).for_each(|(sum, x)| *sum += x);
-    }
 }

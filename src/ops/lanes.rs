@@ -1,6 +1,7 @@
 //! Arithmetic on sixteen lanes in plain Rust. Every horizontal sum has the same order of additions
 //! (docs/dev/design/runtime.md), whatever the vector width of the instruction set.
 
+use crate::device::cpu_kernel;
 use crate::tensor::Elem;
 
 /// Lanes of one accumulator: one AVX-512 register of f32, or two AVX2 registers.
@@ -63,6 +64,15 @@ pub fn narrow_scaled<T: Elem>(from: &[f32], scale: f32, to: &mut [T]) {
 pub fn fma(a: &Lanes, b: &Lanes, acc: &mut Lanes) {
     for i in 0..LANES {
         acc[i] = a[i].mul_add(b[i], acc[i]);
+    }
+}
+
+cpu_kernel! {
+    /// Computes `sums += x`, element by element.
+    pub fn add(x: &[f32], sums: &mut [f32]) {
+        for (s, x) in sums.iter_mut().zip(x) {
+            *s += x;
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::device::{Cpu, Device, Gpu, Parts, Region, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::check::{self, added, by_dtype, moved};
-use crate::ops::norm_rows::{ROWS, VECTOR, add_partials, by_rows, gpu_shape, launch_weights};
+use crate::ops::norm_rows::{ROWS, VECTOR, add_partials, gpu_shape, launch_weights};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Number of chains of the sum over a row: [`VECTOR`] for each thread of a warp.
@@ -21,7 +21,7 @@ pub fn fwd(dev: &mut Device, x: Tensor, weights: [Tensor; 2], eps: f32, y: Tenso
         |mut gpu| {
             let ((rows, cols), [gamma, beta]) = (gpu_shape(OP, x)?, weights);
             let args = params!(layer_norm::Args { x, gamma, beta, y, stats, rows, cols, eps });
-            gpu.launch("layer_norm", "layer_norm_fwd", by_rows(OP, x)?, args)
+            gpu.launch("layer_norm", "layer_norm_fwd", check::by_warps(OP, x.rows())?, args)
         },
     )
 }
@@ -126,7 +126,7 @@ fn launch_bwd(mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
     let (dgamma, dbeta) = dweights.map(|[dgamma, dbeta]| (dgamma, dbeta)).unzip();
     let args =
         params!(layer_norm::BwdArgs { x, gamma, stats, dy, dx, dgamma, dbeta, partials, rows, cols, accumulate });
-    gpu.launch("layer_norm", "layer_norm_bwd", by_rows(gpu.op, x)?, args.clone())?;
+    gpu.launch("layer_norm", "layer_norm_bwd", check::by_warps(gpu.op, x.rows())?, args.clone())?;
     match dweights {
         Some(_) => launch_weights(&mut gpu, ["layer_norm", "layer_norm_dw", "layer_norm_dw_sum"], args, x, 2),
         None => Ok(()),

@@ -58,10 +58,7 @@ pub fn scaled(dev: &mut Device, w: Tensor, lo: Option<Tensor>, scale: f32, out: 
     const OP: &str = "lora::scaled";
     check::compute(OP, "w", w)?;
     check::flat(OP, "out", out, w.dtype, w.len())?;
-    if let Some(lo) = lo {
-        check::that(OP, w.dtype == DType::Bf16, "a low half of bf16 weights", format!("one of {:?}", w.dtype))?;
-        check::flat(OP, "lo", lo, DType::I16, w.len())?;
-    }
+    lo.map_or(Ok(()), |lo| check::low_half(OP, w, lo))?;
     fn body<E: Elem>(cpu: Cpu<'_>, w: Tensor, lo: Option<Tensor>, scale: f32, out: Tensor) {
         let ([out], [w, lo_view]) = cpu.memory.tensors([out], [w, lo.unwrap_or(w.slice(0, 0))]);
         let (w, low) = (w.of::<E>(), if lo.is_some() { lo_view.of::<i16>() } else { &[] });

@@ -1,8 +1,9 @@
 //! Parts that the norms of rows share: sizes of work items, launches, and the last sum of the weights' gradients.
 
-use crate::device::{Gpu, Isa, Launch, Params, Parts, Pool, cpu_kernel};
+use crate::device::{Gpu, Isa, Params, Parts, Pool};
 use crate::error::Result;
 use crate::ops::check;
+use crate::ops::lanes;
 use crate::tensor::Tensor;
 
 /// Rows of one work item and of one partial sum of the weights' gradients. Changing this changes the bits of these.
@@ -23,11 +24,6 @@ pub fn gpu_shape(op: &'static str, x: Tensor) -> Result<(i32, i32)> {
     let whole = x.cols().is_multiple_of(VECTOR);
     check::that(op, whole, "a multiple of 8 columns on a GPU", x.cols().to_string())?;
     Ok((check::count(op, "rows", x.rows())?, check::count(op, "columns", 2 * x.cols())? / 2))
-}
-
-/// Returns the launch of a kernel that computes the rows of `x`.
-pub fn by_rows(op: &'static str, x: Tensor) -> Result<Launch> {
-    check::launch(op, x.rows().div_ceil(THREADS / 32), THREADS, 0)
 }
 
 /// Launches two kernels for `weights` gradients of weights: the first sums over chunks of the rows of `x`, the second over
@@ -51,15 +47,7 @@ pub fn add_partials(isa: Isa, pool: &Pool, partials: &[f32], width: usize, from:
     pool.run(parts.count(), |i| {
         let sums = parts.take(i);
         for block in partials.chunks_exact(width) {
-            add(isa, &block[from + i * COLS..][..sums.len()], sums);
+            lanes::add(isa, &block[from + i * COLS..][..sums.len()], sums);
         }
     });
-}
-
-cpu_kernel! {
-    fn add(x: &[f32], sums: &mut [f32]) {
-        for (s, x) in sums.iter_mut().zip(x) {
-            *s += x;
-        }
-    }
 }

@@ -2,7 +2,7 @@
 //! multiplied by the projection like the input of any linear layer. The rows are not stored; backward recomputes them.
 
 use crate::device::{Cpu, Device, Gpu, Parts, Region, params};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::linear;
 use crate::ops::matmul::{Order, Weight};
@@ -96,11 +96,11 @@ pub fn fwd(
 ) -> Result<()> {
     const OP: &str = "patch_embed::fwd";
     let dtype = check::weight(OP, w, w.n, norm.row_len())?;
-    let starts = check_images(OP, pixels, images, norm)?;
-    check::tensor(OP, "y", y, dtype, &[starts[images.len()], w.n])?;
+    let patches = Patches::of(OP, pixels, images, norm)?;
+    check::tensor(OP, "y", y, dtype, &[patches.count(), w.n])?;
     dev.note_work("patch_embed", 2.0 * y.rows() as f64 * (w.n * w.k) as f64, moved(&[pixels, w.data, y]));
-    each_chunk(dev, dtype, pixels, images, norm, &starts, |dev, patches, from| {
-        linear::fwd_part(dev, patches, w, bias, y.slice(from, from + patches.rows()))
+    each_chunk(dev, dtype, &patches, |dev, rows, from| {
+        linear::fwd_part(dev, rows, w, bias, y.slice(from, from + rows.rows()))
     })
 }
 
@@ -117,70 +117,71 @@ pub fn bwd(
 ) -> Result<()> {
     const OP: &str = "patch_embed::bwd";
     check::compute(OP, "dy", dy)?;
-    let starts = check_images(OP, pixels, images, norm)?;
-    check::tensor(OP, "dy", dy, dy.dtype, &[starts[images.len()], dy.cols()])?;
+    let patches = Patches::of(OP, pixels, images, norm)?;
+    check::tensor(OP, "dy", dy, dy.dtype, &[patches.count(), dy.cols()])?;
     check::flat(OP, "dw", dw, DType::F32, Order::of(dev).len(dy.dtype, dy.cols(), norm.row_len()))?;
     let flops = 2.0 * dy.rows() as f64 * (dy.cols() * norm.row_len()) as f64;
     dev.note_work(OP, flops, moved(&[pixels, dy, dw, dw]));
-    each_chunk(dev, dy.dtype, pixels, images, norm, &starts, |dev, patches, from| {
-        linear::wgrad_part(dev, patches, dy.slice(from, from + patches.rows()), dw, dbias)
+    each_chunk(dev, dy.dtype, &patches, |dev, rows, from| {
+        linear::wgrad_part(dev, rows, dy.slice(from, from + rows.rows()), dw, dbias)
     })
 }
 
-/// Returns the index of each image's first patch, followed by the total number of patches.
-fn check_images(op: &'static str, pixels: Tensor, images: &[PatchImage], norm: &Normalize) -> Result<Vec<usize>> {
-    check::flat(op, "pixels", pixels, DType::U8, pixels.len())?;
-    let mut starts = vec![0];
-    for image in images {
-        let end = image.offset.saturating_add(norm.bytes(image)?);
-        if end > pixels.len() {
-            let (want, got) = (format!("{end} bytes of pixels for {image:?}"), pixels.len().to_string());
-            return Err(Error::Shape { op, want, got });
+/// The patches of the images of a call.
+struct Patches<'a> {
+    pixels: Tensor,
+    images: &'a [PatchImage],
+    norm: &'a Normalize,
+    /// Index of each image's first patch, followed by the total number of patches.
+    starts: Vec<usize>,
+}
+
+impl<'a> Patches<'a> {
+    /// Numbers the patches. Returns an error if an image has another size than its grid or does not lie in the pixels.
+    fn of(op: &'static str, pixels: Tensor, images: &'a [PatchImage], norm: &'a Normalize) -> Result<Patches<'a>> {
+        check::flat(op, "pixels", pixels, DType::U8, pixels.len())?;
+        let mut starts = vec![0];
+        for image in images {
+            let end = image.offset.saturating_add(norm.bytes(image)?);
+            if end > pixels.len() {
+                return check::fail(op, format!("{end} bytes of pixels for {image:?}"), pixels.len().to_string());
+            }
+            starts.push(starts[starts.len() - 1] + image.num_patches());
         }
-        starts.push(starts[starts.len() - 1] + image.num_patches());
+        Ok(Patches { pixels, images, norm, starts })
     }
-    Ok(starts)
+
+    fn count(&self) -> usize {
+        self.starts[self.images.len()]
+    }
 }
 
 /// Calls `f` with the patch rows of each chunk and the index of its first patch.
 fn each_chunk(
     dev: &mut Device,
     dtype: DType,
-    pixels: Tensor,
-    images: &[PatchImage],
-    norm: &Normalize,
-    starts: &[usize],
+    of: &Patches<'_>,
     mut f: impl FnMut(&mut Device, Tensor, usize) -> Result<()>,
 ) -> Result<()> {
-    let num_patches = starts[images.len()];
     let chunk = if dev.kind().is_gpu() { GPU_CHUNK } else { CHUNK };
-    for from in (0..num_patches).step_by(chunk) {
+    for from in (0..of.count()).step_by(chunk) {
         dev.scope(Region::Workspace, |dev| {
-            let n = chunk.min(num_patches - from);
-            let patches = dev.alloc(Region::Workspace, dtype, &[n, norm.row_len()])?;
-            dev.op("patch_embed").run(
-                |cpu| by_dtype!(dtype, fill(cpu, pixels, images, norm, starts, from, patches)),
-                |gpu| launch(gpu, pixels, images, norm, starts, from, patches),
-            )?;
-            f(dev, patches, from)
+            let dims = [chunk.min(of.count() - from), of.norm.row_len()];
+            let rows = dev.alloc(Region::Workspace, dtype, &dims)?;
+            dev.op("patch_embed")
+                .run(|cpu| by_dtype!(dtype, fill(cpu, of, from, rows)), |gpu| launch(gpu, of, from, rows))?;
+            f(dev, rows, from)
         })?;
     }
     Ok(())
 }
 
 /// Computes the patch rows from `from` on, with one launch per image.
-fn launch(
-    mut gpu: Gpu<'_>,
-    pixels: Tensor,
-    images: &[PatchImage],
-    norm: &Normalize,
-    starts: &[usize],
-    from: usize,
-    patches: Tensor,
-) -> Result<()> {
+fn launch(mut gpu: Gpu<'_>, of: &Patches<'_>, from: usize, patches: Tensor) -> Result<()> {
     const THREADS: usize = 256;
     /// Elements per CTA: each thread makes 8 passes of 8 elements.
     const ELEMENTS: usize = THREADS * 64;
+    let Patches { pixels, images, norm, ref starts } = *of;
     check::gpu_compute(gpu.op, patches.dtype)?;
     check::count(gpu.op, "elements", patches.len() + ELEMENTS)?;
     let row_bytes = (norm.row_len() * patches.dtype.size()) as u64;
@@ -213,15 +214,8 @@ fn launch(
 }
 
 /// Computes the patch rows from `from` on.
-fn fill<T: Elem>(
-    cpu: Cpu<'_>,
-    pixels: Tensor,
-    images: &[PatchImage],
-    norm: &Normalize,
-    starts: &[usize],
-    from: usize,
-    patches: Tensor,
-) {
+fn fill<T: Elem>(cpu: Cpu<'_>, of: &Patches<'_>, from: usize, patches: Tensor) {
+    let Patches { pixels, images, norm, ref starts } = *of;
     let len = norm.row_len();
     let table = norm.table::<T>();
     let ([patches], [pixels]) = cpu.memory.tensors([patches], [pixels]);

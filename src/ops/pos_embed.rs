@@ -4,7 +4,7 @@ use crate::device::{Cpu, Device, Gpu, Launch, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::matmul::{Order, PANEL, Weight, index, panel_stride, row_stride};
-use crate::ops::rows::{self, Groups, Segments, check_indices};
+use crate::ops::rows::{Groups, Segments, check_indices};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Rows of one work item.
@@ -44,7 +44,7 @@ pub fn fwd(dev: &mut Device, x: Tensor, table: &Weight, taps: &Taps) -> Result<(
                 ld: check::count(OP, "columns", row_stride(table.k))?,
                 n: check::count(OP, "table rows", table.n)?,
             });
-            gpu.launch("pos_embed", "pos_embed_fwd", rows::launch(OP, x.rows())?, args)
+            gpu.launch("pos_embed", "pos_embed_fwd", check::by_warps(OP, x.rows())?, args)
         },
     )
 }

@@ -144,7 +144,7 @@ fn launch(mut gpu: Gpu<'_>, call: Fwd<'_>) -> Result<()> {
         blocks: check::count(gpu.op, "blocks", cache.map_or(0, |(cache, _)| cache.blocks()))?,
         eps,
     });
-    gpu.launch("qk_norm", "qk_norm_fwd", check::launch(gpu.op, units.div_ceil(THREADS / 32), THREADS, 0)?, args)
+    gpu.launch("qk_norm", "qk_norm_fwd", check::by_warps(gpu.op, units)?, args)
 }
 
 fn forward<T: Elem>(cpu: Cpu<'_>, call: Fwd<'_>) {
@@ -274,7 +274,7 @@ fn launch_bwd(mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
         gpu.launch("qk_norm", "qk_norm_dw_sum", by_columns, args.clone())?;
     }
     let units = dqkv.rows() * (heads.q + heads.kv);
-    gpu.launch("qk_norm", "qk_norm_bwd", check::launch(gpu.op, units.div_ceil(THREADS / 32), THREADS, 0)?, args)
+    gpu.launch("qk_norm", "qk_norm_bwd", check::by_warps(gpu.op, units)?, args)
 }
 
 fn backward<T: Elem>(cpu: Cpu<'_>, call: Bwd, partials: Tensor) {

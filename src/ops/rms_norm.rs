@@ -4,7 +4,7 @@ use crate::device::{Cpu, Device, Gpu, Parts, Region, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::check::{self, added, by_dtype, moved};
 use crate::ops::lanes;
-use crate::ops::norm_rows::{ROWS, add_partials, by_rows, gpu_shape, launch_weights};
+use crate::ops::norm_rows::{ROWS, add_partials, gpu_shape, launch_weights};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Computes y = x * rstd * gamma with rstd = 1 / sqrt(mean(x^2) + eps). x, y `[T, D]` and gamma `[D]` have the compute
@@ -23,7 +23,7 @@ pub fn fwd(dev: &mut Device, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd
         |mut gpu| {
             let (rows, cols) = gpu_shape(OP, x)?;
             let args = params!(rms_norm::Args { x, gamma, y, rstd, rows, cols, eps });
-            gpu.launch("rms_norm", "rms_norm_fwd", by_rows(OP, x)?, args)
+            gpu.launch("rms_norm", "rms_norm_fwd", check::by_warps(OP, x.rows())?, args)
         },
     )
 }
@@ -100,7 +100,7 @@ fn launch_bwd(mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
     let Bwd { x, gamma, rstd, dy, dx, accumulate, dgamma } = call;
     let (rows, cols) = gpu_shape(gpu.op, x)?;
     let args = params!(rms_norm::BwdArgs { x, gamma, rstd, dy, dx, dgamma, partials, rows, cols, accumulate });
-    gpu.launch("rms_norm", "rms_norm_bwd", by_rows(gpu.op, x)?, args.clone())?;
+    gpu.launch("rms_norm", "rms_norm_bwd", check::by_warps(gpu.op, x.rows())?, args.clone())?;
     launch_weights(&mut gpu, ["rms_norm", "rms_norm_dgamma", "rms_norm_dgamma_sum"], args, x, 1)
 }
 
@@ -134,17 +134,10 @@ cpu_kernel! {
         for (i, &r) in rstd.iter().enumerate() {
             let (x, dy, dx) = (&x[i * d..][..d], &dy[i * d..][..d], &mut dx[i * d..][..d]);
             let mean = product_sum(x, dy, gamma) * r / d as f32;
-            if accumulate {
-                for j in 0..d {
-                    let xhat = x[j].to_f32() * r;
-                    let v = (dy[j].to_f32() * gamma[j].to_f32() - xhat * mean) * r;
-                    dx[j] = T::from_f32(dx[j].to_f32() + v);
-                }
-            } else {
-                for j in 0..d {
-                    let xhat = x[j].to_f32() * r;
-                    dx[j] = T::from_f32((dy[j].to_f32() * gamma[j].to_f32() - xhat * mean) * r);
-                }
+            for j in 0..d {
+                let xhat = x[j].to_f32() * r;
+                let v = (dy[j].to_f32() * gamma[j].to_f32() - xhat * mean) * r;
+                dx[j] = T::from_f32(if accumulate { dx[j].to_f32() + v } else { v });
             }
             for j in 0..d {
                 dgamma[j] = dy[j].to_f32().mul_add(x[j].to_f32() * r, dgamma[j]);

@@ -45,7 +45,6 @@ fn rotate(
 }
 
 fn launch(mut gpu: Gpu<'_>, qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads, sign: f32) -> Result<()> {
-    const THREADS: usize = 256;
     check::gpu_compute(gpu.op, qkv.dtype)?;
     let half = heads.dim / 2;
     let elements = qkv.rows() * (heads.q + heads.kv) * half;
@@ -54,7 +53,7 @@ fn launch(mut gpu: Gpu<'_>, qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads,
     check::count(gpu.op, "pairs", elements)?;
     let (rows, width) = (qkv.rows() as i32, check::count(gpu.op, "columns", qkv.cols())?);
     let (heads, half) = ((heads.q + heads.kv) as i32, half as i32);
-    let launch = check::launch(gpu.op, (elements / pairs).div_ceil(THREADS), THREADS, 0)?;
+    let launch = check::by_elements(gpu.op, elements, pairs)?;
     gpu.launch("rope", kernel, launch, params!(rope::Args { qkv, cos, sin, rows, width, heads, half, sign }))
 }
 

@@ -1,7 +1,7 @@
 //! Copies and sums of rows by index: image rows into a sequence, window order and back, last positions of a pack.
 
-use crate::device::{Cpu, Device, Gpu, Launch, Parts, Region, cpu_kernel, params};
-use crate::error::{Error, Result};
+use crate::device::{Cpu, Device, Gpu, Parts, Region, cpu_kernel, params};
+use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -20,12 +20,6 @@ pub fn gather(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result
         |cpu| check_indices(OP, &cpu, idx, src.rows()).map(|()| by_dtype!(src.dtype, gather_rows(cpu, src, idx, dst))),
         |gpu| launch_kernel(gpu, "rows_gather", src, idx, dst, src.rows()),
     )
-}
-
-/// Returns a launch with one warp per row, for `rows` rows.
-pub(in crate::ops) fn launch(op: &'static str, rows: usize) -> Result<Launch> {
-    const THREADS: usize = 128;
-    check::launch(op, rows.div_ceil(THREADS / 32), THREADS, 0)
 }
 
 /// Launches `kernel`. `bound` is the number of rows that an index may select.
@@ -47,7 +41,7 @@ fn launch_kernel(
         bound: check::count(gpu.op, "rows", bound)?,
         sources: check::count(gpu.op, "rows", src.rows())?,
     });
-    gpu.launch("rows", kernel, launch(gpu.op, idx.rows())?, args)
+    gpu.launch("rows", kernel, check::by_warps(gpu.op, idx.rows())?, args)
 }
 
 /// Sets `dst[idx[i]] = src[i % T]`. Other rows of dst do not change. If an index occurs several times, its last row is
@@ -58,7 +52,7 @@ pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Resul
     const OP: &str = "rows::scatter";
     let whole = idx.rows().is_multiple_of(src.rows());
     check::that(OP, whole, format!("idx of a multiple of {}", src.rows()), idx.rows().to_string())?;
-    into_rows(dev, OP, src, idx, dst, Scatter::Copy)
+    into_rows(dev, OP, src, idx, dst, false, None)
 }
 
 /// Adds `src[i]` to `dst[idx[i]]`. On the CPU, rows with equal indices are added in ascending i. Each sum is computed
@@ -68,7 +62,7 @@ pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Resul
 pub fn scatter_add(dev: &mut Device, src: Tensor, idx: Tensor, segments: Option<&Segments>, dst: Tensor) -> Result<()> {
     const OP: &str = "rows::scatter_add";
     check::tensor(OP, "idx", idx, DType::U32, &[src.rows()])?;
-    into_rows(dev, OP, src, idx, dst, Scatter::Add(segments))
+    into_rows(dev, OP, src, idx, dst, true, segments)
 }
 
 fn launch_segments(mut gpu: Gpu<'_>, src: Tensor, segments: &Segments, dst: Tensor) -> Result<()> {
@@ -83,45 +77,40 @@ fn launch_segments(mut gpu: Gpu<'_>, src: Tensor, segments: &Segments, dst: Tens
         columns: check::count(gpu.op, "columns", src.cols())?,
         bound: check::count(gpu.op, "rows", dst.rows())?,
     });
-    gpu.launch("rows", "rows_scatter_add_segments", launch(gpu.op, segments.count)?, args)
+    gpu.launch("rows", "rows_scatter_add_segments", check::by_warps(gpu.op, segments.count)?, args)
 }
 
-/// Way to write rows to the rows that indices select.
-#[derive(Clone, Copy)]
-enum Scatter<'a> {
-    /// Copies of the rows.
-    Copy,
-    /// Sums with the rows, computed by segments if indices may repeat.
-    Add(Option<&'a Segments>),
-}
-
+/// Copies the rows to the rows that the indices select or, if `add` is true, adds them there: by `segments` if indices
+/// may repeat.
 fn into_rows(
     dev: &mut Device,
     op: &'static str,
     src: Tensor,
     idx: Tensor,
     dst: Tensor,
-    how: Scatter<'_>,
+    add: bool,
+    segments: Option<&Segments>,
 ) -> Result<()> {
     check::compute(op, "src", src)?;
     check::tensor(op, "idx", idx, DType::U32, &[idx.len()])?;
     check::tensor(op, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
     // Each source row is read and written once. A sum also reads its row.
-    let moves = if matches!(how, Scatter::Add(_)) { 3 } else { 2 };
+    let moves = if add { 3 } else { 2 };
     dev.note_work(op, 0.0, (moves * idx.rows() * src.cols() * src.dtype.size()) as f64);
     dev.op(op).run(
         |cpu| {
             check_indices(op, &cpu, idx, dst.rows())?;
-            by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, matches!(how, Scatter::Add(_))));
+            by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, add));
             Ok(())
         },
-        |gpu| match how {
-            Scatter::Copy => launch_kernel(gpu, "rows_scatter", src, idx, dst, dst.rows()),
-            Scatter::Add(segments) => {
+        |gpu| {
+            if add {
                 check::gpu_compute(op, src.dtype)?;
-                match segments {
-                    Some(segments) => launch_segments(gpu, src, segments, dst),
-                    None => launch_kernel(gpu, "rows_scatter_add", src, idx, dst, dst.rows()),
+            }
+            match segments {
+                Some(segments) => launch_segments(gpu, src, segments, dst),
+                None => {
+                    launch_kernel(gpu, if add { "rows_scatter_add" } else { "rows_scatter" }, src, idx, dst, dst.rows())
                 }
             }
         },
@@ -133,7 +122,7 @@ pub(crate) fn check_indices(op: &'static str, cpu: &Cpu<'_>, idx: Tensor, rows: 
     let idx = cpu.memory.view(idx.span()).of::<u32>();
     match idx.iter().find(|&&i| i as usize >= rows) {
         None => Ok(()),
-        Some(i) => Err(Error::Shape { op, want: format!("indices below {rows}"), got: i.to_string() }),
+        Some(i) => check::fail(op, format!("indices below {rows}"), i.to_string()),
     }
 }
 

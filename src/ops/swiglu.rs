@@ -22,10 +22,8 @@ pub fn bwd(dev: &mut Device, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> R
 }
 
 fn launch(mut gpu: Gpu<'_>, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> Result<()> {
-    const THREADS: usize = 256;
-    const EACH: usize = 8;
     check::gpu_compute(gpu.op, dy.dtype)?;
-    let launch = check::launch(gpu.op, dy.len().div_ceil(THREADS * EACH), THREADS, 0)?;
+    let launch = check::by_elements(gpu.op, dy.len(), 8)?;
     gpu.launch("swiglu", "swiglu_bwd", launch, params!(swiglu::Args { gate_up, dy, dgate_up, len: dy.len() as i64 }))
 }
 

@@ -136,14 +136,7 @@ impl Device {
     /// Overwrites a tensor with elements from the host. Panics if the length or the type differs.
     pub fn write<T: Elem>(&mut self, t: Tensor, data: &[T]) -> Result<()> {
         assert_eq!((t.dtype, t.len()), (T::DTYPE, data.len()), "write to {t:?}");
-        match self.on() {
-            On::Count => {}
-            On::Cpu(cpu) => cpu.memory.view_mut(t.span()).of::<T>().copy_from_slice(data),
-            On::Gpu(gpu) => {
-                gpu.driver.upload(gpu.stream, gpu.memory.address(t.span()), bytemuck::cast_slice(data))?;
-            }
-        }
-        Ok(())
+        self.write_bytes(t, bytemuck::cast_slice(data))
     }
 
     /// Overwrites a tensor with bytes from the host, as [`Device::write`] does, without a check of the type.
@@ -176,27 +169,23 @@ impl Device {
 
     /// Copies a tensor to the host as bytes, as [`Device::read`] does, without a check of the type.
     pub fn read_bytes(&mut self, t: Tensor) -> Result<Vec<u8>> {
-        let bytes = t.span().bytes;
-        Ok(match self.on() {
-            On::Count => vec![0; bytes],
-            On::Cpu(cpu) => cpu.memory.view(t.span()).of::<u8>().to_vec(),
-            On::Gpu(gpu) => {
-                let mut out = vec![0; bytes];
-                gpu.driver.download(gpu.stream, gpu.memory.address(t.span()), &mut out)?;
-                out
-            }
-        })
+        self.read_as(t)
     }
 
     /// Copies a tensor to the host. On a GPU, waits for the copy. A device that only counts returns zeros. Panics if
     /// the type differs.
     pub fn read<T: Elem>(&mut self, t: Tensor) -> Result<Vec<T>> {
         assert_eq!(t.dtype, T::DTYPE, "read of {t:?}");
+        self.read_as(t)
+    }
+
+    fn read_as<T: bytemuck::Pod>(&mut self, t: Tensor) -> Result<Vec<T>> {
+        let zeros = || vec![T::zeroed(); t.span().bytes / size_of::<T>()];
         Ok(match self.on() {
-            On::Count => vec![T::from_f32(0.0); t.len()],
+            On::Count => zeros(),
             On::Cpu(cpu) => cpu.memory.view(t.span()).of::<T>().to_vec(),
             On::Gpu(gpu) => {
-                let mut out = vec![T::from_f32(0.0); t.len()];
+                let mut out = zeros();
                 let from = gpu.memory.address(t.span());
                 gpu.driver.download(gpu.stream, from, bytemuck::cast_slice_mut(&mut out))?;
                 out

@@ -237,7 +237,7 @@ pub(super) fn on_host<F: Real>(
     log_prob: &[F],
     dlog_prob: &mut [F],
 ) -> Sums {
-    policy_loss::compute::compute(config, den, batch, log_prob, dlog_prob, None).unwrap()
+    policy_loss::compute::compute(config, den, batch, log_prob, dlog_prob, None, None).unwrap()
 }
 
 /// Compares the loss, metrics and gradients of a case in one storage type, for the whole batch and split by
@@ -418,9 +418,17 @@ fn entropy() {
             advantages: &adv,
         };
         let (mut grad, mut kept_dh) = (vec![f64::NAN; at.len()], vec![f64::NAN; at.len()]);
-        let entropy = Some((&kept_h[..], &mut kept_dh[..]));
         let den = Denominators::new(&cu, None);
-        let sums = policy_loss::compute::compute(&config, &den, &batch, &kept_lp, &mut grad, entropy).unwrap();
+        let sums = policy_loss::compute::compute(
+            &config,
+            &den,
+            &batch,
+            &kept_lp,
+            &mut grad,
+            Some(&kept_h),
+            Some(&mut kept_dh),
+        )
+        .unwrap();
         let stats = PolicyStats::new(&config, &den, &sums);
         let mut dh = vec![0.0; h.len()];
         at.iter().zip(kept_dh).for_each(|(&t, d)| dh[t] = d);
@@ -449,7 +457,7 @@ fn rollout_probs_diff() {
             advantages: &[0.0],
         };
         let (den, mut grad) = (Denominators::new(&cu, None), vec![f64::NAN; old.len()]);
-        let sums = policy_loss::compute::compute(&losses::grpo(), &den, &batch, &old, &mut grad, None).unwrap();
+        let sums = policy_loss::compute::compute(&losses::grpo(), &den, &batch, &old, &mut grad, None, None).unwrap();
         let diff = ProbsDiff::from(&sums.probs());
         for (name, value) in [
             ("probs_diff_max", diff.max),

@@ -15,9 +15,7 @@ use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source,
 /// Returns the work items of a step in which no sequence has more than one new token.
 fn items(dev: &mut Device, cu: &[u32], contexts: &[u32], tables: &[u32], heads: Heads) -> Outcome<Decode> {
     let step = DecodeStep { cu_seqlens_q: cu, context_lens: contexts, block_tables: tables };
-    let split = Split::new(step, paged_attention::together(dev, heads))?;
-    let tickets = Decode::tickets(dev, Region::Overlay, contexts.len(), heads)?;
-    Ok(Decode::upload(dev, Region::Overlay, &split, tickets)?)
+    Ok(Decode::of(dev, Region::Overlay, step, heads)?)
 }
 
 /// Returns the outputs of paged attention over a cache of shuffled blocks that were full of NaN, with `step(sequence,

@@ -202,7 +202,7 @@ fn the_gradient_is_the_losses_slope() {
         };
         let value = |lp: &[f64]| {
             let sums =
-                policy_loss::compute::compute(&config, &den, &batch, lp, &mut vec![0.0; lp.len()], None).unwrap();
+                policy_loss::compute::compute(&config, &den, &batch, lp, &mut vec![0.0; lp.len()], None, None).unwrap();
             PolicyStats::new(&config, &den, &sums)
         };
         let h = 1e-6;

@@ -92,7 +92,7 @@ fn cispo_weighs_log_probs_by_clipped_ratios() {
     let den = Denominators::new(&cu, None);
     let mut grad = [f64::NAN; 4];
     let config = PolicyLoss { clip_ratio_low: 0.5, ..losses::cispo() };
-    let sums = policy_loss::compute::compute(&config, &den, &batch, &lp, &mut grad, None).unwrap();
+    let sums = policy_loss::compute::compute(&config, &den, &batch, &lp, &mut grad, None, None).unwrap();
     let weight = |t: usize| -advantages[t / 2] * (lp[t] - old[t]).exp().clamp(0.5, 5.0) / 4.0;
     for (t, grad) in grad.iter().enumerate() {
         assert!((grad - weight(t)).abs() < 1e-15 * 8.0, "{t}: {grad}, {}", weight(t));
@@ -109,14 +109,14 @@ proptest! {
         let whole = Data::of(&rows.iter().collect::<Vec<_>>());
         let den = Denominators::new(&whole.cu, None);
         let mut grad = vec![f32::NAN; whole.lp.len()];
-        let sums = policy_loss::compute::compute(&loss, &den, &whole.batch(), &whole.lp, &mut grad, None).unwrap();
+        let sums = policy_loss::compute::compute(&loss, &den, &whole.batch(), &whole.lp, &mut grad, None, None).unwrap();
         let stats = PolicyStats::new(&loss, &den, &sums);
         let mut sum = Sums::NONE;
         for part in 0..4 {
             let mine: Vec<usize> = (0..rows.len()).filter(|&r| cut[r] == part).collect();
             let data = Data::of(&mine.iter().map(|&r| &rows[r]).collect::<Vec<_>>());
             let mut part_grad = vec![f32::NAN; data.lp.len()];
-            sum += policy_loss::compute::compute(&loss, &den, &data.batch(), &data.lp, &mut part_grad, None).unwrap();
+            sum += policy_loss::compute::compute(&loss, &den, &data.batch(), &data.lp, &mut part_grad, None, None).unwrap();
             for (k, &r) in mine.iter().enumerate() {
                 let (a, b) = (whole.cu[r] as usize..whole.cu[r + 1] as usize, data.cu[k] as usize);
                 prop_assert_eq!(&grad[a.clone()], &part_grad[b..b + a.len()], "equal bits in any split");
@@ -143,7 +143,7 @@ proptest! {
         };
         let mut grad = vec![0.0; lp.len()];
         let value = |lp: &[f64], grad: &mut [f64]| {
-            PolicyStats::new(&loss, &den, &policy_loss::compute::compute(&loss, &den, &batch, lp, grad, None).unwrap())
+            PolicyStats::new(&loss, &den, &policy_loss::compute::compute(&loss, &den, &batch, lp, grad, None, None).unwrap())
         };
         let stats = value(&lp, &mut grad);
         let h = 1e-7;
@@ -169,7 +169,7 @@ proptest! {
         let d = Data::of(&rows.iter().collect::<Vec<_>>());
         let den = Denominators::new(&d.cu, None);
         let mut grad = vec![0f32; d.lp.len()];
-        policy_loss::compute::compute(&loss, &den, &d.batch(), &d.lp, &mut grad, None).unwrap();
+        policy_loss::compute::compute(&loss, &den, &d.batch(), &d.lp, &mut grad, None, None).unwrap();
         for (w, adv) in d.cu.windows(2).zip(&d.adv) {
             let row = w[0] as usize..w[1] as usize;
             let n = row.len();
@@ -187,7 +187,7 @@ proptest! {
         d.old = d.lp.clone();
         let den = Denominators::new(&d.cu, None);
         let mut grad = vec![0f32; d.lp.len()];
-        let sums = policy_loss::compute::compute(&loss, &den, &d.batch(), &d.lp, &mut grad, None).unwrap();
+        let sums = policy_loss::compute::compute(&loss, &den, &d.batch(), &d.lp, &mut grad, None, None).unwrap();
         let stats = PolicyStats::new(&loss, &den, &sums);
         if !d.lp.is_empty() {
             prop_assert_eq!((stats.ratio_min, stats.ratio_max), (1.0, 1.0));
@@ -222,7 +222,8 @@ fn raft_weighs_the_tokens_of_short_and_long_right_answers_equally() {
         Batch { cu_seqlens: &cu, old_log_prob: &lp, ref_log_prob: None, teacher_log_prob: None, advantages: &adv };
     let gradient = |loss: PolicyLoss| {
         let mut grad = vec![0f32; lp.len()];
-        policy_loss::compute::compute(&loss, &Denominators::new(&cu, None), &batch, &lp, &mut grad, None).unwrap();
+        policy_loss::compute::compute(&loss, &Denominators::new(&cu, None), &batch, &lp, &mut grad, None, None)
+            .unwrap();
         grad
     };
     let each = -1.0 / lp.len() as f32;
@@ -240,7 +241,7 @@ fn lengths_that_do_not_fit_are_errors() {
             Batch { cu_seqlens: &cu, old_log_prob: &lp, ref_log_prob: None, teacher_log_prob: None, advantages: &adv };
         let den = Denominators { batch_num_tokens: 4.0, num_seqs: 2.0, loss_scale_factor: 2.0 };
         assert!(
-            policy_loss::compute::compute(&losses::grpo(), &den, &batch, &lp, &mut [0.0; 4], None).is_err(),
+            policy_loss::compute::compute(&losses::grpo(), &den, &batch, &lp, &mut [0.0; 4], None, None).is_err(),
             "{cu:?}"
         );
     }

@@ -8,7 +8,7 @@ use minijinja::context;
 use serde_json::{Value, json};
 
 use crate::device::Kind;
-use crate::device::cuda::find::DriverInfo;
+use crate::device::driver::Properties;
 use crate::device::images::OWN;
 use crate::error::Result;
 use crate::files;
@@ -35,17 +35,16 @@ pub struct Record {
 
 impl Record {
     /// Makes a record in which no case has run, and writes it to the file `file` and the page beside it.
-    pub fn new(file: PathBuf, kind: Kind, found: Option<DriverInfo>, names: &[&str]) -> Result<Record> {
+    pub fn new(file: PathBuf, kind: Kind, gpu: Option<Properties>, names: &[&str]) -> Result<Record> {
         let reason = "the command was stopped before this case";
         let cases =
             names.iter().map(|name| json!({"name": name, "verdict": "not run", "result": reason, "seconds": 0.0}));
         let images = if OWN.cubins.is_empty() { "PTX" } else { "PTX and machine code" };
-        let gpu = found.as_ref().and_then(|found| {
-            let gpu = found.gpus.first()?;
+        let gpu = gpu.map(|gpu| {
             let (major, minor) = gpu.compute_capability;
-            Some(json!({"name": gpu.name, "driver": found.driver, "compute_capability": format!("{major}.{minor}"),
+            json!({"name": gpu.name, "driver": gpu.driver, "compute_capability": format!("{major}.{minor}"),
                 "memory": gpu.memory, "multiprocessors": gpu.multiprocessors,
-                "shared_memory_per_block": gpu.shared_memory_per_block}))
+                "shared_memory_per_block": gpu.shared_memory_per_block})
         });
         let value = json!({"version": env!("CARGO_PKG_VERSION"), "commit": commit(), "kernel_images": images,
             "device": kind.name(), "gpu": gpu, "is_complete": false, "cases": cases.collect::<Vec<_>>()});

@@ -4,41 +4,18 @@ use super::block::{Block, STEP};
 use super::tiles::Tiles;
 use crate::device::isa::Isa;
 
-/// Size of a block.
-#[derive(Clone, Copy)]
-pub(super) struct Shape {
-    rows: usize,
-    panels: usize,
-    steps: usize,
-}
-
-const fn shape(rows: usize, panels: usize, steps: usize) -> Shape {
-    Shape { rows, panels, steps }
-}
+/// Rows, panels and steps of a block.
+pub(super) type Shape = [usize; 3];
 
 /// Block sizes to compare. They cover every code path, with full tiles and with fewer rows.
-pub(super) const SHAPES: [Shape; 5] =
-    [shape(32, 2, 3), shape(17, 1, 2), shape(16, 3, 2), shape(7, 2, 1), shape(1, 1, 3)];
+pub(super) const SHAPES: [Shape; 5] = [[32, 2, 3], [17, 1, 2], [16, 3, 2], [7, 2, 1], [1, 1, 3]];
 /// Total number of sums over all shapes and all four `STARTS`.
 pub(super) const SUMS: usize = 4 * 32 * (32 * 2 + 17 + 16 * 3 + 7 * 2 + 1);
 
 const PANEL: usize = 32;
 
-/// Initial state of a block.
-#[derive(Clone, Copy)]
-struct Start {
-    /// Exponent that the values are centred on.
-    middle: u32,
-    /// True if the block adds to existing sums.
-    resume: bool,
-}
-
-const STARTS: [Start; 4] = [
-    Start { middle: 127, resume: false },
-    Start { middle: 127, resume: true },
-    Start { middle: 63, resume: false },
-    Start { middle: 63, resume: true },
-];
+/// Initial states of a block: the exponent that the values are centred on, and true if the block adds to existing sums.
+const STARTS: [(u32, bool); 4] = [(127, false), (127, true), (63, false), (63, true)];
 
 /// Returns the number of sums for which `one` and `other` are not bitwise identical, over the blocks of a shape.
 pub(super) fn differing(one: Isa, other: Isa, shape: Shape) -> usize {
@@ -50,8 +27,7 @@ pub(super) fn differing(one: Isa, other: Isa, shape: Shape) -> usize {
 }
 
 /// Computes a block from generated values and returns its sums.
-fn sums(isa: Isa, shape: Shape, start: Start) -> Vec<f32> {
-    let (Shape { rows, panels, steps }, Start { middle, resume }) = (shape, start);
+fn sums(isa: Isa, [rows, panels, steps]: Shape, (middle, resume): (u32, bool)) -> Vec<f32> {
     let mut random = Values(rows as u32 + 1);
     let words = steps * STEP;
     let left: Vec<u32> = (0..rows * words).map(|_| random.word(middle)).collect();

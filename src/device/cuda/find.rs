@@ -24,58 +24,10 @@ const DATA_CENTRE: [&str; 23] = [
     "H800", "GH200", "B200", "B300", "GB200", "GB300", "Server",
 ];
 
-/// A GPU of this machine, which may be too old to run the kernels (see `GpuInfo::arch`).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct GpuInfo {
-    /// Index among the visible GPUs (`CUDA_VISIBLE_DEVICES` selects and orders them).
-    pub ordinal: usize,
-    /// Product name.
-    pub name: String,
-    /// Compute capability.
-    pub compute_capability: (i32, i32),
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Number of streaming multiprocessors.
-    pub multiprocessors: u32,
-    /// Maximum bytes of shared memory that a CTA can opt in to.
-    pub shared_memory_per_block: usize,
-    /// Maximum number of registers of a CTA.
-    pub registers_per_block: u32,
-}
-
-impl GpuInfo {
-    /// Returns the kernel images that the GPU runs, or `None` below compute capability 8.0.
-    pub fn arch(&self) -> Option<Arch> {
-        Arch::of(self.compute_capability.0, self.compute_capability.1)
-    }
-
-    /// Returns the properties of a device with this GPU and the driver version `driver`.
-    pub fn properties(&self, driver: &str) -> Properties {
-        let (major, minor) = self.compute_capability;
-        Properties {
-            name: self.name.clone(),
-            compute_capability: (major as u32, minor as u32),
-            multiprocessors: self.multiprocessors,
-            memory: self.memory,
-            shared_memory_per_block: self.shared_memory_per_block,
-            registers_per_block: self.registers_per_block,
-            driver: driver.to_owned(),
-        }
-    }
-}
-
-/// The driver and its GPUs.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DriverInfo {
-    /// Driver version: "580.65.06 (CUDA 13.0)" if the kernel module reports its release, else "CUDA 13.0".
-    pub driver: String,
-    /// Visible GPUs, including those that are too old.
-    pub gpus: Vec<GpuInfo>,
-}
-
-/// Looks for the driver and GPUs. Errors with one line, which states what was found and what is required, if there is
+/// Looks for the driver and returns the visible GPUs, in the order of `CUDA_VISIBLE_DEVICES`. Some may be too old for the
+/// kernels (see [`Properties::arch`]). There is at least one. Errors with one line, which states what was found and what is required, if there is
 /// no driver, the driver is too old, or it finds no GPU.
-pub fn find() -> Result<DriverInfo> {
+pub fn find() -> Result<Vec<Properties>> {
     // SAFETY: opens and closes the library, whose initialisers have no side effect that is visible to this program.
     if !unsafe { sys::is_culib_present() } {
         return Err(missing("no CUDA driver (libcuda.so)"));
@@ -95,21 +47,22 @@ pub fn find() -> Result<DriverInfo> {
     if count == 0 {
         return Err(missing(&format!("the driver {driver} and no GPU")));
     }
-    let gpus =
-        (0..count).map(gpu_info).collect::<std::result::Result<_, _>>().map_err(failed("cuDeviceGetAttribute"))?;
-    Ok(DriverInfo { driver, gpus })
+    (0..count)
+        .map(|i| properties(i, &driver))
+        .collect::<std::result::Result<_, _>>()
+        .map_err(failed("cuDeviceGetAttribute"))
 }
 
-/// Calls [`find`] and returns GPU `ordinal`, the images that it runs and the driver version. Also errors if there is no
-/// such GPU or it is too old.
-pub fn gpu_at(ordinal: usize) -> Result<(GpuInfo, Arch, String)> {
+/// Calls [`find`] and returns GPU `ordinal` and the images that it runs. Also errors if there is no such GPU or it is too
+/// old.
+pub fn gpu_at(ordinal: usize) -> Result<(Properties, Arch)> {
     let found = find()?;
-    let count = found.gpus.len();
-    let Some(gpu) = found.gpus.into_iter().nth(ordinal) else {
+    let count = found.len();
+    let Some(gpu) = found.into_iter().nth(ordinal) else {
         return Err(missing(&format!("{count} GPU(s), but no GPU {ordinal}")));
     };
     match gpu.arch() {
-        Some(arch) => Ok((gpu, arch, found.driver)),
+        Some(arch) => Ok((gpu, arch)),
         None => {
             let (major, minor) = gpu.compute_capability;
             Err(missing(&format!("{} of compute capability {major}.{minor}", gpu.name)))
@@ -132,7 +85,7 @@ fn missing(found: &str) -> Error {
     Error::input("device cuda", found, NEEDED)
 }
 
-/// Returns the driver version as text: the kernel module's release with the CUDA version, or the CUDA version alone if
+/// Returns the driver version as text ("580.65.06 (CUDA 13.0)", or "CUDA 13.0"): the kernel module's release with the CUDA version, or the CUDA version alone if
 /// the module does not report its release.
 fn named(cuda: i32, module: &str) -> String {
     let release = module.lines().find(|line| line.contains("Kernel Module")).and_then(|line| {
@@ -142,22 +95,22 @@ fn named(cuda: i32, module: &str) -> String {
     release.map_or(cuda.clone(), |release| format!("{release} ({cuda})"))
 }
 
-fn gpu_info(ordinal: i32) -> std::result::Result<GpuInfo, DriverError> {
+fn properties(ordinal: i32, driver: &str) -> std::result::Result<Properties, DriverError> {
     let device = result::device::get(ordinal)?;
     // SAFETY: the driver has just returned `device`.
     let attribute = |which| unsafe { result::device::get_attribute(device, which) };
-    Ok(GpuInfo {
-        ordinal: ordinal as usize,
+    Ok(Properties {
         name: result::device::get_name(device)?,
         compute_capability: (
-            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as u32,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as u32,
         ),
         // SAFETY: the driver has just returned `device`.
         memory: unsafe { result::device::total_mem(device) }? as u64,
         multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
         shared_memory_per_block: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
         registers_per_block: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK)? as u32,
+        driver: driver.to_owned(),
     })
 }
 

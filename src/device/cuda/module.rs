@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char, c_void};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
 use std::sync::mpsc::{self, Sender};
@@ -13,7 +13,8 @@ use std::{iter, ptr};
 use cudarc::driver::sys::{self, CUjit_option as Jit};
 use cudarc::driver::{CudaContext, result};
 
-use super::find::{GpuInfo, describe};
+use super::find::describe;
+use crate::device::driver::Properties;
 use crate::device::images::{Arch, Images};
 use crate::error::{Error, Result};
 use crate::files;
@@ -32,11 +33,10 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub fn code(
     images: &Images,
     context: &Arc<CudaContext>,
-    gpu: &GpuInfo,
+    gpu: &Properties,
     arch: Arch,
-    driver: &str,
 ) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let (cache, is_compiling) = (folder(), AtomicBool::new(false));
+    let (cache, is_compiling) = (files::user_cache("cuda"), AtomicBool::new(false));
     let of_file = |file: &'static str| -> Result<(&'static str, Vec<u8>)> {
         // The driver optimises PTX for the GPU that it has, and an 8.6 or 8.9 differs from an 8.0.
         if gpu.compute_capability == arch.compute_capability()
@@ -47,7 +47,7 @@ pub fn code(
         let failed = |why: String| Error::Failed(format!("kernels/{file}.cu: {why}"));
         let ptx = images.ptx(file, arch);
         let ptx = ptx.ok_or_else(|| failed(format!("this program contains no PTX for {}", arch.name())))?;
-        let path = cache.as_ref().map(|folder| folder.join(name(file, gpu, driver, &ptx)));
+        let path = cache.as_ref().map(|folder| folder.join(name(file, gpu, &ptx)));
         if let Some(cubin) = path.as_ref().and_then(|path| kept(path)) {
             return Ok((file, cubin));
         }
@@ -89,19 +89,12 @@ pub fn code(
     })
 }
 
-/// Returns the folder of compiled kernels: `omr/cuda` in the user's cache folder, or `None` if there is no such folder.
-pub fn folder() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
-    Some(base.join("omr/cuda"))
-}
-
 /// Returns the name of a cached file. It differs if anything that the machine code depends on differs: the file, the
 /// compute capability, the driver or the PTX.
-fn name(file: &str, gpu: &GpuInfo, driver: &str, ptx: &str) -> String {
+fn name(file: &str, gpu: &Properties, ptx: &str) -> String {
     let (major, minor) = gpu.compute_capability;
     let mut hash = blake3::Hasher::new();
-    for part in [ptx, driver] {
+    for part in [ptx, &gpu.driver] {
         hash.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
     }
     format!("{file}.sm_{major}{minor}.{}.cubin", &hash.finalize().to_hex()[..32])
@@ -245,34 +238,25 @@ pub fn function(module: sys::CUmodule, file: &str, name: &str) -> Result<sys::CU
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::limits::HOPPER;
 
-    fn gpu(compute_capability: (i32, i32)) -> GpuInfo {
-        let (name, memory, multiprocessors, shared_memory_per_block) = (String::new(), 0, 0, 0);
-        let registers_per_block = 0;
-        GpuInfo {
-            ordinal: 0,
-            name,
-            compute_capability,
-            memory,
-            multiprocessors,
-            shared_memory_per_block,
-            registers_per_block,
-        }
+    fn gpu(compute_capability: (u32, u32), driver: &str) -> Properties {
+        Properties { compute_capability, driver: driver.to_owned(), ..HOPPER.properties("", 0, 0) }
     }
 
     #[test]
     fn a_kept_file_is_named_by_all_it_depends_on() {
         let names = [
-            name("gemm", &gpu((9, 0)), "580.65", "ptx"),
-            name("rope", &gpu((9, 0)), "580.65", "ptx"),
-            name("gemm", &gpu((8, 9)), "580.65", "ptx"),
-            name("gemm", &gpu((9, 0)), "580.82", "ptx"),
-            name("gemm", &gpu((9, 0)), "580.65", "ptx "),
-            name("gemm", &gpu((9, 0)), "80.65", "ptx5"),
+            name("gemm", &gpu((9, 0), "580.65"), "ptx"),
+            name("rope", &gpu((9, 0), "580.65"), "ptx"),
+            name("gemm", &gpu((8, 9), "580.65"), "ptx"),
+            name("gemm", &gpu((9, 0), "580.82"), "ptx"),
+            name("gemm", &gpu((9, 0), "580.65"), "ptx "),
+            name("gemm", &gpu((9, 0), "80.65"), "ptx5"),
         ];
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
         assert_eq!(distinct.len(), names.len(), "{names:?}");
-        assert_eq!(names[0], name("gemm", &gpu((9, 0)), "580.65", "ptx"));
+        assert_eq!(names[0], name("gemm", &gpu((9, 0), "580.65"), "ptx"));
     }
 
     #[test]

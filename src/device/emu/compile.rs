@@ -8,7 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::device::images::with_included;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Compiler flags and their reasons:
 ///
@@ -39,7 +41,8 @@ const WANTED: &str = "g++ 11 or clang++ 13 or newer (Debian, Ubuntu: apt-get ins
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Compiler {
     command: PathBuf,
-    version: String,
+    /// Name and version.
+    pub version: String,
 }
 
 impl Compiler {
@@ -69,11 +72,6 @@ impl Compiler {
         }
         let version = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned();
         Ok(Compiler { command, version })
-    }
-
-    /// Returns the compiler's name and version.
-    pub fn version(&self) -> &str {
-        &self.version
     }
 
     /// Compiles sources inside `folder`. Paths in compiler messages and call sites are relative to `folder`.
@@ -108,17 +106,16 @@ pub type Sources = BTreeMap<String, String>;
 pub struct Cache {
     folder: PathBuf,
     compiler: Compiler,
-    sources: Sources,
+    /// Sources by path.
+    pub sources: Sources,
 }
 
 impl Cache {
     /// Returns the user's cache folder (`XDG_CACHE_HOME`, else `.cache` in `HOME`). Errors if neither variable is set.
     pub fn folder() -> Result<PathBuf> {
-        let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
         let missing_error =
             || Error::input("the emulator's cache", "neither XDG_CACHE_HOME nor HOME set", "one of them");
-        Ok(base.ok_or_else(missing_error)?.join("omr").join("emu"))
+        files::user_cache("emu").ok_or_else(missing_error)
     }
 
     /// Creates a cache in `folder` for `sources`, compiled by `compiler`.
@@ -201,35 +198,18 @@ impl Cache {
         Ok(self.folder.join(format!("{name}-{key}.so")))
     }
 
-    /// Returns the sources by path.
-    pub fn sources(&self) -> &Sources {
-        &self.sources
-    }
-
     /// Returns these sources and every file that they include, by path.
-    fn closure(&self, units: &[String]) -> Result<BTreeMap<&str, &str>> {
-        let mut used = BTreeMap::new();
-        let mut todo = units.to_vec();
-        while let Some(path) = todo.pop() {
-            let Some((path, text)) = self.sources.get_key_value(&path) else {
-                let known: Vec<&str> = self.sources.keys().map(String::as_str).filter(|p| p.ends_with(".cu")).collect();
-                return Err(Error::Failed(format!("no kernel source {path}; the sources are {}", known.join(", "))));
-            };
-            if used.insert(path.as_str(), text.as_str()).is_some() {
-                continue;
-            }
-            let beside = Path::new(path).parent().unwrap_or(Path::new(""));
-            for name in text.lines().filter_map(included) {
-                let candidates = [plain(&beside.join(name)), plain(&Path::new("kernels").join(name))];
-                // If no source has this name, the include is in a branch for another compiler, or the compiler reports
-                // the error.
-                todo.extend(candidates.into_iter().find(|c| self.sources.contains_key(c)));
-            }
+    fn closure(&self, units: &[String]) -> Result<BTreeMap<String, &str>> {
+        if let Some(path) = units.iter().find(|path| !self.sources.contains_key(*path)) {
+            let known: Vec<&str> = self.sources.keys().map(String::as_str).filter(|p| p.ends_with(".cu")).collect();
+            return Err(Error::Failed(format!("no kernel source {path}; the sources are {}", known.join(", "))));
         }
-        Ok(used)
+        // If no source has an included name, the include is in a branch for another compiler, or the compiler reports
+        // the error.
+        Ok(with_included(units.to_vec(), "kernels", |path| self.sources.get(path).map(String::as_str)))
     }
 
-    fn key(&self, used: &BTreeMap<&str, &str>) -> String {
+    fn key(&self, used: &BTreeMap<String, &str>) -> String {
         let mut hash = blake3::Hasher::new();
         let mut add = |text: &str| {
             hash.update(&(text.len() as u64).to_le_bytes());
@@ -244,26 +224,6 @@ impl Cache {
         });
         hash.finalize().to_hex()[..16].to_owned()
     }
-}
-
-/// Returns the name in `#include "name"`.
-fn included(line: &str) -> Option<&str> {
-    let rest = line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("include")?;
-    let name = rest.trim_start().strip_prefix('"')?;
-    name.split('"').next()
-}
-
-/// Normalises a path: `a/b/../c` becomes `a/c`.
-fn plain(path: &Path) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.to_str().unwrap_or_default().split('/') {
-        match part {
-            ".." => drop(parts.pop()),
-            "." | "" => {}
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
 }
 
 fn stem(path: &str) -> &str {

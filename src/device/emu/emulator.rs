@@ -99,7 +99,7 @@ impl Emu {
     /// Compiles every kernel now, in parallel, for a run that will need most of them. Otherwise each file is compiled
     /// at its first launch.
     pub fn compile(&self) -> Result<()> {
-        self.streams.machine.cache().fill()
+        self.streams.machine.cache.fill()
     }
 
     /// Errors if `stream` is being captured. With `None`, errors if any stream is being captured. The error also
@@ -135,14 +135,6 @@ impl Emu {
         let unknown = || Error::Failed(format!("event {} was never created", event.0));
         self.events.get(event.0 as usize).copied().ok_or_else(unknown)
     }
-
-    fn fits(&mut self, buffer: Pinned, bytes: usize) -> Result<()> {
-        let have = self.streams.machine.pinned(buffer).len();
-        if bytes <= have {
-            return Ok(());
-        }
-        Err(Error::Failed(format!("a copy of {bytes} bytes, but the pinned buffer has {have}")))
-    }
 }
 
 impl Emu {
@@ -154,8 +146,8 @@ impl Emu {
     /// Returns the synchronising calls that have run so far, including skipped ones, each with its exemption reason if
     /// it has one.
     pub fn sites(&self) -> Vec<(Passed, Option<String>)> {
-        let sources = self.streams.machine.cache().sources();
-        self.streams.machine.sites.passed().map(|passed| (passed.clone(), passed.exempt(sources))).collect()
+        let sources = &self.streams.machine.cache.sources;
+        self.streams.machine.sites.passed.iter().map(|passed| (passed.clone(), passed.exempt(sources))).collect()
     }
 
     /// Returns the names of the kernels loaded so far.
@@ -166,7 +158,7 @@ impl Emu {
     /// Returns the counters so far.
     pub fn counters(&self) -> Counters {
         let machine = &self.streams.machine;
-        Counters { kernels: machine.kernels_run(), bank_conflicts: machine.bank_conflicts(), ..self.counters }
+        Counters { kernels: machine.run, bank_conflicts: machine.instance.bank_conflicts(), ..self.counters }
     }
 
     /// Returns the named ranges opened while the profiler was on, in order. Each has its depth: 0 for the outermost.
@@ -238,7 +230,10 @@ impl Driver for Emu {
     }
 
     fn download_pinned(&mut self, stream: Stream, from: Address, to: Pinned, bytes: usize) -> Result<()> {
-        self.fits(to, bytes)?;
+        let have = self.streams.machine.pinned(to).len();
+        if bytes > have {
+            return Err(Error::Failed(format!("a copy of {bytes} bytes, but the pinned buffer has {have}")));
+        }
         if self.capture.is_none() && self.guarded {
             // Code that reads the buffer before the copy has run finds this value.
             self.streams.machine.pinned(to)[..bytes].fill(POISON);
@@ -248,7 +243,7 @@ impl Driver for Emu {
 
     fn stream(&mut self) -> Result<Stream> {
         self.streams.healthy()?;
-        Ok(self.streams.add())
+        Ok(self.streams.queues.add())
     }
 
     fn synchronize(&mut self, stream: Stream) -> Result<()> {
@@ -316,7 +311,7 @@ impl Driver for Emu {
         self.counters.synchronizations += 1;
         for event in [from, to] {
             if let Recorded::Queued(ticket) = self.recording(event)?
-                && let Some(stream) = self.streams.recorder(ticket)
+                && let Some(stream) = self.streams.queues.recorder(ticket)
             {
                 self.streams.drain(stream, Some(ticket))?;
             }

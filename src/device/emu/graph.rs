@@ -234,32 +234,22 @@ pub struct Captured {
 impl Captured {
     /// Returns all work in an order that respects the order within each stream and every wait. If several streams can
     /// continue, `choose` returns the index of one of them (they are in ascending order).
-    pub fn order(&self, mut choose: impl FnMut(usize) -> usize) -> Vec<&Op> {
-        let mut queues: BTreeMap<u32, VecDeque<&Op>> = BTreeMap::new();
-        let mut pending = BTreeSet::new();
+    pub fn order(&self, mut choose: impl FnMut(usize) -> usize) -> Vec<Op> {
+        let mut queues = Queues::default();
         for (stream, op) in &self.ops {
-            queues.entry(stream.0).or_default().push_back(op);
-            if let Op::Record(_, ticket) = op {
-                pending.insert(*ticket);
+            while !queues.has(*stream) {
+                queues.add();
             }
+            queues.push(*stream, op.clone());
         }
         let mut order = Vec::with_capacity(self.ops.len());
         loop {
-            let can_run = |ops: &VecDeque<&Op>| match ops.front() {
-                Some(Op::Wait(ticket)) => !pending.contains(ticket),
-                front => front.is_some(),
-            };
-            let ready: Vec<u32> = queues.iter().filter(|(_, ops)| can_run(ops)).map(|(s, _)| *s).collect();
+            let ready = queues.ready();
             // Every wait was captured after its recording, so some stream is ready until all work is done.
             if ready.is_empty() {
                 return order;
             }
-            let stream = ready[choose(ready.len())];
-            let Some(op) = queues.get_mut(&stream).and_then(VecDeque::pop_front) else { return order };
-            if let Op::Record(_, ticket) = op {
-                pending.remove(ticket);
-            }
-            order.push(op);
+            order.extend(queues.pop(ready[choose(ready.len())]));
         }
     }
 }

@@ -24,13 +24,16 @@ struct Loaded {
 
 /// The emulated device without its queues.
 pub struct Machine {
-    instance: Instance,
-    cache: Cache,
+    /// Runtime of the device.
+    pub instance: Instance,
+    /// Cache of sources and objects.
+    pub cache: Cache,
     kernels: Vec<Loaded>,
     options: Options,
     pinned: Vec<Vec<u8>>,
     events: Vec<Option<Instant>>,
-    run: u64,
+    /// Number of kernels run so far.
+    pub run: u64,
     /// Device memory.
     pub pages: Pages,
     /// Call sites of synchronisation.
@@ -52,28 +55,13 @@ impl Machine {
             pages: Pages::default(),
             sites: Sites::from_env(options.sources.iter().map(|(path, _)| path.clone()).collect())?,
         };
-        machine.instance.skip(machine.sites.skip());
+        machine.instance.skip(machine.sites.skip.as_ref());
         Ok(machine)
-    }
-
-    /// Returns the cache of sources and objects.
-    pub fn cache(&self) -> &Cache {
-        &self.cache
     }
 
     /// Returns the names of the kernels loaded so far.
     pub fn kernels(&self) -> Vec<&'static str> {
         self.kernels.iter().map(|kernel| kernel.name).collect()
-    }
-
-    /// Returns the number of kernels run so far.
-    pub fn kernels_run(&self) -> u64 {
-        self.run
-    }
-
-    /// Returns the extra cycles of bank conflicts, see [`Instance::bank_conflicts`].
-    pub fn bank_conflicts(&self) -> u64 {
-        self.instance.bank_conflicts()
     }
 
     /// Returns a kernel. The first call for a kernel loads it.
@@ -82,7 +70,7 @@ impl Machine {
         let index = match known {
             Some(index) => index,
             None => {
-                let entry = self.instance.runtime().kernel(&self.cache, &format!("kernels/{file}.cu"), name)?;
+                let entry = self.instance.runtime.kernel(&self.cache, &format!("kernels/{file}.cu"), name)?;
                 let known = self.options.images.iter().find_map(|images| images.kernel(name, self.options.arch));
                 let registers = known.map_or(0, |k| k.registers);
                 self.kernels.push(Loaded { file, name, entry, registers });
@@ -105,12 +93,12 @@ impl Machine {
     /// Selects the site to skip. `None` skips no site.
     pub fn skip(&mut self, site: Option<Site>) {
         self.instance.skip(site.as_ref());
-        self.sites.set_skip(site);
+        self.sites.skip = site;
     }
 
     /// Records a synchronising call of the host. Returns true if its site is the one to skip.
     pub fn skips_host(&mut self, at: &Location, wrapper: &str) -> bool {
-        self.sites.host(at, wrapper, self.cache.sources())
+        self.sites.host(at, wrapper, &self.cache.sources)
     }
 
     /// Allocates a pinned buffer.
@@ -167,7 +155,7 @@ impl Machine {
             Grid { grid: launch.grid, block: launch.block, cluster: launch.cluster, smem: launch.smem, registers };
         let result = self.instance.launch(entry, &schedule(&self.options, seed), &grid, params.bytes());
         let passed = self.instance.more_sites();
-        self.sites.note(passed, self.cache.sources());
+        self.sites.note(passed, &self.cache.sources);
         let [x, y, z] = launch.grid;
         result.map_err(|text| {
             let text = text.strip_prefix(&format!("kernel {name}: ")).unwrap_or(&text);

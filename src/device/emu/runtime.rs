@@ -12,7 +12,7 @@ use crate::device::emu::sites::{Passed, Site};
 use crate::error::{Error, Result};
 
 /// Value of `OMR_EMU_VERSION` in the header that this file mirrors.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// Folder of the runtime's sources. The runtime must be loaded before any kernel object, because kernel objects call
 /// functions of the runtime.
@@ -92,24 +92,7 @@ pub struct Grid {
 struct PassedSite {
     file: *const c_char,
     wrapper: *const c_char,
-    exempt: *const c_char,
     line: u32,
-    reserved: u32,
-    passes: u64,
-}
-
-/// Mirrors `EmuCounters`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Counted {
-    launches: u64,
-    ctas: u64,
-    threads: u64,
-    switches: u64,
-    warp_instructions: u64,
-    mma: u64,
-    bank_conflicts: u64,
-    async_copies: u64,
 }
 
 type Handle = *mut c_void;
@@ -123,7 +106,7 @@ pub struct Runtime {
     error: unsafe extern "C" fn(Handle) -> *const c_char,
     skip: unsafe extern "C" fn(Handle, *const c_char, u32),
     sites: unsafe extern "C" fn(Handle, *mut PassedSite, usize) -> usize,
-    counters: unsafe extern "C" fn(Handle, *mut Counted),
+    bank_conflicts: unsafe extern "C" fn(Handle) -> u64,
     objects: Mutex<HashMap<PathBuf, Slot>>,
     /// Never unloaded, because kernels contain addresses of its code.
     _library: Library,
@@ -162,7 +145,7 @@ impl Runtime {
                 error: symbol(&library, c"omr_emu_error")?,
                 skip: symbol(&library, c"omr_emu_skip")?,
                 sites: symbol(&library, c"omr_emu_sites")?,
-                counters: symbol(&library, c"omr_emu_counters")?,
+                bank_conflicts: symbol(&library, c"omr_emu_bank_conflicts")?,
                 objects: Mutex::default(),
                 _library: library,
             })
@@ -195,7 +178,8 @@ impl Runtime {
 
 /// An emulated device: its handle in the runtime, and the number of synchronisation call sites known to have run on it.
 pub struct Instance {
-    runtime: &'static Runtime,
+    /// Runtime of this device.
+    pub runtime: &'static Runtime,
     handle: Handle,
     known: usize,
 }
@@ -213,11 +197,6 @@ impl Instance {
             return Err(Error::Failed("no memory for an emulated device".into()));
         }
         Ok(Instance { runtime, handle, known: 0 })
-    }
-
-    /// Returns the runtime of this device.
-    pub fn runtime(&self) -> &'static Runtime {
-        self.runtime
     }
 
     /// Turns the synchronisation calls at `site` into no-ops in the following launches. `None` skips no site.
@@ -254,10 +233,8 @@ impl Instance {
     /// Returns the extra cycles caused by bank conflicts in shared memory. `ldmatrix` and `stmatrix` are always
     /// counted. Other accesses are counted only if [`Schedule::banks`] is 1.
     pub fn bank_conflicts(&self) -> u64 {
-        let mut counted = Counted::default();
-        // SAFETY: `counted` has room for the counters.
-        unsafe { (self.runtime.counters)(self.handle, &mut counted) };
-        counted.bank_conflicts
+        // SAFETY: the handle belongs to this instance.
+        unsafe { (self.runtime.bank_conflicts)(self.handle) }
     }
 
     /// Returns all call sites that ran so far. If their number has not changed since the last call, returns an empty
@@ -269,9 +246,7 @@ impl Instance {
             return Vec::new();
         }
         self.known = count;
-        let none = std::ptr::null();
-        let mut found =
-            vec![PassedSite { file: none, wrapper: none, exempt: none, line: 0, reserved: 0, passes: 0 }; count];
+        let mut found = vec![PassedSite { file: std::ptr::null(), wrapper: std::ptr::null(), line: 0 }; count];
         // SAFETY: `found` has room for `count` sites; the texts live as long as the instance.
         unsafe {
             (self.runtime.sites)(self.handle, found.as_mut_ptr(), count);

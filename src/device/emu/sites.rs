@@ -70,8 +70,10 @@ impl Passed {
 
 /// Record of the sites of one driver.
 pub struct Sites {
-    passed: BTreeSet<Passed>,
-    skip: Option<Site>,
+    /// The sites passed so far.
+    pub passed: BTreeSet<Passed>,
+    /// The site to skip.
+    pub skip: Option<Site>,
     print: bool,
     /// Files whose sites are not printed, because they belong to a test and not to the program.
     unlisted: Vec<String>,
@@ -87,16 +89,6 @@ impl Sites {
             _ => None,
         };
         Ok(Sites { passed: BTreeSet::new(), skip, print, unlisted })
-    }
-
-    /// Returns the site to skip.
-    pub fn skip(&self) -> Option<&Site> {
-        self.skip.as_ref()
-    }
-
-    /// Selects the site to skip. `None` skips no site.
-    pub fn set_skip(&mut self, site: Option<Site>) {
-        self.skip = site;
     }
 
     /// Records a site of host code. Returns true if this site is the one to skip.
@@ -123,10 +115,5 @@ impl Sites {
             }
             self.passed.insert(passed);
         }
-    }
-
-    /// Returns all sites passed so far, ordered by file and line.
-    pub fn passed(&self) -> impl Iterator<Item = &Passed> {
-        self.passed.iter()
     }
 }

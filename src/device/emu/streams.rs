@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 pub struct Streams {
     /// Device that executes the work.
     pub machine: Machine,
-    queues: Queues,
+    /// Queue of each stream.
+    pub queues: Queues,
     graphs: Vec<Option<Captured>>,
     completion: Completion,
     seed: u64,
@@ -31,11 +32,6 @@ impl Streams {
         Streams { machine, queues, graphs: Vec::new(), completion, seed, draws: 0, failed: None, polls: 0 }
     }
 
-    /// Adds a stream.
-    pub fn add(&mut self) -> Stream {
-        self.queues.add()
-    }
-
     /// Errors if an earlier operation failed. An error is permanent, as on a real GPU, because later results are
     /// meaningless.
     pub fn healthy(&self) -> Result<()> {
@@ -47,11 +43,6 @@ impl Streams {
         self.healthy()?;
         let unknown = || Err(Error::Failed(format!("stream {} was never created", stream.0)));
         if self.queues.has(stream) { Ok(()) } else { unknown() }
-    }
-
-    /// Returns the stream whose queue contains this recording.
-    pub fn recorder(&self, ticket: Ticket) -> Option<Stream> {
-        self.queues.recorder(ticket)
     }
 
     /// Stores captured work for replays.
@@ -181,6 +172,6 @@ impl Streams {
                 (random(random(seed, draws), step) % ready as u64) as usize
             }
         });
-        order.into_iter().try_for_each(|op| self.machine.execute(op))
+        order.iter().try_for_each(|op| self.machine.execute(op))
     }
 }

@@ -26,10 +26,7 @@ pub fn step(dev: &mut Device, parameter: Parameter, hp: &AdamW, clip: Tensor) ->
     check::flat(OP, "grad", grad, DType::F32, len)?;
     moments.check(OP, len)?;
     check::tensor(OP, "clip", clip, DType::F32, &[2])?;
-    if let Some(lo) = lo {
-        check::that(OP, w.dtype == DType::Bf16, "a low half of bf16 weights", format!("one of {:?}", w.dtype))?;
-        check::flat(OP, "lo", lo, DType::I16, len)?;
-    }
+    lo.map_or(Ok(()), |lo| check::low_half(OP, w, lo))?;
     // State on the host is not traffic of the device's memory.
     let state = moments.tensors().into_iter().flatten().chain(lo).filter(|t| t.region != Region::Host);
     let state: f64 = state.map(|t| moved(&[t])).sum();

@@ -27,52 +27,6 @@ enum Stored<'a> {
     Code8([&'a mut [u8]; 2], [&'a mut [f32]; 2]),
 }
 
-/// Weights of a parameter, divided into work items.
-enum WeightParts<'a> {
-    F32(Parts<'a, f32>),
-    Split(Parts<'a, bf16>, Parts<'a, i16>),
-    Rounded(Parts<'a, bf16>),
-}
-
-impl<'a> WeightParts<'a> {
-    fn new(w: ViewMut<'a>, dtype: DType, lo: Option<ViewMut<'a>>) -> WeightParts<'a> {
-        match (dtype, lo) {
-            (DType::Bf16, Some(lo)) => {
-                WeightParts::Split(Parts::new(w.of::<bf16>(), ITEM), Parts::new(lo.of::<i16>(), ITEM))
-            }
-            (DType::Bf16, None) => WeightParts::Rounded(Parts::new(w.of::<bf16>(), ITEM)),
-            _ => WeightParts::F32(Parts::new(w.of::<f32>(), ITEM)),
-        }
-    }
-
-    fn take(&self, i: usize) -> Weights<'a> {
-        match self {
-            WeightParts::F32(w) => Weights::F32(w.take(i)),
-            WeightParts::Split(hi, lo) => Weights::Split(hi.take(i), lo.take(i)),
-            WeightParts::Rounded(w) => Weights::Rounded(w.take(i)),
-        }
-    }
-}
-
-/// Moments of a parameter, divided into work items.
-enum MomentParts<'a> {
-    F32([Parts<'a, f32>; 2]),
-    Bf16([Parts<'a, bf16>; 2]),
-    Code8([Parts<'a, u8>; 2], [Parts<'a, f32>; 2]),
-}
-
-impl<'a> MomentParts<'a> {
-    fn take(&self, i: usize) -> Stored<'a> {
-        match self {
-            MomentParts::F32([m, v]) => Stored::F32(m.take(i), v.take(i)),
-            MomentParts::Bf16([m, v]) => Stored::Bf16(m.take(i), v.take(i)),
-            MomentParts::Code8([m, v], [m_scales, v_scales]) => {
-                Stored::Code8([m.take(i), v.take(i)], [m_scales.take(i), v_scales.take(i)])
-            }
-        }
-    }
-}
-
 /// Updates a parameter or a range of one.
 pub(super) fn update(cpu: Cpu<'_>, parameter: Parameter, clip: f32, factors: Factors, noise: Noise) {
     let Parameter { first, w, lo, grad, moments } = parameter;
@@ -87,41 +41,55 @@ pub(super) fn update(cpu: Cpu<'_>, parameter: Parameter, clip: f32, factors: Fac
     let ([w, low, m, v, m_scales, v_scales], [g]) =
         cpu.memory.tensors([w, lo.unwrap_or(none), m, v, scales[0], scales[1]], [grad]);
     let g = g.of::<f32>();
-    let weights = WeightParts::new(w, dtype, lo.map(|_| low));
-    let moments = match moments {
-        Moments::F32 { .. } => MomentParts::F32([m, v].map(|x| Parts::new(x.of::<f32>(), ITEM))),
-        Moments::Bf16 { .. } => MomentParts::Bf16([m, v].map(|x| Parts::new(x.of::<bf16>(), ITEM))),
-        Moments::Code8 { .. } => MomentParts::Code8(
-            [m, v].map(|x| Parts::new(x.of::<u8>(), ITEM)),
-            [m_scales, v_scales].map(|x| Parts::new(x.of::<f32>(), ITEM / BLOCK)),
-        ),
+    let weights: Vec<Weights<'_>> = match (dtype, lo) {
+        (DType::Bf16, Some(_)) => {
+            let halves = w.of::<bf16>().chunks_mut(ITEM).zip(low.of::<i16>().chunks_mut(ITEM));
+            halves.map(|(hi, lo)| Weights::Split(hi, lo)).collect()
+        }
+        (DType::Bf16, None) => w.of::<bf16>().chunks_mut(ITEM).map(Weights::Rounded).collect(),
+        _ => w.of::<f32>().chunks_mut(ITEM).map(Weights::F32).collect(),
     };
+    let moments: Vec<Stored<'_>> = match moments {
+        Moments::F32 { .. } => pairs(m, v, ITEM).map(|[m, v]| Stored::F32(m, v)).collect(),
+        Moments::Bf16 { .. } => pairs(m, v, ITEM).map(|[m, v]| Stored::Bf16(m, v)).collect(),
+        Moments::Code8 { .. } => {
+            let scales = pairs(m_scales, v_scales, ITEM / BLOCK);
+            pairs(m, v, ITEM).zip(scales).map(|(codes, scales)| Stored::Code8(codes, scales)).collect()
+        }
+    };
+    let mut items: Vec<_> = weights.into_iter().zip(moments).collect();
+    let items = Parts::new(&mut items, 1);
     cpu.pool.run(len.div_ceil(ITEM), |i| {
         let from = i * ITEM;
         let g = &g[from..(from + ITEM).min(len)];
-        item(cpu.isa, weights.take(i), moments.take(i), g, first + from, clip, factors, noise);
+        let (weights, moments) = &mut items.take(i)[0];
+        item(cpu.isa, weights, moments, g, first + from, clip, factors, noise);
     });
+}
+
+/// Cuts both moments into chunks of `len` elements.
+fn pairs<'a, T: bytemuck::Pod>(m: ViewMut<'a>, v: ViewMut<'a>, len: usize) -> impl Iterator<Item = [&'a mut [T]; 2]> {
+    m.of::<T>().chunks_mut(len).zip(v.of::<T>().chunks_mut(len)).map(|(m, v)| [m, v])
 }
 
 cpu_kernel! {
     /// Updates the elements of one item. The first of them has index `from` in the whole parameter.
     fn item(
-        weights: Weights<'_>,
-        stored: Stored<'_>,
+        weights: &mut Weights<'_>,
+        stored: &mut Stored<'_>,
         g: &[f32],
         from: usize,
         clip: f32,
         f: Factors,
         noise: Noise,
     ) {
-        let (mut weights, mut stored) = (weights, stored);
         let (mut w_wide, mut m_wide, mut v_wide) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
         let mut words = [0; BLOCK];
         for (block, g) in g.chunks(BLOCK).enumerate() {
             let at = block * BLOCK..block * BLOCK + g.len();
             let first = from + at.start;
             {
-                let w = match &mut weights {
+                let w = match weights {
                     Weights::F32(w) => &mut w[at.clone()],
                     Weights::Split(hi, lo) => {
                         let halves = hi[at.clone()].iter().zip(&lo[at.clone()]);
@@ -133,7 +101,7 @@ cpu_kernel! {
                         &mut w_wide[..g.len()]
                     }
                 };
-                let (m, v) = match &mut stored {
+                let (m, v) = match stored {
                     Stored::F32(m, v) => (&mut m[at.clone()], &mut v[at.clone()]),
                     Stored::Bf16(m, v) => {
                         m_wide.iter_mut().zip(&m[at.clone()]).for_each(|(wide, m)| *wide = Elem::to_f32(*m));
@@ -152,7 +120,7 @@ cpu_kernel! {
                     *w = element(*w, g, m, v, clip, &f);
                 }
             }
-            match &mut weights {
+            match weights {
                 Weights::F32(_) => {}
                 Weights::Split(hi, lo) => {
                     let halves = hi[at.clone()].iter_mut().zip(&mut lo[at.clone()]);
@@ -164,7 +132,7 @@ cpu_kernel! {
                     w[at.clone()].iter_mut().zip(rounded).for_each(|(w, (wide, r))| *w = code8::stochastic(*wide, *r));
                 }
             }
-            match &mut stored {
+            match stored {
                 Stored::F32(..) => {}
                 Stored::Bf16(m, v) => {
                     random(&noise, Noise::SECOND_MOMENT, first, &mut words);

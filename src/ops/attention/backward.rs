@@ -14,7 +14,7 @@ use super::blocks::Blocks;
 use super::call::{Bwd, Pack, check_rows};
 use super::launch::check_heads;
 use super::launch_bwd;
-use super::pair::{KeyTile, Pair, Scratch, pack_tiles, pair_grads, tile_rows};
+use super::pair::{KeyTile, Pair, Scratch, Wanted, pack_tiles, pair_grads, tile_rows};
 use crate::device::{Cpu, Device, Isa, Parts, Pool, Region, cpu_kernel};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, Setting, run_with_scratch};
@@ -153,21 +153,23 @@ fn backward<T: Elem>(
             Item::Whole { sequence } => {
                 let to = grads.take(parts[sequence]);
                 for head in 0..heads.kv {
-                    prepared.whole(sequence, head, &mut s, |row, slot, from, scale| {
+                    prepared.whole(sequence, head, &mut s, &mut |row, slot, from, scale| {
                         let row = &mut to[row * heads.qkv_len()..][..heads.qkv_len()];
                         narrow_heads::<T>(isa, from, heads, scale, &mut row[columns(heads, slot)]);
                     });
                 }
             }
-            Item::Queries { sequence, head, from } => prepared.dq(sequence, head, from, &mut s, apart(sequence)),
-            Item::Keys { sequence, head, block } => prepared.dkv(sequence, head, block, &mut s, apart(sequence)),
+            Item::Queries { sequence, head, from } => prepared.dq(sequence, head, from, &mut s, &mut apart(sequence)),
+            Item::Keys { sequence, head, block } => prepared.dkv(sequence, head, block, &mut s, &mut apart(sequence)),
         }
     });
     Ok(())
 }
 
-/// The packed rows and the data prepared from them. The functions that compute gradients pass them to `write(row, slot,
-/// heads, scale)`, where `row` counts from the start of the sequence.
+/// Receives gradients: `write(row, slot, heads, scale)`, where `row` counts from the start of the sequence.
+type Write<'a> = dyn FnMut(usize, usize, &[f32], f32) + 'a;
+
+/// The packed rows and the data prepared from them.
 struct Prepared<'a, T> {
     isa: Isa,
     pack: &'a Pack,
@@ -187,42 +189,22 @@ struct SequenceRows {
     rows: Range<usize>,
 }
 
-/// Gradients that [`Prepared::multiply`] adds to.
-#[derive(Clone, Copy)]
-struct Wanted {
-    dq: bool,
-    dkv: bool,
-}
-
 impl<T: Elem> Prepared<'_, T> {
     /// Computes all gradients of a sequence with one block of keys, for one key head.
-    fn whole(
-        &self,
-        sequence: usize,
-        head: usize,
-        s: &mut Scratch<'_>,
-        mut write: impl FnMut(usize, usize, &[f32], f32),
-    ) {
+    fn whole(&self, sequence: usize, head: usize, s: &mut Scratch<'_>, write: &mut Write<'_>) {
         let keys = SequenceRows { sequence, rows: 0..self.blocks.rows(sequence).len() };
         s.clear_keys(keys.rows.len() * self.pack.heads.padded());
         for tile in self.tiles(sequence, 0) {
             self.load(&tile, head, s);
             s.dq.fill(0.0);
             self.multiply(&tile, &keys, head, Wanted { dq: true, dkv: true }, s);
-            self.write_dq(tile.rows, head, s, &mut write);
+            self.write_dq(tile.rows, head, s, write);
         }
-        self.write_dkv(keys.rows, head, s, &mut write);
+        self.write_dkv(keys.rows, head, s, write);
     }
 
     /// Computes dQ of the query tile that starts at row `from`: first over the keys of the prompt, then over its own.
-    fn dq(
-        &self,
-        sequence: usize,
-        head: usize,
-        from: usize,
-        s: &mut Scratch<'_>,
-        mut write: impl FnMut(usize, usize, &[f32], f32),
-    ) {
+    fn dq(&self, sequence: usize, head: usize, from: usize, s: &mut Scratch<'_>, write: &mut Write<'_>) {
         let len = self.blocks.rows(sequence).len();
         let tile = SequenceRows { sequence, rows: from..len.min(from + tile_rows(self.pack.heads)) };
         let own = SequenceRows { sequence, rows: 0..if self.pack.causal { tile.rows.end } else { len } };
@@ -233,19 +215,12 @@ impl<T: Elem> Prepared<'_, T> {
         for keys in prompt.into_iter().chain([own]) {
             self.multiply(&tile, &keys, head, Wanted { dq: true, dkv: false }, s);
         }
-        self.write_dq(tile.rows, head, s, &mut write);
+        self.write_dq(tile.rows, head, s, write);
     }
 
     /// Computes dK and dV of a block: the sums over the sequences that share it as a prompt, each summed on its own and
     /// added in their order, and then over its own sequence.
-    fn dkv(
-        &self,
-        sequence: usize,
-        head: usize,
-        block: usize,
-        s: &mut Scratch<'_>,
-        mut write: impl FnMut(usize, usize, &[f32], f32),
-    ) {
+    fn dkv(&self, sequence: usize, head: usize, block: usize, s: &mut Scratch<'_>, write: &mut Write<'_>) {
         let (len, from) = (self.blocks.rows(sequence).len(), block * BLOCK);
         let keys = SequenceRows { sequence, rows: from..len.min(from + BLOCK) };
         let add = |s: &mut Scratch<'_>, queries: usize, from: usize| {
@@ -265,7 +240,7 @@ impl<T: Elem> Prepared<'_, T> {
             s.add_keys(false);
             s.take_keys();
         }
-        self.write_dkv(keys.rows, head, s, &mut write);
+        self.write_dkv(keys.rows, head, s, write);
     }
 
     /// Returns the query tiles of a sequence, from the one that contains row `from` on.
@@ -286,31 +261,19 @@ impl<T: Elem> Prepared<'_, T> {
         for first in keys.rows.clone().step_by(BLOCK) {
             let block = self.blocks.first[keys.sequence] as usize + first / BLOCK;
             let (n, keys) = ((len - first).min(BLOCK), KeyTile::new(self.packed, heads, block, head));
-            let pair = Pair { lines, context, first, n, setting, want_dq: wanted.dq, want_dkv: wanted.dkv };
+            let pair = Pair { lines, context, first, n, setting, wanted };
             pair_grads(self.isa, pair, keys, s);
         }
     }
 
-    fn write_dq(
-        &self,
-        tile: Range<usize>,
-        head: usize,
-        s: &Scratch<'_>,
-        write: &mut impl FnMut(usize, usize, &[f32], f32),
-    ) {
+    fn write_dq(&self, tile: Range<usize>, head: usize, s: &Scratch<'_>, write: &mut Write<'_>) {
         let heads = self.pack.heads;
         for (row, dq) in tile.zip(s.dq.chunks_exact(heads.group() * heads.padded())) {
             write(row, head, dq, self.pack.scale);
         }
     }
 
-    fn write_dkv(
-        &self,
-        keys: Range<usize>,
-        head: usize,
-        s: &Scratch<'_>,
-        write: &mut impl FnMut(usize, usize, &[f32], f32),
-    ) {
+    fn write_dkv(&self, keys: Range<usize>, head: usize, s: &Scratch<'_>, write: &mut Write<'_>) {
         let (heads, padded) = (self.pack.heads, self.pack.heads.padded());
         for (row, (dk, dv)) in keys.zip(s.dk.chunks_exact(padded).zip(s.dv.chunks_exact(padded))) {
             write(row, heads.kv + head, dk, self.pack.scale);

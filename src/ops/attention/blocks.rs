@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::attend::BLOCK;
+use crate::ops::check;
 use crate::tensor::Tensor;
 
 /// Sequences of a pack and the numbers of their key blocks.
@@ -28,12 +29,10 @@ impl<'a> Blocks<'a> {
     pub fn new(op: &'static str, cu_seqlens: &'a [u32], max_seqlen: usize, t: usize) -> Result<Blocks<'a>> {
         let ascending = cu_seqlens.windows(2).all(|w| w[0] <= w[1]);
         if !ascending || cu_seqlens.first() != Some(&0) || cu_seqlens.last().map(|&n| n as usize) != Some(t) {
-            let (want, got) = (format!("cu_seqlens ascending from 0 to {t}"), format!("{cu_seqlens:?}"));
-            return Err(Error::Shape { op, want, got });
+            return check::fail(op, format!("cu_seqlens ascending from 0 to {t}"), format!("{cu_seqlens:?}"));
         }
         if let Some(w) = cu_seqlens.windows(2).find(|w| (w[1] - w[0]) as usize > max_seqlen) {
-            let (want, got) = (format!("sequences of at most {max_seqlen} rows"), (w[1] - w[0]).to_string());
-            return Err(Error::Shape { op, want, got });
+            return check::fail(op, format!("sequences of at most {max_seqlen} rows"), (w[1] - w[0]).to_string());
         }
         let (mut first, mut sequence) = (Vec::with_capacity(cu_seqlens.len()), Vec::new());
         for (s, w) in cu_seqlens.windows(2).enumerate() {
@@ -55,7 +54,7 @@ impl<'a> Blocks<'a> {
             prompt_of.and_then(|list| (0..list.len()).find(|s| !follows(list, *s)).map(|s| (list, s)))
         {
             let want = format!("sequence {s} to be a prompt or to follow its own");
-            return Err(Error::Shape { op, want, got: format!("prompt {}", list[s]) });
+            return check::fail(op, want, format!("prompt {}", list[s]));
         }
         Ok(Blocks { prompt_of, ..self })
     }

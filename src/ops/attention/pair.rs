@@ -125,8 +125,14 @@ pub(super) struct Pair {
     pub(super) first: usize,
     pub(super) n: usize,
     pub(super) setting: Setting,
-    pub(super) want_dq: bool,
-    pub(super) want_dkv: bool,
+    pub(super) wanted: Wanted,
+}
+
+/// Gradients that [`pair_grads`] adds to.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) dq: bool,
+    pub(super) dkv: bool,
 }
 
 impl Pair {
@@ -150,13 +156,13 @@ pub(super) fn pair_grads(isa: Isa, pair: Pair, keys: KeyTile<'_>, s: &mut Scratc
         product(isa, line(&s.q[from * padded..]), transposed(keys.kt), dim, tile(p), count, groups);
         product(isa, line(&s.dout[from * padded..]), transposed(keys.vt), dim, tile(ds), count, groups);
         score_grads(isa, p, ds, from, pair, groups, &s.lse[from..from + count], &s.delta[from..]);
-        if pair.want_dq {
+        if pair.wanted.dq {
             let ds = Left { data: ds, row: BLOCK, step: 1 };
             let dq = Sums { data: &mut s.dq[from * padded..], stride: padded, start: true };
             product(isa, ds, Right { data: keys.k, stride: padded }, longest, dq, count, padded / LANES);
         }
     }
-    if pair.want_dkv {
+    if pair.wanted.dkv {
         for (j, count) in tile::row_tiles(pair.n) {
             let start = pair.context.first_seeing(pair.first + j).min(pair.lines);
             let lines = pair.lines - start;

@@ -44,7 +44,7 @@ pub(crate) fn packed_map(address: Address, tokens: usize, heads: Heads, boxed: [
     rows_map(address, [tokens, heads.q + 2 * heads.kv, heads.dim], boxed)
 }
 
-/// Returns the tensor map of rows of `heads` heads, in boxes of `boxed` = `[heads, tokens]`.
+/// Returns the tensor map of `[tokens, heads, dim]`, in boxes of `boxed` = `[heads, tokens]`.
 pub(super) fn rows_map(address: Address, [tokens, heads, dim]: [usize; 3], boxed: [usize; 2]) -> TensorMap {
     TensorMap {
         address,
@@ -63,14 +63,7 @@ pub(crate) fn packed_keys(qkv: Address, tokens: usize, heads: Heads) -> TensorMa
 
 /// Returns the tensor map of a paged cache, in boxes that hold one page of one key head.
 pub(crate) fn paged_keys(cache: Address, blocks: usize, heads: Heads) -> TensorMap {
-    TensorMap {
-        address: cache,
-        element: 2,
-        dims: vec![heads.dim as u64, BLOCK as u64, (blocks * heads.kv) as u64],
-        strides: vec![2 * heads.dim as u64, (2 * BLOCK * heads.dim) as u64],
-        box_dims: vec![PANEL as u32, BLOCK as u32, 1],
-        swizzle: 128,
-    }
+    rows_map(cache, [blocks * heads.kv, BLOCK, heads.dim], [BLOCK, 1])
 }
 
 /// A forward call that a wgmma kernel may run.

@@ -12,21 +12,15 @@ use crate::ops::attend::Heads;
 use crate::ops::start_check::{bits, differing, sensitive_rows, sized, values, with_many_and_few_ctas};
 use crate::tensor::{DType, Tensor};
 
-/// A pack of sequences. The longest has more than two blocks of keys; together the sequences have more tiles than the
-/// CTAs of a limited launch. They do not fill the last tile and the last block.
-struct Case {
-    heads: Heads,
-    lens: &'static [usize],
-    causal: bool,
-}
-
-/// Returns the test case for heads of `dim` elements.
-fn case(dev: &Device, dim: usize) -> Case {
+/// Returns the pack of sequences for heads of `dim` elements: the heads, the lengths, and whether the mask is causal. The
+/// longest sequence has more than two blocks of keys; together the sequences have more tiles than the CTAs of a limited
+/// launch. They do not fill the last tile and the last block.
+fn case(dev: &Device, dim: usize) -> (Heads, &'static [usize], bool) {
     let lens = sized(dev, &[2600, 1100, 131, 1, 0, 700][..], &[300, 131, 1, 0, 5]);
     let kv = sized(dev, 4, 1);
     match dim {
-        80 => Case { heads: Heads { q: 2 * kv, kv: 2 * kv, dim }, lens, causal: false },
-        _ => Case { heads: Heads { q: 7 * kv, kv, dim }, lens, causal: true },
+        80 => (Heads { q: 2 * kv, kv: 2 * kv, dim }, lens, false),
+        _ => (Heads { q: 7 * kv, kv, dim }, lens, true),
     }
 }
 
@@ -64,7 +58,7 @@ fn compare(
     what: &str,
     run: impl Fn(&mut Device, &Pack, usize) -> Result<Vec<u32>>,
 ) -> Result<Option<String>> {
-    let Case { heads, lens, causal } = case(dev, dim);
+    let (heads, lens, causal) = case(dev, dim);
     let ends = lens.iter().scan(0, |end, len| {
         *end += *len as u32;
         Some(*end)

@@ -17,7 +17,7 @@ pub(super) const SM90A: &str = "gemm_bwd_sm90a";
 /// Computes dx = dy W, or dx + dy W rounded once if `accumulate`. A second pair adds its product before the rounding.
 pub(in crate::ops) fn dgrad(gpu: &mut Gpu<'_>, dy: Input, w: &Weight, dx: Tensor, accumulate: bool) -> Result<()> {
     const NAMES: Names = tile_names!("linear_dgrad");
-    launch_dgrad(gpu, &NAMES, Dgrad { dy, w, dx, sums: None, accumulate })
+    launch_dgrad(gpu, &NAMES, dy, w, dx, None, accumulate)
 }
 
 /// Memory for the unfinished sums of dx between products: f32 `[T][row_stride(K)]`, whose padding is undefined. Without
@@ -34,20 +34,19 @@ pub(in crate::ops) struct Chains {
 /// Each part except the last must have a multiple of 16 terms. dy is `[T, N or more]`, with zeros from column N on.
 pub(in crate::ops) fn dgrad_part(gpu: &mut Gpu<'_>, dy: Tensor, w: &Weight, dx: Tensor, sums: Chains) -> Result<()> {
     const NAMES: Names = tile_names!("linear_dgrad_chain");
-    launch_dgrad(gpu, &NAMES, Dgrad { dy: dy.into(), w, dx, sums: Some(sums), accumulate: false })
+    launch_dgrad(gpu, &NAMES, dy.into(), w, dx, Some(sums), false)
 }
 
-/// Arguments of dx = dy W with unfinished sums in `sums`, or of dx + dy W.
-struct Dgrad<'a> {
-    dy: Input,
-    w: &'a Weight,
+/// Launches dx = dy W with unfinished sums in `sums`, or dx + dy W.
+fn launch_dgrad(
+    gpu: &mut Gpu<'_>,
+    names: &Names,
+    Input { x: dy, pair }: Input,
+    w: &Weight,
     dx: Tensor,
     sums: Option<Chains>,
     accumulate: bool,
-}
-
-fn launch_dgrad(gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<'_>) -> Result<()> {
-    let Dgrad { dy: Input { x: dy, pair }, w, dx, sums, accumulate } = call;
+) -> Result<()> {
     check::gpu_compute(gpu.op, w.data.dtype)?;
     check::that(gpu.op, w.order == Order::Rows, "a weight in row order", format!("{:?}", w.order))?;
     let tile = Tile::of(dy.rows());

@@ -91,20 +91,13 @@ impl Staged {
     }
 
     fn maps(&self, gpu: &Gpu<'_>, config: &GemmConfig) -> [Option<TensorMap>; 3] {
-        let map = |t: Tensor, rows: usize, [columns, height]: [usize; 2], swizzle| {
-            let (address, columns_of_t) = (gpu.ptr(t), t.len() / rows);
-            TensorMap {
-                address,
-                element: 2,
-                dims: vec![columns_of_t as u64, rows as u64],
-                strides: vec![2 * columns_of_t.next_multiple_of(8) as u64],
-                box_dims: vec![columns as u32, height as u32],
-                swizzle,
-            }
+        let map = |t: Tensor, rows: usize, boxed: [usize; 2], swizzle| {
+            let columns = t.len() / rows;
+            TensorMap::rows(gpu.ptr(t), [rows, columns], columns.next_multiple_of(8), boxed, swizzle)
         };
         // TMA needs time for each row of a box, and more for a row past the last one.
         let (panel, rows) = (|columns: usize| columns.min(64), self.y.rows());
-        let of_rows = |t: Tensor, columns: usize, height| map(t, t.rows(), [columns, height], 2 * columns as u32);
+        let of_rows = |t: Tensor, columns: usize, height| map(t, t.rows(), [height, columns], 2 * columns as u32);
         let (of_y, height) = match self.shape {
             // Warps read 16 rows of the residual at a time.
             Shape::Linear => (panel(config.columns), 64.min(rows.next_multiple_of(16))),
@@ -113,7 +106,7 @@ impl Staged {
         [
             Some(of_rows(self.y, of_y, 16.min(rows))),
             self.more.map(|t| of_rows(t, panel(config.columns), height)),
-            self.bias.map(|t| map(t, 1, [config.columns, 1], 0)),
+            self.bias.map(|t| map(t, 1, [1, config.columns], 0)),
         ]
     }
 }
@@ -144,14 +137,8 @@ impl OperandLayout {
 
     /// Returns the tensor map. A K-major operand has boxes of `boxed` rows.
     fn map(&self, boxed: usize) -> TensorMap {
-        TensorMap {
-            address: self.address,
-            element: 2,
-            dims: vec![self.columns as u64, self.rows as u64],
-            strides: vec![2 * self.stride as u64],
-            box_dims: vec![64, if self.major == Major::Mn { BLOCK_K } else { boxed } as u32],
-            swizzle: 128,
-        }
+        let boxed = if self.major == Major::Mn { BLOCK_K } else { boxed };
+        TensorMap::rows(self.address, [self.rows, self.columns], self.stride, [boxed, 64], 128)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::device::{Launch, Params, params};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::input::{Input, Pair};
+use crate::ops::linear_logprob::logits::SEGMENT;
 use crate::ops::matmul::{Order, Weight, row_stride};
 
 /// Threads of a CTA, for every tile.
@@ -15,7 +16,7 @@ pub(super) const THREADS: usize = 128;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::ops) struct Tile {
     /// Index of the tile in a kernel's [`Names`].
-    pub(super) index: usize,
+    pub(in crate::ops) index: usize,
     pub(in crate::ops) rows: usize,
     pub(in crate::ops) cols: usize,
     stages: usize,
@@ -43,6 +44,17 @@ impl Tile {
     /// Returns the tile of at most 64 rows for `t` tokens, for products with few columns.
     pub fn narrow(t: usize) -> Tile {
         Tile::of(t.min(128))
+    }
+
+    /// Returns the tile of the logits of `t` tokens (kernels/common/logits.cuh): the shortest one that covers all rows, or
+    /// else the largest one. Its columns are one segment.
+    pub fn logits(t: usize) -> Tile {
+        let (index, stages) = match t {
+            ..=16 => (0, 4),
+            17..=64 => (1, 3),
+            _ => (2, 3),
+        };
+        Tile { cols: SEGMENT, stages, ..TILES[index] }
     }
 
     /// Returns the bytes of shared memory: the ring of stages, which the finished sums reuse.

@@ -1,7 +1,7 @@
 //! Arguments of forward and backward, and the checks that they share.
 
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::check;
 use crate::ops::matmul::{PANEL, Weight, panel_count};
 use crate::tensor::{DType, Tensor};
@@ -70,10 +70,6 @@ pub(super) fn check_logits(
 pub(super) fn check_targets(op: &'static str, targets: &[u32], vocab: usize) -> Result<()> {
     match targets.iter().position(|&id| id as usize >= vocab) {
         None => Ok(()),
-        Some(i) => Err(Error::Shape {
-            op,
-            want: format!("target ids below {vocab}"),
-            got: format!("{} at token {i}", targets[i]),
-        }),
+        Some(i) => check::fail(op, format!("target ids below {vocab}"), format!("{} at token {i}", targets[i])),
     }
 }

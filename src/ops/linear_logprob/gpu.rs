@@ -6,7 +6,7 @@ use super::logits::{SEGMENT, inverse_temperature, segments};
 use crate::device::{Gpu, Params, params};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::gemm::{KernelNames, Role, Wide, kernel_names, operands};
+use crate::ops::gemm::{KernelNames, Role, Tile, Wide, kernel_names, operands};
 use crate::ops::matmul::Weight;
 use crate::tensor::Tensor;
 
@@ -14,12 +14,9 @@ use crate::tensor::Tensor;
 /// them all.
 pub(in crate::ops) const PARTIAL: usize = 4;
 
-/// Rows and stages of `TileM16`, `TileM64` and `TileM128` of kernels/common/logits.cuh.
-const TILES: [(usize, usize); 3] = [(16, 4), (64, 3), (128, 3)];
-
-/// Launches the tiles over the rows of x and of w. It selects the kernel of `names` with the shortest tile that covers
-/// all rows, or else with the largest tile. All of these kernels give the same bits for a row. `args` starts with the
-/// operands. If the device is set to use wgmma, the wgmma kernel runs instead.
+/// Launches the tiles over the rows of x and of w, with the kernel of `names` for [`Tile::logits`]. All of these kernels
+/// give the same bits for a row. `args` starts with the operands. If the device is set to use wgmma, the wgmma kernel
+/// runs instead.
 pub(in crate::ops) fn launch_tiles(
     gpu: &mut Gpu<'_>,
     file: &'static str,
@@ -28,17 +25,12 @@ pub(in crate::ops) fn launch_tiles(
     w: &Weight,
     args: Params,
 ) -> Result<()> {
-    const THREADS: usize = 128;
-    const BLOCK_K: usize = 64;
     if let Some(product) = Wide::of(gpu, names.role, x, w, w.n, None)? {
         return product.launch(gpu, file, &names.wide, args);
     }
-    let (t, n) = (x.rows(), w.n);
-    let index = TILES.iter().position(|(rows, _)| t <= *rows).unwrap_or(TILES.len() - 1);
-    let (rows, stages) = TILES[index];
-    let smem = (stages * (rows + SEGMENT) * BLOCK_K * 2).max(sums_bytes(rows));
-    let launch = check::launch(gpu.op, t.div_ceil(rows) * segments(n), THREADS, smem)?;
-    gpu.launch(file, names.tiles[index], launch, args)
+    let tile = Tile::logits(x.rows());
+    let launch = tile.launch(gpu.op, x.rows(), w.n)?;
+    gpu.launch(file, names.tiles[tile.index], launch, args)
 }
 
 /// Returns the bytes of `gemm::Sums` for a tile of `rows` rows.
@@ -53,8 +45,6 @@ pub(in crate::ops) fn allowed(op: &'static str, bitmap: Option<Tensor>, vocab: u
 
 /// Launches the forward. [`super::fwd`] has checked the shapes.
 pub(super) fn fwd(mut gpu: Gpu<'_>, logprob_call: LogProbCall<'_>, outs: Outs, partials: Tensor) -> Result<()> {
-    /// Threads of a CTA of the fold, in which each warp handles one row.
-    const FOLD_THREADS: usize = 128;
     const NAMES: KernelNames = kernel_names!("linear_logprob", Role::Logits);
     let (LogProbCall { hidden, w, temperature, targets, .. }, Outs { log_prob, lse, entropy, .. }) =
         (logprob_call, outs);
@@ -73,6 +63,5 @@ pub(super) fn fwd(mut gpu: Gpu<'_>, logprob_call: LogProbCall<'_>, outs: Outs, p
     let vocab = w.n as i32;
     let args =
         params!(linear_logprob::FoldArgs { partials, targets, logprob: log_prob, lse, entropy, rows, segments, vocab });
-    let launch = check::launch(gpu.op, hidden.rows().div_ceil(FOLD_THREADS / 32), FOLD_THREADS, 0)?;
-    gpu.launch("linear_logprob", "linear_logprob_fold", launch, args)
+    gpu.launch("linear_logprob", "linear_logprob_fold", check::by_warps(gpu.op, hidden.rows())?, args)
 }

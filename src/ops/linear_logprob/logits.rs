@@ -132,8 +132,8 @@ cpu_kernel! {
 }
 
 cpu_kernel! {
-    /// Converts a row of sums to logits and computes their partials. `sums` consists of full panels.
-    fn given_row(sums: &mut [f32], scale: f32, allowed: Allowed<'_>, partials: &mut [f32]) {
+    /// Converts a row of given sums to logits and partials, as [`Logits`] does. `sums` consists of full panels.
+    pub(in crate::ops) fn of_given(sums: &mut [f32], scale: f32, allowed: Allowed<'_>, partials: &mut [f32]) {
         let pieces = sums.chunks_mut(SEGMENT).zip(partials.chunks_exact_mut(PARTIAL));
         for (segment, (z, partial)) in pieces.enumerate() {
             let words = allowed.words(segment * (SEGMENT / PANEL), z.len() / PANEL);
@@ -141,11 +141,6 @@ cpu_kernel! {
             partial.copy_from_slice(&partial_of(z, false));
         }
     }
-}
-
-/// Converts a row of given sums to logits and partials, as [`Logits`] does. `sums` consists of full panels.
-pub(in crate::ops) fn of_given(isa: Isa, sums: &mut [f32], scale: f32, allowed: Allowed<'_>, partials: &mut [f32]) {
-    given_row(isa, sums, scale, allowed, partials);
 }
 
 /// Converts sums to logits: scaled, and minus infinity where a bit of `words` is not set.
@@ -196,7 +191,8 @@ fn partial_of(z: &[f32], entropy: bool) -> Partial {
 /// Combination of one row's segments in ascending order.
 #[derive(Clone, Copy, Debug)]
 pub struct Fold {
-    max: f32,
+    /// Largest logit.
+    pub max: f32,
     sum: f32,
     weighted: f32,
 }
@@ -235,11 +231,6 @@ impl Fold {
     /// Returns the entropy of softmax(z) in nats. The partials must have been computed with `entropy`.
     pub fn entropy(&self) -> f32 {
         math::ln(self.sum) - self.weighted / self.sum
-    }
-
-    /// Returns the largest logit.
-    pub fn max(&self) -> f32 {
-        self.max
     }
 }
 

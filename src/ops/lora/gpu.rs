@@ -10,8 +10,6 @@ use crate::tensor::{DType, Tensor};
 
 /// Number of tickets with which the CTAs of a product find the last one of their tile.
 pub(super) const TICKETS: usize = 128;
-/// Threads of a CTA of the kernels that handle one element per thread.
-const THREADS: usize = 256;
 
 /// Computes t = x A^T. If there are few tiles, each slice of a tile is a CTA of its own.
 pub(super) fn t(op: &'static str, dev: &mut Device, x: Tensor, a: &Weight, tickets: Tensor, t: Tensor) -> Result<()> {
@@ -38,7 +36,7 @@ pub(super) fn t(op: &'static str, dev: &mut Device, x: Tensor, a: &Weight, ticke
 pub(super) fn scaled(mut gpu: Gpu<'_>, w: Tensor, lo: Option<Tensor>, scale: f32, out: Tensor) -> Result<()> {
     check::gpu_compute(gpu.op, w.dtype)?;
     let args = params!(lora::ScaledArgs { w, lo, out, len: w.len() as i64, scale });
-    gpu.launch("lora", "lora_scaled", check::launch(gpu.op, w.len().div_ceil(THREADS), THREADS, 0)?, args)
+    gpu.launch("lora", "lora_scaled", check::by_elements(gpu.op, w.len(), 1)?, args)
 }
 
 /// Launches `lora_spread` or `lora_collect` over the rows of `s`.
@@ -63,5 +61,5 @@ pub(super) fn rows(
         ld: size("columns", row_stride(s.k))?,
         scale,
     });
-    gpu.launch("lora", kernel, check::launch(gpu.op, (s.n * rows.rank).div_ceil(THREADS), THREADS, 0)?, args)
+    gpu.launch("lora", kernel, check::by_elements(gpu.op, s.n * rows.rank, 1)?, args)
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::cells::Cells;
 use super::panels::PANEL;
 use super::product::Product;
-use super::tile::{Epilogue, MAX_PANELS, SMALL, Tile, in_slices};
+use super::tile::{Epilogue, MAX_PANELS, Tile, in_jobs, in_slices};
 use super::widened::{self, Part};
 use crate::device::amx::{Block, ROWS, STEP, Tiles};
 use crate::device::{Isa, Pool, cpu_kernel};
@@ -43,21 +43,12 @@ impl Ends {
 pub(super) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<'_>, epilogue: &P) {
     const { assert!(P::UNIT <= MAX_PANELS && ROWS.is_multiple_of(P::ROW_UNIT)) };
     assert!(!P::IN_PLACE, "sums of bf16 in place");
-    let (rows, panels) = (product.rows, product.panels);
-    let units = panels.div_ceil(P::UNIT);
-    let jobs = if rows * panels * PANEL * product.steps < SMALL { 1 } else { 6 * pool.threads() };
     let fits = LEFT_BYTES / (product.steps * WORD).max(1) / ROWS * ROWS;
-    let row_block = rows.div_ceil(jobs.div_ceil(units)).next_multiple_of(ROWS).min(fits.max(ROWS));
-    let row_blocks = rows.div_ceil(row_block);
-    let unit_blocks = jobs.div_ceil(row_blocks).clamp(1, units);
-    pool.run(row_blocks * unit_blocks, |job| {
-        let (rb, ub) = (job / unit_blocks, job % unit_blocks);
-        let panels = ub * units / unit_blocks * P::UNIT..panels.min((ub + 1) * units / unit_blocks * P::UNIT);
-        let (first, end) = (rb * row_block, rows.min((rb + 1) * row_block));
-        let whole = first + (end - first) / ROWS * ROWS;
+    in_jobs::<P>(pool, product, ROWS, fits, |rows, panels| {
+        let whole = rows.start + rows.len() / ROWS * ROWS;
         // Tiles are configured once for the rows that fill them and once for the remaining rows.
-        strip(isa, product, epilogue, first..whole, ROWS, panels.clone());
-        strip(isa, product, epilogue, whole..end, end - whole, panels);
+        strip(isa, product, epilogue, rows.start..whole, ROWS, panels.clone());
+        strip(isa, product, epilogue, whole..rows.end, rows.end - whole, panels);
     });
 }
 

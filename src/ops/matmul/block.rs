@@ -68,8 +68,10 @@ pub(super) fn kernel(isa: Isa, dtype: DType, contiguous: ContiguousAxis) -> Kern
         (Isa::Avx2, DType::Bf16) => of::<Widened<Avx2>>([avx2_bf16::<true>, avx2_bf16::<false>], contiguous),
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx2, _) => of::<Single<Avx2>>([avx2_f32::<true>, avx2_f32::<false>], contiguous),
-        (_, DType::Bf16) => of::<Widened<Portable>>([portable_bf16::<true>, portable_bf16::<false>], contiguous),
-        _ => of::<Single<Portable>>([portable_f32::<true>, portable_f32::<false>], contiguous),
+        (_, DType::Bf16) => {
+            of::<Widened<Portable>>([tall::<Widened<Portable>, true>, tall::<Widened<Portable>, false>], contiguous)
+        }
+        _ => of::<Single<Portable>>([tall::<Single<Portable>, true>, tall::<Single<Portable>, false>], contiguous),
     }
 }
 
@@ -103,16 +105,6 @@ compiled! {
     avx512_dot, Dot, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma";
     avx2_f32, Single<Avx2>, "avx2,fma";
     avx2_bf16, Widened<Avx2>, "avx2,fma";
-}
-
-unsafe fn portable_f32<const STEPS: bool>(block: &Block, rows: usize, panels: usize) {
-    // SAFETY: the caller guarantees that the block is valid.
-    unsafe { tall::<Single<Portable>, STEPS>(block, rows, panels) }
-}
-
-unsafe fn portable_bf16<const STEPS: bool>(block: &Block, rows: usize, panels: usize) {
-    // SAFETY: the caller guarantees that the block is valid.
-    unsafe { tall::<Widened<Portable>, STEPS>(block, rows, panels) }
 }
 
 /// Selects the code for `rows` rows, so that the number is a compile-time constant from here on.

@@ -11,17 +11,13 @@ use crate::tensor::DType;
 /// Codes and scales of a right operand in panels.
 #[derive(Clone, Copy)]
 pub(super) struct Codes<'a> {
-    layout: Layout,
-    codes: &'a [u8],
-    scales: &'a [u8],
+    /// Layout of a panel.
+    pub layout: Layout,
+    pub codes: &'a [u8],
+    pub scales: &'a [u8],
 }
 
-impl<'a> Codes<'a> {
-    /// Returns the right operand with this layout of a panel.
-    pub fn new(layout: Layout, codes: &'a [u8], scales: &'a [u8]) -> Codes<'a> {
-        Codes { layout, codes, scales }
-    }
-
+impl Codes<'_> {
     /// Writes the words of the pairs of terms `pairs` of panel `panel` to `out`.
     pub fn widen(&self, isa: Isa, dtype: DType, panel: usize, pairs: Range<usize>, out: &mut [u32]) {
         let Layout { format, .. } = self.layout;

@@ -55,22 +55,20 @@ pub(in crate::ops) fn weight_gradient<E: Elem>(pool: &Pool, isa: Isa, call: Weig
         let tokens = dy.len() / n;
         let (columns, pairs) = scratch.split_at_mut(panel_len(E::DTYPE, n, tokens));
         pack_columns(pool, isa, dy, n, columns, dbias.as_deref_mut());
-        if E::DTYPE == DType::Bf16 && isa.has_tiles() {
-            let stride = amx::transposed_stride(tokens);
-            let transposed = &mut pairs[..stride * k];
-            amx::transpose(pool, isa, x, k, transposed);
-            run(pool, isa, &Product::transposed(transposed, stride, tokens, columns, n), &Gradient::<E>::new(k, dw));
-            continue;
-        }
-        let left: &[u32] = match E::DTYPE {
+        let product = match E::DTYPE {
+            DType::Bf16 if isa.has_tiles() => {
+                let stride = amx::transposed_stride(tokens);
+                let transposed = &mut pairs[..stride * k];
+                amx::transpose(pool, isa, x, k, transposed);
+                Product::transposed(transposed, stride, tokens, columns, n)
+            }
             DType::Bf16 => {
                 let pairs = &mut pairs[..tokens.next_multiple_of(2) * k];
                 pack_pairs(pool, isa, x, k, pairs);
-                bytemuck::cast_slice(pairs)
+                Product::columns(E::DTYPE, bytemuck::cast_slice(pairs), k, bytemuck::cast_slice(columns), n)
             }
-            _ => bytemuck::cast_slice(x),
+            _ => Product::columns(E::DTYPE, bytemuck::cast_slice(x), k, bytemuck::cast_slice(columns), n),
         };
-        let product = Product::columns(E::DTYPE, left, k, bytemuck::cast_slice(columns), n);
         run(pool, isa, &product, &Gradient::<E>::new(k, dw));
     }
 }

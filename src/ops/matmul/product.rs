@@ -36,11 +36,6 @@ pub(in crate::ops) struct Product<'a> {
     pub(super) codes: Option<Codes<'a>>,
 }
 
-/// Returns true if the last of the panels of `n` columns has at most 16 columns.
-fn is_half(n: usize) -> bool {
-    (1..=PANEL / 2).contains(&(n % PANEL))
-}
-
 /// Terms of a slice of a [`Product::sliced`] product.
 pub(in crate::ops) const SLICE: usize = 1024;
 
@@ -57,8 +52,7 @@ impl<'a> Product<'a> {
         let (layout, panels) = w.order.quantized(quantized.format, w.n, w.k);
         let (codes, scales) = (data.of::<u8>(), scales.of::<u8>());
         assert_eq!((x.len(), codes.len()), (rows * w.k, panels * layout.codes()), "product of [{rows}, {}]", w.k);
-        let codes = Some(Codes::new(layout, codes, scales));
-        Product { codes, ..Product::along_k(x, rows, w.k, w.k, &[], w.n) }
+        Product { codes: Some(Codes { layout, codes, scales }), ..Product::along_k(x, rows, w.k, w.k, &[], w.n) }
     }
 
     /// Returns the product of the rows of x, which are `stride` apart, and the panels of a matrix `[n, k]`.
@@ -72,7 +66,7 @@ impl<'a> Product<'a> {
             rows,
             right: bytemuck::cast_slice(right),
             panels: panel_count(n),
-            half: is_half(n),
+            half: (1..=PANEL / 2).contains(&(n % PANEL)),
             dtype: E::DTYPE,
             steps: if paired { k.div_ceil(2) } else { k },
             odd: paired && k % 2 == 1,
@@ -120,23 +114,10 @@ impl<'a> Product<'a> {
             (rows * steps, panel_count(n) * steps * PANEL),
             "columns [{rows}] x [{n}]"
         );
-        Product {
-            left: bytemuck::cast_slice(left),
-            contiguous: ContiguousAxis::Rows,
-            row_stride: 4,
-            step_stride: rows * 4,
-            rows,
-            right: bytemuck::cast_slice(right),
-            panels: panel_count(n),
-            half: is_half(n),
-            dtype,
-            steps,
-            odd: false,
-            panel_stride: steps * PANEL * 4,
-            slice: 0,
-            second: None,
-            codes: None,
-        }
+        let [left, right] = [left, right].map(bytemuck::cast_slice);
+        // A word has the size of an f32.
+        let words = Product::along_k::<f32>(left, rows, 1, steps, right, n);
+        Product { contiguous: ContiguousAxis::Rows, step_stride: rows * 4, dtype, ..words }
     }
 
     /// Returns the product of the rows of `left` (bf16 `[rows][stride]`) and panels, summed over `tokens`: a weight

@@ -6,7 +6,7 @@ use super::cells::prefetch_tile;
 use super::lanes::MAX_ROWS;
 use super::panels::PANEL;
 use super::product::Product;
-use super::tile::{Epilogue, MAX_PANELS, SMALL, Tile, in_slices};
+use super::tile::{Epilogue, MAX_PANELS, Tile, in_jobs, in_slices};
 use super::widened::{self, Part};
 use crate::device::{Isa, Pool};
 use crate::tensor::DType;
@@ -26,30 +26,17 @@ fn step_block<P: Epilogue>() -> usize {
 
 /// Computes `product` on the pool, tile by tile into `epilogue`.
 pub(in crate::ops) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<'_>, epilogue: &P) {
-    let (rows, panels) = (product.rows, product.panels);
-    if rows == 0 || panels == 0 {
+    if product.rows == 0 || product.panels == 0 {
         return;
     }
     if product.dtype == DType::Bf16 && isa.has_tiles() {
         return amx::run(pool, isa, product, epilogue);
     }
     let kernel = kernel(isa, product.dtype, product.contiguous);
-    let units = panels.div_ceil(P::UNIT);
-    // Six jobs per thread balance the load; a small product is one job.
-    let jobs = if rows * panels * PANEL * product.steps < SMALL { 1 } else { 6 * pool.threads() };
-    // The row block fits in the cache, is small enough that every job gets one, and is a multiple of the tile height.
     let steps = if P::CUT { product.steps.min(step_block::<P>()) } else { product.steps };
     let most = if P::CUT { 384 } else { 192 };
     let fits = (LEFT_BYTES / (steps * 4).max(1)).clamp(24, most) / MAX_ROWS * MAX_ROWS;
-    let row_block = rows.div_ceil(jobs.div_ceil(units)).next_multiple_of(MAX_ROWS).clamp(MAX_ROWS, fits);
-    let row_blocks = rows.div_ceil(row_block);
-    let unit_blocks = jobs.div_ceil(row_blocks).clamp(1, units);
-    pool.run(row_blocks * unit_blocks, |job| {
-        let (rb, ub) = (job / unit_blocks, job % unit_blocks);
-        let row = rb * row_block..rows.min((rb + 1) * row_block);
-        let panel = ub * units / unit_blocks * P::UNIT..panels.min((ub + 1) * units / unit_blocks * P::UNIT);
-        run_job(isa, &kernel, product, epilogue, row, panel);
-    });
+    in_jobs::<P>(pool, product, MAX_ROWS, fits, |rows, panels| run_job(isa, &kernel, product, epilogue, rows, panels));
 }
 
 /// Sums of the largest tile, aligned to a cache line.

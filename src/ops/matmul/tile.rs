@@ -1,15 +1,17 @@
 //! Tiles of a CPU product, and the interface through which an epilogue processes their sums.
 
+use std::ops::Range;
+
 use super::panels::PANEL;
 use super::product::Product;
-use crate::device::Isa;
 use crate::device::amx::ROWS;
+use crate::device::{Isa, Pool};
 
 /// Maximum number of panels of a tile that is passed to an epilogue.
 pub(super) const MAX_PANELS: usize = 4;
 /// If rows * columns * steps of a product is below this number, the product runs as one job, because waking a second
 /// thread would cost more than it saves.
-pub(super) const SMALL: usize = 1 << 17;
+const SMALL: usize = 1 << 17;
 
 /// Position and sums of one tile.
 pub(in crate::ops) struct Tile<'a> {
@@ -41,6 +43,30 @@ impl Tile<'_> {
     pub fn row(&mut self, i: usize) -> &mut [f32] {
         &mut self.sums[i * self.stride..i * self.stride + self.panels * PANEL]
     }
+}
+
+/// Splits a product, which is not empty, into jobs. `job` computes some rows and panels. The rows of a job are a multiple
+/// of `tall`, unless they are the last ones, and at most `fits`, which is a multiple of `tall`, too.
+pub(super) fn in_jobs<P: Epilogue>(
+    pool: &Pool,
+    product: &Product<'_>,
+    tall: usize,
+    fits: usize,
+    job: impl Fn(Range<usize>, Range<usize>) + Sync,
+) {
+    let (rows, panels) = (product.rows, product.panels);
+    let units = panels.div_ceil(P::UNIT);
+    // Six jobs per thread balance the load; a small product is one job.
+    let jobs = if rows * panels * PANEL * product.steps < SMALL { 1 } else { 6 * pool.threads() };
+    // The row block fits in the cache, is small enough that every job gets one, and is a multiple of the tile height.
+    let row_block = rows.div_ceil(jobs.div_ceil(units)).next_multiple_of(tall).min(fits.max(tall));
+    let row_blocks = rows.div_ceil(row_block);
+    let unit_blocks = jobs.div_ceil(row_blocks).clamp(1, units);
+    pool.run(row_blocks * unit_blocks, |i| {
+        let (rb, ub) = (i / unit_blocks, i % unit_blocks);
+        let panels = ub * units / unit_blocks * P::UNIT..panels.min((ub + 1) * units / unit_blocks * P::UNIT);
+        job(rb * row_block..rows.min((rb + 1) * row_block), panels);
+    });
 }
 
 /// Computes the sums of a tile of a sliced product: `multiply` computes the sums of one slice from zero.

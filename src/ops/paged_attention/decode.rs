@@ -1,7 +1,7 @@
 //! Work items of a decode step ([`Split`]) on the device. The items are at fixed addresses, so that a captured step can
 //! be replayed with other items.
 
-use super::split::Split;
+use super::split::{DecodeStep, Split};
 use crate::device::{Device, On, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
@@ -37,12 +37,18 @@ impl Decode {
         dev.zeros(region, DType::U32, &[sequences, heads.kv * each(heads)])
     }
 
+    /// Splits a step into items and copies them to the device, with tickets of its own.
+    pub fn of(dev: &mut Device, region: Region, step: DecodeStep<'_>, heads: Heads) -> Result<Decode> {
+        let split = Split::new(step, together(dev, heads))?;
+        let tickets = Decode::tickets(dev, region, step.context_lens.len(), heads)?;
+        Decode::upload(dev, region, &split, tickets)
+    }
+
     /// Copies a step's items to the device. The addresses of the items depend only on the step's size. `tickets` comes
     /// from [`Decode::tickets`].
     pub fn upload(dev: &mut Device, region: Region, split: &Split, tickets: Tensor) -> Result<Decode> {
-        let [sequences, columns] = split.size();
         let mut lists = Vec::with_capacity(3);
-        for (list, room) in split.lists().into_iter().zip(Split::room(sequences, columns)) {
+        for (list, room) in split.lists().into_iter().zip(Split::room(split.sequences, split.columns)) {
             let to = dev.alloc(region, DType::U32, &[room])?;
             let (want, got) = (format!("{room} words"), list.len().to_string());
             check::that("paged_attention::Decode", list.len() <= room, want, got)?;
@@ -51,7 +57,7 @@ impl Decode {
             lists.push(to);
         }
         let (lists, shares) = ([lists[0], lists[1], lists[2]], split.shares());
-        Ok(Decode { lists, tickets, shares, together: split.together() })
+        Ok(Decode { lists, tickets, shares, together: split.together })
     }
 }
 

@@ -6,13 +6,13 @@ use super::cache::KvCache;
 use super::call::Paged;
 use super::launch_decode;
 use crate::device::{Cpu, Device, Gpu, Isa, Launch, Parts, Region, cpu_kernel, params};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, KeySource, Keys, RowStates, Setting, run_with_scratch};
 use crate::ops::attention::names::{ByDim, WideKernels, by_dim, holding, num_slots, wide_kernels};
 use crate::ops::attention::sm90a::{self, WideCall};
 use crate::ops::attention::{Pack, launch};
 use crate::ops::check::{self, by_dtype};
-use crate::ops::lanes::LANES;
+use crate::ops::lanes::{self, LANES};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Query rows of one work item.
@@ -62,11 +62,10 @@ fn run(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor, lse: Option
     if let Some(lse) = lse {
         check::tensor(OP, "lse", lse, DType::F32, &[t, heads.q])?;
     }
-    let results = Results { out, lse };
     dev.scope(Region::Workspace, |dev| {
         if !dev.kind().is_gpu() {
             let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len(heads)])?;
-            return dev.on().run(|cpu| by_dtype!(qkv.dtype, forward(cpu, &paged, qkv, results, scratch)), |_| Ok(()));
+            return dev.on().run(|cpu| by_dtype!(qkv.dtype, forward(cpu, &paged, qkv, out, lse, scratch)), |_| Ok(()));
         }
         launch::check_heads(OP, qkv.dtype, heads)?;
         if let Some(decode) = decode {
@@ -74,15 +73,8 @@ fn run(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor, lse: Option
             return dev.op(OP).run(|_| (), |gpu| launch_decode::fwd(gpu, &paged, decode, qkv, out, states));
         }
         let counter = sm90a::counter(dev)?;
-        dev.op(OP).run(|_| (), |gpu| launch_fwd(gpu, &paged, qkv, results, counter))
+        dev.op(OP).run(|_| (), |gpu| launch_fwd(gpu, &paged, qkv, out, lse, counter))
     })
-}
-
-/// Tensors that a forward writes: the outputs and, if requested, the log-sum-exps.
-#[derive(Clone, Copy)]
-struct Results {
-    out: Tensor,
-    lse: Option<Tensor>,
 }
 
 const PREFILL: ByDim = by_dim!("paged_attention_prefill");
@@ -92,7 +84,8 @@ fn launch_fwd(
     mut gpu: Gpu<'_>,
     paged: &Paged<'_>,
     qkv: Tensor,
-    Results { out, lse }: Results,
+    out: Tensor,
+    lse: Option<Tensor>,
     counter: Tensor,
 ) -> Result<()> {
     let &Paged { cache: &KvCache { k, v }, block_tables, cu_seqlens_q, context_lens, heads, .. } = paged;
@@ -145,9 +138,9 @@ struct QueryTile {
 }
 
 fn tiles(cu: &[u32], context_lens: &[u32], tables: &[u32], t: usize, blocks: usize) -> Result<Vec<QueryTile>> {
-    let fail = |want: String, got: String| Err(Error::Shape { op: "paged_attention::fwd", want, got });
+    const OP: &str = "paged_attention::fwd";
     if cu[0] != 0 || cu[cu.len() - 1] as usize != t || cu.windows(2).any(|w| w[0] > w[1]) {
-        return fail(format!("cu_seqlens_q ascending from 0 to {t}"), format!("{cu:?}"));
+        return check::fail(OP, format!("cu_seqlens_q ascending from 0 to {t}"), format!("{cu:?}"));
     }
     let columns = tables.len() / context_lens.len().max(1);
     let mut tiles = Vec::new();
@@ -157,11 +150,11 @@ fn tiles(cu: &[u32], context_lens: &[u32], tables: &[u32], t: usize, blocks: usi
             continue;
         }
         if context < to - from || context > columns * BLOCK {
-            return fail(format!("a context of {} to {}", to - from, columns * BLOCK), context.to_string());
+            return check::fail(OP, format!("a context of {} to {}", to - from, columns * BLOCK), context.to_string());
         }
         let table = &tables[sequence * columns..][..context.div_ceil(BLOCK)];
         if let Some(b) = table.iter().find(|&&b| b as usize >= blocks) {
-            return fail(format!("blocks below {blocks}"), b.to_string());
+            return check::fail(OP, format!("blocks below {blocks}"), b.to_string());
         }
         for at in (from..to).step_by(ROWS) {
             tiles.push(QueryTile { sequence, rows: at..to.min(at + ROWS), context: context - (to - at) + 1 });
@@ -170,19 +163,26 @@ fn tiles(cu: &[u32], context_lens: &[u32], tables: &[u32], t: usize, blocks: usi
     Ok(tiles)
 }
 
-fn forward<T: Elem>(cpu: Cpu<'_>, paged: &Paged<'_>, qkv: Tensor, results: Results, scratch: Tensor) -> Result<()> {
+fn forward<T: Elem>(
+    cpu: Cpu<'_>,
+    paged: &Paged<'_>,
+    qkv: Tensor,
+    out: Tensor,
+    lse: Option<Tensor>,
+    scratch: Tensor,
+) -> Result<()> {
     let &Paged { cache: &KvCache { k, v }, block_tables, cu_seqlens_q, context_lens, heads, .. } = paged;
     let (t, blocks, setting) = (qkv.rows(), k.rows(), Setting::new(qkv.dtype, heads, paged.scale));
     let ins = [qkv, k, v, block_tables, cu_seqlens_q, context_lens];
     // Without a request for log-sum-exps, their list is empty.
-    let lse = results.lse.unwrap_or(scratch.slice(0, 0));
-    let ([out, lse, scratch], [qkv, k, v, tables, cu, contexts]) = cpu.memory.tensors([results.out, lse, scratch], ins);
+    let outs = [out, lse.unwrap_or(scratch.slice(0, 0)), scratch];
+    let ([out, lse_view, scratch], [qkv, k, v, tables, cu, contexts]) = cpu.memory.tensors(outs, ins);
     let (qkv, k, v, tables) = (qkv.of::<T>(), k.of::<T>(), v.of::<T>(), tables.of::<u32>());
     let contexts = contexts.of::<u32>();
     let tiles = tiles(cu.of::<u32>(), contexts, tables, t, blocks)?;
     let columns = tables.len() / contexts.len().max(1);
     let (group, isa) = (heads.group(), cpu.isa);
-    let (out, lse) = (Parts::new(out.of::<T>(), group * heads.dim), Parts::new(lse.of::<f32>(), group));
+    let (out, lses) = (Parts::new(out.of::<T>(), group * heads.dim), Parts::new(lse_view.of::<f32>(), group));
     run_with_scratch(cpu.pool, tiles.len() * heads.kv, scratch.of::<f32>(), scratch_len(heads), |i, scratch| {
         let (tile, head) = (&tiles[i / heads.kv], i % heads.kv);
         let (widened, scratch) = scratch.split_at_mut(widened_len(heads));
@@ -194,8 +194,8 @@ fn forward<T: Elem>(cpu: Cpu<'_>, paged: &Paged<'_>, qkv: Tensor, results: Resul
         states.attend(isa, &mut CachedKeys { k, v, table, heads, head, widened, isa });
         for (i, row) in tile.rows.clone().enumerate() {
             states.write(isa, i, out.take(row * heads.kv + head));
-            if results.lse.is_some() {
-                lse.take(row * heads.kv + head).copy_from_slice(&states.lse()[i * group..][..group]);
+            if lse.is_some() {
+                lses.take(row * heads.kv + head).copy_from_slice(&states.lse()[i * group..][..group]);
             }
         }
     });
@@ -231,14 +231,10 @@ impl<T: Elem> KeySource for CachedKeys<'_, T> {
 cpu_kernel! {
     /// Converts a block to f32 and pads its value rows with zeros.
     fn widen_block<T: Elem>(k: &[T], v: &[T], dim: usize, padded: usize, wide_k: &mut [f32], wide_v: &mut [f32]) {
-        for (to, from) in wide_k.iter_mut().zip(k) {
-            *to = from.to_f32();
-        }
+        lanes::widen(k, wide_k);
         for (to, from) in wide_v.chunks_exact_mut(padded).zip(v.chunks_exact(dim)) {
             let (to, rest) = to.split_at_mut(dim);
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = from.to_f32();
-            }
+            lanes::widen(from, to);
             rest.fill(0.0);
         }
     }

@@ -106,7 +106,7 @@ mod tests {
     use crate::device::recording_driver::{Entry, RecordingDriver};
     use crate::device::{Kind, Plan};
     use crate::ops::attend::Heads;
-    use crate::ops::paged_attention::{DecodeStep, KvCache, fwd, together};
+    use crate::ops::paged_attention::{DecodeStep, KvCache, fwd};
 
     /// Returns the grid of the launch for a step of `sequences` sequences with `keys` keys each, whose tables have 257
     /// columns.
@@ -118,8 +118,7 @@ mod tests {
         let (cu, contexts) = ((0..=sequences as u32).collect::<Vec<_>>(), vec![keys; sequences]);
         let tables: Vec<u32> = (0..257 * sequences as u32).collect();
         let step = DecodeStep { cu_seqlens_q: &cu, context_lens: &contexts, block_tables: &tables };
-        let split = Split::new(step, together(dev, heads)).unwrap();
-        let tickets = Decode::tickets(dev, at, sequences, heads).unwrap();
+        let decode = Some(Decode::of(dev, at, step, heads).unwrap());
         let cache = KvCache::alloc(dev, at, DType::Bf16, tables.len(), heads).unwrap();
         let [qkv, out] =
             [heads.qkv_len(), heads.out_len()].map(|n| dev.alloc(at, DType::Bf16, &[sequences, n]).unwrap());
@@ -130,7 +129,7 @@ mod tests {
             context_lens: dev.upload(at, &contexts, &[sequences]).unwrap(),
             heads,
             scale: 1.0,
-            decode: Some(Decode::upload(dev, at, &split, tickets).unwrap()),
+            decode,
         };
         fwd(dev, paged, qkv, out).unwrap();
         match dev.driver().unwrap().as_any().downcast_mut::<RecordingDriver>().unwrap().take()[..] {

@@ -68,9 +68,11 @@ pub struct Split {
     /// Items of several sequences, which run before `own`: `[index of the first member, number of members, first key,
     /// number of shared keys]`.
     shared: Vec<[u32; WORDS]>,
-    sequences: usize,
-    columns: usize,
-    together: usize,
+    pub(super) sequences: usize,
+    /// Columns of the block tables.
+    pub(super) columns: usize,
+    /// Maximum number of tokens of an item.
+    pub(super) together: usize,
 }
 
 impl Split {
@@ -114,11 +116,6 @@ impl Split {
         (columns * BLOCK).div_ceil(CHUNK)
     }
 
-    /// Returns the maximum number of tokens of an item.
-    pub(super) fn together(&self) -> usize {
-        self.together
-    }
-
     /// Returns true if an item has several sequences.
     pub fn shares(&self) -> bool {
         !self.shared.is_empty()
@@ -143,11 +140,6 @@ impl Split {
     pub(super) fn room(sequences: usize, columns: usize) -> [usize; 3] {
         let [own, shared] = Split::most(sequences, columns).map(|items| (1 + items) * WORDS);
         [own, shared, sequences]
-    }
-
-    /// Returns the numbers of sequences and table columns of the step.
-    pub(super) fn size(&self) -> [usize; 2] {
-        [self.sequences, self.columns]
     }
 }
 

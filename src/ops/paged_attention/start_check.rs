@@ -5,9 +5,9 @@ use half::bf16;
 
 use super::cache::KvCache;
 use super::call::Paged;
-use super::decode::{Decode, together};
+use super::decode::Decode;
 use super::forward::fwd;
-use super::split::{DecodeStep, Split};
+use super::split::DecodeStep;
 use super::store::store;
 use crate::device::{Device, KernelVariant, Region};
 use crate::error::Result;
@@ -143,15 +143,8 @@ impl Batch {
         let sequences = contexts.len();
         let each = (qkv.rows() / sequences) as u32;
         let cu_seqlens: Vec<u32> = (0..=sequences as u32).map(|s| s * each).collect();
-        let decode = match decode {
-            true => {
-                let items = DecodeStep { cu_seqlens_q: &cu_seqlens, context_lens: contexts, block_tables: tables };
-                let split = Split::new(items, together(dev, heads))?;
-                let tickets = Decode::tickets(dev, AT, sequences, heads)?;
-                Some(Decode::upload(dev, AT, &split, tickets)?)
-            }
-            false => None,
-        };
+        let step = DecodeStep { cu_seqlens_q: &cu_seqlens, context_lens: contexts, block_tables: tables };
+        let decode = decode.then(|| Decode::of(dev, AT, step, heads)).transpose()?;
         let paged = Paged {
             cache,
             block_tables: dev.upload(AT, tables, &[sequences, tables.len() / sequences])?,

@@ -2,7 +2,7 @@
 
 use super::cache::KvCache;
 use crate::device::{Cpu, Device, Gpu, Parts, cpu_kernel, params};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check::{self, by_dtype};
 use crate::tensor::{DType, Elem, Tensor};
@@ -41,7 +41,6 @@ fn store_into(dev: &mut Device, qkv: Tensor, rows: Option<Tensor>, slots: Tensor
 }
 
 fn launch_store(mut gpu: Gpu<'_>, qkv: Tensor, rows: Option<Tensor>, slots: Tensor, cache: &KvCache) -> Result<()> {
-    const THREADS: usize = 256;
     let heads = cache.heads(qkv.cols());
     check::gpu_compute(gpu.op, qkv.dtype)?;
     // Number of elements per thread: 8 for 16-byte accesses, if heads start at multiples of 16 bytes.
@@ -62,7 +61,7 @@ fn launch_store(mut gpu: Gpu<'_>, qkv: Tensor, rows: Option<Tensor>, slots: Tens
         blocks: check::count(gpu.op, "blocks", cache.blocks())?,
         sources: check::count(gpu.op, "rows", qkv.rows())?,
     });
-    gpu.launch("kv_cache", kernel, check::launch(gpu.op, (elements / each).div_ceil(THREADS), THREADS, 0)?, args)
+    gpu.launch("kv_cache", kernel, check::by_elements(gpu.op, elements, each)?, args)
 }
 
 fn store_blocks<T: Elem>(
@@ -83,7 +82,7 @@ fn store_blocks<T: Elem>(
     let bounds = (qkv.rows(), cache.blocks() * BLOCK);
     if let Some(s) = stored.iter().find(|s| s.row as usize >= bounds.0 || s.slot as usize >= bounds.1) {
         let (want, got) = (format!("rows below {} and slots below {}", bounds.0, bounds.1), format!("{s:?}"));
-        return Err(Error::Shape { op: "paged_attention::store", want, got });
+        return check::fail("paged_attention::store", want, got);
     }
     stored.sort_by_key(|s| s.slot);
     let by_block: Vec<&[Stored]> = stored.chunk_by(|a, b| a.block() == b.block()).collect();

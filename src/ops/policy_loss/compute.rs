@@ -4,10 +4,11 @@ use super::batch::{Batch, Real};
 use super::loss::{Denominators, PolicyLoss, rows};
 use super::row;
 use super::stats::Sums;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::ops::check;
 
 /// Computes the loss of `batch` with the mini-batch's `denominators`, and writes its gradient to `dlog_prob` `[T]`.
-/// `entropy` is a pair: the entropies `[T]`, and the memory for their gradient. The results of micro-batches can be
+/// `entropy` holds the entropies `[T]`, and `dentropy` receives their gradient. The results of micro-batches can be
 /// added. Returns an error if lengths do not fit or log-probs of the reference or of the teacher are missing.
 pub fn compute<F: Real>(
     config: &PolicyLoss,
@@ -15,29 +16,27 @@ pub fn compute<F: Real>(
     batch: &Batch<'_, F>,
     log_prob: &[F],
     dlog_prob: &mut [F],
-    entropy: Option<(&[F], &mut [F])>,
-) -> Result<Sums> {
-    let (entropy, dentropy) = entropy.unzip();
-    fits(
-        config,
-        batch,
-        log_prob.len(),
-        dlog_prob.len(),
-        [entropy.map(<[F]>::len), dentropy.as_deref().map(<[F]>::len)],
-    )?;
-    Ok(sums(config, denominators, batch, log_prob, entropy, dlog_prob, dentropy))
-}
-
-/// Computes [`compute`] for arguments that were checked by [`fits`].
-pub(super) fn sums<F: Real>(
-    config: &PolicyLoss,
-    denominators: &Denominators,
-    batch: &Batch<'_, F>,
-    log_prob: &[F],
     entropy: Option<&[F]>,
-    dlog_prob: &mut [F],
     mut dentropy: Option<&mut [F]>,
-) -> Sums {
+) -> Result<Sums> {
+    let shape = |what: &str, want: usize, got: usize| {
+        check::that("policy_loss", want == got, format!("{what} {want}"), got.to_string())
+    };
+    let (t, s) = (log_prob.len(), batch.advantages.len());
+    shape("length of cu_seqlens", s + 1, batch.cu_seqlens.len())?;
+    shape("first row border", 0, batch.cu_seqlens[0] as usize)?;
+    shape("last row border", t, batch.cu_seqlens[s] as usize)?;
+    if let Some(w) = batch.cu_seqlens.windows(2).find(|w| w[0] > w[1]) {
+        return check::fail("policy_loss", "ascending cu_seqlens", format!("{w:?}"));
+    }
+    let reference = if config.kl_loss.is_some() { 0 } else { t };
+    shape("length of dlog_prob", t, dlog_prob.len())?;
+    shape("length of old_log_prob", t, batch.old_log_prob.len())?;
+    shape("length of ref_log_prob", t, batch.ref_log_prob.map_or(reference, <[F]>::len))?;
+    let teacher = if config.distillation.is_some() { 0 } else { t };
+    shape("length of teacher_log_prob", t, batch.teacher_log_prob.map_or(teacher, <[F]>::len))?;
+    shape("length of entropy", t, entropy.map_or(t, <[F]>::len))?;
+    shape("length of dentropy", t, dentropy.as_deref().map_or(t, <[F]>::len))?;
     let (mut sums, mut lanes) = (Sums::NONE, Vec::new());
     let row = row::LossRows { config, denominators, batch, log_prob, entropy };
     for (i, at) in rows(batch.cu_seqlens).enumerate() {
@@ -45,34 +44,5 @@ pub(super) fn sums<F: Real>(
         let dh = dentropy.as_deref_mut().map(|d| &mut d[at]);
         sums += row.sums(i, d, dh, &mut lanes);
     }
-    sums
-}
-
-/// Returns an error if lengths do not fit or log-probs of the reference or of the teacher are missing.
-pub(super) fn fits<F>(
-    config: &PolicyLoss,
-    batch: &Batch<'_, F>,
-    log_prob: usize,
-    dlog_prob: usize,
-    entropy: [Option<usize>; 2],
-) -> Result<()> {
-    let shape = |what: &str, want: usize, got: usize| match want == got {
-        true => Ok(()),
-        false => Err(Error::Shape { op: "policy_loss", want: format!("{what} {want}"), got: got.to_string() }),
-    };
-    let (t, s) = (log_prob, batch.advantages.len());
-    shape("length of cu_seqlens", s + 1, batch.cu_seqlens.len())?;
-    shape("first row border", 0, batch.cu_seqlens[0] as usize)?;
-    shape("last row border", t, batch.cu_seqlens[s] as usize)?;
-    if let Some(w) = batch.cu_seqlens.windows(2).find(|w| w[0] > w[1]) {
-        return Err(Error::Shape { op: "policy_loss", want: "ascending cu_seqlens".into(), got: format!("{w:?}") });
-    }
-    let reference = if config.kl_loss.is_some() { 0 } else { t };
-    shape("length of dlog_prob", t, dlog_prob)?;
-    shape("length of old_log_prob", t, batch.old_log_prob.len())?;
-    shape("length of ref_log_prob", t, batch.ref_log_prob.map_or(reference, <[F]>::len))?;
-    let teacher = if config.distillation.is_some() { 0 } else { t };
-    shape("length of teacher_log_prob", t, batch.teacher_log_prob.map_or(teacher, <[F]>::len))?;
-    shape("length of entropy", t, entropy[0].unwrap_or(t))?;
-    shape("length of dentropy", t, entropy[1].unwrap_or(t))
+    Ok(sums)
 }

@@ -1,7 +1,7 @@
 //! Policy loss on a device: inputs, outputs and accumulated statistics are tensors.
 
 use super::batch::Batch;
-use super::compute::{fits, sums};
+use super::compute::compute;
 use super::loss::{Denominators, PolicyLoss};
 use super::stats::{STATS, Sums};
 use crate::choice::{KlLossType, LossAggMode, LossMode};
@@ -100,9 +100,7 @@ fn on_cpu(cpu: Cpu<'_>, config: &PolicyLoss, denominators: &Denominators, batch:
     };
     let h = io.entropy.map(|_| h.of::<f32>());
     let dh = io.dentropy.map(|_| dh.of::<f32>());
-    let entropy = [h.map(<[f32]>::len), dh.as_deref().map(<[f32]>::len)];
-    fits(config, &host, io.log_prob.len(), io.dlog_prob.len(), entropy)?;
-    let part = sums(config, denominators, &host, lp.of::<f32>(), h, d.of::<f32>(), dh);
+    let part = compute(config, denominators, &host, lp.of::<f32>(), d.of::<f32>(), h, dh)?;
     let total = total.of::<f64>();
     let mut all = Sums::of(total);
     all += part;

@@ -8,7 +8,7 @@ use crate::philox::{self, philox4x32_10};
 
 /// Returns the token of a row of logits `z`. `max` is the largest logit.
 pub(super) fn token(isa: Isa, z: &[f32], max: f32, draw: &Draw) -> u32 {
-    let (params, key, noise) = (draw.params(), draw.key(), draw.noise());
+    let (params, key, noise) = (draw.params(), draw.key, draw.noise());
     if params.temperature == 0.0 {
         largest(isa, z, None)
     } else if params.narrows() {
@@ -53,14 +53,20 @@ cpu_kernel! {
                 at[j] = if larger { (block * IDS + j) as u32 } else { at[j] };
             }
         }
-        let mut winner = (f32::NEG_INFINITY, u32::MAX);
-        for (&score, &id) in best.iter().zip(&at) {
-            if score > winner.0 || (score == winner.0 && id < winner.1) {
-                winner = (score, id);
-            }
-        }
-        if winner.1 == u32::MAX { 0 } else { winner.1 }
+        winner(best.into_iter().zip(at))
     }
+}
+
+/// Returns the id with the largest score. Ties go to the lower id. Returns 0 if no score is above -inf.
+#[inline(always)]
+fn winner(scores: impl Iterator<Item = (f32, u32)>) -> u32 {
+    let mut winner = (f32::NEG_INFINITY, u32::MAX);
+    for (score, id) in scores {
+        if score > winner.0 || (score == winner.0 && id < winner.1) {
+            winner = (score, id);
+        }
+    }
+    if winner.1 == u32::MAX { 0 } else { winner.1 }
 }
 
 /// An id that may be drawn.
@@ -137,13 +143,8 @@ fn draw_among(isa: Isa, ids: &[u32], z: &[f32], key: [u32; 2], noise: NoiseKey) 
         ids.iter().for_each(|&id| masked[id as usize] = z[id as usize]);
         return largest(isa, &masked, Some((key, noise)));
     }
-    let mut winner = (f32::NEG_INFINITY, u32::MAX);
-    for &id in ids {
+    winner(ids.iter().map(|&id| {
         let word = noise_words(key, noise, id / 4)[id as usize % 4];
-        let score = z[id as usize] + philox::gumbel(word);
-        if score > winner.0 || (score == winner.0 && id < winner.1) {
-            winner = (score, id);
-        }
-    }
-    if winner.1 == u32::MAX { 0 } else { winner.1 }
+        (z[id as usize] + philox::gumbel(word), id)
+    }))
 }

@@ -21,7 +21,8 @@ pub struct Draw {
     prompt: u32,
     rollout: u32,
     position: u32,
-    key: [u32; 2],
+    /// Philox key of the noise.
+    pub(super) key: [u32; 2],
     /// 1 if the row's logits are kept and nothing is sampled. A kernel sees `top_k` instead, which makes it store them.
     kept: u32,
     /// Padding, so that rows of the array start at multiples of 16 bytes.
@@ -60,11 +61,6 @@ impl Draw {
     /// Returns the identifiers of the draw.
     pub fn noise(&self) -> NoiseKey {
         NoiseKey { prompt: self.prompt, rollout: self.rollout, position: self.position }
-    }
-
-    /// Returns the Philox key of the noise.
-    pub fn key(&self) -> [u32; 2] {
-        self.key
     }
 
     /// Copies `draws` to the device as u32 `[B, 12]`.

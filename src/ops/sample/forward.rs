@@ -128,7 +128,7 @@ fn draw(cpu: Cpu<'_>, vocab: usize, logits: Tensor, partials: Tensor, draws: &[D
         }
         let z = &logits[row * columns..][..vocab];
         let fold = Fold::of(&partials[row * width..][..width]);
-        let id = choose::token(cpu.isa, z, fold.max(), &draws[row]);
+        let id = choose::token(cpu.isa, z, fold.max, &draws[row]);
         ids.take(row)[0] = id;
         logprobs.take(row)[0] = z[id as usize] - fold.logsumexp();
     });

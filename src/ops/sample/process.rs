@@ -217,14 +217,14 @@ pub fn sample_row(isa: Isa, logits: &[f32], call: &RowCall<'_>) -> RowSample {
         Scaled::new(isa, &logits, scale)
     });
     let from = changed.as_ref().unwrap_or(&policy);
-    let token_id = choose::token(isa, from.z(), from.fold.max(), &call.draw);
-    let none_left = from.fold.max() == f32::NEG_INFINITY;
+    let token_id = choose::token(isa, from.z(), from.fold.max, &call.draw);
+    let none_left = from.fold.max == f32::NEG_INFINITY;
     let ranked = call.report.map(|(mode, top)| match mode {
         LogprobsMode::Raw if scale == 1.0 => policy.ranked(token_id, top),
         LogprobsMode::Raw => Scaled::new(isa, logits, 1.0).ranked(token_id, top),
         LogprobsMode::Processed if params.narrows() && params.temperature != 0.0 => {
             let mut kept = vec![f32::NEG_INFINITY; logits.len()];
-            let ids = choose::narrowed(isa, from.z(), from.fold.max(), &params);
+            let ids = choose::narrowed(isa, from.z(), from.fold.max, &params);
             ids.into_iter().for_each(|id| kept[id as usize] = from.z[id as usize]);
             Scaled::new(isa, &kept, 1.0).ranked(token_id, top)
         }
