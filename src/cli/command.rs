@@ -27,7 +27,7 @@ use crate::error::Result;
     Set any config key with a trailing key=value, such as seed=7; \
     `omr config` lists all keys. To continue a stopped run, run the same command with the same --out.\n\
     Exit status: 0 success, 2 wrong input, 1 the run failed, 130 stopped by a signal (see the key save_on_stop).")]
-pub(super) struct Cli {
+struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
@@ -103,9 +103,9 @@ commands! {
     /// Check what works on this machine and how to fix the rest
     Doctor(doctor::Args) = doctor::run;
     /// Generate a completion script for bash, zsh or fish
-    Completions(completions::Args) = completions::run;
+    Completions(completions::Args) = complete;
     /// Write the manual pages of all commands
-    Man(man::Args) = man::run;
+    Man(man::Args) = write_pages;
 }
 
 /// Groups of commands, in the order of `omr --help`.
@@ -115,6 +115,14 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Use", &["serve", "chat", "generate", "score", "verify", "export"]),
     ("Inspect", &["watch", "report", "replay", "plan", "bench", "config", "doctor", "completions", "man"]),
 ];
+
+fn complete(args: &completions::Args, _: &Context) -> Result<()> {
+    completions::run(args, &mut Cli::command())
+}
+
+fn write_pages(args: &man::Args, _: &Context) -> Result<()> {
+    man::run(args, Cli::command())
+}
 
 /// Returns the command line with its help: commands in groups. Flags of all commands are explained once, in `omr
 /// --help`.

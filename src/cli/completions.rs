@@ -1,10 +1,7 @@
 //! `omr completions`: prints a shell script that completes commands and flags.
 
-use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 
-use super::Context;
-use super::command::Cli;
 use super::stdout::print;
 use crate::error::Result;
 
@@ -19,9 +16,9 @@ pub struct Args {
     shell: Shell,
 }
 
-/// Prints the script to stdout.
-pub fn run(args: &Args, _: &Context) -> Result<()> {
+/// Prints the script for `commands` to stdout.
+pub fn run(args: &Args, commands: &mut clap::Command) -> Result<()> {
     let mut out = Vec::new();
-    generate(args.shell, &mut Cli::command(), "omr", &mut out);
+    generate(args.shell, commands, "omr", &mut out);
     print(&String::from_utf8_lossy(&out))
 }

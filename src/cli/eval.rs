@@ -216,7 +216,7 @@ fn task_file(args: &Args, config: &mut EvalConfig) -> Result<Option<TaskFile>> {
 
 /// Returns the source of the tasks' questions: the folders of the config, or the user's own benchmark.
 fn source<'a>(config: &'a EvalConfig, file: Option<&'a TaskFile>) -> task::Source<'a> {
-    task::Source { file, ..task::Source::of(config) }
+    task::Source { file: file.map(|file| file as &dyn task::OwnRows), ..task::Source::of(config) }
 }
 
 /// Returns the tasks given by the arguments, by the config or by the recorded answers, or the first task of the table.

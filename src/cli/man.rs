@@ -2,10 +2,6 @@
 
 use std::path::PathBuf;
 
-use clap::CommandFactory;
-
-use super::Context;
-use super::command::Cli;
 use super::stdout::print;
 use crate::error::{Error, Result};
 use crate::files;
@@ -19,9 +15,9 @@ pub struct Args {
     out: PathBuf,
 }
 
-/// Writes one page per command and prints the folder to stdout.
-pub fn run(args: &Args, _: &Context) -> Result<()> {
+/// Writes one page per command of `commands` and prints the folder to stdout.
+pub fn run(args: &Args, commands: clap::Command) -> Result<()> {
     files::make_folder(&args.out)?;
-    clap_mangen::generate_to(Cli::command(), &args.out).map_err(Error::io(&args.out))?;
+    clap_mangen::generate_to(commands, &args.out).map_err(Error::io(&args.out))?;
     print(&format!("{}\n", args.out.display()))
 }

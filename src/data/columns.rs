@@ -20,7 +20,6 @@ use crate::data::declared;
 use crate::data::fields::{Fields, RawImage};
 use crate::data::names::{self, Names};
 use crate::data::paths::{endings, has_ending};
-use crate::data::row_source::{RowPosition, RowSink, RowSource};
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -69,7 +68,7 @@ impl Table {
         let all = Table::of(path, |_| false)?;
         let names = names.with_columns(path, &all.names())?;
         // Columns of bytes are images that the rows do not use.
-        let mut plain = all.columns(0)?;
+        let mut plain = all.columns();
         plain.retain(|(name, kind)| names.keeps(name) && !kind.contains("bytes"));
         let wanted = |name: &str| names.reads(name) || plain.iter().any(|(kept, _)| kept == name);
         Ok(Table { names: names.clone(), ..Table::of(path, wanted)? })
@@ -230,17 +229,20 @@ impl Table {
     }
 }
 
-impl RowSource for Table {
-    fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()> {
-        let rows = self.each(range, |batch, i, row| {
-            let at = RowPosition { index: row as u32, offset: row as u64 };
-            take(at, self.fields(batch, i, row)).map(ControlFlow::<()>::Continue)
-        });
+impl Table {
+    /// Passes the fields of the rows in `range` with their numbers to `take`.
+    pub(super) fn read(
+        &self,
+        range: Range<usize>,
+        mut take: impl FnMut(usize, RowResult<Fields>) -> Result<()>,
+    ) -> Result<()> {
+        let rows =
+            self.each(range, |batch, i, row| take(row, self.fields(batch, i, row)).map(ControlFlow::<()>::Continue));
         rows.map(drop)
     }
 
-    fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
-        let row = at.index as usize;
+    /// Returns the fields of row number `row`.
+    pub(super) fn row(&self, row: usize) -> Result<RowResult<Fields>> {
         let outside = || Error::format(&self.path, format!("no row {}", row + 1));
         let from = self.copied().unwrap_or(self);
         let unit = from.unit(row)?.ok_or_else(outside)?;
@@ -255,16 +257,14 @@ impl RowSource for Table {
         Ok(self.fields(&batch, row - unit.first, row))
     }
 
-    fn columns(&self, _: usize) -> Result<Vec<(String, String)>> {
+    /// Returns the names and types of the columns.
+    pub(super) fn columns(&self) -> Vec<(String, String)> {
         let fields = self.metadata.schema().fields().iter();
-        Ok(fields.map(|field| (field.name().clone(), type_name(field.data_type()))).collect())
+        fields.map(|field| (field.name().clone(), type_name(field.data_type()))).collect()
     }
 
-    fn count(&self) -> Result<usize> {
-        Ok(self.rows())
-    }
-
-    fn unread_images(&self) -> Result<Vec<String>> {
+    /// Returns the columns that are not read although their first rows contain images.
+    pub(super) fn unread_images(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         // A fault in a column that is not read is no fault of the file.
         if let Ok(others) = Table::of(&self.path, |name| !self.names.reads(name)) {
@@ -276,10 +276,6 @@ impl RowSource for Table {
         found.sort_unstable();
         found.dedup();
         Ok(found)
-    }
-
-    fn table(&self) -> Option<&Table> {
-        Some(self)
     }
 }
 
@@ -347,7 +343,7 @@ pub fn names(path: &Path) -> Result<Vec<String>> {
 
 /// Returns the number of rows of a parquet file.
 pub fn count(path: &Path) -> Result<usize> {
-    Table::of(path, |_| false)?.count()
+    Ok(Table::of(path, |_| false)?.rows())
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 
 use crate::data::cells;
 use crate::data::fields::plain;
-use crate::data::write::arrow_error;
 use crate::error::{Error, Result};
 
 /// Name of the column.
@@ -89,4 +88,9 @@ impl ExtraColumns {
         let (fields, columns): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
         RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)
     }
+}
+
+/// Converts an error of arrow while rows are written.
+pub(super) fn arrow_error(e: arrow_schema::ArrowError) -> Error {
+    Error::Failed(format!("converting rows to columns: {e}"))
 }

@@ -101,3 +101,29 @@ impl RowSource for JsonRows {
         json_columns(&self.file, self.layout, rows)
     }
 }
+
+impl RowSource for Table {
+    fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()> {
+        self.read(range, |row, fields| take(RowPosition { index: row as u32, offset: row as u64 }, fields))
+    }
+
+    fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
+        Table::row(self, at.index as usize)
+    }
+
+    fn columns(&self, _: usize) -> Result<Vec<(String, String)>> {
+        Ok(Table::columns(self))
+    }
+
+    fn count(&self) -> Result<usize> {
+        Ok(self.rows())
+    }
+
+    fn unread_images(&self) -> Result<Vec<String>> {
+        Table::unread_images(self)
+    }
+
+    fn table(&self) -> Option<&Table> {
+        Some(self)
+    }
+}

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BinaryArray, BooleanArray, ListArray, RecordBatch, StringArray, StructArray};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
-use arrow_schema::{ArrowError, DataType, Field, Fields, Schema};
+use arrow_schema::{DataType, Field, Fields, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
 
-use crate::data::extra::{self, ExtraColumns};
+use crate::data::extra::{self, ExtraColumns, arrow_error};
 use crate::data::form::IMAGE_MARKER;
 use crate::data::{ImageSource, Row};
 use crate::error::{Error, Result};
@@ -190,10 +190,6 @@ fn batch(rows: &[Row], form: Form, extra: &ExtraColumns) -> Result<RecordBatch> 
     }
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
         .map_err(arrow_error)
-}
-
-pub(super) fn arrow_error(e: ArrowError) -> Error {
-    Error::Failed(format!("converting rows to columns: {e}"))
 }
 
 fn group(columns: Vec<(&str, ArrayRef)>, nulls: Option<NullBuffer>) -> Result<ArrayRef> {

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::model::is_weights;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -20,6 +19,11 @@ pub enum Part {
     Settings,
     /// The tensors.
     Tensors,
+}
+
+/// Returns true if a file with this name contains weights.
+pub(super) fn is_weights(name: &str) -> bool {
+    name.ends_with(".safetensors")
 }
 
 /// Manifest of a folder's files.

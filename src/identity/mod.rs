@@ -159,7 +159,7 @@ impl CurrentInputs {
         for (name, hash) in &found {
             let kind = match weights {
                 Weights::Teacher => InputKind::Teacher,
-                Weights::Reference if model::is_weights(name) => InputKind::Reference,
+                Weights::Reference if manifest::is_weights(name) => InputKind::Reference,
                 _ => InputKind::Model,
             };
             self.folders.insert(kind.name(), dir.display().to_string());

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::manifest::is_weights;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::base_model::{self, ADAPTER};
@@ -87,11 +88,6 @@ pub(super) fn files(dir: &Path, whole: bool) -> Result<BTreeMap<String, String>>
 pub(super) fn decides(name: &str) -> bool {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     !name.contains('/') && ["json", "jinja", "txt", "safetensors"].contains(&ending)
-}
-
-/// Returns true if a file with this name contains weights.
-pub(super) fn is_weights(name: &str) -> bool {
-    name.ends_with(".safetensors")
 }
 
 /// Returns the hash of each file in `dir` besides config.json and the weights that affects the model's output, by name.

@@ -1,5 +1,6 @@
 //! State that all request handlers share.
 
+use std::path::PathBuf;
 use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,10 +13,44 @@ use super::fields::Fields;
 use super::media::MediaRules;
 use super::metrics::Metrics;
 use super::record::Recorder;
-use super::server::Options;
+use crate::config::ServeConfig;
 use crate::image::Processor;
 use crate::model::ModelConfig;
+use crate::ops::sample::LogprobsMode;
 use crate::text::Chat;
+
+/// Settings of a server.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Model directory.
+    pub model: PathBuf,
+    /// The model as the user named it.
+    pub root: String,
+    /// Engine settings.
+    pub config: ServeConfig,
+    /// Names of the model for requests. Empty uses `root`.
+    pub names: Vec<String>,
+    /// Name and directory of an adapter that requests may use.
+    pub adapter: Option<(String, PathBuf)>,
+    /// Keys of clients. Without keys, every client is accepted.
+    pub api_keys: Vec<String>,
+    /// Key of administrators.
+    pub admin_api_key: Option<String>,
+    /// True if reasoning is separated from answers.
+    pub has_reasoning_parser: bool,
+    /// Meaning of the log-probs of answers.
+    pub logprobs_mode: LogprobsMode,
+    /// True if a server without keys of clients answers only requests to `localhost`.
+    pub only_localhost: bool,
+    /// Domains from which images may be loaded.
+    pub allowed_media_domains: Vec<String>,
+    /// Folder below which `file://` images may be loaded.
+    pub allowed_local_media_path: Option<PathBuf>,
+    /// Maximum number of tokens of an answer whose request states none. `None` fills the context.
+    pub max_tokens: Option<usize>,
+    /// File to which requests are recorded.
+    pub record_requests: Option<PathBuf>,
+}
 
 /// State that all request handlers share.
 pub struct App {

@@ -10,11 +10,12 @@ use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
 use super::answer::Answer;
+use super::app::Options;
 use super::batch_line::{Failure, Lines, Outcome, Spot, content};
 use super::errors::ApiError;
 use super::fields::Fields;
 use super::requests::{Prepared, question};
-use super::server::{Options, UnloadedServer};
+use super::server::UnloadedServer;
 use super::sizes::Needs;
 use crate::config::{GenerateConfig, deciding};
 use crate::data::folder::Folder;

@@ -30,7 +30,8 @@ mod stream;
 mod terminal;
 mod text;
 
+pub use app::Options;
 pub use batch::{Batch, Files};
 pub use http::{is_of_loopback, serve_beside};
-pub use server::{Options, Server, listen};
+pub use server::{Server, listen};
 pub use terminal::HELP;

@@ -1,12 +1,12 @@
 //! Loads the model, and runs the server, a replay or a chat on it.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
-use super::app::{App, now};
+use super::app::{App, Options, now};
 use super::engine_client::{Command, EngineClient};
 use super::engine_thread::{Core, EngineThread};
 use super::http;
@@ -17,7 +17,6 @@ use super::record::Recorder;
 use super::replay::{Replayed, replay};
 use super::routes::router;
 use super::sizes::{self, Needs};
-use crate::config::ServeConfig;
 use crate::device::{Device, Plan, Region};
 use crate::engine::{Engine, EngineConfig, allowed_ids};
 use crate::error::{Error, Result};
@@ -28,7 +27,6 @@ use crate::llm::fits;
 use crate::machine::Machine;
 use crate::model::adapter_files::StoredAdapter;
 use crate::model::{Model, ModelConfig, weights};
-use crate::ops::sample::LogprobsMode;
 use crate::tensor::DType;
 use crate::text::Chat;
 
@@ -36,39 +34,6 @@ use crate::text::Chat;
 const LOWER: &str = "max_model_len, max_num_seqs, max_num_batched_tokens, num_kv_blocks or image_max_pixels";
 /// Maximum time that the requests in flight of a server have to finish after the first stop request.
 const DRAIN: Duration = Duration::from_secs(30);
-
-/// Settings of a server.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Model directory.
-    pub model: PathBuf,
-    /// The model as the user named it.
-    pub root: String,
-    /// Engine settings.
-    pub config: ServeConfig,
-    /// Names of the model for requests. Empty uses `root`.
-    pub names: Vec<String>,
-    /// Name and directory of an adapter that requests may use.
-    pub adapter: Option<(String, PathBuf)>,
-    /// Keys of clients. Without keys, every client is accepted.
-    pub api_keys: Vec<String>,
-    /// Key of administrators.
-    pub admin_api_key: Option<String>,
-    /// True if reasoning is separated from answers.
-    pub has_reasoning_parser: bool,
-    /// Meaning of the log-probs of answers.
-    pub logprobs_mode: LogprobsMode,
-    /// True if a server without keys of clients answers only requests to `localhost`.
-    pub only_localhost: bool,
-    /// Domains from which images may be loaded.
-    pub allowed_media_domains: Vec<String>,
-    /// Folder below which `file://` images may be loaded.
-    pub allowed_local_media_path: Option<PathBuf>,
-    /// Maximum number of tokens of an answer whose request states none. `None` fills the context.
-    pub max_tokens: Option<usize>,
-    /// File to which requests are recorded.
-    pub record_requests: Option<PathBuf>,
-}
 
 /// A loaded model that can answer requests.
 pub struct Server {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::hub::SUBJECT;
-use super::{Answers, Marks, QuestionSink, RowSource, TaskQuestion, TaskSpec, written};
+use super::{Answers, Marks, OwnRows, QuestionSink, RowSource, TaskQuestion, TaskSpec, written};
 use crate::config::{self, DataType, TaskFileConfig};
 use crate::data::columns::{self, Columns};
 use crate::data::fields::{Fields, LOOKED_AT, RowContext, json_columns};
@@ -154,8 +154,9 @@ impl TaskFile {
         row.columns = fields;
         Ok(row)
     }
+}
 
-    /// Passes the questions to `take`, one after another. Errors name the file and the row.
+impl OwnRows for TaskFile {
     fn rows(&self, take: QuestionSink) -> Result<()> {
         let path = &self.config.data.path;
         let beside = || path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

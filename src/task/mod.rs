@@ -41,4 +41,4 @@ pub use self::file::TaskFile;
 pub use self::marks::{Mark, Marks, Metrics};
 pub use self::registry::{GROUPS, TASKS, find, named, open_file, recipe_of};
 pub use self::rows::{Task, TaskRows, VerifiedRows};
-pub use self::spec::{Answers, QuestionSink, RowSource, Source, TaskQuestion, TaskSpec};
+pub use self::spec::{Answers, OwnRows, QuestionSink, RowSource, Source, TaskQuestion, TaskSpec};

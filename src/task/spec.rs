@@ -7,7 +7,6 @@ use super::aggregate::{self, Counted, Metric};
 use super::crash::PublishedResult;
 use super::dataset::Hub;
 use super::doc::{Doc, Prompt};
-use super::file::TaskFile;
 use super::marks::{Marks, Metrics};
 use super::recipe::Recipe;
 use crate::config::{DatasetConfig, EvalConfig, Mode};
@@ -67,6 +66,12 @@ impl TaskSpec {
     };
 }
 
+/// A user-defined benchmark.
+pub trait OwnRows: Sync {
+    /// Passes the questions to `take`, one after another. Errors name the file and the row.
+    fn rows(&self, take: QuestionSink) -> Result<()>;
+}
+
 /// Callback that receives questions one after another and returns whether to continue.
 pub type QuestionSink<'a> = &'a mut dyn FnMut(TaskQuestion) -> Result<ControlFlow<()>>;
 
@@ -105,7 +110,7 @@ pub struct Source<'a> {
     /// Seed for the order of options, used by tasks that draw one.
     pub shuffle_seed: u64,
     /// The user-defined benchmark.
-    pub file: Option<&'a TaskFile>,
+    pub file: Option<&'a dyn OwnRows>,
 }
 
 impl Source<'_> {
