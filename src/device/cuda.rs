@@ -422,9 +422,9 @@ impl Driver for Cuda {
 
     fn drop_graph(&mut self, graph: Graph) {
         let dropped = self.graphs.get_mut(graph.0 as usize).and_then(Option::take);
-        if let (Some(graph), Ok(())) = (dropped, self.bind()) {
+        if let (Some((captured, exec)), Ok(())) = (dropped, self.bind()) {
             // SAFETY: destroyed once; the driver keeps an executable graph until its queued launches have run.
-            unsafe { destroy(graph) };
+            unsafe { destroy(captured, exec) };
         }
     }
 
@@ -468,7 +468,7 @@ impl Driver for Cuda {
 ///
 /// # Safety
 /// The context must be current, and no copy of the handles may be used.
-unsafe fn destroy((captured, exec): (sys::CUgraph, sys::CUgraphExec)) {
+unsafe fn destroy(captured: sys::CUgraph, exec: sys::CUgraphExec) {
     // SAFETY: guaranteed by the caller.
     unsafe {
         let _ = graph::exec_destroy(exec);
@@ -485,7 +485,7 @@ impl Drop for Cuda {
         let _ = self.context.synchronize();
         // SAFETY: this value made each handle and destroys it once, and no work that uses it is left.
         unsafe {
-            self.graphs.drain(..).flatten().for_each(|graph| destroy(graph));
+            self.graphs.drain(..).flatten().for_each(|(captured, exec)| destroy(captured, exec));
             self.staging.free();
             self.events.drain(..).for_each(|made| _ = event::destroy(made));
             self.streams.drain(..).for_each(|made| _ = stream::destroy(made));

@@ -245,7 +245,7 @@ pub fn greet(start: &Start, mut own: Greeting, port: u16) -> Result<Rendezvous> 
     let (mut last, mut refused, mut unproved_since) = ("no connection".to_owned(), false, None);
     while Instant::now() < deadline {
         (start.waiting)()?;
-        match call(start, (host, port), &own, deadline)? {
+        match call(start, host, port, &own, deadline)? {
             Call::Table { stream, key, token, members } => {
                 let control = (0..own.size).map(|rank| (rank == 0).then(|| stream.try_clone()).transpose());
                 let control = control.collect::<io::Result<_>>().map_err(link("the connection to rank 0"))?;
@@ -272,8 +272,8 @@ pub fn greet(start: &Start, mut own: Greeting, port: u16) -> Result<Rendezvous> 
 
 /// Calls rank 0 until `deadline`, proves the secret, sends the greeting, and waits for the answer. Errors if the run
 /// cannot start.
-fn call(start: &Start, address: (&str, u16), own: &Greeting, deadline: Instant) -> Result<Call> {
-    let stream = match connect(address, deadline) {
+fn call(start: &Start, host: &str, port: u16, own: &Greeting, deadline: Instant) -> Result<Call> {
+    let stream = match connect(host, port, deadline) {
         Ok(stream) => stream,
         Err(error) => return Ok(Call::Gone(error.to_string())),
     };
@@ -341,9 +341,9 @@ fn seen(mut member: Member, rank_0: &TcpStream) -> Member {
     member
 }
 
-fn connect(address: (&str, u16), deadline: Instant) -> io::Result<TcpStream> {
+fn connect(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::other("the host name resolves to no address");
-    for at in address.to_socket_addrs()? {
+    for at in (host, port).to_socket_addrs()? {
         let left = deadline.saturating_duration_since(Instant::now()).clamp(POLL, WORD);
         match TcpStream::connect_timeout(&at, left) {
             Ok(stream) => return Ok(stream),
@@ -360,7 +360,7 @@ pub fn is_pause(error: &io::Error) -> bool {
 
 /// Opens a connection to `to` for the collectives of `rank`.
 fn linked(met: &Rendezvous, rank: usize, to: &Member, end: Instant, waiting: Waiting) -> Result<io::Result<TcpStream>> {
-    let stream = match connect((&to.address.ip().to_string(), to.address.port()), end) {
+    let stream = match connect(&to.address.ip().to_string(), to.address.port(), end) {
         Ok(stream) => stream,
         Err(error) => return Ok(Err(error)),
     };

@@ -17,7 +17,7 @@ use crate::train::metrics::{self, Metrics};
 /// take the largest or smallest value, as in verl.
 #[derive(Default)]
 pub struct StepMetrics {
-    /// All metrics.
+    /// Metrics of the step.
     pub values: Metrics,
     /// Metrics of each update so far.
     pub updates: Vec<Vec<(String, f64)>>,

@@ -34,7 +34,7 @@ fn at(dir: &Path, name: &str) -> String {
     dir.join(name).to_str().unwrap().to_owned()
 }
 
-/// A program that accepts a response if `extra_info` of its row says so, with the rows as JSONL and as parquet.
+/// A program that accepts a response if `extra_info` of its row contains it, with the rows as JSONL and as parquet.
 #[test]
 fn the_own_scorer_receives_the_columns_of_a_row() {
     let dir = folder(&[]);

@@ -207,7 +207,7 @@ fn random_rows(dir: &Path, count: usize, images: usize) {
     }
 }
 
-/// As many rows as the published SFT set has go through `data dedup` and `data mix` and are trained on for 20 steps.
+/// Passes as many rows as the published SFT set has through `data dedup` and `data mix` and trains on them for 20 steps.
 #[test]
 #[ignore = "by hand: tools/data-at-size --published"]
 fn rows_874000() {

@@ -1,4 +1,4 @@
-//! What both modes use: rational numbers, the work budget and the verdict.
+//! Types of both modes: rational numbers, the work budget and the verdict.
 
 use std::cell::Cell;
 

@@ -14,8 +14,21 @@ pub(super) const SUMS: usize = 4 * 32 * (32 * 2 + 17 + 16 * 3 + 7 * 2 + 1);
 
 const PANEL: usize = 32;
 
-/// Initial states of a block: the exponent that the values are centred on, and true if the block adds to existing sums.
-const STARTS: [(u32, bool); 4] = [(127, false), (127, true), (63, false), (63, true)];
+/// Initial state of a block.
+#[derive(Clone, Copy)]
+struct Start {
+    /// Exponent that the values are centred on.
+    middle: u32,
+    /// True if the block adds to existing sums.
+    resume: bool,
+}
+
+const STARTS: [Start; 4] = [
+    Start { middle: 127, resume: false },
+    Start { middle: 127, resume: true },
+    Start { middle: 63, resume: false },
+    Start { middle: 63, resume: true },
+];
 
 /// Returns the number of sums for which `one` and `other` are not bitwise identical, over the blocks of a shape.
 pub(super) fn differing(one: Isa, other: Isa, shape: Shape) -> usize {
@@ -27,7 +40,8 @@ pub(super) fn differing(one: Isa, other: Isa, shape: Shape) -> usize {
 }
 
 /// Computes a block from generated values and returns its sums.
-fn sums(isa: Isa, [rows, panels, steps]: Shape, (middle, resume): (u32, bool)) -> Vec<f32> {
+fn sums(isa: Isa, [rows, panels, steps]: Shape, start: Start) -> Vec<f32> {
+    let Start { middle, resume } = start;
     let mut random = Values(rows as u32 + 1);
     let words = steps * STEP;
     let left: Vec<u32> = (0..rows * words).map(|_| random.word(middle)).collect();

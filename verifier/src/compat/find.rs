@@ -178,7 +178,7 @@ impl<'a> Finder<'a> {
         self.scan(|at| if begins(at) { self.one(at, at + word.len(), anchor) } else { None })
     }
 
-    /// Returns the matches from left to right. The search goes on after the end of a match.
+    /// Returns the matches from left to right. The search continues after the end of a match.
     fn scan(&self, one: impl Fn(usize) -> Option<(usize, Found<'a>)>) -> Vec<Match<'a>> {
         let (mut found, mut at) = (Vec::new(), 0);
         while at < self.text.len() {

@@ -8,11 +8,13 @@ use super::complex::{called, pow, real};
 use super::tree::{Operator, Tree};
 use crate::steps::{Rational, Steps};
 
+/// Name of a letter, and true if it is real.
+type Letter = (String, bool);
 /// Values of the letters.
-type Point = Vec<((String, bool), Complex64)>;
+type Point = Vec<(Letter, Complex64)>;
 
 /// Returns the point with another value of one letter.
-fn moved(at: &Point, letter: &(String, bool), x: Complex64) -> Point {
+fn moved(at: &Point, letter: &Letter, x: Complex64) -> Point {
     at.iter().filter(|(s, _)| s != letter).cloned().chain([(letter.clone(), x)]).collect()
 }
 
@@ -254,7 +256,7 @@ pub(super) fn agree(a: &Tree, b: &Tree, steps: &Steps) -> bool {
 }
 
 /// Finds a root in one letter from a starting value by the secant method. Returns `None` if it finds none.
-fn root(t: &Tree, letter: &(String, bool), at: &Point, start: Complex64, steps: &Steps) -> Option<Complex64> {
+fn root(t: &Tree, letter: &Letter, at: &Point, start: Complex64, steps: &Steps) -> Option<Complex64> {
     let f = |x: Complex64| value(t, &moved(at, letter, x), steps);
     let (mut x0, mut x1) = (start, start + c64(0.1, 0.03));
     let (mut f0, mut f1) = (f(x0)?, f(x1)?);
