@@ -79,6 +79,8 @@ fn number(x: f64) -> Value {
     serde_json::Number::from_f64(x).map_or(Value::Null, Value::Number)
 }
 
+// Only the conversion from u64 can fail.
+#[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
 fn integer(array: &dyn Array, i: usize) -> Option<i64> {
     downcast_integer_array!(array => i64::try_from(array.value(i)).ok(), _ => None)
 }

@@ -157,9 +157,7 @@ pub fn generate(
         match (requests.last_mut(), firsts.last()) {
             (Some(request), Some(from)) if rollout > 0 && from + request.n == i => request.n += 1,
             _ => {
-                let mut params = rollout_request.params.clone();
-                params.noise.prompt = numbers.of(question) as u32;
-                let first = EngineCoreRequest::new(questions[question].prompt.clone(), 1, params);
+                let first = request(numbers, question, questions[question], rollout_request);
                 requests.push(EngineCoreRequest { first_choice: rollout as u32, ..first });
                 firsts.push(i);
             }
@@ -310,6 +308,13 @@ fn score_while_generating(
         }
     }
     Ok((rollouts, scoring))
+}
+
+/// Returns the engine's request for one rollout of question `i`.
+fn request(numbers: Numbers, i: usize, question: &Question, of: RolloutRequest<'_>) -> EngineCoreRequest {
+    let mut params = of.params.clone();
+    params.noise.prompt = numbers.of(i) as u32;
+    EngineCoreRequest::new(question.prompt.clone(), 1, params)
 }
 
 /// Returns true if a response was cut off by its length limit.
