@@ -169,7 +169,9 @@ impl Known {
     /// Returns the error for the only unknown key.
     fn single(&self, place: &Place, path: &str, answer: &Answer) -> Error {
         let (group, last) = path.rsplit_once('.').unwrap_or(("", path));
-        let found = format!("the unknown key {last}");
+        // Only its group makes a key unknown whose last part is a key here.
+        let shown = if matches!(answer, Answer::Counterpart(ours) if ours == last) { path } else { last };
+        let found = format!("the unknown key {shown}");
         let indices = |part: &&str| part.parse::<usize>().is_err();
         let siblings =
             self.children(&group.split('.').filter(indices).collect::<Vec<_>>().join(".")).collect::<Vec<_>>();
