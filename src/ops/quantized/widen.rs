@@ -35,33 +35,19 @@ pub fn nf4_value(code: u8, absmax: f32) -> f32 {
 /// those of the whole panel.
 pub fn widen<E: Elem>(isa: Isa, format: BaseFormat, codes: &[u8], scales: &[u8], pairs: Range<usize>, out: &mut [E]) {
     assert_eq!(out.len(), 2 * ROWS * pairs.len(), "words of {} pairs", pairs.len());
-    if E::DTYPE == DType::Bf16 {
-        return words(isa, format, codes, scales, pairs, bytemuck::cast_slice_mut(out));
-    }
-    // The values of both formats are bf16 numbers.
-    let mut block = [[0; ROWS]; PAIRS];
-    for (i, out) in bytemuck::cast_slice_mut::<E, Floats>(out).chunks_mut(PAIRS).enumerate() {
-        let (first, block) = (pairs.start + i * PAIRS, &mut block[..out.len()]);
-        words(isa, format, codes, scales, first..first + out.len(), block);
-        floats(isa, block, out);
-    }
-}
-
-/// Writes pairs of terms as words, see [`widen`].
-fn words(isa: Isa, format: BaseFormat, codes: &[u8], scales: &[u8], pairs: Range<usize>, out: &mut [Words]) {
-    match format {
-        BaseFormat::Int8 => int8_words(isa, bytemuck::cast_slice(codes), bytemuck::cast_slice(scales), pairs, out),
-        BaseFormat::Nf4 => nf4_words(isa, bytemuck::cast_slice(codes), bytemuck::cast_slice(scales), pairs, out),
-    }
-}
-
-cpu_kernel! {
-    /// Converts words to f32.
-    fn floats(words: &[Words], out: &mut [Floats]) {
-        for (words, out) in words.iter().zip(out) {
-            for j in 0..ROWS {
-                out[0][j] = f32::from_bits(words[j] << 16);
-                out[1][j] = f32::from_bits(words[j] & 0xffff_0000);
+    match (format, E::DTYPE) {
+        (BaseFormat::Int8, dtype) => {
+            let (codes, scales) = (bytemuck::cast_slice(codes), bytemuck::cast_slice(scales));
+            match dtype {
+                DType::Bf16 => int8_words(isa, codes, scales, pairs, bytemuck::cast_slice_mut(out)),
+                _ => int8_floats(isa, codes, scales, pairs, bytemuck::cast_slice_mut(out)),
+            }
+        }
+        (BaseFormat::Nf4, dtype) => {
+            let (codes, scales) = (bytemuck::cast_slice(codes), bytemuck::cast_slice(scales));
+            match dtype {
+                DType::Bf16 => nf4_words(isa, codes, scales, pairs, bytemuck::cast_slice_mut(out)),
+                _ => nf4_floats(isa, codes, scales, pairs, bytemuck::cast_slice_mut(out)),
             }
         }
     }
@@ -87,24 +73,32 @@ fn blocks(pairs: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
     (pairs.start / PAIRS..pairs.end.div_ceil(PAIRS)).map(of)
 }
 
-cpu_kernel! {
-    /// Writes pairs of `int8` as words.
-    fn int8_words(codes: &[[u8; 2 * ROWS]], scales: &[[u8; ROWS]], pairs: Range<usize>, out: &mut [Words]) {
-        let mut out = out.iter_mut();
-        for (block, pairs) in blocks(pairs) {
-            let mut scale = [0.0; ROWS];
-            for j in 0..ROWS {
-                scale[j] = power_of_two(scales[block][j]);
-            }
-            for (codes, out) in codes[pairs].iter().zip(&mut out) {
-                for j in 0..ROWS {
-                    let [low, high] = int8_pair([codes[2 * j], codes[2 * j + 1]], scale[j]);
-                    out[j] = word(low, high);
+macro_rules! int8_kernel {
+    ($name:ident, $out:ty, $put:expr) => {
+        cpu_kernel! {
+            fn $name(codes: &[[u8; 2 * ROWS]], scales: &[[u8; ROWS]], pairs: Range<usize>, out: &mut [$out]) {
+                let mut out = out.iter_mut();
+                for (block, pairs) in blocks(pairs) {
+                    let mut scale = [0.0; ROWS];
+                    for j in 0..ROWS {
+                        scale[j] = power_of_two(scales[block][j]);
+                    }
+                    for (codes, out) in codes[pairs].iter().zip(&mut out) {
+                        for j in 0..ROWS {
+                            let [low, high] = int8_pair([codes[2 * j], codes[2 * j + 1]], scale[j]);
+                            $put(out, j, low, high);
+                        }
+                    }
                 }
             }
         }
-    }
+    };
 }
+int8_kernel!(int8_words, Words, |out: &mut Words, j: usize, low, high| out[j] = word(low, high));
+int8_kernel!(int8_floats, Floats, |out: &mut Floats, j: usize, low, high| {
+    out[0][j] = low;
+    out[1][j] = high;
+});
 
 /// Writes pairs of `nf4` as words, with the vectors of `isa`.
 fn nf4_words(isa: Isa, codes: &[[u8; ROWS]], scales: &[[f32; ROWS]], pairs: Range<usize>, out: &mut [Words]) {
@@ -118,6 +112,21 @@ fn nf4_words(isa: Isa, codes: &[[u8; ROWS]], scales: &[[f32; ROWS]], pairs: Rang
         for j in 0..ROWS {
             let (code, absmax) = (codes[pair][j], scales[pair / PAIRS][j]);
             out[j] = word(nf4_value(code, absmax), nf4_value(code >> 4, absmax));
+        }
+    }
+}
+
+/// Writes pairs of `nf4` in f32.
+fn nf4_floats(isa: Isa, codes: &[[u8; ROWS]], scales: &[[f32; ROWS]], pairs: Range<usize>, out: &mut [Floats]) {
+    let mut words = [[0; ROWS]; PAIRS];
+    for (i, out) in out.chunks_mut(PAIRS).enumerate() {
+        let first = pairs.start + i * PAIRS;
+        nf4_words(isa, codes, scales, first..first + out.len(), &mut words[..out.len()]);
+        for (words, out) in words.iter().zip(out) {
+            for j in 0..ROWS {
+                out[0][j] = f32::from_bits(words[j] << 16);
+                out[1][j] = f32::from_bits(words[j] & 0xffff_0000);
+            }
         }
     }
 }
