@@ -153,23 +153,21 @@ fn backward<T: Elem>(
             Item::Whole { sequence } => {
                 let to = grads.take(parts[sequence]);
                 for head in 0..heads.kv {
-                    prepared.whole(sequence, head, &mut s, &mut |row, slot, from, scale| {
+                    prepared.whole(sequence, head, &mut s, |row, slot, from, scale| {
                         let row = &mut to[row * heads.qkv_len()..][..heads.qkv_len()];
                         narrow_heads::<T>(isa, from, heads, scale, &mut row[columns(heads, slot)]);
                     });
                 }
             }
-            Item::Queries { sequence, head, from } => prepared.dq(sequence, head, from, &mut s, &mut apart(sequence)),
-            Item::Keys { sequence, head, block } => prepared.dkv(sequence, head, block, &mut s, &mut apart(sequence)),
+            Item::Queries { sequence, head, from } => prepared.dq(sequence, head, from, &mut s, apart(sequence)),
+            Item::Keys { sequence, head, block } => prepared.dkv(sequence, head, block, &mut s, apart(sequence)),
         }
     });
     Ok(())
 }
 
-/// Receives gradients: `write(row, slot, heads, scale)`, where `row` counts from the start of the sequence.
-type Write<'a> = dyn FnMut(usize, usize, &[f32], f32) + 'a;
-
-/// The packed rows and the data prepared from them.
+/// The packed rows and the data prepared from them. The functions that compute gradients pass them to `write(row, slot,
+/// heads, scale)`, where `row` counts from the start of the sequence.
 struct Prepared<'a, T> {
     isa: Isa,
     pack: &'a Pack,
@@ -191,20 +189,33 @@ struct SequenceRows {
 
 impl<T: Elem> Prepared<'_, T> {
     /// Computes all gradients of a sequence with one block of keys, for one key head.
-    fn whole(&self, sequence: usize, head: usize, s: &mut Scratch<'_>, write: &mut Write<'_>) {
+    fn whole(
+        &self,
+        sequence: usize,
+        head: usize,
+        s: &mut Scratch<'_>,
+        mut write: impl FnMut(usize, usize, &[f32], f32),
+    ) {
         let keys = SequenceRows { sequence, rows: 0..self.blocks.rows(sequence).len() };
         s.clear_keys(keys.rows.len() * self.pack.heads.padded());
         for tile in self.tiles(sequence, 0) {
             self.load(&tile, head, s);
             s.dq.fill(0.0);
             self.multiply(&tile, &keys, head, Wanted { dq: true, dkv: true }, s);
-            self.write_dq(tile.rows, head, s, write);
+            self.write_dq(tile.rows, head, s, &mut write);
         }
-        self.write_dkv(keys.rows, head, s, write);
+        self.write_dkv(keys.rows, head, s, &mut write);
     }
 
     /// Computes dQ of the query tile that starts at row `from`: first over the keys of the prompt, then over its own.
-    fn dq(&self, sequence: usize, head: usize, from: usize, s: &mut Scratch<'_>, write: &mut Write<'_>) {
+    fn dq(
+        &self,
+        sequence: usize,
+        head: usize,
+        from: usize,
+        s: &mut Scratch<'_>,
+        mut write: impl FnMut(usize, usize, &[f32], f32),
+    ) {
         let len = self.blocks.rows(sequence).len();
         let tile = SequenceRows { sequence, rows: from..len.min(from + tile_rows(self.pack.heads)) };
         let own = SequenceRows { sequence, rows: 0..if self.pack.causal { tile.rows.end } else { len } };
@@ -215,12 +226,19 @@ impl<T: Elem> Prepared<'_, T> {
         for keys in prompt.into_iter().chain([own]) {
             self.multiply(&tile, &keys, head, Wanted { dq: true, dkv: false }, s);
         }
-        self.write_dq(tile.rows, head, s, write);
+        self.write_dq(tile.rows, head, s, &mut write);
     }
 
     /// Computes dK and dV of a block: the sums over the sequences that share it as a prompt, each summed on its own and
     /// added in their order, and then over its own sequence.
-    fn dkv(&self, sequence: usize, head: usize, block: usize, s: &mut Scratch<'_>, write: &mut Write<'_>) {
+    fn dkv(
+        &self,
+        sequence: usize,
+        head: usize,
+        block: usize,
+        s: &mut Scratch<'_>,
+        mut write: impl FnMut(usize, usize, &[f32], f32),
+    ) {
         let (len, from) = (self.blocks.rows(sequence).len(), block * BLOCK);
         let keys = SequenceRows { sequence, rows: from..len.min(from + BLOCK) };
         let add = |s: &mut Scratch<'_>, queries: usize, from: usize| {
@@ -240,7 +258,7 @@ impl<T: Elem> Prepared<'_, T> {
             s.add_keys(false);
             s.take_keys();
         }
-        self.write_dkv(keys.rows, head, s, write);
+        self.write_dkv(keys.rows, head, s, &mut write);
     }
 
     /// Returns the query tiles of a sequence, from the one that contains row `from` on.
@@ -266,14 +284,26 @@ impl<T: Elem> Prepared<'_, T> {
         }
     }
 
-    fn write_dq(&self, tile: Range<usize>, head: usize, s: &Scratch<'_>, write: &mut Write<'_>) {
+    fn write_dq(
+        &self,
+        tile: Range<usize>,
+        head: usize,
+        s: &Scratch<'_>,
+        write: &mut impl FnMut(usize, usize, &[f32], f32),
+    ) {
         let heads = self.pack.heads;
         for (row, dq) in tile.zip(s.dq.chunks_exact(heads.group() * heads.padded())) {
             write(row, head, dq, self.pack.scale);
         }
     }
 
-    fn write_dkv(&self, keys: Range<usize>, head: usize, s: &Scratch<'_>, write: &mut Write<'_>) {
+    fn write_dkv(
+        &self,
+        keys: Range<usize>,
+        head: usize,
+        s: &Scratch<'_>,
+        write: &mut impl FnMut(usize, usize, &[f32], f32),
+    ) {
         let (heads, padded) = (self.pack.heads, self.pack.heads.padded());
         for (row, (dk, dv)) in keys.zip(s.dk.chunks_exact(padded).zip(s.dv.chunks_exact(padded))) {
             write(row, heads.kv + head, dk, self.pack.scale);
