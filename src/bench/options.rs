@@ -113,11 +113,8 @@ impl Options {
         shape: ModelShape,
         reserved: usize,
     ) -> Result<Vec<Make>> {
-        let (kind, amount, model) = (
-            target.kind,
-            Amount::of(target.kind),
-            JobModel { shape, lora_rank: self.lora_rank, quantization: self.quantization },
-        );
+        let (kind, amount) = (target.kind, Amount::of(target.kind));
+        let model = JobModel { shape, lora_rank: self.lora_rank, quantization: self.quantization };
         Ok(match name {
             "train-step" => {
                 let levels = match kind.is_gpu() {

@@ -49,9 +49,7 @@ pub fn logprobs(dir: &Path, batch: &[Trained], dtype: config::Dtype, machine: &M
         let mut found = Vec::new();
         for trained in batch {
             let forward = step::forward(dev, model, &[trained.sequence()], policy, LayerPolicy::Inputs, false)?;
-            let logprobs = dev.read::<f32>(forward.log_prob);
-            forward.discard(dev);
-            found.extend(logprobs?.into_iter().map(f64::from));
+            found.extend(forward.read(dev)?.into_iter().flatten().map(f64::from));
         }
         Ok(found)
     };

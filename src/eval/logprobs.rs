@@ -59,9 +59,7 @@ impl Answered {
             Sequence { input_ids: &self.input_ids, images, prompt_len, loss_mask: &self.loss_mask, same_prompt: false };
         let forward = step::forward_changed(dev, model, &[sequence], policy, LayerPolicy::Inputs, false, change.inputs)
             .map_err(|e| e.within(&self.prompt.place))?;
-        let logprobs = dev.read::<f32>(forward.log_prob);
-        forward.discard(dev);
-        logprobs
+        Ok(forward.read(dev)?.concat())
     }
 }
 

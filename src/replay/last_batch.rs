@@ -42,9 +42,9 @@ pub fn last_batch(dir: &Path, machine: &Machine) -> Result<Vec<Trained>> {
 }
 
 fn rollouts(run: &Recorded, config: RlConfig, machine: &Machine) -> Result<Vec<Trained>> {
-    let recorded = |step: &u64| file::read(&run.dir, *step).transpose();
+    let recorded = |&step: &u64| Some(file::read(&run.dir, step).transpose()?.map(|rows| (step, rows)));
     let missing = || Error::input(run.dir.join("rollouts"), "no file", "the rollouts of a step (rollout_freq)");
-    let rows = run.steps.keys().rev().find_map(recorded).ok_or_else(missing)??;
+    let (step, rows) = run.steps.keys().rev().find_map(recorded).ok_or_else(missing)??;
     let scratch = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
     let scorer = scorer(&config, RunStore::new(scratch.path()), machine)?;
     let size = config.gen_batch() as u64;
@@ -58,7 +58,7 @@ fn rollouts(run: &Recorded, config: RlConfig, machine: &Machine) -> Result<Vec<T
         questions.extend(made.map(|question| (question.row.id.clone(), question)));
     }
     let trained = |row: file::RolloutRow| {
-        let found = || Error::input(file::path(&run.dir, row.prompt), &row.id, "a question of the run's rows");
+        let found = || Error::input(file::path(&run.dir, step), &row.id, "a question of the run's rows");
         let question = questions.get(&row.id).ok_or_else(found)?;
         let made = Experience::of_tokens(&question.prompt.token_ids, &row.token_ids, row.log_probs);
         Ok(made.sequence(question, false).into())
