@@ -58,6 +58,9 @@ fn the_text_of_an_option_answers_its_letter() {
         ("\\boxed{C}", "12 cm", 0.0),
         ("\\boxed{A}", "A", 1.0),
         ("\\boxed{B}", "A", 0.0),
+        ("<answer>\\boxed{A}</answer>", "12 cm", 1.0),
+        ("<answer>\\boxed{C}</answer>", "12 cm", 0.0),
+        ("<answer>\\boxed{(A) 12 cm}</answer>", "A", 1.0),
         // Two options have this text.
         ("\\boxed{15 cm}", "B", 0.0),
         // No option has this text.

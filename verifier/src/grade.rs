@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::extract::{self, Path};
-use crate::{Mode, choice, compat, python, question, verify};
+use crate::{Mode, choice, compat, locate, python, question, verify};
 
 /// Result of grading one response: the answer that was found and whether it is right.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +28,8 @@ pub fn grade<'a>(response: &'a str, ground_truth: &str, question: Option<&str>, 
     let gold = extract::simple_parse(ground_truth);
     let options = question.map(question::options).unwrap_or_default();
     let read = |answer: &str| {
-        by_option(gold, answer, &options).unwrap_or_else(|| {
+        let boxed = locate::boxes(answer);
+        by_option(gold, boxed.as_deref().unwrap_or(answer), &options).unwrap_or_else(|| {
             let verdict = verify::strict(gold, answer, question.filter(|_| options.is_empty()));
             (verdict.equal, verdict.why)
         })

@@ -220,7 +220,7 @@ fn is_prose(text: &str) -> bool {
 }
 
 /// Returns the content of the last box. If several boxes stand in one sentence with it, returns all of them as a list.
-fn boxes(text: &str) -> Option<Cow<'_, str>> {
+pub(super) fn boxes(text: &str) -> Option<Cow<'_, str>> {
     let found = extract::outer_boxes(text);
     let ends = |between: &str| {
         between.contains(char::is_alphabetic)

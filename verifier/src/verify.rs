@@ -38,7 +38,10 @@ pub(crate) fn strict(gold: &str, answer: &str, question: Option<&str>) -> Verdic
     let sides = Sides { gold: &gold_text, answer: &answer_text, value, clause, question, steps: &steps };
     let Comparison { equal, why } = sides.decide();
     // A calculation that also states its result is an answer: "18 = 17 + 1".
-    let is_stated = || answer.split('=').flat_map(|side| side.split(". ")).any(|text| bare(text) == gold_text);
+    let is_stated = || {
+        let sides = [answer, &found.text].into_iter().flat_map(|text| text.split('='));
+        sides.flat_map(|side| side.split(". ")).any(|text| bare(text) == gold_text)
+    };
     let (equal, why) = if why == UNEVALUATED && is_stated() { (true, "equal numbers") } else { (equal, why) };
     Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
 }
