@@ -4,9 +4,10 @@ new tokens, temperature 1 without other limits, 1 and 16 requests at a time. Als
 usage: python bench/peers/serving.py [--llama-server PROGRAM] [--omr PROGRAM] [--models DIR] [--jobs 22m-f32,22m-bf16,150m-f32,150m-bf16]
        [--rounds 3] [--seconds 2] [--vllm VENV] [--out DIR]
 bench/peers/build-llama-server makes PROGRAM, and tools/check-vllm --venv VENV makes an environment with vLLM; a system is left
-out without its option. The job smollm2-f32 or smollm2-bf16 measures SmolLM2-135M-Instruct (tools/smollm2) without llama-server. The systems take turns. Writes OUT/serving.json; --models keeps the models. llama.cpp gets its own best form: the
-architecture qwen2, whose positions are those of Qwen2.5-VL for text, and its default KV cache (f16). Hugging Face generate runs
-all requests as one batch of equal lengths, so that no request waits for another.
+out without its option. The job smollm2-f32 or smollm2-bf16 measures SmolLM2-135M-Instruct (tools/smollm2), which llama.cpp's own
+converter makes a GGUF file of. The systems take turns. Writes OUT/serving.json; --models keeps the models. llama.cpp gets its own
+best form: for Qwen2.5-VL the architecture qwen2, whose positions are the same for text, and its default KV cache (f16). Hugging Face
+generate runs all requests as one batch of equal lengths, so that no request waits for another.
 """
 import argparse
 import contextlib
@@ -190,10 +191,14 @@ def measure(args, job):
         command = [sys.executable, ROOT / "bench/peers/serving_models.py", model, "--shape", shape, "--dtype", dtype]
         if shape == "smollm2":
             command = [sys.executable, ROOT / "tools/smollm2", model, "--dtype", dtype]
-        subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run([str(part) for part in command], **quiet)
+        if shape == "smollm2" and args.llama_server:
+            converter = next(args.llama_server.parents[2].glob("llama_cpp_python-*/vendor/llama.cpp/convert_hf_to_gguf.py"))
+            command = [sys.executable, converter, model, "--outfile", model / "model.gguf", "--outtype", dtype]
+            subprocess.run([str(part) for part in command], **quiet)
     config = json.loads((model / "config.json").read_text())
     vocab = config.get("text_config", config)["vocab_size"]
-    has_llama = args.llama_server and not job.startswith("smollm2")
     ours, theirs, third = free_port(), free_port(), free_port()
     omr = [args.omr, "--device", "cpu", "--threads", THREADS, "serve", model, "--port", ours, "all_ids=true", f"dtype={job.split('-')[1]}"]
     llama = [args.llama_server, "-m", model / "model.gguf", "--port", theirs, "-np", 16, "-c", 16 * 512, "-t", THREADS, "-tb", THREADS,
@@ -202,7 +207,7 @@ def measure(args, job):
         "omr serve": lambda *at: turn(lambda ids, seed: openai_request(ours, ids, seed), *at),
         "Hugging Face generate": lambda *at: hugging_face(model, *at),
     }
-    if has_llama:
+    if args.llama_server:
         systems["llama-server"] = lambda *at: turn(lambda ids, seed: llama_request(theirs, ids, seed), *at)
     if args.vllm:
         systems["vLLM"] = lambda *at: turn(lambda ids, seed: openai_request(third, ids, seed), *at)
@@ -219,11 +224,11 @@ def measure(args, job):
     for number in range(args.rounds):
         with contextlib.ExitStack() as servers:
             servers.enter_context(server(omr, ours))
-            if has_llama:
+            if args.llama_server:
                 servers.enter_context(server(llama, theirs))
             if args.vllm:
                 servers.enter_context(server(vllm, third))
-            difference = same_model(ours, theirs, vocab) if has_llama else None
+            difference = same_model(ours, theirs, vocab) if args.llama_server else None
             for (concurrent, name), done in turns.items():
                 done.append(systems[name](concurrent, args.seconds, vocab, 10**6 * (number + 1)))
             latencies, each = over_generate(args.omr, model, ours)
@@ -235,7 +240,7 @@ def measure(args, job):
                      "p50_ms": 1e3 * statistics.median(latencies)})
         print(f"{job} {concurrent:2} {name:22} {rows[-1]['tokens_per_s']:8.1f} tokens/s of {[round(rate, 1) for rate in rates]}", flush=True)
     over = {"serve_p50_ms": 1e3 * statistics.median(served), "generate_ms": 1e3 * statistics.median(generated)}
-    print(job, over, f"log-probs differ by {difference:.1e}" if has_llama else "", flush=True)
+    print(job, over, f"log-probs differ by {difference:.1e}" if args.llama_server else "", flush=True)
     return {"job": job, "logprob_difference": difference, "rows": rows, "over_generate": over}
 
 
