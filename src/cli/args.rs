@@ -171,7 +171,7 @@ pub struct RunArgs {
     /// Move an existing run in --out to another folder name and start over. Nothing is deleted
     #[arg(long)]
     pub fresh: bool,
-    /// Check the inputs, print the plan (steps, memory, disk, time) and exit
+    /// Check the inputs, print the plan (steps, memory, disk, on GPUs also time) and exit
     #[arg(long)]
     pub dry_run: bool,
     /// Print the plan of --dry-run as JSON on stdout

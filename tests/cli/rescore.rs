@@ -126,4 +126,7 @@ fn what_we_write_for_lmms_eval_is_read_as_its_log() {
     let (_, rows) = rescore(folder.to_str().unwrap(), &dir.path().join("rescored"), &[]);
     let [n, right, only_theirs, only_ours, wrong, none] = counts(&rows[0]);
     assert_eq!((n, only_theirs, only_ours, none, right + wrong, &rows[0]["task"]), (14, 0, 0, 0, 14, &json!(task)));
+    let again = text(&dir.path().join("again"));
+    let args = ["eval", "--responses", folder.to_str().unwrap(), "--out", &again, "--format", "lmms-eval"];
+    failure(&args, 2, &["--format lmms-eval", "a log of another program"]);
 }

@@ -99,9 +99,7 @@ impl RlJob {
         if config.rollout.n == 1 && config.adv_estimator != AdvEstimator::ReinforcePlusPlus {
             // A group of one is accepted, as in verl (TRL rejects it). It is REINFORCE without a baseline, and a remark
             // reports that.
-            let what =
-                "rollout.n is 1: a group of one response has no baseline, so each advantage is the reward itself";
-            data.remarks.push(what.to_owned());
+            data.remarks.push("rollout.n is 1: a group of one response has no baseline".to_owned());
         }
         let questions = generate::streamed(data, encoder, common.model_config.clone());
         if config.reward.mode == Mode::Compat && config.reward.scorer.command.is_empty() {
