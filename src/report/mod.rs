@@ -84,7 +84,7 @@ pub struct Stage {
     /// Accuracy at temperature 1.
     pub acc_t1: Option<Estimate>,
     /// Share of answers with a correct format.
-    pub format: Option<f64>,
+    pub format: f64,
 }
 
 /// Paired difference of two models on the same questions.

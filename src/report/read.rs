@@ -15,7 +15,8 @@ use crate::config::RecipeConfig;
 use crate::data;
 use crate::error::{Error, Result};
 use crate::eval::samples::{self, Answer, Sample, observations};
-use crate::eval::stats::{self, Estimate, Interval};
+use crate::eval::stats::{self, Estimate};
+use crate::eval::summary::format_share;
 use crate::files;
 use crate::train::metrics;
 
@@ -61,7 +62,7 @@ fn build(dir: &Path, choose: rollouts::Choose) -> Result<RecipeReport> {
     if recipe {
         report.title = format!("The {} recipe", name.rsplit('/').next().unwrap_or_default());
         let measured = measured(dir)?;
-        report.stages = stages(&summary, &measured);
+        report.stages = stages(&measured);
         report.contrasts = contrasts(&measured);
         report.examples = examples(dir, &measured)?;
         report.columns = columns(dir)?;
@@ -118,34 +119,14 @@ fn measured(dir: &Path) -> Result<Measured> {
     Ok(out)
 }
 
-fn stages(summary: &Map<String, Value>, measured: &Measured) -> Vec<Stage> {
-    let mut out = Vec::new();
-    for (name, note) in STAGES {
-        let written = summary.get("stages").and_then(|stages| stages.get(name)).filter(|stage| stage.is_object());
-        let samples = measured.get(name);
-        if written.is_none() && samples.is_none() {
-            continue;
-        }
-        let number = |key: &str| written?.get(key)?.as_f64();
-        let n = number("n").unwrap_or(0.0) as usize;
-        let from_summary = |key: &str| {
-            let mean = number(key)?;
-            let ends = written.and_then(|stage| serde_json::from_value::<Interval>(stage.get("ci95")?.clone()).ok());
-            let ci95 = ends.filter(|_| key == "acc_t1").unwrap_or_else(|| stats::wilson(mean, n as f64));
-            Some(Estimate { mean, ci95, n })
-        };
-        let of = |pick: fn(&Sample) -> Option<f64>| {
-            samples.and_then(|s| observations(s, pick)).map(|v| stats::clustered(&v))
-        };
-        out.push(Stage {
-            name: name.to_owned(),
-            note: note.to_owned(),
-            acc: of(Sample::acc).or_else(|| from_summary("acc")),
-            acc_t1: of(Sample::acc_t1).or_else(|| from_summary("acc_t1")),
-            format: number("format"),
-        });
-    }
-    out
+fn stages(measured: &Measured) -> Vec<Stage> {
+    let stage = |(name, note): (&str, &str)| {
+        let samples = measured.get(name)?;
+        let of = |pick: Pick| observations(samples, pick).map(|scores| stats::clustered(&scores));
+        let (acc, acc_t1, format) = (of(Sample::acc), of(Sample::acc_t1), format_share(samples));
+        Some(Stage { name: name.to_owned(), note: note.to_owned(), acc, acc_t1, format })
+    };
+    STAGES.into_iter().filter_map(stage).collect()
 }
 
 fn contrasts(measured: &Measured) -> Vec<Contrast> {
