@@ -13,7 +13,7 @@ use super::training::{
     GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, quantized_note, target,
 };
 use crate::config::RlConfig;
-use crate::data::Index;
+use crate::data::{Index, Shape};
 use crate::device::perf_model::Range;
 use crate::error::{Error, Result};
 use crate::image::Grid;
@@ -146,7 +146,8 @@ impl Questions {
             return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
         }
         let grids = shapes::grids(model, rows.image_tokens, config.training.images.image_max_pixels, prompt)?;
-        let index = shapes::questions(config.train_batch_size, prompt, &grids);
+        let mut index = Index::default();
+        (0..config.train_batch_size).for_each(|_| index.push(Shape { tokens: prompt, targets: 0, grids: &grids }));
         Ok(Questions { prompt, grids, index })
     }
 }
