@@ -40,9 +40,7 @@ impl Training for RlConfig {
         let response = self.max_response_length;
         let Questions { prompt, grids, index } = Questions::new(self, rows, &model)?;
         let allowed = vec![u32::MAX; model.text.vocab_size.div_ceil(32)];
-        let layout = layout(gpus, &model, self)?;
-        let mut config = self.clone();
-        config.training.gradient_lanes = Some(layout.lanes);
+        let (config, layout) = layout(gpus, &model, self)?;
         let config = &config;
         let target = target(gpus, config.training.max_memory_gib);
         let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, layout.fullest, &allowed, &index)?;
@@ -122,9 +120,7 @@ impl Training for RlConfig {
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize> {
         let Questions { index, .. } = Questions::new(self, rows, model)?;
         let allowed = vec![u32::MAX; model.text.vocab_size.div_ceil(32)];
-        let mut config = self.clone();
-        config.training.gradient_lanes = Some(layout.lanes);
-        let (planned, _) = rl::plan::rl(model.clone(), &config, minimal_target(), layout.fullest, &allowed, &index)?;
+        let (planned, _) = rl::plan::rl(model.clone(), self, minimal_target(), layout.fullest, &allowed, &index)?;
         Ok(planned.memory.total())
     }
 }
