@@ -36,10 +36,10 @@ fn run_recipe(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
             recipe.try_commands()?;
         }
         if args.dry_run {
-            return args.planned(context, || plan(recipe.config()));
+            return args.planned(context, || plan(&recipe.config));
         }
-        let dir = session.open(recipe.config())?;
-        session.finish(dir, recipe.config(), &recipe.page(), || recipe.is_finished(), |ranks| recipe.run(ranks))?;
+        let dir = session.open(&recipe.config)?;
+        session.finish(dir, &recipe.config, &recipe.page(), || recipe.is_finished(), |ranks| recipe.run(ranks))?;
         if context.leads() {
             let program = std::env::args().next().unwrap_or_else(|| "omr".to_owned());
             if let Some(arguments) = recipe.example_command() {
