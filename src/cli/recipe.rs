@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::args::JobArgs;
 use super::session::Session;
+use super::start;
 use crate::config::{Config, Dtype, Place, RecipeConfig};
 use crate::error::Result;
 use crate::recipe::Recipe;
@@ -41,11 +42,11 @@ fn run_recipe(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
         let dir = session.open(&recipe.config)?;
         session.finish(dir, &recipe.config, &recipe.page(), || recipe.is_finished(), |ranks| recipe.run(ranks))?;
         if context.leads() {
-            let program = std::env::args().next().unwrap_or_else(|| "omr".to_owned());
-            if let Some(arguments) = recipe.example_command() {
-                context.say(&format!("to ask the trained model a question: {program} {arguments}"));
+            let command = |words: Vec<String>| start::command(std::env::args().take(1).chain(words));
+            if let Some(words) = recipe.example_command() {
+                context.say(&format!("to ask the trained model a question: {}", command(words)));
             }
-            context.say(&format!("to talk to it in a browser: {program} {}", recipe.serve_command()));
+            context.say(&format!("to talk to it in a browser: {}", command(recipe.serve_command())));
         }
         Ok(())
     })

@@ -27,8 +27,8 @@ pub fn record(dir: &Path) -> Result<()> {
     file.write_all(format!("{line}\n").as_bytes()).map_err(Error::io(&path))
 }
 
-/// Returns the command line, so that it can be pasted into a shell.
-fn command(args: impl Iterator<Item = String>) -> String {
+/// Returns a command line of these words that can be pasted into a shell.
+pub fn command(args: impl Iterator<Item = String>) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
     let quoted = |arg: String| match !arg.is_empty() && arg.chars().all(is_plain) {
         true => arg,
