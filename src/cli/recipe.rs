@@ -21,13 +21,15 @@ fn run_recipe(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
     let (args, context) = (session.args, session.context);
     let RecipeConfig { base, dtype, sft, rl, eval, .. } = &mut config;
     let model = base.model.as_deref();
-    *dtype = session.dtype(*dtype, model, |began: &mut RecipeConfig| began.dtype)?;
+    let began = session.began::<RecipeConfig>()?;
+    let began = began.as_ref();
+    *dtype = session.dtype(*dtype, model, began.map(|began| began.dtype));
     for stage in [&mut sft.dtype, &mut rl.dtype, &mut eval.dtype] {
         *stage = if *stage == Dtype::Auto { *dtype } else { *stage };
     }
     let (sft, rl) = (&mut sft.training.gradient_lanes, &mut rl.training.gradient_lanes);
-    *sft = session.lanes(*sft, |began: &mut RecipeConfig| began.sft.training.gradient_lanes)?;
-    *rl = session.lanes(*rl, |began: &mut RecipeConfig| began.rl.training.gradient_lanes)?;
+    *sft = session.lanes(*sft, began.map(|began| began.sft.training.gradient_lanes));
+    *rl = session.lanes(*rl, began.map(|began| began.rl.training.gradient_lanes));
     config.validate(&Place::default())?;
     session.same_config(&config)?;
     context.with_machine(|machine| {
