@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::Path;
+use std::process::Command;
 
 use tokio::runtime::Handle;
 
@@ -24,6 +25,14 @@ pub struct Machine<'a> {
     pub runtime: &'a dyn Fn() -> Result<Handle>,
     /// Receives progress and notes, and can request the job to stop.
     pub observer: &'a dyn Observer,
+}
+
+/// Returns the commit of the repository that contains the folder `dir`, with `-dirty` if files differ from it. Returns
+/// `None` outside of a repository.
+pub fn commit(dir: &Path) -> Option<String> {
+    let describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"];
+    let output = Command::new("git").args(describe).current_dir(dir).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Memory that this process may still allocate.

@@ -1,7 +1,9 @@
 //! Keys and passwords of this process. They may be sent to servers, but must never be shown or written to files.
 
 use std::borrow::Cow;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{LazyLock, PoisonError, RwLock};
+
+use regex::Regex;
 
 /// Text that replaces a secret in output.
 pub const HIDDEN: &str = "***";
@@ -34,21 +36,10 @@ pub fn redacted(text: &str) -> Cow<'_, str> {
 
 /// Replaces each `http://name:password@host` in `text` by `http://host`.
 pub fn without_userinfo(text: &str) -> Cow<'_, str> {
-    const START: &str = "://";
-    let is_end = |c: char| c.is_whitespace() || c.is_control() || "/?#\"'`<>()[]{},".contains(c);
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(START) {
-        let (before, after) = rest.split_at(at + START.len());
-        let authority = &after[..after.find(is_end).unwrap_or(after.len())];
-        out.push_str(before);
-        rest = &after[authority.rfind('@').map_or(0, |at| at + 1)..];
-    }
-    if out.len() + rest.len() == text.len() {
-        return Cow::Borrowed(text);
-    }
-    out.push_str(rest);
-    Cow::Owned(out)
+    /// The part of a URL from `://` to the last `@` before its path.
+    static USERINFO: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r##"://[^\s\p{Cc}/?#"'`<>()\[\]{},]*@"##).expect("a fixed pattern"));
+    USERINFO.replace_all(text, "://")
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::ops::gelu::{self, GeluKind};
 use crate::ops::patch_embed::{self, Normalize, PatchImage};
 use crate::ops::qk_norm::{self, Bwd, Fwd, SavedRows};
 use crate::ops::rows::Segments;
-use crate::ops::{linear, lora, rms_norm, rope, rows, swiglu};
+use crate::ops::{linear, lora, rms_norm, rope, swiglu};
 use crate::tensor::{DType, Tensor};
 
 pub fn linear_fwd(dev: &mut Device, dtype: DType, [t, n, k]: [usize; 3]) -> Result<Case> {
@@ -227,31 +227,16 @@ pub fn gelu_bwd(dev: &mut Device, s: Sizes, kind: GeluKind) -> Result<Case> {
     op(name, s.dtype, format!("{dims:?}"), 0.0, bytes(&[pre, dy, dpre]), move |dev| gelu::bwd(dev, kind, pre, dy, dpre))
 }
 
-/// An op that moves rows by index.
-#[derive(Clone, Copy)]
-pub struct Move {
+/// Makes the case `name` of an op that moves half of the hidden rows by index. The op reads and writes `moved` rows per
+/// row. With `into`, it writes a subset of all rows, otherwise it reads a subset.
+pub fn rows_moved(
+    dev: &mut Device,
+    s: Sizes,
     name: &'static str,
-    run: fn(&mut Device, Tensor, Tensor, Tensor) -> Result<()>,
-    /// Number of rows moved (read or written) per row written.
     moved: usize,
-    /// True if a subset of all rows is written, false if a subset is read.
     into: bool,
-}
-
-pub const MOVES: [Move; 3] = [
-    Move { name: "rows gather", run: rows::gather, moved: 2, into: false },
-    Move { name: "rows scatter", run: rows::scatter, moved: 2, into: true },
-    Move {
-        name: "rows scatter_add",
-        run: |dev, src, idx, dst| rows::scatter_add(dev, src, idx, None, dst),
-        moved: 3,
-        into: true,
-    },
-];
-
-/// Makes the case of an op that moves half of the hidden rows.
-pub fn rows_moved(dev: &mut Device, s: Sizes, of: Move) -> Result<Case> {
-    let Move { name, run, moved, into } = of;
+    run: fn(&mut Device, Tensor, Tensor, Tensor) -> Result<()>,
+) -> Result<Case> {
     let half = s.tokens / 2;
     let (all, some) =
         (random(dev, s.dtype, &[s.tokens, s.hidden], 1.0)?, random(dev, s.dtype, &[half, s.hidden], 1.0)?);

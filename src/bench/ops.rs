@@ -3,12 +3,13 @@
 
 use super::case::{Case, Make};
 use super::inputs::Sizes;
-use super::layer::{self, MOVES, Sequences};
+use super::layer::{self, Sequences};
 use super::{decode, quantized, tower, update};
 use crate::choice::BaseFormat;
 use crate::device::{Device, Kind};
 use crate::error::Result;
 use crate::ops::gelu::GeluKind;
+use crate::ops::rows;
 use crate::tensor::DType;
 
 /// Makes the case of an op at the given sizes.
@@ -32,7 +33,7 @@ pub fn cases(kind: Kind, dtype: DType) -> Vec<(&'static str, Make)> {
         out.push(("attention", Box::new(move |dev| layer::attention_fwd(dev, dtype, sequences))));
         out.push(("attention", Box::new(move |dev| layer::attention_bwd(dev, dtype, sequences))));
     }
-    let more: [(&'static str, Op); 18] = [
+    let more: [(&'static str, Op); 21] = [
         ("dequantize", |dev, s| quantized::dequantize_fwd(dev, s, BaseFormat::Int8)),
         ("dequantize", |dev, s| quantized::dequantize_fwd(dev, s, BaseFormat::Nf4)),
         ("linear", |dev, s| quantized::linear_fwd(dev, s, BaseFormat::Int8)),
@@ -51,11 +52,14 @@ pub fn cases(kind: Kind, dtype: DType) -> Vec<(&'static str, Make)> {
         ("layer_norm", tower::layer_norm_bwd),
         ("pos_embed", tower::pos_embed_fwd),
         ("pos_embed", tower::pos_embed_bwd),
+        ("rows", |dev, s| layer::rows_moved(dev, s, "rows gather", 2, false, rows::gather)),
+        ("rows", |dev, s| layer::rows_moved(dev, s, "rows scatter", 2, true, rows::scatter)),
+        ("rows", |dev, s| {
+            let add = |dev: &mut Device, src, idx, dst| rows::scatter_add(dev, src, idx, None, dst);
+            layer::rows_moved(dev, s, "rows scatter_add", 3, true, add)
+        }),
     ];
     out.extend(each(s, &more));
-    for op in MOVES {
-        out.push(("rows", Box::new(move |dev| layer::rows_moved(dev, s, op))));
-    }
     let more: [(&'static str, Op); 9] = [
         ("linear_logprob", decode::linear_logprob_fwd),
         ("linear_logprob", decode::linear_logprob_bwd),

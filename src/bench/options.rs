@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 use serde_json::Value;
 
-use super::case::Make;
+use super::case::{Make, label};
 use super::jobs::{Amount, Decoding, JobModel, decode, generate, train_levels, train_step};
 use super::model_shape::ModelShape;
 use super::parity::parity;
@@ -55,8 +54,8 @@ pub struct Options {
     #[command(flatten)]
     pub rows: plan::Rows,
     /// Element type of weights and activations. Default: both
-    #[arg(long, value_enum, value_name = "TYPE")]
-    dtype: Option<Dtype>,
+    #[arg(long, value_parser = ["f32", "bf16"], value_name = "TYPE")]
+    dtype: Option<String>,
     /// Model directory with the tokenizer and image processor, for loading and first-gpu
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
@@ -71,21 +70,12 @@ pub struct Options {
     pub seconds: f64,
 }
 
-/// An element type to measure with.
-#[derive(Clone, Copy, ValueEnum)]
-enum Dtype {
-    F32,
-    Bf16,
-}
-
 impl Options {
     /// Element types of weights and activations.
     pub fn dtypes(&self) -> Vec<DType> {
-        match self.dtype {
-            Some(Dtype::F32) => vec![DType::F32],
-            Some(Dtype::Bf16) => vec![DType::Bf16],
-            None => vec![DType::F32, DType::Bf16],
-        }
+        let mut all = vec![DType::F32, DType::Bf16];
+        all.retain(|&dtype| self.dtype.as_ref().is_none_or(|name| name == label(dtype)));
+        all
     }
 
     /// Returns the size of the benchmark `name`, decode or prefill, on a device of this kind.

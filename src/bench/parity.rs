@@ -79,9 +79,7 @@ fn trained(
         });
     }
     let forward = step::forward(dev, model, &sequences, Policy::default(), LayerPolicy::Inputs, false)?;
-    let log_prob = dev.read::<f32>(forward.log_prob)?;
-    forward.discard(dev);
-    Ok(log_prob)
+    Ok(forward.read(dev)?.concat())
 }
 
 #[cfg(test)]

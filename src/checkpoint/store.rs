@@ -235,9 +235,6 @@ impl Store {
     /// paths. [`Store::settle`] then corrects the files `latest` and `best`.
     pub fn go_back(&self, step: u64) -> Result<Vec<PathBuf>> {
         let later: Vec<Checkpoint> = self.list()?.into_iter().filter(|known| known.step > step).collect();
-        if later.is_empty() {
-            return Ok(Vec::new());
-        }
         let aside: Result<Vec<Option<PathBuf>>> = later.iter().map(|known| files::move_aside(&known.path)).collect();
         Ok(aside?.into_iter().flatten().collect())
     }

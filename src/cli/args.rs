@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use serde_json::Value;
 
 use super::stdout::print;
@@ -202,17 +203,8 @@ impl RunArgs {
 pub struct RanksArgs {
     /// Number of processes (ranks) on this machine, each with a GPU of its own if the machine has GPUs. Runs with the same
     /// gradient_lanes have the same results for each N. On several machines, start omr with torchrun, srun or mpirun
-    #[arg(long, value_name = "N", value_parser = ranks)]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub gpus: Option<usize>,
-}
-
-/// Parses a number of ranks.
-fn ranks(text: &str) -> std::result::Result<usize, String> {
-    const MOST: usize = 256;
-    text.parse()
-        .ok()
-        .filter(|n| (1..=MOST).contains(n))
-        .ok_or_else(|| format!("expected a whole number from 1 to {MOST}"))
 }
 
 /// A config, and the run directory of its job.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Context;
 use super::args::{ModelArgs, repository};
-use super::stdout::Stdout;
+use super::stdout::print;
 use crate::config::{GenerateConfig, ServeConfig};
 use crate::error::{Error, Result};
 use crate::hub::Kind;
@@ -53,13 +53,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         let read = std::io::stdin().lock().read_line(&mut line).map_err(Error::io("standard input"))?;
         Ok((read > 0).then_some(line))
     };
-    let write = |text: &str| {
-        let mut out = Stdout::lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::io("standard output"))
-    };
     context.with_machine(|machine| {
         let server = Server::prepare(options, machine)?;
         context.say(HELP);
-        server.chat(parameters, system, read, write, machine)
+        server.chat(parameters, system, read, print, machine)
     })
 }

@@ -158,8 +158,8 @@ impl Command {
         match self {
             Command::Recipe(args) | Command::Sft(args) | Command::Rl(args) => of(args.ranks),
             Command::Eval(args) => of(args.ranks),
-            Command::Data(args) => args.ranks().map_or(Ok(RankRole::Alone), of),
-            _ => Ok(RankRole::Alone),
+            Command::Data(args) => args.ranks().map_or(Ok(RankRole::ALONE), of),
+            _ => Ok(RankRole::ALONE),
         }
     }
 }
@@ -174,7 +174,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let (rank_role, refused) = match cli.command.rank_role() {
         Ok(rank_role) => (rank_role, Ok(())),
-        Err(error) => (RankRole::Alone, Err(error)),
+        Err(error) => (RankRole::ALONE, Err(error)),
     };
     let context = Context::new(&cli.global, rank_role);
     let run = || refused.and_then(|()| context.start()).and_then(|()| cli.command.run(&context));

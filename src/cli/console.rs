@@ -121,10 +121,10 @@ impl Console {
         }
     }
 
-    /// Returns a function that makes the writer of one event. `send` writes the event when it is complete.
-    fn writer(&self, send: fn(&Console, &[u8])) -> impl Fn() -> Event + use<> {
+    /// Returns a function that makes the writer of events, which passes each event to `send`.
+    fn writer(&self, send: fn(&Console, &[u8])) -> impl Fn() -> Events + use<> {
         let console = self.clone();
-        move || Event { bytes: Vec::new(), console: console.clone(), send }
+        move || Events { console: console.clone(), send }
     }
 
     fn to_stderr(&self, bytes: &[u8]) {
@@ -143,25 +143,18 @@ impl Console {
     }
 }
 
-/// Buffer of one event, written when the event is complete.
-struct Event {
-    bytes: Vec<u8>,
+/// Writer of events. The subscriber writes each event at once.
+struct Events {
     console: Console,
     send: fn(&Console, &[u8]),
 }
 
-impl Write for Event {
+impl Write for Events {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bytes.extend_from_slice(bytes);
+        (self.send)(&self.console, bytes);
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        (self.send)(&self.console, &self.bytes);
     }
 }

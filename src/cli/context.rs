@@ -340,7 +340,7 @@ impl Context {
     /// Returns an error if the run has several processes. `why` explains why the command supports only one.
     pub fn alone(&self, why: &str) -> Result<()> {
         let (place, found) = match &self.rank_role {
-            RankRole::Alone => return Ok(()),
+            RankRole::Starts(1) => return Ok(()),
             RankRole::Starts(ranks) => ("--gpus".to_owned(), ranks.to_string()),
             RankRole::Launched(place) => {
                 (format!("processes that {} has started", place.launcher.name()), place.size.to_string())
@@ -358,12 +358,7 @@ impl Context {
         let is_nccl = self.is_nccl(config)?;
         let secret = &self.secret(dir)?;
         let (place, listener) = match &self.rank_role {
-            RankRole::Alone if config.backend != Backend::Nccl => return Ok(Box::new(OneRank::ALONE)),
-            RankRole::Alone => {
-                let listener = TcpListener::bind(("127.0.0.1", 0))
-                    .map_err(|e| Error::Failed(format!("cannot open a port: {e}")))?;
-                (self.started.start(1, &listener, secret)?, Some(listener))
-            }
+            RankRole::Starts(1) if config.backend != Backend::Nccl => return Ok(Box::new(OneRank::ALONE)),
             RankRole::Launched(place) => (place.clone(), None),
             RankRole::Starts(ranks) => {
                 self.find_device()?;
@@ -400,7 +395,7 @@ impl Context {
             (Some(text), _) => Ok(Secret::Given(text)),
             (None, RankRole::Launched(Place { rank: 0, .. })) => Secret::made(dir),
             (None, RankRole::Launched(_)) => Ok(Secret::of(dir)),
-            (None, RankRole::Alone | RankRole::Starts(_)) => Secret::random(),
+            (None, RankRole::Starts(_)) => Secret::random(),
         }
     }
 

@@ -190,10 +190,6 @@ fn kernels_of(model: &Path) -> Result<Vec<Finding>> {
 fn nccl() -> Finding {
     match nccl::Library::find() {
         Ok(library) => finding(true, "several GPUs", &format!("NCCL {}", library.version()), "works"),
-        Err(Error::Input { found, expected, hint, .. }) => {
-            let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
-            finding(false, "several GPUs", "NCCL", &format!("NOT usable: found {found}, expected {expected}{hint}"))
-        }
         Err(error) => finding(false, "several GPUs", "NCCL", &reason(&error)),
     }
 }
@@ -212,7 +208,10 @@ fn emu() -> Vec<Finding> {
 /// Formats an error as a remark: "found X, expected Y" without the place, which the line already contains.
 fn reason(error: &Error) -> String {
     match error {
-        Error::Input { found, expected, .. } => format!("NOT usable: found {found}, expected {expected}"),
+        Error::Input { found, expected, hint, .. } => {
+            let hint = hint.as_ref().map_or(String::new(), |hint| format!(" ({hint})"));
+            format!("NOT usable: found {found}, expected {expected}{hint}")
+        }
         error => format!("NOT usable: {error}"),
     }
 }

@@ -9,7 +9,7 @@ use super::stdout::Stdout;
 use crate::config::GenerateConfig;
 use crate::error::{Error, Result};
 use crate::hub::Kind;
-use crate::serve::{Batch, Files};
+use crate::serve::Batch;
 
 /// Arguments of `omr generate`.
 #[derive(clap::Args)]
@@ -66,8 +66,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             batch.stream(text, &args.image, put, machine)
         }
         (None, Some(jsonl), Some(out)) => {
-            let files = Files { jsonl: jsonl.clone(), out: out.clone(), fresh: args.fresh };
-            let [answered, skipped] = batch.answer(&files, machine)?;
+            let [answered, skipped] = batch.answer(jsonl, out, args.fresh, machine)?;
             let skipped = match skipped {
                 0 => String::new(),
                 n => format!(", {n} skipped: their places state the errors"),

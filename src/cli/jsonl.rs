@@ -1,35 +1,21 @@
 //! Reads JSON lines from stdin, for several commands, and writes one line to stdout for each of them, in the same
 //! order.
 //!
-//! A thread reads ahead. All lines that have arrived are processed together on all cores. Therefore an interactive
-//! client gets each answer at once, and a whole file is processed at full speed.
+//! Processes all lines that have arrived together, on all cores. Therefore an interactive client gets each answer at
+//! once, and a whole file is processed at full speed.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
 use rayon::prelude::*;
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::stdout::Stdout;
 use crate::error::{Error, Result};
 
-/// Maximum number of lines per batch. With a judge, a batch ends only when its last line is answered.
-const BATCH_LINES: usize = 4096;
-/// Maximum number of bytes per batch, plus at most one line.
-const BATCH_BYTES: usize = 16 << 20;
-/// Number of blocks of lines that are read ahead.
-const AHEAD: usize = 8;
-
-/// Deserializes a text, or a number as text, because labels in files of other programs are often numbers.
-pub(super) fn text<'de, D: serde::Deserializer<'de>>(value: D) -> std::result::Result<String, D::Error> {
-    match Value::deserialize(value)? {
-        Value::String(text) => Ok(text),
-        Value::Number(number) => Ok(number.to_string()),
-        other => Err(D::Error::custom(format!("{other}, expected a string or a number"))),
-    }
-}
+/// Maximum number of bytes that are read at once, and of a batch, plus at most one line. With a judge, a batch ends only
+/// when its last line is answered.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// A line of stdin.
 pub(super) struct Line<In> {
@@ -39,31 +25,19 @@ pub(super) struct Line<In> {
     pub(super) value: In,
 }
 
-/// Processes every line of stdin. `expected` describes the keys of a line. An invalid line ends the command with an
-/// error that contains its number. The lines before it are answered.
-pub(super) fn answer<In, Out>(expected: &str, each: impl Fn(In) -> Out + Sync) -> Result<()>
-where
-    In: DeserializeOwned + Send,
-    Out: Serialize + Send,
-{
-    answer_many(expected, |lines| lines.into_par_iter().map(|line: Line<In>| Ok(each(line.value))).collect())
-}
-
-/// Processes many lines at a time, like [`answer`]. `all` must return one result per line, in the same order. The first
-/// error ends the command after the results before it are written.
-pub(super) fn answer_many<In, Out>(expected: &str, all: impl FnMut(Vec<Line<In>>) -> Vec<Result<Out>>) -> Result<()>
+/// Processes the lines of stdin, many at a time. `expected` describes the keys of a line. `all` must return one result
+/// per line, in the same order. An invalid line ends the command with an error that contains its number, and so does the
+/// first error of `all`. The results before it are written.
+pub(super) fn answer<In, Out>(expected: &str, all: impl FnMut(Vec<Line<In>>) -> Vec<Result<Out>>) -> Result<()>
 where
     In: DeserializeOwned + Send,
     Out: Serialize,
 {
-    filter(std::io::stdin(), Stdout::lock(), expected, all)
+    filter(io::stdin(), Stdout::lock(), expected, all)
 }
 
-/// Lines with their numbers, from 1. Blank lines are left out.
-type Block = Vec<(usize, Vec<u8>)>;
-
 fn filter<In, Out>(
-    input: impl Read + Send + 'static,
+    input: impl Read,
     mut output: impl Write,
     expected: &str,
     mut all: impl FnMut(Vec<Line<In>>) -> Vec<Result<Out>>,
@@ -72,10 +46,12 @@ where
     In: DeserializeOwned + Send,
     Out: Serialize,
 {
-    let (send, blocks) = sync_channel(AHEAD);
-    // The thread is not joined, because it may be blocked on input that is no longer needed.
-    std::thread::spawn(move || read(BufReader::with_capacity(1 << 18, input), &send));
-    while let Some(batch) = next(&blocks)? {
+    let (mut input, mut number) = (BufReader::with_capacity(BATCH_BYTES, input), 0);
+    loop {
+        let batch = next(&mut input, &mut number).map_err(Error::io("standard input"))?;
+        if batch.is_empty() {
+            return Ok(());
+        }
         let parse = |(number, line): &(usize, Vec<u8>)| match serde_json::from_slice::<In>(line.trim_ascii()) {
             Ok(value) => Ok(Line { place: place(*number), value }),
             Err(error) => Err(Error::input(place(*number), found(&error), expected)),
@@ -89,58 +65,29 @@ where
             out.push(b'\n');
         }
         match output.write_all(&out).and_then(|()| output.flush()) {
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             other => other.map_err(Error::io("standard output"))?,
         }
         failure.map_or(Ok(()), Err)?;
     }
-    Ok(())
 }
 
-/// Sends the input in blocks. A block is sent as soon as reading would block.
-fn read(mut input: BufReader<impl Read>, send: &SyncSender<std::io::Result<Block>>) {
-    let (mut block, mut bytes, mut number) = (Block::new(), 0, 0);
-    loop {
-        number += 1;
+/// Waits for a line and returns it with all complete lines that have arrived, each with its number, from 1. Blank lines
+/// are left out. Returns no line at the end. `number` is the number of lines before.
+fn next(input: &mut BufReader<impl Read>, number: &mut usize) -> io::Result<Vec<(usize, Vec<u8>)>> {
+    let mut lines = Vec::new();
+    // The rest of an incomplete line may arrive late, so the lines before it do not wait for it.
+    while lines.is_empty() || input.buffer().contains(&b'\n') {
         let mut line = Vec::new();
-        let read = match input.read_until(b'\n', &mut line) {
-            Ok(read) => read,
-            Err(error) => {
-                let _ = send.send(Ok(block)).and_then(|()| send.send(Err(error)));
-                return;
-            }
-        };
-        bytes += read;
+        if input.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        *number += 1;
         if !line.trim_ascii().is_empty() {
-            block.push((number, line));
-        }
-        if (read == 0 || input.buffer().is_empty() || bytes > BATCH_BYTES / AHEAD || block.len() >= BATCH_LINES / AHEAD)
-            && !block.is_empty()
-        {
-            bytes = 0;
-            if send.send(Ok(std::mem::take(&mut block))).is_err() {
-                return;
-            }
-        }
-        if read == 0 {
-            return;
+            lines.push((*number, line));
         }
     }
-}
-
-/// Waits for a block and adds all blocks that have arrived. Returns `None` at the end.
-fn next(blocks: &Receiver<std::io::Result<Block>>) -> Result<Option<Block>> {
-    let Ok(first) = blocks.recv() else { return Ok(None) };
-    let mut batch = first.map_err(Error::io("standard input"))?;
-    let size = |block: &Block| block.iter().map(|(_, line)| line.len()).sum::<usize>();
-    let mut bytes = size(&batch);
-    while batch.len() < BATCH_LINES && bytes < BATCH_BYTES {
-        let Ok(block) = blocks.try_recv() else { break };
-        let block = block.map_err(Error::io("standard input"))?;
-        bytes += size(&block);
-        batch.extend(block);
-    }
-    Ok(Some(batch))
+    Ok(lines)
 }
 
 fn place(number: usize) -> String {
@@ -159,7 +106,7 @@ mod tests {
     fn run(input: &[u8]) -> (Result<()>, String) {
         let mut out = Vec::new();
         let double = |lines: Vec<Line<f64>>| lines.into_iter().map(|line| Ok(line.value * 2.0)).collect();
-        let result = filter(std::io::Cursor::new(input.to_vec()), &mut out, "a number", double);
+        let result = filter(input, &mut out, "a number", double);
         (result, String::from_utf8(out).unwrap())
     }
 

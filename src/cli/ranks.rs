@@ -24,8 +24,6 @@ const LESS_PATIENCE: Duration = Duration::from_secs(3);
 /// Position of this process among the processes of a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RankRole {
-    /// The only process.
-    Alone,
     /// A process started by a launcher.
     Launched(Place),
     /// Rank 0 of this number of ranks. It starts the other ranks itself.
@@ -33,13 +31,15 @@ pub enum RankRole {
 }
 
 impl RankRole {
+    /// The only process.
+    pub const ALONE: RankRole = RankRole::Starts(1);
+
     /// Determines the position from `--gpus` and the environment.
     pub fn of(gpus: Option<usize>, env: Lookup) -> Result<RankRole> {
         let place = Place::of(env)?;
         match (gpus, place) {
-            (None | Some(1), None) => Ok(RankRole::Alone),
             (None, Some(place)) => Ok(RankRole::Launched(place)),
-            (Some(ranks), None) => Ok(RankRole::Starts(ranks)),
+            (ranks, None) => Ok(RankRole::Starts(ranks.unwrap_or(1))),
             (Some(ranks), Some(place)) => {
                 let found = format!("{ranks}, in one of {} processes started by {}", place.size, place.launcher.name());
                 Err(Error::input("--gpus", found, "no --gpus, because a launcher has already started the ranks"))
@@ -58,7 +58,6 @@ impl RankRole {
     /// Returns the number of processes of the run on this machine, which share its CPUs.
     pub fn local_ranks(&self) -> usize {
         match self {
-            RankRole::Alone => 1,
             RankRole::Launched(place) => place.local_size,
             RankRole::Starts(ranks) => *ranks,
         }
@@ -74,12 +73,12 @@ impl RankRole {
                 let found = format!("local rank {} and {gpus} GPU(s)", place.local_rank);
                 Err(Error::input("the local rank", found, "one GPU for each rank on the machine"))
             }
-            RankRole::Starts(ranks) if *ranks > gpus => Err(Error::input(
+            RankRole::Starts(ranks) if *ranks > gpus.max(1) => Err(Error::input(
                 "--gpus",
                 ranks.to_string(),
                 format!("at most {gpus}, the number of GPUs of this machine"),
             )),
-            RankRole::Starts(_) | RankRole::Alone => Ok(0),
+            RankRole::Starts(_) => Ok(0),
         }
     }
 }
@@ -226,8 +225,8 @@ mod tests {
 
     #[test]
     fn one_starts_the_ranks_and_not_two() {
-        assert_eq!(rank_role(None, "1").unwrap(), RankRole::Alone);
-        assert_eq!(rank_role(Some(1), "1").unwrap(), RankRole::Alone);
+        assert_eq!(rank_role(None, "1").unwrap(), RankRole::ALONE);
+        assert_eq!(rank_role(Some(1), "1").unwrap(), RankRole::ALONE);
         assert_eq!(rank_role(Some(4), "1").unwrap(), RankRole::Starts(4));
         assert_eq!(rank_role(None, "2").unwrap().rank(), 1);
         let text = rank_role(Some(4), "2").unwrap_err().to_string();

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::args::JobArgs;
 use super::session::Session;
+use super::start;
 use crate::config::{Config, Dtype, Place, RecipeConfig};
 use crate::error::Result;
 use crate::recipe::Recipe;
@@ -20,13 +21,15 @@ fn run_recipe(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
     let (args, context) = (session.args, session.context);
     let RecipeConfig { base, dtype, sft, rl, eval, .. } = &mut config;
     let model = base.model.as_deref();
-    *dtype = session.dtype(*dtype, model, |began: &mut RecipeConfig| began.dtype)?;
+    let began = session.began::<RecipeConfig>()?;
+    let began = began.as_ref();
+    *dtype = session.dtype(*dtype, model, began.map(|began| began.dtype));
     for stage in [&mut sft.dtype, &mut rl.dtype, &mut eval.dtype] {
         *stage = if *stage == Dtype::Auto { *dtype } else { *stage };
     }
     let (sft, rl) = (&mut sft.training.gradient_lanes, &mut rl.training.gradient_lanes);
-    *sft = session.lanes(*sft, |began: &mut RecipeConfig| began.sft.training.gradient_lanes)?;
-    *rl = session.lanes(*rl, |began: &mut RecipeConfig| began.rl.training.gradient_lanes)?;
+    *sft = session.lanes(*sft, began.map(|began| began.sft.training.gradient_lanes));
+    *rl = session.lanes(*rl, began.map(|began| began.rl.training.gradient_lanes));
     config.validate(&Place::default())?;
     session.same_config(&config)?;
     context.with_machine(|machine| {
@@ -36,16 +39,16 @@ fn run_recipe(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
             recipe.try_commands()?;
         }
         if args.dry_run {
-            return args.planned(context, || plan(recipe.config()));
+            return args.planned(context, || plan(&recipe.config));
         }
-        let dir = session.open(recipe.config())?;
-        session.finish(dir, recipe.config(), &recipe.page(), || recipe.is_finished(), |ranks| recipe.run(ranks))?;
+        let dir = session.open(&recipe.config)?;
+        session.finish(dir, &recipe.config, &recipe.page(), || recipe.is_finished(), |ranks| recipe.run(ranks))?;
         if context.leads() {
-            let program = std::env::args().next().unwrap_or_else(|| "omr".to_owned());
-            if let Some(arguments) = recipe.example_command() {
-                context.say(&format!("to ask the trained model a question: {program} {arguments}"));
+            let command = |words: Vec<String>| start::command(std::env::args().take(1).chain(words));
+            if let Some(words) = recipe.example_command() {
+                context.say(&format!("to ask the trained model a question: {}", command(words)));
             }
-            context.say(&format!("to talk to it in a browser: {program} {}", recipe.serve_command()));
+            context.say(&format!("to talk to it in a browser: {}", command(recipe.serve_command())));
         }
         Ok(())
     })

@@ -161,7 +161,7 @@ mod tests {
                 log_level: "info".to_owned(),
                 quiet: true,
             },
-            RankRole::Alone,
+            RankRole::ALONE,
         )
     }
 

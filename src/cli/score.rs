@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::Serialize;
 
 use super::args::{Overrides, repository};
 use super::jsonl::Line;
@@ -50,21 +49,6 @@ pub struct Args {
     overrides: Overrides,
 }
 
-#[derive(Deserialize)]
-struct Response {
-    response: String,
-    #[serde(deserialize_with = "jsonl::text")]
-    ground_truth: String,
-    #[serde(default)]
-    question: Option<String>,
-    #[serde(default)]
-    data_source: String,
-    #[serde(default)]
-    extra_info: Map<String, Value>,
-    #[serde(default)]
-    columns: Map<String, Value>,
-}
-
 #[derive(Serialize)]
 struct Scored {
     score: f64,
@@ -93,8 +77,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     context.say(&format!("score: {}; {}", config.mode.name(), scorer.describe()));
     let mut summary = scorer.judge().map(Summary::new);
     let expected = "{\"response\": text, \"ground_truth\": text, \"question\"?: text}";
-    let done = jsonl::answer_many(expected, |lines: Vec<Line<Response>>| {
-        let judged = scorer.score_all(lines.into_iter().map(item).collect());
+    let done = jsonl::answer(expected, |lines: Vec<Line<Item>>| {
+        let items = lines.into_iter().map(|Line { place, value }| Item { place, ..value });
+        let judged = scorer.score_all(items.collect());
         if let Some(summary) = &mut summary {
             judged.iter().flatten().for_each(|judged| summary.count(judged.judge.as_ref()));
         }
@@ -115,11 +100,6 @@ fn logprobs(args: &Args, file: &Path, model: &Path, context: &Context) -> Result
         Some(out) => eval::score_to(out, &dir, file, &config, machine),
         None => eval::score(&dir, file, &config, machine, print),
     })
-}
-
-fn item(line: Line<Response>) -> Item {
-    let Response { response, ground_truth, question, data_source, extra_info, columns } = line.value;
-    Item { response, ground_truth, question, data_source, extra_info, columns, place: line.place }
 }
 
 fn scored(judged: Judged) -> Scored {

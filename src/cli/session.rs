@@ -52,35 +52,25 @@ impl Session<'_> {
         OneRank::new(self.ranks.rank(), self.ranks.size())
     }
 
-    /// Returns the number of gradient lanes: `asked` if it is given, otherwise the number that an existing run was
-    /// started with, otherwise one per rank.
-    pub fn lanes<C: Config>(
-        &self,
-        asked: Option<usize>,
-        of: impl FnOnce(&mut C) -> Option<usize>,
-    ) -> Result<Option<usize>> {
-        let lanes = asked.or(self.recorded(of)?.unwrap_or(Some(self.ranks.size()))).unwrap_or(1);
+    /// Returns the number of gradient lanes: `asked` if it is given, otherwise that of the config `began` of an existing
+    /// run, otherwise one per rank.
+    pub fn lanes(&self, asked: Option<usize>, began: Option<Option<usize>>) -> Option<usize> {
+        let lanes = asked.or(began.unwrap_or(Some(self.ranks.size()))).unwrap_or(1);
         // A config without a number of lanes means one lane.
-        Ok((lanes > 1).then_some(lanes))
+        (lanes > 1).then_some(lanes)
     }
 
-    /// Returns the data type that `asked` means for the weights in `model`. `auto` is the type that an existing run was
-    /// started with.
-    pub fn dtype<C: Config>(
-        &self,
-        asked: Dtype,
-        model: Option<&Path>,
-        of: impl FnOnce(&mut C) -> Dtype,
-    ) -> Result<Dtype> {
-        let recorded = if asked == Dtype::Auto { self.recorded(of)? } else { None };
-        Ok(recorded.unwrap_or_else(|| self.context.dtype(asked, model)))
+    /// Returns the data type that `asked` means for the weights in `model`. `auto` is the type `began` that an existing
+    /// run was started with.
+    pub fn dtype(&self, asked: Dtype, model: Option<&Path>, began: Option<Dtype>) -> Dtype {
+        began.filter(|_| asked == Dtype::Auto).unwrap_or_else(|| self.context.dtype(asked, model))
     }
 
-    /// Returns a value of the config that an existing run was started with. Returns `None` for a new run.
-    fn recorded<C: Config, T>(&self, of: impl FnOnce(&mut C) -> T) -> Result<Option<T>> {
+    /// Returns the config that an existing run was started with. Returns `None` for a new run.
+    pub fn began<C: Config>(&self) -> Result<Option<C>> {
         let file = self.args.out.join("config.yaml");
         match !self.args.fresh && file.exists() && is_begun(&self.args.out) {
-            true => Ok(Some(of(&mut config::load(Some(&file), &[], &|_| None)?))),
+            true => config::load(Some(&file), &[], &|_| None).map(Some),
             false => Ok(None),
         }
     }

@@ -2,13 +2,12 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::secrets;
+use crate::{machine, secrets};
 
 /// Name of the file in the run directory.
 pub const FILE: &str = "starts.jsonl";
@@ -21,29 +20,21 @@ pub fn record(dir: &Path) -> Result<()> {
         "host": rustix::system::uname().nodename().to_string_lossy(),
         "command": secrets::redacted(&command(std::env::args())),
         "directory": std::env::current_dir().unwrap_or_default().display().to_string(),
-        "commit": commit(),
+        "commit": machine::commit(Path::new(".")),
         "version": env!("CARGO_PKG_VERSION"),
     });
     let mut file = std::fs::File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
     file.write_all(format!("{line}\n").as_bytes()).map_err(Error::io(&path))
 }
 
-/// Returns the command line, so that it can be pasted into a shell.
-fn command(args: impl Iterator<Item = String>) -> String {
+/// Returns a command line of these words that can be pasted into a shell.
+pub fn command(args: impl Iterator<Item = String>) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
     let quoted = |arg: String| match !arg.is_empty() && arg.chars().all(is_plain) {
         true => arg,
         false => format!("'{}'", arg.replace('\'', r"'\''")),
     };
     args.map(quoted).collect::<Vec<_>>().join(" ")
-}
-
-/// Returns the commit of the working directory's repository, with `-dirty` if files differ from it. `None` outside of a
-/// repository.
-fn commit() -> Option<String> {
-    let git =
-        Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).output().ok()?;
-    git.status.success().then(|| String::from_utf8_lossy(&git.stdout).trim().to_owned())
 }
 
 #[cfg(test)]

@@ -29,9 +29,11 @@ pub fn run<C: Training>(
         }
         let asked = config.clone();
         let Keys { model, dtype, training, .. } = config.keys();
-        *dtype = session.dtype(*dtype, model.map(PathBuf::as_path), |began: &mut C| *began.keys().dtype)?;
-        training.gradient_lanes =
-            session.lanes(training.gradient_lanes, |began: &mut C| began.keys().training.gradient_lanes)?;
+        let mut began = session.began::<C>()?;
+        let began = began.as_mut().map(C::keys);
+        *dtype = session.dtype(*dtype, model.map(PathBuf::as_path), began.as_ref().map(|began| *began.dtype));
+        let lanes = began.map(|began| began.training.gradient_lanes);
+        training.gradient_lanes = session.lanes(training.gradient_lanes, lanes);
         config.validate(&Place::default())?;
         session.same_config(&config)?;
         let (mut job, what) = open(session, &config)?;

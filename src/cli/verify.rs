@@ -1,12 +1,14 @@
 //! `omr verify`: runs the answer verifier on its own.
 
 use omr_verify::{Mode, Verdict, verify};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::stdout::print;
 use super::{Context, jsonl};
 use crate::config::choose;
 use crate::error::{Error, Result};
+use crate::reward::text;
 
 /// Arguments of `omr verify`.
 #[derive(clap::Args)]
@@ -34,9 +36,9 @@ pub struct Args {
 
 #[derive(Deserialize)]
 struct Pair {
-    #[serde(deserialize_with = "jsonl::text")]
+    #[serde(deserialize_with = "text")]
     gold: String,
-    #[serde(deserialize_with = "jsonl::text")]
+    #[serde(deserialize_with = "text")]
     answer: String,
 }
 
@@ -60,6 +62,8 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
             let text = serde_json::to_string(&line(gold, answer, args.mode));
             print(&format!("{}\n", text.map_err(|e| Error::Failed(e.to_string()))?))
         }
-        _ => jsonl::answer("{\"gold\": text, \"answer\": text}", |p: Pair| line(&p.gold, &p.answer, args.mode)),
+        _ => jsonl::answer("{\"gold\": text, \"answer\": text}", |pairs: Vec<jsonl::Line<Pair>>| {
+            pairs.into_par_iter().map(|pair| Ok(line(&pair.value.gold, &pair.value.answer, args.mode))).collect()
+        }),
     }
 }

@@ -74,16 +74,14 @@ pub(super) fn fill_in(group: &mut Map<String, Value>) {
 pub(super) fn refuse_typed<'a>(
     path: &str,
     file: Option<&Path>,
-    tree: &Map<String, Value>,
+    tree: Option<&Value>,
     typed: Option<&Value>,
     overridden: impl Fn(&str) -> bool + 'a,
 ) -> Result<()> {
     let Some((file, word)) = file.zip(typed.and_then(Value::as_str)) else { return Ok(()) };
     let Ok(preset) = word.parse::<Preset>() else { return Ok(()) };
     let written = preset.keys().into_iter().filter_map(|(key, _)| {
-        let mut at = key.split('.');
-        let first = tree.get(at.next()?)?;
-        let found = at.try_fold(first, |group, name| group.get(name))?;
+        let found = key.split('.').try_fold(tree?, |group, name| group.get(name))?;
         let key = join(path, key);
         (!overridden(&key)).then(|| format!("{key}: {}", inline(found)))
     });

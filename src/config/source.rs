@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::describe::{inline, is_secret};
 use super::environment::judge_from_env;
@@ -65,40 +65,33 @@ pub fn load_for<C: Config>(
     recorded: Option<&Path>,
 ) -> Result<C> {
     let mut place = Place { file: file.map(Path::to_owned), overridden: Default::default() };
-    let mut tree = file.map_or(Ok(Map::new()), |file| read_tree(file, &place))?;
+    let mut tree = file.map_or(Ok(json!({})), |file| read_tree(file, &place))?;
     if let Some(recorded) = recorded {
         if file == Some(recorded) {
             forget_draft(&mut tree);
         }
-        keep_older::<C>(&mut tree, read_tree(recorded, &Place::default())?)?;
+        keep_older::<C>(&mut tree, &read_tree(recorded, &Place::default())?)?;
     }
-    let mut typed = None;
-    for text in overrides {
-        let (path, value) = parse_override(text)?;
-        if C::PRESET_AT.is_some_and(|at| path == super::table::join(at, "preset")) {
-            typed = Some(value);
-        }
-        place.overridden.insert(path);
-    }
+    let overrides = overrides.iter().map(|text| parse_override(text)).collect::<Result<Vec<_>>>()?;
+    place.overridden = overrides.iter().map(|(path, _)| path.clone()).collect();
     if let Some(at) = C::PRESET_AT {
-        let written = if at.is_empty() { Some(&tree) } else { tree.get(at).and_then(Value::as_object) };
+        let written = if at.is_empty() { Some(&tree) } else { tree.get(at) };
+        let typed = overrides.iter().rfind(|(path, _)| *path == super::table::join(at, "preset"));
         let is_below = |key: &str, typed: &String| key == typed || key.starts_with(&format!("{typed}."));
         let is_typed = |key: &str| place.overridden.iter().any(|typed| is_below(key, typed));
-        preset::refuse_typed(at, file, written.unwrap_or(&Map::new()), typed.as_ref(), is_typed)?;
+        preset::refuse_typed(at, file, written, typed.map(|(_, value)| value), is_typed)?;
     }
-    apply(&mut tree, overrides)?;
-    if keys::<C>().iter().any(|key| key.path == "judge") {
-        judge_from_env(&mut tree, env);
+    apply(&mut tree, &overrides)?;
+    if let Value::Object(tree) = &mut tree {
+        if keys::<C>().iter().any(|key| key.path == "judge") {
+            judge_from_env(tree, env);
+        }
+        C::prepare(tree, env);
     }
-    C::prepare(&mut tree, env);
     // The overrides are applied a second time, because they take precedence over values from the environment.
-    apply(&mut tree, overrides)?;
-    match C::PRESET_AT {
-        Some("") => preset::fill_in(&mut tree),
-        Some(at) => tree.get_mut(at).and_then(Value::as_object_mut).into_iter().for_each(preset::fill_in),
-        None => {}
-    }
-    let mut tree = Value::Object(tree);
+    apply(&mut tree, &overrides)?;
+    let with_preset = C::PRESET_AT.and_then(|at| if at.is_empty() { Some(&mut tree) } else { tree.get_mut(at) });
+    with_preset.and_then(Value::as_object_mut).into_iter().for_each(preset::fill_in);
     super::data::unused_columns(&mut tree);
     unknown::refuse::<C>(&place, &tree)?;
     let mut config = C::default();
@@ -107,33 +100,27 @@ pub fn load_for<C: Config>(
     Ok(config)
 }
 
-fn read_tree(file: &Path, place: &Place) -> Result<Map<String, Value>> {
+fn read_tree(file: &Path, place: &Place) -> Result<Value> {
     let text = files::read_config(file).map_err(Error::io(file))?;
     let value = parse(&text).map_err(|what| Error::format(file, what))?;
-    Ok(super::table::entries(place, "", &value)?.cloned().unwrap_or_default())
+    Ok(super::table::entries(place, "", &value)?.cloned().unwrap_or_default().into())
 }
 
 /// Removes the key `draft`, which configs of older runs contain. It changed no result.
-fn forget_draft(tree: &mut Map<String, Value>) {
-    let group = if tree.contains_key("rl") { "rl" } else { "rollout" };
-    let rollout = tree.get_mut(group).and_then(|of| if group == "rl" { of.get_mut("rollout") } else { Some(of) });
-    rollout.and_then(Value::as_object_mut).map(|rollout| rollout.remove("draft"));
+fn forget_draft(tree: &mut Value) {
+    let group = if tree.get("rl").is_some() { "/rl/rollout" } else { "/rollout" };
+    tree.pointer_mut(group).and_then(Value::as_object_mut).map(|rollout| rollout.remove("draft"));
 }
 
 /// Sets the keys that are missing in both `tree` and `recorded` to their value in older runs.
-fn keep_older<C: Config>(tree: &mut Map<String, Value>, recorded: Map<String, Value>) -> Result<()> {
-    let mut of_tree = Value::Object(std::mem::take(tree));
-    let recorded = Value::Object(recorded);
+fn keep_older<C: Config>(tree: &mut Value, recorded: &Value) -> Result<()> {
     for key in keys::<C>() {
         let Some(older) = key.meta.older else { continue };
         let pointer = format!("/{}", key.path.replace('.', "/"));
-        if of_tree.pointer(&pointer).is_none() && recorded.pointer(&pointer).is_none() {
+        if tree.pointer(&pointer).is_none() && recorded.pointer(&pointer).is_none() {
             let value = parse(older).map_err(Error::Failed)?;
-            set(&mut of_tree, &key.path, value).map_err(|found| not_a_group(&key.path, &found))?;
+            set(tree, &key.path, value).map_err(|found| not_a_group(&key.path, &found))?;
         }
-    }
-    if let Value::Object(map) = of_tree {
-        *tree = map;
     }
     Ok(())
 }
@@ -173,16 +160,9 @@ fn parse_override(text: &str) -> Result<(String, Value)> {
     Ok((path.to_owned(), value))
 }
 
-fn apply(tree: &mut Map<String, Value>, overrides: &[String]) -> Result<()> {
-    let mut whole = Value::Object(std::mem::take(tree));
-    for text in overrides {
-        let (path, value) = parse_override(text)?;
-        set(&mut whole, &path, value).map_err(|found| not_a_group(&path, &found))?;
-    }
-    if let Value::Object(map) = whole {
-        *tree = map;
-    }
-    Ok(())
+fn apply(tree: &mut Value, overrides: &[(String, Value)]) -> Result<()> {
+    let mut each = overrides.iter();
+    each.try_for_each(|(path, value)| set(tree, path, value.clone()).map_err(|found| not_a_group(path, &found)))
 }
 
 fn not_a_group(path: &str, found: &Value) -> Error {

@@ -111,7 +111,8 @@ pub enum Weights {
 /// Hashes of the inputs as they are now.
 #[derive(Debug, Default)]
 pub struct CurrentInputs {
-    inputs: Inputs,
+    /// The hashes.
+    pub inputs: Inputs,
     /// Folder of each kind of input that is a model, for messages.
     folders: BTreeMap<&'static str, String>,
     /// Files of a finished stage that differ from its `MANIFEST`.
@@ -190,11 +191,6 @@ impl CurrentInputs {
             Some(then) => refuse(self.differences(then), when, accepted),
             None => refuse(self.altered.clone(), "when its stage was finished", accepted),
         }
-    }
-
-    /// Returns the inputs.
-    pub fn into_inputs(self) -> Inputs {
-        self.inputs
     }
 
     fn differences(&self, then: &Inputs) -> Vec<Difference> {

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use clap::builder::{EnumValueParser, PossibleValue, TypedValueParser};
 use clap::{Arg, Command, ValueEnum};
 
-use super::gpus::{Ceilings, Gpu};
+use super::gpus::Gpu;
 use super::layout;
 use crate::data::{Index, Shape};
+use crate::device::cuda::GPU_OVERHEAD;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
+use crate::ranks;
 
 /// GPU that a plan is made for.
 #[derive(clap::Args, Clone)]
@@ -89,8 +91,9 @@ impl TypedValueParser for SupportedGpu {
 impl GpuOptions {
     /// Returns the bytes that a plan may use on one of `gpus` GPUs.
     pub fn budget(&self, gpus: usize) -> usize {
-        let of_kind = self.gpu.ceilings();
-        Ceilings { memory: self.gpu_memory.unwrap_or(of_kind.memory), ..of_kind }.budget(gpus)
+        let links = if gpus > 1 { ranks::GPU_OVERHEAD } else { 0 };
+        let memory = self.gpu_memory.unwrap_or_else(|| self.gpu.ceilings().memory);
+        memory.saturating_sub(GPU_OVERHEAD + links) as usize
     }
 
     /// Formats a number of these GPUs for the user.

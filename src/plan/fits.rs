@@ -27,7 +27,7 @@ pub fn longest<C: Training>(
     let with = |&optim: &OptimizerName| {
         let mut config = config.clone();
         config.keys().optimizer.optim = optim;
-        let layout = layout(gpus, model, &config)?;
+        let (mut config, layout) = layout(gpus, model, &config)?;
         let budget = target(gpus, config.keys().training.max_memory_gib).memory.unwrap_or(usize::MAX);
         let (mut low, mut high, mut longest) = (0, MOST / STEP + 1, 0);
         while low + 1 < high {

@@ -2,10 +2,8 @@
 
 use clap::ValueEnum;
 
-use crate::device::cuda::GPU_OVERHEAD;
 use crate::device::driver::Properties;
 use crate::device::limits::Limits;
-use crate::ranks;
 
 /// Kind of GPU, the one with the most memory first. GPUs of compute capability 10.0 and newer run the kernel variant
 /// `mma.sync`.
@@ -176,13 +174,5 @@ impl Gpu {
         let (.., [nvlink, port, host]) = self.sheet();
         let node = if nvlink > 0.0 { nvlink * REACHED[0] } else { host };
         Links { node: node * 1e9, network: port * REACHED[1] * 1e9, host: host * 1e9 }
-    }
-}
-
-impl Ceilings {
-    /// Returns the bytes that a plan may use on one of `gpus` GPUs.
-    pub fn budget(&self, gpus: usize) -> usize {
-        let links = if gpus > 1 { ranks::GPU_OVERHEAD } else { 0 };
-        self.memory.saturating_sub(GPU_OVERHEAD + links) as usize
     }
 }

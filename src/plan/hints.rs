@@ -47,7 +47,7 @@ pub struct Made {
 /// Counts the memory of a config and of its changes on a number of GPUs. The count does not depend on the kind of GPU.
 /// Each count is made once.
 pub struct Counter<'a, C> {
-    config: &'a C,
+    config: C,
     model: &'a ModelConfig,
     rows: &'a Rows,
     gpus: usize,
@@ -61,9 +61,9 @@ pub struct Counter<'a, C> {
 
 impl<'a, C: Training> Counter<'a, C> {
     /// Counts `config`. Errors if it cannot run on this number of GPUs at all.
-    pub fn new(config: &'a C, model: &'a ModelConfig, rows: &'a Rows, gpus: usize) -> Result<Counter<'a, C>> {
-        let layout = layout(GpuSet { gpu_options: &H200, count: gpus }, model, config)?;
-        let (steps, needs) = (changes::steps(config, rows)?, config.least(model, rows, &layout)?);
+    pub fn new(config: &C, model: &'a ModelConfig, rows: &'a Rows, gpus: usize) -> Result<Counter<'a, C>> {
+        let (config, layout) = layout(GpuSet { gpu_options: &H200, count: gpus }, model, config)?;
+        let (steps, needs) = (changes::steps(&config, rows)?, config.least(model, rows, &layout)?);
         Ok(Counter { config, model, rows, gpus, layout, steps, counted: HashMap::new(), needs })
     }
 

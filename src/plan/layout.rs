@@ -3,11 +3,9 @@
 
 use super::gpus::{Ceilings, Links, NODE};
 use crate::config::{Dtype, OptimConfig};
-use crate::device::{Region, Target, readback};
-use crate::error::Result;
-use crate::model::ModelConfig;
+use crate::device::{Region, readback};
 use crate::ranks::{self, BytesExchanged, OneRank};
-use crate::train::plan::{self, Planned};
+use crate::train::plan::Planned;
 
 /// GPUs of a plan, one per rank.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -32,20 +30,6 @@ pub struct Weights {
 }
 
 impl GpuLayout {
-    /// Distributes `asked` gradient lanes over `count` GPUs. The default is one lane per GPU.
-    pub fn new(
-        count: usize,
-        asked: Option<usize>,
-        model: &ModelConfig,
-        weights: Weights,
-        target: Target,
-    ) -> Result<GpuLayout> {
-        let lanes = asked.unwrap_or(count);
-        let owned = plan::owned(model, weights.dtype, weights.optimizer, target, count)?;
-        let most = (0..count).max_by_key(|&rank| (owned[rank], std::cmp::Reverse(rank))).unwrap_or(0);
-        Ok(GpuLayout { count, lanes, fullest: OneRank::new(most, count), state: owned.iter().sum() })
-    }
-
     /// Returns the number of micro-batches on the first GPU if an update has `parts` parts and a micro-batch holds
     /// `at_once` of them. A micro-batch contains parts of one lane only. No GPU has more.
     pub fn passes(&self, parts: usize, at_once: usize) -> usize {

@@ -13,7 +13,7 @@ use super::training::{
     GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, quantized_note, target,
 };
 use crate::config::RlConfig;
-use crate::data::Index;
+use crate::data::{Index, Shape};
 use crate::device::perf_model::Range;
 use crate::error::{Error, Result};
 use crate::image::Grid;
@@ -40,9 +40,7 @@ impl Training for RlConfig {
         let response = self.max_response_length;
         let Questions { prompt, grids, index } = Questions::new(self, rows, &model)?;
         let allowed = vec![u32::MAX; model.text.vocab_size.div_ceil(32)];
-        let layout = layout(gpus, &model, self)?;
-        let mut config = self.clone();
-        config.training.gradient_lanes = Some(layout.lanes);
+        let (config, layout) = layout(gpus, &model, self)?;
         let config = &config;
         let target = target(gpus, config.training.max_memory_gib);
         let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, layout.fullest, &allowed, &index)?;
@@ -122,9 +120,7 @@ impl Training for RlConfig {
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize> {
         let Questions { index, .. } = Questions::new(self, rows, model)?;
         let allowed = vec![u32::MAX; model.text.vocab_size.div_ceil(32)];
-        let mut config = self.clone();
-        config.training.gradient_lanes = Some(layout.lanes);
-        let (planned, _) = rl::plan::rl(model.clone(), &config, minimal_target(), layout.fullest, &allowed, &index)?;
+        let (planned, _) = rl::plan::rl(model.clone(), self, minimal_target(), layout.fullest, &allowed, &index)?;
         Ok(planned.memory.total())
     }
 }
@@ -146,7 +142,8 @@ impl Questions {
             return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
         }
         let grids = shapes::grids(model, rows.image_tokens, config.training.images.image_max_pixels, prompt)?;
-        let index = shapes::questions(config.train_batch_size, prompt, &grids);
+        let mut index = Index::default();
+        (0..config.train_batch_size).for_each(|_| index.push(Shape { tokens: prompt, targets: 0, grids: &grids }));
         Ok(Questions { prompt, grids, index })
     }
 }

@@ -35,9 +35,7 @@ impl Training for SftConfig {
 
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {
         let (on, ceilings, length) = (gpus.gpu_options, gpus.gpu_options.gpu.ceilings(), self.packing_length);
-        let layout = layout(gpus, &model, self)?;
-        let mut config = self.clone();
-        config.training.gradient_lanes = Some(layout.lanes);
+        let (config, layout) = layout(gpus, &model, self)?;
         let config = &config;
         let Largest { grids, row, at_once: count, of_pack } = Largest::new(config, rows, &model)?;
         let (row_tokens, packs) = (row.input_ids.len(), packs(config));
@@ -100,11 +98,9 @@ impl Training for SftConfig {
     }
 
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize> {
-        let mut config = self.clone();
-        config.training.gradient_lanes = Some(layout.lanes);
-        let Largest { row, at_once, of_pack, .. } = Largest::new(&config, rows, model)?;
+        let Largest { row, at_once, of_pack, .. } = Largest::new(self, rows, model)?;
         let batches = [vec![Sequence::from(&row); at_once * of_pack]];
-        Ok(plan::sft(model.clone(), run(&config, minimal_target(), layout), &batches)?.memory.total())
+        Ok(plan::sft(model.clone(), run(self, minimal_target(), layout), &batches)?.memory.total())
     }
 }
 

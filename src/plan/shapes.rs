@@ -3,7 +3,6 @@
 use super::floor::Floor;
 use super::gpus::Ceilings;
 use crate::config::RlConfig;
-use crate::data::{Index, Shape};
 use crate::error::{Error, Result};
 use crate::image::{Grid, Processor};
 use crate::model::ModelConfig;
@@ -57,13 +56,6 @@ pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usiz
 pub fn pixels(model: &ModelConfig, grids: &[Grid]) -> usize {
     let patches: usize = grids.iter().map(|grid| grid.frame_patches()).sum();
     patches * model.grid().patch_size.pow(2) * 3
-}
-
-/// Makes `count` questions of `tokens` tokens with these images.
-pub fn questions(count: usize, tokens: usize, grids: &[Grid]) -> Index {
-    let mut index = Index::default();
-    (0..count).for_each(|_| index.push(Shape { tokens, targets: 0, grids }));
-    index
 }
 
 /// Describes the image, like `, with one image of N tokens`.

@@ -1,18 +1,20 @@
 //! Common interface of SFT and RL configs for planning: the keys that both have, and the division of an update among
 //! GPUs.
 
+use std::cmp::Reverse;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use super::assumptions::{GpuOptions, Rows};
-use super::layout::{GpuLayout, Weights};
+use super::layout::GpuLayout;
 use super::page::Page;
 use crate::config::{Config, Dtype, OptimConfig, Place, TrainingConfig};
 use crate::device::{Device, Kind, Target};
 use crate::error::Result;
 use crate::model::{Model, ModelConfig};
 use crate::optim::{freeze, frozen};
+use crate::ranks::OneRank;
 use crate::tensor::DType;
 use crate::train::{levels, plan};
 
@@ -70,7 +72,7 @@ pub trait Training: Config + Clone {
     /// are longer.
     fn row_keys(&self, rows: &Rows, tokens: usize) -> Result<Option<Overrides>>;
 
-    /// Returns the bytes that the rank with the highest memory use needs at least.
+    /// Returns the bytes that the rank with the highest memory use needs at least, for a config of [`layout`].
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize>;
 }
 
@@ -97,12 +99,16 @@ pub fn minimal_target() -> Target {
     Target::gpu(Kind::Cuda).within(levels::LEAST)
 }
 
-/// Returns the distribution of `config` over the GPUs.
-pub fn layout<C: Training>(gpus: GpuSet, model: &ModelConfig, config: &C) -> Result<GpuLayout> {
-    let mut config = config.clone();
+/// Distributes the gradient lanes and the optimizer state of `config` over the GPUs. Returns the config with its number
+/// of lanes, whose default is one per GPU.
+pub fn layout<C: Training>(gpus: GpuSet, model: &ModelConfig, config: &C) -> Result<(C, GpuLayout)> {
+    let (mut config, count) = (config.clone(), gpus.count);
     let Keys { dtype, optimizer, training, .. } = config.keys();
-    let weights = Weights { dtype: *dtype, optimizer: optimizer.clone() };
-    GpuLayout::new(gpus.count, training.gradient_lanes, model, weights, target(gpus, training.max_memory_gib))
+    let target = target(gpus, training.max_memory_gib);
+    let owned = plan::owned(model, *dtype, optimizer.clone(), target, count)?;
+    let most = (0..count).max_by_key(|&rank| (owned[rank], Reverse(rank))).unwrap_or(0);
+    let lanes = *training.gradient_lanes.get_or_insert(count);
+    Ok((config, GpuLayout { count, lanes, fullest: OneRank::new(most, count), state: owned.iter().sum() }))
 }
 
 /// Describes which matrices are quantised, as a note of the plan. Returns no note if none is.

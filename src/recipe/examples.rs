@@ -43,21 +43,23 @@ impl Recipe<'_> {
         files::write(dir.join(QUESTIONS), lines.concat().as_bytes())
     }
 
-    /// Returns the arguments with which `omr` asks the trained model about the first example, quoted for a shell.
-    /// Returns `None` if there is no example.
-    pub fn example_command(&self) -> Option<String> {
+    /// Returns the arguments with which `omr` asks the trained model about the first example. Returns `None` if there
+    /// is no example.
+    pub fn example_command(&self) -> Option<Vec<String>> {
         let dir = self.path("examples");
         let text = std::fs::read_to_string(dir.join(QUESTIONS)).ok()?;
         let line: Value = serde_json::from_str(text.lines().next()?).ok()?;
         let [model, image] =
-            [self.model("rl"), dir.join(line["image"].as_str()?)].map(|path| quoted(&path.display().to_string()));
-        let question = quoted(line["question"].as_str()?);
-        Some(format!("generate --model {model} --image {image} --prompt {question} temperature=0"))
+            [self.model("rl"), dir.join(line["image"].as_str()?)].map(|path| path.display().to_string());
+        let question = line["question"].as_str()?;
+        let words = ["generate", "--model", &model, "--image", &image, "--prompt", question, "temperature=0"];
+        Some(words.map(str::to_owned).to_vec())
     }
 
-    /// Returns the arguments with which `omr` serves the trained model, quoted for a shell.
-    pub fn serve_command(&self) -> String {
-        format!("serve {} --reasoning-parser qwen3", quoted(&self.model("rl").display().to_string()))
+    /// Returns the arguments with which `omr` serves the trained model.
+    pub fn serve_command(&self) -> Vec<String> {
+        let model = self.model("rl").display().to_string();
+        ["serve", &model, "--reasoning-parser", "qwen3"].map(str::to_owned).to_vec()
     }
 }
 
@@ -87,15 +89,6 @@ fn example(row: Row) -> Option<Example> {
     };
     let question = message.content.iter().map(|part| part.text().unwrap_or(IMAGE_MARKER)).collect();
     Some(Example { question, png, ground_truth: row.ground_truth })
-}
-
-/// Quotes a word for a POSIX shell if it needs quotes.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ pub const MEASURED: [&str; 4] = ["base", "sft", "control", "rl"];
 /// A recipe and its folder.
 pub struct Recipe<'a> {
     pub(super) dir: PathBuf,
-    pub(super) config: RecipeConfig,
+    /// Config of the recipe.
+    pub config: RecipeConfig,
     pub(super) spec: &'static TaskSpec,
     pub(super) task: &'static task::recipe::Recipe,
     /// Tasks of `eval.tasks` that are evaluated in addition to the recipe's own task, and the reasons why others are
@@ -44,11 +45,6 @@ impl<'a> Recipe<'a> {
         }
         let (columns, left_out) = columns(&config.eval, spec)?;
         Ok(Recipe { dir: dir.to_owned(), config, spec, task, columns, left_out, machine, store: RunStore::new(dir) })
-    }
-
-    /// Returns the config.
-    pub fn config(&self) -> &RecipeConfig {
-        &self.config
     }
 
     /// Returns the path of the report.

@@ -284,7 +284,7 @@ impl Recipe<'_> {
         found.add_model(model, Weights::Trained)?;
         found.add_files(InputKind::Rows, files)?;
         self.compare(&found, Inputs::read(out)?.as_ref())?;
-        found.into_inputs().write(out)
+        found.inputs.write(out)
     }
 
     /// Compares inputs with [`CurrentInputs::compare`] and the changes that the recipe's config accepts.

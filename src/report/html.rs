@@ -44,14 +44,10 @@ pub fn page(report: &RecipeReport) -> Result<String> {
 
 /// Returns the page. A live page requests its new version from its server while the run continues.
 pub fn page_of(report: &RecipeReport, is_live: bool) -> Result<String> {
-    let RecipeReport { curves, examples, changed, .. } = report;
-    let data = frame::data(&serde_json::json!({"curves": curves, "examples": examples, "changed": changed}))?;
-    let scripts = [include_str!("live.js"), include_str!("page.js"), browser::SCRIPT];
-    let texts = match (is_live, &report.rollouts) {
-        (true, _) => &scripts[..],
-        (false, Some(_)) => &scripts[1..],
-        (false, None) => &scripts[1..2],
-    };
+    let RecipeReport { curves, changed, .. } = report;
+    let data = frame::data(&serde_json::json!({"curves": curves, "changed": changed}))?;
+    let scripts = [include_str!("live.js"), browser::SCRIPT, include_str!("page.js")];
+    let texts = if is_live { &scripts[..] } else { &scripts[1..] };
     let index: HashMap<&str, usize> = curves.iter().enumerate().map(|(i, curve)| (curve.title.as_str(), i)).collect();
     let questions = report.stages.iter().filter_map(|s| s.acc.or(s.acc_t1)).map(|e| e.n).max().unwrap_or(0);
     render_page(

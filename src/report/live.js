@@ -17,7 +17,7 @@ function update(html) {
       old.showRows(JSON.parse(rows.textContent));
     } else if (served.get(part.id) !== text) {
       old ? old.replaceWith(part) : before ? before.after(part) : document.querySelector("main").prepend(part);
-      show(part.id);
+      if (part.id === "curves") curves();
       document.dispatchEvent(new CustomEvent("part", { detail: part }));
     }
     served.set(part.id, text);

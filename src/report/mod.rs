@@ -1,8 +1,8 @@
 //! `report.html`: one file, readable without a network, that shows the results of a run.
 //!
 //! [`report`] builds a [`RecipeReport`] from run directories, and [`page`] converts it to a page. The page contains its
-//! data as JSON. Bars and text are part of the markup and need no scripts. `page.js` draws the curves and the browser
-//! of examples. [`browser`] shows rows of any kind.
+//! data as JSON. Bars and text are part of the markup and need no scripts. `page.js` draws the curves. [`browser`] shows
+//! rows of any kind, such as rollouts and examples.
 
 #![forbid(unsafe_code)]
 
@@ -61,7 +61,7 @@ pub struct RecipeReport {
     /// Charts over the steps.
     pub curves: Vec<Curve>,
     /// Questions with the answers before and after RL.
-    pub examples: Vec<Example>,
+    pub examples: Option<browser::Browser>,
     /// Rollouts of an RL run.
     pub rollouts: Option<browser::Browser>,
     /// Settings and environment: label and value.
@@ -84,7 +84,7 @@ pub struct Stage {
     /// Accuracy at temperature 1.
     pub acc_t1: Option<Estimate>,
     /// Share of answers with a correct format.
-    pub format: Option<f64>,
+    pub format: f64,
 }
 
 /// Paired difference of two models on the same questions.
@@ -130,36 +130,4 @@ pub struct Series {
     pub name: String,
     /// Steps, ascending, with their values, and the seconds from the first step of the run to each.
     pub points: Vec<(f64, f64, f64)>,
-}
-
-/// A question with answers of the models.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Example {
-    /// Id of the row.
-    pub id: String,
-    /// Text of the question.
-    pub question: String,
-    /// Correct answer.
-    pub target: String,
-    /// Image as a `data:` address.
-    pub image: Option<String>,
-    /// Greedy answers before and after RL.
-    pub greedy: Option<[ShownAnswer; 2]>,
-    /// Answers at temperature 1 before and after RL.
-    pub sampled: Option<[ShownAnswer; 2]>,
-}
-
-/// An answer in the browser of examples.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ShownAnswer {
-    /// Text between the think tags, or the whole response if the format is broken.
-    pub think: String,
-    /// Extracted answer.
-    pub answer: String,
-    /// True if the answer is correct.
-    pub right: bool,
-    /// True if the format is correct.
-    pub format: bool,
-    /// Number of tokens.
-    pub length: usize,
 }

@@ -1,13 +1,6 @@
 "use strict";
 let data = JSON.parse(document.getElementById("data").textContent);
 
-function make(tag, props, ...children) {
-  const element = document.createElement(tag);
-  Object.assign(element, props);
-  element.append(...children);
-  return element;
-}
-
 // ---- curves
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -223,78 +216,4 @@ function curves() {
   boxes().forEach(box => redraw.observe(box));
 }
 
-// ---- examples
-
-const PAGE = 3;
-const KINDS = [
-  ["fixed", "Fixed by RL", (before, after) => !before.right && after.right],
-  ["broken", "Broken by RL", (before, after) => before.right && !after.right],
-  ["right", "Correct both times", (before, after) => before.right && after.right],
-  ["wrong", "Wrong both times", (before, after) => !before.right && !after.right],
-  ["all", "All", () => true],
-];
-
-function pane(name, shown) {
-  const verdict = shown.right ? "\u2713 correct" : shown.format ? "\u2717 wrong" : "\u2717 wrong format";
-  return make("article", { className: `pane ${shown.right ? "right" : "wrong"}` },
-    make("header", {}, name, make("span", { className: "pill", textContent: verdict })),
-    make("p", { className: "think", textContent: shown.think || "(nothing)" }),
-    make("p", { className: "answer" }, "Answer: ", make("b", { textContent: shown.answer || "none" }),
-      make("small", { textContent: `${shown.length} tokens` })));
-}
-
-function panel(example, how) {
-  const about = make("div", { className: "about" });
-  if (example.image) about.append(make("img", { src: example.image, alt: `Image of question ${example.id}`, loading: "lazy" }));
-  about.append(make("p", { className: "ask", textContent: example.question }),
-    make("p", { className: "gold" }, "Correct answer: ", make("b", { textContent: example.target })));
-  const [before, after] = example[how];
-  return make("div", { className: "panel" }, about, pane("SFT", before), pane("RL", after));
-}
-
-function browse(section) {
-  const [kinds, hows] = section.querySelectorAll(".chips");
-  const search = section.querySelector("input");
-  const status = section.querySelector("[role=status]");
-  const panels = section.querySelector(".panels");
-  const more = section.querySelector(".more");
-  const possible = [["greedy", "Greedy"], ["sampled", "Temperature 1"]].filter(([how]) => data.examples.some(e => e[how]));
-  const state = { kind: "fixed", how: possible[0]?.[0], shown: PAGE };
-
-  function chips(box, items, key) {
-    box.replaceChildren(...items.map(([value, label]) => make("button", {
-      type: "button", textContent: label, ariaPressed: String(state[key] === value),
-      onclick: () => { state[key] = value; state.shown = PAGE; show(); },
-    })));
-  }
-
-  function show() {
-    const usable = data.examples.filter(e => e[state.how]);
-    const count = ([value, label, test]) => [value, `${label} (${usable.filter(e => test(...e[state.how])).length})`];
-    chips(kinds, KINDS.map(count), "kind");
-    chips(hows, possible.length > 1 ? possible : [], "how");
-    const test = KINDS.find(kind => kind[0] === state.kind)[2];
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const text = e => [e.id, e.question, e.target, ...e[state.how].flatMap(s => [s.think, s.answer])].join(" ").toLowerCase();
-    const found = usable.filter(e => test(...e[state.how]) && words.every(word => text(e).includes(word)));
-    status.textContent = found.length === 0 ? "No questions." : `${Math.min(state.shown, found.length)} of ${found.length} shown.`;
-    panels.replaceChildren(...found.slice(0, state.shown).map(e => panel(e, state.how)));
-    more.hidden = found.length <= state.shown;
-  }
-
-  search.oninput = () => { state.shown = PAGE; show(); };
-  more.onclick = () => { state.shown += PAGE; show(); };
-  const first = KINDS.find(kind => data.examples.some(e => e[state.how] && kind[2](...e[state.how])));
-  if (first) state.kind = first[0];
-  show();
-}
-
-// ---- the page
-
-function show(id) {
-  if (id === "curves") curves();
-  const examples = document.getElementById("examples");
-  if (id === "examples" && examples && data.examples.length > 0) browse(examples);
-}
-
-["curves", "examples"].forEach(show);
+curves();

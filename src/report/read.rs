@@ -6,16 +6,16 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
+use super::browser::{self, Browser, Row};
 use super::html::separated;
 use super::run::{STAGES, config_of, facts_of_recipe as facts, time};
-use super::{
-    Contrast, Curve, Example, RecipeReport, Series, ShownAnswer, Stage, Table, browser, evaluation, rollouts, run, step,
-};
+use super::{Contrast, Curve, RecipeReport, Series, Stage, Table, evaluation, rollouts, run, step};
 use crate::config::RecipeConfig;
 use crate::data;
 use crate::error::{Error, Result};
-use crate::eval::samples::{self, Answer, Sample, observations};
-use crate::eval::stats::{self, Estimate, Interval};
+use crate::eval::samples::{self, Sample, observations};
+use crate::eval::stats::{self, Estimate};
+use crate::eval::summary::format_share;
 use crate::files;
 use crate::train::metrics;
 
@@ -23,6 +23,9 @@ use crate::train::metrics;
 /// logarithmic axis, `folded` if the page of a recipe shows the chart only on request, caption. A chart is left out if
 /// all its values are 0.
 const CURVES: &str = include_str!("curves.tsv");
+
+/// Facet of a question that RL answers correctly and SFT does not.
+const FIXED: &str = "fixed by RL";
 
 const PROBS_DIFF: &str = "training/rollout_probs_diff_max";
 
@@ -61,7 +64,7 @@ fn build(dir: &Path, choose: rollouts::Choose) -> Result<RecipeReport> {
     if recipe {
         report.title = format!("The {} recipe", name.rsplit('/').next().unwrap_or_default());
         let measured = measured(dir)?;
-        report.stages = stages(&summary, &measured);
+        report.stages = stages(&measured);
         report.contrasts = contrasts(&measured);
         report.examples = examples(dir, &measured)?;
         report.columns = columns(dir)?;
@@ -118,34 +121,14 @@ fn measured(dir: &Path) -> Result<Measured> {
     Ok(out)
 }
 
-fn stages(summary: &Map<String, Value>, measured: &Measured) -> Vec<Stage> {
-    let mut out = Vec::new();
-    for (name, note) in STAGES {
-        let written = summary.get("stages").and_then(|stages| stages.get(name)).filter(|stage| stage.is_object());
-        let samples = measured.get(name);
-        if written.is_none() && samples.is_none() {
-            continue;
-        }
-        let number = |key: &str| written?.get(key)?.as_f64();
-        let n = number("n").unwrap_or(0.0) as usize;
-        let from_summary = |key: &str| {
-            let mean = number(key)?;
-            let ends = written.and_then(|stage| serde_json::from_value::<Interval>(stage.get("ci95")?.clone()).ok());
-            let ci95 = ends.filter(|_| key == "acc_t1").unwrap_or_else(|| stats::wilson(mean, n as f64));
-            Some(Estimate { mean, ci95, n })
-        };
-        let of = |pick: fn(&Sample) -> Option<f64>| {
-            samples.and_then(|s| observations(s, pick)).map(|v| stats::clustered(&v))
-        };
-        out.push(Stage {
-            name: name.to_owned(),
-            note: note.to_owned(),
-            acc: of(Sample::acc).or_else(|| from_summary("acc")),
-            acc_t1: of(Sample::acc_t1).or_else(|| from_summary("acc_t1")),
-            format: number("format"),
-        });
-    }
-    out
+fn stages(measured: &Measured) -> Vec<Stage> {
+    let stage = |(name, note): (&str, &str)| {
+        let samples = measured.get(name)?;
+        let of = |pick: Pick| observations(samples, pick).map(|scores| stats::clustered(&scores));
+        let (acc, acc_t1, format) = (of(Sample::acc), of(Sample::acc_t1), format_share(samples));
+        Some(Stage { name: name.to_owned(), note: note.to_owned(), acc, acc_t1, format })
+    };
+    STAGES.into_iter().filter_map(stage).collect()
 }
 
 fn contrasts(measured: &Measured) -> Vec<Contrast> {
@@ -336,23 +319,39 @@ fn points(steps: &[metrics::Metrics], name: &str) -> Vec<(f64, f64, f64)> {
     all.chunks(bucket).map(mean).collect()
 }
 
-fn examples(dir: &Path, measured: &Measured) -> Result<Vec<Example>> {
-    let (Some(before), Some(after)) = (measured.get("sft"), measured.get("rl")) else {
-        return Ok(Vec::new());
-    };
+/// Returns the browser of the questions with the answers of SFT and RL. Questions that RL has fixed come first.
+fn examples(dir: &Path, measured: &Measured) -> Result<Option<Browser>> {
+    let (Some(before), Some(after)) = (measured.get("sft"), measured.get("rl")) else { return Ok(None) };
     let images = images(&dir.join("data").join("heldout.parquet"))?;
     let after: HashMap<&str, &Sample> = after.iter().map(|sample| (sample.id.as_str(), sample)).collect();
-    let pair = |a: Option<&Answer>, b: Option<&Answer>| Some([shown(a?), shown(b?)]);
-    let both = before.iter().filter_map(|sample| Some((sample, *after.get(sample.id.as_str())?)));
-    let examples = both.map(|(a, b)| Example {
-        id: a.id.clone(),
-        question: a.question.clone(),
-        target: a.target.clone(),
-        image: images.get(&a.id).cloned(),
-        greedy: pair(a.greedy.as_ref(), b.greedy.as_ref()),
-        sampled: pair(a.sampled.first(), b.sampled.first()),
-    });
-    Ok(examples.collect())
+    let row = |sft: &Sample| {
+        let rl = after.get(sft.id.as_str())?;
+        let both = [
+            ("greedy", sft.greedy.as_ref().zip(rl.greedy.as_ref())),
+            ("temperature 1", sft.sampled.first().zip(rl.sampled.first())),
+        ];
+        let (mut answers, mut facets) = (Vec::new(), Vec::new());
+        for (how, (sft, rl)) in both.into_iter().filter_map(|(how, both)| Some((how, both?))) {
+            let is_right = [sft, rl].map(|answer| answer.acc_score >= 1.0);
+            let change = match is_right {
+                [false, true] => FIXED,
+                [true, false] => "broken by RL",
+                [true, true] => "correct both times",
+                [false, false] => "wrong both times",
+            };
+            answers.extend(
+                [("SFT", sft), ("RL", rl)].map(|(stage, of)| evaluation::answer(&format!("{stage}, {how}"), of)),
+            );
+            facets.push((how.to_owned(), change.to_owned()));
+        }
+        let images = images.get(&sft.id).cloned().into_iter().collect();
+        let (id, question, gold) = (sft.id.clone(), sft.question.clone(), Some(sft.target.clone()));
+        Some(Row { id, question, images, gold, answers, facets, facts: Vec::new() })
+    };
+    let mut rows: Vec<Row> = before.iter().filter_map(row).collect();
+    rows.sort_by_key(|row| row.facets.iter().all(|(_, change)| change != FIXED));
+    let note = format!("{} held-out questions. Those that RL fixed come first.", rows.len());
+    Ok((!rows.is_empty()).then(|| Browser { title: "The answers, before and after RL".to_owned(), note, rows }))
 }
 
 /// Returns the first image of each row as a `data:` address, by the row's id.
@@ -367,18 +366,6 @@ fn images(path: &Path) -> Result<HashMap<String, String>> {
         }
     }
     Ok(out)
-}
-
-fn shown(answer: &Answer) -> ShownAnswer {
-    let text = answer.response.as_str();
-    let think = text.split_once("<think>").and_then(|(_, rest)| rest.split_once("</think>")).map(|(think, _)| think);
-    ShownAnswer {
-        think: think.unwrap_or(text).trim().to_owned(),
-        answer: answer.predict_str.clone(),
-        right: answer.acc_score >= 1.0,
-        format: answer.format_reward_score >= 1.0,
-        length: answer.response_length,
-    }
 }
 
 #[cfg(test)]

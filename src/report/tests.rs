@@ -92,7 +92,11 @@ fn a_recipe_run_becomes_a_report() {
         "{}",
         report.headline
     );
-    assert_eq!(report.examples.len(), 400);
+    let examples = report.examples.as_ref().unwrap();
+    assert_eq!((examples.rows.len(), examples.rows[0].answers.len()), (400, 4));
+    let fixed = |how: &str| (how.to_owned(), "fixed by RL".to_owned());
+    assert_eq!(examples.rows[0].facets, [fixed("greedy"), fixed("temperature 1")]);
+    assert_eq!(examples.rows[399].facets[0].1, "wrong both times");
     let loss = report.curves.iter().find(|c| c.title == "SFT loss").unwrap();
     assert_eq!(loss.series.len(), 2);
     assert!(loss.series[0].points.len() <= 600 && loss.series[1].points[0].0 > 1500.0, "control follows SFT");
@@ -103,13 +107,13 @@ fn the_page_holds_no_network_address_and_no_markup_of_a_model() {
     let dir = tempfile::tempdir().unwrap();
     run(dir.path());
     let mut report = report(dir.path()).unwrap();
-    report.examples[0].image = Some(PIXEL.to_owned());
+    report.examples.as_mut().unwrap().rows[0].images = vec![PIXEL.to_owned()];
     let page = page(&report).unwrap();
     assert!(!page.contains("</script><b>"));
     for word in ["src=\"http", "href=\"http", "url(http", "@import", "fetch("] {
         assert!(!page.contains(word), "{word}");
     }
-    assert_eq!(page.matches("<script").count(), 2);
+    assert_eq!(page.matches("<script").count(), 4);
     assert!(page.contains("80.0 %"));
 }
 

@@ -17,7 +17,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use omr_verify::{Grade, extract, grade, grade_flexible};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::Result;
@@ -26,21 +27,26 @@ use crate::error::Result;
 pub const RIGHT_ANSWERS: &str = "right_answers";
 
 /// A response to be scored.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Item {
     /// Text of the response.
     pub response: String,
     /// Label.
+    #[serde(deserialize_with = "text")]
     pub ground_truth: String,
     /// Question, if it is known.
     pub question: Option<String>,
     /// Source of the row, for a custom reward; empty if it is not known.
+    #[serde(default)]
     pub data_source: String,
     /// Other fields of the row, for a custom reward.
+    #[serde(default)]
     pub extra_info: Map<String, Value>,
     /// Columns of the row with their names and values in the file, for a custom reward. Images are left out.
+    #[serde(default)]
     pub columns: Map<String, Value>,
     /// File and row, or line, for error messages.
+    #[serde(skip)]
     pub place: String,
 }
 
@@ -53,6 +59,15 @@ impl Item {
         };
         let further = further.unwrap_or_default().into_iter().filter(|answer| *answer != self.ground_truth);
         std::iter::once(self.ground_truth.clone()).chain(further).collect()
+    }
+}
+
+/// Deserializes a text, or a number as text, because labels in files of other programs are often numbers.
+pub fn text<'de, D: Deserializer<'de>>(value: D) -> std::result::Result<String, D::Error> {
+    match Value::deserialize(value)? {
+        Value::String(text) => Ok(text),
+        Value::Number(number) => Ok(number.to_string()),
+        other => Err(D::Error::custom(format!("{other}, expected a string or a number"))),
     }
 }
 

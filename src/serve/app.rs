@@ -95,7 +95,8 @@ impl App {
             Some(name) if !self.names.contains(&name) => {
                 let known: Vec<&str> = self.names.iter().chain(adapter).map(String::as_str).collect();
                 let message = format!("the model {name:?} does not exist; this server has {}", known.join(", "));
-                Err(ApiError::new(StatusCode::NOT_FOUND, message).coded("model_not_found").of("model"))
+                let (param, code) = (Some("model".to_owned()), Some("model_not_found"));
+                Err(ApiError { param, code, ..ApiError::new(StatusCode::NOT_FOUND, message) })
             }
             _ => Ok(self.names[0].clone()),
         }

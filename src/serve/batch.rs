@@ -40,16 +40,6 @@ pub struct Batch {
     pub config: GenerateConfig,
 }
 
-/// A file of questions and its answers.
-pub struct Files {
-    /// The file of questions.
-    pub jsonl: PathBuf,
-    /// The file of answers.
-    pub out: PathBuf,
-    /// Moves earlier answers aside.
-    pub fresh: bool,
-}
-
 impl Batch {
     /// Answers one question about images and passes the text to `put` while it is generated.
     pub fn stream(
@@ -79,20 +69,21 @@ impl Batch {
         })
     }
 
-    /// Answers a file of questions, except those that are answered already. Returns the numbers of answered and skipped
-    /// lines. Errors if no line can be answered, or if more lines have errors than `max_bad_rows` allows.
-    pub fn answer(&self, files: &Files, machine: &Machine) -> Result<[u64; 2]> {
+    /// Answers the questions in the file `questions`, except those that the file `out` answers already. With `fresh`,
+    /// moves earlier answers aside. Returns the numbers of answered and skipped lines. Errors if no line can be answered,
+    /// or if more lines have errors than `max_bad_rows` allows.
+    pub fn answer(&self, questions: &Path, out: &Path, fresh: bool, machine: &Machine) -> Result<[u64; 2]> {
         let mut spots = Vec::new();
-        jsonl(&files.jsonl, usize::MAX, |at, _| {
+        jsonl(questions, usize::MAX, |at, _| {
             let content = blake3::Hash::from_bytes([0; 32]);
             spots.push(Spot { number: at.number as u64, offset: at.offset, choices: 1, content });
             Ok(())
         })?;
         if spots.is_empty() {
-            return Err(Error::input(&files.jsonl, "no questions", "one line per question"));
+            return Err(Error::input(questions, "no questions", "one line per question"));
         }
-        let hash = identity::hash(&files.jsonl)?;
-        let folder = folder_of(&files.jsonl);
+        let hash = identity::hash(questions)?;
+        let folder = folder_of(questions);
         let (mut draft, reader) = self.draft(Some(folder.to_owned()), machine)?;
         let inputs = [
             ("content of --jsonl", hash[..32].to_owned()),
@@ -103,9 +94,9 @@ impl Batch {
         let mut settings: Map<String, Value> =
             inputs.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
         settings.extend(serde_json::from_str::<Map<String, Value>>(&deciding(&self.config)).unwrap_or_default());
-        let mut journal = Journal::open(&files.out, &files.jsonl, settings, files.fresh)?;
+        let mut journal = Journal::open(out, questions, settings, fresh)?;
         if let Some(counts) = journal.finished {
-            machine.observer.note(&format!("{} is finished already", files.out.display()));
+            machine.observer.note(&format!("{} is finished already", out.display()));
             return self.check(counts, None);
         }
         let [answered, bad] = journal.counts();
@@ -116,7 +107,7 @@ impl Batch {
             app: draft.app.clone(),
             reader,
             folder: Folder::open(folder)?,
-            file: files.jsonl.clone(),
+            file: questions.to_owned(),
             hash,
             parameters: self.config.parameters(),
             variables: self.config.chat_template_kwargs.variables(),
@@ -131,7 +122,7 @@ impl Batch {
             images.update(spot.content.as_bytes());
         }
         journal.depends_on("content of the images", images.finalize().to_hex()[..32].to_owned())?;
-        let first = first.map(|(number, error)| format!("{} line {number}: {error}", files.jsonl.display()));
+        let first = first.map(|(number, error)| format!("{} line {number}: {error}", questions.display()));
         self.check([todo.len() as u64 - wrong, wrong], first)?;
         todo.retain(|spot| !journal.has(spot.number));
         if let Some(name) = other_model {
@@ -149,7 +140,7 @@ impl Batch {
         let job = Job { lines, todo, window, journal, progress };
         let journal = std::thread::scope(|scope| {
             let observer = machine.observer;
-            scope.spawn(move || show(outcomes, done, &files.jsonl, observer));
+            scope.spawn(move || show(outcomes, done, questions, observer));
             server.with_client(machine, job.run())
         })?;
         machine.observer.end();

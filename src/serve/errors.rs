@@ -18,10 +18,11 @@ pub struct ApiError {
     /// Description for users.
     pub message: String,
     /// The request field that is wrong.
-    param: Option<String>,
-    code: Option<&'static str>,
+    pub param: Option<String>,
+    /// Machine-readable code.
+    pub code: Option<&'static str>,
     /// Seconds after which the client may try again.
-    retry_after: Option<u32>,
+    pub retry_after: Option<u32>,
 }
 
 impl ApiError {
@@ -72,16 +73,6 @@ impl ApiError {
             Error::Input { place, found, expected, .. } => ApiError::field(place, found, expected),
             other => ApiError::internal(&other),
         }
-    }
-
-    /// Returns the error with a machine-readable code.
-    pub fn coded(self, code: &'static str) -> ApiError {
-        ApiError { code: Some(code), ..self }
-    }
-
-    /// Returns the error with the request field that is wrong.
-    pub fn of(self, param: &str) -> ApiError {
-        ApiError { param: Some(param.to_owned()), ..self }
     }
 
     /// Returns the body of the response.

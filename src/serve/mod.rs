@@ -31,7 +31,7 @@ mod terminal;
 mod text;
 
 pub use app::Options;
-pub use batch::{Batch, Files};
+pub use batch::Batch;
 pub use http::{is_of_loopback, serve_beside};
 pub use server::{Server, listen};
 pub use terminal::HELP;

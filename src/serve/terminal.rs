@@ -27,60 +27,52 @@ impl Server {
         self,
         parameters: Map<String, Value>,
         system: Option<String>,
-        read: impl FnMut() -> Result<Option<String>> + Send + 'static,
-        write: impl FnMut(&str) -> Result<()> + Send + 'static,
+        mut read: impl FnMut() -> Result<Option<String>> + Send + 'static,
+        mut write: impl FnMut(&str) -> Result<()> + Send + 'static,
         machine: &Machine,
     ) -> Result<()> {
         let app = self.app.clone();
-        self.with_client(machine, async move { talk(&app, &parameters, system, read, write).await })
-    }
-}
-
-async fn talk(
-    app: &Arc<App>,
-    parameters: &Map<String, Value>,
-    system: Option<String>,
-    mut read: impl FnMut() -> Result<Option<String>>,
-    mut write: impl FnMut(&str) -> Result<()>,
-) -> Result<()> {
-    let begin: Vec<Value> = system.iter().map(|text| json!({"role": "system", "content": text})).collect();
-    let (mut messages, mut images) = (begin.clone(), Vec::new());
-    // The user's next line is awaited in this task, because nothing else happens meanwhile.
-    while let Some(line) = tokio::task::block_in_place(&mut read)? {
-        let line = line.trim();
-        let note = match line.split_once(' ').unwrap_or((line, "")) {
-            ("", _) => continue,
-            ("/exit", _) => break,
-            ("/clear", _) => {
-                (messages, images) = (begin.clone(), Vec::new());
-                Some("a new conversation".to_owned())
-            }
-            ("/image", path) => match image(Path::new(path.trim())) {
-                Ok(part) => {
-                    images.push(part);
-                    Some(format!("{} is part of the next message", path.trim()))
+        self.with_client(machine, async move {
+            let begin: Vec<Value> = system.iter().map(|text| json!({"role": "system", "content": text})).collect();
+            let (mut messages, mut images) = (begin.clone(), Vec::new());
+            // The user's next line is awaited in this task, because nothing else happens meanwhile.
+            while let Some(line) = tokio::task::block_in_place(&mut read)? {
+                let line = line.trim();
+                let note = match line.split_once(' ').unwrap_or((line, "")) {
+                    ("", _) => continue,
+                    ("/exit", _) => break,
+                    ("/clear", _) => {
+                        (messages, images) = (begin.clone(), Vec::new());
+                        Some("a new conversation".to_owned())
+                    }
+                    ("/image", path) => match image(Path::new(path.trim())) {
+                        Ok(part) => {
+                            images.push(part);
+                            Some(format!("{} is part of the next message", path.trim()))
+                        }
+                        Err(error) => Some(error.to_string()),
+                    },
+                    (command, _) if command.starts_with('/') => Some(format!("unknown command {command}: {HELP}")),
+                    _ => None,
+                };
+                if let Some(note) = note {
+                    write(&format!("{note}\n"))?;
+                    continue;
                 }
-                Err(error) => Some(error.to_string()),
-            },
-            (command, _) if command.starts_with('/') => Some(format!("unknown command {command}: {HELP}")),
-            _ => None,
-        };
-        if let Some(note) = note {
-            write(&format!("{note}\n"))?;
-            continue;
-        }
-        let mut content = std::mem::take(&mut images);
-        content.push(json!({"type": "text", "text": line}));
-        messages.push(json!({"role": "user", "content": content}));
-        match turn(app, &messages, parameters, &mut write).await? {
-            Ok(text) => messages.push(json!({"role": "assistant", "content": text})),
-            Err(error) => {
-                messages.pop();
-                write(&format!("{}\n", error.json()["error"]["message"].as_str().unwrap_or_default()))?;
+                let mut content = std::mem::take(&mut images);
+                content.push(json!({"type": "text", "text": line}));
+                messages.push(json!({"role": "user", "content": content}));
+                match turn(&app, &messages, &parameters, &mut write).await? {
+                    Ok(text) => messages.push(json!({"role": "assistant", "content": text})),
+                    Err(error) => {
+                        messages.pop();
+                        write(&format!("{}\n", error.json()["error"]["message"].as_str().unwrap_or_default()))?;
+                    }
+                }
             }
-        }
+            Ok(())
+        })
     }
-    Ok(())
 }
 
 /// Answers a conversation and shows the answer while it is generated. Returns its text.

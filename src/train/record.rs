@@ -58,7 +58,7 @@ fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> 
     let when = newest.map_or("when the run began".to_owned(), |newest| format!("at step {}", newest.step));
     let then = recorded.as_ref().filter(|_| begun);
     found.compare(then, &when, &config.training.accept_changed)?.iter().for_each(|line| observer.note(line));
-    Ok(found.into_inputs())
+    Ok(found.inputs)
 }
 
 /// Writes `inputs.json` in `dir`. If the existing file records an accepted hash of the log, the new file keeps that

@@ -12,7 +12,7 @@ use omr::device::{Device, Isa, Plan, Target};
 use omr::machine::Machine;
 use omr::model::{Model, ModelConfig};
 use omr::observe::Silent;
-use omr::serve::{Batch, Files};
+use omr::serve::Batch;
 use omr::tensor::DType;
 use omr::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
 use serde_json::{Value, json};
@@ -175,9 +175,8 @@ fn too_little_memory_shrinks_the_cache_first_and_is_then_refused_with_the_saving
         .unwrap();
     let texts = |memory: Option<usize>, config: &GenerateConfig| -> omr::error::Result<Vec<String>> {
         let batch = Batch { model: dir.path().to_owned(), root: "model".to_owned(), config: config.clone() };
-        let files = Files { jsonl: jsonl.clone(), out: out.clone(), fresh: false };
         let _ = fs::remove_file(&out);
-        with_machine(memory, |machine| batch.answer(&files, machine))?;
+        with_machine(memory, |machine| batch.answer(&jsonl, &out, false, machine))?;
         let text = |line: &str| serde_json::from_str::<Value>(line).unwrap()["response"].as_str().unwrap().to_owned();
         Ok(fs::read_to_string(&out).unwrap().lines().map(text).collect())
     };

@@ -1,7 +1,6 @@
 //! The record of the cases: a JSON file that is complete at any time, and a page beside it.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use minijinja::context;
@@ -12,6 +11,7 @@ use crate::device::driver::Properties;
 use crate::device::images::OWN;
 use crate::error::Result;
 use crate::files;
+use crate::machine;
 use crate::report::frame::{self, Scripts};
 
 /// Returns the outcome of a case: its figures, and the rows of a benchmark or answers.
@@ -46,7 +46,8 @@ impl Record {
                 "memory": gpu.memory, "multiprocessors": gpu.multiprocessors,
                 "shared_memory_per_block": gpu.shared_memory_per_block})
         });
-        let value = json!({"version": env!("CARGO_PKG_VERSION"), "commit": commit(), "kernel_images": images,
+        let commit = std::env::current_exe().ok().and_then(|program| machine::commit(program.parent()?));
+        let value = json!({"version": env!("CARGO_PKG_VERSION"), "commit": commit, "kernel_images": images,
             "device": kind.name(), "gpu": gpu, "is_complete": false, "cases": cases.collect::<Vec<_>>()});
         let record = Record { file, value };
         record.write().map(|()| record)
@@ -87,12 +88,4 @@ impl Record {
         let page = frame::render(&templates, "first_gpu.html", Scripts::default(), context)?;
         files::write(self.file.with_extension("html"), page.as_bytes())
     }
-}
-
-/// Returns the commit of the repository that contains this program.
-fn commit() -> Option<String> {
-    let program = std::env::current_exe().ok()?;
-    let describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"];
-    let output = Command::new("git").args(describe).current_dir(program.parent()?).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -1,15 +1,15 @@
 "use strict";
+function make(tag, props, ...children) {
+  const element = document.createElement(tag);
+  Object.assign(element, props);
+  element.append(...children);
+  return element;
+}
+
 (() => {
   const PAGE = 8;
   const LONG = 500;
   const VERDICTS = [["right", "✓ correct"], ["wrong", "✗ wrong"], ["unjudged", "? unjudged"]];
-
-  function make(tag, props, ...children) {
-    const element = document.createElement(tag);
-    Object.assign(element, props);
-    element.append(...children);
-    return element;
-  }
 
   function thinking(text) {
     const body = make("p", { className: "think", textContent: text });

@@ -10,7 +10,8 @@ use crate::reward::judge::Ruling;
 /// Maximum number of bytes of images in a page, in their encoded form.
 const BYTES: usize = 8 << 20;
 
-fn answer(name: &str, answer: &samples::Answer) -> Answer {
+/// Converts an answer for the browser.
+pub fn answer(name: &str, answer: &samples::Answer) -> Answer {
     let verdict = match &answer.judge {
         Some(Ruling::Unjudged(_)) => Verdict::Unjudged,
         _ if answer.acc_score >= 0.5 => Verdict::Right,

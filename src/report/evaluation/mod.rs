@@ -11,6 +11,7 @@ use std::path::Path;
 
 use minijinja::context;
 
+pub use self::answers::answer;
 pub use self::images::keep;
 use self::parts::percent;
 pub use self::read::is_evaluation;
