@@ -1,10 +1,11 @@
 //! Reads JSON lines from stdin, for several commands, and writes one line to stdout for each of them, in the same
 //! order.
 //!
-//! Processes all lines that have arrived together, on all cores. Therefore an interactive client gets each answer at
-//! once, and a whole file is processed at full speed.
+//! A thread reads ahead. All lines that have arrived are processed together, on all cores. Therefore an interactive
+//! client gets each answer at once, and a whole file is processed at full speed.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::mpsc::sync_channel;
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -13,9 +14,12 @@ use serde::de::DeserializeOwned;
 use super::stdout::Stdout;
 use crate::error::{Error, Result};
 
-/// Maximum number of bytes that are read at once, and of a batch, plus at most one line. With a judge, a batch ends only
-/// when its last line is answered.
-const BATCH_BYTES: usize = 4 << 20;
+/// Maximum number of bytes that are read at once.
+const BLOCK_BYTES: usize = 1 << 18;
+/// Maximum number of blocks that are read ahead, and of a batch.
+const AHEAD: usize = 64;
+/// A batch with this number of lines gets no more blocks. With a judge, a batch ends only when its last line is answered.
+const BATCH_LINES: usize = 4096;
 
 /// A line of stdin.
 pub(super) struct Line<In> {
@@ -37,7 +41,7 @@ where
 }
 
 fn filter<In, Out>(
-    input: impl Read,
+    input: impl Read + Send + 'static,
     mut output: impl Write,
     expected: &str,
     mut all: impl FnMut(Vec<Line<In>>) -> Vec<Result<Out>>,
@@ -46,11 +50,20 @@ where
     In: DeserializeOwned + Send,
     Out: Serialize,
 {
-    let (mut input, mut number) = (BufReader::with_capacity(BATCH_BYTES, input), 0);
-    loop {
-        let batch = next(&mut input, &mut number).map_err(Error::io("standard input"))?;
-        if batch.is_empty() {
-            return Ok(());
+    let (send, blocks) = sync_channel(AHEAD);
+    // The thread is not joined, because it may be blocked on input that is no longer needed.
+    std::thread::spawn(move || {
+        let (mut input, mut number) = (BufReader::with_capacity(BLOCK_BYTES, input), 0);
+        let lines = std::iter::from_fn(|| next(&mut input, &mut number).transpose());
+        lines.map(|block| send.send(block)).take_while(Result::is_ok).count()
+    });
+    while let Ok(first) = blocks.recv() {
+        let mut batch = Vec::new();
+        for block in std::iter::once(first).chain(blocks.try_iter().take(AHEAD - 1)) {
+            batch.extend(block.map_err(Error::io("standard input"))?);
+            if batch.len() >= BATCH_LINES {
+                break;
+            }
         }
         let parse = |(number, line): &(usize, Vec<u8>)| match serde_json::from_slice::<In>(line.trim_ascii()) {
             Ok(value) => Ok(Line { place: place(*number), value }),
@@ -70,11 +83,12 @@ where
         }
         failure.map_or(Ok(()), Err)?;
     }
+    Ok(())
 }
 
 /// Waits for a line and returns it with all complete lines that have arrived, each with its number, from 1. Blank lines
-/// are left out. Returns no line at the end. `number` is the number of lines before.
-fn next(input: &mut BufReader<impl Read>, number: &mut usize) -> io::Result<Vec<(usize, Vec<u8>)>> {
+/// are left out. Returns `None` at the end. `number` is the number of lines before.
+fn next(input: &mut BufReader<impl Read>, number: &mut usize) -> io::Result<Option<Vec<(usize, Vec<u8>)>>> {
     let mut lines = Vec::new();
     // The rest of an incomplete line may arrive late, so the lines before it do not wait for it.
     while lines.is_empty() || input.buffer().contains(&b'\n') {
@@ -87,7 +101,7 @@ fn next(input: &mut BufReader<impl Read>, number: &mut usize) -> io::Result<Vec<
             lines.push((*number, line));
         }
     }
-    Ok(lines)
+    Ok((!lines.is_empty()).then_some(lines))
 }
 
 fn place(number: usize) -> String {
@@ -106,7 +120,7 @@ mod tests {
     fn run(input: &[u8]) -> (Result<()>, String) {
         let mut out = Vec::new();
         let double = |lines: Vec<Line<f64>>| lines.into_iter().map(|line| Ok(line.value * 2.0)).collect();
-        let result = filter(input, &mut out, "a number", double);
+        let result = filter(io::Cursor::new(input.to_vec()), &mut out, "a number", double);
         (result, String::from_utf8(out).unwrap())
     }
 
