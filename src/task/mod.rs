@@ -5,7 +5,6 @@
 
 pub mod aggregate;
 pub mod aime;
-mod amc;
 pub mod charts;
 pub mod charxiv;
 mod crash;
