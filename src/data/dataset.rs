@@ -91,7 +91,7 @@ impl Dataset {
             counts[source.file.set] += count;
         }
         for source in &sources {
-            source.file.table().inspect(|table| table.copied_to(kept.parent().unwrap_or(dir), &source.signature.hash));
+            source.file.rows.set_copy(kept.parent().unwrap_or(dir), &source.signature.hash);
         }
         let order = epoch(entries, &counts, seed)?;
         let (index, rows) =
@@ -106,7 +106,7 @@ impl Dataset {
         let RowFiles { sources, places, .. } = &*self.rows;
         for source in sources {
             source.check()?;
-            source.file.table().map_or(Ok(()), |table| table.copy(observer))?;
+            source.file.rows.copy(observer)?;
         }
         if self.warm {
             return Ok(());
@@ -224,7 +224,7 @@ impl Dataset {
         let mut found: HashMap<(u32, u32), T> = HashMap::new();
         for (file, source) in self.rows.sources.iter().enumerate() {
             source.check()?;
-            source.file.for_each(usize::MAX, |at, read| {
+            source.file.for_range(0..usize::MAX, |at, read| {
                 match read {
                     Ok(row) => found.extend(of(&row).map(|of| ((file as u32, at.index), of))),
                     // Bad rows are not samples.
