@@ -4,9 +4,8 @@ use rayon::prelude::*;
 
 use crate::config::FormatConfig;
 use crate::data::answer::label;
-use crate::data::{BadRow, Form, Reason, Row, RowResult};
+use crate::data::{Form, Row, RowResult};
 use crate::error::Result;
-use crate::image::Refused;
 use crate::machine::Machine;
 use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, pass};
@@ -34,7 +33,8 @@ impl StageJob for Format<'_> {
 
 impl Format<'_> {
     fn fate(&self, mut row: Row) -> Fate {
-        if let Err(bad) = sound(&row) {
+        let sound: RowResult<()> = row.images.iter().try_for_each(|image| image.header(&row.place).map(drop));
+        if let Err(bad) = sound {
             return Fate::Bad(bad);
         }
         if form(&self.0.stage, &row) == Form::Rl {
@@ -53,13 +53,4 @@ impl Format<'_> {
         }
         Fate::KeptWriter(row)
     }
-}
-
-/// Checks the header of each image. The row is bad if a header cannot be read or a size is not supported.
-fn sound(row: &Row) -> RowResult<()> {
-    row.images.iter().try_for_each(|image| match image.header(&row.place) {
-        Ok(_) => Ok(()),
-        Err(Refused::Broken(error)) => Err(BadRow::of(Reason::BrokenImage)(error)),
-        Err(Refused::Size(error)) => Err(BadRow::of(Reason::WrongImageSize)(error)),
-    })
 }
