@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::machine::Machine;
 use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, pass};
-use crate::pipeline::stage::{Stage, StageJob, Work, form};
+use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 use crate::text::Message;
 
@@ -37,7 +37,7 @@ impl Format<'_> {
         if let Err(bad) = sound {
             return Fate::Bad(bad);
         }
-        if form(&self.0.stage, &row) == Form::Rl {
+        if self.0.stage.form.of(&row) == Form::Rl {
             let Some(label) = label(&row) else {
                 return Fate::Rejected(Rejection::row("no_label", "neither a ground truth nor an answer"));
             };
@@ -51,6 +51,6 @@ impl Format<'_> {
                 row.messages.insert(0, Message::text("system", system));
             }
         }
-        Fate::KeptWriter(row)
+        Fate::Kept(row)
     }
 }

@@ -338,7 +338,7 @@ fn rated(mut row: Row, judged: &[Judged]) -> Fate {
     let right = mean(&|judged| f64::from(u8::from(judged.score.acc_score > 0.0)));
     row.extra.insert(PASS_RATE.to_owned(), json!(right));
     row.extra.insert("avg_reward".to_owned(), json!(mean(&|judged| judged.score.score)));
-    Fate::KeptWriter(row)
+    Fate::Kept(row)
 }
 
 fn unjudged(ruling: &&Ruling) -> bool {

@@ -146,7 +146,7 @@ fn write(work: &Work, inputs: &[&Input], rows: &hashes::RowHashes, dropped: &Dro
             if let Some(what) = broken.get(&key) {
                 return Ok(Fate::Bad(hashes::undecodable(what)));
             }
-            let Some(&(reason, stays)) = dropped.get(&key) else { return Ok(Fate::KeptWriter(row)) };
+            let Some(&(reason, stays)) = dropped.get(&key) else { return Ok(Fate::Kept(row)) };
             let (set, at) = rows.places[stays as usize];
             let (name, id) = (&inputs[set as usize].name, rows.text(stays as usize)?.1);
             Ok(Fate::Rejected(Rejection::row(reason, format!("duplicate of {name} row {}, id {id}", at.index + 1))))
