@@ -118,7 +118,7 @@ impl<'a> Job<'a> {
             Ok(())
         };
         let mut requests = InFlight::new(&server.runtime, observer, server.endpoint.concurrency(), take);
-        let make = Box::new(|row: Row| messages(&row));
+        let make = |row: Row| messages(&row);
         questions::stream(self.questions.rows, &self.questions.survey, &questions, 1, make, |next| {
             while let Some((i, messages)) = next()? {
                 for k in task_requests.missing(i)? {
