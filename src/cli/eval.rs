@@ -255,7 +255,7 @@ type Source<'a> = (&'a TaskRows<'a>, Box<dyn Answers + 'a>);
 fn announce(context: &Context, questions: &TaskQuestions, how: &str) {
     let name = questions.rows.spec.name;
     context.say(&format!("eval: {} questions of {name}{how}", questions.count()));
-    context.say(&format!("{name}: {}", questions.seen()));
+    context.say(&format!("{name}: {}", questions.survey.seen.line()));
 }
 
 /// Returns the tasks of `all` with the answers in `store` as sources.

@@ -125,13 +125,8 @@ pub fn passing<R>(error: reqwest::Error) -> Failure<R> {
 
 /// Formats an error with its causes, because reqwest's own text contains only the address.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        text = format!("{text}: {e}");
-        cause = e.source();
-    }
-    secrets::redacted(&text).into_owned()
+    let causes = std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string);
+    secrets::redacted(&causes.collect::<Vec<_>>().join(": ")).into_owned()
 }
 
 /// Returns the delay before attempt `attempt + 1` of `request`: the delay that the server requested (`asked`),

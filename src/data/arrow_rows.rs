@@ -17,10 +17,9 @@ use arrow_schema::Field;
 use crate::bounds::caught;
 use crate::data::bad_row::{BadRow, Reason, RowResult};
 use crate::data::cells::{self, type_name};
-use crate::data::columns::SAMPLED;
 use crate::data::fields::Fields;
 use crate::data::names::Names;
-use crate::data::row_source::{RowPosition, RowSink, RowSource};
+use crate::data::row_source::{RowPosition, RowSink, RowSource, SAMPLED};
 use crate::error::{Error, Result};
 use crate::files;
 

@@ -20,9 +20,10 @@ use crate::data::declared;
 use crate::data::fields::{Fields, RawImage};
 use crate::data::names::{self, Names};
 use crate::data::paths::{endings, has_ending};
-
+use crate::data::row_source::{RowPosition, RowSink, RowSource, SAMPLED};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::observe::Observer;
 
 /// Approximate number of bytes that are decoded at once. It limits the memory, because images are large.
 const UNIT_BYTES: usize = 32 << 20;
@@ -31,8 +32,6 @@ const UNIT_BYTES: usize = 32 << 20;
 const MOST_UNIT_BYTES: usize = 256 << 20;
 /// Maximum number of rows that are decoded at once.
 const UNIT_ROWS: usize = 1024;
-/// Number of rows in which images are searched in columns that are not read.
-pub(super) const SAMPLED: usize = 16;
 /// Approximate number of bytes of decoded rows that are cached for the next request.
 const KEPT_BYTES: usize = 128 << 20;
 
@@ -68,7 +67,7 @@ impl Table {
         let all = Table::of(path, |_| false)?;
         let names = names.with_columns(path, &all.names())?;
         // Columns of bytes are images that the rows do not use.
-        let mut plain = all.columns();
+        let mut plain = all.types();
         plain.retain(|(name, kind)| names.keeps(name) && !kind.contains("bytes"));
         let wanted = |name: &str| names.reads(name) || plain.iter().any(|(kept, _)| kept == name);
         Ok(Table { names: names.clone(), ..Table::of(path, wanted)? })
@@ -104,6 +103,12 @@ impl Table {
 
     fn names(&self) -> Vec<&str> {
         self.metadata.schema().fields().iter().map(|field| field.name().as_str()).collect()
+    }
+
+    /// Returns the names and types of the columns.
+    fn types(&self) -> Vec<(String, String)> {
+        let fields = self.metadata.schema().fields().iter();
+        fields.map(|field| (field.name().clone(), type_name(field.data_type()))).collect()
     }
 
     /// Returns the number of rows.
@@ -229,20 +234,17 @@ impl Table {
     }
 }
 
-impl Table {
-    /// Passes the fields of the rows in `range` with their numbers to `take`.
-    pub(super) fn read(
-        &self,
-        range: Range<usize>,
-        mut take: impl FnMut(usize, RowResult<Fields>) -> Result<()>,
-    ) -> Result<()> {
-        let rows =
-            self.each(range, |batch, i, row| take(row, self.fields(batch, i, row)).map(ControlFlow::<()>::Continue));
+impl RowSource for Table {
+    fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()> {
+        let rows = self.each(range, |batch, i, row| {
+            take(RowPosition { index: row as u32, offset: row as u64 }, self.fields(batch, i, row))
+                .map(ControlFlow::<()>::Continue)
+        });
         rows.map(drop)
     }
 
-    /// Returns the fields of row number `row`.
-    pub(super) fn row(&self, row: usize) -> Result<RowResult<Fields>> {
+    fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
+        let row = at.index as usize;
         let outside = || Error::format(&self.path, format!("no row {}", row + 1));
         let from = self.copied().unwrap_or(self);
         let unit = from.unit(row)?.ok_or_else(outside)?;
@@ -257,14 +259,15 @@ impl Table {
         Ok(self.fields(&batch, row - unit.first, row))
     }
 
-    /// Returns the names and types of the columns.
-    pub(super) fn columns(&self) -> Vec<(String, String)> {
-        let fields = self.metadata.schema().fields().iter();
-        fields.map(|field| (field.name().clone(), type_name(field.data_type()))).collect()
+    fn columns(&self, _: usize) -> Result<Vec<(String, String)>> {
+        Ok(self.types())
     }
 
-    /// Returns the columns that are not read although their first rows contain images.
-    pub(super) fn unread_images(&self) -> Result<Vec<String>> {
+    fn count(&self) -> Result<usize> {
+        Ok(self.rows())
+    }
+
+    fn unread_images(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         // A fault in a column that is not read is no fault of the file.
         if let Ok(others) = Table::of(&self.path, |name| !self.names.reads(name)) {
@@ -276,6 +279,14 @@ impl Table {
         found.sort_unstable();
         found.dedup();
         Ok(found)
+    }
+
+    fn set_copy(&self, folder: &Path, hash: &str) {
+        self.copied_to(folder, hash);
+    }
+
+    fn copy(&self, observer: &dyn Observer) -> Result<()> {
+        self.make_copy(observer)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use crate::config::{DatasetConfig, InputKind};
 use crate::data::decoded::Decoded;
 use crate::data::encoder::EncodingPurpose;
-use crate::data::indexing::{self, Indexed, Longest, SharedIds};
+use crate::data::indexing::{self, Facts, Indexed, Longest, SharedIds};
 use crate::data::places::{Places, Source, changed};
 use crate::data::read::{RowFile, epoch};
 use crate::data::stamp::{combined, is_embedded};
@@ -71,7 +71,8 @@ impl Dataset {
             Some(indexed) => (indexed, true),
             None => (indexing::index(&files, encoder, longest)?, false),
         };
-        let Indexed { sizes, places, rejected, shared, seen, signatures } = indexed;
+        let Indexed { sizes, places, facts } = indexed;
+        let Facts { rejected, shared, seen, signatures } = facts;
         let of_index = signatures.iter().map(|signature| &signature.path);
         if !of_index.eq(files.iter().map(|file| &file.path)) {
             return Err(changed("the datasets' files", "the files that the run began with"));
@@ -91,7 +92,7 @@ impl Dataset {
             counts[source.file.set] += count;
         }
         for source in &sources {
-            source.file.table().inspect(|table| table.copied_to(kept.parent().unwrap_or(dir), &source.signature.hash));
+            source.file.rows.set_copy(kept.parent().unwrap_or(dir), &source.signature.hash);
         }
         let order = epoch(entries, &counts, seed)?;
         let (index, rows) =
@@ -106,13 +107,14 @@ impl Dataset {
         let RowFiles { sources, places, .. } = &*self.rows;
         for source in sources {
             source.check()?;
-            source.file.table().map_or(Ok(()), |table| table.copy(observer))?;
+            source.file.rows.copy(observer)?;
         }
         if self.warm {
             return Ok(());
         }
+        let (rejected, shared, seen) = (self.rejected.clone(), self.shared.clone(), self.seen.clone());
         let signatures = sources.iter().map(|source| source.signature.clone()).collect();
-        stored_index::write(kept, &self.index, places, &self.rejected, &self.shared, &self.seen, signatures)
+        stored_index::write(kept, &self.index, places, &Facts { rejected, shared, seen, signatures })
     }
 
     /// Starts to record the hash of each image file next to the index when it is first decoded. Later decodings are
@@ -224,7 +226,7 @@ impl Dataset {
         let mut found: HashMap<(u32, u32), T> = HashMap::new();
         for (file, source) in self.rows.sources.iter().enumerate() {
             source.check()?;
-            source.file.for_each(usize::MAX, |at, read| {
+            source.file.for_range(0..usize::MAX, |at, read| {
                 match read {
                     Ok(row) => found.extend(of(&row).map(|of| ((file as u32, at.index), of))),
                     // Bad rows are not samples.

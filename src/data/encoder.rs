@@ -12,7 +12,7 @@ use crate::data::{BadRow, EncodedPrompt, ImageSource, Media, Reason, Row, RowRes
 use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::base_model;
-use crate::image::{Grid, Header, ImageInput, Processor, Refused};
+use crate::image::{Grid, Header, ImageInput, Processor};
 use crate::reward::typed::REWARD_TYPE;
 use crate::reward::{Item, RIGHT_ANSWERS, Scorer};
 use crate::text::{Chat, ChatConfig};
@@ -219,10 +219,7 @@ fn measure_frames(
     let (mut first, mut stamps) = (None, Vec::with_capacity(frames.len()));
     for image in frames {
         stamps.push(image.stamp(&row.place).map_err(BadRow::of(Reason::MissingImage))?);
-        let Header { size, is_jpeg } = image.header(&row.place).map_err(|refused| match refused {
-            Refused::Broken(error) => BadRow::of(Reason::BrokenImage)(error),
-            Refused::Size(error) => wrong_size(error),
-        })?;
+        let Header { size, is_jpeg } = image.header(&row.place)?;
         *has_jpeg |= is_jpeg;
         same_size(&mut first, size).map_err(|e| wrong_size(e.within(&image.place(&row.place))))?;
     }

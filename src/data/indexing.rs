@@ -34,6 +34,13 @@ pub struct Indexed {
     pub sizes: Index,
     /// Places of the used rows.
     pub places: Places,
+    /// Everything else that the pass found.
+    pub facts: Facts,
+}
+
+/// Everything that one pass finds besides the sizes and the places of the used rows.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Facts {
     /// Rows that are not used.
     pub rejected: RejectedRows,
     /// Ids that more than one row has.
@@ -56,11 +63,12 @@ pub struct SharedIds {
 
 /// Indexes the rows of `files`. Faulty rows are collected. Returns an error if a file cannot be read.
 pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<Indexed> {
-    let mut found = Indexed { seen: ReadCounts::of(files)?, ..Indexed::default() };
+    let mut found = Indexed::default();
+    found.facts.seen = ReadCounts::of(files)?;
     let mut ids: Vec<(u64, u32, u32)> = Vec::new();
     let mut left = RowsLeft::default();
     for (number, file) in files.iter().enumerate() {
-        let before = found.rejected.rows;
+        let before = found.facts.rejected.rows;
         // The hash is computed while the rows are read, because both read the same pages from disk.
         let signature = thread::scope(|scope| {
             let signature = scope.spawn(|| Signature::of(&file.path));
@@ -70,16 +78,16 @@ pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<I
             chunks.finish()?;
             signature.join().map_err(|_| Error::Failed("hashing a file panicked".to_owned()))?
         })?;
-        found.signatures.push(signature);
-        if found.rejected.rows == before && left.of(file) > 0 {
+        found.facts.signatures.push(signature);
+        if found.facts.rejected.rows == before && left.of(file) > 0 {
             return Err(Error::input(&file.path, "no rows", "at least one row"));
         }
     }
     ids.sort_unstable();
     for same in ids.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
-        found.shared.count += 1;
+        found.facts.shared.count += 1;
         let second = || files[same[1].1 as usize].place(same[1].2 as usize);
-        found.shared.example.get_or_insert_with(second);
+        found.facts.shared.example.get_or_insert_with(second);
     }
     Ok(found)
 }
@@ -112,7 +120,7 @@ fn measure(
     };
     let measured: Vec<_> = rows.into_par_iter().map(measure).collect();
     for (at, id, samples) in measured {
-        found.rejected.rows += samples.len() as u64;
+        found.facts.rejected.rows += samples.len() as u64;
         ids.extend(id.iter().map(|id| (short(&blake3::hash(id.as_bytes())), file as u32, at.index)));
         let mut row: Option<(&str, usize, usize, usize)> = None;
         for (turn, measured) in samples {
@@ -120,19 +128,19 @@ fn measure(
                 Ok(Measured { tokens, targets, form, turns, images, grids, stamps, has_jpeg, hash }) => {
                     // The last sample of a row has the most messages and images.
                     row = Some((form, turns, images, targets + row.map_or(0, |row| row.3)));
-                    found.seen.has_jpeg |= has_jpeg;
+                    found.facts.seen.has_jpeg |= has_jpeg;
                     found.sizes.push(Shape { tokens, targets, grids: &grids });
                     found.places.push(Place { file, at, hash, turn }, &stamps);
                 }
                 Err(bad) => {
                     let BadRow { reason, error, .. } = bad.of_row()?;
                     let (dataset, index, detail) = (file as u32, at.index, error.to_string());
-                    found.rejected.rejected.push(Rejected { dataset, index, id: id.clone(), reason, detail });
+                    found.facts.rejected.rejected.push(Rejected { dataset, index, id: id.clone(), reason, detail });
                 }
             }
         }
         if let Some((form, turns, images, targets)) = row {
-            found.seen.count(form, turns, images, targets);
+            found.facts.seen.count(form, turns, images, targets);
         }
     }
     Ok(())

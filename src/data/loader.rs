@@ -1,10 +1,11 @@
 //! Prepares samples in the background. Worker threads work a limited number of groups ahead. Samples are returned by
 //! index and not by order of completion, so the number of workers changes nothing except the time.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
 
 use crate::data::samples::{Made, Samples};
 use crate::error::{Error, Result};
@@ -17,47 +18,47 @@ pub type Group<T> = Vec<(usize, Made<T>)>;
 
 /// Groups of samples that are prepared in advance.
 pub struct Loader<T: Send + Sync + 'static> {
-    shared: Arc<Shared<T>>,
-    workers: Vec<JoinHandle<()>>,
+    /// The groups that were begun, in order.
+    begun: Receiver<Result<Vec<PendingSample<T>>>>,
+    /// Each message permits to begin another group.
+    permits: Sender<()>,
+    stopped: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
 }
 
-struct Shared<T> {
-    samples: Arc<dyn Samples<T>>,
-    ahead: u64,
-    state: Mutex<State<T>>,
-    changed: Condvar,
-}
+/// A sample that a worker makes: its index, and where its result will arrive.
+type PendingSample<T> = (usize, Receiver<Result<Made<T>>>);
 
-/// One sample of a group; `None` until it is made.
-type PendingSample<T> = Option<(usize, Result<Made<T>>)>;
-
-struct State<T> {
-    groups: Groups,
-    /// Samples of the current group that no worker has taken yet, last first, as (position in the group, sample).
-    rest: Vec<(usize, usize)>,
-    given: u64,
-    /// Groups in progress, by number: a slot for each sample, and the number of missing samples.
-    made: BTreeMap<u64, (Vec<PendingSample<T>>, usize)>,
-    /// Number of the group that is requested next.
-    next: u64,
-    /// End of the groups: `None` while there are more, `Some(None)` at the end, `Some(Some(error))` on failure.
-    ended: Option<Option<Error>>,
-    stopped: bool,
-}
+/// A sample to make: its index, and where its result is expected.
+type Job<T> = (usize, Sender<Result<Made<T>>>);
 
 impl<T: Send + Sync + 'static> Loader<T> {
     /// Starts `workers` threads that make the samples of `groups`, at most `ahead` groups beyond the requested one.
     pub fn new(samples: Arc<dyn Samples<T>>, groups: Groups, workers: usize, ahead: usize) -> Result<Loader<T>> {
-        let state =
-            State { groups, rest: Vec::new(), given: 0, made: BTreeMap::new(), next: 0, ended: None, stopped: false };
-        let shared = Shared { samples, ahead: ahead as u64, state: Mutex::new(state), changed: Condvar::new() };
-        let mut loader = Loader { shared: Arc::new(shared), workers: Vec::new() };
+        let ((permits, permitted), (groups_sender, begun), (jobs_sender, jobs)) = (channel(), channel(), channel());
+        let mut loader = Loader { begun, permits, stopped: Arc::default(), threads: Vec::new() };
+        (0..=ahead).for_each(|_| loader.permit());
+        let stopped = loader.stopped.clone();
+        loader.start("groups".to_owned(), move || {
+            begin(groups, &permitted, &stopped, &jobs_sender, &groups_sender);
+        })?;
+        let jobs = Arc::new(Mutex::new(jobs));
         for i in 0..workers.max(1) {
-            let shared = loader.shared.clone();
-            let worker = std::thread::Builder::new().name(format!("load-{i}")).spawn(move || shared.work());
-            loader.workers.push(worker.map_err(|e| Error::Failed(format!("starting a data thread: {e}")))?);
+            let (samples, jobs, stopped) = (samples.clone(), jobs.clone(), loader.stopped.clone());
+            loader.start(format!("load-{i}"), move || work(&*samples, &jobs, &stopped))?;
         }
         Ok(loader)
+    }
+
+    fn start(&mut self, name: String, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = Builder::new().name(name).spawn(work);
+        self.threads.push(thread.map_err(|e| Error::Failed(format!("starting a data thread: {e}")))?);
+        Ok(())
+    }
+
+    fn permit(&self) {
+        // Fails if there are no more groups.
+        let _ = self.permits.send(());
     }
 
     /// Returns the next group, for a caller that expects one. See [`Loader::next_group`].
@@ -67,110 +68,67 @@ impl<T: Send + Sync + 'static> Loader<T> {
 
     /// Returns the next group, or `None` after the last. Returns errors of the group iterator and of [`Samples::get`].
     pub fn next_group(&mut self) -> Result<Option<Group<T>>> {
-        let mut state = self.shared.lock();
-        loop {
-            let number = state.next;
-            if state.made.get(&number).is_some_and(|(_, missing)| *missing == 0) {
-                let (group, _) = state.made.remove(&number).unwrap_or_default();
-                state.next += 1;
-                self.shared.changed.notify_all();
-                drop(state);
-                return group.into_iter().flatten().map(|(i, made)| Ok((i, made?))).collect::<Result<_>>().map(Some);
-            }
-            if !state.made.contains_key(&number)
-                && let Some(error) = &mut state.ended
-            {
-                return error.take().map_or(Ok(None), Err);
-            }
-            state = self.shared.wait(state);
-        }
+        let Ok(group) = self.begun.recv() else { return Ok(None) };
+        let made = |(i, made): PendingSample<T>| Ok((i, made.recv().map_err(|_| panicked())??));
+        let group = group?.into_iter().map(made).collect::<Result<_>>();
+        self.permit();
+        group.map(Some)
     }
 }
 
 impl<T: Send + Sync + 'static> Drop for Loader<T> {
     fn drop(&mut self) {
-        self.shared.lock().stopped = true;
-        self.shared.changed.notify_all();
+        self.stopped.store(true, Relaxed);
+        self.permit();
         // A worker that panicked has already printed its message.
-        self.workers.drain(..).for_each(|worker| drop(worker.join()));
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
 }
 
-impl<T: Send + Sync> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(&self, state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn work(&self) {
-        let _gone = WakeOnDrop(self);
-        let mut state = self.lock();
-        loop {
-            if state.stopped {
-                return;
-            }
-            let Some((place, i)) = state.rest.pop() else {
-                if state.ended.is_some() {
-                    return;
-                }
-                if state.given > state.next + self.ahead {
-                    state = self.wait(state);
-                    continue;
-                }
-                state.advance();
-                // A group without samples is complete immediately.
-                self.changed.notify_all();
-                continue;
-            };
-            let group = state.given - 1;
-            drop(state);
-            // A panic in a decoder must end the run, not leave it waiting.
-            let made = catch_unwind(AssertUnwindSafe(|| self.samples.get(i)));
-            let died = |_| Err(Error::Failed(format!("sample {i} could not be prepared (see the message above)")));
-            let made = made.unwrap_or_else(died).and_then(|made| match made {
-                Err(bad) => Ok(Err(bad.of_row()?)),
-                made => Ok(made),
-            });
-            state = self.lock();
-            if let Some((places, missing)) = state.made.get_mut(&group) {
-                places[place] = Some((i, made));
-                *missing -= 1;
-            }
-            self.changed.notify_all();
+/// Begins a group for each permit: passes its samples to the workers, and then the group to the caller.
+fn begin<T>(
+    mut groups: Groups,
+    permits: &Receiver<()>,
+    stopped: &AtomicBool,
+    jobs: &Sender<Job<T>>,
+    begun: &Sender<Result<Vec<PendingSample<T>>>>,
+) {
+    while permits.recv().is_ok() && !stopped.load(Relaxed) {
+        let next = catch_unwind(AssertUnwindSafe(|| groups.next()));
+        let Some(group) = next.unwrap_or_else(|_| Some(Err(panicked()))) else { return };
+        let is_last = group.is_err();
+        let pending = |i| {
+            let (result, made) = channel();
+            // Fails if no worker is left. The caller then finds that no result arrives.
+            let _ = jobs.send((i, result));
+            (i, made)
+        };
+        let sent = begun.send(group.map(|group| group.into_iter().map(pending).collect()));
+        if is_last || sent.is_err() {
+            return;
         }
     }
 }
 
-impl<T> State<T> {
-    /// Starts the next group.
-    fn advance(&mut self) {
-        match self.groups.next() {
-            Some(Ok(group)) => {
-                let places = group.iter().map(|_| None).collect();
-                self.made.insert(self.given, (places, group.len()));
-                self.rest = group.into_iter().enumerate().rev().collect();
-                self.given += 1;
-            }
-            Some(Err(error)) => self.ended = Some(Some(error)),
-            None => self.ended = Some(None),
-        }
+/// Makes samples until there are no more, or until the loader is dropped.
+fn work<T>(samples: &dyn Samples<T>, jobs: &Mutex<Receiver<Job<T>>>, stopped: &AtomicBool) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Some((i, result)) = job.ok().filter(|_| !stopped.load(Relaxed)) else { return };
+        // A panic in a decoder must end the run, not leave it waiting.
+        let made = catch_unwind(AssertUnwindSafe(|| samples.get(i)));
+        let died = |_| Err(Error::Failed(format!("sample {i} could not be prepared (see the message above)")));
+        let made = made.unwrap_or_else(died).and_then(|made| match made {
+            Err(bad) => Ok(Err(bad.of_row()?)),
+            made => Ok(made),
+        });
+        // Fails if the caller no longer expects the sample.
+        let _ = result.send(made);
     }
 }
 
-/// Wakes the other threads when a worker ends, even by a panic.
-struct WakeOnDrop<'a, T: Send + Sync>(&'a Shared<T>);
-
-impl<T: Send + Sync> Drop for WakeOnDrop<'_, T> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let died = Error::Failed("a data thread panicked (see its message above)".to_owned());
-            self.0.lock().ended = Some(Some(died));
-        }
-        self.0.changed.notify_all();
-    }
+fn panicked() -> Error {
+    Error::Failed("a data thread panicked (see its message above)".to_owned())
 }
 
 #[cfg(test)]

@@ -66,8 +66,9 @@ pub struct Names {
 }
 
 impl Names {
-    /// Creates the names from an entry's `columns`.
-    pub fn of(entry: &DatasetConfig) -> Names {
+    /// Creates the names for the file with this `stem`, from the entry's `columns` and `templates`. Rows keep all columns
+    /// if `keeps_all` is true.
+    pub fn of(entry: &DatasetConfig, stem: &str, templates: &Templates, keeps_all: bool) -> Names {
         let columns = &entry.columns;
         let named = [
             ("id", &columns.id),
@@ -90,18 +91,16 @@ impl Names {
         };
         let given =
             named.into_iter().filter_map(|(ours, theirs)| Some((of_key(ours, theirs.as_ref()?), theirs.clone()?)));
-        let multiple_choice = entry.is_multiple_choice();
-        Names { given: given.collect(), unused: columns.unused.clone(), multiple_choice, ..Names::default() }
-    }
-
-    /// Returns the same names for a file with this stem.
-    pub fn in_file(self, stem: &str) -> Names {
-        Names { imagefolder: stem == "metadata", ..self }
-    }
-
-    /// Returns the same names for an entry with these templates, whose rows may keep all columns.
-    pub fn with_templates(self, templates: &Templates, keeps_all: bool) -> Names {
-        Names { of_templates: templates.columns(), makes_question: templates.makes_question(), keeps_all, ..self }
+        Names {
+            given: given.collect(),
+            unused: columns.unused.clone(),
+            multiple_choice: entry.is_multiple_choice(),
+            of_templates: templates.columns(),
+            makes_question: templates.makes_question(),
+            keeps_all,
+            imagefolder: stem == "metadata",
+            read: None,
+        }
     }
 
     /// Returns an error if the entry names a column that a file with these columns lacks. A file without rows has none.
@@ -242,7 +241,8 @@ mod tests {
             images: Some("pic".into()),
             ..ColumnsConfig::default()
         };
-        let names = Names::of(&DatasetConfig { columns, ..DatasetConfig::default() });
+        let entry = DatasetConfig { columns, ..DatasetConfig::default() };
+        let names = Names::of(&entry, "rows", &Templates::of(&entry).unwrap(), false);
         let read = ["text", "label", "pic", "prompt", "question", "reward_model", "images", "id"];
         let want = [Some("question"), Some("answer"), Some("images"), None, None, None, None, Some("id")];
         assert_eq!(read.map(|c| names.meaning(c)), want);

@@ -70,7 +70,7 @@ impl RowsLeft {
         file: &RowFile,
         mut take: impl FnMut(RowPosition, RowResult<Row>) -> Result<()>,
     ) -> Result<()> {
-        file.for_each(self.of(file), |at, row| {
+        file.for_range(0..self.of(file), |at, row| {
             *self.taken.entry(file.set).or_default() += 1;
             take(at, row)
         })
@@ -92,7 +92,7 @@ pub struct RowFile {
     names: Names,
     templates: Arc<Templates>,
     limit: usize,
-    rows: Box<dyn RowSource>,
+    pub(super) rows: Box<dyn RowSource>,
 }
 
 impl RowFile {
@@ -117,7 +117,7 @@ impl RowFile {
                 };
                 folders = Some((beside, folder.clone()));
                 let name = unpacked(&path).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-                let names = Names::of(entry).in_file(&name).with_templates(&templates, keeps_all);
+                let names = Names::of(entry, &name, &templates, keeps_all);
                 let rows: Box<dyn RowSource> = match kind(&path, entry.data_type) {
                     _ if path.is_dir() => Box::new(ClassFolder::open(&path)?),
                     DataType::Parquet => Box::new(Table::open(&path, &names)?),
@@ -148,12 +148,8 @@ impl RowFile {
         Ok(files)
     }
 
-    /// Passes each of the first `limit` rows to `take`, in order, with its position; see [`for_each`].
-    pub fn for_each(&self, limit: usize, take: impl FnMut(RowPosition, RowResult<Row>) -> Result<()>) -> Result<()> {
-        self.for_range(0..limit, take)
-    }
-
-    /// Passes the rows with the numbers in `range`, from 0, to `take`, in order and with their positions.
+    /// Passes the rows with the numbers in `range`, from 0, to `take`, in order and with their positions; see
+    /// [`for_each`].
     pub fn for_range(
         &self,
         range: Range<usize>,
@@ -167,22 +163,17 @@ impl RowFile {
         self.rows.count()
     }
 
-    /// Returns the row at a position that [`RowFile::for_each`] passed. Returns an outer error if the file cannot be
+    /// Returns the row at a position that [`RowFile::for_range`] passed. Returns an outer error if the file cannot be
     /// read there.
     pub fn row(&self, at: RowPosition) -> Result<RowResult<Row>> {
         Ok(self.made(at, self.rows.row(at)?))
     }
 
-    /// Returns the fields of the row at a position that [`RowFile::for_each`] passed.
+    /// Returns the fields of the row at a position that [`RowFile::for_range`] passed.
     pub(super) fn fields(&self, at: RowPosition) -> Result<RowResult<Fields>> {
         let mut found = self.rows.row(at)?;
         found.iter_mut().for_each(|(fields, _)| drop(fields.remove(COLUMNS)));
         Ok(found)
-    }
-
-    /// Returns the parquet table, or `None` for another format.
-    pub fn table(&self) -> Option<&Table> {
-        self.rows.table()
     }
 
     /// Returns the columns that are not read although they contain images.

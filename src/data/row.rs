@@ -290,28 +290,22 @@ impl ImageSource {
         image::decode_then(&bytes, &Limits::default(), alpha, &self.place(place), |image| then(&bytes, image))
     }
 
-    /// Reads only the header of the image.
-    pub fn header(&self, place: &str) -> std::result::Result<Header, Refused> {
+    /// Reads only the header of the image, except in a zip file. The row is bad if the header cannot be read or the size
+    /// is not supported.
+    pub fn header(&self, place: &str) -> RowResult<Header> {
         let (limits, name) = (Limits::default(), self.place(place));
-        match self {
-            ImageSource::Bytes { bytes, .. } => image::header(std::io::Cursor::new(bytes), &limits, &name),
+        let broken = BadRow::of(Reason::BrokenImage);
+        let read = match self {
             ImageSource::File { file, .. } => {
                 let opened = files::open(file).map_err(|e| Error::of_row(place, file, READABLE, e));
-                let opened = opened.map_err(Refused::Broken)?;
-                image::header(opened, &limits, &name)
+                image::header(opened.map_err(broken)?, &limits, &name)
             }
-            ImageSource::Zipped { archive, index, .. } => {
-                // The first bytes contain the header of nearly every image.
-                let start = archive.start(*index).map_err(|e| Error::of_row(&name, &archive.path, READABLE, e));
-                match image::header(Cursor::new(start.map_err(Refused::Broken)?), &limits, &name) {
-                    Err(Refused::Broken(_)) => {
-                        let bytes = self.bytes(place).map_err(Refused::Broken)?;
-                        image::header(std::io::Cursor::new(bytes), &limits, &name)
-                    }
-                    read => read,
-                }
-            }
-        }
+            _ => image::header(Cursor::new(self.bytes(place).map_err(broken)?), &limits, &name),
+        };
+        read.map_err(|refused| match refused {
+            Refused::Broken(error) => broken(error),
+            Refused::Size(error) => BadRow::of(Reason::WrongImageSize)(error),
+        })
     }
 
     /// Returns a stamp that shows whether an image file is still the same. A file is identified by its size and its

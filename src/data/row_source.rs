@@ -1,16 +1,20 @@
 //! A file of rows: what every file format can do.
 
 use std::ops::Range;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::columns::{SAMPLED, Table};
 use crate::data::content::Content;
 use crate::data::fields::{Fields, json_columns, shows_images};
 use crate::data::json::Layout;
 use crate::data::names::Names;
 use crate::error::Result;
+use crate::observe::Observer;
+
+/// Number of rows in which images are searched in columns that are not read.
+pub const SAMPLED: usize = 16;
 
 /// Position of a row in its file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -60,9 +64,13 @@ pub trait RowSource: Send + Sync {
         Ok(found)
     }
 
-    /// Returns the parquet table, if the file is one.
-    fn table(&self) -> Option<&Table> {
-        None
+    /// Sets the path of a copy in `folder` if single rows are expensive to read. `hash` is the hash of the file's
+    /// content.
+    fn set_copy(&self, _folder: &Path, _hash: &str) {}
+
+    /// Makes the copy that [`RowSource::set_copy`] has named, if it does not exist.
+    fn copy(&self, _observer: &dyn Observer) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -99,31 +107,5 @@ impl RowSource for JsonRows {
 
     fn columns(&self, rows: usize) -> Result<Vec<(String, String)>> {
         json_columns(&self.file, self.layout, rows)
-    }
-}
-
-impl RowSource for Table {
-    fn for_range(&self, range: Range<usize>, take: RowSink) -> Result<()> {
-        self.read(range, |row, fields| take(RowPosition { index: row as u32, offset: row as u64 }, fields))
-    }
-
-    fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
-        Table::row(self, at.index as usize)
-    }
-
-    fn columns(&self, _: usize) -> Result<Vec<(String, String)>> {
-        Ok(Table::columns(self))
-    }
-
-    fn count(&self) -> Result<usize> {
-        Ok(self.rows())
-    }
-
-    fn unread_images(&self) -> Result<Vec<String>> {
-        Table::unread_images(self)
-    }
-
-    fn table(&self) -> Option<&Table> {
-        Some(self)
     }
 }

@@ -7,23 +7,13 @@
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use crate::data::indexing::{Indexed, SharedIds};
+use crate::data::Index;
+use crate::data::indexing::{Facts, Indexed};
 use crate::data::places::Places;
-use crate::data::{Index, ReadCounts, RejectedRows, Signature};
 use crate::error::{Error, Result};
 use crate::files;
 
 const MAGIC: &str = "omr index 6 ";
-
-#[derive(Serialize, Deserialize)]
-struct Header {
-    rejected: RejectedRows,
-    shared: SharedIds,
-    seen: ReadCounts,
-    signatures: Vec<Signature>,
-}
 
 /// Returns the path of an index in a run directory. `key` is a text of everything that determines the index except the
 /// rows.
@@ -32,17 +22,8 @@ pub fn path(dir: &Path, key: &str) -> PathBuf {
 }
 
 /// Writes an index atomically. The `order` of `sizes` is not stored.
-pub fn write(
-    path: &Path,
-    sizes: &Index,
-    places: &Places,
-    rejected: &RejectedRows,
-    shared: &SharedIds,
-    seen: &ReadCounts,
-    signatures: Vec<Signature>,
-) -> Result<()> {
-    let header = Header { rejected: rejected.clone(), shared: shared.clone(), seen: seen.clone(), signatures };
-    let mut header = serde_json::to_vec(&header).map_err(|e| Error::Failed(format!("index: {e}")))?;
+pub fn write(path: &Path, sizes: &Index, places: &Places, facts: &Facts) -> Result<()> {
+    let mut header = serde_json::to_vec(facts).map_err(|e| Error::Failed(format!("index: {e}")))?;
     header.push(b'\n');
     let arrays: Vec<&[u8]> = sizes.arrays().into_iter().chain(places.arrays()).collect();
     let lengths: Vec<[u8; 8]> = arrays.iter().map(|array| (array.len() as u64).to_le_bytes()).collect();
@@ -77,7 +58,7 @@ fn parse(bytes: &[u8]) -> Option<Indexed> {
         return None;
     }
     let (header, mut rest) = line(body)?;
-    let Header { rejected, shared, seen, signatures } = serde_json::from_slice(header).ok()?;
+    let facts: Facts = serde_json::from_slice(header).ok()?;
     let mut arrays = [&[][..]; 10];
     for array in &mut arrays {
         let (len, after) = rest.split_first_chunk::<8>()?;
@@ -87,8 +68,8 @@ fn parse(bytes: &[u8]) -> Option<Indexed> {
     let sizes = Index::from_arrays([tokens, targets, ends, grids])?;
     let images = sizes.len().checked_sub(1).map_or(0, |last| sizes.images(last).end);
     let arrays = [files, rows, offsets, hashes, stamps, turns];
-    let places = Places::from_arrays(arrays, sizes.len(), images, signatures.len())?;
-    Some(Indexed { sizes, places, rejected, shared, seen, signatures })
+    let places = Places::from_arrays(arrays, sizes.len(), images, facts.signatures.len())?;
+    Some(Indexed { sizes, places, facts })
 }
 
 fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -99,6 +80,7 @@ fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Signature;
     use crate::data::index::Shape;
     use crate::data::places::Place;
     use crate::data::read::RowPosition;
@@ -119,11 +101,10 @@ mod tests {
             indexed.places.push(Place { file: 0, at, hash: u64::MAX - i as u64, turn: 2 * i }, &vec![7; grids.len()]);
         }
         let hash = "00".to_owned();
-        indexed.signatures.push(Signature { path: "rows.jsonl".into(), len: 3, modified: 4, hash });
-        indexed.shared.count = 2;
-        indexed.seen.count("messages", 2, 1, 3);
-        let Indexed { sizes, places, rejected, shared, seen, signatures } = &indexed;
-        write(&path, sizes, places, rejected, shared, seen, signatures.clone()).unwrap();
+        indexed.facts.signatures.push(Signature { path: "rows.jsonl".into(), len: 3, modified: 4, hash });
+        indexed.facts.shared.count = 2;
+        indexed.facts.seen.count("messages", 2, 1, 3);
+        write(&path, &indexed.sizes, &indexed.places, &indexed.facts).unwrap();
         assert_eq!(read(&path).unwrap().as_ref(), Some(&indexed));
         let whole = std::fs::read(&path).unwrap();
         for cut in [0, 5, whole.len() / 2, whole.len() - 1] {

@@ -13,6 +13,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
 
+pub use crate::config::RowForm as Form;
 use crate::data::extra::{self, ExtraColumns, arrow_error};
 use crate::data::form::IMAGE_MARKER;
 use crate::data::{ImageSource, Row};
@@ -25,24 +26,26 @@ use crate::text::{Message, Part};
 const BATCH: usize = 4096;
 const BATCH_BYTES: u64 = 32 << 20;
 
-/// Format in which rows are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// `id`, `messages` with parts, `images`.
-    Sft,
-    /// verl's columns: `data_source`, `prompt`, `images`, `reward_model`, `extra_info`.
-    Rl,
+impl Form {
+    /// Returns the form of a file whose first row is `first`.
+    pub fn of(self, first: &Row) -> Form {
+        match self {
+            Form::Auto if first.messages.last().is_some_and(|m| m.role == "assistant") => Form::Sft,
+            Form::Auto => Form::Rl,
+            form => form,
+        }
+    }
 }
 
 /// Writes rows to a parquet file, atomically. In SFT form, an image in a file is stored as its url. In RL form, all
 /// images are embedded.
 pub fn write(path: &Path, rows: &[Row], form: Form) -> Result<()> {
-    let mut writer = Writer::create(path, form)?;
+    let mut writer = Writer::new(path, form);
     writer.extra = writer.extra.with(rows.iter().map(|row| &row.extra));
     for row in rows {
         writer.push(match form {
             Form::Sft => row.clone(),
-            Form::Rl => row.clone().embedded().map_err(|bad| *bad.error)?,
+            _ => row.clone().embedded().map_err(|bad| *bad.error)?,
         })?;
     }
     writer.finish()
@@ -60,14 +63,15 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Creates a writer. Nothing is written before the first batch.
-    pub fn create(path: &Path, form: Form) -> Result<Writer> {
+    /// Creates a writer. Nothing is written before the first batch. The first row determines an automatic form.
+    pub fn new(path: &Path, form: Form) -> Writer {
         let (extra, batch) = (ExtraColumns::default(), Vec::new());
-        Ok(Writer { path: path.to_owned(), form, extra, out: None, batch, batch_bytes: 0 })
+        Writer { path: path.to_owned(), form, extra, out: None, batch, batch_bytes: 0 }
     }
 
     /// Adds a row. Returns an error if the row has a video, because the columns cannot hold its frames.
     pub fn push(&mut self, mut row: Row) -> Result<()> {
+        self.form = self.form.of(&row);
         if self.form == Form::Sft {
             row.messages = row.trained_messages().into_owned();
         }
@@ -87,6 +91,7 @@ impl Writer {
 
     /// Writes the remaining rows and moves the file to its path.
     pub fn finish(mut self) -> Result<()> {
+        self.form = self.form.of(&Row::default());
         self.flush()?;
         let out = self
             .out
@@ -177,7 +182,7 @@ fn batch(rows: &[Row], form: Form, extra: &ExtraColumns) -> Result<RecordBatch> 
     let mut columns: Vec<(&str, ArrayRef)> = vec![("id", text(|r| &r.id)), ("data_source", text(|r| &r.data_source))];
     match form {
         Form::Sft => columns.push(("messages", messages(rows, form)?)),
-        Form::Rl => {
+        _ => {
             columns.push(("prompt", messages(rows, form)?));
             let truth: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|r| r.ground_truth.as_deref())));
             let style: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|_| "rule")));
@@ -223,7 +228,7 @@ fn messages(rows: &[Row], form: Form) -> Result<ArrayRef> {
             let loss = BooleanArray::from_iter(all.iter().map(|(_, m, _)| m.masked.then_some(false)));
             columns.extend([("content", parts(&all)?), ("loss", Arc::new(loss) as ArrayRef)]);
         }
-        Form::Rl => columns.push(("content", marked(&all)?)),
+        _ => columns.push(("content", marked(&all)?)),
     }
     list(group(columns, None)?, rows.iter().map(|r| r.messages.len()))
 }
@@ -314,7 +319,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.parquet");
         let third = BATCH_BYTES as usize / 3 + 1;
-        let mut writer = Writer::create(&path, Form::Sft).unwrap();
+        let mut writer = Writer::new(&path, Form::Sft);
         for (i, bytes) in [third, third, third, 4 * third, 1].into_iter().enumerate() {
             writer.push(row(i, bytes, json!({}))).unwrap();
         }
@@ -332,7 +337,7 @@ mod tests {
         let extras = [json!({"a": 1}), json!({"a": 2.5, "b": true}), json!({"a": "x", "c": [1]}), json!({})];
         let rows: Vec<Row> = extras.iter().enumerate().map(|(i, extra)| row(i, half, extra.clone())).collect();
         let (streamed, at_once) = (dir.path().join("streamed.parquet"), dir.path().join("at_once.parquet"));
-        let mut writer = Writer::create(&streamed, Form::Sft).unwrap();
+        let mut writer = Writer::new(&streamed, Form::Sft);
         rows.iter().for_each(|row| writer.push(row.clone()).unwrap());
         writer.finish().unwrap();
         write(&at_once, &rows, Form::Sft).unwrap();

@@ -110,8 +110,8 @@ impl<'a> Job<'a> {
         // With several ranks, the total covers only the answers of this rank.
         let total = if place.size() == 1 { self.questions.answers() } else { missing };
         observer.begin(label, "answers", total as u64, (total - missing) as u64);
-        let (encoder, model_config) = (self.local.llm.encoder.clone(), self.local.llm.config.clone());
-        let make = Box::new(move |row: Row| Ok(llm::prompt(&encoder, &model_config, &row)?.0));
+        let (encoder, model_config) = (&self.local.llm.encoder, &self.local.llm.config);
+        let make = |row: Row| Ok(llm::prompt(encoder, model_config, &row)?.0);
         let mut done = total - missing;
         questions::stream(self.questions.rows, &self.questions.survey, &questions, answerer.workers(), make, |next| {
             let mut waiting = VecDeque::new();

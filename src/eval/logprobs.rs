@@ -43,13 +43,9 @@ impl Answered {
         Answered { prompt, token_ids, input_ids, loss_mask }
     }
 
-    /// Computes the log-probs of the response's tokens. On a counting device, only counts.
-    fn logprobs(&self, dev: &mut Device, model: &Model, policy: Policy) -> Result<Vec<f32>> {
-        self.logprobs_changed(dev, model, policy, Change::NONE)
-    }
-
-    /// Computes the log-probs of the response's tokens after a change of the forward pass.
-    fn logprobs_changed(&self, dev: &mut Device, model: &Model, policy: Policy, change: Change) -> Result<Vec<f32>> {
+    /// Computes the log-probs of the response's tokens after a change of the forward pass. On a counting device, only
+    /// counts.
+    fn logprobs(&self, dev: &mut Device, model: &Model, policy: Policy, change: Change) -> Result<Vec<f32>> {
         // Placeholders after the prompt are plain tokens.
         let (images, prompt_len) = match change.images {
             true => (&self.prompt.pixels[..], self.prompt.token_ids.len()),
@@ -93,7 +89,7 @@ pub fn score(
         let mut dev = Device::count_for(machine.target);
         let model = Model::empty_of(&mut dev, dir, reader.config.clone(), dtype)?;
         let policy = policy(&mut dev)?;
-        rows.iter().try_for_each(|row| row.logprobs(&mut dev, &model, policy).map(drop))?;
+        rows.iter().try_for_each(|row| row.logprobs(&mut dev, &model, policy, Change::NONE).map(drop))?;
         Ok(((), dev.high_water()))
     };
     let dtype = DType::of(config.dtype, machine.target.kind);
@@ -107,7 +103,7 @@ pub fn score(
     let mut comparison = Comparison::default();
     for (done, ((mut line, row), recorded)) in lines.into_iter().zip(&rows).zip(recorded).enumerate() {
         machine.observer.check_stop()?;
-        let logprobs = row.logprobs(&mut dev, &model, policy)?;
+        let logprobs = row.logprobs(&mut dev, &model, policy, Change::NONE)?;
         if let Some(recorded) = recorded {
             let difference = comparison.add(done, recorded, &logprobs, &row.prompt, reader.chat.media);
             line.insert("logprobs_diff_max".to_owned(), json!(difference));
@@ -119,7 +115,7 @@ pub fn score(
     }
     machine.observer.end();
     let lines = comparison
-        .lines(policy, &mut |index, policy, change| rows[index].logprobs_changed(&mut dev, &model, policy, *change))?;
+        .lines(policy, &mut |index, policy, change| rows[index].logprobs(&mut dev, &model, policy, *change))?;
     lines.iter().for_each(|line| machine.observer.note(&format!("score: {line}")));
     Ok(())
 }

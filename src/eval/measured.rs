@@ -85,7 +85,7 @@ pub fn measure(
     mut tasks: Vec<(&TaskRows, Box<dyn Answers + '_>)>,
     observer: &dyn Observer,
 ) -> Result<MeasuredTasks> {
-    let name = tasks.first().and_then(|(rows, _)| rows.scorer().judge().map(str::to_owned));
+    let name = tasks.first().and_then(|(rows, _)| rows.scoring.scorer.judge().map(str::to_owned));
     let mut judge = name.map(|name| Judge { summary: Summary::new(&name), down: None });
     let mut measured = Vec::with_capacity(tasks.len());
     observer.begin("score", "questions", 0, 0);
@@ -124,8 +124,8 @@ impl<'a> Scoring<'a> {
         observer: &'a dyn Observer,
     ) -> Scoring<'a> {
         let (counted, rules_alone) = (Vec::new(), BTreeMap::new());
-        let (spec, mode, crashed) = (rows.spec, rows.mode(), Vec::new());
-        let shares = rows.scorer().is_strict().then(Shares::default);
+        let (spec, mode, crashed) = (rows.spec, rows.source.mode, Vec::new());
+        let shares = rows.scoring.scorer.is_strict().then(Shares::default);
         let measured = Measured { spec, crashed, images: 0, mode, counted, shares, rules_alone };
         Scoring { rows, out, judge, observer, before, measured, batch: Vec::new(), answers: 0, bytes: 0 }
     }
@@ -161,10 +161,10 @@ impl<'a> Scoring<'a> {
         self.observer.check_stop()?;
         let batch = std::mem::take(&mut self.batch);
         (self.answers, self.bytes) = (0, 0);
-        let item = |row: &Row, answer: &Completion| self.rows.item(row, &answer.text);
+        let item = |row: &Row, answer: &Completion| self.rows.scoring.item(row, &answer.text);
         let items: Vec<Item> =
             batch.iter().flat_map(|(_, row, given)| given.all().map(move |answer| item(row, answer))).collect();
-        let mut judged = self.rows.scorer().score_all(items.clone()).into_iter().zip(items);
+        let mut judged = self.rows.scoring.scorer.score_all(items.clone()).into_iter().zip(items);
         for (index, row, given) in batch {
             let mut answer = |completion: Completion| {
                 let (judged, item) =
@@ -187,7 +187,7 @@ impl<'a> Scoring<'a> {
         let judged = match judged {
             Err(Error::Server { what, .. }) => {
                 judge.down = Some(what.clone());
-                let rules = Judged::by_rules(self.rows.scorer().by_rules(item)?);
+                let rules = Judged::by_rules(self.rows.scoring.scorer.by_rules(item)?);
                 Judged { judge: Some(Ruling::Unjudged(what)), ..rules }
             }
             other => other?,
@@ -199,7 +199,7 @@ impl<'a> Scoring<'a> {
     /// Adds a question with its scores. On some questions the published evaluation ends with an error. In compat, such
     /// a question is left out and recorded. In strict, this function returns an error.
     fn count(&mut self, row: &Row, mut sample: Sample) -> Result<()> {
-        let mode = self.rows.mode();
+        let mode = self.rows.source.mode;
         let measured = &mut self.measured;
         let of = |rules_alone: bool| (measured.spec.score)(row, &sample.marks(rules_alone), mode);
         match (of(false), of(true)) {

@@ -1,80 +1,56 @@
-//! Reads and prepares a task's questions while earlier ones are answered. One thread reads rows in order and several
+//! Reads and prepares a task's questions while earlier ones are answered. One thread reads rows in order, and several
 //! threads prepare them. The number of questions in memory is bounded.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use rayon::prelude::*;
 
 use super::survey::Survey;
-use crate::data::{Loader, Made, Row};
+use crate::data::Row;
 use crate::error::{Error, Result};
 use crate::task::TaskRows;
-
-/// Number of rows that are read ahead of their preparation.
-const ROWS_AHEAD: usize = 8;
 
 /// Number of questions per worker thread that are prepared ahead of the requested one.
 const MADE_AHEAD: usize = 4;
 
-/// Function that converts a row to the input of a model.
-pub type Make<T> = Box<dyn Fn(Row) -> Result<T> + Send + Sync>;
+/// A prepared question with its number.
+type Question<T> = (usize, Arc<T>);
 
-/// Rows in order, available to the workers by index.
-struct RowQueue {
-    rows: Receiver<(usize, Row)>,
-    /// Rows that arrived before a requested row. Other workers will request them.
-    kept: HashMap<usize, Row>,
-}
-
-impl RowQueue {
-    /// Returns row `i`. Each row is requested once.
-    fn take(&mut self, i: usize) -> Result<Row> {
-        loop {
-            if let Some(row) = self.kept.remove(&i) {
-                return Ok(row);
-            }
-            let fewer = |_| Error::Failed("the data has fewer rows than at the start of the run".to_owned());
-            let (k, row) = self.rows.recv().map_err(fewer)?;
-            self.kept.insert(k, row);
-        }
-    }
-}
-
-/// Reads `rows` a second time and prepares the questions `wanted`, in ascending order, with `make` on `workers`
-/// threads. `ask` obtains them, in this order, by calling the function that it receives. Returns an error if a row has
-/// changed since the survey.
-pub fn stream<T: Send + Sync + 'static>(
+/// Reads `rows` a second time and prepares the questions `wanted`, in ascending order, with `make`, `workers` at a time.
+/// `ask` obtains them, in this order, by calling the function that it receives. Returns an error if a row has changed
+/// since the survey.
+pub fn stream<T: Send + Sync>(
     rows: &TaskRows,
     survey: &Survey,
     wanted: &[usize],
     workers: usize,
-    make: Make<T>,
-    ask: impl FnOnce(&mut dyn FnMut() -> Result<Option<(usize, Arc<T>)>>) -> Result<()>,
+    make: impl Fn(Row) -> Result<T> + Send + Sync,
+    ask: impl FnOnce(&mut dyn FnMut() -> Result<Option<Question<T>>>) -> Result<()>,
 ) -> Result<()> {
-    let (send, receive) = sync_channel(ROWS_AHEAD);
+    // The questions that are being prepared are ahead, too.
+    let (send, receive) = sync_channel((MADE_AHEAD - 1) * workers);
     std::thread::scope(|scope| {
+        let make = |group: Vec<(usize, Row)>| -> Vec<Result<Question<T>>> {
+            group.into_par_iter().map(|(i, row)| Ok((i, Arc::new(make(row)?)))).collect()
+        };
         let reader = std::thread::Builder::new().name("rows".to_owned());
-        let reader = reader.spawn_scoped(scope, move || read(rows, survey, wanted, &send));
+        let reader = reader.spawn_scoped(scope, move || read(rows, survey, wanted, workers, make, &send));
         let reader =
             reader.map_err(|error| Error::Failed(format!("cannot start a thread that reads rows: {error}")))?;
-        let asked = {
-            let queue = Mutex::new(RowQueue { rows: receive, kept: HashMap::new() });
-            let samples = move |i: usize| -> Result<Made<T>> {
-                let row = queue.lock().unwrap_or_else(PoisonError::into_inner).take(i)?;
-                make(row).map(|made| Ok(Arc::new(made)))
-            };
-            let order: Vec<usize> = wanted.into();
-            let groups = order.into_iter().map(|i| Ok(vec![i]));
-            Loader::new(Arc::new(samples), Box::new(groups), workers, MADE_AHEAD * workers).and_then(|mut loader| {
-                ask(&mut || match loader.next_group()?.and_then(|mut group| group.pop()) {
-                    None => Ok(None),
-                    Some((i, made)) => Ok(Some((i, made?))),
-                })
-            })
-        };
-        // The loader and its receiver have been dropped, so the reader ends. Its error comes first, because an invalid
-        // row is the cause of an error of `ask`.
+        let mut left = wanted.len();
+        let asked = ask(&mut || {
+            if left == 0 {
+                return Ok(None);
+            }
+            left -= 1;
+            let fewer = |_| Error::Failed("the data has fewer rows than at the start of the run".to_owned());
+            receive.recv().map_err(fewer)?.map(Some)
+        });
+        // The reader ends when it can send no more. Its error comes first, because an invalid row is the cause of an
+        // error of `ask`.
+        drop(receive);
         match reader.join() {
             Ok(read) => read.and(asked),
             Err(_) => Err(Error::Failed("the thread that reads rows panicked (its message is above)".to_owned())),
@@ -82,9 +58,16 @@ pub fn stream<T: Send + Sync + 'static>(
     })
 }
 
-/// Sends the wanted rows until the receiver is dropped.
-fn read(rows: &TaskRows, survey: &Survey, wanted: &[usize], send: &SyncSender<(usize, Row)>) -> Result<()> {
-    let (mut i, mut left) = (0, wanted.iter().copied().peekable());
+/// Prepares the wanted rows with `make`, `together` at a time, and sends them until the receiver is dropped.
+fn read<T>(
+    rows: &TaskRows,
+    survey: &Survey,
+    wanted: &[usize],
+    together: usize,
+    make: impl Fn(Vec<(usize, Row)>) -> Vec<Result<Question<T>>>,
+    send: &SyncSender<Result<Question<T>>>,
+) -> Result<()> {
+    let (mut i, mut left, mut group) = (0, wanted.iter().copied().peekable(), Vec::new());
     let read = rows.each(|_, row| {
         let Ok(row) = row else { return Ok(ControlFlow::Continue(())) };
         let at = i;
@@ -96,8 +79,11 @@ fn read(rows: &TaskRows, survey: &Survey, wanted: &[usize], send: &SyncSender<(u
             let found = "a question that differs from that at the start of the run";
             return Err(Error::input(&row.place, found, "unchanged data"));
         }
-        let over = send.send((at, row)).is_err() || left.peek().is_none();
-        Ok(if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        group.push((at, row));
+        let is_last = left.peek().is_none();
+        let is_heard = (group.len() < together && !is_last)
+            || make(std::mem::take(&mut group)).into_iter().all(|made| send.send(made).is_ok());
+        Ok(if is_heard && !is_last { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     });
     read.map(drop)
 }
@@ -145,10 +131,10 @@ mod tests {
             let wanted: Vec<usize> = (0..count).filter(|i| i % 3 > 0).collect();
             let (held, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
             let (now, peak) = (held.clone(), most.clone());
-            let make = Box::new(move |row: Row| {
+            let make = move |row: Row| {
                 peak.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
                 Ok(Held(now.clone(), row.question()))
-            });
+            };
             let mut seen = Vec::new();
             let done = stream(&rows, &survey, &wanted, 2, make, |next| {
                 while let Some((i, question)) = next()? {
@@ -173,15 +159,15 @@ mod tests {
         let rows = rows(&files);
         let survey = Survey::of(&rows, None).unwrap();
         let wanted: Vec<usize> = (0..50).collect();
-        let make = || -> Make<String> { Box::new(|row| Ok(row.id)) };
-        let stopped = stream(&rows, &survey, &wanted, 3, make(), |next| next().and(Err(Error::Stopped)));
+        let make = |row: Row| Ok(row.id);
+        let stopped = stream(&rows, &survey, &wanted, 3, make, |next| next().and(Err(Error::Stopped)));
         assert!(matches!(stopped, Err(Error::Stopped)));
         write(&path, 50, "another");
         let all = |next: &mut dyn FnMut() -> Result<Option<(usize, Arc<String>)>>| {
             while next()?.is_some() {}
             Ok(())
         };
-        let error = stream(&rows, &survey, &wanted, 3, make(), all).unwrap_err();
+        let error = stream(&rows, &survey, &wanted, 3, make, all).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("rows.jsonl row 1: found"), "{error}");
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::questions;
 use super::survey::Survey;
-use super::task_requests::{AnswerSettings, TaskQuestions, TaskRequests};
+use super::task_requests::{AnswerSettings, TaskQuestions};
 use crate::answers::RunStore;
 use crate::client::{Endpoint, Failure, InFlight};
 use crate::config::{ChatTemplateKwargs, EvalConfig, ServerConfig};
@@ -44,6 +45,7 @@ pub struct Job<'a> {
 }
 
 /// A missing answer: its name and the last error.
+#[derive(Serialize)]
 pub struct Unanswered {
     task: &'static str,
     index: u32,
@@ -104,7 +106,7 @@ impl<'a> Job<'a> {
                 Err(Failure::Passing(what, _)) => (what, in_a_row + 1),
             };
             in_a_row = failures;
-            let answer = task_requests.label(i, k);
+            let answer = self.questions.label(i, k);
             if in_a_row >= server.endpoint.patience() {
                 let what = format!(
                     "{in_a_row} requests in a row failed, the last one for {answer}: {what}; received answers are \
@@ -116,11 +118,11 @@ impl<'a> Job<'a> {
             Ok(())
         };
         let mut requests = InFlight::new(&server.runtime, observer, server.endpoint.concurrency(), take);
-        let make = Box::new(|row: Row| messages(&row));
+        let make = |row: Row| messages(&row);
         questions::stream(self.questions.rows, &self.questions.survey, &questions, 1, make, |next| {
             while let Some((i, messages)) = next()? {
                 for k in task_requests.missing(i)? {
-                    requests.send(self.request(&task_requests, i, k, &messages))?;
+                    requests.send(self.request(store, i, k, &messages))?;
                 }
             }
             requests.finish()
@@ -133,13 +135,13 @@ impl<'a> Job<'a> {
     /// Requests answer `k` to question `i` and stores it.
     fn request(
         &self,
-        task_requests: &TaskRequests<'_>,
+        store: &Arc<RunStore>,
         i: usize,
         k: usize,
         messages: &str,
     ) -> impl Future<Output = (usize, usize, RequestResult)> + Send + use<> {
         let (endpoint, body) = (self.server.endpoint.clone(), self.body(i, k, messages));
-        let (store, key, label) = (task_requests.store.clone(), task_requests.key(i, k), task_requests.label(i, k));
+        let (store, key, label) = (store.clone(), self.questions.key(i, k), self.questions.label(i, k));
         async move {
             let kept = match endpoint.complete(&body, i).await {
                 Ok(answer) => store.get().and_then(|store| store.put(&key, &label, &answer)).map(Ok),
@@ -176,10 +178,8 @@ pub fn all_answered(dir: &Path, server: &Server, unanswered: &[Unanswered]) -> R
     let [first, ..] = unanswered else {
         return if path.exists() { std::fs::remove_file(&path).map_err(Error::io(&path)) } else { Ok(()) };
     };
-    let line =
-        |u: &Unanswered| json!({"task": u.task, "index": u.index, "answer": u.answer, "what": u.what}).to_string();
-    let lines: Vec<String> = unanswered.iter().map(|u| line(u) + "\n").collect();
-    files::write(&path, lines.concat().as_bytes())?;
+    let lines: String = unanswered.iter().map(|answer| format!("{}\n", json!(answer))).collect();
+    files::write(&path, lines.as_bytes())?;
     let what = format!(
         "{} answers are missing, for example {} ({}); {} lists them. Received answers are stored: run the same \
          command again to request the rest",

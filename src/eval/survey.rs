@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use crate::data::read::RowFile;
 use crate::data::{Encoder, Index, ReadCounts, Shape};
 use crate::error::{Error, Result};
-use crate::task::{Crash, TaskRows};
+use crate::task::TaskRows;
 
 /// Questions of a task.
 #[derive(Default)]
@@ -15,8 +15,6 @@ pub struct Survey {
     pub indices: Vec<u32>,
     /// Hash of each question, see [`crate::data::Row::content`].
     pub contents: Vec<[u8; 32]>,
-    /// Rows on which the published evaluation ends with an error. They are not asked.
-    pub crashed: Vec<(u64, Crash)>,
     /// Summary of the questions' contents.
     pub seen: ReadCounts,
     /// True for each question with a JPEG. Empty if no encoder was given, because a server decodes images itself.
@@ -31,26 +29,24 @@ impl Survey {
     pub fn of(rows: &TaskRows, encoder: Option<(&Encoder, usize)>) -> Result<Survey> {
         let mut survey = Survey::default();
         rows.each(|index, row| {
-            match row {
-                Ok(row) => {
-                    if let Some((encoder, longest)) = encoder {
-                        let size = encoder.measure(&row)?;
-                        if size.tokens > longest {
-                            let expected = format!("a prompt within the model's context of {longest} tokens");
-                            return Err(Error::input(&row.place, format!("{} tokens", size.tokens), expected));
-                        }
-                        survey.jpegs.push(size.has_jpeg);
-                        survey.index.push(Shape { tokens: size.tokens, targets: 0, grids: &size.grids });
+            // A row on which the published evaluation ends with an error is not asked.
+            if let Ok(row) = row {
+                if let Some((encoder, longest)) = encoder {
+                    let size = encoder.measure(&row)?;
+                    if size.tokens > longest {
+                        let expected = format!("a prompt within the model's context of {longest} tokens");
+                        return Err(Error::input(&row.place, format!("{} tokens", size.tokens), expected));
                     }
-                    survey.seen.add(&row);
-                    survey.indices.push(index as u32);
-                    survey.contents.push(row.content()?);
+                    survey.jpegs.push(size.has_jpeg);
+                    survey.index.push(Shape { tokens: size.tokens, targets: 0, grids: &size.grids });
                 }
-                Err(crash) => survey.crashed.push((index, crash)),
+                survey.seen.add(&row);
+                survey.indices.push(index as u32);
+                survey.contents.push(row.content()?);
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        survey.seen = survey.seen.with_columns(&RowFile::open(rows.datasets())?)?;
+        survey.seen = survey.seen.with_columns(&RowFile::open(rows.source.datasets)?)?;
         survey.seen.check()?;
         Ok(survey)
     }

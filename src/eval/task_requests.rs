@@ -89,33 +89,6 @@ impl TaskQuestions<'_> {
         self.count() * self.answer_settings.answers()
     }
 
-    /// Summarises the contents of the questions in a line for the user.
-    pub fn seen(&self) -> String {
-        self.survey.seen.line()
-    }
-
-    /// Combines the questions, their required answers and `store`.
-    pub fn requests<'b>(&'b self, store: &'b Arc<RunStore>) -> TaskRequests<'b> {
-        let TaskQuestions { rows, survey, answer_settings, who } = self;
-        TaskRequests { spec: rows.spec, survey, answer_settings: *answer_settings, who, store }
-    }
-}
-
-/// Questions of a task, the required answers, and the store with the existing ones.
-pub struct TaskRequests<'a> {
-    /// Description of the task.
-    pub spec: &'static TaskSpec,
-    /// Questions of the task.
-    pub survey: &'a Survey,
-    /// Required answers per question.
-    pub answer_settings: AnswerSettings,
-    /// Identity of the model or server that answers.
-    pub who: &'a str,
-    /// Store of the answers.
-    pub store: &'a Arc<RunStore>,
-}
-
-impl TaskRequests<'_> {
     /// Returns the key of answer `k` to question `i`. Random numbers depend only on the question's number in the task,
     /// the answer's number and the seed, not on other requests.
     pub fn key(&self, i: usize, k: usize) -> Key {
@@ -135,14 +108,35 @@ impl TaskRequests<'_> {
     pub fn label(&self, i: usize, k: usize) -> String {
         let of =
             self.answer_settings.rollout(k).map_or_else(|| "greedy".to_owned(), |rollout| format!("sample {rollout}"));
-        format!("{} index {} {of}", self.spec.name, self.survey.indices[i])
+        format!("{} index {} {of}", self.rows.spec.name, self.survey.indices[i])
     }
 
+    fn changed(&self, i: usize) -> Error {
+        let found =
+            format!("questions that differ from those at the start of the run, beginning with question {}", i + 1);
+        Error::input(self.rows.spec.name, found, "unchanged data")
+    }
+
+    /// Combines the questions, their required answers and `store`.
+    pub fn requests<'b>(&'b self, store: &'b Arc<RunStore>) -> TaskRequests<'b> {
+        TaskRequests { questions: self, store }
+    }
+}
+
+/// Questions of a task, and the store with the existing answers.
+pub struct TaskRequests<'a> {
+    /// The questions and the required answers.
+    pub questions: &'a TaskQuestions<'a>,
+    /// Store of the answers.
+    pub store: &'a Arc<RunStore>,
+}
+
+impl TaskRequests<'_> {
     /// Returns the numbers of the missing answers to question `i`.
     pub fn missing(&self, i: usize) -> Result<Vec<usize>> {
         let (store, mut missing) = (self.store.get()?, Vec::new());
-        for k in 0..self.answer_settings.answers() {
-            if !store.has(&self.key(i, k))? {
+        for k in 0..self.questions.answer_settings.answers() {
+            if !store.has(&self.questions.key(i, k))? {
                 missing.push(k);
             }
         }
@@ -156,7 +150,7 @@ impl TaskRequests<'_> {
     pub fn share(&self, rank: usize, size: usize) -> Result<(Vec<usize>, usize)> {
         let (mut questions, mut answers) = (Vec::new(), 0);
         let is_of_rank = |[a, b, c, d, ..]: [u8; 32]| u32::from_le_bytes([a, b, c, d]) as usize % size == rank;
-        for i in (0..self.survey.indices.len()).filter(|&i| is_of_rank(self.survey.contents[i])) {
+        for i in (0..self.questions.survey.indices.len()).filter(|&i| is_of_rank(self.questions.survey.contents[i])) {
             let missing = self.missing(i)?.len();
             if missing > 0 {
                 questions.push(i);
@@ -166,55 +160,57 @@ impl TaskRequests<'_> {
         Ok((questions, answers))
     }
 
-    fn changed(&self, i: usize) -> Error {
-        let found =
-            format!("questions that differ from those at the start of the run, beginning with question {}", i + 1);
-        Error::input(self.spec.name, found, "unchanged data")
-    }
-
     /// Stores answer `k` to question `i`.
     pub fn keep(&self, i: usize, k: usize, answer: &Completion) -> Result<()> {
-        self.store.get()?.put(&self.key(i, k), &self.label(i, k), answer)
+        self.store.get()?.put(&self.questions.key(i, k), &self.questions.label(i, k), answer)
     }
 }
 
 impl measured::Answers for TaskRequests<'_> {
     /// Returns an error if an answer is missing.
     fn given(&mut self, i: usize, index: u64) -> Result<QuestionAnswers> {
-        if self.survey.indices.get(i).is_none_or(|known| u64::from(*known) != index) {
-            return Err(self.changed(i));
+        if self.questions.survey.indices.get(i).is_none_or(|known| u64::from(*known) != index) {
+            return Err(self.questions.changed(i));
         }
         let store = self.store.get()?;
-        let mut answers = Vec::with_capacity(self.answer_settings.answers());
-        for k in 0..self.answer_settings.answers() {
-            let lost =
-                || Error::Failed(format!("{}: the answer to {} is missing", store.path().display(), self.label(i, k)));
-            answers.push(store.get(&self.key(i, k))?.ok_or_else(lost)?);
+        let mut answers = Vec::with_capacity(self.questions.answer_settings.answers());
+        for k in 0..self.questions.answer_settings.answers() {
+            let lost = || {
+                Error::Failed(format!(
+                    "{}: the answer to {} is missing",
+                    store.path().display(),
+                    self.questions.label(i, k)
+                ))
+            };
+            answers.push(store.get(&self.questions.key(i, k))?.ok_or_else(lost)?);
         }
-        let sampled = answers.split_off(self.answer_settings.greedy);
+        let sampled = answers.split_off(self.questions.answer_settings.greedy);
         Ok(QuestionAnswers { greedy: answers.pop(), sampled })
     }
 
     fn over(&mut self, questions: usize, _: &[(u64, Crash)], _: bool) -> Result<()> {
-        if questions == self.survey.indices.len() { Ok(()) } else { Err(self.changed(questions)) }
+        if questions == self.questions.survey.indices.len() { Ok(()) } else { Err(self.questions.changed(questions)) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task;
+    use crate::reward::Scorer;
+    use crate::task::{self, Source};
 
     #[test]
     fn an_answer_to_a_jpeg_of_another_decoder_is_not_used_again() {
         let spec = task::find("digits").unwrap();
-        let store = RunStore::new(std::path::Path::new("none"));
-        let answer_settings = AnswerSettings::of(spec, &EvalConfig::default());
+        let config = EvalConfig::default();
+        let answer_settings = AnswerSettings::of(spec, &config);
+        let scorer = Arc::new(Scorer::rules(Mode::Strict));
+        let rows = TaskRows::new(spec, Source::of(&config), None, scorer, false);
         let keys = |jpegs: &[bool]| {
             let survey =
                 Survey { indices: vec![0, 1], contents: vec![[1; 32]; 2], jpegs: jpegs.to_vec(), ..Survey::default() };
-            let requests = TaskRequests { spec, survey: &survey, answer_settings, who: "model", store: &store };
-            [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(i, k)| requests.key(i, k))
+            let questions = TaskQuestions { rows: &rows, survey, answer_settings, who: "model" };
+            [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(i, k)| questions.key(i, k))
         };
         // Answers to other images have the keys of versions that had no such rule.
         let older = Key::new("model", &[1; 32], &format!("greedy, {} tokens", answer_settings.max_tokens));

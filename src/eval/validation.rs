@@ -23,7 +23,7 @@ use crate::ranks::Ranks;
 use crate::reward::{Scorer, Shares};
 use crate::rollout::generate::{self, Numbers, Question, RolloutRequest};
 use crate::rollout::wire;
-use crate::task::{self, Source, Task, TaskRows, TaskSpec, VerifiedRows};
+use crate::task::{self, Source, TaskRows, TaskSpec, VerifiedRows};
 use crate::train::job::JobCommon;
 use crate::train::metrics::Metrics;
 use crate::train::trainer_config::RowImages;
@@ -67,7 +67,7 @@ struct OwnRows {
 
 /// Questions of a validation and the settings for answering them.
 struct TaskValidator {
-    sets: Vec<Box<dyn Task>>,
+    sets: Vec<VerifiedRows>,
     task_files: Vec<TaskFile>,
     describe: String,
     index: Index,
@@ -183,9 +183,9 @@ impl TaskValidator {
         if sets.is_empty() {
             return Ok(None);
         }
-        let counts: Vec<String> = sets.iter().map(|set| format!("{} of {}", set.rows().len(), set.name())).collect();
+        let counts: Vec<String> = sets.iter().map(|set| format!("{} of {}", set.rows.len(), set.name)).collect();
         let mut index = Index::default();
-        for row in sets.iter().flat_map(|set| set.rows()) {
+        for row in sets.iter().flat_map(|set| &set.rows) {
             let measured = llm.encoder.measure(row).map_err(Error::from)?;
             if measured.tokens > longest {
                 let expected = format!("at most max_position_embeddings, which is {longest}");
@@ -249,10 +249,10 @@ impl TaskValidator {
                 n: self.n,
                 params: &self.params,
                 chat: &self.llm.encoder.chat,
-                task: &**set,
+                task: set,
                 recorded: None,
             };
-            for rows in set.rows().chunks(TOGETHER * size) {
+            for rows in set.rows.chunks(TOGETHER * size) {
                 let own: Vec<&Row> = rows.iter().skip(rank).step_by(size).collect();
                 let questions = own.par_iter().map(|row| self.question(row)).collect::<Result<Vec<Question>>>()?;
                 let questions: Vec<&Question> = questions.iter().collect();
@@ -281,7 +281,7 @@ impl TaskValidator {
         let limits = self.llm.limits(dev, Region::Overlay, &self.workload())?;
         let max_tokens = TRIED.min(self.params.max_tokens);
         let params = RequestParams { max_tokens, eos_token_ids: [].into(), ..self.params.clone() };
-        let rows = self.sets.iter().flat_map(|set| set.rows()).take(self.max_num_seqs.div_ceil(self.n));
+        let rows = self.sets.iter().flat_map(|set| &set.rows).take(self.max_num_seqs.div_ceil(self.n));
         let questions = rows.map(|row| self.question(row)).collect::<Result<Vec<Question>>>()?;
         let answers = (questions.len() * self.n).min(self.max_num_seqs);
         let (begun, mut tokens, mut middle) = (Instant::now(), 0, 0.0);
@@ -308,7 +308,7 @@ const TRIED: usize = 8;
 
 impl Validator for TaskValidator {
     fn names(&self) -> Vec<String> {
-        let mut sources: Vec<&str> = self.sets.iter().flat_map(|set| set.rows()).map(source).collect();
+        let mut sources: Vec<&str> = self.sets.iter().flat_map(|set| &set.rows).map(source).collect();
         sources.sort_unstable();
         sources.dedup();
         let mut names: Vec<String> = sources.iter().flat_map(|source| SourceSums::names(source, self.n)).collect();
@@ -366,18 +366,18 @@ fn sets(
     inputs: &ValidationInputs<'_>,
     specs: &[&'static TaskSpec],
     own: Vec<OwnRows>,
-) -> Result<Vec<Box<dyn Task>>> {
+) -> Result<Vec<VerifiedRows>> {
     let most = config.val_max_samples;
-    let mut sets: Vec<Box<dyn Task>> = Vec::new();
+    let mut sets = Vec::new();
     for OwnRows { name, rows } in own.into_iter().filter(|own| !own.rows.is_empty()) {
-        sets.push(Box::new(VerifiedRows::scored_by(name, rows, inputs.scorer.clone())?));
+        sets.push(VerifiedRows::scored_by(name, rows, inputs.scorer.clone())?);
     }
     for &spec in specs {
         let rows = TaskRows::new(spec, task_source(config, inputs), most, inputs.scorer.clone(), false).load()?;
-        if rows.rows().is_empty() {
+        if rows.rows.is_empty() {
             return Err(Error::input("val_tasks", format!("no questions of {}", spec.name), "at least one question"));
         }
-        sets.push(Box::new(rows));
+        sets.push(rows);
     }
     Ok(sets)
 }

@@ -21,11 +21,6 @@ pub fn response_text(chat: &Chat, output: &CompletionOutput) -> String {
     chat.tokenizer.decode(&output.token_ids, true)
 }
 
-/// Returns the prompt as text.
-pub fn prompt_text(chat: &Chat, prompt: &Prompt) -> String {
-    chat.tokenizer.decode(&prompt.token_ids, false)
-}
-
 /// Returns prompts with placeholder content for the `count` questions with the most pixels. Memory plans use them.
 pub fn largest(config: &ModelConfig, index: &Index, count: usize) -> Vec<Arc<Prompt>> {
     let mut largest: Vec<usize> = (0..index.len()).collect();

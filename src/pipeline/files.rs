@@ -1,43 +1,15 @@
-//! Output files of a stage: the kept rows of each data set, and lines for rows that are not kept.
+//! Lines about the rows and answers that a stage does not keep.
 
 use std::io::Write;
 
 use serde_json::json;
 
 use crate::config::{RowForm, StageConfig};
-use crate::data::{BadRow, Rejected, RejectedRows, Row, Writer};
+use crate::data::{BadRow, Rejected, RejectedRows, Row};
 use crate::error::{Error, Result};
 use crate::files::Staged;
-use crate::pipeline::stage::{Work, form};
+use crate::pipeline::stage::Work;
 use crate::pipeline::summary::Summary;
-
-/// Writer for the kept rows of one data set.
-pub struct KeptWriter<'a> {
-    work: &'a Work<'a>,
-    name: &'a str,
-    /// Created with the first row, which determines the format.
-    writer: Option<Writer>,
-}
-
-impl<'a> KeptWriter<'a> {
-    /// Creates the writer of the output `name`.
-    pub fn new(work: &'a Work<'a>, name: &'a str) -> KeptWriter<'a> {
-        KeptWriter { work, name, writer: None }
-    }
-
-    /// Adds a row.
-    pub fn push(&mut self, row: Row) -> Result<()> {
-        let create = || Writer::create(&self.work.path(self.name, "parquet"), form(self.work.stage, &row));
-        let writer = self.writer.take().map_or_else(create, Ok)?;
-        self.writer.insert(writer).push(row)
-    }
-
-    /// Moves the file to its path. Without any rows, a complete empty file is written.
-    pub fn finish(self) -> Result<()> {
-        let empty = || Writer::create(&self.work.path(self.name, "parquet"), form(self.work.stage, &Row::default()));
-        self.writer.map_or_else(empty, Ok)?.finish()
-    }
-}
 
 /// Rejected rows and answers: counts them and lists them in `rejected.jsonl`.
 pub struct Rejections<'a> {

@@ -66,7 +66,7 @@ impl StageJob for Filter<'_> {
     fn run(&mut self, work: &Work) -> Result<Summary> {
         let Some((most, scorer)) = &self.scorer else {
             return pass(work, &mut |_, rows| {
-                let fate = |row: Row| self.outside(&row).map_or_else(|| Fate::KeptWriter(row), Fate::Rejected);
+                let fate = |row: Row| self.outside(&row).map_or_else(|| Fate::Kept(row), Fate::Rejected);
                 Ok(rows.into_par_iter().map(|numbered| vec![fate(numbered.row)]).collect())
             });
         };
@@ -92,7 +92,7 @@ fn likely(row: Row, found: RowResult<f64>, most: f64) -> Fate {
         Ok(nll) if nll.is_nan() || nll > most => {
             Fate::Rejected(Rejection::row("max_nll", format!("{nll} nats per token, at most {most}")))
         }
-        Ok(_) => Fate::KeptWriter(row),
+        Ok(_) => Fate::Kept(row),
     }
 }
 

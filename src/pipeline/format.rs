@@ -4,13 +4,12 @@ use rayon::prelude::*;
 
 use crate::config::FormatConfig;
 use crate::data::answer::label;
-use crate::data::{BadRow, Form, Reason, Row, RowResult};
+use crate::data::{Form, Row, RowResult};
 use crate::error::Result;
-use crate::image::Refused;
 use crate::machine::Machine;
 use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, pass};
-use crate::pipeline::stage::{Stage, StageJob, Work, form};
+use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 use crate::text::Message;
 
@@ -34,10 +33,11 @@ impl StageJob for Format<'_> {
 
 impl Format<'_> {
     fn fate(&self, mut row: Row) -> Fate {
-        if let Err(bad) = sound(&row) {
+        let sound: RowResult<()> = row.images.iter().try_for_each(|image| image.header(&row.place).map(drop));
+        if let Err(bad) = sound {
             return Fate::Bad(bad);
         }
-        if form(&self.0.stage, &row) == Form::Rl {
+        if self.0.stage.form.of(&row) == Form::Rl {
             let Some(label) = label(&row) else {
                 return Fate::Rejected(Rejection::row("no_label", "neither a ground truth nor an answer"));
             };
@@ -51,15 +51,6 @@ impl Format<'_> {
                 row.messages.insert(0, Message::text("system", system));
             }
         }
-        Fate::KeptWriter(row)
+        Fate::Kept(row)
     }
-}
-
-/// Checks the header of each image. The row is bad if a header cannot be read or a size is not supported.
-fn sound(row: &Row) -> RowResult<()> {
-    row.images.iter().try_for_each(|image| match image.header(&row.place) {
-        Ok(_) => Ok(()),
-        Err(Refused::Broken(error)) => Err(BadRow::of(Reason::BrokenImage)(error)),
-        Err(Refused::Size(error)) => Err(BadRow::of(Reason::WrongImageSize)(error)),
-    })
 }

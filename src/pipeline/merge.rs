@@ -10,7 +10,7 @@ use crate::data::paths::base;
 use crate::data::read;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::pipeline::files::{KeptWriter, Lines};
+use crate::pipeline::files::Lines;
 use crate::pipeline::stage::{Shard, Work, piece};
 use crate::pipeline::summary::Summary;
 
@@ -47,7 +47,7 @@ pub fn rows(work: &Work, count: usize) -> Result<Summary> {
         summary.add(&files::json::read(&piece(&work.dir, "summary", "json", shard))?);
     }
     for input in &work.inputs {
-        let mut kept = KeptWriter::new(work, &input.name);
+        let mut kept = work.writer(&input.name);
         for shard in all() {
             let path = piece(&work.dir, &input.name, "parquet", shard);
             // Image urls in the rows are still relative to the folder of the source.

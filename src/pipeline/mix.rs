@@ -7,7 +7,7 @@ use crate::data::read::{RowPosition, epoch};
 use crate::error::Result;
 use crate::machine::Machine;
 use crate::philox::{self, Purpose};
-use crate::pipeline::files::{KeptWriter, Rejection, Rejections, unfit};
+use crate::pipeline::files::{Rejection, Rejections, unfit};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
 
@@ -49,7 +49,7 @@ impl StageJob for Mix<'_> {
         let counts: Vec<usize> = work.inputs.iter().map(|input| input.count).collect();
         let turns = row_order(self.0, &counts)?;
         let mut drawn: Vec<Vec<bool>> = counts.iter().map(|&count| vec![false; count]).collect();
-        let mut kept = KeptWriter::new(work, &self.0.name);
+        let mut kept = work.writer(&self.0.name);
         work.machine.observer.begin("mix", "rows", turns.len() as u64, 0);
         for (done, &(set, index)) in turns.iter().enumerate() {
             if done % LOOK == 0 {

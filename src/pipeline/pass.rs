@@ -5,10 +5,10 @@ use rayon::prelude::*;
 
 use crate::config::{Images, StageConfig};
 use crate::data::chunks::Chunk;
-use crate::data::{BadRow, Row};
+use crate::data::{BadRow, Row, Writer};
 use crate::error::Result;
 use crate::files;
-use crate::pipeline::files::{KeptWriter, Lines, Rejection, Rejections, unfit};
+use crate::pipeline::files::{Lines, Rejection, Rejections, unfit};
 use crate::pipeline::stage::{Input, Work};
 use crate::pipeline::summary::Summary;
 use crate::reward::Judged;
@@ -22,7 +22,7 @@ const CHUNK_ROWS: usize = 1024;
 #[allow(clippy::large_enum_variant)]
 pub enum Fate {
     /// The row is written.
-    KeptWriter(Row),
+    Kept(Row),
     /// The row is not written, but listed with a reason.
     Rejected(Rejection),
     /// The judge gave no verdict. The row is not written until a later run judges it.
@@ -36,7 +36,7 @@ impl Fate {
     /// `rollout` is the number of the answer if it is one of several.
     pub fn of_answer(judged: Judged, label: &str, rollout: Option<usize>, row: impl FnOnce() -> Row) -> Fate {
         match judged.judge {
-            _ if judged.score.acc_score > 0.0 => Fate::KeptWriter(row()),
+            _ if judged.score.acc_score > 0.0 => Fate::Kept(row()),
             Some(Ruling::Unjudged(detail)) => Fate::Unjudged(Rejection { reason: "unjudged", detail, rollout }),
             _ => {
                 let detail = format!("the answer is {}, the label is {label}", judged.score.predict_str);
@@ -62,7 +62,7 @@ pub fn pass(work: &Work, decide: &mut Decide) -> Result<Summary> {
     let mut out = PassOutput { work, rejected: Rejections::new(work)?, unjudged: None, done: 0 };
     work.machine.observer.begin(work.kind, "rows", work.rows() as u64, 0);
     for (number, input) in work.inputs.iter().enumerate() {
-        let mut kept = KeptWriter::new(work, &input.name);
+        let mut kept = work.writer(&input.name);
         input.for_chunks(CHUNK_ROWS, |chunk| out.take(number, chunk, decide, &mut kept))?;
         kept.finish()?;
     }
@@ -77,7 +77,7 @@ struct PassOutput<'a> {
 }
 
 impl PassOutput<'_> {
-    fn take(&mut self, number: usize, chunk: Chunk, decide: &mut Decide, kept: &mut KeptWriter) -> Result<()> {
+    fn take(&mut self, number: usize, chunk: Chunk, decide: &mut Decide, kept: &mut Writer) -> Result<()> {
         let observer = self.work.machine.observer;
         observer.check_stop()?;
         let input = &self.work.inputs[number];
@@ -104,7 +104,7 @@ impl PassOutput<'_> {
             }
             for fate in fates {
                 match fate {
-                    Fate::KeptWriter(row) => {
+                    Fate::Kept(row) => {
                         self.rejected.summary.kept += 1;
                         kept.push(row)?;
                     }
@@ -143,10 +143,10 @@ impl PassOutput<'_> {
 
 /// Returns the fate of a row after the stage's output settings are applied.
 fn written(stage: &StageConfig, fate: Fate) -> Fate {
-    let Fate::KeptWriter(row) = fate else { return fate };
+    let Fate::Kept(row) = fate else { return fate };
     match unfit(stage, &row) {
         Some(rejection) => Fate::Rejected(rejection),
-        None if stage.images == Images::Embed => row.embedded().map_or_else(Fate::Bad, Fate::KeptWriter),
-        None => Fate::KeptWriter(row),
+        None if stage.images == Images::Embed => row.embedded().map_or_else(Fate::Bad, Fate::Kept),
+        None => Fate::Kept(row),
     }
 }

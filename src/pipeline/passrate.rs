@@ -11,6 +11,7 @@ use crate::answers::{self, Key, RunStore, Store};
 use crate::client::Completion;
 use crate::config::{ImageConfig, PassrateConfig};
 use crate::data::answer::label;
+use crate::data::chunks::Chunk;
 use crate::data::encoder::Measured;
 use crate::data::{BadRow, Encoder, Index, Loader, Made, Reason, Row, RowResult, Shape};
 use crate::engine::{EngineCoreRequest, Noise, Prompt, RequestParams};
@@ -44,8 +45,8 @@ impl Stage for PassrateConfig {
         true
     }
 
-    fn job<'a>(&'a self, machine: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
-        Ok(Box::new(Passrate::new(self, machine)?))
+    fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
+        Ok(Box::new(Passrate::new(self)?))
     }
 }
 
@@ -61,14 +62,13 @@ pub fn answer(config: &PassrateConfig, dir: &Path, ranks: &mut dyn Ranks, machin
     let store = RunStore::of_rank(dir, rank, size);
     let work = Work::open(config, dir, None, machine)?;
     let share = Shard { index: rank, count: size };
-    let done = Passrate::new(config, machine).and_then(|job| job.answer_share(&work, &store, share));
+    let done = Passrate::new(config).and_then(|job| job.answer_share(&work, &store, share));
     let closed = store.close();
     ranks::agreed_at_last(ranks, "the end of answers", done.and(closed))
 }
 
 struct Passrate<'a> {
     config: &'a PassrateConfig,
-    machine: &'a Machine<'a>,
     dir: &'a Path,
     llm: Llm,
 }
@@ -84,10 +84,10 @@ impl StageJob for Passrate<'_> {
         let store = work.store()?;
         let scorer = work.scorer(self.config.mode, &self.config.judge, store.clone())?;
         let mut totals = Summary { judge: scorer.judge().map(judge::Summary::new), ..Summary::default() };
-        let who = self.llm.identity(self.machine.target.kind)?;
+        let who = self.llm.identity(work.machine.target.kind)?;
         let index = self.unanswered(work, store.get()?, &who, ALL)?;
         // If the store has every answer, no model is loaded.
-        let mut answerer = if index.is_empty() { None } else { Some(self.answerer(&index)?) };
+        let mut answerer = if index.is_empty() { None } else { Some(self.answerer(work, &index)?) };
         let scorer = Arc::new(scorer);
         let mut summary = pass(work, &mut |_, rows| {
             let (config, encoder) = (self.config, &self.llm.encoder);
@@ -155,38 +155,35 @@ impl KeyedRow {
 }
 
 impl<'a> Passrate<'a> {
-    fn new(config: &'a PassrateConfig, machine: &'a Machine<'a>) -> Result<Passrate<'a>> {
+    fn new(config: &'a PassrateConfig) -> Result<Passrate<'a>> {
         let dir = config.model.as_deref().ok_or_else(|| Error::input("model", "nothing", "a model directory"))?;
         let model_config = ModelConfig::load(&dir.join("config.json"))?;
         let llm = Llm::open(dir, model_config, &ImageConfig::default(), config.dtype)?;
-        Ok(Passrate { config, machine, dir, llm })
+        Ok(Passrate { config, dir, llm })
     }
 
     /// Generates the answers of a share that are missing in `store`. Writes nothing else.
     fn answer_share(&self, work: &Work, store: &RunStore, share: Shard) -> Result<()> {
-        let who = self.llm.identity(self.machine.target.kind)?;
+        let who = self.llm.identity(work.machine.target.kind)?;
         let index = self.unanswered(work, store.get()?, &who, share)?;
         if index.is_empty() {
             return Ok(());
         }
-        let mut answerer = self.answerer(&index)?;
+        let mut answerer = self.answerer(work, &index)?;
         let (config, encoder) = (self.config, &self.llm.encoder);
-        let mut answer = |rows: Vec<Row>| -> Result<()> {
+        work.machine.observer.begin(work.kind, "rows", work.rows() as u64, 0);
+        let mut done = 0;
+        chunks(work, |rows| {
+            done += rows.len() as u64;
             let keyed = rows.into_par_iter().map(|row| KeyedRow::new(row, config, encoder, &who));
             let keyed: Vec<RowResult<KeyedRow>> =
                 keyed.filter(|keyed| keyed.as_ref().is_ok_and(|keyed| keyed.is_of(share))).collect();
             // A row with an undecodable image has no answer. The stage decides its fate later.
-            self.answer(&mut answerer, &keyed, store).map(drop)
-        };
-        self.machine.observer.begin(work.kind, "rows", work.rows() as u64, 0);
-        let mut done = 0;
-        chunks(work, |rows| {
-            done += rows.len() as u64;
-            answer(rows)?;
-            self.machine.observer.step(done, &[]);
+            self.answer(&mut answerer, &keyed, store)?;
+            work.machine.observer.step(done, &[]);
             Ok(())
         })?;
-        self.machine.observer.end();
+        work.machine.observer.end();
         Ok(())
     }
 
@@ -208,9 +205,9 @@ impl<'a> Passrate<'a> {
     }
 
     /// Loads the model with memory for prompts of the sizes in `index`.
-    fn answerer(&self, index: &Index) -> Result<Answerer<'_>> {
+    fn answerer<'b>(&'b self, work: &Work<'b>, index: &Index) -> Result<Answerer<'b>> {
         let PassrateConfig { n, max_num_seqs, .. } = *self.config;
-        self.llm.load(self.machine, &Workload { index, n, params: self.params(0), max_num_seqs }, LOWER)
+        self.llm.load(work.machine, &Workload { index, n, params: self.params(0), max_num_seqs }, LOWER)
     }
 
     /// Returns the parameters of the answers to a row.
@@ -317,16 +314,10 @@ impl<'a> Passrate<'a> {
     }
 }
 
-/// Passes the rows of `work` to `each`, [`CHUNK`] at a time.
+/// Passes the rows of `work` that can be read to `each`, at most [`CHUNK`] at a time.
 fn chunks(work: &Work, mut each: impl FnMut(Vec<Row>) -> Result<()>) -> Result<()> {
-    let mut chunk = Vec::with_capacity(CHUNK);
-    for input in &work.inputs {
-        input.for_each(|_, row| {
-            chunk.extend(row.ok());
-            if chunk.len() < CHUNK { Ok(()) } else { each(std::mem::take(&mut chunk)) }
-        })?;
-    }
-    each(chunk)
+    let mut rows = |chunk: Chunk| each(chunk.into_iter().filter_map(|(_, row)| row.ok()).collect());
+    work.inputs.iter().try_for_each(|input| input.for_chunks(CHUNK, &mut rows))
 }
 
 /// Returns the row with its pass rate and average reward, or as unjudged if the judge did not answer.
@@ -338,7 +329,7 @@ fn rated(mut row: Row, judged: &[Judged]) -> Fate {
     let right = mean(&|judged| f64::from(u8::from(judged.score.acc_score > 0.0)));
     row.extra.insert(PASS_RATE.to_owned(), json!(right));
     row.extra.insert("avg_reward".to_owned(), json!(mean(&|judged| judged.score.score)));
-    Fate::KeptWriter(row)
+    Fate::Kept(row)
 }
 
 fn unjudged(ruling: &&Ruling) -> bool {

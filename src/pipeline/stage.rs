@@ -6,10 +6,10 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::answers::{self, RunStore, Store};
-use crate::config::{DatasetConfig, JudgeConfig, Mode, RowForm, ScorerConfig, StageConfig, StageKeys};
+use crate::config::{DatasetConfig, JudgeConfig, Mode, ScorerConfig, StageConfig, StageKeys};
 use crate::data::chunks::{Chunk, Chunks};
 use crate::data::read::{self, RowFile, RowPosition};
-use crate::data::{Form, ReadCounts, Row, RowResult};
+use crate::data::{ReadCounts, Row, RowResult, Writer};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::pipeline::summary::Summary;
@@ -225,19 +225,14 @@ impl<'a> Work<'a> {
         Scorer::new(mode, judge.as_ref(), &ScorerConfig::default(), "reward", Some(store), self.machine.runtime)
     }
 
+    /// Creates the writer of the kept rows of the output `name`.
+    pub fn writer(&self, name: &str) -> Writer {
+        Writer::new(&self.path(name, "parquet"), self.stage.form)
+    }
+
     /// Returns the path `DIR/STEM.ENDING`, or `DIR/STEM-i-of-n.ENDING` for a shard.
     pub fn path(&self, stem: &str, ending: &str) -> PathBuf {
         piece(&self.dir, stem, ending, self.shard)
-    }
-}
-
-/// Returns the output format for a data set whose first row is `first`.
-pub fn form(stage: &StageConfig, first: &Row) -> Form {
-    match stage.form {
-        RowForm::Sft => Form::Sft,
-        RowForm::Rl => Form::Rl,
-        RowForm::Auto if first.messages.last().is_some_and(|m| m.role == "assistant") => Form::Sft,
-        RowForm::Auto => Form::Rl,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::model::{Model, ModelConfig};
 use crate::reward::judge::Ruling;
 use crate::reward::{Judged, Score, typed};
 use crate::rollout::journal::{self, Journal};
-use crate::task::Task;
+use crate::task::VerifiedRows;
 use crate::text::Chat;
 
 /// Interval for checking whether the user requested a stop while scores are pending.
@@ -98,7 +98,7 @@ pub struct RolloutRequest<'a> {
     /// Tokenizer that decodes responses.
     pub chat: &'a Chat,
     /// Task that scores responses.
-    pub task: &'a dyn Task,
+    pub task: &'a VerifiedRows,
     /// Recorded tokens of rollouts, by name. They are used as drafts, so that several tokens are verified at once.
     pub recorded: Option<&'a HashMap<journal::Name, Vec<u32>>>,
 }
@@ -285,9 +285,9 @@ fn score_while_generating(
                     waiting_since = Instant::now();
                 }
                 let row = &questions[output.request].row;
-                waiting.insert(index, (output, response.clone()));
                 let mut pending = PendingScore { index, sender: Some(sender.clone()) };
-                rollout_request.task.score(row, response, Box::new(move |judged| pending.report(judged)));
+                rollout_request.task.score(row, &response, Box::new(move |judged| pending.report(judged)));
+                waiting.insert(index, (output, response));
             }
             Ok(ScorerMessage::Scored(index, judged)) => {
                 let Judged { score, judge, .. } = judged?;

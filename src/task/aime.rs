@@ -1,4 +1,4 @@
-//! The tasks AIME 2024 and 2025 without images: eight answers at temperature 1 per problem.
+//! The tasks AIME 2024 and 2025, and AMC 2023, without images: eight answers at temperature 1 per problem.
 
 use serde_json::{Value, json};
 
@@ -20,6 +20,10 @@ pub const AIME24: TaskSpec = TaskSpec {
 
 /// The problems of 2025.
 pub const AIME25: TaskSpec = TaskSpec { name: "aime25_nofigures_agg8_reward", ..AIME24 };
+
+/// The task AMC 2023. The paper reports it, but the published evaluation contains no such task, so it uses the prompts
+/// of AIME.
+pub const AMC23: TaskSpec = TaskSpec { name: "amc23", published: None, ..AIME24 };
 
 /// Returns the first of `columns` that is not null.
 fn first<'a>(doc: &'a Doc, columns: &[&str]) -> &'a Value {

@@ -34,21 +34,17 @@ impl Doc {
 
     /// Returns a column that must contain text. `class` is the exception that Python raises otherwise.
     pub fn text(&self, column: &str, class: &'static str) -> PublishedResult<&str> {
-        match self.value(column) {
-            Value::String(text) => Ok(text),
-            other => Err(Crash::new(Stage::Messages, class, format!("{} in `{column}`", written(other)), "text")),
-        }
+        self.string(column, Stage::Messages, class, "text")
     }
 
     /// Returns the correct answer from a column that must contain text.
     pub fn gold(&self, column: &str) -> PublishedResult<String> {
-        match self.value(column) {
-            Value::String(text) => Ok(text.clone()),
-            other => {
-                let found = format!("{} in `{column}`", written(other));
-                Err(Crash::new(Stage::ProcessResults, "AttributeError", found, "the right answer as text"))
-            }
-        }
+        self.string(column, Stage::ProcessResults, "AttributeError", "the right answer as text").map(str::to_owned)
+    }
+
+    fn string(&self, column: &str, stage: Stage, class: &'static str, expected: &str) -> PublishedResult<&str> {
+        let value = self.value(column);
+        value.as_str().ok_or_else(|| Crash::new(stage, class, format!("{} in `{column}`", written(value)), expected))
     }
 
     /// Returns the image of a column.

@@ -11,7 +11,7 @@ use super::{Crash, Doc, Prompt, PublishedResult, Stage, letter};
 use crate::config::Mode;
 use crate::data::ImageSource;
 use crate::text::Part;
-use crate::text::literal::{Literal, NotLiteral, eval};
+use crate::text::literal::{Literal, eval};
 use omr_verify::python;
 
 /// The image columns.
@@ -29,8 +29,7 @@ pub fn options(doc: &Doc) -> PublishedResult<String> {
         Ok(Literal::Many(options, _)) => options.iter().map(Literal::str).collect(),
         Ok(Literal::Text(text)) => text.chars().map(String::from).collect(),
         Ok(_) => return Err(refuse("TypeError")),
-        Err(NotLiteral::SyntaxError) => return Err(refuse("SyntaxError")),
-        Err(NotLiteral::ValueError) => return Err(refuse("ValueError")),
+        Err(class) => return Err(refuse(class)),
     };
     let line = |(i, option): (usize, String)| format!("{}. {option}", letter(i));
     Ok(options.into_iter().enumerate().map(line).collect::<Vec<_>>().join("\n"))

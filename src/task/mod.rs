@@ -5,7 +5,6 @@
 
 pub mod aggregate;
 pub mod aime;
-mod amc;
 pub mod charts;
 pub mod charxiv;
 mod crash;
@@ -40,5 +39,5 @@ pub use self::doc::{Doc, Prompt, letter, written};
 pub use self::file::TaskFile;
 pub use self::marks::{Mark, Marks, Metrics};
 pub use self::registry::{GROUPS, TASKS, find, named, open_file, recipe_of};
-pub use self::rows::{Task, TaskRows, VerifiedRows};
+pub use self::rows::{TaskRows, VerifiedRows};
 pub use self::spec::{Answers, OwnRows, QuestionSink, RowSource, Source, TaskQuestion, TaskSpec};

@@ -10,8 +10,7 @@ use super::file::TaskFile;
 use super::recipe::Recipe;
 use super::spec::TaskSpec;
 use super::{
-    aime, amc, charts, charxiv, digits, dynamath, gpqa, logicvista, mathverse, mathvision, mathvista, mmmu, mmmu_pro,
-    wemath,
+    aime, charts, charxiv, digits, dynamath, gpqa, logicvista, mathverse, mathvision, mathvista, mmmu, mmmu_pro, wemath,
 };
 use crate::error::{Error, Result};
 
@@ -58,7 +57,7 @@ const CODE: &[TaskSpec] = &[
     gpqa::TASK,
     aime::AIME24,
     aime::AIME25,
-    amc::TASK,
+    aime::AMC23,
 ];
 
 /// Names that stand for several tasks, as in the published evaluation.

@@ -4,41 +4,34 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::{Doc, PublishedResult, QuestionSink, RowSource, Source, TaskSpec, hub};
-use crate::config::{DatasetConfig, Mode};
+use crate::config::Mode;
 use crate::data::Row;
 use crate::error::{Error, Result};
 use crate::reward::{Item, OnScored, Scorer};
 use omr_verify::{extract, python};
 
-/// Questions together with a way to score answers to them.
-pub trait Task: Send + Sync {
-    /// Returns the name of the task.
-    fn name(&self) -> &str;
-    /// Returns the questions.
-    fn rows(&self) -> &[Row];
-    /// Scores a response to `row`, one of [`Task::rows`]. If the rules decide, `on_scored` receives the score
-    /// immediately. If a judge or a command decides, `on_scored` receives the score later and on another thread.
-    fn score(&self, row: &Row, response: String, on_scored: OnScored);
-}
-
-/// Questions whose answers are compared with the row's ground truth.
+/// Questions together with a way to score answers to them: answers are compared with the row's ground truth.
 pub struct VerifiedRows {
-    name: String,
-    rows: Vec<Row>,
-    scorer: Arc<Scorer>,
+    /// Name of the task.
+    pub name: String,
+    /// The questions.
+    pub rows: Vec<Row>,
+    /// Scoring of the answers.
+    pub scoring: Scoring,
 }
 
 impl VerifiedRows {
     /// Makes a task of `rows`, scored by `scorer`. Returns an error that names the row if a row has no ground truth.
     pub fn scored_by(name: impl Into<String>, rows: Vec<Row>, scorer: Arc<Scorer>) -> Result<VerifiedRows> {
         rows.iter().try_for_each(labelled)?;
-        Ok(VerifiedRows { name: name.into(), rows, scorer })
+        let scoring = Scoring { scorer, strip_thinking: None, is_published: false };
+        Ok(VerifiedRows { name: name.into(), rows, scoring })
     }
 
-    /// Checks that `row` can be scored, so that a wrong reward program or type is found before the first rollout. A
-    /// program scores the label as a response.
-    pub fn try_scorer(&self, row: &Row) -> Result<()> {
-        self.scorer.check(item(row, row.ground_truth.clone().unwrap_or_default()))
+    /// Scores a response to `row`. If the rules decide, `on_scored` receives the score immediately. If a judge or a
+    /// command decides, `on_scored` receives the score later and on another thread.
+    pub fn score(&self, row: &Row, response: &str, on_scored: OnScored) {
+        self.scoring.scorer.submit(self.scoring.item(row, response), on_scored);
     }
 }
 
@@ -47,30 +40,6 @@ fn labelled(row: &Row) -> Result<()> {
         Some(_) => Ok(()),
         None => Err(Error::input(&row.place, "no label", "reward_model.ground_truth, or a column `answer`")),
     }
-}
-
-impl Task for VerifiedRows {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn rows(&self) -> &[Row] {
-        &self.rows
-    }
-
-    fn score(&self, row: &Row, response: String, on_scored: OnScored) {
-        self.scorer.submit(item(row, response), on_scored);
-    }
-}
-
-/// Makes the scoring item of a response to `row`. The judge receives the row's `judge_question` if it exists (null stands
-/// for no question), otherwise the question of the row.
-fn item(row: &Row, response: String) -> Item {
-    let question = match row.extra.get("judge_question") {
-        Some(told) => told.as_str().map(str::to_owned),
-        None => Some(row.question()).filter(|question| !question.is_empty()),
-    };
-    Item { response, question, ground_truth: row.ground_truth.clone().unwrap_or_default(), ..row.item() }
 }
 
 impl TaskSpec {
@@ -90,36 +59,47 @@ impl TaskSpec {
 pub struct TaskRows<'a> {
     /// Description of the task.
     pub spec: &'static TaskSpec,
-    source: Source<'a>,
+    /// Source of the questions.
+    pub source: Source<'a>,
     limit: usize,
-    scored: Scored,
+    /// Scoring of the answers.
+    pub scoring: Scoring,
 }
 
 /// Settings for scoring the answers to a task's questions.
 #[derive(Clone)]
-struct Scored {
-    spec: &'static TaskSpec,
-    mode: Mode,
-    scorer: Arc<Scorer>,
-    strip_thinking: bool,
+pub struct Scoring {
+    /// Scorer of the answers.
+    pub scorer: Arc<Scorer>,
+    /// Mode in which the thinking part is removed before scoring. `None` if it is not removed.
+    strip_thinking: Option<Mode>,
+    /// True for a task of the published evaluation.
+    is_published: bool,
 }
 
-impl Scored {
-    fn item(&self, row: &Row, response: &str) -> Item {
+impl Scoring {
+    /// Makes the scoring item of a response to `row`. The judge receives the row's `judge_question` if it exists (null
+    /// stands for no question), otherwise the question of the row.
+    pub fn item(&self, row: &Row, response: &str) -> Item {
         let stripped =
-            if self.strip_thinking { extract::strip_think(response, self.mode) } else { response.to_owned() };
+            self.strip_thinking.map_or_else(|| response.to_owned(), |mode| extract::strip_think(response, mode));
         // The published evaluation strips the text before scoring. Answers to other rows are scored as in training.
-        let response = if self.spec.hub.is_some() { python::strip(&stripped).to_owned() } else { stripped };
-        item(row, response)
+        let response = if self.is_published { python::strip(&stripped).to_owned() } else { stripped };
+        let question = match row.extra.get("judge_question") {
+            Some(told) => told.as_str().map(str::to_owned),
+            None => Some(row.question()).filter(|question| !question.is_empty()),
+        };
+        Item { response, question, ground_truth: row.ground_truth.clone().unwrap_or_default(), ..row.item() }
+    }
+
+    /// Checks that `row` can be scored, so that a wrong reward program or type is found before the first rollout. A
+    /// program scores the label as a response.
+    pub fn check(&self, row: &Row) -> Result<()> {
+        self.scorer.check(self.item(row, row.ground_truth.as_deref().unwrap_or_default()))
     }
 }
 
 impl<'a> TaskRows<'a> {
-    /// Returns the user's data sets, for tasks that read them.
-    pub fn datasets(&self) -> &[DatasetConfig] {
-        self.source.datasets
-    }
-
     /// Selects the first `limit` questions. `scorer` scores the answers. With `strip_thinking`, the thinking part is
     /// removed before scoring.
     pub fn new(
@@ -129,8 +109,9 @@ impl<'a> TaskRows<'a> {
         scorer: Arc<Scorer>,
         strip_thinking: bool,
     ) -> TaskRows<'a> {
-        let scored = Scored { spec, mode: source.mode, scorer, strip_thinking };
-        TaskRows { spec, source, limit: limit.unwrap_or(usize::MAX), scored }
+        let strip_thinking = strip_thinking.then_some(source.mode);
+        let scoring = Scoring { scorer, strip_thinking, is_published: spec.hub.is_some() };
+        TaskRows { spec, source, limit: limit.unwrap_or(usize::MAX), scoring }
     }
 
     /// Reads the questions and passes them to `take` with their numbers in the task, one after another, until `take`
@@ -152,64 +133,29 @@ impl<'a> TaskRows<'a> {
         Ok(limited)
     }
 
-    /// Returns the mode for prompts and scoring.
-    pub fn mode(&self) -> Mode {
-        self.source.mode
-    }
-
     /// Loads the questions into memory, for callers that use them repeatedly. In compat, questions on which the
     /// published evaluation ends with an error are left out.
-    pub fn load(&self) -> Result<LoadedRows> {
+    pub fn load(&self) -> Result<VerifiedRows> {
         let mut rows = Vec::new();
         self.each(|_, row| {
             rows.extend(row);
             Ok(ControlFlow::Continue(()))
         })?;
-        Ok(LoadedRows { rows, scored: self.scored.clone() })
+        Ok(VerifiedRows { name: self.spec.name.to_owned(), rows, scoring: self.scoring.clone() })
     }
 
     /// Lets a reward program score the label of the first question as a response, so that a wrong program is found before
     /// the first answer is generated. Does nothing if the rules or a judge score.
     pub fn try_program(&self) -> Result<()> {
-        if !self.scorer().is_program() {
+        if !self.scoring.scorer.is_program() {
             return Ok(());
         }
         self.each(|_, row| {
             if let Ok(row) = row {
-                self.scorer().check(self.item(&row, row.ground_truth.as_deref().unwrap_or_default()))?;
+                self.scoring.check(&row)?;
             }
             Ok(ControlFlow::Break(()))
         })?;
         Ok(())
-    }
-
-    /// Makes the scoring item of a response.
-    pub fn item(&self, row: &Row, response: &str) -> Item {
-        self.scored.item(row, response)
-    }
-
-    /// Returns the scorer.
-    pub fn scorer(&self) -> &Scorer {
-        &self.scored.scorer
-    }
-}
-
-/// Questions of a built-in task, in memory.
-pub struct LoadedRows {
-    rows: Vec<Row>,
-    scored: Scored,
-}
-
-impl Task for LoadedRows {
-    fn name(&self) -> &str {
-        self.scored.spec.name
-    }
-
-    fn rows(&self) -> &[Row] {
-        &self.rows
-    }
-
-    fn score(&self, row: &Row, response: String, on_scored: OnScored) {
-        self.scored.scorer.submit(self.scored.item(row, &response), on_scored);
     }
 }

@@ -16,23 +16,15 @@ pub enum Literal {
     Other,
 }
 
-/// Reason why a text is not a literal, named after the exception that Python raises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotLiteral {
-    /// The text is not an expression.
-    SyntaxError,
-    /// The text is an expression that would have to be evaluated.
-    ValueError,
-}
-
 /// Maximum nesting depth.
 const DEEPEST: usize = 64;
 
-/// Parses one value. Spaces around it are allowed.
-pub fn eval(text: &str) -> Result<Literal, NotLiteral> {
+/// Parses one value. Spaces around it are allowed. The error is the name of the exception that Python raises: a
+/// `SyntaxError` if the text is not an expression, and a `ValueError` if the expression would have to be evaluated.
+pub fn eval(text: &str) -> Result<Literal, &'static str> {
     let mut reader = Reader { rest: text.trim_start_matches([' ', '\t']), depth: 0 };
-    let value = reader.tuple("").filter(|_| !text.trim().is_empty()).ok_or(NotLiteral::SyntaxError)?;
-    if value.is_other() { Err(NotLiteral::ValueError) } else { Ok(value) }
+    let value = reader.tuple("").filter(|_| !text.trim().is_empty()).ok_or("SyntaxError")?;
+    if value.is_other() { Err("ValueError") } else { Ok(value) }
 }
 
 impl Literal {
@@ -334,10 +326,10 @@ mod tests {
     #[test]
     fn what_is_no_literal_is_told_from_what_is_no_expression() {
         for text in ["A, B", "(1+2)", "__import__('os').system('x')", "[a]", "x[0]", "-'a'", "{}.get(1)"] {
-            assert_eq!(eval(text), Err(NotLiteral::ValueError), "{text}");
+            assert_eq!(eval(text), Err("ValueError"), "{text}");
         }
         for text in ["not a list", "['a', 'b'", "", "[1 2]", "'a", "'a\nb'", "01", "[,]", "1..", "b c"] {
-            assert_eq!(eval(text), Err(NotLiteral::SyntaxError), "{text}");
+            assert_eq!(eval(text), Err("SyntaxError"), "{text}");
         }
         assert!(eval(&"[".repeat(100_000)).is_err());
     }

@@ -224,13 +224,9 @@ impl ChatTemplate {
 
 /// Formats the error of a template with its line and cause.
 fn failed(place: &str, error: &minijinja::Error) -> Error {
-    let mut what = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        what = format!("{what}: {error}");
-        cause = error.source();
-    }
-    Error::input(place, what, "a chat template that accepts these messages")
+    let error: &dyn std::error::Error = error;
+    let causes = std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string);
+    Error::input(place, causes.collect::<Vec<_>>().join(": "), "a chat template that accepts these messages")
 }
 
 /// Date of every rendering: the one that the template of Llama 3.1 has. The clock would make the tokens of a row depend on

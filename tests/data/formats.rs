@@ -90,7 +90,7 @@ pub fn rows(entry: &DatasetConfig) -> Vec<Row> {
     let mut number = 0;
     for file in RowFile::open(std::slice::from_ref(entry)).unwrap() {
         let mut places = Vec::new();
-        file.for_each(usize::MAX, |at, _| {
+        file.for_range(0..usize::MAX, |at, _| {
             places.push(at);
             Ok(())
         })

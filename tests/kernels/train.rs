@@ -29,7 +29,7 @@ use omr::rl::experience::Experience;
 use omr::rl::group::{Group, responses};
 use omr::rl::update::{self, Learner, MiniBatch, Reference};
 use omr::rollout::generate::{self, Numbers, Question, Rollout, RolloutRequest};
-use omr::task::{Task, VerifiedRows};
+use omr::task::VerifiedRows;
 use omr::tensor::DType;
 use omr::train::job::TrainingJob as _;
 use omr::train::sft::SftJob;
@@ -222,7 +222,7 @@ fn recorded(config: &RlConfig) -> (Vec<Group>, Vec<u32>) {
     let model = Model::load(&mut dev, dir, DType::Bf16).unwrap();
     let scorer = Arc::new(Scorer::rules(config.reward.mode));
     let task = VerifiedRows::scored_by("rl", tiny::rows(), scorer).unwrap();
-    let questions = questions(task.rows(), &encoder, &model.config);
+    let questions = questions(&task.rows, &encoder, &model.config);
     let bitmap = allowed_ids(&model.config, chat);
     let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()]).unwrap();
     let stop = chat.turn.stops.clone();

@@ -25,8 +25,8 @@ const PAGE_BYTES: usize = 256 << 10;
 
 impl Table {
     /// Sets the path of a copy in `folder` if single rows are expensive to read. Rows are read from the copy once
-    /// [`Table::copy`] has made it, in this or another process. `hash` is the hash of the file's content.
-    pub fn copied_to(&self, folder: &Path, hash: &str) {
+    /// [`Table::make_copy`] has made it, in this or another process. `hash` is the hash of the file's content.
+    pub(super) fn copied_to(&self, folder: &Path, hash: &str) {
         let groups = 0..self.metadata.metadata().num_row_groups();
         if groups.map(|group| self.chunks(group).map(cost).sum()).max() > Some(COSTLY) {
             let key = blake3::hash(format!("{hash} {:?}", self.roots).as_bytes());
@@ -36,7 +36,7 @@ impl Table {
 
     /// Makes the copy if rows are expensive to read and no copy exists. If the copy fails, reports the reason to
     /// `observer`, and rows are read from the original file.
-    pub fn copy(&self, observer: &dyn Observer) -> Result<()> {
+    pub(super) fn make_copy(&self, observer: &dyn Observer) -> Result<()> {
         let Some(to) = self.copy_path.get().filter(|_| self.copied().is_none()) else { return Ok(()) };
         let outcome = match self.write_copy(to, observer) {
             Ok(size) => format!("rows are read from a copy of {} in index/", bytes(size)),

@@ -1,6 +1,6 @@
 //! Collects statistics in one pass over the rows. Each row is read once, and only a few numbers per row are kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
@@ -9,8 +9,9 @@ use super::kinds::kind;
 use super::spread::Spread;
 use crate::config::ImageAlpha;
 use crate::data::chunks::Chunk;
+use crate::data::read::RowPosition;
 use crate::data::sample::per_sample;
-use crate::data::{BadRow, Reason, Row, RowResult, Sample, prompt, sft_sample, short, text_of};
+use crate::data::{BadRow, ImageSource, Reason, Row, RowResult, Sample, prompt, sft_sample, short, text_of};
 use crate::error::Result;
 use crate::image::{Processor, Rgb};
 use crate::philox::{Purpose, Random};
@@ -60,31 +61,25 @@ pub(super) struct Statistics {
     tokens: Vec<u32>,
     kinds: BTreeMap<&'static str, usize>,
     /// The rows with the smallest lots, by lot (a random number) and number of the row.
-    drawn: BTreeMap<(u64, usize), DrawnRow>,
+    drawn: BTreeMap<(u64, usize), Row>,
 }
 
 impl Statistics {
     /// Measures rows on all cores and counts them in order. Returns an error if the system failed to read one.
     pub(super) fn take(&mut self, rows: Chunk, options: &Options) -> Result<()> {
-        let (first, drawn) = (self.found.rows + 1, self.drawn_with(&rows, options));
-        let looked: Vec<_> = rows
-            .into_par_iter()
-            .enumerate()
-            .map(|(i, (_, row))| match row {
-                Ok(row) => {
-                    let (mut images, show) = (Vec::new(), options.shown.filter(|_| drawn.contains(&(first + i))));
-                    let looked = look(&row, options.model, show, &mut images);
-                    (Some(DrawnRow { row, images }), looked)
-                }
-                Err(bad) => (None, Err(bad)),
-            })
-            .collect();
+        let look = |(_, row): (RowPosition, RowResult<Row>)| match row {
+            Ok(row) => {
+                let looked = look(&row, options.model);
+                (Some(row), looked)
+            }
+            Err(bad) => (None, Err(bad)),
+        };
+        let looked: Vec<_> = rows.into_par_iter().map(look).collect();
         for (row, looked) in looked {
             self.found.rows += 1;
             match looked {
                 Ok(looked) => {
-                    let (form, turns) =
-                        row.as_ref().map_or(("", 0), |it| (it.row.form, it.row.trained_messages().len()));
+                    let (form, turns) = row.as_ref().map_or(("", 0), |row| (row.form, row.trained_messages().len()));
                     self.found.seen.count(form, turns, looked.sizes.len(), looked.targets);
                     self.characters.push(looked.characters);
                     self.answers.extend(looked.answer);
@@ -109,17 +104,9 @@ impl Statistics {
         Ok(())
     }
 
-    /// Returns the numbers of the rows that will be drawn once `rows` have been counted as well.
-    fn drawn_with(&self, rows: &Chunk, options: &Options) -> BTreeSet<usize> {
-        let sound = rows.iter().zip(self.found.rows + 1..).filter(|((_, row), _)| row.is_ok());
-        let new = sound.map(|(_, number)| (lot(options, number), number));
-        let lots: BTreeSet<(u64, usize)> = self.drawn.keys().copied().chain(new).collect();
-        lots.into_iter().take(options.random).map(|(_, number)| number).collect()
-    }
-
-    fn count(&mut self, drawn: DrawnRow, options: &Options) {
-        let (row, found) = (&drawn.row, &mut self.found);
-        found.answered += usize::from(has_answer(row));
+    fn count(&mut self, row: Row, options: &Options) {
+        let found = &mut self.found;
+        found.answered += usize::from(has_answer(&row));
         found.labelled += usize::from(row.ground_truth.is_some());
         self.ids.push(short(&blake3::hash(row.id.as_bytes())));
         self.images.push(row.images.len() as u32);
@@ -127,9 +114,9 @@ impl Statistics {
             *self.kinds.entry(kind(label)).or_default() += 1;
         }
         if found.samples.len() < options.first {
-            found.samples.push(show_row(row));
+            found.samples.push(show_row(&row));
         }
-        self.drawn.insert((lot(options, found.rows), found.rows), drawn);
+        self.drawn.insert((lot(options, found.rows), found.rows), row);
         if self.drawn.len() > options.random {
             self.drawn.pop_last();
         }
@@ -150,7 +137,7 @@ impl Statistics {
             answer_characters: Spread::of(self.answers),
             tokens: options.model.map(|_| Spread::of(self.tokens)),
             kinds,
-            drawn: drawn.into_iter().map(|(_, row)| row).collect(),
+            drawn: drawn.into_iter().map(|(_, row)| drawn_row(row, options)).collect(),
             ..self.found
         }
     }
@@ -171,25 +158,29 @@ pub(super) fn has_answer(row: &Row) -> bool {
     row.trained_messages().last().is_some_and(|last| last.role == "assistant")
 }
 
-/// Measures a row. If `show` is given, adds its result for each image to `images`, so that an image is decoded only
-/// once.
-fn look(
-    row: &Row,
-    model: Option<&(Chat, Option<Processor>)>,
-    show: Option<Show>,
-    images: &mut Vec<Option<String>>,
-) -> RowResult<InspectedRow> {
-    let mut sizes = Vec::with_capacity(row.images.len());
+/// Returns the treatment of transparent images by a model.
+fn alpha(model: Option<&(Chat, Option<Processor>)>) -> ImageAlpha {
     let processor = model.and_then(|(_, processor)| processor.as_ref());
-    let alpha = processor.map_or(ImageAlpha::Drop, |processor| processor.alpha);
-    for image in &row.images {
-        let size = image.decode_then(&row.place, alpha, |bytes, rgb| {
-            let size = [rgb.width, rgb.height];
-            images.extend(show.map(|show| show(bytes, rgb)));
-            size
-        });
-        sizes.push(size.map_err(BadRow::of(Reason::BrokenImage))?);
-    }
+    processor.map_or(ImageAlpha::Drop, |processor| processor.alpha)
+}
+
+/// Converts the images of a drawn row, up to the first broken one.
+fn drawn_row(row: Row, options: &Options) -> DrawnRow {
+    let alpha = alpha(options.model);
+    let shown =
+        |show: Show| row.images.iter().map_while(|image| image.decode_then(&row.place, alpha, show).ok()).collect();
+    let images = options.shown.map_or_else(Vec::new, shown);
+    DrawnRow { row, images }
+}
+
+/// Measures a row.
+fn look(row: &Row, model: Option<&(Chat, Option<Processor>)>) -> RowResult<InspectedRow> {
+    let size = |image: &ImageSource| {
+        image
+            .decode_then(&row.place, alpha(model), |_, rgb| [rgb.width, rgb.height])
+            .map_err(BadRow::of(Reason::BrokenImage))
+    };
+    let sizes = row.images.iter().map(size).collect::<RowResult<Vec<_>>>()?;
     let tokens = match model {
         None => Ok((None, 0)),
         Some((chat, processor)) if has_answer(row) => per_sample(row, chat).and_then(|rows| {

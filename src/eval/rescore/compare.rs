@@ -73,7 +73,14 @@ pub fn compare(rows: &[Row], scorer: &Scorer, mode: Mode, strip_thinking: bool) 
     for part in rows.chunks(TOGETHER) {
         let items = part.iter().map(|row| item(row, mode, strip_thinking)).collect();
         for (row, judged) in part.iter().zip(scorer.score_all(items)) {
-            all.push(compared(row, judged?));
+            let Judged { score, judge, .. } = judged?;
+            all.push(Compared {
+                recorded: row.clone(),
+                ours: score.acc_score >= 0.5,
+                ours_why: score.why.to_string(),
+                predict_str: score.predict_str,
+                judge,
+            });
         }
     }
     Ok(all)
@@ -104,17 +111,6 @@ fn item(row: &Row, mode: Mode, strip_thinking: bool) -> Item {
         question: row.question.clone(),
         place: row.place.clone(),
         ..Item::default()
-    }
-}
-
-fn compared(row: &Row, judged: Judged) -> Compared {
-    let Judged { score, judge, .. } = judged;
-    Compared {
-        recorded: row.clone(),
-        ours: score.acc_score >= 0.5,
-        ours_why: score.why.to_string(),
-        predict_str: score.predict_str,
-        judge,
     }
 }
 

@@ -1,39 +1,33 @@
 //! Parses tab-separated tables in the format of pandas. A field with a tab, a line break or a quote is enclosed in
 //! quotes, and quotes inside it are doubled.
 
-/// Returns the rows of a text, each with the number of its first line, from 1. The error is the number of the line with
-/// a quote that is never closed.
+use csv::{Position, ReaderBuilder, Terminator};
+
+/// Line that is read after the text. If a quote is never closed, it becomes part of the quoted field.
+const END: &str = "\n\u{1}";
+
+/// Returns the rows of a text, each with the number of its first line, from 1. The error is the number of the line where
+/// a row begins with a quote that is never closed.
 pub fn rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, usize> {
+    let text = text.to_owned() + END;
+    let mut reader = ReaderBuilder::new();
+    reader.delimiter(b'\t').terminator(Terminator::Any(b'\n')).has_headers(false).flexible(true);
     let mut rows = Vec::new();
-    let (mut row, mut field) = (Vec::new(), String::new());
-    let (mut line, mut begun) = (1, 1);
-    let mut quoted: Option<usize> = None;
-    let mut chars = text.trim_start_matches('\u{feff}').chars().peekable();
-    while let Some(c) = chars.next() {
-        line += usize::from(c == '\n');
-        match (quoted, c) {
-            (Some(_), '"') if chars.peek() == Some(&'"') => field.extend(chars.next()),
-            (Some(_), '"') => quoted = None,
-            (Some(_), c) => field.push(c),
-            (None, '"') if field.is_empty() => quoted = Some(line),
-            (None, '\t') => row.push(std::mem::take(&mut field)),
-            (None, '\n') => {
-                row.push(std::mem::take(&mut field).trim_end_matches('\r').to_owned());
-                rows.push((begun, std::mem::take(&mut row)));
-                begun = line;
-            }
-            (None, c) => field.push(c),
+    // A text has no invalid UTF-8, which would be the only error.
+    for record in reader.from_reader(text.as_bytes()).into_records().flatten() {
+        let (line, at) = record.position().map_or((0, 0), |at: &Position| (at.line(), at.byte()));
+        let empty_lines = text.as_bytes()[at as usize..].iter().take_while(|&&byte| byte == b'\n').count();
+        let mut row: Vec<String> = record.iter().map(str::to_owned).collect();
+        row.iter_mut().next_back().into_iter().for_each(|last| last.truncate(last.trim_end_matches('\r').len()));
+        rows.push((line as usize + empty_lines, row));
+    }
+    match rows.pop() {
+        Some((line, row)) if row != [END.trim_start()] => Err(line),
+        _ => {
+            rows.retain(|(_, row)| row.iter().any(|field| !field.is_empty()));
+            Ok(rows)
         }
     }
-    if let Some(line) = quoted {
-        return Err(line);
-    }
-    if !field.is_empty() || !row.is_empty() {
-        row.push(field);
-        rows.push((begun, row));
-    }
-    rows.retain(|(_, row)| row.iter().any(|field| !field.is_empty()));
-    Ok(rows)
 }
 
 #[cfg(test)]

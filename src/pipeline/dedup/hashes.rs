@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ImageAlpha;
+use crate::data::Row;
 use crate::data::read::RowPosition;
-use crate::data::{BadRow, Reason, Row};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::files::Staged;
@@ -229,9 +229,4 @@ fn image_hash(hash: &str, cells: &str) -> Option<ImageHash> {
         *cell = u8::from_str_radix(cells.get(2 * i..2 * i + 2)?, 16).ok()?;
     }
     Some(found)
-}
-
-/// Returns the fault of a row with an image that cannot be decoded.
-pub fn undecodable(what: &str) -> BadRow {
-    BadRow::of(Reason::BrokenImage)(Error::Failed(what.to_owned()))
 }

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::config::{DedupConfig, Mode};
-use crate::data::Row;
+use crate::data::{BadRow, Reason, Row};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::pipeline::dedup::near::Near;
@@ -144,9 +144,9 @@ fn write(work: &Work, inputs: &[&Input], rows: &hashes::RowHashes, dropped: &Dro
         let fate = |index: usize, row: Row| -> Result<Fate> {
             let key = ((first + number) as u32, index as u32);
             if let Some(what) = broken.get(&key) {
-                return Ok(Fate::Bad(hashes::undecodable(what)));
+                return Ok(Fate::Bad(BadRow::of(Reason::BrokenImage)(Error::Failed((*what).to_owned()))));
             }
-            let Some(&(reason, stays)) = dropped.get(&key) else { return Ok(Fate::KeptWriter(row)) };
+            let Some(&(reason, stays)) = dropped.get(&key) else { return Ok(Fate::Kept(row)) };
             let (set, at) = rows.places[stays as usize];
             let (name, id) = (&inputs[set as usize].name, rows.text(stays as usize)?.1);
             Ok(Fate::Rejected(Rejection::row(reason, format!("duplicate of {name} row {}, id {id}", at.index + 1))))

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 pub use question::clean;
-use repair::{Malformed, repair};
+use repair::repair;
 
 use crate::answers::{Key, RunStore};
 use crate::client::{Completion, Endpoint};
@@ -27,7 +27,7 @@ use crate::data::sample::SYSTEM_PROMPT;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::pipeline::distill::question::Question;
-use crate::pipeline::distill::requests::{NoAnswer, TeacherRequests};
+use crate::pipeline::distill::requests::{Distill, NoAnswer};
 use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
@@ -41,7 +41,7 @@ impl Stage for DistillConfig {
         self.num_rollouts
     }
 
-    fn job<'a>(&'a self, machine: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
+    fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
         let teacher = self.teacher.as_ref().ok_or_else(|| {
             Error::input("teacher", "nothing", "an OpenAI-compatible server: teacher.base_url and teacher.model")
         })?;
@@ -49,15 +49,8 @@ impl Stage for DistillConfig {
         if let Some(judge) = &self.judge {
             judge::Client::new(judge, "judge", None)?;
         }
-        Ok(Box::new(Distill { config: self, teacher, endpoint, machine }))
+        Ok(Box::new(Distill { config: self, teacher, endpoint }))
     }
-}
-
-struct Distill<'a> {
-    config: &'a DistillConfig,
-    teacher: &'a EndpointConfig,
-    endpoint: Arc<Endpoint>,
-    machine: &'a Machine<'a>,
 }
 
 impl StageJob for Distill<'_> {
@@ -68,14 +61,7 @@ impl StageJob for Distill<'_> {
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
         let store = work.store()?;
-        let asking = TeacherRequests {
-            config: self.config,
-            teacher: self.teacher,
-            endpoint: &self.endpoint,
-            store: &store,
-            work,
-        };
-        let missing = asking.all(&(self.machine.runtime)()?)?;
+        let missing = self.request_all(work, &store)?;
         self.write(work, store, &missing)
     }
 
@@ -90,15 +76,11 @@ impl StageJob for Distill<'_> {
     }
 }
 
-/// An answer to a row, before scoring.
-enum Reply {
-    /// A repaired text that must be scored.
-    Answered(String),
-    Rejected(Rejection),
-}
+/// An answer to a row before scoring: a repaired text that must be scored, or the reason why it is rejected.
+type Draft = std::result::Result<String, Rejection>;
 
 /// The drafts of a row with its label, or the fate of a row that cannot be requested.
-type Replies = std::result::Result<(Numbered, String, Vec<Reply>), Fate>;
+type Drafts = std::result::Result<(Numbered, String, Vec<Draft>), Fate>;
 
 impl Distill<'_> {
     /// Scores the answers in the store and writes the output. `missing` contains the answers that the teacher did not
@@ -110,14 +92,11 @@ impl Distill<'_> {
         let (mut requests, mut tokens) = (0, 0);
         let mut summary = pass(work, &mut |input, rows| {
             let look = |numbered: Numbered| drafts(config, teacher, numbered, &store, missing);
-            let drafts: Vec<(Replies, usize, u64)> = rows.into_par_iter().map(look).collect::<Result<_>>()?;
-            let items =
-                drafts.iter().filter_map(|(drafts, ..)| drafts.as_ref().ok()).flat_map(|(row, label, drafts)| {
-                    drafts.iter().filter_map(|draft| match draft {
-                        Reply::Answered(text) => Some(item(&row.row, label, text)),
-                        Reply::Rejected(_) => None,
-                    })
-                });
+            let drafts: Vec<(Drafts, usize, u64)> = rows.into_par_iter().map(look).collect::<Result<_>>()?;
+            let items = drafts
+                .iter()
+                .filter_map(|(drafts, ..)| drafts.as_ref().ok())
+                .flat_map(|(row, label, drafts)| drafts.iter().flatten().map(|text| item(&row.row, label, text)));
             let mut scored = scorer.score_all(items.collect()).into_iter();
             let mut fates = Vec::with_capacity(drafts.len());
             for (drafts, sent, answer_tokens) in drafts {
@@ -132,8 +111,8 @@ impl Distill<'_> {
                 let mut row = Vec::with_capacity(drafts.len());
                 for (rollout, draft) in drafts.into_iter().enumerate() {
                     row.push(match draft {
-                        Reply::Rejected(rejection) => Fate::Rejected(rejection),
-                        Reply::Answered(text) => {
+                        Err(rejection) => Fate::Rejected(rejection),
+                        Ok(text) => {
                             let lost = || Err(Error::Failed("an answer was not scored".to_owned()));
                             let judged = scored.next().unwrap_or_else(lost)?;
                             judge_summary
@@ -152,7 +131,7 @@ impl Distill<'_> {
         if summary.unjudged > 0 {
             let line =
                 format!("judge: {} answers unjudged; run the same command again to judge them", summary.unjudged);
-            self.machine.observer.note(&line);
+            work.machine.observer.note(&line);
         }
         Ok(summary)
     }
@@ -196,7 +175,7 @@ fn drafts(
     numbered: Numbered,
     store: &RunStore,
     missing: &HashMap<Key, NoAnswer>,
-) -> Result<(Replies, usize, u64)> {
+) -> Result<(Drafts, usize, u64)> {
     let n = config.num_rollouts;
     let Some(label) = label(&numbered.row) else {
         return Ok((Err(Fate::Rejected(Rejection::row("no_label", "neither a ground truth nor an answer"))), 0, 0));
@@ -208,7 +187,7 @@ fn drafts(
     let (mut drafts, mut tokens) = (Vec::with_capacity(n), 0);
     for rollout in 0..n {
         let key = question.key(teacher, config.seed, rollout);
-        let rejection = |reason, detail: String| Reply::Rejected(Rejection { reason, detail, rollout: Some(rollout) });
+        let rejection = |reason, detail: String| Err(Rejection { reason, detail, rollout: Some(rollout) });
         drafts.push(match (store.get()?.get(&key)?, missing.get(&key)) {
             (Some(completion), _) => {
                 tokens += completion.completion_tokens;
@@ -227,13 +206,12 @@ fn drafts(
 }
 
 /// Repairs a completion. `rejection` creates a rejection from a reason and a detail.
-fn draft(completion: &Completion, rejection: impl Fn(&'static str, String) -> Reply) -> Reply {
+fn draft(completion: &Completion, rejection: impl Fn(&'static str, String) -> Draft) -> Draft {
     let start = |text: &str| text.chars().take(200).collect::<String>();
     match repair(&completion.text) {
-        Ok(repaired) => Reply::Answered(repaired),
+        Ok(repaired) => Ok(repaired),
         Err(_) if completion.finish_reason == "length" => rejection("truncated", start(&completion.text)),
-        Err(Malformed::NoThink) => rejection("no_think", start(&completion.text)),
-        Err(Malformed::NoAnswer) => rejection("no_answer", start(&completion.text)),
+        Err(reason) => rejection(reason, start(&completion.text)),
     }
 }
 

@@ -2,19 +2,11 @@
 
 use crate::data::answer::between;
 
-/// Reason why an answer cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
-    /// There is no reasoning.
-    NoThink,
-    /// There is no answer.
-    NoAnswer,
-}
-
 /// Returns `<think>T</think><answer>A</answer>` with the first reasoning and the first answer of a response, and
 /// nothing else. A missing `<think>` is inserted at the start if there is a `</think>`; otherwise the text before the
-/// last answer is enclosed in `<think>` tags. `<tool_call>` is removed.
-pub fn repair(response: &str) -> Result<String, Malformed> {
+/// last answer is enclosed in `<think>` tags. `<tool_call>` is removed. Errors with the short name of what is missing: the
+/// reasoning or the answer.
+pub fn repair(response: &str) -> Result<String, &'static str> {
     let mut text = response.replace("<tool_call>", "");
     if !text.contains("<think>") {
         let pair = text.rfind("<answer>").filter(|&open| text[open..].contains("</answer>"));
@@ -24,8 +16,8 @@ pub fn repair(response: &str) -> Result<String, Malformed> {
             text = format!("<think>{}</think>{}", &text[..open], &text[open..]);
         }
     }
-    let think = between(&text, "<think>", "</think>").ok_or(Malformed::NoThink)?;
-    let answer = between(&text, "<answer>", "</answer>").ok_or(Malformed::NoAnswer)?;
+    let think = between(&text, "<think>", "</think>").ok_or("no_think")?;
+    let answer = between(&text, "<answer>", "</answer>").ok_or("no_answer")?;
     Ok(format!("<think>{think}</think><answer>{answer}</answer>"))
 }
 
@@ -49,12 +41,12 @@ mod tests {
         let last = repair("<answer>1</answer> no, <answer>5</answer>").unwrap();
         assert!(last.ends_with("<answer>1</answer>"), "{last}");
         for (response, why) in [
-            ("", Malformed::NoThink),
-            ("The answer is 5.", Malformed::NoThink),
-            ("<think>t", Malformed::NoThink),
-            ("<think>t</think>5", Malformed::NoAnswer),
-            ("<think>t<answer>5", Malformed::NoThink),
-            ("t</think><answer>5", Malformed::NoAnswer),
+            ("", "no_think"),
+            ("The answer is 5.", "no_think"),
+            ("<think>t", "no_think"),
+            ("<think>t</think>5", "no_answer"),
+            ("<think>t<answer>5", "no_think"),
+            ("t</think><answer>5", "no_answer"),
         ] {
             assert_eq!(repair(response), Err(why), "{response}");
         }

@@ -4,8 +4,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
-
 use crate::answers::{Key, RunStore};
 use crate::client::{Completion, Endpoint, Failure, InFlight};
 use crate::config::{DistillConfig, EndpointConfig};
@@ -25,36 +23,32 @@ pub enum NoAnswer {
     Bad(BadRow),
 }
 
-/// A request job: the rows, the teacher, and the store for the answers.
-pub struct TeacherRequests<'a> {
+/// The stage with its settings, and the connection to the teacher.
+pub struct Distill<'a> {
     /// Settings of the stage.
     pub config: &'a DistillConfig,
     /// Settings of the teacher.
     pub teacher: &'a EndpointConfig,
     /// Connection to the teacher.
-    pub endpoint: &'a Arc<Endpoint>,
-    /// Store of the answers.
-    pub store: &'a Arc<RunStore>,
-    /// The stage's data sets and machine.
-    pub work: &'a Work<'a>,
+    pub endpoint: Arc<Endpoint>,
 }
 
-impl TeacherRequests<'_> {
-    /// Requests answers for every row that has a label but no answer in the store. Returns, by key, the answers that
-    /// are still missing.
+impl Distill<'_> {
+    /// Requests answers for every row of `work` that has a label but no answer in `store`. Returns, by key, the answers
+    /// that are still missing.
     ///
     /// Returns an error if too many rows are bad, if the server refuses everything or many requests in a row fail, or
     /// if the user stops. Answers received before are in the store.
-    pub fn all(&self, runtime: &Handle) -> Result<HashMap<Key, NoAnswer>> {
-        let (work, observer) = (self.work, self.work.machine.observer);
+    pub fn request_all(&self, work: &Work, store: &Arc<RunStore>) -> Result<HashMap<Key, NoAnswer>> {
+        let (runtime, observer) = ((work.machine.runtime)()?, work.machine.observer);
         observer.begin(work.kind, "answers", (work.rows() * self.config.num_rollouts) as u64, 0);
-        let mut tally = Tally::new(self.endpoint);
-        let mut requests = InFlight::new(runtime, observer, self.endpoint.concurrency(), |outcome| {
+        let mut tally = Tally::new(&self.endpoint);
+        let mut requests = InFlight::new(&runtime, observer, self.endpoint.concurrency(), |outcome| {
             tally.take(outcome?)?;
             observer.step(tally.done, &[("failed", tally.failed as f64)]);
             Ok(())
         });
-        self.send(&mut requests)?;
+        self.send(work, store, &mut requests)?;
         requests.finish()?;
         drop(requests);
         tally.over()?;
@@ -70,16 +64,18 @@ impl TeacherRequests<'_> {
     /// Sends the missing requests in the order of the rows.
     fn send<F: FnMut(Result<Outcome>) -> Result<()>>(
         &self,
+        work: &Work,
+        run_store: &Arc<RunStore>,
         requests: &mut InFlight<'_, Result<Outcome>, F>,
     ) -> Result<()> {
-        let store = self.store.get()?;
+        let store = run_store.get()?;
         // Rows with the same content are requested once.
         let mut seen: HashSet<Key> = HashSet::new();
         let mut number = 0;
-        let mut bad = RejectedRows { rows: self.work.rows() as u64, rejected: Vec::new() };
-        for (set, input) in self.work.inputs.iter().enumerate() {
+        let mut bad = RejectedRows { rows: work.rows() as u64, rejected: Vec::new() };
+        for (set, input) in work.inputs.iter().enumerate() {
             input.for_each(|at, row| {
-                self.work.machine.observer.check_stop()?;
+                work.machine.observer.check_stop()?;
                 let n = self.config.num_rollouts;
                 let labelled = row.and_then(|row| match label(&row) {
                     None => Ok(None),
@@ -106,9 +102,7 @@ impl TeacherRequests<'_> {
                     } else {
                         let seed = request_seed(self.config.seed, &input.name, at.index as usize, rollout);
                         let label = format!("{} {} rollout {rollout}", input.name, row.id);
-                        let (endpoint, store) = (self.endpoint.clone(), self.store.clone());
-                        let pending = PendingRequest { key, question: question.clone(), seed, label, number };
-                        requests.send(one(endpoint, store, self.teacher.clone(), pending))?;
+                        requests.send(self.request(run_store, key, &question, seed, label, number))?;
                     }
                     number += 1;
                 }
@@ -117,15 +111,38 @@ impl TeacherRequests<'_> {
         }
         Ok(())
     }
-}
 
-/// A request to send.
-struct PendingRequest {
-    key: Key,
-    question: Arc<Question>,
-    seed: u64,
-    label: String,
-    number: usize,
+    /// Requests one answer and stores it. Returns an error if no request can succeed.
+    fn request(
+        &self,
+        store: &Arc<RunStore>,
+        key: Key,
+        question: &Arc<Question>,
+        seed: u64,
+        label: String,
+        number: usize,
+    ) -> impl Future<Output = Result<Outcome>> + Send + use<> {
+        let (endpoint, store) = (self.endpoint.clone(), store.clone());
+        let (teacher, question) = (self.teacher.clone(), question.clone());
+        async move {
+            let body = match question.body(&teacher, seed) {
+                Ok(body) => body,
+                Err(bad) => return Ok(Outcome::Missing(key, NoAnswer::Bad(bad.of_row()?))),
+            };
+            Ok(match endpoint.complete(&body, number).await {
+                Ok(completion) if completion.text.trim().is_empty() => {
+                    Outcome::Missing(key, NoAnswer::Empty(completion))
+                }
+                Ok(completion) => {
+                    store.get()?.put(&key, &label, &completion)?;
+                    Outcome::Answered
+                }
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Refused(what)) => Outcome::Missing(key, NoAnswer::Failed(what)),
+                Err(Failure::Passing(what, _)) => Outcome::Down(key, what),
+            })
+        }
+    }
 }
 
 /// Outcome of a request, or of answers that need none.
@@ -138,30 +155,6 @@ enum Outcome {
     Missing(Key, NoAnswer),
     /// The request failed in a way that indicates a failing server.
     Down(Key, String),
-}
-
-/// Requests one answer and stores it. Returns an error if no request can succeed.
-async fn one(
-    endpoint: Arc<Endpoint>,
-    store: Arc<RunStore>,
-    teacher: EndpointConfig,
-    pending: PendingRequest,
-) -> Result<Outcome> {
-    let PendingRequest { key, question, seed, label, number } = pending;
-    let body = match question.body(&teacher, seed) {
-        Ok(body) => body,
-        Err(bad) => return Ok(Outcome::Missing(key, NoAnswer::Bad(bad.of_row()?))),
-    };
-    Ok(match endpoint.complete(&body, number).await {
-        Ok(completion) if completion.text.trim().is_empty() => Outcome::Missing(key, NoAnswer::Empty(completion)),
-        Ok(completion) => {
-            store.get()?.put(&key, &label, &completion)?;
-            Outcome::Answered
-        }
-        Err(Failure::Fatal(error)) => return Err(error),
-        Err(Failure::Refused(what)) => Outcome::Missing(key, NoAnswer::Failed(what)),
-        Err(Failure::Passing(what, _)) => Outcome::Down(key, what),
-    })
 }
 
 /// Progress of the requests.

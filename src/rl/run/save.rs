@@ -8,7 +8,6 @@ use super::sample::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, thumbnail};
-use crate::llm;
 use crate::reward::judge::{self, Ruling};
 use crate::reward::shares::{Shares, all_zero};
 use crate::rl::experience::Experience;
@@ -118,7 +117,7 @@ impl RlJob {
             prompt: group.number,
             rollout: rollout.output.index as u32,
             id: group.question.row.id.clone(),
-            input: llm::prompt_text(&self.chat, &group.question.prompt),
+            input: self.chat.tokenizer.decode(&group.question.prompt.token_ids, false),
             output: rollout.response.clone(),
             gts: group.question.row.ground_truth.clone().unwrap_or_default(),
             score: learned.score,
