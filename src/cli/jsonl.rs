@@ -54,8 +54,11 @@ where
     // The thread is not joined, because it may be blocked on input that is no longer needed.
     std::thread::spawn(move || {
         let (mut input, mut number) = (BufReader::with_capacity(BLOCK_BYTES, input), 0);
-        let lines = std::iter::from_fn(|| next(&mut input, &mut number).transpose());
-        lines.map(|block| send.send(block)).take_while(Result::is_ok).count()
+        while let Some(block) = next(&mut input, &mut number).transpose() {
+            if send.send(block).is_err() {
+                return;
+            }
+        }
     });
     while let Ok(first) = blocks.recv() {
         let mut batch = Vec::new();

@@ -290,17 +290,22 @@ impl ImageSource {
         image::decode_then(&bytes, &Limits::default(), alpha, &self.place(place), |image| then(&bytes, image))
     }
 
-    /// Reads only the header of the image, except in a zip file. The row is bad if the header cannot be read or the size
-    /// is not supported.
+    /// Reads only the header of the image. The row is bad if the header cannot be read or the size is not supported.
     pub fn header(&self, place: &str) -> RowResult<Header> {
         let (limits, name) = (Limits::default(), self.place(place));
         let broken = BadRow::of(Reason::BrokenImage);
+        let of_all = || image::header(Cursor::new(self.bytes(place).map_err(Refused::Broken)?), &limits, &name);
         let read = match self {
             ImageSource::File { file, .. } => {
                 let opened = files::open(file).map_err(|e| Error::of_row(place, file, READABLE, e));
                 image::header(opened.map_err(broken)?, &limits, &name)
             }
-            _ => image::header(Cursor::new(self.bytes(place).map_err(broken)?), &limits, &name),
+            // The first bytes contain the header of nearly every image.
+            ImageSource::Zipped { archive, index, .. } => match archive.start(*index) {
+                Ok(start) => image::header(Cursor::new(start), &limits, &name).or_else(|_| of_all()),
+                Err(_) => of_all(),
+            },
+            ImageSource::Bytes { .. } => of_all(),
         };
         read.map_err(|refused| match refused {
             Refused::Broken(error) => broken(error),

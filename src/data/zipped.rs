@@ -27,6 +27,9 @@ pub fn within(len: u64) -> io::Result<()> {
 const LARGE: u64 = 16 << 20;
 const RATIO: u64 = 200;
 
+/// Number of bytes at the start of a member that contain the header of nearly every image.
+const START: u64 = 1 << 16;
+
 /// An open zip file. Its directory is in memory, about a hundred bytes per member.
 #[derive(Debug)]
 pub struct Archive {
@@ -67,6 +70,14 @@ impl Archive {
             true => Ok(bytes),
             false => Err(io::Error::other(format!("found a size other than the {size} bytes of the zip directory"))),
         }
+    }
+
+    /// Returns the first bytes of a member's content.
+    pub fn start(&self, index: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut zip = self.zip.clone();
+        zip.by_index(index).map_err(of_system)?.take(START).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Returns a stamp of a member: a hash of its size and checksum in the directory.
