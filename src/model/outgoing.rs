@@ -146,9 +146,10 @@ impl Outgoing {
     }
 
     /// Plans a flat tensor of `len` elements. `tensor` has the elements starting at `first`.
-    pub fn flat<T: Elem>(name: String, len: usize, tensor: Tensor, first: usize) -> Outgoing {
-        let content = Content::of(tensor, None, move |bytes, put| put(first * T::DTYPE.size(), bytes));
-        Outgoing { name, dtype: T::DTYPE, shape: vec![len], content }
+    pub fn flat(name: String, len: usize, tensor: Tensor, first: usize) -> Outgoing {
+        let dtype = tensor.dtype;
+        let content = Content::of(tensor, None, move |bytes, put| put(first * dtype.size(), bytes));
+        Outgoing { name, dtype, shape: vec![len], content }
     }
 
     /// Returns the number of bytes in the file.
