@@ -117,7 +117,7 @@ fn codes(files: &Arc<WeightFiles>, piece: &Arc<Piece>, name: String, format: Bas
     let pairs = |row: &Encoded| row.codes.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
     let state = json!({"quant_type": "nf4", "blocksize": BLOCK, "dtype": "bfloat16", "shape": [n, k]}).to_string();
     let ready = |end: &str, dtype: DType, bytes: Vec<u8>| {
-        tensor(end, dtype, &[bytes.len() / dtype.size()], Content::Ready(bytes))
+        tensor(end, dtype, &[bytes.len() / dtype.size()], Content::Made(Box::new(move || Ok(bytes.clone()))))
     };
     vec![
         tensor("", DType::U8, &[n * k / 2, 1], made(pairs)),

@@ -118,12 +118,13 @@ pub(super) fn outgoing(
         }
         tensors.extend(state.lo.into_iter().flat_map(|lo| by_piece("lo", lo, elements::<i16>)));
         // Every rank has the update count. The rank that owns the first element writes it.
+        let updates = state.updates as u32;
         tensors.extend(pieces().map(|(_, p)| Outgoing {
             name: name(p, "step"),
             dtype: DType::U32,
             shape: vec![1],
             content: match own.contains(&0) {
-                true => Content::Ready((state.updates as u32).to_le_bytes().to_vec()),
+                true => Content::Made(Box::new(move || Ok(updates.to_le_bytes().to_vec()))),
                 false => Content::Elsewhere,
             },
         }));
@@ -133,7 +134,6 @@ pub(super) fn outgoing(
     files
 }
 
-fn elements<T: Elem>(name: String, part: Part<'_>) -> Outgoing {
 /// Returns the tensors of bf16 or 8-bit moments: the end of the name, the tensor, its length for all `len` elements of the
 /// parameter, and the place in it of the parameter's element `first`.
 fn flat(moments: Moments, len: usize, first: usize) -> impl Iterator<Item = (&'static str, Tensor, usize, usize)> {
@@ -144,6 +144,7 @@ fn flat(moments: Moments, len: usize, first: usize) -> impl Iterator<Item = (&'s
     ["m", "m.scales", "v", "v.scales"].into_iter().zip(moments.tensors()).filter_map(of)
 }
 
+fn elements<T: Elem>(name: String, part: Part<'_>) -> Outgoing {
     let encode = |values: Vec<T>| bytemuck::cast_slice(&values).to_vec();
     Outgoing::piece::<T>(name, T::DTYPE, part, encode)
 }
