@@ -176,21 +176,14 @@ impl Tape {
         Ok(y)
     }
 
-    /// Computes y = x W^T + bias.
-    pub fn linear(&mut self, dev: &mut Device, x: Var, layer: Linear) -> Result<Var> {
-        let y = self.alloc(dev, x.tensor.dtype, &[x.tensor.rows(), layer.weight.weight.n])?;
-        self.linear_into(dev, x, layer, None, y, Recompute(false))?;
-        Ok(y)
-    }
-
     /// Computes y = x W^T + bias + residual. Nothing may use `residual` after this op.
-    pub fn linear_residual(&mut self, dev: &mut Device, x: Var, layer: Linear, residual: Var) -> Result<Var> {
+    pub fn linear(&mut self, dev: &mut Device, x: Var, layer: Linear, residual: Option<Var>) -> Result<Var> {
         let y = self.alloc(dev, x.tensor.dtype, &[x.tensor.rows(), layer.weight.weight.n])?;
-        self.linear_into(dev, x, layer, Some(residual), y, Recompute(false))?;
+        self.linear_into(dev, x, layer, residual, y, Recompute(false))?;
         Ok(y)
     }
 
-    /// Does the same as [`Tape::linear_residual`], but writes the result to `y`, which is already allocated. If `again`
+    /// Does the same as [`Tape::linear`], but writes the result to `y`, which is already allocated. If `again`
     /// is true, `y` already holds the result.
     pub fn linear_into(
         &mut self,
@@ -226,18 +219,8 @@ impl Tape {
         Ok(())
     }
 
-    /// Computes silu(gate) * up with gate and up = x W^T + bias.
-    pub fn linear_swiglu(&mut self, dev: &mut Device, x: Var, gate_up: Linear) -> Result<Var> {
-        self.linear_activated(dev, x, gate_up, None)
-    }
-
-    /// Computes gelu(x W^T + bias).
-    pub fn linear_gelu(&mut self, dev: &mut Device, x: Var, layer: Linear, kind: GeluKind) -> Result<Var> {
-        self.linear_activated(dev, x, layer, Some(kind))
-    }
-
-    /// Computes [`Tape::linear_gelu`] with a kind, [`Tape::linear_swiglu`] without one.
-    fn linear_activated(&mut self, dev: &mut Device, x: Var, layer: Linear, kind: Option<GeluKind>) -> Result<Var> {
+    /// Computes gelu(x W^T + bias) with a kind of GELU, and without one silu(gate) * up with gate and up = x W^T + bias.
+    pub fn linear_activated(&mut self, dev: &mut Device, x: Var, layer: Linear, kind: Option<GeluKind>) -> Result<Var> {
         let mark = dev.mark(self.region());
         let Linear { weight, bias, .. } = layer;
         let (t, n, dtype) = (x.tensor.rows(), weight.weight.n, x.tensor.dtype);

@@ -336,7 +336,7 @@ mod tests {
             let mut dev = device();
             let mut layout = ParamLayout::new(dtype);
             layout.within(Part::Head).gate_up(&mut dev, "m", 40, 9, true).unwrap();
-            layout.within(Part::Head).linear(&mut dev, "down", [13, 64], 40, false).unwrap();
+            layout.within(Part::Head).linear(&mut dev, "down", [13, 64], [13, 40], false).unwrap();
             let qkv = vec![Piece::rows("q", &[6, 3], 0), Piece::rows("k", &[2, 3], 6), Piece::rows("v", &[2, 3], 8)];
             layout.within(Part::Head).matrix(&mut dev, 10, 3, qkv).unwrap();
             let value = |param: usize, piece: usize, r: usize, k: usize| {
@@ -381,7 +381,7 @@ mod tests {
             let mut dev = device();
             let mut layout = ParamLayout::new(dtype);
             let (n, k) = (45, 7);
-            layout.within(Part::Head).linear(&mut dev, "w", [n, k], k, false).unwrap();
+            layout.within(Part::Head).linear(&mut dev, "w", [n, k], [n, k], false).unwrap();
             let rows: Vec<f32> = (0..n * k).map(|i| i as f32 % 251.0).collect();
             let param = &layout.params[0];
             let row = |_: usize, r: usize, out: &mut [f32]| out.copy_from_slice(&rows[r * k..][..k]);

@@ -320,7 +320,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut dev, mut layout) =
             (Device::cpu(&Plan::uniform(1 << 22), 2, Isa::detect()).unwrap(), ParamLayout::new(DType::Bf16));
-        layout.within(Part::Head).linear(&mut dev, "w", [40, 6], 6, false).unwrap();
+        layout.within(Part::Head).linear(&mut dev, "w", [40, 6], [40, 6], false).unwrap();
         let mut values = vec![1.0_f32; 40 * 6];
         values[35 * 6 + 4] = f32::INFINITY;
         let bytes: Vec<u8> = values.iter().flat_map(|x| <bf16 as Elem>::from_f32(*x).to_le_bytes()).collect();
