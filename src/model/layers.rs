@@ -148,7 +148,7 @@ impl Tape {
         let y = self.alloc(dev, x.tensor.dtype, &x.tensor.shape)?;
         let rstd = dev.alloc(self.region(), DType::F32, &[x.tensor.rows()])?;
         rms_norm::fwd(dev, x.tensor, gamma.tensor, eps, y.tensor, rstd)?;
-        self.record_of(mark, y, self.is_trained(x) || self.trains_base(), move |b, dy| {
+        self.record_of(mark, y, self.is_trained(x) || self.trains_base, move |b, dy| {
             let (dx, accumulate) = b.of(x)?;
             let (x, dgamma, gamma) = (x.tensor, b.param(gamma.id)?, gamma.tensor);
             // The gradient of a frozen norm is a vector, which is computed and dropped.
@@ -166,7 +166,7 @@ impl Tape {
         let y = self.alloc(dev, x.tensor.dtype, &x.tensor.shape)?;
         let stats = dev.alloc(self.region(), DType::F32, &[x.tensor.rows(), 2])?;
         layer_norm::fwd(dev, x.tensor, weights.map(|w| w.tensor), eps, y.tensor, stats)?;
-        self.record_of(mark, y, self.is_trained(x) || self.trains_base(), move |b, dy| {
+        self.record_of(mark, y, self.is_trained(x) || self.trains_base, move |b, dy| {
             let (dx, accumulate) = b.of(x)?;
             let [weight, bias] = [b.param(weights[0].id)?, b.param(weights[1].id)?];
             let (x, gamma) = (x.tensor, weights[0].tensor);
@@ -315,7 +315,7 @@ impl Tape {
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, table.weight.data.dtype, &[ids.len(), table.weight.k])?;
         embedding::fwd(dev, ids, &table.weight, y.tensor)?;
-        let records = self.set_trained(y, self.trains_base());
+        let records = self.set_trained(y, self.trains_base);
         let Some(segments) = segments.filter(|_| records) else { return Ok(y) };
         self.record_of(mark, y, true, move |b, dy| match b.param(table.id)? {
             Some(dw) => embedding::bwd(b.dev, ids, &segments, dy, dw),
@@ -339,7 +339,7 @@ impl Tape {
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, weight.weight.data.dtype, &[num_patches, weight.weight.n])?;
         patch_embed::fwd(dev, pixels, &images, &normalize, &weight.weight, bias.map(|b| b.tensor), y.tensor)?;
-        self.record_of(mark, y, self.trains_base(), move |b, dy| {
+        self.record_of(mark, y, self.trains_base, move |b, dy| {
             let Some(dw) = b.param(weight.id)? else { return Ok(()) };
             let dbias = bias.map_or(Ok(None), |bias| b.param(bias.id))?;
             patch_embed::bwd(b.dev, pixels, &images, &normalize, dy, dw, dbias)

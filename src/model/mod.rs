@@ -170,7 +170,7 @@ impl Model {
                 return Err(Error::input(format!("image {i}"), format!("{places} placeholders"), expected));
             }
         }
-        tape.base_is_frozen = !self.layout.adapters.is_empty();
+        tape.trains_base = self.layout.adapters.is_empty();
         let x = self.embed(tape, dev, &inputs.input_ids)?;
         let vision = self.place_images(tape, dev, inputs, x)?;
         let attend = match inputs.shares_prompts() {
