@@ -108,15 +108,6 @@ pub struct Paging {
     pub decode: Option<Decode>,
 }
 
-/// Log-probs of targets under the model; see [`Tape::linear_logprob`].
-#[derive(Clone, Copy, Debug)]
-pub struct LogProbs {
-    /// Log-prob of each row's target, f32 `[R]`.
-    pub log_prob: Var,
-    /// Entropy of each row's distribution, f32 `[R]`, if it was requested.
-    pub entropy: Option<Var>,
-}
-
 /// Memory for the result of attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Attended {
@@ -365,7 +356,7 @@ impl Tape {
     }
 
     /// Computes log p(`targets[i]`) of row i of `hidden` `[R, D]` under softmax(hidden W^T / temperature) over the
-    /// allowed ids.
+    /// allowed ids, f32 `[R]`. Also returns the entropy of each row's distribution, f32 `[R]`, if it is requested.
     pub fn linear_logprob(
         &mut self,
         dev: &mut Device,
@@ -374,7 +365,7 @@ impl Tape {
         policy: Policy,
         targets: Tensor,
         with_entropy: bool,
-    ) -> Result<LogProbs> {
+    ) -> Result<(Var, Option<Var>)> {
         let mark = dev.mark(self.region());
         let r = hidden.tensor.rows();
         let log_prob = self.alloc(dev, DType::F32, &[r])?;
@@ -392,7 +383,7 @@ impl Tape {
             let call = linear_logprob::Bwd { lse, entropy: h, logits, dlog_prob, dentropy, dhidden: dx, dw };
             linear_logprob::bwd(b.dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, call)
         });
-        Ok(LogProbs { log_prob, entropy })
+        Ok((log_prob, entropy))
     }
 
     /// Returns memory for the logits of `rows` rows, if backward follows and a CPU can keep them.

@@ -67,7 +67,7 @@ pub use config::{MediaConfig, ModelConfig};
 pub use decoder::Decoder;
 pub use grads::{GradMemory, GradientSink, Grads};
 pub use inputs::Inputs;
-pub use layers::{Attend, LogProbs, Policy, Rope};
+pub use layers::{Attend, Policy, Rope};
 pub use layout::ParamLayout;
 pub use outgoing::OutModel;
 pub use spread::DeepStack;
