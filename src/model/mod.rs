@@ -58,7 +58,7 @@ use crate::model::family::names::stored_name;
 use crate::model::part::Init;
 use crate::model::rotary::{RopeTable, Rotary};
 use crate::observe::Silent;
-use crate::ops::quantized::{EncodeFault, Quantized, encode};
+use crate::ops::quantized::Quantized;
 use crate::ops::rows::Segments;
 use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Tensor};
@@ -120,8 +120,7 @@ impl Model {
                 Some(Quantized { format, .. }) => param.fill_codes(dev, |piece, r, out| {
                     let mut values = vec![0.0; out.codes.len()];
                     row(piece, r, &mut values);
-                    let unfit = |fault: EncodeFault| reading::unfit(param.name(), [r, fault.at], fault.value, format);
-                    encode(format, &values, out).map_err(unfit)
+                    reading::encode_row(param.name(), r, &values, format, out)
                 })?,
                 None => param.fill_in_dtype(dev, param.tensor, row)?,
             }
