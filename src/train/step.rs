@@ -4,7 +4,6 @@
 //! each target's log-prob. The caller divides by the size of the whole mini-batch. Therefore the terms of the sum do
 //! not depend on how a mini-batch is cut into micro-batches.
 
-use std::iter::Sum;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
@@ -91,15 +90,6 @@ impl AddAssign for Computed {
         self.tokens += other.tokens;
         self.shared_tokens += other.shared_tokens;
         self.micro_batches += other.micro_batches;
-    }
-}
-
-impl Sum for Computed {
-    fn sum<I: Iterator<Item = Computed>>(parts: I) -> Computed {
-        parts.fold(Computed::default(), |mut sum, part| {
-            sum += part;
-            sum
-        })
     }
 }
 
