@@ -1,63 +1,12 @@
 //! Manages the blocks of the KV cache. Blocks are reference-counted, shared between sequences, copied on write, and
 //! found again by content. This is host code; the model runner executes the copies.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::engine::sequence::{BlockHash, OF_BASE, Prompt};
 
 /// A copy of one block (source, destination), made before the step's keys are stored.
 pub type BlockCopy = (u32, u32);
-
-const NONE: u32 = u32::MAX;
-
-/// The free blocks as a linked list, least recently used first. Any block can be removed in constant time.
-#[derive(Debug)]
-struct FreeQueue {
-    next: Vec<u32>,
-    prev: Vec<u32>,
-    len: usize,
-}
-
-impl FreeQueue {
-    /// Creates a list of all `num_blocks` blocks. The index `num_blocks` is the head of the list.
-    fn new(num_blocks: usize) -> FreeQueue {
-        let n = num_blocks as u32;
-        FreeQueue {
-            next: (0..=n).map(|i| if i == n { 0 } else { i + 1 }).collect(),
-            prev: (0..=n).map(|i| if i == 0 { n } else { i - 1 }).collect(),
-            len: num_blocks,
-        }
-    }
-
-    fn head(&self) -> u32 {
-        self.next.len() as u32 - 1
-    }
-
-    fn remove(&mut self, block: u32) {
-        let (p, n) = (self.prev[block as usize], self.next[block as usize]);
-        self.next[p as usize] = n;
-        self.prev[n as usize] = p;
-        self.len -= 1;
-    }
-
-    fn push_back(&mut self, block: u32) {
-        let head = self.head();
-        let last = self.prev[head as usize];
-        self.next[last as usize] = block;
-        self.prev[block as usize] = last;
-        self.next[block as usize] = head;
-        self.prev[head as usize] = block;
-        self.len += 1;
-    }
-
-    fn pop_front(&mut self) -> Option<u32> {
-        let first = self.next[self.head() as usize];
-        (self.len > 0).then(|| {
-            self.remove(first);
-            first
-        })
-    }
-}
 
 /// The blocks of one KV cache.
 #[derive(Debug)]
@@ -65,7 +14,11 @@ pub struct BlockManager {
     /// Number of keys in a block.
     pub block_size: usize,
     ref_count: Vec<u32>,
-    free: FreeQueue,
+    /// The free blocks, least recently used first: by [`BlockManager::freed_at`].
+    free: BTreeMap<u64, u32>,
+    /// Number of the release that freed each block. A new block counts as freed in the order of blocks.
+    freed_at: Vec<u64>,
+    releases: u64,
     hash: Vec<Option<BlockHash>>,
     /// Block by hash of its content. `None` if prefix caching is off.
     cached: Option<HashMap<BlockHash, u32>>,
@@ -74,11 +27,13 @@ pub struct BlockManager {
 impl BlockManager {
     /// Creates `num_blocks` free blocks of `block_size` keys each.
     pub fn new(num_blocks: usize, block_size: usize, prefix_caching: bool) -> BlockManager {
-        assert!(num_blocks < NONE as usize && block_size > 0, "{num_blocks} blocks of {block_size} keys");
+        assert!(num_blocks < u32::MAX as usize && block_size > 0, "{num_blocks} blocks of {block_size} keys");
         BlockManager {
             block_size,
             ref_count: vec![0; num_blocks],
-            free: FreeQueue::new(num_blocks),
+            free: (0..num_blocks as u64).zip(0..).collect(),
+            freed_at: (0..num_blocks as u64).collect(),
+            releases: num_blocks as u64,
             hash: vec![None; num_blocks],
             cached: prefix_caching.then(HashMap::new),
         }
@@ -87,7 +42,7 @@ impl BlockManager {
     /// Returns the number of free blocks. The content of a free block can still be found by hash until the block is
     /// reused.
     pub fn num_free_blocks(&self) -> usize {
-        self.free.len
+        self.free.len()
     }
 
     /// Returns true if blocks are found again by content.
@@ -109,7 +64,7 @@ impl BlockManager {
         let written = (start / self.block_size).min(table.len())..table.len().min(last);
         let shared = table[written.clone()].iter().filter(|&&b| self.ref_count[b as usize] > 1).count();
         let missing = last.saturating_sub(table.len());
-        if shared + missing > self.free.len {
+        if shared + missing > self.free.len() {
             return None;
         }
         let mut copies = Vec::new();
@@ -147,7 +102,9 @@ impl BlockManager {
             assert!(*count > 0, "block {block} freed twice");
             *count -= 1;
             if *count == 0 {
-                self.free.push_back(block);
+                self.freed_at[block as usize] = self.releases;
+                self.free.insert(self.releases, block);
+                self.releases += 1;
             }
         }
     }
@@ -178,13 +135,13 @@ impl BlockManager {
 
     fn acquire(&mut self, block: u32) {
         if self.ref_count[block as usize] == 0 {
-            self.free.remove(block);
+            self.free.remove(&self.freed_at[block as usize]);
         }
         self.ref_count[block as usize] += 1;
     }
 
     fn take(&mut self) -> u32 {
-        let block = self.free.pop_front().expect("the free blocks were counted before");
+        let (_, block) = self.free.pop_first().expect("the free blocks were counted before");
         self.forget(block);
         self.ref_count[block as usize] = 1;
         block

@@ -4,6 +4,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Result;
 use crate::image::ImageInput;
 use crate::model::positions::{self, Medium};
@@ -33,7 +35,8 @@ pub fn image_key(image: &ImageInput) -> ImageKey {
 }
 
 /// The reason why a rollout ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     /// A stop token was sampled. It is the last of the token ids.
     Stop,
@@ -42,11 +45,6 @@ pub enum FinishReason {
 }
 
 impl FinishReason {
-    /// Returns the reason with this name; see [`FinishReason::as_str`].
-    pub fn named(word: &str) -> Option<FinishReason> {
-        [FinishReason::Stop, FinishReason::Length].into_iter().find(|reason| reason.as_str() == word)
-    }
-
     /// Returns the name used in result files, as vLLM and OpenAI write it.
     pub fn as_str(self) -> &'static str {
         match self {

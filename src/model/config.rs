@@ -144,19 +144,10 @@ pub struct RopeConfig {
     pub theta: f64,
     /// Number of columns of a head that rotate.
     pub dim: usize,
-    /// Change of the frequencies.
-    pub scaling: RopeScaling,
+    /// Change of the frequencies, if any.
+    pub scaling: Option<Llama3Scaling>,
     /// The position that each frequency uses.
     pub axes: RopeAxes,
-}
-
-/// Change of the rotary frequencies.
-#[derive(Clone, PartialEq, Debug)]
-pub enum RopeScaling {
-    /// None.
-    None,
-    /// The scaling of Llama 3.
-    Llama3(Llama3Scaling),
 }
 
 /// Scaling of Llama 3: low frequencies are divided by a factor, high ones stay, those between are interpolated.

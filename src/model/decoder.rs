@@ -77,7 +77,7 @@ fn layer(
     name: &str,
 ) -> Result<Layer> {
     let LayerConfig { heads, qkv_bias, qk_norm, intermediate_size: f } = *config;
-    let d = text.hidden_size;
+    let (d, padded) = (text.hidden_size, f.next_multiple_of(PANEL));
     let [q, kv] = [heads.q * heads.dim, heads.kv * heads.dim];
     let joined = |what: &str, rest: &[usize]| {
         [("q", q, 0), ("k", kv, q), ("v", kv, q + kv)]
@@ -94,7 +94,7 @@ fn layer(
     let mut head_norm = |which: &str| layout.norm(dev, &format!("{name}.self_attn.{which}_norm"), heads.dim);
     let head_norms =
         if qk_norm { Some(HeadNorms { q: head_norm("q")?, k: head_norm("k")?, eps: text.rms_norm_eps }) } else { None };
-    let o_proj = layout.linear(dev, &format!("{name}.self_attn.o_proj"), [d, q], q, false)?;
+    let o_proj = layout.linear(dev, &format!("{name}.self_attn.o_proj"), [d, q], [d, q], false)?;
     Ok(Layer {
         input_layernorm,
         qkv_proj,
@@ -102,15 +102,10 @@ fn layer(
         o_proj,
         heads,
         post_attention_layernorm: norm(dev, layout, text, &format!("{name}.post_attention_layernorm"))?,
-        mlp: Mlp::SwiGlu {
-            gate_up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, d, false)?,
-            down_proj: layout.linear(
-                dev,
-                &format!("{name}.mlp.down_proj"),
-                [d, f.next_multiple_of(PANEL)],
-                f,
-                false,
-            )?,
+        mlp: Mlp {
+            gelu: None,
+            up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, d, false)?,
+            down_proj: layout.linear(dev, &format!("{name}.mlp.down_proj"), [d, padded], [d, f], false)?,
         },
     })
 }

@@ -49,25 +49,15 @@ impl Norm {
     }
 }
 
-/// The MLP of a layer.
+/// The MLP of a layer: down(gelu(up)), or down(silu(gate) * up).
 #[derive(Clone, Copy)]
-pub enum Mlp {
-    /// down(silu(gate) * up).
-    SwiGlu {
-        /// Projection to gate and up, as one matrix with alternating blocks of rows.
-        gate_up_proj: Linear,
-        /// Projection back to the residual stream.
-        down_proj: Linear,
-    },
-    /// fc2(gelu(fc1)).
-    Gelu {
-        /// Form of GELU.
-        kind: GeluKind,
-        /// Projection to the width of the MLP.
-        fc1: Linear,
-        /// Projection back to the residual stream.
-        fc2: Linear,
-    },
+pub struct Mlp {
+    /// Form of GELU, or `None` for SwiGLU.
+    pub gelu: Option<GeluKind>,
+    /// Projection to the width of the MLP. With SwiGLU, gate and up are one matrix with alternating blocks of rows.
+    pub up_proj: Linear,
+    /// Projection back to the residual stream.
+    pub down_proj: Linear,
 }
 
 impl Layer {
@@ -94,7 +84,7 @@ impl Layer {
                 let qkv = tape.qkv_rows(dev, dtype, t, heads, head_norms)?;
                 self.project(tape, dev, &attention, x, qkv, Recompute(false))?;
                 tape.attention_into(dev, qkv.rows, &attention, attended, again)?;
-                let h = tape.linear_residual(dev, attended.out, o_proj, x)?;
+                let h = tape.linear(dev, attended.out, o_proj, Some(x))?;
                 self.feed_forward(tape, dev, h, out, again)
             });
         }
@@ -104,17 +94,13 @@ impl Layer {
         tape.checkpoint(dev, replay, move |tape, dev, again| self.project(tape, dev, &projected, x, qkv, again))?;
         let attended = tape.attended(dev, dtype, t, &attention)?;
         tape.attention_into(dev, qkv.rows, &attention, attended, Recompute(false))?;
-        let h = tape.linear_residual(dev, attended.out, o_proj, x)?;
+        let h = tape.linear(dev, attended.out, o_proj, Some(x))?;
         tape.checkpoint(dev, replay, move |tape, dev, again| self.feed_forward(tape, dev, h, out, again))
     }
 
     /// Returns the linear layers.
     pub(super) fn linears(&mut self) -> Vec<&mut Linear> {
-        let [up, down] = match &mut self.mlp {
-            Mlp::SwiGlu { gate_up_proj, down_proj } => [gate_up_proj, down_proj],
-            Mlp::Gelu { fc1, fc2, .. } => [fc1, fc2],
-        };
-        vec![&mut self.qkv_proj, &mut self.o_proj, up, down]
+        vec![&mut self.qkv_proj, &mut self.o_proj, &mut self.mlp.up_proj, &mut self.mlp.down_proj]
     }
 
     /// Computes q, k and v of norm(x).
@@ -135,10 +121,7 @@ impl Layer {
     /// Computes out = h + mlp(norm(h)).
     fn feed_forward(self, tape: &mut Tape, dev: &mut Device, h: Var, out: Var, again: Recompute) -> Result<()> {
         let n = self.post_attention_layernorm.forward(tape, dev, h)?;
-        let (y, down) = match self.mlp {
-            Mlp::SwiGlu { gate_up_proj, down_proj } => (tape.linear_swiglu(dev, n, gate_up_proj)?, down_proj),
-            Mlp::Gelu { kind, fc1, fc2 } => (tape.linear_gelu(dev, n, fc1, kind)?, fc2),
-        };
-        tape.linear_into(dev, y, down, Some(h), out, again)
+        let y = tape.linear_activated(dev, n, self.mlp.up_proj, self.mlp.gelu)?;
+        tape.linear_into(dev, y, self.mlp.down_proj, Some(h), out, again)
     }
 }

@@ -108,15 +108,6 @@ pub struct Paging {
     pub decode: Option<Decode>,
 }
 
-/// Log-probs of targets under the model; see [`Tape::linear_logprob`].
-#[derive(Clone, Copy, Debug)]
-pub struct LogProbs {
-    /// Log-prob of each row's target, f32 `[R]`.
-    pub log_prob: Var,
-    /// Entropy of each row's distribution, f32 `[R]`, if it was requested.
-    pub entropy: Option<Var>,
-}
-
 /// Memory for the result of attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Attended {
@@ -148,7 +139,7 @@ impl Tape {
         let y = self.alloc(dev, x.tensor.dtype, &x.tensor.shape)?;
         let rstd = dev.alloc(self.region(), DType::F32, &[x.tensor.rows()])?;
         rms_norm::fwd(dev, x.tensor, gamma.tensor, eps, y.tensor, rstd)?;
-        self.record_of(mark, y, self.is_trained(x) || self.trains_base(), move |b, dy| {
+        self.record_of(mark, y, self.is_trained(x) || self.trains_base, move |b, dy| {
             let (dx, accumulate) = b.of(x)?;
             let (x, dgamma, gamma) = (x.tensor, b.param(gamma.id)?, gamma.tensor);
             // The gradient of a frozen norm is a vector, which is computed and dropped.
@@ -166,7 +157,7 @@ impl Tape {
         let y = self.alloc(dev, x.tensor.dtype, &x.tensor.shape)?;
         let stats = dev.alloc(self.region(), DType::F32, &[x.tensor.rows(), 2])?;
         layer_norm::fwd(dev, x.tensor, weights.map(|w| w.tensor), eps, y.tensor, stats)?;
-        self.record_of(mark, y, self.is_trained(x) || self.trains_base(), move |b, dy| {
+        self.record_of(mark, y, self.is_trained(x) || self.trains_base, move |b, dy| {
             let (dx, accumulate) = b.of(x)?;
             let [weight, bias] = [b.param(weights[0].id)?, b.param(weights[1].id)?];
             let (x, gamma) = (x.tensor, weights[0].tensor);
@@ -176,21 +167,14 @@ impl Tape {
         Ok(y)
     }
 
-    /// Computes y = x W^T + bias.
-    pub fn linear(&mut self, dev: &mut Device, x: Var, layer: Linear) -> Result<Var> {
-        let y = self.alloc(dev, x.tensor.dtype, &[x.tensor.rows(), layer.weight.weight.n])?;
-        self.linear_into(dev, x, layer, None, y, Recompute(false))?;
-        Ok(y)
-    }
-
     /// Computes y = x W^T + bias + residual. Nothing may use `residual` after this op.
-    pub fn linear_residual(&mut self, dev: &mut Device, x: Var, layer: Linear, residual: Var) -> Result<Var> {
+    pub fn linear(&mut self, dev: &mut Device, x: Var, layer: Linear, residual: Option<Var>) -> Result<Var> {
         let y = self.alloc(dev, x.tensor.dtype, &[x.tensor.rows(), layer.weight.weight.n])?;
-        self.linear_into(dev, x, layer, Some(residual), y, Recompute(false))?;
+        self.linear_into(dev, x, layer, residual, y, Recompute(false))?;
         Ok(y)
     }
 
-    /// Does the same as [`Tape::linear_residual`], but writes the result to `y`, which is already allocated. If `again`
+    /// Does the same as [`Tape::linear`], but writes the result to `y`, which is already allocated. If `again`
     /// is true, `y` already holds the result.
     pub fn linear_into(
         &mut self,
@@ -226,18 +210,8 @@ impl Tape {
         Ok(())
     }
 
-    /// Computes silu(gate) * up with gate and up = x W^T + bias.
-    pub fn linear_swiglu(&mut self, dev: &mut Device, x: Var, gate_up: Linear) -> Result<Var> {
-        self.linear_activated(dev, x, gate_up, None)
-    }
-
-    /// Computes gelu(x W^T + bias).
-    pub fn linear_gelu(&mut self, dev: &mut Device, x: Var, layer: Linear, kind: GeluKind) -> Result<Var> {
-        self.linear_activated(dev, x, layer, Some(kind))
-    }
-
-    /// Computes [`Tape::linear_gelu`] with a kind, [`Tape::linear_swiglu`] without one.
-    fn linear_activated(&mut self, dev: &mut Device, x: Var, layer: Linear, kind: Option<GeluKind>) -> Result<Var> {
+    /// Computes gelu(x W^T + bias) with a kind of GELU, and without one silu(gate) * up with gate and up = x W^T + bias.
+    pub fn linear_activated(&mut self, dev: &mut Device, x: Var, layer: Linear, kind: Option<GeluKind>) -> Result<Var> {
         let mark = dev.mark(self.region());
         let Linear { weight, bias, .. } = layer;
         let (t, n, dtype) = (x.tensor.rows(), weight.weight.n, x.tensor.dtype);
@@ -332,7 +306,7 @@ impl Tape {
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, table.weight.data.dtype, &[ids.len(), table.weight.k])?;
         embedding::fwd(dev, ids, &table.weight, y.tensor)?;
-        let records = self.set_trained(y, self.trains_base());
+        let records = self.set_trained(y, self.trains_base);
         let Some(segments) = segments.filter(|_| records) else { return Ok(y) };
         self.record_of(mark, y, true, move |b, dy| match b.param(table.id)? {
             Some(dw) => embedding::bwd(b.dev, ids, &segments, dy, dw),
@@ -356,7 +330,7 @@ impl Tape {
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, weight.weight.data.dtype, &[num_patches, weight.weight.n])?;
         patch_embed::fwd(dev, pixels, &images, &normalize, &weight.weight, bias.map(|b| b.tensor), y.tensor)?;
-        self.record_of(mark, y, self.trains_base(), move |b, dy| {
+        self.record_of(mark, y, self.trains_base, move |b, dy| {
             let Some(dw) = b.param(weight.id)? else { return Ok(()) };
             let dbias = bias.map_or(Ok(None), |bias| b.param(bias.id))?;
             patch_embed::bwd(b.dev, pixels, &images, &normalize, dy, dw, dbias)
@@ -382,7 +356,7 @@ impl Tape {
     }
 
     /// Computes log p(`targets[i]`) of row i of `hidden` `[R, D]` under softmax(hidden W^T / temperature) over the
-    /// allowed ids.
+    /// allowed ids, f32 `[R]`. Also returns the entropy of each row's distribution, f32 `[R]`, if it is requested.
     pub fn linear_logprob(
         &mut self,
         dev: &mut Device,
@@ -391,7 +365,7 @@ impl Tape {
         policy: Policy,
         targets: Tensor,
         with_entropy: bool,
-    ) -> Result<LogProbs> {
+    ) -> Result<(Var, Option<Var>)> {
         let mark = dev.mark(self.region());
         let r = hidden.tensor.rows();
         let log_prob = self.alloc(dev, DType::F32, &[r])?;
@@ -409,7 +383,7 @@ impl Tape {
             let call = linear_logprob::Bwd { lse, entropy: h, logits, dlog_prob, dentropy, dhidden: dx, dw };
             linear_logprob::bwd(b.dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, call)
         });
-        Ok(LogProbs { log_prob, entropy })
+        Ok((log_prob, entropy))
     }
 
     /// Returns memory for the logits of `rows` rows, if backward follows and a CPU can keep them.

@@ -125,21 +125,9 @@ impl LayoutPart<'_> {
         Ok(Vector { id: self.push(Param { order: Order::of(dev), n, ..param }), tensor })
     }
 
-    /// Adds a linear layer `[n, k]` with the name `name`, and a bias if `bias` is true. The file has `file_k` columns;
-    /// further columns are padding.
+    /// Adds a linear layer `[n, k]` with the name `name`, and a bias if `has_bias` is true. `file` has the rows and columns
+    /// of the file; further ones are padding.
     pub fn linear(
-        &mut self,
-        dev: &mut Device,
-        name: &str,
-        [n, k]: [usize; 2],
-        file_k: usize,
-        bias: bool,
-    ) -> Result<Linear> {
-        self.padded_linear(dev, name, [n, k], [n, file_k], bias)
-    }
-
-    /// Does the same as [`LayoutPart::linear`] for a file with `file` rows and columns.
-    pub fn padded_linear(
         &mut self,
         dev: &mut Device,
         name: &str,

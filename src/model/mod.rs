@@ -58,7 +58,7 @@ use crate::model::family::names::stored_name;
 use crate::model::part::Init;
 use crate::model::rotary::{RopeTable, Rotary};
 use crate::observe::Silent;
-use crate::ops::quantized::{EncodeFault, Quantized, encode};
+use crate::ops::quantized::Quantized;
 use crate::ops::rows::Segments;
 use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Tensor};
@@ -67,7 +67,7 @@ pub use config::{MediaConfig, ModelConfig};
 pub use decoder::Decoder;
 pub use grads::{GradMemory, GradientSink, Grads};
 pub use inputs::Inputs;
-pub use layers::{Attend, LogProbs, Policy, Rope};
+pub use layers::{Attend, Policy, Rope};
 pub use layout::ParamLayout;
 pub use outgoing::OutModel;
 pub use spread::DeepStack;
@@ -120,8 +120,7 @@ impl Model {
                 Some(Quantized { format, .. }) => param.fill_codes(dev, |piece, r, out| {
                     let mut values = vec![0.0; out.codes.len()];
                     row(piece, r, &mut values);
-                    let unfit = |fault: EncodeFault| reading::unfit(param.name(), [r, fault.at], fault.value, format);
-                    encode(format, &values, out).map_err(unfit)
+                    reading::encode_row(param.name(), r, &values, format, out)
                 })?,
                 None => param.fill_in_dtype(dev, param.tensor, row)?,
             }
@@ -170,7 +169,7 @@ impl Model {
                 return Err(Error::input(format!("image {i}"), format!("{places} placeholders"), expected));
             }
         }
-        tape.base_is_frozen = !self.layout.adapters.is_empty();
+        tape.trains_base = self.layout.adapters.is_empty();
         let x = self.embed(tape, dev, &inputs.input_ids)?;
         let vision = self.place_images(tape, dev, inputs, x)?;
         let attend = match inputs.shares_prompts() {

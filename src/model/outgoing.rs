@@ -60,8 +60,6 @@ pub type Pick = dyn Fn(&[u8], &mut Put<'_>) -> Result<()> + Send;
 
 /// The source of the bytes of an [`Outgoing`] tensor.
 pub enum Content {
-    /// The bytes themselves.
-    Ready(Vec<u8>),
     /// The bytes that the function makes when they are written.
     Made(Box<dyn Fn() -> Result<Vec<u8>> + Send>),
     /// The bytes that the function makes from the bytes of one or two tensors on the device, one after the other.
@@ -146,9 +144,10 @@ impl Outgoing {
     }
 
     /// Plans a flat tensor of `len` elements. `tensor` has the elements starting at `first`.
-    pub fn flat<T: Elem>(name: String, len: usize, tensor: Tensor, first: usize) -> Outgoing {
-        let content = Content::of(tensor, None, move |bytes, put| put(first * T::DTYPE.size(), bytes));
-        Outgoing { name, dtype: T::DTYPE, shape: vec![len], content }
+    pub fn flat(name: String, len: usize, tensor: Tensor, first: usize) -> Outgoing {
+        let dtype = tensor.dtype;
+        let content = Content::of(tensor, None, move |bytes, put| put(first * dtype.size(), bytes));
+        Outgoing { name, dtype, shape: vec![len], content }
     }
 
     /// Returns the number of bytes in the file.
@@ -196,7 +195,7 @@ impl Content {
     fn tensors(&self) -> &[Tensor] {
         match self {
             Content::Of(tensors, _) => tensors,
-            Content::Ready(_) | Content::Made(_) | Content::Elsewhere => &[],
+            Content::Made(_) | Content::Elsewhere => &[],
         }
     }
 }
@@ -269,10 +268,6 @@ pub fn fill_files(dir: &Path, files: Vec<OutFile>, fetch: &mut dyn Fetch) -> Res
     while let Some((file, at, content)) = parts.next() {
         let (tensors, pick) = match content {
             Content::Elsewhere => continue,
-            Content::Ready(bytes) => {
-                filling[file].write(at, &bytes)?;
-                continue;
-            }
             Content::Made(make) => {
                 filling[file].write(at, &make()?)?;
                 continue;

@@ -231,7 +231,6 @@ impl Param {
         let scale_bytes = layout.scales() * scale_dtype(format).size();
         let unit = |u: usize, codes: &mut [u8], scales: &mut [u8]| -> Result<()> {
             layout.clear(codes);
-            scales.fill(0);
             for n in u * layout.rows..((u + 1) * layout.rows).min(self.n) {
                 let found = self.pieces.iter().enumerate().find_map(|(i, piece)| Some((i, piece.row_at(n)?)));
                 let Some((i, r)) = found else { continue };
@@ -244,26 +243,11 @@ impl Param {
         if dev.counts_only() {
             return Ok(());
         }
-        let (mut codes_of_host, mut scales_of_host) = (Vec::new(), Vec::new());
-        let on_host = dev.on_cpu().is_none();
-        if on_host {
-            codes_of_host.resize(units * layout.codes(), 0);
-            scales_of_host.resize(units * scale_bytes, 0);
-        }
-        let (codes, of_scales): (&mut [u8], &mut [u8]) = match dev.on_cpu() {
-            Some(cpu) => {
-                let ([codes, scales], []) = cpu.memory.tensors([self.tensor, scales], []);
-                (codes.of(), scales.of())
-            }
-            None => (&mut codes_of_host, &mut scales_of_host),
-        };
+        let (mut codes, mut of_scales) = (vec![0; units * layout.codes()], vec![0; units * scale_bytes]);
         let units = codes.par_chunks_mut(layout.codes()).zip(of_scales.par_chunks_mut(scale_bytes)).enumerate();
         units.try_for_each(|(u, (codes, scales))| unit(u, codes, scales))?;
-        if on_host {
-            dev.write_bytes(self.tensor, &codes_of_host)?;
-            dev.write_bytes(scales, &scales_of_host)?;
-        }
-        Ok(())
+        dev.write_bytes(self.tensor, &codes)?;
+        dev.write_bytes(scales, &of_scales)
     }
 
     /// Writes the elements of row `n` to `out`, which starts at element `from`. Elements outside `out` are left out.
@@ -336,7 +320,7 @@ mod tests {
             let mut dev = device();
             let mut layout = ParamLayout::new(dtype);
             layout.within(Part::Head).gate_up(&mut dev, "m", 40, 9, true).unwrap();
-            layout.within(Part::Head).linear(&mut dev, "down", [13, 64], 40, false).unwrap();
+            layout.within(Part::Head).linear(&mut dev, "down", [13, 64], [13, 40], false).unwrap();
             let qkv = vec![Piece::rows("q", &[6, 3], 0), Piece::rows("k", &[2, 3], 6), Piece::rows("v", &[2, 3], 8)];
             layout.within(Part::Head).matrix(&mut dev, 10, 3, qkv).unwrap();
             let value = |param: usize, piece: usize, r: usize, k: usize| {
@@ -381,7 +365,7 @@ mod tests {
             let mut dev = device();
             let mut layout = ParamLayout::new(dtype);
             let (n, k) = (45, 7);
-            layout.within(Part::Head).linear(&mut dev, "w", [n, k], k, false).unwrap();
+            layout.within(Part::Head).linear(&mut dev, "w", [n, k], [n, k], false).unwrap();
             let rows: Vec<f32> = (0..n * k).map(|i| i as f32 % 251.0).collect();
             let param = &layout.params[0];
             let row = |_: usize, r: usize, out: &mut [f32]| out.copy_from_slice(&rows[r * k..][..k]);

@@ -15,11 +15,11 @@ use crate::model::family::names::{path_in_memory, stored_name};
 use crate::model::outgoing::{Content, MAX_SHARD_BYTES, Outgoing, encoded, shard_name};
 use crate::model::params::Piece;
 use crate::model::quantization;
-use crate::model::reading::unfit;
+use crate::model::reading::encode_row;
 use crate::model::stored_codes::{SCALE, STATE};
 use crate::model::weights::WeightFiles;
 use crate::model::{Model, ModelConfig, OutModel, outgoing};
-use crate::ops::quantized::{BLOCK, Encoded, LEVELS, encode, scale_dtype};
+use crate::ops::quantized::{BLOCK, Encoded, LEVELS, scale_dtype};
 use crate::tensor::DType;
 
 /// Plans the files of the model in `dir` with matrices of this storage. Errors if its weights are quantised already.
@@ -117,7 +117,7 @@ fn codes(files: &Arc<WeightFiles>, piece: &Arc<Piece>, name: String, format: Bas
     let pairs = |row: &Encoded| row.codes.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
     let state = json!({"quant_type": "nf4", "blocksize": BLOCK, "dtype": "bfloat16", "shape": [n, k]}).to_string();
     let ready = |end: &str, dtype: DType, bytes: Vec<u8>| {
-        tensor(end, dtype, &[bytes.len() / dtype.size()], Content::Ready(bytes))
+        tensor(end, dtype, &[bytes.len() / dtype.size()], Content::Made(Box::new(move || Ok(bytes.clone()))))
     };
     vec![
         tensor("", DType::U8, &[n * k / 2, 1], made(pairs)),
@@ -133,12 +133,7 @@ fn rows(files: &WeightFiles, piece: &Piece, format: BaseFormat) -> Result<Vec<En
     let row = |r: usize| {
         let (mut values, mut row) = (vec![0.0; k], Encoded::zeros(format, k));
         stored.row(r, &mut values);
-        let fault = values.iter().position(|x| !x.is_finite()).map(|at| (at, values[at]));
-        let fault = fault.or_else(|| encode(format, &values, &mut row).err().map(|fault| (fault.at, fault.value)));
-        match fault {
-            None => Ok(row),
-            Some((at, value)) => Err(unfit(&piece.name, [r, at], value, format)),
-        }
+        encode_row(&piece.name, r, &values, format, &mut row).map(|()| row)
     };
     (0..piece.shape[0]).into_par_iter().map(row).collect()
 }

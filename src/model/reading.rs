@@ -22,7 +22,7 @@ use crate::image::Processor;
 use crate::model::params::{Param, Piece};
 use crate::model::quantization::KEY;
 use crate::observe::Observer;
-use crate::ops::quantized::{self, EncodeFault, Quantized};
+use crate::ops::quantized::{EncodeFault, Encoded, Quantized, encode};
 use crate::tensor::{DType, Elem};
 
 /// Bytes by which the requests for reading are ahead of the conversion.
@@ -180,22 +180,24 @@ impl WeightFiles {
             let source = Source { shard, dtype: self.tensors[&piece.name].dtype, start: bytes.start };
             let read = source.read::<f32>(r * values.len(), &mut values);
             taken.fetch_add(read.map_err(|e| Error::io(self.dir.join(&shard.name))(e))? as u64, Ordering::Relaxed);
-            let unfit = |at, value| unfit(&piece.name, [r, at], value, format);
-            if let Some(at) = values.iter().position(|x| !x.is_finite()) {
-                return Err(unfit(at, values[at]));
-            }
-            quantized::encode(format, &values, row).map_err(|EncodeFault { at, value }| unfit(at, value))
+            encode_row(&piece.name, r, &values, format, row)
         })
     }
 }
 
-/// Returns the error about a value of the tensor `name` that `format` cannot store. `at` is its row and column.
-pub(super) fn unfit(name: &str, at: [usize; 2], value: f32, format: BaseFormat) -> Error {
-    let expected = match format {
-        BaseFormat::Int8 => "finite weights up to 127 * 2^119, which int8 can store",
-        BaseFormat::Nf4 => "finite weights",
+/// Quantises row `r` of the tensor `name`. Errors on a value that `format` cannot store.
+pub(super) fn encode_row(name: &str, r: usize, values: &[f32], format: BaseFormat, row: &mut Encoded) -> Result<()> {
+    let unfit = |EncodeFault { at, value }| {
+        let expected = match format {
+            BaseFormat::Int8 => "finite weights up to 127 * 2^119, which int8 can store",
+            BaseFormat::Nf4 => "finite weights",
+        };
+        Error::input(name, format!("{value:e} at {:?}", [r, at]), expected)
     };
-    Error::input(name, format!("{value:e} at {at:?}"), expected)
+    match values.iter().position(|x| !x.is_finite()) {
+        Some(at) => Err(unfit(EncodeFault { at, value: values[at] })),
+        None => encode(format, values, row).map_err(unfit),
+    }
 }
 
 /// A tensor in a file.
@@ -320,7 +322,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut dev, mut layout) =
             (Device::cpu(&Plan::uniform(1 << 22), 2, Isa::detect()).unwrap(), ParamLayout::new(DType::Bf16));
-        layout.within(Part::Head).linear(&mut dev, "w", [40, 6], 6, false).unwrap();
+        layout.within(Part::Head).linear(&mut dev, "w", [40, 6], [40, 6], false).unwrap();
         let mut values = vec![1.0_f32; 40 * 6];
         values[35 * 6 + 4] = f32::INFINITY;
         let bytes: Vec<u8> = values.iter().flat_map(|x| <bf16 as Elem>::from_f32(*x).to_le_bytes()).collect();

@@ -3,7 +3,7 @@
 use std::f64::consts::TAU;
 use std::ops::Range;
 
-use crate::model::config::{Llama3Scaling, RopeAxes, RopeConfig, RopeScaling};
+use crate::model::config::{Llama3Scaling, RopeAxes, RopeConfig};
 
 /// Positions below this number are computed once. A later position of a long video is computed each time.
 const CACHED: i32 = 1 << 17;
@@ -126,8 +126,8 @@ impl Rotary {
 fn frequencies(config: &RopeConfig) -> Vec<f64> {
     let plain = (0..config.dim / 2).map(|i| config.theta.powf(-2.0 * i as f64 / config.dim as f64));
     match &config.scaling {
-        RopeScaling::None => plain.collect(),
-        RopeScaling::Llama3(scaling) => plain.map(|frequency| llama3(frequency, scaling)).collect(),
+        None => plain.collect(),
+        Some(scaling) => plain.map(|frequency| llama3(frequency, scaling)).collect(),
     }
 }
 

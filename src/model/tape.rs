@@ -125,8 +125,8 @@ pub struct Tape {
     nodes: Vec<(Mark, Node)>,
     /// True for each value that depends on parameters that are trained.
     trained: Vec<bool>,
-    /// True if all parameters except those of adapters are frozen.
-    pub(super) base_is_frozen: bool,
+    /// False if all parameters except those of adapters are frozen.
+    pub(super) trains_base: bool,
     /// The rows of the following layers to which adapters apply.
     pub adapted: Adapted,
     notes: Vec<(&'static str, usize, Tensor)>,
@@ -141,7 +141,7 @@ impl Tape {
             recording: mode != Mode::Infer,
             nodes: Vec::new(),
             trained: Vec::new(),
-            base_is_frozen: false,
+            trains_base: true,
             adapted: Adapted::All,
             notes: Vec::new(),
             start: [dev.mark(Region::Overlay), dev.mark(Region::Workspace)],
@@ -170,14 +170,9 @@ impl Tape {
         Var { tensor, id: self.trained.len() - 1 }
     }
 
-    /// Returns true if the base model is trained.
-    pub fn trains_base(&self) -> bool {
-        !self.base_is_frozen
-    }
-
     /// Returns true if parameters of `layer` are trained.
     pub fn trains(&self, layer: &Linear) -> bool {
-        self.trains_base() || layer.adapter.is_some()
+        self.trains_base || layer.adapter.is_some()
     }
 
     /// Returns true if `x` depends on parameters that are trained. Otherwise its gradient is not computed.
@@ -253,13 +248,7 @@ impl Tape {
         replay: bool,
         block: impl Fn(&mut Tape, &mut Device, Recompute) -> Result<()> + 'static,
     ) -> Result<()> {
-        let mark = dev.mark(self.region());
-        if self.recording && !replay {
-            return block(self, dev, Recompute(false));
-        }
-        self.unrecorded(dev, |tape, dev| block(tape, dev, Recompute(false)))?;
-        self.record(mark, move |b| b.replay(&block));
-        Ok(())
+        self.checkpoints(dev, replay, vec![block])
     }
 
     /// Runs `block`, whose results are in values allocated before, without recording. Frees what it allocated.

@@ -125,17 +125,13 @@ impl VisionTower {
         }
         let mut part = layout.within(Part::Merger);
         let mut merger = |name: &str, [norm, fc1, fc2]: [&str; 3], width: usize| -> Result<Merger> {
+            let name = |of: &str| format!("{prefix}.{name}.{of}");
+            let (inner, outer) = ([merged; 2], [tower.out_hidden_size, merged]);
             Ok(Merger {
-                norm: self::norm(dev, &mut part, tower, &format!("{prefix}.{name}.{norm}"), width)?,
+                norm: self::norm(dev, &mut part, tower, &name(norm), width)?,
                 gelu: GeluKind::Exact,
-                fc1: part.linear(dev, &format!("{prefix}.{name}.{fc1}"), [merged, merged], merged, true)?,
-                fc2: part.linear(
-                    dev,
-                    &format!("{prefix}.{name}.{fc2}"),
-                    [tower.out_hidden_size, merged],
-                    merged,
-                    true,
-                )?,
+                fc1: part.linear(dev, &name(fc1), inner, inner, true)?,
+                fc2: part.linear(dev, &name(fc2), outer, outer, true)?,
             })
         };
         const PARTS: [&str; 3] = ["norm", "linear_fc1", "linear_fc2"];
@@ -308,8 +304,8 @@ impl VisionTower {
         };
         let Merger { norm, gelu, fc1, fc2 } = self.mergers[(1 + level) % self.mergers.len()];
         let x = norm.forward(tape, dev, x)?.reshape(&joined);
-        let x = tape.linear_gelu(dev, x, fc1, gelu)?;
-        tape.linear(dev, x, fc2)
+        let x = tape.linear_activated(dev, x, fc1, Some(gelu))?;
+        tape.linear(dev, x, fc2, None)
     }
 
     /// Computes the blocks, and calls `take` with the rows `[N, C]` after each block that has a merger, and after the last
@@ -412,19 +408,20 @@ fn block(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, nam
     let (c, f) = (tower.hidden_size, tower.intermediate_size);
     let padded = f.next_multiple_of(PANEL);
     let input_layernorm = norm(dev, layout, tower, &format!("{name}.norm1"), c)?;
-    let qkv_proj = layout.linear(dev, &format!("{name}.attn.qkv"), [3 * c, c], c, true)?;
-    let o_proj = layout.linear(dev, &format!("{name}.attn.proj"), [c, c], c, true)?;
+    let qkv_proj = layout.linear(dev, &format!("{name}.attn.qkv"), [3 * c, c], [3 * c, c], true)?;
+    let o_proj = layout.linear(dev, &format!("{name}.attn.proj"), [c, c], [c, c], true)?;
     let heads = Heads { q: tower.num_heads, kv: tower.num_heads, dim: tower.head_dim() };
     let post_attention_layernorm = norm(dev, layout, tower, &format!("{name}.norm2"), c)?;
     let mlp = match tower.kind {
-        TowerKind::Windowed { .. } => Mlp::SwiGlu {
-            gate_up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, c, true)?,
-            down_proj: layout.linear(dev, &format!("{name}.mlp.down_proj"), [c, padded], f, true)?,
+        TowerKind::Windowed { .. } => Mlp {
+            gelu: None,
+            up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, c, true)?,
+            down_proj: layout.linear(dev, &format!("{name}.mlp.down_proj"), [c, padded], [c, f], true)?,
         },
-        TowerKind::DeepStack { .. } => Mlp::Gelu {
-            kind: GeluKind::Tanh,
-            fc1: layout.padded_linear(dev, &format!("{name}.mlp.linear_fc1"), [padded, c], [f, c], true)?,
-            fc2: layout.linear(dev, &format!("{name}.mlp.linear_fc2"), [c, padded], f, true)?,
+        TowerKind::DeepStack { .. } => Mlp {
+            gelu: Some(GeluKind::Tanh),
+            up_proj: layout.linear(dev, &format!("{name}.mlp.linear_fc1"), [padded, c], [f, c], true)?,
+            down_proj: layout.linear(dev, &format!("{name}.mlp.linear_fc2"), [c, padded], [c, f], true)?,
         },
     };
     Ok(Layer { input_layernorm, qkv_proj, head_norms: None, o_proj, heads, post_attention_layernorm, mlp })

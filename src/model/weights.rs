@@ -368,7 +368,7 @@ mod tests {
         let mut layout = ParamLayout::new(dtype);
         layout.within(Part::Head).gate_up(&mut dev, "model.layers.0.mlp", 40, 9, false).unwrap();
         layout.within(Part::Head).norm(&mut dev, "visual.merger.ln_q", 5).unwrap();
-        layout.within(Part::Head).linear(&mut dev, "lm_head", [33, 9], 9, false).unwrap();
+        layout.within(Part::Head).linear(&mut dev, "lm_head", [33, 9], [33, 9], false).unwrap();
         (dev, layout)
     }
 

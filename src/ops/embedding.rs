@@ -1,6 +1,6 @@
 //! Token embedding: reads rows of the token table, and adds gradients to its rows.
 
-use crate::device::{Cpu, Device, Gpu, Launch, Parts, params};
+use crate::device::{Cpu, Device, Gpu, Launch, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::matmul::{Order, PANEL, Weight, index, panel_stride, row_stride};
@@ -64,8 +64,9 @@ pub fn bwd(dev: &mut Device, ids: Tensor, segments: &Segments, dy: Tensor, dw: T
     check::flat(OP, "dw", dw, DType::F32, order.len(dy.dtype, n, dy.cols()))?;
     // Rows of the f32 gradient are read and written.
     dev.note_work(OP, 0.0, moved(&[dy]) + (2 * dy.len() * size_of::<f32>()) as f64);
-    let add =
-        |cpu: Cpu<'_>| check_indices(OP, &cpu, ids, n).map(|()| by_dtype!(dy.dtype, add_rows(cpu, ids, dy, n, dw)));
+    let add = |cpu: Cpu<'_>| {
+        check_indices(OP, &cpu, ids, n).map(|()| by_dtype!(dy.dtype, add_rows(cpu, ids, None, dy, n, dw)))
+    };
     dev.op(OP).run(add, |gpu| launch_bwd(gpu, segments, dy, dw, n))
 }
 
@@ -88,21 +89,39 @@ fn launch_bwd(mut gpu: Gpu<'_>, segments: &Segments, dy: Tensor, dw: Tensor, n: 
     gpu.launch("embedding", "embedding_bwd", Launch::new(grid, THREADS as u32, 0), args)
 }
 
-fn add_rows<T: Elem>(cpu: Cpu<'_>, ids: Tensor, dy: Tensor, n: usize, dw: Tensor) {
-    let k = dy.cols();
-    let ([dw], [ids, dy]) = cpu.memory.tensors([dw], [ids, dy]);
-    let (ids, dy) = (ids.of::<u32>(), dy.of::<T>());
-    let panels: Vec<u32> = ids.iter().map(|id| id / PANEL as u32).collect();
+/// Adds row i / (number of indices / rows of dy) of dy to row `indices[i]` of dw, multiplied by `weights[i]` if there are
+/// weights. For equal indices, the order is ascending i.
+pub(super) fn add_rows<T: Elem>(
+    cpu: Cpu<'_>,
+    indices: Tensor,
+    weights: Option<Tensor>,
+    dy: Tensor,
+    n: usize,
+    dw: Tensor,
+) {
+    let (k, taps) = (dy.cols(), indices.len() / dy.rows().max(1));
+    let weights = weights.map(|weights| cpu.memory.view(weights.span()).of::<f32>().to_vec());
+    let ([dw], [indices, dy]) = cpu.memory.tensors([dw], [indices, dy]);
+    let (indices, dy) = (indices.of::<u32>(), dy.of::<T>());
+    let panels: Vec<u32> = indices.iter().map(|id| id / PANEL as u32).collect();
     let groups = Groups::new(&panels, n.div_ceil(PANEL));
     let used: Vec<usize> = (0..n.div_ceil(PANEL)).filter(|&p| !groups.of(p).is_empty()).collect();
     let dw = Parts::new(dw.of::<f32>(), panel_stride(T::DTYPE, k));
     cpu.pool.run(used.len(), |i| {
         let panel = dw.take(used[i]);
-        for &t in groups.of(used[i]) {
-            let lane = ids[t as usize] as usize % PANEL;
-            for (column, x) in dy[t as usize * k..][..k].iter().enumerate() {
-                panel[index(T::DTYPE, k, lane, column)] += x.to_f32();
-            }
+        for at in groups.of(used[i]).iter().map(|&at| at as usize) {
+            let w = weights.as_ref().map_or(1.0, |weights| weights[at]);
+            add_row::<T>(cpu.isa, w, &dy[at / taps * k..][..k], indices[at] as usize % PANEL, panel);
         }
     });
+}
+
+cpu_kernel! {
+    /// Adds dy, multiplied by `w`, to row `lane` of a panel.
+    fn add_row<T: Elem>(w: f32, dy: &[T], lane: usize, panel: &mut [f32]) {
+        for (column, x) in dy.iter().enumerate() {
+            let sum = &mut panel[index(T::DTYPE, dy.len(), lane, column)];
+            *sum = w.mul_add(x.to_f32(), *sum);
+        }
+    }
 }

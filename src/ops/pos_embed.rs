@@ -3,8 +3,9 @@
 use crate::device::{Cpu, Device, Gpu, Launch, Parts, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
-use crate::ops::matmul::{Order, PANEL, Weight, index, panel_stride, row_stride};
-use crate::ops::rows::{Groups, Segments, check_indices};
+use crate::ops::embedding::add_rows;
+use crate::ops::matmul::{Order, Weight, index, row_stride};
+use crate::ops::rows::{Segments, check_indices};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Rows of one work item.
@@ -92,7 +93,9 @@ pub fn bwd(dev: &mut Device, dy: Tensor, taps: &Taps, dtable: Tensor) -> Result<
     dev.note_work(OP, 0.0, 4.0 * moved(&[dy]) + 2.0 * moved(&[dtable]));
     let checked = |cpu: &Cpu<'_>| check_indices(OP, cpu, taps.indices, n);
     dev.op(OP).run(
-        |cpu| checked(&cpu).map(|()| by_dtype!(dy.dtype, backward(cpu, dy, taps, n, dtable))),
+        |cpu| {
+            checked(&cpu).map(|()| by_dtype!(dy.dtype, add_rows(cpu, taps.indices, Some(taps.weights), dy, n, dtable)))
+        },
         |gpu| launch_bwd(gpu, dy, taps, dtable, n),
     )
 }
@@ -116,29 +119,4 @@ fn launch_bwd(mut gpu: Gpu<'_>, dy: Tensor, taps: &Taps, dtable: Tensor, n: usiz
     });
     let grid = [check::grid(gpu.op, segments.count)?, dy.cols().div_ceil(THREADS) as u32, 1];
     gpu.launch("pos_embed", "pos_embed_bwd", Launch::new(grid, THREADS as u32, 0), args)
-}
-
-fn backward<T: Elem>(cpu: Cpu<'_>, dy: Tensor, taps: &Taps, n: usize, dtable: Tensor) {
-    let k = dy.cols();
-    let ([dtable], [indices, weights, dy]) = cpu.memory.tensors([dtable], [taps.indices, taps.weights, dy]);
-    let (indices, weights, dy) = (indices.of::<u32>(), weights.of::<f32>(), dy.of::<T>());
-    let panels: Vec<u32> = indices.iter().map(|i| i / PANEL as u32).collect();
-    let groups = Groups::new(&panels, n.div_ceil(PANEL));
-    let dtable = Parts::new(dtable.of::<f32>(), panel_stride(T::DTYPE, k));
-    cpu.pool.run(dtable.count(), |p| {
-        add_rows::<T>(cpu.isa, groups.of(p), indices, weights, dy, k, dtable.take(p));
-    });
-}
-
-cpu_kernel! {
-    /// Adds the weighted rows of dy to a panel of the table's gradient, for the given positions in `indices`.
-    fn add_rows<T: Elem>(positions: &[u32], indices: &[u32], weights: &[f32], dy: &[T], k: usize, panel: &mut [f32]) {
-        for at in positions.iter().map(|p| *p as usize) {
-            let (row, w) = (indices[at] as usize % PANEL, weights[at]);
-            for (column, dy) in dy[at / 4 * k..][..k].iter().enumerate() {
-                let sum = &mut panel[index(T::DTYPE, k, row, column)];
-                *sum = w.mul_add(dy.to_f32(), *sum);
-            }
-        }
-    }
 }

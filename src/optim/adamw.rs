@@ -429,7 +429,7 @@ mod tests {
     fn memory_is_a_byte_a_moment_and_a_scale_for_256() {
         let mut dev = Device::count_for(Target::cpu(1));
         let mut layout = ParamLayout::new(DType::Bf16);
-        layout.within(Part::Head).linear(&mut dev, "w", [1024, 1024], 1024, true).unwrap();
+        layout.within(Part::Head).linear(&mut dev, "w", [1024, 1024], [1024, 1024], true).unwrap();
         let mut state = |optim| {
             let before = dev.high_water().bytes(Region::State);
             Optimizer::new(&mut dev, &layout, OptimConfig { optim, ..config() }, 1).unwrap();

@@ -105,38 +105,26 @@ pub(super) fn outgoing(
         let (own, len) = (&own[id], param.tensor.len());
         let pieces = || param.pieces.iter().enumerate();
         let name = |piece: &Piece, what: &str| format!("{}.{what}", piece.name);
-        let exact = |what, tensor| {
-            pieces()
-                .map(move |(piece, p)| elements::<f32>(name(p, what), Part { layout, param: id, piece, tensor, own }))
+        let by_piece = |what: &'static str, tensor: Tensor, of: fn(String, Part<'_>) -> Outgoing| {
+            pieces().map(move |(piece, p)| of(name(p, what), Part { layout, param: id, piece, tensor, own }))
         };
-        let flat = |what: &str| format!("{}.{what}", param.name());
-        let (blocks, block) = (len.div_ceil(BLOCK), own.start / BLOCK);
         match state.moments {
             Moments::F32 { m, v } => {
-                tensors.extend(exact("m", m));
-                tensors.extend(exact("v", v));
+                tensors.extend([("m", m), ("v", v)].into_iter().flat_map(|(w, t)| by_piece(w, t, elements::<f32>)));
             }
-            Moments::Bf16 { m, v } => {
-                tensors.extend([("m", m), ("v", v)].map(|(w, t)| Outgoing::flat::<bf16>(flat(w), len, t, own.start)));
-            }
-            Moments::Code8 { m, v } => tensors.extend([
-                Outgoing::flat::<u8>(flat("m"), len, m.codes, own.start),
-                Outgoing::flat::<f32>(flat("m.scales"), blocks, m.scales, block),
-                Outgoing::flat::<u8>(flat("v"), len, v.codes, own.start),
-                Outgoing::flat::<f32>(flat("v.scales"), blocks, v.scales, block),
-            ]),
+            moments => tensors.extend(flat(moments, len, own.start).map(|(what, tensor, len, first)| {
+                Outgoing::flat(format!("{}.{what}", param.name()), len, tensor, first)
+            })),
         }
-        if let Some(lo) = state.lo {
-            let part = |piece| Part { layout, param: id, piece, tensor: lo, own };
-            tensors.extend(pieces().map(|(piece, p)| elements::<i16>(name(p, "lo"), part(piece))));
-        }
+        tensors.extend(state.lo.into_iter().flat_map(|lo| by_piece("lo", lo, elements::<i16>)));
         // Every rank has the update count. The rank that owns the first element writes it.
+        let updates = state.updates as u32;
         tensors.extend(pieces().map(|(_, p)| Outgoing {
             name: name(p, "step"),
             dtype: DType::U32,
             shape: vec![1],
             content: match own.contains(&0) {
-                true => Content::Ready((state.updates as u32).to_le_bytes().to_vec()),
+                true => Content::Made(Box::new(move || Ok(updates.to_le_bytes().to_vec()))),
                 false => Content::Elsewhere,
             },
         }));
@@ -144,6 +132,16 @@ pub(super) fn outgoing(
     let mut files = cut(tensors, MAX_FILE_BYTES, |i, count| format!("optim-{:05}-of-{count:05}.safetensors", i + 1));
     files.iter_mut().for_each(|file| file.notes = kept.notes());
     files
+}
+
+/// Returns the tensors of bf16 or 8-bit moments: the end of the name, the tensor, its length for all `len` elements of the
+/// parameter, and the place in it of the parameter's element `first`.
+fn flat(moments: Moments, len: usize, first: usize) -> impl Iterator<Item = (&'static str, Tensor, usize, usize)> {
+    let of = move |(what, tensor): (&'static str, Option<Tensor>)| {
+        let each = if what.ends_with("scales") { BLOCK } else { 1 };
+        Some((what, tensor?, len.div_ceil(each), first / each))
+    };
+    ["m", "m.scales", "v", "v.scales"].into_iter().zip(moments.tensors()).filter_map(of)
 }
 
 fn elements<T: Elem>(name: String, part: Part<'_>) -> Outgoing {
@@ -176,27 +174,26 @@ pub(super) fn load(
             return Err(Error::input_hint(dir, found, "state for every part that is trained", hint));
         }
         let len = param.tensor.len();
-        let (blocks, block) = (len.div_ceil(BLOCK), own.start / BLOCK);
-        let flat = |suffix: &str, len: usize| stored.tensor(&format!("{}.{suffix}", param.name()), &[len]);
         let part = |suffix: &str| -> Result<Vec<_>> {
             let named = |p: &Piece| stored.tensor(&format!("{}.{suffix}", p.name), &p.shape);
             param.pieces.iter().map(named).collect()
         };
         match state.moments {
             Moments::F32 { m, v } => {
-                let (first, second) = (part("m")?, part("v")?);
-                param.fill_from::<f32>(dev, m, own.start, |piece, r, out| first[piece].row(r, out))?;
-                param.fill_from::<f32>(dev, v, own.start, |piece, r, out| second[piece].row(r, out))?;
+                for (what, tensor) in [("m", m), ("v", v)] {
+                    let moment = part(what)?;
+                    param.fill_from::<f32>(dev, tensor, own.start, |piece, r, out| moment[piece].row(r, out))?;
+                }
             }
-            Moments::Bf16 { m, v } => {
-                read_flat::<bf16>(dev, &flat("m", len)?, own.start, m)?;
-                read_flat::<bf16>(dev, &flat("v", len)?, own.start, v)?;
-            }
-            Moments::Code8 { m, v } => {
-                read_flat::<u8>(dev, &flat("m", len)?, own.start, m.codes)?;
-                read_flat::<f32>(dev, &flat("m.scales", blocks)?, block, m.scales)?;
-                read_flat::<u8>(dev, &flat("v", len)?, own.start, v.codes)?;
-                read_flat::<f32>(dev, &flat("v.scales", blocks)?, block, v.scales)?;
+            moments => {
+                for (what, tensor, len, first) in flat(moments, len, own.start) {
+                    let moment = stored.tensor(&format!("{}.{what}", param.name()), &[len])?;
+                    match tensor.dtype {
+                        DType::U8 => read_flat::<u8>(dev, &moment, first, tensor)?,
+                        DType::Bf16 => read_flat::<bf16>(dev, &moment, first, tensor)?,
+                        _ => read_flat::<f32>(dev, &moment, first, tensor)?,
+                    }
+                }
             }
         }
         let low = format!("{}.lo", param.name());

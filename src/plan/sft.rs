@@ -14,18 +14,12 @@ use super::training::{
 };
 use crate::config::SftConfig;
 use crate::data::{Sample, Shape};
-use crate::device::Target;
 use crate::error::{Error, Result};
 use crate::image::Grid;
 use crate::model::ModelConfig;
 use crate::train::plan;
 use crate::train::sft::{AHEAD, LOWER};
 use crate::train::step::Sequence;
-
-fn run<'a>(config: &'a SftConfig, target: Target, layout: &GpuLayout) -> plan::Run<'a> {
-    let most_micro_batches = packs(config);
-    plan::Run { config, target, ranks: layout.fullest, most_micro_batches }
-}
 
 impl Training for SftConfig {
     fn keys(&mut self) -> Keys<'_> {
@@ -41,8 +35,8 @@ impl Training for SftConfig {
         let (row_tokens, packs) = (row.input_ids.len(), packs(config));
         let pass = Pass::Sft { row, rows: count * of_pack };
         let target = target(gpus, config.training.max_memory_gib);
-        let planned =
-            plan::sft(model.clone(), run(config, target, &layout), &[pass.sequences()])?.check(LOWER)?.widened();
+        let planned = plan::sft(model.clone(), config, target, layout.fullest, packs, &[pass.sequences()])?;
+        let planned = planned.check(LOWER)?.widened();
         let passes = layout.passes(packs, count);
         let predicted = predicted(on, |launches| {
             let weights = Weights { dtype: config.dtype, optimizer: config.optimizer.clone() };
@@ -100,7 +94,7 @@ impl Training for SftConfig {
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize> {
         let Largest { row, at_once, of_pack, .. } = Largest::new(self, rows, model)?;
         let batches = [vec![Sequence::from(&row); at_once * of_pack]];
-        Ok(plan::sft(model.clone(), run(self, minimal_target(), layout), &batches)?.memory.total())
+        Ok(plan::sft(model.clone(), self, minimal_target(), layout.fullest, packs(self), &batches)?.memory.total())
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::collectives::Parts;
 use super::plane::ControlPlane;
-use super::tcp::{Tried, Trouble};
+use super::tcp::{Tried, Trouble, runs};
 use super::{Ranks, Tcp};
 use crate::device::nccl::{Comm, Fault, Library, Piece, UniqueId};
 use crate::device::{Device, Driver, On, Stream};
@@ -94,13 +94,16 @@ impl Nccl {
         };
         let rank = self.tcp.rank();
         let piece = |tensor: &Tensor| Piece { address: gpu.memory.address(tensor.span()), bytes: tensor.span().bytes };
-        let pieces = |side: &[Vec<Tensor>]| -> Vec<Vec<Piece>> {
-            let of =
-                |(peer, tensors): (usize, &Vec<Tensor>)| tensors.iter().filter(|_| peer != rank).map(piece).collect();
+        let group_bytes = self.group_bytes;
+        let pieces = |side: &Parts| -> Vec<Vec<Vec<Piece>>> {
+            let of = |(peer, tensors): (usize, &Vec<Tensor>)| match peer == rank {
+                true => Vec::new(),
+                false => runs(tensors, group_bytes).iter().map(|run| run.iter().map(piece).collect()).collect(),
+            };
             side.iter().enumerate().map(of).collect()
         };
         let comm = self.comm.as_ref().ok_or_else(|| Error::Failed(format!("{what}: NCCL was aborted")))?;
-        let groups = Groups::new(&pieces(send), &pieces(recv), self.group_bytes);
+        let groups = Groups::new(&pieces(send), &pieces(recv));
         let name = self.tcp.name(rank);
         let done = match has_agreed {
             true => self.tcp.watched(what, groups.sent(), |plane| {
@@ -148,7 +151,7 @@ fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver, made
             let piece = |peer: usize| vec![Piece { address: base + (peer * TRIAL) as u64, bytes: TRIAL }];
             (0..size).map(piece).collect::<Vec<_>>()
         });
-        way.run(driver, Stream::COMPUTE, &Groups::new(&send, &recv, TRIAL))
+        way.run(driver, Stream::COMPUTE, &Groups(vec![[send, recv]]))
     })?;
     let mut found = vec![0; size * TRIAL];
     driver.download(Stream::COMPUTE, memory[1], &mut found)?;
@@ -233,42 +236,20 @@ impl Way<'_> {
 struct Groups(Vec<[Vec<Vec<Piece>>; 2]>);
 
 impl Groups {
-    /// Cuts the data into groups. A group ends after `bytes` bytes of the data between two ranks. Both ranks compute
-    /// the same boundaries, so no group of one rank waits for a later group of another.
-    fn new(send: &[Vec<Piece>], recv: &[Vec<Piece>], bytes: usize) -> Groups {
-        let [send, recv] =
-            [send, recv].map(|side| -> Vec<Vec<Vec<Piece>>> { side.iter().map(|pieces| cut(pieces, bytes)).collect() });
-        let count = send.iter().chain(&recv).map(Vec::len).max().unwrap_or(0);
+    /// Joins the runs of pieces to and from each rank into groups. Both ranks compute the same runs, so no group of one
+    /// rank waits for a later group of another.
+    fn new(send: &[Vec<Vec<Piece>>], recv: &[Vec<Vec<Piece>>]) -> Groups {
+        let count = send.iter().chain(recv).map(Vec::len).max().unwrap_or(0);
         let of = |side: &[Vec<Vec<Piece>>], group: usize| -> Vec<Vec<Piece>> {
             side.iter().map(|runs| runs.get(group).cloned().unwrap_or_default()).collect()
         };
-        Groups((0..count).map(|group| [of(&send, group), of(&recv, group)]).collect())
+        Groups((0..count).map(|group| [of(send, group), of(recv, group)]).collect())
     }
 
     /// Returns the number of bytes that this rank sends.
     fn sent(&self) -> u64 {
         self.0.iter().flat_map(|[send, _]| send.iter().flatten()).map(|piece| piece.bytes as u64).sum()
     }
-}
-
-/// Cuts pieces into runs of `bytes` bytes; the last run may be shorter. Empty pieces are left out.
-fn cut(pieces: &[Piece], bytes: usize) -> Vec<Vec<Piece>> {
-    let (mut runs, mut room): (Vec<Vec<Piece>>, usize) = (Vec::new(), 0);
-    for piece in pieces {
-        let mut from = 0;
-        while from < piece.bytes {
-            if room == 0 {
-                runs.push(Vec::new());
-                room = bytes;
-            }
-            let len = room.min(piece.bytes - from);
-            if let Some(run) = runs.last_mut() {
-                run.push(Piece { address: piece.address + from as u64, bytes: len });
-            }
-            (room, from) = (room - len, from + len);
-        }
-    }
-    runs
 }
 
 impl Ranks for Nccl {

@@ -198,8 +198,8 @@ impl Tcp {
     /// holds more than two pieces that another rank has not read.
     fn pieces(&mut self, dev: &mut Device, number: u64, what: &str, send: &Parts, recv: &Parts) -> Tried<()> {
         self.agree(number, what, send, recv)?;
-        let send: Vec<Vec<Vec<Tensor>>> = send.iter().map(|tensors| runs(tensors)).collect();
-        let recv: Vec<Vec<Vec<Tensor>>> = recv.iter().map(|tensors| runs(tensors)).collect();
+        let send: Vec<Vec<Vec<Tensor>>> = send.iter().map(|tensors| runs(tensors, PIECE)).collect();
+        let recv: Vec<Vec<Vec<Tensor>>> = recv.iter().map(|tensors| runs(tensors, PIECE)).collect();
         for at in 0..send.iter().chain(&recv).map(Vec::len).max().unwrap_or(0) {
             // A piece that is sent to several ranks is read from the device once.
             let mut last: Option<(&[Tensor], Arc<Vec<u8>>)> = None;
@@ -238,8 +238,8 @@ fn bytes(tensors: &[Tensor]) -> u64 {
     tensors.iter().map(|tensor| tensor.span().bytes as u64).sum()
 }
 
-/// Cuts tensors into runs of at most [`PIECE`] bytes.
-fn runs(tensors: &[Tensor]) -> Vec<Vec<Tensor>> {
+/// Cuts tensors into runs of at most `most` bytes.
+pub fn runs(tensors: &[Tensor], most: usize) -> Vec<Vec<Tensor>> {
     let (mut out, mut room): (Vec<Vec<Tensor>>, usize) = (Vec::new(), 0);
     for tensor in tensors {
         let (flat, size) = (tensor.reshape(&[tensor.len()]), tensor.dtype.size());
@@ -247,7 +247,7 @@ fn runs(tensors: &[Tensor]) -> Vec<Vec<Tensor>> {
         while from < flat.len() {
             if room < size {
                 out.push(Vec::new());
-                room = PIECE;
+                room = most;
             }
             let to = flat.len().min(from + room / size);
             if let Some(run) = out.last_mut() {

@@ -1,7 +1,7 @@
 //! Measures the difference between trainer and sampler: verl's `training/rollout_*` metrics, computed from the sums of
 //! a policy loss.
 
-use crate::ops::policy_loss::ProbSums;
+use crate::ops::policy_loss::{Stat, Sums};
 
 /// The difference between the sampler's and the trainer's probabilities, over counted tokens.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -22,25 +22,25 @@ pub struct ProbsDiff {
 
 impl ProbsDiff {
     /// Computes the differences from sums over counted tokens. Deviation and correlation use moments about 1.
-    pub fn from(sums: &ProbSums) -> ProbsDiff {
-        let n = sums.tokens;
+    pub fn from(sums: &Sums) -> ProbsDiff {
+        let n = sums[Stat::Tokens];
         if n == 0.0 {
             return ProbsDiff::default();
         }
-        let mean = sums.diff / n;
-        let variance = (sums.diff_squared - sums.diff * mean) / (n - 1.0).max(1.0);
-        let [a, b] = sums.below_one.map(|sum| sum / n);
-        let [var_a, var_b] = [(sums.below_one_squared[0], a), (sums.below_one_squared[1], b)]
-            .map(|(squares, mean)| (squares / n - mean * mean).max(0.0));
+        let mean = sums[Stat::ProbDiff] / n;
+        let variance = (sums[Stat::ProbDiffSquared] - sums[Stat::ProbDiff] * mean) / (n - 1.0).max(1.0);
+        let [a, b] = [Stat::Prob, Stat::OldProb].map(|sum| sums[sum] / n);
+        let [var_a, var_b] = [(Stat::ProbSquared, a), (Stat::OldProbSquared, b)]
+            .map(|(squares, mean)| (sums[squares] / n - mean * mean).max(0.0));
         let spread = (var_a * var_b).sqrt();
-        let cov = sums.product / n - a * b;
+        let cov = sums[Stat::ProbProduct] / n - a * b;
         ProbsDiff {
             valid: true,
-            max: sums.max_diff,
+            max: sums[Stat::MaxProbDiff].max(0.0),
             mean,
             std: variance.max(0.0).sqrt(),
             pearson: if spread > 0.0 { (cov / spread).clamp(-1.0, 1.0) } else { f64::from(mean == 0.0) },
-            log_prob_max: sums.max_log_diff,
+            log_prob_max: sums[Stat::MaxLogProbDiff].max(0.0),
         }
     }
 

@@ -294,7 +294,7 @@ impl<'a> MiniBatch<'a> {
             stats.entropy *= weight(&self.computed) / weight(&self.denominators);
         }
         let responses = self.lanes.iter().map(|lane| lane.moving.len() + lane.idle.len()).sum();
-        let probs_diff = ProbsDiff::from(&sums.probs());
+        let probs_diff = ProbsDiff::from(&sums);
         let Computed { tokens, shared_tokens, micro_batches, .. } = done;
         Ok(UpdateResults { stats, probs_diff, differing, tokens, shared_tokens, responses, micro_batches })
     }

@@ -45,7 +45,7 @@ enum Line {
     Ended {
         prompt: u64,
         rollout: usize,
-        finish_reason: String,
+        finish_reason: FinishReason,
         arithmetic: String,
         token_ids: Vec<u32>,
         log_probs: Vec<f64>,
@@ -126,8 +126,8 @@ impl Journal {
     pub fn add_output(&mut self, (prompt, rollout): Name, output: &CompletionOutput) -> Result<()> {
         // An f64 represents every f32 exactly, so the values are read back bitwise identical.
         let log_probs = output.logprobs.iter().map(|p| f64::from(*p)).collect();
-        let finish_reason = output.finish_reason.as_str().to_owned();
-        let (token_ids, arithmetic) = (output.token_ids.clone(), self.arithmetic.clone());
+        let (finish_reason, token_ids) = (output.finish_reason, output.token_ids.clone());
+        let arithmetic = self.arithmetic.clone();
         self.add(&Line::Ended { prompt, rollout, finish_reason, arithmetic, token_ids, log_probs })
     }
 
@@ -161,7 +161,6 @@ fn known(text: &str, head: &str, found: &mut Found) -> String {
         match known {
             Line::Ended { prompt, rollout, finish_reason, arithmetic, token_ids, log_probs } => {
                 let logprobs = log_probs.into_iter().map(|p| p as f32).collect();
-                let Some(finish_reason) = FinishReason::named(&finish_reason) else { continue };
                 let output = CompletionOutput { request: 0, index: rollout, token_ids, logprobs, finish_reason };
                 found.outputs.insert((prompt, rollout), output);
                 found.arithmetics.insert((prompt, rollout), arithmetic);

@@ -17,7 +17,7 @@ pub const BYTES_A_TOKEN: usize = 12;
 struct Head {
     question: usize,
     rollout: usize,
-    finish_reason: String,
+    finish_reason: FinishReason,
     tokens: usize,
     response: String,
     score: Score,
@@ -33,7 +33,7 @@ pub fn pack(rollouts: &[Rollout]) -> Result<Vec<u8>> {
         let head = Head {
             question: *question,
             rollout: output.index,
-            finish_reason: output.finish_reason.as_str().to_owned(),
+            finish_reason: output.finish_reason,
             tokens: output.token_ids.len(),
             response: response.clone(),
             score: score.clone(),
@@ -63,7 +63,7 @@ pub fn unpack(mut bytes: &[u8]) -> Result<Vec<Rollout>> {
             index: head.rollout,
             token_ids: ids.chunks(4).map(word).collect(),
             logprobs: logprobs.chunks(4).map(|bytes| f32::from_bits(word(bytes))).collect(),
-            finish_reason: FinishReason::named(&head.finish_reason).ok_or_else(|| cut(&head))?,
+            finish_reason: head.finish_reason,
         };
         let Head { question, response, score, judge, sampled_with, .. } = head;
         let judge = judge.into();
@@ -102,7 +102,8 @@ fn broken(error: serde_json::Error) -> Error {
 fn cut(head: &Head) -> Error {
     Error::Failed(format!(
         "the rollouts of a rank: the message ends inside a rollout of {} tokens with finish reason {:?}",
-        head.tokens, head.finish_reason
+        head.tokens,
+        head.finish_reason.as_str()
     ))
 }
 

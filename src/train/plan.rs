@@ -159,22 +159,16 @@ pub fn owned(
     (0..ranks).map(of).collect()
 }
 
-/// A fine-tuning run to plan.
-#[derive(Clone, Copy)]
-pub struct Run<'a> {
-    /// Settings of the run.
-    pub config: &'a SftConfig,
-    /// Device of each rank.
-    pub target: Target,
-    /// The rank whose memory is planned.
-    pub ranks: OneRank,
-    /// Largest number of micro-batches of an update.
-    pub most_micro_batches: usize,
-}
-
-/// Returns the plan of a fine-tuning run. `batches` are the largest micro-batches of the run.
-pub fn sft(model: ModelConfig, run: Run<'_>, batches: &[Vec<Sequence<'_>>]) -> Result<Planned> {
-    let Run { config, target, ranks, most_micro_batches } = run;
+/// Returns the plan of the rank described by `ranks` in a fine-tuning run. `batches` are the largest micro-batches of the
+/// run, and `most_micro_batches` is the largest number of micro-batches of an update.
+pub fn sft(
+    model: ModelConfig,
+    config: &SftConfig,
+    target: Target,
+    ranks: OneRank,
+    most_micro_batches: usize,
+    batches: &[Vec<Sequence<'_>>],
+) -> Result<Planned> {
     let mut training = Training::new(model, config.dtype, config.optimizer.clone(), target, ranks)?;
     let (mut grads, update) = training.gradients()?;
     let Training { mut dev, model, exchange, mut ranks, .. } = training;

@@ -172,8 +172,8 @@ impl TrainingJob for SftJob {
         let (samples, most_micro_batches) = self.largest_micro_batches()?;
         let batches: Vec<Vec<Sequence<'_>>> =
             samples.iter().map(|batch| batch.iter().map(Sequence::from).collect()).collect();
-        let run = plan::Run { config: &self.config, target, ranks: *ranks, most_micro_batches };
-        let planned = plan::sft(model.clone(), run, &batches)?.check(LOWER)?;
+        let planned =
+            plan::sft(model.clone(), &self.config, target, *ranks, most_micro_batches, &batches)?.check(LOWER)?;
         self.common.complete_plan(&planned, self.config.dtype, &self.config.optimizer, target, LOWER)
     }
 

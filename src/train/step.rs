@@ -4,7 +4,6 @@
 //! each target's log-prob. The caller divides by the size of the whole mini-batch. Therefore the terms of the sum do
 //! not depend on how a mini-batch is cut into micro-batches.
 
-use std::iter::Sum;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use crate::data::Sample;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
-use crate::model::{CheckpointPolicy, GradientSink, Inputs, LogProbs, Mode, Model, Policy, Tape};
+use crate::model::{CheckpointPolicy, GradientSink, Inputs, Mode, Model, Policy, Tape, Var};
 use crate::ops::rows::Segments;
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -94,19 +93,11 @@ impl AddAssign for Computed {
     }
 }
 
-impl Sum for Computed {
-    fn sum<I: Iterator<Item = Computed>>(parts: I) -> Computed {
-        parts.fold(Computed::default(), |mut sum, part| {
-            sum += part;
-            sum
-        })
-    }
-}
-
 /// A forward pass that still waits for its backward pass.
 pub struct Forward {
     tape: Tape,
-    logprobs: LogProbs,
+    /// The log-probs and the entropies as values of the tape.
+    values: (Var, Option<Var>),
     /// Log-prob of each target, sequence after sequence, f32 `[R]`.
     pub log_prob: Tensor,
     /// Entropy of the distribution from which each target was predicted, f32 `[R]`, if it was requested.
@@ -151,9 +142,9 @@ pub fn forward_changed(
         let repeated = inputs.shares_prompts().then(|| Segments::upload(dev, tape.region(), &rows)).transpose()?;
         let hidden = tape.gather(dev, hidden, idx, repeated)?;
         let ids = tape.upload(dev, &ids, &[ids.len()])?;
-        let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, ids, entropy)?;
-        let (log_prob, entropy) = (logprobs.log_prob.tensor, logprobs.entropy.map(|e| e.tensor));
-        Ok(Forward { tape, logprobs, log_prob, entropy, cu_targets })
+        let values = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, ids, entropy)?;
+        let (log_prob, entropy) = (values.0.tensor, values.1.map(|entropy| entropy.tensor));
+        Ok(Forward { tape, values, log_prob, entropy, cu_targets })
     })
 }
 
@@ -217,8 +208,8 @@ impl Forward {
         dentropy: Option<Tensor>,
     ) -> Result<()> {
         let done = dev.range(format_args!("backward"), |dev| {
-            let mut seeds = vec![(self.logprobs.log_prob, dlog_prob)];
-            seeds.extend(self.logprobs.entropy.zip(dentropy));
+            let mut seeds = vec![(self.values.0, dlog_prob)];
+            seeds.extend(self.values.1.zip(dentropy));
             self.tape.backward(dev, grads, &seeds)
         });
         self.tape.finish(dev);

@@ -213,11 +213,6 @@ impl<'r> Trainer<'r> {
         self.ranks.all_gather(dev, "metrics of all micro-batches", &owned)
     }
 
-    /// Calls [`ranks::agreed`] with the other ranks: if one was asked to stop, all stop.
-    pub fn agreed<T>(&mut self, what: &'static str, done: Result<T>) -> Result<T> {
-        ranks::agreed(self.ranks, what, done)
-    }
-
     /// Queues one update from `grads` and returns its learning rate. The host waits only for the last bytes of a
     /// checkpoint and for ranks that are connected over TCP. If the gradient norm or one of `losses` (f64) is not
     /// finite, the update changes nothing; [`Trainer::stats`] reports it.

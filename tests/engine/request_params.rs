@@ -24,8 +24,8 @@ fn trained(model: &Model, dev: &mut Device, prompt: &Prompt, ids: &[u32], from: 
     let hidden = tape.gather(dev, hidden, rows, None).unwrap();
     let targets = tape.upload(dev, &ids[from..], &[ids.len() - from]).unwrap();
     let policy = Policy { allowed: None, temperature };
-    let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, false).unwrap();
-    let logprobs = dev.read::<f32>(logprobs.log_prob.tensor).unwrap();
+    let (logprobs, _) = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, false).unwrap();
+    let logprobs = dev.read::<f32>(logprobs.tensor).unwrap();
     tape.finish(dev);
     logprobs
 }

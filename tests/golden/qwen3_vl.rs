@@ -9,7 +9,6 @@ use omr::engine::{Engine, EngineConfig, EngineCoreRequest, Prompt, RequestParams
 use omr::image::processor::smart_resize;
 use omr::image::{ImageInput, Limits, MediaFormat, Processor, Rgb, decode};
 use omr::model::config::{MediaConfig, RopeAxes, TowerKind};
-use omr::model::layer::Mlp;
 use omr::model::positions::{self, VisionPositions};
 use omr::model::rotary::Rotary;
 use omr::model::{Attend, DeepStack, Inputs, Mode, Model, ModelConfig, Tape};
@@ -423,10 +422,7 @@ fn mistaken(golden: &Golden, dev: &mut Device, name: &str) -> Model {
     match name {
         "deepstack mergers reversed" => mergers[1..].reverse(),
         "mergers with tanh GELU" => mergers.iter_mut().for_each(|merger| merger.gelu = GeluKind::Tanh),
-        "blocks with exact GELU" => blocks.iter_mut().for_each(|block| {
-            let Mlp::Gelu { kind, .. } = &mut block.mlp else { panic!() };
-            *kind = GeluKind::Exact;
-        }),
+        "blocks with exact GELU" => blocks.iter_mut().for_each(|block| block.mlp.gelu = Some(GeluKind::Exact)),
         "LayerNorm eps 1e-5" => {
             let of_blocks = blocks.iter_mut().flat_map(|b| [&mut b.input_layernorm, &mut b.post_attention_layernorm]);
             let norms = of_blocks.chain(mergers.iter_mut().map(|merger| &mut merger.norm));

@@ -458,7 +458,7 @@ fn rollout_probs_diff() {
         };
         let (den, mut grad) = (Denominators::new(&cu, None), vec![f64::NAN; old.len()]);
         let sums = policy_loss::compute::compute(&losses::grpo(), &den, &batch, &old, &mut grad, None, None).unwrap();
-        let diff = ProbsDiff::from(&sums.probs());
+        let diff = ProbsDiff::from(&sums);
         for (name, value) in [
             ("probs_diff_max", diff.max),
             ("probs_diff_mean", diff.mean),

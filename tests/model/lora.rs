@@ -43,8 +43,8 @@ fn log_probs(dev: &mut Device, model: &Model, inputs: &Inputs) -> Vec<u32> {
     let hidden = model.forward(&mut tape, dev, inputs).unwrap();
     let targets = tape.upload(dev, &inputs.input_ids, &[inputs.len()]).unwrap();
     let policy = Policy::default();
-    let found = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, false).unwrap();
-    let bits = dev.read::<f32>(found.log_prob.tensor).unwrap().iter().map(|x| x.to_bits()).collect();
+    let (found, _) = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, false).unwrap();
+    let bits = dev.read::<f32>(found.tensor).unwrap().iter().map(|x| x.to_bits()).collect();
     tape.finish(dev);
     bits
 }

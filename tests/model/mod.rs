@@ -95,12 +95,12 @@ fn pass(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl Into<Checkp
     let idx = tape.upload(dev, &rows, &[rows.len()]).unwrap();
     let targets = tape.upload(dev, &ids, &[ids.len()]).unwrap();
     let hidden = tape.gather(dev, hidden, idx, None).unwrap();
-    let lp = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, true).unwrap();
-    let entropy = lp.entropy.unwrap();
-    let values: [Vec<f32>; 2] = [dev.read(lp.log_prob.tensor).unwrap(), dev.read(entropy.tensor).unwrap()];
+    let (lp, entropy) = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, true).unwrap();
+    let entropy = entropy.unwrap();
+    let values: [Vec<f32>; 2] = [dev.read(lp.tensor).unwrap(), dev.read(entropy.tensor).unwrap()];
     let dlog_prob = tape.upload(dev, &weights, &[rows.len()]).unwrap();
     let dentropy = tape.upload(dev, &vec![0.1f32; rows.len()], &[rows.len()]).unwrap();
-    tape.backward(dev, grads, &[(lp.log_prob, dlog_prob), (entropy, dentropy)]).unwrap();
+    tape.backward(dev, grads, &[(lp, dlog_prob), (entropy, dentropy)]).unwrap();
     tape.finish(dev);
     let sum = |i: usize, w: &dyn Fn(usize) -> f32| -> f64 {
         values[i].iter().enumerate().map(|(j, &v)| f64::from(v) * f64::from(w(j))).sum()

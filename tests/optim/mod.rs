@@ -37,10 +37,10 @@ impl Rank {
     /// Creates parameters of several chunks of 65,536 elements, of one chunk, and of a few elements.
     fn new(ranks: &dyn Ranks, mut dev: Device, dtype: DType, config: OptimConfig) -> Rank {
         let mut layout = ParamLayout::new(dtype);
-        layout.within(Part::Table).linear(&mut dev, "model.embed_tokens", [500, 200], 200, false).unwrap();
+        layout.within(Part::Table).linear(&mut dev, "model.embed_tokens", [500, 200], [500, 200], false).unwrap();
         layout.within(Part::Head).gate_up(&mut dev, "mlp", 200, 390, true).unwrap();
         layout.within(Part::Head).norm(&mut dev, "norm", 5).unwrap();
-        layout.within(Part::Head).linear(&mut dev, "lm_head", [300, 500], 490, false).unwrap();
+        layout.within(Part::Head).linear(&mut dev, "lm_head", [300, 500], [300, 490], false).unwrap();
         let start = |piece: usize, r: usize, out: &mut [f32]| {
             out.iter_mut().enumerate().for_each(|(k, x)| *x = ((piece + 7 * r + 3 * k) % 19) as f32 * 0.01 - 0.09);
         };

@@ -26,7 +26,7 @@ use crate::kernels::{self, Outcome, equal, mutate_sites_on};
 fn updated(ranks: &mut dyn Ranks) -> Result<Vec<bf16>> {
     let mut dev = kernels::emu();
     let mut layout = ParamLayout::new(DType::Bf16);
-    layout.within(Part::Head).linear(&mut dev, "w", [300, 250], 250, true)?;
+    layout.within(Part::Head).linear(&mut dev, "w", [300, 250], [300, 250], true)?;
     layout.within(Part::Head).norm(&mut dev, "norm", 250)?;
     let values = |n: usize, seed: usize| -> Vec<f32> {
         (0..n).map(|i| ((i * 37 + seed * 101) % 1009) as f32 / 504.0 - 1.0).collect()
@@ -110,7 +110,8 @@ fn exchanged(dev: &mut Device, rows: usize, mode: impl Fn(Exchange) -> Exchange)
     const LAYERS: usize = 5;
     let mut layout = ParamLayout::new(DType::Bf16);
     for layer in 0..LAYERS {
-        layout.within(Part::Layer(layer)).linear(dev, &format!("model.layers.{layer}.w"), [rows, 250], 250, true)?;
+        let (name, size) = (format!("model.layers.{layer}.w"), [rows, 250]);
+        layout.within(Part::Layer(layer)).linear(dev, &name, size, size, true)?;
     }
     let shards = Shards::new(&layout.shares(), 2);
     let exchange = mode(Exchange::new(&layout, 0, 2));

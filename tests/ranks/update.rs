@@ -22,8 +22,8 @@ const MICRO_BATCHES: usize = 5;
 fn hands_over(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<u64> {
     let (rank, size) = (ranks.rank(), ranks.size());
     let mut layout = ParamLayout::new(DType::F32);
-    layout.within(Part::Layer(0)).linear(dev, "model.layers.0.w", [700, 300], 300, true)?;
-    layout.within(Part::Layer(1)).linear(dev, "model.layers.1.w", [700, 300], 300, true)?;
+    layout.within(Part::Layer(0)).linear(dev, "model.layers.0.w", [700, 300], [700, 300], true)?;
+    layout.within(Part::Layer(1)).linear(dev, "model.layers.1.w", [700, 300], [700, 300], true)?;
     layout.within(Part::Head).norm(dev, "norm", 300)?;
     let shards = Shards::new(&layout.shares(), size);
     let mut optimizer = Optimizer::sharded(dev, &layout, OptimConfig::default(), 1, &shards, rank)?;

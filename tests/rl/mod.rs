@@ -193,7 +193,7 @@ proptest! {
             prop_assert_eq!((stats.ratio_min, stats.ratio_max), (1.0, 1.0));
         }
         prop_assert_eq!((stats.pg_clipfrac, stats.dual_clipfrac, stats.ppo_kl), (0.0, 0.0, 0.0));
-        let diff = ProbsDiff::from(&sums.probs());
+        let diff = ProbsDiff::from(&sums);
         prop_assert_eq!((diff.max, diff.log_prob_max), (0.0, 0.0));
     }
 

@@ -109,7 +109,7 @@ fn a_save_takes_blocks_of_rows_from_the_heap() {
     let (n, k, dir) = (4096, 2048, tempfile::tempdir().unwrap());
     let mut dev = Device::cpu(&Plan::default().with(Region::Weights, 64 << 20), 1, Isa::detect()).unwrap();
     let mut layout = ParamLayout::new(DType::F32);
-    layout.within(Part::Head).linear(&mut dev, "w", [n, k], k, false).unwrap();
+    layout.within(Part::Head).linear(&mut dev, "w", [n, k], [n, k], false).unwrap();
     let value = |r: usize, k: usize| (r * 31 + k * 7) as f32 / 1024.0;
     let row = |_: usize, r: usize, out: &mut [f32]| out.iter_mut().enumerate().for_each(|(k, x)| *x = value(r, k));
     layout.params[0].fill::<f32>(&mut dev, layout.params[0].tensor, row).unwrap();

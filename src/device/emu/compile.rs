@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
+
+use rayon::prelude::*;
 
 use crate::device::images::with_included;
 use crate::error::{Error, Result};
@@ -174,21 +174,8 @@ impl Cache {
 
     /// Compiles every kernel file, with one thread per processor.
     pub fn fill(&self) -> Result<()> {
-        let files = self.sources.keys().filter(|p| p.ends_with(".cu"));
-        let todo: Mutex<Vec<&String>> = Mutex::new(files.collect());
-        let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let work = || {
-            while let Some(file) = next() {
-                self.object(std::slice::from_ref(file))?;
-            }
-            Ok(())
-        };
-        let threads = thread::available_parallelism().map_or(1, |n| n.get());
-        thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            let lost = |_| Err(Error::Failed("a thread that compiled a kernel panicked".into()));
-            workers.into_iter().try_for_each(|w| w.join().unwrap_or_else(lost))
-        })
+        let files: Vec<&String> = self.sources.keys().filter(|p| p.ends_with(".cu")).collect();
+        files.into_par_iter().try_for_each(|file| self.object(std::slice::from_ref(file)).map(drop))
     }
 
     /// Returns the path of the object of these sources, which may not exist yet.

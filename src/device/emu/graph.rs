@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 pub type Ticket = u64;
 
 /// A part of a kernel's `Args`, with an alignment that is sufficient for any argument (a tensor map requires 64).
-#[derive(Clone, Copy)]
-#[repr(align(128))]
+#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
+#[repr(C, align(128))]
 struct Line([u8; 128]);
 
 /// Parameters of a launch, as they were at the call.
@@ -23,21 +23,15 @@ pub struct LaunchBytes {
 impl LaunchBytes {
     /// Copies `bytes`.
     pub fn new(bytes: &[u8]) -> LaunchBytes {
-        let line = |part: &[u8]| {
-            let mut line = Line([0; 128]);
-            line.0[..part.len()].copy_from_slice(part);
-            line
-        };
         // There is at least one line, because a kernel without parameters still receives an address.
-        let mut lines: Vec<Line> = bytes.chunks(128).map(line).collect();
-        lines.resize(lines.len().max(1), Line([0; 128]));
+        let mut lines = vec![Line([0; 128]); bytes.len().div_ceil(128).max(1)];
+        bytemuck::cast_slice_mut(&mut lines)[..bytes.len()].copy_from_slice(bytes);
         LaunchBytes { lines, bytes: bytes.len() }
     }
 
     /// Returns the bytes, aligned to 128.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: lines are arrays of bytes without padding, and `bytes` is at most their total length.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.bytes) }
+        &bytemuck::cast_slice(&self.lines)[..self.bytes]
     }
 }
 
@@ -133,8 +127,7 @@ impl Queues {
 
     /// Returns the streams whose next work can run.
     pub fn ready(&self) -> Vec<Stream> {
-        let all = (0..self.streams.len() as u32).map(Stream);
-        all.filter(|s| !self.is_empty(*s) && self.blocked_on(*s).is_none()).collect()
+        self.streams().filter(|s| !self.is_empty(*s) && self.blocked_on(*s).is_none()).collect()
     }
 
     /// Removes all work, after an error.
@@ -209,7 +202,7 @@ impl Capture {
 
     /// Ends the capture on `stream` and returns the work. Errors if the capture began on another stream, a call
     /// invalidated it, or the work of a stream was not waited for.
-    pub fn end(self, stream: Stream) -> Result<Captured> {
+    pub fn end(self, stream: Stream) -> Result<Vec<(Stream, Op)>> {
         if stream != self.origin {
             return Err(Error::Failed("a capture must end on the stream that it began on".into()));
         }
@@ -222,34 +215,27 @@ impl Capture {
                 return Err(Error::Failed(format!("the capture ends without waiting for stream {stream}")));
             }
         }
-        Ok(Captured { ops: self.ops })
+        Ok(self.ops)
     }
 }
 
-/// Captured work: the operations of each stream in order, including the waits between streams.
-pub struct Captured {
-    ops: Vec<(Stream, Op)>,
-}
-
-impl Captured {
-    /// Returns all work in an order that respects the order within each stream and every wait. If several streams can
-    /// continue, `choose` returns the index of one of them (they are in ascending order).
-    pub fn order(&self, mut choose: impl FnMut(usize) -> usize) -> Vec<Op> {
-        let mut queues = Queues::default();
-        for (stream, op) in &self.ops {
-            while !queues.has(*stream) {
-                queues.add();
-            }
-            queues.push(*stream, op.clone());
+/// Returns captured work in an order that respects the order within each stream and every wait. If several streams can
+/// continue, `choose` returns the index of one of them (they are in ascending order).
+pub fn order(captured: &[(Stream, Op)], mut choose: impl FnMut(usize) -> usize) -> Vec<Op> {
+    let mut queues = Queues::default();
+    for (stream, op) in captured {
+        while !queues.has(*stream) {
+            queues.add();
         }
-        let mut order = Vec::with_capacity(self.ops.len());
-        loop {
-            let ready = queues.ready();
-            // Every wait was captured after its recording, so some stream is ready until all work is done.
-            if ready.is_empty() {
-                return order;
-            }
-            order.extend(queues.pop(ready[choose(ready.len())]));
+        queues.push(*stream, op.clone());
+    }
+    let mut order = Vec::with_capacity(captured.len());
+    loop {
+        let ready = queues.ready();
+        // Every wait was captured after its recording, so some stream is ready until all work is done.
+        if ready.is_empty() {
+            return order;
         }
+        order.extend(queues.pop(ready[choose(ready.len())]));
     }
 }

@@ -1,7 +1,7 @@
 //! Schedules of queued work that make a missing wait visible.
 
 use crate::device::driver::{Graph, Stream};
-use crate::device::emu::graph::{Captured, Op, Queues, Ticket};
+use crate::device::emu::graph::{Op, Queues, Ticket, order};
 use crate::device::emu::machine::{Machine, random};
 use crate::device::emu::options::{Completion, Options};
 use crate::error::{Error, Result};
@@ -12,7 +12,8 @@ pub struct Streams {
     pub machine: Machine,
     /// Queue of each stream.
     pub queues: Queues,
-    graphs: Vec<Option<Captured>>,
+    /// Captured work by graph: the operations of each stream in order, including the waits between streams.
+    graphs: Vec<Option<Vec<(Stream, Op)>>>,
     completion: Completion,
     seed: u64,
     draws: u64,
@@ -46,13 +47,13 @@ impl Streams {
     }
 
     /// Stores captured work for replays.
-    pub fn keep(&mut self, captured: Captured) -> Graph {
+    pub fn keep(&mut self, captured: Vec<(Stream, Op)>) -> Graph {
         self.graphs.push(Some(captured));
         Graph(self.graphs.len() as u32 - 1)
     }
 
     /// Returns a graph that was captured and not dropped.
-    pub fn captured(&self, graph: Graph) -> Result<&Captured> {
+    pub fn captured(&self, graph: Graph) -> Result<&Vec<(Stream, Op)>> {
         let missing_error = || Error::Failed(format!("graph {} was never captured, or is already dropped", graph.0));
         self.graphs.get(graph.0 as usize).and_then(Option::as_ref).ok_or_else(missing_error)
     }
@@ -163,7 +164,7 @@ impl Streams {
         let mut step = 0;
         // This cannot fail: queued replays run before a graph is dropped.
         let Some(captured) = &self.graphs[graph.0 as usize] else { return Ok(()) };
-        let order = captured.order(|ready| match completion {
+        let order = order(captured, |ready| match completion {
             Completion::Eager => 0,
             // Streams that joined last run before the first stream.
             Completion::Lazy => ready - 1,

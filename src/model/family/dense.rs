@@ -4,7 +4,7 @@ use super::node::Node;
 use crate::config::BaseConfig;
 use crate::error::{Error, Result};
 use crate::model::config::{
-    LayerConfig, Llama3Scaling, Measured, ModelParts, NewIds, RopeAxes, RopeConfig, RopeScaling, SizeCheck, TextConfig,
+    LayerConfig, Llama3Scaling, Measured, ModelParts, NewIds, RopeAxes, RopeConfig, SizeCheck, TextConfig,
 };
 use crate::ops::attend::Heads;
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ pub fn read(root: &Node<'_>, dense: Dense) -> Result<ModelParts> {
     refuse(root, &["attention_bias", "mlp_bias"])?;
     let rope = rope(root)?;
     let theta = rope.as_ref().filter(|rope| rope.has("rope_theta")).unwrap_or(root).f64("rope_theta", Some(1e4))?;
-    let scaling = rope.map_or(Ok(RopeScaling::None), |rope| scaling(&rope))?;
+    let scaling = rope.map_or(Ok(None), |rope| scaling(&rope))?;
     let rope = RopeConfig { theta, dim: head_dim(root, dense.head_dim)?, scaling, axes: RopeAxes::One };
     Ok(ModelParts { text: text(root, root, dense, rope)?, media: None })
 }
@@ -66,13 +66,13 @@ pub fn rope<'a>(text: &Node<'a>) -> Result<Option<Node<'a>>> {
 }
 
 /// Reads the change of the frequencies. Older files have `type` instead of `rope_type`.
-fn scaling(rope: &Node<'_>) -> Result<RopeScaling> {
+fn scaling(rope: &Node<'_>) -> Result<Option<Llama3Scaling>> {
     let key = if rope.has("rope_type") { "rope_type" } else { "type" };
     rope.one_of(key, &["default", "llama3"])?;
     if rope.get(key).is_none_or(|kind| kind == "default") {
-        return Ok(RopeScaling::None);
+        return Ok(None);
     }
-    Ok(RopeScaling::Llama3(Llama3Scaling {
+    Ok(Some(Llama3Scaling {
         factor: rope.f64("factor", None)?,
         low_freq_factor: rope.f64("low_freq_factor", None)?,
         high_freq_factor: rope.f64("high_freq_factor", None)?,

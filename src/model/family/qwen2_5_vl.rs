@@ -10,7 +10,7 @@ use super::node::Node;
 use crate::config::BaseConfig;
 use crate::error::{Error, Result};
 use crate::model::config::{
-    Family, MediaConfig, ModelParts, NewIds, RopeAxes, RopeConfig, RopeScaling, TextConfig, TowerConfig, TowerKind,
+    Family, MediaConfig, ModelParts, NewIds, RopeAxes, RopeConfig, TextConfig, TowerConfig, TowerKind,
 };
 
 const MODEL_TYPE: &str = "qwen2_5_vl";
@@ -45,7 +45,7 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
     let rope = RopeConfig {
         theta: rope_theta.f64("rope_theta", Some(1e6))?,
         dim,
-        scaling: RopeScaling::None,
+        scaling: None,
         axes: RopeAxes::Sections(section),
     };
     let dense = Dense { qkv_bias: true, rms_norm_eps: 1e-5, ..Dense::DEFAULT };

@@ -10,7 +10,7 @@ use super::qwen2_5_vl;
 use crate::config::BaseConfig;
 use crate::error::Result;
 use crate::model::config::{
-    Family, MediaConfig, ModelParts, NewIds, RopeAxes, RopeConfig, RopeScaling, TextConfig, TowerConfig, TowerKind,
+    Family, MediaConfig, ModelParts, NewIds, RopeAxes, RopeConfig, TextConfig, TowerConfig, TowerKind,
 };
 
 const MODEL_TYPE: &str = "qwen3_vl";
@@ -43,7 +43,7 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
     };
     let dense = Dense { qk_norm: true, head_dim: Some(128), max_position_embeddings: 128_000, ..Dense::DEFAULT };
     let dim = dense::head_dim(&text, dense.head_dim)?;
-    let rope = RopeConfig { theta, dim, scaling: RopeScaling::None, axes: RopeAxes::Interleaved(section) };
+    let rope = RopeConfig { theta, dim, scaling: None, axes: RopeAxes::Interleaved(section) };
     let text = TextConfig {
         // transformers ignores the key inside of text_config.
         tie_word_embeddings: root.bool("tie_word_embeddings", false)?,

@@ -64,10 +64,11 @@ pub enum Moments {
 }
 
 impl Moments {
-    /// Returns the tensors that hold the moments.
+    /// Returns the tensors that hold the moments: of the first moment the values or codes and the scales, then those of
+    /// the second.
     pub fn tensors(&self) -> [Option<Tensor>; 4] {
         match *self {
-            Moments::F32 { m, v } | Moments::Bf16 { m, v } => [Some(m), Some(v), None, None],
+            Moments::F32 { m, v } | Moments::Bf16 { m, v } => [Some(m), None, Some(v), None],
             Moments::Code8 { m, v } => [Some(m.codes), Some(m.scales), Some(v.codes), Some(v.scales)],
         }
     }

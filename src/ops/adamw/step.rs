@@ -55,10 +55,7 @@ fn launch(mut gpu: Gpu<'_>, parameter: Parameter, hp: &AdamW, clip: Tensor) -> R
         (Moments::Bf16 { .. }, None) => "adamw_bf16_rounded",
         (Moments::Code8 { .. }, None) => "adamw_8bit_rounded",
     };
-    let (m, v, m_scales, v_scales) = match moments {
-        Moments::F32 { m, v } | Moments::Bf16 { m, v } => (m, v, None, None),
-        Moments::Code8 { m, v } => (m.codes, v.codes, Some(m.scales), Some(v.scales)),
-    };
+    let [m, m_scales, v, v_scales] = moments.tensors();
     let Noise { key, param } = Noise::new(hp);
     let (factors, len) = (Factors::new(hp), w.len() as i64);
     check::count(gpu.op, "elements of a parameter", first + w.len())?;

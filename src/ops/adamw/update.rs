@@ -34,12 +34,9 @@ pub(super) fn update(cpu: Cpu<'_>, parameter: Parameter, clip: f32, factors: Fac
     // All views are requested in one array, so an absent tensor is passed as an empty slice of the weights and not
     // used.
     let none = w.slice(0, 0);
-    let (m, v, scales) = match moments {
-        Moments::F32 { m, v } | Moments::Bf16 { m, v } => (m, v, [none; 2]),
-        Moments::Code8 { m, v } => (m.codes, v.codes, [m.scales, v.scales]),
-    };
-    let ([w, low, m, v, m_scales, v_scales], [g]) =
-        cpu.memory.tensors([w, lo.unwrap_or(none), m, v, scales[0], scales[1]], [grad]);
+    let [m, m_scales, v, v_scales] = moments.tensors().map(|tensor| tensor.unwrap_or(none));
+    let outs = [w, lo.unwrap_or(none), m, m_scales, v, v_scales];
+    let ([w, low, m, m_scales, v, v_scales], [g]) = cpu.memory.tensors(outs, [grad]);
     let g = g.of::<f32>();
     let weights: Vec<Weights<'_>> = match (dtype, lo) {
         (DType::Bf16, Some(_)) => {

@@ -202,25 +202,22 @@ impl Fold {
     pub fn of(partials: &[f32]) -> Fold {
         let mut fold = Fold { max: f32::NEG_INFINITY, sum: 0.0, weighted: 0.0 };
         for p in partials.chunks_exact(PARTIAL) {
-            fold.push(p[0], p[1], p[2]);
+            let (max, sum, weighted) = (p[0], p[1], p[2]);
+            if sum == 0.0 {
+                continue;
+            }
+            if fold.sum == 0.0 {
+                fold = Fold { max, sum, weighted };
+                continue;
+            }
+            let m = lanes::larger(fold.max, max);
+            let (da, db) = (fold.max - m, max - m);
+            let (a, b) = (math::exp(da), math::exp(db));
+            fold.weighted = a * fold.sum.mul_add(da, fold.weighted) + b * sum.mul_add(db, weighted);
+            fold.sum = a.mul_add(fold.sum, b * sum);
+            fold.max = m;
         }
         fold
-    }
-
-    fn push(&mut self, max: f32, sum: f32, weighted: f32) {
-        if sum == 0.0 {
-            return;
-        }
-        if self.sum == 0.0 {
-            *self = Fold { max, sum, weighted };
-            return;
-        }
-        let m = lanes::larger(self.max, max);
-        let (da, db) = (self.max - m, max - m);
-        let (a, b) = (math::exp(da), math::exp(db));
-        self.weighted = a * self.sum.mul_add(da, self.weighted) + b * sum.mul_add(db, weighted);
-        self.sum = a.mul_add(self.sum, b * sum);
-        self.max = m;
     }
 
     /// Returns ln of the sum of e^z, or minus infinity if no id is allowed.

@@ -42,7 +42,6 @@ impl Ends {
 /// Computes `product` tile by tile into `epilogue`. The words of the left operand are contiguous along each row.
 pub(super) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<'_>, epilogue: &P) {
     const { assert!(P::UNIT <= MAX_PANELS && ROWS.is_multiple_of(P::ROW_UNIT)) };
-    assert!(!P::IN_PLACE, "sums of bf16 in place");
     let fits = LEFT_BYTES / (product.steps * WORD).max(1) / ROWS * ROWS;
     in_jobs::<P>(pool, product, ROWS, fits, |rows, panels| {
         let whole = rows.start + rows.len() / ROWS * ROWS;

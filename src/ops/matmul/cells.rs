@@ -64,7 +64,7 @@ impl<'a, T> Cells<'a, T> {
 
 /// Prefetches the memory of `values` for writing. This is only a hint to the processor.
 #[inline(always)]
-pub(super) fn prefetch_tile<T>(values: &[T]) {
+fn prefetch_tile<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     for line in values.chunks(64 / size_of::<T>()) {
         // SAFETY: the instruction neither reads nor writes memory, and processors that do not have it ignore it.

@@ -145,34 +145,46 @@ pub(in crate::ops) struct Gradient<'a, E> {
 }
 
 impl<'a, E: Elem> Gradient<'a, E> {
+    /// True if the elements of two rows are interleaved.
+    const PAIRED: bool = matches!(E::DTYPE, DType::Bf16);
+
     /// Returns the epilogue for the gradient `dw` of a weight with `k` columns.
     pub fn new(k: usize, dw: &'a mut [f32]) -> Gradient<'a, E> {
         Gradient { dw: Cells::new(dw, panel_stride(E::DTYPE, k)), _weight: PhantomData }
+    }
+
+    /// Returns the memory of a tile's rows in its panel `p`.
+    fn place(&self, tile: &Tile<'_>, p: usize) -> &'a mut [f32] {
+        let rows = if Self::PAIRED { tile.rows.next_multiple_of(2) } else { tile.rows };
+        // SAFETY: where rows lie in pairs, tiles start at even rows, so tiles share no elements. One thread starts and
+        // finishes a tile.
+        unsafe { self.dw.piece(tile.panel + p, tile.row * PANEL, rows * PANEL) }
     }
 }
 
 impl<E: Elem> Epilogue for Gradient<'_, E> {
     const START: bool = true;
-    const CUT: bool = true;
-    // In bf16 order, pairs over k are interleaved, so the memory of dw cannot be used as rows of sums.
-    const IN_PLACE: bool = !matches!(E::DTYPE, DType::Bf16);
     const ROW_UNIT: usize = 2;
-    fn place(&self, row: usize, rows: usize, panel: usize) -> &mut [f32] {
-        let rows = if Self::IN_PLACE { rows } else { rows.next_multiple_of(2) };
-        // SAFETY: where rows lie in pairs, tiles start at even rows, so tiles share no elements. One thread starts and
-        // finishes a tile.
-        unsafe { self.dw.piece(panel, row * PANEL, rows * PANEL) }
-    }
     fn start(&self, isa: Isa, tile: &mut Tile<'_>) {
         for p in 0..tile.panels {
-            let dw = self.place(tile.row, tile.rows, tile.panel + p);
-            gather_pairs(isa, tile.rows, tile.stride, dw, &mut tile.sums[p * PANEL..]);
+            let (dw, sums) = (self.place(tile, p), &mut tile.sums[p * PANEL..]);
+            match Self::PAIRED {
+                true => gather_pairs(isa, tile.rows, tile.stride, dw, sums),
+                false => sums.chunks_mut(tile.stride).zip(dw.chunks(PANEL)).for_each(|(sums, dw)| {
+                    sums[..PANEL].copy_from_slice(dw);
+                }),
+            }
         }
     }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
         for p in 0..tile.panels {
-            let dw = self.place(tile.row, tile.rows, tile.panel + p);
-            scatter_pairs(isa, tile.rows, tile.stride, dw, &tile.sums[p * PANEL..]);
+            let (dw, sums) = (self.place(tile, p), &tile.sums[p * PANEL..]);
+            match Self::PAIRED {
+                true => scatter_pairs(isa, tile.rows, tile.stride, dw, sums),
+                false => sums.chunks(tile.stride).zip(dw.chunks_mut(PANEL)).for_each(|(sums, dw)| {
+                    dw.copy_from_slice(&sums[..PANEL]);
+                }),
+            }
         }
     }
 }

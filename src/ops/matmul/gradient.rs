@@ -9,6 +9,9 @@ use super::run::run;
 use crate::device::{Isa, Pool};
 use crate::tensor::{DType, Elem};
 
+/// Steps of a product of a chunk that are computed at a time, so that a panel stays in the L2 cache.
+const STEPS: usize = 1024;
+
 /// Returns the number of tokens per chunk, such that the repacked dy `[.., n]` stays in the last-level cache. It is a
 /// multiple of 512, or `tokens` if there are fewer tokens.
 fn chunk(tokens: usize, n: usize) -> usize {
@@ -69,6 +72,6 @@ pub(in crate::ops) fn weight_gradient<E: Elem>(pool: &Pool, isa: Isa, call: Weig
             }
             _ => Product::columns(E::DTYPE, bytemuck::cast_slice(x), k, bytemuck::cast_slice(columns), n),
         };
-        run(pool, isa, &product, &Gradient::<E>::new(k, dw));
+        product.slices(STEPS).for_each(|part| run(pool, isa, &part, &Gradient::<E>::new(k, dw)));
     }
 }

@@ -91,10 +91,10 @@ impl<'a> Product<'a> {
         if self.steps > words { Product { slice: words, ..self } } else { self }
     }
 
-    /// Returns the slices of K as products of their own, in ascending order.
-    pub(super) fn slices(&self) -> impl Iterator<Item = Product<'a>> + '_ {
-        (0..self.steps).step_by(self.slice).map(|first| {
-            let steps = self.slice.min(self.steps - first);
+    /// Returns parts of `slice` steps as products of their own, in ascending order.
+    pub(super) fn slices(&self, slice: usize) -> impl Iterator<Item = Product<'a>> + '_ {
+        (0..self.steps).step_by(slice).map(move |first| {
+            let steps = slice.min(self.steps - first);
             Product {
                 left: &self.left[first * self.step_stride..],
                 right: &self.right[first * PANEL * 4..],

@@ -76,7 +76,7 @@ pub(super) fn in_slices(
     mut multiply: impl FnMut(&Product<'_>, &mut Tile<'_>),
 ) {
     let mut own = [0.0; ROWS * MAX_PANELS * PANEL];
-    for (i, slice) in product.slices().enumerate() {
+    for (i, slice) in product.slices(product.slice).enumerate() {
         if i == 0 {
             multiply(&slice, tile);
             continue;
@@ -88,26 +88,15 @@ pub(super) fn in_slices(
 }
 
 /// Processing step for the sums of a tile. One thread calls [`Epilogue::finish`] for each tile after the
-/// multiplication and, with `START`, [`Epilogue::start`] before it. With `CUT`, this is repeated for each block of
-/// steps.
+/// multiplication and, with `START`, [`Epilogue::start`] before it.
 pub(in crate::ops) trait Epilogue: Sync {
     /// True if the sums start from the values that [`Epilogue::start`] writes; otherwise they start from zero.
     const START: bool = false;
-    /// True if K is cut into blocks of steps, each of which runs over all tiles. Requires `START`.
-    const CUT: bool = false;
-    /// True if the sums are updated directly in the memory that [`Epilogue::place`] returns. `start` and `finish` are
-    /// then not called. Requires `START`.
-    const IN_PLACE: bool = false;
     /// Number of panels that must be in the same tile. Tiles start at multiples of this number and have at most
     /// `max(UNIT, 4)` panels.
     const UNIT: usize = 1;
     /// Tiles start at rows that are multiples of this number.
     const ROW_UNIT: usize = 1;
-    /// Returns the memory of the sums of some rows of one panel, 32 elements per row.
-    #[allow(clippy::mut_from_ref)]
-    fn place(&self, _row: usize, _rows: usize, _panel: usize) -> &mut [f32] {
-        &mut []
-    }
     /// Prefetches the memory that [`Epilogue::finish`] will write. Without it, rows that are far apart are fetched one
     /// by one.
     fn prefetch(&self, _tile: &Tile<'_>) {}

@@ -17,4 +17,4 @@ mod stats;
 pub use batch::Real;
 pub use device::{Io, Packed, fwd, reset, stats};
 pub use loss::{Denominators, Distillation, KlLoss, PolicyLoss, kl_value_and_grad};
-pub use stats::{LOSSES, PolicyStats, ProbSums, STATS, Sums};
+pub use stats::{LOSSES, PolicyStats, STATS, Stat, Sums};

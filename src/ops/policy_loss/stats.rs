@@ -14,29 +14,48 @@ pub const LOSSES: usize = 3;
 /// `policy_loss::Stat` in kernels/policy_loss.cu.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
-pub(super) enum Stat {
+pub enum Stat {
+    /// Weighted sum of the policy loss.
     PgLoss,
+    /// Weighted sum of the divergence from the reference policy.
     KlLoss,
+    /// Weighted sum of the entropies.
     Entropy,
+    /// Number of tokens.
     Tokens,
+    /// Number of tokens whose ratio is clipped.
     Clipped,
+    /// Number of clipped tokens with a positive advantage.
     ClippedUpper,
+    /// Number of clipped tokens with a negative advantage.
     ClippedLower,
+    /// Number of tokens whose loss is limited by `clip_ratio_c`.
     DualClipped,
+    /// Sum of the old log-prob minus the new one.
     PpoKl,
+    /// Sum of the differences of the two probabilities.
     ProbDiff,
+    /// Sum of their squares.
     ProbDiffSquared,
     /// Sum of 1 - p. Most probabilities p are close to 1, so the squares of 1 - p keep more digits than those of p.
     Prob,
+    /// Sum of 1 - p for the old probabilities.
     OldProb,
+    /// Sum of the squares of 1 - p.
     ProbSquared,
+    /// Sum of the squares of 1 - p for the old probabilities.
     OldProbSquared,
+    /// Sum of the products of 1 - p for both probabilities.
     ProbProduct,
     /// Number of tokens whose two log-probs differ.
     Different,
+    /// Minus the smallest ratio.
     MinusRatio,
+    /// Largest ratio.
     Ratio,
+    /// Largest difference of the two probabilities.
     MaxProbDiff,
+    /// Largest difference of the two log-probs.
     MaxLogProbDiff,
     /// Minus the position in the batch of the first token whose log-probs differ.
     MinusFirstDifferent,
@@ -71,21 +90,6 @@ impl Sums {
         sums
     }
 
-    /// Returns the statistics that compare the log-probs with the old ones.
-    pub fn probs(&self) -> ProbSums {
-        let at = |stat| self[stat];
-        ProbSums {
-            tokens: at(Stat::Tokens),
-            diff: at(Stat::ProbDiff),
-            diff_squared: at(Stat::ProbDiffSquared),
-            below_one: [at(Stat::Prob), at(Stat::OldProb)],
-            below_one_squared: [at(Stat::ProbSquared), at(Stat::OldProbSquared)],
-            product: at(Stat::ProbProduct),
-            max_diff: at(Stat::MaxProbDiff).max(0.0),
-            max_log_diff: at(Stat::MaxLogProbDiff).max(0.0),
-        }
-    }
-
     /// Returns the number of tokens whose log-prob differs from the old one, and the position of the first of them in
     /// the batch. The position has a meaning only for statistics of one batch.
     pub fn different(&self) -> (u64, Option<usize>) {
@@ -118,27 +122,6 @@ impl AddAssign for Sums {
             *a = if i < Stat::MAXIMA { *a + b } else { larger(*a, b) };
         }
     }
-}
-
-/// Moments of the probabilities p and q that two policies give to the same tokens.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct ProbSums {
-    /// Number of tokens.
-    pub tokens: f64,
-    /// Sum of |p - q|.
-    pub diff: f64,
-    /// Sum of (p - q)^2.
-    pub diff_squared: f64,
-    /// Sums of 1 - p and of 1 - q.
-    pub below_one: [f64; 2],
-    /// Sums of (1 - p)^2 and of (1 - q)^2.
-    pub below_one_squared: [f64; 2],
-    /// Sum of (1 - p)(1 - q).
-    pub product: f64,
-    /// Largest |p - q|, 0 if there are no tokens.
-    pub max_diff: f64,
-    /// Largest difference between the log-probs.
-    pub max_log_diff: f64,
 }
 
 /// Loss and metrics of a mini-batch.

@@ -35,21 +35,12 @@ pub fn nf4_value(code: u8, absmax: f32) -> f32 {
 /// those of the whole panel.
 pub fn widen<E: Elem>(isa: Isa, format: BaseFormat, codes: &[u8], scales: &[u8], pairs: Range<usize>, out: &mut [E]) {
     assert_eq!(out.len(), 2 * ROWS * pairs.len(), "words of {} pairs", pairs.len());
+    use bytemuck::{cast_slice as of, cast_slice_mut as of_mut};
     match (format, E::DTYPE) {
-        (BaseFormat::Int8, dtype) => {
-            let (codes, scales) = (bytemuck::cast_slice(codes), bytemuck::cast_slice(scales));
-            match dtype {
-                DType::Bf16 => int8_words(isa, codes, scales, pairs, bytemuck::cast_slice_mut(out)),
-                _ => int8_floats(isa, codes, scales, pairs, bytemuck::cast_slice_mut(out)),
-            }
-        }
-        (BaseFormat::Nf4, dtype) => {
-            let (codes, scales) = (bytemuck::cast_slice(codes), bytemuck::cast_slice(scales));
-            match dtype {
-                DType::Bf16 => nf4_words(isa, codes, scales, pairs, bytemuck::cast_slice_mut(out)),
-                _ => nf4_floats(isa, codes, scales, pairs, bytemuck::cast_slice_mut(out)),
-            }
-        }
+        (BaseFormat::Int8, DType::Bf16) => int8_words(isa, of(codes), of(scales), pairs, of_mut(out)),
+        (BaseFormat::Int8, _) => int8_floats(isa, of(codes), of(scales), pairs, of_mut(out)),
+        (BaseFormat::Nf4, DType::Bf16) => nf4_words(isa, of(codes), of(scales), pairs, of_mut(out)),
+        (BaseFormat::Nf4, _) => nf4_floats(isa, of(codes), of(scales), pairs, of_mut(out)),
     }
 }
 

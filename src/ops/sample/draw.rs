@@ -30,7 +30,7 @@ pub struct Draw {
 }
 
 /// Number of u32 words of a row of the array.
-const WORDS: usize = size_of::<Draw>() / 4;
+pub(super) const WORDS: usize = size_of::<Draw>() / 4;
 
 impl Draw {
     /// Returns the draw for step `step` of the run with `seed`.
@@ -66,11 +66,6 @@ impl Draw {
     /// Copies `draws` to the device as u32 `[B, 12]`.
     pub fn upload(dev: &mut Device, region: Region, draws: &[Draw]) -> Result<Tensor> {
         dev.upload::<u32>(region, bytemuck::cast_slice(draws), &[draws.len(), WORDS])
-    }
-
-    /// Returns the type and shape of the array of [`Draw::upload`] for `b` rows.
-    pub fn table(b: usize) -> (DType, [usize; 2]) {
-        (DType::U32, [b, WORDS])
     }
 }
 

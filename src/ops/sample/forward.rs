@@ -1,6 +1,6 @@
 //! Samples tokens for rows of hidden states, or for given logits.
 
-use super::draw::{Draw, Outs};
+use super::draw::{Draw, Outs, WORDS};
 use super::{choose, gpu};
 use crate::device::{Cpu, Device, Parts, Region};
 use crate::error::Result;
@@ -14,8 +14,7 @@ use crate::tensor::{DType, Tensor};
 
 fn check_draws(op: &'static str, b: usize, draws: &[Draw], table: Tensor) -> Result<()> {
     check::that(op, draws.len() == b, format!("{b} draws"), draws.len().to_string())?;
-    let (dtype, dims) = Draw::table(b);
-    check::tensor(op, "table", table, dtype, &dims)
+    check::tensor(op, "table", table, DType::U32, &[b, WORDS])
 }
 
 /// Samples a token for each row of hidden `[B, D]` with w `[V, D]`. `draws` has one [`Draw`] per row, and `table` is a

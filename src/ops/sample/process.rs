@@ -9,6 +9,8 @@
 
 use std::collections::HashMap;
 
+use rayon::prelude::*;
+
 use super::choose;
 use super::draw::Draw;
 use crate::device::{Device, Isa, On, Parts};
@@ -248,32 +250,20 @@ pub fn with_rows<R: Send>(
     f: impl Fn(Isa, usize, &[f32]) -> R + Sync,
 ) -> Result<Vec<R>> {
     let isa = dev.isa();
-    let mut results: Vec<Option<R>> = rows.iter().map(|_| None).collect();
     match dev.on() {
-        On::Count => return Ok(Vec::new()),
+        On::Count => Ok(Vec::new()),
         On::Cpu(cpu) => {
             let ([], [view]) = cpu.memory.tensors([], [logits]);
             let (all, columns) = (view.of::<f32>(), logits.cols());
+            let mut results: Vec<Option<R>> = rows.iter().map(|_| None).collect();
             let parts = Parts::new(&mut results, 1);
             cpu.pool.run(rows.len(), |i| parts.take(i)[0] = Some(f(isa, i, &all[rows[i] * columns..][..vocab])));
+            Ok(results.into_iter().flatten().collect())
         }
         On::Gpu(_) => {
             let read = |&row: &usize| dev.read::<f32>(logits.slice(row, row + 1));
             let read: Vec<Vec<f32>> = rows.iter().map(read).collect::<Result<_>>()?;
-            let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            let each = rows.len().div_ceil(threads).max(1);
-            std::thread::scope(|scope| {
-                for (part, results) in results.chunks_mut(each).enumerate() {
-                    let (read, f) = (&read, &f);
-                    scope.spawn(move || {
-                        for (i, result) in results.iter_mut().enumerate() {
-                            let at = part * each + i;
-                            *result = Some(f(isa, at, &read[at][..vocab]));
-                        }
-                    });
-                }
-            });
+            Ok(read.par_iter().enumerate().map(|(i, row)| f(isa, i, &row[..vocab])).collect())
         }
     }
-    Ok(results.into_iter().flatten().collect())
 }

@@ -6,6 +6,7 @@ use super::sample::Batch;
 use crate::config::{AdvEstimator, KlCtrlType};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::ranks;
 use crate::rl::advantage;
 use crate::rl::experience::Experience;
 use crate::rl::group::{Group, ResponseId, borders, responses};
@@ -86,7 +87,7 @@ impl RlJob {
         let (mine, tokens) = (of_rank(trainer.ranks.rank(), groups), self.config.micro_batch_tokens);
         let work = || update::ref_log_prob(dev, reference, groups, &mine, tokens);
         let own = trainer.timeline.host(Activity::Reference, work);
-        let own = trainer.agreed(WHAT, own)?.concat();
+        let own = ranks::agreed(trainer.ranks, WHAT, own)?.concat();
         for (rank, bytes) in trainer.ranks.gather(WHAT, bytemuck::cast_slice(&own))?.iter().enumerate() {
             let mut found = bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter();
             for id in of_rank(rank, groups) {

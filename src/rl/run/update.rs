@@ -4,6 +4,7 @@ use super::job::{RlJob, Run};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::{GradientSink, Model};
+use crate::ranks;
 use crate::rl::group::Group;
 use crate::rl::metrics::StepMetrics;
 use crate::rl::parity::FirstUpdate;
@@ -47,8 +48,10 @@ impl RlJob {
                 // Micro-batches without backward need no order: each rank computes its part of them.
                 let mut mine = (moving.len()..micro_batches.len()).filter(|number| number % size == rank);
                 let idle = mine.try_for_each(|i| compute(dev, &trainer.model, &mut grads, i));
-                trainer.agreed("the end of an update's passes", idle)?;
-                let done = trainer.share("work of the micro-batches", &done)?.into_iter().sum();
+                ranks::agreed(trainer.ranks, "the end of an update's passes", idle)?;
+                let parts = trainer.share("work of the micro-batches", &done)?;
+                let mut done = Computed::default();
+                parts.into_iter().for_each(|part| done += part);
                 trainer.share_figures(dev, figures.stats, micro_batches.len())?;
                 let losses = figures.losses(dev)?;
                 let lr = trainer.update(dev, &grads, losses)?;

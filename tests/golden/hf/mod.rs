@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use omr::device::{Device, Isa, Plan};
 use omr::image::{Backend, ImageInput, Processor};
-use omr::model::{CheckpointPolicy, Grads, Inputs, LayerPolicy, LogProbs, Mode, Model, ModelConfig, Policy, Tape};
+use omr::model::{CheckpointPolicy, Grads, Inputs, LayerPolicy, Mode, Model, ModelConfig, Policy, Tape};
 use omr::tensor::{DType, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -225,7 +225,7 @@ pub(crate) fn forward(dev: &mut Device, model: &Model, inputs: &Inputs, targets:
     let logits = crate::models::logits(model, &mut tape, dev, hidden);
     let lp = logprobs(dev, model, &mut tape, hidden, targets);
     let notes = tape.notes().iter().map(|(name, i, t)| (*name, *i, read(dev, *t))).collect();
-    let run = Run { notes, logits: dev.read(logits).unwrap(), logprobs: dev.read(lp.log_prob.tensor).unwrap() };
+    let run = Run { notes, logits: dev.read(logits).unwrap(), logprobs: dev.read(lp.tensor).unwrap() };
     tape.finish(dev);
     run
 }
@@ -236,12 +236,12 @@ fn logprobs(
     tape: &mut Tape,
     hidden: omr::model::Var,
     targets: &[(u32, u32)],
-) -> LogProbs {
+) -> omr::model::Var {
     let (rows, ids): (Vec<u32>, Vec<u32>) = targets.iter().copied().unzip();
     let rows = tape.upload(dev, &rows, &[rows.len()]).unwrap();
     let ids = tape.upload(dev, &ids, &[ids.len()]).unwrap();
     let hidden = tape.gather(dev, hidden, rows, None).unwrap();
-    tape.linear_logprob(dev, hidden, model.decoder.lm_head, Policy::default(), ids, false).unwrap()
+    tape.linear_logprob(dev, hidden, model.decoder.lm_head, Policy::default(), ids, false).unwrap().0
 }
 
 /// Returns the loss (the mean of -log_prob over the targets), and adds its gradients to `grads`.
@@ -256,10 +256,10 @@ pub(crate) fn loss_and_gradients(
     let mut tape = Tape::new(dev, Mode::train(keep));
     let hidden = model.forward(&mut tape, dev, inputs).unwrap();
     let lp = logprobs(dev, model, &mut tape, hidden, targets);
-    let values: Vec<f32> = dev.read(lp.log_prob.tensor).unwrap();
+    let values: Vec<f32> = dev.read(lp.tensor).unwrap();
     let n = targets.len();
     let seed = tape.upload(dev, &vec![-1.0 / n as f32; n], &[n]).unwrap();
-    tape.backward(dev, grads, &[(lp.log_prob, seed)]).unwrap();
+    tape.backward(dev, grads, &[(lp, seed)]).unwrap();
     tape.finish(dev);
     mean_loss(&values)
 }
