@@ -76,15 +76,11 @@ fn ascii(text: &str) -> String {
     out
 }
 
-/// Writes a replacement from the table. A space separates a fraction from a preceding number, and a command from a
-/// following letter.
+/// Writes a replacement from the table. A space separates a command from a following letter.
 fn write_sign(out: &mut String, sign: &str) {
     if sign == "blank" {
         out.push(' ');
         return;
-    }
-    if sign.starts_with("\\frac") {
-        out.push(' ');
     }
     out.push_str(sign);
     if sign.starts_with('\\') && sign.ends_with(|c: char| c.is_ascii_alphabetic()) {

@@ -80,12 +80,10 @@ const MAX_TEXT: usize = 50_000;
 /// A text and the positions of the marks of formulas, which make every search for the next mark fast.
 pub(super) struct Finder<'a> {
     text: &'a str,
-    /// Sorted positions. In the order of the fields: `$$`, `\]`, `\)` and `$` that are not escaped, ends of lines,
-    /// plain square brackets, boxes, closing braces.
-    displays: Vec<usize>,
-    brackets: Vec<usize>,
-    parentheses: Vec<usize>,
-    dollars: Vec<usize>,
+    /// Opening marks of formulas, the sorted positions of their closing marks that are not escaped, and true if a formula
+    /// ends on its line.
+    marks: [(&'static str, Vec<usize>, bool); 4],
+    /// Sorted positions. In the order of the fields: ends of lines, plain square brackets, boxes, closing braces.
     lines: Vec<usize>,
     squares: Vec<usize>,
     boxes: Vec<usize>,
@@ -111,10 +109,12 @@ impl<'a> Finder<'a> {
         let pair = |i: usize, second: u8| bytes[i] == b'\\' && bytes.get(i + 1) == Some(&second);
         Finder {
             text,
-            displays: at(&|i| bytes[i] == b'$' && bytes.get(i + 1) == Some(&b'$') && free(i)),
-            brackets: at(&|i| pair(i, b']')),
-            parentheses: at(&|i| pair(i, b')')),
-            dollars: at(&|i| bytes[i] == b'$' && free(i)),
+            marks: [
+                ("$$", at(&|i| bytes[i] == b'$' && bytes.get(i + 1) == Some(&b'$') && free(i)), false),
+                ("\\[", at(&|i| pair(i, b']')), false),
+                ("$", at(&|i| bytes[i] == b'$' && free(i)), true),
+                ("\\(", at(&|i| pair(i, b')')), true),
+            ],
             lines: at(&|i| bytes[i] == b'\n'),
             squares: at(&|i| matches!(bytes[i], b'[' | b']' | b'\n')),
             boxes: text.match_indices("\\boxed{").map(|(i, _)| i).collect(),
@@ -253,21 +253,14 @@ impl<'a> Finder<'a> {
         let before = at.checked_sub(1).map(|i| text.as_bytes()[i]);
         let fits = |from: usize, to: usize| from < to && (!boxed || self.holds_box(from, to));
         let rest = &text[at..];
-        // Opening marks, the positions of the closing marks, and true if a formula ends on its line.
-        let marks = [
-            ("$$", &self.displays, false),
-            ("\\[", &self.brackets, false),
-            ("$", &self.dollars, true),
-            ("\\(", &self.parentheses, true),
-        ];
-        for (open, closes, in_line) in marks {
+        for (open, closes, in_line) in &self.marks {
             let from = at + open.len();
-            let is_money = open == "$" && before.is_some_and(|b| b.is_ascii_digit());
-            if !rest.starts_with(open) || before == Some(b'\\') || is_money {
+            let is_money = *open == "$" && before.is_some_and(|b| b.is_ascii_digit());
+            if !rest.starts_with(*open) || before == Some(b'\\') || is_money {
                 continue;
             }
-            let line = next(&self.lines, from).filter(|_| in_line).unwrap_or(text.len());
-            let to = next(closes, from + usize::from(open == "$$"));
+            let line = next(&self.lines, from).filter(|_| *in_line).unwrap_or(text.len());
+            let to = next(closes, from + usize::from(*open == "$$"));
             if let Some(to) = to.filter(|&to| to < line && fits(from, to)) {
                 return Some((to + open.len(), &text[from..to]));
             }

@@ -11,14 +11,7 @@ impl Reader<'_> {
     pub(super) fn function(&self, at: usize, c: Context) -> Term {
         let token = self.tokens.get(at)?;
         match (token.kind, token.text.as_str()) {
-            (Kind::Euler, _) => {
-                if self.is(at + 1, "^")
-                    && let Some((exponent, end)) = self.script(at + 2, c.depth)
-                {
-                    return Some((power(Tree::Constant("e"), exponent), end));
-                }
-                Some((Tree::Constant("e"), at + 1))
-            }
+            (Kind::Euler, _) => Some((Tree::Constant("e"), at + 1)),
             (Kind::Function, name) => {
                 let (index, exponent, from) = self.scripts(at + 1, c.depth);
                 let (argument, end) = self.argument(from, c)?;
@@ -34,7 +27,6 @@ impl Reader<'_> {
                 let call = Tree::Call(name, arguments);
                 self.is(end, ")").then(|| (exponent.into_iter().fold(call, power), end + 1))
             }
-            (Kind::Sign, "operatorname") => self.operator(at, c),
             (Kind::Sign, "sqrt") => {
                 let (mut from, mut root) = (at + 1, None);
                 if self.is(from, "[") {
@@ -113,52 +105,24 @@ impl Reader<'_> {
         Some(exponent.into_iter().fold(call, power))
     }
 
-    /// Parses `\operatorname{...}` for the few names that are known.
-    fn operator(&self, at: usize, c: Context) -> Term {
-        if !self.is(at + 1, "{") || self.kind(at + 2) != Some(Kind::Sign) || !self.is(at + 3, "}") {
-            return None;
-        }
-        let name = self.text(at + 2).to_owned();
-        let (index, exponent, from) = self.scripts(at + 4, c.depth);
-        let (argument, end) = self.argument(from, c)?;
-        Some((self.called(&name, argument, index, exponent)?, end))
-    }
-
     /// Parses `f(x)`: a letter before a single atom in brackets, or before several arguments.
     fn applied(&self, at: usize, depth: usize) -> Term {
         if !self.calls(at + 1) {
             return None;
         }
-        let mut from = at + 1;
-        let mut exponent = None;
-        if self.is(from, "^")
-            && let Some((e, end)) = self.script(from + 1, depth)
-        {
-            (exponent, from) = (Some(e), end);
-        }
-        if !self.is(from, "(") {
-            return None;
-        }
-        let (arguments, end) = match self.atom(from + 1, depth + 1) {
+        let (arguments, end) = match self.atom(at + 2, depth + 1) {
             Some((a, end)) if self.is(end, ")") => (vec![a], end),
-            _ => self.several(from + 1, ",", depth).filter(|(all, _)| all.len() > 1)?,
+            _ => self.several(at + 2, ",", depth).filter(|(all, _)| all.len() > 1)?,
         };
         // The name of a function keeps its case.
         let call = Tree::Apply(self.spelled(at, at + 1), arguments);
-        self.is(end, ")").then(|| (exponent.into_iter().fold(call, power), end + 1))
+        self.is(end, ")").then_some((call, end + 1))
     }
 
-    /// Returns true if a name, its index and its exponent are followed by a bracket with one atom or several parts.
-    /// Checking this first avoids parsing anything twice.
-    fn calls(&self, at: usize) -> bool {
-        let mut at = at;
-        for _ in 0..2 {
-            if self.is(at, "_") || self.is(at, "^") {
-                at = if self.is(at + 1, "{") { self.closes[at + 1].map_or(at, |c| c + 1) } else { at + 2 };
-            }
-        }
-        let open = at + usize::from(self.is(at, "{"));
-        if !self.is(open, "(") && !self.is(open, "[") {
+    /// Returns true if a round bracket with one atom or several parts opens here. Checking this first avoids parsing
+    /// anything twice.
+    fn calls(&self, open: usize) -> bool {
+        if !self.is(open, "(") {
             return false;
         }
         let Some(close) = self.closes[open] else { return false };
@@ -210,20 +174,16 @@ impl Reader<'_> {
         if low.is_some() != high.is_some() {
             return None;
         }
-        let (body, mut end) =
+        let (body, end) =
             self.additive(from, Context { functions: true, depth: c.depth + 1, ..c }).unwrap_or((integer(1), from));
-        // The differential is already parsed as a factor, or follows the integrand.
+        // The differential is already parsed as a factor.
         let mut symbols = Vec::new();
         body.symbols(&mut symbols);
-        let mut name = symbols.into_iter().map(|s| s.0).find(|n| n.len() > 1 && n.starts_with('d'));
+        let name = symbols.into_iter().map(|s| s.0).find(|n| n.len() > 1 && n.starts_with('d'));
         let body = match &name {
             Some(n) => number::replaced(&body, &Tree::Symbol(n.clone(), self.real), &integer(1)),
             None => body,
         };
-        if name.is_none() && self.kind(end) == Some(Kind::Differential) {
-            name = Some(format!("d{}", self.text(end)));
-            end += 1;
-        }
         let var = Tree::Symbol(name.map_or("x".to_owned(), |n| n[1..].to_owned()), self.real);
         let bound = |op, ends| Tree::Bound(op, Box::new(body), Box::new(var), Box::new(ends));
         Some((

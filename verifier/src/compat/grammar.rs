@@ -173,17 +173,11 @@ impl Reader<'_> {
                 "!=" => Some(Sign::Unequal),
                 _ => None,
             };
-            let within = self.is(at, "in");
+            if self.is(at, "in") {
+                return None;
+            }
             let (right, end) = self.expr(at + 1, depth + 1)?;
             at = end;
-            if within {
-                // The only expression that is accepted after "in" is a power with a compound exponent, the shape of a
-                // matrix. The relation is then ignored.
-                match &right {
-                    Tree::Pow(_, exponent) if exponent.parts().len() > 1 => continue,
-                    _ => return None,
-                }
-            }
             let right = Value::Tree(right);
             value = match sign {
                 // An approximation is replaced by its left side, which is exact, unless that is a name.
@@ -201,14 +195,12 @@ impl Reader<'_> {
     }
 
     /// Parses an interval, a named set, or a tuple or set in brackets.
-    fn set_atom(&self, at: usize, depth: usize) -> Found<Value> {
+    fn set_atom(&self, open: usize, depth: usize) -> Found<Value> {
         self.steps.spend(4)?;
-        if self.kind(at) == Some(Kind::Set) {
-            let name = self.text(at).chars().next()?;
-            return Some((if name == '0' { Value::Set(Vec::new()) } else { Value::Named(name) }, at + 1));
+        if self.kind(open) == Some(Kind::Set) {
+            let name = self.text(open).chars().next()?;
+            return Some((if name == '0' { Value::Set(Vec::new()) } else { Value::Named(name) }, open + 1));
         }
-        let boxed = usize::from(self.is(at, "boxed") && self.is(at + 1, "{"));
-        let open = at + boxed;
         if self.kind(open) != Some(Kind::Open) {
             return None;
         }
@@ -232,9 +224,7 @@ impl Reader<'_> {
         if end != close {
             return None;
         }
-        let value = if boxed == 1 {
-            gathered(elements)?
-        } else if matches!(text, "{" | "\\{") {
+        let value = if matches!(text, "{" | "\\{") {
             Value::Set(elements.into_iter().flatten().collect())
         } else {
             let mut all: Vec<Value> = elements.into_iter().flatten().collect();
@@ -265,11 +255,7 @@ impl Reader<'_> {
         }
         let opens = [is_open(self.text(open)), is_open(self.text(close))];
         if left == right {
-            return Some(Some(match opens {
-                [true, true] => Value::Tuple(vec![Value::Tree(left), Value::Tree(right)]),
-                [false, false] => Value::Set(vec![Value::Tree(left)]),
-                _ => Value::Set(Vec::new()),
-            }));
+            return Some(Some(Value::Tuple(vec![Value::Tree(left), Value::Tree(right)])));
         }
         // The library raises an exception for ends that are not real.
         let unreal = |t: &Tree| {
@@ -323,10 +309,7 @@ impl Value {
     pub(super) fn is_of_letters(&self) -> bool {
         match self {
             Value::Tree(t) => t.is_of_letters(),
-            Value::Relation(_, a, b) => a.is_of_letters() && b.is_of_letters(),
-            Value::Tuple(all) | Value::Set(all) | Value::Chain(all) => {
-                !all.is_empty() && all.iter().all(Value::is_of_letters)
-            }
+            Value::Tuple(all) | Value::Set(all) => !all.is_empty() && all.iter().all(Value::is_of_letters),
             _ => false,
         }
     }

@@ -118,7 +118,7 @@ fn letter(rest: &str, c: char) -> Option<(usize, Option<Token>)> {
         }
     }
     if word > 0 {
-        // The token exists, but no rule accepts it outside the name of an operator.
+        // The token exists, but no rule accepts it.
         return token(word, Kind::Sign, &rest[..word]);
     }
     let kind = match c {

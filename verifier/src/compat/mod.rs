@@ -28,6 +28,8 @@
 //!   values "at" a bar, and unions and differences of sets that contain letters.
 //! - "And" between numbers outside `\text`, limits from below, falling ends of intervals, indices of functions, the
 //!   rounding of decimals to double precision, and the exponents inside a logarithm.
+//! - Functions by `\operatorname`, exponents between the name of an unknown function and its bracket, `\frac{df}{dx}` for an
+//!   expression `f`, integrals over infinite ranges, and closed intervals with equal ends.
 //! - Long input. If a text has more than 50,000 bytes, only its end is searched. Formulas with more than 12,000 bytes
 //!   or more than 30 levels of nesting are not parsed.
 

@@ -105,12 +105,12 @@ pub(super) fn of_relation(v: &Value, steps: &Steps) -> Option<Region> {
         difference.symbols(&mut symbols);
         let [(name, real)] = symbols.as_slice() else { return None };
         let var = Tree::Symbol(name.clone(), *real);
-        region = intersection(&region, &solved(*sign, &difference, &var, a, b, steps)?);
+        region = intersection(&region, &solved(*sign, &difference, &var, steps)?);
     }
     Some(region)
 }
 
-fn solved(sign: Sign, difference: &Tree, var: &Tree, a: &Tree, b: &Tree, steps: &Steps) -> Option<Region> {
+fn solved(sign: Sign, difference: &Tree, var: &Tree, steps: &Steps) -> Option<Region> {
     let at = |x: i64| real_value(&replaced(difference, var, &integer(x)), steps);
     let (y0, y1, y2, y3) = (at(0)?, at(1)?, at(2)?, at(3)?);
     let (second, third) = (y2 - 2.0 * y1 + y0, y3 - 3.0 * y2 + 3.0 * y1 - y0);
@@ -125,15 +125,7 @@ fn solved(sign: Sign, difference: &Tree, var: &Tree, a: &Tree, b: &Tree, steps: 
         if slope == 0.0 {
             return None;
         }
-        // If one side is the letter itself, the other side is used as the end without computation.
-        let end = if a == var {
-            real_value(b, steps)
-        } else if b == var {
-            real_value(a, steps)
-        } else {
-            None
-        };
-        roots.push(end.unwrap_or(-y0 / slope));
+        roots.push(-y0 / slope);
     } else {
         let square = q * q - 4.0 * p * y0;
         if square < 0.0 {

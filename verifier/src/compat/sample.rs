@@ -20,15 +20,7 @@ fn moved(at: &Point, letter: &Letter, x: Complex64) -> Point {
 
 fn number(x: &Rational) -> Option<f64> {
     let exact = |n: &num_bigint::BigInt| n.to_string().parse::<f64>().ok().filter(|x| x.is_finite());
-    match (exact(x.numer()), exact(x.denom())) {
-        (Some(n), Some(d)) => Some(n / d),
-        // Numerator and denominator are beyond the range of double precision.
-        _ => {
-            let shift = x.numer().bits().max(x.denom().bits()).saturating_sub(900);
-            let (n, d) = (exact(&(x.numer() >> shift))?, exact(&(x.denom() >> shift))?);
-            Some(n / d)
-        }
-    }
+    Some(exact(x.numer())? / exact(x.denom())?)
 }
 
 /// Returns the value of an expression at a point.
@@ -155,7 +147,7 @@ fn extrapolated(f: &dyn Fn(u32) -> Option<Complex64>) -> Option<Complex64> {
     row.first().copied()
 }
 
-/// Computes an integral by tanh-sinh quadrature. An infinite range is first mapped to a finite one.
+/// Computes an integral over a finite range by tanh-sinh quadrature.
 fn integral(
     f: &dyn Fn(Complex64) -> Option<Complex64>,
     low: &Tree,
@@ -163,23 +155,9 @@ fn integral(
     at: &Point,
     steps: &Steps,
 ) -> Option<Complex64> {
-    let end = |t: &Tree| match t {
-        Tree::Infinite(positive) => Some(if *positive { f64::INFINITY } else { f64::NEG_INFINITY }),
-        t => value(t, at, steps).filter(|c| c.im == 0.0).map(|c| c.re),
-    };
+    let end = |t: &Tree| value(t, at, steps).filter(|c| c.im == 0.0).map(|c| c.re);
     let (a, b) = (end(low)?, end(high)?);
-    let g = |t: f64| -> Option<Complex64> {
-        let (x, weight) = match (a.is_finite(), b.is_finite()) {
-            (true, true) => ((a + b) / 2.0 + (b - a) / 2.0 * t, (b - a) / 2.0),
-            (true, false) => (a + (1.0 + t) / (1.0 - t), 2.0 / ((1.0 - t) * (1.0 - t))),
-            (false, true) => (b - (1.0 - t) / (1.0 + t), 2.0 / ((1.0 + t) * (1.0 + t))),
-            (false, false) => (t / (1.0 - t * t), (1.0 + t * t) / ((1.0 - t * t) * (1.0 - t * t))),
-        };
-        Some(f(real(x))? * weight)
-    };
-    if !a.is_finite() && a > 0.0 || !b.is_finite() && b < 0.0 {
-        return None;
-    }
+    let g = |t: f64| Some(f(real((a + b) / 2.0 + (b - a) / 2.0 * t))? * ((b - a) / 2.0));
     let (h, half) = (1.0 / 32.0, std::f64::consts::FRAC_PI_2);
     let mut total = real(0.0);
     for k in -110..=110 {

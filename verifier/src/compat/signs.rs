@@ -93,8 +93,5 @@ pub(super) fn sign(c: char) -> Option<(Kind, &'static str)> {
         let kind = [Kind::Open, Kind::Close, Kind::Relation].get(at / 3).copied().unwrap_or(Kind::Sign);
         return Some((kind, &PLAIN[at..=at]));
     }
-    if c == '\'' {
-        return Some((Kind::Sign, "^T"));
-    }
     COMMANDS.iter().find(|(name, _)| !c.is_ascii() && name.starts_with(c))?.1
 }

@@ -248,7 +248,6 @@ impl<'a> Reader<'a> {
                 let is_function = matches!(close, "floor" | "ceil");
                 Some((if is_function { Tree::Call(close, vec![e]) } else { e }, end))
             }
-            (Kind::Sign, "phantom" | "boxed") if self.is(at + 1, "{") => self.braced(at + 1, c.depth),
             (Kind::Sign, bar @ ("|" | "vert" | "lvert")) => {
                 if bar == "|" && c.bars {
                     return None;
@@ -264,7 +263,7 @@ impl<'a> Reader<'a> {
                 if sign == "binom" {
                     return Some((number::binomial(upper, lower), end));
                 }
-                let derived = self.differential_quotient(at, middle, c.depth);
+                let derived = self.differential_quotient(at, middle);
                 Some((derived.unwrap_or_else(|| quotient(upper, lower)), end))
             }
             _ => self.atom(at, c.depth),
@@ -306,19 +305,14 @@ impl<'a> Reader<'a> {
         lower.then(|| (Tree::Symbol(self.text(at + 5).to_owned(), self.real), at + 7))
     }
 
-    /// Parses `\frac{dy}{dx}`: the derivative of the expression after the `d`.
-    fn differential_quotient(&self, at: usize, middle: usize, depth: usize) -> Option<Tree> {
+    /// Parses `\frac{dy}{dx}`: the derivative of a letter.
+    fn differential_quotient(&self, at: usize, middle: usize) -> Option<Tree> {
         if self.kind(middle + 1) != Some(Kind::Differential) || !self.is(middle + 2, "}") {
             return None;
         }
         let var = Tree::Symbol(self.text(middle + 1).to_owned(), self.real);
-        let first = self.tokens.get(at + 2)?;
-        let (upper, end) = match first.kind {
-            Kind::Differential => (self.symbol(&first.text), at + 3),
-            Kind::Letter if first.text == "d" => self.expr(at + 3, depth + 1)?,
-            _ => return None,
-        };
-        (end + 1 == middle).then(|| derivative(upper, var))
+        let upper = self.tokens.get(at + 2).filter(|t| t.kind == Kind::Differential && at + 4 == middle)?;
+        Some(derivative(self.symbol(&upper.text), var))
     }
 
     fn rows(&self, at: usize, depth: usize) -> Option<(Vec<Vec<Tree>>, usize)> {

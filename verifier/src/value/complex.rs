@@ -102,8 +102,6 @@ impl Complex {
     pub(crate) fn arg(&self, prec: i64) -> Option<Ball> {
         let half = || pi(prec).scale(-1);
         match (self.re.sign(), self.im.sign()) {
-            (Some(0), Some(0)) => None,
-            (Some(1), Some(0)) => Some(Ball::int(0)),
             (Some(1), _) => self.im.div(&self.re, prec)?.atan(prec),
             (_, Some(1)) => Some(half().sub(&self.re.div(&self.im, prec)?.atan(prec)?, prec)),
             (_, Some(-1)) => Some(half().neg().sub(&self.re.div(&self.im, prec)?.atan(prec)?, prec)),

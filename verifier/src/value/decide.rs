@@ -296,9 +296,6 @@ pub(crate) fn proportional(a: &Expr, b: &Expr, steps: &Steps) -> Option<bool> {
 
 /// Returns the value of a constant if it is a whole number.
 pub(crate) fn whole(e: &Expr, steps: &Steps) -> Option<i64> {
-    if let Some(value) = exact(e, steps) {
-        return if value.is_integer() { i64::try_from(value.numer()).ok() } else { None };
-    }
     let n = approximate(e, steps).filter(|x| x.abs() < 1e9)?.round() as i64;
     decide(e, &integer(n), steps).equal.then_some(n)
 }

@@ -113,14 +113,14 @@ pub(crate) fn factorial(n: u32, steps: &Steps) -> Option<BigInt> {
     Some((1..=n).fold(BigInt::from(1), |product, k| product * k))
 }
 
-fn binomial(n: &Rational, k: u32, steps: &Steps) -> Option<Rational> {
-    if k > MAX_FACTORIAL || bits(n) > 256 || !n.is_integer() {
+fn binomial(n: u32, k: u32, steps: &Steps) -> Option<Rational> {
+    if k > MAX_FACTORIAL {
         return None;
     }
     let mut out = BigInt::from(1);
     for j in 0..k {
         steps.spend(4 + out.bits() / 256)?;
-        out = out * (n.numer() - j) / (j + 1);
+        out = out * (n - j) / (j + 1);
     }
     small(whole(out))
 }
@@ -135,12 +135,8 @@ fn call(name: &str, args: &[Rational], steps: &Steps) -> Option<Rational> {
         ("ceil", [x]) => Some(x.ceil()),
         ("factorial", [x]) => factorial(to_u32(x)?, steps).map(whole),
         ("binom", [n, k]) => {
-            let k = to_u32(k)?;
-            match to_u32(n) {
-                Some(n) if n < k => Some(whole(0)),
-                Some(n) => binomial(&whole(n), k.min(n - k), steps),
-                None => binomial(n, k, steps),
-            }
+            let (n, k) = (to_u32(n)?, to_u32(k)?);
+            if n < k { Some(whole(0)) } else { binomial(n, k.min(n - k), steps) }
         }
         ("mod", [a, n]) if *n > whole(0) => Some(a - (a / n).floor() * n),
         ("gcd" | "lcm", [first, rest @ ..]) if args.iter().all(|x| x.is_integer()) => {

@@ -42,7 +42,7 @@ pub enum Binder {
     Product,
     /// `\int`.
     Integral,
-    /// `\lim`. In its [`Bound`], `from` is the point and `to` is the side: -1, 0 or 1.
+    /// `\lim`. In its [`Bound`], `from` is the point.
     Limit,
     /// `d/dx`.
     Derivative,
@@ -57,7 +57,7 @@ pub struct Bound {
     pub var: String,
     /// Lower end. Not used by a derivative.
     pub from: Expr,
-    /// Upper end. Not used by a derivative.
+    /// Upper end. Not used by a limit and a derivative.
     pub to: Expr,
     /// The expression to which the operator is applied.
     pub body: Expr,
@@ -188,7 +188,6 @@ impl Expr {
                 [Expr::Num { value, .. }, inner] if value.is_integer() => {
                     inner.is_infinite().map(|s| if value.is_negative() { -s } else { s })
                 }
-                [inner] => inner.is_infinite(),
                 _ => None,
             },
             Expr::Add(terms) if terms.len() == 1 => terms[0].is_infinite(),

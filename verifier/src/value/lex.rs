@@ -284,10 +284,7 @@ impl Lexer<'_> {
                 self.at += 1;
                 return Some(c.to_string());
             }
-            return (c == '\\').then(|| {
-                self.at += 1;
-                self.take_while(|c| c.is_ascii_alphabetic())
-            });
+            return None;
         }
         let (mut depth, from) = (0usize, self.at + 1);
         while self.at < self.chars.len() {

@@ -45,8 +45,6 @@ pub enum Value {
     Tuple(Vec<Value>),
     /// A set of real numbers.
     Region(Region),
-    /// A named set: the whole, natural, rational or complex numbers.
-    Named(String),
     /// A matrix as rows.
     Matrix(Rows),
     /// `name = value`.

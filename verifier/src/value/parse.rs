@@ -179,7 +179,6 @@ impl Reader<'_> {
             match c.as_str() {
                 "emptyset" => return Some(Value::Set(Vec::new())),
                 "mathbbR" => return Some(Value::Region(Region::new(vec![Span::all()]))),
-                c if c.starts_with("mathbb") => return Some(Value::Named(c[6..].to_owned())),
                 _ => {}
             }
         }
@@ -201,13 +200,6 @@ impl Reader<'_> {
         match fold(&e, self.steps)? {
             // A unit after a vector is not supported. Units belong to the components.
             Folded::Matrix(_) if unit.is_some() => None,
-            // The notation (1, 2) + t (3, 4).
-            Folded::Matrix(mut rows)
-                if rows.len() == 1
-                    && !tokens.iter().any(|t| matches!(&t.tok, Tok::Cmd(c) if c.starts_with("begin "))) =>
-            {
-                Some(Value::Tuple(rows.remove(0).into_iter().map(|e| Value::Scalar(e, None)).collect()))
-            }
             Folded::Matrix(rows) => Some(Value::Matrix(rows)),
             Folded::Scalar(e) => Some(Value::Scalar(e, unit)),
         }

@@ -143,9 +143,6 @@ impl Parser<'_> {
         if self.eat('-') {
             return self.deeper(Self::exponent).map(negate);
         }
-        if self.eat('+') {
-            return self.deeper(Self::exponent);
-        }
         self.power()
     }
 
@@ -191,10 +188,6 @@ impl Parser<'_> {
             Tok::Num(_) => self.number(),
             Tok::Word(w) if w.chars().count() == 1 => self.primary(),
             Tok::Sym('(' | '{') => self.bracketed(),
-            Tok::Sym('-') => {
-                self.at += 1;
-                self.deeper(Self::argument).map(negate)
-            }
             Tok::Cmd(_) => self.primary(),
             _ => None,
         }

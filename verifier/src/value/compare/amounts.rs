@@ -78,7 +78,6 @@ fn measured(a: &Expr, u: &Unit, b: &Expr, v: &Unit, steps: &Steps) -> Comparison
         (Unit::Percent, Unit::Percent) | (Unit::Degree, Unit::Degree) | (Unit::Ordinal, Unit::Ordinal) => {
             expressions(a, b, steps)
         }
-        (Unit::Base(x, p), Unit::Base(y, q)) if p == q && x == y => yes("the same digits in the same base"),
         (Unit::Base(..), Unit::Base(..)) => expressions(a, b, steps),
         (Unit::Temperature(zero, size), Unit::Temperature(other, degree)) if zero == other && size == degree => {
             expressions(a, b, steps)

@@ -1,11 +1,9 @@
 //! Numeric values of sums, products, integrals, limits and derivatives.
 
-use crate::steps::Rational;
 use crate::value::ball::Ball;
 use crate::value::complex::Complex;
 use crate::value::eval::{Fault, Out, Scope, exactly};
-use crate::value::exact::exact;
-use crate::value::expr::{Binder, Bound, Expr, number};
+use crate::value::expr::{Binder, Bound, Expr};
 
 /// Maximum number of terms of a sum that is added.
 const MAX_TERMS: i64 = 2_000;
@@ -84,18 +82,12 @@ impl Scope<'_> {
             Some(_) => Complex::int(0),
             None => self.eval(&b.from)?,
         };
-        let side = exact(&b.to, self.steps).map_or(0, |s| i32::from(s > Rational::from_integer(0.into())) * 2 - 1);
-        let side = if b.to == number(Rational::from_integer(0.into())) { 0 } else { side };
         let mut found: Option<Complex> = None;
-        for sign in [1i64, -1] {
-            let wanted = match infinite {
-                Some(s) => i64::from(s) == sign,
-                None => side == 0 || i64::from(side) == sign,
-            };
-            if !wanted {
+        for sign in [1, -1] {
+            if infinite.is_some_and(|s| s != sign) {
                 continue;
             }
-            let value = self.beside(b, &place, infinite.is_some(), sign);
+            let value = self.beside(b, &place, infinite.is_some(), sign.into());
             match (value, &found) {
                 (Ok(value), None) => found = Some(value),
                 (Ok(value), Some(other)) => {

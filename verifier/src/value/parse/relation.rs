@@ -211,9 +211,9 @@ impl Reader<'_> {
                 self.value(last, depth + 1)
             }
             // The left side names a set or a vector: A \cap B = \{2\}.
-            _ => self.value(last, depth + 1).filter(|v| {
-                matches!(v, Value::Set(_) | Value::Region(_) | Value::Tuple(_) | Value::Matrix(_) | Value::Named(_))
-            }),
+            _ => self
+                .value(last, depth + 1)
+                .filter(|v| matches!(v, Value::Set(_) | Value::Region(_) | Value::Tuple(_) | Value::Matrix(_))),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Parses lists: several values, systems of equations, and the conditions after them.
 
 use crate::lexicon::{self, Kind};
-use crate::value::lex::{Tok, Token, is, shown};
+use crate::value::lex::{Tok, Token, shown};
 use crate::value::parse::{MAX_ITEMS, Reader, is_kind, is_word, names, one_or_list, split};
 use crate::value::region::Region;
 use crate::value::{Value, family};
@@ -17,7 +17,6 @@ impl Reader<'_> {
             return None;
         }
         let mut items: Vec<Value> = Vec::new();
-        let parts_are_points = filled.len() > 1 && filled[1..].iter().all(|p| is(p.first(), '('));
         for part in &filled {
             // "k \in \mathbb{Z}" after a family of solutions only describes k.
             let member = split(part, names("in"))?;
@@ -25,11 +24,6 @@ impl Reader<'_> {
             let whole = member.len() == 2
                 && member[1].len() == 1
                 && matches!(&member[1][0].tok, Tok::Cmd(c) if c.starts_with("mathbb"));
-            // The statement that x is real adds nothing to a condition.
-            let real = whole && matches!(&member[1][0].tok, Tok::Cmd(c) if c == "mathbbR") && filled.len() > 1;
-            if real && items.is_empty() {
-                continue;
-            }
             if !items.is_empty() && (condition || whole) {
                 let counts = matches!(&member.last()?.first()?.tok, Tok::Cmd(c) if c == "mathbbZ");
                 let name = member[0].last().map(|t| shown(&t.tok)).unwrap_or_default();
@@ -39,10 +33,6 @@ impl Reader<'_> {
                 continue;
             }
             match self.value(part, depth + 1)? {
-                // (x, y) = (1, 1), (2, 4) are points, and only the first has a name.
-                Value::List(inner) if is(part.first(), '(') && parts_are_points => {
-                    items.push(Value::Tuple(inner.iter().map(|v| v.unnamed().clone()).collect()));
-                }
                 // A plus-minus sign gives two values at once.
                 Value::List(inner) => items.extend(inner),
                 item => items.push(item),
@@ -128,9 +118,6 @@ pub(crate) fn signs(text: &str) -> Option<String> {
     }
     let (mut out, mut at) = (String::new(), 0);
     for (from, to) in lexicon::find(Kind::Spoken, text) {
-        if from < at {
-            continue;
-        }
         let sign = lexicon::look(Kind::Spoken, &text[from..to])?;
         out.extend([&text[at..from], " ", sign, " "]);
         at = to;

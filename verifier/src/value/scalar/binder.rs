@@ -121,32 +121,20 @@ impl Parser<'_> {
         let low = low?;
         let arrow = low.iter().position(|t| is_cmd(Some(t), "rightarrow"))?;
         let [Token { tok: Tok::Word(name) | Tok::Cmd(name), .. }] = &low[..arrow] else { return None };
-        let mut place = &low[arrow + 1..];
-        let mut side = 0;
-        // One-sided limits: 0^+ and 0^{-}.
-        let bare: Vec<Token> = place.iter().filter(|t| !is(Some(t), '{') && !is(Some(t), '}')).cloned().collect();
-        if let [head @ .., hat, sign] = bare.as_slice()
-            && is(Some(hat), '^')
-            && (is(Some(sign), '+') || is(Some(sign), '-'))
-        {
-            side = if is(Some(sign), '+') { 1 } else { -1 };
-            place = &place[..head.len()];
-        }
-        let from = self.inner(place)?;
+        let from = self.inner(&low[arrow + 1..])?;
         let body = self.term()?;
-        Some(Expr::Bound(Box::new(Bound { binder: Binder::Limit, var: name.clone(), from, to: integer(side), body })))
+        Some(Expr::Bound(Box::new(Bound { binder: Binder::Limit, var: name.clone(), from, to: integer(0), body })))
     }
 
-    /// Parses `\int_a^b f dx`. The integrand ends at the `dx` of this level that does not belong to an inner integral.
+    /// Parses `\int_a^b f dx`. The integrand ends at the first `dx` of this level.
     pub(crate) fn integral(&mut self) -> Option<Expr> {
         let (low, to) = self.ends()?;
         let from = self.inner(&low?)?;
         let to = to?;
-        let (mut level, mut end, mut inside) = (0i32, self.at, 0);
+        let (mut level, mut end) = (0i32, self.at);
         let (name, next, tail) = loop {
             self.steps.spend(1)?;
             match &self.tokens.get(end)?.tok {
-                Tok::Cmd(c) if c == "int" && level == 0 => inside += 1,
                 Tok::Sym('(' | '[' | '{') => level += 1,
                 Tok::Sym(')' | ']' | '}') => level -= 1,
                 Tok::Word(w) if level == 0 => {
@@ -160,10 +148,8 @@ impl Parser<'_> {
                         }
                         _ => None,
                     };
-                    match found {
-                        Some(found) if inside == 0 => break found,
-                        Some(_) => inside -= 1,
-                        None => {}
+                    if let Some(found) = found {
+                        break found;
                     }
                 }
                 _ => {}

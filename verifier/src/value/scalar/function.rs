@@ -2,7 +2,7 @@
 
 use crate::steps::Rational;
 use crate::value::expr::{
-    Binder, Expr, LISTED, divide, function, integer, invert, is_function, negate, number as rational, power, var,
+    Binder, Expr, LISTED, divide, function, integer, invert, is_function, number as rational, power, var,
 };
 use crate::value::lex::{Tok, is_greek};
 use crate::value::scalar::numeral::number;
@@ -166,10 +166,6 @@ impl Parser<'_> {
     fn operand(&mut self) -> Option<Expr> {
         Some(match self.peek()? {
             Tok::Sym('(' | '[' | '{') => self.bracketed()?,
-            Tok::Sym('-') => {
-                self.at += 1;
-                negate(self.power()?)
-            }
             _ => {
                 let mut factors = vec![self.power()?];
                 while matches!(self.peek(), Some(Tok::Word(w)) if w.chars().count() == 1)
