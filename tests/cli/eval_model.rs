@@ -133,9 +133,7 @@ fn a_measurement_killed_ten_times_or_robbed_of_answers_is_that_of_one_left_alone
     for subject in SUBJECTS {
         assert!(page.contains(&format!("<th scope=\"row\">{subject}</th>")), "{subject} is not in the page");
     }
-    // Each task has a circle, except We-Math, because its two rows do not contain a complete problem.
-    let tasks = want.0["tasks"].as_object().unwrap();
-    assert_eq!(page.matches("<circle").count(), tasks.len() - 1, "accuracy against tokens");
+    assert!(page.contains("mean length"), "lengths of the answers");
 
     let killed = dir.all("killed");
     let (mut kills, mut kept) = (0, Vec::new());

@@ -1,6 +1,5 @@
 //! The page of one evaluation, or of several for comparison. It contains the table with published scores, bars with
-//! intervals, accuracy by subject, by length and against tokens, and for several runs the questions whose result
-//! changed.
+//! intervals, accuracy by subject and by length, and for several runs the questions whose result changed.
 
 mod answers;
 mod images;
@@ -49,7 +48,6 @@ pub fn page(dirs: &[&Path]) -> Result<String> {
         tasks => bars(&runs, &tasks),
         subjects => parts::by_subject(&runs),
         lengths => parts::by_length(&runs, &tasks),
-        tokens => parts::against_tokens(&runs, &tasks),
         pairs,
         answers,
         facts => dirs.iter().filter(|_| dirs.len() == 1).flat_map(|dir| started(dir)).collect::<Vec<_>>(),

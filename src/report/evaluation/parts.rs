@@ -1,8 +1,6 @@
-//! Accuracy by subject, by length of the answer, and against the number of tokens.
+//! Accuracy by subject, and by length of the answer.
 
 use std::collections::BTreeSet;
-
-use serde::Serialize;
 
 use super::read::{Run, acc};
 use crate::eval::samples::{Answer, Sample};
@@ -49,10 +47,10 @@ fn length(answer: &Answer) -> usize {
     }
 }
 
-/// Returns the accuracy of each quarter of a run's answers, ordered by length.
+/// Returns the accuracy of each quarter of a run's answers, ordered by length, and their mean length.
 pub fn by_length(runs: &[Run], tasks: &[&str]) -> Table {
     let mut table = Table { head: vec!["percent (answers)".to_owned()], rows: Vec::new() };
-    table.head.extend(["shortest quarter", "second", "third", "longest"].map(str::to_owned));
+    table.head.extend(["shortest quarter", "second", "third", "longest", "mean length"].map(str::to_owned));
     for name in tasks {
         for (run, task) in runs.iter().filter_map(|run| Some((run, run.task(name)?))) {
             let answers = task.samples.iter().flat_map(Sample::answers);
@@ -63,71 +61,13 @@ pub fn by_length(runs: &[Run], tasks: &[&str]) -> Table {
                 let longest = part.last().map(|(length, _)| format!(", up to {length}")).unwrap_or_default();
                 cell(&part.iter().map(|(_, acc)| *acc).collect::<Vec<f64>>()) + &longest
             };
-            let cells: Vec<String> = (0..4).map(quarter).collect();
+            let mean = answers.iter().map(|(length, _)| *length as f64).sum::<f64>() / answers.len().max(1) as f64;
+            let cells: Vec<String> = (0..4).map(quarter).chain([format!("{mean:.0}")]).collect();
             let label = if runs.len() == 1 { task.task.clone() } else { format!("{}, {}", task.task, run.name) };
             table.rows.push([vec![label], cells].concat());
         }
     }
     table
-}
-
-/// Edges of the plotting area: left and right, bottom and top.
-const ACROSS: [f64; 2] = [46.0, 690.0];
-const UP: [f64; 2] = [286.0, 14.0];
-
-/// A chart of accuracy against tokens.
-#[derive(Serialize)]
-pub struct AgainstTokens {
-    /// Axis labels: positions and numbers of tokens.
-    ticks: [(f64, String); 3],
-    points: Vec<Point>,
-    /// Names of the tasks that have a point, with their numbers.
-    tasks: Vec<String>,
-}
-
-/// A point for one task of one run. The colour of the point identifies the run, and its number identifies the task.
-#[derive(Serialize)]
-struct Point {
-    run: usize,
-    number: usize,
-    x: f64,
-    y: f64,
-    label: String,
-}
-
-/// Returns the ends of an axis around `values`. They are multiples of a step, which is a power of ten but at least 2.
-/// The lower end is close to the smallest value.
-fn around(values: impl Iterator<Item = f64> + Clone) -> [f64; 2] {
-    let (least, most) = (values.clone().fold(f64::INFINITY, f64::min), values.fold(0.0, f64::max));
-    let step = 10f64.powf(((most - least).max(most / 10.0) / 2.0).log10().floor()).max(2.0);
-    [((least - step / 2.0) / step).floor().max(0.0) * step, (most / step).ceil() * step]
-}
-
-/// Returns the chart of each run's accuracy per task against the mean number of tokens of its answers. Returns `None`
-/// if no numbers of tokens are known.
-pub fn against_tokens(runs: &[Run], tasks: &[&str]) -> Option<AgainstTokens> {
-    let measured = |i: usize, number: usize| {
-        let task = runs[i].task(tasks[number])?;
-        Some((i, number, task.mean_tokens()?, task.value?))
-    };
-    let of_run = |i: usize| (0..tasks.len()).filter_map(move |number| measured(i, number));
-    let all: Vec<(usize, usize, f64, f64)> = (0..runs.len()).flat_map(of_run).collect();
-    if all.is_empty() {
-        return None;
-    }
-    let [low, high] = around(all.iter().map(|point| point.2));
-    let x = |tokens: f64| ACROSS[0] + (tokens - low) / (high - low) * (ACROSS[1] - ACROSS[0]);
-    let ticks = [low, (low + high) / 2.0, high].map(|tokens| (x(tokens), tokens.to_string()));
-    let shown = |number: &usize| all.iter().any(|point| point.1 == *number);
-    let names = (0..tasks.len()).filter(shown).map(|number| format!("{}: {}", number + 1, tasks[number])).collect();
-    let point = |(run, number, tokens, share): (usize, usize, f64, f64)| Point {
-        run,
-        number: number + 1,
-        x: x(tokens),
-        y: UP[0] + share * (UP[1] - UP[0]),
-        label: format!("{}, {}: {} % at {tokens:.0} tokens", runs[run].name, tasks[number], percent(share)),
-    };
-    Some(AgainstTokens { ticks, points: all.into_iter().map(point).collect(), tasks: names })
 }
 
 #[cfg(test)]
@@ -170,15 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn a_task_stands_at_its_tokens_and_its_accuracy() {
-        let tasks = vec![task("short", &[("", 50, 1.0), ("", 150, 0.0)]), task("long", &[("", 400, 1.0)])];
-        let runs = [run("a", tasks), run("recorded", vec![task("short", &[("", 0, 1.0)])])];
-        let found = against_tokens(&runs, &["other", "short", "long"]).unwrap();
-        let [short, long] = &found.points[..] else { panic!("answers recorded without tokens have no place") };
-        // Positions 46 to 690 stand for 0 to 400 tokens, and 286 to 14 for 0 to 100 percent.
-        assert!(short.label.ends_with("short: 50.0 % at 100 tokens") && [short.x, short.y] == [207.0, 150.0]);
-        assert!(long.label.ends_with("long: 100.0 % at 400 tokens") && [long.x, long.y] == [690.0, 14.0]);
-        assert_eq!(found.tasks, ["2: short", "3: long"]);
-        assert!(against_tokens(&runs[1..], &["short"]).is_none());
+    fn answers_in_order_of_length_are_quartered_and_have_a_mean_length() {
+        let runs = [run("a", vec![task("t", &[("", 50, 1.0), ("", 400, 0.0), ("", 150, 0.0), ("", 200, 1.0)])])];
+        let cells = ["t", "100.0 (1), up to 50", "0.0 (1), up to 150", "100.0 (1), up to 200", "0.0 (1), up to 400", "200"];
+        assert_eq!(by_length(&runs, &["other", "t"]).rows, [cells]);
     }
 }

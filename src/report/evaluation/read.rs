@@ -126,14 +126,6 @@ impl Measured {
     pub fn by_index(&self) -> HashMap<u64, &Sample> {
         self.samples.iter().map(|sample| (sample.index, sample)).collect()
     }
-
-    /// Returns the mean number of tokens per answer, or `None` if answers were recorded without tokens.
-    pub fn mean_tokens(&self) -> Option<f64> {
-        let lengths: Vec<f64> =
-            self.samples.iter().flat_map(Sample::answers).map(|answer| answer.response_length as f64).collect();
-        let sum: f64 = lengths.iter().sum();
-        (sum > 0.0).then(|| sum / lengths.len() as f64)
-    }
 }
 
 /// Returns the score of a question: the score of its greedy answer or, without one, the share of correct answers among
