@@ -103,12 +103,13 @@ def main():
     train = [*omr, "rl", ROOT / "configs/smollm2/rl.yaml", "--out", ours, "--fresh", f"model={args.work / 'base'}",
              f"train_files=['{args.work / 'data' / args.task / 'train.jsonl'}']", f"total_training_steps={args.updates}",
              f"seed={args.seed}", "dtype=bf16"]
+    used = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])  # noqa: E731
     begun = time.time()
     subprocess.run([str(word) for word in train], check=True, cwd=ROOT)
-    middle = time.time()
+    middle, cpu = time.time(), used()
     subprocess.run([sys.executable, __file__, *sys.argv[1:], "--inside"], check=True,
                    env={**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"})
-    ended = time.time()
+    ended, cpu_theirs = time.time(), used() - cpu
     read = lambda path: [json.loads(line) for line in path.read_text().splitlines()]  # noqa: E731
     mine, theirs = read(ours / "metrics.jsonl"), read(args.trained / "steps.jsonl")
     import trl
@@ -118,16 +119,16 @@ def main():
         "task": args.task, "updates": args.updates, "seed": args.seed, "threads": args.threads, "trl": trl.__version__,
         "load": os.getloadavg()[2],
         "systems": {
-            "omr": {**measured(args, omr, ours / "model"), "seconds": middle - begun,
+            "omr": {**measured(args, omr, ours / "model"), "seconds": middle - begun, "cpu_seconds": cpu,
                     "memory_gib": max(step["perf/max_memory_allocated_gb"] for step in mine), "steps": [line(step) for step in mine]},
-            "TRL": {**measured(args, omr, args.trained), "seconds": ended - middle,
+            "TRL": {**measured(args, omr, args.trained), "seconds": ended - middle, "cpu_seconds": cpu_theirs,
                     "memory_gib": json.loads((args.trained / "memory.json").read_text()), "steps": theirs},
         },
     }
     (args.out / "trl.json").write_text(json.dumps(found, indent=1) + "\n")
     for name, system in found["systems"].items():
-        print(f"{name}: greedy {100 * system['greedy']:.1f} %, temperature 1 {100 * system['t1']:.1f} %, {system['seconds']:.0f} s,"
-              f" {system['memory_gib']:.1f} GiB")
+        print(f"{name}: greedy {100 * system['greedy']:.1f} %, temperature 1 {100 * system['t1']:.1f} %, {system['seconds']:.0f} s"
+              f" ({system['cpu_seconds']:.0f} s of CPU), {system['memory_gib']:.1f} GiB")
 
 
 if __name__ == "__main__":
