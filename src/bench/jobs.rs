@@ -44,7 +44,7 @@ impl Amount {
     /// Same sizes as in `bench/peers` on the CPU.
     pub const CPU: Amount = Amount { rows: 32, row_len: 64, prompt_len: 24, rollouts: 8, new_tokens: 24 };
 
-    /// Returns sizes that use a whole GPU, or that the emulator computes in a minute.
+    /// Returns the size of a job that fills a GPU, takes the emulator a minute, or is [`Amount::CPU`].
     pub fn of(kind: Kind) -> Amount {
         match kind {
             Kind::Cuda => Amount { rows: 16, row_len: 1024, prompt_len: 512, rollouts: 16, new_tokens: 128 },
@@ -74,8 +74,8 @@ pub fn image(r: usize) -> Arc<ImageInput> {
     Arc::new(ImageInput::image([2, 4], pixels))
 }
 
-/// Returns the number of multiplications and additions of a forward pass without attention. With `backward`, the
-/// gradients of the trained weights and of the inputs are added. Inputs of a frozen tower have no gradients.
+/// Returns the number of multiplications and additions of a forward pass without attention. With `backward`, also
+/// counts those of the gradients of the trained weights and of the inputs. Inputs of a frozen tower have no gradients.
 pub fn flops(model: &Model, tokens: usize, images: usize, backward: bool) -> f64 {
     // A tied token table is also the output matrix and is multiplied. A separate token table is only read.
     let is_read = |id: usize| model.layout.params[id].part == Part::Table && !model.config.text.tie_word_embeddings;
@@ -96,8 +96,8 @@ pub fn trained(model: &Model) -> usize {
     pieces.map(|(_, _, piece)| piece.num_elements()).sum()
 }
 
-/// Makes a model with random weights. For a GPU or the emulator, a list of values is drawn once and repeated in all
-/// weights, because drawing billions of values takes minutes. Repeated values do not make matrix units faster.
+/// Makes a model with random weights. For a GPU or the emulator, a list of values is drawn once and repeated in each
+/// matrix, because drawing billions of values takes minutes. Repeated values do not make matrix units faster.
 pub fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<Model> {
     if !dev.kind().is_gpu() {
         return Model::init(dev, config, dtype, 1);
@@ -128,7 +128,7 @@ pub struct JobModel {
 }
 
 impl JobModel {
-    /// Its name in figures.
+    /// Its name in tables of results.
     pub(super) fn name(self) -> String {
         let rank = self.lora_rank.map_or_else(String::new, |rank| format!(", rank {rank}"));
         self.shape.name() + &self.quantization.map_or_else(String::new, |base| format!(", {}", base.name())) + &rank
@@ -211,7 +211,7 @@ pub fn train_step(
         shape: format!("{}, {count} rows x {row_len}{again}", of.name()),
         dtype: label(dtype),
         flops,
-        // Counts only the AdamW update, which moves the weights, both moments and the gradients.
+        // Counts only the update of AdamW with f32 moments: weights, both moments and gradients.
         bytes: (trained(&model) * 7 * 4) as f64,
         job: Some(JobSize { parameters, tokens: count * row_len, pages: Some(Pages::default()) }),
         run: Box::new(move |dev| {

@@ -1,5 +1,5 @@
-//! Benchmark of data loading on the CPU: one pass indexes the rows and copies what cannot be read row by row. Then
-//! images are decoded, resized and cut into patches in a shuffled order, as in training.
+//! Benchmark of data loading on the CPU: first, rows are indexed, and files with slow access to single rows are copied.
+//! Then images are decoded, resized and cut into patches in a shuffled order, as in training.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ struct Part {
     cpu: f64,
 }
 
-/// Runs the benchmark and returns a table. It reads all rows of `--data` once, with the tokenizer and the image
+/// Runs the benchmark and returns a table. It reads all rows of `--data` twice, with the tokenizer and the image
 /// processor of `--model`.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     fn given<'a>(path: &'a Option<PathBuf>, flag: &str) -> Result<&'a Path> {

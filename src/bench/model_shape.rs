@@ -10,8 +10,8 @@ use crate::model::ModelConfig;
 use crate::model::config::NewIds;
 use crate::model::family::qwen2_5_vl;
 
-/// Model shapes: those of `bench/peers/models.py`, the released models, and a slice of the 7B model that is small enough
-/// for any optimizer state.
+/// Model shapes: Qwen2.5-VL-3B, and those of `bench/peers/models.py` without 150m. The slice of the 7B model fits on a GPU
+/// with any optimizer.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum ModelShape {
     /// The model of the digits recipe
@@ -31,7 +31,7 @@ pub enum ModelShape {
 }
 
 impl ModelShape {
-    /// Its name in figures.
+    /// Its name in tables of results.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }

@@ -62,7 +62,7 @@ impl Console {
         let screen = tracing_subscriber::fmt::layer().with_target(false).with_ansi(self.terminal).without_time();
         let screen = screen.with_writer(self.writer(Console::to_screen)).with_filter(filter("")?);
         let log = tracing_subscriber::fmt::layer().with_ansi(false);
-        // What a reward program prints goes to the log file only.
+        // The stderr of a reward program always goes to the log file, and to the screen only at level debug.
         let log = log.with_writer(self.writer(Console::to_log)).with_filter(filter(",omr::reward::process=debug")?);
         // In tests a subscriber may already be installed.
         let _ = tracing_subscriber::registry().with(screen).with(log).try_init();
@@ -143,7 +143,7 @@ impl Console {
     }
 }
 
-/// Writer of events. The subscriber writes each event at once.
+/// Writer of events. The subscriber writes each event in one call.
 struct Events {
     console: Console,
     send: fn(&Console, &[u8]),

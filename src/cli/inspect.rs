@@ -33,7 +33,7 @@ pub struct Args {
     /// Config keys to set, such as datasets.0.limit=100. Only for a config
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Model directory. Its tokenizer, chat template and image sizes are used to count tokens
+    /// Model directory or repository. Its tokenizer, chat template and image sizes are used to count tokens
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Number of rows of each data set to print
@@ -92,7 +92,7 @@ pub(super) fn model(dir: &Path, variables: &Map<String, Value>) -> Result<(Chat,
     Ok((chat, Processor::of_model(&dir, config.media, &ImageConfig::default())?))
 }
 
-/// Returns the questions of a task as a data set.
+/// Inspects the questions of a task as a data set.
 fn questions(spec: &TaskSpec, config: &EvalConfig, options: &Options) -> Result<Inspection> {
     let mut left = config.limit.unwrap_or(usize::MAX);
     of_rows(spec.name.to_owned(), options, |take| {
@@ -114,7 +114,7 @@ pub(super) struct Inspected {
     pub(super) variables: Map<String, Value>,
 }
 
-/// Returns the data sets at the given path, or those of a config of any kind.
+/// Returns the data sets at the given path, or those of a config of data, sft, rl, eval or recipe.
 pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
     let is_config = ["yaml", "yml"].iter().any(|ending| has_ending(place, ending));
     if !is_config {
@@ -163,7 +163,7 @@ pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
     Ok(Inspected { datasets, tasks, variables: kwargs.variables() })
 }
 
-/// Loads a config and finds its rows. Its models may be missing.
+/// Loads a config and resolves the paths of its rows. Its models may be missing.
 fn load<C: Config>(overrides: &Overrides, place: &Path) -> Result<C> {
     let mut config = overrides.read::<C>(Some(place), None)?.unwrap_or_default();
     for (key, source) in config.sources() {

@@ -1,8 +1,7 @@
 //! The command line: one file per command, which turns arguments into a config and runs one job.
 //!
-//! A command file has `Args` (clap) and `run(&Args, &Context) -> Result<()>`. Results go to stdout. Everything else
-//! goes to stderr and, once a run directory is open, to its `log.txt`. Commands that are not compiled in are not
-//! listed.
+//! Most command files have `Args` (clap) and `run(&Args, &Context) -> Result<()>`. Results go to stdout. Everything else
+//! goes to stderr and, once a run directory is open, to its `log.txt`.
 
 #![deny(unsafe_code)]
 

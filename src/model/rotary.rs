@@ -8,7 +8,7 @@ use crate::model::config::{Llama3Scaling, RopeAxes, RopeConfig};
 /// Positions below this number are computed once. A later position of a long video is computed each time.
 const CACHED: i32 = 1 << 17;
 
-/// Cosines and sines, one row for each token.
+/// Rows of cosines and sines.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct RopeTable {
     /// Cosines.
@@ -32,7 +32,7 @@ pub struct Angles {
 }
 
 impl Angles {
-    /// Creates the rows of these frequencies.
+    /// Creates an empty table for these frequencies.
     pub fn new(frequencies: Vec<f64>) -> Angles {
         Angles { frequencies, table: RopeTable::default() }
     }

@@ -7,8 +7,8 @@ use crate::ops::check::{self, moved};
 use crate::ops::lanes;
 use crate::tensor::{DType, Tensor};
 
-/// Elements that the CPU sums in sixteen f32 lanes before it continues in f64. Each lane has 256 terms, so the relative
-/// error is below 256 * 2^-24 = 1.5e-5 in the worst case.
+/// Elements that the CPU sums in sixteen f32 lanes before it continues in f64. Each lane has 256 terms, so its relative
+/// error is at most about 256 * 2^-24 = 1.5e-5.
 const BLOCK: usize = 4096;
 
 /// Blocks of one partial sum.
@@ -19,7 +19,7 @@ pub const CHUNK: usize = BLOCK * BLOCKS;
 
 /// Writes the sums of squares of `grads` (f32, any shapes) to out (f64): one sum for each [`CHUNK`] elements of each
 /// gradient, one gradient after the other. A sum depends only on its own elements, so splitting a gradient at multiples
-/// of [`CHUNK`] changes no sum. Returns an error for other shapes.
+/// of [`CHUNK`] changes no sum. Returns an error for another shape of `out`.
 pub fn partials(dev: &mut Device, grads: &[Tensor], out: Tensor) -> Result<()> {
     const OP: &str = "grad_norm::partials";
     for g in grads {

@@ -1,5 +1,5 @@
-//! Collectives over TCP. They are used in tests and in runs on the CPU. Every other implementation of `Ranks` uses them
-//! for everything except tensors.
+//! Collectives over TCP. They are used in tests and in runs on the CPU. `Nccl` uses them for everything
+//! except tensors.
 //!
 //! Tested with many ranks on one machine. Untested on several machines.
 
@@ -41,8 +41,8 @@ pub struct Tcp {
     waits: Vec<Range<Instant>>,
 }
 
-/// The connection to another rank. A thread of its own sends while the main thread receives, so two ranks that send to
-/// each other cannot block each other.
+/// The connection to another rank. Each connection has a thread that sends while the main thread receives, so two ranks
+/// that send to each other cannot block.
 struct Link {
     stream: TcpStream,
     queue: Sender<Arc<Vec<u8>>>,
@@ -181,8 +181,8 @@ impl Tcp {
         })
     }
 
-    /// Runs a collective as [`Tcp::beside`] does, in which this rank sends `sent` bytes. The ranks have agreed earlier on
-    /// what they move.
+    /// Runs `work` as a collective, like [`Tcp::beside`] but without the exchange: the ranks have agreed earlier. This
+    /// rank sends `sent` bytes.
     pub fn watched(
         &mut self,
         what: &'static str,
@@ -193,9 +193,9 @@ impl Tcp {
         self.collective(what, |tcp, _| work(&tcp.plane))
     }
 
-    /// Sends each other rank its part of `send` and receives its part of `recv`, as frames of collective `number`. The
-    /// function alternates between sending one piece to each rank and receiving one piece from each rank, so no rank
-    /// holds more than two pieces that another rank has not read.
+    /// Sends `send[r]` to every other rank r and receives `recv[r]` from it, as frames of collective `number`. The
+    /// function alternates between sending one piece to each rank and receiving one piece from each rank, so a rank
+    /// holds at most two unread pieces for each other rank.
     fn pieces(&mut self, dev: &mut Device, number: u64, what: &str, send: &Parts, recv: &Parts) -> Tried<()> {
         self.agree(number, what, send, recv)?;
         let send: Vec<Vec<Vec<Tensor>>> = send.iter().map(|tensors| runs(tensors, PIECE)).collect();
@@ -238,7 +238,7 @@ fn bytes(tensors: &[Tensor]) -> u64 {
     tensors.iter().map(|tensor| tensor.span().bytes as u64).sum()
 }
 
-/// Cuts tensors into runs of at most `most` bytes.
+/// Returns the tensors as lists of slices. A list has at most `most` bytes.
 pub fn runs(tensors: &[Tensor], most: usize) -> Vec<Vec<Tensor>> {
     let (mut out, mut room): (Vec<Vec<Tensor>>, usize) = (Vec::new(), 0);
     for tensor in tensors {

@@ -38,7 +38,7 @@ pub fn files(spec: &TaskSpec, source: &Source) -> Result<Vec<PathBuf>> {
     let expected =
         || format!("a folder `{}` or `{}` with the parquet files of {}", spec.name, hub.repo, hub.describe());
     let Some(folder) = source.folder else {
-        return Err(Error::input("--data", "nothing", expected()));
+        return Err(Error::input("--data, data_dir or val_data_dir", "nothing", expected()));
     };
     match subfolder(spec, hub.repo, folder) {
         path if path.is_dir() => hub.files(&path),

@@ -1,5 +1,5 @@
 //! The task We-Math, testmini split: problems of two and three steps, whose steps are also separate questions. Its
-//! metric is the four-way score in a loose and a strict form.
+//! metric is the score over We-Math's four categories, loose and strict.
 
 use serde_json::json;
 
@@ -28,8 +28,8 @@ fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
     Prompt { extra: extra.into_iter().collect(), cluster, ..prompt }.with_gold(doc, "answer")
 }
 
-/// Scores a question. In compat the question counts as correct if the sum over its answers is 1, so two correct answers
-/// count as wrong.
+/// Scores a question. In compat a question counts as correct if the scores of its responses add up to 1, so two correct
+/// responses count as wrong.
 fn score(row: &Row, marks: &Marks, mode: Mode) -> PublishedResult<Metrics> {
     let mut metrics = aggregate::accuracy_and_format(row, marks, mode)?;
     let acc = match mode {
