@@ -87,7 +87,7 @@ pub fn json_columns(file: &Content, layout: Layout, rows: usize) -> Result<Vec<(
     Ok(columns.into_iter().map(|(name, kinds)| (name, kinds.join(" or "))).collect())
 }
 
-/// Parses a list or struct that is stored as JSON text; returns any other value unchanged.
+/// Parses a struct, or a list of structs, that is stored as JSON text; returns any other value unchanged.
 pub(super) fn structured(value: Value) -> Value {
     let Value::String(text) = &value else { return value };
     match serde_json::from_str(text) {
@@ -98,7 +98,7 @@ pub(super) fn structured(value: Value) -> Value {
 }
 
 /// Returns the texts and numbers in a value, in order and trimmed, without the roles of messages. Null becomes an empty
-/// text. A list or struct may be written as text, in JSON or as Python writes it.
+/// text. A list may be text in JSON or as Python writes it, a struct only in JSON.
 pub(super) fn texts(value: &Value) -> Vec<String> {
     match value.as_str().map(eval) {
         Some(Ok(Literal::Many(list, ["[", _]))) => list.iter().map(|item| item.str().trim().to_owned()).collect(),
@@ -133,7 +133,7 @@ pub(super) fn string<'a>(at: &RowContext, name: &str, value: &'a Value) -> RowRe
     value.as_str().ok_or_else(|| wrong(at, name, value, "a string"))
 }
 
-/// Converts a string, number or bool, or a list of one of them, to text.
+/// Converts a string, number or bool, or a list with exactly one of them, to text.
 pub(super) fn scalar(at: &RowContext, name: &str, value: &Value) -> RowResult<String> {
     match value {
         Value::Array(list) if list.len() == 1 => scalar(at, name, &list[0]),
@@ -142,7 +142,7 @@ pub(super) fn scalar(at: &RowContext, name: &str, value: &Value) -> RowResult<St
             at,
             name,
             other,
-            "a string, a number, or a list of one of them; `columns: {answers: NAME}` names several right answers",
+            "a string, a number, or a list with exactly one; for several right answers, set `columns: {answers: NAME}`",
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! Writes a finished evaluation in the files of lmms-eval, for `--format lmms-eval`: a jsonl file of samples per task,
+//! Writes a finished evaluation in lmms-eval's file format, for `--format lmms-eval`: a jsonl file of samples per task,
 //! and one file of results.
 
 use std::collections::HashMap;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-/// Returns the contents of a tiny model's `config.json`. Its sizes are deliberately not multiples of convenient
-/// numbers.
+/// Returns the contents of a tiny model's `config.json`. Most of its sizes are deliberately not powers of
+/// two.
 pub(crate) fn tiny() -> Value {
     json!({
         "model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"], "auto_map": null, "vocab_size": 90, "hidden_size": 24, "intermediate_size": 36,

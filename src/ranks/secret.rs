@@ -25,7 +25,7 @@ const FILE: &str = ".secret";
 /// Number of bytes of a nonce, a proof and a key.
 const LEN: usize = blake3::OUT_LEN;
 
-/// Labels of the two ends. Each proof covers its end's label, so an end cannot use a proof that it received as its own.
+/// Labels of the two ends. Each proof covers its end's label, so an end cannot send back a proof that it received.
 const CALLS: &[u8] = b"calls";
 const ACCEPTS: &[u8] = b"accepts";
 

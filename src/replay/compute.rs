@@ -62,7 +62,7 @@ impl Replay<'_> {
         config.validation = without_best(config.validation);
         let mut job = train::sft::SftJob::open(dir, config.clone(), false)?;
         job.common.validation = validation::sft(&config, &job.common, tasks.as_deref())?;
-        // Nothing is written to the folder of the run, not even its index.
+        // Nothing is written to the folder of the run, not even the data index.
         (job.common.dir, job.common.data.kept) = (scratch, None);
         self.train(&mut job)
     }
@@ -100,7 +100,7 @@ pub(super) fn scorer(config: &RlConfig, answers: Arc<RunStore>, machine: &Machin
     Ok(Arc::new(scorer.with_programs(&config.rewards, "rewards")?))
 }
 
-/// Returns a validation that selects no checkpoint and does not end the run early. The run's own end is known.
+/// Returns a validation that selects no checkpoint and does not end the run early. The step where the run ended is known.
 fn without_best(validation: ValidationConfig) -> ValidationConfig {
     ValidationConfig {
         metric_for_best_model: None,

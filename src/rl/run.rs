@@ -49,7 +49,7 @@ impl RlJob {
             // One generation batch, or as many as dynamic sampling needs.
             while !self.is_complete(&batch)? {
                 let groups = self.next_groups(run, &mut batch)?;
-                // Scoring overlaps sampling: the task scores each response as soon as it ends.
+                // `sample` also scores: `self.task` scores each response as soon as it ends.
                 let rollouts = self.sample(run, dev, trainer, &groups, &mut batch)?;
                 self.score(groups, rollouts, &mut batch);
             }
@@ -72,8 +72,8 @@ impl TrainingJob for RlJob {
         &self.common
     }
 
-    /// Plans the larger of a rollout and an update in each region; see [`plan::rl`]. This also sets the size of the KV
-    /// cache.
+    /// Plans each region's memory for the larger of a rollout and an update; see [`plan::rl`]. This also sets the size of
+    /// the KV cache.
     fn plan(&mut self, target: Target) -> Result<Plan> {
         let JobCommon { model_config, index, ranks, .. } = &self.common;
         let target = target.within(gib_to_bytes(self.config.training.max_memory_gib));

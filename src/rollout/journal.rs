@@ -91,8 +91,8 @@ impl From<JournalVerdict> for Option<Ruling> {
 impl Journal {
     /// Opens the journal of `step` in the run folder `dir`. `run` describes the run and its state, and `arithmetic` the
     /// device and its kernel variants, which new rollouts record. Journals with a different `run`, and lines that are
-    /// incomplete or altered, are ignored. Each rank writes its own part of the journal and reads all parts, regardless
-    /// of the number of ranks that wrote them.
+    /// incomplete or altered, are ignored, and deleted from this rank's part. Each rank writes its own part of the journal
+    /// and reads all parts, regardless of the number of ranks that wrote them.
     pub fn open(dir: &Path, step: u64, rank: usize, run: &impl Serialize, arithmetic: String) -> Result<Journal> {
         let path = dir.join(FOLDER).join(part(step, rank));
         let head = sealed(run)?;

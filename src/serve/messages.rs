@@ -19,7 +19,7 @@ pub struct Conversation {
     variables: Map<String, Value>,
     add_generation_prompt: bool,
     continue_final_message: bool,
-    /// The URL of each image in order, after the name of its field.
+    /// Field name and URL of each image, in order.
     pub images: Vec<(String, String)>,
 }
 
@@ -85,11 +85,16 @@ impl Conversation {
         let reasoning = [fields.string("reasoning_content")?, fields.string("reasoning")?].into_iter().flatten().last();
         if let Some(reasoning) = reasoning.filter(|text| !text.is_empty()) {
             let text = content.iter().map(Part::text).collect::<Option<String>>().filter(|_| role == "assistant");
-            let text = text.ok_or_else(|| ApiError::field(&place, "images", "text, in a message with reasoning"))?;
+            let text = text.ok_or_else(|| {
+                ApiError::field(&place, "images or another role", "text of the assistant, in a message with reasoning")
+            })?;
             let is_open = is_last && self.continue_final_message && text.is_empty();
             content = vec![Part::Text(with_reasoning(&reasoning, &text, is_open))];
         }
-        fields.only(&[("tool_calls", json!([])), ("annotations", json!([]))], "tools are not supported")?;
+        fields.only(
+            &[("tool_calls", json!([])), ("annotations", json!([]))],
+            "tools and annotations are not supported",
+        )?;
         fields.end()?;
         if content.is_empty() {
             content.push(Part::Text(String::new()));

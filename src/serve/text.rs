@@ -7,7 +7,7 @@ use crate::text::{DecodeStream, Tokenizer};
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
 
-/// Returns the length of the longest end of `text` with which one of `words` begins.
+/// Returns the length of the longest end of `text` that begins, but does not complete, one of `words`.
 fn overlap<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> usize {
     let of = |word: &str| {
         let begins = |n: &usize| word.is_char_boundary(*n) && text.ends_with(&word[..*n]);
@@ -31,7 +31,7 @@ impl Detokenizer {
     }
 
     /// Adds a token. Returns the text that is complete, and the stop string if one was found. If `is_early`, stop
-    /// strings that end within this token do not count.
+    /// strings that begin or end in this token do not count.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32, is_early: bool) -> (String, Option<String>) {
         self.held.push_str(&self.decode.push(tokenizer, id));
         if is_early {

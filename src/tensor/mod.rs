@@ -1,5 +1,5 @@
 //! Tensors: handles that refer to a device's memory regions. A [`Tensor`] owns nothing, is contiguous and row-major,
-//! and is `Copy`. The only view is a slice of the first dimension (`docs/dev/design/runtime.md`).
+//! and is `Copy`. The only views are slices of the first dimension and reshapes (`docs/dev/design/runtime.md`).
 
 mod dtype;
 
@@ -79,7 +79,7 @@ impl Tensor {
         Span { region: self.region, offset: self.offset, bytes: self.len() * self.dtype.size() }
     }
 
-    /// Returns the rows `from..to`. This is the only kind of view.
+    /// Returns the rows `from..to`, a view.
     pub fn slice(&self, from: usize, to: usize) -> Tensor {
         assert!(from <= to && to <= self.rows(), "rows {from}..{to} of {:?}", self.shape);
         let mut shape = self.shape;
@@ -241,7 +241,7 @@ mod tests {
         let mut dev = Device::cpu(&Plan::uniform(1 << 16), 1, Isa::detect()).unwrap();
         for elements in [100, 1000, 4000] {
             let mark = dev.mark(Region::Overlay);
-            // The begin was used in the round before, the rest is new.
+            // The beginning was used in the previous round; the rest is new.
             let t = dev.zeros(Region::Overlay, DType::F32, &[elements]).unwrap();
             assert!(dev.read::<f32>(t).unwrap().iter().all(|x| *x == 0.0), "{elements}");
             dev.write(t, &vec![1.0_f32; elements]).unwrap();

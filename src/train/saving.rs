@@ -6,7 +6,7 @@
 //! - A thread writes the bytes that arrive, hashes them and waits for the disk.
 //! - The next update waits until everything has been read.
 //!
-//! On the CPU, training uses all threads, so the checkpoint is written at once.
+//! On the CPU, training uses all threads, so it waits until the checkpoint is written.
 //!
 //! In a run of several ranks, a checkpoint is saved in three steps:
 //!
@@ -31,7 +31,7 @@ use crate::model::outgoing::{Fetch, OutFile, create_files, fetched, fill_files};
 use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 
-/// Files of a model directory besides settings and weights. They are copied into every model that is written.
+/// Files of a model directory that are copied, where present, into every model that is written.
 const COMPANIONS: [&str; 12] = [
     "added_tokens.json",
     "chat_template.jinja",
@@ -113,8 +113,8 @@ pub struct Saving {
 
 impl Saving {
     /// Begins to save `snapshot` in `store`. `best` is the step of the best checkpoint so far, which the store does not
-    /// delete. On the CPU the checkpoint is complete when this function returns, and the result is `None`. If one rank
-    /// fails, all ranks return an error.
+    /// delete. On the CPU the checkpoint is complete when this function returns, and the result is `None`. If
+    /// writing fails on one rank, all ranks return an error.
     pub fn begin(
         ranks: &mut dyn Ranks,
         dev: &mut Device,
@@ -150,7 +150,7 @@ impl Saving {
     }
 
     /// Commits the checkpoint once all ranks have written their parts; rank 0 does this on another thread. Does not
-    /// wait for the disk. If one rank fails, all ranks return an error.
+    /// wait for the disk. If writing fails on one rank, all ranks return an error.
     pub fn poll(&mut self, ranks: &mut dyn Ranks) -> Result<()> {
         let writes = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
         if !self.open || ranks.any("a checkpoint", &[writes])?[0] {

@@ -2,10 +2,11 @@
 //! the host for every device. If nothing is requested, tokens and log-probs are bitwise those of [`super::fwd`], because
 //! both use the same scaling, partial sums and choice.
 //!
-//! Memory traffic of a row of V ids, beside the product's D V weights: the row is written once (4 V bytes), copied to
-//! the host by a GPU (4 V bytes), and read once for each of the distributions that differ. At temperature 1 or 0 the raw
-//! log-prob is the trainer's, so its logsumexp is not computed again. A row without these requests is neither kept nor
-//! read: its log-prob comes from the partial sums of the fused product.
+//! Memory traffic of a row of V ids, in addition to the product's D V weights (D is the hidden size): the row is written
+//! once (4 V bytes), copied to the host by a GPU (4 V bytes), and read once for each distribution that is needed: the
+//! trainer's, the one that is sampled, and the reported one, if they differ. At temperature 1 or 0 the raw log-prob is
+//! the trainer's, so its logsumexp is not computed again. A row without these requests is neither kept nor read: its
+//! log-prob comes from the partial sums of the fused product.
 
 use std::collections::HashMap;
 
@@ -25,7 +26,8 @@ pub enum LogprobsMode {
     /// The model's distribution at temperature 1, without penalties and filters.
     #[default]
     Raw,
-    /// The distribution that the token is drawn from: after penalties, temperature (1 if greedy) and filters.
+    /// The distribution that the token is drawn from: after penalties, temperature and filters. Greedy decoding has
+    /// temperature 1 and no filters.
     Processed,
 }
 
@@ -135,7 +137,7 @@ pub struct TopLogprob {
 pub struct Ranked {
     /// Log-prob of the id.
     pub logprob: f32,
-    /// Number of ids that are at least as likely; among equally likely ones, the lower id comes first.
+    /// One more than the number of ids that are more likely, or equally likely with a lower id.
     pub rank: u32,
     /// The most likely ids in this order. Ids without probability are left out.
     pub top: Vec<TopLogprob>,
@@ -208,7 +210,7 @@ fn largest(z: &[f32], count: usize) -> Vec<u32> {
     top
 }
 
-/// Samples from `logits` `[V]` at temperature 1, which are minus infinity for ids that are not allowed.
+/// Samples from unscaled `logits` `[V]`, which are minus infinity for ids that are not allowed.
 pub fn sample_row(isa: Isa, logits: &[f32], call: &RowCall<'_>) -> RowSample {
     let params = call.draw.params();
     let scale = inverse_temperature(params.temperature);

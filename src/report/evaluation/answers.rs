@@ -85,7 +85,7 @@ pub fn of(run: &Run, images: &Images) -> Option<Browser> {
         let sampled = sample.sampled.iter().enumerate().map(|(i, given)| answer(&format!("sampled {}", i + 1), given));
         (sample, greedy.chain(sampled).collect(), Vec::new())
     });
-    browse("The answers", "those without a correct answer first", samples.count(), questions.collect(), images)
+    browse("The answers", "the wrong ones first", samples.count(), questions.collect(), images)
 }
 
 /// Returns the questions of several runs with the first answer of each run.

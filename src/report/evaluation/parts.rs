@@ -112,7 +112,8 @@ mod tests {
     #[test]
     fn answers_in_order_of_length_are_quartered_and_have_a_mean_length() {
         let runs = [run("a", vec![task("t", &[("", 50, 1.0), ("", 400, 0.0), ("", 150, 0.0), ("", 200, 1.0)])])];
-        let cells = ["t", "100.0 (1), up to 50", "0.0 (1), up to 150", "100.0 (1), up to 200", "0.0 (1), up to 400", "200"];
+        let cells =
+            ["t", "100.0 (1), up to 50", "0.0 (1), up to 150", "100.0 (1), up to 200", "0.0 (1), up to 400", "200"];
         assert_eq!(by_length(&runs, &["other", "t"]).rows, [cells]);
     }
 }

@@ -134,12 +134,12 @@ pub fn acc(sample: &Sample) -> Option<f64> {
     sample.acc().or_else(|| sample.acc_t1())
 }
 
-/// True if at least half of a question's answers are correct.
+/// True if the score of a question, see [`acc`], is at least 0.5.
 pub fn right(sample: &Sample) -> bool {
     acc(sample).is_some_and(|acc| acc >= 0.5)
 }
 
-/// Returns the questions that the page of one run shows, in their order.
+/// Returns the questions that the page of one run shows, the wrong ones first.
 pub fn shown<'a>(samples: impl Iterator<Item = &'a Sample>) -> Vec<&'a Sample> {
     let mut samples: Vec<&Sample> = samples.collect();
     samples.sort_by_key(|sample| right(sample));
