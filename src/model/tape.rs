@@ -248,7 +248,13 @@ impl Tape {
         replay: bool,
         block: impl Fn(&mut Tape, &mut Device, Recompute) -> Result<()> + 'static,
     ) -> Result<()> {
-        self.checkpoints(dev, replay, vec![block])
+        let mark = dev.mark(self.region());
+        if self.recording && !replay {
+            return block(self, dev, Recompute(false));
+        }
+        self.unrecorded(dev, |tape, dev| block(tape, dev, Recompute(false)))?;
+        self.record(mark, move |b| b.replay(&block));
+        Ok(())
     }
 
     /// Runs `block`, whose results are in values allocated before, without recording. Frees what it allocated.
