@@ -134,11 +134,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     file.iter().flat_map(|file| &file.notes).for_each(|note| context.say(note));
     let log = config.responses.as_deref().map(recognise).transpose()?;
     if let (Some(Log::Theirs(_)), Some(Format::LmmsEval)) = (&log, args.format) {
-        return Err(Error::input(
-            "--format lmms-eval",
-            "--responses with a log of another program",
-            "answers of omr or a model",
-        ));
+        return Err(Error::input("--format lmms-eval", "a log of another program", "answers of omr or a model"));
     }
     let recorded = match (&log, config.responses.as_deref()) {
         (Some(Log::Ours), Some(path)) => Some(Recorded::read(path, file.as_ref().map(|file| file.spec))?),

@@ -12,10 +12,8 @@ use crate::recipe;
 
 /// Arguments of `omr init`.
 #[derive(clap::Args)]
-#[command(
-    after_help = "The config sets the shape of the model (base, such as base.hidden_size=128) and the seed of its \
-    random weights (seed). Example: omr init --like configs/digits.yaml --rows rows.jsonl --out base"
-)]
+#[command(after_help = "The config sets the shape of the model (base, such as base.hidden_size=128) and the seed of \
+    its random weights (seed). Example: omr init --like configs/digits.yaml --rows rows.jsonl --out base")]
 pub struct Args {
     /// Config of a recipe (YAML)
     #[arg(long, value_name = "CONFIG")]
