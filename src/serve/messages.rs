@@ -85,9 +85,8 @@ impl Conversation {
         let reasoning = [fields.string("reasoning_content")?, fields.string("reasoning")?].into_iter().flatten().last();
         if let Some(reasoning) = reasoning.filter(|text| !text.is_empty()) {
             let text = content.iter().map(Part::text).collect::<Option<String>>().filter(|_| role == "assistant");
-            let text = text.ok_or_else(|| {
-                ApiError::field(&place, "images or another role", "text of the assistant, in a message with reasoning")
-            })?;
+            let text =
+                text.ok_or_else(|| ApiError::field(&place, "images or another role", "text of the assistant"))?;
             let is_open = is_last && self.continue_final_message && text.is_empty();
             content = vec![Part::Text(with_reasoning(&reasoning, &text, is_open))];
         }
