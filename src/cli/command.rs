@@ -36,7 +36,7 @@ struct Cli {
 
 /// Declares the commands, each with its arguments and the function that runs it.
 macro_rules! commands {
-    ($($(#[$about:meta])* $name:ident($args:ty) = $run:path;)+) => {
+    ($($(#[$about:meta])* $name:ident($args:ty) = $run:expr;)+) => {
         #[derive(Subcommand)]
         enum Command {
             $( $(#[$about])* $name($args), )+
@@ -45,7 +45,7 @@ macro_rules! commands {
         impl Command {
             fn run(&self, context: &Context) -> Result<()> {
                 match self {
-                    $( Command::$name(args) => $run(args, context), )+
+                    $( Command::$name(args) => ($run)(args, context), )+
                 }
             }
         }
@@ -103,9 +103,9 @@ commands! {
     /// Check what works on this machine and how to fix the rest
     Doctor(doctor::Args) = doctor::run;
     /// Generate a completion script for bash, zsh or fish
-    Completions(completions::Args) = complete;
+    Completions(completions::Args) = |args, _| completions::run(args, &mut Cli::command());
     /// Write the manual pages of all commands
-    Man(man::Args) = write_pages;
+    Man(man::Args) = |args, _| man::run(args, Cli::command());
 }
 
 /// Groups of commands, in the order of `omr --help`.
@@ -115,14 +115,6 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Use", &["serve", "chat", "generate", "score", "verify", "export"]),
     ("Inspect", &["watch", "report", "replay", "plan", "bench", "config", "doctor", "completions", "man"]),
 ];
-
-fn complete(args: &completions::Args, _: &Context) -> Result<()> {
-    completions::run(args, &mut Cli::command())
-}
-
-fn write_pages(args: &man::Args, _: &Context) -> Result<()> {
-    man::run(args, Cli::command())
-}
 
 /// Returns the command line with its help: commands in groups. Flags of all commands are explained once, in `omr
 /// --help`.

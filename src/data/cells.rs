@@ -29,10 +29,6 @@ pub(super) fn type_name(kind: &DataType) -> String {
 
 type RowResult<T> = std::result::Result<T, String>;
 
-fn unsupported<T>(array: &dyn Array) -> RowResult<T> {
-    Err(format!("found type {}, expected text, numbers, lists or structs", array.data_type()))
-}
-
 /// Returns true if element `i` is null. `datasets` gives a column without any value the type null.
 pub(super) fn is_null(array: &dyn Array, i: usize) -> bool {
     array.is_null(i) || *array.data_type() == DataType::Null
@@ -71,7 +67,7 @@ pub(super) fn value(array: &dyn Array, i: usize) -> RowResult<Value> {
             let key = integer(dictionary.keys(), i).and_then(|key| usize::try_from(key).ok());
             key.map_or(Ok(Value::Null), |key| value(dictionary.values().as_ref(), key))?
         }
-        _ => return unsupported(array),
+        other => return Err(format!("found type {other}, expected text, numbers, lists or structs")),
     })
 }
 

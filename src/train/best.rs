@@ -35,7 +35,7 @@ impl BestRule {
             None if !config.needs_best() => return Ok(None),
             None => {
                 let loss = names.iter().find(|name| *name == VAL_LOSS);
-                let core: Vec<&String> = names.iter().filter(|name| is_core(name)).collect();
+                let core: Vec<&String> = names.iter().filter(|name| name.starts_with("val-core/")).collect();
                 match (loss, &core[..]) {
                     (Some(loss), _) => loss.clone(),
                     (None, [only]) => (*only).clone(),
@@ -86,10 +86,6 @@ impl BestRule {
         };
         format!("the run ends early: {} has not improved in {} validations; {best}", self.metric, counter(state))
     }
-}
-
-fn is_core(name: &str) -> bool {
-    name.starts_with("val-core/")
 }
 
 fn counter(state: &Metrics) -> u64 {

@@ -119,7 +119,7 @@ impl<'a> Finder<'a> {
             squares: at(&|i| matches!(bytes[i], b'[' | b']' | b'\n')),
             boxes: text.match_indices("\\boxed{").map(|(i, _)| i).collect(),
             braces: at(&|i| bytes[i] == b'}'),
-            named: has_answer(text),
+            named: bytes.windows(6).any(|word| word.eq_ignore_ascii_case(b"answer")),
         }
     }
 
@@ -142,10 +142,6 @@ impl<'a> Finder<'a> {
         found.sort_by_key(|m| (std::cmp::Reverse(m.0), m.1));
         found
     }
-}
-
-fn has_answer(text: &str) -> bool {
-    text.as_bytes().windows(6).any(|w| w.eq_ignore_ascii_case(b"answer"))
 }
 
 fn plain<'a>(text: &'a str, pattern: &Regex, guarded: bool) -> Vec<Match<'a>> {
