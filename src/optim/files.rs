@@ -134,7 +134,7 @@ pub(super) fn outgoing(
     files
 }
 
-/// Returns the tensors of bf16 or 8-bit moments: the end of the name, the tensor, its length for all `len` elements of the
+/// Returns the tensors of bf16 or moments of 8-bit Adam: the end of the name, the tensor, its length for all `len` elements of the
 /// parameter, and the place in it of the parameter's element `first`.
 fn flat(moments: Moments, len: usize, first: usize) -> impl Iterator<Item = (&'static str, Tensor, usize, usize)> {
     let of = move |(what, tensor): (&'static str, Option<Tensor>)| {
