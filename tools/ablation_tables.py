@@ -16,9 +16,6 @@ ARMS = {"sft": "SFT", "rl": "RL", "more-sft": "continued SFT", "taught": "SFT on
         "lora-1": "RL, rank 1", "lora-4": "RL, rank 4", "lora-16": "RL, rank 16", "lora-64": "RL, rank 64"}
 
 # Rows of README's table.
-IN_SHORT = {"sft": "SFT, from which all others start", "more-sft": "continued SFT on the same rows", "rl": "**RL (GSPO)**",
-            "raft": "RAFT: SFT on the current model's correct answers", "rft": "RFT: SFT on the first model's correct answers",
-            "taught": "SFT on the teacher's answers to RL's questions"}
 
 
 def mean_and_half(values):
@@ -40,17 +37,6 @@ def shares(values):
     if 1 < len(values) < SEEDS_OF_INTERVAL:
         return f"{statistics.mean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})"
     return interval(values, "")
-
-
-def recipe_in_short():
-    _, folder, found = ablations("headline")
-    first = found["rl"][1]
-    out = [f"Held-out accuracy in percent, {first['n']:,} questions, mean of {len(found['rl'])} seeds (`{folder.relative_to(ROOT)}`):", "",
-           f"| | greedy | temperature 1 | pass@{first['k']} |", "| --- | --- | --- | --- |"]
-    for stage, name in IN_SHORT.items():
-        means = (100 * statistics.mean(cell[key] for cell in found[stage].values()) for key in ACCURACIES[:3])
-        out.append(f"| {name} | " + " | ".join(f"{mean:.1f}" for mean in means) + " |")
-    return out
 
 
 def cells(folder):

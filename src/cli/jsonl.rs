@@ -21,6 +21,9 @@ const AHEAD: usize = 64;
 /// A batch with this number of lines gets no more blocks. With a judge, a batch ends only when its last line is answered.
 const BATCH_LINES: usize = 4096;
 
+/// Lines with their numbers, from 1. Blank lines are left out.
+type Block = Vec<(usize, Vec<u8>)>;
+
 /// A line of stdin.
 pub(super) struct Line<In> {
     /// Position of the line, for messages.
@@ -89,9 +92,9 @@ where
     Ok(())
 }
 
-/// Waits for a line and returns it with all complete lines that have arrived, each with its number, from 1. Blank lines
-/// are left out. Returns `None` at the end. `number` is the number of lines before.
-fn next(input: &mut BufReader<impl Read>, number: &mut usize) -> io::Result<Option<Vec<(usize, Vec<u8>)>>> {
+/// Waits for a line and returns it with all complete lines that have arrived. Returns `None` at the end. `number` is the
+/// number of lines before.
+fn next(input: &mut BufReader<impl Read>, number: &mut usize) -> io::Result<Option<Block>> {
     let mut lines = Vec::new();
     // The rest of an incomplete line may arrive late, so the lines before it do not wait for it.
     while lines.is_empty() || input.buffer().contains(&b'\n') {

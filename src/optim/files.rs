@@ -134,8 +134,8 @@ pub(super) fn outgoing(
     files
 }
 
-/// Returns the tensors of bf16 or moments of 8-bit Adam: the end of the name, the tensor, its length for all `len` elements of the
-/// parameter, and the place in it of the parameter's element `first`.
+/// Returns the tensors of moments in bf16 or of 8-bit Adam: the end of the name, the tensor, its length for all `len`
+/// elements of the parameter, and the place in it of the parameter's element `first`.
 fn flat(moments: Moments, len: usize, first: usize) -> impl Iterator<Item = (&'static str, Tensor, usize, usize)> {
     let of = move |(what, tensor): (&'static str, Option<Tensor>)| {
         let each = if what.ends_with("scales") { BLOCK } else { 1 };

@@ -72,7 +72,7 @@ pub trait Training: Config + Clone {
     /// are longer.
     fn row_keys(&self, rows: &Rows, tokens: usize) -> Result<Option<Overrides>>;
 
-    /// Returns the bytes that the rank with the highest memory use needs at least, for a config of [`layout`].
+    /// Returns the bytes that the rank with the highest memory use needs at least, for a config of `layout`.
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize>;
 }
 

@@ -10,7 +10,7 @@ pub const STATS: usize = 22;
 /// Number of loss terms, which come first in a [`Sums`] and must be finite.
 pub const LOSSES: usize = 3;
 
-/// Statistics over tokens. Those before [`Stat::MAXIMA`] are sums, the others are maxima. The order is that of
+/// Statistics over tokens. Those before `MAXIMA` are sums, the others are maxima. The order is that of
 /// `policy_loss::Stat` in kernels/policy_loss.cu.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
