@@ -159,7 +159,7 @@ fn questions_with_answers_as_json_csv_and_tsv() {
     assert_eq!(found[0].ground_truth.as_deref(), Some("5"));
     let error = read::read(&entry(&path)).unwrap_err().to_string();
     assert!(
-        error.contains("row 2: found a list in `answer`, expected a string, a number, or a list of one"),
+        error.contains("row 2: found a list in `answer`, expected a string, a number, or a list with exactly one"),
         "{error}"
     );
     let path = dir.path().join("rows.csv");
