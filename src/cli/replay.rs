@@ -53,7 +53,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let mut overrides = args.overrides.clone();
     if let (Some(file), Some(model)) = (&args.requests, &args.model) {
-        // The first override stands where the run could be.
+        // With --requests, the argument RUN contains the first override.
         overrides.overrides.splice(0..0, args.run.clone());
         let adapter = args.lora_modules.as_deref().map(serve::adapter).transpose()?;
         return requests(file, model, adapter, &overrides, context);

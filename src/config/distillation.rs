@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::{Rule, Source};
 
 settings! {
-    /// On-policy distillation, the sampled form: the advantage of each token gains coef times the teacher's log-prob minus
-    /// the policy's.
+    /// On-policy distillation, the sampled form: coef times the difference of the teacher's and the policy's log-prob is
+    /// added to the advantage of each token.
     pub struct DistillationConfig {
         /// Model directory of the teacher. Its tokenizer has the ids of the student's.
         teacher: PathBuf = PathBuf::new(), rule: Rule::NotEmpty,

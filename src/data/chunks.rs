@@ -6,8 +6,8 @@ use crate::data::read::RowPosition;
 use crate::data::{Row, RowResult};
 use crate::error::Result;
 
-/// Maximum number of bytes of the texts and the embedded images of rows that are processed together. Together with the
-/// number of rows it limits the memory.
+/// Number of bytes of the texts and the embedded images from which rows are passed on. Together with the number of rows
+/// it limits the memory.
 const BYTES: usize = 32 << 20;
 
 /// Rows in order, with their positions.
@@ -27,7 +27,7 @@ impl<F: FnMut(Chunk) -> Result<()>> Chunks<F> {
         Chunks { rows: Vec::new(), bytes: 0, most, take }
     }
 
-    /// Adds a row, and passes the rows on if they are as many as are processed together.
+    /// Adds a row, and passes the rows on if their number or their bytes have reached the limit.
     pub fn push(&mut self, at: RowPosition, row: RowResult<Row>) -> Result<()> {
         self.bytes += row.as_ref().map_or(0, |row| row.text_len() + row.image_bytes());
         self.rows.push((at, row));

@@ -37,7 +37,7 @@
 //! | `qk_norm` | dqkv after rotation back and norm |
 //! | `linear_logprob` | dZ before both of its products; dhidden |
 //! | `rows::scatter_add` | the sum of the gradients of a row that several rows are gathered from |
-//! | none: fp32 throughout | D, dP, weight gradients, dgamma, dbeta, dbias |
+//! | all | nothing of D, dP, weight gradients, dgamma, dbeta, dbias: they are fp32 |
 
 pub mod adamw;
 pub mod attend;

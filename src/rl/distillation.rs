@@ -1,5 +1,5 @@
-//! On-policy distillation, the sampled form: the advantage of each token gains `coef` times the teacher's log-prob minus
-//! the policy's (verl's `distillation` with the estimator k1 as a reward).
+//! On-policy distillation, the sampled form: `coef` times the difference of the teacher's and the policy's log-prob is
+//! added to the advantage of each token (verl's `distillation` with the estimator k1 as a reward).
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub fn directory(config: &RlConfig) -> Option<&Path> {
     config.distillation.as_ref().map(|distillation| distillation.teacher.as_path())
 }
 
-/// Errors if a teacher of `config` gives the tokens of the student, or the values of its images, another meaning.
+/// Returns an error if token ids or image values mean something else to the teacher of `config` than to the student.
 pub fn check(config: &RlConfig, student: &Encoder, student_config: &ModelConfig) -> Result<()> {
     let Some(dir) = directory(config) else { return Ok(()) };
     let teacher_config = ModelConfig::load(&dir.join("config.json"))?;

@@ -5,7 +5,7 @@ use num_bigint::BigInt;
 use crate::lexicon::{Kind, look};
 use crate::steps::Rational;
 
-/// Returns the multiplier that a word stands for: a power of ten, a score or a dozen.
+/// Returns the multiplier that a word stands for: a power of ten, a score, a dozen or a pair.
 pub(crate) fn scale(word: &str) -> Option<BigInt> {
     let (n, power) = look(Kind::Scale, word).map(|n| n.split_once('e').unwrap_or((n, "0")))?;
     Some(n.parse::<BigInt>().ok()? * BigInt::from(10).pow(power.parse().ok()?))
@@ -27,8 +27,8 @@ pub(crate) fn part(word: &str) -> Option<i64> {
     number(Kind::Fraction, word).or_else(|| ordinal_word(word).or_else(plural).filter(|n| *n > 2))
 }
 
-/// Returns the number of an ordinal: `first`, `twentieth`, `millionth`. The table has those that do not end with `th`
-/// after the number.
+/// Returns the number of an ordinal: `first`, `twentieth`, `millionth`. The table has those that are not a
+/// number word plus `th`, such as `fifth`.
 fn ordinal_word(word: &str) -> Option<i64> {
     let tens = || small(&format!("{}y", word.strip_suffix("ieth")?));
     let regular = || {
@@ -73,7 +73,7 @@ fn unsigned(words: &[&str], begin: usize) -> Option<(Rational, usize)> {
 fn cardinal(words: &[&str], begin: usize) -> Option<(BigInt, usize)> {
     let zero = BigInt::from(0);
     let (mut total, mut group, mut at, mut any) = (zero.clone(), zero.clone(), begin, false);
-    // Size of the last number word. Only smaller numbers may follow it.
+    // Size of the last number word. It decides which number below one hundred may follow.
     let mut last = BigInt::from(1_000);
     while let Some(&word) = words.get(at) {
         if let Some(n) = small(word) {

@@ -122,7 +122,7 @@ impl GemmConfig {
     }
 
     /// Returns the bytes of shared memory: the ring, 8 padded rows of sums for each consumer warp, two mbarriers and the
-    /// number of a tile per stage, and a row of W for each 8 columns.
+    /// number of a tile per stage, and the number of a row of W for each 8 columns.
     pub(super) fn smem(&self) -> usize {
         let stage = (self.rows + self.columns) * self.depth * BLOCK_K * 2 + 20;
         let bytes = self.stages * stage + 4 * self.groups() * 8 * (self.part + 8) * 4 + self.columns / 8 * 4;

@@ -133,7 +133,7 @@ pub(in crate::ops) fn qkv(mut gpu: Gpu<'_>, call: Qkv<'_>) -> Result<()> {
         dim: heads.dim as i32,
         num_slots: check::count(gpu.op, "slots", num_slots)?,
     });
-    // The kernel's columns are groups of 32 pairs and their partners.
+    // The kernel's columns are groups of 32 first elements and their partners.
     let columns = (w.n / 2).next_multiple_of(32) * 2;
     if codes::launch(&mut gpu, &code_names!("linear_qkv"), x, w, columns, &out)? {
         return Ok(());

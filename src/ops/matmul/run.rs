@@ -40,7 +40,7 @@ fn run_job<P: Epilogue>(
     panels: std::ops::Range<usize>,
 ) {
     const { assert!(P::UNIT <= MAX_PANELS) };
-    assert!(!P::START || product.slice == 0 && product.second.is_none(), "slices or a second pair of a gradient");
+    assert!(!P::START || product.slice == 0 && product.second.is_none(), "a gradient with slices or second operands");
     let mut sums = TileSums([0.0; MAX_ROWS * MAX_PANELS * PANEL]);
     let units = rows.len().div_ceil(P::ROW_UNIT);
     let tiles = rows.len().div_ceil(kernel.max_rows.max(P::ROW_UNIT));

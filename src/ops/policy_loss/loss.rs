@@ -37,7 +37,8 @@ pub struct KlLoss {
     pub kl_loss_coef: f64,
 }
 
-/// On-policy distillation: the advantage of a token gains `coef` times the teacher's log-prob minus the policy's.
+/// On-policy distillation: `coef` times the difference of the teacher's and the policy's log-prob is added to the
+/// advantage of a token.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Distillation {
     /// Weight of the difference.

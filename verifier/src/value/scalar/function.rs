@@ -1,4 +1,4 @@
-//! Parses functions: their names, roots, fractions and arguments.
+//! Parses function names and their arguments, square roots and other roots, and fractions.
 
 use crate::steps::Rational;
 use crate::value::expr::{
@@ -113,7 +113,7 @@ impl Parser<'_> {
             }
         }
         let n = self.argument()?;
-        // The second argument of \frac{a}12 is a single digit.
+        // Rejects \frac{a}12, whose second argument would be only the 1.
         if let Some(Tok::Num(text)) = self.peek()
             && text.len() > 1
         {
