@@ -100,9 +100,10 @@ pub(super) fn add_rows<T: Elem>(
     dw: Tensor,
 ) {
     let (k, taps) = (dy.cols(), indices.len() / dy.rows().max(1));
-    let weights = weights.map(|weights| cpu.memory.view(weights.span()).of::<f32>().to_vec());
-    let ([dw], [indices, dy]) = cpu.memory.tensors([dw], [indices, dy]);
-    let (indices, dy) = (indices.of::<u32>(), dy.of::<T>());
+    // All views are requested in one array, so absent weights are passed as an empty slice of dw and not used.
+    let is_weighted = weights.is_some();
+    let ([dw], [indices, weights, dy]) = cpu.memory.tensors([dw], [indices, weights.unwrap_or(dw.slice(0, 0)), dy]);
+    let (indices, weights, dy) = (indices.of::<u32>(), weights.of::<f32>(), dy.of::<T>());
     let panels: Vec<u32> = indices.iter().map(|id| id / PANEL as u32).collect();
     let groups = Groups::new(&panels, n.div_ceil(PANEL));
     let used: Vec<usize> = (0..n.div_ceil(PANEL)).filter(|&p| !groups.of(p).is_empty()).collect();
@@ -110,7 +111,7 @@ pub(super) fn add_rows<T: Elem>(
     cpu.pool.run(used.len(), |i| {
         let panel = dw.take(used[i]);
         for at in groups.of(used[i]).iter().map(|&at| at as usize) {
-            let w = weights.as_ref().map_or(1.0, |weights| weights[at]);
+            let w = if is_weighted { weights[at] } else { 1.0 };
             add_row::<T>(cpu.isa, w, &dy[at / taps * k..][..k], indices[at] as usize % PANEL, panel);
         }
     });

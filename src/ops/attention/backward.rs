@@ -166,8 +166,13 @@ fn backward<T: Elem>(
     Ok(())
 }
 
-/// The packed rows and the data prepared from them. The functions that compute gradients pass them to `write(row, slot,
-/// heads, scale)`, where `row` counts from the start of the sequence.
+/// Receives gradients: `write(row, slot, heads, scale)`, where `row` counts from the start of the sequence. It is a type
+/// parameter, because calls of a `dyn FnMut` make short sequences slower.
+trait Write: FnMut(usize, usize, &[f32], f32) {}
+
+impl<F: FnMut(usize, usize, &[f32], f32)> Write for F {}
+
+/// The packed rows and the data prepared from them.
 struct Prepared<'a, T> {
     isa: Isa,
     pack: &'a Pack,
@@ -189,13 +194,7 @@ struct SequenceRows {
 
 impl<T: Elem> Prepared<'_, T> {
     /// Computes all gradients of a sequence with one block of keys, for one key head.
-    fn whole(
-        &self,
-        sequence: usize,
-        head: usize,
-        s: &mut Scratch<'_>,
-        mut write: impl FnMut(usize, usize, &[f32], f32),
-    ) {
+    fn whole(&self, sequence: usize, head: usize, s: &mut Scratch<'_>, mut write: impl Write) {
         let keys = SequenceRows { sequence, rows: 0..self.blocks.rows(sequence).len() };
         s.clear_keys(keys.rows.len() * self.pack.heads.padded());
         for tile in self.tiles(sequence, 0) {
@@ -208,14 +207,7 @@ impl<T: Elem> Prepared<'_, T> {
     }
 
     /// Computes dQ of the query tile that starts at row `from`: first over the keys of the prompt, then over its own.
-    fn dq(
-        &self,
-        sequence: usize,
-        head: usize,
-        from: usize,
-        s: &mut Scratch<'_>,
-        mut write: impl FnMut(usize, usize, &[f32], f32),
-    ) {
+    fn dq(&self, sequence: usize, head: usize, from: usize, s: &mut Scratch<'_>, mut write: impl Write) {
         let len = self.blocks.rows(sequence).len();
         let tile = SequenceRows { sequence, rows: from..len.min(from + tile_rows(self.pack.heads)) };
         let own = SequenceRows { sequence, rows: 0..if self.pack.causal { tile.rows.end } else { len } };
@@ -231,14 +223,7 @@ impl<T: Elem> Prepared<'_, T> {
 
     /// Computes dK and dV of a block: the sums over the sequences that share it as a prompt, each summed on its own and
     /// added in their order, and then over its own sequence.
-    fn dkv(
-        &self,
-        sequence: usize,
-        head: usize,
-        block: usize,
-        s: &mut Scratch<'_>,
-        mut write: impl FnMut(usize, usize, &[f32], f32),
-    ) {
+    fn dkv(&self, sequence: usize, head: usize, block: usize, s: &mut Scratch<'_>, mut write: impl Write) {
         let (len, from) = (self.blocks.rows(sequence).len(), block * BLOCK);
         let keys = SequenceRows { sequence, rows: from..len.min(from + BLOCK) };
         let add = |s: &mut Scratch<'_>, queries: usize, from: usize| {
@@ -284,26 +269,14 @@ impl<T: Elem> Prepared<'_, T> {
         }
     }
 
-    fn write_dq(
-        &self,
-        tile: Range<usize>,
-        head: usize,
-        s: &Scratch<'_>,
-        write: &mut impl FnMut(usize, usize, &[f32], f32),
-    ) {
+    fn write_dq(&self, tile: Range<usize>, head: usize, s: &Scratch<'_>, write: &mut impl Write) {
         let heads = self.pack.heads;
         for (row, dq) in tile.zip(s.dq.chunks_exact(heads.group() * heads.padded())) {
             write(row, head, dq, self.pack.scale);
         }
     }
 
-    fn write_dkv(
-        &self,
-        keys: Range<usize>,
-        head: usize,
-        s: &Scratch<'_>,
-        write: &mut impl FnMut(usize, usize, &[f32], f32),
-    ) {
+    fn write_dkv(&self, keys: Range<usize>, head: usize, s: &Scratch<'_>, write: &mut impl Write) {
         let (heads, padded) = (self.pack.heads, self.pack.heads.padded());
         for (row, (dk, dv)) in keys.zip(s.dk.chunks_exact(padded).zip(s.dv.chunks_exact(padded))) {
             write(row, heads.kv + head, dk, self.pack.scale);
