@@ -179,6 +179,12 @@ pub fn is_of_file(error: &std::io::Error) -> bool {
     Errno::from_io_error(error).is_none_or(|errno| of_file.contains(&errno))
 }
 
+/// Returns an error of a library with its causes, because many libraries' own texts leave them out.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string);
+    causes.collect::<Vec<_>>().join(": ")
+}
+
 /// Returns the system's error in words, without the error number.
 pub fn words(error: &std::io::Error) -> String {
     use std::io::ErrorKind::{AlreadyExists, IsADirectory, NotADirectory, NotFound, PermissionDenied};

@@ -8,7 +8,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 use crate::philox::{Purpose, Random};
 use crate::secrets;
 
@@ -80,7 +80,7 @@ pub fn client(is_plain: bool, settings: impl Fn(ClientBuilder) -> ClientBuilder)
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = || settings(Client::builder().redirect(Policy::none()));
     let without = |e| if is_plain { builder().tls_certs_only([]).build() } else { Err(e) };
-    builder().build().or_else(without).map_err(|e| chain(&e))
+    builder().build().or_else(without).map_err(|e| described(&e))
 }
 
 /// Returns a reply with a success status. Any other status is a failure.
@@ -120,13 +120,12 @@ pub async fn body(mut reply: Response, limit: usize) -> reqwest::Result<Vec<u8>>
 
 /// Converts an error of a connection. A retry may succeed.
 pub fn passing<R>(error: reqwest::Error) -> Failure<R> {
-    Failure::Passing(chain(&error), None)
+    Failure::Passing(described(&error), None)
 }
 
-/// Formats an error with its causes, because reqwest's own text contains only the address.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string);
-    secrets::redacted(&causes.collect::<Vec<_>>().join(": ")).into_owned()
+/// Formats an error with its causes and without secrets.
+fn described(error: &reqwest::Error) -> String {
+    secrets::redacted(&with_causes(error)).into_owned()
 }
 
 /// Returns the delay before attempt `attempt + 1` of `request`: the delay that the server requested (`asked`),

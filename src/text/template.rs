@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::bounded::Bounded;
 use super::{json, tokenizer};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 use crate::files;
 use crate::hub::base_model;
 
@@ -224,9 +224,7 @@ impl ChatTemplate {
 
 /// Formats the error of a template with its line and cause.
 fn failed(place: &str, error: &minijinja::Error) -> Error {
-    let error: &dyn std::error::Error = error;
-    let causes = std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string);
-    Error::input(place, causes.collect::<Vec<_>>().join(": "), "a chat template that accepts these messages")
+    Error::input(place, with_causes(error), "a chat template that accepts these messages")
 }
 
 /// Date of every rendering: the one that the template of Llama 3.1 has. The clock would make the tokens of a row depend on
