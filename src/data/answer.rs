@@ -26,8 +26,8 @@ pub fn label(row: &Row) -> Option<String> {
 }
 
 /// Removes the column `answers`, a list of right answers: stores the distinct ones in `extra` for the scorer, and the
-/// most frequent one as the label if the row has no other label. `answers` beside a label is read only if the entry names the
-/// column, because it may be a list of options.
+/// most frequent one as the label if the row has no other label. `answers` beside a label is read only if the entry
+/// names the column, because it may be a list of options.
 pub(super) fn take_answers(fields: &mut Map<String, Value>, extra: &mut Map<String, Value>, at: &RowContext) {
     let Some(value) = fields.remove("answers") else { return };
     let is_labelled = choices::label(fields).is_some();

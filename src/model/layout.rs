@@ -125,8 +125,8 @@ impl LayoutPart<'_> {
         Ok(Vector { id: self.push(Param { order: Order::of(dev), n, ..param }), tensor })
     }
 
-    /// Adds a linear layer `[n, k]` with the name `name`, and a bias if `has_bias` is true. `file` has the rows and columns
-    /// of the file; further ones are padding.
+    /// Adds a linear layer `[n, k]` with the name `name`, and a bias if `has_bias` is true. `file` is the size in the file;
+    /// further rows and columns are padding.
     pub fn linear(
         &mut self,
         dev: &mut Device,

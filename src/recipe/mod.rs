@@ -1,5 +1,5 @@
-//! The whole recipe: data, SFT, RL, control (continued SFT), evaluation and report. Each stage has its own folder and resumes where it
-//! stopped. A task provides the questions ([`crate::task::recipe`]).
+//! The whole recipe: data, SFT, RL, control (continued SFT), evaluation and report. Each stage has its own folder and
+//! resumes where it stopped. A task provides the questions ([`crate::task::recipe`]).
 
 #![forbid(unsafe_code)]
 

@@ -96,6 +96,7 @@ def main():
     args.work = args.work.resolve()
     args.trained = args.work / f"trl-{args.task}-{args.updates}-{args.seed}"
     args.trained.mkdir(exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     if args.inside:
         return inside(args)
     omr = [args.omr.resolve(), "--threads", args.threads, "--quiet"]
