@@ -213,7 +213,8 @@ pub(super) trait Step {
 pub(super) struct Single<L>(std::marker::PhantomData<L>);
 /// Step on bf16 widened to f32: two fused multiply-adds, the lower k first.
 pub(super) struct Widened<L>(std::marker::PhantomData<L>);
-/// Step on pairs of bf16 by `vdpbf16ps`. It rounds differently from [`Widened`], so the sums differ in their bits.
+/// Step on pairs of bf16 by `vdpbf16ps`. It adds the higher k first, so the sums differ in their bits from those of
+/// [`Widened`].
 #[cfg(target_arch = "x86_64")]
 pub(super) struct Dot;
 

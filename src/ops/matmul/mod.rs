@@ -9,6 +9,11 @@ mod block;
 mod cells;
 mod codes;
 mod epilogue;
+#[cfg(target_arch = "x86_64")]
+mod fused;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "fused_elsewhere.rs"]
+mod fused;
 mod gradient;
 mod lanes;
 mod panels;

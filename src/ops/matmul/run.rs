@@ -2,6 +2,7 @@
 
 use super::amx;
 use super::block::{Block, Kernel, kernel};
+use super::fused::Fused;
 use super::lanes::MAX_ROWS;
 use super::panels::PANEL;
 use super::product::Product;
@@ -44,6 +45,7 @@ fn run_job<P: Epilogue>(
     let mut sums = TileSums([0.0; MAX_ROWS * MAX_PANELS * PANEL]);
     let units = rows.len().div_ceil(P::ROW_UNIT);
     let tiles = rows.len().div_ceil(kernel.max_rows.max(P::ROW_UNIT));
+    let from = |tile: usize| rows.start + tile * units / tiles * P::ROW_UNIT;
     let tallest = units.div_ceil(tiles) * P::ROW_UNIT;
     let group = kernel.max_panels[tallest.min(kernel.max_rows) - 1].max(P::UNIT);
     if product.codes.is_some() {
@@ -52,20 +54,24 @@ fn run_job<P: Epilogue>(
             multiply(kernel, product, tile, resume);
         });
     }
+    let mut fused = Fused::new(isa, product, (0..tiles).map(|i| from(i)..rows.end.min(from(i + 1))));
     for panel in panels.clone().step_by(group) {
         let count = group.min(panels.end - panel);
+        if let Some(fused) = &mut fused {
+            fused.widen_panels(product, panel..panel + count);
+        }
         for i in 0..tiles {
-            let row = rows.start + i * units / tiles * P::ROW_UNIT;
-            let end = rows.end.min(rows.start + (i + 1) * units / tiles * P::ROW_UNIT);
+            let (row, end) = (from(i), rows.end.min(from(i + 1)));
             let stride = count * PANEL;
-            let sums = &mut sums.0[..(end - row) * stride];
+            let sums = &mut sums.0[..MAX_ROWS * stride];
             let mut tile = Tile { row, rows: end - row, panel, panels: count, sums, stride };
             if P::START {
                 epilogue.start(isa, &mut tile);
             }
             epilogue.prefetch(&tile);
-            match product.slice {
-                0 => multiply(kernel, product, &mut tile, P::START),
+            match (&fused, product.slice) {
+                (Some(fused), _) => fused.multiply(i, &mut tile, P::START),
+                (None, 0) => multiply(kernel, product, &mut tile, P::START),
                 _ => in_slices(product, &mut tile, |slice, tile| multiply(kernel, slice, tile, false)),
             }
             if let Some(second) = product.second {

@@ -23,8 +23,8 @@ pub(in crate::ops) struct Tile<'a> {
     pub panel: usize,
     /// Number of panels.
     pub panels: usize,
-    /// Sums `[rows][stride]`. Only the first `panels * 32` elements of each row are sums. Those of columns that the matrix
-    /// does not have are undefined.
+    /// Sums `[rows][stride]`, maybe followed by other values. Only the first `panels * 32` elements of each row are sums.
+    /// Those of columns that the matrix does not have are undefined.
     pub sums: &'a mut [f32],
     /// Distance between rows of `sums`, in elements.
     pub stride: usize,

@@ -1,0 +1,300 @@
+//! Products of bf16 by fused multiply-adds of f32, for processors on which `vdpbf16ps` takes longer than two of them. The
+//! bits are the same: `vdpbf16ps` adds the product of the higher k, then that of the lower k, rounds each sum once, and
+//! takes subnormal numbers as zero (Intel's manual, volume 2, VDPBF16PS).
+//!
+//! A job widens its rows and each panel once, with the higher k of a pair first.
+
+use std::arch::x86_64::*;
+use std::cell::RefCell;
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut};
+
+use super::block::ContiguousAxis;
+use super::panels::PANEL;
+use super::product::Product;
+use super::tile::Tile;
+use super::transpose::avx512::transpose16;
+use crate::device::Isa;
+use crate::tensor::DType;
+
+/// Rows of a block, and of a block of a job whose tiles are all low.
+const TALL: usize = 12;
+const LOW: usize = 8;
+/// Maximum number of words in K. Beyond it, the widened rows and a panel would not stay in the L2 cache.
+const MAX_STEPS: usize = 2048;
+/// Lanes of a vector.
+const LANES: usize = 16;
+
+/// A vector in memory.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; LANES]);
+
+thread_local! {
+    /// Memory of a thread's jobs, so that no job clears it.
+    static BUFFERS: RefCell<[Vec<Line>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+}
+
+/// Operands of a job, widened to f32.
+pub(super) struct Fused {
+    /// Blocks of rows `[tiles][2 * steps][height]`, each followed by a line that is not used.
+    left: Vec<Line>,
+    /// Panels `[panels][2 * steps][32]`.
+    right: Vec<Line>,
+    height: usize,
+    steps: usize,
+}
+
+impl Fused {
+    /// Widens the rows of a job with the tiles `tiles`. Returns `None` if `vdpbf16ps` must compute the product.
+    pub fn new(isa: Isa, product: &Product<'_>, tiles: impl Iterator<Item = Range<usize>> + Clone) -> Option<Fused> {
+        let tallest = tiles.clone().map(|rows| rows.len()).max().unwrap_or(0);
+        let plain = product.slice == 0 && product.second.is_none() && product.codes.is_none() && !product.odd;
+        let fits = (LOW..=TALL).contains(&tallest) && (1..=MAX_STEPS).contains(&product.steps);
+        if product.dtype != DType::Bf16 || !plain || !fits || !isa.has_slow_dot() {
+            return None;
+        }
+        Some(Fused::widened(product, tiles, if tallest > LOW { TALL } else { LOW }))
+    }
+
+    fn widened(product: &Product<'_>, tiles: impl Iterator<Item = Range<usize>> + Clone, height: usize) -> Fused {
+        let [left, right] = BUFFERS.take();
+        let mut fused = Fused { left, right, height, steps: product.steps };
+        let block = fused.block();
+        fused.left.resize(fused.left.len().max(tiles.clone().count() * block), Line::zeroed());
+        for (rows, out) in tiles.zip(fused.left.chunks_exact_mut(block)) {
+            let last = (rows.end - 1) * product.row_stride + (product.steps - 1) * product.step_stride;
+            assert!(rows.len() <= height && last + 4 <= product.left.len(), "left operand too short");
+            // SAFETY: the processor has AVX-512; the rows are inside the operand, and `out` holds a block.
+            unsafe { widen_rows(product, rows, height, cast_slice_mut(out)) };
+        }
+        fused
+    }
+
+    /// Returns the size of a widened block of rows, in lines.
+    fn block(&self) -> usize {
+        (2 * self.steps * self.height).div_ceil(LANES) + 1
+    }
+
+    /// Widens the panels `panels`, which the next tiles are multiplied by.
+    pub fn widen_panels(&mut self, product: &Product<'_>, panels: Range<usize>) {
+        let size = 2 * self.steps * PANEL / LANES;
+        self.right.resize(self.right.len().max(panels.len() * size), Line::zeroed());
+        for (panel, out) in panels.zip(self.right.chunks_exact_mut(size)) {
+            let words: &[u32] = cast_slice(&product.right[panel * product.panel_stride..][..self.steps * PANEL * 4]);
+            // SAFETY: the processor has AVX-512.
+            unsafe { widen_panel(words, cast_slice_mut(out)) };
+        }
+    }
+
+    /// Adds the products of tile `index` and the widened panels to its sums, or starts them at zero. Uses the sums of
+    /// `height` rows.
+    pub fn multiply(&self, index: usize, tile: &mut Tile<'_>, resume: bool) {
+        let size = 2 * self.steps * PANEL / LANES;
+        let left = &self.left[index * self.block()..][..self.block()];
+        for panel in 0..tile.panels {
+            let sums = &mut tile.sums[panel * PANEL..][..(self.height - 1) * tile.stride + PANEL];
+            let right = &self.right[panel * size..][..size];
+            let run = if self.height == TALL { tall } else { low };
+            // SAFETY: the processor has AVX-512; the operands have `steps` pairs of terms, and the sums `height` rows.
+            unsafe { run(left, right, 2 * self.steps, sums, tile.stride, resume) };
+        }
+    }
+}
+
+impl Drop for Fused {
+    fn drop(&mut self) {
+        BUFFERS.set([std::mem::take(&mut self.left), std::mem::take(&mut self.right)]);
+    }
+}
+
+/// Returns the higher and the lower halves of sixteen words as f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halves(words: __m512i) -> [__m512; 2] {
+    let high = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+    [_mm512_castsi512_ps(high), _mm512_castsi512_ps(_mm512_slli_epi32(words, 16))]
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn widen_panel(words: &[u32], out: &mut [f32]) {
+    for (words, out) in words.chunks_exact(PANEL).zip(out.chunks_exact_mut(2 * PANEL)) {
+        for i in [0, LANES] {
+            // SAFETY: both pieces have the size that is read and written here.
+            unsafe {
+                let [high, low] = halves(_mm512_loadu_si512(words.as_ptr().add(i).cast()));
+                _mm512_storeu_ps(out.as_mut_ptr().add(i), high);
+                _mm512_storeu_ps(out.as_mut_ptr().add(PANEL + i), low);
+            }
+        }
+    }
+}
+
+/// Writes `[2 * steps][height]` values and up to sixteen more. Rows beyond `rows` are zero.
+#[target_feature(enable = "avx512f")]
+unsafe fn widen_rows(product: &Product<'_>, rows: Range<usize>, height: usize, out: &mut [f32]) {
+    let Product { row_stride, step_stride, steps, .. } = *product;
+    assert!(out.len() >= 2 * steps * height + LANES, "a block of {steps} steps");
+    let (left, out) = (product.left.as_ptr().wrapping_add(rows.start * row_stride), out.as_mut_ptr());
+    let mask = |count: usize| ((1_u32 << count.min(LANES)) - 1) as u16;
+    // SAFETY: the caller has checked the left operand, masks leave out what is beyond it, and the assert covers `out`.
+    unsafe {
+        let put = |step: usize, words: __m512i| {
+            let [high, low] = halves(words);
+            _mm512_storeu_ps(out.add(2 * step * height), high);
+            _mm512_storeu_ps(out.add((2 * step + 1) * height), low);
+        };
+        if product.contiguous == ContiguousAxis::Rows {
+            for step in 0..steps {
+                put(step, _mm512_maskz_loadu_epi32(mask(rows.len()), left.wrapping_add(step * step_stride).cast()));
+            }
+            return;
+        }
+        for step in (0..steps).step_by(LANES) {
+            let mut words = [[0_i32; LANES]; LANES];
+            for (i, words) in words.iter_mut().enumerate().take(rows.len()) {
+                let from = left.wrapping_add(i * row_stride + step * step_stride).cast();
+                _mm512_storeu_si512(words.as_mut_ptr().cast(), _mm512_maskz_loadu_epi32(mask(steps - step), from));
+            }
+            let columns = transpose16(words.as_ptr().cast(), LANES);
+            for (i, column) in columns.into_iter().enumerate().take(steps - step) {
+                put(step + i, column);
+            }
+        }
+    }
+}
+
+/// Defines a function that adds the products of `$rows` widened rows and one widened panel to sums `[$rows][stride]`, or
+/// starts them at zero. A row is given by its offset in bytes and by the registers of its two sums and of its value.
+macro_rules! block {
+    ($name:ident, $rows:literal, $([$at:literal, $first:literal, $second:literal, $value:literal])*) => {
+        #[target_feature(enable = "avx512f")]
+        unsafe fn $name(left: &[Line], right: &[Line], terms: usize, sums: &mut [f32], stride: usize, resume: bool) {
+            assert!(terms > 0 && left.len() * LANES >= terms * $rows && right.len() * LANES >= terms * PANEL);
+            assert!(sums.len() >= ($rows - 1) * stride + PANEL, "sums of a block");
+            // The control word before, and one that takes subnormal numbers as zero and rounds to nearest.
+            let mut control = [0_u32, 0x9fc0];
+            // SAFETY: the asserts cover everything that is read and written; the control word is restored.
+            unsafe {
+                std::arch::asm!(
+                    "stmxcsr [{control}]", "ldmxcsr [{control} + 4]",
+                    $(concat!("vpxord zmm", $first, ", zmm", $first, ", zmm", $first),
+                      concat!("vpxord zmm", $second, ", zmm", $second, ", zmm", $second),)*
+                    "test {resume}, {resume}", "jz 2f", "mov {at}, {sums}",
+                    $(concat!("vmovups zmm", $first, ", [{at}]"), concat!("vmovups zmm", $second, ", [{at} + 64]"),
+                      "add {at}, {stride}",)*
+                    "2:", "vmovaps zmm24, [{right}]", "vmovaps zmm25, [{right} + 64]",
+                    $(concat!("vbroadcastss zmm", $value, ", dword ptr [{left} + ", $at, "]"),
+                      concat!("vfmadd231ps zmm", $first, ", zmm24, zmm", $value),
+                      concat!("vfmadd231ps zmm", $second, ", zmm25, zmm", $value),)*
+                    concat!("add {left}, ", $rows, " * 4"), "add {right}, 128", "dec {terms}", "jnz 2b",
+                    $(concat!("vmovups [{sums}], zmm", $first), concat!("vmovups [{sums} + 64], zmm", $second),
+                      "add {sums}, {stride}",)*
+                    "ldmxcsr [{control}]",
+                    control = in(reg) &mut control, sums = inout(reg) sums.as_mut_ptr() => _, at = out(reg) _,
+                    stride = in(reg) 4 * stride, resume = in(reg) usize::from(resume),
+                    left = inout(reg) left.as_ptr() => _, right = inout(reg) right.as_ptr() => _,
+                    terms = inout(reg) terms => _,
+                    out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _,
+                    out("zmm6") _, out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
+                    out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _, out("zmm16") _, out("zmm17") _,
+                    out("zmm18") _, out("zmm19") _, out("zmm20") _, out("zmm21") _, out("zmm22") _, out("zmm23") _,
+                    out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _, out("zmm28") _, out("zmm29") _,
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+block! { low, 8,
+    [0, 0, 1, 26] [4, 2, 3, 27] [8, 4, 5, 28] [12, 6, 7, 29] [16, 8, 9, 26] [20, 10, 11, 27] [24, 12, 13, 28] [28, 14, 15, 29]
+}
+block! { tall, 12,
+    [0, 0, 1, 26] [4, 2, 3, 27] [8, 4, 5, 28] [12, 6, 7, 29] [16, 8, 9, 26] [20, 10, 11, 27] [24, 12, 13, 28] [28, 14, 15, 29]
+    [32, 16, 17, 26] [36, 18, 19, 27] [40, 20, 21, 28] [44, 22, 23, 29]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::philox::{Purpose, key, philox4x32_10};
+
+    /// Returns pairs of bf16. A quarter of the values are so small that their products are subnormal.
+    fn words(counter: u32, count: usize) -> Vec<u32> {
+        let exponent = |bits: u32| if bits.is_multiple_of(4) { bits / 4 % 80 } else { 123 + bits / 4 % 8 };
+        let word = |i: usize| {
+            let [bits, low, high, _] = philox4x32_10(key(1, Purpose::Test, 0), [counter, i as u32, 0, 0]);
+            bits & 0x807f_807f | exponent(low) << 7 | exponent(high) << 23
+        };
+        (0..count).map(word).collect()
+    }
+
+    /// Adds the terms of two words as the manual describes `vdpbf16ps`.
+    fn add(sum: f32, x: u32, w: u32) -> f32 {
+        let flushed = |x: f32| if x.is_subnormal() { 0.0_f32.copysign(x) } else { x };
+        let term = |sum, x, w| flushed(flushed(f32::from_bits(x)).mul_add(flushed(f32::from_bits(w)), flushed(sum)));
+        term(term(sum, x & 0xffff_0000, w & 0xffff_0000), x << 16, w << 16)
+    }
+
+    #[test]
+    fn blocks_have_the_bits_of_vdpbf16ps() {
+        if !Isa::Avx512.available() {
+            return;
+        }
+        for (height, tiles) in [(LOW, [0..8, 8..13]), (TALL, [0..12, 12..23])] {
+            for steps in [1, 15, 16, 33] {
+                let (rows, panels) = (tiles[1].end, 2);
+                let (x, w) = (words(1, rows * steps), words(2, panels * steps * PANEL));
+                let along_k = Product::rows::<f32>(cast_slice(&x), rows, steps, cast_slice(&w), panels * PANEL);
+                let along_rows = Product::columns(DType::Bf16, &x, rows, &w, panels * PANEL);
+                for product in [Product { dtype: DType::Bf16, ..along_k }, along_rows] {
+                    let mut fused = Fused::widened(&product, tiles.iter().cloned(), height);
+                    fused.widen_panels(&product, 0..panels);
+                    for (index, tile) in tiles.iter().enumerate() {
+                        for start in [None, Some(0.75)] {
+                            let mut sums = vec![start.unwrap_or(f32::NAN); height * panels * PANEL];
+                            let (row, rows, stride) = (tile.start, tile.len(), panels * PANEL);
+                            let mut tile = Tile { row, rows, panel: 0, panels, sums: &mut sums, stride };
+                            fused.multiply(index, &mut tile, start.is_some());
+                            for (i, got) in sums.into_iter().enumerate().take(rows * stride) {
+                                let (row, col) = (row + i / stride, i % stride);
+                                let want = (0..steps).fold(start.unwrap_or(0.0), |sum, k| {
+                                    let at = row * product.row_stride / 4 + k * product.step_stride / 4;
+                                    add(sum, x[at], w[(col / PANEL * steps + k) * PANEL + col % PANEL])
+                                });
+                                assert_eq!(got.to_bits(), want.to_bits(), "{height} rows, {steps} steps, {row}, {col}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn vdpbf16ps_computes_what_the_manual_says() {
+        #[target_feature(enable = "avx512f,avx512bf16")]
+        fn dot(sums: [f32; LANES], x: [u32; LANES], w: [u32; LANES]) -> [f32; LANES] {
+            // SAFETY: the types have the same 512 bits.
+            unsafe {
+                let [x, w] = [x, w].map(|words| std::mem::transmute::<[u32; LANES], __m512bh>(words));
+                std::mem::transmute(_mm512_dpbf16_ps(std::mem::transmute::<[f32; LANES], __m512>(sums), x, w))
+            }
+        }
+        if !Isa::Avx512.has_bf16_dot() {
+            return;
+        }
+        let count = 4096 * LANES;
+        let [x, w, sums] = [1, 2, 3].map(|counter| words(counter, count));
+        for i in (0..count).step_by(LANES) {
+            let vector = |words: &[u32]| <[u32; LANES]>::try_from(&words[i..i + LANES]).expect("sixteen words");
+            let start = vector(&sums).map(f32::from_bits);
+            // SAFETY: `has_bf16_dot` has checked that the processor has the instruction.
+            let got = unsafe { dot(start, vector(&x), vector(&w)) };
+            for lane in 0..LANES {
+                assert_eq!(got[lane].to_bits(), add(start[lane], x[i + lane], w[i + lane]).to_bits(), "{i} {lane}");
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+"""Tables and curves of the runs of tools/smollm2-cells, and the comparisons of bench/peers/smollm2."""
+import gzip
+import json
+import statistics
+
+from ablation_tables import ROOT
+from drawings import framed, text
+
+# Methods, in the order of the rows.
+METHODS = {"base": "the model as it is", "sft": "SFT on traces by rule", "gspo": "GSPO from the model as it is", "gspo-lora": "the same with LoRA, rank 16",
+           "sft+gspo": "GSPO from SFT", "raft": "RAFT from SFT", "more-sft": "continued SFT"}
+# Methods with one seed that are compared with GSPO from the model as it is, with name and colour in docs/smollm2.svg.
+CLAIMS = {"gspo": ("GSPO, 16 questions x 8 answers", "#2f7d5f"), "grpo": ("GRPO", "#3b6fb6"), "dapo": ("DAPO", "#b5762a"),
+          "gspo-16": ("GSPO, 8 questions x 16 answers", "#8a5bb0"), "gspo-hot": ("GSPO at temperature 1.4", "#c0453b"),
+          "gspo-2": ("GSPO, two updates per batch", "#7a8699")}
+# Metrics of the curves, with titles. A point is a mean of SPAN steps.
+PANELS = [("critic/score/mean", "reward"), ("actor/entropy", "entropy"), ("response_length/mean", "tokens of a response")]
+SPAN = 10
+
+
+def folder():
+    """Returns the newest folder with cells of tools/smollm2-cells."""
+    return max((path for path in (ROOT / "bench/results").iterdir() if (path / "cells.jsonl").exists()), key=lambda path: path.name)
+
+
+def cells():
+    return [json.loads(line) for line in (folder() / "cells.jsonl").read_text().splitlines()]
+
+
+def metrics(method):
+    """Returns the steps of a run on sums with seed 1."""
+    with gzip.open(folder() / f"metrics/chain_sum-{method}-1.jsonl.gz", "rt") as file:
+        return [json.loads(line) for line in file]
+
+
+def accuracy(cell):
+    return f"{100 * cell['greedy']:.1f} / {100 * cell['t1']:.1f}"
+
+
+def table():
+    found = cells()
+    out = [f"Right answers to {found[0]['n']} held-out questions in percent, greedy / temperature 1, for each seed (`{folder().relative_to(ROOT)}`):", "",
+           "| task | method | seeds | accuracy | sequences trained on | largest difference of a probability, sampler and trainer | minutes |",
+           "| --- | --- | --- | --- | --- | --- | --- |"]
+    for task in dict.fromkeys(cell["task"] for cell in found):
+        for method, name in METHODS.items():
+            of = sorted((c for c in found if (c["task"], c["method"]) == (task, method)), key=lambda c: c["seed"])
+            if of:
+                differences = [c["rollout_probs_diff_max"] for c in of if c["rollout_probs_diff_max"] is not None]
+                out.append(f"| {task} | {name} | {', '.join(str(c['seed']) for c in of)} | {', '.join(map(accuracy, of))} | {of[0]['sequences']:,} |"
+                           f" {max(differences) if differences else ''} | {statistics.mean(c['seconds'] for c in of) / 60:.0f} |")
+    return out
+
+
+def in_short():
+    found = cells()
+    out = [f"Right answers to {found[0]['n']} held-out questions in percent, greedy / temperature 1, and number of seeds (`{folder().relative_to(ROOT)}`):", "",
+           "| | sums | products |", "| --- | --- | --- |"]
+    for method in ["base", "sft", "gspo", "sft+gspo", "raft", "more-sft"]:
+        def of_task(task):
+            of = [cell for cell in found if (cell["task"], cell["method"]) == (task, method)]
+            mean = lambda key: statistics.mean(100 * cell[key] for cell in of)  # noqa: E731
+            return f"{mean('greedy'):.1f} / {mean('t1'):.1f} ({len(of)})" if of else "not run yet"
+        out.append(f"| {METHODS[method]} | {of_task('chain_sum')} | {of_task('products')} |")
+    return out
+
+
+def claims():
+    """Returns the table of methods of RL with one seed."""
+    one = {cell["method"]: cell for cell in cells() if (cell["task"], cell["seed"]) == ("chain_sum", 1)}
+    out = ["Sums, seed 1, direction only:", "", "| method | accuracy | reward of the last ten steps | entropy | tokens of a response | clipped | minutes |",
+           "| --- | --- | --- | --- | --- | --- | --- |"]
+    for method, (name, _) in CLAIMS.items():
+        if method in one:
+            steps = metrics(method)
+            mean = lambda key: statistics.mean(step[key] for step in steps[-SPAN:])  # noqa: E731
+            clipped = statistics.mean(step["actor/pg_clipfrac"] for step in steps)
+            out.append(f"| {name} | {accuracy(one[method])} | {mean('critic/score/mean'):.2f} | {mean('actor/entropy'):.2f} |"
+                       f" {mean('response_length/mean'):.1f} | {100 * clipped:.1f} % | {one[method]['seconds'] / 60:.0f} |")
+    return out
+
+
+def scorers():
+    """Returns the table of runs whose questions ask for \\boxed{}, by three rules."""
+    names = {"base-boxed": "the model as it is", "gspo-strict": "40 updates of GSPO, reward `strict`", "gspo-compat": "40 updates of GSPO, reward `compat`"}
+    out = ["Sums, seed 1, accuracy in percent, greedy / temperature 1, by each scorer:", "",
+           "| | `strict` | `compat` | last whole number |", "| --- | --- | --- | --- |"]
+    one = {cell["method"]: cell for cell in cells()}
+    for method, name in names.items():
+        if method in one:
+            by = one[method]["scorers"]
+            out.append(f"| {name} | {accuracy(by['strict'])} | {accuracy(by['compat'])} | {accuracy(one[method])} |")
+    return out
+
+
+def curves():
+    """Draws reward, entropy and length of the runs of `claims`."""
+    runs = {method: metrics(method) for method in CLAIMS if (folder() / f"metrics/chain_sum-{method}-1.jsonl.gz").exists()}
+    width, height, gap = 170, 150, 38
+    body = [text(16, 28, "RL of SmolLM2 on sums, seed 1: means of ten steps", "strong")]
+    for column, (key, title) in enumerate(PANELS):
+        lines = {method: [statistics.mean(step[key] for step in steps[i:i + SPAN]) for i in range(0, len(steps), SPAN)] for method, steps in runs.items()}
+        high = max(max(values) for values in lines.values())
+        x0, y0 = 40 + column * (width + gap), 72 + height
+        body += [text(x0, 58, title, "small"), text(x0 - 5, 80, f"{high:.2g}", "small", "end"), text(x0 - 5, y0, "0", "small", "end"),
+                 f'<path class="axis" fill="none" d="M{x0} 72 V{y0} H{x0 + width}"/>', text(x0 + width, y0 + 17, "step 100", "small", "end")]
+        for method, values in lines.items():
+            points = " ".join(f"{x0 + (i + 0.5) * SPAN / 100 * width:.1f},{y0 - value / high * height:.1f}" for i, value in enumerate(values))
+            body.append(f'<polyline fill="none" stroke="{CLAIMS[method][1]}" stroke-width="2" points="{points}"/>')
+    y = 72 + height + 42
+    for i, (name, colour) in enumerate(CLAIMS[method] for method in runs):
+        x, line = 16 + i % 2 * 300, y + i // 2 * 22
+        body += [f'<line x1="{x}" x2="{x + 20}" y1="{line - 4}" y2="{line - 4}" stroke="{colour}" stroke-width="3"/>', text(x + 28, line, name, "small")]
+    return framed("Reward, entropy and length of the responses in each run", body, y + (len(runs) + 1) // 2 * 22)
+
+
+BLOCKS = {"smollm2": table, "smollm2 in short": in_short, "smollm2 claims": claims, "smollm2 scorers": scorers}
