@@ -114,4 +114,38 @@ def curves():
     return framed("Reward, entropy and length of the responses in each run", body, y + (len(runs) + 1) // 2 * 22)
 
 
-BLOCKS = {"smollm2": table, "smollm2 in short": in_short, "smollm2 claims": claims, "smollm2 scorers": scorers}
+def record(name):
+    """Returns the newest file of this name among the results, and its folder."""
+    found = max((ROOT / "bench/results").glob(f"*/{name}"), key=lambda path: path.parent.name)
+    return json.loads(found.read_text()), found.parent.relative_to(ROOT)
+
+
+def sft_step():
+    """Returns the table of SFT steps beside torch."""
+    found, where = record("sft_step.json")
+    rates = {(row["dtype"], row["system"]): row["tokens_per_s"] for row in found["rows"]}
+    systems = list(dict.fromkeys(row["system"] for row in found["rows"]))
+    out = [f"Tokens per second, and in brackets the times as fast as omr; {found['threads']} threads, torch {found['torch']} (`{where}`):", "",
+           f"| | {' | '.join(systems)} |", "| --- |" + " --- |" * len(systems)]
+    for dtype in dict.fromkeys(row["dtype"] for row in found["rows"]):
+        ours = rates[dtype, "omr"]
+        others = [f"{rates[dtype, name]:,.0f} ({rates[dtype, name] / ours:.2f})" for name in systems[1:]]
+        out.append(f"| {dtype} | {ours:,.0f} | {' | '.join(others)} |")
+    return out
+
+
+def beside_trl():
+    """Returns the table of a run beside TRL's GRPOTrainer."""
+    found, where = record("trl.json")
+    out = [f"{found['updates']} updates on sums, seed {found['seed']}, {found['threads']} thread, TRL {found['trl']} (`{where}`):", "",
+           "| | accuracy, greedy / temperature 1 | reward, first and last five updates | seconds per update | memory, GiB |",
+           "| --- | --- | --- | --- | --- |"]
+    for name, system in found["systems"].items():
+        rewards = [statistics.mean(step["reward"] for step in part) for part in (system["steps"][:5], system["steps"][-5:])]
+        seconds = statistics.median(step["seconds"] for step in system["steps"])
+        out.append(f"| {name} | {accuracy(system)} | {rewards[0]:.2f}, {rewards[1]:.2f} | {seconds:.0f} | {system['memory_gib']:.1f} |")
+    return out
+
+
+BLOCKS = {"smollm2": table, "smollm2 in short": in_short, "smollm2 claims": claims, "smollm2 scorers": scorers, "smollm2 sft step": sft_step,
+          "smollm2 beside TRL": beside_trl}
