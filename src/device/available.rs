@@ -50,8 +50,8 @@ impl Isa {
         }
         #[cfg(target_arch = "x86_64")]
         if self.has_bf16_dot() {
-            // SAFETY: `has_bf16_dot` has checked that the processor has the instruction.
-            return Some(unsafe { spin_dots(rounds) });
+            // SAFETY: `has_bf16_dot` has checked that the processor has the instructions.
+            return Some(unsafe { if self.has_slow_dot() { spin_fused(rounds) } else { spin_dots(rounds) } });
         }
         None
     }
