@@ -137,9 +137,8 @@ fn one_line(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("not YAML");
     let line = line.trim_start_matches("error: ");
     // These parts address the programmer who calls the parser, not the user.
-    [" rejected by the configured policy", ", set DuplicateKeyPolicy in Options if acceptable"]
-        .iter()
-        .fold(line.to_owned(), |line, advice| line.replace(advice, ""))
+    let advice = [" rejected by the configured policy", ", set DuplicateKeyPolicy in Options if acceptable"];
+    advice.iter().fold(line.to_owned(), |line, advice| line.replace(advice, ""))
 }
 
 fn parse_override(text: &str) -> Result<(String, Value)> {
@@ -180,20 +179,15 @@ pub(super) fn set(tree: &mut Value, path: &str, value: Value) -> std::result::Re
         Value::Object(map) => map.entry(head).or_insert(Value::Null),
         Value::Array(list) => {
             let whole = Value::from(list.len());
-            match head.parse::<usize>().ok().and_then(|i| list.get_mut(i)) {
-                Some(child) => child,
-                None => return Err(whole),
-            }
+            head.parse::<usize>().ok().and_then(|i| list.get_mut(i)).ok_or(whole)?
         }
         other => return Err(other.clone()),
     };
-    match rest {
-        Some(rest) => set(child, rest, value),
-        None => {
-            *child = value;
-            Ok(())
-        }
-    }
+    let Some(rest) = rest else {
+        *child = value;
+        return Ok(());
+    };
+    set(child, rest, value)
 }
 
 /// Writes the resolved config as YAML that [`load`] can read. Secrets are left out.

@@ -142,10 +142,7 @@ impl Known {
         let answers: Vec<(&String, Option<String>)> = answers.collect();
         let first = answers.first().and_then(|(_, answer)| answer.clone());
         if answers.iter().all(|(_, answer)| *answer == first) {
-            let shown = match (&first, &answers[..]) {
-                (Some(_), [(leaf, _)]) => leaf,
-                _ => &unknown.name,
-            };
+            let shown = if let (Some(_), [(leaf, _)]) = (&first, &answers[..]) { *leaf } else { &unknown.name };
             let answer = first.map_or_else(|| self.similar(&unknown.group, &unknown.name), Answer::Counterpart);
             return vec![(path(shown), answer)];
         }
@@ -180,10 +177,7 @@ impl Known {
             (_, 1..=6) => format!("one of {}", siblings.join(", ")),
             _ => "a known key".to_owned(),
         };
-        let hint = match answer {
-            Answer::Similar(near) => format!("did you mean {near}?"),
-            _ => HINT.to_owned(),
-        };
+        let hint = if let Answer::Similar(near) = answer { format!("did you mean {near}?") } else { HINT.to_owned() };
         Error::input_hint(place.of(path), found, expected, hint)
     }
 }

@@ -186,10 +186,8 @@ impl RowSource for ArrowRows {
 
     fn row(&self, at: RowPosition) -> Result<RowResult<Fields>> {
         let (number, row) = (at.offset as usize, at.index as usize);
-        let held = self
-            .batches
-            .get(number)
-            .filter(|batch| (batch.first..batch.first.saturating_add(batch.rows)).contains(&row));
+        let is_in = |batch: &&Batch| (batch.first..batch.first.saturating_add(batch.rows)).contains(&row);
+        let held = self.batches.get(number).filter(is_in);
         let first = held.ok_or_else(|| self.broken(&format!("no row {}", row + 1)))?.first;
         Ok(self.fields(&self.batch(number)?, row - first, row))
     }

@@ -130,13 +130,8 @@ pub(super) fn image(array: &dyn Array, i: usize) -> RowResult<RawImage> {
         return Err(format!("found type {}, expected structs of `bytes` and `path`", array.data_type()));
     };
     let column = |name: &str| group.column_by_name(name).filter(|c| !is_null(c, i));
-    let bytes = match column("bytes") {
-        None => None,
-        Some(c) => match bytes(c, i) {
-            Some(b) => Some(b.into()),
-            None => return Err(format!("`bytes` has type {}, expected binary", c.data_type())),
-        },
-    };
+    let wrong = |c: &ArrayRef| format!("`bytes` has type {}, expected binary", c.data_type());
+    let bytes = column("bytes").map(|c| bytes(c, i).ok_or_else(|| wrong(c))).transpose()?.map(Into::into);
     let path = ["path", "image", "url"].into_iter().find_map(|name| text(column(name)?, i)).map(str::to_owned);
     Ok(RawImage { bytes, path })
 }

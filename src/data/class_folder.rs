@@ -35,11 +35,9 @@ impl ClassFolder {
             })?;
             classes.insert(class.to_owned());
         }
+        let classes = Vec::from_iter(classes);
         let question = match classes.len() {
-            ..=LISTED => {
-                let classes: Vec<&str> = classes.iter().map(String::as_str).collect();
-                format!("Which of these does the picture show: {}?", classes.join(", "))
-            }
+            ..=LISTED => format!("Which of these does the picture show: {}?", classes.join(", ")),
             _ => "What does the picture show?".to_owned(),
         };
         Ok(ClassFolder { path: path.to_owned(), images, question })
@@ -76,9 +74,7 @@ impl RowSource for ClassFolder {
     }
 
     fn columns(&self, _: usize) -> Result<Vec<(String, String)>> {
-        Ok([("image", "path"), ("answer", "name of the folder")]
-            .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
-            .into())
+        Ok(vec![("image".to_owned(), "path".to_owned()), ("answer".to_owned(), "name of the folder".to_owned())])
     }
 
     fn unread_images(&self) -> Result<Vec<String>> {

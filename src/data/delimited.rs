@@ -79,13 +79,8 @@ impl Delimited {
             quoted ^= byte == b'"' && (quoted || at_start);
             at_start = !quoted && (byte == b'"' || byte == self.delimiter || byte == b'\n' || byte == b'\r');
         }
-        match quoted {
-            true => Err(Error::format(
-                &self.content.path,
-                format!("the row at byte {last} opens a quote that is never closed"),
-            )),
-            false => Ok(()),
-        }
+        let what = format!("the row at byte {last} opens a quote that is never closed");
+        if quoted { Err(Error::format(&self.content.path, what)) } else { Ok(()) }
     }
 }
 

@@ -165,9 +165,7 @@ impl Encoder {
 
     /// Converts a row to a prompt. Also returns the hash that [`Encoder::measure`] computes.
     pub fn prompt(&self, row: &Row) -> RowResult<(EncodedPrompt, u64)> {
-        let images = self.media(row)?;
-        let (ids, mask) = self.tokens(row, &grids(&images))?;
-        let hash = hash(row, &ids, &mask);
+        let (Sample { input_ids: ids, images, .. }, hash) = self.sample(row)?;
         Ok((EncodedPrompt { ids, images }, hash))
     }
 
@@ -197,13 +195,10 @@ impl Encoder {
             EncodingPurpose::Train => sft_tokens(row, &self.chat, self.newline, grids).map_err(wrong)?,
             EncodingPurpose::Ask => (prompt_tokens(row, &self.chat, grids).map_err(wrong)?, Vec::new()),
         };
-        match ids.iter().find(|&&id| id as usize >= self.vocab_size) {
-            None => Ok((ids, mask)),
-            Some(id) => {
-                let expected = format!("ids below vocab_size {}", self.vocab_size);
-                Err(wrong(Error::input(&row.place, format!("token {id}"), expected)))
-            }
-        }
+        let wrong_id = ids.iter().copied().find(|&id| id as usize >= self.vocab_size);
+        let Some(id) = wrong_id else { return Ok((ids, mask)) };
+        let expected = format!("ids below vocab_size {}", self.vocab_size);
+        Err(wrong(Error::input(&row.place, format!("token {id}"), expected)))
     }
 }
 
@@ -226,13 +221,10 @@ fn measure_frames(
     let (Some([width, height]), Some(image)) = (first, frames.first()) else {
         return Err(wrong_size(Error::input(&row.place, "a video without frames", "at least one frame")));
     };
+    let expected = "an image with fewer than 65,536 patches per side";
     let grid = processor.grid(width, height).and_then(|grid| match grid.map(u16::try_from) {
         [Ok(h), Ok(w)] => Ok(Grid::image(h, w)),
-        _ => Err(Error::input(
-            "image",
-            format!("{width} x {height} pixels"),
-            "an image with fewer than 65,536 patches per side",
-        )),
+        _ => Err(Error::input("image", format!("{width} x {height} pixels"), expected)),
     });
     Ok((grid.map_err(|e| wrong_size(e.within(&image.place(&row.place))))?, combined(&stamps)))
 }

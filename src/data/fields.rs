@@ -110,11 +110,10 @@ fn leaves(value: &Value) -> Vec<String> {
     match value {
         Value::Null => vec![String::new()],
         Value::Array(list) => list.iter().flat_map(leaves).collect(),
-        Value::Object(map) => map
-            .iter()
-            .filter(|(key, _)| *key != "role" && *key != "from")
-            .flat_map(|(_, value)| leaves(value))
-            .collect(),
+        Value::Object(map) => {
+            let contents = map.iter().filter(|(key, _)| *key != "role" && *key != "from");
+            contents.flat_map(|(_, value)| leaves(value)).collect()
+        }
         other => vec![plain(other).trim().to_owned()],
     }
 }

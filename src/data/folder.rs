@@ -42,10 +42,7 @@ impl Folder {
     /// Opens the folders in which the images of a data set are searched: its `data_folder` if that is set, the folders
     /// `beside` of its rows, and the working directory.
     pub fn of_rows(data_folder: Option<&Path>, beside: &[&Path]) -> Result<Folder> {
-        let mut roots = match data_folder {
-            Some(folder) => Folder::open(folder)?.roots,
-            None => Vec::new(),
-        };
+        let mut roots = if let Some(folder) = data_folder { Folder::open(folder)?.roots } else { Vec::new() };
         let beside = beside.iter().map(|path| (*path, format!("the folder {} of the rows", path.display())));
         for (path, name) in beside.chain([(Path::new("."), "the working directory".to_owned())]) {
             let root = Root::open(path, name)?;

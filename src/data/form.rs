@@ -65,11 +65,8 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     let images = in_order(&messages, images, frames);
     if let Some(system) = given(&fields, "system").map(|value| string(at, "system", value)).transpose()? {
         if messages.iter().any(|message| message.role == "system") {
-            return Err(misfit(
-                &at.place,
-                format!("a column `system` and a system message in `{}`", turns[0].0),
-                "only one of them",
-            ));
+            let found = format!("a column `system` and a system message in `{}`", turns[0].0);
+            return Err(misfit(&at.place, found, "only one of them"));
         }
         // LLaMA-Factory writes an empty string for a missing system prompt.
         messages.splice(0..0, (!system.is_empty()).then(|| Message::text("system", system)));
@@ -131,10 +128,9 @@ fn label(
 ) -> RowResult<Option<String>> {
     let mut ground_truth = match fields.remove("reward_model").filter(|v| !v.is_null()).map(structured) {
         None => None,
-        Some(Value::Object(map)) => match map.get("ground_truth") {
-            None | Some(Value::Null) => None,
-            Some(value) => Some(scalar(at, "reward_model.ground_truth", value)?),
-        },
+        Some(Value::Object(map)) => {
+            given(&map, "ground_truth").map(|label| scalar(at, "reward_model.ground_truth", label)).transpose()?
+        }
         Some(other) => return Err(wrong(at, "reward_model", &other, "a struct with a field `ground_truth`")),
     };
     if let Some((name, answer)) = forms::LABEL.iter().find_map(|name| Some((*name, given(fields, name)?))) {
@@ -205,8 +201,7 @@ impl Found<'_> {
             other => return Err(wrong(at, &format!("{name}.content"), other, "a string or a list of parts")),
         };
         if role != "assistant" {
-            let texts = content.iter().filter_map(|p| if let Part::Text(t) = p { Some(t) } else { None });
-            self.marks += texts.map(|t| t.matches(IMAGE_MARKER).count()).sum::<usize>();
+            self.marks += content.iter().filter_map(Part::text).map(|t| t.matches(IMAGE_MARKER).count()).sum::<usize>();
         }
         let masked = !self.is_trained(name, message, role)?;
         Ok(Message { role: role.to_owned(), content, masked })
@@ -278,9 +273,7 @@ impl Found<'_> {
             fps.as_f64().filter(sensible).ok_or_else(wrong)
         })?;
         let part = Part::Video { frames: frames.len(), fps };
-        for frame in frames {
-            self.frames.push(source(at, frame)?);
-        }
+        self.frames.extend(frames.into_iter().map(|frame| source(at, frame)).collect::<RowResult<Vec<_>>>()?);
         Ok(part)
     }
 

@@ -199,10 +199,7 @@ fn list(column: &str, value: Option<&Value>, at: &RowContext) -> RowResult<Vec<(
     let turns = list.into_iter().enumerate().flat_map(|(i, entry)| {
         let name = format!("{column}[{i}]");
         let pair = given_in(&entry, "user").or_else(|| given_in(&entry, "human"));
-        match pair {
-            Some(asked) => Vec::from(both(&name, asked, &entry["assistant"])),
-            None => vec![(name, entry)],
-        }
+        if let Some(asked) = pair { Vec::from(both(&name, asked, &entry["assistant"])) } else { vec![(name, entry)] }
     });
     Ok(turns.collect())
 }

@@ -94,13 +94,8 @@ impl Index {
 
     /// Returns the content as one byte array per field. [`Index::from_arrays`] reads them.
     pub(crate) fn arrays(&self) -> [&[u8]; 4] {
-        let grids = bytemuck::cast_slice(&self.grids);
-        [
-            bytemuck::cast_slice(&self.tokens),
-            bytemuck::cast_slice(&self.targets),
-            bytemuck::cast_slice(&self.ends),
-            grids,
-        ]
+        let [tokens, targets, ends] = [&self.tokens, &self.targets, &self.ends].map(|all| bytemuck::cast_slice(all));
+        [tokens, targets, ends, bytemuck::cast_slice(&self.grids)]
     }
 
     /// Adds everything that distinguishes the sizes to `hasher`: tokens, targets and counts, the height and width of

@@ -107,14 +107,10 @@ fn measure(
         match row {
             Err(bad) => (at, None, vec![(0, Err(bad))]),
             Ok(row) => {
+                let fitting = |(turn, sample)| (turn, fits(sample, turn, &row, longest));
                 let measured = can_fit(&row, encoder, longest).and_then(|()| encoder.measure_samples(&row));
-                let measured = match measured {
-                    Ok(samples) => {
-                        samples.into_iter().map(|(turn, it)| (turn, fits(it, turn, &row, longest))).collect()
-                    }
-                    Err(bad) => vec![(0, Err(bad))],
-                };
-                (at, Some(row.id), measured)
+                let measured = measured.map(|samples| samples.into_iter().map(fitting).collect());
+                (at, Some(row.id), measured.unwrap_or_else(|bad| vec![(0, Err(bad))]))
             }
         }
     };

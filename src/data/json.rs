@@ -266,12 +266,10 @@ pub(crate) fn parse(path: &Path, place: &str, bytes: &[u8]) -> Result<Map<String
     if text.len() > MOST_VALUES && values(text) > MOST_VALUES {
         return Err(Error::format(path, format!("{place}: more than {MOST_VALUES} values in one row")));
     }
+    let other = "found something other than a JSON object, expected one object per row";
     match serde_json::from_str(text.trim_end()) {
         Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err(Error::format(
-            path,
-            format!("{place}: found something other than a JSON object, expected one object per row"),
-        )),
+        Ok(_) => Err(Error::format(path, format!("{place}: {other}"))),
         Err(e) => {
             // The parser's line number counts within this row, so it is always 1.
             let what = e.to_string().replace(" at line 1 column ", " at character ");

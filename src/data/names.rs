@@ -200,8 +200,7 @@ impl Names {
             match self.meaning(&name) {
                 Some(ours) if ours == name => drop(out.insert(name, value)),
                 Some(ours) => others.push((ours.to_owned(), value)),
-                None if self.is_of_template(&name) => {}
-                None if canonical(&name).is_some() => {}
+                None if self.is_of_template(&name) || canonical(&name).is_some() => {}
                 None => drop(out.insert(name, value)),
             }
         }

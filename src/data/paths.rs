@@ -62,10 +62,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
 pub fn all(entries: &[DatasetConfig]) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     for path in entries.iter().map(of).collect::<Result<Vec<_>>>()?.concat() {
-        match path.is_dir() {
-            true => all.extend(images(&path)?.into_iter().map(|inner| path.join(inner))),
-            false => all.push(path),
-        }
+        if path.is_dir() { all.extend(images(&path)?.iter().map(|inner| path.join(inner))) } else { all.push(path) }
     }
     Ok(all)
 }

@@ -157,15 +157,10 @@ impl Places {
 
     /// Returns the content as one byte array per field. [`Places::from_arrays`] reads them.
     pub(crate) fn arrays(&self) -> [&[u8]; 6] {
-        let (hashes, stamps) = (bytemuck::cast_slice(&self.hashes), bytemuck::cast_slice(&self.stamps));
-        [
-            bytemuck::cast_slice(&self.files),
-            bytemuck::cast_slice(&self.rows),
-            bytemuck::cast_slice(&self.offsets),
-            hashes,
-            stamps,
-            bytemuck::cast_slice(&self.turns),
-        ]
+        let [files, rows, turns] = [&self.files, &self.rows, &self.turns].map(|all| bytemuck::cast_slice(all));
+        let wide = [&self.offsets, &self.hashes, &self.stamps];
+        let [offsets, hashes, stamps] = wide.map(|all| bytemuck::cast_slice(all));
+        [files, rows, offsets, hashes, stamps, turns]
     }
 
     /// Creates places from the bytes of [`Places::arrays`]. Returns `None` if the arrays do not match one another or

@@ -246,10 +246,7 @@ pub enum ImageSource {
 impl ImageSource {
     /// Returns the number of image bytes that are in memory: 0 for a file and for a member of a zip file.
     pub fn embedded(&self) -> usize {
-        match self {
-            ImageSource::Bytes { bytes, .. } => bytes.len(),
-            ImageSource::File { .. } | ImageSource::Zipped { .. } => 0,
-        }
+        if let ImageSource::Bytes { bytes, .. } = self { bytes.len() } else { 0 }
     }
 
     /// Returns the encoded image. `place` names the row.
@@ -259,13 +256,11 @@ impl ImageSource {
             ImageSource::File { file, .. } => {
                 let len = std::fs::metadata(file).map(|file| file.len());
                 let bytes = len.and_then(within).and_then(|()| files::read(file));
-                let bytes = bytes.map_err(|e| Error::of_row(place, file, READABLE, e))?;
-                Ok(bytes.into())
+                Ok(bytes.map_err(|e| Error::of_row(place, file, READABLE, e))?.into())
             }
             ImageSource::Zipped { archive, index, .. } => {
-                let bytes = archive.read(*index);
-                let bytes = bytes.map_err(|e| Error::of_row(&self.place(place), &archive.path, READABLE, e))?;
-                Ok(bytes.into())
+                let unreadable = |e| Error::of_row(&self.place(place), &archive.path, READABLE, e);
+                Ok(archive.read(*index).map_err(unreadable)?.into())
             }
         }
     }
@@ -336,10 +331,7 @@ impl ImageSource {
 
     /// Returns the row's place and the image's name, if it has one.
     pub fn place(&self, row: &str) -> String {
-        match self.name() {
-            Some(name) => format!("{row}, image {name}"),
-            None => row.to_owned(),
-        }
+        if let Some(name) = self.name() { format!("{row}, image {name}") } else { row.to_owned() }
     }
 }
 

@@ -149,8 +149,7 @@ pub fn media(row: &Row, processor: Option<&Processor>) -> Result<Vec<Arc<ImageIn
         Media::Image(image) => decode(image, &mut None).map(Arc::new),
         Media::Video { frames, fps } => {
             let mut first = None;
-            let frames: Vec<ImageInput> =
-                frames.iter().map(|frame| decode(frame, &mut first)).collect::<Result<_>>()?;
+            let frames = frames.iter().map(|frame| decode(frame, &mut first)).collect::<Result<Vec<_>>>()?;
             processor.video(&frames, fps).map(Arc::new).map_err(at(row))
         }
     };

@@ -19,10 +19,8 @@ pub fn complete(files: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
         }
     }
     let names_of = |file: &PathBuf| file.parent().and_then(|folder| listed.get(folder));
-    let kept: Vec<PathBuf> = files
-        .into_iter()
-        .filter(|file| names_of(file).is_none_or(|names| names.iter().any(|name| file.ends_with(name))))
-        .collect();
+    let is_kept = |file: &PathBuf| names_of(file).is_none_or(|names| names.iter().any(|name| file.ends_with(name)));
+    let kept: Vec<PathBuf> = files.into_iter().filter(is_kept).collect();
     let mut missing = Vec::new();
     for (folder, names) in &listed {
         missing.extend(names.iter().map(|name| folder.join(name)).filter(|file| !kept.contains(file)));
@@ -45,10 +43,8 @@ fn of_state(folder: &Path) -> Result<Option<Vec<String>>> {
     let path = folder.join("state.json");
     let Some(text) = files::if_exists(&path, files::read_config(&path))? else { return Ok(None) };
     let state: Value = files::json::parse(&path, text.as_bytes())?;
-    let names = state["_data_files"]
-        .as_array()
-        .map(|files| files.iter().filter_map(|file| file["filename"].as_str()).map(str::to_owned).collect());
-    Ok(names)
+    let name = |file: &Value| file["filename"].as_str().map(str::to_owned);
+    Ok(state["_data_files"].as_array().map(|files| files.iter().filter_map(name).collect()))
 }
 
 /// Parses the path of a shard: what precedes its number, its number, and the number of shards.

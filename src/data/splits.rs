@@ -46,10 +46,8 @@ pub fn chosen(dir: &Path, all: Vec<PathBuf>, name: Option<&str>, split: Option<&
     }
     let named =
         |config: &&ReadmeConfig| name.map_or(config.default || configs.len() == 1, |name| config.config_name == name);
-    let config = configs
-        .iter()
-        .find(named)
-        .or_else(|| configs.iter().find(|config| name.is_none() && config.config_name == "default"));
+    let is_default = |config: &&ReadmeConfig| name.is_none() && config.config_name == "default";
+    let config = configs.iter().find(named).or_else(|| configs.iter().find(is_default));
     let place = |key: &str| format!("{}: {key}", dir.display());
     if let (None, false) = (config, configs.is_empty()) {
         let names: Vec<&str> = configs.iter().map(|config| config.config_name.as_str()).collect();
@@ -72,13 +70,11 @@ pub fn chosen(dir: &Path, all: Vec<PathBuf>, name: Option<&str>, split: Option<&
             all.into_iter().filter(keep).collect()
         }
     };
-    match files.is_empty() {
-        false => Ok(files),
-        true => {
-            let (key, value) = split.map_or(("name", name.unwrap_or("the default")), |split| ("split", split));
-            Err(Error::input(place(key), value, format!("a {key} of this data set")))
-        }
+    if !files.is_empty() {
+        return Ok(files);
     }
+    let (key, value) = split.map_or(("name", name.unwrap_or("the default")), |split| ("split", split));
+    Err(Error::input(place(key), value, format!("a {key} of this data set")))
 }
 
 /// Returns the split that a file belongs to, by the name of a folder or of the file: `train-00000-of-00003.parquet`.

@@ -68,10 +68,7 @@ impl Templates {
     /// question cannot replace.
     pub fn apply(&self, fields: &mut Map<String, Value>, at: &RowContext) -> RowResult<Map<String, Value>> {
         // The templates may read no column, or none that this row has.
-        let columns = match fields.remove(COLUMNS) {
-            Some(Value::Object(columns)) => columns,
-            _ => Map::new(),
-        };
+        let columns = if let Some(Value::Object(columns)) = fields.remove(COLUMNS) { columns } else { Map::new() };
         let render = |template: &RowPrompt, others: &Map<String, Value>| {
             template.render(&columns, others, &at.place).map_err(BadRow::of(Reason::WrongColumns))
         };

@@ -122,12 +122,10 @@ impl WebDataset {
         let mut end = [0; 2 * BLOCK as usize];
         let mut file = files::open(&self.path).map_err(Error::io(&self.path))?;
         let read = file.seek(SeekFrom::End(-(end.len() as i64))).and_then(|_| file.read_exact(&mut end));
-        match read.is_ok() && end.iter().all(|&byte| byte == 0) {
-            true => Ok(()),
-            false => {
-                Err(Error::format(&self.path, "an incomplete tar file: its end mark (two empty blocks) is missing"))
-            }
+        if read.is_ok() && end.iter().all(|&byte| byte == 0) {
+            return Ok(());
         }
+        Err(Error::format(&self.path, "an incomplete tar file: its end mark (two empty blocks) is missing"))
     }
 
     fn fields(&self, row: TarRow) -> RowResult<Fields> {

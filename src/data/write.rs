@@ -43,9 +43,10 @@ pub fn write(path: &Path, rows: &[Row], form: Form) -> Result<()> {
     let mut writer = Writer::new(path, form);
     writer.extra = writer.extra.with(rows.iter().map(|row| &row.extra));
     for row in rows {
-        writer.push(match form {
-            Form::Sft => row.clone(),
-            _ => row.clone().embedded().map_err(|bad| *bad.error)?,
+        writer.push(if form == Form::Sft {
+            row.clone()
+        } else {
+            row.clone().embedded().map_err(|bad| *bad.error)?
         })?;
     }
     writer.finish()
@@ -93,20 +94,15 @@ impl Writer {
     pub fn finish(mut self) -> Result<()> {
         self.form = self.form.of(&Row::default());
         self.flush()?;
-        let out = self
-            .out
-            .take()
-            .ok_or_else(|| Error::Failed(format!("{}: the file was not opened for writing", self.path.display())))?;
+        let unopened = || Error::Failed(format!("{}: the file was not opened for writing", self.path.display()));
+        let out = self.out.take().ok_or_else(unopened)?;
         out.into_inner().map_err(|e| parquet_error(&self.path, e))?.commit()
     }
 
     fn flush(&mut self) -> Result<()> {
         let extra = self.extra.with(self.batch.iter().map(|row| &row.extra));
         let old = if extra == self.extra { None } else { self.out.take() };
-        let out = match self.out.take() {
-            Some(out) => out,
-            None => self.begin(&extra, old)?,
-        };
+        let out = if let Some(out) = self.out.take() { out } else { self.begin(&extra, old)? };
         self.extra = extra;
         let out = self.out.insert(out);
         let batch = batch(&self.batch, self.form, &self.extra)?;
@@ -288,10 +284,7 @@ fn images(rows: &[Row], form: Form) -> Result<ArrayRef> {
     for row in rows {
         let images = if form == Form::Rl || embeds(row) { &row.images[..] } else { &[] };
         for image in images {
-            bytes.push(match image {
-                ImageSource::Bytes { bytes, .. } => Some(bytes),
-                ImageSource::File { .. } | ImageSource::Zipped { .. } => None,
-            });
+            bytes.push(if let ImageSource::Bytes { bytes, .. } = image { Some(bytes) } else { None });
             paths.push(image.name());
         }
         lengths.push(images.len());

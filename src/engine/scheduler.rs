@@ -369,10 +369,7 @@ impl Scheduler {
         let size = self.config.block_size;
         let group = self.groups[id.group].as_mut().expect("a group in flight");
         let prompt = group.request.prompt.clone();
-        let mut seq = match group.sequences[id.rollout].take() {
-            Some(seq) => seq,
-            None => Sequence::new(group, id.rollout),
-        };
+        let mut seq = group.sequences[id.rollout].take().unwrap_or_else(|| Sequence::new(group, id.rollout));
         let last_rollout = id.rollout + 1 == group.request.n;
         let pinned = if resumed { None } else { group.pinned.take() };
         let late = pinned.is_some();

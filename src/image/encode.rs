@@ -9,12 +9,8 @@ use super::jpeg::jpeg;
 /// Encodes an image as PNG, quickly. Equal images give equal bytes.
 pub fn png(rgb: &Rgb) -> ImageResult<Vec<u8>> {
     let mut png = Vec::with_capacity(rgb.data.len() / 2 + 256);
-    PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::Adaptive).write_image(
-        &rgb.data,
-        rgb.width,
-        rgb.height,
-        ExtendedColorType::Rgb8,
-    )?;
+    let encoder = PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::Adaptive);
+    encoder.write_image(&rgb.data, rgb.width, rgb.height, ExtendedColorType::Rgb8)?;
     Ok(png)
 }
 

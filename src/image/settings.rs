@@ -21,13 +21,11 @@ impl Processor {
         let file = Processor::file(dir)?.unwrap_or_else(|| dir.join("preprocessor_config.json"));
         let config: Value = files::json::read(&file)?;
         let place = file.display().to_string();
-        let (processor, place) = match config.get("image_processor") {
-            Some(images) => {
-                let place = format!("{place}: image_processor");
-                (Processor::from_json(images, &place)?, place)
-            }
-            None => (Processor::from_json(&config, &place)?, place),
+        let (images, place) = match config.get("image_processor") {
+            Some(images) => (images, format!("{place}: image_processor")),
+            None => (&config, place),
         };
+        let processor = Processor::from_json(images, &place)?;
         for (key, found, expected) in [
             ("patch_size", processor.patch_size, grid.patch_size),
             ("merge_size", processor.merge_size, grid.merge_size),
@@ -93,13 +91,12 @@ impl Processor {
             read.filter(|a| a.iter().all(valid)).ok_or_else(|| wrong(key, value, "three numbers, one per channel"))
         };
         let backend = named_backend(config).unwrap_or(Backend::Torchvision);
-        let alpha = match get("image_alpha") {
-            None => backend.alpha(),
-            Some(value) => {
-                let alpha = value.as_str().and_then(|name| name.parse().ok());
-                alpha.ok_or_else(|| wrong("image_alpha", value, "white or drop"))?
-            }
+        let named_alpha = |value: &Value| {
+            let alpha = value.as_str().and_then(|name| name.parse::<ImageAlpha>().ok());
+            alpha.ok_or_else(|| wrong("image_alpha", value, "white or drop"))
         };
+        let alpha = get("image_alpha").map_or(Ok(backend.alpha()), named_alpha)?;
+        let factor = |value: &Value| value.as_f64().ok_or_else(|| wrong("rescale_factor", value, "a number"));
         let default = Processor::default();
         let processor = Processor {
             backend,
@@ -111,10 +108,7 @@ impl Processor {
             max_pixels: size("max_pixels", "longest_edge", default.max_pixels)?,
             image_mean: channels("image_mean", default.image_mean, false)?,
             image_std: channels("image_std", default.image_std, true)?,
-            rescale_factor: match get("rescale_factor") {
-                Some(value) => value.as_f64().ok_or_else(|| wrong("rescale_factor", value, "a number"))?,
-                None => default.rescale_factor,
-            },
+            rescale_factor: get("rescale_factor").map_or(Ok(default.rescale_factor), factor)?,
         };
         if processor.min_pixels > processor.max_pixels {
             let found = format!("{}, above max_pixels {}", processor.min_pixels, processor.max_pixels);

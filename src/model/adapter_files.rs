@@ -235,15 +235,12 @@ impl StoredAdapter {
     /// Errors if the adapter records that its base has other weights than those in `base`.
     pub fn check_base(&self, base: &Path) -> Result<()> {
         let Some(recorded) = &self.config.base_weights else { return Ok(()) };
-        match identity::base_weights(base)? == *recorded {
-            true => Ok(()),
-            false => Err(Error::input_hint(
-                self.files.dir.display().to_string(),
-                format!("an adapter of other weights than those in {}", base.display()),
-                "the base that it was trained with",
-                "base_model_name_or_path in its adapter_config.json names the directory of the base",
-            )),
+        if identity::base_weights(base)? == *recorded {
+            return Ok(());
         }
+        let found = format!("an adapter of other weights than those in {}", base.display());
+        let hint = "base_model_name_or_path in its adapter_config.json names the directory of the base";
+        Err(Error::input_hint(&self.files.dir, found, "the base that it was trained with", hint))
     }
 
     /// Adds this adapter to `model` and sets its weights. Errors if a tensor finds no layer or has another shape, or if
@@ -268,10 +265,7 @@ impl StoredAdapter {
     pub fn check(&self, family: &Family, layout: &ParamLayout) -> Result<()> {
         let path = self.files.dir.join(ADAPTER);
         let mut unknown = self.names.clone();
-        for (id, _, piece) in layout.pieces() {
-            if !layout.params[id].is_adapter {
-                continue;
-            }
+        for (_, _, piece) in layout.pieces().filter(|(id, ..)| layout.params[*id].is_adapter) {
             let Some(name) = unknown.remove(&piece.name) else {
                 return Err(Error::format(&path, format!("no tensor {}", stored_name(family, piece))));
             };
@@ -285,12 +279,8 @@ impl StoredAdapter {
                 return Err(Error::format(&path, format!("{name} contains {value}, expected finite weights")));
             }
         }
-        match unknown.into_values().next() {
-            Some(name) => {
-                Err(Error::format(&path, format!("{name} belongs to no linear layer that target_modules names")))
-            }
-            None => Ok(()),
-        }
+        let Some(name) = unknown.into_values().next() else { return Ok(()) };
+        Err(Error::format(&path, format!("{name} belongs to no linear layer that target_modules names")))
     }
 }
 

@@ -29,14 +29,6 @@ pub struct ModelConfig {
     pub(super) file: Arc<Value>,
 }
 
-impl ModelConfig {
-    /// Returns true if `config.json` states that the weights are stored as bf16.
-    pub fn is_stored_as_bf16(&self) -> bool {
-        let keys = ["/dtype", "/torch_dtype", "/text_config/dtype", "/text_config/torch_dtype"];
-        keys.iter().find_map(|key| self.file.pointer(key)).is_some_and(|dtype| dtype == "bfloat16")
-    }
-}
-
 /// A family of models. Everything that it does not state follows from the configuration.
 #[derive(Debug)]
 pub struct Family {
@@ -264,6 +256,12 @@ impl PartialEq for ModelConfig {
 }
 
 impl ModelConfig {
+    /// Returns true if `config.json` states that the weights are stored as bf16.
+    pub fn is_stored_as_bf16(&self) -> bool {
+        let keys = ["/dtype", "/torch_dtype", "/text_config/dtype", "/text_config/torch_dtype"];
+        keys.iter().find_map(|key| self.file.pointer(key)).is_some_and(|dtype| dtype == "bfloat16")
+    }
+
     /// Returns the configuration of the model with the storage that the key `quantization` of a config selects. Errors
     /// if the files of the model have another, or if a tied matrix should be quantised.
     pub fn quantized(self, wanted: Option<&QuantizationConfig>) -> Result<ModelConfig> {

@@ -80,12 +80,11 @@ fn layer(
     let (d, padded) = (text.hidden_size, f.next_multiple_of(PANEL));
     let [q, kv] = [heads.q * heads.dim, heads.kv * heads.dim];
     let joined = |what: &str, rest: &[usize]| {
-        [("q", q, 0), ("k", kv, q), ("v", kv, q + kv)]
-            .map(|(which, rows, from)| {
-                let shape = [&[rows], rest].concat();
-                Piece::rows(format!("{name}.self_attn.{which}_proj.{what}"), &shape, from)
-            })
-            .to_vec()
+        let pieces = [("q", q, 0), ("k", kv, q), ("v", kv, q + kv)].map(|(which, rows, from)| {
+            let shape = [&[rows], rest].concat();
+            Piece::rows(format!("{name}.self_attn.{which}_proj.{what}"), &shape, from)
+        });
+        pieces.to_vec()
     };
     let input_layernorm = norm(dev, layout, text, &format!("{name}.input_layernorm"))?;
     let weight = layout.linear_matrix(dev, q + 2 * kv, d, joined("weight", &[d]))?;

@@ -128,10 +128,7 @@ impl Grads {
         let received = zeros(ranks * at_once.min(widest_sums))?;
         let part = |(bucket, params, len, sums)| -> Result<Part> {
             let is_alone = is_alone(bucket);
-            let gradient = match is_alone {
-                true => zeros(len)?,
-                false => shared[turn(bucket)].slice(0, len),
-            };
+            let gradient = if is_alone { zeros(len)? } else { shared[turn(bucket)].slice(0, len) };
             Ok(Part { bucket, params, gradient, sums, is_alone, is_open: false })
         };
         let parts = parts.into_iter().map(part).collect::<Result<_>>()?;

@@ -112,13 +112,9 @@ impl Inputs {
 
 /// Errors on an id outside the vocabulary.
 pub fn check_ids(config: &ModelConfig, input_ids: &[u32]) -> Result<()> {
-    match input_ids.iter().position(|&id| id as usize >= config.text.vocab_size) {
-        None => Ok(()),
-        Some(i) => {
-            let expected = format!("ids below vocab_size {}", config.text.vocab_size);
-            Err(Error::input(format!("token {i}"), input_ids[i].to_string(), expected))
-        }
-    }
+    let Some(i) = input_ids.iter().position(|&id| id as usize >= config.text.vocab_size) else { return Ok(()) };
+    let expected = format!("ids below vocab_size {}", config.text.vocab_size);
+    Err(Error::input(format!("token {i}"), input_ids[i].to_string(), expected))
 }
 
 #[cfg(test)]

@@ -347,10 +347,7 @@ impl Tape {
         }
         self.record(mark, move |b| {
             let Some(dx) = b.peek(x) else { return Ok(()) };
-            match b.param(table.id)? {
-                Some(dtable) => pos_embed::bwd(b.dev, dx, &taps, dtable),
-                None => Ok(()),
-            }
+            if let Some(dtable) = b.param(table.id)? { pos_embed::bwd(b.dev, dx, &taps, dtable) } else { Ok(()) }
         });
         Ok(())
     }

@@ -147,11 +147,8 @@ impl LayoutPart<'_> {
         let n = 2 * f.next_multiple_of(PANEL);
         let pieces = |what: &str, shape: &[usize]| {
             let rows = |i| RowBlocks { from: i * PANEL, len: PANEL, stride: 2 * PANEL };
-            ["gate", "up"]
-                .iter()
-                .enumerate()
-                .map(|(i, which)| Piece::blocks(format!("{name}.{which}_proj.{what}"), shape, rows(i)))
-                .collect()
+            let piece = |(i, which): (_, &str)| Piece::blocks(format!("{name}.{which}_proj.{what}"), shape, rows(i));
+            ["gate", "up"].into_iter().enumerate().map(piece).collect()
         };
         let weight = self.linear_matrix(dev, n, k, pieces("weight", &[f, k]))?;
         let bias = if bias { Some(self.bias(dev, n, pieces("bias", &[f]))?) } else { None };

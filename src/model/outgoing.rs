@@ -353,10 +353,7 @@ pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize
 
 /// Returns the name of weight file `i` of `count`.
 pub(super) fn shard_name(i: usize, count: usize) -> String {
-    match count {
-        1 => SINGLE.to_owned(),
-        _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
-    }
+    if count == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", i + 1) }
 }
 
 /// Creates in `dir` the files that [`weights`] planned. With several files, also writes the index, and removes the
@@ -374,10 +371,7 @@ pub(super) fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
         files::write(dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
     }
     let stale = if files.len() == 1 { dir.join(INDEX) } else { dir.join(SINGLE) };
-    match std::fs::remove_file(&stale) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&stale)(e)),
-        _ => Ok(()),
-    }
+    files::if_exists(&stale, std::fs::remove_file(&stale)).map(drop)
 }
 
 /// Converts values to little-endian bytes of `dtype`.

@@ -79,11 +79,8 @@ pub fn sequence(
         }
         let place = format!("token {i}");
         let Some((k, medium)) = media.next() else {
-            return Err(Error::input(
-                place,
-                "an image or video placeholder",
-                "text: every image and video already has its placeholders",
-            ));
+            let expected = "text: every image and video already has its placeholders";
+            return Err(Error::input(place, "an image or video placeholder", expected));
         };
         check_grid(medium.grid_thw, merge, k)?;
         let id = of_media.format().placeholder(medium.video);

@@ -152,9 +152,7 @@ impl WeightFiles {
         })?;
         fault.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
-}
 
-impl WeightFiles {
     /// Quantises one parameter, or copies its codes, and adds the bytes that were read to `taken`.
     fn fill_codes(&self, dev: &mut Device, param: &Param, taken: &AtomicU64) -> Result<()> {
         let Some(Quantized { format, .. }) = param.quantized else { return Ok(()) };

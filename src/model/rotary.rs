@@ -76,15 +76,9 @@ impl Rotary {
     /// Creates the embedding of a model.
     pub fn new(config: &RopeConfig) -> Rotary {
         let axis = |i: usize| match config.axes {
-            RopeAxes::One => 0,
             RopeAxes::Sections([time, height, _]) => usize::from(i >= time) + usize::from(i >= time + height),
-            RopeAxes::Interleaved(counts) => {
-                if i < 3 * counts[i % 3] {
-                    i % 3
-                } else {
-                    0
-                }
-            }
+            RopeAxes::Interleaved(counts) if i < 3 * counts[i % 3] => i % 3,
+            RopeAxes::One | RopeAxes::Interleaved(_) => 0,
         };
         let mut sections: Vec<(usize, Range<usize>)> = Vec::new();
         for i in 0..config.dim / 2 {

@@ -35,12 +35,8 @@ impl Tape {
             return Ok(vec![rows]);
         }
         let all = rows.reshape(&[n * levels, width]);
-        (0..levels)
-            .map(|level| {
-                let idx = self.level_rows(dev, n, level, levels)?;
-                self.gather(dev, all, idx, None)
-            })
-            .collect()
+        let of_level = |level| self.level_rows(dev, n, level, levels).and_then(|idx| self.gather(dev, all, idx, None));
+        (0..levels).map(of_level).collect()
     }
 
     /// Writes `parts`, each `[n, D]`, next to each other to the columns of `out` `[n, parts * D]`.

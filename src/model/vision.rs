@@ -119,10 +119,8 @@ impl VisionTower {
             let table = Piece::rows(format!("{prefix}.pos_embed.weight"), &[n, c], 0);
             pos_embed = Some(part.matrix(dev, n, c, vec![table])?);
         }
-        let mut blocks = Vec::new();
-        for i in 0..tower.depth {
-            blocks.push(block(dev, &mut part, tower, &format!("{prefix}.blocks.{i}"))?);
-        }
+        let blocks = (0..tower.depth).map(|i| block(dev, &mut part, tower, &format!("{prefix}.blocks.{i}")));
+        let blocks = blocks.collect::<Result<Vec<_>>>()?;
         let mut part = layout.within(Part::Merger);
         let mut merger = |name: &str, [norm, fc1, fc2]: [&str; 3], width: usize| -> Result<Merger> {
             let name = |of: &str| format!("{prefix}.{name}.{of}");
@@ -298,10 +296,7 @@ impl VisionTower {
     fn merge(&self, tape: &mut Tape, dev: &mut Device, level: usize, x: Var) -> Result<Var> {
         let (unit, [n, c]) = (self.config.grid.merge_unit(), [x.tensor.rows(), x.tensor.cols()]);
         let joined = [n / unit, unit * c];
-        let x = match self.mergers.get(1 + level) {
-            Some(_) => x.reshape(&joined),
-            None => x,
-        };
+        let x = if 1 + level < self.mergers.len() { x.reshape(&joined) } else { x };
         let Merger { norm, gelu, fc1, fc2 } = self.mergers[(1 + level) % self.mergers.len()];
         let x = norm.forward(tape, dev, x)?.reshape(&joined);
         let x = tape.linear_activated(dev, x, fc1, Some(gelu))?;

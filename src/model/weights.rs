@@ -58,25 +58,17 @@ impl WeightFiles {
     /// Opens the weights in `dir`: `model.safetensors`, or the shards that its index names. Errors on a missing,
     /// truncated or broken file.
     pub fn open(dir: &Path) -> Result<WeightFiles> {
-        let mut weights = WeightFiles::none(dir);
         if dir.join(SINGLE).exists() {
-            weights.add(&dir.join(SINGLE))?;
-            return Ok(weights);
+            return WeightFiles::open_files(dir, &[dir.join(SINGLE)]);
         }
         let index = dir.join(INDEX);
         if !index.exists() {
             let expected = format!("{SINGLE} or {INDEX}");
-            return Err(
-                match dir.join("pytorch_model.bin").exists() || dir.join("pytorch_model.bin.index.json").exists() {
-                    true => Error::input_hint(
-                        dir.display().to_string(),
-                        "weights as pytorch_model.bin",
-                        expected,
-                        "convert them: AutoModel.from_pretrained(DIR).save_pretrained(NEW) in transformers",
-                    ),
-                    false => Error::input(dir.display().to_string(), "no weights", expected),
-                },
-            );
+            if dir.join("pytorch_model.bin").exists() || dir.join("pytorch_model.bin.index.json").exists() {
+                let hint = "convert them: AutoModel.from_pretrained(DIR).save_pretrained(NEW) in transformers";
+                return Err(Error::input_hint(dir, "weights as pytorch_model.bin", expected, hint));
+            }
+            return Err(Error::input(dir, "no weights", expected));
         }
         let text = files::read_to_string(&index).map_err(Error::io(&index))?;
         let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(&index, format!("not JSON: {e}")))?;
@@ -85,17 +77,15 @@ impl WeightFiles {
         names.sort_unstable();
         names.dedup();
         if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some((**name).as_ref())) {
-            return Err(Error::format(
-                &index,
-                format!("/weight_map contains {name:?}, which is not a plain file name"),
-            ));
+            let what = format!("/weight_map contains {name:?}, which is not a plain file name");
+            return Err(Error::format(&index, what));
         }
         let missing: Vec<&str> = names.iter().copied().filter(|name| !dir.join(name).exists()).collect();
         if !missing.is_empty() {
             let what = format!("{} of the {} files in its weight_map are missing: ", missing.len(), names.len());
             return Err(Error::format(&index, what + &missing.join(", ")));
         }
-        names.iter().try_for_each(|name| weights.add(&dir.join(name)))?;
+        let weights = WeightFiles::open_files(dir, &names.iter().map(|name| dir.join(name)).collect::<Vec<_>>())?;
         let lost: Vec<String> =
             map.keys().filter(|key| !weights.tensors.contains_key(&released_name(key))).cloned().collect();
         if !lost.is_empty() {
@@ -103,13 +93,9 @@ impl WeightFiles {
             return Err(Error::format(&index, what + &first_few(&lost)));
         }
         let (declared, have) = (value["metadata"]["total_size"].as_u64(), weights.bytes());
-        match declared.filter(|&declared| declared != have) {
-            Some(declared) => Err(Error::format(
-                &index,
-                format!("/metadata/total_size is {declared}, but its files contain {have} bytes"),
-            )),
-            None => Ok(weights),
-        }
+        let Some(declared) = declared.filter(|&declared| declared != have) else { return Ok(weights) };
+        let what = format!("/metadata/total_size is {declared}, but its files contain {have} bytes");
+        Err(Error::format(&index, what))
     }
 
     /// Returns the number of bytes of all tensors.
@@ -167,13 +153,10 @@ impl WeightFiles {
         codes.map_err(|what| Error::format(&self.dir, what))
     }
 
-    fn none(dir: &Path) -> WeightFiles {
-        WeightFiles { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new(), notes: BTreeMap::new() }
-    }
-
     /// Opens safetensors files with arbitrary tensors.
     pub fn open_files(dir: &Path, files: &[PathBuf]) -> Result<WeightFiles> {
-        let mut weights = WeightFiles::none(dir);
+        let (tensors, notes) = (BTreeMap::new(), BTreeMap::new());
+        let mut weights = WeightFiles { dir: dir.to_owned(), files: Vec::new(), tensors, notes };
         files.iter().try_for_each(|path| weights.add(path))?;
         Ok(weights)
     }
@@ -189,10 +172,8 @@ impl WeightFiles {
         let start = header + 8;
         let (have, want) = (map.len(), start + metadata.data_len());
         if have != want {
-            return Err(Error::format(
-                path,
-                format!("{have} bytes, but its header requires {want}: truncated or overwritten"),
-            ));
+            let what = format!("{have} bytes, but its header requires {want}: truncated or overwritten");
+            return Err(Error::format(path, what));
         }
         for (name, info) in metadata.tensors() {
             let (from, to) = info.data_offsets;
@@ -273,9 +254,7 @@ impl WeightFiles {
             match self.tensors.get(&piece.name) {
                 None => missing.push(piece.name.clone()),
                 Some(_) if self.has_codes(piece) => drop(self.codes(piece)?),
-                Some(s) if s.shape != piece.shape => {
-                    shapes.push(self.wrong_shape(&piece.name, s, &piece.shape));
-                }
+                Some(s) if s.shape != piece.shape => shapes.push(self.wrong_shape(&piece.name, s, &piece.shape)),
                 Some(s) if !is_float(s.dtype) => types.push(format!("{} is {:?}", piece.name, s.dtype)),
                 Some(_) => {}
             }
@@ -285,25 +264,17 @@ impl WeightFiles {
         let is_ignored = |name: &str| {
             family.is_none_or(|family| is_tied(name) || family.ignores.iter().any(|end| name.ends_with(end)))
         };
-        let extra: Vec<String> = self
-            .names()
-            .filter(|name| {
-                !known.contains(name)
-                    && !is_ignored(name)
-                    && !matrix_of(name).is_some_and(|matrix| known.contains(matrix))
-            })
-            .map(str::to_owned)
-            .collect();
-        let faults: Vec<String> = [
+        let is_known = |name: &str| known.contains(name) || matrix_of(name).is_some_and(|name| known.contains(name));
+        let extra = self.names().filter(|name| !is_known(name) && !is_ignored(name)).map(str::to_owned).collect();
+        let faults: [(&str, Vec<String>); 4] = [
             ("missing", missing),
             ("unknown", extra),
             ("with a shape that differs from config.json", shapes),
             ("with a type other than F32, BF16 or F16", types),
-        ]
-        .into_iter()
-        .filter(|(_, names)| !names.is_empty())
-        .map(|(what, names)| format!("{} tensors {what}: {}", names.len(), first_few(&names)))
-        .collect();
+        ];
+        let faults = faults.into_iter().filter(|(_, names)| !names.is_empty());
+        let fault = |(what, names): (_, Vec<String>)| format!("{} tensors {what}: {}", names.len(), first_few(&names));
+        let faults: Vec<String> = faults.map(fault).collect();
         if faults.is_empty() { Ok(()) } else { Err(Error::format(&self.dir, faults.join("; "))) }
     }
 }

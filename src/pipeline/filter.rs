@@ -131,12 +131,10 @@ impl Filter<'_> {
         let (ask, train) = self.encoders.as_ref()?;
         let answered = row.messages.last().is_some_and(|m| m.role == "assistant");
         match (if answered { train } else { ask }).measure_samples(row) {
-            Ok(found) => beyond(
-                found.iter().map(|(_, sample)| sample.tokens).max().unwrap_or(0),
-                config.min_tokens,
-                config.max_tokens,
-                ["few_tokens", "overlong"],
-            ),
+            Ok(found) => {
+                let longest = found.iter().map(|(_, sample)| sample.tokens).max().unwrap_or(0);
+                beyond(longest, config.min_tokens, config.max_tokens, ["few_tokens", "overlong"])
+            }
             Err(bad) => Some(Rejection::row(bad.reason.name(), bad.error.to_string())),
         }
     }

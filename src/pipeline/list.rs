@@ -163,10 +163,7 @@ fn resolved(entries: Vec<DatasetConfig>, step: &StepConfig, folders: &Folders) -
         let known: Vec<&str> = folders.iter().map(|(name, _)| name.as_str()).collect();
         let (_, folder) =
             folders.iter().find(|(name, _)| *name == stage).ok_or_else(|| unknown(&step.name, &stage, &known))?;
-        let files = match file {
-            Some(file) => vec![folder.join(file)],
-            None => written(folder)?,
-        };
+        let files = if let Some(file) = file { vec![folder.join(file)] } else { written(folder)? };
         out.extend(files.into_iter().map(|path| DatasetConfig { path, ..entry.clone() }));
     }
     Ok(out)

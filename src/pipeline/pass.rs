@@ -92,10 +92,8 @@ impl PassOutput<'_> {
         let places: Vec<(usize, String)> = rows.iter().map(|row| (row.index, row.row.id.clone())).collect();
         let outcomes = if rows.is_empty() { Vec::new() } else { decide(input, rows)? };
         let stage = self.work.stage;
-        let outcomes: Vec<Vec<Fate>> = outcomes
-            .into_par_iter()
-            .map(|fates| fates.into_iter().map(|fate| written(stage, fate)).collect())
-            .collect();
+        let of_row = |fates: Vec<Fate>| fates.into_iter().map(|fate| written(stage, fate)).collect();
+        let outcomes: Vec<Vec<Fate>> = outcomes.into_par_iter().map(of_row).collect();
         // Bad rows are inserted by their numbers, as if each row had been decided alone.
         let mut bad = bad.into_iter().peekable();
         for ((index, id), fates) in places.into_iter().zip(outcomes) {

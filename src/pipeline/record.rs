@@ -38,11 +38,8 @@ pub fn files<C: Stage>(config: &C) -> Result<Vec<InputFile>> {
     entries.extend(copy.extra_datasets().into_iter().map(|entry| entry.clone()));
     let model = config.model().map_or(Ok(Vec::new()), identity::paths)?;
     let of = |kind| move |path| InputFile { kind, path };
-    Ok(paths::all(&entries)?
-        .into_iter()
-        .map(of(InputKind::Rows))
-        .chain(model.into_iter().map(of(InputKind::Model)))
-        .collect())
+    let rows = paths::all(&entries)?.into_iter().map(of(InputKind::Rows));
+    Ok(rows.chain(model.into_iter().map(of(InputKind::Model))).collect())
 }
 
 /// Writes the record of `files`. Reads each file completely.

@@ -68,12 +68,10 @@ pub fn model_config(config: &Path, model: Option<&PathBuf>) -> Result<ModelConfi
         return config;
     }
     let beside = config.parent().unwrap_or(Path::new("")).join("model").join("config.json");
-    match beside.exists() {
-        true => ModelConfig::load(&beside),
-        false => {
-            let expected = format!("a model directory with config.json (or {})", beside.display());
-            let hint = "omr download NAME --to DIR --include config.json downloads only this file";
-            Err(Error::input_hint("model", found, expected, hint))
-        }
+    if beside.exists() {
+        return ModelConfig::load(&beside);
     }
+    let expected = format!("a model directory with config.json (or {})", beside.display());
+    let hint = "omr download NAME --to DIR --include config.json downloads only this file";
+    Err(Error::input_hint("model", found, expected, hint))
 }

@@ -128,12 +128,8 @@ impl Page {
             |step: f64| format!("{} per step, {} in total", floor::seconds(step), floor::seconds(step * steps as f64));
         let predicted =
             self.predicted_step().map_or(String::new(), |step| format!("; predicted {}", step_and_total(step.likely)));
-        format!(
-            "time on {} for {}: at least {}{predicted}",
-            layout::named(self.layout.count, &self.ceilings),
-            self.assumes,
-            step_and_total(self.least())
-        )
+        let (gpus, least) = (layout::named(self.layout.count, &self.ceilings), step_and_total(self.least()));
+        format!("time on {gpus} for {}: at least {least}{predicted}", self.assumes)
     }
 
     /// Returns the tokens per day, trained on and generated, if a step takes `step` seconds.

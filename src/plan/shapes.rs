@@ -17,10 +17,8 @@ pub const AROUND: usize = 4;
 /// tokens and for a text model.
 pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usize>, room: usize) -> Result<Vec<Grid>> {
     let Some(MediaConfig { grid, .. }) = &model.media else {
-        return match wanted.filter(|&tokens| tokens > 0) {
-            Some(tokens) => Err(Error::input("--image-tokens", tokens.to_string(), "0: the model is a text model")),
-            None => Ok(Vec::new()),
-        };
+        let Some(tokens) = wanted.filter(|&tokens| tokens > 0) else { return Ok(Vec::new()) };
+        return Err(Error::input("--image-tokens", tokens.to_string(), "0: the model is a text model"));
     };
     let side = grid.patch_size * grid.merge_size;
     let most = room.saturating_sub(AROUND);
@@ -61,13 +59,8 @@ pub fn pixels(model: &ModelConfig, grids: &[Grid]) -> usize {
 /// Describes the image, like `, with one image of N tokens`.
 pub fn described(model: &ModelConfig, grids: &[Grid]) -> String {
     let merge = model.grid().merge_size;
-    match grids.first() {
-        Some(grid) => {
-            let tokens = grid.patches() / (merge * merge);
-            format!(", with one image of {tokens} tokens")
-        }
-        None => ", text only".to_owned(),
-    }
+    let image = |grid: &Grid| format!(", with one image of {} tokens", grid.patches() / (merge * merge));
+    grids.first().map_or(", text only".to_owned(), image)
 }
 
 /// Rollouts of a step, all of full length.

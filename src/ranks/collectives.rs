@@ -78,15 +78,11 @@ pub trait Ranks {
     /// wait has no timeout, because ranks may need different times to read the value.
     fn same(&mut self, what: &'static str, value: &str) -> Result<()> {
         let all = self.await_all(what, value.as_bytes())?;
-        match all.iter().position(|of| *of != all[0]) {
-            None => Ok(()),
-            Some(rank) => {
-                let [theirs, first] = [&all[rank], &all[0]].map(|value| String::from_utf8_lossy(value));
-                let at = theirs.chars().zip(first.chars()).take_while(|(a, b)| a == b).count();
-                let expected = format!("{}, the value of {}", around(&first, at), self.name(0));
-                Err(Error::input(format!("{what} of {}", self.name(rank)), around(&theirs, at), expected))
-            }
-        }
+        let Some(rank) = all.iter().position(|of| *of != all[0]) else { return Ok(()) };
+        let [theirs, first] = [&all[rank], &all[0]].map(|value| String::from_utf8_lossy(value));
+        let at = theirs.chars().zip(first.chars()).take_while(|(a, b)| a == b).count();
+        let expected = format!("{}, the value of {}", around(&first, at), self.name(0));
+        Err(Error::input(format!("{what} of {}", self.name(rank)), around(&theirs, at), expected))
     }
 }
 

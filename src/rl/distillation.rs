@@ -36,12 +36,9 @@ pub fn check(config: &RlConfig, student: &Encoder, student_config: &ModelConfig)
         if own.is_some() && (own != other || id as usize >= teacher_config.text.vocab_size) {
             let said = |token: Option<String>| token.map_or("no token".to_owned(), |token| format!("{token:?}"));
             let (found, expected) = (format!("{} with the id {id}", said(other)), said(own));
-            let file = dir.join("tokenizer.json");
-            return Err(Error::input(
-                format!("{KEY}: {}", file.display()),
-                found,
-                format!("{expected}, the student's token: both tokenizers must have the same ids"),
-            ));
+            let place = format!("{KEY}: {}", dir.join("tokenizer.json").display());
+            let expected = format!("{expected}, the student's token: both tokenizers must have the same ids");
+            return Err(Error::input(place, found, expected));
         }
     }
     let ids = |config: &ModelConfig| config.media.as_ref().map(|media| media.ids.all());

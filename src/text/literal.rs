@@ -127,10 +127,7 @@ impl<'a> Reader<'a> {
     /// Parses a tuple up to `close`. A single value without a comma after it is that value.
     fn tuple(&mut self, close: &str) -> Option<Literal> {
         let (mut values, comma) = self.list(close)?;
-        match values.len() {
-            1 if !comma => values.pop(),
-            _ => Some(Literal::Many(values, ["(", ")"])),
-        }
+        if values.len() == 1 && !comma { values.pop() } else { Some(Literal::Many(values, ["(", ")"])) }
     }
 
     fn sum(&mut self) -> Option<Literal> {

@@ -45,11 +45,8 @@ impl RowPrompt {
         let text = self.env.get_template(NAME).and_then(|template| template.render(fields));
         text.map_err(|error| {
             let names: Vec<&str> = fields.keys().chain(others.keys()).map(String::as_str).collect();
-            Error::input(
-                format!("{}, {row}", self.place),
-                error.to_string(),
-                format!("a template over {}", names.join(", ")),
-            )
+            let expected = format!("a template over {}", names.join(", "));
+            Error::input(format!("{}, {row}", self.place), error.to_string(), expected)
         })
     }
 }

@@ -240,24 +240,18 @@ fn strftime_now(format: String) -> std::result::Result<String, minijinja::Error>
 /// Implements `tojson` of Hugging Face: `json.dumps(value, ensure_ascii=False)` with its keyword arguments.
 fn tojson(value: Value, kwargs: Kwargs) -> std::result::Result<Value, minijinja::Error> {
     let invalid = |what: String| minijinja::Error::new(ErrorKind::InvalidOperation, what);
-    let indent = match kwargs.get::<Option<Value>>("indent")? {
-        Some(v) => match (v.as_str(), v.as_usize()) {
-            (Some(text), _) => Some(text.to_owned()),
-            (None, Some(n)) if n <= 64 => Some(" ".repeat(n)),
-            _ => return Err(invalid(format!("tojson: indent={v}"))),
-        },
-        None => None,
-    };
-    let separators = match kwargs.get::<Option<Value>>("separators")? {
-        Some(v) => {
-            let pair: Vec<Value> = v.try_iter()?.collect();
-            match pair.as_slice() {
-                [item, key] => Some((item.to_string(), key.to_string())),
-                _ => return Err(invalid("tojson: separators must be a pair".to_owned())),
-            }
-        }
-        None => None,
-    };
+    let indent = kwargs.get::<Option<Value>>("indent")?.map(|v| match (v.as_str(), v.as_usize()) {
+        (Some(text), _) => Ok(text.to_owned()),
+        (None, Some(n)) if n <= 64 => Ok(" ".repeat(n)),
+        _ => Err(invalid(format!("tojson: indent={v}"))),
+    });
+    let indent = indent.transpose()?;
+    let separators = kwargs.get::<Option<Value>>("separators")?.map(|v| {
+        let pair: Vec<Value> = v.try_iter()?.collect();
+        let [item, key] = &pair[..] else { return Err(invalid("tojson: separators must be a pair".to_owned())) };
+        Ok((item.to_string(), key.to_string()))
+    });
+    let separators = separators.transpose()?;
     let style = json::Style {
         ensure_ascii: kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sort_keys: kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false),

@@ -138,10 +138,7 @@ impl Tokenizer {
 
     /// Puts the token before `ids` that the post-processor of the file puts before a text, unless they begin with it.
     pub fn with_bos(&self, ids: Vec<u32>) -> Vec<u32> {
-        match self.bos.filter(|bos| ids.first() != Some(bos)) {
-            Some(bos) => [&[bos][..], &ids].concat(),
-            None => ids,
-        }
+        if let Some(bos) = self.bos.filter(|bos| ids.first() != Some(bos)) { [&[bos][..], &ids].concat() } else { ids }
     }
 
     /// Returns the maximum number of bytes of a text with `tokens` tokens.

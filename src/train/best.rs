@@ -61,10 +61,7 @@ impl BestRule {
         let best = state.get(VALUE).and_then(Value::as_f64);
         let gain = best.map_or(f64::INFINITY, |best| if self.greater_is_better { value - best } else { best - value });
         let is_better = gain > 0.0 && value.is_finite();
-        let counter = match is_better && gain > self.threshold {
-            true => 0,
-            false => counter(state) + 1,
-        };
+        let counter = if is_better && gain > self.threshold { 0 } else { counter(state) + 1 };
         state.insert(METRIC.to_owned(), self.metric.clone().into());
         state.insert(COUNTER.to_owned(), counter.into());
         if is_better {

@@ -64,10 +64,7 @@ impl Start {
         let Some(model) = model else {
             return Err(Error::input("model", "nothing", "a model directory to start training from"));
         };
-        if !model.is_dir() {
-            return Err(family::not_a_directory("model", model));
-        }
-        Ok(model)
+        if model.is_dir() { Ok(model) } else { Err(family::not_a_directory("model", model)) }
     }
 }
 

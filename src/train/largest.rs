@@ -175,6 +175,12 @@ impl Made {
     pub fn shape(&self) -> Shape<'_> {
         Shape { tokens: self.tokens, targets: self.targets, grids: &self.grids }
     }
+
+    /// Inserts an image at index `at`, with its vision start and vision end tokens.
+    fn add(&mut self, tower: Tower, grid: Grid, at: usize) {
+        self.tokens += grid.patches() / (tower.merge * tower.merge) + 2;
+        self.grids.insert(at, grid);
+    }
 }
 
 /// Returns a micro-batch that is at least as large as `size` and only slightly larger. This is `batch` itself if it is
@@ -217,14 +223,6 @@ pub fn grown<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>, size:
         first.targets += targets;
     });
     batch
-}
-
-impl Made {
-    /// Inserts an image at index `at`, with its vision start and vision end tokens.
-    fn add(&mut self, tower: Tower, grid: Grid, at: usize) {
-        self.tokens += grid.patches() / (tower.merge * tower.merge) + 2;
-        self.grids.insert(at, grid);
-    }
 }
 
 /// Enlarges the largest chunk to at least `patches` patches. It adds a thin image after the chunk's last image, or,

@@ -122,12 +122,8 @@ impl Saving {
         best: Option<u64>,
         snapshot: Snapshot,
     ) -> Result<Option<Saving>> {
-        let made = match ranks.rank() {
-            0 => {
-                store.begin(snapshot.state.step).and_then(|draft| snapshot.create(draft.folder()).map(|()| Some(draft)))
-            }
-            _ => Ok(None),
-        };
+        let created = |draft: UnfinishedCheckpoint| snapshot.create(draft.folder()).map(|()| Some(draft));
+        let made = if ranks.rank() == 0 { store.begin(snapshot.state.step).and_then(created) } else { Ok(None) };
         let name = made.as_ref().ok().and_then(Option::as_ref).map(UnfinishedCheckpoint::name).unwrap_or_default();
         let (mut draft, names) = agree(ranks, made, &name)?;
         let (folder, _) = agree(ranks, store.begun(&names[0]), "")?;
@@ -153,10 +149,7 @@ impl Saving {
     /// wait for the disk. If writing fails on one rank, all ranks return an error.
     pub fn poll(&mut self, ranks: &mut dyn Ranks) -> Result<()> {
         let writes = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
-        if !self.open || ranks.any("a checkpoint", &[writes])?[0] {
-            return Ok(());
-        }
-        self.written(ranks, Ok(()))
+        if !self.open || ranks.any("a checkpoint", &[writes])?[0] { Ok(()) } else { self.written(ranks, Ok(())) }
     }
 
     /// Waits until the checkpoint is on disk.
@@ -191,12 +184,10 @@ fn agree<T>(ranks: &mut dyn Ranks, done: Result<T>, says: &str) -> Result<(T, Ve
     let done = done?;
     let mut said = Vec::new();
     for (rank, text) in all.iter().map(|text| String::from_utf8_lossy(text)).enumerate() {
-        match text.strip_prefix('+') {
-            Some(text) => said.push(text.to_owned()),
-            None => {
-                return Err(Error::Failed(format!("{WHAT}, {}: {}", ranks.name(rank), text.trim_start_matches('-'))));
-            }
-        }
+        let Some(text) = text.strip_prefix('+') else {
+            return Err(Error::Failed(format!("{WHAT}, {}: {}", ranks.name(rank), text.trim_start_matches('-'))));
+        };
+        said.push(text.to_owned());
     }
     Ok((done, said))
 }

@@ -81,10 +81,7 @@ impl SftJob {
         let mut updates = Updates::new(&config, index)?;
         let takes = updates.next(0)?.map_or(0, |update| update.consumed);
         data.remark_repeats(key, parts, takes);
-        common.total_steps = match config.max_steps {
-            Some(steps) => steps,
-            None => updates.count()?,
-        };
+        common.total_steps = if let Some(steps) = config.max_steps { steps } else { updates.count()? };
         Ok(SftJob { common, config, samples: Arc::new(samples) })
     }
 

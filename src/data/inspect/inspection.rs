@@ -71,15 +71,12 @@ pub struct DrawnRow {
 pub(super) fn show_row(row: &Row) -> String {
     let mut out = format!("  {} ({})\n", row.id, row.place);
     for message in &row.messages {
-        let text: String = message
-            .content
-            .iter()
-            .map(|part| match part {
-                Part::Text(text) => text.as_str(),
-                Part::Image => "[image]",
-                Part::Video { .. } => "[video]",
-            })
-            .collect();
+        let parts = message.content.iter().map(|part| match part {
+            Part::Text(text) => text.as_str(),
+            Part::Image => "[image]",
+            Part::Video { .. } => "[video]",
+        });
+        let text: String = parts.collect();
         let mut shown: String = text.chars().take(SHOWN).collect();
         if shown.len() < text.len() {
             shown.push_str(" ...");
@@ -163,12 +160,8 @@ impl Inspection {
 /// Returns an error with the first fault of the data sets, because the user must correct faulty rows.
 pub fn refuse_faults(place: &str, found: &[Inspection]) -> Result<()> {
     let faulty: usize = found.iter().map(Inspection::faulty).sum();
-    match found.iter().find(|found| found.faulty() > 0) {
-        None => Ok(()),
-        Some(first) => {
-            let first = first.faults.first().map_or("", |fault| fault.trim());
-            let found = format!("{faulty} unusable rows, the first: {first}");
-            Err(Error::input(place, found, "only usable rows"))
-        }
-    }
+    let Some(first) = found.iter().find(|found| found.faulty() > 0) else { return Ok(()) };
+    let first = first.faults.first().map_or("", |fault| fault.trim());
+    let found = format!("{faulty} unusable rows, the first: {first}");
+    Err(Error::input(place, found, "only usable rows"))
 }

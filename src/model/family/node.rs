@@ -51,11 +51,9 @@ impl<'a> Node<'a> {
             return default.ok_or_else(|| Error::input(self.at(key), "nothing", "a number"));
         };
         let most = if matches!(key, "num_hidden_layers" | "depth") { MOST_LAYERS } else { LARGEST };
-        let sane = value.as_u64().filter(|&n| n <= most as u64);
-        match sane {
-            Some(n) if n > 0 || key.ends_with("_id") => Ok(n as usize),
-            _ => Err(Error::input(self.at(key), value.to_string(), format!("a whole number from 1 to {most}"))),
-        }
+        let sane = value.as_u64().filter(|&n| n <= most as u64 && (n > 0 || key.ends_with("_id")));
+        let expected = || format!("a whole number from 1 to {most}");
+        sane.map(|n| n as usize).ok_or_else(|| Error::input(self.at(key), value.to_string(), expected()))
     }
 
     /// Reads an id or a list of ids; an empty list if there is none.
@@ -100,12 +98,9 @@ impl<'a> Node<'a> {
 
     /// Errors if a key has a value that is not one of `valid`.
     pub fn one_of(&self, key: &str, valid: &[&str]) -> Result<()> {
-        match self.get(key) {
-            Some(value) if !valid.iter().any(|valid| value == valid) => {
-                Err(Error::input(self.at(key), value.to_string(), valid.join(" or ")))
-            }
-            _ => Ok(()),
-        }
+        let wrong = self.get(key).filter(|value| !valid.iter().any(|valid| *value == valid));
+        let Some(value) = wrong else { return Ok(()) };
+        Err(Error::input(self.at(key), value.to_string(), valid.join(" or ")))
     }
 
     /// Errors with what was found and expected unless `holds` is true.

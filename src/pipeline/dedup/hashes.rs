@@ -86,16 +86,12 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
 /// Returns the line of a row and the lookups of its images in `kept`. Returns an error if the system failed to read an
 /// image.
 fn line(set: usize, at: RowPosition, row: &Row, kept: Option<&Embedded>) -> Result<(Line, Vec<Lookup>)> {
-    let looked: Result<Vec<(ImageHash, Option<Lookup>)>> = row
-        .images
-        .iter()
-        .map(|image| {
-            image.decode_then(&row.place, ImageAlpha::Drop, |_, image| {
-                (ImageHash::of(&image), kept.map(|kept| kept.seen(&image)))
-            })
+    let looked = row.images.iter().map(|image| {
+        image.decode_then(&row.place, ImageAlpha::Drop, |_, image| {
+            (ImageHash::of(&image), kept.map(|kept| kept.seen(&image)))
         })
-        .collect();
-    let (looked, broken) = match looked {
+    });
+    let (looked, broken) = match looked.collect::<Result<Vec<(ImageHash, Option<Lookup>)>>>() {
         Ok(looked) => (looked, None),
         Err(error @ Error::Unreadable { .. }) => return Err(error),
         Err(error) => (Vec::new(), Some(error.to_string())),

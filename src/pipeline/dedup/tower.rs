@@ -233,12 +233,10 @@ impl Embeddings {
     /// Returns an error if the file has no embedding at this position.
     pub fn check(&self, EmbeddingPlace { file, place }: EmbeddingPlace) -> Result<()> {
         let (path, map) = &self.files[file as usize];
-        match map.len() / (KEY + 2 * self.width) > place as usize {
-            true => Ok(()),
-            false => {
-                Err(Error::format(path, format!("no image {place}; delete this file and the hash files next to it")))
-            }
+        if map.len() / (KEY + 2 * self.width) > place as usize {
+            return Ok(());
         }
+        Err(Error::format(path, format!("no image {place}; delete this file and the hash files next to it")))
     }
 
     /// Reads an embedding and normalizes it again, because rounding to f16 changed its length. The rounding also turns
