@@ -16,36 +16,16 @@ use crate::observe::bytes;
 use crate::tensor::DType;
 
 /// Names of the benchmarks, in the order of the table. Without names on the command line, the first [`DEFAULT`] run.
-const NAMES: [&str; 19] = [
-    "linear",
-    "swiglu",
-    "attention",
-    "rms_norm",
-    "rope",
-    "qk_norm",
-    "linear_logprob",
-    "adamw",
-    "grad_norm",
-    "lane_sum",
-    "paged_attention",
-    "sample",
-    "dequantize",
-    "train-step",
-    "rl-step",
-    "generate",
-    "decode",
-    "prefill",
-    "parity",
-];
+const NAMES: &str = "linear swiglu attention rms_norm rope qk_norm linear_logprob adamw grad_norm lane_sum \
+    paged_attention sample dequantize train-step rl-step generate decode prefill parity";
 const DEFAULT: usize = 16;
 
 /// Runs the benchmarks and returns a table.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     let wanted = choose(&options.names)?;
+    let (names, seconds) = (wanted.join(", "), options.seconds);
     machine.observer.note(&format!(
-        "measuring {} for at least {} s each; median of repetitions, caches are not flushed in between",
-        wanted.join(", "),
-        options.seconds
+        "measuring {names} for at least {seconds} s each; median of repetitions, caches are not flushed in between"
     ));
     let mut all = Vec::new();
     for name in wanted {
@@ -119,17 +99,13 @@ fn count(case: &Make, threads: usize) -> Result<Plan> {
 
 fn line(case: &Case, times: &Times, ceiling: f64) -> String {
     let tokens = case.job.map_or_else(String::new, |job| format!(" {:9.0}", job.tokens as f64 / times.median));
+    let Case { name, shape, dtype, .. } = case;
+    let [ms, min, max] = [times.median, times.min, times.max].map(|seconds| seconds * 1e3);
+    let [gflops, gigabytes] = [case.flops, case.bytes].map(|amount| amount / times.median / 1e9);
+    let share = ceiling / times.median * 100.0;
     format!(
-        "{:21} {:29} {:5} {:9.3} {:9.3} {:9.3} {:9.1} {:9.1} {:9.0} % {tokens}\n",
-        case.name,
-        case.shape,
-        case.dtype,
-        times.median * 1e3,
-        times.min * 1e3,
-        times.max * 1e3,
-        case.flops / times.median / 1e9,
-        case.bytes / times.median / 1e9,
-        ceiling / times.median * 100.0
+        "{name:21} {shape:29} {dtype:5} {ms:9.3} {min:9.3} {max:9.3} {gflops:9.1} {gigabytes:9.1} \
+         {share:9.0} % {tokens}\n"
     )
 }
 
@@ -144,17 +120,17 @@ fn row(case: &Case, times: &Times, ceiling: f64) -> Value {
 
 fn choose(names: &[String]) -> Result<Vec<&'static str>> {
     if names.is_empty() {
-        return Ok(NAMES[..DEFAULT].to_vec());
+        return Ok(NAMES.split(' ').take(DEFAULT).collect());
     }
     let mut out = Vec::new();
     for name in names {
-        let found: Vec<_> = NAMES.iter().filter(|known| known.starts_with(name.as_str())).collect();
+        let found: Vec<_> = NAMES.split(' ').filter(|known| known.starts_with(name.as_str())).collect();
         if found.is_empty() {
             let expected = match name.ends_with(".yaml") {
                 true => "--device cuda or emu, because configs are only measured with GPU kernels".to_owned(),
-                false => format!("one of {}", NAMES.join(", ")),
+                false => format!("one of {}", NAMES.replace(' ', ", ")),
             };
-            return Err(not_one_of("omr bench", name, expected, NAMES));
+            return Err(not_one_of("omr bench", name, expected, NAMES.split(' ')));
         }
         out.extend(found);
     }

@@ -74,9 +74,8 @@ pub fn kv_cache_store(dev: &mut Device, s: Sizes) -> Result<Case> {
     let qkv = random(dev, s.dtype, &[t, h.qkv_len()], 1.0)?;
     let slots = dev.upload(Region::Overlay, &(0..t as u32).collect::<Vec<_>>(), &[t])?;
     let moved = (2 * 2 * t * h.kv * h.dim * qkv.dtype.size()) as f64 + bytes(&[slots]);
-    op("kv_cache store", s.dtype, format!("[{t}, {}]", h.qkv_len()), 0.0, moved, move |dev| {
-        paged_attention::store(dev, qkv, slots, &cache)
-    })
+    let shape = format!("[{t}, {}]", h.qkv_len());
+    op("kv_cache store", s.dtype, shape, 0.0, moved, move |dev| paged_attention::store(dev, qkv, slots, &cache))
 }
 
 pub fn sample_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {

@@ -67,14 +67,9 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
             // Nothing else runs in this process, so the CPU time of the process is the CPU time of the emulator.
             let seconds = times.cpu;
             let (gflops, gigabytes) = (case.flops / seconds / 1e9, case.bytes / seconds / 1e9);
-            out.push_str(&format!(
-                "{:14} {:26} {:6} {:10.3} {:9.3} {gflops:9.2} {gigabytes:9.3}\n",
-                case.name,
-                case.shape,
-                if shadow { "on" } else { "off" },
-                seconds * 1e3,
-                times.median * 1e3,
-            ));
+            let (name, shape, checks) = (case.name, &case.shape, if shadow { "on" } else { "off" });
+            let [cpu_ms, ms] = [seconds, times.median].map(|seconds| seconds * 1e3);
+            out += &format!("{name:14} {shape:26} {checks:6} {cpu_ms:10.3} {ms:9.3} {gflops:9.2} {gigabytes:9.3}\n");
             rows.push(json!({"name": case.name, "shape": case.shape, "dtype": case.dtype, "shadow": shadow,
                 "cpu_ms": seconds * 1e3, "ours_ms": times.median * 1e3, "repetitions": times.repetitions,
                 "flops": case.flops, "bytes": case.bytes}));

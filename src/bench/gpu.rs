@@ -248,11 +248,8 @@ fn line(row: &Value) -> String {
     let (tflops, gigabytes) = (number("flops") / ms / 1e9, number("bytes") / ms / 1e6);
     let tokens = row["tokens_per_sec"].as_f64().map_or_else(String::new, |t| format!("  {t:.0} tokens/s"));
     let predicted = row["predicted_ms"].as_f64().map_or_else(String::new, |ms| format!("{ms:9.3} ({})", text("bound")));
-    format!(
-        "{head} {ms:9.3} {:9.3} {tflops:9.1} {gigabytes:9.1} {:8.0} {predicted}{tokens}\n",
-        number("min_ms"),
-        number("clock_mhz")
-    )
+    let [min, clock] = ["min_ms", "clock_mhz"].map(number);
+    format!("{head} {ms:9.3} {min:9.3} {tflops:9.1} {gigabytes:9.1} {clock:8.0} {predicted}{tokens}\n")
 }
 
 #[cfg(test)]

@@ -6,12 +6,11 @@ use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::attention::{self, Pack};
-use crate::ops::embedding;
 use crate::ops::gelu::{self, GeluKind};
 use crate::ops::patch_embed::{self, Normalize, PatchImage};
 use crate::ops::qk_norm::{self, Bwd, Fwd, SavedRows};
 use crate::ops::rows::Segments;
-use crate::ops::{linear, lora, rms_norm, rope, swiglu};
+use crate::ops::{embedding, linear, lora, rms_norm, rope, swiglu};
 use crate::tensor::{DType, Tensor};
 
 pub fn linear_fwd(dev: &mut Device, dtype: DType, [t, n, k]: [usize; 3]) -> Result<Case> {
@@ -94,9 +93,8 @@ pub fn attention_fwd(dev: &mut Device, dtype: DType, sequences: Sequences) -> Re
     let (t, h) = (sequences.count * sequences.length, sequences.heads);
     let (qkv, out) = (random(dev, dtype, &[t, h.qkv_len()], 1.0)?, zeros(dev, dtype, &[t, h.out_len()])?);
     let lse = zeros(dev, DType::F32, &[t, h.q])?;
-    op("attention fwd", dtype, shape, 2.0 * product, bytes(&[qkv, out, lse]), move |dev| {
-        attention::fwd(dev, &pack, qkv, out, lse)
-    })
+    let moved = bytes(&[qkv, out, lse]);
+    op("attention fwd", dtype, shape, 2.0 * product, moved, move |dev| attention::fwd(dev, &pack, qkv, out, lse))
 }
 
 pub fn attention_bwd(dev: &mut Device, dtype: DType, sequences: Sequences) -> Result<Case> {
@@ -115,9 +113,8 @@ pub fn rms_norm_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let dims = [s.tokens, s.hidden];
     let (x, gamma) = (random(dev, s.dtype, &dims, 1.0)?, random(dev, s.dtype, &dims[1..], 1.0)?);
     let (y, rstd) = (zeros(dev, s.dtype, &dims)?, zeros(dev, DType::F32, &dims[..1])?);
-    op("rms_norm fwd", s.dtype, format!("{dims:?}"), 0.0, bytes(&[x, gamma, y, rstd]), move |dev| {
-        rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)
-    })
+    let moved = bytes(&[x, gamma, y, rstd]);
+    op("rms_norm fwd", s.dtype, format!("{dims:?}"), 0.0, moved, move |dev| rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd))
 }
 
 pub fn rms_norm_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
@@ -177,9 +174,8 @@ pub fn embedding_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let dims = [s.tokens, s.hidden];
     let (w, y) = (weight(dev, s.dtype, s.vocabulary, s.hidden)?, zeros(dev, s.dtype, &dims)?);
     let ids = dev.upload(Region::Overlay, &ids(s, s.tokens), &[s.tokens])?;
-    op("embedding fwd", s.dtype, format!("{dims:?}"), 0.0, bytes(&[y, y, ids]), move |dev| {
-        embedding::fwd(dev, ids, &w, y)
-    })
+    let moved = bytes(&[y, y, ids]);
+    op("embedding fwd", s.dtype, format!("{dims:?}"), 0.0, moved, move |dev| embedding::fwd(dev, ids, &w, y))
 }
 
 pub fn embedding_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
@@ -188,9 +184,8 @@ pub fn embedding_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let segments = Segments::upload(dev, Region::Overlay, &ids(s, s.tokens))?;
     let ids = dev.upload(Region::Overlay, &ids(s, s.tokens), &[s.tokens])?;
     // Rows of the f32 gradient are read and written.
-    op("embedding bwd", s.dtype, format!("{dims:?}"), 0.0, 5.0 * bytes(&[dy]) + bytes(&[ids]), move |dev| {
-        embedding::bwd(dev, ids, &segments, dy, dw)
-    })
+    let (shape, moved) = (format!("{dims:?}"), 5.0 * bytes(&[dy]) + bytes(&[ids]));
+    op("embedding bwd", s.dtype, shape, 0.0, moved, move |dev| embedding::bwd(dev, ids, &segments, dy, dw))
 }
 
 /// Makes the case of as many images as `s.patches` allows. An image has 32 x 32 patches, or 8 x 8 on the emulator.
@@ -205,9 +200,8 @@ pub fn patch_embed_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
         temporal_patch_size: 2,
     };
     let image = side * side * norm.patch_size * norm.patch_size * 3;
-    let images: Vec<_> = (0..s.patches / (side * side))
-        .map(|i| PatchImage { offset: i * image, frames: 1, grid_thw: [1, side as u32, side as u32] })
-        .collect();
+    let one = |i: usize| PatchImage { offset: i * image, frames: 1, grid_thw: [1, side as u32, side as u32] };
+    let images: Vec<_> = (0..s.patches / (side * side)).map(one).collect();
     let bytes_of: Vec<u8> = (0..images.len() * image).map(|i| (i * 37 % 251) as u8).collect();
     let pixels = dev.upload(Region::Overlay, &bytes_of, &[bytes_of.len()])?;
     let (w, y) = (weight(dev, s.dtype, width, norm.row_len())?, zeros(dev, s.dtype, &[s.patches, width])?);

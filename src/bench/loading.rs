@@ -68,14 +68,9 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
          part          rows/s     cpu ms/row      MB/s of rows\n",
         bytes / 1000
     );
-    for part in [&indexing, &loading] {
-        out.push_str(&format!(
-            "{:10} {:9.0} {:14.3} {:17.1}\n",
-            part.name,
-            rows as f64 / part.seconds,
-            part.cpu / rows as f64 * 1e3,
-            bytes as f64 / part.seconds / 1e6
-        ));
+    for Part { name, seconds, cpu } in [&indexing, &loading] {
+        let (speed, cpu_ms, megabytes) = (rows as f64 / seconds, cpu / rows as f64 * 1e3, bytes as f64 / seconds / 1e6);
+        out += &format!("{name:10} {speed:9.0} {cpu_ms:14.3} {megabytes:17.1}\n");
     }
     let part = |part: &Part| json!({"seconds": part.seconds, "cpu_seconds": part.cpu});
     options.write(&json!({

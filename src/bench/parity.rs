@@ -58,15 +58,13 @@ fn trained(
     requests: &[EngineCoreRequest],
     outputs: &[CompletionOutput],
 ) -> Result<Vec<f32>> {
-    let rows: Vec<(Vec<u32>, Vec<bool>)> = outputs
-        .iter()
-        .map(|output| {
-            let prompt = &requests[output.request].prompt.token_ids;
-            let ids = [&prompt[..], &output.token_ids].concat();
-            let mask = (0..ids.len()).map(|t| t >= prompt.len()).collect();
-            (ids, mask)
-        })
-        .collect();
+    let row = |output: &CompletionOutput| {
+        let prompt = &requests[output.request].prompt.token_ids;
+        let ids = [&prompt[..], &output.token_ids].concat();
+        let mask: Vec<bool> = (0..ids.len()).map(|t| t >= prompt.len()).collect();
+        (ids, mask)
+    };
+    let rows: Vec<(Vec<u32>, Vec<bool>)> = outputs.iter().map(row).collect();
     let images: Vec<_> = (0..requests.len()).map(|r| [image(r)]).collect();
     let mut sequences = Vec::with_capacity(rows.len());
     for (output, (ids, mask)) in outputs.iter().zip(&rows) {

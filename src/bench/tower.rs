@@ -17,9 +17,8 @@ pub fn layer_norm_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let weights = [random(dev, s.dtype, &dims[1..], 1.0)?, random(dev, s.dtype, &dims[1..], 1.0)?];
     let (x, y) = (random(dev, s.dtype, &dims, 1.0)?, zeros(dev, s.dtype, &dims)?);
     let stats = zeros(dev, DType::F32, &[s.patches, 2])?;
-    op("layer_norm fwd", s.dtype, format!("{dims:?}"), 0.0, bytes(&[x, y, stats]), move |dev| {
-        layer_norm::fwd(dev, x, weights, 1e-6, y, stats)
-    })
+    let (shape, moved) = (format!("{dims:?}"), bytes(&[x, y, stats]));
+    op("layer_norm fwd", s.dtype, shape, 0.0, moved, move |dev| layer_norm::fwd(dev, x, weights, 1e-6, y, stats))
 }
 
 pub fn layer_norm_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
@@ -50,14 +49,12 @@ fn rows(dev: &mut Device, s: Sizes) -> Result<(Tensor, Taps, String)> {
 
 pub fn pos_embed_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let ((x, taps, shape), table) = (rows(dev, s)?, weight(dev, s.dtype, TABLE, s.vision.out_len())?);
-    op("pos_embed fwd", s.dtype, shape, 0.0, bytes(&[x, x, table.data]), move |dev| {
-        pos_embed::fwd(dev, x, &table, &taps)
-    })
+    let moved = bytes(&[x, x, table.data]);
+    op("pos_embed fwd", s.dtype, shape, 0.0, moved, move |dev| pos_embed::fwd(dev, x, &table, &taps))
 }
 
 pub fn pos_embed_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let ((dy, taps, shape), (dtable, written)) = (rows(dev, s)?, gradient(dev, s.dtype, TABLE, s.vision.out_len())?);
-    op("pos_embed bwd", s.dtype, shape, 0.0, bytes(&[dy]) + 2.0 * written, move |dev| {
-        pos_embed::bwd(dev, dy, &taps, dtable)
-    })
+    let moved = bytes(&[dy]) + 2.0 * written;
+    op("pos_embed bwd", s.dtype, shape, 0.0, moved, move |dev| pos_embed::bwd(dev, dy, &taps, dtable))
 }

@@ -47,7 +47,6 @@ pub fn lane_sum_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let len = s.parameters / LANES;
     let lanes = random(dev, DType::F32, &[LANES, len], 1e-3)?;
     let out = zeros(dev, DType::F32, &[len])?;
-    op("lane_sum fwd", s.dtype, format!("{LANES} lanes of {len} elements"), 0.0, bytes(&[lanes, out]), move |dev| {
-        lane_sum::fwd(dev, lanes, out)
-    })
+    let (shape, moved) = (format!("{LANES} lanes of {len} elements"), bytes(&[lanes, out]));
+    op("lane_sum fwd", s.dtype, shape, 0.0, moved, move |dev| lane_sum::fwd(dev, lanes, out))
 }

@@ -41,11 +41,8 @@ pub fn download(tasks: &[&TaskSpec], folder: Option<&Path>, dry_run: bool, conte
         }
         let sizes: Vec<u64> = sets.values().flat_map(|(_, files)| files.values().copied()).collect();
         let (size, files, folder) = (bytes(sizes.iter().sum()), sizes.len(), folder.display());
-        context.say(&format!(
-            "{} tasks: {size} in {files} files of {} data sets, for {folder}",
-            tasks.len(),
-            sets.len()
-        ));
+        let (tasks, all_sets) = (tasks.len(), sets.len());
+        context.say(&format!("{tasks} tasks: {size} in {files} files of {all_sets} data sets, for {folder}"));
         for (dir, (repo, files)) in sets.into_iter().filter(|_| !dry_run) {
             let include = files.keys().map(|path| Pattern::new(&Pattern::escape(path)).expect("an escaped path"));
             let (id, job) = (repo.id.clone(), Job { repo, dir, include: include.collect(), workers: 8 });

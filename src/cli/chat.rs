@@ -30,13 +30,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(mut config) = overrides.load::<GenerateConfig>(None, None)? else { return Ok(()) };
     let model = repository(Path::new(&root), Kind::Model, "MODEL")?;
     config.dtype = context.dtype(config.dtype, Some(&model));
-    let options = Options {
-        model,
-        root,
-        // There is one conversation.
-        config: ServeConfig { max_num_seqs: 1, ..config.engine() },
-        ..Options::default()
-    };
+    // There is one conversation.
+    let engine = ServeConfig { max_num_seqs: 1, ..config.engine() };
+    let options = Options { model, root, config: engine, ..Options::default() };
     let mut parameters = config.parameters();
     parameters.insert("seed".to_owned(), json!(config.seed));
     // The default of `omr generate` may exceed what a long conversation leaves.

@@ -191,13 +191,11 @@ fn explained(error: clap::Error) -> clap::Error {
     let is_key = |name: &str| keys.iter().any(|keys| keys().iter().any(|key| key.path == name));
     let flag = error.get(ContextKind::InvalidArg).map(ToString::to_string).unwrap_or_default();
     let name = flag.split('=').next().unwrap_or_default().trim_start_matches('-').replace('-', "_");
-    match error.kind() == ErrorKind::UnknownArgument && is_key(&name) {
-        true => {
-            let text = format!("{flag} is a config key, which is written without dashes: {name}=VALUE");
-            command().error(ErrorKind::UnknownArgument, text)
-        }
-        false => error,
+    if error.kind() != ErrorKind::UnknownArgument || !is_key(&name) {
+        return error;
     }
+    let text = format!("{flag} is a config key, which is written without dashes: {name}=VALUE");
+    command().error(ErrorKind::UnknownArgument, text)
 }
 
 #[cfg(test)]

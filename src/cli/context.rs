@@ -12,8 +12,7 @@ use super::console::Console;
 use super::global::{DeviceKind, Global, VariantChoice};
 use super::progress::Progress;
 use super::ranks::{self, RankRole, Started};
-use super::signal;
-use super::start_check;
+use super::{signal, start_check};
 use crate::answers::RunStore;
 use crate::config::{Backend, DistConfig, JudgeConfig, Mode, Rewards, ScorerConfig};
 use crate::device::cuda::{self, Cuda};
@@ -190,9 +189,9 @@ impl Context {
                 let isa = requested_isa()?;
                 // If the processor has AMX but the program may not use it, the user should know.
                 let refusal = amx::refusal().filter(|refusal| refusal.is_there && isa == Isa::detect());
-                refusal
-                    .into_iter()
-                    .for_each(|refusal| self.say(&format!("{}: {} is used instead", refusal.why, isa.name())));
+                if let Some(refusal) = refusal {
+                    self.say(&format!("{}: {} is used instead", refusal.why, isa.name()));
+                }
                 Device::cpu(plan, self.threads, isa)?
             }
             Kind::Cuda => {

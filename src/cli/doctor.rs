@@ -14,12 +14,11 @@ use crate::device::emu::{Cache, Compiler};
 use crate::device::images::OWN;
 use crate::device::{Isa, Plan, amx, cuda, nccl};
 use crate::error::{Error, Result, words};
-use crate::files;
 use crate::hub::Kind;
 use crate::machine::FreeMemory;
 use crate::model::ModelConfig;
 use crate::observe::bytes;
-use crate::plan;
+use crate::{files, plan};
 
 /// Arguments of `omr doctor`.
 #[derive(clap::Args)]
@@ -130,11 +129,9 @@ fn instruction_set() -> Result<Finding> {
 
 fn threads(threads: usize) -> Finding {
     let available = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let remark = match threads.cmp(&available) {
-        std::cmp::Ordering::Greater => {
-            format!("more than the {available} processors this process may use: lower --threads")
-        }
-        _ => format!("of {available} processors this process may use"),
+    let remark = match threads > available {
+        true => format!("more than the {available} processors this process may use: lower --threads"),
+        false => format!("of {available} processors this process may use"),
     };
     finding(true, "threads", &threads.to_string(), &remark)
 }
@@ -179,8 +176,7 @@ fn kernels_of(model: &Path) -> Result<Vec<Finding>> {
     let Ok(found) = cuda::find() else { return Ok(Vec::new()) };
     let usable = found.iter().enumerate().filter(|(_, gpu)| gpu.arch().is_some());
     let of_gpu = |(ordinal, gpu): (usize, &Properties)| {
-        let fits = plan::kernels::check(&config, gpu);
-        let remark = fits.map(|()| format!("all kernels of {} fit", model.display()));
+        let remark = plan::kernels::check(&config, gpu).map(|()| format!("all kernels of {} fit", model.display()));
         checked("model", &format!("cuda {ordinal}"), remark)
     };
     Ok(usable.map(of_gpu).collect())
@@ -197,12 +193,11 @@ fn nccl() -> Finding {
 /// Checks the emulator: its compiler and the folder of its compiled kernels.
 fn emu() -> Vec<Finding> {
     let works = Compiler::find().map(|compiler| format!("works, with {}", compiler.version));
-    let compiler = checked("device", "emu", works);
     let kept = match Cache::folder() {
         Ok(folder) => writable("emulated kernels", &folder, CACHE_CURE),
         Err(error) => finding(false, "emulated kernels", "no folder", &reason(&error)),
     };
-    vec![compiler, kept]
+    vec![checked("device", "emu", works), kept]
 }
 
 /// Formats an error as a remark: "found X, expected Y" without the place, which the line already contains.

@@ -20,14 +20,13 @@ use crate::eval::rescore::{Log, recognise};
 use crate::eval::server::{self, Server};
 use crate::eval::task_requests::TaskQuestions;
 use crate::eval::{lmms_eval, prompts};
-use crate::files;
 use crate::hub::Kind;
 use crate::model::family;
 use crate::plan::memory;
 use crate::ranks::{self, Ranks};
-use crate::report;
 use crate::reward::Scorer;
 use crate::task::{self, GROUPS, TASKS, TaskFile, TaskRows, TaskSpec};
+use crate::{files, report};
 
 /// Arguments of `omr eval`.
 #[derive(clap::Args)]
@@ -121,9 +120,8 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     if let Some(url) = &args.model_url {
         let name = args.model.as_ref().map(|name| name.to_string_lossy());
         let name = name.ok_or_else(|| Error::input("--model", "nothing", "the name of the model on the server"))?;
-        overrides
-            .overrides
-            .extend([format!("server.base_url={}", json!([url])), format!("server.model={}", json!(name))]);
+        let server = [format!("server.base_url={}", json!([url])), format!("server.model={}", json!(name))];
+        overrides.overrides.extend(server);
     }
     overrides.overrides.extend(args.limit.map(|limit| format!("limit={limit}")));
     overrides.overrides.extend(args.strip_thinking.then(|| "strip_thinking=true".to_owned()));
@@ -275,9 +273,8 @@ impl Eval<'_> {
             let (_, plan) = job.plan()?;
             let (judge, memory) = (self.scorer.describe(), plan.line());
             announce(context, &job.questions, &format!("; {judge}; {memory}"));
-            planned.push(
-                json!({ "task": rows.spec.name, "questions": job.questions.count(), "memory": memory::json(&plan) }),
-            );
+            let (task, questions) = (rows.spec.name, job.questions.count());
+            planned.push(json!({ "task": task, "questions": questions, "memory": memory::json(&plan) }));
             jobs.push((job, self.label(rows)));
         }
         let get_answers = |ranks: &mut dyn Ranks| {
@@ -342,24 +339,19 @@ impl Eval<'_> {
             return run.planned(context, plan);
         }
         let (dir, summary) = (session.open(config)?, run.out.join("summary.json"));
-        session.finish(
-            dir,
-            config,
-            &summary,
-            || summary.exists(),
-            |ranks| {
-                let begun = Instant::now();
-                get_answers(ranks)?;
-                ranks::by_first(ranks, "the scores", || {
-                    let all = measured::measure(&run.out, sources(), context.observer())?;
-                    report::keep_images(&run.out, self.rows)?;
-                    all.write(&run.out, model.as_deref(), config, begun.elapsed().as_secs_f64())?;
-                    files::write(run.out.join("report.html"), report::evaluation(&[&*run.out])?.as_bytes())?;
-                    all.lines().iter().for_each(|line| context.say(line));
-                    Ok(())
-                })
-            },
-        )
+        let work = |ranks: &mut dyn Ranks| {
+            let begun = Instant::now();
+            get_answers(ranks)?;
+            ranks::by_first(ranks, "the scores", || {
+                let all = measured::measure(&run.out, sources(), context.observer())?;
+                report::keep_images(&run.out, self.rows)?;
+                all.write(&run.out, model.as_deref(), config, begun.elapsed().as_secs_f64())?;
+                files::write(run.out.join("report.html"), report::evaluation(&[&*run.out])?.as_bytes())?;
+                all.lines().iter().for_each(|line| context.say(line));
+                Ok(())
+            })
+        };
+        session.finish(dir, config, &summary, || summary.exists(), work)
     }
 }
 

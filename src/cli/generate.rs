@@ -1,11 +1,10 @@
 //! `omr generate`: streams one answer, or writes a file of answers.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use super::Context;
 use super::args::{Overrides, repository};
-use super::stdout::Stdout;
+use super::stdout::{Stdout, try_write};
 use crate::config::GenerateConfig;
 use crate::error::{Error, Result};
 use crate::hub::Kind;
@@ -56,12 +55,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let batch = Batch { model, root, config };
     context.with_machine(|machine| match (&args.prompt, &args.jsonl, &args.out) {
         (Some(text), _, _) => {
-            let put = |text: &str| {
-                let mut out = Stdout::lock();
-                match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                    Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::Stopped),
-                    other => other.map_err(Error::io("standard output")),
-                }
+            let put = |text: &str| match try_write(Stdout::lock(), text.as_bytes())? {
+                true => Ok(()),
+                false => Err(Error::Stopped),
             };
             batch.stream(text, &args.image, put, machine)
         }

@@ -16,13 +16,12 @@ use crate::data::inspect::{Inspection, Options, inspect, of_rows, refuse_faults}
 use crate::data::paths::has_ending;
 use crate::data::{BadRow, Reason, read};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::hub::Kind;
 use crate::image::Processor;
 use crate::model::ModelConfig;
-use crate::report;
 use crate::task::{self, Source, TaskSpec};
 use crate::text::Chat;
+use crate::{files, report};
 
 /// Arguments of `omr data inspect`.
 #[derive(clap::Args)]
@@ -56,13 +55,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let model = args.model.as_ref().map(|dir| model(dir, &variables)).transpose()?;
     let page = args.out.clone().unwrap_or_default().join("inspect.html");
     files::writable(&page)?;
-    let options = Options {
-        model: model.as_ref(),
-        first: args.show,
-        random: args.rows,
-        seed: args.seed,
-        shown: Some(report::browser::image_of),
-    };
+    let Args { show: first, rows: random, seed, .. } = *args;
+    let options = Options { model: model.as_ref(), first, random, seed, shown: Some(report::browser::image_of) };
     let mut found: Vec<_> = datasets.iter().map(|entry| inspect(entry, &options)).collect::<Result<_>>()?;
     if let Some(config) = &tasks {
         for spec in task::named(&config.tasks)?.into_iter().filter(|spec| spec.hub.is_some()) {

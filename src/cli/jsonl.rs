@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::stdout::Stdout;
+use super::stdout::{Stdout, try_write};
 use crate::error::{Error, Result};
 
 /// Maximum number of bytes that are read at once.
@@ -35,24 +35,19 @@ pub(super) struct Line<In> {
 /// Processes the lines of stdin, many at a time. `expected` describes the keys of a line. `all` must return one result
 /// per line, in the same order. An invalid line ends the command with an error that contains its number, and so does the
 /// first error of `all`. The results before it are written.
-pub(super) fn answer<In, Out>(expected: &str, all: impl FnMut(Vec<Line<In>>) -> Vec<Result<Out>>) -> Result<()>
-where
-    In: DeserializeOwned + Send,
-    Out: Serialize,
-{
+pub(super) fn answer<In: DeserializeOwned + Send, Out: Serialize>(
+    expected: &str,
+    all: impl FnMut(Vec<Line<In>>) -> Vec<Result<Out>>,
+) -> Result<()> {
     filter(io::stdin(), Stdout::lock(), expected, all)
 }
 
-fn filter<In, Out>(
+fn filter<In: DeserializeOwned + Send, Out: Serialize>(
     input: impl Read + Send + 'static,
     mut output: impl Write,
     expected: &str,
     mut all: impl FnMut(Vec<Line<In>>) -> Vec<Result<Out>>,
-) -> Result<()>
-where
-    In: DeserializeOwned + Send,
-    Out: Serialize,
-{
+) -> Result<()> {
     let (send, blocks) = sync_channel(AHEAD);
     // The thread is not joined, because it may be blocked on input that is no longer needed.
     std::thread::spawn(move || {
@@ -83,9 +78,8 @@ where
             serde_json::to_writer(&mut out, &answer).map_err(|e| Error::Failed(e.to_string()))?;
             out.push(b'\n');
         }
-        match output.write_all(&out).and_then(|()| output.flush()) {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            other => other.map_err(Error::io("standard output"))?,
+        if !try_write(&mut output, &out)? {
+            return Ok(());
         }
         failure.map_or(Ok(()), Err)?;
     }

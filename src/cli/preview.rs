@@ -7,8 +7,7 @@ use super::inspect::{Inspected, model, named};
 use super::stdout::print_marked;
 use crate::data::inspect::{Preview, Previewer};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::report;
+use crate::{files, report};
 
 /// Arguments of `omr data preview`.
 #[derive(clap::Args)]

@@ -92,24 +92,14 @@ impl Observer for Progress {
         self.begun(name, unit, total, done, Instant::now());
     }
 
-    fn begun(&self, name: &str, unit: &str, total: u64, done: u64, since: Instant) {
+    fn begun(&self, name: &str, unit: &str, total: u64, done: u64, begun: Instant) {
         self.end();
         signal::listen(true);
-        let now = Instant::now();
-        let bar = self.bar(name, total, done).map(|bar| bar.with_elapsed(since.elapsed()));
+        let printed = Instant::now();
+        let bar = self.bar(name, total, done).map(|bar| bar.with_elapsed(begun.elapsed()));
         let (name, unit, figures) = (name.to_owned(), unit.to_owned(), String::new());
-        *self.lock() = Some(Stage {
-            name,
-            unit,
-            total,
-            first: done,
-            done,
-            begun: since,
-            printed: now,
-            reported: None,
-            figures,
-            bar,
-        });
+        let stage = Stage { name, unit, total, first: done, done, begun, printed, reported: None, figures, bar };
+        *self.lock() = Some(stage);
     }
 
     fn step(&self, done: u64, figures: &[(&str, f64)]) {

@@ -73,11 +73,10 @@ impl RankRole {
                 let found = format!("local rank {} and {gpus} GPU(s)", place.local_rank);
                 Err(Error::input("the local rank", found, "one GPU for each rank on the machine"))
             }
-            RankRole::Starts(ranks) if *ranks > gpus.max(1) => Err(Error::input(
-                "--gpus",
-                ranks.to_string(),
-                format!("at most {gpus}, the number of GPUs of this machine"),
-            )),
+            RankRole::Starts(ranks) if *ranks > gpus.max(1) => {
+                let expected = format!("at most {gpus}, the number of GPUs of this machine");
+                Err(Error::input("--gpus", ranks.to_string(), expected))
+            }
             RankRole::Starts(_) => Ok(0),
         }
     }
@@ -202,10 +201,9 @@ fn without_gpus(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
         let text = argument.to_string_lossy();
         let is_gpus = flags && (text == "--gpus" || text.starts_with("--gpus="));
         flags &= text != "--";
-        if std::mem::replace(&mut skip, text == "--gpus" && is_gpus) || is_gpus {
-            continue;
+        if !std::mem::replace(&mut skip, text == "--gpus" && is_gpus) && !is_gpus {
+            out.push(argument);
         }
-        out.push(argument);
     }
     out
 }

@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::Context;
 use super::args::JobArgs;
 use super::session::Session;
-use super::start;
+use super::{Context, start};
 use crate::config::{Config, Dtype, Place, RecipeConfig};
 use crate::error::Result;
 use crate::recipe::Recipe;

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Context;
 use super::stdout::print;
 use crate::error::Result;
-use crate::files;
-use crate::report;
+use crate::{files, report};
 
 /// Arguments of `omr report`.
 #[derive(clap::Args)]

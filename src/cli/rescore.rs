@@ -11,9 +11,8 @@ use super::stdout::print;
 use crate::config::EvalConfig;
 use crate::error::{Error, Result};
 use crate::eval::rescore::{Framework, compare, read, table, verdict_counts};
-use crate::files;
-use crate::report;
 use crate::reward::{Scorer, judge};
+use crate::{files, report};
 
 /// Scores the answers of `logs` and writes `referee.jsonl`, `summary.json` and `report.html`. Prints the table of
 /// compared verdicts and the path of the page to stdout.

@@ -1,8 +1,7 @@
 //! `omr rl`: GSPO, GRPO and DAPO with the built-in sampler.
 
-use super::Context;
 use super::args::JobArgs;
-use super::training;
+use super::{Context, training};
 use crate::answers::RunStore;
 use crate::config::RlConfig;
 use crate::error::Result;
@@ -20,13 +19,9 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
         let mut job = RlJob::open(dir, config.clone(), scorer.clone(), session.args.fresh)?;
         job.common.ranks = session.place();
         job.common.validation = validation::rl(config, &job.common, scorer, None)?;
-        let what = format!(
-            "rl: {} steps of {} prompts x {} rollouts over {} questions; {judge}",
-            job.common.total_steps,
-            config.train_batch_size,
-            config.rollout.n,
-            job.common.index.len(),
-        );
+        let (steps, questions) = (job.common.total_steps, job.common.index.len());
+        let (prompts, n) = (config.train_batch_size, config.rollout.n);
+        let what = format!("rl: {steps} steps of {prompts} prompts x {n} rollouts over {questions} questions; {judge}");
         Ok((Box::new(job), what))
     })
 }

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::Context;
 use super::args::RunArgs;
-use super::start;
+use super::{Context, start};
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::files::{self, Lock};

@@ -12,11 +12,10 @@ use super::stdout::print;
 use super::{Context, jsonl};
 use crate::config::{GenerateConfig, ScoreConfig};
 use crate::error::{Error, Result};
-use crate::eval;
-use crate::files;
 use crate::hub::Kind;
 use crate::reward::judge::{Ruling, Summary};
 use crate::reward::{Item, Judged, Score};
+use crate::{eval, files};
 
 /// Arguments of `omr score`.
 #[derive(clap::Args)]

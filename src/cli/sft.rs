@@ -1,8 +1,7 @@
 //! `omr sft`: supervised fine-tuning.
 
-use super::Context;
 use super::args::JobArgs;
-use super::training;
+use super::{Context, training};
 use crate::config::SftConfig;
 use crate::error::Result;
 use crate::eval::validation;

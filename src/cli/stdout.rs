@@ -7,13 +7,14 @@ use crate::observe::shown;
 
 /// Writes a command's result to stdout. It is not an error if the reader has closed the pipe (`omr config | head`).
 pub fn print(text: &str) -> Result<()> {
-    write(Stdout::lock(), text)
+    try_write(Stdout::lock(), text.as_bytes()).map(drop)
 }
 
-fn write(mut stdout: impl Write, text: &str) -> Result<()> {
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(Error::io("standard output")),
+/// Writes bytes to standard output. Returns false if the reader has closed the pipe.
+pub fn try_write(mut stdout: impl Write, bytes: &[u8]) -> Result<bool> {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true).map_err(Error::io("standard output")),
     }
 }
 
@@ -27,7 +28,7 @@ pub fn print_marked<'a>(pieces: impl Iterator<Item = (bool, &'a str)>) -> Result
         if marked { format!("{open}{text}{close}") } else { text.into_owned() }
     };
     let text: String = pieces.map(piece).collect();
-    write(io::stdout().lock(), &text)
+    try_write(io::stdout().lock(), text.as_bytes()).map(drop)
 }
 
 /// Standard output. Bytes are written unchanged, except that control sequences are removed for a terminal. Each write

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Context;
 use super::args::JobArgs;
-use super::dry_run;
 use super::session::Session;
+use super::{Context, dry_run};
 use crate::config::Place;
 use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::plan::{GpuSet, H200, Keys, Rows, Training};
+use crate::ranks::Ranks;
 use crate::train::job::TrainingJob;
 use crate::train::reporters;
 use crate::{answers, files, report};
@@ -63,17 +63,12 @@ pub fn run<C: Training>(
         }
         let out = session.args.out.clone();
         let model = out.join("model");
-        session.finish(
-            dir,
-            &config,
-            &model,
-            || job.is_finished(),
-            |ranks| {
-                let mut device = context.device(&plan)?;
-                job.run_over(ranks, &mut device, context.observer())?;
-                if context.leads() { write_report(&out, context) } else { Ok(()) }
-            },
-        )
+        let work = |ranks: &mut dyn Ranks| {
+            let mut device = context.device(&plan)?;
+            job.run_over(ranks, &mut device, context.observer())?;
+            if context.leads() { write_report(&out, context) } else { Ok(()) }
+        };
+        session.finish(dir, &config, &model, || job.is_finished(), work)
     })
 }
 

@@ -115,9 +115,6 @@ fn plan(files: &[Upload]) -> Result<()> {
     let total = bytes(files.iter().map(|file| file.size).sum());
     let readme = files.iter().find(|file| file.path == "README.md");
     let text = readme.map(|file| files::read_to_string(&file.source).map_err(Error::io(&file.source)));
-    print(&format!(
-        "{lines}{total:>10}  in {} files\n\nREADME.md:\n\n{}",
-        files.len(),
-        text.transpose()?.unwrap_or_default()
-    ))
+    let (count, text) = (files.len(), text.transpose()?.unwrap_or_default());
+    print(&format!("{lines}{total:>10}  in {count} files\n\nREADME.md:\n\n{text}"))
 }

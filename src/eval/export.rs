@@ -10,7 +10,6 @@ use crate::choice::BaseFormat;
 use crate::config::{GenerateConfig, ImageConfig, QuantizationConfig};
 use crate::device::{Device, Isa, Target};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::hub::base_model;
 use crate::identity::Manifest;
 use crate::machine::Machine;
@@ -19,9 +18,9 @@ use crate::model::merge::Merged;
 use crate::model::outgoing::Outgoing;
 use crate::model::weights::WeightFiles;
 use crate::model::{Model, ModelConfig};
-use crate::observe;
 use crate::tensor::DType;
 use crate::train::saving::copy_companions;
+use crate::{files, observe};
 
 /// The weights to which an adapter of a quantised base is added.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
@@ -90,11 +89,8 @@ pub fn export(
     let (weights, mut model_config) = (WeightFiles::open(&base)?, ModelConfig::load(&dir.join("config.json"))?);
     if onto == Onto::Original && weights.has_any_codes() {
         let found = format!("original, but {} has the codes alone", base.display());
-        return Err(Error::input(
-            "--onto",
-            found,
-            "trained, or an adapter whose base has its weights in f32, bf16 or f16",
-        ));
+        let expected = "trained, or an adapter whose base has its weights in f32, bf16 or f16";
+        return Err(Error::input("--onto", found, expected));
     }
     // The merged model has plain matrices, with the values that the adapter was trained on.
     let trained = model_config.quantization.clone().filter(|_| onto == Onto::Trained);

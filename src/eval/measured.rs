@@ -91,8 +91,14 @@ pub fn measure(
     observer.begin("score", "questions", 0, 0);
     files::write_with(dir.join("samples.jsonl"), |out| {
         for (rows, answers) in &mut tasks {
+            let (spec, mode, crashed) = (rows.spec, rows.source.mode, Vec::new());
+            let (counted, rules_alone) = (Vec::new(), BTreeMap::new());
+            let shares = rows.scoring.scorer.is_strict().then(Shares::default);
+            let empty = Measured { spec, crashed, images: 0, mode, counted, shares, rules_alone };
             let before = measured.iter().map(|task: &Measured| task.counted.len()).sum();
-            measured.push(Scoring::of(rows, out, &mut judge, before, observer).all(&mut **answers)?);
+            let (judge, batch) = (&mut judge, Vec::new());
+            let scoring = Scoring { rows, out, judge, observer, before, measured: empty, batch, answers: 0, bytes: 0 };
+            measured.push(scoring.all(&mut **answers)?);
         }
         Ok(())
     })?;
@@ -115,21 +121,7 @@ struct Scoring<'a> {
     bytes: usize,
 }
 
-impl<'a> Scoring<'a> {
-    fn of(
-        rows: &'a TaskRows<'a>,
-        out: &'a mut dyn Write,
-        judge: &'a mut Option<Judge>,
-        before: usize,
-        observer: &'a dyn Observer,
-    ) -> Scoring<'a> {
-        let (counted, rules_alone) = (Vec::new(), BTreeMap::new());
-        let (spec, mode, crashed) = (rows.spec, rows.source.mode, Vec::new());
-        let shares = rows.scoring.scorer.is_strict().then(Shares::default);
-        let measured = Measured { spec, crashed, images: 0, mode, counted, shares, rules_alone };
-        Scoring { rows, out, judge, observer, before, measured, batch: Vec::new(), answers: 0, bytes: 0 }
-    }
-
+impl Scoring<'_> {
     fn all(mut self, answers: &mut dyn Answers) -> Result<Measured> {
         let rows = self.rows;
         let mut questions = 0;

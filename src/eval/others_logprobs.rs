@@ -149,10 +149,9 @@ impl Comparison {
             return Ok(Vec::new());
         }
         let mean = self.sum / self.tokens.max(1) as f64;
-        let mut lines = vec![format!(
-            "{} rows with recorded log-probs: largest difference {:.1e}, mean {mean:.1e}",
-            self.rows, self.largest
-        )];
+        let (rows, largest) = (self.rows, self.largest);
+        let line = format!("{rows} rows with recorded log-probs: largest difference {largest:.1e}, mean {mean:.1e}");
+        let mut lines = vec![line];
         if !self.faults.is_empty() {
             let line = |(fault, rows): &(&str, usize)| format!("likely fault in {rows} of {} rows: {fault}", self.rows);
             lines.extend(self.faults.iter().map(line));
@@ -183,17 +182,12 @@ impl Comparison {
         for tenth in 1..=20 {
             let temperature = tenth as f32 / 10.0;
             if (temperature - policy.temperature).abs() > 0.05 {
-                let fault = format!(
-                    "another temperature: the log-probs fit temperature {temperature}, and not {}",
-                    policy.temperature
-                );
+                let set = policy.temperature;
+                let fault = format!("another temperature: the log-probs fit temperature {temperature}, and not {set}");
                 offer(total(Policy { temperature, ..policy }, &Change::NONE)?, fault);
             }
         }
-        lines.push(match best.1 {
-            Some(fault) => format!("likely fault: {fault}"),
-            None => NO_FAULT.to_owned(),
-        });
+        lines.push(best.1.map_or(NO_FAULT.to_owned(), |fault| format!("likely fault: {fault}")));
         Ok(lines)
     }
 }

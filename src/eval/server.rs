@@ -180,13 +180,10 @@ pub fn all_answered(dir: &Path, server: &Server, unanswered: &[Unanswered]) -> R
     };
     let lines: String = unanswered.iter().map(|answer| format!("{}\n", json!(answer))).collect();
     files::write(&path, lines.as_bytes())?;
+    let (count, path, Unanswered { answer, what, .. }) = (unanswered.len(), path.display(), first);
     let what = format!(
-        "{} answers are missing, for example {} ({}); {} lists them. Received answers are stored: run the same \
-         command again to request the rest",
-        unanswered.len(),
-        first.answer,
-        first.what,
-        path.display()
+        "{count} answers are missing, for example {answer} ({what}); {path} lists them. Received answers are stored: \
+         run the same command again to request the rest"
     );
     Err(Error::Server { url: server.endpoint.url(), what })
 }

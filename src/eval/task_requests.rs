@@ -175,13 +175,8 @@ impl measured::Answers for TaskRequests<'_> {
         let store = self.store.get()?;
         let mut answers = Vec::with_capacity(self.questions.answer_settings.answers());
         for k in 0..self.questions.answer_settings.answers() {
-            let lost = || {
-                Error::Failed(format!(
-                    "{}: the answer to {} is missing",
-                    store.path().display(),
-                    self.questions.label(i, k)
-                ))
-            };
+            let label = || self.questions.label(i, k);
+            let lost = || Error::Failed(format!("{}: the answer to {} is missing", store.path().display(), label()));
             answers.push(store.get(&self.questions.key(i, k))?.ok_or_else(lost)?);
         }
         let sampled = answers.split_off(self.questions.answer_settings.greedy);

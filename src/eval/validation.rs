@@ -26,8 +26,7 @@ use crate::rollout::wire;
 use crate::task::{self, Source, TaskRows, TaskSpec, VerifiedRows};
 use crate::train::job::JobCommon;
 use crate::train::metrics::Metrics;
-use crate::train::trainer_config::RowImages;
-use crate::train::trainer_config::TaskFile;
+use crate::train::trainer_config::{RowImages, TaskFile};
 use crate::train::val_loss::HeldOut;
 use crate::train::validation::{self as train, Measured, Validator};
 
@@ -129,14 +128,11 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
         }
         answered.extend(with_answer);
     }
-    let loss = match answered.is_empty() {
-        true => None,
-        false => Some(HeldOut::new(
-            answered,
-            inputs.encoder(EncodingPurpose::Train)?.with_newline(config.train_newline),
-            config,
-        )?),
-    };
+    let mut loss = None;
+    if !answered.is_empty() {
+        let encoder = inputs.encoder(EncodingPurpose::Train)?.with_newline(config.train_newline);
+        loss = Some(HeldOut::new(answered, encoder, config)?);
+    }
     let answers = TaskValidator::open(validation, &inputs, own)?;
     train::Validation::new(Measured { loss, answers, images }, validation, config.eval_steps).map(Some)
 }

@@ -125,12 +125,8 @@ impl Hub {
                 let near = nearest(&repo.revision, names.iter().map(String::as_str));
                 let branches = || format!("branches: {}", names.join(", "));
                 let hint = near.map_or_else(branches, |near| format!("did you mean {near}?"));
-                return Error::input_hint(
-                    id,
-                    format!("no revision {}", repo.revision),
-                    "a branch, a tag or a commit",
-                    hint,
-                );
+                let found = format!("no revision {}", repo.revision);
+                return Error::input_hint(id, found, "a branch, a tag or a commit", hint);
             }
             (StatusCode::UNAUTHORIZED, _) if self.token.is_some() => {
                 let hint = format!("set HF_TOKEN to a token of {tokens}");
@@ -173,10 +169,8 @@ impl Hub {
             url.query_pairs_mut().append_pair("author", owner).append_pair("limit", "100");
             names.extend(self.names(&url, "", "id").await);
         }
-        let hint = match nearest(&repo.id, names.iter().map(String::as_str)) {
-            Some(near) => format!("did you mean {near}?"),
-            None => "a private repository needs HF_TOKEN".to_owned(),
-        };
+        let near = nearest(&repo.id, names.iter().map(String::as_str));
+        let hint = near.map_or("a private repository needs HF_TOKEN".to_owned(), |id| format!("did you mean {id}?"));
         let what = refusal.map_or(String::new(), |refusal| format!(" ({refusal})"));
         Error::input_hint(&repo.id, format!("no such repository{what}"), "a repository's id", hint)
     }

@@ -104,10 +104,8 @@ impl Job {
         }
         let names: Vec<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
         let near = self.include.iter().find_map(|pattern| nearest(pattern.as_str(), names.iter().copied()));
-        let hint = match near {
-            Some(near) => format!("did you mean {near}?"),
-            None => format!("it contains {}", names[..names.len().min(8)].join(", ")),
-        };
+        let contains = || format!("it contains {}", names[..names.len().min(8)].join(", "));
+        let hint = near.map_or_else(contains, |near| format!("did you mean {near}?"));
         let found = format!("no file that matches {}", self.patterns().join(", "));
         Err(Error::input_hint(listing.id.as_str(), found, "a pattern that matches at least one file", hint))
     }

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
-use crate::files;
-use crate::secrets;
+use crate::{files, secrets};
 
 /// Default address of the hub.
 const ENDPOINT: &str = "https://huggingface.co";

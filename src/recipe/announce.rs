@@ -12,14 +12,8 @@ impl Recipe<'_> {
     pub fn announce(&self) {
         let c = &self.config;
         let say = |line: String| self.machine.observer.note(&line);
-        say(format!(
-            "omr recipe: {}, seed {}, {} on {}, results in {}",
-            self.spec.name,
-            c.seed,
-            c.dtype.name(),
-            self.machine.place,
-            self.dir.display()
-        ));
+        let (name, dtype, place, dir) = (self.spec.name, c.dtype.name(), &self.machine.place, self.dir.display());
+        say(format!("omr recipe: {name}, seed {}, {dtype} on {place}, results in {dir}", c.seed));
         say(match self.has_rows() {
             true => "  data     rows of sft.datasets, rl.train_files and eval.data".to_owned(),
             false => {
@@ -28,7 +22,9 @@ impl Recipe<'_> {
             }
         });
         let steps = c.sft.max_steps.map_or("epochs of".to_owned(), |n| n.to_string());
-        say(format!("  sft      {steps} updates from {}", self.base_name()));
+        let base = c.base.model.as_ref().map(|dir| dir.display().to_string());
+        let base = base.unwrap_or("a new model with random weights".to_owned());
+        say(format!("  sft      {steps} updates from {base}"));
         if c.control.enable {
             let (steps, rows) = (self.control_steps(), self.control_rows());
             say(format!("  control  sft continued for {steps} updates of {rows} rows"));
@@ -50,10 +46,7 @@ impl Recipe<'_> {
             self.left_out.iter().cloned().for_each(say);
         }
         say(format!("  judge    {}", self.judges()));
-        let takes = match self.machine.target.kind {
-            Kind::Cpu => self.task.takes,
-            Kind::Cuda | Kind::Emu => "",
-        };
+        let takes = if self.machine.target.kind == Kind::Cpu { self.task.takes } else { "" };
         say(format!("{takes}the run can be stopped and continued at any time"));
     }
 
@@ -81,17 +74,9 @@ impl Recipe<'_> {
         let commands = commands.into_iter().filter(|(_, command)| !command.is_empty());
         let commands: Vec<String> = commands.map(|(stage, c)| format!("reward by {} ({stage})", c.join(" "))).collect();
         let judges: Vec<String> = judges.into_iter().filter_map(named).chain(commands).collect();
-        if judges.is_empty() {
-            "off: only the rules decide which answers are correct".to_owned()
-        } else {
-            judges.join(", ")
-        }
-    }
-
-    fn base_name(&self) -> String {
-        match &self.config.base.model {
-            Some(dir) => dir.display().to_string(),
-            None => "a new model with random weights".to_owned(),
+        match judges.is_empty() {
+            true => "off: only the rules decide which answers are correct".to_owned(),
+            false => judges.join(", "),
         }
     }
 }

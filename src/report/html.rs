@@ -50,11 +50,8 @@ pub fn page_of(report: &RecipeReport, is_live: bool) -> Result<String> {
     let texts = if is_live { &scripts[..] } else { &scripts[1..] };
     let index: HashMap<&str, usize> = curves.iter().enumerate().map(|(i, curve)| (curve.title.as_str(), i)).collect();
     let questions = report.stages.iter().filter_map(|s| s.acc.or(s.acc_t1)).map(|e| e.n).max().unwrap_or(0);
-    render_page(
-        "report.html",
-        Scripts { texts, is_live },
-        context! { data, questions, index, is_live, ..Value::from_serialize(report) },
-    )
+    let context = context! { data, questions, index, is_live, ..Value::from_serialize(report) };
+    render_page("report.html", Scripts { texts, is_live }, context)
 }
 
 /// Marks numbers such as `12.3 %` and `+4.5 points` as strong text.

@@ -78,15 +78,12 @@ fn shown(set: &str, DrawnRow { row, images }: &DrawnRow) -> browser::Row {
     let answered = row.messages.last().filter(|message| message.role == "assistant");
     let asked = &row.messages[..row.messages.len() - usize::from(answered.is_some())];
     let text = |message: &Message| -> String {
-        let text: String = message
-            .content
-            .iter()
-            .map(|part| match part {
-                Part::Text(text) => text.as_str(),
-                Part::Image => "[image] ",
-                Part::Video { .. } => "[video] ",
-            })
-            .collect();
+        let parts = message.content.iter().map(|part| match part {
+            Part::Text(text) => text.as_str(),
+            Part::Image => "[image] ",
+            Part::Video { .. } => "[video] ",
+        });
+        let text: String = parts.collect();
         if asked.len() == 1 { text } else { format!("{}: {text}", message.role) }
     };
     let asked: Vec<String> = asked.iter().map(text).collect();

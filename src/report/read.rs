@@ -11,13 +11,12 @@ use super::html::separated;
 use super::run::{STAGES, config_of, facts_of_recipe as facts, time};
 use super::{Contrast, Curve, RecipeReport, Series, Stage, Table, evaluation, rollouts, run, step};
 use crate::config::RecipeConfig;
-use crate::data;
 use crate::error::{Error, Result};
 use crate::eval::samples::{self, Sample, observations};
 use crate::eval::stats::{self, Estimate};
 use crate::eval::summary::format_share;
-use crate::files;
 use crate::train::metrics;
+use crate::{data, files};
 
 /// Table of the charts with one line each: folder of the stage, title, possible names of the metric, `log` for a
 /// logarithmic axis, `folded` if the page of a recipe shows the chart only on request, caption. A chart is left out if
@@ -183,21 +182,19 @@ fn remarks(dir: &Path) -> Vec<String> {
     let Some(config) = config_of::<RecipeConfig>(dir) else { return Vec::new() };
     let mut out = Vec::new();
     if config.base.model.is_none() {
-        out.push("The base model has random weights. Its accuracy is only the starting point.".to_owned());
+        out.push("The base model has random weights. Its accuracy is only the starting point.");
     }
     let rollout = &config.rl.rollout;
     if rollout.top_p < 1.0 || rollout.top_k > 0 || rollout.min_p > 0.0 {
         out.push(
-            "Rollouts were sampled with top-p, top-k or min-p. The recorded log-probs are those without this truncation."
-                .to_owned(),
+            "Rollouts were sampled with top-p, top-k or min-p. The recorded log-probs are those without this \
+             truncation.",
         );
     }
     if config.task.tuning {
-        out.push(
-            "Evaluated on the tuning images: use these results to choose settings, and do not report them.".to_owned(),
-        );
+        out.push("Evaluated on the tuning images: use these results to choose settings, and do not report them.");
     }
-    out
+    out.into_iter().map(str::to_owned).collect()
 }
 
 fn tiles(summary: &Map<String, Value>, steps: &[metrics::Metrics]) -> Vec<(String, String)> {
@@ -227,12 +224,10 @@ fn curves(steps: &Steps, recipe: bool) -> Vec<Curve> {
         if !recipe && stage != kind {
             continue;
         }
-        let mut series = Vec::new();
         let line =
             |stage: &str| names.split(',').map(|name| points(&steps[stage], name)).find(|points| !points.is_empty());
-        if let Some(points) = line(stage) {
-            series.push(Series { name: stage.to_owned(), points });
-        }
+        let of = |stage: &str, points| Series { name: stage.to_owned(), points };
+        let mut series: Vec<Series> = line(stage).into_iter().map(|points| of(stage, points)).collect();
         if recipe
             && stage == "sft"
             && let (Some(control), Some(sft)) = (line("control"), series.first())
@@ -243,18 +238,12 @@ fn curves(steps: &Steps, recipe: bool) -> Vec<Curve> {
             let [begun, sft_begun] = ["control", "sft"].map(|stage| steps[stage].first().and_then(wall_time));
             let later = begun.zip(sft_begun).map_or(0.0, |(begun, sft_begun)| begun - sft_begun);
             let points = control.into_iter().map(|(step, value, at)| (step + shift, value, at + later)).collect();
-            series.push(Series { name: "control".to_owned(), points });
+            series.push(of("control", points));
         }
         let has_values = |line: &Series| line.points.iter().any(|point| point.1 != 0.0);
         if series.iter().any(has_values) {
-            let folded = recipe && folded == "folded";
-            out.push(Curve {
-                title: title.to_owned(),
-                caption: caption.to_owned(),
-                log: axis == "log",
-                folded,
-                series,
-            });
+            let [title, caption] = [title, caption].map(str::to_owned);
+            out.push(Curve { title, caption, log: axis == "log", folded: recipe && folded == "folded", series });
         }
     }
     out.extend(["sft", "control", "rl"].iter().flat_map(|stage| validations(stage, &steps[stage], recipe)));
@@ -339,9 +328,8 @@ fn examples(dir: &Path, measured: &Measured) -> Result<Option<Browser>> {
                 [true, true] => "correct both times",
                 [false, false] => "wrong both times",
             };
-            answers.extend(
-                [("SFT", sft), ("RL", rl)].map(|(stage, of)| evaluation::answer(&format!("{stage}, {how}"), of)),
-            );
+            let both = [("SFT", sft), ("RL", rl)];
+            answers.extend(both.map(|(stage, of)| evaluation::answer(&format!("{stage}, {how}"), of)));
             facets.push((how.to_owned(), change.to_owned()));
         }
         let images = images.get(&sft.id).cloned().into_iter().collect();

@@ -42,17 +42,13 @@ fn shown(compared: &Compared) -> Row {
         ..Answer::default()
     };
     let right = if compared.ours { "omr only" } else { "framework only" };
-    let facet = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let facets = [("correct according to", right), ("framework", row.framework.name()), ("task", row.task.as_str())];
     Row {
         id: format!("{} {}", row.task, row.index),
         question: row.question.clone().unwrap_or_default(),
         gold: Some(row.gold.clone()),
         answers: vec![theirs, ours],
-        facets: vec![
-            facet("correct according to", right),
-            facet("framework", row.framework.name()),
-            facet("task", &row.task),
-        ],
+        facets: facets.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         ..Row::default()
     }
 }

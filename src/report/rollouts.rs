@@ -6,10 +6,9 @@ use std::path::Path;
 use super::browser::{Answer, Browser, Row, Verdict, thumbnail};
 use crate::config::RlConfig;
 use crate::error::Result;
-use crate::files;
-use crate::reward;
 use crate::rollout::file::{self, RolloutRow};
 use crate::text::Tokenizer;
+use crate::{files, reward};
 
 /// Maximum number of steps on the page.
 const STEPS: usize = 8;
@@ -123,10 +122,8 @@ fn answer(row: &RolloutRow, question: &str, config: &RlConfig, tokenizer: Option
         "" => rules.why.into_owned(),
         word => format!("judge: {word}"),
     };
-    let why = format!(
-        "reward {:.3}, advantage {:+.2}; extracted answer: {:?}; {by}",
-        row.reward, row.advantage, row.predict_str
-    );
+    let RolloutRow { reward, advantage, predict_str, .. } = row;
+    let why = format!("reward {reward:.3}, advantage {advantage:+.2}; extracted answer: {predict_str:?}; {by}");
     let whole = Answer::of(format!("rollout {}", row.rollout), &row.output);
     Answer {
         verdict: Some(verdict),

@@ -100,17 +100,15 @@ impl Answer {
             }
         };
         let choices = (0..request.prompts.len() * n).map(choice).collect();
-        let (app, request, begun_with) = (app.clone(), Arc::new(request), app.fingerprint());
-        let (begun, prompt_logprobs) = (Instant::now(), vec![None; request.prompts.len()]);
         Ok(Answer {
-            app,
-            request,
-            begun_with,
+            app: app.clone(),
+            begun_with: app.fingerprint(),
             submitted,
             choices,
-            begun,
+            begun: Instant::now(),
             num_cached_tokens: 0,
-            prompt_logprobs,
+            prompt_logprobs: vec![None; request.prompts.len()],
+            request: Arc::new(request),
             was_aborted: false,
         })
     }
@@ -143,9 +141,7 @@ impl Answer {
                     }
                     return Ok(Some((index, delta)));
                 }
-                (_, Event::Refused(error)) => {
-                    return Err(ApiError::refused("prompt", error));
-                }
+                (_, Event::Refused(error)) => return Err(ApiError::refused("prompt", error)),
                 (_, Event::Aborted) => self.was_aborted = true,
             }
         }
@@ -153,8 +149,7 @@ impl Answer {
 
     /// Waits for the end and returns all choices.
     pub async fn choices(&mut self) -> Api<Vec<Delta>> {
-        let mut choices: Vec<Delta> = Vec::new();
-        choices.resize_with(self.choices.len(), Delta::default);
+        let mut choices: Vec<Delta> = self.choices.iter().map(|_| Delta::default()).collect();
         while let Some((index, delta)) = self.next().await? {
             choices[index].join(delta);
         }
@@ -185,12 +180,10 @@ impl Answer {
         let Some(token) = output.token else { return Ok(delta) };
         choice.observe(app, self.begun, time);
         let tokenizer = &app.chat.tokenizer;
-        let (is_early, is_stop) =
-            (choice.num_tokens <= params.min_tokens, matches!(output.finish, Some(Finish::Stop(_))));
         if !request.output.without_tokens {
             // The stop token has no text, unless stop strings are wanted.
-            let is_hidden = is_stop && !request.sampling.include_stop;
-            let early = is_early && params.min_tokens > 0;
+            let is_hidden = matches!(output.finish, Some(Finish::Stop(_))) && !request.sampling.include_stop;
+            let early = choice.num_tokens <= params.min_tokens;
             let (text, stop) = match is_hidden {
                 true => (String::new(), None),
                 false => choice.detokenizer.push(tokenizer, token.token_id, early),
@@ -202,14 +195,11 @@ impl Answer {
             delta.tokens.push(token);
         }
         if delta.end.is_none() {
-            delta.end = match output.finish {
-                Some(Finish::Stop(id)) if params.eos_token_ids.contains(&id) && !params.ignore_eos => {
-                    Some(("stop", Value::Null))
-                }
-                Some(Finish::Stop(id)) => Some(("stop", json!(id))),
-                Some(_) => Some(("length", Value::Null)),
-                None => None,
-            };
+            delta.end = output.finish.map(|finish| match finish {
+                Finish::Stop(id) if params.eos_token_ids.contains(&id) && !params.ignore_eos => ("stop", Value::Null),
+                Finish::Stop(id) => ("stop", json!(id)),
+                _ => ("length", Value::Null),
+            });
         }
         if let Some((reason, stop)) = &delta.end {
             choice.has_ended = true;
@@ -232,19 +222,18 @@ impl Answer {
     /// Records the answer, which is complete, unless it has tokens of two models, and counts its time.
     pub fn end(&mut self) -> Api<()> {
         self.app.metrics.e2e_request_latency.observe(self.begun.elapsed().as_secs_f64());
-        match &self.app.recorder {
-            Some(recorder) if !self.was_aborted && self.app.fingerprint() == self.begun_with => {
-                let line = Line {
-                    id: self.request.id.clone(),
-                    route: self.request.route.path().to_owned(),
-                    system_fingerprint: self.begun_with.clone(),
-                    request: self.request.body.clone(),
-                    choices: self.results(),
-                };
-                recorder.add(&line).map_err(|error| ApiError::internal(&error))
-            }
-            _ => Ok(()),
+        let Some(recorder) = &self.app.recorder else { return Ok(()) };
+        if self.was_aborted || self.app.fingerprint() != self.begun_with {
+            return Ok(());
         }
+        let line = Line {
+            id: self.request.id.clone(),
+            route: self.request.route.path().to_owned(),
+            system_fingerprint: self.begun_with.clone(),
+            request: self.request.body.clone(),
+            choices: self.results(),
+        };
+        recorder.add(&line).map_err(|error| ApiError::internal(&error))
     }
 
     /// Returns what a record keeps of each choice.

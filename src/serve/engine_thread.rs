@@ -58,16 +58,15 @@ impl<'a> EngineThread<'a> {
     /// Creates the thread's state without requests. The model comes from the directory `dir`. Errors if its files cannot
     /// be read.
     pub fn new(core: Core, app: &'a App, inbox: Receiver<Command>, dir: PathBuf) -> Result<EngineThread<'a>> {
-        let (in_flight, requests, held, pausing) = (HashMap::new(), HashMap::new(), Vec::new(), Vec::new());
         Ok(EngineThread {
             core,
             app,
             inbox,
-            in_flight,
-            requests,
-            held,
+            in_flight: HashMap::new(),
+            requests: HashMap::new(),
+            held: Vec::new(),
             is_paused: false,
-            pausing,
+            pausing: Vec::new(),
             settings: identity::settings(&dir)?,
             dir,
             failed: None,
@@ -113,10 +112,7 @@ impl<'a> EngineThread<'a> {
                 self.resume();
             }
             let has_work = self.core.engine.has_unfinished_requests();
-            if self.is_finished {
-                return Ok(());
-            }
-            if deadline.is_some_and(|deadline| !has_work || Instant::now() >= deadline) {
+            if self.is_finished || deadline.is_some_and(|deadline| !has_work || Instant::now() >= deadline) {
                 return Ok(());
             }
             if has_work && (!self.is_paused || !self.pausing.is_empty()) {
@@ -199,10 +195,7 @@ impl<'a> EngineThread<'a> {
                 Ok(json!({"status": "resumed"}))
             }
             Control::IsPaused => Ok(json!({"is_paused": self.is_paused})),
-            Control::AbortRequests(names) => {
-                let aborted = self.abort(|name| names.contains(name));
-                Ok(json!({"aborted": aborted}))
-            }
+            Control::AbortRequests(names) => Ok(json!({"aborted": self.abort(|name| names.contains(name))})),
             Control::UpdateWeights(dir) => self.update_weights(&dir),
         }
     }

@@ -17,12 +17,10 @@ pub struct Fields {
 impl Fields {
     /// Reads an object. `place` names it in errors; empty for the request itself.
     pub fn new(value: Value, place: &str) -> Api<Fields> {
-        match value {
-            Value::Object(map) => {
-                Ok(Fields { map, prefix: if place.is_empty() { String::new() } else { format!("{place}.") } })
-            }
-            other => Err(ApiError::field(if place.is_empty() { "body" } else { place }, kind(&other), "an object")),
-        }
+        let Value::Object(map) = value else {
+            return Err(ApiError::field(if place.is_empty() { "body" } else { place }, kind(&value), "an object"));
+        };
+        Ok(Fields { map, prefix: if place.is_empty() { String::new() } else { format!("{place}.") } })
     }
 
     /// Returns the name of a field in errors.

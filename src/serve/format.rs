@@ -199,10 +199,9 @@ impl<'a> Format<'a> {
     fn text_logprobs(&self, echoed: &[u32], delta: &Delta, prompt: &[u32]) -> Value {
         let (mut tokens, mut logprobs, mut top) = (Vec::new(), Vec::new(), Vec::new());
         let mut offsets: Vec<usize> = Vec::new();
-        let chars = |ids: &[u32]| -> usize { ids.iter().map(|&id| self.length(id)).sum() };
         let mut offset = delta.text_offset;
         if self.request.output.echo && echoed.is_empty() {
-            offset += chars(prompt);
+            offset += prompt.iter().map(|&id| self.length(id)).sum::<usize>();
         }
         let mut add = |id: u32, logprob: Option<f32>, best: &[TopLogprob]| {
             tokens.push(self.distinct_token(id));

@@ -90,10 +90,8 @@ impl Conversation {
             let is_open = is_last && self.continue_final_message && text.is_empty();
             content = vec![Part::Text(with_reasoning(&reasoning, &text, is_open))];
         }
-        fields.only(
-            &[("tool_calls", json!([])), ("annotations", json!([]))],
-            "tools and annotations are not supported",
-        )?;
+        let unsupported = [("tool_calls", json!([])), ("annotations", json!([]))];
+        fields.only(&unsupported, "tools and annotations are not supported")?;
         fields.end()?;
         if content.is_empty() {
             content.push(Part::Text(String::new()));

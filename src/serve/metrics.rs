@@ -1,8 +1,7 @@
 //! Metrics in Prometheus' text format, with vLLM's names after the prefix `omr:`.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;

@@ -6,14 +6,13 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::app::App;
-use super::body;
 use super::engine_client::MOST_LOGPROBS;
 use super::errors::{Api, ApiError};
 use super::fields::{Fields, ids, short};
-use super::media;
 use super::messages::{Conversation, image_urls};
 use super::sampling::{self, MAX_LOGPROBS, NAMES, Sampling};
 use super::text::is_reasoning_open;
+use super::{body, media};
 use crate::engine::sequence::ImageSpan;
 use crate::engine::{Prompt, RequestParams};
 use crate::image::{Grid, ImageInput};
@@ -249,16 +248,11 @@ fn chat(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>
         let turn = app.chat.turn.unfinished(&prompt.token_ids).unwrap_or_default();
         output.reasoning = Some(is_reasoning_open(&app.chat.tokenizer.decode(turn, false)));
     }
-    only_without_tools(fields)?;
-    Ok((vec![prompt], sampling))
-}
-
-/// Takes the fields of tools and other abilities that a model of this server does not have.
-fn only_without_tools(fields: &mut Fields) -> Api<()> {
     fields.only(&[("tools", json!([])), ("tool_choice", json!("none"))], "tools are not supported")?;
     fields.without_effect(&["parallel_tool_calls"]);
     fields.only(&[("response_format", json!({"type": "text"}))], "the form of answers is not constrained")?;
-    fields.only(&[("modalities", json!(["text"]))], "answers are text")
+    fields.only(&[("modalities", json!(["text"]))], "answers are text")?;
+    Ok((vec![prompt], sampling))
 }
 
 fn completions(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>, Sampling)> {
@@ -311,10 +305,7 @@ fn generate(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Pro
     let mode =
         |value: &Value| value.as_str().filter(|mode| ["tokens", "text"].contains(mode)).map(|mode| mode == "text");
     output.text = fields.read("output_mode", "tokens or text", mode)?.unwrap_or(false);
-    let mut params = match fields.object("sampling_params")? {
-        Some(params) => params,
-        None => Fields::new(json!({}), "sampling_params")?,
-    };
+    let mut params = fields.object("sampling_params")?.map_or_else(|| Fields::new(json!({}), "sampling_params"), Ok)?;
     let mut sampling = sampling::read(&mut params, app)?;
     sampling.params.logprobs = params.count("logprobs", 0..=MAX_LOGPROBS)?.map(|n| n as usize);
     params.end()?;

@@ -12,15 +12,12 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::app::App;
-use super::body;
 use super::engine_client::{Control, PauseMode};
 use super::errors::{Api, ApiError};
 use super::fields::Fields;
-use super::format;
 use super::http::is_of_loopback;
-use super::page;
 use super::requests::{self, Route};
-use super::stream;
+use super::{body, format, page, stream};
 use crate::text::Special;
 
 /// Routes without a key: whether the server is ready, and the page, which asks for the key itself.
@@ -177,10 +174,9 @@ async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Api<Json<V
 
 async fn tokenizer_info(State(app): State<Arc<App>>) -> Json<Value> {
     let token = |name: &str| app.chat.template.special_token(name);
-    Json(
-        json!({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": token("eos_token"), "bos_token": token("bos_token"),
-        "pad_token": token("pad_token"), "chat_template": app.chat.template.source()}),
-    )
+    let info = json!({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": token("eos_token"),
+        "bos_token": token("bos_token"), "pad_token": token("pad_token"), "chat_template": app.chat.template.source()});
+    Json(info)
 }
 
 async fn control(app: &App, control: Control) -> Api<Json<Value>> {

@@ -107,10 +107,8 @@ pub fn read(fields: &mut Fields, app: &App) -> Api<Sampling> {
         skip_special: fields.bool("skip_special_tokens", true)?,
         prefix: fields.name(""),
     };
-    fields.only(
-        &[("use_beam_search", json!(false)), ("best_of", json!(1)), ("length_penalty", json!(1.0))],
-        "no beams",
-    )?;
+    let beams = [("use_beam_search", json!(false)), ("best_of", json!(1)), ("length_penalty", json!(1.0))];
+    fields.only(&beams, "no beams")?;
     fields.only(&[("bad_words", json!([]))], "not supported")?;
     fields.without_effect(&["spaces_between_special_tokens", "detokenize"]);
     Ok(sampling)

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
 use super::app::App;
-use super::errors::ApiError;
+use super::errors::Api;
 use super::requests::{Route, prepare};
 use super::server::Server;
 use crate::error::{Error, Result};
@@ -62,8 +62,8 @@ impl Server {
                 let mut content = std::mem::take(&mut images);
                 content.push(json!({"type": "text", "text": line}));
                 messages.push(json!({"role": "user", "content": content}));
-                match turn(&app, &messages, &parameters, &mut write).await? {
-                    Ok(text) => messages.push(json!({"role": "assistant", "content": text})),
+                match turn(&app, &messages, &parameters, &mut write).await {
+                    Ok(text) => messages.push(json!({"role": "assistant", "content": text?})),
                     Err(error) => {
                         messages.pop();
                         write(&format!("{}\n", error.json()["error"]["message"].as_str().unwrap_or_default()))?;
@@ -81,29 +81,19 @@ async fn turn(
     messages: &[Value],
     parameters: &Map<String, Value>,
     write: &mut impl FnMut(&str) -> Result<()>,
-) -> Result<std::result::Result<String, ApiError>> {
+) -> Api<Result<String>> {
     let mut body = parameters.clone();
     body.insert("messages".to_owned(), json!(messages));
     body.insert("stream".to_owned(), json!(true));
-    let begun = prepare(app, Route::Chat, Value::Object(body)).await.and_then(|request| Answer::begin(app, request));
-    let mut answer = match begun {
-        Ok(answer) => answer,
-        Err(error) => return Ok(Err(error)),
-    };
+    let mut answer = Answer::begin(app, prepare(app, Route::Chat, Value::Object(body)).await?)?;
     let mut text = String::new();
-    loop {
-        match answer.next().await {
-            Ok(Some((_, delta))) => {
-                write(&delta.text)?;
-                text += &delta.text;
-            }
-            Ok(None) => {
-                write("\n")?;
-                return Ok(Ok(text));
-            }
-            Err(error) => return Ok(Err(error)),
+    while let Some((_, delta)) = answer.next().await? {
+        if let Err(error) = write(&delta.text) {
+            return Ok(Err(error));
         }
+        text += &delta.text;
     }
+    Ok(write("\n").map(|()| text))
 }
 
 fn image(path: &Path) -> Result<Value> {

@@ -50,9 +50,7 @@ impl Detokenizer {
 
     /// Returns the text that is still held back. An incomplete character becomes U+FFFD.
     pub fn finish(&mut self) -> String {
-        let mut text = std::mem::take(&mut self.held);
-        text.push_str(&self.decode.finish());
-        text
+        std::mem::take(&mut self.held) + &self.decode.finish()
     }
 }
 

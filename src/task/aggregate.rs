@@ -19,10 +19,8 @@ pub fn mean(values: impl Iterator<Item = f64>) -> f64 {
 /// Computes `acc_score` and `format_score` as means over the answers.
 pub fn accuracy_and_format(_: &Row, marks: &Marks, _: Mode) -> PublishedResult<Metrics> {
     let (acc, format) = (mean(marks.all().map(|mark| mark.acc)), mean(marks.all().map(|mark| mark.format)));
-    Ok([("acc_score", acc), ("format_score", format)]
-        .map(|(name, value)| (name.to_owned(), json!(value)))
-        .into_iter()
-        .collect())
+    let metrics = [("acc_score", acc), ("format_score", format)].map(|(name, value)| (name.to_owned(), json!(value)));
+    Ok(metrics.into_iter().collect())
 }
 
 /// A question as it enters the metrics of a task.

@@ -120,11 +120,8 @@ impl TaskFile {
         let config = &self.config;
         let Some(gold) = fields.get(&config.gold).filter(|gold| !gold.is_null()).cloned() else {
             let names: Vec<&str> = fields.keys().map(String::as_str).collect();
-            let expected = format!(
-                "a column `{}` with the correct answer (`gold` in {} sets its name)",
-                config.gold,
-                self.path.display()
-            );
+            let (gold, path) = (&config.gold, self.path.display());
+            let expected = format!("a column `{gold}` with the correct answer (`gold` in {path} sets its name)");
             return Err(Error::input(place, format!("columns {}", names.join(", ")), expected));
         };
         let named = config.images.iter().filter_map(|column| fields.get(column));

@@ -14,12 +14,8 @@ const INSTRUCTION: &str = "Please solve the problem step by step and put your an
 
 fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
     let Some(options) = doc.value("options").as_array() else {
-        return Err(Crash::new(
-            Stage::Messages,
-            "TypeError",
-            "nothing in `options`",
-            "a list, empty for an open question",
-        ));
+        let expected = "a list, empty for an open question";
+        return Err(Crash::new(Stage::Messages, "TypeError", "nothing in `options`", expected));
     };
     // There is no space after the instruction, as in the published task.
     let text = if options.is_empty() {

@@ -72,12 +72,8 @@ fn gold(doc: &Doc, mode: Mode) -> PublishedResult<String> {
     }
     let answer = doc.value("answer");
     let refuse = |class, expected: &str| {
-        Crash::new(
-            Stage::ProcessResults,
-            class,
-            format!("answer {} of {}", written(answer), choices(doc).len()),
-            expected,
-        )
+        let found = format!("answer {} of {}", written(answer), choices(doc).len());
+        Crash::new(Stage::ProcessResults, class, found, expected)
     };
     let missing = || refuse("ValueError", "one of the choices");
     let index = choices(doc).iter().position(|choice| choice == answer).ok_or_else(missing)?;

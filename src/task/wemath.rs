@@ -32,15 +32,14 @@ fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
 /// responses count as wrong.
 fn score(row: &Row, marks: &Marks, mode: Mode) -> PublishedResult<Metrics> {
     let mut metrics = aggregate::accuracy_and_format(row, marks, mode)?;
-    let acc = match mode {
+    let acc: f64 = match mode {
         Mode::Compat => marks.all().map(|mark| mark.acc).sum(),
         Mode::Strict => aggregate::mean(marks.all().map(|mark| mark.acc)),
     };
     let column_text = |column: &str| row.extra.get(column).cloned().unwrap_or_default();
-    let member: f64 = acc;
+    let member = json!({"ID": column_text("ID"), "key": column_text("key"), "acc_score": acc});
     for name in ["wemath_loose", "wemath_strict"] {
-        metrics
-            .insert(name.to_owned(), json!({"ID": column_text("ID"), "key": column_text("key"), "acc_score": member}));
+        metrics.insert(name.to_owned(), member.clone());
     }
     Ok(metrics)
 }

@@ -10,9 +10,8 @@ use crate::device::Kind;
 use crate::device::driver::Properties;
 use crate::device::images::OWN;
 use crate::error::Result;
-use crate::files;
-use crate::machine;
 use crate::report::frame::{self, Scripts};
+use crate::{files, machine};
 
 /// Returns the outcome of a case: its figures, and the rows of a benchmark or answers.
 pub fn passed(result: String, rows: Vec<Value>) -> Value {

@@ -75,22 +75,8 @@ fn rows(path: &Path, framework: Framework) -> Result<Vec<Row>> {
 }
 
 /// Fields of a row in lmms-eval's log that are not metrics.
-const LMMS_FIELDS: [&str; 14] = [
-    "doc_id",
-    "doc",
-    "target",
-    "input",
-    "arguments",
-    "resps",
-    "filtered_resps",
-    "filter",
-    "metrics",
-    "doc_hash",
-    "prompt_hash",
-    "target_hash",
-    "token_counts",
-    "submission",
-];
+const LMMS_FIELDS: &str = "doc_id doc target input arguments resps filtered_resps filter metrics doc_hash prompt_hash \
+    target_hash token_counts submission";
 
 /// Metrics that state whether an answer is correct, the most direct first.
 const LMMS_METRICS: [&str; 6] = ["acc_score", "exact_match", "accuracy", "acc", "correct", "score"];
@@ -103,13 +89,9 @@ fn lmms_eval(path: &Path, task: &str) -> Result<Vec<Row>> {
         // The framework scores the filtered response. The complete response is preferred here, because filters may have
         // removed parts.
         let response = ["resps", "filtered_resps"].iter().find_map(|name| first_text(fields.get(*name)?));
-        let Some(response) = response else {
-            let expected = "a line of lmms-eval's --log_samples";
-            return Err(Error::input(place, "no text in resps or filtered_resps", expected));
-        };
-        let Some(gold) = fields.get("target") else {
-            return Err(Error::input(place, "no target", "a line of lmms-eval's --log_samples"));
-        };
+        let wrong = |found: &str| Error::input(&place, found, "a line of lmms-eval's --log_samples");
+        let response = response.ok_or_else(|| wrong("no text in resps or filtered_resps"))?;
+        let gold = fields.get("target").ok_or_else(|| wrong("no target"))?;
         let (theirs, theirs_why) = lmms_verdict(&fields);
         rows.push(Row {
             framework: Framework::LmmsEval,
@@ -140,7 +122,8 @@ fn lmms_verdict(fields: &Map<String, Value>) -> (Option<bool>, String) {
     let known = LMMS_METRICS.iter().filter_map(|name| fields.get_key_value(*name));
     let others = fields.iter().filter(|(name, _)| {
         let name = name.as_str();
-        !LMMS_FIELDS.contains(&name) && !["format", "length", "token"].iter().any(|word| name.contains(word))
+        !LMMS_FIELDS.split(' ').any(|field| field == name)
+            && !["format", "length", "token"].iter().any(|word| name.contains(word))
     });
     let mut found = known.chain(others).filter_map(|(name, value)| Some((name, value, right(value)?)));
     let Some((name, value, right)) = found.next() else {
@@ -202,10 +185,8 @@ fn vlm_eval_kit(path: &Path, task: &str) -> Result<Vec<Row>> {
         let filled = |column: &str| at(column).filter(|field| !field.is_empty());
         let verdict = KIT_VERDICTS.iter().find_map(|column| Some((column, verdict_word(at(column)?)?)));
         let reason = KIT_REASONS.iter().find_map(|column| Some(format!("; {column}: {}", filled(column)?)));
-        let theirs_why = verdict.map_or_else(
-            || "no column hit, score, correct or match".to_owned(),
-            |(column, right)| format!("{column} {}", f64::from(right)),
-        );
+        let none = || "no column hit, score, correct or match".to_owned();
+        let theirs_why = verdict.map_or_else(none, |(column, right)| format!("{column} {}", f64::from(right)));
         Ok(Row {
             framework: Framework::VlmEvalKit,
             task: task.to_owned(),

@@ -66,12 +66,10 @@ fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, images:
     let mut note = format!("{} of {all} questions, {what}; samples.jsonl contains all.", rows.len());
     if with > 0 {
         note += &format!(" {with} of them have images, scaled down to at most {THUMBNAIL_SIDE} pixels");
+        let most = BYTES >> 20;
         note += &match left_out {
             0 => ".".to_owned(),
-            n => format!(
-                "; {n} more are shown without images, because a page contains at most {} MiB of them.",
-                BYTES >> 20
-            ),
+            n => format!("; {n} more are shown without images, because a page contains at most {most} MiB of them."),
         };
     }
     Some(Browser { title: title.to_owned(), note, rows })

@@ -140,11 +140,8 @@ pub fn question(id: &Value, place: &Value) -> PublishedResult<String> {
         }
         Value::String(name) => format!("For {name}, "),
         other => {
-            return Err(refuse(
-                "ValueError",
-                format!("{} in `subplot_loc`", written(other)),
-                "a name or [row, column]",
-            ));
+            let found = format!("{} in `subplot_loc`", written(other));
+            return Err(refuse("ValueError", found, "a name or [row, column]"));
         }
     };
     match known {

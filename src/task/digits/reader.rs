@@ -71,15 +71,8 @@ impl Reader {
     /// candidates, which are then compared exactly.
     fn nearest(&self, pixels: &Pixels) -> u8 {
         let glance = coarse(pixels);
-        let mut order: Vec<(u32, usize)> = self
-            .known
-            .iter()
-            .enumerate()
-            .map(|(i, (c, _))| {
-                let distance = c.iter().zip(&glance).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
-                (distance, i)
-            })
-            .collect();
+        let distance = |c: &Coarse| c.iter().zip(&glance).map(|(a, b)| u32::from(a.abs_diff(*b))).sum::<u32>();
+        let mut order: Vec<(u32, usize)> = self.known.iter().enumerate().map(|(i, (c, _))| (distance(c), i)).collect();
         let close = CANDIDATES.min(order.len());
         if close > 0 && close < order.len() {
             order.select_nth_unstable(close - 1);
