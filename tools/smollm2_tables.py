@@ -8,8 +8,9 @@ from drawings import framed, text
 
 # Methods, in the order of the rows.
 METHODS = {"base": "the model as it is", "sft": "SFT on traces by rule", "gspo": "GSPO from the model as it is", "gspo-lora": "the same with LoRA, rank 16",
-           "sft+gspo": "GSPO from SFT", "raft": "RAFT from SFT", "more-sft": "continued SFT"}
-# Methods with one seed that are compared with GSPO from the model as it is, with name and colour in docs/smollm2.svg.
+           "sft+gspo": "GSPO from SFT", "raft": "RAFT from SFT", "more-sft": "continued SFT",
+           "base-boxed": "the model as it is, asked for the answer in `\\boxed{}`"}
+# Methods with one seed that are compared with GSPO from the model as it is, with name and colour in docs/user/smollm2.svg.
 CLAIMS = {"gspo": ("GSPO, 16 questions x 8 answers", "#2f7d5f"), "grpo": ("GRPO", "#3b6fb6"), "dapo": ("DAPO", "#b5762a"),
           "gspo-16": ("GSPO, 8 questions x 16 answers", "#8a5bb0"), "gspo-hot": ("GSPO at temperature 1.4", "#c0453b"),
           "gspo-2": ("GSPO, two updates per batch", "#7a8699")}
