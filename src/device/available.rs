@@ -1,8 +1,5 @@
 //! Detects which CPU kernel variants this machine can run, and times its instruction for bf16 products.
 
-#[cfg(target_arch = "x86_64")]
-use std::{sync::OnceLock, time::Instant};
-
 use super::amx::{self, Tiles};
 use super::isa::Isa;
 
@@ -22,25 +19,6 @@ impl Isa {
         }
     }
 
-    /// Returns true if bf16 products use `vdpbf16ps` and this processor needs at least 1.5 times as long for it as for the two
-    /// fused multiply-adds with the same result. It is measured once, in less than a millisecond.
-    #[cfg(target_arch = "x86_64")]
-    pub fn has_slow_dot(self) -> bool {
-        static SLOW: OnceLock<bool> = OnceLock::new();
-        // SAFETY: `has_bf16_dot` has checked that the processor has the instructions.
-        let timed = |dots: bool| unsafe {
-            let begun = Instant::now();
-            if dots {
-                spin_dots(4096)
-            } else {
-                spin_fused(2 * 4096)
-            };
-            begun.elapsed()
-        };
-        let fastest = |dots| (0..5).map(|_| timed(dots)).min();
-        self.has_bf16_dot() && *SLOW.get_or_init(|| fastest(true) > fastest(false).map(|time| time * 3 / 2))
-    }
-
     /// Runs `rounds` rounds of the instruction that computes bf16 products, and nothing else. Returns the number of
     /// additions and multiplications, or `None` if this variant has no such instruction.
     pub fn spin_bf16(self, rounds: usize) -> Option<usize> {
@@ -50,8 +28,8 @@ impl Isa {
         }
         #[cfg(target_arch = "x86_64")]
         if self.has_bf16_dot() {
-            // SAFETY: `has_bf16_dot` has checked that the processor has the instructions.
-            return Some(unsafe { if self.has_slow_dot() { spin_fused(rounds) } else { spin_dots(rounds) } });
+            // SAFETY: `has_bf16_dot` has checked that the processor has the instruction.
+            return Some(unsafe { spin_dots(rounds) });
         }
         None
     }
@@ -72,21 +50,4 @@ fn spin_dots(rounds: usize) -> usize {
     }
     black_box(sums);
     rounds * sums.len() * 16 * 4
-}
-
-/// Runs `rounds` rounds of twelve independent fused multiply-adds.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn spin_fused(rounds: usize) -> usize {
-    use std::arch::x86_64::*;
-    use std::hint::black_box;
-    let factor = _mm512_set1_ps(black_box(0.01));
-    let mut sums = [_mm512_setzero_ps(); 12];
-    for _ in 0..rounds {
-        for sum in &mut sums {
-            *sum = _mm512_fmadd_ps(factor, factor, *sum);
-        }
-    }
-    black_box(sums);
-    rounds * sums.len() * 16 * 2
 }

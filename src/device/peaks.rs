@@ -1,6 +1,7 @@
 //! Measures the peak rates of this machine's CPU and memory with loops that do nothing else.
 
 use std::hint::black_box;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use super::{Device, Isa, Parts, Pool, cpu_kernel};
@@ -61,13 +62,33 @@ impl Peaks {
                 part.copy_from_slice(&from[i * chunk..][..part.len()]);
             });
         });
-        let bf16_flops = bf16_flops(cpu.pool, isa).unwrap_or(f32_flops);
+        // Multiply-adds of f32 can compute products of bf16, too.
+        let bf16_flops = bf16_flops(cpu.pool, isa).unwrap_or(f32_flops).max(f32_flops);
         Ok(Peaks { f32_flops, bf16_flops, bytes: 2.0 * COPY_BYTES as f64 / seconds })
     }
 
     /// Returns the arithmetic peak rate for operands of this type.
     pub fn flops(&self, dtype: &str) -> f64 {
         if dtype == "bf16" { self.bf16_flops } else { self.f32_flops }
+    }
+}
+
+impl Isa {
+    /// Returns true if bf16 products use `vdpbf16ps`, and this processor needs at least 1.5 times as long for it as for the
+    /// two fused multiply-adds with the same result. It is measured once, in less than a millisecond.
+    pub fn has_slow_dot(self) -> bool {
+        static SLOW: OnceLock<bool> = OnceLock::new();
+        let measure = || {
+            let rounds = 4096;
+            let dots = best(5, || {
+                self.spin_bf16(black_box(rounds));
+            });
+            let mut sums = [0.5; CHAINS];
+            let fused = best(5, || chains(self, black_box(2 * rounds), black_box(0.999), black_box(0.001), &mut sums));
+            black_box(sums);
+            dots > 1.5 * fused
+        };
+        self.has_bf16_dot() && *SLOW.get_or_init(measure)
     }
 }
 

@@ -11,6 +11,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut};
 
 use super::block::ContiguousAxis;
+use super::lanes::{Avx512, Lanes, Pairs};
 use super::panels::PANEL;
 use super::product::Product;
 use super::tile::Tile;
@@ -77,9 +78,14 @@ impl Fused {
         (2 * self.steps * self.height).div_ceil(LANES) + 1
     }
 
+    /// Returns the size of a widened panel, in lines.
+    fn panel(&self) -> usize {
+        2 * self.steps * PANEL / LANES
+    }
+
     /// Widens the panels `panels`, which the next tiles are multiplied by.
     pub fn widen_panels(&mut self, product: &Product<'_>, panels: Range<usize>) {
-        let size = 2 * self.steps * PANEL / LANES;
+        let size = self.panel();
         self.right.resize(self.right.len().max(panels.len() * size), Line::zeroed());
         for (panel, out) in panels.zip(self.right.chunks_exact_mut(size)) {
             let words: &[u32] = cast_slice(&product.right[panel * product.panel_stride..][..self.steps * PANEL * 4]);
@@ -91,12 +97,12 @@ impl Fused {
     /// Adds the products of tile `index` and the widened panels to its sums, or starts them at zero. Uses the sums of
     /// `height` rows.
     pub fn multiply(&self, index: usize, tile: &mut Tile<'_>, resume: bool) {
-        let size = 2 * self.steps * PANEL / LANES;
+        let size = self.panel();
         let left = &self.left[index * self.block()..][..self.block()];
+        let run = if self.height == TALL { tall } else { low };
         for panel in 0..tile.panels {
             let sums = &mut tile.sums[panel * PANEL..][..(self.height - 1) * tile.stride + PANEL];
             let right = &self.right[panel * size..][..size];
-            let run = if self.height == TALL { tall } else { low };
             // SAFETY: the processor has AVX-512; the operands have `steps` pairs of terms, and the sums `height` rows.
             unsafe { run(left, right, 2 * self.steps, sums, tile.stride, resume) };
         }
@@ -109,21 +115,13 @@ impl Drop for Fused {
     }
 }
 
-/// Returns the higher and the lower halves of sixteen words as f32.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn halves(words: __m512i) -> [__m512; 2] {
-    let high = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32 as i32));
-    [_mm512_castsi512_ps(high), _mm512_castsi512_ps(_mm512_slli_epi32(words, 16))]
-}
-
 #[target_feature(enable = "avx512f")]
 unsafe fn widen_panel(words: &[u32], out: &mut [f32]) {
     for (words, out) in words.chunks_exact(PANEL).zip(out.chunks_exact_mut(2 * PANEL)) {
         for i in [0, LANES] {
             // SAFETY: both pieces have the size that is read and written here.
             unsafe {
-                let [high, low] = halves(_mm512_loadu_si512(words.as_ptr().add(i).cast()));
+                let Pairs { low, high } = Avx512::widen(words.as_ptr().add(i).cast());
                 _mm512_storeu_ps(out.as_mut_ptr().add(i), high);
                 _mm512_storeu_ps(out.as_mut_ptr().add(PANEL + i), low);
             }
@@ -141,7 +139,7 @@ unsafe fn widen_rows(product: &Product<'_>, rows: Range<usize>, height: usize, o
     // SAFETY: the caller has checked the left operand, masks leave out what is beyond it, and the assert covers `out`.
     unsafe {
         let put = |step: usize, words: __m512i| {
-            let [high, low] = halves(words);
+            let Pairs { low, high } = Avx512::halves(words);
             _mm512_storeu_ps(out.add(2 * step * height), high);
             _mm512_storeu_ps(out.add((2 * step + 1) * height), low);
         };

@@ -13,9 +13,9 @@ pub(super) const MAX_ROWS: usize = 12;
 #[derive(Clone, Copy)]
 pub(super) struct Pairs<V> {
     /// First values of the pairs.
-    low: V,
+    pub low: V,
     /// Second values of the pairs.
-    high: V,
+    pub high: V,
 }
 
 /// Sixteen f32 values and the operations that the kernels need on them.
@@ -55,6 +55,20 @@ pub(super) struct Avx2;
 pub(super) struct Portable;
 
 #[cfg(target_arch = "x86_64")]
+impl Avx512 {
+    /// Returns the low and high halves of sixteen words, each a pair of bf16, as f32.
+    #[inline(always)]
+    pub(super) unsafe fn halves(words: __m512i) -> Pairs<__m512> {
+        // SAFETY: the caller guarantees that the CPU has AVX-512.
+        unsafe {
+            let high = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            let low = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+            Pairs { low, high: _mm512_castsi512_ps(high) }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 impl Lanes for Avx512 {
     type V = __m512;
     #[inline(always)]
@@ -85,12 +99,7 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn widen(p: *const u8) -> Pairs<__m512> {
         // SAFETY: guaranteed by the trait's contract.
-        unsafe {
-            let words = _mm512_loadu_si512(p.cast());
-            let high = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32 as i32));
-            let low = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
-            Pairs { low, high: _mm512_castsi512_ps(high) }
-        }
+        unsafe { Avx512::halves(_mm512_loadu_si512(p.cast())) }
     }
     const MAX_ROWS: usize = 12;
     const MAX_ROWS_WIDENED: usize = 12;
