@@ -16,8 +16,27 @@ use crate::observe::bytes;
 use crate::tensor::DType;
 
 /// Names of the benchmarks, in the order of the table. Without names on the command line, the first [`DEFAULT`] run.
-const NAMES: &str = "linear swiglu attention rms_norm rope qk_norm linear_logprob adamw grad_norm lane_sum \
-    paged_attention sample dequantize train-step rl-step generate decode prefill parity";
+const NAMES: [&str; 19] = [
+    "linear",
+    "swiglu",
+    "attention",
+    "rms_norm",
+    "rope",
+    "qk_norm",
+    "linear_logprob",
+    "adamw",
+    "grad_norm",
+    "lane_sum",
+    "paged_attention",
+    "sample",
+    "dequantize",
+    "train-step",
+    "rl-step",
+    "generate",
+    "decode",
+    "prefill",
+    "parity",
+];
 const DEFAULT: usize = 16;
 
 /// Runs the benchmarks and returns a table.
@@ -120,17 +139,17 @@ fn row(case: &Case, times: &Times, ceiling: f64) -> Value {
 
 fn choose(names: &[String]) -> Result<Vec<&'static str>> {
     if names.is_empty() {
-        return Ok(NAMES.split(' ').take(DEFAULT).collect());
+        return Ok(NAMES[..DEFAULT].to_vec());
     }
     let mut out = Vec::new();
     for name in names {
-        let found: Vec<_> = NAMES.split(' ').filter(|known| known.starts_with(name.as_str())).collect();
+        let found: Vec<_> = NAMES.iter().filter(|known| known.starts_with(name.as_str())).collect();
         if found.is_empty() {
             let expected = match name.ends_with(".yaml") {
                 true => "--device cuda or emu, because configs are only measured with GPU kernels".to_owned(),
-                false => format!("one of {}", NAMES.replace(' ', ", ")),
+                false => format!("one of {}", NAMES.join(", ")),
             };
-            return Err(not_one_of("omr bench", name, expected, NAMES.split(' ')));
+            return Err(not_one_of("omr bench", name, expected, NAMES));
         }
         out.extend(found);
     }

@@ -273,7 +273,9 @@ impl Found<'_> {
             fps.as_f64().filter(sensible).ok_or_else(wrong)
         })?;
         let part = Part::Video { frames: frames.len(), fps };
-        self.frames.extend(frames.into_iter().map(|frame| source(at, frame)).collect::<RowResult<Vec<_>>>()?);
+        for frame in frames {
+            self.frames.push(source(at, frame)?);
+        }
         Ok(part)
     }
 

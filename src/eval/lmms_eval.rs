@@ -66,13 +66,16 @@ pub fn write(dir: &Path) -> Result<PathBuf> {
 fn line(sample: &Sample) -> Value {
     let responses: Vec<&str> = sample.answers().map(|answer| answer.response.as_str()).collect();
     let doc = json!({"id": sample.id, "question": sample.question, "target": sample.target});
-    let mut line = json!({
-        "doc_id": sample.index, "target": sample.target, "filtered_resps": responses,
-        "doc_hash": hash(&doc.to_string()), "prompt_hash": hash(&sample.question), "target_hash": hash(&sample.target),
-    });
-    line.as_object_mut().into_iter().for_each(|line| line.extend(sample.metrics.clone()));
-    line["input"] = json!(sample.question);
-    line
+    let mut line = Map::new();
+    line.insert("doc_id".to_owned(), sample.index.into());
+    line.insert("target".to_owned(), sample.target.clone().into());
+    line.insert("filtered_resps".to_owned(), json!(responses));
+    line.insert("doc_hash".to_owned(), hash(&doc.to_string()).into());
+    line.insert("prompt_hash".to_owned(), hash(&sample.question).into());
+    line.insert("target_hash".to_owned(), hash(&sample.target).into());
+    line.extend(sample.metrics.clone());
+    line.insert("input".to_owned(), sample.question.clone().into());
+    line.into()
 }
 
 /// Returns a task's metrics under lmms-eval's names, with the filter `none`. Standard errors are derived from the

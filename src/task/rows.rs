@@ -150,7 +150,12 @@ impl<'a> TaskRows<'a> {
         if !self.scoring.scorer.is_program() {
             return Ok(());
         }
-        let check = |row: Row| self.scoring.check(&row).map(|()| ControlFlow::Break(()));
-        self.each(|_, row| row.map_or(Ok(ControlFlow::Break(())), check)).map(drop)
+        self.each(|_, row| {
+            if let Ok(row) = row {
+                self.scoring.check(&row)?;
+            }
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(())
     }
 }

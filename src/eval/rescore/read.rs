@@ -75,8 +75,22 @@ fn rows(path: &Path, framework: Framework) -> Result<Vec<Row>> {
 }
 
 /// Fields of a row in lmms-eval's log that are not metrics.
-const LMMS_FIELDS: &str = "doc_id doc target input arguments resps filtered_resps filter metrics doc_hash prompt_hash \
-    target_hash token_counts submission";
+const LMMS_FIELDS: [&str; 14] = [
+    "doc_id",
+    "doc",
+    "target",
+    "input",
+    "arguments",
+    "resps",
+    "filtered_resps",
+    "filter",
+    "metrics",
+    "doc_hash",
+    "prompt_hash",
+    "target_hash",
+    "token_counts",
+    "submission",
+];
 
 /// Metrics that state whether an answer is correct, the most direct first.
 const LMMS_METRICS: [&str; 6] = ["acc_score", "exact_match", "accuracy", "acc", "correct", "score"];
@@ -122,8 +136,7 @@ fn lmms_verdict(fields: &Map<String, Value>) -> (Option<bool>, String) {
     let known = LMMS_METRICS.iter().filter_map(|name| fields.get_key_value(*name));
     let others = fields.iter().filter(|(name, _)| {
         let name = name.as_str();
-        !LMMS_FIELDS.split(' ').any(|field| field == name)
-            && !["format", "length", "token"].iter().any(|word| name.contains(word))
+        !LMMS_FIELDS.contains(&name) && !["format", "length", "token"].iter().any(|word| name.contains(word))
     });
     let mut found = known.chain(others).filter_map(|(name, value)| Some((name, value, right(value)?)));
     let Some((name, value, right)) = found.next() else {
