@@ -3,6 +3,7 @@ import json
 import math
 import pathlib
 import statistics
+import sys
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -16,6 +17,14 @@ ARMS = {"sft": "SFT", "rl": "RL", "more-sft": "continued SFT", "taught": "SFT on
         "lora-1": "RL, rank 1", "lora-4": "RL, rank 4", "lora-16": "RL, rank 16", "lora-64": "RL, rank 64"}
 
 # Rows of README's table.
+
+
+def newest(holds):
+    """Returns the newest result folder that contains a file of this name. Names of folders begin with the date."""
+    found = [p for p in (ROOT / "bench/results").iterdir() if (p / holds).exists()]
+    if not found:
+        sys.exit(f"tools/figures: no file bench/results/*/{holds}")
+    return max(found, key=lambda p: p.name)
 
 
 def mean_and_half(values):

@@ -3,7 +3,7 @@ import gzip
 import json
 import statistics
 
-from ablation_tables import ROOT
+from ablation_tables import ROOT, newest
 from drawings import framed, text
 
 # Methods, in the order of the rows.
@@ -21,7 +21,7 @@ SPAN = 10
 
 def folder():
     """Returns the newest folder with cells of tools/smollm2-cells."""
-    return max((path for path in (ROOT / "bench/results").iterdir() if (path / "cells.jsonl").exists()), key=lambda path: path.name)
+    return newest("cells.jsonl")
 
 
 def cells():
@@ -117,8 +117,8 @@ def curves():
 
 def record(name):
     """Returns the newest file of this name among the results, and its folder."""
-    found = max((ROOT / "bench/results").glob(f"*/{name}"), key=lambda path: path.parent.name)
-    return json.loads(found.read_text()), found.parent.relative_to(ROOT)
+    where = newest(name)
+    return json.loads((where / name).read_text()), where.relative_to(ROOT)
 
 
 def sft_step():
