@@ -42,9 +42,9 @@ enum Kind {
     /// Keep rows within limits of length, of the share of correct answers and of the answer's log-likelihood
     Filter(StageArgs),
     /// Combine several data sets into one, with weights and limits
-    Mix(StageArgs),
+    Mix(WholeArgs),
     /// Run all stages of a pipeline config, except finished ones
-    Run(ListArgs),
+    Run(WholeArgs),
     /// Part of dedup
     #[command(hide = true)]
     Embed(EmbedArgs),
@@ -82,8 +82,9 @@ struct EmbedArgs {
     _rest: Vec<String>,
 }
 
+/// Arguments of a stage that cannot be divided into parts, or of a list of stages.
 #[derive(clap::Args)]
-struct ListArgs {
+struct WholeArgs {
     #[command(flatten)]
     config: ConfigArgs,
     #[command(flatten)]
@@ -109,7 +110,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         Kind::Passrate(args) => run_passrate(args, context),
         Kind::Dedup(args) => run_stage::<DedupConfig>(args, context),
         Kind::Filter(args) => run_stage::<FilterConfig>(args, context),
-        Kind::Mix(args) => run_stage::<MixConfig>(args, context),
+        Kind::Mix(args) => run_alone::<MixConfig>(&args.config, &args.run, None, context),
         Kind::Run(args) => run_list(args, context),
         Kind::Embed(_) => {
             let expected = "omr data dedup, which computes embeddings if its config sets `model`";
@@ -121,8 +122,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn run_stage<C: Stage>(args: &StageArgs, context: &Context) -> Result<()> {
-    let Some(config) = args.config.load::<C>()? else { return Ok(()) };
-    Session::alone(&args.run, context, |session| stage_of(session, args.shard, &config, |_, _| Ok(())))
+    run_alone::<C>(&args.config, &args.run, args.shard, context)
+}
+
+fn run_alone<C: Stage>(config: &ConfigArgs, run: &RunArgs, shard: Option<Shard>, context: &Context) -> Result<()> {
+    let Some(config) = config.load::<C>()? else { return Ok(()) };
+    Session::alone(run, context, |session| stage_of(session, shard, &config, |_, _| Ok(())))
 }
 
 /// Lets all ranks generate answers. Rank 0 writes the results.
@@ -187,7 +192,7 @@ fn stage_of<C: Stage>(
     })
 }
 
-fn run_list(args: &ListArgs, context: &Context) -> Result<()> {
+fn run_list(args: &WholeArgs, context: &Context) -> Result<()> {
     let Some(config) = args.config.load::<DataConfig>()? else { return Ok(()) };
     if config.stages.is_empty() {
         return Err(Error::input("stages", "nothing", "at least one stage"));

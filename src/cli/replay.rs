@@ -16,8 +16,8 @@ use crate::serve::{Options, Server};
 #[command(
     after_help = "A step is recomputed from the newest checkpoint before it, or from the model that the run started \
     with. All steps up to it are compared: rollouts if rollouts/STEP.parquet exists, metrics except times, and weights \
-    if the run has a checkpoint of the last step. With rollout_freq=1 and keep_every=N, each step of a run is cheap \
-    to recompute.\n\
+    if the run has a checkpoint of the step. With rollout_freq=1 and keep_every=N, each step of a run is cheap to \
+    recompute.\n\
     With --requests, the requests that omr serve --record-requests FILE has recorded are answered again, and tokens and \
     log-probs are compared bit for bit. Keys such as dtype=bf16 must be those of the server.\n\
     Exit status: 0 everything equals the record, 1 something differs."

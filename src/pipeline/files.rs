@@ -76,7 +76,7 @@ impl Rejection {
 
 /// Returns the reason why a row cannot be written in the format that the stage's settings require, or `None` if it can.
 pub fn unfit(stage: &StageConfig, row: &Row) -> Option<Rejection> {
-    let keys = "`form: rl` writes the label as the answer; `omr data distill` requests answers from a teacher";
+    let keys = "`form: rl` keeps rows without an answer; `omr data distill` requests answers from a teacher";
     if stage.form == RowForm::Sft { unanswered(row, keys) } else { None }
 }
 

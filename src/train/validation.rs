@@ -111,7 +111,11 @@ impl Validation {
 
     /// Describes the schedule and the data of the validation for users.
     pub fn describe(&self) -> String {
-        let every = self.every.map_or_else(String::new, |n| format!(" every {n} steps"));
+        let every = match (self.every, self.before_train) {
+            (Some(n), _) => format!(" every {n} steps"),
+            (None, true) => " before the first step only, because test_freq or eval_steps is not set".to_owned(),
+            (None, false) => " never, because neither val_before_train nor test_freq or eval_steps is set".to_owned(),
+        };
         let loss = self.measured.loss.iter().map(HeldOut::describe);
         let answers = self.measured.answers.iter().map(|validator| validator.describe());
         format!("validation{every}: {}", loss.chain(answers).collect::<Vec<_>>().join("; "))

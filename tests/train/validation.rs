@@ -223,7 +223,10 @@ fn rows_with_answers_are_answered_only_on_request_and_with_a_bound_from_the_rows
         format!("validation every 1 steps: val/loss of 2 rows; an answer of at most {} tokens to 2", 2 * longest);
     assert!(describe(&with).starts_with(&bound), "{}", describe(&with));
     validation.predict_with_generate = false;
-    assert_eq!(describe(&SftConfig { validation, ..config }), "validation every 1 steps: val/loss of 2 rows");
+    let every = SftConfig { validation, ..config };
+    assert_eq!(describe(&every), "validation every 1 steps: val/loss of 2 rows");
+    let once = "validation before the first step only, because test_freq or eval_steps is not set: val/loss of 2 rows";
+    assert_eq!(describe(&SftConfig { eval_steps: None, ..every }), once);
 }
 
 #[test]
