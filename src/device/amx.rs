@@ -6,7 +6,7 @@ mod allowed;
 mod block;
 mod check;
 mod tiles;
-mod twin;
+pub(crate) mod twin;
 
 pub use allowed::refusal;
 pub use block::{Block, ROWS, STEP};

@@ -72,7 +72,7 @@ impl Isa {
         match self {
             Isa::Amx => "tdpbf16ps (AMX)",
             Isa::AmxTwin => "AMX's twin in plain Rust",
-            isa if isa.has_slow_dot() => "fused multiply-adds in the order of vdpbf16ps",
+            isa if isa.has_slow_dot() => "vdpbf16ps, or multiply-adds with the same bits",
             isa if isa.has_bf16_dot() => "vdpbf16ps",
             _ => "bf16 widened to f32",
         }

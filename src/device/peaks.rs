@@ -74,7 +74,7 @@ impl Peaks {
 }
 
 impl Isa {
-    /// Returns true if bf16 products use `vdpbf16ps`, and this processor needs at least 1.5 times as long for it as for the
+    /// Returns true if bf16 products use `vdpbf16ps`, and this processor needs more than 1.5 times as long for it as for the
     /// two fused multiply-adds with the same result. It is measured once, in less than a millisecond.
     pub fn has_slow_dot(self) -> bool {
         static SLOW: OnceLock<bool> = OnceLock::new();

@@ -85,7 +85,7 @@ fn with_care(left: &[u32; STEP], right: &[[u32; TILE]; STEP]) -> (Row, Row) {
 /// Computes a b + c. The result is zero if it would be below the smallest normal number after rounding with an
 /// unbounded exponent. For numbers near this limit the computation in f64 is exact: either the terms are multiples of
 /// 2^-167, or their magnitudes are far enough apart.
-fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+pub(crate) fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
     // Midpoint between the smallest normal number and the 24-bit number below it. From here on, a value rounds up to
     // the smallest normal number.
     const LEAST: f64 = f32::MIN_POSITIVE as f64 * (1.0 - 1.0 / (1 << 25) as f64);

@@ -1,6 +1,7 @@
 //! Products of bf16 by fused multiply-adds of f32, for processors on which `vdpbf16ps` takes longer than two of them. The
 //! bits are the same: `vdpbf16ps` adds the product of the higher k, then that of the lower k, rounds each sum once, and
-//! takes subnormal numbers as zero (Intel's manual, volume 2, VDPBF16PS).
+//! takes subnormal numbers as zero (Intel's manual, volume 2, VDPBF16PS). If both factors are NaN, the result is that of
+//! the row, which is the first factor here as in the instruction.
 //!
 //! A job widens its rows and each panel once, with the higher k of a pair first.
 
@@ -19,8 +20,9 @@ use super::transpose::avx512::transpose16;
 use crate::device::Isa;
 use crate::tensor::DType;
 
-/// Rows of a block, and of a block of a job whose tiles are all low.
+/// Rows of a block.
 const TALL: usize = 12;
+/// Rows of a block if the tiles of a job have at most this number.
 const LOW: usize = 8;
 /// Maximum number of words in K. Beyond it, the widened rows and a panel would not stay in the L2 cache.
 const MAX_STEPS: usize = 2048;
@@ -48,12 +50,16 @@ pub(super) struct Fused {
 }
 
 impl Fused {
-    /// Widens the rows of a job with the tiles `tiles`. Returns `None` if `vdpbf16ps` must compute the product.
-    pub fn new(isa: Isa, product: &Product<'_>, tiles: impl Iterator<Item = Range<usize>> + Clone) -> Option<Fused> {
-        let tallest = tiles.clone().map(|rows| rows.len()).max().unwrap_or(0);
-        let plain = product.slice == 0 && product.second.is_none() && product.codes.is_none() && !product.odd;
+    /// Widens the rows of a job with the tiles `tiles` of at most `tallest` rows. Returns `None` if `vdpbf16ps` must
+    /// compute the product.
+    pub fn new(
+        isa: Isa,
+        product: &Product<'_>,
+        tallest: usize,
+        tiles: impl Iterator<Item = Range<usize>> + Clone,
+    ) -> Option<Fused> {
         let fits = (LOW..=TALL).contains(&tallest) && (1..=MAX_STEPS).contains(&product.steps);
-        if product.dtype != DType::Bf16 || !plain || !fits || !isa.has_slow_dot() {
+        if product.dtype != DType::Bf16 || product.slice > 0 || product.odd || !fits || !isa.has_slow_dot() {
             return None;
         }
         Some(Fused::widened(product, tiles, if tallest > LOW { TALL } else { LOW }))
@@ -184,8 +190,8 @@ macro_rules! block {
                       "add {at}, {stride}",)*
                     "2:", "vmovaps zmm24, [{right}]", "vmovaps zmm25, [{right} + 64]",
                     $(concat!("vbroadcastss zmm", $value, ", dword ptr [{left} + ", $at, "]"),
-                      concat!("vfmadd231ps zmm", $first, ", zmm24, zmm", $value),
-                      concat!("vfmadd231ps zmm", $second, ", zmm25, zmm", $value),)*
+                      concat!("vfmadd231ps zmm", $first, ", zmm", $value, ", zmm24"),
+                      concat!("vfmadd231ps zmm", $second, ", zmm", $value, ", zmm25"),)*
                     concat!("add {left}, ", $rows, " * 4"), "add {right}, 128", "dec {terms}", "jnz 2b",
                     $(concat!("vmovups [{sums}], zmm", $first), concat!("vmovups [{sums} + 64], zmm", $second),
                       "add {sums}, {stride}",)*
@@ -216,6 +222,7 @@ block! { tall, 12,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::amx::twin;
     use crate::philox::{Purpose, key, philox4x32_10};
 
     /// Returns pairs of bf16. A quarter of the values are so small that their products are subnormal.
@@ -228,11 +235,39 @@ mod tests {
         (0..count).map(word).collect()
     }
 
+    /// Returns pairs of any bits. A third of the values are zeros, NaN, infinite, subnormal or at the ends of the range.
+    fn any_words(counter: u32, count: usize) -> Vec<u32> {
+        const SPECIAL: [u32; 9] = [0, 0x8000, 0x0001, 0x7f7f, 0x7f80, 0xff80, 0x7fc1, 0xffc5, 0x7f81];
+        let half = |bits: u32| if bits.is_multiple_of(3) { SPECIAL[(bits / 3 % 9) as usize] } else { bits & 0xffff };
+        let word = |i: usize| {
+            let [low, high, ..] = philox4x32_10(key(2, Purpose::Test, 0), [counter, i as u32, 0, 0]);
+            half(low) | half(high) << 16
+        };
+        (0..count).map(word).collect()
+    }
+
     /// Adds the terms of two words as the manual describes `vdpbf16ps`.
     fn add(sum: f32, x: u32, w: u32) -> f32 {
         let flushed = |x: f32| if x.is_subnormal() { 0.0_f32.copysign(x) } else { x };
-        let term = |sum, x, w| flushed(flushed(f32::from_bits(x)).mul_add(flushed(f32::from_bits(w)), flushed(sum)));
+        let term = |sum, x, w| twin::multiply_add(flushed(f32::from_bits(x)), flushed(f32::from_bits(w)), flushed(sum));
         term(term(sum, x & 0xffff_0000, w & 0xffff_0000), x << 16, w << 16)
+    }
+
+    /// Returns the register that controls rounding and subnormal numbers, without the flags of exceptions.
+    fn control_word() -> u32 {
+        let mut word = 0_u32;
+        // SAFETY: the instruction writes four bytes to `word`.
+        unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &mut word, options(nostack)) };
+        word & !0x3f
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn dot(sums: [f32; LANES], x: [u32; LANES], w: [u32; LANES]) -> [f32; LANES] {
+        // SAFETY: the types have the same 512 bits.
+        unsafe {
+            let [x, w] = [x, w].map(|words| std::mem::transmute::<[u32; LANES], __m512bh>(words));
+            std::mem::transmute(_mm512_dpbf16_ps(std::mem::transmute::<[f32; LANES], __m512>(sums), x, w))
+        }
     }
 
     #[test]
@@ -272,14 +307,6 @@ mod tests {
 
     #[test]
     fn vdpbf16ps_computes_what_the_manual_says() {
-        #[target_feature(enable = "avx512f,avx512bf16")]
-        fn dot(sums: [f32; LANES], x: [u32; LANES], w: [u32; LANES]) -> [f32; LANES] {
-            // SAFETY: the types have the same 512 bits.
-            unsafe {
-                let [x, w] = [x, w].map(|words| std::mem::transmute::<[u32; LANES], __m512bh>(words));
-                std::mem::transmute(_mm512_dpbf16_ps(std::mem::transmute::<[f32; LANES], __m512>(sums), x, w))
-            }
-        }
         if !Isa::Avx512.has_bf16_dot() {
             return;
         }
@@ -294,5 +321,32 @@ mod tests {
                 assert_eq!(got[lane].to_bits(), add(start[lane], x[i + lane], w[i + lane]).to_bits(), "{i} {lane}");
             }
         }
+    }
+
+    #[test]
+    fn blocks_have_the_bits_of_vdpbf16ps_also_for_nan_and_infinity() {
+        if !Isa::Avx512.has_bf16_dot() {
+            return;
+        }
+        let control = control_word();
+        for counter in 0..2000 {
+            let [x, w, start] =
+                [(0, LOW), (1, PANEL), (2, LOW * PANEL)].map(|(part, n)| any_words(3 * counter + part, n));
+            let product = Product::rows::<f32>(cast_slice(&x), LOW, 1, cast_slice(&w), PANEL);
+            let mut fused = Fused::widened(&Product { dtype: DType::Bf16, ..product }, std::iter::once(0..LOW), LOW);
+            fused.widen_panels(&product, 0..1);
+            let mut sums: Vec<f32> = start.iter().map(|&bits| f32::from_bits(bits)).collect();
+            let mut tile = Tile { row: 0, rows: LOW, panel: 0, panels: 1, sums: &mut sums, stride: PANEL };
+            fused.multiply(0, &mut tile, true);
+            for at in (0..LOW * PANEL).step_by(LANES) {
+                let before: [f32; LANES] = std::array::from_fn(|i| f32::from_bits(start[at + i]));
+                let words = std::array::from_fn(|i| w[at % PANEL + i]);
+                // SAFETY: `has_bf16_dot` has checked that the processor has the instruction.
+                let want = unsafe { dot(before, [x[at / PANEL]; LANES], words) }.map(f32::to_bits);
+                let got: Vec<u32> = sums[at..at + LANES].iter().map(|sum| sum.to_bits()).collect();
+                assert_eq!(got, want, "{counter} {at}");
+            }
+        }
+        assert_eq!(control_word(), control);
     }
 }

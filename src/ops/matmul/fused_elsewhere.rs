@@ -11,7 +11,7 @@ pub(super) enum Fused {}
 
 impl Fused {
     /// Returns `None`.
-    pub fn new(_: Isa, _: &Product<'_>, _: impl Iterator<Item = Range<usize>>) -> Option<Fused> {
+    pub fn new(_: Isa, _: &Product<'_>, _: usize, _: impl Iterator<Item = Range<usize>>) -> Option<Fused> {
         None
     }
 

@@ -54,7 +54,7 @@ fn run_job<P: Epilogue>(
             multiply(kernel, product, tile, resume);
         });
     }
-    let mut fused = Fused::new(isa, product, (0..tiles).map(|i| from(i)..rows.end.min(from(i + 1))));
+    let mut fused = Fused::new(isa, product, tallest, (0..tiles).map(|i| from(i)..rows.end.min(from(i + 1))));
     for panel in panels.clone().step_by(group) {
         let count = group.min(panels.end - panel);
         if let Some(fused) = &mut fused {
