@@ -160,13 +160,15 @@ def sft_step():
 def beside_trl():
     """Returns the table of a run beside TRL's GRPOTrainer."""
     found, where = record("trl.json")
-    out = [f"{found['updates']} updates on sums, seed {found['seed']}, {found['threads']} thread, TRL {found['trl']} (`{where}`):", "",
-           "| | accuracy, greedy / temperature 1 | reward, first and last five updates | seconds per update | memory, GiB |",
-           "| --- | --- | --- | --- | --- |"]
+    out = [f"{found['updates']} updates of 128 answers on sums, seed {found['seed']}, {found['dtype']}, {found['threads']} thread of {found['cpu']},"
+           f" TRL {found['trl']} with torch {found['torch']} (`{where}`):", "",
+           "| | median seconds per update | largest resident memory, GiB | answers in the backward pass, mean | reward of the last five updates |"
+           " accuracy, greedy / temperature 1 |", "| --- | --- | --- | --- | --- | --- |"]
     for name, system in found["systems"].items():
-        rewards = [statistics.mean(step["reward"] for step in part) for part in (system["steps"][:5], system["steps"][-5:])]
-        seconds = statistics.median(step["seconds"] for step in system["steps"])
-        out.append(f"| {name} | {accuracy(system)} | {rewards[0]:.2f}, {rewards[1]:.2f} | {seconds:.0f} | {system['memory_gib']:.1f} |")
+        steps = system["steps"]
+        seconds, reward = statistics.median(step["seconds"] for step in steps), statistics.mean(step["reward"] for step in steps[-5:])
+        computed = statistics.mean(step.get("responses_computed", 128) for step in steps)
+        out.append(f"| {name} | {seconds:.0f} | {system['memory_gib']:.1f} | {computed:.0f} | {reward:.2f} | {accuracy(system)} |")
     return out
 
 
