@@ -172,5 +172,18 @@ def beside_trl():
     return out
 
 
+def four_bits():
+    """Returns the table of servers with weights of 4 bits and more."""
+    found, where = record("four_bits.json")
+    systems = list(dict.fromkeys(row["system"] for row in found["rows"]))
+    out = [f"Tokens per second, and in brackets the times as fast as {systems[0]}; {found['threads']} threads, median of"
+           f" {len(found['rows'][0]['rounds'])} turns (`{where}`):", "", f"| requests at a time | {' | '.join(systems)} |",
+           "| --- |" + " --- |" * len(systems)]
+    for concurrent in dict.fromkeys(row["concurrent"] for row in found["rows"]):
+        first, *others = [row["tokens_per_s"] for row in found["rows"] if row["concurrent"] == concurrent]
+        out.append(f"| {concurrent} | {first:,.0f} | {' | '.join(f'{rate:,.0f} ({rate / first:.2f})' for rate in others)} |")
+    return out
+
+
 BLOCKS = {"smollm2": table, "smollm2 in short": in_short, "smollm2 claims": claims, "smollm2 kinds": kinds, "smollm2 scorers": scorers, "smollm2 sft step": sft_step,
-          "smollm2 beside TRL": beside_trl}
+          "smollm2 beside TRL": beside_trl, "smollm2 four bits": four_bits}

