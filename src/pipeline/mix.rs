@@ -17,6 +17,8 @@ const LOOK: usize = 256;
 const TURNS: u64 = (1 << 63) - 1;
 
 impl Stage for MixConfig {
+    const WHOLE: Option<&'static str> = Some("no --shard: `mix` draws rows from all datasets in turn");
+
     fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
         Ok(Box::new(Mix(self)))
     }

@@ -57,6 +57,9 @@ pub fn run_after<C: Stage>(
         }
         _ => {}
     }
+    if let (Some(why), Some(_)) = (C::WHOLE, shard) {
+        return Err(Error::input("--shard", format!("a part of `{}`", C::NAME), why));
+    }
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     let parts = if shard.is_none() { merge::shards(dir)? } else { None };
     let work = Work { parts, ..Work::open(config, dir, shard, machine)? };

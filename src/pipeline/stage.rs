@@ -17,6 +17,8 @@ use crate::reward::Scorer;
 
 /// A kind of stage, implemented by its settings.
 pub trait Stage: StageKeys {
+    /// Reason why the stage cannot be sharded, or `None` if it can.
+    const WHOLE: Option<&'static str> = None;
     /// Returns the number of outcomes per row; each is kept, rejected or unjudged.
     fn outcomes(&self) -> usize {
         1

@@ -149,4 +149,5 @@ fn mix_takes_rows_by_weight_and_turn() {
     let other = MixConfig { seed: 2, max_rows: Some(50), ..config };
     let (summary, _) = run(&other, &dir.path().join("other"), None).unwrap();
     assert_eq!(summary.kept, 50);
+    assert!(refused(run(&other, &dir.path().join("part"), Some(Shard { index: 0, count: 2 }))).contains("--shard"));
 }
