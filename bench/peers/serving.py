@@ -57,6 +57,19 @@ def llama_request(port, ids, seed):
     assert post(port, "/completion", body)["tokens_predicted"] == NEW
 
 
+def llama_server(program, gguf, port):
+    """Returns the command of llama.cpp's server for as many requests as are measured."""
+    return [program, "-m", gguf, "--port", port, "-np", 16, "-c", 16 * 512, "-t", THREADS, "-tb", THREADS, "--no-webui", "-ngl", 0]
+
+
+def origin():
+    """Returns the commit and the processor, for a record."""
+    git = lambda *command: subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True).stdout.strip()  # noqa: E731
+    commit = git("rev-parse", "--short", "HEAD") + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
+    cpu = next(line.split(": ")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    return {"commit": commit, "cpu": cpu}
+
+
 @contextlib.contextmanager
 def server(command, port):
     """Runs a server until it is no longer needed. Its output is kept for errors."""
@@ -201,8 +214,7 @@ def measure(args, job):
     vocab = config.get("text_config", config)["vocab_size"]
     ours, theirs, third = free_port(), free_port(), free_port()
     omr = [args.omr, "--device", "cpu", "--threads", THREADS, "serve", model, "--port", ours, "all_ids=true", f"dtype={job.split('-')[1]}"]
-    llama = [args.llama_server, "-m", model / "model.gguf", "--port", theirs, "-np", 16, "-c", 16 * 512, "-t", THREADS, "-tb", THREADS,
-             "--no-webui", "-ngl", 0]
+    llama = llama_server(args.llama_server, model / "model.gguf", theirs)
     systems = {
         "omr serve": lambda *at: turn(lambda ids, seed: openai_request(ours, ids, seed), *at),
         "Hugging Face generate": lambda *at: hugging_face(model, *at),
@@ -259,18 +271,16 @@ def main():
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    git = lambda *command: subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True).stdout.strip()  # noqa: E731
-    commit = git("rev-parse", "--short", "HEAD") + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
-    cpu = next(line.split(": ")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    slug = "-".join("".join(c if c.isalnum() else " " for c in cpu.lower()).split())
-    args.out = args.out or ROOT / f"bench/results/{time.strftime('%Y-%m-%d', time.gmtime())}-{slug}-{commit}-serving"
+    of = origin()
+    slug = "-".join("".join(c if c.isalnum() else " " for c in of["cpu"].lower()).split())
+    args.out = args.out or ROOT / f"bench/results/{time.strftime('%Y-%m-%d', time.gmtime())}-{slug}-{of['commit']}-serving"
     args.out.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as temporary:
         args.models = args.models or pathlib.Path(temporary)
         load = os.getloadavg()[0]
         jobs = [measure(args, job) for job in args.jobs.split(",")]
     version = args.llama_server and subprocess.run([args.llama_server, "--version"], capture_output=True, text=True)
-    record = {"kind": "serving", "commit": commit, "cpu": cpu, "threads": THREADS, "prompt": PROMPT, "new": NEW, "load_before": load,
+    record = {"kind": "serving", **of, "threads": THREADS, "prompt": PROMPT, "new": NEW, "load_before": load,
               "llama_server": version and (version.stdout + version.stderr).splitlines()[0], "jobs": jobs}
     (args.out / "serving.json").write_text(json.dumps(record, indent=1) + "\n")
 

@@ -10,7 +10,7 @@ usage: tools/smollm2 WORK/base && tools/reasoning-gym rows configs/smollm2/sets.
   --dtype TYPE f32 or bf16: in bf16 TRL computes by autocast, and omr with f32 masters
   --out DIR    folder for trl.json (default: bench/results/<date>-smollm2)
 TRL generates by transformers, without vLLM, and gets a malloc that keeps its pages. Memory is the largest resident size of each process.
-Needs the packages torch, transformers, trl and datasets. A TRL step takes one to two minutes on one core.
+Needs the packages torch, transformers, trl and datasets. A TRL step takes one to four minutes on one core.
 """
 import argparse
 import datetime
@@ -23,9 +23,12 @@ import subprocess
 import sys
 import time
 
-from sft_step import KEEPS
-
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
+sys.path.insert(0, str(ROOT / "bench/peers"))
+sys.dont_write_bytecode = True
+
+from serving import origin  # noqa: E402
+from sft_step import KEEPS  # noqa: E402
 
 
 def inside(args):
@@ -56,8 +59,8 @@ def inside(args):
         output_dir=str(args.trained), per_device_train_batch_size=32, gradient_accumulation_steps=4, num_generations=8,
         max_completion_length=64, temperature=1.0, learning_rate=2e-5, warmup_steps=2, lr_scheduler_type="constant_with_warmup",
         max_steps=args.updates, beta=0.0, epsilon=3e-4, epsilon_high=4e-4, importance_sampling_level="sequence", loss_type="grpo",
-        scale_rewards="group", use_cpu=True, bf16=args.dtype == "bf16", shuffle_dataset=False, logging_steps=1, save_strategy="no", report_to=[], weight_decay=0.0,
-        gradient_checkpointing=False, max_grad_norm=1.0, seed=args.seed, disable_tqdm=True)
+        scale_rewards="group", use_cpu=True, bf16=args.dtype == "bf16", shuffle_dataset=False, logging_steps=1, save_strategy="no",
+        report_to=[], weight_decay=0.0, gradient_checkpointing=False, max_grad_norm=1.0, seed=args.seed, disable_tqdm=True)
     steps, begun = open(args.trained / "steps.jsonl", "w"), [time.time()]
 
     class Log(TrainerCallback):
@@ -75,8 +78,8 @@ def inside(args):
     tokenizer.save_pretrained(args.trained)
     scorer.stdin.close()
     scorer.wait()
-    used = {"memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "torch": torch.__version__}
-    (args.trained / "used.json").write_text(json.dumps(used))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    (args.trained / "memory.json").write_text(json.dumps(memory))
 
 
 def measured(args, omr, model):
@@ -126,20 +129,18 @@ def main():
     ended, cpu_theirs = time.time(), used() - cpu
     read = lambda path: [json.loads(line) for line in path.read_text().splitlines()]  # noqa: E731
     mine, theirs = read(ours / "metrics.jsonl"), read(args.trained / "steps.jsonl")
+    import torch
     import trl
-    theirs_used = json.loads((args.trained / "used.json").read_text())
-    cpu_name = next(line.split(": ")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     line = lambda step: {"reward": step["critic/score/mean"], "length": step["response_length/mean"], "seconds": step["timing_s/step"],  # noqa: E731
                          "responses_computed": step["training/num_responses_computed"]}
     found = {
         "task": args.task, "updates": args.updates, "seed": args.seed, "threads": args.threads, "dtype": args.dtype, "trl": trl.__version__,
-        "torch": theirs_used["torch"], "cpu": cpu_name, "commit": commit, "load_before_each": load,
+        "torch": torch.__version__, **origin(), "load_before_each": load,
         "systems": {
             "omr": {**measured(args, omr, ours / "model"), "seconds": middle - begun, "cpu_seconds": cpu,
                     "memory_gib": memory, "steps": [line(step) for step in mine]},
             "TRL": {**measured(args, omr, args.trained), "seconds": ended - middle, "cpu_seconds": cpu_theirs,
-                    "memory_gib": theirs_used["memory_gib"], "steps": theirs},
+                    "memory_gib": json.loads((args.trained / "memory.json").read_text()), "steps": theirs},
         },
     }
     (args.out / "trl.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -15,7 +15,6 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
@@ -44,8 +43,7 @@ def main():
                           "dtype=bf16", *keys]
     port = serving.free_port()
     ask["llama.cpp, Q4_1"] = lambda ids, seed: serving.llama_request(port, ids, seed)
-    commands[port] = [args.llama_server, "-m", args.gguf, "--port", port, "-np", 16, "-c", 16 * 512, "-t", serving.THREADS, "-tb",
-                      serving.THREADS, "--no-webui", "-ngl", 0]
+    commands[port] = serving.llama_server(args.llama_server, args.gguf, port)
     turns = {(concurrent, name): [] for concurrent in serving.CONCURRENT for name in ask}
     # Each round has new processes, because the speed of a process depends on where its memory lies.
     for number in range(args.rounds):
@@ -58,9 +56,7 @@ def main():
             for (concurrent, name), rates in turns.items()]
     for row in rows:
         print(f"{row['concurrent']:2} {row['system']:16} {row['tokens_per_s']:6.1f} tokens/s of {[round(rate, 1) for rate in row['rounds']]}")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    cpu = next(line.split(": ")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    record = {"commit": commit, "cpu": cpu, "threads": serving.THREADS, "load_before": load, "rows": rows}
+    record = {**serving.origin(), "threads": serving.THREADS, "load_before": load, "rows": rows}
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "four_bits.json").write_text(json.dumps(record, indent=1) + "\n")
 
