@@ -35,6 +35,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let options = Options { model, root, config: engine, ..Options::default() };
     let mut parameters = config.parameters();
     parameters.insert("seed".to_owned(), json!(config.seed));
+    parameters.insert("chat_template_kwargs".to_owned(), config.chat_template_kwargs.variables().into());
     // The default of `omr generate` may exceed what a long conversation leaves.
     if overrides.overrides.iter().any(|key| key.starts_with("max_tokens=")) {
         parameters.insert("max_tokens".to_owned(), json!(config.max_tokens));

@@ -103,8 +103,9 @@ enum Format {
 /// Runs the evaluation and prints the path of the summary to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     evaluate(args, context)?;
+    let writes = context.leads() && !(args.list || args.dry_run || args.overrides.print_config);
     match (args.format, &args.out) {
-        (Some(Format::LmmsEval), Some(out)) if context.leads() && out.join("samples.jsonl").exists() => {
+        (Some(Format::LmmsEval), Some(out)) if writes && out.join("samples.jsonl").exists() => {
             print(&format!("{}\n", lmms_eval::write(out)?.display()))
         }
         _ => Ok(()),
@@ -206,10 +207,10 @@ fn task_file(args: &Args, config: &mut EvalConfig) -> Result<Option<TaskFile>> {
         return Err(Error::input("omr eval", found, "only one of them"));
     }
     let scorer = &file.config.scorer;
-    if args.mode.is_none() {
+    if args.mode.is_none() && !args.overrides.overrides.iter().any(|key| key.starts_with("mode=")) {
         config.mode = scorer.mode;
     }
-    if !scorer.command.is_empty() {
+    if config.reward.command.is_empty() {
         config.reward.command.clone_from(&scorer.command);
     }
     Ok(Some(file))
@@ -351,7 +352,10 @@ impl Eval<'_> {
                 Ok(())
             })
         };
-        session.finish(dir, config, &summary, || summary.exists(), work)
+        // A file of answers that is newer than the summary is scored again.
+        let time = |file: &Path| file.metadata().and_then(|file| file.modified()).ok();
+        let is_newer = || config.responses.as_ref().is_some_and(|file| time(file) > time(&summary));
+        session.finish(dir, config, &summary, || summary.exists() && !is_newer(), work)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::choice::{BaseFormat, named};
 use crate::config::GenerateConfig;
 use crate::error::{Error, Result};
 use crate::eval::{self, Onto, Probe};
+use crate::files;
 use crate::hub::Kind;
 use crate::replay;
 
@@ -46,6 +47,7 @@ pub struct Args {
 /// Writes the model and prints its path to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(config) = args.overrides.load::<GenerateConfig>(None, None)? else { return Ok(()) };
+    eval::is_new(&args.out)?;
     let line = match (&args.merge, args.quantize.as_deref()) {
         (_, Some([format, model])) => {
             if let Some(setting) = args.overrides.overrides.first() {
@@ -60,7 +62,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             let dir = if of_run.is_dir() { of_run } else { repository(merge, Kind::Model, "--merge")? };
             context.with_machine(|machine| {
                 let probe = match &args.rows {
-                    Some(rows) => Probe::Rows(rows),
+                    Some(rows) => {
+                        files::open(rows).map_err(Error::io(rows))?;
+                        Probe::Rows(rows)
+                    }
                     None if args.onto == Onto::Original && merge.join("config.yaml").exists() => {
                         Probe::Batch(replay::last_batch(merge, machine)?)
                     }

@@ -7,6 +7,7 @@ use super::args::{Overrides, repository};
 use super::stdout::{Stdout, try_write};
 use crate::config::GenerateConfig;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::hub::Kind;
 use crate::serve::Batch;
 
@@ -50,6 +51,7 @@ pub struct Args {
 /// Streams the answer to one question to stdout, or answers a file of questions and writes a file of answers.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(mut config) = args.overrides.load::<GenerateConfig>(None, None)? else { return Ok(()) };
+    args.out.iter().try_for_each(files::writable)?;
     let (model, root) = (repository(&args.model, Kind::Model, "--model")?, args.model.display().to_string());
     config.dtype = context.dtype(config.dtype, Some(&model));
     let batch = Batch { model, root, config };

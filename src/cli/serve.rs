@@ -81,15 +81,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if let Some(url) = &args.compare_url {
         return Err(Error::input("--compare-url", url, "no such flag: open the pages of both servers side by side"));
     }
-    let (root, overrides) = args.named.resolve()?;
+    let (root, mut overrides) = args.named.resolve()?;
+    overrides.overrides.extend(args.max_model_len.map(|n| format!("max_model_len={n}")));
+    overrides.overrides.extend(args.max_num_seqs.map(|n| format!("max_num_seqs={n}")));
     let Some(config) = overrides.load::<ServeConfig>(None, None)? else { return Ok(()) };
     let model = repository(Path::new(&root), Kind::Model, "MODEL")?;
-    let config = ServeConfig {
-        dtype: context.dtype(config.dtype, Some(&model)),
-        max_model_len: args.max_model_len.or(config.max_model_len),
-        max_num_seqs: args.max_num_seqs.unwrap_or(config.max_num_seqs),
-        ..config
-    };
+    let config = ServeConfig { dtype: context.dtype(config.dtype, Some(&model)), ..config };
     args.api_key.iter().chain(&args.admin_api_key).for_each(|key| secrets::keep(key));
     let options = Options {
         model,

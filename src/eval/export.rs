@@ -50,7 +50,6 @@ pub fn quantize(dir: &Path, out: &Path, format: BaseFormat) -> Result<String> {
     }
     let is_tied = ModelConfig::load(&dir.join("config.json"))?.text.tie_word_embeddings;
     let written = crate::model::quantize::quantize(dir, &QuantizationConfig { base: format, ..Default::default() })?;
-    is_new(out)?;
     let bytes: usize = written.weights.iter().flat_map(|file| &file.tensors).map(Outgoing::bytes).sum();
     files::folder(out, |folder| {
         written.write(folder, &mut |_| Ok(Vec::new()))?;
@@ -65,7 +64,7 @@ pub fn quantize(dir: &Path, out: &Path, format: BaseFormat) -> Result<String> {
 }
 
 /// Errors if the directory `out` exists.
-fn is_new(out: &Path) -> Result<()> {
+pub fn is_new(out: &Path) -> Result<()> {
     let found = || format!("{}, which exists", out.display());
     if out.exists() { Err(Error::input("--out", found(), "a new folder: nothing is overwritten")) } else { Ok(()) }
 }
@@ -85,7 +84,6 @@ pub fn export(
         let found = format!("{}, which contains no {}", dir.display(), base_model::ADAPTER_CONFIG);
         return Err(Error::input("--merge", found, "a run that trained an adapter (key lora), or its model directory"));
     };
-    is_new(out)?;
     let (weights, mut model_config) = (WeightFiles::open(&base)?, ModelConfig::load(&dir.join("config.json"))?);
     if onto == Onto::Original && weights.has_any_codes() {
         let found = format!("original, but {} has the codes alone", base.display());

@@ -34,13 +34,15 @@ struct Answered {
     input_ids: Vec<u32>,
     /// True for the tokens of the response.
     loss_mask: Vec<bool>,
+    /// Log-probs that the line has already.
+    recorded: Option<Recorded>,
 }
 
 impl Answered {
-    fn new(prompt: Arc<Prompt>, token_ids: Vec<u32>) -> Answered {
+    fn new(prompt: Arc<Prompt>, token_ids: Vec<u32>, recorded: Option<Recorded>) -> Answered {
         let input_ids = [&prompt.token_ids[..], &token_ids].concat();
         let loss_mask = (0..input_ids.len()).map(|t| t >= prompt.token_ids.len()).collect();
-        Answered { prompt, token_ids, input_ids, loss_mask }
+        Answered { prompt, token_ids, input_ids, loss_mask, recorded }
     }
 
     /// Computes the log-probs of the response's tokens after a change of the forward pass. On a counting device, only
@@ -71,13 +73,14 @@ pub fn score(
 ) -> Result<()> {
     let reader = Reader::open(dir, config)?;
     let (lines, prompts) = reader.lines(file)?;
-    let answered = |(line, prompt): (&Line, Arc<Prompt>)| -> Result<Answered> {
+    let answered = |(line, prompt): (&Line, Option<Arc<Prompt>>)| -> Result<Option<Answered>> {
+        let Some(prompt) = prompt else { return Ok(None) };
         let token_ids = token_ids(&reader, line, &prompt.place)?;
-        Ok(Answered::new(prompt, token_ids))
+        let recorded = Recorded::of(line, token_ids.len(), &prompt.place)?;
+        Ok(Some(Answered::new(prompt, token_ids, recorded)))
     };
-    let rows: Vec<Answered> = lines.iter().zip(prompts).map(answered).collect::<Result<_>>()?;
-    let of = |(line, row): (&Line, &Answered)| Recorded::of(line, row.token_ids.len(), &row.prompt.place);
-    let recorded: Vec<Option<Recorded>> = lines.iter().zip(&rows).map(of).collect::<Result<_>>()?;
+    // A line that `omr generate` skipped has no row.
+    let mut rows: Vec<Option<Answered>> = lines.iter().zip(prompts).map(answered).collect::<Result<_>>()?;
     let all_ids = config.all_ids || lines.iter().any(others_logprobs::is_foreign);
     let allowed = (!all_ids).then(|| allowed_ids(&reader.config, &reader.chat));
     let policy = |dev: &mut Device| -> Result<Policy> {
@@ -89,33 +92,42 @@ pub fn score(
         let mut dev = Device::count_for(machine.target);
         let model = Model::empty_of(&mut dev, dir, reader.config.clone(), dtype)?;
         let policy = policy(&mut dev)?;
-        rows.iter().try_for_each(|row| row.logprobs(&mut dev, &model, policy, Change::NONE).map(drop))?;
+        rows.iter().flatten().try_for_each(|row| row.logprobs(&mut dev, &model, policy, Change::NONE).map(drop))?;
         Ok(((), dev.high_water()))
     };
     let dtype = DType::of(config.dtype, machine.target.kind);
     let ((), plan) = fits::within(machine.target, dtype, LOWER, count)?;
 
     machine.observer.note(&format!("score: {}", plan.line()));
+    let skipped = rows.iter().filter(|row| row.is_none()).count();
+    if skipped > 0 {
+        machine.observer.note(&format!("score: {skipped} skipped lines of {} are copied unchanged", rows.len()));
+    }
     let mut dev = (machine.device)(&plan)?;
     let model = Model::load_shown(&mut dev, dir, reader.config.clone(), dtype, machine.observer)?;
     let policy = policy(&mut dev)?;
     machine.observer.begin("score", "rows", rows.len() as u64, 0);
     let mut comparison = Comparison::default();
-    for (done, ((mut line, row), recorded)) in lines.into_iter().zip(&rows).zip(recorded).enumerate() {
+    for (done, (mut line, row)) in lines.into_iter().zip(&mut rows).enumerate() {
         machine.observer.check_stop()?;
-        let logprobs = row.logprobs(&mut dev, &model, policy, Change::NONE)?;
-        if let Some(recorded) = recorded {
-            let difference = comparison.add(done, recorded, &logprobs, &row.prompt, reader.chat.media);
-            line.insert("logprobs_diff_max".to_owned(), json!(difference));
+        if let Some(row) = row {
+            let logprobs = row.logprobs(&mut dev, &model, policy, Change::NONE)?;
+            if let Some(recorded) = row.recorded.take() {
+                let difference = comparison.add(done, recorded, &logprobs, &row.prompt, reader.chat.media);
+                line.insert("logprobs_diff_max".to_owned(), json!(difference));
+            }
+            line.insert("token_ids".to_owned(), json!(row.token_ids));
+            line.insert("logprobs".to_owned(), json!(logprobs));
         }
-        line.insert("token_ids".to_owned(), json!(row.token_ids));
-        line.insert("logprobs".to_owned(), json!(logprobs));
         put(&format!("{}\n", Value::Object(line)))?;
         machine.observer.step(done as u64 + 1, &[]);
     }
     machine.observer.end();
-    let lines = comparison
-        .lines(policy, &mut |index, policy, change| rows[index].logprobs(&mut dev, &model, policy, *change))?;
+    let again = &mut |index: usize, policy, change: &Change| match &rows[index] {
+        Some(row) => row.logprobs(&mut dev, &model, policy, *change),
+        None => Ok(Vec::new()),
+    };
+    let lines = comparison.lines(policy, again)?;
     lines.iter().for_each(|line| machine.observer.note(&format!("score: {line}")));
     Ok(())
 }
@@ -130,7 +142,7 @@ pub fn score_to(out: &Path, dir: &Path, file: &Path, config: &GenerateConfig, ma
 /// Returns the tokens of a line's response: its `token_ids`, or those of its `response` and the end of the turn.
 fn token_ids(reader: &Reader, line: &Line, place: &str) -> Result<Vec<u32>> {
     let wrong = |found: String| Error::input(place, found, "`token_ids`, a list of token ids, or `response`, a text");
-    let ids = TOKEN_IDS.iter().find_map(|name| line.get(*name));
+    let ids = TOKEN_IDS.iter().find_map(|name| line.get(*name).filter(|ids| !ids.is_null()));
     let ids = match (ids, line.get("response")) {
         (Some(Value::Array(ids)), _) => {
             let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());

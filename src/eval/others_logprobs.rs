@@ -41,7 +41,9 @@ impl Recorded {
     /// Reads the recorded fields of a line, or returns `None` if it has no log-probs. `tokens` is the number of tokens of
     /// the response.
     pub fn of(line: &Line, tokens: usize, place: &str) -> Result<Option<Recorded>> {
-        let Some((name, value)) = LOGPROBS.iter().find_map(|name| Some((*name, line.get(*name)?))) else {
+        let Some((name, value)) =
+            LOGPROBS.iter().find_map(|name| Some((*name, line.get(*name).filter(|value| !value.is_null())?)))
+        else {
             return Ok(None);
         };
         let logprobs: Vec<f32> = read(place, name, value, "a list of numbers")?;

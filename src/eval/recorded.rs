@@ -40,6 +40,9 @@ impl Recorded {
                 Some(own) => own.name.to_owned(),
                 None => task::find(&line.task).map_err(|error| error.within(&place))?.name.to_owned(),
             };
+            if line.responses.is_empty() {
+                return Err(Error::input(&place, "no responses", expected));
+            }
             if !recorded.tasks.contains(&name) {
                 recorded.tasks.push(name.clone());
             }

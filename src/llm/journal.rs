@@ -227,7 +227,7 @@ impl Journal {
 impl Drop for Journal {
     /// Removes the file of finished answers if it is empty or no longer needed. A job without answers leaves nothing.
     fn drop(&mut self) {
-        if self.answers.is_empty() || self.finished.is_some() {
+        if self.finished.is_some() || self.file.metadata().is_ok_and(|file| file.len() == 0) {
             let _ = fs::remove_file(beside(&self.out, ".partial"));
         }
         // Fails if there are answers.

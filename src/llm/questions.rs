@@ -51,19 +51,22 @@ impl Reader {
         self.prompt(fields, Some(images), &at(&folder, "--prompt"))
     }
 
-    /// Reads all lines of a file and returns them both unchanged and as prompts. Images are files in the folder of
-    /// `file`, or `data:` URLs.
-    pub fn lines(&self, file: &Path) -> Result<(Vec<Line>, Vec<Arc<Prompt>>)> {
+    /// Reads all lines of a file and returns them both unchanged and as prompts; a line that `omr generate` has skipped
+    /// has none. Images are files in the folder of `file`, or `data:` URLs.
+    pub fn lines(&self, file: &Path) -> Result<(Vec<Line>, Vec<Option<Arc<Prompt>>>)> {
         let folder = Folder::open(folder_of(file))?;
         let (mut lines, mut prompts) = (Vec::new(), Vec::new());
         jsonl(file, usize::MAX, |at, fields| {
             let fields = fields?;
             let place = format!("{} line {}", file.display(), at.number);
-            prompts.push(Arc::new(self.line(&folder, fields.clone(), &place)?));
+            let has_response = fields.get("response").is_some_and(|response| !response.is_null());
+            let is_skipped = fields.get("error").is_some_and(Value::is_object) && !has_response;
+            let prompt = if is_skipped { None } else { Some(Arc::new(self.line(&folder, fields.clone(), &place)?)) };
+            prompts.push(prompt);
             lines.push(fields);
             Ok(())
         })?;
-        if lines.is_empty() {
+        if prompts.iter().all(Option::is_none) {
             return Err(Error::input(file, "no questions", "one line per question"));
         }
         Ok((lines, prompts))

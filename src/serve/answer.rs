@@ -79,11 +79,15 @@ impl Answer {
     /// Sends a request to the engine.
     pub fn begin(app: &Arc<App>, request: Prepared) -> Api<Answer> {
         let n = request.sampling.n;
-        let of =
-            |(prompt, params): &(_, _)| EngineCoreRequest::new(Arc::clone(prompt), n, RequestParams::clone(params));
+        // Each choice of each prompt has its own noise.
+        let of = |(i, (prompt, params)): (usize, &(_, _))| EngineCoreRequest {
+            first_choice: (i * n) as u32,
+            ..EngineCoreRequest::new(Arc::clone(prompt), n, RequestParams::clone(params))
+        };
         // A stop string ends a choice, so the tokens of such a request must be seen at once.
         let is_immediate = request.output.stream || !request.sampling.stop.is_empty();
-        let submitted = app.engine.submit(&request.id, request.prompts.iter().map(of).collect(), is_immediate)?;
+        let submitted =
+            app.engine.submit(&request.id, request.prompts.iter().enumerate().map(of).collect(), is_immediate)?;
         request.prompts.iter().for_each(|(prompt, _)| app.metrics.count_prompt(prompt.token_ids.len()));
         let choice = |_| {
             let (sampling, tokenizer) = (&request.sampling, &app.chat.tokenizer);
@@ -231,6 +235,7 @@ impl Answer {
             route: self.request.route.path().to_owned(),
             system_fingerprint: self.begun_with.clone(),
             request: self.request.body.clone(),
+            logprobs_mode: self.app.options.logprobs_mode,
             choices: self.results(),
         };
         recorder.add(&line).map_err(|error| ApiError::internal(&error))

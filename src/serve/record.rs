@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::ops::sample::LogprobsMode;
 
 /// A line of the record.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub struct Line {
     pub system_fingerprint: String,
     /// The request with its seed. Images are `data:` URLs.
     pub request: Value,
+    /// Distribution of the log-probs.
+    #[serde(default)]
+    pub logprobs_mode: LogprobsMode,
     /// The choices of the answer.
     pub choices: Vec<RecordedChoice>,
 }
@@ -49,6 +53,12 @@ impl Recorder {
         }
         let options = File::options().create(true).read(true).append(true).open(path);
         let file = options.map_err(Error::io(path))?;
+        let mut begin = [0; 6];
+        let len = file.read_at(&mut begin, 0).map_err(Error::io(path))?;
+        if !b"{\"id\":".starts_with(&begin[..len]) {
+            let found = format!("{}, another kind of file", path.display());
+            return Err(Error::input("--record-requests", found, "a new file or one that a server has recorded"));
+        }
         cut_torn_line(&file).map_err(Error::io(path))?;
         Ok(Recorder { path: path.to_owned(), file: Mutex::new(file) })
     }

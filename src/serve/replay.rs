@@ -60,7 +60,9 @@ async fn again(app: &Arc<App>, line: &Line, place: &str) -> Result<Option<String
         body.as_object_mut().map(|body| body.shift_remove(name));
     }
     let failed = |error: ApiError| Error::Failed(format!("{place}: {}", error.json()["error"]["message"]));
-    let mut answer = Answer::begin(app, prepare(app, route, body).await.map_err(failed)?).map_err(failed)?;
+    let mut request = prepare(app, route, body).await.map_err(failed)?;
+    request.prompts.iter_mut().for_each(|(_, params)| params.logprobs_mode = line.logprobs_mode);
+    let mut answer = Answer::begin(app, request).map_err(failed)?;
     while answer.next().await.map_err(failed)?.is_some() {}
     let found = answer.results();
     let differs = |(i, (a, b)): (usize, (&RecordedChoice, &RecordedChoice))| {

@@ -101,6 +101,7 @@ fn recorded_answers_are_those_to_every_question() {
     score(&[&all[..], &[line(14, "A")]].concat(), &["index 14", "14"]);
     score(&[json!({"task": "logicvisto", "index": 0, "responses": []})], &["line 1", "logicvisto"]);
     score(&[json!({"task": "logicvista", "index": 0})], &["line 1", "responses"]);
+    score(&[json!({"task": "logicvista", "index": 0, "responses": []})], &["line 1", "no responses"]);
 
     let (file, out) = (answers(&dir, &all), at(&dir, "done"));
     let args = ["eval", "--data", &at(&dir, ""), "--responses", &file, "--out", &out, "--limit", "4"];

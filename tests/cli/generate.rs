@@ -309,6 +309,15 @@ fn a_text_is_scored_with_the_token_that_ends_the_turn() {
     let ids = line["token_ids"].as_array().unwrap();
     assert_eq!(ids.last(), generation["eos_token_id"].get(0));
     assert_eq!(ids.len(), line["logprobs"].as_array().unwrap().len());
+    // A line that `omr generate` has skipped is copied, and null is like no field.
+    let skipped = json!({"prompt": "<image> What?", "error": {"message": "no image"}});
+    let null = json!({"prompt": "What?", "response": "One", "token_ids": null, "logprobs": null});
+    fs::write(at("text.jsonl"), format!("{skipped}\n{null}\n")).unwrap();
+    let output = omr().args(["score", "--logprobs", &at("text.jsonl"), "--model", &at("")]).output().unwrap();
+    let (text, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines[0] == skipped && err.contains("1 skipped lines of 2"), "{err}");
+    assert!(lines[1]["logprobs"].as_array().is_some_and(|logprobs| logprobs.len() > 1), "{text}");
     for (row, part) in [
         (json!({"prompt": "What?"}), "found neither"),
         (json!({"prompt": "What?", "token_ids": []}), "no tokens"),

@@ -106,6 +106,15 @@ fn the_benchmark_of_the_page_runs() {
     assert_eq!((&summary["tasks"]["shapes"]["n"], &summary["mode"]), (&json!(3), &json!("strict")));
     let (code, _, stderr) = run(&args);
     assert!(code == 0 && stderr.contains("finished"), "{stderr}");
+    // Other answers are scored again, by the mode of the command line.
+    let text = fs::read_to_string(dir.path().join("answers.jsonl")).unwrap().replace("<answer>B", "<answer>A");
+    fs::write(dir.path().join("answers.jsonl"), text).unwrap();
+    let (code, _, stderr) = run(&args);
+    assert!(code == 0 && stderr.contains("shapes: acc_score 33.3 %"), "{stderr}");
+    let other = at(dir.path(), "compat");
+    let (code, _, stderr) = run(&[&args[..6], &[other.as_str(), "mode=compat"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(fs::read_to_string(dir.path().join("compat/summary.json")).unwrap().contains("\"mode\": \"compat\""));
 }
 
 #[test]

@@ -277,6 +277,28 @@ async fn recorded_requests_are_answered_again_bit_for_bit() {
         "{stdout}"
     );
     assert_eq!(stdout.lines().count(), 2);
+    // The record names the distribution of its log-probs.
+    let file = dir.path().join("processed.jsonl").display().to_string();
+    let server = Server::start(&model, &["--record-requests", &file, "--logprobs-mode", "processed_logprobs"]);
+    let mut with_logprobs = chat("One");
+    with_logprobs["temperature"] = json!(0.5);
+    with_logprobs["logprobs"] = json!(true);
+    server.chat(&with_logprobs).await;
+    drop(server);
+    let (code, stdout, stderr) = replay(&file, &model);
+    assert_eq!(code, 0, "{stdout} {stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_prompts_of_a_request_get_different_noise() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&model(dir.path()), &[]);
+    let mut body = json!({"prompt": ["One", "One", "One"], "seed": 3, "max_tokens": 12, "ignore_eos": true});
+    let texts = |answer: &Value| (0..3).map(|i| answer["choices"][i]["text"].to_string()).collect::<Vec<_>>();
+    let listed = texts(&server.ok("/v1/completions", &body).await);
+    (body["prompt"], body["n"]) = (json!("One"), json!(3));
+    assert_eq!(listed, texts(&server.ok("/v1/completions", &body).await));
+    assert!(listed[0] != listed[1] && listed[1] != listed[2], "{listed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

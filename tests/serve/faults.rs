@@ -373,6 +373,10 @@ async fn a_torn_line_of_the_record_of_requests_is_cut_and_a_pipe_is_refused() {
     let model = model.display().to_string();
     let words = ["serve", &model, "--port", "0", "--record-requests", pipe.to_str().unwrap()];
     crate::cli::training::failure(&words, 2, &["--record-requests", "a regular file"]);
+    std::fs::write(&record, "{\"mine\": 1}").unwrap();
+    let words = ["serve", &model, "--port", "0", "--record-requests", record.to_str().unwrap()];
+    crate::cli::training::failure(&words, 2, &["--record-requests", "another kind of file"]);
+    assert_eq!(std::fs::read(&record).unwrap(), b"{\"mine\": 1}");
 }
 
 /// The text of an answer is written in pieces, so that its log-probs take no JSON tree of many times their size.

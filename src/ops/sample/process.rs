@@ -12,6 +12,8 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
+use serde::{Deserialize, Serialize};
+
 use super::choose;
 use super::draw::Draw;
 use crate::device::{Device, Isa, On, Parts};
@@ -21,7 +23,7 @@ use crate::ops::matmul::{PANEL, panel_count};
 use crate::tensor::Tensor;
 
 /// The distribution of reported log-probs, as in vLLM's `logprobs_mode`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum LogprobsMode {
     /// The model's distribution at temperature 1, without penalties and filters.
     #[default]
