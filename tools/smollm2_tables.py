@@ -107,7 +107,8 @@ def kinds():
 
 def scorers():
     """Returns the table of runs whose questions ask for \\boxed{}, by three rules."""
-    names = {"base-boxed": "the model as it is", "gspo-strict": "40 updates of GSPO, reward `strict`", "gspo-compat": "40 updates of GSPO, reward `compat`"}
+    names = {"base-boxed": "the model as it is", "gspo-strict": "40 updates of GSPO, reward `strict`", "gspo-compat": "40 updates of GSPO, reward `compat`",
+             "gspo-no-format": "40 updates of GSPO, reward `strict` without the part for the format"}
     out = ["Sums, seed 1, accuracy in percent, greedy / temperature 1, by each scorer:", "",
            "| | `strict` | `compat` | last whole number |", "| --- | --- | --- | --- |"]
     one = {cell["method"]: cell for cell in cells()}
