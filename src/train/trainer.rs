@@ -69,6 +69,8 @@ pub struct Trainer<'r> {
     saved_step: Option<u64>,
     begun_at: u64,
     saving: Option<Saving>,
+    /// True from the first update of a step until the step is logged. A step of RL may have several updates.
+    is_updating: bool,
 }
 
 impl<'r> Trainer<'r> {
@@ -148,6 +150,7 @@ impl<'r> Trainer<'r> {
             cadence,
             saved_step,
             begun_at,
+            is_updating: false,
             saving,
         })
     }
@@ -219,6 +222,7 @@ impl<'r> Trainer<'r> {
     pub fn update(&mut self, dev: &mut Device, grads: &Grads, losses: Tensor) -> Result<f64> {
         let TrainerConfig { optimizer, warmup_steps, run: RunSetup { total_steps, .. }, .. } = &self.config;
         let lr = learning_rate(optimizer, *warmup_steps, self.step, *total_steps);
+        self.is_updating = true;
         if let Some(saving) = &mut self.saving {
             self.timeline.host(Activity::Checkpoint, || {
                 dev.finish_readback()?;
@@ -258,6 +262,7 @@ impl<'r> Trainer<'r> {
     /// signals differ between ranks: rank 0's clock decides when a checkpoint is due, and a signal at any rank stops
     /// all.
     pub fn save_if_due(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
+        self.is_updating = false;
         let kept = self.config.retention().always(self.step) || best::step(&self.extra) == Some(self.step);
         let due = self.leads() && (self.cadence.due(self.step) || kept);
         let flags = self.ranks.any("the end of a step", &[due, observer.stop_requested()])?;
@@ -277,6 +282,7 @@ impl<'r> Trainer<'r> {
         // A step is complete once it is logged.
         let save = ranks::first_finds(self.ranks, "the end of a stopped run", || asked)?
             && self.step == self.log.last_step
+            && !self.is_updating
             && self.step > 0;
         if save {
             self.save(dev)?;

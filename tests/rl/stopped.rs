@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use omr::config::RlConfig;
 use omr::error::{Error, Result};
-use omr::observe::Observer;
+use omr::observe::{Observer, Silent};
 use omr::reward::Scorer;
 use omr::rl::run::RlJob;
 use omr::train::job::TrainingJob as _;
@@ -144,4 +145,35 @@ fn a_journal_that_was_changed_or_is_anothers_is_not_believed() {
     let (done, printed) = resume(&out, &config, u64::MAX);
     done.unwrap();
     finished(&printed, 0);
+}
+
+/// A checkpoint of a stopped run has all updates of its last step, or none.
+#[test]
+fn a_stop_between_the_updates_of_a_step_saves_no_half_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let updates = RlConfig { ppo_mini_batch_size: 1, ppo_epochs: 8, ..rl_config(dir.path()) };
+    let config = RlConfig { total_training_steps: Some(2), ..updates };
+    let begun = Instant::now();
+    let whole = run_rl(&dir.path().join("whole"), &config, 1, &[]);
+    let (time, mut between) = (begun.elapsed(), 0);
+    for share in [0.6, 0.7, 0.8, 0.9] {
+        let out = dir.path().join(share.to_string());
+        let (mut dev, flag) = (device(1), Arc::new(AtomicBool::new(false)));
+        dev.set_stop_flag(Arc::clone(&flag));
+        let delay = Duration::from_secs_f64(time.as_secs_f64() * share);
+        let timer = std::thread::spawn(move || {
+            std::thread::sleep(delay);
+            flag.store(true, Ordering::Relaxed);
+        });
+        let job = RlJob::new(&out, config.clone(), Arc::new(Scorer::rules(config.reward.mode))).unwrap();
+        let done = job.run(&mut dev, &Silent);
+        assert!(matches!(done, Ok(()) | Err(Error::Stopped)), "{done:?}");
+        timer.join().unwrap();
+        let first =
+            |dir: &Path| fs::read_to_string(dir.join("metrics.jsonl")).is_ok_and(|text| text.lines().count() == 1);
+        between += usize::from(done.is_err() && first(&out));
+        resume(&out, &config, u64::MAX).0.unwrap();
+        whole.assert_same(&Outcome::of(&out), &format!("stopped after {share} of the time"));
+    }
+    println!("{between} of 4 runs were stopped between the updates of step 2");
 }
