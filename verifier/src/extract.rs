@@ -194,7 +194,8 @@ fn start_of_digits(text: &str) -> Option<usize> {
 
 /// Returns the number at the end of a line, with sign, thousands separators and decimals: `-1,234.5`.
 fn trailing_signed_number(line: &str) -> Option<&str> {
-    let end = end_of_number(line.trim_end_matches(|c: char| python::is_space(c) || matches!(c, '*' | '$' | '`' | '!')));
+    let is_mark = |c: char| python::is_space(c) || matches!(c, '*' | '$' | '`');
+    let end = end_of_number(line.trim_end_matches(|c: char| is_mark(c) || c == '!')).trim_end_matches(is_mark);
     let mut start = start_of_digits(end)?;
     loop {
         let before = &end[..start];

@@ -5,7 +5,7 @@
 //! rejection.
 
 use crate::Mode;
-use crate::locate::{MAX_ANSWER, bare, locate};
+use crate::locate::{MAX_ANSWER, bare, boxes, locate};
 use crate::normalise::normalise;
 use crate::steps::{BUDGET, Steps, Verdict};
 use crate::value::comparison::{no, outcome, yes};
@@ -24,7 +24,9 @@ pub fn verify(gold: &str, answer: &str, mode: Mode) -> Verdict {
 /// Compares by the strict rules. An expression that stands in `question` is no answer if the gold answer is a number.
 pub(crate) fn strict(gold: &str, answer: &str, question: Option<&str>) -> Verdict {
     let steps = Steps::new(BUDGET);
-    let (gold, answer) = (&*normalise(gold), &*normalise(answer));
+    // A gold answer may be a complete solution: its box, or GSM8K's last line, is the answer.
+    let solved = boxes(gold).or_else(|| Some(gold.rsplit_once("\n#### ")?.1.into()));
+    let (gold, answer) = (&*normalise(solved.as_deref().unwrap_or(gold)), &*normalise(answer));
     let found = locate(answer, &steps);
     if gold.len() > MAX_ANSWER || found.text.len() > MAX_ANSWER {
         let equal = gold == found.text;

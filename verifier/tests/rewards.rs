@@ -54,6 +54,18 @@ fn a_response_that_is_only_the_answer_was_no_answer() {
 }
 
 #[test]
+fn a_number_before_a_mark_and_a_full_stop_was_skipped() {
+    for (response, gold, truth) in [
+        ("First, 3*4 = 12\nSo the final answer is $7$.", "7", true),
+        ("First, 3*4 = 12\nSo the final answer is $7$.", "12", false),
+        ("First, 3*4 = 12\nSo it is **7**.", "7", true),
+        ("First, 3*4 = 12\nSo it is **7**.", "12", false),
+    ] {
+        assert_eq!(grade(response, gold, None, Mode::Strict).correct, truth, "{response}, {gold}");
+    }
+}
+
+#[test]
 fn a_letter_in_a_sentence_or_an_equation_was_the_chosen_option() {
     judge("choice");
 }

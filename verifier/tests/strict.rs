@@ -10,6 +10,8 @@ fn equal(gold: &str, answer: &str) -> bool {
 fn strict_accepts_the_same_value_written_otherwise() {
     let pairs = [
         ("1/2", "0.5"),
+        ("We add 70 and 2, so the answer is $\\boxed{72}$.", "\\boxed{72}"),
+        ("She sold 48/2 = <<48/2=24>>24 clips.\n#### 24", "24"),
         ("0.5", "\\frac12"),
         ("-5", "\u{2212}5"),
         ("1000", "1e3"),
