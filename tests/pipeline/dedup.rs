@@ -12,7 +12,7 @@ use omr::config::{DedupConfig, Mode, StageConfig};
 use omr::philox::{Purpose, Random};
 use serde_json::{Value, json};
 
-use super::{files, in_parts, lines, reads, rows, run, write_lines};
+use super::{files, in_parts, lines, reads, refused, rows, run, write_lines};
 use crate::train::tiny;
 
 /// Returns an image of a few discs on grey.
@@ -166,6 +166,16 @@ fn planted_doubles_are_found_and_little_else() {
     assert!(page.contains("data:image/jpeg;base64,") && page.contains("duplicate") && page.contains("kept"));
     assert_eq!(in_parts(&config(&planted), &parts, 3), summary);
     assert_eq!(files(&whole), files(&parts));
+}
+
+#[test]
+fn a_benchmark_with_unreadable_rows_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let planted = planted(dir.path(), 30);
+    let unread = json!({"question": "What?", "answer": "A", "options": ["x", "y"]});
+    write_lines(&planted.benchmark, &[json!({"question": "Why?", "answer": "A"}), unread]);
+    let message = refused(run(&config(&planted), &dir.path().join("out"), None));
+    assert!(message.contains("benchmark.jsonl: found 1 of 2 rows that cannot be read"), "{message}");
 }
 
 #[test]

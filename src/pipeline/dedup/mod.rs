@@ -51,6 +51,22 @@ const FILES: [(&str, &str); 2] = [("hashes", "jsonl"), ("embeddings", "bin")];
 /// Removed rows, by data set and row number: the reason, and the row that remains instead.
 type Dropped = HashMap<(u32, u32), (&'static str, u32)>;
 
+/// Errors if more rows of a benchmark than allowed could not be read, because training rows are not compared with them.
+fn check(benchmark: &Input, max_bad_rows: f64) -> Result<()> {
+    let (seen, rows) = (benchmark.seen()?, benchmark.rows.len());
+    seen.check()?;
+    let bad = rows - seen.rows as usize;
+    if bad as f64 > max_bad_rows * rows as f64 {
+        let found = format!("{bad} of {rows} rows that cannot be read");
+        return Err(Error::input(
+            &benchmark.entry.path,
+            found,
+            "a benchmark with usable rows (omr data inspect says why)",
+        ));
+    }
+    Ok(())
+}
+
 impl StageJob for Dedup<'_> {
     fn describe(&self) -> String {
         let DedupConfig { text_threshold, hash_distance, model, embed_threshold, against, mode, .. } = self.config;
@@ -72,6 +88,7 @@ impl StageJob for Dedup<'_> {
         if work.parts.is_none() {
             let tower = self.tower.as_ref().map(|tower| tower.start(work.machine, own[1].clone())).transpose()?;
             hashes::write(work, &inputs, &own[0], tower)?;
+            benchmarks.iter().try_for_each(|input| check(input, work.stage.max_bad_rows))?;
         }
         if work.shard.is_some() {
             return Ok(Summary::default());
