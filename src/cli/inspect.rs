@@ -51,8 +51,8 @@ pub struct Args {
 
 /// Reads every row, prints the findings and writes the page.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let Inspected { datasets, tasks, variables } = named(&args.place, &args.overrides)?;
-    let model = args.model.as_ref().map(|dir| model(dir, &variables)).transpose()?;
+    let Inspected { datasets, tasks, variables, images } = named(&args.place, &args.overrides)?;
+    let model = args.model.as_ref().map(|dir| model(dir, &variables, &images)).transpose()?;
     let page = args.out.clone().unwrap_or_default().join("inspect.html");
     files::writable(&page)?;
     let Args { show: first, rows: random, seed, .. } = *args;
@@ -78,12 +78,17 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     found.iter().try_for_each(|inspection| inspection.seen.check())
 }
 
-/// Loads the chat template with `variables`, and the image processor of the model that `--model` names.
-pub(super) fn model(dir: &Path, variables: &Map<String, Value>) -> Result<(Chat, Option<Processor>)> {
+/// Loads the chat template with `variables`, and the image processor of the model that `--model` names, with the settings
+/// `images`.
+pub(super) fn model(
+    dir: &Path,
+    variables: &Map<String, Value>,
+    images: &ImageConfig,
+) -> Result<(Chat, Option<Processor>)> {
     let dir = repository(dir, Kind::Model, "--model")?;
     let config = ModelConfig::load(&dir.join("config.json"))?.chat();
     let chat = Chat::load(&dir, &config)?.with_variables(variables)?;
-    Ok((chat, Processor::of_model(&dir, config.media, &ImageConfig::default())?))
+    Ok((chat, Processor::of_model(&dir, config.media, images)?))
 }
 
 /// Inspects the questions of a task as a data set.
@@ -106,6 +111,8 @@ pub(super) struct Inspected {
     tasks: Option<EvalConfig>,
     /// Variables of the chat template.
     pub(super) variables: Map<String, Value>,
+    /// Sizes of images.
+    pub(super) images: ImageConfig,
 }
 
 /// Returns the data sets at the given path, or those of a config of data, sft, rl, eval or recipe.
@@ -116,7 +123,12 @@ pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
             return Err(Error::input("command line", key, "no config keys, because the path is not a config"));
         }
         let entry = read::entry(repository(place, Kind::Dataset, "omr data")?);
-        return Ok(Inspected { datasets: vec![entry], tasks: None, variables: Map::new() });
+        return Ok(Inspected {
+            datasets: vec![entry],
+            tasks: None,
+            variables: Map::new(),
+            images: ImageConfig::default(),
+        });
     }
     let text = files::read_config(place).map_err(Error::io(place))?;
     let kinds = [
@@ -129,32 +141,35 @@ pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
     let kind = config::likeliest(&text, &kinds);
     let overrides = Overrides { overrides: overrides.to_vec(), print_config: false };
     let mut tasks = None;
-    let (datasets, kwargs) = match kind {
+    let (datasets, kwargs, images) = match kind {
         SftConfig::NAME => {
             let SftConfig { datasets, validation, training, .. } = load(&overrides, place)?;
-            ([datasets, validation.val_files].concat(), training.chat_template_kwargs)
+            ([datasets, validation.val_files].concat(), training.chat_template_kwargs, training.images)
         }
         RlConfig::NAME => {
             let RlConfig { train_files, validation, training, .. } = load(&overrides, place)?;
-            ([train_files, validation.val_files].concat(), training.chat_template_kwargs)
+            ([train_files, validation.val_files].concat(), training.chat_template_kwargs, training.images)
         }
         EvalConfig::NAME => {
             let config: EvalConfig = load(&overrides, place)?;
             tasks = config.data_dir.is_some().then(|| config.clone());
-            (config.data, config.chat_template_kwargs)
+            (config.data, config.chat_template_kwargs, config.images)
         }
         RecipeConfig::NAME => {
             let RecipeConfig { data, sft, .. } = load(&overrides, place)?;
-            (data.stage.datasets, sft.training.chat_template_kwargs)
+            (data.stage.datasets, sft.training.chat_template_kwargs, sft.training.images)
         }
-        _ => (load::<DistillConfig>(&overrides, place)?.stage.datasets, ChatTemplateKwargs::default()),
+        _ => {
+            let datasets = load::<DistillConfig>(&overrides, place)?.stage.datasets;
+            (datasets, ChatTemplateKwargs::default(), ImageConfig::default())
+        }
     };
     if datasets.is_empty() && tasks.is_none() {
         let found = format!("a config of `omr {kind}` without rows");
         let expected = "a config with rows (for `omr eval`: with data_dir=DIR), or the path of the rows";
         return Err(Error::input(place, found, expected));
     }
-    Ok(Inspected { datasets, tasks, variables: kwargs.variables() })
+    Ok(Inspected { datasets, tasks, variables: kwargs.variables(), images })
 }
 
 /// Loads a config and resolves the paths of its rows. Its models may be missing.

@@ -31,11 +31,11 @@ pub struct Args {
 
 /// Prints the rows and writes the page.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let Inspected { datasets, variables, .. } = named(&args.place, &args.overrides)?;
+    let Inspected { datasets, variables, images, .. } = named(&args.place, &args.overrides)?;
     if datasets.is_empty() {
         return Err(Error::input(&args.place, "a config without rows", "a config with rows"));
     }
-    let (chat, processor) = model(&args.model, &variables)?;
+    let (chat, processor) = model(&args.model, &variables, &images)?;
     let previewer = Previewer { chat, processor, show: report::browser::image_of };
     let page = args.out.clone().unwrap_or_default().join("preview.html");
     files::writable(&page)?;

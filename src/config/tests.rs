@@ -428,6 +428,9 @@ fn names_of_verl_that_were_refused_are_read() {
     assert_eq!(config.loss_agg_mode, LossAggMode::TokenSum);
     let message = from_text::<RlConfig>(text, &["use_kl_in_reward=true"]).unwrap_err().to_string();
     assert!(message.contains("expected seq_reward"), "{message}");
+    let text = "adv_estimator: reinforce_plus_plus\nuse_kl_in_reward: true\n";
+    let message = from_text::<RlConfig>(text, &[]).unwrap_err().to_string();
+    assert!(message.contains("use_kl_in_reward: found true"), "{message}");
 }
 
 #[test]

@@ -80,9 +80,13 @@ impl Dataset {
         rejected.check(max_bad_rows)?;
         seen.check()?;
         if sizes.is_empty() {
-            let found = format!("{}, but all {} rows are longer", longest.tokens, rejected.rows);
-            let first = rejected.rejected.first().map_or("", |row| row.detail.as_str());
-            return Err(Error::input_hint(longest.key, found, "a limit that fits at least one row", first));
+            let first = rejected.rejected.iter().min_by_key(|row| !row.reason.is_bad());
+            let first = first.map_or("", |row| row.detail.as_str());
+            let longer = format!("{}, but all {} rows are longer", longest.tokens, rejected.rows);
+            return Err(match rejected.line().filter(|_| rejected.bad() > 0) {
+                Some(line) => Error::input_hint("max_bad_rows", line, "at least one usable row", first),
+                None => Error::input_hint(longest.key, longer, "a limit that fits at least one row", first),
+            });
         }
         let sources = files.into_iter().zip(signatures);
         let sources: Vec<Source> = sources.map(|(file, signature)| Source::new(file, signature)).collect();

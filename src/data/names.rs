@@ -131,7 +131,10 @@ impl Names {
     /// refuse rows that have a value in them.
     pub fn used_as(&self, column: &str) -> Option<&'static str> {
         let reads = |ours: &&str| unread::name(ours).is_none() || (self.multiple_choice && OPTIONS.contains(ours));
-        self.meaning(column).filter(reads).or_else(|| self.is_of_template(column).then_some("question"))
+        // The template of the key `prompt` replaces the question of every form.
+        let is_replaced = |ours: &&str| self.makes_question && GROUPS[0].contains(ours);
+        let ours = self.meaning(column).filter(|ours| reads(ours) && !is_replaced(ours));
+        ours.or_else(|| self.is_of_template(column).then_some("question"))
     }
 
     /// Returns true if a template reads a column, by its name in the file.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::config::{FilterConfig, ImageConfig, Place, StageKeys};
+use crate::config::{FilterConfig, ImageConfig, Place, RowForm, StageKeys};
 use crate::data::encoder::{Encoder, EncodingPurpose, Measured};
 use crate::data::{Row, RowResult, text_of};
 use crate::error::{Error, Result};
@@ -109,7 +109,9 @@ impl Filter<'_> {
     /// Returns the first bound that a row violates.
     fn outside(&self, row: &Row) -> Option<Rejection> {
         let config = self.config;
-        let characters = || row.messages.iter().map(|m| text_of(m).chars().count()).sum();
+        let trained = row.trained_messages();
+        let messages = if config.stage.form == RowForm::Sft { &trained } else { &row.messages[..] };
+        let characters = || messages.iter().map(|m| text_of(m).chars().count()).sum();
         if config.min_characters.is_some() || config.max_characters.is_some() {
             let names = ["few_characters", "many_characters"];
             if let Some(rejection) = beyond(characters(), config.min_characters, config.max_characters, names) {
@@ -129,7 +131,7 @@ impl Filter<'_> {
             return None;
         }
         let (ask, train) = self.encoders.as_ref()?;
-        let answered = row.messages.last().is_some_and(|m| m.role == "assistant");
+        let answered = messages.last().is_some_and(|m| m.role == "assistant");
         match (if answered { train } else { ask }).measure_samples(row) {
             Ok(found) => {
                 let longest = found.iter().map(|(_, sample)| sample.tokens).max().unwrap_or(0);

@@ -55,7 +55,7 @@ impl DomainOrder {
     /// Creates the order of the samples of `data`, and adds remarks to `data` about domains that are left out or used more
     /// than once in an epoch. Reads every row once. Errors if no row has a domain with a weight.
     pub fn open(config: &RlConfig, weights: &DomainWeights, data: &mut Dataset) -> Result<DomainOrder> {
-        let domains = data.each(|row| row.domain().map(str::to_owned))?;
+        let domains = data.each(|row| Some(domain(row).to_owned()))?;
         let (order, remarks) = DomainOrder::new(config, weights, &domains)?;
         data.remarks.extend(remarks);
         Ok(order)
@@ -157,7 +157,7 @@ impl DomainOrder {
 
     /// Returns true if `groups` have too few prompts of the domain of `row` to be a complete batch.
     pub fn lacks(&self, groups: &[Group], row: &Row) -> bool {
-        let wanted = self.domains.iter().find(|domain| Some(domain.name.as_str()) == row.domain());
+        let wanted = self.domains.iter().find(|of| of.name == domain(row));
         wanted.is_some_and(|domain| count(groups, &domain.name) < domain.trained)
     }
 
@@ -171,9 +171,14 @@ impl DomainOrder {
     }
 }
 
+/// Returns the domain of a row. A row without one has `none`, as in Vero.
+pub fn domain(row: &Row) -> &str {
+    row.domain().unwrap_or("none")
+}
+
 /// Returns the number of prompts of the domain `name` in `groups`.
 pub fn count(groups: &[Group], name: &str) -> usize {
-    groups.iter().filter(|group| group.question.row.domain() == Some(name)).count()
+    groups.iter().filter(|group| domain(&group.question.row) == name).count()
 }
 
 fn listed(names: impl Iterator<Item = String>) -> String {

@@ -130,6 +130,10 @@ fn rows_that_are_all_too_long_are_refused_with_the_length_of_one() {
     let out = folder.path().join("run");
     let stderr = failure(&["sft", &sft, "--out", out.to_str().unwrap()], 2, &["packing_length", "rows are longer"]);
     assert!(stderr.contains(" tokens") || stderr.contains(" bytes of text"), "{stderr}");
+    fs::write(folder.path().join("bad.jsonl"), "{\"question\": 1, \"answer\": \"2\"}\n").unwrap();
+    let rows = format!("datasets=[{{path: '{}'}}]", folder.path().join("bad.jsonl").display());
+    let words = ["sft", &sft, "--out", out.to_str().unwrap(), &rows, "max_bad_rows=1"];
+    failure(&words, 2, &["max_bad_rows: found 1 of 1 rows left out", "usable row"]);
 }
 
 /// A wrong reward function ends the command before the first rollout, with one error and without a run folder.

@@ -135,6 +135,14 @@ fn every_command_asks_the_question_of_the_template() {
         let (code, text, error) = run(&["data", "inspect", &config, "--out", &at("page")]);
         assert!(code == 0 && text.contains("columns used: hint, image, label, query"), "{key}: {text}{error}");
     }
+    // The template reads the column `prompt`, and the column `problem` is replaced.
+    let row = json!({"prompt": [{"role": "user", "content": "How long?"}], "problem": "Other?", "label": "4"});
+    fs::write(at("chat.jsonl"), format!("{row}\n")).unwrap();
+    let entry =
+        format!("{{path: {}, prompt: '{{{{ prompt[0].content }}}}', columns: {{answer: label}}}}", at("chat.jsonl"));
+    fs::write(at("chat.yaml"), format!("train_files: [{entry}]\n")).unwrap();
+    let (code, text, error) = run(&["data", "inspect", &at("chat.yaml"), "--out", &at("page")]);
+    assert!(code == 0 && text.contains("columns used: label, prompt; columns not used: problem"), "{text}{error}");
     let task = format!("data: {{path: {}, prompt: '{{{{ query }}}}'}}\n", at("rows.jsonl"));
     fs::write(dir.path().join("task.yaml"), task).unwrap();
     failure(

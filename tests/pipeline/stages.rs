@@ -102,6 +102,12 @@ fn parts_of_every_stage_make_the_whole() {
         ..FilterConfig::default()
     };
     check(dir.path(), "filter", &bounds, 143);
+    // The trained reply counts.
+    let long = dir.path().join("long.jsonl");
+    let row = |i: usize| json!({"problem": "?", "solution": "s".repeat(100 * i)});
+    write_lines(&long, &(0..4).map(row).collect::<Vec<Value>>());
+    let stage = StageConfig { form: RowForm::Sft, ..reads(&[long]) };
+    check(dir.path(), "long", &FilterConfig { stage, max_characters: Some(150), ..FilterConfig::default() }, 1);
 }
 
 #[test]

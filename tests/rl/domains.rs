@@ -108,18 +108,16 @@ fn domains_without_rows_and_rows_without_a_weight_are_named() {
     assert!(error.contains("gen_batch_size") && error.contains("of the domain b"), "{error}");
 }
 
-/// Writes rows of two domains, of which `rare` has only two rows.
+/// Writes rows of which two have the domain `rare`. The others have none.
 fn with_domains(dir: &Path) -> RlConfig {
     let config = rl_config(dir);
     let mut rows = rows();
-    for (i, row) in rows.iter_mut().enumerate() {
-        row.extra.insert("domain".to_owned(), if i < 2 { "rare" } else { "frequent" }.into());
-    }
+    rows[..2].iter_mut().for_each(|row| drop(row.extra.insert("domain".to_owned(), "rare".into())));
     let data = dir.join("domains.parquet");
     write::write(&data, &rows, Form::Rl).unwrap();
     RlConfig {
         train_files: vec![read::entry(data)],
-        per_batch_domain_weights: Some(weights(&[("rare", 1.0), ("frequent", 3.0)])),
+        per_batch_domain_weights: Some(weights(&[("rare", 1.0), ("none", 3.0)])),
         total_training_steps: Some(5),
         training: training(|training| training.gradient_lanes = Some(3)),
         ..config
@@ -131,7 +129,7 @@ fn shares_stay_after_a_stop_and_on_any_number_of_ranks() {
     let dir = tempfile::tempdir().unwrap();
     let config = with_domains(dir.path());
     let whole = run_rl(&dir.path().join("whole"), &config, 2, &[]);
-    for (name, share) in [("rare", 0.25), ("frequent", 0.75)] {
+    for (name, share) in [("rare", 0.25), ("none", 0.75)] {
         for what in ["drawn", "trained"] {
             assert_eq!(whole.figures(&format!("train/domain/{name}/{what}")), [share; 5]);
         }
@@ -154,5 +152,5 @@ fn a_group_without_differences_is_replaced_from_its_own_domain() {
     let few = with(&config, |config| config.filter_groups.max_num_gen_batches = 1);
     let (error, _) = super::stopped::resume(&dir.path().join("few"), &few, u64::MAX);
     let error = error.expect_err("one batch cannot suffice").to_string();
-    assert!(error.contains("rare: ") || error.contains("frequent: "), "{error}");
+    assert!(error.contains("rare: ") || error.contains("none: "), "{error}");
 }

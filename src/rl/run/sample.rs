@@ -11,6 +11,7 @@ use crate::engine::{EngineConfig, FinishReason, draft};
 use crate::error::{Error, Result};
 use crate::llm;
 use crate::observe::Observer;
+use crate::rl::domains::domain;
 use crate::rl::experience::Experience;
 use crate::rl::filter;
 use crate::rl::group::Group;
@@ -117,7 +118,7 @@ impl RlJob {
         let mut questions = run.broken.sound(run.loader.take()?);
         if let Some(domains) = &self.domains {
             for question in &questions {
-                *batch.drawn.entry(question.row.domain().unwrap_or_default().to_owned()).or_default() += 1;
+                *batch.drawn.entry(domain(&question.row).to_owned()).or_default() += 1;
             }
             // A group that dynamic sampling left out is replaced from its own domain.
             questions.retain(|question| domains.lacks(&batch.groups, &question.row));
