@@ -58,7 +58,8 @@ fn shape(job: &plan::Job, model: &Model, more: &str) -> String {
     let size =
         if parameters < 1e9 { format!("{:.2} M", parameters / 1e6) } else { format!("{:.2} B", parameters / 1e9) };
     let rank = job.optimizer.lora.as_ref().map_or_else(String::new, |lora| format!(", rank {}", lora.rank));
-    format!("{size}{rank}, {more}")
+    let base = job.optimizer.quantization.as_ref().map_or_else(String::new, |of| format!(", {}", of.base.name()));
+    format!("{size}{rank}{base}, {more}")
 }
 
 fn pass(dev: &mut Device, job: &Rc<plan::Job>, [flops, bytes]: [f64; 2]) -> Result<Case> {

@@ -346,8 +346,11 @@ pub fn decode(
     let limits = EngineConfig { num_kv_blocks: Some(blocks), ..limits };
     let parameters = model.layout.num_weights();
     let pages = (sequences * prompt * config.token_bytes(dtype) / config.text.layers.len()) as f64;
-    let read = model.layout.pieces().filter(|(id, _, _)| !model.layout.params[*id].part.is_vision());
-    let read = read.map(|(_, _, piece)| piece.num_elements() * dtype.size()).sum::<usize>() as f64;
+    let read = model.layout.params.iter().filter(|param| !param.part.is_vision()).map(|param| match param.quantized {
+        Some(_) => param.weight().bytes(),
+        None => param.pieces.iter().map(|piece| (piece.num_elements() * dtype.size()) as f64).sum(),
+    });
+    let read: f64 = read.sum();
     let tokens = sequences * if is_decoding { steps } else { prompt };
     let job = JobSize { parameters, tokens, pages: is_decoding.then_some(Pages { bytes: pages, keys: prompt }) };
     // Logits are computed only for sampled tokens.

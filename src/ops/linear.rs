@@ -61,7 +61,7 @@ pub fn fwd(
 
 /// Computes [`fwd`] as a part of another op, which records the work.
 pub(in crate::ops) fn fwd_part(dev: &mut Device, x: Tensor, w: &Weight, bias: Option<Tensor>, y: Tensor) -> Result<()> {
-    forward(dev, "linear", Activation::None, Forward { x: x.into(), w, bias, more: None, y })
+    forward(dev, "linear", Activation::None, Forward { x: x.into(), w, bias, more: None, y }, |_, _| ())
 }
 
 /// Computes y `[T, F]` = silu(gate) * up from the fp32 values of `[gate, up]` = x W^T (+ bias `[2F]`). The weight's
@@ -93,16 +93,29 @@ pub fn fwd_gelu(
 }
 
 fn noted(dev: &mut Device, op: &'static str, activation: Activation, call: Forward<'_>) -> Result<()> {
-    note_forward(dev, call.x, call.w, moved(&[call.y]) + moved(call.more.as_slice()));
-    forward(dev, op, activation, call)
+    let others = moved(&[call.y]) + moved(call.more.as_slice());
+    forward(dev, op, activation, call, |dev, w| note_forward(dev, call.x, w, others))
 }
 
-/// Runs a linear layer, on a GPU and for many tokens with a widened copy of a quantised weight.
-fn forward(dev: &mut Device, op: &'static str, activation: Activation, call: Forward<'_>) -> Result<()> {
+/// Runs a linear layer, on a GPU and for many tokens with a widened copy of a quantised weight. `note` records the product
+/// with the weight that it reads.
+fn forward(
+    dev: &mut Device,
+    op: &'static str,
+    activation: Activation,
+    call: Forward<'_>,
+    note: impl FnOnce(&mut Device, &Weight),
+) -> Result<()> {
     let reads_codes = !matches!(activation, Activation::Gelu(_)) && gemm::reads_codes(call.w, call.x.x.rows());
     match dev.kind().is_gpu() && !reads_codes {
-        true => widened(dev, call.w, |dev, w| run(dev, op, activation, Forward { w, ..call })),
-        false => run(dev, op, activation, call),
+        true => widened(dev, call.w, |dev, w| {
+            note(dev, w);
+            run(dev, op, activation, Forward { w, ..call })
+        }),
+        false => {
+            note(dev, call.w);
+            run(dev, op, activation, call)
+        }
     }
 }
 
@@ -193,11 +206,14 @@ pub fn fwd_qkv(dev: &mut Device, call: Qkv<'_>) -> Result<()> {
         cache.check(OP, dev, dtype, heads)?;
         check::tensor(OP, "slot_mapping", slots, DType::U32, &[t])?;
     }
-    note_forward(dev, x, w, moved(&[qkv]));
     if gemm::reads_codes(w, t) {
+        note_forward(dev, x, w, moved(&[qkv]));
         return dev.op(OP).run(|_| (), |gpu| gemm::qkv(gpu, call));
     }
-    widened(dev, w, |dev, w| dev.op(OP).run(|_| (), |gpu| gemm::qkv(gpu, Qkv { w, ..call })))
+    widened(dev, w, |dev, w| {
+        note_forward(dev, x, w, moved(&[qkv]));
+        dev.op(OP).run(|_| (), |gpu| gemm::qkv(gpu, Qkv { w, ..call }))
+    })
 }
 
 /// Computes dx [T, K] = dy [T, N] W, or dx + dy W rounded once if `accumulate`. A second pair
@@ -211,9 +227,11 @@ pub fn dgrad(dev: &mut Device, dy: impl Into<Input>, w: &Weight, dx: Tensor, acc
     check::tensor(OP, "dx", dx, dtype, &[t, w.k])?;
     input.check(OP, dtype, w.k, true)?;
     let longer = input.pair.map_or(0, |pair| pair.right.n);
-    let bytes = moved(&[dy, dx]) + w.bytes() + moved(&input.pair_or_empty()) + added(dx, accumulate);
-    dev.note_product(OP, [t, w.k, w.n + longer], bytes);
-    widened(dev, w, |dev, w| dgrad_of(dev, input, w, dx, accumulate))
+    let others = moved(&[dy, dx]) + moved(&input.pair_or_empty()) + added(dx, accumulate);
+    widened(dev, w, |dev, w| {
+        dev.note_product(OP, [t, w.k, w.n + longer], w.bytes() + others);
+        dgrad_of(dev, input, w, dx, accumulate)
+    })
 }
 
 /// Computes [`dgrad`] with a weight that is not quantised.

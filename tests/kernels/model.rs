@@ -198,7 +198,9 @@ fn golden_models_agree_with_the_cpu_in_bf16() {
 pub fn qwen3_vl_models() -> impl Iterator<Item = (Golden, [Case; 2], Vec<Device>)> {
     let variants = || [emu()].into_iter().chain((!no_hopper("wgmma")).then(wide)).collect();
     let cases = |golden: &Golden| ["two_images", "video"].map(|name| qwen3_vl::case(golden, name));
-    qwen3_vl::goldens().into_iter().map(move |golden| (cases(&golden), golden)).map(move |(c, g)| (g, c, variants()))
+    let goldens = qwen3_vl::goldens();
+    assert!(!goldens.is_empty(), "no models in {}", crate::golden::dir().join("qwen3_vl").display());
+    goldens.into_iter().map(move |golden| (cases(&golden), golden)).map(move |(c, g)| (g, c, variants()))
 }
 
 #[test]

@@ -7,11 +7,24 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CEILINGS = ROOT / "bench/peers/ceilings"
 # Time limit in seconds of the end of a killed process.
 KILL_SECONDS = 10
+
+
+def goldens(folder):
+    """Makes a folder with the unpacked archives of tests/goldens and links to its other entries, as tests/golden/mod.rs does. Returns it."""
+    folder.mkdir()
+    for path in (ROOT / "tests/goldens").iterdir():
+        if path.suffix == ".tgz":
+            with tarfile.open(path) as files:
+                files.extractall(folder)
+        else:
+            (folder / path.name).symlink_to(path)
+    return folder
 
 
 def fail(text):

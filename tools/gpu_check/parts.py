@@ -65,6 +65,8 @@ def correctness(check, part):
     if not modules:
         check.record.put("kernel tests", part, "red", ["no tests were found"])
     check.tested(part, plan.RANKS)
+    if check.on_gpu:
+        check.tested(part, plan.SLOW_ON_EMULATOR)
     check.tested(part, [name for name in modules if name not in plan.FIRST])
     if check.has_wgmma():
         check.tested(part, plan.MODELS, "wgmma: ", OMR_BODY="wgmma")
@@ -138,8 +140,8 @@ def slice_(check, part):
 def jobs(check, part):
     for name in plan.JOBS:
         if (check.on_gpu and not check.args.quick) or name in plan.EMULATED:
-            benched(check, part, f"bench {name}", *plan.JOBS[name], box=plan.JOB_SECONDS)
-            if name.endswith(" 7b"):
+            benched(check, part, f"bench {name}", *plan.JOBS[name], box=plan.LONG_JOBS.get(name, plan.JOB_SECONDS))
+            if name == "train-step 7b":
                 peer_job(check, part, name.removesuffix(" 7b"), "7b")
         else:
             check.record.put(f"bench {name}", part, "skipped", ["--quick" if check.on_gpu else "only on a GPU"])

@@ -22,7 +22,8 @@ CALIBRATION = ["kernels::calibrate_wgmma", "kernels::calibrate_sums", "kernels::
                "kernels::calibrate_exp2", "kernels::calibrate_tma", "kernels::math", "golden::isa", "golden::isa_wgmma", "golden::isa_tma"]
 # Modules that are the most likely to fail, or that cover the most code.
 FIRST = ["kernels::gemm_sm90a", "kernels::gemm_bwd_sm90a", "kernels::attention_sm90a", "kernels::attention_bwd_sm90a",
-         "kernels::attention", "kernels::paged_attention", "kernels::engine"]
+         "kernels::attention", "kernels::paged_attention", "kernels::engine", "kernels::gemm_codes", "kernels::dequantize", "kernels::layer_norm",
+         "kernels::pos_embed", "kernels::gelu", "kernels::policy_loss"]
 # The other modules, riskiest first. A module that is not listed here runs after these.
 THEN = ["kernels::gemm", "kernels::gemm_bwd", "kernels::attention_bwd", "kernels::sample", "kernels::linear_logprob",
         "kernels::linear_logprob_bwd", "kernels::lora", "kernels::model", "kernels::model_bwd", "kernels::train", "kernels::lora_train",
@@ -32,16 +33,21 @@ FAULTS = ["kernels::faults"]
 QUICK = ["kernels::rows", "kernels::swiglu"]
 # Models, the engine and the sampler. They also run with the other kernel variant of linear layers.
 MODELS = ["kernels::model", "kernels::engine", "kernels::digits"]
+# Tests that take a minute on the emulator, which ignores them.
+SLOW_ON_EMULATOR = ["kernels::engine::qwen3_vl", "kernels::engine::text_models"]
 # Tests of ranks that one GPU can run: one rank with NVIDIA's NCCL if it is installed. The emulator uses the stand-in
 # library.
 RANKS = ["ranks::one_card"]
 # Modules that are small enough to run with every memory access checked, and the test whose kernel shows whether the
 # checker works on this machine.
-SANITIZED = ["kernels::rows", "kernels::rms_norm", "kernels::rope", "kernels::swiglu"]
+SANITIZED = ["kernels::rows", "kernels::rms_norm", "kernels::rope", "kernels::swiglu", "kernels::dequantize", "kernels::gemm_codes", "kernels::layer_norm",
+             "kernels::pos_embed"]
 SANITIZER_PROBE = "kernels::calibrate::bf16_rounds_to_nearest_even"
 # Time limits in seconds of a module and of a job, to end a hang.
 MODULE_SECONDS = 60
 JOB_SECONDS = 45
+# Jobs that take longer. They come last.
+LONG_JOBS = {"sft.yaml": 90}
 # Time limit in seconds of each check that the GPU still answers.
 CANARY_SECONDS = 30
 
@@ -78,9 +84,10 @@ FITS = {
 JOBS = {
     **FITS,
     **{f"decode 7b, {batch} of {keys}": decode(batch, keys) for batch, keys in [(256, 1536), (1, 28672), (16, 28672)]},
-    "train-step 7b": ["train-step", "--model-shape", "7b"], **CONFIGS,
+    "train-step 7b": ["train-step", "--model-shape", "7b"], **{name: arguments for name, arguments in CONFIGS.items() if name not in LONG_JOBS},
     "sft.yaml, rows of 4096, offload": [*CONFIGS["sft.yaml, rows of 4096"], "optimizer_offload=true"],
     **{f"{name}, LoRA": [*arguments, "lora.rank=16"] for name, arguments in CONFIGS.items()},
+    **{name: CONFIGS[name] for name in LONG_JOBS},
 }
 # The jobs that also run on the emulator, and the overrides that make their configs small.
 EMULATED = ["sft.yaml, rows of 4096", "rl.yaml", "decode 7b, 1 of 1536", "sft.yaml, rows of 4096, LoRA", "decode 7b, 1 of 1536, LoRA",
@@ -88,7 +95,7 @@ EMULATED = ["sft.yaml, rows of 4096", "rl.yaml", "decode 7b, 1 of 1536", "sft.ya
 SMALL = ["model=tests/goldens/hf/model_a", "micro_batch_tokens=96", "--row-tokens", "32", "--image-tokens", "6"]
 SMALLER = {"sft.yaml": ["packing_length=32", "gradient_accumulation_steps=1"],
            "rl.yaml": ["max_prompt_length=32", "max_response_length=16", "train_batch_size=2", "ppo_mini_batch_size=2", "rollout.n=2"]}
-# Jobs that are also measured with transformers, by bench/peers/JOB.py.
+# Jobs that are also measured with transformers, by bench/peers/JOB.py. Generation of the 7B model takes longer than `JOB_SECONDS` there.
 BESIDE = ("train-step", "generate")
 
 
