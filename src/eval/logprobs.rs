@@ -72,16 +72,16 @@ pub fn score(
     mut put: impl FnMut(&str) -> Result<()>,
 ) -> Result<()> {
     let reader = Reader::open(dir, config)?;
-    let (lines, prompts) = reader.lines(file)?;
-    let answered = |(line, prompt): (&Line, Option<Arc<Prompt>>)| -> Result<Option<Answered>> {
+    let lines = reader.lines(file)?;
+    let answered = |(line, prompt): &(Line, Option<Arc<Prompt>>)| -> Result<Option<Answered>> {
         let Some(prompt) = prompt else { return Ok(None) };
         let token_ids = token_ids(&reader, line, &prompt.place)?;
         let recorded = Recorded::of(line, token_ids.len(), &prompt.place)?;
-        Ok(Some(Answered::new(prompt, token_ids, recorded)))
+        Ok(Some(Answered::new(Arc::clone(prompt), token_ids, recorded)))
     };
     // A line that `omr generate` skipped has no row.
-    let mut rows: Vec<Option<Answered>> = lines.iter().zip(prompts).map(answered).collect::<Result<_>>()?;
-    let all_ids = config.all_ids || lines.iter().any(others_logprobs::is_foreign);
+    let mut rows: Vec<Option<Answered>> = lines.iter().map(answered).collect::<Result<_>>()?;
+    let all_ids = config.all_ids || lines.iter().any(|(line, _)| others_logprobs::is_foreign(line));
     let allowed = (!all_ids).then(|| allowed_ids(&reader.config, &reader.chat));
     let policy = |dev: &mut Device| -> Result<Policy> {
         let temperature = if config.temperature > 0.0 { config.temperature as f32 } else { 1.0 };
@@ -108,7 +108,7 @@ pub fn score(
     let policy = policy(&mut dev)?;
     machine.observer.begin("score", "rows", rows.len() as u64, 0);
     let mut comparison = Comparison::default();
-    for (done, (mut line, row)) in lines.into_iter().zip(&mut rows).enumerate() {
+    for (done, ((mut line, _), row)) in lines.into_iter().zip(&mut rows).enumerate() {
         machine.observer.check_stop()?;
         if let Some(row) = row {
             let logprobs = row.logprobs(&mut dev, &model, policy, Change::NONE)?;

@@ -53,23 +53,22 @@ impl Reader {
 
     /// Reads all lines of a file and returns them both unchanged and as prompts; a line that `omr generate` has skipped
     /// has none. Images are files in the folder of `file`, or `data:` URLs.
-    pub fn lines(&self, file: &Path) -> Result<(Vec<Line>, Vec<Option<Arc<Prompt>>>)> {
+    pub fn lines(&self, file: &Path) -> Result<Vec<(Line, Option<Arc<Prompt>>)>> {
         let folder = Folder::open(folder_of(file))?;
-        let (mut lines, mut prompts) = (Vec::new(), Vec::new());
+        let mut lines: Vec<(Line, Option<Arc<Prompt>>)> = Vec::new();
         jsonl(file, usize::MAX, |at, fields| {
             let fields = fields?;
             let place = format!("{} line {}", file.display(), at.number);
             let has_response = fields.get("response").is_some_and(|response| !response.is_null());
             let is_skipped = fields.get("error").is_some_and(Value::is_object) && !has_response;
             let prompt = if is_skipped { None } else { Some(Arc::new(self.line(&folder, fields.clone(), &place)?)) };
-            prompts.push(prompt);
-            lines.push(fields);
+            lines.push((fields, prompt));
             Ok(())
         })?;
-        if prompts.iter().all(Option::is_none) {
+        if lines.iter().all(|(_, prompt)| prompt.is_none()) {
             return Err(Error::input(file, "no questions", "one line per question"));
         }
-        Ok((lines, prompts))
+        Ok(lines)
     }
 
     /// Converts a line to a prompt. Images are files in `folder` or `data:` URLs. `place` names the line in errors.
