@@ -7,7 +7,7 @@ from ablation_tables import ROOT, newest
 from drawings import framed, text
 
 # Methods, in the order of the rows.
-METHODS = {"base": "the model as it is", "sft": "SFT on traces by rule", "gspo": "GSPO from the model as it is", "gspo-lora": "the same with LoRA, rank 16",
+METHODS = {"base": "the model as it is", "sft": "SFT on traces by rule", "gspo": "GSPO from the model as it is", "gspo-lora": "GSPO from the model as it is, LoRA of rank 16",
            "sft+gspo": "GSPO from SFT", "raft": "RAFT from SFT", "more-sft": "continued SFT",
            "base-boxed": "the model as it is, asked for the answer in `\\boxed{}`"}
 # Methods with one seed that are compared with GSPO from the model as it is, with name and colour in docs/user/smollm2.svg.
@@ -110,7 +110,7 @@ def scorers():
     names = {"base-boxed": "the model as it is", "gspo-strict": "40 updates of GSPO, reward `strict`", "gspo-compat": "40 updates of GSPO, reward `compat`",
              "gspo-no-format": "40 updates of GSPO, reward `strict` without the part for the format"}
     out = ["Sums, seed 1, accuracy in percent, greedy / temperature 1, by each scorer:", "",
-           "| | `strict` | `compat` | last whole number |", "| --- | --- | --- | --- |"]
+           "| | `strict` | `compat` | the rule of the task |", "| --- | --- | --- | --- |"]
     one = {cell["method"]: cell for cell in cells()}
     for method, name in names.items():
         if method in one:
