@@ -16,7 +16,11 @@ pub fn apply(fields: &mut Map<String, Value>, at: &RowContext) -> RowResult<()> 
     let missing = || misfit(&at.place, "no column `choices` or `options`", "one, which is empty for an open question");
     let mut columns = OPTIONS.iter().filter_map(|column| fields.remove(*column));
     let value = columns.next().ok_or_else(missing)?;
-    let mut options = texts(&value);
+    // The options of CommonsenseQA and ARC have names: `{"label": ["A", "B"], "text": [...]}`.
+    let [mut options, names] = ["text", "label"].map(|key| value.get(key).map(texts).unwrap_or_default());
+    if options.is_empty() {
+        options = texts(&value);
+    }
     // An empty option between others keeps its letter.
     options.truncate(options.iter().rposition(|option| !option.is_empty()).map_or(0, |last| last + 1));
     if options.is_empty() {
@@ -40,7 +44,7 @@ pub fn apply(fields: &mut Map<String, Value>, at: &RowContext) -> RowResult<()> 
     if question::options(&text).len() != options.len() {
         text = format!("{text}\n{lines}");
     }
-    let right = right(fields, &options, at)?;
+    let right = right(fields, &options, &names, at)?;
     fields.insert((*column).to_owned(), text.into());
     if let Some(right) = right {
         LABEL.iter().chain(&["reward_model"]).for_each(|column| drop(fields.remove(*column)));
@@ -61,11 +65,19 @@ pub fn label(fields: &Map<String, Value>) -> Option<(&'static str, &Value)> {
 }
 
 /// Returns the place of the right option, from 0.
-fn right(fields: &Map<String, Value>, options: &[String], at: &RowContext) -> RowResult<Option<usize>> {
+fn right(
+    fields: &Map<String, Value>,
+    options: &[String],
+    names: &[String],
+    at: &RowContext,
+) -> RowResult<Option<usize>> {
     let index = given(fields, "answer_index").map(|value| ("answer_index", value));
     let Some((name, value)) = index.or_else(|| label(fields)) else { return Ok(None) };
     let text = scalar(at, name, value)?;
     let text = text.trim();
+    if let Some(place) = names.iter().position(|name| name == text) {
+        return Ok(Some(place));
+    }
     let is_place = |place: &usize| *place < options.len() && at.entry.columns.answer_index.as_deref() != Some("");
     let place = text.parse().ok().filter(is_place);
     let letter = (0..options.len()).find(|i| text.trim_matches(['(', ')', '.']) == letter(*i).to_string());

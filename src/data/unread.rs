@@ -25,6 +25,7 @@ const UNREAD: &[(&[&str], &str, &[&str])] = &[
     (&["tools_kwargs", "tool_calls"], "no tools, which are not supported", &[]),
     (&["loss_weight", "loss_scale"], "`loss`, `weight` or `loss_weight` (0 or 1) in a message", &[]),
     (&[CHOSEN], NO_PREFERENCES, &["assistant"]),
+    (&["kto_tag", "rejected_response"], NO_PREFERENCES, &[]),
 ];
 
 /// Returns the name of a column of the table.

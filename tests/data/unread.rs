@@ -93,6 +93,11 @@ fn multiple_choice_loads_scienceqa_a_okvqa_and_ai2d() {
     assert_eq!(label(&one(okvqa.clone(), ", columns: {answer: correct_choice_idx}").unwrap()), "C");
     let open = &loaded(&[okvqa], ", columns: {answer: direct_answers, choices: ''}").unwrap()[0];
     assert_eq!((label(open), &open.extra["right_answers"]), ("tram".into(), &json!(["tram", "rail"])));
+    // CommonsenseQA and ARC name their options.
+    let named = |labels: Value, answer: &str| json!({"question": "q?", "choices": {"label": labels, "text": ["bank", "mall"]}, "answer": answer});
+    let row = one(named(json!(["A", "B"]), "B"), "").unwrap();
+    assert_eq!((asked(&row).as_str(), label(&row).as_str()), ("q?\nA. bank\nB. mall", "B"));
+    assert_eq!(label(&one(named(json!(["1", "2"]), "1"), "").unwrap()), "A");
     // AI2D counts in texts. A text that is also another option could mean either.
     let ai2d = |options: [&str; 4], answer: &str| json!({"question": "q?", "options": options, "answer": answer});
     assert_eq!(label(&one(ai2d(["a", "b", "c", "d"], "3"), "").unwrap()), "D");
@@ -118,6 +123,7 @@ fn videos_objects_and_tools_are_not_trained_as_marks_or_dropped() {
         row
     };
     let none = |name: &str| format!(", columns: {{{name}: ''}}");
+    refused(&chat(json!({"kto_tag": false})), &["a value in `kto_tag`"], &none("kto_tag"));
     refused(&chat(json!({"videos": ["a.mp4"]})), &["video files are not supported"], &none("videos"));
     refused(
         &chat(json!({"objects": {"ref": ["cat"], "bbox": [[1, 2, 3, 4]]}})),

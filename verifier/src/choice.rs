@@ -138,7 +138,7 @@ pub fn labelled(text: &str) -> Option<(char, &str)> {
         && (rest.starts_with([')', ']', '.', ':', '}']) || (bracketed && rest.starts_with('*')));
     let option = match [" - ", " -- ", " \u{2014} ", "/ "].iter().find_map(|dash| rest.strip_prefix(dash)) {
         Some(option) => option,
-        None if marked && (behind.starts_with(' ') || bracketed) => behind,
+        None if marked && (behind.starts_with([' ', '\\']) || bracketed) => behind,
         None => return None,
     };
     let option = python::strip(option).trim_start_matches("\\ ");

@@ -26,6 +26,8 @@ pub const NO_ANSWER: &str = "no answer";
 pub fn grade<'a>(response: &'a str, ground_truth: &str, question: Option<&str>, mode: Mode) -> Grade<'a> {
     let (answer, path) = extract::predict_str(response, mode);
     let gold = extract::simple_parse(ground_truth);
+    let solved = if mode == Mode::Strict { verify::solved(gold) } else { gold.into() };
+    let gold = &*solved;
     let options = question.map(question::options).unwrap_or_default();
     let read = |answer: &str| {
         let boxed = locate::boxes(answer);

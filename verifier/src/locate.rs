@@ -64,7 +64,9 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> Located<'a> {
 fn last_sentence(line: &str) -> &str {
     let ends = ["? ", "! ", ". "].iter().flat_map(|end| line.match_indices(end).map(|(at, _)| at)).filter(|&at| {
         let word = line[..at].rsplit(' ').next().unwrap_or_default();
-        !(line[at..].starts_with('.') && word.trim_start_matches(['(', '*']).len() < 2)
+        let initial = word.rsplit(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+        let is_initial = initial.len() == 1 && initial.starts_with(char::is_uppercase);
+        !(line[at..].starts_with('.') && (is_initial || word.trim_start_matches(['(', '*']).len() < 2))
     });
     ends.max().map_or(line, |at| &line[at + 2..])
 }

@@ -4,7 +4,10 @@
 //! An answer is accepted only if all of it is understood. Text beside the value that is not understood leads to
 //! rejection.
 
+use std::borrow::Cow;
+
 use crate::Mode;
+use crate::extract::outer_boxes;
 use crate::locate::{MAX_ANSWER, bare, boxes, locate};
 use crate::normalise::normalise;
 use crate::steps::{BUDGET, Steps, Verdict};
@@ -16,17 +19,33 @@ use crate::{choice, compat, question, words};
 /// and takes bounded time for every input. `compat` gives the verdict of the published scorer.
 pub fn verify(gold: &str, answer: &str, mode: Mode) -> Verdict {
     match mode {
-        Mode::Strict => strict(gold, answer, None),
+        Mode::Strict => strict(&solved(gold), answer, None),
         Mode::Compat => compat::verify(gold, answer),
     }
+}
+
+/// Returns the answer of a label that is a complete solution: GSM8K's last line, or the last box if it is no part of a
+/// formula. Returns other labels unchanged.
+pub(crate) fn solved(label: &str) -> Cow<'_, str> {
+    if let Some((_, last)) = label.rsplit_once("\n#### ") {
+        return last.into();
+    }
+    let is_whole = |&(_, begin, end): &(&str, usize, usize)| {
+        let before = label[..begin].trim_end_matches(|c: char| c.is_whitespace() || c == '$');
+        let before = before.trim_end_matches("\\(").trim_end_matches("\\[").trim_end();
+        let behind = label.get(end..).unwrap_or("?");
+        let closes = ["$", "\\)", "\\]", "\n"].iter().any(|mark| behind.trim_start_matches(' ').starts_with(mark));
+        (before.is_empty() || before.ends_with(|c: char| c.is_alphabetic() || ":=.,".contains(c)))
+            && (closes || behind.trim_start().is_empty() || behind.trim_start().starts_with(['.', ',', ';']))
+    };
+    let is_solution = outer_boxes(label).last().is_some_and(is_whole);
+    boxes(label).filter(|_| is_solution).unwrap_or(label.into())
 }
 
 /// Compares by the strict rules. An expression that stands in `question` is no answer if the gold answer is a number.
 pub(crate) fn strict(gold: &str, answer: &str, question: Option<&str>) -> Verdict {
     let steps = Steps::new(BUDGET);
-    // A gold answer may be a complete solution: its box, or GSM8K's last line, is the answer.
-    let solved = boxes(gold).or_else(|| Some(gold.rsplit_once("\n#### ")?.1.into()));
-    let (gold, answer) = (&*normalise(solved.as_deref().unwrap_or(gold)), &*normalise(answer));
+    let (gold, answer) = (&*normalise(gold), &*normalise(answer));
     let found = locate(answer, &steps);
     if gold.len() > MAX_ANSWER || found.text.len() > MAX_ANSWER {
         let equal = gold == found.text;
@@ -45,6 +64,8 @@ pub(crate) fn strict(gold: &str, answer: &str, question: Option<&str>) -> Verdic
         sides.flat_map(|side| side.split(". ")).any(|text| bare(text) == gold_text)
     };
     let (equal, why) = if why == UNEVALUATED && is_stated() { (true, "equal numbers") } else { (equal, why) };
+    // A full stop inside an answer ends no sentence if the label has it, too: "St. Louis".
+    let (equal, why) = if !equal && bare(answer) == gold_text { (true, "same text") } else { (equal, why) };
     Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
 }
 

@@ -54,15 +54,33 @@ fn a_response_that_is_only_the_answer_was_no_answer() {
 }
 
 #[test]
-fn a_number_before_a_mark_and_a_full_stop_was_skipped() {
+fn full_stops_ended_an_answer_or_hid_its_number() {
     for (response, gold, truth) in [
         ("First, 3*4 = 12\nSo the final answer is $7$.", "7", true),
         ("First, 3*4 = 12\nSo the final answer is $7$.", "12", false),
         ("First, 3*4 = 12\nSo it is **7**.", "7", true),
         ("First, 3*4 = 12\nSo it is **7**.", "12", false),
+        ("<think>t</think>\\boxed{\\text{B. cat}}", "B", true),
+        ("<think>t</think><answer>Dr. Lee</answer>", "Dr. Lee", true),
     ] {
         assert_eq!(grade(response, gold, None, Mode::Strict).correct, truth, "{response}, {gold}");
     }
+}
+
+#[test]
+fn a_box_inside_a_formula_was_the_label() {
+    for (label, answer) in [
+        ("So $x = -\\boxed{5}$", "5"),
+        ("\\boxed{3}\\sqrt{2}", "3"),
+        ("2^{\\boxed{3}}", "3"),
+        ("\\boxed{5} \\times 10^3", "5"),
+        ("\\boxed{7", "7"),
+    ] {
+        assert!(!verify(label, answer, Mode::Strict).equal, "{label}, {answer}");
+    }
+    let question = "How many?\nA. 12\nB. 15";
+    assert!(grade("<answer>15</answer>", "So it is $\\boxed{B}$.", Some(question), Mode::Strict).correct);
+    assert!(!grade("and 7 cats", "She has so on.\n#### 7", None, Mode::Strict).correct);
 }
 
 #[test]
