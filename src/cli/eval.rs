@@ -197,7 +197,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
 }
 
 /// Opens the user's own benchmark, if one is given. Copies its scorer to the config unless the command line sets
-/// another one.
+/// the mode, or the config has a command of its own.
 fn task_file(args: &Args, config: &mut EvalConfig) -> Result<Option<TaskFile>> {
     config.task_file = args.task_file.clone().or(config.task_file.take());
     let Some(path) = &config.task_file else { return Ok(None) };

@@ -356,8 +356,7 @@ impl RlConfig {
         let expected = format!("at most {MOST_SEQUENCES} rollouts per generation batch (prompts x rollout.n)");
         check(rollouts as f64 <= MOST_SEQUENCES, "rollout.n", &rollouts, &expected)?;
         let by_token = self.use_kl_in_reward && self.adv_estimator == AdvEstimator::ReinforcePlusPlus;
-        let expected =
-            "false: with adv_estimator=reinforce_plus_plus, verl gives each token the sum of later terms only";
+        let expected = "false: with adv_estimator=reinforce_plus_plus, verl sums the KL terms after each token, which omr does not";
         check(!by_token, "use_kl_in_reward", &true, expected)?;
         if self.adv_estimator == AdvEstimator::Raft {
             let expected = "false: with adv_estimator=raft, only right and wrong count, not the reward";

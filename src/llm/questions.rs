@@ -66,7 +66,8 @@ impl Reader {
             Ok(())
         })?;
         if lines.iter().all(|(_, prompt)| prompt.is_none()) {
-            return Err(Error::input(file, "no questions", "one line per question"));
+            let found = if lines.is_empty() { "no questions" } else { "only lines that were skipped" };
+            return Err(Error::input(file, found, "one line per question"));
         }
         Ok(lines)
     }

@@ -235,7 +235,7 @@ impl Answer {
             route: self.request.route.path().to_owned(),
             system_fingerprint: self.begun_with.clone(),
             request: self.request.body.clone(),
-            logprobs_mode: self.app.options.logprobs_mode,
+            logprobs_mode: Some(self.app.options.logprobs_mode),
             choices: self.results(),
         };
         recorder.add(&line).map_err(|error| ApiError::internal(&error))

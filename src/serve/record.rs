@@ -23,9 +23,8 @@ pub struct Line {
     pub system_fingerprint: String,
     /// The request with its seed. Images are `data:` URLs.
     pub request: Value,
-    /// Distribution of the log-probs.
-    #[serde(default)]
-    pub logprobs_mode: LogprobsMode,
+    /// Distribution of the log-probs. Older records have none.
+    pub logprobs_mode: Option<LogprobsMode>,
     /// The choices of the answer.
     pub choices: Vec<RecordedChoice>,
 }

@@ -61,7 +61,8 @@ async fn again(app: &Arc<App>, line: &Line, place: &str) -> Result<Option<String
     }
     let failed = |error: ApiError| Error::Failed(format!("{place}: {}", error.json()["error"]["message"]));
     let mut request = prepare(app, route, body).await.map_err(failed)?;
-    request.prompts.iter_mut().for_each(|(_, params)| params.logprobs_mode = line.logprobs_mode);
+    let of_server = app.options.logprobs_mode;
+    request.prompts.iter_mut().for_each(|(_, params)| params.logprobs_mode = line.logprobs_mode.unwrap_or(of_server));
     let mut answer = Answer::begin(app, request).map_err(failed)?;
     while answer.next().await.map_err(failed)?.is_some() {}
     let found = answer.results();

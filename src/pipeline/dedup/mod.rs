@@ -61,7 +61,7 @@ fn check(benchmark: &Input, max_bad_rows: f64) -> Result<()> {
         return Err(Error::input(
             &benchmark.entry.path,
             found,
-            "a benchmark with usable rows (omr data inspect says why)",
+            "at most the share max_bad_rows of them (omr data inspect says why)",
         ));
     }
     Ok(())
