@@ -109,12 +109,11 @@ def as_gpu(jobs, only, columns, given):
         fail("as-card: this build contains machine code, whose arguments the stand-in library cannot read: build with PTXAS= (empty)")
     modules = only or [*plan.by_risk(base.modules(tests)), *plan.CALIBRATION, *plan.FAULTS]
     environment = dict(os.environ)
-    for name in ("OUT", "OMR_BODY", "OMR_EMU_SITES", "OMR_EMU_SKIP"):
+    for name in ("OUT", "OMR_GOLDENS", "OMR_BODY", "OMR_EMU_SITES", "OMR_EMU_SKIP"):
         environment.pop(name, None)
     asked = {} if only else plan.SLICE | plan.JOBS | STEPS
     large = {column: 0 for column in columns}
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
-        environment["OMR_GOLDENS"] = str(base.goldens(pathlib.Path(folder) / "goldens"))
 
         def one(job):
             name, where, command, more, judged = job

@@ -142,7 +142,7 @@ def jobs(check, part):
         if (check.on_gpu and not check.args.quick) or name in plan.EMULATED:
             benched(check, part, f"bench {name}", *plan.JOBS[name], box=plan.LONG_JOBS.get(name, plan.JOB_SECONDS))
             if name == "train-step 7b":
-                peer_job(check, part, name.removesuffix(" 7b"), "7b")
+                peer_job(check, part, "train-step", "7b")
         else:
             check.record.put(f"bench {name}", part, "skipped", ["--quick" if check.on_gpu else "only on a GPU"])
 
