@@ -264,6 +264,13 @@ impl WeightFiles {
         let is_ignored = |name: &str| {
             family.is_none_or(|family| is_tied(name) || family.ignores.iter().any(|end| name.ends_with(end)))
         };
+        let table = known.iter().find(|name| name.ends_with("embed_tokens.weight")).copied().unwrap_or_default();
+        let [head, table] = ["lm_head.weight", table].map(|name| self.tensors.get(name).map(|s| self.view(s).bytes));
+        let differs = || head.zip(table).is_some_and(|(head, table)| head != table);
+        if family.is_some() && is_tied("lm_head.weight") && differs() {
+            let fault = "lm_head.weight differs from the token table, but tie_word_embeddings is true in config.json";
+            return Err(Error::format(&self.dir, fault));
+        }
         let is_known = |name: &str| known.contains(name) || matrix_of(name).is_some_and(|name| known.contains(name));
         let extra = self.names().filter(|name| !is_known(name) && !is_ignored(name)).map(str::to_owned).collect();
         let faults: [(&str, Vec<String>); 4] = [

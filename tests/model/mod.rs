@@ -244,6 +244,25 @@ fn a_tower_normalizes_images_as_the_library_that_resized_them() {
     assert_eq!(found, rows(&tower, &pil).unwrap());
 }
 
+#[test]
+fn an_output_matrix_beside_a_tied_table_must_equal_it() {
+    let (mut dev, dir) = (device(1), tempfile::tempdir().unwrap());
+    let model = Model::init(&mut dev, config(true), DType::F32, seed()).unwrap();
+    model.save(&mut dev, dir.path(), DType::F32).unwrap();
+    let file = dir.path().join("model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    let stored = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let table = stored.tensor("model.embed_tokens.weight").unwrap();
+    for change in [0, 1] {
+        let data: Vec<u8> = table.data().iter().map(|byte| byte ^ change).collect();
+        let head = safetensors::tensor::TensorView::new(table.dtype(), table.shape().to_vec(), &data).unwrap();
+        let all = stored.tensors().into_iter().chain([("lm_head.weight".to_owned(), head)]);
+        std::fs::write(&file, safetensors::serialize(all, None).unwrap()).unwrap();
+        let error = Model::load(&mut dev, dir.path(), DType::F32).err().map(|error| error.to_string());
+        assert_eq!(error.is_some_and(|error| error.contains("lm_head.weight differs")), change == 1);
+    }
+}
+
 fn chunks_change_no_bit(config: &ModelConfig, grids: [[u32; 3]; 4], chunks: [usize; 2]) {
     for dtype in [DType::F32, DType::Bf16] {
         // AMX sums in steps of 32 rows, and the merger has a quarter as many rows as there are patches. A chunk border

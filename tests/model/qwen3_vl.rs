@@ -74,6 +74,7 @@ fn a_file_of_qwen3_vl_without_keys_has_the_defaults_of_its_class() {
         ("/vision_config/patch_size", json!(14), "expected 16"),
         ("/vision_config/hidden_act", json!("silu"), "gelu_pytorch_tanh"),
         ("/text_config/attention_bias", json!(true), "/text_config/attention_bias"),
+        ("/text_config/rope_scaling", json!({"type": "yarn", "factor": 3.0}), "/text_config/rope_scaling/type"),
     ] {
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         let mut wrong = file.clone();

@@ -60,9 +60,11 @@ pub fn read(root: &Node<'_>, dense: Dense) -> Result<ModelParts> {
     Ok(ModelParts { text: text(root, root, dense, rope)?, media: None })
 }
 
-/// Returns the object with the settings of the rotary embedding. Older files call it `rope_scaling`.
+/// Returns the object with the settings of the rotary embedding. Older files call it `rope_scaling`; if a file has both
+/// names, that is the one in force, as in transformers.
 pub fn rope<'a>(text: &Node<'a>) -> Result<Option<Node<'a>>> {
-    text.child("rope_parameters")?.map_or_else(|| text.child("rope_scaling"), |rope| Ok(Some(rope)))
+    let scaling = text.child("rope_scaling")?.filter(|rope| rope.keys().next().is_some());
+    scaling.map_or_else(|| text.child("rope_parameters"), |rope| Ok(Some(rope)))
 }
 
 /// Reads the change of the frequencies. Older files have `type` instead of `rope_type`.
@@ -84,6 +86,12 @@ fn scaling(rope: &Node<'_>) -> Result<Option<Llama3Scaling>> {
 pub fn text(root: &Node<'_>, text: &Node<'_>, dense: Dense, rope: RopeConfig) -> Result<TextConfig> {
     text.one_of("hidden_act", &["silu"])?;
     refuse(text, &["use_sliding_window"])?;
+    let is_causal = text.bool("is_causal", true)?;
+    text.require("is_causal", is_causal, is_causal, "true: tokens attend to earlier tokens only")?;
+    for node in [Some(text.clone()), self::rope(text)?].into_iter().flatten() {
+        let share = node.f64("partial_rotary_factor", Some(1.0))?;
+        node.require("partial_rotary_factor", share, share == 1.0, "1: all columns of a head are rotated")?;
+    }
     for kind in text.get("layer_types").and_then(Value::as_array).into_iter().flatten() {
         if kind != "full_attention" {
             return Err(Error::input(text.at("layer_types"), kind.to_string(), "full_attention in every layer"));

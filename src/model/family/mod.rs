@@ -133,6 +133,23 @@ mod tests {
             file["layer_types"] = json!(null);
             file["attention_bias"] = json!(true);
             assert!(ModelConfig::from_json(&file, "m").unwrap_err().to_string().contains("/attention_bias"));
+            file["attention_bias"] = json!(null);
+            file["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 1e6});
+            ModelConfig::from_json(&file, "m").unwrap();
+            for (key, value, place) in [
+                ("is_causal", json!(false), "m /is_causal: found false"),
+                ("partial_rotary_factor", json!(0.5), "m /partial_rotary_factor: found 0.5"),
+                (
+                    "rope_scaling",
+                    json!({"rope_type": "yarn", "factor": 4.0}),
+                    "m /rope_scaling/rope_type: found \"yarn\"",
+                ),
+            ] {
+                file[key] = value;
+                let error = ModelConfig::from_json(&file, "m").unwrap_err().to_string();
+                assert!(error.starts_with(place), "{error}");
+                file[key] = json!(null);
+            }
         }
     }
 }

@@ -104,7 +104,7 @@ impl<'a> Node<'a> {
     }
 
     /// Errors with what was found and expected unless `holds` is true.
-    pub fn require(&self, key: &str, found: usize, holds: bool, expected: &str) -> Result<()> {
+    pub fn require(&self, key: &str, found: impl ToString, holds: bool, expected: &str) -> Result<()> {
         if holds { Ok(()) } else { Err(Error::input(self.at(key), found.to_string(), expected)) }
     }
 }

@@ -37,6 +37,7 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
     let section = match &rope {
         Some(rope) => {
             rope.one_of("rope_type", &["default"])?;
+            rope.one_of("type", &["default", "mrope"])?;
             media::section(rope, Some(SECTION))?
         }
         None => SECTION,
