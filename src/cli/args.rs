@@ -26,6 +26,11 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// Returns true if the command line sets a key.
+    pub fn sets(&self, key: &str) -> bool {
+        self.overrides.iter().any(|set| set.split_once('=').is_some_and(|(name, _)| name == key))
+    }
+
     /// Works like [`Overrides::read`], and replaces repository names in the config by the paths of local snapshots.
     pub fn load<C: Config>(&self, file: Option<&Path>, run: Option<&RunArgs>) -> Result<Option<C>> {
         let Some(mut config) = self.read::<C>(file, run)? else { return Ok(None) };

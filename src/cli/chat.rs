@@ -37,7 +37,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     parameters.insert("seed".to_owned(), json!(config.seed));
     parameters.insert("chat_template_kwargs".to_owned(), config.chat_template_kwargs.variables().into());
     // The default of `omr generate` may exceed what a long conversation leaves.
-    if overrides.overrides.iter().any(|key| key.starts_with("max_tokens=")) {
+    if overrides.sets("max_tokens") {
         parameters.insert("max_tokens".to_owned(), json!(config.max_tokens));
     }
     let system = config.system_prompt.clone();

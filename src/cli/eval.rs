@@ -207,7 +207,7 @@ fn task_file(args: &Args, config: &mut EvalConfig) -> Result<Option<TaskFile>> {
         return Err(Error::input("omr eval", found, "only one of them"));
     }
     let scorer = &file.config.scorer;
-    if args.mode.is_none() && !args.overrides.overrides.iter().any(|key| key.starts_with("mode=")) {
+    if args.mode.is_none() && !args.overrides.sets("mode") {
         config.mode = scorer.mode;
     }
     if config.reward.command.is_empty() {
@@ -353,7 +353,7 @@ impl Eval<'_> {
             })
         };
         // A file of answers that is newer than the summary is scored again.
-        let time = |file: &Path| file.metadata().and_then(|file| file.modified()).ok();
+        let time = |file: &Path| files::size_and_time(file).ok().map(|(_, time)| time);
         let is_newer = || config.responses.as_ref().is_some_and(|file| time(file) > time(&summary));
         session.finish(dir, config, &summary, || summary.exists() && !is_newer(), work)
     }

@@ -55,7 +55,7 @@ impl DomainOrder {
     /// Creates the order of the samples of `data`, and adds remarks to `data` about domains that are left out or used more
     /// than once in an epoch. Reads every row once. Errors if no row has a domain with a weight.
     pub fn open(config: &RlConfig, weights: &DomainWeights, data: &mut Dataset) -> Result<DomainOrder> {
-        let domains = data.each(|row| Some(domain(row).to_owned()))?;
+        let domains = data.each(|row| row.domain().map(str::to_owned))?;
         let (order, remarks) = DomainOrder::new(config, weights, &domains)?;
         data.remarks.extend(remarks);
         Ok(order)
