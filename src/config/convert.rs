@@ -15,6 +15,14 @@ use crate::error::{Error, Result};
 /// Result of an expression for a setting that needs no key.
 const SKIP: &str = "\0skip";
 
+/// Number of updates of a generation batch in TRL, as an expression of the table.
+const UPDATES: &str = "(c.generation_batch_size / (c.per_device_train_batch_size * gpus) if c.generation_batch_size \
+    else c.steps_per_generation or c.gradient_accumulation_steps) / c.gradient_accumulation_steps * (c.num_iterations or 1)";
+
+/// Description of the files that can be converted.
+const EXPECTED: &str =
+    "supervised fine-tuning or RL of verl, LLaMA-Factory, TRL or lmms-engine (SFT), with LoRA or of all weights";
+
 /// Returns the config of omr that does what `file` does in its own system, as YAML. Comments name its command and the
 /// settings without a counterpart. `gpus` is the number of GPUs of the other system.
 pub fn from_other(file: &Path, gpus: u64) -> Result<String> {
@@ -30,7 +38,7 @@ pub fn from_other(file: &Path, gpus: u64) -> Result<String> {
     match system {
         Some((_, (name, "sft"), defaults)) => convert::<SftConfig>(file, name, &settings, defaults, gpus),
         Some((_, (name, "rl"), defaults)) => convert::<RlConfig>(file, name, &settings, defaults, gpus),
-        _ => wrong("another method", "supervised fine-tuning or RL, with LoRA or of all weights"),
+        _ => wrong("another system or method", EXPECTED),
     }
 }
 
@@ -54,7 +62,8 @@ fn convert<C: Config>(
             let default = if is_default { format!(" (default of {system})") } else { String::new() };
             notes.push(format!("{name}: {}{default} -> {answer}", inline(value)));
         };
-        let context = context! { v => value, c => all, gpus, skip => SKIP, command => C::NAME };
+        let updates = evaluate(UPDATES, &context! { c => all, gpus }).unwrap_or_else(|| 1.into());
+        let context = context! { v => value, c => all, gpus, updates, skip => SKIP, command => C::NAME };
         let rules = RULES.iter().filter_map(|rule| Some((rule, rule.value?))).filter(|(rule, _)| rule.is_of(name));
         let ours = rules.flat_map(|(rule, value)| rule.ours.split(' ').map(move |path| (path, value)));
         let ours = ours.filter(|(path, _)| known.iter().any(|key| key.path == *path));
@@ -90,7 +99,7 @@ fn convert<C: Config>(
     let has_rows = config.sources().iter().any(|(_, source)| matches!(source, Source::Rows(_)));
     notes.extend((!has_rows).then(|| "to be added: the rows to train on".to_owned()));
     let of_gpus = || format!("number of GPUs in the batch sizes: {gpus} (--gpus N changes it)");
-    notes.extend(all.contains_key("per_device_train_batch_size").then(of_gpus));
+    notes.extend(all.keys().any(|name| name.ends_with("per_device_train_batch_size")).then(of_gpus));
     let lines: String = notes.iter().map(|note| format!("# {}\n", note.replace('\n', " "))).collect();
     let (from, command) = (file.display(), C::NAME);
     Ok(format!(

@@ -97,11 +97,14 @@ settings! {
     /// Soft penalty of DAPO for long responses.
     pub struct OverlongBufferConfig {
         /// Apply the penalty.
-        enable: bool = false, name: "verl reward_model.reward_kwargs.overlong_buffer_cfg.enable", published: "false";
+        enable: bool = false, name: "verl reward_model.reward_kwargs.overlong_buffer_cfg.enable; verl reward_model.overlong_buffer.enable; \
+                verl reward.reward_kwargs.overlong_buffer_cfg.enable", published: "false";
         /// Number of tokens before max_response_length over which the penalty grows linearly.
-        len: usize = 0, name: "verl reward_model.reward_kwargs.overlong_buffer_cfg.len", published: "4096";
+        len: usize = 0, name: "verl reward_model.reward_kwargs.overlong_buffer_cfg.len; verl reward_model.overlong_buffer.len; \
+                verl reward.reward_kwargs.overlong_buffer_cfg.len", published: "4096";
         /// Penalty at max_response_length.
-        penalty_factor: f64 = 1.0, rule: Rule::AtLeast(0.0), name: "verl reward_model.reward_kwargs.overlong_buffer_cfg.penalty_factor",
+        penalty_factor: f64 = 1.0, rule: Rule::AtLeast(0.0), name: "verl reward_model.reward_kwargs.overlong_buffer_cfg.penalty_factor; verl reward_model.overlong_buffer.penalty_factor; \
+                verl reward.reward_kwargs.overlong_buffer_cfg.penalty_factor",
             published: "1.0";
     }
 }

@@ -22,9 +22,16 @@ static VARIABLE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(&format!(r"\$\(\(({sum})\)\)|\$\{{([\w.]+)(?::?-([^}}]*))?\}}|\$([A-Za-z_]\w*)")).ok()
 });
 
-/// Returns the settings of a YAML file, or of the command with the most settings in a bash script, as flat names with
+/// The beginning of `NAME=(WORDS)` or `NAME+=(WORDS)`.
+static ARRAY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^\s*(\w+)(\+?)=\(").ok());
+
+/// `"${NAME[@]}"`: all words of an array.
+static ALL_WORDS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#""\$\{(\w+)\[@\]\}""#).ok());
+
+/// Returns the settings of a YAML file, or of the program with the most settings in a bash script, as flat names with
 /// values, and the words of the command before them: launcher and program. Variables that the script sets and integer
-/// arithmetic are replaced; conditions and loops are not evaluated.
+/// arithmetic are replaced. Conditions and loops are not evaluated: of several values of a variable inside them, the
+/// first one counts, and all settings that are appended to a list.
 pub(super) fn read(file: &Path) -> Result<(Map<String, Value>, Vec<String>)> {
     let text = files::read_config(file).map_err(Error::io(file))?;
     let (mut found, mut variables, mut open) = ((Map::new(), Vec::new()), Map::new(), String::new());
@@ -36,13 +43,29 @@ pub(super) fn read(file: &Path) -> Result<(Map<String, Value>, Vec<String>)> {
         texts.for_each(|value| *value = value_of(&expand(&inline(value), &variables)));
         return Ok(found);
     }
+    let (Some(array), Some(all_words), mut depth) = (&*ARRAY, &*ALL_WORDS, 0) else { return Ok(found) };
     for line in text.lines() {
         let continued = line.strip_suffix('\\');
         open += continued.unwrap_or(line);
         open.push(if continued.is_some() { ' ' } else { '\n' });
+        let of_array = array.captures(&open);
+        let is_open = of_array.is_some() && open.matches('(').count() > open.matches(')').count();
+        let expanded = expand(&all_words.replace_all(&open, "$${$1}"), &variables);
         // Without words, a quote is not closed yet.
-        let words = if continued.is_some() { None } else { shlex::split(&expand(&open, &variables)) };
+        let words = if continued.is_some() || is_open { None } else { shlex::split(&expanded) };
         let Some(words) = words else { continue };
+        let count = |names: &[&str]| words.iter().filter(|word| names.contains(&word.trim_end_matches(';'))).count();
+        depth += count(&["if", "case", "for", "while"]);
+        depth = depth.saturating_sub(count(&["fi", "esac", "done"]));
+        let is_unset = |name: &str| depth == 0 || variables.get(name).is_none_or(Value::is_null);
+        if let Some((name, appends)) = of_array.map(|found| (found[1].to_owned(), !found[2].is_empty())) {
+            if appends || is_unset(&name) {
+                let before = variables.get(&name).filter(|_| appends).map(inline).unwrap_or_default();
+                variables.insert(name, format!("{before} {}", quoted(&words)).into());
+            }
+            open.clear();
+            continue;
+        }
         open.clear();
         let words = &words[usize::from(words.first().is_some_and(|word| word == "export"))..];
         let is_program = |word: &String| word.ends_with(".py") || ["train", "grpo", "sft"].contains(&word.as_str());
@@ -50,12 +73,22 @@ pub(super) fn read(file: &Path) -> Result<(Map<String, Value>, Vec<String>)> {
         let program = module.or_else(|| words.iter().position(is_program)).map_or(0, |i| i + 1).min(words.len());
         let settings = settings(&words[program..]);
         if settings.len() == words.len() && !settings.keys().any(|name| name.contains('.')) {
+            let settings: Vec<_> = settings.into_iter().filter(|(name, _)| is_unset(name)).collect();
             variables.extend(settings);
-        } else if settings.len() > found.0.len() {
+        } else if (program > 0, settings.len()) > (!found.1.is_empty(), found.0.len()) {
             found = (settings, words[..program].to_vec());
         }
     }
     Ok(found)
+}
+
+/// Returns the words of an array, `NAME=(`, ..., `)`, with the quotes that bash needs.
+fn quoted(words: &[String]) -> String {
+    let words = words.iter().enumerate().map(|(i, word)| {
+        let word = if i == 0 { word.split_once('(').map_or("", |(_, first)| first) } else { word };
+        if i + 1 == words.len() { word.strip_suffix(')').unwrap_or(word) } else { word }
+    });
+    shlex::try_join(words.filter(|word| !word.is_empty())).unwrap_or_default()
 }
 
 /// Reads the settings among the words of a command, up to a redirection or another command: `key=value`, `--key value`,
@@ -109,7 +142,9 @@ fn expand(text: &str, variables: &Map<String, Value>) -> String {
     let replaced = pattern.replace_all(text, |found: &Captures| {
         let part = |i: usize| found.get(i).map(|part| part.as_str());
         let name = part(2).or(part(4));
-        let value = part(1).and_then(compute).or_else(|| Some(inline(variables.get(name?)?)));
+        // The value after `:-` replaces an empty one, too.
+        let value = || variables.get(name?).filter(|value| part(3).is_none() || !value.is_null()).map(inline);
+        let value = part(1).and_then(compute).or_else(value);
         value.or(part(3).map(str::to_owned)).unwrap_or_else(|| found[0].to_owned())
     });
     replaced.into_owned()

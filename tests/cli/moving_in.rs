@@ -241,6 +241,46 @@ fn the_grpo_script_for_vlms_of_trl_is_converted_and_starts() {
     );
 }
 
+/// verl's newer examples collect their settings in arrays, and set values for each kind of processor.
+#[test]
+fn a_script_of_verl_with_arrays_and_conditions_is_converted() {
+    let rows = format!("train_files=[{{path: {0}/verl/train.parquet, data_folder: {0}}}]", made().display());
+    let ours = converted("verl_arrays.sh", "8", "rl", &[&rows, "val_files=[]"]);
+    let first =
+        ["train_batch_size: 512", "max_response_length: 2048", "ppo_mini_batch_size: 128", "\"n\": 5", "save_freq: 20"];
+    contains(&ours, &first);
+    contains(
+        &ours,
+        &[
+            "# actor_rollout_ref.rollout.enforce_eager: true -> nothing (omr has its own sampler, which uses the trainer's weights directly)",
+        ],
+    );
+}
+
+#[test]
+fn fine_tuning_of_verl_and_lmms_engine_and_the_steps_of_trl_are_converted() {
+    let dir = tempfile::tempdir().unwrap();
+    let convert = |name: &str, text: &str| {
+        fs::write(dir.path().join(name), text).unwrap();
+        let output = omr().args(["config", "--gpus", "2", "--from"]).arg(dir.path().join(name)).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let verl = "extra=()\nif [ $USE = 1 ]; then\n  extra+=(model.lora_rank=32 model.lora_alpha=16)\nfi\n\
+        torchrun --nproc_per_node=2 -m verl.trainer.sft_trainer data.train_files=a.parquet optim.lr=1e-4 \\\n\
+        model=hf_model model.path=base trainer.total_epochs=2 \"${extra[@]}\" \"$@\"\n";
+    let ours = convert("verl.sh", verl);
+    contains(&ours, &["datasets: a.parquet", "learning_rate: 0.0001", "num_train_epochs: 2", "rank: 32", "alpha: 16"]);
+    contains(&ours, &["model: base", "train_batch_size: 256", "warmup_ratio: 0", "lr_scheduler_type: constant"]);
+    let engine = "trainer_args: {per_device_train_batch_size: 1, gradient_accumulation_steps: 4}\ndataset_config: {packing_length: 64}\n";
+    let ours = convert("engine.yaml", engine);
+    contains(&ours, &["gradient_accumulation_steps: 8", "packing_length: 64"]);
+    assert!(!ours.contains("train_batch_size:") && !ours.contains("micro_batch_tokens: 1\n"), "{ours}");
+    // TRL counts updates, of which each generation batch has 4 here, and omr counts generation batches.
+    let trl = "trl grpo --max_steps 1000 --save_steps 100 --warmup_ratio 0.1 --gradient_accumulation_steps 2 \
+        --steps_per_generation 4 --num_iterations 2 --model_name_or_path base --dataset_name a.parquet\n";
+    contains(&convert("trl.sh", trl), &["total_training_steps: 250", "save_freq: 25", "warmup_steps: 25"]);
+}
+
 #[test]
 fn what_cannot_be_converted_is_refused_or_stands_as_a_comment() {
     let dir = tempfile::tempdir().unwrap();
@@ -251,6 +291,15 @@ fn what_cannot_be_converted_is_refused_or_stands_as_a_comment() {
     };
     let (code, [_, error]) = convert("dpo.yaml", "stage: dpo\nmodel_name_or_path: x\n", &[]);
     assert!(code == Some(2) && error.contains("dpo.yaml") && error.contains("supervised fine-tuning or RL"), "{error}");
+    for text in [
+        "python dpo.py --beta 0.1\n",
+        "swift rlhf --rlhf_type dpo --model x\n",
+        "compute_environment: LOCAL\n",
+        "worker: {a: 1}\n",
+    ] {
+        let (code, [_, error]) = convert(if text.contains(':') { "other.yaml" } else { "other.sh" }, text, &[]);
+        assert!(code == Some(2) && error.contains("another system or method"), "{text}: {error}");
+    }
     let (code, [_, error]) = convert("empty.sh", "echo hello\n", &[]);
     assert!(code == Some(2) && error.contains("found no settings"), "{error}");
     let text = "cutoff_len: 8\nfinetuning_type: full\noptim: adafactor\nfrobnicate: 1\nlearning_rate: ${RATE}\n\
