@@ -192,7 +192,8 @@ impl Found<'_> {
                 return Err(misfit(&at.place, format!("role {other:?} in {name}"), expected));
             }
         };
-        let content = match content(message).unwrap_or(&Value::Null) {
+        let thinking = forms::REASONING.iter().find_map(|name| given_in(message, name)).filter(|_| role == "assistant");
+        let mut content = match content(message).unwrap_or(&Value::Null) {
             Value::String(text) => vec![Part::Text(text.clone())],
             Value::Array(parts) => {
                 let part = |(j, p)| self.part(&format!("{name}.content[{j}]"), p);
@@ -200,6 +201,9 @@ impl Found<'_> {
             }
             other => return Err(wrong(at, &format!("{name}.content"), other, "a string or a list of parts")),
         };
+        if let Some(Part::Text(answer)) = content.first_mut() {
+            *answer = forms::with_thinking(thinking, at, std::mem::take(answer))?;
+        }
         if role != "assistant" {
             self.marks += content.iter().filter_map(Part::text).map(|t| t.matches(IMAGE_MARKER).count()).sum::<usize>();
         }

@@ -41,6 +41,8 @@ pub const QUESTION: &[&str] = &["problem", "question"];
 pub const LABEL: &[&str] = &["answer", "ground_truth", "solution", "answers"];
 /// Column with the reasoning that precedes an answer.
 const THINKING: &str = "thinking";
+/// Fields with the reasoning that precedes the content of a message, as in Qwen3's template and TRL.
+pub const REASONING: [&str; 3] = ["reasoning_content", "reasoning", THINKING];
 /// Columns that rows of any form can have.
 const COMMON: &[&str] = &[
     "id",
@@ -163,10 +165,18 @@ impl RowForm {
                     let Some(column) = columns.iter().find(|column| given(fields, column).is_some()) else { continue };
                     match structured(fields[*column].clone()) {
                         Value::String(text) => {
-                            let text = if *role == "assistant" { with_thinking(fields, at, text)? } else { text };
+                            let thinking = given(fields, THINKING).filter(|_| *role == "assistant");
+                            let text = with_thinking(thinking, at, text)?;
                             messages.push(((*column).to_owned(), json!({"role": role, "content": text})));
                         }
-                        other => messages.extend(list(column, Some(&other), at)?),
+                        other => {
+                            let mut turns = list(column, Some(&other), at)?;
+                            // Of a prompt and a completion, only the completion is trained, as in TRL.
+                            if *role == "user" && self.turns.len() > 1 {
+                                turns.iter_mut().for_each(|(_, turn)| mask(turn));
+                            }
+                            messages.extend(turns);
+                        }
                     }
                 }
                 Turns::Lines(role, columns) => {
@@ -185,7 +195,7 @@ impl RowForm {
     pub(super) fn reply(&self, fields: &Map<String, Value>, at: &RowContext) -> RowResult<Option<String>> {
         let column = LABEL.iter().find(|column| given(fields, column).is_some()).filter(|_| self.trains_label);
         let Some(column) = column else { return Ok(None) };
-        with_thinking(fields, at, scalar(at, column, &fields[*column])?).map(Some)
+        with_thinking(given(fields, THINKING), at, scalar(at, column, &fields[*column])?).map(Some)
     }
 }
 
@@ -202,6 +212,14 @@ fn list(column: &str, value: Option<&Value>, at: &RowContext) -> RowResult<Vec<(
         if let Some(asked) = pair { Vec::from(both(&name, asked, &entry["assistant"])) } else { vec![(name, entry)] }
     });
     Ok(turns.collect())
+}
+
+/// Leaves an assistant's turn out of the training, unless it states its own `loss`.
+fn mask(turn: &mut Value) {
+    let is_answer = given_in(turn, "role").is_some_and(|role| role == "assistant");
+    if is_answer && ["loss", "weight", "loss_weight"].iter().all(|key| given_in(turn, key).is_none()) {
+        turn["loss"] = false.into();
+    }
 }
 
 /// Returns the turns of a question and its answer.
@@ -232,9 +250,9 @@ fn pairs(column: &str, value: Option<&Value>, at: &RowContext) -> RowResult<Vec<
     Ok(turns)
 }
 
-/// Puts the text of the column `thinking` in front of an answer, between the tags that Qwen's templates use.
-fn with_thinking(fields: &Map<String, Value>, at: &RowContext, answer: String) -> RowResult<String> {
-    let Some(thinking) = given(fields, THINKING) else { return Ok(answer) };
+/// Puts reasoning, if there is any, in front of an answer, between the tags that Qwen's templates use.
+pub fn with_thinking(thinking: Option<&Value>, at: &RowContext, answer: String) -> RowResult<String> {
+    let Some(thinking) = thinking else { return Ok(answer) };
     let thinking = scalar(at, THINKING, thinking)?;
     let thinking = thinking.trim();
     Ok(match thinking.is_empty() || answer.contains("<think>") {

@@ -13,12 +13,14 @@ use crate::data::{forms, unread};
 use crate::error::{Error, Result};
 
 /// Alternative names of columns, by their canonical names.
-const ALTERNATIVES: [(&str, &[&str]); 7] = [
+const ALTERNATIVES: [(&str, &[&str]); 8] = [
     ("id", &["ids", "qid"]),
     // Pairs of a question and an answer: The Cauldron, ms-swift.
     ("texts", &["conversation"]),
     // MMFineReason names its responses after the model.
     ("response", &["qwen3vl_235b_thinking_response"]),
+    // DeepMath, OpenMathReasoning.
+    ("answer", &["final_answer", "expected_answer"]),
     // Lists of right answers; the other name is A-OKVQA's.
     ("answers", &["direct_answers"]),
     ("answer_index", &["correct_choice_idx"]),

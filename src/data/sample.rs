@@ -84,7 +84,10 @@ fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat, newline: bool) -> 
         mask.resize(ids.len(), false);
         let text = text_of(message);
         let open = chat.tokenizer.decode(&chat.turn.open, false);
-        let text = without_opening(&text, &open);
+        let is_whole = open.trim_end().ends_with(THINK) && !text.contains(THINK) && !text.contains("</think>");
+        // Templates write an empty thinking part for an answer without one.
+        let closed = is_whole.then(|| format!("\n</think>\n\n{}", text.trim_start()));
+        let text = closed.as_deref().unwrap_or(without_opening(&text, &open));
         if text.starts_with(THINK) && open.contains("</think>") {
             let expected = "an answer without it: the generation prompt ends the thinking part (enable_thinking=false)";
             return Err(Error::input(&row.place, "an answer with a thinking part", expected));

@@ -13,6 +13,9 @@ const QUESTION: &[&str] = &["system", "user"];
 
 const SECOND_IMAGES: [&str; 8] = ["image_2", "image_3", "image_4", "image_5", "image_6", "image_7", "image2", "image3"];
 
+/// TRL's and ms-swift's name of a boolean that says whether the answer is good. Other values are no part of the answer.
+const KTO_LABEL: &str = "label";
+
 /// Names of columns that are not read (or of fields of a message), a description of what is expected instead, and the
 /// roles of the messages that may already contain the values. Such a row is complete.
 const UNREAD: &[(&[&str], &str, &[&str])] = &[
@@ -25,7 +28,7 @@ const UNREAD: &[(&[&str], &str, &[&str])] = &[
     (&["tools_kwargs", "tool_calls"], "no tools, which are not supported", &[]),
     (&["loss_weight", "loss_scale"], "`loss`, `weight` or `loss_weight` (0 or 1) in a message", &[]),
     (&[CHOSEN], NO_PREFERENCES, &["assistant"]),
-    (&["kto_tag", "rejected_response"], NO_PREFERENCES, &[]),
+    (&["kto_tag", KTO_LABEL, "rejected_response"], NO_PREFERENCES, &[]),
 ];
 
 /// Returns the name of a column of the table.
@@ -55,7 +58,7 @@ pub fn refuse(
     };
     let values: Vec<String> = texts(value).into_iter().filter(|text| !text.is_empty()).collect();
     // The bytes of an image are no text, so a struct with a path counts as a value even if the path is null.
-    if values.is_empty() && value.get("path").is_none() {
+    if (values.is_empty() && value.get("path").is_none()) || (name == KTO_LABEL && !value.is_boolean()) {
         return Ok(());
     }
     let said = messages.iter().filter(|message| roles.contains(&message.role.as_str()));

@@ -97,6 +97,20 @@ fn with_thinking_off_sft_trains_the_text_that_the_sampler_continues() {
 }
 
 #[test]
+fn an_answer_without_thinking_ends_the_thinking_part_that_the_prompt_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = qwen3(dir.path());
+    let opens = QWEN3.replace("<|im_start|>assistant\\n' }}", "<|im_start|>assistant\\n<think>\\n' }}");
+    assert_ne!(opens, QWEN3);
+    write_tokenizer_dir(&model, &tokenizer(), &opens).unwrap();
+    let encoder = encoder(&model);
+    for (answer, whole) in [("5", "<think>\n\n</think>\n\n5"), (SECOND, SECOND)] {
+        let sample = sft_sample(&row(&["Add", answer]), &encoder.chat, None).unwrap();
+        assert!(text(&encoder, &sample.input_ids).ends_with(&format!("assistant\n{whole}<|im_end|>")), "{answer}");
+    }
+}
+
+#[test]
 fn a_variable_that_the_template_does_not_read_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft_config(dir.path());

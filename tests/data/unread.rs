@@ -124,6 +124,9 @@ fn videos_objects_and_tools_are_not_trained_as_marks_or_dropped() {
     };
     let none = |name: &str| format!(", columns: {{{name}: ''}}");
     refused(&chat(json!({"kto_tag": false})), &["a value in `kto_tag`"], &none("kto_tag"));
+    // TRL's rows for KTO. Of other data sets, `label` is a class or a text.
+    refused(&json!({"prompt": "q?", "completion": "bad", "label": false}), &["a value in `label`"], &none("label"));
+    loaded(&[json!({"prompt": "q?", "completion": "good", "label": 3})], "").unwrap();
     refused(&chat(json!({"videos": ["a.mp4"]})), &["video files are not supported"], &none("videos"));
     refused(
         &chat(json!({"objects": {"ref": ["cat"], "bbox": [[1, 2, 3, 4]]}})),
@@ -132,6 +135,15 @@ fn videos_objects_and_tools_are_not_trained_as_marks_or_dropped() {
     );
     refused(&chat(json!({"tools": "[{\"name\": \"zoom\"}]"})), &["tools are not supported"], &none("tools"));
     loaded(&[chat(json!({"videos": [], "tools": null, "objects": {"ref": [], "bbox": []}}))], "").unwrap();
+    // The reasoning of a message is a part of its answer.
+    for name in ["reasoning_content", "reasoning", "thinking"] {
+        let answer = json!({"role": "assistant", "content": "So.", name: "Because."});
+        let row = &loaded(&[json!({"messages": [{"role": "user", "content": "Why?"}, answer]})], "").unwrap()[0];
+        assert_eq!(text_of(&row.messages[1]), "<think>\nBecause.\n</think>\n\nSo.");
+    }
+    let labels =
+        ["final_answer", "expected_answer"].map(|name| loaded(&[json!({"problem": "q?", name: "3"})], "").unwrap());
+    assert!(labels.iter().all(|rows| rows[0].ground_truth.as_deref() == Some("3")));
     let listed = json!({"role": "system", "content": "Tools: zoom, crop."});
     let row = json!({"messages": [listed, {"role": "user", "content": "q"}], "tools": ["zoom", "crop"]});
     loaded(&[row], "").unwrap();
