@@ -74,12 +74,15 @@ pub struct Retention {
     pub newest: usize,
     /// Checkpoints of steps that are multiples of this number are kept, too.
     pub every: Option<u64>,
+    /// Interval of the regular checkpoints. Of all others, only the newest is kept, and it does not count as one of
+    /// `newest`.
+    pub interval: Option<u64>,
 }
 
 impl From<usize> for Retention {
     /// Keeps only the newest checkpoints.
     fn from(newest: usize) -> Retention {
-        Retention { newest, every: None }
+        Retention { newest, every: None, interval: None }
     }
 }
 
@@ -162,8 +165,10 @@ impl Store {
                 (_, None) => fs::remove_file(&path).map_err(Error::io(&path))?,
             }
         }
-        let all: Vec<Checkpoint> = self.list()?.into_iter().filter(|known| best != Some(known.step)).collect();
-        for old in &all[..all.len().saturating_sub(self.keep.newest.max(1))] {
+        let all = self.list()?.into_iter().filter(|known| best != Some(known.step));
+        let is_regular = |known: &Checkpoint| self.keep.interval.is_none_or(|n| known.step.is_multiple_of(n));
+        let (regular, others): (Vec<_>, Vec<_>) = all.partition(is_regular);
+        for old in regular[..regular.len().saturating_sub(self.keep.newest.max(1))].iter().chain(&others) {
             if old.step < step && !self.keep.always(old.step) {
                 self.remove(old)?;
             }
@@ -216,7 +221,12 @@ impl Store {
                     let place = format!("resume: {}", path.display());
                     let found = format!("step {}, but {} is at step {}", first.step, self.run.display(), newest.step);
                     let expected = "the newest step of the run directory, or a run directory without newer steps";
-                    return Err(Error::input_hint(place, found, expected, "use another --out"));
+                    return Err(Error::input_hint(
+                        place,
+                        found,
+                        expected,
+                        "resume=auto continues this run; another --out starts a second one",
+                    ));
                 }
                 found
             }

@@ -128,6 +128,10 @@ impl SftConfig {
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
         self.validation.check(place, path, "eval_steps", self.eval_steps)?;
         self.optimizer.check_parts(place, path)?;
+        let steps = self.gradient_accumulation_steps;
+        let expected = "1: train_batch_size is the number of rows per update, however many micro-batches they take";
+        let is_one = steps == 1 || self.train_batch_size.is_none();
+        place.check(is_one, &join(path, "gradient_accumulation_steps"), steps.to_string(), expected)?;
         if self.optimizer.bf16_stochastic_round {
             let (key, expected) = ("bf16_stochastic_round", "dtype bf16: f32 weights are not rounded");
             place.check(self.dtype != Dtype::F32, &join(path, key), "true with dtype f32", expected)?;

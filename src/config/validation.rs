@@ -106,6 +106,14 @@ impl ValidationConfig {
             let expected = "metric_for_best_model, the metric whose values are compared";
             check(best.iter().any(|(_, value)| value.is_some()), "greater_is_better", &greater, expected)?;
         }
+        for (i, entry) in self.val_files.iter().enumerate() {
+            check(
+                entry.weight == 1.0,
+                &format!("val_files[{i}].weight"),
+                &entry.weight,
+                "1: each row is measured once",
+            )?;
+        }
         let size = self.val_size.unwrap_or_default();
         let is_share = size <= 1.0 || size.fract() == 0.0;
         check(is_share, "val_size", &size, "a share below 1, or a whole number of rows")?;

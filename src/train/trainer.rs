@@ -127,7 +127,9 @@ impl<'r> Trainer<'r> {
         let log = log.unwrap_or_else(|| MetricsLog::elsewhere(step, has_steps));
         let reporters = Reporters::start(&config.run.dir, if leads { &config.training.report_to } else { &[] })?;
         let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
-        if saved_step.is_none() {
+        let kept = store.list()?;
+        let is_gone = |best: u64| !kept.iter().any(|known| known.step == best);
+        if saved_step.is_none() || best::step(&extra).is_some_and(is_gone) {
             best::forget(&mut extra);
         } else if leads {
             store.settle(step, best::step(&extra))?;

@@ -109,12 +109,16 @@ impl TrainerConfig {
 
     /// Returns the rule for which checkpoints are kept.
     pub fn retention(&self) -> Retention {
-        Retention { newest: self.training.save_total_limit, every: self.training.keep_every }
+        Retention { newest: self.training.save_total_limit, every: self.training.keep_every, interval: self.save_steps }
     }
 
     /// Returns the maximum number of checkpoints on disk at the end of the run.
     pub fn checkpoints(&self) -> usize {
-        let Retention { newest, every } = self.retention();
-        newest + every.map_or(0, |n| (self.run.total_steps / n) as usize)
+        let Retention { newest, every, interval } = self.retention();
+        let best = self.validation.needs_best() || self.validation.metric_for_best_model.is_some();
+        newest
+            + usize::from(interval.is_some())
+            + usize::from(best)
+            + every.map_or(0, |n| (self.run.total_steps / n) as usize)
     }
 }

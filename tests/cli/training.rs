@@ -114,6 +114,8 @@ fn wrong_settings_name_the_key_and_the_nearest_one() {
     failure(&["sft", &sft, "--out", &out, "max_steps=none"], 2, &["max_steps", "none"]);
     failure(&["sft", &sft, "--out", &out, "micro_batch_tokens=20"], 2, &["sft.parquet row", "micro_batch_tokens"]);
     failure(&["sft", &sft, "--out", &out, "packing_length=20"], 2, &["packing_length"]);
+    let both = ["train_batch_size=2", "gradient_accumulation_steps=2"];
+    failure(&[&["sft", &sft, "--out", &out][..], &both].concat(), 2, &["gradient_accumulation_steps: found 2"]);
     failure(&["rl", &rl, "--out", &out, "micro_batch_tokens=20"], 2, &["micro_batch_tokens"]);
     failure(&["rl", &rl, "--out", &out, "rollout.temperature=0"], 2, &["rollout.temperature", "0.000001 or more"]);
     failure(&["rl", &rl, "--out", &out, "ppo_mini_batch_size=3"], 2, &["ppo_mini_batch_size", "divisor"]);
@@ -135,6 +137,8 @@ fn wrong_settings_name_the_key_and_the_nearest_one() {
         wrong(&["val_size=3", "early_stopping_threshold=1"], &["early_stopping_threshold", "early_stopping_patience"]);
         wrong(&["val_size=3", "greater_is_better=true"], &["greater_is_better", "metric_for_best_model"]);
         wrong(&["val_size=2.5", &often], &["val_size: found 2.5", "a share below 1, or a whole number"]);
+        let twice = format!("val_files=[{{path: {}, weight: 2}}]", folder.at("sft.parquet"));
+        wrong(&[&twice, &often], &["val_files[0].weight: found 2", "each row is measured once"]);
         wrong(&["val_size=12", &often], &["val_size: found 12, which is 12 of 12 rows", "leaves rows to train on"]);
         wrong(&["val_tasks=[digitz]", &often], &["val_tasks", "digitz", "digits"]);
         wrong(&["val_files=gone.parquet", &often], &["gone.parquet"]);

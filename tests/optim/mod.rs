@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use half::bf16;
-use omr::checkpoint::Store;
+use omr::checkpoint::{Retention, Store};
 use omr::config::{OptimConfig, OptimizerName};
 use omr::device::{Device, Isa, Plan, Region};
 use omr::error::Result;
@@ -188,6 +188,18 @@ fn a_run_directory_that_is_moved_or_replaced_gets_no_more_files() {
     fs::remove_dir(&run).unwrap();
     fs::rename(&moved, &run).unwrap();
     drop(store.begin(2).unwrap());
+}
+
+#[test]
+fn checkpoints_by_time_do_not_push_out_those_of_save_steps() {
+    let run = tempfile::tempdir().unwrap();
+    let store = Store::open(run.path(), Retention { newest: 2, every: None, interval: Some(4) }).unwrap();
+    for step in 1..=13 {
+        fs::create_dir_all(run.path().join(format!("checkpoints/global_step_{step}"))).unwrap();
+        store.settle(step, None).unwrap();
+    }
+    let left: Vec<u64> = store.list().unwrap().iter().map(|checkpoint| checkpoint.step).collect();
+    assert_eq!(left, [8, 12, 13]);
 }
 
 #[test]
