@@ -62,7 +62,7 @@ impl Scorer<'_> {
         let held = HeldOut::of(Arc::new(sample), index, MICRO_BATCH_TOKENS.max(longest), machine.threads)?;
         let count = |dtype: DType| -> Result<((), Plan)> {
             let mut dev = Device::count_for(machine.target);
-            let model = Model::empty(&mut dev, model_config.clone(), dtype)?;
+            let model = Model::empty_of(&mut dev, dir, model_config.clone(), dtype)?;
             held.count(&mut dev, &model)?;
             Ok(((), dev.high_water()))
         };

@@ -32,7 +32,8 @@ impl Training for SftConfig {
         let (config, layout) = layout(gpus, &model, self)?;
         let config = &config;
         let Largest { grids, row, at_once: count, of_pack } = Largest::new(config, rows, &model)?;
-        let (row_tokens, packs) = (row.input_ids.len(), packs(config));
+        let (row_tokens, packs) = (row.input_ids.len(), packs(config, of_pack));
+        let rows = config.train_batch_size.unwrap_or(packs * of_pack);
         let pass = Pass::Sft { row, rows: count * of_pack };
         let target = target(gpus, config.training.max_memory_gib);
         let planned = plan::sft(model.clone(), config, target, layout.fullest, packs, &[pass.sequences()])?;
@@ -68,9 +69,9 @@ impl Training for SftConfig {
             updates: 1,
             passes,
             row_tokens,
-            rows: packs * of_pack,
+            rows,
             run: None,
-            tokens: [(packs * of_pack * row_tokens) as f64, 0.0],
+            tokens: [(rows * row_tokens) as f64, 0.0],
             limit: config.training.save_total_limit,
             links: on.gpu.links(),
             ceilings,
@@ -94,13 +95,15 @@ impl Training for SftConfig {
     fn least(&self, model: &ModelConfig, rows: &Rows, layout: &GpuLayout) -> Result<usize> {
         let Largest { row, at_once, of_pack, .. } = Largest::new(self, rows, model)?;
         let batches = [vec![Sequence::from(&row); at_once * of_pack]];
-        Ok(plan::sft(model.clone(), self, minimal_target(), layout.fullest, packs(self), &batches)?.memory.total())
+        Ok(plan::sft(model.clone(), self, minimal_target(), layout.fullest, packs(self, of_pack), &batches)?
+            .memory
+            .total())
     }
 }
 
-/// Returns the number of packs of an update.
-fn packs(config: &SftConfig) -> usize {
-    config.train_batch_size.unwrap_or(config.gradient_accumulation_steps)
+/// Returns the number of packs of an update, each with at most `of_pack` rows.
+fn packs(config: &SftConfig, of_pack: usize) -> usize {
+    config.train_batch_size.map_or(config.gradient_accumulation_steps, |rows| rows.div_ceil(of_pack))
 }
 
 /// The largest micro-batch of a config.
@@ -126,7 +129,8 @@ impl Largest {
         let grids = shapes::grids(model, rows.image_tokens, config.training.images.image_max_pixels, tokens)?;
         let row = plan::blank(model, Shape { tokens, targets: tokens - 1, grids: &grids });
         // A micro-batch contains as many packs as fit into it. All packs of a micro-batch belong to one gradient lane.
-        let at_once = (micro / length).min(packs(config).div_ceil(config.training.lanes()));
-        Ok(Largest { grids, row, at_once, of_pack: length / tokens })
+        let of_pack = length / tokens;
+        let at_once = (micro / length).min(packs(config, of_pack).div_ceil(config.training.lanes()));
+        Ok(Largest { grids, row, at_once, of_pack })
     }
 }

@@ -64,8 +64,8 @@ impl Teacher {
     /// Returns a teacher of undefined weights, for the memory plan.
     pub fn empty(dev: &mut Device, config: &RlConfig, allowed: &[u32]) -> Result<Option<Teacher>> {
         let Some(dir) = directory(config) else { return Ok(None) };
-        let model =
-            Model::empty(dev, ModelConfig::load(&dir.join("config.json"))?, DType::of(config.dtype, dev.kind()))?;
+        let of = ModelConfig::load(&dir.join("config.json"))?;
+        let model = Model::empty_of(dev, dir, of, DType::of(config.dtype, dev.kind()))?;
         Teacher::new(dev, config, model, allowed).map(Some)
     }
 

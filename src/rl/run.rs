@@ -88,7 +88,10 @@ impl TrainingJob for RlJob {
         let reference = match config.has_reference() {
             // The reference of new adapters is the same weights without them.
             true if plan::trains_new_adapters(config) => Some(trainer.model.base()),
-            true => Some(Model::load(dev, model, DType::of(config.dtype, dev.kind()))?),
+            true => {
+                let of = model_config.clone().quantized(config.optimizer.quantization.as_ref())?;
+                Some(Model::load_shown(dev, model, of, DType::of(config.dtype, dev.kind()), observer)?)
+            }
             false => None,
         };
         let bitmap = allowed_ids(model_config, &self.chat);

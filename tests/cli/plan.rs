@@ -460,6 +460,11 @@ fn a_plan_states_steps_epochs_and_hours_of_the_whole_run() {
     }
     let (_, json) = plan(&sft, &[&small[..], &rows, &["max_steps=null", "num_train_epochs=3"]].concat());
     assert_eq!((&json["run"]["steps"], &json["run"]["epochs"]), (&json!(375), &json!(3.0)));
+    // 8 rows per update, whatever the packs contain.
+    let fixed =
+        ["packing_length=2048", "micro_batch_tokens=2048", "train_batch_size=8", "gradient_accumulation_steps=1"];
+    let (_, json) = plan(&sft, &[&fixed[..], &rows, &["max_steps=null", "num_train_epochs=3"]].concat());
+    assert_eq!((&json["run"]["steps"], &json["run"]["epochs"]), (&json!(375), &json!(3.0)));
     let (text, json) = plan(&sft, &[&small[..], &["max_steps=null"]].concat());
     assert!(text.contains("whole run     1 epochs; --data-rows N") && json["run"]["hours"].is_null(), "{text}");
 

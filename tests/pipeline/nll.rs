@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use omr::config::{self, DataConfig, FilterConfig, ImageConfig, SftConfig, StageConfig};
+use omr::config::{self, DataConfig, FilterConfig, ImageConfig, LoraConfig, SftConfig, StageConfig};
 use omr::data::encoder::EncodingPurpose;
 use omr::data::{Encoder, Form, ImageSource, Row, write};
 use omr::device::{Device, Isa, Target};
@@ -88,6 +88,17 @@ fn unlikely_answers_are_rejected_with_their_val_loss() {
     assert_eq!(others, [("broken", "broken_image"), ("question", "no_answer")]);
     assert_eq!((summary.kept, summary.rejected["max_nll"]), (rows(&out.join("sft.parquet")).len(), want.len()));
     assert_eq!(summary.kept + want.len(), measured.len());
+}
+
+#[test]
+fn the_model_may_be_a_directory_with_an_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, _) = set_up(dir.path());
+    let mut sft = SftConfig { max_steps: Some(1), ..tiny::sft_config(dir.path()) };
+    sft.optimizer.lora = Some(LoraConfig::default());
+    tiny::run_sft(&dir.path().join("sft"), &sft, 1, &[]);
+    let config = FilterConfig { model: Some(dir.path().join("sft/model")), ..config };
+    assert!(run(&config, &dir.path().join("out"), None).unwrap().0.rejected["max_nll"] > 0);
 }
 
 #[test]

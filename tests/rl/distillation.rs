@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use omr::config::{DistillationConfig, RlConfig};
+use omr::config::{DistillationConfig, LoraConfig, RlConfig, SftConfig};
 use omr::device::{Device, Isa, Target};
 use omr::observe::Silent;
 use omr::reward::{Mode, Scorer};
 use omr::rl::run::RlJob;
 use omr::train::job::TrainingJob as _;
 
-use crate::train::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, sft_config, training, with};
+use crate::train::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, sft_config, training, with};
 
 /// Returns a config in which the random model `base` learns from the tuned model alone.
 fn config(dir: &Path) -> RlConfig {
@@ -53,6 +53,22 @@ fn a_student_that_is_its_teacher_has_no_gradient() {
     let run = Outcome::of(&out);
     assert_eq!(run.figures("distillation/k1/mean"), [0.0; 2]);
     assert_eq!(run.figures("actor/grad_norm"), [0.0; 2]);
+}
+
+#[test]
+fn a_teacher_with_an_adapter_takes_what_was_planned() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sft = SftConfig { max_steps: Some(1), ..sft_config(dir.path()) };
+    sft.optimizer.lora = Some(LoraConfig::default());
+    run_sft(&dir.path().join("sft"), &sft, 1, &[]);
+    let config = with(&config(dir.path()), |config| {
+        config.distillation.as_mut().unwrap().teacher = dir.path().join("sft/model");
+        config.total_training_steps = Some(1);
+    });
+    let scorer = std::sync::Arc::new(Scorer::rules(Mode::Strict));
+    let mut job = RlJob::new(&dir.path().join("own"), config, scorer).unwrap();
+    let planned = job.plan(Target::cpu(1)).unwrap();
+    job.run(&mut Device::cpu(&planned, 1, Isa::detect()).unwrap(), &Silent).unwrap();
 }
 
 #[test]

@@ -140,6 +140,9 @@ fn rl_on_a_quantised_base_samples_what_it_trains() {
         assert!(kl[0] == 0.0 && kl[3] != 0.0, "{kl:?}");
         whole.assert_same(&run_rl(&out("stopped"), &config, 1, &[1, 3]), "stopped twice");
         whole.assert_same(&run_rl_over(&out("ranks"), &config, || device(1), &[2], &[]), "two ranks");
+        // A run that continues the adapter measures the KL against the quantised model, too.
+        let next = RlConfig { model: Some(out("whole/model")), total_training_steps: Some(1), ..config.clone() };
+        assert_eq!(run_rl(&out("next"), &next, 2, &[]).figures("actor/kl_loss"), [0.0]);
         let rollouts = config.train_batch_size * config.rollout.n;
         assert_compares_last_batch(&out("whole"), config::to_yaml(&config).unwrap(), rollouts);
     }
