@@ -125,6 +125,11 @@ impl RequestParams {
         if self.allowed_token_ids.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::input("allowed_token_ids", "no ids", "at least one id"));
         }
+        let is_end = |id: &u32| self.eos_token_ids.contains(id) || self.stop_token_ids.contains(id);
+        if self.min_tokens > 0 && self.allowed_token_ids.as_ref().is_some_and(|ids| ids.iter().all(is_end)) {
+            let expected = "an id that does not end the answer, because of min_tokens";
+            return Err(Error::input("allowed_token_ids", "only ids that end the answer", expected));
+        }
         let biased: Vec<u32> = self.logit_bias.iter().map(|&(id, _)| id).collect();
         let lists = [
             ("stop_token_ids", &self.stop_token_ids),

@@ -143,6 +143,8 @@ pub struct SchedulerStats {
     pub accepted_tokens: u64,
     /// Number of tokens, of prompts or preempted sequences, that the prefix cache supplied.
     pub cached_tokens: u64,
+    /// Number of tokens, of prompts or preempted sequences, that were looked up in the prefix cache.
+    pub looked_up_tokens: u64,
     /// Number of preemptions.
     pub preemptions: u64,
 }
@@ -155,6 +157,7 @@ impl std::ops::AddAssign for SchedulerStats {
         self.drafted_tokens += more.drafted_tokens;
         self.accepted_tokens += more.accepted_tokens;
         self.cached_tokens += more.cached_tokens;
+        self.looked_up_tokens += more.looked_up_tokens;
         self.preemptions += more.preemptions;
     }
 }

@@ -352,7 +352,8 @@ impl Scheduler {
     /// prompts in order of arrival. Wide requests let others pass when they have used up their places.
     fn admit(&mut self, step: &mut Step, budget: &mut usize) {
         while *budget > 0 && self.running.len() < self.config.max_num_seqs {
-            let has_place = |&&slot: &&usize| self.running.len() < self.group(slot).places(self.config.max_num_seqs);
+            let wide = self.num_wide();
+            let has_place = |&&slot: &&usize| self.group(slot).has_place(wide, self.config.max_num_seqs);
             let id = match (self.preempted.front(), self.waiting.iter().find(has_place)) {
                 (Some(&id), _) => id,
                 (None, Some(&group)) => SeqId { group, rollout: self.group(group).started },
@@ -362,6 +363,11 @@ impl Scheduler {
                 return;
             }
         }
+    }
+
+    /// Returns the number of running sequences of wide requests.
+    fn num_wide(&self) -> usize {
+        self.running.iter().filter(|id| self.group(id.group).request.is_wide).count()
     }
 
     fn admit_one(&mut self, step: &mut Step, budget: &mut usize, id: SeqId) -> bool {
@@ -386,6 +392,7 @@ impl Scheduler {
             seq.num_computed_tokens = seq.block_table.len() * size;
             seq.num_cached_tokens = seq.num_computed_tokens;
         }
+        let looked_up = if late { 0 } else { seq.num_tokens() };
         let (start, cached) = (seq.num_computed_tokens, seq.num_cached_tokens);
         let wanted = seq.num_pending_tokens().min(*budget);
         group.sequences[id.rollout] = Some(seq);
@@ -399,6 +406,7 @@ impl Scheduler {
         let group = self.groups[id.group].as_mut().expect("a group in flight");
         if placed {
             self.stats.cached_tokens += cached as u64;
+            self.stats.looked_up_tokens += looked_up as u64;
             self.running.push(id);
             if resumed {
                 self.preempted.pop_front();
@@ -429,7 +437,7 @@ impl Scheduler {
     /// Starts the other rollouts of each prompt whose last token is computed in this step. They sample from the same
     /// row. Rollouts start while there is room; the others wait, and the prompt's blocks stay pinned for them.
     fn fork_prefilled(&mut self, step: &mut Step) {
-        let mut promised = 0;
+        let (mut promised, mut wide) = (0, self.num_wide());
         let scheduled = std::mem::take(&mut step.scheduled);
         let mut samples = Vec::with_capacity(step.samples.len());
         for mut s in scheduled {
@@ -440,7 +448,8 @@ impl Scheduler {
                 group.prefilling = None;
                 let table = group.sequences[s.seq.rollout].as_ref().expect("a sequence in flight").block_table.clone();
                 while group.started < group.request.n
-                    && self.running.len() < group.places(self.config.max_num_seqs)
+                    && self.running.len() < self.config.max_num_seqs
+                    && group.has_place(wide, self.config.max_num_seqs)
                     && promised < self.blocks.num_free_blocks()
                 {
                     let id = SeqId { group: s.seq.group, rollout: group.started };
@@ -452,6 +461,7 @@ impl Scheduler {
                     self.running.push(id);
                     samples.push(id);
                     promised += 1;
+                    wide += usize::from(group.request.is_wide);
                 }
                 if group.started < group.request.n {
                     group.pinned = Some(self.blocks.fork(&table));

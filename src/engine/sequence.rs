@@ -204,9 +204,10 @@ pub struct Group {
 }
 
 impl Group {
-    /// Returns the number of running sequences below which a rollout of the group may start.
-    pub fn places(&self, max_num_seqs: usize) -> usize {
-        if self.request.is_wide { max_num_seqs - max_num_seqs / 16 } else { max_num_seqs }
+    /// Returns true if a rollout of the group may start while `wide` sequences of wide requests run. These leave a
+    /// sixteenth of the places to other requests.
+    pub fn has_place(&self, wide: usize, max_num_seqs: usize) -> bool {
+        !self.request.is_wide || wide < max_num_seqs - max_num_seqs / 16
     }
 
     /// Returns the rows among `start..end` that predict a token of the prompt and are not computed yet, if the log-probs

@@ -23,7 +23,7 @@ use crate::data::json::jsonl;
 use crate::error::{Error, Result};
 use crate::identity;
 use crate::image::JPEG_DECODER;
-use crate::llm::{Journal, Line, Reader, folder_of};
+use crate::llm::{Journal, Line, Reader};
 use crate::machine::Machine;
 use crate::observe::Observer;
 
@@ -83,7 +83,7 @@ impl Batch {
             return Err(Error::input(questions, "no questions", "one line per question"));
         }
         let hash = identity::hash(questions)?;
-        let folder = folder_of(questions);
+        let folder = crate::files::parent(questions);
         let (mut draft, reader) = self.draft(Some(folder.to_owned()), machine)?;
         let inputs = [
             ("content of --jsonl", hash[..32].to_owned()),

@@ -64,6 +64,10 @@ pub fn content(line: &Line, request: &Prepared) -> blake3::Hash {
     hasher.finalize()
 }
 
+/// Fields of requests that a plain question cannot have.
+const UNREAD: &str = "logprobs top_logprobs prompt_logprobs chat_template_kwargs response_format structured_outputs \
+    guided_json guided_regex guided_choice bad_words best_of use_beam_search echo";
+
 /// The written answer to a line, or its error.
 pub struct Outcome {
     /// The line.
@@ -195,6 +199,17 @@ impl Lines {
 
     /// Parses a question in the form of a row.
     fn question(&self, spot: Spot, line: Line) -> std::result::Result<Prepared, Failure> {
+        let has = |name: &str| line.get(name).is_some_and(|value| !value.is_null());
+        // Files of `omr score` have a list `logprobs`.
+        let is_unread = |name: &&str| has(name) && (*name != "logprobs" || !line[*name].is_array());
+        if let Some(name) = UNREAD.split(' ').find(is_unread) {
+            let expected =
+                "a batch line {custom_id, method, url, body}, whose body may have it if the server supports it";
+            return Err(ApiError::field(name, &line[name], expected).into());
+        }
+        if has("prompt") && has("messages") {
+            return Err(ApiError::field("prompt", &line["prompt"], "only one of prompt and messages").into());
+        }
         let given = |name: &str| Some((name.to_owned(), line.get(name)?.clone()));
         let names = NAMES.split(' ').chain(["max_tokens", "max_completion_tokens"]);
         let mut parameters: Map<String, Value> = names.filter_map(given).collect();

@@ -104,7 +104,7 @@ impl<'a> Format<'a> {
                 if has_logprobs {
                     logprobs = self.text_logprobs(echoed, delta, prompt);
                 }
-                if let Some(of_prompt) = delta.prompt_logprobs.as_deref().filter(|_| !output.echo) {
+                if let Some(of_prompt) = delta.prompt_logprobs.as_deref().filter(|_| output.prompt_logprobs) {
                     set("prompt_logprobs", self.prompt_logprobs(of_prompt));
                 }
             }

@@ -70,13 +70,13 @@ impl Metrics {
         self.kv_cache_usage.set(load.num_used_blocks as f64 / load.num_blocks.max(1) as f64);
         let seen = std::mem::replace(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner), stats);
         self.prefix_cache_hits.inc_by(stats.cached_tokens - seen.cached_tokens);
+        self.prefix_cache_queries.inc_by(stats.looked_up_tokens - seen.looked_up_tokens);
         self.num_preemptions.inc_by(stats.preemptions - seen.preemptions);
     }
 
     /// Counts a prompt.
     pub fn count_prompt(&self, tokens: usize) {
         self.prompt_tokens.inc_by(tokens as u64);
-        self.prefix_cache_queries.inc_by(tokens as u64);
     }
 
     /// Counts a choice that has ended.

@@ -87,6 +87,8 @@ pub struct Output {
     pub include_usage: bool,
     /// The answer begins with the prompt.
     pub echo: bool,
+    /// The answer has the log-probs of the prompt as a field of their own.
+    pub prompt_logprobs: bool,
     /// The only token is not part of the answer, because no token was requested.
     pub without_tokens: bool,
     /// The answer contains token ids.
@@ -208,7 +210,7 @@ fn params(app: &App, sampling: &Sampling, prompt: &Prompt, route: Route) -> Api<
             return Err(ApiError::context(&sampling.limit, found, longest));
         }
         Some(n) => n.max(1),
-        None if route == Route::Completions => room.min(16),
+        None if route == Route::Completions => room.min(app.options.max_tokens.unwrap_or(16)),
         None => room.min(app.options.max_tokens.unwrap_or(room)),
     };
     sampling.params(max_tokens, app.config.text.vocab_size)
@@ -280,6 +282,7 @@ fn completions(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<
     sampling.params.logprobs = fields.count("logprobs", 0..=MAX_LOGPROBS)?.map(|n| n as usize);
     output.text = true;
     output.echo = fields.bool("echo", false)?;
+    output.prompt_logprobs = sampling.params.prompt_logprobs.is_some();
     if output.echo && sampling.params.logprobs.is_some() {
         sampling.params.prompt_logprobs = sampling.params.prompt_logprobs.max(sampling.params.logprobs);
     }

@@ -163,6 +163,10 @@ fn replaced<'source>(code: &Instructions<'source>) -> Result<Instructions<'sourc
 
 /// Calls `make` if its largest possible result fits in the budget, and charges the actual result.
 fn charged(name: &str, args: &[Value], make: impl FnOnce() -> Result<Value>) -> Result<Value> {
+    // Their result is one number, and nothing is copied.
+    if ["length", "count"].contains(&name) {
+        return make();
+    }
     let sums = SUMS.split_ascii_whitespace().any(|sum| sum == name);
     let mut most = if sums { 0_usize } else { 1 };
     for arg in args {

@@ -140,6 +140,7 @@ fn parameters_out_of_range_name_their_field() {
         ("stop_token_ids", RequestParams { stop_token_ids: vec![300], ..plain.clone() }),
         ("allowed_token_ids", RequestParams { allowed_token_ids: Some(Vec::new()), ..plain.clone() }),
         ("allowed_token_ids", RequestParams { allowed_token_ids: Some(vec![301]), ..plain.clone() }),
+        ("allowed_token_ids", RequestParams { allowed_token_ids: Some(vec![7]), min_tokens: 1, ..plain.clone() }),
     ];
     for (name, params) in cases {
         let error = params.validate(VOCAB).unwrap_err();

@@ -284,6 +284,18 @@ fn a_small_request_starts_while_wide_ones_wait() {
     assert_eq!(scheduler.num_running_and_waiting(), [31, 90]);
 }
 
+#[test]
+fn a_wide_request_starts_while_small_ones_take_most_places() {
+    let mut scheduler = Scheduler::new(SchedulerConfig { max_num_seqs: 32, ..ROOMY }).unwrap();
+    for at in 0..31 {
+        scheduler.add(request(at, &(vec![1, 2, 1], None, 1, 100))).unwrap();
+    }
+    let step = scheduler.schedule().unwrap();
+    scheduler.postprocess(&step, &[1; 31], &[0.0; 31]);
+    let wide = scheduler.add(request(31, &(vec![1, 2, 1], None, 4, 100))).unwrap();
+    assert!(scheduler.schedule().unwrap().samples.iter().any(|sample| sample.group == wide));
+}
+
 /// Measures how many steps drafts save with few sequences, long answers and small blocks, also with preemption and with
 /// cached prefixes.
 #[test]

@@ -294,6 +294,33 @@ fn equal_questions_have_different_answers_and_each_line_its_own_parameters() {
 }
 
 #[test]
+fn fields_that_a_plain_line_cannot_have_are_refused() {
+    let files = Files::new();
+    let chats = json!([{"role": "user", "content": "One"}]);
+    files.ask(&[
+        json!({"prompt": "One", "top_logprobs": 2}),
+        json!({"prompt": "One", "chat_template_kwargs": {"enable_thinking": false}}),
+        json!({"prompt": "One", "logprobs": true}),
+        json!({"prompt": "One", "messages": chats}),
+        json!({"prompt": "One", "logprobs": [-0.5]}),
+    ]);
+    let (code, err) = files.run(&["max_tokens=4"]);
+    assert!(code == 0 && err.contains("1 of the lines answered, 4 skipped"), "{err}");
+    for (answer, field) in files.read().iter().zip(["top_logprobs", "chat_template_kwargs", "logprobs", "prompt"]) {
+        assert!(answer["error"]["message"].as_str().unwrap().starts_with(&format!("{field}: ")), "{answer}");
+    }
+}
+
+#[test]
+fn the_commands_max_tokens_is_the_default_of_each_route() {
+    let files = Files::new();
+    let body = json!({"prompt": "One", "ignore_eos": true});
+    files.ask(&[json!({"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": body})]);
+    let answers = files.answers(&["max_tokens=20"]);
+    assert_eq!(answers[0]["response"]["body"]["usage"]["completion_tokens"], 20);
+}
+
+#[test]
 fn lines_with_errors_are_skipped_and_nothing_is_lost() {
     let files = Files::new();
     let lines = [

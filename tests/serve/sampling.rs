@@ -155,6 +155,11 @@ async fn echoed_prompts_have_the_log_probs_that_sampling_gave() {
     assert!(first["text"].as_str().unwrap().starts_with(
         &*server.ok("/detokenize", &json!({"tokens": [60, 61, 62]})).await["prompt"].as_str().unwrap().to_owned()
     ));
+    // The field of its own is also there with `echo`.
+    let mut both = scored.clone();
+    both["prompt_logprobs"] = json!(1);
+    let both = server.ok("/v1/completions", &both).await["choices"][0].clone();
+    assert_eq!((both["prompt_logprobs"].as_array().map(Vec::len), &both["text"]), (Some(43), &first["text"]));
     // Without tokens, only the prompt is scored.
     let mut none = scored.clone();
     none["max_tokens"] = json!(0);
