@@ -24,6 +24,20 @@ fn counts(row: &Value) -> [u64; 6] {
 }
 
 #[test]
+fn logs_of_two_models_are_two_measurements() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Path::new(HERE).join("lmms_eval/OMR__made/20260915_091500_samples_mmmu_val.jsonl");
+    for model in ["a", "b"] {
+        fs::create_dir_all(dir.path().join("logs").join(model)).unwrap();
+        fs::copy(&log, dir.path().join("logs").join(model).join(log.file_name().unwrap())).unwrap();
+    }
+    let (_, rows) = rescore(dir.path().join("logs").to_str().unwrap(), &dir.path().join("out"), &[]);
+    let counts: Vec<u64> = rows.iter().map(|row| counts(row)[0]).collect();
+    assert_eq!(counts, [3, 3]);
+    assert!(rows[1]["task"].as_str().unwrap().contains("/logs/b/"), "{}", rows[1]["task"]);
+}
+
+#[test]
 fn known_mistakes_are_where_the_verdicts_differ() {
     let out = tempfile::tempdir().unwrap();
     let (stdout, rows) = rescore(HERE, out.path(), &[]);

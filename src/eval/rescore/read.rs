@@ -59,10 +59,19 @@ fn framework(path: &Path) -> Result<Option<Framework>> {
     Ok(lmms_eval.then_some(Framework::LmmsEval))
 }
 
-/// Reads `logs`, one after another. Errors name file and line.
+/// Reads `logs`, one after another. If several are about the same task, each is named after its file. Errors name file
+/// and line.
 pub fn read(logs: &[(PathBuf, Framework)]) -> Result<Vec<Row>> {
-    let rows = logs.iter().map(|(path, framework)| rows(path, *framework)).collect::<Result<Vec<_>>>()?;
-    Ok(rows.into_iter().flatten().collect())
+    let mut all = logs.iter().map(|(path, framework)| rows(path, *framework)).collect::<Result<Vec<_>>>()?;
+    let task = |rows: &[Row]| rows.first().map(|row| (row.framework, row.task.clone()));
+    let tasks: Vec<_> = all.iter().map(|rows| task(rows)).collect();
+    for (rows, (path, _)) in all.iter_mut().zip(logs) {
+        // Logs of several models or runs are not one measurement.
+        if tasks.iter().filter(|other| **other == task(rows)).count() > 1 {
+            rows.iter_mut().for_each(|row| row.task = path.with_extension("").display().to_string());
+        }
+    }
+    Ok(all.into_iter().flatten().collect())
 }
 
 /// Reads the rows of a log. Errors name the file and the line or row.

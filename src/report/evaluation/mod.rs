@@ -116,11 +116,13 @@ fn bars<'a>(runs: &'a [Run], tasks: &[&str]) -> Vec<Vec<(usize, &'a Measured)>> 
     tasks.iter().map(of_task).collect()
 }
 
-/// Returns the scores of the questions that both runs evaluated, in the same order.
+/// Returns the scores of the questions that both runs evaluated, in the same order. The file of a task may have changed
+/// in between, so a question is the same only if its text is.
 fn paired(a: &Measured, b: &Measured) -> (Vec<Observation>, Vec<Observation>) {
     let of_b = b.by_index();
     let of = |value, x: &Sample| Observation { value, clusters: x.clusters.clone() };
-    a.samples.iter().filter_map(|x| Some((of(acc(x)?, x), of(acc(of_b.get(&x.index)?)?, x)))).unzip()
+    let same = |x: &Sample| of_b.get(&x.index).copied().filter(|y| y.question == x.question);
+    a.samples.iter().filter_map(|x| Some((of(acc(x)?, x), of(acc(same(x)?)?, x)))).unzip()
 }
 
 /// Returns the paired difference of `b` minus `a` for each task that both evaluated.
