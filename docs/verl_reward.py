@@ -11,8 +11,8 @@ LOCK, OPEN = threading.Lock(), {}
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_):
     """What `omr score` says of a response: score, acc_score, format_reward_score, predict_str."""
-    question = (extra_info or {}).get("question")
-    line = json.dumps({"response": solution_str, "ground_truth": ground_truth, "question": question})
+    extra, texts = extra_info or {}, {"response": solution_str, "ground_truth": ground_truth}
+    line = json.dumps({**texts, "question": extra.get("question"), "extra_info": extra}, default=str)
     with LOCK:  # verl's reward loop calls from several threads, and its workers are forks.
         omr = OPEN.get(os.getpid()) or subprocess.Popen(
             shlex.split(os.environ.get("OMR", "omr score --jsonl")), stdin=subprocess.PIPE, stdout=subprocess.PIPE)

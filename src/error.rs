@@ -105,12 +105,7 @@ pub enum Error {
 impl Error {
     /// Creates an input error: `place: found X, expected Y`. The place is the name of a key, flag or row, or a path.
     pub fn input(place: impl AsRef<OsStr>, found: impl Into<String>, expected: impl Into<String>) -> Error {
-        Error::Input {
-            place: place.as_ref().display().to_string(),
-            found: found.into(),
-            expected: expected.into(),
-            hint: None,
-        }
+        Error::with_hint(place.as_ref(), found.into(), expected.into(), None)
     }
 
     /// Creates an error as [`Error::input`] does, with a hint, for example the nearest valid name.
@@ -120,12 +115,11 @@ impl Error {
         expected: impl Into<String>,
         hint: impl Into<String>,
     ) -> Error {
-        Error::Input {
-            place: place.as_ref().display().to_string(),
-            found: found.into(),
-            expected: expected.into(),
-            hint: Some(hint.into()),
-        }
+        Error::with_hint(place.as_ref(), found.into(), expected.into(), Some(hint.into()))
+    }
+
+    fn with_hint(place: &OsStr, found: String, expected: String, hint: Option<String>) -> Error {
+        Error::Input { place: place.display().to_string(), found, expected, hint }
     }
 
     /// Adds `outer` (a file, a row) before the place of the error, unless the place already contains it.

@@ -153,7 +153,7 @@ impl Staged {
     pub fn create(path: impl AsRef<Path>) -> Result<Staged> {
         let path = path.as_ref();
         let parent = parent(path);
-        fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
+        fs::create_dir_all(parent).map_err(Error::io(parent))?;
         let (temporary, opened) =
             unused(path, "tmp", |at| File::options().read(true).write(true).create_new(true).open(at));
         let file = BufWriter::with_capacity(1 << 20, opened.map_err(Error::io(&temporary))?);
@@ -170,7 +170,7 @@ impl Staged {
     pub fn commit(mut self) -> Result<()> {
         self.file.flush().and_then(|()| self.file.get_ref().sync_all()).map_err(Error::io(&self.path))?;
         fs::rename(&self.temporary, &self.path).map_err(Error::io(&self.path))?;
-        sync_folder(&parent(&self.path))
+        sync_folder(parent(&self.path))
     }
 }
 
@@ -198,7 +198,7 @@ pub fn writable(path: impl AsRef<Path>) -> Result<()> {
     if path.is_dir() {
         return Err(Error::input(path, "a folder", "a file name"));
     }
-    let made = make_folder(&parent(path))?;
+    let made = make_folder(parent(path))?;
     let tried = Staged::create(path).map(drop);
     made.iter().for_each(|folder| drop(fs::remove_dir(folder)));
     tried.map_err(|error| match error {
@@ -254,7 +254,7 @@ impl StagedFolder {
     pub fn create(path: impl AsRef<Path>) -> Result<StagedFolder> {
         let path = path.as_ref();
         let parent = parent(path);
-        fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
+        fs::create_dir_all(parent).map_err(Error::io(parent))?;
         let (temporary, made) = unused(path, "tmp", |at| fs::create_dir(at));
         made.map_err(Error::io(&temporary))?;
         Ok(StagedFolder { path: path.to_owned(), temporary })
@@ -285,7 +285,7 @@ impl StagedFolder {
             }
             return Err(Error::Io { path: path.clone(), source });
         }
-        sync_folder(&parent(path))?;
+        sync_folder(parent(path))?;
         if replaced {
             fs::remove_dir_all(&old).map_err(Error::io(&old))?;
         }
@@ -341,11 +341,9 @@ fn sync_tree(path: &Path) -> Result<()> {
     sync_folder(path)
 }
 
-fn parent(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p.to_owned(),
-        _ => PathBuf::from("."),
-    }
+/// Returns the folder that contains a file or folder.
+pub fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Returns the last part of a path as text.

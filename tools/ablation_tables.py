@@ -153,7 +153,7 @@ def compared(name):
     paper = lambda text: f" {text} |" if has_paper else ""
     out = [f"Accuracy at temperature 1, difference in points with its 95 % interval over {len(listed['seeds'])} seeds, n = {first['n']:,}, {first['k']}"
            f" answers per question (`{folder.relative_to(ROOT)}`). Direction only:", "",
-           f"| claim |{paper('the paper')} expected here | found here | | tokens per answer |", "| --- |" + " --- |" * (4 + has_paper)]
+           f"| claim |{paper('the paper')} expected here | found here | verdict | tokens, before to after |", "| --- |" + " --- |" * (4 + has_paper)]
     for claim in listed["claim"]:
         kinds = claim.get("kinds")
         accuracy = lambda cell: statistics.mean(cell["kinds"][kind] for kind in kinds) if kinds else cell["pass@1"]

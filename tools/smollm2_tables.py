@@ -7,8 +7,8 @@ from ablation_tables import ROOT, newest
 from drawings import framed, text
 
 # Methods, in the order of the rows.
-METHODS = {"base": "the model as it is", "sft": "SFT on traces by rule", "gspo": "GSPO from the model as it is", "gspo-lora": "GSPO from the model as it is, LoRA of rank 16",
-           "sft+gspo": "GSPO from SFT", "raft": "RAFT from SFT", "more-sft": "continued SFT",
+METHODS = {"base": "the model as it is", "sft": "SFT on generated traces", "gspo": "GSPO from the model as it is", "gspo-lora": "GSPO from the model as it is, LoRA of rank 16",
+           "sft+gspo": "GSPO from SFT", "raft": "RAFT (RL on right answers only) from SFT", "more-sft": "continued SFT",
            "base-boxed": "the model as it is, asked for the answer in `\\boxed{}`"}
 # Methods with one seed that are compared with GSPO from the model as it is, with name and colour in docs/user/smollm2.svg.
 CLAIMS = {"gspo": ("GSPO, 16 questions x 8 answers", "#2f7d5f"), "grpo": ("GRPO", "#3b6fb6"), "dapo": ("DAPO", "#b5762a"),
@@ -49,7 +49,7 @@ def accuracy(cell):
 def table():
     found = cells()
     out = [f"Right answers to {found[0]['n']} held-out questions in percent, greedy / temperature 1, for each seed (`{folder().relative_to(ROOT)}`):", "",
-           "| task | method | seeds | accuracy | rows read, or answers sampled (with a gradient), first seed |"
+           "| task | method | seeds | accuracy | SFT: rows; RL: sampled answers (of these with a gradient); first seed |"
            " largest difference of a probability, sampler and trainer | minutes |",
            "| --- | --- | --- | --- | --- | --- | --- |"]
     for task in dict.fromkeys(cell["task"] for cell in found):
@@ -92,16 +92,17 @@ def claims():
 
 def kinds():
     """Returns the table of greedy accuracies by the kind of a sum."""
-    out = ["Greedy accuracy on sums in percent, by kind, first seed with this record:", ""]
+    out = ["Greedy accuracy on sums in percent, by kind. Some older runs have no such record, so the seeds differ:", ""]
     names = {"addition": "additions", "difference": "differences of 0 or more", "negative": "negative differences"}
     # A claim that is also a method of the table has the name of the table.
     methods = {**{method: name for method, (name, _) in CLAIMS.items()}, **METHODS}
     found = [cell for cell in cells() if cell["task"] == "chain_sum" and "kinds" in cell]
-    first = {cell["method"]: cell["kinds"] for cell in sorted(found, key=lambda cell: -cell["seed"])}
+    first = {cell["method"]: cell for cell in sorted(found, key=lambda cell: -cell["seed"])}
     out += [f"| | {' | '.join(f'{names[kind]} ({n})' for kind, (_, n) in found[0]['kinds'].items())} |", "| --- | --- | --- | --- |"]
     for method in methods:
         if method in first:
-            out.append(f"| {methods[method]} | {' | '.join(f'{100 * share:.1f}' for share, _ in first[method].values())} |")
+            shares = " | ".join(f"{100 * share:.1f}" for share, _ in first[method]["kinds"].values())
+            out.append(f"| {methods[method]}, seed {first[method]['seed']} | {shares} |")
     return out
 
 

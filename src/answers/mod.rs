@@ -101,8 +101,7 @@ impl Store {
         if path.is_dir() {
             return Err(Error::input(path, "a folder", "a file of answers, or an unused name"));
         }
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        parent.map_or(Ok(()), |parent| std::fs::create_dir_all(parent).map_err(Error::io(parent)))?;
+        std::fs::create_dir_all(files::parent(path)).map_err(Error::io(files::parent(path)))?;
         let open = || -> rusqlite::Result<(Connection, i64)> {
             let connection = Connection::open(path)?;
             connection.busy_timeout(patience)?;

@@ -92,7 +92,7 @@ commands! {
     Replay(replay::Args) = replay::run;
     /// Rebuild the HTML report of a run, or compare several runs
     Report(report::Args) = report::run;
-    /// Serve the report of a run that continues, on this machine
+    /// Serve the live report of a run, on this machine
     Watch(watch::Args) = watch::run;
     /// Measure ops, steps and rollouts, and compare them with peak rates
     Bench(bench::Options) = bench::run;

@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, required_unless_present_any = ["print_config", "logprobs"])]
     jsonl: bool,
     /// Compute the log-probs of responses instead: a file of JSON lines as `omr generate` reads or writes them, each
-    /// with "token_ids" or "response". Prints each line with "token_ids" and "logprobs". Settings are those of
+    /// with one response ("token_ids" or "response"). Prints each line with "token_ids" and "logprobs". Settings are those of
     /// `omr generate`. Log-probs that a line already has, of omr, TRL or verl, are compared, and the likely fault is
     /// named (docs/user/mismatch.md)
     #[arg(long, value_name = "FILE", requires = "model", conflicts_with_all = ["jsonl", "mode"])]

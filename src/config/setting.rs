@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::table::entries;
 use crate::error::{Error, Result};
@@ -174,7 +174,7 @@ macro_rules! values {
                 put(self, place, path, value, $read(value))
             }
             fn write(&self) -> Value {
-                json!(self)
+                serde_json::to_value(self).unwrap_or_default()
             }
             fn kind(&self) -> String {
                 $kind.to_owned()
@@ -191,6 +191,7 @@ values! {
     f64: "a number", |value: &Value| value.as_f64().filter(|number| number.is_finite());
     bool: "true or false", Value::as_bool;
     String: "a text", text;
+    PathBuf: "a path", |value: &Value| text(value).map(PathBuf::from);
 }
 
 /// Reads a whole number. 1e3 is accepted, although YAML parses it as a float.
@@ -206,18 +207,6 @@ fn text(value: &Value) -> Option<String> {
         Value::String(s) => Some(s.clone()),
         Value::Number(n) => Some(n.to_string()),
         _ => None,
-    }
-}
-
-impl Setting for PathBuf {
-    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
-        put(self, place, path, value, text(value).map(PathBuf::from))
-    }
-    fn write(&self) -> Value {
-        Value::String(self.display().to_string())
-    }
-    fn kind(&self) -> String {
-        "a path".to_owned()
     }
 }
 

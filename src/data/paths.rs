@@ -180,10 +180,7 @@ pub fn base(path: &Path) -> PathBuf {
     }
     let is_sign = |path: &Path| path.to_str().is_some_and(is_pattern) && !path.exists();
     let parent = path.ancestors().skip(1).find(|parent| !is_sign(parent));
-    match parent {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
+    parent.filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }
 
 /// Returns the format of a file: by its extension if that is known, otherwise `configured` (the entry's `data_type`).

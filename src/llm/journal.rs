@@ -15,7 +15,6 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
-use super::questions::folder_of;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity;
@@ -84,7 +83,7 @@ impl Journal {
             let found = "a file that this command did not write";
             return Err(Error::input_hint(out, found, "no file, or earlier answers", hint));
         }
-        let made = files::make_folder(folder_of(out))?;
+        let made = files::make_folder(files::parent(out))?;
         let [path, about] = [beside(out, ".partial"), beside(out, ".settings")];
         let mut file = locked(&path)?;
         if fresh {

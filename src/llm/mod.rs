@@ -12,4 +12,4 @@ mod questions;
 pub use answerer::{Answerer, Llm, Workload};
 pub use journal::Journal;
 pub use prompts::{largest, prompt, response_text, vision_rows};
-pub use questions::{Line, Reader, folder_of};
+pub use questions::{Line, Reader};

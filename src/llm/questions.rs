@@ -54,7 +54,7 @@ impl Reader {
     /// Reads all lines of a file and returns them both unchanged and as prompts; a line that `omr generate` has skipped
     /// has none. Images are files in the folder of `file`, or `data:` URLs.
     pub fn lines(&self, file: &Path) -> Result<Vec<(Line, Option<Arc<Prompt>>)>> {
-        let folder = Folder::open(folder_of(file))?;
+        let folder = Folder::open(files::parent(file))?;
         let mut lines: Vec<(Line, Option<Arc<Prompt>>)> = Vec::new();
         jsonl(file, usize::MAX, |at, fields| {
             let fields = fields?;
@@ -99,9 +99,4 @@ impl Reader {
 fn at<'a>(folder: &'a Folder, place: &str) -> RowContext<'a> {
     static ENTRY: LazyLock<DatasetConfig> = LazyLock::new(DatasetConfig::default);
     RowContext { folder, entry: &ENTRY, dataset: "generate", file: "generate", index: 0, place: place.to_owned() }
-}
-
-/// Returns the folder that contains a file.
-pub fn folder_of(file: &Path) -> &Path {
-    file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -310,16 +310,7 @@ impl OutFile {
         let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
         let mut end = 0;
         for tensor in &self.tensors {
-            let dtype = match tensor.dtype {
-                DType::F64 => "F64",
-                DType::F32 => "F32",
-                DType::Bf16 => "BF16",
-                DType::U8 => "U8",
-                DType::I8 => "I8",
-                DType::I32 => "I32",
-                DType::U32 => "U32",
-                DType::I16 => "I16",
-            };
+            let dtype = format!("{:?}", tensor.dtype).to_uppercase();
             let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [end, end + tensor.bytes()] });
             header.insert(tensor.name.clone(), entry);
             end += tensor.bytes();

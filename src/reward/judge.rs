@@ -4,7 +4,7 @@
 mod client;
 pub mod rating;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
 pub use client::Client;
@@ -112,13 +112,14 @@ pub enum Reply {
 }
 
 /// Verdict of the judge on a response.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Ruling {
     /// 1 for correct, 0 for wrong; in compat mode any number that the judge wrote. Of a score from 1 to 10: 1 if it is
     /// above the middle.
     Said(i64),
     /// The judge was asked and gave no valid verdict; contains the reason.
-    Unjudged(String),
+    Unjudged(#[serde(serialize_with = "unjudged")] String),
 }
 
 impl Ruling {
@@ -145,29 +146,9 @@ impl Ruling {
     }
 }
 
-/// Serializes as in the output of `omr score`: the number, or "unjudged".
-impl Serialize for Ruling {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        match self {
-            Ruling::Said(number) => serializer.serialize_i64(*number),
-            Ruling::Unjudged(_) => serializer.serialize_str("unjudged"),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Ruling {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Ruling, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Word {
-            Number(i64),
-            Text(String),
-        }
-        Ok(match Word::deserialize(deserializer)? {
-            Word::Number(number) => Ruling::Said(number),
-            Word::Text(text) => Ruling::Unjudged(text),
-        })
-    }
+/// Serializes the reason as in the output of `omr score`.
+fn unjudged<S: Serializer>(_: &str, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str("unjudged")
 }
 
 fn start(text: &str) -> String {

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::builder::{BinaryBuilder, ListBuilder, PrimitiveBuilder};
+use arrow_array::builder::{BinaryBuilder, ListBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, UInt32Type, UInt64Type};
 use arrow_array::{
-    Array, ArrayRef, ArrowPrimitiveType, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array,
+    Array, ArrayRef, ArrowPrimitiveType, Float64Array, ListArray, RecordBatch, StringArray, UInt32Array, UInt64Array,
 };
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -128,12 +128,7 @@ pub fn write(dir: &Path, step: u64, rows: &[RolloutRow]) -> Result<()> {
 }
 
 fn lists<'a, T: ArrowPrimitiveType>(rows: impl Iterator<Item = &'a [T::Native]>) -> ArrayRef {
-    let mut list = ListBuilder::new(PrimitiveBuilder::<T>::new());
-    for row in rows {
-        list.values().append_slice(row);
-        list.append(true);
-    }
-    Arc::new(list.finish())
+    Arc::new(ListArray::from_iter_primitive::<T, _, _>(rows.map(|row| Some(row.iter().copied().map(Some)))))
 }
 
 fn images(rows: &[RolloutRow]) -> ArrayRef {

@@ -156,8 +156,7 @@ impl TaskFile {
 impl OwnRows for TaskFile {
     fn rows(&self, take: QuestionSink) -> Result<()> {
         let path = &self.config.data.path;
-        let beside = || path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = Folder::of_rows(self.config.data.data_folder.as_deref(), &[beside()])?;
+        let folder = Folder::of_rows(self.config.data.data_folder.as_deref(), &[crate::files::parent(path)])?;
         let limit = self.config.data.limit.unwrap_or(usize::MAX);
         if self.is_jsonl() {
             let mut done = false;

@@ -59,18 +59,6 @@ pub trait Elem: bytemuck::Pod + Send + Sync + PartialEq + std::fmt::Debug {
     fn to_f32(self) -> f32;
 }
 
-impl Elem for f32 {
-    const DTYPE: DType = DType::F32;
-    #[inline(always)]
-    fn from_f32(x: f32) -> f32 {
-        x
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self
-    }
-}
-
 impl Elem for bf16 {
     const DTYPE: DType = DType::Bf16;
     // half's own `from_f32` has branches. This version has none, so LLVM can vectorise it inside CPU kernels.
@@ -102,6 +90,7 @@ macro_rules! cast {
         }
     };
 }
+cast!(f32, F32);
 cast!(f64, F64);
 cast!(u8, U8);
 cast!(i32, I32);

@@ -26,15 +26,10 @@ fn standing(text: &str) -> Vec<(usize, char)> {
     let mut found = Vec::new();
     for (at, c) in text.char_indices().filter(|(_, c)| is_choice(*c)) {
         let (before, behind) = (&text[..at], &text[at + 1..]);
-        let mut next = behind.chars();
-        let dash = |first: Option<char>, second: Option<char>| {
-            first == Some('-') && second.is_some_and(|c| c.is_ascii_digit() || c.is_lowercase())
-        };
-        if attached(before.chars().next_back()) || before.ends_with('\\') || attached(behind.chars().next()) {
-            continue;
-        }
         // Not a choice: "Grade A-1", "B-flat".
-        if dash(next.next(), next.next()) {
+        let is_part = |text: &str| text.starts_with(|c: char| c.is_ascii_digit() || c.is_lowercase());
+        let dash = behind.strip_prefix('-').is_some_and(is_part);
+        if dash || attached(before.chars().next_back()) || before.ends_with('\\') || attached(behind.chars().next()) {
             continue;
         }
         // "A" and "I" are words if a lower-case word follows.

@@ -61,17 +61,10 @@ pub fn extract(response: &str, mode: Mode) -> (Cow<'_, str>, Path) {
     if let Some(content) = boxed {
         return (content, Path::Boxed);
     }
-    let lines = python::strip(text).split('\n').rev();
-    for line in lines.filter(|l| !python::strip(l).is_empty()) {
-        let number = match mode {
-            Mode::Compat => trailing_number(line),
-            Mode::Strict => trailing_signed_number(line),
-        };
-        if let Some(number) = number {
-            return (Cow::Borrowed(number), Path::TrailingNumber);
-        }
-    }
-    (Cow::Borrowed(""), Path::None)
+    let trailing = if mode == Mode::Strict { trailing_signed_number } else { trailing_number };
+    let mut lines = python::strip(text).split('\n').rev().filter(|line| !python::strip(line).is_empty());
+    let number = lines.find_map(trailing);
+    number.map_or((Cow::Borrowed(""), Path::None), |number| (Cow::Borrowed(number), Path::TrailingNumber))
 }
 
 /// Removes one final full stop and then the surrounding white space.

@@ -292,15 +292,8 @@ pub(super) fn bare(text: &str) -> String {
 }
 
 fn unwrapped(text: &str) -> &str {
-    let mut inner = text;
-    for _ in 0..MAX_WRAPPERS {
-        let next = unwrap(inner);
-        if next.len() == inner.len() {
-            break;
-        }
-        inner = next;
-    }
-    inner
+    let unwraps = std::iter::successors(Some(text), |text| Some(unwrap(text)).filter(|next| next.len() < text.len()));
+    unwraps.take(MAX_WRAPPERS + 1).last().unwrap_or(text)
 }
 
 /// Removes dollar signs that enclose formulas. They must come in pairs, and the second of a pair must not stand before

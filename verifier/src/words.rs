@@ -51,15 +51,9 @@ fn split(text: &str) -> Vec<String> {
 /// Returns the words to compare: without articles, each in one spelling, and with one phrase per meaning.
 pub fn key(text: &str) -> String {
     let mut words = split(text);
-    let article = |w: &str| matches!(w, "the" | "a" | "an");
-    if words.len() > 1 {
-        let last = words.len() - 1;
-        let mut n = 0;
-        words.retain(|w| {
-            n += 1;
-            !article(w) || n > last
-        });
-    }
+    let last = words.pop();
+    words.retain(|w| !matches!(w.as_str(), "the" | "a" | "an"));
+    words.extend(last);
     let phrase = words.join(" ");
     if let Some(same) = lexicon::look(Kind::Synonym, &phrase) {
         return lexicon::folded(same).into_owned();

@@ -198,17 +198,11 @@ impl Cache {
 
     fn key(&self, used: &BTreeMap<String, &str>) -> String {
         let mut hash = blake3::Hasher::new();
-        let mut add = |text: &str| {
-            hash.update(&(text.len() as u64).to_le_bytes());
-            hash.update(text.as_bytes());
-        };
-        add(&self.compiler.command.to_string_lossy());
-        add(&self.compiler.version);
-        FLAGS.iter().for_each(|flag| add(flag));
-        used.iter().for_each(|(path, text)| {
-            add(path);
-            add(text);
-        });
+        let command = self.compiler.command.to_string_lossy();
+        let compiler = [&*command, self.compiler.version.as_str()].into_iter().chain(FLAGS);
+        for text in compiler.chain(used.iter().flat_map(|(path, text)| [path.as_str(), *text])) {
+            hash.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        }
         hash.finalize().to_hex()[..16].to_owned()
     }
 }

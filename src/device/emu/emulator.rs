@@ -70,13 +70,8 @@ impl Emu {
         let sources = files.chain(options.sources.iter().cloned()).collect();
         // The compiler is looked up once per process, because tests create many devices.
         static COMPILER: OnceLock<Compiler> = OnceLock::new();
-        let compiler = match COMPILER.get() {
-            Some(compiler) => compiler.clone(),
-            None => {
-                let found = Compiler::find()?;
-                COMPILER.get_or_init(|| found).clone()
-            }
-        };
+        let compiler = COMPILER.get().cloned().map_or_else(Compiler::find, Ok)?;
+        let compiler = COMPILER.get_or_init(|| compiler).clone();
         Emu::with_cache(Cache::new(Cache::folder()?, compiler, sources), options)
     }
 

@@ -39,6 +39,7 @@ patterns! {
     SECOND_DIGIT = r"\\frac\s?\{(.*?)\}\s?([0-9])";
     FIRST_DIGIT = r"\\frac\s?([0-9])\s?\{(.*?)\}";
     ROOT_DIGIT = r"\\sqrt\s?([0-9])";
+    QUOTES = r#"(\\["'])|["']"#;
     SLASH = r"^(-?[0-9]+)/(-?[0-9]+)$";
 }
 
@@ -124,17 +125,7 @@ pub(super) fn normal(text: &str, last_box: bool) -> String {
     t = replace(t, &PERMUTATION, r"\frac{($1)!}{(($1)-($2))!}");
     t = replace(t, &REMOVED, "");
     // Quotes are removed unless they are escaped.
-    if t.contains(['"', '\'']) {
-        let mut before = ' ';
-        t = t
-            .chars()
-            .filter(|&c| {
-                let kept = !matches!(c, '"' | '\'') || before == '\\';
-                before = c;
-                kept
-            })
-            .collect();
-    }
+    t = replace(t, &QUOTES, "$1");
     t = replace(t, &UPRIGHT, r"\text");
     t = replace(t, &FRACTION, r"\frac");
     t = t.replace(" .", " 0.").replace("{.", "{0.").replace("~=", "\\approx");
@@ -153,15 +144,10 @@ pub(super) fn normal(text: &str, last_box: bool) -> String {
     if !t.contains("matrix") {
         t = replace(t, &DOUBLED, r"\$1");
     }
-    let cut = TEXT_UNIT.replace(&t, "").trim().to_owned();
-    if !cut.is_empty() {
-        t = cut;
-    }
+    let kept = |cut: String, t: String| if cut.is_empty() { t } else { cut };
+    t = kept(TEXT_UNIT.replace(&t, "").trim().to_owned(), t);
     for _ in 0..2 {
-        let cut = UNIT_WORD.replace(&t, "$1").into_owned();
-        if !cut.is_empty() {
-            t = cut;
-        }
+        t = kept(UNIT_WORD.replace(&t, "$1").into_owned(), t);
     }
     if t.starts_with('.') {
         t.insert(0, '0');

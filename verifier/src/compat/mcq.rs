@@ -49,14 +49,9 @@ pub fn parse_mcq(text: &str) -> &'static str {
         }
     };
     let last = |pattern: &str| padded.rfind(pattern);
-    for letter in LETTERS {
-        if let Some(at) = last(&format!("({letter})")) {
-            offer(6, at, letter);
-        }
-    }
-    for (suffix, rank) in [(".", 5), (":", 4), (")", 3), (" ", 2), ("-", 1), ("_", 1), ("=", 1)] {
+    for (pattern, rank) in [("(?)", 6), ("?.", 5), ("?:", 4), ("?)", 3), ("? ", 2), ("?-", 1), ("?_", 1), ("?=", 1)] {
         for letter in LETTERS {
-            if let Some(at) = last(&format!("{letter}{suffix}")) {
+            if let Some(at) = last(&pattern.replace('?', letter)) {
                 offer(rank, at, letter);
             }
         }

@@ -37,14 +37,9 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     fn take(&mut self, sign: &str) -> bool {
-        let rest = self.rest.trim_start();
-        match rest.strip_prefix(sign) {
-            Some(after) => {
-                self.rest = after;
-                true
-            }
-            None => false,
-        }
+        let behind = self.rest.trim_start().strip_prefix(sign);
+        self.rest = behind.unwrap_or(self.rest);
+        behind.is_some()
     }
 
     fn sum(&mut self, depth: usize) -> Option<Tree> {

@@ -100,16 +100,10 @@ impl Reader<'_> {
         if let Some(quote) = self.rest.chars().next().filter(|c| matches!(c, '"' | '\'')) {
             return self.text(quote).map(Literal::Text);
         }
-        let words = [
-            ("None", "None"),
-            ("null", "None"),
-            ("True", "True"),
-            ("true", "True"),
-            ("False", "False"),
-            ("false", "False"),
-        ];
-        if let Some((_, word)) = words.into_iter().find(|(written, _)| self.take(written)) {
-            return Some(Literal::Word(word));
+        for (word, other) in [("None", "null"), ("True", "true"), ("False", "false")] {
+            if self.take(word) || self.take(other) {
+                return Some(Literal::Word(word));
+            }
         }
         let end = self.rest.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '+' | '-' | '.' | '_'));
         let (number, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));

@@ -13,17 +13,12 @@ const HALVINGS: i64 = 10;
 impl Scope<'_> {
     pub(crate) fn series(&mut self, b: &Bound) -> Out {
         let sum = b.binder == Binder::Sum;
-        let from = self.eval(&b.from)?;
-        let from = exactly(&from).and_then(|q| i64::try_from(q.numer()).ok()).ok_or(Fault::Undefined)?;
+        let whole = |z: Complex| exactly(&z).and_then(|q| i64::try_from(q.numer()).ok()).ok_or(Fault::Undefined);
+        let from = whole(self.eval(&b.from)?)?;
         let infinite = b.to.is_infinite() == Some(1);
         // Number of terms after which an infinite series must have converged.
         const SETTLED: i64 = 400;
-        let to = if infinite {
-            from + SETTLED
-        } else {
-            let to = self.eval(&b.to)?;
-            exactly(&to).and_then(|q| i64::try_from(q.numer()).ok()).ok_or(Fault::Undefined)?
-        };
+        let to = if infinite { from + SETTLED } else { whole(self.eval(&b.to)?)? };
         if to.checked_sub(from).is_none_or(|n| n > MAX_TERMS) {
             return Err(Fault::Undefined);
         }

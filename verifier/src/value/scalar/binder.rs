@@ -10,20 +10,9 @@ impl Parser<'_> {
     pub(crate) fn differential_quotient(&mut self) -> Option<Option<Expr>> {
         let text = |n: usize| self.token(n).map(|t| shown(&t.tok)).unwrap_or_default();
         let group = |from: usize| {
-            let mut n = from;
-            let mut inner = String::new();
-            if text(n) != "{" {
-                return None;
-            }
-            n += 1;
-            while text(n) != "}" {
-                if n > from + 12 || text(n).is_empty() {
-                    return None;
-                }
-                inner += &text(n);
-                n += 1;
-            }
-            Some((inner.replace("partial", "d"), n + 1))
+            let end = (from + 1..=from + 13).find(|&n| matches!(text(n).as_str(), "}" | ""))?;
+            let inner: String = (from + 1..end).map(text).collect();
+            (text(from) == "{" && text(end) == "}").then(|| (inner.replace("partial", "d"), end + 1))
         };
         let (over, middle) = group(0)?;
         let (under, end) = group(middle)?;

@@ -100,17 +100,12 @@ impl Parser<'_> {
         }
         if let Some(Tok::Num(text)) = self.peek() {
             let digit = |i: usize| text.get(i..i + 1).and_then(number);
-            match text.len() {
-                1 => {
-                    self.at += 1;
-                    return Some(divide(digit(0)?, self.argument()?));
-                }
-                2 => {
-                    self.at += 1;
-                    return Some(divide(digit(0)?, digit(1)?));
-                }
-                _ => return None,
-            }
+            self.at += 1;
+            return match text.len() {
+                1 => Some(divide(digit(0)?, self.argument()?)),
+                2 => Some(divide(digit(0)?, digit(1)?)),
+                _ => None,
+            };
         }
         let n = self.argument()?;
         // Rejects \frac{a}12, whose second argument would be only the 1.
