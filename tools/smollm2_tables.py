@@ -8,7 +8,7 @@ from drawings import framed, text
 
 # Methods, in the order of the rows.
 METHODS = {"base": "the model as it is", "sft": "SFT on generated traces", "gspo": "GSPO from the model as it is", "gspo-lora": "GSPO from the model as it is, LoRA of rank 16",
-           "sft+gspo": "GSPO from SFT", "raft": "RAFT (RL on right answers only) from SFT", "more-sft": "continued SFT",
+           "sft+gspo": "GSPO from SFT", "raft": "RAFT (RL on right answers only) from SFT", "more-sft": "continued SFT", "sft-answers": "SFT on bare answers",
            "base-boxed": "the model as it is, asked for the answer in `\\boxed{}`"}
 # Methods with one seed that are compared with GSPO from the model as it is, with name and colour in docs/user/smollm2.svg.
 CLAIMS = {"gspo": ("GSPO, 16 questions x 8 answers", "#2f7d5f"), "grpo": ("GRPO", "#3b6fb6"), "dapo": ("DAPO", "#b5762a"),
