@@ -137,6 +137,11 @@ impl Store {
         self.run.join("checkpoints")
     }
 
+    /// Returns the folder of the checkpoint of `step`, which may be missing.
+    pub fn path(&self, step: u64) -> PathBuf {
+        self.folder().join(format!("{PREFIX}{step}"))
+    }
+
     /// Returns all checkpoints, oldest first.
     pub fn list(&self) -> Result<Vec<Checkpoint>> {
         let folder = self.folder();
@@ -179,7 +184,7 @@ impl Store {
     /// Begins to save step `step`, in a temporary folder that contains an empty `trainer/`.
     pub fn begin(&self, step: u64) -> Result<UnfinishedCheckpoint> {
         self.check_place()?;
-        let checkpoint = Checkpoint { step, path: self.folder().join(format!("{PREFIX}{step}")) };
+        let checkpoint = Checkpoint { step, path: self.path(step) };
         let draft =
             UnfinishedCheckpoint { folder: StagedFolder::create(&checkpoint.path)?, store: self.clone(), checkpoint };
         let trainer = draft.folder().join("trainer");
@@ -221,12 +226,8 @@ impl Store {
                     let place = format!("resume: {}", path.display());
                     let found = format!("step {}, but {} is at step {}", first.step, self.run.display(), newest.step);
                     let expected = "the newest step of the run directory, or a run directory without newer steps";
-                    return Err(Error::input_hint(
-                        place,
-                        found,
-                        expected,
-                        "resume=auto continues this run; another --out starts a second one",
-                    ));
+                    let hint = "resume=auto continues this run; another --out starts a second one";
+                    return Err(Error::input_hint(place, found, expected, hint));
                 }
                 found
             }
@@ -252,7 +253,7 @@ impl Store {
     /// Copies the model directory of the checkpoint of `step` to the empty folder `to`. Errors if the checkpoint is
     /// missing or damaged.
     pub fn copy_model(&self, step: u64, to: &Path) -> Result<()> {
-        let from = self.folder().join(format!("{PREFIX}{step}"));
+        let from = self.path(step);
         if !from.is_dir() {
             return Err(Error::input(from, "nothing", "the run's best checkpoint"));
         }

@@ -127,11 +127,11 @@ impl<'r> Trainer<'r> {
         let log = log.unwrap_or_else(|| MetricsLog::elsewhere(step, has_steps));
         let reporters = Reporters::start(&config.run.dir, if leads { &config.training.report_to } else { &[] })?;
         let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
-        let kept = store.list()?;
-        let is_gone = |best: u64| !kept.iter().any(|known| known.step == best);
-        if saved_step.is_none() || best::step(&extra).is_some_and(is_gone) {
+        let best_is_gone = best::step(&extra).is_some_and(|best| !store.path(best).is_dir());
+        if saved_step.is_none() || best_is_gone {
             best::forget(&mut extra);
-        } else if leads {
+        }
+        if saved_step.is_some() && leads {
             store.settle(step, best::step(&extra))?;
         }
         let (begun_at, saving) = (step, None);

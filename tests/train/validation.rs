@@ -197,6 +197,21 @@ fn a_run_that_gets_worse_ends_early_with_the_best_model() {
     assert_eq!(plain.figures(LOSS)[..4], losses, "the rule changes no weights");
 }
 
+#[test]
+fn a_run_whose_best_checkpoint_is_gone_takes_the_best_of_the_later_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, out) = (getting_worse(dir.path()), dir.path().join("run"));
+    run_sft(&out, &SftConfig { max_steps: Some(2), ..config.clone() }, 1, &[]);
+    assert_eq!(fs::read_to_string(out.join("best")).unwrap(), "global_step_1\n");
+    fs::remove_dir_all(out.join("checkpoints/global_step_1")).unwrap();
+    run_sft(&out, &config, 1, &[]);
+    assert_eq!(fs::read_to_string(out.join("best")).unwrap(), "global_step_3\n");
+    assert_eq!(
+        files(&out.join("model"))["model.safetensors"],
+        files(&out.join("checkpoints/global_step_3"))["model.safetensors"]
+    );
+}
+
 /// Returns true if nothing of the run is left to do.
 fn finished(mut job: SftJob, config: &SftConfig) -> bool {
     job.common.validation = validation::sft(config, &job.common, None).unwrap();
