@@ -101,7 +101,8 @@ impl Store {
         if path.is_dir() {
             return Err(Error::input(path, "a folder", "a file of answers, or an unused name"));
         }
-        std::fs::create_dir_all(files::parent(path)).map_err(Error::io(files::parent(path)))?;
+        let parent = files::parent(path);
+        std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
         let open = || -> rusqlite::Result<(Connection, i64)> {
             let connection = Connection::open(path)?;
             connection.busy_timeout(patience)?;

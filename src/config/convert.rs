@@ -55,6 +55,7 @@ fn convert<C: Config>(
     for (name, value) in defaults.split(' ').filter_map(|pair| pair.split_once('=')) {
         all.entry(name).or_insert_with(|| parse(value).unwrap_or_else(|_| value.into()));
     }
+    let updates = evaluate(UPDATES, &context! { c => all, gpus }).unwrap_or_else(|| 1.into());
     let (mut values, mut notes) = (Vec::new(), Vec::new());
     for (name, value) in &all {
         let is_default = !settings.contains_key(name);
@@ -62,7 +63,6 @@ fn convert<C: Config>(
             let default = if is_default { format!(" (default of {system})") } else { String::new() };
             notes.push(format!("{name}: {}{default} -> {answer}", inline(value)));
         };
-        let updates = evaluate(UPDATES, &context! { c => all, gpus }).unwrap_or_else(|| 1.into());
         let context = context! { v => value, c => all, gpus, updates, skip => SKIP, command => C::NAME };
         let rules = RULES.iter().filter_map(|rule| Some((rule, rule.value?))).filter(|(rule, _)| rule.is_of(name));
         let ours = rules.flat_map(|(rule, value)| rule.ours.split(' ').map(move |path| (path, value)));

@@ -50,9 +50,11 @@ pub(super) fn read(file: &Path) -> Result<(Map<String, Value>, Vec<String>)> {
         open.push(if continued.is_some() { ' ' } else { '\n' });
         let of_array = array.captures(&open);
         let is_open = of_array.is_some() && open.matches('(').count() > open.matches(')').count();
-        let expanded = expand(&all_words.replace_all(&open, "$${$1}"), &variables);
+        if continued.is_some() || is_open {
+            continue;
+        }
         // Without words, a quote is not closed yet.
-        let words = if continued.is_some() || is_open { None } else { shlex::split(&expanded) };
+        let words = shlex::split(&expand(&all_words.replace_all(&open, "$${$1}"), &variables));
         let Some(words) = words else { continue };
         let count = |names: &[&str]| words.iter().filter(|word| names.contains(&word.trim_end_matches(';'))).count();
         depth += count(&["if", "case", "for", "while"]);
@@ -71,9 +73,9 @@ pub(super) fn read(file: &Path) -> Result<(Map<String, Value>, Vec<String>)> {
         let is_program = |word: &String| word.ends_with(".py") || ["train", "grpo", "sft"].contains(&word.as_str());
         let module = words.iter().position(|word| word == "-m").map(|i| i + 1);
         let program = module.or_else(|| words.iter().position(is_program)).map_or(0, |i| i + 1).min(words.len());
-        let settings = settings(&words[program..]);
+        let mut settings = settings(&words[program..]);
         if settings.len() == words.len() && !settings.keys().any(|name| name.contains('.')) {
-            let settings: Vec<_> = settings.into_iter().filter(|(name, _)| is_unset(name)).collect();
+            settings.retain(|name, _| is_unset(name));
             variables.extend(settings);
         } else if (program > 0, settings.len()) > (!found.1.is_empty(), found.0.len()) {
             found = (settings, words[..program].to_vec());

@@ -48,7 +48,7 @@ settings! {
         /// Number of passes over the rows, used if max_steps is null.
         num_train_epochs: f64 = 1.0, rule: Rule::Within(1e-6, 1e6), safe: Safe::WhenMore,
             name: "lmms-engine trainer_args.num_train_epochs", published: "1";
-        optimizer.learning_rate, name: "lmms-engine trainer_args.learning_rate", published: "5e-5";
+        optimizer.learning_rate, name: "lmms-engine trainer_args.learning_rate; verl optim.lr", published: "5e-5";
         ..optimizer { vision_tower_lr, multi_modal_projector_lr };
         optimizer.freeze_vision_tower, name: "LLaMA-Factory freeze_vision_tower", published: "false";
         ..optimizer { freeze_multi_modal_projector, freeze_language_model };
@@ -60,16 +60,16 @@ settings! {
         /// Number of steps of linear warm-up. null = as set by warmup_ratio.
         warmup_steps: Option<u64> = None, name: "Hugging Face warmup_steps";
         /// Share of the steps used for the warm-up, used if warmup_steps is null.
-        warmup_ratio: f64 = 0.1, rule: Rule::Within(0.0, 1.0), name: "lmms-engine trainer_args.warmup_ratio",
+        warmup_ratio: f64 = 0.1, rule: Rule::Within(0.0, 1.0), name: "lmms-engine trainer_args.warmup_ratio; verl optim.lr_warmup_steps_ratio",
             published: "0.1";
-        optimizer.min_lr_ratio, name: "Hugging Face lr_scheduler_kwargs.min_lr_rate", published: "0";
+        optimizer.min_lr_ratio, name: "Hugging Face lr_scheduler_kwargs.min_lr_rate; verl optim.min_lr_ratio", published: "0";
         optimizer.init_lr_ratio, published: "min_lr_ratio, which is 0";
-        optimizer.weight_decay, name: "lmms-engine trainer_args.weight_decay", published: "0.0";
+        optimizer.weight_decay, name: "lmms-engine trainer_args.weight_decay; verl optim.weight_decay", published: "0.0";
         optimizer.decay_norms_and_biases, name: "lmms-engine: torch AdamW of all parameters", published: "true";
         optimizer.adam_beta1, name: "Hugging Face adam_beta1", published: "0.9";
         optimizer.adam_beta2, name: "Hugging Face adam_beta2", published: "0.999";
         optimizer.adam_epsilon, name: "Hugging Face adam_epsilon", published: "1e-8";
-        optimizer.max_grad_norm, name: "Hugging Face max_grad_norm", published: "1.0";
+        optimizer.max_grad_norm, name: "Hugging Face max_grad_norm; verl optim.clip_grad", published: "1.0";
         optimizer.max_skipped_updates;
         optimizer.optim, name: "lmms-engine trainer_args.optim", published: "torch AdamW";
         optimizer.optimizer_offload, name: "verl fsdp_config.optimizer_offload", published: "false";

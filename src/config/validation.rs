@@ -107,12 +107,8 @@ impl ValidationConfig {
             check(best.iter().any(|(_, value)| value.is_some()), "greater_is_better", &greater, expected)?;
         }
         for (i, entry) in self.val_files.iter().enumerate() {
-            check(
-                entry.weight == 1.0,
-                &format!("val_files[{i}].weight"),
-                &entry.weight,
-                "1: each row is measured once",
-            )?;
+            let key = format!("val_files[{i}].weight");
+            check(entry.weight == 1.0, &key, &entry.weight, "1: each row is measured once")?;
         }
         let size = self.val_size.unwrap_or_default();
         let is_share = size <= 1.0 || size.fract() == 0.0;

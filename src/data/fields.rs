@@ -128,6 +128,11 @@ pub(super) fn given_in<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     value.get(key).filter(|v| !v.is_null())
 }
 
+/// Returns the role of a message.
+pub(super) fn role(message: &Value) -> Option<&str> {
+    given_in(message, "role").or_else(|| given_in(message, "from"))?.as_str()
+}
+
 pub(super) fn string<'a>(at: &RowContext, name: &str, value: &'a Value) -> RowResult<&'a str> {
     value.as_str().ok_or_else(|| wrong(at, name, value, "a string"))
 }

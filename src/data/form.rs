@@ -4,7 +4,9 @@
 use serde_json::{Map, Value};
 
 use crate::data::answer::{between, take_answers};
-use crate::data::fields::{RawImage, RowContext, given, given_in, misfit, plain, scalar, string, structured, wrong};
+use crate::data::fields::{
+    RawImage, RowContext, given, given_in, misfit, plain, role, scalar, string, structured, wrong,
+};
 use crate::data::folder::decode_data_url;
 use crate::data::{BadRow, ImageSource, Reason, Row, RowResult, choices, forms, text_of, unread};
 use crate::error::Error;
@@ -192,7 +194,8 @@ impl Found<'_> {
                 return Err(misfit(&at.place, format!("role {other:?} in {name}"), expected));
             }
         };
-        let thinking = forms::REASONING.iter().find_map(|name| given_in(message, name)).filter(|_| role == "assistant");
+        let thinking = forms::REASONING.iter().find_map(|field| Some((*field, given_in(message, field)?)));
+        let thinking = thinking.filter(|_| role == "assistant");
         let mut content = match content(message).unwrap_or(&Value::Null) {
             Value::String(text) => vec![Part::Text(text.clone())],
             Value::Array(parts) => {
@@ -214,7 +217,7 @@ impl Found<'_> {
     /// Reads the `loss` (bool, 0 or 1), `weight` and `loss_weight` (0 or 1) of a message. Only assistant turns can be trained.
     fn is_trained(&self, name: &str, message: &Value, role: &str) -> RowResult<bool> {
         let mut trained = None;
-        for key in ["loss", "weight", "loss_weight"] {
+        for key in forms::LOSS {
             let Some(value) = given_in(message, key) else { continue };
             let wrong =
                 |expected| misfit(&self.at.place, format!("{key} {value} in {name}, which has role {role}"), expected);
@@ -330,11 +333,6 @@ impl Found<'_> {
         let same = |(url, raw): (&String, &RawImage)| raw.path.as_ref().is_none_or(|path| path == url);
         self.by_url.len() == column.len() && self.by_url.iter().zip(column).all(same)
     }
-}
-
-/// Returns the role of a message.
-fn role(message: &Value) -> Option<&str> {
-    given_in(message, "role").or_else(|| given_in(message, "from"))?.as_str()
 }
 
 /// Returns the content of a message.

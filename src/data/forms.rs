@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use crate::data::bad_row::RowResult;
-use crate::data::fields::{RowContext, given, given_in, misfit, scalar, structured, wrong};
+use crate::data::fields::{RowContext, given, given_in, misfit, role, scalar, structured, wrong};
 use crate::reward::typed;
 
 /// A form of rows.
@@ -43,6 +43,8 @@ pub const LABEL: &[&str] = &["answer", "ground_truth", "solution", "answers"];
 const THINKING: &str = "thinking";
 /// Fields with the reasoning that precedes the content of a message, as in Qwen3's template and TRL.
 pub const REASONING: [&str; 3] = ["reasoning_content", "reasoning", THINKING];
+/// Fields that say whether a message is trained.
+pub const LOSS: [&str; 3] = ["loss", "weight", "loss_weight"];
 /// Columns that rows of any form can have.
 const COMMON: &[&str] = &[
     "id",
@@ -165,13 +167,13 @@ impl RowForm {
                     let Some(column) = columns.iter().find(|column| given(fields, column).is_some()) else { continue };
                     match structured(fields[*column].clone()) {
                         Value::String(text) => {
-                            let thinking = given(fields, THINKING).filter(|_| *role == "assistant");
+                            let thinking = thinking(fields).filter(|_| *role == "assistant");
                             let text = with_thinking(thinking, at, text)?;
                             messages.push(((*column).to_owned(), json!({"role": role, "content": text})));
                         }
                         other => {
                             let mut turns = list(column, Some(&other), at)?;
-                            // Of a prompt and a completion, only the completion is trained, as in TRL.
+                            // If a row has a prompt and a completion, only the completion is trained, as in TRL.
                             if *role == "user" && self.turns.len() > 1 {
                                 turns.iter_mut().for_each(|(_, turn)| mask(turn));
                             }
@@ -195,7 +197,7 @@ impl RowForm {
     pub(super) fn reply(&self, fields: &Map<String, Value>, at: &RowContext) -> RowResult<Option<String>> {
         let column = LABEL.iter().find(|column| given(fields, column).is_some()).filter(|_| self.trains_label);
         let Some(column) = column else { return Ok(None) };
-        with_thinking(given(fields, THINKING), at, scalar(at, column, &fields[*column])?).map(Some)
+        with_thinking(thinking(fields), at, scalar(at, column, &fields[*column])?).map(Some)
     }
 }
 
@@ -216,8 +218,8 @@ fn list(column: &str, value: Option<&Value>, at: &RowContext) -> RowResult<Vec<(
 
 /// Leaves an assistant's turn out of the training, unless it states its own `loss`.
 fn mask(turn: &mut Value) {
-    let is_answer = given_in(turn, "role").is_some_and(|role| role == "assistant");
-    if is_answer && ["loss", "weight", "loss_weight"].iter().all(|key| given_in(turn, key).is_none()) {
+    let is_answer = matches!(role(turn), Some("assistant" | "gpt"));
+    if is_answer && LOSS.iter().all(|key| given_in(turn, key).is_none()) {
         turn["loss"] = false.into();
     }
 }
@@ -250,10 +252,15 @@ fn pairs(column: &str, value: Option<&Value>, at: &RowContext) -> RowResult<Vec<
     Ok(turns)
 }
 
-/// Puts reasoning, if there is any, in front of an answer, between the tags that Qwen's templates use.
-pub fn with_thinking(thinking: Option<&Value>, at: &RowContext, answer: String) -> RowResult<String> {
-    let Some(thinking) = thinking else { return Ok(answer) };
-    let thinking = scalar(at, THINKING, thinking)?;
+/// Returns the reasoning of a row, with the name of its column.
+fn thinking(fields: &Map<String, Value>) -> Option<(&'static str, &Value)> {
+    Some((THINKING, given(fields, THINKING)?))
+}
+
+/// Puts reasoning, a value with its name, in front of an answer, between the tags that Qwen's templates use.
+pub fn with_thinking(thinking: Option<(&str, &Value)>, at: &RowContext, answer: String) -> RowResult<String> {
+    let Some((name, thinking)) = thinking else { return Ok(answer) };
+    let thinking = scalar(at, name, thinking)?;
     let thinking = thinking.trim();
     Ok(match thinking.is_empty() || answer.contains("<think>") {
         true => answer,

@@ -351,8 +351,8 @@ impl Scheduler {
     /// Admits waiting sequences while there is room: first preempted ones, then rollouts of prefilled prompts and new
     /// prompts in order of arrival. Wide requests let others pass when they have used up their places.
     fn admit(&mut self, step: &mut Step, budget: &mut usize) {
+        let mut wide = self.num_wide();
         while *budget > 0 && self.running.len() < self.config.max_num_seqs {
-            let wide = self.num_wide();
             let has_place = |&&slot: &&usize| self.group(slot).has_place(wide, self.config.max_num_seqs);
             let id = match (self.preempted.front(), self.waiting.iter().find(has_place)) {
                 (Some(&id), _) => id,
@@ -362,6 +362,7 @@ impl Scheduler {
             if !self.admit_one(step, budget, id) {
                 return;
             }
+            wide += usize::from(self.group(id.group).request.is_wide);
         }
     }
 

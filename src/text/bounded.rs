@@ -163,7 +163,7 @@ fn replaced<'source>(code: &Instructions<'source>) -> Result<Instructions<'sourc
 
 /// Calls `make` if its largest possible result fits in the budget, and charges the actual result.
 fn charged(name: &str, args: &[Value], make: impl FnOnce() -> Result<Value>) -> Result<Value> {
-    // Their result is one number, and nothing is copied.
+    // The result of these filters is one number, so nothing is copied.
     if ["length", "count"].contains(&name) {
         return make();
     }

@@ -133,14 +133,18 @@ fn trls_messages_completions_and_solutions_with_images_without_marks() {
     let found = check(&set("trl/completion.parquet"), "prompt + completion (TRL)", &SFT, false);
     assert_eq!(reply(&found[3]), "<think>I count to 4.</think><answer>4</answer>");
     // Of a prompt and a completion, TRL trains only the completion.
-    let turn = |role: &str, content: &str| json!({"role": role, "content": content});
-    let asked = [turn("user", "1?"), turn("assistant", "1"), turn("user", "2?")];
-    let row = json!({"prompt": asked, "completion": [turn("assistant", "2")]});
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("rows.jsonl"), row.to_string()).unwrap();
-    let found = read::read(&read::entry(dir.path().join("rows.jsonl"))).unwrap();
-    let masked: Vec<bool> = found[0].messages.iter().map(|message| message.masked).collect();
-    assert_eq!(masked, [false, true, false, false]);
+    for [role, content, user, assistant] in
+        [["role", "content", "user", "assistant"], ["from", "value", "human", "gpt"]]
+    {
+        let turn = |who: &str, text: &str| json!({role: who, content: text});
+        let asked = [turn(user, "1?"), turn(assistant, "1"), turn(user, "2?")];
+        let row = json!({"prompt": asked, "completion": [turn(assistant, "2")]});
+        fs::write(dir.path().join("rows.jsonl"), row.to_string()).unwrap();
+        let found = read::read(&read::entry(dir.path().join("rows.jsonl"))).unwrap();
+        let masked: Vec<bool> = found[0].messages.iter().map(|message| message.masked).collect();
+        assert_eq!(masked, [false, true, false, false]);
+    }
     // The label is the answer inside the solution. A solution is not what SFT trains on.
     check(&set("trl/grpo.parquet"), "prompt (verl, TRL)", &["user"], true);
     // As in TRL, images are not put into a content that is a list of parts.
