@@ -3,7 +3,7 @@ import gzip
 import json
 import statistics
 
-from ablation_tables import ROOT, newest
+from ablation_tables import ROOT, interval, newest
 from drawings import framed, text
 
 # Methods, in the order of the rows.
@@ -15,7 +15,7 @@ CLAIMS = {"gspo": ("GSPO, 16 questions x 8 answers", "#2f7d5f"), "grpo": ("GRPO"
           "gspo-16": ("GSPO, 8 questions x 16 answers", "#8a5bb0"), "gspo-hot": ("GSPO at temperature 1.4", "#c0453b"),
           "gspo-2": ("GSPO, two updates per batch", "#7a8699")}
 # Metrics of the curves, with titles. A point is a mean of SPAN steps.
-PANELS = [("critic/score/mean", "reward"), ("actor/entropy", "entropy"), ("response_length/mean", "tokens of a response")]
+PANELS = [("critic/score/mean", "reward in training"), ("actor/entropy", "entropy, nats"), ("response_length/mean", "tokens of a response")]
 SPAN = 10
 
 
@@ -64,7 +64,8 @@ def table():
 
 def in_short():
     found = cells()
-    out = [f"Right answers to {found[0]['n']} held-out questions in percent, greedy / temperature 1, and number of seeds (`{folder().relative_to(ROOT)}`):", "",
+    out = [f"Right answers to {found[0]['n']} held-out questions in percent, greedy / temperature 1, and number of seeds (`{folder().relative_to(ROOT)}`). The"
+           " questions alone give an error of 2 to 4 points. After SFT, RL and continued SFT make 100 updates more:", "",
            "| | sums | products |", "| --- | --- | --- |"]
     for method in ["base", "base-boxed", "sft", "gspo", "sft+gspo", "raft", "more-sft"]:
         def of_task(task):
@@ -72,6 +73,17 @@ def in_short():
             mean = lambda key: statistics.mean(100 * cell[key] for cell in of)  # noqa: E731
             return f"{mean('greedy'):.1f} / {mean('t1'):.1f} ({len(of)})" if of else "" if method == "base-boxed" else "not run yet"
         out.append(f"| {METHODS[method]} | {of_task('chain_sum')} | {of_task('products')} |")
+    return out
+
+
+def differences():
+    """Returns the table of differences between methods on sums, paired by seed."""
+    of = {(cell["method"], cell["seed"]): cell for cell in cells() if cell["task"] == "chain_sum"}
+    out = ["Sums, in points, paired by seed, with 95 % intervals (t over seeds):", "", "| | seeds | greedy | temperature 1 |", "| --- | --- | --- | --- |"]
+    for method, other in [("gspo", "base"), ("sft", "gspo"), ("gspo-lora", "gspo"), ("sft+gspo", "sft"), ("sft+gspo", "raft"), ("more-sft", "sft+gspo")]:
+        seeds = [seed for name, seed in of if name == method and (other, seed) in of]
+        gains = [interval([100 * (of[method, seed][key] - of[other, seed][key]) for seed in seeds]) for key in ("greedy", "t1")]
+        out.append(f"| {METHODS[method]} minus {METHODS[other]} | {len(seeds)} | {' | '.join(gains)} |")
     return out
 
 
@@ -99,11 +111,8 @@ def kinds():
     found = [cell for cell in cells() if cell["task"] == "chain_sum" and "kinds" in cell]
     first = {cell["method"]: cell for cell in sorted(found, key=lambda cell: -cell["seed"])}
     out += [f"| | {' | '.join(f'{names[kind]} ({n})' for kind, (_, n) in found[0]['kinds'].items())} |", "| --- | --- | --- | --- |"]
-    for method in methods:
-        if method in first:
-            shares = " | ".join(f"{100 * share:.1f}" for share, _ in first[method]["kinds"].values())
-            out.append(f"| {methods[method]}, seed {first[method]['seed']} | {shares} |")
-    return out
+    shares = lambda cell: " | ".join(f"{100 * share:.1f}" for share, _ in cell["kinds"].values())  # noqa: E731
+    return out + [f"| {name}, seed {first[method]['seed']} | {shares(first[method])} |" for method, name in methods.items() if method in first]
 
 
 def scorers():
@@ -113,11 +122,8 @@ def scorers():
     out = ["Sums, seed 1, accuracy in percent, greedy / temperature 1, by each scorer:", "",
            "| | `strict` | `compat` | the rule of the task |", "| --- | --- | --- | --- |"]
     one = {cell["method"]: cell for cell in cells()}
-    for method, name in names.items():
-        if method in one:
-            by = one[method]["scorers"]
-            out.append(f"| {name} | {accuracy(by['strict'])} | {accuracy(by['compat'])} | {accuracy(one[method])} |")
-    return out
+    by = lambda cell: " | ".join(accuracy(found) for found in (cell["scorers"]["strict"], cell["scorers"]["compat"], cell))  # noqa: E731
+    return out + [f"| {name} | {by(one[method])} |" for method, name in names.items() if method in one]
 
 
 def curves():
@@ -130,7 +136,7 @@ def curves():
         high = max(max(values) for values in lines.values())
         x0, y0 = 40 + column * (width + gap), 72 + height
         body += [text(x0, 58, title, "small"), text(x0 - 5, 80, f"{high:.2g}", "small", "end"), text(x0 - 5, y0, "0", "small", "end"),
-                 f'<path class="axis" fill="none" d="M{x0} 72 V{y0} H{x0 + width}"/>', text(x0 + width, y0 + 17, "step 100", "small", "end")]
+                 f'<path class="axis" fill="none" d="M{x0} 72 V{y0} H{x0 + width}"/>', text(x0, y0 + 17, "step 1", "small"), text(x0 + width, y0 + 17, "100", "small", "end")]
         for method, values in lines.items():
             points = " ".join(f"{x0 + (i + 0.5) * SPAN / 100 * width:.1f},{y0 - value / high * height:.1f}" for i, value in enumerate(values))
             body.append(f'<polyline fill="none" stroke="{CLAIMS[method][1]}" stroke-width="2" points="{points}"/>')
@@ -193,5 +199,5 @@ def four_bits():
     return out
 
 
-BLOCKS = {"smollm2": table, "smollm2 in short": in_short, "smollm2 claims": claims, "smollm2 kinds": kinds, "smollm2 scorers": scorers, "smollm2 sft step": sft_step,
+BLOCKS = {"smollm2": table, "smollm2 in short": in_short, "smollm2 differences": differences, "smollm2 claims": claims, "smollm2 kinds": kinds, "smollm2 scorers": scorers, "smollm2 sft step": sft_step,
           "smollm2 beside TRL": beside_trl, "smollm2 four bits": four_bits}

@@ -164,7 +164,9 @@ impl ChatTemplate {
     pub fn new(source: &str, place: impl Into<String>) -> Result<ChatTemplate> {
         let place = place.into();
         let template = Bounded::new(&with_generation(source), &PLAIN).map_err(|e| failed(&place, &e))?;
-        Ok(ChatTemplate { template: Arc::new(template), source: source.into(), place, variables: Default::default() })
+        // `transformers` always passes these two, so a template may test `tools is not none`.
+        let variables = ["tools", "documents"].map(|name| (name.to_owned(), serde_json::Value::Null)).into_iter().collect();
+        Ok(ChatTemplate { template: Arc::new(template), source: source.into(), place, variables })
     }
 
     /// Returns the template with further variables, such as `enable_thinking`. Errors if it does not read one of them.

@@ -31,6 +31,13 @@ fn what_templates_use_works_as_in_jinja2() {
 }
 
 #[test]
+fn a_template_that_tests_tools_for_none_renders_no_tools() {
+    let source = "{% if tools is not none %}TOOLS{% endif %}{% if documents is not none %}DOCS{% endif %}{% if tools is defined %}x{% endif %}";
+    assert_eq!(render(source, json!({})).unwrap(), "x");
+    assert_eq!(render(source, json!({"tools": [{"name": "f"}]})).unwrap(), "TOOLSx");
+}
+
+#[test]
 fn a_template_that_refuses_or_runs_away_is_an_error() {
     for (source, what) in [
         ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
