@@ -442,7 +442,7 @@ fn is_reported_here(error: &Error, rank: usize) -> bool {
 pub fn requested_isa() -> Result<Isa> {
     let Some(value) = std::env::var_os("OMR_BODY") else { return Ok(Isa::detect()) };
     let name = value.to_str().unwrap_or_default();
-    if KernelVariant::ALL.into_iter().any(|variant| variant.name() == name) {
+    if name.parse::<KernelVariant>().is_ok() {
         return Ok(Isa::detect());
     }
     let names = Isa::ALL.map(Isa::name).join(", ");
@@ -452,6 +452,6 @@ pub fn requested_isa() -> Result<Isa> {
 /// Returns the GPU kernel variant named in `OMR_BODY`.
 fn variant_of_environment() -> Result<Option<KernelVariant>> {
     let Some(value) = std::env::var_os("OMR_BODY") else { return Ok(None) };
-    let variant = value.to_str().and_then(|name| KernelVariant::ALL.into_iter().find(|variant| variant.name() == name));
+    let variant = value.to_str().and_then(|name| name.parse().ok());
     variant.map(Some).ok_or_else(|| Error::Failed(format!("OMR_BODY={}: expected mma.sync or wgmma", value.display())))
 }

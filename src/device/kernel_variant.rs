@@ -3,28 +3,20 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// Kernel variant of matrix products. A run never changes it, so sampling, training and checkpoints use the same
-/// arithmetic.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KernelVariant {
-    /// kernels/common/gemm.cuh, for every GPU.
-    Mma,
-    /// kernels/common/gemm_sm90a.cuh, for compute capability 9.0.
-    Wgmma,
+use crate::choice::choice;
+
+choice! {
+    /// Kernel variant of matrix products. A run never changes it, so sampling, training and checkpoints use the same
+    /// arithmetic.
+    pub enum KernelVariant {
+        /// kernels/common/gemm.cuh, for every GPU.
+        Mma = "mma.sync",
+        /// kernels/common/gemm_sm90a.cuh, for compute capability 9.0.
+        Wgmma = "wgmma",
+    }
 }
 
 impl KernelVariant {
-    /// Both variants.
-    pub const ALL: [KernelVariant; 2] = [KernelVariant::Mma, KernelVariant::Wgmma];
-
-    /// Returns the name of the variant.
-    pub fn name(self) -> &'static str {
-        match self {
-            KernelVariant::Mma => "mma.sync",
-            KernelVariant::Wgmma => "wgmma",
-        }
-    }
-
     /// Returns the text that checkpoints record: the name and a version. The version increases whenever the order of
     /// summation in products changes.
     pub fn recorded(self) -> &'static str {
@@ -38,8 +30,7 @@ impl KernelVariant {
 
     /// Returns the variant with this name. A version suffix is ignored.
     pub fn named(name: &str) -> Option<KernelVariant> {
-        let name = name.split('/').next()?;
-        KernelVariant::ALL.into_iter().find(|variant| variant.name() == name)
+        name.split('/').next()?.parse().ok()
     }
 }
 
@@ -111,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_record_names_its_variant() {
-        for variant in KernelVariant::ALL {
+        for &(_, variant) in KernelVariant::ALL {
             assert_eq!(
                 [variant.name(), variant.recorded(), "wgmma/9"].map(KernelVariant::named),
                 [Some(variant), Some(variant), Some(KernelVariant::Wgmma)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::choice::choice;
 use crate::error::Result;
 use crate::image::ImageInput;
 use crate::model::positions::{self, Medium};
@@ -34,23 +35,15 @@ pub fn image_key(image: &ImageInput) -> ImageKey {
     *hasher.finalize().as_bytes()
 }
 
-/// The reason why a rollout ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// A stop token was sampled. It is the last of the token ids.
-    Stop,
-    /// The token limit or the model's context length was reached.
-    Length,
-}
-
-impl FinishReason {
-    /// Returns the name used in result files, as vLLM and OpenAI write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
-        }
+choice! {
+    /// The reason why a rollout ended. The names are those of vLLM and OpenAI.
+    #[derive(Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum FinishReason {
+        /// A stop token was sampled. It is the last of the token ids.
+        Stop = "stop",
+        /// The token limit or the model's context length was reached.
+        Length = "length",
     }
 }
 

@@ -136,7 +136,7 @@ impl Llm {
     fn completion(&self, output: &CompletionOutput, prompt_tokens: usize) -> Completion {
         Completion {
             text: response_text(&self.encoder.chat, output),
-            finish_reason: output.finish_reason.as_str().to_owned(),
+            finish_reason: output.finish_reason.name().to_owned(),
             prompt_tokens: prompt_tokens as u64,
             completion_tokens: output.token_ids.len() as u64,
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -258,11 +259,36 @@ fn score_while_generating(
     questions: &[&Question],
     rollout_request: RolloutRequest<'_>,
     name: impl Fn(usize) -> journal::Name,
-    mut journal: Option<&mut Journal>,
+    journal: Option<&mut Journal>,
     sender: mpsc::Sender<ScorerMessage>,
     inbox: mpsc::Receiver<ScorerMessage>,
 ) -> Result<(Vec<Option<Rollout>>, Times)> {
-    let total = questions.len() * rollout_request.n;
+    let (submit, submitted) = mpsc::channel::<(String, PendingScore)>();
+    let (total, is_over) = (questions.len() * rollout_request.n, &AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // A busy reward command blocks this thread, while the scorer's thread writes the journal and notices a stop.
+        scope.spawn(move || {
+            for (response, mut pending) in submitted.into_iter().take_while(|_| !is_over.load(Ordering::Relaxed)) {
+                let row = &questions[pending.index / rollout_request.n].row;
+                rollout_request.task.score(row, &response, Box::new(move |judged| pending.report(judged)));
+            }
+        });
+        let scored = collect_scores(total, rollout_request, name, journal, sender, inbox, submit);
+        is_over.store(true, Ordering::Relaxed);
+        scored
+    })
+}
+
+/// Passes responses to `submit` as they end and collects their scores, as [`score_while_generating`] does.
+fn collect_scores(
+    total: usize,
+    rollout_request: RolloutRequest<'_>,
+    name: impl Fn(usize) -> journal::Name,
+    mut journal: Option<&mut Journal>,
+    sender: mpsc::Sender<ScorerMessage>,
+    inbox: mpsc::Receiver<ScorerMessage>,
+    submit: mpsc::Sender<(String, PendingScore)>,
+) -> Result<(Vec<Option<Rollout>>, Times)> {
     let mut rollouts: Vec<Option<Rollout>> = vec![None; total];
     let mut waiting: HashMap<usize, (CompletionOutput, String)> = HashMap::new();
     let (mut scored, mut scoring, mut waiting_since) = (0, Times::new(), Instant::now());
@@ -284,10 +310,9 @@ fn score_while_generating(
                 if waiting.is_empty() {
                     waiting_since = Instant::now();
                 }
-                let row = &questions[output.request].row;
-                let mut pending = PendingScore { index, sender: Some(sender.clone()) };
-                rollout_request.task.score(row, &response, Box::new(move |judged| pending.report(judged)));
-                waiting.insert(index, (output, response));
+                waiting.insert(index, (output, response.clone()));
+                // If the thread that submits has ended, the dropped score reports it.
+                let _ = submit.send((response, PendingScore { index, sender: Some(sender.clone()) }));
             }
             Ok(ScorerMessage::Scored(index, judged)) => {
                 let Judged { score, judge, .. } = judged?;

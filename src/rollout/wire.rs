@@ -103,7 +103,7 @@ fn cut(head: &Head) -> Error {
     Error::Failed(format!(
         "the rollouts of a rank: the message ends inside a rollout of {} tokens with finish reason {:?}",
         head.tokens,
-        head.finish_reason.as_str()
+        head.finish_reason.name()
     ))
 }
 

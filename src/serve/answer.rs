@@ -232,7 +232,7 @@ impl Answer {
         }
         let line = Line {
             id: self.request.id.clone(),
-            route: self.request.route.path().to_owned(),
+            route: self.request.route.name().to_owned(),
             system_fingerprint: self.begun_with.clone(),
             request: self.request.body.clone(),
             logprobs_mode: Some(self.app.options.logprobs_mode),

@@ -167,9 +167,8 @@ impl Lines {
             return Err(ApiError::field("custom_id", "nothing", "a string"));
         }
         fields.only(&[("method", json!("POST"))], "requests generate answers")?;
-        let routes = Route::ALL.map(Route::path).join(", ");
-        let named = |url: &Value| Route::ALL.into_iter().find(|route| url.as_str() == Some(route.path()));
-        let route = fields.read("url", &routes, named)?;
+        let routes = Route::ALL.iter().map(|(path, _)| *path).collect::<Vec<_>>().join(", ");
+        let route = fields.read("url", &routes, |url| url.as_str()?.parse().ok())?;
         let route = route.ok_or_else(|| ApiError::field("url", "nothing", routes))?;
         fields.end()?;
         for (name, expected) in [("stream", json!(false)), ("request_id", Value::Null)] {

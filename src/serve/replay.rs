@@ -51,8 +51,8 @@ pub async fn replay(app: &Arc<App>, file: &Path) -> Result<Replayed> {
 
 /// Answers a recorded request. Returns a description of the first difference.
 async fn again(app: &Arc<App>, line: &Line, place: &str) -> Result<Option<String>> {
-    let route = Route::ALL.into_iter().find(|route| route.path() == line.route);
-    let route = route.ok_or_else(|| Error::input(place, &line.route, "the path of a route that generates tokens"))?;
+    let unknown = |_| Error::input(place, &line.route, "the path of a route that generates tokens");
+    let route = line.route.parse::<Route>().map_err(unknown)?;
     let mut body = line.request.clone();
     // Names of models and requests do not affect the answer, except that of the adapter.
     let is_adapter = app.options.adapter.as_ref().is_some_and(|(name, _)| body["model"] == *name);

@@ -13,33 +13,21 @@ use super::messages::{Conversation, image_urls};
 use super::sampling::{self, MAX_LOGPROBS, NAMES, Sampling};
 use super::text::is_reasoning_open;
 use super::{body, media};
+use crate::choice::choice;
 use crate::engine::sequence::ImageSpan;
 use crate::engine::{Prompt, RequestParams};
 use crate::image::{Grid, ImageInput};
 use crate::text::Special;
 
-/// A route that generates tokens.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Route {
-    /// `/v1/chat/completions`.
-    Chat,
-    /// `/v1/completions`.
-    Completions,
-    /// `/inference/v1/generate`.
-    Generate,
-}
-
-impl Route {
-    /// Every route.
-    pub const ALL: [Route; 3] = [Route::Chat, Route::Completions, Route::Generate];
-
-    /// Returns the path of the route.
-    pub fn path(self) -> &'static str {
-        match self {
-            Route::Chat => "/v1/chat/completions",
-            Route::Completions => "/v1/completions",
-            Route::Generate => "/inference/v1/generate",
-        }
+choice! {
+    /// A route that generates tokens. Its name is its path.
+    pub enum Route {
+        /// Messages, as in OpenAI's API.
+        Chat = "/v1/chat/completions",
+        /// Texts or token ids, as in OpenAI's API.
+        Completions = "/v1/completions",
+        /// Token ids, as in vLLM.
+        Generate = "/inference/v1/generate",
     }
 }
 

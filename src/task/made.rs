@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::recipe::Splits;
 use super::spec::{QuestionSink, Source, TaskQuestion, TaskSpec};
+use crate::choice::choice;
 use crate::config::TaskConfig;
 use crate::data::{ImageSource, Row, read};
 use crate::error::{Error, Result};
@@ -44,29 +45,22 @@ pub fn questions(spec: &TaskSpec, source: &Source, take: QuestionSink) -> Result
     Ok(())
 }
 
-/// The split that a row belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Split {
-    /// Questions for the teacher.
-    Teach = 1,
-    /// Questions for RL.
-    Train = 2,
-    /// Questions for evaluation.
-    Heldout = 3,
+choice! {
+    /// The split that a row belongs to.
+    pub enum Split {
+        /// Questions for the teacher.
+        Teach = "teach",
+        /// Questions for RL.
+        Train = "train",
+        /// Questions for evaluation.
+        Heldout = "heldout",
+    }
 }
 
 impl Split {
     /// Returns the counter of row `index` for random numbers. No two rows of a run have the same.
     pub fn counter(self, index: usize) -> u64 {
-        (self as u64) << 48 | index as u64
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Split::Teach => "teach",
-            Split::Train => "train",
-            Split::Heldout => "heldout",
-        }
+        (self as u64 + 1) << 48 | index as u64
     }
 }
 

@@ -165,7 +165,8 @@ impl ChatTemplate {
         let place = place.into();
         let template = Bounded::new(&with_generation(source), &PLAIN).map_err(|e| failed(&place, &e))?;
         // `transformers` always passes these two, so a template may test `tools is not none`.
-        let variables = ["tools", "documents"].map(|name| (name.to_owned(), serde_json::Value::Null)).into_iter().collect();
+        let variables =
+            ["tools", "documents"].map(|name| (name.to_owned(), serde_json::Value::Null)).into_iter().collect();
         Ok(ChatTemplate { template: Arc::new(template), source: source.into(), place, variables })
     }
 

@@ -234,6 +234,7 @@ fn the_grpo_script_for_vlms_of_trl_is_converted_and_starts() {
             "train_batch_size: 8",
             "# lora_alpha: 32 (default of TRL) -> lora.alpha",
             "warmup_steps: 0",
+            "max_response_length: 1024",
             "alpha: 32",
             "- v_proj",
             "# vllm_mode: colocate -> nothing (omr has its own sampler, which uses the trainer's weights directly)",
@@ -279,6 +280,15 @@ fn fine_tuning_of_verl_and_lmms_engine_and_the_steps_of_trl_are_converted() {
     let trl = "trl grpo --max_steps 1000 --save_steps 100 --warmup_ratio 0.1 --gradient_accumulation_steps 2 \
         --steps_per_generation 4 --num_iterations 2 --model_name_or_path base --dataset_name a.parquet\n";
     contains(&convert("trl.sh", trl), &["total_training_steps: 250", "save_freq: 25", "warmup_steps: 25"]);
+    // The default length of TRL. Its `constant` has no warm-up, and with the ratio of a sequence its tokens have equal weights.
+    contains(&convert("trl.sh", trl), &["max_response_length: 512"]);
+    let constant = format!("{} --lr_scheduler_type constant --importance_sampling_level sequence", trl.trim_end());
+    let ours = convert("trl.sh", &constant);
+    contains(&ours, &["warmup_steps: 0"]);
+    assert!(ours.contains("# importance_sampling_level: sequence -> loss_mode: found gspo (each answer"), "{ours}");
+    contains(&convert("trl.sh", &format!("{constant} --loss_type grpo")), &["loss_mode: gspo"]);
+    let sft = "trl sft --lr_scheduler_type constant --warmup_ratio 0.1 --dataset_name a.jsonl\n";
+    contains(&convert("sft.sh", sft), &["warmup_ratio: 0", "lr_scheduler_type: constant"]);
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn a_quantised_base_has_the_same_bits_in_sampler_and_trainer_and_the_planned_mem
     tiny::sft_config(dir.path());
     quantized::model(&base);
     for format in FORMATS {
-        for variant in KernelVariant::ALL {
+        for &(_, variant) in KernelVariant::ALL {
             let mut config = RlConfig { total_training_steps: Some(2), use_kl_loss: true, ..bf16_rl(dir.path()) };
             config.model = Some(base.clone());
             (config.optimizer.lora, config.optimizer.learning_rate) = (adapters(16), 1e-2);

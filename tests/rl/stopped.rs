@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use omr::config::RlConfig;
+use omr::config::{RlConfig, ScorerConfig};
 use omr::error::{Error, Result};
 use omr::observe::{Observer, Silent};
 use omr::reward::Scorer;
@@ -94,6 +94,23 @@ fn rollouts_that_had_ended_are_not_asked_for_again() {
     done.unwrap();
     whole.assert_same(&Outcome::of(&out), "stopped four times");
     assert!(!out.join("journal").exists());
+}
+
+#[test]
+fn rollouts_are_in_the_journal_while_a_slow_command_scores_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RlConfig { total_training_steps: Some(1), ..rl_config(dir.path()) };
+    let out = dir.path().join("out");
+    let script = r#"while read -r line; do sleep 1; printf '%s\n' '{"score": 1}'; done"#;
+    let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    let command = ScorerConfig { command, workers: 1, ..ScorerConfig::default() };
+    let scorer =
+        Scorer::new(config.reward.mode, None, &command, "reward", None, || unreachable!("no judge is asked")).unwrap();
+    // After the 16 rollouts, a poll each 100 ms: the stop comes while most of them wait for the command.
+    let observer = StopAfter { looks: 16 + 20, looked: AtomicU64::new(0), notes: Mutex::default() };
+    let job = RlJob::new(&out, config, Arc::new(scorer)).unwrap();
+    assert!(matches!(job.run(&mut device(1), &observer), Err(Error::Stopped)));
+    assert_eq!(journals(&out)["1"].len(), 16);
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn compare(
     let cu_seqlens: Vec<u32> = std::iter::once(0).chain(ends).collect();
     let (tokens, max_seqlen) = (lens.iter().sum(), lens.iter().copied().max().unwrap_or(0));
     let mut runs = Vec::new();
-    for variant in KernelVariant::ALL {
+    for &(_, variant) in KernelVariant::ALL {
         dev.use_variant(variant)?;
         runs.extend(with_many_and_few_ctas(dev, |dev| {
             let cu_seqlens = dev.upload(Region::Workspace, &cu_seqlens, &[cu_seqlens.len()])?;

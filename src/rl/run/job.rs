@@ -114,6 +114,11 @@ impl RlJob {
         let weights = config.per_batch_domain_weights.as_ref();
         let domains = weights.map(|weights| DomainOrder::open(&config, weights, data)).transpose()?;
         common.total_steps = config.total_steps(index.len());
+        let (warmup, total) = (config.warmup_steps, common.total_steps);
+        if warmup > 0 && warmup >= total {
+            data.remarks
+                .push(format!("warmup_steps is {warmup}, and the run has {total} steps: it ends within the warm-up"));
+        }
         Ok(RlJob {
             task,
             curriculum: curriculum::order(config.curriculum, data)?,

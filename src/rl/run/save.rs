@@ -129,7 +129,7 @@ impl RlJob {
             response_length: rollout.output.token_ids.len() as u32,
             token_ids: rollout.output.token_ids.clone(),
             log_probs: rollout.output.logprobs.clone(),
-            finish_reason: rollout.output.finish_reason.as_str().to_owned(),
+            finish_reason: rollout.output.finish_reason.name().to_owned(),
             judge: match &rollout.judge {
                 None => String::new(),
                 Some(Ruling::Said(number)) => number.to_string(),
