@@ -232,7 +232,8 @@ def measure(args, job):
                 "--limit-mm-per-prompt", '{"image": 0, "video": 0}']
     turns = {(concurrent, name): [] for concurrent in CONCURRENT for name in systems}
     served, generated = [], []
-    # Each round has new processes, because the speed of a process depends on where its memory lies. A first request warms them up.
+    # Each round has new processes, because the speed of a process depends on where its memory lies. A first request warms up
+    # the servers; Hugging Face generate is a process of its own in each turn, which warms itself up.
     for number in range(args.rounds):
         with contextlib.ExitStack() as servers:
             servers.enter_context(server(omr, ours))
@@ -241,8 +242,9 @@ def measure(args, job):
             if args.vllm:
                 servers.enter_context(server(vllm, third))
             difference = same_model(ours, theirs, vocab) if args.llama_server else None
-            for ask in systems.values():
-                ask(1, 0, vocab, 0)
+            for name in systems:
+                if name != "Hugging Face generate":
+                    systems[name](1, 0, vocab, 0)
             for (concurrent, name), done in turns.items():
                 done.append(systems[name](concurrent, args.seconds, vocab, 10**6 * (number + 1)))
             latencies, each = over_generate(args.omr, model, ours)
