@@ -119,8 +119,9 @@ pub fn letters(text: &str) -> Option<Vec<char>> {
     (found.len() >= 2 && distinct).then_some(found)
 }
 
-/// Splits a letter from the text of its option: `C. 12`, `(C) twelve`.
+/// Splits a letter from the text of its option: `C. 12`, `C:12`, `(C) twelve`.
 pub fn labelled(text: &str) -> Option<(char, &str)> {
+    let begins_option = |c: char| matches!(c, ' ' | '\\' | '$' | '-') || c.is_ascii_digit() || !c.is_ascii();
     let text = python::strip(text);
     let faced = ["\\text{", "\\bold{"].iter().find_map(|f| text.strip_prefix(f));
     let inner = faced.unwrap_or(text).trim_start_matches(['*', ' ']);
@@ -133,7 +134,7 @@ pub fn labelled(text: &str) -> Option<(char, &str)> {
         && (rest.starts_with([')', ']', '.', ':', '}']) || (bracketed && rest.starts_with('*')));
     let option = match [" - ", " -- ", " \u{2014} ", "/ "].iter().find_map(|dash| rest.strip_prefix(dash)) {
         Some(option) => option,
-        None if marked && (behind.starts_with([' ', '\\']) || bracketed) => behind,
+        None if marked && (bracketed || behind.starts_with(begins_option)) => behind,
         None => return None,
     };
     let option = python::strip(option).trim_start_matches("\\ ");

@@ -105,20 +105,26 @@ pub fn boxes(text: &str) -> Vec<&str> {
 /// Returns the boxes that are not inside another box and not empty: content, begin and end. If the closing brace is
 /// missing, the end lies beyond the end of the text.
 pub(super) fn outer_boxes(text: &str) -> Vec<(&str, usize, usize)> {
-    let (mut found, mut from) = (Vec::new(), 0);
+    let (groups, mut found, mut from) = (without_escaped_braces(text), Vec::new(), 0);
     while let Some(at) = text[from..].find("box").map(|at| from + at) {
         from = at + "box".len();
         let body = text[from..].strip_prefix("ed").unwrap_or(&text[from..]);
         let inner = body.trim_start_matches(python::is_space).strip_prefix('{');
         let begin = ["\\f", "\\"].iter().find_map(|c| text[..at].strip_suffix(c)).map(str::len);
         let (Some(inner), Some(begin)) = (inner, begin) else { continue };
-        let content = closing(inner, '{', '}').map_or(inner, |end| &inner[..end]);
+        let end = closing(&groups[text.len() - inner.len()..], '{', '}');
+        let content = end.map_or(inner, |end| &inner[..end]);
         from = text.len() - inner.len() + content.len();
         if !plain(content).is_empty() {
             found.push((content, begin, from + 1));
         }
     }
     found
+}
+
+/// Replaces the escaped braces of `\left\{ ... \right.`, which need no partner. All other characters keep their positions.
+fn without_escaped_braces(text: &str) -> String {
+    text.replace("\\\\", "//").replace("\\{", "//").replace("\\}", "//")
 }
 
 /// Returns the position of the bracket that closes the one before `body`.
@@ -224,7 +230,8 @@ pub fn format_score(response: &str, mode: Mode, format: Format) -> f64 {
         Format::ThinkAnswer => is_think_answer(whole),
         Format::ThinkBoxed => return think_boxed_format_score(whole),
         Format::ThinkAnswerBoxed if mode == Mode::Strict => {
-            is_think_answer(whole) || boxes(answer_text).iter().any(|b| !python::strip(b).is_empty())
+            is_think_answer(whole)
+                || boxes(&without_escaped_braces(answer_text)).iter().any(|b| !python::strip(b).is_empty())
         }
         Format::ThinkAnswerBoxed => {
             let boxed = boxes(answer_text).last().is_some_and(|b| !b.is_empty());

@@ -7,8 +7,8 @@ type Label = (&'static str, &'static str);
 
 const LABELS: [Label; 4] = [("(", ")"), ("", "."), ("", ")"), ("", ":")];
 
-/// Returns the options of a question as letters and texts. The labels are `A. 12`, `(A) 12`, `A) 12` or `A: 12`, each
-/// at the beginning of a line or several in one line. Returns an empty list if the letters are not A, B, C and so on in
+/// Returns the options of a question as letters and texts. The labels are `A. 12`, `(A) 12`, `A) 12`, `A: 12`, each
+/// at the beginning of a line (there also `A:12`) or several in one line. Returns an empty list if the letters are not A, B, C and so on in
 /// order, or if an option has no text.
 pub fn options(question: &str) -> Vec<(char, &str)> {
     let listed = |lines: bool| LABELS.iter().find_map(|label| labelled(question, label, lines));
@@ -25,7 +25,7 @@ fn labelled<'a>(question: &'a str, label: &Label, lines: bool) -> Option<Vec<(ch
         line_begins = c == '\n' || (line_begins && (python::is_space(before) || matches!(before, '*' | '-')));
         let begins = if lines { line_begins } else { python::is_space(before) || before == '*' };
         before = c;
-        if let Some((letter, end)) = begins.then(|| read(&question[at..], label)).flatten() {
+        if let Some((letter, end)) = begins.then(|| read(&question[at..], label, lines)).flatten() {
             found.push((letter, at, at + end));
         }
     }
@@ -42,12 +42,13 @@ fn labelled<'a>(question: &'a str, label: &Label, lines: bool) -> Option<Vec<(ch
     found.iter().zip(ends).map(text).collect()
 }
 
-/// Returns the letter of the label at the beginning of `text`, and the position after the label.
-fn read(text: &str, &(open, close): &Label) -> Option<(char, usize)> {
+/// Returns the letter of the label at the beginning of `text`, and the position after the label. Within a line, white
+/// space must follow a label without brackets.
+fn read(text: &str, &(open, close): &Label, begins_line: bool) -> Option<(char, usize)> {
     let inner = text.strip_prefix(open)?;
     let letter = inner.chars().next().filter(|c| matches!(c, 'A'..='J'))?;
     let rest = inner[1..].strip_prefix(close)?;
     let rest = rest.strip_prefix("**").unwrap_or(rest);
-    let apart = rest.starts_with(python::is_space) || !open.is_empty();
+    let apart = rest.starts_with(python::is_space) || !open.is_empty() || begins_line;
     apart.then_some((letter, text.len() - rest.len()))
 }

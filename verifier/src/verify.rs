@@ -6,14 +6,13 @@
 
 use std::borrow::Cow;
 
-use crate::Mode;
 use crate::extract::outer_boxes;
 use crate::locate::{MAX_ANSWER, bare, boxes, locate};
 use crate::normalise::normalise;
 use crate::steps::{BUDGET, Steps, Verdict};
 use crate::value::comparison::{no, outcome, yes};
 use crate::value::{self, Comparison, UNEVALUATED, Value};
-use crate::{choice, compat, question, words};
+use crate::{Mode, choice, compat, question, words};
 
 /// Compares an answer with the gold answer. The answer may be the bare value or a text that contains it. Never panics
 /// and takes bounded time for every input. `compat` gives the verdict of the published scorer.

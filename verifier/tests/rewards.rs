@@ -112,3 +112,24 @@ fn german_words_after_units_were_not_read_and_denials_were_ignored() {
 fn yes_was_the_opposite_of_true() {
     judge("polar");
 }
+
+#[test]
+fn options_without_a_space_behind_their_letters_are_options() {
+    let question = "Angle 2 is equal to ()\nChoices:\nA:50\u{b0}\nB:60\u{b0}\nC:65\u{b0}\nD:90\u{b0}";
+    let right = |answer: &str| grade(&format!("<answer>{answer}</answer>"), "C", Some(question), Mode::Strict).correct;
+    for answer in ["65\u{b0}", "65^\\circ", "C:65\u{b0}", "\\text{C:65}^\\circ", "C.65\u{b0}", "C"] {
+        assert!(right(answer), "{answer}");
+    }
+    for answer in ["60\u{b0}", "B:60\u{b0}", "D.90", "B.C."] {
+        assert!(!right(answer), "{answer}");
+    }
+}
+
+#[test]
+fn a_box_with_an_open_escaped_brace_is_a_box() {
+    let system = "\\left\\{\\begin{array}{l}x=1\\\\ y=2\\end{array}\\right.";
+    let response = format!("<think>x</think>\\boxed{{{system}}}");
+    let grade = grade(&response, &format!("\\boxed{{{system}}}"), None, Mode::Strict);
+    assert!(grade.correct && grade.answer.contains("x=1"), "{grade:?}");
+    assert_eq!(omr_verify::extract::format_score(&response, Mode::Strict, omr_verify::Format::ThinkAnswerBoxed), 1.0);
+}

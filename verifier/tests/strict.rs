@@ -51,6 +51,8 @@ fn strict_accepts_the_same_value_written_otherwise() {
         ("17", "**Answer:** 17"),
         ("30", "30^\\circ"),
         ("1/3", "0.333333"),
+        ("16\\pi", "\\pi(16)"),
+        ("y(0)+1", "1+y(0)"),
     ];
     for (gold, answer) in pairs {
         assert!(equal(gold, answer), "{gold:?} and {answer:?}: {:?}", verify(gold, answer, Mode::Strict));
@@ -80,6 +82,11 @@ fn strict_refuses_another_value() {
         ("Tokyo", "Tokyo, Japan"),
         ("1 - \\frac{1}{e}", "1 + \\frac{1}{e}"),
         ("2", "\\langle 2,-3\\rangle"),
+        ("I(0) e^{-\\frac{t}{R C}}", "0"),
+        ("I(0) e^{-\\frac{t}{R C}}", "I(0) e^{\\frac{t}{R C}}"),
+        ("\\phi(0) \\cos t", "\\phi(0) \\sin t"),
+        ("V(1)", "V"),
+        ("y(0)", "0"),
     ];
     for (gold, answer) in pairs {
         let verdict = verify(gold, answer, Mode::Strict);

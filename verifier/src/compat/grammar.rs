@@ -9,8 +9,7 @@ use super::lex::lex;
 use super::number;
 use super::terms::Reader;
 use super::token::Kind;
-use super::tree::Value;
-use super::tree::{Sign, Tree, negative, sum};
+use super::tree::{Sign, Tree, Value, negative, sum};
 use crate::python::compiled;
 use crate::steps::Steps;
 

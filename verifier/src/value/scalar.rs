@@ -9,7 +9,7 @@ pub(crate) mod parser;
 pub(crate) mod quantity;
 
 use crate::steps::Steps;
-use crate::value::expr::{Expr, divide, integer, is_function, negate, power};
+use crate::value::expr::{Expr, divide, integer, is_constant, is_function, negate, power};
 use crate::value::lex::{Tok, Token, is, shown};
 use crate::value::scalar::parser::{Parser, product, signed};
 use crate::value::unit::{Unit, trailing};
@@ -236,33 +236,25 @@ impl Parser<'_> {
             } else if is(self.token(0), '_') {
                 self.at += 1;
                 name.push('_');
-                name += &self.index()?;
+                let index = self.tokens_of_argument()?;
+                name.extend(index.iter().map(|t| shown(&t.tok)).filter(|t| t != "{" && t != "}"));
             } else {
                 return Some(name);
             }
         }
     }
 
-    pub(crate) fn index(&mut self) -> Option<String> {
-        let tokens = self.tokens_of_argument()?;
-        Some(tokens.iter().map(|t| shown(&t.tok)).filter(|t| t != "{" && t != "}").collect())
-    }
-
     /// Parses a variable, or a named function of the arguments in brackets.
     pub(crate) fn named(&mut self, letter: &str) -> Option<Expr> {
         let name = self.name(letter)?;
         let functional = matches!(letter, "f" | "g" | "h" | "F" | "G" | "H" | "P" | "Q");
-        // h(a + b) may be a product. f(...), g(...) and h(x) are function calls.
-        let single = is(self.token(2), ')') || is(self.token(2), ',');
-        if is(self.token(0), '(') && (matches!(letter, "f" | "g") || name.ends_with('\'') || (functional && single)) {
-            return self.applied(name);
+        // h(a + b) and \pi(16) may be products. f(...), g(...), h(x) and y(0) are function calls.
+        let number = matches!(self.token(1).map(|t| &t.tok), Some(Tok::Num(_))) && !is_constant(&name);
+        let single = (functional && is(self.token(2), ',')) || ((functional || number) && is(self.token(2), ')'));
+        if is(self.token(0), '(') && (matches!(letter, "f" | "g") || name.ends_with('\'') || single) {
+            return Some(Expr::Apply(name, self.arguments()?));
         }
         Some(Expr::Var(name))
-    }
-
-    pub(crate) fn applied(&mut self, name: String) -> Option<Expr> {
-        let args = self.arguments()?;
-        Some(Expr::Apply(name, args))
     }
 
     /// Parses `(a, b, ...)`.

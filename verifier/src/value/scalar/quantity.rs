@@ -1,13 +1,12 @@
 //! Parses currencies, scales, units and angles around an expression.
 
-use crate::lexicon;
-use crate::number_words;
 use crate::steps::Rational;
 use crate::value::exact::literal;
 use crate::value::expr::{Expr, divide, integer, number};
 use crate::value::lex::{Tok, Token, is, is_cmd};
 use crate::value::scalar::parser::Parser;
 use crate::value::unit::{Unit, trailing};
+use crate::{lexicon, number_words};
 
 impl Parser<'_> {
     /// Parses a currency before an amount: `$`, euro and so on.
