@@ -22,7 +22,8 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     return {"score": right + 0.1 * (len(solution_str) < 400), "acc_score": float(right)}
 
 
-NAMES = {"overall": "score", "acc": "acc_score", "accuracy": "acc_score", "format": "format_reward_score"}
+NAMES = {"overall": "score", "acc": "acc_score", "accuracy": "acc_score", "format": "format_reward_score", "pred": "predict_str"}
+SKIPPED = {"score": 0.0, "skipped": 1.0}
 
 
 def load(path, names):
@@ -44,6 +45,11 @@ def call(function, row, keywords):
     """The result for one response: a dict with score."""
     columns, extra = row.get("columns") or {}, row.get("extra_info") or {}
     response, truth = row["response"], row["ground_truth"]
+    model = columns.get("reward_model")
+    given = model.get("ground_truth") if isinstance(model, dict) else None
+    # omr's labels are texts. verl and EasyR1 pass a number, a truth value or a list as the row has it.
+    if given == [truth] or isinstance(given, (bool, int, float)) and str(given).lower() == truth.lower():
+        truth = given
     parameters = inspect.signature(function).parameters
     if "solution_str" in parameters:
         extra = {**columns, **({"question": row.get("question")} if row.get("question") else {}), **extra}
@@ -69,9 +75,9 @@ def call(function, row, keywords):
     if isinstance(result, list) and len(result) == 1:
         result = result[0]
     if isinstance(result, dict):
-        return {NAMES.get(name, name): value for name, value in result.items()}
+        return {NAMES.get(name, name): str(value) if name == "pred" else value for name, value in result.items()}
     if result is None and "completions" in parameters:
-        return {}  # In TRL, a function that has nothing to say about a row.
+        return SKIPPED  # In TRL, a function that has nothing to say about a row.
     if result is None or isinstance(result, (str, list)):
         raise TypeError(f"{function.__name__} returned {result!r}, expected a number, or a dict with score")
     return {"score": float(result)}
@@ -82,8 +88,8 @@ def score(functions, row, keywords):
     results = [call(function, row, keywords) for function in functions]
     if len(results) == 1:
         return results[0]
-    scores = {f.__name__: result["score"] for f, result in zip(functions, results) if "score" in result}
-    return {**scores, "score": sum(scores.values())} if scores else {}
+    scores = {f.__name__: result["score"] for f, result in zip(functions, results) if result is not SKIPPED}
+    return {**scores, "score": sum(scores.values())} if scores else SKIPPED
 
 
 def failure(error):
