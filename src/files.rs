@@ -41,10 +41,8 @@ pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
     // Without this flag, opening a pipe waits until a process opens it for writing.
     let file = File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)?;
     let kind = file.metadata()?.file_type();
-    match kind.is_file() || kind.is_dir() {
-        true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "found a pipe or a device, expected a regular file")),
-    }
+    let refused = || io::Error::new(io::ErrorKind::InvalidData, "found a pipe or a device, expected a regular file");
+    if kind.is_file() || kind.is_dir() { Ok(file) } else { Err(refused()) }
 }
 
 /// Reads the bytes of a regular file.
@@ -119,10 +117,7 @@ pub fn make_folder(dir: &Path) -> Result<Vec<PathBuf>> {
     missing.iter().for_each(|made| drop(fs::remove_dir(made)));
     Err(match error.kind() {
         // For example in /proc: the parent exists, but the system does not allow new folders.
-        io::ErrorKind::NotFound => {
-            let found = "a path where no folder can be created";
-            Error::input(dir, found, "a path on a disk")
-        }
+        io::ErrorKind::NotFound => Error::input(dir, "a path where no folder can be created", "a path on a disk"),
         _ => Error::io(dir)(error),
     })
 }
@@ -271,13 +266,9 @@ impl StagedFolder {
         let StagedFolder { path, temporary } = &self;
         sync_tree(temporary)?;
         let replaced = path.exists();
-        let (old, moved) = match replaced {
-            true => unused(path, "old", |at| match at.exists() {
-                true => Err(io::ErrorKind::AlreadyExists.into()),
-                false => fs::rename(path, at),
-            }),
-            false => (PathBuf::new(), Ok(())),
-        };
+        let rename =
+            |at: &Path| if at.exists() { Err(io::ErrorKind::AlreadyExists.into()) } else { fs::rename(path, at) };
+        let (old, moved) = if replaced { unused(path, "old", rename) } else { (PathBuf::new(), Ok(())) };
         moved.map_err(Error::io(path))?;
         if let Err(source) = fs::rename(temporary, path) {
             if replaced {

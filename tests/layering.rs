@@ -60,6 +60,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "train",
         &[
             "hub::base_model",
+            "hub::local",
             "config",
             "identity",
             "observe",
@@ -70,6 +71,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "model",
             "optim",
             "checkpoint",
+            "text",
             "image",
             "data",
         ],

@@ -1,24 +1,14 @@
 """Tests of tools/pages, and of the parts of tools/smollm2 that need no package. `tools/check` runs them."""
 import contextlib
-import importlib.machinery
-import importlib.util
 import io
 import json
 import re
 import struct
 import unittest
-from pathlib import Path
 
+from gpu_check.tests import loaded
 
-def tool(name):
-    """Returns a script of this folder as a module."""
-    loader = importlib.machinery.SourceFileLoader(name, str(Path(__file__).with_name(name)))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
-    loader.exec_module(module)
-    return module
-
-
-smollm2, pages = tool("smollm2"), tool("pages")
+smollm2, pages = loaded("smollm2"), loaded("pages")
 
 
 def bits(value):

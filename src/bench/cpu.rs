@@ -106,14 +106,11 @@ fn count(case: &Make, threads: usize) -> Result<Plan> {
     let mut case = case(&mut dev)?;
     (case.run)(&mut dev)?;
     let plan = dev.high_water();
-    match FreeMemory::read() {
-        Some(free) if plan.total() as u64 > free.bytes => {
-            let what = format!("{} of {} in {}", case.name, case.shape, case.dtype);
-            let need = format!("{} for {what}", bytes(plan.total() as u64));
-            Err(Error::input("memory", format!("{} free", bytes(free.bytes)), need))
-        }
-        _ => Ok(plan),
-    }
+    let total = plan.total() as u64;
+    let Some(free) = FreeMemory::read().filter(|free| total > free.bytes) else { return Ok(plan) };
+    let what = format!("{} of {} in {}", case.name, case.shape, case.dtype);
+    let need = format!("{} for {what}", bytes(total));
+    Err(Error::input("memory", format!("{} free", bytes(free.bytes)), need))
 }
 
 fn line(case: &Case, times: &Times, ceiling: f64) -> String {

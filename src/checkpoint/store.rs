@@ -11,6 +11,8 @@ use crate::files::{self, StagedFolder};
 use crate::identity::{Manifest, Part};
 
 const PREFIX: &str = "global_step_";
+/// File in `trainer/` that says how long the checkpoint is kept. A later start may have other settings.
+const KEPT: &str = "kept";
 
 /// Starting point of a run (`resume: auto|never|PATH`).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -90,6 +92,14 @@ impl Retention {
     /// Returns true if the checkpoint of `step` is always saved and kept.
     pub fn always(self, step: u64) -> bool {
         self.every.is_some_and(|n| step.is_multiple_of(n))
+    }
+
+    /// Returns the text of [`KEPT`] for the checkpoint of `step`: `always` if it is never removed, `regular` if it counts as
+    /// one of `newest`.
+    fn kind(self, step: u64) -> String {
+        let is_regular = self.interval.is_none_or(|n| step.is_multiple_of(n));
+        let words = [(self.always(step), "always"), (is_regular, "regular")].into_iter().filter(|(holds, _)| *holds);
+        words.map(|(_, word)| word).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -171,17 +181,20 @@ impl Store {
             }
         }
         let all = self.list()?.into_iter().filter(|known| best != Some(known.step));
-        let is_regular = |known: &Checkpoint| self.keep.interval.is_none_or(|n| known.step.is_multiple_of(n));
-        let (regular, others): (Vec<_>, Vec<_>) = all.partition(is_regular);
+        let has = |known: &Checkpoint, word| {
+            let kind = files::read_to_string(known.trainer().join(KEPT));
+            kind.unwrap_or_else(|_| self.keep.kind(known.step)).contains(word)
+        };
+        let (regular, others): (Vec<_>, Vec<_>) = all.partition(|known| has(known, "regular"));
         for old in regular[..regular.len().saturating_sub(self.keep.newest.max(1))].iter().chain(&others) {
-            if old.step < step && !self.keep.always(old.step) {
+            if old.step < step && !self.keep.always(old.step) && !has(old, "always") {
                 self.remove(old)?;
             }
         }
         Ok(())
     }
 
-    /// Begins to save step `step`, in a temporary folder that contains an empty `trainer/`.
+    /// Begins to save step `step`, in a temporary folder whose `trainer/` only contains [`KEPT`].
     pub fn begin(&self, step: u64) -> Result<UnfinishedCheckpoint> {
         self.check_place()?;
         let checkpoint = Checkpoint { step, path: self.path(step) };
@@ -189,6 +202,7 @@ impl Store {
             UnfinishedCheckpoint { folder: StagedFolder::create(&checkpoint.path)?, store: self.clone(), checkpoint };
         let trainer = draft.folder().join("trainer");
         fs::create_dir_all(&trainer).map_err(Error::io(&trainer))?;
+        files::write(trainer.join(KEPT), self.keep.kind(step).as_bytes())?;
         Ok(draft)
     }
 

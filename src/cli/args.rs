@@ -47,7 +47,11 @@ impl Overrides {
     /// Reads the defaults and applies the environment and the overrides. The job may continue a run in `run.out`. Returns
     /// `Ok(None)` if the config was printed and there is nothing else to do.
     pub fn read<C: Config>(&self, file: Option<&Path>, run: Option<&RunArgs>) -> Result<Option<C>> {
-        file.map_or(Ok(()), is_config)?;
+        let absent = file.filter(|file| !file.exists()).and_then(Path::to_str);
+        if let Some(text) = absent.filter(|text| text.contains('=')) {
+            let expected = "a config file (YAML) before the first key=value; it may be empty";
+            return Err(Error::input("CONFIG", text, expected));
+        }
         let continued = run.filter(|run| !run.fresh && files::is_run(&run.out));
         let recorded = continued.map(|run| run.out.join("config.yaml"));
         let env = |name: &str| std::env::var(name).ok();
@@ -113,16 +117,6 @@ impl ModelArgs {
             (None, None) => return Err(Error::input("MODEL", "nothing", "a model directory")),
         };
         Ok((root, overrides))
-    }
-}
-
-/// Returns an error if `file`, the argument for a config file, is a `key=value`.
-fn is_config(file: &Path) -> Result<()> {
-    match file.to_str().filter(|text| text.contains('=') && !file.exists()) {
-        Some(text) => {
-            Err(Error::input("CONFIG", text, "a config file (YAML) before the first key=value; it may be empty"))
-        }
-        None => Ok(()),
     }
 }
 

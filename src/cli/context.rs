@@ -94,8 +94,7 @@ impl Context {
         let (console, rank) = (self.console.clone(), self.rank_role.rank());
         let answer = move |listens: bool| match listens {
             true => console.line("stopping: no new work is started; a second signal ends the process at once"),
-            false if is_reported_here(&Error::Stopped, rank) => console.error(&Error::Stopped.to_string()),
-            false => {}
+            false => report(&console, &Error::Stopped, rank),
         };
         signal::install(answer).map_err(|error| Error::Failed(format!("signal handlers: {error}")))
     }
@@ -125,7 +124,7 @@ impl Context {
     /// Returns the bytes of host memory that a plan may use. They are read once, so that every plan of the command has
     /// the same limit.
     fn host_memory(&self) -> Option<usize> {
-        *self.host_memory.get_or_init(|| FreeMemory::for_plan(self.rank_role.local_ranks()))
+        *self.host_memory.get_or_init(|| FreeMemory::for_plan(self.rank_role.memory_ranks()))
     }
 
     /// Errors if the optimizer state that `plan` keeps on the host exceeds the free memory of the host.
@@ -306,14 +305,9 @@ impl Context {
 
     /// Passes the resources that a job needs to `act`.
     pub fn with_machine<T>(&self, act: impl FnOnce(&Machine) -> Result<T>) -> Result<T> {
-        act(&Machine {
-            target: self.target(),
-            threads: self.threads,
-            place: self.place(),
-            device: &|plan| self.device(plan),
-            runtime: &|| Ok(self.runtime()?.handle().clone()),
-            observer: self.observer(),
-        })
+        let (target, threads, place, observer) = (self.target(), self.threads, self.place(), self.observer());
+        let runtime = || -> Result<_> { Ok(self.runtime()?.handle().clone()) };
+        act(&Machine { target, threads, place, device: &|plan| self.device(plan), runtime: &runtime, observer })
     }
 
     /// Returns the receiver of progress.
@@ -369,9 +363,7 @@ impl Context {
         };
         let (console, rank) = (self.console.clone(), place.rank);
         let end = move |error: &Error| {
-            if is_reported_here(error, rank) {
-                console.error(&error.to_string());
-            }
+            report(&console, error, rank);
             signal::exit(error.exit_code());
         };
         let (program, place, stop) = (ranks::program()?, &place, stop.clone());
@@ -426,15 +418,15 @@ impl Context {
 
     pub(crate) fn fail(&self, error: &Error) {
         self.progress.end();
-        if is_reported_here(error, self.rank_role.rank()) {
-            self.console.error(&error.to_string());
-        }
+        report(&self.console, error, self.rank_role.rank());
     }
 }
 
-/// True if `rank` prints `error`. An error that ends all ranks is printed by rank 0 only.
-fn is_reported_here(error: &Error, rank: usize) -> bool {
-    rank == 0 || !matches!(error, Error::Stopped | Error::Rank { reported: true, .. })
+/// Prints an error of `rank`. An error that ends all ranks is printed by rank 0 only.
+fn report(console: &Console, error: &Error, rank: usize) {
+    if rank == 0 || !matches!(error, Error::Stopped | Error::Rank { reported: true, .. }) {
+        console.error(&error.to_string());
+    }
 }
 
 /// Returns the CPU kernel variant named in `OMR_BODY`, to reproduce the results of another machine or to measure.

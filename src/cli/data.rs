@@ -59,9 +59,7 @@ enum Kind {
 #[derive(clap::Args)]
 struct StageArgs {
     #[command(flatten)]
-    config: ConfigArgs,
-    #[command(flatten)]
-    run: RunArgs,
+    whole: WholeArgs,
     /// Process part I of N, starting at 0. When all N parts are finished, the same command without --shard joins them
     #[arg(long, value_name = "I/N", value_parser = Shard::from_str)]
     shard: Option<Shard>,
@@ -110,7 +108,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         Kind::Passrate(args) => run_passrate(args, context),
         Kind::Dedup(args) => run_stage::<DedupConfig>(args, context),
         Kind::Filter(args) => run_stage::<FilterConfig>(args, context),
-        Kind::Mix(args) => run_alone::<MixConfig>(&args.config, &args.run, None, context),
+        Kind::Mix(args) => run_alone::<MixConfig>(args, None, context),
         Kind::Run(args) => run_list(args, context),
         Kind::Embed(_) => {
             let expected = "omr data dedup, which computes embeddings if its config sets `model`";
@@ -122,28 +120,26 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn run_stage<C: Stage>(args: &StageArgs, context: &Context) -> Result<()> {
-    run_alone::<C>(&args.config, &args.run, args.shard, context)
+    run_alone::<C>(&args.whole, args.shard, context)
 }
 
-fn run_alone<C: Stage>(config: &ConfigArgs, run: &RunArgs, shard: Option<Shard>, context: &Context) -> Result<()> {
-    let Some(config) = config.load::<C>()? else { return Ok(()) };
-    Session::alone(run, context, |session| stage_of(session, shard, &config, |_, _| Ok(())))
+fn run_alone<C: Stage>(args: &WholeArgs, shard: Option<Shard>, context: &Context) -> Result<()> {
+    let Some(config) = args.config.load::<C>()? else { return Ok(()) };
+    Session::alone(&args.run, context, |session| stage_of(session, shard, &config, |_, _| Ok(())))
 }
 
 /// Lets all ranks generate answers. Rank 0 writes the results.
 fn run_passrate(args: &PassrateArgs, context: &Context) -> Result<()> {
-    let PassrateArgs { stage, .. } = args;
-    let Some(config) = stage.config.load::<PassrateConfig>()? else { return Ok(()) };
-    if stage.shard.is_some() {
+    let StageArgs { whole, shard } = &args.stage;
+    let Some(config) = whole.config.load::<PassrateConfig>()? else { return Ok(()) };
+    if shard.is_some() {
         context.alone("--shard runs in one process; ranks divide all rows among themselves")?;
     }
     // The ranks exchange no GPU memory.
     let dist = DistConfig { backend: Backend::Tcp, ..DistConfig::default() };
-    Session::over(&stage.run, context, &dist, |session| {
+    Session::over(&whole.run, context, &dist, |session| {
         session.same_config(&config)?;
-        stage_of(session, stage.shard, &config, |machine, ranks| {
-            passrate::answer(&config, &stage.run.out, ranks, machine)
-        })
+        stage_of(session, *shard, &config, |machine, ranks| passrate::answer(&config, &whole.run.out, ranks, machine))
     })
 }
 

@@ -122,13 +122,8 @@ pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
         if let Some(key) = overrides.first() {
             return Err(Error::input("command line", key, "no config keys, because the path is not a config"));
         }
-        let entry = read::entry(repository(place, Kind::Dataset, "omr data")?);
-        return Ok(Inspected {
-            datasets: vec![entry],
-            tasks: None,
-            variables: Map::new(),
-            images: ImageConfig::default(),
-        });
+        let datasets = vec![read::entry(repository(place, Kind::Dataset, "omr data")?)];
+        return Ok(Inspected { datasets, tasks: None, variables: Map::new(), images: ImageConfig::default() });
     }
     let text = files::read_config(place).map_err(Error::io(place))?;
     let kinds = [

@@ -63,6 +63,17 @@ impl RankRole {
         }
     }
 
+    /// Returns the number of processes of the run on this machine, which share its memory. Slurm gives each process its own
+    /// CPUs, but not its own memory.
+    pub fn memory_ranks(&self) -> usize {
+        match self {
+            RankRole::Launched(place) if place.launcher == Launcher::Slurm => {
+                most_tasks(&std::env::var("SLURM_STEP_TASKS_PER_NODE").unwrap_or_default()).unwrap_or(1)
+            }
+            _ => self.local_ranks(),
+        }
+    }
+
     /// Returns the index of this process's GPU among `gpus` GPUs.
     pub fn gpu(&self, gpus: usize) -> Result<usize> {
         match self {
@@ -115,17 +126,10 @@ impl Started {
             let command = command.args(&arguments).envs(variables).stdin(Stdio::null()).stdout(Stdio::null());
             started.push((rank, command.spawn().map_err(failed)?));
         }
-        Ok(Place {
-            rank: 0,
-            size: ranks,
-            local_rank: 0,
-            local_size: ranks,
-            address: "127.0.0.1".to_owned(),
-            port: Some(port),
-            round: restarts()?,
-            run: parent,
-            launcher: Launcher::Torchrun,
-        })
+        let (rank, local_rank, size, local_size) = (0, 0, ranks, ranks);
+        let (address, port, round) = ("127.0.0.1".to_owned(), Some(port), restarts()?);
+        let launcher = Launcher::Torchrun;
+        Ok(Place { rank, size, local_rank, local_size, address, port, round, run: parent, launcher })
     }
 
     /// Returns an error if one of these ranks has ended. The rank itself has printed the reason.
@@ -181,12 +185,9 @@ pub fn restarts() -> Result<u64> {
 /// Returns an error if the process that started this rank because of `--gpus` has ended. That process is rank 0, so the
 /// ranks cannot connect without it.
 pub fn has_parent() -> Result<()> {
-    match std::env::var(PARENT) {
-        Ok(parent) if parent != std::os::unix::process::parent_id().to_string() => {
-            Err(Error::Failed(format!("rank 0 (process {parent}) is gone")))
-        }
-        _ => Ok(()),
-    }
+    let is_other = |parent: &String| *parent != std::os::unix::process::parent_id().to_string();
+    let gone = std::env::var(PARENT).ok().filter(is_other);
+    gone.map_or(Ok(()), |parent| Err(Error::Failed(format!("rank 0 (process {parent}) is gone"))))
 }
 
 /// Identifies the program, which must be the same on all ranks: its version and the hash of its file.
@@ -206,6 +207,11 @@ fn without_gpus(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
         }
     }
     out
+}
+
+/// Returns the largest number of tasks of a node, which Slurm writes as `8(x2),4`.
+fn most_tasks(text: &str) -> Option<usize> {
+    text.split(',').filter_map(|of_nodes| of_nodes.split('(').next()?.parse().ok()).max()
 }
 
 #[cfg(test)]
@@ -240,6 +246,11 @@ mod tests {
         assert!(RankRole::Starts(4).gpu(2).unwrap_err().to_string().contains("at most 2"));
         let RankRole::Launched(place) = launched else { panic!("not launched") };
         assert_eq!(RankRole::Launched(Place { launcher: Launcher::Slurm, ..place }).gpu(1).unwrap(), 0);
+    }
+
+    #[test]
+    fn tasks_of_slurm_share_the_memory_of_their_node() {
+        assert_eq!(["8", "2,8(x2)", ""].map(most_tasks), [Some(8), Some(8), None]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::Context;
 use super::args::RunArgs;
 use super::run_dir::{RunDir, is_begun};
 use super::stdout::print;
-use crate::config::{self, Config, DistConfig, Dtype, deciding};
+use crate::config::{self, Config, DistConfig, Dtype, RecipeConfig, RlConfig, SftConfig, deciding};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::ranks::{self, OneRank, Ranks};
@@ -69,10 +69,18 @@ impl Session<'_> {
     /// Returns the config that an existing run was started with. Returns `None` for a new run.
     pub fn began<C: Config>(&self) -> Result<Option<C>> {
         let file = self.args.out.join("config.yaml");
-        match !self.args.fresh && file.exists() && is_begun(&self.args.out) {
-            true => config::load(Some(&file), &[], &|_| None).map(Some),
-            false => Ok(None),
+        if self.args.fresh || !file.exists() || !is_begun(&self.args.out) {
+            return Ok(None);
         }
+        let (own, sft, rl) = (config::keys::<C>(), config::keys::<SftConfig>(), config::keys::<RlConfig>());
+        let recipe = (RecipeConfig::NAME, config::keys::<RecipeConfig>());
+        let kinds = [(C::NAME, own), (SftConfig::NAME, sft), (RlConfig::NAME, rl), recipe];
+        let kind = config::likeliest(&files::read_to_string(&file).map_err(Error::io(&file))?, &kinds);
+        if kind != C::NAME {
+            let expected = format!("a run of `omr {}`, or a new folder: choose another --out, or use --fresh", C::NAME);
+            return Err(Error::input(&self.args.out, format!("a run of `omr {kind}`"), expected));
+        }
+        config::load(Some(&file), &[], &|_| None).map(Some)
     }
 
     /// Returns an error unless the result-relevant keys of `config` are equal on all ranks. The error names the keys

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::args::JobArgs;
 use super::session::Session;
 use super::{Context, dry_run};
+use crate::checkpoint::Store;
 use crate::config::Place;
 use crate::error::Result;
 use crate::model::ModelConfig;
@@ -32,11 +33,20 @@ pub fn run<C: Training>(
         let mut began = session.began::<C>()?;
         let began = began.as_mut().map(C::keys);
         *dtype = session.dtype(*dtype, model.map(PathBuf::as_path), began.as_ref().map(|began| *began.dtype));
-        let lanes = began.map(|began| began.training.gradient_lanes);
+        let lanes = began.as_ref().map(|began| began.training.gradient_lanes);
         training.gradient_lanes = session.lanes(training.gradient_lanes, lanes);
+        // The first start of a command went to this checkpoint. The same command then continues its own run.
+        let was = began.map(|began| std::mem::take(&mut began.training.resume));
+        let has_own = Store::of(&session.args.out, 1).latest()?.is_some();
+        let continues = has_own && was.is_some_and(|was| was == training.resume && was != "never");
         config.validate(&Place::default())?;
         session.same_config(&config)?;
-        let (mut job, what) = open(session, &config)?;
+        let mut first = config.clone();
+        if continues {
+            let from = std::mem::replace(&mut first.keys().training.resume, "auto".to_owned());
+            context.say(&format!("continues this run (resume={from} applied to its first start)"));
+        }
+        let (mut job, what) = open(session, &first)?;
         if session.args.dry_run {
             let common = job.common();
             common.data.notes().iter().for_each(|note| context.say(note));

@@ -97,16 +97,13 @@ fn model_files(dir: &Path) -> Result<Vec<Upload>> {
     let name = |inner: &PathBuf| inner.to_string_lossy().into_owned();
     let files: Vec<Upload> = found.iter().map(|inner| upload(name(inner), dir.join(inner))).collect::<Result<_>>()?;
     let has = |ending: &str| files.iter().any(|file| file.path.ends_with(ending) && !file.path.contains('/'));
-    match has("config.json") && has(".safetensors") {
-        true => Ok(files),
-        false => {
-            let stages = ["rl", "sft"].map(|stage| dir.join(stage)).into_iter().find(|dir| dir.join("model").is_dir());
-            let hint =
-                stages.map_or("omr sft and omr rl make run directories".to_owned(), |dir| dir.display().to_string());
-            let found = "no config.json with weights (*.safetensors)";
-            Err(Error::input_hint(dir, found, "a run directory or a model directory", hint))
-        }
+    if has("config.json") && has(".safetensors") {
+        return Ok(files);
     }
+    let stages = ["rl", "sft"].map(|stage| dir.join(stage)).into_iter().find(|dir| dir.join("model").is_dir());
+    let hint = stages.map_or("omr sft and omr rl make run directories".to_owned(), |dir| dir.display().to_string());
+    let found = "no config.json with weights (*.safetensors)";
+    Err(Error::input_hint(dir, found, "a run directory or a model directory", hint))
 }
 
 /// Prints the files with their sizes, and the model card.

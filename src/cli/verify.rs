@@ -15,13 +15,8 @@ use crate::reward::text;
 #[command(after_help = "Prints {\"equal\",\"gold_parsed\",\"answer_parsed\",\"why\"}, one line per pair.")]
 pub struct Args {
     /// The correct answer
-    #[arg(
-        long,
-        value_name = "TEXT",
-        allow_hyphen_values = true,
-        required_unless_present = "jsonl",
-        requires = "answer"
-    )]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(required_unless_present = "jsonl", requires = "answer")]
     gold: Option<String>,
     /// The answer to check, alone or within a text
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "gold")]

@@ -161,6 +161,9 @@ impl Endpoint {
 fn completion(bytes: &[u8]) -> std::result::Result<Completion, String> {
     let reply: Value = serde_json::from_slice(bytes).map_err(|e| format!("the reply is not JSON: {e}"))?;
     let choice = reply["choices"].get(0).ok_or("the reply has no choices")?;
+    if choice["finish_reason"] == "abort" {
+        return Err("the server has ended the answer before it was complete".to_owned());
+    }
     let message = choice.get("message").filter(|m| m.is_object()).ok_or("the reply's choice has no message")?;
     let text = match &message["content"] {
         Value::String(text) => text.clone(),
@@ -201,6 +204,8 @@ mod tests {
         {
             assert!(read(broken).is_err(), "{broken}");
         }
+        let aborted = r#"{"choices":[{"message":{"content":"5"},"finish_reason":"abort"}]}"#;
+        assert!(read(aborted).unwrap_err().contains("before it was complete"));
     }
 
     #[test]

@@ -5,12 +5,13 @@ use std::path::Path;
 use minijinja::{Environment, context};
 use serde_json::{Map, Value, json};
 
-use super::describe::inline;
+use super::describe::{inline, is_secret};
 use super::foreign::{Foreign, RULES};
 use super::setting::Place;
 use super::source::{parse, set, to_text};
 use super::{Config, RlConfig, SftConfig, Source, keys, script};
 use crate::error::{Error, Result};
+use crate::secrets::HIDDEN;
 
 /// Result of an expression for a setting that needs no key.
 const SKIP: &str = "\0skip";
@@ -61,7 +62,8 @@ fn convert<C: Config>(
         let is_default = !settings.contains_key(name);
         let mut note = |answer: String| {
             let default = if is_default { format!(" (default of {system})") } else { String::new() };
-            notes.push(format!("{name}: {}{default} -> {answer}", inline(value)));
+            let value = if is_secret(name) { HIDDEN.to_owned() } else { inline(value) };
+            notes.push(format!("{name}: {value}{default} -> {answer}"));
         };
         let context = context! { v => value, c => all, gpus, updates, skip => SKIP, command => C::NAME };
         let rules = RULES.iter().filter_map(|rule| Some((rule, rule.value?))).filter(|(rule, _)| rule.is_of(name));
@@ -102,10 +104,8 @@ fn convert<C: Config>(
     notes.extend(all.keys().any(|name| name.ends_with("per_device_train_batch_size")).then(of_gpus));
     let lines: String = notes.iter().map(|note| format!("# {}\n", note.replace('\n', " "))).collect();
     let (from, command) = (file.display(), C::NAME);
-    Ok(format!(
-        "# {system} -> omr {command}: omr {command} THIS_FILE --out DIR. From {from}\n{lines}{}",
-        to_text(&tree)?
-    ))
+    let text = to_text(&tree)?;
+    Ok(format!("# {system} -> omr {command}: omr {command} THIS_FILE --out DIR. From {from}\n{lines}{text}"))
 }
 
 /// Returns the value of an expression of the table, or `None` if it is undefined.

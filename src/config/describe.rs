@@ -4,9 +4,11 @@ use serde_json::Value;
 
 use crate::secrets::HIDDEN;
 
-/// True if the key at `path` contains a server's secret.
+/// True if the key at `path`, which may be of another system, contains a secret.
 pub fn is_secret(path: &str) -> bool {
-    path.contains("api_key")
+    ["api_key", "hub_token", "hf_token", "auth_token", "access_token", "password", "secret"]
+        .iter()
+        .any(|s| path.contains(s))
 }
 
 /// Formats a value on one line, in YAML's flow style.

@@ -17,20 +17,8 @@ use super::{Config, RlConfig, SftConfig, keys};
 const SYSTEMS: [&str; 8] = ["verl", "PEFT", "lmms-engine", "Hugging Face", "TRL", "LLaMA-Factory", "LLaVA", "vLLM"];
 
 /// First parts of the nested keys of verl and lmms-engine.
-const ROOTS: [&str; 12] = [
-    "actor_rollout_ref",
-    "algorithm",
-    "critic",
-    "custom_reward_function",
-    "data",
-    "reward_model",
-    "ray_kwargs",
-    "trainer",
-    "dataset_config",
-    "model_config",
-    "processor_config",
-    "trainer_args",
-];
+const ROOTS: &str = "actor_rollout_ref algorithm critic custom_reward_function data reward_model ray_kwargs trainer \
+                     dataset_config model_config processor_config trainer_args";
 
 /// Group of lmms-engine with the arguments of the Hugging Face trainer.
 const TRAINER_ARGS: &str = "trainer_args.";
@@ -90,7 +78,7 @@ impl<'a> Foreign<'a> {
         own().or_else(|| instead(theirs)).or_else(|| self.of_others(theirs)).or_else(|| {
             // `data` is also a group of omr, in the config of another command.
             let root = theirs.split('.').next().filter(|root| *root != "data" && *root != theirs);
-            root.filter(|root| ROOTS.contains(root)).map(|_| "nothing in omr".to_owned())
+            root.filter(|root| ROOTS.split(' ').any(|known| known == *root)).map(|_| "nothing in omr".to_owned())
         })
     }
 

@@ -47,10 +47,8 @@ settings! {
 impl JudgeConfig {
     /// Returns an error if the server or its model is not set. `at` returns the place of a key for the message.
     pub fn check(&self, at: impl Fn(&str) -> String) -> Result<()> {
-        let needed = [
-            ("base_url", "OPENAI_BASE_URL", self.base_url.is_empty()),
-            ("model", "OPENAI_MODEL_NAME", self.model.is_empty()),
-        ];
+        let (no_url, no_model) = (self.base_url.is_empty(), self.model.is_empty());
+        let needed = [("base_url", "OPENAI_BASE_URL", no_url), ("model", "OPENAI_MODEL_NAME", no_model)];
         if let Some((key, variable, _)) = needed.iter().find(|(.., is_missing)| *is_missing) {
             let expected = format!("a value for the judge, here or in the environment variable {variable}");
             return Err(Error::input(at(key), "nothing", expected));

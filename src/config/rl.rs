@@ -89,7 +89,7 @@ settings! {
         /// Metric that is compared: score, acc, seq_reward or seq_final_reward.
         metric: FilterMetric = FilterMetric::Score, name: "verl algorithm.filter_groups.metric";
         /// Maximum number of generation batches for one update; more end the run with an error. 0 = no limit.
-        max_num_gen_batches: usize = 10, name: "verl algorithm.filter_groups.max_num_gen_batches";
+        max_num_gen_batches: usize = 10, safe: Safe::Yes, name: "verl algorithm.filter_groups.max_num_gen_batches";
     }
 }
 

@@ -149,10 +149,8 @@ pub trait Setting {
     /// Checks this value, found at `path`, against `rule`.
     fn check(&self, place: &Place, path: &str, rule: Rule) -> Result<()> {
         let value = self.write();
-        match rule.broken_by(&value) {
-            Some(expected) => Err(Error::input(place.of(path), crate::config::describe::inline(&value), expected)),
-            None => Ok(()),
-        }
+        let Some(expected) = rule.broken_by(&value) else { return Ok(()) };
+        Err(Error::input(place.of(path), crate::config::describe::inline(&value), expected))
     }
 }
 

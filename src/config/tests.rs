@@ -182,6 +182,14 @@ fn differences_name_the_keys_and_know_the_safe_ones() {
     let mut now = was.clone();
     now.optimizer.learning_rate = 1.0;
     assert!(refuse_differences(Path::new("runs/x"), &was, &now).is_err());
+    // Limits of a sampling that gives up, or of a slow program, may be raised. They change no step that was made.
+    let rl = |text: &str| from_text::<RlConfig>(text, &[]).unwrap();
+    let was = rl("{rewards: {mine: {command: [x], timeout_s: 1.0}}, filter_groups: {max_num_gen_batches: 1}}");
+    let now =
+        rl("{rewards: {mine: {command: [x], timeout_s: 9.0, workers: 2}}, filter_groups: {max_num_gen_batches: 5}}");
+    assert_eq!(refuse_differences(Path::new("runs/x"), &was, &now).unwrap().len(), 3);
+    let other = rl("{rewards: {mine: {command: [y], timeout_s: 1.0}}, filter_groups: {max_num_gen_batches: 1}}");
+    assert!(refuse_differences(Path::new("runs/x"), &was, &other).is_err());
 }
 
 #[test]

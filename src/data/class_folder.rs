@@ -77,10 +77,6 @@ impl RowSource for ClassFolder {
         Ok(vec![("image".to_owned(), "path".to_owned()), ("answer".to_owned(), "name of the folder".to_owned())])
     }
 
-    fn unread_images(&self) -> Result<Vec<String>> {
-        Ok(Vec::new())
-    }
-
     fn count(&self) -> Result<usize> {
         Ok(self.images.len())
     }

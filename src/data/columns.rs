@@ -89,16 +89,9 @@ impl Table {
         let roots: Vec<usize> = fields.filter(|(_, field)| wanted(field.name())).map(|(i, _)| i).collect();
         declared::check(path, metadata.metadata(), &roots, file.metadata().map_err(Error::io(path))?.len())?;
         let at_once = metadata.metadata().row_groups().iter().map(|_| OnceLock::new()).collect();
-        Ok(Table {
-            path: path.to_owned(),
-            metadata,
-            roots,
-            names: Names::default(),
-            at_once,
-            units: Mutex::default(),
-            copy_path: OnceLock::new(),
-            copy: OnceLock::new(),
-        })
+        let (path, names, units) = (path.to_owned(), Names::default(), Mutex::default());
+        let (copy_path, copy) = (OnceLock::new(), OnceLock::new());
+        Ok(Table { path, metadata, roots, names, at_once, units, copy_path, copy })
     }
 
     fn names(&self) -> Vec<&str> {
@@ -213,7 +206,9 @@ impl Table {
             let fewer = || "fewer rows than the file declares".to_owned();
             batch.filter(|batch| batch.num_rows() == len).ok_or_else(fewer)
         };
-        read().map_err(|what| Error::format(&self.path, unreadable(first, len, &what)))
+        let batch = read().map_err(|what| Error::format(&self.path, unreadable(first, len, &what)))?;
+        self.keep(unit, batch.clone());
+        Ok(batch)
     }
 
     fn kept(&self, unit: Unit) -> Option<RecordBatch> {
@@ -248,14 +243,7 @@ impl RowSource for Table {
         let outside = || Error::format(&self.path, format!("no row {}", row + 1));
         let from = self.copied().unwrap_or(self);
         let unit = from.unit(row)?.ok_or_else(outside)?;
-        let batch = match from.kept(unit) {
-            Some(batch) => batch,
-            None => {
-                let batch = from.decode(unit)?;
-                from.keep(unit, batch.clone());
-                batch
-            }
-        };
+        let batch = from.kept(unit).map_or_else(|| from.decode(unit), Ok)?;
         Ok(self.fields(&batch, row - unit.first, row))
     }
 

@@ -172,12 +172,9 @@ impl Encoder {
     /// Returns an error if the rule of the row's reward type cannot use the label. Only the index needs it: the prompts of
     /// a run are rows of its index.
     fn check_label(&self, row: &Row) -> Result<()> {
-        match (&self.scorer, &row.ground_truth) {
-            (Some(scorer), Some(label)) if row.extra.contains_key(REWARD_TYPE) => {
-                scorer.check_label(&Item { ground_truth: label.clone(), ..row.item() })
-            }
-            _ => Ok(()),
-        }
+        let scorer = self.scorer.as_ref().filter(|_| row.extra.contains_key(REWARD_TYPE));
+        let (Some(scorer), Some(label)) = (scorer, &row.ground_truth) else { return Ok(()) };
+        scorer.check_label(&Item { ground_truth: label.clone(), ..row.item() })
     }
 
     fn media(&self, row: &Row) -> RowResult<Vec<Arc<ImageInput>>> {

@@ -108,8 +108,10 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
 /// Copies the columns about the reward to `extra`.
 fn keep_reward_fields(fields: &Map<String, Value>, extra: &mut Map<String, Value>, at: &RowContext) -> RowResult<()> {
     // Other fields of a row are kept in `extra`. OpenMMReasoner's difficulty sampler reads `avg_reward` there.
-    if let Some(reward) = given(fields, "avg_reward") {
-        extra.entry("avg_reward").or_insert_with(|| reward.clone());
+    for name in ["avg_reward", "pass_rate"] {
+        if let Some(reward) = given(fields, name) {
+            extra.entry(name).or_insert_with(|| reward.clone());
+        }
     }
     let named = [(typed::REWARD_TYPE, &at.entry.columns.reward_type), (typed::DOMAIN, &at.entry.columns.domain)];
     for (name, column) in named {
@@ -376,10 +378,12 @@ fn base64(at: &RowContext, text: &str) -> RowResult<Vec<u8>> {
     decode_data_url(&format!(";base64,{text}"), &at.place).map_err(BadRow::of(Reason::BrokenImage))
 }
 
-/// Returns true if a text has a mark such as `<image 1>`, as in MMMU, or `<ImageHere>`, as in InternLM-XComposer.
+/// Returns true if a text has a mark such as `<image 1>` (MMMU), `<image1>` (MathVision), `<image_1>`, `<ImageHere>`
+/// (InternLM-XComposer), or a model's own tokens for images.
 fn has_other_mark(text: &str) -> bool {
-    let is_number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
-    text.contains("<ImageHere>") || text.split("<image ").skip(1).any(is_number)
+    let is_number = |rest: &str| rest.trim_start_matches([' ', '_']).starts_with(|c: char| c.is_ascii_digit());
+    let own = ["<ImageHere>", "<|image", "<|vision"];
+    own.iter().any(|mark| text.contains(mark)) || text.split("<image").skip(1).any(is_number)
 }
 
 fn split_marks(messages: &mut [Message]) {

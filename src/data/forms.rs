@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::data::bad_row::RowResult;
 use crate::data::fields::{RowContext, given, given_in, misfit, role, scalar, structured, wrong};
 use crate::reward::typed;
+use Turns::{Lines, List, Message, Pairs};
 
 /// A form of rows.
 #[derive(Debug)]
@@ -54,6 +55,7 @@ const COMMON: &[&str] = &[
     "data_source",
     "extra_info",
     "avg_reward",
+    "pass_rate",
     typed::REWARD_TYPE,
     typed::DOMAIN,
 ];
@@ -66,34 +68,27 @@ const TEMPLATE: &[&str] = &["choices", "options", "answer_index", "hint"];
 
 /// Supported forms. The first form that a row's columns identify is used.
 const FORMS: &[RowForm] = &[
-    form("messages", &[&["messages"]], &[Turns::List("messages")]),
-    form("conversations (ShareGPT)", &[&["conversations"]], &[Turns::List("conversations")]),
+    form("messages", &[&["messages"]], &[List("messages")]),
+    form("conversations (ShareGPT)", &[&["conversations"]], &[List("conversations")]),
     form(
         "prompt + completion (TRL)",
         &[&["prompt"], &["completion", "response"]],
-        &[Turns::Message("user", &["prompt"]), Turns::Message("assistant", &["completion", "response"])],
+        &[Message("user", &["prompt"]), Message("assistant", &["completion", "response"])],
     ),
-    form("prompt (verl, TRL)", &[&["prompt"]], &[Turns::Message("user", &["prompt"])]),
+    form("prompt (verl, TRL)", &[&["prompt"]], &[Message("user", &["prompt"])]),
     form(
         "instruction + output (Alpaca)",
         &[&["instruction"], &["output"]],
-        &[
-            Turns::Pairs("history"),
-            Turns::Lines("user", &["instruction", "input"]),
-            Turns::Lines("assistant", &["output"]),
-        ],
+        &[Pairs("history"), Lines("user", &["instruction", "input"]), Lines("assistant", &["output"])],
     ),
     form(
         "question + response",
         &[QUESTION, &["response"]],
-        &[Turns::Pairs("history"), Turns::Message("user", QUESTION), Turns::Message("assistant", &["response"])],
+        &[Pairs("history"), Message("user", QUESTION), Message("assistant", &["response"])],
     ),
-    RowForm {
-        trains_label: true,
-        ..form("question + answer", &[QUESTION, LABEL], &[Turns::Message("user", QUESTION)])
-    },
-    form("question", &[QUESTION], &[Turns::Message("user", QUESTION)]),
-    form("texts (The Cauldron, ms-swift)", &[&["texts"]], &[Turns::List("texts")]),
+    RowForm { trains_label: true, ..form("question + answer", &[QUESTION, LABEL], &[Message("user", QUESTION)]) },
+    form("question", &[QUESTION], &[Message("user", QUESTION)]),
+    form("texts (The Cauldron, ms-swift)", &[&["texts"]], &[List("texts")]),
 ];
 
 /// Returns a form that does not train on the label.
@@ -165,21 +160,21 @@ impl RowForm {
                 Turns::List(column) => messages.extend(list(column, fields.get(*column), at)?),
                 Turns::Message(role, columns) => {
                     let Some(column) = columns.iter().find(|column| given(fields, column).is_some()) else { continue };
-                    match structured(fields[*column].clone()) {
-                        Value::String(text) => {
-                            let thinking = thinking(fields).filter(|_| *role == "assistant");
-                            let text = with_thinking(thinking, at, text)?;
-                            messages.push(((*column).to_owned(), json!({"role": role, "content": text})));
-                        }
-                        other => {
-                            let mut turns = list(column, Some(&other), at)?;
-                            // If a row has a prompt and a completion, only the completion is trained, as in TRL.
-                            if *role == "user" && self.turns.len() > 1 {
-                                turns.iter_mut().for_each(|(_, turn)| mask(turn));
-                            }
-                            messages.extend(turns);
-                        }
+                    let (value, turn) = (&fields[*column], structured(fields[*column].clone()));
+                    let has = |key: &&str| turn.get(0).is_some_and(|turn| given_in(turn, key).is_some());
+                    // A text may be JSON. Only a list of messages is read as such.
+                    if let Some(text) = value.as_str().filter(|_| !["role", "from", "user", "human"].iter().any(has)) {
+                        let thinking = thinking(fields).filter(|_| *role == "assistant");
+                        let text = with_thinking(thinking, at, text.to_owned())?;
+                        messages.push(((*column).to_owned(), json!({"role": role, "content": text})));
+                        continue;
                     }
+                    let mut turns = list(column, Some(value), at)?;
+                    // If a row has a prompt and a completion, only the completion is trained, as in TRL.
+                    if *role == "user" && self.turns.len() > 1 {
+                        turns.iter_mut().for_each(|(_, turn)| mask(turn));
+                    }
+                    messages.extend(turns);
                 }
                 Turns::Lines(role, columns) => {
                     let texts = columns.iter().filter_map(|column| Some(scalar(at, column, given(fields, column)?)));
@@ -193,9 +188,10 @@ impl RowForm {
         Ok(messages)
     }
 
-    /// Returns the answer that SFT trains on if the turns have none.
+    /// Returns the answer that SFT trains on if the turns have none: the label, or the worked solution beside it.
     pub(super) fn reply(&self, fields: &Map<String, Value>, at: &RowContext) -> RowResult<Option<String>> {
-        let column = LABEL.iter().find(|column| given(fields, column).is_some()).filter(|_| self.trains_label);
+        let mut columns = ["solution"].iter().chain(LABEL);
+        let column = columns.find(|column| given(fields, column).is_some()).filter(|_| self.trains_label);
         let Some(column) = column else { return Ok(None) };
         with_thinking(thinking(fields), at, scalar(at, column, &fields[*column])?).map(Some)
     }

@@ -53,7 +53,7 @@ impl Layout {
         while let Ok(row) = rows.next(&mut bytes) {
             match row {
                 Some(_) if bytes.starts_with(b"{") => count += 1,
-                None if count > 0 && rows.skip()?.is_none() => return Ok(Layout::Map),
+                None if count > 0 => return Ok(Layout::Map),
                 _ => break,
             }
         }
@@ -163,7 +163,13 @@ impl Elements<'_> {
         let first = loop {
             match self.skip()? {
                 Some(b'[' | b'{') if !self.begun => self.begun = true,
-                Some(b']' | b'}') if self.layout != Layout::Objects => return Ok(None),
+                Some(end @ (b']' | b'}')) if self.layout != Layout::Objects => {
+                    let (at, closes) = (self.at, (end == b']') == (self.layout == Layout::Array));
+                    if closes && self.skip()?.is_none() {
+                        return Ok(None);
+                    }
+                    return Err(Error::format(self.path, format!("text after the end of its rows, at byte {at}")));
+                }
                 // Skips the byte order mark and commas between elements.
                 Some(b',' | 0xef | 0xbb | 0xbf) => {}
                 Some(byte) => break byte,

@@ -13,8 +13,10 @@ use crate::data::{forms, unread};
 use crate::error::{Error, Result};
 
 /// Alternative names of columns, by their canonical names.
-const ALTERNATIVES: [(&str, &[&str]); 8] = [
+const ALTERNATIVES: [(&str, &[&str]); 9] = [
     ("id", &["ids", "qid"]),
+    // OpenOrca.
+    ("system", &["system_prompt"]),
     // Pairs of a question and an answer: The Cauldron, ms-swift.
     ("texts", &["conversation"]),
     // MMFineReason names its responses after the model.
@@ -112,10 +114,8 @@ impl Names {
         // Names that are not read may be fields of messages, too.
         let named = given.chain(unused.filter(|(name, _)| unread::name(name).is_none()));
         let mut missing = named.filter(|(_, theirs)| *theirs != NONE && !columns.contains(theirs));
-        match missing.next().filter(|_| !columns.is_empty()) {
-            None => Ok(()),
-            Some((ours, theirs)) => Err(lacking(path, columns, &format!("`{theirs}`, which columns.{ours} names"))),
-        }
+        let Some((ours, theirs)) = missing.next().filter(|_| !columns.is_empty()) else { return Ok(()) };
+        Err(lacking(path, columns, &format!("`{theirs}`, which columns.{ours} names")))
     }
 
     /// Returns the names for a file with these columns. Returns an error if the entry names a missing column, or if no

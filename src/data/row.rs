@@ -46,13 +46,10 @@ pub struct Row {
 impl Row {
     /// Returns the conversation that SFT trains on: the messages, and `reply` if they do not end with an answer.
     pub fn trained_messages(&self) -> Cow<'_, [Message]> {
-        match (&self.reply, self.messages.last()) {
-            (Some(reply), Some(last)) if last.role != "assistant" => {
-                let answer = Message::text("assistant", reply.clone());
-                Cow::Owned(self.messages.iter().cloned().chain([answer]).collect())
-            }
-            _ => Cow::Borrowed(&self.messages),
-        }
+        let is_open = self.messages.last().is_some_and(|last| last.role != "assistant");
+        let Some(reply) = self.reply.as_ref().filter(|_| is_open) else { return Cow::Borrowed(&self.messages) };
+        let answer = Message::text("assistant", reply.clone());
+        Cow::Owned(self.messages.iter().cloned().chain([answer]).collect())
     }
 
     /// Returns true if the conversation that SFT trains on ends with an assistant message that has text.

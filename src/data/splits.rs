@@ -56,8 +56,9 @@ pub fn chosen(dir: &Path, all: Vec<PathBuf>, name: Option<&str>, split: Option<&
     let files: Vec<PathBuf> = match config {
         Some(config) => {
             let patterns = patterns(&config.data_files, split);
+            let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
             let matches = |path: &PathBuf| {
-                path.strip_prefix(dir).is_ok_and(|inner| patterns.iter().any(|p| p.matches_path(inner)))
+                path.strip_prefix(dir).is_ok_and(|inner| patterns.iter().any(|p| p.matches_path_with(inner, options)))
             };
             all.into_iter().filter(matches).collect()
         }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::config::DatasetConfig;
 use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::fields::{RowContext, misfit};
+use crate::data::fields::{RowContext, misfit, role};
 use crate::error::{Error, Result};
 use crate::text::RowPrompt;
 
@@ -105,9 +105,6 @@ impl Templates {
 
 /// Returns true if a value is a list of messages with one of the assistant.
 fn has_answers(value: &Value) -> bool {
-    let role = |message: &Value| ["role", "from"].iter().find_map(|key| message.get(key)?.as_str().map(str::to_owned));
-    let is_answer = |message: &Value| {
-        role(message).is_some_and(|role| role == "assistant" || role == "gpt") || message.get("assistant").is_some()
-    };
+    let is_answer = |m: &Value| matches!(role(m), Some("assistant" | "gpt")) || m.get("assistant").is_some();
     value.as_array().is_some_and(|list| list.iter().any(is_answer))
 }

@@ -20,6 +20,8 @@ const KTO_LABEL: &str = "label";
 /// roles of the messages that may already contain the values. Such a row is complete.
 const UNREAD: &[(&[&str], &str, &[&str])] = &[
     (&OPTIONS, "the key `prompt: multiple_choice` in the entry, or a template `prompt` that reads it", QUESTION),
+    (&["A", "B", "C", "D"], "a template `prompt`, such as '{{ question }} A. {{ A }} B. {{ B }}'", QUESTION),
+    (&["context"], "a template `prompt` that reads it", QUESTION),
     (&SECOND_IMAGES, "a list of all images in one column", &[]),
     (&["videos", "video"], "frames in the messages: video files are not supported", &[]),
     (&["audios", "audio"], "no audio, which is not supported", &[]),

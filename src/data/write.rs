@@ -57,6 +57,8 @@ pub fn write(path: &Path, rows: &[Row], form: Form) -> Result<()> {
 pub struct Writer {
     path: PathBuf,
     form: Form,
+    /// True if the first row determines the form. All rows have this form.
+    auto: bool,
     extra: ExtraColumns,
     out: Option<ArrowWriter<Staged>>,
     batch: Vec<Row>,
@@ -67,12 +69,18 @@ impl Writer {
     /// Creates a writer. Nothing is written before the first batch. The first row determines an automatic form.
     pub fn new(path: &Path, form: Form) -> Writer {
         let (extra, batch) = (ExtraColumns::default(), Vec::new());
-        Writer { path: path.to_owned(), form, extra, out: None, batch, batch_bytes: 0 }
+        Writer { path: path.to_owned(), form, auto: form == Form::Auto, extra, out: None, batch, batch_bytes: 0 }
     }
 
-    /// Adds a row. Returns an error if the row has a video, because the columns cannot hold its frames.
+    /// Adds a row. Returns an error if the row has a video, because the columns cannot hold its frames, or if it has not
+    /// the form that the first row determined.
     pub fn push(&mut self, mut row: Row) -> Result<()> {
         self.form = self.form.of(&row);
+        let form = Form::Auto.of(&row);
+        if self.auto && form != self.form {
+            let found = format!("a row of form {}, after rows of form {}", form.name(), self.form.name());
+            return Err(Error::input(&row.place, found, "`form: sft` or `form: rl`, which is the form of all rows"));
+        }
         if self.form == Form::Sft {
             row.messages = row.trained_messages().into_owned();
         }

@@ -17,10 +17,8 @@ const LARGEST: u64 = 128 << 20;
 
 /// Returns an error if an encoded image is too large.
 pub fn within(len: u64) -> io::Result<()> {
-    match len <= LARGEST {
-        true => Ok(()),
-        false => Err(io::Error::other(format!("found {len} bytes, expected an image of at most {LARGEST} bytes"))),
-    }
+    let large = || io::Error::other(format!("found {len} bytes, expected an image of at most {LARGEST} bytes"));
+    if len <= LARGEST { Ok(()) } else { Err(large()) }
 }
 
 /// A member larger than `LARGE` bytes may be at most `RATIO` times its stored size: a guard against zip bombs.

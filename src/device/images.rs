@@ -123,10 +123,8 @@ impl Images {
             }
         }
         let images = Images { sources: OWN.sources, ptx: ptx.leak(), cubins: &[], manifest: manifest.leak() };
-        match images.stale().first() {
-            None => Ok(Box::leak(Box::new(images))),
-            Some(stale) => Err(fault(stale)),
-        }
+        images.stale().first().map_or(Ok(()), |stale| Err(fault(stale)))?;
+        Ok(Box::leak(Box::new(images)))
     }
 
     /// Returns the PTX of a kernel file for `arch`. If the file has no PTX for `arch`, returns its PTX for sm_80, which
@@ -251,13 +249,8 @@ impl<'a> Row<'a> {
 impl Row<'static> {
     fn kernel(self) -> Option<Built> {
         let number = |name: &str| self.field(name)?.parse().ok();
-        Some(Built {
-            file: self.file,
-            registers: number("registers")?,
-            smem: number("smem")?,
-            threads: number("threads")?,
-            args: number("args")?,
-        })
+        let [registers, smem, threads, args] = ["registers", "smem", "threads", "args"].map(number);
+        Some(Built { file: self.file, registers: registers?, smem: smem?, threads: threads?, args: args? })
     }
 
     fn kernel_costs(self) -> Option<KernelCosts> {

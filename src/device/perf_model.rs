@@ -79,11 +79,8 @@ impl Mul<Range> for f64 {
 
 impl Sum for Range {
     fn sum<I: Iterator<Item = Range>>(ranges: I) -> Range {
-        ranges.fold(Range::default(), |a, b| Range {
-            low: a.low + b.low,
-            likely: a.likely + b.likely,
-            high: a.high + b.high,
-        })
+        let add = |a: Range, b: Range| Range { low: a.low + b.low, likely: a.likely + b.likely, high: a.high + b.high };
+        ranges.fold(Range::default(), add)
     }
 }
 

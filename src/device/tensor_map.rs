@@ -15,10 +15,7 @@ const MAX_BOX: u32 = 256;
 impl TensorMap {
     /// Errors with the first rule that the map breaks.
     pub fn check(&self) -> Result<()> {
-        match self.broken() {
-            None => Ok(()),
-            Some(rule) => Err(Error::Failed(format!("tensor map refused: {rule}"))),
-        }
+        self.broken().map_or(Ok(()), |rule| Err(Error::Failed(format!("tensor map refused: {rule}"))))
     }
 
     fn broken(&self) -> Option<String> {

@@ -100,9 +100,7 @@ impl StepInputs {
 
     /// Returns the sampled tokens and their log-probs. Waits for the step.
     pub fn read(&self, dev: &mut Device) -> Result<(Vec<u32>, Vec<f32>)> {
-        match self.samples {
-            None => Ok((Vec::new(), Vec::new())),
-            Some(samples) => Ok((dev.read(samples.token_ids)?, dev.read(samples.logprobs)?)),
-        }
+        let Some(samples) = self.samples else { return Ok((Vec::new(), Vec::new())) };
+        Ok((dev.read(samples.token_ids)?, dev.read(samples.logprobs)?))
     }
 }

@@ -91,13 +91,9 @@ impl Answers for TaskAnswers<'_> {
 
     fn over(&mut self, questions: usize, crashed: &[(u64, Crash)], limited: bool) -> Result<()> {
         self.left.retain(|index| !crashed.iter().any(|(crashed, _)| crashed == index));
-        match self.left.iter().min() {
-            Some(index) if !limited => {
-                let found = format!("index {index} of {}", self.spec.name);
-                let expected = format!("an index below the number of questions, {}", questions + crashed.len());
-                Err(Error::input(&self.recorded.path, found, expected))
-            }
-            _ => Ok(()),
-        }
+        let Some(index) = self.left.iter().min().filter(|_| !limited) else { return Ok(()) };
+        let found = format!("index {index} of {}", self.spec.name);
+        let expected = format!("an index below the number of questions, {}", questions + crashed.len());
+        Err(Error::input(&self.recorded.path, found, expected))
     }
 }

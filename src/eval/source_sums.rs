@@ -1,6 +1,6 @@
 //! Scores of the answers of a validation, summed per source of questions. The names of the metrics are verl's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::subsets;
 use crate::rollout::generate::Rollout;
@@ -30,6 +30,11 @@ impl SourceSums {
         let values = [of(|a| a.score.acc_score), of(|a| a.score.score), of(|a| a.score.format_reward_score)];
         let votes: Vec<&str> = answers.iter().map(|a| a.score.predict_str.as_str()).collect();
         self.of_question(values, &votes, answers.iter().map(|a| a.output.token_ids.len()).sum());
+        // Further numbers of a reward program.
+        for name in answers.iter().flat_map(|a| a.score.further.keys()).collect::<BTreeSet<_>>() {
+            let mean = answers.iter().filter_map(|a| a.score.further.get(name)).sum::<f64>() / answers.len() as f64;
+            *self.sums.entry(("val-aux", format!("{name}/mean@{}", answers.len()))).or_default() += mean;
+        }
     }
 
     /// Adds a question with the values and votes of its answers and their total number of tokens.

@@ -205,15 +205,11 @@ pub(super) fn strange(url: &Url, what: impl Into<String>) -> Error {
 
 /// Parses a file of a listing. Returns `None` if the entry has an unexpected format or its path leaves the folder.
 fn listed(entry: &Value) -> Option<Listed> {
-    let path = entry["path"].as_str().filter(|path| stays_inside(path))?;
+    let is_name = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', '\0']);
+    let path = entry["path"].as_str().filter(|path| path.split('/').all(is_name))?;
     let content = entry.get("lfs").filter(|large| large.is_object()).unwrap_or(entry);
     let hash = Hash::parse(content["oid"].as_str()?)?;
     Some(Listed { path: path.to_owned(), size: content["size"].as_u64()?, hash })
-}
-
-fn stays_inside(path: &str) -> bool {
-    let part = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', '\0']);
-    path.split('/').all(part)
 }
 
 /// Returns the address of the next page.

@@ -94,6 +94,12 @@ pub fn origin(folder: &Path) -> Option<String> {
     }
 }
 
+/// Returns the id of the repository whose snapshot `folder` is, if a config with this id finds the same snapshot.
+pub fn published(folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let found = |id: &String| find(Path::new(id), Kind::Model, "model", env);
+    origin(folder).filter(|id| found(id).is_ok_and(|snapshot| snapshot == folder))
+}
+
 /// Returns the cache folder of the repository that has `path` in a snapshot, and the repository's name without its
 /// owner.
 fn repository(path: &Path) -> Option<(PathBuf, String)> {
@@ -142,6 +148,15 @@ mod tests {
             published("data/OpenMMReasoner-RL-74K/**/val*.parquet", Kind::Dataset).unwrap(),
             "omr download rl-data --to data/OpenMMReasoner-RL-74K"
         );
+        // A model is named by its repository where the name leads to this snapshot.
+        let model = home.path().join("hub/models--org--base");
+        for commit in ["c0ffee", "older"] {
+            std::fs::create_dir_all(model.join("snapshots").join(commit)).unwrap();
+        }
+        std::fs::create_dir_all(model.join("refs")).unwrap();
+        std::fs::write(model.join("refs/main"), "c0ffee\n").unwrap();
+        let named = |commit: &str| super::published(&model.join("snapshots").join(commit), &env);
+        assert_eq!((named("c0ffee").as_deref(), named("older")), (Some("org/base"), None));
         // A path that is not a repository's name stays unchanged: a missing file, or an existing folder.
         for path in ["org/rows.parquet", "Cargo.toml/nothing", "model", "/a/b", "./a/b", "models/tiny", "a/b/c"] {
             assert_eq!(find(path, Kind::Model).unwrap(), Path::new(path));

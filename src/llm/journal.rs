@@ -16,8 +16,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::files;
-use crate::identity;
+use crate::{files, identity};
 
 /// Text between the head of a line and the answer.
 const ANSWER: &[u8] = b",\"answer\":";

@@ -12,9 +12,7 @@ use serde_json::{Value, json};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::hub::base_model::ADAPTER_CONFIG as CONFIG;
-use crate::identity;
 use crate::model::attach::{Masters, module, scale};
 use crate::model::config::Family;
 use crate::model::family::names::{path_in_memory, released_name};
@@ -24,6 +22,7 @@ use crate::model::params::Piece;
 use crate::model::weights::{ADAPTER, StoredTensor, WeightFiles, is_float};
 use crate::model::{Model, ModelConfig, OutModel, ParamLayout};
 use crate::tensor::{DType, Tensor};
+use crate::{files, identity};
 
 /// Key in the header of the tensors with [`AdapterConfig::base_weights`].
 const BASE_WEIGHTS: &str = "base_weights";
@@ -59,7 +58,7 @@ impl AdapterConfig {
     /// Reads `adapter_config.json` in `dir`. Errors name a setting that would change the result and is not supported.
     pub fn read(dir: &Path) -> Result<AdapterConfig> {
         let path = dir.join(CONFIG);
-        let value = settings(&path)?;
+        let value: Value = files::json::read(&path)?;
         let is_unset = |value: &Value| match value {
             Value::Null | Value::Bool(false) => true,
             Value::Object(map) => map.is_empty(),
@@ -124,12 +123,6 @@ impl AdapterConfig {
 /// Largest rank: more than any layer is wide.
 const MAX_RANK: u64 = 1 << 16;
 
-/// Reads the settings of an adapter.
-fn settings(path: &Path) -> Result<Value> {
-    let text = files::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text).map_err(|e| Error::format(path, format!("not JSON: {e}")))
-}
-
 /// The modules that have adapters according to `target_modules`.
 enum Targets {
     /// The setting does not name them in a form that is known here: those whose tensors are in the file.
@@ -142,7 +135,7 @@ enum Targets {
 
 impl Targets {
     fn read(path: &Path) -> Result<Targets> {
-        let value = settings(path)?;
+        let value: Value = files::json::read(path)?;
         let is_set = |key: &str| !value[key].is_null() && value[key] != json!([]);
         if is_set("exclude_modules") || is_set("layers_to_transform") {
             return Ok(Targets::OfFile);

@@ -14,11 +14,10 @@ use crate::model::config::Family;
 use crate::model::family::names::{path_in_memory, stored_name};
 use crate::model::outgoing::{Content, MAX_SHARD_BYTES, Outgoing, encoded, shard_name};
 use crate::model::params::Piece;
-use crate::model::quantization;
 use crate::model::reading::encode_row;
 use crate::model::stored_codes::{SCALE, STATE};
 use crate::model::weights::WeightFiles;
-use crate::model::{Model, ModelConfig, OutModel, outgoing};
+use crate::model::{Model, ModelConfig, OutModel, outgoing, quantization};
 use crate::ops::quantized::{BLOCK, Encoded, LEVELS, scale_dtype};
 use crate::tensor::DType;
 

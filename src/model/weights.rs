@@ -70,8 +70,7 @@ impl WeightFiles {
             }
             return Err(Error::input(dir, "no weights", expected));
         }
-        let text = files::read_to_string(&index).map_err(Error::io(&index))?;
-        let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(&index, format!("not JSON: {e}")))?;
+        let value: Value = files::json::read(&index)?;
         let map = value["weight_map"].as_object().ok_or_else(|| Error::format(&index, "no object at /weight_map"))?;
         let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
         names.sort_unstable();

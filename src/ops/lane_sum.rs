@@ -3,8 +3,7 @@
 
 use crate::device::{Cpu, Device, Gpu, Parts, params};
 use crate::error::Result;
-use crate::ops::check;
-use crate::ops::lanes;
+use crate::ops::{check, lanes};
 use crate::tensor::{DType, Tensor};
 
 /// Elements of a work item. The sum of these elements stays in the L1 cache while all gradients are added.

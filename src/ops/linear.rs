@@ -13,8 +13,7 @@ use crate::ops::input::Input;
 use crate::ops::matmul::{
     self, Cells, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, WeightGradient, panel_len,
 };
-use crate::ops::paged_attention;
-use crate::ops::rope;
+use crate::ops::{paged_attention, rope};
 use crate::tensor::{DType, Elem, Tensor};
 
 pub use crate::ops::gemm::{Qkv, wgmma_fault};

@@ -2,8 +2,7 @@
 
 use crate::device::{Gpu, Isa, Params, Parts, Pool};
 use crate::error::Result;
-use crate::ops::check;
-use crate::ops::lanes;
+use crate::ops::{check, lanes};
 use crate::tensor::Tensor;
 
 /// Rows of one work item and of one partial sum of the weights' gradients. Changing this changes the bits of these.

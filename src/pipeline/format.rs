@@ -15,15 +15,13 @@ use crate::text::Message;
 
 impl Stage for FormatConfig {
     fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
-        Ok(Box::new(Format(self)))
+        Ok(Box::new(self))
     }
 }
 
-struct Format<'a>(&'a FormatConfig);
-
-impl StageJob for Format<'_> {
+impl StageJob for &FormatConfig {
     fn describe(&self) -> String {
-        format!("columns {}, images {}", self.0.stage.form.name(), self.0.stage.images.name())
+        format!("columns {}, images {}", self.stage.form.name(), self.stage.images.name())
     }
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
@@ -31,13 +29,13 @@ impl StageJob for Format<'_> {
     }
 }
 
-impl Format<'_> {
+impl FormatConfig {
     fn fate(&self, mut row: Row) -> Fate {
         let sound: RowResult<()> = row.images.iter().try_for_each(|image| image.header(&row.place).map(drop));
         if let Err(bad) = sound {
             return Fate::Bad(bad);
         }
-        if self.0.stage.form.of(&row) == Form::Rl {
+        if self.stage.form.of(&row) == Form::Rl {
             let Some(label) = label(&row) else {
                 return Fate::Rejected(Rejection::row("no_label", "neither a ground truth nor an answer"));
             };
@@ -45,7 +43,7 @@ impl Format<'_> {
             row.messages.truncate(asked);
             row.ground_truth = Some(label);
         }
-        if let Some(system) = &self.0.system_prompt {
+        if let Some(system) = &self.system_prompt {
             row.messages.retain(|m| m.role != "system");
             if !system.is_empty() {
                 row.messages.insert(0, Message::text("system", system));

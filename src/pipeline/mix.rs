@@ -20,19 +20,17 @@ impl Stage for MixConfig {
     const WHOLE: Option<&'static str> = Some("no --shard: `mix` draws rows from all datasets in turn");
 
     fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
-        Ok(Box::new(Mix(self)))
+        Ok(Box::new(self))
     }
 }
-
-struct Mix<'a>(&'a MixConfig);
 
 /// A row of a mixture: the number of the data set and the number of the row in it.
 pub type MixRow = (usize, usize);
 
-impl StageJob for Mix<'_> {
+impl StageJob for &MixConfig {
     fn describe(&self) -> String {
-        let weights: Vec<String> = self.0.stage.datasets.iter().map(|entry| entry.weight.to_string()).collect();
-        format!("weights {} into {}", weights.join(", "), self.0.name)
+        let weights: Vec<String> = self.stage.datasets.iter().map(|entry| entry.weight.to_string()).collect();
+        format!("weights {} into {}", weights.join(", "), self.name)
     }
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
@@ -47,9 +45,9 @@ impl StageJob for Mix<'_> {
             places.push(found);
         }
         let counts: Vec<usize> = work.inputs.iter().map(|input| input.count).collect();
-        let turns = row_order(self.0, &counts)?;
+        let turns = row_order(self, &counts)?;
         let mut drawn: Vec<Vec<bool>> = counts.iter().map(|&count| vec![false; count]).collect();
-        let mut kept = work.writer(&self.0.name);
+        let mut kept = work.writer(&self.name);
         work.machine.observer.begin("mix", "rows", turns.len() as u64, 0);
         for (done, &(set, index)) in turns.iter().enumerate() {
             if done % LOOK == 0 {

@@ -145,12 +145,8 @@ impl KeyedRow {
 
     /// Returns the number of the first answer that is not in the store.
     fn first_missing(&self, store: &Store) -> Result<Option<usize>> {
-        for (k, key) in self.keys.iter().enumerate() {
-            if !store.has(key)? {
-                return Ok(Some(k));
-            }
-        }
-        Ok(None)
+        let missing = |(k, key)| store.has(key).map(|has| (!has).then_some(k)).transpose();
+        self.keys.iter().enumerate().find_map(missing).transpose()
     }
 }
 
@@ -322,6 +318,7 @@ fn chunks(work: &Work, mut each: impl FnMut(Vec<Row>) -> Result<()>) -> Result<(
 
 /// Returns the row with its pass rate and average reward, or as unjudged if the judge did not answer.
 fn rated(mut row: Row, judged: &[Judged]) -> Fate {
+    let unjudged = |ruling: &&Ruling| matches!(ruling, Ruling::Unjudged(_));
     if let Some(Ruling::Unjudged(what)) = judged.iter().find_map(|judged| judged.judge.as_ref().filter(unjudged)) {
         return Fate::Unjudged(Rejection::row("unjudged", what.clone()));
     }
@@ -330,8 +327,4 @@ fn rated(mut row: Row, judged: &[Judged]) -> Fate {
     row.extra.insert(PASS_RATE.to_owned(), json!(right));
     row.extra.insert("avg_reward".to_owned(), json!(mean(&|judged| judged.score.score)));
     Fate::Kept(row)
-}
-
-fn unjudged(ruling: &&Ruling) -> bool {
-    matches!(ruling, Ruling::Unjudged(_))
 }

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{DatasetConfig, InputKind};
 use crate::data::{Signature, paths};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::json;
 use crate::identity::{self, Difference};
 use crate::pipeline::stage::{Shard, Stage, piece};
 
 /// File name of the record, without its extension.
-const RECORD: &str = "inputs";
+pub const RECORD: &str = "inputs";
 
 /// A file that a stage has read.
 #[derive(Serialize, Deserialize)]
@@ -49,17 +49,6 @@ pub fn write(files: &[InputFile], dir: &Path, shard: Option<Shard>) -> Result<()
         Ok(Recorded { kind, signature: Signature::of(&file.path)? })
     };
     json::write(&piece(dir, RECORD, "json", shard), &files.iter().map(of).collect::<Result<Vec<_>>>()?)
-}
-
-/// Returns true if the stage in `dir` has a record.
-pub fn exists(dir: &Path, shard: Option<Shard>) -> bool {
-    piece(dir, RECORD, "json", shard).exists()
-}
-
-/// Removes the record of the stage in `dir`, if there is one.
-pub fn remove(dir: &Path, shard: Option<Shard>) -> Result<()> {
-    let path = piece(dir, RECORD, "json", shard);
-    if path.exists() { std::fs::remove_file(&path).map_err(Error::io(&path)) } else { Ok(()) }
 }
 
 /// Returns the differences between `files` and the record of the stage in `dir`; empty if it has no record.

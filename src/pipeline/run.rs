@@ -69,7 +69,8 @@ pub fn run_after<C: Stage>(
     }
     changed.dedup_by(|one, other| one.what == other.what);
     identity::refuse(changed, WHEN, accepted)?.iter().for_each(|line| machine.observer.note(line));
-    let claimed = record::exists(dir, shard);
+    let claim = piece(dir, record::RECORD, "json", shard);
+    let claimed = claim.exists();
     let run_job = || match parts.filter(|_| !job.gathers()) {
         Some(count) => merge::rows(&work, count),
         None => job.run(&work),
@@ -78,7 +79,7 @@ pub fn run_after<C: Stage>(
         // After an error the user may have to correct an input file. The record of this run would then refuse the
         // corrected file, so it is removed. A stopped stage keeps its record, and so does a stage that had one before.
         Err(error) if !claimed && !matches!(error, Error::Stopped) => {
-            record::remove(dir, shard)?;
+            files::if_exists(&claim, std::fs::remove_file(&claim))?;
             return Err(error);
         }
         done => done?,

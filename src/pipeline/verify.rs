@@ -10,30 +10,27 @@ use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
-use crate::reward::judge;
-use crate::reward::{Item, Judged};
+use crate::reward::{Item, Judged, judge};
 
 impl Stage for VerifyConfig {
     fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {
-        Ok(Box::new(Verify(self)))
+        Ok(Box::new(self))
     }
 }
 
-struct Verify<'a>(&'a VerifyConfig);
-
-impl StageJob for Verify<'_> {
+impl StageJob for &VerifyConfig {
     fn describe(&self) -> String {
-        let judge = self.0.judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
-        let what = if self.0.labels { "labels by " } else { "" };
-        format!("{what}{} rules, {judge}", self.0.mode.name())
+        let judge = self.judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
+        let what = if self.labels { "labels by " } else { "" };
+        format!("{what}{} rules, {judge}", self.mode.name())
     }
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
-        let scorer = work.scorer(self.0.mode, &self.0.judge, work.store()?)?;
+        let scorer = work.scorer(self.mode, &self.judge, work.store()?)?;
         let mut judge_summary = scorer.judge().map(judge::Summary::new);
         let scorer = Arc::new(scorer);
         let mut summary = pass(work, &mut |_, rows| {
-            let items: Vec<Option<Item>> = rows.iter().map(|row| item(row, self.0.labels)).collect();
+            let items: Vec<Option<Item>> = rows.iter().map(|row| item(row, self.labels)).collect();
             let mut scored = scorer.score_all(items.iter().flatten().cloned().collect()).into_iter();
             let mut fates = Vec::with_capacity(rows.len());
             for (numbered, item) in rows.into_iter().zip(items) {
@@ -42,7 +39,7 @@ impl StageJob for Verify<'_> {
                     judge_summary.count(judged.as_ref().and_then(|judged| judged.judge.as_ref()))
                 });
                 fates.push(vec![match (item, judged) {
-                    (Some(item), Some(judged)) => fate(numbered, &item, judged, self.0.labels),
+                    (Some(item), Some(judged)) => fate(numbered, &item, judged, self.labels),
                     _ => missing(&numbered),
                 }]);
             }

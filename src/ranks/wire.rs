@@ -115,9 +115,8 @@ impl Message {
     /// Sends the complete message.
     pub fn send(&self, mut stream: &TcpStream) -> io::Result<()> {
         let text = serde_json::to_vec(self)?;
-        let mut bytes = u32::try_from(text.len()).map_err(io::Error::other)?.to_le_bytes().to_vec();
-        bytes.extend_from_slice(&text);
-        stream.write_all(&bytes)
+        let len = u32::try_from(text.len()).map_err(io::Error::other)?;
+        stream.write_all(&[&len.to_le_bytes()[..], &text].concat())
     }
 
     /// Waits for the next message, within the stream's timeout. Returns `InvalidData` if the bytes are not a message.
@@ -170,11 +169,7 @@ impl Header {
     /// name.
     pub fn encode(&self) -> Vec<u8> {
         let name = &self.what.as_bytes()[..self.what.len().min(NAME)];
-        let mut out = self.number.to_le_bytes().to_vec();
-        out.extend_from_slice(&self.bytes.to_le_bytes());
-        out.push(name.len() as u8);
-        out.extend_from_slice(name);
-        out
+        [&self.number.to_le_bytes()[..], &self.bytes.to_le_bytes(), &[name.len() as u8], name].concat()
     }
 
     /// Reads one header.

@@ -72,6 +72,7 @@ impl Compared {
     fn add(&mut self, run: &Recorded, last: u64, row: Option<usize>, machine: &Machine) -> Result<()> {
         let from = run.start(last);
         if let Some(from) = from {
+            let differs = |error: Error| Error::Failed(error.to_string());
             let manifest = Manifest::read(&from.path).map_err(differs)?;
             let check = |part| manifest.as_ref().map_or(Ok(()), |manifest| manifest.check(&from.path, part));
             check(Part::Settings).and_then(|()| check(Part::Tensors)).map_err(differs)?;
@@ -129,10 +130,6 @@ fn drawn(mut steps: Vec<u64>, count: usize) -> Vec<u64> {
     steps.truncate(count);
     steps.sort_unstable();
     steps
-}
-
-fn differs(error: Error) -> Error {
-    Error::Failed(error.to_string())
 }
 
 fn different(step: u64, what: &str) -> Error {

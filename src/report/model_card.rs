@@ -52,8 +52,20 @@ pub fn write(dir: Option<&Path>, id: &str) -> Result<String> {
     let scores = dir.map_or(Ok(Vec::new()), |dir| scores(dir, &steps))?;
     let license = start.as_deref().map(license).unwrap_or_default();
     let base = start.as_deref().and_then(local::origin);
+    let model = dir.map(|dir| dir.join("model"));
+    // An adapter has no config.json of its own.
+    let config = model.iter().chain(&start).map(|model| model.join("config.json")).find(|file| file.exists());
+    let config: Option<Value> = config.map(|file| files::json::read(&file)).transpose()?;
+    let architecture = config.as_ref().and_then(|config| config["architectures"][0].as_str());
+    let task = config.as_ref().map(|config| match config.get("vision_config") {
+        Some(_) => "image-text-to-text",
+        None => "text-generation",
+    });
+    let is_adapter = model.is_some_and(|model| model.join("adapter_config.json").exists());
+    let library = if is_adapter { "peft" } else { "transformers" };
     let (name, version) = (id.rsplit('/').next(), env!("CARGO_PKG_VERSION"));
-    let context = context! { name, base, license, tags, method, rows, facts, scores, version };
+    let context =
+        context! { name, architecture, task, library, base, license, tags, method, rows, facts, scores, version };
     Ok(frame::render(&templates, "model_card.md", Scripts::default(), context)? + "\n")
 }
 

@@ -24,7 +24,7 @@ pub fn browser(dir: &Path, config: &RlConfig, choose: Choose) -> Result<Option<B
     let mut groups: Vec<(u64, Vec<RolloutRow>)> = Vec::new();
     for &step in &chosen {
         if let Ok(Some(rows)) = file::read(dir, step) {
-            groups.extend(telling(rows).into_iter().map(|group| (step, group)));
+            groups.extend(telling(&rows).into_iter().map(|group| (step, group)));
         }
     }
     if groups.is_empty() {
@@ -97,16 +97,10 @@ pub fn spread(steps: &[u64], most: usize) -> Vec<u64> {
 }
 
 /// Returns the groups of a step that are shown.
-fn telling(rows: Vec<RolloutRow>) -> Vec<Vec<RolloutRow>> {
-    let mut groups: Vec<Vec<RolloutRow>> = Vec::new();
-    for row in rows {
-        match groups.last_mut() {
-            Some(group) if group[0].prompt == row.prompt => group.push(row),
-            _ => groups.push(vec![row]),
-        }
-    }
+fn telling(rows: &[RolloutRow]) -> Vec<Vec<RolloutRow>> {
+    let groups: Vec<&[RolloutRow]> = rows.chunk_by(|a, b| a.prompt == b.prompt).collect();
     let rewards: Vec<Vec<f64>> = groups.iter().map(|group| group.iter().map(|row| row.reward).collect()).collect();
-    file::shown_groups(&rewards).into_iter().map(|i| std::mem::take(&mut groups[i])).collect()
+    file::shown_groups(&rewards).into_iter().map(|i| groups[i].to_vec()).collect()
 }
 
 fn answer(row: &RolloutRow, question: &str, config: &RlConfig, tokenizer: Option<&Tokenizer>) -> Answer {

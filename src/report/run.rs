@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::html::separated;
 
-use crate::config::{self, Config, DatasetConfig, RecipeConfig, RlConfig, SftConfig};
+use crate::config::{self, Config, RecipeConfig, RlConfig, SftConfig};
 use crate::files;
 use crate::reward::judge;
 use crate::train::metrics::{self, Metrics};
@@ -121,13 +121,10 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Fac
         (None, Some(c)) => (c.model.as_deref(), &c.datasets[..], c.max_steps, Some(c.dtype)),
         _ => (None, &[][..], None, None),
     };
-    if let Some(model) = model {
-        add("Model", self::model(model));
-    }
-    let names =
-        |data: &[DatasetConfig]| data.iter().map(|of| of.path.display().to_string()).collect::<Vec<_>>().join(", ");
+    model.into_iter().for_each(|model| add("Model", self::model(model)));
     if !data.is_empty() {
-        add("Data", names(data));
+        let names: Vec<String> = data.iter().map(|of| of.path.display().to_string()).collect();
+        add("Data", names.join(", "));
     }
     dtype.into_iter().for_each(|dtype| add("Storage", dtype.name().to_owned()));
     let of = total.map_or(String::new(), |total| format!(" of {total}"));
@@ -219,14 +216,10 @@ fn parameters(dir: &Path) -> Option<u64> {
 }
 
 fn header(path: &Path) -> Option<Map<String, Value>> {
-    use std::io::Read;
-    let mut file = files::open(path).ok()?;
-    let mut len = [0; 8];
-    file.read_exact(&mut len).ok()?;
-    let len = u64::from_le_bytes(len).min(file.metadata().ok()?.len());
-    let mut text = vec![0; usize::try_from(len).ok()?];
-    file.read_exact(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
+    use std::io::{BufReader, Read};
+    let mut file = BufReader::new(files::open(path).ok()?);
+    file.read_exact(&mut [0; 8]).ok()?;
+    serde_json::Deserializer::from_reader(file).into_iter().next()?.ok()
 }
 
 /// Returns the names of the validation metrics, sorted.

@@ -123,12 +123,10 @@ impl StepMetrics {
     /// Adds the metrics of one update and the optimizer's statistics of it.
     pub fn update(&mut self, results: &UpdateResults, step: StepStats, lr: f64, loss: &PolicyLoss) {
         let first = self.updates.is_empty();
-        let mut figures: Vec<(String, f64)> =
-            results.stats.metrics(loss).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        figures.push(("actor/entropy".to_owned(), results.stats.entropy));
-        figures.push(("actor/grad_norm".to_owned(), step.grad_norm.into()));
-        figures.push(("actor/lr".to_owned(), lr));
-        self.updates.push(figures);
+        let (entropy, norm) = (results.stats.entropy, step.grad_norm.into());
+        let more = [("actor/entropy", entropy), ("actor/grad_norm", norm), ("actor/lr", lr)];
+        let figures = results.stats.metrics(loss).into_iter().chain(more);
+        self.updates.push(figures.map(|(name, value)| (name.to_owned(), value)).collect());
         self.tokens += results.tokens;
         self.shared_tokens += results.shared_tokens;
         self.responses += results.responses;

@@ -41,13 +41,11 @@ impl FirstUpdate<'_> {
         let wrong: Vec<&Differing> = self.results.differing.iter().filter(|part| !self.is_excepted(part)).collect();
         let Some(first) = wrong.first() else { return Ok(()) };
         let text = self.text(first, wrong.iter().map(|part| part.tokens).sum());
-        match parity {
-            Parity::Error => Err(Error::Failed(format!("{text}. parity=warn continues with a note"))),
-            _ => {
-                observer.note(&text);
-                Ok(())
-            }
+        if parity == Parity::Error {
+            return Err(Error::Failed(format!("{text}. parity=warn continues with a note")));
         }
+        observer.note(&text);
+        Ok(())
     }
 
     fn responses(&self, part: &Differing) -> &[ResponseId] {

@@ -10,9 +10,8 @@ use crate::device::{Device, Plan, Region, Target, Work};
 use crate::engine::{EngineConfig, EngineCoreRequest, Noise, Prompt, RequestParams};
 use crate::error::Result;
 use crate::llm;
-use crate::model::adapter_files;
 use crate::model::vision::CHUNK_PATCHES;
-use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig, Policy};
+use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig, Policy, adapter_files};
 use crate::ops::attend::BLOCK;
 use crate::ops::policy_loss;
 use crate::ops::sample::SamplingParams;
@@ -198,8 +197,7 @@ pub fn pass(
 ) -> Result<()> {
     let policy = Policy { allowed: None, temperature: config.rollout.temperature as f32 };
     let stats = policy_loss::stats(dev, Region::Overlay)?;
-    update::accumulate(dev, Learner { model, policy, config, levels, step: 0 }, grads, groups, stats)?;
-    Ok(())
+    update::accumulate(dev, Learner { model, policy, config, levels, step: 0 }, grads, groups, stats).map(drop)
 }
 
 /// The largest questions of the run, with which the memory of rollouts is counted.
@@ -226,7 +224,7 @@ impl Rollouts<'_> {
         let request = |(k, &i): (usize, &usize)| {
             // If there are fewer rows than a batch needs, rows are repeated.
             let n = if k < answered { config.rollout.n * config.train_batch_size.div_ceil(answered) } else { 0 };
-            EngineCoreRequest::new(blank(model, index.shape(i)).prompt, n, params.clone())
+            EngineCoreRequest::new(question(plan::blank(model, index.shape(i))).prompt, n, params.clone())
         };
         Rollouts {
             config,
@@ -245,11 +243,6 @@ impl Rollouts<'_> {
     fn engine(&self, num_kv_blocks: Option<usize>) -> EngineConfig {
         engine_config(self.config, self.vision_rows, num_kv_blocks, self.allowed)
     }
-}
-
-/// Returns a question of the given size with made-up content.
-fn blank(config: &ModelConfig, shape: Shape<'_>) -> Question {
-    question(plan::blank(config, shape))
 }
 
 fn question(prompt: Sample) -> Question {
@@ -428,7 +421,7 @@ fn mini_batch(config: &RlConfig, index: &Index, order: &[usize], response: usize
 fn groups(config: &RlConfig, model: &ModelConfig, index: &Index, batch: &[(usize, usize)]) -> Vec<Group> {
     // The rollouts of one question are consecutive.
     let group = |(place, rollouts): (usize, &[(usize, usize)])| {
-        let question = blank(model, index.shape(rollouts[0].0));
+        let question = question(plan::blank(model, index.shape(rollouts[0].0)));
         let prompt = &question.prompt.token_ids;
         let experience = rollouts.iter().map(|&(_, response)| made_up(config, prompt, &vec![0; response])).collect();
         Group::made_up(place, question, experience)

@@ -198,6 +198,9 @@ impl<'a> Columns<'a> {
     }
 
     fn row(&self, i: usize) -> Result<RolloutRow> {
+        // Files of older versions have the reward in the column `score`.
+        let reward = if self.batch.column_by_name("reward").is_some() { "reward" } else { "score" };
+        let question = self.batch.column_by_name("question").map(|_| self.text("question", i)).transpose()?;
         Ok(RolloutRow {
             prompt: self.number::<UInt64Type>("prompt", i)?,
             rollout: self.number::<UInt32Type>("rollout", i)?,
@@ -206,11 +209,7 @@ impl<'a> Columns<'a> {
             output: self.text("output", i)?,
             gts: self.text("gts", i)?,
             score: self.number::<Float64Type>("score", i)?,
-            // Files of older versions have the reward in the column `score`.
-            reward: match self.batch.column_by_name("reward") {
-                Some(_) => self.number::<Float64Type>("reward", i)?,
-                None => self.number::<Float64Type>("score", i)?,
-            },
+            reward: self.number::<Float64Type>(reward, i)?,
             acc_score: self.number::<Float64Type>("acc_score", i)?,
             format_reward_score: self.number::<Float64Type>("format_reward_score", i)?,
             predict_str: self.text("predict_str", i)?,
@@ -220,11 +219,7 @@ impl<'a> Columns<'a> {
             log_probs: self.list::<Float32Type>("log_probs", i)?,
             finish_reason: self.text("finish_reason", i)?,
             judge: self.text("judge", i)?,
-            question: if self.batch.column_by_name("question").is_some() {
-                self.text("question", i)?
-            } else {
-                String::new()
-            },
+            question: question.unwrap_or_default(),
             images: self.images(i)?,
         })
     }

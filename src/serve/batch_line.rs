@@ -226,7 +226,8 @@ impl Lines {
         let [a, b, c, d, e, f, ..] = *blake3::hash(&key).as_bytes();
         let seed = ("seed".to_owned(), json!(u64::from_le_bytes([a, b, c, d, e, f, 0, 0])));
         for (name, value) in self.parameters.clone().into_iter().chain([seed]) {
-            if parameters.get(&name).is_none_or(Value::is_null) {
+            let is_drawn = |value: &Value| value.is_null() || name == "seed" && *value == -1;
+            if parameters.get(&name).is_none_or(is_drawn) {
                 parameters.insert(name, value);
             }
         }

@@ -254,10 +254,13 @@ fn number(logprob: f32) -> Value {
     json!(f64::from(if logprob.is_finite() { logprob } else { IMPOSSIBLE }))
 }
 
-/// Waits for the end of an answer and returns the response with it. The text is made in pieces of a few tokens, because
+/// Waits for the end of an answer and returns the response with it, or an error if the server has ended before. The text is made in pieces of a few tokens, because
 /// the JSON tree of all log-probs takes a hundred times the memory of the tokens.
 pub async fn response(app: Arc<App>, mut answer: Answer) -> Api<Response> {
     let (choices, request) = (Arc::new(answer.choices().await?), answer.request.clone());
+    if answer.was_aborted {
+        app.engine.check()?;
+    }
     // Quotes in texts are escaped, so this is the key.
     let text = frame(&app, &answer, &choices, Vec::new()).to_string();
     let (head, tail) = text.split_once(CHOICES).unwrap_or((&text, ""));

@@ -92,6 +92,8 @@ impl Conversation {
         }
         let unsupported = [("tool_calls", json!([])), ("annotations", json!([]))];
         fields.only(&unsupported, "tools and annotations are not supported")?;
+        // lm-eval gives messages a type.
+        fields.only(&[("type", json!("text"))], "messages have no type")?;
         fields.end()?;
         if content.is_empty() {
             content.push(Part::Text(String::new()));

@@ -73,6 +73,8 @@ pub struct Output {
     pub stream: bool,
     /// The stream ends with the number of tokens.
     pub include_usage: bool,
+    /// Each chunk has the number of tokens so far, too.
+    pub continuous_usage: bool,
     /// The answer begins with the prompt.
     pub echo: bool,
     /// The answer has the log-probs of the prompt as a field of their own.
@@ -212,7 +214,7 @@ fn output(fields: &mut Fields) -> Api<Output> {
             return Err(ApiError::field("stream_options", "an object", "null without stream"));
         }
         output.include_usage = options.bool("include_usage", false)?;
-        options.only(&[("continuous_usage_stats", json!(false))], "usage comes at the end")?;
+        output.continuous_usage = options.bool("continuous_usage_stats", false)?;
         options.without_effect(&["include_obfuscation"]);
         options.end()?;
     }

@@ -70,7 +70,7 @@ pub fn read(fields: &mut Fields, app: &App) -> Api<Sampling> {
         top_k: fields.read("top_k", "-1 or 0 (all tokens), or a number of tokens", top_k)?.unwrap_or(0),
         min_p: fields.number("min_p", 0.0, 0.0..=1.0)?,
     };
-    params.noise = Noise::of_seed(match fields.read("seed", "a whole number of at most 64 bits", seed)? {
+    params.noise = Noise::of_seed(match fields.read("seed", "a whole number of at most 64 bits", seed)?.flatten() {
         Some(seed) => seed,
         None => {
             let failed = |e| ApiError::internal(&Error::Failed(format!("the system has no random numbers: {e}")));
@@ -118,9 +118,10 @@ fn top_k(value: &Value) -> Option<u32> {
     value.as_i64().filter(|k| *k >= -1).and_then(|k| u32::try_from(k.max(0)).ok())
 }
 
-/// Reads a seed. A negative number stands for its 64 bits.
-fn seed(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_i64().map(|seed| seed as u64))
+/// Reads a seed. -1 is none, as in vLLM. Any other negative number stands for its 64 bits.
+fn seed(value: &Value) -> Option<Option<u64>> {
+    let bits = value.as_u64().or_else(|| value.as_i64().map(|seed| seed as u64))?;
+    Some(Some(bits).filter(|_| value.as_i64() != Some(-1)))
 }
 
 fn logit_bias(value: &Value, vocab_size: usize) -> Option<Vec<(u32, f32)>> {

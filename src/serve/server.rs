@@ -27,6 +27,7 @@ use crate::llm::fits;
 use crate::machine::Machine;
 use crate::model::adapter_files::StoredAdapter;
 use crate::model::{Model, ModelConfig, weights};
+use crate::ops::attend::BLOCK;
 use crate::tensor::DType;
 use crate::text::Chat;
 
@@ -122,6 +123,11 @@ impl UnloadedServer {
             None => (self.limits, sizes::largest(&self.limits, app.processor.as_ref(), &app.config)?),
         };
         limits.num_kv_blocks = num_kv_blocks.or(limits.num_kv_blocks);
+        let one = limits.max_model_len.div_ceil(BLOCK);
+        if let Some(blocks) = num_kv_blocks.filter(|blocks| *blocks < one) {
+            let expected = format!("at least {one}, the blocks of max_model_len, which is {}", limits.max_model_len);
+            return Err(Error::input("num_kv_blocks", blocks.to_string(), expected));
+        }
         let adapter = options.adapter.as_ref().map(|(_, dir)| StoredAdapter::open(dir)).transpose()?;
         if let Some(adapter) = &adapter {
             adapter.check_base(&options.model)?;

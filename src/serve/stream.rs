@@ -43,9 +43,12 @@ async fn chunk(app: &App, answer: &mut Answer) -> Result<Option<Value>, ApiError
             format.add_prompt(&mut chunk, delta.prompt_logprobs.as_deref());
         }
         if request.output.include_usage {
-            chunk["usage"] = Value::Null;
+            chunk["usage"] = if request.output.continuous_usage { json!(answer.usage()) } else { Value::Null };
         }
         return Ok(Some(chunk));
+    }
+    if answer.was_aborted {
+        app.engine.check()?;
     }
     answer.end()?;
     Ok(None)

@@ -37,10 +37,7 @@ pub fn options(doc: &Doc) -> PublishedResult<String> {
 
 /// Makes the prompt of a question with its images. The judge receives the text with plain image marks.
 pub fn prompt(doc: &Doc, text: &str, mode: Mode) -> PublishedResult<Prompt> {
-    let mut marked = text.to_owned();
-    for i in 1..=PICTURES.len() {
-        marked = marked.replace(&format!("<image {i}>"), MARK);
-    }
+    let marked = (1..=PICTURES.len()).fold(text.to_owned(), |text, i| text.replace(&format!("<image {i}>"), MARK));
     let prompt = match mode {
         Mode::Compat => published(&marked, distinct(doc, text)?),
         Mode::Strict => in_place(doc, text)?,

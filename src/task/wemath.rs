@@ -38,8 +38,6 @@ fn score(row: &Row, marks: &Marks, mode: Mode) -> PublishedResult<Metrics> {
     };
     let column_text = |column: &str| row.extra.get(column).cloned().unwrap_or_default();
     let member = json!({"ID": column_text("ID"), "key": column_text("key"), "acc_score": acc});
-    for name in ["wemath_loose", "wemath_strict"] {
-        metrics.insert(name.to_owned(), member.clone());
-    }
+    metrics.extend(["wemath_loose", "wemath_strict"].map(|name| (name.to_owned(), member.clone())));
     Ok(metrics)
 }

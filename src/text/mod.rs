@@ -21,3 +21,4 @@ pub use row_prompt::RowPrompt;
 pub use template::{ChatTemplate, Message, Part};
 pub use tokenizer::{DecodeStream, Special, Tokenizer};
 pub use train::{CHAT_TEMPLATE, SPECIAL_TOKENS, TEMPLATE_WORDS, train_tokenizer, write_tokenizer_dir};
+pub use turn::missing_stops;

@@ -42,11 +42,9 @@ impl<'a> Broken<'a> {
         observer: &'a dyn Observer,
     ) -> Result<Broken<'a>> {
         let mut rows = data.rejected.clone();
-        let found: Vec<Rejected> = match extra.get(KEY) {
-            Some(found) => serde_json::from_value(found.clone())
-                .map_err(|e| Error::Failed(format!("the checkpoint's rejected rows: {e}")))?,
-            None => Vec::new(),
-        };
+        let broken = |e: serde_json::Error| Error::Failed(format!("the checkpoint's rejected rows: {e}"));
+        let found = extra.get(KEY).map(|found| serde_json::from_value(found.clone()).map_err(broken)).transpose()?;
+        let found: Vec<Rejected> = found.unwrap_or_default();
         let known = rows.rejected.len();
         rows.rejected.extend(found);
         let found = rows.rejected.len() - known;

@@ -6,28 +6,26 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::best;
 use super::broken::Broken;
 use super::metrics::{self, Metrics};
 use super::plan::Planned;
-use super::record;
 use super::timeline::{Activity, SPANS};
 use super::trainer::{Trainer, memory_summary};
 use super::trainer_config::{RunSetup, TrainerConfig};
 use super::validation::Validation;
+use super::{best, record};
 use crate::config::{Dtype, ImageConfig, OptimConfig};
 use crate::data::encoder::EncodingPurpose;
 use crate::data::held_out::split_off;
 use crate::data::{Dataset, Encoder, Index, Row};
 use crate::device::{Device, Plan, Target};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::identity;
 use crate::model::{CheckpointPolicy, ModelConfig, family};
 use crate::observe::Observer;
 use crate::optim::check_adapter;
 use crate::ranks::{self, OneRank, Ranks};
 use crate::tensor::DType;
+use crate::{files, identity};
 
 /// Key of the summary for the step of the final model.
 const MODEL_STEP: &str = "model_global_step";

@@ -168,9 +168,7 @@ pub fn sum(steps: &[Metrics], name: &str) -> f64 {
 }
 
 fn line(metrics: &Metrics) -> String {
-    let mut text = Value::Object(metrics.clone()).to_string();
-    text.push('\n');
-    text
+    format!("{}\n", Value::Object(metrics.clone()))
 }
 
 fn cut_back(path: &Path, last_step: u64) -> Result<Vec<Metrics>> {

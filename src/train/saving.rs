@@ -20,16 +20,20 @@
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
+use serde_json::{Value, json};
+
 use crate::checkpoint::{State, Store, UnfinishedCheckpoint};
 use crate::config::ImageConfig;
 use crate::device::{Device, readback};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::hub::base_model;
 use crate::image::{Processor, settings};
 use crate::model::OutModel;
 use crate::model::outgoing::{Fetch, OutFile, create_files, fetched, fill_files};
 use crate::ranks::Ranks;
 use crate::tensor::Tensor;
+use crate::text::missing_stops;
 
 /// Files of a model directory that are copied, where present, into every model that is written.
 const COMPANIONS: [&str; 12] = [
@@ -48,7 +52,8 @@ const COMPANIONS: [&str; 12] = [
 ];
 
 /// Copies the companion files (tokenizer, chat template, preprocessor) of the model in `from` to `to`, and writes the
-/// settings of images into those of the preprocessor.
+/// settings of images into those of the preprocessor. The token that ends a turn of the chat template is added to the end
+/// tokens of `generation_config.json`: the model is trained to write it, but its base may end with another one.
 pub fn copy_companions(from: &Path, to: &Path, images: &ImageConfig) -> Result<()> {
     let (tokenizer, processor) = (base_model::holder(from, "tokenizer.json")?, Processor::file(from)?);
     for name in COMPANIONS {
@@ -60,6 +65,12 @@ pub fn copy_companions(from: &Path, to: &Path, images: &ImageConfig) -> Result<(
         if from.exists() {
             std::fs::copy(&from, to.join(name)).map_err(Error::io(&from))?;
         }
+    }
+    if let Some(stops) = missing_stops(from)? {
+        let path = to.join("generation_config.json");
+        let mut generation: Value = files::json::read(&path)?;
+        generation["eos_token_id"] = json!(*stops);
+        files::json::write(&path, &generation)?;
     }
     settings::write(to, images)
 }

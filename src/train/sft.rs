@@ -13,13 +13,12 @@ use super::lanes::interleaved;
 use super::largest::Largest;
 use super::metrics::{self, Metrics, object};
 use super::nll::{self, Mean};
-use super::plan;
-use super::record;
 use super::step::{self, Computed, Cost, Sequence};
 use super::timeline::Activity;
 use super::trainer::Trainer;
 use super::trainer_config::TrainerConfig;
 use super::updates::{Update, Updates};
+use super::{plan, record};
 use crate::config::{self, SftConfig};
 use crate::data::encoder::EncodingPurpose;
 use crate::data::indexing::Longest;
@@ -112,17 +111,13 @@ impl SftJob {
         let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
         // The number of updates is bounded here. Without this bound, a rank without micro-batches would search for its
         // next micro-batch forever.
-        let mut left = self.common.total_steps.saturating_sub(trainer.step);
+        let left = self.common.total_steps.saturating_sub(trainer.step) as usize;
         let mut next = move || -> Result<Option<Vec<Vec<usize>>>> {
-            if left == 0 {
-                return Ok(None);
-            }
-            left -= 1;
             let Some(update) = updates.next(consumed)? else { return Ok(None) };
             consumed = update.consumed;
             Ok(Some(micro_batches(&index, &update, tokens)?.into_iter().skip(rank).step_by(size).collect()))
         };
-        let groups = std::iter::from_fn(move || next().transpose()).flat_map(|batches| match batches {
+        let groups = std::iter::from_fn(move || next().transpose()).take(left).flat_map(|batches| match batches {
             Ok(batches) => batches.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error)],
         });

@@ -27,7 +27,7 @@ impl EventWriter {
         let file = File::create(&path).map_err(Error::io(&path))?;
         let mut writer = EventWriter { path, file };
         let mut event = Vec::new();
-        fixed64(&mut event, 1, wall_time.to_bits());
+        fixed(&mut event, 1, &wall_time.to_le_bytes());
         bytes(&mut event, 3, b"brain.Event:2");
         writer.record(&event)?;
         Ok(writer)
@@ -41,12 +41,12 @@ impl EventWriter {
             let Some(value) = value.as_f64().filter(|_| tag != "step" && tag != WALL_TIME) else { continue };
             let mut scalar = Vec::new();
             bytes(&mut scalar, 1, tag.as_bytes());
-            fixed32(&mut scalar, 2, (value as f32).to_bits());
+            fixed(&mut scalar, 2, &(value as f32).to_le_bytes());
             bytes(&mut summary, 1, &scalar);
         }
         let mut event = Vec::new();
         let wall_time = metrics.get(WALL_TIME).and_then(Value::as_f64).unwrap_or(0.0);
-        fixed64(&mut event, 1, wall_time.to_bits());
+        fixed(&mut event, 1, &wall_time.to_le_bytes());
         key(&mut event, 2, 0);
         varint(&mut event, step);
         bytes(&mut event, 5, &summary);
@@ -55,11 +55,7 @@ impl EventWriter {
 
     fn record(&mut self, data: &[u8]) -> Result<()> {
         let len = (data.len() as u64).to_le_bytes();
-        let mut out = Vec::with_capacity(data.len() + 16);
-        out.extend_from_slice(&len);
-        out.extend_from_slice(&masked_crc(&len).to_le_bytes());
-        out.extend_from_slice(data);
-        out.extend_from_slice(&masked_crc(data).to_le_bytes());
+        let out = [&len[..], &masked_crc(&len).to_le_bytes(), data, &masked_crc(data).to_le_bytes()].concat();
         self.file.write_all(&out).map_err(Error::io(&self.path))
     }
 }
@@ -81,14 +77,9 @@ fn varint(out: &mut Vec<u8>, mut v: u64) {
     out.push(v as u8);
 }
 
-fn fixed64(out: &mut Vec<u8>, field: u64, bits: u64) {
-    key(out, field, 1);
-    out.extend_from_slice(&bits.to_le_bytes());
-}
-
-fn fixed32(out: &mut Vec<u8>, field: u64, bits: u32) {
-    key(out, field, 5);
-    out.extend_from_slice(&bits.to_le_bytes());
+fn fixed(out: &mut Vec<u8>, field: u64, value: &[u8]) {
+    key(out, field, if value.len() == 8 { 1 } else { 5 });
+    out.extend_from_slice(value);
 }
 
 fn bytes(out: &mut Vec<u8>, field: u64, data: &[u8]) {

@@ -401,12 +401,8 @@ impl<'r> Trainer<'r> {
 
 /// Returns the peak memory of each region in bytes, as `summary.json` records it.
 pub fn memory_summary(plan: &Plan) -> Value {
-    let mut out = Map::new();
-    for region in Region::ALL {
-        out.insert(region.name().to_owned(), plan.bytes(region).into());
-    }
-    out.insert("total".to_owned(), plan.total().into());
-    Value::Object(out)
+    let regions = Region::ALL.map(|region| (region.name(), plan.bytes(region)));
+    regions.into_iter().chain([("total", plan.total())]).collect()
 }
 
 #[cfg(test)]

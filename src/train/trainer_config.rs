@@ -8,6 +8,7 @@ use crate::checkpoint::Retention;
 use crate::config::{Dtype, LoraConfig, OptimConfig, TrainingConfig, ValidationConfig};
 use crate::data::ImageSource;
 use crate::error::Result;
+use crate::hub::local;
 use crate::model::adapter_files::{self, AdapterConfig};
 
 /// The images of a file of rows.
@@ -102,7 +103,8 @@ impl TrainerConfig {
                 // A path that is relative to that adapter's directory does not hold for this run's.
                 if beside.is_dir() && !Path::new(&base).is_dir() { beside.display().to_string() } else { base }
             }
-            false => self.run.model.display().to_string(),
+            false => local::published(&self.run.model, &|key| std::env::var(key).ok())
+                .unwrap_or_else(|| self.run.model.display().to_string()),
         };
         Ok(Some(AdapterConfig { base, rank, alpha, use_rslora, base_weights: None }))
     }

@@ -8,8 +8,7 @@ use super::best::BestRule;
 use super::metrics::{Metrics, VAL_LOSS, object};
 use super::plan::Planned;
 use super::trainer::Trainer;
-use super::trainer_config::RowImages;
-use super::trainer_config::TaskFile;
+use super::trainer_config::{RowImages, TaskFile};
 use super::val_loss::HeldOut;
 use crate::config::{OptimConfig, ValidationConfig};
 use crate::device::{Device, Kind, Plan, Region, Target};
@@ -233,12 +232,6 @@ impl Validation {
         Ok(())
     }
 
-    /// Returns the number of rows and answers of a validation.
-    fn size(&self) -> usize {
-        let rows = self.measured.loss.as_ref().map_or(0, HeldOut::rows);
-        rows + self.measured.answers.as_ref().map_or(0, |validator| validator.answers())
-    }
-
     /// Adds the results and the duration to `metrics`, and shows them to the user.
     fn measure(
         &self,
@@ -249,13 +242,14 @@ impl Validation {
     ) -> Result<()> {
         let begun = Instant::now();
         let (model, ranks) = (&trainer.model, &mut *trainer.ranks);
-        let (step, size, all) = (trainer.step, ranks.size(), self.size());
+        let (step, size) = (trainer.step, ranks.size());
+        let Measured { loss, answers, .. } = &self.measured;
+        let all = loss.as_ref().map_or(0, HeldOut::rows) + answers.as_ref().map_or(0, |validator| validator.answers());
         // Each rank shows its own progress as that of all. A step is not complete before its validation.
         let on_progress = |done: usize| {
             let done = done.min(all) as f64;
             observer.step(step.saturating_sub(1), &[("validated", done), ("of", all as f64)]);
         };
-        let Measured { loss, answers, .. } = &self.measured;
         dev.range(format_args!("testing"), |dev| {
             let mut before = 0;
             if let Some(held) = loss {

@@ -24,6 +24,7 @@ mod replay;
 mod reporters;
 mod rescore;
 mod rollouts;
+mod run_folder;
 mod score;
 mod task_file;
 pub(crate) mod training;

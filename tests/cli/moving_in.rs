@@ -275,6 +275,13 @@ fn fine_tuning_of_verl_and_lmms_engine_and_the_steps_of_trl_are_converted() {
     let engine = "trainer_args: {per_device_train_batch_size: 1, gradient_accumulation_steps: 4}\ndataset_config: {packing_length: 64}\n";
     let ours = convert("engine.yaml", engine);
     contains(&ours, &["gradient_accumulation_steps: 8", "packing_length: 64"]);
+    // The defaults of Hugging Face's trainer, its `constant` without a warm-up, and no clipping.
+    contains(&ours, &["num_train_epochs: 3", "lr_scheduler_type: linear", "warmup_ratio: 0"]);
+    let constant = "trainer_args: {lr_scheduler_type: constant, warmup_ratio: 0.1, max_grad_norm: 0}\n";
+    contains(
+        &convert("engine.yaml", constant),
+        &["lr_scheduler_type: constant", "warmup_ratio: 0", "max_grad_norm: 1000000000.0"],
+    );
     assert!(!ours.contains("train_batch_size:") && !ours.contains("micro_batch_tokens: 1\n"), "{ours}");
     // TRL counts updates, of which each generation batch has 4 here, and omr counts generation batches.
     let trl = "trl grpo --max_steps 1000 --save_steps 100 --warmup_ratio 0.1 --gradient_accumulation_steps 2 \
@@ -322,6 +329,10 @@ fn what_cannot_be_converted_is_refused_or_stands_as_a_comment() {
     {
         assert!(ours.contains(part) && !ours.contains("rank: 4"), "{part}: {ours}");
     }
+    let text =
+        "stage: sft\nfinetuning_type: full\nhf_hub_token: hf_abc\nswanlab_api_key: key-abc\nlearning_rate: 1e-5\n";
+    let (code, [ours, _]) = convert("token.yaml", text, &[]);
+    assert!(code == Some(0) && ours.contains("# hf_hub_token: ***") && !ours.contains("abc"), "{ours}");
     // verl's YAML refers to its own keys.
     let text = "algorithm: {adv_estimator: grpo}\ndata: {train_files: a.parquet, max_prompt_length: 64}\n\
         actor_rollout_ref: {rollout: {max_num_batched_tokens: '${data.max_prompt_length}'}, model: {lora_rank: 8, lora_alpha: 16}}\n\

@@ -35,29 +35,29 @@ pub fn failure(args: &[&str], code: i32, parts: &[&str]) -> String {
     stderr
 }
 
-struct Folder(tempfile::TempDir);
+pub(super) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Folder {
+    pub(super) fn new() -> Folder {
         Folder(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 
-    fn at(&self, name: &str) -> String {
+    pub(super) fn at(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
-    fn sft(&self, change: impl FnOnce(&mut SftConfig)) -> String {
+    pub(super) fn sft(&self, change: impl FnOnce(&mut SftConfig)) -> String {
         let mut config = sft_config(self.path());
         change(&mut config);
         fs::write(self.at("sft.yaml"), to_yaml(&config).unwrap()).unwrap();
         self.at("sft.yaml")
     }
 
-    fn rl(&self, change: impl FnOnce(&mut RlConfig)) -> String {
+    pub(super) fn rl(&self, change: impl FnOnce(&mut RlConfig)) -> String {
         let mut config = rl_config(self.path());
         change(&mut config);
         fs::write(self.at("rl.yaml"), to_yaml(&config).unwrap()).unwrap();

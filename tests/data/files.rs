@@ -270,3 +270,45 @@ fn base64(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
+
+#[test]
+fn text_after_the_rows_of_a_json_file_is_an_error() {
+    let folder = Folder::new();
+    let row = r#"{"question": "1 + 1", "answer": "2"}"#;
+    for (text, is_whole) in [
+        (format!("[{row}, {row}]\n"), true),
+        (format!("[{row}]\n[{row}]"), false),
+        (format!("[{row}}}, {row}]"), false),
+    ] {
+        let path = folder.path("rows.json");
+        std::fs::write(&path, text).unwrap();
+        let found = read::read(&read::entry(&path)).map_err(|e| e.to_string());
+        let expected = |error: &String| error.contains("rows.json") && error.contains("text after the end of its rows");
+        assert!(
+            if is_whole {
+                found.as_ref().is_ok_and(|rows| rows.len() == 2)
+            } else {
+                found.as_ref().is_err_and(expected)
+            },
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_whose_rows_have_two_forms_needs_the_form_in_the_config() {
+    let folder = Folder::new();
+    let rows = folder
+        .jsonl(&[
+            r#"{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}"#,
+            r#"{"prompt": "1 + 1", "reward_model": {"ground_truth": "2"}}"#,
+        ])
+        .unwrap();
+    let path = folder.path("mixed.parquet");
+    for order in [rows.clone(), rows.iter().rev().cloned().collect()] {
+        let error = write::write(&path, &order, Form::Auto).unwrap_err().to_string();
+        assert!(error.contains("row of form") && error.contains("form: sft"), "{error}");
+    }
+    write::write(&path, &rows, Form::Rl).unwrap();
+    assert_eq!(read::read(&read::entry(&path)).unwrap()[1].ground_truth.as_deref(), Some("2"));
+}

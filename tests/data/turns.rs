@@ -191,6 +191,24 @@ fn a_template_that_appends_keeps_one_sample_per_row() {
 }
 
 #[test]
+fn a_template_that_removes_the_thinking_of_the_last_turn_too_has_a_sample_per_trained_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = qwen3(dir.path());
+    let distilled = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content.split('</think>')[-1].strip() + \
+        '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}";
+    write_tokenizer_dir(&model, &tokenizer(), distilled).unwrap();
+    let encoder = encoder(&model);
+    let rows = per_sample(&row(&["Add", FIRST, "More", SECOND]), &encoder.chat).unwrap();
+    let samples: Vec<String> =
+        rows.iter().map(|row| text(&encoder, &sft_sample(row, &encoder.chat, None).unwrap().input_ids)).collect();
+    assert_eq!(samples.len(), 2);
+    assert!(
+        samples[1].contains("assistant\n3<|im_end|>") && samples[1].ends_with(&format!("{SECOND}<|im_end|>")),
+        "{samples:?}"
+    );
+}
+
+#[test]
 fn a_faulty_turn_rejects_its_row_and_a_long_one_only_its_sample() {
     let dir = tempfile::tempdir().unwrap();
     let encoder = encoder(&qwen3(dir.path()));

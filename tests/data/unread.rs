@@ -265,3 +265,52 @@ fn a_wrong_name_in_columns_is_found_in_json_and_names_the_columns_of_the_file() 
     entry.columns.question = Some("nothing".into());
     assert!(read::read(&entry).unwrap_err().to_string().contains("`nothing`, which columns.question names"));
 }
+
+#[test]
+fn a_worked_solution_is_trained_and_the_short_answer_beside_it_is_the_label() {
+    let row = json!({"problem": "What is 2 + 3?", "solution": "We add and get 5.", "answer": "5"});
+    let rows = loaded(&[row], "").unwrap();
+    assert_eq!(text_of(&rows[0].trained_messages()[1]), "We add and get 5.");
+    assert_eq!(rows[0].ground_truth.as_deref(), Some("5"));
+}
+
+#[test]
+fn the_system_prompt_and_the_passage_of_a_question_are_not_dropped() {
+    let orca = json!({"system_prompt": "Answer in French.", "question": "Yes?", "response": "Oui."});
+    assert_eq!(text_of(&loaded(&[orca], "").unwrap()[0].messages[0]), "Answer in French.");
+    let squad = json!({"context": "Ann has a cat.", "question": "Who has a cat?", "answer": "Ann"});
+    refused(&squad, &["a value in `context`"], ", prompt: '{{ context }} {{ question }}'");
+    let whole = json!({"context": "Ann has a cat.", "question": "Ann has a cat. Who?", "answer": "Ann"});
+    assert!(loaded(&[whole], "").is_ok());
+}
+
+#[test]
+fn options_in_columns_of_their_letters_are_not_dropped() {
+    let row = json!({"question": "Which is red?", "A": "sky", "B": "blood", "answer": "B"});
+    refused(&row, &["a value in `A`", "{{ A }}"], ", prompt: '{{ question }} A. {{ A }} B. {{ B }}'");
+}
+
+#[test]
+fn an_answer_that_is_json_is_trained_as_it_is() {
+    for answer in ["{\"name\": \"John\"}", "[{\"bbox_2d\": [1, 2], \"label\": \"cat\"}]"] {
+        let rows = loaded(&[json!({"question": "Find it.", "response": answer})], "").unwrap();
+        assert_eq!(text_of(&rows[0].messages[1]), answer);
+    }
+    let turns = "[{\"role\": \"assistant\", \"content\": \"yes\"}]";
+    let rows = loaded(&[json!({"prompt": "Is it?", "completion": turns})], "").unwrap();
+    assert_eq!(text_of(&rows[0].messages[1]), "yes");
+}
+
+#[test]
+fn marks_of_images_that_no_one_reads_are_refused_in_any_spelling() {
+    for question in ["Add <image1>.", "Add <image_1>.", "<|image_1|> Add.", "<|vision_start|><|image_pad|>Add."] {
+        let row = json!({"question": question, "answer": "5", "images": ["0.png"]});
+        refused(&row, &["other image marks"], ", prompt: '<image>{{ answer }}'");
+    }
+}
+
+#[test]
+fn pass_rates_of_a_column_order_a_curriculum() {
+    let rows = loaded(&[json!({"question": "1 + 1", "answer": "2", "pass_rate": 0.5})], "").unwrap();
+    assert_eq!(rows[0].extra["pass_rate"], 0.5);
+}

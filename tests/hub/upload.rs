@@ -6,6 +6,9 @@ use std::process::Command;
 use super::server::{Fault, Hub, Seen};
 use super::{Done, bytes, run};
 
+/// The config of a model with a vision tower.
+const CONFIG: &[u8] = b"{\"architectures\": [\"Qwen2_5_VLForConditionalGeneration\"], \"vision_config\": {}}\n";
+
 /// Writes a finished SFT run, which started from a downloaded model.
 fn write_run(dir: &Path) {
     let write = |path: &str, content: &[u8]| {
@@ -23,7 +26,7 @@ fn write_run(dir: &Path) {
         "run/starts.jsonl",
         b"{\"host\":\"secret-host\",\"command\":\"omr sft a.yaml\",\"commit\":\"abc\",\"version\":\"0.1.0\"}\n",
     );
-    write("run/model/config.json", b"{}\n");
+    write("run/model/config.json", CONFIG);
     write("run/model/empty.txt", b"");
     write("run/model/model-1.safetensors", &bytes(300_000, 1));
     write("run/model/model-2.safetensors", &bytes(500_000, 2));
@@ -62,7 +65,7 @@ async fn an_uploaded_run_is_downloaded_with_the_same_bytes_and_a_model_card() {
     let done = run(upload(&hub, dir.path(), &["run", "--to", "org/new", "--private"])).await;
     assert_eq!(done.code, Some(0), "{}", done.printed);
     assert!(
-        done.printed.contains("8 files, 782.2 KiB") && done.printed.contains("notes.log: left out"),
+        done.printed.contains("8 files, 782.3 KiB") && done.printed.contains("notes.log: left out"),
         "{}",
         done.printed
     );
@@ -87,7 +90,7 @@ async fn an_uploaded_run_is_downloaded_with_the_same_bytes_and_a_model_card() {
         "pipeline_tag: image-text-to-text",
         "      value: 0.75",
         "# new",
-        "trained by SFT on `rows.jsonl`",
+        "A model (Qwen2_5_VLForConditionalGeneration) that starts from `org/base`, trained by SFT on `rows.jsonl`",
         "- Command: omr sft a.yaml",
         "- Commit: abc",
     ] {
@@ -208,4 +211,11 @@ async fn a_dry_run_prints_files_and_model_card_and_contacts_no_hub() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("488.3 KiB  model-2.safetensors") && text.contains("training/config.yaml"), "{text}");
     assert!(text.contains("base_model: \"org/base\"") && hub.seen().is_empty(), "{text}");
+    // A text model and an adapter have their own words.
+    let config = dir.path().join("run/model/config.json");
+    std::fs::write(config, "{\"architectures\": [\"LlamaForCausalLM\"]}").unwrap();
+    let mut command = upload(&hub, dir.path(), &["run", "--to", "org/new", "--dry-run"]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("pipeline_tag: text-generation") && text.contains("A model (LlamaForCausalLM)"), "{text}");
 }

@@ -203,6 +203,21 @@ fn checkpoints_by_time_do_not_push_out_those_of_save_steps() {
 }
 
 #[test]
+fn a_start_with_other_settings_keeps_the_checkpoints_that_were_to_stay() {
+    let run = tempfile::tempdir().unwrap();
+    let saved = |keep: Retention, steps: &[u64]| {
+        let store = Store::open(run.path(), keep).unwrap();
+        for &step in steps {
+            store.begin(step).unwrap().commit(None).unwrap();
+        }
+        store.list().unwrap().iter().map(|checkpoint| checkpoint.step).collect::<Vec<u64>>()
+    };
+    let first = Retention { newest: 2, every: Some(10), interval: Some(5) };
+    assert_eq!(saved(first, &[5, 10, 15, 20, 25]), [10, 20, 25]);
+    assert_eq!(saved(Retention { newest: 3, every: None, interval: Some(7) }, &[28, 30]), [10, 20, 25, 28, 30]);
+}
+
+#[test]
 fn a_write_that_fails_at_one_rank_fails_the_checkpoint_and_names_it() {
     for dev in [cpu as fn() -> Device, crate::kernels::emu] {
         let run = tempfile::tempdir().unwrap();

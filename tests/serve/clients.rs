@@ -128,4 +128,9 @@ async fn requests_of_lmms_eval_are_answered() {
         assert_eq!(choices.len() as u64, request["n"].as_u64().unwrap_or(1));
         assert!(choices.iter().all(|choice| choice["message"]["content"].is_string()), "{answer}");
     }
+    // lm-eval's chat models send messages with a type.
+    let mut typed = super::program::chat("One");
+    let plain = server.chat(&typed).await;
+    typed["messages"][0]["type"] = json!("text");
+    assert_eq!(server.chat(&typed).await["choices"], plain["choices"]);
 }

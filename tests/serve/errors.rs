@@ -143,6 +143,7 @@ fn wrong_flags_are_named() {
     fails(&["/nothing/here"], &["/nothing/here"]);
     fails(&[&model, "--port", "0", "temperature=1"], &["temperature"]);
     fails(&[&model, "--port", "0", "--max-model-len", "2000"], &["max_model_len", "1024"]);
+    fails(&[&model, "--port", "0", "num_kv_blocks=1"], &["num_kv_blocks: found 1, expected at least", "max_model_len"]);
     fails(&[&model, "--port", "0", "--max-model-len", "0"], &["max_model_len", "found 0"]);
     fails(&[&model, "--port", "0", "--compare-url", "http://x"], &["--compare-url", "side by side"]);
     fails(&[&model, "--port", "0", "--allowed-local-media-path", "/nothing/here"], &["/nothing/here"]);

@@ -219,11 +219,15 @@ async fn a_drawn_seed_is_returned_and_gives_the_same_answer() {
     assert_eq!(kept(server.chat(&body).await), kept(first.clone()));
     // All 64 bits of a seed count, and negative numbers stand for their bits.
     let mut text = Vec::new();
-    for seed in [json!(u64::MAX), json!(-1), json!(7u64), json!((1u64 << 32) + 7)] {
+    for seed in [json!(u64::MAX - 1), json!(-2), json!(7u64), json!((1u64 << 32) + 7)] {
         body["seed"] = seed;
         text.push(server.chat(&body).await["choices"][0]["message"]["content"].clone());
     }
     assert!(text[0] == text[1] && text[2] != text[3] && text[0] != text[2], "{text:?}");
+    // As in vLLM, -1 asks for a drawn seed.
+    let mut drawn = body.clone();
+    drawn["seed"] = json!(-1);
+    assert_ne!(server.chat(&drawn).await["seed"], server.chat(&drawn).await["seed"]);
     // Choice i of several has the noise of choice i.
     body["n"] = json!(3);
     let several = server.chat(&body).await;

@@ -174,6 +174,19 @@ async fn the_first_signal_finishes_requests_and_the_second_ends_the_server() {
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     drop(reply);
 
+    // An answer that the end of the server cuts off is an error, because a client would keep its text as whole.
+    let mut server = Server::start(&model, &["--admin-api-key", "admin-key"]);
+    server.key = Some("admin-key".to_owned());
+    (body["stream"], body["request_id"]) = (json!(false), json!("cut"));
+    let cut = server.request(reqwest::Method::POST, "/v1/chat/completions").header("content-type", "application/json");
+    let cut = tokio::spawn(cut.body(body.to_string()).send());
+    server.wait_until("omr:num_requests_running", |running| running > 0.0).await;
+    server.signal("TERM");
+    while server.get("/health").await.0 != 503 {}
+    server.ok("/abort_requests", &json!({"request_ids": ["chatcmpl-cut"]})).await;
+    assert_eq!(cut.await.unwrap().unwrap().status(), 503);
+    assert_eq!(server.wait(), Some(0));
+
     // Without requests, the first signal ends the server.
     let mut server = Server::start(&model, &[]);
     server.signal("INT");

@@ -141,6 +141,12 @@ async fn a_streamed_answer_is_the_whole_answer() {
         }
         assert_eq!(joined.as_array().unwrap().len(), 3);
     }
+    let counted = json!({"include_usage": true, "continuous_usage_stats": true});
+    bodies[0]["stream_options"] = counted;
+    let counts = server.stream("/v1/chat/completions", &bodies[0]).await;
+    let counts: Vec<u64> = counts.iter().map(|chunk| chunk["usage"]["completion_tokens"].as_u64().unwrap()).collect();
+    assert!(counts.is_sorted() && counts[0] < counts[counts.len() - 1], "{counts:?}");
+    bodies[0].as_object_mut().unwrap().remove("stream_options");
     let reasoning = server.chat(&bodies[2]).await;
     assert!(reasoning["choices"][0]["message"]["reasoning"].is_string(), "{reasoning}");
     bodies[2]["include_reasoning"] = json!(false);

@@ -148,8 +148,8 @@ fn a_manifest_tells_what_was_changed() {
     // In the format of `b3sum`.
     let text = fs::read_to_string(folder.join("MANIFEST")).unwrap();
     let line = format!("{}  model.safetensors\n", blake3::hash(&[3; 1000]).to_hex());
-    assert!(text.starts_with(&line) && text.lines().count() == 2, "{text}");
-    for name in ["MANIFEST", "model.safetensors", "trainer/state.json"] {
+    assert!(text.starts_with(&line) && text.lines().count() == 3, "{text}");
+    for name in ["MANIFEST", "model.safetensors", "trainer/kept", "trainer/state.json"] {
         let path = folder.join(name);
         let whole = fs::read(&path).unwrap();
         for at in 0..whole.len() {

@@ -196,11 +196,7 @@ fn look(row: &Row, model: Option<&(Chat, Option<Processor>)>) -> RowResult<Inspe
     };
     let (tokens, targets) = tokens.map_err(BadRow::of(Reason::WrongText))?;
     let characters = |message| text_of(message).chars().count() as u32;
-    Ok(InspectedRow {
-        characters: row.trained_messages().iter().map(characters).sum(),
-        answer: row.trained_messages().last().filter(|_| has_answer(row)).map(characters),
-        sizes,
-        tokens,
-        targets,
-    })
+    let trained = row.trained_messages();
+    let answer = trained.last().filter(|_| has_answer(row)).map(characters);
+    Ok(InspectedRow { characters: trained.iter().map(characters).sum(), answer, sizes, tokens, targets })
 }

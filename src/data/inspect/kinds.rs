@@ -7,21 +7,17 @@ use regex::Regex;
 /// Kinds of labels with the pattern of each; the first match is used.
 static KINDS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
     let number = r"[-+]?(\d{1,3}(,\d{3})+|\d+)";
+    let fraction = format!(r"{number}\s*/\s*{number}|[-+]?\\[dt]?frac\s*\{{?[^{{}}]+\}}?\s*\{{?[^{{}}]+\}}?");
+    let with_unit = format!(r"[$€£¥]?\s*{number}(\.\d+)?\s*(\\?%|°|\\circ|[a-zµμω°/²³^\\{{}} 0-9-]{{1,24}})");
     let look = |pattern: &str| Regex::new(&format!("(?is)^(?:{pattern})$")).expect("a pattern of this table");
     vec![
         ("a letter", look(r"\(?[a-j]\)?\.?")),
         ("yes or no", look("yes|no|true|false")),
         ("a whole number", look(number)),
         ("a decimal", look(&format!(r"{number}?\.\d+(e[-+]?\d+)?"))),
-        (
-            "a fraction",
-            look(&format!(r"{number}\s*/\s*{number}|[-+]?\\[dt]?frac\s*\{{?[^{{}}]+\}}?\s*\{{?[^{{}}]+\}}?")),
-        ),
+        ("a fraction", look(&fraction)),
         ("an expression", look(r".*(\\(sqrt|[dt]?frac|pi|times|cdot|left|log|ln|sin|cos|tan)|[=<>+*_]).*")),
-        (
-            "a number with a unit",
-            look(&format!(r"[$€£¥]?\s*{number}(\.\d+)?\s*(\\?%|°|\\circ|[a-zµμω°/²³^\\{{}} 0-9-]{{1,24}})")),
-        ),
+        ("a number with a unit", look(&with_unit)),
         ("several", look(r"[\[({].*,.*[\])}]|[^,;]{1,40}([,;][^,;]{1,40})+")),
         ("an expression", look(r".*[\\^=<>+*/_].*")),
         ("a word", look(r"\S{1,40}")),

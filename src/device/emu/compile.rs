@@ -19,17 +19,8 @@ use crate::files;
 /// - `-march=x86-64-v3`: the highest level of x86-64 whose floating-point results are equal on every machine that has
 ///   it.
 /// - `-fsanitize=signed-integer-overflow`: an integer overflow is a fault.
-const FLAGS: [&str; 9] = [
-    "-std=c++20",
-    "-O2",
-    "-march=x86-64-v3",
-    "-ffp-contract=off",
-    "-fno-strict-aliasing",
-    "-fsanitize=signed-integer-overflow",
-    "-fsanitize-undefined-trap-on-error",
-    "-fPIC",
-    "-shared",
-];
+const FLAGS: &str = "-std=c++20 -O2 -march=x86-64-v3 -ffp-contract=off -fno-strict-aliasing \
+                     -fsanitize=signed-integer-overflow -fsanitize-undefined-trap-on-error -fPIC -shared";
 
 /// Time after which a compiled object is removed, counted from its compilation.
 const KEPT: Duration = Duration::from_secs(60 * 24 * 3600);
@@ -77,7 +68,8 @@ impl Compiler {
     /// Compiles sources inside `folder`. Paths in compiler messages and call sites are relative to `folder`.
     fn compile(&self, folder: &Path, units: &[String], object: &Path) -> Result<()> {
         let mut command = Command::new(&self.command);
-        command.current_dir(folder).args(FLAGS).args(["-I", "kernels", "-x", "c++"]).args(units).arg("-o").arg(object);
+        command.current_dir(folder).args(FLAGS.split(' ')).args(["-I", "kernels", "-x", "c++"]);
+        command.args(units).arg("-o").arg(object);
         let output = command.output().map_err(Error::io(&self.command))?;
         if output.status.success() {
             return Ok(());
@@ -199,7 +191,7 @@ impl Cache {
     fn key(&self, used: &BTreeMap<String, &str>) -> String {
         let mut hash = blake3::Hasher::new();
         let command = self.compiler.command.to_string_lossy();
-        let compiler = [&*command, self.compiler.version.as_str()].into_iter().chain(FLAGS);
+        let compiler = [&*command, self.compiler.version.as_str()].into_iter().chain(FLAGS.split(' '));
         for text in compiler.chain(used.iter().flat_map(|(path, text)| [path.as_str(), *text])) {
             hash.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         }

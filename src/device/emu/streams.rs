@@ -144,15 +144,11 @@ impl Streams {
             }
             match self.queues.blocked_on(stream) {
                 None => self.step(stream)?,
-                Some(awaited) => match self.queues.recorder(awaited) {
-                    Some(other) => self.drain(other, Some(awaited))?,
-                    None => {
-                        return Err(Error::Failed(format!(
-                            "stream {} waits for an event that no stream records",
-                            stream.0
-                        )));
-                    }
-                },
+                Some(awaited) => {
+                    let nobody = || format!("stream {} waits for an event that no stream records", stream.0);
+                    let other = self.queues.recorder(awaited).ok_or_else(|| Error::Failed(nobody()))?;
+                    self.drain(other, Some(awaited))?;
+                }
             }
         }
     }

@@ -84,22 +84,8 @@ fn rows(path: &Path, framework: Framework) -> Result<Vec<Row>> {
 }
 
 /// Fields of a row in lmms-eval's log that are not metrics.
-const LMMS_FIELDS: [&str; 14] = [
-    "doc_id",
-    "doc",
-    "target",
-    "input",
-    "arguments",
-    "resps",
-    "filtered_resps",
-    "filter",
-    "metrics",
-    "doc_hash",
-    "prompt_hash",
-    "target_hash",
-    "token_counts",
-    "submission",
-];
+const LMMS_FIELDS: &str = "doc_id doc target input arguments resps filtered_resps filter metrics doc_hash prompt_hash \
+                           target_hash token_counts submission";
 
 /// Metrics that state whether an answer is correct, the most direct first.
 const LMMS_METRICS: [&str; 6] = ["acc_score", "exact_match", "accuracy", "acc", "correct", "score"];
@@ -144,8 +130,8 @@ fn first_text(value: &Value) -> Option<String> {
 fn lmms_verdict(fields: &Map<String, Value>) -> (Option<bool>, String) {
     let known = LMMS_METRICS.iter().filter_map(|name| fields.get_key_value(*name));
     let others = fields.iter().filter(|(name, _)| {
-        let name = name.as_str();
-        !LMMS_FIELDS.contains(&name) && !["format", "length", "token"].iter().any(|word| name.contains(word))
+        let is_field = LMMS_FIELDS.split(' ').any(|field| field == *name);
+        !is_field && !["format", "length", "token"].iter().any(|word| name.contains(word))
     });
     let mut found = known.chain(others).filter_map(|(name, value)| Some((name, value, right(value)?)));
     let Some((name, value, right)) = found.next() else {
@@ -168,8 +154,13 @@ fn right(value: &Value) -> Option<bool> {
         Value::Object(record) => {
             let keys = ["true_false", "is_correct", "correct", "hit", "scores", "score", "acc_score", "acc", "result"];
             let found = keys.iter().find_map(|key| right(record.get(*key)?));
-            // MMMU's record contains only the extracted answer, so it is compared with the correct one.
-            found.or_else(|| Some(record.get("parsed_pred")? == record.get("answer")?))
+            // MMMU's record contains only the extracted answer, or a list of candidates, so it is compared with the correct
+            // one. Numbers in open answers are compared by a rule of their own.
+            let is_open = record.get("question_type").is_some_and(|of| of == "open");
+            let taken = record.get("parsed_pred").filter(|_| !is_open);
+            let compared =
+                |taken: &Value, answer| taken == answer || taken.as_array().is_some_and(|t| t.contains(answer));
+            found.or_else(|| Some(compared(taken?, record.get("answer")?)))
         }
         Value::Null => None,
     }

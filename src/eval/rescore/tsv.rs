@@ -21,13 +21,10 @@ pub fn rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, usize> {
         row.iter_mut().next_back().into_iter().for_each(|last| last.truncate(last.trim_end_matches('\r').len()));
         rows.push((line as usize + empty_lines, row));
     }
-    match rows.pop() {
-        Some((line, row)) if row != [END.trim_start()] => Err(line),
-        _ => {
-            rows.retain(|(_, row)| row.iter().any(|field| !field.is_empty()));
-            Ok(rows)
-        }
-    }
+    let unclosed = rows.pop().filter(|(_, row)| *row != [END.trim_start()]);
+    unclosed.map_or(Ok(()), |(line, _)| Err(line))?;
+    rows.retain(|(_, row)| row.iter().any(|field| !field.is_empty()));
+    Ok(rows)
 }
 
 #[cfg(test)]

@@ -36,8 +36,7 @@ impl ModelConfig {
         let (dir, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
         let dir = &base_model::holder(dir, &name.to_string_lossy())?;
         let path = &dir.join(name);
-        let text = files::read_to_string(path).map_err(Error::io(path))?;
-        let value = serde_json::from_str(&text).map_err(|e| Error::format(path, format!("not JSON: {e}")))?;
+        let value: Value = files::json::read(path)?;
         let config = ModelConfig::from_json(&value, &path.display().to_string())?;
         WeightFiles::check_sizes(dir, &(config.family.size_checks)(&config))?;
         Ok(config)

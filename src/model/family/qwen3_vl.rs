@@ -4,9 +4,8 @@
 use serde_json::{Value, json};
 
 use super::dense::{self, Dense};
-use super::media;
 use super::node::Node;
-use super::qwen2_5_vl;
+use super::{media, qwen2_5_vl};
 use crate::config::BaseConfig;
 use crate::error::Result;
 use crate::model::config::{

@@ -32,8 +32,7 @@ use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
-use crate::reward::Item;
-use crate::reward::judge;
+use crate::reward::{Item, judge};
 use crate::text::Message;
 
 impl Stage for DistillConfig {

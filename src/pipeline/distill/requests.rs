@@ -42,7 +42,7 @@ impl Distill<'_> {
     pub fn request_all(&self, work: &Work, store: &Arc<RunStore>) -> Result<HashMap<Key, NoAnswer>> {
         let (runtime, observer) = ((work.machine.runtime)()?, work.machine.observer);
         observer.begin(work.kind, "answers", (work.rows() * self.config.num_rollouts) as u64, 0);
-        let mut tally = Tally::new(&self.endpoint);
+        let mut tally = Tally { url: self.endpoint.url(), patience: self.endpoint.patience(), ..Tally::default() };
         let mut requests = InFlight::new(&runtime, observer, self.endpoint.concurrency(), |outcome| {
             tally.take(outcome?)?;
             observer.step(tally.done, &[("failed", tally.failed as f64)]);
@@ -158,6 +158,7 @@ enum Outcome {
 }
 
 /// Progress of the requests.
+#[derive(Default)]
 struct Tally {
     url: String,
     missing: HashMap<Key, NoAnswer>,
@@ -171,12 +172,6 @@ struct Tally {
 }
 
 impl Tally {
-    fn new(endpoint: &Endpoint) -> Tally {
-        let (url, patience) = (endpoint.url(), endpoint.patience());
-        let (missing, last) = (HashMap::new(), String::new());
-        Tally { url, missing, done: 0, answered: 0, failed: 0, in_a_row: 0, patience, last }
-    }
-
     /// Counts the outcome of a request. Returns an error if all requests must stop.
     fn take(&mut self, outcome: Outcome) -> Result<()> {
         match outcome {

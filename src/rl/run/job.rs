@@ -95,6 +95,12 @@ impl RlJob {
             let expected = format!("at least {longest}, the tokens of the longest prompt and response");
             return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
         }
+        let positions = common.model_config.text.max_position_embeddings;
+        if longest > positions {
+            let what =
+                format!("the longest prompt and response have {longest} tokens, the model has {positions} positions");
+            data.remarks.push(format!("{what} (max_position_embeddings)"));
+        }
         data.remark_repeats("train_batch_size", config.train_batch_size, config.train_batch_size as u64);
         if config.rollout.n == 1 && config.adv_estimator != AdvEstimator::ReinforcePlusPlus {
             // A group of one is accepted, as in verl (TRL rejects it). It is REINFORCE without a baseline, and a remark

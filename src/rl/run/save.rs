@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::job::{RlJob, Run};
 use super::sample::Batch;
+use crate::config::AdvEstimator;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, thumbnail};
@@ -48,6 +49,11 @@ impl RlJob {
             rollouts().for_each(|rollout| shares.count(&rollout.response, &rollout.score.why));
             shares.named().iter().for_each(|(name, share)| metrics.set(&format!("critic/score/{name}"), *share));
             warnings.extend(shares.warning());
+        }
+        let best = rollouts().map(|rollout| rollout.score.acc_score).fold(0.0, f64::max);
+        let has_right = rollouts().any(|rollout| rollout.score.acc_score == 1.0);
+        if self.config.adv_estimator == AdvEstimator::Raft && !has_right && best > 0.0 {
+            warnings.push("raft trains on answers with acc_score 1, and no answer has it".to_owned());
         }
         if !warnings.is_empty() && !std::mem::replace(&mut run.warned, true) {
             warnings.iter().for_each(|line| run.observer.note(&format!("step {step}: {line}")));

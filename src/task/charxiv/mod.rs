@@ -57,19 +57,15 @@ fn prompt(doc: &Doc, text: String, mode: Mode) -> PublishedResult<Prompt> {
 
 fn reasoning(doc: &Doc, mode: Mode) -> PublishedResult<Prompt> {
     let source = doc.value("reasoning_q_source");
-    let own;
     let demands = match source.as_u64() {
-        Some(kind @ 1..=3) => &INSTRUCTIONS.reasoning[kind as usize - 1],
-        Some(4) => {
-            own = vec![demanded_number(doc.text("reasoning_a", "AttributeError")?)];
-            &own
-        }
+        Some(kind @ 1..=3) => INSTRUCTIONS.reasoning[kind as usize - 1].clone(),
+        Some(4) => vec![demanded_number(doc.text("reasoning_a", "AttributeError")?)],
         _ => {
             let found = format!("reasoning_q_source {}", written(source));
             return Err(Crash::new(Stage::Messages, "UnboundLocalError", found, "1 to 4"));
         }
     };
-    prompt(doc, with_demands(&doc.written("reasoning_q"), demands), mode)?.with_gold(doc, "reasoning_a")
+    prompt(doc, with_demands(&doc.written("reasoning_q"), &demands), mode)?.with_gold(doc, "reasoning_a")
 }
 
 /// Returns the instruction for a numeric answer. It contains the number of decimal places of `answer`, counted as the
@@ -84,29 +80,24 @@ pub fn demanded_number(answer: &str) -> String {
 /// Makes the rows of the descriptive task. In compat the whole data set is repeated four times, and each row gets the
 /// question with the number `index % 4 + 1`. In strict each chart gets its four questions.
 fn descriptive_rows(spec: &TaskSpec, source: &Source, take: QuestionSink) -> Result<()> {
+    let (passes, each) = if source.mode == Mode::Compat { (QUESTIONS, 1) } else { (1, QUESTIONS) };
     let mut index = 0;
-    let mut emit = |doc: &Doc, number: Option<usize>| -> Result<ControlFlow<()>> {
-        let number = number.unwrap_or(index % QUESTIONS + 1);
-        index += 1;
-        take(hub::task_question(spec, index - 1, doc, descriptive(doc, number, source.mode)))
-    };
-    if source.mode == Mode::Compat {
-        for _ in 0..QUESTIONS {
-            if hub::docs(spec, source, &mut |doc| emit(&doc, None))?.is_break() {
-                break;
-            }
-        }
-        return Ok(());
-    }
-    let mut all = |doc: Doc| -> Result<ControlFlow<()>> {
-        for number in 1..=QUESTIONS {
-            if emit(&doc, Some(number))?.is_break() {
+    let mut emit = |doc: Doc| -> Result<ControlFlow<()>> {
+        for _ in 0..each {
+            let prompt = descriptive(&doc, index % QUESTIONS + 1, source.mode);
+            index += 1;
+            if take(hub::task_question(spec, index - 1, &doc, prompt))?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
     };
-    hub::docs(spec, source, &mut all).map(drop)
+    for _ in 0..passes {
+        if hub::docs(spec, source, &mut emit)?.is_break() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn descriptive(doc: &Doc, number: usize, mode: Mode) -> PublishedResult<Prompt> {

@@ -35,20 +35,8 @@ impl teacher::Reader for Reader {
         Ok([self.nearest(&half(image, 0)?), self.nearest(&half(image, SIDE)?)])
     }
 
-    fn answer(&self, question: &str, seen: [u8; 2], random: &mut Random) -> Option<String> {
-        Some(self.say(Question::parse(question)?, seen, random))
-    }
-}
-
-impl Reader {
-    /// Makes a reader that uses only the digits of `training` with their labels. It recognises digits that are shifted
-    /// by up to `shift` pixels.
-    pub fn new(config: &TeacherConfig, training: Range<usize>, shift: u32) -> Result<Reader> {
-        let known = load()?.drain(training).map(|digit| (coarse(&digit.pixels), digit)).collect();
-        Ok(Reader { config: config.clone(), shift: shift as i32, known })
-    }
-
-    fn say(&self, question: Question, seen: [u8; 2], random: &mut Random) -> String {
+    fn answer(&self, question: &str, mut digits: [u8; 2], random: &mut Random) -> Option<String> {
+        let question = Question::parse(question)?;
         let mut chance = |p: f64| random.uniform_f64() < p;
         let (careful, first_wording) = (chance(self.config.careful), chance(0.5));
         let misread = [(); 2].map(|()| chance(self.config.misread));
@@ -58,13 +46,21 @@ impl Reader {
             (true, false) => Style::CarefulList,
             (false, _) => Style::Hasty,
         };
-        let mut digits = seen;
         for (digit, _) in digits.iter_mut().zip(misread).filter(|(_, misread)| *misread) {
             *digit = (*digit + 1 + random.below(9) as u8) % 10;
         }
         let result = if slips { question.slip(digits, random.next_u64()) } else { question.answer(digits) };
         let thinking = question.thinking(style, digits, result);
-        formatted(&thinking, &result.to_string(), malformed, random)
+        Some(formatted(&thinking, &result.to_string(), malformed, random))
+    }
+}
+
+impl Reader {
+    /// Makes a reader that uses only the digits of `training` with their labels. It recognises digits that are shifted
+    /// by up to `shift` pixels.
+    pub fn new(config: &TeacherConfig, training: Range<usize>, shift: u32) -> Result<Reader> {
+        let known = load()?.drain(training).map(|digit| (coarse(&digit.pixels), digit)).collect();
+        Ok(Reader { config: config.clone(), shift: shift as i32, known })
     }
 
     /// Returns the label of the nearest known digit over all shifts. Coarse distances to all digits select the
