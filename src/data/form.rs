@@ -52,7 +52,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     let mut messages: Vec<Message> =
         turns.iter().map(|(name, turn)| found.message(name, turn)).collect::<RowResult<_>>()?;
     let marked = found.marks + found.by_part + found.by_url.len() > 0;
-    if !marked && !images.is_empty() && messages.iter().any(|message| has_other_mark(&text_of(message))) {
+    if !marked && !images.is_empty() && messages.iter().any(|message| has_other_mark(&text_of(message), images.len())) {
         let expected = format!(
             "`{IMAGE_MARKER}` at the place of each image, for example by a template in the entry: \
              prompt: \"{{{{ question | replace('<image 1>', '{IMAGE_MARKER}') }}}}\""
@@ -378,12 +378,13 @@ fn base64(at: &RowContext, text: &str) -> RowResult<Vec<u8>> {
     decode_data_url(&format!(";base64,{text}"), &at.place).map_err(BadRow::of(Reason::BrokenImage))
 }
 
-/// Returns true if a text has a mark such as `<image 1>` (MMMU), `<image1>` (MathVision), `<image_1>`, `<ImageHere>`
-/// (InternLM-XComposer), or a model's own tokens for images.
-fn has_other_mark(text: &str) -> bool {
-    let is_number = |rest: &str| rest.trim_start_matches([' ', '_']).starts_with(|c: char| c.is_ascii_digit());
+/// Returns true if a text has a mark such as `<image 1>` (MMMU), `<ImageHere>` (InternLM-XComposer), a model's own tokens
+/// for images, or beside several images `<image1>` or `<image_1>`. MathVision's `<image1>` names its only image.
+fn has_other_mark(text: &str, images: usize) -> bool {
     let own = ["<ImageHere>", "<|image", "<|vision"];
-    own.iter().any(|mark| text.contains(mark)) || text.split("<image").skip(1).any(is_number)
+    let marks = ["<image ", "<image_", "<image"].iter().take(if images > 1 { 3 } else { 1 });
+    let is_number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    own.iter().any(|mark| text.contains(mark)) || marks.flat_map(|mark| text.split(mark).skip(1)).any(is_number)
 }
 
 fn split_marks(messages: &mut [Message]) {

@@ -304,9 +304,12 @@ fn an_answer_that_is_json_is_trained_as_it_is() {
 #[test]
 fn marks_of_images_that_no_one_reads_are_refused_in_any_spelling() {
     for question in ["Add <image1>.", "Add <image_1>.", "<|image_1|> Add.", "<|vision_start|><|image_pad|>Add."] {
-        let row = json!({"question": question, "answer": "5", "images": ["0.png"]});
-        refused(&row, &["other image marks"], ", prompt: '<image>{{ answer }}'");
+        let row = json!({"question": question, "answer": "5", "images": ["0.png", "1.png"]});
+        refused(&row, &["other image marks"], ", prompt: '<image><image>{{ answer }}'");
     }
+    // MathVision's mark of its only image stays in the text, as in lmms-eval.
+    let row = json!({"question": "Add <image1>.", "answer": "5", "images": ["0.png"]});
+    assert_eq!(asked(&loaded(&[row], "").unwrap()[0]), "Add <image1>.");
 }
 
 #[test]

@@ -229,7 +229,7 @@ async fn batch_lines_are_answered_as_the_server_answers_their_bodies() {
         chat_with("One", &[1, 2]),
         with(chat("One"), json!({"n": 3, "temperature": 0.7, "logprobs": true, "top_logprobs": 2})),
         with(chat("What is this?"), json!({"stop": ["e", "o"], "max_tokens": 60, "repetition_penalty": 1.2})),
-        with(chat("two"), json!({"seed": -1, "top_p": 0.9, "top_k": 5, "max_completion_tokens": 9, "max_tokens": 9})),
+        with(chat("two"), json!({"seed": -2, "top_p": 0.9, "top_k": 5, "max_completion_tokens": 9, "max_tokens": 9})),
         with(chat("two"), json!({"seed": 3, "logit_bias": {"40": 5.0}, "return_token_ids": true})),
     ];
     let mut lines: Vec<Value> = bodies.iter().enumerate().map(|(i, body)| batch_line(&format!("r{i}"), body)).collect();
