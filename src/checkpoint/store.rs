@@ -94,8 +94,8 @@ impl Retention {
         self.every.is_some_and(|n| step.is_multiple_of(n))
     }
 
-    /// Returns the text of [`KEPT`] for the checkpoint of `step`: `always` if it is never removed, `regular` if it counts as
-    /// one of `newest`.
+    /// Returns the text of [`KEPT`] for the checkpoint of `step`: `always` if it is never removed, `regular` if it counts
+    /// as one of `newest`.
     fn kind(self, step: u64) -> String {
         let is_regular = self.interval.is_none_or(|n| step.is_multiple_of(n));
         let words = [(self.always(step), "always"), (is_regular, "regular")].into_iter().filter(|(holds, _)| *holds);
@@ -194,7 +194,7 @@ impl Store {
         Ok(())
     }
 
-    /// Begins to save step `step`, in a temporary folder whose `trainer/` only contains [`KEPT`].
+    /// Begins to save step `step`, in a temporary folder whose `trainer/` only contains the file `kept`.
     pub fn begin(&self, step: u64) -> Result<UnfinishedCheckpoint> {
         self.check_place()?;
         let checkpoint = Checkpoint { step, path: self.path(step) };

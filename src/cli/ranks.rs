@@ -63,8 +63,8 @@ impl RankRole {
         }
     }
 
-    /// Returns the number of processes of the run on this machine, which share its memory. Slurm gives each process its own
-    /// CPUs, but not its own memory.
+    /// Returns the number of processes of the run on this machine, which share its memory. Slurm gives each process its
+    /// own CPUs, but not its own memory.
     pub fn memory_ranks(&self) -> usize {
         match self {
             RankRole::Launched(place) if place.launcher == Launcher::Slurm => {

@@ -254,8 +254,9 @@ fn number(logprob: f32) -> Value {
     json!(f64::from(if logprob.is_finite() { logprob } else { IMPOSSIBLE }))
 }
 
-/// Waits for the end of an answer and returns the response with it, or an error if the server has ended before. The text is made in pieces of a few tokens, because
-/// the JSON tree of all log-probs takes a hundred times the memory of the tokens.
+/// Waits for the end of an answer and returns the response with it, or an error if the server has ended before. The text
+/// is made in pieces of a few tokens, because the JSON tree of all log-probs takes a hundred times the memory of the
+/// tokens.
 pub async fn response(app: Arc<App>, mut answer: Answer) -> Api<Response> {
     let (choices, request) = (Arc::new(answer.choices().await?), answer.request.clone());
     if answer.was_aborted {

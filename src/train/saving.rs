@@ -52,8 +52,8 @@ const COMPANIONS: [&str; 12] = [
 ];
 
 /// Copies the companion files (tokenizer, chat template, preprocessor) of the model in `from` to `to`, and writes the
-/// settings of images into those of the preprocessor. The token that ends a turn of the chat template is added to the end
-/// tokens of `generation_config.json`: the model is trained to write it, but its base may end with another one.
+/// settings of images into those of the preprocessor. The token that ends a turn of the chat template is added to the
+/// end tokens of `generation_config.json`: the model is trained to write it, but its base may end with another one.
 pub fn copy_companions(from: &Path, to: &Path, images: &ImageConfig) -> Result<()> {
     let (tokenizer, processor) = (base_model::holder(from, "tokenizer.json")?, Processor::file(from)?);
     for name in COMPANIONS {

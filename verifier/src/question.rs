@@ -7,9 +7,9 @@ type Label = (&'static str, &'static str);
 
 const LABELS: [Label; 4] = [("(", ")"), ("", "."), ("", ")"), ("", ":")];
 
-/// Returns the options of a question as letters and texts. The labels are `A. 12`, `(A) 12`, `A) 12`, `A: 12`, each
-/// at the beginning of a line (there also `A:12`) or several in one line. Returns an empty list if the letters are not A, B, C and so on in
-/// order, or if an option has no text.
+/// Returns the options of a question as letters and texts. The labels are `A. 12`, `(A) 12`, `A) 12` or `A: 12`, each
+/// at the beginning of a line (there also `A:12`), or several in one line. Returns an empty list if the letters are not
+/// A, B, C and so on in order, or if an option has no text.
 pub fn options(question: &str) -> Vec<(char, &str)> {
     let listed = |lines: bool| LABELS.iter().find_map(|label| labelled(question, label, lines));
     listed(true).or_else(|| listed(false)).unwrap_or_default()
