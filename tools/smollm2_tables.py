@@ -1,5 +1,6 @@
 """Tables and curves of the runs of tools/smollm2-cells, and the comparisons of bench/peers/smollm2."""
 import gzip
+import itertools
 import json
 import statistics
 
@@ -77,13 +78,16 @@ def in_short():
 
 
 def differences():
-    """Returns the table of differences between methods on sums, paired by seed."""
-    of = {(cell["method"], cell["seed"]): cell for cell in cells() if cell["task"] == "chain_sum"}
-    out = ["Sums, in points, paired by seed, with 95 % intervals (t over seeds):", "", "| | seeds | greedy | temperature 1 |", "| --- | --- | --- | --- |"]
-    for method, other in [("gspo", "base"), ("sft", "gspo"), ("gspo-lora", "gspo"), ("sft+gspo", "sft"), ("sft+gspo", "raft"), ("more-sft", "sft+gspo")]:
-        seeds = [seed for name, seed in of if name == method and (other, seed) in of]
-        gains = [interval([100 * (of[method, seed][key] - of[other, seed][key]) for seed in seeds]) for key in ("greedy", "t1")]
-        out.append(f"| {METHODS[method]} minus {METHODS[other]} | {len(seeds)} | {' | '.join(gains)} |")
+    """Returns the table of differences between methods, paired by seed."""
+    of = {(cell["task"], cell["method"], cell["seed"]): cell for cell in cells()}
+    pairs = [("gspo", "base"), ("sft", "gspo"), ("gspo-lora", "gspo"), ("sft+gspo", "sft"), ("sft+gspo", "raft"), ("more-sft", "sft+gspo")]
+    out = ["In points, paired by seed, with 95 % intervals (t over seeds), where two seeds or more have both:", "",
+           "| | seeds | greedy | temperature 1 |", "| --- | --- | --- | --- |"]
+    for task, (method, other) in itertools.product(["chain_sum", "products"], pairs):
+        seeds = [seed for *name, seed in of if name == [task, method] and (task, other, seed) in of]
+        gain = lambda key: interval([100 * (of[task, method, seed][key] - of[task, other, seed][key]) for seed in seeds])  # noqa: E731
+        if len(seeds) > 1:
+            out.append(f"| {task}: {METHODS[method]} minus {METHODS[other]} | {len(seeds)} | {gain('greedy')} | {gain('t1')} |")
     return out
 
 
