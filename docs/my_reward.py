@@ -48,7 +48,8 @@ def call(function, row, keywords):
     model = columns.get("reward_model")
     given = model.get("ground_truth") if isinstance(model, dict) else None
     # omr's labels are texts. verl and EasyR1 pass a number, a truth value or a list as the row has it.
-    if given == [truth] or isinstance(given, (bool, int, float)) and str(given).lower() == truth.lower():
+    only = given[0] if isinstance(given, list) and len(given) == 1 else given
+    if given != truth and str(only).lower() == truth.lower():
         truth = given
     parameters = inspect.signature(function).parameters
     if "solution_str" in parameters:

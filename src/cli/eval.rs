@@ -143,6 +143,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         config.tasks = TASKS.iter().filter(|spec| spec.hub.is_some()).map(|spec| spec.name.to_owned()).collect();
     }
     let tasks = tasks(args, &mut config, recorded.as_ref(), file.as_ref())?;
+    announce_fixed(&tasks, &config, context);
     if args.download {
         benchmarks::download(&tasks, config.data_dir.as_deref(), args.dry_run, context)?;
         if args.out.is_none() || args.dry_run {
@@ -249,6 +250,15 @@ struct Eval<'a> {
 
 /// A task with the source of its answers.
 type Source<'a> = (&'a TaskRows<'a>, Box<dyn Answers + 'a>);
+
+/// Tells the user which tasks have a fixed number of answers, if the config asks for another one.
+fn announce_fixed(tasks: &[&TaskSpec], config: &EvalConfig, context: &Context) {
+    let fixed: Vec<_> =
+        tasks.iter().filter(|spec| spec.answers != task::Answers::AsConfigured).map(|spec| spec.name).collect();
+    if !fixed.is_empty() && (config.repeats, config.greedy) != (1, true) {
+        context.say(&format!("repeats and greedy have no effect on {}, whose answers are fixed", fixed.join(", ")));
+    }
+}
 
 /// Tells the user what is evaluated. `how` describes the judge and the place.
 fn announce(context: &Context, questions: &TaskQuestions, how: &str) {

@@ -12,6 +12,7 @@ use crate::model::ModelConfig;
 use crate::plan::{GpuSet, H200, Keys, Rows, Training};
 use crate::ranks::Ranks;
 use crate::train::job::TrainingJob;
+use crate::train::loading::RESUMED;
 use crate::train::reporters;
 use crate::{answers, files, report};
 
@@ -35,10 +36,11 @@ pub fn run<C: Training>(
         *dtype = session.dtype(*dtype, model.map(PathBuf::as_path), began.as_ref().map(|began| *began.dtype));
         let lanes = began.as_ref().map(|began| began.training.gradient_lanes);
         training.gradient_lanes = session.lanes(training.gradient_lanes, lanes);
-        // The first start of a command went to this checkpoint. The same command then continues its own run.
+        // The last start had this `resume` and loaded that checkpoint. The same command then continues its own run.
         let was = began.map(|began| std::mem::take(&mut began.training.resume));
+        let loaded = files::read_to_string(session.args.out.join(RESUMED)).ok();
         let has_own = Store::of(&session.args.out, 1).latest()?.is_some();
-        let continues = has_own && was.is_some_and(|was| was == training.resume && was != "never");
+        let continues = has_own && loaded.is_some() && loaded == was && was.as_ref() == Some(&training.resume);
         config.validate(&Place::default())?;
         session.same_config(&config)?;
         let mut first = config.clone();

@@ -143,7 +143,7 @@ impl Endpoint {
         }
         let reply = web::answered(request.send().await.map_err(web::passing)?).await;
         let reply = reply.map_err(|failure| match failure {
-            Failure::Refused(refusal) if [401, 403, 404, 405].contains(&refusal.status.as_u16()) => {
+            Failure::Refused(refusal) if [401, 402, 404, 405].contains(&refusal.status.as_u16()) => {
                 Failure::Fatal(refusal.into())
             }
             Failure::Refused(refusal) => Failure::Refused(refusal.to_string()),
@@ -158,10 +158,13 @@ impl Endpoint {
     }
 }
 
+/// Reasons with which omr and vLLM, OpenRouter and DeepSeek end an answer before it is complete.
+const CUT: [&str; 3] = ["abort", "error", "insufficient_system_resource"];
+
 fn completion(bytes: &[u8]) -> std::result::Result<Completion, String> {
     let reply: Value = serde_json::from_slice(bytes).map_err(|e| format!("the reply is not JSON: {e}"))?;
     let choice = reply["choices"].get(0).ok_or("the reply has no choices")?;
-    if choice["finish_reason"] == "abort" {
+    if CUT.iter().any(|cut| choice["finish_reason"] == *cut) {
         return Err("the server has ended the answer before it was complete".to_owned());
     }
     let message = choice.get("message").filter(|m| m.is_object()).ok_or("the reply's choice has no message")?;
@@ -204,8 +207,11 @@ mod tests {
         {
             assert!(read(broken).is_err(), "{broken}");
         }
-        let aborted = r#"{"choices":[{"message":{"content":"5"},"finish_reason":"abort"}]}"#;
-        assert!(read(aborted).unwrap_err().contains("before it was complete"));
+        for cut in CUT {
+            let reply =
+                serde_json::json!({"choices": [{"message": {"content": "5"}, "finish_reason": cut}]}).to_string();
+            assert!(read(&reply).unwrap_err().contains("before it was complete"));
+        }
     }
 
     #[test]

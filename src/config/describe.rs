@@ -8,7 +8,7 @@ use crate::secrets::HIDDEN;
 pub fn is_secret(path: &str) -> bool {
     ["api_key", "hub_token", "hf_token", "auth_token", "access_token", "password", "secret"]
         .iter()
-        .any(|s| path.contains(s))
+        .any(|s| path.to_lowercase().contains(s))
 }
 
 /// Formats a value on one line, in YAML's flow style.

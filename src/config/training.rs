@@ -26,8 +26,8 @@ settings! {
         max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
         /// Number of threads that load rows and images in the background. Does not affect results.
         dataloader_num_workers: usize = 2, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
-        /// `auto` continues from the newest complete checkpoint in --out, `never` starts over, a path continues from
-        /// that checkpoint. Later checkpoints of the same run are then moved aside.
+        /// `auto` continues from the newest complete checkpoint in --out, `never` refuses a folder with checkpoints, a path
+        /// continues from that checkpoint. Later checkpoints of the same run are then moved aside.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes;
         /// Kinds of inputs that may have changed since the run was started: `model`, `rows`, `pictures`, `decoder` (of
         /// JPEG images), `reference`, `teacher`, `val`, `stages` (the output of a finished stage), `log`. The change is

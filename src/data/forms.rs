@@ -190,7 +190,8 @@ impl RowForm {
 
     /// Returns the answer that SFT trains on if the turns have none: the label, or the worked solution beside it.
     pub(super) fn reply(&self, fields: &Map<String, Value>, at: &RowContext) -> RowResult<Option<String>> {
-        let mut columns = ["solution"].iter().chain(LABEL);
+        let solution = given(fields, "solution").and_then(Value::as_str).filter(|text| !text.trim().is_empty());
+        let mut columns = solution.map(|_| &"solution").into_iter().chain(LABEL);
         let column = columns.find(|column| given(fields, column).is_some()).filter(|_| self.trains_label);
         let Some(column) = column else { return Ok(None) };
         with_thinking(thinking(fields), at, scalar(at, column, &fields[*column])?).map(Some)

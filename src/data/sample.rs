@@ -99,7 +99,7 @@ fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat, newline: bool) -> 
             done = chat.encode(&messages[..=k], false, Special::Plain).map_err(at(row))?;
             // Some templates remove thinking from the last turn, too.
             let marks = |ids: &[u32]| chat.tokenizer.decode(ids, false).matches("</think>").count();
-            if text.contains("</think>") && marks(&done) <= marks(&opened) {
+            if k + 1 < messages.len() && text.contains("</think>") && marks(&done) <= marks(&opened) {
                 return Ok(None);
             }
             let close = done.iter().rposition(|&id| id == chat.turn.end).map_or(done.len(), |i| i + 1);

@@ -77,7 +77,9 @@ impl Writer {
     pub fn push(&mut self, mut row: Row) -> Result<()> {
         self.form = self.form.of(&row);
         let form = Form::Auto.of(&row);
-        if self.auto && form != self.form {
+        // A label beside a question becomes an answer in rows for SFT.
+        let fits = form == self.form || (self.form == Form::Sft && row.reply.is_some());
+        if self.auto && !fits {
             let found = format!("a row of form {}, after rows of form {}", form.name(), self.form.name());
             return Err(Error::input(&row.place, found, "`form: sft` or `form: rl`, which is the form of all rows"));
         }
@@ -184,15 +186,10 @@ pub(super) fn parquet_error(path: &Path, e: parquet::errors::ParquetError) -> Er
 fn batch(rows: &[Row], form: Form, extra: &ExtraColumns) -> Result<RecordBatch> {
     let text = |f: fn(&Row) -> &str| Arc::new(StringArray::from_iter_values(rows.iter().map(f))) as ArrayRef;
     let mut columns: Vec<(&str, ArrayRef)> = vec![("id", text(|r| &r.id)), ("data_source", text(|r| &r.data_source))];
-    match form {
-        Form::Sft => columns.push(("messages", messages(rows, form)?)),
-        _ => {
-            columns.push(("prompt", messages(rows, form)?));
-            let truth: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|r| r.ground_truth.as_deref())));
-            let style: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|_| "rule")));
-            columns.push(("reward_model", group(vec![("ground_truth", truth), ("style", style)], None)?));
-        }
-    }
+    columns.push((if form == Form::Sft { "messages" } else { "prompt" }, messages(rows, form)?));
+    let truth: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|r| r.ground_truth.as_deref())));
+    let style: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|_| "rule")));
+    columns.push(("reward_model", group(vec![("ground_truth", truth), ("style", style)], None)?));
     columns.push(("images", images(rows, form)?));
     if let Some(column) = extra.column(&rows.iter().map(|row| &row.extra).collect::<Vec<_>>())? {
         columns.push((extra::COLUMN, column));

@@ -77,10 +77,11 @@ pub fn generation_config(dir: &Path) -> Result<Option<Vec<u32>>> {
 }
 
 /// Returns all tokens that end an answer of the model in `dir`, unless its generation_config.json has them all or is
-/// missing. A base model often lacks the token that ends a turn of its chat template.
+/// missing, or it has no chat template. A base model often lacks the token that ends a turn of its chat template.
 pub fn missing_stops(dir: &Path) -> Result<Option<Arc<[u32]>>> {
     let Some(stops) = generation_config(dir)? else { return Ok(None) };
-    let turn = AssistantTurn::of(&Tokenizer::load(dir)?, &ChatTemplate::load(dir)?, &stops)?.with_stops(&stops);
+    let (Ok(tokenizer), Ok(template)) = (Tokenizer::load(dir), ChatTemplate::load(dir)) else { return Ok(None) };
+    let turn = AssistantTurn::of(&tokenizer, &template, &stops)?.with_stops(&stops);
     Ok(Some(turn.stops).filter(|all| **all != *stops))
 }
 

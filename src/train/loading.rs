@@ -9,6 +9,7 @@ use super::trainer_config::TrainerConfig;
 use crate::checkpoint::{Checkpoint, Resume, State, Store};
 use crate::device::{Device, Region};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::identity::{Manifest, Part};
 use crate::model::adapter_files::{self, StoredAdapter};
 use crate::model::attach::{Fresh, Masters};
@@ -17,6 +18,9 @@ use crate::observe::{Observer, Silent};
 use crate::optim::{Optimizer, freeze};
 use crate::ranks::{OneRank, Ranks, Shards};
 use crate::tensor::DType;
+
+/// File of a run directory with the path of `resume` from which the run was last loaded.
+pub const RESUMED: &str = "resumed";
 
 /// Model and optimizer on the device, with the checkpoint that they come from.
 pub struct Loaded {
@@ -59,7 +63,8 @@ impl Loaded {
         place: OneRank,
         observer: &dyn Observer,
     ) -> Result<Loaded> {
-        let found = store.resume(&Resume::from(&*config.training.resume))?;
+        let resume = Resume::from(&*config.training.resume);
+        let found = store.resume(&resume)?;
         let mut damaged = Vec::new();
         for checkpoint in &found {
             match Loaded::whole(dev, config, place, checkpoint, observer)? {
@@ -72,6 +77,9 @@ impl Loaded {
                         for aside in store.go_back(checkpoint.step)? {
                             observer.note(&format!("a later checkpoint was moved to {}", aside.display()));
                         }
+                    }
+                    if let Resume::Path(_) = resume {
+                        files::write(store.run().join(RESUMED), config.training.resume.as_bytes())?;
                     }
                     return Ok(loaded);
                 }

@@ -272,6 +272,18 @@ fn fine_tuning_of_verl_and_lmms_engine_and_the_steps_of_trl_are_converted() {
     let ours = convert("verl.sh", verl);
     contains(&ours, &["datasets: a.parquet", "learning_rate: 0.0001", "num_train_epochs: 2", "rank: 32", "alpha: 16"]);
     contains(&ours, &["model: base", "train_batch_size: 256", "warmup_ratio: 0", "lr_scheduler_type: constant"]);
+    // The trainer before it has other defaults and names.
+    let before = "torchrun -m verl.trainer.fsdp_sft_trainer data.train_files=a.parquet model.partial_pretrain=Qwen/Qwen2.5-VL-7B-Instruct \\\n\
+        model.lora_rank=8 model.target_modules=all-linear\n";
+    let ours = convert("before.sh", before);
+    contains(&ours, &["learning_rate: 0.00001", "adam_beta2: 0.95", "vision: true"]);
+    // Cosine with a warm-up of a tenth is omr's default, too.
+    assert!(!ours.contains("lr_scheduler_type") && !ours.contains("warmup_ratio"), "{ours}");
+    let factory = "stage: sft\nfinetuning_type: full\nlearning_rate: 1.0e-5\nlr_scheduler_type: cosine_with_min_lr\n\
+        lr_scheduler_kwargs: {min_lr: 1.0e-6}\nwarmup_steps: 0.05\n";
+    contains(&convert("factory.yaml", factory), &["min_lr_ratio: 0.1", "warmup_ratio: 0.05"]);
+    let rl = "python3 -m verl.trainer.main_ppo algorithm.adv_estimator=grpo actor_rollout_ref.actor.optim.betas=[0.9,0.95]\n";
+    contains(&convert("betas.sh", rl), &["adam_beta2: 0.95"]);
     let engine = "trainer_args: {per_device_train_batch_size: 1, gradient_accumulation_steps: 4}\ndataset_config: {packing_length: 64}\n";
     let ours = convert("engine.yaml", engine);
     contains(&ours, &["gradient_accumulation_steps: 8", "packing_length: 64"]);
@@ -333,6 +345,10 @@ fn what_cannot_be_converted_is_refused_or_stands_as_a_comment() {
         "stage: sft\nfinetuning_type: full\nhf_hub_token: hf_abc\nswanlab_api_key: key-abc\nlearning_rate: 1e-5\n";
     let (code, [ours, _]) = convert("token.yaml", text, &[]);
     assert!(code == Some(0) && ours.contains("# hf_hub_token: ***") && !ours.contains("abc"), "{ours}");
+    let text = "algorithm: {adv_estimator: grpo}\nactor_rollout_ref: {rollout: {n: 4}}\n\
+        ray_kwargs: {ray_init: {runtime_env: {env_vars: {HF_TOKEN: hf_abc, WANDB_API_KEY: abc}}}}\n";
+    let (code, [ours, error]) = convert("ray.yaml", text, &[]);
+    assert!(code == Some(0) && !ours.contains("abc"), "{ours}{error}");
     // verl's YAML refers to its own keys.
     let text = "algorithm: {adv_estimator: grpo}\ndata: {train_files: a.parquet, max_prompt_length: 64}\n\
         actor_rollout_ref: {rollout: {max_num_batched_tokens: '${data.max_prompt_length}'}, model: {lora_rank: 8, lora_alpha: 16}}\n\

@@ -28,6 +28,8 @@ fn the_command_that_went_back_to_a_checkpoint_then_continues_its_run() {
     let again = start(&["max_steps=5", &back]);
     assert!(again.contains("continues this run") && !again.contains("was moved"), "{again}");
     assert_eq!(latest(), "global_step_5\n");
+    // An ordinary start says nothing about it.
+    assert!(!start(&["max_steps=5"]).contains("continues this run"));
     // Another command may go back again.
     assert!(start(&["max_steps=6", &format!("resume={out}/checkpoints/global_step_4")]).contains("was moved"));
 }
@@ -85,4 +87,12 @@ fn a_model_that_is_written_ends_its_turns_in_other_programs_too() {
         let written: Value = serde_json::from_slice(&fs::read(model.join("generation_config.json")).unwrap()).unwrap();
         assert_eq!(written, json!({"top_p": 0.8, "eos_token_id": expected}));
     }
+    // A base model without a chat template, as `omr export --quantize` reads it, ends as before.
+    let stops = json!({"eos_token_id": text_end}).to_string();
+    fs::write(base.join("generation_config.json"), &stops).unwrap();
+    for name in ["tokenizer_config.json", "chat_template.jinja", "chat_template.json"] {
+        let _ = fs::remove_file(base.join(name));
+    }
+    omr::train::saving::copy_companions(&base, &model, &ImageConfig::default()).unwrap();
+    assert_eq!(fs::read_to_string(model.join("generation_config.json")).unwrap(), stops);
 }

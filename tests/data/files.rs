@@ -312,3 +312,17 @@ fn a_file_whose_rows_have_two_forms_needs_the_form_in_the_config() {
     write::write(&path, &rows, Form::Rl).unwrap();
     assert_eq!(read::read(&read::entry(&path)).unwrap()[1].ground_truth.as_deref(), Some("2"));
 }
+
+#[test]
+fn a_label_beside_an_answer_stays_in_rows_for_sft() {
+    let folder = Folder::new();
+    let rows = folder.jsonl(&[
+        r#"{"question": "What is it?", "response": "It shows a ball.", "answer": "ball"}"#,
+        r#"{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}"#,
+    ]);
+    let path = folder.path("sft.parquet");
+    write::write(&path, &rows.unwrap(), Form::Sft).unwrap();
+    let labels: Vec<Option<String>> =
+        read::read(&entry(&path)).unwrap().into_iter().map(|row| row.ground_truth).collect();
+    assert_eq!(labels, [Some("ball".to_owned()), None]);
+}

@@ -272,6 +272,11 @@ fn a_worked_solution_is_trained_and_the_short_answer_beside_it_is_the_label() {
     let rows = loaded(&[row], "").unwrap();
     assert_eq!(text_of(&rows[0].trained_messages()[1]), "We add and get 5.");
     assert_eq!(rows[0].ground_truth.as_deref(), Some("5"));
+    // Rows without a solution, or with several, are trained on the answer.
+    for solution in [json!(""), json!(["one way", "another"]), json!(null)] {
+        let rows = loaded(&[json!({"problem": "What is 2 + 3?", "solution": solution, "answer": "5"})], "").unwrap();
+        assert_eq!(text_of(&rows[0].trained_messages()[1]), "5");
+    }
 }
 
 #[test]

@@ -103,7 +103,8 @@ fn every_answer_is_kept_or_counted_under_its_reason() {
         ("no_answer", 2),
         ("truncated", 2),
         ("empty_response", 4),
-        ("teacher_error", 14),
+        ("teacher_error", 12),
+        ("refused", 2),
         ("no_label", 2),
     ];
     let want: BTreeMap<String, usize> = want.map(|(k, n)| (k.to_owned(), n)).into();

@@ -230,8 +230,9 @@ pub fn format_score(response: &str, mode: Mode, format: Format) -> f64 {
         Format::ThinkAnswer => is_think_answer(whole),
         Format::ThinkBoxed => return think_boxed_format_score(whole),
         Format::ThinkAnswerBoxed if mode == Mode::Strict => {
-            is_think_answer(whole)
-                || boxes(&without_escaped_braces(answer_text)).iter().any(|b| !python::strip(b).is_empty())
+            let masked = without_escaped_braces(answer_text);
+            let has_box = |text: &str| boxes(text).iter().any(|b| !python::strip(b).is_empty());
+            is_think_answer(whole) || has_box(answer_text) || has_box(&masked)
         }
         Format::ThinkAnswerBoxed => {
             let boxed = boxes(answer_text).last().is_some_and(|b| !b.is_empty());

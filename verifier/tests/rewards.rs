@@ -131,5 +131,8 @@ fn a_box_with_an_open_escaped_brace_is_a_box() {
     let response = format!("<think>x</think>\\boxed{{{system}}}");
     let grade = grade(&response, &format!("\\boxed{{{system}}}"), None, Mode::Strict);
     assert!(grade.correct && grade.answer.contains("x=1"), "{grade:?}");
-    assert_eq!(omr_verify::extract::format_score(&response, Mode::Strict, omr_verify::Format::ThinkAnswerBoxed), 1.0);
+    for response in [response, "<think>x</think>\\\\boxed{5}".to_owned()] {
+        let score = omr_verify::extract::format_score(&response, Mode::Strict, omr_verify::Format::ThinkAnswerBoxed);
+        assert_eq!(score, 1.0, "{response}");
+    }
 }

@@ -32,7 +32,7 @@ use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
-use crate::reward::{Item, judge};
+use crate::reward::{Item, Mode, judge};
 use crate::text::Message;
 
 impl Stage for DistillConfig {
@@ -190,10 +190,11 @@ fn drafts(
         drafts.push(match (store.get()?.get(&key)?, missing.get(&key)) {
             (Some(completion), _) => {
                 tokens += completion.completion_tokens;
-                draft(&completion, rejection)
+                draft(&completion, config.mode, rejection)
             }
             (None, Some(NoAnswer::Bad(bad))) => return Ok((Err(Fate::Bad(bad.again())), 0, 0)),
             (None, Some(NoAnswer::Failed(what))) => rejection("teacher_error", what.clone()),
+            (None, Some(NoAnswer::Refused(what))) => rejection("refused", what.clone()),
             (None, Some(NoAnswer::Empty(completion))) => {
                 tokens += completion.completion_tokens;
                 rejection("empty_response", completion.finish_reason.clone())
@@ -205,9 +206,9 @@ fn drafts(
 }
 
 /// Repairs a completion. `rejection` creates a rejection from a reason and a detail.
-fn draft(completion: &Completion, rejection: impl Fn(&'static str, String) -> Draft) -> Draft {
+fn draft(completion: &Completion, mode: Mode, rejection: impl Fn(&'static str, String) -> Draft) -> Draft {
     let start = |text: &str| text.chars().take(200).collect::<String>();
-    match repair(&completion.text) {
+    match repair(&completion.text, mode) {
         Ok(repaired) => Ok(repaired),
         Err(_) if completion.finish_reason == "length" => rejection("truncated", start(&completion.text)),
         Err(reason) => rejection(reason, start(&completion.text)),

@@ -1,12 +1,13 @@
 //! Repairs a teacher's answer into the format `<think>T</think><answer>A</answer>`.
 
 use crate::data::answer::between;
+use crate::reward::Mode;
 
-/// Returns `<think>T</think><answer>A</answer>` with the first reasoning and the first answer of a response, and
-/// nothing else. A missing `<think>` is inserted at the start if there is a `</think>`; otherwise the text before the
+/// Returns `<think>T</think><answer>A</answer>` with the first reasoning and an answer of a response, and nothing else:
+/// its first answer, or in strict mode the last one behind the reasoning, if there is one, which may quote others. A missing `<think>` is inserted at the start if there is a `</think>`; otherwise the text before the
 /// last answer is enclosed in `<think>` tags. `<tool_call>` is removed. Errors with the short name of what is missing: the
 /// reasoning or the answer.
-pub fn repair(response: &str) -> Result<String, &'static str> {
+pub fn repair(response: &str, mode: Mode) -> Result<String, &'static str> {
     let mut text = response.replace("<tool_call>", "");
     if !text.contains("<think>") {
         let pair = text.rfind("<answer>").filter(|&open| text[open..].contains("</answer>"));
@@ -17,7 +18,9 @@ pub fn repair(response: &str) -> Result<String, &'static str> {
         }
     }
     let think = between(&text, "<think>", "</think>").ok_or("no_think")?;
-    let answer = between(&text, "<answer>", "</answer>").ok_or("no_answer")?;
+    let behind = text.split_once("</think>").and_then(|(_, behind)| Some(&behind[behind.rfind("<answer>")?..]));
+    let last = behind.and_then(|last| between(last, "<answer>", "</answer>")).filter(|_| mode == Mode::Strict);
+    let answer = last.or_else(|| between(&text, "<answer>", "</answer>")).ok_or("no_answer")?;
     Ok(format!("<think>{think}</think><answer>{answer}</answer>"))
 }
 
@@ -36,10 +39,20 @@ mod tests {
             "<tool_call><think>t</think><answer>5</answer><answer>6</answer>",
             "<think>t</think><think>u</think><answer>5</answer>",
         ] {
-            assert_eq!(repair(response).unwrap(), good, "{response}");
+            assert_eq!(repair(response, Mode::Compat).unwrap(), good, "{response}");
         }
-        let last = repair("<answer>1</answer> no, <answer>5</answer>").unwrap();
-        assert!(last.ends_with("<answer>1</answer>"), "{last}");
+        // Strict mode takes the answer that its scorer reads.
+        for (response, first, last) in [
+            ("<answer>1</answer> no, <answer>5</answer>", "1", "5"),
+            ("<think><answer>2</answer>? No.</think><answer>-7</answer>", "2", "-7"),
+            ("<think>It goes in <answer></answer>.</think>So <answer>5</answer>", "", "5"),
+            ("<think><answer>2</answer></think>2", "2", "2"),
+        ] {
+            for (mode, answer) in [(Mode::Compat, first), (Mode::Strict, last)] {
+                let repaired = repair(response, mode).unwrap();
+                assert!(repaired.ends_with(&format!("</think><answer>{answer}</answer>")), "{repaired}");
+            }
+        }
         for (response, why) in [
             ("", "no_think"),
             ("The answer is 5.", "no_think"),
@@ -48,7 +61,8 @@ mod tests {
             ("<think>t<answer>5", "no_think"),
             ("t</think><answer>5", "no_answer"),
         ] {
-            assert_eq!(repair(response), Err(why), "{response}");
+            assert_eq!(repair(response, Mode::Compat), Err(why), "{response}");
+            assert_eq!(repair(response, Mode::Strict), Err(why), "{response}");
         }
     }
 }

@@ -15,8 +15,10 @@ use crate::pipeline::stage::Work;
 
 /// Reason why there is no answer to store.
 pub enum NoAnswer {
-    /// The request failed permanently; contains the last error.
+    /// The request failed; contains the last error. Another run sends it again.
     Failed(String),
+    /// The server refused the request, for example because the prompt is too long, and would refuse it again.
+    Refused(String),
     /// The teacher's answer was empty. It is not stored, so another run requests it again.
     Empty(Completion),
     /// The row cannot be converted to a request.
@@ -53,9 +55,14 @@ impl Distill<'_> {
         drop(requests);
         tally.over()?;
         observer.end();
-        let failed = tally.missing.values().filter(|missing| !matches!(missing, NoAnswer::Bad(_))).count();
+        let count = |which: fn(&NoAnswer) -> bool| tally.missing.values().filter(|missing| which(missing)).count();
+        let refused = count(|missing| matches!(missing, NoAnswer::Refused(_)));
+        let failed = count(|missing| matches!(missing, NoAnswer::Failed(_) | NoAnswer::Empty(_)));
+        let kind = work.kind;
+        if refused > 0 {
+            observer.note(&format!("{kind}: the server refused {refused} requests (see rejected.jsonl)"));
+        }
         if failed > 0 {
-            let kind = work.kind;
             observer.note(&format!("{kind}: {failed} requests failed; run the same command again to repeat them"));
         }
         Ok(tally.missing)
@@ -84,9 +91,9 @@ impl Distill<'_> {
                 });
                 let (question, row) = match labelled {
                     Ok(Some(found)) => found,
-                    Ok(None) => return (requests.take)(Ok(Outcome::Known(n as u64))),
+                    Ok(None) => return (requests.take)(Ok(Outcome::Skipped(n as u64))),
                     Err(fault) => {
-                        (requests.take)(Ok(Outcome::Known(n as u64)))?;
+                        (requests.take)(Ok(Outcome::Skipped(n as u64)))?;
                         let BadRow { reason, id, error } = fault.of_row()?;
                         let detail = error.to_string();
                         bad.rejected.push(Rejected { dataset: set as u32, index: at.index, id, reason, detail });
@@ -98,7 +105,7 @@ impl Distill<'_> {
                 for rollout in 0..n {
                     let key = question.key(self.teacher, self.config.seed, rollout);
                     if !seen.insert(key) || store.get(&key)?.is_some() {
-                        (requests.take)(Ok(Outcome::Known(1)))?;
+                        (requests.take)(Ok(Outcome::Known))?;
                     } else {
                         let seed = request_seed(self.config.seed, &input.name, at.index as usize, rollout);
                         let label = format!("{} {} rollout {rollout}", input.name, row.id);
@@ -138,7 +145,7 @@ impl Distill<'_> {
                     Outcome::Answered
                 }
                 Err(Failure::Fatal(error)) => return Err(error),
-                Err(Failure::Refused(what)) => Outcome::Missing(key, NoAnswer::Failed(what)),
+                Err(Failure::Refused(what)) => Outcome::Missing(key, NoAnswer::Refused(what)),
                 Err(Failure::Passing(what, _)) => Outcome::Down(key, what),
             })
         }
@@ -147,8 +154,10 @@ impl Distill<'_> {
 
 /// Outcome of a request, or of answers that need none.
 enum Outcome {
-    /// Number of answers that need no request.
-    Known(u64),
+    /// Number of answers of a row that cannot be requested.
+    Skipped(u64),
+    /// An answer is in the store, or was requested for an equal row.
+    Known,
     /// An answer is in the store.
     Answered,
     /// There is no answer for this key.
@@ -156,6 +165,9 @@ enum Outcome {
     /// The request failed in a way that indicates a failing server.
     Down(Key, String),
 }
+
+/// Number of refused requests without one answer at which the stage gives up.
+const HOPELESS: u64 = 1000;
 
 /// Progress of the requests.
 #[derive(Default)]
@@ -175,15 +187,17 @@ impl Tally {
     /// Counts the outcome of a request. Returns an error if all requests must stop.
     fn take(&mut self, outcome: Outcome) -> Result<()> {
         match outcome {
-            Outcome::Known(count) => {
+            Outcome::Skipped(count) => {
                 self.done += count;
-                self.answered += count;
                 return Ok(());
             }
+            Outcome::Known => self.answered += 1,
             Outcome::Answered => (self.answered, self.in_a_row) = (self.answered + 1, 0),
             Outcome::Missing(key, missing) => {
                 match &missing {
-                    NoAnswer::Failed(what) => (self.failed, self.last) = (self.failed + 1, what.clone()),
+                    NoAnswer::Failed(what) | NoAnswer::Refused(what) => {
+                        (self.failed, self.last) = (self.failed + 1, what.clone())
+                    }
                     NoAnswer::Empty(_) => (self.answered, self.in_a_row) = (self.answered + 1, 0),
                     NoAnswer::Bad(_) => {}
                 }
@@ -195,7 +209,8 @@ impl Tally {
             }
         }
         self.done += 1;
-        if self.in_a_row >= self.patience { self.down() } else { Ok(()) }
+        let is_hopeless = self.answered == 0 && self.failed >= HOPELESS;
+        if self.in_a_row >= self.patience || is_hopeless { self.down() } else { Ok(()) }
     }
 
     /// Checks the result after the last request. Returns an error if requests failed and none was answered.
