@@ -49,7 +49,7 @@ def call(function, row, keywords):
     given = model.get("ground_truth") if isinstance(model, dict) else None
     # omr's labels are texts. verl and EasyR1 pass a number, a truth value or a list as the row has it.
     only = given[0] if isinstance(given, list) and len(given) == 1 else given
-    if given != truth and str(only).lower() == truth.lower():
+    if only is not None and given != truth and str(only).lower() == truth.lower():
         truth = given
     parameters = inspect.signature(function).parameters
     if "solution_str" in parameters:

@@ -70,6 +70,9 @@ pub fn run<C: Training>(
             return dry_run::rest(session, C::NAME, &what, &plan, &*job, page);
         }
         let dir = session.open(&config)?;
+        if context.leads() && !continues {
+            let _ = std::fs::remove_file(session.args.out.join(RESUMED));
+        }
         if context.leads() && session.ranks.size() > 1 {
             answers::gather(&session.args.out)?;
         }

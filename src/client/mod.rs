@@ -142,10 +142,13 @@ impl Endpoint {
             request = request.bearer_auth(key);
         }
         let reply = web::answered(request.send().await.map_err(web::passing)?).await;
+        let is_fatal = |refusal: &web::Refusal| match refusal.status.as_u16() {
+            // A content filter refuses one prompt. Without credit or access, all are refused.
+            403 => !["moderation", "flagged", "content"].iter().any(|w| refusal.message.to_lowercase().contains(w)),
+            status => [401, 402, 404, 405].contains(&status),
+        };
         let reply = reply.map_err(|failure| match failure {
-            Failure::Refused(refusal) if [401, 402, 404, 405].contains(&refusal.status.as_u16()) => {
-                Failure::Fatal(refusal.into())
-            }
+            Failure::Refused(refusal) if is_fatal(&refusal) => Failure::Fatal(refusal.into()),
             Failure::Refused(refusal) => Failure::Refused(refusal.to_string()),
             Failure::Passing(what, asked) => Failure::Passing(what, asked),
             Failure::Fatal(error) => Failure::Fatal(error),

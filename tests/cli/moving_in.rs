@@ -279,6 +279,19 @@ fn fine_tuning_of_verl_and_lmms_engine_and_the_steps_of_trl_are_converted() {
     contains(&ours, &["learning_rate: 0.00001", "adam_beta2: 0.95", "vision: true"]);
     // Cosine with a warm-up of a tenth is omr's default, too.
     assert!(!ours.contains("lr_scheduler_type") && !ours.contains("warmup_ratio"), "{ours}");
+    // verl's default is `all-linear`. It leaves the tower out if the script says so, and a text model has none.
+    for (more, vision) in
+        [("", true), (" model.exclude_modules='.*visual.*'", false), (" model.path=/data/VLM/Qwen3-8B", false)]
+    {
+        let script = format!(
+            "torchrun -m verl.trainer.sft_trainer data.train_files=a.parquet model.path=Qwen/qwen2.5-vl-7b-instruct \
+             model.lora_rank=8{more}\n"
+        );
+        let ours = convert("tower.sh", &script);
+        assert_eq!(ours.contains("vision: true"), vision, "{more}: {ours}");
+    }
+    let cosine = "trainer_args: {lr_scheduler_type: cosine_with_min_lr, lr_scheduler_kwargs: {min_lr: 1.0e-6}, learning_rate: 1.0e-5}\n";
+    contains(&convert("engine.yaml", cosine), &["lr_scheduler_type: cosine", "min_lr_ratio: 0.1"]);
     let factory = "stage: sft\nfinetuning_type: full\nlearning_rate: 1.0e-5\nlr_scheduler_type: cosine_with_min_lr\n\
         lr_scheduler_kwargs: {min_lr: 1.0e-6}\nwarmup_steps: 0.05\n";
     contains(&convert("factory.yaml", factory), &["min_lr_ratio: 0.1", "warmup_ratio: 0.05"]);

@@ -29,6 +29,7 @@ fn the_command_that_went_back_to_a_checkpoint_then_continues_its_run() {
     assert!(again.contains("continues this run") && !again.contains("was moved"), "{again}");
     assert_eq!(latest(), "global_step_5\n");
     // An ordinary start says nothing about it.
+    start(&["max_steps=5"]);
     assert!(!start(&["max_steps=5"]).contains("continues this run"));
     // Another command may go back again.
     assert!(start(&["max_steps=6", &format!("resume={out}/checkpoints/global_step_4")]).contains("was moved"));

@@ -175,6 +175,8 @@ def one(reward_input):
 def typed(data_source, solution_str, ground_truth, extra_info):
     assert ground_truth == extra_info["reward_model"]["ground_truth"] == 0
     return {"score": 1.0, "pred": 7}
+def word(data_source, solution_str, ground_truth, extra_info):
+    return float(ground_truth == "None")
 async def later(data_source, solution_str, ground_truth, extra_info):
     return 0.25
 def other(a, b): return 1
@@ -196,6 +198,9 @@ fn by_python(arguments: &[&str]) -> Result<Score> {
     item.columns = columns.as_object().unwrap().clone();
     if arguments == ["typed"] {
         item.columns.insert("reward_model".to_owned(), serde_json::json!({"ground_truth": 0}));
+    }
+    if arguments == ["word"] {
+        item.ground_truth = "None".to_owned();
     }
     item.extra_info.insert("kind".to_owned(), "sum".into());
     item.data_source = "geo".to_owned();
@@ -230,6 +235,7 @@ fn functions_of_verl_trl_and_easyr1_are_called_by_name() {
     let skipped = by_python(&["not_mine"]).unwrap();
     assert_eq!((skipped.score, skipped.further["skipped"]), (0.0, 1.0));
     assert_eq!(by_python(&["typed"]).unwrap().predict_str, "7");
+    assert_eq!(by_python(&["word"]).unwrap().score, 1.0, "a label that is the word None");
     let sum = by_python(&["is_right", "is_short", "not_mine"]).unwrap();
     assert_eq!((sum.score, sum.further["is_right"], sum.further["is_short"], sum.further.len()), (1.5, 1.0, 0.5, 2));
 }

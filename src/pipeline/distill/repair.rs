@@ -18,8 +18,9 @@ pub fn repair(response: &str, mode: Mode) -> Result<String, &'static str> {
         }
     }
     let think = between(&text, "<think>", "</think>").ok_or("no_think")?;
-    let behind = text.split_once("</think>").and_then(|(_, behind)| Some(&behind[behind.rfind("<answer>")?..]));
-    let last = behind.and_then(|last| between(last, "<answer>", "</answer>")).filter(|_| mode == Mode::Strict);
+    let behind = text.split_once("</think>").filter(|_| mode == Mode::Strict).map(|(_, behind)| behind);
+    let closed = behind.and_then(|behind| behind.rsplit_once("</answer>"));
+    let last = closed.and_then(|(before, _)| Some(before.rsplit_once("<answer>")?.1));
     let answer = last.or_else(|| between(&text, "<answer>", "</answer>")).ok_or("no_answer")?;
     Ok(format!("<think>{think}</think><answer>{answer}</answer>"))
 }
@@ -47,6 +48,7 @@ mod tests {
             ("<think><answer>2</answer>? No.</think><answer>-7</answer>", "2", "-7"),
             ("<think>It goes in <answer></answer>.</think>So <answer>5</answer>", "", "5"),
             ("<think><answer>2</answer></think>2", "2", "2"),
+            ("<think>In <answer></answer> tags.</think><answer>5</answer> (inside <answer> tags)", "", "5"),
         ] {
             for (mode, answer) in [(Mode::Compat, first), (Mode::Strict, last)] {
                 let repaired = repair(response, mode).unwrap();
