@@ -279,7 +279,7 @@ fn fine_tuning_of_verl_and_lmms_engine_and_the_steps_of_trl_are_converted() {
     contains(&ours, &["learning_rate: 0.00001", "adam_beta2: 0.95", "vision: true"]);
     // Cosine with a warm-up of a tenth is omr's default, too.
     assert!(!ours.contains("lr_scheduler_type") && !ours.contains("warmup_ratio"), "{ours}");
-    // verl's default is `all-linear`. It leaves the tower out if the script says so, and a text model has none.
+    // verl's default is `all-linear`. It leaves the tower out if the script excludes it, and a text model has none.
     for (more, vision) in
         [("", true), (" model.exclude_modules='.*visual.*'", false), (" model.path=/data/VLM/Qwen3-8B", false)]
     {
