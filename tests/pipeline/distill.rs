@@ -143,8 +143,24 @@ fn a_teacher_that_is_down_is_an_error() {
     assert!(!out.join("summary.json").exists() && !out.join("questions.parquet").exists());
 
     let server = Server::start();
-    let error = run(&config(dir.path(), &server.base_url, &["locked", "right"]), &out).unwrap_err();
-    assert!(error.to_string().contains("401"), "{error}");
+    for (question, status) in [("locked", "401"), ("unpaid", "402"), ("forbidden", "403")] {
+        let error = run(&config(dir.path(), &server.base_url, &[question, "right"]), &out).unwrap_err();
+        assert!(error.to_string().contains(status), "{error}");
+    }
+}
+
+#[test]
+fn a_prompt_that_a_content_filter_refuses_is_left_out_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let server = Server::start();
+    let config = config(dir.path(), &server.base_url, &["right", "moderated", "refused"]);
+    let summary = run(&config, &out).unwrap();
+    assert_eq!((summary.kept, summary.rejected), (1, [("refused".to_owned(), 2)].into()));
+    // The stage is finished: another start asks nothing.
+    let before = server.count();
+    run(&config, &out).unwrap();
+    assert_eq!(server.count(), before);
 }
 
 #[test]

@@ -73,6 +73,9 @@ async fn talk(mut stream: TcpStream, seen: Seen) -> Option<()> {
             "busy" => (429, String::new()),
             "refused" => (400, "too long".to_owned()),
             "locked" => (401, "no key".to_owned()),
+            "unpaid" => (402, "insufficient balance".to_owned()),
+            "forbidden" => (403, "the key was revoked".to_owned()),
+            "moderated" => (403, "your input was flagged".to_owned()),
             "choiceless" => (200, json!({"choices": []}).to_string()),
             "garbage" => (200, "{\"choices\": [".to_owned()),
             "hang" => {
