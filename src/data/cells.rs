@@ -116,7 +116,7 @@ pub(super) fn images(array: &dyn Array, i: usize) -> RowResult<Vec<RawImage>> {
     }
 }
 
-pub(super) fn image(array: &dyn Array, i: usize) -> RowResult<RawImage> {
+fn image(array: &dyn Array, i: usize) -> RowResult<RawImage> {
     if is_null(array, i) {
         return Ok(RawImage::default());
     }
@@ -156,8 +156,9 @@ pub(super) fn fields(batch: &RecordBatch, i: usize, names: &Names) -> RowResult<
         // A file may have both `image` and `images`. A column that already has the canonical name takes precedence.
         let first = ours == name;
         if ours == "images" {
-            if first || row_images.is_none() {
-                row_images = Some(images(column, i).map_err(wrong)?);
+            let found = images(column, i).map_err(wrong)?;
+            if row_images.as_ref().is_none_or(Vec::is_empty) || (first && !found.is_empty()) {
+                row_images = Some(found);
             }
         } else if first || !map.contains_key(ours) {
             map.insert(ours.to_owned(), value(column, i).map_err(wrong)?);

@@ -15,7 +15,7 @@ use parquet::file::metadata::PageIndexPolicy;
 use serde_json::{Map, Value};
 
 use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::cells::{self, image, type_name, value};
+use crate::data::cells::{self, type_name, value};
 use crate::data::declared;
 use crate::data::fields::{Fields, RawImage};
 use crate::data::names::{self, Names};
@@ -327,7 +327,9 @@ pub fn choose(
                 continue;
             }
             match columns.images.contains(&name.as_str()) {
-                true => images.push((name.clone(), image(column, i).map_err(wrong)?)),
+                true => {
+                    images.extend(cells::images(column, i).map_err(wrong)?.into_iter().map(|raw| (name.clone(), raw)))
+                }
                 false => drop(values.insert(name.clone(), value(column, i).map_err(wrong)?)),
             }
         }

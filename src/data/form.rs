@@ -248,8 +248,8 @@ impl Found<'_> {
                 Ok(Part::Text(text.to_owned()))
             }
             kind @ ("image_url" | "image") => {
-                // LLaMA-Factory v1 has the url in `value`.
-                let value = ["image_url", "image", "value"].iter().find_map(|key| given_in(part, key));
+                // LLaMA-Factory v1 has the url in `value`, transformers in `url` or `path`.
+                let value = ["image_url", "image", "value", "url", "path"].iter().find_map(|key| given_in(part, key));
                 match value.map(|v| v.get("url").unwrap_or(v)) {
                     Some(Value::String(url)) => self.by_url.push(url.clone()),
                     None if kind == "image" => self.by_part += 1,

@@ -210,9 +210,9 @@ impl Names {
             }
         }
         // A row may have both `image` and `images`. A field that already has the canonical name takes precedence unless
-        // it is null.
+        // it is null or an empty list.
         for (name, value) in others {
-            if out.get(&name).is_none_or(Value::is_null) {
+            if out.get(&name).is_none_or(|own| own.is_null() || own.as_array().is_some_and(Vec::is_empty)) {
                 out.insert(name, value);
             }
         }

@@ -322,3 +322,14 @@ fn pass_rates_of_a_column_order_a_curriculum() {
     let rows = loaded(&[json!({"question": "1 + 1", "answer": "2", "pass_rate": 0.5})], "").unwrap();
     assert_eq!(rows[0].extra["pass_rate"], 0.5);
 }
+
+#[test]
+fn an_image_beside_an_empty_list_or_in_a_part_of_transformers_is_read() {
+    let beside = json!({"question": "What is it?", "answer": "5", "images": [], "image": "0.png"});
+    assert_eq!(loaded(&[beside], "").unwrap()[0].images.len(), 1);
+    for key in ["url", "path"] {
+        let content = json!([{"type": "image", key: "0.png"}, {"type": "text", "text": "What is it?"}]);
+        let turns = json!([{"role": "user", "content": content}, {"role": "assistant", "content": "5"}]);
+        assert_eq!(loaded(&[json!({"messages": turns})], "").unwrap()[0].images.len(), 1, "{key}");
+    }
+}

@@ -87,7 +87,7 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
 /// image.
 fn line(set: usize, at: RowPosition, row: &Row, kept: Option<&Embedded>) -> Result<(Line, Vec<Lookup>)> {
     let looked = row.images.iter().map(|image| {
-        image.decode_then(&row.place, ImageAlpha::Drop, |_, image| {
+        image.decode_then(&row.place, ImageAlpha::White, |_, image| {
             (ImageHash::of(&image), kept.map(|kept| kept.seen(&image)))
         })
     });

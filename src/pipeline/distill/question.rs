@@ -120,7 +120,9 @@ fn messages(row: &Row, system: &str) -> Result<Value> {
                     let image = images
                         .next()
                         .ok_or_else(|| Error::input(&row.place, "too few images", "one image per placeholder"))?;
-                    let url = image.decode_then(&row.place, ImageAlpha::Drop, |_, rgb| png_url(&rgb, &row.place))??;
+                    // As vLLM and transformers show it to a model.
+                    let url =
+                        image.decode_then(&row.place, ImageAlpha::White, |_, rgb| png_url(&rgb, &row.place))??;
                     parts.push(json!({"type": "image_url", "image_url": {"url": url}}));
                 }
                 Part::Video { .. } => return Err(Error::input(&row.place, "a video", "text and images")),
