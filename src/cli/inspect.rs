@@ -127,11 +127,11 @@ pub(super) fn named(place: &Path, overrides: &[String]) -> Result<Inspected> {
     }
     let text = files::read_config(place).map_err(Error::io(place))?;
     let kinds = [
-        (DistillConfig::NAME, config::keys::<DistillConfig>()),
-        (SftConfig::NAME, config::keys::<SftConfig>()),
-        (RlConfig::NAME, config::keys::<RlConfig>()),
-        (EvalConfig::NAME, config::keys::<EvalConfig>()),
-        (RecipeConfig::NAME, config::keys::<RecipeConfig>()),
+        config::kind::<DistillConfig>(),
+        config::kind::<SftConfig>(),
+        config::kind::<RlConfig>(),
+        config::kind::<EvalConfig>(),
+        config::kind::<RecipeConfig>(),
     ];
     let kind = config::likeliest(&text, &kinds);
     let overrides = Overrides { overrides: overrides.to_vec(), print_config: false };

@@ -72,9 +72,12 @@ impl Session<'_> {
         if self.args.fresh || !file.exists() || !is_begun(&self.args.out) {
             return Ok(None);
         }
-        let (own, sft, rl) = (config::keys::<C>(), config::keys::<SftConfig>(), config::keys::<RlConfig>());
-        let recipe = (RecipeConfig::NAME, config::keys::<RecipeConfig>());
-        let kinds = [(C::NAME, own), (SftConfig::NAME, sft), (RlConfig::NAME, rl), recipe];
+        let kinds = [
+            config::kind::<C>(),
+            config::kind::<SftConfig>(),
+            config::kind::<RlConfig>(),
+            config::kind::<RecipeConfig>(),
+        ];
         let kind = config::likeliest(&files::read_to_string(&file).map_err(Error::io(&file))?, &kinds);
         if kind != C::NAME {
             let expected = format!("a run of `omr {}`, or a new folder: choose another --out, or use --fresh", C::NAME);

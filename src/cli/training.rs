@@ -40,15 +40,15 @@ pub fn run<C: Training>(
         let was = began.map(|began| std::mem::take(&mut began.training.resume));
         let loaded = files::read_to_string(session.args.out.join(RESUMED)).ok();
         let has_own = Store::of(&session.args.out, 1).latest()?.is_some();
-        let continues = has_own && loaded.is_some() && loaded == was && was.as_ref() == Some(&training.resume);
+        let continues = has_own && was.as_ref() == Some(&training.resume) && loaded == was;
         config.validate(&Place::default())?;
         session.same_config(&config)?;
-        let mut first = config.clone();
+        let mut resumed = config.clone();
         if continues {
-            let from = std::mem::replace(&mut first.keys().training.resume, "auto".to_owned());
+            let from = std::mem::replace(&mut resumed.keys().training.resume, "auto".to_owned());
             context.say(&format!("continues this run (resume={from} applied to its first start)"));
         }
-        let (mut job, what) = open(session, &first)?;
+        let (mut job, what) = open(session, &resumed)?;
         if session.args.dry_run {
             let common = job.common();
             common.data.notes().iter().for_each(|note| context.say(note));

@@ -5,13 +5,12 @@ use std::path::Path;
 use minijinja::{Environment, context};
 use serde_json::{Map, Value, json};
 
-use super::describe::{inline, is_secret};
+use super::describe::{inline, shown};
 use super::foreign::{Foreign, RULES};
 use super::setting::Place;
 use super::source::{parse, set, to_text};
 use super::{Config, RlConfig, SftConfig, Source, keys, script};
 use crate::error::{Error, Result};
-use crate::secrets::HIDDEN;
 
 /// Result of an expression for a setting that needs no key.
 const SKIP: &str = "\0skip";
@@ -19,6 +18,10 @@ const SKIP: &str = "\0skip";
 /// Number of updates of a generation batch in TRL, as an expression of the table.
 const UPDATES: &str = "(c.generation_batch_size / (c.per_device_train_batch_size * gpus) if c.generation_batch_size \
     else c.steps_per_generation or c.gradient_accumulation_steps) / c.gradient_accumulation_steps * (c.num_iterations or 1)";
+
+/// Last part of the model's name, as an expression of the table.
+const MODEL: &str = "(c.model_name_or_path or c['actor_rollout_ref.model.path'] or c['model.path'] \
+    or c['model.partial_pretrain'] or '').split('/')|last|lower";
 
 /// Description of the files that can be converted.
 const EXPECTED: &str =
@@ -57,15 +60,15 @@ fn convert<C: Config>(
         all.entry(name).or_insert_with(|| parse(value).unwrap_or_else(|_| value.into()));
     }
     let updates = evaluate(UPDATES, &context! { c => all, gpus }).unwrap_or_else(|| 1.into());
+    let model = evaluate(MODEL, &context! { c => all }).unwrap_or_default();
     let (mut values, mut notes) = (Vec::new(), Vec::new());
     for (name, value) in &all {
         let is_default = !settings.contains_key(name);
         let mut note = |answer: String| {
             let default = if is_default { format!(" (default of {system})") } else { String::new() };
-            let value = if is_secret(name) { HIDDEN.to_owned() } else { inline(value) };
-            notes.push(format!("{name}: {value}{default} -> {answer}"));
+            notes.push(format!("{name}: {}{default} -> {answer}", shown(name, value)));
         };
-        let context = context! { v => value, c => all, gpus, updates, skip => SKIP, command => C::NAME };
+        let context = context! { v => value, c => all, gpus, updates, model, skip => SKIP, command => C::NAME };
         let rules = RULES.iter().filter_map(|rule| Some((rule, rule.value?))).filter(|(rule, _)| rule.is_of(name));
         let ours = rules.flat_map(|(rule, value)| rule.ours.split(' ').map(move |path| (path, value)));
         let ours = ours.filter(|(path, _)| known.iter().any(|key| key.path == *path));

@@ -76,7 +76,9 @@ pub use rollout::RolloutConfig;
 pub use serve::ServeConfig;
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
-pub use source::{Config, Source, deciding, headed, keys, likeliest, load, load_for, refuse_differences, to_yaml};
+pub use source::{
+    Config, Source, deciding, headed, keys, kind, likeliest, load, load_for, refuse_differences, to_yaml,
+};
 pub use task_file::TaskFileConfig;
 pub use training::TrainingConfig;
 pub use validation::ValidationConfig;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::describe::{inline, is_secret};
+use super::describe::{inline, is_secret, shown};
 use super::environment::judge_from_env;
 use super::setting::{Key, Meta, Place, Safe, Setting};
 use super::{preset, unknown};
@@ -165,8 +165,7 @@ fn apply(tree: &mut Value, overrides: &[(String, Value)]) -> Result<()> {
 }
 
 fn not_a_group(path: &str, found: &Value) -> Error {
-    let found = if is_secret(path) { HIDDEN.to_owned() } else { inline(found) };
-    Error::input(format!("command line: {path}"), found, "a group of keys, or a list that has this index")
+    Error::input(format!("command line: {path}"), shown(path, found), "a group of keys, or a list that has this index")
 }
 
 /// Sets `path` in `tree` and creates missing groups. `Err` contains the value that is not a group.
@@ -224,6 +223,11 @@ pub fn keys<C: Config>() -> Vec<Key> {
     let mut out = Vec::new();
     C::default().describe("", "", Meta::NONE, &mut out);
     out
+}
+
+/// Returns a kind of config with its keys, for [`likeliest`].
+pub fn kind<C: Config>() -> (&'static str, Vec<Key>) {
+    (C::NAME, keys::<C>())
 }
 
 /// Returns the kind of config to which most top-level keys of `text` belong. `kinds` contains each kind with its keys.

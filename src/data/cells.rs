@@ -156,9 +156,10 @@ pub(super) fn fields(batch: &RecordBatch, i: usize, names: &Names) -> RowResult<
         // A file may have both `image` and `images`. A column that already has the canonical name takes precedence.
         let first = ours == name;
         if ours == "images" {
-            let found = images(column, i).map_err(wrong)?;
-            if row_images.as_ref().is_none_or(Vec::is_empty) || (first && !found.is_empty()) {
-                row_images = Some(found);
+            let has_none = row_images.as_ref().is_none_or(Vec::is_empty);
+            if first || has_none {
+                let found = images(column, i).map_err(wrong)?;
+                row_images = row_images.filter(|_| !has_none && found.is_empty()).or(Some(found));
             }
         } else if first || !map.contains_key(ours) {
             map.insert(ours.to_owned(), value(column, i).map_err(wrong)?);

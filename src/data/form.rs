@@ -382,9 +382,10 @@ fn base64(at: &RowContext, text: &str) -> RowResult<Vec<u8>> {
 /// for images, or beside several images `<image1>` or `<image_1>`. MathVision's `<image1>` names its only image.
 fn has_other_mark(text: &str, images: usize) -> bool {
     let own = ["<ImageHere>", "<|image", "<|vision"];
-    let marks = ["<image ", "<image_", "<image"].iter().take(if images > 1 { 3 } else { 1 });
+    let numbered: &[&str] = if images > 1 { &["<image ", "<image_", "<image"] } else { &["<image "] };
     let is_number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
-    own.iter().any(|mark| text.contains(mark)) || marks.flat_map(|mark| text.split(mark).skip(1)).any(is_number)
+    let has = |mark: &&str| text.split(mark).skip(1).any(is_number);
+    own.iter().any(|mark| text.contains(mark)) || numbered.iter().any(has)
 }
 
 fn split_marks(messages: &mut [Message]) {

@@ -144,11 +144,10 @@ impl RowForm {
 
     fn reads(&self) -> Vec<&'static str> {
         let of_turns = self.turns.iter().flat_map(|turns| match turns {
-            Turns::List(column) | Turns::Pairs(column) => std::slice::from_ref(column),
-            Turns::Message(_, columns) | Turns::Lines(_, columns) => columns,
+            List(column) | Pairs(column) => std::slice::from_ref(column),
+            Message(_, columns) | Lines(_, columns) => columns,
         });
-        let answers =
-            self.trains_label || self.turns.iter().any(|turns| matches!(turns, Turns::Message("assistant", _)));
+        let answers = self.trains_label || self.turns.iter().any(|turns| matches!(turns, Message("assistant", _)));
         of_turns.chain(COMMON).chain(TEMPLATE).chain(LABEL).copied().chain(answers.then_some(THINKING)).collect()
     }
 
@@ -157,8 +156,8 @@ impl RowForm {
         let mut messages = Vec::new();
         for turns in self.turns {
             match turns {
-                Turns::List(column) => messages.extend(list(column, fields.get(*column), at)?),
-                Turns::Message(role, columns) => {
+                List(column) => messages.extend(list(column, fields.get(*column), at)?),
+                Message(role, columns) => {
                     let Some(column) = columns.iter().find(|column| given(fields, column).is_some()) else { continue };
                     let (value, turn) = (&fields[*column], structured(fields[*column].clone()));
                     let has = |key: &&str| turn.get(0).is_some_and(|turn| given_in(turn, key).is_some());
@@ -169,20 +168,20 @@ impl RowForm {
                         messages.push(((*column).to_owned(), json!({"role": role, "content": text})));
                         continue;
                     }
-                    let mut turns = list(column, Some(value), at)?;
+                    let mut turns = list(column, Some(&turn), at)?;
                     // If a row has a prompt and a completion, only the completion is trained, as in TRL.
                     if *role == "user" && self.turns.len() > 1 {
                         turns.iter_mut().for_each(|(_, turn)| mask(turn));
                     }
                     messages.extend(turns);
                 }
-                Turns::Lines(role, columns) => {
+                Lines(role, columns) => {
                     let texts = columns.iter().filter_map(|column| Some(scalar(at, column, given(fields, column)?)));
                     let texts: Vec<String> = texts.collect::<RowResult<_>>()?;
                     let texts: Vec<String> = texts.into_iter().filter(|text| !text.is_empty()).collect();
                     messages.push((columns[0].to_owned(), json!({"role": role, "content": texts.join("\n")})));
                 }
-                Turns::Pairs(column) => messages.extend(pairs(column, fields.get(*column), at)?),
+                Pairs(column) => messages.extend(pairs(column, fields.get(*column), at)?),
             }
         }
         Ok(messages)

@@ -16,7 +16,7 @@ use crate::model::{CheckpointPolicy, ModelConfig};
 /// True if the config in `file` is for `omr rl`, false if it is for `omr sft`. Its keys decide.
 pub fn is_rl(file: &Path) -> Result<bool> {
     let text = files::read_config(file).map_err(Error::io(file))?;
-    let kinds = [(SftConfig::NAME, config::keys::<SftConfig>()), (RlConfig::NAME, config::keys::<RlConfig>())];
+    let kinds = [config::kind::<SftConfig>(), config::kind::<RlConfig>()];
     Ok(config::likeliest(&text, &kinds) == RlConfig::NAME)
 }
 

@@ -161,6 +161,11 @@ impl Answer {
         Ok(choices)
     }
 
+    /// Returns an error if the end of the server has ended the answer. What an administrator ends is an answer.
+    pub fn check_server(&self) -> Api<()> {
+        if self.was_aborted { self.app.engine.check() } else { Ok(()) }
+    }
+
     /// Converts a result that the engine had at `time`.
     fn take(&mut self, index: usize, output: EngineCoreOutput, time: Instant) -> Api<Delta> {
         let (app, request) = (&self.app, &self.request);

@@ -259,9 +259,7 @@ fn number(logprob: f32) -> Value {
 /// tokens.
 pub async fn response(app: Arc<App>, mut answer: Answer) -> Api<Response> {
     let (choices, request) = (Arc::new(answer.choices().await?), answer.request.clone());
-    if answer.was_aborted {
-        app.engine.check()?;
-    }
+    answer.check_server()?;
     // Quotes in texts are escaped, so this is the key.
     let text = frame(&app, &answer, &choices, Vec::new()).to_string();
     let (head, tail) = text.split_once(CHOICES).unwrap_or((&text, ""));

@@ -47,9 +47,7 @@ async fn chunk(app: &App, answer: &mut Answer) -> Result<Option<Value>, ApiError
         }
         return Ok(Some(chunk));
     }
-    if answer.was_aborted {
-        app.engine.check()?;
-    }
+    answer.check_server()?;
     answer.end()?;
     Ok(None)
 }

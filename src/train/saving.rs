@@ -18,6 +18,7 @@
 //! the checkpoint is being written, and where the run waits for the checkpoint.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
@@ -55,6 +56,11 @@ const COMPANIONS: [&str; 12] = [
 /// settings of images into those of the preprocessor. The token that ends a turn of the chat template is added to the
 /// end tokens of `generation_config.json`: the model is trained to write it, but its base may end with another one.
 pub fn copy_companions(from: &Path, to: &Path, images: &ImageConfig) -> Result<()> {
+    copy_with_stops(from, to, images, missing_stops(from)?.as_deref())
+}
+
+/// Copies like [`copy_companions`], with the result `stops` of [`missing_stops`], which reads the tokenizer.
+pub(super) fn copy_with_stops(from: &Path, to: &Path, images: &ImageConfig, stops: Option<&[u32]>) -> Result<()> {
     let (tokenizer, processor) = (base_model::holder(from, "tokenizer.json")?, Processor::file(from)?);
     for name in COMPANIONS {
         let from = match name {
@@ -66,10 +72,10 @@ pub fn copy_companions(from: &Path, to: &Path, images: &ImageConfig) -> Result<(
             std::fs::copy(&from, to.join(name)).map_err(Error::io(&from))?;
         }
     }
-    if let Some(stops) = missing_stops(from)? {
+    if let Some(stops) = stops {
         let path = to.join("generation_config.json");
         let mut generation: Value = files::json::read(&path)?;
-        generation["eos_token_id"] = json!(*stops);
+        generation["eos_token_id"] = json!(stops);
         files::json::write(&path, &generation)?;
     }
     settings::write(to, images)
@@ -87,6 +93,8 @@ pub struct Snapshot {
     pub companions: PathBuf,
     /// Settings of images that the config sets.
     pub images: ImageConfig,
+    /// End tokens that `generation_config.json` of the companions lacks, with those that it has.
+    pub stops: Option<Arc<[u32]>>,
 }
 
 impl Snapshot {
@@ -98,7 +106,7 @@ impl Snapshot {
     /// Creates all files. Files of tensors are created without their content, which [`Snapshot::fill`] writes.
     fn create(&self, folder: &Path) -> Result<()> {
         self.model.create(folder)?;
-        copy_companions(&self.companions, folder, &self.images)?;
+        copy_with_stops(&self.companions, folder, &self.images, self.stops.as_deref())?;
         let trainer = folder.join("trainer");
         create_files(&trainer, &self.optimizer)?;
         self.state.write(&trainer)

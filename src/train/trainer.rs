@@ -1,7 +1,7 @@
 //! The part of a training run that SFT and RL share: the model and the optimizer in memory, checkpoints on disk, the
 //! parameter update, and the final model.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,7 +13,7 @@ use super::exchange::{Collector, Exchange, ExchangeMode, Reach};
 use super::loading::Loaded;
 use super::metrics::MetricsLog;
 use super::reporters::Reporters;
-use super::saving::{Saving, Snapshot, copy_companions};
+use super::saving::{Saving, Snapshot, copy_with_stops};
 use super::timeline::{Activity, Timeline};
 use super::trainer_config::{RunSetup, TrainerConfig};
 use crate::checkpoint::{Cadence, State, Store};
@@ -27,6 +27,7 @@ use crate::observe::Observer;
 use crate::optim::{Optimizer, StepStats, learning_rate};
 use crate::ranks::{self, Ranks};
 use crate::tensor::Tensor;
+use crate::text::missing_stops;
 
 /// Training time since the last checkpoint above which a stop saves a checkpoint by default.
 const MOST_REPEATED: Duration = Duration::from_secs(60);
@@ -69,6 +70,8 @@ pub struct Trainer<'r> {
     saved_step: Option<u64>,
     begun_at: u64,
     saving: Option<Saving>,
+    /// Result of [`missing_stops`] for the initial model, once a model was written.
+    stops: OnceLock<Option<Arc<[u32]>>>,
     /// True from the first update of a step until the step is logged. A step of RL may have several updates.
     is_updating: bool,
 }
@@ -154,6 +157,7 @@ impl<'r> Trainer<'r> {
             begun_at,
             is_updating: false,
             saving,
+            stops: OnceLock::new(),
         })
     }
 
@@ -333,12 +337,23 @@ impl<'r> Trainer<'r> {
             state,
             companions: self.config.run.model.clone(),
             images: self.config.training.images.clone(),
+            stops: self.stops()?,
         };
         let best = best::step(&self.extra);
         self.saving = Saving::begin(self.ranks, dev, &self.store, best, snapshot)?;
         self.saved_step = Some(self.step);
         self.cadence.saved();
         Ok(())
+    }
+
+    /// Returns the end tokens of the written models, if the initial model's `generation_config.json` lacks one. Reads its
+    /// tokenizer once. Only rank 0 writes the file.
+    fn stops(&self) -> Result<Option<Arc<[u32]>>> {
+        if let Some(known) = self.stops.get() {
+            return Ok(known.clone());
+        }
+        let found = if self.leads() { missing_stops(&self.config.run.model)? } else { None };
+        Ok(self.stops.get_or_init(|| found).clone())
     }
 
     /// Returns the state of the run (step, seed, device, versions) without the values in `extra`.
@@ -389,7 +404,7 @@ impl<'r> Trainer<'r> {
             // The masters of adapters are divided among the ranks. The checkpoint has all of them.
             if best == self.step && config.optimizer.lora.is_none() {
                 model.save(dev, folder, model.layout.dtype)?;
-                copy_companions(&config.run.model, folder, &config.training.images)?;
+                copy_with_stops(&config.run.model, folder, &config.training.images, self.stops()?.as_deref())?;
             } else {
                 self.store.copy_model(best, folder)?;
             }

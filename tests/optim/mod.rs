@@ -94,8 +94,14 @@ impl Rank {
             configs: vec![("config.json", "{}\n".to_owned())],
             weights: weights(&layout, layout.dtype, self.optimizer.own()),
         };
-        let snapshot =
-            Snapshot { model, optimizer, state: state(step), companions: "none".into(), images: Default::default() };
+        let snapshot = Snapshot {
+            model,
+            optimizer,
+            state: state(step),
+            companions: "none".into(),
+            images: Default::default(),
+            stops: None,
+        };
         let saving = Saving::begin(ranks, &mut self.dev, store, None, snapshot)?;
         let Some(mut saving) = saving else { return Ok(()) };
         saving.poll(ranks)?;

@@ -165,7 +165,7 @@ fn first_answer_tag(text: &str) -> Option<&str> {
 }
 
 /// Returns the content of the last `<answer>...</answer>`.
-pub(super) fn last_answer_tag(text: &str) -> Option<&str> {
+pub fn last_answer_tag(text: &str) -> Option<&str> {
     let (before, _) = text.rsplit_once("</answer>")?;
     before.rsplit_once("<answer>").map(|(_, content)| content)
 }
@@ -230,9 +230,8 @@ pub fn format_score(response: &str, mode: Mode, format: Format) -> f64 {
         Format::ThinkAnswer => is_think_answer(whole),
         Format::ThinkBoxed => return think_boxed_format_score(whole),
         Format::ThinkAnswerBoxed if mode == Mode::Strict => {
-            let masked = without_escaped_braces(answer_text);
             let has_box = |text: &str| boxes(text).iter().any(|b| !python::strip(b).is_empty());
-            is_think_answer(whole) || has_box(answer_text) || has_box(&masked)
+            is_think_answer(whole) || has_box(answer_text) || has_box(&without_escaped_braces(answer_text))
         }
         Format::ThinkAnswerBoxed => {
             let boxed = boxes(answer_text).last().is_some_and(|b| !b.is_empty());

@@ -1,12 +1,15 @@
 //! Repairs a teacher's answer into the format `<think>T</think><answer>A</answer>`.
 
+use omr_verify::extract::last_answer_tag;
+
 use crate::data::answer::between;
 use crate::reward::Mode;
 
-/// Returns `<think>T</think><answer>A</answer>` with the first reasoning and an answer of a response, and nothing else:
-/// its first answer, or in strict mode the last one behind the reasoning, if there is one, which may quote others. A missing `<think>` is inserted at the start if there is a `</think>`; otherwise the text before the
-/// last answer is enclosed in `<think>` tags. `<tool_call>` is removed. Errors with the short name of what is missing: the
-/// reasoning or the answer.
+/// Returns `<think>T</think><answer>A</answer>` with the first reasoning and one answer of a response, and nothing else.
+/// In strict mode, this is the last answer after the reasoning, because the reasoning may quote others. In compat mode, or
+/// without an answer there, it is the first one. A missing `<think>` is inserted at the start if there is a `</think>`;
+/// otherwise the text before the last answer is enclosed in `<think>` tags. `<tool_call>` is removed. Errors with the short
+/// name of what is missing: the reasoning or the answer.
 pub fn repair(response: &str, mode: Mode) -> Result<String, &'static str> {
     let mut text = response.replace("<tool_call>", "");
     if !text.contains("<think>") {
@@ -18,9 +21,8 @@ pub fn repair(response: &str, mode: Mode) -> Result<String, &'static str> {
         }
     }
     let think = between(&text, "<think>", "</think>").ok_or("no_think")?;
-    let behind = text.split_once("</think>").filter(|_| mode == Mode::Strict).map(|(_, behind)| behind);
-    let closed = behind.and_then(|behind| behind.rsplit_once("</answer>"));
-    let last = closed.and_then(|(before, _)| Some(before.rsplit_once("<answer>")?.1));
+    let after = text.split_once("</think>").filter(|_| mode == Mode::Strict);
+    let last = after.and_then(|(_, after)| last_answer_tag(after));
     let answer = last.or_else(|| between(&text, "<answer>", "</answer>")).ok_or("no_answer")?;
     Ok(format!("<think>{think}</think><answer>{answer}</answer>"))
 }

@@ -50,9 +50,8 @@ impl RlJob {
             shares.named().iter().for_each(|(name, share)| metrics.set(&format!("critic/score/{name}"), *share));
             warnings.extend(shares.warning());
         }
-        let best = rollouts().map(|rollout| rollout.score.acc_score).fold(0.0, f64::max);
-        let has_right = rollouts().any(|rollout| rollout.score.acc_score == 1.0);
-        if self.config.adv_estimator == AdvEstimator::Raft && !has_right && best > 0.0 {
+        let is_any = |of: fn(f64) -> bool| rollouts().any(|rollout| of(rollout.score.acc_score));
+        if self.config.adv_estimator == AdvEstimator::Raft && !is_any(|acc| acc == 1.0) && is_any(|acc| acc > 0.0) {
             warnings.push("raft trains on answers with acc_score 1, and no answer has it".to_owned());
         }
         if !warnings.is_empty() && !std::mem::replace(&mut run.warned, true) {
