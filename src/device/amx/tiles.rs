@@ -2,7 +2,9 @@
 
 use std::marker::PhantomData;
 
-use super::block::{Block, PANEL_BYTES, ROWS, STEP, TILE, TILE_BYTES};
+use super::block::{Block, ROWS, STEP, TILE};
+#[cfg(target_arch = "x86_64")]
+use super::block::{PANEL_BYTES, TILE_BYTES};
 use super::twin;
 use crate::device::isa::Isa;
 
