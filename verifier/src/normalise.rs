@@ -3,7 +3,7 @@
 
 use crate::lexicon::{Kind, look, rows};
 use crate::python;
-use regex::Regex;
+use regex::{Captures, Match, Regex};
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
@@ -11,23 +11,40 @@ use std::sync::LazyLock;
 /// members.
 pub(crate) const JOIN: char = '\u{1}';
 
+/// Maximum length in bytes of the name of an equation after a wide space.
+const MAX_NAME: usize = 24;
+
 /// Returns the text in normalised notation. Signs and commands that are not in the table stay as they are.
 pub fn normalise(text: &str) -> Cow<'_, str> {
     let plain = if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(ascii(&parted(text))) };
     if plain.contains(['\\', '{', '~']) { Cow::Owned(commands(&plain)) } else { plain }
 }
 
-/// Puts spaces around the known words and the numbers of Chinese text, which has no spaces.
+/// Puts spaces around the known words and the numbers of Chinese text, which has no spaces. Between values or formulas,
+/// "and" and "or" become English.
 fn parted(text: &str) -> Cow<'_, str> {
     static WORDS: LazyLock<Regex> = LazyLock::new(|| {
-        let kinds = [Kind::Denial, Kind::Joint, Kind::Marker, Kind::Modifier, Kind::Scale, Kind::Shows];
+        let kinds =
+            [Kind::Conjunction, Kind::Denial, Kind::Joint, Kind::Marker, Kind::Modifier, Kind::Scale, Kind::Shows];
         let forms = kinds.into_iter().flat_map(rows).flat_map(|row| row.1.iter().copied().chain([row.0]));
         let mut forms: Vec<&str> =
             forms.filter(|form| form.starts_with(is_han)).chain(["平方", "立方", "每"]).collect();
         forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
         Regex::new(&format!("{}|[!-~]+", forms.join("|"))).expect("words without special signs")
     });
-    if text.contains(is_han) { WORDS.replace_all(text, " $0 ") } else { Cow::Borrowed(text) }
+    let sign = |c: char| c.is_ascii_graphic();
+    let between = |word: Match| {
+        text[..word.start()].trim_end().ends_with(sign) && text[word.end()..].trim_start().starts_with(sign)
+    };
+    let spaced = |found: &Captures| {
+        let word = found.get(0).expect("the whole match");
+        match look(Kind::Conjunction, word.as_str()) {
+            None => format!(" {} ", word.as_str()),
+            Some(joint) if between(word) => format!(" {joint} "),
+            Some(_) => word.as_str().to_owned(),
+        }
+    };
+    if text.contains(is_han) { WORDS.replace_all(text, spaced) } else { Cow::Borrowed(text) }
 }
 
 /// Returns true for a Chinese character.
@@ -128,6 +145,13 @@ fn command<'a>(out: &mut String, text: &'a str) -> &'a str {
         out.push('\\');
         out.push_str(&text[..end]);
         return &text[end..];
+    }
+    if matches!(name, "quad" | "qquad") {
+        // A wide space separates equations, as in "a = 1 \quad b = 2".
+        let next = rest[..rest.floor_char_boundary(MAX_NAME)].split_once('=').map_or("", |(next, _)| next.trim());
+        let is_name = next.chars().all(|c| c.is_ascii_alphanumeric() || "\\_{}".contains(c)) && !next.is_empty();
+        out.push(if is_name && !next.starts_with("\\text") { ',' } else { ' ' });
+        return rest;
     }
     if look(Kind::Hidden, name).is_some() {
         out.push(' ');

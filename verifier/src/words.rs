@@ -80,7 +80,7 @@ pub fn same(a: &str, b: &str) -> bool {
 }
 
 /// Returns false if two words differ in case and the case matters. It matters in short words with capitals (CO and Co,
-/// AA and Aa). "yes" and "YES" are equal.
+/// AA and Aa, mgR and mgr). "yes" and "YES" are equal.
 fn case_agrees(a: &str, b: &str) -> bool {
     fn words(t: &str) -> Vec<&str> {
         t.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty() && *w != "text").collect()
@@ -93,7 +93,8 @@ fn case_agrees(a: &str, b: &str) -> bool {
                 && w.len() == 2
                 && (capital(v) && capital(w) || v.to_lowercase().chars().all(|c| v.to_lowercase().starts_with(c)));
             let mixed = |w: &str| capital(w.get(1..).unwrap_or_default()) && w.contains(char::is_lowercase);
-            let distinct = (mixed(v) && mixed(w)) || (short && polar(v).is_none());
+            let is_symbol = v.len() <= 4 && (mixed(v) || mixed(w));
+            let distinct = is_symbol || (mixed(v) && mixed(w)) || (short && polar(v).is_none());
             v == w || !distinct
         })
 }
@@ -189,13 +190,16 @@ pub(crate) fn polar_answer(text: &str) -> Option<Option<&'static str>> {
     let rest = &text[end..];
     let others = || rest.split(|c: char| !c.is_alphabetic()).filter(|w| w.len() > 1).take(3).filter_map(polar);
     let sentence = rest.trim_start_matches(['*', '"', ')']);
+    // The letters are a symbol of a formula: T/2, NO_2, f(x).
+    let letter = end == 1 && sentence.trim_start().starts_with(['=', '+', '-', '/', '>', '(']);
+    let symbol = letter || sentence.starts_with(['_', '^']);
     // "true" and "false" may be adjectives of a following noun.
     let adjective = matches!(polarity, "true" | "false") && sentence.trim_start().starts_with(char::is_alphabetic);
     let noun = polarity == "no" && sentence.starts_with(' ') && sentence.trim_start().starts_with(char::is_lowercase);
     if rest.contains('?') || others().any(|o| o != polarity) {
         return Some(None);
     }
-    if adjective || noun { None } else { Some(Some(polarity)) }
+    if adjective || noun || symbol { None } else { Some(Some(polarity)) }
 }
 
 /// Returns true if two words are the same word, in the singular or the plural.

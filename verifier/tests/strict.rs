@@ -53,6 +53,14 @@ fn strict_accepts_the_same_value_written_otherwise() {
         ("1/3", "0.333333"),
         ("16\\pi", "\\pi(16)"),
         ("y(0)+1", "1+y(0)"),
+        ("x=1或x=2", "x=2或x=1"),
+        ("2或-1", "-1, 2"),
+        ("a=1, b=2", "a=1 \\quad b=2"),
+        ("小明和小红", "小明和小红"),
+        ("60 W", "60W"),
+        ("5", "5个"),
+        ("No", "No - it does not."),
+        ("T", "True"),
     ];
     for (gold, answer) in pairs {
         assert!(equal(gold, answer), "{gold:?} and {answer:?}: {:?}", verify(gold, answer, Mode::Strict));
@@ -78,6 +86,13 @@ fn strict_refuses_another_value() {
         ("10^{-36}", "10^{-37}"),
         ("10^{29}", "10^{29}+1"),
         ("2x+1", "2x-1"),
+        ("x=1或x=2", "x=2"),
+        ("a=1 \\quad b=2", "a=3 \\quad b=2"),
+        ("T", "T/2"),
+        ("NO", "NO_2"),
+        ("mgR", "mgr"),
+        ("AaBb", "aabb"),
+        ("60 W", "60V"),
         ("yes", "no"),
         ("Tokyo", "Tokyo, Japan"),
         ("1 - \\frac{1}{e}", "1 + \\frac{1}{e}"),

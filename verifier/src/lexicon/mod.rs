@@ -34,6 +34,8 @@ kinds! {
     Command "command",
     /// Words that begin the condition of a value: `when`, `for all`.
     Condition "condition",
+    /// Chinese words between two values.
+    Conjunction "conjunction",
     /// Signs, codes and names of currencies.
     Currency "currency",
     /// Words that negate a statement: `not`, `except`, `wrong`.

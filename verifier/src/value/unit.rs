@@ -256,7 +256,11 @@ pub(crate) fn thing(words: &str) -> Option<String> {
     let more = [Denial, Modifier, Joint, Reason, Way, Shows, Cardinal, Scale, Option, Month];
     let says_more = |w: &str| more.iter().any(|kind| lexicon::is(*kind, w));
     let kept: Vec<&str> = words.split_whitespace().filter(|w| !lexicon::is(Idle, w)).collect();
-    let plain = |w: &&str| w.chars().count() > 1 && w.chars().all(|c| c.is_alphabetic() || c == '-') && !says_more(w);
+    let plain = |w: &&str| {
+        (w.chars().count() > 1 || w.starts_with(is_han))
+            && w.chars().all(|c| c.is_alphabetic() || c == '-')
+            && !says_more(w)
+    };
     if kept.is_empty() || kept.len() > MAX_WORDS || !kept.iter().all(plain) {
         return None;
     }
