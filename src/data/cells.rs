@@ -6,7 +6,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch, StructArray, downcast_integer_ar
 use arrow_schema::DataType;
 use serde_json::{Map, Value};
 
-use crate::data::fields::{Fields, RawImage};
+use crate::data::fields::{Fields, RawImage, SIZES};
 use crate::data::names::Names;
 
 /// Returns a readable name for a type, without distinctions that only Arrow makes.
@@ -130,6 +130,11 @@ fn image(array: &dyn Array, i: usize) -> RowResult<RawImage> {
         return Err(format!("found type {}, expected structs of `bytes` and `path`", array.data_type()));
     };
     let column = |name: &str| group.column_by_name(name).filter(|c| !is_null(c, i));
+    if let Some(size) = SIZES.iter().find(|name| column(name).is_some()) {
+        return Err(format!(
+            "{size} of an image, expected image_min_pixels and image_max_pixels of the config instead"
+        ));
+    }
     let wrong = |c: &ArrayRef| format!("`bytes` has type {}, expected binary", c.data_type());
     let bytes = column("bytes").map(|c| bytes(c, i).ok_or_else(|| wrong(c))).transpose()?.map(Into::into);
     let path = ["path", "image", "url"].into_iter().find_map(|name| text(column(name)?, i)).map(str::to_owned);

@@ -164,6 +164,9 @@ pub(super) fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) 
     misfit(&at.place, format!("{} in `{name}`", kind(value)), expected)
 }
 
+/// Sizes of a single image or video, which Qwen's tools read. Here the config's sizes hold for all images.
+pub(super) const SIZES: [&str; 4] = ["min_pixels", "max_pixels", "resized_height", "resized_width"];
+
 /// Creates the error of columns that cannot be read as a row.
 pub(super) fn misfit(place: &str, found: impl Into<String>, expected: &str) -> BadRow {
     BadRow::of(Reason::WrongColumns)(Error::input(place, found, expected))

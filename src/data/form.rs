@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::data::answer::{between, take_answers};
 use crate::data::fields::{
-    RawImage, RowContext, given, given_in, misfit, plain, role, scalar, string, structured, wrong,
+    RawImage, RowContext, SIZES, given, given_in, misfit, plain, role, scalar, string, structured, wrong,
 };
 use crate::data::folder::decode_data_url;
 use crate::data::{BadRow, ImageSource, Reason, Row, RowResult, choices, forms, text_of, unread};
@@ -149,12 +149,22 @@ fn label(
     Ok(ground_truth.filter(|label| !label.trim().is_empty()))
 }
 
+/// Fails if an image has a size of its own.
+fn without_size(at: &RowContext, name: &str, image: &Value) -> RowResult<()> {
+    let size = SIZES.iter().find(|key| given_in(image, key).is_some());
+    let found = |key| {
+        misfit(&at.place, format!("{key} in {name}"), "image_min_pixels and image_max_pixels of the config instead")
+    };
+    size.map_or(Ok(()), |key| Err(found(key)))
+}
+
 /// Reads the entries of an `images` value in JSON: structs with base64 `bytes` and `path`, plain urls, or a single one
 /// of these.
 pub fn json_images(value: &Value, at: &RowContext) -> RowResult<Vec<RawImage>> {
     let one = |value: &Value| match value {
         Value::String(url) => Ok(RawImage { bytes: None, path: Some(url.clone()) }),
         Value::Object(map) => {
+            without_size(at, "images", value)?;
             let bytes = match map.get("bytes") {
                 None | Some(Value::Null) => None,
                 Some(Value::String(text)) => Some(base64(at, text)?.into()),
@@ -250,6 +260,7 @@ impl Found<'_> {
             kind @ ("image_url" | "image") => {
                 // LLaMA-Factory v1 has the url in `value`, transformers in `url` or `path`.
                 let value = ["image_url", "image", "value", "url", "path"].iter().find_map(|key| given_in(part, key));
+                without_size(at, name, part)?;
                 match value.map(|v| v.get("url").unwrap_or(v)) {
                     Some(Value::String(url)) => self.by_url.push(url.clone()),
                     None if kind == "image" => self.by_part += 1,
@@ -265,6 +276,7 @@ impl Found<'_> {
     /// Reads a part `{type: video, video: [frames], fps}`.
     fn video(&mut self, name: &str, part: &Value) -> RowResult<Part> {
         let at = self.at;
+        without_size(at, name, part)?;
         let frames = match given_in(part, "video") {
             Some(frames @ Value::Array(_)) => json_images(frames, at)?,
             Some(other) => {

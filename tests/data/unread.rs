@@ -333,3 +333,14 @@ fn an_image_beside_an_empty_list_or_in_a_part_of_transformers_is_read() {
         assert_eq!(loaded(&[json!({"messages": turns})], "").unwrap()[0].images.len(), 1, "{key}");
     }
 }
+
+#[test]
+fn sizes_of_a_single_image_are_refused() {
+    let image = json!({"type": "image", "image": "0.png", "max_pixels": 1000});
+    let turns = json!([{"role": "user", "content": [image]}, {"role": "assistant", "content": "5"}]);
+    let column = json!({"question": "What is it?", "answer": "5", "images": [{"path": "0.png", "resized_height": 28}]});
+    for (row, key) in [(json!({"messages": turns}), "max_pixels"), (column, "resized_height")] {
+        let error = loaded(&[row], "").unwrap_err();
+        assert!(["rows.jsonl row 1", key, "image_max_pixels"].iter().all(|part| error.contains(part)), "{error}");
+    }
+}
