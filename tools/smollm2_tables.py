@@ -94,7 +94,7 @@ def differences():
 def claims():
     """Returns the table of methods of RL with one seed."""
     one = {cell["method"]: cell for cell in cells() if (cell["task"], cell["seed"]) == ("chain_sum", 1)}
-    out = ["Sums, seed 1. With 500 questions, differences below about 6 points are within noise:", "",
+    out = ["Sums, seed 1. With 500 questions, differences below about 6 points are within noise, and seeds differ by up to 6 points (GSPO):", "",
            "| method | accuracy | reward of the last ten steps | tokens of a response | clipped |", "| --- | --- | --- | --- | --- |"]
     for method, (name, _) in CLAIMS.items():
         if method in one:
@@ -107,16 +107,21 @@ def claims():
 
 
 def kinds():
-    """Returns the table of greedy accuracies by the kind of a sum."""
-    out = ["Greedy accuracy on sums in percent, by kind. Some older runs have no such record, so the seeds differ:", ""]
-    names = {"addition": "additions", "difference": "differences of 0 or more", "negative": "negative differences"}
+    """Returns the tables of greedy accuracies by the kind of a question."""
+    names = {"addition": "additions", "difference": "differences of 0 or more", "negative": "negative differences",
+             "digit": "a factor of one digit", "round": "else a factor that ends in 0", "other": "other products"}
     # A claim that is also a method of the table has the name of the table.
     methods = {**{method: name for method, (name, _) in CLAIMS.items()}, **METHODS}
-    found = [cell for cell in cells() if cell["task"] == "chain_sum" and "kinds" in cell]
-    first = {cell["method"]: cell for cell in sorted(found, key=lambda cell: -cell["seed"])}
-    out += [f"| | {' | '.join(f'{names[kind]} ({n})' for kind, (_, n) in found[0]['kinds'].items())} |", "| --- | --- | --- | --- |"]
-    shares = lambda cell: " | ".join(f"{100 * share:.1f}" for share, _ in cell["kinds"].values())  # noqa: E731
-    return out + [f"| {name}, seed {first[method]['seed']} | {shares(first[method])} |" for method, name in methods.items() if method in first]
+    out = ["Greedy accuracy in percent, by kind. Some older runs have no such record, so the seeds differ:"]
+    for task, title in [("chain_sum", "sums"), ("products", "products")]:
+        found = [cell for cell in cells() if cell["task"] == task and "kinds" in cell]
+        first = {cell["method"]: cell for cell in sorted(found, key=lambda cell: -cell["seed"])}
+        of = {kind: name for kind, name in names.items() if kind in found[0]["kinds"]}
+        head = [f"{name} ({found[0]['kinds'][kind][1]})" for kind, name in of.items()]
+        out += ["", f"| {title} | {' | '.join(head)} |", "| --- " * (len(of) + 1) + "|"]
+        shares = lambda cell: " | ".join(f"{100 * cell['kinds'][kind][0]:.1f}" for kind in of)  # noqa: E731
+        out += [f"| {name}, seed {first[method]['seed']} | {shares(first[method])} |" for method, name in methods.items() if method in first]
+    return out
 
 
 def scorers():
