@@ -138,5 +138,11 @@ pub fn labelled(text: &str) -> Option<(char, &str)> {
         None => return None,
     };
     let option = python::strip(option).trim_start_matches("\\ ");
-    (!option.is_empty()).then_some((letter, option))
+    // "C: 5, D: 6" and "(I) 12; (II) 30" are several labels.
+    let is_label = |&(at, _): &(usize, char)| {
+        let (mark, next) = (option[at + 1..].chars().next(), option[at + 1..].chars().nth(1));
+        mark == Some(')') || (matches!(mark, Some('.' | ':')) && next.is_some_and(|c| !c.is_alphabetic()))
+    };
+    let several = standing(option).iter().any(is_label) || (letter == 'I' && option.contains("(II)"));
+    (!option.is_empty() && !several).then_some((letter, option))
 }

@@ -32,7 +32,7 @@ fn parted(text: &str) -> Cow<'_, str> {
         forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
         Regex::new(&format!("{}|[!-~]+", forms.join("|"))).expect("words without special signs")
     });
-    let sign = |c: char| c.is_ascii_graphic();
+    let sign = |c: char| !is_han(c);
     let between = |word: Match| {
         text[..word.start()].trim_end().ends_with(sign) && text[word.end()..].trim_start().starts_with(sign)
     };
@@ -149,8 +149,11 @@ fn command<'a>(out: &mut String, text: &'a str) -> &'a str {
     if matches!(name, "quad" | "qquad") {
         // A wide space separates equations, as in "a = 1 \quad b = 2".
         let next = rest[..rest.floor_char_boundary(MAX_NAME)].split_once('=').map_or("", |(next, _)| next.trim());
-        let is_name = next.chars().all(|c| c.is_ascii_alphanumeric() || "\\_{}".contains(c)) && !next.is_empty();
-        out.push(if is_name && !next.starts_with("\\text") { ',' } else { ' ' });
+        let is_name = next.chars().all(|c| c.is_ascii_alphanumeric() || "\\_{}()'".contains(c))
+            && next.starts_with(|c: char| c.is_ascii_alphabetic() || c == '\\')
+            && !next.starts_with("\\text");
+        let before = out[out.floor_char_boundary(out.len().saturating_sub(2 * MAX_NAME))..].trim_end();
+        out.push(if is_name && before.contains('=') && !before.ends_with('&') { ',' } else { ' ' });
         return rest;
     }
     if look(Kind::Hidden, name).is_some() {

@@ -133,7 +133,12 @@ impl Sides<'_> {
         if choice::letters(self.gold).is_some() && self.answer.contains(" or ") {
             return verdict(false);
         }
-        if let Some((letter, text)) = choice::labelled(self.gold).filter(|_| question::options(self.gold).is_empty()) {
+        // "F - mg" is a formula.
+        let is_formula = self.gold.get(1..).is_some_and(|t| t.starts_with(" - "));
+        if let Some((letter, text)) = choice::labelled(self.gold)
+            && !is_formula
+            && question::options(self.gold).is_empty()
+        {
             let named = choice::letter(self.answer).or_else(|| choice::labelled(self.answer).map(|l| l.0));
             return match named {
                 Some(named) => verdict(named == letter),
@@ -234,13 +239,22 @@ fn european(text: &str) -> Option<String> {
     known.then(|| format!("{head}{sign}{}{point}{tail}", groups.concat()))
 }
 
-/// Tries a comma between digits as a decimal point. Returns the reason if this reading makes the answers equal.
+/// Tries a comma between digits as a decimal point, and letters directly behind a number as a unit if the other answer
+/// has one. Returns the reason if such a reading makes the answers equal.
 fn other_readings(gold: &str, x: &Value, answer: &str, y: &Value, steps: &Steps) -> Option<&'static str> {
     for (text, other) in [(gold, y), (answer, x)] {
         if let Some(plain) = european(text)
             && value::equal(&value::parse(&plain, true, steps), other, steps).equal
         {
             return Some("equal with a decimal comma");
+        }
+        let joint = |pair: &[u8]| (pair[0].is_ascii_digit() || pair[0] == b'}') && pair[1].is_ascii_alphabetic();
+        if matches!(other.unnamed(), Value::Scalar(_, Some(_)))
+            && let Some(at) = text.as_bytes().windows(2).position(joint)
+            && let spaced = format!("{} {}", &text[..=at], &text[at + 1..])
+            && value::equal(&value::parse(&spaced, true, steps), other, steps).equal
+        {
+            return Some("equal amounts with a unit");
         }
     }
     None

@@ -165,6 +165,14 @@ pub(crate) fn doubt(gold: &str, answer: &str, clause: &str) -> Option<&'static s
     {
         return Some("`and` in place of `or`, or the reverse");
     }
+    let condition = |text: &str| {
+        let found = lexicon::find(Kind::Condition, text).into_iter();
+        let (_, end) = found.rev().find(|f| text[..f.0].trim_end().ends_with(','))?;
+        Some(text[end..].chars().filter(|c| c.is_alphanumeric()).collect::<String>())
+    };
+    if condition(gold).zip(condition(answer)).is_some_and(|(a, b)| a != b) {
+        return Some("another condition");
+    }
     let ways = |text: &str| -> Vec<&str> {
         let found = lexicon::find(Kind::Way, text);
         found.into_iter().filter_map(|f| lexicon::look(Kind::Way, &text[f.0..f.1])).collect()
@@ -191,8 +199,8 @@ pub(crate) fn polar_answer(text: &str) -> Option<Option<&'static str>> {
     let others = || rest.split(|c: char| !c.is_alphabetic()).filter(|w| w.len() > 1).take(3).filter_map(polar);
     let sentence = rest.trim_start_matches(['*', '"', ')']);
     // The letters are a symbol of a formula: T/2, NO_2, f(x).
-    let letter = end == 1 && sentence.trim_start().starts_with(['=', '+', '-', '/', '>', '(']);
-    let symbol = letter || sentence.starts_with(['_', '^']);
+    let operator = sentence.starts_with('(') || sentence.trim_start().starts_with(['=', '+', '-', '/', '>']);
+    let symbol = (end == 1 && operator) || sentence.starts_with(|c: char| "_^".contains(c) || c.is_ascii_digit());
     // "true" and "false" may be adjectives of a following noun.
     let adjective = matches!(polarity, "true" | "false") && sentence.trim_start().starts_with(char::is_alphabetic);
     let noun = polarity == "no" && sentence.starts_with(' ') && sentence.trim_start().starts_with(char::is_lowercase);

@@ -73,7 +73,7 @@ pub enum Value {
 
 impl Value {
     /// Returns the value without its name, if it has one.
-    fn unnamed(&self) -> &Value {
+    pub(crate) fn unnamed(&self) -> &Value {
         if let Value::Assignment(_, value) = self { value } else { self }
     }
 

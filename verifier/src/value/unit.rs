@@ -257,7 +257,7 @@ pub(crate) fn thing(words: &str) -> Option<String> {
     let says_more = |w: &str| more.iter().any(|kind| lexicon::is(*kind, w));
     let kept: Vec<&str> = words.split_whitespace().filter(|w| !lexicon::is(Idle, w)).collect();
     let plain = |w: &&str| {
-        (w.chars().count() > 1 || w.starts_with(is_han))
+        (w.chars().count() > 1 || (w.starts_with(is_han) && !"多余半".contains(*w)))
             && w.chars().all(|c| c.is_alphabetic() || c == '-')
             && !says_more(w)
     };

@@ -28,14 +28,6 @@ pub(crate) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, st
 
 /// Compares an amount that has a unit with one that has none.
 fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
-    // The parser reads 60W as a product, because it may be algebra. Here the other side has a unit.
-    if let Expr::Mul(factors) = b
-        && let [amount, Expr::Var(sign)] = factors.as_slice()
-        && !amount.has_variables()
-        && let Some(own) = Unit::named(sign)
-    {
-        return measured(a, unit, amount, &own, steps);
-    }
     match unit {
         // 50% equals 0.5. It also equals 50, because the question may ask for percent. But 0.5% does not equal 0.5.
         Unit::Percent => {

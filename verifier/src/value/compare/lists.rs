@@ -1,7 +1,7 @@
 //! Compares matrices and vectors with their names and components, and compares the members of lists, sets and systems
 //! of equations.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
 use crate::steps::Steps;
 use crate::value::Value;
@@ -57,8 +57,16 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
                     return Some(ordered(&values(a), &values(b), steps));
                 }
             }
+            // R = 5, r = 3 differs from R = 3, r = 5.
+            let (x, y) = (by_name(a), by_name(b));
+            if is_system(a) && is_system(b) && x.keys().eq(y.keys()) {
+                let same = x.values().zip(y.values()).all(|(x, y)| equal(x, y, steps).equal);
+                return Some(outcome(same, "equal by name", "different members"));
+            }
             // In a list of yes and no, the order matters.
-            let is_polar = |l: &[Value]| l.iter().any(|v| matches!(v, Value::Text(t) if words::polar(t).is_some()));
+            let says = |t: &str| words::polar(t).is_some() && !matches!(t, "t" | "f");
+            let word = |v: &Value| matches!(v, Value::Text(t) | Value::Scalar(Expr::Var(t), None) if says(t));
+            let is_polar = |l: &[Value]| l.iter().any(word);
             Some(if is_polar(a) && is_polar(b) { ordered(a, b, steps) } else { unordered(a, b, steps) })
         }
         (Value::List(a) | Value::Set(a), Value::List(b) | Value::Set(b)) => {
@@ -116,9 +124,12 @@ pub(crate) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(F
 
 /// Returns true if every member is an assignment and all names are distinct.
 fn is_system(items: &[Value]) -> bool {
-    let name = |v: &Value| if let Value::Assignment(name, _) = v { Some(name.clone()) } else { None };
-    let names: Option<HashSet<String>> = items.iter().map(name).collect();
-    names.is_some_and(|names| names.len() == items.len())
+    by_name(items).len() == items.len()
+}
+
+/// Returns the assignments by their names.
+fn by_name(items: &[Value]) -> BTreeMap<&str, &Value> {
+    items.iter().filter_map(|v| if let Value::Assignment(name, _) = v { Some((&**name, v)) } else { None }).collect()
 }
 
 pub(crate) fn ordered(a: &[Value], b: &[Value], steps: &Steps) -> Comparison {

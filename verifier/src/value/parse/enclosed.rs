@@ -1,12 +1,13 @@
 //! Parses sets, tuples and intervals in brackets, and environments of rows.
 
+use crate::lexicon::Kind;
 use crate::steps::Steps;
 use crate::value::Value;
 use crate::value::exact::exact;
 use crate::value::expr::Expr;
-use crate::value::lex::{Tok, Token, is, shown};
-use crate::value::parse::relation::{name_of, variable_of};
-use crate::value::parse::{MAX_ITEMS, Reader, is_comma, names, nesting, one_or_list, outside, split};
+use crate::value::lex::{Tok, Token, shown};
+use crate::value::parse::relation::{name_of, relation_sign, variable_of};
+use crate::value::parse::{MAX_ITEMS, Reader, is_comma, is_kind, names, nesting, one_or_list, outside, split};
 use crate::value::region::{Region, Span};
 
 impl Reader<'_> {
@@ -18,11 +19,24 @@ impl Reader<'_> {
             return None;
         }
         let row = |t: &Tok| matches!(t, Tok::Cmd(c) if c == "\\" || c == "cr");
-        let inside: Vec<Token> = tokens[1..tokens.len() - 1].iter().filter(|t| !is(Some(t), '&')).cloned().collect();
-        let rows = split(&inside, row)?;
-        let rows: Vec<&[Token]> = rows.into_iter().filter(|r| !r.is_empty()).collect();
-        let items: Option<Vec<Value>> = rows.into_iter().map(|r| self.value(r, depth + 1)).collect();
+        let rows = split(&tokens[1..tokens.len() - 1], row)?;
+        let rows = rows.into_iter().filter(|r| !r.is_empty());
+        let items: Option<Vec<Value>> = rows.map(|r| self.row(r, depth + 1)).collect();
         Some(items.and_then(one_or_list))
+    }
+
+    /// Parses an equation, or a value with its condition: `x^2 & \text{if } x > 0`.
+    fn row(&self, tokens: &[Token], depth: usize) -> Option<Value> {
+        let parts = split(tokens, |t| *t == Tok::Sym('&'))?;
+        if let [value, condition] = parts.as_slice()
+            && !value.is_empty()
+            && value.iter().all(|t| relation_sign(&t.tok).is_none())
+            && relation_sign(&condition.first()?.tok).is_none()
+        {
+            let said = condition.iter().take_while(|t| is_kind(&t.tok, Kind::Condition)).count();
+            return Some(Value::Tuple(vec![self.value(value, depth)?, self.value(&condition[said..], depth)?]));
+        }
+        self.value(&parts.concat(), depth)
     }
 
     /// Parses a set, tuple or interval that takes up all of `tokens`.

@@ -68,6 +68,13 @@ pub(crate) fn variable_of(tokens: &[Token]) -> Option<String> {
     }
 }
 
+/// Returns true for a number before a name, as in the middle of "a = 1 b = 2".
+fn ends_in_name(part: &[Token]) -> bool {
+    let plain = |c: &str| matches!(c, "\\" | "cr" | "frac");
+    let unnamed = |t: &Token| matches!(&t.tok, Tok::Cmd(c) if plain(c)) || matches!(t.tok, Tok::Num(_) | Tok::Sym(_));
+    matches!(part, [number @ .., name] if name.spaced && !unnamed(name) && !number.is_empty() && number.iter().all(unnamed))
+}
+
 /// Returns the name on the left of an assignment: `x`, `x_1`, `f(x)`, `f^{-1}(x)`, `(x, y)`, or a few words.
 pub(crate) fn name_of(tokens: &[Token]) -> Option<String> {
     let words = tokens.iter().filter(|t| matches!(t.tok, Tok::Word(_))).count();
@@ -166,6 +173,9 @@ impl Reader<'_> {
             return self.value(last, depth + 1);
         }
         if let Some(name) = name_of(first) {
+            if parts[1..parts.len() - 1].iter().any(|part| ends_in_name(part)) {
+                return None;
+            }
             let value = self.value(last, depth + 1)?;
             return Some(assign(first, name, value));
         }
