@@ -64,17 +64,10 @@ fn scale(p: f32, n: i32) -> f32 {
     p * pow2(half) * pow2(n.wrapping_sub(half))
 }
 
-/// Clamps `x` to `low..=high`; NaN stays NaN.
-#[inline(always)]
-fn hold(x: f32, low: f32, high: f32) -> f32 {
-    let x = if x < low { low } else { x };
-    if x > high { high } else { x }
-}
-
 /// Computes 2^x, within 1 ulp. Minus infinity gives 0; overflow gives infinity.
 #[inline(always)]
 pub fn exp2(x: f32) -> f32 {
-    let x = hold(x, -150.0, 129.0);
+    let x = x.clamp(-150.0, 129.0);
     let (whole, n) = nearest(x);
     let f = x - whole;
     scale(poly(&EXP2, f).mul_add(f, 1.0), n)
@@ -83,7 +76,7 @@ pub fn exp2(x: f32) -> f32 {
 /// Computes e^x, within 1.1 ulp. Minus infinity gives 0; overflow gives infinity.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    let x = hold(x, -104.0, 89.0);
+    let x = x.clamp(-104.0, 89.0);
     let (whole, n) = nearest(x * LOG2_E);
     let r = whole.mul_add(-LN_2_LOW, whole.mul_add(-LN_2, x));
     let p = (poly(&EXP, r) * r).mul_add(r, r) + 1.0;

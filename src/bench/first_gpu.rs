@@ -96,7 +96,8 @@ pub fn run(options: &Options, machine: &Machine, variant: &str) -> Result<String
         let line = record.put(i, outcome, begun.elapsed())?;
         machine.observer.note(&format!("{name}: {line}"));
         machine.observer.step(i as u64 + 1, &[]);
-        is_lost |= kind == Kind::Cuda && line.starts_with("failed") && !kit.gpu_works()?;
+        is_lost |=
+            kind == Kind::Cuda && line.starts_with("failed") && kit.rows(MMA_SYNC, "rms_norm", CANARY)?.1.is_some();
     }
     machine.observer.end();
     record.complete()
@@ -222,11 +223,6 @@ impl Kit<'_> {
             return Ok(outcome);
         }
         Ok(not_run("no model shape fits into the memory"))
-    }
-
-    /// True if the GPU runs a small kernel.
-    fn gpu_works(&mut self) -> Result<bool> {
-        Ok(self.rows(MMA_SYNC, "rms_norm", CANARY)?.1.is_none())
     }
 
     /// Answers questions, and compares the answers with those of transformers.

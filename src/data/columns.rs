@@ -186,7 +186,8 @@ impl Table {
         let (rows, bytes) = (group.num_rows() as usize, group.total_byte_size().max(0) as u128);
         let file = files::open(&self.path).map_err(Error::io(&self.path))?;
         let longest = declared::longest(&self.path, number, group, &self.roots, file)?;
-        let rows = unit_rows(bytes, rows).min(MOST_UNIT_BYTES / longest).max(1);
+        let fitting = (UNIT_BYTES as u128 * rows as u128 / bytes.max(1)).clamp(1, UNIT_ROWS as u128) as usize;
+        let rows = fitting.min(MOST_UNIT_BYTES / longest).max(1);
         Ok(*self.at_once[number].get_or_init(|| rows))
     }
 
@@ -276,11 +277,6 @@ impl RowSource for Table {
     fn copy(&self, observer: &dyn Observer) -> Result<()> {
         self.make_copy(observer)
     }
-}
-
-/// Returns the number of rows to decode at once if `rows` rows take `bytes`.
-fn unit_rows(bytes: u128, rows: usize) -> usize {
-    (UNIT_BYTES as u128 * rows as u128 / bytes.max(1)).clamp(1, UNIT_ROWS as u128) as usize
 }
 
 /// Formats the parquet reader's error for `len` rows from `first` on. Only the text after the last `error: ` of the

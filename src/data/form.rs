@@ -151,11 +151,8 @@ fn label(
 
 /// Fails if an image has a size of its own.
 fn without_size(at: &RowContext, name: &str, image: &Value) -> RowResult<()> {
-    let size = SIZES.iter().find(|key| given_in(image, key).is_some());
-    let found = |key| {
-        misfit(&at.place, format!("{key} in {name}"), "image_min_pixels and image_max_pixels of the config instead")
-    };
-    size.map_or(Ok(()), |key| Err(found(key)))
+    let Some(size) = SIZES.iter().find(|key| given_in(image, key).is_some()) else { return Ok(()) };
+    Err(misfit(&at.place, format!("{size} in {name}"), "image_min_pixels and image_max_pixels of the config instead"))
 }
 
 /// Reads the entries of an `images` value in JSON: structs with base64 `bytes` and `path`, plain urls, or a single one

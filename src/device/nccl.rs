@@ -11,7 +11,6 @@
 
 use std::error::Error as _;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::fmt;
 use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -74,7 +73,8 @@ pub struct Library {
 pub type UniqueId = [u8; 128];
 
 /// A failed call, with NCCL's description of the error.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{call}: NCCL's error {code}: {message}")]
 pub struct Fault {
     call: &'static str,
     code: Code,
@@ -85,12 +85,6 @@ impl Fault {
     /// Returns true if the loss of another rank can cause this error.
     pub fn is_of_a_peer(&self) -> bool {
         matches!(self.code, REMOTE_ERROR | SYSTEM_ERROR)
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: NCCL's error {}: {}", self.call, self.code, self.message)
     }
 }
 

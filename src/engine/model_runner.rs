@@ -337,7 +337,7 @@ impl ModelRunner {
 
     /// Computes the hidden rows `[T, D]` of the step's tokens, and stores their keys and values in the cache.
     fn decode(&self, model: &Model, dev: &mut Device, tape: &mut Tape, inputs: &StepInputs) -> Result<Var> {
-        let x = model.embed_ids(tape, dev, inputs.input_ids)?;
+        let x = tape.embedding(dev, inputs.input_ids, None, model.decoder.embed_tokens)?;
         let mut vision = Vec::new();
         // A decode step, which is captured, has no images.
         if let Some((from, to)) = inputs.vision {

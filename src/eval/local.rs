@@ -165,14 +165,7 @@ pub fn generate_answers(
 /// Groups the missing answers into requests. Each request is a pair: the number of its first answer, and its number of
 /// consecutive answers. The greedy answer is a request of its own.
 fn runs(missing: &[usize], greedy: usize) -> Vec<(usize, usize)> {
-    let mut runs: Vec<(usize, usize)> = Vec::new();
-    for &k in missing {
-        match runs.last_mut() {
-            Some((first, n)) if *first + *n == k && *first >= greedy => *n += 1,
-            _ => runs.push((k, 1)),
-        }
-    }
-    runs
+    missing.chunk_by(|&k, &next| next == k + 1 && k >= greedy).map(|run| (run[0], run.len())).collect()
 }
 
 #[cfg(test)]

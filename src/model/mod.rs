@@ -234,12 +234,6 @@ impl Model {
         tape.embedding(dev, ids, segments, self.decoder.embed_tokens)
     }
 
-    /// Does the same as [`Model::embed`] for ids `[T]` u32 that are already checked and on the device. Does not support
-    /// backward.
-    pub fn embed_ids(&self, tape: &mut Tape, dev: &mut Device, input_ids: Tensor) -> Result<Var> {
-        tape.embedding(dev, input_ids, None, self.decoder.embed_tokens)
-    }
-
     /// Computes the token rows of the images, one image after another, into `out` `[M, vision_width]`. Returns `out` as
     /// consecutive values, one for each chunk of images.
     pub fn encode_images(

@@ -134,11 +134,8 @@ impl Sides<'_> {
             return verdict(false);
         }
         // "F - mg" is a formula.
-        let is_formula = self.gold.get(1..).is_some_and(|t| t.starts_with(" - "));
-        if let Some((letter, text)) = choice::labelled(self.gold)
-            && !is_formula
-            && question::options(self.gold).is_empty()
-        {
+        let is_option = |_: &_| self.gold.get(1..4) != Some(" - ") && question::options(self.gold).is_empty();
+        if let Some((letter, text)) = choice::labelled(self.gold).filter(is_option) {
             let named = choice::letter(self.answer).or_else(|| choice::labelled(self.answer).map(|l| l.0));
             return match named {
                 Some(named) => verdict(named == letter),

@@ -108,6 +108,7 @@ impl Client {
     /// Returns the reply to one request. Returns an error if the server refuses everything, if too many requests in a
     /// row failed, or if a verdict cannot be stored.
     pub async fn ask(&self, request: &Request<'_>) -> Result<Reply> {
+        let is_verdict = |reply: &Reply| matches!(Ruling::of(reply, Mode::Strict), Ruling::Said(_));
         self.send(request, request.payload(&self.0.config)?.to_string(), is_verdict).await
     }
 
@@ -185,9 +186,4 @@ impl Client {
             }),
         }
     }
-}
-
-/// Returns true if the reply is a verdict in both modes. Other replies are not stored.
-fn is_verdict(reply: &Reply) -> bool {
-    matches!(Ruling::of(reply, Mode::Strict), Ruling::Said(_))
 }

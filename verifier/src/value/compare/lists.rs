@@ -49,19 +49,19 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
     }
     match (gold, answer) {
         (Value::List(a), Value::List(b)) => {
-            // Compares "x = 1, y = 2" with "1, 2" in the order in which they are written.
-            if is_system(a) != is_system(b) {
-                let values = |l: &[Value]| l.iter().map(|v| v.unnamed().clone()).collect::<Vec<_>>();
-                let plain = |l: &[Value]| l.iter().all(|v| !matches!(v, Value::Assignment(..)));
-                if plain(a) || plain(b) {
+            let (x, y) = (by_name(a), by_name(b));
+            match (x.len() == a.len(), y.len() == b.len()) {
+                // Compares "x = 1, y = 2" with "1, 2" in the order in which they are written.
+                (true, false) | (false, true) if x.is_empty() || y.is_empty() => {
+                    let values = |l: &[Value]| l.iter().map(|v| v.unnamed().clone()).collect::<Vec<_>>();
                     return Some(ordered(&values(a), &values(b), steps));
                 }
-            }
-            // R = 5, r = 3 differs from R = 3, r = 5.
-            let (x, y) = (by_name(a), by_name(b));
-            if is_system(a) && is_system(b) && x.keys().eq(y.keys()) {
-                let same = x.values().zip(y.values()).all(|(x, y)| equal(x, y, steps).equal);
-                return Some(outcome(same, "equal by name", "different members"));
+                // R = 5, r = 3 differs from R = 3, r = 5.
+                (true, true) if x.keys().eq(y.keys()) => {
+                    let same = x.values().zip(y.values()).all(|(x, y)| equal(x, y, steps).equal);
+                    return Some(outcome(same, "equal by name", "different members"));
+                }
+                _ => {}
             }
             // In a list of yes and no, the order matters.
             let says = |t: &str| words::polar(t).is_some() && !matches!(t, "t" | "f");
@@ -122,12 +122,7 @@ pub(crate) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(F
     Some((all(gold)?, all(answer)?))
 }
 
-/// Returns true if every member is an assignment and all names are distinct.
-fn is_system(items: &[Value]) -> bool {
-    by_name(items).len() == items.len()
-}
-
-/// Returns the assignments by their names.
+/// Returns the assignments by their names. All members of a system are assignments with distinct names.
 fn by_name(items: &[Value]) -> BTreeMap<&str, &Value> {
     items.iter().filter_map(|v| if let Value::Assignment(name, _) = v { Some((&**name, v)) } else { None }).collect()
 }
