@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 /// members.
 pub(crate) const JOIN: char = '\u{1}';
 
-/// Maximum length in bytes of the name of an equation after a wide space.
+/// Maximum length in characters of the name of an equation after a wide space.
 const MAX_NAME: usize = 24;
 
 /// Returns the text in normalised notation. Signs and commands that are not in the table stay as they are.
@@ -148,12 +148,14 @@ fn command<'a>(out: &mut String, text: &'a str) -> &'a str {
     }
     if matches!(name, "quad" | "qquad") {
         // A wide space separates equations, as in "a = 1 \quad b = 2".
-        let next = rest[..rest.floor_char_boundary(MAX_NAME)].split_once('=').map_or("", |(next, _)| next.trim());
+        let ahead: String = rest.chars().take(MAX_NAME).collect();
+        let next = ahead.split_once('=').map_or("", |(next, _)| next.trim());
         let is_name = next.chars().all(|c| c.is_ascii_alphanumeric() || "\\_{}()'".contains(c))
             && next.starts_with(|c: char| c.is_ascii_alphabetic() || c == '\\')
             && !next.starts_with("\\text");
-        let before = out[out.floor_char_boundary(out.len().saturating_sub(2 * MAX_NAME))..].trim_end();
-        out.push(if is_name && before.contains('=') && !before.ends_with('&') { ',' } else { ' ' });
+        let mut before = out.chars().rev().take(2 * MAX_NAME).skip_while(|c| *c == ' ').peekable();
+        let follows_equation = before.peek() != Some(&'&') && before.any(|c| c == '=');
+        out.push(if is_name && follows_equation { ',' } else { ' ' });
         return rest;
     }
     if look(Kind::Hidden, name).is_some() {
