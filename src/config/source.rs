@@ -67,6 +67,9 @@ pub fn load_for<C: Config>(
     let mut place = Place { file: file.map(Path::to_owned), overridden: Default::default() };
     let mut tree = file.map_or(Ok(json!({})), |file| read_tree(file, &place))?;
     if let Some(recorded) = recorded {
+        if file == Some(recorded) {
+            forget_draft(&mut tree);
+        }
         keep_older::<C>(&mut tree, &read_tree(recorded, &Place::default())?)?;
     }
     let overrides = overrides.iter().map(|text| parse_override(text)).collect::<Result<Vec<_>>>()?;
@@ -101,6 +104,12 @@ fn read_tree(file: &Path, place: &Place) -> Result<Value> {
     let text = files::read_config(file).map_err(Error::io(file))?;
     let value = parse(&text).map_err(|what| Error::format(file, what))?;
     Ok(super::table::entries(place, "", &value)?.cloned().unwrap_or_default().into())
+}
+
+/// Removes the key `draft`, which configs of older runs contain. It changed no result.
+fn forget_draft(tree: &mut Value) {
+    let group = if tree.get("rl").is_some() { "/rl/rollout" } else { "/rollout" };
+    tree.pointer_mut(group).and_then(Value::as_object_mut).map(|rollout| rollout.remove("draft"));
 }
 
 /// Sets the keys that are missing in both `tree` and `recorded` to their value in older runs.
