@@ -96,6 +96,7 @@ pub fn run(options: &Options, machine: &Machine, variant: &str) -> Result<String
         let line = record.put(i, outcome, begun.elapsed())?;
         machine.observer.note(&format!("{name}: {line}"));
         machine.observer.step(i as u64 + 1, &[]);
+        // A lost GPU does not run a small kernel, either.
         is_lost |=
             kind == Kind::Cuda && line.starts_with("failed") && kit.rows(MMA_SYNC, "rms_norm", CANARY)?.1.is_some();
     }

@@ -6,7 +6,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch, StructArray, downcast_integer_ar
 use arrow_schema::DataType;
 use serde_json::{Map, Value};
 
-use crate::data::fields::{Fields, RawImage, SIZES};
+use crate::data::fields::{Fields, RawImage, SIZE_OF_ALL, SIZES};
 use crate::data::names::Names;
 
 /// Returns a readable name for a type, without distinctions that only Arrow makes.
@@ -131,9 +131,7 @@ fn image(array: &dyn Array, i: usize) -> RowResult<RawImage> {
     };
     let column = |name: &str| group.column_by_name(name).filter(|c| !is_null(c, i));
     if let Some(size) = SIZES.iter().find(|name| column(name).is_some()) {
-        return Err(format!(
-            "{size} of an image, expected image_min_pixels and image_max_pixels of the config instead"
-        ));
+        return Err(format!("{size} of an image, expected {SIZE_OF_ALL}"));
     }
     let wrong = |c: &ArrayRef| format!("`bytes` has type {}, expected binary", c.data_type());
     let bytes = column("bytes").map(|c| bytes(c, i).ok_or_else(|| wrong(c))).transpose()?.map(Into::into);

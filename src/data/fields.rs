@@ -167,6 +167,9 @@ pub(super) fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) 
 /// Sizes of a single image or video, which Qwen's tools read. Here the config's sizes hold for all images.
 pub(super) const SIZES: [&str; 4] = ["min_pixels", "max_pixels", "resized_height", "resized_width"];
 
+/// The expectation in errors about [`SIZES`].
+pub(super) const SIZE_OF_ALL: &str = "image_min_pixels and image_max_pixels of the config instead";
+
 /// Creates the error of columns that cannot be read as a row.
 pub(super) fn misfit(place: &str, found: impl Into<String>, expected: &str) -> BadRow {
     BadRow::of(Reason::WrongColumns)(Error::input(place, found, expected))

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::data::answer::{between, take_answers};
 use crate::data::fields::{
-    RawImage, RowContext, SIZES, given, given_in, misfit, plain, role, scalar, string, structured, wrong,
+    RawImage, RowContext, SIZE_OF_ALL, SIZES, given, given_in, misfit, plain, role, scalar, string, structured, wrong,
 };
 use crate::data::folder::decode_data_url;
 use crate::data::{BadRow, ImageSource, Reason, Row, RowResult, choices, forms, text_of, unread};
@@ -152,7 +152,7 @@ fn label(
 /// Fails if an image has a size of its own.
 fn without_size(at: &RowContext, name: &str, image: &Value) -> RowResult<()> {
     let Some(size) = SIZES.iter().find(|key| given_in(image, key).is_some()) else { return Ok(()) };
-    Err(misfit(&at.place, format!("{size} in {name}"), "image_min_pixels and image_max_pixels of the config instead"))
+    Err(misfit(&at.place, format!("{size} in {name}"), SIZE_OF_ALL))
 }
 
 /// Reads the entries of an `images` value in JSON: structs with base64 `bytes` and `path`, plain urls, or a single one

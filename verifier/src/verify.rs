@@ -240,19 +240,21 @@ fn european(text: &str) -> Option<String> {
 /// has one. Returns the reason if such a reading makes the answers equal.
 fn other_readings(gold: &str, x: &Value, answer: &str, y: &Value, steps: &Steps) -> Option<&'static str> {
     for (text, other) in [(gold, y), (answer, x)] {
-        if let Some(plain) = european(text)
-            && value::equal(&value::parse(&plain, true, steps), other, steps).equal
-        {
+        let equals = |reading: String| value::equal(&value::parse(&reading, true, steps), other, steps).equal;
+        if european(text).is_some_and(equals) {
             return Some("equal with a decimal comma");
         }
-        let joint = |pair: &[u8]| (pair[0].is_ascii_digit() || pair[0] == b'}') && pair[1].is_ascii_alphabetic();
-        if matches!(other.unnamed(), Value::Scalar(_, Some(_)))
-            && let Some(at) = text.as_bytes().windows(2).position(joint)
-            && let spaced = format!("{} {}", &text[..=at], &text[at + 1..])
-            && value::equal(&value::parse(&spaced, true, steps), other, steps).equal
-        {
+        let measured = matches!(other.unnamed(), Value::Scalar(_, Some(_)));
+        if measured && with_space(text).is_some_and(equals) {
             return Some("equal amounts with a unit");
         }
     }
     None
+}
+
+/// Puts a space between a number and the letters directly behind it: `5m/s` becomes `5 m/s`.
+fn with_space(text: &str) -> Option<String> {
+    let joint = |pair: &[u8]| (pair[0].is_ascii_digit() || pair[0] == b'}') && pair[1].is_ascii_alphabetic();
+    let at = text.as_bytes().windows(2).position(joint)?;
+    Some(format!("{} {}", &text[..=at], &text[at + 1..]))
 }

@@ -19,8 +19,7 @@ impl Reader<'_> {
             return None;
         }
         let row = |t: &Tok| matches!(t, Tok::Cmd(c) if c == "\\" || c == "cr");
-        let rows = split(&tokens[1..tokens.len() - 1], row)?;
-        let rows = rows.into_iter().filter(|r| !r.is_empty());
+        let rows = split(&tokens[1..tokens.len() - 1], row)?.into_iter().filter(|r| !r.is_empty());
         let items: Option<Vec<Value>> = rows.map(|r| self.row(r, depth + 1)).collect();
         Some(items.and_then(one_or_list))
     }
