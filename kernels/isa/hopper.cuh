@@ -9,7 +9,6 @@
 #include "isa/elect.cuh"
 #include "isa/registers.cuh"
 #include "isa/cluster.cuh"
-#include "isa/grid.cuh"
 #include "isa/wgmma.cuh"
 #else
 #include "emu/fence.h"
@@ -18,6 +17,5 @@
 #include "emu/elect.h"
 #include "emu/registers.h"
 #include "emu/cluster.h"
-#include "emu/grid.h"
 #include "emu/wgmma.h"
 #endif

@@ -358,7 +358,7 @@ pub fn mutate_sites_on(
 }
 
 /// Functions of `kernels/isa/` that order threads or copies. [`mutate_sites`] skips the calls of these functions.
-const WRAPPERS: [&str; 32] = [
+const WRAPPERS: [&str; 31] = [
     "sync_cta",
     "sync_named",
     "arrive_named",
@@ -387,7 +387,6 @@ const WRAPPERS: [&str; 32] = [
     "cluster_arrive",
     "cluster_wait",
     "mbarrier_arrive_at",
-    "grid_dependency_wait",
     "wgmma_fence",
     "wgmma_commit",
     "wgmma_wait",
