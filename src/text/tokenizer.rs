@@ -45,7 +45,7 @@ pub struct Tokenizer {
     longest: usize,
     /// Id of each single byte. Some tokenizers lack bytes that their training texts never had.
     byte_ids: [Option<u32>; 256],
-    /// Token that the post-processor puts before a text.
+    /// Token that Hugging Face puts before a text.
     bos: Option<u32>,
 }
 
@@ -57,9 +57,15 @@ impl Tokenizer {
         let file = if path.is_dir() { base_model::holder(path, FILE)?.join(FILE) } else { path.to_owned() };
         let json = allowed::read(&file).map_err(Error::io(&file))?;
         let config = file.with_file_name("tokenizer_config.json");
-        let added = files::if_exists(&config, allowed::read(&config))?;
-        let added = added.map_or(Ok(Vec::new()), |bytes| added_tokens(&bytes, &config))?;
-        Tokenizer::from_json(&json, &added, &file)
+        let settings = files::if_exists(&config, allowed::read(&config))?;
+        let settings = settings.map_or(Ok(Value::Null), |bytes| files::json::parse(&config, &bytes))?;
+        let tokenizer = Tokenizer::from_json(&json, &added_tokens(&settings, &config)?, &file)?;
+        // For this class, Hugging Face replaces the post-processor of the file by these settings (DeepSeek-R1-Distill).
+        let is_llama = settings["tokenizer_class"].as_str().is_some_and(|class| class.starts_with("LlamaTokenizer"));
+        let Some(adds) = settings["add_bos_token"].as_bool().filter(|_| is_llama) else { return Ok(tokenizer) };
+        let token = &settings["bos_token"];
+        let token = token.as_str().or_else(|| token["content"].as_str()).filter(|_| adds);
+        Ok(Tokenizer { bos: token.and_then(|token| tokenizer.bpe.token_to_id(token)), ..tokenizer })
     }
 
     fn from_json(json: &[u8], added: &[(u32, AddedToken)], file: &Path) -> Result<Tokenizer> {
@@ -136,7 +142,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Puts the token before `ids` that the post-processor of the file puts before a text, unless they begin with it.
+    /// Puts the token before `ids` that Hugging Face puts before a text, unless they begin with it.
     pub fn with_bos(&self, ids: Vec<u32>) -> Vec<u32> {
         if let Some(bos) = self.bos.filter(|bos| ids.first() != Some(bos)) { [&[bos][..], &ids].concat() } else { ids }
     }
@@ -147,7 +153,7 @@ impl Tokenizer {
     }
 
     /// Encodes the entire text. Truncation, padding and post-processors in the file are ignored, because they belong to
-    /// the application that saved the file ([`Tokenizer::with_bos`] adds the token of a post-processor).
+    /// the application that saved the file ([`Tokenizer::with_bos`] adds the first token).
     fn encode_with(&self, text: &str, added: &AddedVocabulary) -> tokenizers::Result<Vec<u32>> {
         let mut pieces = added.extract_and_normalize(self.bpe.get_normalizer(), text);
         if let Some(pre_tokenizer) = self.bpe.get_pre_tokenizer() {
@@ -268,8 +274,7 @@ pub(super) fn byte_chars() -> [char; 256] {
 }
 
 /// Reads the `added_tokens_decoder` of a `tokenizer_config.json`, sorted by id.
-fn added_tokens(config: &[u8], path: &Path) -> Result<Vec<(u32, AddedToken)>> {
-    let config: Value = files::json::parse(path, config)?;
+fn added_tokens(config: &Value, path: &Path) -> Result<Vec<(u32, AddedToken)>> {
     let mut tokens = Vec::new();
     for (id, entry) in config.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten() {
         let broken = |what: String| Error::format(path, format!("added_tokens_decoder.{id}: {what}"));

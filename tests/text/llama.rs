@@ -51,3 +51,28 @@ fn the_token_of_the_post_processor_begins_a_text_once() {
     assert_eq!(begins.with_bos(vec![id, 5]), [id, 5]);
     assert_eq!(tokenizer().with_bos(vec![5, 6]), [5, 6]);
 }
+
+/// DeepSeek-R1-Distill's `tokenizer.json` has no post-processor with the token.
+#[test]
+fn add_bos_token_of_a_llama_tokenizer_decides_about_the_first_token() {
+    const BOS: &str = "<|endoftext|>";
+    let id = tokenizer().id(BOS).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    write_tokenizer_dir(dir.path(), tokenizer(), CHAT_TEMPLATE).unwrap();
+    let path = dir.path().join("tokenizer_config.json");
+    let plain: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (class, adds, token, begins) in [
+        ("LlamaTokenizerFast", true, json!({"content": BOS}), true),
+        ("LlamaTokenizer", true, json!(BOS), true),
+        ("LlamaTokenizerFast", false, json!(BOS), false),
+        ("Qwen2Tokenizer", true, json!(BOS), false),
+    ] {
+        let mut config = plain.clone();
+        config["tokenizer_class"] = class.into();
+        config["add_bos_token"] = adds.into();
+        config["bos_token"] = token;
+        fs::write(&path, config.to_string()).unwrap();
+        let found = Tokenizer::load(dir.path()).unwrap().with_bos(vec![5, 6]);
+        assert_eq!(found[0] == id, begins, "{class} {adds}");
+    }
+}
