@@ -40,6 +40,9 @@ enum Turns {
 pub const QUESTION: &[&str] = &["problem", "question"];
 /// Names of the label, the preferred one first.
 pub const LABEL: &[&str] = &["answer", "ground_truth", "solution", "answers"];
+/// Columns with a worked solution, which SFT trains instead of the label beside it: those of OpenMathReasoning and
+/// OpenMathInstruct-2, and of DeepMath.
+const WORKED: &[&str] = &["generated_solution", "r1_solution_1"];
 /// Column with the reasoning that precedes an answer.
 const THINKING: &str = "thinking";
 /// Fields with the reasoning that precedes the content of a message, as in Qwen3's template and TRL.
@@ -148,7 +151,9 @@ impl RowForm {
             Message(_, columns) | Lines(_, columns) => columns,
         });
         let answers = self.trains_label || self.turns.iter().any(|turns| matches!(turns, Message("assistant", _)));
-        of_turns.chain(COMMON).chain(TEMPLATE).chain(LABEL).copied().chain(answers.then_some(THINKING)).collect()
+        let worked = if self.trains_label { WORKED } else { &[] };
+        let columns = of_turns.chain(COMMON).chain(TEMPLATE).chain(LABEL).chain(worked).copied();
+        columns.chain(answers.then_some(THINKING)).collect()
     }
 
     /// Returns the turns of a row as JSON messages `{role, content}`, each with its name for error messages.
@@ -173,6 +178,9 @@ impl RowForm {
                     if *role == "user" && self.turns.len() > 1 {
                         turns.iter_mut().for_each(|(_, turn)| mask(turn));
                     }
+                    if *role == "assistant" {
+                        add_thinking(&mut turns, thinking(fields));
+                    }
                     messages.extend(turns);
                 }
                 Lines(role, columns) => {
@@ -189,8 +197,9 @@ impl RowForm {
 
     /// Returns the answer that SFT trains on if the turns have none: the label, or the worked solution beside it.
     pub(super) fn reply(&self, fields: &Map<String, Value>, at: &RowContext) -> RowResult<Option<String>> {
-        let solution = given(fields, "solution").and_then(Value::as_str).filter(|text| !text.trim().is_empty());
-        let mut columns = solution.map(|_| &"solution").into_iter().chain(LABEL);
+        let text = |column: &str| given(fields, column)?.as_str().filter(|text| !text.trim().is_empty());
+        let solution = std::iter::once(&"solution").chain(WORKED).find(|column| text(column).is_some());
+        let mut columns = solution.into_iter().chain(LABEL);
         let column = columns.find(|column| given(fields, column).is_some()).filter(|_| self.trains_label);
         let Some(column) = column else { return Ok(None) };
         with_thinking(thinking(fields), at, scalar(at, column, &fields[*column])?).map(Some)
@@ -212,10 +221,23 @@ fn list(column: &str, value: Option<&Value>, at: &RowContext) -> RowResult<Vec<(
     Ok(turns.collect())
 }
 
+/// Gives the reasoning of a row to the last answer of its completion, unless the answer has its own.
+fn add_thinking(turns: &mut [(String, Value)], thinking: Option<(&str, &Value)>) {
+    let answer = turns.iter_mut().map(|(_, turn)| turn).rfind(|turn| is_answer(turn));
+    if let (Some(answer), Some((_, thinking))) = (answer, thinking)
+        && REASONING.iter().all(|key| given_in(answer, key).is_none())
+    {
+        answer[THINKING] = thinking.clone();
+    }
+}
+
+fn is_answer(turn: &Value) -> bool {
+    matches!(role(turn), Some("assistant" | "gpt"))
+}
+
 /// Leaves an assistant's turn out of the training, unless it states its own `loss`.
 fn mask(turn: &mut Value) {
-    let is_answer = matches!(role(turn), Some("assistant" | "gpt"));
-    if is_answer && LOSS.iter().all(|key| given_in(turn, key).is_none()) {
+    if is_answer(turn) && LOSS.iter().all(|key| given_in(turn, key).is_none()) {
         turn["loss"] = false.into();
     }
 }

@@ -13,7 +13,7 @@ use crate::data::{forms, unread};
 use crate::error::{Error, Result};
 
 /// Alternative names of columns, by their canonical names.
-const ALTERNATIVES: [(&str, &[&str]); 9] = [
+const ALTERNATIVES: [(&str, &[&str]); 10] = [
     ("id", &["ids", "qid"]),
     // OpenOrca.
     ("system", &["system_prompt"]),
@@ -23,6 +23,7 @@ const ALTERNATIVES: [(&str, &[&str]); 9] = [
     ("response", &["qwen3vl_235b_thinking_response"]),
     // DeepMath, OpenMathReasoning.
     ("answer", &["final_answer", "expected_answer"]),
+    ("thinking", &["reasoning_content"]),
     // Lists of right answers; the other name is A-OKVQA's.
     ("answers", &["direct_answers"]),
     ("answer_index", &["correct_choice_idx"]),

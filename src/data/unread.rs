@@ -27,6 +27,7 @@ const UNREAD: &[(&[&str], &str, &[&str])] = &[
     (&["audios", "audio"], "no audio, which is not supported", &[]),
     (&["objects"], "coordinates in the text: `objects` is not supported", QUESTION),
     (&["tools"], "a description in the system message: tools are not supported", QUESTION),
+    (&["chat_template_kwargs"], "the key chat_template_kwargs of the config, for all rows", &[]),
     (&["tools_kwargs", "tool_calls"], "no tools, which are not supported", &[]),
     (&["loss_weight", "loss_scale"], "`loss`, `weight` or `loss_weight` (0 or 1) in a message", &[]),
     (&[CHOSEN], NO_PREFERENCES, &["assistant"]),

@@ -272,6 +272,14 @@ fn a_worked_solution_is_trained_and_the_short_answer_beside_it_is_the_label() {
     let rows = loaded(&[row], "").unwrap();
     assert_eq!(text_of(&rows[0].trained_messages()[1]), "We add and get 5.");
     assert_eq!(rows[0].ground_truth.as_deref(), Some("5"));
+    for (solution, label) in [("generated_solution", "expected_answer"), ("r1_solution_1", "final_answer")] {
+        let row = json!({"problem": "What is 2 + 3?", solution: "<think>2 + 3</think> It is 5.", label: "5"});
+        let rows = loaded(&[row], "").unwrap();
+        assert_eq!(text_of(&rows[0].trained_messages()[1]), "<think>2 + 3</think> It is 5.");
+        assert_eq!(rows[0].ground_truth.as_deref(), Some("5"));
+        let unlabelled = json!({"problem": "What is 2 + 3?", solution: "long", label: null});
+        assert_eq!(loaded(&[unlabelled], "").unwrap()[0].ground_truth, None);
+    }
     // Rows without a solution, or with several, are trained on the answer.
     for solution in [json!(""), json!(["one way", "another"]), json!(null)] {
         let rows = loaded(&[json!({"problem": "What is 2 + 3?", "solution": solution, "answer": "5"})], "").unwrap();
@@ -332,6 +340,27 @@ fn an_image_beside_an_empty_list_or_in_a_part_of_transformers_is_read() {
         let turns = json!([{"role": "user", "content": content}, {"role": "assistant", "content": "5"}]);
         assert_eq!(loaded(&[json!({"messages": turns})], "").unwrap()[0].images.len(), 1, "{key}");
     }
+}
+
+#[test]
+fn the_reasoning_of_a_row_is_not_dropped_beside_a_completion_of_messages() {
+    let turn = |role: &str, text: &str| json!({"role": role, "content": text});
+    let completion = [turn("assistant", "Wait."), turn("user", "Yes?"), turn("assistant", "It is 6.")];
+    for key in ["thinking", "reasoning_content"] {
+        let row = json!({"prompt": [turn("user", "2 * 3?")], "completion": completion, key: "2 * 3 = 6"});
+        let texts: Vec<String> = loaded(&[row], "").unwrap()[0].messages.iter().map(text_of).collect();
+        assert_eq!(texts, ["2 * 3?", "Wait.", "Yes?", "<think>\n2 * 3 = 6\n</think>\n\nIt is 6."]);
+    }
+    let own = json!({"role": "assistant", "content": "It is 6.", "reasoning": "own"});
+    let row = json!({"prompt": "2 * 3?", "completion": [own], "thinking": "2 * 3 = 6"});
+    assert_eq!(text_of(&loaded(&[row], "").unwrap()[0].messages[1]), "<think>\nown\n</think>\n\nIt is 6.");
+}
+
+#[test]
+fn settings_of_the_template_in_a_row_are_not_ignored() {
+    let turns = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]);
+    let row = json!({"messages": turns, "chat_template_kwargs": {"enable_thinking": false}});
+    refused(&row, &["a value in `chat_template_kwargs`", "of the config"], ", columns: {chat_template_kwargs: ''}");
 }
 
 #[test]
