@@ -81,7 +81,8 @@ def call(function, row, keywords):
         return SKIPPED  # In TRL, a function that has nothing to say about a row.
     if result is None or isinstance(result, (str, list)):
         raise TypeError(f"{function.__name__} returned {result!r}, expected a number, or a dict with score")
-    return {"score": float(result)}
+    # A function of TRL may skip a row, so that the mean of `skipped` is the share of skipped rows.
+    return {"score": float(result), **({"skipped": 0.0} if "completions" in parameters else {})}
 
 
 def score(functions, row, keywords):
@@ -90,7 +91,8 @@ def score(functions, row, keywords):
     if len(results) == 1:
         return results[0]
     scores = {f.__name__: result["score"] for f, result in zip(functions, results) if result is not SKIPPED}
-    return {**scores, "score": sum(scores.values())} if scores else SKIPPED
+    skipped = {"skipped": 0.0} if any("skipped" in result for result in results) else {}
+    return {**scores, **skipped, "score": sum(scores.values())} if scores else SKIPPED
 
 
 def failure(error):

@@ -41,7 +41,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("ops", &["device", "tensor"]),
     ("image", &["hub::base_model", "config"]),
     ("text", &["hub::base_model", "image"]),
-    ("reward", &["config", "client", "answers"]),
+    ("reward", &["config", "client", "answers", "identity"]),
     ("data", &["hub::base_model", "config", "identity", "observe", "hub::local", "text", "image", "reward"]),
     ("task", &["config", "text", "image", "reward", "data"]),
     ("model", &["hub::base_model", "config", "identity", "observe", "device", "tensor", "ops", "image", "text"]),

@@ -11,9 +11,8 @@ const VARIABLES: [&str; 3] = ["acc", "reward", "format_reward_score"];
 /// Sums over the questions of one source.
 #[derive(Default)]
 pub struct SourceSums {
-    questions: usize,
-    /// Sums by section and name.
-    sums: BTreeMap<(&'static str, String), f64>,
+    /// Sums and numbers of questions by section and name.
+    sums: BTreeMap<(&'static str, String), (f64, usize)>,
 }
 
 impl SourceSums {
@@ -30,29 +29,34 @@ impl SourceSums {
         let values = [of(|a| a.score.acc_score), of(|a| a.score.score), of(|a| a.score.format_reward_score)];
         let votes: Vec<&str> = answers.iter().map(|a| a.score.predict_str.as_str()).collect();
         self.of_question(values, &votes, answers.iter().map(|a| a.output.token_ids.len()).sum());
-        // Further numbers of a reward program.
+        // Further numbers of a reward program. It may give a number for some of the answers only.
         for name in answers.iter().flat_map(|a| a.score.further.keys()).collect::<BTreeSet<_>>() {
-            let mean = answers.iter().filter_map(|a| a.score.further.get(name)).sum::<f64>() / answers.len() as f64;
-            *self.sums.entry(("val-aux", format!("{name}/mean@{}", answers.len()))).or_default() += mean;
+            let given: Vec<f64> = answers.iter().filter_map(|a| a.score.further.get(name).copied()).collect();
+            let mean = given.iter().sum::<f64>() / given.len() as f64;
+            self.add_value("val-aux", format!("{name}/mean@{}", answers.len()), mean);
         }
     }
 
     /// Adds a question with the values and votes of its answers and their total number of tokens.
     fn of_question(&mut self, values: [Vec<f64>; 3], votes: &[&str], tokens: usize) {
-        self.questions += 1;
-        let mut add = |section, name, value| *self.sums.entry((section, name)).or_default() += value;
         for (variable, values) in VARIABLES.iter().zip(&values) {
             for (name, value) in subsets::of_question(values, votes) {
                 let core = *variable == VARIABLES[0] && subsets::is_core(&name, values.len());
-                add(if core { "val-core" } else { "val-aux" }, format!("{variable}/{name}"), value);
+                self.add_value(if core { "val-core" } else { "val-aux" }, format!("{variable}/{name}"), value);
             }
         }
-        add("val-aux", "response_length/mean".to_owned(), tokens as f64 / votes.len() as f64);
+        self.add_value("val-aux", "response_length/mean".to_owned(), tokens as f64 / votes.len() as f64);
     }
 
-    /// Returns the means over the questions, under verl's names.
+    fn add_value(&mut self, section: &'static str, name: String, value: f64) {
+        let (sum, questions) = self.sums.entry((section, name)).or_default();
+        *sum += value;
+        *questions += 1;
+    }
+
+    /// Returns the means over the questions that have a value, under verl's names.
     pub fn named(&self, source: &str) -> impl Iterator<Item = (String, f64)> {
-        let mean = |sum: &f64| sum / self.questions as f64;
+        let mean = |(sum, questions): &(f64, usize)| sum / *questions as f64;
         self.sums.iter().map(move |((section, name), sum)| (format!("{section}/{source}/{name}"), mean(sum)))
     }
 }

@@ -37,6 +37,8 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Pool {
     submitted: Option<SyncSender<Submitted>>,
     workers: Vec<JoinHandle<()>>,
+    /// The command and its arguments.
+    pub command: Vec<String>,
 }
 
 /// A response to be scored.
@@ -60,7 +62,8 @@ impl Pool {
             let (queue, broken) = (queue.clone(), broken.clone());
             std::thread::spawn(move || process.work(&queue, &broken))
         };
-        Ok(Pool { workers: processes.into_iter().map(work).collect(), submitted: Some(submitted) })
+        let workers = processes.into_iter().map(work).collect();
+        Ok(Pool { workers, submitted: Some(submitted), command: config.command.clone() })
     }
 
     /// Submits `item` for scoring. Blocks while all processes are busy and the queue (two lines per process) is full.

@@ -82,5 +82,5 @@ pub fn all_zero<'a>(responses: impl Iterator<Item = (&'a str, &'a Score)>) -> Op
         true => String::new(),
         false => format!(", from which the answer {:?} is read", score.predict_str),
     };
-    Some(format!("all scores are 0, so nothing is learned from this step; such as the response {shown:?}{read}"))
+    Some(format!("all scores are 0, so the rewards teach nothing in this step; such as the response {shown:?}{read}"))
 }

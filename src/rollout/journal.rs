@@ -1,6 +1,6 @@
 //! The journal of a step's rollouts, `journal/STEP.jsonl`: one line with tokens and log-probs when a rollout ends, and
 //! one line when its score is known. A repeated step reads its rollouts from the journal. Therefore they are bitwise
-//! identical to the first ones, and no judge or reward process is called again.
+//! identical to the first ones, and no judge or unchanged reward process is called again.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -35,8 +35,12 @@ pub struct Journal {
     pub outputs: HashMap<Name, CompletionOutput>,
     /// The arithmetic of rollouts that were sampled with another arithmetic than that of this process.
     pub others: HashMap<Name, String>,
+    /// Hash of the files of the reward commands.
+    scored_by: String,
     /// The verdicts when the journal was opened.
     pub verdicts: HashMap<Name, (Score, Option<Ruling>)>,
+    /// Number of verdicts that are not used, because a file of a reward command has changed since.
+    pub outdated: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -56,6 +60,8 @@ enum Line {
         #[serde(flatten)]
         score: Score,
         judge: JournalVerdict,
+        #[serde(default)]
+        scored_by: String,
     },
 }
 
@@ -90,10 +96,18 @@ impl From<JournalVerdict> for Option<Ruling> {
 
 impl Journal {
     /// Opens the journal of `step` in the run folder `dir`. `run` describes the run and its state, and `arithmetic` the
-    /// device and its kernel variants, which new rollouts record. Journals with a different `run`, and lines that are
+    /// device and its kernel variants, which new rollouts record. `scored_by` is the hash of the files of the reward
+    /// commands, and verdicts with another hash are not used. Journals with a different `run`, and lines that are
     /// incomplete or altered, are ignored, and deleted from this rank's part. Each rank writes its own part of the journal
     /// and reads all parts, regardless of the number of ranks that wrote them.
-    pub fn open(dir: &Path, step: u64, rank: usize, run: &impl Serialize, arithmetic: String) -> Result<Journal> {
+    pub fn open(
+        dir: &Path,
+        step: u64,
+        rank: usize,
+        run: &impl Serialize,
+        arithmetic: String,
+        scored_by: String,
+    ) -> Result<Journal> {
         let path = dir.join(FOLDER).join(part(step, rank));
         let head = sealed(run)?;
         let mut found = Found::default();
@@ -111,9 +125,12 @@ impl Journal {
             files::write(&path, whole.as_bytes())?;
         }
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
-        let Found { outputs, arithmetics: mut others, verdicts } = found;
+        let Found { outputs, arithmetics: mut others, mut verdicts, scorers } = found;
         others.retain(|_, of| *of != arithmetic);
-        Ok(Journal { path, file, arithmetic, outputs, others, verdicts })
+        let all = verdicts.len();
+        verdicts.retain(|name, _| scorers[name].is_empty() || scorers[name] == scored_by);
+        let outdated = all - verdicts.len();
+        Ok(Journal { path, file, arithmetic, outputs, others, scored_by, verdicts, outdated })
     }
 
     /// Returns the number of rollouts that had ended when the journal was opened.
@@ -133,7 +150,8 @@ impl Journal {
 
     /// Records a verdict.
     pub fn add_verdict(&mut self, (prompt, rollout): Name, score: &Score, judge: Option<&Ruling>) -> Result<()> {
-        self.add(&Line::Scored { prompt, rollout, score: score.clone(), judge: judge.into() })
+        let (score, scored_by) = (score.clone(), self.scored_by.clone());
+        self.add(&Line::Scored { prompt, rollout, score, judge: judge.into(), scored_by })
     }
 
     fn add(&mut self, line: &Line) -> Result<()> {
@@ -149,6 +167,8 @@ struct Found {
     /// The arithmetic of each output.
     arithmetics: HashMap<Name, String>,
     verdicts: HashMap<Name, (Score, Option<Ruling>)>,
+    /// Hash of the files of the reward commands that gave each verdict.
+    scorers: HashMap<Name, String>,
 }
 
 /// Reads the `text` of a part. If it begins with `head`, adds its rollouts and verdicts to `found`. Returns `head`
@@ -165,8 +185,9 @@ fn known(text: &str, head: &str, found: &mut Found) -> String {
                 found.outputs.insert((prompt, rollout), output);
                 found.arithmetics.insert((prompt, rollout), arithmetic);
             }
-            Line::Scored { prompt, rollout, score, judge } => {
+            Line::Scored { prompt, rollout, score, judge, scored_by } => {
                 found.verdicts.insert((prompt, rollout), (score, judge.into()));
+                found.scorers.insert((prompt, rollout), scored_by);
             }
         }
     }

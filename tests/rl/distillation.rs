@@ -39,6 +39,17 @@ fn a_teacher_moves_its_student_with_the_same_bits_however_the_run_is_made() {
 }
 
 #[test]
+fn a_student_without_a_score_is_not_said_to_learn_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = with(&config(dir.path()), |config| config.total_training_steps = Some(1));
+    let out = dir.path().join("out");
+    let (done, notes) = super::stopped::resume(&out, &config, u64::MAX);
+    done.unwrap();
+    assert_eq!(Outcome::of(&out).figures("critic/score/max"), [0.0]);
+    assert!(!notes.contains("all scores are 0"), "{notes}");
+}
+
+#[test]
 fn a_student_that_is_its_teacher_has_no_gradient() {
     let dir = tempfile::tempdir().unwrap();
     let config = with(&config(dir.path()), |config| {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::Float64Type;
+use arrow_array::types::{Float64Type, UInt32Type};
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
 use omr::config::rl::{FilterGroupsConfig, OverlongBufferConfig};
@@ -269,6 +269,11 @@ fn every_mode_makes_its_steps() {
             }
             let prompts = run.figures("train/num_gen_batches").iter().sum::<f64>() * 4.0;
             assert_eq!(run.figures("training/epoch")[1], prompts / 12.0);
+            // The tokens of all responses count, also of groups that were left out.
+            let sampled = run.figures("training/num_response_tokens").iter().sum::<f64>();
+            let lengths = |step| rollouts(&out, step).column_by_name("response_length").unwrap().clone();
+            let kept = |step| lengths(step).as_primitive::<UInt32Type>().values().iter().sum::<u32>() as f64;
+            assert!(prompts > 8.0 && sampled > kept(1) + kept(2), "{prompts} {sampled}");
         }
         if config.overlong_buffer.enable {
             // verl's `token_level_scores` contain the penalty.

@@ -113,6 +113,32 @@ fn rollouts_are_in_the_journal_while_a_slow_command_scores_others() {
     assert_eq!(journals(&out)["1"].len(), 16);
 }
 
+/// A user who mends a reward function and continues had scores of both versions in one step.
+#[test]
+fn scores_of_a_reward_program_that_was_changed_since_are_computed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RlConfig { total_training_steps: Some(1), ..rl_config(dir.path()) };
+    let (out, file) = (dir.path().join("out"), dir.path().join("reward.sh"));
+    let run = |script: &str, looks: u64| {
+        fs::write(&file, format!("while read -r line; do {script}; done")).unwrap();
+        let command = vec!["sh".to_owned(), file.to_str().unwrap().to_owned()];
+        let command = ScorerConfig { command, workers: 1, ..ScorerConfig::default() };
+        let scorer = Scorer::new(config.reward.mode, None, &command, "reward", None, || unreachable!("no judge"));
+        let observer = StopAfter { looks, looked: AtomicU64::new(0), notes: Mutex::default() };
+        let job = RlJob::new(&out, config.clone(), Arc::new(scorer.unwrap())).unwrap();
+        let done = job.run(&mut device(1), &observer);
+        (done, observer.notes.into_inner().unwrap().join("\n"))
+    };
+    let slow = r#"sleep 0.5; printf '{"score": 100}\n'"#;
+    assert!(matches!(run(slow, 16 + 20).0, Err(Error::Stopped)));
+    let (done, notes) = run(slow, 16 + 20);
+    assert!(done.is_err() && !notes.contains("computed again"), "the same program: {notes}");
+    let (done, notes) = run(r#"printf '{"score": 1}\n'"#, u64::MAX);
+    done.unwrap();
+    assert!(notes.contains("scores of the journal are computed again, because a file of the reward"), "{notes}");
+    assert_eq!(Outcome::of(&out).figures("critic/score/max"), [1.0]);
+}
+
 #[test]
 fn a_journal_that_was_changed_or_is_anothers_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();

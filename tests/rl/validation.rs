@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use omr::config::validation::ValKwargs;
-use omr::config::{RlConfig, SftConfig, ValidationConfig};
+use omr::config::{RlConfig, ScorerConfig, SftConfig, ValidationConfig};
 use omr::data::{Form, read, write};
 use omr::device::Target;
 use omr::eval::validation;
@@ -101,6 +101,28 @@ fn the_best_checkpoint_stays_and_a_stopped_run_has_the_same_figures() {
     assert_eq!(kept, wanted, "{figures:?}");
     let summary: serde_json::Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
     assert_eq!((&summary["best_global_step"], &summary["best_metric"]), (&best.into(), &highest.into()));
+}
+
+/// Answers without a number are not counted as 0 in validation, nor in training.
+#[test]
+fn a_number_that_a_reward_program_gives_for_some_answers_is_the_mean_of_these() {
+    let dir = tempfile::tempdir().unwrap();
+    let validation = ValidationConfig { val_tasks: Vec::new(), val_max_samples: None, ..validation(dir.path()) };
+    let config = rl_config(dir.path());
+    let config = RlConfig { total_training_steps: Some(1), test_freq: Some(1), validation, ..config };
+    let script = r#"while read -r _; do echo '{"score": 1, "seen": 3}'; read -r _; echo '{"score": 0}'; done"#;
+    let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    let command = ScorerConfig { command, workers: 1, ..ScorerConfig::default() };
+    let scorer = Scorer::new(Mode::Strict, None, &command, "reward", None, || unreachable!("no judge")).unwrap();
+    let scorer = std::sync::Arc::new(scorer);
+    let out = dir.path().join("out");
+    let mut job = RlJob::new(&out, config.clone(), scorer.clone()).unwrap();
+    job.common.validation = validation::rl(&config, &job.common, scorer, None).unwrap();
+    job.run(&mut device(1), &omr::observe::Silent).unwrap();
+    let run = Outcome::of(&out);
+    assert_eq!(run.metrics[1]["critic/score/seen/mean"], 3.0);
+    assert_eq!(run.figures("val-aux/mine/seen/mean@2"), [3.0; 2]);
+    assert_eq!(run.figures("val-aux/mine/reward/mean@2"), [0.5; 2]);
 }
 
 #[test]

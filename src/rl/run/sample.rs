@@ -11,6 +11,7 @@ use crate::engine::{EngineConfig, FinishReason, draft};
 use crate::error::{Error, Result};
 use crate::llm;
 use crate::observe::Observer;
+use crate::reward::judge;
 use crate::rl::domains::domain;
 use crate::rl::experience::Experience;
 use crate::rl::group::Group;
@@ -33,6 +34,10 @@ pub(super) struct Batch {
     pub consumed: u64,
     /// Number of generation batches.
     pub num_gen_batches: usize,
+    /// Number of tokens of all responses, also of groups that dynamic sampling leaves out.
+    pub sampled_tokens: usize,
+    /// Verdicts of the judge about all responses.
+    pub judge: judge::Summary,
     /// Weight of the KL divergence in the rewards of the next step, if it is adaptive.
     pub kl_coef: Option<f64>,
     /// Number of prompts of each domain that were drawn, with `per_batch_domain_weights`.
@@ -55,6 +60,8 @@ impl RlJob {
             groups: Vec::new(),
             consumed: trainer.samples_consumed,
             num_gen_batches: 0,
+            sampled_tokens: 0,
+            judge: judge::Summary::new(self.scorer.judge().unwrap_or_default()),
             kl_coef: None,
             drawn: BTreeMap::new(),
             stats: SchedulerStats::default(),
@@ -72,11 +79,17 @@ impl RlJob {
         // The other ranks create their journals only after the folder is cleared.
         trainer.ranks.await_all("the journal of a step", &[])?;
         let (step, rank, run) = (trainer.step + 1, trainer.ranks.rank(), trainer.state(dev).without_arithmetic());
-        let journal = Journal::open(&self.common.dir, step, rank, &run, dev.arithmetic())?;
+        let journal = Journal::open(&self.common.dir, step, rank, &run, dev.arithmetic(), self.scorer.files_hash())?;
         if journal.ended() > 0 {
             let ended = journal.ended();
             observer.note(&format!(
                 "step {step}: {ended} finished rollouts are read from the journal and not generated again"
+            ));
+        }
+        if journal.outdated > 0 {
+            let outdated = journal.outdated;
+            observer.note(&format!(
+                "step {step}: {outdated} scores of the journal are computed again, because a file of the reward command has changed"
             ));
         }
         Ok(journal)
@@ -186,6 +199,8 @@ impl RlJob {
     pub(super) fn score(&self, mut groups: Vec<Group>, rollouts: Vec<Rollout>, batch: &mut Batch) {
         let (config, buffer) = (&self.config, &self.config.overlong_buffer);
         for (i, rollout) in rollouts.into_iter().enumerate() {
+            batch.sampled_tokens += rollout.output.token_ids.len();
+            batch.judge.count(rollout.judge.as_ref());
             let group = &mut groups[i / config.rollout.n];
             let penalty = match buffer.enable {
                 true => overlong::penalty(buffer, config.max_response_length, rollout.output.token_ids.len()),

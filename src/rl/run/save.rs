@@ -9,7 +9,7 @@ use crate::config::AdvEstimator;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, thumbnail};
-use crate::reward::judge::{self, Ruling};
+use crate::reward::judge::Ruling;
 use crate::reward::shares::{Shares, all_zero};
 use crate::rl::experience::Experience;
 use crate::rl::group::Group;
@@ -37,13 +37,13 @@ impl RlJob {
         &self,
         run: &mut Run<'_>,
         trainer: &Trainer<'_>,
-        Batch { step, groups, .. }: &Batch,
+        Batch { step, groups, judge, .. }: &Batch,
         metrics: &mut StepMetrics,
     ) -> Result<()> {
         metrics.rollouts(groups, self.config.max_response_length);
         let rollouts = || groups.iter().flat_map(|group| &group.rollouts);
         let zero = all_zero(rollouts().map(|rollout| (rollout.response.as_str(), &rollout.score)));
-        let mut warnings: Vec<String> = zero.into_iter().collect();
+        let mut warnings: Vec<String> = zero.filter(|_| self.config.uses_rewards()).into_iter().collect();
         if self.scorer.is_strict() {
             let mut shares = Shares::default();
             rollouts().for_each(|rollout| shares.count(&rollout.response, &rollout.score.why));
@@ -57,10 +57,8 @@ impl RlJob {
         if !warnings.is_empty() && !std::mem::replace(&mut run.warned, true) {
             warnings.iter().for_each(|line| run.observer.note(&format!("step {step}: {line}")));
         }
-        if let Some(name) = self.scorer.judge() {
-            let mut judge = judge::Summary::new(name);
-            rollouts().for_each(|rollout| judge.count(rollout.judge.as_ref()));
-            metrics.judge(&judge);
+        if self.scorer.judge().is_some() {
+            metrics.judge(judge);
         }
         let only = self.only_prompt(*step).is_some();
         if only || trainer.leads() && self.config.rollout_freq.is_some_and(|n| step.is_multiple_of(n)) {
@@ -84,8 +82,7 @@ impl RlJob {
         trainer.samples_consumed = batch.consumed;
         run.broken.keep(&mut trainer.extra)?;
         trainer.extra.extend(batch.kl_coef.map(|kl_coef| (KL_COEF.to_owned(), kl_coef.into())));
-        let rollouts = batch.groups.iter().flat_map(|group| &group.rollouts);
-        let response_tokens = rollouts.map(|r| r.output.token_ids.len()).sum::<usize>() as f64;
+        let response_tokens = batch.sampled_tokens as f64;
         metrics.set("training/num_response_tokens", response_tokens);
         metrics.set("training/epoch", batch.consumed as f64 / self.common.index.len() as f64);
         metrics.set("train/num_gen_batches", batch.num_gen_batches as f64);
