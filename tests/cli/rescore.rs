@@ -108,6 +108,23 @@ fn a_log_that_cannot_be_read_is_named() {
     failure(&["eval", "--responses", empty.to_str().unwrap(), "--out", out.to_str().unwrap()], 2, &["empty", "logs"]);
 }
 
+/// Targets as DocVQA's.
+#[test]
+fn each_text_of_a_list_of_targets_is_a_right_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("1_samples_docvqa_val.jsonl");
+    let row = |target: Value, response: &str, right: f64| json!({"doc_id": 0, "target": target, "resps": [[response]], "filtered_resps": [response], "anls": right});
+    let rows = [
+        row(json!(["university of california", "UC"]), "UC", 1.0),
+        row(json!(["0.28", "28 %"]), "28 %", 1.0),
+        row(json!(["0.28", "0.29"]), "0.30", 0.0),
+        row(json!([12, 30]), "30", 0.0),
+    ];
+    fs::write(&log, rows.map(|row| row.to_string()).join("\n")).unwrap();
+    let (_, rows) = rescore(log.to_str().unwrap(), &dir.path().join("out"), &[]);
+    assert_eq!(counts(&rows[0]), [4, 2, 0, 0, 2, 0]);
+}
+
 #[test]
 fn what_we_write_for_lmms_eval_is_read_as_its_log() {
     let dir = tempfile::tempdir().unwrap();

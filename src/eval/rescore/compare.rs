@@ -3,12 +3,13 @@
 
 use omr_verify::extract;
 use serde::Serialize;
+use serde_json::{Map, json};
 
 use super::row::{Framework, Row};
 use crate::config::Mode;
 use crate::error::Result;
 use crate::reward::judge::Ruling;
-use crate::reward::{Item, Judged, Scorer};
+use crate::reward::{Item, Judged, RIGHT_ANSWERS, Scorer};
 
 /// Number of responses that are scored together.
 const TOGETHER: usize = 4096;
@@ -107,9 +108,10 @@ fn item(row: &Row, mode: Mode, strip_thinking: bool) -> Item {
     let response = if strip_thinking { extract::strip_think(&row.response, mode) } else { row.response.clone() };
     Item {
         response: if mode == Mode::Strict { scored(&response) } else { response },
-        ground_truth: row.gold.clone(),
+        ground_truth: row.right_answers.first().unwrap_or(&row.gold).clone(),
         question: row.question.clone(),
         place: row.place.clone(),
+        extra_info: Map::from_iter([(RIGHT_ANSWERS.to_owned(), json!(row.right_answers))]),
         ..Item::default()
     }
 }

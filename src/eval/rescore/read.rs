@@ -100,14 +100,17 @@ fn lmms_eval(path: &Path, task: &str) -> Result<Vec<Row>> {
         let response = ["resps", "filtered_resps"].iter().find_map(|name| first_text(fields.get(*name)?));
         let wrong = |found: &str| Error::input(&place, found, "a line of lmms-eval's --log_samples");
         let response = response.ok_or_else(|| wrong("no text in resps or filtered_resps"))?;
-        let gold = fields.get("target").ok_or_else(|| wrong("no target"))?;
+        let target = fields.get("target").ok_or_else(|| wrong("no target"))?;
+        // A list of texts has one right answer in each. A list of numbers is one answer, such as a box.
+        let right_answers: Vec<String> = serde_json::from_value(target.clone()).unwrap_or_default();
         let (theirs, theirs_why) = lmms_verdict(&fields);
         rows.push(Row {
             framework: Framework::LmmsEval,
             task: task.to_owned(),
             index: fields.get("doc_id").map_or_else(|| at.number.to_string(), plain),
             question: fields.get("input").and_then(first_text),
-            gold: plain(gold),
+            gold: plain(target),
+            right_answers,
             response,
             theirs,
             theirs_why,
@@ -210,6 +213,7 @@ fn vlm_eval_kit(path: &Path, task: &str) -> Result<Vec<Row>> {
                 question.to_owned() + &options.collect::<String>()
             }),
             gold: at("answer").unwrap_or_default().to_owned(),
+            right_answers: Vec::new(),
             response: at("prediction").unwrap_or_default().to_owned(),
             theirs: verdict.map(|(_, right)| right),
             theirs_why: theirs_why + &reason.unwrap_or_default(),

@@ -36,6 +36,9 @@ pub struct Row {
     pub question: Option<String>,
     /// Correct answer.
     pub gold: String,
+    /// The correct answers, if the log lists several.
+    #[serde(skip)]
+    pub(super) right_answers: Vec<String>,
     /// Response of the model.
     pub response: String,
     /// Verdict of the framework, if the log contains one.
