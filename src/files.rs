@@ -296,10 +296,9 @@ pub fn move_aside(dir: &Path) -> Result<Option<PathBuf>> {
     if !dir.exists() {
         return Ok(None);
     }
-    let mut name = dir.file_name().unwrap_or_default().to_owned();
-    let stem = name.clone();
+    let stem = dir.file_name().unwrap_or_default();
     for i in 1_u32.. {
-        name.clone_from(&stem);
+        let mut name = stem.to_owned();
         name.push(format!(".{i}"));
         let aside = dir.with_file_name(&name);
         if !aside.exists() {

@@ -73,9 +73,8 @@ pub struct Options {
 impl Options {
     /// Element types of weights and activations.
     pub fn dtypes(&self) -> Vec<DType> {
-        let mut all = vec![DType::F32, DType::Bf16];
-        all.retain(|&dtype| self.dtype.as_ref().is_none_or(|name| name == label(dtype)));
-        all
+        let is_chosen = |dtype: &DType| self.dtype.as_ref().is_none_or(|name| name == label(*dtype));
+        [DType::F32, DType::Bf16].into_iter().filter(is_chosen).collect()
     }
 
     /// Returns the size of the benchmark `name`, decode or prefill, on a device of this kind.

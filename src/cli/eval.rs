@@ -202,7 +202,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
 fn task_file(args: &Args, config: &mut EvalConfig) -> Result<Option<TaskFile>> {
     config.task_file = args.task_file.clone().or(config.task_file.take());
     let Some(path) = &config.task_file else { return Ok(None) };
-    let file = task::open_file(path)?;
+    let file = TaskFile::open(path)?;
     if !args.tasks.is_empty() {
         let found = format!("--tasks {} and --task-file", args.tasks.join(","));
         return Err(Error::input("omr eval", found, "only one of them"));

@@ -2,7 +2,7 @@
 
 mod paged;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
@@ -257,7 +257,7 @@ impl RowSource for Table {
     }
 
     fn unread_images(&self) -> Result<Vec<String>> {
-        let mut found = Vec::new();
+        let mut found = BTreeSet::new();
         // A fault in a column that is not read is no fault of the file.
         if let Ok(others) = Table::of(&self.path, |name| !self.names.reads(name)) {
             let _ = others.batches(0..others.rows().min(SAMPLED), |batch, _| {
@@ -265,9 +265,7 @@ impl RowSource for Table {
                 Ok(ControlFlow::Continue(()))
             });
         }
-        found.sort_unstable();
-        found.dedup();
-        Ok(found)
+        Ok(found.into_iter().collect())
     }
 
     fn set_copy(&self, folder: &Path, hash: &str) {

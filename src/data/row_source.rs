@@ -1,5 +1,6 @@
 //! A file of rows: what every file format can do.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -52,16 +53,14 @@ pub trait RowSource: Send + Sync {
 
     /// Returns the columns that are not read although their first values are images.
     fn unread_images(&self) -> Result<Vec<String>> {
-        let mut found = Vec::new();
+        let mut found = BTreeSet::new();
         self.for_range(0..SAMPLED, &mut |_, row| {
             let (fields, _) = row.unwrap_or_default();
             let unread = fields.into_iter().filter(|(name, value)| !Names::is_canonical(name) && shows_images(value));
             found.extend(unread.map(|(name, _)| name));
             Ok(())
         })?;
-        found.sort_unstable();
-        found.dedup();
-        Ok(found)
+        Ok(found.into_iter().collect())
     }
 
     /// Sets the path of a copy in `folder` if single rows are expensive to read. `hash` is the hash of the file's

@@ -71,13 +71,9 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Returns the accuracy by the rules alone. The judge is used only for answers that the rules reject.
-    pub fn rule_acc(&self) -> f64 {
-        if self.judge.is_some() { 0.0 } else { self.acc_score }
-    }
-
     fn mark(&self, rules_alone: bool) -> Mark<'_> {
-        let acc = if rules_alone { self.rule_acc() } else { self.acc_score };
+        // The judge is used only for answers that the rules reject.
+        let acc = if rules_alone && self.judge.is_some() { 0.0 } else { self.acc_score };
         Mark { acc, format: self.format_reward_score, predict_str: &self.predict_str }
     }
 }

@@ -1,7 +1,7 @@
 //! Validation during training: the loss of the user's rows with answers, and the model's answers to questions of tasks
 //! and of the user's rows. The metrics have verl's names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -304,9 +304,7 @@ const TRIED: usize = 8;
 
 impl Validator for TaskValidator {
     fn names(&self) -> Vec<String> {
-        let mut sources: Vec<&str> = self.sets.iter().flat_map(|set| &set.rows).map(source).collect();
-        sources.sort_unstable();
-        sources.dedup();
+        let sources: BTreeSet<&str> = self.sets.iter().flat_map(|set| &set.rows).map(source).collect();
         let mut names: Vec<String> = sources.iter().flat_map(|source| SourceSums::names(source, self.n)).collect();
         names.sort_unstable();
         names

@@ -95,9 +95,8 @@ impl Grads {
     /// Does the same as [`Grads::new`] for a rank that owns the range `own` of each parameter.
     pub fn sharded(dev: &mut Device, layout: &ParamLayout, own: &[Range<usize>], memory: GradMemory) -> Result<Grads> {
         let (lens, mut places) = (layout.lens(), vec![None; layout.params.len()]);
-        let mut by_bucket: Vec<(Bucket, usize)> = Vec::new();
-        by_bucket
-            .extend(layout.params.iter().enumerate().filter(|(_, p)| p.trains).map(|(id, p)| (p.part.bucket(), id)));
+        let trained = layout.params.iter().enumerate().filter(|(_, p)| p.trains);
+        let mut by_bucket: Vec<(Bucket, usize)> = trained.map(|(id, p)| (p.part.bucket(), id)).collect();
         by_bucket.sort_unstable();
         // The gradient of a table that is also the output matrix begins at the head and ends after all layers.
         let is_tied =

@@ -1,7 +1,7 @@
 //! Reads weights from memory-mapped safetensors files, from one file or from shards. Accepts the tensor names of the
 //! released Qwen2.5-VL checkpoints and those of newer transformers versions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -72,9 +72,7 @@ impl WeightFiles {
         }
         let value: Value = files::json::read(&index)?;
         let map = value["weight_map"].as_object().ok_or_else(|| Error::format(&index, "no object at /weight_map"))?;
-        let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
-        names.sort_unstable();
-        names.dedup();
+        let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
         if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some((**name).as_ref())) {
             let what = format!("/weight_map contains {name:?}, which is not a plain file name");
             return Err(Error::format(&index, what));
@@ -247,7 +245,7 @@ impl WeightFiles {
     /// family, other tensors are ignored.
     pub(super) fn check(&self, layout: &ParamLayout, family: Option<&Family>) -> Result<()> {
         let (mut missing, mut shapes, mut types) = (Vec::new(), Vec::new(), Vec::new());
-        let mut known = std::collections::BTreeSet::new();
+        let mut known = BTreeSet::new();
         for (_, _, piece) in layout.pieces() {
             known.insert(piece.name.as_str());
             match self.tensors.get(&piece.name) {

@@ -3,6 +3,7 @@
 use crate::device::{Cpu, Device, Gpu, Parts, Region, cpu_kernel, params};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
+use crate::ops::{lanes, matmul};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Approximate number of elements that a work item copies.
@@ -199,18 +200,12 @@ cpu_kernel! {
         let d = dst.len();
         for (b, dst) in dst.chunks_mut(BLOCK).enumerate() {
             let mut sums = [0.0f32; BLOCK];
-            for (s, y) in sums.iter_mut().zip(dst.iter()) {
-                *s = y.to_f32();
-            }
+            lanes::widen(dst, &mut sums[..dst.len()]);
             for &row in from {
                 let x = &src[row as usize * d + b * BLOCK..][..dst.len()];
-                for (s, x) in sums.iter_mut().zip(x) {
-                    *s += x.to_f32();
-                }
+                matmul::add(&mut sums, x);
             }
-            for (y, s) in dst.iter_mut().zip(&sums) {
-                *y = T::from_f32(*s);
-            }
+            matmul::store(&sums, dst);
         }
     }
 }

@@ -17,9 +17,7 @@ use crate::model::family::{FAMILIES, qwen2_5_vl, qwen3_vl};
 use crate::model::{Model, ModelConfig};
 use crate::task::recipe;
 use crate::tensor::DType;
-use crate::text::{
-    CHAT_TEMPLATE, Part, SPECIAL_TOKENS, TEMPLATE_WORDS, Tokenizer, train_tokenizer, write_tokenizer_dir,
-};
+use crate::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, TEMPLATE_WORDS, Tokenizer, train_tokenizer, write_tokenizer_dir};
 
 /// A model to create.
 pub struct NewModel<'a> {
@@ -136,9 +134,5 @@ pub fn init(config: &RecipeConfig, rows: &[DatasetConfig], dir: &Path, machine: 
 /// Returns the texts of a row: its messages and its label.
 fn texts(row: Row) -> impl Iterator<Item = String> {
     let parts = row.messages.into_iter().flat_map(|message| message.content);
-    let texts = parts.filter_map(|part| match part {
-        Part::Text(text) => Some(text),
-        Part::Image | Part::Video { .. } => None,
-    });
-    texts.chain(row.ground_truth)
+    parts.filter_map(|part| part.text().map(str::to_owned)).chain(row.ground_truth)
 }

@@ -78,9 +78,7 @@ fn build(dir: &Path, choose: rollouts::Choose) -> Result<RecipeReport> {
     }
     report.step = step::image(&steps["rl"]);
     report.curves = curves(&steps, recipe);
-    let logged =
-        steps.values().flat_map(|steps| steps.iter()).filter_map(|step| step.get(metrics::WALL_TIME)?.as_f64());
-    report.changed = logged.reduce(f64::max);
+    report.changed = steps.values().flat_map(|steps| steps.iter()).filter_map(wall_time).reduce(f64::max);
     report.facts = if recipe { facts(dir, &summary) } else { run::facts(dir, &summary, &steps["rl"]) };
     report.config = files::read_config(dir.join("config.yaml")).unwrap_or_default();
     Ok(report)

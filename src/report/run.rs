@@ -223,12 +223,9 @@ fn header(path: &Path) -> Option<Map<String, Value>> {
 }
 
 /// Returns the names of the validation metrics, sorted.
-pub fn measured_beside(steps: &[Metrics]) -> Vec<&String> {
-    let mut names: Vec<&String> = steps.iter().flat_map(|step| step.keys()).collect();
-    names.retain(|name| name.starts_with("val-core/") && !name.ends_with("/std"));
-    names.sort_unstable();
-    names.dedup();
-    names
+pub fn measured_beside(steps: &[Metrics]) -> BTreeSet<&String> {
+    let is_one = |name: &&String| name.starts_with("val-core/") && !name.ends_with("/std");
+    steps.iter().flat_map(|step| step.keys()).filter(is_one).collect()
 }
 
 /// Describes the best and the last value of each validation metric.

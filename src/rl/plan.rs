@@ -113,7 +113,9 @@ pub fn rl(
     let Training { dev, model, .. } = &mut training;
     let asked = RlConfig { train_batch_size: share(config, ranks), ..config.clone() };
     let rollouts = Rollouts::new(&asked, &model.config, index, allowed);
-    let least = config.rollout.num_kv_blocks.unwrap_or(rollouts.least_blocks());
+    // A single sequence of full length must fit.
+    let least = (config.max_prompt_length + config.max_response_length).div_ceil(BLOCK);
+    let least = config.rollout.num_kv_blocks.unwrap_or(least);
     let mut rest = rollouts.engine(Some(least)).counted(model, dev, &rollouts.requests)?;
     let mark = dev.mark(Region::Overlay);
     let reference = reference.as_ref().map(|model| Reference { model, policy });
@@ -232,11 +234,6 @@ impl Rollouts<'_> {
             vision_rows: llm::vision_rows(model, index, config.train_batch_size),
             requests: largest.iter().enumerate().map(request).collect(),
         }
-    }
-
-    /// Returns the number of blocks that a single sequence of full length needs.
-    fn least_blocks(&self) -> usize {
-        (self.config.max_prompt_length + self.config.max_response_length).div_ceil(BLOCK)
     }
 
     /// Returns the engine's limits with this number of KV cache blocks.

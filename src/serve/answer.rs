@@ -88,7 +88,8 @@ impl Answer {
         let is_immediate = request.output.stream || !request.sampling.stop.is_empty();
         let submitted =
             app.engine.submit(&request.id, request.prompts.iter().enumerate().map(of).collect(), is_immediate)?;
-        request.prompts.iter().for_each(|(prompt, _)| app.metrics.count_prompt(prompt.token_ids.len()));
+        let prompt_tokens: usize = request.prompts.iter().map(|(prompt, _)| prompt.token_ids.len()).sum();
+        app.metrics.prompt_tokens.inc_by(prompt_tokens as u64);
         let choice = |_| {
             let (sampling, tokenizer) = (&request.sampling, &app.chat.tokenizer);
             let stop = sampling.stop.clone();

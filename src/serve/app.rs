@@ -102,11 +102,6 @@ impl App {
         }
     }
 
-    /// Returns true if answers of the model `name` are those of the base without the server's adapter.
-    pub fn is_base(&self, name: &str) -> bool {
-        self.options.adapter.as_ref().is_some_and(|(adapter, _)| adapter != name)
-    }
-
     /// Returns the value that names weights and arithmetic. Equal requests with equal seeds get equal answers from
     /// servers with equal values.
     pub fn fingerprint(&self) -> String {

@@ -74,11 +74,6 @@ impl Metrics {
         self.num_preemptions.inc_by(stats.preemptions - seen.preemptions);
     }
 
-    /// Counts a prompt.
-    pub fn count_prompt(&self, tokens: usize) {
-        self.prompt_tokens.inc_by(tokens as u64);
-    }
-
     /// Counts a choice that has ended.
     pub fn count_end(&self, finish_reason: &'static str) {
         self.success.get_or_create(&[("finished_reason", finish_reason)]).inc();

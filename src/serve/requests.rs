@@ -141,7 +141,9 @@ fn parse(app: &App, route: Route, body: Value) -> Api<Prepared> {
     fields.only(&[("cache_salt", Value::Null)], "the prefix cache is shared by all requests")?;
     fields.without_effect(&["user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"]);
     fields.end()?;
-    let prompts = if app.is_base(&model) { prompts.into_iter().map(Prompt::for_base).collect() } else { prompts };
+    // The server has an adapter, and the request asks for the base without it.
+    let is_base = app.options.adapter.as_ref().is_some_and(|(adapter, _)| *adapter != model);
+    let prompts = if is_base { prompts.into_iter().map(Prompt::for_base).collect() } else { prompts };
     let body = kept.map(|body| seeded(body, route, sampling.params.noise.seed)).unwrap_or_default();
     Ok(Prepared { id, model, body, ..checked(app, route, prompts, sampling, output)? })
 }

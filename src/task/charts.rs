@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use super::made::{self, Asked, ImageQuestion, Split};
 use super::recipe::{Recipe, Splits};
 use super::teacher::Teacher;
-use super::{Answers, Marks, RowSource, TaskSpec};
+use super::{RowSource, TaskSpec};
 use crate::config::TaskConfig;
 use crate::data::Row;
 use crate::error::{Error, Result};
@@ -34,12 +34,9 @@ pub const TASK: TaskSpec = TaskSpec {
     name: NAME,
     about: "bar charts, line charts and tables; drawn by omr, or read from heldout.parquet in --data",
     rows: RowSource::Made(made::questions),
-    answers: Answers::AsConfigured,
     max_new_tokens: 1024,
-    score: Marks::as_configured,
-    published: None,
     recipe: Some(Recipe { takes: "", splits, corpus, words: corpus, teacher }),
-    ..TaskSpec::DEFAULT
+    ..TaskSpec::AS_CONFIGURED
 };
 
 /// Makes the rows of a run, in RL form with embedded PNGs. Equal arguments give equal rows. Training images are shifted

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use super::made::{self, Asked, ImageQuestion, Split};
 use super::recipe::{Recipe, Splits};
 use super::teacher::Teacher;
-use super::{Answers, Marks, RowSource, TaskSpec};
+use super::{RowSource, TaskSpec};
 use crate::config::TaskConfig;
 use crate::data::Row;
 use crate::error::Result;
@@ -32,10 +32,7 @@ pub const TASK: TaskSpec = TaskSpec {
     name: NAME,
     about: "images of two handwritten digits; generated, or read from heldout.parquet in --data",
     rows: RowSource::Made(made::questions),
-    answers: Answers::AsConfigured,
     max_new_tokens: 1024,
-    score: Marks::as_configured,
-    published: None,
     recipe: Some(Recipe {
         takes: "one to three minutes on two cores with configs/digits.yaml; ",
         splits,
@@ -43,7 +40,7 @@ pub const TASK: TaskSpec = TaskSpec {
         words,
         teacher,
     }),
-    ..TaskSpec::DEFAULT
+    ..TaskSpec::AS_CONFIGURED
 };
 
 /// Returns the ranges of the digits for training and for evaluation.

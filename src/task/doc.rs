@@ -53,11 +53,6 @@ impl Doc {
         let missing = || Crash::new(Stage::Messages, "AttributeError", format!("no image in `{column}`"), "one");
         found.ok_or_else(missing)
     }
-
-    /// True if an empty text in the image column marks that there is no image.
-    pub fn has_no_image(&self, column: &str) -> bool {
-        self.images.iter().any(|(name, image)| name == column && image.is_none())
-    }
 }
 
 /// Formats a value like Python's `str`.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::hub::SUBJECT;
-use super::{Answers, Marks, OwnRows, QuestionSink, RowSource, TaskQuestion, TaskSpec, written};
+use super::{OwnRows, QuestionSink, RowSource, TaskQuestion, TaskSpec, written};
 use crate::config::{self, DataType, TaskFileConfig};
 use crate::data::columns::{self, Columns};
 use crate::data::fields::{Fields, LOOKED_AT, RowContext, json_columns};
@@ -36,17 +36,17 @@ pub struct TaskFile {
 }
 
 impl TaskFile {
-    /// Reads a task file. `taken` returns the task that already uses a name, if any. Errors name the file and the key.
-    pub fn open(path: &Path, taken: impl Fn(&str) -> Option<&'static str>) -> Result<TaskFile> {
+    /// Reads a task file. Errors name the file and the key. Also returns an error if a built-in task has the same name.
+    pub fn open(path: &Path) -> Result<TaskFile> {
         let mut config: TaskFileConfig = config::load(Some(path), &[], &|_| None)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         config.data.path = folder.join(&config.data.path);
         config.data.data_folder = config.data.data_folder.map(|inner| folder.join(inner));
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let name = config.name.clone().unwrap_or_else(stem);
-        if let Some(known) = taken(&name) {
+        if let Ok(known) = super::find(&name) {
             let place = format!("{}: name", path.display());
-            return Err(Error::input(place, &name, format!("a name that is not one of {known}")));
+            return Err(Error::input(place, &name, format!("a name that is not one of {}", known.name)));
         }
         let prompt = RowPrompt::new(&config.prompt, &format!("{}: prompt", path.display()))?;
         // A task lives as long as the program, like the built-in ones. A run reads only one task file, so the leaked
@@ -201,9 +201,6 @@ const SPEC: TaskSpec = TaskSpec {
         Some(file) => file.rows(take),
         None => Err(Error::Failed(format!("{}: no task file", spec.name))),
     }),
-    answers: Answers::AsConfigured,
     max_new_tokens: MAX_NEW_TOKENS,
-    score: Marks::as_configured,
-    published: None,
-    ..TaskSpec::DEFAULT
+    ..TaskSpec::AS_CONFIGURED
 };

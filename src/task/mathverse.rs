@@ -12,7 +12,8 @@ pub const TASK: TaskSpec =
 fn prompt(doc: &Doc, _: Mode) -> PublishedResult<Prompt> {
     let query = doc.written("query_wo");
     let text = python::strip(&query);
-    let prompt = if doc.has_no_image("image") {
+    // An empty text in the column marks that there is no image.
+    let prompt = if doc.images.iter().any(|(name, image)| name == "image" && image.is_none()) {
         Prompt { parts: vec![Part::Text(text.to_owned())], question: Some(text.to_owned()), ..Prompt::default() }
     } else {
         Prompt::image_then_text(doc.image("image")?, text, text)

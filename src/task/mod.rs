@@ -38,6 +38,6 @@ pub use self::crash::{Crash, PublishedResult, Stage};
 pub use self::doc::{Doc, Prompt, letter, written};
 pub use self::file::TaskFile;
 pub use self::marks::{Mark, Marks, Metrics};
-pub use self::registry::{GROUPS, TASKS, find, named, open_file, recipe_of};
+pub use self::registry::{GROUPS, TASKS, find, named, recipe_of};
 pub use self::rows::{TaskRows, VerifiedRows};
 pub use self::spec::{Answers, OwnRows, QuestionSink, RowSource, Source, TaskQuestion, TaskSpec};

@@ -1,12 +1,10 @@
 //! The table of tasks, and functions that find tasks by name.
 
-use std::path::Path;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
 use super::dataset::Hub;
-use super::file::TaskFile;
 use super::recipe::Recipe;
 use super::spec::TaskSpec;
 use super::{
@@ -101,11 +99,6 @@ pub fn named(names: &[String]) -> Result<Vec<&'static TaskSpec>> {
         }
     }
     Ok(tasks)
-}
-
-/// Reads a task file. Errors name the file and the key. Also returns an error if a built-in task has the same name.
-pub fn open_file(path: &Path) -> Result<TaskFile> {
-    TaskFile::open(path, |name| find(name).ok().map(|known| known.name))
 }
 
 #[cfg(test)]

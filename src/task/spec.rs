@@ -64,6 +64,10 @@ impl TaskSpec {
         published: Some("acc_score"),
         recipe: None,
     };
+
+    /// Properties of a task of omr or of the user: the answers and the metrics that the config requests.
+    pub const AS_CONFIGURED: TaskSpec =
+        TaskSpec { answers: Answers::AsConfigured, score: Marks::as_configured, published: None, ..TaskSpec::DEFAULT };
 }
 
 /// A user-defined benchmark.

@@ -43,11 +43,10 @@ impl<'a> Broken<'a> {
     ) -> Result<Broken<'a>> {
         let mut rows = data.rejected.clone();
         let broken = |e: serde_json::Error| Error::Failed(format!("the checkpoint's rejected rows: {e}"));
-        let found = extra.get(KEY).map(|found| serde_json::from_value(found.clone()).map_err(broken)).transpose()?;
-        let found: Vec<Rejected> = found.unwrap_or_default();
-        let known = rows.rejected.len();
-        rows.rejected.extend(found);
-        let found = rows.rejected.len() - known;
+        let stored = extra.get(KEY).map(|stored| serde_json::from_value(stored.clone()).map_err(broken)).transpose()?;
+        let stored: Vec<Rejected> = stored.unwrap_or_default();
+        let found = stored.len();
+        rows.rejected.extend(stored);
         if writes {
             rows.write(dir, &data.names())?;
         }

@@ -112,12 +112,9 @@ pub fn polar(text: &str) -> Option<&'static str> {
 pub fn are_phrases(a: &str, b: &str) -> bool {
     let known = |c: char| c.is_alphanumeric() || " -',.&%\"".contains(c);
     let phrase = |t: &str| t.chars().all(known) && !t.contains(" - ");
+    // A word has at least two letters in a row.
+    let has_word = |t: &str| t.split(|c: char| !c.is_alphabetic()).any(|w| w.chars().count() > 1);
     phrase(a) && phrase(b) && (has_word(a) || has_word(b))
-}
-
-/// Returns true if the text has at least two letters in a row.
-pub fn has_word(text: &str) -> bool {
-    text.split(|c: char| !c.is_alphabetic()).any(|w| w.chars().count() > 1)
 }
 
 /// Returns the value of a Roman numeral in capitals and in standard form. Returns `None` for numerals that may be plain

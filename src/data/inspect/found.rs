@@ -116,7 +116,9 @@ impl Statistics {
         if found.samples.len() < options.first {
             found.samples.push(show_row(&row));
         }
-        self.drawn.insert((lot(options, found.rows), found.rows), row);
+        // The random number that decides whether the row is drawn.
+        let lot = Random::new(options.seed, Purpose::Shuffle, found.rows as u64).next_u64();
+        self.drawn.insert((lot, found.rows), row);
         if self.drawn.len() > options.random {
             self.drawn.pop_last();
         }
@@ -141,11 +143,6 @@ impl Statistics {
             ..self.found
         }
     }
-}
-
-/// Returns the random number that decides whether a row is drawn.
-fn lot(options: &Options, number: usize) -> u64 {
-    Random::new(options.seed, Purpose::Shuffle, number as u64).next_u64()
 }
 
 /// Returns the part of a fault after its row.

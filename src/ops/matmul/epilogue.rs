@@ -73,7 +73,7 @@ cpu_kernel! {
 
 /// Computes sums += x.
 #[inline(always)]
-fn add<E: Elem>(sums: &mut [f32], x: &[E]) {
+pub(in crate::ops) fn add<E: Elem>(sums: &mut [f32], x: &[E]) {
     for (s, x) in sums.iter_mut().zip(x) {
         *s += x.to_f32();
     }
@@ -81,7 +81,7 @@ fn add<E: Elem>(sums: &mut [f32], x: &[E]) {
 
 /// Stores the sums in `out`, rounded.
 #[inline(always)]
-fn store<E: Elem>(sums: &[f32], out: &mut [E]) {
+pub(in crate::ops) fn store<E: Elem>(sums: &[f32], out: &mut [E]) {
     for (out, &s) in out.iter_mut().zip(sums) {
         *out = E::from_f32(s);
     }

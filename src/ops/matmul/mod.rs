@@ -27,7 +27,7 @@ mod widened;
 pub use panels::{Order, PANEL, Weight, index, panel_count, panel_len, panel_stride, row_stride};
 
 pub(in crate::ops) use cells::Cells;
-pub(in crate::ops) use epilogue::{InputGradient, Linear, SwiGlu};
+pub(in crate::ops) use epilogue::{InputGradient, Linear, SwiGlu, add, store};
 pub(in crate::ops) use gradient::{WeightGradient, weight_gradient, weight_gradient_scratch};
 pub(in crate::ops) use product::{Product, SLICE};
 pub(in crate::ops) use run::run;

@@ -188,10 +188,8 @@ fn members(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
         } else {
             left.iter().position(|q| equal(p, q, steps) == Some(true))
         };
-        match found {
-            Some(i) => left.remove(i),
-            None => return Some(false),
-        };
+        let Some(i) = found else { return Some(false) };
+        left.remove(i);
     }
     Some(true)
 }

@@ -51,10 +51,8 @@ pub fn list(text: &str, mode: Mode) -> Vec<i64> {
                 number = number.trim_start_matches('-');
             }
         }
-        match python::int(number) {
-            Some(number) => numbers.push(number),
-            None => return Vec::new(),
-        }
+        let Some(number) = python::int(number) else { return Vec::new() };
+        numbers.push(number);
     }
     numbers
 }

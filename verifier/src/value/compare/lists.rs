@@ -155,10 +155,8 @@ pub(crate) fn unordered(a: &[Value], b: &[Value], steps: &Steps) -> Comparison {
     }
     let mut rest: Vec<&Value> = b.iter().collect();
     for x in a {
-        match rest.iter().position(|y| equal(x, y, steps).equal) {
-            Some(i) => drop(rest.remove(i)),
-            None => return no("different members"),
-        }
+        let Some(i) = rest.iter().position(|y| equal(x, y, steps).equal) else { return no("different members") };
+        rest.remove(i);
     }
     yes("equal members")
 }

@@ -231,7 +231,6 @@ impl Reader<'_> {
     pub(crate) fn inequality(&self, parts: &[&[Token]], signs: &[char]) -> Option<Value> {
         let exprs: Vec<Expr> = parts.iter().map(|p| scalar(p, self.steps)).collect::<Option<_>>()?;
         let mut variables: Vec<String> = exprs.iter().flat_map(Expr::variables).collect();
-        variables.dedup();
         variables.sort();
         variables.dedup();
         let mut solved: Option<Region> = None;
