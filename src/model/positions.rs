@@ -135,8 +135,9 @@ fn time_step(config: &MediaConfig, medium: &Medium) -> i32 {
     steps.map_or(1, |steps| seconds.saturating_mul(steps as i32))
 }
 
-/// Appends the positions of an image or video that begins at `start`, and returns the position of the text after it, as
-/// in transformers 5.
+/// Appends the positions of an image or video that begins at `start`, and returns the position of the text after it: the
+/// largest position plus one, as in transformers 4, vLLM and verl. Sampling continues a prompt there, too. In
+/// transformers 5, text after a long video begins earlier than a generated answer.
 fn push_medium(config: &MediaConfig, medium: &Medium, start: i32, position_ids: &mut [Vec<i32>; 3]) -> i32 {
     let merge = config.grid.merge_size as i32;
     let [t, h, w] = medium.grid_thw.map(|n| n as i32);
@@ -151,7 +152,7 @@ fn push_medium(config: &MediaConfig, medium: &Medium, start: i32, position_ids: 
             }
         }
     }
-    start + h.max(w)
+    start + h.max(w).max((t - 1) * step + 1)
 }
 
 /// Order, segments and tables of the vision tower for a list of images.

@@ -13,6 +13,9 @@ use omr::tensor::DType;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
+use super::hf::Golden;
+use super::hf::forward::generate;
+
 /// Tolerance of log-probs. Greedy ids must be equal: in the goldens' README, the smallest margin between the two best
 /// logits is 0.0067, which is five hundred times the numerical noise.
 const LOGPROB_TOLERANCE: f32 = 1e-4;
@@ -98,7 +101,15 @@ fn greedy_tokens_are_hugging_faces() {
         let index = super::json(&dir.join("index.json"));
         let mut dev = Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect()).unwrap();
         let model = Model::load(&mut dev, &dir, DType::F32).unwrap();
-        let cases = cases(&dir, &model, &index);
+        let mut cases = cases(&dir, &model, &index);
+        // Text after a video has other positions in transformers 5. Its model is compared at these positions by
+        // `hf::forward`, and the engine with that model at omr's positions.
+        let golden = Golden::open(dir.clone());
+        for case in cases.iter_mut().filter(|case| index["cases"][&case.name]["media"][0] == index["video"]["name"]) {
+            let count = case.generated_ids.len();
+            (case.generated_ids, case.generated_logprobs) =
+                generate(&mut dev, &model, &golden.case(&case.name), count, false);
+        }
         let requests: Vec<EngineCoreRequest> = cases.iter().map(|case| case.request.clone()).collect();
         // Runs all requests at once, and then one by one with prompts in chunks of seven tokens.
         for (max_num_seqs, max_num_batched_tokens) in [(64, 4096), (1, 7)] {

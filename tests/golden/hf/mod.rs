@@ -2,7 +2,7 @@
 //! `mimo`, where our own copy of that of MiMo-VL is packed, with every case in it.
 
 mod adamw;
-mod forward;
+pub(crate) mod forward;
 pub(crate) mod gradients;
 pub(crate) mod mutations;
 mod storage;
@@ -183,11 +183,25 @@ impl Case {
     pub(crate) fn inputs(&self, config: &ModelConfig) -> Inputs {
         let ids = self.input_ids();
         let Some(bounds) = self.tensors.ints.get("cu_seqlens") else {
-            return models::inputs(config, &[(&ids, &self.images)]);
+            let mut inputs = models::inputs(config, &[(&ids, &self.images)]);
+            self.set_recorded_positions(&mut inputs, 0);
+            return inputs;
         };
         let sequences: Vec<(&[u32], &[Arc<ImageInput>])> =
             bounds.windows(2).map(|w| (&ids[w[0] as usize..w[1] as usize], &[][..])).collect();
         models::inputs(config, &sequences)
+    }
+
+    /// Gives the sequence that begins at row `start` the recorded positions, if it has a video: text after it begins
+    /// earlier in transformers 5 than in transformers 4, vLLM, verl and omr.
+    pub(crate) fn set_recorded_positions(&self, inputs: &mut Inputs, start: usize) {
+        if !self.images.iter().any(|image| image.is_video()) {
+            return;
+        }
+        let recorded = self.tensors.ints("position_ids");
+        for (axis, values) in inputs.position_ids.iter_mut().zip(recorded.chunks(recorded.len() / 3)) {
+            axis[start..].iter_mut().zip(values).for_each(|(position, value)| *position = *value as i32);
+        }
     }
 
     /// Returns pairs (row, id): the token after row `row` is `id`, and it counts for the loss.
@@ -208,7 +222,10 @@ pub(crate) fn pack(config: &ModelConfig, cases: &[Case]) -> (Inputs, Vec<(u32, u
         targets.extend(case.targets().into_iter().map(|(row, id)| (row + start, id)));
         start += case.input_ids().len() as u32;
     }
-    (models::inputs(config, &sequences), targets)
+    let mut inputs = models::inputs(config, &sequences);
+    let starts = inputs.cu_seqlens.clone();
+    cases.iter().zip(starts).for_each(|(case, start)| case.set_recorded_positions(&mut inputs, start as usize));
+    (inputs, targets)
 }
 
 /// Named values, logits and log-probs of one forward pass.
