@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 
 /// Result of an expression for a setting that needs no key.
 const SKIP: &str = "\0skip";
+/// Keys that name the method. A value that omr lacks stays in the config, so that the config has to be changed.
+const METHOD: [&str; 2] = ["adv_estimator", "loss_mode"];
 
 /// Number of updates of a generation batch in TRL, as an expression of the table.
 const UPDATES: &str = "(c.generation_batch_size / (c.per_device_train_batch_size * gpus) if c.generation_batch_size \
@@ -83,7 +85,11 @@ fn convert<C: Config>(
             let (mut config, mut tree) = (C::default(), json!({}));
             let is_set = path.contains("[].") || set(&mut tree, path, value.clone()).is_err();
             match if is_set { Ok(()) } else { config.set(&place, "", &tree) } {
-                Err(error) => note(error.to_string()),
+                Err(error) => {
+                    note(error.to_string());
+                    // Without its method, the run would be another one.
+                    METHOD.contains(&path).then(|| values.push((path, value, is_default)));
+                }
                 Ok(()) if is_default && config.write() == C::default().write() => {}
                 Ok(()) => {
                     is_default.then(|| note(path.to_owned()));

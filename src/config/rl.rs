@@ -266,7 +266,8 @@ settings! {
         warmup_steps: u64 = 25,
             name: "verl actor_rollout_ref.actor.optim.lr_warmup_steps; \
                 Hugging Face warmup_ratio (as a number of steps)", published: "25";
-        optimizer.min_lr_ratio, name: "verl actor_rollout_ref.actor.optim.min_lr_ratio", published: "0";
+        optimizer.min_lr_ratio,
+            name: "verl actor_rollout_ref.actor.optim.min_lr_ratio; Hugging Face lr_scheduler_kwargs.min_lr_rate", published: "0";
         optimizer.init_lr_ratio, name: "verl actor_rollout_ref.actor.optim.init_lr_ratio", published: "0";
         optimizer.weight_decay = (0.1), name: "verl actor_rollout_ref.actor.optim.weight_decay", published: "0.1";
         optimizer.decay_norms_and_biases, name: "verl: torch AdamW of all parameters", published: "true";

@@ -425,3 +425,48 @@ fn variables_of_chat_templates_are_converted_from_each_system() {
         assert!(ours.contains("chat_template_kwargs"), "{ours}");
     }
 }
+
+/// Converts a script of verl with these settings. Returns omr's config.
+fn of_verl(settings: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("run.sh");
+    fs::write(&script, format!("python3 -m verl.trainer.main_ppo data.train_files=a.parquet {settings}\n")).unwrap();
+    let output = omr().args(["config", "--from"]).arg(script).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_method_that_omr_lacks_is_not_converted_to_another_one() {
+    for (setting, line) in [
+        ("algorithm.adv_estimator=gpg", "adv_estimator: gpg"),
+        ("actor_rollout_ref.actor.policy_loss.loss_mode=geo_mean", "loss_mode: geo_mean"),
+    ] {
+        let ours = of_verl(setting);
+        contains(&ours, &[line]);
+        assert!(ours.contains("# to be changed: "), "{ours}");
+    }
+}
+
+/// verl's vision tower includes the merger.
+#[test]
+fn a_frozen_vision_tower_of_verl_has_a_frozen_merger() {
+    let freeze = "actor_rollout_ref.actor.freeze_vision_tower=True";
+    contains(&of_verl(freeze), &["freeze_vision_tower: true", "freeze_multi_modal_projector: true"]);
+    let lora = "actor_rollout_ref.model.path=Qwen/Qwen2.5-VL-3B-Instruct actor_rollout_ref.model.lora_rank=8 \
+                actor_rollout_ref.model.target_modules=all-linear";
+    contains(&of_verl(lora), &["vision: true"]);
+    assert!(!of_verl(&format!("{lora} {freeze}")).contains("vision"), "no adapter in a frozen tower");
+}
+
+#[test]
+fn shares_of_all_steps_in_a_config_of_trl_become_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("grpo.yaml");
+    let text = "num_generations: 8\nmax_steps: 1000\nsave_steps: 0.1\neval_steps: 0.25\n\
+                lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr_rate: 0.1}\n";
+    fs::write(&file, text).unwrap();
+    let output = omr().args(["config", "--from"]).arg(file).output().unwrap();
+    let ours = String::from_utf8(output.stdout).unwrap();
+    contains(&ours, &["save_freq: 100", "test_freq: 250", "min_lr_ratio: 0.1"]);
+}
