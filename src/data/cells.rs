@@ -29,6 +29,9 @@ pub(super) fn type_name(kind: &DataType) -> String {
 
 type RowResult<T> = std::result::Result<T, String>;
 
+/// Metadata of a field of `extra_info` whose texts are JSON.
+pub(super) const JSON: (&str, &str) = ("omr", "json");
+
 /// Returns true if element `i` is null. `datasets` gives a column without any value the type null.
 pub(super) fn is_null(array: &dyn Array, i: usize) -> bool {
     array.is_null(i) || *array.data_type() == DataType::Null
@@ -54,10 +57,12 @@ pub(super) fn value(array: &dyn Array, i: usize) -> RowResult<Value> {
         DataType::Struct(_) => {
             let group = array.as_struct();
             let mut map = Map::new();
-            for (name, column) in group.column_names().into_iter().zip(group.columns()) {
+            for (field, column) in group.fields().iter().zip(group.columns()) {
                 // Byte values are left out, because a row can hold bytes only in its image column.
                 if bytes(column, i).is_none() {
-                    map.insert(name.to_owned(), value(column, i)?);
+                    let is_json = field.metadata().get(JSON.0).is_some_and(|kind| kind == JSON.1);
+                    let json = text(column, i).filter(|_| is_json).and_then(|text| serde_json::from_str(text).ok());
+                    map.insert(field.name().clone(), json.map_or_else(|| value(column, i), Ok)?);
                 }
             }
             Value::Object(map)

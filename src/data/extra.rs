@@ -1,9 +1,11 @@
 //! The column `extra_info`: fields of a row that have no column of their own.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, StructArray};
+use arrow_array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, LargeStringArray, RecordBatch, StringArray, StructArray,
+};
 use arrow_schema::{DataType, Field, Fields, Schema};
 use serde_json::{Map, Value};
 
@@ -14,7 +16,8 @@ use crate::error::{Error, Result};
 /// Name of the column.
 pub const COLUMN: &str = "extra_info";
 
-/// Fields of the column: every key that any row has, with the narrowest type that holds all its values.
+/// Fields of the column: every key that any row has, with the narrowest type that holds all its values. Lists and structs
+/// have the type `LargeUtf8`: they are written as JSON in a field with the metadata [`cells::JSON`].
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ExtraColumns(Vec<(String, DataType)>);
 
@@ -28,7 +31,8 @@ impl ExtraColumns {
                 Value::Bool(_) => DataType::Boolean,
                 Value::Number(n) if n.is_i64() => DataType::Int64,
                 Value::Number(_) => DataType::Float64,
-                _ => DataType::Utf8,
+                Value::String(_) => DataType::Utf8,
+                Value::Array(_) | Value::Object(_) => DataType::LargeUtf8,
             };
             match columns.iter_mut().find(|(k, _)| k == key) {
                 None => columns.push((key.clone(), kind)),
@@ -54,9 +58,13 @@ impl ExtraColumns {
                 DataType::Boolean => Arc::new(BooleanArray::from_iter(values.map(|v| v.and_then(Value::as_bool)))),
                 DataType::Int64 => Arc::new(Int64Array::from_iter(values.map(|v| v.and_then(Value::as_i64)))),
                 DataType::Float64 => Arc::new(Float64Array::from_iter(values.map(|v| v.and_then(Value::as_f64)))),
+                DataType::LargeUtf8 => Arc::new(LargeStringArray::from_iter(values.map(|v| v.map(Value::to_string)))),
                 _ => Arc::new(StringArray::from_iter(values.map(|v| v.map(plain)))),
             };
-            fields.push(Field::new(key, kind.clone(), true));
+            let is_json = *kind == DataType::LargeUtf8;
+            let mark = (cells::JSON.0.to_owned(), cells::JSON.1.to_owned());
+            let metadata: HashMap<_, _> = is_json.then_some(mark).into_iter().collect();
+            fields.push(Field::new(key, kind.clone(), true).with_metadata(metadata));
             columns.push(column);
         }
         let column = StructArray::try_new(Fields::from(fields), columns, None);
@@ -67,14 +75,13 @@ impl ExtraColumns {
     pub fn widen(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let mut rows = vec![Map::new(); batch.num_rows()];
         if let Some(column) = batch.column_by_name(COLUMN) {
-            let group = column.as_struct();
-            for (name, values) in group.column_names().into_iter().zip(group.columns()) {
-                for (i, row) in rows.iter_mut().enumerate().filter(|(i, _)| !values.is_null(*i)) {
-                    let value = cells::value(values, i).map_err(Error::Failed)?;
+            for (i, row) in rows.iter_mut().enumerate() {
+                let Value::Object(values) = cells::value(column, i).map_err(Error::Failed)? else { continue };
+                for (name, value) in values.into_iter().filter(|(_, value)| !value.is_null()) {
                     // Integers that were stored as f64 become integers again, so that text made from these numbers has
                     // no decimal point.
                     let whole = value.as_f64().filter(|x| value.is_f64() && x.fract() == 0.0 && x.abs() < 9e15);
-                    row.insert(name.to_owned(), whole.map_or(value, |x| Value::from(x as i64)));
+                    row.insert(name, whole.map_or(value, |x| Value::from(x as i64)));
                 }
             }
         }

@@ -96,7 +96,7 @@ fn rows_written_as_parquet_come_back_the_same() {
     std::fs::write(folder.path("a.png"), png(3)).unwrap();
     let column = json!({"id": "c", "messages": [{"role": "user", "content": "<image>and<image>?"}, {"role": "assistant", "content": "x"}],
         "images": [{"bytes": base64(&png(1)), "path": "one.png"}, "a.png"], "answer": "2",
-        "extra_info": {"index": 1, "share": 0.5, "odd": [1, 2], "ok": true}});
+        "extra_info": {"index": 1, "share": 0.5, "odd": [1, 2], "size": {"w": [2, 3]}, "word": "[1]", "ok": true}});
     let url = json!({"id": "u", "messages": [{"role": "user", "content": [{"type": "text", "text": "see"},
         {"type": "image_url", "image_url": {"url": "a.png"}}]}, {"role": "assistant", "content": "y"}],
         "extra_info": {"index": 2, "share": 2}});
@@ -116,7 +116,8 @@ fn rows_written_as_parquet_come_back_the_same() {
             let bytes = |row: &Row| row.images.iter().map(|i| i.bytes("").unwrap()).collect::<Vec<_>>();
             assert_eq!(bytes(row), bytes(back));
         }
-        assert_eq!(back[0].extra["odd"], json!("[1,2]"));
+        let of = |name: &str| &back[0].extra[name];
+        assert_eq!([of("odd"), of("size"), of("word")], [&json!([1, 2]), &json!({"w": [2, 3]}), &json!("[1]")]);
         assert_eq!((&back[0].extra["index"], &back[1].extra["share"]), (&json!(1), &json!(2.0)));
         assert!(back[1].extra.get("ok").is_none());
         if form == Form::Sft {

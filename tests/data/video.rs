@@ -68,11 +68,11 @@ fn a_video_of_a_row_has_the_positions_of_its_rate() {
         inputs.push(&config, ids, &sample.images, ids.len()).unwrap();
         let start = first as i32;
         let found = inputs.position_ids.each_ref().map(|axis| axis[first..first + 5].to_vec());
-        // The positions of the text after the video continue from the larger of its height and width, as in
-        // transformers 5.
-        assert_eq!(found[0], [start, start, start + step, start + step, start + 2]);
-        assert_eq!(found[1], [start, start, start, start, start + 2]);
-        assert_eq!(found[2], [start, start + 1, start, start + 1, start + 2]);
+        // The text after the video begins at its largest position plus one, as in vLLM, verl and transformers 4.
+        let next = start + (step + 1).max(2);
+        assert_eq!(found[0], [start, start, start + step, start + step, next]);
+        assert_eq!(found[1], [start, start, start, start, next]);
+        assert_eq!(found[2], [start, start + 1, start, start + 1, next]);
     }
 }
 
