@@ -47,7 +47,7 @@ settings! {
         /// Images in the output: `embed` writes their bytes, `path` their paths.
         images: Images = Images::Embed;
         /// Maximum share of rows that cannot be read. A larger share ends the stage.
-        max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0);
+        max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
         /// Kinds of inputs that may have changed since the stage was started: `rows`, `model` and `stages`. The stage
         /// then runs again and replaces its output. Remove the key afterwards.
         accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;

@@ -187,12 +187,20 @@ impl<'a> Work<'a> {
         }
         let mut inputs: Vec<Input> = Vec::new();
         for entry in &stage.datasets {
-            let name = read::name(entry);
+            if C::NAME != "mix" && entry.weight != 1.0 {
+                let found = format!("{} for {}", entry.weight, entry.path.display());
+                return Err(Error::input("datasets.weight", found, "1: only `mix` repeats or draws rows"));
+            }
+            let mut name = read::name(entry);
+            // Several configurations of one repository.
+            if let Some(config) = entry.name.as_ref().filter(|_| inputs.iter().any(|other| other.name == name)) {
+                name = format!("{name}-{config}");
+            }
             if inputs.iter().any(|other| other.name == name) {
                 let expected = "file names that differ before their endings, because outputs are named after them";
                 return Err(Error::input("datasets", format!("two datasets named {name}"), expected));
             }
-            inputs.push(Input::open(entry, shard)?);
+            inputs.push(Input { name, ..Input::open(entry, shard)? });
         }
         Ok(Work {
             kind: C::NAME,

@@ -157,3 +157,32 @@ fn mix_takes_rows_by_weight_and_turn() {
     assert_eq!(summary.kept, 50);
     assert!(refused(run(&other, &dir.path().join("part"), Some(Shard { index: 0, count: 2 }))).contains("--shard"));
 }
+
+#[test]
+fn a_weight_that_a_stage_does_not_follow_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stage = reads(&[answered(dir.path(), "a", 10)]);
+    stage.datasets[0].weight = 0.5;
+    let config = FormatConfig { stage, system_prompt: None };
+    let error = run(&config, &dir.path().join("out"), None).unwrap_err().to_string();
+    assert!(error.contains("datasets.weight") && error.contains("a.jsonl") && error.contains("`mix`"), "{error}");
+}
+
+/// The folders of a repository in the cache of Hugging Face have the repository's name.
+#[test]
+fn two_configurations_of_one_repository_are_two_data_sets() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = dir.path().join("datasets--lab--set/snapshots/0123");
+    let entry = |name: &str| {
+        let folder = repository.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        write_lines(&folder.join("train.jsonl"), &[json!({"problem": name, "answer": 2})]);
+        omr::config::DatasetConfig { name: Some(name.to_owned()), ..omr::data::read::entry(&repository) }
+    };
+    let stage = StageConfig { datasets: vec![entry("one"), entry("two")], ..StageConfig::default() };
+    let config = FormatConfig { stage, system_prompt: None };
+    let out = dir.path().join("out");
+    let (summary, _) = run(&config, &out, None).unwrap();
+    assert_eq!(summary.kept, 2);
+    assert!(out.join("set.parquet").exists() && out.join("set-two.parquet").exists());
+}

@@ -117,7 +117,11 @@ impl Distill<'_> {
                             judge_summary
                                 .iter_mut()
                                 .for_each(|judge_summary| judge_summary.count(judged.judge.as_ref()));
-                            let row = || self.sft_row(&input.name, &numbered, rollout, text);
+                            let row = || {
+                                let row = self.sft_row(&input.name, &numbered, rollout, text);
+                                // The label may be the answer of the source, which is no part of the row.
+                                Row { ground_truth: Some(label.clone()), ..row }
+                            };
                             Fate::of_answer(judged, &label, Some(rollout), row)
                         }
                     });
