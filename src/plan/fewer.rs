@@ -28,7 +28,7 @@ pub struct PlanRequest {
     json: bool,
     /// Print a table of all kinds of GPUs instead: whether the run fits on 1 to 64 of them, and the cheapest changes of
     /// the config that make it fit
-    #[arg(long, conflicts_with_all = ["gpus", "gpu", "clock", "launches"])]
+    #[arg(long, conflicts_with_all = ["gpus", "gpu", "gpu_memory", "clock", "launches"])]
     table: bool,
 }
 

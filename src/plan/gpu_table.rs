@@ -5,7 +5,7 @@ use std::thread;
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
-use super::assumptions::Rows;
+use super::assumptions::{GpuOptions, H200, Rows};
 use super::changes::CHANGES;
 use super::gpus::Gpu;
 use super::hints::{Counter, Way};
@@ -56,7 +56,7 @@ impl GpuTable {
         let column = |gpus: usize| -> Result<Vec<Cell>> {
             let mut counter = Counter::new(config, model, rows, gpus)?;
             let cell = |&gpu: &Gpu| {
-                let (needs, available) = (counter.needs, counter.available(gpu));
+                let (needs, available) = (counter.needs, counter.available(&GpuOptions { gpu, ..H200 }));
                 let way = if needs > available { counter.ways(available, 1).pop() } else { None };
                 Cell { gpu, gpus, needs, available, way }
             };

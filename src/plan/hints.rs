@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::assumptions::{GpuOptions, H200, Rows};
 use super::changes::{self, CHANGES, Change};
-use super::gpus::Gpu;
 use super::layout::GpuLayout;
 use super::training::{GpuSet, Overrides, Training, layout, set, target};
 use crate::error::Result;
@@ -68,8 +67,8 @@ impl<'a, C: Training> Counter<'a, C> {
     }
 
     /// Returns the bytes that a run may use on one of the GPUs.
-    pub fn available(&self, gpu: Gpu) -> usize {
-        let gpus = GpuSet { gpu_options: &GpuOptions { gpu, ..H200 }, count: self.gpus };
+    pub fn available(&self, gpu_options: &GpuOptions) -> usize {
+        let gpus = GpuSet { gpu_options, count: self.gpus };
         target(gpus, self.config.clone().keys().training.max_memory_gib).memory.unwrap_or(usize::MAX)
     }
 
@@ -144,12 +143,12 @@ impl<'a, C: Training> Counter<'a, C> {
 /// them.
 pub fn text<C: Training>(config: &C, model: &ModelConfig, rows: &Rows, gpus: GpuSet) -> Result<String> {
     let mut counter = Counter::new(config, model, rows, gpus.count)?;
-    let mut ways = counter.ways(counter.available(gpus.gpu_options.gpu), MOST);
+    let mut ways = counter.ways(counter.available(gpus.gpu_options), MOST);
     let (changed, mut more) = (!ways.is_empty(), None);
     for count in COUNTS.into_iter().filter(|&count| count > gpus.count) {
         // Numbers of GPUs on which the config cannot run are left out.
         let Ok(mut counter) = Counter::new(config, model, rows, count) else { continue };
-        let budget = counter.available(gpus.gpu_options.gpu);
+        let budget = counter.available(gpus.gpu_options);
         if counter.needs <= budget {
             more = Some(Way { gpus: count, made: Vec::new() });
             break;

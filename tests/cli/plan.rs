@@ -424,6 +424,13 @@ fn a_7b_trains_adapters_on_16_gb_with_a_quantised_base() {
         2,
         &["memory", "expected at most 8.0 GiB"],
     );
+    // What would help was counted for the given memory.
+    failure(
+        &[&sft[..], &["--gpu-memory", "9GiB"]].concat(),
+        2,
+        &["memory", "expected at most 8.0 GiB", "quantization=nf4"],
+    );
+    assert_eq!(run(&[&sft[..], &["--table", "--gpu-memory", "9GiB"]].concat()).0, 2, "the table would ignore it");
     for (flag, value, expected) in [("--gpu", "t4", "t4 has no bf16"), ("--gpu-memory", "16", "a number of GiB")] {
         let (code, _, stderr) = run(&[&sft[..], &[flag, value]].concat());
         assert!(code == 2 && stderr.contains(expected), "{stderr}");
