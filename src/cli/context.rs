@@ -102,7 +102,12 @@ impl Context {
     /// Returns the kind of device to use.
     pub fn kind(&self) -> Kind {
         match self.global.device {
-            DeviceKind::Auto => *self.auto.get_or_init(|| if has_gpu() { Kind::Cuda } else { Kind::Cpu }),
+            DeviceKind::Auto => *self.auto.get_or_init(|| {
+                if let Some(error) = cuda::obstacle() {
+                    self.say(&format!("warning: computing on the CPU, because the GPU cannot be used: {error}"));
+                }
+                if has_gpu() { Kind::Cuda } else { Kind::Cpu }
+            }),
             DeviceKind::Cpu => Kind::Cpu,
             DeviceKind::Cuda => Kind::Cuda,
             DeviceKind::Emu => Kind::Emu,
@@ -156,6 +161,11 @@ impl Context {
 
     /// Returns an error if there is no device of the requested kind.
     pub fn find_device(&self) -> Result<()> {
+        if let (DeviceKind::Auto, RankRole::Starts(2..), Some(error)) =
+            (self.global.device, &self.rank_role, cuda::obstacle())
+        {
+            return Err(error);
+        }
         if self.kind() == Kind::Cuda { self.rank_role.gpu(cuda::find()?.len()).map(drop) } else { Ok(()) }
     }
 

@@ -22,7 +22,7 @@ use cudarc::driver::result::{self, event, graph, stream};
 use cudarc::driver::sys;
 use cudarc::driver::{CudaContext, DriverError};
 
-pub use find::find;
+pub use find::{find, obstacle};
 
 use crate::device::driver::{Kernel, Pinned, Properties};
 use crate::device::images::Images;

@@ -202,6 +202,12 @@ fn a_run_says_what_is_missing_and_ends() {
     assert!(code == 2 && text.starts_with(wanted) && text.lines().count() == 1, "{code}: {text}");
     let (code, text) = run(&bench, &[("FAKE_CUDA_VERSION", "12090")]);
     assert!(code == 2 && text.contains("CUDA 12.9") && text.lines().count() == 1, "{code}: {text}");
+    // Without `--device`, a GPU that cannot be used is not passed over in silence. One that is hidden is.
+    let auto = ["bench", "rms_norm", "--seconds", "0.001"];
+    let (code, text) = run(&auto, &[("FAKE_CUDA_VERSION", "12090")]);
+    assert!(code == 0 && text.contains("warning: computing on the CPU") && text.contains("CUDA 12.9"), "{text}");
+    let (code, text) = run(&auto, &[("FAKE_GPUS", "")]);
+    assert!(code == 0 && !text.contains("warning"), "{text}");
 }
 
 #[test]

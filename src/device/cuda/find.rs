@@ -70,6 +70,15 @@ pub fn gpu_at(ordinal: usize) -> Result<(Properties, Arch)> {
     }
 }
 
+/// Returns why the first GPU cannot be used. Returns `None` if it can, or if there is no driver or no visible GPU.
+pub fn obstacle() -> Option<Error> {
+    let error = gpu_at(0).err()?;
+    // SAFETY: opens and closes the library, as in [`find`].
+    let is_hidden = !unsafe { sys::is_culib_present() }
+        || result::init().is_err_and(|error| error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE);
+    (!is_hidden).then_some(error)
+}
+
 /// Returns the error for a driver that is too old. It names the package that extends the driver if the first GPU is a
 /// data-centre GPU: "NVIDIA A100-SXM4-80GB", but not "NVIDIA RTX A2000".
 fn too_old(driver: &str) -> Error {
