@@ -97,6 +97,14 @@ impl OptimConfig {
         let format = self.quantization.as_ref().map_or("", |quantization| quantization.base.name());
         let expected = "null without lora: a quantised base is frozen, and only adapters can be trained";
         place.check(format.is_empty() || self.lora.is_some(), &join(path, "quantization"), format, expected)?;
+        let trains = |is_frozen: bool| self.lora.as_ref().map_or(!is_frozen, |lora| lora.vision);
+        for (key, rate, is_trained) in [
+            ("vision_tower_lr", self.vision_tower_lr, trains(self.freeze_vision_tower)),
+            ("multi_modal_projector_lr", self.multi_modal_projector_lr, trains(self.freeze_multi_modal_projector)),
+        ] {
+            let rate = rate.filter(|rate| *rate > 0.0 && !is_trained).unwrap_or_default();
+            place.check(rate == 0.0, &join(path, key), rate, "null: this part is not trained")?;
+        }
         let frozen = [
             ("freeze_vision_tower", self.freeze_vision_tower),
             ("freeze_multi_modal_projector", self.freeze_multi_modal_projector),

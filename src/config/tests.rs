@@ -341,6 +341,10 @@ fn raft_with_a_loss_divided_by_the_length_is_refused_because_answers_become_shor
 fn what_would_divide_by_nothing_or_count_nothing_is_refused() {
     let still = message::<SftConfig>("learning_rate: 0\nvision_tower_lr: 1e-4\n", &[]);
     assert!(still.contains("learning_rate") && still.contains("freeze_language_model"), "{still}");
+    for key in ["lora.rank=4", "freeze_vision_tower=true"] {
+        let unused = message::<SftConfig>("vision_tower_lr: 1e-4\n", &[key]);
+        assert!(unused.contains("vision_tower_lr") && unused.contains("is not trained"), "{unused}");
+    }
     let counted = "rl: {train_files: [a.parquet], total_training_steps: 3}\n";
     assert!(from_text::<RecipeConfig>(counted, &[]).is_ok());
     let uncounted = message::<RecipeConfig>("rl: {train_files: [a.parquet]}\n", &[]);
