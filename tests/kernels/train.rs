@@ -113,7 +113,7 @@ fn kind(name: &str) -> String {
 /// Compares the emulated run with the CPU's, step by step, and prints the largest ratios to the tolerances.
 fn compare(what: &str, emulated: &[Step], cpu: &[Step], others: &[Vec<Step>]) {
     let mut allowed: BTreeMap<String, f64> = BTreeMap::new();
-    let (mut allowed_loss, mut allowed_log_prob) = (0.0f64, 0.0f64);
+    let (mut allowed_loss, mut allowed_log_prob, mut exceeding) = (0.0f64, 0.0f64, Vec::new());
     for (i, want) in cpu.iter().enumerate() {
         for other in others.iter().map(|steps| &steps[i]) {
             allowed_loss = allowed_loss.max(TIMES * (other.loss - want.loss).abs());
@@ -141,13 +141,17 @@ fn compare(what: &str, emulated: &[Step], cpu: &[Step], others: &[Vec<Step>]) {
         let mut worst = (0.0, String::new());
         for (name, want) in &want.gradients {
             let (got, most) = (relative(&found.gradients[name], want), allowed[&kind(name)]);
-            assert!(got <= most, "{what}, step {}: {name} differs by {got:.2e}, allowed {most:.2e}", i + 1);
+            if got > most {
+                exceeding.push(format!("{what}, step {}: {name} differs by {got:.2e}, allowed {most:.2e}", i + 1));
+            }
             if got / most > worst.0 {
                 worst = (got / most, format!("{name}: {got:.1e} of {most:.1e}"));
             }
         }
         println!("  {} gradients, nearest to its tolerance {}", want.gradients.len(), worst.1);
     }
+    // All of them are named, because one that is a little too large says less about a GPU than many.
+    assert!(exceeding.is_empty(), "{}", exceeding.join("\n"));
     // A tolerance that a wrong gradient could meet would be useless.
     assert!(allowed.values().all(|most| *most < 0.5), "{allowed:?}");
 }
