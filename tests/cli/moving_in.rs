@@ -448,6 +448,26 @@ fn a_method_that_omr_lacks_is_not_converted_to_another_one() {
     }
 }
 
+#[test]
+fn a_loss_of_trl_that_omr_lacks_is_not_converted_to_another_one() {
+    for (keys, line) in [
+        ("loss_type: sapo", "loss_mode: sapo"),
+        (
+            "loss_type: cispo\nimportance_sampling_level: sequence",
+            "loss_mode: cispo with importance_sampling_level sequence",
+        ),
+        ("importance_sampling_level: sequence_token", "loss_mode: sequence_token"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("grpo.yaml");
+        fs::write(&file, format!("num_generations: 8\n{keys}\n")).unwrap();
+        let output = omr().args(["config", "--from"]).arg(file).output().unwrap();
+        let ours = String::from_utf8(output.stdout).unwrap();
+        contains(&ours, &[line]);
+        assert!(ours.contains("# to be changed: "), "{ours}");
+    }
+}
+
 /// verl's vision tower includes the merger.
 #[test]
 fn a_frozen_vision_tower_of_verl_has_a_frozen_merger() {
