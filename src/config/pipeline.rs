@@ -317,6 +317,12 @@ pub trait StageKeys: Config {
     fn stage_mut(&mut self) -> &mut StageConfig;
     /// Returns the data sets that the stage reads in addition to its main data sets.
     fn extra_datasets(&mut self) -> Vec<&mut DatasetConfig>;
+    /// Returns all data sets that the stage reads.
+    fn reads(&self) -> Vec<DatasetConfig> {
+        let mut copy = self.clone();
+        let extra: Vec<DatasetConfig> = copy.extra_datasets().into_iter().map(|entry| entry.clone()).collect();
+        [&self.stage().datasets[..], &extra].concat()
+    }
     /// Returns the model directory that determines the output, if any.
     fn model(&self) -> Option<&Path>;
     /// Returns the config of this kind in a pipeline step, if the step is of this kind.

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, Lock};
 use crate::machine::Machine;
 use crate::pipeline::run::run_after;
+use crate::pipeline::stage::check_weights;
 use crate::pipeline::{Stage, Summary};
 
 /// Prefix of the path of a data set that an earlier stage writes.
@@ -106,11 +107,10 @@ fn kindless(step: &StepConfig) -> Error {
 }
 
 fn check_step<C: Stage>(step: &StepConfig, machine: &Machine) -> Option<Result<Planned>> {
-    let mut config = C::of(step)?.clone();
+    let config = C::of(step)?;
     let line = config.job(machine).map(|job| format!("{}: {}; {}", step.name, C::NAME, job.describe()));
-    let mut reads = config.stage().datasets.clone();
-    reads.extend(config.extra_datasets().into_iter().map(|entry| entry.clone()));
-    let computes = config.computes();
+    let (reads, computes) = (config.reads(), config.computes());
+    let line = check_weights(C::NAME, &reads).and(line);
     Some(line.map(|line| Planned { line, reads, computes }))
 }
 

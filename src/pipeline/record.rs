@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{DatasetConfig, InputKind};
+use crate::config::InputKind;
 use crate::data::{Signature, paths};
 use crate::error::Result;
 use crate::files::json;
@@ -33,12 +33,9 @@ pub struct InputFile {
 
 /// Returns the files that `config` reads: its data sets, its additional data sets and its model directory.
 pub fn files<C: Stage>(config: &C) -> Result<Vec<InputFile>> {
-    let mut copy = config.clone();
-    let mut entries: Vec<DatasetConfig> = config.stage().datasets.clone();
-    entries.extend(copy.extra_datasets().into_iter().map(|entry| entry.clone()));
     let model = config.model().map_or(Ok(Vec::new()), identity::paths)?;
     let of = |kind| move |path| InputFile { kind, path };
-    let rows = paths::all(&entries)?.into_iter().map(of(InputKind::Rows));
+    let rows = paths::all(&config.reads())?.into_iter().map(of(InputKind::Rows));
     Ok(rows.chain(model.into_iter().map(of(InputKind::Model))).collect())
 }
 

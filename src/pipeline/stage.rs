@@ -152,6 +152,13 @@ impl Input {
     }
 }
 
+/// Returns an error if an entry has a weight that a stage of this kind does not follow.
+pub fn check_weights(kind: &str, entries: &[DatasetConfig]) -> Result<()> {
+    let Some(entry) = entries.iter().find(|entry| kind != "mix" && entry.weight != 1.0) else { return Ok(()) };
+    let found = format!("{} for {}", entry.weight, entry.path.display());
+    Err(Error::input("datasets.weight", found, "1: only `mix` repeats or draws rows"))
+}
+
 /// Everything that a stage needs to run: the folder, the inputs, the shard and the machine.
 pub struct Work<'a> {
     /// Kind of the stage.
@@ -185,19 +192,16 @@ impl<'a> Work<'a> {
         if stage.datasets.is_empty() {
             return Err(Error::input("datasets", "nothing", "at least one dataset"));
         }
+        check_weights(C::NAME, &config.reads())?;
         let mut inputs: Vec<Input> = Vec::new();
         for entry in &stage.datasets {
-            if C::NAME != "mix" && entry.weight != 1.0 {
-                let found = format!("{} for {}", entry.weight, entry.path.display());
-                return Err(Error::input("datasets.weight", found, "1: only `mix` repeats or draws rows"));
-            }
             let mut name = read::name(entry);
             // Several configurations of one repository.
             if let Some(config) = entry.name.as_ref().filter(|_| inputs.iter().any(|other| other.name == name)) {
                 name = format!("{name}-{config}");
             }
             if inputs.iter().any(|other| other.name == name) {
-                let expected = "file names that differ before their endings, because outputs are named after them";
+                let expected = "names of files (without endings) or of configurations that differ, because outputs are named after them";
                 return Err(Error::input("datasets", format!("two datasets named {name}"), expected));
             }
             inputs.push(Input { name, ..Input::open(entry, shard)? });

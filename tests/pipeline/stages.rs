@@ -166,6 +166,10 @@ fn a_weight_that_a_stage_does_not_follow_is_refused() {
     let config = FormatConfig { stage, system_prompt: None };
     let error = run(&config, &dir.path().join("out"), None).unwrap_err().to_string();
     assert!(error.contains("datasets.weight") && error.contains("a.jsonl") && error.contains("`mix`"), "{error}");
+    let mut against = omr::config::DedupConfig { stage: reads(&[answered(dir.path(), "b", 10)]), ..Default::default() };
+    against.against = vec![omr::config::DatasetConfig { weight: 3.0, ..against.stage.datasets[0].clone() }];
+    let error = run(&against, &dir.path().join("against"), None).unwrap_err().to_string();
+    assert!(error.contains("datasets.weight") && error.contains("b.jsonl"), "{error}");
 }
 
 /// The folders of a repository in the cache of Hugging Face have the repository's name.
