@@ -16,8 +16,9 @@ use crate::error::{Error, Result};
 /// Name of the column.
 pub const COLUMN: &str = "extra_info";
 
-/// Fields of the column: every key that any row has, with the narrowest type that holds all its values. Lists and structs
-/// have the type `LargeUtf8`: they are written as JSON in a field with the metadata [`cells::JSON`].
+/// Fields of the column: every key that any row has, with the narrowest type that holds all its values. The type
+/// `LargeUtf8` is for keys with lists or structs: all their values are written as JSON, in a field with the metadata
+/// [`cells::JSON`].
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ExtraColumns(Vec<(String, DataType)>);
 
@@ -39,7 +40,11 @@ impl ExtraColumns {
                 Some((_, known)) if *known == kind => {}
                 Some((_, known)) => {
                     let numbers = |t: &DataType| matches!(t, DataType::Int64 | DataType::Float64);
-                    *known = if numbers(known) && numbers(&kind) { DataType::Float64 } else { DataType::Utf8 };
+                    *known = match numbers(known) && numbers(&kind) {
+                        true => DataType::Float64,
+                        false if [&*known, &kind].contains(&&DataType::LargeUtf8) => DataType::LargeUtf8,
+                        false => DataType::Utf8,
+                    };
                 }
             }
         }

@@ -346,7 +346,7 @@ mod tests {
         );
         assert_eq!(back[0].extra, read(&entry(&at_once)).unwrap()[0].extra);
         assert_eq!(back[1].extra["a"], "2.5");
-        assert_eq!((&back[2].extra["a"], &back[2].extra["c"]), (&json!("x"), &json!("[1]")));
+        assert_eq!((&back[2].extra["a"], &back[2].extra["c"]), (&json!("x"), &json!([1])));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left beside the files");
     }
 }

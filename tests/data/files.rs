@@ -99,7 +99,7 @@ fn rows_written_as_parquet_come_back_the_same() {
         "extra_info": {"index": 1, "share": 0.5, "odd": [1, 2], "size": {"w": [2, 3]}, "word": "[1]", "ok": true}});
     let url = json!({"id": "u", "messages": [{"role": "user", "content": [{"type": "text", "text": "see"},
         {"type": "image_url", "image_url": {"url": "a.png"}}]}, {"role": "assistant", "content": "y"}],
-        "extra_info": {"index": 2, "share": 2}});
+        "extra_info": {"index": 2, "share": 2, "odd": "one"}});
     let rows = folder.jsonl(&[&column.to_string(), &url.to_string(), GOOD]).unwrap();
     for form in [Form::Sft, Form::Rl] {
         let path = folder.path("out.parquet");
@@ -117,6 +117,7 @@ fn rows_written_as_parquet_come_back_the_same() {
             assert_eq!(bytes(row), bytes(back));
         }
         let of = |name: &str| &back[0].extra[name];
+        assert_eq!(back[1].extra["odd"], "one");
         assert_eq!([of("odd"), of("size"), of("word")], [&json!([1, 2]), &json!({"w": [2, 3]}), &json!("[1]")]);
         assert_eq!((&back[0].extra["index"], &back[1].extra["share"]), (&json!(1), &json!(2.0)));
         assert!(back[1].extra.get("ok").is_none());
