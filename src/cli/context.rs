@@ -161,10 +161,12 @@ impl Context {
 
     /// Returns an error if there is no device of the requested kind.
     pub fn find_device(&self) -> Result<()> {
-        if let (DeviceKind::Auto, RankRole::Starts(2..), Some(error)) =
-            (self.global.device, &self.rank_role, cuda::obstacle())
-        {
-            return Err(error);
+        let is_one_of_several = match &self.rank_role {
+            RankRole::Starts(ranks) => *ranks > 1,
+            RankRole::Launched(place) => place.size > 1,
+        };
+        if self.global.device == DeviceKind::Auto && is_one_of_several {
+            cuda::obstacle().map_or(Ok(()), Err)?;
         }
         if self.kind() == Kind::Cuda { self.rank_role.gpu(cuda::find()?.len()).map(drop) } else { Ok(()) }
     }
@@ -358,13 +360,13 @@ impl Context {
         let stop = signal::requested().unwrap_or_default();
         let stopped = || if stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) };
         let waiting = || stopped().and_then(|()| self.started.check()).and_then(|()| ranks::has_parent());
+        self.find_device()?;
         let is_nccl = self.is_nccl(config)?;
         let secret = &self.secret(dir)?;
         let (place, listener) = match &self.rank_role {
             RankRole::Starts(1) if config.backend != Backend::Nccl => return Ok(Box::new(OneRank::ALONE)),
             RankRole::Launched(place) => (place.clone(), None),
             RankRole::Starts(ranks) => {
-                self.find_device()?;
                 let port = config.port.map_or(0, |port| port as u16);
                 let listener = TcpListener::bind(("127.0.0.1", port))
                     .map_err(|e| Error::input("dist.port", format!("{port} ({e})"), "a free port"))?;

@@ -206,6 +206,12 @@ fn a_run_says_what_is_missing_and_ends() {
     let auto = ["bench", "rms_norm", "--seconds", "0.001"];
     let (code, text) = run(&auto, &[("FAKE_CUDA_VERSION", "12090")]);
     assert!(code == 0 && text.contains("warning: computing on the CPU") && text.contains("CUDA 12.9"), "{text}");
+    let [out, config] = ["out", "sft.yaml"].map(|name| machine.folder.path().join(name).display().to_string());
+    std::fs::write(&config, omr::config::to_yaml(&crate::train::tiny::sft_config(machine.folder.path())).unwrap())
+        .unwrap();
+    let several = ["--quiet", "sft", &config, "--out", &out, "--gpus", "2"];
+    let (code, text) = run(&several, &[("FAKE_CUDA_VERSION", "12090")]);
+    assert!(code == 2 && text.contains("CUDA 12.9") && text.lines().count() == 1, "{code}: {text}");
     let (code, text) = run(&auto, &[("FAKE_GPUS", "")]);
     assert!(code == 0 && !text.contains("warning"), "{text}");
 }
