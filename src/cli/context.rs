@@ -159,13 +159,10 @@ impl Context {
         self.open(plan, false)
     }
 
-    /// Returns an error if there is no device of the requested kind.
+    /// Returns an error if there is no device of the requested kind, or if this is one of several ranks on a machine whose
+    /// GPUs cannot be used.
     pub fn find_device(&self) -> Result<()> {
-        let is_one_of_several = match &self.rank_role {
-            RankRole::Starts(ranks) => *ranks > 1,
-            RankRole::Launched(place) => place.size > 1,
-        };
-        if self.global.device == DeviceKind::Auto && is_one_of_several {
+        if self.global.device == DeviceKind::Auto && self.rank_role != RankRole::ALONE {
             cuda::obstacle().map_or(Ok(()), Err)?;
         }
         if self.kind() == Kind::Cuda { self.rank_role.gpu(cuda::find()?.len()).map(drop) } else { Ok(()) }
@@ -360,13 +357,16 @@ impl Context {
         let stop = signal::requested().unwrap_or_default();
         let stopped = || if stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) };
         let waiting = || stopped().and_then(|()| self.started.check()).and_then(|()| ranks::has_parent());
-        self.find_device()?;
+        if self.rank_role != RankRole::ALONE {
+            self.find_device()?;
+        }
         let is_nccl = self.is_nccl(config)?;
         let secret = &self.secret(dir)?;
         let (place, listener) = match &self.rank_role {
             RankRole::Starts(1) if config.backend != Backend::Nccl => return Ok(Box::new(OneRank::ALONE)),
             RankRole::Launched(place) => (place.clone(), None),
             RankRole::Starts(ranks) => {
+                self.find_device()?;
                 let port = config.port.map_or(0, |port| port as u16);
                 let listener = TcpListener::bind(("127.0.0.1", port))
                     .map_err(|e| Error::input("dist.port", format!("{port} ({e})"), "a free port"))?;
