@@ -37,11 +37,6 @@ fn gpu_memory(rank_role: &RankRole, taken: u64) -> Option<usize> {
     Some(gpu.memory.saturating_sub(cuda::GPU_OVERHEAD + taken) as usize)
 }
 
-/// True if the kernels can run on the first GPU.
-fn has_gpu() -> bool {
-    cuda::find().is_ok_and(|gpus| gpus.first().is_some_and(|gpu| gpu.arch().is_some()))
-}
-
 /// Device, threads, console and signals, as set by the global flags.
 pub struct Context {
     console: Console,
@@ -102,11 +97,13 @@ impl Context {
     /// Returns the kind of device to use.
     pub fn kind(&self) -> Kind {
         match self.global.device {
-            DeviceKind::Auto => *self.auto.get_or_init(|| {
-                if let Some(error) = cuda::obstacle() {
+            DeviceKind::Auto => *self.auto.get_or_init(|| match cuda::is_usable() {
+                Ok(true) => Kind::Cuda,
+                Ok(false) => Kind::Cpu,
+                Err(error) => {
                     self.say(&format!("warning: computing on the CPU, because the GPU cannot be used: {error}"));
+                    Kind::Cpu
                 }
-                if has_gpu() { Kind::Cuda } else { Kind::Cpu }
             }),
             DeviceKind::Cpu => Kind::Cpu,
             DeviceKind::Cuda => Kind::Cuda,
@@ -163,7 +160,7 @@ impl Context {
     /// GPUs cannot be used.
     pub fn find_device(&self) -> Result<()> {
         if self.global.device == DeviceKind::Auto && self.rank_role != RankRole::ALONE {
-            cuda::obstacle().map_or(Ok(()), Err)?;
+            cuda::is_usable()?;
         }
         if self.kind() == Kind::Cuda { self.rank_role.gpu(cuda::find()?.len()).map(drop) } else { Ok(()) }
     }

@@ -22,7 +22,7 @@ use cudarc::driver::result::{self, event, graph, stream};
 use cudarc::driver::sys;
 use cudarc::driver::{CudaContext, DriverError};
 
-pub use find::{find, obstacle};
+pub use find::{find, is_usable};
 
 use crate::device::driver::{Kernel, Pinned, Properties};
 use crate::device::images::Images;

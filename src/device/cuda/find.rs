@@ -70,13 +70,14 @@ pub fn gpu_at(ordinal: usize) -> Result<(Properties, Arch)> {
     }
 }
 
-/// Returns why the first GPU cannot be used. Returns `None` if it can, or if there is no driver or no visible GPU.
-pub fn obstacle() -> Option<Error> {
-    let error = gpu_at(0).err()?;
+/// True if the first GPU can be used, false if there is no driver or no visible GPU. Errors if there is a GPU that cannot
+/// be used.
+pub fn is_usable() -> Result<bool> {
+    let Err(error) = gpu_at(0) else { return Ok(true) };
     // SAFETY: opens and closes the library, as in [`find`].
     let is_hidden = !unsafe { sys::is_culib_present() }
         || result::init().is_err_and(|error| error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE);
-    (!is_hidden).then_some(error)
+    if is_hidden { Ok(false) } else { Err(error) }
 }
 
 /// Returns the error for a driver that is too old. It names the package that extends the driver if the first GPU is a
