@@ -8,6 +8,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,10 @@ use serde_json::{Value, json};
 use super::{Item, Judged, OnScored, Score};
 use crate::config::ScorerConfig;
 use crate::error::{Error, Result};
+use crate::identity;
 
+/// Maximum size in bytes of a file whose content decides whether recorded scores are used again.
+const LARGEST_SOURCE: u64 = 1 << 24;
 /// Maximum length of an answer in bytes.
 const LONGEST_LINE: u64 = 1 << 20;
 /// Maximum absolute value of a score and its parts, so that squares of differences stay finite, also in f32.
@@ -37,8 +41,8 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Pool {
     submitted: Option<SyncSender<Submitted>>,
     workers: Vec<JoinHandle<()>>,
-    /// The command and its arguments.
-    pub command: Vec<String>,
+    /// Hashes of the files that the command names, such as the source of a program, when the processes were started.
+    pub files_hash: String,
 }
 
 /// A response to be scored.
@@ -53,6 +57,9 @@ impl Pool {
     pub fn start(config: &ScorerConfig, place: &str) -> Result<Pool> {
         let timeout = Duration::try_from_secs_f64(config.timeout_s)
             .map_err(|e| Error::input(format!("{place}.timeout_s"), config.timeout_s.to_string(), e.to_string()))?;
+        let is_source = |path: &&Path| path.metadata().is_ok_and(|file| file.is_file() && file.len() <= LARGEST_SOURCE);
+        let files = config.command.iter().map(Path::new).filter(is_source);
+        let files_hash = files.filter_map(|path| identity::hash(path).ok()).collect();
         let processes = (0..config.workers).map(|_| Process::start(&config.command, timeout, place));
         let processes: Vec<Process> = processes.collect::<Result<_>>()?;
         let (submitted, queue) = sync_channel::<Submitted>(2 * config.workers);
@@ -63,7 +70,7 @@ impl Pool {
             std::thread::spawn(move || process.work(&queue, &broken))
         };
         let workers = processes.into_iter().map(work).collect();
-        Ok(Pool { workers, submitted: Some(submitted), command: config.command.clone() })
+        Ok(Pool { workers, submitted: Some(submitted), files_hash })
     }
 
     /// Submits `item` for scoring. Blocks while all processes are busy and the queue (two lines per process) is full.

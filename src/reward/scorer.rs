@@ -2,7 +2,6 @@
 //! concurrently with other work.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
@@ -17,12 +16,9 @@ use super::{Item, Judged, Mode, OnScored, Rubric, Score, judge, shares, typed};
 use crate::answers::RunStore;
 use crate::config::{JudgeConfig, ProgramConfig, Rewards, ScorerConfig};
 use crate::error::{Error, Result};
-use crate::identity;
 
 /// Maximum number of responses that wait for the judge; when it is reached, `submit` blocks.
 const WAITING: usize = 1024;
-/// Maximum size in bytes of a file whose content decides whether recorded scores are used again.
-const LARGEST_SOURCE: u64 = 1 << 24;
 
 /// Scores responses.
 pub struct Scorer {
@@ -125,13 +121,11 @@ impl Scorer {
         }
     }
 
-    /// Returns the hashes of the files that the reward commands name, such as the source of a program. Large files, such
-    /// as weights, are left out.
+    /// Returns the hashes of the files that the reward commands name, such as the source of a program, when they were
+    /// started. Large files, such as weights, are left out.
     pub fn files_hash(&self) -> String {
         let pool = if let Method::Command { pool, .. } = &self.method { Some(pool) } else { None };
-        let commands = pool.into_iter().chain(self.programs.values()).flat_map(|pool| &pool.command);
-        let is_source = |path: &&Path| path.metadata().is_ok_and(|file| file.is_file() && file.len() <= LARGEST_SOURCE);
-        commands.map(Path::new).filter(is_source).filter_map(|path| identity::hash(path).ok()).collect()
+        pool.into_iter().chain(self.programs.values()).map(|pool| pool.files_hash.as_str()).collect()
     }
 
     /// Returns what the rules expect of a response, for the user; `None` for a reward program.
