@@ -1,28 +1,10 @@
-"""Common functions of the peers' programs on a GPU: its clock, and jobs that may not fit into its memory."""
+"""Measures jobs of the peers' programs on a GPU, which may not fit into its memory."""
 import gc
 import json
 import statistics
-import subprocess
 import time
 
 import torch
-
-
-def clock():
-    """Starts nvidia-smi to read the GPU's clock while it works. Returns None without nvidia-smi."""
-    query = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "--id=0"]
-    try:
-        return subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    except OSError:
-        return None
-
-
-def mhz(asked):
-    try:
-        said = asked.communicate(timeout=10)[0].strip() if asked else ""
-    except subprocess.TimeoutExpired:
-        return None
-    return int(said) if said.isdigit() else None
 
 
 def measure(row, peer, tries, seconds):
@@ -58,8 +40,7 @@ def timed(work, seconds):
 
     for _ in range(2):
         once()
-    asked = clock()
     begun, times = time.perf_counter(), []
     while len(times) < 5 or time.perf_counter() - begun < seconds:
         times.append(once())
-    return {"peer_ms": statistics.median(times), "peer_min_ms": min(times), "repetitions": len(times), "peer_clock_mhz": mhz(asked)}
+    return {"peer_ms": statistics.median(times), "peer_min_ms": min(times), "repetitions": len(times)}

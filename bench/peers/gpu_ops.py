@@ -2,21 +2,20 @@
 through matmul, each backend of SDPA separately, fused AdamW and so on) and, if installed, FlashAttention 3 and Liger's kernels.
 bf16, normally distributed numbers, a cold L2 before each run, CUDA events, the median.
 
-usage: python bench/peers/gpu_ops.py [--device cuda|cpu] [--tiny] [--seconds 0.3] [--only NAME] [--budget S]
+usage: python bench/peers/gpu_ops.py [--device cuda|cpu] [--tiny] [--seconds 0.3] [--only NAME] [--budget S] [--turns]
 Prints one JSON line per op, with the `name` and `shape` of omr's row and the fastest way as `peer` and `peer_ms`. `peer_ways`
-has the time of each way, or the reason why it was left out. Without a CUDA device it prints one line that states this. With
---device cpu --tiny, the same code runs on small shapes, to test it.
+has the time of each way, or the reason why it was left out. With --turns it measures nothing by itself, but takes the turns that
+bench/peers/turns.py asks for: one repetition after another, without a cold L2. Without a CUDA device it prints one line that states
+this. With --device cpu --tiny, the same code runs on small shapes, to test it.
 """
 import argparse
 import importlib
 import json
-import statistics
 import sys
-import time
 
 import torch
 import torch.nn.functional as F
-from gpu import clock, mhz
+from op_cases import Cases
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -25,13 +24,13 @@ p.add_argument("--tiny", action="store_true")
 p.add_argument("--seconds", type=float, default=0.3)
 p.add_argument("--only", default="")
 p.add_argument("--budget", type=float, default=600.0, help="seconds after which no further op is begun")
+p.add_argument("--turns", action="store_true")
 args = p.parse_args()
 
 if args.device == "cuda" and not torch.cuda.is_available():
     print(json.dumps({"name": "peer", "skipped": f"torch {torch.__version__} sees no CUDA device"}))
     sys.exit(0)
 
-CUDA = args.device == "cuda"
 PEER = f"torch {torch.__version__}"
 torch.manual_seed(1)
 if args.tiny:
@@ -40,67 +39,8 @@ if args.tiny:
 else:
     T, H, I, HEADS, V, LENGTHS = 8192, 3584, 18944, (28, 4, 128), 152064, (4096, 16384)
     PATCHES, VISION, TARGETS, SEQUENCES, KEYS, PARAMETERS = 16384, (16, 16, 80), 4096, 256, 1536, 1 << 28
-flush = torch.empty(256 << 20 if CUDA else 64, dtype=torch.uint8, device=args.device)
-begun = time.monotonic()
-
-
-def once(work):
-    flush.zero_()
-    if not CUDA:
-        start = time.perf_counter()
-        work()
-        return (time.perf_counter() - start) * 1e3
-    before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    before.record()
-    work()
-    after.record()
-    after.synchronize()
-    return before.elapsed_time(after)
-
-
-def timed(make):
-    """Measures the milliseconds of the function that `make` returns. Its tensors are freed afterwards."""
-    work = make()
-    for _ in range(3):
-        once(work)
-    smi = clock() if CUDA else None
-    start, times = time.monotonic(), []
-    # The clock must be read while the GPU is under load, so the load continues until nvidia-smi has answered.
-    asked = lambda: smi is not None and smi.poll() is None and time.monotonic() - start < 3.0  # noqa: E731
-    while len(times) < 5 or time.monotonic() - start < (args.seconds if CUDA else 0) or asked():
-        times.append(once(work))
-    found = {"peer_ms": statistics.median(times), "peer_min_ms": min(times), "repetitions": len(times)}
-    if smi:
-        found["peer_clock_mhz"] = mhz(smi)
-    return found
-
-
-def fastest(ways, time_of=timed):
-    """Returns the results of the fastest of `ways` (pairs of a label and a `make` function) for a row. A way that this
-    machine does not support is listed in `peer_ways`. The op is skipped only if no way works."""
-    best, told = None, {}
-    for label, make in ways:
-        try:
-            found = time_of(make)
-        except Exception as error:  # noqa: BLE001 - a library may raise any exception if it cannot run here
-            told[label] = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        else:
-            told[label] = found["peer_ms"]
-            if best is None or found["peer_ms"] < best["peer_ms"]:
-                best = found | {"peer": label}
-        if CUDA:
-            torch.cuda.empty_cache()
-    row = dict(best or {"skipped": next((why for why in told.values() if isinstance(why, str)), "no way")})
-    return row | ({"peer_ways": told} if len(told) > 1 else {})
-
-
-def measure(name, shape, *ways):
-    """Measures an op and prints its line. A way is a `make` function, or a pair of a label and one."""
-    if not name.startswith(args.only) or time.monotonic() - begun > args.budget:
-        return
-    ways = [way if isinstance(way, tuple) else (PEER, way) for way in ways]
-    row = {"name": name, "shape": shape, "dtype": "bf16", "data": "normal"}
-    print(json.dumps(row | fastest(ways)), flush=True)
+cases = Cases(args, PEER)
+measure = cases.measure
 
 
 def imported(module):
@@ -125,23 +65,19 @@ def linear(n, k, t):
         dy, w = normal(t, n), normal(n, k, scale=0.02)
         return lambda: torch.matmul(dy, w)
 
-    # Three ways to get an f32 weight gradient: a bf16 product that is added in a second pass, as autograd does, an f32
-    # product, or an f32 product that accumulates.
+    # Two ways to add to an f32 weight gradient, as ours does: a bf16 product that is added in a second pass, as autograd does, or a product
+    # that accumulates.
     def added():
         x, dy = normal(t, k), normal(t, n)
         dw = torch.zeros(n, k, device=args.device)
         return lambda: dw.add_(torch.matmul(dy.t(), x))
-
-    def written():
-        x, dy = normal(t, k), normal(t, n)
-        return lambda: torch.mm(dy.t(), x, out_dtype=torch.float32)
 
     def accumulated():
         x, dy = normal(t, k), normal(t, n)
         dw = torch.zeros(n, k, device=args.device)
         return lambda: torch.addmm(dw, dy.t(), x, out_dtype=torch.float32)
 
-    wgrad = [(f"{PEER}, bf16 and add", added), (f"{PEER}, f32 product", written), (f"{PEER}, f32 addmm", accumulated)]
+    wgrad = [(f"{PEER}, bf16 and add", added), (f"{PEER}, f32 addmm", accumulated)]
     return fwd, dgrad, wgrad
 
 
@@ -395,3 +331,14 @@ decoding = [(f"{PEER}, {b.name}", lambda b=b: decode_attention(b)) for b in SDPA
 decoding += [("FlashAttention 3", decode_flash)] if FLASH else []
 measure("paged_attention fwd", f"{SEQUENCES} x 1 of {KEYS} keys", *decoding)
 measure("sample fwd", f"[{SEQUENCES}, {H}] x [{V}, {H}]", sample)
+
+
+def copied():
+    a = normal(PARAMETERS, dtype=torch.float32)
+    b = torch.empty_like(a)
+    return lambda: b.copy_(a)
+
+
+measure("copy", f"{4 * PARAMETERS} bytes", copied)
+if args.turns:
+    cases.turns()
