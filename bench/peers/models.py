@@ -67,8 +67,9 @@ def rows(shape, batch, length):
     )
 
 
-def start(usage):
-    """Parses the command line, sets the number of threads, and returns the arguments and the amount of work."""
+def start(usage, **numbers):
+    """Parses the command line, sets the number of threads, and returns the arguments and the amount of work. `numbers` are further options
+    with their defaults."""
     parser = argparse.ArgumentParser(usage=usage)
     parser.add_argument("--shape", default="digits", choices=SHAPES)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -77,6 +78,8 @@ def start(usage):
     parser.add_argument("--lora-rank", type=int, help="train adapters of all linear layers of the language model with PEFT")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3)
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     transformers.utils.logging.set_verbosity_error()
