@@ -1,4 +1,5 @@
 """Common functions of all parts: the repository, running programs, the compiler, the test binary."""
+import contextlib
 import json
 import os
 import pathlib
@@ -10,7 +11,8 @@ import sys
 import tarfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-CEILINGS = ROOT / "bench/peers/ceilings"
+PEERS = ROOT / "bench/peers"
+CEILINGS = PEERS / "ceilings"
 # Time limit in seconds of the end of a killed process.
 KILL_SECONDS = 10
 
@@ -70,6 +72,16 @@ def why(status, output):
         return "no time left"
     lines = output.strip().splitlines() or [f"exit status {status}"]
     return next((line for line in lines if line.startswith(("error", "==ERROR=="))), lines[-1])
+
+
+def json_lines(output):
+    """Returns the JSON lines printed by a peer or a ceiling program."""
+    found = []
+    for line in filter(lambda line: line.startswith("{"), output.splitlines()):
+        # A program may be stopped while it writes its last line.
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 def commit():

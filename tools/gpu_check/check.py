@@ -18,17 +18,19 @@ import time
 import traceback
 
 from . import base, plan
-from .base import ROOT, fail, said
+from .base import PEERS, ROOT, fail, said
 from .pack import BINARIES
-from .parts import PARTS
-from .record import Record
+from .parts import STEPS
+from .record import WORDS, Record
 from .verdicts import kept
 
+sys.path.append(str(PEERS))
+from smi import Log  # noqa: E402
 
 # Words of `omr` where the start check of wgmma ends a program (src/cli/context.rs).
 REFUSED = "start again with --kernel-variant mma.sync"
-# Printed words for the states in results.json.
-WORDS = {"green": "passed", "red": "failed", "cut": "cut short", "skipped": "skipped"}
+# Prints the path of the NCCL library that PyTorch brings.
+NCCL = "import glob, nvidia; print(next(f for p in nvidia.__path__ for f in glob.glob(p + '/**/libnccl.so.2', recursive=True)))"
 
 
 def smi_says(what):
@@ -55,8 +57,9 @@ class Check:
         self.args, self.on_gpu, self.begun = args, args.device == "cuda", time.monotonic()
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="gpu-check-scratch-"))
         self.deadline = self.end = float("inf")
-        # Why no further step runs, and why wgmma is not used any more.
+        # Why no further step runs, why wgmma is not used any more, and when the GPU was last seen to answer.
         self.gone = self.no_wgmma = None
+        self.answered = -float("inf")
         self.python = os.environ.get("PYTHON", "python3")
         self.ask()
         commit = self.binaries(args.bin)
@@ -73,6 +76,7 @@ class Check:
         self.record = Record(self.out, identity, [])
         self.record.earlier()
         self.lock = threading.RLock()
+        self.smi = Log(self.out / f"{call}-smi.csv", starts=self.on_gpu)
 
     def binaries(self, asked):
         """Finds the binaries to run. Returns the commit they were built from."""
@@ -120,8 +124,9 @@ class Check:
             print(f"\n$ {' '.join(str(word) for word in command)} {environment or ''}\n{shown}\n[exit status {status}]", file=self.log, flush=True)
         if self.on_gpu and REFUSED in output:
             self.switch_off(next(line for line in output.splitlines() if REFUSED in line))
-        if self.on_gpu and status is None and self.left() > 1.0:
-            self.check_gpu()
+        if self.on_gpu and status is None and self.end - time.monotonic() > 1.0:
+            with self.lock:
+                self.check_gpu()
         return status, output
 
     def switch_off(self, reason):
@@ -132,11 +137,15 @@ class Check:
 
     def check_gpu(self):
         """Checks after a timeout that the GPU still answers. If it does not, no further step runs."""
+        # Processes that run side by side end together.
+        if time.monotonic() - self.answered < base.KILL_SECONDS:
+            return
         test = [self.tests, plan.SANITIZER_PROBE, "--exact", "--test-threads=1"]
         for name, command in [("nvidia-smi", ["nvidia-smi"]), (plan.SANITIZER_PROBE, test)]:
             if not self.gone and base.run(command, plan.CANARY_SECONDS, self.environment)[0] != 0:
                 self.gone = f"the GPU does not answer after a timeout: {name} failed"
                 self.say(f"   {self.gone}")
+        self.answered = time.monotonic()
 
     @contextlib.contextmanager
     def step(self, part, name):
@@ -145,19 +154,20 @@ class Check:
             self.say(f"   {name}: already passed")
             yield None
         elif self.gone or self.left() < 1.0:
-            if name not in self.record.steps:
-                self.record.put(name, part, "cut", [self.gone or "no time left"])
+            with self.lock:
+                if name not in self.record.steps:
+                    self.record.put(name, part, "cut", [self.gone or "no time left"])
             self.say(f"   {name}: {'not run' if self.gone else 'no time left'}")
             yield None
         else:
-            begun, made = time.monotonic(), {"status": "green", "notes": [], "rows": [], "lines": []}
+            since, made = time.time(), {"status": "green", "notes": [], "rows": [], "lines": []}
             try:
                 yield made
             except Exception as error:  # noqa: BLE001 - an unexpected error must end only this step, not the call
                 made |= {"status": "cut", "notes": [f"tools/gpu-check failed: {error!r}", *made["notes"]]}
                 traceback.print_exc(file=self.log)
             with self.lock:
-                self.record.put(name, part, seconds=time.monotonic() - begun, **made)
+                self.record.put(name, part, seconds=time.time() - since, gpu=self.smi.during((since, time.time())), **made)
             self.say(f"   {name}: {WORDS[made['status']]}{''.join('; ' + note for note in made['notes'])}")
 
     def ask(self):
@@ -168,7 +178,7 @@ class Check:
             "torch": [self.python, "-c", "import torch; print(torch.__version__, torch.cuda.is_available())"],
             "transformers": [self.python, "-c", "import transformers as t; t.Qwen2_5_VLForConditionalGeneration; print(t.__version__)"],
             "compute-sanitizer": ["compute-sanitizer", "--version"], "ncu": ["ncu", "--version"],
-            "nsys": ["nsys", "--version"], "c++": ["c++", "--version"], "system": ["uname", "-sm"],
+            "nccl": [self.python, "-c", NCCL], "nsys": ["nsys", "--version"], "c++": ["c++", "--version"], "system": ["uname", "-sm"],
         }
         pool = concurrent.futures.ThreadPoolExecutor(2)
         # A cold start may need more than one attempt.
@@ -183,12 +193,12 @@ class Check:
         """True if linear layers have a second kernel variant (wgmma)."""
         return not self.no_wgmma and (not self.on_gpu or smi_says("compute_cap") == "9.0")
 
-    def has(self, module):
-        """True if Python has a module. Waits for the import, which runs in the background."""
+    def has(self, what):
+        """Returns the answer to `ask`, or None. Waits for it: the import of a module runs in the background."""
         try:
-            return self.answers[module].result(self.left()) is not None
+            return self.answers[what].result(self.left())
         except concurrent.futures.TimeoutError:
-            return False
+            return None
 
     def tested(self, part, names, label="", prefix=(), **environment):
         """Runs test modules, several at the same time on a GPU. Each has its own process, because an error of the GPU ends
@@ -203,8 +213,8 @@ class Check:
             filter_ = [f"{name}::"]
             if name == plan.SANITIZER_PROBE:
                 filter_ = [name, "--exact"]
-            elif name in plan.SLOW_ON_EMULATOR:
-                filter_ = [name, "--ignored"]
+            elif name in plan.SLOW_ON_EMULATOR or name in plan.IGNORED and self.on_gpu:
+                filter_ = [name, "--include-ignored"]
             status, output = self.run([*prefix, self.tests, *filter_, "--test-threads=1", "--nocapture"],
                                       plan.MODULE_SECONDS * self.args.minutes, **environment)
             made |= self.judged(name, status, output)
@@ -219,8 +229,9 @@ class Check:
         lines = kept(output)
         if status is None and self.left() < 1.0:
             return {"status": "cut", "notes": ["no time left"], "lines": lines}
-        if status == 0 and counts and passed + failed + ignored == 0:
-            return {"status": "red", "notes": ["no test has this name"], "lines": lines}
+        if status == 0 and counts and passed + failed == 0:
+            what = ("skipped", f"all {ignored} tests are ignored") if ignored else ("red", "no test has this name")
+            return {"status": what[0], "notes": [what[1]], "lines": lines}
         if status != 0:
             names = re.findall(r"^    (\w+::\S+)$", output, re.M)
             why = "hangs or takes too long" if status is None else ", ".join(dict.fromkeys(names)) or f"exit status {status}"
@@ -233,28 +244,31 @@ class Check:
         args = self.args
         parts = plan.CALLS[args.call] if args.call else plan.PARTS
         if args.call:
-            self.end = self.begun + plan.CALL_MINUTES * 60 * args.minutes - 10
+            self.end = self.begun + (plan.CALL_SECONDS[args.call] - plan.START_AND_END / 2) * args.minutes
             self.record.calls.append(f"call {args.call} of {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M}")
-        self.deadline = time.monotonic()
-        for part in parts:
+            limits = "; ".join(f"{part} {plan.seconds({part: steps})}: {', '.join(steps)}" for part, steps in parts.items())
+            self.say(f"call {args.call}, at most {plan.CALL_SECONDS[args.call]} s, times {args.minutes:g}; limits in seconds: {limits}")
+        for part, steps in parts.items():
             if args.only and part not in args.only.split(","):
                 continue
-            # The deadline is counted from the end of the previous part's time, so that unused time goes to this part.
-            self.deadline += plan.PARTS[part] * 60 * args.minutes
             self.say(f"== {part} ({time.monotonic() - self.begun:.0f} s)")
-            PARTS[part](self, part)
-            self.record.environment = self.environment_lines()
+            self.deadline = time.monotonic()
+            for name, limit in steps.items():
+                # Unused time goes to the next step of the part.
+                self.deadline += limit * args.minutes
+                STEPS[name](self, part, name)
+                self.record.environment = self.environment_lines()
+        self.smi.stop()
         concurrent.futures.wait(self.answers.values(), 20)
         self.record.environment = self.environment_lines()
-        for line in self.record.environment:
-            self.say(line)
-        for verdict in self.record.verdicts():
-            self.say(verdict)
         red = self.record.red()
         self.record.write()
+        for line in [*self.record.environment, *self.record.verdicts(), *self.record.step_table(), "", *self.record.tables()]:
+            self.say(line)
         cut = [name for name, step in self.record.steps.items() if step["status"] == "cut"]
         told = f"FAILED: {'; '.join(red)}" if red else "no test failed"
         told += f"; cut short: {', '.join(cut)}" if cut else ""
         self.say(f"{told}; {time.monotonic() - self.begun:.0f} s; {self.out}")
+        self.log.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
         return 1 if red or self.gone else 0

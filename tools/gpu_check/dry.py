@@ -102,16 +102,21 @@ def work(modules, columns, library, tests, omr, asked):
     return found
 
 
-def as_gpu(jobs, only, columns, given):
+def binaries(given):
     tests, omr = (given / "omr-tests", given / "omr") if given else (base.test_binary(), ROOT / "target/release/omr")
-    begun, red = time.monotonic(), []
     if "machine code" in base.images(omr):
         fail("as-card: this build contains machine code, whose arguments the stand-in library cannot read: build with PTXAS= (empty)")
+    return tests, omr
+
+
+def as_gpu(jobs, only, columns, given):
+    tests, omr = binaries(given)
+    begun, red = time.monotonic(), []
     modules = only or [*plan.by_risk(base.modules(tests)), *plan.CALIBRATION, *plan.FAULTS]
     environment = dict(os.environ)
     for name in ("OUT", "OMR_GOLDENS", "OMR_BODY", "OMR_EMU_SITES", "OMR_EMU_SKIP"):
         environment.pop(name, None)
-    asked = {} if only else plan.SLICE | plan.JOBS | STEPS
+    asked = {} if only else {name: words for name, words in (plan.SLICE | plan.JOBS | STEPS).items() if name not in plan.NOT_YET}
     large = {column: 0 for column in columns}
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
 

@@ -1,5 +1,6 @@
 """Parses the arguments and starts the requested tool."""
 import argparse
+import gzip
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ from .check import Check
 from .dry import COLUMNS, as_gpu
 from .pack import pack
 from .record import Record
+from .rehearse import rehearse
 
 
 def merge(folder, out):
@@ -30,6 +32,8 @@ def merge(folder, out):
     for file in [*folder.glob("profiles.*"), *folder.glob("exp2.gz")]:
         if file.parent != out:
             shutil.copyfile(file, out / file.name)
+    for file in folder.glob("*-smi.csv"):
+        (out / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes(), mtime=0))
     print(f"{len(record.steps)} steps, {len(record.rows())} rows: {out}")
 
 
@@ -43,9 +47,9 @@ def parser(usage):
     made.add_argument("--out", type=path)
     made.add_argument("--only", default="")
     made.add_argument("--columns", default=",".join(COLUMNS))
+    made.add_argument("--call", type=int, choices=plan.CALLS)
     made.add_argument("--jobs", type=int, default=os.cpu_count())
     made.add_argument("--minutes", type=float, default=1.0)
-    made.add_argument("--quick", action="store_true")
     made.add_argument("-h", "--help", action="store_true")
     return made
 
@@ -67,12 +71,13 @@ def main(doc, arguments):
             compiled = compile_ceilings(pathlib.Path(folder))
         print("bench/peers/ceilings compiles" if compiled else "skipped: no nvcc")
     elif args.command == "as-card":
+        if args.call:
+            return rehearse(args)
         columns = args.columns.split(",")
         if unknown := set(columns) - set(COLUMNS):
             fail(f"unknown column {min(unknown)}, expected some of {', '.join(COLUMNS)}")
         return as_gpu(args.jobs, only, columns, args.bin)
     else:
-        args.call = None
         if args.command == "call":
             if args.what not in map(str, plan.CALLS):
                 fail(f"unknown call {args.what}, expected one of {', '.join(map(str, plan.CALLS))}")

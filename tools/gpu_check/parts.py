@@ -1,34 +1,24 @@
-"""Steps of each part. plan.py defines which call runs which part."""
+"""What each step of plan.py runs."""
 import json
+import re
+import shlex
 import shutil
+import sys
 
 from . import base, plan
-from .base import CEILINGS, ROOT
+from .base import CEILINGS, PEERS, ROOT
 from .profiles import profiles
 
 
-def json_lines(output):
-    """Returns the JSON lines printed by a peer or a ceiling program."""
-    found = []
-    for line in output.splitlines():
-        if line.startswith("{"):
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                # The program was stopped while it wrote its last line.
-                pass
-    return found
-
-
-def ceilings(check, part):
+def ceilings(check, part, step):
+    """Runs the programs of bench/peers/ceilings, or only the one that measures the link to the host."""
     where = check.bin
-    compiled = where is not None and (where / "card").exists()
-    if not compiled and not all(check.record.green(f"ceilings {name}") for name in ("card", "sums")):
+    if (where is None or not (where / "card").exists()) and not all(check.record.green(f"ceilings {name}") for name in ("card", "sums", "host")):
         where = check.scratch if base.compile_ceilings(check.scratch, install=where is None) else None
     dry = [] if check.on_gpu else ["--dry-run"]
-    programs = {name: [where / name, *dry] if where else None for name in ("card", "sums")}
+    programs = {name: [where / name, *dry] if where else None for name in ("card", "sums", "host")}
     programs["sustained"] = [check.python, CEILINGS / "sustained.py", *dry]
-    for name, command in programs.items():
+    for name, command in programs.items() if step == "ceilings" else [("host", programs["host"])]:
         with check.step(part, f"ceilings {name}") as made:
             if made is None:
                 continue
@@ -36,41 +26,30 @@ def ceilings(check, part):
                 made |= {"status": "skipped", "notes": [f"{check.python} has no torch" if name == "sustained" else "no nvcc"]}
                 continue
             status, output = check.run(command, 90)
-            made["rows"] = json_lines(output)
-            made["notes"] = [f"{len(made['rows'])} results"]
+            made["rows"] = base.json_lines(output)
+            made["notes"] = [f"{row['name']}, {row['shape']}: {row['gb_s']} GB/s" for row in made["rows"] if "gb_s" in row]
+            made["notes"].insert(0, f"{len(made['rows'])} results")
             if status != 0:
-                made |= {"status": "cut", "notes": ["failed, see the log"]}
+                made |= {"status": "cut", "notes": ["failed, see the log", *made["notes"]]}
 
 
-def calibration(check, part):
+def tested(check, part, name):
     # The emulator reads this file if OMR_EMU_EXP2 names it.
     dumped = {"OMR_EXP2_DUMP": str(check.out / "exp2.gz")} if check.on_gpu else {}
-    check.tested(part, plan.CALIBRATION[:3] if check.args.quick else plan.CALIBRATION, **dumped)
+    check.tested(part, plan.TESTED[name][:None if check.on_gpu else 2], **dumped)
 
 
-def first(check, part):
-    both = check.has_wgmma()
-    benched(check, part, "sampler beside trainer, 7b-slice", *plan.PARITY, wrong="red", box=plan.JOB_SECONDS)
-    if both:
-        benched(check, part, "sampler beside trainer, 7b-slice by mma.sync", *plan.PARITY, body="mma.sync", wrong="red", box=plan.JOB_SECONDS)
-    check.tested(part, plan.QUICK if check.args.quick else plan.FIRST)
-
-
-def correctness(check, part):
-    if check.args.quick:
-        check.tested(part, plan.QUICK[:1], "another seed: ", OMR_TEST_SEED="21")
-        check.tested(part, plan.RANKS)
-        return
-    modules = plan.by_risk(base.modules(check.tests))
+def correctness(check, part, _):
+    for body in [None, "mma.sync"] if check.has_wgmma() else [None]:
+        name = f"sampler beside trainer, 7b-slice{f' by {body}' if body else ''}"
+        benched(check, part, name, *plan.PARITY, body=body, wrong="red", box=plan.JOB_SECONDS)
+    modules = plan.by_risk(base.modules(check.tests)) if check.on_gpu else plan.QUICK
     if not modules:
         check.record.put("kernel tests", part, "red", ["no tests were found"])
-    check.tested(part, plan.RANKS)
-    if check.on_gpu:
-        check.tested(part, plan.SLOW_ON_EMULATOR)
-    check.tested(part, [name for name in modules if name not in plan.FIRST])
-    if check.has_wgmma():
+    check.tested(part, [*plan.RANKS, *(plan.SLOW_ON_EMULATOR if check.on_gpu else []), *modules])
+    if check.on_gpu and check.has_wgmma():
         check.tested(part, plan.MODELS, "wgmma: ", OMR_BODY="wgmma")
-    check.tested(part, plan.SANITIZED, "another seed: ", OMR_TEST_SEED="21")
+    check.tested(part, plan.SANITIZED if check.on_gpu else plan.QUICK[:1], "another seed: ", OMR_TEST_SEED="21")
 
 
 def benched(check, part, name, *arguments, body=None, box=None, wrong="cut"):
@@ -90,17 +69,17 @@ def benched(check, part, name, *arguments, body=None, box=None, wrong="cut"):
         made["notes"] += [f"skipped: {row['name']} {row['shape']}: {row['skipped']}" for row in rows if "skipped" in row]
         if status != 0:
             made |= {"status": "cut" if status is None else wrong, "notes": [base.why(status, output), *made["notes"]]}
+        if name.removeprefix("bench ") in plan.NOT_YET and "error: invalid value" in output:
+            made["status"] = "skipped"
 
 
-def kernels(check, part):
-    quick = check.args.quick
-    benched(check, part, "bench ops", "swiglu" if quick else "ops")
+def kernels(check, part, _):
+    benched(check, part, "bench ops", "ops" if check.on_gpu else "swiglu")
     # The other kernel variant of linear layers, measured in the same run.
-    if not quick and check.has_wgmma():
+    if check.on_gpu and check.has_wgmma():
         benched(check, part, "bench linear by mma.sync", "linear", body="mma.sync")
-    small = [] if check.on_gpu else ["--device", "cpu", "--tiny"]
-    only = ["--only", "swiglu"] if quick else []
-    beside(check, part, "peers", "gpu_ops.py", lambda: ["--budget", f"{max(1.0, check.left() - 15):.0f}", *small, *only])
+    small = [] if check.on_gpu else ["--device", "cpu", "--tiny", "--only", "swiglu"]
+    beside(check, part, "peers", "gpu_ops.py", lambda: ["--budget", f"{max(1.0, check.left() - 15):.0f}", *small])
 
 
 def beside(check, part, name, program, arguments, needs="torch", box=None):
@@ -112,7 +91,7 @@ def beside(check, part, name, program, arguments, needs="torch", box=None):
             made |= {"status": "skipped", "notes": [f"{check.python} has no {needs}"]}
             return
         status, output = check.run([check.python, ROOT / "bench/peers" / program, *arguments()], box)
-        made["peers"] = json_lines(output)
+        made["peers"] = base.json_lines(output)
         made["notes"] = [f"{sum('peer_ms' in peer for peer in made['peers'])} measured"]
         made["notes"] += [f"skipped: {peer['name']}: {peer['skipped']}" for peer in made["peers"] if "skipped" in peer]
         if status != 0:
@@ -121,49 +100,98 @@ def beside(check, part, name, program, arguments, needs="torch", box=None):
             made["status"] = "skipped"
 
 
-def peer_job(check, part, job, shape):
-    """Measures a job with transformers. Without a GPU it uses the small sizes of the emulator."""
-    of = ["--device", "cuda", "--shape", shape] if check.on_gpu else ["--tiny"]
-    program = f"{job.replace('-', '_')}.py"
-    beside(check, part, f"peer {job} {shape}", program, lambda: ["--seconds", "2", *of], "transformers", plan.JOB_SECONDS)
+def peer_job(check, part, name):
+    """Measures a job with transformers (`peer JOB SHAPE`), a training step with as many recomputed layers as ours had."""
+    _, job, shape = name.split()
+    more = ["--device", "cuda", "--shape", shape] if check.on_gpu else ["--tiny"]
+    ours = " ".join(row["shape"] for row in check.record.rows() if row["name"] == job == "train-step" and row["shape"].startswith(f"{shape},"))
+    more += [word for found in re.findall(r"(\d+) of \d+ layers recomputed", ours)[-1:] for word in ("--recomputed-layers", found)]
+    beside(check, part, name, f"{job.replace('-', '_')}.py", lambda: ["--seconds", "2", *more], "transformers", plan.JOB_SECONDS)
 
 
-def slice_(check, part):
+def slice_(check, part, _):
     for name, arguments in plan.SLICE.items():
         benched(check, part, f"bench {name}", *arguments, box=plan.JOB_SECONDS)
-        if check.on_gpu and check.has_wgmma():
-            benched(check, part, f"bench {name} by mma.sync", *arguments, body="mma.sync", box=plan.JOB_SECONDS)
-    for job in plan.BESIDE:
-        peer_job(check, part, job, "7b-slice")
+        peer_job(check, part, f"peer {name}")
 
 
-def jobs(check, part):
+def jobs(check, part, _):
     for name in plan.JOBS:
-        if (check.on_gpu and not check.args.quick) or name in plan.EMULATED:
-            benched(check, part, f"bench {name}", *plan.JOBS[name], box=plan.LONG_JOBS.get(name, plan.JOB_SECONDS))
-            if name == "train-step 7b":
-                peer_job(check, part, "train-step", "7b")
-        else:
-            check.record.put(f"bench {name}", part, "skipped", ["--quick" if check.on_gpu else "only on a GPU"])
+        if name not in plan.NOT_YET:
+            job(check, part, name, plan.LONG_JOBS.get(name, plan.JOB_SECONDS))
 
 
-def recipe(check, part):
-    with check.step(part, "recipe") as made:
+def job(check, part, name, box=None):
+    if check.on_gpu or name in plan.EMULATED:
+        benched(check, part, f"bench {name}", *plan.JOBS[name], box=box)
+    elif f"bench {name}" not in check.record.steps:
+        check.record.put(f"bench {name}", part, "skipped", ["only on a GPU"])
+
+
+def recipe(check, part, name):
+    with check.step(part, name) as made:
         if made is None:
             return
-        if not check.on_gpu:
-            made |= {"status": "skipped", "notes": ["the whole recipe would take hours on the emulator"]}
+        config = plan.RECIPES[name]
+        if not check.on_gpu or config is None:
+            made |= {"status": "skipped", "notes": ["takes hours on the emulator" if config else "does not exist yet"]}
             return
-        out = check.scratch / "digits"
-        status, output = check.run([check.omr, "--quiet", "--device", "cuda", "recipe", ROOT / "configs/digits.yaml", "dtype=bf16", "--out", out])
+        out = check.scratch / name
+        status, output = check.run([check.omr, "--quiet", "--device", "cuda", "recipe", ROOT / config, "dtype=bf16", "--out", out])
         if status != 0:
             made |= {"status": "cut", "notes": [base.why(status, output)]}
             return
-        made["rows"] = [{"name": "recipe", "shape": "digits", "summary": json.loads((out / "summary.json").read_text())}]
-        made["notes"] = ["the digits recipe ran; its summary is in results.json"]
+        made["rows"] = [{"name": "recipe", "shape": config, "summary": json.loads((out / "summary.json").read_text())}]
+        made["notes"] = [f"{config} ran; its summary is in results.json"]
 
 
-def sanitizer(check, part):
+def turns(check, part, name, planned=None):
+    """Runs programs of plan.TURNS in turns, and PyTorch beside a single one. On the emulator the first op is enough."""
+    with check.step(part, name) as made:
+        if made is None:
+            return
+        cases, sides, seconds = planned or plan.TURNS[name]
+        cases = cases if check.on_gpu else [cases[0].split(" [")[0]]
+        command = [sys.executable, PEERS / "turns.py", "--omr", check.omr, "--device", check.args.device, "--seconds", seconds, *cases,
+                   "--limit", max(5.0, check.left() / len(cases)), "--smi", check.smi.file]
+        command += [word for label, more in sides.items() for word in ("--side", f"{label}={shlex.join(more)}")]
+        command += ["--python", check.python] if len(sides) == 1 and check.has("torch") else []
+        status, output = check.run(command)
+        made["turns"] = base.json_lines(output)
+        made["notes"] = [f"{sum('burst_ms' in row for row in made['turns'])} measured"]
+        made["notes"] += [f"skipped: {row['side']}: {row['name']} {row['shape']}: {row['skipped']}" for row in made["turns"] if "skipped" in row]
+        if status != 0:
+            made |= {"status": "cut", "notes": [base.why(status, output), *made["notes"]]}
+
+
+def candidates(check, part, name):
+    """Measures the kernels that may replace one of ours. `omr bench --candidate list` prints CASE=KERNEL for each."""
+    status, output = check.run([check.omr, "--device", check.args.device, "bench", "--candidate", "list"], 10)
+    cases = {}
+    for line in output.splitlines() if status == 0 else []:
+        case, _, kernel = line.rpartition("=")
+        cases.setdefault(case, {"as it is": []})[kernel] = ["--candidate", line]
+    for case, sides in cases.items():
+        turns(check, part, f"{name} for {case}", ([case], sides, plan.CANDIDATE_SECONDS))
+    if not cases:
+        check.record.put(name, part, "skipped", ["this build has no candidate kernels"])
+
+
+def ranks(check, part, name):
+    with check.step(part, name) as made:
+        if made is None:
+            return
+        library = {"OMR_NCCL_LIBRARY": check.has("nccl")} if check.has("nccl") and check.on_gpu else {}
+        folder = check.scratch if (check.scratch / "recipe/rl/config.yaml").exists() else check.scratch / "ranks"
+        command = [sys.executable, ROOT / "tools/ranks", "--one-gpu", "cuda" if check.on_gpu else "cpu", "--dir", folder]
+        status, output = check.run(command, OMR=str(check.omr), NCCL_DEBUG="WARN", **library)
+        made["notes"] = [line for line in output.splitlines() if " ranks by " in line or line.startswith(("SIGKILL", "tools/ranks"))]
+        made["notes"] += [] if library else ["without NCCL"]
+        if status != 0:
+            made["status"] = "red" if status else "cut"
+
+
+def sanitizer(check, part, _):
     """Runs memcheck, racecheck and synccheck, but only if a kernel that is known to be correct passes first, because
     some machines do not allow these tools."""
     probe = [check.tests, plan.SANITIZER_PROBE, "--exact", "--test-threads=1"]
@@ -183,10 +211,6 @@ def sanitizer(check, part):
         check.tested(part, plan.SANITIZED, f"{tool}: ", ["compute-sanitizer", f"--tool={tool}", "--error-exitcode=9"])
 
 
-def faults(check, part):
-    check.tested(part, plan.FAULTS)
-
-
 def refusal(status, output):
     """Explains why compute-sanitizer cannot be used here. On a correct kernel it must succeed and report no error."""
     if status == 0 and "ERROR SUMMARY: 0 errors" in output:
@@ -197,5 +221,7 @@ def refusal(status, output):
     return f"compute-sanitizer does not work on this machine: {'it hangs' if status is None else last}"
 
 
-PARTS = {"ceilings": ceilings, "calibration": calibration, "first": first, "kernels": kernels, "slice": slice_,
-         "correctness": correctness, "jobs": jobs, "recipe": recipe, "sanitizer": sanitizer, "profiles": profiles, "faults": faults}
+STEPS = {**dict.fromkeys(plan.JOBS, job), **dict.fromkeys(plan.TESTED, tested), **dict.fromkeys(plan.TURNS, turns),
+         **dict.fromkeys(plan.RECIPES, recipe), "candidates": candidates, "ranks on one GPU": ranks, "peer train-step 7b": peer_job,
+         "ceilings host": ceilings, "kernels": kernels, "jobs": jobs, "correctness": correctness, "ceilings": ceilings, "slice": slice_,
+         "sanitizer": sanitizer, "profiles": profiles}

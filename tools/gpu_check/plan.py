@@ -1,17 +1,5 @@
-"""Assigns the steps to calls. The order follows risk, and the minutes are those of a lent machine."""
+"""Assigns the steps to calls, with a limit in seconds for each. The order follows risk and value."""
 
-# Parts in the order in which they run without a call, and their minutes. Time that a part does not use goes to the next.
-PARTS = {"calibration": 1.0, "first": 1.2, "kernels": 1.8, "jobs": 1.8, "correctness": 1.5, "ceilings": 0.3, "slice": 2.0, "recipe": 2.0,
-         "sanitizer": 1.0, "profiles": 1.0, "faults": 0.3}
-# Parts of each call. A part of two calls continues with the steps that have not passed.
-CALLS = {
-    1: ["calibration", "first", "kernels", "jobs"],
-    2: ["correctness", "jobs", "ceilings", "profiles", "faults"],
-    3: ["slice", "recipe", "sanitizer"],
-}
-# Minutes of a call by its own clock. Two calls fit into 15 minutes of a lent machine.
-CALL_MINUTES = 6.5
-assert all(sum(PARTS[part] for part in call) < CALL_MINUTES for call in CALLS.values())
 # Test modules that run at the same time. Each process allocates 8 GiB of the GPU, and most of its time is the CPU's.
 TOGETHER = 6
 
@@ -20,21 +8,27 @@ NOT_ON_GPU = {"kernels::emu", "kernels::driver", "kernels::cache", "kernels::tma
 # Tests that calibrate the arithmetic. All other results rely on them. The tests behind the verdicts come first.
 CALIBRATION = ["kernels::calibrate_wgmma", "kernels::calibrate_sums", "kernels::calibrate", "golden::isa_sums", "kernels::digests",
                "kernels::calibrate_exp2", "kernels::calibrate_tma", "kernels::math", "golden::isa", "golden::isa_wgmma", "golden::isa_tma"]
-# Modules that are the most likely to fail, or that cover the most code.
-FIRST = ["kernels::gemm_sm90a", "kernels::gemm_bwd_sm90a", "kernels::attention_sm90a", "kernels::attention_bwd_sm90a",
-         "kernels::attention", "kernels::paged_attention", "kernels::engine", "kernels::gemm_codes", "kernels::dequantize", "kernels::layer_norm",
-         "kernels::pos_embed", "kernels::gelu", "kernels::policy_loss"]
-# The other modules, riskiest first. A module that is not listed here runs after these.
-THEN = ["kernels::gemm", "kernels::gemm_bwd", "kernels::attention_bwd", "kernels::sample", "kernels::linear_logprob",
-        "kernels::linear_logprob_bwd", "kernels::lora", "kernels::model", "kernels::model_bwd", "kernels::train", "kernels::lora_train",
-        "kernels::plan", "kernels::readback"]
+# Modules whose kernels are new or were compiled again since the newest record of a GPU (ptx/MANIFEST at its commit), and those that failed
+# there. `calibrate_exp2` measures ex2.approx of negative numbers, from which the bits of attention are predicted.
+CHANGED = ["kernels::layer_norm", "kernels::dequantize", "kernels::calibrate_exp2", "kernels::calibrate_tma", "kernels::train", "kernels::digests",
+           "kernels::gemm_codes", "kernels::pos_embed", "kernels::gelu", "kernels::gemm", "kernels::sample", "kernels::linear_logprob",
+           "kernels::policy_loss"]
+# Modules that are likely to fail, or that cover much code, riskiest first. A module that is not listed here runs after these.
+FIRST = [*CHANGED, "kernels::gemm_sm90a", "kernels::gemm_bwd_sm90a", "kernels::attention_sm90a", "kernels::attention_bwd_sm90a",
+         "kernels::attention", "kernels::paged_attention", "kernels::engine", "kernels::gemm_bwd", "kernels::attention_bwd",
+         "kernels::linear_logprob_bwd", "kernels::lora", "kernels::model", "kernels::model_bwd", "kernels::lora_train", "kernels::plan",
+         "kernels::readback"]
 # Kernels that fault or do not end. Last, in case the GPU cannot be used afterwards.
 FAULTS = ["kernels::faults"]
 QUICK = ["kernels::rows", "kernels::swiglu"]
 # Models, the engine and the sampler. They also run with the other kernel variant of linear layers.
-MODELS = ["kernels::model", "kernels::engine", "kernels::digits"]
+MODELS = ["kernels::model", "kernels::engine"]
 # Tests that take a minute on the emulator, which ignores them.
 SLOW_ON_EMULATOR = ["kernels::engine::qwen3_vl", "kernels::engine::text_models"]
+# Modules whose tests are all slow on the emulator, which ignores them.
+IGNORED = ["kernels::digits", "kernels::lanes", "kernels::lengths", "kernels::slice"]
+# Steps that run test modules.
+TESTED = {"calibration": CALIBRATION, "changed modules": CHANGED, "ignored elsewhere": IGNORED, "faults": FAULTS}
 # Tests of ranks that one GPU can run: one rank with NVIDIA's NCCL if it is installed. The emulator uses the stand-in
 # library.
 RANKS = ["ranks::one_card"]
@@ -66,8 +60,8 @@ CONFIGS = {
 }
 
 
-def decode(batch, keys):
-    return ["decode", "--model-shape", "7b", "--batch-size", str(batch), "--input-len", str(keys)]
+def decode(batch, keys, shape="7b"):
+    return ["decode", "--model-shape", shape, "--batch-size", str(batch), "--input-len", str(keys)]
 
 
 # Jobs that fit a GPU of less than `LARGE` MiB, in order of value. They come first.
@@ -87,29 +81,80 @@ JOBS = {
     "train-step 7b": ["train-step", "--model-shape", "7b"], **{name: arguments for name, arguments in CONFIGS.items() if name not in LONG_JOBS},
     "sft.yaml, rows of 4096, offload": [*CONFIGS["sft.yaml, rows of 4096"], "optimizer_offload=true"],
     **{f"{name}, LoRA": [*arguments, "lora.rank=16"] for name, arguments in CONFIGS.items()},
+    "generate 7b, mixed lengths": ["generate", "--model-shape", "7b", "--mixed-lengths", "--new-tokens", "512"],
+    "rl-step 7b": ["rl-step", "--model-shape", "7b"],
+    **{f"decode Qwen3-VL-8B, {batch} of 1536": decode(batch, 1536, "qwen3-vl-8b") for batch in (1, 64)},
     **{name: CONFIGS[name] for name in LONG_JOBS},
 }
+# Jobs that `omr bench` may not know yet.
+NOT_YET = [name for name in JOBS if "Qwen3-VL" in name]
 # The jobs that also run on the emulator, and the overrides that make their configs small.
 EMULATED = ["sft.yaml, rows of 4096", "rl.yaml", "decode 7b, 1 of 1536", "sft.yaml, rows of 4096, LoRA", "decode 7b, 1 of 1536, LoRA",
-            "sft.yaml, rows of 4096, LoRA, int8", "decode 7b, 1 of 1536, int8"]
+            "sft.yaml, rows of 4096, LoRA, int8", "decode 7b, 1 of 1536, int8", "generate 7b, mixed lengths"]
 SMALL = ["model=tests/goldens/hf/model_a", "micro_batch_tokens=96", "--row-tokens", "32", "--image-tokens", "6"]
 SMALLER = {"sft.yaml": ["packing_length=32", "gradient_accumulation_steps=1"],
            "rl.yaml": ["max_prompt_length=32", "max_response_length=16", "train_batch_size=2", "ppo_mini_batch_size=2", "rollout.n=2"]}
-# Jobs that are also measured with transformers, by bench/peers/JOB.py. Generation of the 7B model takes longer than `JOB_SECONDS` there.
-BESIDE = ("train-step", "generate")
 
 
 def emulated(arguments):
     """Returns the same arguments with sizes for the emulator, for a model of half a million parameters."""
     config = arguments[0].rpartition("/")[2]
     if config in SMALLER:
-        return [arguments[0], *(word for word in arguments if word.startswith(("lora.", "quantization."))), *SMALLER[config], *SMALL]
-    small = {"--model-shape": "digits", "--batch-size": "2", "--input-len": "16"}
+        return [arguments[0], *(word for word in arguments if word.startswith(("lora.", "quantization.", "optimizer_offload="))), *SMALLER[config], *SMALL]
+    small = {"--model-shape": "digits", "--batch-size": "2", "--input-len": "16", "--new-tokens": "8"}
     return [small.get(before, word) for before, word in zip(["", *arguments], arguments)]
 
 
 def by_risk(modules):
     """Returns all modules except those of CALIBRATION and FAULTS, the most likely to fail first."""
-    order = {name: i for i, name in enumerate(FIRST + THEN)}
+    order = {name: i for i, name in enumerate(FIRST)}
     rest = [name for name in modules if name not in NOT_ON_GPU and name not in CALIBRATION + FAULTS]
     return sorted(rest, key=lambda name: order.get(name, len(order)))
+
+
+# Ops that run in turns with their peer: the products of an MLP, with the weight gradient, and a copy. Then all that cuBLASLt and cuDNN have.
+PRODUCTS = ["linear fwd [8192, 3584] x [37888", "linear dgrad [8192, 37888]", "linear wgrad [37888", "linear fwd [8192, 18944]", "copy"]
+WITH_PEER = ["linear fwd", "linear dgrad", "linear wgrad", "swiglu linear fwd", "attention"]
+# Steps that run in turns: their cases, programs (a label and more arguments; PyTorch beside a single one) and seconds of a turn. A product of
+# zeros needs less power than one of normal numbers: equal times would show that power is no limit.
+TURNS = {"products in turns": (PRODUCTS, {"omr": []}, 1.2), "peers in turns": (WITH_PEER, {"omr": []}, 0.4),
+         "zeros beside normal numbers": (PRODUCTS[:1], {data: ["--data", data] for data in ("normal", "zeros")}, 1.2)}
+CANDIDATE_SECONDS = 0.3
+# Recipes of `omr recipe`. None does not exist yet.
+RECIPES = {"recipe": "configs/digits.yaml", "recipe of RL in use": None}
+
+# Steps of the parts of each call, in order, and the limit of each in seconds. Time that a step does not use goes to the next one of its
+# part. The last part of call 1 is the first to be left out if time is short.
+CALLS = {
+    1: {
+        "new": {"changed modules": 15, "recipe": 30, "ignored elsewhere": 45},
+        "stamps": {"products in turns": 40},
+        "quantized": {f"decode 7b, {batch} of 1536, {base}": 10 for base in ("int8", "nf4") for batch in (1, 64)},
+        "candidates": {"candidates": 70},
+        "passes": {"sft.yaml, rows of 4096": 15, "sft.yaml, rows of 4096, offload": 35, "rl.yaml": 35, "sft.yaml": 45},
+        "nccl": {"ranks on one GPU": 60},
+        "rollouts": {"generate 7b, mixed lengths": 30, "decode 7b, 256 of 1536": 15},
+        "rest": {"rl-step 7b": 15, "ceilings host": 15, "zeros beside normal numbers": 15},
+    },
+    2: {
+        "peers": {"peers in turns": 60, "train-step 7b": 18, "peer train-step 7b": 40},
+        "adapters": {"sft.yaml, rows of 4096, LoRA": 10, "decode 7b, 1 of 1536, LoRA": 4, "decode 7b, 64 of 1536, LoRA": 8},
+        "Qwen3-VL": {"decode Qwen3-VL-8B, 1 of 1536": 4, "decode Qwen3-VL-8B, 64 of 1536": 6},
+        "use": {"recipe of RL in use": 10},
+    },
+}
+# Seconds of a call by its own clock, and the part of them in which it starts and writes its summary.
+CALL_SECONDS = {1: 540, 2: 180}
+START_AND_END = 20
+
+
+def seconds(parts):
+    return sum(sum(steps.values()) for steps in parts.values())
+
+
+assert all(seconds(parts) + START_AND_END <= CALL_SECONDS[call] for call, parts in CALLS.items())
+# Parts that no call runs, in the order in which they run without a call.
+ALONE = {part: {part: limit} for part, limit in {
+    "calibration": 60, "kernels": 108, "jobs": 108, "correctness": 162, "ceilings": 18, "slice": 120, "sanitizer": 60,
+    "profiles": 60, "faults": 18}.items()}
+PARTS = CALLS[1] | CALLS[2] | ALONE

@@ -12,20 +12,17 @@ from .base import ROOT, why
 ELSE = ["linear", "attention", "adamw"]
 # Number of launches to profile per op. An op has one to five kernels.
 LAUNCHES = 6
-# Time limits in seconds of a profile and of packing all.
-PROFILE, PACK = 60, 30
-# Upper bound on the size of a file that a lent machine returns.
-LARGEST = 16 << 20
+# Time limit in seconds of a profile.
+PROFILE = 60
 
 
 def slowest(record, count=3):
-    """Returns the names, as `omr bench` uses them, of the ops that are furthest behind their peer or prediction.
-    Returns ELSE if there are none."""
+    """Returns the names of the ops (for `omr bench`) that are furthest behind their peer or prediction, or ELSE."""
     ops, _ = tables.timed(record.rows())
     return list(dict.fromkeys(f"{row['name']} {row['shape']}" for row in tables.gaps(ops)))[:count] or ELSE
 
 
-def profiles(check, part):
+def profiles(check, part, _):
     with check.step(part, "profiles") as made:
         if made is None:
             return
@@ -45,21 +42,6 @@ def profiles(check, part):
             else:
                 made["notes"].append(f"{case}: no profile: {why(status, output)}")
         (check.out / "profiles.txt").write_text("\n".join(texts))
-        packed(check, folder, made)
         made["notes"].insert(0, f"{len(texts)} profiles in profiles.txt")
         if not texts:
             made["status"] = "cut"
-
-
-def packed(check, folder, made):
-    """Packs the reports themselves, if they can be packed and are small enough to be returned."""
-    file = check.out / "profiles.tar.zst"
-    if not any(folder.iterdir()):
-        return
-    if check.run(["tar", "--zstd", "-cf", file, "-C", folder, "."], PACK)[0] != 0:
-        made["notes"].append("tar cannot pack the profiles, because zstd is missing")
-    elif file.stat().st_size > LARGEST:
-        made["notes"].append(f"the packed profiles are {file.stat().st_size >> 20} MiB, which is too large to be returned")
-    else:
-        return
-    file.unlink(missing_ok=True)

@@ -5,12 +5,12 @@ import os
 import re
 import time
 
-from . import tables
+from . import plan, tables
 from .base import ROOT
 from .verdicts import verdicts
 
-WANTED = ("name", "shape", "gpu", "dtype", "ours_ms", "peer", "peer_ms", "predicted_ms", "bound", "flops", "bytes", "clock_mhz", "data",
-          "commit")
+# Printed words for the states of a step.
+WORDS = {"green": "passed", "red": "failed", "cut": "cut short", "skipped": "skipped"}
 
 
 def paired(row):
@@ -52,10 +52,11 @@ class Record:
     def green(self, name):
         return self.steps.get(name, {}).get("status") == "green"
 
-    def put(self, name, part, status, notes, rows=(), lines=(), peers=(), seconds=0.0):
-        rows = [{key: row.get(key) for key in WANTED} | row | {"commit": self.identity["commit"]} for row in rows]
+    def put(self, name, part, status, notes, rows=(), lines=(), peers=(), turns=(), seconds=0.0, gpu=None):
+        rows = [row | {"commit": self.identity["commit"]} for row in rows]
         self.steps[name] = {"part": part, "status": status, "notes": list(notes), "rows": rows, "lines": list(lines),
-                            "peers": list(peers), "seconds": round(seconds, 1), "when": round(time.time(), 1)}
+                            "peers": list(peers), "turns": list(turns), "seconds": round(seconds, 1), "gpu": gpu or {},
+                            "when": round(time.time(), 1)}
         self.write()
 
     def red(self):
@@ -89,21 +90,22 @@ class Record:
             text += ["A dry run on the emulator. Its times say nothing about a GPU.", ""]
         text += [f"{'FAILED: ' + '; '.join(self.red()) if self.red() else 'No test failed.'}", ""]
         text += [f"- {line}" for line in self.calls + self.environment] + [""]
-        parts = {}
-        for name, step in self.steps.items():
-            parts.setdefault(step["part"], []).append((name, step))
-        for part, steps in parts.items():
-            text += [f"## {part} ({sum(step['seconds'] for _, step in steps):.0f} s)", ""]
-            for name, step in steps:
-                text += [f"- {name}: {step['status']}{''.join('; ' + note for note in step['notes'])}"]
-            text += [""]
+        text += [*self.step_table(), ""]
         return "\n".join(text + self.tables()) + "\n"
+
+    def step_table(self):
+        """Returns the steps with their limits in seconds (in a call), and what nvidia-smi saw meanwhile."""
+        limits = {name: limit for parts in plan.CALLS.values() for steps in parts.values() for name, limit in steps.items()}
+        return tables.table(
+            ["part", "step", "limit", "s", "result", *tables.SEEN, "notes"],
+            [[step["part"], name, str(limits.get(name.removeprefix("bench "), "")), f"{step['seconds']:.1f}", WORDS[step["status"]],
+              *tables.seen(step.get("gpu") or {}), "; ".join(step["notes"])] for name, step in self.steps.items()])
 
     def tables(self):
         if self.identity["device"] != "cuda":
             return []
         ops, jobs = tables.timed(self.rows())
-        text = [*tables.op_table(ops), "", *tables.job_table(jobs), ""]
+        text = [*tables.time_table(ops, False), "", *tables.time_table(jobs, True), "", *tables.turn_table(self.steps.values()), ""]
         largest = tables.gaps(ops + jobs)[:20]
         if largest:
             text += ["Largest gaps first: measured time divided by the smaller of the peer's time and the predicted time.", ""]

@@ -1,10 +1,12 @@
 """Tests of tools/gpu-check, tools/profile and tools/figures on invented results. `tools/check` runs them."""
 import contextlib
+import datetime
 import importlib.machinery
 import importlib.util
 import io
 import os
 import pathlib
+import sys
 import tarfile
 import tempfile
 import threading
@@ -14,14 +16,14 @@ import unittest
 import unittest.mock
 import warnings
 
-from . import base, check, dry, plan, profiles, verdicts
+from . import base, check, dry, parts, plan, profiles, rehearse, tables, verdicts
 from .base import ROOT
 from .record import Record
 
 IDENTITY = {"device": "cuda", "gpu": "h200", "commit": "abc1234", "build": "b", "date": "2030-01-02"}
 GPU = {"gpu": "NVIDIA H200", "peak_flops": 989e12, "peak_bytes": 4.8e12}
 OPS = [GPU | {"name": "linear fwd", "shape": "[8192, 3584] x [37888, 3584]", "ours_ms": 3.0, "flops": 2.2e12, "bytes": 1e9, "clock_mhz": 1700,
-        "predicted_ms": 2.7, "bound": "tensor"},
+        "clock": "measured", "first_ms": [2.8, 2.6], "last_ms": [3.1, 3.3, 3.2], "predicted_ms": 2.7, "bound": "tensor"},
        GPU | {"name": "rms_norm fwd", "shape": "[8192, 3584]", "ours_ms": 0.05, "flops": 1e8, "bytes": 1.2e8},
        {"name": "sample fwd", "shape": "[256, 3584]", "skipped": "takes too much"}]
 STEP = GPU | {"name": "train-step", "shape": "7b, 16 rows x 1024", "ours_ms": 2000.0, "flops": 8e14, "bytes": 1e11, "tokens": 16384,
@@ -110,9 +112,8 @@ class Profiles(unittest.TestCase):
                 call = types.SimpleNamespace(step=lambda *_: contextlib.nullcontext(step), on_gpu=True, scratch=folder / str(refused),
                                              out=folder, record=record, omr="omr", run=run)
                 call.scratch.mkdir()
-                (folder / "profiles.tar.zst").write_text("")
                 with unittest.mock.patch.object(profiles.shutil, "which", return_value="ncu"):
-                    profiles.profiles(call, "profiles")
+                    profiles.profiles(call, "profiles", "profiles")
                 return step
 
             self.assertEqual(profiled(False), {"status": "green", "notes": ["1 profiles in profiles.txt"]})
@@ -128,6 +129,8 @@ class Calls(unittest.TestCase):
         made.on_gpu, made.log, made.environment, made.tests = True, io.StringIO(), {}, "omr-tests"
         made.deadline = made.end = float("inf")
         made.gone = made.no_wgmma = None
+        made.smi = check.Log("none")
+        made.answered = -float("inf")
         made.lock = threading.RLock()
         made.record = Record(pathlib.Path(folder), IDENTITY, [])
         answers = iter(answers)
@@ -184,6 +187,118 @@ class Calls(unittest.TestCase):
         self.assertEqual(dry.judged_job(2, "error: memory: found a run that needs at least 90 GiB\n", False), (None, True))
         self.assertEqual(dry.judged_job(0, row, True), ("skipped: takes 90.6 GiB of 79.6 GiB", False))
         self.assertEqual(dry.judged_job(0, "x skipped: launch of k refused: y\n" + row, False)[0], "launch of k refused: y")
+
+
+# An omr whose job of int8 with one sequence hangs. Two ranks by NCCL fail if FAKE_REFUSES is set, and differ if FAKE_DIFFERS is set. Of two
+# ranks with many steps, rank 0 fails when rank 1 closes the pipe.
+OMR = """#!/bin/bash
+case "$WORLD_SIZE $*" in
+  *' recipe '*) exit ;;
+  *' bench '*' 1 '*int8*) exec sleep 60 ;;
+  *' bench '*) echo 'error: no such job'; exit 2 ;;
+  2*backend=nccl*) [ -z "$FAKE_REFUSES" ] || { echo 'error: Duplicate GPU' >&2; exit 1; } ;;
+esac
+until [ "$1" = --out ]; do shift; done
+mkdir -p "$2/model" && cd "$2" && echo "weights $FAKE_DIFFERS${FAKE_DIFFERS:+$WORLD_SIZE}" >model/w
+[[ "$*" != *max_steps=1000000* ]] || { mkfifo pipe 2>/dev/null; [ "$RANK" = 0 ] || exec sleep 60 >pipe; exec <pipe; }
+echo '{"loss": 1}' >metrics.jsonl
+if [ -e pipe ]; then cat; echo 'error: rank 1 (a) is lost' >&2; exit 1; fi
+"""
+
+
+class Days(unittest.TestCase):
+    def call(self, only, minutes=1.0, **variables):
+        """Runs parts of call 1 with programs that are scripts. Returns its steps, and what it printed."""
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        python, tests = "#!/bin/sh\n[ -z ${2##*libnccl*} ] && echo libnccl.so.2\n", "#!/bin/sh\necho '0 passed; 0 failed; 3 ignored'\n"
+        for name, text in {"omr": OMR, "nvidia-smi": rehearse.SMI, "omr-tests": tests, "python": python}.items():
+            rehearse.script(folder / name, text)
+        variables |= {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHON": str(folder / "python")}
+        args = types.SimpleNamespace(call=1, only=only, minutes=minutes, device="cuda", bin=folder, out=folder / "out")
+        with unittest.mock.patch.dict(os.environ, variables), contextlib.redirect_stdout(io.StringIO()) as out:
+            made = check.Check(args)
+            made.all()
+        return made.record.steps, out.getvalue()
+
+    def test_the_limits_of_each_call_fit_into_its_time(self):
+        self.assertEqual({part: sum(steps.values()) for part, steps in plan.CALLS[1].items()}, {
+            "new": 90, "stamps": 40, "quantized": 40, "candidates": 70, "passes": 130, "nccl": 60, "rollouts": 45, "rest": 45})
+        for call, seconds in {1: 540, 2: 180}.items():
+            self.assertLessEqual(plan.seconds(plan.CALLS[call]) + plan.START_AND_END, seconds)
+            self.assertEqual({name for steps in plan.CALLS[call].values() for name in steps} - parts.STEPS.keys(), set())
+
+    def test_a_hanging_and_a_failing_step_cost_their_own_time_and_no_result(self):
+        steps, said = self.call("quantized,candidates", 0.15)
+        self.assertEqual([(step["status"], step["notes"][0]) for step in steps.values()], [
+            ("cut", "no time left"), *[("cut", "error: no such job")] * 3, ("skipped", "this build has no candidate kernels")])
+        self.assertRegex(said, r"\| quantized \| bench decode 7b, 1 of 1536, int8 \| 10 \| .* \| cut short \| 1410 \| 699 \| power \| 61 \|")
+
+    def test_ignored_tests_alone_are_no_success(self):
+        step = self.call("new", 0.02)[0]["kernels::slice"]
+        self.assertEqual((step["status"], step["notes"]), ("skipped", ["all 3 tests are ignored"]))
+
+    def test_two_ranks_on_one_gpu_must_have_the_bits_of_one(self):
+        found = [self.call("nccl", **variables)[0]["ranks on one GPU"] for variables in ({}, {"FAKE_REFUSES": "1"}, {"FAKE_DIFFERS": "1"})]
+        self.assertEqual([step["status"] for step in found], ["green", "green", "red"], found)
+        alike, refused, differs = (step["notes"] for step in found)
+        self.assertRegex(alike[3], "^gspo 2 ranks by nccl: the bits of the run without ranks, ")
+        self.assertRegex(alike[4], r"^SIGKILL, nccl: .* s; error: rank 1 \(a\) is lost$")
+        self.assertRegex(refused[2], "^sft 2 ranks by nccl: error: Duplicate GPU; error: Duplicate GPU, ")
+        self.assertRegex(refused[3], "^sft 2 ranks by tcp: the bits of the run without ranks, ")
+        self.assertEqual(differs, ["tools/ranks: sft 1 ranks by nccl differ from the run without ranks"])
+
+
+# An omr with two cases, and a Python with PyTorch, which has no such op as the second one. Its milliseconds are its last argument.
+PROGRAM = """#!/usr/bin/env python3
+import json, sys
+def say(**row): print(json.dumps(row), flush=True)
+def case(name): say(ready=True, name=name, shape="s")
+peer, ms = "bench" not in sys.argv, 4.0 if "bench" not in sys.argv else float(sys.argv[-1])
+names = iter(["one", "two"])
+if not peer: case(next(names))
+for line in map(str.strip, sys.stdin):
+    if line == "turn" and ms == 3: sys.exit(3)
+    elif line == "turn": print("turn", ms, file=sys.stderr); say(first_ms=[ms], last_ms=[2 * ms], repetitions=1)
+    elif line == "next" and not peer and (name := next(names, None)): case(name)
+    elif line == "next" and not peer: break
+    elif line.startswith("{"): case("one") if '"one"' in line else say(name="two", shape="s", skipped="no such op")
+"""
+
+
+class Turns(unittest.TestCase):
+    def turns(self, *sides, peer=False):
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / "program.py"
+            rehearse.script(file, PROGRAM)
+            options = ["--omr", file, *(["--python", file] if peer else []), *(f"--side={ms}={ms}" for ms in sides), "one"]
+            output = base.run([sys.executable, ROOT / "bench/peers/turns.py", *options], 60)[1]
+        return base.json_lines(output), [float(line.split()[1]) for line in output.splitlines() if line.startswith("turn ")]
+
+    def test_programs_take_turns_and_one_without_the_op_or_an_answer_is_left_out(self):
+        found, order = self.turns(1, 2, peer=True)
+        self.assertEqual(order, [1, 2, 4, 4, 2, 1, 1, 2, 2, 1])
+        self.assertEqual([row.get("skipped") for row in found], [None] * 5 + ["no such op"])
+        self.assertEqual(tables.turn_table([{"turns": found}])[4], "| one | s | PyTorch | 4.000 | 8.000 | 0.25 |")
+        found, order = self.turns(1, 3)
+        self.assertEqual((order, [row.get("skipped") for row in found]), ([1] * 4, [None, "exit status 3"] * 2))
+        silent = loaded("../bench/peers/turns.py").Program("A", ["sleep", "60"])
+        self.assertEqual((silent.answer(0.1), silent.lost, silent.child.wait()), (None, "no answer in 0 s", -9))
+        silent.child.stdin.close()
+
+    def test_the_log_of_nvidia_smi_is_joined_by_time(self):
+        with tempfile.TemporaryDirectory() as folder:
+            log = check.Log(pathlib.Path(folder) / "smi.csv")
+            log.file.write_text("2030/01/02 03:04:05.100, 1980, 400.00, 0x0000000000000001, 50\n"
+                                "2030/01/02 03:04:05.200, 1340, 699.50, 0x0000000000000004, 61\n[N/A]\n"
+                                "2030/01/02 03:04:05.300, 1320, 700.50, 0x0000000000000024, 62\n2030/01/02 03:0")
+            began = datetime.datetime(2030, 1, 2, 3, 4, 5).timestamp()
+            self.assertEqual(log.during((began + 0.15, began + 0.35)), {"mhz": 1330, "watts": 700, "celsius": 62, "throttled_by": ["power", "heat"]})
+            self.assertEqual(log.during((began - 9, began)), {})
+
+    def test_the_peer_of_a_weight_gradient_adds_in_old_records_too(self):
+        row = {"name": "linear wgrad", "peer": "torch, f32 product", "peer_ms": 0.36,
+               "peer_ways": {"torch, f32 product": 0.36, "torch, bf16 and add": 0.42, "torch, f32 addmm": 0.40}}
+        self.assertEqual([tables.fair(row)[key] for key in ("peer", "peer_ms")], ["torch, f32 addmm", 0.40])
 
 
 class Profile(unittest.TestCase):
@@ -243,9 +358,9 @@ class Figures(unittest.TestCase):
             found = figures(folder)
             self.assertEqual(found.peers(), [])
             page = "\n".join(found.gpu_results())
-            self.assertIn("| linear fwd | [8192, 3584] x [37888, 3584] | 3.000 | torch | 2.400 | 0.80 | 733.3 TFLOP/s |"
+            self.assertIn("| linear fwd | [8192, 3584] x [37888, 3584] | 3.000 | 2.600 | 3.200 | 733.3 TFLOP/s | torch | 2.400 | 0.80 |"
                           " 2.700 (tensor) | 0.90 | 1700 |", page)
-            self.assertIn("| rms_norm fwd | [8192, 3584] | 0.050 |  |  |  | 2400 GB/s |  |  |  |", page)
+            self.assertIn("| rms_norm fwd | [8192, 3584] | 0.050 |  |  | 2400 GB/s |  |  |  |  |  |  |", page)
             self.assertIn("| train-step | 7b, 16 rows x 1024 | 2000.0 | 8,192 | 40.4 % |", page)
             self.assertNotIn("sample fwd", page)
             self.assertIn("1 of them beside the fastest peer, at 0.80 to 0.80 times its speed", found.gpu_in_short()[0])
