@@ -178,7 +178,8 @@ class Check:
             "torch": [self.python, "-c", "import torch; print(torch.__version__, torch.cuda.is_available())"],
             "transformers": [self.python, "-c", "import transformers as t; t.Qwen2_5_VLForConditionalGeneration; print(t.__version__)"],
             "compute-sanitizer": ["compute-sanitizer", "--version"], "ncu": ["ncu", "--version"],
-            "nccl": [self.python, "-c", NCCL], "nsys": ["nsys", "--version"], "c++": ["c++", "--version"], "system": ["uname", "-sm"],
+            "nccl": [self.python, "-c", NCCL], "memory": ["grep", "MemAvailable", "/proc/meminfo"],
+            "nsys": ["nsys", "--version"], "c++": ["c++", "--version"], "system": ["uname", "-sm"],
         }
         pool = concurrent.futures.ThreadPoolExecutor(2)
         # A cold start may need more than one attempt.

@@ -117,8 +117,7 @@ def slice_(check, part, _):
 
 def jobs(check, part, _):
     for name in plan.JOBS:
-        if name not in plan.NOT_YET:
-            job(check, part, name, plan.LONG_JOBS.get(name, plan.JOB_SECONDS))
+        job(check, part, name, plan.LONG_JOBS.get(name, plan.JOB_SECONDS))
 
 
 def job(check, part, name, box=None):
@@ -153,7 +152,7 @@ def turns(check, part, name, planned=None):
         cases, sides, seconds = planned or plan.TURNS[name]
         cases = cases if check.on_gpu else [cases[0].split(" [")[0]]
         command = [sys.executable, PEERS / "turns.py", "--omr", check.omr, "--device", check.args.device, "--seconds", seconds, *cases,
-                   "--limit", max(5.0, check.left() / len(cases)), "--smi", check.smi.file]
+                   "--limit", check.left() / 2, "--smi", check.smi.file]
         command += [word for label, more in sides.items() for word in ("--side", f"{label}={shlex.join(more)}")]
         command += ["--python", check.python] if len(sides) == 1 and check.has("torch") else []
         status, output = check.run(command)
@@ -184,11 +183,11 @@ def ranks(check, part, name):
         library = {"OMR_NCCL_LIBRARY": check.has("nccl")} if check.has("nccl") and check.on_gpu else {}
         folder = check.scratch if (check.scratch / "recipe/rl/config.yaml").exists() else check.scratch / "ranks"
         command = [sys.executable, ROOT / "tools/ranks", "--one-gpu", "cuda" if check.on_gpu else "cpu", "--dir", folder]
-        status, output = check.run(command, OMR=str(check.omr), NCCL_DEBUG="WARN", **library)
-        made["notes"] = [line for line in output.splitlines() if " ranks by " in line or line.startswith(("SIGKILL", "tools/ranks"))]
+        status, output = check.run(command, OMR=str(check.omr), NCCL_DEBUG="WARN", NCCL_DEBUG_FILE="/dev/stderr", **library)
+        made["notes"] = [line for line in output.splitlines() if re.match(r"\w+ \d ranks by |SIGKILL", line)]
         made["notes"] += [] if library else ["without NCCL"]
         if status != 0:
-            made["status"] = "red" if status else "cut"
+            made |= {"status": "red" if status else "cut", "notes": [base.why(status, output), *made["notes"]]}
 
 
 def sanitizer(check, part, _):

@@ -7,8 +7,7 @@ from . import base, dry, plan
 from .check import Check
 
 # The job of each call that hangs, and the one that fails.
-HANGS = {1: "decode 7b, 1 of 1536, int8", 2: "decode 7b, 1 of 1536, LoRA"}
-FAILS = {1: "rl.yaml", 2: "sft.yaml, rows of 4096, LoRA"}
+JOBS = {1: ("decode 7b, 1 of 1536, int8", "rl.yaml"), 2: ("decode 7b, 1 of 1536, LoRA", "sft.yaml, rows of 4096, LoRA")}
 OMR = """#!/bin/bash
 case "$*" in
   *' bench {hangs}'*) exec sleep 1000 ;;
@@ -30,7 +29,7 @@ def script(file, text):
 def problems(call, check):
     """Returns in what a call differs from its plan, and faults of its log that are not wrong numbers."""
     steps, order = check.record.steps, list(dict.fromkeys(step["part"] for step in check.record.steps.values()))
-    hung, failed = (steps[f"bench {jobs[call]}"] for jobs in (HANGS, FAILS))
+    hung, failed = (steps[f"bench {name}"] for name in JOBS[call])
     # After its limit a process is killed, and the GPU is asked for an answer.
     limit = sum(plan.CALLS[call][hung["part"]].values()) * check.args.minutes + base.KILL_SECONDS + plan.CANARY_SECONDS
     found = [] if order == list(plan.CALLS[call]) else [f"the parts ran as {', '.join(order)}"]
@@ -42,7 +41,7 @@ def rehearse(args):
     tests, omr = dry.binaries(args.bin)
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as name:
         folder = pathlib.Path(name)
-        hangs, fails = (" ".join(plan.JOBS[jobs[args.call]]) for jobs in (HANGS, FAILS))
+        hangs, fails = (" ".join(plan.JOBS[name]) for name in JOBS[args.call])
         script(folder / "omr", OMR.format(hangs=hangs, fails=fails, omr=omr.resolve()))
         script(folder / "nvidia-smi", SMI)
         (folder / "omr-tests").symlink_to(tests.resolve())
