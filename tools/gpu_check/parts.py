@@ -42,7 +42,7 @@ def tested(check, part, name):
 def correctness(check, part, _):
     for body in [None, "mma.sync"] if check.has_wgmma() else [None]:
         name = f"sampler beside trainer, 7b-slice{f' by {body}' if body else ''}"
-        benched(check, part, name, *plan.PARITY, body=body, wrong="red", box=plan.JOB_SECONDS)
+        benched(check, part, name, *plan.PARITY, body=body, box=plan.JOB_SECONDS)
     modules = plan.by_risk(base.modules(check.tests)) if check.on_gpu else plan.QUICK
     if not modules:
         check.record.put("kernel tests", part, "red", ["no tests were found"])
@@ -52,9 +52,8 @@ def correctness(check, part, _):
     check.tested(part, plan.SANITIZED if check.on_gpu else plan.QUICK[:1], "another seed: ", OMR_TEST_SEED="21")
 
 
-def benched(check, part, name, *arguments, body=None, box=None, wrong="cut"):
-    """Runs `omr bench` as a step, with small shapes on the emulator, and stores the rows that were measured within the
-    time. `wrong` is the status of the step if the program fails."""
+def benched(check, part, name, *arguments, body=None, box=None):
+    """Runs `omr bench` as a step, with small shapes on the emulator, and stores the rows that were measured within the time."""
     arguments = arguments if check.on_gpu else plan.emulated(arguments)
     environment = {"OMR_BODY": body} if body else {}
     with check.step(part, name) as made:
@@ -68,7 +67,7 @@ def benched(check, part, name, *arguments, body=None, box=None, wrong="cut"):
         made["notes"] = [f"{sum('ours_ms' in row for row in rows)} measured"]
         made["notes"] += [f"skipped: {row['name']} {row['shape']}: {row['skipped']}" for row in rows if "skipped" in row]
         if status != 0:
-            made |= {"status": "cut" if status is None else wrong, "notes": [base.why(status, output), *made["notes"]]}
+            made |= {"status": "red" if status else "cut", "notes": [base.why(status, output), *made["notes"]]}
         if name.removeprefix("bench ") in plan.NOT_YET and "error: invalid value" in output:
             made["status"] = "skipped"
 
@@ -138,7 +137,7 @@ def recipe(check, part, name):
         out = check.scratch / name
         status, output = check.run([check.omr, "--quiet", "--device", "cuda", "recipe", ROOT / config, "dtype=bf16", "--out", out])
         if status != 0:
-            made |= {"status": "cut", "notes": [base.why(status, output)]}
+            made |= {"status": "red" if status else "cut", "notes": [base.why(status, output)]}
             return
         made["rows"] = [{"name": "recipe", "shape": config, "summary": json.loads((out / "summary.json").read_text())}]
         made["notes"] = [f"{config} ran; its summary is in results.json"]
@@ -160,7 +159,7 @@ def turns(check, part, name, planned=None):
         made["notes"] = [f"{sum('burst_ms' in row for row in made['turns'])} measured"]
         made["notes"] += [f"skipped: {row['side']}: {row['name']} {row['shape']}: {row['skipped']}" for row in made["turns"] if "skipped" in row]
         if status != 0:
-            made |= {"status": "cut", "notes": [base.why(status, output), *made["notes"]]}
+            made |= {"status": "red" if status else "cut", "notes": [base.why(status, output), *made["notes"]]}
 
 
 def candidates(check, part, name):

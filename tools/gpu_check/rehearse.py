@@ -33,7 +33,7 @@ def problems(call, check):
     # After its limit a process is killed, and the GPU is asked for an answer.
     limit = sum(plan.CALLS[call][hung["part"]].values()) * check.args.minutes + base.KILL_SECONDS + plan.CANARY_SECONDS
     found = [] if order == list(plan.CALLS[call]) else [f"the parts ran as {', '.join(order)}"]
-    found += [] if hung["status"] == failed["status"] == "cut" and hung["seconds"] < limit else [f"{hung}, {failed}"]
+    found += [] if (hung["status"], failed["status"]) == ("cut", "red") and hung["seconds"] < limit else [f"{hung}, {failed}"]
     return found + list(dict.fromkeys(dry.OWN_REASONS.findall((check.out / f"call{call}.txt").read_text())))
 
 

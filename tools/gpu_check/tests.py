@@ -230,7 +230,7 @@ class Days(unittest.TestCase):
     def test_a_hanging_and_a_failing_step_cost_their_own_time_and_no_result(self):
         steps, said = self.call("quantized,candidates", 0.15)
         self.assertEqual([(step["status"], step["notes"][0]) for step in steps.values()], [
-            ("cut", "no time left"), *[("cut", "error: no such job")] * 3, ("skipped", "this build has no candidate kernels")])
+            ("cut", "no time left"), *[("red", "error: no such job")] * 3, ("skipped", "this build has no candidate kernels")])
         self.assertRegex(said, r"\| quantized \| bench decode 7b, 1 of 1536, int8 \| 10 \| .* \| cut short \| 1410 \| 699 \| power \| 61 \|")
 
     def test_ignored_tests_alone_are_no_success(self):
