@@ -97,7 +97,7 @@ class Cases:
                 found = self.fastest(ways, seconds=0) if ways else {"skipped": "PyTorch has no such op here"}
                 work = dict(ways)[found["peer"]]() if "peer" in found else None
                 row |= {"peer": found["peer"]} if work else {}
-                print(json.dumps(row | ({"ready": True} if work else {"skipped": found["skipped"]})), flush=True)
+                print(json.dumps(row | {"ready": work is not None, "skipped": found.get("skipped")}), flush=True)
             else:
                 sys.exit(f"gpu_ops.py: found the line {line!r}, expected turn, next or a case")
 

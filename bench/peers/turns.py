@@ -10,7 +10,7 @@ and ended (seconds since 1970); with --smi, what the log of nvidia-smi has of th
 program that does not answer within --limit seconds is killed, and the others continue.
 
 A program prints {"ready": true, "name", "shape"} when it has made a case, and a line for each line "turn" that it reads. "next" ends
-the case. A case that it cannot run is a line with "name", "shape" and "skipped". omr makes the cases in the order of its arguments,
+the case. A case that it cannot run is a line with "ready": false and the reason as "skipped". omr makes the cases in the order of its arguments,
 gpu_ops.py when a line names one.
 """
 import argparse
@@ -61,7 +61,7 @@ class Program:
 
     def case(self, seconds):
         """Returns the next case that the program has made, and prints those before it that it cannot run. Returns None at the end."""
-        while (line := self.answer(seconds)) and "skipped" in line:
+        while (line := self.answer(seconds)) and not line.get("ready"):
             show(line, self)
         return line and (line["name"], line["shape"])
 

@@ -252,7 +252,7 @@ class Days(unittest.TestCase):
 PROGRAM = """#!/usr/bin/env python3
 import json, sys
 def say(**row): print(json.dumps(row), flush=True)
-def case(name): say(ready=True, name=name, shape="s")
+def case(name, skipped=None): say(ready=not skipped, name=name, shape="s", skipped=skipped)
 peer, ms = "bench" not in sys.argv, 4.0 if "bench" not in sys.argv else float(sys.argv[-1])
 names = iter(["one", "two"])
 if not peer: case(next(names))
@@ -261,7 +261,7 @@ for line in map(str.strip, sys.stdin):
     elif line == "turn": print("turn", ms, file=sys.stderr); say(first_ms=[ms], last_ms=[2 * ms], repetitions=1)
     elif line == "next" and not peer and (name := next(names, None)): case(name)
     elif line == "next" and not peer: break
-    elif line.startswith("{"): case("one") if '"one"' in line else say(name="two", shape="s", skipped="no such op")
+    elif line.startswith("{"): case(json.loads(line)["name"], None if '"one"' in line else "no such op")
 """
 
 
