@@ -6,6 +6,7 @@
 //! stream. Copies from and to the host use the unified call, which also takes device addresses of the host's memory.
 
 pub mod find;
+mod host;
 mod launch;
 mod module;
 mod nvtx;
@@ -30,6 +31,7 @@ use crate::device::{
     Address, Driver, EncodedMap, Event, Graph, Launch, Stream, TensorMap, WaitLimit, WgmmaKernels, limits,
 };
 use crate::error::{Error, Result};
+use host::HostBuffer;
 use launch::Function;
 use nvtx::Nvtx;
 use staging::Staging;
@@ -38,12 +40,6 @@ use staging::Staging;
 /// graphs, and local memory of all threads that fit on the GPU. A kernel has at most 272 bytes per thread (`stack` in
 /// `ptx/MANIFEST`), which is 79 MiB on 148 multiprocessors with 2,048 threads each.
 pub const GPU_OVERHEAD: u64 = 1 << 30;
-
-/// Page-locked host memory.
-struct HostBuffer {
-    start: *mut u8,
-    bytes: usize,
-}
 
 /// A GPU, its loaded kernels and everything allocated on it. Dropping the value frees all of it.
 pub struct Cuda {
@@ -55,6 +51,8 @@ pub struct Cuda {
     by_name: HashMap<(&'static str, &'static str), Kernel>,
     regions: Vec<sys::CUdeviceptr>,
     pinned: Vec<HostBuffer>,
+    /// Memory of [`Driver::map_host`].
+    host: Vec<memmap2::MmapMut>,
     streams: Vec<sys::CUstream>,
     events: Vec<sys::CUevent>,
     graphs: Vec<Option<(sys::CUgraph, sys::CUgraphExec)>>,
@@ -90,6 +88,7 @@ impl Cuda {
             by_name: HashMap::new(),
             regions: Vec::new(),
             pinned: Vec::new(),
+            host: Vec::new(),
             streams: vec![compute],
             events: Vec::new(),
             graphs: Vec::new(),
@@ -190,12 +189,13 @@ impl Driver for Cuda {
     }
 
     fn map_host(&mut self, bytes: usize) -> Result<Address> {
-        let buffer = self.pinned(bytes)?;
-        let (mut address, start) = (0, self.pinned[buffer.0 as usize].start);
-        // SAFETY: the buffer is page-locked memory of this context, which maps it into the GPU's addresses, and it lives
-        // as long as the driver.
-        let found = unsafe { sys::cuMemHostGetDevicePointer_v2(&mut address, start.cast(), 0) };
-        self.done("cuMemHostGetDevicePointer", found).map(|()| address)
+        self.not_capturing("an allocation of pinned memory")?;
+        self.bind()?;
+        let mut memory = host::zeroed(bytes)?;
+        // SAFETY: the context is current. The memory lives until `drop` has unpinned it.
+        let address = unsafe { host::pin(&mut memory) };
+        self.host.push(memory);
+        address.map_err(|e| self.failed(&format!("{bytes} bytes of the host's memory, to be pinned"), e))
     }
 
     fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel> {
@@ -490,6 +490,7 @@ impl Drop for Cuda {
             self.events.drain(..).for_each(|made| _ = event::destroy(made));
             self.streams.drain(..).for_each(|made| _ = stream::destroy(made));
             self.pinned.drain(..).for_each(|host| _ = result::free_host(host.start.cast()));
+            self.host.drain(..).for_each(|mut memory| _ = sys::cuMemHostUnregister(memory.as_mut_ptr().cast()));
             self.regions.drain(..).for_each(|address| _ = result::free_sync(address));
             self.modules.drain(..).for_each(|module| _ = result::module::unload(module));
         }

@@ -129,8 +129,23 @@ API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
     return OK;
 }
 /* Memory of the host is never reused. */
-static char *host, *host_end;
-static int on_host(uint64_t address) { return (char *)address >= host && (char *)address < host_end; }
+static char *host, *host_end, *pinned, *pinned_end;
+static int on_host(uint64_t address) {
+    char *at = (char *)address;
+    return (at >= host && at < host_end) || (at >= pinned && at < pinned_end);
+}
+/* Pins one range of memory that the program mapped, and counts its pages that exist. */
+API cuMemHostRegister_v2(void *start, size_t bytes, unsigned flags) {
+    unsigned char exists[64] = {0};
+    size_t pages = (bytes + PAGE - 1) / PAGE, found = 0;
+    if (pinned || pages > sizeof exists || mincore(start, bytes, exists)) return INVALID_VALUE;
+    for (size_t i = 0; i < pages; i++) found += exists[i] & 1;
+    pinned = start;
+    pinned_end = pinned + bytes;
+    note("pinned %zu bytes, %zu of %zu pages, flags %u", bytes, found, pages, flags);
+    return OK;
+}
+API cuMemHostUnregister(void *start) { note("unpinned"); return start == pinned ? OK : INVALID_VALUE; }
 API cuMemHostAlloc(void **start, size_t bytes, unsigned flags) {
     if (!host) host = host_end = mmap(0, (size_t)1 << 40, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     *start = host_end;
