@@ -69,6 +69,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod rows;
 pub mod sample;
+pub mod stamp;
 mod start_check;
 pub mod swiglu;
 pub mod tile;

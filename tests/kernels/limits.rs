@@ -9,11 +9,13 @@ use omr::device::emu::Options;
 use omr::device::images::OWN;
 use omr::device::limits::{AMPERE, Limits};
 use omr::device::recording_driver::{Entry, RecordingDriver};
-use omr::device::{Device, Kind, Plan};
+use omr::device::{Device, Kind, Plan, Region};
 use omr::model::ModelConfig;
 use omr::ops::attend::Heads;
 use omr::ops::gelu::GeluKind;
+use omr::ops::stamp;
 use omr::plan::kernels;
+use omr::tensor::DType;
 use serde_json::json;
 
 use super::attention::{Case, heads};
@@ -57,6 +59,8 @@ fn others(dev: &mut Device) -> Outcome {
     layer_norm::run(dev, (3, 64), true)?;
     pos_embed::run(dev, (3, 9, 64))?;
     qk_norm::run(dev, 3, Heads { q: 4, kv: 2, dim: 32 }, true)?;
+    let out = dev.alloc(Region::State, DType::U8, &[stamp::BYTES])?;
+    stamp::write(dev, out)?;
     sample::given(dev)
 }
 

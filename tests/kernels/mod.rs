@@ -62,6 +62,7 @@ mod rows;
 mod sample;
 mod shared_prompts;
 mod slice;
+mod stamp;
 mod start_check;
 mod steps_sync;
 mod sums;

@@ -1,0 +1,49 @@
+//! Tests of kernels/stamp.cu: which multiprocessors write a stamp, and the clock between two.
+
+use std::collections::BTreeSet;
+
+use omr::device::{Device, Isa, Kind, Plan, Region};
+use omr::ops::stamp;
+use omr::tensor::DType;
+
+use crate::kernels::{Outcome, emu, kind, mutate_source};
+
+fn probe(dev: &mut Device) -> Outcome {
+    let on_gpu = kind() == Kind::Cuda;
+    let mut alloc = |bytes| dev.alloc(Region::State, DType::U8, &[bytes]);
+    let (work, stamps) = (alloc(if on_gpu { 1 << 28 } else { 64 })?, [alloc(stamp::BYTES)?, alloc(stamp::BYTES)?]);
+    stamp::write(dev, stamps[0])?;
+    (0..8).try_for_each(|_| dev.fill_zero(work))?;
+    stamp::write(dev, stamps[1])?;
+    let written: Vec<[u64; 3]> = bytemuck::pod_collect_to_vec(&dev.read_bytes(stamps[1])?);
+    let found = written.iter().map(|stamp| stamp[2]).collect::<BTreeSet<_>>().len();
+    // Each CTA of the emulator counts as a multiprocessor, and its cycles are its nanoseconds. No GPU has a clock below
+    // 100 MHz or above 4 GHz under load.
+    let multiprocessors = if on_gpu { dev.driver().unwrap().properties().multiprocessors as usize } else { 256 };
+    let clocks = if on_gpu { 100.0..=4000.0 } else { 1000.0..=1000.0 };
+    match stamp::mhz(dev, stamps)? {
+        Some(mhz) if found == multiprocessors && clocks.contains(&mhz) => Ok(()),
+        mhz => Err(format!("{found} of {multiprocessors} multiprocessors, clock {mhz:?}").into()),
+    }
+}
+
+#[test]
+fn every_multiprocessor_writes_a_stamp_and_two_give_the_clock() {
+    probe(&mut emu()).unwrap();
+}
+
+#[test]
+fn changes_by_hand_are_seen() {
+    for (from, to) in [("threadIdx.x == 0", "threadIdx.x == 32"), ("args.out[blockIdx.x]", "args.out[blockIdx.x / 2]")]
+    {
+        mutate_source("stamp", from, to, 1, probe);
+    }
+}
+
+#[test]
+fn the_cpu_has_no_stamps() {
+    let mut dev = Device::cpu(&Plan::uniform(1 << 16), 1, Isa::Portable).unwrap();
+    let out = dev.alloc(Region::State, DType::U8, &[stamp::BYTES]).unwrap();
+    let error = stamp::write(&mut dev, out).unwrap_err().to_string();
+    assert!(error.contains("the CPU") && error.contains("a GPU"), "{error}");
+}
