@@ -91,7 +91,8 @@ fn cases(name: &'static str, options: &Options, target: Target) -> Result<Vec<(M
     for dtype in options.dtypes() {
         // These ops use f32 only and do not depend on the storage type of the weights.
         let is_left_out = dtype != DType::F32 && ["grad_norm", "lane_sum"].contains(&name);
-        let ops = ops::cases(Kind::Cpu, dtype).into_iter().filter(|(op, _)| *op == name && !is_left_out);
+        let ops =
+            ops::cases(Kind::Cpu, dtype, options.scale()?).into_iter().filter(|(op, _)| *op == name && !is_left_out);
         out.extend(ops.map(|(_, make)| (make, false)));
         for &shape in &shapes {
             out.extend(options.jobs(name, target, dtype, shape, 0)?.into_iter().map(|make| (make, true)));

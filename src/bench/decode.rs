@@ -1,7 +1,7 @@
 //! Benchmarks of the ops around the vocabulary and of the ops of a decoding step.
 
 use super::case::{Case, op, product, rows_by_weight};
-use super::inputs::{Sizes, bytes, fill, gradient, ids, logprob_call, random, weight, zeros};
+use super::inputs::{Sizes, bytes, fill, gradient, ids, logprob_call, normal, random, weight, zeros};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::attend::BLOCK;
@@ -13,8 +13,7 @@ use crate::tensor::{DType, Tensor};
 
 /// Returns hidden rows, the output matrix, targets, log-probs and log-sum-exps.
 fn head(dev: &mut Device, s: Sizes) -> Result<(Tensor, Weight, Tensor, Tensor, Tensor)> {
-    let (hidden, w) =
-        (random(dev, s.dtype, &[s.targets, s.hidden], 1.0)?, weight(dev, s.dtype, s.vocabulary, s.hidden)?);
+    let (hidden, w) = (normal(dev, s, &[s.targets, s.hidden])?, weight(dev, s, s.vocabulary, s.hidden)?);
     let targets = dev.upload(Region::Overlay, &ids(s, s.targets), &[s.targets])?;
     let [log_prob, lse] = [zeros(dev, DType::F32, &[s.targets])?, zeros(dev, DType::F32, &[s.targets])?];
     Ok((hidden, w, targets, log_prob, lse))
@@ -31,7 +30,7 @@ pub fn linear_logprob_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
 /// Makes the case of the backward pass, which computes the logits again and then both gradients.
 pub fn linear_logprob_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (hidden, w, targets, log_prob, lse) = head(dev, s)?;
-    let dlog_prob = random(dev, DType::F32, &[s.targets], 1e-3)?;
+    let dlog_prob = random(dev, DType::F32, &[s.targets], 1e-3 * s.scale)?;
     let dhidden = zeros(dev, s.dtype, &[s.targets, s.hidden])?;
     let (dw, written) = gradient(dev, s.dtype, s.vocabulary, s.hidden)?;
     linear_logprob::fwd(dev, logprob_call(hidden, &w, targets), Outs { log_prob, lse, entropy: None, logits: None })?;
@@ -47,8 +46,8 @@ pub fn linear_logprob_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
 pub fn paged_attention_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (h, n, blocks) = (s.heads, s.sequences, s.keys / BLOCK);
     let cache = KvCache::alloc(dev, Region::Overlay, s.dtype, n * blocks, h)?;
-    [cache.k, cache.v].into_iter().try_for_each(|tensor| fill(dev, tensor, 1.0))?;
-    let (qkv, out) = (random(dev, s.dtype, &[n, h.qkv_len()], 1.0)?, zeros(dev, s.dtype, &[n, h.out_len()])?);
+    [cache.k, cache.v].into_iter().try_for_each(|tensor| fill(dev, tensor, s.scale))?;
+    let (qkv, out) = (normal(dev, s, &[n, h.qkv_len()])?, zeros(dev, s.dtype, &[n, h.out_len()])?);
     // Blocks are interleaved between sequences as an allocator would assign them.
     let tables: Vec<u32> = (0..n * blocks).map(|i| (i % blocks * n + i / blocks) as u32).collect();
     let rows: Vec<u32> = (0..=n as u32).collect();
@@ -71,7 +70,7 @@ pub fn paged_attention_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
 pub fn kv_cache_store(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (t, h) = (s.tokens, s.heads);
     let cache = KvCache::alloc(dev, Region::Overlay, s.dtype, t.div_ceil(BLOCK), h)?;
-    let qkv = random(dev, s.dtype, &[t, h.qkv_len()], 1.0)?;
+    let qkv = normal(dev, s, &[t, h.qkv_len()])?;
     let slots = dev.upload(Region::Overlay, &(0..t as u32).collect::<Vec<_>>(), &[t])?;
     let moved = (2 * 2 * t * h.kv * h.dim * qkv.dtype.size()) as f64 + bytes(&[slots]);
     let shape = format!("[{t}, {}]", h.qkv_len());
@@ -80,7 +79,7 @@ pub fn kv_cache_store(dev: &mut Device, s: Sizes) -> Result<Case> {
 
 pub fn sample_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let n = s.sequences;
-    let (hidden, w) = (random(dev, s.dtype, &[n, s.hidden], 1.0)?, weight(dev, s.dtype, s.vocabulary, s.hidden)?);
+    let (hidden, w) = (normal(dev, s, &[n, s.hidden])?, weight(dev, s, s.vocabulary, s.hidden)?);
     let (ids, logprobs) = (zeros(dev, DType::U32, &[n])?, zeros(dev, DType::F32, &[n])?);
     let noise = |i: u32| NoiseKey { prompt: i / 8, rollout: i % 8, position: 0 };
     let draws: Vec<_> = (0..n as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), 1, 1)).collect();

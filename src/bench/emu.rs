@@ -21,13 +21,13 @@ pub const NAME: &str = "emu";
 const PRODUCT: [usize; 3] = [256, 256, 2048];
 
 fn matrix_product(dev: &mut Device) -> Result<Case> {
-    let case = layer::linear_fwd(dev, DType::Bf16, PRODUCT)?;
+    let case = layer::linear_fwd(dev, Sizes::of(Kind::Emu, DType::Bf16, 1.0), PRODUCT)?;
     waited(dev, Case { name: "emu linear", ..case })
 }
 
 /// Makes the case of a norm of rows as wide as the 7B model's residual stream. Each element takes four operations.
 fn norm(dev: &mut Device) -> Result<Case> {
-    let sizes = Sizes { tokens: PRODUCT[0], ..Sizes::of(Kind::Cuda, DType::Bf16) };
+    let sizes = Sizes { tokens: PRODUCT[0], ..Sizes::of(Kind::Cuda, DType::Bf16, 1.0) };
     let flops = 4.0 * (sizes.tokens * sizes.hidden) as f64;
     let case = layer::rms_norm_fwd(dev, sizes)?;
     waited(dev, Case { name: "emu rms_norm", flops, ..case })

@@ -260,5 +260,5 @@ fn figure(row: &Value) -> String {
     shape.to_owned()
         + &number("ours_ms", "ms")
         + &number("tokens_per_sec", "tokens/s")
-        + &number("predicted_ms", "ms predicted")
+        + &number("predicted_ms", "ms predicted, clock assumed")
 }

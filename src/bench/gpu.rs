@@ -1,27 +1,25 @@
-//! Benchmarks of ops and whole jobs on a GPU. Each repetition is timed with events after a write that flushes the L2,
-//! and the GPU's clock is read meanwhile. The emulator runs the same code on tiny shapes, and its times do not allow
-//! conclusions about a GPU.
+//! Benchmarks of ops and whole jobs on a GPU. Each repetition is timed with events after a write that flushes the L2.
+//! The emulator runs the same code on tiny shapes, and its times do not allow conclusions about a GPU.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::case::{Case, Make, Times};
 use super::model_shape::ModelShape;
 use super::options::Options;
-
+use super::timing::{self, Warm};
 use super::variants::variants;
 use super::{configs, ops};
 use crate::device::perf_model::Range;
-use crate::device::{Device, Driver, Event, KernelVariant, Kind, Plan, Region, Stream, Target};
+use crate::device::{Device, KernelVariant, Kind, Plan, Target};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::observe::bytes;
 use crate::ops::attend::CHUNK;
-use crate::plan::{Gpu, Launches, Pages};
-use crate::tensor::{DType, Tensor};
+use crate::plan::{self, Gpu, Launches, Pages};
+use crate::tensor::DType;
 
 /// Name that selects all ops.
 const OPS: &str = "ops";
@@ -29,27 +27,25 @@ const OPS: &str = "ops";
 /// trainer's in the case `parity`, the command fails.
 const VARIANTS: &str = "variants";
 
-/// Bytes written between two repetitions, more than any L2 holds.
-const FLUSH: usize = 256 << 20;
-/// Seconds to wait at most for the answer of nvidia-smi.
-const CLOCK_SECONDS: f64 = 3.0;
-/// Minimum numbers of repetitions: for an op, and for a whole job, whose repetitions take seconds. The emulator runs
-/// two.
+/// Minimum numbers of repetitions: for an op, and for a whole job, whose repetitions take seconds.
 const REPETITIONS: [usize; 2] = [5, 3];
 
 /// Runs the benchmarks and returns a table. The JSON file is rewritten with the results so far after each case.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     let kind = machine.target.kind;
     let mut out = format!(
-        "{:21} {:42} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9}\n",
-        "name", "shape", "ms", "min", "TFLOP/s", "GB/s", "MHz", "predicted"
+        "{:21} {:42} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9}\n",
+        "name", "shape", "ms", "burst", "sustained", "TFLOP/s", "GB/s", "MHz", "predicted"
     );
     let mut rows = Vec::new();
     let chosen = chosen(options, machine.target)?;
     // A missing device gives one error here, instead of one row per case.
     drop((machine.device)(&Plan::default())?);
+    if options.turns {
+        return turns(&chosen, options, machine).map(|()| String::new());
+    }
     for make in chosen {
-        let row = measured(&make, options.seconds, machine)?;
+        let row = measured(&make, options, machine)?;
         out.push_str(&line(&row));
         machine.observer.note(line(&row).trim_end());
         rows.push(row);
@@ -60,7 +56,7 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
 
 /// Returns the requested cases. Returns an error for an unknown name.
 fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
-    let kind = target.kind;
+    let (kind, scale) = (target.kind, options.scale()?);
     let (values, mut names): (Vec<String>, Vec<String>) = options.names.iter().cloned().partition(|n| n.contains('='));
     if names.is_empty() {
         names.push(OPS.to_owned());
@@ -69,12 +65,12 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
     for name in names {
         let begin = out.len();
         let shape = options.model_shape.unwrap_or(if kind == Kind::Cuda { ModelShape::B7 } else { ModelShape::Digits });
-        let jobs = options.jobs(&name, target, DType::Bf16, shape, FLUSH)?;
+        let jobs = options.jobs(&name, target, DType::Bf16, shape, timing::RESERVED)?;
         match name.as_str() {
             _ if !jobs.is_empty() => out.extend(jobs),
             VARIANTS => out.push(Box::new(variants)),
             file if [".yaml", ".yml"].iter().any(|end| file.ends_with(end)) => {
-                let memory = target.memory.map(|memory| memory.saturating_sub(FLUSH));
+                let memory = target.memory.map(|memory| memory.saturating_sub(timing::RESERVED));
                 out.extend(configs::cases(Path::new(file), &values, &options.rows, kind, memory)?);
             }
             name => {
@@ -84,7 +80,7 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
                     let Case { name: op, shape, .. } = make(&mut Device::count_for(target))?;
                     Ok(format!("{op} {shape}").starts_with(name))
                 };
-                for (op, make) in ops::cases(kind, DType::Bf16) {
+                for (op, make) in ops::cases(kind, DType::Bf16, scale) {
                     if name == OPS || op.starts_with(name) || name.split(' ').next() == Some(op) && whole(&make)? {
                         out.push(make);
                     }
@@ -100,10 +96,10 @@ fn chosen(options: &Options, target: Target) -> Result<Vec<Make>> {
     Ok(out)
 }
 
-/// Predicts the seconds of a case on `gpu` with a clock of `mhz`, and the limiting resource. Returns `None` for a job that
-/// does not state how many bytes of keys and values its attention reads.
-fn predicted(make: &Make, gpu: Gpu, variant: KernelVariant, mhz: f64) -> Result<Option<(Range, &'static str)>> {
-    let launches = Launches::new(gpu.ceilings(), 1e6 * mhz);
+/// Predicts the seconds of a case on `gpu` with the clock that plans assume, and the limiting resource. Returns `None` for a
+/// copy, and for a job that does not state how many bytes of keys and values its attention reads.
+fn predicted(make: &Make, gpu: Gpu, variant: KernelVariant) -> Result<Option<(Range, &'static str)>> {
+    let launches = Launches::new(gpu.ceilings(), 1e6 * plan::H200.clock);
     let mut dev = launches.device(variant)?;
     let mut case = make(&mut dev)?;
     // A case of an op with paged attention launches no other kernel, and no case of another op launches paged
@@ -115,129 +111,95 @@ fn predicted(make: &Make, gpu: Gpu, variant: KernelVariant, mhz: f64) -> Result<
     launches.since(&mut dev, pages);
     (case.run)(&mut dev)?;
     let (seconds, bound) = launches.since(&mut dev, pages);
-    Ok(Some((seconds, bound)))
+    Ok((seconds.likely > 0.0).then_some((seconds, bound)))
 }
 
-/// Measures one case on a new device. If the case has no kernel or needs too much memory, the row contains the reason
-/// instead of times.
-fn measured(make: &Make, seconds: f64, machine: &Machine) -> Result<Value> {
-    let target = machine.target;
+/// Serves the cases in order. A line of JSON says that a case is ready, or why it is left out. Then each line `turn` of
+/// stdin measures repetitions without a pause and writes one line of JSON, so that another program can work in between.
+/// The line `next` goes to the following case. The end of the input ends the command.
+fn turns(chosen: &[Make], options: &Options, machine: &Machine) -> Result<()> {
+    let mut lines = std::io::stdin().lines();
+    let write = |row: &Value| writeln!(std::io::stdout(), "{row}").map_err(Error::io("standard output"));
+    for make in chosen {
+        let (case, plan) = planned(make, options, machine.target)?;
+        let mut warm = plan.map(|plan| Warm::new(make, &plan, machine)).transpose()?;
+        let mut row = json!({"name": case["name"], "shape": case["shape"]});
+        let (name, shape, skipped) = (&case["name"], &case["shape"], &case["skipped"]);
+        write(&json!({"ready": warm.is_some(), "name": name, "shape": shape, "skipped": skipped}))?;
+        while let Some(warm) = &mut warm {
+            match lines.next().transpose().map_err(Error::io("standard input"))?.as_deref().map(str::trim) {
+                Some("turn") => warm.measure(&mut row, "median_ms", false, 1, options.seconds)?,
+                Some("next") => break,
+                Some(other) => return Err(Error::input("omr bench --turns", other, "turn or next")),
+                None => return Ok(()),
+            }
+            write(&row)?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts the memory of a case. Returns the row of its result, and its memory plan. Without a plan, the row contains the
+/// reason why the case cannot be measured.
+fn planned(make: &Make, options: &Options, target: Target) -> Result<(Value, Option<Plan>)> {
     let mut counting = Device::count_for(target);
     let mut case = make(&mut counting)?;
+    let data = if options.scale()? == 0.0 { "zeros" } else { "normal" };
+    if case.job.is_some() && data == "zeros" {
+        return Err(Error::input("omr bench --data zeros", case.name, "an op"));
+    }
     let mut row = json!({"name": case.name, "shape": case.shape, "dtype": case.dtype, "flops": case.flops,
-        "bytes": case.bytes, "data": "normal"});
-    counting.take(Region::State, FLUSH)?;
+        "bytes": case.bytes, "data": data});
+    timing::reserve(&mut counting)?;
     if let Err(error) = (case.run)(&mut counting) {
         row["skipped"] = error.to_string().into();
-        return Ok(row);
+        return Ok((row, None));
     }
     let plan = counting.high_water();
     row["memory"] = plan.total().into();
     if let Some(memory) = target.memory.filter(|&memory| plan.total() > memory) {
-        let skipped = format!("takes {} of {}", bytes(plan.total() as u64), bytes(memory as u64));
-        row["skipped"] = skipped.into();
-        return Ok(row);
+        row["skipped"] = format!("takes {} of {}", bytes(plan.total() as u64), bytes(memory as u64)).into();
+        return Ok((row, None));
     }
-    match timed(make, &plan, seconds, machine) {
-        Ok(GpuTimes { times, gpu: name, clock, variant }) => {
-            row["ours_ms"] = times.median.into();
-            row["min_ms"] = times.min.into();
-            row["max_ms"] = times.max.into();
-            row["repetitions"] = times.repetitions.into();
-            row["clock_mhz"] = clock.into();
-            row["runs_by"] = variant.map(KernelVariant::name).into();
-            let gpu = Gpu::with_predictions(&name);
-            row["gpu"] = name.into();
-            let sheet = gpu.map(Gpu::data_sheet);
-            row["peak_flops"] = sheet.map(|sheet| sheet.flops).into();
-            row["peak_bytes"] = sheet.map(|sheet| sheet.bytes).into();
-            let known = gpu.zip(clock.zip(variant));
-            if let Some((seconds, bound)) =
-                known.map_or(Ok(None), |(gpu, (mhz, variant))| predicted(make, gpu, variant, f64::from(mhz)))?
-            {
-                let Range { low, likely, high } = 1e3 * seconds;
-                row["predicted_ms"] = likely.into();
-                row["predicted_range_ms"] = vec![low, high].into();
-                row["bound"] = bound.into();
-            }
-            case.job.iter().for_each(|job| job.write(&mut row, times.median / 1e3));
-        }
-        Err(error) if ["parity", VARIANTS].contains(&case.name) => return Err(error),
+    Ok((row, Some(plan)))
+}
+
+/// Measures one case on a new device. If the case has no kernel or needs too much memory, the row contains the reason
+/// instead of times.
+fn measured(make: &Make, options: &Options, machine: &Machine) -> Result<Value> {
+    let (mut row, plan) = planned(make, options, machine.target)?;
+    let Some(plan) = plan else { return Ok(row) };
+    match timed(make, &plan, options.seconds, machine, &mut row) {
+        Err(error) if ["parity", VARIANTS].iter().any(|check| row["name"] == *check) => return Err(error),
         Err(error) => row["skipped"] = error.to_string().into(),
+        Ok(()) => {}
     }
     Ok(row)
 }
 
-/// Milliseconds of the repetitions, and where they were measured.
-struct GpuTimes {
-    /// In milliseconds.
-    times: Times,
-    gpu: String,
-    /// Clock of the multiprocessors in MHz.
-    clock: Option<u32>,
-    variant: Option<KernelVariant>,
-}
-
-fn timed(make: &Make, plan: &Plan, seconds: f64, machine: &Machine) -> Result<GpuTimes> {
-    let mut dev = (machine.device)(plan)?;
-    let on_gpu = dev.kind() == Kind::Cuda;
-    let mut case = make(&mut dev)?;
-    let flush = dev.alloc(Region::State, DType::U8, &[if on_gpu { FLUSH } else { 64 }])?;
-    let events = [driver(&mut dev)?.event()?, driver(&mut dev)?.event()?];
-    once(&mut case, &mut dev, flush, events)?;
-    let mut clock = if on_gpu { Clock::start() } else { None };
-    driver(&mut dev)?.profiler(on_gpu)?;
-    let (begun, mut times) = (Instant::now(), Vec::new());
-    let least = REPETITIONS[usize::from(case.job.is_some())];
-    loop {
-        let spent = begun.elapsed().as_secs_f64();
-        // The clock must be read under load, so the load continues until nvidia-smi has answered.
-        let asked = spent < CLOCK_SECONDS && clock.as_mut().is_some_and(Clock::is_asked);
-        let enough = if on_gpu { times.len() >= least && spent >= seconds && !asked } else { times.len() == 2 };
-        if enough {
-            break;
-        }
-        times.push(once(&mut case, &mut dev, flush, events)?);
+/// Adds the times of a case to its row, and the prediction.
+fn timed(make: &Make, plan: &Plan, seconds: f64, machine: &Machine, row: &mut Value) -> Result<()> {
+    let mut warm = Warm::new(make, plan, machine)?;
+    let (job, variant) = (warm.case.job, warm.dev.variant());
+    warm.measure(row, "ours_ms", true, REPETITIONS[usize::from(job.is_some())], seconds)?;
+    let name = warm.dev.driver().map(|driver| driver.properties().name.clone()).unwrap_or_default();
+    row["runs_by"] = variant.map(KernelVariant::name).into();
+    let gpu = Gpu::with_predictions(&name);
+    row["gpu"] = name.into();
+    let sheet = gpu.map(Gpu::data_sheet);
+    row["peak_flops"] = sheet.map(|sheet| sheet.flops).into();
+    row["peak_bytes"] = sheet.map(|sheet| sheet.bytes).into();
+    if let Some((gpu, variant)) = gpu.zip(variant)
+        && let Some((seconds, bound)) = predicted(make, gpu, variant)?
+    {
+        let Range { low, likely, high } = 1e3 * seconds;
+        row["predicted_ms"] = likely.into();
+        row["predicted_range_ms"] = vec![low, high].into();
+        row["predicted_clock"] = "assumed".into();
+        row["bound"] = bound.into();
     }
-    driver(&mut dev)?.profiler(false)?;
-    let (gpu, clock) = (driver(&mut dev)?.properties().name.clone(), clock.and_then(Clock::mhz));
-    Ok(GpuTimes { times: Times::of(times, 0.0), gpu, clock, variant: dev.variant() })
-}
-
-fn driver(dev: &mut Device) -> Result<&mut dyn Driver> {
-    dev.driver().ok_or_else(|| Error::Failed("omr bench: the device is not a GPU".into()))
-}
-
-/// Measures the milliseconds of one repetition.
-fn once(case: &mut Case, dev: &mut Device, flush: Tensor, [before, after]: [Event; 2]) -> Result<f64> {
-    // The launches are queued while the GPU still flushes the L2, so the time of the host does not count.
-    dev.fill_zero(flush)?;
-    driver(dev)?.record(before, Stream::COMPUTE)?;
-    (case.run)(dev)?;
-    driver(dev)?.record(after, Stream::COMPUTE)?;
-    Ok(f64::from(driver(dev)?.elapsed_ms(before, after)?))
-}
-
-/// A running nvidia-smi that reads the GPU's clock.
-struct Clock(Child);
-
-impl Clock {
-    /// Starts nvidia-smi. Returns `None` without it.
-    fn start() -> Option<Clock> {
-        let query = ["--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "--id=0"];
-        let child = Command::new("nvidia-smi").args(query).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        child.ok().map(Clock)
-    }
-
-    /// True while nvidia-smi has not answered.
-    fn is_asked(&mut self) -> bool {
-        matches!(self.0.try_wait(), Ok(None))
-    }
-
-    fn mhz(self) -> Option<u32> {
-        let output = self.0.wait_with_output().ok()?.stdout;
-        String::from_utf8(output).ok()?.trim().parse().ok()
-    }
+    job.iter().for_each(|job| job.write(row, row["ours_ms"].as_f64().unwrap_or_default() / 1e3));
+    Ok(())
 }
 
 fn line(row: &Value) -> String {
@@ -247,9 +209,15 @@ fn line(row: &Value) -> String {
     let number = |key: &str| row[key].as_f64().unwrap_or_default();
     let (tflops, gigabytes) = (number("flops") / ms / 1e9, number("bytes") / ms / 1e6);
     let tokens = row["tokens_per_sec"].as_f64().map_or_else(String::new, |t| format!("  {t:.0} tokens/s"));
-    let predicted = row["predicted_ms"].as_f64().map_or_else(String::new, |ms| format!("{ms:9.3} ({})", text("bound")));
-    let [min, clock] = ["min_ms", "clock_mhz"].map(number);
-    format!("{head} {ms:9.3} {min:9.3} {tflops:9.1} {gigabytes:9.1} {clock:8.0} {predicted}{tokens}\n")
+    let (bound, source) = (text("bound"), text("predicted_clock"));
+    let predicted =
+        row["predicted_ms"].as_f64().map_or_else(String::new, |ms| format!("{ms:9.3} ({bound}, clock {source})"));
+    let times =
+        |key: &str| Times::of(row[key].as_array().into_iter().flatten().filter_map(Value::as_f64).collect(), 0.0);
+    let [burst, sustained, clock] = [times("first_ms").min, times("last_ms").median, number("clock_mhz")];
+    format!(
+        "{head} {ms:9.3} {burst:9.3} {sustained:9.3} {tflops:9.1} {gigabytes:9.1} {clock:8.0} {predicted}{tokens}\n"
+    )
 }
 
 #[cfg(test)]
@@ -263,7 +231,7 @@ mod tests {
     /// traffic.
     #[test]
     fn no_prediction_is_below_the_floor() {
-        let mut makes: Vec<Make> = ops::cases(Kind::Cuda, DType::Bf16).into_iter().map(|(_, make)| make).collect();
+        let mut makes: Vec<Make> = ops::cases(Kind::Cuda, DType::Bf16, 1.0).into_iter().map(|(_, make)| make).collect();
         for (sequences, keys) in [(1, 28_672), (64, 1536)] {
             let of = Decoding { sequences, keys, steps: Some(4) };
             let model = JobModel { shape: ModelShape::B7, lora_rank: None, quantization: None };
@@ -276,7 +244,10 @@ mod tests {
         let ceilings = Gpu::H200.ceilings();
         for make in makes {
             let Case { name, shape, flops, bytes, .. } = make(&mut Device::count_for(Target::gpu(Kind::Cuda))).unwrap();
-            let (seconds, bound) = predicted(&make, Gpu::H200, KernelVariant::Wgmma, 1500.0).unwrap().unwrap();
+            let Some((seconds, bound)) = predicted(&make, Gpu::H200, KernelVariant::Wgmma).unwrap() else {
+                assert_eq!(name, "copy");
+                continue;
+            };
             let Range { low, likely: ms, high } = 1e3 * seconds;
             let floor = 1e3 * (bytes / ceilings.bytes).max(flops / ceilings.flops);
             println!("{name:21} {shape:42} {low:9.3} {ms:9.3} {high:9.3} {bound:10} {floor:9.3}");
@@ -292,11 +263,11 @@ mod tests {
     /// and a GPU of the same family with unknown rates must have none.
     #[test]
     fn a_prediction_is_of_the_gpu_that_was_measured() {
-        let mut cases = ops::cases(Kind::Cuda, DType::Bf16).into_iter();
+        let mut cases = ops::cases(Kind::Cuda, DType::Bf16, 1.0).into_iter();
         let (_, make) = cases.find(|(op, _)| op.starts_with("adamw")).unwrap();
         let likely = |name: &str| {
             let gpu = Gpu::with_predictions(name)?;
-            Some(predicted(&make, gpu, KernelVariant::Wgmma, 1500.0).unwrap().unwrap().0.likely)
+            Some(predicted(&make, gpu, KernelVariant::Wgmma).unwrap().unwrap().0.likely)
         };
         let ratio = likely("NVIDIA H100 80GB HBM3").unwrap() / likely("NVIDIA H200").unwrap();
         assert!((ratio - 4.8 / 3.35).abs() < 0.02, "{ratio}");
@@ -307,7 +278,7 @@ mod tests {
     #[test]
     fn the_cases_of_a_gpu_can_be_counted() {
         let mut seen = std::collections::HashSet::new();
-        for (op, make) in ops::cases(Kind::Emu, DType::Bf16) {
+        for (op, make) in ops::cases(Kind::Emu, DType::Bf16, 1.0) {
             let mut dev = Device::count_for(Target::gpu(Kind::Emu));
             let mut case = make(&mut dev).unwrap();
             (case.run)(&mut dev).unwrap();

@@ -32,6 +32,8 @@ pub struct Sizes {
     pub keys: usize,
     /// Number of parameters for the optimizer's ops.
     pub parameters: usize,
+    /// Factor of the random numbers: 1, or 0 with `--data zeros`.
+    pub scale: f32,
 }
 
 /// Sizes of the 7B model, for a GPU.
@@ -49,6 +51,7 @@ const B7: Sizes = Sizes {
     sequences: 256,
     keys: 1536,
     parameters: 1 << 28,
+    scale: 1.0,
 };
 
 /// Tiny sizes for the emulator.
@@ -66,6 +69,7 @@ const TINY: Sizes = Sizes {
     sequences: 3,
     keys: 256,
     parameters: 3000,
+    scale: 1.0,
 };
 
 /// Sizes of the model with 22 million parameters, for the CPU.
@@ -83,17 +87,18 @@ const M22: Sizes = Sizes {
     sequences: 256,
     keys: 512,
     parameters: 22_000_000,
+    scale: 1.0,
 };
 
 impl Sizes {
-    /// Returns the sizes for a kind of device.
-    pub fn of(kind: Kind, dtype: DType) -> Sizes {
+    /// Returns the sizes for a kind of device. `scale` is the factor of the random numbers.
+    pub fn of(kind: Kind, dtype: DType, scale: f32) -> Sizes {
         let sizes = match kind {
             Kind::Cuda => B7,
             Kind::Emu => TINY,
             Kind::Cpu => M22,
         };
-        Sizes { dtype, ..sizes }
+        Sizes { dtype, scale, ..sizes }
     }
 }
 
@@ -107,9 +112,16 @@ pub fn random(dev: &mut Device, dtype: DType, dims: &[usize], scale: f32) -> Res
     Ok(tensor)
 }
 
+/// Makes a tensor of normally distributed numbers, or of zeros with `--data zeros`.
+pub fn normal(dev: &mut Device, s: Sizes, dims: &[usize]) -> Result<Tensor> {
+    random(dev, s.dtype, dims, s.scale)
+}
+
 /// Fills a tensor with normally distributed numbers with standard deviation `scale`.
 pub fn fill(dev: &mut Device, tensor: Tensor, scale: f32) -> Result<()> {
     match tensor.dtype {
+        // Products with zero may be negative zeros, which have a bit that is set.
+        _ if scale == 0.0 => dev.fill_zero(tensor),
         DType::Bf16 => repeat(dev, tensor, &normals::<half::bf16>(tensor.len(), scale)),
         _ => repeat(dev, tensor, &normals::<f32>(tensor.len(), scale)),
     }
@@ -119,9 +131,9 @@ pub fn zeros(dev: &mut Device, dtype: DType, dims: &[usize]) -> Result<Tensor> {
     dev.zeros(Region::Overlay, dtype, dims)
 }
 
-pub fn weight(dev: &mut Device, dtype: DType, n: usize, k: usize) -> Result<Weight> {
+pub fn weight(dev: &mut Device, s: Sizes, n: usize, k: usize) -> Result<Weight> {
     let order = Order::of(dev);
-    Ok(Weight::new(random(dev, dtype, &[order.len(dtype, n, k)], 0.02)?, order, n, k))
+    Ok(Weight::new(random(dev, s.dtype, &[order.len(s.dtype, n, k)], 0.02 * s.scale)?, order, n, k))
 }
 
 pub fn bytes(tensors: &[Tensor]) -> f64 {
@@ -165,4 +177,24 @@ pub fn ids(s: Sizes, count: usize) -> Vec<u32> {
 /// Makes the arguments of the log-prob ops. All token ids are allowed, and the temperature is 1.
 pub fn logprob_call(hidden: Tensor, w: &Weight, targets: Tensor) -> LogProbCall<'_> {
     LogProbCall { hidden, w, allowed: None, temperature: 1.0, targets }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Isa, Plan};
+
+    #[test]
+    fn zeros_have_no_bit_that_is_set() {
+        let mut dev = Device::cpu(&Plan::uniform(1 << 20), 1, Isa::detect()).unwrap();
+        for (dtype, scale) in [(DType::F32, 0.0), (DType::Bf16, 0.0), (DType::Bf16, 1.0)] {
+            let s = Sizes::of(Kind::Cpu, dtype, scale);
+            let mut tensors = vec![normal(&mut dev, s, &[100]).unwrap(), weight(&mut dev, s, 32, 64).unwrap().data];
+            tensors.push(random(&mut dev, DType::F32, &[100], 0.5 * s.scale).unwrap());
+            for tensor in tensors {
+                let are_zero = dev.read_bytes(tensor).unwrap().iter().all(|byte| *byte == 0);
+                assert_eq!(are_zero, scale == 0.0, "{tensor:?}");
+            }
+        }
+    }
 }

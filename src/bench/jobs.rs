@@ -11,7 +11,8 @@ use crate::choice::BaseFormat;
 use crate::config::{LoraConfig, OptimConfig, OptimizerName, QuantizationConfig};
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{
-    CompletionOutput, Engine, EngineConfig, EngineCoreRequest, FinishReason, Noise, Prompt, RequestParams, draft,
+    CompletionOutput, Engine, EngineConfig, EngineCoreOutput, EngineCoreRequest, Finish, FinishReason, Noise, Prompt,
+    RequestParams, draft,
 };
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
@@ -22,6 +23,7 @@ use crate::model::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig, Pol
 use crate::ops::attend::BLOCK;
 use crate::ops::nll;
 use crate::optim::{Optimizer, freeze};
+use crate::philox::{Purpose, Random};
 use crate::plan::Pages;
 use crate::tensor::DType;
 use crate::train::levels::{self, Counted};
@@ -106,7 +108,7 @@ pub fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Resu
     let drawn = normals::<half::bf16>(DRAWN, model.config.text.initializer_range as f32);
     for param in &model.layout.params {
         if param.quantized.is_some() {
-            quantized::draw(dev, &param.weight())?;
+            quantized::draw(dev, &param.weight(), 0.02)?;
         } else if param.is_matrix {
             repeat(dev, param.tensor, &drawn)?;
         } else if !param.name().ends_with(".bias") {
@@ -251,13 +253,15 @@ fn params(r: usize, tokens: usize) -> RequestParams {
 }
 
 /// Samples rollouts. The tokens of `recorded` are drafts. A device that only counts returns blank
-/// rollouts.
+/// rollouts. If `lengths` are given, in the order of requests and choices, each rollout is dropped at its length, and
+/// none is returned.
 pub fn sampled(
     dev: &mut Device,
     model: &Model,
     requests: &[EngineCoreRequest],
     amount: Amount,
     recorded: &[CompletionOutput],
+    lengths: &[usize],
 ) -> Result<Vec<CompletionOutput>> {
     let Amount { rows, prompt_len, new_tokens, .. } = amount;
     let draft_rows = if recorded.is_empty() { 0 } else { draft::ROWS };
@@ -276,30 +280,51 @@ pub fn sampled(
             finish_reason: FinishReason::Length,
         };
         (0..requests.len()).flat_map(of).map(blank).collect()
-    } else {
+    } else if lengths.is_empty() {
         engine.generate(model, dev, requests)?
+    } else {
+        requests.iter().try_for_each(|request| engine.add_request(request.clone()).map(drop))?;
+        let mut left = lengths.to_vec();
+        while engine.has_unfinished_requests() {
+            for EngineCoreOutput { request, choice, finish, .. } in engine.step(model, dev)? {
+                // The requests of a new engine are numbered from 0.
+                let left = &mut left[request.0 as usize * amount.rollouts + choice];
+                *left = left.checked_sub(1).ok_or_else(|| Error::Failed("a response exceeds its length".into()))?;
+                match finish {
+                    Some(Finish::Failed(why)) => return Err(Error::Failed(why)),
+                    None if *left == 0 => _ = engine.abort_choice(request, choice),
+                    _ => {}
+                }
+            }
+        }
+        Vec::new()
     };
     engine.release(dev);
     Ok(outputs)
 }
 
-/// Makes the case of rollouts of prompts with an image.
-pub fn generate(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount) -> Result<Case> {
+/// Makes the case of rollouts of prompts with an image. If `mixed` is true, the lengths of the responses are drawn from
+/// the uniform distribution between an eighth of `amount.new_tokens` and all of them.
+pub fn generate(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount, mixed: bool) -> Result<Case> {
     let config = shape.config()?;
-    let Amount { rows: count, prompt_len, rollouts, new_tokens, .. } = amount;
+    let Amount { rows: count, prompt_len, rollouts, new_tokens: most, .. } = amount;
     let model = random_model(dev, config.clone(), dtype)?;
     let requests = requests(&config, amount)?;
-    let tokens = count * (prompt_len + rollouts * new_tokens);
-    let (flops, bytes) = (flops(&model, tokens, count, false), 0.0);
-    let job = JobSize { parameters: model.layout.num_weights(), tokens: count * rollouts * new_tokens, pages: None };
+    let (least, mut random) = ((most / 8).max(1), Random::new(1, Purpose::Data, 0));
+    let mut draw = |_| least + random.below((most - least + 1) as u64) as usize;
+    let lengths: Vec<usize> = if mixed { (0..count * rollouts).map(&mut draw).collect() } else { Vec::new() };
+    let tokens = if mixed { lengths.iter().sum() } else { count * rollouts * most };
+    let range = if mixed { format!("{least} to {most}, uniform") } else { most.to_string() };
+    let (flops, bytes) = (flops(&model, count * prompt_len + tokens, count, false), 0.0);
+    let job = JobSize { parameters: model.layout.num_weights(), tokens, pages: None };
     Ok(Case {
         name: "generate",
-        shape: format!("{}, {count} x {rollouts} x {new_tokens}", shape.name()),
+        shape: format!("{}, {count} x {rollouts} x {range}", shape.name()),
         dtype: label(dtype),
         flops,
         bytes,
         job: Some(job),
-        run: Box::new(move |dev| sampled(dev, &model, &requests, amount, &[]).map(drop)),
+        run: Box::new(move |dev| sampled(dev, &model, &requests, amount, &[], &lengths).map(drop)),
     })
 }
 
@@ -394,7 +419,7 @@ mod tests {
         const ADAPTED: JobModel = JobModel { lora_rank: Some(4), ..DIGITS };
         let step: Of = |dev| train_step(dev, DType::F32, DIGITS, Amount::CPU, CheckpointPolicy::default());
         let adapted: Of = |dev| train_step(dev, DType::F32, ADAPTED, Amount::CPU, CheckpointPolicy::default());
-        let rollouts: Of = |dev| generate(dev, DType::F32, ModelShape::Digits, Amount::CPU);
+        let rollouts: Of = |dev| generate(dev, DType::F32, ModelShape::Digits, Amount::CPU, true);
         let decoding: Of =
             |dev| decode(dev, DType::F32, ADAPTED, Decoding { sequences: 5, keys: 200, steps: Some(32) });
         let prefill: Of = |dev| decode(dev, DType::F32, ADAPTED, Decoding { sequences: 3, keys: 200, steps: None });
@@ -411,6 +436,16 @@ mod tests {
             assert!(case.flops > 1e8, "{}", case.name);
             marks.into_iter().for_each(|mark| dev.release(mark));
         }
+    }
+
+    #[test]
+    fn mixed_lengths_are_uniform_from_an_eighth_to_all() {
+        let mut dev = Device::count_for(Target::gpu(Kind::Cuda));
+        let amount = Amount { new_tokens: 160, ..Amount::of(Kind::Cuda) };
+        let case = generate(&mut dev, DType::Bf16, ModelShape::Digits, amount, true).unwrap();
+        let (mean, shape) = (case.job.unwrap().tokens as f64 / 256.0, case.shape);
+        // The mean of 256 uniform numbers from 20 to 160 has a deviation of 2.5.
+        assert!(shape == "digits, 16 x 16 x 20 to 160, uniform" && (mean - 90.0).abs() < 7.5, "{shape}: {mean}");
     }
 
     /// The numbers are those of the published weights.

@@ -21,6 +21,7 @@ mod parity;
 mod quantized;
 mod rl_step;
 mod run;
+mod timing;
 mod tower;
 mod update;
 mod variants;

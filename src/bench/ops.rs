@@ -1,4 +1,4 @@
-//! The list of op benchmarks, with normally distributed numbers. The shapes are those of the 7B model on a GPU, of a
+//! The list of op benchmarks. The shapes are those of the 7B model on a GPU, of a
 //! model with 22 million parameters on the CPU, and tiny ones on the emulator.
 
 use super::case::{Case, Make};
@@ -16,22 +16,23 @@ use crate::tensor::DType;
 type Op = fn(&mut Device, Sizes) -> Result<Case>;
 
 /// Makes the case of a product of rows with a weight. The array is `[rows, n, k]`, and the weight is `[n, k]`.
-type Product = fn(&mut Device, DType, [usize; 3]) -> Result<Case>;
+type Product = fn(&mut Device, Sizes, [usize; 3]) -> Result<Case>;
 
-/// Returns every case of a kind of device in the order of the table, each with the first part of its name.
-pub fn cases(kind: Kind, dtype: DType) -> Vec<(&'static str, Make)> {
-    let s = Sizes::of(kind, dtype);
+/// Returns every case of a kind of device in the order of the table, each with the first part of its name. `scale` is the
+/// factor of the random numbers.
+pub fn cases(kind: Kind, dtype: DType, scale: f32) -> Vec<(&'static str, Make)> {
+    let s = Sizes::of(kind, dtype, scale);
     let mut out: Vec<(&'static str, Make)> = Vec::new();
     for (product, of) in products(kind, s) {
-        out.push(("linear", Box::new(move |dev| product(dev, dtype, of))));
+        out.push(("linear", Box::new(move |dev| product(dev, s, of))));
     }
     for rows in [s.tokens, s.sequences] {
-        out.push(("lora", Box::new(move |dev| layer::lora_t(dev, dtype, [rows, 16, s.intermediate]))));
+        out.push(("lora", Box::new(move |dev| layer::lora_t(dev, s, [rows, 16, s.intermediate]))));
     }
     out.extend(each(s, &[("swiglu", layer::swiglu_fwd), ("swiglu", layer::swiglu_bwd)]));
     for sequences in sequences(kind, s) {
-        out.push(("attention", Box::new(move |dev| layer::attention_fwd(dev, dtype, sequences))));
-        out.push(("attention", Box::new(move |dev| layer::attention_bwd(dev, dtype, sequences))));
+        out.push(("attention", Box::new(move |dev| layer::attention_fwd(dev, s, sequences))));
+        out.push(("attention", Box::new(move |dev| layer::attention_bwd(dev, s, sequences))));
     }
     let more: [(&'static str, Op); 21] = [
         ("dequantize", |dev, s| quantized::dequantize_fwd(dev, s, BaseFormat::Int8)),
@@ -60,7 +61,7 @@ pub fn cases(kind: Kind, dtype: DType) -> Vec<(&'static str, Make)> {
         }),
     ];
     out.extend(each(s, &more));
-    let more: [(&'static str, Op); 9] = [
+    let more: [(&'static str, Op); 10] = [
         ("linear_logprob", decode::linear_logprob_fwd),
         ("linear_logprob", decode::linear_logprob_bwd),
         ("adamw", |dev, s| update::adamw_step(dev, s, false)),
@@ -70,6 +71,7 @@ pub fn cases(kind: Kind, dtype: DType) -> Vec<(&'static str, Make)> {
         ("paged_attention", decode::paged_attention_fwd),
         ("kv_cache", decode::kv_cache_store),
         ("sample", decode::sample_fwd),
+        ("copy", update::copy),
     ];
     out.extend(each(s, &more));
     out

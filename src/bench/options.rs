@@ -12,7 +12,7 @@ use super::parity::parity;
 use super::rl_step::rl_step;
 use crate::choice::BaseFormat;
 use crate::device::{Kind, Target};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::CheckpointPolicy;
 use crate::tensor::DType;
 use crate::{files, plan};
@@ -25,8 +25,8 @@ const STEPS: usize = 32;
 pub struct Options {
     /// Benchmarks to run, given by the first part of their names. Default: all ops and jobs on the CPU. `emu` measures
     /// the speed of the emulator, `loading` measures how fast the rows of --data are turned into samples. With --device
-    /// cuda or emu: `ops` (all ops, the default), the name of one op and the first part of its shape, train-step,
-    /// rl-step, generate, decode, prefill, parity (checks that rollouts and the trainer have bitwise identical
+    /// cuda or emu: `ops` (all ops, the default), the name of one op and the first part of its shape (`copy` is a copy of
+    /// 1 GiB on the GPU), train-step, rl-step, generate, decode, prefill, parity (checks that rollouts and the trainer have bitwise identical
     /// log-probs, with and without drafts), variants (checks that wgmma and mma.sync have bitwise identical results),
     /// or a config of `omr sft` or `omr rl` with KEY=VALUE arguments (measures the largest pass and the update, which
     /// `omr plan` predicts). `first-gpu` runs the checks and jobs of a new GPU in at most 20 minutes and writes a
@@ -50,6 +50,12 @@ pub struct Options {
     /// CPU, 16 on the emulator
     #[arg(long, value_name = "N")]
     input_len: Option<usize>,
+    /// Number of tokens of each response, for generate. Default: 128 on a GPU, 24 on the CPU, 4 on the emulator
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
+    new_tokens: Option<usize>,
+    /// Draw the lengths of the responses of generate from a uniform distribution, from an eighth of their tokens to all
+    #[arg(long)]
+    mixed_lengths: bool,
     /// Rows with which a config is measured.
     #[command(flatten)]
     pub rows: plan::Rows,
@@ -59,13 +65,18 @@ pub struct Options {
     /// Model directory with the tokenizer and image processor, for loading and first-gpu
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// File of rows, for loading
+    /// File of rows, for loading. For ops: the numbers that they compute with, `normal` (the default) or `zeros`, with
+    /// which a GPU needs less power
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
     /// Also write the results as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Minimum time to measure each case, in seconds
+    /// Measure a case whenever a line `turn` arrives on stdin, without a pause between repetitions, and print one line of
+    /// JSON. `next` goes to the next case. A line of JSON says when a case is ready. For --device cuda or emu
+    #[arg(long)]
+    pub turns: bool,
+    /// Minimum time to measure each case, or a turn of it, in seconds
     #[arg(long, default_value_t = 0.3, value_name = "S")]
     pub seconds: f64,
 }
@@ -75,6 +86,15 @@ impl Options {
     pub fn dtypes(&self) -> Vec<DType> {
         let is_chosen = |dtype: &DType| self.dtype.as_ref().is_none_or(|name| name == label(*dtype));
         [DType::F32, DType::Bf16].into_iter().filter(is_chosen).collect()
+    }
+
+    /// Returns the factor of the random numbers of ops: 0 with `--data zeros`, otherwise 1.
+    pub fn scale(&self) -> Result<f32> {
+        match self.data.as_ref().map(|data| data.to_string_lossy()).as_deref() {
+            None | Some("normal") => Ok(1.0),
+            Some("zeros") => Ok(0.0),
+            Some(other) => Err(Error::input("omr bench --data", other, "normal or zeros")),
+        }
     }
 
     /// Returns the size of the benchmark `name`, decode or prefill, on a device of this kind.
@@ -116,7 +136,10 @@ impl Options {
                 let make = |&apart: &bool| -> Make { Box::new(move |dev| rl_step(dev, dtype, model, apart)) };
                 if kind.is_gpu() { &[false][..] } else { &[false, true] }.iter().map(make).collect()
             }
-            "generate" => vec![Box::new(move |dev| generate(dev, dtype, shape, amount))],
+            "generate" => {
+                let (new_tokens, mixed) = (self.new_tokens.unwrap_or(amount.new_tokens), self.mixed_lengths);
+                vec![Box::new(move |dev| generate(dev, dtype, shape, Amount { new_tokens, ..amount }, mixed))]
+            }
             "decode" | "prefill" => {
                 let of = self.decoding(name, kind);
                 vec![Box::new(move |dev| decode(dev, dtype, model, of))]

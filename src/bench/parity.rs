@@ -28,8 +28,8 @@ pub fn parity(dev: &mut Device, dtype: DType, shape: ModelShape, amount: Amount)
         bytes: 0.0,
         job: Some(JobSize { parameters: model.layout.num_weights(), tokens: written, pages: None }),
         run: Box::new(move |dev| {
-            let plain = sampled(dev, &model, &requests, amount, &[])?;
-            let drafted = sampled(dev, &model, &requests, amount, &plain)?;
+            let plain = sampled(dev, &model, &requests, amount, &[], &[])?;
+            let drafted = sampled(dev, &model, &requests, amount, &plain, &[])?;
             let same = plain.iter().zip(&drafted).filter(|(a, b)| a == b).count();
             if same < plain.len() {
                 let differ = plain.len() - same;
@@ -94,7 +94,7 @@ mod tests {
         let config = ModelShape::Digits.config().unwrap();
         let model = random_model(&mut dev, config.clone(), DType::F32).unwrap();
         let requests = requests(&config, amount).unwrap();
-        let outputs = sampled(&mut dev, &model, &requests, amount, &[]).unwrap();
+        let outputs = sampled(&mut dev, &model, &requests, amount, &[], &[]).unwrap();
         let mut trained = trained(&mut dev, &model, &requests, &outputs).unwrap();
         trained[3] = f32::from_bits(trained[3].to_bits() ^ 1);
         let error = same_bits(&outputs, &trained).unwrap_err().to_string();

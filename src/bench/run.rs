@@ -2,7 +2,7 @@
 
 use super::options::Options;
 use super::{cpu, emu, first_gpu, gpu, loading};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::machine::Machine;
 
 /// Runs the benchmarks that `options` selects and returns a table. `variant` is the value of `--kernel-variant`, which
@@ -13,6 +13,7 @@ pub fn run(options: &Options, machine: &Machine, variant: &str) -> Result<String
         [name] if name == first_gpu::NAME => first_gpu::run(options, machine, variant),
         [name] if name == loading::NAME => loading::run(options, machine),
         _ if machine.target.kind.is_gpu() => gpu::run(options, machine),
+        _ if options.turns => Err(Error::input("omr bench --turns", "the CPU", "--device cuda or emu")),
         _ => cpu::run(options, machine),
     }
 }

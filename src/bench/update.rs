@@ -10,9 +10,9 @@ use crate::tensor::{DType, Tensor};
 
 pub fn adamw_step(dev: &mut Device, s: Sizes, eight_bit: bool) -> Result<Case> {
     let n = s.parameters;
-    let w = random(dev, s.dtype, &[n], 0.02)?;
+    let w = random(dev, s.dtype, &[n], 0.02 * s.scale)?;
     let lo = (s.dtype == DType::Bf16).then(|| dev.zeros(Region::State, DType::I16, &[n])).transpose()?;
-    let grad = random(dev, DType::F32, &[n], 1e-3)?;
+    let grad = random(dev, DType::F32, &[n], 1e-3 * s.scale)?;
     let moments = if eight_bit {
         let scales = n.div_ceil(code8::BLOCK);
         let [m, v] = [(); 2].map(|()| -> Result<Coded> {
@@ -33,7 +33,7 @@ pub fn adamw_step(dev: &mut Device, s: Sizes, eight_bit: bool) -> Result<Case> {
 }
 
 pub fn grad_norm_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
-    let grad = random(dev, DType::F32, &[s.parameters], 1e-3)?;
+    let grad = random(dev, DType::F32, &[s.parameters], 1e-3 * s.scale)?;
     let partials = zeros(dev, DType::F64, &[s.parameters.div_ceil(grad_norm::CHUNK)])?;
     let out = zeros(dev, DType::F32, &[3])?;
     op("grad_norm fwd", s.dtype, format!("{} parameters", s.parameters), 0.0, bytes(&[grad]), move |dev| {
@@ -45,8 +45,17 @@ pub fn grad_norm_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
 pub fn lane_sum_fwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     const LANES: usize = 8;
     let len = s.parameters / LANES;
-    let lanes = random(dev, DType::F32, &[LANES, len], 1e-3)?;
+    let lanes = random(dev, DType::F32, &[LANES, len], 1e-3 * s.scale)?;
     let out = zeros(dev, DType::F32, &[len])?;
     let (shape, moved) = (format!("{LANES} lanes of {len} elements"), bytes(&[lanes, out]));
     op("lane_sum fwd", s.dtype, shape, 0.0, moved, move |dev| lane_sum::fwd(dev, lanes, out))
+}
+
+/// Makes the case of a copy of the optimizer's gradients on the device, which is as fast as its memory. It launches no
+/// kernel of omr.
+pub fn copy(dev: &mut Device, s: Sizes) -> Result<Case> {
+    let (from, to) = (random(dev, DType::F32, &[s.parameters], s.scale)?, zeros(dev, DType::F32, &[s.parameters])?);
+    op("copy", DType::F32, format!("{} bytes", from.span().bytes), 0.0, bytes(&[from, to]), move |dev| {
+        dev.copy(from, to)
+    })
 }

@@ -2,7 +2,7 @@
 //! product and for attention.
 
 use super::case::{Case, JobSize, label};
-use super::inputs::{random, weight, zeros};
+use super::inputs::{Sizes, random, weight, zeros};
 use crate::device::{Device, KernelVariant, Kind};
 use crate::error::{Error, Result};
 use crate::ops::{attention, linear};
@@ -14,7 +14,8 @@ const DIM: usize = 128;
 /// Makes the case. A repetition returns an error if a bit differs, or if the device has only one variant.
 pub fn variants(dev: &mut Device) -> Result<Case> {
     let [tokens, columns, terms] = if dev.kind() == Kind::Cuda { [2600, 1024, 3584] } else { [150, 320, 1088] };
-    let (x, w) = (random(dev, DType::Bf16, &[tokens, terms], 1.0)?, weight(dev, DType::Bf16, columns, terms)?);
+    let sizes = Sizes::of(dev.kind(), DType::Bf16, 1.0);
+    let (x, w) = (random(dev, DType::Bf16, &[tokens, terms], 1.0)?, weight(dev, sizes, columns, terms)?);
     let sums = zeros(dev, DType::F32, &[tokens, columns])?;
     let product = move |dev: &mut Device| {
         linear::fwd_f32(dev, x, &w, sums)?;

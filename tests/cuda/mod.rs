@@ -2,6 +2,7 @@
 //! tests check the calls to the driver, their order, and the error messages. The kernel tests on a GPU check that the
 //! GPU computes correct results.
 
+mod bench;
 mod kernel_images;
 mod start_check;
 
