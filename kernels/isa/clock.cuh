@@ -4,11 +4,8 @@
 
 namespace isa {
 
-struct Clock {
-    uint64_t cycles;       // of the multiprocessor, which counts on between launches
-    uint64_t nanoseconds;  // of a timer that all multiprocessors share
-    uint64_t multiprocessor;
-};
+// Cycles of the multiprocessor, which counts on between launches, and a time that all multiprocessors share.
+struct Clock { uint64_t cycles, nanoseconds, multiprocessor; };
 
 #ifdef __CUDACC__
 __device__ __forceinline__ Clock read_clock() {

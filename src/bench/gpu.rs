@@ -27,9 +27,6 @@ const OPS: &str = "ops";
 /// trainer's in the case `parity`, the command fails.
 const VARIANTS: &str = "variants";
 
-/// Minimum numbers of repetitions: for an op, and for a whole job, whose repetitions take seconds.
-const REPETITIONS: [usize; 2] = [5, 3];
-
 /// Runs the benchmarks and returns a table. The JSON file is rewritten with the results so far after each case.
 pub fn run(options: &Options, machine: &Machine) -> Result<String> {
     let kind = machine.target.kind;
@@ -181,7 +178,8 @@ fn measured(make: &Make, options: &Options, machine: &Machine) -> Result<Value> 
 fn timed(make: &Make, plan: &Plan, seconds: f64, machine: &Machine, row: &mut Value) -> Result<()> {
     let mut warm = Warm::new(make, plan, machine)?;
     let (job, variant) = (warm.case.job, warm.dev.variant());
-    warm.measure(row, "ours_ms", true, REPETITIONS[usize::from(job.is_some())], seconds)?;
+    // Repetitions of a job take seconds.
+    warm.measure(row, "ours_ms", true, if job.is_some() { 3 } else { 5 }, seconds)?;
     let name = warm.dev.driver().map(|driver| driver.properties().name.clone()).unwrap_or_default();
     row["runs_by"] = variant.map(KernelVariant::name).into();
     let gpu = Gpu::with_predictions(&name);

@@ -31,7 +31,6 @@ use crate::device::{
     Address, Driver, EncodedMap, Event, Graph, Launch, Stream, TensorMap, WaitLimit, WgmmaKernels, limits,
 };
 use crate::error::{Error, Result};
-use host::HostBuffer;
 use launch::Function;
 use nvtx::Nvtx;
 use staging::Staging;
@@ -50,7 +49,7 @@ pub struct Cuda {
     functions: Vec<Function>,
     by_name: HashMap<(&'static str, &'static str), Kernel>,
     regions: Vec<sys::CUdeviceptr>,
-    pinned: Vec<HostBuffer>,
+    pinned: Vec<*mut [u8]>,
     /// Memory of [`Driver::map_host`].
     host: Vec<memmap2::MmapMut>,
     streams: Vec<sys::CUstream>,
@@ -271,15 +270,14 @@ impl Driver for Cuda {
         let start = start.map_err(|e| self.failed(&format!("{bytes} bytes of pinned memory"), e))?.cast::<u8>();
         // SAFETY: the driver allocated `bytes` bytes; they are initialised here, before any slice of them is made.
         unsafe { ptr::write_bytes(start, 0, bytes) };
-        self.pinned.push(HostBuffer { start, bytes });
+        self.pinned.push(ptr::slice_from_raw_parts_mut(start, bytes));
         Ok(Pinned(self.pinned.len() as u32 - 1))
     }
 
     fn pinned_bytes(&mut self, buffer: Pinned) -> &mut [u8] {
-        let host = &self.pinned[buffer.0 as usize];
         // SAFETY: the buffer lives as long as `self`, every byte is initialised, and `self` is borrowed mutably, so no
         // other slice of it exists. The caller has waited for the copies that touch it.
-        unsafe { std::slice::from_raw_parts_mut(host.start, host.bytes) }
+        unsafe { &mut *self.pinned[buffer.0 as usize] }
     }
 
     fn download_pinned(&mut self, stream: Stream, from: Address, to: Pinned, bytes: usize) -> Result<()> {
@@ -287,12 +285,12 @@ impl Driver for Cuda {
             return Ok(());
         }
         self.bind()?;
-        let host = &self.pinned[to.0 as usize];
-        if bytes > host.bytes {
-            return Err(Error::Failed(format!("a copy of {bytes} bytes, but the pinned buffer has {}", host.bytes)));
+        let host = self.pinned[to.0 as usize];
+        if bytes > host.len() {
+            return Err(Error::Failed(format!("a copy of {bytes} bytes, but the pinned buffer has {}", host.len())));
         }
         // SAFETY: the buffer has `bytes` bytes (checked) and lives as long as the driver; the range is inside a region.
-        let queued = unsafe { sys::cuMemcpyAsync(host.start as u64, from, bytes, self.on(stream)) };
+        let queued = unsafe { sys::cuMemcpyAsync(host.cast::<u8>() as u64, from, bytes, self.on(stream)) };
         self.done("download into a pinned buffer", queued)
     }
 
@@ -489,7 +487,7 @@ impl Drop for Cuda {
             self.staging.free();
             self.events.drain(..).for_each(|made| _ = event::destroy(made));
             self.streams.drain(..).for_each(|made| _ = stream::destroy(made));
-            self.pinned.drain(..).for_each(|host| _ = result::free_host(host.start.cast()));
+            self.pinned.drain(..).for_each(|host| _ = result::free_host(host.cast()));
             self.host.drain(..).for_each(|mut memory| _ = sys::cuMemHostUnregister(memory.as_mut_ptr().cast()));
             self.regions.drain(..).for_each(|address| _ = result::free_sync(address));
             self.modules.drain(..).for_each(|module| _ = result::module::unload(module));

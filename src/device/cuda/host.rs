@@ -1,4 +1,4 @@
-//! Memory of the host: small buffers of the driver, and the offloaded optimizer state, which has tens of gigabytes.
+//! Page-locked memory of the host for the offloaded optimizer state, tens of gigabytes.
 
 use cudarc::driver::{DriverError, sys};
 use memmap2::{MmapMut, MmapOptions};
@@ -9,14 +9,6 @@ use crate::error::Error;
 /// Bytes of a page, and of the pages that a thread makes at a time.
 const PAGE: usize = 4096;
 const PART: usize = 64 << 20;
-
-/// Page-locked memory that the driver allocated.
-pub struct HostBuffer {
-    /// First byte.
-    pub start: *mut u8,
-    /// Length in bytes.
-    pub bytes: usize,
-}
 
 /// Maps `bytes` of zero-filled memory, at least one, and makes all of its pages. The system makes and zeroes a page when
 /// it is first written, which several threads do at the same time. The driver's own allocation makes and pins the pages
