@@ -53,7 +53,7 @@ def correctness(check, part, _):
 
 
 def benched(check, part, name, *arguments, body=None, box=None):
-    """Runs `omr bench` as a step, with small shapes on the emulator, and stores the rows that were measured within the time."""
+    """Runs `omr bench` as a step, with small shapes on the emulator. Stores what was measured within the time."""
     arguments = arguments if check.on_gpu else plan.emulated(arguments)
     environment = {"OMR_BODY": body} if body else {}
     with check.step(part, name) as made:
@@ -170,7 +170,7 @@ def candidates(check, part, name):
         case, _, kernel = line.rpartition("=")
         cases.setdefault(case, {"as it is": []})[kernel] = ["--candidate", line]
     for case, sides in cases.items():
-        turns(check, part, f"{name} for {case}", ([case], sides, plan.CANDIDATE_SECONDS))
+        turns(check, part, f"{name} for {case}", ([case], sides, 0.3))
     if not cases:
         check.record.put(name, part, "skipped", ["this build has no candidate kernels"])
 

@@ -119,7 +119,6 @@ WITH_PEER = ["linear fwd", "linear dgrad", "linear wgrad", "swiglu linear fwd", 
 # zeros needs less power than one of normal numbers: equal times would show that power is no limit.
 TURNS = {"products in turns": (PRODUCTS, {"omr": []}, 1.2), "peers in turns": (WITH_PEER, {"omr": []}, 0.4),
          "zeros beside normal numbers": (PRODUCTS[:1], {data: ["--data", data] for data in ("normal", "zeros")}, 1.2)}
-CANDIDATE_SECONDS = 0.3
 # Recipes of `omr recipe`. None does not exist yet.
 RECIPES = {"recipe": "configs/digits.yaml", "recipe of RL in use": None}
 

@@ -9,9 +9,7 @@ from .check import Check
 # The job of each call that hangs, and the one that fails.
 JOBS = {1: ("decode 7b, 1 of 1536, int8", "rl.yaml"), 2: ("decode 7b, 1 of 1536, LoRA", "sft.yaml, rows of 4096, LoRA")}
 # The test that shows that the GPU answers would fail, as all that compare numbers.
-TESTS = """#!/bin/bash
-[[ $* = *{probe}* ]] || exec {tests} "$@"
-"""
+TESTS = '#!/bin/bash\n[[ $* = *{probe}* ]] || exec {tests} "$@"\n'
 OMR = """#!/bin/bash
 case "$*" in
   *' bench {hangs}'*) exec sleep 1000 ;;

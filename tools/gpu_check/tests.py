@@ -266,20 +266,22 @@ for line in map(str.strip, sys.stdin):
 
 
 class Turns(unittest.TestCase):
-    def turns(self, *sides, peer=False):
+    def turns(self, *sides, python="program.py"):
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / "program.py"
             rehearse.script(file, PROGRAM)
-            options = ["--omr", file, *(["--python", file] if peer else []), *(f"--side={ms}={ms}" for ms in sides), "one"]
-            output = base.run([sys.executable, ROOT / "bench/peers/turns.py", *options], 60)[1]
+            options = ["--omr", file, *(["--python", file.parent / python] if python else []), *(f"--side={ms}={ms}" for ms in sides), "one"]
+            status, output = base.run([sys.executable, ROOT / "bench/peers/turns.py", *options], 60)
+        self.assertEqual(status, int(3 in sides), output)
         return base.json_lines(output), [float(line.split()[1]) for line in output.splitlines() if line.startswith("turn ")]
 
     def test_programs_take_turns_and_one_without_the_op_or_an_answer_is_left_out(self):
-        found, order = self.turns(1, 2, peer=True)
+        found, order = self.turns(1, 2)
         self.assertEqual(order, [1, 2, 4, 4, 2, 1, 1, 2, 2, 1])
         self.assertEqual([row.get("skipped") for row in found], [None] * 5 + ["no such op"])
         self.assertEqual(tables.turn_table([{"turns": found}])[4], "| one | s | PyTorch | 4.000 | 8.000 | 0.25 |")
-        found, order = self.turns(1, 3)
+        self.assertEqual(self.turns(1, python="/bin/true")[1], [1] * 4, "a peer that ends at once")
+        found, order = self.turns(1, 3, python=None)
         self.assertEqual((order, [row.get("skipped") for row in found]), ([1] * 4, [None, "exit status 3"] * 2))
         silent = loaded("../bench/peers/turns.py").Program("A", ["sleep", "60"])
         self.assertEqual((silent.answer(0.1), silent.lost, silent.child.wait()), (None, "no answer in 0 s", -9))
