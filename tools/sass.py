@@ -96,8 +96,9 @@ def iterations(instructions):
     """Returns the number of iterations of a loop that counts to a constant, or 1 for other loops."""
     limits = [m for ins in instructions if (m := re.match(r"ISETP\.\w+(?:\.U32)?\.AND P\d, PT, (R\d+)(?:\.reuse)?, (0x\w+), PT$", ins))]
     steps = [m for ins in instructions if (m := re.match(r"(?:VIADD|IADD3) (R\d+), \1(?:\.reuse)?, (0x\w+)(?:, RZ)?$", ins))]
-    # An unrolled loop compares another register than the one that it counts with.
-    pairs = [(limit, step) for limit in limits for step in steps if limit[1] == step[1]] or list(zip(limits[-1:], steps[-1:]))
+    # A counter reaches its limit in steps. Exponentials and Philox also add constants, which are larger, to registers that
+    # are compared. An unrolled loop compares another register than the one that it counts with.
+    pairs = [(limit, step) for limit in limits for step in steps if limit[1] == step[1] and int(step[2], 16) <= int(limit[2], 16)] or list(zip(limits[-1:], steps[-1:]))
     return max((-(-int(limit[2], 16) // int(step[2], 16)) for limit, step in pairs[-1:]), default=1)
 
 

@@ -59,7 +59,7 @@ impl Console {
                 Error::input("--log-level", format!("{level} ({error})"), "error, warn, info, debug or trace")
             })
         };
-        let screen = tracing_subscriber::fmt::layer().with_target(false).with_ansi(self.terminal).without_time();
+        let screen = tracing_subscriber::fmt::layer().with_target(false).with_ansi(false).without_time();
         let screen = screen.with_writer(self.writer(Console::to_screen)).with_filter(filter("")?);
         let log = tracing_subscriber::fmt::layer().with_ansi(false);
         // The stderr of a reward program always goes to the log file, and to the screen only at level debug.

@@ -247,6 +247,10 @@ pub trait Driver: Send {
     /// Records the cost of a model op, in addition to its launches. Most drivers ignore it.
     fn note_work(&mut self, _work: Work) {}
 
+    /// Records the rows, the columns and the length of the sums of the product that the next launch computes. Most drivers
+    /// ignore it.
+    fn note_product(&mut self, _product: [usize; 3]) {}
+
     /// Starts or stops a profiler's recording.
     fn profiler(&mut self, on: bool) -> Result<()>;
 

@@ -1,8 +1,9 @@
 //! A performance model: predicts the time of a launch on a Hopper GPU from the machine code of its main loop.
 //!
-//! No launch of omr was measured. What the model assumes beyond the rates of the hardware comes from published
-//! measurements, and the tests compare its predictions with them. The model does not include clocks under load, L2
-//! misses, and the host's part of a step.
+//! Its assumptions beyond the rates of the hardware come from published measurements, and the tests compare its
+//! predictions with them. No value was fitted to a launch of omr. `tests/cuda/predictions.rs` prints the predictions
+//! beside the times of an H200 (bench/LOG.md). The model does not include clocks under load, L2 misses, and the host's
+//! part of a step.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -123,6 +124,8 @@ pub struct Share {
     pub product: Option<[usize; 3]>,
     /// Work items if the launch is attention by wgmma.
     pub items: Option<Items>,
+    /// Bytes that a CTA has in flight, if they do not pass through its shared memory.
+    pub in_flight: Option<f64>,
 }
 
 /// Work items of a launch of attention: the steps of the main loop of each, in the order of the grid.
@@ -243,8 +246,8 @@ impl KernelCosts {
             let times = items.steps.iter().map(|&steps| self.item(a, items, steps, clocks.hz) as u64);
             needs = [("items", busiest_cta(times, ctas.min(SMS), items.dynamic) as f64); 6];
         }
-        let flying =
-            (ctas.min(SMS * at_once) * (launch.smem as usize).max(launch.block as usize * 64)) as f64 / LATENCY[a];
+        let in_flight = share.in_flight.unwrap_or(launch.smem.max(launch.block * 64).into());
+        let flying = ctas.min(SMS * at_once) as f64 * in_flight / LATENCY[a];
         let slow = if flying >= memory { "memory" } else { "in flight" };
         let traffic_time = (slow, share.bytes / memory.min(flying));
         let longest = needs.map(|(name, clock)| (name, clock / clocks.hz)).into_iter().chain([traffic_time]);

@@ -18,6 +18,10 @@ use crate::error::{Error, Result};
 pub enum Entry {
     /// A launch: the kernel's name, the shape of the launch, and the innermost surrounding range.
     Launch(&'static str, Launch, String),
+    /// Rows, columns and length of the sums of the product that the next launch computes, if it is a wgmma kernel.
+    Product([usize; 3]),
+    /// The number of bytes that are set to one value.
+    Fill(usize),
     /// The cost of an op, as reported by the model.
     Work(Work),
 }
@@ -111,7 +115,8 @@ impl Driver for RecordingDriver {
         Ok(())
     }
 
-    fn fill(&mut self, _: Stream, _: Address, _: u8, _: usize) -> Result<()> {
+    fn fill(&mut self, _: Stream, _: Address, _: u8, bytes: usize) -> Result<()> {
+        self.entries.push(Entry::Fill(bytes));
         Ok(())
     }
 
@@ -197,6 +202,10 @@ impl Driver for RecordingDriver {
 
     fn note_work(&mut self, work: Work) {
         self.entries.push(Entry::Work(work));
+    }
+
+    fn note_product(&mut self, product: [usize; 3]) {
+        self.entries.push(Entry::Product(product));
     }
 
     fn profiler(&mut self, _: bool) -> Result<()> {

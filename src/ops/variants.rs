@@ -78,7 +78,7 @@ mod tests {
             .into_iter()
             .filter_map(|entry| match entry {
                 Entry::Launch(name, ..) => Some(name),
-                Entry::Work(_) => None,
+                _ => None,
             })
             .collect();
         let tiles = ["wide", "square", "short", "half", "narrow", "slim"];

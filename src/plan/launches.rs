@@ -119,16 +119,12 @@ impl Launches {
 
     /// Returns for each launch among `entries` its part of the work and its predicted time.
     fn times<'a>(&'a self, entries: &'a [Entry], pages: Pages) -> impl Iterator<Item = (Share, Predicted)> + 'a {
-        let launches = entries.iter().filter_map(|entry| match entry {
-            Entry::Launch(kernel, launch, _) => Some((kernel, launch)),
-            Entry::Work(_) => None,
-        });
-        let times = launches.zip(shares(entries, pages));
-        times.map(|((kernel, launch), (costs, share))| {
+        let times = entries.iter().filter_map(launched).zip(shares(entries, pages));
+        times.map(|((kernel, launch, _), (costs, share))| {
             let is_t = kernel.starts_with(T);
             let slices = if is_t && self.one_chain { 1 } else { launch.grid[1] };
             let grid = [launch.grid[0], slices, launch.grid[2]];
-            let mut found = costs.predict(&Launch { grid, ..*launch }, &share, self.clocks);
+            let mut found = costs.predict(&Launch { grid, ..launch }, &share, self.clocks);
             // A CTA of t waits for its first operands. The last CTA of a tile also waits for its turn and for the sums of
             // the other slices.
             let waits = if is_t { if slices > 1 { 3.0 } else { 1.0 } } else { 0.0 };
@@ -155,23 +151,33 @@ impl Launches {
         };
         line(head);
         let mut times = times.into_iter();
-        for entry in entries {
-            line(match entry {
-                Entry::Launch(kernel, launch, range) => {
-                    let Some((share, found)) = times.next() else { continue };
-                    json!({
-                        "kernel": kernel, "grid": launch.grid, "block": launch.block, "smem": launch.smem,
-                        "range": range, "own_flops": share.flops, "own_bytes": share.bytes, "tile_bytes": found.tiles,
-                        "seconds": found.seconds.likely, "low": found.seconds.low, "high": found.seconds.high,
-                        "tensor": found.tensor, "bound": found.bound,
-                    })
-                }
-                Entry::Work(Work { op, flops, bytes, product, .. }) => {
-                    json!({"op": op, "flops": flops, "bytes": bytes, "product": product})
-                }
-            });
+        for entry in &entries {
+            if let Entry::Work(Work { op, flops, bytes, product, .. }) = entry {
+                line(json!({"op": op, "flops": flops, "bytes": bytes, "product": product}));
+            }
+            let Some(((kernel, launch, range), (share, found))) =
+                launched(entry).and_then(|at| Some((at, times.next()?)))
+            else {
+                continue;
+            };
+            line(json!({
+                "kernel": kernel, "grid": launch.grid, "block": launch.block, "smem": launch.smem,
+                "range": range, "own_flops": share.flops, "own_bytes": share.bytes, "tile_bytes": found.tiles,
+                "seconds": found.seconds.likely, "low": found.seconds.low, "high": found.seconds.high,
+                "tensor": found.tensor, "bound": found.bound,
+            }));
         }
         seconds
+    }
+}
+
+/// Returns the kernel, the launch and the range of an entry that takes time. A fill is a kernel of CUDA; each of its
+/// threads is taken to store 16 bytes.
+fn launched(entry: &Entry) -> Option<(&'static str, Launch, &str)> {
+    match entry {
+        Entry::Launch(kernel, launch, range) => Some((kernel, *launch, range)),
+        Entry::Fill(bytes) => Some(("memset", Launch::new([bytes.div_ceil(16 * 256) as u32, 1, 1], 256, 0), "")),
+        Entry::Product(_) | Entry::Work(_) => None,
     }
 }
 
@@ -184,26 +190,42 @@ const LATENCY: Range = Range { low: 0.7e-6, likely: 0.8e-6, high: 0.9e-6 };
 /// are computed in both kernels.
 const BACKWARD: [(&str, f64); 2] = [("attention_bwd_dq", 3.0), ("attention_bwd_dkv", 4.0)];
 
+/// Kernel of a weight gradient's op that sums dy over the tokens, after the product has read it. It has few CTAs, and
+/// the ring of each limits the bytes that it has in flight.
+const DBIAS: &str = "linear_dbias";
+
+/// Parts of the names of the kernels that multiply quantised weights, and the bytes of codes and scales that a CTA has in
+/// flight: those of one step of 64 columns and 64 terms, in registers (kernels/gemm_codes.cu).
+const CODES: [(&str, f64); 2] = [("_int8_m", 64.0 * (64.0 + 1.0)), ("_nf4_m", 64.0 * (32.0 + 4.0))];
+
 /// Returns for each launch its performance model and its part of the work. An op records its work before its launches.
 /// The work of an op with arithmetic is divided among its launches with output tiles or, without such launches, among
 /// those with any products. The work of other ops is divided among all their launches. The parts are proportional to
-/// the numbers of CTAs or products. Paged attention records no work in a decoding step.
+/// the FLOPs of the launches if their products are known, or else to the numbers of CTAs or products. Paged attention
+/// records no work in a decoding step.
 fn shares(entries: &[Entry], pages: Pages) -> Vec<(KernelCosts, Share)> {
     let mut known_costs: HashMap<&str, KernelCosts> = HashMap::new();
     let mut found: Vec<(KernelCosts, Share)> = Vec::new();
-    let (mut current, mut launches) = (None, Vec::new());
+    let (mut current, mut launches, mut product) = (None, Vec::new(), None);
     for entry in entries {
         match entry {
+            Entry::Product(next) => product = Some(*next),
+            Entry::Fill(bytes) => {
+                found.push((KernelCosts::default(), Share { bytes: *bytes as f64, ..Share::default() }));
+            }
             Entry::Launch(kernel, launch, _) => {
                 let costs = *known_costs.entry(kernel).or_insert_with(|| OWN.kernel_costs(kernel).unwrap_or_default());
                 let paged = kernel.starts_with("paged_attention") && !kernel.starts_with("paged_attention_prefill");
                 let (bytes, items) = (if paged { pages.bytes } else { 0.0 }, attention::paged(kernel, pages));
-                found.push((costs, Share { bytes, items, ..Share::default() }));
+                let in_flight = CODES.iter().find(|(name, _)| kernel.contains(name)).map(|known| known.1);
+                found.push((costs, Share { bytes, items, in_flight, ..Share::default() }));
+                let product = product.take();
                 if !paged {
                     let ctas = launch.grid.iter().map(|&n| f64::from(n)).product();
                     let products = BACKWARD.iter().find(|(name, _)| kernel.starts_with(name)).map(|known| known.1);
-                    let (weight, made) = (products.unwrap_or(ctas), products.unwrap_or(0.0) / 5.0);
-                    launches.push(OpLaunch { at: found.len() - 1, kernel, weight, made });
+                    let flops = product.map(|sizes| sizes.iter().map(|&n| n as f64).product());
+                    let (weight, made) = (products.or(flops).unwrap_or(ctas), products.unwrap_or(0.0) / 5.0);
+                    launches.push(OpLaunch { at: found.len() - 1, kernel, product, weight, made });
                 }
             }
             Entry::Work(work) => {
@@ -220,6 +242,8 @@ struct OpLaunch<'a> {
     /// Its index among all launches.
     at: usize,
     kernel: &'a str,
+    /// Rows, columns and length of the sums of its product, if they are known.
+    product: Option<[usize; 3]>,
     /// Its part of the op's work, in any unit.
     weight: f64,
     /// The op's products that it computes, as a part of the products that the op needs. 0 if it is not known.
@@ -229,6 +253,10 @@ struct OpLaunch<'a> {
 /// Divides the work of an op among its launches.
 fn divide(work: Option<&Work>, mut launches: Vec<OpLaunch<'_>>, found: &mut [(KernelCosts, Share)]) {
     let Some(work) = work else { return };
+    if let Some(at) = launches.iter().position(|launch| launch.kernel == DBIAS) {
+        let [columns, _, tokens] = work.product.unwrap_or_default();
+        found[launches.remove(at).at].1.bytes = 2.0 * (columns * tokens) as f64;
+    }
     let rank = |launch: &OpLaunch<'_>| {
         let costs = &found[launch.at].0;
         usize::from(costs.flops > 0.0) + usize::from(costs.tile.is_some())
@@ -236,12 +264,13 @@ fn divide(work: Option<&Work>, mut launches: Vec<OpLaunch<'_>>, found: &mut [(Ke
     let most = launches.iter().map(rank).max().filter(|_| work.flops > 0.0).unwrap_or(0);
     launches.retain(|launch| rank(launch) >= most);
     let all: f64 = launches.iter().map(|launch| launch.weight).sum();
-    let product = work.product.filter(|_| launches.len() == 1);
-    for OpLaunch { at, kernel, weight, made } in launches {
+    let single = work.product.filter(|_| launches.len() == 1);
+    for OpLaunch { at, kernel, product, weight, made } in launches {
         let part = weight / all;
         let (flops, bytes) = (work.flops * part, work.bytes * part);
         let items = work.sequences.and_then(|sequences| attention::packed(kernel, sequences));
-        found[at].1 = Share { flops, again: (work.flops * made - flops).max(0.0), bytes, product, items };
+        let (again, product) = ((work.flops * made - flops).max(0.0), product.or(single));
+        found[at].1 = Share { flops, again, bytes, product, items, ..found[at].1 };
     }
 }
 
@@ -305,6 +334,72 @@ mod tests {
                 slower(chained)
             );
             assert!(sliced.low < 1.16 * base.low && sliced.low < chained.low, "batch {batch}");
+        }
+    }
+
+    /// Each launch of an op with several products must have the epilogues of its own tiles, and a part of the work that is
+    /// proportional to its product.
+    #[test]
+    fn each_of_several_products_has_its_epilogue() {
+        let [first, second] = [[4096, 8192, 3584], [4096, 3584, 2048]];
+        let flops = |[m, n, k]: [usize; 3]| 2.0 * (m * n * k) as f64;
+        let launch = |name| Entry::Launch(name, Launch::new([132, 1, 1], 384, 200 << 10), String::new());
+        let (op, bytes, sequences) = ("linear_logprob::bwd", 0.0, None);
+        let work = Work { op, flops: flops(first) + flops(second), bytes, product: None, sequences };
+        let entries = [
+            Entry::Work(work),
+            Entry::Product(first),
+            launch("linear_logprob_dz_wide"),
+            Entry::Product(second),
+            launch("linear_dgrad_chain_wide"),
+        ];
+        let found = shares(&entries, Pages::default());
+        for ((costs, share), product) in found.iter().zip([first, second]) {
+            assert_eq!((share.product, share.flops), (Some(product), flops(product)));
+            assert!(costs.epilogue > 1000.0);
+        }
+    }
+
+    /// A fill takes the time of its bytes, about 9 ms for the 33 GB of gradients of the 7B model. The sum of dy takes the
+    /// time of reading dy, although another launch of its op has the product.
+    #[test]
+    fn fills_and_sums_of_dy_take_time() {
+        let launches = Launches::new(Gpu::H200.ceilings(), 1.5e9);
+        let seconds = |entries: &[Entry]| -> Vec<f64> {
+            launches.times(entries, Pages::default()).map(|(_, found)| found.seconds.likely).collect()
+        };
+        let found = seconds(&[Entry::Fill(33_000_000_000), Entry::Fill(4)]);
+        assert!((8e-3..1e-2).contains(&found[0]) && found[1] < 3e-6, "{found:?}");
+        let product = [1280, 3420, 4096];
+        let (op, flops, bytes) = ("linear::wgrad", 2.0 * 1280.0 * 3420.0 * 4096.0, 0.0);
+        let entries = [
+            Entry::Work(Work { op, flops, bytes, product: Some(product), sequences: None }),
+            Entry::Launch("linear_wgrad_m128", Launch::new([270, 1, 1], 128, 96 << 10), String::new()),
+            Entry::Launch("linear_dbias", Launch::new([20, 1, 1], 128, 64 << 10), String::new()),
+        ];
+        // 20 CTAs read 512 KiB each, 64 KiB at a time.
+        assert!((6e-6..10e-6).contains(&seconds(&entries)[1]));
+        let [(_, wgrad), (_, dbias)] = &shares(&entries, Pages::default())[..] else { panic!() };
+        assert_eq!((wgrad.flops, dbias.flops, dbias.bytes), (flops, 0.0, 2.0 * 1280.0 * 4096.0));
+    }
+
+    /// Codes do not pass through the ring, so a CTA has only those of one step in flight: a multiprocessor with 2 CTAs
+    /// reads at most 8 KiB in the latency of the memory.
+    #[test]
+    fn a_step_of_codes_takes_the_latency_of_the_memory() {
+        let product = [1, 37_888, 3584];
+        let (op, bytes) = ("linear", (37_888 * 3584) as f64);
+        let entries = |kernel| {
+            [
+                Entry::Work(Work { op, flops: 2.0 * bytes, bytes, product: Some(product), sequences: None }),
+                Entry::Launch(kernel, Launch::new([592, 1, 1], 128, 80 << 10), String::new()),
+            ]
+        };
+        let launches = Launches::new(Gpu::H200.ceilings(), 1.5e9);
+        for (kernel, bound, rate) in [("linear_m16", "memory", 3.7e12), ("linear_int8_m16", "in flight", 1.37e12)] {
+            let (_, found) = launches.times(&entries(kernel), Pages::default()).next().unwrap();
+            assert_eq!(found.bound, bound);
+            assert!((bytes / found.seconds.likely / rate - 1.0).abs() < 0.05, "{kernel}: {found:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod bench;
 mod kernel_images;
+mod predictions;
 mod start_check;
 
 use std::collections::BTreeSet;

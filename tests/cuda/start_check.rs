@@ -65,7 +65,7 @@ fn the_start_check_runs_once_per_process() {
 
 /// Returns the sums of the start check of products, in f32 (`src/ops/gemm/start_check.rs`). With them as the results of
 /// the products, the check passes.
-fn sums() -> Vec<u8> {
+pub(super) fn sums() -> Vec<u8> {
     let values = |count: usize, mut state: u32| -> Vec<f64> {
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -1,6 +1,7 @@
 //! Compares predictions with published measurements.
 
 use super::*;
+use crate::device::images::OWN;
 
 /// Clock of the H100 of fast.cu's author, who does not state it. His best figure, 808 TFLOP/s on 128 of the SMs, needs at
 /// least 1,560 MHz even if nothing but the kernel's epilogues delays its products. 1,600 is assumed.
@@ -45,6 +46,21 @@ fn products_somebody_measured_are_inside_the_range() {
         assert!(slow < measured && measured < fast, "{name} at {n}: {slow:.0} to {fast:.0}, measured {measured}");
         assert!((likely / measured - 1.0).abs() < 0.06, "{name} at {n}: {likely:.0}, measured {measured}");
         assert!(fast < 1.35 * slow, "{name} at {n}: {slow:.0} to {fast:.0}");
+    }
+}
+
+/// The loop over rows of an epilogue must be counted as often as it runs: a warp executes about as many instructions per
+/// element in each tile, where the part outside of the loop is small.
+#[test]
+fn long_epilogues_take_as_many_instructions_per_element_in_each_tile() {
+    for name in ["sample_logits", "linear_logprob", "linear_logprob_dz", "linear_gelu"] {
+        let of_element = ["wide", "square", "short"].map(|tile| {
+            let costs = OWN.kernel_costs(&format!("{name}_{tile}")).unwrap();
+            let [rows, columns, warps] = costs.tile.unwrap();
+            costs.epilogue * warps as f64 / (rows * columns) as f64
+        });
+        let [least, most] = [f64::min, f64::max].map(|of| of_element.into_iter().reduce(of).unwrap());
+        assert!(most < 1.05 * least, "{name}: {of_element:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Launches of kernels/common/attend_sm90a.cuh, the wgmma variant of attention over packed sequences, of prefill and of
 //! decode. TMA copies its operands. A start check verifies that its results are bitwise identical to those of the
-//! `mma.sync` variant. The window kernels exist only with `mma.sync`.
+//! `mma.sync` variant.
 
 use super::names::{WideKernels, num_slots};
 use crate::device::{Address, Device, Gpu, Launch, Params, Region, TensorMap, WgmmaKernels};

@@ -1,7 +1,4 @@
-//! Start check of attention by wgmma: compares its results bit for bit with those of the `mma.sync` variant. The
-//! results must be identical for the following reason. The kernels for windows exist only with `mma.sync`. Whether they
-//! run for an image depends on the sizes of the other images in the pack, but the results of an image must not depend
-//! on the other images.
+//! Start check of attention by wgmma: compares its results bit for bit with those of the `mma.sync` variant.
 
 use super::backward::bwd;
 use super::call::{Bwd, Pack};

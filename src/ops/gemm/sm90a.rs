@@ -38,6 +38,8 @@ const NO_MAP: EncodedMap = EncodedMap([0; 16]);
 pub(in crate::ops) struct Wide {
     launch: Launch,
     config: GemmConfig,
+    /// Rows, columns and length of the sums.
+    product: [usize; 3],
     /// Tensor maps of the epilogue, followed by those of x and W, and those of the second pair.
     maps: Vec<EncodedMap>,
     /// Kernel arguments `box`, `steps` and `x_box`, and padding.
@@ -222,7 +224,8 @@ impl Wide {
         let counter = if counts { gpu.memory.address(gpu.counter) } else { 0 };
         let launch = check::launch(gpu.op, ctas, 128 * (config.groups() + 1), config.smem())?;
         let steps = check::count(gpu.op, "terms", terms.div_ceil(config.depth * BLOCK_K))?;
-        Ok(Wide { launch, config, maps, last: [adjacent as i32, steps, x_box as i32, 0], counter })
+        let product = [rows, columns, terms + sides.more.map_or(0, |[x, _]| x.sizes().1)];
+        Ok(Wide { launch, config, product, maps, last: [adjacent as i32, steps, x_box as i32, 0], counter })
     }
 
     /// Adds the tensor maps of a staged epilogue.
@@ -240,6 +243,7 @@ impl Wide {
         // `gemm::WideArgs`: the maps, then `args`, then `box`, `steps`, `x_box` and `counter`.
         let maps = self.maps.into_iter().fold(Params::default(), Params::with);
         let args = maps.with(args).with(self.last).with(self.counter);
+        gpu.driver.note_product(self.product);
         gpu.launch(file, names[self.config.index], self.launch, args)
     }
 }
