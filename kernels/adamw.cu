@@ -8,7 +8,7 @@
 // Grid: ceil(len / 2048). One warp per block of 256 elements, two quads per lane.
 // Bound: memory. Per element it reads 4 bytes of gradient, and reads and writes 4 bytes of weight and rest, and 8, 4 or
 // 2 bytes of moments.
-// Reference: src/ops/adamw.rs, bitwise identical.
+// Reference: src/runtime/ops/adamw/mod.rs, bitwise identical.
 // Benchmark: `omr bench adamw`.
 #include "common/code8.cuh"
 #include "common/master.cuh"
@@ -18,7 +18,7 @@
 
 namespace adamw {
 
-// Settings of an update, as src/ops/adamw.rs computes them.
+// Settings of an update, as src/runtime/ops/adamw/mod.rs computes them.
 struct Factors {
     float keep, one_minus_beta1, beta2, one_minus_beta2, step_size, inv_root, eps;
 };

@@ -6,7 +6,7 @@
 // computes a tile of 64 rows (token, head of the group). The last tiles of a sequence start first.
 // Bound: mma.sync. 4 * rows * keys * dim flops (half of it under a causal mask); the floor is the sm_80 tensor core
 // rate.
-// Reference: src/ops/attention.rs on the CPU.
+// Reference: src/runtime/ops/attention/mod.rs on the CPU.
 // Benchmark: `omr bench "attention fwd"`.
 // registers attention_fwd_hd16 <= 168, stack 48
 // registers attention_fwd_hd32 <= 255, stack 80

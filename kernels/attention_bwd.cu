@@ -7,7 +7,7 @@
 // reads `delta`.
 // Bound: shared memory bandwidth. 14 * rows * keys * dim flops (half if causal) at 16 flops per byte; the floor is
 // 2,048 flops per clock and SM.
-// Reference: src/ops/attention/backward.rs on the CPU.
+// Reference: src/runtime/ops/attention/backward.rs on the CPU.
 // Benchmark: `omr bench "attention bwd"`.
 // registers attention_bwd_dq_hd16 <= 128
 // registers attention_bwd_dq_hd32 <= 168

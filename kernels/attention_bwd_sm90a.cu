@@ -4,7 +4,7 @@
 // Grid: (slots * kv heads), twice in dkv if sequences share prompts. A dq CTA owns 128 rows (token, head of the group); a
 // dkv CTA, which runs after dq, owns 128 keys. Each has two math warpgroups and one producer warpgroup.
 // Bound: tensor cores. 14 * rows * keys * dim flops (half if causal), of which 4 compute S and dP a second time.
-// Reference: attention_bwd.cu and src/ops/attention/backward.rs; tests/kernels/attention_bwd_sm90a.rs.
+// Reference: attention_bwd.cu and src/runtime/ops/attention/backward.rs; tests/runtime/kernels/attention_bwd_sm90a.rs.
 // Benchmark: `omr bench "attention bwd"`.
 #include "common/attend_bwd_sm90a.cuh"
 

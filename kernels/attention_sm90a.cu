@@ -4,7 +4,7 @@
 // Grid: persistent CTAs, which loop over the tiles of common/attend_sm90a.cuh. Two math warpgroups with 64 rows each,
 // and one producer warpgroup.
 // Bound: tensor cores. 4 * rows * keys * dim flops (half of it under a causal mask).
-// Reference: attention.cu and src/ops/attention.rs; tests/kernels/attention_sm90a.rs.
+// Reference: attention.cu and src/runtime/ops/attention/mod.rs; tests/runtime/kernels/attention_sm90a.rs.
 // Benchmark: `omr bench "attention fwd"`.
 #include "common/attend_sm90a.cuh"
 

@@ -1,9 +1,9 @@
-// Widens the codes of a quantised weight to bf16 (src/ops/quantized.rs has the formats).
+// Widens the codes of a quantised weight to bf16 (src/runtime/ops/quantized/mod.rs has the formats).
 // Shapes: codes [N][ld] bytes (int8) or [N][ld / 2] bytes (nf4), scales [N][ld / 64], out [N][ld] bf16; ld is K padded to
 // a multiple of 64.
 // Grid: ceil(N ld / 2048). Each thread widens eight adjacent terms, which share a scale.
 // Bound: memory, 3 bytes (int8) or 2.6 bytes (nf4) read or written per term, at the copy bandwidth.
-// Reference: src/ops/quantized/widen.rs, bitwise identical.
+// Reference: src/runtime/ops/quantized/widen.rs, bitwise identical.
 // Benchmark: `omr bench dequantize`.
 #include "common/codes.cuh"
 #include "isa/isa.cuh"

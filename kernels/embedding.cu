@@ -5,7 +5,7 @@
 // dy [T, k] bf16, dw [n][ld] f32.
 // Grid: forward ceil(rows / 4), one warp per row, 4 rows per CTA; backward (S, ceil(k / 128)), one thread per column.
 // Bound: memory, each row read and written once.
-// Reference: src/ops/embedding.rs.
+// Reference: src/runtime/ops/embedding.rs.
 // Benchmark: `omr bench embedding`.
 #include "common/rows.cuh"
 #include "isa/isa.cuh"

@@ -2,7 +2,7 @@
 // Shapes: pre, dy, dpre [len] bf16.
 // Grid: ceil(len / 2048). Each thread handles eight elements with 16-byte accesses, and the last few one by one.
 // Bound: memory, 6 bytes read or written per element, at the copy bandwidth.
-// Reference: src/ops/gelu.rs, bitwise identical.
+// Reference: src/runtime/ops/gelu.rs, bitwise identical.
 // Benchmark: `omr bench gelu`.
 #include "common/math.cuh"
 #include "isa/isa.cuh"

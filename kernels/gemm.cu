@@ -5,7 +5,7 @@
 // Grid: row tiles x column tiles. A CTA computes one tile of common/gemm.cuh with 16, 64 or 128 rows; 4 warps.
 // Bound: from T = 256 on the tensor cores (2 T N K flops; mma.sync reaches about 60 % of wgmma on Hopper); for fewer
 // tokens, reading W.
-// Reference: src/ops/linear.rs, src/ops/rope.rs; tests/kernels/gemm.rs.
+// Reference: src/runtime/ops/linear.rs, src/runtime/ops/rope.rs; tests/runtime/kernels/gemm.rs.
 // Benchmark: `omr bench ops`.
 #include "common/gemm.cuh"
 #include "common/linear.cuh"

@@ -4,7 +4,7 @@
 // Grid: one tile per CTA, 4 warps. dx: tokens x K as in the forward pass. dw: N x K, each CTA over all tokens; 784 (o)
 // to 8,288 (gate_up) CTAs in the 7B model.
 // Bound: the tensor cores (2 T N K flops each; mma.sync reaches about 60 % of wgmma on Hopper).
-// Reference: src/ops/linear.rs; tests/kernels/gemm_bwd.rs.
+// Reference: src/runtime/ops/linear.rs; tests/runtime/kernels/gemm_bwd.rs.
 // Benchmark: `omr bench ops`.
 #include "common/gemm.cuh"
 #include "isa/isa.cuh"

@@ -5,7 +5,7 @@
 // Grid: persistent CTAs, as in gemm_sm90a.cu. dx: tokens x K, dy is K-major and W MN-major. dw: N x K, dy and x are
 // MN-major.
 // Bound: the tensor cores (2 T N K flops each). dw is also read and written once, 8 bytes per element.
-// Reference: gemm_bwd.cu and src/ops/linear.rs; tests/kernels/gemm_bwd_sm90a.rs.
+// Reference: gemm_bwd.cu and src/runtime/ops/linear.rs; tests/runtime/kernels/gemm_bwd_sm90a.rs.
 // Benchmark: `omr bench ops`.
 #include "common/staged.cuh"
 

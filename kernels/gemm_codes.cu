@@ -3,7 +3,7 @@
 // Shapes: those of kernels/gemm.cu; codes and scales as in kernels/dequantize.cu.
 // Grid: row tiles x column tiles of 16 or 64 rows; 4 warps.
 // Bound: reading the codes, 1 (int8) or 0.56 (nf4) bytes per weight.
-// Reference: src/ops/linear.rs with the widened weight, bitwise identical to kernels/gemm.cu; tests/kernels/gemm_codes.rs.
+// Reference: src/runtime/ops/linear.rs with the widened weight, bitwise identical to kernels/gemm.cu; tests/runtime/kernels/gemm_codes.rs.
 // Benchmark: `omr bench dequantize`.
 #include "common/codes.cuh"
 #include "common/gemm.cuh"

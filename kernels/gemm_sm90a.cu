@@ -4,7 +4,7 @@
 // Grid: persistent CTAs, which loop over the tiles of common/gemm_sm90a.cuh. One or two math warpgroups, and one
 // producer warpgroup.
 // Bound: from T = 256 on the tensor cores (2 T N K flops); for fewer tokens, reading W.
-// Reference: gemm.cu and src/ops/linear.rs; tests/kernels/gemm_sm90a.rs.
+// Reference: gemm.cu and src/runtime/ops/linear.rs; tests/runtime/kernels/gemm_sm90a.rs.
 // Benchmark: `omr bench ops`.
 #include "common/staged.cuh"
 

@@ -4,7 +4,7 @@
 // [3]: norm; clip factor min(1, max_norm / (norm + 1e-6)), or 0 if the flag is 0; flag, 1 if norm and guards are
 // finite. Grid: one CTA.
 // Bound: memory, 4 bytes per element read, at the copy bandwidth. Squares are summed in f64, in one fixed order.
-// Reference: src/ops/grad_norm.rs.
+// Reference: src/runtime/ops/grad_norm.rs.
 // Benchmark: `omr bench grad_norm`.
 #include "common/reduce.cuh"
 #include "isa/isa.cuh"

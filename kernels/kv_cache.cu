@@ -4,7 +4,7 @@
 // [blocks][heads][128][dim]. A slot past the cache or a row past qkv stores nothing. Slots must be distinct.
 // Grid: a thread moves 8 elements if dim % 8 == 0 (kv_store_vectors), else one (kv_store_elements).
 // Bound: memory.
-// Reference: src/ops/paged_attention.rs (store).
+// Reference: src/runtime/ops/paged_attention/mod.rs (store).
 // Benchmark: `omr bench kv_cache`.
 #include "isa/isa.cuh"
 

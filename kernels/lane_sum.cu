@@ -3,7 +3,7 @@
 // Grid: ceil(len / 1024). A thread handles four elements with 16-byte accesses if lanes and sum are aligned (wide),
 // otherwise and at the end one by one.
 // Bound: memory, 4 bytes per element of each lane and 8 of the sum, at the copy bandwidth.
-// Reference: src/ops/lane_sum.rs, bitwise identical.
+// Reference: src/runtime/ops/lane_sum.rs, bitwise identical.
 // Benchmark: `omr bench lane_sum`.
 #include "isa/isa.cuh"
 

@@ -7,7 +7,7 @@
 // Grid of dgamma and dbeta: first one CTA for 1,024 columns of 64 rows, then one thread per column of both.
 // Bound: memory. A row is read from memory once and then from cache. Forward: 4 bytes per element. Backward: 6 or 8
 // bytes for dx and 4 for dgamma and dbeta.
-// Reference: src/ops/layer_norm.rs, bitwise identical.
+// Reference: src/runtime/ops/layer_norm.rs, bitwise identical.
 // Benchmark: `omr bench layer_norm`.
 #include "common/norm_rows.cuh"
 #include "isa/isa.cuh"

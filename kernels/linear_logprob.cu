@@ -5,7 +5,7 @@
 // half a warp per row.
 // Grid of linear_logprob_fold: one warp per row, 4 rows per CTA.
 // Bound: the tensor cores (2 T V K flops) from 256 rows on.
-// Reference: src/ops/linear_logprob/mod.rs.
+// Reference: src/runtime/ops/linear_logprob/mod.rs.
 // Benchmark: `omr bench linear_logprob`.
 #include "common/logits.cuh"
 #include "isa/isa.cuh"

@@ -7,7 +7,7 @@
 // bits. The epilogue uses one warp per row.
 // Bound: the tensor cores (2 T V K flops, 6 T V K with both products). The 2 T V bytes of dz, written once and read
 // twice, take less time.
-// Reference: src/ops/linear_logprob/backward.rs; tests/kernels/linear_logprob_bwd.rs.
+// Reference: src/runtime/ops/linear_logprob/backward.rs; tests/runtime/kernels/linear_logprob_bwd.rs.
 // Benchmark: `omr bench linear_logprob`.
 #include "common/logits.cuh"
 #include "isa/isa.cuh"

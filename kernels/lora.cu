@@ -9,7 +9,7 @@
 // (split), a CTA computes one slice of a tile, and the last CTA of a tile adds the slices. Otherwise a CTA computes all
 // slices of its tile. Grid of the others: one thread per element.
 // Bound: lora_t by memory, x and A are read once per column of tiles; the others by memory.
-// Reference: src/ops/lora.rs, bitwise identical where sums are exact; tests/kernels/lora.rs.
+// Reference: src/runtime/ops/lora/mod.rs, bitwise identical where sums are exact; tests/runtime/kernels/lora.rs.
 // Benchmark: `omr bench lora`.
 #include "common/gemm.cuh"
 #include "common/master.cuh"

@@ -5,7 +5,7 @@
 // Bound: memory, 8 bytes per target.
 // Order of summation: f64; target i of a chunk is added by thread i % 256, then one fixed tree, then the chunks in
 // order.
-// Reference: src/ops/nll.rs.
+// Reference: src/runtime/ops/nll.rs.
 #include "common/reduce.cuh"
 #include "isa/isa.cuh"
 

@@ -7,7 +7,7 @@
 // chunk, which its warps share (common/attend_item.cuh).
 // Bound: decode by memory, 4 * dim bytes per key and kv head at the copy bandwidth; prefill by mma.sync, as
 // attention.cu.
-// Reference: src/ops/paged_attention.rs on the CPU; bitwise identical to attention.cu.
+// Reference: src/runtime/ops/paged_attention/mod.rs on the CPU; bitwise identical to attention.cu.
 // Benchmark: `omr bench "paged_attention fwd"`.
 // registers paged_attention_prefill_hd16 <= 168, stack 48
 // registers paged_attention_prefill_hd32 <= 255, stack 80

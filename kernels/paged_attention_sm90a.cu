@@ -5,7 +5,7 @@
 // Grid: persistent CTAs, which loop over the tiles of common/attend_sm90a.cuh. Two math warpgroups with 64 rows each,
 // and one producer warpgroup.
 // Bound: prefill by the tensor cores, 4 * rows * keys * dim flops; decode by memory, with 128 KB in flight at HD 128.
-// Reference: attention_sm90a.cu and paged_attention.cu; tests/kernels/attention_sm90a.rs.
+// Reference: attention_sm90a.cu and paged_attention.cu; tests/runtime/kernels/attention_sm90a.rs.
 // Benchmark: `omr bench paged_attention`.
 #include "common/attend_sm90a.cuh"
 

@@ -5,7 +5,7 @@
 // Grid: a CTA of 256 threads makes a table of 3 x 256 normalised values. Then each thread computes PASSES x 8
 // consecutive elements.
 // Bound: memory. About 2 bytes written and at most 1 read per element; the GEMM then reads the patches again (from L2).
-// Reference: src/ops/patch_embed.rs; tests/kernels/patch_embed.rs.
+// Reference: src/runtime/ops/patch_embed.rs; tests/runtime/kernels/patch_embed.rs.
 // Benchmark: `omr bench ops`.
 #include "isa/isa.cuh"
 

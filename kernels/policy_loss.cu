@@ -5,7 +5,7 @@
 // Shapes of policy_loss_add: partials -> stats f64 [STATS]. Grid: one warp.
 // Bound: launch overhead and latency; 8 to 24 bytes per token.
 // Order of summation: f64; token i of a sequence is added by thread i % 256, then one fixed tree.
-// Reference: src/ops/policy_loss/row.rs.
+// Reference: src/runtime/ops/policy_loss/row.rs.
 #include "common/math_f64.cuh"
 #include "common/reduce.cuh"
 #include "isa/isa.cuh"
@@ -15,7 +15,7 @@ namespace policy_loss {
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 
-// Indices as in src/ops/policy_loss/stats.rs: first sums, then maxima.
+// Indices as in src/runtime/ops/policy_loss/stats.rs: first sums, then maxima.
 enum Stat {
     PG_LOSS,
     KL_LOSS,

@@ -7,7 +7,7 @@
 // positions), dy [taps / 4, k] bf16, dtable [n][ld] f32.
 // Grid: forward ceil(rows / 4), one warp per row, 4 rows per CTA; backward (S, ceil(k / 128)), one thread per column.
 // Bound: memory. Rows of x are read and written once; the table and the four readings of dy come from cache.
-// Reference: src/ops/pos_embed.rs, bitwise identical.
+// Reference: src/runtime/ops/pos_embed.rs, bitwise identical.
 // Benchmark: `omr bench pos_embed`.
 #include "isa/isa.cuh"
 

@@ -7,7 +7,7 @@
 // f32. dim is a multiple of 4. A slot past the cache stores nothing.
 // Grid: one warp per head of a row, 4 per CTA; of dw first one CTA for 16 rows of q or of k, then one thread per column.
 // Bound: memory. Forward reads and writes a row once, and writes x for backward.
-// Reference: src/ops/qk_norm.rs, all results bitwise identical.
+// Reference: src/runtime/ops/qk_norm.rs, all results bitwise identical.
 // Benchmark: `omr bench qk_norm`.
 #include "common/reduce.cuh"
 #include "isa/isa.cuh"

@@ -7,7 +7,7 @@
 // Grid of dgamma: first one CTA for 1,024 columns of 64 rows, then one thread per column.
 // Bound: memory. Forward: 4 bytes per element (a row stays in registers up to 4,096 columns). Backward: 6 or 8 bytes
 // for dx and 4 for dgamma.
-// Reference: src/ops/rms_norm.rs, dgamma bitwise identical.
+// Reference: src/runtime/ops/rms_norm.rs, dgamma bitwise identical.
 // Benchmark: `omr bench rms_norm`.
 #include "common/norm_rows.cuh"
 #include "isa/isa.cuh"

@@ -4,7 +4,7 @@
 // Grid: over rows * heads * pairs. A thread rotates 8 pairs in 16-byte accesses if half % 8 == 0 (rope_vectors), else
 // one pair (rope_pairs).
 // Bound: memory. Heads are read and written once; the tables come from cache.
-// Reference: src/ops/rope.rs.
+// Reference: src/runtime/ops/rope.rs.
 // Benchmark: `omr bench rope`.
 #include "isa/isa.cuh"
 

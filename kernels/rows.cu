@@ -10,7 +10,7 @@
 // u32 (index, number of its first entry in positions).
 // Grid: ceil(rows / 4), one warp per row, 4 rows per CTA.
 // Bound: memory, each row read and written once.
-// Reference: src/ops/rows.rs.
+// Reference: src/runtime/ops/rows.rs.
 // Benchmark: `omr bench rows`.
 #include "common/rows.cuh"
 #include "isa/isa.cuh"

@@ -4,7 +4,7 @@
 // 128] f32, used only by rows with top-k, top-p or min-p; partials and winners [B][segments].
 // Grid: sample_logits_m*: one tile of common/gemm.cuh per CTA, half a warp per row; sample_tokens: one CTA per row.
 // Bound: memory. sample_logits_m* reads the weight; sample_tokens reads the logits (from L2).
-// Reference: src/ops/sample.rs.
+// Reference: src/runtime/ops/sample/mod.rs.
 // Benchmark: `omr bench sample`.
 #include "common/logits.cuh"
 #include "common/philox.cuh"
@@ -12,7 +12,7 @@
 
 namespace sample {
 
-// Sampling parameters of a row: `Draw` of src/ops/sample/draw.rs.
+// Sampling parameters of a row: `Draw` of src/runtime/ops/sample/draw.rs.
 struct Row {
     float temperature, min_p, top_p;
     uint32_t top_k;

@@ -2,7 +2,7 @@
 // Shapes: gate_up, dgate_up [T, 2 F] bf16 in blocks of 32 (gate, up, gate, ...), dy [T, F] bf16; F is a multiple of 32.
 // Grid: ceil(T F / 2048). Each thread handles eight columns of dy in 16-byte accesses.
 // Bound: memory, 10 bytes read or written per element of dy, at the copy bandwidth.
-// Reference: src/ops/swiglu.rs, bitwise identical.
+// Reference: src/runtime/ops/swiglu.rs, bitwise identical.
 // Benchmark: `omr bench swiglu`.
 #include "common/math.cuh"
 #include "isa/isa.cuh"

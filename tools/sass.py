@@ -122,7 +122,7 @@ def executed(loop, found, main):
 
 
 def kernel_costs(name, body, tile=None):
-    """Returns the properties of a GEMM kernel's main loop for `omr plan` (src/device/perf_model.rs defines them). Returns an
+    """Returns the properties of a GEMM kernel's main loop for `omr plan` (src/runtime/device/perf_model/mod.rs defines them). Returns an
     empty dict for other kernels."""
     found = loops(body)
     counted = [(loop, collections.Counter(map(shortened, loop[2]))) for loop in found]

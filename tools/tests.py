@@ -83,8 +83,8 @@ class Pages(unittest.TestCase):
             ("[SFT](stf.md)", "the link stf.md leads nowhere"),
             ("[SFT](sft.md#the-worst)", "names no heading"),
             ("[config](../../configs/digits.yaml)", "leaves the site"),
-            ("`src/lib.rs`", "is a file for developers"),
-            ("`ops/mot.rs`", "the path src/ops/mot.rs does not exist"),
+            ("`src/base/lib.rs`", "is a file for developers"),
+            ("`ops/mot.rs`", "the path src/runtime/ops/mot.rs does not exist"),
         ]:
             self.assertIn(said, " ".join(pages.path_problems("docs/user/rl.md", text + planted)), planted)
 

@@ -2,7 +2,7 @@
 
 usage: python bench/peers/dedup.py [--omr target/release/omr] [--threads 2] [--rounds 1] [--rows 100000] [--out DIR]
 
-tests/pipeline/dedup.rs makes the rows, as for `tools/data-at-size --dedup`: a tenth are duplicates of other rows, a hundredth
+tests/app/pipeline/dedup.rs makes the rows, as for `bench/tools/data-at-size --dedup`: a tenth are duplicates of other rows, a hundredth
 are rows of a benchmark. Both sides remove them. The numpy side copies the remaining lines, whereas omr writes parquet and a
 page. Times are those of whole processes with the same number of threads or processes. Writes DIR/dedup.json and DIR/README.md.
 """

@@ -21,7 +21,7 @@ SHAPES = {
     "7b": (3584, 28, 18944, 28, 4, 1280, 32, 3420, 152_064),
     "7b-slice": (3584, 4, 18944, 28, 4, 1280, 8, 3420, 152_064),
 }
-# Amount of work per job, as in src/bench/jobs.rs: rows, tokens per row, tokens per prompt, samples per prompt, new
+# Amount of work per job, as in bench/src/jobs.rs: rows, tokens per row, tokens per prompt, samples per prompt, new
 # tokens per sample.
 AMOUNTS = {"cpu": (32, 64, 24, 8, 24), "cuda": (16, 1024, 512, 16, 128), "tiny": (2, 16, 12, 2, 4)}
 

@@ -14,7 +14,6 @@ the case. A case that it cannot run is a line with "ready": false and the reason
 gpu_ops.py when a line names one.
 """
 import argparse
-import contextlib
 import json
 import pathlib
 import queue
@@ -133,9 +132,7 @@ def main():
     for side in lost:
         print(f"error: {side.name}: {side.lost}", file=sys.stderr)
     for program in sides + peers:
-        # A program that has ended cannot read what was written last.
-        with contextlib.suppress(OSError):
-            program.child.stdin.close()
+        program.child.stdin.close()
     return 1 if lost else 0
 
 

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
-use crate::device::Device;
-use crate::error::Result;
-use crate::plan::Pages;
-use crate::tensor::DType;
+use omr_base::error::Result;
+use omr_runtime::device::Device;
+use omr_runtime::tensor::DType;
+use omr_train::plan::Pages;
 
 /// Runs one repetition.
 pub type Repetition = Box<dyn FnMut(&mut Device) -> Result<()>>;

@@ -7,12 +7,12 @@ use std::rc::Rc;
 use super::case::{Case, JobSize, Make, label};
 use super::inputs::{DRAWN, normals, repeat};
 use super::jobs::{random_model, recomputed, trained};
-use crate::device::{Device, Kind, Target, Work};
-use crate::error::Result;
-use crate::model::{CheckpointPolicy, Grads, Model};
-use crate::optim::{Optimizer, freeze};
-use crate::plan::{self, Pages};
-use crate::tensor::DType;
+use omr_base::error::Result;
+use omr_model::nn::{CheckpointPolicy, Grads, Model};
+use omr_model::optim::{Optimizer, freeze};
+use omr_runtime::device::{Device, Kind, Target, Work};
+use omr_runtime::tensor::DType;
+use omr_train::plan::{self, Pages};
 
 /// Makes two benchmark cases, a training pass and an optimizer step, for the config in `file` with the overrides
 /// `values`. The job is planned for a GPU with at most `memory` bytes.
@@ -98,13 +98,13 @@ fn update(dev: &mut Device, job: &plan::Job) -> Result<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Isa, Plan, Region};
+    use omr_runtime::device::{Isa, Plan, Region};
 
     /// Each case must have the expected name and number of tokens, and must run twice without an error. Only a pass
     /// counts FLOPs.
     #[test]
     fn a_config_is_measured_as_it_is_planned() {
-        let root = Path::new(env!("OMR_ROOT"));
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         let model = format!("model={}", root.join("tests/goldens/hf/model_a").display());
         let sft = ["packing_length=96", "micro_batch_tokens=192", "gradient_accumulation_steps=2", "gradient_lanes=1"];
         let rl = "max_prompt_length=32 max_response_length=16 micro_batch_tokens=96 train_batch_size=2 ppo_mini_batch_size=2 rollout.n=2 gradient_lanes=1";

@@ -7,13 +7,13 @@ use super::model_shape::ModelShape;
 use super::ops;
 use super::options::Options;
 
-use crate::choice::not_one_of;
-use crate::device::peaks::Peaks;
-use crate::device::{Device, Kind, Plan, Region, Target};
-use crate::error::{Error, Result};
-use crate::machine::{FreeMemory, Machine};
-use crate::observe::bytes;
-use crate::tensor::DType;
+use omr_base::choice::not_one_of;
+use omr_base::error::{Error, Result};
+use omr_base::observe::bytes;
+use omr_runtime::device::peaks::Peaks;
+use omr_runtime::device::{Device, Kind, Plan, Region, Target};
+use omr_runtime::machine::{FreeMemory, Machine};
+use omr_runtime::tensor::DType;
 
 /// Names of the benchmarks, in the order of the table. Without names on the command line, the first [`DEFAULT`] run.
 const NAMES: [&str; 19] = [

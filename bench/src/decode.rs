@@ -2,14 +2,14 @@
 
 use super::case::{Case, op, product, rows_by_weight};
 use super::inputs::{Sizes, bytes, fill, gradient, ids, logprob_call, normal, random, weight, zeros};
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::ops::attend::BLOCK;
-use crate::ops::linear_logprob::{self, Outs};
-use crate::ops::matmul::Weight;
-use crate::ops::paged_attention::{self, Decode, DecodeStep, KvCache, Paged};
-use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
-use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::attend::BLOCK;
+use omr_runtime::ops::linear_logprob::{self, Outs};
+use omr_runtime::ops::matmul::Weight;
+use omr_runtime::ops::paged_attention::{self, Decode, DecodeStep, KvCache, Paged};
+use omr_runtime::ops::sample::{self, Draw, NoiseKey, SamplingParams};
+use omr_runtime::tensor::{DType, Tensor};
 
 /// Returns hidden rows, the output matrix, targets, log-probs and log-sum-exps.
 fn head(dev: &mut Device, s: Sizes) -> Result<(Tensor, Weight, Tensor, Tensor, Tensor)> {

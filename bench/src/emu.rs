@@ -6,12 +6,12 @@ use super::case::{Case, MEMORY, measure};
 use super::inputs::{self, Sizes};
 use super::layer;
 use super::options::Options;
-use crate::device::emu::{self, Emu};
-use crate::device::images::Arch;
-use crate::device::{Device, KernelVariant, Kind, Plan};
-use crate::error::Result;
-use crate::machine::Machine;
-use crate::tensor::DType;
+use omr_base::error::Result;
+use omr_runtime::device::emu::{self, Emu};
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, KernelVariant, Kind, Plan};
+use omr_runtime::machine::Machine;
+use omr_runtime::tensor::DType;
 
 /// Name of this benchmark in `omr bench`.
 pub const NAME: &str = "emu";

@@ -12,14 +12,14 @@ use super::options::Options;
 use super::timing::{self, Warm};
 use super::variants::variants;
 use super::{configs, ops};
-use crate::device::perf_model::Range;
-use crate::device::{Device, KernelVariant, Kind, Plan, Target};
-use crate::error::{Error, Result};
-use crate::machine::Machine;
-use crate::observe::bytes;
-use crate::ops::attend::CHUNK;
-use crate::plan::{self, Gpu, Launches, Pages};
-use crate::tensor::DType;
+use omr_base::error::{Error, Result};
+use omr_base::observe::bytes;
+use omr_runtime::device::perf_model::Range;
+use omr_runtime::device::{Device, KernelVariant, Kind, Plan, Target};
+use omr_runtime::machine::Machine;
+use omr_runtime::ops::attend::CHUNK;
+use omr_runtime::tensor::DType;
+use omr_train::plan::{self, Gpu, Launches, Pages};
 
 /// Name that selects all ops.
 const OPS: &str = "ops";
@@ -222,8 +222,8 @@ fn line(row: &Value) -> String {
 mod tests {
     use super::super::jobs::{Decoding, JobModel, decode};
     use super::*;
-    use crate::device::images::OWN;
-    use crate::plan;
+    use omr_runtime::device::images::OWN;
+    use omr_train::plan;
 
     /// Every op and job at the shapes of a GPU must have a prediction that is not faster than its arithmetic or memory
     /// traffic.
@@ -235,7 +235,7 @@ mod tests {
             let model = JobModel { shape: ModelShape::B7, lora_rank: None, quantization: None };
             makes.push(Box::new(move |dev| decode(dev, DType::Bf16, model, of)));
         }
-        let published = Path::new(env!("OMR_ROOT")).join("configs/openmmreasoner-7b");
+        let published = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("configs/openmmreasoner-7b");
         let rows = plan::Rows { row_tokens: Some(4096), image_tokens: Some(1024), ..plan::Rows::default() };
         let values = ["packing_length=16384", "micro_batch_tokens=16384"].map(str::to_owned);
         makes.extend(configs::cases(&published.join("sft.yaml"), &values, &rows, Kind::Cuda, None).unwrap());

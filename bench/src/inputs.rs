@@ -1,12 +1,12 @@
 //! Inputs of the benchmark cases: sizes of models, random numbers, tensors and weights.
 
-use crate::device::{Device, Kind, Region};
-use crate::error::Result;
-use crate::ops::attend::Heads;
-use crate::ops::linear_logprob::LogProbCall;
-use crate::ops::matmul::{Order, Weight};
-use crate::philox::{Purpose, Random};
-use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
+use omr_base::philox::{Purpose, Random};
+use omr_runtime::device::{Device, Kind, Region};
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::linear_logprob::LogProbCall;
+use omr_runtime::ops::matmul::{Order, Weight};
+use omr_runtime::tensor::{DType, Elem, Tensor};
 
 /// Widths of a model, and the amount of work of each op.
 #[derive(Clone, Copy)]
@@ -182,7 +182,7 @@ pub fn logprob_call(hidden: Tensor, w: &Weight, targets: Tensor) -> LogProbCall<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Isa, Plan};
+    use omr_runtime::device::{Isa, Plan};
 
     #[test]
     fn zeros_have_no_bit_that_is_set() {

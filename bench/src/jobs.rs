@@ -7,27 +7,27 @@ use super::case::{Case, JobSize, label};
 use super::inputs::{DRAWN, normals, repeat};
 use super::model_shape::ModelShape;
 use super::quantized;
-use crate::choice::BaseFormat;
-use crate::config::{LoraConfig, OptimConfig, OptimizerName, QuantizationConfig};
-use crate::device::{Device, Kind, Plan, Region, Target};
-use crate::engine::{
+use omr_base::choice::BaseFormat;
+use omr_base::config::{LoraConfig, OptimConfig, OptimizerName, QuantizationConfig};
+use omr_base::error::{Error, Result};
+use omr_base::philox::{Purpose, Random};
+use omr_data::image::ImageInput;
+use omr_model::engine::{
     CompletionOutput, Engine, EngineConfig, EngineCoreOutput, EngineCoreRequest, Finish, FinishReason, Noise, Prompt,
     RequestParams, draft,
 };
-use crate::error::{Error, Result};
-use crate::image::ImageInput;
-use crate::model::attach::Fresh;
-use crate::model::params::Piece;
-use crate::model::part::Part;
-use crate::model::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig, Policy};
-use crate::ops::attend::BLOCK;
-use crate::ops::nll;
-use crate::optim::{Optimizer, freeze};
-use crate::philox::{Purpose, Random};
-use crate::plan::Pages;
-use crate::tensor::DType;
-use crate::train::levels::{self, Counted};
-use crate::train::step::{self, Sequence};
+use omr_model::nn::adapter::attach::Fresh;
+use omr_model::nn::weights::params::Piece;
+use omr_model::nn::weights::part::Part;
+use omr_model::nn::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig, Policy};
+use omr_model::optim::{Optimizer, freeze};
+use omr_runtime::device::{Device, Kind, Plan, Region, Target};
+use omr_runtime::ops::attend::BLOCK;
+use omr_runtime::ops::nll;
+use omr_runtime::tensor::DType;
+use omr_train::plan::Pages;
+use omr_train::training::levels::{self, Counted};
+use omr_train::training::step::{self, Sequence};
 
 /// Size of a job.
 #[derive(Clone, Copy)]
@@ -409,7 +409,7 @@ pub fn decode(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Isa, Plan};
+    use omr_runtime::device::{Isa, Plan};
 
     #[test]
     fn the_jobs_run_as_often_as_asked() {
@@ -428,7 +428,7 @@ mod tests {
             decode(dev, DType::F32, model, Decoding { sequences: 5, keys: 200, steps: Some(32) })
         };
         for make in [step, adapted, rollouts, decoding, prefill, quantised] {
-            let marks = crate::device::Region::ALL.map(|region| dev.mark(region));
+            let marks = omr_runtime::device::Region::ALL.map(|region| dev.mark(region));
             let mut case = make(&mut dev).unwrap();
             for _ in 0..3 {
                 (case.run)(&mut dev).unwrap();

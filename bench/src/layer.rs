@@ -2,16 +2,16 @@
 
 use super::case::{Case, op, product};
 use super::inputs::{Sizes, bytes, fill, gradient, ids, normal, random, weight, zeros};
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::ops::attend::Heads;
-use crate::ops::attention::{self, Pack};
-use crate::ops::gelu::{self, GeluKind};
-use crate::ops::patch_embed::{self, Normalize, PatchImage};
-use crate::ops::qk_norm::{self, Bwd, Fwd, SavedRows};
-use crate::ops::rows::Segments;
-use crate::ops::{embedding, linear, lora, rms_norm, rope, swiglu};
-use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::attention::{self, Pack};
+use omr_runtime::ops::gelu::{self, GeluKind};
+use omr_runtime::ops::patch_embed::{self, Normalize, PatchImage};
+use omr_runtime::ops::qk_norm::{self, Bwd, Fwd, SavedRows};
+use omr_runtime::ops::rows::Segments;
+use omr_runtime::ops::{embedding, linear, lora, rms_norm, rope, swiglu};
+use omr_runtime::tensor::{DType, Tensor};
 
 pub fn linear_fwd(dev: &mut Device, s: Sizes, [t, n, k]: [usize; 3]) -> Result<Case> {
     let (x, w, y) = (normal(dev, s, &[t, k])?, weight(dev, s, n, k)?, zeros(dev, s.dtype, &[t, n])?);

@@ -9,15 +9,15 @@ use serde_json::json;
 
 use super::case::cpu_seconds;
 use super::options::Options;
-use crate::config::ImageConfig;
-use crate::data::encoder::EncodingPurpose;
-use crate::data::indexing::Longest;
-use crate::data::{Dataset, Encoder, Loader, read};
-use crate::error::{Error, Result};
-use crate::machine::Machine;
-use crate::model::ModelConfig;
-use crate::observe::Silent;
-use crate::philox::{self, Purpose};
+use omr_base::config::ImageConfig;
+use omr_base::error::{Error, Result};
+use omr_base::observe::Silent;
+use omr_base::philox::{self, Purpose};
+use omr_data::rows::index::indexing::Longest;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::{Dataset, Encoder, Loader, read};
+use omr_model::nn::ModelConfig;
+use omr_runtime::machine::Machine;
 
 /// Name of this benchmark in `omr bench`.
 pub const NAME: &str = "loading";

@@ -2,13 +2,13 @@
 
 use clap::ValueEnum;
 
-use crate::config::BaseConfig;
-use crate::config::recipe::VisionConfig;
-use crate::error::Result;
-use crate::image::MediaIds;
-use crate::model::ModelConfig;
-use crate::model::config::NewIds;
-use crate::model::family::qwen2_5_vl;
+use omr_base::config::BaseConfig;
+use omr_base::config::recipe::VisionConfig;
+use omr_base::error::Result;
+use omr_data::image::MediaIds;
+use omr_model::nn::ModelConfig;
+use omr_model::nn::config::NewIds;
+use omr_model::nn::family::qwen2_5_vl;
 
 /// Model shapes: Qwen2.5-VL-3B, and those of `bench/peers/models.py` without 150m. The slice of the 7B model fits on a GPU
 /// with any optimizer.

@@ -5,12 +5,12 @@ use super::case::{Case, Make};
 use super::inputs::Sizes;
 use super::layer::{self, Sequences};
 use super::{decode, quantized, tower, update};
-use crate::choice::BaseFormat;
-use crate::device::{Device, Kind};
-use crate::error::Result;
-use crate::ops::gelu::GeluKind;
-use crate::ops::rows;
-use crate::tensor::DType;
+use omr_base::choice::BaseFormat;
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Kind};
+use omr_runtime::ops::gelu::GeluKind;
+use omr_runtime::ops::rows;
+use omr_runtime::tensor::DType;
 
 /// Makes the case of an op at the given sizes.
 type Op = fn(&mut Device, Sizes) -> Result<Case>;

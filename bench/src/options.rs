@@ -10,12 +10,13 @@ use super::jobs::{Amount, Decoding, JobModel, decode, generate, train_levels, tr
 use super::model_shape::ModelShape;
 use super::parity::parity;
 use super::rl_step::rl_step;
-use crate::choice::BaseFormat;
-use crate::device::{Kind, Target};
-use crate::error::{Error, Result};
-use crate::model::CheckpointPolicy;
-use crate::tensor::DType;
-use crate::{files, plan};
+use omr_base::choice::BaseFormat;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_model::nn::CheckpointPolicy;
+use omr_runtime::device::{Kind, Target};
+use omr_runtime::tensor::DType;
+use omr_train::plan;
 
 /// Number of tokens that each sequence generates in a repetition of `decode`.
 const STEPS: usize = 32;

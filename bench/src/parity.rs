@@ -4,12 +4,12 @@
 use super::case::{Case, JobSize, label};
 use super::jobs::{Amount, flops, image, random_model, requests, sampled};
 use super::model_shape::ModelShape;
-use crate::device::Device;
-use crate::engine::{CompletionOutput, EngineCoreRequest};
-use crate::error::{Error, Result};
-use crate::model::{LayerPolicy, Model, Policy};
-use crate::tensor::DType;
-use crate::train::step::{self, Sequence};
+use omr_base::error::{Error, Result};
+use omr_model::engine::{CompletionOutput, EngineCoreRequest};
+use omr_model::nn::{LayerPolicy, Model, Policy};
+use omr_runtime::device::Device;
+use omr_runtime::tensor::DType;
+use omr_train::training::step::{self, Sequence};
 
 /// Samples rollouts of prompts with an image twice, and runs a training pass over them. Returns an error if a token or
 /// a bit differs.
@@ -83,7 +83,7 @@ fn trained(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Isa, Kind, Plan};
+    use omr_runtime::device::{Isa, Kind, Plan};
 
     #[test]
     fn the_sampler_is_the_trainer_and_one_bit_is_noticed() {

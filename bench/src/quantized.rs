@@ -2,13 +2,13 @@
 
 use super::case::{Case, op, product};
 use super::inputs::{Sizes, bytes, normal, normals, repeat, zeros};
-use crate::choice::BaseFormat;
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::ops::matmul::{Order, Weight};
-use crate::ops::quantized::{BLOCK, Encoded, Quantized, encode, scale_dtype};
-use crate::ops::{dequantize, linear};
-use crate::tensor::DType;
+use omr_base::choice::BaseFormat;
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::matmul::{Order, Weight};
+use omr_runtime::ops::quantized::{BLOCK, Encoded, Quantized, encode, scale_dtype};
+use omr_runtime::ops::{dequantize, linear};
+use omr_runtime::tensor::DType;
 
 /// Returns a quantised weight `[n, k]` of normal numbers.
 fn weight(dev: &mut Device, s: Sizes, format: BaseFormat, [n, k]: [usize; 2]) -> Result<Weight> {

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use super::case::{Case, JobSize, label};
 use super::jobs::{JobModel, flops, image, row, trained};
 use super::model_shape::ModelShape;
-use crate::config::{RlConfig, RolloutConfig};
-use crate::data::Row;
-use crate::device::{Device, Kind, Region};
-use crate::engine::Prompt;
-use crate::error::Result;
-use crate::model::{CheckpointPolicy, Grads, Policy};
-use crate::ops::policy_loss;
-use crate::optim::Optimizer;
-use crate::rl::experience::Experience;
-use crate::rl::group::{Group, responses, sequences};
-use crate::rl::update::{self, Learner};
-use crate::rollout::Question;
-use crate::tensor::DType;
-use crate::train::step::Computed;
+use omr_base::config::{RlConfig, RolloutConfig};
+use omr_base::error::Result;
+use omr_data::rows::Row;
+use omr_model::engine::Prompt;
+use omr_model::nn::{CheckpointPolicy, Grads, Policy};
+use omr_model::optim::Optimizer;
+use omr_model::rollout::Question;
+use omr_runtime::device::{Device, Kind, Region};
+use omr_runtime::ops::policy_loss;
+use omr_runtime::tensor::DType;
+use omr_train::rl::experience::Experience;
+use omr_train::rl::group::{Group, responses, sequences};
+use omr_train::rl::update::{self, Learner};
+use omr_train::training::step::Computed;
 
 /// Number of prompts of an update, and of tokens of each prompt and response. Each prompt has [`ROLLOUTS`] responses.
 struct Sizes {

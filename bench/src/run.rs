@@ -2,8 +2,8 @@
 
 use super::options::Options;
 use super::{cpu, emu, first_gpu, gpu, loading};
-use crate::error::{Error, Result};
-use crate::machine::Machine;
+use omr_base::error::{Error, Result};
+use omr_runtime::machine::Machine;
 
 /// Runs the benchmarks that `options` selects and returns a table. `variant` is the value of `--kernel-variant`, which
 /// `machine` already uses.

@@ -2,12 +2,12 @@
 
 use super::case::{Case, op};
 use super::inputs::{Sizes, bytes, gradient, normal, random, weight, zeros};
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::ops::layer_norm::{self, Bwd};
-use crate::ops::pos_embed::{self, Taps};
-use crate::ops::rows::Segments;
-use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::layer_norm::{self, Bwd};
+use omr_runtime::ops::pos_embed::{self, Taps};
+use omr_runtime::ops::rows::Segments;
+use omr_runtime::tensor::{DType, Tensor};
 
 /// Rows of the position table: a grid of 48 x 48.
 const TABLE: usize = 48 * 48;

@@ -2,11 +2,11 @@
 
 use super::case::{Case, op};
 use super::inputs::{Sizes, bytes, random, zeros};
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::ops::adamw::{self, AdamW, Coded, Moments, code8};
-use crate::ops::{grad_norm, lane_sum};
-use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::adamw::{self, AdamW, Coded, Moments, code8};
+use omr_runtime::ops::{grad_norm, lane_sum};
+use omr_runtime::tensor::{DType, Tensor};
 
 pub fn adamw_step(dev: &mut Device, s: Sizes, eight_bit: bool) -> Result<Case> {
     let n = s.parameters;

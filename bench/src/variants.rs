@@ -3,10 +3,10 @@
 
 use super::case::{Case, JobSize, label};
 use super::inputs::{Sizes, random, weight, zeros};
-use crate::device::{Device, KernelVariant, Kind};
-use crate::error::{Error, Result};
-use crate::ops::{attention, linear};
-use crate::tensor::DType;
+use omr_base::error::{Error, Result};
+use omr_runtime::device::{Device, KernelVariant, Kind};
+use omr_runtime::ops::{attention, linear};
+use omr_runtime::tensor::DType;
 
 /// Head size of the attention.
 const DIM: usize = 128;

@@ -1,4 +1,4 @@
-"""Tables of the results of tools/ablations: means over seeds with intervals, costs, and differences between stages."""
+"""Tables of the results of bench/tools/ablations: means over seeds with intervals, costs, and differences between stages."""
 import json
 import math
 import pathlib
@@ -6,7 +6,7 @@ import statistics
 import sys
 import tomllib
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 # Two-sided 95 % points of Student's t, by degrees of freedom.
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
@@ -23,7 +23,7 @@ def newest(holds):
     """Returns the newest result folder that contains a file of this name. Names of folders begin with the date."""
     found = [p for p in (ROOT / "bench/results").iterdir() if (p / holds).exists()]
     if not found:
-        sys.exit(f"tools/figures: no file bench/results/*/{holds}")
+        sys.exit(f"bench/tools/figures: no file bench/results/*/{holds}")
     return max(found, key=lambda p: p.name)
 
 
@@ -49,7 +49,7 @@ def shares(values):
 
 
 def cells(folder):
-    """Returns the results of tools/ablations: stage to seed to cell."""
+    """Returns the results of bench/tools/ablations: stage to seed to cell."""
     found = {}
     for path in sorted(folder.glob("*-seed-*.json")):
         cell = json.loads(path.read_text())
@@ -68,7 +68,7 @@ def arms(name):
     """Tables of the arms of a list: accuracies and costs, and the differences from RL."""
     _, folder, found = ablations(name)
     if "rl" not in found:
-        return [f"Not computed yet: `tools/ablations bench/ablations/{name}.toml`."]
+        return [f"Not computed yet: `bench/tools/ablations bench/ablations/{name}.toml`."]
     first = next(iter(found["rl"].values()))
     spread = "in brackets: 95 % interval" if len(found["rl"]) >= SEEDS_OF_INTERVAL else "in brackets: each seed"
     out = [f"Held-out accuracy in percent, n = {first['n']:,}, means over seeds ({spread}), and the cost so"
@@ -107,7 +107,7 @@ def lengths():
     """The accuracies of the list `lengths` for each limit on the tokens of an answer."""
     listed, folder, found = ablations("lengths")
     if not found:
-        return ["Not computed yet: `tools/ablations bench/ablations/lengths.toml`."]
+        return ["Not computed yet: `bench/tools/ablations bench/ablations/lengths.toml`."]
     limits = listed["limits"]
     out = [f"Held-out accuracy in percent against `max_new_tokens`, means of {len(found['sft'])} seeds, greedy / temperature 1"
            f" (`{folder.relative_to(ROOT)}`):", "", f"| | {' | '.join(map(str, limits))} | tokens |", "| --- |" + " --- |" * (len(limits) + 1)]
@@ -148,7 +148,7 @@ def compared(name):
     """The differences that the claims of a list name, with what was expected, and the curves of its RL runs."""
     listed, folder, found = ablations(name)
     if not found:
-        return [f"Not computed yet: `tools/ablations bench/ablations/{name}.toml`."]
+        return [f"Not computed yet: `bench/tools/ablations bench/ablations/{name}.toml`."]
     first, has_paper = next(iter(found["sft"].values())), "paper" in listed["claim"][0]
     paper = lambda text: f" {text} |" if has_paper else ""
     out = [f"Accuracy at temperature 1, difference in points with its 95 % interval over {len(listed['seeds'])} seeds, n = {first['n']:,}, {first['k']}"

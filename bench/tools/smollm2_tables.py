@@ -1,4 +1,4 @@
-"""Tables and curves of the runs of tools/smollm2-cells, and the comparisons of bench/peers/smollm2."""
+"""Tables and curves of the runs of bench/tools/smollm2-cells, and the comparisons of bench/peers/smollm2."""
 import gzip
 import itertools
 import json
@@ -21,7 +21,7 @@ SPAN = 10
 
 
 def folder():
-    """Returns the newest folder with cells of tools/smollm2-cells."""
+    """Returns the newest folder with cells of bench/tools/smollm2-cells."""
     return newest("cells.jsonl")
 
 

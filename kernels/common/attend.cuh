@@ -1,4 +1,4 @@
-// Attention of one row, defined once for training, prefill and decode, as in src/ops/attend.rs. Keys come in blocks of
+// Attention of one row, defined once for training, prefill and decode, as in src/runtime/ops/attend.rs. Keys come in blocks of
 // BLOCK from the start of the sequence. The online softmax runs over the blocks of one chunk of CHUNK keys, and the
 // states of the chunks are folded left to right in fp32. The bits of a row do not depend on the tile that contains it,
 // nor on how many warps share its work:

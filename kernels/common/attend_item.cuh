@@ -3,7 +3,7 @@
 // - shared item: the rows of several sequences with one chunk of a key prefix that they have in common. The state of a
 // row goes through global memory in two cases. If a sequence has several own items, the last of them to arrive folds
 // the states of all chunks. A shared item passes its states to the own items that continue the same chunk.
-// src/ops/paged_attention/split.rs makes the list of items.
+// src/runtime/ops/paged_attention/split.rs makes the list of items.
 #pragma once
 
 #include "common/attend.cuh"

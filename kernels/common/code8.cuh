@@ -1,4 +1,4 @@
-// 8-bit optimiser moments and stochastic rounding to bf16. This is a bit-exact port of src/ops/adamw/code8.rs, which
+// 8-bit optimiser moments and stochastic rounding to bf16. This is a bit-exact port of src/runtime/ops/adamw/code8.rs, which
 // describes the code. Requires -fmad=false and IEEE division.
 #pragma once
 

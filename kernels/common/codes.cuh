@@ -1,4 +1,4 @@
-// Codes of a quantised weight and the bf16 numbers for which they stand (src/ops/quantized.rs has the formats).
+// Codes of a quantised weight and the bf16 numbers for which they stand (src/runtime/ops/quantized/mod.rs has the formats).
 #pragma once
 
 #include "isa/isa.cuh"

@@ -43,7 +43,7 @@ struct WideTile {
     static constexpr int REGISTERS_COPY = 40, REGISTERS_MATH = 232;
 };
 
-// Tiles. The largest ones fit in 227 KiB of shared memory. src/ops/gemm/config.rs selects the tile of a product. For few
+// Tiles. The largest ones fit in 227 KiB of shared memory. src/runtime/ops/gemm/config.rs selects the tile of a product. For few
 // rows, many stages keep the loads of W in flight, and the time that the producer needs for a stage limits a tile with
 // few columns, so a stage of these tiles has two blocks.
 using TileWide = WideTile<2, 256, 4>;

@@ -1,6 +1,6 @@
 // Code that training and sampling share, so that the log-prob of a sampled token equals the trainer's bit for bit: the
 // logits z = scale * sums over the allowed ids, their partial sums per segment of 128 columns, and the fold of the
-// segments. src/ops/linear_logprob/logits.rs has the same accumulation chains. The columns of a tile are one segment.
+// segments. src/runtime/ops/linear_logprob/logits.rs has the same accumulation chains. The columns of a tile are one segment.
 #pragma once
 
 #include "common/gemm.cuh"

@@ -1,4 +1,4 @@
-// Halves of an exact fp32 master: bf16 `hi`, rounded, and its signed rest `lo`. src/ops/adamw/master.rs has the same.
+// Halves of an exact fp32 master: bf16 `hi`, rounded, and its signed rest `lo`. src/runtime/ops/adamw/master.rs has the same.
 #pragma once
 
 #include "isa/isa.cuh"

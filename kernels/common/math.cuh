@@ -1,6 +1,6 @@
-// Elementary functions in f32, a port of src/math.rs: the same polynomials with the same coefficients, and fmaf for
+// Elementary functions in f32, a port of src/base/math.rs: the same polynomials with the same coefficients, and fmaf for
 // mul_add. The CPU code, the emulator and a GPU therefore give equal bits, except for the payload of a NaN. Requires
-// -fmad=false, no flush to zero, and IEEE division. Error bounds: src/math.rs.
+// -fmad=false, no flush to zero, and IEEE division. Error bounds: src/base/math.rs.
 #pragma once
 
 #include "isa/isa.cuh"

@@ -1,4 +1,4 @@
-// e^x in f64, a port of exp_f64 in src/math.rs: the same polynomial, and fma for mul_add. The CPU code, the emulator
+// e^x in f64, a port of exp_f64 in src/base/math.rs: the same polynomial, and fma for mul_add. The CPU code, the emulator
 // and a GPU therefore give equal bits, except for the payload of a NaN. Requires -fmad=false.
 #pragma once
 

@@ -1,4 +1,4 @@
-// Random numbers, a port of src/philox.rs: Philox4x32-10 (Salmon et al., 2011) and Gumbel noise. The key is (run seed,
+// Random numbers, a port of src/base/philox.rs: Philox4x32-10 (Salmon et al., 2011) and Gumbel noise. The key is (run seed,
 // purpose and step). The counter identifies the item that needs the number.
 #pragma once
 

@@ -32,7 +32,7 @@ void check_map(const uint64_t* map, const Where& where) {
     }
 }
 
-// Unpacks the words of a tensor map, which src/device/emu/tensor_map.rs packs.
+// Unpacks the words of a tensor map, which src/runtime/device/emu/tensor_map.rs packs.
 Box box_of(const Tile& tile, const Where& where) {
     check_map(tile.map, where);
     const uint64_t* words = tile.map;

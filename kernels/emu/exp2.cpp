@@ -1,4 +1,4 @@
-// Results of ex2.approx that were measured on a GPU. tests/kernels/calibrate_exp2.rs writes them; the environment variable
+// Results of ex2.approx that were measured on a GPU. tests/runtime/kernels/calibrate_exp2.rs writes them; the environment variable
 // OMR_EMU_EXP2 names the file.
 #include <stdlib.h>
 

@@ -63,7 +63,7 @@ void multiply_step(const float* a, const float* b, float* sums, uint32_t columns
 // every term is aligned to the largest exponent and truncated to `bits` fractional bits, the terms are added exactly,
 // and the total is truncated to f32. The exponent of a product is the sum of its factors' exponents; it is not
 // normalised. Subnormal numbers and zero have the exponent -126. tests/goldens/isa/sums holds examples, and
-// tests/kernels/calibrate_sums.rs compares the rules with a GPU.
+// tests/runtime/kernels/calibrate_sums.rs compares the rules with a GPU.
 struct SumRule {
     uint32_t block;
     int bits;

@@ -1,5 +1,5 @@
-//! The omr program: calls `omr::cli::main`.
+//! The omr program: calls `omr_app::cli::main`.
 
 fn main() -> std::process::ExitCode {
-    omr::cli::main()
+    omr_app::cli::main()
 }

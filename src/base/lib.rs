@@ -1,15 +1,17 @@
-//! The tensor runtime of omr: devices, tensors and ops, and the base modules that they use.
-//!
-//! It is a crate of its own, because its kernels for the CPU need the highest optimisation level, and nothing else does.
-//! The crate `omr` re-exports its modules and describes them.
+//! Parts that every other crate uses: errors, files, settings, clients of HTTP servers and the hub.
 
+pub mod answers;
 pub mod bounds;
 pub mod choice;
-pub mod device;
+pub mod client;
+pub mod config;
 pub mod error;
 pub mod files;
+pub mod frame;
+pub mod hub;
+pub mod identity;
 pub mod math;
 pub mod observe;
-pub mod ops;
 pub mod philox;
-pub mod tensor;
+pub mod secrets;
+pub mod signal;

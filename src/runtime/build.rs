@@ -1,6 +1,6 @@
-//! Build script. It embeds the data of `src/device/images.rs` and `tests/kernels/cu`: the kernel sources (the emulator
-//! compiles them at run time), the committed PTX with its MANIFEST and, if `ptxas` of CUDA 13.0 is available, cubins
-//! of each file for sm_80 and sm_90a. PTX and cubins are compressed.
+//! Build script. It embeds the data of `src/runtime/device/images.rs` and `tests/runtime/kernels/cu`: the kernel sources
+//! (the emulator compiles them at run time), the committed PTX with its MANIFEST and, if `ptxas` of CUDA 13.0 is
+//! available, cubins of each file for sm_80 and sm_90a. PTX and cubins are compressed.
 //!
 //! No CUDA toolkit is required: without one, the driver compiles the PTX. The script searches for `ptxas` in
 //! `CUDA_HOME`, in `PATH` and in `.cuda/` (`tools/cuda-toolchain`). `PTXAS=/path` selects one, and an empty `PTXAS`
@@ -28,13 +28,10 @@ fn main() -> Result<()> {
     let package = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
     let root = package.ancestors().find(|folder| folder.join("Cargo.lock").is_file()).ok_or("no Cargo.lock above")?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    println!("cargo::rustc-env=OMR_ROOT={}", root.display());
-    println!("cargo::rerun-if-changed={}", root.join("build.rs").display());
-    // The runtime and its unit tests contain the kernels of `kernels`, and the integration tests kernels of their own.
-    let (name, tests) = (std::env::var("CARGO_PKG_NAME")?, root.join("tests/kernels/cu"));
-    let (kernels, ptx) = match name.as_str() {
-        "omr" => (tests.clone(), tests.join("ptx")),
-        "omr-lib" | "omr-unit" => return Ok(()),
+    println!("cargo::rerun-if-changed={}", root.join("src/runtime/build.rs").display());
+    // The runtime contains the kernels of `kernels`, and its tests have kernels of their own.
+    let (kernels, ptx) = match std::env::var("CARGO_PKG_NAME")?.as_str() {
+        "omr-runtime-tests" => (package.join("kernels/cu"), package.join("kernels/cu/ptx")),
         _ => (root.join("kernels"), root.join("ptx")),
     };
     for path in [&kernels, &ptx] {
@@ -44,9 +41,7 @@ fn main() -> Result<()> {
         println!("cargo::rerun-if-env-changed={name}");
     }
 
-    // The unit tests do not run machine code.
-    let tool = ptxas(root).filter(|_| name != "omr-unit-runtime");
-    replace(&out.join("images.rs"), images(&kernels, &ptx, tool.as_deref(), &out)?)?;
+    replace(&out.join("images.rs"), images(&kernels, &ptx, ptxas(root).as_deref(), &out)?)?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Tests the math functions against f64 references.
 
-use omr::math;
+use omr_base::math;
 
 /// Returns the distance of `got` from the true value, in units in the last place of the true value as f32.
 fn ulps(got: f32, want: f64) -> f64 {

@@ -1,6 +1,6 @@
 //! Tests the Philox random number generator: known answers, distributions and shuffles.
 
-use omr::philox::*;
+use omr_base::philox::*;
 
 fn drawn(seed: u64, purpose: Purpose, counter: u64) -> f64 {
     Random::new(seed, purpose, counter).uniform_f64()

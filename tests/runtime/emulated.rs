@@ -1,8 +1,8 @@
 //! An emulated device with a test's own kernels, controlled directly: memory in bytes, arguments in words.
 
-use omr::device::emu::{Emu, Options};
-use omr::device::{Address, Driver, Launch, Stream};
-use omr::error::Result;
+use omr_base::error::Result;
+use omr_runtime::device::emu::{Emu, Options};
+use omr_runtime::device::{Address, Driver, Launch, Stream};
 
 use crate::kernels::emulator_alone;
 

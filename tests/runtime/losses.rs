@@ -1,7 +1,7 @@
 //! Policy losses with the settings of published methods.
 
-use omr::config::{LossAggMode, LossMode};
-use omr::ops::policy_loss::PolicyLoss;
+use omr_base::config::{LossAggMode, LossMode};
+use omr_runtime::ops::policy_loss::PolicyLoss;
 
 /// Returns GRPO with verl's defaults.
 pub fn grpo() -> PolicyLoss {

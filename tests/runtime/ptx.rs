@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use omr::device::images::{self, Arch, Images};
+use omr_runtime::device::images::{self, Arch, Images};
 
 use crate::kernels::IMAGES;
 
@@ -38,7 +38,7 @@ fn complete(images: &Images, file: &str) -> usize {
 #[test]
 fn compiled_kernels_take_little() {
     let bytes = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().metadata().unwrap().len();
-    let total: u64 = fs::read_dir("ptx").unwrap().map(bytes).sum();
+    let total: u64 = fs::read_dir(omr_base_tests::root().join("ptx")).unwrap().map(bytes).sum();
     assert!(total > 0 && total <= 2_800_000, "ptx/ holds {total} bytes");
 }
 

@@ -88,7 +88,7 @@ struct Arguments {
         auto first = reinterpret_cast<const unsigned char*>(&x);
         bytes.insert(bytes.end(), first, first + sizeof x);
     }
-    // Appends a tensor map in the format of src/device/emu/tensor_map.rs, if it obeys src/device/tensor_map.rs.
+    // Appends a tensor map in the format of src/runtime/device/emu/tensor_map.rs, if it obeys src/runtime/device/tensor_map.rs.
     template <class T>
     void map(const Buffer<T>& of, std::vector<long> dims, std::vector<long> strides, std::vector<long> box, long swizzle) {
         struct { uint64_t words[16]; } map{};
@@ -98,7 +98,7 @@ struct Arguments {
         for (long side : box) good &= side >= 1 && side <= 256;
         long row = good ? box[0] * long(sizeof(T)) : 0;
         good &= row % 16 == 0 && (swizzle == 0 || ((swizzle == 32 || swizzle == 64 || swizzle == 128) && row == swizzle));
-        if (!good) stop("the map of " + of.name + " breaks a rule of src/device/tensor_map.rs");
+        if (!good) stop("the map of " + of.name + " breaks a rule of src/runtime/device/tensor_map.rs");
         map.words[0] = reinterpret_cast<uint64_t>(of.at);
         map.words[1] = rank | sizeof(T) << 8 | uint64_t(swizzle) << 16;
         for (size_t d = 0; d < rank; d++) map.words[2 + d] = uint64_t(dims[d]), map.words[11 + d] = uint64_t(box[d]);

@@ -1,5 +1,6 @@
 """Common functions of all parts: the repository, running programs, the compiler, the test binary."""
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -18,7 +19,7 @@ KILL_SECONDS = 10
 
 
 def goldens(folder):
-    """Makes a folder with the unpacked archives of tests/goldens and links to its other entries, as tests/golden/mod.rs does. Returns it."""
+    """Makes a folder with the unpacked archives of tests/goldens and links to its other entries, as tests/base/golden/mod.rs does. Returns it."""
     folder.mkdir()
     for path in (ROOT / "tests/goldens").iterdir():
         if path.suffix == ".tgz":
@@ -90,29 +91,51 @@ def commit():
     return (found or "unknown") + ("-changed" if changed else "")
 
 
-def test_binary():
-    """Builds the tests and returns the path of their binary. They are optimised, because a lent machine's minutes are few
-    and the tests compute their references themselves."""
-    built = subprocess.run(["cargo", "test", "--release", "--test", "omr", "--no-run", "--message-format=json",
-                            "--config", "profile.release.package.omr.opt-level=1"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+class Tests:
+    """The test binaries that run on a GPU: omr-runtime-tests and omr-train-tests."""
+
+    def __init__(self, paths):
+        self.paths = sorted(paths)
+
+    @property
+    def named(self):
+        """The binaries by the names that `pack` gives them."""
+        return {"omr-train-tests" if "train" in path.name else "omr-runtime-tests": path for path in self.paths}
+
+    @functools.cached_property
+    def names(self):
+        """The names of the tests of each binary."""
+        listed = {path: said([path, "--list"]) or "" for path in self.paths}
+        return {path: [line.removesuffix(": test") for line in text.splitlines() if line.endswith(": test")] for path, text in listed.items()}
+
+    def of(self, name):
+        """Returns the binary that contains the test or module `name`, or any if none does."""
+        return next((path for path, names in self.names.items() if any(test.startswith(name) for test in names)), self.paths[0])
+
+    def modules(self):
+        """Returns the modules of kernel tests."""
+        names = [test for tests in self.names.values() for test in tests if test.startswith("kernels::") and test.count("::") >= 2]
+        return list(dict.fromkeys("::".join(test.split("::")[:2]) for test in names))
+
+
+def built_tests():
+    """Builds the tests. They are optimised, because a lent machine's minutes are few and the tests compute their references
+    themselves."""
+    packages = ["omr-base-tests", "omr-runtime-tests", "omr-data-tests", "omr-model-tests", "omr-train-tests"]
+    chosen = [word for name in ("runtime", "train") for word in ("--package", f"omr-{name}-tests")]
+    optimised = [word for name in packages for word in ("--config", f"profile.release.package.{name}.opt-level=1")]
+    built = subprocess.run(["cargo", "test", "--release", *chosen, "--no-run", "--message-format=json", *optimised], cwd=ROOT,
+                           stdout=subprocess.PIPE, text=True)
     if built.returncode != 0:
         fail("cargo test --release --no-run fails")
-    found = [json.loads(line) for line in built.stdout.splitlines() if line.startswith("{")]
-    paths = [m["executable"] for m in found if m.get("executable") and "test" in m["target"]["kind"]]
-    return pathlib.Path(paths[-1])
+    found = json_lines(built.stdout)
+    return Tests(pathlib.Path(m["executable"]) for m in found if m.get("executable") and m["target"]["name"].endswith("_tests"))
 
 
 def images(omr):
     """Returns the kind of kernel images in a binary, PTX or machine code, as `omr doctor` prints it."""
     found = re.search(r"^kernel images +(.*)$", said([str(omr), "doctor"]) or "", re.M)
     return found[1] if found else "unknown"
-
-
-def modules(tests):
-    """Returns the modules of kernel tests in a test binary."""
-    listed = said([str(tests), "kernels::", "--list"]) or ""
-    lines = [line for line in listed.splitlines() if line.endswith(": test") and line.count("::") >= 2]
-    return list(dict.fromkeys("::".join(line.split("::")[:2]) for line in lines))
 
 
 def nvcc(install):

@@ -27,7 +27,7 @@ from .verdicts import kept
 sys.path.append(str(PEERS))
 from smi import Log  # noqa: E402
 
-# Words of `omr` where the start check of wgmma ends a program (src/cli/context.rs).
+# Words of `omr` where the start check of wgmma ends a program (src/app/cli/context.rs).
 REFUSED = "start again with --kernel-variant mma.sync"
 # Prints the path of the NCCL library that PyTorch brings.
 NCCL = "import glob, nvidia; print(next(f for p in nvidia.__path__ for f in glob.glob(p + '/**/libnccl.so.2', recursive=True)))"
@@ -70,7 +70,7 @@ class Check:
         self.log = (self.out / f"{call}.txt").open("a")
         self.environment = os.environ | {"OMR_TEST_DEVICE": args.device, "OMR_GOLDENS": str(base.goldens(self.scratch / "goldens")),
                                          "PYTHONUNBUFFERED": "1"}
-        build = hashlib.sha256(self.tests.read_bytes()).hexdigest()[:16]
+        build = hashlib.sha256(b"".join(path.read_bytes() for path in self.tests.paths)).hexdigest()[:16]
         identity = {"device": args.device, "gpu": gpu, "commit": commit, "build": build,
                     "date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}"}
         self.record = Record(self.out, identity, [])
@@ -83,13 +83,13 @@ class Check:
         given = asked or ROOT / "gpu-check-bin"
         if given.is_dir():
             self.bin = unpacked(given / BINARIES) if (given / BINARIES).exists() else given
-            self.tests, self.omr = self.bin / "omr-tests", self.bin / "omr"
+            self.tests, self.omr = base.Tests(self.bin.glob("omr-*-tests")), self.bin / "omr"
             manifest = given / "MANIFEST.json"
             return json.loads(manifest.read_text())["commit"] if manifest.exists() else base.commit()
         if asked or not shutil.which("cargo"):
             fail(f"{given} does not exist: run `tools/gpu-check pack {given}` on a machine with Rust")
         subprocess.run(["cargo", "build", "--release", "--bin", "omr"], cwd=ROOT, check=True)
-        self.bin, self.tests, self.omr = None, base.test_binary(), ROOT / "target/release/omr"
+        self.bin, self.tests, self.omr = None, base.built_tests(), ROOT / "target/release/omr"
         # The clock of the call starts here, because a machine with a GPU does not build.
         self.begun = time.monotonic()
         return base.commit()
@@ -140,7 +140,7 @@ class Check:
         # Processes that run side by side end together.
         if time.monotonic() - self.answered < base.KILL_SECONDS:
             return
-        test = [self.tests, plan.SANITIZER_PROBE, "--exact", "--test-threads=1"]
+        test = [self.tests.of(plan.SANITIZER_PROBE), plan.SANITIZER_PROBE, "--exact", "--test-threads=1"]
         for name, command in [("nvidia-smi", ["nvidia-smi"]), (plan.SANITIZER_PROBE, test)]:
             if not self.gone and base.run(command, plan.CANARY_SECONDS, self.environment)[0] != 0:
                 self.gone = f"the GPU does not answer after a timeout: {name} failed"
@@ -217,7 +217,7 @@ class Check:
             elif name in plan.SLOW_ON_EMULATOR or name in plan.IGNORED and self.on_gpu:
                 filter_ = [name, "--include-ignored"]
             seconds = plan.IGNORED_SECONDS if name in plan.IGNORED else plan.MODULE_SECONDS
-            status, output = self.run([*prefix, self.tests, *filter_, "--test-threads=1", "--nocapture"], seconds * self.args.minutes, **environment)
+            status, output = self.run([*prefix, self.tests.of(name), *filter_, "--test-threads=1", "--nocapture"], seconds * self.args.minutes, **environment)
             made |= self.judged(name, status, output)
             if status is None and name.endswith("_sm90a") and self.on_gpu:
                 self.switch_off(f"{name} hangs or takes too long")

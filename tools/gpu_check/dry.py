@@ -13,7 +13,7 @@ import time
 from . import base, plan
 from .base import ROOT, fail
 
-# Failures that do not depend on numbers: a test requests more than a GPU has (tests/kernels/mod.rs), the program itself
+# Failures that do not depend on numbers: a test requests more than a GPU has (tests/runtime/kernels/mod.rs), the program itself
 # panics, omr's driver code refuses a launch, or CUDA returns an error.
 OWN_REASONS = re.compile(r"not on a GPU: .*|panicked at src/.*|launch of \S+ refused.*|CUDA_ERROR\S*.*|bytes of memory wanted.*")
 # GPUs that the stand-in library can be: compute capability, bytes of shared memory of a CTA, and MiB of memory.
@@ -32,11 +32,11 @@ SECONDS = 400
 
 
 def stand_in(folder):
-    """Compiles tests/cuda/driver.c as libcuda.so. Returns the environment with which a process finds it."""
+    """Compiles tests/app/cuda/driver.c as libcuda.so. Returns the environment with which a process finds it."""
     library = pathlib.Path(folder) / "libcuda.so"
-    command = ["cc", "-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", "-o", str(library), str(ROOT / "tests/cuda/driver.c")]
+    command = ["cc", "-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", "-o", str(library), str(ROOT / "tests/app/cuda/driver.c")]
     if subprocess.run(command).returncode != 0:
-        fail("tests/cuda/driver.c does not compile")
+        fail("tests/app/cuda/driver.c does not compile")
     return {"LD_LIBRARY_PATH": str(folder), "XDG_CACHE_HOME": str(pathlib.Path(folder) / "cache"), "OMR_TEST_DEVICE": "cuda"}
 
 
@@ -85,7 +85,7 @@ def required(column, name):
 def work(modules, columns, library, tests, omr, asked):
     """Lists what is run: name, where it runs, command, variables, and the function that returns why it failed and whether
     it does not fit. The emulator runs the modules once, and each kind of kernels and of shared memory once."""
-    module = lambda name: [tests, f"{name}::", "--test-threads=1"]  # noqa: E731
+    module = lambda name: [tests.of(f"{name}::"), f"{name}::", "--test-threads=1"]  # noqa: E731
     alone = lambda judge: lambda *done: (judge(*done), False)  # noqa: E731
     found = [(name, "as on a GPU", module(name), {"OMR_TEST_DEVICE": "as-card"}, alone(judged_as_gpu)) for name in modules]
     seen = set()
@@ -103,7 +103,7 @@ def work(modules, columns, library, tests, omr, asked):
 
 
 def binaries(given):
-    tests, omr = (given / "omr-tests", given / "omr") if given else (base.test_binary(), ROOT / "target/release/omr")
+    tests, omr = (base.Tests(given.glob("omr-*-tests")), given / "omr") if given else (base.built_tests(), ROOT / "target/release/omr")
     if "machine code" in base.images(omr):
         fail("as-card: this build contains machine code, whose arguments the stand-in library cannot read: build with PTXAS= (empty)")
     return tests, omr
@@ -112,7 +112,7 @@ def binaries(given):
 def as_gpu(jobs, only, columns, given):
     tests, omr = binaries(given)
     begun, red = time.monotonic(), []
-    modules = only or [*plan.by_risk(base.modules(tests)), *plan.CALIBRATION, *plan.FAULTS]
+    modules = only or [*plan.by_risk(tests.modules()), *plan.CALIBRATION, *plan.FAULTS]
     environment = dict(os.environ)
     for name in ("OUT", "OMR_GOLDENS", "OMR_BODY", "OMR_EMU_SITES", "OMR_EMU_SKIP"):
         environment.pop(name, None)

@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 import tempfile
 
-from .base import ROOT, commit, compile_ceilings, fail, images, said, test_binary
+from .base import ROOT, built_tests, commit, compile_ceilings, fail, images, said
 
 BINARIES = "binaries.tar.xz"
 # Upper bound on the bytes that are sent to a lent machine, files of the repository included. The machine takes 64 MiB; the
@@ -45,7 +45,7 @@ def pack(out):
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        for source, name in [(ROOT / "target/release/omr", "omr"), (test_binary(), "omr-tests")]:
+        for name, source in {"omr": ROOT / "target/release/omr", **built_tests().named}.items():
             if subprocess.run(["strip", "-o", str(folder / name), str(source)]).returncode != 0:
                 fail(f"strip {source} failed")
         ceilings = compile_ceilings(folder)
@@ -53,7 +53,7 @@ def pack(out):
         manifest = {"commit": commit(), "target": "x86-64 (further instructions are chosen as the program runs)",
                     "bytes": {p.name: p.stat().st_size for p in files}, "glibc": {p.name: glibc(p) for p in files},
                     "images": images(folder / "omr"), "ceilings": ceilings}
-        # The dictionary of preset 9 (64 MiB) reaches back to the code of `omr` that `omr-tests` repeats.
+        # The dictionary of preset 9 (64 MiB) reaches back to the code of `omr` that the tests repeat.
         with tarfile.open(out / BINARIES, "w:xz", preset=9) as archive:
             for path in files:
                 archive.add(path, path.name)

@@ -43,7 +43,7 @@ def correctness(check, part, _):
     for body in [None, "mma.sync"] if check.has_wgmma() else [None]:
         name = f"sampler beside trainer, 7b-slice{f' by {body}' if body else ''}"
         benched(check, part, name, *plan.PARITY, body=body, box=plan.JOB_SECONDS)
-    modules = plan.by_risk(base.modules(check.tests)) if check.on_gpu else plan.QUICK
+    modules = plan.by_risk(check.tests.modules()) if check.on_gpu else plan.QUICK
     if not modules:
         check.record.put("kernel tests", part, "red", ["no tests were found"])
     check.tested(part, [*plan.RANKS, *(plan.SLOW_ON_EMULATOR if check.on_gpu else []), *modules])
@@ -53,7 +53,7 @@ def correctness(check, part, _):
 
 
 def benched(check, part, name, *arguments, body=None, box=None):
-    """Runs `omr bench` as a step, with small shapes on the emulator. Stores what was measured within the time."""
+    """Runs `omr bench` as a step, with small shapes on the emulator, and stores the rows that were measured within the time."""
     arguments = arguments if check.on_gpu else plan.emulated(arguments)
     environment = {"OMR_BODY": body} if body else {}
     with check.step(part, name) as made:
@@ -170,7 +170,7 @@ def candidates(check, part, name):
         case, _, kernel = line.rpartition("=")
         cases.setdefault(case, {"as it is": []})[kernel] = ["--candidate", line]
     for case, sides in cases.items():
-        turns(check, part, f"{name} for {case}", ([case], sides, 0.3))
+        turns(check, part, f"{name} for {case}", ([case], sides, plan.CANDIDATE_SECONDS))
     if not cases:
         check.record.put(name, part, "skipped", ["this build has no candidate kernels"])
 
@@ -192,7 +192,7 @@ def ranks(check, part, name):
 def sanitizer(check, part, _):
     """Runs memcheck, racecheck and synccheck, but only if a kernel that is known to be correct passes first, because
     some machines do not allow these tools."""
-    probe = [check.tests, plan.SANITIZER_PROBE, "--exact", "--test-threads=1"]
+    probe = [check.tests.of(plan.SANITIZER_PROBE), plan.SANITIZER_PROBE, "--exact", "--test-threads=1"]
     why = None
     if not check.on_gpu:
         why = "the emulator has its own checks"

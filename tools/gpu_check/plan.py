@@ -26,7 +26,7 @@ MODELS = ["kernels::model", "kernels::engine"]
 # Tests that take a minute on the emulator, which ignores them.
 SLOW_ON_EMULATOR = ["kernels::engine::qwen3_vl", "kernels::engine::text_models"]
 # Modules whose tests are all slow on the emulator, which ignores them.
-IGNORED = ["kernels::digits", "kernels::lanes", "kernels::lengths", "kernels::slice"]
+IGNORED = ["kernels::lanes", "kernels::lengths", "kernels::slice"]
 # Steps that run test modules.
 TESTED = {"calibration": CALIBRATION, "changed modules": CHANGED, "ignored elsewhere": IGNORED, "faults": FAULTS}
 # Tests of ranks that one GPU can run: one rank with NVIDIA's NCCL if it is installed. The emulator uses the stand-in
@@ -119,6 +119,7 @@ WITH_PEER = ["linear fwd", "linear dgrad", "linear wgrad", "swiglu linear fwd", 
 # zeros needs less power than one of normal numbers: equal times would show that power is no limit.
 TURNS = {"products in turns": (PRODUCTS, {"omr": []}, 1.2), "peers in turns": (WITH_PEER, {"omr": []}, 0.4),
          "zeros beside normal numbers": (PRODUCTS[:1], {data: ["--data", data] for data in ("normal", "zeros")}, 1.2)}
+CANDIDATE_SECONDS = 0.3
 # Recipes of `omr recipe`. None does not exist yet.
 RECIPES = {"recipe": "configs/digits.yaml", "recipe of RL in use": None}
 

@@ -9,7 +9,9 @@ from .check import Check
 # The job of each call that hangs, and the one that fails.
 JOBS = {1: ("decode 7b, 1 of 1536, int8", "rl.yaml"), 2: ("decode 7b, 1 of 1536, LoRA", "sft.yaml, rows of 4096, LoRA")}
 # The test that shows that the GPU answers would fail, as all that compare numbers.
-TESTS = '#!/bin/bash\n[[ $* = *{probe}* ]] || exec {tests} "$@"\n'
+TESTS = """#!/bin/bash
+[[ $* = *{probe}* ]] || exec {tests} "$@"
+"""
 OMR = """#!/bin/bash
 case "$*" in
   *' bench {hangs}'*) exec sleep 1000 ;;
@@ -46,7 +48,8 @@ def rehearse(args):
         hangs, fails = (" ".join(plan.JOBS[name]) for name in JOBS[args.call])
         script(folder / "omr", OMR.format(hangs=hangs, fails=fails, omr=omr.resolve()))
         script(folder / "nvidia-smi", SMI)
-        script(folder / "omr-tests", TESTS.format(probe=plan.SANITIZER_PROBE, tests=tests.resolve()))
+        for name, path in tests.named.items():
+            script(folder / name, TESTS.format(probe=plan.SANITIZER_PROBE, tests=path.resolve()))
         os.environ |= dry.stand_in(folder) | dry.variables("h200") | dry.SPARSE | {"PATH": f"{folder}:{os.environ['PATH']}"}
         args.bin, args.out, args.device = folder, args.out or folder / "out", "cuda"
         check = Check(args)

@@ -1,4 +1,4 @@
-"""Tables of the times measured on a GPU, for the summary.md of a call and for docs/dev/measured.md (tools/figures)."""
+"""Tables of the times measured on a GPU, for the summary.md of a call and for docs/dev/measured.md (bench/tools/figures)."""
 import statistics
 
 # Prefixes of the names of whole jobs. All other rows are ops.

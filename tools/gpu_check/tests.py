@@ -1,4 +1,4 @@
-"""Tests of tools/gpu-check, tools/profile and tools/figures on invented results. `tools/check` runs them."""
+"""Tests of tools/gpu-check, tools/profile and bench/tools/figures on invented results. `tools/check` runs them."""
 import contextlib
 import datetime
 import importlib.machinery
@@ -39,17 +39,17 @@ def made(folder):
     return record
 
 
-def loaded(name):
-    """Loads tools/NAME as a module."""
-    loader = importlib.machinery.SourceFileLoader(name, str(ROOT / "tools" / name))
+def loaded(name, folder="tools"):
+    """Loads FOLDER/NAME as a module."""
+    loader = importlib.machinery.SourceFileLoader(name, str(ROOT / folder / name))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
     loader.exec_module(module)
     return module
 
 
 def figures(folder):
-    """Loads tools/figures with other results than those of this checkout."""
-    module = loaded("figures")
+    """Loads bench/tools/figures with other results than those of this checkout."""
+    module = loaded("figures", "bench/tools")
     module.RESULTS, module.ROOT = folder, folder
     return module
 
@@ -126,7 +126,8 @@ class Calls(unittest.TestCase):
     def on_a_gpu(self, folder, answers):
         """Returns a call on a GPU whose commands give `answers`."""
         made = check.Check.__new__(check.Check)
-        made.on_gpu, made.log, made.environment, made.tests = True, io.StringIO(), {}, "omr-tests"
+        made.on_gpu, made.log, made.environment, made.tests = True, io.StringIO(), {}, base.Tests(["omr-tests"])
+        made.tests.names = {"omr-tests": []}
         made.deadline = made.end = float("inf")
         made.gone = made.no_wgmma = None
         made.smi = check.Log("none")
@@ -176,7 +177,7 @@ class Calls(unittest.TestCase):
         self.assertEqual(list(plan.JOBS)[:len(plan.FITS)], list(plan.FITS))
 
     def test_each_kind_of_gpu_runs_the_modules_once_and_each_gpu_its_jobs(self):
-        found = dry.work(["kernels::rows", "kernels::gemm_sm90a"], list(dry.COLUMNS), {}, "tests", "omr", {"decode": ["decode"]})
+        found = dry.work(["kernels::rows", "kernels::gemm_sm90a"], list(dry.COLUMNS), {}, base.Tests(["tests"]), "omr", {"decode": ["decode"]})
         runs = [(name, where) for name, where, *_ in found]
         self.assertEqual([where for name, where in runs if name == "kernels::gemm_sm90a"], ["as on a GPU", "as h200"])
         self.assertEqual([where for name, where in runs if name == "kernels::rows"],
@@ -211,7 +212,7 @@ class Days(unittest.TestCase):
         """Runs parts of call 1 with programs that are scripts. Returns its steps, and what it printed."""
         folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
         python, tests = "#!/bin/sh\n[ -z ${2##*libnccl*} ] && echo libnccl.so.2\n", "#!/bin/sh\necho '0 passed; 0 failed; 3 ignored'\n"
-        for name, text in {"omr": OMR, "nvidia-smi": rehearse.SMI, "omr-tests": tests, "python": python}.items():
+        for name, text in {"omr": OMR, "nvidia-smi": rehearse.SMI, "omr-runtime-tests": tests, "python": python}.items():
             rehearse.script(folder / name, text)
         variables |= {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHON": str(folder / "python")}
         args = types.SimpleNamespace(call=1, only=only, minutes=minutes, device="cuda", bin=folder, out=folder / "out")
@@ -266,22 +267,20 @@ for line in map(str.strip, sys.stdin):
 
 
 class Turns(unittest.TestCase):
-    def turns(self, *sides, python="program.py"):
+    def turns(self, *sides, peer=False):
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / "program.py"
             rehearse.script(file, PROGRAM)
-            options = ["--omr", file, *(["--python", file.parent / python] if python else []), *(f"--side={ms}={ms}" for ms in sides), "one"]
-            status, output = base.run([sys.executable, ROOT / "bench/peers/turns.py", *options], 60)
-        self.assertEqual(status, int(3 in sides), output)
+            options = ["--omr", file, *(["--python", file] if peer else []), *(f"--side={ms}={ms}" for ms in sides), "one"]
+            output = base.run([sys.executable, ROOT / "bench/peers/turns.py", *options], 60)[1]
         return base.json_lines(output), [float(line.split()[1]) for line in output.splitlines() if line.startswith("turn ")]
 
     def test_programs_take_turns_and_one_without_the_op_or_an_answer_is_left_out(self):
-        found, order = self.turns(1, 2)
+        found, order = self.turns(1, 2, peer=True)
         self.assertEqual(order, [1, 2, 4, 4, 2, 1, 1, 2, 2, 1])
         self.assertEqual([row.get("skipped") for row in found], [None] * 5 + ["no such op"])
         self.assertEqual(tables.turn_table([{"turns": found}])[4], "| one | s | PyTorch | 4.000 | 8.000 | 0.25 |")
-        self.assertEqual(self.turns(1, python="/bin/true")[1], [1] * 4, "a peer that ends at once")
-        found, order = self.turns(1, 3, python=None)
+        found, order = self.turns(1, 3)
         self.assertEqual((order, [row.get("skipped") for row in found]), ([1] * 4, [None, "exit status 3"] * 2))
         silent = loaded("../bench/peers/turns.py").Program("A", ["sleep", "60"])
         self.assertEqual((silent.answer(0.1), silent.lost, silent.child.wait()), (None, "no answer in 0 s", -9))

@@ -2,11 +2,11 @@
 calibrate_wgmma, calibrate_sums and digests."""
 import re
 
-# Line printed by tests/kernels/calibrate_wgmma.rs: "  wgmma, normal numbers, n16 beside n256: 1024 of 1024 bits equal".
+# Line printed by tests/runtime/kernels/calibrate_wgmma.rs: "  wgmma, normal numbers, n16 beside n256: 1024 of 1024 bits equal".
 BITS = re.compile(r"^\s*wgmma, (.+): (\d+) of (\d+) bits equal$")
-# Line printed by tests/kernels/calibrate_sums.rs: "  mma, a chain of 32: Cut(16, 2) gives 1024 of 1024".
+# Line printed by tests/runtime/kernels/calibrate_sums.rs: "  mma, a chain of 32: Cut(16, 2) gives 1024 of 1024".
 MODEL = re.compile(r"^\s*(wgmma|mma), (.+): (\w+(?:\([\d, ]+\))?) gives (\d+) of (\d+)$")
-# Line printed by tests/kernels/digests.rs: "  digest linear 9x136x72, wgmma: equal", "... differs" if only a digest is known,
+# Line printed by tests/runtime/kernels/digests.rs: "  digest linear 9x136x72, wgmma: equal", "... differs" if only a digest is known,
 # or "digest attention 131 + 3, hd128, wgmma: 12 of 121270 words differ".
 DIGEST = re.compile(r"^\s*digest (.+): (equal|differs|(\d+) of (\d+) words differ)$")
 # Comparisons that must be equal if all wgmma tiles share one arithmetic: every width that is used, and both roles of

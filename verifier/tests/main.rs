@@ -11,7 +11,7 @@ mod pairs;
 mod properties;
 mod python;
 mod rewards;
-#[path = "../../tests/seed.rs"]
+#[path = "../../tests/base/seed.rs"]
 mod seed;
 mod strict;
 mod typed;

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::error::{Error, Result};
-use crate::files;
-use crate::image::{self, Rgb};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_data::image::{self, Rgb};
 
 /// Program that answers the same questions with transformers, compares the answers and prints the outcome. Its arguments
 /// are the model and a dtype of PyTorch.

@@ -17,12 +17,12 @@ use tempfile::TempDir;
 
 use self::record::{Record, failed, not_run, passed};
 use super::options::Options;
-use crate::device::{Kind, cuda};
-use crate::error::{Error, Result, words};
-use crate::files;
-use crate::hub::{self, local};
-use crate::machine::Machine;
-use crate::model::ModelConfig;
+use omr_base::error::{Error, Result, words};
+use omr_base::files;
+use omr_base::hub::{self, local};
+use omr_model::nn::ModelConfig;
+use omr_runtime::device::{Kind, cuda};
+use omr_runtime::machine::Machine;
 
 /// Name of this benchmark in `omr bench`.
 pub const NAME: &str = "first-gpu";

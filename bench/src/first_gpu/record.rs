@@ -6,12 +6,13 @@ use std::time::Duration;
 use minijinja::context;
 use serde_json::{Value, json};
 
-use crate::device::Kind;
-use crate::device::driver::Properties;
-use crate::device::images::OWN;
-use crate::error::Result;
-use crate::report::frame::{self, Scripts};
-use crate::{files, machine};
+use omr_base::error::Result;
+use omr_base::files;
+use omr_base::frame::{self, Scripts};
+use omr_runtime::device::Kind;
+use omr_runtime::device::driver::Properties;
+use omr_runtime::device::images::OWN;
+use omr_runtime::machine;
 
 /// Returns the outcome of a case: its figures, and the rows of a benchmark or answers.
 pub fn passed(result: String, rows: Vec<Value>) -> Value {

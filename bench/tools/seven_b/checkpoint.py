@@ -7,7 +7,7 @@ import shutil
 
 import numpy
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 TOKENIZER = ROOT / "tests/goldens/hf/tokenizer"
 SHARDS = 5
 # Numbers that a thread makes at once.

@@ -1,4 +1,4 @@
-"""Runs transformers on the model directory of tools/seven-b: greedy generation in bf16, and log-probs of given tokens in
+"""Runs transformers on the model directory of bench/tools/seven-b: greedy generation in bf16, and log-probs of given tokens in
 bf16 and in f32. Reads a JSON object from stdin and prints one."""
 import json
 import sys

@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::stdout::print;
 use super::{Context, ranks};
-use crate::config::{self, Config, Source};
-use crate::data::paths;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::hub::{Kind, local};
+use omr_base::config::{self, Config, Source};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::hub::{Kind, local};
+use omr_data::rows::files::paths;
 
 /// Trailing overrides.
 #[derive(Args, Clone, Debug)]

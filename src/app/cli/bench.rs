@@ -3,12 +3,11 @@
 
 use super::Context;
 use super::stdout::print;
-use crate::bench;
-pub use crate::bench::Options;
-use crate::error::Result;
+use omr_base::error::Result;
+pub use omr_bench::Options;
 
 /// Runs the benchmarks and prints a table to stdout.
 pub fn run(options: &Options, context: &Context) -> Result<()> {
     let variant = context.kernel_variant();
-    print(&context.with_machine(|machine| bench::run(options, machine, &variant))?)
+    print(&context.with_machine(|machine| omr_bench::run(options, machine, &variant))?)
 }

@@ -6,11 +6,11 @@ use std::path::Path;
 use glob::Pattern;
 
 use super::Context;
-use crate::error::{Error, Result};
-use crate::hub::download::{self, Job};
-use crate::hub::{Repo, Settings};
-use crate::observe::bytes;
-use crate::task::{TaskSpec, hub};
+use omr_base::error::{Error, Result};
+use omr_base::hub::download::{self, Job};
+use omr_base::hub::{Repo, Settings};
+use omr_base::observe::bytes;
+use omr_data::task::{TaskSpec, hub};
 
 /// Branch with parquet files that the hub makes from files of other formats.
 const CONVERTED: &str = "refs/convert/parquet";

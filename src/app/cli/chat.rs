@@ -8,10 +8,10 @@ use serde_json::json;
 use super::Context;
 use super::args::{ModelArgs, repository};
 use super::stdout::print;
-use crate::config::{GenerateConfig, ServeConfig};
-use crate::error::{Error, Result};
-use crate::hub::Kind;
 use crate::serve::{HELP, Options, Server};
+use omr_base::config::{GenerateConfig, ServeConfig};
+use omr_base::error::{Error, Result};
+use omr_base::hub::Kind;
 
 /// Arguments of `omr chat`.
 #[derive(clap::Args)]

@@ -10,10 +10,11 @@ use super::global::Global;
 use super::ranks::RankRole;
 use super::{
     Context, bench, chat, completions, config, data, doctor, download, eval, export, generate, init, man, plan, recipe,
-    replay, report, rl, score, serve, sft, signal, upload, verify, watch,
+    replay, report, rl, score, serve, sft, upload, verify, watch,
 };
-use crate::config::{RlConfig, SftConfig};
-use crate::error::Result;
+use omr_base::config::{RlConfig, SftConfig};
+use omr_base::error::Result;
+use omr_base::signal;
 
 /// Trains vision-language reasoning models: distils, verifies, fine-tunes (SFT), reinforces (GSPO, GRPO, DAPO), evaluates
 /// and serves Qwen2.5-VL, Qwen3-VL and the text models Llama, Qwen2 and Qwen3, on the CPU or a GPU (tried on one H200).
@@ -187,7 +188,7 @@ pub fn main() -> ExitCode {
 /// Returns the error about a config key that was written as a flag, such as `--learning_rate 1e-5`, or any other `error`
 /// unchanged.
 fn explained(error: clap::Error) -> clap::Error {
-    let keys = [crate::config::keys::<SftConfig>, crate::config::keys::<RlConfig>];
+    let keys = [omr_base::config::keys::<SftConfig>, omr_base::config::keys::<RlConfig>];
     let is_key = |name: &str| keys.iter().any(|keys| keys().iter().any(|key| key.path == name));
     let flag = error.get(ContextKind::InvalidArg).map(ToString::to_string).unwrap_or_default();
     let name = flag.split('=').next().unwrap_or_default().trim_start_matches('-').replace('-', "_");

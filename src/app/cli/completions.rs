@@ -3,7 +3,7 @@
 use clap_complete::{Shell, generate};
 
 use super::stdout::print;
-use crate::error::Result;
+use omr_base::error::Result;
 
 /// Arguments of `omr completions`.
 #[derive(clap::Args)]

@@ -6,11 +6,11 @@ use clap::builder::PossibleValuesParser;
 
 use super::Context;
 use super::stdout::print;
-use crate::config::{
+use omr_base::config::{
     self, Config, DataConfig, EvalConfig, GenerateConfig, Key, Preset, RecipeConfig, RlConfig, Rule, Safe, ScoreConfig,
     ServeConfig, SftConfig,
 };
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Lists the keys of a kind of config.
 type Keys = fn() -> Vec<Key>;

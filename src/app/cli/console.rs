@@ -11,10 +11,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::config::not_one_of;
-use crate::error::{Error, Result};
-use crate::observe::shown;
-use crate::secrets::{self, redacted};
+use omr_base::config::not_one_of;
+use omr_base::error::{Error, Result};
+use omr_base::observe::shown;
+use omr_base::secrets::{self, redacted};
 
 /// Destination of all output that is not a result.
 #[derive(Clone)]
@@ -63,7 +63,8 @@ impl Console {
         let screen = screen.with_writer(self.writer(Console::to_screen)).with_filter(filter("")?);
         let log = tracing_subscriber::fmt::layer().with_ansi(false);
         // The stderr of a reward program always goes to the log file, and to the screen only at level debug.
-        let log = log.with_writer(self.writer(Console::to_log)).with_filter(filter(",omr::reward::process=debug")?);
+        let log =
+            log.with_writer(self.writer(Console::to_log)).with_filter(filter(",omr_data::reward::process=debug")?);
         // In tests a subscriber may already be installed.
         let _ = tracing_subscriber::registry().with(screen).with(log).try_init();
         Ok(())

@@ -12,20 +12,23 @@ use super::console::Console;
 use super::global::{DeviceKind, Global, VariantChoice};
 use super::progress::Progress;
 use super::ranks::{self, RankRole, Started};
-use super::{signal, start_check};
-use crate::answers::RunStore;
-use crate::config::{Backend, DistConfig, JudgeConfig, Mode, Rewards, ScorerConfig};
-use crate::device::cuda::{self, Cuda};
-use crate::device::emu::{Completion, Emu, Options};
-use crate::device::images::{Arch, Images, OWN};
-use crate::device::nccl::{self, Library};
-use crate::device::{Device, Driver, Isa, KernelVariant, Kind, Plan, Region, Target, WaitLimit, WgmmaKernels, amx};
-use crate::error::{Error, Result};
-use crate::machine::{FreeMemory, Machine};
-use crate::observe::{Observer, bytes};
-use crate::ops::variants;
-use crate::ranks::{Nccl, OneRank, Place, Ranks, SECRET_VARIABLE, Secret, Start, Tcp};
-use crate::reward::Scorer;
+use super::start_check;
+use omr_base::answers::RunStore;
+use omr_base::config::{Backend, DistConfig, JudgeConfig, Mode, Rewards, ScorerConfig};
+use omr_base::error::{Error, Result};
+use omr_base::observe::{Observer, bytes};
+use omr_base::signal;
+use omr_data::reward::Scorer;
+use omr_runtime::device::cuda::{self, Cuda};
+use omr_runtime::device::emu::{Completion, Emu, Options};
+use omr_runtime::device::images::{Arch, Images, OWN};
+use omr_runtime::device::nccl::{self, Library};
+use omr_runtime::device::{
+    Device, Driver, Isa, KernelVariant, Kind, Plan, Region, Target, WaitLimit, WgmmaKernels, amx,
+};
+use omr_runtime::machine::{FreeMemory, Machine};
+use omr_runtime::ops::variants;
+use omr_runtime::ranks::{Nccl, OneRank, Place, Ranks, SECRET_VARIABLE, Secret, Start, Tcp};
 
 /// Time of a wait for the GPU after which the start check counts as hung. Its kernels run for less than a second.
 const START_CHECK_LIMIT: Duration = Duration::from_secs(20);

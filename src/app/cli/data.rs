@@ -10,15 +10,15 @@ use super::run_dir::RunDir;
 use super::session::Session;
 use super::stdout::print;
 use super::{Context, inspect, preview};
-use crate::config::{
+use crate::pipeline::{self, Shard, Stage, Work, list, passrate};
+use omr_base::config::{
     Backend, DataConfig, DedupConfig, DistConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig,
     VerifyConfig,
 };
-use crate::error::{Error, Result};
-use crate::files;
-use crate::machine::Machine;
-use crate::pipeline::{self, Shard, Stage, Work, list, passrate};
-use crate::ranks::{self, Ranks};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_runtime::machine::Machine;
+use omr_runtime::ranks::{self, Ranks};
 
 /// Arguments of `omr data`.
 #[derive(clap::Args)]

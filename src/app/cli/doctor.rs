@@ -9,16 +9,17 @@ use serde_json::json;
 use super::Context;
 use super::args::repository;
 use super::stdout::print;
-use crate::device::driver::Properties;
-use crate::device::emu::{Cache, Compiler};
-use crate::device::images::OWN;
-use crate::device::{Isa, Plan, amx, cuda, nccl};
-use crate::error::{Error, Result, words};
-use crate::hub::Kind;
-use crate::machine::FreeMemory;
-use crate::model::ModelConfig;
-use crate::observe::bytes;
-use crate::{files, plan};
+use omr_base::error::{Error, Result, words};
+use omr_base::files;
+use omr_base::hub::Kind;
+use omr_base::observe::bytes;
+use omr_model::nn::ModelConfig;
+use omr_runtime::device::driver::Properties;
+use omr_runtime::device::emu::{Cache, Compiler};
+use omr_runtime::device::images::OWN;
+use omr_runtime::device::{Isa, Plan, amx, cuda, nccl};
+use omr_runtime::machine::FreeMemory;
+use omr_train::plan;
 
 /// Arguments of `omr doctor`.
 #[derive(clap::Args)]

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::Context;
 use super::stdout::print;
-use crate::error::Result;
-use crate::hub::download::Job;
-use crate::hub::{Repo, Settings};
+use omr_base::error::Result;
+use omr_base::hub::download::Job;
+use omr_base::hub::{Repo, Settings};
 
 /// Arguments of `omr download`.
 #[derive(clap::Args)]

@@ -7,15 +7,15 @@ use serde_json::json;
 use super::Context;
 use super::args::fetched_by;
 use super::session::Session;
-use crate::device::Plan;
-use crate::error::Result;
-use crate::files;
-use crate::hub::Kind;
-use crate::model::{ModelConfig, weights};
-use crate::observe::bytes;
-use crate::plan::{GpuSet, H200, Page, Rows, Training, memory, parameters};
-use crate::text::Chat;
-use crate::train::job::{Start, TrainingJob};
+use omr_base::error::Result;
+use omr_base::files;
+use omr_base::hub::Kind;
+use omr_base::observe::bytes;
+use omr_data::text::Chat;
+use omr_model::nn::{ModelConfig, weights};
+use omr_runtime::device::Plan;
+use omr_train::plan::{GpuSet, H200, Page, Rows, Training, memory, parameters};
+use omr_train::training::job::{Start, TrainingJob};
 
 /// Describes a run whose rows are not complete (`missing` lists what is missing). It is planned for a GPU, as `omr
 /// plan` does.

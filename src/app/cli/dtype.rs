@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::Context;
 use super::context::requested_isa;
-use crate::config::Dtype;
-use crate::device::Isa;
-use crate::model::ModelConfig;
-use crate::tensor::DType;
+use omr_base::config::Dtype;
+use omr_model::nn::ModelConfig;
+use omr_runtime::device::Isa;
+use omr_runtime::tensor::DType;
 
 impl Context {
     /// Resolves `dtype` for this device with [`DType::of`], as the value that a run records in its config. On a CPU with

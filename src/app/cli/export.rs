@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use super::Context;
 use super::args::{Overrides, repository};
 use super::stdout::print;
-use crate::choice::{BaseFormat, named};
-use crate::config::GenerateConfig;
-use crate::error::{Error, Result};
-use crate::eval::{self, Onto, Probe};
-use crate::files;
-use crate::hub::Kind;
-use crate::replay;
+use omr_base::choice::{BaseFormat, named};
+use omr_base::config::GenerateConfig;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::hub::Kind;
+use omr_train::eval::{self, Onto, Probe};
+use omr_train::replay;
 
 /// Arguments of `omr export`.
 #[derive(clap::Args)]

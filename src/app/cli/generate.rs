@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use super::Context;
 use super::args::{Overrides, repository};
 use super::stdout::{Stdout, try_write};
-use crate::config::GenerateConfig;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::hub::Kind;
 use crate::serve::Batch;
+use omr_base::config::GenerateConfig;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::hub::Kind;
 
 /// Arguments of `omr generate`.
 #[derive(clap::Args)]

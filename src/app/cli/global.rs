@@ -45,7 +45,7 @@ pub struct Global {
     /// Compute threads. 0 = one per CPU core. Results are the same for any number
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = threads)]
     pub threads: usize,
-    /// Log level: error, warn, info, debug or trace, or a filter such as omr::engine=debug
+    /// Log level: error, warn, info, debug or trace, or a filter such as omr_model::engine=debug
     #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
     pub log_level: String,
     /// Do not print progress and notes on stderr. Errors are still printed

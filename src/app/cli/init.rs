@@ -6,9 +6,9 @@ use super::Context;
 use super::args::Overrides;
 use super::inspect::named;
 use super::stdout::print;
-use crate::config::RecipeConfig;
-use crate::error::Result;
-use crate::recipe;
+use omr_base::config::RecipeConfig;
+use omr_base::error::Result;
+use omr_model::llm::new_model;
 
 /// Arguments of `omr init`.
 #[derive(clap::Args)]
@@ -34,7 +34,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(mut config) = args.overrides.load::<RecipeConfig>(Some(&args.like), None)? else { return Ok(()) };
     config.dtype = context.dtype(config.dtype, None);
     let rows = args.rows.iter().map(|place| Ok(named(place, &[])?.datasets)).collect::<Result<Vec<_>>>()?.concat();
-    let made = context.with_machine(|machine| recipe::init(&config, &rows, &args.out, machine))?;
+    let made = context.with_machine(|machine| new_model::init(&config, &rows, &args.out, machine))?;
     context.say(&made);
     print(&format!("{}\n", args.out.display()))
 }

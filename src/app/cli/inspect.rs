@@ -8,20 +8,21 @@ use serde_json::{Map, Value, json};
 use super::Context;
 use super::args::{Overrides, repository};
 use super::stdout::print;
-use crate::config::{
+use crate::report;
+use omr_base::config::{
     self, ChatTemplateKwargs, Config, DatasetConfig, DistillConfig, EvalConfig, ImageConfig, RecipeConfig, RlConfig,
     SftConfig,
 };
-use crate::data::inspect::{Inspection, Options, inspect, of_rows, refuse_faults};
-use crate::data::paths::has_ending;
-use crate::data::{BadRow, Reason, read};
-use crate::error::{Error, Result};
-use crate::hub::Kind;
-use crate::image::Processor;
-use crate::model::ModelConfig;
-use crate::task::{self, Source, TaskSpec};
-use crate::text::Chat;
-use crate::{files, report};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::hub::Kind;
+use omr_data::image::Processor;
+use omr_data::rows::files::paths::has_ending;
+use omr_data::rows::inspect::{Inspection, Options, inspect, of_rows, refuse_faults};
+use omr_data::rows::{BadRow, Reason, read};
+use omr_data::task::{self, Source, TaskSpec};
+use omr_data::text::Chat;
+use omr_model::nn::ModelConfig;
 
 /// Arguments of `omr data inspect`.
 #[derive(clap::Args)]

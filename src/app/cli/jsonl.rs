@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::stdout::{Stdout, try_write};
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Maximum number of bytes that are read at once.
 const BLOCK_BYTES: usize = 1 << 18;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::stdout::print;
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// Arguments of `omr man`.
 #[derive(clap::Args)]

@@ -41,7 +41,6 @@ mod score;
 mod serve;
 mod session;
 mod sft;
-pub mod signal;
 mod start;
 mod start_check;
 mod stdout;

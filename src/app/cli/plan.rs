@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use super::Context;
 use super::args::Overrides;
 use super::stdout::print;
-use crate::config::{RlConfig, SftConfig};
-use crate::error::{Error, Result};
-use crate::plan::{self, PlanRequest, Training, model_config};
+use omr_base::config::{RlConfig, SftConfig};
+use omr_base::error::{Error, Result};
+use omr_train::plan::{self, PlanRequest, Training, model_config};
 
 /// Arguments of `omr plan`.
 #[derive(clap::Args)]

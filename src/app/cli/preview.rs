@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use super::Context;
 use super::inspect::{Inspected, model, named};
 use super::stdout::print_marked;
-use crate::data::inspect::{Preview, Previewer};
-use crate::error::{Error, Result};
-use crate::{files, report};
+use crate::report;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_data::rows::inspect::{Preview, Previewer};
 
 /// Arguments of `omr data preview`.
 #[derive(clap::Args)]

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::console::Console;
-use super::signal;
-use crate::observe::{Observer, shown};
+use omr_base::observe::{Observer, shown};
+use omr_base::signal;
 
 /// Minimum interval between two plain lines. One more is printed at the end of each stage.
 const LINE_EVERY: Duration = Duration::from_secs(5);

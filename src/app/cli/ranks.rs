@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
-use crate::identity;
-use crate::ranks::{self, Launcher, Lookup, Place, SECRET_VARIABLE, Secret};
+use omr_base::error::{Error, Result};
+use omr_base::identity;
+use omr_runtime::ranks::{self, Launcher, Lookup, Place, SECRET_VARIABLE, Secret};
 
 /// Environment variable with the id of the process that started this rank because of `--gpus`. If the rank's parent has
 /// another id, that process has ended.

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::args::JobArgs;
 use super::session::Session;
 use super::{Context, start};
-use crate::config::{Config, Dtype, Place, RecipeConfig};
-use crate::error::Result;
 use crate::recipe::Recipe;
+use omr_base::config::{Config, Dtype, Place, RecipeConfig};
+use omr_base::error::Result;
 
 /// Runs the remaining stages of the recipe and prints the report's path to stdout.
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {

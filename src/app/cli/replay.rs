@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use super::args::{Overrides, repository};
 use super::stdout::print;
 use super::{Context, serve};
-use crate::config::ServeConfig;
-use crate::error::{Error, Result};
-use crate::hub::Kind;
-use crate::replay::{self, Steps};
 use crate::serve::{Options, Server};
+use omr_base::config::ServeConfig;
+use omr_base::error::{Error, Result};
+use omr_base::hub::Kind;
+use omr_train::replay::{self, Steps};
 
 /// Arguments of `omr replay`.
 #[derive(clap::Args)]

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::Context;
 use super::stdout::print;
-use crate::error::Result;
-use crate::{files, report};
+use crate::report;
+use omr_base::error::Result;
+use omr_base::files;
 
 /// Arguments of `omr report`.
 #[derive(clap::Args)]

@@ -8,11 +8,12 @@ use super::Context;
 use super::args::RunArgs;
 use super::run_dir::RunDir;
 use super::stdout::print;
-use crate::config::EvalConfig;
-use crate::error::{Error, Result};
-use crate::eval::rescore::{Framework, compare, read, table, verdict_counts};
-use crate::reward::{Scorer, judge};
-use crate::{files, report};
+use crate::report;
+use omr_base::config::EvalConfig;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_data::reward::{Scorer, judge};
+use omr_train::eval::rescore::{Framework, compare, read, table, verdict_counts};
 
 /// Scores the answers of `logs` and writes `referee.jsonl`, `summary.json` and `report.html`. Prints the table of
 /// compared verdicts and the path of the page to stdout.

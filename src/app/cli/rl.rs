@@ -2,11 +2,11 @@
 
 use super::args::JobArgs;
 use super::{Context, training};
-use crate::answers::RunStore;
-use crate::config::RlConfig;
-use crate::error::Result;
-use crate::eval::validation;
-use crate::rl::run::RlJob;
+use omr_base::answers::RunStore;
+use omr_base::config::RlConfig;
+use omr_base::error::Result;
+use omr_train::eval::validation;
+use omr_train::rl::run::RlJob;
 
 /// Runs the job and prints the model's path to stdout.
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::args::RunArgs;
 use super::{Context, start};
-use crate::config::{self, Config};
-use crate::error::{Error, Result};
-use crate::files::{self, Lock};
-use crate::rollout::journal;
+use omr_base::config::{self, Config};
+use omr_base::error::{Error, Result};
+use omr_base::files::{self, Lock};
+use omr_model::rollout::journal;
 
 /// An open run directory. The lock is held until this value is dropped. If the directory then contains only what
 /// [`RunDir::begin`] writes, these files are removed, so that the folder is as it was before.
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
     use crate::cli::global::{DeviceKind, Global, VariantChoice};
     use crate::cli::ranks::RankRole;
-    use crate::config::SftConfig;
+    use omr_base::config::SftConfig;
 
     fn context() -> Context {
         Context::new(

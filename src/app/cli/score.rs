@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::Context;
 use super::args::{Overrides, repository};
-use super::jsonl::Line;
+use super::jsonl::{self, Line};
 use super::stdout::print;
-use super::{Context, jsonl};
-use crate::config::{GenerateConfig, ScoreConfig};
-use crate::error::{Error, Result};
-use crate::hub::Kind;
-use crate::reward::judge::{Ruling, Summary};
-use crate::reward::{Item, Judged, Score};
-use crate::{eval, files};
+use omr_base::config::{GenerateConfig, ScoreConfig};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::hub::Kind;
+use omr_data::reward::judge::{Ruling, Summary};
+use omr_data::reward::{Item, Judged, Score};
+use omr_train::eval;
 
 /// Arguments of `omr score`.
 #[derive(clap::Args)]

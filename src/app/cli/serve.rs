@@ -2,15 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Context;
 use super::args::{ModelArgs, repository};
 use super::stdout::print;
-use super::{Context, signal};
-use crate::config::ServeConfig;
-use crate::error::{Error, Result};
-use crate::hub::Kind;
-use crate::ops::sample::LogprobsMode;
-use crate::secrets;
 use crate::serve::{Options, Server, listen};
+use omr_base::config::ServeConfig;
+use omr_base::error::{Error, Result};
+use omr_base::hub::Kind;
+use omr_base::secrets;
+use omr_base::signal;
+use omr_runtime::ops::sample::LogprobsMode;
 
 /// Arguments of `omr serve`.
 #[derive(clap::Args)]

@@ -9,10 +9,10 @@ use super::Context;
 use super::args::RunArgs;
 use super::run_dir::{RunDir, is_begun};
 use super::stdout::print;
-use crate::config::{self, Config, DistConfig, Dtype, RecipeConfig, RlConfig, SftConfig, deciding};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::ranks::{self, OneRank, Ranks};
+use omr_base::config::{self, Config, DistConfig, Dtype, RecipeConfig, RlConfig, SftConfig, deciding};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_runtime::ranks::{self, OneRank, Ranks};
 
 /// A command with a run directory, executed by one of its ranks.
 pub struct Session<'a> {

@@ -2,10 +2,10 @@
 
 use super::args::JobArgs;
 use super::{Context, training};
-use crate::config::SftConfig;
-use crate::error::Result;
-use crate::eval::validation;
-use crate::train::sft::SftJob;
+use omr_base::config::SftConfig;
+use omr_base::error::Result;
+use omr_train::eval::validation;
+use omr_train::training::sft::SftJob;
 
 /// Runs the job and prints the model's path to stdout.
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {

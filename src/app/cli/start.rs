@@ -6,8 +6,9 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::error::{Error, Result};
-use crate::{machine, secrets};
+use omr_base::error::{Error, Result};
+use omr_base::secrets;
+use omr_runtime::machine;
 
 /// Name of the file in the run directory.
 pub const FILE: &str = "starts.jsonl";

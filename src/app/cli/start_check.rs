@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
-use crate::device::{Device, KernelVariant};
-use crate::error::Result;
-use crate::files;
+use omr_base::error::Result;
+use omr_base::files;
+use omr_runtime::device::{Device, KernelVariant};
 
 /// Returns the path and the content of the record of `dev`, which may not exist yet. The content has the properties that
 /// the result of a check depends on: the kernel variant, the GPU, its driver, the machine code of the kernels, and the

@@ -2,8 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use crate::error::{Error, Result};
-use crate::observe::shown;
+use omr_base::error::{Error, Result};
+use omr_base::observe::shown;
 
 /// Writes a command's result to stdout. It is not an error if the reader has closed the pipe (`omr config | head`).
 pub fn print(text: &str) -> Result<()> {

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use super::args::JobArgs;
 use super::session::Session;
 use super::{Context, dry_run};
-use crate::checkpoint::Store;
-use crate::config::Place;
-use crate::error::Result;
-use crate::model::ModelConfig;
-use crate::plan::{GpuSet, H200, Keys, Rows, Training};
-use crate::ranks::Ranks;
-use crate::train::job::TrainingJob;
-use crate::train::loading::RESUMED;
-use crate::train::reporters;
-use crate::{answers, files, report};
+use crate::report;
+use omr_base::config::Place;
+use omr_base::error::Result;
+use omr_base::{answers, files};
+use omr_model::checkpoint::Store;
+use omr_model::nn::ModelConfig;
+use omr_runtime::ranks::Ranks;
+use omr_train::plan::{GpuSet, H200, Keys, Rows, Training};
+use omr_train::training::job::TrainingJob;
+use omr_train::training::loading::RESUMED;
+use omr_train::training::reporters;
 
 /// Runs the job that `open` makes from the command's config and describes for the user. Prints the model's path to
 /// stdout. A dry run ends after the plan.

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use super::Context;
 use super::stdout::print;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::hub::upload::{Job, Upload};
-use crate::hub::{Kind, Repo, Settings};
-use crate::identity::{Manifest, Part};
-use crate::observe::bytes;
 use crate::report::model_card;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::hub::upload::{Job, Upload};
+use omr_base::hub::{Kind, Repo, Settings};
+use omr_base::identity::{Manifest, Part};
+use omr_base::observe::bytes;
 
 /// Files of a run that are uploaded beside its model, in the folder `training`.
 const OF_RUN: [&str; 4] = ["config.yaml", "metrics.jsonl", "report.html", "summary.json"];

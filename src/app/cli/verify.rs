@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::stdout::print;
 use super::{Context, jsonl};
-use crate::config::choose;
-use crate::error::{Error, Result};
-use crate::reward::text;
+use omr_base::config::choose;
+use omr_base::error::{Error, Result};
+use omr_data::reward::text;
 
 /// Arguments of `omr verify`.
 #[derive(clap::Args)]

@@ -10,11 +10,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::Context;
 use super::stdout::print;
-use super::{Context, signal};
-use crate::error::Result;
 use crate::report::Watched;
 use crate::serve::{is_of_loopback, listen, serve_beside};
+use omr_base::error::Result;
+use omr_base::signal;
 
 /// Address on which the page is served. Other machines cannot reach it.
 const HOST: &str = "127.0.0.1";

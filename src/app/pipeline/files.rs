@@ -4,12 +4,12 @@ use std::io::Write;
 
 use serde_json::json;
 
-use crate::config::{RowForm, StageConfig};
-use crate::data::{BadRow, Rejected, RejectedRows, Row};
-use crate::error::{Error, Result};
-use crate::files::Staged;
 use crate::pipeline::stage::Work;
 use crate::pipeline::summary::Summary;
+use omr_base::config::{RowForm, StageConfig};
+use omr_base::error::{Error, Result};
+use omr_base::files::Staged;
+use omr_data::rows::{BadRow, Rejected, RejectedRows, Row};
 
 /// Rejected rows and answers: counts them and lists them in `rejected.jsonl`.
 pub struct Rejections<'a> {

@@ -2,17 +2,17 @@
 
 use rayon::prelude::*;
 
-use crate::config::{FilterConfig, ImageConfig, Place, RowForm, StageKeys};
-use crate::data::encoder::{Encoder, EncodingPurpose, Measured};
-use crate::data::{Row, RowResult, text_of};
-use crate::error::{Error, Result};
-use crate::machine::Machine;
-use crate::model::ModelConfig;
 use crate::pipeline::files::{Rejection, unanswered};
 use crate::pipeline::nll::Scorer;
 use crate::pipeline::pass::{Fate, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
+use omr_base::config::{FilterConfig, ImageConfig, Place, RowForm, StageKeys};
+use omr_base::error::{Error, Result};
+use omr_data::rows::samples::encoder::{Encoder, EncodingPurpose, Measured};
+use omr_data::rows::{Row, RowResult, text_of};
+use omr_model::nn::ModelConfig;
+use omr_runtime::machine::Machine;
 
 /// Field of `extra_info` that [`FilterConfig::min_pass_rate`] reads and `passrate` writes.
 pub const PASS_RATE: &str = "pass_rate";

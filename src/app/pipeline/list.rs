@@ -2,17 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{
-    self, DataConfig, DatasetConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig,
-    StepConfig, VerifyConfig,
-};
-use crate::data::read;
-use crate::error::{Error, Result};
-use crate::files::{self, Lock};
-use crate::machine::Machine;
 use crate::pipeline::run::run_after;
 use crate::pipeline::stage::check_weights;
 use crate::pipeline::{Stage, Summary};
+use omr_base::config::{
+    self, DataConfig, DatasetConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig,
+    StepConfig, VerifyConfig,
+};
+use omr_base::error::{Error, Result};
+use omr_base::files::{self, Lock};
+use omr_data::rows::read;
+use omr_runtime::machine::Machine;
 
 /// Prefix of the path of a data set that an earlier stage writes.
 const OF_STAGE: &str = "stage:";

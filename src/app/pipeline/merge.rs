@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use crate::answers::{self, Store};
-use crate::config::DatasetConfig;
-use crate::data::paths::base;
-use crate::data::read;
-use crate::error::{Error, Result};
-use crate::files;
 use crate::pipeline::files::Lines;
 use crate::pipeline::stage::{Shard, Work, piece};
 use crate::pipeline::summary::Summary;
+use omr_base::answers::{self, Store};
+use omr_base::config::DatasetConfig;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_data::rows::files::paths::base;
+use omr_data::rows::read;
 
 /// Returns the number of shards of the stage in `dir`, or `None` if it was not sharded. Returns an error that lists the
 /// missing shards if there are any.

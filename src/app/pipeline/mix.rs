@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use crate::config::{Images, MixConfig};
-use crate::data::read::{RowPosition, epoch};
-use crate::error::Result;
-use crate::machine::Machine;
-use crate::philox::{self, Purpose};
 use crate::pipeline::files::{Rejection, Rejections, unfit};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
+use omr_base::config::{Images, MixConfig};
+use omr_base::error::Result;
+use omr_base::philox::{self, Purpose};
+use omr_data::rows::read::{RowPosition, epoch};
+use omr_runtime::machine::Machine;
 
 /// Number of rows between two checks for a stop by the user.
 const LOOK: usize = 256;

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::config::Dtype;
-use crate::data::encoder::Measured;
-use crate::data::read::RowPosition;
-use crate::data::{Encoder, Index, Made, Row, RowResult, Sample, Shape};
-use crate::device::{Device, Plan};
-use crate::error::Result;
-use crate::llm::fits;
-use crate::model::{Model, ModelConfig};
 use crate::pipeline::stage::{Input, Work};
-use crate::tensor::DType;
-use crate::train::val_loss::HeldOut;
+use omr_base::config::Dtype;
+use omr_base::error::Result;
+use omr_data::rows::read::RowPosition;
+use omr_data::rows::samples::encoder::Measured;
+use omr_data::rows::{Encoder, Index, Made, Row, RowResult, Sample, Shape};
+use omr_model::llm::fits;
+use omr_model::nn::{Model, ModelConfig};
+use omr_runtime::device::{Device, Plan};
+use omr_runtime::tensor::DType;
+use omr_train::training::val_loss::HeldOut;
 
 /// Number of rows whose sizes are measured together.
 const CHUNK: usize = 128;

@@ -3,16 +3,16 @@
 
 use rayon::prelude::*;
 
-use crate::config::{Images, StageConfig};
-use crate::data::chunks::Chunk;
-use crate::data::{BadRow, Row, Writer};
-use crate::error::Result;
-use crate::files;
 use crate::pipeline::files::{Lines, Rejection, Rejections, unfit};
 use crate::pipeline::stage::{Input, Work};
 use crate::pipeline::summary::Summary;
-use crate::reward::Judged;
-use crate::reward::judge::Ruling;
+use omr_base::config::{Images, StageConfig};
+use omr_base::error::Result;
+use omr_base::files;
+use omr_data::reward::Judged;
+use omr_data::reward::judge::Ruling;
+use omr_data::rows::chunks::Chunk;
+use omr_data::rows::{BadRow, Row, Writer};
 
 /// Maximum number of rows that are decided together.
 const CHUNK_ROWS: usize = 1024;

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::config::InputKind;
-use crate::data::{Signature, paths};
-use crate::error::Result;
-use crate::files::json;
-use crate::identity::{self, Difference};
 use crate::pipeline::stage::{Shard, Stage, piece};
+use omr_base::config::InputKind;
+use omr_base::error::Result;
+use omr_base::files::json;
+use omr_base::identity::{self, Difference};
+use omr_data::rows::Signature;
+use omr_data::rows::files::paths;
 
 /// File name of the record, without its extension.
 pub const RECORD: &str = "inputs";

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
-use crate::files::{self, json};
-use crate::identity::{self, Manifest};
-use crate::machine::Machine;
 use crate::pipeline::stage::piece;
 use crate::pipeline::{Shard, Stage, Summary, Work, merge, record};
+use omr_base::error::{Error, Result};
+use omr_base::files::{self, json};
+use omr_base::identity::{self, Manifest};
+use omr_runtime::machine::Machine;
 
 /// Part of the error messages about changed inputs: the time at which the inputs were recorded.
 const WHEN: &str = "when the stage read it";

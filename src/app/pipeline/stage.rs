@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::answers::{self, RunStore, Store};
-use crate::config::{DatasetConfig, JudgeConfig, Mode, ScorerConfig, StageConfig, StageKeys};
-use crate::data::chunks::{Chunk, Chunks};
-use crate::data::read::{self, RowFile, RowPosition};
-use crate::data::{ReadCounts, Row, RowResult, Writer};
-use crate::error::{Error, Result};
-use crate::machine::Machine;
 use crate::pipeline::summary::Summary;
-use crate::reward::Scorer;
+use omr_base::answers::{self, RunStore, Store};
+use omr_base::config::{DatasetConfig, JudgeConfig, Mode, ScorerConfig, StageConfig, StageKeys};
+use omr_base::error::{Error, Result};
+use omr_data::reward::Scorer;
+use omr_data::rows::chunks::{Chunk, Chunks};
+use omr_data::rows::read::{self, RowFile, RowPosition};
+use omr_data::rows::{ReadCounts, Row, RowResult, Writer};
+use omr_runtime::machine::Machine;
 
 /// A kind of stage, implemented by its settings.
 pub trait Stage: StageKeys {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
-use crate::reward::judge;
+use omr_base::error::{Error, Result};
+use omr_data::reward::judge;
 
 /// Counts of a stage. `in` times the outcomes per row (`num_rollouts` in distillation, otherwise 1) equals kept +
 /// rejected + unjudged.

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::config::VerifyConfig;
-use crate::data::text_of;
-use crate::error::Result;
-use crate::machine::Machine;
 use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
-use crate::reward::{Item, Judged, judge};
+use omr_base::config::VerifyConfig;
+use omr_base::error::Result;
+use omr_data::reward::{Item, Judged, judge};
+use omr_data::rows::text_of;
+use omr_runtime::machine::Machine;
 
 impl Stage for VerifyConfig {
     fn job<'a>(&'a self, _: &'a Machine<'a>) -> Result<Box<dyn StageJob + 'a>> {

@@ -1,11 +1,11 @@
 //! Messages and checks before a recipe begins.
 
 use super::job::Recipe;
-use crate::config::{JudgeConfig, ScorerConfig};
-use crate::device::Kind;
-use crate::error::Result;
-use crate::reward::process::Pool;
-use crate::train::reporters;
+use omr_base::config::{JudgeConfig, ScorerConfig};
+use omr_base::error::Result;
+use omr_data::reward::process::Pool;
+use omr_runtime::device::Kind;
+use omr_train::training::reporters;
 
 impl Recipe<'_> {
     /// Describes the planned stages to the user.

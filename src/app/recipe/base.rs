@@ -1,10 +1,10 @@
 //! Creates the model that a recipe starts from.
 
 use super::job::Recipe;
-use super::new_model::NewModel;
-use crate::error::Result;
-use crate::files;
-use crate::identity::{CurrentInputs, Manifest, Weights};
+use omr_base::error::Result;
+use omr_base::files;
+use omr_base::identity::{CurrentInputs, Manifest, Weights};
+use omr_model::llm::new_model::NewModel;
 
 impl Recipe<'_> {
     /// Creates the base model: a copy of the configured one, or a new tokenizer and configuration with random weights.

@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::job::Recipe;
-use crate::config::DatasetConfig;
-use crate::data::form::IMAGE_MARKER;
-use crate::data::{Row, read};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::image::{Limits, decode, png};
-use crate::text::Part;
+use omr_base::config::DatasetConfig;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_data::image::{Limits, decode, png};
+use omr_data::rows::forms::form::IMAGE_MARKER;
+use omr_data::rows::{Row, read};
+use omr_data::text::Part;
 
 /// Maximum number of images in `DIR/examples`.
 const EXAMPLES: usize = 4;
@@ -94,8 +94,8 @@ fn example(row: Row) -> Option<Example> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::ImageSource;
-    use crate::text::Message;
+    use omr_data::rows::ImageSource;
+    use omr_data::text::Message;
 
     #[test]
     fn a_held_out_image_that_cannot_be_read_is_no_example_and_no_error() {
@@ -111,7 +111,7 @@ mod tests {
         let missing = ImageSource::File { url: "0.jpg".to_owned(), file: "missing/0.jpg".into() };
         let broken = ImageSource::Bytes { bytes: (*b"no image").into(), path: None };
         assert!(example(row(missing)).is_none() && example(row(broken)).is_none());
-        let rgb = crate::image::Rgb { width: 2, height: 1, data: vec![9; 6] };
+        let rgb = omr_data::image::Rgb { width: 2, height: 1, data: vec![9; 6] };
         let readable = ImageSource::Bytes { bytes: png(&rgb).unwrap().into(), path: None };
         let found = example(row(readable)).unwrap();
         assert_eq!((found.question.as_str(), found.png), ("<image>How many?", png(&rgb).unwrap()));

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::answers::RunStore;
-use crate::config::{EvalConfig, RecipeConfig};
-use crate::error::{Error, Result};
-use crate::machine::Machine;
-use crate::model::ModelConfig;
-use crate::task::{self, Source, TaskSpec};
+use omr_base::answers::RunStore;
+use omr_base::config::{EvalConfig, RecipeConfig};
+use omr_base::error::{Error, Result};
+use omr_data::task::{self, Source, TaskSpec};
+use omr_model::nn::ModelConfig;
+use omr_runtime::machine::Machine;
 
 /// Folder of a model's results on `eval.tasks`, in `eval/STAGE`.
 pub const COLUMNS: &str = "tasks";

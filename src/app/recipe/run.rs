@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::job::{MEASURED, Recipe};
-use crate::error::Result;
-use crate::files::{self, Lock};
-use crate::ranks::{self, Ranks};
 use crate::report;
+use omr_base::error::Result;
+use omr_base::files::{self, Lock};
+use omr_runtime::ranks::{self, Ranks};
 
 impl Recipe<'_> {
     /// Runs the remaining stages one after another and writes `summary.json` and `report.html`. All `ranks` take part

@@ -8,25 +8,26 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::job::{COLUMNS, Recipe};
-use crate::answers::{self, RunStore};
-use crate::config::{
+use crate::pipeline::{self, Summary};
+use omr_base::answers::{self, RunStore};
+use omr_base::config::{
     Config, DatasetConfig, InputKind, JudgeConfig, LrSchedulerType, Mode, OptimConfig, Rewards, RlConfig, ScorerConfig,
     SftConfig, headed,
 };
-use crate::data::{Form, Row, paths, read, write};
-use crate::error::{Error, Result};
-use crate::eval::local::{self, Local};
-use crate::eval::measured::{self, Answers};
-use crate::eval::validation;
-use crate::files;
-use crate::identity::{CurrentInputs, Inputs, Manifest, Weights};
-use crate::pipeline::{self, Summary};
-use crate::ranks::{self, OneRank, Ranks};
-use crate::reward::Scorer;
-use crate::rl::run as rl;
-use crate::task::{self, Source, TaskRows, TaskSpec};
-use crate::train::job::{TrainingJob, finished_steps};
-use crate::train::sft;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::identity::{CurrentInputs, Inputs, Manifest, Weights};
+use omr_data::reward::Scorer;
+use omr_data::rows::files::paths;
+use omr_data::rows::{Form, Row, read, write};
+use omr_data::task::{self, Source, TaskRows, TaskSpec};
+use omr_runtime::ranks::{self, OneRank, Ranks};
+use omr_train::eval::local::{self, Local};
+use omr_train::eval::measured::{self, Answers};
+use omr_train::eval::validation;
+use omr_train::rl::run as rl;
+use omr_train::training::job::{TrainingJob, finished_steps};
+use omr_train::training::sft;
 
 /// Name of the collective in which rank 0 reports whether a stage is finished.
 const FINISHED: &str = "whether a stage is finished";

@@ -5,11 +5,12 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::job::{COLUMNS, MEASURED, Recipe};
-use crate::error::{Error, Result};
-use crate::eval::samples::{self, Sample};
-use crate::eval::{stats, summary};
-use crate::train::metrics;
-use crate::{files, report};
+use crate::report;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_train::eval::samples::{self, Sample};
+use omr_train::eval::{stats, summary};
+use omr_train::training::metrics;
 
 impl Recipe<'_> {
     /// Writes `summary.json` with the results of all stages. `elapsed` is the time in seconds since this process began

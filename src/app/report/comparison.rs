@@ -6,9 +6,9 @@ use std::path::Path;
 
 use super::run::{self, STAGES};
 use super::{Curve, RecipeReport, Series, Stage, Table, html, report};
-use crate::error::Result;
-use crate::eval::stats::Estimate;
-use crate::train::metrics;
+use omr_base::error::Result;
+use omr_train::eval::stats::Estimate;
+use omr_train::training::metrics;
 
 /// Returns a page about `dirs`. It has a column per run with its results and the settings that differ, and each chart
 /// has a line per run.

@@ -8,8 +8,8 @@ use regex::Regex;
 use serde::Serialize;
 
 use super::{RecipeReport, browser};
-use crate::error::Result;
-use crate::report::frame::{self, Scripts};
+use omr_base::error::Result;
+use omr_base::frame::{self, Scripts};
 
 /// The templates of this module.
 const TEMPLATES: [(&str, &str); 9] = [

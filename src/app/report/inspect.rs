@@ -5,10 +5,10 @@ use minijinja::{Value, context};
 
 use super::browser::{self, Answer, Browser};
 use super::html::{grouped, render};
-use crate::data::Reason;
-use crate::data::inspect::{DrawnRow, Inspection, Spread, kind};
-use crate::error::Result;
-use crate::text::{Message, Part};
+use omr_base::error::Result;
+use omr_data::rows::Reason;
+use omr_data::rows::inspect::{DrawnRow, Inspection, Spread, kind};
+use omr_data::text::{Message, Part};
 
 /// Returns the page. It needs no network and no other file. `place` names the inspected data, and `seed` is the seed of
 /// the drawn rows.
@@ -98,7 +98,7 @@ fn shown(set: &str, DrawnRow { row, images }: &DrawnRow) -> browser::Row {
         question: asked.join("\n\n"),
         images,
         gold: row.ground_truth.clone(),
-        answers: answered.iter().map(|message| Answer::of("answer", &crate::data::text_of(message))).collect(),
+        answers: answered.iter().map(|message| Answer::of("answer", &omr_data::rows::text_of(message))).collect(),
         facets,
         facts: Vec::new(),
     }

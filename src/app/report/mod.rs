@@ -9,7 +9,7 @@
 pub mod browser;
 mod comparison;
 mod evaluation;
-pub mod frame;
+
 mod html;
 pub mod inspect;
 pub mod model_card;
@@ -25,7 +25,7 @@ mod watch;
 
 use serde::{Deserialize, Serialize};
 
-use crate::eval::stats::Estimate;
+use omr_train::eval::stats::Estimate;
 
 pub use comparison::comparison;
 pub use evaluation::{is_evaluation, keep as keep_images, page as evaluation};

@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use super::read::summary;
 use super::run::{self, config_of};
-use crate::config::{RecipeConfig, RlConfig, SftConfig};
-use crate::error::Result;
-use crate::files;
-use crate::hub::local;
-use crate::report::frame::{self, Scripts};
-use crate::train::metrics::{self, Metrics};
+use omr_base::config::{RecipeConfig, RlConfig, SftConfig};
+use omr_base::error::Result;
+use omr_base::files;
+use omr_base::frame::{self, Scripts};
+use omr_base::hub::local;
+use omr_train::training::metrics::{self, Metrics};
 
 /// Facts of a run that the model card does not contain: places on the machine, and what it shows elsewhere.
 const LEFT_OUT: [&str; 6] = ["Host", "Directory", "Model", "Data", "Memory", "Last step"];

@@ -3,8 +3,8 @@
 use minijinja::{Value, context};
 
 use super::html::{grouped, render};
-use crate::data::inspect::Preview;
-use crate::error::Result;
+use omr_base::error::Result;
+use omr_data::rows::inspect::Preview;
 
 /// Returns the page. It needs no network and no other file. `place` names the data.
 pub fn page(place: &str, rows: &[Preview]) -> Result<String> {

@@ -8,15 +8,16 @@ use serde_json::{Map, Value};
 
 use super::browser::{self, Browser, Row};
 use super::html::separated;
-use super::run::{STAGES, config_of, facts_of_recipe as facts, time};
-use super::{Contrast, Curve, RecipeReport, Series, Stage, Table, evaluation, rollouts, run, step};
-use crate::config::RecipeConfig;
-use crate::error::{Error, Result};
-use crate::eval::samples::{self, Sample, observations};
-use crate::eval::stats::{self, Estimate};
-use crate::eval::summary::format_share;
-use crate::train::metrics;
-use crate::{data, files};
+use super::run::{self, STAGES, config_of, facts_of_recipe as facts, time};
+use super::{Contrast, Curve, RecipeReport, Series, Stage, Table, evaluation, rollouts, step};
+use omr_base::config::RecipeConfig;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_data::rows;
+use omr_train::eval::samples::{self, Sample, observations};
+use omr_train::eval::stats::{self, Estimate};
+use omr_train::eval::summary::format_share;
+use omr_train::training::metrics;
 
 /// Table of the charts with one line each: folder of the stage, title, possible names of the metric, `log` for a
 /// logarithmic axis, `folded` if the page of a recipe shows the chart only on request, caption. A chart is left out if
@@ -346,7 +347,7 @@ fn images(path: &Path) -> Result<HashMap<String, String>> {
     if !path.exists() {
         return Ok(out);
     }
-    for row in data::read(&data::read::entry(path))? {
+    for row in rows::read(&rows::read::entry(path))? {
         if let Some(image) = row.images.first() {
             out.extend(browser::unchanged(&image.bytes(&row.place)?, usize::MAX).map(|image| (row.id, image)));
         }

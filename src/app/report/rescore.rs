@@ -6,8 +6,8 @@ use minijinja::context;
 use super::Table;
 use super::browser::{self, Answer, Browser, Row, Verdict};
 use super::html::render;
-use crate::error::Result;
-use crate::eval::rescore::{Compared, HEADS, VerdictCounts, cells};
+use omr_base::error::Result;
+use omr_train::eval::rescore::{Compared, HEADS, VerdictCounts, cells};
 
 /// Returns the page of the comparison. `rules` describes the rules that were used.
 pub fn page(verdict_counts: &[VerdictCounts], compared: &[Compared], rules: &str) -> Result<String> {

@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use super::browser::{Answer, Browser, Row, Verdict, thumbnail};
-use crate::config::RlConfig;
-use crate::error::Result;
-use crate::rollout::file::{self, RolloutRow};
-use crate::text::Tokenizer;
-use crate::{files, reward};
+use omr_base::config::RlConfig;
+use omr_base::error::Result;
+use omr_base::files;
+use omr_data::reward;
+use omr_data::text::Tokenizer;
+use omr_model::rollout::file::{self, RolloutRow};
 
 /// Maximum number of steps on the page.
 const STEPS: usize = 8;

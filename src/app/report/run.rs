@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 
 use super::html::separated;
 
-use crate::config::{self, Config, RecipeConfig, RlConfig, SftConfig};
-use crate::files;
-use crate::reward::judge;
-use crate::train::metrics::{self, Metrics};
+use omr_base::config::{self, Config, RecipeConfig, RlConfig, SftConfig};
+use omr_base::files;
+use omr_data::reward::judge;
+use omr_train::training::metrics::{self, Metrics};
 
 /// Models that a recipe evaluates, in the order in which they are shown, with a short description of each.
 pub const STAGES: [(&str, &str); 4] = [
@@ -140,7 +140,7 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Fac
         add("Tokens", format!("{tokens} computed in training, {speed} per second"));
     }
     if let Some(bytes) = summary.get("peak_memory").and_then(|peak| peak.get("total")?.as_u64()) {
-        add("Memory", crate::observe::bytes(bytes));
+        add("Memory", omr_base::observe::bytes(bytes));
     }
     validation(steps).into_iter().chain(rewards(steps)).for_each(|(name, value)| add(&name, value));
     if let Some(c) = &rl {

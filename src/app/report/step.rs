@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::Table;
-use crate::train::metrics::Metrics;
-use crate::train::timeline::{Activity, SPANS};
+use omr_train::training::metrics::Metrics;
+use omr_train::training::timeline::{Activity, SPANS};
 
 /// Horizontal ends of the time axis in the image.
 const ACROSS: [f64; 2] = [112.0, 700.0];
@@ -153,7 +153,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::train::metrics::object;
+    use omr_train::training::metrics::object;
 
     #[test]
     fn the_median_step_is_drawn_and_its_gaps_are_counted() {

@@ -5,10 +5,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::*;
-use crate::config;
-use crate::eval::samples::{Answer, Sample};
-use crate::eval::stats;
-use crate::rollout::file::{self, RolloutRow};
+use omr_base::config;
+use omr_model::rollout::file::{self, RolloutRow};
+use omr_train::eval::samples::{Answer, Sample};
+use omr_train::eval::stats;
 
 /// A PNG of one black pixel.
 const PIXEL: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==";

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::html::page_of;
 use super::read::live;
 use super::{comparison, evaluation, is_evaluation};
-use crate::error::Result;
+use omr_base::error::Result;
 
 /// Files and folders of a run, and of the stages of a recipe, whose changes change the page.
 const PARTS: [&str; 6] = ["config.yaml", "starts.jsonl", "metrics.jsonl", "summary.json", "rollouts", "samples.jsonl"];

@@ -13,7 +13,7 @@ use super::errors::{Api, ApiError};
 use super::record::{Line, RecordedChoice};
 use super::requests::Prepared;
 use super::text::{Detokenizer, ReasoningParser};
-use crate::engine::{EngineCoreOutput, EngineCoreRequest, Finish, PromptLogprob, RequestParams, SampledToken};
+use omr_model::engine::{EngineCoreOutput, EngineCoreRequest, Finish, PromptLogprob, RequestParams, SampledToken};
 
 /// A piece of one choice.
 #[derive(Default)]

@@ -13,11 +13,11 @@ use super::fields::Fields;
 use super::media::MediaRules;
 use super::metrics::Metrics;
 use super::record::Recorder;
-use crate::config::ServeConfig;
-use crate::image::Processor;
-use crate::model::ModelConfig;
-use crate::ops::sample::LogprobsMode;
-use crate::text::Chat;
+use omr_base::config::ServeConfig;
+use omr_data::image::Processor;
+use omr_data::text::Chat;
+use omr_model::nn::ModelConfig;
+use omr_runtime::ops::sample::LogprobsMode;
 
 /// Settings of a server.
 #[derive(Clone, Debug, Default)]

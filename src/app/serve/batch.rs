@@ -17,15 +17,15 @@ use super::fields::Fields;
 use super::requests::{Prepared, question};
 use super::server::UnloadedServer;
 use super::sizes::Needs;
-use crate::config::{GenerateConfig, deciding};
-use crate::data::folder::Folder;
-use crate::data::json::jsonl;
-use crate::error::{Error, Result};
-use crate::identity;
-use crate::image::JPEG_DECODER;
-use crate::llm::{Journal, Line, Reader};
-use crate::machine::Machine;
-use crate::observe::Observer;
+use omr_base::config::{GenerateConfig, deciding};
+use omr_base::error::{Error, Result};
+use omr_base::identity;
+use omr_base::observe::Observer;
+use omr_data::image::JPEG_DECODER;
+use omr_data::rows::files::folder::Folder;
+use omr_data::rows::readers::json::jsonl;
+use omr_model::llm::{Journal, Line, Reader};
+use omr_runtime::machine::Machine;
 
 /// Number of choices that are prepared while the engine is full.
 const AHEAD: usize = 16;
@@ -83,7 +83,7 @@ impl Batch {
             return Err(Error::input(questions, "no questions", "one line per question"));
         }
         let hash = identity::hash(questions)?;
-        let folder = crate::files::parent(questions);
+        let folder = omr_base::files::parent(questions);
         let (mut draft, reader) = self.draft(Some(folder.to_owned()), machine)?;
         let inputs = [
             ("content of --jsonl", hash[..32].to_owned()),

@@ -14,10 +14,10 @@ use super::fields::Fields;
 use super::format;
 use super::requests::{Prepared, Route, prepare, question};
 use super::sampling::NAMES;
-use crate::data::folder::Folder;
-use crate::data::json::Layout;
-use crate::error::{Error, Result};
-use crate::llm::{Line, Reader};
+use omr_base::error::{Error, Result};
+use omr_data::rows::files::folder::Folder;
+use omr_data::rows::readers::json::Layout;
+use omr_model::llm::{Line, Reader};
 
 /// The common parts of the lines of a file.
 pub struct Lines {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::errors::{Api, ApiError};
-use crate::bounds;
+use omr_base::bounds;
 
 /// Maximum bytes of a request, as in the facts of OpenAI's API for images.
 pub const LARGEST: usize = 32 << 20;

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::errors::{Api, ApiError};
-use crate::engine::{EngineCoreOutput, EngineCoreRequest};
-use crate::error::Error;
+use omr_base::error::Error;
+use omr_model::engine::{EngineCoreOutput, EngineCoreRequest};
 
 /// Seconds after which a client may try again when the queue is full.
 const RETRY_AFTER: u32 = 2;

@@ -12,13 +12,13 @@ use tokio::sync::oneshot;
 use super::app::App;
 use super::engine_client::{Addition, Command, Control, Event, PauseMode, Ticket};
 use super::errors::{Api, ApiError};
-use crate::device::Device;
-use crate::engine::{Engine, RequestId};
-use crate::error::{Error, Result};
-use crate::identity;
-use crate::model::weights::WeightFiles;
-use crate::model::{Model, ModelConfig};
-use crate::observe::{Observer, Silent};
+use omr_base::error::{Error, Result};
+use omr_base::identity;
+use omr_base::observe::{Observer, Silent};
+use omr_model::engine::{Engine, RequestId};
+use omr_model::nn::weights::WeightFiles;
+use omr_model::nn::{Model, ModelConfig};
+use omr_runtime::device::Device;
 
 /// Interval of checks for a stop request while there is no work.
 const LOOK: Duration = Duration::from_millis(20);

@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::error::Error;
+use omr_base::error::Error;
 
 /// `Result` of a request.
 pub type Api<T> = std::result::Result<T, ApiError>;

@@ -12,9 +12,9 @@ use super::answer::{Answer, Delta};
 use super::app::App;
 use super::errors::Api;
 use super::requests::{Prepared, Route, placeholders_of};
-use crate::engine::{PromptLogprob, SampledToken};
-use crate::ops::sample::TopLogprob;
-use crate::text::Tokenizer;
+use omr_data::text::Tokenizer;
+use omr_model::engine::{PromptLogprob, SampledToken};
+use omr_runtime::ops::sample::TopLogprob;
 
 /// Text before the choices of an answer, and before the log-probs of a choice.
 const CHOICES: &str = "\"choices\":[";

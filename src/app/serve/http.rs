@@ -13,8 +13,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::patient::Patient;
-use crate::client::web::is_localhost;
-use crate::error::{Error, Result};
+use omr_base::client::web::is_localhost;
+use omr_base::error::{Error, Result};
 
 /// Time in which a client must send the headers of a request.
 const HEADERS: Duration = Duration::from_secs(15);

@@ -14,10 +14,10 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::Url;
 
 use super::errors::{Api, ApiError};
-use crate::client::web;
-use crate::data::folder::decode_data_url;
-use crate::error::Error;
-use crate::image::{self, ImageInput, Limits, Processor};
+use omr_base::client::web;
+use omr_base::error::Error;
+use omr_data::image::{self, ImageInput, Limits, Processor};
+use omr_data::rows::files::folder::decode_data_url;
 
 /// Maximum number of images of a request.
 pub const MAX_PICTURES: usize = 64;
@@ -36,7 +36,7 @@ pub struct MediaRules {
 
 impl MediaRules {
     /// Allows http and https URLs of `domains`, and `file://` URLs below `folder`.
-    pub fn new(domains: &[String], folder: Option<PathBuf>) -> crate::error::Result<MediaRules> {
+    pub fn new(domains: &[String], folder: Option<PathBuf>) -> omr_base::error::Result<MediaRules> {
         let real = |path: PathBuf| path.canonicalize().map_err(Error::io(&path));
         let domains = domains.iter().map(|domain| domain.trim().to_ascii_lowercase());
         Ok(MediaRules { domains: domains.collect(), folder: folder.map(real).transpose()? })

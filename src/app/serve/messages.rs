@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use super::errors::{Api, ApiError};
 use super::fields::{Fields, short};
 use super::text::with_reasoning;
-use crate::config::ChatTemplateKwargs;
-use crate::text::{Chat, Message, Part, Special};
+use omr_base::config::ChatTemplateKwargs;
+use omr_data::text::{Chat, Message, Part, Special};
 
 /// Field with the variables of the chat template. Templates themselves always come from the model directory.
 const KWARGS: &str = "chat_template_kwargs";

@@ -10,8 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::engine::Engine;
-use crate::engine::scheduler::SchedulerStats;
+use omr_model::engine::Engine;
+use omr_model::engine::scheduler::SchedulerStats;
 
 /// Upper bounds of the histograms in seconds, as in vLLM.
 const SECONDS: [f64; 20] = [

@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
-use crate::ops::sample::LogprobsMode;
+use omr_base::error::{Error, Result};
+use omr_runtime::ops::sample::LogprobsMode;
 
 /// A line of the record.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

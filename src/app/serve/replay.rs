@@ -10,8 +10,8 @@ use super::app::App;
 use super::errors::ApiError;
 use super::record::{Line, RecordedChoice};
 use super::requests::{Route, prepare};
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// Number of requests that a replay answers at the same time.
 const TOGETHER: usize = 16;

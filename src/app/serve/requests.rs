@@ -13,11 +13,11 @@ use super::messages::{Conversation, image_urls};
 use super::sampling::{self, MAX_LOGPROBS, NAMES, Sampling};
 use super::text::is_reasoning_open;
 use super::{body, media};
-use crate::choice::choice;
-use crate::engine::sequence::ImageSpan;
-use crate::engine::{Prompt, RequestParams};
-use crate::image::{Grid, ImageInput};
-use crate::text::Special;
+use omr_base::choice::choice;
+use omr_data::image::{Grid, ImageInput};
+use omr_data::text::Special;
+use omr_model::engine::sequence::ImageSpan;
+use omr_model::engine::{Prompt, RequestParams};
 
 choice! {
     /// A route that generates tokens. Its name is its path.
@@ -118,7 +118,7 @@ pub async fn prepare(app: &Arc<App>, route: Route, mut body: Value) -> Api<Prepa
     inline_images(app, &mut body).await?;
     let app = app.clone();
     let parsed = tokio::task::spawn_blocking(move || parse(&app, route, body));
-    parsed.await.map_err(|_| ApiError::internal(&crate::error::Error::Failed("a parser panicked".to_owned())))?
+    parsed.await.map_err(|_| ApiError::internal(&omr_base::error::Error::Failed("a parser panicked".to_owned())))?
 }
 
 fn parse(app: &App, route: Route, body: Value) -> Api<Prepared> {
@@ -382,7 +382,7 @@ fn seeded(mut body: Value, route: Route, seed: u64) -> Value {
 /// Draws the id of a request.
 pub fn random_id() -> Api<String> {
     let mut bytes = [0; 16];
-    let failed = |e| crate::error::Error::Failed(format!("the system has no random numbers: {e}"));
+    let failed = |e| omr_base::error::Error::Failed(format!("the system has no random numbers: {e}"));
     getrandom::fill(&mut bytes).map_err(|e| ApiError::internal(&failed(e)))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

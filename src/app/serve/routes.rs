@@ -18,7 +18,7 @@ use super::fields::Fields;
 use super::http::is_of_loopback;
 use super::requests::{self, Route};
 use super::{body, format, page, stream};
-use crate::text::Special;
+use omr_data::text::Special;
 
 /// Routes without a key: whether the server is ready, and the page, which asks for the key itself.
 const OPEN: [&str; 3] = ["/health", "/", "/config.json"];
@@ -130,7 +130,7 @@ async fn render(State(app): State<Arc<App>>, request: Request) -> Api<Json<Value
     let mut body = body::json(request).await?;
     requests::inline_images(&app, &mut body).await?;
     let rendered = tokio::task::spawn_blocking(move || requests::rendered(&app, body).map(Json));
-    rendered.await.map_err(|_| ApiError::internal(&crate::error::Error::Failed("a handler panicked".to_owned())))?
+    rendered.await.map_err(|_| ApiError::internal(&omr_base::error::Error::Failed("a handler panicked".to_owned())))?
 }
 
 /// Reads a request and answers it with `act`, which may take long.
@@ -145,7 +145,7 @@ async fn answered(
         let answer = act(&app, &mut fields)?;
         fields.end().map(|()| Json(answer))
     });
-    answer.await.map_err(|_| ApiError::internal(&crate::error::Error::Failed("a handler panicked".to_owned())))?
+    answer.await.map_err(|_| ApiError::internal(&omr_base::error::Error::Failed("a handler panicked".to_owned())))?
 }
 
 async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Api<Json<Value>> {

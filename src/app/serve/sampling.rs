@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use super::app::App;
 use super::errors::{Api, ApiError};
 use super::fields::Fields;
-use crate::engine::{Noise, RequestParams};
-use crate::error::Error;
-use crate::ops::sample::SamplingParams;
+use omr_base::error::Error;
+use omr_model::engine::{Noise, RequestParams};
+use omr_runtime::ops::sample::SamplingParams;
 
 /// Maximum number of choices of a prompt.
 pub const MAX_CHOICES: u64 = 64;
 /// Maximum number of top log-probs of a token, as in OpenAI's API.
-pub const MAX_LOGPROBS: u64 = crate::engine::MAX_LOGPROBS as u64;
+pub const MAX_LOGPROBS: u64 = omr_model::engine::MAX_LOGPROBS as u64;
 /// Maximum number and length of stop strings.
 const MAX_STOPS: usize = 16;
 const LONGEST_STOP: usize = 1024;

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use super::requests::Prepared;
-use crate::config::ServeConfig;
-use crate::data::index::{Index, Shape, grids};
-use crate::device::Kind;
-use crate::engine::{EngineConfig, EngineCoreRequest, Prompt, RequestParams};
-use crate::error::{Error, Result};
-use crate::image::{Grid, ImageInput, Processor};
-use crate::llm;
-use crate::model::ModelConfig;
-use crate::ops::attend::BLOCK;
-use crate::tensor::DType;
+use omr_base::config::ServeConfig;
+use omr_base::error::{Error, Result};
+use omr_data::image::{Grid, ImageInput, Processor};
+use omr_data::rows::index::{Index, Shape, grids};
+use omr_model::engine::{EngineConfig, EngineCoreRequest, Prompt, RequestParams};
+use omr_model::llm;
+use omr_model::nn::ModelConfig;
+use omr_runtime::device::Kind;
+use omr_runtime::ops::attend::BLOCK;
+use omr_runtime::tensor::DType;
 
 /// Maximum bytes of the KV cache on the CPU unless `num_kv_blocks` is set.
 const CPU_CACHE: usize = 4 << 30;

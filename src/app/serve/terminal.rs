@@ -12,9 +12,9 @@ use super::app::App;
 use super::errors::Api;
 use super::requests::{Route, prepare};
 use super::server::Server;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::machine::Machine;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_runtime::machine::Machine;
 
 /// The commands of a chat.
 pub const HELP: &str = "/image PATH adds an image to the next message, /clear begins anew, /exit ends the chat";

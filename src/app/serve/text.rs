@@ -2,7 +2,7 @@
 //! from the answer. Text that may still become part of a stop string or a tag is held back, so the pieces of a stream
 //! always add up to the text of an answer that is not streamed.
 
-use crate::text::{DecodeStream, Tokenizer};
+use omr_data::text::{DecodeStream, Tokenizer};
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";

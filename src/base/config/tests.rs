@@ -6,7 +6,7 @@ use super::*;
 
 /// Returns the path of a shipped config. Tests of the package `omr-unit` do not run in the repository's root.
 fn shipped(name: &str) -> PathBuf {
-    Path::new(env!("OMR_ROOT")).join("configs").join(name)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("configs").join(name)
 }
 
 fn no_env(_: &str) -> Option<String> {

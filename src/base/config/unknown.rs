@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::foreign::Foreign;
-use super::nearest;
 use super::setting::{Key, Place};
 use super::table::join;
-use super::{Config, keys};
+use super::{Config, keys, nearest};
 use crate::error::{Error, Result};
 
 /// Maximum number of unknown keys that are looked up. It is far above the number of keys that any system has.

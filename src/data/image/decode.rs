@@ -8,9 +8,9 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::Rgb;
 use super::jpeg::Jpeg;
-use crate::bounds::Budget;
-use crate::config::ImageAlpha;
-use crate::error::{Error, Result, is_of_file};
+use omr_base::bounds::Budget;
+use omr_base::config::ImageAlpha;
+use omr_base::error::{Error, Result, is_of_file};
 
 /// Maximum size of an image; checked from its header, before anything is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageResult};
 use mozjpeg::{ColorSpace, Compress, Decompress, Marker};
 
 use super::Rgb;
-use crate::bounds::caught;
+use omr_base::bounds::caught;
 
 /// Name and version of the JPEG decoder. Runs, stored answers and the server's fingerprint contain it, because another
 /// decoder produces other pixels.

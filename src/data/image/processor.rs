@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{Backend, ImageInput, MediaFormat, PatchGrid, Rgb, resize};
-use crate::config::{ImageAlpha, ImageBackend, ImageConfig};
-use crate::error::{Error, Result};
+use omr_base::config::{ImageAlpha, ImageBackend, ImageConfig};
+use omr_base::error::{Error, Result};
 
 /// Settings of `preprocessor_config.json`, with Hugging Face's names.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{Backend, PatchGrid, Processor};
-use crate::config::{ImageAlpha, ImageConfig};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::hub::base_model;
+use omr_base::config::{ImageAlpha, ImageConfig};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::hub::base_model;
 
 /// Upper bound of `min_pixels` and `max_pixels`, so that areas and coordinates stay well within 32 bits.
 const MAX_PIXELS: u64 = 1 << 30;
@@ -206,7 +206,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::ImageBackend;
+    use omr_base::config::ImageBackend;
 
     const GRID: PatchGrid = PatchGrid { patch_size: 14, temporal_patch_size: 2, merge_size: 2 };
 

@@ -7,8 +7,8 @@ pub mod scorer;
 pub mod shares;
 pub mod typed;
 
-pub use crate::config::Rubric;
 pub use judge::Judged;
+pub use omr_base::config::Rubric;
 pub use omr_verify::Mode;
 pub use scorer::Scorer;
 pub use shares::Shares;
@@ -21,7 +21,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::Result;
+use omr_base::error::Result;
 
 /// Key of `extra_info` with further right answers: a list, or a list as JSON text, as parquet files of omr contain it.
 pub const RIGHT_ANSWERS: &str = "right_answers";

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Item, Judged, OnScored, Score};
-use crate::config::ScorerConfig;
-use crate::error::{Error, Result};
-use crate::identity;
+use omr_base::config::ScorerConfig;
+use omr_base::error::{Error, Result};
+use omr_base::identity;
 
 /// Maximum size in bytes of a file whose content decides whether recorded scores are used again.
 const LARGEST_SOURCE: u64 = 1 << 24;

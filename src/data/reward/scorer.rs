@@ -13,9 +13,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::process::Pool;
 use super::{Item, Judged, Mode, OnScored, Rubric, Score, judge, shares, typed};
-use crate::answers::RunStore;
-use crate::config::{JudgeConfig, ProgramConfig, Rewards, ScorerConfig};
-use crate::error::{Error, Result};
+use omr_base::answers::RunStore;
+use omr_base::config::{JudgeConfig, ProgramConfig, Rewards, ScorerConfig};
+use omr_base::error::{Error, Result};
 
 /// Maximum number of responses that wait for the judge; when it is reached, `submit` blocks.
 const WAITING: usize = 1024;

@@ -5,8 +5,8 @@ use omr_verify::typed::{BadLabel, Details, Label, RewardType, Scores};
 use serde_json::{Map, Value};
 
 use super::{Item, Mode, Rubric, Score, composite};
-use crate::config::nearest;
-use crate::error::{Error, Result};
+use omr_base::config::nearest;
+use omr_base::error::{Error, Result};
 
 /// Field of `extra_info` with the reward type of the row.
 pub const REWARD_TYPE: &str = "reward_type";

@@ -6,9 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::choice::choice;
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::choice::choice;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 choice! {
     /// Reason why a row is not used, with its name in `rejected.jsonl`.

@@ -2,9 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use crate::data::read::RowPosition;
-use crate::data::{Row, RowResult};
-use crate::error::Result;
+use crate::rows::read::RowPosition;
+use crate::rows::{Row, RowResult};
+use omr_base::error::Result;
 
 /// Number of bytes of the texts and the embedded images from which rows are passed on. Together with the number of rows
 /// it limits the memory.

@@ -6,26 +6,27 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::config::{ColumnsConfig, DataType, DatasetConfig};
-use crate::data::arrow_rows::ArrowRows;
-use crate::data::class_folder::ClassFolder;
-use crate::data::columns::Table;
-use crate::data::content::Content;
-use crate::data::delimited::Delimited;
-use crate::data::fields::{Fields, LOOKED_AT, RawImage, RowContext};
-use crate::data::folder::Folder;
-use crate::data::json::Layout;
-use crate::data::names::Names;
-use crate::data::paths::{self, base, kind, unpacked};
-use crate::data::row_source::{JsonRows, RowSource};
-use crate::data::templates::{COLUMNS, Templates};
-use crate::data::webdataset::WebDataset;
-use crate::data::{Row, RowResult, form};
-use crate::error::{Error, Result};
-use crate::philox::{self, Purpose};
+use super::files::content::Content;
+use super::files::folder::Folder;
+use super::files::paths::{self, base, kind, unpacked};
+use super::forms::fields::{Fields, LOOKED_AT, RawImage, RowContext};
+use super::forms::form;
+use super::forms::names::Names;
+use super::forms::templates::{COLUMNS, Templates};
+use super::readers::arrow_rows::ArrowRows;
+use super::readers::class_folder::ClassFolder;
+use super::readers::columns::Table;
+use super::readers::delimited::Delimited;
+use super::readers::json::Layout;
+use super::readers::row_source::{JsonRows, RowSource};
+use super::readers::webdataset::WebDataset;
+use crate::rows::{Row, RowResult};
+use omr_base::config::{ColumnsConfig, DataType, DatasetConfig};
+use omr_base::error::{Error, Result};
+use omr_base::philox::{self, Purpose};
 
-pub use crate::data::paths::name;
-pub use crate::data::row_source::RowPosition;
+pub use super::files::paths::name;
+pub use super::readers::row_source::RowPosition;
 
 /// Creates an entry with a path and default settings.
 pub fn entry(path: impl Into<PathBuf>) -> DatasetConfig {

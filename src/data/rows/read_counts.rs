@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::read::RowFile;
-use crate::data::{Row, forms};
-use crate::error::{Error, Result};
+use super::forms::table;
+use crate::rows::Row;
+use crate::rows::read::RowFile;
+use omr_base::error::{Error, Result};
 
 /// Counts of what the used rows contain.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -71,7 +72,7 @@ impl ReadCounts {
 
     /// Returns the columns that the rows were read from, or the others.
     pub fn columns(&self, used: bool) -> Vec<&str> {
-        let read: Vec<&str> = self.forms.keys().flat_map(|form| forms::columns_of(form)).collect();
+        let read: Vec<&str> = self.forms.keys().flat_map(|form| table::columns_of(form)).collect();
         let is_used = |ours: &Option<String>| ours.as_ref().is_some_and(|ours| read.contains(&ours.as_str()));
         self.columns.iter().filter(|(_, ours)| is_used(ours) == used).map(|(name, _)| name.as_str()).collect()
     }

@@ -5,15 +5,15 @@ use std::io::{self, Cursor, Read as _, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::ImageAlpha;
-use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::stamp::{self, short};
-use crate::data::zipped::{Archive, within};
-use crate::error::{Error, Result};
-use crate::files;
+use super::files::stamp::{self, short};
+use super::files::zipped::{Archive, within};
 use crate::image::{self, Header, ImageInput, Limits, Refused, Rgb};
 use crate::reward::{Item, typed};
+use crate::rows::bad_row::{BadRow, Reason, RowResult};
 use crate::text::{Message, Part};
+use omr_base::config::ImageAlpha;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// One row of data, in SFT or RL form.
 #[derive(Clone, Debug, Default)]

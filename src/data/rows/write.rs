@@ -13,27 +13,25 @@ use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
 
-pub use crate::config::RowForm as Form;
-use crate::data::extra::{self, ExtraColumns, arrow_error};
-use crate::data::form::IMAGE_MARKER;
-use crate::data::{ImageSource, Row};
-use crate::error::{Error, Result};
-use crate::files::Staged;
+use super::forms::extra::{self, ExtraColumns, arrow_error};
+use super::forms::form::IMAGE_MARKER;
+use crate::rows::{ImageSource, Row};
 use crate::text::{Message, Part};
+pub use omr_base::config::RowForm as Form;
+use omr_base::error::{Error, Result};
+use omr_base::files::Staged;
 
 /// Maximum number of rows in one Arrow batch, and of bytes of their images. The limits bound the memory for a large
 /// file and keep an image column below the 2 GiB that its offsets can address.
 const BATCH: usize = 4096;
 const BATCH_BYTES: u64 = 32 << 20;
 
-impl Form {
-    /// Returns the form of a file whose first row is `first`.
-    pub fn of(self, first: &Row) -> Form {
-        match self {
-            Form::Auto if first.messages.last().is_some_and(|m| m.role == "assistant") => Form::Sft,
-            Form::Auto => Form::Rl,
-            form => form,
-        }
+/// Returns the form of a file that is written in the form `asked` and whose first row is `first`.
+pub fn form_of(asked: Form, first: &Row) -> Form {
+    match asked {
+        Form::Auto if first.messages.last().is_some_and(|m| m.role == "assistant") => Form::Sft,
+        Form::Auto => Form::Rl,
+        form => form,
     }
 }
 
@@ -75,8 +73,8 @@ impl Writer {
     /// Adds a row. Returns an error if the row has a video, because the columns cannot hold its frames, or if it has not
     /// the form that the first row determined.
     pub fn push(&mut self, mut row: Row) -> Result<()> {
-        self.form = self.form.of(&row);
-        let form = Form::Auto.of(&row);
+        self.form = form_of(self.form, &row);
+        let form = form_of(Form::Auto, &row);
         // A label beside a question becomes an answer in rows for SFT.
         let fits = form == self.form || (self.form == Form::Sft && row.reply.is_some());
         if self.auto && !fits {
@@ -102,7 +100,7 @@ impl Writer {
 
     /// Writes the remaining rows and moves the file to its path.
     pub fn finish(mut self) -> Result<()> {
-        self.form = self.form.of(&Row::default());
+        self.form = form_of(self.form, &Row::default());
         self.flush()?;
         let unopened = || Error::Failed(format!("{}: the file was not opened for writing", self.path.display()));
         let out = self.out.take().ok_or_else(unopened)?;
@@ -302,7 +300,7 @@ fn images(rows: &[Row], form: Form) -> Result<ArrayRef> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::read::{entry, read};
+    use crate::rows::read::{entry, read};
 
     fn row(i: usize, bytes: usize, extra: Value) -> Row {
         let images = vec![ImageSource::Bytes { bytes: vec![i as u8; bytes].into(), path: None }];

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::crash::PublishedResult;
 use super::marks::{Marks, Metrics};
-use crate::config::Mode;
-use crate::data::Row;
+use crate::rows::Row;
+use omr_base::config::Mode;
 
 /// Returns the mean, or 0 if there are no values.
 pub fn mean(values: impl Iterator<Item = f64>) -> f64 {

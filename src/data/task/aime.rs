@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{Answers, Doc, Marks, Metrics, Prompt, PublishedResult, RowSource, TaskSpec, written};
-use crate::config::Mode;
-use crate::data::Row;
+use crate::rows::Row;
 use crate::text::Part;
+use omr_base::config::Mode;
 use omr_verify::python;
 
 /// The problems of 2024.

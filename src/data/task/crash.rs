@@ -1,7 +1,7 @@
 //! Errors with which the published evaluation ends on certain rows and answers.
 
-use crate::choice::choice;
-use crate::error::Error;
+use omr_base::choice::choice;
+use omr_base::error::Error;
 
 /// Result of a step of the published evaluation, or the error with which the step ends.
 pub type PublishedResult<T> = std::result::Result<T, Crash>;

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::doc::written;
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// A data set on the hub: one split of it, and the columns that a task needs.
 #[derive(Deserialize)]

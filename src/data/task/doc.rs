@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::crash::{Crash, PublishedResult, Stage};
-use crate::data::ImageSource;
+use crate::rows::ImageSource;
 use crate::text::{Part, number};
 
 /// A row of a data set.

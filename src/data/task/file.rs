@@ -8,17 +8,17 @@ use serde_json::{Map, Value, json};
 
 use super::hub::SUBJECT;
 use super::{OwnRows, QuestionSink, RowSource, TaskQuestion, TaskSpec, written};
-use crate::config::{self, DataType, TaskFileConfig};
-use crate::data::columns::{self, Columns};
-use crate::data::fields::{Fields, LOOKED_AT, RowContext, json_columns};
-use crate::data::folder::Folder;
-use crate::data::form::IMAGE_MARKER;
-use crate::data::json::{Layout, jsonl};
-use crate::data::names::Names;
-use crate::data::paths::kind;
-use crate::data::{Row, read};
-use crate::error::{Error, Result};
+use crate::rows::files::folder::Folder;
+use crate::rows::files::paths::kind;
+use crate::rows::forms::fields::{Fields, LOOKED_AT, RowContext, json_columns};
+use crate::rows::forms::form::IMAGE_MARKER;
+use crate::rows::forms::names::Names;
+use crate::rows::readers::columns::{self, Columns};
+use crate::rows::readers::json::{Layout, jsonl};
+use crate::rows::{Row, read};
 use crate::text::RowPrompt;
+use omr_base::config::{self, DataType, TaskFileConfig};
+use omr_base::error::{Error, Result};
 
 /// Default maximum length of an answer, in tokens.
 const MAX_NEW_TOKENS: usize = 4096;
@@ -156,7 +156,7 @@ impl TaskFile {
 impl OwnRows for TaskFile {
     fn rows(&self, take: QuestionSink) -> Result<()> {
         let path = &self.config.data.path;
-        let folder = Folder::of_rows(self.config.data.data_folder.as_deref(), &[crate::files::parent(path)])?;
+        let folder = Folder::of_rows(self.config.data.data_folder.as_deref(), &[omr_base::files::parent(path)])?;
         let limit = self.config.data.limit.unwrap_or(usize::MAX);
         if self.is_jsonl() {
             let mut done = false;

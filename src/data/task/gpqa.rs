@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::shuffle::Random;
 use super::{Doc, Prompt, PublishedResult, QuestionSink, RowSource, Source, TaskSpec, aggregate, hub, letter};
-use crate::config::Mode;
-use crate::data::short;
-use crate::error::Result;
-use crate::philox::{self, Purpose};
+use crate::rows::short;
 use crate::text::Part;
+use omr_base::config::Mode;
+use omr_base::error::Result;
+use omr_base::philox::{self, Purpose};
 use omr_verify::python;
 
 /// The task GPQA, diamond subset.

@@ -10,12 +10,12 @@ use super::crash::PublishedResult;
 use super::dataset::Hub;
 use super::doc::{Doc, Prompt};
 use super::spec::{Source, TaskQuestion, TaskSpec};
-use crate::data::columns::{self, Columns};
-use crate::data::fields::RawImage;
-use crate::data::sample::SYSTEM_PROMPT;
-use crate::data::{ImageSource, Row};
-use crate::error::{Error, Result};
+use crate::rows::forms::fields::RawImage;
+use crate::rows::readers::columns::{self, Columns};
+use crate::rows::samples::sample::SYSTEM_PROMPT;
+use crate::rows::{ImageSource, Row};
 use crate::text::Message;
+use omr_base::error::{Error, Result};
 
 /// Key of `extra` with the name of a question's cluster.
 pub const CLUSTER: &str = "cluster";

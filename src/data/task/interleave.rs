@@ -8,10 +8,10 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::{Crash, Doc, Prompt, PublishedResult, Stage, letter};
-use crate::config::Mode;
-use crate::data::ImageSource;
+use crate::rows::ImageSource;
 use crate::text::Part;
 use crate::text::literal::{Literal, eval};
+use omr_base::config::Mode;
 use omr_verify::python;
 
 /// The image columns.

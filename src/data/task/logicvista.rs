@@ -1,7 +1,7 @@
 //! The task LogicVista, test split.
 
 use super::{Doc, Prompt, PublishedResult, RowSource, TaskSpec};
-use crate::config::Mode;
+use omr_base::config::Mode;
 use omr_verify::python;
 
 /// The task LogicVista, test split.

@@ -5,11 +5,11 @@ use serde_json::{Map, Value, json};
 
 use super::recipe::Splits;
 use super::spec::{QuestionSink, Source, TaskQuestion, TaskSpec};
-use crate::choice::choice;
-use crate::config::TaskConfig;
-use crate::data::{ImageSource, Row, read};
-use crate::error::{Error, Result};
+use crate::rows::{ImageSource, Row, read};
 use crate::text::{Message, Part};
+use omr_base::choice::choice;
+use omr_base::config::TaskConfig;
+use omr_base::error::{Error, Result};
 
 /// Reads the rows of the data sets given by the user, or `heldout.parquet` in the given folder. Without either, makes
 /// the rows with the recipe of the task.

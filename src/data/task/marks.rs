@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::crash::PublishedResult;
-use crate::config::Mode;
-use crate::data::Row;
+use crate::rows::Row;
+use omr_base::config::Mode;
 
 /// Metrics by name.
 pub type Metrics = Map<String, Value>;

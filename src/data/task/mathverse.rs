@@ -1,8 +1,8 @@
 //! The task MathVerse, testmini split, with the query contained in the data set.
 
 use super::{Doc, Prompt, PublishedResult, RowSource, TaskSpec, written};
-use crate::config::Mode;
 use crate::text::Part;
+use omr_base::config::Mode;
 use omr_verify::python;
 
 /// The task MathVerse, testmini split.

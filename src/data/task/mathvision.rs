@@ -1,7 +1,7 @@
 //! The tasks MathVision, test and testmini splits.
 
 use super::{Crash, Doc, Prompt, PublishedResult, RowSource, Stage, TaskSpec, letter, written};
-use crate::config::Mode;
+use omr_base::config::Mode;
 
 /// The full set of 3,040 questions.
 pub const TEST: TaskSpec =

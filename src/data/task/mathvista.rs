@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{Crash, Doc, Prompt, PublishedResult, RowSource, Stage, TaskSpec, letter, written};
-use crate::config::Mode;
+use omr_base::config::Mode;
 
 /// The task MathVista, testmini split.
 pub const TASK: TaskSpec =

@@ -2,7 +2,7 @@
 
 use super::interleave::{self, options};
 use super::{Doc, Prompt, PublishedResult, RowSource, TaskSpec};
-use crate::config::Mode;
+use omr_base::config::Mode;
 
 /// The task MMMU, validation split.
 pub const TASK: TaskSpec =

@@ -2,8 +2,8 @@
 
 use super::interleave::{self, options};
 use super::{Doc, Prompt, PublishedResult, RowSource, TaskSpec};
-use crate::config::Mode;
 use crate::text::Part;
+use omr_base::config::Mode;
 use omr_verify::python;
 
 /// Questions with ten options.

@@ -10,7 +10,7 @@ use super::spec::TaskSpec;
 use super::{
     aime, charts, charxiv, digits, dynamath, gpqa, logicvista, mathverse, mathvision, mathvista, mmmu, mmmu_pro, wemath,
 };
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// The tasks for evaluation. The first one is the default.
 pub static TASKS: LazyLock<Vec<TaskSpec>> = LazyLock::new(|| CODE.iter().map(|task| described(*task)).collect());

@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::{Doc, PublishedResult, QuestionSink, RowSource, Source, TaskSpec, hub};
-use crate::config::Mode;
-use crate::data::Row;
-use crate::error::{Error, Result};
 use crate::reward::{Item, OnScored, Scorer};
+use crate::rows::Row;
+use omr_base::config::Mode;
+use omr_base::error::{Error, Result};
 use omr_verify::{extract, python};
 
 /// Questions together with a way to score answers to them: answers are compared with the row's ground truth.

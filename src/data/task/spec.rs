@@ -9,9 +9,9 @@ use super::dataset::Hub;
 use super::doc::{Doc, Prompt};
 use super::marks::{Marks, Metrics};
 use super::recipe::Recipe;
-use crate::config::{DatasetConfig, EvalConfig, Mode};
-use crate::data::Row;
-use crate::error::Result;
+use crate::rows::Row;
+use omr_base::config::{DatasetConfig, EvalConfig, Mode};
+use omr_base::error::Result;
 
 /// A task: the source of its questions, the scoring of its answers, and its published metric.
 #[derive(Clone, Copy)]

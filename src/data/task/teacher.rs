@@ -18,12 +18,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::config::EndpointConfig;
-use crate::data::folder::decode_data_url;
-use crate::data::short;
-use crate::error::{Error, Result};
 use crate::image::{Limits, Rgb};
-use crate::philox::{Purpose, Random};
+use crate::rows::files::folder::decode_data_url;
+use crate::rows::short;
+use omr_base::config::EndpointConfig;
+use omr_base::error::{Error, Result};
+use omr_base::philox::{Purpose, Random};
 
 /// The part of a teacher that knows its task.
 pub trait Reader: Send + Sync + 'static {

@@ -4,8 +4,8 @@
 use serde_json::json;
 
 use super::{Doc, Marks, Metrics, Prompt, PublishedResult, RowSource, TaskSpec, aggregate};
-use crate::config::Mode;
-use crate::data::Row;
+use crate::rows::Row;
+use omr_base::config::Mode;
 use omr_verify::python;
 
 /// The task We-Math, testmini split.

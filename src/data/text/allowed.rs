@@ -8,9 +8,9 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::bounds::excess;
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::bounds::excess;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// Maximum size of a tokenizer file in bytes. The largest published byte-level one has 28 MB.
 const FILE: u64 = 32 << 20;

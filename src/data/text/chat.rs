@@ -7,8 +7,8 @@ use regex::Regex;
 use super::tokenizer::check_length;
 use super::turn::{self, AssistantTurn};
 use super::{ChatTemplate, Message, Part, Special, Tokenizer};
-use crate::error::{Error, Result};
 use crate::image::{Grid, MediaFormat};
+use omr_base::error::{Error, Result};
 
 /// Tokens of a model, as its `config.json` has them.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,7 +3,7 @@
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Maximum number of template instructions per row.
 const FUEL: u64 = 1_000_000;

@@ -11,9 +11,9 @@ use serde_json::json;
 
 use super::bounded::Bounded;
 use super::{json, tokenizer};
-use crate::error::{Error, Result, with_causes};
-use crate::files;
-use crate::hub::base_model;
+use omr_base::error::{Error, Result, with_causes};
+use omr_base::files;
+use omr_base::hub::base_model;
 
 /// One part of a message. The images and the frames of videos are passed separately, in order.
 #[derive(Clone, Debug, PartialEq)]

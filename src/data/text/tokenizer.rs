@@ -9,10 +9,10 @@ use tokenizers::{
 };
 
 use super::allowed;
-use crate::bounds::{Budget, caught};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::hub::base_model;
+use omr_base::bounds::{Budget, caught};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::hub::base_model;
 
 /// Name of the file with the vocabulary.
 pub(super) const FILE: &str = "tokenizer.json";

@@ -18,7 +18,7 @@ use tokenizers::{
 use super::Tokenizer;
 use super::allowed::SPLIT;
 use super::tokenizer::byte_chars;
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Qwen2.5-VL's chat template (see NOTICE).
 pub const CHAT_TEMPLATE: &str = include_str!("chat_template.jinja");

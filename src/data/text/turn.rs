@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{ChatTemplate, Message, Special, Tokenizer};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::hub::base_model;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::hub::base_model;
 
 /// Text of the assistant's turn in the probe.
 const ANSWER: &str = "Answer7391";

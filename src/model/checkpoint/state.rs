@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
-use crate::files;
-use crate::identity::Inputs;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::identity::Inputs;
 
 /// Version of the definitions of the ops. It increases with each change that affects results on every device. Version
 /// 2: attention applies the score scale inside the exponent, with a single rounding. Version 3: RL sums the gradients

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::State;
-use crate::error::{Error, Result};
-use crate::files::{self, StagedFolder};
-use crate::identity::{Manifest, Part};
+use omr_base::error::{Error, Result};
+use omr_base::files::{self, StagedFolder};
+use omr_base::identity::{Manifest, Part};
 
 const PREFIX: &str = "global_step_";
 /// File in `trainer/` that says how long the checkpoint is kept. A later start may have other settings.

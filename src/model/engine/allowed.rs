@@ -1,7 +1,7 @@
 //! Bitmap of the token ids that the policy can generate. The sampler and the trainer use the same bitmap.
 
-use crate::model::ModelConfig;
-use crate::text::Chat;
+use crate::nn::ModelConfig;
+use omr_data::text::Chat;
 
 /// Returns the bitmap of the ids that may occur in an answer, `[ceil(V / 32)]`. These are all ids of the tokenizer,
 /// except the special ids of images and videos. Id `id` is bit `id % 32` of word `id / 32`.

@@ -3,10 +3,10 @@
 
 use crate::engine::decode_graphs::padded_size;
 use crate::engine::scheduler::{Scheduled, Scheduler, SchedulerConfig, Step};
-use crate::model::ModelConfig;
-use crate::model::linear_layer::Adapted;
-use crate::model::rotary::{RopeTable, Rotary};
-use crate::ops::paged_attention::DecodeStep;
+use crate::nn::ModelConfig;
+use crate::nn::rotary::{RopeTable, Rotary};
+use crate::nn::weights::linear_layer::Adapted;
+use omr_runtime::ops::paged_attention::DecodeStep;
 
 /// The arrays of one step with `T` tokens of `S` sequences and `B` samples. If a sequence has a draft, its newest token
 /// and each drafted token are laid out as separate sequences of one token, each with the keys before it. A step

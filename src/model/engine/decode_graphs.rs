@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 
-use crate::device::{Device, Driver, Graph, Mark, Stream};
-use crate::error::{Error, Result};
-use crate::model::linear_layer::Adapted;
-use crate::tensor::Tensor;
+use crate::nn::weights::linear_layer::Adapted;
+use omr_base::error::{Error, Result};
+use omr_runtime::device::{Device, Driver, Graph, Mark, Stream};
+use omr_runtime::tensor::Tensor;
 
 /// Returns the size to which a batch of `n` sequences is padded. The sizes are few enough to capture and dense enough
 /// to waste little.

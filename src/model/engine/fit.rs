@@ -2,10 +2,10 @@
 
 use super::llm_engine::{Engine, EngineConfig};
 use super::requests::EngineCoreRequest;
-use crate::device::{Device, Plan};
-use crate::error::Result;
-use crate::model::Model;
-use crate::ops::attend::BLOCK;
+use crate::nn::Model;
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Plan};
+use omr_runtime::ops::attend::BLOCK;
 
 impl EngineConfig {
     /// Counts the memory of what is allocated on the counting device `dev` and of an engine that answers `requests`.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::engine::model_runner::{KeptRow, PromptRow};
 use crate::engine::scheduler::{Scheduler, SeqId, Step};
 use crate::engine::{EngineCoreOutput, Noise, Prompt, PromptLogprob, RequestId, RequestParams, SampledToken};
-use crate::ops::sample::{Changes, Draw, NoiseKey, Penalties, Ranked, RowCall};
+use omr_runtime::ops::sample::{Changes, Draw, NoiseKey, Penalties, Ranked, RowCall};
 
 /// The requests that were added with `Engine::add_request` and have not ended.
 #[derive(Debug)]

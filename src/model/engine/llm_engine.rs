@@ -1,16 +1,16 @@
 //! The engine, its limits, and the loop that answers requests to their end.
 
-use crate::device::Device;
 use crate::engine::draft::Recorded;
 use crate::engine::in_flight::Serving;
 use crate::engine::model_runner::{KeptLogits, ModelRunner, Sampling};
 use crate::engine::requests::{CompletionOutput, EngineCoreRequest, Finish};
 use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats};
-use crate::error::{Error, Result};
-use crate::model::Model;
-use crate::ops::attend::BLOCK;
-use crate::ops::sample::{Draw, NoiseKey};
-use crate::tensor::Tensor;
+use crate::nn::Model;
+use omr_base::error::{Error, Result};
+use omr_runtime::device::Device;
+use omr_runtime::ops::attend::BLOCK;
+use omr_runtime::ops::sample::{Draw, NoiseKey};
+use omr_runtime::tensor::Tensor;
 
 /// Limits of an engine.
 #[derive(Clone, Copy, Debug)]

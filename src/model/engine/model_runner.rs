@@ -4,21 +4,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::device::{Device, Mark, Region};
 use crate::engine::batch::Batch;
 use crate::engine::block_manager::BlockCopy;
 use crate::engine::decode_graphs::{DecodeGraphs, Key, padded_size};
 use crate::engine::scheduler::{Scheduler, SchedulerConfig, Step};
 use crate::engine::step_inputs::StepInputs;
-use crate::error::Result;
-use crate::image::ImageInput;
-use crate::model::linear_layer::Adapted;
-use crate::model::{Attend, Mode, Model, Tape, Var};
-use crate::ops::attend::Heads;
-use crate::ops::paged_attention::{self, Decode, KvCache, Split};
-use crate::ops::rows;
-use crate::ops::sample::{self, Draw, NoiseKey, Ranked, RowCall, RowSample, SamplingParams};
-use crate::tensor::{DType, Tensor};
+use crate::nn::weights::linear_layer::Adapted;
+use crate::nn::{Attend, Mode, Model, Tape, Var};
+use omr_base::error::Result;
+use omr_data::image::ImageInput;
+use omr_runtime::device::{Device, Mark, Region};
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::paged_attention::{self, Decode, KvCache, Split};
+use omr_runtime::ops::rows;
+use omr_runtime::ops::sample::{self, Draw, NoiseKey, Ranked, RowCall, RowSample, SamplingParams};
+use omr_runtime::tensor::{DType, Tensor};
 
 /// The settings with which a step's tokens are sampled.
 #[derive(Clone, Copy, Debug)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::engine::sequence::{FinishReason, Prompt};
-use crate::error::{Error, Result};
-use crate::ops::sample::{LogprobsMode, Penalties, SamplingParams, TopLogprob};
+use omr_base::error::{Error, Result};
+use omr_runtime::ops::sample::{LogprobsMode, Penalties, SamplingParams, TopLogprob};
 
 /// Maximum number of most likely ids for each token.
 pub const MAX_LOGPROBS: usize = 20;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::choice::choice;
-use crate::error::Result;
-use crate::image::ImageInput;
-use crate::model::positions::{self, Medium};
-use crate::model::{ModelConfig, inputs};
+use crate::nn::positions::{self, Medium};
+use crate::nn::{ModelConfig, inputs};
+use omr_base::choice::choice;
+use omr_base::error::Result;
+use omr_data::image::ImageInput;
 
 /// Identity of an image or video: a hash of its pixels, grid and frame count, and of the frame rate for a video.
 pub type ImageKey = [u8; 32];

@@ -4,7 +4,6 @@
 //! drawn from has the same bits in any batch, the noise is keyed by seed, choice and position, and everything else is
 //! computed from the choice's own tokens.
 
-use crate::device::Device;
 use crate::engine::in_flight::{InFlight, Sample};
 use crate::engine::llm_engine::Engine;
 use crate::engine::model_runner::{KeptLogits, Sampled, Sampling};
@@ -13,9 +12,10 @@ use crate::engine::requests::{
 };
 use crate::engine::scheduler::{Finished, Scheduled, SeqId};
 use crate::engine::sequence::{FinishReason, GroupRequest};
-use crate::error::{Error, Result};
-use crate::model::Model;
-use crate::ops::sample::Ranked;
+use crate::nn::Model;
+use omr_base::error::{Error, Result};
+use omr_runtime::device::Device;
+use omr_runtime::ops::sample::Ranked;
 
 impl Engine {
     /// Adds a request, between any two steps. Errors, without adding it, if it could never be answered: if a parameter

@@ -1,14 +1,14 @@
 //! The arrays of one engine step in device memory.
 
-use crate::device::Device;
 use crate::engine::batch::Batch;
-use crate::error::Result;
-use crate::model::layers::{Paging, Rope};
-use crate::model::linear_layer::Adapted;
-use crate::model::tape::Tape;
-use crate::ops::paged_attention::{Decode, Split};
-use crate::ops::sample::{Draw, logit_columns};
-use crate::tensor::{DType, Tensor};
+use crate::nn::tape::Tape;
+use crate::nn::tape::layers::{Paging, Rope};
+use crate::nn::weights::linear_layer::Adapted;
+use omr_base::error::Result;
+use omr_runtime::device::Device;
+use omr_runtime::ops::paged_attention::{Decode, Split};
+use omr_runtime::ops::sample::{Draw, logit_columns};
+use omr_runtime::tensor::{DType, Tensor};
 
 /// The tensors that the sampler reads and writes.
 #[derive(Clone, Copy, Debug)]

@@ -8,19 +8,19 @@ use serde_json::{Map, Value};
 
 use super::fits;
 use super::prompts::{largest, response_text, vision_rows};
-use crate::client::Completion;
-use crate::config::{Dtype, ImageAlpha, ImageConfig};
-use crate::data::encoder::EncodingPurpose;
-use crate::data::{Encoder, Index};
-use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, RequestParams, allowed_ids};
-use crate::error::Result;
-use crate::identity;
-use crate::image::{Backend, Processor};
-use crate::machine::Machine;
-use crate::model::{Model, ModelConfig};
-use crate::observe::Observer;
-use crate::tensor::DType;
+use crate::nn::{Model, ModelConfig};
+use omr_base::client::Completion;
+use omr_base::config::{Dtype, ImageAlpha, ImageConfig};
+use omr_base::error::Result;
+use omr_base::identity;
+use omr_base::observe::Observer;
+use omr_data::image::{Backend, Processor};
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::{Encoder, Index};
+use omr_runtime::device::{Device, Kind, Plan, Region, Target};
+use omr_runtime::machine::Machine;
+use omr_runtime::tensor::DType;
 
 /// Everything of a model directory that answers need besides the weights.
 pub struct Llm {
@@ -160,7 +160,7 @@ impl Answerer<'_> {
 
     /// Answers the requests that `next` returns, each with the caller's key, until it returns `None`. A request is
     /// fetched only when the engine can use it. `keep` receives each answer when it is complete: the key of its request,
-    /// its index within the request, and the answer. Returns [`Error::Stopped`](crate::error::Error::Stopped) if the user requests a stop.
+    /// its index within the request, and the answer. Returns [`Error::Stopped`](omr_base::error::Error::Stopped) if the user requests a stop.
     pub fn answer<K>(
         &mut self,
         mut next: impl FnMut() -> Result<Option<(K, EngineCoreRequest)>>,

@@ -1,9 +1,9 @@
 //! Checks that a model fits into memory without training, before anything is loaded.
 
-use crate::device::{Plan, Target};
-use crate::error::Result;
-use crate::observe::bytes;
-use crate::tensor::DType;
+use omr_base::error::Result;
+use omr_base::observe::bytes;
+use omr_runtime::device::{Plan, Target};
+use omr_runtime::tensor::DType;
 
 /// Counts the memory of a job with weights of type `dtype`. `count` returns the job's limits and its memory.
 /// Errors if the memory exceeds that of `target`. The error states what bf16 saves, if the weights are f32, and suggests

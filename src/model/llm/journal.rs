@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result};
-use crate::{files, identity};
+use omr_base::error::{Error, Result};
+use omr_base::{files, identity};
 
 /// Text between the head of a line and the answer.
 const ANSWER: &[u8] = b",\"answer\":";

@@ -6,6 +6,7 @@
 mod answerer;
 pub mod fits;
 mod journal;
+pub mod new_model;
 mod prompts;
 mod questions;
 

@@ -4,20 +4,20 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::config::{BaseConfig, DatasetConfig, RecipeConfig};
-use crate::data::{Row, read};
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::identity::Manifest;
-use crate::image::MediaIds;
-use crate::machine::Machine;
-use crate::model::config::{Family, NewIds};
-use crate::model::family::{FAMILIES, qwen2_5_vl, qwen3_vl};
-use crate::model::{Model, ModelConfig};
-use crate::task::recipe;
-use crate::tensor::DType;
-use crate::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, TEMPLATE_WORDS, Tokenizer, train_tokenizer, write_tokenizer_dir};
+use crate::nn::config::{Family, NewIds};
+use crate::nn::family::{FAMILIES, qwen2_5_vl, qwen3_vl};
+use crate::nn::{Model, ModelConfig};
+use omr_base::config::{BaseConfig, DatasetConfig, RecipeConfig};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::identity::Manifest;
+use omr_data::image::MediaIds;
+use omr_data::rows::{Row, read};
+use omr_data::task::recipe;
+use omr_data::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, TEMPLATE_WORDS, Tokenizer, train_tokenizer, write_tokenizer_dir};
+use omr_runtime::device::Device;
+use omr_runtime::machine::Machine;
+use omr_runtime::tensor::DType;
 
 /// A model to create.
 pub struct NewModel<'a> {

@@ -3,11 +3,11 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use crate::data::{BadRow, Encoder, Index, Reason, Row, RowResult};
 use crate::engine::{CompletionOutput, Prompt};
-use crate::image::ImageInput;
-use crate::model::ModelConfig;
-use crate::text::Chat;
+use crate::nn::ModelConfig;
+use omr_data::image::ImageInput;
+use omr_data::rows::{BadRow, Encoder, Index, Reason, Row, RowResult};
+use omr_data::text::Chat;
 
 /// Converts a row to the engine's prompt, named by its place. Also returns the hash that [`Encoder::measure`] computes.
 pub fn prompt(encoder: &Encoder, config: &ModelConfig, row: &Row) -> RowResult<(Prompt, u64)> {

@@ -5,23 +5,28 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{DatasetConfig, GenerateConfig};
-use crate::data::fields::{RawImage, RowContext};
-use crate::data::{self, folder::Folder, json::jsonl, read::row_from};
 use crate::engine::Prompt;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::image::Processor;
-use crate::model::{ModelConfig, family};
-use crate::text::{Chat, Message};
+use crate::nn::{ModelConfig, family};
+use omr_base::config::{DatasetConfig, GenerateConfig};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_data::image::Processor;
+use omr_data::rows;
+use omr_data::rows::files::folder::Folder;
+use omr_data::rows::forms::fields::{RawImage, RowContext};
+use omr_data::rows::read::row_from;
+use omr_data::rows::readers::json::jsonl;
+use omr_data::text::{Chat, Message};
 
 /// A line of the questions file, unchanged.
 pub type Line = Map<String, Value>;
 
 /// Converts questions to prompts for one model.
 pub struct Reader {
-    pub(crate) config: ModelConfig,
-    pub(crate) chat: Chat,
+    /// Settings of the model.
+    pub config: ModelConfig,
+    /// Its tokenizer and chat template.
+    pub chat: Chat,
     processor: Option<Processor>,
     system_prompt: Option<String>,
 }
@@ -90,7 +95,7 @@ impl Reader {
         if let Some(text) = system {
             row.messages.insert(0, Message::text("system", text));
         }
-        let prompt = data::prompt(&row, &self.chat, self.processor.as_ref())?;
+        let prompt = rows::prompt(&row, &self.chat, self.processor.as_ref())?;
         let prompt = Prompt::new(&self.config, &prompt.ids, &prompt.images).map_err(|e| e.within(&at.place))?;
         Ok(prompt.named(&at.place))
     }

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::device::Device;
-use crate::error::Result;
-use crate::model::config::{LayerConfig, TextConfig};
-use crate::model::layer::{Layer, Mlp, Norm};
-use crate::model::layers::Attention;
-use crate::model::layout::LayoutPart;
-use crate::model::params::{Linear, Matrix, Part, Piece};
-use crate::model::qkv::HeadNorms;
-use crate::model::{Attend, DeepStack, ModelConfig, ParamLayout, Rope, Tape, Var};
-use crate::ops::matmul::PANEL;
+use super::tape::layer::{Layer, Mlp, Norm};
+use super::tape::layers::Attention;
+use super::tape::qkv::HeadNorms;
+use super::weights::layout::LayoutPart;
+use super::weights::params::{Linear, Matrix, Part, Piece};
+use crate::nn::config::{LayerConfig, TextConfig};
+use crate::nn::{Attend, DeepStack, ModelConfig, ParamLayout, Rope, Tape, Var};
+use omr_base::error::Result;
+use omr_runtime::device::Device;
+use omr_runtime::ops::matmul::PANEL;
 
 /// The decoder's parameters.
 #[derive(Clone)]

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
-use crate::image::ImageInput;
-use crate::model::config::ModelConfig;
-use crate::model::positions::{self, Medium};
+use crate::nn::config::ModelConfig;
+use crate::nn::positions::{self, Medium};
+use omr_base::error::{Error, Result};
+use omr_data::image::ImageInput;
 
 /// Packed sequences.
 #[derive(Clone, Debug, Default)]
@@ -120,7 +120,7 @@ pub fn check_ids(config: &ModelConfig, input_ids: &[u32]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tiny::tiny;
+    use crate::nn::tiny::tiny;
 
     #[test]
     fn packed_sequences_begin_anew() {

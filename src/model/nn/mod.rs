@@ -13,34 +13,15 @@
 //! 6. [`Tape::finish`] frees the activations.
 //!
 //! The inference engine calls [`Model::encode_images`], [`Model::embed`] and [`Model::decode`] with
-//! [`layers::Attend::Paged`] on a tape in inference mode. Training and inference run the same code.
+//! [`tape::layers::Attend::Paged`] on a tape in inference mode. Training and inference run the same code.
 
 pub mod adapter;
-pub mod adapter_files;
-pub mod attach;
 pub mod config;
 pub mod decoder;
 pub mod family;
-mod gather;
-pub mod grads;
 pub mod inputs;
-pub mod layer;
-pub mod layers;
-pub mod layout;
-pub mod linear_layer;
-pub mod merge;
-pub mod outgoing;
-pub mod params;
-pub mod part;
 pub mod positions;
-pub mod prompts;
-pub mod qkv;
-pub mod quantization;
-pub mod quantize;
-mod reading;
 pub mod rotary;
-pub mod spread;
-mod stored_codes;
 pub mod tape;
 #[cfg(test)]
 mod tiny;
@@ -51,28 +32,28 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::image::ImageInput;
-use crate::model::family::names::stored_name;
-use crate::model::part::Init;
-use crate::model::rotary::{RopeTable, Rotary};
-use crate::observe::Silent;
-use crate::ops::quantized::Quantized;
-use crate::ops::rows::Segments;
-use crate::philox::{Purpose, Random};
-use crate::tensor::{DType, Tensor};
+use crate::nn::family::names::stored_name;
+use crate::nn::rotary::{RopeTable, Rotary};
+use crate::nn::weights::part::Init;
+use omr_base::error::{Error, Result};
+use omr_base::observe::Silent;
+use omr_base::philox::{Purpose, Random};
+use omr_data::image::ImageInput;
+use omr_runtime::device::Device;
+use omr_runtime::ops::quantized::Quantized;
+use omr_runtime::ops::rows::Segments;
+use omr_runtime::tensor::{DType, Tensor};
 
 pub use config::{MediaConfig, ModelConfig};
 pub use decoder::Decoder;
-pub use grads::{GradMemory, GradientSink, Grads};
 pub use inputs::Inputs;
-pub use layers::{Attend, Policy, Rope};
-pub use layout::ParamLayout;
-pub use outgoing::OutModel;
-pub use spread::DeepStack;
+pub use tape::grads::{GradMemory, GradientSink, Grads};
+pub use tape::layers::{Attend, Policy, Rope};
+pub use tape::spread::DeepStack;
 pub use tape::{CheckpointPolicy, LayerPolicy, Mode, Stack, Tape, Var};
 pub use vision::VisionTower;
+pub use weights::layout::ParamLayout;
+pub use weights::outgoing::OutModel;
 
 /// A model in a device's memory.
 pub struct Model {
@@ -120,7 +101,7 @@ impl Model {
                 Some(Quantized { format, .. }) => param.fill_codes(dev, |piece, r, out| {
                     let mut values = vec![0.0; out.codes.len()];
                     row(piece, r, &mut values);
-                    reading::encode_row(param.name(), r, &values, format, out)
+                    weights::reading::encode_row(param.name(), r, &values, format, out)
                 })?,
                 None => param.fill_in_dtype(dev, param.tensor, row)?,
             }
@@ -144,7 +125,7 @@ impl Model {
     /// Plans the files that [`Model::save`] writes, so that another thread can write them later. `layout` must be the
     /// model's own. `own` contains the range of each parameter that this process writes.
     pub fn outgoing(&self, layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>]) -> OutModel {
-        let mut weights = outgoing::weights(layout, dtype, own);
+        let mut weights = weights::outgoing::weights(layout, dtype, own);
         let tensors = weights.iter_mut().flat_map(|file| &mut file.tensors);
         tensors.for_each(|tensor| tensor.name = stored_name(self.config.family, &tensor.name));
         OutModel { configs: vec![self.config_file(dtype)], weights }

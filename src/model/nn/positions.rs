@@ -1,9 +1,9 @@
 //! Computes positions on the host: the M-RoPE positions of a token sequence, and the window order, 2-D positions and
 //! rotary table of the vision tower. All integers equal the ones that Hugging Face computes.
 
-use crate::error::{Error, Result};
-use crate::model::config::{MediaConfig, ModelConfig, TowerConfig, TowerKind};
-use crate::model::rotary::{Angles, RopeTable};
+use crate::nn::config::{MediaConfig, ModelConfig, TowerConfig, TowerKind};
+use crate::nn::rotary::{Angles, RopeTable};
+use omr_base::error::{Error, Result};
 
 /// Kind and size of an image or video in a sequence.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -255,7 +255,7 @@ fn vision_rope(tower: &TowerConfig, unit: usize, positions: &VisionPositions) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tiny::tiny;
+    use crate::nn::tiny::tiny;
 
     fn config() -> ModelConfig {
         ModelConfig::from_json(&tiny(), "config.json").unwrap()

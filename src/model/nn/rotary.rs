@@ -3,7 +3,7 @@
 use std::f64::consts::TAU;
 use std::ops::Range;
 
-use crate::model::config::{Llama3Scaling, RopeAxes, RopeConfig};
+use crate::nn::config::{Llama3Scaling, RopeAxes, RopeConfig};
 
 /// Positions below this number are computed once. A later position of a long video is computed each time.
 const CACHED: i32 = 1 << 17;

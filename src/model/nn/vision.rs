@@ -8,25 +8,25 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::image::{Backend, ImageInput, Processor};
-use crate::model::config::{MediaConfig, TowerConfig, TowerKind};
-use crate::model::family::media::TOWER;
-use crate::model::layer::{Layer, Mlp, Norm};
-use crate::model::layers::{Attend, Attention, Rope};
-use crate::model::layout::{LayoutPart, ParamLayout};
-use crate::model::params::{Linear, Matrix, Part, Piece, Vector};
-use crate::model::positions::{self, VisionPositions};
-use crate::model::tape::{Recompute, Tape, Var};
-use crate::model::weights::WeightFiles;
-use crate::ops::attend::Heads;
-use crate::ops::gelu::GeluKind;
-use crate::ops::matmul::PANEL;
-use crate::ops::patch_embed::{Normalize, PatchImage};
-use crate::ops::pos_embed::Taps;
-use crate::ops::rows::Segments;
-use crate::tensor::{DType, Tensor};
+use super::tape::layer::{Layer, Mlp, Norm};
+use super::tape::layers::{Attend, Attention, Rope};
+use super::weights::layout::{LayoutPart, ParamLayout};
+use super::weights::params::{Linear, Matrix, Part, Piece, Vector};
+use crate::nn::config::{MediaConfig, TowerConfig, TowerKind};
+use crate::nn::family::media::TOWER;
+use crate::nn::positions::{self, VisionPositions};
+use crate::nn::tape::{Recompute, Tape, Var};
+use crate::nn::weights::WeightFiles;
+use omr_base::error::{Error, Result};
+use omr_data::image::{Backend, ImageInput, Processor};
+use omr_runtime::device::Device;
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::gelu::GeluKind;
+use omr_runtime::ops::matmul::PANEL;
+use omr_runtime::ops::patch_embed::{Normalize, PatchImage};
+use omr_runtime::ops::pos_embed::Taps;
+use omr_runtime::ops::rows::Segments;
+use omr_runtime::tensor::{DType, Tensor};
 
 /// Epsilon of the tower's norms. The configuration has no key for it.
 const NORM_EPS: f32 = 1e-6;
@@ -263,7 +263,7 @@ impl VisionTower {
             num_patches,
             pixels,
             images: places.into(),
-            normalize: (&Processor { backend: images[0].backend, ..self.processor.clone() }).into(),
+            normalize: normalize(&Processor { backend: images[0].backend, ..self.processor.clone() }),
             order,
             frames: Attend::packed(tape, dev, &p.cu_seqlens, false)?,
             rope: Rope { cos: tape.upload(dev, &p.rope.cos, &table)?, sin: tape.upload(dev, &p.rope.sin, &table)? },
@@ -422,23 +422,21 @@ fn block(dev: &mut Device, layout: &mut LayoutPart<'_>, tower: &TowerConfig, nam
     Ok(Layer { input_layernorm, qkv_proj, head_norms: None, o_proj, heads, post_attention_layernorm, mlp })
 }
 
-impl From<&Processor> for Normalize {
-    /// Returns how the kernel normalizes bytes and cuts them into patches. torchvision subtracts and divides bytes that are
-    /// not rescaled, with the mean and the standard deviation of bytes.
-    fn from(processor: &Processor) -> Normalize {
-        let (scale, rescale) = match processor.backend {
-            Backend::Pil => (1.0, processor.rescale_factor),
-            Backend::Torchvision => ((1.0 / processor.rescale_factor) as f32, 1.0),
-        };
-        let scaled = |values: [f32; 3]| values.map(|value| value * scale);
-        Normalize {
-            mean: scaled(processor.image_mean),
-            std: scaled(processor.image_std),
-            rescale,
-            patch_size: processor.patch_size as usize,
-            merge_size: processor.merge_size as usize,
-            temporal_patch_size: processor.temporal_patch_size as usize,
-        }
+/// Returns how the kernel normalizes bytes and cuts them into patches. torchvision subtracts and divides bytes that are
+/// not rescaled, with the mean and the standard deviation of bytes.
+pub fn normalize(processor: &Processor) -> Normalize {
+    let (scale, rescale) = match processor.backend {
+        Backend::Pil => (1.0, processor.rescale_factor),
+        Backend::Torchvision => ((1.0 / processor.rescale_factor) as f32, 1.0),
+    };
+    let scaled = |values: [f32; 3]| values.map(|value| value * scale);
+    Normalize {
+        mean: scaled(processor.image_mean),
+        std: scaled(processor.image_std),
+        rescale,
+        patch_size: processor.patch_size as usize,
+        merge_size: processor.merge_size as usize,
+        temporal_patch_size: processor.temporal_patch_size as usize,
     }
 }
 

@@ -4,22 +4,22 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{OptimConfig, OptimizerName};
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::model::attach::Masters;
-use crate::model::linear_layer::Adapter;
-use crate::model::outgoing::OutFile;
-use crate::model::params::Param;
-use crate::model::part::Part;
-use crate::model::{Grads, ParamLayout};
-use crate::ops::adamw::code8::BLOCK;
-use crate::ops::adamw::{self, Coded, Moments, master};
-use crate::ops::grad_norm;
+use crate::nn::adapter::attach::Masters;
+use crate::nn::weights::linear_layer::Adapter;
+use crate::nn::weights::outgoing::OutFile;
+use crate::nn::weights::params::Param;
+use crate::nn::weights::part::Part;
+use crate::nn::{Grads, ParamLayout};
 use crate::optim::files::{self, StateSettings};
 use crate::optim::state::State;
-use crate::ranks::{OneRank, Ranks, Shards, shards};
-use crate::tensor::{DType, Tensor};
+use omr_base::config::{OptimConfig, OptimizerName};
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::adamw::code8::BLOCK;
+use omr_runtime::ops::adamw::{self, Coded, Moments, master};
+use omr_runtime::ops::grad_norm;
+use omr_runtime::ranks::{OneRank, Ranks, Shards, shards};
+use omr_runtime::tensor::{DType, Tensor};
 
 /// Statistics of the last update.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -283,9 +283,9 @@ fn zero_moments(dev: &mut Device, region: Region, storage: OptimizerName, len: u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Isa, Plan, Target};
-    use crate::model::outgoing::{create_files, fill_files, weights};
-    use crate::model::weights::WeightFiles;
+    use crate::nn::weights::WeightFiles;
+    use crate::nn::weights::outgoing::{create_files, fill_files, weights};
+    use omr_runtime::device::{Isa, Plan, Target};
 
     fn config() -> OptimConfig {
         OptimConfig { weight_decay: 0.1, adam_beta2: 0.95, ..OptimConfig::default() }

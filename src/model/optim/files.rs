@@ -16,18 +16,18 @@ use half::bf16;
 
 use super::freeze;
 use super::state::State;
-use crate::config::{OptimConfig, OptimizerName};
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::model::layout::ParamLayout;
-use crate::model::outgoing::{Content, OutFile, Outgoing, Part, cut};
-use crate::model::params::Piece;
-use crate::model::weights::{StoredTensor, WeightFiles};
-use crate::ops::adamw::Moments;
-use crate::ops::adamw::code8::BLOCK;
-use crate::ops::matmul::Order;
-use crate::tensor::{DType, Elem, Tensor};
+use crate::nn::weights::layout::ParamLayout;
+use crate::nn::weights::outgoing::{Content, OutFile, Outgoing, Part, cut};
+use crate::nn::weights::params::Piece;
+use crate::nn::weights::{StoredTensor, WeightFiles};
+use omr_base::config::{OptimConfig, OptimizerName};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_runtime::device::Device;
+use omr_runtime::ops::adamw::Moments;
+use omr_runtime::ops::adamw::code8::BLOCK;
+use omr_runtime::ops::matmul::Order;
+use omr_runtime::tensor::{DType, Elem, Tensor};
 
 /// Maximum size in bytes of a state file that is written.
 const MAX_FILE_BYTES: usize = 5_000_000_000;

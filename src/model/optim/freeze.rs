@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
-use crate::config::OptimConfig;
-use crate::device::{Device, Target};
-use crate::error::{Error, Result};
-use crate::model::attach::scale;
-use crate::model::part::Part;
-use crate::model::{Model, ModelConfig, adapter_files};
-use crate::tensor::DType;
+use crate::nn::adapter::adapter_files;
+use crate::nn::adapter::attach::scale;
+use crate::nn::weights::part::Part;
+use crate::nn::{Model, ModelConfig};
+use omr_base::config::OptimConfig;
+use omr_base::error::{Error, Result};
+use omr_runtime::device::{Device, Target};
+use omr_runtime::tensor::DType;
 
 /// Returns the key that freezes a part.
 pub fn key(part: Part) -> &'static str {

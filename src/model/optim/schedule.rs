@@ -1,6 +1,6 @@
 //! Learning-rate schedules: linear warm-up, then constant, linear or cosine, as in transformers and verl.
 
-use crate::config::{LrSchedulerType, OptimConfig};
+use omr_base::config::{LrSchedulerType, OptimConfig};
 
 /// Returns the learning rate of the update after `done` updates. There are `total_steps` updates in all, of which the
 /// first `warmup_steps` are the warm-up.

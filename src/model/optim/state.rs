@@ -1,7 +1,7 @@
 //! Optimizer state of one parameter.
 
-use crate::ops::adamw::Moments;
-use crate::tensor::Tensor;
+use omr_runtime::ops::adamw::Moments;
+use omr_runtime::tensor::Tensor;
 
 /// State of the range of a parameter that this rank owns. Moments and low halves are in the parameter's element order.
 pub(super) struct State {

@@ -14,8 +14,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// One response with its results.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,7 +124,7 @@ pub fn write(dir: &Path, step: u64, rows: &[RolloutRow]) -> Result<()> {
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).map_err(|e| broken(&e))?;
     writer.write(&batch).map_err(|e| broken(&e))?;
     let bytes = writer.into_inner().map_err(|e| broken(&e))?;
-    crate::files::write(&path, &bytes)
+    omr_base::files::write(&path, &bytes)
 }
 
 fn lists<'a, T: ArrowPrimitiveType>(rows: impl Iterator<Item = &'a [T::Native]>) -> ArrayRef {

@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::data::{Dataset, Encoder, Row, RowResult, Samples};
-use crate::device::Device;
 use crate::engine::scheduler::SchedulerStats;
 use crate::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, FinishReason, Prompt, RequestParams};
-use crate::error::{Error, Result};
 use crate::llm;
-use crate::model::{Model, ModelConfig};
-use crate::reward::judge::Ruling;
-use crate::reward::{Judged, Score, typed};
+use crate::nn::{Model, ModelConfig};
 use crate::rollout::journal::{self, Journal};
-use crate::task::VerifiedRows;
-use crate::text::Chat;
+use omr_base::error::{Error, Result};
+use omr_data::reward::judge::Ruling;
+use omr_data::reward::{Judged, Score, typed};
+use omr_data::rows::{Dataset, Encoder, Row, RowResult, Samples};
+use omr_data::task::VerifiedRows;
+use omr_data::text::Chat;
+use omr_runtime::device::Device;
 
 /// Interval for checking whether the user requested a stop while scores are pending.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{CompletionOutput, FinishReason};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::reward::Score;
-use crate::reward::judge::Ruling;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_data::reward::Score;
+use omr_data::reward::judge::Ruling;
 
 /// Name of the journal folder in the run directory.
 pub const FOLDER: &str = "journal";

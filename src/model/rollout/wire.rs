@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::Rollout;
 use super::journal::JournalVerdict;
 use crate::engine::{CompletionOutput, FinishReason};
-use crate::error::{Error, Result};
-use crate::ranks::{self, Ranks};
-use crate::reward::Score;
+use omr_base::error::{Error, Result};
+use omr_data::reward::Score;
+use omr_runtime::ranks::{self, Ranks};
 
 /// Bytes per response token in host memory: its id, its log-prob, and its text with an assumed four letters.
 pub const BYTES_A_TOKEN: usize = 12;
@@ -110,7 +110,7 @@ fn cut(head: &Head) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reward::judge::Ruling;
+    use omr_data::reward::judge::Ruling;
 
     #[test]
     fn what_is_packed_comes_out_to_the_bit_and_cut_bytes_are_refused() {

@@ -13,7 +13,7 @@ use super::readback::{Readback, ReadbackSender};
 use super::side_stream::SideStream;
 use super::target::{Kind, Target};
 use super::work::Work;
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Bytes of [`Gpu::counter`].
 const COUNTER_BYTES: usize = size_of::<u32>();

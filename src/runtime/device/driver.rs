@@ -5,7 +5,7 @@ use std::any::Any;
 use std::panic::Location;
 
 use crate::device::{WaitLimit, WgmmaKernels, Work};
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Address in a device's memory.
 pub type Address = u64;

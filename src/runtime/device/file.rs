@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// Bytes of a complete file. The system reads them when they are accessed.
 pub struct MappedFile {

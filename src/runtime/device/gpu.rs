@@ -2,7 +2,7 @@
 
 use crate::device::kernel_variant::Variants;
 use crate::device::{Driver, Launch, Memory, Params, Span, Stream, WgmmaKernels};
-use crate::error::Result;
+use omr_base::error::Result;
 
 /// Parts of the GPU backend that an op uses.
 pub struct Gpu<'a> {

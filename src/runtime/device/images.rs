@@ -15,7 +15,7 @@ use flate2::read::GzDecoder;
 
 use super::driver::Properties;
 use super::perf_model::KernelCosts;
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Kernel files and the results of compiling them.
 #[derive(Clone, Copy)]

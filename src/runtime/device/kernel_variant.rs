@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::choice::choice;
+use omr_base::choice::choice;
 
 choice! {
     /// Kernel variant of matrix products. A run never changes it, so sampling, training and checkpoints use the same
@@ -93,34 +93,5 @@ impl Variants {
                 WgmmaKernels::AttentionBwd(dim) => allowed(kernels) && allowed(WgmmaKernels::Attention(dim)),
                 _ => allowed(kernels),
             }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_names_its_variant() {
-        for &(_, variant) in KernelVariant::ALL {
-            assert_eq!(
-                [variant.name(), variant.recorded(), "wgmma/9"].map(KernelVariant::named),
-                [Some(variant), Some(variant), Some(KernelVariant::Wgmma)]
-            );
-        }
-        assert_eq!(KernelVariant::named("avx2"), None);
-    }
-
-    #[test]
-    fn a_kernel_belongs_to_what_its_name_says() {
-        for (name, kernels) in [
-            ("linear_dgrad_wide", WgmmaKernels::Products),
-            ("sample_logits_square", WgmmaKernels::Products),
-            ("attention_fwd_wide_hd80", WgmmaKernels::Attention(80)),
-            ("paged_attention_decode_wide_hd128", WgmmaKernels::Attention(128)),
-            ("attention_bwd_dq_wide_hd80", WgmmaKernels::AttentionBwd(80)),
-        ] {
-            assert_eq!(WgmmaKernels::of(name), kernels);
-        }
     }
 }

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::device::driver::{Address, Driver};
-use crate::error::{Error, Result};
-use crate::observe::bytes;
+use omr_base::error::{Error, Result};
+use omr_base::observe::bytes;
 
 /// Alignment of every allocation on the CPU: a cache line, which is enough for any vector load.
 const ALIGN: usize = 64;

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use cudarc::nccl::sys::{cudaStream_t, ncclComm, ncclComm_t, ncclConfig_t, ncclDataType_t, ncclUniqueId};
 
 use crate::device::driver::Address;
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Environment variable with the path of the library, to be used instead of a search.
 pub const PATH: &str = "OMR_NCCL_LIBRARY";

@@ -39,7 +39,7 @@ impl Params {
     }
 
     /// Returns the bytes for a launch, padded to the struct's alignment.
-    pub(super) fn into_bytes(mut self, memory: &Memory) -> Vec<u8> {
+    pub fn into_bytes(mut self, memory: &Memory) -> Vec<u8> {
         self.pad(self.align);
         for (at, span) in self.spans {
             self.bytes[at..at + size_of::<Address>()].copy_from_slice(&memory.address(span).to_ne_bytes());
@@ -100,7 +100,7 @@ impl Param for Params {
 /// `params!(rope::Args { qkv, cos, sin, rows, heads: heads.q as i32 })`
 ///
 /// The members must be those of the C++ struct, with the same names and in the same order, without padding members
-/// (`tests/kernels/params.rs` compares them). Each member is a number, a tensor (its address is passed) or nested
+/// (`tests/runtime/kernels/params.rs` compares them). Each member is a number, a tensor (its address is passed) or nested
 /// [`Params`].
 macro_rules! params {
     ($name:path { $($member:ident $(: $value:expr)?),* $(,)? }) => {{
@@ -113,24 +113,3 @@ macro_rules! params {
     (@ $member:ident $value:expr) => { $value };
 }
 pub(crate) use params;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::{Plan, Region};
-
-    #[test]
-    fn members_lie_where_c_puts_them() {
-        let mut memory = Memory::map(&Plan::uniform(1 << 12)).unwrap();
-        let span = memory.alloc(Region::Weights, 64).unwrap();
-        let mut inner = params!(inner::Args { flag: true });
-        inner.append_address(span);
-        let tail = 7;
-        let bytes = params!(outer::Args { first: 1.5f32, inner, pair: [2i32, 3], tail }).into_bytes(&memory);
-        assert_eq!(bytes.len(), 40);
-        let word = |i: usize| i32::from_ne_bytes(bytes[i..i + 4].try_into().unwrap());
-        assert_eq!([8, 24, 28, 32, 36].map(word), [1, 2, 3, 7, 0]);
-        assert_eq!(bytes[16..24], memory.address(span).to_ne_bytes());
-        assert_eq!(Params::of(&[1u64, 2]).into_bytes(&memory).len(), 16);
-    }
-}

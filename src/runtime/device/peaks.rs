@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use super::{Device, Isa, Parts, Pool, cpu_kernel};
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Peak rates of all threads together.
 pub struct Peaks {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::device::driver::{Address, Driver, Event, Pinned, Stream};
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Bytes of a pinned buffer: 0.3 ms of a PCIe 5 bus, so neither the calls nor the forwarding of a chunk limit the
 /// copies.

@@ -11,7 +11,7 @@ use crate::device::images::{self, Arch, Built};
 use crate::device::limits::{self, Declared, HOPPER};
 use crate::device::memory::GUARD;
 use crate::device::work::Work;
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// One recorded event.
 #[derive(Clone, PartialEq, Debug)]

@@ -2,7 +2,7 @@
 //! backward continues.
 
 use super::driver::{Driver, Event, Stream};
-use crate::error::Result;
+use omr_base::error::Result;
 
 /// A second stream, and the events that order it with the compute stream.
 #[derive(Clone, Copy)]

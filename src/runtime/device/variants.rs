@@ -2,7 +2,7 @@
 
 use super::backend::{Backend, Device};
 use super::kernel_variant::{KernelVariant, Variants, WgmmaKernels};
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 impl Device {
     fn variants(&self) -> Option<&Variants> {

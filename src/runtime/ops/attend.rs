@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use half::bf16;
 
 use crate::device::{Isa, Parts, Pool, cpu_kernel};
-use crate::error::Result;
-use crate::math::{exp2, ln};
 use crate::ops::check;
 use crate::ops::lanes::{self, LANES, Lanes, larger};
 use crate::ops::tile::{self, Left, Right, Sums, product};
 use crate::tensor::{DType, Elem};
+use omr_base::error::Result;
+use omr_base::math::{exp2, ln};
 
 /// Keys per block, the unit of the KV cache and of the online softmax.
 pub const BLOCK: usize = 128;

@@ -1,10 +1,10 @@
 //! Beginning of every op: checks of shapes and types, and the count of the bytes that it moves at least.
 
 use crate::device::Launch;
-use crate::error::{Error, Result};
 use crate::ops::matmul::Weight;
 use crate::ops::quantized::scale_dtype;
 use crate::tensor::{DType, Tensor};
+use omr_base::error::{Error, Result};
 
 /// Returns an error unless `t` has element type `dtype` and shape `dims`.
 pub fn tensor(op: &'static str, name: &str, t: Tensor, dtype: DType, dims: &[usize]) -> Result<()> {

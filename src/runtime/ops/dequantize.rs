@@ -1,13 +1,13 @@
 //! Widens a whole quantised weight, for products that do not read codes: gradients, and on a GPU log-probs,
 //! sampling, GELU and more than 128 tokens. [`super::matmul`] and `kernels/gemm_codes.cu` read codes.
 
-use crate::choice::BaseFormat;
 use crate::device::{Cpu, Device, Gpu, Parts, Region, params};
-use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::matmul::{PANEL, Weight, row_stride};
 use crate::ops::quantized::{self, Quantized};
 use crate::tensor::{Elem, Tensor};
+use omr_base::choice::BaseFormat;
+use omr_base::error::Result;
 
 /// Calls `work` with a weight that is not quantised: `w` itself, or a copy in the workspace with the values of its codes.
 pub(in crate::ops) fn widened<R>(

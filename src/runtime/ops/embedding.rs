@@ -1,11 +1,11 @@
 //! Token embedding: reads rows of the token table, and adds gradients to its rows.
 
 use crate::device::{Cpu, Device, Gpu, Launch, Parts, cpu_kernel, params};
-use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::matmul::{Order, PANEL, Weight, index, panel_stride, row_stride};
 use crate::ops::rows::{Groups, Segments, check_indices};
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 /// Rows of one work item.
 const ROWS: usize = 32;

@@ -1,10 +1,10 @@
 //! Backward of GELU. The forward is the epilogue of [`super::linear::fwd_gelu`].
 
 use crate::device::{Cpu, Device, Gpu, Parts, cpu_kernel, params};
-use crate::error::Result;
-use crate::math;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::tensor::{Elem, Tensor};
+use omr_base::error::Result;
+use omr_base::math;
 
 /// Elements of one work item.
 const CHUNK: usize = 4096;

@@ -2,10 +2,10 @@
 //! where the optimizer reads them.
 
 use crate::device::{Address, Cpu, Device, Parts, cpu_kernel, params};
-use crate::error::Result;
 use crate::ops::check::{self, moved};
 use crate::ops::lanes;
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Elements that the CPU sums in sixteen f32 lanes before it continues in f64. Each lane has 256 terms, so its relative
 /// error is at most about 256 * 2^-24 = 1.5e-5.

@@ -1,10 +1,10 @@
 //! Input of a product: its left operand, and a second pair of operands if the layer has an adapter (see
 //! [`super::lora`]).
 
-use crate::error::Result;
 use crate::ops::check;
 use crate::ops::matmul::Weight;
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// The operands over which the sums of a product continue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,9 +2,9 @@
 //! depend on which rank computed which micro-batch.
 
 use crate::device::{Cpu, Device, Gpu, Parts, params};
-use crate::error::Result;
 use crate::ops::{check, lanes};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Elements of a work item. The sum of these elements stays in the L1 cache while all gradients are added.
 const ITEM: usize = 4096;

@@ -1,10 +1,10 @@
 //! Layer normalisation: y = (x - mean) * rstd * gamma + beta, row by row.
 
 use crate::device::{Cpu, Device, Gpu, Parts, Region, cpu_kernel, params};
-use crate::error::Result;
 use crate::ops::check::{self, added, by_dtype, moved};
 use crate::ops::norm_rows::{ROWS, VECTOR, add_partials, gpu_shape, launch_weights};
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 /// Number of chains of the sum over a row: [`VECTOR`] for each thread of a warp.
 const CHAINS: usize = 32 * VECTOR;

@@ -4,7 +4,6 @@
 //! with an adapter continue over a second pair of operands, see [`super::lora`].
 
 use crate::device::{Cpu, Device, Region};
-use crate::error::Result;
 use crate::ops::check::{self, added, by_dtype, moved};
 use crate::ops::dequantize::widened;
 use crate::ops::gelu::GeluKind;
@@ -15,6 +14,7 @@ use crate::ops::matmul::{
 };
 use crate::ops::{paged_attention, rope};
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 pub use crate::ops::gemm::{Qkv, wgmma_fault};
 

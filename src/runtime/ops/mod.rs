@@ -26,7 +26,7 @@
 //! | `linear_logprob`, `sample` | nothing: logits, logsumexp and log-probs are fp32 |
 //!
 //! On a GPU, attention computes exp2 with the instruction `ex2.approx.ftz` (relative error 2^-22, exact at zero) in
-//! training, prefill and decode alike. Every other elementary function comes from [`crate::math`].
+//! training, prefill and decode alike. Every other elementary function comes from [`omr_base::math`].
 //!
 //! | backward | rounded |
 //! | --- | --- |

@@ -1,10 +1,10 @@
 //! Negative log-likelihood of targets: the fine-tuning loss and its gradient, which both stay on the device.
 
 use crate::device::{Cpu, Device, Gpu, Launch, Region, params};
-use crate::error::Result;
 use crate::ops::check;
 use crate::ops::cta::{THREADS, fold};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 const OP: &str = "nll::fwd";
 

@@ -1,9 +1,9 @@
 //! Parts that the norms of rows share: sizes of work items, launches, and the last sum of the weights' gradients.
 
 use crate::device::{Gpu, Isa, Params, Parts, Pool};
-use crate::error::Result;
 use crate::ops::{check, lanes};
 use crate::tensor::Tensor;
+use omr_base::error::Result;
 
 /// Rows of one work item and of one partial sum of the weights' gradients. Changing this changes the bits of these.
 pub const ROWS: usize = 64;

@@ -2,11 +2,11 @@
 //! multiplied by the projection like the input of any linear layer. The rows are not stored; backward recomputes them.
 
 use crate::device::{Cpu, Device, Gpu, Parts, Region, params};
-use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::linear;
 use crate::ops::matmul::{Order, Weight};
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 /// Patches per chunk on the CPU. It is even, so that the bf16 weight gradient pairs the same rows whatever the chunk
 /// size.

@@ -1,12 +1,12 @@
 //! Learned position embeddings, resampled: a weighted sum of four rows of a table is added to each row.
 
 use crate::device::{Cpu, Device, Gpu, Launch, Parts, cpu_kernel, params};
-use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::embedding::add_rows;
 use crate::ops::matmul::{Order, Weight, index, row_stride};
 use crate::ops::rows::{Segments, check_indices};
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 /// Rows of one work item.
 const ROWS: usize = 32;

@@ -2,11 +2,11 @@
 //! One weight serves all heads of q of a layer, and one all heads of k. Values are rounded once, after the rotation.
 
 use crate::device::{Cpu, Device, Gpu, On, Parts, Region, cpu_kernel, params};
-use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::paged_attention::{self, KvCache};
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 /// Rows of one work item and of one partial sum of the weights' gradients. Changing this changes the bits of these.
 const ROWS: usize = 16;

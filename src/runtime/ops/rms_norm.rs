@@ -1,11 +1,11 @@
 //! Root-mean-square normalisation: y = x / rms(x) * gamma, row by row.
 
 use crate::device::{Cpu, Device, Gpu, Parts, Region, cpu_kernel, params};
-use crate::error::Result;
 use crate::ops::check::{self, added, by_dtype, moved};
 use crate::ops::lanes;
 use crate::ops::norm_rows::{ROWS, add_partials, gpu_shape, launch_weights};
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 /// Computes y = x * rstd * gamma with rstd = 1 / sqrt(mean(x^2) + eps). x, y `[T, D]` and gamma `[D]` have the compute
 /// type; rstd `[T]` is f32 and is stored for backward. Returns an error for other shapes and, on a GPU, for a D that is

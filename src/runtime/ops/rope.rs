@@ -2,10 +2,10 @@
 //! tables that are computed once per pack. Text (mrope with sections) and vision (2-D) differ only in these tables.
 
 use crate::device::{Cpu, Device, Gpu, Parts, cpu_kernel, params};
-use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 /// Rows of one work item.
 const ROWS: usize = 64;

@@ -1,10 +1,10 @@
 //! Copies and sums of rows by index: image rows into a sequence, window order and back, last positions of a pack.
 
 use crate::device::{Cpu, Device, Gpu, Parts, Region, cpu_kernel, params};
-use crate::error::Result;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::{lanes, matmul};
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 /// Approximate number of elements that a work item copies.
 const ITEM: usize = 16_384;

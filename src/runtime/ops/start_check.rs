@@ -3,9 +3,9 @@
 use half::bf16;
 
 use crate::device::{Device, Kind, On, Region};
-use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// CTAs to which the start checks limit a wgmma kernel, so that each CTA processes several tiles in turn.
 const FEW_CTAS: usize = 2;

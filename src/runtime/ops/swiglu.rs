@@ -1,11 +1,11 @@
 //! Backward of silu(gate) * up. The forward is the epilogue of [`super::linear::fwd_swiglu`].
 
 use crate::device::{Cpu, Device, Gpu, Parts, cpu_kernel, params};
-use crate::error::Result;
-use crate::math;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::matmul::PANEL;
 use crate::tensor::{Elem, Tensor};
+use omr_base::error::Result;
+use omr_base::math;
 
 /// Rows of one work item, enough to outweigh the cost of scheduling it.
 const ROWS: usize = 16;

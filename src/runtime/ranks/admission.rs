@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::secret::Key;
 use super::wire::{Message, Until};
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Pause between two checks of a condition that is waited for.
 pub const POLL: Duration = Duration::from_millis(20);

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::device::Device;
-use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use omr_base::error::{Error, Result};
 
 /// The tensors that a rank sends to each rank, or receives from each, by rank.
 pub type Parts = [Vec<Tensor>];

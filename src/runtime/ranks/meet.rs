@@ -12,8 +12,8 @@ use super::Place;
 use super::admission::{Admission, Caller, POLL, WORD, prepare};
 use super::secret::{Key, Secret, VARIABLE};
 use super::wire::{Greeting, Member, Message};
-use crate::config::DistConfig;
-use crate::error::{Error, Result};
+use omr_base::config::DistConfig;
+use omr_base::error::{Error, Result};
 
 /// Time for which a rank tries again if it finds no secret, or if rank 0 rejects its secret.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -14,7 +14,7 @@ mod plane;
 mod secret;
 pub mod shards;
 mod tcp;
-mod wire;
+pub mod wire;
 
 pub use collectives::{Ranks, agreed, agreed_at_last, by_first, first_finds, report_failure};
 pub use meet::Start;

@@ -18,8 +18,8 @@ use super::tcp::{Tried, Trouble, runs};
 use super::{Ranks, Tcp};
 use crate::device::nccl::{Comm, Fault, Library, Piece, UniqueId};
 use crate::device::{Device, Driver, On, Stream};
-use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use omr_base::error::{Error, Result};
 
 /// Bytes of GPU memory that plans leave free in a run of several ranks: an estimate of NCCL's memory, used where it
 /// cannot be measured. NCCL has buffers of 4 MiB (`NCCL_BUFFSIZE`) for each channel, direction and peer on the machine;

@@ -2,8 +2,8 @@
 
 use super::collectives::{Parts, Ranks};
 use crate::device::Device;
-use crate::error::Result;
 use crate::tensor::Tensor;
+use omr_base::error::Result;
 
 /// Number of bytes exchanged between a rank and the others.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

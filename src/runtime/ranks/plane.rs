@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::meet::{self, End, is_pause};
 use super::wire::{At, Member, Message};
-use crate::config::DistConfig;
-use crate::error::{Error, Result};
+use omr_base::config::DistConfig;
+use omr_base::error::{Error, Result};
 
 /// Maximum time between two heartbeats.
 const BEAT: Duration = Duration::from_millis(500);

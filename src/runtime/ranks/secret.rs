@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::wire::Until;
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// Environment variable that gives all ranks their secret.
 pub const VARIABLE: &str = "OMR_RUN_SECRET";

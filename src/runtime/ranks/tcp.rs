@@ -16,8 +16,8 @@ use super::plane::ControlPlane;
 use super::wire::{At, Greeting, Header, Member};
 use super::{Place, Ranks};
 use crate::device::Device;
-use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use omr_base::error::{Error, Result};
 
 /// Number of tensor bytes that are read, sent and received at once.
 const PIECE: usize = 1 << 20;

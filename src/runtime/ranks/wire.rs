@@ -184,16 +184,3 @@ impl Header {
         Ok(Header { number: u64::from_le_bytes(number), bytes: u64::from_le_bytes(bytes), what })
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_header_reads_back_and_is_not_read_in_part() {
-        let header = Header { number: 7, bytes: 1 << 40, what: "losses".to_owned() };
-        let bytes = header.encode();
-        assert_eq!(Header::read(&bytes[..]).unwrap(), header);
-        assert!((0..bytes.len()).all(|len| Header::read(&bytes[..len]).is_err()));
-    }
-}

@@ -2,8 +2,8 @@
 
 use half::bf16;
 
-use crate::choice::Dtype;
 use crate::device::Kind;
+use omr_base::choice::Dtype;
 
 /// Element type of a tensor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

@@ -8,7 +8,7 @@ pub use dtype::{DType, Elem};
 use std::fmt;
 
 use crate::device::{Device, On, Param, Params, Region, Span, View, ViewMut};
-use crate::error::Result;
+use omr_base::error::Result;
 
 /// Shape of a tensor with one to four dimensions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -228,26 +228,5 @@ impl crate::device::Memory {
         ins: [Tensor; I],
     ) -> ([ViewMut<'_>; O], [View<'_>; I]) {
         self.views(outs.map(|t| t.span()), ins.map(|t| t.span()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::{Isa, Plan};
-
-    #[test]
-    fn zeros_are_zero_in_new_and_in_used_memory() {
-        let mut dev = Device::cpu(&Plan::uniform(1 << 16), 1, Isa::detect()).unwrap();
-        for elements in [100, 1000, 4000] {
-            let mark = dev.mark(Region::Overlay);
-            // The beginning was used in the previous round; the rest is new.
-            let t = dev.zeros(Region::Overlay, DType::F32, &[elements]).unwrap();
-            assert!(dev.read::<f32>(t).unwrap().iter().all(|x| *x == 0.0), "{elements}");
-            dev.write(t, &vec![1.0_f32; elements]).unwrap();
-            let other = dev.zeros(Region::Overlay, DType::F32, &[elements]).unwrap();
-            assert!(dev.read::<f32>(other).unwrap().iter().all(|x| *x == 0.0), "{elements}");
-            dev.release(mark);
-        }
     }
 }

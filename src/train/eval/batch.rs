@@ -4,15 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::logprobs::LOWER;
-use crate::config;
-use crate::device::Device;
-use crate::error::Result;
-use crate::image::ImageInput;
-use crate::llm::fits;
-use crate::machine::Machine;
-use crate::model::{LayerPolicy, Model, ModelConfig, Policy};
-use crate::tensor::DType;
-use crate::train::step::{self, Sequence};
+use crate::training::step::{self, Sequence};
+use omr_base::config;
+use omr_base::error::Result;
+use omr_data::image::ImageInput;
+use omr_model::llm::fits;
+use omr_model::nn::{LayerPolicy, Model, ModelConfig, Policy};
+use omr_runtime::device::Device;
+use omr_runtime::machine::Machine;
+use omr_runtime::tensor::DType;
 
 /// A sequence of a training batch, which owns its tokens and images.
 pub struct Trained {

@@ -6,21 +6,21 @@ use serde_json::Value;
 
 use super::batch::{Trained, logprobs};
 use super::logprobs::score;
-use crate::choice::BaseFormat;
-use crate::config::{GenerateConfig, ImageConfig, QuantizationConfig};
-use crate::device::{Device, Isa, Target};
-use crate::error::{Error, Result};
-use crate::hub::base_model;
-use crate::identity::Manifest;
-use crate::machine::Machine;
-use crate::model::adapter_files::StoredAdapter;
-use crate::model::merge::Merged;
-use crate::model::outgoing::Outgoing;
-use crate::model::weights::WeightFiles;
-use crate::model::{Model, ModelConfig};
-use crate::tensor::DType;
-use crate::train::saving::copy_companions;
-use crate::{files, observe};
+use crate::training::saving::copy_companions;
+use omr_base::choice::BaseFormat;
+use omr_base::config::{GenerateConfig, ImageConfig, QuantizationConfig};
+use omr_base::error::{Error, Result};
+use omr_base::hub::base_model;
+use omr_base::identity::Manifest;
+use omr_base::{files, observe};
+use omr_model::nn::adapter::adapter_files::StoredAdapter;
+use omr_model::nn::adapter::merge::Merged;
+use omr_model::nn::weights::WeightFiles;
+use omr_model::nn::weights::outgoing::Outgoing;
+use omr_model::nn::{Model, ModelConfig};
+use omr_runtime::device::{Device, Isa, Target};
+use omr_runtime::machine::Machine;
+use omr_runtime::tensor::DType;
 
 /// The weights to which an adapter of a quantised base is added.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
@@ -49,7 +49,8 @@ pub fn quantize(dir: &Path, out: &Path, format: BaseFormat) -> Result<String> {
         return Err(Error::input("--quantize", format!("{}, an adapter", dir.display()), expected));
     }
     let is_tied = ModelConfig::load(&dir.join("config.json"))?.text.tie_word_embeddings;
-    let written = crate::model::quantize::quantize(dir, &QuantizationConfig { base: format, ..Default::default() })?;
+    let written =
+        omr_model::nn::weights::quantize::quantize(dir, &QuantizationConfig { base: format, ..Default::default() })?;
     let bytes: usize = written.weights.iter().flat_map(|file| &file.tensors).map(Outgoing::bytes).sum();
     files::folder(out, |folder| {
         written.write(folder, &mut |_| Ok(Vec::new()))?;

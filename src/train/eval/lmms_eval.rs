@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::samples::{self, Sample};
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// Folder in the run directory, and prefix of the file names. lmms-eval uses the date as the prefix.
 const FOLDER: &str = "lmms-eval";

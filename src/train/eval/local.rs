@@ -8,17 +8,17 @@ use std::sync::Arc;
 use super::questions;
 use super::survey::Survey;
 use super::task_requests::{AnswerSettings, TaskQuestions};
-use crate::answers::{self, RunStore};
-use crate::config::EvalConfig;
-use crate::data::Row;
-use crate::device::{Plan, Target};
-use crate::engine::{EngineCoreRequest, Noise, Prompt, RequestParams};
-use crate::error::Result;
-use crate::llm::{self, Llm, Workload};
-use crate::machine::Machine;
-use crate::model::ModelConfig;
-use crate::ranks::{self, OneRank, Ranks};
-use crate::task::TaskRows;
+use omr_base::answers::{self, RunStore};
+use omr_base::config::EvalConfig;
+use omr_base::error::Result;
+use omr_data::rows::Row;
+use omr_data::task::TaskRows;
+use omr_model::engine::{EngineCoreRequest, Noise, Prompt, RequestParams};
+use omr_model::llm::{self, Llm, Workload};
+use omr_model::nn::ModelConfig;
+use omr_runtime::device::{Plan, Target};
+use omr_runtime::machine::Machine;
+use omr_runtime::ranks::{self, OneRank, Ranks};
 
 /// Settings that an error message suggests if an evaluation needs too much memory.
 const LOWER: &str = "max_num_seqs or max_new_tokens";
@@ -99,7 +99,7 @@ impl<'a> Job<'a> {
     }
 
     /// Generates this rank's share of the answers that `store` lacks. Creates the device only if answers are missing.
-    /// Returns [`Error::Stopped`](crate::error::Error::Stopped) if the user requests a stop. Finished answers stay stored.
+    /// Returns [`Error::Stopped`](omr_base::error::Error::Stopped) if the user requests a stop. Finished answers stay stored.
     fn generate(&self, store: &Arc<RunStore>, place: OneRank, machine: &Machine, label: &str) -> Result<()> {
         let (task_requests, observer) = (self.questions.requests(store), machine.observer);
         let (questions, missing) = task_requests.share(place.rank(), place.size())?;
@@ -139,7 +139,7 @@ impl<'a> Job<'a> {
 
 /// Generates, on all `ranks`, the answers to `jobs` that the run in `dir` lacks. Each job has a label for the progress
 /// display. Afterwards rank 0 finds all answers in `store`, the store of the run. With several ranks, no rank may have
-/// opened `store` before. Returns [`Error::Stopped`](crate::error::Error::Stopped) on every rank if one was requested to stop. Finished answers stay
+/// opened `store` before. Returns [`Error::Stopped`](omr_base::error::Error::Stopped) on every rank if one was requested to stop. Finished answers stay
 /// stored.
 pub fn generate_answers(
     ranks: &mut dyn Ranks,

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::others_logprobs::{self, Change, Comparison, Recorded};
-use crate::config::GenerateConfig;
-use crate::device::{Device, Plan, Region};
-use crate::engine::{Prompt, allowed_ids};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::llm::{Line, Reader, fits};
-use crate::machine::Machine;
-use crate::model::{LayerPolicy, Model, Policy};
-use crate::tensor::DType;
-use crate::text::Special;
-use crate::train::step::{self, Sequence};
+use crate::training::step::{self, Sequence};
+use omr_base::config::GenerateConfig;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_data::text::Special;
+use omr_model::engine::{Prompt, allowed_ids};
+use omr_model::llm::{Line, Reader, fits};
+use omr_model::nn::{LayerPolicy, Model, Policy};
+use omr_runtime::device::{Device, Plan, Region};
+use omr_runtime::machine::Machine;
+use omr_runtime::tensor::DType;
 
 /// Names of a response's token ids: of omr and vLLM, TRL, verl.
 const TOKEN_IDS: [&str; 3] = ["token_ids", "completion_ids", "responses"];

@@ -7,15 +7,15 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::samples::{Answer, Sample};
-use crate::client::Completion;
-use crate::config::Mode;
-use crate::data::Row;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::observe::Observer;
-use crate::reward::judge::{Ruling, Summary};
-use crate::reward::{Item, Judged, Shares};
-use crate::task::{Counted, Crash, Metrics, TaskRows, TaskSpec};
+use omr_base::client::Completion;
+use omr_base::config::Mode;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::observe::Observer;
+use omr_data::reward::judge::{Ruling, Summary};
+use omr_data::reward::{Item, Judged, Shares};
+use omr_data::rows::Row;
+use omr_data::task::{Counted, Crash, Metrics, TaskRows, TaskSpec};
 
 /// Limits of a batch of answers that are scored together: their number, and their size in bytes.
 const TOGETHER: usize = 1024;

@@ -7,11 +7,11 @@
 
 use serde_json::Value;
 
-use crate::engine::Prompt;
-use crate::error::{Error, Result};
-use crate::image::MediaFormat;
-use crate::llm::Line;
-use crate::model::{Inputs, Policy};
+use omr_base::error::{Error, Result};
+use omr_data::image::MediaFormat;
+use omr_model::engine::Prompt;
+use omr_model::llm::Line;
+use omr_model::nn::{Inputs, Policy};
 
 /// Names of a prompt's token ids: of omr and vLLM, TRL, verl.
 const PROMPT_IDS: [&str; 3] = ["prompt_token_ids", "prompt_ids", "prompts"];

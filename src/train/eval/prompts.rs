@@ -8,12 +8,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::config::ImageAlpha;
-use crate::data::Row;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::task::{Crash, Source, TaskQuestion, TaskSpec};
-use crate::text::Part;
+use omr_base::config::ImageAlpha;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_data::rows::Row;
+use omr_data::task::{Crash, Source, TaskQuestion, TaskSpec};
+use omr_data::text::Part;
 
 /// Writes the first `limit` questions of each task to `path` atomically. A row without a valid prompt is written with
 /// its error. Returns the number of lines.
@@ -68,7 +68,7 @@ fn messages(row: &Row) -> Vec<Value> {
             json!({"type": "video", "video": (image - frames..image).collect::<Vec<usize>>(), "fps": fps})
         }
     };
-    let message = |m: &crate::text::Message| {
+    let message = |m: &omr_data::text::Message| {
         let parts: Vec<Value> = m.content.iter().map(&mut part).collect();
         json!({"role": m.role, "parts": parts})
     };
@@ -76,7 +76,7 @@ fn messages(row: &Row) -> Vec<Value> {
 }
 
 /// Returns the size of an image and the hash of its pixels in row-major order, as the model's processor receives them.
-fn image(row: &Row, image: &crate::data::ImageSource) -> Result<Value> {
+fn image(row: &Row, image: &omr_data::rows::ImageSource) -> Result<Value> {
     image.decode_then(&row.place, ImageAlpha::Drop, |_, pixels| {
         let hash: String = Sha256::digest(&pixels.data).iter().map(|byte| format!("{byte:02x}")).collect();
         json!({"width": pixels.width, "height": pixels.height, "mode": "RGB", "rgb_sha256": hash})

@@ -8,9 +8,9 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use rayon::prelude::*;
 
 use super::survey::Survey;
-use crate::data::Row;
-use crate::error::{Error, Result};
-use crate::task::TaskRows;
+use omr_base::error::{Error, Result};
+use omr_data::rows::Row;
+use omr_data::task::TaskRows;
 
 /// Number of questions per worker thread that are prepared ahead of the requested one.
 const MADE_AHEAD: usize = 4;
@@ -91,10 +91,10 @@ fn read<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DatasetConfig, Mode};
-    use crate::data::read;
-    use crate::reward::Scorer;
-    use crate::task::{Source, digits};
+    use omr_base::config::{DatasetConfig, Mode};
+    use omr_data::reward::Scorer;
+    use omr_data::rows::read;
+    use omr_data::task::{Source, digits};
     use std::io::Write;
     use std::path::Path;
     use std::sync::atomic::{AtomicUsize, Ordering};

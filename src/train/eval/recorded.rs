@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::measured::{Answers, QuestionAnswers};
-use crate::client::Completion;
-use crate::data::json::jsonl;
-use crate::error::{Error, Result};
-use crate::task::{self, Answers as AnswerSettings, Crash, TaskSpec};
+use omr_base::client::Completion;
+use omr_base::error::{Error, Result};
+use omr_data::rows::readers::json::jsonl;
+use omr_data::task::{self, Answers as AnswerSettings, Crash, TaskSpec};
 
 /// Recorded answers by task and question.
 pub struct Recorded {

@@ -5,12 +5,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::data::Row;
-use crate::data::json::jsonl;
-use crate::error::{Error, Result};
-use crate::reward::judge::Ruling;
-use crate::task::hub::CLUSTER;
-use crate::task::{Mark, Marks, Metrics, Observation};
+use omr_base::error::{Error, Result};
+use omr_data::reward::judge::Ruling;
+use omr_data::rows::Row;
+use omr_data::rows::readers::json::jsonl;
+use omr_data::task::hub::CLUSTER;
+use omr_data::task::{Mark, Marks, Metrics, Observation};
 
 /// Names of the columns that may contain the subject of a question.
 const SUBJECTS: [&str; 4] = ["subject", "category", "skill", "kind"];

@@ -13,16 +13,16 @@ use tokio::runtime::Handle;
 use super::questions;
 use super::survey::Survey;
 use super::task_requests::{AnswerSettings, TaskQuestions};
-use crate::answers::RunStore;
-use crate::client::{Endpoint, Failure, InFlight};
-use crate::config::{ChatTemplateKwargs, EvalConfig, ServerConfig};
-use crate::data::Row;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::observe::Observer;
-use crate::philox::{Purpose, Random};
-use crate::task::TaskRows;
-use crate::text::Part;
+use omr_base::answers::RunStore;
+use omr_base::client::{Endpoint, Failure, InFlight};
+use omr_base::config::{ChatTemplateKwargs, EvalConfig, ServerConfig};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::observe::Observer;
+use omr_base::philox::{Purpose, Random};
+use omr_data::rows::Row;
+use omr_data::task::TaskRows;
+use omr_data::text::Part;
 
 /// File in the run directory that lists the unanswered questions.
 const UNANSWERED: &str = "unanswered.jsonl";

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::subsets;
-use crate::rollout::generate::Rollout;
+use omr_model::rollout::generate::Rollout;
 
 /// Variables measured for each answer, named as in verl. Only the first is reported under `val-core`.
 const VARIABLES: [&str; 3] = ["acc", "reward", "format_reward_score"];

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::task::Observation;
+use omr_data::task::Observation;
 
 /// The 97.5 % quantile of the normal distribution.
 pub(super) const Z95: f64 = 1.959_963_984_540_054;

@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 use super::measured::{Measured, MeasuredTasks};
 use super::samples::Sample;
 use super::stats;
-use crate::config::EvalConfig;
-use crate::error::Result;
-use crate::files;
-use crate::reward::Shares;
-use crate::task::{Counted, Crash, Metric, published};
+use omr_base::config::EvalConfig;
+use omr_base::error::Result;
+use omr_base::files;
+use omr_data::reward::Shares;
+use omr_data::task::{Counted, Crash, Metric, published};
 
 impl Measured {
     /// Returns the task's part of `summary.json`: metrics with 95 % intervals, metrics by the rules alone, and

@@ -3,17 +3,17 @@
 
 use std::ops::ControlFlow;
 
-use crate::data::read::RowFile;
-use crate::data::{Encoder, Index, ReadCounts, Shape};
-use crate::error::{Error, Result};
-use crate::task::TaskRows;
+use omr_base::error::{Error, Result};
+use omr_data::rows::read::RowFile;
+use omr_data::rows::{Encoder, Index, ReadCounts, Shape};
+use omr_data::task::TaskRows;
 
 /// Questions of a task.
 #[derive(Default)]
 pub struct Survey {
     /// Number of each question in the task.
     pub indices: Vec<u32>,
-    /// Hash of each question, see [`crate::data::Row::content`].
+    /// Hash of each question, see [`omr_data::rows::Row::content`].
     pub contents: Vec<[u8; 32]>,
     /// Summary of the questions' contents.
     pub seen: ReadCounts,

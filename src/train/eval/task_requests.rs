@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::measured::{self, QuestionAnswers};
 use super::survey::Survey;
-use crate::answers::{Key, RunStore};
-use crate::client::Completion;
-use crate::config::{EvalConfig, Mode};
-use crate::error::{Error, Result};
-use crate::image::JPEG_DECODER;
-use crate::ops::sample::SamplingParams;
-use crate::task::{Answers, Crash, TaskRows, TaskSpec};
+use omr_base::answers::{Key, RunStore};
+use omr_base::client::Completion;
+use omr_base::config::{EvalConfig, Mode};
+use omr_base::error::{Error, Result};
+use omr_data::image::JPEG_DECODER;
+use omr_data::task::{Answers, Crash, TaskRows, TaskSpec};
+use omr_runtime::ops::sample::SamplingParams;
 
 /// Default top_p of lmms-eval's vLLM back-end. The published AIME scores were sampled with it.
 const PUBLISHED_TOP_P: f32 = 0.95;
@@ -191,8 +191,8 @@ impl measured::Answers for TaskRequests<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reward::Scorer;
-    use crate::task::{self, Source};
+    use omr_data::reward::Scorer;
+    use omr_data::task::{self, Source};
 
     #[test]
     fn an_answer_to_a_jpeg_of_another_decoder_is_not_used_again() {

@@ -9,26 +9,27 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::source_sums::SourceSums;
-use crate::config::{DatasetConfig, Dtype, Mode, RlConfig, SftConfig, TrainingConfig, ValidationConfig};
-use crate::data::answer::label;
-use crate::data::encoder::EncodingPurpose;
-use crate::data::{self, Encoder, Index, Row};
-use crate::device::{Device, Region};
-use crate::engine::{Engine, EngineConfig, EngineCoreRequest, Noise, RequestParams};
-use crate::error::{Error, Result};
-use crate::llm::{Llm, Workload};
-use crate::model::Model;
-use crate::ops::sample::SamplingParams;
-use crate::ranks::Ranks;
-use crate::reward::{Scorer, Shares};
-use crate::rollout::generate::{self, Numbers, Question, RolloutRequest};
-use crate::rollout::wire;
-use crate::task::{self, Source, TaskRows, TaskSpec, VerifiedRows};
-use crate::train::job::JobCommon;
-use crate::train::metrics::Metrics;
-use crate::train::trainer_config::{RowImages, TaskFile};
-use crate::train::val_loss::HeldOut;
-use crate::train::validation::{self as train, Measured, Validator};
+use crate::training::job::JobCommon;
+use crate::training::metrics::Metrics;
+use crate::training::trainer_config::{RowImages, TaskFile};
+use crate::training::val_loss::HeldOut;
+use crate::training::validation as train;
+use crate::training::validation::{Measured, Validator};
+use omr_base::config::{DatasetConfig, Dtype, Mode, RlConfig, SftConfig, TrainingConfig, ValidationConfig};
+use omr_base::error::{Error, Result};
+use omr_data::reward::{Scorer, Shares};
+use omr_data::rows::forms::answer::label;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::{self, Encoder, Index, Row};
+use omr_data::task::{self, Source, TaskRows, TaskSpec, VerifiedRows};
+use omr_model::engine::{Engine, EngineConfig, EngineCoreRequest, Noise, RequestParams};
+use omr_model::llm::{Llm, Workload};
+use omr_model::nn::Model;
+use omr_model::rollout::generate::{self, Numbers, Question, RolloutRequest};
+use omr_model::rollout::wire;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::sample::SamplingParams;
+use omr_runtime::ranks::Ranks;
 
 /// Step number for the random numbers of a validation. No training reaches it. It is the same for each validation, so
 /// that metrics differ only because of the weights.
@@ -141,7 +142,7 @@ pub fn sft(config: &SftConfig, common: &JobCommon, folder: Option<&Path>) -> Res
 fn own_rows(config: &ValidationConfig, inputs: &ValidationInputs<'_>) -> Result<(Vec<OwnRows>, Vec<RowImages>)> {
     let most = config.val_max_samples.unwrap_or(usize::MAX);
     let of_file = |entry: &DatasetConfig| {
-        let (rows, _) = data::load(std::slice::from_ref(entry), inputs.seed)?;
+        let (rows, _) = rows::load(std::slice::from_ref(entry), inputs.seed)?;
         Ok(OwnRows { name: entry.path.display().to_string(), rows })
     };
     let mut own = config.val_files.iter().map(of_file).collect::<Result<Vec<_>>>()?;
@@ -187,7 +188,7 @@ impl TaskValidator {
                 let expected = format!("at most max_position_embeddings, which is {longest}");
                 return Err(Error::input(&row.place, format!("{} tokens", measured.tokens), expected));
             }
-            index.push(data::Shape { tokens: measured.tokens, targets: 0, grids: &measured.grids });
+            index.push(rows::Shape { tokens: measured.tokens, targets: 0, grids: &measured.grids });
         }
         let kwargs = &config.val_kwargs;
         let max_new_tokens = kwargs.max_new_tokens.unwrap_or(inputs.max_new_tokens);

@@ -8,11 +8,11 @@ use clap::{Arg, Command, ValueEnum};
 
 use super::gpus::Gpu;
 use super::layout;
-use crate::data::{Index, Shape};
-use crate::device::cuda::GPU_OVERHEAD;
-use crate::error::{Error, Result};
-use crate::model::ModelConfig;
-use crate::ranks;
+use omr_base::error::{Error, Result};
+use omr_data::rows::{Index, Shape};
+use omr_model::nn::ModelConfig;
+use omr_runtime::device::cuda::GPU_OVERHEAD;
+use omr_runtime::ranks;
 
 /// GPU that a plan is made for.
 #[derive(clap::Args, Clone)]

@@ -1,8 +1,8 @@
 //! Work items of the launches of attention by wgmma, from which their times are predicted.
 
-use crate::device::Sequences;
-use crate::device::perf_model::{Attention, Items};
-use crate::ops::attend::{BLOCK, CHUNK};
+use omr_runtime::device::Sequences;
+use omr_runtime::device::perf_model::{Attention, Items};
+use omr_runtime::ops::attend::{BLOCK, CHUNK};
 
 /// Rows (token, query head of the group) of a tile, and of a stage of dK and dV.
 const ROWS: [usize; 2] = [128, 64];
@@ -59,9 +59,9 @@ pub fn paged(kernel: &str, pages: Pages) -> Option<Items> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Launch;
-    use crate::device::images::OWN;
-    use crate::device::perf_model::{Clocks, Share};
+    use omr_runtime::device::Launch;
+    use omr_runtime::device::images::OWN;
+    use omr_runtime::device::perf_model::{Clocks, Share};
 
     /// TFLOP/s of FlashAttention-3 forward on an H100 SXM5 with 16 heads of 128 and 16,384 tokens, in sequences of 512 to
     /// 16,384 tokens, without and with a causal mask: figure 5 of arXiv 2407.08608, read second-hand from a stored

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::assumptions::Rows;
 use super::training::{Overrides, Training, set};
-use crate::choice::BaseFormat;
-use crate::config;
-use crate::error::Result;
-use crate::image::Processor;
+use omr_base::choice::BaseFormat;
+use omr_base::config;
+use omr_base::error::Result;
+use omr_data::image::Processor;
 
 /// A kind of change.
 pub struct Change {

@@ -7,9 +7,9 @@ use super::page::Page;
 use super::table::{self, BESIDE, Column};
 use super::training::{GpuSet, Keys, Training};
 use super::{fits, hints, kernels};
-use crate::config::OptimizerName;
-use crate::error::{Error, Result};
-use crate::model::ModelConfig;
+use omr_base::config::OptimizerName;
+use omr_base::error::{Error, Result};
+use omr_model::nn::ModelConfig;
 
 /// Arguments of `omr plan` besides the config.
 #[derive(clap::Args)]

@@ -2,9 +2,9 @@
 
 use super::assumptions::Rows;
 use super::training::{GpuSet, Training, layout, set, target};
-use crate::config::OptimizerName;
-use crate::error::Result;
-use crate::model::ModelConfig;
+use omr_base::config::OptimizerName;
+use omr_base::error::Result;
+use omr_model::nn::ModelConfig;
 
 /// Only multiples of this number of tokens are tried.
 const STEP: usize = 1024;

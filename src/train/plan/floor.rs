@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::gpus::Ceilings;
-use crate::device::Work;
+use omr_runtime::device::Work;
 
 /// Counts and minimum time of a part of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -11,9 +11,9 @@ use super::gpus::Gpu;
 use super::hints::{Counter, Way};
 use super::table::without_hint;
 use super::training::Training;
-use crate::error::{Error, Result};
-use crate::model::ModelConfig;
-use crate::observe::bytes;
+use omr_base::error::{Error, Result};
+use omr_base::observe::bytes;
+use omr_model::nn::ModelConfig;
 
 /// Numbers of GPUs.
 pub const COUNTS: [usize; 5] = [1, 4, 8, 32, 64];

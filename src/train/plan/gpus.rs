@@ -2,8 +2,8 @@
 
 use clap::ValueEnum;
 
-use crate::device::driver::Properties;
-use crate::device::limits::Limits;
+use omr_runtime::device::driver::Properties;
+use omr_runtime::device::limits::Limits;
 
 /// Kind of GPU, the one with the most memory first. GPUs of compute capability 10.0 and newer run the kernel variant
 /// `mma.sync`.

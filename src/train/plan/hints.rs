@@ -10,9 +10,9 @@ use super::assumptions::{GpuOptions, H200, Rows};
 use super::changes::{self, CHANGES, Change};
 use super::layout::GpuLayout;
 use super::training::{GpuSet, Overrides, Training, layout, set, target};
-use crate::error::Result;
-use crate::model::ModelConfig;
-use crate::observe::bytes;
+use omr_base::error::Result;
+use omr_base::observe::bytes;
+use omr_model::nn::ModelConfig;
 
 /// Numbers of GPUs that a hint may suggest.
 const COUNTS: [usize; 6] = [2, 4, 8, 16, 32, 64];

@@ -7,11 +7,11 @@ use super::page::Page;
 use super::pass::Pass;
 use super::published;
 use super::training::{GpuSet, Keys, Training};
-use crate::config::{self, Config as _, OptimConfig, RlConfig, SftConfig};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::hub::base_model;
-use crate::model::{CheckpointPolicy, ModelConfig};
+use omr_base::config::{self, Config as _, OptimConfig, RlConfig, SftConfig};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::hub::base_model;
+use omr_model::nn::{CheckpointPolicy, ModelConfig};
 
 /// True if the config in `file` is for `omr rl`, false if it is for `omr sft`. Its keys decide.
 pub fn is_rl(file: &Path) -> Result<bool> {

@@ -1,19 +1,19 @@
 //! Finds the kernels that a model launches with a recording driver, and refuses a GPU on which one of them does not fit.
 
 use super::launches::{generate, take};
-use crate::config::{LoraConfig, OptimConfig, RlConfig};
-use crate::data::{Index, Shape};
-use crate::device::driver::Properties;
-use crate::device::recording_driver::{Entry, RecordingDriver};
-use crate::device::{Device, KernelVariant, Kind, Plan, Region};
-use crate::error::{Error, Result};
-use crate::image::Grid;
-use crate::model::{CheckpointPolicy, Grads, LayerPolicy, ModelConfig};
-use crate::optim::{Optimizer, frozen};
 use crate::rl::plan;
-use crate::tensor::DType;
-use crate::train::nll;
-use crate::train::plan::blank;
+use crate::training::nll;
+use crate::training::plan::blank;
+use omr_base::config::{LoraConfig, OptimConfig, RlConfig};
+use omr_base::error::{Error, Result};
+use omr_data::image::Grid;
+use omr_data::rows::{Index, Shape};
+use omr_model::nn::{CheckpointPolicy, Grads, LayerPolicy, ModelConfig};
+use omr_model::optim::{Optimizer, frozen};
+use omr_runtime::device::driver::Properties;
+use omr_runtime::device::recording_driver::{Entry, RecordingDriver};
+use omr_runtime::device::{Device, KernelVariant, Kind, Plan, Region};
+use omr_runtime::tensor::DType;
 
 /// Returns an error with one sentence if a GPU with the properties `gpu` cannot run a kernel of training, reinforcement
 /// learning or generation with `model`.

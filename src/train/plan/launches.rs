@@ -12,20 +12,20 @@ use super::attention::{self, Pages};
 use super::gpus::Ceilings;
 use super::layout::Weights;
 use super::pass::Pass;
-use crate::device::images::OWN;
-use crate::device::perf_model::{Clocks, KernelCosts, Predicted, Range, Share};
-use crate::device::recording_driver::{Entry, RecordingDriver};
-use crate::device::{Device, KernelVariant, Kind, Launch, Plan, Region, Work};
-use crate::engine::{Engine, EngineConfig, EngineCoreRequest, Prompt, RequestParams};
-use crate::error::Result;
-use crate::files;
-use crate::model::{CheckpointPolicy, Model, ModelConfig};
-use crate::ops::attend::BLOCK;
-use crate::optim::{Optimizer, frozen};
-use crate::ranks::{OneRank, Ranks, Shards};
-use crate::tensor::DType;
-use crate::train::exchange::{Collector, Exchange};
-use crate::train::plan::all_reach;
+use crate::training::exchange::{Collector, Exchange};
+use crate::training::plan::all_reach;
+use omr_base::error::Result;
+use omr_base::files;
+use omr_model::engine::{Engine, EngineConfig, EngineCoreRequest, Prompt, RequestParams};
+use omr_model::nn::{CheckpointPolicy, Model, ModelConfig};
+use omr_model::optim::{Optimizer, frozen};
+use omr_runtime::device::images::OWN;
+use omr_runtime::device::perf_model::{Clocks, KernelCosts, Predicted, Range, Share};
+use omr_runtime::device::recording_driver::{Entry, RecordingDriver};
+use omr_runtime::device::{Device, KernelVariant, Kind, Launch, Plan, Region, Work};
+use omr_runtime::ops::attend::BLOCK;
+use omr_runtime::ranks::{OneRank, Ranks, Shards};
+use omr_runtime::tensor::DType;
 
 /// Numbers of decoding sequences in a list.
 pub const BATCHES: [usize; 5] = [1, 16, 64, 256, 512];
@@ -312,12 +312,13 @@ mod tests {
 
     use super::super::gpus::Gpu;
     use super::*;
-    use crate::config::{Dtype, LoraConfig, OptimConfig};
+    use omr_base::config::{Dtype, LoraConfig, OptimConfig};
 
     /// Decoding with adapters of rank 16 must be predicted at most 16 % slower than without, if the assumptions are fast.
     #[test]
     fn adapters_slow_decoding_by_at_most_16_percent() {
-        let model = Path::new(env!("OMR_ROOT")).join("configs/openmmreasoner-7b/model/config.json");
+        let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+            .join("configs/openmmreasoner-7b/model/config.json");
         let model = ModelConfig::load(&model).unwrap();
         for batch in [1, 16, 64] {
             let seconds = |lora: Option<LoraConfig>, one_chain| {
@@ -405,7 +406,8 @@ mod tests {
 
     #[test]
     fn one_long_sequence_has_a_cta_for_each_chunk_and_key_head() {
-        let model = Path::new(env!("OMR_ROOT")).join("configs/openmmreasoner-7b/model/config.json");
+        let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+            .join("configs/openmmreasoner-7b/model/config.json");
         let model = ModelConfig::load(&model).unwrap();
         let mut launches = Launches::new(Gpu::H200.ceilings(), 1.5e9);
         launches

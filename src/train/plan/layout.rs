@@ -2,10 +2,10 @@
 //! host memory.
 
 use super::gpus::{Ceilings, Links, NODE};
-use crate::config::{Dtype, OptimConfig};
-use crate::device::{Region, readback};
-use crate::ranks::{self, BytesExchanged, OneRank};
-use crate::train::plan::Planned;
+use crate::training::plan::Planned;
+use omr_base::config::{Dtype, OptimConfig};
+use omr_runtime::device::{Region, readback};
+use omr_runtime::ranks::{self, BytesExchanged, OneRank};
 
 /// GPUs of a plan, one per rank.
 #[derive(Clone, Copy, PartialEq, Debug)]

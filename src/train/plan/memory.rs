@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::device::{Plan, Region};
-use crate::model::{CheckpointPolicy, ModelConfig, Stack};
-use crate::observe::bytes;
+use omr_base::observe::bytes;
+use omr_model::nn::{CheckpointPolicy, ModelConfig, Stack};
+use omr_runtime::device::{Plan, Region};
 
 /// Describes which activations the training passes store.
 pub fn levels(levels: &CheckpointPolicy, model: &ModelConfig) -> String {

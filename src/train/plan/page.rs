@@ -8,13 +8,13 @@ use super::layout::{self, GpuLayout};
 use super::length::Run;
 use super::memory;
 use super::pass::Pass;
-use crate::device::Region;
-use crate::device::nccl::MAX_CTAS;
-use crate::device::perf_model::{self, Range};
-use crate::model::{CheckpointPolicy, ModelConfig};
-use crate::observe::bytes;
-use crate::ranks::BytesExchanged;
-use crate::train::plan::{Planned, UpdateWork};
+use crate::training::plan::{Planned, UpdateWork};
+use omr_base::observe::bytes;
+use omr_model::nn::{CheckpointPolicy, ModelConfig};
+use omr_runtime::device::Region;
+use omr_runtime::device::nccl::MAX_CTAS;
+use omr_runtime::device::perf_model::{self, Range};
+use omr_runtime::ranks::BytesExchanged;
 
 /// Contents of a plan.
 pub struct Page {

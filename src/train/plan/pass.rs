@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use crate::config::RlConfig;
-use crate::data::Sample;
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::image::ImageInput;
-use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig};
 use crate::rl::group::{Group, responses, sequences};
 use crate::rl::plan;
-use crate::tensor::DType;
-use crate::train::nll;
-use crate::train::step::{Computed, Sequence};
+use crate::training::nll;
+use crate::training::step::{Computed, Sequence};
+use omr_base::config::RlConfig;
+use omr_base::error::Result;
+use omr_data::image::ImageInput;
+use omr_data::rows::Sample;
+use omr_model::nn::{CheckpointPolicy, GradientSink, Model, ModelConfig};
+use omr_runtime::device::{Device, Region};
+use omr_runtime::tensor::DType;
 
 /// A micro-batch and its loss.
 pub enum Pass {

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::error::Result;
-use crate::model::ModelConfig;
+use omr_base::error::Result;
+use omr_model::nn::ModelConfig;
 
 /// A model on the hub: name of the repository without its owner, [`SIZES`] of the text part, and a number that gives the
 /// vision tower.
@@ -21,7 +21,7 @@ const QWEN2_5_VL: [Published; 4] = [
 ];
 
 /// The 7B model of Qwen2.5-VL, whose other keys are those of all. Only the 3B model has another vocabulary and is tied.
-const QWEN2_5_VL_7B: &str = include_str!("../../configs/openmmreasoner-7b/model/config.json");
+const QWEN2_5_VL_7B: &str = include_str!("../../../configs/openmmreasoner-7b/model/config.json");
 
 /// The models of Qwen3-VL. The last number is the place of the tower in [`TOWERS`]. Models with the first one are tied.
 const QWEN3_VL: [Published; 4] = [
@@ -66,10 +66,10 @@ pub fn model_config(name: &str) -> Option<Result<ModelConfig>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Dtype;
-    use crate::device::{Device, Target};
-    use crate::model::Model;
-    use crate::tensor::DType;
+    use omr_base::config::Dtype;
+    use omr_model::nn::Model;
+    use omr_runtime::device::{Device, Target};
+    use omr_runtime::tensor::DType;
 
     /// The hub states 3.75, 8.29, 33.5 and 73.4 billion parameters of Qwen2.5-VL, and 2.13, 4.44, 8.77 and 33.4 of Qwen3-VL.
     #[test]
@@ -78,7 +78,7 @@ mod tests {
         let billions = names.map(|name| {
             let config = model_config(&format!("Qwen/{name}")).unwrap().unwrap();
             let mut dev = Device::count_for(Target::cpu(1));
-            let model = Model::empty(&mut dev, config, DType::of(Dtype::Bf16, crate::device::Kind::Cpu)).unwrap();
+            let model = Model::empty(&mut dev, config, DType::of(Dtype::Bf16, omr_runtime::device::Kind::Cpu)).unwrap();
             let elements: usize = model.layout.pieces().map(|(_, _, piece)| piece.num_elements()).sum();
             format!("{:.2}", elements as f64 / 1e9)
         });

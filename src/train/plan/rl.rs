@@ -12,14 +12,14 @@ use super::shapes;
 use super::training::{
     GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, quantized_note, target,
 };
-use crate::config::RlConfig;
-use crate::data::{Index, Shape};
-use crate::device::perf_model::Range;
-use crate::error::{Error, Result};
-use crate::image::Grid;
-use crate::model::ModelConfig;
 use crate::rl;
-use crate::rollout::wire;
+use omr_base::config::RlConfig;
+use omr_base::error::{Error, Result};
+use omr_data::image::Grid;
+use omr_data::rows::{Index, Shape};
+use omr_model::nn::ModelConfig;
+use omr_model::rollout::wire;
+use omr_runtime::device::perf_model::Range;
 
 /// Returns the host memory of a rollout: as sampled, as exchanged between ranks, and as used for training.
 fn rollout_bytes(prompt: usize, response: usize, ranks: usize) -> usize {

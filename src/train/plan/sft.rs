@@ -12,14 +12,14 @@ use super::shapes;
 use super::training::{
     GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, quantized_note, target,
 };
-use crate::config::SftConfig;
-use crate::data::{Sample, Shape};
-use crate::error::{Error, Result};
-use crate::image::Grid;
-use crate::model::ModelConfig;
-use crate::train::plan;
-use crate::train::sft::{AHEAD, LOWER};
-use crate::train::step::Sequence;
+use crate::training::plan;
+use crate::training::sft::{AHEAD, LOWER};
+use crate::training::step::Sequence;
+use omr_base::config::SftConfig;
+use omr_base::error::{Error, Result};
+use omr_data::image::Grid;
+use omr_data::rows::{Sample, Shape};
+use omr_model::nn::ModelConfig;
 
 impl Training for SftConfig {
     fn keys(&mut self) -> Keys<'_> {

@@ -2,13 +2,13 @@
 
 use super::floor::Floor;
 use super::gpus::Ceilings;
-use crate::config::RlConfig;
-use crate::error::{Error, Result};
-use crate::image::{Grid, Processor};
-use crate::model::ModelConfig;
-use crate::model::config::{LayerConfig, MediaConfig};
-use crate::ops::attend::{BLOCK, Heads};
-use crate::tensor::DType;
+use omr_base::config::RlConfig;
+use omr_base::error::{Error, Result};
+use omr_data::image::{Grid, Processor};
+use omr_model::nn::ModelConfig;
+use omr_model::nn::config::{LayerConfig, MediaConfig};
+use omr_runtime::ops::attend::{BLOCK, Heads};
+use omr_runtime::tensor::DType;
 
 /// Number of tokens required around an image: its start and end tokens, and at least one token to predict.
 pub const AROUND: usize = 4;

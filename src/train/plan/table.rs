@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::page::{Page, millions};
 use super::{fits, floor};
-use crate::config::OptimizerName;
-use crate::error::{Error, Result};
-use crate::observe::bytes;
+use omr_base::config::OptimizerName;
+use omr_base::error::{Error, Result};
+use omr_base::observe::bytes;
 
 /// Numbers of GPUs that are compared with the requested number, if they are smaller.
 pub const BESIDE: [usize; 2] = [1, 8];

@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use super::assumptions::{GpuOptions, Rows};
 use super::layout::GpuLayout;
 use super::page::Page;
-use crate::config::{Config, Dtype, OptimConfig, Place, TrainingConfig};
-use crate::device::{Device, Kind, Target};
-use crate::error::Result;
-use crate::model::{Model, ModelConfig};
-use crate::optim::{freeze, frozen};
-use crate::ranks::OneRank;
-use crate::tensor::DType;
-use crate::train::{levels, plan};
+use crate::training::{levels, plan};
+use omr_base::config::{Config, Dtype, OptimConfig, Place, TrainingConfig};
+use omr_base::error::Result;
+use omr_model::nn::{Model, ModelConfig};
+use omr_model::optim::{freeze, frozen};
+use omr_runtime::device::{Device, Kind, Target};
+use omr_runtime::ranks::OneRank;
+use omr_runtime::tensor::DType;
 
 /// A number of GPUs of one kind.
 #[derive(Clone, Copy)]

@@ -10,10 +10,10 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
 
-use crate::error::{Error, Result};
-use crate::files;
-use crate::rollout::file::RolloutRow;
-use crate::train::metrics::{Metrics, is_time};
+use crate::training::metrics::{Metrics, is_time};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_model::rollout::file::RolloutRow;
 
 /// Describes the first rollout of a step that differs from the one in `recorded`.
 pub fn rollouts(recorded: &[RolloutRow], again: &[RolloutRow]) -> Option<String> {

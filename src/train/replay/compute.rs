@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::recorded::Recorded;
-use crate::answers::RunStore;
-use crate::checkpoint::Checkpoint;
-use crate::config::{self, RlConfig, SftConfig, TrainingConfig, ValidationConfig};
-use crate::error::{Error, Result};
 use crate::eval::validation;
-use crate::machine::Machine;
-use crate::observe::Observer;
-use crate::reward::Scorer;
-use crate::train::job::TrainingJob;
-use crate::{files, rl, train};
+use crate::training::job::TrainingJob;
+use crate::{rl, training};
+use omr_base::answers::RunStore;
+use omr_base::config::{self, RlConfig, SftConfig, TrainingConfig, ValidationConfig};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::observe::Observer;
+use omr_data::reward::Scorer;
+use omr_model::checkpoint::Checkpoint;
+use omr_runtime::machine::Machine;
 
 /// Steps of a run to be recomputed in a scratch folder.
 pub struct Replay<'a> {
@@ -60,7 +61,7 @@ impl Replay<'_> {
         (config.save_steps, config.save_seconds) = (save, None);
         config.training = training(config.training);
         config.validation = without_best(config.validation);
-        let mut job = train::sft::SftJob::open(dir, config.clone(), false)?;
+        let mut job = training::sft::SftJob::open(dir, config.clone(), false)?;
         job.common.validation = validation::sft(&config, &job.common, tasks.as_deref())?;
         // Nothing is written to the folder of the run, not even the data index.
         (job.common.dir, job.common.data.kept) = (scratch, None);

@@ -5,17 +5,17 @@ use std::path::Path;
 
 use super::compute::scorer;
 use super::recorded::Recorded;
-use crate::answers::RunStore;
-use crate::config::{self, RlConfig, SftConfig};
-use crate::error::{Error, Result};
 use crate::eval::Trained;
-use crate::machine::Machine;
 use crate::rl::experience::Experience;
 use crate::rl::run::RlJob;
-use crate::rollout::file;
-use crate::train::sft::SftJob;
-use crate::train::step::Sequence;
-use crate::train::updates::Updates;
+use crate::training::sft::SftJob;
+use crate::training::step::Sequence;
+use crate::training::updates::Updates;
+use omr_base::answers::RunStore;
+use omr_base::config::{self, RlConfig, SftConfig};
+use omr_base::error::{Error, Result};
+use omr_model::rollout::file;
+use omr_runtime::machine::Machine;
 
 /// Returns the sequences of the last update of the SFT run in `dir`, or the rollouts of an RL run's last step whose
 /// rollouts are recorded. Errors if the rows of the run are no longer there.

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{Checkpoint, Store};
-use crate::config::{self, RecipeConfig};
-use crate::device::{Device, KernelVariant};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::rollout::file::{self, RolloutRow};
-use crate::train::job::model_step;
-use crate::train::metrics::{self, Metrics};
+use crate::training::job::model_step;
+use crate::training::metrics::{self, Metrics};
+use omr_base::config::{self, RecipeConfig};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_model::checkpoint::{Checkpoint, Store};
+use omr_model::rollout::file::{self, RolloutRow};
+use omr_runtime::device::{Device, KernelVariant};
 
 /// Records of a run.
 pub struct Recorded {

@@ -7,11 +7,11 @@ use std::path::Path;
 use super::compare;
 use super::compute::Replay;
 use super::recorded::Recorded;
-use crate::error::{Error, Result};
-use crate::identity::{Manifest, Part};
-use crate::machine::Machine;
-use crate::rollout::file::{self, RolloutRow};
-use crate::train::metrics;
+use crate::training::metrics;
+use omr_base::error::{Error, Result};
+use omr_base::identity::{Manifest, Part};
+use omr_model::rollout::file::{self, RolloutRow};
+use omr_runtime::machine::Machine;
 
 /// Steps to recompute.
 pub enum Steps {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::Curriculum;
-use crate::data::{Dataset, Row};
-use crate::error::{Error, Result};
+use omr_base::config::Curriculum;
+use omr_base::error::{Error, Result};
+use omr_data::rows::{Dataset, Row};
 
 /// Returns the indices of the samples of `data` in the order of `curriculum`, or `None` if no curriculum is set.
 /// Samples with equal average rewards keep the order of the data. Reads every row once. Returns an error if a row has

@@ -3,15 +3,15 @@
 
 use std::path::Path;
 
-use crate::config::RlConfig;
-use crate::data::Encoder;
-use crate::data::encoder::EncodingPurpose;
-use crate::device::{Device, Region};
-use crate::error::{Error, Result};
-use crate::image::Processor;
-use crate::model::{Model, ModelConfig, Policy};
 use crate::rl::update::Reference;
-use crate::tensor::DType;
+use omr_base::config::RlConfig;
+use omr_base::error::{Error, Result};
+use omr_data::image::Processor;
+use omr_data::rows::Encoder;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_model::nn::{Model, ModelConfig, Policy};
+use omr_runtime::device::{Device, Region};
+use omr_runtime::tensor::DType;
 
 const KEY: &str = "distillation.teacher";
 

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{DomainWeights, RlConfig};
-use crate::data::packing::order;
-use crate::data::{Dataset, Row};
-use crate::error::{Error, Result};
 use crate::rl::group::Group;
+use omr_base::config::{DomainWeights, RlConfig};
+use omr_base::error::{Error, Result};
+use omr_data::rows::samples::packing::order;
+use omr_data::rows::{Dataset, Row};
 
 /// The prompts of a domain.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! The form of a response in which an update uses it.
 
-use crate::rollout::generate::{Question, Rollout};
-use crate::train::step::Sequence;
+use crate::training::step::Sequence;
+use omr_model::rollout::generate::{Question, Rollout};
 
 /// A response to train on.
 #[derive(Clone, Debug, Default)]

@@ -1,8 +1,8 @@
 //! Dynamic sampling (DAPO's `filter_groups`): a group whose responses all have the same score gives no gradient. Such
 //! groups are replaced by generating more.
 
-use crate::config::RlConfig;
-use crate::error::{Error, Result};
+use omr_base::config::RlConfig;
+use omr_base::error::{Error, Result};
 
 /// Returns true if a group is kept: its metric varies, or it has only one response.
 pub fn keeps(metric: &[f64]) -> bool {

@@ -4,10 +4,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::error::Result;
 use crate::rl::experience::Experience;
-use crate::rollout::{Question, Rollout};
-use crate::train::step::{self, Cost, Sequence};
+use crate::training::step::{self, Cost, Sequence};
+use omr_base::error::Result;
+use omr_model::rollout::{Question, Rollout};
 
 /// A question with its rollouts.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! KL divergence from the reference policy as part of the reward, and the controller of its weight.
 
-use crate::config::{KlCtrlConfig, KlCtrlType, KlLossType};
-use crate::ops::policy_loss::{Real, kl_value_and_grad};
+use omr_base::config::{KlCtrlConfig, KlCtrlType, KlLossType};
+use omr_runtime::ops::policy_loss::{Real, kl_value_and_grad};
 
 /// Name of the adaptive weight in a checkpoint.
 pub const KL_COEF: &str = "kl_coef";

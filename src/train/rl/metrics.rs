@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::scheduler::SchedulerStats;
-use crate::ops::policy_loss::PolicyLoss;
-use crate::optim::StepStats;
-use crate::reward::{judge, typed};
 use crate::rl::domains;
 use crate::rl::experience::Experience;
 use crate::rl::group::Group;
 use crate::rl::update::UpdateResults;
-use crate::rollout::generate::{Rollout, is_truncated};
-use crate::train::metrics::{self, Metrics};
+use crate::training::metrics::{self, Metrics};
+use omr_data::reward::{judge, typed};
+use omr_model::engine::scheduler::SchedulerStats;
+use omr_model::optim::StepStats;
+use omr_model::rollout::generate::{Rollout, is_truncated};
+use omr_runtime::ops::policy_loss::PolicyLoss;
 
 /// Collects the metrics of a step. Metrics of several updates are averaged, except that names ending in `max` or `min`
 /// take the largest or smallest value, as in verl.

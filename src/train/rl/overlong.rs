@@ -1,6 +1,6 @@
 //! DAPO's soft overlong punishment: responses whose length reaches the last part of the allowed length lose reward.
 
-use crate::config::rl::OverlongBufferConfig;
+use omr_base::config::rl::OverlongBufferConfig;
 
 /// Returns the penalty that is added to the reward of a response with `response_len` tokens. The buffer is the last
 /// `len` tokens before `max_resp_len`. The penalty is 0 before the buffer, falls linearly to `-penalty_factor` at

@@ -1,11 +1,11 @@
 //! Requires that the trainer's log-probs are those of the sampler, bit for bit, before the first update of a step.
 
-use crate::config::Parity;
-use crate::device::Kind;
-use crate::error::{Error, Result};
-use crate::observe::Observer;
 use crate::rl::group::{Group, ResponseId};
 use crate::rl::update::{Differing, MicroBatch, UpdateResults};
+use omr_base::config::Parity;
+use omr_base::error::{Error, Result};
+use omr_base::observe::Observer;
+use omr_runtime::device::Kind;
 
 /// The first update of a step, whose log-probs are compared.
 pub struct FirstUpdate<'a> {

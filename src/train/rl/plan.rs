@@ -4,30 +4,31 @@
 
 use std::sync::Arc;
 
-use crate::config::RlConfig;
-use crate::data::{Index, Row, Sample, Shape};
-use crate::device::{Device, Plan, Region, Target, Work};
-use crate::engine::{EngineConfig, EngineCoreRequest, Noise, Prompt, RequestParams};
-use crate::error::Result;
-use crate::llm;
-use crate::model::vision::CHUNK_PATCHES;
-use crate::model::{CheckpointPolicy, GradientSink, Model, ModelConfig, Policy, adapter_files};
-use crate::ops::attend::BLOCK;
-use crate::ops::policy_loss;
-use crate::ops::sample::SamplingParams;
-use crate::optim::frozen;
-use crate::ranks::{OneRank, Ranks};
 use crate::rl::distillation::Teacher;
 use crate::rl::experience::Experience;
 use crate::rl::group::{Group, responses};
 use crate::rl::update::{self, Learner, MicroBatchStats, Reference};
-use crate::rollout::Question;
-use crate::tensor::{DType, Tensor};
-use crate::train::exchange::Collector;
-use crate::train::largest::{Made, Size, Tower, grown};
-use crate::train::levels::{self, Counted};
-use crate::train::plan::{self, Planned, Training};
-use crate::train::step::{self, Computed, Cost};
+use crate::training::exchange::Collector;
+use crate::training::largest::{Made, Size, Tower, grown};
+use crate::training::levels::{self, Counted};
+use crate::training::plan::{self, Planned, Training};
+use crate::training::step::{self, Computed, Cost};
+use omr_base::config::RlConfig;
+use omr_base::error::Result;
+use omr_data::rows::{Index, Row, Sample, Shape};
+use omr_model::engine::{EngineConfig, EngineCoreRequest, Noise, Prompt, RequestParams};
+use omr_model::llm;
+use omr_model::nn::adapter::adapter_files;
+use omr_model::nn::vision::CHUNK_PATCHES;
+use omr_model::nn::{CheckpointPolicy, GradientSink, Model, ModelConfig, Policy};
+use omr_model::optim::frozen;
+use omr_model::rollout::Question;
+use omr_runtime::device::{Device, Plan, Region, Target, Work};
+use omr_runtime::ops::attend::BLOCK;
+use omr_runtime::ops::policy_loss;
+use omr_runtime::ops::sample::SamplingParams;
+use omr_runtime::ranks::{OneRank, Ranks};
+use omr_runtime::tensor::{DType, Tensor};
 
 /// Settings that an error message suggests if the run needs too much memory.
 pub const LOWER: &str = "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or \

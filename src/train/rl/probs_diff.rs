@@ -1,7 +1,7 @@
 //! Measures the difference between trainer and sampler: verl's `training/rollout_*` metrics, computed from the sums of
 //! a policy loss.
 
-use crate::ops::policy_loss::{Stat, Sums};
+use omr_runtime::ops::policy_loss::{Stat, Sums};
 
 /// The difference between the sampler's and the trainer's probabilities, over counted tokens.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]

@@ -8,22 +8,22 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{LossMode, RlConfig};
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::model::{CheckpointPolicy, GradientSink, LayerPolicy, Model, Policy};
-use crate::ops::policy_loss::{
-    self, Denominators, Distillation, Io, KlLoss, LOSSES, Packed, PolicyLoss, PolicyStats, STATS, Sums,
-};
-use crate::philox::{self, Purpose, philox4x32_10};
 use crate::rl::balance::{karmarkar_karp, shared_workload};
 use crate::rl::experience::Experience;
 use crate::rl::group::{Group, ResponseId, borders, micro_batches, responses, sequences, unmasked};
 use crate::rl::probs_diff::ProbsDiff;
-use crate::tensor::{DType, Tensor};
-use crate::train::exchange::Reach;
-use crate::train::lanes::interleaved;
-use crate::train::step::{self, Computed, Forward};
+use crate::training::exchange::Reach;
+use crate::training::lanes::interleaved;
+use crate::training::step::{self, Computed, Forward};
+use omr_base::config::{LossMode, RlConfig};
+use omr_base::error::Result;
+use omr_base::philox::{self, Purpose, philox4x32_10};
+use omr_model::nn::{CheckpointPolicy, GradientSink, LayerPolicy, Model, Policy};
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::policy_loss::{
+    self, Denominators, Distillation, Io, KlLoss, LOSSES, Packed, PolicyLoss, PolicyStats, STATS, Sums,
+};
+use omr_runtime::tensor::{DType, Tensor};
 
 /// A micro-batch in which log-probs of the trainer differ from those of the sampler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use super::metrics::{Metrics, VAL_LOSS};
-use crate::config::ValidationConfig;
-use crate::error::{Error, Result};
+use omr_base::config::ValidationConfig;
+use omr_base::error::{Error, Result};
 
 /// Keys of the state.
 const METRIC: &str = "metric_for_best_model";

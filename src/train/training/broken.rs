@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::data::loader::Group;
-use crate::data::{Dataset, Rejected, RejectedRows};
-use crate::error::{Error, Result};
-use crate::observe::Observer;
+use omr_base::error::{Error, Result};
+use omr_base::observe::Observer;
+use omr_data::rows::samples::loader::Group;
+use omr_data::rows::{Dataset, Rejected, RejectedRows};
 
 /// Key of a checkpoint's `extra` that holds these rows.
 const KEY: &str = "rejected";

@@ -8,14 +8,14 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::device::Device;
-use crate::error::Result;
-use crate::model::params::{Bucket, Param};
-use crate::model::{GradMemory, GradientSink, Grads, ParamLayout};
-use crate::ops::lane_sum;
-use crate::ranks::shards::CHUNK;
-use crate::ranks::{Ranks, Shards};
-use crate::tensor::Tensor;
+use omr_base::error::Result;
+use omr_model::nn::weights::params::{Bucket, Param};
+use omr_model::nn::{GradMemory, GradientSink, Grads, ParamLayout};
+use omr_runtime::device::Device;
+use omr_runtime::ops::lane_sum;
+use omr_runtime::ranks::shards::CHUNK;
+use omr_runtime::ranks::{Ranks, Shards};
+use omr_runtime::tensor::Tensor;
 
 /// Number of f32 elements that one exchange of a larger bucket receives at least: 256 MiB. Each exchange waits for
 /// multiprocessors that backward frees, so a few large ones disturb it less than many small ones.

@@ -3,11 +3,11 @@
 //! up on an increasingly coarse grid.
 
 use super::plan::blank;
-use crate::data::{Sample, Shape};
-use crate::image::Grid;
-use crate::model::config::TowerKind;
-use crate::model::vision::CHUNK_PATCHES;
-use crate::model::{MediaConfig, ModelConfig};
+use omr_data::image::Grid;
+use omr_data::rows::{Sample, Shape};
+use omr_model::nn::config::TowerKind;
+use omr_model::nn::vision::CHUNK_PATCHES;
+use omr_model::nn::{MediaConfig, ModelConfig};
 
 /// Maximum number of sizes that are kept. A plan counts each of them three or four times, which takes about ten
 /// milliseconds for a 7B model.

@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-use crate::device::{Plan, Work};
-use crate::error::Result;
-use crate::model::{CheckpointPolicy, LayerPolicy, ModelConfig, Stack};
+use omr_base::error::Result;
+use omr_model::nn::{CheckpointPolicy, LayerPolicy, ModelConfig, Stack};
+use omr_runtime::device::{Plan, Work};
 
 /// A budget of 0 bytes, which no policy fits. With it, `fit` skips the search and counts the policy that takes the
 /// least memory.

@@ -6,18 +6,18 @@ use std::path::Path;
 
 use super::metrics;
 use super::trainer_config::TrainerConfig;
-use crate::checkpoint::{Checkpoint, Resume, State, Store};
-use crate::device::{Device, Region};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::identity::{Manifest, Part};
-use crate::model::adapter_files::{self, StoredAdapter};
-use crate::model::attach::{Fresh, Masters};
-use crate::model::{Model, ModelConfig};
-use crate::observe::{Observer, Silent};
-use crate::optim::{Optimizer, freeze};
-use crate::ranks::{OneRank, Ranks, Shards};
-use crate::tensor::DType;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::identity::{Manifest, Part};
+use omr_base::observe::{Observer, Silent};
+use omr_model::checkpoint::{Checkpoint, Resume, State, Store};
+use omr_model::nn::adapter::adapter_files::{self, StoredAdapter};
+use omr_model::nn::adapter::attach::{Fresh, Masters};
+use omr_model::nn::{Model, ModelConfig};
+use omr_model::optim::{Optimizer, freeze};
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ranks::{OneRank, Ranks, Shards};
+use omr_runtime::tensor::DType;
 
 /// File of a run directory with the path of `resume` from which the run was last loaded.
 pub const RESUMED: &str = "resumed";

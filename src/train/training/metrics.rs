@@ -12,13 +12,13 @@ use serde_json::{Map, Value};
 
 use super::tensorboard::EventWriter;
 pub use super::tensorboard::WALL_TIME;
-use crate::checkpoint::State;
-use crate::config::{InputKind, ReportTo};
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::identity::{self, Inputs};
-use crate::observe::Observer;
+use omr_base::config::{InputKind, ReportTo};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::identity::{self, Inputs};
+use omr_base::observe::Observer;
+use omr_model::checkpoint::State;
+use omr_runtime::device::Device;
 
 /// The metrics of one step, under the names that verl and lmms-engine use.
 pub type Metrics = Map<String, Value>;

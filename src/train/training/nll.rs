@@ -1,11 +1,11 @@
 //! The SFT loss: computes the gradients of the mean negative log-prob of an update, one micro-batch after another.
 
 use super::step::{self, Computed, Cost, Sequence};
-use crate::device::Device;
-use crate::error::Result;
-use crate::model::{CheckpointPolicy, GradientSink, Model, Policy};
-use crate::ops::nll;
-use crate::tensor::Tensor;
+use omr_base::error::Result;
+use omr_model::nn::{CheckpointPolicy, GradientSink, Model, Policy};
+use omr_runtime::device::Device;
+use omr_runtime::ops::nll;
+use omr_runtime::tensor::Tensor;
 
 /// The divisor of an update's mean loss, and the tensor to which a micro-batch's part of the mean is added.
 #[derive(Clone, Copy, Debug)]

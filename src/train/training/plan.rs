@@ -4,20 +4,20 @@
 
 use std::sync::Arc;
 
-use crate::config::{Dtype, OptimConfig, SftConfig};
-use crate::data::{Sample, Shape};
-use crate::device::{Device, Plan, Region, Target, Work};
-use crate::error::Result;
-use crate::image::{Grid, ImageInput};
-use crate::model::outgoing::{self, fetched};
-use crate::model::{CheckpointPolicy, GradientSink, Grads, Model, ModelConfig};
-use crate::optim::{Optimizer, frozen};
-use crate::ranks::{BytesExchanged, OneRank, Ranks, Shards};
-use crate::tensor::DType;
-use crate::train::exchange::{Collector, Exchange, Reach};
-use crate::train::levels::{self, Counted};
-use crate::train::nll::{self, Mean};
-use crate::train::step::Sequence;
+use crate::training::exchange::{Collector, Exchange, Reach};
+use crate::training::levels::{self, Counted};
+use crate::training::nll::{self, Mean};
+use crate::training::step::Sequence;
+use omr_base::config::{Dtype, OptimConfig, SftConfig};
+use omr_base::error::Result;
+use omr_data::image::{Grid, ImageInput};
+use omr_data::rows::{Sample, Shape};
+use omr_model::nn::weights::outgoing::{self, fetched};
+use omr_model::nn::{CheckpointPolicy, GradientSink, Grads, Model, ModelConfig};
+use omr_model::optim::{Optimizer, frozen};
+use omr_runtime::device::{Device, Plan, Region, Target, Work};
+use omr_runtime::ranks::{BytesExchanged, OneRank, Ranks, Shards};
+use omr_runtime::tensor::DType;
 
 /// The plan of a run.
 #[derive(Clone, PartialEq, Debug)]

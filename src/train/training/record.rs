@@ -4,13 +4,14 @@
 use std::path::Path;
 
 use super::trainer_config::{TaskFile, TrainerConfig};
-use crate::checkpoint::Store;
-use crate::config::InputKind;
-use crate::data::{Dataset, paths};
-use crate::error::{Error, Result};
-use crate::identity::{self, CurrentInputs, Inputs, Weights};
-use crate::observe::Observer;
-use crate::ranks::Ranks;
+use omr_base::config::InputKind;
+use omr_base::error::{Error, Result};
+use omr_base::identity::{self, CurrentInputs, Inputs, Weights};
+use omr_base::observe::Observer;
+use omr_data::rows::Dataset;
+use omr_data::rows::files::paths;
+use omr_model::checkpoint::Store;
+use omr_runtime::ranks::Ranks;
 
 /// Returns the inputs of the run that `config` and `data` describe. Rank 0 reads them, and all of `ranks` receive the
 /// same value. Errors if an input has changed since the run made its steps, unless the config accepts that change.

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::config::ReportTo;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::observe::Observer;
+use omr_base::config::ReportTo;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::observe::Observer;
 
 /// The program. It can also be started by hand.
 const PROGRAM: &str = include_str!("report_metrics.py");

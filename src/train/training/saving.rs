@@ -23,18 +23,18 @@ use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::{State, Store, UnfinishedCheckpoint};
-use crate::config::ImageConfig;
-use crate::device::{Device, readback};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::hub::base_model;
-use crate::image::{Processor, settings};
-use crate::model::OutModel;
-use crate::model::outgoing::{Fetch, OutFile, create_files, fetched, fill_files};
-use crate::ranks::Ranks;
-use crate::tensor::Tensor;
-use crate::text::missing_stops;
+use omr_base::config::ImageConfig;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::hub::base_model;
+use omr_data::image::{Processor, settings};
+use omr_data::text::missing_stops;
+use omr_model::checkpoint::{State, Store, UnfinishedCheckpoint};
+use omr_model::nn::OutModel;
+use omr_model::nn::weights::outgoing::{Fetch, OutFile, create_files, fetched, fill_files};
+use omr_runtime::device::{Device, readback};
+use omr_runtime::ranks::Ranks;
+use omr_runtime::tensor::Tensor;
 
 /// Files of a model directory that are copied, where present, into every model that is written.
 const COMPANIONS: [&str; 12] = [

@@ -19,15 +19,15 @@ use super::trainer::Trainer;
 use super::trainer_config::TrainerConfig;
 use super::updates::{Update, Updates};
 use super::{plan, record};
-use crate::config::{self, SftConfig};
-use crate::data::encoder::EncodingPurpose;
-use crate::data::indexing::Longest;
-use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples, Shape};
-use crate::device::{Device, Plan, Region, Target};
-use crate::error::{Error, Result};
-use crate::observe::Observer;
-use crate::ranks::Ranks;
-use crate::tensor::DType;
+use omr_base::config::{self, SftConfig};
+use omr_base::error::{Error, Result};
+use omr_base::observe::Observer;
+use omr_data::rows::index::indexing::Longest;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::{Dataset, Index, Loader, Rejected, Sample, Samples, Shape};
+use omr_runtime::device::{Device, Plan, Region, Target};
+use omr_runtime::ranks::Ranks;
+use omr_runtime::tensor::DType;
 
 /// Number of micro-batches whose samples are prepared ahead of use.
 pub const AHEAD: usize = 4;

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Sample;
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::image::ImageInput;
-use crate::model::{CheckpointPolicy, GradientSink, Inputs, Mode, Model, Policy, Tape, Var};
-use crate::ops::rows::Segments;
-use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::{Error, Result};
+use omr_data::image::ImageInput;
+use omr_data::rows::Sample;
+use omr_model::nn::{CheckpointPolicy, GradientSink, Inputs, Mode, Model, Policy, Tape, Var};
+use omr_runtime::device::Device;
+use omr_runtime::ops::rows::Segments;
+use omr_runtime::tensor::{DType, Elem, Tensor};
 
 /// A sequence to train on.
 #[derive(Clone, Copy, Debug)]

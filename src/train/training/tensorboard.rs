@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Name of the metric that holds the time at which a step was logged, in seconds since 1970.
 pub const WALL_TIME: &str = "timing_s/wall_time";

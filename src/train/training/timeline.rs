@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::choice::choice;
-use crate::device::{Device, Event, Stream};
-use crate::error::Result;
+use omr_base::choice::choice;
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Event, Stream};
 
 /// Name of the metric that contains the spans of a step: a list of `[activity, start, end]`, in seconds from the step's
 /// start.

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::checkpoint::Retention;
-use crate::config::{Dtype, LoraConfig, OptimConfig, TrainingConfig, ValidationConfig};
-use crate::data::ImageSource;
-use crate::error::Result;
-use crate::hub::local;
-use crate::model::adapter_files::{self, AdapterConfig};
+use omr_base::config::{Dtype, LoraConfig, OptimConfig, TrainingConfig, ValidationConfig};
+use omr_base::error::Result;
+use omr_base::hub::local;
+use omr_data::rows::ImageSource;
+use omr_model::checkpoint::Retention;
+use omr_model::nn::adapter::adapter_files::{self, AdapterConfig};
 
 /// The images of a file of rows.
 #[derive(Clone, Debug)]

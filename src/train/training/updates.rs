@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use crate::config::SftConfig;
-use crate::data::Index;
-use crate::data::packing::PackPlan;
-use crate::error::Result;
+use omr_base::config::SftConfig;
+use omr_base::error::Result;
+use omr_data::rows::Index;
+use omr_data::rows::samples::packing::PackPlan;
 
 /// The samples of one update.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,8 +89,8 @@ impl Updates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::TrainingConfig;
-    use crate::data::Shape;
+    use omr_base::config::TrainingConfig;
+    use omr_data::rows::Shape;
 
     fn index(lengths: &[usize]) -> Arc<Index> {
         let mut index = Index::default();

@@ -10,12 +10,12 @@ use super::largest::Largest;
 use super::metrics::VAL_LOSS;
 use super::plan::blank;
 use super::step::{self, Cost, Sequence};
-use crate::config::SftConfig;
-use crate::data::{BadRow, Encoder, Index, Loader, Made, Row, RowResult, Sample, Samples, Shape};
-use crate::device::{Device, Region};
-use crate::error::{Error, Result};
-use crate::model::{LayerPolicy, Model, Policy};
-use crate::ranks::{self, Ranks};
+use omr_base::config::SftConfig;
+use omr_base::error::{Error, Result};
+use omr_data::rows::{BadRow, Encoder, Index, Loader, Made, Row, RowResult, Sample, Samples, Shape};
+use omr_model::nn::{LayerPolicy, Model, Policy};
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ranks::{self, Ranks};
 
 /// Number of micro-batches whose samples are prepared ahead of use.
 const AHEAD: usize = 2;

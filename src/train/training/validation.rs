@@ -10,14 +10,14 @@ use super::plan::Planned;
 use super::trainer::Trainer;
 use super::trainer_config::{RowImages, TaskFile};
 use super::val_loss::HeldOut;
-use crate::config::{OptimConfig, ValidationConfig};
-use crate::device::{Device, Kind, Plan, Region, Target};
-use crate::error::{Error, Result};
-use crate::model::{Model, ModelConfig};
-use crate::observe::Observer;
-use crate::optim::frozen;
-use crate::ranks::Ranks;
-use crate::tensor::DType;
+use omr_base::config::{OptimConfig, ValidationConfig};
+use omr_base::error::{Error, Result};
+use omr_base::observe::Observer;
+use omr_model::nn::{Model, ModelConfig};
+use omr_model::optim::frozen;
+use omr_runtime::device::{Device, Kind, Plan, Region, Target};
+use omr_runtime::ranks::Ranks;
+use omr_runtime::tensor::DType;
 
 /// Generates a model's answers to questions during training and scores them.
 pub trait Validator {

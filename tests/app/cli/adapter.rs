@@ -1,36 +1,23 @@
 //! Tests directories of adapters without the files of their base, and `omr export`.
 
-use crate::models::encoder;
-use omr::data::encoder::EncodingPurpose;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use half::bf16;
-use omr::device::{Device, Isa, Plan};
-use omr::identity;
-use omr::model::Model;
-use omr::model::adapter_files::AdapterConfig;
-use omr::model::attach::Masters;
-use omr::model::params::Piece;
-use omr::model::weights::WeightFiles;
-use omr::philox::{Purpose, Random};
-use omr::tensor::DType;
+use omr_base::identity;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_model::nn::Model;
+use omr_model::nn::adapter::adapter_files::AdapterConfig;
+use omr_model::nn::weights::WeightFiles;
+use omr_model_tests::models::encoder;
+use omr_model_tests::models::{self, Rough};
+use omr_runtime::device::{Device, Isa, Plan};
+use omr_runtime::tensor::DType;
 use serde_json::{Value, json};
 
 use super::generate::{model_dir, png};
 use super::training::{failure, run};
-use crate::models;
-
-/// Masters of adapters that are not short in bf16.
-pub struct Rough;
-
-impl Masters for Rough {
-    fn row(&self, piece: &Piece, r: usize, out: &mut [f32]) {
-        let mut random = Random::new(7, Purpose::Test, (piece.name.len() * 1000 + r) as u64);
-        out.iter_mut().for_each(|x| *x = 0.4 * random.uniform_f32() - 0.2);
-    }
-}
 
 /// Settings of the adapters of these tests: scale 1.6.
 pub fn settings(base: &str) -> AdapterConfig {

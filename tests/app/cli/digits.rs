@@ -1,23 +1,23 @@
 //! A trained model with kernels: the digits model gives the same answers on the emulated device as on the CPU in bf16.
 
-use crate::models::encoder;
-use omr::data::encoder::EncodingPurpose;
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::data::{load, read};
-use omr::device::Device;
-use omr::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, RequestParams};
-use omr::llm;
-use omr::model::{Inputs, Mode, Model, ModelConfig, Tape};
-use omr::ops::sample::SamplingParams;
-use omr::rollout::Question;
-use omr::tensor::DType;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::{load, read};
+use omr_model::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, RequestParams};
+use omr_model::llm;
+use omr_model::nn::{Inputs, Mode, Model, ModelConfig, Tape};
+use omr_model::rollout::Question;
+use omr_model_tests::models::encoder;
+use omr_runtime::device::Device;
+use omr_runtime::ops::sample::SamplingParams;
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::kernels::{emu_of, emulator, kind, skipped};
+use omr_train_tests::kernels::model::{Order, TIMES, argmax, cpu, reorder};
+use omr_train_tests::kernels::questions::{index, questions};
 use serde_json::Value;
 
-use super::model::{Order, TIMES, argmax, cpu, reorder};
-use super::questions::{index, questions};
-use super::{emu_of, emulator, kind, skipped};
 use crate::cli::training::run;
 
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/digits.yaml");
@@ -76,7 +76,7 @@ fn forced(dev: &mut Device, model: &Model, questions: &[Question], outputs: &[Co
         let hidden = model.forward(&mut tape, dev, &inputs).unwrap();
         let rows = tape.upload(dev, &rows, &[rows.len()]).unwrap();
         let hidden = tape.gather(dev, hidden, rows, None).unwrap();
-        let logits = crate::models::logits(model, &mut tape, dev, hidden);
+        let logits = omr_model_tests::models::logits(model, &mut tape, dev, hidden);
         let logits: Vec<f32> = dev.read(logits).unwrap();
         rows_of_all.extend(logits.chunks(model.config.text.vocab_size).map(<[f32]>::to_vec));
         tape.finish(dev);
@@ -102,7 +102,7 @@ fn the_digits_model_answers_as_on_the_cpu() {
     let rows = load(&[read::entry(recipe.join("data/heldout.parquet"))], 0).unwrap().0;
     let questions = questions(&rows[..PROMPTS], &encoder, &config);
     let mut dev = cpu();
-    let mut gpu = emu_of(omr::device::emu::Options { shadow: false, ..Default::default() }).unwrap();
+    let mut gpu = emu_of(omr_runtime::device::emu::Options { shadow: false, ..Default::default() }).unwrap();
     let load = |dev: &mut Device| Model::load(dev, &model_dir, DType::Bf16).unwrap();
     let (model, on_gpu) = (load(&mut dev), load(&mut gpu));
 

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use omr_base_tests::golden;
 use serde_json::{Value, json};
 
 use super::training::{failure, run};
-use crate::golden;
 
 const TASK: &str = "logicvista_thinking";
 
@@ -42,7 +42,7 @@ fn summary(out: &str) -> Value {
 fn the_list_names_every_task_with_its_data_set() {
     let (code, out, _) = run(&["eval", "--list"]);
     assert_eq!(code, 0);
-    for task in omr::task::TASKS.iter() {
+    for task in omr_data::task::TASKS.iter() {
         let line = out.lines().find(|line| line.starts_with(task.name)).unwrap();
         assert!(task.aliases.iter().all(|alias| line.contains(alias)), "{line}");
         assert!(task.hub.as_ref().is_none_or(|hub| line.contains(hub.repo)), "{line}");

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use omr::answers::FILE;
-use omr::data::{Form, write};
+use omr_base::answers::FILE;
+use omr_base_tests::cli::model_server::Server;
+use omr_base_tests::golden;
+use omr_base_tests::reward::judge_server::Server as Judge;
+use omr_data::rows::{Form, write};
+use omr_train_tests::training::tiny::{base_model, rows};
 use serde_json::{Value, json};
 
-use super::model_server::Server;
 use super::training::{failure, run};
-use crate::golden;
-use crate::reward::judge_server::Server as Judge;
-use crate::train::tiny::{base_model, rows};
 
 struct Dir(tempfile::TempDir);
 
@@ -49,7 +49,7 @@ impl Dir {
 
     /// Returns the command that evaluates the model on all tasks.
     fn all(&self, out: &str) -> Vec<String> {
-        let tasks: Vec<&str> = omr::task::TASKS.iter().map(|task| task.name).collect();
+        let tasks: Vec<&str> = omr_data::task::TASKS.iter().map(|task| task.name).collect();
         let tasks: Vec<&str> = tasks.into_iter().filter(|task| self.path("data").join(task).exists()).collect();
         assert!(tasks.len() > 10, "{tasks:?}");
         let (model, data, out) = (self.at("model"), self.at("data"), self.at(out));
@@ -91,7 +91,7 @@ const SUBJECTS: [&str; 12] = [
 ];
 
 fn count(out: &Path) -> u64 {
-    crate::answers::count(&out.join(FILE))
+    omr_base_tests::answers::count(&out.join(FILE))
 }
 
 /// Runs the program and kills it after the given time. Returns false if it had already ended.

@@ -13,7 +13,8 @@ const TASK: &str = "logicvista_thinking";
 pub fn evaluation(dir: &Path, name: &str, answer: &str) -> String {
     let data = dir.join("data").join(TASK);
     fs::create_dir_all(&data).unwrap();
-    fs::copy(crate::golden::dir().join("eval").join(TASK).join("data.parquet"), data.join("data.parquet")).unwrap();
+    fs::copy(omr_base_tests::golden::dir().join("eval").join(TASK).join("data.parquet"), data.join("data.parquet"))
+        .unwrap();
     let line = |i| json!({"task": TASK, "index": i, "responses": [answer]}).to_string() + "\n";
     let (answers, out) = (dir.join(format!("{name}.jsonl")), dir.join(name));
     fs::write(&answers, (0..14).map(line).collect::<String>()).unwrap();

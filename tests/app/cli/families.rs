@@ -5,19 +5,19 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use omr::config::{RlConfig, SftConfig, to_yaml};
-use omr::data::{Form, Row, write};
-use omr::model::config::Family;
-use omr::model::family::FAMILIES;
-use omr::model::{Model, ModelConfig};
-use omr::tensor::DType;
-use omr::train::metrics;
+use omr_base::config::{RlConfig, SftConfig, to_yaml};
+use omr_data::rows::{Form, Row, write};
+use omr_model::nn::config::Family;
+use omr_model::nn::family::FAMILIES;
+use omr_model::nn::{Model, ModelConfig};
+use omr_runtime::tensor::DType;
+use omr_train::training::metrics;
+use omr_train_tests::training::tiny;
 use serde_json::{Value, json};
 
-use super::help::{commands, omr, subcommands};
+use super::help::{commands, fed, omr, subcommands};
 use super::training::{failure, run};
 use crate::serve::program::{Server, image};
-use crate::train::tiny;
 
 /// A folder with a tiny model, rows for it, and what the commands before wrote.
 struct Folder {
@@ -305,7 +305,7 @@ fn generate(folder: &Folder) {
 fn chat(folder: &Folder) {
     let mut command = omr();
     command.args(["--device", "cpu", "--quiet", "chat", "--model", &folder.at("rl/model"), "max_tokens=4"]);
-    let output = command.write_stdin("How many?\nAnd now?\n/exit\n").output().unwrap();
+    let output = fed(&mut command, "How many?\nAnd now?\n/exit\n");
     assert!(output.status.success() && !output.stdout.is_empty(), "{output:?}");
 }
 
@@ -394,7 +394,7 @@ fn bench(folder: &Folder) {
 
 /// The recipe has images.
 fn recipe(folder: &Folder) {
-    let (config, out) = (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/recipe.yaml"), folder.at("recipe"));
+    let (config, out) = (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/app/cli/recipe.yaml"), folder.at("recipe"));
     let model = format!("base.model={}", folder.at("base"));
     let few = ["task.num_sft_questions=8", "task.num_rl_questions=8", "task.num_heldout_questions=4"];
     let short = ["sft.max_steps=2", "rl.total_training_steps=1", "rl.rollout_freq=1", "control.enable=false"];

@@ -38,7 +38,7 @@ pub fn verdicts(record: &Value) -> Vec<String> {
     record["cases"].as_array().unwrap().iter().map(line).collect()
 }
 
-/// The stand-in library of `tests/cuda` runs all cases; here the first ones are enough.
+/// The stand-in library of `tests/app/cuda` runs all cases; here the first ones are enough.
 #[test]
 fn a_killed_command_leaves_a_valid_record() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use omr::config::{LoraConfig, RlConfig, SftConfig, to_yaml};
-use omr::data::read;
+use omr_base::config::{LoraConfig, RlConfig, SftConfig, to_yaml};
+use omr_data::rows::read;
+use omr_train_tests::training::tiny;
 
 use super::training::{failure, run};
-use crate::train::tiny;
 
 /// Writes configs, rows and the base model of the tiny jobs, and returns the paths of both configs.
 fn configs(dir: &Path, sft: impl FnOnce(&mut SftConfig), rl: impl FnOnce(&mut RlConfig)) -> [String; 2] {

@@ -5,17 +5,17 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use omr_app::serve::Batch;
+use omr_base::config::GenerateConfig;
+use omr_base::observe::Silent;
+use omr_data::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
+use omr_model::nn::{Model, ModelConfig};
+use omr_runtime::device::{Device, Isa, Plan, Target};
+use omr_runtime::machine::Machine;
+use omr_runtime::tensor::DType;
+use serde_json::{Value, json};
 
 use super::help::omr;
-use omr::config::GenerateConfig;
-use omr::device::{Device, Isa, Plan, Target};
-use omr::machine::Machine;
-use omr::model::{Model, ModelConfig};
-use omr::observe::Silent;
-use omr::serve::Batch;
-use omr::tensor::DType;
-use omr::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
-use serde_json::{Value, json};
 
 /// Writes a model directory as users have it, with random weights.
 pub fn model_dir(dir: &Path) {
@@ -173,7 +173,7 @@ fn too_little_memory_shrinks_the_cache_first_and_is_then_refused_with_the_saving
     let (jsonl, out) = (dir.path().join("questions.jsonl"), dir.path().join("answers.jsonl"));
     fs::write(&jsonl, (0..6).map(|i| format!("{}\n", json!({"prompt": format!("What is {i}?")}))).collect::<String>())
         .unwrap();
-    let texts = |memory: Option<usize>, config: &GenerateConfig| -> omr::error::Result<Vec<String>> {
+    let texts = |memory: Option<usize>, config: &GenerateConfig| -> omr_base::error::Result<Vec<String>> {
         let batch = Batch { model: dir.path().to_owned(), root: "model".to_owned(), config: config.clone() };
         let _ = fs::remove_file(&out);
         with_machine(memory, |machine| batch.answer(&jsonl, &out, false, machine))?;

@@ -1,9 +1,11 @@
 //! Tests the help texts, `omr config` and `omr doctor`. Defines the command that tests of the program run.
 
-use assert_cmd::Command;
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
 use serde_json::Value;
 
-pub(crate) fn omr() -> Command {
+pub fn omr() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
     for name in [
         "OAI_BASE_URL",
@@ -19,6 +21,18 @@ pub(crate) fn omr() -> Command {
     // The GPUs are hidden, so that the tests give the same results on every machine.
     command.env("CUDA_VISIBLE_DEVICES", "");
     command
+}
+
+/// Runs a command with `input` on its stdin.
+pub fn fed(command: &mut Command, input: impl AsRef<[u8]> + Send) -> Output {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // A program that refuses its arguments does not read its input.
+        scope.spawn(move || drop(stdin.write_all(input.as_ref())));
+        child.wait_with_output().unwrap()
+    })
 }
 
 fn stdout(args: &[&str]) -> String {
@@ -121,7 +135,7 @@ fn completions_know_commands_and_flags() {
     }
     let typed = "COMP_WORDS=(omr sf); COMP_CWORD=1; _omr omr sf omr; echo ${COMPREPLY[*]}";
     let script = format!("{}\n{typed}\n", stdout(&["completions", "bash"]));
-    let output = Command::new("bash").write_stdin(script).output().unwrap();
+    let output = fed(&mut Command::new("bash"), script);
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "sft", "{output:?}");
 }
 

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use omr_train_tests::training::tiny::files;
 use serde_json::{Value, json};
 
 use super::training::{failure, run};
-use crate::train::tiny::files;
 
 const LIKE: &str = "configs/digits.yaml";
 

@@ -1,10 +1,10 @@
 //! Tests `omr verify` and `omr score` with JSON lines.
 
-use super::help::omr;
+use super::help::{fed, omr};
 
 /// Runs `omr` with `input` on stdin. Returns its exit status, stdout and stderr.
 fn run(args: &[&str], input: &str) -> (i32, String, String) {
-    let output = omr().args(args).write_stdin(input).output().unwrap();
+    let output = fed(omr().args(args), input);
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }

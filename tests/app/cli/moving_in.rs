@@ -5,12 +5,12 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use omr::config::{Config, RlConfig, SftConfig, keys, load};
+use omr_base::config::{Config, RlConfig, SftConfig, keys, load};
+use omr_data_tests::rows::layouts::made;
+use omr_train_tests::training::tiny;
 use serde_json::Value;
 
 use super::help::omr;
-use crate::data::layouts::made;
-use crate::train::tiny;
 
 /// A row of a table: settings of another system, our lines, and what differs.
 struct Row<'a> {
@@ -138,12 +138,12 @@ fn moving_in_names_the_keys_that_the_program_names_and_its_configs_work() {
     }
 }
 
-/// Converts a file in `tests/data/moving_in`, and starts the command of its first line with `paths`. Returns our config.
+/// Converts a file in `tests/app/cli/moving_in`, and starts the command of its first line with `paths`. Returns our config.
 fn converted(file: &str, gpus: &str, command: &str, paths: &[&str]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dir = tempfile::tempdir().unwrap();
     tiny::base_model(&dir.path().join("base"));
-    let theirs = root.join("tests/data/moving_in").join(file);
+    let theirs = root.join("tests/app/cli/moving_in").join(file);
     let output = omr().args(["config", "--gpus", gpus, "--from"]).arg(theirs).output().unwrap();
     let ours = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -20,7 +20,7 @@ const MODELS: [(&str, &str); 2] = [
 /// Unpacks the two runs.
 fn runs() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/older/arithmetic-5.tgz");
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/app/cli/older/arithmetic-5.tgz");
     let status = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(dir.path()).status().unwrap();
     assert!(status.success());
     dir

@@ -5,12 +5,12 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use omr::data::{Form, write};
-use omr::task::TASKS;
+use omr_base_tests::golden;
+use omr_data::rows::{Form, write};
+use omr_data::task::TASKS;
+use omr_train_tests::training::tiny;
 
 use super::help::omr;
-use crate::golden;
-use crate::train::tiny;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -103,7 +103,7 @@ fn typed(dir: &Path, variables: &[(&str, &str)], command: &str, more: &[&str], c
 fn the_page_has_the_published_scores_of_the_program() {
     let read = |file: &str| fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
     let page = read("docs/user/openmmreasoner.md").replace('†', "");
-    for row in read("src/task/published.tsv").lines().skip(1) {
+    for row in read("src/data/task/published.tsv").lines().skip(1) {
         let (model, scores) = row.split_once('\t').unwrap();
         let scores = format!(" | {} |", scores.replace('\t', " | "));
         assert!(

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use omr::answers::{FILE, shard};
-use omr::config::validation::ValKwargs;
-use omr::config::{RlConfig, SftConfig, TrainingConfig, ValidationConfig, to_yaml};
-use omr::data::{Form, Row, write};
+use omr_base::answers::{FILE, shard};
+use omr_base::config::validation::ValKwargs;
+use omr_base::config::{RlConfig, SftConfig, TrainingConfig, ValidationConfig, to_yaml};
+use omr_base_tests::reward::judge_server::Server as Judge;
+use omr_data::rows::{Form, Row, write};
+use omr_train_tests::training::tiny::{Outcome, rl_config, rows, sft_config, tuned_model};
 use serde_json::Value;
 
 use super::help::omr;
-use crate::reward::judge_server::Server as Judge;
-use crate::train::tiny::{Outcome, rl_config, rows, sft_config, tuned_model};
 
 const TORCHRUN: [(&str, &str); 5] =
     [("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")];

@@ -5,14 +5,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::help::omr;
-use super::training::{failure, run};
-use crate::train::tiny::{Files, files};
-use omr::data::read;
-use omr::train::metrics::{self, Metrics};
+use omr_data::rows::read;
+use omr_train::training::metrics::{self, Metrics};
+use omr_train_tests::training::tiny::{Files, files};
 use serde_json::Value;
 
-const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/recipe.yaml");
+use super::help::omr;
+use super::training::{failure, run};
+
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/app/cli/recipe.yaml");
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()

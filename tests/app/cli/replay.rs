@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use omr::config::{RlConfig, SftConfig, to_yaml};
-use omr::rollout::file::{self, RolloutRow};
+use omr_base::config::{RlConfig, SftConfig, to_yaml};
+use omr_model::rollout::file::{self, RolloutRow};
+use omr_train_tests::training::tiny::{rl_config, sft_config, training};
 
 use super::help::omr;
-use crate::train::tiny::{rl_config, sft_config, training};
 
 /// Makes a run of `job` with the binary. Each step has a checkpoint.
 fn made(dir: &Path, job: &str, config: &str) -> PathBuf {

@@ -6,12 +6,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use omr::config::to_yaml;
-use omr::train::metrics;
+use omr_base::config::to_yaml;
+use omr_train::training::metrics;
+use omr_train_tests::training::tiny::sft_config;
 use serde_json::Value;
 
 use super::help::omr;
-use crate::train::tiny::sft_config;
 
 /// The stand-in: a line per received step. It ends with an error after `WANDB_STEPS` steps.
 const WANDB: &str = r#"

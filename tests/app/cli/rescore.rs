@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::training::{failure, run};
 
-const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/rescore");
+const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/app/cli/rescore");
 
 /// Runs the re-scorer. Returns its output and the comparison of each task.
 fn rescore(log: &str, out: &Path, more: &[&str]) -> (String, Vec<Value>) {
@@ -131,7 +131,8 @@ fn what_we_write_for_lmms_eval_is_read_as_its_log() {
     let task = "logicvista_thinking";
     let data = dir.path().join("data").join(task);
     fs::create_dir_all(&data).unwrap();
-    fs::copy(crate::golden::dir().join("eval").join(task).join("data.parquet"), data.join("data.parquet")).unwrap();
+    fs::copy(omr_base_tests::golden::dir().join("eval").join(task).join("data.parquet"), data.join("data.parquet"))
+        .unwrap();
     let lines: String = (0..14)
         .map(|i| {
             json!({"task": task, "index": i, "responses": ["<think>t</think><answer>A</answer>"]}).to_string() + "\n"

@@ -4,10 +4,10 @@
 use std::fs;
 use std::path::Path;
 
+use omr_base_tests::golden;
 use serde_json::{Value, json};
 
 use super::training::{failure, run};
-use crate::golden;
 
 /// The model of the recorded rollouts, and a file with rows.
 struct Folder(tempfile::TempDir);

@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::Path;
 
-use omr::config::ImageConfig;
-use omr::data::{Form, read, write};
+use omr_base::config::ImageConfig;
+use omr_data::rows::{Form, read, write};
+use omr_train_tests::training::tiny::{self, rows};
 use serde_json::{Value, json};
 
 use super::training::{Folder, failure, run};
-use crate::train::tiny::{self, rows};
 
 #[test]
 fn the_command_that_went_back_to_a_checkpoint_then_continues_its_run() {
@@ -84,7 +84,7 @@ fn a_model_that_is_written_ends_its_turns_in_other_programs_too() {
     for (stops, expected) in [(json!(text_end), json!([text_end, turn_end])), (json!([turn_end]), json!([turn_end]))] {
         fs::write(base.join("generation_config.json"), json!({"top_p": 0.8, "eos_token_id": stops}).to_string())
             .unwrap();
-        omr::train::saving::copy_companions(&base, &model, &ImageConfig::default()).unwrap();
+        omr_train::training::saving::copy_companions(&base, &model, &ImageConfig::default()).unwrap();
         let written: Value = serde_json::from_slice(&fs::read(model.join("generation_config.json")).unwrap()).unwrap();
         assert_eq!(written, json!({"top_p": 0.8, "eos_token_id": expected}));
     }
@@ -94,6 +94,6 @@ fn a_model_that_is_written_ends_its_turns_in_other_programs_too() {
     for name in ["tokenizer_config.json", "chat_template.jinja", "chat_template.json"] {
         let _ = fs::remove_file(base.join(name));
     }
-    omr::train::saving::copy_companions(&base, &model, &ImageConfig::default()).unwrap();
+    omr_train::training::saving::copy_companions(&base, &model, &ImageConfig::default()).unwrap();
     assert_eq!(fs::read_to_string(model.join("generation_config.json")).unwrap(), stops);
 }

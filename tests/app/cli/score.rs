@@ -5,17 +5,17 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use omr::config::to_yaml;
-use omr::data::{Form, write};
+use omr_base::config::to_yaml;
+use omr_base_tests::reward::judge_server::Server;
+use omr_data::rows::{Form, write};
+use omr_train_tests::training::tiny::{rl_config, rows};
 use serde_json::{Value, json};
 
-use super::help::omr;
-use crate::reward::judge_server::Server;
-use crate::train::tiny::{rl_config, rows};
+use super::help::{fed, omr};
 
 /// Runs `omr ARGS` with `input` on stdin. Returns its exit status, the lines of stdout as JSON, and stderr.
 fn run(args: &[&str], variables: &[(&str, &str)], input: &str) -> (i32, Vec<Value>, String) {
-    let output = omr().args(args).envs(variables.iter().copied()).write_stdin(input).output().unwrap();
+    let output = fed(omr().args(args).envs(variables.iter().copied()), input);
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let lines = text(output.stdout).lines().map(|line| serde_json::from_str(line).unwrap_or_default()).collect();
     (output.status.code().unwrap(), lines, text(output.stderr))
@@ -120,7 +120,7 @@ fn processes_share_a_file_of_verdicts() {
     let (code, out, err) = run(&args.each_ref().map(String::as_str), &[], &input);
     assert_eq!((code, &out), (0, &asked[0].1), "{err}");
     assert_eq!(server.count(), before);
-    assert_eq!(crate::answers::count(&cache), 60);
+    assert_eq!(omr_base_tests::answers::count(&cache), 60);
 }
 
 #[test]

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use omr::config::{Dtype, ImageConfig, RlConfig, SftConfig, to_yaml};
-use omr::data::encoder::EncodingPurpose;
-use omr::data::{Encoder, Form, read, write};
-use omr::error::Error;
-use omr::model::ModelConfig;
-use omr::text::ChatConfig;
+use omr_base::config::{Dtype, ImageConfig, RlConfig, SftConfig, to_yaml};
+use omr_base::error::Error;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::{Encoder, Form, read, write};
+use omr_data::text::ChatConfig;
+use omr_model::nn::ModelConfig;
+use omr_train_tests::training::tiny::{self, Outcome, files, rl_config, rows, run_rl, run_sft, sft_config, training};
 use serde_json::{Value, json};
 
 use super::help::omr;
-use crate::train::tiny::{self, Outcome, files, rl_config, rows, run_rl, run_sft, sft_config, training};
 
 /// Runs `omr` and returns its exit status, stdout and stderr.
 pub fn run(args: &[&str]) -> (i32, String, String) {
@@ -35,29 +35,29 @@ pub fn failure(args: &[&str], code: i32, parts: &[&str]) -> String {
     stderr
 }
 
-pub(super) struct Folder(tempfile::TempDir);
+pub struct Folder(tempfile::TempDir);
 
 impl Folder {
-    pub(super) fn new() -> Folder {
+    pub fn new() -> Folder {
         Folder(tempfile::tempdir().unwrap())
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    pub(super) fn at(&self, name: &str) -> String {
+    pub fn at(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
-    pub(super) fn sft(&self, change: impl FnOnce(&mut SftConfig)) -> String {
+    pub fn sft(&self, change: impl FnOnce(&mut SftConfig)) -> String {
         let mut config = sft_config(self.path());
         change(&mut config);
         fs::write(self.at("sft.yaml"), to_yaml(&config).unwrap()).unwrap();
         self.at("sft.yaml")
     }
 
-    pub(super) fn rl(&self, change: impl FnOnce(&mut RlConfig)) -> String {
+    pub fn rl(&self, change: impl FnOnce(&mut RlConfig)) -> String {
         let mut config = rl_config(self.path());
         change(&mut config);
         fs::write(self.at("rl.yaml"), to_yaml(&config).unwrap()).unwrap();
@@ -237,7 +237,7 @@ fn a_finished_run_is_left_alone_and_another_config_is_refused() {
     assert!(code == 0 && stdout == model && stderr.contains("finished"), "{stderr}");
     failure(&["sft", &sft, "--out", &out, "learning_rate=0.5"], 2, &["learning_rate was 0.01 and is 0.5", "--fresh"]);
     failure(&["sft", &sft, "--out", &out, "max_steps=2"], 2, &["max_steps was 3 and is 2"]);
-    let lock = omr::files::Lock::take(Path::new(&out), "").unwrap();
+    let lock = omr_base::files::Lock::take(Path::new(&out), "").unwrap();
     failure(&["sft", &sft, "--out", &out, "max_steps=4"], 2, &["another omr process", &out]);
     drop(lock);
     assert!(files(Path::new(&out)) == before, "a finished run was changed");
@@ -259,7 +259,7 @@ fn a_dry_run_needs_the_config_and_tokenizer_of_a_model_alone() {
     fs::create_dir(&model).unwrap();
     let base = folder.path().join("base");
     tiny::base_model(&base);
-    omr::train::saving::copy_companions(&base, &model, &ImageConfig::default()).unwrap();
+    omr_train::training::saving::copy_companions(&base, &model, &ImageConfig::default()).unwrap();
     let read = |path: &Path| serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap();
     let (mut shape, own) = (read(&published.join("model/config.json")), read(&base.join("config.json")));
     for id in ["image_token_id", "video_token_id"] {

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use omr::model::family::qwen3_vl;
+use omr_base_tests::reward::judge_server::Server;
+use omr_model::nn::family::qwen3_vl;
+use omr_train_tests::training::tiny;
 use serde_json::{Value, json};
 
 use super::training::run;
-use crate::reward::judge_server::Server;
-use crate::train::tiny;
 
 /// Reward types with a label each.
 const ROWS: [(&str, &str); 12] = [

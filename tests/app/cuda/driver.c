@@ -93,7 +93,7 @@ API cuDeviceGetName(char *name, int size, int device) {
 }
 API cuDeviceGetUuid_v2(char *uuid, int device) { memset(uuid, device, 16); uuid[0] = *setting("FAKE_UUID", "0"); return OK; }
 API cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = memory(); return OK; }
-/* Returns the bytes of shared memory that a CTA can have on the GPUs of src/device/limits.rs, which a test compares. */
+/* Returns the bytes of shared memory that a CTA can have on the GPUs of src/runtime/device/limits.rs, which a test compares. */
 static size_t shared_memory(int major, int minor) {
     int kib = major == 12 || (major == 8 && (minor == 6 || minor == 9)) ? 99 : major == 8 ? 163 : 227;
     return bytes_of("FAKE_SMEM", (size_t)kib << 10);

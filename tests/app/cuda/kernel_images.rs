@@ -7,9 +7,9 @@ use std::process::Output;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use omr_runtime::device::images::{Arch, OWN};
 
 use super::Machine;
-use omr::device::images::{Arch, OWN};
 
 fn packed(text: &str) -> Vec<u8> {
     let mut packer = GzEncoder::new(Vec::new(), Compression::fast());

@@ -2,24 +2,25 @@
 //! tests check the calls to the driver, their order, and the error messages. The kernel tests on a GPU check that the
 //! GPU computes correct results.
 
-mod bench;
-mod kernel_images;
-mod predictions;
-mod start_check;
+pub mod bench;
+pub mod kernel_images;
+pub mod predictions;
+pub mod start_check;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use omr_runtime::device::cuda::{self, Cuda};
+use omr_runtime::device::images::{Arch, OWN, PROGRAM};
+use omr_runtime::device::nccl::{self, Library};
+use omr_runtime::device::{Driver, Launch, Stream, TensorMap, limits::Limits};
+use omr_runtime::ranks::{Nccl, Ranks};
+use omr_runtime_tests::ranks::{self, nccl::StandIn};
+use omr_train_tests::training::tiny;
+
 use crate::cli::first_gpu;
 use crate::cli::generate::{model_dir, png};
-use crate::ranks::{self, nccl::StandIn};
-use omr::device::cuda::{self, Cuda};
-use omr::device::images::{Arch, OWN, PROGRAM};
-use omr::device::limits::Limits;
-use omr::device::nccl::{self, Library};
-use omr::device::{Driver, Launch, Stream, TensorMap};
-use omr::ranks::{Nccl, Ranks};
 
 /// A folder with the library, an empty cache and a log.
 struct Machine {
@@ -29,11 +30,10 @@ struct Machine {
 impl Machine {
     fn new() -> Machine {
         let folder = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/driver.c");
         let built = Command::new("cc")
             .args(["-std=gnu11", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread", "-o"])
             .arg(folder.path().join("libcuda.so"))
-            .arg(source)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/app/cuda/driver.c"))
             .output()
             .unwrap();
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
@@ -209,8 +209,7 @@ fn a_run_says_what_is_missing_and_ends() {
     let (code, text) = run(&auto, &[("FAKE_CUDA_VERSION", "12090")]);
     assert!(code == 0 && text.contains("warning: computing on the CPU") && text.contains("CUDA 12.9"), "{text}");
     let [out, config] = ["out", "sft.yaml"].map(|name| machine.folder.path().join(name).display().to_string());
-    std::fs::write(&config, omr::config::to_yaml(&crate::train::tiny::sft_config(machine.folder.path())).unwrap())
-        .unwrap();
+    std::fs::write(&config, omr_base::config::to_yaml(&tiny::sft_config(machine.folder.path())).unwrap()).unwrap();
     let several = ["--quiet", "sft", &config, "--out", &out, "--gpus", "2"];
     let (code, text) = run(&several, &[("FAKE_CUDA_VERSION", "12090")]);
     assert!(code == 2 && text.contains("CUDA 12.9") && text.lines().count() == 1, "{code}: {text}");

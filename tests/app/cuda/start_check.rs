@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::{Machine, in_child};
 use half::bf16;
-use omr::device::cuda::Cuda;
-use omr::device::images::PROGRAM;
-use omr::device::{Driver, Stream, WaitLimit, WgmmaKernels};
+use omr_runtime::device::cuda::Cuda;
+use omr_runtime::device::images::PROGRAM;
+use omr_runtime::device::{Driver, Stream, WaitLimit, WgmmaKernels};
+
+use super::{Machine, in_child};
 
 /// A GPU of compute capability 9.0.
-pub(super) const HOPPER: [(&str, &str); 2] =
+pub const HOPPER: [(&str, &str); 2] =
     [("FAKE_GPUS", "9.0"), ("FAKE_MANIFEST", concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/MANIFEST"))];
 
 /// A command that opens the GPU for each case.
@@ -63,7 +64,7 @@ fn the_start_check_runs_once_per_process() {
     assert!(code == 0 && out.contains("rms_norm") && err.matches(RUNS).count() == 1, "{out} {err}");
 }
 
-/// Returns the sums of the start check of products, in f32 (`src/ops/gemm/start_check.rs`). With them as the results of
+/// Returns the sums of the start check of products, in f32 (`src/runtime/ops/gemm/start_check.rs`). With them as the results of
 /// the products, the check passes.
 pub(super) fn sums() -> Vec<u8> {
     let values = |count: usize, mut state: u32| -> Vec<f64> {

@@ -12,14 +12,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::{Compression, Crc, write::ZlibEncoder};
-use omr::config::ScorerConfig;
-use omr::image::{Limits, Rgb, decode};
-use omr::reward::{Item, Mode, Scorer};
-use omr::text::Tokenizer;
+use omr_base::config::ScorerConfig;
+use omr_data::image::{Limits, Rgb, decode};
+use omr_data::reward::{Item, Mode, Scorer};
+use omr_data::text::Tokenizer;
+use omr_train_tests::training::tiny::base_model;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-use crate::train::tiny::base_model;
 
 /// Result of running the program: its exit status, its last message, and its peak memory in MiB.
 struct Ran(Option<i32>, String, u64);
@@ -105,7 +104,7 @@ fn png(side: u32, kind: [u8; 2], profile: usize, pixels: &[u8]) -> Vec<u8> {
 
 /// Returns a JPEG of 64 x 64 pixels whose header gives another size.
 fn jpeg(side: u16) -> Vec<u8> {
-    let mut bytes = omr::image::jpeg(&Rgb { width: 64, height: 64, data: vec![0; 3 * 64 * 64] }, 75).unwrap();
+    let mut bytes = omr_data::image::jpeg(&Rgb { width: 64, height: 64, data: vec![0; 3 * 64 * 64] }, 75).unwrap();
     let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
     bytes[frame + 5..frame + 9].copy_from_slice(&[side.to_be_bytes(), side.to_be_bytes()].concat());
     bytes

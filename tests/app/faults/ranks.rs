@@ -9,13 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use omr::config::{SftConfig, to_yaml};
-use omr::ranks::Ranks;
-use omr::rollout::wire;
+use omr_base::config::{SftConfig, to_yaml};
+use omr_model::rollout::wire;
+use omr_runtime::ranks::Ranks;
+use omr_runtime_tests::ranks::{by_rank, entries};
+use omr_train_tests::training::tiny::{Outcome, run_sft, sft_config, training};
 use serde_json::json;
-
-use crate::ranks::{by_rank, entries};
-use crate::train::tiny::{Outcome, run_sft, sft_config, training};
 
 const OMR: &str = env!("CARGO_BIN_EXE_omr");
 const SECRET: &str = "of this test";

@@ -1,27 +1,27 @@
 //! Tests reading of rows and images: a system error is not blamed on a row, a changed image is refused, and no
 //! content of a row is ignored silently.
 
-use crate::models::encoder;
-use omr::data::encoder::EncodingPurpose;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::answers::{Key, Store};
-use omr::client::Completion;
-use omr::config::{DatasetConfig, Mode, RlConfig, SftConfig};
-use omr::data::{Encoder, Form, ImageSource, Row, read, sft_sample, text_of, write};
-use omr::error::is_of_file;
-use omr::observe::Silent;
-use omr::reward::Scorer;
-use omr::rl::run::RlJob;
-use omr::train::job::TrainingJob as _;
-use omr::train::sft::SftJob;
+use omr_base::answers::{Key, Store};
+use omr_base::client::Completion;
+use omr_base::config::{DatasetConfig, Mode, RlConfig, SftConfig};
+use omr_base::error::is_of_file;
+use omr_base::observe::Silent;
+use omr_data::reward::Scorer;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::{Encoder, Form, ImageSource, Row, read, sft_sample, text_of, write};
+use omr_model_tests::models::encoder;
+use omr_train::rl::run::RlJob;
+use omr_train::training::job::TrainingJob as _;
+use omr_train::training::sft::SftJob;
+use omr_train_tests::training::tiny::{base_model, device, run_sft, sft_config, training};
 use serde_json::{Value, json};
 
 use crate::cli::training::{failure, run};
-use crate::train::tiny::{base_model, device, run_sft, sft_config, training};
 
 fn jsonl(path: &Path, rows: impl IntoIterator<Item = Value>) {
     fs::write(path, rows.into_iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
@@ -207,7 +207,7 @@ fn an_imagefolders_images_are_read_and_a_job_says_what_it_read_and_what_not() {
         "read 2 rows: 2 images, 4 turns, {} target tokens; form: messages; columns used: file_name, messages; columns not used: split",
         2 * targets
     );
-    job.common.data.keep(&omr::observe::Silent).unwrap();
+    job.common.data.keep(&omr_base::observe::Silent).unwrap();
     let warm = SftJob::new(&dir.path().join("run"), config).unwrap();
     assert!(
         warm.common.data.warm

@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use omr::config::{RlConfig, SftConfig, to_yaml};
-use omr::files::Lock;
+use omr_base::config::{RlConfig, SftConfig, to_yaml};
+use omr_base::files::Lock;
+use omr_train_tests::training::tiny::{files, sft_config};
 use serde_json::json;
 
-use crate::train::tiny::{files, sft_config};
-
-const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/recipe.yaml");
+const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/app/cli/recipe.yaml");
 
 /// Runs `omr`, which must exit with `code`. Returns its stdout and stderr.
 fn omr(args: &[&str], code: i32) -> String {

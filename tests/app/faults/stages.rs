@@ -3,16 +3,16 @@
 
 use std::path::Path;
 
-use omr::config::{self, DataConfig, DedupConfig, FilterConfig, InputKind, StageConfig};
-use omr::data::read;
-use omr::error::Error;
-use omr::identity::Manifest;
-use omr::pipeline::Shard;
+use omr_app::pipeline::Shard;
+use omr_base::config::{self, DataConfig, DedupConfig, FilterConfig, InputKind, StageConfig};
+use omr_base::error::Error;
+use omr_base::identity::Manifest;
+use omr_data::rows::read;
+use omr_train_tests::faults::inputs::{Change, LONGER, folder};
+use omr_train_tests::training::tiny::base_model;
 use serde_json::json;
 
-use super::inputs::{Change, LONGER, folder};
 use crate::pipeline::{Impatient, observed, reads, refused, run, write_lines};
-use crate::train::tiny::base_model;
 
 #[test]
 fn an_input_of_a_data_stage_that_changed_is_refused_until_its_key_accepts_it() {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use omr::config::Mode;
-use omr::data::Row;
-use omr::task::{self, Counted, Mark, Marks, TaskSpec, aime, charxiv, doc, gpqa};
+use omr_base::config::Mode;
+use omr_data::rows::Row;
+use omr_data::task::{self, Counted, Mark, Marks, TaskSpec, aime, charxiv, doc, gpqa};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -20,7 +20,7 @@ struct Folder {
 }
 
 fn folders() -> Vec<Folder> {
-    let mut found = super::entries(&super::dir().join("eval"), "", "");
+    let mut found = omr_base_tests::golden::entries(&omr_base_tests::golden::dir().join("eval"), "", "");
     found.retain(|path| path.is_dir());
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
     found.into_iter().map(|path| Folder { name: name(&path), path }).collect()
@@ -74,7 +74,7 @@ impl Run {
         fs::write(self.at("responses.jsonl"), responses.iter().map(line).collect::<String>()).unwrap();
         let (file, out) = (self.at("responses.jsonl"), self.at("out"));
         self.run(&[&["--responses", &file, "--out", &out], more].concat());
-        let summary = super::json(&Path::new(&out).join("summary.json"))["tasks"][task].clone();
+        let summary = omr_base_tests::golden::json(&Path::new(&out).join("summary.json"))["tasks"][task].clone();
         (summary, by_index(&format!("{out}/samples.jsonl")))
     }
 }
@@ -147,14 +147,14 @@ fn data_of(file: &Path, golden: &Value) -> (String, Vec<String>) {
 }
 
 fn golden_files(folder: &Folder) -> Vec<PathBuf> {
-    let mut files = super::entries(&folder.path, "golden", ".json");
+    let mut files = omr_base_tests::golden::entries(&folder.path, "golden", ".json");
     files.retain(|file| !file.ends_with("golden_judge.json"));
     files
 }
 
 /// Compares the messages, images, gold answers, metrics and aggregates of a golden file in compat mode.
 fn compat(folder: &Folder, file: &Path) -> usize {
-    let golden = super::json(file);
+    let golden = omr_base_tests::golden::json(file);
     let (data, options) = data_of(file, &golden);
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     let run = Run::new(folder, &data, "compat").with(&options);
@@ -191,7 +191,7 @@ fn compat(folder: &Folder, file: &Path) -> usize {
 #[test]
 fn tasks_as_published() {
     let cases = folders().iter().map(|f| golden_files(f).iter().map(|file| compat(f, file)).sum::<usize>()).sum();
-    super::report("eval compat", cases);
+    omr_base_tests::golden::report("eval compat", cases);
 }
 
 /// Tests rows on which the published code crashes. Both modes name such a row; compat mode omits it and strict mode
@@ -200,7 +200,7 @@ fn tasks_as_published() {
 fn rows_the_published_code_crashes_on() {
     let mut cases = 0;
     for folder in folders().iter().filter(|folder| folder.path.join("crash.json").exists()) {
-        let golden = super::json(&folder.path.join("crash.json"));
+        let golden = omr_base_tests::golden::json(&folder.path.join("crash.json"));
         let run = Run::new(folder, "crash.parquet", "compat");
         let prompts = run.prompts();
         let responses: Vec<(u64, Value)> =
@@ -223,7 +223,7 @@ fn rows_the_published_code_crashes_on() {
         }
         assert_eq!(crashed.len() + samples.len(), rows(&golden).len(), "{}", run.place);
     }
-    super::report("eval crash", cases);
+    omr_base_tests::golden::report("eval crash", cases);
 }
 
 fn task_of(folder: &Folder) -> &'static TaskSpec {
@@ -249,14 +249,14 @@ fn several_answers_to_a_question() {
             if !file.exists() {
                 continue;
             }
-            for (i, case) in rows(&super::json(&file)).iter().enumerate() {
+            for (i, case) in rows(&omr_base_tests::golden::json(&file)).iter().enumerate() {
                 let place = format!("{} {}", file.display(), i);
                 let doc = &case["doc"];
                 let gold = ["answer", "ground_truth", "reasoning_a"].iter().find_map(|key| doc[key].as_str());
                 let gold = gold.map(str::to_owned).unwrap_or_else(|| aime::whole(&doc::written(&case["answer"])));
                 let responses = case["responses"].as_array().unwrap().iter().map(|r| r.as_str().unwrap());
                 let scores: Vec<_> =
-                    responses.map(|r| omr::reward::score(r.trim(), &gold, None, Mode::Compat)).collect();
+                    responses.map(|r| omr_data::reward::score(r.trim(), &gold, None, Mode::Compat)).collect();
                 let acc: Vec<f64> = scores.iter().map(|score| score.acc_score).collect();
                 let format: Vec<f64> = scores.iter().map(|score| score.format_reward_score).collect();
                 let answers: Vec<&str> = scores.iter().map(|score| score.predict_str.as_str()).collect();
@@ -269,7 +269,7 @@ fn several_answers_to_a_question() {
             }
         }
     }
-    super::report("eval answers", cases);
+    omr_base_tests::golden::report("eval answers", cases);
 }
 
 /// Compares tables of prompt texts. The texts in the tables have surrounding white space. Prompts do not have it, so it
@@ -298,12 +298,12 @@ fn texts_of_prompts() {
             cases += 1;
         }
     }
-    super::report("eval texts", cases);
+    omr_base_tests::golden::report("eval texts", cases);
 }
 
 fn table(folder: &Folder, name: &str) -> Vec<Value> {
     let path = folder.path.join(name);
-    if path.exists() { rows(&super::json(&path)).to_vec() } else { Vec::new() }
+    if path.exists() { rows(&omr_base_tests::golden::json(&path)).to_vec() } else { Vec::new() }
 }
 
 /// Tests strict mode: each chart has four questions, which are scored as published, and the judge receives the
@@ -312,8 +312,8 @@ fn table(folder: &Folder, name: &str) -> Vec<Value> {
 fn charts_are_asked_four_questions() {
     let mut cases = 0;
     for folder in folders() {
-        for file in super::entries(&folder.path, "strict", ".json") {
-            let golden = super::json(&file);
+        for file in omr_base_tests::golden::entries(&folder.path, "strict", ".json") {
+            let golden = omr_base_tests::golden::json(&file);
             if golden.get("n_charts").is_none() {
                 continue;
             }
@@ -327,7 +327,7 @@ fn charts_are_asked_four_questions() {
                 let (place, prompt) = (format!("{} row {i}", run.place), &prompts[&(i as u64)]);
                 assert_eq!(prompt["messages"][1]["parts"][1]["text"], row["text"], "{place}");
                 assert_eq!((&prompt["target"], &prompt["judge_question"]), (&row["target"], &row["judge_question"]));
-                let score = omr::reward::score(
+                let score = omr_data::reward::score(
                     row["response"].as_str().unwrap().trim(),
                     prompt["scored_ground_truth"].as_str().unwrap(),
                     None,
@@ -340,7 +340,7 @@ fn charts_are_asked_four_questions() {
             assert_aggregated(&folder, &golden);
         }
     }
-    super::report("eval charts", cases);
+    omr_base_tests::golden::report("eval charts", cases);
 }
 
 /// Returns the aggregates that a task computes from the metrics of its questions in strict mode.
@@ -392,7 +392,7 @@ fn images_stand_in_their_places() {
             cases += 1;
         }
     }
-    super::report("eval images", cases);
+    omr_base_tests::golden::report("eval images", cases);
 }
 
 /// Tests strict mode: all ten letters are options.
@@ -400,7 +400,7 @@ fn images_stand_in_their_places() {
 fn letters_up_to_j_are_options() {
     let mut cases = 0;
     for folder in folders().iter().filter(|folder| folder.path.join("strict_letters.json").exists()) {
-        let golden = super::json(&folder.path.join("strict_letters.json"));
+        let golden = omr_base_tests::golden::json(&folder.path.join("strict_letters.json"));
         let run = Run::new(folder, "data.parquet", "strict");
         let responses: Vec<(u64, Value)> =
             rows(&golden).iter().map(|row| (index(row), json!([row["response"]]))).collect();
@@ -411,7 +411,7 @@ fn letters_up_to_j_are_options() {
             cases += 1;
         }
     }
-    super::report("eval letters", cases);
+    omr_base_tests::golden::report("eval letters", cases);
 }
 
 /// Tests strict mode: We-Math's score uses only the problems that are complete.
@@ -420,7 +420,7 @@ fn problems_that_are_complete() {
     let mut cases = 0;
     for folder in folders() {
         for file in golden_files(&folder) {
-            let golden = super::json(&file);
+            let golden = omr_base_tests::golden::json(&file);
             let own = &golden["own_counts"];
             if own.is_null() {
                 continue;
@@ -433,7 +433,7 @@ fn problems_that_are_complete() {
             cases += 1;
         }
     }
-    super::report("eval problems", cases);
+    omr_base_tests::golden::report("eval problems", cases);
 }
 
 /// Tests that the prompts for the judge have the hashes of the published prompts.
@@ -451,5 +451,5 @@ fn judges_are_told_the_question() {
             }
         }
     }
-    super::report("eval judged", cases);
+    omr_base_tests::golden::report("eval judged", cases);
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use omr::task::TASKS;
+use omr_base_tests::golden;
+use omr_base_tests::hub::server::Hub;
+use omr_data::task::TASKS;
 
-use super::server::Hub;
 use super::{Done, bytes, command, program, run, walk};
-use crate::golden;
 
 fn eval(hub: &str, dir: &Path, args: &[&str]) -> Command {
     program(hub, dir, "eval", args)
@@ -49,8 +49,10 @@ async fn eval_download_prints_the_size_and_fetches_the_split_of_each_task() {
     add(&hub, "Idavidrein/gpqa", "refs/convert/parquet", &converted);
 
     let tasks = ["--download", "--data", "bench", "--tasks", "logicvista,mmmu_pro,mathvision_testmini,gpqa"];
-    let size =
-        format!("5 tasks: {} in 5 files of 4 data sets, for bench", omr::observe::bytes(rows.len() as u64 + 250_000));
+    let size = format!(
+        "5 tasks: {} in 5 files of 4 data sets, for bench",
+        omr_base::observe::bytes(rows.len() as u64 + 250_000)
+    );
     let planned = run(eval(&hub.url, dir.path(), &[&tasks[..], &["--dry-run"]].concat())).await;
     assert!(planned.code == Some(0) && planned.printed.contains(&size), "{}", planned.printed);
     assert!(!dir.path().join("bench").exists() && hub.seen().iter().all(|seen| seen.path.starts_with("/api/")));
@@ -82,7 +84,7 @@ async fn eval_download_prints_the_size_and_fetches_the_split_of_each_task() {
     let both = ["--download", "--data", "bench", "--tasks", "mathvision,mathvision_testmini"];
     let both = run(eval(&hub.url, dir.path(), &both)).await;
     assert_eq!(both.code, Some(0), "{}", both.printed);
-    let fetched = |seen: &super::server::Seen| seen.on_cdn.then(|| seen.path.clone());
+    let fetched = |seen: &omr_base_tests::hub::server::Seen| seen.on_cdn.then(|| seen.path.clone());
     let fetched: Vec<String> = hub.seen().iter().filter_map(fetched).collect();
     assert!(fetched.len() == 1 && fetched[0].contains("data/test-0.parquet"), "{fetched:?}");
 }

@@ -1,15 +1,13 @@
 //! Tests `omr download` and `omr upload` against a hub server on this machine.
 
-mod benchmarks;
-mod receive;
-mod server;
-mod upload;
+pub mod benchmarks;
+pub mod upload;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use server::{Fault, Hub};
+use omr_base_tests::hub::server::{Fault, Hub};
 
 /// Returns pseudo-random bytes.
 fn bytes(len: usize, salt: u32) -> Vec<u8> {

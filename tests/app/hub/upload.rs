@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::server::{Fault, Hub, Seen};
+use omr_base_tests::hub::server::{Fault, Hub, Seen};
+
 use super::{Done, bytes, run};
 
 /// The config of a model with a vision tower.
@@ -136,7 +137,7 @@ async fn an_upload_of_files_that_differ_from_their_manifest_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     write_run(dir.path());
     let (model, hub) = (dir.path().join("run/model"), Hub::start(&[]).await);
-    omr::identity::Manifest::write(&model).unwrap();
+    omr_base::identity::Manifest::write(&model).unwrap();
     let refused = |words: &'static [&'static str]| {
         let command = upload(&hub, dir.path(), &["run", "--to", "org/new"]);
         async move { assert_fails(&run(command).await, words) }
@@ -166,7 +167,7 @@ async fn a_reply_without_an_object_and_ignored_weights_end_the_upload() {
     hub.state.lock().unwrap().received.forgets = true;
     let done = run(upload(&hub, dir.path(), &args)).await;
     assert!(done.code == Some(1) && done.printed.contains("no answer about model-"), "{}", done.printed);
-    let set = |received: &mut super::receive::Received| {
+    let set = |received: &mut omr_base_tests::hub::receive::Received| {
         (received.forgets, received.ignored) = (false, Some(".safetensors"));
     };
     set(&mut hub.state.lock().unwrap().received);

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use image::{DynamicImage, GenericImageView, ImageFormat, Rgb, RgbImage};
-use omr::config::{DedupConfig, Mode, StageConfig};
-use omr::philox::{Purpose, Random};
+use omr_base::config::{DedupConfig, Mode, StageConfig};
+use omr_base::philox::{Purpose, Random};
+use omr_train_tests::training::tiny;
 use serde_json::{Value, json};
 
 use super::{files, in_parts, lines, reads, refused, rows, run, write_lines};
-use crate::train::tiny;
 
 /// Returns an image of a few discs on grey.
 pub fn image(seed: u64) -> DynamicImage {
@@ -92,8 +92,8 @@ fn double(i: usize, kind: &str, share: f64) -> Value {
         "crop" => encoded(&cropped(&source, share, &mut random), ImageFormat::Png),
         "encoding" | "both" => {
             let (width, height) = source.dimensions();
-            let image = omr::image::Rgb { width, height, data: source.to_rgb8().into_raw() };
-            base64::engine::general_purpose::STANDARD.encode(omr::image::jpeg(&image, 75).unwrap())
+            let image = omr_data::image::Rgb { width, height, data: source.to_rgb8().into_raw() };
+            base64::engine::general_purpose::STANDARD.encode(omr_data::image::jpeg(&image, 75).unwrap())
         }
         _ => encoded(&source, ImageFormat::Png),
     };
@@ -136,7 +136,7 @@ fn planted(dir: &Path, count: usize) -> Planted {
 fn config(planted: &Planted) -> DedupConfig {
     DedupConfig {
         stage: reads(std::slice::from_ref(&planted.rows)),
-        against: vec![omr::data::read::entry(&planted.benchmark)],
+        against: vec![omr_data::rows::read::entry(&planted.benchmark)],
         ..DedupConfig::default()
     }
 }
@@ -209,7 +209,7 @@ fn planted_files() {
 }
 
 #[test]
-#[ignore = "by hand: tools/data-at-size --dedup"]
+#[ignore = "by hand: bench/tools/data-at-size --dedup"]
 fn at_size() {
     let dir = tempfile::tempdir().unwrap();
     let planted = planted(dir.path(), 100_000);

@@ -7,14 +7,14 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use omr::config::{DistillConfig, EndpointConfig, InputKind, JudgeConfig, StageConfig};
-use omr::data::read::{self, entry};
-use omr::data::sample::SYSTEM_PROMPT;
-use omr::data::{Row, text_of};
-use omr::error::{Error, Result};
-use omr::observe::Observer;
-use omr::pipeline::{Shard, Summary};
-use omr::reward::judge;
+use omr_app::pipeline::{Shard, Summary};
+use omr_base::config::{DistillConfig, EndpointConfig, InputKind, JudgeConfig, StageConfig};
+use omr_base::error::{Error, Result};
+use omr_base::observe::Observer;
+use omr_data::reward::judge;
+use omr_data::rows::read::{self, entry};
+use omr_data::rows::samples::sample::SYSTEM_PROMPT;
+use omr_data::rows::{Row, text_of};
 use serde_json::{Value, json};
 
 use super::{Server, lines, observed};
@@ -335,7 +335,7 @@ fn a_run_that_is_killed_ten_times_keeps_what_one_left_alone_keeps() {
     let straight = dir.path().join("straight");
     let summary = run(&config, &straight).unwrap();
     let asked = server.count();
-    std::fs::write(dir.path().join("distill.yaml"), omr::config::to_yaml(&config).unwrap()).unwrap();
+    std::fs::write(dir.path().join("distill.yaml"), omr_base::config::to_yaml(&config).unwrap()).unwrap();
     for kill in 0..10 {
         killed(dir.path(), Duration::from_millis(30 + 25 * kill));
     }

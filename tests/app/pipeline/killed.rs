@@ -132,7 +132,7 @@ fn a_pipeline_killed_ten_times_beside_servers_that_fail_keeps_what_one_left_alon
     }
     // Stored answers are not requested again. The additional requests are those that failed or were in flight at a
     // kill.
-    let stored = |dir: &Path| crate::answers::count(&folder(dir, "answers").join("answers.sqlite"));
+    let stored = |dir: &Path| omr_base_tests::answers::count(&folder(dir, "answers").join("answers.sqlite"));
     assert_eq!(stored(straight.0.path()), stored(dir));
     assert!(server.count() <= straight.1.count() + 10 * 2 * IN_FLIGHT, "{} and {}", server.count(), straight.1.count());
 }

@@ -1,28 +1,28 @@
 //! Tests of the data pipeline: every stage, shards, and lists of stages.
 
-mod commands;
-mod dedup;
-mod distill;
-mod killed;
-mod nll;
-mod passrate;
-mod published;
-mod server;
-mod stages;
-mod tower;
+pub mod commands;
+pub mod dedup;
+pub mod distill;
+pub mod killed;
+pub mod nll;
+pub mod passrate;
+pub mod published;
+pub mod server;
+pub mod stages;
+pub mod tower;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use omr::config::{DatasetConfig, StageConfig};
-use omr::data::Row;
-use omr::data::read::{self, entry};
-use omr::device::{Device, Isa, Target};
-use omr::error::{Error, Result};
-use omr::machine::Machine;
-use omr::observe::{Observer, Silent};
-use omr::pipeline::{self, Shard, Stage, Summary};
+use omr_app::pipeline::{self, Shard, Stage, Summary};
+use omr_base::config::{DatasetConfig, StageConfig};
+use omr_base::error::{Error, Result};
+use omr_base::observe::{Observer, Silent};
+use omr_data::rows::Row;
+use omr_data::rows::read::{self, entry};
+use omr_runtime::device::{Device, Isa, Target};
+use omr_runtime::machine::Machine;
 use serde_json::Value;
 
 pub use server::Server;

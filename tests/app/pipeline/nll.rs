@@ -3,23 +3,23 @@
 
 use std::path::Path;
 
-use omr::config::{self, DataConfig, FilterConfig, ImageConfig, LoraConfig, SftConfig, StageConfig};
-use omr::data::encoder::EncodingPurpose;
-use omr::data::{Encoder, Form, ImageSource, Row, write};
-use omr::device::{Device, Isa, Target};
-use omr::error::Error;
-use omr::machine::Machine;
-use omr::model::{Model, ModelConfig};
-use omr::observe::Silent;
-use omr::pipeline;
-use omr::ranks::OneRank;
-use omr::tensor::DType;
-use omr::text::Message;
-use omr::train::val_loss::HeldOut;
+use omr_app::pipeline;
+use omr_base::config::{self, DataConfig, FilterConfig, ImageConfig, LoraConfig, SftConfig, StageConfig};
+use omr_base::error::Error;
+use omr_base::observe::Silent;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::{Encoder, Form, ImageSource, Row, write};
+use omr_data::text::Message;
+use omr_model::nn::{Model, ModelConfig};
+use omr_runtime::device::{Device, Isa, Target};
+use omr_runtime::machine::Machine;
+use omr_runtime::ranks::OneRank;
+use omr_runtime::tensor::DType;
+use omr_train::training::val_loss::HeldOut;
+use omr_train_tests::training::tiny;
 use serde_json::Value;
 
 use super::{Impatient, files, in_parts, lines, observed, reads, refused, rows, run};
-use crate::train::tiny;
 
 /// Writes the tuned model and its rows. Every third row is repeated with its answer written backwards. Then follow a
 /// question without an answer and a row whose image fails in decoding. Returns the config and the measurable rows.
@@ -28,7 +28,7 @@ fn set_up(dir: &Path) -> (FilterConfig, Vec<Row>) {
     tiny::tuned_model(&model);
     let mut all = Vec::new();
     for (i, row) in tiny::rows().into_iter().enumerate() {
-        let answer: String = omr::data::text_of(row.messages.last().unwrap()).chars().rev().collect();
+        let answer: String = omr_data::rows::text_of(row.messages.last().unwrap()).chars().rev().collect();
         all.push(row.clone());
         if i % 3 == 0 {
             let mut messages = row.messages.clone();

@@ -2,17 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use omr::config::{FilterConfig, PassrateConfig, StageConfig};
-use omr::data::{Form, ImageSource, Row, write};
-use omr::device::{Device, Isa, Plan, Target};
-use omr::error::Error;
-use omr::machine::Machine;
-use omr::observe::Silent;
-use omr::pipeline::{self, passrate};
+use omr_app::pipeline::{self, passrate};
+use omr_base::config::{FilterConfig, PassrateConfig, StageConfig};
+use omr_base::error::Error;
+use omr_base::observe::Silent;
+use omr_data::rows::{Form, ImageSource, Row, write};
+use omr_runtime::device::{Device, Isa, Plan, Target};
+use omr_runtime::machine::Machine;
+use omr_runtime_tests::ranks;
+use omr_train_tests::training::tiny;
 
 use super::{Impatient, files, in_parts, lines, observed, reads, rows, run};
-use crate::ranks;
-use crate::train::tiny;
 
 const N: usize = 4;
 
@@ -25,7 +25,7 @@ fn set_up(dir: &Path) -> (PassrateConfig, usize) {
     let mut long = all[0].clone();
     long.extra.remove("question");
     let words = "Read the two digits as a number. ".repeat(200);
-    long.messages.iter_mut().for_each(|m| m.content.push(omr::text::Part::Text(words.clone())));
+    long.messages.iter_mut().for_each(|m| m.content.push(omr_data::text::Part::Text(words.clone())));
     let mut broken = all[1].clone();
     let mut bytes = broken.images[0].bytes("").unwrap().to_vec();
     let data = bytes.windows(4).position(|w| w == b"IDAT").unwrap() + 8;
@@ -96,7 +96,7 @@ fn stopped_and_in_parts_the_rates_are_the_same() {
     let [whole, stopped, parts] = ["whole", "stopped", "parts"].map(|name| dir.path().join(name));
     let (summary, _) = run(&config, &whole, None).unwrap();
     assert!(matches!(observed(&config, &stopped, None, &Impatient::after(50)), Err(Error::Stopped)));
-    let store = |dir: &Path| crate::answers::count(&dir.join("answers.sqlite"));
+    let store = |dir: &Path| omr_base_tests::answers::count(&dir.join("answers.sqlite"));
     let (before, all) = (store(&stopped), store(&whole));
     assert!(before > 0 && before < all, "{before} of {all} answers");
     assert_eq!(run(&config, &stopped, None).unwrap().0, summary);
@@ -135,7 +135,7 @@ fn ranks_answer_together() {
     let [whole, shared] = ["whole", "shared"].map(|name| dir.path().join(name));
     let (summary, _) = run(&config, &whole, None).unwrap();
     std::fs::create_dir(&shared).unwrap();
-    let means = |device: &dyn Fn(&Plan) -> omr::error::Result<Device>, act: &mut dyn FnMut(&Machine)| {
+    let means = |device: &dyn Fn(&Plan) -> omr_base::error::Result<Device>, act: &mut dyn FnMut(&Machine)| {
         let runtime = || Ok(super::runtime().handle().clone());
         let (target, threads, place) = (Target::cpu(1), 1, String::new());
         act(&Machine { target, threads, place, device, runtime: &runtime, observer: &Silent });

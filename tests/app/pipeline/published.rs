@@ -5,16 +5,16 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use omr::config::{ColumnsConfig, DatasetConfig};
-use omr::data::read::{self, entry};
-use omr::data::{Form, Row, text_of, write};
-use omr::text::Message;
+use omr_base::config::{ColumnsConfig, DatasetConfig};
+use omr_base_tests::golden;
+use omr_data::rows::read::{self, entry};
+use omr_data::rows::{Form, Row, text_of, write};
+use omr_data::text::Message;
 use serde_json::{Value, json};
 
 use super::commands::{omr, printed};
 use super::{Server, lines, rows};
 use crate::cli::published::benchmarks;
-use crate::golden;
 use crate::serve::program::png;
 
 const SFT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/openmmreasoner-7b/data.yaml");

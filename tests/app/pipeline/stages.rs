@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use omr::config::{FilterConfig, FormatConfig, Images, MixConfig, RowForm, StageConfig, VerifyConfig};
-use omr::data::{ImageSource, text_of};
-use omr::pipeline::Shard;
+use omr_app::pipeline::Shard;
+use omr_base::config::{FilterConfig, FormatConfig, Images, MixConfig, RowForm, StageConfig, VerifyConfig};
+use omr_data::rows::{ImageSource, text_of};
 use serde_json::{Value, json};
 
 use super::{files, in_parts, lines, reads, refused, rows, run, write_lines};
@@ -47,11 +47,11 @@ fn format_writes_one_form_and_names_what_it_cannot_read() {
         assert_eq!(summary.rejected.get("no_label").copied().unwrap_or(0), usize::from(form == RowForm::Rl));
         assert_eq!(lines(&out.join("rejected.jsonl")).len(), summary.rejected.values().sum::<usize>());
         assert_eq!(lines(&out.join("rejected.jsonl"))[0]["index"], 199);
-        let entry = omr::config::DatasetConfig {
+        let entry = omr_base::config::DatasetConfig {
             data_folder: Some(dir.path().to_owned()),
-            ..omr::data::read::entry(out.join("a.parquet"))
+            ..omr_data::rows::read::entry(out.join("a.parquet"))
         };
-        let back = omr::data::read(&entry).unwrap();
+        let back = omr_data::rows::read(&entry).unwrap();
         assert_eq!(back.len(), 199);
         assert_eq!(text_of(&back[3].messages[0]), "Be brief.");
         let answers = back[3].messages.iter().filter(|m| m.role == "assistant").count();
@@ -82,7 +82,7 @@ fn parts_of_every_stage_make_the_whole() {
     let dir = tempfile::tempdir().unwrap();
     let paths = [answered(dir.path(), "a", 150), answered(dir.path(), "b", 120)];
     let stage = StageConfig { max_bad_rows: 0.1, ..reads(&paths) };
-    fn check<C: omr::pipeline::Stage>(dir: &Path, name: &str, config: &C, kept: usize) {
+    fn check<C: omr_app::pipeline::Stage>(dir: &Path, name: &str, config: &C, kept: usize) {
         let (whole, parts) = (dir.join(name), dir.join(format!("{name}-parts")));
         let (summary, _) = run(config, &whole, None).unwrap();
         assert_eq!(summary.kept, kept, "{summary:?}");
@@ -134,7 +134,7 @@ fn mix_takes_rows_by_weight_and_turn() {
         let path = dir.path().join(format!("{name}.jsonl"));
         let row = |i: usize| json!({"id": format!("{name}{i}"), "problem": "?", "answer": i});
         write_lines(&path, &(0..count).map(row).collect::<Vec<Value>>());
-        stage.datasets.push(omr::config::DatasetConfig { weight, limit, ..omr::data::read::entry(path) });
+        stage.datasets.push(omr_base::config::DatasetConfig { weight, limit, ..omr_data::rows::read::entry(path) });
     }
     let config = MixConfig { stage, ..MixConfig::default() };
     let (out, again) = (dir.path().join("out"), dir.path().join("again"));
@@ -166,8 +166,9 @@ fn a_weight_that_a_stage_does_not_follow_is_refused() {
     let config = FormatConfig { stage, system_prompt: None };
     let error = run(&config, &dir.path().join("out"), None).unwrap_err().to_string();
     assert!(error.contains("datasets.weight") && error.contains("a.jsonl") && error.contains("`mix`"), "{error}");
-    let mut against = omr::config::DedupConfig { stage: reads(&[answered(dir.path(), "b", 10)]), ..Default::default() };
-    against.against = vec![omr::config::DatasetConfig { weight: 3.0, ..against.stage.datasets[0].clone() }];
+    let mut against =
+        omr_base::config::DedupConfig { stage: reads(&[answered(dir.path(), "b", 10)]), ..Default::default() };
+    against.against = vec![omr_base::config::DatasetConfig { weight: 3.0, ..against.stage.datasets[0].clone() }];
     let error = run(&against, &dir.path().join("against"), None).unwrap_err().to_string();
     assert!(error.contains("datasets.weight") && error.contains("b.jsonl"), "{error}");
 }
@@ -181,7 +182,7 @@ fn two_configurations_of_one_repository_are_two_data_sets() {
         let folder = repository.join(name);
         std::fs::create_dir_all(&folder).unwrap();
         write_lines(&folder.join("train.jsonl"), &[json!({"problem": name, "answer": 2})]);
-        omr::config::DatasetConfig { name: Some(name.to_owned()), ..omr::data::read::entry(&repository) }
+        omr_base::config::DatasetConfig { name: Some(name.to_owned()), ..omr_data::rows::read::entry(&repository) }
     };
     let stage = StageConfig { datasets: vec![entry("one"), entry("two")], ..StageConfig::default() };
     let config = FormatConfig { stage, system_prompt: None };

@@ -4,18 +4,18 @@
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, Rgb, RgbImage};
-use omr::config::{self, DedupConfig};
-use omr::device::emu::{Completion, Emu, Options};
-use omr::device::{Device, Kind, Target};
-use omr::error::Error;
-use omr::machine::Machine;
-use omr::observe::Silent;
-use omr::pipeline;
+use omr_app::pipeline;
+use omr_base::config::{self, DedupConfig};
+use omr_base::error::Error;
+use omr_base::observe::Silent;
+use omr_runtime::device::emu::{Completion, Emu, Options};
+use omr_runtime::device::{Device, Kind, Target};
+use omr_runtime::machine::Machine;
+use omr_train_tests::training::tiny;
 use serde_json::{Value, json};
 
 use super::dedup::{encoded, image};
 use super::{Impatient, files, in_parts, lines, observed, reads, refused, rows, run, runtime, write_lines};
-use crate::train::tiny;
 
 /// Returns the image with stripes that are too faint to see, but change most bits of a difference hash of flat areas.
 fn shaded(image: &DynamicImage) -> DynamicImage {

@@ -1,5 +1,5 @@
 //! Tests data sets of realistic size, made from a few hundred images that many rows link to. The host memory of a run
-//! must not grow with the number of rows. `tools/data-at-size` runs the large tests.
+//! must not grow with the number of rows. `bench/tools/data-at-size` runs the large tests.
 
 use std::fs;
 use std::io::Write as _;
@@ -7,12 +7,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use omr::config::{DatasetConfig, ImageConfig, RlConfig, SftConfig, TrainingConfig, to_yaml};
-use omr::data::read;
-use omr::image::Rgb;
+use omr_base::config::{DatasetConfig, ImageConfig, RlConfig, SftConfig, TrainingConfig, to_yaml};
+use omr_data::image::Rgb;
+use omr_data::rows::read;
+use omr_train_tests::training::tiny::{Outcome, rl_config, sft_config};
 use serde_json::json;
-
-use crate::train::tiny::{Outcome, rl_config, sft_config};
 
 /// Writes `images` JPEG files of 0.3 megapixels up to `most` pixels.
 fn images(dir: &Path, images: usize, most: f64) {
@@ -26,7 +25,7 @@ fn images(dir: &Path, images: usize, most: f64) {
             let noise = (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503) ^ k as u32) >> 27;
             image::Rgb([((x / 97 + y / 61) % 2 * 200 + noise) as u8, (x * 255 / width) as u8, (y * 255 / height) as u8])
         });
-        let jpeg = omr::image::jpeg(&Rgb { width, height, data: image.into_raw() }, 75).unwrap();
+        let jpeg = omr_data::image::jpeg(&Rgb { width, height, data: image.into_raw() }, 75).unwrap();
         fs::write(dir.join(format!("{k}.jpg")), jpeg).unwrap();
     }
 }
@@ -160,14 +159,14 @@ fn memory_does_not_grow_with_the_rows() {
 }
 
 #[test]
-#[ignore = "by hand: tools/data-at-size"]
+#[ignore = "by hand: bench/tools/data-at-size"]
 fn rows_20000() {
     let memory = at(&[2000, 20_000], 200, 4e6, 20, true);
     assert!(memory[1].iter().all(|&bytes| bytes < 2 << 30), "{memory:?}");
 }
 
 #[test]
-#[ignore = "by hand, an hour: tools/data-at-size --all"]
+#[ignore = "by hand, an hour: bench/tools/data-at-size --all"]
 fn rows_200000() {
     // The rows are not shuffled, so that both sizes read the same images. Other images would need different amounts
     // of memory.
@@ -209,7 +208,7 @@ fn random_rows(dir: &Path, count: usize, images: usize) {
 
 /// Passes as many rows as the published SFT set has through `data dedup` and `data mix` and trains on them for 20 steps.
 #[test]
-#[ignore = "by hand: tools/data-at-size --published"]
+#[ignore = "by hand: bench/tools/data-at-size --published"]
 fn rows_874000() {
     let (dir, count) = (tempfile::tempdir().unwrap(), 874_000);
     images(&dir.path().join("images"), 300, 0.4e6);
@@ -263,7 +262,7 @@ fn killed(args: &[String], out: &Path) -> usize {
 }
 
 #[test]
-#[ignore = "by hand, an hour: tools/data-at-size --all"]
+#[ignore = "by hand, an hour: bench/tools/data-at-size --all"]
 fn killed_ten_times_and_with_more_workers_the_bits_are_the_same() {
     let (dir, count, files) = (tempfile::tempdir().unwrap(), 200_000, 400);
     images(&dir.path().join("images"), files, 1e6);
@@ -335,7 +334,7 @@ fn break_rows(dir: &Path, name: &str, every: usize, kinds: &[&str]) -> usize {
 }
 
 #[test]
-#[ignore = "by hand: tools/data-at-size --all"]
+#[ignore = "by hand: bench/tools/data-at-size --all"]
 fn broken_rows_are_counted_and_end_a_run_where_they_pass_the_share() {
     let (dir, count, files) = (tempfile::tempdir().unwrap(), 20_000, 50);
     images(&dir.path().join("images"), files, 0.35e6);

@@ -1,22 +1,22 @@
 //! Tests the digits task: the digits that training may use, the teacher, the complete data stage, and the length of a
 //! rendered row.
 
-use crate::models::chat_config;
 use std::collections::HashSet;
 use std::path::Path;
 
-use omr::config::{BaseConfig, DistillConfig, EndpointConfig, StageConfig, TaskConfig, TeacherConfig};
-use omr::data::read::{self, entry};
-use omr::data::sample::sft_tokens;
-use omr::data::{Form, Row, prompt, sft_sample, text_of, write};
-use omr::eval::samples::Sample;
-use omr::image::{Grid, Processor};
-use omr::model::family::qwen2_5_vl;
-use omr::pipeline::Summary;
-use omr::task::digits::{self, HELD_OUT, PHRASINGS, Pixels, Reader, SIDE, TUNING, shifted};
-use omr::task::recipe;
-use omr::task::teacher::Teacher;
-use omr::text::{CHAT_TEMPLATE, Chat, SPECIAL_TOKENS, Special, train_tokenizer, write_tokenizer_dir};
+use omr_app::pipeline::Summary;
+use omr_base::config::{BaseConfig, DistillConfig, EndpointConfig, StageConfig, TaskConfig, TeacherConfig};
+use omr_data::image::{Grid, Processor};
+use omr_data::rows::read::{self, entry};
+use omr_data::rows::samples::sample::sft_tokens;
+use omr_data::rows::{Form, Row, prompt, sft_sample, text_of, write};
+use omr_data::task::digits::{self, HELD_OUT, PHRASINGS, Pixels, Reader, SIDE, TUNING, shifted};
+use omr_data::task::recipe;
+use omr_data::task::teacher::Teacher;
+use omr_data::text::{CHAT_TEMPLATE, Chat, SPECIAL_TOKENS, Special, train_tokenizer, write_tokenizer_dir};
+use omr_model::nn::family::qwen2_5_vl;
+use omr_model_tests::models::chat_config;
+use omr_train::eval::samples::Sample;
 
 use crate::pipeline::{run, runtime};
 
@@ -40,7 +40,7 @@ fn halves(row: &Row) -> [Pixels; 2] {
 fn no_training_row_shows_a_digit_that_is_measured_on() {
     let all = digits::load().unwrap();
     for (tuning, measured) in [(false, HELD_OUT), (true, TUNING)] {
-        let splits = digits::splits(&task(400, 400, 400, tuning), crate::seed::seed()).unwrap();
+        let splits = digits::splits(&task(400, 400, 400, tuning), omr_base_tests::seed::seed()).unwrap();
         let by = || (-2..=2).flat_map(|dx| (-2..=2).map(move |dy| [dx, dy]));
         let hidden: HashSet<Pixels> =
             all[measured.clone()].iter().flat_map(|d| by().map(|by| shifted(&d.pixels, by))).collect();
@@ -164,7 +164,8 @@ fn chat(dir: &Path) -> Chat {
 fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
     let dir = tempfile::tempdir().unwrap();
     let chat = chat(dir.path());
-    let processor = Processor::from_json(&recipe::preprocessor_config(crate::models::GRID), "digits").unwrap();
+    let processor =
+        Processor::from_json(&recipe::preprocessor_config(omr_data_tests::patches::GRID), "digits").unwrap();
     let splits = digits::splits(&task(4, 0, 0, false), 1).unwrap();
     let tokens = |text: &String| chat.tokenizer.encode(text, Special::Plain).unwrap().len();
     let answers = digits::corpus().into_iter().filter(|t| t.starts_with("<think>"));
@@ -173,7 +174,7 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
     for (k, row) in splits.teach.iter().enumerate() {
         for phrasing in PHRASINGS[k].1 {
             let mut row = row.clone();
-            row.messages[0].content[1] = omr::text::Part::Text(phrasing.to_owned());
+            row.messages[0].content[1] = omr_data::text::Part::Text(phrasing.to_owned());
             let asked = prompt(&row, &chat, Some(&processor)).unwrap();
             assert_eq!(asked.images[0].grid_thw, [1, 2, 4]);
             assert_eq!(asked.ids.iter().filter(|&&id| id == chat.media.unwrap().ids.image).count(), 2);
@@ -184,7 +185,7 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
                 }
                 let answer = &answer.0;
                 row.messages.truncate(1);
-                row.messages.push(omr::text::Message::text("assistant", answer.clone()));
+                row.messages.push(omr_data::text::Message::text("assistant", answer.clone()));
                 let sample = sft_sample(&row, &chat, Some(&processor)).unwrap();
                 let split = asked.ids.len();
                 assert_eq!(sample.input_ids[..split], asked.ids);
@@ -198,7 +199,7 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
     println!("longest row: {longest} tokens");
     assert!(longest <= 64, "{longest}");
     let config =
-        omr::recipe::new_model::model_config(&qwen2_5_vl::FAMILY, &BaseConfig::default(), &chat.tokenizer).unwrap();
+        omr_model::llm::new_model::model_config(&qwen2_5_vl::FAMILY, &BaseConfig::default(), &chat.tokenizer).unwrap();
     let media = config.media.unwrap();
     assert_eq!(
         (media.ids.image, media.tower.out_hidden_size),
@@ -210,9 +211,10 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
 fn turns_before_the_last_are_trained_as_they_would_be_generated() {
     let dir = tempfile::tempdir().unwrap();
     let chat = chat(dir.path());
-    let processor = Processor::from_json(&recipe::preprocessor_config(crate::models::GRID), "digits").unwrap();
+    let processor =
+        Processor::from_json(&recipe::preprocessor_config(omr_data_tests::patches::GRID), "digits").unwrap();
     let mut row = digits::splits(&task(1, 0, 0, false), 1).unwrap().teach.remove(0);
-    use omr::text::Message;
+    use omr_data::text::Message;
     let text = |role: &str, text: &str| Message::text(role, text);
     row.messages.extend([text("assistant", "8<|im_end|>"), text("user", "Why?"), text("assistant", "3 + 5")]);
     let sample = sft_sample(&row, &chat, Some(&processor)).unwrap();

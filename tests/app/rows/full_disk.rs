@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use omr::answers;
-use omr::config::{DistillConfig, EndpointConfig, StageConfig};
-use omr::data::read::{self, entry};
-use omr::data::{Form, write};
-use omr::error::Error;
-use omr::files;
+use omr_base::answers;
+use omr_base::config::{DistillConfig, EndpointConfig, StageConfig};
+use omr_base::error::Error;
+use omr_base::files;
+use omr_data::rows::read::{self, entry};
+use omr_data::rows::{Form, write};
 use serde_json::json;
 
 use crate::pipeline::{Server, run};
@@ -105,7 +105,7 @@ fn distillation_stops_and_goes_on_elsewhere() {
     for name in names(&small.at) {
         std::fs::copy(small.at.join(&name), out.join(&name)).unwrap();
     }
-    let kept = crate::answers::count(&out.join(answers::FILE));
+    let kept = omr_base_tests::answers::count(&out.join(answers::FILE));
     // Another server, because requests of the run that ended may still be in the sockets of the first one.
     let server = Server::start();
     config.teacher.as_mut().unwrap().base_url = vec![server.base_url.clone()];

@@ -1,23 +1,24 @@
 //! Tests `omr serve --lora-modules`: requests for an adapter and for its base in the same batches.
 
-use crate::models::encoder;
-use omr::data::encoder::EncodingPurpose;
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::config::OptimConfig;
-use omr::device::Region;
-use omr::engine::allowed_ids;
-use omr::model::{GradientSink, Grads, LayerPolicy, Model, Policy};
-use omr::optim::Optimizer;
-use omr::philox::{Purpose, Random};
-use omr::tensor::DType;
-use omr::train::step::{self, Sequence};
+use omr_base::config::OptimConfig;
+use omr_base::philox::{Purpose, Random};
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_model::engine::allowed_ids;
+use omr_model::nn::{GradientSink, Grads, LayerPolicy, Model, Policy};
+use omr_model::optim::Optimizer;
+use omr_model_tests::models::Rough;
+use omr_model_tests::models::encoder;
+use omr_runtime::device::Region;
+use omr_runtime::tensor::DType;
+use omr_train::training::step::{self, Sequence};
 use serde_json::{Value, json};
 
 use super::exact::{ask_all, requests};
 use super::program::{Server, chat, model};
-use crate::cli::adapter::{Rough, device, settings, write};
+use crate::cli::adapter::{device, settings, write};
 use crate::cli::training::{failure, run};
 
 /// Removes what distinguishes answers of a server with and without an adapter.

@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use omr::data::{Form, Row, write};
+use omr_data::rows::{Form, Row, write};
+use omr_train_tests::training::tiny::{rows, tuned_model};
 use serde_json::{Value, json};
 
 use super::program::{Server, model, png};
-use crate::cli::help::omr;
+use crate::cli::help::{fed, omr};
 use crate::cli::training::run;
-use crate::train::tiny::{rows, tuned_model};
 
 fn tuned(dir: &std::path::Path) -> std::path::PathBuf {
     let model = dir.join("tuned");
@@ -76,7 +76,7 @@ fn the_server_is_teacher_and_judge() {
         ["--quiet", "score", "--jsonl", &base_url, "judge.model=m", "judge.api_key=teachers-key", "judge.max_tokens=9"];
     let response =
         json!({"response": "<think>a</think><answer>seven</answer>", "ground_truth": "apple", "question": "Which?"});
-    let output = omr().args(args).write_stdin(format!("{response}\n")).output().unwrap();
+    let output = fed(omr().args(args), format!("{response}\n"));
     let verdict = String::from_utf8_lossy(&output.stdout).into_owned();
     println!("  {verdict}");
     assert!(output.status.success() && verdict.contains("\"judge\":"), "{}", String::from_utf8_lossy(&output.stderr));

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use omr::philox::{Purpose, Random};
+use omr_base::philox::{Purpose, Random};
 use serde_json::{Value, json};
 
 use super::program::{Server, chat, chat_with, image, model};
 use crate::cli::training::run;
 
 /// Returns requests of all kinds, with and without images.
-pub(super) fn requests(count: usize) -> Vec<(&'static str, Value)> {
+pub fn requests(count: usize) -> Vec<(&'static str, Value)> {
     let request = |i: usize| {
         let images: Vec<u32> = (0..i as u32 % 4).map(|k| i as u32 * 7 % 11 + k).collect();
         let text = format!("One {} two{}", i % 17, " and".repeat(i * 5 % 23));
@@ -53,7 +53,7 @@ async fn ask(server: &Server, (path, body): &(&str, Value)) -> Value {
 }
 
 /// Sends requests in a random order, `together` at a time.
-pub(super) async fn ask_all(server: &Server, requests: &[(&str, Value)], together: usize, seed: u64) -> Vec<Value> {
+pub async fn ask_all(server: &Server, requests: &[(&str, Value)], together: usize, seed: u64) -> Vec<Value> {
     let mut order: Vec<usize> = (0..requests.len()).collect();
     let mut random = Random::new(seed, Purpose::Backoff, 0);
     for i in (1..order.len()).rev() {

@@ -329,7 +329,7 @@ async fn an_answer_of_two_models_names_both_and_is_not_recorded() {
     let (model, record) = (model(dir.path()), dir.path().join("requests.jsonl"));
     let other = dir.path().join("other");
     std::fs::create_dir(&other).unwrap();
-    omr::files::copy_files(&model, &other).unwrap();
+    omr_base::files::copy_files(&model, &other).unwrap();
     let weights = other.join("model.safetensors");
     let mut bytes = std::fs::read(&weights).unwrap();
     *bytes.last_mut().unwrap() ^= 0x80;

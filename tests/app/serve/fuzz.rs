@@ -1,6 +1,6 @@
 //! Random requests. None may end the server or be answered with a fault of the server.
 
-use omr::philox::{Purpose, Random};
+use omr_base::philox::{Purpose, Random};
 use serde_json::{Value, json};
 
 use super::program::{Server, chat, chat_with, model};
@@ -61,7 +61,7 @@ fn mutate(value: &mut Value, random: &mut Random) {
 async fn fuzz(count: usize) {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&model(dir.path()), &["--allowed-media-domains", "nothing.invalid"]);
-    let seed = crate::seed::seed();
+    let seed = omr_base_tests::seed::seed();
     let mut random = Random::new(seed, Purpose::Backoff, 0);
     let bodies = [
         ("/v1/chat/completions", chat_with("One <b>", &[1, 2])),

@@ -1,13 +1,13 @@
 //! Tests `omr serve` as clients use it: by HTTP requests to the program, with a small random model.
 
-mod adapter;
-mod batch;
-mod clients;
-mod errors;
-mod exact;
-mod faults;
-mod fuzz;
-mod media;
-pub(crate) mod program;
-mod routes;
-mod sampling;
+pub mod adapter;
+pub mod batch;
+pub mod clients;
+pub mod errors;
+pub mod exact;
+pub mod faults;
+pub mod fuzz;
+pub mod media;
+pub mod program;
+pub mod routes;
+pub mod sampling;

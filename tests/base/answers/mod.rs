@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use omr::answers::{self, Key, Store};
-use omr::client::Completion;
+use omr_base::answers::{self, Key, Store};
+use omr_base::client::Completion;
 
 fn answer(i: u64) -> Completion {
     Completion {

@@ -1,15 +1,6 @@
 //! Tests of bad inputs and faults. `faults.md` lists them with the tests that show the behaviour.
 
-mod bounds;
-mod inputs;
-mod parquet;
-mod published;
-mod ranks;
-mod reading;
-mod runs;
-mod stages;
-mod strangers;
-mod verifier;
+pub mod verifier;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,7 +25,7 @@ fn tests(folder: &Path, names: &mut BTreeSet<String>) {
 
 #[test]
 fn every_fault_has_its_tests_or_a_reason() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crate::root();
     let mut names = BTreeSet::new();
     tests(&root.join("src"), &mut names);
     tests(&root.join("tests"), &mut names);

@@ -1,35 +1,10 @@
 //! Golden tests: compare this program with reference data that other programs computed. Every folder and case is run,
 //! whatever its sizes. If there is no case, the test fails.
 
-mod distill;
-mod eval;
-mod eval_judge;
-pub(crate) mod hf;
-mod hf_engine;
-mod image;
-mod image_torchvision;
-mod isa;
-mod isa_sums;
-mod isa_tma;
-mod isa_wgmma;
-mod lora;
-mod nf4;
-pub(crate) mod qwen3_vl;
-mod reward;
-pub(crate) mod rl;
-mod rl2026;
-mod rope;
-mod text;
-mod tokenizer;
-mod verify;
-mod vero;
+pub mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-
-use omr::error::Result;
-use omr::reward::judge::{Inquiry, Reply, Request};
-use omr::reward::{Judged, Mode};
 
 /// Returns the goldens' folder: `OMR_GOLDENS` if set, otherwise a folder with the project's own.
 pub fn dir() -> PathBuf {
@@ -42,12 +17,12 @@ pub fn dir() -> PathBuf {
 /// packed, because all files of the repository are sent to a machine with a GPU. To change them: `tar -xzf`, then
 /// `tar --sort=name --owner=0 --group=0 --mtime=@0 -cf - NAME | gzip -9n >NAME.tgz`.
 fn own() -> PathBuf {
-    let kept = entries(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens"), "", "");
+    let kept = entries(&crate::root().join("tests/goldens"), "", "");
     let mut hash = blake3::Hasher::new();
     for path in &kept {
         hash.update(path.to_string_lossy().as_bytes()).update(&std::fs::read(path).unwrap_or_default());
     }
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = crate::tmp();
     let dir = folder.join(format!("goldens-{}", &hash.finalize().to_hex()[..16]));
     if !dir.exists() {
         let fresh = tempfile::tempdir_in(folder).unwrap();
@@ -74,22 +49,6 @@ pub fn entries(dir: &Path, prefix: &str, suffix: &str) -> Vec<PathBuf> {
     found.retain(|p| name(p).starts_with(prefix) && name(p).ends_with(suffix));
     found.sort();
     found
-}
-
-/// Returns the score of a response in compat mode. `ask` gives the judge's replies.
-pub fn judged(
-    response: &str,
-    truth: &str,
-    question: Option<&str>,
-    mut ask: impl FnMut(&Request<'_>) -> Result<Reply>,
-) -> Result<Judged> {
-    let score = omr::reward::score(response, truth, question, Mode::Compat);
-    let mut inquiry = Inquiry::new(score, response, truth, question, Mode::Compat.into());
-    while let Some(request) = inquiry.request() {
-        let reply = ask(&request)?;
-        inquiry.record_reply(&reply);
-    }
-    Ok(inquiry.judged())
 }
 
 /// Returns the value of a JSON file.

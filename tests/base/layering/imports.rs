@@ -101,8 +101,11 @@ fn leaves<'a>(text: &'a str, prefix: &str, out: &mut BTreeMap<String, String>) -
 pub fn resolve(files: &BTreeMap<String, Module>, module: &str, path: &str) -> Option<String> {
     let mut parts: Vec<&str> = path.split("::").filter(|part| !part.is_empty()).collect();
     let mut base: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
-    if parts.first() == Some(&"crate") {
-        base.clear();
+    if let Some(name) = parts.first()?.strip_prefix("omr_") {
+        parts[0] = "crate";
+        base = vec![name];
+    } else if parts.first() == Some(&"crate") {
+        base.truncate(1);
     } else if !["self", "super"].contains(parts.first()?) && !files.contains_key(&format!("{module}::{}", parts[0])) {
         // The path is neither in this crate nor the name of a child, so it belongs to another crate.
         return None;

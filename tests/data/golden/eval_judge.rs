@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use omr::error::Result;
-use omr::reward::judge::{Reply, Request};
+use omr_base::error::Result;
+use omr_data::reward::judge::{Reply, Request};
 use omr_verify::python;
 use serde_json::{Value, json};
 
@@ -35,9 +35,9 @@ impl Stub {
 /// Runs the cases of one task: its rows with the judge and its rows without.
 fn task(dir: &Path) -> usize {
     let name = dir.file_name().unwrap().to_str().unwrap();
-    let judged = super::json(&dir.join("golden_judge.json"));
+    let judged = omr_base_tests::golden::json(&dir.join("golden_judge.json"));
     let golden = ["golden.json", "golden_seed0.json"].map(|f| dir.join(f)).into_iter().find(|f| f.exists()).unwrap();
-    let golden = super::json(&golden);
+    let golden = omr_base_tests::golden::json(&golden);
     let rows = judged["rows"].as_array().unwrap();
     let (mut calls, mut turned) = (0, 0);
     for row in rows {
@@ -51,7 +51,7 @@ fn task(dir: &Path) -> usize {
         let (mut acc, mut format) = (0.0, 0.0);
         for (response, alone) in responses.iter().zip(source["score_details"].as_array().unwrap()) {
             let response = python::strip(response.as_str().unwrap());
-            let scored = super::judged(response, truth, question, |request| stub.ask(request)).unwrap();
+            let scored = super::judged::judged(response, truth, question, |request| stub.ask(request)).unwrap();
             assert_eq!(scored.score.predict_str, alone["predict_str"].as_str().unwrap(), "{place}");
             assert_eq!(scored.score.format_reward_score, alone["format_reward_score"].as_f64().unwrap(), "{place}");
             turned += u64::from(scored.score.acc_score != alone["acc_score"].as_f64().unwrap());
@@ -78,10 +78,10 @@ fn task(dir: &Path) -> usize {
 
 #[test]
 fn judge_of_the_published_tasks() {
-    let tasks: Vec<_> = super::entries(&super::dir().join("eval"), "", "")
+    let tasks: Vec<_> = omr_base_tests::golden::entries(&omr_base_tests::golden::dir().join("eval"), "", "")
         .into_iter()
         .filter(|dir| dir.join("golden_judge.json").exists())
         .collect();
     let cases = tasks.iter().map(|dir| task(dir)).sum();
-    super::report("eval judge", cases);
+    omr_base_tests::golden::report("eval judge", cases);
 }

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use omr::image::processor::smart_resize;
-use omr::image::{Limits, Processor, Rgb, decode};
+use omr_data::image::processor::smart_resize;
+use omr_data::image::{Limits, Processor, Rgb, decode};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -17,10 +17,10 @@ const TOL_TORCHVISION_LEVELS: f32 = 2.0;
 const TORCHVISION_SHARE: f64 = 0.01;
 
 fn folder() -> PathBuf {
-    super::dir().join("hf/image")
+    omr_base_tests::golden::dir().join("hf/image")
 }
 
-pub(super) fn number<T: TryFrom<u64>>(value: &Value) -> T {
+pub fn number<T: TryFrom<u64>>(value: &Value) -> T {
     value.as_u64().and_then(|n| n.try_into().ok()).unwrap_or_else(|| panic!("{value}"))
 }
 
@@ -45,7 +45,7 @@ fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
 
 #[test]
 fn smart_resize_rows() {
-    let goldens = super::json(&folder().join("smart_resize.json"));
+    let goldens = omr_base_tests::golden::json(&folder().join("smart_resize.json"));
     let rows = goldens["rows"].as_array().unwrap();
     for row in rows {
         let n: Vec<u32> = row.as_array().unwrap().iter().map(number).collect();
@@ -58,12 +58,12 @@ fn smart_resize_rows() {
         let found = smart_resize(number(&row[0]), number(&row[1]), 28, defaults.min_pixels, defaults.max_pixels);
         assert!(found.is_err(), "{row}: {found:?}");
     }
-    super::report("smart_resize", rows.len() + errors.len());
+    omr_base_tests::golden::report("smart_resize", rows.len() + errors.len());
 }
 
 #[test]
 fn images() {
-    let cases = super::json(&folder().join("image_cases.json"))["cases"].as_array().unwrap().clone();
+    let cases = omr_base_tests::golden::json(&folder().join("image_cases.json"))["cases"].as_array().unwrap().clone();
     let bytes = std::fs::read(folder().join("pixel_golden.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let (mut probes, mut off) = (0, 0);
@@ -90,7 +90,7 @@ fn images() {
             assert!(resized.data == input.pixels, "{name}: {file}");
         }
 
-        let rows = crate::models::patches(&processor, &input);
+        let rows = crate::patches::patches(&processor, &input);
         let width: usize = number(&case["pixel_values_shape"][1]);
         assert_eq!(rows.len(), width * number::<usize>(&case["pixel_values_shape"][0]), "{name}");
         let (first, last) = (&rows[..width], &rows[rows.len() - width..]);
@@ -111,7 +111,7 @@ fn images() {
         }
     }
     assert!(off as f64 <= probes as f64 * TORCHVISION_SHARE, "{off} of {probes} differ from torchvision");
-    super::report("image", cases.len());
+    omr_base_tests::golden::report("image", cases.len());
 }
 
 /// Compares statistics over all values with the reference, which sums in f64.
@@ -135,6 +135,6 @@ fn check_stats(rows: &[f32], stats: &Value, what: &str) {
 }
 
 /// Returns the SHA-256 of `bytes` as hexadecimal digits.
-pub(super) fn sha256(bytes: &[u8]) -> String {
+pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

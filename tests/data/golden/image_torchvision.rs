@@ -1,16 +1,16 @@
 //! Compares pixels with the image processors of transformers 5.23 on torchvision (`goldens/image_torchvision`): every byte
 //! of the RGB and of the resized image, and every bit of `pixel_values`.
 
-use omr::config::{ImageBackend, ImageConfig};
-use omr::image::{Limits, PatchGrid, Processor, decode_then};
+use omr_base::config::{ImageBackend, ImageConfig};
+use omr_data::image::{Limits, PatchGrid, Processor, decode_then};
 use serde_json::Value;
 
 use super::image::{number, sha256};
 
 #[test]
 fn pixels_of_torchvision() {
-    let folder = super::dir().join("image_torchvision");
-    let cases = super::json(&folder.join("cases.json"))["cases"].as_array().unwrap().clone();
+    let folder = omr_base_tests::golden::dir().join("image_torchvision");
+    let cases = omr_base_tests::golden::json(&folder.join("cases.json"))["cases"].as_array().unwrap().clone();
     let (mut resized, mut transparent) = (0, 0);
     for case in &cases {
         let name = case["name"].as_str().unwrap();
@@ -27,7 +27,7 @@ fn pixels_of_torchvision() {
         let rgb = decode_then(&bytes, &Limits::default(), processor.alpha, name, |rgb| rgb).unwrap();
         let input = processor.image(&rgb).unwrap();
         assert_eq!(serde_json::json!([input.grid_thw]), case["image_grid_thw"], "{name}");
-        let values = crate::models::patches(&processor, &input);
+        let values = crate::patches::patches(&processor, &input);
         let values: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
         for (what, found, expected) in [
             ("RGB", &rgb.data, &case["rgb_sha256"]),
@@ -40,5 +40,5 @@ fn pixels_of_torchvision() {
         transparent += usize::from(!["RGB", "L"].contains(&case["png_mode"].as_str().unwrap()));
     }
     assert!(resized > 20 && transparent > 7, "{resized} {transparent}");
-    super::report("image_torchvision", cases.len());
+    omr_base_tests::golden::report("image_torchvision", cases.len());
 }

@@ -1,16 +1,16 @@
 //! Compares compat mode with the published scorer, run by its authors' code (`goldens/reward`).
 
-use omr::config::JudgeConfig;
-use omr::error::{Error, Result};
-use omr::reward::judge::{Reply, Request};
-use omr::reward::{self, Mode};
+use omr_base::config::JudgeConfig;
+use omr_base::error::{Error, Result};
+use omr_data::reward::judge::{Reply, Request};
+use omr_data::reward::{self, Mode};
 use omr_verify::compat::mcq;
 use omr_verify::extract;
 use serde_json::{Value, json};
 
 fn cases(name: &str) -> Vec<Value> {
-    let files = super::entries(&super::dir().join("reward"), name, ".json");
-    files.iter().flat_map(|f| super::json(f).as_array().unwrap().clone()).collect()
+    let files = omr_base_tests::golden::entries(&omr_base_tests::golden::dir().join("reward"), name, ".json");
+    files.iter().flat_map(|f| omr_base_tests::golden::json(f).as_array().unwrap().clone()).collect()
 }
 
 fn run(name: &str, check: impl Fn(&Value, &str)) {
@@ -18,18 +18,18 @@ fn run(name: &str, check: impl Fn(&Value, &str)) {
     for case in &cases {
         check(case, case["id"].as_str().unwrap());
     }
-    super::report(name, cases.len());
+    omr_base_tests::golden::report(name, cases.len());
 }
 
 #[test]
 fn every_file_has_a_test() {
     let known = ["compute_score", "extract", "judge", "parse_mcq", "relax_match", "think_strip"];
-    let files = super::entries(&super::dir().join("reward"), "", ".json");
+    let files = omr_base_tests::golden::entries(&omr_base_tests::golden::dir().join("reward"), "", ".json");
     for file in &files {
         let stem = file.file_stem().unwrap().to_str().unwrap();
         assert!(known.contains(&stem), "{}: no test", file.display());
     }
-    super::report("reward", files.len());
+    omr_base_tests::golden::report("reward", files.len());
 }
 
 fn text<'a>(case: &'a Value, key: &str) -> &'a str {
@@ -167,7 +167,7 @@ fn judge() {
             case["extra_info"].get("question").map(|q| q.as_str().map_or_else(|| q.to_string(), str::to_owned));
         let mut stub = Stub { replies: case["judge_replies"].as_array().unwrap().iter(), asked: Vec::new() };
         let response = text(case, "response");
-        let judged = super::judged(response, truth, question.as_deref(), |request| stub.ask(request));
+        let judged = super::judged::judged(response, truth, question.as_deref(), |request| stub.ask(request));
         assert_eq!(stub.asked.len() as u64, case["n_calls"].as_u64().unwrap(), "{id}: calls");
         for (asked, call) in stub.asked.iter().zip(case["calls"].as_array().unwrap()) {
             for (key, value) in asked.as_object().unwrap() {

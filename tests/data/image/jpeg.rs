@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use omr::image::{JPEG_DECODER, Limits, Rgb, decode, header, jpeg};
-use omr::philox::{Purpose, Random};
+use omr_base::philox::{Purpose, Random};
+use omr_data::image::{JPEG_DECODER, Limits, Rgb, decode, header, jpeg};
 use sha2::{Digest, Sha256};
 
 use super::{files, peak_kib};
@@ -37,7 +37,7 @@ fn jpegs_have_pillows_bytes() {
 #[test]
 fn the_recorded_decoder_is_the_one_in_the_lock_file() {
     let (name, version) = JPEG_DECODER.split_once(' ').unwrap();
-    let locked = include_str!("../../Cargo.lock");
+    let locked = include_str!("../../../Cargo.lock");
     assert!(locked.contains(&format!("name = \"{name}\"\nversion = \"{version}\"\n")), "{JPEG_DECODER}");
 }
 
@@ -68,7 +68,7 @@ fn a_jpeg_of_many_scans_is_refused_before_it_is_decoded() {
 #[test]
 fn three_thousand_damaged_jpegs_are_refused_or_read_in_bounded_memory() {
     const COUNT: u64 = 3000;
-    let (samples, before, seed) = (samples(), peak_kib(), crate::seed::seed());
+    let (samples, before, seed) = (samples(), peak_kib(), omr_base_tests::seed::seed());
     let (mut refused, mut read) = (0, 0);
     for number in 0..COUNT {
         let mut random = Random::new(seed, Purpose::Test, number);

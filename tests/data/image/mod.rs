@@ -1,22 +1,22 @@
 //! Compares image decoding with Pillow, and tests files that must be refused. `make.py` writes both folders.
 
+pub mod jpeg;
+
 use std::path::{Path, PathBuf};
 
-use omr::image::processor::smart_resize;
-use omr::image::{Backend, Limits, Processor, Rgb, decode, resize};
+use omr_data::image::processor::smart_resize;
+use omr_data::image::{Backend, Limits, Processor, Rgb, decode, resize};
 use proptest::prelude::*;
 
-mod jpeg;
-
 fn files(folder: &str) -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/image").join(folder);
+    let dir = omr_base_tests::root().join("tests/data/image").join(folder);
     let mut files: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty());
     files
 }
 
-fn read(path: &Path) -> omr::error::Result<Rgb> {
+fn read(path: &Path) -> omr_base::error::Result<Rgb> {
     decode(&std::fs::read(path).unwrap(), &Limits::default(), &path.display().to_string())
 }
 
@@ -78,7 +78,7 @@ fn samples() -> &'static [Vec<u8>] {
 }
 
 proptest! {
-    #![proptest_config(crate::seed::proptest(500))]
+    #![proptest_config(omr_base_tests::seed::proptest(500))]
 
     #[test]
     fn damaged_files_never_panic(

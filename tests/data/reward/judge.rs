@@ -1,13 +1,12 @@
 //! Tests the judge against a server that hangs, fails, is busy, or replies with something other than a verdict. Checks
 //! every verdict and every count.
 
-use omr::answers::RunStore;
-use omr::config::{JudgeConfig, ScorerConfig};
-use omr::error::{Error, Result};
-use omr::reward::judge::{Client, Ruling, Summary};
-use omr::reward::{Item, Judged, Mode, Scorer, score};
-
-use super::judge_server::{Server, block};
+use omr_base::answers::RunStore;
+use omr_base::config::{JudgeConfig, ScorerConfig};
+use omr_base::error::{Error, Result};
+use omr_base_tests::reward::judge_server::{Server, block};
+use omr_data::reward::judge::{Client, Ruling, Summary};
+use omr_data::reward::{Item, Judged, Mode, Scorer, score};
 
 const QUESTION: &str = "What is drawn?";
 

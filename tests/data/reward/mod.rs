@@ -1,13 +1,11 @@
 //! Tests of scores: by the rules, by a judge, and by a user's own reward process.
 
-mod judge;
-pub mod judge_server;
-mod process;
-mod protocol;
-mod typed;
+pub mod judge;
+pub mod process;
+pub mod protocol;
 
-use omr::config::{Rubric, ScorerConfig};
-use omr::reward::{Mode, Shares, score};
+use omr_base::config::{Rubric, ScorerConfig};
+use omr_data::reward::{Mode, Shares, score};
 
 #[test]
 fn strict_and_compat_part_where_the_original_is_wrong() {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use omr::config::ScorerConfig;
-use omr::error::{Error, Result};
-use omr::reward::{Item, Judged, Mode, Score, Scorer};
+use omr_base::config::ScorerConfig;
+use omr_base::error::{Error, Result};
+use omr_data::reward::{Item, Judged, Mode, Score, Scorer};
 
 fn scorer(script: &str, workers: usize) -> Scorer {
     within(60.0, script, workers)
@@ -129,7 +129,7 @@ fn a_command_that_is_not_there_is_named() {
 
 #[test]
 fn the_python_example_scores() {
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/my_reward.py");
+    let example = omr_base_tests::root().join("docs/my_reward.py");
     if std::process::Command::new("python3").arg("--version").output().is_err() {
         eprintln!("this machine has no python3: the example is not run");
         return;
@@ -189,7 +189,7 @@ fn by_python(arguments: &[&str]) -> Result<Score> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("mine.py");
     std::fs::write(&file, FUNCTIONS).unwrap();
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/my_reward.py");
+    let example = omr_base_tests::root().join("docs/my_reward.py");
     let paths = [Path::new("python3"), &example, &file].map(|path| path.display().to_string());
     let command = paths.into_iter().chain(arguments.iter().map(|&name| name.to_owned())).collect();
     let config = ScorerConfig { command, workers: 1, ..ScorerConfig::default() };

@@ -1,7 +1,7 @@
 //! Tests the parts of a response and its question that a score uses: thinking, boxes, options, format.
 
-use omr::config::{Format, Rubric, ScorerConfig};
-use omr::reward::{Mode, Score, score};
+use omr_base::config::{Format, Rubric, ScorerConfig};
+use omr_data::reward::{Mode, Score, score};
 use omr_verify::extract;
 use omr_verify::question::options;
 

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use omr::data::read::{self, entry};
-use omr::data::{Form, ImageSource, Row, write};
-use omr::error::Result;
-use omr::text::{Message, Part};
+use omr_base::error::Result;
+use omr_data::rows::read::{self, entry};
+use omr_data::rows::{Form, ImageSource, Row, write};
+use omr_data::text::{Message, Part};
 use serde_json::json;
 
 fn png(level: u8) -> Vec<u8> {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use arrow_ipc::writer::StreamWriter;
-use omr::config::DatasetConfig;
-use omr::data::read::{self, entry};
+use omr_base::config::DatasetConfig;
+use omr_data::rows::read::{self, entry};
 
 /// Returns the number of rows, or the error.
 fn count(entry: &DatasetConfig) -> Result<usize, String> {

@@ -1,6 +1,6 @@
 //! Tests that packing is a pure function of (seed, lengths, samples consumed).
 
-use omr::data::packing::{Pack, PackPlan, order};
+use omr_data::rows::samples::packing::{Pack, PackPlan, order};
 use proptest::prelude::*;
 
 fn packs(plan: &mut PackPlan, lengths: &[usize], from: u64) -> Vec<Pack> {
@@ -14,7 +14,7 @@ fn packs(plan: &mut PackPlan, lengths: &[usize], from: u64) -> Vec<Pack> {
 }
 
 proptest! {
-    #![proptest_config(crate::seed::proptest(200))]
+    #![proptest_config(omr_base_tests::seed::proptest(200))]
 
     #[test]
     fn packing_keeps_every_sample_in_order_and_resumes_anywhere(

@@ -6,9 +6,9 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use omr::config::{DatasetConfig, SftConfig, load};
-use omr::data::read::{self, RowFile};
-use omr::data::{ReadCounts, Row, text_of};
+use omr_base::config::{DatasetConfig, SftConfig, load};
+use omr_data::rows::read::{self, RowFile};
+use omr_data::rows::{ReadCounts, Row, text_of};
 use serde::Deserialize;
 use serde_json::json;
 use zip::ZipArchive;
@@ -82,7 +82,7 @@ fn published_layouts_are_those_of_the_script() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let (script, out) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/layouts"), dir.path().join("rows"));
+    let (script, out) = (omr_base_tests::root().join("tools/layouts"), dir.path().join("rows"));
     let run = Command::new("python3").arg(script).arg(&out).output().unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let mut packed = rows();
@@ -116,7 +116,7 @@ fn table() -> String {
 
 #[test]
 fn published_layouts_are_in_the_table_of_the_page() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/user/layouts.md");
+    let page = omr_base_tests::root().join("docs/user/layouts.md");
     let text = fs::read_to_string(&page).unwrap();
     let (start, end) = ("<!-- layouts -->\n", "<!-- /layouts -->\n");
     let (before, rest) = text.split_once(start).unwrap();

@@ -4,17 +4,15 @@ use std::fs;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
-use omr::config::{DatasetConfig, RlConfig, load};
-use omr::data::{Row, read, text_of};
+use omr_base::config::{DatasetConfig, RlConfig, load};
+use omr_data::rows::{Row, read, text_of};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 
 use super::layouts::made;
-use crate::cli::training::{failure, run};
-use crate::train::tiny::base_model;
 
 /// Writes a file of rows beside an image. Returns the entry `{path: FILE, KEYS}` of a config.
-fn entry(dir: &std::path::Path, file: &str, keys: &str) -> DatasetConfig {
+pub fn entry(dir: &std::path::Path, file: &str, keys: &str) -> DatasetConfig {
     fs::copy(made().join("vero/pics/0.png"), dir.join("0.png")).unwrap();
     let config = dir.join("rl.yaml");
     fs::write(&config, format!("train_files: [{{path: '{}', {keys}}}]\n", dir.join(file).display())).unwrap();
@@ -22,14 +20,14 @@ fn entry(dir: &std::path::Path, file: &str, keys: &str) -> DatasetConfig {
     config.train_files[0].clone()
 }
 
-fn jsonl(dir: &std::path::Path, rows: &[Value]) {
+pub fn jsonl(dir: &std::path::Path, rows: &[Value]) {
     let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
     fs::write(dir.join("rows.jsonl"), lines.join("\n")).unwrap();
 }
 
 /// Returns the texts of the messages of a row with their roles, and its label.
 fn shown(row: &Row) -> (Vec<(String, String)>, Option<String>) {
-    let turn = |message: &omr::text::Message| (message.role.clone(), text_of(message));
+    let turn = |message: &omr_data::text::Message| (message.role.clone(), text_of(message));
     (row.trained_messages().iter().map(turn).collect(), row.ground_truth.clone())
 }
 
@@ -37,7 +35,7 @@ fn turns(texts: &[(&str, &str)]) -> Vec<(String, String)> {
     texts.iter().map(|(role, text)| ((*role).to_owned(), (*text).to_owned())).collect()
 }
 
-const KEYS: &str = r#"
+pub const KEYS: &str = r#"
     prompt: "{{ query }}{% if hint %} Hint: {{ hint }}.{% endif %} Put the answer into \\boxed{}.",
     gold: "{{ label }} cm", system_prompt: Think first."#;
 
@@ -113,41 +111,4 @@ fn a_template_reads_what_it_replaces_and_keeps_responses_and_several_answers() {
         let error = read(row.clone(), keys).unwrap_err();
         assert!(parts.iter().all(|part| error.contains(part)), "{keys}: {error}");
     }
-}
-
-/// SFT, RL, evaluation and the data commands ask the same question of a row.
-#[test]
-fn every_command_asks_the_question_of_the_template() {
-    let dir = tempfile::tempdir().unwrap();
-    base_model(&dir.path().join("model"));
-    let at = |name: &str| dir.path().join(name).display().to_string();
-    jsonl(dir.path(), &[json!({"query": "How long?", "hint": "", "label": 4, "image": "0.png"})]);
-    entry(dir.path(), "rows.jsonl", KEYS);
-    let list = fs::read_to_string(dir.path().join("rl.yaml")).unwrap();
-    let line = "<|im_start|>system\nThink first.<|im_end|>\n";
-    for key in ["train_files", "datasets", "data"] {
-        let config = at(&format!("{key}.yaml"));
-        fs::write(&config, list.replace("train_files", key)).unwrap();
-        let (code, text, error) =
-            run(&["data", "preview", &config, "--model", &at("model"), "--out", &at("page"), "--rows", "1"]);
-        assert!(code == 0 && text.contains(line), "{key}: {text}{error}");
-        assert!(text.contains("How long? Put the answer into \\boxed{}.<|im_end|>"), "{key}: {text}");
-        let (code, text, error) = run(&["data", "inspect", &config, "--out", &at("page")]);
-        assert!(code == 0 && text.contains("columns used: hint, image, label, query"), "{key}: {text}{error}");
-    }
-    // The template reads the column `prompt`, and the column `problem` is replaced.
-    let row = json!({"prompt": [{"role": "user", "content": "How long?"}], "problem": "Other?", "label": "4"});
-    fs::write(at("chat.jsonl"), format!("{row}\n")).unwrap();
-    let entry =
-        format!("{{path: {}, prompt: '{{{{ prompt[0].content }}}}', columns: {{answer: label}}}}", at("chat.jsonl"));
-    fs::write(at("chat.yaml"), format!("train_files: [{entry}]\n")).unwrap();
-    let (code, text, error) = run(&["data", "inspect", &at("chat.yaml"), "--out", &at("page")]);
-    assert!(code == 0 && text.contains("columns used: label, prompt; columns not used: problem"), "{text}{error}");
-    let task = format!("data: {{path: {}, prompt: '{{{{ query }}}}'}}\n", at("rows.jsonl"));
-    fs::write(dir.path().join("task.yaml"), task).unwrap();
-    failure(
-        &["eval", "--task-file", &at("task.yaml"), "--dump-prompts", &at("prompts.jsonl")],
-        2,
-        &["task.yaml", "data", "found the key prompt", "the key prompt of the benchmark, outside of data"],
-    );
 }

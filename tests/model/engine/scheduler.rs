@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use omr::engine::scheduler::{Finished, Scheduler, SchedulerConfig, Step};
-use omr::engine::sequence::{FinishReason, GroupRequest, ImageSpan, Prompt};
+use omr_model::engine::scheduler::{Finished, Scheduler, SchedulerConfig, Step};
+use omr_model::engine::sequence::{FinishReason, GroupRequest, ImageSpan, Prompt};
 use proptest::prelude::*;
 
 const STOP: u32 = 7;
@@ -119,7 +119,7 @@ impl Runner {
 
 /// Counts the block tables that this step copied from the prompt that `seq` has just prefilled. These block tables may
 /// share the block that `seq` writes.
-fn forks(scheduler: &Scheduler, step: &Step, seq: omr::engine::scheduler::SeqId, block: u32) -> u32 {
+fn forks(scheduler: &Scheduler, step: &Step, seq: omr_model::engine::scheduler::SeqId, block: u32) -> u32 {
     let group = scheduler.group(seq.group);
     let fresh = step.samples.iter().filter(|s| s.group == seq.group && s.rollout != seq.rollout);
     let sharing = fresh.filter(|&&s| scheduler.sequence(s).block_table.contains(&block)).count();
@@ -194,7 +194,7 @@ fn request(at: usize, spec: &Spec) -> GroupRequest {
 }
 
 proptest! {
-    #![proptest_config(crate::seed::proptest(400))]
+    #![proptest_config(omr_base_tests::seed::proptest(400))]
 
     #[test]
     fn every_rollout_ends_with_its_own_tokens_and_no_block_is_lost(

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::device::{Device, Isa, Plan};
-use omr::engine::{Engine, EngineConfig, EngineCoreRequest, Prompt, RequestParams};
-use omr::image::{ImageInput, Limits, Processor, decode};
-use omr::model::Model;
-use omr::ops::sample::SamplingParams;
-use omr::tensor::DType;
+use omr_data::image::{ImageInput, Limits, Processor, decode};
+use omr_model::engine::{Engine, EngineConfig, EngineCoreRequest, Prompt, RequestParams};
+use omr_model::nn::Model;
+use omr_runtime::device::{Device, Isa, Plan};
+use omr_runtime::ops::sample::SamplingParams;
+use omr_runtime::tensor::DType;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ use super::hf::forward::generate;
 /// logits is 0.0067, which is five hundred times the numerical noise.
 const LOGPROB_TOLERANCE: f32 = 1e-4;
 
-fn image(dir: &Path, file: &Value) -> omr::image::Rgb {
+fn image(dir: &Path, file: &Value) -> omr_data::image::Rgb {
     let path = dir.join(file.as_str().unwrap());
     decode(&std::fs::read(&path).unwrap(), &Limits::default(), &path.display().to_string()).unwrap()
 }
@@ -98,7 +98,7 @@ fn cases(dir: &Path, model: &Model, index: &Value) -> Vec<Case> {
 fn greedy_tokens_are_hugging_faces() {
     let mut ran = 0;
     for dir in super::hf::models() {
-        let index = super::json(&dir.join("index.json"));
+        let index = omr_base_tests::golden::json(&dir.join("index.json"));
         let mut dev = Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect()).unwrap();
         let model = Model::load(&mut dev, &dir, DType::F32).unwrap();
         let mut cases = cases(&dir, &model, &index);
@@ -127,5 +127,5 @@ fn greedy_tokens_are_hugging_faces() {
         }
         ran += cases.len();
     }
-    super::report("hf_engine", ran);
+    omr_base_tests::golden::report("hf_engine", ran);
 }

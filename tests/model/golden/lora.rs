@@ -3,19 +3,19 @@
 
 use std::path::PathBuf;
 
-use omr::config::OptimConfig;
-use omr::device::{Device, Region};
-use omr::model::adapter_files::StoredAdapter;
-use omr::model::config::Family;
-use omr::model::family::names::path_in_memory;
-use omr::model::weights::WeightFiles;
-use omr::model::{Grads, LayerPolicy, Model};
-use omr::optim::Optimizer;
-use omr::tensor::DType;
+use omr_base::config::OptimConfig;
+use omr_base_tests::golden::{dir, json, report};
+use omr_model::nn::adapter::adapter_files::StoredAdapter;
+use omr_model::nn::config::Family;
+use omr_model::nn::family::names::path_in_memory;
+use omr_model::nn::weights::WeightFiles;
+use omr_model::nn::{Grads, LayerPolicy, Model};
+use omr_model::optim::Optimizer;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::tensor::DType;
 use serde_json::Value;
 
 use super::hf::{Case, Golden, Largest, Tensors, device, forward, loss_and_gradients, max_abs, max_diff, mean_loss};
-use super::{dir, json, report};
 use crate::models;
 
 /// Sizes of the adapters' gradients are compared with the tensor's largest entry, or with this share of the largest entry

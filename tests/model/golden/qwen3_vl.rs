@@ -4,24 +4,24 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::device::Device;
-use omr::engine::{Engine, EngineConfig, EngineCoreRequest, Prompt, RequestParams};
-use omr::image::processor::smart_resize;
-use omr::image::{ImageInput, Limits, MediaFormat, Processor, Rgb, decode};
-use omr::model::config::{MediaConfig, RopeAxes, TowerKind};
-use omr::model::positions::{self, VisionPositions};
-use omr::model::rotary::Rotary;
-use omr::model::{Attend, DeepStack, Inputs, Mode, Model, ModelConfig, Tape};
-use omr::ops::gelu::GeluKind;
-use omr::ops::sample::SamplingParams;
-use omr::tensor::DType;
+use omr_base_tests::golden::{dir, entries, json, report};
+use omr_data::image::processor::smart_resize;
+use omr_data::image::{ImageInput, Limits, MediaFormat, Processor, Rgb, decode};
+use omr_model::engine::{Engine, EngineConfig, EngineCoreRequest, Prompt, RequestParams};
+use omr_model::nn::config::{MediaConfig, RopeAxes, TowerKind};
+use omr_model::nn::positions::{self, VisionPositions};
+use omr_model::nn::rotary::Rotary;
+use omr_model::nn::{Attend, DeepStack, Inputs, Mode, Model, ModelConfig, Tape};
+use omr_runtime::device::Device;
+use omr_runtime::ops::gelu::GeluKind;
+use omr_runtime::ops::sample::SamplingParams;
+use omr_runtime::tensor::DType;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
 use super::hf::gradients::compare;
 use super::hf::mutations::{mutate, with_config};
 use super::hf::{Case, Golden, Largest, Tensors, device, forward, max_abs, max_diff, mean_loss, pack};
-use super::{dir, entries, json, report};
 use crate::models;
 
 /// Tolerance of intermediate values, relative to the largest entry of the tensor, from the README of the goldens.
@@ -31,7 +31,7 @@ fn folder(name: &str) -> std::path::PathBuf {
     dir().join("qwen3_vl").join(name)
 }
 
-pub(crate) fn goldens() -> Vec<Golden> {
+pub fn goldens() -> Vec<Golden> {
     entries(&folder(""), "h", "").into_iter().map(Golden::open).collect()
 }
 
@@ -67,7 +67,7 @@ fn medium(config: &ModelConfig, name: &str) -> Arc<ImageInput> {
     Arc::new(input)
 }
 
-pub(crate) fn case(golden: &Golden, name: &str) -> Case {
+pub fn case(golden: &Golden, name: &str) -> Case {
     let entry = &golden.index["cases"][name];
     let tensors = Tensors::read(&golden.dir.join(format!("cases/{name}.safetensors")));
     let media = entry["media"].as_array().into_iter().flatten();
@@ -103,7 +103,7 @@ fn images_have_the_bytes_of_the_reference() {
     let file = SafeTensors::deserialize(&bytes).unwrap();
     for (name, want) in file.iter() {
         let (input, released) = (medium(&config, name), Processor::released(config.grid()));
-        let found = crate::models::patches(&released, &input);
+        let found = omr_data_tests::patches::patches(&released, &input);
         let value = |byte: &u8| ((f64::from(*byte) * (1.0 / 255.0)) as f32 - 0.5) / 0.5;
         assert!(found == want.data().iter().map(value).collect::<Vec<f32>>(), "{name}");
     }
@@ -113,7 +113,11 @@ fn images_have_the_bytes_of_the_reference() {
         let processor = processor(&config, [&case["shortest_edge"], &case["longest_edge"]]);
         let input = processor.image(&image(&folder("processor").join(case["file"].as_str().unwrap()))).unwrap();
         assert_eq!(serde_json::json!([input.grid_thw]), case["image_grid_thw"], "{case}");
-        assert_eq!(super::image::sha256(&input.pixels), case["resized_rgb_sha256"].as_str().unwrap(), "{case}");
+        assert_eq!(
+            omr_data_tests::golden::image::sha256(&input.pixels),
+            case["resized_rgb_sha256"].as_str().unwrap(),
+            "{case}"
+        );
     }
     let rows = all["smart_resize"]["rows"].as_array().unwrap();
     for row in rows {

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use omr::image::{Backend, ImageInput};
-use omr::model::positions::{Medium, sequence};
-use omr::model::{Inputs, ModelConfig};
+use omr_base_tests::golden::{dir, json, report};
+use omr_data::image::{Backend, ImageInput};
+use omr_model::nn::positions::{Medium, sequence};
+use omr_model::nn::{Inputs, ModelConfig};
 use serde_json::{Value, json};
-
-use super::{dir, json, report};
 
 fn ints<T: serde::de::DeserializeOwned>(value: &Value) -> T {
     serde_json::from_value(value.clone()).unwrap()

@@ -1,16 +1,16 @@
 //! Compares text models of every family with Hugging Face transformers: each folder of `goldens/FAMILY`. Tolerances are
 //! those of each folder's `index.json`, which states how they were measured.
 
-use omr::device::Device;
-use omr::model::family::FAMILIES;
-use omr::model::rotary::Rotary;
-use omr::model::{Inputs, Mode, Model, ModelConfig, Tape};
-use omr::tensor::DType;
+use omr_base_tests::golden::{dir, entries, json, report};
+use omr_model::nn::family::FAMILIES;
+use omr_model::nn::rotary::Rotary;
+use omr_model::nn::{Inputs, Mode, Model, ModelConfig, Tape};
+use omr_runtime::device::Device;
+use omr_runtime::tensor::DType;
 use serde_json::Value;
 
 use super::hf::gradients::compare;
 use super::hf::{Golden, Largest, device, forward, max_abs, max_diff, mean_loss};
-use super::{dir, entries, json, report};
 
 /// Returns every golden model of every text family.
 fn goldens() -> Vec<Golden> {

@@ -1,17 +1,18 @@
 //! Compares Qwen2.5's tokenizer and the Qwen2.5-VL chat template with Hugging Face (`goldens/hf/tokenizer`). All
 //! results must be equal.
 
-use crate::models::chat_config;
-use omr::image::Grid;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use omr::text::{CHAT_TEMPLATE, Chat, ChatTemplate, Message, Part, Special, Tokenizer, write_tokenizer_dir};
+use omr_data::image::Grid;
+use omr_data::text::{CHAT_TEMPLATE, Chat, ChatTemplate, Message, Part, Special, Tokenizer, write_tokenizer_dir};
 use serde_json::Value;
 
+use crate::models::chat_config;
+
 fn folder() -> PathBuf {
-    super::dir().join("hf/tokenizer")
+    omr_base_tests::golden::dir().join("hf/tokenizer")
 }
 
 fn tokenizer() -> &'static Tokenizer {
@@ -36,7 +37,7 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 fn cases(file: &str, key: &str) -> Vec<Value> {
-    super::json(&folder().join(file))[key].as_array().unwrap().clone()
+    omr_base_tests::golden::json(&folder().join(file))[key].as_array().unwrap().clone()
 }
 
 fn spells_special(text: &str) -> bool {
@@ -74,7 +75,7 @@ fn encode() {
         }
         check_decode(case, text);
     }
-    super::report("tokenizer", cases.len());
+    omr_base_tests::golden::report("tokenizer", cases.len());
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn decode() {
     for case in &cases {
         check_decode(case, &case["ids"].to_string());
     }
-    super::report("tokenizer_decode", cases.len());
+    omr_base_tests::golden::report("tokenizer_decode", cases.len());
 }
 
 #[test]
@@ -98,7 +99,7 @@ fn written_files_encode_the_same() {
         assert_eq!(read.encode(text, Special::Parse).unwrap(), ids(&case["ids"]), "{text:?}");
         assert_eq!(read.decode(&ids(&case["ids"]), true), case["decoded_skip_special"].as_str().unwrap(), "{text:?}");
     }
-    super::report("tokenizer_written", cases.len());
+    omr_base_tests::golden::report("tokenizer_written", cases.len());
 }
 
 fn message(value: &Value) -> Message {
@@ -119,11 +120,11 @@ fn message(value: &Value) -> Message {
 fn templates() -> Vec<(PathBuf, ChatTemplate)> {
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
     let mut found = Vec::new();
-    for path in super::entries(&folder(), "chat_template", ".jinja") {
+    for path in omr_base_tests::golden::entries(&folder(), "chat_template", ".jinja") {
         found.push((path.clone(), ChatTemplate::new(&read(&path), path.display().to_string()).unwrap()));
     }
-    for path in super::entries(&folder(), "chat_template.", ".json") {
-        let source = super::json(&path)["chat_template"].as_str().unwrap().to_owned();
+    for path in omr_base_tests::golden::entries(&folder(), "chat_template.", ".json") {
+        let source = omr_base_tests::golden::json(&path)["chat_template"].as_str().unwrap().to_owned();
         found.push((path.clone(), ChatTemplate::new(&source, path.display().to_string()).unwrap()));
     }
     found
@@ -164,5 +165,5 @@ fn chat_template() {
             run += 1;
         }
     }
-    super::report("chat_template", run);
+    omr_base_tests::golden::report("chat_template", run);
 }

@@ -2,29 +2,14 @@
 
 use std::path::Path;
 
-use omr::config::{OptimConfig, SftConfig, load};
-use omr::device::Work;
-use omr::model::adapter_files::{AdapterConfig, StoredAdapter};
-use omr::model::attach::{Fresh, Masters, Takes};
-use omr::model::params::Piece;
-use omr::optim::{Optimizer, freeze};
+use omr_base::config::{OptimConfig, SftConfig, load};
+use omr_model::nn::adapter::adapter_files::{AdapterConfig, StoredAdapter};
+use omr_model::nn::adapter::attach::{Fresh, Masters, Takes};
+use omr_model::optim::{Optimizer, freeze};
+use omr_runtime::device::Work;
 
 use super::*;
-
-/// Masters that are neither zero nor short in bf16. Every second one lies half-way between two bf16 values.
-struct Rough;
-
-impl Masters for Rough {
-    fn row(&self, piece: &Piece, r: usize, out: &mut [f32]) {
-        let mut random = Random::new(seed(), Purpose::Test, (piece.name.len() * 1000 + r) as u64);
-        for (i, x) in out.iter_mut().enumerate() {
-            *x = 0.4 * random.uniform_f32() - 0.2;
-            if i % 2 == 1 {
-                *x = f32::from_bits(x.to_bits() & 0xffff_0000 | 0x8000);
-            }
-        }
-    }
-}
+use crate::models::Rough;
 
 fn base(dev: &mut Device, dtype: DType) -> Model {
     Model::init(dev, config(false), dtype, seed()).unwrap()
@@ -49,7 +34,7 @@ fn log_probs(dev: &mut Device, model: &Model, inputs: &Inputs) -> Vec<u32> {
     bits
 }
 
-fn all(_: &str, _: omr::model::part::Part) -> bool {
+fn all(_: &str, _: omr_model::nn::weights::part::Part) -> bool {
     true
 }
 

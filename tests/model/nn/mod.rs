@@ -1,35 +1,34 @@
 //! Tests the complete model on tiny random weights: finite differences, settings that must not change any bit, memory
 //! plans, and error handling.
 
-mod lora;
-mod paged;
-mod qwen3_vl;
-mod released;
+pub mod lora;
+pub mod paged;
+pub mod qwen3_vl;
+pub mod released;
 
 use std::sync::Arc;
 
-use omr::device::{Device, Isa, Plan, Region, Target};
-use omr::error::Error;
-use omr::image::{Backend, ImageInput, Processor};
-use omr::model::{
+use omr_base::error::Error;
+use omr_base::philox::{Purpose, Random};
+use omr_data::image::{Backend, ImageInput, Processor};
+use omr_model::nn::{
     CheckpointPolicy, Grads, Inputs, LayerPolicy, Mode, Model, ModelConfig, Policy, Stack, Tape, VisionTower,
 };
-use omr::philox::{Purpose, Random};
-use omr::tensor::DType;
-use omr::train::step::{self, Sequence};
+use omr_runtime::device::{Device, Isa, Plan, Region, Target};
+use omr_runtime::tensor::DType;
 use serde_json::json;
 
 use self::qwen3_vl::qwen3_vl;
 use crate::models;
 
 /// Seed for all tests of this file, printed once.
-fn seed() -> u64 {
-    static SEED: std::sync::LazyLock<u64> = std::sync::LazyLock::new(crate::seed::seed);
+pub fn seed() -> u64 {
+    static SEED: std::sync::LazyLock<u64> = std::sync::LazyLock::new(omr_base_tests::seed::seed);
     *SEED
 }
 
 /// Returns a config with awkward sizes that are not multiples of tile sizes.
-fn config(tied: bool) -> ModelConfig {
+pub fn config(tied: bool) -> ModelConfig {
     let file = json!({
         "model_type": "qwen2_5_vl", "vocab_size": 90, "hidden_size": 24, "intermediate_size": 40,
         "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6,
@@ -45,11 +44,11 @@ fn config(tied: bool) -> ModelConfig {
     ModelConfig::from_json(&file, "config").unwrap()
 }
 
-fn device(threads: usize) -> Device {
+pub fn device(threads: usize) -> Device {
     Device::cpu(&Plan::uniform(1 << 30), threads, Isa::detect()).unwrap()
 }
 
-fn image(config: &ModelConfig, random: &mut Random, grid_thw: [u32; 3], frames: u32) -> Arc<ImageInput> {
+pub fn image(config: &ModelConfig, random: &mut Random, grid_thw: [u32; 3], frames: u32) -> Arc<ImageInput> {
     let side = config.grid().patch_size as u32;
     let len = frames * grid_thw[1] * grid_thw[2] * side * side * 3;
     let pixels = (0..len).map(|_| random.next_u32() as u8).collect();
@@ -57,7 +56,7 @@ fn image(config: &ModelConfig, random: &mut Random, grid_thw: [u32; 3], frames: 
 }
 
 /// Returns two sequences: text, and (only with `media`) two images and a video within text.
-fn inputs(config: &ModelConfig, media: bool) -> Inputs {
+pub fn inputs(config: &ModelConfig, media: bool) -> Inputs {
     let mut random = Random::new(seed(), Purpose::Test, 1);
     let mut text = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(80) as u32).collect() };
     let first = text(7);
@@ -84,7 +83,13 @@ fn inputs(config: &ModelConfig, media: bool) -> Inputs {
 }
 
 /// Runs one pass: a weighted sum of the log-probs and entropies of every next token, and its gradients.
-fn pass(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl Into<CheckpointPolicy>, grads: &mut Grads) -> f64 {
+pub fn pass(
+    dev: &mut Device,
+    model: &Model,
+    inputs: &Inputs,
+    keep: impl Into<CheckpointPolicy>,
+    grads: &mut Grads,
+) -> f64 {
     let rows: Vec<u32> = (0..inputs.len() as u32 - 1).filter(|r| !inputs.cu_seqlens.contains(&(r + 1))).collect();
     let ids: Vec<u32> = rows.iter().map(|&r| inputs.input_ids[r as usize + 1]).collect();
     let weights: Vec<f32> = (0..rows.len()).map(|i| (i % 5) as f32 / 4.0 - 0.3).collect();
@@ -117,81 +122,6 @@ fn gradient_bits(dev: &mut Device, model: &Model, inputs: &Inputs, keep: impl In
     let bits = tensors.iter().map(|&t| dev.read::<f32>(t).unwrap().iter().map(|x| x.to_bits()).collect()).collect();
     dev.release(mark);
     bits
-}
-
-/// Does the same as [`pass`] for three responses that share a prompt with images.
-fn shared_pass(dev: &mut Device, model: &Model, grads: &mut Grads) -> f64 {
-    let mut random = Random::new(seed(), Purpose::Test, 4);
-    let images = [([1, 4, 6], 1), ([2, 2, 4], 4)].map(|(grid, frames)| image(&model.config, &mut random, grid, frames));
-    let mut prompt = vec![3, 82];
-    prompt.resize(8, 80);
-    match model.config.media.as_ref().unwrap().tokens_per_second {
-        Some(_) => prompt.extend([83, 82, 81, 81, 81, 81, 83, 5]),
-        None => prompt.extend([83, 82, 81, 81, 83, 7, 82, 81, 81, 83, 5]),
-    }
-    let mut text = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(80) as u32).collect() };
-    let whole = [1, 5, 3].map(|n| [prompt.clone(), text(n)].concat());
-    let masks = whole.each_ref().map(|ids| (0..ids.len()).map(|at| at >= prompt.len()).collect::<Vec<bool>>());
-    let sequence = |at: usize| Sequence {
-        input_ids: &whole[at],
-        images: &images,
-        prompt_len: prompt.len(),
-        loss_mask: &masks[at],
-        same_prompt: at > 0,
-    };
-    let policy = Policy { temperature: 0.8, ..Policy::default() };
-    let forward = step::forward(dev, model, &[0, 1, 2].map(sequence), policy, LayerPolicy::Inputs, true).unwrap();
-    let (log_prob, entropy) = (forward.log_prob, forward.entropy.unwrap());
-    let values: [Vec<f32>; 2] = [log_prob, entropy].map(|tensor| dev.read(tensor).unwrap());
-    let weights: Vec<f32> = (0..log_prob.len()).map(|i| (i % 5) as f32 / 4.0 - 0.3).collect();
-    let dlog_prob = forward.upload(dev, &weights).unwrap();
-    let dentropy = forward.upload(dev, &vec![0.1f32; weights.len()]).unwrap();
-    forward.backward(dev, grads, dlog_prob, Some(dentropy)).unwrap();
-    let terms = values[0].iter().zip(&weights).map(|(&v, &w)| f64::from(v) * f64::from(w));
-    terms.sum::<f64>() + values[1].iter().map(|&v| 0.1 * f64::from(v)).sum::<f64>()
-}
-
-#[test]
-fn gradients_are_finite_differences() {
-    let [untied, tied] = [false, true].map(config);
-    for (config, shared) in
-        [(&untied, false), (&tied, false), (&untied, true), (&qwen3_vl(), false), (&qwen3_vl(), true)]
-    {
-        let mut dev = device(2);
-        let model = Model::init(&mut dev, config.clone(), DType::F32, seed()).unwrap();
-        let inputs = inputs(&model.config, true);
-        let pass = |dev: &mut Device, grads: &mut Grads| match shared {
-            false => pass(dev, &model, &inputs, LayerPolicy::All, grads),
-            true => shared_pass(dev, &model, grads),
-        };
-        let mark = dev.mark(Region::Overlay);
-        let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
-        pass(&mut dev, &mut grads);
-        let mut scratch = Grads::new(&mut dev, &model.layout).unwrap();
-        for (id, param) in model.layout.params.iter().enumerate() {
-            let grad: Vec<f32> = dev.read(grads.get(id).unwrap()).unwrap();
-            let norm = grad.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
-            assert!(norm > 1e-4, "{} has no gradient to speak of: {norm:e}", param.name());
-            let weights: Vec<f32> = dev.read(param.tensor).unwrap();
-            // Along the direction of the gradient, the slope is the gradient's norm. Steps of 4e-3 leave a third-order
-            // error below the tolerance, and f32 noise of about 1e-6 / 8e-3 in the slope.
-            let mut at = |step: f64| {
-                let moved: Vec<f32> = weights
-                    .iter()
-                    .zip(&grad)
-                    .map(|(&w, &g)| (f64::from(w) + step * f64::from(g) / norm) as f32)
-                    .collect();
-                dev.write(param.tensor, &moved).unwrap();
-                pass(&mut dev, &mut scratch)
-            };
-            let step = 4e-3;
-            let slope = (at(step) - at(-step)) / (2.0 * step);
-            let error = (slope - norm).abs();
-            assert!(error < 0.01 * norm + 1e-3, "{}: slope {slope}, gradient {norm}", param.name());
-            dev.write(param.tensor, &weights).unwrap();
-        }
-        dev.release(mark);
-    }
 }
 
 /// Returns activation checkpointing policies: uniform ones, and ones with all kinds of layers in one pass, with the

@@ -3,18 +3,17 @@
 
 use std::sync::Arc;
 
-use omr::device::{Device, Region};
-use omr::image::ImageInput;
-use omr::model::layers::Paging;
-use omr::model::{Attend, Inputs, LayerPolicy, Mode, Model, ModelConfig, Tape};
-use omr::ops::attend::BLOCK;
-use omr::ops::paged_attention::KvCache;
-use omr::philox::{Purpose, Random};
-use omr::tensor::{DType, Tensor};
+use omr_base::philox::{Purpose, Random};
+use omr_data::image::ImageInput;
+use omr_model::nn::tape::layers::Paging;
+use omr_model::nn::{Attend, Inputs, LayerPolicy, Mode, Model, ModelConfig, Tape};
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::attend::BLOCK;
+use omr_runtime::ops::paged_attention::KvCache;
+use omr_runtime::tensor::{DType, Tensor};
 
 use super::qwen3_vl::qwen3_vl;
 use super::{config, device, image, seed};
-
 use crate::models;
 
 /// Number of last tokens of each sequence that are decoded one by one.

@@ -1,16 +1,16 @@
 //! Tests of Qwen3-VL on tiny random weights, in addition to those that both families with images share.
 
-use omr::device::{Device, Region};
-use omr::model::config::RopeAxes;
-use omr::model::part::Part;
-use omr::model::{Grads, LayerPolicy, Model, ModelConfig};
-use omr::tensor::DType;
+use omr_model::nn::config::RopeAxes;
+use omr_model::nn::weights::part::Part;
+use omr_model::nn::{Grads, LayerPolicy, Model, ModelConfig};
+use omr_runtime::device::{Device, Region};
+use omr_runtime::tensor::DType;
 use serde_json::json;
 
 use super::{device, inputs, pass, seed};
 
 /// Returns a Qwen3-VL with awkward sizes, and a merger after the first of its three blocks.
-pub(super) fn qwen3_vl() -> ModelConfig {
+pub fn qwen3_vl() -> ModelConfig {
     let file = json!({
         "model_type": "qwen3_vl", "image_token_id": 80, "video_token_id": 81, "vision_start_token_id": 82,
         "vision_end_token_id": 83, "vision_token_id": 84,

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use omr::device::{Device, Target};
-use omr::model::Model;
-use omr::tensor::DType;
+use omr_model::nn::Model;
+use omr_runtime::device::{Device, Target};
+use omr_runtime::tensor::DType;
 use serde_json::{Map, Value, json};
 
 /// Bytes of model-0000i-of-00005.safetensors of Qwen2.5-VL-7B-Instruct.
@@ -134,7 +134,7 @@ fn write(dir: &Path, tensors: &Tensors) -> Vec<u64> {
 
 /// Opens the checkpoint on a device that only counts memory. Loading then means opening the files and checking every
 /// name, shape and type.
-fn open(dir: &Path) -> omr::error::Result<Model> {
+fn open(dir: &Path) -> omr_base::error::Result<Model> {
     Model::load(&mut Device::count_for(Target::cpu(1)), dir, DType::Bf16)
 }
 
@@ -154,7 +154,7 @@ fn opening_the_released_7b_takes_little_memory() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(write(dir.path(), &tensors()), FILES, "the layout is that of the released files");
     let start = Instant::now();
-    let name = "model::released::opening_the_released_7b_takes_little_memory";
+    let name = "nn::released::opening_the_released_7b_takes_little_memory";
     let mut command = Command::new(std::env::current_exe().unwrap());
     let output = command.args([name, "--exact", "--nocapture"]).env(OPEN, dir.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

@@ -1,16 +1,16 @@
 //! Tests the patch embedding op against the processor's rows and a linear layer.
 
 use half::bf16;
-use omr::device::{Device, Isa};
-use omr::image::{Backend, ImageInput, Processor, Rgb};
-use omr::ops::linear;
-use omr::ops::matmul::{Order, Weight, panel_len};
-use omr::ops::patch_embed::{self, Normalize, PatchImage};
-use omr::tensor::{DType, Elem};
-
-use super::panels::pack_order;
-use super::reference::{Random, blank, device, devices, up};
-use crate::models;
+use omr_data::image::{Backend, ImageInput, Processor, Rgb};
+use omr_data_tests::patches;
+use omr_model::nn::vision::normalize;
+use omr_runtime::device::{Device, Isa};
+use omr_runtime::ops::linear;
+use omr_runtime::ops::matmul::{Order, Weight, panel_len};
+use omr_runtime::ops::patch_embed::{self, Normalize, PatchImage};
+use omr_runtime::tensor::{DType, Elem};
+use omr_runtime_tests::ops::panels::pack_order;
+use omr_runtime_tests::ops::reference::{Random, blank, device, devices, up};
 
 const N: usize = 40;
 
@@ -45,12 +45,12 @@ impl Case {
     }
 
     fn norm(&self) -> Normalize {
-        Normalize::from(&self.processor)
+        normalize(&self.processor)
     }
 
     /// Returns the processor's rows, rounded to `T`.
     fn rows<T: Elem>(&self) -> Vec<T> {
-        self.inputs.iter().flat_map(|i| models::patches(&self.processor, i)).map(T::from_f32).collect()
+        self.inputs.iter().flat_map(|i| patches::patches(&self.processor, i)).map(T::from_f32).collect()
     }
 
     fn run<T: Elem + Default>(&self, dev: &mut Device) -> [Vec<T>; 2] {

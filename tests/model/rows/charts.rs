@@ -1,18 +1,18 @@
 //! Tests the charts task: what training may show, what the teacher reads, and the lengths of rows and answers.
 
-use crate::models::chat_config;
 use std::collections::HashSet;
-use std::path::Path;
 
-use omr::config::{RecipeConfig, TaskConfig, TeacherConfig, load};
-use omr::data::{Row, prompt};
-use omr::image::Processor;
-use omr::philox::{Purpose, Random};
-use omr::task::charts::{KINDS, Question, Reader, corpus, splits};
-use omr::task::recipe::{self, Splits};
-use omr::task::teacher::Reader as _;
-use omr::text::{CHAT_TEMPLATE, Chat, SPECIAL_TOKENS, Special, train_tokenizer, write_tokenizer_dir};
+use omr_base::config::{RecipeConfig, TaskConfig, TeacherConfig, load};
+use omr_base::philox::{Purpose, Random};
+use omr_data::image::Processor;
+use omr_data::rows::{Row, prompt};
+use omr_data::task::charts::{KINDS, Question, Reader, corpus, splits};
+use omr_data::task::recipe::{self, Splits};
+use omr_data::task::teacher::Reader as _;
+use omr_data::text::{CHAT_TEMPLATE, Chat, SPECIAL_TOKENS, Special, train_tokenizer, write_tokenizer_dir};
 use serde_json::json;
+
+use crate::models::chat_config;
 
 fn rows(count: usize, tuning: bool, seed: u64) -> Splits {
     let counts = TaskConfig {
@@ -42,7 +42,7 @@ fn answer(row: &Row, index: u64) -> String {
 
 #[test]
 fn no_training_image_has_the_values_of_one_that_is_measured_on() {
-    let seed = crate::seed::seed();
+    let seed = omr_base_tests::seed::seed();
     let of = |rows: &[Row]| rows.iter().map(values).collect::<HashSet<_>>();
     let (reported, tuned) = (rows(600, false, seed), rows(600, true, seed));
     for splits in [&reported, &tuned] {
@@ -58,7 +58,7 @@ fn no_training_image_has_the_values_of_one_that_is_measured_on() {
 
 #[test]
 fn the_teacher_reads_every_image_and_computes_every_answer() {
-    let splits = rows(500, false, crate::seed::seed());
+    let splits = rows(500, false, omr_base_tests::seed::seed());
     let mut forms = HashSet::new();
     for (index, row) in splits.teach.iter().chain(&splits.heldout).enumerate() {
         let seen = exact().read(&row.images[0].decode(&row.place).unwrap()).unwrap();
@@ -92,14 +92,15 @@ fn mistakes_are_wrong_and_known_by_their_probabilities() {
 
 #[test]
 fn a_image_has_48_visual_tokens_and_most_careful_answers_have_100_to_200_tokens() {
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/charts.yaml");
+    let config = omr_base_tests::root().join("configs/charts.yaml");
     let config: RecipeConfig = load(Some(&config), &[], &|_| None).unwrap();
     let (corpus, dir) = (corpus(), tempfile::tempdir().unwrap());
     let words: Vec<&str> = corpus.iter().map(String::as_str).collect();
     let tokenizer = train_tokenizer(&corpus, &SPECIAL_TOKENS, &words, config.base.vocab_size).unwrap();
     write_tokenizer_dir(dir.path(), &tokenizer, CHAT_TEMPLATE).unwrap();
     let chat = Chat::load(dir.path(), &chat_config(&tokenizer)).unwrap();
-    let processor = Processor::from_json(&recipe::preprocessor_config(crate::models::GRID), "charts").unwrap();
+    let processor =
+        Processor::from_json(&recipe::preprocessor_config(omr_data_tests::patches::GRID), "charts").unwrap();
     let mut lengths = Vec::new();
     for (index, row) in rows(200, false, 1).teach.iter().enumerate() {
         let asked = prompt(row, &chat, Some(&processor)).unwrap();

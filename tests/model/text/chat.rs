@@ -1,12 +1,12 @@
 //! Tests encoding: text from users is always encoded as text and never as special tokens.
 
-use crate::models::chat_config;
-use omr::error::Result;
-use omr::image::Grid;
-use omr::text::{Chat, ChatTemplate, Message, Part, Special};
+use omr_base::error::Result;
+use omr_data::image::Grid;
+use omr_data::text::{Chat, ChatTemplate, Message, Part, Special};
 use proptest::prelude::*;
 
 use super::{chat, hostile_text, messages, tokenizer};
+use crate::models::chat_config;
 
 fn encode(messages: &[Message], special: Special) -> Result<Vec<u32>> {
     chat().encode(messages, true, special)
@@ -39,7 +39,7 @@ fn specials_of(ids: &[u32]) -> Vec<u32> {
 }
 
 proptest! {
-    #![proptest_config(crate::seed::proptest(400))]
+    #![proptest_config(omr_base_tests::seed::proptest(400))]
 
     #[test]
     fn plain_text_yields_no_special_token(text in hostile_text()) {

@@ -1,9 +1,9 @@
 //! Tests chat templates whose `{% generation %}` blocks say what is trained, as `assistant_only_loss` of TRL does.
 
-use crate::models::chat_config;
-use omr::text::{Chat, ChatTemplate, Message, Part, Special};
+use omr_data::text::{Chat, ChatTemplate, Message, Part, Special};
 
 use super::tokenizer;
+use crate::models::chat_config;
 
 /// A template in the manner of TRL's training templates: the text of an assistant's turn and its end are generated.
 const TEMPLATE: &str = "\

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use omr::text::{CHAT_TEMPLATE, Special, Tokenizer, write_tokenizer_dir};
+use omr_data::text::{CHAT_TEMPLATE, Special, Tokenizer, write_tokenizer_dir};
 use serde_json::{Value, json};
 
 use super::tokenizer;

@@ -1,15 +1,16 @@
 //! Tests properties of tokenizer, template and chat encoding that must hold for any text.
 
-mod chat;
-mod generation;
-mod llama;
-mod template;
+pub mod chat;
+pub mod generation;
+pub mod llama;
+pub mod template;
 
-use crate::models::chat_config;
 use std::sync::OnceLock;
 
-use omr::text::{CHAT_TEMPLATE, Chat, ChatTemplate, Message, Part, SPECIAL_TOKENS, Tokenizer, train_tokenizer};
+use omr_data::text::{CHAT_TEMPLATE, Chat, ChatTemplate, Message, Part, SPECIAL_TOKENS, Tokenizer, train_tokenizer};
 use proptest::prelude::*;
+
+use crate::models::chat_config;
 
 /// Returns a small tokenizer with the structure of Qwen2.5's.
 fn tokenizer() -> &'static Tokenizer {

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use omr::text::{CHAT_TEMPLATE, ChatTemplate, Message, Special, Tokenizer, write_tokenizer_dir};
+use omr_data::text::{CHAT_TEMPLATE, ChatTemplate, Message, Special, Tokenizer, write_tokenizer_dir};
 use serde_json::{Map, Value, json};
 
-fn render(source: &str, variables: Value) -> omr::error::Result<String> {
+fn render(source: &str, variables: Value) -> omr_base::error::Result<String> {
     let variables: Map<String, Value> = serde_json::from_value(variables).unwrap();
     ChatTemplate::new(source, "t.jinja")?.render_with(&[Message::text("user", "hi")], true, &variables)
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use omr::checkpoint::{Cadence, Checkpoint, Resume, State, Store};
-use omr::error::{Error, Result};
-use omr::identity::{Inputs, Manifest, Part};
+use omr_base::error::{Error, Result};
+use omr_base::identity::{Inputs, Manifest, Part};
+use omr_model::checkpoint::{Cadence, Checkpoint, Resume, State, Store};
 use proptest::prelude::*;
 
 /// Returns the state that a checkpoint records.
@@ -255,7 +255,7 @@ fn leftovers_of_a_killed_run_are_cleared_and_never_taken_for_a_checkpoint() {
     fs::create_dir_all(folder.join(".global_step_7.old-99/trainer")).unwrap();
     write(&folder.join(".global_step_7.old-99"), 7).unwrap();
     fs::write(run.path().join(".latest.tmp-99"), b"glo").unwrap();
-    fs::write(run.path().join("config.yaml"), omr::files::HEAD).unwrap();
+    fs::write(run.path().join("config.yaml"), omr_base::files::HEAD).unwrap();
 
     let store = Store::open(run.path(), 3).unwrap();
     assert_eq!(steps(&store), [3, 7]);
@@ -315,7 +315,7 @@ fn a_resume_over_another_arithmetic_says_so() {
 }
 
 proptest! {
-    #![proptest_config(crate::seed::proptest(64))]
+    #![proptest_config(omr_base_tests::seed::proptest(64))]
 
     #[test]
     fn a_state_survives_its_file(step: u64, seed: u64, samples_consumed: u64, cpu_body in "[a-z0-9]{0,9}") {

@@ -1,7 +1,8 @@
 //! Compares predictions with published measurements.
 
-use super::*;
-use crate::device::images::OWN;
+use omr_runtime::device::Launch;
+use omr_runtime::device::images::OWN;
+use omr_runtime::device::perf_model::{Clocks, KernelCosts, Share, busiest_cta};
 
 /// Clock of the H100 of fast.cu's author, who does not state it. His best figure, 808 TFLOP/s on 128 of the SMs, needs at
 /// least 1,560 MHz even if nothing but the kernel's epilogues delays its products. 1,600 is assumed.

@@ -3,9 +3,9 @@
 //! summation does not matter.
 
 use base64::Engine;
+use omr_base_tests::golden::{dir, json, report};
 use serde_json::Value;
 
-use crate::golden::{dir, json, report};
 use crate::kernels::calibrate::launch;
 use crate::kernels::emu;
 

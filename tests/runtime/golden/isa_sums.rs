@@ -2,16 +2,16 @@
 //! Ampere (tests/goldens/isa/sums). The emulator must give the same bits. On a GPU, the number of equal sums is printed.
 
 use half::bf16;
+use omr_base_tests::golden::{dir, report};
+use omr_runtime::device::emu::Options;
+use omr_runtime::device::emu::options::Sums;
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, Kind};
 use safetensors::SafeTensors;
 
-use crate::golden::{dir, report};
 use crate::kernels::calibrate_sums::{AMPERE, Factors, HOPPER, Model, Tiles};
 use crate::kernels::calibrate_wgmma::{Image, Step, THREADS, place};
 use crate::kernels::{emu_of, kind, no_hopper};
-use omr::device::emu::Options;
-use omr::device::emu::options::Sums;
-use omr::device::images::Arch;
-use omr::device::{Device, Kind};
 
 /// Terms of a sum.
 const STEP: usize = 16;

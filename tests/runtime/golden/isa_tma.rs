@@ -2,9 +2,9 @@
 //! mbarrier with goldens. The goldens are tables computed from NVIDIA's layout algebra and traces derived from its
 //! rules. The device's results must be equal.
 
+use omr_base_tests::golden::{dir, json, report};
 use serde_json::Value;
 
-use crate::golden::{dir, json, report};
 use crate::kernels::calibrate_tma::{Boxed, SENTINEL, WORDS, mbarrier};
 use crate::kernels::{hopper, no_hopper, skipped};
 

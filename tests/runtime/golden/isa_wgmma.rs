@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use half::bf16;
+use omr_base_tests::golden::{dir, json, json_gz, report};
+use omr_runtime::device::Launch;
 use serde_json::Value;
 
-use crate::golden::{dir, json, json_gz, report};
 use crate::kernels::calibrate::launch_of;
 use crate::kernels::calibrate_wgmma::{Image, Step, THREADS, place};
 use crate::kernels::{hopper, no_hopper};
-use omr::device::Launch;
 
 fn number(value: &Value) -> usize {
     value.as_u64().unwrap() as usize

@@ -1,11 +1,11 @@
 //! Tests of kernels/adamw.cu: the same bits as the CPU op.
 
 use half::bf16;
-use omr::device::Device;
-use omr::ops::adamw::code8::BLOCK;
-use omr::ops::adamw::master::split;
-use omr::ops::adamw::{self, AdamW, Coded, Moments};
-use omr::tensor::{DType, Tensor};
+use omr_runtime::device::Device;
+use omr_runtime::ops::adamw::code8::BLOCK;
+use omr_runtime::ops::adamw::master::split;
+use omr_runtime::ops::adamw::{self, AdamW, Coded, Moments};
+use omr_runtime::tensor::{DType, Tensor};
 
 use crate::kernels::inputs::{cpu, random, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};

@@ -1,10 +1,10 @@
 //! Tests of kernels/attention.cu: against the CPU op, which rounds at the same points, and against a formula in f64.
 
 use half::bf16;
-use omr::device::{Device, Region};
-use omr::ops::attend::Heads;
-use omr::ops::attention;
-use omr::tensor::DType;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::attention;
+use omr_runtime::tensor::DType;
 
 use crate::kernels::inputs::{blank, cpu, normals, up, wide};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, near, same_bits};

@@ -4,10 +4,10 @@
 use std::ops::Range;
 
 use half::bf16;
-use omr::device::{Device, Region};
-use omr::ops::attend::Heads;
-use omr::ops::attention;
-use omr::tensor::DType;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::attention;
+use omr_runtime::tensor::DType;
 
 use crate::kernels::attention::{CPU, Case, heads};
 use crate::kernels::inputs::{blank, cpu, normals, up, wide};

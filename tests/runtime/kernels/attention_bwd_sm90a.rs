@@ -1,9 +1,9 @@
 //! Tests of kernels/attention_bwd_sm90a.cu: on the emulator, gradients of attention with wgmma are bitwise identical to
 //! those with mma.sync. On a GPU `attention::wgmma_bwd_fault` checks this.
 
-use omr::device::images::Arch;
-use omr::device::{Device, KernelVariant, Kind, WgmmaKernels};
-use omr::ops::attend::Heads;
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, KernelVariant, Kind, WgmmaKernels};
+use omr_runtime::ops::attend::Heads;
 
 use crate::kernels::attention::heads;
 use crate::kernels::attention_bwd::{GradCase, WHOLE};

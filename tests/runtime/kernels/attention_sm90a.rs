@@ -2,10 +2,10 @@
 //! bitwise identical to attention with mma.sync, in training, prefill and decode. On a GPU `variants::select_wgmma` checks
 //! this at the start.
 
-use omr::device::images::Arch;
-use omr::device::{Device, KernelVariant, Kind, WgmmaKernels};
-use omr::ops::attend::Heads;
-use omr::ops::paged_attention;
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, KernelVariant, Kind, WgmmaKernels};
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::paged_attention;
 
 use crate::kernels::attention::{Case, bits, heads};
 use crate::kernels::gemm_sm90a::{both, wide, wide_with};

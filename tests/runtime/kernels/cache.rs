@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use omr::device::emu::compile::{Cache, Compiler, Sources};
+use omr_runtime::device::emu::compile::{Cache, Compiler, Sources};
 
 use crate::kernels::alone;
 

@@ -1,12 +1,12 @@
 //! Tests of cu/calibrate.cu: each wrapper of kernels/isa/ alone does what its definition states. If these tests pass on
 //! the emulator, the emulator is right. If they pass on a GPU (`OMR_TEST_DEVICE=cuda`), the GPU agrees with the
-//! emulator. Other tests: tests/golden/isa.rs for ldmatrix, stmatrix and mma; calibrate_sums.rs for how mma adds;
+//! emulator. Other tests: tests/runtime/golden/isa.rs for ldmatrix, stmatrix and mma; calibrate_sums.rs for how mma adds;
 //! math.rs for elementary functions.
 
 use half::bf16;
-use omr::device::{Device, Launch, On, Params};
-use omr::error::Result;
-use omr::tensor::DType;
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Launch, On, Params};
+use omr_runtime::tensor::DType;
 
 use crate::kernels::calibrate_tma::words;
 use crate::kernels::inputs::up;

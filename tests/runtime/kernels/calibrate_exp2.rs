@@ -10,7 +10,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use omr::device::Device;
+use omr_runtime::device::Device;
 
 use crate::kernels::calibrate::launch;
 use crate::kernels::inputs::random;
@@ -30,7 +30,7 @@ const BATCH: usize = 1 << 18;
 fn measured(dev: &mut Device, x: &[f32]) -> Vec<f32> {
     let mut y = Vec::new();
     for part in x.chunks(BATCH) {
-        let mark = dev.mark(omr::device::Region::Overlay);
+        let mark = dev.mark(omr_runtime::device::Region::Overlay);
         let bits: Vec<u32> = part.iter().map(|x| x.to_bits()).collect();
         let zeros = vec![0; part.len() * WORDS];
         let words = launch(dev, "calibrate_math", part.len().div_ceil(128), 128, &bits, &zeros, part.len(), 0).unwrap();

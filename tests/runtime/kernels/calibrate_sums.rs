@@ -3,7 +3,7 @@
 //! results, and check the results against a bound.
 
 use half::bf16;
-use omr::device::Device;
+use omr_runtime::device::Device;
 
 use crate::kernels::calibrate::launch;
 use crate::kernels::inputs::random;
@@ -203,7 +203,7 @@ fn sums_are_within_the_bound_of_any_order() {
         let tiles = Tiles::new(8, k, || random.normal() * (random.next_u32() as f32 / 4e9 * spread as f32).exp2());
         let sums = tiles.run(&mut emu(), 0, 0.0);
         let (chain, count) = explained(&format!("mma, {what}"), &tiles, &sums);
-        assert!(chain == count || kind() == omr::device::Kind::Cuda, "the emulator is one chain");
+        assert!(chain == count || kind() == omr_runtime::device::Kind::Cuda, "the emulator is one chain");
         let mut worst = 0.0f64;
         tiles.each(&sums, |sum, products| {
             let exact = products.iter().map(|p| p.product()).sum::<f64>();

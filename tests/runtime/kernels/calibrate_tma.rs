@@ -1,11 +1,11 @@
 //! Tests of cu/calibrate_tma.cu: each wrapper of mbarriers and bulk copies alone. If these tests pass on the emulator,
 //! the emulator is right. If they pass on a GPU of compute capability 9.0, the GPU agrees with the emulator.
-//! tests/golden/isa_tma.rs compares boxes, elements outside a tensor, and mbarrier phases with NVIDIA's tables and
+//! tests/runtime/golden/isa_tma.rs compares boxes, elements outside a tensor, and mbarrier phases with NVIDIA's tables and
 //! rules.
 
-use omr::device::images::Arch;
-use omr::device::{Device, EncodedMap, Launch, On, Params, TensorMap};
-use omr::error::Result;
+use omr_base::error::Result;
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, EncodedMap, Launch, On, Params, TensorMap};
 
 use crate::kernels::inputs::{random, up};
 use crate::kernels::{

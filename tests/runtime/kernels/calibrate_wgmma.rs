@@ -1,11 +1,11 @@
 //! Tests of cu/calibrate_wgmma.cu: wgmma alone, and three questions that decide whether sampling and training can use
 //! the same arithmetic: do the bits depend on N, do they change if the operands are swapped, and do they equal those of
-//! mma.sync? tests/golden/isa_wgmma.rs tests layouts and descriptors.
+//! mma.sync? tests/runtime/golden/isa_wgmma.rs tests layouts and descriptors.
 
 use half::bf16;
-use omr::device::images::Arch;
-use omr::device::{Device, Kind, Launch};
-use omr::error::Result;
+use omr_base::error::Result;
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, Kind, Launch};
 
 use crate::kernels::calibrate::launch_of;
 use crate::kernels::calibrate_sums::{Tiles, explained};

@@ -1,11 +1,11 @@
 //! Tests of kernels/dequantize.cu: the values of the CPU op.
 
 use half::bf16;
-use omr::choice::BaseFormat;
-use omr::device::Device;
-use omr::ops::dequantize;
-use omr::ops::quantized::Encoded;
-use omr::tensor::DType;
+use omr_base::choice::BaseFormat;
+use omr_runtime::device::Device;
+use omr_runtime::ops::dequantize;
+use omr_runtime::ops::quantized::Encoded;
+use omr_runtime::tensor::DType;
 
 use crate::kernels::inputs::{blank, cpu, normals};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};

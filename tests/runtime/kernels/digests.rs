@@ -3,7 +3,7 @@
 //! results have the predicted bits. Attention uses ex2.approx, whose bits are not known, so its results are stored
 //! themselves, and the number of differing words is printed.
 
-mod cases;
+pub mod cases;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -12,14 +12,14 @@ use std::path::PathBuf;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use omr::device::emu::Options;
-use omr::device::emu::options::Sums;
-use omr::device::images::{Arch, OWN};
-use omr::device::{Device, KernelVariant, Kind};
+use omr_base_tests::golden::{dir, json as read_json};
+use omr_runtime::device::emu::Options;
+use omr_runtime::device::emu::options::Sums;
+use omr_runtime::device::images::{Arch, OWN};
+use omr_runtime::device::{Device, KernelVariant, Kind};
 use serde_json::{Value, json};
 
 use self::cases::{Case, cases};
-use crate::golden::{dir, json as read_json};
 use crate::kernels::{Under, emu_of, emulator, kind, no_hopper, under_test};
 
 /// Multiprocessors of an H100 and an H200. They determine which tiles the products of a shape use.
@@ -86,7 +86,7 @@ fn compare(case: &Case, (rows, kept): &(BTreeMap<String, Value>, BTreeMap<String
 
 /// True if the predictions are for these inputs. Other seeds give other inputs.
 fn seeded() -> bool {
-    let other = crate::seed::seed() != 20;
+    let other = omr_base_tests::seed::seed() != 20;
     if other {
         println!("skipped: the digests are those of seed 20");
     }

@@ -1,9 +1,9 @@
 //! Tests of the emulator's driver: memory, streams, graphs and rejected calls.
 
 use bytemuck::NoUninit;
-use omr::device::emu::{Completion, Options};
-use omr::device::{Device, Driver, Event, Gpu, Launch, On, Params, Region, Stream, TensorMap};
-use omr::tensor::{DType, Tensor};
+use omr_runtime::device::emu::{Completion, Options};
+use omr_runtime::device::{Device, Driver, Event, Gpu, Launch, On, Params, Region, Stream, TensorMap};
+use omr_runtime::tensor::{DType, Tensor};
 
 use crate::kernels::{Outcome, Schedule, emu_of, emulator, equal, mutate_sites_on};
 
@@ -73,7 +73,7 @@ fn launch(
     x: Tensor,
     y: Tensor,
     shift: i32,
-) -> omr::error::Result<()> {
+) -> omr_base::error::Result<()> {
     let mut gpu = gpu(dev);
     gpu.stream = stream;
     let n = y.len() as u32;
@@ -175,7 +175,7 @@ fn two_streams(dev: &mut Device) -> Outcome {
     equal("z", &dev.read::<f32>(z)?, &plus(n, 2.0))
 }
 
-fn side_stream(dev: &mut Device) -> omr::error::Result<(Stream, [Event; 2])> {
+fn side_stream(dev: &mut Device) -> omr_base::error::Result<(Stream, [Event; 2])> {
     let driver = driver(dev);
     Ok((driver.stream()?, [driver.event()?, driver.event()?]))
 }
@@ -222,7 +222,12 @@ fn a_barrier_that_only_some_orders_need_is_not_found_by_the_fixed_one() {
 }
 
 /// Launches on two streams between a fork and a join, then once more.
-fn forked(dev: &mut Device, [x, y, z, w]: [Tensor; 4], side: Stream, events: [Event; 2]) -> omr::error::Result<()> {
+fn forked(
+    dev: &mut Device,
+    [x, y, z, w]: [Tensor; 4],
+    side: Stream,
+    events: [Event; 2],
+) -> omr_base::error::Result<()> {
     driver(dev).record(events[0], Stream::COMPUTE)?;
     driver(dev).wait(side, events[0])?;
     launch(dev, side, "driver_add", x, y, 0)?;
@@ -293,7 +298,7 @@ fn a_capture_refuses_what_a_card_refuses() {
     let mut dev = device(Schedule::FIXED);
     let (x, y) = pair(&mut dev, 256);
     let (side, events) = side_stream(&mut dev).unwrap();
-    let lost = |dev: &mut Device, call: &dyn Fn(&mut Device) -> omr::error::Result<()>, what: &str| {
+    let lost = |dev: &mut Device, call: &dyn Fn(&mut Device) -> omr_base::error::Result<()>, what: &str| {
         driver(dev).begin_capture(Stream::COMPUTE).unwrap();
         let text = call(dev).unwrap_err().to_string();
         assert!(text.contains(what), "{text}");

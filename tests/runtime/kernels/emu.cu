@@ -3,7 +3,7 @@
 // Arguments: all have 8 bytes. x and y are buffers of 32-bit words; counters start at zero.
 // Grid: stated at each kernel, with the work of the threads.
 // Bound: none.
-// Reference: tests/kernels/emu.rs.
+// Reference: tests/runtime/kernels/emu.rs.
 #include "isa/isa.cuh"
 
 namespace control {

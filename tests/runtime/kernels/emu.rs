@@ -1,8 +1,8 @@
 //! Tests of the emulator itself: kernels that are right, wrong, or right until one of their calls is skipped.
 
-use omr::device::Launch;
-use omr::device::emu::sites::Passed;
-use omr::device::emu::{Completion, Options};
+use omr_runtime::device::Launch;
+use omr_runtime::device::emu::sites::Passed;
+use omr_runtime::device::emu::{Completion, Options};
 
 use crate::emulated::Emulated;
 use crate::kernels::Schedule;

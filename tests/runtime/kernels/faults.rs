@@ -4,11 +4,10 @@
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use omr::cli::signal;
-use omr::device::{Launch, On, Params};
-
-use super::inputs::up;
-use super::{Under, alone, emu, only_on_a_gpu, under_test};
+use crate::kernels::inputs::up;
+use crate::kernels::{Under, alone, emu, only_on_a_gpu, under_test};
+use omr_base::signal;
+use omr_runtime::device::{Launch, On, Params};
 
 /// Set in the processes that run a kernel of faults.cu.
 const CHILD: &str = "OMR_TEST_FAULT";

@@ -1,9 +1,9 @@
 //! Tests of kernels/gelu.cu: the same bits as the CPU op.
 
 use half::bf16;
-use omr::device::Device;
-use omr::ops::gelu::{self, GeluKind};
-use omr::tensor::DType;
+use omr_runtime::device::Device;
+use omr_runtime::ops::gelu::{self, GeluKind};
+use omr_runtime::tensor::DType;
 
 use crate::kernels::inputs::{blank, cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use half::bf16;
-use omr::device::{Device, Region};
-use omr::ops::attend::{BLOCK, Heads};
-use omr::ops::gelu::GeluKind;
-use omr::ops::matmul::{Order, Weight};
-use omr::ops::paged_attention::{self, KvCache};
-use omr::ops::{linear, rope};
-use omr::tensor::{DType, Tensor};
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::attend::{BLOCK, Heads};
+use omr_runtime::ops::gelu::GeluKind;
+use omr_runtime::ops::matmul::{Order, Weight};
+use omr_runtime::ops::paged_attention::{self, KvCache};
+use omr_runtime::ops::{linear, rope};
+use omr_runtime::tensor::{DType, Tensor};
 
 use crate::kernels::inputs::{blank, cpu, uniform, up, weight, wide};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};

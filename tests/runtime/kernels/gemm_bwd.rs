@@ -7,10 +7,10 @@
 use std::ops::Range;
 
 use half::bf16;
-use omr::device::{Device, Region};
-use omr::ops::linear;
-use omr::ops::matmul::{Order, Weight, row_stride};
-use omr::tensor::{DType, Elem};
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::linear;
+use omr_runtime::ops::matmul::{Order, Weight, row_stride};
+use omr_runtime::tensor::{DType, Elem};
 
 use crate::kernels::inputs::{cpu, guarded, uniform, untouched, up, weight};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};

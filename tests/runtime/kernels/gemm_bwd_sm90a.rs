@@ -6,8 +6,8 @@
 #![allow(clippy::single_range_in_vec_init)]
 
 use half::bf16;
-use omr::device::images::Arch;
-use omr::device::{Device, KernelVariant, Kind};
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, KernelVariant, Kind};
 
 use crate::kernels::gemm_bwd::{Case, dgrad_is_right, wgrad_is_right};
 use crate::kernels::gemm_sm90a::{BODY, both, ran, wide, wide_with};

@@ -1,14 +1,14 @@
 //! Tests of kernels/gemm_codes.cu: the bits of kernels/gemm.cu with the widened weight.
 
 use half::bf16;
-use omr::choice::BaseFormat;
-use omr::device::{Device, KernelVariant};
-use omr::ops::attend::Heads;
-use omr::ops::gemm::Qkv;
-use omr::ops::input::{Input, Pair};
-use omr::ops::matmul::Weight;
-use omr::ops::{dequantize, linear};
-use omr::tensor::DType;
+use omr_base::choice::BaseFormat;
+use omr_runtime::device::{Device, KernelVariant};
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::gemm::Qkv;
+use omr_runtime::ops::input::{Input, Pair};
+use omr_runtime::ops::matmul::Weight;
+use omr_runtime::ops::{dequantize, linear};
+use omr_runtime::tensor::DType;
 
 use crate::kernels::inputs::{blank, normals, uniform, up, weight};
 use crate::kernels::{Outcome, Schedule, emu, equal, hopper_with, mutate_sites, mutate_source, same_bits};

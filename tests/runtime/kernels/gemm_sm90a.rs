@@ -3,12 +3,12 @@
 //! k. On a GPU the first test prints how many bits are equal.
 
 use half::bf16;
-use omr::device::emu::Options;
-use omr::device::images::Arch;
-use omr::device::{Device, KernelVariant, Kind, WgmmaKernels};
-use omr::ops::gelu::GeluKind;
-use omr::ops::gemm::config::{GemmConfig, GemmDesc, Role};
-use omr::ops::linear;
+use omr_runtime::device::emu::Options;
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, KernelVariant, Kind, WgmmaKernels};
+use omr_runtime::ops::gelu::GeluKind;
+use omr_runtime::ops::gemm::config::{GemmConfig, GemmDesc, Role};
+use omr_runtime::ops::linear;
 
 use crate::kernels::gemm::{Case, Qkv, epilogues, linear_is_right};
 use crate::kernels::inputs::{guarded, untouched, up};
@@ -49,7 +49,7 @@ const SHAPES: [(usize, usize, usize); 12] = [
 ];
 
 /// Runs an op with both kernel variants. Requires equal results on the emulator, and counts equal elements on a GPU.
-pub fn both<T: omr::tensor::Elem>(what: &str, run: impl Fn(&mut Device) -> Outcome<Vec<T>>) {
+pub fn both<T: omr_runtime::tensor::Elem>(what: &str, run: impl Fn(&mut Device) -> Outcome<Vec<T>>) {
     let (by_wgmma, by_mma) = (run(&mut wide()).unwrap(), run(&mut emu()).unwrap());
     if kind() == Kind::Cuda {
         let same = by_wgmma.iter().zip(&by_mma).filter(|(a, b)| a == b).count();

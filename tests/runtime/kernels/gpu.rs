@@ -5,12 +5,12 @@ use std::any::Any;
 use std::panic::Location;
 use std::sync::{Mutex, PoisonError};
 
-use omr::device::cuda::Cuda;
-use omr::device::driver::{Kernel, Pinned, Properties};
-use omr::device::emu::{Emu, Options};
-use omr::device::images::{Arch, Images};
-use omr::device::{Address, Device, Driver, EncodedMap, Event, Graph, Kind, Launch, Plan, Stream, TensorMap};
-use omr::error::Result;
+use omr_base::error::Result;
+use omr_runtime::device::cuda::Cuda;
+use omr_runtime::device::driver::{Kernel, Pinned, Properties};
+use omr_runtime::device::emu::{Emu, Options};
+use omr_runtime::device::images::{Arch, Images};
+use omr_runtime::device::{Address, Device, Driver, EncodedMap, Event, Graph, Kind, Launch, Plan, Stream, TensorMap};
 
 use super::cu::CALIBRATION;
 use super::{IMAGES, Under, alone, only_on_a_gpu, under_test};

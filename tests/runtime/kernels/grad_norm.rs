@@ -1,6 +1,6 @@
 //! Tests of kernels/grad_norm.cu against f64.
 
-use omr::device::Device;
+use omr_runtime::device::Device;
 
 use crate::kernels::inputs::{cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};

@@ -1,13 +1,13 @@
 //! Inputs that the CPU and an emulated device use alike.
 
 use half::bf16;
-use omr::device::{Device, Isa, Plan, Region};
-use omr::ops::matmul::{Order, Weight};
-use omr::philox::{Purpose, Random};
-use omr::tensor::{DType, Elem, Tensor};
+use omr_base::philox::{Purpose, Random};
+use omr_base_tests::seed::seed;
+use omr_runtime::device::{Device, Isa, Plan, Region};
+use omr_runtime::ops::matmul::{Order, Weight};
+use omr_runtime::tensor::{DType, Elem, Tensor};
 
 use crate::kernels::Outcome;
-use crate::seed::seed;
 
 /// Returns the CPU device, with which kernels are compared.
 pub fn cpu() -> Device {

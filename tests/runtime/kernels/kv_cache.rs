@@ -1,10 +1,10 @@
 //! Tests of kernels/kv_cache.cu: every cell of the pages.
 
 use half::bf16;
-use omr::device::{Device, Region};
-use omr::ops::attend::{BLOCK, Heads};
-use omr::ops::paged_attention::{KvCache, store, store_rows};
-use omr::tensor::DType;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::attend::{BLOCK, Heads};
+use omr_runtime::ops::paged_attention::{KvCache, store, store_rows};
+use omr_runtime::tensor::DType;
 
 use crate::kernels::inputs::{normals, random, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};

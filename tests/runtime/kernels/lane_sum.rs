@@ -1,6 +1,6 @@
 //! Tests of kernels/lane_sum.cu: the same bits as the CPU op.
 
-use omr::device::Device;
+use omr_runtime::device::Device;
 
 use crate::kernels::inputs::normals;
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};

@@ -1,9 +1,9 @@
 //! Tests of kernels/layer_norm.cu: the bits of the CPU op.
 
 use half::bf16;
-use omr::device::Device;
-use omr::ops::layer_norm::{self, Bwd};
-use omr::tensor::DType;
+use omr_runtime::device::Device;
+use omr_runtime::ops::layer_norm::{self, Bwd};
+use omr_runtime::tensor::DType;
 
 use crate::kernels::inputs::{blank, cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};

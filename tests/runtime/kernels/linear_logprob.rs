@@ -1,9 +1,9 @@
 //! Tests of kernels/linear_logprob.cu: against f64, and the same bits from every tile, batch and schedule.
 
 use half::bf16;
-use omr::device::{Device, Target};
-use omr::ops::linear_logprob;
-use omr::tensor::DType;
+use omr_runtime::device::{Device, Target};
+use omr_runtime::ops::linear_logprob;
+use omr_runtime::tensor::DType;
 
 use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};
 use crate::kernels::{Outcome, emu, kind, mutate_sites, mutate_source, same_bits};

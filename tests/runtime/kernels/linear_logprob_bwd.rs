@@ -2,16 +2,16 @@
 //! against the CPU. The f64 gradient is checked by finite differences. The bits must not depend on waves, batch or
 //! schedule.
 
-mod truth;
+pub mod truth;
 
 use half::bf16;
-use omr::device::{Device, Region, Target};
-use omr::ops::linear_logprob::{
+use omr_runtime::device::{Device, Region, Target};
+use omr_runtime::ops::linear_logprob::{
     self,
     backward::{WAVE_BYTES, bwd_within},
 };
-use omr::ops::matmul::Order;
-use omr::tensor::DType;
+use omr_runtime::ops::matmul::Order;
+use omr_runtime::tensor::DType;
 
 use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight, wide};
 use crate::kernels::{Outcome, emu, emulator, equal, kind, mutate_sites, mutate_source, same_bits, skipped};
@@ -351,7 +351,7 @@ fn no_plan_holds_all_gradients_of_logits() {
         let (hidden, dhidden) = (matrix(DType::Bf16, &[t, k]), matrix(DType::Bf16, &[t, k]));
         let (data, dw) = (matrix(DType::Bf16, &[v * k]), matrix(DType::F32, &[v * k]));
         let (targets, lse, dlog_prob) = (matrix(DType::U32, &[t]), matrix(DType::F32, &[t]), matrix(DType::F32, &[t]));
-        let w = omr::ops::matmul::Weight::new(data, Order::Rows, v, k);
+        let w = omr_runtime::ops::matmul::Weight::new(data, Order::Rows, v, k);
         let none = None;
         linear_logprob::bwd(
             &mut dev,

@@ -1,17 +1,17 @@
 //! Tests of kernels/lora.cu, and of the second pair of operands in kernels/gemm.cu, gemm_bwd.cu and their wgmma variants.
 
 use half::bf16;
-use omr::device::emu::Options;
-use omr::device::emu::options::Sums;
-use omr::device::images::Arch;
-use omr::device::{Device, KernelVariant, Region, WgmmaKernels};
-use omr::ops::attend::Heads;
-use omr::ops::gelu::GeluKind;
-use omr::ops::input::{Input, Pair};
-use omr::ops::linear;
-use omr::ops::lora::{self, NO_PART, Rows};
-use omr::ops::matmul::Order;
-use omr::tensor::{DType, Elem};
+use omr_runtime::device::emu::Options;
+use omr_runtime::device::emu::options::Sums;
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, KernelVariant, Region, WgmmaKernels};
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::gelu::GeluKind;
+use omr_runtime::ops::input::{Input, Pair};
+use omr_runtime::ops::linear;
+use omr_runtime::ops::lora::{self, NO_PART, Rows};
+use omr_runtime::ops::matmul::Order;
+use omr_runtime::tensor::{DType, Elem};
 
 use crate::kernels::gemm_sm90a::{wide, wide_with};
 use crate::kernels::inputs::{blank, cpu, random, uniform, up, weight};
@@ -147,7 +147,7 @@ impl Case {
                 linear::dgrad(dev, x, &w, out[0], true)?;
             }
         }
-        let all: omr::error::Result<Vec<Vec<bf16>>> = out.into_iter().map(|t| dev.read(t)).collect();
+        let all: omr_base::error::Result<Vec<Vec<bf16>>> = out.into_iter().map(|t| dev.read(t)).collect();
         Ok(all?.concat())
     }
 }

@@ -1,7 +1,7 @@
-//! Tests of kernels/common/math.cuh, math_f64.cuh and philox.cuh against src/math.rs and src/philox.rs: equal bits.
+//! Tests of kernels/common/math.cuh, math_f64.cuh and philox.cuh against src/base/math.rs and src/base/philox.rs: equal bits.
 
-use omr::math;
-use omr::philox;
+use omr_base::math;
+use omr_base::philox;
 
 use crate::kernels::calibrate::launch;
 use crate::kernels::emu;

@@ -3,91 +3,74 @@
 //! and the mutation of synchronising calls. Checks that only the emulator can do are skipped on a GPU, and each prints
 //! a line.
 
-mod adamw;
-mod attention;
-mod attention_bwd;
-mod attention_bwd_sm90a;
-mod attention_sm90a;
-mod cache;
+pub mod adamw;
+pub mod attention;
+pub mod attention_bwd;
+pub mod attention_bwd_sm90a;
+pub mod attention_sm90a;
+pub mod cache;
 pub mod calibrate;
-mod calibrate_exp2;
+pub mod calibrate_exp2;
 pub mod calibrate_sums;
 pub mod calibrate_tma;
 pub mod calibrate_wgmma;
-mod cu;
-mod dequantize;
-mod digests;
-mod digits;
-mod driver;
-mod embedding;
-mod emu;
-mod engine;
-mod faults;
-mod gelu;
-mod gemm;
-mod gemm_bwd;
-mod gemm_bwd_sm90a;
-mod gemm_codes;
-mod gemm_sm90a;
-mod gpu;
-mod grad_norm;
-mod inputs;
-mod kv_cache;
-mod lane_sum;
-mod lanes;
-mod layer_norm;
-mod lengths;
-mod limits;
-mod linear_logprob;
-mod linear_logprob_bwd;
-mod lora;
-mod lora_train;
-mod math;
-mod model;
-mod model_bwd;
-mod nll;
-mod paged_attention;
-mod params;
-mod patch_embed;
-mod plan;
-mod policy_loss;
-mod pos_embed;
-mod qk_norm;
-mod questions;
-mod ranges;
-mod readback;
-mod rms_norm;
-mod rope;
-mod rows;
-mod sample;
-mod shared_prompts;
-mod slice;
-mod stamp;
-mod start_check;
-mod steps_sync;
-mod sums;
-mod swiglu;
-mod tma;
-mod train;
+pub mod cu;
+pub mod dequantize;
+pub mod digests;
+pub mod driver;
+pub mod embedding;
+pub mod emu;
+pub mod faults;
+pub mod gelu;
+pub mod gemm;
+pub mod gemm_bwd;
+pub mod gemm_bwd_sm90a;
+pub mod gemm_codes;
+pub mod gemm_sm90a;
+pub mod gpu;
+pub mod grad_norm;
+pub mod inputs;
+pub mod kv_cache;
+pub mod lane_sum;
+pub mod layer_norm;
+pub mod linear_logprob;
+pub mod linear_logprob_bwd;
+pub mod lora;
+pub mod math;
+pub mod nll;
+pub mod paged_attention;
+pub mod params;
+pub mod patch_embed;
+pub mod pos_embed;
+pub mod qk_norm;
+pub mod readback;
+pub mod rms_norm;
+pub mod rope;
+pub mod rows;
+pub mod sample;
+pub mod shared_prompts;
+pub mod stamp;
+pub mod start_check;
+pub mod swiglu;
+pub mod tma;
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
-use omr::device::emu::sites::{Passed, Site};
-use omr::device::emu::{Completion, Emu, Options};
-use omr::device::images::{Arch, Images, OWN};
-use omr::device::{Device, KernelVariant, Kind, Plan};
-use omr::tensor::Elem;
-
-use crate::seed::seed;
+use omr_base_tests::seed::seed;
+use omr_runtime::device::emu::sites::{Passed, Site};
+use omr_runtime::device::emu::{Completion, Emu, Options};
+use omr_runtime::device::images::{Arch, Images, OWN};
+use omr_runtime::device::{Device, KernelVariant, Kind, Plan};
+use omr_runtime::tensor::Elem;
 
 /// Result of a probe: `Ok`, or why the device or the numbers are wrong.
 pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// Bytes reserved for each region of a test's device. Untouched pages cost nothing.
-const REGION_BYTES: usize = 1 << 32;
+pub const REGION_BYTES: usize = 1 << 32;
 
 /// The kernels of a test's device: those of omr, and those that only tests run.
 pub static IMAGES: [&Images; 2] = [&OWN, &cu::CALIBRATION];
@@ -100,13 +83,13 @@ fn sources() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// Device under test, from `OMR_TEST_DEVICE`. The default is the emulator. `as-card` is the emulator restricted to the
 /// features of a GPU: a test that uses more than the driver's calls already fails with it, and not only on a GPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Under {
+pub enum Under {
     Emulator,
     AsGpu,
     Gpu,
 }
 
-fn under_test() -> Under {
+pub fn under_test() -> Under {
     match std::env::var("OMR_TEST_DEVICE").as_deref() {
         Err(_) | Ok("emu") => Under::Emulator,
         Ok("as-card") => Under::AsGpu,
@@ -189,7 +172,7 @@ impl Schedule {
         first.into_iter().chain(seeded).take(count).collect()
     }
 
-    fn options(self) -> Options {
+    pub fn options(self) -> Options {
         let Schedule { seed, completion, sms } = self;
         Options { seed, completion, multiprocessors: sms, ..Options::default() }
     }
@@ -206,7 +189,7 @@ pub fn emu_with(schedule: Schedule) -> Device {
 }
 
 /// Returns a device with these options, which a GPU ignores. With `OMR_BODY=wgmma` its linear layers use wgmma.
-pub fn emu_of(options: Options) -> omr::error::Result<Device> {
+pub fn emu_of(options: Options) -> omr_base::error::Result<Device> {
     let wgmma = std::env::var("OMR_BODY").is_ok_and(|value| value == "wgmma");
     let mut dev = if kind() == Kind::Cuda {
         assert!(options.sources.is_empty(), "not on a GPU: kernels of a test's own");
@@ -449,7 +432,7 @@ pub fn mutate_source_of(
 }
 
 /// Returns the source `file` with `to` in place of `from`, which occurs once, for [`Options::sources`].
-fn changed_source(file: &str, from: &str, to: &str) -> Vec<(String, String)> {
+pub fn changed_source(file: &str, from: &str, to: &str) -> Vec<(String, String)> {
     let name = if file.contains('.') { file.to_owned() } else { format!("{file}.cu") };
     let (_, text) = sources().find(|(path, _)| *path == name).unwrap();
     assert_eq!(text.matches(from).count(), 1, "{from:?} stands once in {name}");

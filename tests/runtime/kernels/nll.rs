@@ -1,8 +1,8 @@
 //! Tests of kernels/nll.cu: equal bits with the CPU, which sums in the same order.
 
-use omr::device::{Device, Region};
-use omr::ops::nll;
-use omr::tensor::DType;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::nll;
+use omr_runtime::tensor::DType;
 
 use crate::kernels::inputs::{blank, cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};

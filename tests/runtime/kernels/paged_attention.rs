@@ -3,10 +3,10 @@
 //! compares attention.cu with the CPU and the formula.
 
 use half::bf16;
-use omr::device::{Device, Region};
-use omr::ops::attend::{BLOCK, Heads};
-use omr::ops::paged_attention::{self, Decode, DecodeStep, KvCache, Paged, Split};
-use omr::tensor::DType;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::attend::{BLOCK, Heads};
+use omr_runtime::ops::paged_attention::{self, Decode, DecodeStep, KvCache, Paged, Split};
+use omr_runtime::tensor::DType;
 
 use crate::kernels::attention::{Case, heads};
 use crate::kernels::inputs::{blank, normals, up};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use omr::device::images::OWN;
+use omr_runtime::device::images::OWN;
 
 /// An argument struct as one side declares it: its path, such as `rope::Args`, and the names of its members.
 struct Listed {
@@ -92,7 +92,7 @@ fn declared(path: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn launches_name_the_members_of_the_kernels_structs() {
-    let files = rust_files(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops"));
+    let files = rust_files(omr_base_tests::root().join("src/runtime/ops"));
     let all: Vec<Listed> = files.iter().flat_map(|file| launched(file)).collect();
     let mut wrong = Vec::new();
     for Listed { place, path, members } in &all {

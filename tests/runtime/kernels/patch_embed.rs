@@ -1,11 +1,11 @@
 //! Tests of kernels/patch_embed.cu: patch rows equal to the CPU's bit for bit, and the projection over them.
 
 use half::bf16;
-use omr::device::{Device, Region};
-use omr::ops::linear;
-use omr::ops::matmul::Order;
-use omr::ops::patch_embed::{self, Normalize, PatchImage};
-use omr::tensor::DType;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::linear;
+use omr_runtime::ops::matmul::Order;
+use omr_runtime::ops::patch_embed::{self, Normalize, PatchImage};
+use omr_runtime::tensor::DType;
 
 use crate::kernels::inputs::{cpu, random, up, weight};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};

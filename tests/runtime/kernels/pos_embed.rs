@@ -1,11 +1,11 @@
 //! Tests of kernels/pos_embed.cu: the bits of the CPU op.
 
 use half::bf16;
-use omr::device::{Device, Region};
-use omr::ops::matmul::Order;
-use omr::ops::pos_embed::{self, Taps};
-use omr::ops::rows::Segments;
-use omr::tensor::DType;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::matmul::Order;
+use omr_runtime::ops::pos_embed::{self, Taps};
+use omr_runtime::ops::rows::Segments;
+use omr_runtime::tensor::DType;
 
 use crate::kernels::inputs::{cpu, normals, random, uniform, up, weight};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};

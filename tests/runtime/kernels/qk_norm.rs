@@ -1,11 +1,11 @@
 //! Tests of kernels/qk_norm.cu: equal bits with the CPU op.
 
 use half::bf16;
-use omr::device::{Device, Region};
-use omr::ops::attend::Heads;
-use omr::ops::paged_attention::KvCache;
-use omr::ops::qk_norm::{self, Bwd, Fwd, SavedRows};
-use omr::tensor::DType;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::paged_attention::KvCache;
+use omr_runtime::ops::qk_norm::{self, Bwd, Fwd, SavedRows};
+use omr_runtime::tensor::DType;
 
 use crate::kernels::inputs::{cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};

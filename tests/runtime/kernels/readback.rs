@@ -1,9 +1,9 @@
 //! Tests of tensors that are read back while other work continues.
 
-use omr::device::readback::ends;
-use omr::device::{Device, Region};
-use omr::ops::rows;
-use omr::tensor::{DType, Tensor};
+use omr_runtime::device::readback::ends;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::rows;
+use omr_runtime::tensor::{DType, Tensor};
 
 use crate::kernels::{Outcome, Schedule, emu_with, emulator, mutate_sites, skipped};
 
@@ -47,7 +47,7 @@ fn what_is_read_is_the_memory_as_it_was() {
 
 #[test]
 fn every_wait_is_needed() {
-    mutate_sites(&["src/device/readback.rs"], 4, read_beside);
+    mutate_sites(&["src/runtime/device/readback.rs"], 4, read_beside);
 }
 
 #[test]

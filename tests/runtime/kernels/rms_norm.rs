@@ -1,9 +1,9 @@
 //! Tests of kernels/rms_norm.cu: exactly equal to its documented chains, and close to the CPU op.
 
 use half::bf16;
-use omr::device::Device;
-use omr::ops::rms_norm;
-use omr::tensor::{DType, Elem};
+use omr_runtime::device::Device;
+use omr_runtime::ops::rms_norm;
+use omr_runtime::tensor::{DType, Elem};
 
 use crate::kernels::inputs::{blank, cpu, normals, up, wide};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};

@@ -1,9 +1,9 @@
 //! Tests of kernels/rope.cu: equal bits with the CPU op.
 
 use half::bf16;
-use omr::device::Device;
-use omr::ops::attend::Heads;
-use omr::ops::rope;
+use omr_runtime::device::Device;
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::rope;
 
 use crate::kernels::inputs::{cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};

@@ -1,10 +1,10 @@
 //! Tests of kernels/rows.cu against the CPU op.
 
 use half::bf16;
-use omr::device::{Device, Region};
-use omr::ops::rows;
-use omr::ops::rows::Segments;
-use omr::tensor::Elem;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::rows;
+use omr_runtime::ops::rows::Segments;
+use omr_runtime::tensor::Elem;
 
 use crate::kernels::inputs::{cpu, normals, random, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};

@@ -1,11 +1,11 @@
 //! Tests of kernels/sample.cu: on equal logits it must always give the CPU's tokens and log-probs.
 
 use half::bf16;
-use omr::device::{Device, Region, Target};
-use omr::ops::linear_logprob;
-use omr::ops::sample::{self, Changes, Draw, NoiseKey, RowCall, SamplingParams};
-use omr::philox::Random;
-use omr::tensor::DType;
+use omr_base::philox::Random;
+use omr_runtime::device::{Device, Region, Target};
+use omr_runtime::ops::linear_logprob;
+use omr_runtime::ops::sample::{self, Changes, Draw, NoiseKey, RowCall, SamplingParams};
+use omr_runtime::tensor::DType;
 
 use crate::kernels::gemm_sm90a::wide;
 use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};
@@ -91,7 +91,7 @@ fn both_zeros(rows: usize, vocab: usize) -> Case {
     }
 }
 
-fn allowed_on(dev: &mut Device, allowed: &Option<Vec<bool>>) -> Option<omr::tensor::Tensor> {
+fn allowed_on(dev: &mut Device, allowed: &Option<Vec<bool>>) -> Option<omr_runtime::tensor::Tensor> {
     allowed.as_ref().map(|a| {
         let words = bitmap(a);
         up(dev, &words, &[words.len()])

@@ -2,11 +2,11 @@
 //! kernel variants.
 
 use half::bf16;
-use omr::device::images::Arch;
-use omr::device::{Device, KernelVariant, Region};
-use omr::ops::attend::{BLOCK, Heads};
-use omr::ops::paged_attention::{self, KvCache, Paged};
-use omr::tensor::DType;
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, KernelVariant, Region};
+use omr_runtime::ops::attend::{BLOCK, Heads};
+use omr_runtime::ops::paged_attention::{self, KvCache, Paged};
+use omr_runtime::tensor::DType;
 
 use crate::kernels::attention::{Case, bits, heads};
 use crate::kernels::attention_bwd::{GradCase, WHOLE};

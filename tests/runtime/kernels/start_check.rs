@@ -1,10 +1,10 @@
 //! Tests of the start check of the wgmma kernels: it finds no fault in the kernels, and it finds planted ones, also those
 //! that change only the last bit of a sum and those that appear only when a CTA has several tiles.
 
-use omr::device::emu::{Emu, Options};
-use omr::device::images::Arch;
-use omr::device::{Device, KernelVariant, Kind, Plan, Region, WgmmaKernels};
-use omr::ops::variants;
+use omr_runtime::device::emu::{Emu, Options};
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, KernelVariant, Kind, Plan, Region, WgmmaKernels};
+use omr_runtime::ops::variants;
 
 use crate::kernels::{Outcome, changed_source, emu_of, kind, mutate_source_of, no_hopper, run, skipped, too_large};
 

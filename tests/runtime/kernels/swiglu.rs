@@ -1,9 +1,9 @@
 //! Tests of kernels/swiglu.cu: the same bits as the CPU op.
 
 use half::bf16;
-use omr::device::Device;
-use omr::ops::swiglu;
-use omr::tensor::DType;
+use omr_runtime::device::Device;
+use omr_runtime::ops::swiglu;
+use omr_runtime::tensor::DType;
 
 use crate::kernels::inputs::{blank, cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};

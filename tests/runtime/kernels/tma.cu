@@ -4,7 +4,7 @@
 // are words.
 // Grid: stated at each kernel, with the work of the threads.
 // Bound: none.
-// Reference: tests/kernels/tma.rs.
+// Reference: tests/runtime/kernels/tma.rs.
 #include "isa/hopper.cuh"
 
 namespace tma {

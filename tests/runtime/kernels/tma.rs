@@ -1,9 +1,9 @@
 //! Tests of mbarriers and bulk copies on the emulator: a correct pipeline, and the messages for mistakes.
 
-use omr::device::emu::sites::Passed;
-use omr::device::emu::{Completion, Options};
-use omr::device::images::Arch;
-use omr::device::{Driver, Launch, TensorMap};
+use omr_runtime::device::emu::sites::Passed;
+use omr_runtime::device::emu::{Completion, Options};
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Driver, Launch, TensorMap};
 
 use crate::emulated::Emulated;
 use crate::kernels::Schedule;

@@ -1,11 +1,11 @@
 //! Tests the AdamW op with all storage formats of weights and moments against the published algorithm.
 
 use half::bf16;
-use omr::device::Device;
-use omr::ops::adamw::code8::BLOCK;
-use omr::ops::adamw::master::{join, split};
-use omr::ops::adamw::{self, AdamW, Coded, Moments, Parameter};
-use omr::tensor::{DType, Tensor};
+use omr_runtime::device::Device;
+use omr_runtime::ops::adamw::code8::BLOCK;
+use omr_runtime::ops::adamw::master::{join, split};
+use omr_runtime::ops::adamw::{self, AdamW, Coded, Moments, Parameter};
+use omr_runtime::tensor::{DType, Tensor};
 
 use super::reference::{F32, Random, blank, device, devices, relative, up, wide};
 
@@ -140,7 +140,7 @@ impl Run {
 
     /// Steps the ranges between `cuts` one by one, the last one first.
     fn step_in(&self, dev: &mut Device, g: &[f32], hp: &AdamW, clip: [f32; 2], cuts: &[usize]) {
-        let mark = dev.mark(omr::device::Region::Overlay);
+        let mark = dev.mark(omr_runtime::device::Region::Overlay);
         let (g, clip) = (up(dev, g, &[self.len]), up(dev, &clip, &[2]));
         let whole = Parameter { first: 0, w: self.w, lo: self.lo, grad: g, moments: self.moments };
         for cut in cuts.windows(2).rev() {
@@ -230,7 +230,7 @@ pub fn range(whole: Parameter, from: usize, to: usize) -> Parameter {
 fn ranges_one_by_one_are_the_whole_to_the_bit() {
     for (weights, moments) in ALL {
         let run = |cuts: &[usize]| {
-            let dev = &mut device(2, omr::device::Isa::detect());
+            let dev = &mut device(2, omr_runtime::device::Isa::detect());
             let mut r = Random::new(12);
             let run = Run::new(dev, weights, moments, &r.values::<f32>(N));
             for step in 1..=3 {
@@ -240,7 +240,7 @@ fn ranges_one_by_one_are_the_whole_to_the_bit() {
         };
         assert!(run(&[0, N]) == run(&[0, 40 * BLOCK, 41 * BLOCK, N]), "{weights:?} {moments:?}");
     }
-    let dev = &mut device(1, omr::device::Isa::Portable);
+    let dev = &mut device(1, omr_runtime::device::Isa::Portable);
     let (w, s) = (up(dev, &[bf16::ONE; 4], &[4]), up(dev, &[0.0f32; 4], &[4]));
     let (moments, clip) = (Moments::F32 { m: s, v: s }, up(dev, &[1.0f32, 1.0], &[2]));
     let inside = Parameter { first: 4, w, lo: None, grad: s, moments };
@@ -251,7 +251,7 @@ fn ranges_one_by_one_are_the_whole_to_the_bit() {
 fn a_split_master_is_the_f32_run_whatever_the_moments() {
     for moments in [DType::Bf16, DType::U8] {
         let found = [Weights::F32, Weights::Split].map(|weights| {
-            let dev = &mut device(2, omr::device::Isa::detect());
+            let dev = &mut device(2, omr_runtime::device::Isa::detect());
             let mut r = Random::new(8);
             let run = Run::new(dev, weights, moments, &r.values::<f32>(3000));
             for step in 1..=3 {
@@ -272,7 +272,7 @@ fn walks_are_as_long_with_fewer_bits() {
     // codes.
     let hp = AdamW { lr: 1e-3, beta2: 0.999, weight_decay: 0.0, ..HP };
     let walk = |weights: Weights, moments: DType| {
-        let dev = &mut device(2, omr::device::Isa::detect());
+        let dev = &mut device(2, omr_runtime::device::Isa::detect());
         let mut r = Random::new(9);
         let sizes: Vec<f32> = r.values::<f32>(n).iter().map(|x| 10f32.powf(x.clamp(-1.5, 1.5))).collect();
         let run = Run::new(dev, weights, moments, &vec![0.0; n]);
@@ -298,7 +298,7 @@ fn walks_are_as_long_with_fewer_bits() {
 
 #[test]
 fn noise_is_named_by_seed_step_and_parameter() {
-    let dev = &mut device(1, omr::device::Isa::detect());
+    let dev = &mut device(1, omr_runtime::device::Isa::detect());
     let mut last = |hp: AdamW| {
         let mut r = Random::new(10);
         let run = Run::new(dev, Weights::Rounded, DType::U8, &r.values::<f32>(1000));
@@ -316,7 +316,7 @@ fn noise_is_named_by_seed_step_and_parameter() {
 
 #[test]
 fn wrong_shapes_and_types_are_errors() {
-    let dev = &mut device(1, omr::device::Isa::Portable);
+    let dev = &mut device(1, omr_runtime::device::Isa::Portable);
     let w = up(dev, &[bf16::ONE; 4], &[4]);
     let s = up(dev, &[0.0f32; 4], &[4]);
     let clip = up(dev, &[1.0f32, 1.0], &[2]);

@@ -1,9 +1,10 @@
 //! Tests products of bf16 with AMX tiles. The emulation of the tiles is compared with the documented chain of
 //! additions, and the real tiles are compared with the emulation.
 
+use omr_runtime::ops::linear;
+
 use super::panels::{pack_order, unpack_order};
 use super::*;
-use omr::ops::linear;
 
 /// (T, N, K): tiles with remainders of every kind, odd K, two tiles of rows with one additional row, columns that are
 /// not a multiple of a panel.
@@ -129,6 +130,6 @@ fn missing_instruction_sets_are_refused_by_name() {
         let message = dev.err().map_or(String::new(), |error| error.to_string());
         assert!(isa.available() || message.contains(isa.name()), "{message}");
     }
-    assert_eq!(Isa::Amx.available(), omr::device::amx::refusal().is_none());
+    assert_eq!(Isa::Amx.available(), omr_runtime::device::amx::refusal().is_none());
     assert_eq!(Isa::Amx.chains(), Isa::AmxTwin.chains());
 }

@@ -1,11 +1,11 @@
 //! Tests the attention op and its gradients against the f64 formula.
 
 use half::bf16;
-use omr::device::{Device, Isa};
-use omr::math::{exp2, ln};
-use omr::ops::attend::Heads;
-use omr::ops::attention;
-use omr::tensor::{DType, Elem};
+use omr_base::math::{exp2, ln};
+use omr_runtime::device::{Device, Isa};
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::attention;
+use omr_runtime::tensor::{DType, Elem};
 
 use super::reference::{BF16, F32, Random, blank, device, devices, differences, dot, relative, up, wide};
 

@@ -1,11 +1,11 @@
 //! Tests the embedding op and its gradients: rows are copied, and gradients are summed in ascending order.
 
 use half::bf16;
-use omr::device::{Isa, Region};
-use omr::ops::embedding;
-use omr::ops::matmul::{Order, Weight, panel_len};
-use omr::ops::rows::Segments;
-use omr::tensor::{DType, Elem};
+use omr_runtime::device::{Isa, Region};
+use omr_runtime::ops::embedding;
+use omr_runtime::ops::matmul::{Order, Weight, panel_len};
+use omr_runtime::ops::rows::Segments;
+use omr_runtime::tensor::{DType, Elem};
 
 use super::panels::{pack_order, unpack_order};
 use super::reference::{Random, blank, device, devices, up};

@@ -1,8 +1,9 @@
 //! Tests the GELU op and its gradients against f64 formulas.
 
+use omr_runtime::ops::gelu::{self, GeluKind};
+use omr_runtime::ops::linear;
+
 use super::*;
-use omr::ops::gelu::{self, GeluKind};
-use omr::ops::linear;
 
 /// Returns erf by its series, correct to 1e-14 for the |x| < 10 of these tests.
 fn erf(x: f64) -> f64 {

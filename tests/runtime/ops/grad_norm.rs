@@ -1,8 +1,8 @@
 //! Tests the op that computes the gradient norm, the clipping factor and the flag for finite values.
 
-use omr::device::Device;
-use omr::ops::grad_norm::{self, CHUNK};
-use omr::tensor::{DType, Tensor};
+use omr_runtime::device::Device;
+use omr_runtime::ops::grad_norm::{self, CHUNK};
+use omr_runtime::tensor::{DType, Tensor};
 
 use super::reference::{Random, blank, device, devices, dot, up, wide};
 
@@ -49,7 +49,7 @@ fn norm_factor_and_flag_agree_with_torch_formula() {
 #[test]
 fn one_value_that_is_not_finite_clears_the_flag() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let dev = &mut device(2, omr::device::Isa::detect());
+        let dev = &mut device(2, omr_runtime::device::Isa::detect());
         let mut g = vec![0.25f32; 10_000];
         g[7_777] = bad;
         let fine = up(dev, &[1.0f32; 3], &[3]);

@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 
-use super::sample::{Case, SEED, case};
-use super::*;
-use omr::ops::linear_logprob;
-use omr::ops::sample::{
+use omr_runtime::ops::linear_logprob;
+use omr_runtime::ops::sample::{
     self, Changes, Draw, LogprobsMode, NoiseKey, Penalties, Ranked, RowCall, RowSample, SamplingParams,
 };
+
+use super::sample::{Case, SEED, case};
+use super::*;
 
 /// Samples the rows of a case: those in `kept` from kept logits, and the others by the fused sampler.
 fn run(

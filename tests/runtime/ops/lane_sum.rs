@@ -1,8 +1,8 @@
 //! Tests the op that adds the gradients of several ranks.
 
-use omr::device::{Device, Isa};
-use omr::ops::lane_sum;
-use omr::tensor::DType;
+use omr_runtime::device::{Device, Isa};
+use omr_runtime::ops::lane_sum;
+use omr_runtime::tensor::DType;
 
 use super::reference::{Random, blank, device, devices, up};
 

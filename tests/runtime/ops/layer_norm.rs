@@ -1,9 +1,9 @@
 //! Tests the layer norm op and its gradients against the f64 formula and finite differences.
 
 use half::bf16;
-use omr::device::{Device, Isa};
-use omr::ops::layer_norm::{self, Bwd};
-use omr::tensor::{DType, Elem};
+use omr_runtime::device::{Device, Isa};
+use omr_runtime::ops::layer_norm::{self, Bwd};
+use omr_runtime::tensor::{DType, Elem};
 
 use super::reference::{BF16, F32, Random, blank, device, devices, differences, dot, relative, up, wide};
 

@@ -1,10 +1,11 @@
 //! Tests linear layers and their gradients against f64 sums and the documented order of summation.
 
+use omr_runtime::device::Target;
+use omr_runtime::ops::linear;
+use omr_runtime::ops::matmul::Order;
+
 use super::panels::{pack_order, unpack_order};
 use super::*;
-use omr::device::Target;
-use omr::ops::linear;
-use omr::ops::matmul::Order;
 
 /// (T, N, K): odd K, K of the golden models, N that is not a multiple of a panel, one row, no rows.
 const SHAPES: [(usize, usize, usize); 10] = [

@@ -1,8 +1,9 @@
 //! Tests the op that computes log-probs and entropies from hidden states, and its gradients, against f64 formulas.
 
+use omr_runtime::ops::linear_logprob;
+
 use super::panels::{pack_order, unpack_order};
 use super::*;
-use omr::ops::linear_logprob;
 
 /// Inputs of one case. `allowed` has one flag per id.
 struct Case {

@@ -1,11 +1,12 @@
 //! Tests the second pair of linear products, and the ops of adapters.
 
+use omr_runtime::ops::gelu::GeluKind;
+use omr_runtime::ops::input::{Input, Pair};
+use omr_runtime::ops::linear;
+use omr_runtime::ops::lora::{self, NO_PART, Rows};
+
 use super::panels::{pack_order, unpack_order};
 use super::*;
-use omr::ops::gelu::GeluKind;
-use omr::ops::input::{Input, Pair};
-use omr::ops::linear;
-use omr::ops::lora::{self, NO_PART, Rows};
 
 /// (T, N, K, R): ranks 1, 8, 16 and 64 padded to parts of 16, with one to three parts. K is a multiple of 32, so that
 /// the second pair starts with a step of its own in every variant.
@@ -225,7 +226,7 @@ fn s_and_the_gradient_of_b_are_the_parts_of_the_rows() {
             let parts: Vec<u8> = (0..n).map(part).collect();
             let rows = Rows { parts: dev.upload(Region::Overlay, &parts, &[n]).unwrap(), rank };
             let s = weight(&mut dev, dtype, &vec![0.0; n * wide], n, wide);
-            let split: Vec<(bf16, i16)> = masters.iter().map(|x| omr::ops::adamw::master::split(*x)).collect();
+            let split: Vec<(bf16, i16)> = masters.iter().map(|x| omr_runtime::ops::adamw::master::split(*x)).collect();
             let high: Vec<f32> = match dtype {
                 DType::Bf16 => split.iter().map(|(hi, _)| hi.to_f32()).collect(),
                 _ => masters.clone(),

@@ -1,7 +1,9 @@
-//! Tests the panel order of weights.
+//! Tests the panel order of weights, and the kernels of matrix products.
 
-use omr::ops::matmul::*;
-use omr::tensor::DType;
+use omr_runtime::device::Isa;
+use omr_runtime::ops::matmul::block::{ContiguousAxis, kernel};
+use omr_runtime::ops::matmul::*;
+use omr_runtime::tensor::DType;
 
 use super::panels::{pack_order, unpack_order};
 
@@ -24,5 +26,13 @@ fn order_is_the_documented_one() {
                 assert_eq!(panels[at], row_major[row * k + i]);
             }
         }
+    }
+}
+
+#[test]
+fn a_processor_with_tiles_computes_f32_by_its_vectors() {
+    for tiles in [Isa::Amx, Isa::AmxTwin] {
+        let [by_tiles, by_vectors] = [tiles, tiles.vectors()].map(|isa| kernel(isa, DType::F32, ContiguousAxis::K).run);
+        assert!(std::ptr::fn_addr_eq(by_tiles, by_vectors), "{tiles:?}");
     }
 }

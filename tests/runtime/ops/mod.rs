@@ -2,37 +2,47 @@
 //! variants and batches.
 
 pub mod adamw;
-mod amx;
-mod attention;
-mod embedding;
+pub mod amx;
+pub mod attention;
+pub mod code8;
+pub mod decode_grid;
+pub mod decode_split;
+pub mod embedding;
+#[cfg(target_arch = "x86_64")]
+pub mod fused;
 pub mod gelu;
+pub mod gemm;
 pub mod grad_norm;
-mod kept;
+pub mod kept;
 pub mod lane_sum;
-mod layer_norm;
-mod linear;
-mod linear_logprob;
-mod lora;
-mod matmul;
-mod paged_attention;
-mod panels;
-mod patch_embed;
-mod pos_embed;
-mod qk_norm;
+pub mod layer_norm;
+pub mod linear;
+pub mod linear_logprob;
+pub mod lora;
+pub mod master;
+pub mod matmul;
+pub mod paged_attention;
+pub mod panels;
+pub mod policy_loss;
+pub mod pos_embed;
+pub mod qk_norm;
 pub mod quantized;
-mod reference;
-mod rms_norm;
-mod rope;
-mod rows;
-mod sample;
-mod shared_prompts;
-mod swiglu;
+pub mod quotients;
+pub mod reference;
+pub mod rms_norm;
+pub mod rope;
+pub mod rows;
+pub mod sample;
+pub mod shared_prompts;
+pub mod swiglu;
+pub mod variants;
 
 use half::bf16;
-use omr::device::{Device, Isa, Plan, Region};
-use omr::ops::matmul::{Order, Weight, panel_len};
-use omr::philox::{Purpose, Random};
-use omr::tensor::{DType, Elem, Tensor};
+use omr_base::philox::{Purpose, Random};
+use omr_runtime::device::{Device, Isa, Plan, Region};
+use omr_runtime::ops::matmul::{Order, Weight, panel_len};
+use omr_runtime::tensor::{DType, Elem, Tensor};
+
 use panels::pack;
 
 /// Returns a CPU device with enough memory for a test.

@@ -1,13 +1,12 @@
 //! Tests the property on which the project depends: a row has bitwise identical results in training, in prefill with
 //! any chunks, and in one-token decode, independent of the rest of the batch.
 
-use omr::device::{Device, Isa, Region};
-use omr::ops::attend::{BLOCK, Heads};
-use omr::ops::attention;
-use omr::ops::paged_attention::{self, KvCache, Paged};
-use omr::tensor::{DType, Elem};
-
 use half::bf16;
+use omr_runtime::device::{Device, Isa, Region};
+use omr_runtime::ops::attend::{BLOCK, Heads};
+use omr_runtime::ops::attention;
+use omr_runtime::ops::paged_attention::{self, KvCache, Paged};
+use omr_runtime::tensor::{DType, Elem};
 
 use super::reference::{Random, blank, device, instruction_sets, up};
 

@@ -1,8 +1,8 @@
 //! Converts weights between rows and the CPU's element order.
 
 use half::bf16;
-use omr::ops::matmul::{index, panel_len};
-use omr::tensor::{DType, Elem};
+use omr_runtime::ops::matmul::{index, panel_len};
+use omr_runtime::tensor::{DType, Elem};
 
 /// Converts row-major [n, k] to the panel order of `dtype`, for any element type.
 pub fn pack_order<T: Copy + Default>(dtype: DType, n: usize, k: usize, row_major: &[T], out: &mut [T]) {

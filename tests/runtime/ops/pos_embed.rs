@@ -1,11 +1,11 @@
 //! Tests the resampled position embeddings and the table's gradient against the f64 formula and finite differences.
 
 use half::bf16;
-use omr::device::{Device, Isa, Region};
-use omr::ops::matmul::{Order, Weight, panel_len};
-use omr::ops::pos_embed::{self, Taps};
-use omr::ops::rows::Segments;
-use omr::tensor::Elem;
+use omr_runtime::device::{Device, Isa, Region};
+use omr_runtime::ops::matmul::{Order, Weight, panel_len};
+use omr_runtime::ops::pos_embed::{self, Taps};
+use omr_runtime::ops::rows::Segments;
+use omr_runtime::tensor::Elem;
 
 use super::panels::{pack_order, unpack_order};
 use super::reference::{BF16, F32, Random, device, devices, differences, dot, relative, up, wide};
@@ -98,7 +98,7 @@ fn bits_do_not_depend_on_threads_or_instruction_sets() {
 fn an_index_past_the_table_is_an_error() {
     let dev = &mut device(1, Isa::Portable);
     let case = Case::<f32> { indices: vec![0, 1, 2, 9], ..Case::new(1, 9, 4) };
-    let len = panel_len(omr::tensor::DType::F32, 9, 4);
+    let len = panel_len(omr_runtime::tensor::DType::F32, 9, 4);
     let table = Weight::new(up(dev, &vec![0f32; len], &[len]), Order::Panels, 9, 4);
     let segments = Segments::upload(dev, Region::Overlay, &case.indices).unwrap();
     let taps = Taps { indices: up(dev, &case.indices, &[1, 4]), weights: up(dev, &case.weights, &[1, 4]), segments };

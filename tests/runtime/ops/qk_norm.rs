@@ -1,10 +1,10 @@
 //! Tests the norm and rotation of heads, and their gradients, against the f64 formula and finite differences.
 
 use half::bf16;
-use omr::device::{Device, Region};
-use omr::ops::attend::Heads;
-use omr::ops::qk_norm::{self, Bwd, Fwd, SavedRows};
-use omr::tensor::Elem;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::qk_norm::{self, Bwd, Fwd, SavedRows};
+use omr_runtime::tensor::Elem;
 
 use super::reference::{BF16, F32, Random, device, devices, differences, dot, relative, up, wide};
 
@@ -72,7 +72,7 @@ impl<T: Elem> Case<T> {
 /// sum of n terms grows as sqrt(n) units, and the factor 16 covers the other operations.
 fn close<T: Elem>(t: usize, heads: Heads, point: f64) {
     let case = Case::<T>::new(t, heads);
-    let (y, dx, dw) = case.run(&mut device(2, omr::device::Isa::detect()));
+    let (y, dx, dw) = case.run(&mut device(2, omr_runtime::device::Isa::detect()));
     let (qkv, dy) = (wide(&case.qkv), wide(&case.dy));
     let w = [wide(&case.w[0]), wide(&case.w[1])].concat();
     let sums = 16.0 * F32 * ((heads.dim / 32 + 5 + t * heads.q) as f64).sqrt();

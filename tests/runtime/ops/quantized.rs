@@ -1,13 +1,14 @@
 //! Tests the formats of quantised weights against their definitions, and products with codes against products with the
 //! widened matrix.
 
+use omr_base::choice::BaseFormat;
+use omr_runtime::ops::gelu::GeluKind;
+use omr_runtime::ops::input::{Input, Pair};
+use omr_runtime::ops::linear_logprob::{self, LogProbCall, Outs};
+use omr_runtime::ops::quantized::{BLOCK, EncodeFault, Encoded, LEVELS, Quantized, encode, scale_dtype};
+use omr_runtime::ops::{dequantize, linear};
+
 use super::*;
-use omr::choice::BaseFormat;
-use omr::ops::gelu::GeluKind;
-use omr::ops::input::{Input, Pair};
-use omr::ops::linear_logprob::{self, LogProbCall, Outs};
-use omr::ops::quantized::{BLOCK, EncodeFault, Encoded, LEVELS, Quantized, encode, scale_dtype};
-use omr::ops::{dequantize, linear};
 
 pub const FORMATS: [BaseFormat; 2] = [BaseFormat::Int8, BaseFormat::Nf4];
 
@@ -162,7 +163,7 @@ fn products(dev: &mut Device, dtype: DType, t: usize, rank: usize, w: &Weight) -
 #[test]
 fn a_product_with_codes_has_the_bits_of_the_product_with_their_values() {
     for format in FORMATS {
-        for (t, n, k) in SHAPES.into_iter().filter(|(_, _, k)| omr::ops::quantized::takes(format, *k)) {
+        for (t, n, k) in SHAPES.into_iter().filter(|(_, _, k)| omr_runtime::ops::quantized::takes(format, *k)) {
             let rows = encoded(format, &values(DType::F32, 9, n * k), k);
             for dtype in [DType::F32, DType::Bf16] {
                 for (isa, rank) in isas().into_iter().zip([0, 1, 16, 64].into_iter().cycle().skip(t % 4)) {

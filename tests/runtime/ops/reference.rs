@@ -1,7 +1,7 @@
 //! Helpers for tests of ops: devices, random values, error measures.
 
-use omr::device::{Device, Isa, Plan, Region};
-use omr::tensor::{DType, Elem, Tensor};
+use omr_runtime::device::{Device, Isa, Plan, Region};
+use omr_runtime::tensor::{DType, Elem, Tensor};
 
 /// Unit round-off of f32.
 pub const F32: f64 = 1.0 / (1 << 24) as f64;

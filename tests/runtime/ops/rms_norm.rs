@@ -1,9 +1,9 @@
 //! Tests the RMSNorm op and its gradients against the f64 formula.
 
 use half::bf16;
-use omr::device::Device;
-use omr::ops::rms_norm;
-use omr::tensor::{DType, Elem};
+use omr_runtime::device::Device;
+use omr_runtime::ops::rms_norm;
+use omr_runtime::tensor::{DType, Elem};
 
 use super::reference::{BF16, F32, Random, blank, device, devices, differences, dot, relative, up, wide};
 
@@ -77,7 +77,7 @@ impl<T: Elem> Case<T> {
 fn close<T: Elem>(t: usize, d: usize, point: f64) {
     let case = Case::<T>::new(t, d);
     for accumulate in [false, true] {
-        let (y, dx, dgamma) = case.run(&mut device(2, omr::device::Isa::detect()), accumulate);
+        let (y, dx, dgamma) = case.run(&mut device(2, omr_runtime::device::Isa::detect()), accumulate);
         let (want_y, want_dx, want_dgamma) = case.want(accumulate);
         let sums = 16.0 * F32 * ((d / 16 + t) as f64).sqrt();
         assert!(relative(&y, &want_y) < sums + point, "y {t} {d}: {:e}", relative(&y, &want_y));
@@ -106,7 +106,7 @@ fn bits_do_not_depend_on_threads_or_instruction_sets() {
 
 #[test]
 fn wrong_shapes_are_errors() {
-    let dev = &mut device(1, omr::device::Isa::Portable);
+    let dev = &mut device(1, omr_runtime::device::Isa::Portable);
     let x = blank(dev, DType::F32, &[4, 8]);
     let (gamma, rstd) = (blank(dev, DType::F32, &[7]), blank(dev, DType::F32, &[4]));
     let y = blank(dev, DType::F32, &[4, 8]);
@@ -125,7 +125,7 @@ fn another_eps_is_seen_in_rows_of_rms_1e_3() {
         row.iter_mut().for_each(|v| *v *= 1e-3 / rms);
     }
     let gamma: Vec<f32> = random.values(d);
-    let mut dev = device(1, omr::device::Isa::detect());
+    let mut dev = device(1, omr_runtime::device::Isa::detect());
     let mut run = |eps: f32| {
         let (x, gamma) = (up(&mut dev, &x, &[t, d]), up(&mut dev, &gamma, &[d]));
         let (y, rstd) = (blank(&mut dev, DType::F32, &[t, d]), blank(&mut dev, DType::F32, &[t]));

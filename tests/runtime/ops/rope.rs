@@ -1,9 +1,9 @@
 //! Tests the rotary embedding op and its inverse against the f64 formula.
 
 use half::bf16;
-use omr::ops::attend::Heads;
-use omr::ops::rope;
-use omr::tensor::Elem;
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::rope;
+use omr_runtime::tensor::Elem;
 
 use super::reference::{BF16, F32, Random, device, devices, relative, up, wide};
 
@@ -65,7 +65,7 @@ fn agrees_with_the_formula_and_the_gradient_is_its_inverse() {
 
 #[test]
 fn odd_heads_are_an_error() {
-    let dev = &mut device(1, omr::device::Isa::Portable);
+    let dev = &mut device(1, omr_runtime::device::Isa::Portable);
     let x = up(dev, &[0.0f32; 9], &[1, 9]);
     let table = up(dev, &[0.0f32; 1], &[1, 1]);
     assert!(rope::fwd(dev, x, table, table, Heads { q: 1, kv: 1, dim: 3 }).is_err());

@@ -1,8 +1,8 @@
 //! Tests the ops that gather, scatter and add rows.
 
 use half::bf16;
-use omr::ops::rows;
-use omr::tensor::Elem;
+use omr_runtime::ops::rows;
+use omr_runtime::tensor::Elem;
 
 use super::reference::{Random, blank, device, devices, up};
 
@@ -58,10 +58,10 @@ fn a_row_is_scattered_to_several_places() {
 
 #[test]
 fn an_index_past_the_end_is_an_error() {
-    let dev = &mut device(1, omr::device::Isa::Portable);
+    let dev = &mut device(1, omr_runtime::device::Isa::Portable);
     let x = up(dev, &[0.0f32; 6], &[3, 2]);
     let i = up(dev, &[0u32, 3], &[2]);
-    let y = blank(dev, omr::tensor::DType::F32, &[2, 2]);
+    let y = blank(dev, omr_runtime::tensor::DType::F32, &[2, 2]);
     assert!(rows::gather(dev, x, i, y).is_err());
     assert!(rows::scatter(dev, y, i, x).is_err());
     assert!(rows::scatter_add(dev, y, i, None, x).is_err());

@@ -1,9 +1,10 @@
 //! Tests the sampling op: every parameter by its definition, and the frequencies of the samples.
 
+use omr_base::philox::{gumbel, key, philox4x32_10};
+use omr_runtime::ops::linear_logprob;
+use omr_runtime::ops::sample::{self, Draw, NoiseKey, SamplingParams};
+
 use super::*;
-use omr::ops::linear_logprob;
-use omr::ops::sample::{self, Draw, NoiseKey, SamplingParams};
-use omr::philox::{gumbel, key, philox4x32_10};
 
 /// Rows of hidden states, a weight, and how each row is sampled.
 pub struct Case {
@@ -81,7 +82,7 @@ fn choice(c: &Case, row: usize) -> u32 {
         return ids[0].1;
     }
     let max = ids[0].0;
-    let weight = |z: f32| (f64::from(omr::math::exp(z - max)) * 2f64.powi(32)) as u64;
+    let weight = |z: f32| (f64::from(omr_base::math::exp(z - max)) * 2f64.powi(32)) as u64;
     ids.retain(|&(z, _)| weight(z) as f64 >= f64::from(p.min_p) * 2f64.powi(32));
     if p.top_k > 0 {
         ids.truncate(p.top_k as usize);

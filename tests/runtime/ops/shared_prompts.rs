@@ -1,10 +1,10 @@
 //! Tests the gradients of attention over sequences that share a prompt, against those of whole sequences.
 
 use half::bf16;
-use omr::device::{Device, Isa};
-use omr::ops::attend::Heads;
-use omr::ops::attention::{self, Pack};
-use omr::tensor::{DType, Elem};
+use omr_runtime::device::{Device, Isa};
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::attention::{self, Pack};
+use omr_runtime::tensor::{DType, Elem};
 
 use super::reference::{BF16, F32, Random, blank, device, devices, relative, up};
 

@@ -1,7 +1,8 @@
 //! Tests the SwiGLU op and its gradients against f64 formulas.
 
+use omr_runtime::ops::{linear, swiglu};
+
 use super::*;
-use omr::ops::{linear, swiglu};
 
 fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())

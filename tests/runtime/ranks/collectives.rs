@@ -2,14 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use omr::device::{Device, Isa, Plan, Region};
-use omr::error::Result;
-use omr::ranks::{self, Ranks, Tcp};
-use omr::tensor::{DType, Tensor};
+use omr_base::error::Result;
+use omr_base_tests::heap::largest_allocation;
+use omr_runtime::device::{Device, Isa, Plan, Region};
+use omr_runtime::ranks::{self, Ranks, Tcp};
+use omr_runtime::tensor::{DType, Tensor};
 
 use super::{all_well, entries};
 use crate::kernels;
-use crate::train::heap::largest_allocation;
 
 const BYTES: usize = 8 << 20;
 

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use omr::error::{Error, Result};
-use omr::ranks::{Ranks, Tcp};
+use omr_base::error::{Error, Result};
+use omr_runtime::ranks::{Ranks, Tcp};
 
 use super::{Entry, all_end, by_rank, entries};
 

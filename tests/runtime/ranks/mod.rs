@@ -1,18 +1,19 @@
 //! Tests of ranks that run as threads of one process, over loopback.
 
-mod collectives;
-mod lost;
+pub mod collectives;
+pub mod lost;
 pub mod nccl;
-mod one_card;
-mod update;
+pub mod place;
+pub mod shards;
+pub mod wire;
 
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use omr::config::DistConfig;
-use omr::error::{Error, Result};
-use omr::ranks::{Launcher, Place, Ranks, Secret, Start, Tcp};
+use omr_base::config::DistConfig;
+use omr_base::error::{Error, Result};
+use omr_runtime::ranks::{Launcher, Place, Ranks, Secret, Start, Tcp};
 
 /// Arguments with which one rank joins the run. Tests change single fields.
 pub struct Entry {
@@ -79,7 +80,7 @@ pub fn by_rank<T: Send>(entries: Vec<Entry>, work: impl Fn(Result<Tcp>) -> T + S
 }
 
 /// Runs `work` on all ranks and ends the run properly.
-fn all_well<T: Send>(entries: Vec<Entry>, work: impl Fn(&mut Tcp) -> Result<T> + Sync) -> Vec<T> {
+pub fn all_well<T: Send>(entries: Vec<Entry>, work: impl Fn(&mut Tcp) -> Result<T> + Sync) -> Vec<T> {
     by_rank(entries, |tcp| {
         let mut tcp = tcp.unwrap();
         let out = work(&mut tcp).unwrap();

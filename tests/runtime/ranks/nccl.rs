@@ -8,12 +8,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use omr::device::emu::{Completion, Emu, Options};
-use omr::device::nccl::Library;
-use omr::device::{Device, Driver, Kind, Plan, Region};
-use omr::error::{Error, Result};
-use omr::ranks::{Nccl, Ranks, Tcp};
-use omr::tensor::{DType, Tensor};
+use omr_base::error::{Error, Result};
+use omr_runtime::device::emu::{Completion, Emu, Options};
+use omr_runtime::device::nccl::Library;
+use omr_runtime::device::{Device, Driver, Kind, Plan, Region};
+use omr_runtime::ranks::{Nccl, Ranks, Tcp};
+use omr_runtime::tensor::{DType, Tensor};
 
 use super::collectives::{all_gather, exchange, host_bytes};
 use super::{Entry, by_rank, entries};
@@ -28,7 +28,7 @@ impl StandIn {
         let build = || {
             let folder = tempfile::tempdir().unwrap();
             let library = folder.path().join("libnccl.so.2");
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ranks/nccl.c");
+            let source = omr_base_tests::root().join("tests/runtime/ranks/nccl.c");
             let flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"];
             let built = Command::new("cc").args(flags).arg(&library).arg(source).output().unwrap();
             assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));

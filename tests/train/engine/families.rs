@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use omr::config::BaseConfig;
-use omr::device::{Device, Isa};
-use omr::engine::{CompletionOutput, Engine, EngineConfig, Prompt};
-use omr::image::{ImageInput, MediaIds};
-use omr::model::config::NewIds;
-use omr::model::family::FAMILIES;
-use omr::model::{Model, ModelConfig};
-use omr::tensor::DType;
+use omr_base::config::BaseConfig;
+use omr_data::image::{ImageInput, MediaIds};
+use omr_model::engine::{CompletionOutput, Engine, EngineConfig, Prompt};
+use omr_model::nn::config::NewIds;
+use omr_model::nn::family::FAMILIES;
+use omr_model::nn::{Model, ModelConfig};
+use omr_model_tests::models::Rough;
+use omr_runtime::device::{Device, Isa};
+use omr_runtime::tensor::DType;
 
 use super::parity::{
     IMAGE, STOP, VIDEO, VISION_START, VOCAB, assert_same, assert_trained, device, generate, limits, partly_wrong,
     requests,
 };
-use crate::cli::adapter::Rough;
 
 /// Returns small configs of every family of text models.
-pub(crate) fn text_configs(base: &BaseConfig) -> impl Iterator<Item = ModelConfig> {
+pub fn text_configs(base: &BaseConfig) -> impl Iterator<Item = ModelConfig> {
     let base = BaseConfig { vocab_size: VOCAB as usize, num_hidden_layers: 2, initializer_range: 0.25, ..base.clone() };
     let media = MediaIds { image: 0, video: 0, start: 0, end: 0, pad: 0 };
     let config = move |family| ModelConfig::new(family, &base, NewIds { bos: 295, eos: STOP, media }, "test").unwrap();
@@ -26,7 +26,7 @@ pub(crate) fn text_configs(base: &BaseConfig) -> impl Iterator<Item = ModelConfi
 }
 
 /// Returns a small Qwen3-VL. Its tower has heads of `head_dim`, and mergers after two of three blocks.
-pub(crate) fn qwen3_vl(head_dim: usize) -> ModelConfig {
+pub fn qwen3_vl(head_dim: usize) -> ModelConfig {
     let config = serde_json::json!({
         "architectures": ["Qwen3VLForConditionalGeneration"], "model_type": "qwen3_vl", "image_token_id": IMAGE,
         "video_token_id": VIDEO, "vision_start_token_id": VISION_START, "vision_end_token_id": 292,
@@ -48,13 +48,7 @@ pub(crate) fn qwen3_vl(head_dim: usize) -> ModelConfig {
 /// Samples two prompts that share a prefix, with three rollouts each, in every way that the engine has: with cached
 /// prefixes, preemption and drafts. All tokens and bits must be equal, and those of the trainer. `scarce` is a number of
 /// blocks that is too small for all rollouts. With a `rank`, the model has adapters.
-pub(crate) fn every_way_in_small(
-    dev: &mut Device,
-    config: &ModelConfig,
-    dtype: DType,
-    rank: Option<usize>,
-    scarce: usize,
-) {
+pub fn every_way_in_small(dev: &mut Device, config: &ModelConfig, dtype: DType, rank: Option<usize>, scarce: usize) {
     let mut model = Model::init(dev, config.clone(), dtype, 5).unwrap();
     if let Some(rank) = rank {
         model.attach(dev, rank, 1.6, &|_, _| true).unwrap();

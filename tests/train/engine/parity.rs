@@ -5,27 +5,28 @@
 
 use std::sync::Arc;
 
-use super::families::qwen3_vl;
-use crate::cli::adapter::Rough;
-use omr::device::{Device, Isa, Plan, Region, Target};
-use omr::engine::{
+use omr_base::error::Error;
+use omr_base::philox::{Purpose, Random};
+use omr_data::image::{ImageInput, Processor};
+use omr_model::engine::{
     CompletionOutput, Engine, EngineConfig, EngineCoreRequest, FinishReason, Noise, Prompt, RequestParams,
 };
-use omr::error::Error;
-use omr::image::{ImageInput, Processor};
-use omr::model::{LayerPolicy, Model, ModelConfig, Policy};
-use omr::ops::sample::SamplingParams;
-use omr::philox::{Purpose, Random};
-use omr::tensor::{DType, Tensor};
-use omr::train::step::{self, Sequence};
+use omr_model::nn::{LayerPolicy, Model, ModelConfig, Policy};
+use omr_model_tests::models::Rough;
+use omr_runtime::device::{Device, Isa, Plan, Region, Target};
+use omr_runtime::ops::sample::SamplingParams;
+use omr_runtime::tensor::{DType, Tensor};
+use omr_train::training::step::{self, Sequence};
 
-pub(super) const VOCAB: u32 = 300;
-pub(super) const IMAGE: u32 = 290;
-pub(super) const VIDEO: u32 = 293;
-pub(super) const VISION_START: u32 = 291;
-pub(super) const STOP: u32 = 7;
+use super::families::qwen3_vl;
 
-pub(crate) fn config() -> ModelConfig {
+pub const VOCAB: u32 = 300;
+pub const IMAGE: u32 = 290;
+pub const VIDEO: u32 = 293;
+pub const VISION_START: u32 = 291;
+pub const STOP: u32 = 7;
+
+pub fn config() -> ModelConfig {
     let config = serde_json::json!({
         "architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl", "vocab_size": VOCAB,
         "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -43,7 +44,7 @@ pub(crate) fn config() -> ModelConfig {
     ModelConfig::from_json(&config, "test").unwrap()
 }
 
-pub(super) fn device(threads: usize, isa: Isa) -> Device {
+pub fn device(threads: usize, isa: Isa) -> Device {
     Device::cpu(&Plan::uniform(2 << 30), threads, isa).unwrap()
 }
 
@@ -54,8 +55,8 @@ const SCARCE: usize = 20;
 const TEMPERATURES: [f32; 2] = [1.0, 0.7];
 
 /// Returns prompts that share prefixes, prompts with images and videos, and prompts of more than 2,048 tokens.
-pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) -> Vec<EngineCoreRequest> {
-    let mut random = Random::new(crate::seed::seed(), Purpose::Test, 0);
+pub fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) -> Vec<EngineCoreRequest> {
+    let mut random = Random::new(omr_base_tests::seed::seed(), Purpose::Test, 0);
     let mut below = move |n: u32| random.next_u32() % n;
     let side = config.media.as_ref().map_or(14, |media| 2 * media.grid.patch_size);
     let pixels = |fill: u8| -> Arc<ImageInput> {
@@ -103,11 +104,11 @@ pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize,
         .collect()
 }
 
-pub(crate) fn limits() -> EngineConfig {
+pub fn limits() -> EngineConfig {
     EngineConfig { vision_rows: 64, ..EngineConfig::new(3000) }
 }
 
-pub(crate) fn generate(
+pub fn generate(
     model: &Model,
     dev: &mut Device,
     config: EngineConfig,
@@ -161,11 +162,11 @@ fn trained(
     result
 }
 
-pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
+pub fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
-pub(crate) fn assert_same(what: &str, a: &[CompletionOutput], b: &[CompletionOutput]) {
+pub fn assert_same(what: &str, a: &[CompletionOutput], b: &[CompletionOutput]) {
     assert_eq!(a.len(), b.len(), "{what}");
     for (a, b) in a.iter().zip(b) {
         let name = (a.request, a.index);
@@ -175,7 +176,7 @@ pub(crate) fn assert_same(what: &str, a: &[CompletionOutput], b: &[CompletionOut
     }
 }
 
-pub(crate) fn assert_trained(
+pub fn assert_trained(
     what: &str,
     model: &Model,
     dev: &mut Device,
@@ -278,13 +279,13 @@ fn a_prefix_inside_an_image(config: ModelConfig, rank: Option<usize>) {
 }
 
 /// Returns recorded tokens of which every second rollout, by `index`, has others from its middle on.
-pub(crate) fn partly_wrong(index: usize, token_ids: &[u32]) -> Vec<u32> {
+pub fn partly_wrong(index: usize, token_ids: &[u32]) -> Vec<u32> {
     let right = if index.is_multiple_of(2) { token_ids.len() } else { token_ids.len() / 2 };
     token_ids.iter().enumerate().map(|(at, &id)| if at < right { id } else { 20 + (id + 1) % 4 }).collect()
 }
 
 /// Returns a bitmap that allows only a few ids.
-pub(crate) fn few_ids(dev: &mut Device) -> Tensor {
+pub fn few_ids(dev: &mut Device) -> Tensor {
     let mut bitmap = vec![0u32; VOCAB.div_ceil(32) as usize];
     (20..24).for_each(|id| bitmap[id / 32] |= 1 << (id % 32));
     dev.upload(Region::Weights, &bitmap, &[bitmap.len()]).unwrap()

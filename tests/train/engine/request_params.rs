@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use omr::device::Device;
-use omr::engine::{Engine, EngineConfig, EngineCoreRequest, Finish, Prompt, RequestParams};
-use omr::model::{Inputs, LayerPolicy, Mode, Model, Policy, Tape};
-use omr::ops::sample::{LogprobsMode, Penalties, SamplingParams};
-use omr::tensor::DType;
+use omr_model::engine::{Engine, EngineConfig, EngineCoreRequest, Finish, Prompt, RequestParams};
+use omr_model::nn::{Inputs, LayerPolicy, Mode, Model, Policy, Tape};
+use omr_runtime::device::Device;
+use omr_runtime::ops::sample::{LogprobsMode, Penalties, SamplingParams};
+use omr_runtime::tensor::DType;
 
 use super::parity::{bits, config, few_ids};
 use super::serving::{Answer, cpu, mixed, serve, serving_limits};

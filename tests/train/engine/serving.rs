@@ -4,19 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use omr::device::{Device, Isa, Plan, Region};
-use omr::engine::{
+use omr_base::philox::{Purpose, Random};
+use omr_model::engine::{
     Engine, EngineConfig, EngineCoreOutput, EngineCoreRequest, Finish, FinishReason, Noise, Prompt, RequestId,
     RequestParams,
 };
-use omr::model::Model;
-use omr::ops::sample::{LogprobsMode, Penalties};
-use omr::philox::{Purpose, Random};
-use omr::tensor::DType;
+use omr_model::nn::Model;
+use omr_runtime::device::{Device, Isa, Plan, Region};
+use omr_runtime::ops::sample::{LogprobsMode, Penalties};
+use omr_runtime::tensor::DType;
 
 use super::parity::{assert_same, bits, config, few_ids, generate, limits, partly_wrong, requests};
 
-pub(crate) fn serving_limits() -> EngineConfig {
+pub fn serving_limits() -> EngineConfig {
     EngineConfig { keep_logits: true, ..limits() }
 }
 
@@ -27,8 +27,8 @@ fn with_seed(request: &EngineCoreRequest, seed: u64) -> EngineCoreRequest {
 }
 
 /// Returns requests with images and all kinds of parameters.
-pub(crate) fn mixed(num_prompts: usize, longest: usize) -> Vec<EngineCoreRequest> {
-    let mut random = Random::new(crate::seed::seed(), Purpose::Test, 77);
+pub fn mixed(num_prompts: usize, longest: usize) -> Vec<EngineCoreRequest> {
+    let mut random = Random::new(omr_base_tests::seed::seed(), Purpose::Test, 77);
     let of = |(at, request): (usize, EngineCoreRequest)| {
         let mut core = with_seed(&request, random.next_u64() >> if at % 2 == 0 { 32 } else { 0 });
         let p = &mut core.params;
@@ -52,7 +52,7 @@ pub(crate) fn mixed(num_prompts: usize, longest: usize) -> Vec<EngineCoreRequest
 
 /// Outputs of one choice of a request.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub(crate) struct Answer {
+pub struct Answer {
     pub token_ids: Vec<u32>,
     /// Bits of the numbers of all tokens.
     pub numbers: Vec<u32>,
@@ -60,10 +60,10 @@ pub(crate) struct Answer {
 }
 
 /// Outputs of a request: its choices, and the bits of the prompt's log-probs.
-pub(crate) type Answers = (BTreeMap<usize, Answer>, Option<Vec<u32>>);
+pub type Answers = (BTreeMap<usize, Answer>, Option<Vec<u32>>);
 
 /// Adds an output to the answers of its request.
-pub(crate) fn collect(answers: &mut Answers, output: EngineCoreOutput) {
+pub fn collect(answers: &mut Answers, output: EngineCoreOutput) {
     let answer = answers.0.entry(output.choice).or_default();
     assert_eq!(answer.finish, None, "an output after the end");
     if let Some(token) = output.token {
@@ -75,7 +75,7 @@ pub(crate) fn collect(answers: &mut Answers, output: EngineCoreOutput) {
     answer.finish = output.finish;
     if let Some(prompt) = output.prompt_logprobs {
         assert!(answers.1.is_none(), "log-probs of a prompt came twice");
-        let one = |p: &omr::engine::PromptLogprob| {
+        let one = |p: &omr_model::engine::PromptLogprob| {
             let top = p.top_logprobs.iter().flat_map(|top| [top.token_id, top.logprob.to_bits()]);
             [p.token_id, p.logprob.to_bits(), p.rank].into_iter().chain(top).collect::<Vec<u32>>()
         };
@@ -85,7 +85,7 @@ pub(crate) fn collect(answers: &mut Answers, output: EngineCoreOutput) {
 
 /// Answers all requests, which join in the order `order` while others run: `together` in the first step, then some in
 /// each step.
-pub(crate) fn serve(
+pub fn serve(
     model: &Model,
     dev: &mut Device,
     engine: &mut Engine,
@@ -121,7 +121,7 @@ fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     order
 }
 
-pub(crate) fn cpu(threads: usize) -> Device {
+pub fn cpu(threads: usize) -> Device {
     Device::cpu(&Plan::uniform(2 << 30), threads, Isa::detect()).unwrap()
 }
 
@@ -428,7 +428,7 @@ fn alone() -> bool {
     std::env::args().any(|argument| argument == "--exact")
 }
 
-fn cpu_mark() -> omr::device::Mark {
+fn cpu_mark() -> omr_runtime::device::Mark {
     cpu(1).mark(Region::Overlay)
 }
 

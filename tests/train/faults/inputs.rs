@@ -6,32 +6,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use omr::config::{self, DatasetConfig, InputKind, LrSchedulerType, RecipeConfig, RlConfig, SftConfig};
-use omr::data::{ImageSource, read};
-use omr::device::{Device, Isa, Target};
-use omr::error::{Error, Result};
-use omr::eval::validation;
-use omr::identity::Manifest;
-use omr::image::{JPEG_DECODER, Limits, decode, jpeg};
-use omr::machine::Machine;
-use omr::observe::Observer;
-use omr::ranks::OneRank;
-use omr::recipe::Recipe;
-use omr::reward::Scorer;
-use omr::rl::run::RlJob;
-use omr::train::job::TrainingJob as _;
-use omr::train::sft::SftJob;
+use Change::*;
+use omr_base::config::{DatasetConfig, InputKind, LrSchedulerType, RlConfig, SftConfig};
+use omr_base::error::{Error, Result};
+use omr_base::identity::Manifest;
+use omr_base::observe::Observer;
+use omr_data::image::{JPEG_DECODER, Limits, decode, jpeg};
+use omr_data::reward::Scorer;
+use omr_data::rows::{ImageSource, read};
+use omr_train::eval::validation;
+use omr_train::rl::run::RlJob;
+use omr_train::training::job::TrainingJob as _;
+use omr_train::training::sft::SftJob;
 use serde_json::{Value, json};
 
-use Change::*;
-
-use crate::train::damaged::forget_versions;
-use crate::train::tiny::{Notes, Outcome, base_model, device, rl_config, rows, sft_config, training};
+use crate::training::damaged::forget_versions;
+use crate::training::tiny::{Notes, Outcome, base_model, device, rl_config, rows, sft_config, training};
 
 /// A task whose rows are stored in a file.
 const TASK: &str = "logicvista_thinking";
-
-const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/recipe.yaml");
 
 type GoOn = fn(&Path, &dyn Observer) -> Result<()>;
 /// The text that an error must contain (empty if the result must be bitwise identical), and the changed files of the
@@ -39,7 +32,7 @@ type GoOn = fn(&Path, &dyn Observer) -> Result<()>;
 type Case<'a> = (&'a str, &'a [(&'a str, Change)]);
 
 /// A run in the folder `work` that was killed. `kept` is a copy of this folder, and each case starts from the copy.
-struct Killed {
+pub struct Killed {
     work: PathBuf,
     kept: PathBuf,
     resume: GoOn,
@@ -47,7 +40,7 @@ struct Killed {
 }
 
 impl Killed {
-    fn new(work: &Path, name: &str, resume: GoOn, of: &'static str) -> Killed {
+    pub fn new(work: &Path, name: &str, resume: GoOn, of: &'static str) -> Killed {
         let kept = work.with_extension(name);
         fs::rename(work, &kept).unwrap();
         Killed { work: work.to_owned(), kept, resume, of }
@@ -65,7 +58,7 @@ impl Killed {
 
     /// Panics unless every case gives an error with the expected text, or, if that text is empty, ends like the
     /// unchanged run. Returns the number of cases.
-    fn cases(&self, cases: &[Case]) -> usize {
+    pub fn cases(&self, cases: &[Case]) -> usize {
         let want = self.after(|_| {}).0.unwrap();
         for (named, changes) in cases {
             let done = self.after(|dir| changes.iter().for_each(|(file, change)| change.make(&dir.join(file)))).0;
@@ -172,7 +165,7 @@ fn images(dir: &Path, answered: bool) -> (Vec<DatasetConfig>, Vec<DatasetConfig>
                 true => json!({"id": row.id, "messages": [
                     {"role": "user", "content": [
                         {"type": "image_url", "image_url": {"url": format!("{i}.png")}}, {"type": "text", "text": question}]},
-                    {"role": "assistant", "content": omr::data::text_of(row.messages.last().unwrap())}]}),
+                    {"role": "assistant", "content": omr_data::rows::text_of(row.messages.last().unwrap())}]}),
                 false => json!({"id": row.id, "problem": format!("<image>{question}"), "answer": row.ground_truth,
                     "images": [format!("{i}.png")]}),
             };
@@ -196,7 +189,8 @@ fn sft(dir: &Path) -> SftConfig {
     let task = dir.join("tasks").join(TASK);
     if !task.exists() {
         fs::create_dir_all(&task).unwrap();
-        fs::copy(crate::golden::dir().join("eval").join(TASK).join("data.parquet"), task.join("data.parquet")).unwrap();
+        fs::copy(omr_base_tests::golden::dir().join("eval").join(TASK).join("data.parquet"), task.join("data.parquet"))
+            .unwrap();
     }
     // With a constant schedule, the learning rate of a step does not depend on the total number of steps.
     config.optimizer.lr_scheduler_type = LrSchedulerType::Constant;
@@ -381,10 +375,10 @@ fn rl_goes_on(dir: &Path, observer: &dyn Observer) -> Result<()> {
     run_rl(dir, RlConfig { total_training_steps: Some(3), ..rl(dir) }, observer)
 }
 
-const HELDOUT: Change = By(|path| assert!(fs::copy(path.with_file_name("heldout.parquet"), path).is_ok()));
+pub const HELDOUT: Change = By(|path| assert!(fs::copy(path.with_file_name("heldout.parquet"), path).is_ok()));
 
 /// Observer that requests a stop when a file has the given number of lines.
-struct StopAt(PathBuf, usize);
+pub struct StopAt(pub PathBuf, pub usize);
 
 impl Observer for StopAt {
     fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
@@ -454,47 +448,4 @@ fn an_input_of_rl_that_changed_is_refused_by_name() {
         ("", &[(&manifest, Removed)]),
     ]);
     assert!(count >= 17);
-}
-
-fn recipe(dir: &Path, observer: &dyn Observer) -> Result<()> {
-    let keys = ["sft.max_steps=2", "rl.total_training_steps=2", "rl.save_freq=1", "control.enable=false"];
-    let small =
-        ["task.num_sft_questions=12", "task.num_heldout_questions=3", "rl.train_batch_size=4", "rl.rollout.n=2"];
-    let more = ["rl.ppo_mini_batch_size=4", "eval.max_new_tokens=4", "data.num_rollouts=1"];
-    let keys: Vec<String> = keys.iter().chain(&small).chain(&more).map(|key| (*key).to_owned()).collect();
-    let config: RecipeConfig = config::load(Some(Path::new(RECIPE)), &keys, &|_| None)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let machine = Machine {
-        target: Target::cpu(1),
-        threads: 1,
-        place: "cpu".to_owned(),
-        device: &|plan| Device::cpu(plan, 1, Isa::detect()),
-        runtime: &|| Ok(runtime.handle().clone()),
-        observer,
-    };
-    let mut alone = OneRank::ALONE;
-    Recipe::new(dir, config, &machine)?.run(&mut alone)
-}
-
-#[test]
-fn an_input_of_a_recipe_that_changed_is_refused_by_name() {
-    let folder = folder();
-    let work = folder.path().join("work");
-    let stopped = recipe(&work, &StopAt(work.join("rl/metrics.jsonl"), 1));
-    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
-    let (weights, rl) = ("sft/model/model.safetensors", "data/rl.parquet");
-    let count = Killed::new(&work, "recipe", recipe, "rl").cases(&[
-        ("model.safetensors", &[(weights, Flipped)]),
-        ("generation_config.json (missing)", &[("sft/model/generation_config.json", Removed)]),
-        (rl, &[(rl, Flipped)]),
-        ("metrics.jsonl", &[("rl/metrics.jsonl", Lines(Vec::clear))]),
-        ("heldout.parquet", &[("data/heldout.parquet", Flipped)]),
-        ("base/model/tokenizer_config.json", &[("base/model/tokenizer_config.json", LONGER)]),
-        // RL has not started.
-        (weights, &[("rl", Removed), (weights, Flipped)]),
-        ("tokenizer_config.json (missing)", &[("rl", Removed), ("sft/model/tokenizer_config.json", Removed)]),
-        (rl, &[("rl", Removed), (rl, HELDOUT)]),
-        ("", &[("rl/index", Removed)]),
-    ]);
-    assert!(count >= 10);
 }

@@ -1,7 +1,6 @@
 //! Tests parquet files as pandas and pyarrow write them by default: one row group, with dictionaries and pages of many
 //! images.
 
-use crate::models::encoder;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,14 +8,15 @@ use std::sync::Arc;
 use arrow_array::{Array as _, ArrayRef, BinaryArray, ListArray, RecordBatch, StringArray, StructArray};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::Field;
-use omr::data::encoder::EncodingPurpose;
-use omr::data::indexing::Longest;
-use omr::data::{Dataset, ImageSource, Samples, read};
+use omr_data::rows::index::indexing::Longest;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::{Dataset, ImageSource, Samples, read};
+use omr_model_tests::models::encoder;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
 
-use crate::train::tiny::{Notes, base_model, rows};
+use crate::training::tiny::{Notes, base_model, rows};
 
 /// Returns rows with the given numbers of images, some without a name, and with nulls for empty lists and ids. An
 /// image has 1 MiB of incompressible bytes after its end. Image i equals image i % `distinct`.

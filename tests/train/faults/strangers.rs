@@ -8,19 +8,19 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use half::bf16;
-use omr::config::{SftConfig, load};
-use omr::data::read::{self, entry};
-use omr::device::{Device, Target};
-use omr::error::Result;
-use omr::model::Model;
-use omr::tensor::DType;
-use omr::text::{ChatTemplate, Message};
+use omr_base::config::{SftConfig, load};
+use omr_base::error::Result;
+use omr_data::rows::read::{self, entry};
+use omr_data::text::{ChatTemplate, Message};
+use omr_model::nn::Model;
+use omr_runtime::device::{Device, Target};
+use omr_runtime::tensor::DType;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde_json::{Value, json};
 
-use crate::train::tiny::{base_model, device};
+use crate::training::tiny::{base_model, device};
 
 /// Environment variable that is set in the child process.
 const CHILD: &str = "OMR_TEST_PEAK_OF";
@@ -205,7 +205,7 @@ fn a_pipe_in_a_model_directory_or_among_rows_does_not_hang() {
         let was = fs::rename(&path, &aside).is_ok();
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         let error = match name {
-            "tokenizer.json" => omr::text::Tokenizer::load(dir.path()).err().unwrap(),
+            "tokenizer.json" => omr_data::text::Tokenizer::load(dir.path()).err().unwrap(),
             _ if name.starts_with("rows") => read::read(&entry(&path)).unwrap_err(),
             _ => opened(dir.path()).err().unwrap(),
         };
@@ -238,7 +238,7 @@ fn parquet(path: &Path, texts: &[String], times: usize, dictionary: bool) -> u64
 fn bombs_of_parquet_are_refused_or_read_in_bounded_memory() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rows.parquet");
-    let dictionary = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dictionary.parquet");
+    let dictionary = omr_base_tests::tmp().join("dictionary.parquet");
     if std::env::var_os(CHILD).is_none() {
         let bytes = parquet(&dictionary, &vec!["x".repeat(2 << 20); 50], 12, true);
         assert!(bytes < 1 << 20, "{bytes}");
@@ -279,20 +279,4 @@ fn an_alias_bomb_is_refused() {
     let error = load::<SftConfig>(Some(&path), &[], &|_| None).err().unwrap();
     assert!(error.to_string().contains("c.yaml"), "{error}");
     assert_eq!(error.exit_code(), 2);
-}
-
-#[test]
-fn nothing_that_rows_or_paths_say_acts_on_a_terminal() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a\u{1b}]0;mine\u{7}\u{9b}31m.yaml");
-    let run = |path: &Path| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
-        let output = command.args(["sft".as_ref(), path.as_os_str()]).args(["--out", "o"]).current_dir(&dir).output();
-        let text = String::from_utf8(output.unwrap().stderr).unwrap();
-        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
-        text
-    };
-    assert!(run(&path).contains("a\\u{1b}]0;mine\\u{7}\\u{9b}31m.yaml"));
-    fs::write(&path, "model: \"\\e[2J\"\n").unwrap();
-    assert!(run(&path).contains("\\u{1b}[2J"));
 }

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use omr::config::LossMode;
-use omr::ops::policy_loss::{Distillation, PolicyLoss};
+use omr_base::config::LossMode;
+use omr_runtime::ops::policy_loss::{Distillation, PolicyLoss};
 use serde_json::Value;
 
 use super::rl::{Data, named, num};
@@ -32,7 +32,10 @@ const NOT_SUPPORTED: [(&str, usize); 15] = [
 #[test]
 fn distill() {
     let (mut compared, mut left_out) = (0, BTreeMap::new());
-    for case in super::json(&super::dir().join("distill/distill.json"))["cases"].as_array().unwrap() {
+    for case in omr_base_tests::golden::json(&omr_base_tests::golden::dir().join("distill/distill.json"))["cases"]
+        .as_array()
+        .unwrap()
+    {
         let (kind, config) = (case["kind"].as_str().unwrap(), &case["config"]);
         let estimator = config["estimator"].as_str().unwrap_or_default();
         match (kind, estimator, config["as_reward"] == true) {
@@ -52,7 +55,7 @@ fn distill() {
     }
     let expected: BTreeMap<String, usize> = NOT_SUPPORTED.map(|(method, count)| (method.to_owned(), count)).into();
     assert_eq!(left_out, expected);
-    super::report("distill", compared);
+    omr_base_tests::golden::report("distill", compared);
 }
 
 fn sampled(case: &Value) {

@@ -4,18 +4,18 @@
 use std::path::Path;
 
 use half::bf16;
-use omr::choice::BaseFormat;
-use omr::device::{Device, Region};
-use omr::eval;
-use omr::model::{Model, Tape, tape};
-use omr::ops::dequantize;
-use omr::ops::quantized::{BLOCK, Encoded, LEVELS, encode, nf4_value};
-use omr::tensor::{DType, Elem};
+use omr_base::choice::BaseFormat;
+use omr_model::nn::{Model, Tape, tape};
+use omr_model_tests::models;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::dequantize;
+use omr_runtime::ops::quantized::{BLOCK, Encoded, LEVELS, encode, nf4_value};
+use omr_runtime::tensor::{DType, Elem};
+use omr_train::eval;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-use crate::models;
-use crate::train::tiny::device;
+use crate::training::tiny::device;
 
 /// Returns the elements of a tensor as f32.
 fn floats(view: &TensorView<'_>) -> Vec<f32> {
@@ -29,7 +29,7 @@ fn floats(view: &TensorView<'_>) -> Vec<f32> {
 
 #[test]
 fn nf4_has_the_bytes_and_values_of_bitsandbytes() {
-    let file = std::fs::read(super::dir().join("nf4/cases.safetensors")).unwrap();
+    let file = std::fs::read(omr_base_tests::golden::dir().join("nf4/cases.safetensors")).unwrap();
     let cases = SafeTensors::deserialize(&file).unwrap();
     let of = |name: &str| floats(&cases.tensor(name).unwrap());
     assert_eq!(of("quant_map").iter().map(|x| x.to_bits()).collect::<Vec<_>>(), LEVELS.map(f32::to_bits));
@@ -67,7 +67,7 @@ fn nf4_has_the_bytes_and_values_of_bitsandbytes() {
         check("nested.dequantized", &absmax);
     }
     assert_eq!(differing, 0, "of {compared} codes");
-    super::report("nf4", names.len());
+    omr_base_tests::golden::report("nf4", names.len());
 }
 
 /// Returns the values of tensor `name` of a model, which may be quantised.
@@ -88,7 +88,7 @@ fn tensor(dev: &mut Device, model: &Model, name: &str) -> Vec<f32> {
 
 #[test]
 fn checkpoints_of_bitsandbytes_have_the_weights_and_logits_of_transformers() {
-    let folder = super::dir().join("nf4");
+    let folder = omr_base_tests::golden::dir().join("nf4");
     let mut compared = 0;
     for (name, least) in [("single", 14), ("double", 14), ("default", 1)] {
         let dir = folder.join(name);
@@ -101,7 +101,7 @@ fn checkpoints_of_bitsandbytes_have_the_weights_and_logits_of_transformers() {
             assert!(quantized >= 8, "{name}: {quantized} matrices");
             let mut of_model = 0;
             for (stored, view) in values.tensors() {
-                let released = omr::model::family::names::released_name(&stored);
+                let released = omr_model::nn::family::names::released_name(&stored);
                 let (got, want) = (tensor(&mut dev, &model, &released), floats(&view));
                 assert!(got.iter().zip(&want).all(|(a, b)| a == b) && got.len() == want.len(), "{name}: {released}");
                 of_model += 1;
@@ -113,7 +113,7 @@ fn checkpoints_of_bitsandbytes_have_the_weights_and_logits_of_transformers() {
             logits(&dir);
         }
     }
-    super::report("nf4 checkpoints", compared);
+    omr_base_tests::golden::report("nf4 checkpoints", compared);
 }
 
 /// Compares logits in f32. transformers multiplies the dequantised weights in another order of sums: its results of two
@@ -138,12 +138,12 @@ fn logits(dir: &Path) {
 
 #[test]
 fn an_export_to_nf4_has_the_bytes_of_transformers() {
-    let (folder, out) = (super::dir().join("nf4"), tempfile::tempdir().unwrap());
+    let (folder, out) = (omr_base_tests::golden::dir().join("nf4"), tempfile::tempdir().unwrap());
     let to = out.path().join("nf4");
     eval::quantize(&folder.join("plain"), &to, BaseFormat::Nf4).unwrap();
     let [ours, theirs] = [to, folder.join("single")].map(|dir| std::fs::read(dir.join("model.safetensors")).unwrap());
     let [ours, theirs] = [&ours, &theirs].map(|file| SafeTensors::deserialize(file).unwrap());
-    let released = omr::model::family::names::released_name;
+    let released = omr_model::nn::family::names::released_name;
     let mut compared = 0;
     for (name, view) in theirs.tensors() {
         let same = ours.tensors().into_iter().find(|(ours, _)| released(ours) == released(&name));
@@ -158,5 +158,5 @@ fn an_export_to_nf4_has_the_bytes_of_transformers() {
         }
         compared += 1;
     }
-    super::report("nf4 export", compared);
+    omr_base_tests::golden::report("nf4 export", compared);
 }

@@ -1,21 +1,20 @@
 //! Compares losses and advantages with `goldens/rl`, in f64 and, for the losses, also with f32 storage. The submodule
 //! `rewards` compares the remaining formulas of `goldens/rl`. The tolerances are those of `goldens/rl/README.md`.
 
-mod rewards;
+pub mod rewards;
 
 use std::str::FromStr;
 
-use omr::config::{KlLossType, LossAggMode, LossMode};
-use omr::ops::policy_loss::batch::Batch;
-use omr::ops::policy_loss::{self, Denominators, KlLoss, PolicyLoss, PolicyStats, Real, Sums};
-use omr::rl::advantage::{self, GroupStats};
-use omr::rl::probs_diff::ProbsDiff;
+use omr_base::config::{KlLossType, LossAggMode, LossMode};
+use omr_runtime::ops::policy_loss::batch::Batch;
+use omr_runtime::ops::policy_loss::{self, Denominators, KlLoss, PolicyLoss, PolicyStats, Real, Sums};
+use omr_runtime_tests::losses;
+use omr_train::rl::advantage::{self, GroupStats};
+use omr_train::rl::probs_diff::ProbsDiff;
 use serde_json::Value;
 
-use crate::losses;
-
 /// Tolerance in f64: `|a - b| <= 1e-9 max(1, max|b|)`.
-pub(super) const TOL_F64: f64 = 1e-9;
+pub const TOL_F64: f64 = 1e-9;
 /// Tolerance with f32 storage, relative to `max(1, |loss|)` for the loss and to the largest gradient for gradients.
 const TOL_F32: f64 = 1e-5;
 
@@ -36,8 +35,8 @@ const KINDS: [&str; 12] = [
 
 fn all_cases() -> Vec<Value> {
     let mut cases = Vec::new();
-    for file in super::entries(&super::dir().join("rl"), "", ".json") {
-        let top = super::json(&file);
+    for file in omr_base_tests::golden::entries(&omr_base_tests::golden::dir().join("rl"), "", ".json") {
+        let top = omr_base_tests::golden::json(&file);
         assert_eq!((&top["schema_version"], &top["dtype"]), (&1.into(), &"float64".into()), "{}", file.display());
         cases.extend(top["cases"].as_array().unwrap().iter().cloned());
     }
@@ -49,10 +48,10 @@ fn run(kind: &str, check: impl Fn(&Value, &str)) {
     for case in &cases {
         check(case, case["id"].as_str().unwrap());
     }
-    super::report(kind, cases.len());
+    omr_base_tests::golden::report(kind, cases.len());
 }
 
-pub(super) fn num(v: &Value) -> f64 {
+pub fn num(v: &Value) -> f64 {
     match v {
         Value::Bool(b) => f64::from(u8::from(*b)),
         v => v.as_f64().unwrap_or_else(|| panic!("a number, not {v}")),
@@ -63,15 +62,15 @@ fn vec1(v: &Value) -> Vec<f64> {
     v.as_array().unwrap_or_else(|| panic!("a list, not {v}")).iter().map(num).collect()
 }
 
-pub(super) fn flat(v: &Value) -> Vec<f64> {
+pub fn flat(v: &Value) -> Vec<f64> {
     v.as_array().unwrap_or_else(|| panic!("a matrix, not {v}")).iter().flat_map(vec1).collect()
 }
 
-pub(super) fn ids(v: &Value) -> Vec<usize> {
+pub fn ids(v: &Value) -> Vec<usize> {
     v.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as usize).collect()
 }
 
-pub(super) fn named<T: FromStr<Err = omr::error::Error>>(v: &Value) -> T {
+pub fn named<T: FromStr<Err = omr_base::error::Error>>(v: &Value) -> T {
     v.as_str().unwrap_or_else(|| panic!("a name, not {v}")).parse().unwrap()
 }
 
@@ -85,7 +84,7 @@ fn kl_type(v: &Value) -> KlLossType {
 }
 
 /// Compares `got` with `want` with the tolerance `tol x max(1, max|want|)`.
-pub(super) fn close(what: &str, got: &[f64], want: &[f64], tol: f64) {
+pub fn close(what: &str, got: &[f64], want: &[f64], tol: f64) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let bound = tol * want.iter().fold(1f64, |m, w| m.max(w.abs()));
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
@@ -124,7 +123,7 @@ fn by_groups(group_ids: &[usize], rewards: &[f64], norm: bool) -> Vec<f64> {
 }
 
 /// Returns the indices of a batch's responses by group, in order of first appearance.
-pub(super) fn by_group(group_ids: &[usize]) -> Vec<(usize, Vec<usize>)> {
+pub fn by_group(group_ids: &[usize]) -> Vec<(usize, Vec<usize>)> {
     let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
     for (i, &g) in group_ids.iter().enumerate() {
         match groups.iter_mut().find(|(id, _)| *id == g) {
@@ -173,21 +172,21 @@ fn loss_config(config: &Value) -> PolicyLoss {
 }
 
 /// The matrices of a case in one storage type: the selected rows without the masked elements.
-pub(super) struct Data<F> {
-    pub(super) cu: Vec<u32>,
-    pub(super) lp: Vec<F>,
-    pub(super) old: Vec<F>,
-    pub(super) reference: Option<Vec<F>>,
-    pub(super) teacher: Option<Vec<F>>,
-    pub(super) adv: Vec<f64>,
+pub struct Data<F> {
+    pub cu: Vec<u32>,
+    pub lp: Vec<F>,
+    pub old: Vec<F>,
+    pub reference: Option<Vec<F>>,
+    pub teacher: Option<Vec<F>>,
+    pub adv: Vec<f64>,
     /// Position of each kept element in the padded matrix.
-    pub(super) at: Vec<usize>,
+    pub at: Vec<usize>,
     /// Length of the padded rows.
-    pub(super) width: f64,
+    pub width: f64,
 }
 
 impl<F: Real> Data<F> {
-    pub(super) fn new(case: &Value, adv: &[f64], rows: &[usize]) -> Data<F> {
+    pub fn new(case: &Value, adv: &[f64], rows: &[usize]) -> Data<F> {
         let inputs = &case["inputs"];
         let (padded, mask) = (cu_seqlens(&inputs["response_mask"]), mask_of(&inputs["response_mask"]));
         let (mut cu, mut at) = (vec![0u32], Vec::new());
@@ -211,7 +210,7 @@ impl<F: Real> Data<F> {
         }
     }
 
-    pub(super) fn batch(&self) -> Batch<'_, F> {
+    pub fn batch(&self) -> Batch<'_, F> {
         Batch {
             cu_seqlens: &self.cu,
             old_log_prob: &self.old,
@@ -230,7 +229,7 @@ impl<F: Real> Data<F> {
 /// Function that computes a loss and its gradient, on the host or with an op on a device.
 pub type Compute<'a, F> = dyn Fn(&PolicyLoss, &Denominators, &Batch<'_, F>, &[F], &mut [F]) -> Sums + 'a;
 
-pub(super) fn on_host<F: Real>(
+pub fn on_host<F: Real>(
     config: &PolicyLoss,
     den: &Denominators,
     batch: &Batch<'_, F>,
@@ -338,7 +337,7 @@ fn every_kind_has_a_test() {
         let kind = case["kind"].as_str().unwrap();
         assert!(KINDS.contains(&kind), "{}: no test for kind {kind}", case["id"]);
     }
-    super::report("rl", cases.len());
+    omr_base_tests::golden::report("rl", cases.len());
 }
 
 #[test]

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use omr::config::{LossAggMode, LossMode};
-use omr::ops::policy_loss::{Denominators, PolicyLoss, PolicyStats, Sums};
-use omr::rl::advantage;
+use omr_base::config::{LossAggMode, LossMode};
+use omr_runtime::ops::policy_loss::{Denominators, PolicyLoss, PolicyStats, Sums};
+use omr_train::rl::advantage;
 use serde_json::Value;
 
 use super::rl::{Data, TOL_F64, by_group, close, flat, ids, named, num, on_host};
@@ -61,7 +61,11 @@ const NOT_SUPPORTED: [(&str, usize); 36] = [
 fn rl2026() {
     let (mut compared, mut left_out) = (0, BTreeMap::new());
     for file in ["verl", "trl"] {
-        for case in super::json(&super::dir().join(format!("rl2026/{file}.json")))["cases"].as_array().unwrap() {
+        for case in
+            omr_base_tests::golden::json(&omr_base_tests::golden::dir().join(format!("rl2026/{file}.json")))["cases"]
+                .as_array()
+                .unwrap()
+        {
             match check(case) {
                 None => compared += 1,
                 Some(method) => *left_out.entry(format!("{file} {method}")).or_insert(0) += 1,
@@ -70,7 +74,7 @@ fn rl2026() {
     }
     let expected: BTreeMap<String, usize> = NOT_SUPPORTED.map(|(method, count)| (method.to_owned(), count)).into();
     assert_eq!(left_out, expected);
-    super::report("rl2026", compared);
+    omr_base_tests::golden::report("rl2026", compared);
 }
 
 /// Compares a case. Returns its method if that is not supported.
@@ -199,7 +203,7 @@ fn verl_loss(case: &Value) {
 
 /// Returns the denominators of a case, counted over all ranks if it says how many tokens and sequences these have, and the
 /// number of ranks, by which verl multiplies the loss. `width` is the length of padded rows.
-pub(super) fn denominators(config: &Value, cu_seqlens: &[u32], width: f64) -> (Denominators, f64) {
+pub fn denominators(config: &Value, cu_seqlens: &[u32], width: f64) -> (Denominators, f64) {
     let (own, all) = (Denominators::new(cu_seqlens, None), &config["global_batch_info"]);
     let num_seqs = all["global_batch_size"].as_f64().unwrap_or(own.num_seqs);
     let den = Denominators {
@@ -226,7 +230,7 @@ fn reduction(case: &Value) {
 }
 
 /// Compares the loss and its gradient by log-prob, multiplied by `factor`.
-pub(super) fn compare(case: &Value, data: &Data<f64>, loss: &PolicyLoss, den: &Denominators, factor: f64) -> Sums {
+pub fn compare(case: &Value, data: &Data<f64>, loss: &PolicyLoss, den: &Denominators, factor: f64) -> Sums {
     let id = case["id"].as_str().unwrap();
     let mut grad = vec![f64::NAN; data.lp.len()];
     let sums = on_host(loss, den, &data.batch(), &data.lp, &mut grad);

@@ -1,18 +1,16 @@
 //! Compares the judge's scores and the complete rewards with Vero's reward manager, run by its authors' code
 //! (`verifier/tests/data/vero`, see the README there).
 
-use std::path::Path;
-
-use omr::config::ScorerConfig;
-use omr::config::rl::OverlongBufferConfig;
-use omr::reward::judge::{Reply, rating};
-use omr::reward::{Item, Mode, typed};
-use omr::rl::overlong;
+use omr_base::config::ScorerConfig;
+use omr_base::config::rl::OverlongBufferConfig;
+use omr_data::reward::judge::{Reply, rating};
+use omr_data::reward::{Item, Mode, typed};
+use omr_train::rl::overlong;
 use serde_json::Value;
 
 fn cases(file: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("verifier/tests/data/vero").join(file);
-    super::json(&path)["cases"].as_array().unwrap().clone()
+    let path = omr_base_tests::root().join("verifier/tests/data/vero").join(file);
+    omr_base_tests::golden::json(&path)["cases"].as_array().unwrap().clone()
 }
 
 fn close(found: f64, wanted: &Value, tolerance: f64) -> bool {

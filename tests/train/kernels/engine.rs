@@ -5,16 +5,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use omr::config::BaseConfig;
-use omr::device::{Device, Kind};
-use omr::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, Prompt};
-use omr::model::Model;
-use omr::model::ModelConfig;
-use omr::tensor::DType;
+use omr_base::config::BaseConfig;
+use omr_model::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, Prompt};
+use omr_model::nn::Model;
+use omr_model::nn::ModelConfig;
+use omr_runtime::device::{Device, Kind};
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::kernels::gemm_sm90a::{wide, wide_with, with_late_ctas};
+use omr_runtime_tests::kernels::{Schedule, emu, emu_with, emulator, kind, no_hopper, skipped};
 use serde_json::json;
 
-use super::gemm_sm90a::{wide, wide_with, with_late_ctas};
-use super::{Schedule, emu, emu_with, emulator, kind, no_hopper, skipped};
 use crate::engine::families::{every_way_in_small, qwen3_vl, text_configs};
 use crate::engine::parity::{assert_same, assert_trained, config, few_ids, generate, limits, partly_wrong, requests};
 use crate::engine::serving::{mixed, serve, serving_limits};

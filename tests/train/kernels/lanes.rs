@@ -1,11 +1,11 @@
 //! Tests that gradient lanes over ranks, each an emulated GPU, give the same bits for every way in which matrix
 //! instructions sum.
 
-use omr::config::{Dtype, SftConfig};
-use omr::device::emu::options::{Options, Sums};
+use omr_base::config::{Dtype, SftConfig};
+use omr_runtime::device::emu::options::{Options, Sums};
+use omr_runtime_tests::kernels::{emu_of, skipped};
 
-use super::{emu_of, skipped};
-use crate::train::tiny::{run_sft_over, sft_config, training};
+use crate::training::tiny::{run_sft_over, sft_config, training};
 
 #[test]
 #[ignore = "minutes; in tools/check --slow"]

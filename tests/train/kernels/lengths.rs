@@ -2,28 +2,25 @@
 //! is a fault. The results have no meaning, because memory contains zeros. Decode and the kernels for compute
 //! capability 9.0 are not tested here: they are persistent kernels, so every CTA would have to run.
 
-use std::path::Path;
-
-use omr::config::{OptimConfig, OptimizerName, RlConfig, SftConfig};
-use omr::data::{Index, Shape};
-use omr::device::emu::{Completion, Emu, Options};
-use omr::device::images::Arch;
-use omr::device::{Device, Kind, Plan, Region};
-use omr::image::Grid;
-use omr::model::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig};
-use omr::optim::Optimizer;
-use omr::rl::plan;
-use omr::tensor::DType;
-use omr::train::nll;
-use omr::train::plan::blank;
+use omr_base::config::{OptimConfig, OptimizerName, RlConfig, SftConfig};
+use omr_data::image::Grid;
+use omr_data::rows::{Index, Shape};
+use omr_model::nn::{CheckpointPolicy, Grads, LayerPolicy, Model, ModelConfig};
+use omr_model::optim::Optimizer;
+use omr_runtime::device::emu::{Completion, Emu, Options};
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, Kind, Plan, Region};
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::kernels::emulator;
+use omr_train::rl::plan;
+use omr_train::training::nll;
+use omr_train::training::plan::blank;
 use serde_json::Value;
-
-use super::emulator;
 
 /// Returns the published model with only one decoder layer, with two blocks of its tower (a windowed one and a full one),
 /// and with the changes that `edit` makes. The other layers use the same launches.
 pub fn model(edit: impl Fn(&mut Value)) -> ModelConfig {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b/model/config.json");
+    let path = omr_base_tests::root().join("configs/openmmreasoner-7b/model/config.json");
     let mut value: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     value["num_hidden_layers"] = 1.into();
     value["vision_config"]["depth"] = 2.into();

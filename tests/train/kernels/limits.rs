@@ -4,30 +4,30 @@
 use std::collections::BTreeMap;
 
 use half::bf16;
-use omr::config::{LoraConfig, OptimConfig, OptimizerName, RlConfig, SftConfig};
-use omr::device::emu::Options;
-use omr::device::images::OWN;
-use omr::device::limits::{AMPERE, Limits};
-use omr::device::recording_driver::{Entry, RecordingDriver};
-use omr::device::{Device, Kind, Plan, Region};
-use omr::model::ModelConfig;
-use omr::ops::attend::Heads;
-use omr::ops::gelu::GeluKind;
-use omr::ops::stamp;
-use omr::plan::kernels;
-use omr::tensor::DType;
+use omr_base::config::{LoraConfig, OptimConfig, OptimizerName, RlConfig, SftConfig};
+use omr_model::nn::ModelConfig;
+use omr_runtime::device::emu::Options;
+use omr_runtime::device::images::OWN;
+use omr_runtime::device::limits::{AMPERE, Limits};
+use omr_runtime::device::recording_driver::{Entry, RecordingDriver};
+use omr_runtime::device::{Device, Kind, Plan, Region};
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::gelu::GeluKind;
+use omr_runtime::ops::stamp;
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::kernels::attention::{Case, heads};
+use omr_runtime_tests::kernels::attention_bwd::{GradCase, WHOLE};
+use omr_runtime_tests::kernels::paged_attention::{self, Step};
+use omr_runtime_tests::kernels::{
+    Outcome, Schedule, dequantize, emu, emu_of, equal, gelu, gemm, gemm_codes, layer_norm, pos_embed, qk_norm, sample,
+};
+use omr_runtime_tests::ops::quantized::{FORMATS, encoded};
+use omr_train::plan::kernels;
 use serde_json::json;
 
-use super::attention::{Case, heads};
-use super::attention_bwd::{GradCase, WHOLE};
-use super::paged_attention::{self, Step};
+use super::lengths;
 use super::train::{bf16_rl, bf16_sft};
-use super::{
-    Outcome, Schedule, dequantize, emu, emu_of, equal, gelu, gemm, gemm_codes, layer_norm, lengths, pos_embed, qk_norm,
-    sample,
-};
-use crate::ops::quantized::{FORMATS, encoded};
-use crate::train::tiny;
+use crate::training::tiny;
 
 /// Returns a model with one decoder layer and heads of size `dim`.
 fn model(dim: usize) -> ModelConfig {

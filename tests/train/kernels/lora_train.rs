@@ -1,18 +1,18 @@
 //! Training of adapters with kernels: the bits of sampler, trainer and base, resume, and the planned memory.
 
-use omr::config::{LoraConfig, RlConfig, SftConfig};
-use omr::device::emu::Options;
-use omr::device::emu::options::Sums;
-use omr::device::images::Arch;
-use omr::device::{Device, KernelVariant, Region, Target};
-use omr::observe::Silent;
-use omr::train::job::TrainingJob as _;
-use omr::train::sft::SftJob;
+use omr_base::config::{LoraConfig, RlConfig, SftConfig};
+use omr_base::observe::Silent;
+use omr_runtime::device::emu::Options;
+use omr_runtime::device::emu::options::Sums;
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, KernelVariant, Region, Target};
+use omr_runtime_tests::kernels::{Schedule, emu, emu_of, emu_with, kind, no_hopper, skipped};
+use omr_runtime_tests::ops::quantized::FORMATS;
+use omr_train::training::job::TrainingJob as _;
+use omr_train::training::sft::SftJob;
 
 use super::train::{bf16_rl, bf16_sft};
-use super::{Schedule, emu, emu_of, emu_with, kind, no_hopper, skipped};
-use crate::ops::quantized::FORMATS;
-use crate::train::{quantized, tiny};
+use crate::training::{quantized, tiny};
 
 /// Adapters of all linear layers, those of the tower included.
 fn adapters(rank: usize) -> Option<LoraConfig> {

@@ -9,15 +9,16 @@
 
 use std::collections::BTreeMap;
 
-use omr::device::{Device, Isa, Plan};
-use omr::model::{Model, params::Param};
-use omr::tensor::DType;
+use omr_model::nn::Model;
+use omr_model::nn::weights::params::Param;
+use omr_runtime::device::{Device, Isa, Plan};
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::kernels::gemm_sm90a::wide;
+use omr_runtime_tests::kernels::{emu, no_hopper};
 
-use super::gemm_sm90a::wide;
-use super::{emu, no_hopper};
-use crate::golden::hf::{Case, Golden, Run, forward, max_diff, models, mutations};
-use crate::golden::qwen3_vl;
-use crate::models;
+use omr_model_tests::golden::hf::{Case, Golden, Run, forward, max_diff, models, mutations};
+use omr_model_tests::golden::qwen3_vl;
+use omr_model_tests::models;
 
 /// Factor of the tolerance over the order differences found on the CPU.
 pub const TIMES: f64 = 4.0;
@@ -199,7 +200,7 @@ pub fn qwen3_vl_models() -> impl Iterator<Item = (Golden, [Case; 2], Vec<Device>
     let variants = || [emu()].into_iter().chain((!no_hopper("wgmma")).then(wide)).collect();
     let cases = |golden: &Golden| ["two_images", "video"].map(|name| qwen3_vl::case(golden, name));
     let goldens = qwen3_vl::goldens();
-    assert!(!goldens.is_empty(), "no models in {}", crate::golden::dir().join("qwen3_vl").display());
+    assert!(!goldens.is_empty(), "no models in {}", omr_base_tests::golden::dir().join("qwen3_vl").display());
     goldens.into_iter().map(move |golden| (cases(&golden), golden)).map(move |(c, g)| (g, c, variants()))
 }
 

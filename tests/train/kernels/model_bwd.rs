@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use omr::device::{Device, Region};
-use omr::model::{CheckpointPolicy, Grads, Inputs, LayerPolicy, Model, Stack};
-use omr::tensor::DType;
+use omr_model::nn::{CheckpointPolicy, Grads, Inputs, LayerPolicy, Model, Stack};
+use omr_runtime::device::{Device, Region};
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::kernels::{Outcome, emu, mutate_source, same_bits};
 
 use super::model::{Order, TIMES, cpu, qwen3_vl_models, relative, reorder, reordered_at};
-use super::{Outcome, emu, mutate_source, same_bits};
-use crate::golden::hf::{Case, Golden, loss_and_gradients, models, pack};
-use crate::models;
+use omr_model_tests::golden::hf::{Case, Golden, loss_and_gradients, models, pack};
+use omr_model_tests::models;
 
 /// Packs whose gradients are added up, one pass after the other.
 pub struct Batch {

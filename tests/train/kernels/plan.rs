@@ -1,24 +1,25 @@
 //! Tests that training with kernels runs in exactly the memory of its plan, region by region.
 
-use crate::train::tiny::training;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use omr::config::{Dtype, OptimConfig, RlConfig, SftConfig};
-use omr::config::{RolloutConfig, TrainingConfig};
-use omr::device::emu::Emu;
-use omr::device::{Device, Kind, Plan, Region, Target};
-use omr::observe::Silent;
-use omr::ranks::{OneRank, Ranks};
-use omr::reward::Scorer;
-use omr::train::job::TrainingJob as _;
-use omr::{rl, train};
+use omr_base::config::{Dtype, OptimConfig, RlConfig, SftConfig};
+use omr_base::config::{RolloutConfig, TrainingConfig};
+use omr_base::observe::Silent;
+use omr_data::reward::Scorer;
+use omr_runtime::device::emu::Emu;
+use omr_runtime::device::{Device, Kind, Plan, Region, Target};
+use omr_runtime::ranks::{OneRank, Ranks};
+use omr_runtime_tests::kernels::{Schedule, gpu, kind, skipped};
+use omr_runtime_tests::ranks;
+use omr_train::rl;
+use omr_train::training;
+use omr_train::training::job::TrainingJob as _;
 use sha2::{Digest, Sha256};
 
-use super::{Schedule, gpu, kind, skipped};
-use crate::ranks;
-use crate::train::tiny;
+use crate::training::tiny;
+use crate::training::tiny::training;
 
 /// Returns a device with exactly the memory of `plan`.
 fn device(plan: &Plan) -> Device {
@@ -35,7 +36,7 @@ fn assert_exact(plan: &Plan, dev: &Device, regions: &[Region]) {
 }
 
 fn sft(dir: &Path, config: &SftConfig) -> Plan {
-    let mut job = train::sft::SftJob::new(dir, config.clone()).unwrap();
+    let mut job = training::sft::SftJob::new(dir, config.clone()).unwrap();
     let plan = job.plan(Target::gpu(kind())).unwrap();
     let mut dev = device(&plan);
     job.run(&mut dev, &Silent).unwrap();
@@ -101,7 +102,7 @@ fn a_rank_takes_what_was_planned() {
         ..tiny::sft_config(dir.path())
     };
     ranks::over(2, |ranks| {
-        let mut job = train::sft::SftJob::new(&dir.path().join("run"), config.clone()).unwrap();
+        let mut job = training::sft::SftJob::new(&dir.path().join("run"), config.clone()).unwrap();
         job.common.ranks = OneRank::new(ranks.rank(), 2);
         let plan = job.plan(Target::gpu(kind())).unwrap();
         let mut dev = device(&plan);

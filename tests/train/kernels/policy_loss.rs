@@ -3,17 +3,17 @@
 
 use std::cell::RefCell;
 
-use omr::config::{KlLossType, LossAggMode, LossMode};
-use omr::device::{Device, Region};
-use omr::ops::policy_loss::batch::Batch;
-use omr::ops::policy_loss::{self, Denominators, Distillation, Io, KlLoss, Packed, PolicyLoss, PolicyStats, Sums};
-use omr::rl::probs_diff::ProbsDiff;
-use omr::tensor::DType;
-
-use crate::golden;
-use crate::kernels::inputs::{blank, cpu, normals, up, wide};
-use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
-use crate::losses;
+use omr_base::config::{KlLossType, LossAggMode, LossMode};
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::policy_loss::batch::Batch;
+use omr_runtime::ops::policy_loss::{
+    self, Denominators, Distillation, Io, KlLoss, Packed, PolicyLoss, PolicyStats, Sums,
+};
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::kernels::inputs::{blank, cpu, normals, up, wide};
+use omr_runtime_tests::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
+use omr_runtime_tests::losses;
+use omr_train::rl::probs_diff::ProbsDiff;
 
 /// Sequence lengths near the threads of a warp (32) and of a CTA (256), and zero.
 const LENGTHS: [usize; 10] = [5, 0, 1, 31, 32, 33, 255, 256, 0, 700];
@@ -179,7 +179,7 @@ fn bits_are_those_of_the_cpu() {
 #[test]
 fn the_goldens_hold_on_the_kernel() {
     let dev = RefCell::new(emu());
-    golden::rl::replay(&|config, den, batch, lp, dlog_prob| {
+    crate::golden::rl::replay(&|config, den, batch, lp, dlog_prob| {
         let (sums, grad, _) = fwd(&mut dev.borrow_mut(), config, den, batch, lp, None, 1).unwrap();
         dlog_prob.copy_from_slice(&grad);
         sums

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use omr::data::index::{Index, Shape, grids};
-use omr::data::{Encoder, Row, prompt};
-use omr::engine::Prompt;
-use omr::model::ModelConfig;
-use omr::rollout::generate::Question;
+use omr_data::rows::index::{Index, Shape, grids};
+use omr_data::rows::{Encoder, Row, prompt};
+use omr_model::engine::Prompt;
+use omr_model::nn::ModelConfig;
+use omr_model::rollout::generate::Question;
 
 /// Returns the questions of `rows`.
 pub fn questions(rows: &[Row], encoder: &Encoder, config: &ModelConfig) -> Vec<Question> {

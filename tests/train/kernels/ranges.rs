@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use omr::config::SftConfig;
-use omr::device::Device;
-use omr::image::ImageInput;
-use omr::model::{Grads, LayerPolicy, Model, Policy};
-use omr::optim::Optimizer;
-use omr::tensor::DType;
-use omr::train::step;
+use omr_base::config::SftConfig;
+use omr_data::image::ImageInput;
+use omr_model::nn::{Grads, LayerPolicy, Model, Policy};
+use omr_model::optim::Optimizer;
+use omr_runtime::device::Device;
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::kernels::{emu, emulator, skipped};
+use omr_train::training::step;
 
-use super::{emu, emulator, skipped};
 use crate::engine::parity;
 
 /// Ranges of a forward pass of a text with one image, through two blocks and two layers.

@@ -10,19 +10,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use half::bf16;
-use omr::device::emu::Options;
-use omr::device::{Device, Isa, Plan, Target};
-use omr::image::ImageInput;
-use omr::model::{LayerPolicy, Model, ModelConfig};
-use omr::philox::{Purpose, Random};
-use omr::tensor::DType;
+use omr_base::philox::{Purpose, Random};
+use omr_base_tests::seed::seed;
+use omr_data::image::ImageInput;
+use omr_model::nn::{LayerPolicy, Model, ModelConfig};
+use omr_runtime::device::emu::Options;
+use omr_runtime::device::{Device, Isa, Plan, Target};
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::kernels::{emu_of, inputs};
 use serde_json::json;
 
 use super::model::{Order, TIMES, relative, reordered_at};
 use super::model_bwd::{Batch, Pass, in_order, kind, pass};
-use super::{emu_of, inputs};
-use crate::models;
-use crate::seed::seed;
+use omr_model_tests::models;
 
 const VOCABULARY: u32 = 16_384;
 const IMAGE_TOKEN: u32 = 16_380;

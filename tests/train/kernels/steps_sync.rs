@@ -1,26 +1,26 @@
 //! Tests that a training step waits for the device only when a number is logged. The driver counts the waits.
 
-use crate::models::encoder;
-use omr::data::encoder::EncodingPurpose;
 use std::path::Path;
 
-use omr::config::RlConfig;
-use omr::device::{Device, Region};
-use omr::model::{CheckpointPolicy, Grads, Model, Policy};
-use omr::ops::policy_loss;
-use omr::optim::Optimizer;
-use omr::ranks::OneRank;
-use omr::rl::experience::Experience;
-use omr::rl::group::Group;
-use omr::rl::update::{self, Learner, MiniBatch};
-use omr::tensor::{DType, Tensor};
-use omr::train::nll;
-use omr::train::sft::SftJob;
-use omr::train::step::Sequence;
-
-use super::emu;
 use super::questions::questions;
-use crate::train::tiny::{rows, sft_config};
+use omr_base::config::RlConfig;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_model::nn::{CheckpointPolicy, Grads, Model, Policy};
+use omr_model::optim::Optimizer;
+use omr_model_tests::models::encoder;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::policy_loss;
+use omr_runtime::ranks::OneRank;
+use omr_runtime::tensor::{DType, Tensor};
+use omr_runtime_tests::kernels::emu;
+use omr_train::rl::experience::Experience;
+use omr_train::rl::group::Group;
+use omr_train::rl::update::{self, Learner, MiniBatch};
+use omr_train::training::nll;
+use omr_train::training::sft::SftJob;
+use omr_train::training::step::Sequence;
+
+use crate::training::tiny::{rows, sft_config};
 
 /// Number of reads in a logged step: one of the losses, and one of the norm with its flag.
 const LOGGED: u64 = 2;

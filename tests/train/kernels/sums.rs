@@ -2,17 +2,17 @@
 //! sampling and training, the second kernel variant of linear layers has the bits of the first, and no bits depend on a
 //! tile. calibrate_sums.rs and calibrate_wgmma.rs measure how a GPU sums.
 
-use omr::device::emu::options::{Options, Sums};
-use omr::device::images::Arch;
-use omr::device::{Device, KernelVariant};
-use omr::model::Model;
-use omr::tensor::DType;
+use omr_model::nn::Model;
+use omr_runtime::device::emu::options::{Options, Sums};
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, KernelVariant};
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::kernels::attention::{self, heads};
+use omr_runtime_tests::kernels::attention_bwd::GradCase;
+use omr_runtime_tests::kernels::calibrate_sums::{AMPERE, HOPPER, Model as Adding, Tiles};
+use omr_runtime_tests::kernels::inputs::random;
+use omr_runtime_tests::kernels::{emu_of, equal, gemm, gemm_bwd, linear_logprob, paged_attention, skipped};
 
-use super::attention::{self, heads};
-use super::attention_bwd::GradCase;
-use super::calibrate_sums::{AMPERE, HOPPER, Model as Adding, Tiles};
-use super::inputs::random;
-use super::{emu_of, equal, gemm, gemm_bwd, linear_logprob, paged_attention, skipped};
 use crate::engine::parity::{assert_trained, config, generate, limits, requests};
 
 /// Each way to sum, with the model of calibrate_sums.rs that gives the same sums.

@@ -10,45 +10,48 @@
 //! in the gradient of the bias of k, this makes a larger difference than another order does. For the policy losses, the
 //! runs whose differences count therefore include one on [`truncating`].
 
-use crate::models::encoder;
-use crate::train::tiny::training;
-use omr::data::encoder::EncodingPurpose;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::checkpoint::State;
-use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig, ValidationConfig};
-use omr::data::read;
-use omr::device::emu::options::Sums;
-use omr::device::emu::{Emu, Options};
-use omr::device::images::Arch;
-use omr::device::{Device, Isa, KernelVariant, Kind, Plan, Region, WgmmaKernels};
-use omr::engine::{EngineConfig, Noise, RequestParams, allowed_ids};
-use omr::llm;
-use omr::model::{Grads, LayerPolicy, Model, Policy};
-use omr::ops::policy_loss;
-use omr::optim::{Optimizer, learning_rate};
-use omr::ranks::{OneRank, Ranks as _};
-use omr::reward::Scorer;
-use omr::rl::advantage;
-use omr::rl::experience::Experience;
-use omr::rl::group::{Group, responses};
-use omr::rl::update::{self, Learner, MiniBatch, Reference};
-use omr::rollout::generate::{self, Numbers, Question, Rollout, RolloutRequest};
-use omr::task::VerifiedRows;
-use omr::tensor::DType;
-use omr::train::job::TrainingJob as _;
-use omr::train::sft::SftJob;
-use omr::train::step::{self, Sequence};
-use omr::train::updates::Updates;
-
 use super::model::{Order, TIMES, relative, reorder, reordered_at};
 use super::questions::{index, questions};
-use super::{IMAGES, REGION_BYTES, Schedule, changed_source, emu, emu_of, emu_with, hopper, no_hopper, skipped};
-use crate::train::tiny;
-use crate::{models, ranks};
+use omr_base::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig, ValidationConfig};
+use omr_data::reward::Scorer;
+use omr_data::rows::read;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::task::VerifiedRows;
+use omr_model::checkpoint::State;
+use omr_model::engine::{EngineConfig, Noise, RequestParams, allowed_ids};
+use omr_model::llm;
+use omr_model::nn::{Grads, LayerPolicy, Model, Policy};
+use omr_model::optim::{Optimizer, learning_rate};
+use omr_model::rollout::generate::{self, Numbers, Question, Rollout, RolloutRequest};
+use omr_model_tests::models;
+use omr_model_tests::models::encoder;
+use omr_runtime::device::emu::options::Sums;
+use omr_runtime::device::emu::{Emu, Options};
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, Isa, KernelVariant, Kind, Plan, Region, WgmmaKernels};
+use omr_runtime::ops::policy_loss;
+use omr_runtime::ranks::{OneRank, Ranks as _};
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::kernels::{
+    IMAGES, REGION_BYTES, Schedule, changed_source, emu, emu_of, emu_with, hopper, no_hopper, skipped,
+};
+use omr_runtime_tests::ranks;
+use omr_train::rl::advantage;
+use omr_train::rl::experience::Experience;
+use omr_train::rl::group::{Group, responses};
+use omr_train::rl::update::{self, Learner, MiniBatch, Reference};
+use omr_train::training::job::TrainingJob as _;
+use omr_train::training::sft::SftJob;
+use omr_train::training::step::{self, Sequence};
+use omr_train::training::updates::Updates;
+
+use crate::training::tiny;
+use crate::training::tiny::training;
 
 /// Results of one step, in the channel order of the original model.
 struct Step {
@@ -456,7 +459,7 @@ fn ranks_that_refused_other_kernels_do_not_train_together() {
         }
         let mut job = SftJob::new(&dir.path().join("out"), config.clone()).unwrap();
         job.common.ranks = OneRank::new(ranks.rank(), 2);
-        job.run_over(ranks, &mut dev, &omr::observe::Silent).unwrap_err().to_string()
+        job.run_over(ranks, &mut dev, &omr_base::observe::Silent).unwrap_err().to_string()
     });
     assert!(ended.iter().all(|text| text.contains("attention of head size 80 with mma.sync")), "{ended:?}");
 }
@@ -485,7 +488,7 @@ fn a_step_that_fails_does_not_undo_the_checkpoint_before_it() {
     config.optimizer.learning_rate = 1e38;
     config.optimizer.max_skipped_updates = 0;
     let out = dir.path().join("out");
-    let failed = SftJob::new(&out, config).unwrap().run(&mut emu(), &omr::observe::Silent);
-    let Err(omr::error::Error::NonFinite { step, .. }) = failed else { panic!("{failed:?}") };
+    let failed = SftJob::new(&out, config).unwrap().run(&mut emu(), &omr_base::observe::Silent);
+    let Err(omr_base::error::Error::NonFinite { step, .. }) = failed else { panic!("{failed:?}") };
     assert_eq!(std::fs::read_to_string(out.join("latest")).unwrap(), format!("global_step_{}\n", step - 1));
 }

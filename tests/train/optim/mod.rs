@@ -5,22 +5,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use half::bf16;
-use omr::checkpoint::{Retention, Store};
-use omr::config::{OptimConfig, OptimizerName};
-use omr::device::{Device, Isa, Plan, Region};
-use omr::error::Result;
-use omr::model::layout::ParamLayout;
-use omr::model::outgoing::weights;
-use omr::model::part::Part;
-use omr::model::weights::WeightFiles;
-use omr::model::{GradMemory, Grads, OutModel};
-use omr::optim::Optimizer;
-use omr::ranks::{Ranks, Shards, Tcp};
-use omr::tensor::DType;
-use omr::train::saving::{Saving, Snapshot};
-
-use crate::ranks::over;
-use crate::train::checkpoint::state;
+use omr_base::config::{OptimConfig, OptimizerName};
+use omr_base::error::Result;
+use omr_model::checkpoint::{Retention, Store};
+use omr_model::nn::weights::WeightFiles;
+use omr_model::nn::weights::layout::ParamLayout;
+use omr_model::nn::weights::outgoing::weights;
+use omr_model::nn::weights::part::Part;
+use omr_model::nn::{GradMemory, Grads, OutModel};
+use omr_model::optim::Optimizer;
+use omr_model_tests::training::checkpoint::state;
+use omr_runtime::device::{Device, Isa, Plan, Region};
+use omr_runtime::ranks::{Ranks, Shards, Tcp};
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::ranks::over;
+use omr_train::training::saving::{Saving, Snapshot};
 
 /// The step after which a checkpoint is saved. The update of this step is skipped because of its loss.
 const SAVED: usize = 4;
@@ -175,7 +174,7 @@ fn ranks_that_own_ranges_update_and_save_as_one_does() {
 
 #[test]
 fn kernels_on_ranges_update_and_save_as_on_the_whole() {
-    alike(&[3], DType::Bf16, config(OptimizerName::Adamw8bit, true), crate::kernels::emu);
+    alike(&[3], DType::Bf16, config(OptimizerName::Adamw8bit, true), omr_runtime_tests::kernels::emu);
 }
 
 #[test]
@@ -225,7 +224,7 @@ fn a_start_with_other_settings_keeps_the_checkpoints_that_were_to_stay() {
 
 #[test]
 fn a_write_that_fails_at_one_rank_fails_the_checkpoint_and_names_it() {
-    for dev in [cpu as fn() -> Device, crate::kernels::emu] {
+    for dev in [cpu as fn() -> Device, omr_runtime_tests::kernels::emu] {
         let run = tempfile::tempdir().unwrap();
         let store = Store::open(run.path(), 2).unwrap();
         let errors = over(3, |ranks| {

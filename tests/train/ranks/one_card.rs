@@ -3,24 +3,23 @@
 //! library, which then sends the test data to itself. On the emulator it uses the replacement library.
 
 use half::bf16;
-use omr::config::OptimConfig;
-use omr::device::cuda::Cuda;
-use omr::device::emu::{Emu, Options};
-use omr::device::nccl::Library;
-use omr::device::{Device, Driver, Kind};
-use omr::error::Result;
-use omr::model::layout::ParamLayout;
-use omr::model::part::Part;
-use omr::model::{GradientSink, Grads};
-use omr::optim::Optimizer;
-use omr::ranks::shards::CHUNK;
-use omr::ranks::{Nccl, OneRank, Ranks, Shards};
-use omr::tensor::{DType, Tensor};
-use omr::train::exchange::{Collector, Exchange, ExchangeMode, Reach};
-
-use super::nccl::StandIn;
-use super::{entries, start};
-use crate::kernels::{self, Outcome, equal, mutate_sites_on};
+use omr_base::config::OptimConfig;
+use omr_base::error::Result;
+use omr_model::nn::weights::layout::ParamLayout;
+use omr_model::nn::weights::part::Part;
+use omr_model::nn::{GradientSink, Grads};
+use omr_model::optim::Optimizer;
+use omr_runtime::device::cuda::Cuda;
+use omr_runtime::device::emu::{Emu, Options};
+use omr_runtime::device::nccl::Library;
+use omr_runtime::device::{Device, Driver, Kind};
+use omr_runtime::ranks::shards::CHUNK;
+use omr_runtime::ranks::{Nccl, OneRank, Ranks, Shards};
+use omr_runtime::tensor::{DType, Tensor};
+use omr_runtime_tests::kernels::{self, Outcome, equal, mutate_sites_on};
+use omr_runtime_tests::ranks::nccl::StandIn;
+use omr_runtime_tests::ranks::{entries, start};
+use omr_train::training::exchange::{Collector, Exchange, ExchangeMode, Reach};
 
 /// Returns the weights after two updates of three micro-batches.
 fn updated(ranks: &mut dyn Ranks) -> Result<Vec<bf16>> {
@@ -148,7 +147,7 @@ fn neither_windows_nor_overlap_change_a_sum() {
 
 #[test]
 fn every_wait_between_backward_and_the_exchange_is_needed() {
-    mutate_sites_on(kernels::emu_with, &["src/device/side_stream.rs"], 6, exchanged_beside_backward);
+    mutate_sites_on(kernels::emu_with, &["src/runtime/device/side_stream.rs"], 6, exchanged_beside_backward);
 }
 
 #[test]

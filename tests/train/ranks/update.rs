@@ -1,18 +1,17 @@
 //! Counts the bytes that ranks exchange for an update.
 
-use omr::config::OptimConfig;
-use omr::device::{Device, Isa, Plan, Target};
-use omr::error::Result;
-use omr::model::GradientSink;
-use omr::model::layout::ParamLayout;
-use omr::model::part::Part;
-use omr::optim::Optimizer;
-use omr::ranks::shards::CHUNK;
-use omr::ranks::{OneRank, Ranks, Shards};
-use omr::tensor::DType;
-use omr::train::exchange::{Collector, Exchange, Reach};
-
-use super::{all_well, entries};
+use omr_base::config::OptimConfig;
+use omr_base::error::Result;
+use omr_model::nn::GradientSink;
+use omr_model::nn::weights::layout::ParamLayout;
+use omr_model::nn::weights::part::Part;
+use omr_model::optim::Optimizer;
+use omr_runtime::device::{Device, Isa, Plan, Target};
+use omr_runtime::ranks::shards::CHUNK;
+use omr_runtime::ranks::{OneRank, Ranks, Shards};
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::ranks::{all_well, entries};
+use omr_train::training::exchange::{Collector, Exchange, Reach};
 
 /// Number of micro-batches of the update.
 const MICRO_BATCHES: usize = 5;

@@ -3,19 +3,19 @@
 use std::fs;
 use std::sync::Arc;
 
-use omr::config::{DatasetConfig, JudgeConfig, ProgramConfig, Rewards, ScorerConfig};
-use omr::data::encoder::EncodingPurpose;
-use omr::data::{Form, Row, read, write};
-use omr::error::{Error, Result};
-use omr::model::ModelConfig;
-use omr::reward::judge::{Ruling, rating};
-use omr::reward::{Item, Judged, Mode, Score, Scorer, score};
-use omr::rollout::Question;
+use omr_base::config::{DatasetConfig, JudgeConfig, ProgramConfig, Rewards, ScorerConfig};
+use omr_base::error::{Error, Result};
+use omr_base_tests::reward::judge_server::{Server, block};
+use omr_data::reward::judge::{Ruling, rating};
+use omr_data::reward::{Item, Judged, Mode, Score, Scorer, score};
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::{Form, Row, read, write};
+use omr_model::nn::ModelConfig;
+use omr_model::rollout::Question;
+use omr_model_tests::models::encoder;
 use serde_json::{Value, json};
 
-use super::judge_server::{Server, block};
-use crate::models::encoder;
-use crate::train::tiny;
+use crate::training::tiny;
 
 /// Rows as Vero's script writes them.
 fn vero_row(kind: &str, label: &str) -> Value {

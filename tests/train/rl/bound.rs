@@ -3,29 +3,28 @@
 
 use std::sync::Arc;
 
-use omr::config::RolloutConfig;
-use omr::config::{Dtype, RlConfig};
-use omr::data::{Index, Row, Shape};
-use omr::device::emu::{Emu, Options};
-use omr::device::images::Arch;
-use omr::device::{Device, Isa, Kind, Plan, Region, Target};
-use omr::engine::{Engine, EngineCoreRequest, Prompt, RequestParams};
-use omr::image::Grid;
-use omr::llm;
-use omr::model::{Grads, Model, ModelConfig, Policy};
-use omr::optim::Optimizer;
-use omr::philox::{Purpose, Random};
-use omr::ranks::OneRank;
-use omr::rl::experience::Experience;
-use omr::rl::group::Group;
-use omr::rl::plan;
-use omr::rl::update::{self, Learner, MicroBatchStats};
-use omr::rollout::Question;
-use omr::tensor::DType;
-use omr::train::plan::{Training, blank};
+use omr_base::config::RolloutConfig;
+use omr_base::config::{Dtype, RlConfig};
+use omr_base::philox::{Purpose, Random};
+use omr_base_tests::seed::seed;
+use omr_data::image::Grid;
+use omr_data::rows::{Index, Row, Shape};
+use omr_model::engine::{Engine, EngineCoreRequest, Prompt, RequestParams};
+use omr_model::llm;
+use omr_model::nn::{Grads, Model, ModelConfig, Policy};
+use omr_model::optim::Optimizer;
+use omr_model::rollout::Question;
+use omr_runtime::device::emu::{Emu, Options};
+use omr_runtime::device::images::Arch;
+use omr_runtime::device::{Device, Isa, Kind, Plan, Region, Target};
+use omr_runtime::ranks::OneRank;
+use omr_runtime::tensor::DType;
+use omr_train::rl::experience::Experience;
+use omr_train::rl::group::Group;
+use omr_train::rl::plan;
+use omr_train::rl::update::{self, Learner, MicroBatchStats};
+use omr_train::training::plan::{Training, blank};
 use serde_json::json;
-
-use crate::seed::seed;
 
 /// Returns the sizes of the digits model, or those of the 7B model.
 pub fn model(large: bool) -> ModelConfig {
@@ -119,7 +118,7 @@ fn mini_batch(random: &mut Random, model: &ModelConfig, config: &RlConfig, index
 fn taken(
     model: &ModelConfig,
     config: &RlConfig,
-    levels: omr::model::CheckpointPolicy,
+    levels: omr_model::nn::CheckpointPolicy,
     target: Target,
     made: &[Vec<Group>],
 ) -> Plan {

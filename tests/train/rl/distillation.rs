@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use omr::config::{DistillationConfig, LoraConfig, RlConfig, SftConfig};
-use omr::device::{Device, Isa, Target};
-use omr::observe::Silent;
-use omr::reward::{Mode, Scorer};
-use omr::rl::run::RlJob;
-use omr::train::job::TrainingJob as _;
+use omr_base::config::{DistillationConfig, LoraConfig, RlConfig, SftConfig};
+use omr_base::observe::Silent;
+use omr_data::reward::{Mode, Scorer};
+use omr_runtime::device::{Device, Isa, Target};
+use omr_train::rl::run::RlJob;
+use omr_train::training::job::TrainingJob as _;
 
-use crate::train::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, sft_config, training, with};
+use crate::training::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, sft_config, training, with};
 
 /// Returns a config in which the random model `base` learns from the tuned model alone.
 fn config(dir: &Path) -> RlConfig {

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use omr::config::rl::FilterGroupsConfig;
-use omr::config::{DomainWeights, RlConfig};
-use omr::data::{Form, read, write};
-use omr::rl::domains::DomainOrder;
+use omr_base::config::rl::FilterGroupsConfig;
+use omr_base::config::{DomainWeights, RlConfig};
+use omr_base_tests::golden;
+use omr_data::rows::{Form, read, write};
+use omr_train::rl::domains::DomainOrder;
 
-use crate::golden;
-use crate::train::tiny::{device, rl_config, rows, run_rl, run_rl_over, training, with};
+use crate::training::tiny::{device, rl_config, rows, run_rl, run_rl_over, training, with};
 
 fn weights(pairs: &[(&str, f64)]) -> DomainWeights {
     DomainWeights(pairs.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect())
@@ -31,9 +31,9 @@ fn vero_draws_the_same_numbers_of_prompts() {
     for case in golden::json(&golden::dir().join("vero/sampler.json"))["cases"].as_array().unwrap() {
         let spec = case["weights_spec"].as_str().unwrap();
         let mut config = config(case["batch_size"].as_u64().unwrap() as usize, 18, case["shuffle"] == true);
-        omr::config::Setting::set(
+        omr_base::config::Setting::set(
             &mut config.per_batch_domain_weights,
-            &omr::config::Place::default(),
+            &omr_base::config::Place::default(),
             "per_batch_domain_weights",
             &spec.into(),
         )

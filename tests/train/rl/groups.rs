@@ -3,28 +3,28 @@
 
 use std::sync::Arc;
 
-use omr::config::RolloutConfig;
-use omr::config::{Dtype, LossMode, RlConfig};
-use omr::data::{Row, Shape};
-use omr::device::{Device, Isa, Kind, Plan, Region, Target};
-use omr::engine::Prompt;
-use omr::image::{Grid, ImageInput};
-use omr::model::{CheckpointPolicy, Grads, LayerPolicy, Model, Policy};
-use omr::ops::policy_loss;
-use omr::philox::{Purpose, Random};
-use omr::ranks::OneRank;
-use omr::rl::experience::Experience;
-use omr::rl::group::{Group, responses, sequences};
-use omr::rl::update::{self, Learner, MicroBatch, MiniBatch, Reference, UpdateResults};
-use omr::rollout::generate::Question;
-use omr::tensor::DType;
-use omr::train::plan::{Training, blank};
-use omr::train::step::Computed;
+use omr_base::config::RolloutConfig;
+use omr_base::config::{Dtype, LossMode, RlConfig};
+use omr_base::philox::{Purpose, Random};
+use omr_base_tests::seed::seed;
+use omr_data::image::{Grid, ImageInput};
+use omr_data::rows::{Row, Shape};
+use omr_model::engine::Prompt;
+use omr_model::nn::{CheckpointPolicy, Grads, LayerPolicy, Model, Policy};
+use omr_model::rollout::generate::Question;
+use omr_model_tests::models;
+use omr_runtime::device::{Device, Isa, Kind, Plan, Region, Target};
+use omr_runtime::ops::policy_loss;
+use omr_runtime::ranks::OneRank;
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::kernels::emu;
+use omr_train::rl::experience::Experience;
+use omr_train::rl::group::{Group, responses, sequences};
+use omr_train::rl::update::{self, Learner, MicroBatch, MiniBatch, Reference, UpdateResults};
+use omr_train::training::plan::{Training, blank};
+use omr_train::training::step::Computed;
 
 use super::bound::model;
-use crate::kernels::emu;
-use crate::models;
-use crate::seed::seed;
 
 /// Images of 8 x 8 patches. Sums over patches end at image borders, so a border between chunks changes no bit.
 const SIDE: u32 = 8;

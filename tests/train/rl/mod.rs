@@ -1,23 +1,22 @@
 //! Property tests of the losses and of splitting into parts of similar size, on random data.
 
-mod bound;
-mod distillation;
-mod domains;
-mod groups;
-mod parity;
-mod run;
-mod stopped;
-mod validation;
+pub mod bound;
+pub mod distillation;
+pub mod domains;
+pub mod groups;
+pub mod parity;
+pub mod run;
+pub mod stopped;
+pub mod validation;
 
-use omr::config::{KlLossType, LossAggMode, LossMode};
-use omr::ops::policy_loss::batch::Batch;
-use omr::ops::policy_loss::{self, Denominators, KlLoss, PolicyLoss, PolicyStats, Sums};
-use omr::rl::probs_diff::ProbsDiff;
-use omr::rl::{advantage, balance, filter};
+use omr_base::config::{KlLossType, LossAggMode, LossMode};
+use omr_base_tests::seed::proptest as config;
+use omr_runtime::ops::policy_loss::batch::Batch;
+use omr_runtime::ops::policy_loss::{self, Denominators, KlLoss, PolicyLoss, PolicyStats, Sums};
+use omr_runtime_tests::losses;
+use omr_train::rl::probs_diff::ProbsDiff;
+use omr_train::rl::{advantage, balance, filter};
 use proptest::prelude::*;
-
-use crate::losses;
-use crate::seed::proptest as config;
 
 /// A sequence: its tokens as (log-prob, old, reference), and its advantage.
 type Row = (Vec<(f32, f32, f32)>, f64);

@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::Path;
 
-use omr::config::{Parity, RlConfig};
-use omr::error::Result;
+use omr_base::config::{Parity, RlConfig};
+use omr_base::error::Result;
 use serde_json::Value;
 
 use super::stopped::resume;
-use crate::train::tiny::{rl_config, training};
+use crate::training::tiny::{rl_config, training};
 
 /// Replaces `change` in the first finished rollout of the journal, and gives the line a valid hash. Returns the line
 /// before the change.

@@ -10,19 +10,19 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, UInt32Type};
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
-use omr::config::rl::{FilterGroupsConfig, OverlongBufferConfig};
-use omr::config::{
+use omr_base::config::rl::{FilterGroupsConfig, OverlongBufferConfig};
+use omr_base::config::{
     Curriculum, Dtype, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode, OptimConfig, RlConfig,
 };
-use omr::config::{RolloutConfig, TrainingConfig};
-use omr::data::{Form, read, write};
-use omr::device::{Device, Isa, Plan};
-use omr::reward::{Mode, Scorer};
-use omr::rl::run::RlJob;
-use omr::train::job::TrainingJob as _;
+use omr_base::config::{RolloutConfig, TrainingConfig};
+use omr_data::reward::{Mode, Scorer};
+use omr_data::rows::{Form, read, write};
+use omr_runtime::device::{Device, Isa, Plan};
+use omr_train::rl::run::RlJob;
+use omr_train::training::job::TrainingJob as _;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::train::tiny::{self, Outcome, device, rl_config, run_rl, run_rl_on, run_rl_over, training};
+use crate::training::tiny::{self, Outcome, device, rl_config, run_rl, run_rl_on, run_rl_over, training};
 
 fn rollouts(dir: &Path, step: usize) -> RecordBatch {
     let file = File::open(dir.join(format!("rollouts/{step}.parquet"))).unwrap();
@@ -220,8 +220,8 @@ fn a_curriculum_asks_by_average_reward() {
         assert_eq!(asked, wanted, "{curriculum:?}");
     }
     let unrated = RlConfig { curriculum: Curriculum::EasyFirst, ..rl_config(dir.path()) };
-    let scorer = std::sync::Arc::new(omr::reward::Scorer::rules(omr::reward::Mode::Strict));
-    let error = omr::rl::run::RlJob::new(&dir.path().join("unrated"), unrated, scorer).err().unwrap().to_string();
+    let scorer = std::sync::Arc::new(omr_data::reward::Scorer::rules(omr_data::reward::Mode::Strict));
+    let error = omr_train::rl::run::RlJob::new(&dir.path().join("unrated"), unrated, scorer).err().unwrap().to_string();
     assert!(error.contains("rl.parquet row 1") && error.contains("avg_reward"), "{error}");
 }
 

@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use omr::config::{RlConfig, ScorerConfig};
-use omr::error::{Error, Result};
-use omr::observe::{Observer, Silent};
-use omr::reward::Scorer;
-use omr::rl::run::RlJob;
-use omr::train::job::TrainingJob as _;
+use omr_base::config::{RlConfig, ScorerConfig};
+use omr_base::error::{Error, Result};
+use omr_base::observe::{Observer, Silent};
+use omr_data::reward::Scorer;
+use omr_train::rl::run::RlJob;
+use omr_train::training::job::TrainingJob as _;
 use serde_json::Value;
 
-use crate::train::tiny::{Outcome, device, rl_config, run_rl, training};
+use crate::training::tiny::{Outcome, device, rl_config, run_rl, training};
 
 /// Observer that requests a stop when it is polled for the `looks`th time. The observer also records the notes.
 struct StopAfter {

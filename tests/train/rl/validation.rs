@@ -4,16 +4,16 @@
 use std::fs;
 use std::path::Path;
 
-use omr::config::validation::ValKwargs;
-use omr::config::{RlConfig, ScorerConfig, SftConfig, ValidationConfig};
-use omr::data::{Form, read, write};
-use omr::device::Target;
-use omr::eval::validation;
-use omr::reward::{Mode, Scorer};
-use omr::rl::run::RlJob;
-use omr::train::job::TrainingJob as _;
+use omr_base::config::validation::ValKwargs;
+use omr_base::config::{RlConfig, ScorerConfig, SftConfig, ValidationConfig};
+use omr_data::reward::{Mode, Scorer};
+use omr_data::rows::{Form, read, write};
+use omr_runtime::device::Target;
+use omr_train::eval::validation;
+use omr_train::rl::run::RlJob;
+use omr_train::training::job::TrainingJob as _;
 
-use crate::train::tiny::{Outcome, device, rl_config, rows, run_rl, run_rl_over, run_sft, sft_config, training};
+use crate::training::tiny::{Outcome, device, rl_config, rows, run_rl, run_rl_over, run_sft, sft_config, training};
 
 const MINE: &str = "val-core/mine/acc/mean@2";
 const DIGITS: &str = "val-core/digits/acc/mean@2";
@@ -118,7 +118,7 @@ fn a_number_that_a_reward_program_gives_for_some_answers_is_the_mean_of_these() 
     let out = dir.path().join("out");
     let mut job = RlJob::new(&out, config.clone(), scorer.clone()).unwrap();
     job.common.validation = validation::rl(&config, &job.common, scorer, None).unwrap();
-    job.run(&mut device(1), &omr::observe::Silent).unwrap();
+    job.run(&mut device(1), &omr_base::observe::Silent).unwrap();
     let run = Outcome::of(&out);
     assert_eq!(run.metrics[1]["critic/score/seen/mean"], 3.0);
     assert_eq!(run.figures("val-aux/mine/seen/mean@2"), [3.0; 2]);

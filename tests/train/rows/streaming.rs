@@ -1,27 +1,27 @@
 //! Tests data sets of any size: an index is built first, and samples are loaded on request. Bad rows are left out and
 //! reported. The result does not depend on threads, restarts or cached data.
 
-use crate::models;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use omr::config::{RlConfig, SftConfig, TrainingConfig};
-use omr::data::encoder::EncodingPurpose;
-use omr::data::indexing::Longest;
-use omr::data::packing;
-use omr::data::{Dataset, Encoder, Form, ImageSource, Row, Samples, read, sft_sample, write};
-use omr::error::Error;
-use omr::observe::Silent;
-use omr::reward::Scorer;
-use omr::rl::run::RlJob;
-use omr::text::Part;
-use omr::train::job::TrainingJob as _;
-use omr::train::sft::SftJob;
+use omr_base::config::{RlConfig, SftConfig, TrainingConfig};
+use omr_base::error::Error;
+use omr_base::observe::Silent;
+use omr_data::reward::Scorer;
+use omr_data::rows::index::indexing::Longest;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::samples::packing;
+use omr_data::rows::{Dataset, Encoder, Form, ImageSource, Row, Samples, read, sft_sample, write};
+use omr_data::text::Part;
+use omr_model_tests::models;
+use omr_train::rl::run::RlJob;
+use omr_train::training::job::TrainingJob as _;
+use omr_train::training::sft::SftJob;
 use serde_json::{Value, json};
 
-use crate::train::tiny::{Files, device, rl_config, rows, run_rl, run_sft, sft_config, with};
+use crate::training::tiny::{Files, device, rl_config, rows, run_rl, run_sft, sft_config, with};
 
 const LONGEST: Longest = Longest { tokens: 256, key: "packing_length" };
 
@@ -37,7 +37,7 @@ fn jsonl(path: &Path, rows: &[Row]) {
             urls.push(name);
         }
         let mut urls = urls.into_iter();
-        let mut message = |m: &omr::text::Message| {
+        let mut message = |m: &omr_data::text::Message| {
             let part = |part: &Part| match part {
                 Part::Text(text) => json!({"type": "text", "text": text}),
                 _ => json!({"type": "image_url", "image_url": {"url": urls.next().unwrap()}}),
@@ -58,7 +58,7 @@ fn broken(image: &ImageSource) -> ImageSource {
     ImageSource::Bytes { bytes: bytes.into(), path: None }
 }
 
-fn open(dir: &Path, path: &Path, encoder: &Encoder) -> omr::error::Result<Dataset> {
+fn open(dir: &Path, path: &Path, encoder: &Encoder) -> omr_base::error::Result<Dataset> {
     Dataset::open(dir, &[read::entry(path)], encoder, LONGEST, 0.0, 1, false)
 }
 
@@ -303,7 +303,7 @@ fn images_that_break_in_decoding_end_the_run_when_they_pass_the_share() {
     };
     let out = dir.path().join("sft");
     let mut job = SftJob::new(&out, config).unwrap();
-    job.plan(omr::device::Target::cpu(1)).unwrap();
+    job.plan(omr_runtime::device::Target::cpu(1)).unwrap();
     fs::create_dir_all(&out).unwrap();
     check(job.run(&mut device(1), &Silent).unwrap_err(), out);
     let config = RlConfig {

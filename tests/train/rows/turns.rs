@@ -4,18 +4,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use omr::config::{SftConfig, ValidationConfig};
-use omr::data::encoder::EncodingPurpose;
-use omr::data::indexing::Longest;
-use omr::data::inspect::Previewer;
-use omr::data::sample::{per_sample, prompt_tokens};
-use omr::data::{Dataset, Encoder, ImageSource, Row, Samples, read, sft_sample};
-use omr::observe::Silent;
-use omr::text::{CHAT_TEMPLATE, Message, Part, Special, write_tokenizer_dir};
+use omr_base::config::{SftConfig, ValidationConfig};
+use omr_base::observe::Silent;
+use omr_data::rows::index::indexing::Longest;
+use omr_data::rows::inspect::Previewer;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::samples::sample::{per_sample, prompt_tokens};
+use omr_data::rows::{Dataset, Encoder, ImageSource, Row, Samples, read, sft_sample};
+use omr_data::text::{CHAT_TEMPLATE, Message, Part, Special, write_tokenizer_dir};
+use omr_model_tests::models;
 use serde_json::{Map, Value, json};
 
-use crate::models;
-use crate::train::tiny::{base_model, run_sft, sft_config, tokenizer};
+use crate::training::tiny::{base_model, run_sft, sft_config, tokenizer};
 
 const ROLES: [&str; 2] = ["user", "assistant"];
 const QWEN3: &str = include_str!("qwen3.jinja");
@@ -119,8 +119,8 @@ fn a_variable_that_the_template_does_not_read_is_refused() {
     assert!(error.contains("enable_thinking=false in chat_template_kwargs"), "{error}");
     let mut wrong = config.clone();
     wrong.training.chat_template_kwargs.enable_thinking = Some(true);
-    assert!(omr::train::sft::SftJob::new(&dir.path().join("run"), wrong).is_err());
-    assert!(omr::train::sft::SftJob::new(&dir.path().join("run"), config).is_ok());
+    assert!(omr_train::training::sft::SftJob::new(&dir.path().join("run"), wrong).is_err());
+    assert!(omr_train::training::sft::SftJob::new(&dir.path().join("run"), config).is_ok());
 }
 
 #[test]

@@ -1,17 +1,17 @@
 //! Tests rows of published layouts that were read in part without a word: each is understood or refused.
 
-use crate::models::encoder;
 use std::fs;
 
-use omr::config::{DatasetConfig, SftConfig, load};
-use omr::data::encoder::EncodingPurpose;
-use omr::data::read::RowFile;
-use omr::data::{Form, ReadCounts, Row, read, text_of, write};
-use omr::reward::{Item, Mode, Scorer};
+use omr_base::config::{DatasetConfig, SftConfig, load};
+use omr_data::reward::{Item, Mode, Scorer};
+use omr_data::rows::read::RowFile;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::{Form, ReadCounts, Row, read, text_of, write};
+use omr_data_tests::rows::layouts::made;
+use omr_model_tests::models::encoder;
 use serde_json::{Value, json};
 
-use super::layouts::made;
-use crate::train::tiny::base_model;
+use crate::training::tiny::base_model;
 
 /// Writes rows beside four images. Returns the folder, and the data set `{path: rows.jsonl, KEYS}` of a config.
 fn entry(rows: &[Value], keys: &str) -> (tempfile::TempDir, DatasetConfig) {

@@ -1,21 +1,21 @@
 //! Tests rows with a video: reading them from JSON, training on them and requesting answers.
 
-use crate::models::encoder;
 use std::fs;
 use std::path::Path;
 
-use omr::config::{RlConfig, SftConfig};
-use omr::data::encoder::EncodingPurpose;
-use omr::data::inspect::{self, Options};
-use omr::data::{Form, Media, Row, read, sft_sample, write};
-use omr::engine::Prompt;
-use omr::image::Grid;
-use omr::model::family::qwen3_vl;
-use omr::model::{Inputs, ModelConfig};
-use omr::text::Part;
+use omr_base::config::{RlConfig, SftConfig};
+use omr_data::image::Grid;
+use omr_data::rows::inspect::{self, Options};
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::{Form, Media, Row, read, sft_sample, write};
+use omr_data::text::Part;
+use omr_model::engine::Prompt;
+use omr_model::nn::family::qwen3_vl;
+use omr_model::nn::{Inputs, ModelConfig};
+use omr_model_tests::models::encoder;
 use serde_json::{Value, json};
 
-use crate::train::tiny::{model_of, rl_config, rows, run_rl, run_sft, sft_config};
+use crate::training::tiny::{model_of, rl_config, rows, run_rl, run_sft, sft_config};
 
 /// Writes four frames as files to `dir`. Returns the user message of a row that shows them; `more` adds keys to the
 /// video part.

@@ -4,10 +4,10 @@
 use std::fs;
 use std::path::Path;
 
-use omr::config::SftConfig;
-use omr::error::Result;
-use omr::train::job::TrainingJob as _;
-use omr::train::sft::SftJob;
+use omr_base::config::SftConfig;
+use omr_base::error::Result;
+use omr_train::training::job::TrainingJob as _;
+use omr_train::training::sft::SftJob;
 use serde_json::{Map, Value};
 
 use super::tiny::{Notes, Outcome, device, files, run_sft, sft_config, with};

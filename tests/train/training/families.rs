@@ -1,8 +1,8 @@
 //! Tests that runs of models of every family have the same bits after a stop and with any number of ranks.
 
-use omr::config::{LoraConfig, RlConfig, SftConfig};
-use omr::model::config::Family;
-use omr::model::family::FAMILIES;
+use omr_base::config::{LoraConfig, RlConfig, SftConfig};
+use omr_model::nn::config::Family;
+use omr_model::nn::family::FAMILIES;
 
 use super::tiny::{
     device, models_of, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config, training, with,

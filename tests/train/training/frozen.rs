@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use omr::config::{Dtype, OptimConfig, SftConfig};
-use omr::device::{Device, Isa, Kind, Region, Target};
-use omr::model::ModelConfig;
-use omr::model::part::Part;
-use omr::observe::Silent;
-use omr::ranks::OneRank;
-use omr::train::job::TrainingJob;
-use omr::train::plan::Training;
-use omr::train::sft::SftJob;
+use omr_base::config::{Dtype, OptimConfig, SftConfig};
+use omr_base::observe::Silent;
+use omr_model::nn::ModelConfig;
+use omr_model::nn::weights::part::Part;
+use omr_runtime::device::{Device, Isa, Kind, Region, Target};
+use omr_runtime::ranks::OneRank;
+use omr_train::training::job::TrainingJob;
+use omr_train::training::plan::Training;
+use omr_train::training::sft::SftJob;
 
 use super::tiny::{device, run_sft, run_sft_over, sft_config};
 

@@ -1,68 +1,17 @@
 //! Tests that a training step after the first one allocates no memory of a tensor's size on the heap. Tensors are in
 //! the regions of the device, which do not grow after the first step either.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-use omr::device::Region;
-use omr::model::part::Part;
-use omr::model::{Grads, LayerPolicy, Model, Policy};
-use omr::ops::nll;
-use omr::optim::Optimizer;
-use omr::tensor::DType;
-use omr::train::sft::SftJob;
-use omr::train::step::{self, Sequence};
+use omr_base_tests::heap::largest_allocation;
+use omr_model::nn::weights::part::Part;
+use omr_model::nn::{Grads, LayerPolicy, Model, Policy};
+use omr_model::optim::Optimizer;
+use omr_runtime::device::Region;
+use omr_runtime::ops::nll;
+use omr_runtime::tensor::DType;
+use omr_train::training::sft::SftJob;
+use omr_train::training::step::{self, Sequence};
 
 use super::tiny::{device, rows, sft_config};
-
-/// The system's allocator. It records the largest allocation of each thread that requested it.
-struct Watched;
-
-thread_local! {
-    static LARGEST: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
-fn note(bytes: usize) {
-    // In a thread that is ending, the thread-local cell no longer exists. Such a thread needs no record.
-    let _ = LARGEST.try_with(|largest| largest.set(largest.get().map(|most| most.max(bytes))));
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; `note` touches only a thread's own cell, which needs
-// neither allocation nor destructor.
-unsafe impl GlobalAlloc for Watched {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(layout.size());
-        // SAFETY: the caller fulfils the requirements of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        note(layout.size());
-        // SAFETY: the caller fulfils the requirements of `alloc_zeroed`.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note(size);
-        // SAFETY: the caller fulfils the requirements of `realloc`.
-        unsafe { System.realloc(at, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller fulfils the requirements of `dealloc`.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Watched = Watched;
-
-/// Returns the largest allocation of this thread while `work` runs, in bytes.
-pub fn largest_allocation(work: impl FnOnce()) -> usize {
-    LARGEST.set(Some(0));
-    work();
-    LARGEST.replace(None).unwrap()
-}
 
 #[test]
 fn a_step_takes_no_tensor_from_the_heap() {
@@ -101,9 +50,9 @@ fn a_step_takes_no_tensor_from_the_heap() {
 #[test]
 fn a_save_takes_blocks_of_rows_from_the_heap() {
     use half::bf16;
-    use omr::device::{Device, Isa, Plan};
-    use omr::model::ParamLayout;
-    use omr::model::outgoing::{create_files, fill_files, weights};
+    use omr_model::nn::ParamLayout;
+    use omr_model::nn::weights::outgoing::{create_files, fill_files, weights};
+    use omr_runtime::device::{Device, Isa, Plan};
     use std::sync::Arc;
 
     let (n, k, dir) = (4096, 2048, tempfile::tempdir().unwrap());

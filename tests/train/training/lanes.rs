@@ -1,8 +1,9 @@
 //! Tests that the bits of a run depend on its number of gradient lanes, and not on the number of ranks or on the steps
 //! at which it stops.
 
+use omr_base::config::{RlConfig, SftConfig, TrainingConfig};
+
 use super::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config, training, with};
-use omr::config::{RlConfig, SftConfig, TrainingConfig};
 
 /// Tests that a run without the key has one lane, and that a run with two lanes has another sum, which is the same in
 /// every run with two lanes.

@@ -3,17 +3,17 @@
 use std::fs;
 use std::path::Path;
 
-use omr::config::{Dtype, LoraConfig, RlConfig, SftConfig};
-use omr::device::{Device, Isa, Kind, Region, Target};
-use omr::identity;
-use omr::model::Model;
-use omr::model::adapter_files::StoredAdapter;
-use omr::observe::Silent;
-use omr::reward::Scorer;
-use omr::rl::run::RlJob;
-use omr::tensor::DType;
-use omr::train::job::TrainingJob as _;
-use omr::train::sft::SftJob;
+use omr_base::config::{Dtype, LoraConfig, RlConfig, SftConfig};
+use omr_base::identity;
+use omr_base::observe::Silent;
+use omr_data::reward::Scorer;
+use omr_model::nn::Model;
+use omr_model::nn::adapter::adapter_files::StoredAdapter;
+use omr_runtime::device::{Device, Isa, Kind, Region, Target};
+use omr_runtime::tensor::DType;
+use omr_train::rl::run::RlJob;
+use omr_train::training::job::TrainingJob as _;
+use omr_train::training::sft::SftJob;
 
 use super::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
 

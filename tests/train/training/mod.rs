@@ -1,15 +1,14 @@
 //! Tests of training: SFT, checkpoints, memory plans and gradient lanes.
 
-pub mod checkpoint;
 pub mod damaged;
-mod families;
-mod frozen;
+pub mod families;
+pub mod frozen;
 pub mod heap;
-mod lanes;
-mod lora;
-mod plan;
+pub mod lanes;
+pub mod lora;
+pub mod plan;
 pub mod quantized;
-mod rows;
-mod sft;
+pub mod rows;
+pub mod sft;
 pub mod tiny;
-mod validation;
+pub mod validation;

@@ -2,21 +2,19 @@
 //! pass stores if memory is limited.
 
 use std::path::Path;
-
 use std::sync::Arc;
 
-use omr::config::RolloutConfig;
-use omr::config::{RlConfig, SftConfig};
-use omr::device::{Device, Isa, Plan, Region, Target};
-use omr::error::Error;
-use omr::observe::Silent;
-use omr::ranks::{OneRank, Ranks};
-use omr::reward::Scorer;
-use omr::rl::run::RlJob;
-use omr::train::job::TrainingJob as _;
-use omr::train::sft::SftJob;
-
-use crate::ranks;
+use omr_base::config::RolloutConfig;
+use omr_base::config::{RlConfig, SftConfig};
+use omr_base::error::Error;
+use omr_base::observe::Silent;
+use omr_data::reward::Scorer;
+use omr_runtime::device::{Device, Isa, Plan, Region, Target};
+use omr_runtime::ranks::{OneRank, Ranks};
+use omr_runtime_tests::ranks;
+use omr_train::rl::run::RlJob;
+use omr_train::training::job::TrainingJob as _;
+use omr_train::training::sft::SftJob;
 
 use super::tiny::{Outcome, rl_config, sft_config, training, with};
 

@@ -3,26 +3,22 @@
 use std::fs;
 use std::path::Path;
 
-use omr::choice::BaseFormat;
-use omr::config::{self, Dtype, LoraConfig, QuantizationConfig, RlConfig, SftConfig};
-use omr::device::{Device, Isa, Region, Target};
-use omr::eval::{self, Onto};
-use omr::model::weights::WeightFiles;
-use omr::model::{Model, ModelConfig, ParamLayout};
-use omr::observe::Silent;
-use omr::recipe::new_model::model_config;
-use omr::tensor::DType;
-use omr::train::job::TrainingJob as _;
-use omr::train::metrics;
-use omr::train::sft::SftJob;
+use omr_base::choice::BaseFormat;
+use omr_base::config::{Dtype, LoraConfig, QuantizationConfig, SftConfig};
+use omr_base::observe::Silent;
+use omr_model::llm::new_model::model_config;
+use omr_model::nn::{Model, ModelConfig, ParamLayout};
+use omr_model_tests::models;
+use omr_runtime::device::{Device, Isa, Region, Target};
+use omr_runtime::tensor::DType;
+use omr_train::eval;
+use omr_train::training::job::TrainingJob as _;
+use omr_train::training::sft::SftJob;
 use serde_json::{Value, json};
 
-use super::lora::assert_exact;
-use super::tiny::{self, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
-use crate::cli::training::run;
-use crate::models;
+use super::tiny::{self, device, run_sft, run_sft_over, sft_config};
 
-const FORMATS: [BaseFormat; 2] = [BaseFormat::Int8, BaseFormat::Nf4];
+pub const FORMATS: [BaseFormat; 2] = [BaseFormat::Int8, BaseFormat::Nf4];
 
 /// Settings that also quantise the output matrix and, where its rows fit, the vision tower.
 pub fn settings(base: BaseFormat) -> QuantizationConfig {
@@ -32,25 +28,25 @@ pub fn settings(base: BaseFormat) -> QuantizationConfig {
 /// Writes a model with random weights, with rows of 64 terms and an output matrix of its own, over the model in `dir`.
 pub fn model(dir: &Path) {
     let tokenizer = tiny::tokenizer();
-    let shape = omr::config::BaseConfig {
+    let shape = omr_base::config::BaseConfig {
         hidden_size: 64,
         num_attention_heads: 4,
         intermediate_size: 128,
         tie_word_embeddings: false,
         ..tiny::shape()
     };
-    let config = model_config(&omr::model::family::qwen2_5_vl::FAMILY, &shape, &tokenizer).unwrap();
+    let config = model_config(&omr_model::nn::family::qwen2_5_vl::FAMILY, &shape, &tokenizer).unwrap();
     let mut dev = device(1);
     Model::init(&mut dev, config, DType::Bf16, 1).unwrap().save(&mut dev, dir, DType::Bf16).unwrap();
 }
 
 /// Writes rows and the model of [`model`] to the folder `base`.
-fn models(dir: &Path) {
+pub fn rows_and_model(dir: &Path) {
     sft_config(dir);
     model(&dir.join("base"));
 }
 
-fn sft(dir: &Path, base: BaseFormat, dtype: Dtype) -> SftConfig {
+pub fn sft(dir: &Path, base: BaseFormat, dtype: Dtype) -> SftConfig {
     let mut config = SftConfig { dtype, max_steps: Some(6), save_steps: Some(2), ..sft_config(dir) };
     config.optimizer.lora = Some(LoraConfig { rank: 6, vision: true, ..LoraConfig::default() });
     config.optimizer.quantization = Some(settings(base));
@@ -58,7 +54,7 @@ fn sft(dir: &Path, base: BaseFormat, dtype: Dtype) -> SftConfig {
 }
 
 /// Loads the model in `dir` as `dtype`, quantised as `quantization` says.
-fn load(dev: &mut Device, dir: &Path, quantization: Option<&QuantizationConfig>, dtype: DType) -> Model {
+pub fn load(dev: &mut Device, dir: &Path, quantization: Option<&QuantizationConfig>, dtype: DType) -> Model {
     let config = ModelConfig::load(&dir.join("config.json")).unwrap().quantized(quantization).unwrap();
     Model::load_shown(dev, dir, config, dtype, &Silent).unwrap()
 }
@@ -72,7 +68,7 @@ fn bytes(dev: &mut Device, layout: &ParamLayout) -> Vec<u8> {
 #[test]
 fn sft_of_a_quantised_base_goes_on_with_the_same_bits_whoever_computes_it() {
     let dir = tempfile::tempdir().unwrap();
-    models(dir.path());
+    rows_and_model(dir.path());
     for base in FORMATS {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let config = sft(dir.path(), base, dtype);
@@ -100,7 +96,7 @@ fn sft_of_a_quantised_base_goes_on_with_the_same_bits_whoever_computes_it() {
 #[test]
 fn a_run_on_a_quantised_base_takes_what_was_planned() {
     let dir = tempfile::tempdir().unwrap();
-    models(dir.path());
+    rows_and_model(dir.path());
     let weights = FORMATS.map(|base| {
         let config = sft(dir.path(), base, Dtype::Bf16);
         let mut job = SftJob::new(&dir.path().join(base.name()), config).unwrap();
@@ -119,53 +115,9 @@ fn a_run_on_a_quantised_base_takes_what_was_planned() {
 }
 
 #[test]
-fn rl_on_a_quantised_base_samples_what_it_trains() {
-    let dir = tempfile::tempdir().unwrap();
-    models(dir.path());
-    rl_config(dir.path());
-    // A model that answers some questions.
-    let tuning = SftConfig { max_steps: Some(tiny::TUNING_STEPS), ..sft_config(dir.path()) };
-    run_sft(&dir.path().join("tuning"), &tuning, 2, &[]);
-    for base in FORMATS {
-        let mut config = RlConfig { dtype: Dtype::Bf16, use_kl_loss: true, ..rl_config(dir.path()) };
-        config.model = Some(dir.path().join("tuning/model"));
-        config.optimizer.lora = Some(LoraConfig::default());
-        config.optimizer.learning_rate = 1e-2;
-        config.optimizer.quantization = Some(settings(base));
-        let out = |name: &str| dir.path().join(base.name()).join(name);
-        let whole = run_rl(&out("whole"), &config, 2, &[]);
-        assert_exact(&whole);
-        // New adapters are the reference policy itself.
-        let kl = whole.figures("actor/kl_loss");
-        assert!(kl[0] == 0.0 && kl[3] != 0.0, "{kl:?}");
-        whole.assert_same(&run_rl(&out("stopped"), &config, 1, &[1, 3]), "stopped twice");
-        whole.assert_same(&run_rl_over(&out("ranks"), &config, || device(1), &[2], &[]), "two ranks");
-        // A run that continues the adapter measures the KL against the quantised model, too.
-        let next = RlConfig { model: Some(out("whole/model")), total_training_steps: Some(1), ..config.clone() };
-        assert_eq!(run_rl(&out("next"), &next, 2, &[]).figures("actor/kl_loss"), [0.0]);
-        let rollouts = config.train_batch_size * config.rollout.n;
-        assert_compares_last_batch(&out("whole"), config::to_yaml(&config).unwrap(), rollouts);
-    }
-}
-
-/// Merges the adapter of the run in `dir` onto its original base, and checks that the log-probs of `count` sequences are
-/// compared.
-fn assert_compares_last_batch(dir: &Path, config: String, count: usize) {
-    fs::write(dir.join("config.yaml"), config).unwrap();
-    let [run_dir, out] = [dir.to_owned(), dir.with_extension("merged")].map(|path| path.display().to_string());
-    let (code, _, err) = run(&["export", "--merge", &run_dir, "--out", &out, "--onto", "original"]);
-    assert!(
-        code == 0 && err.contains(&format!("the last training batch ({count} sequences) differ by at most")),
-        "{err}"
-    );
-    let largest: f64 = err.trim().rsplit(' ').next().unwrap().parse().unwrap();
-    assert!(largest > 0.0 && largest < 5.0, "{err}");
-}
-
-#[test]
 fn files_of_codes_load_as_the_weights_that_they_were_made_from() {
     let dir = tempfile::tempdir().unwrap();
-    models(dir.path());
+    rows_and_model(dir.path());
     for base in FORMATS {
         let (from, to, settings) = (
             dir.path().join("base"),
@@ -186,52 +138,9 @@ fn files_of_codes_load_as_the_weights_that_they_were_made_from() {
 }
 
 #[test]
-fn a_merge_adds_to_the_values_that_were_trained_on() {
-    let dir = tempfile::tempdir().unwrap();
-    models(dir.path());
-    for base in FORMATS {
-        let config = sft(dir.path(), base, Dtype::Bf16);
-        run_sft(&dir.path().join(base.name()), &config, 2, &[]);
-        let (adapter, base_dir) = (dir.path().join(base.name()).join("model"), dir.path().join("base"));
-        let merged = [Onto::Trained, Onto::Original].map(|onto| {
-            let out = dir.path().join(format!("{base:?} {onto:?}"));
-            let [adapter, folder] = [&adapter, &out].map(|path| path.display().to_string());
-            let onto = if onto == Onto::Trained { "trained" } else { "original" };
-            let (code, _, err) = run(&["export", "--merge", &adapter, "--out", &folder, "--onto", onto]);
-            assert!(code == 0 && err.contains("was not measured"), "{err}");
-            assert_eq!(WeightFiles::open(&out).unwrap().dtype(), DType::Bf16);
-            assert!(ModelConfig::load(&out.join("config.json")).unwrap().quantization.is_none());
-            out
-        });
-        // A matrix that has no adapter: the output matrix.
-        let dev = &mut device(1);
-        let head = |dev: &mut Device, dir: &Path, key| {
-            let model = load(dev, dir, key, DType::Bf16);
-            let (param, piece) = models::find(&model.layout, "lm_head.weight");
-            if param.quantized.is_some() {
-                let weight = model.decoder.lm_head.weight;
-                let plain = dev
-                    .alloc(Region::Overlay, DType::Bf16, &[weight.order.len(DType::Bf16, weight.n, weight.k)])
-                    .unwrap();
-                omr::ops::dequantize::fwd(dev, &weight, plain).unwrap();
-                return dev.read::<half::bf16>(plain).unwrap();
-            }
-            assert_eq!(piece, 0);
-            dev.read::<half::bf16>(param.tensor).unwrap()
-        };
-        let rows = metrics::read(&dir.path().join(base.name()).join("metrics.jsonl")).unwrap()[5]["num_rows"].as_u64();
-        let text = config::to_yaml(&config).unwrap();
-        assert_compares_last_batch(&dir.path().join(base.name()), text, rows.unwrap() as usize);
-        let [trained, original] = merged.map(|dir| head(dev, &dir, None));
-        assert!(trained == head(dev, &base_dir, config.optimizer.quantization.as_ref()), "{base:?}");
-        assert!(original == head(dev, &base_dir, None) && original != trained, "{base:?}");
-    }
-}
-
-#[test]
 fn other_quantised_weights_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
-    models(dir.path());
+    rows_and_model(dir.path());
     let path = dir.path().join("base/config.json");
     let good: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let bnb = |key: &str, value: Value| {

@@ -1,22 +1,21 @@
 //! Compares the memory plans of the 7B model on one GPU with calculations by hand: 61,440 tokens of SFT, 32,792 tokens
 //! of RL, and an image of 5,350 tokens.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use omr::config::RolloutConfig;
-use omr::config::{Dtype, OptimConfig, OptimizerName, RlConfig, SftConfig};
-use omr::data::{Index, Shape};
-use omr::device::{Kind, Plan, Region, Target};
-use omr::error::Error;
-use omr::image::ImageInput;
-use omr::model::{CheckpointPolicy, LayerPolicy, ModelConfig, Stack};
-use omr::ranks::OneRank;
-use omr::rl;
-use omr::tensor::DType;
-use omr::train::nll;
-use omr::train::plan::{self, Training};
-use omr::train::step::Sequence;
+use omr_base::config::RolloutConfig;
+use omr_base::config::{Dtype, OptimConfig, OptimizerName, RlConfig, SftConfig};
+use omr_base::error::Error;
+use omr_data::image::ImageInput;
+use omr_data::rows::{Index, Shape};
+use omr_model::nn::{CheckpointPolicy, LayerPolicy, ModelConfig, Stack};
+use omr_runtime::device::{Kind, Plan, Region, Target};
+use omr_runtime::ranks::OneRank;
+use omr_runtime::tensor::DType;
+use omr_train::rl;
+use omr_train::training::nll;
+use omr_train::training::plan::{self, Training};
+use omr_train::training::step::Sequence;
 
 /// Width, MLP width, q + k + v, heads, vocabulary size and layers of the decoder.
 const D: usize = 3584;
@@ -38,7 +37,7 @@ const F32: usize = 4;
 const ALIGNED: usize = 1 << 20;
 
 fn model() -> ModelConfig {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b/model/config.json");
+    let path = omr_base_tests::root().join("configs/openmmreasoner-7b/model/config.json");
     ModelConfig::load(&path).unwrap()
 }
 

@@ -1,19 +1,19 @@
 //! Tests complete SFT runs: exact resume, the loss, packs, and learning.
 
-use crate::models::encoder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use omr::config::{Dtype, ImageBackend, ImageConfig, OptimConfig, OptimizerName, SftConfig, TrainingConfig};
-use omr::data::encoder::EncodingPurpose;
-use omr::device::{Device, Isa, Plan};
-use omr::image::Backend;
-use omr::model::{LayerPolicy, Model, Policy};
-use omr::tensor::DType;
-use omr::train::job::{Start, TrainingJob as _};
-use omr::train::sft::SftJob;
-use omr::train::step;
-use omr::train::updates::Updates;
+use omr_base::config::{Dtype, ImageBackend, ImageConfig, OptimConfig, OptimizerName, SftConfig, TrainingConfig};
+use omr_data::image::Backend;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_model::nn::{LayerPolicy, Model, Policy};
+use omr_model_tests::models::encoder;
+use omr_runtime::device::{Device, Isa, Plan};
+use omr_runtime::tensor::DType;
+use omr_train::training::job::{Start, TrainingJob as _};
+use omr_train::training::sft::SftJob;
+use omr_train::training::step;
+use omr_train::training::updates::Updates;
 
 use super::tiny::{device, run_sft, run_sft_on, sft_config, with};
 
@@ -149,7 +149,7 @@ fn a_killed_run_repeats_the_steps_after_its_checkpoint() {
 fn more_steps_go_on_from_a_finished_run() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = sft_config(dir.path());
-    config.optimizer.lr_scheduler_type = omr::config::LrSchedulerType::Constant;
+    config.optimizer.lr_scheduler_type = omr_base::config::LrSchedulerType::Constant;
     let out = dir.path().join("out");
     run_sft(&out, &SftConfig { max_steps: Some(4), ..config.clone() }, 1, &[]);
     assert!(SftJob::new(&out, SftConfig { max_steps: Some(4), ..config.clone() }).unwrap().is_finished());

@@ -7,27 +7,27 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::ranks;
-use omr::config::recipe::VisionConfig;
-use omr::config::{BaseConfig, Dtype, OptimConfig, RlConfig, SftConfig, TaskConfig};
-use omr::config::{RolloutConfig, TrainingConfig};
-use omr::data::{Form, Row, read, write};
-use omr::device::{Device, Isa, Plan};
-use omr::error::{Error, Result};
-use omr::eval::validation;
-use omr::model::Model;
-use omr::model::config::Family;
-use omr::model::family::qwen2_5_vl;
-use omr::observe::{Observer, Silent};
-use omr::ranks::{OneRank, Ranks};
-use omr::reward::Scorer;
-use omr::rl::run::RlJob;
-use omr::task::{digits, recipe};
-use omr::tensor::DType;
-use omr::text::{Message, SPECIAL_TOKENS, Tokenizer, train_tokenizer, write_tokenizer_dir};
-use omr::train::job::TrainingJob as _;
-use omr::train::metrics::{self, Metrics};
-use omr::train::sft::SftJob;
+use omr_base::config::recipe::VisionConfig;
+use omr_base::config::{BaseConfig, Dtype, OptimConfig, RlConfig, SftConfig, TaskConfig};
+use omr_base::config::{RolloutConfig, TrainingConfig};
+use omr_base::error::{Error, Result};
+use omr_base::observe::{Observer, Silent};
+use omr_data::reward::Scorer;
+use omr_data::rows::{Form, Row, read, write};
+use omr_data::task::{digits, recipe};
+use omr_data::text::{Message, SPECIAL_TOKENS, Tokenizer, train_tokenizer, write_tokenizer_dir};
+use omr_model::nn::Model;
+use omr_model::nn::config::Family;
+use omr_model::nn::family::qwen2_5_vl;
+use omr_runtime::device::{Device, Isa, Plan};
+use omr_runtime::ranks::{OneRank, Ranks};
+use omr_runtime::tensor::DType;
+use omr_runtime_tests::ranks;
+use omr_train::eval::validation;
+use omr_train::rl::run::RlJob;
+use omr_train::training::job::TrainingJob as _;
+use omr_train::training::metrics::{self, Metrics};
+use omr_train::training::sft::SftJob;
 
 /// Contents of a folder's files by relative path.
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -68,12 +68,12 @@ pub fn device(threads: usize) -> Device {
 /// Writes a directory of a model of `family` with random weights.
 pub fn model_of(family: &'static Family, dir: &Path) {
     let tokenizer = tokenizer();
-    let config = omr::recipe::new_model::model_config(family, &shape(), &tokenizer).unwrap();
+    let config = omr_model::llm::new_model::model_config(family, &shape(), &tokenizer).unwrap();
     let (grid, sees) = (config.grid(), config.media.is_some());
     let mut dev = device(1);
     fs::create_dir_all(dir).unwrap();
     Model::init(&mut dev, config, DType::F32, 1).unwrap().save(&mut dev, dir, DType::F32).unwrap();
-    write_tokenizer_dir(dir, &tokenizer, &omr::recipe::new_model::chat_template(family)).unwrap();
+    write_tokenizer_dir(dir, &tokenizer, &omr_model::llm::new_model::chat_template(family)).unwrap();
     if sees {
         fs::write(dir.join("preprocessor_config.json"), recipe::preprocessor_config(grid).to_string()).unwrap();
     }

@@ -1,20 +1,20 @@
 //! Tests the validation loss, early stopping and the final model of the best checkpoint.
 
-use crate::models::encoder;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use omr::config::{LrSchedulerType, SftConfig, TrainingConfig, ValidationConfig};
-use omr::data::{Form, Row, read, write};
-use omr::error::Error;
-use omr::eval::validation;
-use omr::model::{LayerPolicy, Model, Policy};
-use omr::tensor::DType;
-use omr::text::Message;
-use omr::train::job::TrainingJob as _;
-use omr::train::sft::SftJob;
-use omr::train::step;
+use omr_base::config::{LrSchedulerType, SftConfig, TrainingConfig, ValidationConfig};
+use omr_base::error::Error;
+use omr_data::rows::{Form, Row, read, write};
+use omr_data::text::Message;
+use omr_model::nn::{LayerPolicy, Model, Policy};
+use omr_model_tests::models::encoder;
+use omr_runtime::tensor::DType;
+use omr_train::eval::validation;
+use omr_train::training::job::TrainingJob as _;
+use omr_train::training::sft::SftJob;
+use omr_train::training::step;
 
 use super::tiny::{Notes, device, files, rows, run_sft, run_sft_over, sft_config, tuned_model};
 
@@ -24,7 +24,7 @@ const LOSS: &str = "val/loss";
 fn loss_by_hand(dir: &Path, rows: &[Row]) -> f64 {
     let mut dev = device(1);
     let model = Model::load(&mut dev, dir, DType::F32).unwrap();
-    let encoder = encoder(dir, omr::data::encoder::EncodingPurpose::Train);
+    let encoder = encoder(dir, omr_data::rows::samples::encoder::EncodingPurpose::Train);
     let (mut sum, mut targets) = (0.0, 0);
     for row in rows {
         let (sample, _) = encoder.sample(row).map_err(Error::from).unwrap();

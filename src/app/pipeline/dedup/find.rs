@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use crate::config::DedupConfig;
-use crate::error::Result;
 use crate::pipeline::dedup::hashes::RowHashes;
 use crate::pipeline::dedup::{image, text};
+use omr_base::config::DedupConfig;
+use omr_base::error::Result;
 
 /// Maximum number of texts that are held in memory for comparison.
 const MOST_TEXTS: usize = 1 << 16;

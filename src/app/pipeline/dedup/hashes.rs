@@ -8,16 +8,15 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::config::ImageAlpha;
-use crate::data::Row;
-use crate::data::read::RowPosition;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::files::Staged;
 use crate::pipeline::dedup::image::{COLUMNS, ImageHash, ROWS};
 use crate::pipeline::dedup::text;
 use crate::pipeline::dedup::tower::{Embedded, Embedder, EmbeddingPlace, Lookup};
 use crate::pipeline::stage::{Input, Work};
+use omr_base::config::ImageAlpha;
+use omr_base::error::{Error, Result};
+use omr_base::files::{self, Staged};
+use omr_data::rows::Row;
+use omr_data::rows::read::RowPosition;
 
 /// Maximum number of rows that are hashed together.
 const CHUNK_ROWS: usize = 512;

@@ -1,6 +1,6 @@
 //! A 64-bit perceptual hash of images that survives another encoding, another size and a small crop.
 
-use crate::image::Rgb;
+use omr_data::image::Rgb;
 
 /// Number of columns of the reduced image; nine columns give eight differences.
 pub const COLUMNS: usize = 9;

@@ -19,16 +19,16 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::config::{DedupConfig, Mode};
-use crate::data::{BadRow, Reason, Row};
-use crate::error::{Error, Result};
-use crate::machine::Machine;
 use crate::pipeline::dedup::near::Near;
 use crate::pipeline::dedup::tower::{Embeddings, Tower};
 use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, pass};
 use crate::pipeline::stage::{Input, Shard, Stage, StageJob, Work, piece};
 use crate::pipeline::summary::Summary;
+use omr_base::config::{DedupConfig, Mode};
+use omr_base::error::{Error, Result};
+use omr_data::rows::{BadRow, Reason, Row};
+use omr_runtime::machine::Machine;
 
 impl Stage for DedupConfig {
     fn computes(&self) -> bool {

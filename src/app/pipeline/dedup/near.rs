@@ -5,13 +5,13 @@
 
 use rayon::prelude::*;
 
-use crate::config::DedupConfig;
-use crate::error::Result;
-use crate::observe::Observer;
 use crate::pipeline::dedup::find::{Groups, Texts};
 use crate::pipeline::dedup::hashes::RowHashes;
 use crate::pipeline::dedup::image::{LAYOUT, Layout, dot};
 use crate::pipeline::dedup::tower::Embeddings;
+use omr_base::config::DedupConfig;
+use omr_base::error::Result;
+use omr_base::observe::Observer;
 
 /// Minimum number of rows that a thread compares.
 const LEAST: usize = 4096;

@@ -3,13 +3,13 @@
 use base64::Engine as _;
 use minijinja::context;
 
-use crate::data::Row;
-use crate::error::Result;
-use crate::files;
-use crate::image::{Backend, jpeg, resize};
 use crate::pipeline::dedup::hashes::RowHashes;
 use crate::pipeline::stage::{Input, Work};
-use crate::report::frame::{self, Scripts};
+use omr_base::error::Result;
+use omr_base::files;
+use omr_base::frame::{self, Scripts};
+use omr_data::image::{Backend, jpeg, resize};
+use omr_data::rows::Row;
 
 /// Maximum number of groups on the page, and of rows per group.
 const GROUPS: usize = 100;

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::data::form::IMAGE_MARKER;
-use crate::data::short;
+use omr_data::rows::forms::form::IMAGE_MARKER;
+use omr_data::rows::short;
 
 /// Length in characters of the overlapping parts (shingles) of a text.
 const PART: usize = 5;

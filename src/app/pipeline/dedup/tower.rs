@@ -10,15 +10,15 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use crate::config::Dtype;
-use crate::device::{Device, MappedFile, Plan, Region, Target};
-use crate::error::{Error, Result};
-use crate::identity;
-use crate::image::{Backend, Grid, ImageInput, Processor, Rgb, resize};
-use crate::machine::Machine;
-use crate::model::vision::CHUNK_PATCHES;
-use crate::model::{MediaConfig, Mode, ModelConfig, ParamLayout, Tape, VisionTower};
-use crate::tensor::{DType, Elem};
+use omr_base::config::Dtype;
+use omr_base::error::{Error, Result};
+use omr_base::identity;
+use omr_data::image::{Backend, Grid, ImageInput, Processor, Rgb, resize};
+use omr_model::nn::vision::CHUNK_PATCHES;
+use omr_model::nn::{MediaConfig, Mode, ModelConfig, ParamLayout, Tape, VisionTower};
+use omr_runtime::device::{Device, MappedFile, Plan, Region, Target};
+use omr_runtime::machine::Machine;
+use omr_runtime::tensor::{DType, Elem};
 
 /// Approximate number of pixels to which every image is resized for the tower. The original resolution then has no
 /// influence, and every image takes about the same time.

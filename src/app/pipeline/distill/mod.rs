@@ -18,22 +18,22 @@ use serde_json::Value;
 pub use question::clean;
 use repair::repair;
 
-use crate::answers::{Key, RunStore};
-use crate::client::{Completion, Endpoint};
-use crate::config::{DistillConfig, EndpointConfig};
-use crate::data::Row;
-use crate::data::answer::label;
-use crate::data::sample::SYSTEM_PROMPT;
-use crate::error::{Error, Result};
-use crate::machine::Machine;
 use crate::pipeline::distill::question::Question;
 use crate::pipeline::distill::requests::{Distill, NoAnswer};
 use crate::pipeline::files::Rejection;
 use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Stage, StageJob, Work};
 use crate::pipeline::summary::Summary;
-use crate::reward::{Item, Mode, judge};
-use crate::text::Message;
+use omr_base::answers::{Key, RunStore};
+use omr_base::client::{Completion, Endpoint};
+use omr_base::config::{DistillConfig, EndpointConfig};
+use omr_base::error::{Error, Result};
+use omr_data::reward::{Item, Mode, judge};
+use omr_data::rows::Row;
+use omr_data::rows::forms::answer::label;
+use omr_data::rows::samples::sample::SYSTEM_PROMPT;
+use omr_data::text::Message;
+use omr_runtime::machine::Machine;
 
 impl Stage for DistillConfig {
     fn outcomes(&self) -> usize {

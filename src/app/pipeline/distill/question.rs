@@ -5,14 +5,14 @@ use std::sync::{Arc, OnceLock};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use crate::answers::Key;
-use crate::config::{EndpointConfig, ImageAlpha};
-use crate::data::form::IMAGE_MARKER;
-use crate::data::sample::TEACHER_SYSTEM_PROMPT;
-use crate::data::{BadRow, Reason, Row, RowResult, short};
-use crate::error::{Error, Result};
-use crate::philox::{Purpose, Random};
-use crate::text::{Message, Part};
+use omr_base::answers::Key;
+use omr_base::config::{EndpointConfig, ImageAlpha};
+use omr_base::error::{Error, Result};
+use omr_base::philox::{Purpose, Random};
+use omr_data::rows::forms::form::IMAGE_MARKER;
+use omr_data::rows::samples::sample::TEACHER_SYSTEM_PROMPT;
+use omr_data::rows::{BadRow, Reason, Row, RowResult, short};
+use omr_data::text::{Message, Part};
 
 /// Texts removed from a question before a teacher or a judge receives it. The stored row keeps them.
 const CUT: [&str; 4] = [
@@ -136,8 +136,8 @@ fn messages(row: &Row, system: &str) -> Result<Value> {
     Ok(Value::Array(messages))
 }
 
-fn png_url(rgb: &crate::image::Rgb, place: &str) -> Result<String> {
-    let png = crate::image::png(rgb)
+fn png_url(rgb: &omr_data::image::Rgb, place: &str) -> Result<String> {
+    let png = omr_data::image::png(rgb)
         .map_err(|e| Error::input(place, format!("an image that cannot be encoded as PNG ({e})"), "an image"))?;
     Ok(format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(&png)))
 }
@@ -145,7 +145,7 @@ fn png_url(rgb: &crate::image::Rgb, place: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::answer::label;
+    use omr_data::rows::forms::answer::label;
 
     #[test]
     fn questions_are_cleaned_for_the_teacher_alone() {

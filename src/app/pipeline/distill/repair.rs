@@ -2,8 +2,8 @@
 
 use omr_verify::extract::last_answer_tag;
 
-use crate::data::answer::between;
-use crate::reward::Mode;
+use omr_data::reward::Mode;
+use omr_data::rows::forms::answer::between;
 
 /// Returns `<think>T</think><answer>A</answer>` with the first reasoning and one answer of a response, and nothing else.
 /// In strict mode, this is the last answer after the reasoning, because the reasoning may quote others. In compat mode, or

@@ -4,14 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::answers::{Key, RunStore};
-use crate::client::{Completion, Endpoint, Failure, InFlight};
-use crate::config::{DistillConfig, EndpointConfig};
-use crate::data::answer::label;
-use crate::data::{BadRow, Rejected, RejectedRows};
-use crate::error::{Error, Result};
 use crate::pipeline::distill::question::{Question, request_seed};
 use crate::pipeline::stage::Work;
+use omr_base::answers::{Key, RunStore};
+use omr_base::client::{Completion, Endpoint, Failure, InFlight};
+use omr_base::config::{DistillConfig, EndpointConfig};
+use omr_base::error::{Error, Result};
+use omr_data::rows::forms::answer::label;
+use omr_data::rows::{BadRow, Rejected, RejectedRows};
 
 /// Reason why there is no answer to store.
 pub enum NoAnswer {

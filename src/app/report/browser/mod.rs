@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::ser::Error;
 use serde::{Serialize, Serializer};
 
-use crate::image::{Limits, Rgb, decode, jpeg_within};
-use crate::report::frame::data;
+use omr_base::frame::data;
+use omr_data::image::{Limits, Rgb, decode, jpeg_within};
 
 /// Script of the browser. A page includes it once, at its end, for all its browsers.
 pub const SCRIPT: &str = include_str!("browser.js");

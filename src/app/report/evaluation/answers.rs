@@ -3,9 +3,9 @@
 
 use super::images::Images;
 use super::read::{Run, SHOWN, right, shown};
-use crate::eval::samples::{self, Sample};
 use crate::report::browser::{Answer, Browser, Row, THUMBNAIL_SIDE, Verdict};
-use crate::reward::judge::Ruling;
+use omr_data::reward::judge::Ruling;
+use omr_train::eval::samples::{self, Sample};
 
 /// Maximum number of bytes of images in a page, in their encoded form.
 const BYTES: usize = 8 << 20;

@@ -9,12 +9,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::read::shown;
-use crate::data::json::jsonl;
-use crate::error::{Error, Result};
-use crate::eval::samples;
-use crate::files;
 use crate::report::browser::thumbnail;
-use crate::task::TaskRows;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_data::rows::readers::json::jsonl;
+use omr_data::task::TaskRows;
+use omr_train::eval::samples;
 
 /// File in the run directory.
 const FILE: &str = "pictures.jsonl";

@@ -19,10 +19,10 @@ use super::comparison::distinct;
 use super::html::render;
 use super::run::started;
 use super::{Contrast, Table, browser};
-use crate::error::Result;
-use crate::eval::samples::Sample;
-use crate::eval::stats;
-use crate::task::Observation;
+use omr_base::error::Result;
+use omr_data::task::Observation;
+use omr_train::eval::samples::Sample;
+use omr_train::eval::stats;
 
 /// Returns the page of the evaluations in `dirs`. Errors name the file.
 pub fn page(dirs: &[&Path]) -> Result<String> {

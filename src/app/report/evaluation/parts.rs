@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::read::{Run, acc};
-use crate::eval::samples::{Answer, Sample};
 use crate::report::Table;
+use omr_train::eval::samples::{Answer, Sample};
 
 /// Formats a share as a percentage.
 pub(super) fn percent(share: f64) -> String {

@@ -6,12 +6,12 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::error::Result;
-use crate::eval::samples::{self, Sample};
-use crate::eval::stats::Interval;
-use crate::files;
 use crate::report::comparison::names;
-use crate::reward::judge;
+use omr_base::error::Result;
+use omr_base::files;
+use omr_data::reward::judge;
+use omr_train::eval::samples::{self, Sample};
+use omr_train::eval::stats::Interval;
 
 /// Metric of a task that has no published metric.
 const PLAIN: &str = "acc_score";

@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::{Inquiry, Judged, Reply, Request, Ruling, body, rating, start};
-use crate::answers::{Key, RunStore, Store};
-use crate::client::{Endpoint, Failure};
-use crate::config::{JudgeConfig, Mode, Rubric};
-use crate::error::{Error, Result};
 use crate::reward::Score;
+use omr_base::answers::{Key, RunStore, Store};
+use omr_base::client::{Endpoint, Failure};
+use omr_base::config::{JudgeConfig, Mode, Rubric};
+use omr_base::error::{Error, Result};
 
 /// Condition on replies that are stored.
 type Usable = fn(&Reply) -> bool;

@@ -12,8 +12,8 @@ pub use client::Client;
 use omr_verify::{UNEVALUATED, extract, python};
 
 use super::{Mode, Rubric, Score, composite};
-use crate::config::JudgeConfig;
-use crate::error::{Error, Result};
+use omr_base::config::JudgeConfig;
+use omr_base::error::{Error, Result};
 
 /// A response with this number of characters or more is too long to be sent completely.
 const MAX_WHOLE: usize = 500;

@@ -7,8 +7,8 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::{Judged, Reply, Ruling, start};
-use crate::config::Rubric;
 use crate::reward::{Score, composite};
+use omr_base::config::Rubric;
 
 /// A JSON object.
 static OBJECT: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)\{.*\}"));

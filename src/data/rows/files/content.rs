@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
 
-use crate::data::paths::has_ending;
-use crate::error::{Error, Result};
-use crate::files;
+use super::paths::has_ending;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// Maximum size of unpacked content in proportion to the packed file: a guard against files that only fill the disk.
 const RATIO: u64 = 200;

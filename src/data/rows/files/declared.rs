@@ -10,7 +10,7 @@ use parquet::column::page::{Page, PageReader};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use parquet::file::serialized_reader::SerializedPageReader;
 
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// A row group may always be decoded if it declares at most `ALWAYS` bytes. Above that, it may declare at most `RATIO`
 /// times its stored bytes. Text compresses to a twentieth of its size, seldom to a hundredth.
@@ -21,7 +21,7 @@ const RATIO: u64 = 200;
 const LISTED: u64 = 10_000;
 
 /// Returns an error if the wanted columns of a row group would be far larger than their stored bytes.
-pub(super) fn check(path: &Path, metadata: &ParquetMetaData, roots: &[usize], len: u64) -> Result<()> {
+pub(crate) fn check(path: &Path, metadata: &ParquetMetaData, roots: &[usize], len: u64) -> Result<()> {
     for (number, group) in metadata.row_groups().iter().enumerate() {
         let (mut declared, mut stored) = (0, 0);
         for chunk in wanted(group, roots) {
@@ -37,7 +37,7 @@ pub(super) fn check(path: &Path, metadata: &ParquetMetaData, roots: &[usize], le
 
 /// Returns an upper bound, in bytes, of the length of a text or image that many rows can contain although it is stored
 /// only once. Dictionary and delta encodings allow this. Returns 1 if no column has such an encoding.
-pub(super) fn longest(
+pub(crate) fn longest(
     path: &Path,
     number: usize,
     group: &RowGroupMetaData,

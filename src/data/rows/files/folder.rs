@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 
-use crate::data::ImageSource;
-use crate::data::paths::has_ending;
-use crate::data::zipped::Archive;
-use crate::error::{Error, Result, is_of_file};
-use crate::hub::local;
+use super::paths::has_ending;
+use super::zipped::Archive;
+use crate::rows::ImageSource;
+use omr_base::error::{Error, Result, is_of_file};
+use omr_base::hub::local;
 
 /// The folders and zip files in which image urls are resolved, in this order.
 #[derive(Clone, Debug)]

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::{DataType, DatasetConfig};
-use crate::data::{shards, splits};
-use crate::error::{Error, Result};
-use crate::files::below;
-use crate::hub::local;
+use super::{shards, splits};
+use omr_base::config::{DataType, DatasetConfig};
+use omr_base::error::{Error, Result};
+use omr_base::files::below;
+use omr_base::hub::local;
 
 /// Extensions of files of rows, the most likely first. From a folder, only files with the first extension that occurs
 /// in it are read.
@@ -194,7 +194,7 @@ pub fn kind(path: &Path, configured: DataType) -> DataType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::read::entry;
+    use crate::rows::read::entry;
 
     #[test]
     fn folders_and_patterns_are_their_files() {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// Returns the files that belong to the data set. A folder of `Dataset.save_to_disk` lists its files in `state.json`;
 /// other Arrow files in it are caches of `Dataset.map`. Names such as `train-00000-of-00003.parquet` give the number of

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// Split names. File names on the Hugging Face hub often begin with one of them.
 const SPLITS: [&str; 6] = ["train", "validation", "valid", "val", "dev", "test"];

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use crate::data::content::Shared;
-use crate::data::stamp::short;
-use crate::error::{Error, Result};
-use crate::files;
+use super::content::Shared;
+use super::stamp::short;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// Maximum size of an encoded image in bytes.
 const LARGEST: u64 = 128 << 20;

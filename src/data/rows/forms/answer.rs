@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use crate::data::fields::{RowContext, given_in, structured, texts};
-use crate::data::{Row, choices, text_of};
+use super::choices;
+use super::fields::{RowContext, given_in, structured, texts};
 use crate::reward::RIGHT_ANSWERS;
+use crate::rows::{Row, text_of};
 
 /// Returns the text between the first `open` and the first `close` after it.
 pub fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
@@ -28,7 +29,7 @@ pub fn label(row: &Row) -> Option<String> {
 /// Removes the column `answers`, a list of right answers: stores the distinct ones in `extra` for the scorer, and the
 /// most frequent one as the label if the row has no other label. `answers` beside a label is read only if the entry
 /// names the column, because it may be a list of options.
-pub(super) fn take_answers(fields: &mut Map<String, Value>, extra: &mut Map<String, Value>, at: &RowContext) {
+pub(crate) fn take_answers(fields: &mut Map<String, Value>, extra: &mut Map<String, Value>, at: &RowContext) {
     let Some(value) = fields.remove("answers") else { return };
     let is_labelled = choices::label(fields).is_some();
     if is_labelled && at.entry.columns.answers.is_none() {

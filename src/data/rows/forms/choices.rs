@@ -3,9 +3,9 @@
 use omr_verify::question;
 use serde_json::{Map, Value};
 
-use crate::data::bad_row::RowResult;
-use crate::data::fields::{RowContext, given, given_in, misfit, plain, scalar, texts};
-use crate::data::forms::{LABEL, QUESTION};
+use super::fields::{RowContext, given, given_in, misfit, plain, scalar, texts};
+use super::table::{LABEL, QUESTION};
+use crate::rows::bad_row::RowResult;
 
 /// Columns with options.
 pub const OPTIONS: [&str; 2] = ["choices", "options"];

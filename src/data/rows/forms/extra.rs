@@ -9,9 +9,9 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Fields, Schema};
 use serde_json::{Map, Value};
 
-use crate::data::cells;
-use crate::data::fields::plain;
-use crate::error::{Error, Result};
+use super::fields::plain;
+use crate::rows::readers::cells;
+use omr_base::error::{Error, Result};
 
 /// Name of the column.
 pub const COLUMN: &str = "extra_info";
@@ -103,6 +103,6 @@ impl ExtraColumns {
 }
 
 /// Converts an error of arrow while rows are written.
-pub(super) fn arrow_error(e: arrow_schema::ArrowError) -> Error {
+pub(crate) fn arrow_error(e: arrow_schema::ArrowError) -> Error {
     Error::Failed(format!("converting rows to columns: {e}"))
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::config::DatasetConfig;
-use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::content::Content;
-use crate::data::folder::Folder;
-use crate::data::json::Layout;
-use crate::data::paths::is_image_file;
-use crate::error::{Error, Result};
+use crate::rows::bad_row::{BadRow, Reason, RowResult};
+use crate::rows::files::content::Content;
+use crate::rows::files::folder::Folder;
+use crate::rows::files::paths::is_image_file;
+use crate::rows::readers::json::Layout;
 use crate::text::literal::{Literal, eval};
+use omr_base::config::DatasetConfig;
+use omr_base::error::{Error, Result};
 
 /// One entry of an `images` column as stored in the file.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +45,7 @@ pub struct RowContext<'a> {
 
 impl RawImage {
     /// Returns true if the bytes begin like an image, or the path has the ending of one.
-    pub(super) fn is_image(&self) -> bool {
+    pub(crate) fn is_image(&self) -> bool {
         match (&self.bytes, &self.path) {
             (Some(bytes), _) => ::image::guess_format(bytes).is_ok(),
             (None, Some(path)) => path.starts_with("data:image/") || is_image_file(Path::new(path)),
@@ -55,7 +55,7 @@ impl RawImage {
 }
 
 /// Returns true if a value is an image or a list of images: paths, or structs of `bytes` and `path`.
-pub(super) fn shows_images(value: &Value) -> bool {
+pub(crate) fn shows_images(value: &Value) -> bool {
     match value {
         Value::String(path) => RawImage { bytes: None, path: Some(path.clone()) }.is_image(),
         Value::Array(list) => !list.is_empty() && list.iter().all(shows_images),
@@ -88,7 +88,7 @@ pub fn json_columns(file: &Content, layout: Layout, rows: usize) -> Result<Vec<(
 }
 
 /// Parses a struct, or a list of structs, that is stored as JSON text; returns any other value unchanged.
-pub(super) fn structured(value: Value) -> Value {
+pub(crate) fn structured(value: Value) -> Value {
     let Value::String(text) = &value else { return value };
     match serde_json::from_str(text) {
         Ok(Value::Object(map)) => Value::Object(map),
@@ -99,7 +99,7 @@ pub(super) fn structured(value: Value) -> Value {
 
 /// Returns the texts and numbers in a value, in order and trimmed, without the roles of messages. Null becomes an empty
 /// text. A list may be text in JSON or as Python writes it, a struct only in JSON.
-pub(super) fn texts(value: &Value) -> Vec<String> {
+pub(crate) fn texts(value: &Value) -> Vec<String> {
     match value.as_str().map(eval) {
         Some(Ok(Literal::Many(list, ["[", _]))) => list.iter().map(|item| item.str().trim().to_owned()).collect(),
         _ => leaves(&structured(value.clone())),
@@ -119,26 +119,26 @@ fn leaves(value: &Value) -> Vec<String> {
 }
 
 /// Returns the field `key` unless it is missing or null.
-pub(super) fn given<'a>(fields: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+pub(crate) fn given<'a>(fields: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     fields.get(key).filter(|v| !v.is_null())
 }
 
 /// Returns the field `key` of a struct unless it is missing or null.
-pub(super) fn given_in<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+pub(crate) fn given_in<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     value.get(key).filter(|v| !v.is_null())
 }
 
 /// Returns the role of a message.
-pub(super) fn role(message: &Value) -> Option<&str> {
+pub(crate) fn role(message: &Value) -> Option<&str> {
     given_in(message, "role").or_else(|| given_in(message, "from"))?.as_str()
 }
 
-pub(super) fn string<'a>(at: &RowContext, name: &str, value: &'a Value) -> RowResult<&'a str> {
+pub(crate) fn string<'a>(at: &RowContext, name: &str, value: &'a Value) -> RowResult<&'a str> {
     value.as_str().ok_or_else(|| wrong(at, name, value, "a string"))
 }
 
 /// Converts a string, number or bool, or a list with exactly one of them, to text.
-pub(super) fn scalar(at: &RowContext, name: &str, value: &Value) -> RowResult<String> {
+pub(crate) fn scalar(at: &RowContext, name: &str, value: &Value) -> RowResult<String> {
     match value {
         Value::Array(list) if list.len() == 1 => scalar(at, name, &list[0]),
         Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok(plain(value)),
@@ -160,18 +160,18 @@ pub fn plain(value: &Value) -> String {
 }
 
 /// Creates the error of a value with a wrong type.
-pub(super) fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) -> BadRow {
+pub(crate) fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) -> BadRow {
     misfit(&at.place, format!("{} in `{name}`", kind(value)), expected)
 }
 
 /// Sizes of a single image or video, which Qwen's tools read. Here the config's sizes hold for all images.
-pub(super) const SIZES: [&str; 4] = ["min_pixels", "max_pixels", "resized_height", "resized_width"];
+pub(crate) const SIZES: [&str; 4] = ["min_pixels", "max_pixels", "resized_height", "resized_width"];
 
 /// The expectation in errors about [`SIZES`].
-pub(super) const SIZE_OF_ALL: &str = "image_min_pixels and image_max_pixels of the config instead";
+pub(crate) const SIZE_OF_ALL: &str = "image_min_pixels and image_max_pixels of the config instead";
 
 /// Creates the error of columns that cannot be read as a row.
-pub(super) fn misfit(place: &str, found: impl Into<String>, expected: &str) -> BadRow {
+pub(crate) fn misfit(place: &str, found: impl Into<String>, expected: &str) -> BadRow {
     BadRow::of(Reason::WrongColumns)(Error::input(place, found, expected))
 }
 

@@ -3,15 +3,16 @@
 
 use serde_json::{Map, Value};
 
-use crate::data::answer::{between, take_answers};
-use crate::data::fields::{
+use super::answer::{between, take_answers};
+use super::fields::{
     RawImage, RowContext, SIZE_OF_ALL, SIZES, given, given_in, misfit, plain, role, scalar, string, structured, wrong,
 };
-use crate::data::folder::decode_data_url;
-use crate::data::{BadRow, ImageSource, Reason, Row, RowResult, choices, forms, text_of, unread};
-use crate::error::Error;
+use super::{choices, table, unread};
 use crate::reward::typed;
+use crate::rows::files::folder::decode_data_url;
+use crate::rows::{BadRow, ImageSource, Reason, Row, RowResult, text_of};
 use crate::text::{Message, Part};
+use omr_base::error::Error;
 
 /// Default number of frames per second, for a video part without `fps`.
 const DEFAULT_FPS: f64 = 2.0;
@@ -43,7 +44,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         extra.remove("answer");
     }
     take_answers(&mut fields, &mut extra, at);
-    let form = forms::of(&fields, at)?;
+    let form = table::of(&fields, at)?;
     let mut found = Found { at, by_url: Vec::new(), by_part: 0, marks: 0, frames: Vec::new() };
     let turns = form.messages(&fields, at)?;
     // TRL puts unmarked images into the first user message if its content is a text.
@@ -123,7 +124,7 @@ fn keep_reward_fields(fields: &Map<String, Value>, extra: &mut Map<String, Value
     Ok(())
 }
 
-/// Returns the label: `reward_model.ground_truth`, or the first of the columns [`forms::LABEL`]. An empty text is no
+/// Returns the label: `reward_model.ground_truth`, or the first of the columns [`table::LABEL`]. An empty text is no
 /// label.
 fn label(
     fields: &mut Map<String, Value>,
@@ -137,7 +138,7 @@ fn label(
         }
         Some(other) => return Err(wrong(at, "reward_model", &other, "a struct with a field `ground_truth`")),
     };
-    if let Some((name, answer)) = forms::LABEL.iter().find_map(|name| Some((*name, given(fields, name)?))) {
+    if let Some((name, answer)) = table::LABEL.iter().find_map(|name| Some((*name, given(fields, name)?))) {
         let mut answer = scalar(at, name, answer)?;
         // A solution in the recipe's format contains the answer.
         if let Some(inner) = between(&answer, "<answer>", "</answer>").filter(|_| name == "solution") {
@@ -203,7 +204,7 @@ impl Found<'_> {
                 return Err(misfit(&at.place, format!("role {other:?} in {name}"), expected));
             }
         };
-        let thinking = forms::REASONING.iter().find_map(|field| Some((*field, given_in(message, field)?)));
+        let thinking = table::REASONING.iter().find_map(|field| Some((*field, given_in(message, field)?)));
         let thinking = thinking.filter(|_| role == "assistant");
         let mut content = match content(message).unwrap_or(&Value::Null) {
             Value::String(text) => vec![Part::Text(text.clone())],
@@ -214,7 +215,7 @@ impl Found<'_> {
             other => return Err(wrong(at, &format!("{name}.content"), other, "a string or a list of parts")),
         };
         if let Some(Part::Text(answer)) = content.first_mut() {
-            *answer = forms::with_thinking(thinking, at, std::mem::take(answer))?;
+            *answer = table::with_thinking(thinking, at, std::mem::take(answer))?;
         }
         if role != "assistant" {
             self.marks += content.iter().filter_map(Part::text).map(|t| t.matches(IMAGE_MARKER).count()).sum::<usize>();
@@ -226,7 +227,7 @@ impl Found<'_> {
     /// Reads the `loss` (bool, 0 or 1), `weight` and `loss_weight` (0 or 1) of a message. Only assistant turns can be trained.
     fn is_trained(&self, name: &str, message: &Value, role: &str) -> RowResult<bool> {
         let mut trained = None;
-        for key in forms::LOSS {
+        for key in table::LOSS {
             let Some(value) = given_in(message, key) else { continue };
             let wrong =
                 |expected| misfit(&self.at.place, format!("{key} {value} in {name}, which has role {role}"), expected);

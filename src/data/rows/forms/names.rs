@@ -6,11 +6,11 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use crate::config::DatasetConfig;
-use crate::data::choices::OPTIONS;
-use crate::data::templates::{COLUMNS, Templates};
-use crate::data::{forms, unread};
-use crate::error::{Error, Result};
+use super::choices::OPTIONS;
+use super::templates::{COLUMNS, Templates};
+use super::{table, unread};
+use omr_base::config::DatasetConfig;
+use omr_base::error::{Error, Result};
 
 /// Alternative names of columns, by their canonical names.
 const ALTERNATIVES: [(&str, &[&str]); 10] = [
@@ -33,7 +33,7 @@ const ALTERNATIVES: [(&str, &[&str]); 10] = [
 ];
 
 /// Canonical column names: those that the forms of rows read.
-static CANONICAL: LazyLock<BTreeSet<&str>> = LazyLock::new(forms::names);
+static CANONICAL: LazyLock<BTreeSet<&str>> = LazyLock::new(table::names);
 
 /// Groups of columns that can contain the same information. If the entry's `columns` names a column for one of a group,
 /// the other columns of the group are ignored.
@@ -125,7 +125,7 @@ impl Names {
         self.check(path, columns)?;
         let mut known: Vec<&str> = columns.iter().filter_map(|column| self.meaning(column)).collect();
         known.extend(self.makes_question.then_some("question"));
-        let mut read = forms::reads(&known).ok_or_else(|| lacking(path, columns, &forms::expected(columns)))?;
+        let mut read = table::reads(&known).ok_or_else(|| lacking(path, columns, &table::expected(columns)))?;
         read.extend(unread::names());
         Ok(Names { read: Some(read), ..self.clone() })
     }
@@ -227,14 +227,14 @@ fn canonical(column: &str) -> Option<&'static str> {
     alternative.map(|(ours, _)| *ours).or_else(|| CANONICAL.get(column).copied())
 }
 
-pub(super) fn lacking(path: &Path, columns: &[&str], expected: &str) -> Error {
+pub(crate) fn lacking(path: &Path, columns: &[&str], expected: &str) -> Error {
     Error::format(path, format!("found columns {}, expected {expected}", columns.join(", ")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ColumnsConfig;
+    use omr_base::config::ColumnsConfig;
 
     #[test]
     fn columns_are_known_by_published_names_and_by_those_an_entry_gives() {

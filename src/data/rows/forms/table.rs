@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use crate::data::bad_row::RowResult;
-use crate::data::fields::{RowContext, given, given_in, misfit, role, scalar, structured, wrong};
+use super::fields::{RowContext, given, given_in, misfit, role, scalar, structured, wrong};
 use crate::reward::typed;
+use crate::rows::bad_row::RowResult;
 use Turns::{Lines, List, Message, Pairs};
 
 /// A form of rows.
@@ -157,7 +157,7 @@ impl RowForm {
     }
 
     /// Returns the turns of a row as JSON messages `{role, content}`, each with its name for error messages.
-    pub(super) fn messages(&self, fields: &Map<String, Value>, at: &RowContext) -> RowResult<Vec<(String, Value)>> {
+    pub(crate) fn messages(&self, fields: &Map<String, Value>, at: &RowContext) -> RowResult<Vec<(String, Value)>> {
         let mut messages = Vec::new();
         for turns in self.turns {
             match turns {
@@ -196,7 +196,7 @@ impl RowForm {
     }
 
     /// Returns the answer that SFT trains on if the turns have none: the label, or the worked solution beside it.
-    pub(super) fn reply(&self, fields: &Map<String, Value>, at: &RowContext) -> RowResult<Option<String>> {
+    pub(crate) fn reply(&self, fields: &Map<String, Value>, at: &RowContext) -> RowResult<Option<String>> {
         let text = |column: &str| given(fields, column)?.as_str().filter(|text| !text.trim().is_empty());
         let solution = std::iter::once(&"solution").chain(WORKED).find(|column| text(column).is_some());
         let mut columns = solution.into_iter().chain(LABEL);

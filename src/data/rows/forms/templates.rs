@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::config::DatasetConfig;
-use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::fields::{RowContext, misfit, role};
-use crate::error::{Error, Result};
+use super::fields::{RowContext, misfit, role};
+use crate::rows::bad_row::{BadRow, Reason, RowResult};
 use crate::text::RowPrompt;
+use omr_base::config::DatasetConfig;
+use omr_base::error::{Error, Result};
 
 /// Field of a row that contains the columns that the templates read or the row keeps, with their names and values in the file. No column
 /// has this name, because it is no text that a file can hold.

@@ -3,10 +3,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::data::choices::{OPTIONS, label};
-use crate::data::fields::{RowContext, misfit, plain, texts};
-use crate::data::forms::{CHOSEN, NO_PREFERENCES};
-use crate::data::{RowResult, text_of};
+use super::choices::{OPTIONS, label};
+use super::fields::{RowContext, misfit, plain, texts};
+use super::table::{CHOSEN, NO_PREFERENCES};
+use crate::rows::{RowResult, text_of};
 use crate::text::Message;
 
 const QUESTION: &[&str] = &["system", "user"];

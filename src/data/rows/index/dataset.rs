@@ -4,20 +4,19 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::config::{DatasetConfig, InputKind};
-use crate::data::decoded::Decoded;
-use crate::data::encoder::EncodingPurpose;
-use crate::data::indexing::{self, Facts, Indexed, Longest, SharedIds};
-use crate::data::places::{Places, Source, changed};
-use crate::data::read::{RowFile, epoch};
-use crate::data::stamp::{combined, is_embedded};
-use crate::data::{
-    BadRow, Encoder, ImageSource, Index, Made, ReadCounts, RejectedRows, Row, RowResult, Samples, stored_index,
-};
-use crate::error::{Error, Result};
-use crate::identity::CurrentInputs;
+use super::decoded::Decoded;
+use super::indexing::{self, Facts, Indexed, Longest, SharedIds};
+use super::places::{Places, Source, changed};
+use super::stored_index;
 use crate::image::JPEG_DECODER;
-use crate::observe::Observer;
+use crate::rows::files::stamp::{combined, is_embedded};
+use crate::rows::read::{RowFile, epoch};
+use crate::rows::samples::encoder::EncodingPurpose;
+use crate::rows::{BadRow, Encoder, ImageSource, Index, Made, ReadCounts, RejectedRows, Row, RowResult, Samples};
+use omr_base::config::{DatasetConfig, InputKind};
+use omr_base::error::{Error, Result};
+use omr_base::identity::CurrentInputs;
+use omr_base::observe::Observer;
 
 /// The data sets of a run.
 pub struct Dataset {

@@ -6,8 +6,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::data::stamp::short;
-use crate::error::{Error, Result};
+use crate::rows::files::stamp::short;
+use omr_base::error::{Error, Result};
 
 /// The open record. All ranks share the file: the first rank that decodes an image writes its entry, and every rank
 /// would write the same value.

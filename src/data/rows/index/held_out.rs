@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::data::{Dataset, ImageSource, Row, short};
-use crate::error::{Error, Result};
+use crate::rows::{Dataset, ImageSource, Row, short};
 use crate::text::Part;
+use omr_base::error::{Error, Result};
 
 /// Removes `size` of the rows of `data` and returns them: a share if `size` is below 1, else a number of rows. Takes a
 /// few rows more if rows share an image. Errors if no row is left to train on.

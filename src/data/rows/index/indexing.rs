@@ -6,14 +6,14 @@ use std::thread;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::data::chunks::{Chunk, Chunks};
-use crate::data::encoder::Measured;
-use crate::data::places::{Place, Places};
-use crate::data::read::{RowFile, RowPosition, RowsLeft};
-use crate::data::{
+use super::places::{Place, Places};
+use crate::rows::chunks::{Chunk, Chunks};
+use crate::rows::read::{RowFile, RowPosition, RowsLeft};
+use crate::rows::samples::encoder::Measured;
+use crate::rows::{
     BadRow, Encoder, Index, ReadCounts, Reason, Rejected, RejectedRows, Row, RowResult, Shape, Signature, short,
 };
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Maximum number of rows that are measured together.
 const CHUNK_ROWS: usize = 1024;

@@ -1,6 +1,13 @@
 //! Sizes of samples, a few bytes each, independent of their content. The order, the packing and the memory plan are
 //! computed from this index alone.
 
+pub mod dataset;
+pub(crate) mod decoded;
+pub mod held_out;
+pub mod indexing;
+pub(crate) mod places;
+pub(crate) mod stored_index;
+
 use std::ops::Range;
 use std::sync::Arc;
 

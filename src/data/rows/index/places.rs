@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::paths;
-use crate::data::read::{RowFile, RowPosition};
-use crate::data::stamp::is_embedded;
-use crate::error::{Error, Result};
-use crate::files::{self, size_and_time};
+use crate::rows::files::paths;
+use crate::rows::files::stamp::is_embedded;
+use crate::rows::read::{RowFile, RowPosition};
+use omr_base::error::{Error, Result};
+use omr_base::files::{self, size_and_time};
 
 /// State of a file of rows at the time of indexing.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -110,7 +110,7 @@ pub struct Place {
     pub at: RowPosition,
     /// Hash of the tokens and targets, or of the tokens and the label of a prompt.
     pub hash: u64,
-    /// Argument of [`Row::of_turn`](crate::data::Row::of_turn) for the sample: 0 for a complete row.
+    /// Argument of [`Row::of_turn`](crate::rows::Row::of_turn) for the sample: 0 for a complete row.
     pub turn: usize,
 }
 

@@ -7,11 +7,11 @@
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use crate::data::Index;
-use crate::data::indexing::{Facts, Indexed};
-use crate::data::places::Places;
-use crate::error::{Error, Result};
-use crate::files;
+use super::indexing::{Facts, Indexed};
+use super::places::Places;
+use crate::rows::Index;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 const MAGIC: &str = "omr index 6 ";
 
@@ -80,11 +80,11 @@ fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Signature;
-    use crate::data::index::Shape;
-    use crate::data::places::Place;
-    use crate::data::read::RowPosition;
     use crate::image::Grid;
+    use crate::rows::Signature;
+    use crate::rows::index::Shape;
+    use crate::rows::index::places::Place;
+    use crate::rows::read::RowPosition;
 
     #[test]
     fn an_index_is_read_as_it_was_written_and_a_torn_one_is_none() {

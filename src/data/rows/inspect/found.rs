@@ -7,15 +7,15 @@ use rayon::prelude::*;
 use super::inspection::{DrawnRow, Inspection, show_row};
 use super::kinds::kind;
 use super::spread::Spread;
-use crate::config::ImageAlpha;
-use crate::data::chunks::Chunk;
-use crate::data::read::RowPosition;
-use crate::data::sample::per_sample;
-use crate::data::{BadRow, ImageSource, Reason, Row, RowResult, Sample, prompt, sft_sample, short, text_of};
-use crate::error::Result;
 use crate::image::{Processor, Rgb};
-use crate::philox::{Purpose, Random};
+use crate::rows::chunks::Chunk;
+use crate::rows::read::RowPosition;
+use crate::rows::samples::sample::per_sample;
+use crate::rows::{BadRow, ImageSource, Reason, Row, RowResult, Sample, prompt, sft_sample, short, text_of};
 use crate::text::Chat;
+use omr_base::config::ImageAlpha;
+use omr_base::error::Result;
+use omr_base::philox::{Purpose, Random};
 
 /// Number of faults with different causes that are quoted in full; all others are only counted.
 const QUOTED: usize = 5;

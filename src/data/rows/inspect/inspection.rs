@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::spread::Spread;
-use crate::data::read::Column;
-use crate::data::{ReadCounts, Reason, Row};
-use crate::error::{Error, Result};
+use crate::rows::read::Column;
+use crate::rows::{ReadCounts, Reason, Row};
 use crate::text::Part;
+use omr_base::error::{Error, Result};
 
 /// Number of characters of a message that are shown.
 const SHOWN: usize = 400;

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::data::read::{Column, RowFile, RowPosition};
-use crate::error::Result;
+use crate::rows::read::{Column, RowFile, RowPosition};
+use omr_base::error::Result;
 
 /// Keys of `columns`, each with parts of names that people give to such a column, the most telling first.
 const WORDS: [(&str, &[&str]); 4] = [

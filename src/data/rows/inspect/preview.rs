@@ -1,14 +1,14 @@
 //! Rows as a model sees them: the rendered conversation, with the trained tokens marked, and the images.
 
 use super::found::{Show, has_answer};
-use crate::config::{DatasetConfig, ImageAlpha};
-use crate::data::read::{RowFile, RowsLeft};
-use crate::data::sample::per_sample;
-use crate::data::{Row, prompt, sft_sample};
-use crate::error::{Error, Result};
 use crate::image::Processor;
 use crate::reward::typed;
+use crate::rows::read::{RowFile, RowsLeft};
+use crate::rows::samples::sample::per_sample;
+use crate::rows::{Row, prompt, sft_sample};
 use crate::text::Chat;
+use omr_base::config::{DatasetConfig, ImageAlpha};
+use omr_base::error::{Error, Result};
 
 /// A row as a model sees it.
 pub struct Preview {

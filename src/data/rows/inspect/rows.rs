@@ -3,11 +3,11 @@
 use super::found::{Options, Statistics};
 use super::inspection::Inspection;
 use super::nearest;
-use crate::config::DatasetConfig;
-use crate::data::chunks::Chunks;
-use crate::data::read::{RowFile, RowPosition, RowsLeft};
-use crate::data::{Row, RowResult, read};
-use crate::error::Result;
+use crate::rows::chunks::Chunks;
+use crate::rows::read::{self, RowFile, RowPosition, RowsLeft};
+use crate::rows::{Row, RowResult};
+use omr_base::config::DatasetConfig;
+use omr_base::error::Result;
 
 /// Maximum number of rows that are measured together.
 const CHUNK_ROWS: usize = 512;
@@ -50,7 +50,7 @@ pub fn of_rows(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::bad_row::Reason;
+    use crate::rows::bad_row::Reason;
 
     const LOOK: Options = Options { model: None, first: 1, random: 3, seed: 1, shown: None };
 

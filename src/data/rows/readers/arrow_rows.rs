@@ -14,14 +14,14 @@ use arrow_ipc::reader::StreamDecoder;
 use arrow_ipc::{MessageHeader, root_as_message};
 use arrow_schema::Field;
 
-use crate::bounds::caught;
-use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::cells::{self, type_name};
-use crate::data::fields::Fields;
-use crate::data::names::Names;
-use crate::data::row_source::{RowPosition, RowSink, RowSource, SAMPLED};
-use crate::error::{Error, Result};
-use crate::files;
+use super::cells::{self, type_name};
+use super::row_source::{RowPosition, RowSink, RowSource, SAMPLED};
+use crate::rows::bad_row::{BadRow, Reason, RowResult};
+use crate::rows::forms::fields::Fields;
+use crate::rows::forms::names::Names;
+use omr_base::bounds::caught;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// First bytes of the file format. The stream format has none.
 const MAGIC: &[u8] = b"ARROW1\0\0";

@@ -6,11 +6,11 @@ use arrow_array::{Array, ArrayRef, RecordBatch, StructArray, downcast_integer_ar
 use arrow_schema::DataType;
 use serde_json::{Map, Value};
 
-use crate::data::fields::{Fields, RawImage, SIZE_OF_ALL, SIZES};
-use crate::data::names::Names;
+use crate::rows::forms::fields::{Fields, RawImage, SIZE_OF_ALL, SIZES};
+use crate::rows::forms::names::Names;
 
 /// Returns a readable name for a type, without distinctions that only Arrow makes.
-pub(super) fn type_name(kind: &DataType) -> String {
+pub(crate) fn type_name(kind: &DataType) -> String {
     match kind {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_owned(),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytes".to_owned(),
@@ -30,15 +30,15 @@ pub(super) fn type_name(kind: &DataType) -> String {
 type RowResult<T> = std::result::Result<T, String>;
 
 /// Metadata of a field of `extra_info` whose texts are JSON.
-pub(super) const JSON: (&str, &str) = ("omr", "json");
+pub(crate) const JSON: (&str, &str) = ("omr", "json");
 
 /// Returns true if element `i` is null. `datasets` gives a column without any value the type null.
-pub(super) fn is_null(array: &dyn Array, i: usize) -> bool {
+pub(crate) fn is_null(array: &dyn Array, i: usize) -> bool {
     array.is_null(i) || *array.data_type() == DataType::Null
 }
 
 /// Returns element `i` as JSON.
-pub(super) fn value(array: &dyn Array, i: usize) -> RowResult<Value> {
+pub(crate) fn value(array: &dyn Array, i: usize) -> RowResult<Value> {
     if is_null(array, i) {
         return Ok(Value::Null);
     }
@@ -114,7 +114,7 @@ fn list(array: &dyn Array, i: usize) -> Option<ArrayRef> {
 }
 
 /// Returns the images of element `i` of an image column. The element is a list of images or a single image.
-pub(super) fn images(array: &dyn Array, i: usize) -> RowResult<Vec<RawImage>> {
+pub(crate) fn images(array: &dyn Array, i: usize) -> RowResult<Vec<RawImage>> {
     match list(array, i) {
         Some(list) => (0..list.len()).map(|j| image(&list, j)).collect(),
         None => Ok(vec![image(array, i)?]),
@@ -145,7 +145,7 @@ fn image(array: &dyn Array, i: usize) -> RowResult<RawImage> {
 }
 
 /// Returns the fields of row `i` of a batch, with columns renamed to the canonical names. Errors name the column.
-pub(super) fn fields(batch: &RecordBatch, i: usize, names: &Names) -> RowResult<Fields> {
+pub(crate) fn fields(batch: &RecordBatch, i: usize, names: &Names) -> RowResult<Fields> {
     let mut map = Map::new();
     let mut row_images = None;
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
@@ -177,7 +177,7 @@ pub(super) fn fields(batch: &RecordBatch, i: usize, names: &Names) -> RowResult<
 }
 
 /// Returns the names of the columns with images in the rows of a batch.
-pub(super) fn image_columns(batch: &RecordBatch) -> Vec<String> {
+pub(crate) fn image_columns(batch: &RecordBatch) -> Vec<String> {
     let is_image = |column: &ArrayRef, i| {
         let found = if is_null(column, i) { Ok(Vec::new()) } else { images(column, i) };
         found.is_ok_and(|found| !found.is_empty() && found.iter().all(RawImage::is_image))

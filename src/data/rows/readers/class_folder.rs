@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::data::fields::{Fields, RawImage};
-use crate::data::row_source::{RowPosition, RowSink, RowSource};
-use crate::data::{RowResult, paths};
-use crate::error::{Error, Result};
+use super::row_source::{RowPosition, RowSink, RowSource};
+use crate::rows::RowResult;
+use crate::rows::files::paths;
+use crate::rows::forms::fields::{Fields, RawImage};
+use omr_base::error::{Error, Result};
 
 /// Maximum number of classes that the question lists.
 const LISTED: usize = 20;

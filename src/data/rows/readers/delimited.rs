@@ -7,12 +7,12 @@ use std::path::Path;
 use csv::{ByteRecord, Position, Reader, ReaderBuilder};
 use serde_json::{Map, Value};
 
-use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::content::{Content, Shared};
-use crate::data::fields::Fields;
-use crate::data::names::Names;
-use crate::data::row_source::{RowPosition, RowSink, RowSource};
-use crate::error::{Error, Result};
+use super::row_source::{RowPosition, RowSink, RowSource};
+use crate::rows::bad_row::{BadRow, Reason, RowResult};
+use crate::rows::files::content::{Content, Shared};
+use crate::rows::forms::fields::Fields;
+use crate::rows::forms::names::Names;
+use omr_base::error::{Error, Result};
 
 /// A CSV or TSV file.
 pub struct Delimited {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::data::content::{Content, Shared};
-use crate::error::{Error, Result};
+use crate::rows::files::content::{Content, Shared};
+use omr_base::error::{Error, Result};
 
 /// Maximum length of a row in bytes: a guard against files that do not contain rows.
 const LONGEST: usize = 256 << 20;
@@ -31,7 +31,7 @@ pub enum Layout {
 
 /// Position of an object in a file.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Line {
+pub struct Line {
     /// Number of the object, from 0.
     pub index: usize,
     /// Number of the line that contains the object, from 1. In an array: number of the element, from 1.
@@ -98,7 +98,7 @@ impl Layout {
 
 /// Passes each of the first `limit` objects of a JSON lines file to `take`, with its position and its fields or error.
 /// Skips blank lines.
-pub(crate) fn jsonl(
+pub fn jsonl(
     path: &Path,
     limit: usize,
     take: impl FnMut(Line, Result<Map<String, Value>>) -> Result<()>,

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::content::Content;
-use crate::data::fields::{Fields, json_columns, shows_images};
-use crate::data::json::Layout;
-use crate::data::names::Names;
-use crate::error::Result;
-use crate::observe::Observer;
+use super::json::Layout;
+use crate::rows::bad_row::{BadRow, Reason, RowResult};
+use crate::rows::files::content::Content;
+use crate::rows::forms::fields::{Fields, json_columns, shows_images};
+use crate::rows::forms::names::Names;
+use omr_base::error::Result;
+use omr_base::observe::Observer;
 
 /// Number of rows in which images are searched in columns that are not read.
 pub const SAMPLED: usize = 16;

@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use tar::Archive;
 
-use crate::data::fields::{Fields, RawImage};
-use crate::data::names::Names;
-use crate::data::paths::is_image_file;
-use crate::data::row_source::{RowPosition, RowSink, RowSource};
-use crate::data::{BadRow, Reason, RowResult, json};
-use crate::error::{Error, Result};
-use crate::files;
+use super::json;
+use super::row_source::{RowPosition, RowSink, RowSource};
+use crate::rows::files::paths::is_image_file;
+use crate::rows::forms::fields::{Fields, RawImage};
+use crate::rows::forms::names::Names;
+use crate::rows::{BadRow, Reason, RowResult};
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// Maximum size of a row's members together, in bytes.
 const LARGEST: u64 = 256 << 20;

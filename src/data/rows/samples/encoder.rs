@@ -4,18 +4,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::ImageConfig;
-use crate::data::index::grids;
-use crate::data::sample::{for_images, media, per_sample, prompt_tokens, same_size, sft_tokens};
-use crate::data::stamp::combined;
-use crate::data::{BadRow, EncodedPrompt, ImageSource, Media, Reason, Row, RowResult, Sample, short};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::hub::base_model;
+use super::sample::{for_images, media, per_sample, prompt_tokens, same_size, sft_tokens};
 use crate::image::{Grid, Header, ImageInput, Processor};
 use crate::reward::typed::REWARD_TYPE;
 use crate::reward::{Item, RIGHT_ANSWERS, Scorer};
+use crate::rows::files::stamp::combined;
+use crate::rows::index::grids;
+use crate::rows::{BadRow, EncodedPrompt, ImageSource, Media, Reason, Row, RowResult, Sample, short};
 use crate::text::{Chat, ChatConfig};
+use omr_base::config::ImageConfig;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::hub::base_model;
 
 /// Purpose of the rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

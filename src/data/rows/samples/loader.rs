@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use crate::data::samples::{Made, Samples};
-use crate::error::{Error, Result};
+use super::{Made, Samples};
+use omr_base::error::{Error, Result};
 
 /// The samples that a run will request: an iterator over the indices of one group after another.
 pub type Groups = Box<dyn Iterator<Item = Result<Vec<usize>>> + Send>;

@@ -1,9 +1,14 @@
 //! The interface through which training, rollouts and distillation request samples, by index.
 
+pub mod encoder;
+pub mod loader;
+pub mod packing;
+pub mod sample;
+
 use std::sync::Arc;
 
-use crate::data::bad_row::RowResult;
-use crate::error::Result;
+use crate::rows::bad_row::RowResult;
+use omr_base::error::Result;
 
 /// A sample, or the reason why its row is not used.
 pub type Made<T> = RowResult<Arc<T>>;

@@ -2,8 +2,8 @@
 //! order of samples. The order is a Philox shuffle that depends only on (seed, epoch). Workers, ranks and the point of
 //! interruption cannot change it. The entire state is the number of samples consumed.
 
-use crate::error::{Error, Result};
-use crate::philox::{self, Purpose};
+use omr_base::error::{Error, Result};
+use omr_base::philox::{self, Purpose};
 
 /// Samples of one pack, as indices into the data set.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::data::index::grids;
-use crate::data::row::{EncodedPrompt, ImageSource, Media, Row, Sample, text_of};
-use crate::error::{Error, Result};
 use crate::image::{Grid, ImageInput, Processor};
+use crate::rows::index::grids;
+use crate::rows::row::{EncodedPrompt, ImageSource, Media, Row, Sample, text_of};
 use crate::text::{Chat, Message, Part, Special};
+use omr_base::error::{Error, Result};
 
 /// System prompt of training rows and of every evaluation. It describes the output format that the model is trained on.
 pub const SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks a question, your response must include two parts: first, the reasoning process enclosed in <think>...</think> tags, then the final answer enclosed in <answer>...</answer> tags.Please provide a clear, concise response within <answer> </answer> tags that directly addresses the question.";

@@ -1,8 +1,8 @@
 //! Charts, and images of them.
 
-use crate::choice::choice;
 use crate::image::Rgb;
-use crate::philox::Random;
+use omr_base::choice::choice;
+use omr_base::philox::Random;
 
 /// Size of an image in pixels: 8 x 6 visual tokens.
 pub const WIDTH: i32 = 224;

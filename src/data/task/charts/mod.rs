@@ -16,11 +16,11 @@ use super::made::{self, Asked, ImageQuestion, Split};
 use super::recipe::{Recipe, Splits};
 use super::teacher::Teacher;
 use super::{RowSource, TaskSpec};
-use crate::config::TaskConfig;
-use crate::data::Row;
-use crate::error::{Error, Result};
 use crate::image::png;
-use crate::philox::{Purpose, Random};
+use crate::rows::Row;
+use omr_base::config::TaskConfig;
+use omr_base::error::{Error, Result};
+use omr_base::philox::{Purpose, Random};
 
 pub use drawing::{Chart, draw};
 pub use questions::{KINDS, Question, corpus};

@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 
 use super::drawing::Chart;
-use crate::philox::{Purpose, Random};
 use crate::text::TEMPLATE_WORDS;
+use omr_base::philox::{Purpose, Random};
 
 /// A kind of question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

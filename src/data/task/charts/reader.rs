@@ -4,11 +4,11 @@
 
 use super::drawing::{AXIS, Chart, DIGITS, Form, GLYPH, HEIGHT, LABELS, PITCH, RULE, TOP_VALUE, UNIT, WIDTH, is_ink};
 use super::questions::{HEADS, Question};
-use crate::config::TeacherConfig;
-use crate::error::{Error, Result};
 use crate::image::Rgb;
-use crate::philox::Random;
 use crate::task::teacher::{self, formatted};
+use omr_base::config::TeacherConfig;
+use omr_base::error::{Error, Result};
+use omr_base::philox::Random;
 
 /// A colour whose channels are not all above this is a mark. Paper and grid lines are brighter.
 const BRIGHT: u8 = 190;

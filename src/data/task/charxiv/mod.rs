@@ -10,9 +10,9 @@ use super::{
     Crash, Doc, Marks, Metrics, Prompt, PublishedResult, QuestionSink, RowSource, Source, Stage, TaskSpec, aggregate,
     hub, written,
 };
-use crate::config::Mode;
-use crate::data::Row;
-use crate::error::Result;
+use crate::rows::Row;
+use omr_base::config::Mode;
+use omr_base::error::Result;
 use omr_verify::python;
 
 /// The questions and instructions of the published tasks, word for word.

@@ -7,7 +7,7 @@ use flate2::read::GzDecoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Side of a digit in an image, in pixels.
 pub const SIDE: usize = 28;
@@ -15,7 +15,7 @@ pub const SIDE: usize = 28;
 const RECORDED: usize = 8;
 /// Largest pixel value in the data file.
 const DEEPEST: f32 = 16.0;
-const EMBEDDED: &[u8] = include_bytes!("../../../data/digits/digits.csv.gz");
+const EMBEDDED: &[u8] = include_bytes!("../../../../data/digits/digits.csv.gz");
 
 /// Digits that are never used for training: the last 400.
 pub const HELD_OUT: Range<usize> = 1397..1797;

@@ -15,10 +15,10 @@ use super::made::{self, Asked, ImageQuestion, Split};
 use super::recipe::{Recipe, Splits};
 use super::teacher::Teacher;
 use super::{RowSource, TaskSpec};
-use crate::config::TaskConfig;
-use crate::data::Row;
-use crate::error::Result;
-use crate::philox::{Purpose, Random};
+use crate::rows::Row;
+use omr_base::config::TaskConfig;
+use omr_base::error::Result;
+use omr_base::philox::{Purpose, Random};
 
 pub use images::{Digit, HELD_OUT, Pixels, SIDE, TRAIN, TUNING, TUNING_TRAIN, load, png, shifted};
 pub use questions::{PHRASINGS, corpus, words};

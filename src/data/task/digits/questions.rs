@@ -1,7 +1,7 @@
 //! The questions about two digits, and the wording of answers to them.
 
-use crate::choice::choice;
 use crate::text::TEMPLATE_WORDS;
+use omr_base::choice::choice;
 
 choice! {
     /// A kind of question, with its name in `extra_info.kind`.

@@ -7,11 +7,11 @@ use std::ops::Range;
 
 use super::images::{Digit, Pixels, SIDE, load, shifted};
 use super::questions::{Question, Style};
-use crate::config::TeacherConfig;
-use crate::error::{Error, Result};
 use crate::image::Rgb;
-use crate::philox::Random;
 use crate::task::teacher::{self, formatted};
+use omr_base::config::TeacherConfig;
+use omr_base::error::{Error, Result};
+use omr_base::philox::Random;
 
 /// Number of nearest candidates by coarse distance that are compared exactly.
 const CANDIDATES: usize = 24;

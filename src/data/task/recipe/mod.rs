@@ -5,10 +5,10 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 
 use super::teacher::Teacher;
-use crate::config::TaskConfig;
-use crate::data::Row;
-use crate::error::Result;
 use crate::image::{PatchGrid, Processor};
+use crate::rows::Row;
+use omr_base::config::TaskConfig;
+use omr_base::error::Result;
 
 /// Functions with which a recipe trains a model on a task from scratch.
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ pub struct Splits {
 /// Returns the `preprocessor_config.json` of a small model with these patches. Its minimum size allows images of one merged
 /// patch, so images of 28 x 28 pixels are not enlarged further.
 pub fn preprocessor_config(grid: PatchGrid) -> Value {
-    let mut file = fixed(include_str!("recipe/preprocessor_config.json"));
+    let mut file = fixed(include_str!("preprocessor_config.json"));
     let Processor { patch_size, image_mean, image_std, .. } = Processor::released(grid);
     if file["patch_size"] != patch_size {
         let least = (grid.patch_size * grid.merge_size).pow(2);

@@ -14,7 +14,7 @@ use crate::engine::block_manager::{BlockManager, extend_hashes};
 use crate::engine::draft::{Drafter, Recorded};
 use crate::engine::sequence::{Group, GroupRequest, ImageSpan, Prompt, Sequence};
 use crate::engine::vision_cache::VisionCache;
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 pub use crate::engine::schedule::{Encode, Finished, Scheduled, SchedulerConfig, SchedulerStats, SeqId, Step};
 

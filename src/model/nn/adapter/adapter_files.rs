@@ -10,19 +10,19 @@ use std::sync::Arc;
 use regex::Regex;
 use serde_json::{Value, json};
 
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::hub::base_model::ADAPTER_CONFIG as CONFIG;
-use crate::model::attach::{Masters, module, scale};
-use crate::model::config::Family;
-use crate::model::family::names::{path_in_memory, released_name};
-use crate::model::linear_layer::{A, B};
-use crate::model::outgoing::{OutFile, Outgoing, Part};
-use crate::model::params::Piece;
-use crate::model::weights::{ADAPTER, StoredTensor, WeightFiles, is_float};
-use crate::model::{Model, ModelConfig, OutModel, ParamLayout};
-use crate::tensor::{DType, Tensor};
-use crate::{files, identity};
+use super::attach::{Masters, module, scale};
+use crate::nn::config::Family;
+use crate::nn::family::names::{path_in_memory, released_name};
+use crate::nn::weights::linear_layer::{A, B};
+use crate::nn::weights::outgoing::{OutFile, Outgoing, Part};
+use crate::nn::weights::params::Piece;
+use crate::nn::weights::{ADAPTER, StoredTensor, WeightFiles, is_float};
+use crate::nn::{Model, ModelConfig, OutModel, ParamLayout};
+use omr_base::error::{Error, Result};
+use omr_base::hub::base_model::ADAPTER_CONFIG as CONFIG;
+use omr_base::{files, identity};
+use omr_runtime::device::Device;
+use omr_runtime::tensor::{DType, Tensor};
 
 /// Key in the header of the tensors with [`AdapterConfig::base_weights`].
 const BASE_WEIGHTS: &str = "base_weights";
@@ -250,7 +250,7 @@ impl StoredAdapter {
     }
 
     /// Returns the tensor with this released name, if there is one. Errors if its shape is not `shape`.
-    pub(super) fn tensor(&self, released: &str, shape: &[usize]) -> Option<Result<StoredTensor<'_>>> {
+    pub(crate) fn tensor(&self, released: &str, shape: &[usize]) -> Option<Result<StoredTensor<'_>>> {
         self.names.get(released).map(|name| self.files.tensor(name, shape))
     }
 

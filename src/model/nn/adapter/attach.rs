@@ -1,5 +1,5 @@
 //! Adapters (LoRA) of a model's linear layers: parameters beside the weights of the base, which stay as they are. See
-//! [`crate::ops::lora`] for the product.
+//! [`omr_runtime::ops::lora`] for the product.
 //!
 //! A is one parameter with a piece for each adapted tensor, each padded to [`lora::PART`] rows. B is a compact parameter
 //! `[N, rank]` with the weight's pieces. Both have f32 masters as all parameters do. S is derived from B: call
@@ -8,18 +8,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::model::layer::Layer;
-use crate::model::linear_layer::{A, Adapter, B, Linear};
-use crate::model::params::{Param, Piece};
-use crate::model::part::Part;
-use crate::model::{Decoder, Model, ParamLayout, VisionTower};
-use crate::ops::adamw::master;
-use crate::ops::lora::{self, Rows};
-use crate::ops::matmul::Weight;
-use crate::philox::{Purpose, Random};
-use crate::tensor::{DType, Tensor};
+use crate::nn::tape::layer::Layer;
+use crate::nn::weights::linear_layer::{A, Adapter, B, Linear};
+use crate::nn::weights::params::{Param, Piece};
+use crate::nn::weights::part::Part;
+use crate::nn::{Decoder, Model, ParamLayout, VisionTower};
+use omr_base::error::Result;
+use omr_base::philox::{Purpose, Random};
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::adamw::master;
+use omr_runtime::ops::lora::{self, Rows};
+use omr_runtime::ops::matmul::Weight;
+use omr_runtime::tensor::{DType, Tensor};
 
 /// The f32 masters of adapters.
 pub trait Masters: Sync {
@@ -63,7 +63,7 @@ impl Masters for Fresh {
 }
 
 /// Returns the released name of the module to which a weight, a bias or a tensor of an adapter belongs.
-pub(super) fn module(piece: &Piece) -> &str {
+pub(crate) fn module(piece: &Piece) -> &str {
     [A, B, ".weight", ".bias"].iter().find_map(|end| piece.name.strip_suffix(end)).unwrap_or(&piece.name)
 }
 

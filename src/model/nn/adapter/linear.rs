@@ -1,15 +1,15 @@
-//! Linear layers with and without adapters: the input of their product, and their gradients. See [`crate::ops::lora`].
+//! Linear layers with and without adapters: the input of their product, and their gradients. See [`omr_runtime::ops::lora`].
 
 use std::ops::Range;
 
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::model::linear_layer::{Adapted, Adapter, Linear, Matrix};
-use crate::model::params::Param;
-use crate::model::tape::{Backward, Tape, Var};
-use crate::ops::input::{Input, Pair};
-use crate::ops::{linear, lora, rows};
-use crate::tensor::{DType, Tensor};
+use crate::nn::tape::{Backward, Tape, Var};
+use crate::nn::weights::linear_layer::{Adapted, Adapter, Linear, Matrix};
+use crate::nn::weights::params::Param;
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::input::{Input, Pair};
+use omr_runtime::ops::{linear, lora, rows};
+use omr_runtime::tensor::{DType, Tensor};
 
 impl Adapter {
     /// Computes t of x `[T, K]` in memory of `region`. Rows to which the adapter does not apply have a t of zeros.
@@ -54,7 +54,7 @@ impl Adapter {
 impl Tape {
     /// Calls `product` with the input of `layer`: x, and the second pair if the layer has an adapter that applies to rows.
     /// Returns t, if it is kept for backward.
-    pub(super) fn with_input(
+    pub(crate) fn with_input(
         &self,
         dev: &mut Device,
         x: Tensor,
@@ -75,7 +75,7 @@ impl Tape {
 /// Computes the gradients of a linear layer from the gradient `dy` of its result. `dx` is the memory for the input's
 /// gradient, if it is needed, and true if that gradient is added to it. `t` is what forward kept for the adapter. Adds the
 /// gradients of weight, bias and adapter to the parameters' gradients.
-pub(super) fn linear_bwd(
+pub(crate) fn linear_bwd(
     b: &mut Backward<'_>,
     x: Var,
     dy: Tensor,

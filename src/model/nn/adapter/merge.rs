@@ -4,19 +4,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::bf16;
 
-use crate::choice::BaseFormat;
-use crate::config::QuantizationConfig;
-use crate::device::Device;
-use crate::error::Result;
-use crate::model::adapter_files::StoredAdapter;
-use crate::model::attach::module;
-use crate::model::layout::{ParamLayout, takes};
-use crate::model::linear_layer::{A, B};
-use crate::model::params::Piece;
-use crate::model::stored_codes::StoredCodes;
-use crate::model::weights::{StoredTensor, WeightFiles};
-use crate::ops::quantized::{Encoded, encode};
-use crate::tensor::DType;
+use super::adapter_files::StoredAdapter;
+use super::attach::module;
+use crate::nn::weights::layout::{ParamLayout, takes};
+use crate::nn::weights::linear_layer::{A, B};
+use crate::nn::weights::params::Piece;
+use crate::nn::weights::stored_codes::StoredCodes;
+use crate::nn::weights::{StoredTensor, WeightFiles};
+use omr_base::choice::BaseFormat;
+use omr_base::config::QuantizationConfig;
+use omr_base::error::Result;
+use omr_runtime::device::Device;
+use omr_runtime::ops::quantized::{Encoded, encode};
+use omr_runtime::tensor::DType;
 
 /// Counts of the weights in the matrices that have an adapter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,18 +1,19 @@
 //! The configuration of a model, as data that no family owns. A family reads it from `config.json` (see
-//! [`crate::model::family`]).
+//! [`crate::nn::family`]).
+
+pub mod quantization;
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::config::{BaseConfig, QuantizationConfig};
-use crate::error::{Error, Result};
-use crate::image::{MediaFormat, MediaIds, PatchGrid};
-use crate::model::family::node::Node;
-use crate::model::quantization;
-use crate::ops::attend::Heads;
-use crate::tensor::DType;
-use crate::text::ChatConfig;
+use crate::nn::family::node::Node;
+use omr_base::config::{BaseConfig, QuantizationConfig};
+use omr_base::error::{Error, Result};
+use omr_data::image::{MediaFormat, MediaIds, PatchGrid};
+use omr_data::text::ChatConfig;
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::tensor::DType;
 
 /// The configuration of a model.
 #[derive(Clone, Debug)]

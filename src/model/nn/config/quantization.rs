@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::choice::BaseFormat;
-use crate::config::QuantizationConfig;
-use crate::error::{Error, Result};
-use crate::model::family::node::Node;
+use crate::nn::family::node::Node;
+use omr_base::choice::BaseFormat;
+use omr_base::config::QuantizationConfig;
+use omr_base::error::{Error, Result};
 
 /// Key of `config.json` with the storage of the weights.
 pub const KEY: &str = "quantization_config";
@@ -13,7 +13,7 @@ pub const KEY: &str = "quantization_config";
 const OWN: &str = "omr";
 
 /// Reads `quantization_config` of `config.json`. Errors name a format that is not supported.
-pub(super) fn read(root: &Node<'_>) -> Result<Option<QuantizationConfig>> {
+pub(crate) fn read(root: &Node<'_>) -> Result<Option<QuantizationConfig>> {
     let Some(config) = root.get(KEY).filter(|config| !config.is_null()) else { return Ok(None) };
     let wrong = |key: &str, expected: &str| {
         let found = format!("{key} {}", config[key]);

@@ -1,12 +1,12 @@
 //! The keys of `config.json` and the weights that all decoders with attention and a SwiGLU MLP share.
 
 use super::node::Node;
-use crate::config::BaseConfig;
-use crate::error::{Error, Result};
-use crate::model::config::{
+use crate::nn::config::{
     LayerConfig, Llama3Scaling, Measured, ModelParts, NewIds, RopeAxes, RopeConfig, SizeCheck, TextConfig,
 };
-use crate::ops::attend::Heads;
+use omr_base::config::BaseConfig;
+use omr_base::error::{Error, Result};
+use omr_runtime::ops::attend::Heads;
 use serde_json::{Value, json};
 
 /// Differences between the configuration classes of families.

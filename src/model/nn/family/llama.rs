@@ -1,7 +1,7 @@
 //! Llama: Llama 3.x and SmolLM2.
 
 use super::dense::{self, Dense};
-use crate::model::config::Family;
+use crate::nn::config::Family;
 
 const MODEL_TYPE: &str = "llama";
 const CLASS: &str = "LlamaForCausalLM";

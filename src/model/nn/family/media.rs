@@ -2,9 +2,9 @@
 
 use super::dense;
 use super::node::Node;
-use crate::error::{Error, Result};
-use crate::image::{MediaIds, PatchGrid};
-use crate::model::config::{Measured, MediaConfig, ModelConfig, SizeCheck, TextConfig, TowerConfig, TowerKind};
+use crate::nn::config::{Measured, MediaConfig, ModelConfig, SizeCheck, TextConfig, TowerConfig, TowerKind};
+use omr_base::error::{Error, Result};
+use omr_data::image::{MediaIds, PatchGrid};
 
 /// Prefix of the tower's tensors in this program.
 pub const TOWER: &str = "visual";

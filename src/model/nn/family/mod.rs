@@ -17,13 +17,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::node::Node;
-use crate::config::BaseConfig;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::hub::base_model;
-use crate::model::config::{Family, ModelConfig, ModelParts, NewIds};
-use crate::model::quantization;
-use crate::model::weights::WeightFiles;
+use super::config::quantization;
+use crate::nn::config::{Family, ModelConfig, ModelParts, NewIds};
+use crate::nn::weights::WeightFiles;
+use omr_base::config::BaseConfig;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::hub::base_model;
 
 /// The families.
 pub static FAMILIES: [&Family; 5] =
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn layers_that_differ_from_full_attention_are_refused() {
         let base = BaseConfig::default();
-        let media = crate::image::MediaIds { image: 0, video: 0, start: 0, end: 0, pad: 0 };
+        let media = omr_data::image::MediaIds { image: 0, video: 0, start: 0, end: 0, pad: 0 };
         for family in FAMILIES.iter().filter(|family| family.prefixes.is_empty()) {
             let mut file = (family.new)(&base, NewIds { bos: 0, eos: 1, media });
             assert_eq!(ModelConfig::from_json(&file, "m").unwrap().text.eos_token_id, [1]);

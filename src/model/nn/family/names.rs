@@ -1,6 +1,6 @@
 //! Names of tensors and modules: in files, in this program and in memory.
 
-use crate::model::config::Family;
+use crate::nn::config::Family;
 
 /// Prefixes of tensors as newer versions of transformers have them, and as released files and this program have them, of
 /// models with a vision tower.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Upper limits for the number of layers in a stack and for all other sizes. Both are far above any model, and low enough
 /// that no product of sizes overflows.

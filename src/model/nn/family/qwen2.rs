@@ -2,7 +2,7 @@
 
 use super::dense::{self, Dense};
 use super::llama;
-use crate::model::config::Family;
+use crate::nn::config::Family;
 
 const MODEL_TYPE: &str = "qwen2";
 const CLASS: &str = "Qwen2ForCausalLM";

@@ -7,11 +7,11 @@ use super::dense::{self, Dense};
 use super::media;
 use super::names::PREFIXES;
 use super::node::Node;
-use crate::config::BaseConfig;
-use crate::error::{Error, Result};
-use crate::model::config::{
+use crate::nn::config::{
     Family, MediaConfig, ModelParts, NewIds, RopeAxes, RopeConfig, TextConfig, TowerConfig, TowerKind,
 };
+use omr_base::config::BaseConfig;
+use omr_base::error::{Error, Result};
 
 const MODEL_TYPE: &str = "qwen2_5_vl";
 const CLASS: &str = "Qwen2_5_VLForConditionalGeneration";
@@ -122,9 +122,9 @@ fn new(base: &BaseConfig, ids: NewIds) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ModelConfig;
-    use crate::model::tiny::tiny;
-    use crate::tensor::DType;
+    use crate::nn::ModelConfig;
+    use crate::nn::tiny::tiny;
+    use omr_runtime::tensor::DType;
 
     #[test]
     fn written_and_read_again_is_the_same() {

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use super::dense::{self, Dense};
 use super::node::Node;
 use super::{media, qwen2_5_vl};
-use crate::config::BaseConfig;
-use crate::error::Result;
-use crate::model::config::{
+use crate::nn::config::{
     Family, MediaConfig, ModelParts, NewIds, RopeAxes, RopeConfig, TextConfig, TowerConfig, TowerKind,
 };
+use omr_base::config::BaseConfig;
+use omr_base::error::Result;
 
 const MODEL_TYPE: &str = "qwen3_vl";
 const CLASS: &str = "Qwen3VLForConditionalGeneration";

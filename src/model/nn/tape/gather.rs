@@ -1,10 +1,10 @@
 //! Rows of a value, selected by index.
 
-use crate::device::Device;
-use crate::error::Result;
-use crate::model::tape::{Tape, Var};
-use crate::ops::rows::{self, Segments};
-use crate::tensor::Tensor;
+use super::{Tape, Var};
+use omr_base::error::Result;
+use omr_runtime::device::Device;
+use omr_runtime::ops::rows::{self, Segments};
+use omr_runtime::tensor::Tensor;
 
 impl Tape {
     /// Computes `dst[i]` = `src[idx[i]]`. The indices must be distinct, unless `segments` groups the same ones for backward.

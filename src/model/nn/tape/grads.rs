@@ -7,12 +7,12 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::model::layout::ParamLayout;
-use crate::model::part::{self, Bucket};
-use crate::ops::lane_sum;
-use crate::tensor::{DType, Tensor};
+use crate::nn::weights::layout::ParamLayout;
+use crate::nn::weights::part::{self, Bucket};
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::lane_sum;
+use omr_runtime::tensor::{DType, Tensor};
 
 /// Alignment of a parameter's gradient in the memory of its bucket, in elements: 256 bytes.
 const ALIGN: usize = 64;

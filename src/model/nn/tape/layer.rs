@@ -1,13 +1,13 @@
 //! The transformer layer from which the decoder and the vision tower are built.
 
-use crate::device::Device;
-use crate::error::Result;
-use crate::model::layers::Attention;
-use crate::model::params::{Linear, Vector};
-use crate::model::qkv::{HeadNorms, QkvProj, QkvRows};
-use crate::model::tape::{LayerPolicy, Recompute, Tape, Var};
-use crate::ops::attend::Heads;
-use crate::ops::gelu::GeluKind;
+use super::layers::Attention;
+use super::qkv::{HeadNorms, QkvProj, QkvRows};
+use super::{LayerPolicy, Recompute, Tape, Var};
+use crate::nn::weights::params::{Linear, Vector};
+use omr_base::error::Result;
+use omr_runtime::device::Device;
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::gelu::GeluKind;
 
 /// The parameters of one pre-norm transformer layer.
 #[derive(Clone, Copy)]
@@ -99,7 +99,7 @@ impl Layer {
     }
 
     /// Returns the linear layers.
-    pub(super) fn linears(&mut self) -> Vec<&mut Linear> {
+    pub(crate) fn linears(&mut self) -> Vec<&mut Linear> {
         vec![&mut self.qkv_proj, &mut self.o_proj, &mut self.mlp.up_proj, &mut self.mlp.down_proj]
     }
 

@@ -2,25 +2,23 @@
 
 use std::sync::Arc;
 
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::model::adapter::linear_bwd;
-use crate::model::params::{Linear, Matrix, Vector};
-use crate::model::prompts::SharedPrompts;
-use crate::model::tape::{Mode, Recompute, Tape, Var};
-use crate::ops::attend::Heads;
-use crate::ops::attention::Pack;
-use crate::ops::gelu::{self, GeluKind};
-use crate::ops::linear_logprob::LogProbCall;
-use crate::ops::matmul::{PANEL, panel_count};
-use crate::ops::paged_attention::{Decode, KvCache, Paged};
-use crate::ops::patch_embed::{Normalize, PatchImage};
-use crate::ops::pos_embed::{self, Taps};
-use crate::ops::rows::Segments;
-use crate::ops::{
-    attention, embedding, layer_norm, linear, linear_logprob, paged_attention, patch_embed, rms_norm, swiglu,
-};
-use crate::tensor::{DType, Tensor};
+use super::prompts::SharedPrompts;
+use super::{Mode, Recompute, Tape, Var};
+use crate::nn::adapter::linear::linear_bwd;
+use crate::nn::weights::params::{Linear, Matrix, Vector};
+use omr_base::error::{Error, Result};
+use omr_runtime::device::Device;
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::attention::{self, Pack};
+use omr_runtime::ops::gelu::{self, GeluKind};
+use omr_runtime::ops::linear_logprob::{self, LogProbCall};
+use omr_runtime::ops::matmul::{PANEL, panel_count};
+use omr_runtime::ops::paged_attention::{self, Decode, KvCache, Paged};
+use omr_runtime::ops::patch_embed::{self, Normalize, PatchImage};
+use omr_runtime::ops::pos_embed::{self, Taps};
+use omr_runtime::ops::rows::Segments;
+use omr_runtime::ops::{embedding, layer_norm, linear, rms_norm, swiglu};
+use omr_runtime::tensor::{DType, Tensor};
 
 /// Tables of a rotary embedding, f32 `[T, head_dim / 2]`.
 #[derive(Clone, Copy, Debug)]

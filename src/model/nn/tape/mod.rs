@@ -6,15 +6,23 @@
 //! what a block recorded and runs the block again in backward, with bitwise identical results. A tape in inference mode
 //! records nothing.
 
+pub(crate) mod gather;
+pub mod grads;
+pub mod layer;
+pub mod layers;
+pub mod prompts;
+pub mod qkv;
+pub mod spread;
+
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::device::{Device, Mark, Region};
-use crate::error::{Error, Result};
-use crate::model::grads::GradientSink;
-use crate::model::linear_layer::Adapted;
-use crate::model::params::Linear;
-use crate::tensor::{DType, Elem, Tensor};
+use self::grads::GradientSink;
+use super::weights::linear_layer::Adapted;
+use super::weights::params::Linear;
+use omr_base::error::{Error, Result};
+use omr_runtime::device::{Device, Mark, Region};
+use omr_runtime::tensor::{DType, Elem, Tensor};
 
 /// Activation checkpointing policy of one layer: what a training forward keeps, so that backward recomputes the rest.
 /// Gradients do not depend on it. Attention is never recomputed: at the lengths that need recomputation it costs as

@@ -2,13 +2,13 @@
 //! stored in blocks as the sampler stores them, so the attention of each row has the bits of the sampler: the sequences
 //! share the complete blocks of their prompt, and each sequence has its own copy of the last, incomplete block.
 
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::model::tape::Tape;
-use crate::ops::attend::BLOCK;
-use crate::ops::attention::Pack;
-use crate::ops::paged_attention::{self, KvCache, Paged};
-use crate::tensor::Tensor;
+use super::Tape;
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::attend::BLOCK;
+use omr_runtime::ops::attention::Pack;
+use omr_runtime::ops::paged_attention::{self, KvCache, Paged};
+use omr_runtime::tensor::Tensor;
 
 /// The value in a list of slots that stands for no slot.
 const NO_SLOT: u32 = u32::MAX;
@@ -16,7 +16,7 @@ const NO_SLOT: u32 = u32::MAX;
 /// A pack whose sequences share prompts, with the places of its keys and values in blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct SharedPrompts {
-    /// Index of each sequence's prompt, u32 `[S]` (see [`crate::ops::attention::Bwd`]).
+    /// Index of each sequence's prompt, u32 `[S]` (see [`omr_runtime::ops::attention::Bwd`]).
     pub prompt_of: Tensor,
     /// Row that is stored at each of `slots`, u32 `[N]`.
     rows: Tensor,
@@ -89,7 +89,7 @@ impl SharedPrompts {
     }
 
     /// Computes the attention of the rows `qkv` of `pack` and their log-sum-exps. Shapes are those of
-    /// [`crate::ops::attention::fwd`].
+    /// [`omr_runtime::ops::attention::fwd`].
     pub fn attend(&self, dev: &mut Device, pack: &Pack, qkv: Tensor, out: Tensor, lse: Tensor) -> Result<()> {
         let &SharedPrompts { rows, slots, block_tables, context_lens, blocks, .. } = self;
         let &Pack { cu_seqlens: cu_seqlens_q, heads, scale, pairs, .. } = pack;

@@ -1,17 +1,17 @@
 //! The q, k and v rows of attention: their projection, the norms of the heads of q and k, the rotation and the cache,
 //! forward and backward.
 
-use crate::device::Device;
-use crate::error::Result;
-use crate::model::adapter::linear_bwd;
-use crate::model::layers::{Attend, Attention, Rope};
-use crate::model::params::{Linear, Vector};
-use crate::model::tape::{Recompute, Tape, Var};
-use crate::ops::attend::Heads;
-use crate::ops::linear::Qkv;
-use crate::ops::qk_norm::SavedRows;
-use crate::ops::{linear, qk_norm, rope};
-use crate::tensor::DType;
+use super::layers::{Attend, Attention, Rope};
+use super::{Recompute, Tape, Var};
+use crate::nn::adapter::linear::linear_bwd;
+use crate::nn::weights::params::{Linear, Vector};
+use omr_base::error::Result;
+use omr_runtime::device::Device;
+use omr_runtime::ops::attend::Heads;
+use omr_runtime::ops::linear::{self, Qkv};
+use omr_runtime::ops::qk_norm::{self, SavedRows};
+use omr_runtime::ops::rope;
+use omr_runtime::tensor::DType;
 
 /// The norms of the heads of q and k.
 #[derive(Clone, Copy)]

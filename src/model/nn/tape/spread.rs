@@ -1,10 +1,10 @@
 //! Copies the rows of images into the sequences that contain the images, and adds rows of DeepStack to them.
 
-use crate::device::Device;
-use crate::error::Result;
-use crate::model::tape::{Tape, Var};
-use crate::ops::rows;
-use crate::tensor::Tensor;
+use super::{Tape, Var};
+use omr_base::error::Result;
+use omr_runtime::device::Device;
+use omr_runtime::ops::rows;
+use omr_runtime::tensor::Tensor;
 
 /// Rows of the vision tower that the decoder adds to the residual stream after its first layers.
 #[derive(Clone, Debug)]

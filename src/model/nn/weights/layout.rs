@@ -1,14 +1,14 @@
 //! The list of a model's parameters, and how parameters are added to it.
 
-use crate::config::QuantizationConfig;
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::model::linear_layer::{Adapter, Linear, Matrix, Vector};
-use crate::model::params::{Param, Piece, RowBlocks};
-use crate::model::part::{Init, Part};
-use crate::ops::matmul::{Order, PANEL};
-use crate::ops::quantized::{self, Quantized, scale_dtype};
-use crate::tensor::{DType, Tensor};
+use super::linear_layer::{Adapter, Linear, Matrix, Vector};
+use super::params::{Param, Piece, RowBlocks};
+use super::part::{Init, Part};
+use omr_base::config::QuantizationConfig;
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::matmul::{Order, PANEL};
+use omr_runtime::ops::quantized::{self, Quantized, scale_dtype};
+use omr_runtime::tensor::{DType, Tensor};
 
 /// The parameters of a model, in the order in which gradients are summed and updates are made.
 #[derive(Clone, PartialEq, Debug)]
@@ -43,7 +43,7 @@ impl ParamLayout {
 
     /// Returns the bucket, as a number, and the number of elements of each parameter, as [`Shards::new`] takes them.
     ///
-    /// [`Shards::new`]: crate::ranks::Shards::new
+    /// [`Shards::new`]: omr_runtime::ranks::Shards::new
     pub fn shares(&self) -> Vec<(usize, usize)> {
         let mut bucket = 0;
         let share = |(i, param): (usize, &Param)| {
@@ -184,7 +184,7 @@ impl LayoutPart<'_> {
 }
 
 /// Returns true if the matrix of `pieces` is quantised with these settings.
-pub(super) fn takes(settings: &QuantizationConfig, pieces: &[Piece]) -> bool {
+pub(crate) fn takes(settings: &QuantizationConfig, pieces: &[Piece]) -> bool {
     let fits = |piece: &Piece| quantized::takes(settings.base, piece.row_len());
     pieces.iter().all(|piece| fits(piece) && !settings.skips(&piece.name))
 }

@@ -1,8 +1,8 @@
 //! Linear layers with their parameters: indices into the layout, and operands of the ops.
 
-use crate::ops::lora::Rows;
-use crate::ops::matmul::Weight;
-use crate::tensor::Tensor;
+use omr_runtime::ops::lora::Rows;
+use omr_runtime::ops::matmul::Weight;
+use omr_runtime::tensor::Tensor;
 
 /// A matrix of the model.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -58,10 +58,10 @@ pub struct Adapter {
     pub b: Matrix,
     /// S `[N, R]`: scale times B, each row in the columns of its part.
     pub s: Weight,
-    /// Tickets of the model for t; see [`crate::ops::lora::tickets`].
-    pub(super) tickets: Tensor,
+    /// Tickets of the model for t; see [`omr_runtime::ops::lora::tickets`].
+    pub(crate) tickets: Tensor,
     /// Part of each row of B.
-    pub(super) rows: Rows,
+    pub(crate) rows: Rows,
     /// Factor of the product of B and A.
-    pub(super) scale: f32,
+    pub(crate) scale: f32,
 }

@@ -1,6 +1,15 @@
 //! Reads weights from memory-mapped safetensors files, from one file or from shards. Accepts the tensor names of the
 //! released Qwen2.5-VL checkpoints and those of newer transformers versions.
 
+pub mod layout;
+pub mod linear_layer;
+pub mod outgoing;
+pub mod params;
+pub mod part;
+pub mod quantize;
+pub(crate) mod reading;
+pub(crate) mod stored_codes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -8,21 +17,21 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::Value;
 
-use crate::device::{Device, MappedFile};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::model::config::{Family, Measured, SizeCheck};
-use crate::model::family::names::released_name;
-use crate::model::layout::ParamLayout;
-use crate::model::params::Piece;
-use crate::model::stored_codes::{self, FileTensor, SCALE, STATE, StoredCodes, matrix_of};
-use crate::observe::{Observer, Silent};
-use crate::tensor::DType;
+use self::layout::ParamLayout;
+use self::params::Piece;
+use self::stored_codes::{FileTensor, SCALE, STATE, StoredCodes, matrix_of};
+use crate::nn::config::{Family, Measured, SizeCheck};
+use crate::nn::family::names::released_name;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::observe::{Observer, Silent};
+use omr_runtime::device::{Device, MappedFile};
+use omr_runtime::tensor::DType;
 
 /// Name of the single weight file.
 pub(super) const SINGLE: &str = "model.safetensors";
 
-pub use crate::hub::base_model::ADAPTER;
+pub use omr_base::hub::base_model::ADAPTER;
 
 /// Name of the index that lists the shards.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
@@ -332,11 +341,12 @@ fn copy(out: &mut [f32], values: impl Iterator<Item = f32>) {
 mod tests {
     use std::sync::Arc;
 
+    use super::outgoing;
+    use super::outgoing::{OutFile, create_weights, fill_files, shards};
+    use super::part::Part;
     use super::*;
-    use crate::device::{Isa, Plan};
-    use crate::model::family::qwen2_5_vl::FAMILY;
-    use crate::model::outgoing::{self, OutFile, create_weights, fill_files, shards};
-    use crate::model::part::Part;
+    use crate::nn::family::qwen2_5_vl::FAMILY;
+    use omr_runtime::device::{Isa, Plan};
 
     fn small(dtype: DType) -> (Device, ParamLayout) {
         let mut dev = Device::cpu(&Plan::uniform(1 << 22), 1, Isa::detect()).unwrap();

@@ -15,17 +15,17 @@ use std::sync::Arc;
 use half::bf16;
 use serde_json::{Map, Value, json};
 
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::model::layout::ParamLayout;
-use crate::model::params::Piece;
-use crate::model::weights::{INDEX, SINGLE};
-use crate::ops::adamw::master;
-use crate::tensor::{DType, Elem, Tensor};
+use super::layout::ParamLayout;
+use super::params::Piece;
+use super::{INDEX, SINGLE};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_runtime::device::Device;
+use omr_runtime::ops::adamw::master;
+use omr_runtime::tensor::{DType, Elem, Tensor};
 
 /// Maximum size of a weight file in bytes, as in the Hugging Face save functions.
-pub(super) const MAX_SHARD_BYTES: usize = 5_000_000_000;
+pub(crate) const MAX_SHARD_BYTES: usize = 5_000_000_000;
 
 /// Number of elements that are converted and written at once. It bounds the host memory of a save.
 const BLOCK: usize = 1 << 20;
@@ -328,7 +328,7 @@ pub fn weights(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>]) ->
     shards(layout, dtype, own, MAX_SHARD_BYTES)
 }
 
-pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>], max_bytes: usize) -> Vec<OutFile> {
+pub(crate) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>], max_bytes: usize) -> Vec<OutFile> {
     let tensor = |(param, piece, stored): (usize, usize, &Piece)| {
         let (own, name) = (&own[param], stored.name.clone());
         let tensor = layout.params[param].tensor.slice(own.start, own.end);
@@ -343,13 +343,13 @@ pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize
 }
 
 /// Returns the name of weight file `i` of `count`.
-pub(super) fn shard_name(i: usize, count: usize) -> String {
+pub(crate) fn shard_name(i: usize, count: usize) -> String {
     if count == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", i + 1) }
 }
 
 /// Creates in `dir` the files that [`weights`] planned. With several files, also writes the index, and removes the
 /// single file of an earlier save. With one file, removes the index of an earlier save.
-pub(super) fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
+pub(crate) fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
     let mut weight_map = Map::new();
     let mut total = 0;
     for file in files {
@@ -366,7 +366,7 @@ pub(super) fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
 }
 
 /// Converts values to little-endian bytes of `dtype`.
-pub(super) fn encoded<T: Elem>(values: &[T], dtype: DType) -> Vec<u8> {
+pub(crate) fn encoded<T: Elem>(values: &[T], dtype: DType) -> Vec<u8> {
     let mut out = vec![0; values.len() * dtype.size()];
     let values = values.iter().map(|value| value.to_f32());
     match dtype {

@@ -15,14 +15,14 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::device::{Device, Parts};
-use crate::error::Result;
-use crate::ops::matmul::{Order, PANEL, Weight};
-use crate::ops::quantized::{Encoded, Quantized, scale_dtype};
-use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
+use omr_runtime::device::{Device, Parts};
+use omr_runtime::ops::matmul::{Order, PANEL, Weight};
+use omr_runtime::ops::quantized::{Encoded, Quantized, scale_dtype};
+use omr_runtime::tensor::{DType, Elem, Tensor};
 
-pub use crate::model::linear_layer::{Linear, Matrix, Vector};
-pub use crate::model::part::{Bucket, Init, Part};
+pub use super::linear_layer::{Linear, Matrix, Vector};
+pub use super::part::{Bucket, Init, Part};
 
 /// A Hugging Face tensor that is part of a parameter.
 #[derive(Clone, PartialEq, Debug)]
@@ -67,7 +67,7 @@ impl Piece {
     }
 
     /// Creates a piece with the same rows of another parameter, which has `columns` columns.
-    pub(super) fn beside(&self, name: String, columns: usize) -> Piece {
+    pub(crate) fn beside(&self, name: String, columns: usize) -> Piece {
         Piece { name, shape: vec![self.shape[0], columns], rows: self.rows }
     }
 
@@ -78,7 +78,7 @@ impl Piece {
     }
 
     /// Returns this piece's row for row `n` of the parameter, if there is one.
-    pub(super) fn row_at(&self, n: usize) -> Option<usize> {
+    pub(crate) fn row_at(&self, n: usize) -> Option<usize> {
         let RowBlocks { from, len, stride } = self.rows;
         let n = n.checked_sub(from)?;
         let (block, at) = (n / stride, n % stride);
@@ -106,9 +106,9 @@ pub struct Param {
     pub is_matrix: bool,
     /// False if the parameter is frozen: it has no gradient and no optimizer state.
     pub trains: bool,
-    pub(super) order: Order,
-    pub(super) n: usize,
-    pub(super) k: usize,
+    pub(crate) order: Order,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
 }
 
 impl Param {
@@ -307,8 +307,8 @@ impl Param {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Isa, Plan};
-    use crate::model::layout::ParamLayout;
+    use crate::nn::weights::layout::ParamLayout;
+    use omr_runtime::device::{Isa, Plan};
 
     fn device() -> Device {
         Device::cpu(&Plan::uniform(1 << 22), 2, Isa::detect()).unwrap()
@@ -374,7 +374,7 @@ mod tests {
                 DType::Bf16 => dev.read::<bf16>(param.tensor).unwrap().into_iter().map(Elem::to_f32).collect(),
                 _ => dev.read::<f32>(param.tensor).unwrap(),
             };
-            let at = |i: usize| stored[crate::ops::matmul::index(dtype, k, i / k, i % k)];
+            let at = |i: usize| stored[omr_runtime::ops::matmul::index(dtype, k, i / k, i % k)];
             assert_eq!((0..n * k).map(at).collect::<Vec<f32>>(), rows);
         }
     }

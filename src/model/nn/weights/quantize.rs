@@ -6,20 +6,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use crate::choice::BaseFormat;
-use crate::config::QuantizationConfig;
-use crate::device::{Device, Target};
-use crate::error::{Error, Result};
-use crate::model::config::Family;
-use crate::model::family::names::{path_in_memory, stored_name};
-use crate::model::outgoing::{Content, MAX_SHARD_BYTES, Outgoing, encoded, shard_name};
-use crate::model::params::Piece;
-use crate::model::reading::encode_row;
-use crate::model::stored_codes::{SCALE, STATE};
-use crate::model::weights::WeightFiles;
-use crate::model::{Model, ModelConfig, OutModel, outgoing, quantization};
-use crate::ops::quantized::{BLOCK, Encoded, LEVELS, scale_dtype};
-use crate::tensor::DType;
+use super::WeightFiles;
+use super::outgoing::{self, Content, MAX_SHARD_BYTES, Outgoing, encoded, shard_name};
+use super::params::Piece;
+use super::reading::encode_row;
+use super::stored_codes::{SCALE, STATE};
+use crate::nn::config::{Family, quantization};
+use crate::nn::family::names::{path_in_memory, stored_name};
+use crate::nn::{Model, ModelConfig, OutModel};
+use omr_base::choice::BaseFormat;
+use omr_base::config::QuantizationConfig;
+use omr_base::error::{Error, Result};
+use omr_runtime::device::{Device, Target};
+use omr_runtime::ops::quantized::{BLOCK, Encoded, LEVELS, scale_dtype};
+use omr_runtime::tensor::DType;
 
 /// Plans the files of the model in `dir` with matrices of this storage. Errors if its weights are quantised already.
 pub fn quantize(dir: &Path, quantization: &QuantizationConfig) -> Result<OutModel> {

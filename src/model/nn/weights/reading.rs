@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 use half::bf16;
 use safetensors::tensor::Dtype;
 
-use super::adapter_files::StoredAdapter;
-use super::weights::{Shard, Stored, StoredTensor, WeightFiles};
-use super::{Model, ModelConfig, ParamLayout};
-use crate::choice::BaseFormat;
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::hub::base_model;
-use crate::image::Processor;
-use crate::model::params::{Param, Piece};
-use crate::model::quantization::KEY;
-use crate::observe::Observer;
-use crate::ops::quantized::{EncodeFault, Encoded, Quantized, encode};
-use crate::tensor::{DType, Elem};
+use super::params::{Param, Piece};
+use super::{Shard, Stored, StoredTensor, WeightFiles};
+use crate::nn::adapter::adapter_files::StoredAdapter;
+use crate::nn::config::quantization::KEY;
+use crate::nn::{Model, ModelConfig, ParamLayout};
+use omr_base::choice::BaseFormat;
+use omr_base::error::{Error, Result};
+use omr_base::hub::base_model;
+use omr_base::observe::Observer;
+use omr_data::image::Processor;
+use omr_runtime::device::Device;
+use omr_runtime::ops::quantized::{EncodeFault, Encoded, Quantized, encode};
+use omr_runtime::tensor::{DType, Elem};
 
 /// Bytes by which the requests for reading are ahead of the conversion.
 const AHEAD: u64 = 512 << 20;
@@ -71,7 +71,7 @@ impl Drop for Taken<'_> {
 
 impl WeightFiles {
     /// Copies the weights of `layout`, which have been checked, to the device.
-    pub(super) fn fill(&self, dev: &mut Device, layout: &ParamLayout, observer: &dyn Observer) -> Result<()> {
+    pub(crate) fn fill(&self, dev: &mut Device, layout: &ParamLayout, observer: &dyn Observer) -> Result<()> {
         let parts: Vec<(&Shard, Range<usize>)> =
             layout.pieces().map(|(_, _, piece)| self.part(&self.tensors[&piece.name])).collect();
         let total: usize = parts.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -184,7 +184,7 @@ impl WeightFiles {
 }
 
 /// Quantises row `r` of the tensor `name`. Errors on a value that `format` cannot store.
-pub(super) fn encode_row(name: &str, r: usize, values: &[f32], format: BaseFormat, row: &mut Encoded) -> Result<()> {
+pub(crate) fn encode_row(name: &str, r: usize, values: &[f32], format: BaseFormat, row: &mut Encoded) -> Result<()> {
     let unfit = |EncodeFault { at, value }| {
         let expected = match format {
             BaseFormat::Int8 => "finite weights up to 127 * 2^119, which int8 can store",
@@ -251,10 +251,10 @@ mod tests {
     use safetensors::tensor::TensorView;
 
     use super::*;
-    use crate::device::{Isa, Plan};
-    use crate::model::family::qwen2_5_vl::FAMILY;
-    use crate::model::part::Part;
-    use crate::observe::Silent;
+    use crate::nn::family::qwen2_5_vl::FAMILY;
+    use crate::nn::weights::part::Part;
+    use omr_base::observe::Silent;
+    use omr_runtime::device::{Isa, Plan};
 
     /// Makes a layer whose rows alternate in blocks and do not fill the last panel.
     fn layer(dtype: DType) -> (Device, ParamLayout) {

@@ -7,18 +7,18 @@
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
-use crate::choice::BaseFormat;
-use crate::ops::quantized::{BLOCK, Encoded, LEVELS, nf4_value};
+use omr_base::choice::BaseFormat;
+use omr_runtime::ops::quantized::{BLOCK, Encoded, LEVELS, nf4_value};
 
 /// End of the name of the scales of int8.
-pub(super) const SCALE: &str = "_scale";
+pub(crate) const SCALE: &str = "_scale";
 /// End of the name of the sizes and types of NF4.
-pub(super) const STATE: &str = ".quant_state.bitsandbytes__nf4";
+pub(crate) const STATE: &str = ".quant_state.bitsandbytes__nf4";
 /// Ends of the names of the tensors beside the codes.
 const BESIDE: [&str; 6] = [".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", SCALE, STATE];
 
 /// Returns the name of the matrix if the tensor `name` holds scales or other data beside its codes.
-pub(super) fn matrix_of(name: &str) -> Option<&str> {
+pub(crate) fn matrix_of(name: &str) -> Option<&str> {
     BESIDE.iter().filter_map(|end| name.strip_suffix(end)).find(|name| name.ends_with(".weight"))
 }
 
@@ -27,21 +27,21 @@ const EXPONENTS: std::ops::RangeInclusive<u8> = 10..=246;
 
 /// A tensor in a file.
 #[derive(Clone, Copy)]
-pub(super) struct FileTensor<'a> {
-    pub(super) dtype: Dtype,
-    pub(super) shape: &'a [usize],
-    pub(super) bytes: &'a [u8],
+pub(crate) struct FileTensor<'a> {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: &'a [usize],
+    pub(crate) bytes: &'a [u8],
 }
 
 /// Returns the shape of the matrix whose sizes and types of NF4 are in `state`.
-pub(super) fn shape(state: &[u8]) -> Option<Vec<usize>> {
+pub(crate) fn shape(state: &[u8]) -> Option<Vec<usize>> {
     let state: Value = serde_json::from_slice(state).ok()?;
     serde_json::from_value(state["shape"].clone()).ok()
 }
 
 /// The codes of a matrix in files.
-pub(super) struct StoredCodes<'a> {
-    pub(super) format: BaseFormat,
+pub(crate) struct StoredCodes<'a> {
+    pub(crate) format: BaseFormat,
     codes: &'a [u8],
     /// Bytes of the scales in the order of the blocks: one byte each, or f32.
     scales: Vec<u8>,
@@ -50,7 +50,7 @@ pub(super) struct StoredCodes<'a> {
 impl<'a> StoredCodes<'a> {
     /// Reads the codes of the matrix `name` `[n, k]`, or returns `None` if it is not quantised. `find` returns the tensor
     /// with the name of the matrix and an end. Errors describe the tensor that does not fit.
-    pub(super) fn read(
+    pub(crate) fn read(
         name: &str,
         [n, k]: [usize; 2],
         find: &dyn Fn(&str) -> Option<FileTensor<'a>>,
@@ -108,7 +108,7 @@ impl<'a> StoredCodes<'a> {
     }
 
     /// Copies row `r` of `k` terms. The rows of NF4 are whole blocks.
-    pub(super) fn row(&self, r: usize, k: usize, row: &mut Encoded) {
+    pub(crate) fn row(&self, r: usize, k: usize, row: &mut Encoded) {
         let len = row.scales.len();
         row.scales.copy_from_slice(&self.scales[r * len..][..len]);
         match self.format {
@@ -118,7 +118,7 @@ impl<'a> StoredCodes<'a> {
     }
 
     /// Writes the values of row `r`, whose blocks of NF4 may begin in the row before.
-    pub(super) fn values(&self, r: usize, out: &mut [f32]) {
+    pub(crate) fn values(&self, r: usize, out: &mut [f32]) {
         let k = out.len();
         if self.format == BaseFormat::Int8 {
             let mut row = Encoded::zeros(self.format, k);

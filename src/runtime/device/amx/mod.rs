@@ -4,9 +4,9 @@
 
 mod allowed;
 mod block;
-mod check;
+pub mod check;
 mod tiles;
-pub(crate) mod twin;
+pub mod twin;
 
 pub use allowed::refusal;
 pub use block::{Block, ROWS, STEP};

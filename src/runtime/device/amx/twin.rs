@@ -8,7 +8,8 @@
 use super::block::{Block, PANEL_BYTES, STEP, TILE, TILE_BYTES};
 use crate::device::isa::{Isa, cpu_kernel};
 
-type Row = [f32; TILE];
+/// Sums of a row of a tile.
+pub type Row = [f32; TILE];
 
 /// Computes the sums of a block of `rows` rows by `panels` panels, as `Tiles::run` does.
 ///
@@ -37,7 +38,7 @@ pub(super) unsafe fn block(vectors: Isa, block: &Block, rows: usize, panels: usi
 
 cpu_kernel! {
     /// Adds the words' products to `sums`.
-    fn product(left: &[u32; STEP], right: &[[u32; TILE]; STEP], sums: &mut Row) {
+    pub fn product(left: &[u32; STEP], right: &[[u32; TILE]; STEP], sums: &mut Row) {
         let (mut low, mut high) = ([0.0; TILE], [0.0; TILE]);
         let mut is_edge = false;
         for (&a, words) in left.iter().zip(right) {
@@ -67,7 +68,7 @@ fn widen(word: u32) -> f32 {
 
 /// Returns `x`, or a zero with the sign of `x` if its magnitude is below the smallest normal number.
 #[inline(always)]
-fn flush(x: f32) -> f32 {
+pub fn flush(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { f32::from_bits(x.to_bits() & 1 << 31) } else { x }
 }
 
@@ -85,34 +86,11 @@ fn with_care(left: &[u32; STEP], right: &[[u32; TILE]; STEP]) -> (Row, Row) {
 /// Computes a b + c. The result is zero if it would be below the smallest normal number after rounding with an
 /// unbounded exponent. For numbers near this limit the computation in f64 is exact: either the terms are multiples of
 /// 2^-167, or their magnitudes are far enough apart.
-pub(crate) fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+pub fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
     // Midpoint between the smallest normal number and the 24-bit number below it. From here on, a value rounds up to
     // the smallest normal number.
     const LEAST: f64 = f32::MIN_POSITIVE as f64 * (1.0 - 1.0 / (1 << 25) as f64);
     let sum = a.mul_add(b, c);
     let exact = f64::from(a).mul_add(f64::from(b), f64::from(c));
     if exact.abs() < LEAST { 0f32.copysign(sum) } else { sum }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_tiny_after_rounding_is_zero() {
-        let half = f32::MIN_POSITIVE * 0.5;
-        // 2^-126 - 2^-150 is flushed; 2^-126 - 2^-152 is not, because with 24 bits it rounds up.
-        let (a, b) = (f32::from_bits((127 - 75) << 23), f32::from_bits((127 - 75) << 23));
-        assert_eq!(multiply_add(-a, b, f32::MIN_POSITIVE).to_bits(), 0);
-        assert_eq!(multiply_add(-a * 0.5, b * 0.5, f32::MIN_POSITIVE), f32::MIN_POSITIVE);
-        assert_eq!((flush(half).to_bits(), flush(-half).to_bits()), (0, 1 << 31));
-        assert_eq!(flush(f32::MIN_POSITIVE), f32::MIN_POSITIVE);
-        // The halves of the word are 1.5 and a subnormal number, which counts as zero.
-        let mut sums = [f32::from_bits(1); TILE];
-        let (mut left, mut right) = ([0; STEP], [[0; TILE]; STEP]);
-        left[0] = 0x0001_3fc0;
-        right[0] = [0x7f00_3f80; TILE];
-        product(Isa::Portable, &left, &right, &mut sums);
-        assert_eq!(sums, [1.5; TILE]);
-    }
 }

@@ -5,7 +5,7 @@ use cudarc::driver::{DriverError, result, sys};
 
 use crate::device::driver::Properties;
 use crate::device::images::Arch;
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// CUDA 13.0, in the driver's numbering. Drivers for this version can load PTX ISA 9.0, the version that the kernels
 /// are built for.
@@ -97,7 +97,7 @@ fn missing(found: &str) -> Error {
 
 /// Returns the driver version as text ("580.65.06 (CUDA 13.0)", or "CUDA 13.0"): the kernel module's release with the CUDA version, or the CUDA version alone if
 /// the module does not report its release.
-fn named(cuda: i32, module: &str) -> String {
+pub fn named(cuda: i32, module: &str) -> String {
     let release = module.lines().find(|line| line.contains("Kernel Module")).and_then(|line| {
         line.split_whitespace().find(|w| w.contains('.') && w.split('.').all(|p| p.parse::<u32>().is_ok()))
     });
@@ -130,18 +130,4 @@ pub(super) fn describe(error: DriverError) -> String {
         text.map_or_else(|_| format!("error {}", error.0 as u32), |text| text.to_string_lossy().into_owned())
     };
     format!("{} ({})", word(error.error_name()), word(error.error_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::named;
-
-    #[test]
-    fn the_driver_is_named_as_people_know_it() {
-        let module = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n\
-            GCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n";
-        assert_eq!(named(13_000, module), "580.65.06 (CUDA 13.0)");
-        assert_eq!(named(12_080, ""), "CUDA 12.8");
-        assert_eq!(named(12_080, "GCC version:  gcc version 12.2.0\n"), "CUDA 12.8");
-    }
 }

@@ -8,7 +8,7 @@
 pub mod find;
 mod host;
 mod launch;
-mod module;
+pub mod module;
 mod nvtx;
 mod staging;
 
@@ -30,9 +30,9 @@ use crate::device::images::Images;
 use crate::device::{
     Address, Driver, EncodedMap, Event, Graph, Launch, Stream, TensorMap, WaitLimit, WgmmaKernels, limits,
 };
-use crate::error::{Error, Result};
 use launch::Function;
 use nvtx::Nvtx;
+use omr_base::error::{Error, Result};
 use staging::Staging;
 
 /// Bytes of GPU memory that no memory plan may use: an allowance for the driver's context, the loaded kernels, captured

@@ -16,11 +16,11 @@ use cudarc::driver::{CudaContext, result};
 use super::find::describe;
 use crate::device::driver::Properties;
 use crate::device::images::{Arch, Images};
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// Bytes of each of the driver's two logs. The driver truncates longer output.
-const LOG: usize = 16 << 10;
+pub const LOG: usize = 16 << 10;
 
 /// Time after which a line about compiling is logged, and the interval of further lines.
 const FIRST_LINE: Duration = Duration::from_secs(1);
@@ -91,7 +91,7 @@ pub fn code(
 
 /// Returns the name of a cached file. It differs if anything that the machine code depends on differs: the file, the
 /// compute capability, the driver or the PTX.
-fn name(file: &str, gpu: &Properties, ptx: &str) -> String {
+pub fn name(file: &str, gpu: &Properties, ptx: &str) -> String {
     let (major, minor) = gpu.compute_capability;
     let mut hash = blake3::Hasher::new();
     for part in [ptx, &gpu.driver] {
@@ -102,7 +102,7 @@ fn name(file: &str, gpu: &Properties, ptx: &str) -> String {
 
 /// Returns the machine code cached at `path` if its hash matches. The check matters because the driver reads past the
 /// end of a truncated cubin.
-fn kept(path: &Path) -> Option<Vec<u8>> {
+pub fn kept(path: &Path) -> Option<Vec<u8>> {
     let mut cubin = files::read(path).ok()?;
     let hash = cubin.split_off(cubin.len().checked_sub(blake3::OUT_LEN)?);
     (blake3::hash(&cubin).as_bytes()[..] == hash).then_some(cubin)
@@ -110,7 +110,7 @@ fn kept(path: &Path) -> Option<Vec<u8>> {
 
 /// Writes `cubin` and its hash atomically: another process that starts at the same time reads either all of it or
 /// nothing.
-fn keep(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
+pub fn keep(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
@@ -121,16 +121,18 @@ fn keep(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
 }
 
 /// The options of a call that compiles or loads: the driver's two logs, and the instruction set to compile for.
-struct JitOptions {
-    info: Vec<u8>,
-    error: Vec<u8>,
+pub struct JitOptions {
+    /// The log of remarks, which ends with a zero byte.
+    pub info: Vec<u8>,
+    /// The log of errors, which ends with a zero byte.
+    pub error: Vec<u8>,
     keys: Vec<Jit>,
     values: Vec<*mut c_void>,
 }
 
-impl JitOptions {
+impl Default for JitOptions {
     /// Returns the options that enable the logs. The driver compiles for the GPU of the current context.
-    fn new() -> JitOptions {
+    fn default() -> JitOptions {
         let (mut info, mut error) = (vec![0_u8; LOG], vec![0_u8; LOG]);
         // The driver takes sizes and flags as integers stored in the pointer values themselves.
         let number = ptr::without_provenance_mut::<c_void>;
@@ -144,7 +146,9 @@ impl JitOptions {
         ];
         JitOptions { info, error, keys, values }
     }
+}
 
+impl JitOptions {
     /// Adds the instruction set to compile for, and line tables if `ptx` has line numbers. A context may know its GPU as
     /// 9.0 only, which lacks the instructions of [`Arch::Sm90a`].
     fn compile_for(mut self, arch: Arch, ptx: &str) -> JitOptions {
@@ -160,7 +164,7 @@ impl JitOptions {
     }
 
     /// Returns the driver's output, errors before remarks.
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let one = |log: &[u8]| {
             let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
             String::from_utf8_lossy(&log[..end]).trim().to_owned()
@@ -182,7 +186,7 @@ pub fn load(file: &str, cubin: &[u8]) -> Result<sys::CUmodule> {
 }
 
 fn load_image(image: &[u8]) -> std::result::Result<sys::CUmodule, String> {
-    let mut jit = JitOptions::new();
+    let mut jit = JitOptions::default();
     let mut module = ptr::null_mut();
     // SAFETY: `image` is a complete ELF file (embedded, from the driver or checked by its hash), and the driver reads
     // its length from the header. Keys, values and the buffers that they point to live in `jit` until the call
@@ -198,7 +202,7 @@ fn load_image(image: &[u8]) -> std::result::Result<sys::CUmodule, String> {
 /// Compiles PTX for `arch` and returns the machine code. (cuModuleLoadDataEx would compile it, too, but does not return
 /// the machine code, so it could not be cached.)
 fn link(file: &str, ptx: &str, arch: Arch) -> std::result::Result<Vec<u8>, String> {
-    let mut jit = JitOptions::new().compile_for(arch, ptx);
+    let mut jit = JitOptions::default().compile_for(arch, ptx);
     let text = CString::new(ptx).map_err(|_| "the PTX contains a zero byte".to_owned())?;
     let name = CString::new(file).map_err(|_| "the file name contains a zero byte".to_owned())?;
     let mut state = ptr::null_mut();
@@ -228,70 +232,9 @@ fn link(file: &str, ptx: &str, arch: Arch) -> std::result::Result<Vec<u8>, Strin
 }
 
 /// Returns the entry point `name` of `module`.
-pub fn function(module: sys::CUmodule, file: &str, name: &str) -> Result<sys::CUfunction> {
+pub(super) fn function(module: sys::CUmodule, file: &str, name: &str) -> Result<sys::CUfunction> {
     let failed = |why: String| Error::Failed(format!("kernels/{file}.cu: {name}: {why}"));
     let text = CString::new(name).map_err(|_| failed("the name contains a zero byte".into()))?;
     // SAFETY: `module` is loaded and stays loaded.
     unsafe { result::module::get_function(module, text) }.map_err(|e| failed(describe(e)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::limits::HOPPER;
-
-    fn gpu(compute_capability: (u32, u32), driver: &str) -> Properties {
-        Properties { compute_capability, driver: driver.to_owned(), ..HOPPER.properties("", 0, 0) }
-    }
-
-    #[test]
-    fn a_kept_file_is_named_by_all_it_depends_on() {
-        let names = [
-            name("gemm", &gpu((9, 0), "580.65"), "ptx"),
-            name("rope", &gpu((9, 0), "580.65"), "ptx"),
-            name("gemm", &gpu((8, 9), "580.65"), "ptx"),
-            name("gemm", &gpu((9, 0), "580.82"), "ptx"),
-            name("gemm", &gpu((9, 0), "580.65"), "ptx "),
-            name("gemm", &gpu((9, 0), "80.65"), "ptx5"),
-        ];
-        let distinct: std::collections::BTreeSet<_> = names.iter().collect();
-        assert_eq!(distinct.len(), names.len(), "{names:?}");
-        assert_eq!(names[0], name("gemm", &gpu((9, 0), "580.65"), "ptx"));
-    }
-
-    #[test]
-    fn what_is_kept_is_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("deep/er/one.cubin");
-        keep(&path, b"first").unwrap();
-        keep(&path, b"second").unwrap();
-        assert_eq!(kept(&path).unwrap(), b"second");
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "a temporary file is left");
-        let mut bytes = std::fs::read(&path).unwrap();
-        for damage in [0, bytes.len() - 1] {
-            bytes[damage] ^= 1;
-            std::fs::write(&path, &bytes).unwrap();
-            assert_eq!(kept(&path), None);
-            bytes[damage] ^= 1;
-        }
-        for length in [0, 10, bytes.len() - 1] {
-            std::fs::write(&path, &bytes[..length]).unwrap();
-            assert_eq!(kept(&path), None);
-        }
-        assert_eq!(kept(&folder.path().join("absent")), None);
-        let file = folder.path().join("file");
-        std::fs::write(&file, "").unwrap();
-        assert!(keep(&file.join("one.cubin"), b"x").is_err());
-    }
-
-    #[test]
-    fn logs_are_cut_at_their_zero_and_errors_come_first() {
-        let mut jit = JitOptions::new();
-        assert_eq!(jit.text(), "");
-        jit.info[..7].copy_from_slice(b"remark\n");
-        jit.error[..5].copy_from_slice(b"error");
-        assert_eq!(jit.text(), "error\nremark");
-        jit.error.fill(b'x');
-        assert_eq!(jit.text().len(), LOG + "\nremark".len());
-    }
 }

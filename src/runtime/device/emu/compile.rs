@@ -9,8 +9,8 @@ use std::time::Duration;
 use rayon::prelude::*;
 
 use crate::device::images::with_included;
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::error::{Error, Result};
+use omr_base::files;
 
 /// Compiler flags and their reasons:
 ///

@@ -15,7 +15,7 @@ use super::tensor_map;
 use crate::device::driver::{
     Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap,
 };
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Counts of the calls and work of a driver so far.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

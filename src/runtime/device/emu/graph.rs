@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::device::driver::{Address, Event, Graph, Kernel, Launch, Pinned, Stream};
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Identifier of one recording of an event.
 pub type Ticket = u64;

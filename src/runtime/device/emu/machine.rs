@@ -12,7 +12,7 @@ use crate::device::emu::runtime::{Entry, Grid, Instance, Runtime, Schedule};
 use crate::device::emu::sites::{Site, Sites};
 use crate::device::images::Arch;
 use crate::device::limits::{self, Declared};
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 struct Loaded {
     file: &'static str,

@@ -7,7 +7,7 @@ use std::ffi::{c_int, c_void};
 use memmap2::{MmapMut, MmapOptions};
 
 use crate::device::driver::Address;
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Page size of the host, the unit of protection.
 pub const PAGE: u64 = 4096;

@@ -9,7 +9,7 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
 
 use crate::device::emu::compile::Cache;
 use crate::device::emu::sites::{Passed, Site};
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Value of `OMR_EMU_VERSION` in the header that this file mirrors.
 const VERSION: u32 = 6;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::device::emu::compile::Sources;
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// A line of a kernel or of host code.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -4,7 +4,7 @@ use crate::device::driver::{Graph, Stream};
 use crate::device::emu::graph::{Op, Queues, Ticket, order};
 use crate::device::emu::machine::{Machine, random};
 use crate::device::emu::options::{Completion, Options};
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// The streams, the graphs that they replay, and the device below them.
 pub struct Streams {

@@ -1,7 +1,7 @@
 //! Tensor maps in the emulator's own format of 128 bytes, which kernels/emu/bulk.cpp reads.
 
 use crate::device::driver::{EncodedMap, TensorMap};
-use crate::error::Result;
+use omr_base::error::Result;
 
 /// Encodes a map. Errors if it breaks a rule ([`TensorMap::check`]).
 ///

@@ -1,7 +1,7 @@
 //! A performance model: predicts the time of a launch on a Hopper GPU from the machine code of its main loop.
 //!
 //! Its assumptions beyond the rates of the hardware come from published measurements, and the tests compare its
-//! predictions with them. No value was fitted to a launch of omr. `tests/cuda/predictions.rs` prints the predictions
+//! predictions with them. No value was fitted to a launch of omr. `tests/app/cuda/predictions.rs` prints the predictions
 //! beside the times of an H200 (bench/LOG.md). The model does not include clocks under load, L2 misses, and the host's
 //! part of a step.
 
@@ -279,7 +279,7 @@ impl KernelCosts {
 }
 
 /// Returns the clocks of the CTA with the most work, as [`Items::dynamic`] distributes it.
-fn busiest_cta(times: impl Iterator<Item = u64>, ctas: usize, dynamic: bool) -> u64 {
+pub fn busiest_cta(times: impl Iterator<Item = u64>, ctas: usize, dynamic: bool) -> u64 {
     let mut busy = vec![Reverse(0); ctas.max(1)];
     if !dynamic {
         times.enumerate().for_each(|(i, time)| busy[i % ctas.max(1)].0 += time);
@@ -289,6 +289,3 @@ fn busiest_cta(times: impl Iterator<Item = u64>, ctas: usize, dynamic: bool) -> 
     times.for_each(|time| busy.peek_mut().into_iter().for_each(|mut first| first.0 += time));
     busy.into_iter().map(|busy| busy.0).max().unwrap_or(0)
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,7 +4,7 @@ use bytemuck::NoUninit;
 
 use super::parameter::AdamW;
 use crate::device::plain;
-use crate::philox::{Purpose, key};
+use omr_base::philox::{Purpose, key};
 
 /// Key of the random words of one parameter's update.
 #[derive(Clone, Copy)]

@@ -1,9 +1,9 @@
 //! Arguments of an AdamW update: the parameter with its state, and the settings.
 
 use super::code8::BLOCK;
-use crate::error::Result;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Settings of one update, in f64 as in torch: in f32, 1 - beta2 would have a relative error of 1e-5.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -5,9 +5,9 @@ use super::factors::{Factors, Noise};
 use super::parameter::{AdamW, Moments, Parameter};
 use super::update;
 use crate::device::{Device, Gpu, Region, params};
-use crate::error::Result;
 use crate::ops::check::{self, moved};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Updates a parameter once. The weight is multiplied by 1 - lr * weight_decay, then moves by
 ///

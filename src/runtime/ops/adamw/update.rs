@@ -7,8 +7,8 @@ use super::factors::{Factors, Noise};
 use super::master::{join, split};
 use super::parameter::{Moments, Parameter};
 use crate::device::{Cpu, Parts, ViewMut, cpu_kernel};
-use crate::philox::philox4x32_10;
 use crate::tensor::{DType, Elem};
+use omr_base::philox::philox4x32_10;
 
 /// Elements of one work item.
 const ITEM: usize = 32 * BLOCK;

@@ -16,11 +16,11 @@ use super::launch::check_heads;
 use super::launch_bwd;
 use super::pair::{KeyTile, Pair, Scratch, Wanted, pack_tiles, pair_grads, tile_rows};
 use crate::device::{Cpu, Device, Isa, Parts, Pool, Region, cpu_kernel};
-use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, Setting, run_with_scratch};
 use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes;
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 /// Computes the gradient of [`super::fwd`] and writes it to dqkv `[T, (q + 2 kv) * dim]` (before `rope::bwd`). Returns
 /// an error for other shapes and, on a GPU, for a head_dim above 128. On a GPU the values in cu_seqlens are not

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use crate::error::Result;
 use crate::ops::attend::BLOCK;
 use crate::ops::check;
 use crate::tensor::Tensor;
+use omr_base::error::Result;
 
 /// Sequences of a pack and the numbers of their key blocks.
 pub(super) struct Blocks<'a> {

@@ -5,10 +5,10 @@
 use super::names::{WideKernels, num_slots, shared_rows, wide_kernels};
 use super::sm90a::{self, MATH, PANEL, PANELS, ROWS, THREADS};
 use crate::device::{Gpu, Params, WgmmaKernels};
-use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
 use crate::tensor::Tensor;
+use omr_base::error::Result;
 
 const QUERIES: WideKernels = wide_kernels!("attention_bwd_sm90a", "attention_bwd_dq_wide");
 const KEYS: WideKernels = wide_kernels!("attention_bwd_sm90a", "attention_bwd_dkv_wide");

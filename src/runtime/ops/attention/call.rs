@@ -1,10 +1,10 @@
 //! Arguments of the attention ops.
 
 use crate::device::{Device, Sequences};
-use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::check::{self, moved};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Sequences of a pack and the settings of their attention. A pack is a list of sequences that are stored one after the
 /// other. Each row attends only to rows of its own sequence.

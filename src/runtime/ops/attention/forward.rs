@@ -4,10 +4,10 @@ use super::blocks::Blocks;
 use super::call::{Fwd, Pack, check_rows};
 use super::{launch, sm90a};
 use crate::device::{Cpu, Device, Parts, Region, cpu_kernel};
-use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, KeySource, Keys, RowStates, Setting, pack_block, run_with_scratch};
 use crate::ops::check::{self, by_dtype};
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 /// Query rows of one work item.
 const ROWS: usize = 32;

@@ -4,10 +4,10 @@ use super::call::{Fwd, Pack};
 use super::names::{ByDim, WideKernels, by_dim, holding, num_slots, shared_rows, wide_kernels};
 use super::sm90a::{self, WideCall};
 use crate::device::{Gpu, Launch, params};
-use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads, Setting};
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Threads of a CTA, in four warps.
 pub(crate) const THREADS: u32 = 128;

@@ -7,7 +7,7 @@ mod bwd_sm90a;
 mod call;
 mod forward;
 pub(crate) mod launch;
-mod launch_bwd;
+pub mod launch_bwd;
 pub(in crate::ops) mod names;
 mod pair;
 pub(crate) mod sm90a;

@@ -1,8 +1,8 @@
 //! Names of the attention kernels by head dimension, and the slots and shared memory of their CTAs
 //! (kernels/common/attend_tile.cuh).
 
-use crate::error::Result;
 use crate::ops::check;
+use omr_base::error::Result;
 
 /// Names of the `mma.sync` kernels, in ascending order of the largest head dimension each one supports.
 pub(in crate::ops) type ByDim = [(usize, &'static str); 5];

@@ -3,11 +3,11 @@
 use half::bf16;
 
 use crate::device::{Isa, cpu_kernel};
-use crate::math::exp2;
 use crate::ops::attend::{BLOCK, Context, Heads, Setting, pack_block, transpose};
 use crate::ops::lanes::{self, LANES};
 use crate::ops::tile::{self, Left, Right, Sums, product};
 use crate::tensor::Elem;
+use omr_base::math::exp2;
 
 /// Approximate number of (query row, head) lines of a query tile. Two score tiles `[LINES][BLOCK]` fill the L1 cache.
 const LINES: usize = 48;

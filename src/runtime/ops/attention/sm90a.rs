@@ -4,10 +4,10 @@
 
 use super::names::{WideKernels, num_slots};
 use crate::device::{Address, Device, Gpu, Launch, Params, Region, TensorMap, WgmmaKernels};
-use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Maximum number of rows (token, query head of the group) of a CTA; tokens are not split.
 pub(crate) const ROWS: usize = 128;

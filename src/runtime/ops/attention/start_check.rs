@@ -4,10 +4,10 @@ use super::backward::bwd;
 use super::call::{Bwd, Pack};
 use super::forward::fwd;
 use crate::device::{Device, KernelVariant, Region};
-use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::start_check::{bits, differing, sensitive_rows, sized, values, with_many_and_few_ctas};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Returns the pack of sequences for heads of `dim` elements: the heads, the lengths, and whether the mask is causal. The
 /// longest sequence has more than two blocks of keys; together the sequences have more tiles than the CTAs of a limited

@@ -5,11 +5,11 @@ use super::config::Role;
 use super::sm90a::{Major, OperandLayout, Shape, Sides, Staged, Wide, wide_names};
 use super::tile::{Names, THREADS, TILES, Tile, more, tile_names};
 use crate::device::{Gpu, params};
-use crate::error::Result;
 use crate::ops::check;
 use crate::ops::input::Input;
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::Tensor;
+use omr_base::error::Result;
 
 /// Name of the file of the wgmma kernels.
 pub(super) const SM90A: &str = "gemm_bwd_sm90a";

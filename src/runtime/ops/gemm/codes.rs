@@ -2,11 +2,11 @@
 //! multiply a widened copy of the weight, whose bits are the same.
 
 use super::tile::{Tile, operands};
-use crate::choice::BaseFormat;
 use crate::device::{Gpu, Params};
-use crate::error::Result;
 use crate::ops::input::Input;
 use crate::ops::matmul::Weight;
+use omr_base::choice::BaseFormat;
+use omr_base::error::Result;
 
 /// Names of the kernels of an epilogue: for int8 and nf4, with the two smaller tiles.
 pub(super) type CodeNames = [[&'static str; 2]; 2];

@@ -123,67 +123,10 @@ impl GemmConfig {
 
     /// Returns the bytes of shared memory: the ring, 8 padded rows of sums for each consumer warp, two mbarriers and the
     /// number of a tile per stage, and the number of a row of W for each 8 columns.
-    pub(super) fn smem(&self) -> usize {
+    pub fn smem(&self) -> usize {
         let stage = (self.rows + self.columns) * self.depth * BLOCK_K * 2 + 20;
         let bytes = self.stages * stage + 4 * self.groups() * 8 * (self.part + 8) * 4 + self.columns / 8 * 4;
         // mbarriers have 8 bytes.
         bytes.next_multiple_of(8)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Products of the 7B model's decoder: columns, terms, role.
-    const DECODER: [(usize, usize, Role); 5] = [
-        (4608, 3584, Role::Qkv),
-        (3584, 3584, Role::Linear),
-        (37_888, 3584, Role::Activation),
-        (3584, 18_944, Role::Linear),
-        (152_064, 3584, Role::Logits),
-    ];
-
-    fn decoded(t: usize) -> impl Iterator<Item = GemmDesc> {
-        DECODER.into_iter().map(move |(columns, terms, role)| GemmDesc {
-            rows: t,
-            columns,
-            terms,
-            role,
-            multiprocessors: 132,
-        })
-    }
-
-    #[test]
-    fn decoding_fills_the_gpu() {
-        let ctas = |desc: GemmDesc| desc.plan().tiles(desc.rows, desc.columns).min(desc.multiprocessors);
-        let least = (1..=512).flat_map(decoded).map(ctas).min().unwrap();
-        println!("least CTAs of a product of the 7B's decoder at 1 to 512 tokens: {least}");
-        assert!(least >= 72);
-    }
-
-    #[test]
-    fn tiles_go_by_the_work() {
-        let tile = |rows, columns, terms, role| {
-            let config = GemmDesc { rows, columns, terms, role, multiprocessors: 132 }.plan();
-            (config.rows, config.columns)
-        };
-        // Few tokens: enough CTAs to read W at full rate. A small layer: as many multiprocessors as possible.
-        assert_eq!([1, 64].map(|t| tile(t, 3584, 3584, Role::Linear)), [(64, 32); 2]);
-        assert_eq!(tile(1, 4608, 3584, Role::Qkv), (64, 64));
-        assert_eq!(tile(1, 896, 896, Role::Linear), (64, 16));
-        // In between: the largest tiles that still occupy the whole GPU at once.
-        let down = |t| tile(t, 3584, 18_944, Role::Linear);
-        assert_eq!([128, 256, 512].map(down), [(64, 64), (64, 128), (128, 128)]);
-        // Many tokens: the widest tile.
-        assert_eq!(tile(8192, 3584, 3584, Role::Linear), (128, 256));
-        assert_eq!(tile(4608, 3584, 16_384, Role::Gradient), (128, 256));
-    }
-
-    #[test]
-    fn tiles_fit() {
-        // Shared memory of a CTA on compute capability 9.0.
-        assert!(LINEAR.iter().chain(&LOGITS).all(|c| c.smem() <= 227 << 10));
-        assert_eq!(LINEAR[..3].iter().map(GemmConfig::smem).collect::<Vec<_>>(), [215_248, 149_648, 205_976]);
     }
 }

@@ -5,7 +5,6 @@ use super::config::Role;
 use super::sm90a::{Shape, Staged, Wide, wide_names};
 use super::tile::{KernelNames, Names, SM90A, Tile, kernel_names, operands, tile_names};
 use crate::device::{Gpu, params};
-use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
 use crate::ops::gelu::GeluKind;
@@ -13,6 +12,7 @@ use crate::ops::input::Input;
 use crate::ops::matmul::Weight;
 use crate::ops::paged_attention::KvCache;
 use crate::tensor::Tensor;
+use omr_base::error::Result;
 
 /// Tensors of a linear layer.
 #[derive(Clone, Copy)]

@@ -8,7 +8,7 @@ pub mod config;
 mod forward;
 mod sm90a;
 mod start_check;
-mod tile;
+pub mod tile;
 
 pub(in crate::ops) use backward::{Chains, dgrad, dgrad_part, wgrad};
 pub(in crate::ops) use codes::reads_codes;

@@ -4,11 +4,11 @@
 
 use super::config::{BLOCK_K, GemmConfig, GemmDesc, Role};
 use crate::device::{Address, EncodedMap, Gpu, Launch, Params, Stream, TensorMap, WgmmaKernels};
-use crate::error::Result;
 use crate::ops::check;
 use crate::ops::input::Input;
 use crate::ops::matmul::{Weight, row_stride};
 use crate::tensor::Tensor;
+use omr_base::error::Result;
 
 /// Kernel names of an epilogue, indexed by [`GemmConfig`]. A role may use only the first few of them.
 pub(in crate::ops) type WideNames = [&'static str; 6];

@@ -11,9 +11,9 @@ use super::config::{GemmConfig, Role};
 use super::sm90a::{Major, OperandLayout, Sides, Wide, wide_names};
 use super::tile::SM90A;
 use crate::device::{Device, Gpu, Region, params};
-use crate::error::Result;
 use crate::ops::start_check::{bits, differing, values, with_many_and_few_ctas};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Size of the test product: more than one tile of every kind, incomplete tiles at the end of rows and columns, and
 /// more stages than a ring has. Columns and terms are multiples of 64, so that rows need no padding.

@@ -3,27 +3,28 @@
 use super::config::{BLOCK_K, Role};
 use super::sm90a::WideNames;
 use crate::device::{Launch, Params, params};
-use crate::error::Result;
 use crate::ops::check;
 use crate::ops::input::{Input, Pair};
 use crate::ops::linear_logprob::logits::SEGMENT;
 use crate::ops::matmul::{Order, Weight, row_stride};
+use omr_base::error::Result;
 
 /// Threads of a CTA, for every tile.
 pub(super) const THREADS: usize = 128;
 
 /// Size of a tile of kernels/common/gemm.cuh.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::ops) struct Tile {
+pub struct Tile {
     /// Index of the tile in a kernel's [`Names`].
     pub(in crate::ops) index: usize,
-    pub(in crate::ops) rows: usize,
+    /// Rows of a CTA's tile.
+    pub rows: usize,
     pub(in crate::ops) cols: usize,
     stages: usize,
 }
 
 /// The tiles `TileM16`, `TileM64` and `TileM128`.
-pub(super) const TILES: [Tile; 3] = [
+pub const TILES: [Tile; 3] = [
     Tile { index: 0, rows: 16, cols: 64, stages: 8 },
     Tile { index: 1, rows: 64, cols: 64, stages: 5 },
     Tile { index: 2, rows: 128, cols: 128, stages: 3 },
@@ -58,7 +59,7 @@ impl Tile {
     }
 
     /// Returns the bytes of shared memory: the ring of stages, which the finished sums reuse.
-    fn smem(&self) -> usize {
+    pub fn smem(&self) -> usize {
         (self.stages * (self.rows + self.cols) * BLOCK_K * 2).max(self.rows * (self.cols + 8) * 4)
     }
 
@@ -121,19 +122,4 @@ pub(super) fn more(pair: Option<Pair>) -> Params {
     let sizes = |pair: Pair| [pair.left.cols() as i32, row_stride(pair.right.k) as i32];
     let [depth, ld] = pair.map_or([0; 2], sizes);
     params!(gemm::Pair { x, w, depth, ld })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tiles_go_by_the_number_of_tokens() {
-        let rows = |t| Tile::of(t).rows;
-        assert_eq!([0, 1, 16, 17, 128, 129, 5000].map(rows), [16, 16, 16, 64, 64, 128, 128]);
-        let launch = Tile::of(129).launch("test", 129, 3600).unwrap();
-        assert_eq!(launch, Launch::new([2 * 29, 1, 1], 128, 98_304));
-        // Shared memory of a CTA on compute capability 8.6.
-        assert!(TILES.iter().all(|t| t.smem() <= 99 << 10));
-    }
 }

@@ -4,8 +4,6 @@
 use super::call::{LogProbCall, ROWS, check_logits, check_targets, checked};
 use super::logits::{Allowed, SEGMENT, inverse_temperature, logits_of};
 use crate::device::{Cpu, Device, Isa, Parts, Pool, Region, cpu_kernel};
-use crate::error::Result;
-use crate::math;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::dequantize::widened;
 use crate::ops::matmul::{
@@ -13,6 +11,8 @@ use crate::ops::matmul::{
 };
 use crate::tensor::{DType, Elem, Tensor};
 use half::bf16;
+use omr_base::error::Result;
+use omr_base::math;
 
 /// Columns whose gradients exist at one time, a multiple of [`SEGMENT`]. This is not a power of two, because rows of dZ
 /// whose distance is a multiple of 4 KiB are mapped to the same few sets of the L1 cache.

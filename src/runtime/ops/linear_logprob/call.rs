@@ -1,10 +1,10 @@
 //! Arguments of forward and backward, and the checks that they share.
 
 use crate::device::Device;
-use crate::error::Result;
 use crate::ops::check;
 use crate::ops::matmul::{PANEL, Weight, panel_count};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Rows of one job in passes over rows.
 pub(super) const ROWS: usize = 64;

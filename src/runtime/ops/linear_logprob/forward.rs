@@ -4,11 +4,11 @@ use super::call::{LogProbCall, Outs, ROWS, check_logits, check_targets, checked}
 use super::gpu;
 use super::logits::{Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, multiply, segments};
 use crate::device::{Cpu, Device, Parts, Region};
-use crate::error::Result;
 use crate::ops::check::{by_dtype, moved};
 use crate::ops::dequantize::widened;
 use crate::ops::matmul::{Cells, PANEL, panel_count};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Computes the log-probs of the targets. A target that is not allowed has log-prob minus infinity. A target of V or
 /// more is an error on the CPU. On a GPU, the log-prob of such a target is NaN.

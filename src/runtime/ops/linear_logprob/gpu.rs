@@ -4,11 +4,11 @@
 use super::call::{LogProbCall, Outs};
 use super::logits::{SEGMENT, inverse_temperature, segments};
 use crate::device::{Gpu, Params, params};
-use crate::error::Result;
 use crate::ops::check;
 use crate::ops::gemm::{KernelNames, Role, Tile, Wide, kernel_names, operands};
 use crate::ops::matmul::Weight;
 use crate::tensor::Tensor;
+use omr_base::error::Result;
 
 /// Number of f32s of `logits::Partial` of kernels/common/logits.cuh: three and one of padding, so that one access reads
 /// them all.

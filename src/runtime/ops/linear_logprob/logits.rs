@@ -2,10 +2,10 @@
 //! logits over the allowed ids, their partial sums per segment of 128 columns, and the fold of the segments.
 
 use crate::device::{Isa, Pool, View, cpu_kernel};
-use crate::math;
 use crate::ops::lanes;
 use crate::ops::matmul::{self, Cells, Epilogue, PANEL, Product, Tile, Weight};
 use crate::tensor::Elem;
+use omr_base::math;
 
 /// Columns of one segment, whose sum of exponentials is one partial.
 pub const SEGMENT: usize = 4 * PANEL;

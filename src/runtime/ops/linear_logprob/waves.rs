@@ -6,11 +6,11 @@ use super::call::LogProbCall;
 use super::gpu::{allowed, launch_tiles};
 use super::logits::inverse_temperature;
 use crate::device::{Device, Gpu, On, Region, params};
-use crate::error::Result;
 use crate::ops::check;
 use crate::ops::gemm::{self, Chains, KernelNames, Role, kernel_names, operands};
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Returns the row stride of dz in elements: 16-byte copies require a multiple of 8.
 fn stride(ids: usize) -> usize {

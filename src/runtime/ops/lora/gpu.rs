@@ -2,11 +2,11 @@
 
 use super::rows::Rows;
 use crate::device::{Device, Gpu, Launch, Params, Region, params};
-use crate::error::Result;
 use crate::ops::check;
 use crate::ops::gemm::{Tile, operands};
 use crate::ops::matmul::{Order, SLICE, Weight, row_stride};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Number of tickets with which the CTAs of a product find the last one of their tile.
 pub(super) const TICKETS: usize = 128;

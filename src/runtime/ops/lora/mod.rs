@@ -16,11 +16,11 @@ mod gpu;
 mod rows;
 
 use crate::device::{Cpu, Device, Parts, Region};
-use crate::error::Result;
 use crate::ops::adamw::master;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::matmul::{self, Linear, PANEL, Product, Weight, panel_stride};
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 pub use rows::{NO_PART, PART, Rows};
 

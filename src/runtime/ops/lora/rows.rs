@@ -1,9 +1,9 @@
 //! The rows of a layer's weight that have an adapter, and the part of t that each of them reads.
 
-use crate::error::Result;
 use crate::ops::check;
 use crate::ops::matmul::{self, PANEL};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Multiple to which each part of t is padded, in columns: a step of the kernels along K.
 pub const PART: usize = 16;

@@ -6,9 +6,9 @@ use super::cells::Cells;
 use super::panels::{PANEL, panel_stride};
 use super::tile::{Epilogue, Tile};
 use crate::device::{Isa, cpu_kernel};
-use crate::math;
 use crate::ops::gelu::GeluKind;
 use crate::tensor::{DType, Elem};
+use omr_base::math;
 
 /// Epilogue of a linear layer: y = sums (+ bias) (+ residual), or gelu(sums (+ bias)).
 pub(in crate::ops) struct Linear<'a, E> {

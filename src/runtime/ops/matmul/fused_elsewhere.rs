@@ -7,7 +7,7 @@ use super::tile::Tile;
 use crate::device::Isa;
 
 /// Operands of a job, which do not exist here.
-pub(super) enum Fused {}
+pub enum Fused {}
 
 impl Fused {
     /// Returns `None`.

@@ -5,22 +5,22 @@
 //! `Epilogue` converts finished sums to the values that the op stores.
 
 mod amx;
-mod block;
+pub mod block;
 mod cells;
 mod codes;
 mod epilogue;
 #[cfg(target_arch = "x86_64")]
-mod fused;
+pub mod fused;
 #[cfg(not(target_arch = "x86_64"))]
 #[path = "fused_elsewhere.rs"]
-mod fused;
+pub mod fused;
 mod gradient;
 mod lanes;
 mod panels;
-mod product;
+pub mod product;
 mod repack;
 mod run;
-mod tile;
+pub mod tile;
 mod transpose;
 mod widened;
 

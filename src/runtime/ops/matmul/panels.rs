@@ -5,10 +5,10 @@
 //! operand format of `vdpbf16ps`). Padding is zero and stays zero. Gradients and optimizer state are f32, in the
 //! element order of their weight's dtype. On a GPU the same arrays are stored by rows ([`Order::Rows`]).
 
-use crate::choice::BaseFormat;
 use crate::device::Device;
 use crate::ops::quantized::{Layout, Quantized};
 use crate::tensor::{DType, Tensor};
+use omr_base::choice::BaseFormat;
 
 /// Output columns of one panel.
 pub const PANEL: usize = 32;

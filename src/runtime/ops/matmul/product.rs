@@ -9,7 +9,7 @@ use crate::tensor::{DType, Elem};
 
 /// A left operand, a right operand in panels, and the number of steps.
 #[derive(Clone, Copy)]
-pub(in crate::ops) struct Product<'a> {
+pub struct Product<'a> {
     pub(super) left: &'a [u8],
     pub(super) contiguous: ContiguousAxis,
     /// Distance between rows of the left operand, in bytes.
@@ -107,7 +107,7 @@ impl<'a> Product<'a> {
 
     /// Returns the product of the columns of `left` (`[steps][rows]` words) and panels of `[steps][32]` words: a weight
     /// gradient, which is summed over tokens.
-    pub(super) fn columns(dtype: DType, left: &'a [u32], rows: usize, right: &'a [u32], n: usize) -> Product<'a> {
+    pub fn columns(dtype: DType, left: &'a [u32], rows: usize, right: &'a [u32], n: usize) -> Product<'a> {
         let steps = left.len().checked_div(rows).unwrap_or(0);
         assert_eq!(
             (left.len(), right.len()),

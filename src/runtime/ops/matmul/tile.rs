@@ -14,7 +14,7 @@ pub(super) const MAX_PANELS: usize = 4;
 const SMALL: usize = 1 << 17;
 
 /// Position and sums of one tile.
-pub(in crate::ops) struct Tile<'a> {
+pub struct Tile<'a> {
     /// First row.
     pub row: usize,
     /// Number of rows.

@@ -1,10 +1,10 @@
 //! The KV cache of one layer.
 
 use crate::device::{Device, Region};
-use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Cached keys and values of one layer, in blocks of [`BLOCK`] positions, both in the compute type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

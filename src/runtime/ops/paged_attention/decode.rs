@@ -3,12 +3,12 @@
 
 use super::split::{DecodeStep, Split};
 use crate::device::{Device, On, Region};
-use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::attention::names::{WideKernels, wide_kernels};
 use crate::ops::attention::sm90a;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 pub(super) const WIDE: WideKernels = wide_kernels!("paged_attention_sm90a", "paged_attention_decode_wide");
 

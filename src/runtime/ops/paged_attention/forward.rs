@@ -6,7 +6,6 @@ use super::cache::KvCache;
 use super::call::Paged;
 use super::launch_decode;
 use crate::device::{Cpu, Device, Gpu, Isa, Launch, Parts, Region, cpu_kernel, params};
-use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, KeySource, Keys, RowStates, Setting, run_with_scratch};
 use crate::ops::attention::names::{ByDim, WideKernels, by_dim, holding, num_slots, wide_kernels};
 use crate::ops::attention::sm90a::{self, WideCall};
@@ -14,6 +13,7 @@ use crate::ops::attention::{Pack, launch};
 use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes::{self, LANES};
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 /// Query rows of one work item.
 const ROWS: usize = 32;

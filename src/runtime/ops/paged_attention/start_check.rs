@@ -10,11 +10,11 @@ use super::forward::fwd;
 use super::split::DecodeStep;
 use super::store::store;
 use crate::device::{Device, KernelVariant, Region};
-use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::attention::{self, Pack};
 use crate::ops::start_check::{bits, differing, neighbours, sensitive_rows, sized, values, with_many_and_few_ctas};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 const AT: Region = Region::Workspace;
 

@@ -2,10 +2,10 @@
 
 use super::cache::KvCache;
 use crate::device::{Cpu, Device, Gpu, Parts, cpu_kernel, params};
-use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check::{self, by_dtype};
 use crate::tensor::{DType, Elem, Tensor};
+use omr_base::error::Result;
 
 /// Stores the k and v heads of new tokens. qkv is `[T, (q + 2 kv) * dim]`; slot_mapping is u32 `[T]`, where a token's
 /// slot is block * BLOCK + position in the block. Returns an error for other shapes.

@@ -4,8 +4,8 @@ use super::batch::{Batch, Real};
 use super::loss::{Denominators, PolicyLoss, rows};
 use super::row;
 use super::stats::Sums;
-use crate::error::Result;
 use crate::ops::check;
+use omr_base::error::Result;
 
 /// Computes the loss of `batch` with the mini-batch's `denominators`, and writes its gradient to `dlog_prob` `[T]`.
 /// `entropy` holds the entropies `[T]`, and `dentropy` receives their gradient. The results of micro-batches can be

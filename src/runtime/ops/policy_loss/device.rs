@@ -4,12 +4,12 @@ use super::batch::Batch;
 use super::compute::compute;
 use super::loss::{Denominators, PolicyLoss};
 use super::stats::{STATS, Sums};
-use crate::choice::{KlLossType, LossAggMode, LossMode};
 use crate::device::{Cpu, Device, Gpu, Launch, Region, params};
-use crate::error::Result;
 use crate::ops::check;
 use crate::ops::cta::THREADS;
 use crate::tensor::{DType, Tensor};
+use omr_base::choice::{KlLossType, LossAggMode, LossMode};
+use omr_base::error::Result;
 
 const OP: &str = "policy_loss::fwd";
 

@@ -1,7 +1,7 @@
 //! Definition of the policy loss: its settings, KL estimators and denominators.
 
-use crate::choice::{KlLossType, LossAggMode, LossMode};
-use crate::math::{exp_f64, hold_f64};
+use omr_base::choice::{KlLossType, LossAggMode, LossMode};
+use omr_base::math::{exp_f64, hold_f64};
 
 /// Bound of a token's log ratio (GRPO, DAPO) and of the log ratio in k3, as in verl.
 pub(super) const MAX_LOG_RATIO: f64 = 20.0;

@@ -4,9 +4,9 @@
 use super::batch::{Batch, Real};
 use super::loss::{Denominators, MAX_LOG_RATIO, MAX_TEN, PolicyLoss, kl_value_and_grad};
 use super::stats::{Stat, Sums, larger};
-use crate::choice::LossMode;
-use crate::math::{exp_f64, hold_f64};
 use crate::ops::cta::{THREADS, fold};
+use omr_base::choice::LossMode;
+use omr_base::math::{exp_f64, hold_f64};
 
 /// Scratch memory for the sums of a row, one element per lane.
 pub(super) type Lanes = Vec<Sums>;

@@ -2,7 +2,7 @@
 
 use super::layout::Encoded;
 use super::levels::{BLOCK, LEVELS};
-use crate::choice::BaseFormat;
+use omr_base::choice::BaseFormat;
 
 /// Smallest and largest exponent of `int8`. Every value is then zero or a normal bf16 number: AVX512-BF16 and AMX flush
 /// subnormal numbers.

@@ -2,8 +2,8 @@
 
 use super::levels::BLOCK;
 use super::widen::{nf4_value, power_of_two};
-use crate::choice::BaseFormat;
 use crate::tensor::{DType, Tensor};
+use omr_base::choice::BaseFormat;
 
 /// Format and scales of a quantised weight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,9 +5,9 @@ use std::ops::Range;
 use half::bf16;
 
 use super::levels::{BLOCK, LEVELS};
-use crate::choice::BaseFormat;
 use crate::device::{Isa, cpu_kernel};
 use crate::tensor::{DType, Elem};
+use omr_base::choice::BaseFormat;
 
 /// Rows of a panel.
 const ROWS: usize = 32;

@@ -3,8 +3,8 @@
 use super::draw::Draw;
 use super::params::{NoiseKey, SamplingParams};
 use crate::device::{Isa, cpu_kernel};
-use crate::math;
-use crate::philox::{self, philox4x32_10};
+use omr_base::math;
+use omr_base::philox::{self, philox4x32_10};
 
 /// Returns the token of a row of logits `z`. `max` is the largest logit.
 pub(super) fn token(isa: Isa, z: &[f32], max: f32, draw: &Draw) -> u32 {

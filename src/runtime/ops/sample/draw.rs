@@ -4,11 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use super::params::{NoiseKey, SamplingParams};
 use crate::device::{Device, Region};
-use crate::error::Result;
 use crate::ops::check;
 use crate::ops::linear_logprob::logits::{SEGMENT, segments};
-use crate::philox::{self, Purpose};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
+use omr_base::philox::{self, Purpose};
 
 /// Sampling parameters and noise key of one row. `kernels/sample.cu` reads the same bytes.
 #[repr(C)]

@@ -3,7 +3,6 @@
 use super::draw::{Draw, Outs, WORDS};
 use super::{choose, gpu};
 use crate::device::{Cpu, Device, Parts, Region};
-use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
 use crate::ops::dequantize::widened;
 use crate::ops::linear_logprob::logits::{
@@ -11,6 +10,7 @@ use crate::ops::linear_logprob::logits::{
 };
 use crate::ops::matmul::{Cells, PANEL, Weight, panel_count};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 fn check_draws(op: &'static str, b: usize, draws: &[Draw], table: Tensor) -> Result<()> {
     check::that(op, draws.len() == b, format!("{b} draws"), draws.len().to_string())?;

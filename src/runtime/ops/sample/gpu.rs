@@ -2,13 +2,13 @@
 
 use super::draw::Outs;
 use crate::device::{Device, Gpu, Launch, Params, Region, params};
-use crate::error::Result;
 use crate::ops::check;
 use crate::ops::gemm::{KernelNames, Role, kernel_names, operands};
 use crate::ops::linear_logprob::gpu::{PARTIAL, allowed, launch_tiles, sums_bytes};
 use crate::ops::linear_logprob::logits::{SEGMENT, segments};
 use crate::ops::matmul::Weight;
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 /// Intermediate results between a row's logits and its token.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Sampling parameters of a token, and the identifiers of its noise.
 
-use crate::error::{Error, Result};
+use omr_base::error::{Error, Result};
 
 /// Sampling parameters of one row. The filters are applied in this order: `min_p`, `top_k`, `top_p`.
 #[derive(Clone, Copy, PartialEq, Debug)]

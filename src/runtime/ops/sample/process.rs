@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use super::choose;
 use super::draw::Draw;
 use crate::device::{Device, Isa, On, Parts};
-use crate::error::Result;
 use crate::ops::linear_logprob::logits::{Allowed, Fold, PARTIAL, inverse_temperature, of_given, segments};
 use crate::ops::matmul::{PANEL, panel_count};
 use crate::tensor::Tensor;
+use omr_base::error::Result;
 
 /// The distribution of reported log-probs, as in vLLM's `logprobs_mode`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

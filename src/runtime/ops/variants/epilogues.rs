@@ -7,7 +7,6 @@
 use half::bf16;
 
 use crate::device::{Device, Region};
-use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::gelu::GeluKind;
 use crate::ops::linear::{self, Qkv};
@@ -18,6 +17,7 @@ use crate::ops::rope;
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use crate::ops::start_check::{bits, differing, sized, values, with_many_and_few_ctas};
 use crate::tensor::{DType, Tensor};
+use omr_base::error::Result;
 
 const AT: Region = Region::Workspace;
 
@@ -65,7 +65,7 @@ struct Operands {
 }
 
 /// Runs the check. Returns a description of the fault, or `None` if there is none.
-pub(super) fn fault(dev: &mut Device) -> Result<Option<String>> {
+pub fn fault(dev: &mut Device) -> Result<Option<String>> {
     dev.scope(Region::Workspace, |dev| {
         let operands = Operands::new(dev, sized(dev, GPU, EMULATOR))?;
         for (what, run) in ROW_WISE {

@@ -1,13 +1,11 @@
 //! Selection of the kernel variants (wgmma or `mma.sync`) of products and attention on a GPU of compute capability 9.0.
 
-mod epilogues;
+pub mod epilogues;
 
 use super::{attention, linear, paged_attention};
-use crate::device::{
-    Device, KernelVariant, Kind,
-    WgmmaKernels::{self, Attention, AttentionBwd, Products},
-};
-use crate::error::Result;
+use crate::device::WgmmaKernels::{self, Attention, AttentionBwd, Products};
+use crate::device::{Device, KernelVariant, Kind};
+use omr_base::error::Result;
 
 /// Returns the bytes of [`Region::Workspace`](crate::device::Region) that [`select_wgmma`] needs on a device of this
 /// kind.
@@ -49,51 +47,5 @@ pub fn wgmma_fault(dev: &mut Device, kernels: WgmmaKernels) -> Result<Option<Str
         (None, Products) => epilogues::fault(dev),
         (None, Attention(dim)) => paged_attention::wgmma_fault(dev, dim),
         (fault, _) => Ok(fault),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::device::recording_driver::{Entry, RecordingDriver};
-    use crate::device::{Plan, Region};
-
-    /// Runs the parts of the check on a device with the multiprocessors of an H200, which records the launches and
-    /// computes nothing: the parts fit into the memory, and the epilogues run with every tile.
-    #[test]
-    fn the_check_of_a_gpu_fits_its_memory_and_runs_every_tile() {
-        let plan = Plan::default().with(Region::Workspace, start_check_bytes(Kind::Cuda));
-        let mut dev = Device::gpu(Box::new(RecordingDriver::hopper("none", 1 << 40)), Kind::Cuda, &plan).unwrap();
-        dev.use_variant(KernelVariant::Wgmma).unwrap();
-        linear::wgmma_fault(&mut dev).unwrap();
-        assert_eq!(epilogues::fault(&mut dev).unwrap(), None);
-        for kernels in [Attention(80), AttentionBwd(80), Attention(128), AttentionBwd(128)] {
-            assert_eq!(wgmma_fault(&mut dev, kernels).unwrap(), None);
-        }
-        let driver = dev.driver().unwrap().as_any().downcast_mut::<RecordingDriver>().unwrap();
-        let launched: BTreeSet<&str> = driver
-            .take()
-            .into_iter()
-            .filter_map(|entry| match entry {
-                Entry::Launch(name, ..) => Some(name),
-                _ => None,
-            })
-            .collect();
-        let tiles = ["wide", "square", "short", "half", "narrow", "slim"];
-        for (kernel, tiles) in [
-            ("linear", &tiles[..]),
-            ("linear_qkv", &tiles[..5]),
-            ("linear_gelu", &tiles[..3]),
-            ("linear_swiglu", &tiles[..3]),
-            ("linear_dgrad", &tiles[..3]),
-            ("linear_wgrad", &tiles[..3]),
-            ("linear_logprob", &tiles[..3]),
-        ] {
-            for tile in tiles {
-                assert!(launched.contains(format!("{kernel}_{tile}").as_str()), "{kernel}_{tile}: {launched:?}");
-            }
-        }
     }
 }

@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde_json::{Map, json};
 
 use super::row::{Framework, Row};
-use crate::config::Mode;
-use crate::error::Result;
-use crate::reward::judge::Ruling;
-use crate::reward::{Item, Judged, RIGHT_ANSWERS, Scorer};
+use omr_base::config::Mode;
+use omr_base::error::Result;
+use omr_data::reward::judge::Ruling;
+use omr_data::reward::{Item, Judged, RIGHT_ANSWERS, Scorer};
 
 /// Number of responses that are scored together.
 const TOGETHER: usize = 4096;

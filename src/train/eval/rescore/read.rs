@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 
 use super::row::{Framework, Row};
 use super::tsv;
-use crate::data::fields::plain;
-use crate::data::json::jsonl;
-use crate::error::{Error, Result};
-use crate::files;
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_data::rows::forms::fields::plain;
+use omr_data::rows::readers::json::jsonl;
 
 /// Depth of subfolders that are searched. lmms-eval writes one folder per model.
 const DEPTH: usize = 2;

@@ -3,18 +3,18 @@
 
 use super::job::{RlJob, Run};
 use super::sample::Batch;
-use crate::config::{AdvEstimator, KlCtrlType};
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::ranks;
 use crate::rl::advantage;
 use crate::rl::experience::Experience;
 use crate::rl::group::{Group, ResponseId, borders, responses};
 use crate::rl::kl::{KL_COEF, kl_in_reward, next_kl_coef};
 use crate::rl::metrics::StepMetrics;
 use crate::rl::update::{self, Reference};
-use crate::train::timeline::Activity;
-use crate::train::trainer::Trainer;
+use crate::training::timeline::Activity;
+use crate::training::trainer::Trainer;
+use omr_base::config::{AdvEstimator, KlCtrlType};
+use omr_base::error::{Error, Result};
+use omr_runtime::device::Device;
+use omr_runtime::ranks;
 
 impl RlJob {
     /// Computes the advantage of each response, and the reference's log-probs if the loss needs them. If the config

@@ -3,25 +3,25 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{AdvEstimator, RlConfig};
-use crate::data::encoder::EncodingPurpose;
-use crate::data::indexing::Longest;
-use crate::data::packing::PackPlan;
-use crate::data::{Dataset, Loader, Samples};
-use crate::error::{Error, Result};
-use crate::model::{Model, Policy};
-use crate::observe::Observer;
-use crate::reward::{Mode, Scorer};
 use crate::rl::curriculum;
 use crate::rl::distillation::{self, Teacher};
 use crate::rl::domains::DomainOrder;
-use crate::rollout::{Question, generate};
-use crate::task::VerifiedRows;
-use crate::tensor::Tensor;
-use crate::text::Chat;
-use crate::train::broken::Broken;
-use crate::train::job::{JobCommon, Start};
-use crate::train::record;
+use crate::training::broken::Broken;
+use crate::training::job::{JobCommon, Start};
+use crate::training::record;
+use omr_base::config::{AdvEstimator, RlConfig};
+use omr_base::error::{Error, Result};
+use omr_base::observe::Observer;
+use omr_data::reward::{Mode, Scorer};
+use omr_data::rows::index::indexing::Longest;
+use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::samples::packing::PackPlan;
+use omr_data::rows::{Dataset, Loader, Samples};
+use omr_data::task::VerifiedRows;
+use omr_data::text::Chat;
+use omr_model::nn::{Model, Policy};
+use omr_model::rollout::{Question, generate};
+use omr_runtime::tensor::Tensor;
 
 /// An RL job.
 pub struct RlJob {

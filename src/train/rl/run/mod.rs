@@ -16,23 +16,23 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::config;
-use crate::device::{Device, Plan, Region, Target};
-use crate::engine::allowed_ids;
-use crate::error::Result;
-use crate::model::Model;
-use crate::observe::Observer;
-use crate::reward::judge;
 use crate::rl::distillation::{self, Teacher};
 use crate::rl::metrics::StepMetrics;
 use crate::rl::plan;
-use crate::rollout::journal;
-use crate::tensor::DType;
-use crate::train::job::{JobCommon, TrainingJob};
-use crate::train::metrics::{self, Metrics, object};
-use crate::train::plan::gib_to_bytes;
-use crate::train::trainer::Trainer;
-use crate::train::trainer_config::TrainerConfig;
+use crate::training::job::{JobCommon, TrainingJob};
+use crate::training::metrics::{self, Metrics, object};
+use crate::training::plan::gib_to_bytes;
+use crate::training::trainer::Trainer;
+use crate::training::trainer_config::TrainerConfig;
+use omr_base::config;
+use omr_base::error::Result;
+use omr_base::observe::Observer;
+use omr_data::reward::judge;
+use omr_model::engine::allowed_ids;
+use omr_model::nn::Model;
+use omr_model::rollout::journal;
+use omr_runtime::device::{Device, Plan, Region, Target};
+use omr_runtime::tensor::DType;
 
 use job::Run;
 pub use job::{AHEAD, RlJob};

@@ -4,25 +4,25 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::job::{RlJob, Run};
-use crate::config::FilterMetric;
-use crate::device::Device;
-use crate::engine::scheduler::SchedulerStats;
-use crate::engine::{EngineConfig, FinishReason, draft};
-use crate::error::{Error, Result};
-use crate::llm;
-use crate::observe::Observer;
-use crate::reward::judge;
 use crate::rl::domains::domain;
 use crate::rl::experience::Experience;
 use crate::rl::group::Group;
 use crate::rl::{filter, overlong, plan};
-use crate::rollout::file::{self, RolloutRow};
-use crate::rollout::generate::Numbers;
-use crate::rollout::journal::{self, Journal};
-use crate::rollout::{Question, Rollout, RolloutRequest, generate, wire};
-use crate::tensor::Tensor;
-use crate::train::timeline::Activity;
-use crate::train::trainer::Trainer;
+use crate::training::timeline::Activity;
+use crate::training::trainer::Trainer;
+use omr_base::config::FilterMetric;
+use omr_base::error::{Error, Result};
+use omr_base::observe::Observer;
+use omr_data::reward::judge;
+use omr_model::engine::scheduler::SchedulerStats;
+use omr_model::engine::{EngineConfig, FinishReason, draft};
+use omr_model::llm;
+use omr_model::rollout::file::{self, RolloutRow};
+use omr_model::rollout::generate::{self, Numbers};
+use omr_model::rollout::journal::{self, Journal};
+use omr_model::rollout::{Question, Rollout, RolloutRequest, wire};
+use omr_runtime::device::Device;
+use omr_runtime::tensor::Tensor;
 
 /// The groups of a step, from one generation batch or as many as dynamic sampling needs.
 pub(super) struct Batch {

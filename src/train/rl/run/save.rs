@@ -5,20 +5,20 @@ use std::time::Instant;
 
 use super::job::{RlJob, Run};
 use super::sample::Batch;
-use crate::config::AdvEstimator;
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::image::{ImageInput, thumbnail};
-use crate::reward::judge::Ruling;
-use crate::reward::shares::{Shares, all_zero};
 use crate::rl::experience::Experience;
 use crate::rl::group::Group;
 use crate::rl::kl::KL_COEF;
 use crate::rl::metrics::StepMetrics;
-use crate::rollout::file::RolloutRow;
-use crate::rollout::{self, Rollout};
-use crate::train::metrics;
-use crate::train::trainer::Trainer;
+use crate::training::metrics;
+use crate::training::trainer::Trainer;
+use omr_base::config::AdvEstimator;
+use omr_base::error::{Error, Result};
+use omr_data::image::{ImageInput, thumbnail};
+use omr_data::reward::judge::Ruling;
+use omr_data::reward::shares::{Shares, all_zero};
+use omr_model::rollout::file::RolloutRow;
+use omr_model::rollout::{self, Rollout};
+use omr_runtime::device::Device;
 
 /// Times of a step.
 pub(super) struct Times {

@@ -1,17 +1,17 @@
 //! Updates the policy with the groups of a step.
 
 use super::job::{RlJob, Run};
-use crate::device::{Device, Region};
-use crate::error::Result;
-use crate::model::{GradientSink, Model};
-use crate::ranks;
 use crate::rl::group::Group;
 use crate::rl::metrics::StepMetrics;
 use crate::rl::parity::FirstUpdate;
 use crate::rl::update::{self, Learner, MicroBatchStats, MiniBatch};
-use crate::train::step::Computed;
-use crate::train::timeline::Activity;
-use crate::train::trainer::Trainer;
+use crate::training::step::Computed;
+use crate::training::timeline::Activity;
+use crate::training::trainer::Trainer;
+use omr_base::error::Result;
+use omr_model::nn::{GradientSink, Model};
+use omr_runtime::device::{Device, Region};
+use omr_runtime::ranks;
 
 impl RlJob {
     /// Makes the updates of a step: `ppo_epochs` passes over its mini-batches, which consist of complete groups.

@@ -1,8 +1,8 @@
-"""Writes the 60 rows of tests/data/layouts.rs in every layout that omr reads, with the libraries that users write them
+"""Writes the 60 rows of tests/data/rows/layouts.rs in every layout that omr reads, with the libraries that users write them
 with, and packs them as rows.zip.
 
     pip install datasets pillow webdataset
-    python tests/data/layouts/make.py
+    python tests/data/rows/layouts/make.py
 """
 
 import csv

@@ -1,13 +1,13 @@
 //! Compares training steps with torch's AdamW: losses, gradient norms, and parameters after one and four updates.
 
-use omr::config::OptimConfig;
-use omr::model::{Grads, LayerPolicy, Model};
-use omr::optim::Optimizer;
-use omr::tensor::DType;
+use omr_base::config::OptimConfig;
+use omr_base_tests::golden::report;
+use omr_model::nn::{Grads, LayerPolicy, Model};
+use omr_model::optim::Optimizer;
+use omr_runtime::tensor::DType;
 use serde_json::Value;
 
 use super::{Case, Golden, Largest, device, json, loss_and_gradients, models, pack};
-use crate::golden::report;
 
 /// Tolerance of parameters, from the README of the goldens. The value is an estimate: a gradient near zero, divided by
 /// its root mean square, can change its sign in the first steps.
@@ -30,7 +30,7 @@ fn config(setting: &Value) -> OptimConfig {
 }
 
 /// Returns the values of every Hugging Face tensor.
-fn weights(model: &Model, dev: &mut omr::device::Device) -> Vec<Vec<f32>> {
+fn weights(model: &Model, dev: &mut omr_runtime::device::Device) -> Vec<Vec<f32>> {
     let value = |(id, index, _): (usize, usize, &_)| {
         let param = &model.layout.params[id];
         models::piece(dev, param, param.tensor, index)

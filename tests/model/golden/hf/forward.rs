@@ -1,12 +1,12 @@
 //! Compares positions, every intermediate tensor, logits, losses, log-probs and greedy tokens, for single sequences and
 //! for packs.
 
-use omr::model::rotary::Rotary;
-use omr::model::{Inputs, Mode, Model, Tape, positions};
-use omr::tensor::DType;
+use omr_base_tests::golden::report;
+use omr_model::nn::rotary::Rotary;
+use omr_model::nn::{Inputs, Mode, Model, Tape, positions};
+use omr_runtime::tensor::DType;
 
 use super::{Case, Golden, Largest, device, forward, json, max_abs, max_diff, mean_loss, models, pack, to_bytes};
-use crate::golden::report;
 
 /// Tolerance of logits. The README of the goldens reports a noise of 1.1e-5 between two attention implementations and
 /// of 1.9e-5 against f64.
@@ -184,8 +184,8 @@ fn packs_agree_with_separate_runs() {
 
 /// Continues a sequence greedily, with a full forward pass for each token. `recorded` gives the prompt the positions of
 /// transformers 5.
-pub(crate) fn generate(
-    dev: &mut omr::device::Device,
+pub fn generate(
+    dev: &mut omr_runtime::device::Device,
     model: &Model,
     case: &Case,
     count: usize,
@@ -282,7 +282,7 @@ fn pixels_come_back_to_the_same_values() {
     let mut count = 0;
     for dir in models() {
         let golden = Golden::open(dir);
-        let processor = omr::image::Processor::default();
+        let processor = omr_data::image::Processor::default();
         let entries = golden.index["images"].as_array().into_iter().flatten().chain([&golden.index["video"]]);
         for entry in entries.filter(|e| e.is_object()) {
             count += 1;
@@ -290,7 +290,7 @@ fn pixels_come_back_to_the_same_values() {
             let grid = serde_json::from_value(entry["grid_thw"].clone()).unwrap();
             let want = golden.pixels.floats(name);
             let image = to_bytes(&golden.config, want, grid, !entry["frames"].is_null());
-            assert!(max_diff(&crate::models::patches(&processor, &image), want) < 1e-6, "{name}");
+            assert!(max_diff(&omr_data_tests::patches::patches(&processor, &image), want) < 1e-6, "{name}");
         }
     }
     report("hf-pixels", count);
@@ -306,7 +306,7 @@ fn both_configuration_layouts_are_one() {
             continue;
         }
         count += 1;
-        let nested = omr::model::ModelConfig::load(&nested).unwrap();
+        let nested = omr_model::nn::ModelConfig::load(&nested).unwrap();
         assert_eq!(nested, golden.config);
         let written = golden.config.to_json(DType::F32);
         let flat = json(&golden.dir.join("config.json"));

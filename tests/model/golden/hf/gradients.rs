@@ -1,12 +1,12 @@
 //! Compares the gradients of every parameter: norms, sums, single elements, and complete tensors if they are stored.
 
-use omr::model::family::names::stored_name;
-use omr::model::{Grads, Inputs, LayerPolicy, Model};
-use omr::tensor::DType;
+use omr_base_tests::golden::report;
+use omr_model::nn::family::names::stored_name;
+use omr_model::nn::{Grads, Inputs, LayerPolicy, Model};
+use omr_runtime::tensor::DType;
 use serde_json::Value;
 
 use super::{Case, Golden, Largest, Tensors, device, json, loss_and_gradients, max_abs, max_diff, models, pack};
-use crate::golden::report;
 
 /// Tolerance relative to a tensor's largest gradient, from the README of the goldens. The measured value is 5e-6 for
 /// norms.
@@ -14,15 +14,15 @@ const RELATIVE: f64 = 1e-3;
 
 /// Compares every parameter's gradient with the listed one. A parameter without a gradient is not in the list, and our
 /// run must not have touched its gradient.
-pub(crate) fn compare(
+pub fn compare(
     model: &Model,
-    dev: &mut omr::device::Device,
+    dev: &mut omr_runtime::device::Device,
     (inputs, targets): &(Inputs, Vec<(u32, u32)>),
     (listed, whole): (&Value, Option<&Tensors>),
     name: &str,
     largest: &mut Largest,
 ) {
-    let mark = dev.mark(omr::device::Region::Overlay);
+    let mark = dev.mark(omr_runtime::device::Region::Overlay);
     let mut grads = Grads::new(dev, &model.layout).unwrap();
     loss_and_gradients(dev, model, inputs, targets, LayerPolicy::All, &mut grads);
     let want = listed["grads"].as_object().unwrap();

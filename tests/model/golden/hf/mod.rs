@@ -1,40 +1,39 @@
 //! Compares the model with tiny Qwen2.5-VL models of Hugging Face transformers: every `model_*` folder in `hf`, and in
 //! `mimo`, where our own copy of that of MiMo-VL is packed, with every case in it.
 
-mod adamw;
-pub(crate) mod forward;
-pub(crate) mod gradients;
-pub(crate) mod mutations;
-mod storage;
+pub mod adamw;
+pub mod forward;
+pub mod gradients;
+pub mod mutations;
+pub mod storage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use omr::device::{Device, Isa, Plan};
-use omr::image::{Backend, ImageInput, Processor};
-use omr::model::{CheckpointPolicy, Grads, Inputs, LayerPolicy, Mode, Model, ModelConfig, Policy, Tape};
-use omr::tensor::{DType, Tensor};
+use omr_base_tests::golden::{dir, entries, json};
+use omr_data::image::{Backend, ImageInput, Processor};
+use omr_model::nn::{CheckpointPolicy, Grads, Inputs, LayerPolicy, Mode, Model, ModelConfig, Policy, Tape};
+use omr_runtime::device::{Device, Isa, Plan};
+use omr_runtime::tensor::{DType, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::Value;
-
-use super::{dir, entries, json};
 
 use crate::models;
 
 /// Returns the model folders.
-pub(crate) fn models() -> Vec<PathBuf> {
+pub fn models() -> Vec<PathBuf> {
     let all = ["hf", "mimo"].map(|folder| entries(&dir().join(folder), "model_", ""));
     all.into_iter().flatten().filter(|p| p.is_dir()).collect()
 }
 
-pub(crate) fn device() -> Device {
+pub fn device() -> Device {
     Device::cpu(&Plan::uniform(2 << 30), 2, Isa::detect()).unwrap()
 }
 
 /// The tensors of one safetensors file.
 #[derive(Clone)]
-pub(crate) struct Tensors {
+pub struct Tensors {
     path: PathBuf,
     shapes: BTreeMap<String, Vec<usize>>,
     floats: BTreeMap<String, Vec<f32>>,
@@ -46,7 +45,7 @@ impl Tensors {
         Tensors { path, shapes: Default::default(), floats: Default::default(), ints: Default::default() }
     }
 
-    pub(crate) fn read(path: &Path) -> Tensors {
+    pub fn read(path: &Path) -> Tensors {
         let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let mut out = Tensors::none(path.into());
         for (name, view) in SafeTensors::deserialize(&bytes).unwrap().iter() {
@@ -66,33 +65,33 @@ impl Tensors {
         out
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         self.shapes.contains_key(name)
     }
 
-    pub(crate) fn floats(&self, name: &str) -> &[f32] {
+    pub fn floats(&self, name: &str) -> &[f32] {
         self.floats.get(name).unwrap_or_else(|| panic!("{}: no {name}", self.path.display()))
     }
 
-    pub(crate) fn ints(&self, name: &str) -> &[i64] {
+    pub fn ints(&self, name: &str) -> &[i64] {
         self.ints.get(name).unwrap_or_else(|| panic!("{}: no {name}", self.path.display()))
     }
 
-    pub(crate) fn ids(&self, name: &str) -> Vec<u32> {
+    pub fn ids(&self, name: &str) -> Vec<u32> {
         self.ints(name).iter().map(|&id| u32::try_from(id).unwrap()).collect()
     }
 }
 
 /// One model folder.
-pub(crate) struct Golden {
-    pub(crate) dir: PathBuf,
-    pub(crate) index: Value,
-    pub(crate) config: ModelConfig,
-    pub(crate) pixels: Tensors,
+pub struct Golden {
+    pub dir: PathBuf,
+    pub index: Value,
+    pub config: ModelConfig,
+    pub pixels: Tensors,
 }
 
 impl Golden {
-    pub(crate) fn open(dir: PathBuf) -> Golden {
+    pub fn open(dir: PathBuf) -> Golden {
         let index = json(&dir.join("index.json"));
         let config = ModelConfig::load(&dir.join("config.json")).unwrap();
         let pixels = dir.join("pixels.safetensors");
@@ -101,16 +100,16 @@ impl Golden {
         Golden { dir, index, config, pixels }
     }
 
-    pub(crate) fn model(&self, dev: &mut Device, dtype: DType) -> Model {
+    pub fn model(&self, dev: &mut Device, dtype: DType) -> Model {
         Model::load(dev, &self.dir, dtype).unwrap()
     }
 
-    pub(crate) fn cases(&self) -> Vec<Case> {
+    pub fn cases(&self) -> Vec<Case> {
         let names = self.index["cases"].as_object().unwrap().keys();
         names.map(|name| self.case(name)).collect()
     }
 
-    pub(crate) fn case(&self, name: &str) -> Case {
+    pub fn case(&self, name: &str) -> Case {
         let entry = &self.index["cases"][name];
         let file = entry["file"].as_str().map_or_else(|| format!("cases/{name}.safetensors"), str::to_owned);
         let tensors = Tensors::read(&self.dir.join(file));
@@ -120,7 +119,7 @@ impl Golden {
     }
 
     /// Returns every gradient of a case or pack in f32, if they are stored.
-    pub(crate) fn gradients(&self, name: &str) -> Option<Tensors> {
+    pub fn gradients(&self, name: &str) -> Option<Tensors> {
         let path = self.dir.join(format!("cases/{name}.grads.safetensors"));
         path.exists().then(|| Tensors::read(&path))
     }
@@ -167,20 +166,20 @@ fn to_bytes(config: &ModelConfig, values: &[f32], grid_thw: [u32; 3], video: boo
 
 /// One case: tokens, labels, media, and everything that transformers computed from them.
 #[derive(Clone)]
-pub(crate) struct Case {
-    pub(crate) name: String,
-    pub(crate) tensors: Tensors,
-    pub(crate) images: Vec<Arc<ImageInput>>,
-    pub(crate) loss: f64,
+pub struct Case {
+    pub name: String,
+    pub tensors: Tensors,
+    pub images: Vec<Arc<ImageInput>>,
+    pub loss: f64,
 }
 
 impl Case {
-    pub(crate) fn input_ids(&self) -> Vec<u32> {
+    pub fn input_ids(&self) -> Vec<u32> {
         self.tensors.ids("input_ids")
     }
 
     /// Returns the inputs: one sequence, or the sequences of a packed row.
-    pub(crate) fn inputs(&self, config: &ModelConfig) -> Inputs {
+    pub fn inputs(&self, config: &ModelConfig) -> Inputs {
         let ids = self.input_ids();
         let Some(bounds) = self.tensors.ints.get("cu_seqlens") else {
             let mut inputs = models::inputs(config, &[(&ids, &self.images)]);
@@ -194,7 +193,7 @@ impl Case {
 
     /// Gives the sequence that begins at row `start` the recorded positions, if it has a video: text after it begins
     /// earlier in transformers 5 than in transformers 4, vLLM, verl and omr.
-    pub(crate) fn set_recorded_positions(&self, inputs: &mut Inputs, start: usize) {
+    pub fn set_recorded_positions(&self, inputs: &mut Inputs, start: usize) {
         if !self.images.iter().any(|image| image.is_video()) {
             return;
         }
@@ -205,14 +204,14 @@ impl Case {
     }
 
     /// Returns pairs (row, id): the token after row `row` is `id`, and it counts for the loss.
-    pub(crate) fn targets(&self) -> Vec<(u32, u32)> {
+    pub fn targets(&self) -> Vec<(u32, u32)> {
         let labels = self.tensors.ints("labels").iter().enumerate().skip(1).filter(|(_, id)| **id >= 0);
         labels.map(|(i, &id)| (i as u32 - 1, id as u32)).collect()
     }
 }
 
 /// Returns several cases as one pack: inputs and targets.
-pub(crate) fn pack(config: &ModelConfig, cases: &[Case]) -> (Inputs, Vec<(u32, u32)>) {
+pub fn pack(config: &ModelConfig, cases: &[Case]) -> (Inputs, Vec<(u32, u32)>) {
     let ids: Vec<Vec<u32>> = cases.iter().map(Case::input_ids).collect();
     let sequences: Vec<(&[u32], &[Arc<ImageInput>])> =
         ids.iter().zip(cases).map(|(ids, case)| (&ids[..], &case.images[..])).collect();
@@ -229,14 +228,14 @@ pub(crate) fn pack(config: &ModelConfig, cases: &[Case]) -> (Inputs, Vec<(u32, u
 }
 
 /// Named values, logits and log-probs of one forward pass.
-pub(crate) struct Run {
-    pub(crate) notes: Vec<(&'static str, usize, Vec<f32>)>,
-    pub(crate) logits: Vec<f32>,
-    pub(crate) logprobs: Vec<f32>,
+pub struct Run {
+    pub notes: Vec<(&'static str, usize, Vec<f32>)>,
+    pub logits: Vec<f32>,
+    pub logprobs: Vec<f32>,
 }
 
 /// Runs a forward pass that stores all activations, with the logits of every row and the log-probs of `targets`.
-pub(crate) fn forward(dev: &mut Device, model: &Model, inputs: &Inputs, targets: &[(u32, u32)]) -> Run {
+pub fn forward(dev: &mut Device, model: &Model, inputs: &Inputs, targets: &[(u32, u32)]) -> Run {
     let mut tape = Tape::new(dev, Mode::train(LayerPolicy::All));
     let hidden = model.forward(&mut tape, dev, inputs).unwrap();
     let logits = crate::models::logits(model, &mut tape, dev, hidden);
@@ -251,9 +250,9 @@ fn logprobs(
     dev: &mut Device,
     model: &Model,
     tape: &mut Tape,
-    hidden: omr::model::Var,
+    hidden: omr_model::nn::Var,
     targets: &[(u32, u32)],
-) -> omr::model::Var {
+) -> omr_model::nn::Var {
     let (rows, ids): (Vec<u32>, Vec<u32>) = targets.iter().copied().unzip();
     let rows = tape.upload(dev, &rows, &[rows.len()]).unwrap();
     let ids = tape.upload(dev, &ids, &[ids.len()]).unwrap();
@@ -262,7 +261,7 @@ fn logprobs(
 }
 
 /// Returns the loss (the mean of -log_prob over the targets), and adds its gradients to `grads`.
-pub(crate) fn loss_and_gradients(
+pub fn loss_and_gradients(
     dev: &mut Device,
     model: &Model,
     inputs: &Inputs,
@@ -281,34 +280,34 @@ pub(crate) fn loss_and_gradients(
     mean_loss(&values)
 }
 
-pub(crate) fn mean_loss(logprobs: &[f32]) -> f64 {
+pub fn mean_loss(logprobs: &[f32]) -> f64 {
     -logprobs.iter().map(|&x| f64::from(x)).sum::<f64>() / logprobs.len() as f64
 }
 
 /// Returns a tensor of the compute type as f32.
-pub(crate) fn read(dev: &mut Device, t: Tensor) -> Vec<f32> {
+pub fn read(dev: &mut Device, t: Tensor) -> Vec<f32> {
     match t.dtype {
         DType::Bf16 => dev.read::<half::bf16>(t).unwrap().into_iter().map(half::bf16::to_f32).collect(),
         _ => dev.read(t).unwrap(),
     }
 }
 
-pub(crate) fn max_diff(found: &[f32], want: &[f32]) -> f32 {
+pub fn max_diff(found: &[f32], want: &[f32]) -> f32 {
     assert_eq!(found.len(), want.len());
     let diff = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
     found.iter().zip(want).map(diff).fold(0.0, f32::max)
 }
 
-pub(crate) fn max_abs(values: &[f32]) -> f32 {
+pub fn max_abs(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |m, x| m.max(x.abs()))
 }
 
 /// Largest difference of each kind, for the report and for the error message.
 #[derive(Default)]
-pub(crate) struct Largest(BTreeMap<&'static str, (f64, String)>);
+pub struct Largest(BTreeMap<&'static str, (f64, String)>);
 
 impl Largest {
-    pub(crate) fn note(&mut self, kind: &'static str, value: f64, place: &str) {
+    pub fn note(&mut self, kind: &'static str, value: f64, place: &str) {
         let value = if value.is_nan() { f64::INFINITY } else { value };
         let entry = self.0.entry(kind).or_default();
         if value > entry.0 || entry.1.is_empty() {
@@ -316,7 +315,7 @@ impl Largest {
         }
     }
 
-    pub(crate) fn check(&self, tolerances: &[(&str, f64)]) {
+    pub fn check(&self, tolerances: &[(&str, f64)]) {
         for (kind, (value, place)) in &self.0 {
             println!("  {kind}: {value:.3e} ({place})");
         }

@@ -2,19 +2,21 @@
 //! by a change of the config, the weights or the positions. Its results must be outside the tolerance by as much as the
 //! results of the reference's wrong model.
 
-use omr::device::Device;
-use omr::model::config::{RopeAxes, TowerConfig, TowerKind};
-use omr::model::{Inputs, Model, ModelConfig, params::Param, weights::WeightFiles};
-use omr::observe::Silent;
-use omr::tensor::{DType, Elem};
+use omr_base::observe::Silent;
+use omr_base_tests::golden::report;
+use omr_model::nn::config::{RopeAxes, TowerConfig, TowerKind};
+use omr_model::nn::weights::WeightFiles;
+use omr_model::nn::weights::params::Param;
+use omr_model::nn::{Inputs, Model, ModelConfig};
+use omr_runtime::device::Device;
+use omr_runtime::tensor::{DType, Elem};
 
 use super::{Case, Golden, Largest, device, forward, max_diff, models};
-use crate::golden::report;
 
 /// The logit tolerance of `forward`.
 const LOGIT: f64 = 1e-4;
 
-pub(crate) fn with_config(golden: &Golden, dev: &mut Device, dtype: DType, change: impl Fn(&mut ModelConfig)) -> Model {
+pub fn with_config(golden: &Golden, dev: &mut Device, dtype: DType, change: impl Fn(&mut ModelConfig)) -> Model {
     let mut config = golden.config.clone();
     change(&mut config);
     let model = Model::empty(dev, config, dtype).unwrap();
@@ -55,10 +57,10 @@ fn rewrite(model: &Model, dev: &mut Device, name: &str, of: impl Fn(usize, usize
 }
 
 /// A wrong model, and the change of its inputs.
-pub(crate) type Mutation = (Model, fn(&mut Inputs));
+pub type Mutation = (Model, fn(&mut Inputs));
 
 /// Returns the mutation called `name`, or `None` if it is not in this list.
-pub(crate) fn mutate(golden: &Golden, dev: &mut Device, dtype: DType, name: &str) -> Option<Mutation> {
+pub fn mutate(golden: &Golden, dev: &mut Device, dtype: DType, name: &str) -> Option<Mutation> {
     let keep: fn(&mut Inputs) = |_| {};
     Some(match name {
         "vision all-full attention" => {

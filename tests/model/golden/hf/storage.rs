@@ -1,13 +1,13 @@
 //! Tests weight files: both naming schemes contain the same model, and a model that is read and written again is
 //! unchanged and has the released names.
 
-use omr::device::Device;
-use omr::model::{Model, ModelConfig, weights::WeightFiles};
-use omr::observe::Silent;
-use omr::tensor::DType;
+use omr_base::observe::Silent;
+use omr_base_tests::golden::report;
+use omr_model::nn::{Model, ModelConfig, weights::WeightFiles};
+use omr_runtime::device::Device;
+use omr_runtime::tensor::DType;
 
 use super::{Golden, Tensors, device, json, models};
-use crate::golden::report;
 
 fn bytes(dev: &mut Device, model: &Model) -> Vec<u8> {
     model.layout.params.iter().flat_map(|p| dev.read_bytes(p.tensor).unwrap()).collect()

@@ -3,7 +3,7 @@
 // Arguments: x and y are buffers of 32-bit words, laid out as stated at each kernel; n and mode select among its cases.
 // Grid: a CTA has one to four warps; the work of the threads is stated at each kernel.
 // Bound: none. The kernels run once on each new kind of GPU, before its results are trusted.
-// Reference: tests/kernels/calibrate.rs, calibrate_sums.rs and math.rs, tests/golden/isa.rs.
+// Reference: tests/runtime/kernels/calibrate.rs, calibrate_sums.rs and math.rs, tests/runtime/golden/isa.rs.
 #include "common/math.cuh"
 #include "common/math_f64.cuh"
 #include "common/philox.cuh"

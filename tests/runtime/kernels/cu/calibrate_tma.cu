@@ -5,7 +5,7 @@
 // Grid: a CTA has one to twelve warps, and one thread issues the copies; the work of the threads is stated at each
 // kernel.
 // Bound: none. The kernels run once on each new kind of GPU, before its results are trusted.
-// Reference: tests/kernels/calibrate_tma.rs, tests/golden/isa_tma.rs.
+// Reference: tests/runtime/kernels/calibrate_tma.rs, tests/runtime/golden/isa_tma.rs.
 #include "isa/hopper.cuh"
 
 namespace calibrate_tma {

@@ -2,7 +2,7 @@
 // Arguments: x and y are buffers of 32-bit words, laid out as stated at each kernel; n and mode select among its cases.
 // Grid: one warpgroup per CTA; the work of the threads is stated at each kernel.
 // Bound: none. The kernels run once on each new kind of GPU, before its results are trusted.
-// Reference: tests/golden/isa_wgmma.rs and tests/kernels/calibrate_wgmma.rs.
+// Reference: tests/runtime/golden/isa_wgmma.rs and tests/runtime/kernels/calibrate_wgmma.rs.
 #include "isa/hopper.cuh"
 
 namespace calibrate {

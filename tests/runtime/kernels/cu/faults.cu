@@ -2,7 +2,7 @@
 // Arguments: the address of a store; the milliseconds of a wait.
 // Grid: one thread.
 // Bound: none. The kernels run once on each new kind of GPU.
-// Reference: tests/kernels/faults.rs.
+// Reference: tests/runtime/kernels/faults.rs.
 #include "isa/isa.cuh"
 
 namespace faults {

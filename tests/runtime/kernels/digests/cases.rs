@@ -1,9 +1,9 @@
 //! The cases of the predicted digests: inputs, and the ops that run on them.
 
 use half::bf16;
-use omr::device::{Device, KernelVariant};
-use omr::ops::gelu::GeluKind;
-use omr::tensor::DType;
+use omr_runtime::device::{Device, KernelVariant};
+use omr_runtime::ops::gelu::GeluKind;
+use omr_runtime::tensor::DType;
 
 use crate::kernels::attention::{self, heads};
 use crate::kernels::attention_bwd::GradCase;
@@ -182,7 +182,7 @@ fn elementwise() -> Vec<Case> {
 /// numbers and a constant log-sum-exp, so that they do not depend on another result.
 fn attentions() -> Vec<Case> {
     let text = heads(2, 1, 128);
-    let grads = |of: omr::ops::attend::Heads, lens: &'static [usize], causal: bool, longest: usize| {
+    let grads = |of: omr_runtime::ops::attend::Heads, lens: &'static [usize], causal: bool, longest: usize| {
         move |dev: &mut Device| {
             let case = attention::Case::new(of, lens);
             let len = case.t() * of.out_len();

@@ -1,9 +1,9 @@
 //! Compares other formulas with `goldens/rl`: rewards, their filters and penalties, and batching.
 
-use omr::config::rl::{FilterGroupsConfig, OverlongBufferConfig};
-use omr::config::{KlCtrlConfig, KlCtrlType, RlConfig};
-use omr::reward::{Mode, composite};
-use omr::rl::{balance, filter, kl, overlong};
+use omr_base::config::rl::{FilterGroupsConfig, OverlongBufferConfig};
+use omr_base::config::{KlCtrlConfig, KlCtrlType, RlConfig};
+use omr_data::reward::{Mode, composite};
+use omr_train::rl::{balance, filter, kl, overlong};
 use omr_verify::{extract, verify};
 use serde_json::Value;
 

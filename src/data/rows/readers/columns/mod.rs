@@ -14,16 +14,16 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::file::metadata::PageIndexPolicy;
 use serde_json::{Map, Value};
 
-use crate::data::bad_row::{BadRow, Reason, RowResult};
-use crate::data::cells::{self, type_name, value};
-use crate::data::declared;
-use crate::data::fields::{Fields, RawImage};
-use crate::data::names::{self, Names};
-use crate::data::paths::{endings, has_ending};
-use crate::data::row_source::{RowPosition, RowSink, RowSource, SAMPLED};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::observe::Observer;
+use super::cells::{self, type_name, value};
+use super::row_source::{RowPosition, RowSink, RowSource, SAMPLED};
+use crate::rows::bad_row::{BadRow, Reason, RowResult};
+use crate::rows::files::declared;
+use crate::rows::files::paths::{endings, has_ending};
+use crate::rows::forms::fields::{Fields, RawImage};
+use crate::rows::forms::names::{self, Names};
+use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_base::observe::Observer;
 
 /// Approximate number of bytes that are decoded at once. It limits the memory, because images are large.
 const UNIT_BYTES: usize = 32 << 20;

@@ -12,11 +12,11 @@ use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use super::{Table, UNIT_BYTES};
-use crate::data::places::changed;
-use crate::data::write::parquet_error;
-use crate::error::{Error, Result};
-use crate::files::{self, Staged, size_and_time};
-use crate::observe::{Observer, bytes};
+use crate::rows::index::places::changed;
+use crate::rows::write::parquet_error;
+use omr_base::error::{Error, Result};
+use omr_base::files::{self, Staged, size_and_time};
+use omr_base::observe::{Observer, bytes};
 
 /// Maximum number of bytes that may be read for one row before the file is copied.
 const COSTLY: u64 = 64 << 20;
@@ -26,7 +26,7 @@ const PAGE_BYTES: usize = 256 << 10;
 impl Table {
     /// Sets the path of a copy in `folder` if single rows are expensive to read. Rows are read from the copy once
     /// [`Table::make_copy`] has made it, in this or another process. `hash` is the hash of the file's content.
-    pub(super) fn copied_to(&self, folder: &Path, hash: &str) {
+    pub(crate) fn copied_to(&self, folder: &Path, hash: &str) {
         let groups = 0..self.metadata.metadata().num_row_groups();
         if groups.map(|group| self.chunks(group).map(cost).sum()).max() > Some(COSTLY) {
             let key = blake3::hash(format!("{hash} {:?}", self.roots).as_bytes());
@@ -36,7 +36,7 @@ impl Table {
 
     /// Makes the copy if rows are expensive to read and no copy exists. If the copy fails, reports the reason to
     /// `observer`, and rows are read from the original file.
-    pub(super) fn make_copy(&self, observer: &dyn Observer) -> Result<()> {
+    pub(crate) fn make_copy(&self, observer: &dyn Observer) -> Result<()> {
         let Some(to) = self.copy_path.get().filter(|_| self.copied().is_none()) else { return Ok(()) };
         let outcome = match self.write_copy(to, observer) {
             Ok(size) => format!("rows are read from a copy of {} in index/", bytes(size)),
@@ -48,7 +48,7 @@ impl Table {
     }
 
     /// Returns the copy if it exists.
-    pub(super) fn copied(&self) -> Option<&Table> {
+    pub(crate) fn copied(&self) -> Option<&Table> {
         if self.copy.get().is_none() {
             let copy = Table::of(self.copy_path.get()?, |_| true).ok()?;
             if copy.rows() == self.rows() {
@@ -60,7 +60,7 @@ impl Table {
 
     /// Returns the number of rows per page in the widest column of a row group, or `None` if the file has no offset
     /// index.
-    pub(super) fn rows_of_page(&self, group: usize) -> Option<usize> {
+    pub(crate) fn rows_of_page(&self, group: usize) -> Option<usize> {
         let widest = self.chunks(group).max_by_key(|(chunk, _)| chunk.uncompressed_size())?;
         let pages = widest.1.filter(|_| self.chunks(group).all(|(_, pages)| pages.is_some()))?;
         Some(self.metadata.metadata().row_group(group).num_rows() as usize / pages.len().max(1))

@@ -1,0 +1,32 @@
+//! Tests the program as users run it: its output and its exit status.
+
+pub mod adapter;
+pub mod config;
+pub mod digits;
+pub mod errors;
+pub mod eval;
+pub mod eval_model;
+pub mod evaluation;
+pub mod families;
+pub mod first_gpu;
+pub mod first_hour;
+pub mod generate;
+pub mod help;
+pub mod init;
+pub mod jsonl;
+pub mod moving_in;
+pub mod older;
+pub mod plan;
+pub mod published;
+pub mod ranks;
+pub mod recipe;
+pub mod replay;
+pub mod reporters;
+pub mod rescore;
+pub mod rollouts;
+pub mod run_folder;
+pub mod score;
+pub mod task_file;
+pub mod training;
+pub mod tutorial;
+pub mod vero;

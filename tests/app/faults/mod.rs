@@ -1,0 +1,10 @@
+//! Tests of bad inputs and faults in the program. `tests/base/faults/faults.md` lists them.
+
+pub mod bounds;
+pub mod inputs;
+pub mod published;
+pub mod ranks;
+pub mod reading;
+pub mod runs;
+pub mod stages;
+pub mod strangers;

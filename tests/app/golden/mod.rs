@@ -1,0 +1,3 @@
+//! Golden tests of the program.
+
+pub mod eval;

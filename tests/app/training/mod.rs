@@ -1,0 +1,3 @@
+//! Tests of `omr export` after training.
+
+pub mod quantized;

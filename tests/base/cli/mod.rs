@@ -1,0 +1,3 @@
+//! Helpers of tests of the program.
+
+pub mod model_server;

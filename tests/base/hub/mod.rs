@@ -1,0 +1,4 @@
+//! A hub server on this machine.
+
+pub mod receive;
+pub mod server;

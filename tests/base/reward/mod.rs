@@ -1,0 +1,3 @@
+//! A judge server on this machine.
+
+pub mod judge_server;

@@ -1,0 +1,3 @@
+//! Tests of the scheduler of the engine.
+
+pub mod scheduler;

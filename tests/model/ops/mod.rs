@@ -1,0 +1,3 @@
+//! Tests of ops that need images.
+
+pub mod patch_embed;

@@ -1,0 +1,3 @@
+//! Tests of rows that need a model.
+
+pub mod charts;

@@ -1,0 +1,3 @@
+//! Tests of checkpoints.
+
+pub mod checkpoint;

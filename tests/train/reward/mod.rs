@@ -1,0 +1,3 @@
+//! Tests of typed scores.
+
+pub mod typed;
