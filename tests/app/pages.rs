@@ -75,6 +75,38 @@ fn every_module_is_on_the_front_page_and_in_the_image() {
     }
 }
 
+/// Adds the source files in `folder` and below it to `found`, as paths from the root.
+fn sources(folder: &str, found: &mut Vec<String>) {
+    for entry in fs::read_dir(root().join(folder)).unwrap() {
+        let path = format!("{folder}/{}", entry.unwrap().file_name().to_str().unwrap());
+        match root().join(&path).is_dir() {
+            true => sources(&path, found),
+            false if path.ends_with(".rs") => found.push(path),
+            false => {}
+        }
+    }
+}
+
+#[test]
+fn every_file_is_on_the_map_and_the_map_names_no_other() {
+    let map = read("src/README.md");
+    let mut files = Vec::new();
+    ["src", "bench/src", "verifier/src"].iter().for_each(|folder| sources(folder, &mut files));
+    for file in &files {
+        let name = Path::new(file).file_stem().unwrap().to_str().unwrap();
+        let is_named = ["mod", "lib", "main", "build"].contains(&name) || map.contains(&format!("`{name}`"));
+        assert!(is_named, "src/README.md: {file}");
+    }
+    let (_, subjects) = map.split_once("## Subjects").unwrap();
+    let (subjects, _) = subjects.split_once("\n## ").unwrap();
+    let quoted = subjects.split('`').skip(1).step_by(2).filter(|text| text.contains('/') && !text.starts_with("docs/"));
+    for path in quoted {
+        let exists =
+            [format!("src/{path}.rs"), format!("src/{path}"), path.to_owned()].iter().any(|p| root().join(p).exists());
+        assert!(exists, "src/README.md: {path}");
+    }
+}
+
 #[test]
 fn readme_lists_every_family_of_models() {
     let mut table = "| models | class in `config.json` | images |\n| --- | --- | --- |\n".to_owned();

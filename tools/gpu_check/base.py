@@ -16,6 +16,9 @@ PEERS = ROOT / "bench/peers"
 CEILINGS = PEERS / "ceilings"
 # Time limit in seconds of the end of a killed process.
 KILL_SECONDS = 10
+# Packages whose tests run on a GPU, and those that they link.
+GPU_TESTS = ["omr-runtime-tests", "omr-train-tests"]
+LINKED = ["omr-base-tests", "omr-data-tests", "omr-model-tests", *GPU_TESTS]
 
 
 def goldens(folder):
@@ -92,7 +95,7 @@ def commit():
 
 
 class Tests:
-    """The test binaries that run on a GPU: omr-runtime-tests and omr-train-tests."""
+    """The test binaries of GPU_TESTS."""
 
     def __init__(self, paths):
         self.paths = sorted(paths)
@@ -100,7 +103,7 @@ class Tests:
     @property
     def named(self):
         """The binaries by the names that `pack` gives them."""
-        return {"omr-train-tests" if "train" in path.name else "omr-runtime-tests": path for path in self.paths}
+        return {name: path for path in self.paths for name in GPU_TESTS if path.name.replace("_", "-").startswith(name)}
 
     @functools.cached_property
     def names(self):
@@ -121,9 +124,8 @@ class Tests:
 def built_tests():
     """Builds the tests. They are optimised, because a lent machine's minutes are few and the tests compute their references
     themselves."""
-    packages = ["omr-base-tests", "omr-runtime-tests", "omr-data-tests", "omr-model-tests", "omr-train-tests"]
-    chosen = [word for name in ("runtime", "train") for word in ("--package", f"omr-{name}-tests")]
-    optimised = [word for name in packages for word in ("--config", f"profile.release.package.{name}.opt-level=1")]
+    chosen = [word for name in GPU_TESTS for word in ("--package", name)]
+    optimised = [word for name in LINKED for word in ("--config", f"profile.release.package.{name}.opt-level=1")]
     built = subprocess.run(["cargo", "test", "--release", *chosen, "--no-run", "--message-format=json", *optimised], cwd=ROOT,
                            stdout=subprocess.PIPE, text=True)
     if built.returncode != 0:

@@ -12,7 +12,7 @@ CALIBRATION = ["kernels::calibrate_wgmma", "kernels::calibrate_sums", "kernels::
 # there. `calibrate_exp2` measures ex2.approx of negative numbers, from which the bits of attention are predicted.
 CHANGED = ["kernels::layer_norm", "kernels::dequantize", "kernels::calibrate_exp2", "kernels::calibrate_tma", "kernels::train", "kernels::digests",
            "kernels::gemm_codes", "kernels::pos_embed", "kernels::gelu", "kernels::gemm", "kernels::sample", "kernels::linear_logprob",
-           "kernels::policy_loss"]
+           "kernels::policy_loss", "kernels::stamp"]
 # Modules that are likely to fail, or that cover much code, riskiest first. A module that is not listed here runs after these.
 FIRST = [*CHANGED, "kernels::gemm_sm90a", "kernels::gemm_bwd_sm90a", "kernels::attention_sm90a", "kernels::attention_bwd_sm90a",
          "kernels::attention", "kernels::paged_attention", "kernels::engine", "kernels::gemm_bwd", "kernels::attention_bwd",

@@ -1,4 +1,4 @@
-//! Tests the published layouts of `layouts/published.yaml` on the rows that `tools/layouts` writes, and the table of
+//! Tests the published layouts of `layouts/published.yaml` on the rows that `layouts/published.py` writes, and the table of
 //! docs/user/layouts.md. `OMR_WRITE=1 cargo test published` writes the table.
 
 use std::fs;
@@ -78,11 +78,11 @@ fn published_layouts_load_or_the_error_says_how() {
 #[test]
 fn published_layouts_are_those_of_the_script() {
     if Command::new("python3").arg("--version").output().is_err() {
-        eprintln!("this machine has no python3: tools/layouts is not run");
+        eprintln!("this machine has no python3: published.py is not run");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let (script, out) = (omr_base_tests::root().join("tools/layouts"), dir.path().join("rows"));
+    let (script, out) = (omr_base_tests::root().join("tests/data/rows/layouts/published.py"), dir.path().join("rows"));
     let run = Command::new("python3").arg(script).arg(&out).output().unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let mut packed = rows();
@@ -94,7 +94,7 @@ fn published_layouts_are_those_of_the_script() {
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut member, &mut bytes).unwrap();
         let made = fs::read(out.join(&path)).unwrap();
-        assert!(is_same || made == bytes, "{}: tools/layouts DIR --pack updates published.zip", path.display());
+        assert!(is_same || made == bytes, "{}: published.py DIR --pack updates published.zip", path.display());
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use omr_base::config::{RlConfig, ScorerConfig};
 use omr_base::error::{Error, Result};
@@ -196,30 +196,37 @@ fn a_stop_between_the_updates_of_a_step_saves_no_half_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let updates = RlConfig { ppo_mini_batch_size: 1, ppo_epochs: 8, ..rl_config(dir.path()) };
     let config = RlConfig { total_training_steps: Some(2), ..updates };
-    let begun = Instant::now();
     let whole = run_rl(&dir.path().join("whole"), &config, 1, &[]);
-    let (time, mut between) = (begun.elapsed(), 0);
-    for share in (56..100).step_by(4).map(|percent| f64::from(percent) / 100.0) {
+    let mut between = 0;
+    // The stop comes when all 16 rollouts of step 2 are in the journal, or a little later: its 32 updates follow.
+    for later in (0..20).map(Duration::from_millis) {
         if between > 1 {
             break;
         }
-        let out = dir.path().join(share.to_string());
-        let (mut dev, flag) = (device(1), Arc::new(AtomicBool::new(false)));
+        let out = dir.path().join(later.as_millis().to_string());
+        let (mut dev, flag, ended) = (device(1), Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
         dev.set_stop_flag(Arc::clone(&flag));
-        let delay = Duration::from_secs_f64(time.as_secs_f64() * share);
-        let timer = std::thread::spawn(move || {
-            std::thread::sleep(delay);
-            flag.store(true, Ordering::Relaxed);
-        });
         let job = RlJob::new(&out, config.clone(), Arc::new(Scorer::rules(config.reward.mode))).unwrap();
-        let done = job.run(&mut dev, &Silent);
+        let journal = out.join("journal/2.jsonl");
+        let sampled = || fs::read_to_string(&journal).is_ok_and(|text| text.matches("token_ids").count() == 16);
+        let done = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !sampled() && !ended.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                std::thread::sleep(later);
+                flag.store(true, Ordering::Relaxed);
+            });
+            let done = job.run(&mut dev, &Silent);
+            ended.store(true, Ordering::Relaxed);
+            done
+        });
         assert!(matches!(done, Ok(()) | Err(Error::Stopped)), "{done:?}");
-        timer.join().unwrap();
         let first =
             |dir: &Path| fs::read_to_string(dir.join("metrics.jsonl")).is_ok_and(|text| text.lines().count() == 1);
         between += usize::from(done.is_err() && first(&out));
         resume(&out, &config, u64::MAX).0.unwrap();
-        whole.assert_same(&Outcome::of(&out), &format!("stopped after {share} of the time"));
+        whole.assert_same(&Outcome::of(&out), &format!("stopped {later:?} after the last rollout"));
     }
     assert!(between > 0, "no run was stopped between the updates of step 2");
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a data set of two rows in each of the published layouts that tests/data/rows/layouts/published.yaml lists.
 
-usage: tools/layouts DIR [--pack] [--help]
+usage: tests/data/rows/layouts/published.py DIR [--pack] [--help]
   DIR     a new folder. It gets one folder per layout, with the images that the rows name.
   --pack  also writes the files to tests/data/rows/layouts/published.zip, which the tests read.
 Files of Parquet and Arrow need pyarrow (pip install pyarrow). Without it they are copied from published.zip.
@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-PACKED = Path(__file__).resolve().parent.parent / "tests/data/rows/layouts/published.zip"
+PACKED = Path(__file__).resolve().with_name("published.zip")
 
 
 def png(i):
@@ -217,10 +217,10 @@ def main():
         print(__doc__.strip())
         return
     if len(args) != 1 or args[0].startswith("-"):
-        sys.exit(f"tools/layouts: found {args}, expected one folder\n{__doc__}")
+        sys.exit(f"tests/data/rows/layouts/published.py: found {args}, expected one folder\n{__doc__}")
     root = Path(args[0])
     if root.exists():
-        sys.exit(f"tools/layouts: {root} exists, expected a new folder")
+        sys.exit(f"tests/data/rows/layouts/published.py: {root} exists, expected a new folder")
     for name, row in LAYOUTS.items():
         write(root, name, row)
     if "--pack" in sys.argv:
