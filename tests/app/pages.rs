@@ -1,16 +1,13 @@
-//! Checks the pages of the repository: pages about the design stay short, and every module has its row on the crate's front
-//! page, its row on the map and its box in the image of the architecture. `tools/pages` checks paths, links, commands and keys.
+//! Checks the pages of the repository: pages about the design stay short, every file is on the map of the code, and every module
+//! has its row there and its box in the image of the architecture. `tools/pages` checks paths, links, commands and keys.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
+
+use omr_base_tests::{root, sources};
 
 /// Maximum number of lines of a page under docs/dev/design.
 const DESIGN_LINES: usize = 120;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
@@ -75,27 +72,13 @@ fn every_module_is_on_the_front_page_and_in_the_image() {
     }
 }
 
-/// Adds the source files in `folder` and below it to `found`, as paths from the root.
-fn sources(folder: &str, found: &mut Vec<String>) {
-    for entry in fs::read_dir(root().join(folder)).unwrap() {
-        let path = format!("{folder}/{}", entry.unwrap().file_name().to_str().unwrap());
-        match root().join(&path).is_dir() {
-            true => sources(&path, found),
-            false if path.ends_with(".rs") => found.push(path),
-            false => {}
-        }
-    }
-}
-
 #[test]
 fn every_file_is_on_the_map_and_the_map_names_no_other() {
     let map = read("src/README.md");
-    let mut files = Vec::new();
-    ["src", "bench/src", "verifier/src"].iter().for_each(|folder| sources(folder, &mut files));
-    for file in &files {
-        let name = Path::new(file).file_stem().unwrap().to_str().unwrap();
+    for file in ["src", "bench/src", "verifier/src"].iter().flat_map(|folder| sources(&root().join(folder))) {
+        let name = file.file_stem().unwrap().to_str().unwrap();
         let is_named = ["mod", "lib", "main", "build"].contains(&name) || map.contains(&format!("`{name}`"));
-        assert!(is_named, "src/README.md: {file}");
+        assert!(is_named, "src/README.md: {}", file.display());
     }
     let (_, subjects) = map.split_once("## Subjects").unwrap();
     let (subjects, _) = subjects.split_once("\n## ").unwrap();

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use imports::Module;
 
+use crate::sources;
+
 /// The crates, by the folders of their sources.
 const CRATES: &[(&str, &str)] = &[
     ("base", "src/base"),
@@ -117,20 +119,6 @@ const MODULES: &[(&str, &[Allowed])] = &[
         ],
     ),
 ];
-
-/// Returns the Rust files in `dir` and its subfolders.
-fn sources(dir: &Path) -> Vec<PathBuf> {
-    let mut out = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            out.extend(sources(&path));
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            out.push(path);
-        }
-    }
-    out
-}
 
 /// Returns the modules of a crate by path, such as `runtime::ops::linear`. The crate's root is left out.
 fn modules_of(name: &str, src: &Path) -> BTreeMap<String, Module> {

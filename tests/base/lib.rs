@@ -18,4 +18,4 @@ pub mod philox;
 pub mod reward;
 pub mod seed;
 
-pub use paths::{root, tmp};
+pub use paths::{root, sources, tmp};

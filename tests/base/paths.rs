@@ -1,4 +1,4 @@
-//! Folders of the repository and of its build.
+//! Folders and files of the repository, and folders of its build.
 
 use std::path::{Path, PathBuf};
 
@@ -16,4 +16,18 @@ pub fn tmp() -> PathBuf {
     let folder = target.join("tmp");
     std::fs::create_dir_all(&folder).unwrap();
     folder
+}
+
+/// Returns the Rust files in `dir` and its subfolders.
+pub fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            out.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            out.push(path);
+        }
+    }
+    out
 }

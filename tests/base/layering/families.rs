@@ -5,7 +5,7 @@ use std::fs;
 use regex::Regex;
 
 use super::imports::code;
-use super::sources;
+use crate::sources;
 
 /// Files in which such words may be written: the families, the tokenizer and models that recipes make, and keys of other
 /// programs.

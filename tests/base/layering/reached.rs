@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::sources;
+use crate::sources;
 
 /// Adds `file` and the files of the modules that it declares.
 fn reach(file: &Path, found: &mut BTreeSet<PathBuf>) {

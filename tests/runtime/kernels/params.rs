@@ -1,7 +1,7 @@
 //! Tests that launches list the members of argument structs in the same order as the kernels' sources.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use omr_runtime::device::images::OWN;
 
@@ -61,11 +61,6 @@ fn launched(file: &Path) -> Vec<Listed> {
     listed.collect()
 }
 
-fn rust_files(dir: PathBuf) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { rust_files(path) } else { vec![path] }).collect()
-}
-
 /// Returns the members of each struct in the kernels' sources that `path` may refer to, without padding.
 fn declared(path: &str) -> Vec<Vec<String>> {
     let (outer, name) = path.split_once("::").unwrap();
@@ -92,7 +87,7 @@ fn declared(path: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn launches_name_the_members_of_the_kernels_structs() {
-    let files = rust_files(omr_base_tests::root().join("src/runtime/ops"));
+    let files = omr_base_tests::sources(&omr_base_tests::root().join("src/runtime/ops"));
     let all: Vec<Listed> = files.iter().flat_map(|file| launched(file)).collect();
     let mut wrong = Vec::new();
     for Listed { place, path, members } in &all {
