@@ -20,6 +20,8 @@ pub enum Source<'a> {
     Model(&'a mut PathBuf),
     /// Path of rows.
     Rows(&'a mut PathBuf),
+    /// Folder or zip file with images.
+    Images(&'a mut PathBuf),
 }
 
 /// A kind of config file.

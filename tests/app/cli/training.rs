@@ -442,7 +442,7 @@ impl Drop for Small {
 #[test]
 fn a_disk_that_fills_up_keeps_the_older_checkpoints_and_the_run_goes_on_later() {
     let folder = Folder::new();
-    let training = training(|t| t.save_total_limit = 100);
+    let training = training(|t| t.save_total_limit = Some(100));
     let config = SftConfig { save_steps: Some(1), training, ..sft_config(folder.path()) };
     let sft = folder.sft(|c| *c = config.clone());
     let Some(small) = Small::mount(folder.path().join("small")) else {
