@@ -38,8 +38,8 @@ impl Overrides {
             match source {
                 Source::Model(path) => *path = repository(path, Kind::Model, &key)?,
                 Source::Rows(path) => *path = repository(path, Kind::Dataset, &key)?,
-                Source::Images(path) if path.exists() => {}
-                Source::Images(path) => return Err(Error::input(key, absent(path), "a folder or a zip file with images")),
+                Source::Files(path) if path.exists() => {}
+                Source::Files(path) => return Err(Error::input(key, absent(path), "a file or a folder")),
             }
         }
         Ok(Some(config))
@@ -164,8 +164,11 @@ impl ConfigArgs {
                         missing.push(format!("{key}: {} not found{command}", path.display()));
                     }
                 },
-                Source::Images(path) if path.exists() => {}
-                Source::Images(path) => missing.push(format!("{key}: {} not found", path.display())),
+                Source::Files(path) if path.exists() => {}
+                Source::Files(path) if missing.is_empty() => {
+                    return Err(Error::input(key, absent(path), "a file or a folder"));
+                }
+                Source::Files(path) => missing.push(format!("{key}: {} not found", path.display())),
             }
         }
         Ok(Some((config, missing)))

@@ -139,10 +139,18 @@ pub(super) fn rows_of<'a>(key: &str, entries: &'a mut [DatasetConfig]) -> impl I
             entry.path = format!("{}@{revision}", path.split('@').next().unwrap_or_default()).into();
         }
         let rows = (format!("{key}[{i}].path"), Source::Rows(&mut entry.path));
-        let images = entry.data_folder.iter_mut();
-        [rows].into_iter().chain(images.map(move |path| (format!("{key}[{i}].data_folder"), Source::Images(path))))
+        [rows].into_iter().chain(files_of(format!("{key}[{i}].data_folder"), &mut entry.data_folder))
     };
     entries.iter_mut().enumerate().flat_map(paths)
+}
+
+/// Returns the path of a file or a folder that must exist, with its key.
+pub(super) fn files_of<'a>(
+    key: impl Into<String>,
+    path: &'a mut Option<PathBuf>,
+) -> impl Iterator<Item = (String, Source<'a>)> {
+    let key = key.into();
+    path.iter_mut().map(move |path| (key.clone(), Source::Files(path)))
 }
 
 /// Returns the path of a model, with its key.

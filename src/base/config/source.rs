@@ -20,8 +20,8 @@ pub enum Source<'a> {
     Model(&'a mut PathBuf),
     /// Path of rows.
     Rows(&'a mut PathBuf),
-    /// Folder or zip file with images.
-    Images(&'a mut PathBuf),
+    /// Another file or folder, which must exist.
+    Files(&'a mut PathBuf),
 }
 
 /// A kind of config file.

@@ -254,13 +254,66 @@ fn the_judges_prompt_comes_from_its_file_and_must_have_its_placeholders() {
     };
     let [one, other] =
         ["Is {prediction} {answer}?", "Is {prediction} {answer}? 1 or 0"].map(|text| load_rl(text).unwrap());
-    assert_eq!(one.judge.as_ref().unwrap().prompt.as_deref(), Some("Is {prediction} {answer}?"));
+    assert_eq!(one.judge.as_ref().unwrap().prompt, ["Is {prediction} {answer}?"]);
     assert_ne!(to_yaml(&one).unwrap(), to_yaml(&other).unwrap());
     let error = load_rl("Is {answer} right?").unwrap_err().to_string();
     assert!(error.contains("judge.prompt_file") && error.contains("{prediction}"), "{error}");
     let missing = ["judge.base_url=http://localhost:8/v1", "judge.model=k", "judge.prompt_file=missing.txt"];
     let error = load::<RlConfig>(None, &missing.map(str::to_owned), &no_env).unwrap_err().to_string();
-    assert!(error.contains("missing.txt"), "{error}");
+    assert!(error.contains("judge.prompt_file: missing.txt"), "{error}");
+    let two = format!("judge.prompt_file=[{}, missing.txt]", file.path().display());
+    std::fs::write(file.path(), "{question} {prediction} {answer}").unwrap();
+    let load_two = |more: &[&str]| {
+        let list = [&missing[..2], &[two.as_str()], more].concat();
+        load::<RlConfig>(None, &list.into_iter().map(str::to_owned).collect::<Vec<_>>(), &no_env)
+    };
+    let error = load_two(&[]).unwrap_err().to_string();
+    assert!(error.contains("judge.prompt_file: missing.txt: found"), "{error}");
+    let none = load_two(&["judge.prompt_file=\"\""]).unwrap().judge.unwrap();
+    assert!(none.prompt_file.is_empty() && none.prompt.is_empty(), "an empty text is no file: {none:?}");
+}
+
+/// The keys come from the tables, so a new optional path is tested as well.
+#[test]
+fn an_empty_text_for_an_optional_path_was_a_path() {
+    fn check<C: Config>(tested: &mut Vec<String>) {
+        for key in keys::<C>().iter().filter(|key| ["a path or null", "a list: a path"].contains(&key.kind.as_str())) {
+            let path = key.path.replace("[]", ".0");
+            let mut tree = serde_json::json!({});
+            let text = path.split('.').rev().fold(serde_json::json!(""), |inner, name| match name {
+                "0" => serde_json::json!([inner]),
+                name => serde_json::json!({ name: inner }),
+            });
+            tree.as_object_mut().unwrap().extend(text.as_object().unwrap().clone());
+            let mut config = C::default();
+            // A list of data sets needs a path in each entry.
+            let mut read = |tree: &serde_json::Value| config.set(&Place::default(), "", tree);
+            let missing = read(&tree).err().map(|error| error.to_string());
+            assert!(missing.as_ref().is_none_or(|error| error.contains(".path: ")), "{path}: {missing:?}");
+            if missing.is_none() {
+                let written = config.write();
+                let value = path.split('.').fold(&written, |group, name| match name {
+                    "0" => &group[0],
+                    name => &group[name],
+                });
+                assert!(value.is_null() || *value == serde_json::json!([]), "{path}: {value}");
+            }
+            tested.push(key.path.clone());
+        }
+    }
+    let mut tested = Vec::new();
+    check::<SftConfig>(&mut tested);
+    check::<RlConfig>(&mut tested);
+    check::<EvalConfig>(&mut tested);
+    check::<RecipeConfig>(&mut tested);
+    for name in ["model", "datasets[].data_folder", "responses", "task_file", "judge.prompt_file", "judge.cache"] {
+        assert!(tested.iter().any(|path| path == name), "{name} is not in {tested:?}");
+    }
+    let of = |text: &str| from_text::<SftConfig>(text, &[]).unwrap();
+    let config = of("datasets: [{path: a, data_folder: ''}]\nval_files: ''\nmodel: ''\n");
+    assert_eq!((config.datasets[0].data_folder.as_ref(), config.model.as_ref()), (None, None));
+    assert!(config.validation.val_files.is_empty());
+    assert_eq!(config, of("datasets: [a]\n"));
 }
 
 #[test]
@@ -408,6 +461,24 @@ fn the_published_configs_differ_in_what_the_originals_differ_in() {
             assert!(found.is_null(), "{name} writes {key}, which its preset sets");
         }
     }
+}
+
+#[test]
+fn the_configs_of_qwen3_vl_are_the_published_ones_with_another_model() {
+    let names = |list: Vec<Difference>| list.into_iter().map(|d| d.path).collect::<Vec<_>>();
+    let (sft, other) = (published::<SftConfig>("sft.yaml", &[]), published::<SftConfig>("qwen3_vl-sft.yaml", &[]));
+    let changed = names(differences(&sft, &other));
+    let packs = ["packing_length", "micro_batch_tokens", "gradient_accumulation_steps", "gradient_lanes"];
+    assert!(changed.len() == 5 && packs.iter().all(|key| changed.iter().any(|c| c == key)), "{changed:?}");
+    let tokens = |config: &SftConfig| config.packing_length * config.gradient_accumulation_steps;
+    assert_eq!(tokens(&sft), tokens(&other));
+    let changed = names(differences(&published::<RlConfig>("rl.yaml", &[]), &published("qwen3_vl-rl.yaml", &[])));
+    assert_eq!(changed, ["model", "image_max_pixels"]);
+    let changed = names(differences(&published::<EvalConfig>("eval.yaml", &[]), &published("qwen3_vl-eval.yaml", &[])));
+    assert_eq!(changed, ["model"]);
+    // The page and the configs state these numbers.
+    assert_eq!(published::<RlConfig>("rl.yaml", &[]).total_steps(72_971), 8552);
+    assert_eq!(published::<RlConfig>("rl.yaml", &[]).training.save_total_limit, None);
 }
 
 #[test]

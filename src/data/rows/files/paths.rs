@@ -70,7 +70,7 @@ pub fn unmatched(path: &Path) -> Option<Error> {
     files.retain(|file| is_of_rows(file) && (is_pattern || file.parent() == Some(&folder)));
     files.sort();
     let found = if is_pattern { "no matching file" } else { "no such file" };
-    let hint = || format!("{} has {}", folder.display(), splits::listing(&folder, &files));
+    let hint = || format!("the folder {} has {}", folder.display(), splits::listing(&folder, &files));
     (!files.is_empty()).then(|| Error::input_hint(path, found, "files of rows", hint()))
 }
 
@@ -109,7 +109,8 @@ fn of_folder(dir: &Path, names: &[String], split: Option<&str>) -> Result<Vec<Pa
     }
     let mut files: Vec<splits::SplitFile> = Vec::new();
     for list in splits::chosen(dir, &all, names, split)? {
-        let ending = ENDINGS.into_iter().find(|ending| list.iter().any(|(path, _)| has_ending(&unpacked(path), ending)));
+        let ending =
+            ENDINGS.into_iter().find(|ending| list.iter().any(|(path, _)| has_ending(&unpacked(path), ending)));
         let is_wanted = |path: &Path| ending.is_none_or(|ending| has_ending(&unpacked(path), ending));
         // Two of the names may match the same configuration.
         let more = list.into_iter().filter(|file| is_wanted(&file.0) && !files.contains(file));

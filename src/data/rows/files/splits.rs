@@ -64,7 +64,12 @@ pub fn chosen(dir: &Path, all: &[PathBuf], names: &[String], split: Option<&str>
                 Some(split) => Error::input(place("split"), split, format!("a split of {name}")),
                 None => {
                     let expected = format!("{}, or a folder or file of this name", known(&configs));
-                    Error::input_hint(place("name"), name, expected, format!("the folder has {}", listing(dir, all)))
+                    Error::input_hint(
+                        place("name"),
+                        format!("{name:?}"),
+                        expected,
+                        format!("the folder has {}", listing(dir, all)),
+                    )
                 }
             });
         }
@@ -185,7 +190,8 @@ impl ReadmeConfig {
             Some(split) => ("split", split, "a split of the configuration"),
             None => ("name", self.config_name.as_str(), "a configuration whose files are here; README.md lists"),
         };
-        let files = if self.data_files.is_null() { format!("{:?}", self.data_dir) } else { self.data_files.to_string() };
+        let files =
+            if self.data_files.is_null() { format!("{:?}", self.data_dir) } else { self.data_files.to_string() };
         let expected = format!("{of} {}: {files}, the folder has {}", self.config_name, listing(dir, all));
         Err(Error::input(format!("{}: {key}", dir.display()), value, expected))
     }
@@ -207,7 +213,8 @@ fn words(dir: &Path, path: &Path) -> (Vec<String>, String) {
     let inner = path.strip_prefix(dir).unwrap_or(path);
     let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
     let folders = inner.parent().into_iter().flat_map(Path::iter).map(text).collect();
-    let unpacked = if inner.extension().is_some_and(|e| e == "gz") { inner.with_extension("") } else { inner.to_owned() };
+    let unpacked =
+        if inner.extension().is_some_and(|e| e == "gz") { inner.with_extension("") } else { inner.to_owned() };
     let stem = shards::shard(&unpacked).map_or(unpacked.with_extension(""), |(prefix, ..)| prefix.into());
     (folders, stem.file_name().map(text).unwrap_or_default())
 }
