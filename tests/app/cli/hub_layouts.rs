@@ -7,7 +7,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use omr_base_tests::reward::judge_server::Server;
-use omr_data::rows::{Form, write};
+use omr_data::rows::{Form, Row, write};
+use omr_data::text::Message;
 use omr_train_tests::training::tiny;
 use serde_json::json;
 use zip::ZipArchive;
@@ -146,6 +147,14 @@ fn the_data_configs_of_the_original_were_refused_for_an_empty_data_folder() {
     let sft = "llava_cot_train OpenVLThinker-sft-iter3 We-Math2.0-SFT";
     let server = crate::pipeline::Server::start();
     let teacher = format!("teacher.base_url={}", server.base_url);
+    // The first word tells the teacher of the tests to answer 5.
+    let row = |k: usize| Row {
+        id: k.to_string(),
+        messages: vec![Message::text("user", &format!("right {k}")), Message::text("assistant", "5")],
+        ground_truth: Some("5".to_owned()),
+        ..Row::default()
+    };
+    let rows: Vec<Row> = (0..3).map(row).collect();
     for (names, form, command) in [
         (rl, Form::Rl, &["data", "dedup", "example.yaml", "--out", "dedup", "mode=compat"][..]),
         (sft, Form::Sft, &["data", "distill", "example.yaml", "--out", "distill", &teacher, "teacher.model=t"]),
@@ -153,7 +162,7 @@ fn the_data_configs_of_the_original_were_refused_for_an_empty_data_folder() {
         let names: Vec<&str> = names.split(' ').collect();
         for name in &names {
             fs::create_dir(dir.path().join(name)).unwrap();
-            write::write(&dir.path().join(format!("{name}/{name}.parquet")), &tiny::rows(), form).unwrap();
+            write::write(&dir.path().join(format!("{name}/{name}.parquet")), &rows, form).unwrap();
         }
         fs::write(dir.path().join("example.yaml"), example(&names)).unwrap();
         let (code, printed) = run(dir.path(), command);
