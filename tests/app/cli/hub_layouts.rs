@@ -113,7 +113,7 @@ fn a_name_or_pattern_that_matches_nothing_lists_the_folder_instead_of_a_download
         printed
     };
     let printed = of("[{path: data/OpenMMReasoner-RL-74K, name: mkk12}]");
-    assert!(printed.contains("name: found \"mkk12\", expected one of algopuzzle, mmk12, thinklite"), "{printed}");
+    assert!(printed.contains("name: found mkk12, expected one of algopuzzle, mmk12, thinklite"), "{printed}");
     let printed = of("[data/OpenMMReasoner-RL-74K/**/mmk12*.parquet]");
     assert!(
         printed.contains("train_files[0].path: data/OpenMMReasoner-RL-74K/**/mmk12*.parquet: found no"),

@@ -66,7 +66,7 @@ pub fn chosen(dir: &Path, all: &[PathBuf], names: &[String], split: Option<&str>
                     let expected = format!("{}, or a folder or file of this name", known(&configs));
                     Error::input_hint(
                         place("name"),
-                        format!("{name:?}"),
+                        if name.is_empty() { "an empty text" } else { name },
                         expected,
                         format!("the folder has {}", listing(dir, all)),
                     )
