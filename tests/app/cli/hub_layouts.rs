@@ -150,7 +150,7 @@ fn the_data_configs_of_the_original_were_refused_for_an_empty_data_folder() {
     // The first word tells the teacher of the tests to answer 5.
     let row = |k: usize| Row {
         id: k.to_string(),
-        messages: vec![Message::text("user", &format!("right {k}")), Message::text("assistant", "5")],
+        messages: vec![Message::text("user", format!("right {k}")), Message::text("assistant", "5")],
         ground_truth: Some("5".to_owned()),
         ..Row::default()
     };
