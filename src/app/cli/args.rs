@@ -35,11 +35,12 @@ impl Overrides {
     pub fn load<C: Config>(&self, file: Option<&Path>, run: Option<&RunArgs>) -> Result<Option<C>> {
         let Some(mut config) = self.read::<C>(file, run)? else { return Ok(None) };
         for (key, source) in config.sources() {
-            let (path, kind) = match source {
-                Source::Model(path) => (path, Kind::Model),
-                Source::Rows(path) => (path, Kind::Dataset),
-            };
-            *path = repository(path, kind, &key)?;
+            match source {
+                Source::Model(path) => *path = repository(path, Kind::Model, &key)?,
+                Source::Rows(path) => *path = repository(path, Kind::Dataset, &key)?,
+                Source::Files(path) if path.exists() => {}
+                Source::Files(path) => return Err(Error::input(key, absent(path), "a file or a folder")),
+            }
         }
         Ok(Some(config))
     }
@@ -67,19 +68,25 @@ impl Overrides {
     }
 }
 
+/// Describes a path that does not exist.
+fn absent(path: &Path) -> String {
+    let folder = std::env::current_dir().unwrap_or_default();
+    format!("{}, which does not exist in {}", path.display(), folder.display())
+}
+
 /// Returns the local path for `path`, given by the key or flag `place`: see [`local::find`]. If nothing is found, returns
-/// an error with the command that downloads it, if one is known. Without such a command, only a model must exist, because
-/// missing rows are reported where they are read.
+/// an error. It lists the files of the folder if there are some, otherwise it has the command that downloads them, if one
+/// is known.
 pub fn repository(path: &Path, kind: Kind, place: &str) -> Result<PathBuf> {
     let found = local::find(path, kind, place, &|name| std::env::var(name).ok())?;
     let name = || found.display().to_string();
-    match local::command(&found, kind).filter(|_| !paths::exist(&found)) {
+    let is_missing = if kind == Kind::Model { !found.exists() } else { !paths::exist(&found) };
+    if let Some(error) = Some(kind).filter(|kind| is_missing && *kind == Kind::Dataset).and(paths::unmatched(&found)) {
+        return Err(error.within(place));
+    }
+    match local::command(&found, kind).filter(|_| is_missing) {
         Some(command) => Err(Error::input_hint(place, name(), local::expected(kind), command)),
-        None if kind == Kind::Model && !found.exists() => {
-            let folder = std::env::current_dir().unwrap_or_default();
-            let found = format!("{}, which does not exist in {}", name(), folder.display());
-            Err(Error::input(place, found, local::expected(kind)))
-        }
+        None if is_missing => Err(Error::input(place, absent(&found), local::expected(kind))),
         None if kind == Kind::Model && files::is_run(&found) => {
             let expected = "a run with a finished model; that of a recipe's stage is in DIR/sft/model or DIR/rl/model";
             Err(Error::input(place, format!("{}, a run folder without a model", name()), expected))
@@ -150,12 +157,18 @@ impl ConfigArgs {
             match source {
                 Source::Model(path) => *path = repository(path, Kind::Model, &key)?,
                 Source::Rows(path) => match repository(path, Kind::Dataset, &key) {
-                    Ok(found) if paths::exist(&found) => *path = found,
-                    _ => {
+                    Ok(found) => *path = found,
+                    Err(error) if paths::unmatched(path).is_some() => return Err(error),
+                    Err(_) => {
                         let command = fetched_by(path, Kind::Dataset);
                         missing.push(format!("{key}: {} not found{command}", path.display()));
                     }
                 },
+                Source::Files(path) if path.exists() => {}
+                Source::Files(path) if missing.is_empty() => {
+                    return Err(Error::input(key, absent(path), "a file or a folder"));
+                }
+                Source::Files(path) => missing.push(format!("{key}: {} not found", path.display())),
             }
         }
         Ok(Some((config, missing)))

@@ -77,7 +77,7 @@ pub fn rest(
         json!({
             "job": name, "what": what, "updates": trainer.run.total_steps, "missing": [],
             "has_weights": weights::exist_in(&trainer.run.model), "memory": memory::json(plan),
-            "disk": memory::on_disk(checkpoint, trainer.checkpoints()), (key(gpus)): page.and_then(Result::ok).map(|page| page.json()),
+            "disk": trainer.checkpoints().map(|count| memory::on_disk(checkpoint, count)), (key(gpus)): page.and_then(Result::ok).map(|page| page.json()),
         })
     })
 }

@@ -197,8 +197,8 @@ impl<'a> Work<'a> {
         for entry in &stage.datasets {
             let mut name = read::name(entry);
             // Several configurations of one repository.
-            if let Some(config) = entry.name.as_ref().filter(|_| inputs.iter().any(|other| other.name == name)) {
-                name = format!("{name}-{config}");
+            if !entry.name.is_empty() && inputs.iter().any(|other| other.name == name) {
+                name = format!("{name}-{}", entry.name.join("-").replace(['*', '?', '/'], ""));
             }
             if inputs.iter().any(|other| other.name == name) {
                 let expected = "names of files (without endings) or of configurations that differ, because outputs are named after them";

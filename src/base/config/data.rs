@@ -91,8 +91,9 @@ settings! {
         /// File, folder, file name pattern, or name of a Hugging Face repository. The data set is named after the last
         /// part of the path, without the file extension.
         path: PathBuf = PathBuf::new(), rule: Rule::NotEmpty, name: "lmms-engine datasets[].path";
-        /// Configuration (subset) of a Hugging Face repository, or name of a folder inside `path`. null = the default.
-        name: Option<String> = None, rule: Rule::NotEmpty, name: "datasets.load_dataset(name=)";
+        /// Configurations (subsets) of a Hugging Face repository, or names of files or folders inside `path`: a name, a
+        /// pattern such as `mmk12*`, or a list of them. '*' = all. [] = the default.
+        name: Vec<String> = Vec::new(), name: "datasets.load_dataset(name=)";
         /// Split of a Hugging Face repository or of a folder, such as train. null = the only split.
         split: Option<String> = None, rule: Rule::NotEmpty,
             name: "datasets.load_dataset(split=); TRL dataset_train_split";
@@ -129,17 +130,27 @@ impl DatasetConfig {
     }
 }
 
-/// Returns the paths of data sets. `key` is the key that lists them.
+/// Returns the paths of data sets and of their images. `key` is the key that lists them.
 pub(super) fn rows_of<'a>(key: &str, entries: &'a mut [DatasetConfig]) -> impl Iterator<Item = (String, Source<'a>)> {
-    let path = move |(i, entry): (usize, &'a mut DatasetConfig)| {
+    let paths = move |(i, entry): (usize, &'a mut DatasetConfig)| {
         // `ORG/NAME@REVISION` is the path of a repository at a revision.
         if let Some(revision) = entry.revision.as_ref().filter(|_| !entry.path.exists()) {
             let path = entry.path.display().to_string();
             entry.path = format!("{}@{revision}", path.split('@').next().unwrap_or_default()).into();
         }
-        (format!("{key}[{i}].path"), Source::Rows(&mut entry.path))
+        let rows = (format!("{key}[{i}].path"), Source::Rows(&mut entry.path));
+        [rows].into_iter().chain(files_of(format!("{key}[{i}].data_folder"), &mut entry.data_folder))
     };
-    entries.iter_mut().enumerate().map(path)
+    entries.iter_mut().enumerate().flat_map(paths)
+}
+
+/// Returns the path of a file or a folder that must exist, with its key.
+pub(super) fn files_of<'a>(
+    key: impl Into<String>,
+    path: &'a mut Option<PathBuf>,
+) -> impl Iterator<Item = (String, Source<'a>)> {
+    let key = key.into();
+    path.iter_mut().map(move |path| (key.clone(), Source::Files(path)))
 }
 
 /// Returns the path of a model, with its key.

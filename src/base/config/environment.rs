@@ -24,7 +24,7 @@ pub(super) fn group_from_env(
 
 /// Sets the judge from the environment. `USE_LLM_JUDGE` enables or disables it; if it enables the judge, address, key
 /// and model name also come from the environment. If the variable is not set, a judge of the config file without an API
-/// key takes the key from the environment. The text of `judge.prompt_file` becomes `judge.prompt`.
+/// key takes the key from the environment. The texts of `judge.prompt_file` become `judge.prompt`.
 pub(super) fn judge_from_env(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
     let on = |word: &str| ["true", "1", "yes"].contains(&word.trim().to_lowercase().as_str());
     match env("USE_LLM_JUDGE").filter(|word| !word.trim().is_empty()) {
@@ -47,9 +47,13 @@ pub(super) fn judge_from_env(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -
     }
     // A file that cannot be read is reported when the config is checked.
     if let Some(judge) = tree.get_mut("judge").and_then(Value::as_object_mut)
-        && let Some(file) = judge.get("prompt_file").and_then(Value::as_str)
-        && let Ok(text) = files::read_config(Path::new(file))
+        && let Some(files) = judge.get("prompt_file")
     {
-        judge.insert("prompt".to_owned(), Value::String(text));
+        let files = files.as_array().map_or(std::slice::from_ref(files), Vec::as_slice);
+        let read = |file: &Value| files::read_config(Path::new(file.as_str().filter(|file| !file.is_empty())?)).ok();
+        let texts: Vec<Value> = files.iter().map_while(read).map(Value::String).collect();
+        if !texts.is_empty() {
+            judge.insert("prompt".to_owned(), Value::Array(texts));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::data::{model_of, rows_of};
+use super::data::{files_of, model_of, rows_of};
 use super::judge::check_judge;
 use super::{
     ChatTemplateKwargs, Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, ImageConfig, JudgeConfig, Mode,
@@ -100,7 +100,11 @@ impl Config for EvalConfig {
     const NAME: &'static str = "eval";
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        model_of("model", &mut self.model).chain(rows_of("data", &mut self.data)).collect()
+        model_of("model", &mut self.model)
+            .chain(rows_of("data", &mut self.data))
+            .chain(files_of("task_file", &mut self.task_file))
+            .chain(files_of("responses", &mut self.responses))
+            .collect()
     }
     fn validate(&self, place: &Place) -> Result<()> {
         check_judge(place, "", &self.judge)?;

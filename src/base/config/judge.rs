@@ -22,11 +22,13 @@ settings! {
         max_tokens: usize = 5, rule: Rule::AtLeast(1.0), published: "5";
         /// Sampling temperature. null = not sent, so the server's default applies.
         temperature: Option<f64> = Some(0.0), rule: Rule::AtLeast(0.0), published: "null";
-        /// Text file with the prompt, in which {question}, {answer} and {prediction} are replaced. null = omr's own
-        /// prompt. Scores of different prompts are not comparable.
-        prompt_file: Option<PathBuf> = None, safe: Safe::Yes, name: "JUDGE_PROMPT_WITH_ANSWER in lmms_lab_recipe.py";
-        /// Text of the prompt. prompt_file sets it, so that a changed file is a changed config.
-        prompt: Option<String> = None;
+        /// Text file with a prompt that asks for 1 or 0, in which {question}, {answer} and {prediction} are replaced. Of
+        /// several files, each row uses the first whose fields it has. [] = omr's own prompt. Scores of different
+        /// prompts are not comparable.
+        prompt_file: Vec<PathBuf> = Vec::new(), safe: Safe::Yes,
+            name: "JUDGE_PROMPT_WITH_ANSWER and JUDGE_PROMPT in lmms_lab_recipe.py";
+        /// Texts of the prompts. prompt_file sets them, so that a changed file is a changed config.
+        prompt: Vec<String> = Vec::new();
         /// Maximum number of requests in flight at once.
         concurrency: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes, published: "1";
         /// Time limit of one attempt, in seconds.
@@ -53,13 +55,22 @@ impl JudgeConfig {
             let expected = format!("a value for the judge, here or in the environment variable {variable}");
             return Err(Error::input(at(key), "nothing", expected));
         }
-        match (&self.prompt_file, &self.prompt) {
-            (Some(file), None) => files::read_config(file).map(drop).map_err(Error::io(file)),
-            (_, Some(prompt)) if !prompt.contains("{answer}") || !prompt.contains("{prediction}") => {
-                let expected = "a text with {answer} and {prediction}, and with {question} if all rows have one";
-                Err(Error::input(at("prompt_file"), "a text without them", expected))
+        let place = |i: usize| {
+            let file = self.prompt_file.get(i).map_or(String::new(), |file| format!(": {}", file.display()));
+            at("prompt_file") + &file
+        };
+        // The texts are read when the config is loaded. A file without a text could not be read.
+        if let Some((i, file)) = self.prompt_file.iter().enumerate().nth(self.prompt.len()) {
+            let found = files::read_config(file).err().map_or("a file that was not read".to_owned(), |e| e.to_string());
+            return Err(Error::input(place(i), found, "a text file with a prompt"));
+        }
+        let lacks = |text: &String| ["{answer}", "{prediction}"].into_iter().find(|field| !text.contains(field));
+        match self.prompt.iter().enumerate().find_map(|(i, text)| Some((i, lacks(text)?))) {
+            Some((i, field)) => {
+                let expected = "a text with {answer} and {prediction}; {question} may be missing";
+                Err(Error::input(place(i), format!("a text without {field}"), expected))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 

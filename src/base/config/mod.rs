@@ -32,6 +32,9 @@ mod lora;
 mod optim;
 mod pipeline;
 mod preset;
+#[cfg(test)]
+#[path = "published/tests.rs"]
+mod published_tests;
 mod quantization;
 pub mod recipe;
 pub mod rl;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::data::{model_of, rows_of};
+use super::data::{files_of, model_of, rows_of};
 use super::distillation::teacher_of;
 use super::environment::judge_from_env;
 use super::judge::check_judge;
@@ -194,6 +194,7 @@ impl Config for RecipeConfig {
             .chain(teacher_of("rl.distillation.teacher", &mut self.rl.distillation))
             .chain(rows_of("rl.train_files", &mut self.rl.train_files))
             .chain(rows_of("rl.val_files", &mut self.rl.validation.val_files))
+            .chain(files_of("rl.val_data_dir", &mut self.rl.validation.val_data_dir))
             .chain(rows_of("eval.data", &mut self.eval.data))
             .collect()
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::data::{model_of, rows_of};
+use super::data::{files_of, model_of, rows_of};
 use super::distillation::teacher_of;
 use super::judge::check_judge;
 use super::table::join;
@@ -403,6 +403,7 @@ impl Config for RlConfig {
             .chain(teacher_of("distillation.teacher", &mut self.distillation))
             .chain(rows_of("train_files", &mut self.train_files))
             .chain(rows_of("val_files", &mut self.validation.val_files))
+            .chain(files_of("val_data_dir", &mut self.validation.val_data_dir))
             .collect()
     }
 

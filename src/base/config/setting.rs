@@ -141,6 +141,13 @@ pub trait Setting {
     fn write(&self) -> Value;
     /// Returns the type in words.
     fn kind(&self) -> String;
+    /// Returns true if `value` sets nothing where the setting is optional: null, or an empty text for a path.
+    fn is_unset(value: &Value) -> bool
+    where
+        Self: Sized,
+    {
+        value.is_null()
+    }
     /// Appends the keys under `path`, with this value as their default.
     fn describe(&self, path: &str, meaning: &str, meta: Meta, out: &mut Vec<Key>) {
         let default = crate::config::describe::inline(&self.write());
@@ -164,9 +171,10 @@ fn put<T: Setting>(wanted: &mut T, place: &Place, path: &str, value: &Value, rea
     Ok(())
 }
 
-/// Implements [`Setting`] for types of one value, each with its name in words and a function that reads it.
+/// Implements [`Setting`] for types of one value, each with its name in words, a function that reads it and, if
+/// it differs from null, a function that returns true for no value.
 macro_rules! values {
-    ($($ty:ty: $kind:literal, $read:expr;)+) => { $(
+    ($($ty:ty: $kind:literal, $read:expr $(, unset: $unset:expr)?;)+) => { $(
         impl Setting for $ty {
             fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
                 put(self, place, path, value, $read(value))
@@ -177,6 +185,9 @@ macro_rules! values {
             fn kind(&self) -> String {
                 $kind.to_owned()
             }
+            $( fn is_unset(value: &Value) -> bool {
+                $unset(value)
+            } )?
         }
     )+ };
 }
@@ -189,7 +200,7 @@ values! {
     f64: "a number", |value: &Value| value.as_f64().filter(|number| number.is_finite());
     bool: "true or false", Value::as_bool;
     String: "a text", text;
-    PathBuf: "a path", |value: &Value| text(value).map(PathBuf::from);
+    PathBuf: "a path", |value: &Value| text(value).map(PathBuf::from), unset: |value: &Value| value.is_null() || value == "";
 }
 
 /// Reads a whole number. 1e3 is accepted, although YAML parses it as a float.
@@ -237,7 +248,7 @@ impl Setting for Secret {
 
 impl<T: Setting + Default> Setting for Option<T> {
     fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
-        if value.is_null() {
+        if T::is_unset(value) {
             *self = None;
             return Ok(());
         }
@@ -264,7 +275,7 @@ impl<T: Setting + Default> Setting for Vec<T> {
             Value::Array(list) => {
                 list.iter().enumerate().map(|(i, v)| entry(&format!("{path}.{i}"), v)).collect::<Result<_>>()?
             }
-            Value::Null => Vec::new(),
+            value if T::is_unset(value) => Vec::new(),
             // A single entry may be written without a list.
             one => vec![entry(path, one).map_err(|error| match one {
                 Value::Object(_) => error,

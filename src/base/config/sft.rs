@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::data::{model_of, rows_of};
+use super::data::{files_of, model_of, rows_of};
 use super::table::join;
 use super::{
     Config, DatasetConfig, Dtype, LrSchedulerType, MOST_SEQUENCES, MOST_STEPS, OptimConfig, Place, Rule, Safe, Source,
@@ -162,6 +162,7 @@ impl Config for SftConfig {
         model_of("model", &mut self.model)
             .chain(rows_of("datasets", &mut self.datasets))
             .chain(rows_of("val_files", &mut self.validation.val_files))
+            .chain(files_of("val_data_dir", &mut self.validation.val_data_dir))
             .collect()
     }
 

@@ -20,6 +20,8 @@ pub enum Source<'a> {
     Model(&'a mut PathBuf),
     /// Path of rows.
     Rows(&'a mut PathBuf),
+    /// Another file or folder, which must exist.
+    Files(&'a mut PathBuf),
 }
 
 /// A kind of config file.

@@ -54,6 +54,9 @@ impl<T: Table> Setting for T {
         }
         lines.iter().try_for_each(|line| line.value.check(place, &join(path, line.name), line.meta.rule))
     }
+    fn is_unset(value: &Value) -> bool {
+        value.is_null() || T::SHORT == Some("path") && value == ""
+    }
     fn write(&self) -> Value {
         let mut tree = json!({});
         for line in self.clone().lines() {

@@ -1,19 +1,18 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::source::{Difference, differences};
 use super::*;
 
 /// Returns the path of a shipped config. Tests of the package `omr-unit` do not run in the repository's root.
-fn shipped(name: &str) -> PathBuf {
+pub(super) fn shipped(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("configs").join(name)
 }
 
-fn no_env(_: &str) -> Option<String> {
+pub(super) fn no_env(_: &str) -> Option<String> {
     None
 }
 
-fn from_text<C: Config>(text: &str, overrides: &[&str]) -> crate::error::Result<C> {
+pub(super) fn from_text<C: Config>(text: &str, overrides: &[&str]) -> crate::error::Result<C> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(text.as_bytes()).expect("written");
     let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
@@ -254,13 +253,23 @@ fn the_judges_prompt_comes_from_its_file_and_must_have_its_placeholders() {
     };
     let [one, other] =
         ["Is {prediction} {answer}?", "Is {prediction} {answer}? 1 or 0"].map(|text| load_rl(text).unwrap());
-    assert_eq!(one.judge.as_ref().unwrap().prompt.as_deref(), Some("Is {prediction} {answer}?"));
+    assert_eq!(one.judge.as_ref().unwrap().prompt, ["Is {prediction} {answer}?"]);
     assert_ne!(to_yaml(&one).unwrap(), to_yaml(&other).unwrap());
     let error = load_rl("Is {answer} right?").unwrap_err().to_string();
     assert!(error.contains("judge.prompt_file") && error.contains("{prediction}"), "{error}");
     let missing = ["judge.base_url=http://localhost:8/v1", "judge.model=k", "judge.prompt_file=missing.txt"];
     let error = load::<RlConfig>(None, &missing.map(str::to_owned), &no_env).unwrap_err().to_string();
-    assert!(error.contains("missing.txt"), "{error}");
+    assert!(error.contains("judge.prompt_file: missing.txt"), "{error}");
+    let two = format!("judge.prompt_file=[{}, missing.txt]", file.path().display());
+    std::fs::write(file.path(), "{question} {prediction} {answer}").unwrap();
+    let load_two = |more: &[&str]| {
+        let list = [&missing[..2], &[two.as_str()], more].concat();
+        load::<RlConfig>(None, &list.into_iter().map(str::to_owned).collect::<Vec<_>>(), &no_env)
+    };
+    let error = load_two(&[]).unwrap_err().to_string();
+    assert!(error.contains("judge.prompt_file: missing.txt: found"), "{error}");
+    let none = load_two(&["judge.prompt_file=\"\""]).unwrap().judge.unwrap();
+    assert!(none.prompt_file.is_empty() && none.prompt.is_empty(), "an empty text is no file: {none:?}");
 }
 
 #[test]
@@ -359,65 +368,6 @@ fn epochs_are_counted_where_no_steps_are_named() {
     // batch.
     assert_eq!(config.total_steps(74_000), 8672);
     assert_eq!(RlConfig { total_training_steps: Some(3), ..config }.total_steps(74_000), 3);
-}
-
-/// Loads a published config.
-fn published<C: Config>(name: &str, overrides: &[&str]) -> C {
-    let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
-    load(Some(&shipped("openmmreasoner-7b").join(name)), &overrides, &no_env).unwrap()
-}
-
-#[test]
-fn the_published_configs_differ_in_what_the_originals_differ_in() {
-    let of = |overrides: &[&str], name: &str| published::<RlConfig>(name, overrides);
-    let rl = of(&[], "rl.yaml");
-    let changed = |other: &RlConfig| -> Vec<String> {
-        differences(&rl, other).into_iter().map(|difference| difference.path).collect()
-    };
-    let by_preset = |preset: Preset| -> Vec<String> {
-        let gspo = Preset::Gspo.keys();
-        let keys = preset.keys().into_iter().zip(gspo).filter(|(a, b)| a != b).map(|((key, _), _)| key.to_owned());
-        let mut keys: Vec<String> = keys.chain(["preset".to_owned()]).collect();
-        keys.sort();
-        keys
-    };
-    let sorted = |mut list: Vec<String>| {
-        list.sort();
-        list
-    };
-    let mut grpo = by_preset(Preset::Grpo);
-    // This length belongs to a buffer that is disabled.
-    grpo.push("overlong_buffer.len".to_owned());
-    assert_eq!(sorted(changed(&of(&[], "rl-grpo.yaml"))), sorted(grpo));
-    let mut dapo = by_preset(Preset::Dapo);
-    dapo.push("gen_batch_size".to_owned());
-    assert_eq!(sorted(changed(&of(&[], "rl-dapo.yaml"))), sorted(dapo));
-    // The comment in rl-dapo.yaml states that dapo.sh is GRPO with larger batches.
-    let text = std::fs::read_to_string(shipped("openmmreasoner-7b/rl-dapo.yaml")).unwrap();
-    let typed = text.lines().find_map(|line| line.strip_prefix("# `")?.split_once('`')).unwrap().0;
-    let as_typed = of(&typed.split(' ').collect::<Vec<_>>(), "rl-dapo.yaml");
-    let left = differences(&of(&[], "rl-grpo.yaml"), &as_typed).into_iter().map(|difference| difference.path);
-    let expected = ["filter_groups.metric", "overlong_buffer.len", "preset", "train_batch_size"];
-    assert_eq!(sorted(left.collect()), expected);
-    for (name, at) in [("rl.yaml", None), ("rl-grpo.yaml", None), ("rl-dapo.yaml", None), ("recipe.yaml", Some("rl"))] {
-        let text = std::fs::read_to_string(shipped("openmmreasoner-7b").join(name)).unwrap();
-        let whole: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
-        let written = at.map_or(&whole, |at| &whole[at]);
-        for (key, _) in Preset::Gspo.keys() {
-            let found = key.split('.').fold(written, |group, name| &group[name]);
-            assert!(found.is_null(), "{name} writes {key}, which its preset sets");
-        }
-    }
-}
-
-#[test]
-fn the_published_recipe_is_the_published_stages() {
-    let recipe: RecipeConfig = published("recipe.yaml", &[]);
-    let differ = |paths: Vec<Difference>| paths.into_iter().map(|d| d.path).collect::<Vec<_>>();
-    assert_eq!(differ(differences(&published::<SftConfig>("sft.yaml", &[]), &recipe.sft)), ["model"]);
-    assert_eq!(differ(differences(&published::<RlConfig>("rl.yaml", &[]), &recipe.rl)), ["model"]);
-    assert_eq!(recipe.base.model, published::<SftConfig>("sft.yaml", &[]).model);
-    assert_eq!(differ(differences(&published::<EvalConfig>("eval.yaml", &[]), &recipe.eval)), ["data", "data_dir"]);
 }
 
 #[test]

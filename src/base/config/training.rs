@@ -9,8 +9,9 @@ settings! {
         /// on resume, with bitwise identical results. null = write one if these steps took more than a minute.
         save_on_stop: Option<bool> = None, safe: Safe::Yes;
         /// Number of newest checkpoints to keep. Older ones are removed once a newer one is complete. If an interval in
-        /// steps is set, only the checkpoints of these steps count, and only the newest other one is kept.
-        save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
+        /// steps is set, only the checkpoints of these steps count, and only the newest other one is kept. null = all
+        /// that count.
+        save_total_limit: Option<usize> = Some(3), rule: Rule::AtLeast(1.0), safe: Safe::Yes;
         /// Interval in steps at which a checkpoint is written that is never removed, for `omr replay`. null = none.
         keep_every: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
         /// Services that show the metrics of the run: tensorboard, wandb, mlflow, swanlab. All but tensorboard need their

@@ -55,8 +55,11 @@ pub fn on_disk(checkpoint: usize, limit: usize) -> usize {
     (limit + 1) * checkpoint
 }
 
-/// Describes the disk space of checkpoints of `checkpoint` bytes each.
-pub fn disk(checkpoint: usize, limit: usize) -> String {
+/// Describes the disk space of checkpoints of `checkpoint` bytes each. `limit` is their number, if it is known.
+pub fn disk(checkpoint: usize, limit: Option<usize>) -> String {
+    let Some(limit) = limit else {
+        return format!("{} for each checkpoint; all are kept (save_total_limit=null)", bytes(checkpoint as u64));
+    };
     let (all, one) = (bytes(on_disk(checkpoint, limit) as u64), bytes(checkpoint as u64));
     format!("{all} for {limit} checkpoints of {one} each and one being written")
 }

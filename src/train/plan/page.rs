@@ -50,10 +50,19 @@ pub struct Page {
     pub(super) run: Option<Run>,
     /// Numbers of tokens per step that are trained on and generated.
     pub(super) tokens: [f64; 2],
-    pub(super) limit: usize,
+    /// Number of checkpoints that are kept, or `None` for all.
+    pub(super) limit: Option<usize>,
+    /// Number of steps between checkpoints.
+    pub(super) interval: Option<u64>,
 }
 
 impl Page {
+    /// Returns the number of checkpoints that are kept, if it is known.
+    fn checkpoints(&self) -> Option<usize> {
+        let all = || Some((self.run.as_ref()?.steps? / self.interval?) as usize);
+        self.limit.or_else(all)
+    }
+
     fn floor(&self) -> Floor {
         self.parts.iter().fold(Floor::default(), |sum, (_, floor)| sum.and(*floor))
     }
@@ -192,7 +201,7 @@ impl Page {
         }
         line("  stored", &memory::levels(levels, &self.model));
         self.notes.iter().for_each(|(name, text)| line(&format!("  {name}"), text));
-        line("disk", &memory::disk(self.checkpoint(), self.limit));
+        line("disk", &memory::disk(self.checkpoint(), self.checkpoints()));
         let host = bytes(self.host.iter().map(|(_, count)| *count).sum());
         let parts: Vec<String> = self.host.iter().map(|(name, count)| format!("{name} {}", bytes(*count))).collect();
         line("host memory", &format!("{host} per process: {}", parts.join(", ")));
@@ -289,7 +298,7 @@ impl Page {
                 "vision": memory::counts(vision, self.model.tower_depth()),
                 "replay_tower": replay_tower,
             },
-            "disk": memory::on_disk(self.checkpoint(), self.limit),
+            "disk": self.checkpoints().map(|count| memory::on_disk(self.checkpoint(), count)),
             "update": {
                 "sent": update.handed.sent, "received": update.handed.received, "state": self.layout.state,
             },

@@ -97,6 +97,7 @@ impl Training for RlConfig {
             run: None,
             tokens: [(config.train_batch_size * config.ppo_epochs) as f64 * trained, (sequences * response) as f64],
             limit: config.training.save_total_limit,
+            interval: config.save_freq,
             links: on.gpu.links(),
             ceilings,
             layout,

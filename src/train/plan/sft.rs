@@ -73,6 +73,7 @@ impl Training for SftConfig {
             run: None,
             tokens: [(rows * row_tokens) as f64, 0.0],
             limit: config.training.save_total_limit,
+            interval: config.save_steps,
             links: on.gpu.links(),
             ceilings,
             layout,

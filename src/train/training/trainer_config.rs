@@ -111,16 +111,20 @@ impl TrainerConfig {
 
     /// Returns the rule for which checkpoints are kept.
     pub fn retention(&self) -> Retention {
-        Retention { newest: self.training.save_total_limit, every: self.training.keep_every, interval: self.save_steps }
+        let newest = self.training.save_total_limit.unwrap_or(usize::MAX);
+        Retention { newest, every: self.training.keep_every, interval: self.save_steps }
     }
 
-    /// Returns the maximum number of checkpoints on disk at the end of the run.
-    pub fn checkpoints(&self) -> usize {
-        let Retention { newest, every, interval } = self.retention();
+    /// Returns the maximum number of checkpoints on disk at the end of the run, or `None` if all of them are kept and their
+    /// number depends on the time.
+    pub fn checkpoints(&self) -> Option<usize> {
+        let Retention { every, interval, .. } = self.retention();
         let best = self.validation.needs_best() || self.validation.metric_for_best_model.is_some();
-        newest
-            + usize::from(interval.is_some())
-            + usize::from(best)
-            + every.map_or(0, |n| (self.run.total_steps / n) as usize)
+        let at = |n: u64| (self.run.total_steps / n) as usize;
+        let regular = match self.training.save_total_limit {
+            Some(newest) => newest + every.map_or(0, at),
+            None => at(interval?),
+        };
+        Some(regular + usize::from(interval.is_some()) + usize::from(best))
     }
 }

@@ -12,6 +12,7 @@ pub mod first_gpu;
 pub mod first_hour;
 pub mod generate;
 pub mod help;
+pub mod hub_layouts;
 pub mod init;
 pub mod jsonl;
 pub mod moving_in;

@@ -82,7 +82,7 @@ fn an_rl_run_is_computed_again_and_what_was_changed_by_hand_is_named() {
 #[test]
 fn an_sft_run_is_computed_from_what_it_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let training = training(|t| (t.keep_every, t.save_total_limit) = (Some(3), 1));
+    let training = training(|t| (t.keep_every, t.save_total_limit) = (Some(3), Some(1)));
     let config = SftConfig { max_steps: Some(7), training, ..sft_config(dir.path()) };
     let run = made(dir.path(), "sft", &to_yaml(&config).unwrap());
     let kept = |step: u64| run.join(format!("checkpoints/global_step_{step}")).is_dir();

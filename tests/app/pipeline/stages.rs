@@ -182,7 +182,7 @@ fn two_configurations_of_one_repository_are_two_data_sets() {
         let folder = repository.join(name);
         std::fs::create_dir_all(&folder).unwrap();
         write_lines(&folder.join("train.jsonl"), &[json!({"problem": name, "answer": 2})]);
-        omr_base::config::DatasetConfig { name: Some(name.to_owned()), ..omr_data::rows::read::entry(&repository) }
+        omr_base::config::DatasetConfig { name: vec![name.to_owned()], ..omr_data::rows::read::entry(&repository) }
     };
     let stage = StageConfig { datasets: vec![entry("one"), entry("two")], ..StageConfig::default() };
     let config = FormatConfig { stage, system_prompt: None };

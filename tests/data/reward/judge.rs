@@ -278,7 +278,7 @@ async fn the_judge_does_not_compute_an_unevaluated_answer() {
 #[tokio::test]
 async fn a_prompt_of_ones_own_is_filled_once_and_refused_if_it_needs_a_question_that_is_missing() {
     let server = Server::start();
-    let prompt = Some("{question} {x} | {answer}\nModel's answer:\n```\n{prediction}\n```\n".to_owned());
+    let prompt = vec!["{question} {x} | {answer}\nModel's answer:\n```\n{prediction}\n```\n".to_owned()];
     let client = Client::new(&JudgeConfig { prompt, temperature: None, ..config(&server) }, "judge", None).unwrap();
     let response = response("yes {answer}");
     let rules = score(&response, "gold", None, Mode::Strict);

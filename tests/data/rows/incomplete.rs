@@ -156,7 +156,7 @@ fn a_readme_chooses_its_default_configuration_and_broken_yaml_is_an_error() {
     };
     readme(&configs("  default: true\n"));
     assert_eq!(of(dir.path()), Ok(3));
-    assert_eq!(count(&DatasetConfig { name: Some("two".into()), ..entry(dir.path()) }), Ok(4));
+    assert_eq!(count(&DatasetConfig { name: vec!["two".into()], ..entry(dir.path()) }), Ok(4));
     readme(&configs(""));
     refused(of(dir.path()), &["name: found nothing", "one of one, two"]);
     readme("configs: [");

@@ -2,6 +2,7 @@
 
 pub mod files;
 pub mod formats;
+pub mod hub;
 pub mod incomplete;
 pub mod layouts;
 pub mod packing;

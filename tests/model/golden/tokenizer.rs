@@ -5,7 +5,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use omr_base::config;
 use omr_data::image::Grid;
+use omr_data::rows::read;
 use omr_data::text::{CHAT_TEMPLATE, Chat, ChatTemplate, Message, Part, Special, Tokenizer, write_tokenizer_dir};
 use serde_json::Value;
 
@@ -128,6 +130,35 @@ fn templates() -> Vec<(PathBuf, ChatTemplate)> {
         found.push((path.clone(), ChatTemplate::new(&source, path.display().to_string()).unwrap()));
     }
     found
+}
+
+/// The configs name the system turn that OpenMMReasoner's fork of verl adds. `published_rl.py` executes the fork's rule.
+#[test]
+fn rl_rows_without_a_system_turn_were_not_asked_to_think() {
+    let template = templates().swap_remove(0).1;
+    let chat = Chat::new(tokenizer().clone(), template, &chat_config(tokenizer()), "golden").unwrap();
+    let cases = cases("published_rl.json", "cases");
+    let dir = tempfile::tempdir().unwrap();
+    let config = omr_base_tests::root().join("configs/openmmreasoner-7b");
+    let load = |name: &str| config::load::<config::RlConfig>(Some(&config.join(name)), &[], &|_| None).unwrap();
+    let mut entries = Vec::new();
+    for config in ["rl.yaml", "rl-grpo.yaml", "rl-dapo.yaml"].map(load) {
+        entries.extend(config.train_files.into_iter().chain(config.validation.val_files));
+    }
+    assert_eq!(entries.len(), 6);
+    std::fs::copy(folder().parent().unwrap().join("image/sq28.png"), dir.path().join("56x56.png")).unwrap();
+    let path = dir.path().join("rows.jsonl");
+    std::fs::write(&path, cases.iter().map(|case| format!("{}\n", case["row"])).collect::<String>()).unwrap();
+    for entry in entries {
+        let rows = read::read(&config::DatasetConfig { path: path.clone(), name: Vec::new(), ..entry }).unwrap();
+        assert_eq!(rows.len(), cases.len());
+        for (row, case) in rows.iter().zip(&cases) {
+            let found = chat.encode_with(&row.messages, true, Special::Plain, &serde_json::Map::new()).unwrap();
+            let found = chat.expand(&found, &vec![Grid::image(4, 4); row.images.len()]).unwrap();
+            assert_eq!(found.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), ids(&case["ids"]), "{}", case["name"]);
+        }
+    }
+    omr_base_tests::golden::report("published_rl", 6 * cases.len());
 }
 
 #[test]

@@ -220,6 +220,10 @@ fn a_start_with_other_settings_keeps_the_checkpoints_that_were_to_stay() {
     let first = Retention { newest: 2, every: Some(10), interval: Some(5) };
     assert_eq!(saved(first, &[5, 10, 15, 20, 25]), [10, 20, 25]);
     assert_eq!(saved(Retention { newest: 3, every: None, interval: Some(7) }, &[28, 30]), [10, 20, 25, 28, 30]);
+    // The limit of `save_total_limit: null`. Step 30 is none of save_steps. Without an interval, all checkpoints count.
+    let all = [10, 20, 25, 28, 35, 42, 49, 56, 63];
+    assert_eq!(saved(Retention { newest: usize::MAX, every: None, interval: Some(7) }, &[35, 42, 49, 56, 63]), all);
+    assert_eq!(saved(Retention { newest: usize::MAX, every: None, interval: None }, &[64]), [&all[..], &[64]].concat());
 }
 
 #[test]

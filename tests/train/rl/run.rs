@@ -80,7 +80,7 @@ fn on_policy_the_ratio_is_one_and_a_stopped_run_goes_on_with_the_same_bits() {
         assert!(whole.figures("actor/grad_norm").iter().any(|&n| n > 0.0), "rewards that never differ test nothing");
         let often = RlConfig {
             save_freq: Some(1),
-            training: TrainingConfig { save_total_limit: 2, ..config.training.clone() },
+            training: TrainingConfig { save_total_limit: Some(2), ..config.training.clone() },
             ..config.clone()
         };
         whole.assert_same(&run_rl(&out("stopped"), &often, 2, &[1, 3]), "stopped twice, two threads, more checkpoints");

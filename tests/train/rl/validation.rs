@@ -81,7 +81,7 @@ fn the_best_checkpoint_stays_and_a_stopped_run_has_the_same_figures() {
     let dir = tempfile::tempdir().unwrap();
     let mut validation = validation(dir.path());
     validation.metric_for_best_model = Some(MINE.to_owned());
-    let training = training(|t| t.save_total_limit = 1);
+    let training = training(|t| t.save_total_limit = Some(1));
     let config = RlConfig { test_freq: Some(1), save_freq: Some(1), validation, training, ..rl_config(dir.path()) };
     let out = dir.path().join("whole");
     let whole = run_rl(&out, &config, 2, &[]);

@@ -34,7 +34,7 @@ fn stopped_and_gone_on_is_the_same_run() {
         whole.assert_same(&run_sft(&out("stopped"), &config, 2, &[3]), "stopped once, two threads");
         let often = SftConfig {
             save_steps: Some(2),
-            training: TrainingConfig { save_total_limit: 1, ..config.training.clone() },
+            training: TrainingConfig { save_total_limit: Some(1), ..config.training.clone() },
             ..config.clone()
         };
         whole.assert_same(&run_sft(&out("often"), &often, 1, &[1, 5, 6]), "stopped often, more checkpoints");

@@ -62,7 +62,7 @@ fn getting_worse(dir: &Path) -> SftConfig {
         warmup_steps: Some(0),
         save_steps: Some(1),
         validation,
-        training: TrainingConfig { gradient_lanes: Some(2), save_total_limit: 1, ..config.training.clone() },
+        training: TrainingConfig { gradient_lanes: Some(2), save_total_limit: Some(1), ..config.training.clone() },
         ..config
     };
     config.optimizer.lr_scheduler_type = LrSchedulerType::Constant;

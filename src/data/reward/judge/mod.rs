@@ -65,8 +65,8 @@ impl Request<'_> {
         format!("{task}\n\n{question}{reference}{answer}")
     }
 
-    /// Returns `template` with its placeholders replaced. Errors if it needs the question and the row has none.
-    fn filled(&self, template: &str) -> Result<String> {
+    /// Returns `template` with its placeholders replaced, or `None` if it needs the question and the row has none.
+    fn filled(&self, template: &str) -> Option<String> {
         let values = [
             ("{question}", self.question),
             ("{answer}", Some(self.ground_truth)),
@@ -77,17 +77,24 @@ impl Request<'_> {
             prompt += &rest[..at];
             rest = &rest[at..];
             let (name, value) = *values.iter().find(|(name, _)| rest.starts_with(name)).unwrap_or(&("{", Some("{")));
-            let expected = "a prompt without it, because a row has no question";
-            prompt += value.ok_or_else(|| Error::input("judge.prompt_file", name, expected))?;
+            prompt += value?;
             rest = &rest[name.len()..];
         }
-        Ok(prompt + rest)
+        Some(prompt + rest)
     }
 
-    /// Returns the body of a chat completion request. Errors if the config's prompt does not fit the row.
+    /// Returns the body of a chat completion request, with the config's first prompt whose placeholders the row fills.
+    /// Errors if there are prompts and it fills none.
     pub fn payload(&self, config: &JudgeConfig) -> Result<Value> {
-        let template = config.prompt.as_ref();
-        Ok(body(config, template.map_or_else(|| Ok(self.own_prompt()), |template| self.filled(template))?))
+        let text = match config.prompt.as_slice() {
+            [] => self.own_prompt(),
+            prompts => prompts.iter().find_map(|prompt| self.filled(prompt)).ok_or_else(|| {
+                let expected = "a prompt without it, because a row has no question";
+                let hint = "judge.prompt_file=[FILE, OTHER]; OTHER has only {answer} and {prediction}";
+                Error::input_hint("judge.prompt_file", "{question}", expected, hint)
+            })?,
+        };
+        Ok(body(config, text))
     }
 }
 

@@ -36,6 +36,10 @@ impl Folder {
     /// Opens a folder, or a zip file used instead of it. Returns an error if it does not exist.
     pub fn open(path: impl AsRef<Path>) -> Result<Folder> {
         let path = path.as_ref();
+        if !path.exists() {
+            let found = format!("{}, which does not exist", path.display());
+            return Err(Error::input("data_folder", found, "a folder or a zip file"));
+        }
         Ok(Folder { roots: vec![Root::open(path, format!("the data folder {}", path.display()))?] })
     }
 

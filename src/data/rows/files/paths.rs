@@ -29,9 +29,9 @@ pub fn of(entry: &DatasetConfig) -> Result<Vec<PathBuf>> {
         return Err(Error::input(path, "a file or folder", expected));
     }
     if path.is_dir() {
-        return of_folder(path, name.as_deref(), split.as_deref());
+        return of_folder(path, name, split.as_deref());
     }
-    if let Some(key) = split.as_ref().map(|_| "split").or(name.as_ref().map(|_| "name")) {
+    if let Some(key) = split.as_ref().map(|_| "split").or(name.first().map(|_| "name")) {
         return Err(Error::input(path, "no folder", format!("a folder, because `{key}` is set")));
     }
     files(path)
@@ -40,7 +40,7 @@ pub fn of(entry: &DatasetConfig) -> Result<Vec<PathBuf>> {
 /// Returns the files of a folder with default settings, the files that match a pattern, or the file itself.
 fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if path.is_dir() {
-        return of_folder(path, None, None);
+        return of_folder(path, &[], None);
     }
     let Some(pattern) = path.to_str().filter(|text| is_pattern(text) && !path.exists()) else {
         return Ok(vec![path.to_owned()]);
@@ -55,7 +55,23 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     files.sort();
-    if files.is_empty() { Err(wrong("no matching file".to_owned())) } else { Ok(files) }
+    match files.is_empty() {
+        true => Err(unmatched(path).unwrap_or_else(|| wrong("no matching file".to_owned()))),
+        false => Ok(files),
+    }
+}
+
+/// Returns the error for a file or a pattern that does not exist in a folder that has other files of rows. The error lists
+/// them.
+pub fn unmatched(path: &Path) -> Option<Error> {
+    let is_pattern = path.to_str().is_some_and(is_pattern);
+    let folder = base(path);
+    let mut files = if is_pattern || is_of_rows(path) { walk(&folder).ok()? } else { Vec::new() };
+    files.retain(|file| is_of_rows(file) && (is_pattern || file.parent() == Some(&folder)));
+    files.sort();
+    let found = if is_pattern { "no matching file" } else { "no such file" };
+    let hint = || format!("the folder {} has {}", folder.display(), splits::listing(&folder, &files));
+    (!files.is_empty()).then(|| Error::input_hint(path, found, "files of rows", hint()))
 }
 
 /// Returns the files of several data sets, in order. A folder of images is replaced by its images.
@@ -72,25 +88,39 @@ pub fn exist(path: &Path) -> bool {
     path.exists() || path.to_str().is_some_and(is_pattern) && files(path).is_ok()
 }
 
+/// Returns true if a path has the ending of a file of rows.
+fn is_of_rows(path: &Path) -> bool {
+    ENDINGS.iter().any(|ending| has_ending(&unpacked(path), ending))
+}
+
 fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
-/// Returns the files of rows in a folder that belong to a configuration and a split, if these are given. Returns an
-/// error if there are none, or files of more than one split.
-fn of_folder(dir: &Path, name: Option<&str>, split: Option<&str>) -> Result<Vec<PathBuf>> {
+/// Returns the files of rows in a folder that belong to the configurations `names` and a split, if these are given.
+/// Returns an error if there are none, or files of more than one split.
+fn of_folder(dir: &Path, names: &[String], split: Option<&str>) -> Result<Vec<PathBuf>> {
     let mut all = walk(dir)?;
+    all.retain(|path| is_of_rows(path) || is_image_file(path));
     all.sort();
-    let all = splits::chosen(dir, all, name, split)?;
-    let ending = ENDINGS.into_iter().find(|ending| all.iter().any(|path| has_ending(&unpacked(path), ending)));
-    let is_wanted =
-        |path: &PathBuf| ending.map_or_else(|| is_image_file(path), |ending| has_ending(&unpacked(path), ending));
-    let (files, is_image): (Vec<PathBuf>, bool) = (all.into_iter().filter(is_wanted).collect(), ending.is_none());
+    let is_image = !all.iter().any(|path| is_of_rows(path));
+    if !is_image {
+        all.retain(|path| is_of_rows(path));
+    }
+    let mut files: Vec<splits::SplitFile> = Vec::new();
+    for list in splits::chosen(dir, &all, names, split)? {
+        let ending =
+            ENDINGS.into_iter().find(|ending| list.iter().any(|(path, _)| has_ending(&unpacked(path), ending)));
+        let is_wanted = |path: &Path| ending.is_none_or(|ending| has_ending(&unpacked(path), ending));
+        // Two of the names may match the same configuration.
+        let more = list.into_iter().filter(|file| is_wanted(&file.0) && !files.contains(file));
+        files.extend(more.collect::<Vec<_>>());
+    }
     if files.is_empty() {
         let expected = format!("files that end in {}, or folders of images named after their class", endings());
         return Err(Error::input(dir, "a folder without dataset files", expected));
     }
-    let mut found: Vec<&str> = files.iter().filter_map(|path| splits::of(dir, path)).collect();
+    let mut found: Vec<&str> = files.iter().filter_map(|(_, split)| split.as_deref()).collect();
     found.sort_unstable();
     found.dedup();
     if let [first, _, ..] = found.as_slice() {
@@ -101,7 +131,7 @@ fn of_folder(dir: &Path, name: Option<&str>, split: Option<&str>) -> Result<Vec<
     match split.map(|split| dir.join(split)).filter(|inner| inner.is_dir()) {
         Some(inner) if is_image => Ok(vec![inner]),
         _ if is_image => Ok(vec![dir.to_owned()]),
-        _ => shards::complete(files),
+        _ => shards::complete(files.into_iter().map(|(path, _)| path).collect()),
     }
 }
 

@@ -48,7 +48,7 @@ fn of_state(folder: &Path) -> Result<Option<Vec<String>>> {
 }
 
 /// Parses the path of a shard: what precedes its number, its number, and the number of shards.
-fn shard(path: &Path) -> Option<(String, u32, u32)> {
+pub fn shard(path: &Path) -> Option<(String, u32, u32)> {
     let (before, after) = path.to_str()?.rsplit_once("-of-")?;
     let (prefix, number) = before.rsplit_once('-')?;
     let count = after.get(..5)?;

@@ -313,7 +313,9 @@ fn key(entries: &[DatasetConfig], encoder: &Encoder, longest: Longest) -> String
     let mut key = format!("{} {longest:?} {:?} {}\n", env!("CARGO_PKG_VERSION"), encoder.purpose, encoder.key);
     for entry in entries {
         let DatasetConfig { path, name, split, data_folder, data_type, limit, .. } = entry;
-        key += &format!("{path:?} {name:?} {split:?} {data_folder:?} {data_type:?} {limit:?}");
+        // Indexes of runs that are older than lists of names have `None` or `Some(name)`.
+        let name = if name.len() > 1 { format!("{name:?}") } else { format!("{:?}", name.first()) };
+        key += &format!("{path:?} {name} {split:?} {data_folder:?} {data_type:?} {limit:?}");
         let DatasetConfig { prompt, gold, system_prompt, columns, .. } = entry;
         key += &format!(" {prompt:?} {gold:?} {system_prompt:?} {columns:?}\n");
     }
