@@ -14,7 +14,7 @@ use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
 
 use super::forms::extra::{self, ExtraColumns, arrow_error};
-use super::forms::form::IMAGE_MARKER;
+use super::forms::form::{IMAGE_MARKER, WRITTEN_LABEL};
 use crate::rows::{ImageSource, Row};
 use crate::text::{Message, Part};
 pub use omr_base::config::RowForm as Form;
@@ -83,6 +83,9 @@ impl Writer {
         }
         if self.form == Form::Sft {
             row.messages = row.trained_messages().into_owned();
+        }
+        if !row.label.is_null() {
+            row.extra.insert(WRITTEN_LABEL.to_owned(), row.label.take());
         }
         let parts = row.messages.iter().flat_map(|message| &message.content);
         if parts.into_iter().any(|part| matches!(part, Part::Video { .. })) {

@@ -97,7 +97,18 @@ pub fn measure(
             let empty = Measured { spec, crashed, images: 0, mode, counted, shares, rules_alone };
             let before = measured.iter().map(|task: &Measured| task.counted.len()).sum();
             let (judge, batch) = (&mut judge, Vec::new());
-            let scoring = Scoring { rows, out, judge, observer, before, measured: empty, batch, answers: 0, bytes: 0 };
+            let scoring = Scoring {
+                rows,
+                out,
+                judge,
+                observer,
+                before,
+                measured: empty,
+                batch,
+                answers: 0,
+                bytes: 0,
+                unscored: 0,
+            };
             measured.push(scoring.all(&mut **answers)?);
         }
         Ok(())
@@ -119,6 +130,8 @@ struct Scoring<'a> {
     batch: Vec<(u64, Row, QuestionAnswers)>,
     answers: usize,
     bytes: usize,
+    /// Number of answers without a score.
+    unscored: usize,
 }
 
 impl Scoring<'_> {
@@ -145,6 +158,10 @@ impl Scoring<'_> {
         self.score()?;
         answers.over(questions, &self.measured.crashed, limited)?;
         self.measured.crashed.sort_by_key(|(index, _)| *index);
+        if self.unscored > 0 {
+            let (name, unscored) = (rows.spec.name, self.unscored);
+            self.observer.note(&format!("{name}: {unscored} answers have no score and count as wrong"));
+        }
         Ok(self.measured)
     }
 
@@ -162,6 +179,7 @@ impl Scoring<'_> {
                 let (judged, item) =
                     judged.next().ok_or_else(|| Error::Failed("an answer was not scored".to_owned()))?;
                 let judged = self.with_judge_fallback(judged, &item)?;
+                self.unscored += usize::from(judged.score.score.is_none());
                 self.measured.shares.iter_mut().for_each(|shares| shares.count(&completion.text, &judged.score.why));
                 Ok(scored(completion, judged))
             };

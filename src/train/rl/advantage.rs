@@ -35,6 +35,17 @@ impl GroupStats {
     }
 }
 
+/// Returns the advantages that `of` computes from the rewards of a group that exist. The other responses have none. A
+/// group of several responses with fewer than two rewards has no advantages.
+pub fn of_scored(rewards: &[Option<f64>], of: impl FnOnce(&[f64]) -> Vec<f64>) -> Vec<Option<f64>> {
+    let scored: Vec<f64> = rewards.iter().copied().flatten().collect();
+    if scored.len() < rewards.len().min(2) {
+        return vec![None; rewards.len()];
+    }
+    let mut advantages = of(&scored).into_iter();
+    rewards.iter().map(|reward| reward.and_then(|_| advantages.next())).collect()
+}
+
 /// Returns the advantages of a group's rewards, as in GRPO. DAPO and GSPO use the same formula. With `norm_adv_by_std`,
 /// the advantage is `(reward - mean) / (std + 1e-6)`. Without it (Dr. GRPO), the advantage is `reward - mean`. If two
 /// or more rewards are all equal, their advantages are exactly 0.
