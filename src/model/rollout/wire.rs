@@ -125,7 +125,7 @@ mod tests {
             },
             response: "a\nb \u{1f600}".to_owned(),
             score: Score {
-                score: 0.1 + 0.2,
+                score: judge.is_none().then_some(0.1 + 0.2),
                 acc_score: 1.0,
                 format_reward_score: 0.0,
                 predict_str: "x".to_owned(),

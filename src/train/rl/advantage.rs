@@ -92,6 +92,17 @@ mod tests {
     }
 
     #[test]
+    fn a_response_without_a_score_has_no_advantage_and_a_lone_score_has_none_either() {
+        let of = |rewards: &[Option<f64>]| of_scored(rewards, rloo);
+        assert_eq!(of(&[Some(1.0), None, Some(0.0)]), [Some(1.0), None, Some(-1.0)], "RLOO of two");
+        assert_eq!(of_scored(&[None, Some(1.0), Some(0.5)], raft), [None, Some(1.0), Some(0.0)]);
+        for rewards in [&[None, Some(3.0), None][..], &[None; 8], &[None]] {
+            assert!(of(rewards).iter().all(Option::is_none), "{rewards:?}");
+        }
+        assert_eq!(of(&[Some(3.0)]), [Some(3.0)], "a group of one response");
+    }
+
+    #[test]
     fn equal_rewards_give_exactly_zero() {
         for n in 2..40 {
             for reward in [0.1, 0.2, 0.7, 1.0 / 3.0, 0.9, -0.3] {
