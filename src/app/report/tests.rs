@@ -24,7 +24,7 @@ fn answer(text: &str, right: bool) -> Answer {
         response: text.to_owned(),
         response_length: text.len() / 4,
         finish_reason: "stop".to_owned(),
-        score: 0.9 * acc + 0.1,
+        score: Some(0.9 * acc + 0.1),
         acc_score: acc,
         format_reward_score: 1.0,
         predict_str: predict_str.to_owned(),
