@@ -140,13 +140,16 @@ fn labels_that_are_structs_are_read_and_survive_a_data_stage() {
     };
     let countdown = json!({"target": 98, "numbers": [44, 19, 35]});
     let column = json!({"problem": "q", "answer": ["a", ["b"]]}).to_string();
-    let rows = folder.jsonl(&[&row(countdown.clone()), &row(json!("5")), &column, &row(json!(["7"]))]).unwrap();
+    let listed = row(json!(["a", "b"]));
+    let rows =
+        folder.jsonl(&[&row(countdown.clone()), &row(json!("5")), &column, &listed, &row(json!(["7"]))]).unwrap();
     let labels = |rows: &[Row]| -> Vec<(String, serde_json::Value)> {
         rows.iter().map(|row| (row.ground_truth.clone().unwrap(), row.label.clone())).collect()
     };
     let text = |text: &str| (text.to_owned(), json!(null));
     let list = json!(["a", ["b"]]);
-    let expected = [(countdown.to_string(), countdown), text("5"), (list.to_string(), list), text("7")];
+    let [several, list] = [json!(["a", "b"]), list].map(|list| (list.to_string(), list));
+    let expected = [(countdown.to_string(), countdown), text("5"), list, several, text("7")];
     assert_eq!(labels(&rows), expected);
     let path = folder.path("out.parquet");
     write(&path, &rows, Form::Rl).unwrap();
@@ -363,7 +366,8 @@ fn a_file_whose_rows_have_two_forms_needs_the_form_in_the_config() {
         let error = write::write(&path, &order, Form::Auto).unwrap_err().to_string();
         assert!(error.contains("row of form") && error.contains("form: sft"), "{error}");
     }
-    write::write(&path, &rows, Form::Rl).unwrap();
+    let labelled = Row { ground_truth: Some("Hello".to_owned()), ..rows[0].clone() };
+    write::write(&path, &[labelled, rows[1].clone()], Form::Rl).unwrap();
     assert_eq!(read::read(&read::entry(&path)).unwrap()[1].ground_truth.as_deref(), Some("2"));
 }
 

@@ -134,19 +134,28 @@ pub const WRITTEN_LABEL: &str = "reward_model.ground_truth";
 type Label = (Option<String>, Value);
 
 /// Returns the label: `reward_model.ground_truth`, or the first of the columns [`table::LABEL`]. An empty text is no
-/// label. A list or a struct becomes JSON.
+/// label. A struct becomes JSON, and so does a list, unless it may be a list of right answers.
 fn label(fields: &mut Map<String, Value>, extra: &mut Map<String, Value>, at: &RowContext) -> RowResult<Label> {
+    let nested = |value: &Value| value.is_object() || value.is_array();
     let read = |name: &str, value: &Value| match scalar(at, name, value) {
-        Ok(text) => (text, Value::Null),
-        Err(_) => (value.to_string(), value.clone()),
+        Ok(text) => Ok((text, Value::Null)),
+        // In `answer`, a list of texts or numbers is several right answers, which only the entry can say.
+        Err(bad)
+            if !name.ends_with("ground_truth") && value.as_array().is_some_and(|list| !list.iter().any(nested)) =>
+        {
+            Err(bad)
+        }
+        Err(_) => Ok((value.to_string(), value.clone())),
     };
     let mut ground_truth = match fields.remove("reward_model").filter(|v| !v.is_null()).map(structured) {
         None => None,
-        Some(Value::Object(map)) => given(&map, "ground_truth").map(|label| read("reward_model.ground_truth", label)),
+        Some(Value::Object(map)) => {
+            given(&map, "ground_truth").map(|label| read("reward_model.ground_truth", label)).transpose()?
+        }
         Some(other) => return Err(wrong(at, "reward_model", &other, "a struct with a field `ground_truth`")),
     };
     if let Some((name, answer)) = table::LABEL.iter().find_map(|name| Some((*name, given(fields, name)?))) {
-        let (mut answer, label) = read(name, answer);
+        let (mut answer, label) = read(name, answer)?;
         // A solution in the recipe's format contains the answer.
         if let Some(inner) = between(&answer, "<answer>", "</answer>").filter(|_| name == "solution") {
             answer = inner.trim().to_owned();
