@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_is_packed_comes_out_to_the_bit_and_cut_bytes_are_refused() {
-        let rollout = |question, n: u32, judge| Rollout {
+        let rollout = |question, n: u32, judge: Option<Ruling>| Rollout {
             question,
             output: CompletionOutput {
                 request: question,
