@@ -89,9 +89,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     for (name, within, value) in columns.chain(tools).chain(inner) {
         unread::refuse(name, within, value, &fields, &messages, at)?;
     }
-    let kept = extra.remove(WRITTEN_LABEL);
     let (ground_truth, label) = label(&mut fields, &mut extra, at)?;
-    let label = kept.unwrap_or(label);
     keep_reward_fields(&fields, &mut extra, at)?;
     let index = extra.get("index").cloned();
     let id = match given(&fields, "id").or_else(|| given(&fields, "ids")) {
@@ -165,7 +163,8 @@ fn label(fields: &mut Map<String, Value>, extra: &mut Map<String, Value>, at: &R
         ground_truth.get_or_insert((answer, label));
     }
     let (text, label) = ground_truth.unzip();
-    Ok((text.filter(|label| !label.trim().is_empty()), label.unwrap_or_default()))
+    let label = extra.remove(WRITTEN_LABEL).or(label).unwrap_or_default();
+    Ok((text.filter(|text| !text.trim().is_empty()), label))
 }
 
 /// Fails if an image has a size of its own.
