@@ -5,7 +5,7 @@ parameters show; without FILE.py, the example below. Several names are added up,
 
 verl    compute_score(data_source, solution_str, ground_truth, extra_info)   -> number or dict with score
 EasyR1  compute_score(reward_input), compute_score(reward_inputs)            -> dict with overall, or a list of them
-TRL     name(completions, **columns)                                         -> list of numbers
+TRL     name(completions, **columns)                                         -> list of numbers, or None for no score
 """
 import asyncio
 import importlib.util
@@ -23,7 +23,6 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None):
 
 
 NAMES = {"overall": "score", "acc": "acc_score", "accuracy": "acc_score", "format": "format_reward_score", "pred": "predict_str"}
-SKIPPED = {"score": 0.0, "skipped": 1.0}
 
 
 def load(path, names):
@@ -41,16 +40,27 @@ def load(path, names):
     return [getattr(module, name) for name in names]
 
 
+def is_label(value, text, is_own):
+    """Whether a value of the row is the one that the label `text` was made of: as JSON, or as the text of verl's label."""
+    if isinstance(value, (list, dict)):
+        try:
+            if json.loads(text) == value:
+                return True
+        except ValueError:
+            pass
+    only = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return is_own and only is not None and str(only).lower() == text.lower()
+
+
 def call(function, row, keywords):
     """The result for one response: a dict with score."""
     columns, extra = row.get("columns") or {}, row.get("extra_info") or {}
     response, truth = row["response"], row["ground_truth"]
     model = columns.get("reward_model")
-    given = model.get("ground_truth") if isinstance(model, dict) else None
-    # omr's labels are texts. verl and EasyR1 pass a number, a truth value or a list as the row has it.
-    only = given[0] if isinstance(given, list) and len(given) == 1 else given
-    if only is not None and given != truth and str(only).lower() == truth.lower():
-        truth = given
+    own = model.get("ground_truth") if isinstance(model, dict) else None
+    # A label that is no list or struct is a text here. verl and EasyR1 pass it as the row has it.
+    if isinstance(truth, str) and own != truth:
+        truth = next((value for value in [own, *columns.values()] if is_label(value, truth, value is own)), truth)
     parameters = inspect.signature(function).parameters
     if "solution_str" in parameters:
         extra = {**columns, **({"question": row.get("question")} if row.get("question") else {}), **extra}
@@ -74,25 +84,24 @@ def call(function, row, keywords):
                         "completions (TRL), reward_input or reward_inputs (EasyR1)")
     result = asyncio.run(result) if inspect.iscoroutine(result) else result
     if isinstance(result, list) and len(result) == 1:
+        if result[0] is None and "completions" in parameters:
+            return {"score": None}  # In TRL, a function that has nothing to say about a response: no score.
         result = result[0]
     if isinstance(result, dict):
         return {NAMES.get(name, name): str(value) if name == "pred" else value for name, value in result.items()}
-    if result is None and "completions" in parameters:
-        return SKIPPED  # In TRL, a function that has nothing to say about a row.
     if result is None or isinstance(result, (str, list)):
         raise TypeError(f"{function.__name__} returned {result!r}, expected a number, or a dict with score")
-    # A function of TRL may skip a row, so that the mean of `skipped` is the share of skipped rows.
-    return {"score": float(result), **({"skipped": 0.0} if "completions" in parameters else {})}
+    return {"score": float(result)}
 
 
 def score(functions, row, keywords):
-    """The answer for one line. The scores of several functions are added up and also listed by name."""
+    """The answer for one line. The scores of several functions are added up and also listed by name. A function that
+    gives none is left out; without any, there is no score."""
     results = [call(function, row, keywords) for function in functions]
     if len(results) == 1:
         return results[0]
-    scores = {f.__name__: result["score"] for f, result in zip(functions, results) if result is not SKIPPED}
-    skipped = {"skipped": 0.0} if any("skipped" in result for result in results) else {}
-    return {**scores, **skipped, "score": sum(scores.values())} if scores else SKIPPED
+    scores = {f.__name__: result["score"] for f, result in zip(functions, results) if result["score"] is not None}
+    return {**scores, "score": sum(scores.values()) if scores else None}
 
 
 def failure(error):

@@ -21,7 +21,7 @@ use omr_train::eval;
 /// Arguments of `omr score`.
 #[derive(clap::Args)]
 #[command(after_help = "Prints {\"score\",\"acc_score\",\"format_reward_score\",\"predict_str\",\"why\",\"judge\"}, \
-    one line per response. judge is the judge's verdict, 1 or 0, if the rules score 0 and a judge is configured, \
+    one line per response. score and acc_score are null for a response without a score. judge is the judge's verdict, 1 or 0, if the rules score 0 and a judge is configured, \
     \"unjudged\" if the judge gave no usable reply, otherwise null. Configure a judge with USE_LLM_JUDGE=true, \
     OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL_NAME, or with judge.base_url=URL judge.model=NAME. \
     Use your own reward with reward.command='[python3, my_reward.py]'.")]
@@ -51,8 +51,8 @@ pub struct Args {
 
 #[derive(Serialize)]
 struct Scored {
-    score: f64,
-    acc_score: f64,
+    score: Option<f64>,
+    acc_score: Option<f64>,
     format_reward_score: f64,
     predict_str: String,
     why: Cow<'static, str>,
@@ -76,9 +76,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let scorer = context.scorer(config.mode, config.judge.as_ref(), &config.reward, &config.rewards, None)?;
     context.say(&format!("score: {}; {}", config.mode.name(), scorer.describe()));
     let mut summary = scorer.judge().map(Summary::new);
-    let expected = "{\"response\": text, \"ground_truth\": text, \"question\"?: text}";
+    let expected = "{\"response\": text, \"ground_truth\": text or any label of a program, \"question\"?: text}";
     let done = jsonl::answer(expected, |lines: Vec<Line<Item>>| {
-        let items = lines.into_iter().map(|Line { place, value }| Item { place, ..value });
+        let items = lines.into_iter().map(|Line { place, value }| Item { place, ..value.labelled() });
         let judged = scorer.score_all(items.collect());
         if let Some(summary) = &mut summary {
             judged.iter().flatten().for_each(|judged| summary.count(judged.judge.as_ref()));
@@ -104,6 +104,7 @@ fn logprobs(args: &Args, file: &Path, model: &Path, context: &Context) -> Result
 
 fn scored(judged: Judged) -> Scored {
     let Judged { score, judge, .. } = judged;
-    let Score { score, acc_score, format_reward_score, predict_str, why, further } = score;
+    let acc_score = score.accuracy();
+    let Score { score, format_reward_score, predict_str, why, further, .. } = score;
     Scored { score, acc_score, format_reward_score, predict_str, why, judge, further }
 }

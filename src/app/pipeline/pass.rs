@@ -10,7 +10,6 @@ use omr_base::config::{Images, StageConfig};
 use omr_base::error::Result;
 use omr_base::files;
 use omr_data::reward::Judged;
-use omr_data::reward::judge::Ruling;
 use omr_data::rows::chunks::Chunk;
 use omr_data::rows::{BadRow, Row, Writer};
 
@@ -25,7 +24,7 @@ pub enum Fate {
     Kept(Row),
     /// The row is not written, but listed with a reason.
     Rejected(Rejection),
-    /// The judge gave no verdict. The row is not written until a later run judges it.
+    /// The judge gave no verdict, or the reward program no score. The row is not written until a later run judges it.
     Unjudged(Rejection),
     /// The row turned out to be unreadable, although its columns are valid.
     Bad(BadRow),
@@ -35,10 +34,10 @@ impl Fate {
     /// Returns the fate of a judged answer: `row` is written if the answer is correct, and the label is `label`.
     /// `rollout` is the number of the answer if it is one of several.
     pub fn of_answer(judged: Judged, label: &str, rollout: Option<usize>, row: impl FnOnce() -> Row) -> Fate {
-        match judged.judge {
+        match judged.undecided() {
             _ if judged.score.acc_score > 0.0 => Fate::Kept(row()),
-            Some(Ruling::Unjudged(detail)) => Fate::Unjudged(Rejection { reason: "unjudged", detail, rollout }),
-            _ => {
+            Some(why) => Fate::Unjudged(Rejection { reason: "unjudged", detail: why.to_owned(), rollout }),
+            None => {
                 let detail = format!("the answer is {}, the label is {label}", judged.score.predict_str);
                 Fate::Rejected(Rejection { reason: "wrong_answer", detail, rollout })
             }

@@ -17,7 +17,7 @@ use omr_base::client::Completion;
 use omr_base::config::{ImageConfig, PassrateConfig};
 use omr_base::error::{Error, Result};
 use omr_data::image::JPEG_DECODER;
-use omr_data::reward::judge::{self, Ruling};
+use omr_data::reward::judge;
 use omr_data::reward::{Item, Judged, Scorer};
 use omr_data::rows::chunks::Chunk;
 use omr_data::rows::forms::answer::label;
@@ -316,15 +316,14 @@ fn chunks(work: &Work, mut each: impl FnMut(Vec<Row>) -> Result<()>) -> Result<(
     work.inputs.iter().try_for_each(|input| input.for_chunks(CHUNK, &mut rows))
 }
 
-/// Returns the row with its pass rate and average reward, or as unjudged if the judge did not answer.
+/// Returns the row with its pass rate and average reward, or as unjudged if an answer has no verdict or no score.
 fn rated(mut row: Row, judged: &[Judged]) -> Fate {
-    let unjudged = |ruling: &&Ruling| matches!(ruling, Ruling::Unjudged(_));
-    if let Some(Ruling::Unjudged(what)) = judged.iter().find_map(|judged| judged.judge.as_ref().filter(unjudged)) {
-        return Fate::Unjudged(Rejection::row("unjudged", what.clone()));
+    if let Some(why) = judged.iter().find_map(Judged::undecided) {
+        return Fate::Unjudged(Rejection::row("unjudged", why.to_owned()));
     }
     let mean = |of: &dyn Fn(&Judged) -> f64| judged.iter().map(of).sum::<f64>() / judged.len() as f64;
     let right = mean(&|judged| f64::from(u8::from(judged.score.acc_score > 0.0)));
     row.extra.insert(PASS_RATE.to_owned(), json!(right));
-    row.extra.insert("avg_reward".to_owned(), json!(mean(&|judged| judged.score.score)));
+    row.extra.insert("avg_reward".to_owned(), json!(mean(&|judged| judged.score.score.unwrap_or(0.0))));
     Fate::Kept(row)
 }

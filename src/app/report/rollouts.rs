@@ -46,7 +46,7 @@ pub fn browser(dir: &Path, config: &RlConfig, choose: Choose) -> Result<Option<B
         if bytes > BYTES && !rows.is_empty() {
             break;
         }
-        let right = group.iter().filter(|r| r.acc_score >= 0.5).count();
+        let right = group.iter().filter(|r| r.acc_score.is_some_and(|acc| acc >= 0.5)).count();
         let mixed = match right {
             0 => "all wrong",
             all if all == group.len() => "all right",
@@ -100,25 +100,28 @@ pub fn spread(steps: &[u64], most: usize) -> Vec<u64> {
 /// Returns the groups of a step that are shown.
 fn telling(rows: &[RolloutRow]) -> Vec<Vec<RolloutRow>> {
     let groups: Vec<&[RolloutRow]> = rows.chunk_by(|a, b| a.prompt == b.prompt).collect();
-    let rewards: Vec<Vec<f64>> = groups.iter().map(|group| group.iter().map(|row| row.reward).collect()).collect();
+    let rewards: Vec<Vec<f64>> =
+        groups.iter().map(|group| group.iter().filter_map(|row| row.reward).collect()).collect();
     file::shown_groups(&rewards).into_iter().map(|i| groups[i].to_vec()).collect()
 }
 
 fn answer(row: &RolloutRow, question: &str, config: &RlConfig, tokenizer: Option<&Tokenizer>) -> Answer {
-    let verdict = match row.judge.as_str() {
-        "unjudged" => Verdict::Unjudged,
-        _ if row.acc_score >= 0.5 => Verdict::Right,
+    let verdict = match row.acc_score {
+        None => Verdict::Unjudged,
+        _ if row.judge == "unjudged" => Verdict::Unjudged,
+        Some(0.5..) => Verdict::Right,
         _ => Verdict::Wrong,
     };
     let rules = reward::score(&row.output, &row.gts, Some(question), config.reward.scorer.rubric(config.reward.mode));
     let by = match row.judge.as_str() {
         "" if !config.reward.scorer.command.is_empty() => "by the reward program".to_owned(),
-        "" if rules.acc_score != row.acc_score => "by the rule or the program of its reward type".to_owned(),
+        "" if Some(rules.acc_score) != row.acc_score => "by the rule or the program of its reward type".to_owned(),
         "" => rules.why.into_owned(),
         word => format!("judge: {word}"),
     };
     let RolloutRow { reward, advantage, predict_str, .. } = row;
-    let why = format!("reward {reward:.3}, advantage {advantage:+.2}; extracted answer: {predict_str:?}; {by}");
+    let reward = reward.map_or("none".to_owned(), |reward| format!("{reward:.3}"));
+    let why = format!("reward {reward}, advantage {advantage:+.2}; extracted answer: {predict_str:?}; {by}");
     let whole = Answer::of(format!("rollout {}", row.rollout), &row.output);
     Answer {
         verdict: Some(verdict),

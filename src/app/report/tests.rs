@@ -24,7 +24,7 @@ fn answer(text: &str, right: bool) -> Answer {
         response: text.to_owned(),
         response_length: text.len() / 4,
         finish_reason: "stop".to_owned(),
-        score: 0.9 * acc + 0.1,
+        score: Some(0.9 * acc + 0.1),
         acc_score: acc,
         format_reward_score: 1.0,
         predict_str: predict_str.to_owned(),
@@ -158,9 +158,9 @@ fn rollouts_are_shown_and_stay_text() {
         input: "What is it? <image>".to_owned(),
         output: output.to_owned(),
         gts: "5".to_owned(),
-        score,
-        reward: score,
-        acc_score: score,
+        score: Some(score),
+        reward: Some(score),
+        acc_score: Some(score),
         format_reward_score: 0.0,
         predict_str: "5".to_owned(),
         advantage: score - 0.5,
@@ -172,7 +172,9 @@ fn rollouts_are_shown_and_stay_text() {
         question: "What is it? <b>".to_owned(),
         images: if rollout == 0 { vec![pixel()] } else { Vec::new() },
     };
-    let rows = [row(0, evil, 0.0), row(1, "<think>x</think><answer>5</answer>", 1.0)];
+    // Null in the file: the response has no score.
+    let unscored = RolloutRow { score: None, reward: None, acc_score: None, ..row(2, "?", 0.5) };
+    let rows = [row(0, evil, 0.0), row(1, "<think>x</think><answer>5</answer>", 1.0), unscored];
     file::write(dir.path(), 1, &rows).unwrap();
     assert_eq!(file::read(dir.path(), 1).unwrap().unwrap(), rows);
     let config = config::to_yaml(&config::RlConfig::default()).unwrap();
@@ -181,7 +183,8 @@ fn rollouts_are_shown_and_stay_text() {
     fs::write(dir.path().join("metrics.jsonl"), format!("{step}\n")).unwrap();
     let report = report(dir.path()).unwrap();
     let rollouts = report.rollouts.as_ref().unwrap();
-    assert_eq!((rollouts.rows.len(), rollouts.rows[0].answers.len()), (1, 2));
+    assert_eq!((rollouts.rows.len(), rollouts.rows[0].answers.len()), (1, 3));
+    assert!(rollouts.rows[0].answers[2].why.starts_with("reward none, advantage +0.00"));
     assert!(rollouts.rows[0].answers[1].why.starts_with("reward 1.000, advantage +0.50"));
     assert_eq!(
         (&*rollouts.rows[0].question, &rollouts.rows[0].images[..]),

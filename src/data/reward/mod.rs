@@ -26,14 +26,21 @@ use omr_base::error::Result;
 /// Key of `extra_info` with further right answers: a list, or a list as JSON text, as parquet files of omr contain it.
 pub const RIGHT_ANSWERS: &str = "right_answers";
 
+/// Labels that the rules can use, for errors.
+pub const PLAIN_LABEL: &str =
+    "a string, a number, or a list with exactly one; for several right answers, set `columns: {answers: NAME}`";
+
 /// A response to be scored.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Item {
     /// Text of the response.
     pub response: String,
-    /// Label.
-    #[serde(deserialize_with = "text")]
+    /// Label as text: of a list or a struct, its JSON.
+    #[serde(skip)]
     pub ground_truth: String,
+    /// Label as a reward program receives it, if it is a list or a struct; otherwise null.
+    #[serde(rename = "ground_truth", deserialize_with = "given")]
+    pub label: Value,
     /// Question, if it is known.
     pub question: Option<String>,
     /// Source of the row, for a custom reward; empty if it is not known.
@@ -51,6 +58,13 @@ pub struct Item {
 }
 
 impl Item {
+    /// Returns an item that was read from JSON with its label as text.
+    pub fn labelled(self) -> Item {
+        let ground_truth = self.label.as_str().map_or_else(|| self.label.to_string(), str::to_owned);
+        let label = if self.label.is_object() || self.label.is_array() { self.label } else { Value::Null };
+        Item { ground_truth, label, ..self }
+    }
+
     /// Returns the right answers: the label, then those of [`RIGHT_ANSWERS`] that differ from it.
     pub fn right_answers(&self) -> Vec<String> {
         let further: Option<Vec<String>> = match self.extra_info.get(RIGHT_ANSWERS) {
@@ -60,6 +74,12 @@ impl Item {
         let further = further.unwrap_or_default().into_iter().filter(|answer| *answer != self.ground_truth);
         std::iter::once(self.ground_truth.clone()).chain(further).collect()
     }
+}
+
+/// Deserializes any value but null.
+fn given<'de, D: Deserializer<'de>>(value: D) -> std::result::Result<Value, D::Error> {
+    let value = Value::deserialize(value)?;
+    if value.is_null() { Err(D::Error::custom("null, expected a label")) } else { Ok(value) }
 }
 
 /// Deserializes a text, or a number as text, because labels in files of other programs are often numbers.
@@ -77,9 +97,10 @@ pub type OnScored = Box<dyn FnOnce(Result<Judged>) + Send>;
 /// Reward of a response and its parts.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Score {
-    /// Combined score: [`composite`] of `acc_score` and `format_reward_score`.
-    pub score: f64,
-    /// 1 if the answer is correct, otherwise 0.
+    /// Combined score: [`composite`] of `acc_score` and `format_reward_score`. `None` if the response has no score: a
+    /// reward program gave none, or there is no usable reply of the judge that has to give it.
+    pub score: Option<f64>,
+    /// 1 if the answer is correct, otherwise 0; 0 without a score.
     pub acc_score: f64,
     /// Degree to which the response follows the format.
     pub format_reward_score: f64,
@@ -91,6 +112,13 @@ pub struct Score {
     /// Additional numbers returned by a custom reward, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub further: BTreeMap<String, f64>,
+}
+
+impl Score {
+    /// Returns the accuracy, unless the response has no score.
+    pub fn accuracy(&self) -> Option<f64> {
+        self.score.map(|_| self.acc_score)
+    }
 }
 
 /// Returns `(1 - format_weight) x acc + format_weight x format`.
@@ -106,7 +134,7 @@ pub fn score(response: &str, ground_truth: &str, question: Option<&str>, rubric:
     let grade = if flexible_extract { grade_flexible } else { grade };
     let Grade { correct, answer, why } = grade(response, ground_truth, question, mode);
     let acc_score = f64::from(correct);
-    let score = composite(acc_score, format_reward_score, format_weight);
+    let score = Some(composite(acc_score, format_reward_score, format_weight));
     let (predict_str, why) = (answer.into_owned(), Cow::Borrowed(why));
     Score { score, acc_score, format_reward_score, predict_str, why, further: BTreeMap::new() }
 }

@@ -2,7 +2,7 @@
 //!
 //! The lines are those of `omr score`: the input is `{"id", "response", "ground_truth", "question", "data_source",
 //! "extra_info", "columns"}`. The output is `{"score", "acc_score"?, "format_reward_score"?, "predict_str"?}`; any other
-//! numbers in it are logged. A bool is a number. `{"error"}` reports why there is no score. A process handles one line
+//! numbers in it are logged. A bool is a number. A `score` of null is no score (TRL's None). `{"error"}` reports why there is no score. A process handles one line
 //! at a time, so answers cannot be mixed up. If an answer has an `id`, it must equal the request's. Every failure is an
 //! error that names the row; a reward is never invented.
 
@@ -190,9 +190,11 @@ impl Process {
             Ok(Err(error)) => return Err(error.to_string()),
             Ok(Ok(answer)) => return Err(format!("an unrequested line before this request: {}", quoted(&answer.line))),
         }
+        let text = Value::from(item.ground_truth.as_str());
+        let label = if item.label.is_null() { &text } else { &item.label };
         let line = json!({
-            "id": id, "response": item.response, "ground_truth": item.ground_truth, "question": item.question,
-            "data_source": item.data_source, "extra_info": item.extra_info, "columns": item.columns,
+            "id": id, "response": item.response, "ground_truth": label, "question": item.question, "data_source": item.data_source,
+            "extra_info": item.extra_info, "columns": item.columns,
         });
         // If the process has ended, the receive below reports it.
         let _ = self.lines.as_ref().map(|lines| lines.send(format!("{line}\n")));
@@ -323,10 +325,16 @@ fn read_score(id: u64, answer: &Value) -> std::result::Result<Score, String> {
     let known = ["id", "score", "acc_score", "format_reward_score"];
     let fields = answer.as_object().into_iter().flatten().filter(|(key, _)| !known.contains(&key.as_str()));
     let further = fields.filter_map(|(key, value)| Some((key.clone(), number_of(value)?))).collect();
-    let score = number("score")?.ok_or("an answer without a score")?;
+    if answer.get("score").is_none() {
+        return Err("an answer without a score".to_owned());
+    }
+    let (score, acc_score) = (number("score")?, number("acc_score")?);
+    if score.is_none() && acc_score.is_some() {
+        return Err("an acc_score beside a score of null, which is no score".to_owned());
+    }
     Ok(Score {
         score,
-        acc_score: number("acc_score")?.unwrap_or(score),
+        acc_score: acc_score.or(score).unwrap_or(0.0),
         format_reward_score: number("format_reward_score")?.unwrap_or(0.0),
         predict_str: answer.get("predict_str").and_then(Value::as_str).unwrap_or_default().to_owned(),
         why: "reward command".into(),

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc as channel};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::process::Pool;
-use super::{Item, Judged, Mode, OnScored, Rubric, Score, judge, shares, typed};
+use super::{Item, Judged, Mode, OnScored, PLAIN_LABEL, Rubric, Score, judge, shares, typed};
 use omr_base::answers::RunStore;
 use omr_base::config::{JudgeConfig, ProgramConfig, Rewards, ScorerConfig};
 use omr_base::error::{Error, Result};
@@ -152,9 +152,17 @@ impl Scorer {
     }
 
     /// Returns the score of the rules alone. Any of the item's right answers is right; the score of a wrong response is
-    /// that for the label. Errors name the row if its reward type is unknown, if its rule cannot use the label, or if it
+    /// that for the label. Errors name the row if its reward type is unknown, if the rules cannot use the label, or if it
     /// needs a judge and there is none.
     pub fn by_rules(&self, item: &Item) -> Result<Score> {
+        if !item.label.is_null() {
+            let found = if item.label.is_array() { "a list as the label" } else { "a struct as the label" };
+            let expected = format!(
+                "{PLAIN_LABEL}. A reward program takes any label: `reward.command`, or a command of `rewards` for the \
+                 type of the row"
+            );
+            return Err(Error::input(&item.place, found, expected));
+        }
         let kind = typed::kind(item, self.rubric.mode)?;
         if kind == Some(RewardType::LlmJudge) && self.judge().is_none() {
             let expected = "a judge, which scores such rows: `judge: {base_url: URL, model: NAME}`";

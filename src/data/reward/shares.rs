@@ -67,12 +67,15 @@ pub fn expectation(rubric: Rubric) -> String {
     format!("the reward reads the answer from {PLACES}{last_line}; {weight} of a score is for the format: {format}")
 }
 
-/// Returns a warning with an example if every response of a step has the score 0, so that its update learns nothing.
+/// Returns a warning with an example if every response of a step has the score 0 or none, so that its update learns
+/// nothing.
 pub fn all_zero<'a>(responses: impl Iterator<Item = (&'a str, &'a Score)>) -> Option<String> {
-    let mut first = None;
+    let (mut first, mut what) = (None, "no response has a score");
     for (response, score) in responses {
-        if score.score != 0.0 {
-            return None;
+        match score.score {
+            None => {}
+            Some(0.0) => what = "all scores are 0",
+            Some(_) => return None,
         }
         first.get_or_insert((response, score));
     }
@@ -82,5 +85,5 @@ pub fn all_zero<'a>(responses: impl Iterator<Item = (&'a str, &'a Score)>) -> Op
         true => String::new(),
         false => format!(", from which the answer {:?} is read", score.predict_str),
     };
-    Some(format!("all scores are 0, so the rewards teach nothing in this step; such as the response {shown:?}{read}"))
+    Some(format!("{what}, so the rewards teach nothing in this step; such as the response {shown:?}{read}"))
 }

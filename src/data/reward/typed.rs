@@ -74,7 +74,8 @@ pub fn score(item: &Item, kind: RewardType, label: &str, rubric: Rubric) -> Resu
     })?;
     let Scores { accuracy, format, prediction } = read.score(&item.response);
     Ok(Score {
-        score: composite(accuracy, format, rubric.format_weight),
+        // Only the judge can score a response of this type.
+        score: (kind != RewardType::LlmJudge).then(|| composite(accuracy, format, rubric.format_weight)),
         acc_score: accuracy,
         format_reward_score: format,
         predict_str: prediction,

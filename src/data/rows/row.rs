@@ -5,6 +5,8 @@ use std::io::{self, Cursor, Read as _, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::{Map, Value, json};
+
 use super::files::stamp::{self, short};
 use super::files::zipped::{Archive, within};
 use crate::image::{self, Header, ImageInput, Limits, Refused, Rgb};
@@ -27,14 +29,16 @@ pub struct Row {
     pub images: Vec<ImageSource>,
     /// Source of the row (verl's `data_source`; the name of the data set if the row has none).
     pub data_source: String,
-    /// Label, if the row has one.
+    /// Label as text, if the row has one: of a list or a struct, its JSON.
     pub ground_truth: Option<String>,
+    /// Label as the row has it, if it is a list or a struct, which only a reward program can use; otherwise null.
+    pub label: Value,
     /// Answer that SFT trains on if the messages have none: the label of a row with a question and an answer.
     pub reply: Option<String>,
     /// `extra_info`: index, question, answer, split and any other fields of the row.
-    pub extra: serde_json::Map<String, serde_json::Value>,
+    pub extra: Map<String, Value>,
     /// Columns with their names and values in the file, without images, if the reader of the row keeps them.
-    pub columns: serde_json::Map<String, serde_json::Value>,
+    pub columns: Map<String, Value>,
     /// File and row, for messages to the user.
     pub place: String,
     /// Name of the form that the row was read in; empty if it was not read from a data set.
@@ -140,20 +144,21 @@ impl Row {
     }
 
     /// Returns `extra`, for a reward of places in an image with `image_sizes`: width and height of each image.
-    pub fn extra_info(&self) -> serde_json::Map<String, serde_json::Value> {
+    pub fn extra_info(&self) -> Map<String, Value> {
         let mut extra = self.extra.clone();
         if typed::is_of_places(&extra) && !extra.contains_key(typed::SIZES) {
             let sizes = self.images.iter().map(|image| image.header(&self.place).ok().map(|header| header.size));
             let sizes = sizes.collect::<Option<Vec<_>>>().filter(|sizes| !sizes.is_empty());
-            extra.extend(sizes.map(|sizes| (typed::SIZES.to_owned(), serde_json::json!(sizes))));
+            extra.extend(sizes.map(|sizes| (typed::SIZES.to_owned(), json!(sizes))));
         }
         extra
     }
 
-    /// Returns the information that a scorer receives, except the label and the question.
+    /// Returns the information that a scorer receives, except the text of the label and the question.
     pub fn item(&self) -> Item {
-        let (data_source, extra_info) = (self.data_source.clone(), self.extra_info());
-        Item { data_source, extra_info, columns: self.columns.clone(), place: self.place.clone(), ..Item::default() }
+        let (label, data_source, extra_info) = (self.label.clone(), self.data_source.clone(), self.extra_info());
+        let (columns, place) = (self.columns.clone(), self.place.clone());
+        Item { label, data_source, extra_info, columns, place, ..Item::default() }
     }
 
     /// Returns the messages that a model answers: all messages before the final assistant turn, if the row has one.

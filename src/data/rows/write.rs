@@ -14,7 +14,7 @@ use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
 
 use super::forms::extra::{self, ExtraColumns, arrow_error};
-use super::forms::form::IMAGE_MARKER;
+use super::forms::form::{IMAGE_MARKER, WRITTEN_LABEL};
 use crate::rows::{ImageSource, Row};
 use crate::text::{Message, Part};
 pub use omr_base::config::RowForm as Form;
@@ -70,8 +70,9 @@ impl Writer {
         Writer { path: path.to_owned(), form, auto: form == Form::Auto, extra, out: None, batch, batch_bytes: 0 }
     }
 
-    /// Adds a row. Returns an error if the row has a video, because the columns cannot hold its frames, or if it has not
-    /// the form that the first row determined.
+    /// Adds a row. In RL form, an answer at its end is left out. Returns an error if the row has a video, because the
+    /// columns cannot hold its frames, if it has an answer but not the label that RL form needs, or if it has not the form
+    /// that the first row determined.
     pub fn push(&mut self, mut row: Row) -> Result<()> {
         self.form = form_of(self.form, &row);
         let form = form_of(Form::Auto, &row);
@@ -83,6 +84,16 @@ impl Writer {
         }
         if self.form == Form::Sft {
             row.messages = row.trained_messages().into_owned();
+        } else if form == Form::Sft {
+            // A prompt does not end with an answer.
+            row.messages.pop();
+            if row.ground_truth.is_none() {
+                let expected = "`form: sft`; `omr data format` with `form: rl` makes a label of the answer";
+                return Err(Error::input(&row.place, "an answer and no label, in rows of form rl", expected));
+            }
+        }
+        if !row.label.is_null() {
+            row.extra.insert(WRITTEN_LABEL.to_owned(), row.label.take());
         }
         let parts = row.messages.iter().flat_map(|message| &message.content);
         if parts.into_iter().any(|part| matches!(part, Part::Video { .. })) {

@@ -23,8 +23,8 @@ pub struct VerifiedRows {
 impl VerifiedRows {
     /// Makes a task of `rows`, scored by `scorer`. Returns an error that names the row if a row has no ground truth.
     pub fn scored_by(name: impl Into<String>, rows: Vec<Row>, scorer: Arc<Scorer>) -> Result<VerifiedRows> {
-        rows.iter().try_for_each(labelled)?;
         let scoring = Scoring { scorer, strip_thinking: None, is_published: false };
+        rows.iter().try_for_each(|row| scoring.labelled(row))?;
         Ok(VerifiedRows { name: name.into(), rows, scoring })
     }
 
@@ -32,13 +32,6 @@ impl VerifiedRows {
     /// command decides, `on_scored` receives the score later and on another thread.
     pub fn score(&self, row: &Row, response: &str, on_scored: OnScored) {
         self.scoring.scorer.submit(self.scoring.item(row, response), on_scored);
-    }
-}
-
-fn labelled(row: &Row) -> Result<()> {
-    match row.ground_truth {
-        Some(_) => Ok(()),
-        None => Err(Error::input(&row.place, "no label", "reward_model.ground_truth, or a column `answer`")),
     }
 }
 
@@ -78,6 +71,15 @@ pub struct Scoring {
 }
 
 impl Scoring {
+    /// Returns an error if a row has no label, or a list or struct that the rules cannot use.
+    fn labelled(&self, row: &Row) -> Result<()> {
+        match row.ground_truth {
+            Some(_) if row.label.is_null() => Ok(()),
+            Some(_) => self.scorer.check_label(&self.item(row, "")),
+            None => Err(Error::input(&row.place, "no label", "reward_model.ground_truth, or a column `answer`")),
+        }
+    }
+
     /// Makes the scoring item of a response to `row`. The judge receives the row's `judge_question` if it exists (null
     /// stands for no question), otherwise the question of the row.
     pub fn item(&self, row: &Row, response: &str) -> Item {
@@ -121,7 +123,7 @@ impl<'a> TaskRows<'a> {
         let (mut given, mut limited) = (0, false);
         self.spec.questions(&self.source, &mut |task_question| {
             match &task_question.row {
-                Ok(row) => labelled(row)?,
+                Ok(row) => self.scoring.labelled(row)?,
                 Err(crash) if self.source.mode == Mode::Strict => return Err(crash.error(&task_question.place)),
                 Err(_) => {}
             }

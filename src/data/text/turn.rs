@@ -50,6 +50,11 @@ impl AssistantTurn {
         AssistantTurn { stops: stops.iter().copied().chain(end).collect(), ..self.clone() }
     }
 
+    /// Returns true if a token that ends an answer is trained, according to the mask of a sample.
+    pub fn ends_trained(&self, ids: &[u32], loss_mask: &[bool]) -> bool {
+        ids.iter().zip(loss_mask).any(|(id, trained)| *trained && self.stops.contains(id))
+    }
+
     /// Returns the last generation prompt in `ids` and what follows it, unless that contains the end of a turn.
     pub fn unfinished<'a>(&self, ids: &'a [u32]) -> Option<&'a [u32]> {
         let at = ids.windows(self.open.len().max(1)).rposition(|window| window == self.open)?;
@@ -59,30 +64,37 @@ impl AssistantTurn {
 
 /// Returns `eos_token_id` (one id or a list) of the model directory's generation_config.json, if it has one.
 pub fn generation_config(dir: &Path) -> Result<Option<Vec<u32>>> {
-    const NAME: &str = "generation_config.json";
-    let path = base_model::holder(dir, NAME)?.join(NAME);
+    Ok(end_tokens(dir, "generation_config.json")?.filter(|ids| !ids.is_empty()))
+}
+
+/// Returns `eos_token_id` of this file of a model directory, also inside `text_config`. `None` if there is no such file.
+fn end_tokens(dir: &Path, name: &str) -> Result<Option<Vec<u32>>> {
+    let path = base_model::holder(dir, name)?.join(name);
     if !path.exists() {
         return Ok(None);
     }
     let config: Value = files::json::read(&path)?;
-    let wrong =
-        || Error::format(&path, format!("eos_token_id is {}, expected an id or a list of ids", config["eos_token_id"]));
+    let of = [&config["eos_token_id"], &config["text_config"]["eos_token_id"]];
+    let found = of.into_iter().find(|value| !value.is_null()).unwrap_or(&Value::Null);
+    let wrong = || Error::format(&path, format!("eos_token_id is {found}, expected an id or a list of ids"));
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
-    let ids: Vec<u32> = match &config["eos_token_id"] {
+    Ok(Some(match found {
         Value::Null => Vec::new(),
         Value::Array(list) => list.iter().map(id).collect::<Result<_>>()?,
         one => vec![id(one)?],
-    };
-    Ok(Some(ids).filter(|ids| !ids.is_empty()))
+    }))
 }
 
-/// Returns all tokens that end an answer of the model in `dir`, unless its generation_config.json has them all or is
-/// missing, or it has no chat template. A base model often lacks the token that ends a turn of its chat template.
+/// Returns all tokens that end an answer of the model in `dir`, unless other programs find them all, or it has no chat
+/// template. They read its generation_config.json, and its config.json only if there is none. A base model often lacks
+/// the token that ends a turn of its chat template.
 pub fn missing_stops(dir: &Path) -> Result<Option<Arc<[u32]>>> {
-    let Some(stops) = generation_config(dir)? else { return Ok(None) };
     let (Ok(tokenizer), Ok(template)) = (Tokenizer::load(dir), ChatTemplate::load(dir)) else { return Ok(None) };
+    let of_model = end_tokens(dir, "config.json")?.unwrap_or_default();
+    let known = end_tokens(dir, "generation_config.json")?.unwrap_or_else(|| of_model.clone());
+    let stops = if known.is_empty() { of_model } else { known.clone() };
     let turn = AssistantTurn::of(&tokenizer, &template, &stops)?.with_stops(&stops);
-    Ok(Some(turn.stops).filter(|all| **all != *stops))
+    Ok(Some(turn.stops).filter(|all| **all != *known))
 }
 
 #[cfg(test)]

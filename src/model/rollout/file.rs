@@ -32,12 +32,13 @@ pub struct RolloutRow {
     pub output: String,
     /// Ground-truth answer of the question.
     pub gts: String,
-    /// Score, with the penalty for long responses. Files of older versions contain the reward here.
-    pub score: f64,
+    /// Score, with the penalty for long responses. Files of older versions contain the reward here. `None` (in the file,
+    /// null) if the response has no score, as for `reward` and `acc_score`.
+    pub score: Option<f64>,
     /// Reward used for the advantage: the score without the divergence from the reference, if the config subtracts it.
-    pub reward: f64,
+    pub reward: Option<f64>,
     /// Accuracy part of the reward.
-    pub acc_score: f64,
+    pub acc_score: Option<f64>,
     /// Format part of the reward.
     pub format_reward_score: f64,
     /// Answer extracted from the response.
@@ -93,6 +94,8 @@ pub fn write(dir: &Path, step: u64, rows: &[RolloutRow]) -> Result<()> {
         |get: fn(&RolloutRow) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(get))) };
     let real =
         |get: fn(&RolloutRow) -> f64| -> ArrayRef { Arc::new(Float64Array::from_iter_values(rows.iter().map(get))) };
+    let scored =
+        |get: fn(&RolloutRow) -> Option<f64>| -> ArrayRef { Arc::new(Float64Array::from_iter(rows.iter().map(get))) };
     let small =
         |get: fn(&RolloutRow) -> u32| -> ArrayRef { Arc::new(UInt32Array::from_iter_values(rows.iter().map(get))) };
     let large = |of: &mut dyn Iterator<Item = u64>| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(of)) };
@@ -101,11 +104,11 @@ pub fn write(dir: &Path, step: u64, rows: &[RolloutRow]) -> Result<()> {
         ("input", text(|r| &r.input)),
         ("output", text(|r| &r.output)),
         ("gts", text(|r| &r.gts)),
-        ("score", real(|r| r.score)),
+        ("score", scored(|r| r.score)),
         ("step", large(&mut rows.iter().map(|_| step))),
         ("id", text(|r| &r.id)),
-        ("reward", real(|r| r.reward)),
-        ("acc_score", real(|r| r.acc_score)),
+        ("reward", scored(|r| r.reward)),
+        ("acc_score", scored(|r| r.acc_score)),
         ("format_reward_score", real(|r| r.format_reward_score)),
         ("predict_str", text(|r| &r.predict_str)),
         ("advantage", real(|r| r.advantage)),
@@ -181,6 +184,13 @@ impl<'a> Columns<'a> {
         self.of(name, |column| Some(column.as_primitive_opt::<T>()?.value(i)))
     }
 
+    /// Returns a score; null is none.
+    fn score(&self, name: &str, i: usize) -> Result<Option<f64>> {
+        let column = self.batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Float64Type>());
+        let Some(column) = column else { return self.number::<Float64Type>(name, i).map(Some) };
+        Ok(column.is_valid(i).then(|| column.value(i)))
+    }
+
     fn list<T: ArrowPrimitiveType>(&self, name: &str, i: usize) -> Result<Vec<T::Native>> {
         self.of(name, |column| Some(column.as_list_opt::<i32>()?.value(i).as_primitive_opt::<T>()?.values().to_vec()))
     }
@@ -208,9 +218,9 @@ impl<'a> Columns<'a> {
             input: self.text("input", i)?,
             output: self.text("output", i)?,
             gts: self.text("gts", i)?,
-            score: self.number::<Float64Type>("score", i)?,
-            reward: self.number::<Float64Type>(reward, i)?,
-            acc_score: self.number::<Float64Type>("acc_score", i)?,
+            score: self.score("score", i)?,
+            reward: self.score(reward, i)?,
+            acc_score: self.score("acc_score", i)?,
             format_reward_score: self.number::<Float64Type>("format_reward_score", i)?,
             predict_str: self.text("predict_str", i)?,
             advantage: self.number::<Float64Type>("advantage", i)?,

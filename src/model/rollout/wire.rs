@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_is_packed_comes_out_to_the_bit_and_cut_bytes_are_refused() {
-        let rollout = |question, n: u32, judge| Rollout {
+        let rollout = |question, n: u32, judge: Option<Ruling>| Rollout {
             question,
             output: CompletionOutput {
                 request: question,
@@ -125,7 +125,7 @@ mod tests {
             },
             response: "a\nb \u{1f600}".to_owned(),
             score: Score {
-                score: 0.1 + 0.2,
+                score: judge.is_none().then_some(0.1 + 0.2),
                 acc_score: 1.0,
                 format_reward_score: 0.0,
                 predict_str: "x".to_owned(),

@@ -54,6 +54,8 @@ pub struct Measured {
     pub crashed: Vec<(u64, Crash)>,
     /// Number of images in all questions.
     pub images: usize,
+    /// Number of answers without a score.
+    pub(super) unscored: usize,
     pub(super) mode: Mode,
     pub(super) counted: Vec<Counted>,
     /// Shares of answers that the strict rules did not read; absent with other scorers.
@@ -94,7 +96,7 @@ pub fn measure(
             let (spec, mode, crashed) = (rows.spec, rows.source.mode, Vec::new());
             let (counted, rules_alone) = (Vec::new(), BTreeMap::new());
             let shares = rows.scoring.scorer.is_strict().then(Shares::default);
-            let empty = Measured { spec, crashed, images: 0, mode, counted, shares, rules_alone };
+            let empty = Measured { spec, crashed, images: 0, unscored: 0, mode, counted, shares, rules_alone };
             let before = measured.iter().map(|task: &Measured| task.counted.len()).sum();
             let (judge, batch) = (&mut judge, Vec::new());
             let scoring = Scoring { rows, out, judge, observer, before, measured: empty, batch, answers: 0, bytes: 0 };
@@ -145,6 +147,10 @@ impl Scoring<'_> {
         self.score()?;
         answers.over(questions, &self.measured.crashed, limited)?;
         self.measured.crashed.sort_by_key(|(index, _)| *index);
+        if self.measured.unscored > 0 {
+            let (name, unscored) = (rows.spec.name, self.measured.unscored);
+            self.observer.note(&format!("{name}: {unscored} answers have no score and count as wrong"));
+        }
         Ok(self.measured)
     }
 
@@ -162,6 +168,7 @@ impl Scoring<'_> {
                 let (judged, item) =
                     judged.next().ok_or_else(|| Error::Failed("an answer was not scored".to_owned()))?;
                 let judged = self.with_judge_fallback(judged, &item)?;
+                self.measured.unscored += usize::from(judged.score.score.is_none());
                 self.measured.shares.iter_mut().for_each(|shares| shares.count(&completion.text, &judged.score.why));
                 Ok(scored(completion, judged))
             };

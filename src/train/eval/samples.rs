@@ -54,9 +54,9 @@ pub struct Answer {
     pub response_length: usize,
     /// `stop` or `length`, or `recorded` for answers that were recorded before.
     pub finish_reason: String,
-    /// Composite reward.
-    pub score: f64,
-    /// 1 if the answer is correct.
+    /// Composite reward; null if the answer has no score.
+    pub score: Option<f64>,
+    /// 1 if the answer is correct, 0 if it has no score.
     pub acc_score: f64,
     /// 1 if the format is correct.
     pub format_reward_score: f64,

@@ -19,16 +19,19 @@ impl SourceSums {
     /// Returns the names of the metrics of `source` with `n` answers per question.
     pub fn names(source: &str, n: usize) -> Vec<String> {
         let mut sums = SourceSums::default();
-        sums.of_question([(); 3].map(|()| vec![0.0; n]), &vec![""; n], 0);
+        sums.of_question([(); 3].map(|()| vec![0.0; n]), &vec![""; n], n, 0);
         sums.named(source).map(|(name, _)| name).collect()
     }
 
-    /// Adds the answers to a question.
+    /// Adds the answers to a question. If some have no score, only the means over the others are added.
     pub fn add(&mut self, answers: &[Rollout]) {
-        let of = |value: fn(&Rollout) -> f64| answers.iter().map(value).collect();
-        let values = [of(|a| a.score.acc_score), of(|a| a.score.score), of(|a| a.score.format_reward_score)];
-        let votes: Vec<&str> = answers.iter().map(|a| a.score.predict_str.as_str()).collect();
-        self.of_question(values, &votes, answers.iter().map(|a| a.output.token_ids.len()).sum());
+        let scored: Vec<(&Rollout, f64)> = answers.iter().filter_map(|a| Some((a, a.score.score?))).collect();
+        let of = |value: fn(&(&Rollout, f64)) -> f64| scored.iter().map(value).collect();
+        let values =
+            [of(|(a, _)| a.score.acc_score), of(|(_, score)| *score), of(|(a, _)| a.score.format_reward_score)];
+        let votes: Vec<&str> = scored.iter().map(|(a, _)| a.score.predict_str.as_str()).collect();
+        let tokens = answers.iter().map(|a| a.output.token_ids.len()).sum();
+        self.of_question(values, &votes, answers.len(), tokens);
         // Further numbers of a reward program. It may give a number for some of the answers only.
         for name in answers.iter().flat_map(|a| a.score.further.keys()).collect::<BTreeSet<_>>() {
             let given: Vec<f64> = answers.iter().filter_map(|a| a.score.further.get(name).copied()).collect();
@@ -37,15 +40,20 @@ impl SourceSums {
         }
     }
 
-    /// Adds a question with the values and votes of its answers and their total number of tokens.
-    fn of_question(&mut self, values: [Vec<f64>; 3], votes: &[&str], tokens: usize) {
+    /// Adds a question with `n` answers of this number of tokens. `values` and `votes` are those of its scored answers.
+    fn of_question(&mut self, values: [Vec<f64>; 3], votes: &[&str], n: usize, tokens: usize) {
         for (variable, values) in VARIABLES.iter().zip(&values) {
-            for (name, value) in subsets::of_question(values, votes) {
-                let core = *variable == VARIABLES[0] && subsets::is_core(&name, values.len());
+            let named = match values.len() {
+                all if all == n => subsets::of_question(values, votes),
+                0 => Vec::new(),
+                some => vec![(format!("mean@{n}"), values.iter().sum::<f64>() / some as f64)],
+            };
+            for (name, value) in named {
+                let core = *variable == VARIABLES[0] && subsets::is_core(&name, n);
                 self.add_value(if core { "val-core" } else { "val-aux" }, format!("{variable}/{name}"), value);
             }
         }
-        self.add_value("val-aux", "response_length/mean".to_owned(), tokens as f64 / votes.len() as f64);
+        self.add_value("val-aux", "response_length/mean".to_owned(), tokens as f64 / n as f64);
     }
 
     fn add_value(&mut self, section: &'static str, name: String, value: f64) {

@@ -46,7 +46,10 @@ fn rollout(was: &RolloutRow, is: &RolloutRow) -> Option<String> {
     }
     let length = |name, was: usize, is: usize| (name, was != is, was.to_string(), is.to_string());
     let text = |name, was: &String, is: &String| (name, was != is, format!("{was:?}"), format!("{is:?}"));
-    let real = |name, was: f64, is: f64| (name, was.to_bits() != is.to_bits(), was.to_string(), is.to_string());
+    let real = |name, was: Option<f64>, is: Option<f64>| {
+        let shown = |value: Option<f64>| value.map_or("no score".to_owned(), |value| value.to_string());
+        (name, was.map(f64::to_bits) != is.map(f64::to_bits), shown(was), shown(is))
+    };
     let fields = [
         length("log-probs", was.log_probs.len(), is.log_probs.len()),
         length("response_length", was.response_length as usize, is.response_length as usize),
@@ -58,10 +61,10 @@ fn rollout(was: &RolloutRow, is: &RolloutRow) -> Option<String> {
         text("predict_str", &was.predict_str, &is.predict_str),
         text("judge", &was.judge, &is.judge),
         real("acc_score", was.acc_score, is.acc_score),
-        real("format_reward_score", was.format_reward_score, is.format_reward_score),
+        real("format_reward_score", Some(was.format_reward_score), Some(is.format_reward_score)),
         real("score", was.score, is.score),
         real("reward", was.reward, is.reward),
-        real("advantage", was.advantage, is.advantage),
+        real("advantage", Some(was.advantage), Some(is.advantage)),
     ];
     let (name, _, was, is) = fields.into_iter().find(|(_, differs, ..)| *differs)?;
     describe(name, &was, &is)

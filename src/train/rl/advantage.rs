@@ -35,6 +35,17 @@ impl GroupStats {
     }
 }
 
+/// Returns the advantages that `of` computes from the rewards of a group that exist. The other responses have none. A
+/// group of several responses with fewer than two rewards has no advantages.
+pub fn of_scored(rewards: &[Option<f64>], of: impl FnOnce(&[f64]) -> Vec<f64>) -> Vec<Option<f64>> {
+    let scored: Vec<f64> = rewards.iter().copied().flatten().collect();
+    if scored.len() < rewards.len().min(2) {
+        return vec![None; rewards.len()];
+    }
+    let mut advantages = of(&scored).into_iter();
+    rewards.iter().map(|reward| reward.and_then(|_| advantages.next())).collect()
+}
+
 /// Returns the advantages of a group's rewards, as in GRPO. DAPO and GSPO use the same formula. With `norm_adv_by_std`,
 /// the advantage is `(reward - mean) / (std + 1e-6)`. Without it (Dr. GRPO), the advantage is `reward - mean`. If two
 /// or more rewards are all equal, their advantages are exactly 0.
@@ -78,6 +89,17 @@ mod tests {
     fn raft_trains_on_right_answers_alone() {
         assert_eq!(raft(&[1.0, 0.0, 0.9, 1.0]), [1.0, 0.0, 0.0, 1.0]);
         assert_eq!(raft(&[1.0, 1.0]), [1.0, 1.0], "a group without differences is trained, too");
+    }
+
+    #[test]
+    fn a_response_without_a_score_has_no_advantage_and_a_lone_score_has_none_either() {
+        let of = |rewards: &[Option<f64>]| of_scored(rewards, rloo);
+        assert_eq!(of(&[Some(1.0), None, Some(0.0)]), [Some(1.0), None, Some(-1.0)], "RLOO of two");
+        assert_eq!(of_scored(&[None, Some(1.0), Some(0.5)], raft), [None, Some(1.0), Some(0.0)]);
+        for rewards in [&[None, Some(3.0), None][..], &[None; 8], &[None]] {
+            assert!(of(rewards).iter().all(Option::is_none), "{rewards:?}");
+        }
+        assert_eq!(of(&[Some(3.0)]), [Some(3.0)], "a group of one response");
     }
 
     #[test]

@@ -16,11 +16,12 @@ pub struct Experience {
     pub ref_log_prob: Option<Vec<f32>>,
     /// Log-probs of the response tokens under the teacher, if there is one.
     pub teacher_log_prob: Option<Vec<f32>>,
-    /// Score, with the penalty for long responses (verl's `token_level_scores`, summed).
-    pub score: f64,
+    /// Score, with the penalty for long responses (verl's `token_level_scores`, summed). `None` if the response has no
+    /// score, as in [`Score`](omr_data::reward::Score).
+    pub score: Option<f64>,
     /// Score, from which the divergence from the reference is subtracted if the config requires it (verl's
     /// `token_level_rewards`, summed).
-    pub reward: f64,
+    pub reward: Option<f64>,
     /// Group-relative advantage.
     pub advantage: f64,
     /// True if the response is left out of the update (`mask_truncated_completions`).
@@ -29,7 +30,7 @@ pub struct Experience {
 
 impl Experience {
     /// Creates the experience of `rollout` with a score, which is also its first reward. Its advantage is computed later.
-    pub fn new(question: &Question, rollout: &Rollout, score: f64) -> Experience {
+    pub fn new(question: &Question, rollout: &Rollout, score: Option<f64>) -> Experience {
         let output = &rollout.output;
         let made = Experience::of_tokens(&question.prompt.token_ids, &output.token_ids, output.logprobs.clone());
         Experience { score, reward: score, ..made }

@@ -1,12 +1,14 @@
-//! Dynamic sampling (DAPO's `filter_groups`): a group whose responses all have the same score gives no gradient. Such
-//! groups are replaced by generating more.
+//! Dynamic sampling (DAPO's `filter_groups`): a group whose scores are all the same, or that has fewer than two, gives no
+//! gradient. Such groups are replaced by generating more.
 
 use omr_base::config::RlConfig;
 use omr_base::error::{Error, Result};
 
-/// Returns true if a group is kept: its metric varies, or it has only one response.
-pub fn keeps(metric: &[f64]) -> bool {
-    metric.len() == 1 || metric.iter().any(|m| *m != metric[0])
+/// Returns true if a group is kept: its metric varies, or it has only one response. A response without a score has no
+/// metric.
+pub fn keeps(metric: &[Option<f64>]) -> bool {
+    let scored: Vec<f64> = metric.iter().copied().flatten().collect();
+    (metric.len() == 1 && scored.len() == 1) || scored.iter().any(|m| *m != scored[0])
 }
 
 /// Returns true if the `kept` groups of `num_gen_batches` generation batches suffice for `step`. Errors if they do not

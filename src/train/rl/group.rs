@@ -30,8 +30,8 @@ impl Group {
         Group { index, number: index as u64, question: Arc::new(question), rollouts: Vec::new(), experience }
     }
 
-    /// Returns the reward of each rollout.
-    pub fn rewards(&self) -> Vec<f64> {
+    /// Returns the reward of each rollout, if it has one.
+    pub fn rewards(&self) -> Vec<Option<f64>> {
         self.experience.iter().map(|one| one.reward).collect()
     }
 }

@@ -44,23 +44,26 @@ impl StepMetrics {
         }
     }
 
-    /// Sets the metrics of the step's rollouts: rewards, advantages and lengths.
+    /// Sets the metrics of the step's rollouts: rewards, advantages and lengths. Responses without a score are left out of
+    /// the metrics of scores and rewards.
     pub fn rollouts(&mut self, groups: &[Group], max_response_length: usize) {
         let rollouts: Vec<&Rollout> = groups.iter().flat_map(|group| &group.rollouts).collect();
-        let of = |get: fn(&Rollout) -> f64| rollouts.iter().map(|r| get(r)).collect::<Vec<f64>>();
-        let learned = |get: fn(&Experience) -> f64| -> Vec<f64> {
-            groups.iter().flat_map(|group| &group.experience).map(get).collect()
+        let of = |get: fn(&Rollout) -> Option<f64>| rollouts.iter().filter_map(|r| get(r)).collect::<Vec<f64>>();
+        let learned = |get: fn(&Experience) -> Option<f64>| -> Vec<f64> {
+            groups.iter().flat_map(|group| &group.experience).filter_map(get).collect()
         };
-        let (rewards, advantages) = (learned(|e| e.reward), learned(|e| e.advantage));
-        let lengths = of(|r| r.output.token_ids.len() as f64);
+        let (rewards, advantages) = (learned(|e| e.reward), learned(|e| Some(e.advantage)));
+        let lengths = of(|r| Some(r.output.token_ids.len() as f64));
         let prompt = |group: &Group| vec![group.question.prompt.token_ids.len() as f64; group.rollouts.len()];
         let prompts: Vec<f64> = groups.iter().flat_map(prompt).collect();
         // verl computes the mean over tokens, where each token has the advantage of its response.
         let tokens: f64 = lengths.iter().sum();
         let by_token: f64 = advantages.iter().zip(&lengths).map(|(a, n)| a * n).sum();
         self.spread("critic/score", &learned(|e| e.score));
-        self.spread("critic/score/acc_score", &of(|r| r.score.acc_score));
-        self.spread("critic/score/format_reward_score", &of(|r| r.score.format_reward_score));
+        self.spread("critic/score/acc_score", &of(|r| r.score.accuracy()));
+        self.spread("critic/score/format_reward_score", &of(|r| r.score.score.map(|_| r.score.format_reward_score)));
+        let unscored = rollouts.iter().filter(|r| r.score.score.is_none()).count();
+        self.set("critic/score/unscored_ratio", unscored as f64 / rollouts.len().max(1) as f64);
         let names: BTreeSet<&String> = rollouts.iter().flat_map(|r| r.score.further.keys()).collect();
         for name in names {
             let given: Vec<f64> = rollouts.iter().filter_map(|r| r.score.further.get(name).copied()).collect();
@@ -93,15 +96,16 @@ impl StepMetrics {
 
     /// Sets the number of rollouts and their mean score for each value of the field `field` of the rows.
     fn by_group(&mut self, kind: &str, field: &str, groups: &[Group]) {
-        let mut scores: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        let mut all: BTreeMap<&str, Vec<Option<f64>>> = BTreeMap::new();
         for group in groups {
             if let Some(name) = typed::name(&group.question.row.extra, field) {
-                scores.entry(name).or_default().extend(group.rollouts.iter().map(|r| r.score.score));
+                all.entry(name).or_default().extend(group.rollouts.iter().map(|r| r.score.score));
             }
         }
-        for (name, scores) in scores {
-            self.set(&format!("reward/{kind}/{name}/count"), scores.len() as f64);
-            self.set(&format!("reward/{kind}/{name}/mean"), scores.iter().sum::<f64>() / scores.len().max(1) as f64);
+        for (name, all) in all {
+            let scores: Vec<f64> = all.iter().copied().flatten().collect();
+            self.set(&format!("reward/{kind}/{name}/count"), all.len() as f64);
+            self.set(&format!("reward/{kind}/{name}/mean"), scores.iter().sum::<f64>() / scores.len() as f64);
         }
     }
 
@@ -113,8 +117,9 @@ impl StepMetrics {
         }
     }
 
+    /// Sets mean, largest and smallest value, which do not exist without values.
     fn spread(&mut self, name: &str, values: &[f64]) {
-        let n = values.len().max(1) as f64;
+        let n = values.len() as f64;
         self.set(&format!("{name}/mean"), values.iter().sum::<f64>() / n);
         self.set(&format!("{name}/max"), values.iter().copied().fold(f64::NEG_INFINITY, f64::max));
         self.set(&format!("{name}/min"), values.iter().copied().fold(f64::INFINITY, f64::min));

@@ -54,7 +54,8 @@ const COMPANIONS: [&str; 12] = [
 
 /// Copies the companion files (tokenizer, chat template, preprocessor) of the model in `from` to `to`, and writes the
 /// settings of images into those of the preprocessor. The token that ends a turn of the chat template is added to the
-/// end tokens of `generation_config.json`: the model is trained to write it, but its base may end with another one.
+/// end tokens of `generation_config.json`, which is created if necessary: the model is trained to write it, but its base
+/// may end with another one.
 pub fn copy_companions(from: &Path, to: &Path, images: &ImageConfig) -> Result<()> {
     copy_with_stops(from, to, images, missing_stops(from)?.as_deref())
 }
@@ -74,7 +75,7 @@ pub(super) fn copy_with_stops(from: &Path, to: &Path, images: &ImageConfig, stop
     }
     if let Some(stops) = stops {
         let path = to.join("generation_config.json");
-        let mut generation: Value = files::json::read(&path)?;
+        let mut generation: Value = if path.exists() { files::json::read(&path)? } else { json!({}) };
         generation["eos_token_id"] = json!(stops);
         files::json::write(&path, &generation)?;
     }
@@ -93,7 +94,7 @@ pub struct Snapshot {
     pub companions: PathBuf,
     /// Settings of images that the config sets.
     pub images: ImageConfig,
-    /// End tokens that `generation_config.json` of the companions lacks, with those that it has.
+    /// End tokens that other programs do not find in the companions, with those that they find.
     pub stops: Option<Arc<[u32]>>,
 }
 

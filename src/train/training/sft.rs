@@ -23,7 +23,7 @@ use omr_base::config::{self, SftConfig};
 use omr_base::error::{Error, Result};
 use omr_base::observe::Observer;
 use omr_data::rows::index::indexing::Longest;
-use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::samples::encoder::{Encoder, EncodingPurpose};
 use omr_data::rows::{Dataset, Index, Loader, Rejected, Sample, Samples, Shape};
 use omr_runtime::device::{Device, Plan, Region, Target};
 use omr_runtime::ranks::Ranks;
@@ -76,6 +76,7 @@ impl SftJob {
             let expected = format!("at most micro_batch_tokens={}", config.micro_batch_tokens);
             return Err(Error::input(data.place(i), format!("{} tokens", index.tokens(i)), expected));
         }
+        check_end(data, &encoder)?;
         let samples = data.samples(move |row| encoder.sample(&row));
         let mut updates = Updates::new(&config, index)?;
         let takes = updates.next(0)?.map_or(0, |update| update.consumed);
@@ -123,6 +124,25 @@ impl SftJob {
         });
         Loader::new(self.samples.clone(), Box::new(groups), self.config.training.dataloader_num_workers, AHEAD)
     }
+}
+
+/// Returns an error if no sample trains a token that ends an answer. The model would never learn to stop.
+fn check_end(data: &Dataset, encoder: &Encoder) -> Result<()> {
+    let chat = &encoder.chat;
+    // With any other template, the end of each trained answer is trained.
+    if !chat.template.marks_generation() {
+        return Ok(());
+    }
+    for i in 0..data.index.len() {
+        let marked = chat.encode_trained(&data.row_at(data.index.number(i))?.trained_messages())?;
+        if marked.is_some_and(|(ids, mask)| chat.turn.ends_trained(&ids, &mask)) {
+            return Ok(());
+        }
+    }
+    let end = chat.tokenizer.token(chat.turn.end).unwrap_or_default();
+    let found = format!("{{% generation %}} blocks that end before {end} in every sample, so it is never trained");
+    let expected = format!("blocks that contain {end}: a model learns to end its answer from this token");
+    Err(Error::input("chat template", found, expected))
 }
 
 /// Returns the micro-batches of an update, of at most `tokens` tokens each, in the order in which their gradients are

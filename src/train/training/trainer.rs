@@ -346,8 +346,7 @@ impl<'r> Trainer<'r> {
         Ok(())
     }
 
-    /// Returns the end tokens of the written models, if the initial model's `generation_config.json` lacks one. Reads its
-    /// tokenizer once. Only rank 0 writes the file.
+    /// Returns the end tokens of the written models, if the initial model's files lack one. Reads its tokenizer once. Only rank 0 writes the file.
     fn stops(&self) -> Result<Option<Arc<[u32]>>> {
         if let Some(known) = self.stops.get() {
             return Ok(known.clone());

@@ -52,7 +52,7 @@ fn an_rl_run_is_computed_again_and_what_was_changed_by_hand_is_named() {
     equal(&run, &["--step", "2", "--rollout", "5"]);
     assert_eq!(files(&run), before, "a replay leaves the run as it is");
 
-    changed(&run, 2, |rows| rows[5].score += 0.125);
+    changed(&run, 2, |rows| rows[5].score = rows[5].score.map(|score| score + 0.125));
     named(&run, &["--step", "2"], &["step 2: rollout 5 (answer 1 to", "score: recorded"]);
     equal(&run, &["--step", "2", "--rollout", "0"]);
     changed(&run, 3, |rows| rows[6].token_ids[2] ^= 1);

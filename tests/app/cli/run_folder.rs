@@ -88,6 +88,25 @@ fn a_model_that_is_written_ends_its_turns_in_other_programs_too() {
         let written: Value = serde_json::from_slice(&fs::read(model.join("generation_config.json")).unwrap()).unwrap();
         assert_eq!(written, json!({"top_p": 0.8, "eos_token_id": expected}));
     }
+    // Other programs read config.json if there is no generation_config.json, and only that one if it is there.
+    let config: Value = serde_json::from_slice(&fs::read(base.join("config.json")).unwrap()).unwrap();
+    for (of_model, of_generation, expected) in [
+        (json!(text_end), None, json!({"eos_token_id": [text_end, turn_end]})),
+        (json!([text_end, turn_end]), None, Value::Null),
+        (json!(turn_end), Some(json!({"top_p": 0.8})), json!({"top_p": 0.8, "eos_token_id": [turn_end]})),
+    ] {
+        let mut config = config.clone();
+        config["eos_token_id"] = of_model;
+        fs::write(base.join("config.json"), config.to_string()).unwrap();
+        let _ = fs::remove_file(base.join("generation_config.json"));
+        let _ = fs::remove_file(model.join("generation_config.json"));
+        if let Some(generation) = of_generation {
+            fs::write(base.join("generation_config.json"), generation.to_string()).unwrap();
+        }
+        omr_train::training::saving::copy_companions(&base, &model, &ImageConfig::default()).unwrap();
+        let written = fs::read(model.join("generation_config.json")).unwrap_or(b"null".to_vec());
+        assert_eq!(serde_json::from_slice::<Value>(&written).unwrap(), expected);
+    }
     // A base model without a chat template, as `omr export --quantize` reads it, ends as before.
     let stops = json!({"eos_token_id": text_end}).to_string();
     fs::write(base.join("generation_config.json"), &stops).unwrap();

@@ -125,6 +125,15 @@ fn a_preview_shows_what_is_trained() {
     let rows = made().join("vero/train.parquet").display().to_string();
     let (code, text, _) = run(&["data", "preview", &rows, "--model", &model, "--out", &out, "--rows", "1"]);
     assert!(code == 0 && !text.contains("[[") && text.contains("no answer to train on"), "{text}");
+    // A template whose blocks end before the end of the turn.
+    let template = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}\
+        {% else %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}";
+    fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+    fs::write(dir.path().join("rows.jsonl"), r#"{"prompt": "Say yes.", "completion": "yes"}"#).unwrap();
+    let rows = dir.path().join("rows.jsonl").display().to_string();
+    let (code, text, _) = run(&["data", "preview", &rows, "--model", &model, "--out", &out]);
+    assert!(code == 0 && text.contains("[[yes]]<|im_end|>"), "{text}");
+    assert!(text.contains("the token that ends an answer is not trained"), "{text}");
 }
 
 /// Inspects every layout, trains on it for two steps with SFT and, if it has labels, with RL, and evaluates it.

@@ -87,7 +87,7 @@ async fn every_reply_has_its_verdict_and_every_request_is_counted() {
         assert_eq!(word(&judged), want, "{answer} in {mode:?}");
         let acc = want.parse::<f64>().unwrap_or(0.0);
         assert_eq!((judged.score.acc_score, judged.calls), (acc, 1), "{answer}");
-        assert!((judged.score.score - (0.9 * acc + 0.1)).abs() < 1e-12, "{answer}");
+        assert!((judged.score.score.unwrap() - (0.9 * acc + 0.1)).abs() < 1e-12, "{answer}");
         assert_eq!(judged.score.why == "judge", acc != 0.0, "{answer}: {}", judged.score.why);
         summary.count(judged.judge.as_ref());
     }

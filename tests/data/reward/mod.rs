@@ -26,8 +26,8 @@ fn strict_and_compat_part_where_the_original_is_wrong() {
         assert_eq!(score(response, gold, None, Mode::Compat).acc_score, compat, "compat {response:?}");
     }
     let padded = " <think>a</think><answer>5</answer>\n";
-    assert_eq!(score(padded, "5", None, Mode::Strict).score, 1.0);
-    assert_eq!(score(padded, "5", None, Mode::Compat).score, 0.9);
+    assert_eq!(score(padded, "5", None, Mode::Strict).score, Some(1.0));
+    assert_eq!(score(padded, "5", None, Mode::Compat).score, Some(0.9));
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn the_score_is_nine_parts_accuracy_and_one_part_format() {
         ("", 0.0),
         ("<think>3 + 5", 0.0),
     ] {
-        assert_eq!(score(response, "8", None, Mode::Strict).score, want, "{response:?}");
+        assert_eq!(score(response, "8", None, Mode::Strict).score, Some(want), "{response:?}");
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use omr_base::config::ScorerConfig;
 use omr_base::error::{Error, Result};
+use omr_data::reward::shares::all_zero;
 use omr_data::reward::{Item, Judged, Mode, Score, Scorer};
 
 fn scorer(script: &str, workers: usize) -> Scorer {
@@ -41,7 +42,7 @@ fn answers_come_back_in_the_order_of_the_rows() {
     let judged = scorer(script, 3).score_all(items(40));
     for (i, judged) in judged.into_iter().enumerate() {
         let score = judged.unwrap().score;
-        assert_eq!((score.score, score.acc_score), (i as f64 + 0.5, 1.0));
+        assert_eq!((score.score, score.acc_score), (Some(i as f64 + 0.5), 1.0));
         assert_eq!((score.format_reward_score, score.predict_str.as_str()), (0.0, "p"));
     }
 }
@@ -50,7 +51,7 @@ fn answers_come_back_in_the_order_of_the_rows() {
 fn a_process_that_dies_is_an_error_that_names_the_row_it_died_at() {
     let script = "read -r line; echo '{\"score\": 1}'; read -r line; echo 'KeyError: boom' >&2; exit 3";
     let judged = scorer(script, 1).score_all(items(4));
-    assert_eq!(judged[0].as_ref().unwrap().score.score, 1.0);
+    assert_eq!(judged[0].as_ref().unwrap().score.score, Some(1.0));
     // The items after the failed one report that failure. They do not count as failed themselves.
     for judged in &judged[1..] {
         let text = failure(judged);
@@ -84,8 +85,8 @@ fn a_reward_of_ones_own_hears_what_the_row_carries_and_says_more_than_a_score() 
     rows[1].extra_info.insert("split".to_owned(), "x".into());
     let judged = scorer(script, 1).score_all(rows);
     let scores: Vec<&Score> = judged.iter().map(|judged| &judged.as_ref().unwrap().score).collect();
-    assert!(scores[0].score == 0.0 && scores[0].further.is_empty(), "{scores:?}");
-    assert!(scores[1].score == 1.0 && scores[1].further == [("brevity".to_owned(), 0.25)].into(), "{scores:?}");
+    assert!(scores[0].score == Some(0.0) && scores[0].further.is_empty(), "{scores:?}");
+    assert!(scores[1].score == Some(1.0) && scores[1].further == [("brevity".to_owned(), 0.25)].into(), "{scores:?}");
 }
 
 #[test]
@@ -94,7 +95,7 @@ fn rubbish_is_an_error_that_names_the_row_and_quotes_it() {
         ("hello", "not a JSON line: \"hello\""),
         ("{\"score\": NaN}", "not a JSON line"),
         ("{\"acc_score\": 1}", "without a score"),
-        ("{\"score\": null}", "without a score"),
+        ("{\"score\": null, \"acc_score\": 1}", "an acc_score beside a score of null"),
         ("{\"score\": \"high\"}", "score is not a number"),
         ("{\"score\": 1, \"acc_score\": []}", "acc_score is not a number"),
         ("[1]", "without a score"),
@@ -106,6 +107,58 @@ fn rubbish_is_an_error_that_names_the_row_and_quotes_it() {
     }
     let text = failure(&scorer("read -r line; head -c 3000000 /dev/zero | tr '\\0' x", 1).score_all(items(1))[0]);
     assert!(text.contains("an answer line that is too long"), "{text}");
+}
+
+#[test]
+fn a_response_without_a_score_is_not_a_score_of_0() {
+    let script = "while read -r line; do echo '{\"score\": null, \"brevity\": 0.5}'; done";
+    let judged = scorer(script, 1).score_all(items(1)).remove(0).unwrap();
+    assert_eq!((judged.score.score, judged.score.accuracy(), judged.score.further["brevity"]), (None, None, 0.5));
+    assert_eq!(judged.undecided(), Some("the reward program gave no score"));
+    // The journal and the messages between ranks hold a score as JSON; those of earlier versions have a number.
+    let line = serde_json::to_string(&judged.score).unwrap();
+    assert_eq!(serde_json::from_str::<Score>(&line).unwrap(), judged.score);
+    let earlier = line.replace("\"score\":null", "\"score\":0.25");
+    assert_eq!(serde_json::from_str::<Score>(&earlier).unwrap().score, Some(0.25));
+    // A step in which nothing has a score is named.
+    let warning = all_zero([("x", &judged.score)].into_iter()).unwrap();
+    assert!(warning.starts_with("no response has a score"), "{warning}");
+}
+
+/// Lines of `omr score` with labels of every type.
+fn labelled(label: &serde_json::Value) -> Item {
+    let line = serde_json::json!({"response": "x", "ground_truth": label}).to_string();
+    Item { place: "line 1".to_owned(), ..serde_json::from_str::<Item>(&line).unwrap().labelled() }
+}
+
+#[test]
+fn a_label_of_any_type_reaches_the_reward_program_and_the_rules_refuse_a_list_or_a_struct() {
+    let countdown = serde_json::json!({"target": 98, "numbers": [44, 19, 35]});
+    let nested = serde_json::json!([{"names": ["Zoey"], "knights": {"Zoey": true}}, null, 1.5]);
+    let text = serde_json::json!("{\"a\": 1}");
+    // The rules compare numbers as texts, so programs get them as texts, too.
+    let five = (serde_json::json!(5), serde_json::json!("5"));
+    let same = [countdown, nested, serde_json::json!([]), text].map(|label| (label.clone(), label));
+    for (label, sent) in same.into_iter().chain([five]) {
+        let item = labelled(&label);
+        let script = format!(
+            "while read -r line; do case \"$line\" in *'\"ground_truth\":{sent},'*) echo '{{\"score\": 1}}';; \
+             *) echo '{{\"error\": \"another label\"}}';; esac; done"
+        );
+        let judged = scorer(&script, 1).score_all(vec![item.clone()]).remove(0);
+        assert_eq!(judged.unwrap().score.score, Some(1.0), "{label}");
+        let by_rules = Scorer::rules(Mode::Strict).by_rules(&item);
+        assert_eq!(by_rules.is_err(), label.is_object() || label.is_array(), "{label}");
+        if let Err(error) = by_rules {
+            let text = error.to_string();
+            let parts = ["line 1", "as the label", "columns: {answers: NAME}", "`reward.command`"];
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+    }
+    let null = serde_json::from_str::<Item>(r#"{"response": "x", "ground_truth": null}"#).unwrap_err().to_string();
+    assert!(null.contains("expected a label"), "{null}");
+    let missing = serde_json::from_str::<Item>(r#"{"response": "x"}"#).unwrap_err().to_string();
+    assert!(missing.contains("missing field `ground_truth`"), "{missing}");
 }
 
 #[test]
@@ -140,7 +193,8 @@ fn the_python_example_scores() {
     let mut items = items(6);
     items[3].ground_truth = "another".to_owned();
     items[4].response = format!("response 4 {}", "and so on ".repeat(50));
-    let scores: Vec<f64> = scorer.score_all(items).into_iter().map(|judged| judged.unwrap().score.score).collect();
+    let scores: Vec<f64> =
+        scorer.score_all(items).into_iter().map(|judged| judged.unwrap().score.score.unwrap()).collect();
     assert_eq!(scores, [1.1, 1.1, 1.1, 0.1, 1.0, 1.1]);
 }
 
@@ -148,7 +202,7 @@ fn the_python_example_scores() {
 fn a_reward_that_returns_true_is_a_score_of_1() {
     let script = "while read -r line; do echo '{\"score\": true, \"acc_score\": false, \"exact\": true}'; done";
     let score = scorer(script, 1).score_all(items(1)).remove(0).unwrap().score;
-    assert_eq!((score.score, score.acc_score, score.further["exact"]), (1.0, 0.0, 1.0));
+    assert_eq!((score.score, score.acc_score, score.further["exact"]), (Some(1.0), 0.0, 1.0));
     let text = failure(&scorer("read -r line; echo '{\"error\": \"KeyError: x\"}'", 1).score_all(items(1))[0]);
     assert!(text.contains("rows.jsonl row 1: KeyError: x"), "{text}");
 }
@@ -168,6 +222,11 @@ def is_short(completions, level):
     return [0.5]
 def not_mine(completions, **kwargs):
     return [None]
+neither = not_mine
+def forgotten(completions, **kwargs):
+    pass
+def structure(data_source, solution_str, ground_truth, extra_info, given=None):
+    return float(ground_truth == {"target": 98, "numbers": [44, 19, 35]})
 def batch(reward_inputs, format_weight=0.1):
     return [{"overall": 1 - format_weight, "format": 1.0, "accuracy": i["ground_truth"] == "0"} for i in reward_inputs]
 def one(reward_input):
@@ -202,6 +261,15 @@ fn by_python(arguments: &[&str]) -> Result<Score> {
     if arguments == ["word"] {
         item.ground_truth = "None".to_owned();
     }
+    if arguments[..1.min(arguments.len())] == ["structure"] {
+        let label = serde_json::json!({"target": 98, "numbers": [44, 19, 35]});
+        // With the key `gold: '{{ reward_model.ground_truth | tojson }}'`, the label is a text.
+        item.ground_truth = label.to_string();
+        item.columns.insert("reward_model".to_owned(), serde_json::json!({"ground_truth": label}));
+        if arguments.len() > 1 {
+            (item.label, item.columns) = (label, Default::default());
+        }
+    }
     item.extra_info.insert("kind".to_owned(), "sum".into());
     item.data_source = "geo".to_owned();
     let scorer = Scorer::new(Mode::Strict, None, &config, "reward", None, || unreachable!())?;
@@ -223,7 +291,7 @@ fn functions_of_verl_trl_and_easyr1_are_called_by_name() {
     }
     let parts = |arguments: &[&str]| {
         let score = by_python(arguments).unwrap();
-        (score.score, score.acc_score, score.format_reward_score)
+        (score.score.unwrap(), score.acc_score, score.format_reward_score)
     };
     assert_eq!(parts(&[]), (1.0, 1.0, 0.0));
     assert_eq!(parts(&["compute_score", "weight=0.5"]), (0.5, 1.0, 0.0));
@@ -231,14 +299,19 @@ fn functions_of_verl_trl_and_easyr1_are_called_by_name() {
     assert_eq!(parts(&["batch", "format_weight=0.25"]), (0.75, 1.0, 1.0));
     assert_eq!(parts(&["one"]), (2.0, 0.0, 0.0));
     assert_eq!(parts(&["later"]), (0.25, 0.25, 0.0));
-    // As in TRL, a row about which no function says anything has the reward 0.
-    let skipped = by_python(&["not_mine"]).unwrap();
-    assert_eq!((skipped.score, skipped.further["skipped"]), (0.0, 1.0));
+    // As in TRL, a response about which no function says anything has no score.
+    for names in [&["not_mine"][..], &["not_mine", "neither"]] {
+        let skipped = by_python(names).unwrap();
+        assert_eq!((skipped.score, skipped.accuracy(), skipped.further.len()), (None, None, 0), "{names:?}");
+    }
     assert_eq!(by_python(&["typed"]).unwrap().predict_str, "7");
-    assert_eq!(by_python(&["word"]).unwrap().score, 1.0, "a label that is the word None");
+    assert_eq!(by_python(&["word"]).unwrap().score, Some(1.0), "a label that is the word None");
+    for arguments in [&["structure"][..], &["structure", "given=true"]] {
+        assert_eq!(by_python(arguments).unwrap().score, Some(1.0), "a label that is a struct: {arguments:?}");
+    }
     let sum = by_python(&["is_right", "is_short", "not_mine"]).unwrap();
-    assert_eq!((sum.score, sum.further["is_right"], sum.further["is_short"]), (1.5, 1.0, 0.5));
-    assert_eq!((sum.further["skipped"], sum.further.len()), (0.0, 3));
+    assert_eq!((sum.score, sum.further["is_right"], sum.further["is_short"]), (Some(1.5), 1.0, 0.5));
+    assert_eq!(sum.further.len(), 2, "a function that gives no score is left out of the sum");
 }
 
 #[test]
@@ -250,6 +323,7 @@ fn a_wrong_function_is_one_line_that_says_what_is_wrong() {
         ("nothing", "mine.py has no function nothing, only compute_score, is_right"),
         ("other", "other(a, b): expected a parameter solution_str (verl), completions (TRL), reward_input"),
         ("text", "text returned 'high', expected a number, or a dict with score"),
+        ("forgotten", "forgotten returned None, expected a number"),
         ("boom", "KeyError: 'reward_type' (/"),
         ("one=x", "JSONDecodeError"),
     ] {

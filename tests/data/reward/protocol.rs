@@ -17,10 +17,10 @@ fn an_answer_inside_a_thinking_that_never_closed_earns_nothing() {
         "<think>It must be\n8",
         "<analysis>\\boxed{8}",
     ] {
-        assert_eq!(strict(response, "8").score, 0.0, "{response:?}");
+        assert_eq!(strict(response, "8").score, Some(0.0), "{response:?}");
     }
     // The published scorer rewards such responses.
-    assert_eq!(score("<think>\\boxed{8}", "8", None, Mode::Compat).score, 1.0);
+    assert_eq!(score("<think>\\boxed{8}", "8", None, Mode::Compat).score, Some(1.0));
     // Text before a second thinking counts as part of the response.
     assert_eq!(strict("<think>a</think><answer>8</answer><think>or", "8").acc_score, 1.0);
 }
@@ -28,7 +28,7 @@ fn an_answer_inside_a_thinking_that_never_closed_earns_nothing() {
 #[test]
 fn a_thinking_that_began_in_the_prompt_is_no_answer() {
     let response = "maybe \\boxed{7}, no</think>The result is \\boxed{8}";
-    assert_eq!((strict(response, "8").score, strict(response, "7").acc_score), (1.0, 0.0));
+    assert_eq!((strict(response, "8").score, strict(response, "7").acc_score), (Some(1.0), 0.0));
     for mode in [Mode::Strict, Mode::Compat] {
         assert_eq!(extract::strip_think(response, mode), "The result is \\boxed{8}");
     }
@@ -91,10 +91,10 @@ fn weight_and_format_are_what_the_config_says() {
         for mode in [Mode::Strict, Mode::Compat] {
             let got = score(response, "8", None, rubric(format, 0.5, mode));
             assert_eq!(got.format_reward_score, formatted, "{response:?} {}", format.name());
-            assert_eq!(got.score, 0.5 + 0.5 * formatted, "{response:?} {}", format.name());
+            assert_eq!(got.score, Some(0.5 + 0.5 * formatted), "{response:?} {}", format.name());
         }
     }
-    assert_eq!(score("It looks like 8.", "8", None, rubric(Format::ThinkAnswer, 0.0, Mode::Strict)).score, 1.0);
+    assert_eq!(score("It looks like 8.", "8", None, rubric(Format::ThinkAnswer, 0.0, Mode::Strict)).score, Some(1.0));
 }
 
 #[test]

@@ -99,8 +99,12 @@ fn rows_written_as_parquet_come_back_the_same() {
         "extra_info": {"index": 1, "share": 0.5, "odd": [1, 2], "size": {"w": [2, 3]}, "word": "[1]", "ok": true}});
     let url = json!({"id": "u", "messages": [{"role": "user", "content": [{"type": "text", "text": "see"},
         {"type": "image_url", "image_url": {"url": "a.png"}}]}, {"role": "assistant", "content": "y"}],
-        "extra_info": {"index": 2, "share": 2, "odd": "one"}});
-    let rows = folder.jsonl(&[&column.to_string(), &url.to_string(), GOOD]).unwrap();
+        "answer": "y", "extra_info": {"index": 2, "share": 2, "odd": "one"}});
+    let plain = GOOD.replace("\"id\"", "\"answer\": \"ho\", \"id\"");
+    let rows = folder.jsonl(&[&column.to_string(), &url.to_string(), &plain]).unwrap();
+    let unlabelled = folder.jsonl(&[GOOD]).unwrap();
+    let error = write(&folder.path("rl.parquet"), &unlabelled, Form::Rl).unwrap_err().to_string();
+    assert!(error.contains("an answer and no label, in rows of form rl"), "{error}");
     for form in [Form::Sft, Form::Rl] {
         let path = folder.path("out.parquet");
         write(&path, &rows, form).unwrap();
@@ -109,7 +113,7 @@ fn rows_written_as_parquet_come_back_the_same() {
         for (row, back) in rows.iter().zip(&back) {
             assert_eq!(row.id, back.id);
             assert_eq!(row.data_source, back.data_source);
-            assert_eq!(row.messages, back.messages);
+            assert_eq!(if form == Form::Rl { row.prompt() } else { &row.messages }, back.messages);
             if form == Form::Rl {
                 assert_eq!(row.ground_truth, back.ground_truth);
             }
@@ -125,6 +129,57 @@ fn rows_written_as_parquet_come_back_the_same() {
             assert!(matches!(&back[1].images[0], ImageSource::File { url, .. } if url == "a.png"));
         }
     }
+}
+
+#[test]
+fn labels_that_are_structs_are_read_and_survive_a_data_stage() {
+    let folder = Folder::new();
+    let row = |label: serde_json::Value| {
+        let prompt = json!([{"role": "user", "content": "Make 98."}]);
+        json!({"prompt": prompt, "reward_model": {"style": "rule", "ground_truth": label}}).to_string()
+    };
+    let countdown = json!({"target": 98, "numbers": [44, 19, 35]});
+    let column = json!({"problem": "q", "answer": ["a", ["b"]]}).to_string();
+    let listed = row(json!(["a", "b"]));
+    let rows =
+        folder.jsonl(&[&row(countdown.clone()), &row(json!("5")), &column, &listed, &row(json!(["7"]))]).unwrap();
+    let labels = |rows: &[Row]| -> Vec<(String, serde_json::Value)> {
+        rows.iter().map(|row| (row.ground_truth.clone().unwrap(), row.label.clone())).collect()
+    };
+    let text = |text: &str| (text.to_owned(), json!(null));
+    let list = json!(["a", ["b"]]);
+    let [several, list] = [json!(["a", "b"]), list].map(|list| (list.to_string(), list));
+    let expected = [(countdown.to_string(), countdown), text("5"), list, several, text("7")];
+    assert_eq!(labels(&rows), expected);
+    let path = folder.path("out.parquet");
+    write(&path, &rows, Form::Rl).unwrap();
+    let back = read::read(&entry(&path)).unwrap();
+    assert_eq!(labels(&back), expected);
+    assert!(back.iter().all(|row| !row.extra.contains_key("reward_model.ground_truth")), "{:?}", back[0].extra);
+}
+
+#[test]
+fn a_prompt_that_ends_with_the_assistant_is_not_cut() {
+    let folder = Folder::new();
+    let question = json!({"role": "user", "content": "What is 2+3?"});
+    let begun = |role: &str, key: &str| json!([question, {role: "assistant", key: "<think>so"}]);
+    let answer = json!([{"role": "assistant", "content": "</think>5"}]);
+    for row in [
+        json!({"prompt": begun("role", "content"), "answer": "5"}),
+        json!({"prompt": begun("from", "value"), "reward_model": {"ground_truth": "5"}}),
+        json!({"prompt": begun("role", "content").to_string(), "answer": "5"}),
+        json!({"prompt": begun("role", "content"), "completion": answer}),
+        json!({"question": begun("role", "content"), "answer": "5"}),
+    ] {
+        let fault = folder.fault(&[&row.to_string()]);
+        let parts = ["rows.jsonl row 1", "[1] at the end of a prompt", "`completion`", "`messages`"];
+        assert!(parts.iter().all(|part| fault.contains(part)), "{row}: {fault}");
+    }
+    // A conversation with an answer is no prompt, and an earlier answer is one turn of several.
+    let whole = json!({"messages": begun("role", "content"), "answer": "5"});
+    let more = json!([question, {"role": "assistant", "content": "5"}, {"role": "user", "content": "Sure?"}]);
+    let rows = folder.jsonl(&[&whole.to_string(), &json!({"prompt": more, "answer": "5"}).to_string()]).unwrap();
+    assert_eq!(rows.iter().map(|row| row.prompt().len()).collect::<Vec<_>>(), [1, 3]);
 }
 
 #[test]
@@ -311,7 +366,8 @@ fn a_file_whose_rows_have_two_forms_needs_the_form_in_the_config() {
         let error = write::write(&path, &order, Form::Auto).unwrap_err().to_string();
         assert!(error.contains("row of form") && error.contains("form: sft"), "{error}");
     }
-    write::write(&path, &rows, Form::Rl).unwrap();
+    let labelled = Row { ground_truth: Some("Hello".to_owned()), ..rows[0].clone() };
+    write::write(&path, &[labelled, rows[1].clone()], Form::Rl).unwrap();
     assert_eq!(read::read(&read::entry(&path)).unwrap()[1].ground_truth.as_deref(), Some("2"));
 }
 

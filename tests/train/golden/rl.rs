@@ -1,7 +1,8 @@
-//! Compares losses and advantages with `goldens/rl`, in f64 and, for the losses, also with f32 storage. The submodule
-//! `rewards` compares the remaining formulas of `goldens/rl`. The tolerances are those of `goldens/rl/README.md`.
+//! Compares losses and advantages with `goldens/rl`, in f64 and, for the losses, also with f32 storage. The submodules
+//! `rewards` and `trl` compare the remaining formulas of `goldens/rl`. The tolerances are those of `goldens/rl/README.md`.
 
 pub mod rewards;
+pub mod trl;
 
 use std::str::FromStr;
 
@@ -18,7 +19,7 @@ pub const TOL_F64: f64 = 1e-9;
 /// Tolerance with f32 storage, relative to `max(1, |loss|)` for the loss and to the largest gradient for gradients.
 const TOL_F32: f64 = 1e-5;
 
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
     "policy_loss",
     "advantage",
     "kl_estimators",
@@ -31,6 +32,7 @@ const KINDS: [&str; 12] = [
     "dapo_pipeline",
     "entropy",
     "dynamic_batch",
+    "missing_scores",
 ];
 
 fn all_cases() -> Vec<Value> {

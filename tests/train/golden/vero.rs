@@ -65,15 +65,14 @@ fn rewards_with_a_judge() {
         } else {
             assert!(case["asked"].is_null(), "{case}");
         }
-        for (found, key) in
-            [(score.score, "score"), (score.acc_score, "accuracy"), (score.format_reward_score, "format")]
-        {
+        let given = score.score.expect("a score");
+        for (found, key) in [(given, "score"), (score.acc_score, "accuracy"), (score.format_reward_score, "format")] {
             assert!(close(found, &case[key], 1e-12), "{key}: {case}: {score:?}");
         }
         let (len, penalty_factor) = (number("overlong_len") as usize, number("penalty_factor"));
         let buffer = OverlongBufferConfig { enable: true, len, penalty_factor };
         let length = case["length"].as_u64().unwrap() as usize;
-        let reward = score.score + overlong::penalty(&buffer, number("max_resp_len") as usize, length);
+        let reward = given + overlong::penalty(&buffer, number("max_resp_len") as usize, length);
         assert!(close(reward, &case["reward"], 1e-6), "{case}: {reward}");
     }
     assert_eq!((left_out, compared), (LEFT_OUT.map(|(_, count)| count), 24));

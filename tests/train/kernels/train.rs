@@ -277,8 +277,8 @@ fn recorded(config: &RlConfig) -> (Vec<Group>, Vec<u32>) {
     let group = |(index, rollouts): (usize, &[Rollout])| {
         let experience = rollouts.iter().map(|r| Experience::new(asked[index], r, r.score.score)).collect();
         let mut group = Group::made_up(index, asked[index].clone(), experience);
-        let advantages = advantage::grpo(&group.rewards(), true);
-        group.experience.iter_mut().zip(advantages).for_each(|(one, advantage)| one.advantage = advantage);
+        let advantages = advantage::of_scored(&group.rewards(), |rewards| advantage::grpo(rewards, true));
+        group.experience.iter_mut().zip(advantages).for_each(|(one, advantage)| one.advantage = advantage.unwrap());
         group
     };
     let groups: Vec<Group> = generated.rollouts.chunks(4).enumerate().map(group).collect();

@@ -193,7 +193,7 @@ fn a_program_scores_the_rows_of_its_type() {
         .unwrap()
         .score_all(items())
         .into_iter()
-        .map(|judged| judged.unwrap().score.score)
+        .map(|judged| judged.unwrap().score.score.unwrap())
         .collect();
     assert_eq!(scores, [0.25, 1.0]);
     let fails = scorer("read -r line; echo no idea >&2; exit 3").unwrap();
@@ -227,21 +227,21 @@ fn a_judge_scores_from_1_to_10_and_only_rows_of_its_type() {
     let llm = |answer: &str| item(json!({"reward_type": "llm_judge"}), "a cat", answer);
     let items =
         || vec![llm("ten"), llm("yes"), llm("prose"), llm("both"), item(json!({"reward_type": "numeric"}), "3", "4")];
-    let parts = |mode| -> Vec<(f64, Option<String>)> {
+    let parts = |mode| -> Vec<(Option<f64>, Option<String>)> {
         let word = |ruling| match ruling {
             Ruling::Said(number) => number.to_string(),
             Ruling::Unjudged(why) => why,
         };
         let all = judged(&server, mode, |_| {}, items()).into_iter().map(Result::unwrap);
-        all.map(|judged| (judged.score.acc_score, judged.judge.map(word))).collect()
+        all.map(|judged| (judged.score.accuracy(), judged.judge.map(word))).collect()
     };
     let said = |number: &str| Some(number.to_owned());
     let unjudged = |text: &str| Some(format!("the judge replied {text:?}"));
     let strict = parts(Mode::Strict);
-    assert_eq!(strict[..2], [(1.0, said("1")), (0.0, said("0"))], "10 and 1 of 10");
-    assert_eq!(strict[2..4], [(0.0, unjudged("I think it is correct.")), (0.0, unjudged("1 or 0"))]);
-    assert_eq!(strict[4], (0.0, None), "the rule of a number decides alone");
-    assert_eq!(parts(Mode::Compat)[3], (0.0, said("0")), "the first standing number");
+    assert_eq!(strict[..2], [(Some(1.0), said("1")), (Some(0.0), said("0"))], "10 and 1 of 10");
+    assert_eq!(strict[2..4], [(None, unjudged("I think it is correct.")), (None, unjudged("1 or 0"))], "no score");
+    assert_eq!(strict[4], (Some(0.0), None), "the rule of a number decides alone");
+    assert_eq!(parts(Mode::Compat)[3], (Some(0.0), said("0")), "the first standing number");
     let bodies = &server.seen.lock().unwrap().bodies;
     assert_eq!(bodies.len(), 8);
     let prompt = bodies[0]["messages"][0]["content"][0]["text"].as_str().unwrap();

@@ -1,8 +1,9 @@
 //! Tests rows of published layouts that were read in part without a word: each is understood or refused.
 
 use std::fs;
+use std::sync::Arc;
 
-use omr_base::config::{DatasetConfig, SftConfig, load};
+use omr_base::config::{DatasetConfig, ProgramConfig, Rewards, SftConfig, load};
 use omr_data::reward::{Item, Mode, Scorer};
 use omr_data::rows::read::RowFile;
 use omr_data::rows::samples::encoder::EncodingPurpose;
@@ -246,6 +247,27 @@ fn rl_refuses_rows_with_an_empty_answer() {
     let measured = rows.iter().map(|row| encoder.measure(row).map_err(|bad| bad.reason.name()));
     let ok: Vec<_> = measured.map(|measured| measured.map(|_| ())).collect();
     assert_eq!(ok, [Err("no_ground_truth"), Err("no_ground_truth"), Ok(())]);
+}
+
+#[test]
+fn a_label_that_is_a_struct_is_a_bad_row_unless_a_program_scores_it() {
+    let dir = tempfile::tempdir().unwrap();
+    base_model(dir.path());
+    let row = |kind: &str| json!({"question": "q", "answer": {"target": 98}, "extra_info": {"reward_type": kind}});
+    let rows = loaded(&[row(""), row("countdown")], "").unwrap();
+    let program =
+        ProgramConfig { command: ["sh", "-c", "cat"].map(str::to_owned).to_vec(), ..ProgramConfig::default() };
+    let programs = Rewards::from([("countdown".to_owned(), program)]);
+    let scorer = Scorer::rules(Mode::Strict).with_programs(&programs, "rewards").unwrap();
+    let asks = encoder(dir.path(), EncodingPurpose::Ask).scored_by(Arc::new(scorer));
+    let measured =
+        |i: usize| asks.measure(&rows[i]).map(drop).map_err(|bad| (bad.reason.name(), bad.error.to_string()));
+    let (reason, text) = measured(0).unwrap_err();
+    assert!(reason == "wrong_label" && text.contains("a struct as the label"), "{reason}: {text}");
+    assert_eq!(measured(1), Ok(()));
+    // SFT cannot train on it.
+    let bad = encoder(dir.path(), EncodingPurpose::Train).measure(&rows[1]).unwrap_err();
+    assert!(bad.error.to_string().contains("found a list or a struct as the answer"), "{}", bad.error);
 }
 
 #[test]

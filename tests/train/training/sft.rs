@@ -1,11 +1,13 @@
 //! Tests complete SFT runs: exact resume, the loss, packs, and learning.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
 
 use omr_base::config::{Dtype, ImageBackend, ImageConfig, OptimConfig, OptimizerName, SftConfig, TrainingConfig};
 use omr_data::image::Backend;
 use omr_data::rows::samples::encoder::EncodingPurpose;
+use omr_data::rows::{Form, read, write};
 use omr_model::nn::{LayerPolicy, Model, Policy};
 use omr_model_tests::models::encoder;
 use omr_runtime::device::{Device, Isa, Plan};
@@ -15,7 +17,28 @@ use omr_train::training::sft::SftJob;
 use omr_train::training::step;
 use omr_train::training::updates::Updates;
 
-use super::tiny::{device, run_sft, run_sft_on, sft_config, with};
+use super::tiny::{device, run_sft, run_sft_on, sft_config, text_rows, with};
+
+#[test]
+fn a_template_whose_blocks_end_before_the_end_of_the_turn_is_refused_before_the_first_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = sft_config(dir.path());
+    let data = dir.path().join("text.parquet");
+    write::write(&data, &text_rows(), Form::Sft).unwrap();
+    let config = SftConfig { datasets: vec![read::entry(data)], ..config };
+    let opened = |end: &str| {
+        let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}\
+            {% generation %}{{ m.content[0].text }}END{% else %}{{ m.content[0].text }}<|im_end|>{% endif %}\n{% endfor %}\
+            {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+        let template = template.replace("m.content[0].text", "m.content if m.content is string else m.content[0].text");
+        fs::write(config.model.as_ref().unwrap().join("chat_template.jinja"), template.replace("END", end)).unwrap();
+        SftJob::new(&dir.path().join("run"), config.clone()).map(drop).map_err(|error| error.to_string())
+    };
+    let error = opened("{% endgeneration %}<|im_end|>").unwrap_err();
+    assert!(error.contains("blocks that end before <|im_end|> in every sample, so it is never trained"), "{error}");
+    assert_eq!(opened("<|im_end|>{% endgeneration %}"), Ok(()));
+    assert_eq!(opened("{% endgeneration %}{% generation %}<|im_end|>{% endgeneration %}"), Ok(()), "another block");
+}
 
 #[test]
 fn stopped_and_gone_on_is_the_same_run() {

@@ -165,7 +165,8 @@ fn start(text: &str) -> String {
 /// A score, together with the verdict of the judge if there is one.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Judged {
-    /// Score. It is the score of the rules unless the judge called the answer correct.
+    /// Score. It is the score of the rules unless the judge called the answer correct. The rules have no score for the
+    /// type `llm_judge`.
     pub score: Score,
     /// Verdict of the judge, if it was asked.
     pub judge: Option<Ruling>,
@@ -177,6 +178,16 @@ impl Judged {
     /// Creates a score for which no judge was asked.
     pub fn by_rules(score: Score) -> Judged {
         Judged { score, judge: None, calls: 0 }
+    }
+
+    /// Returns the reason why the answer is neither right nor wrong, if so: the judge gave no verdict, or there is no
+    /// score.
+    pub fn undecided(&self) -> Option<&str> {
+        match (&self.judge, self.score.score) {
+            (Some(Ruling::Unjudged(why)), _) => Some(why),
+            (_, None) => Some("the reward program gave no score"),
+            _ => None,
+        }
     }
 }
 
@@ -265,7 +276,7 @@ impl<'a> Inquiry<'a> {
             && number != 0
         {
             score.acc_score = number as f64;
-            score.score = composite(score.acc_score, score.format_reward_score, self.rubric.format_weight);
+            score.score = Some(composite(score.acc_score, score.format_reward_score, self.rubric.format_weight));
             score.why = "judge".into();
         }
         let whole = score.format_reward_score == 0.0 && python::len(self.response) < MAX_WHOLE;

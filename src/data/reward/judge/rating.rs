@@ -61,7 +61,7 @@ pub fn scaled(score: f64) -> f64 {
 }
 
 /// Returns the score of the rules with the accuracy that the judge's reply gives. Without a score in the reply, the
-/// accuracy is 0 and the response counts as unjudged.
+/// response has no score and counts as unjudged.
 pub fn judged(mut score: Score, reply: &Reply, rubric: Rubric) -> Judged {
     let ruling = match reply {
         Reply::Failed(what) => Ruling::Unjudged(what.clone()),
@@ -69,7 +69,7 @@ pub fn judged(mut score: Score, reply: &Reply, rubric: Rubric) -> Judged {
             None => Ruling::Unjudged(format!("the judge replied {:?}", start(text))),
             Some(given) => {
                 score.acc_score = scaled(given);
-                score.score = composite(score.acc_score, score.format_reward_score, rubric.format_weight);
+                score.score = Some(composite(score.acc_score, score.format_reward_score, rubric.format_weight));
                 Ruling::Said(i64::from(score.acc_score > 0.5))
             }
         },

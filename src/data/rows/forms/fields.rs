@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::reward::PLAIN_LABEL;
 use crate::rows::bad_row::{BadRow, Reason, RowResult};
 use crate::rows::files::content::Content;
 use crate::rows::files::folder::Folder;
@@ -142,12 +143,7 @@ pub(crate) fn scalar(at: &RowContext, name: &str, value: &Value) -> RowResult<St
     match value {
         Value::Array(list) if list.len() == 1 => scalar(at, name, &list[0]),
         Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok(plain(value)),
-        other => Err(wrong(
-            at,
-            name,
-            other,
-            "a string, a number, or a list with exactly one; for several right answers, set `columns: {answers: NAME}`",
-        )),
+        other => Err(wrong(at, name, other, PLAIN_LABEL)),
     }
 }
 

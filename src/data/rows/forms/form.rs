@@ -89,7 +89,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     for (name, within, value) in columns.chain(tools).chain(inner) {
         unread::refuse(name, within, value, &fields, &messages, at)?;
     }
-    let ground_truth = label(&mut fields, &mut extra, at)?;
+    let (ground_truth, label) = label(&mut fields, &mut extra, at)?;
     keep_reward_fields(&fields, &mut extra, at)?;
     let index = extra.get("index").cloned();
     let id = match given(&fields, "id").or_else(|| given(&fields, "ids")) {
@@ -103,7 +103,8 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     let reply = form.reply(&fields, at)?;
     let place = at.place.clone();
     let (columns, form) = (Map::new(), form.name);
-    Ok(Row { id, messages, images, data_source, ground_truth, reply, extra, columns, place, form, only_last: false })
+    let row = Row { id, messages, images, data_source, ground_truth, label, reply, extra, place, ..Row::default() };
+    Ok(Row { columns, form, ..row })
 }
 
 /// Copies the columns about the reward to `extra`.
@@ -124,30 +125,46 @@ fn keep_reward_fields(fields: &Map<String, Value>, extra: &mut Map<String, Value
     Ok(())
 }
 
+/// Field of `extra_info` with the label of a row that omr wrote, if it is a list or a struct.
+pub const WRITTEN_LABEL: &str = "reward_model.ground_truth";
+
+/// Label of a row as text, if it has one, and as [`Row::label`].
+type Label = (Option<String>, Value);
+
 /// Returns the label: `reward_model.ground_truth`, or the first of the columns [`table::LABEL`]. An empty text is no
-/// label.
-fn label(
-    fields: &mut Map<String, Value>,
-    extra: &mut Map<String, Value>,
-    at: &RowContext,
-) -> RowResult<Option<String>> {
+/// label. A struct becomes JSON, and so does a list, unless it may be a list of right answers.
+fn label(fields: &mut Map<String, Value>, extra: &mut Map<String, Value>, at: &RowContext) -> RowResult<Label> {
+    let nested = |value: &Value| value.is_object() || value.is_array();
+    let read = |name: &str, value: &Value| match scalar(at, name, value) {
+        Ok(text) => Ok((text, Value::Null)),
+        // In `answer`, a list of texts or numbers is several right answers, which only the entry can say.
+        Err(bad)
+            if !name.ends_with("ground_truth") && value.as_array().is_some_and(|list| !list.iter().any(nested)) =>
+        {
+            Err(bad)
+        }
+        Err(_) => Ok((value.to_string(), value.clone())),
+    };
     let mut ground_truth = match fields.remove("reward_model").filter(|v| !v.is_null()).map(structured) {
         None => None,
         Some(Value::Object(map)) => {
-            given(&map, "ground_truth").map(|label| scalar(at, "reward_model.ground_truth", label)).transpose()?
+            given(&map, "ground_truth").map(|label| read("reward_model.ground_truth", label)).transpose()?
         }
         Some(other) => return Err(wrong(at, "reward_model", &other, "a struct with a field `ground_truth`")),
     };
     if let Some((name, answer)) = table::LABEL.iter().find_map(|name| Some((*name, given(fields, name)?))) {
-        let mut answer = scalar(at, name, answer)?;
+        let (mut answer, label) = read(name, answer)?;
         // A solution in the recipe's format contains the answer.
         if let Some(inner) = between(&answer, "<answer>", "</answer>").filter(|_| name == "solution") {
             answer = inner.trim().to_owned();
         }
-        extra.entry("answer").or_insert_with(|| Value::String(answer.clone()));
-        ground_truth.get_or_insert(answer);
+        let as_given = || if label.is_null() { Value::String(answer.clone()) } else { label.clone() };
+        extra.entry("answer").or_insert_with(as_given);
+        ground_truth.get_or_insert((answer, label));
     }
-    Ok(ground_truth.filter(|label| !label.trim().is_empty()))
+    let (text, label) = ground_truth.unzip();
+    let label = extra.remove(WRITTEN_LABEL).or(label).unwrap_or_default();
+    Ok((text.filter(|text| !text.trim().is_empty()), label))
 }
 
 /// Fails if an image has a size of its own.

@@ -174,6 +174,12 @@ impl RowForm {
                         continue;
                     }
                     let mut turns = list(column, Some(&turn), at)?;
+                    if let Some((name, _)) = turns.last().filter(|(_, turn)| *role == "user" && is_answer(turn)) {
+                        let found = format!("the assistant's turn {name} at the end of a prompt");
+                        let expected = "a question at the end: a turn that the model would continue is not supported, \
+                                        and an answer belongs into `completion`, or the conversation into `messages`";
+                        return Err(misfit(&at.place, found, expected));
+                    }
                     // If a row has a prompt and a completion, only the completion is trained, as in TRL.
                     if *role == "user" && self.turns.len() > 1 {
                         turns.iter_mut().for_each(|(_, turn)| mask(turn));
@@ -202,7 +208,9 @@ impl RowForm {
         let mut columns = solution.into_iter().chain(LABEL);
         let column = columns.find(|column| given(fields, column).is_some()).filter(|_| self.trains_label);
         let Some(column) = column else { return Ok(None) };
-        with_thinking(thinking(fields), at, scalar(at, column, &fields[*column])?).map(Some)
+        // Only a reward program can use a list or a struct.
+        let answer = scalar(at, column, &fields[*column]).ok();
+        answer.map(|answer| with_thinking(thinking(fields), at, answer)).transpose()
     }
 }
 

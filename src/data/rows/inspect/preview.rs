@@ -28,6 +28,8 @@ pub struct Preview {
     pub tokens: usize,
     /// Number of trained tokens; 0 for a prompt.
     pub targets: usize,
+    /// True if a token that ends an answer is trained, so that a model learns to stop.
+    pub ends: bool,
     /// Images as the page shows them; `None` for an image that cannot be shown.
     pub images: Vec<Option<String>>,
 }
@@ -88,6 +90,7 @@ fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Prev
         pieces: pieces(&ids, &mask, chat),
         tokens: ids.len(),
         targets: mask.iter().filter(|&&trained| trained).count(),
+        ends: chat.turn.ends_trained(&ids, &mask),
         images,
     })
 }

@@ -172,7 +172,8 @@ impl Encoder {
     /// Returns an error if the rule of the row's reward type cannot use the label. Only the index needs it: the prompts of
     /// a run are rows of its index.
     fn check_label(&self, row: &Row) -> Result<()> {
-        let scorer = self.scorer.as_ref().filter(|_| row.extra.contains_key(REWARD_TYPE));
+        let is_plain = !row.extra.contains_key(REWARD_TYPE) && row.label.is_null();
+        let scorer = self.scorer.as_ref().filter(|_| !is_plain);
         let (Some(scorer), Some(label)) = (scorer, &row.ground_truth) else { return Ok(()) };
         scorer.check_label(&Item { ground_truth: label.clone(), ..row.item() })
     }

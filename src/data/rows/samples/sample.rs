@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::image::{Grid, ImageInput, Processor};
+use crate::reward::PLAIN_LABEL;
 use crate::rows::index::grids;
 use crate::rows::row::{EncodedPrompt, ImageSource, Media, Row, Sample, text_of};
 use crate::text::{Chat, Message, Part, Special};
@@ -37,6 +38,9 @@ pub fn sft_tokens(row: &Row, chat: &Chat, newline: bool, grids: &[Grid]) -> Resu
         return Err(Error::input(&row.place, "an image in an assistant message", "text"));
     }
     if !row.is_answered() {
+        if !row.label.is_null() {
+            return Err(Error::input(&row.place, "a list or a struct as the answer", PLAIN_LABEL));
+        }
         return Err(Error::input(&row.place, "no answer at the end of the messages", "an assistant message with text"));
     }
     let (ids, mask) = match chat.encode_trained(&messages).map_err(at(row))? {

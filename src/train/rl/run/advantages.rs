@@ -17,7 +17,7 @@ use omr_runtime::device::Device;
 use omr_runtime::ranks;
 
 impl RlJob {
-    /// Computes the advantage of each response, and the reference's log-probs if the loss needs them. If the config
+    /// Computes the advantage of each response (0 for one without a score), and the reference's log-probs if the loss needs them. If the config
     /// requires it, the divergence from the reference is first subtracted from the rewards.
     pub(super) fn compute_advantages(
         &self,
@@ -41,30 +41,32 @@ impl RlJob {
             batch.kl_coef = self.apply_kl_penalty(trainer, &mut batch.groups, metrics);
         }
         let factor = if config.uses_rewards() { 1.0 } else { 0.0 };
+        // The responses with an advantage.
+        let mut learned: Vec<&mut Experience> = Vec::new();
         for group in &mut batch.groups {
-            let rewards = group.rewards();
-            let advantages = match config.adv_estimator {
-                AdvEstimator::Grpo => advantage::grpo(&rewards, config.norm_adv_by_std_in_grpo),
-                AdvEstimator::Rloo => advantage::rloo(&rewards),
-                AdvEstimator::ReinforcePlusPlus => rewards,
-                AdvEstimator::ReinforcePlusPlusBaseline => advantage::grpo(&rewards, false),
-                AdvEstimator::Raft => {
-                    advantage::raft(&group.rollouts.iter().map(|r| r.score.acc_score).collect::<Vec<_>>())
-                }
+            let rewards = match config.adv_estimator {
+                AdvEstimator::Raft => group.rollouts.iter().map(|r| r.score.accuracy()).collect(),
+                _ => group.rewards(),
             };
+            let advantages = advantage::of_scored(&rewards, |rewards| match config.adv_estimator {
+                AdvEstimator::Grpo => advantage::grpo(rewards, config.norm_adv_by_std_in_grpo),
+                AdvEstimator::Rloo => advantage::rloo(rewards),
+                AdvEstimator::ReinforcePlusPlus => rewards.to_vec(),
+                AdvEstimator::ReinforcePlusPlusBaseline => advantage::grpo(rewards, false),
+                AdvEstimator::Raft => advantage::raft(rewards),
+            });
             for (one, advantage) in group.experience.iter_mut().zip(advantages) {
-                one.advantage = factor * advantage;
+                one.advantage = factor * advantage.unwrap_or(0.0);
                 // If the loss does not use these log-probs, the plan has no memory for them.
                 one.ref_log_prob.take_if(|_| !config.use_kl_loss);
+                learned.extend(advantage.map(|_| one));
             }
         }
         if config.adv_estimator.whitens() {
-            let all = || batch.groups.iter().flat_map(|group| &group.experience);
             let tokens = |one: &Experience| if one.is_masked { 0 } else { one.old_log_prob.len() };
-            let mut values: Vec<_> = all().map(|one| (one.advantage, tokens(one))).collect();
+            let mut values: Vec<_> = learned.iter().map(|one| (one.advantage, tokens(one))).collect();
             advantage::whiten(&mut values);
-            let all = batch.groups.iter_mut().flat_map(|group| &mut group.experience);
-            all.zip(values).for_each(|(one, (advantage, _))| one.advantage = advantage);
+            learned.into_iter().zip(values).for_each(|(one, (advantage, _))| one.advantage = advantage);
         }
         Ok(())
     }
@@ -110,14 +112,15 @@ impl RlJob {
         let old_log_prob: Vec<f32> = experience.iter().flat_map(|one| one.old_log_prob.iter().copied()).collect();
         let ref_log_prob: Vec<f32> =
             experience.iter().flat_map(|one| one.ref_log_prob.iter().flatten().copied()).collect();
-        let rewards: Vec<f64> = experience.iter().map(|one| one.reward).collect();
+        // The divergence of a response without a score counts, too; its reward is not used.
+        let rewards: Vec<f64> = experience.iter().map(|one| one.reward.unwrap_or(0.0)).collect();
         let mut kl_ctrl = self.config.kl_ctrl.clone();
         let kept = trainer.extra.get(KL_COEF).filter(|_| kl_ctrl.r#type == KlCtrlType::Adaptive);
         kl_ctrl.kl_coef = kept.and_then(|kl_coef| kl_coef.as_f64()).unwrap_or(kl_ctrl.kl_coef);
         let (coef, mask) = (kl_ctrl.kl_coef, vec![1; old_log_prob.len()]);
         let penalty = self.config.kl_penalty;
         let less = kl_in_reward(penalty, coef, &borders, &mask, &old_log_prob, &ref_log_prob, &rewards);
-        experience.iter_mut().zip(&less.scores).for_each(|(one, score)| one.reward = *score);
+        experience.iter_mut().zip(&less.scores).for_each(|(one, score)| one.reward = one.reward.and(Some(*score)));
         metrics.set("actor/reward_kl_penalty", less.reward_kl_penalty);
         metrics.set("actor/reward_kl_penalty_coeff", coef);
         let next = next_kl_coef(&kl_ctrl, less.reward_kl_penalty, rewards.len());

@@ -206,7 +206,7 @@ impl RlJob {
                 true => overlong::penalty(buffer, config.max_response_length, rollout.output.token_ids.len()),
                 false => 0.0,
             };
-            let made = Experience::new(&group.question, &rollout, rollout.score.score + penalty);
+            let made = Experience::new(&group.question, &rollout, rollout.score.score.map(|score| score + penalty));
             let is_masked = config.mask_truncated_completions && rollout.output.finish_reason == FinishReason::Length;
             group.experience.push(Experience { is_masked, ..made });
             group.rollouts.push(rollout);
@@ -224,9 +224,9 @@ impl RlJob {
         }
     }
 
-    fn filter_metric(&self, group: &Group) -> Vec<f64> {
+    fn filter_metric(&self, group: &Group) -> Vec<Option<f64>> {
         match self.config.filter_groups.metric {
-            FilterMetric::Acc => group.rollouts.iter().map(|r| r.score.acc_score).collect(),
+            FilterMetric::Acc => group.rollouts.iter().map(|r| r.score.accuracy()).collect(),
             FilterMetric::Score => group.rollouts.iter().map(|r| r.score.score).collect(),
             FilterMetric::SeqReward | FilterMetric::SeqFinalReward => group.rewards(),
         }

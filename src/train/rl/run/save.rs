@@ -100,7 +100,8 @@ impl RlJob {
 
     /// Returns the rollouts of a step as rows of its file.
     fn rollout_rows(&self, groups: &[Group]) -> Vec<RolloutRow> {
-        let rewards: Vec<Vec<f64>> = groups.iter().map(Group::rewards).collect();
+        let rewards: Vec<Vec<f64>> =
+            groups.iter().map(|group| group.rewards().into_iter().flatten().collect()).collect();
         let mut rows: Vec<Vec<RolloutRow>> = groups.iter().map(|group| self.group_rows(group)).collect();
         for i in rollout::file::shown_groups(&rewards) {
             let small = |image: &Arc<ImageInput>| thumbnail(image.first_frame(), rollout::file::PICTURE_SIDE);
@@ -124,7 +125,7 @@ impl RlJob {
             gts: group.question.row.ground_truth.clone().unwrap_or_default(),
             score: learned.score,
             reward: learned.reward,
-            acc_score: rollout.score.acc_score,
+            acc_score: rollout.score.accuracy(),
             format_reward_score: rollout.score.format_reward_score,
             predict_str: rollout.score.predict_str.clone(),
             advantage: learned.advantage,

@@ -82,7 +82,8 @@ fn filter_groups() {
             let metric = vec1(&batch["metric"]);
             let groups = by_group(&ids(&batch["group_ids"]));
             assert!(groups.iter().all(|(_, m)| m.len() == size("rollout_n")), "{id}: rollout_n");
-            let keeps = |members: &[usize]| filter::keeps(&members.iter().map(|&i| metric[i]).collect::<Vec<f64>>());
+            let keeps =
+                |members: &[usize]| filter::keeps(&members.iter().map(|&i| Some(metric[i])).collect::<Vec<_>>());
             let found: Vec<usize> = groups.iter().filter(|(_, members)| keeps(members)).map(|(g, _)| *g).collect();
             assert_eq!(found, ids(&step["kept_group_ids"]), "{id}: step {k}");
             kept.extend(found.iter().map(|&g| (k, g)));
@@ -143,7 +144,7 @@ fn dapo_pipeline() {
         };
         let kept: Vec<(usize, Vec<usize>)> = by_group(&group_ids)
             .into_iter()
-            .filter(|(_, members)| filter::keeps(&members.iter().map(|&i| metric[i]).collect::<Vec<_>>()))
+            .filter(|(_, members)| filter::keeps(&members.iter().map(|&i| Some(metric[i])).collect::<Vec<_>>()))
             .collect();
         assert_eq!(kept.iter().map(|(g, _)| *g).collect::<Vec<_>>(), ids(&out["kept_group_ids"]), "{id}");
         let mut rows: Vec<usize> = kept.into_iter().flat_map(|(_, members)| members).collect();
