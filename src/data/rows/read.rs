@@ -1,5 +1,6 @@
 //! Reads data sets from files of any supported format into rows. Every error names the file and the row.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,12 +14,13 @@ use super::forms::fields::{Fields, LOOKED_AT, RawImage, RowContext};
 use super::forms::form;
 use super::forms::names::Names;
 use super::forms::templates::{COLUMNS, Templates};
+use super::forms::{table, unread};
 use super::readers::arrow_rows::ArrowRows;
 use super::readers::class_folder::ClassFolder;
 use super::readers::columns::Table;
 use super::readers::delimited::Delimited;
 use super::readers::json::Layout;
-use super::readers::row_source::{JsonRows, RowSource};
+use super::readers::row_source::{JsonRows, RowSource, SAMPLED};
 use super::readers::webdataset::WebDataset;
 use crate::rows::{Row, RowResult};
 use omr_base::config::{ColumnsConfig, DataType, DatasetConfig};
@@ -182,6 +184,36 @@ impl RowFile {
         let mut found = if self.names.ignores_images() { Vec::new() } else { self.rows.unread_images()? };
         found.retain(|column| column != COLUMNS && !self.entry.columns.unused.contains(column));
         Ok(found)
+    }
+
+    /// Returns the columns of text that are not used and that no message contains. A column counts if most of the first
+    /// rows have several words in it, which are not the same in each row and do not repeat the question.
+    pub fn unread_texts(&self) -> Result<Vec<String>> {
+        let (others, mut number, mut read) = (self.rows.sampled()?, 0, 0);
+        let mut found: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        if self.names.makes_question() {
+            return Ok(Vec::new());
+        }
+        self.rows.for_range(0..SAMPLED, &mut |at, fields| {
+            let (row, other) = (self.made(at, fields), others.get(number));
+            number += 1;
+            let (Ok(row), Some(other)) = (row, other) else { return Ok(()) };
+            read += 1;
+            let of_form = table::columns_of(row.form);
+            for (name, value) in other {
+                let is_known = of_form.contains(&name.as_str())
+                    || self.names.used_as(name).is_some_and(|ours| of_form.contains(&ours));
+                if !is_known && let Some(text) = unread::text(name, value, &row) {
+                    found.entry(name).or_default().push(text);
+                }
+            }
+            Ok(())
+        })?;
+        let is_one = |texts: &[String]| read > 1 && texts.iter().all(|text| *text == texts[0]);
+        found.retain(|name, texts| {
+            2 * texts.len() > read && !is_one(texts) && !self.entry.columns.unused.iter().any(|unused| unused == name)
+        });
+        Ok(found.into_keys().map(str::to_owned).collect())
     }
 
     /// Returns the columns with their types: from the schema of a parquet file, from the first rows of a JSON file.

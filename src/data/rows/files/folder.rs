@@ -6,11 +6,10 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use base64::Engine as _;
-
 use super::paths::has_ending;
 use super::zipped::Archive;
 use crate::rows::ImageSource;
+use crate::rows::forms::fields::base64;
 use omr_base::error::{Error, Result, is_of_file};
 use omr_base::hub::local;
 
@@ -145,9 +144,7 @@ pub fn decode_data_url(rest: &str, place: &str) -> Result<Vec<u8>> {
     if !head.ends_with(";base64") {
         return Err(wrong("a data: URL that is not base64"));
     }
-    base64::engine::general_purpose::STANDARD
-        .decode(body.trim())
-        .map_err(|e| wrong(&format!("a data: URL with invalid base64 ({e})")))
+    base64(body).map_err(|e| wrong(&format!("a data: URL with invalid base64 ({e})")))
 }
 
 #[cfg(test)]
