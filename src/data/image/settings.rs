@@ -18,47 +18,13 @@ const MAX_PIXELS: u64 = 1 << 30;
 const EDGES: [[&str; 2]; 2] = [["min_pixels", "shortest_edge"], ["max_pixels", "longest_edge"]];
 
 /// The other fields that are used, or refused if pixels would differ.
-const READ: [&str; 18] = [
-    "size",
-    "patch_size",
-    "merge_size",
-    "temporal_patch_size",
-    "image_mean",
-    "image_std",
-    "rescale_factor",
-    "resample",
-    "do_resize",
-    "do_rescale",
-    "do_normalize",
-    "do_convert_rgb",
-    "do_center_crop",
-    "do_pad",
-    "use_fast",
-    "image_alpha",
-    "image_16_bit",
-    "image_processor_type",
-];
+const READ: &str = "size patch_size merge_size temporal_patch_size image_mean image_std rescale_factor resample do_resize \
+    do_rescale do_normalize do_convert_rgb do_center_crop do_pad use_fast image_alpha image_16_bit image_processor_type";
 
 /// Fields that processors of transformers 4.49 to 5.24 write and that leave the pixels of an image as they are.
-const HARMLESS: [&str; 17] = [
-    "processor_class",
-    "feature_extractor_type",
-    "_processor_class",
-    "_valid_processor_keys",
-    "model_input_names",
-    "default_to_square",
-    "crop_size",
-    "pad_size",
-    "data_format",
-    "input_data_format",
-    "device",
-    "return_tensors",
-    "disable_grouping",
-    "image_seq_length",
-    "fps",
-    "do_sample_frames",
-    "return_metadata",
-];
+const HARMLESS: &str = "processor_class feature_extractor_type _processor_class _valid_processor_keys model_input_names \
+    default_to_square crop_size pad_size data_format input_data_format device return_tensors disable_grouping \
+    image_seq_length fps do_sample_frames return_metadata";
 
 impl Processor {
     /// Loads the settings of a model directory (see [`Processor::file`]). Returns an error if the sizes of patches
@@ -194,7 +160,9 @@ impl Processor {
 /// Returns the fields with a value that are neither read nor known to leave the pixels as they are.
 fn unread(images: &Value) -> Vec<&str> {
     let fields = images.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-    let is_known = |name: &str| READ.contains(&name) || HARMLESS.contains(&name) || EDGES.concat().contains(&name);
+    let is_known = |name: &str| {
+        READ.split(' ').chain(HARMLESS.split(' ')).any(|known| known == name) || EDGES.concat().contains(&name)
+    };
     fields.map(|(name, _)| name.as_str()).filter(|name| !is_known(name)).collect()
 }
 

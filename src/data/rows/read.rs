@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ use super::files::folder::Folder;
 use super::files::paths::{self, base, kind, unpacked};
 use super::forms::fields::{Fields, LOOKED_AT, RawImage, RowContext};
 use super::forms::form;
-use super::forms::names::Names;
+use super::forms::names::{self, Names};
 use super::forms::templates::{COLUMNS, Templates};
 use super::forms::{table, unread};
 use super::readers::arrow_rows::ArrowRows;
@@ -141,6 +141,7 @@ impl RowFile {
                     };
                     // A column may occur only after the first rows.
                     check(LOOKED_AT).or_else(|_| check(usize::MAX))?;
+                    check_unused(&path, &*rows, &entry.columns.unused)?;
                 }
                 let set_name = set_name.clone();
                 let limit = entry.limit.unwrap_or(usize::MAX);
@@ -237,6 +238,27 @@ impl RowFile {
     pub fn place(&self, index: usize) -> String {
         format!("{} row {}", self.path.display(), index + 1)
     }
+}
+
+/// Returns an error if one of the names that are not needed is neither a column nor a field inside of one.
+fn check_unused(path: &Path, rows: &dyn RowSource, unused: &[String]) -> Result<()> {
+    let columns = if unused.is_empty() { Vec::new() } else { rows.columns(usize::MAX)? };
+    let columns: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+    for name in unused.iter().filter(|name| !columns.contains(&name.as_str()) && unread::name(name).is_none()) {
+        let mut is_field = columns.is_empty();
+        rows.for_range(0..usize::MAX, &mut |_, row| {
+            let (fields, images) = row.unwrap_or_default();
+            is_field = is_field || images.iter().flatten().any(|image| image.unread.contains(name));
+            is_field = is_field || Value::Object(fields).to_string().contains(&format!("{name:?}:"));
+            // The other rows are not needed.
+            if is_field { Err(Error::Stopped) } else { Ok(()) }
+        })
+        .or_else(|error| if is_field { Ok(()) } else { Err(error) })?;
+        if !is_field {
+            return Err(names::lacking(path, &columns, &format!("`{name}`, which columns.{name} names")));
+        }
+    }
+    Ok(())
 }
 
 /// A column of a file.

@@ -3,14 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use base64::{DecodeError, Engine as _};
 use serde_json::{Map, Value};
 
 use crate::rows::bad_row::{BadRow, Reason, RowResult};
 use crate::rows::files::content::Content;
-use crate::rows::files::folder::Folder;
+use crate::rows::files::folder::{Folder, base64};
 use crate::rows::files::paths::is_image_file;
 use crate::rows::readers::json::Layout;
 use crate::text::exact;
@@ -30,26 +27,13 @@ pub struct RawImage {
 }
 
 /// Fields of messages, parts and images that do not change what is trained. They are not read.
-pub(crate) const HARMLESS: [&str; 18] = [
-    "id",
-    "ids",
-    "uuid",
-    "name",
-    "index",
-    "source",
-    "time",
-    "date",
-    "timestamp",
-    "created",
-    "created_at",
-    "updated_at",
-    "create_time",
-    "update_time",
-    "file_name",
-    "filename",
-    "width",
-    "height",
-];
+const HARMLESS: &str = "id ids uuid name index source time date timestamp created created_at updated_at create_time \
+    update_time file_name filename width height";
+
+/// Returns true if a field of a message, part or image does not change what is trained.
+pub(crate) fn is_harmless(name: &str) -> bool {
+    HARMLESS.split(' ').any(|known| known == name)
+}
 
 /// What was found, and what is expected instead.
 pub(crate) type Misfit = (String, &'static str);
@@ -97,11 +81,15 @@ impl RawImage {
             Value::String(url) if url.trim().is_empty() => return Ok(None),
             Value::String(url) => image.path = Some(url.clone()),
             Value::Object(map) => {
-                let text = |name: &str| map.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+                let text = |name: &str| map.get(name).and_then(Value::as_str);
                 let bytes = text("bytes")
                     .map(|text| base64(text).map_err(|e| (format!("bytes that are no base64 ({e})"), "base64")));
                 image.bytes = bytes.transpose()?.map(Into::into);
-                image.path = ["path", "image", "url"].into_iter().find_map(text).map(str::to_owned);
+                image.path = ["path", "image", "url"]
+                    .into_iter()
+                    .filter_map(text)
+                    .find(|path| !path.is_empty())
+                    .map(str::to_owned);
                 let is_read =
                     |name: &str| ["type", "bytes", "path", "image", "url"].contains(&name) && map[name].is_string();
                 let unread = map.iter().filter(|(name, value)| !is_read(name) && is_field(name, value));
@@ -157,7 +145,7 @@ pub fn json_columns(file: &Content, layout: Layout, rows: usize) -> Result<Vec<(
 
 /// Returns true if a field of a message, part or image that nothing reads has a value that may matter.
 pub(crate) fn is_field(name: &str, value: &Value) -> bool {
-    !HARMLESS.contains(&name) && leaves(value).iter().any(|text| !text.is_empty())
+    !is_harmless(name) && leaves(value).iter().any(|text| !text.is_empty())
 }
 
 /// Parses a list or a struct that is stored as text, in JSON or as Python writes it.
@@ -194,25 +182,6 @@ pub(crate) fn shown(text: &str) -> String {
         Some((end, _)) => format!("{}... ({} characters)", &text[..end], text.chars().count()),
         None => text.to_owned(),
     }
-}
-
-/// Decodes base64 as Python does: with line breaks, with or without padding, also with the alphabet for urls.
-pub(crate) fn base64(text: &str) -> std::result::Result<Vec<u8>, DecodeError> {
-    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let engine = GeneralPurpose::new(&STANDARD, config.with_decode_allow_trailing_bits(true));
-    if !text.contains(|c: char| c.is_whitespace() || c == '-' || c == '_') {
-        return engine.decode(text);
-    }
-    let plain = |byte: u8| {
-        if byte == b'-' {
-            b'+'
-        } else if byte == b'_' {
-            b'/'
-        } else {
-            byte
-        }
-    };
-    engine.decode(text.bytes().filter(|byte| !byte.is_ascii_whitespace()).map(plain).collect::<Vec<u8>>())
 }
 
 /// Parses a struct, or a list of structs, that is stored as text; returns any other value unchanged.

@@ -5,12 +5,12 @@ use serde_json::{Map, Value};
 
 use super::answer::{between, take_answers};
 use super::fields::{
-    RawImage, RowContext, base64, given, given_in, is_field, misfit, plain, role, scalar, shown, string, structured,
-    wrong,
+    RawImage, RowContext, given, given_in, is_field, misfit, plain, role, scalar, shown, string, structured, wrong,
 };
 use super::unread::{self, Unread};
 use super::{choices, table};
 use crate::reward::typed;
+use crate::rows::files::folder::base64;
 use crate::rows::{BadRow, ImageSource, Reason, Row, RowResult, text_of};
 use crate::text::{Message, Part};
 use omr_base::error::Error;
@@ -21,7 +21,7 @@ const DEFAULT_FPS: f64 = 2.0;
 const MIN_FPS: f64 = 0.001;
 const MAX_FPS: f64 = 1000.0;
 
-/// Length in bytes of a url up to which it is no image in base64, and is printed as a whole.
+/// Length in bytes of a url up to which it is no image in and is printed as a whole.
 const LONG_URL: usize = 200;
 
 /// Marks the position of an image in a text.
@@ -244,7 +244,7 @@ impl Found<'_> {
             let wrong = |expected| {
                 misfit(
                     &self.at.place,
-                    format!("{key} {} in {name}, which has role {role}", shown(&plain(value))),
+                    format!("{key} {} in {name}, which has role {role}", shown(&value.to_string())),
                     expected,
                 )
             };
@@ -319,7 +319,7 @@ impl Found<'_> {
         let sensible = |fps: &f64| (MIN_FPS..=MAX_FPS).contains(fps);
         let fps = fps.map_or(Ok(DEFAULT_FPS), |fps| {
             let wrong =
-                || misfit(&at.place, format!("{name}.fps {}", shown(&plain(fps))), "a number from 0.001 to 1000");
+                || misfit(&at.place, format!("{name}.fps {}", shown(&fps.to_string())), "a number from 0.001 to 1000");
             fps.as_f64().filter(sensible).ok_or_else(wrong)
         })?;
         let part = Part::Video { frames: frames.len(), fps };

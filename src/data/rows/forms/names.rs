@@ -110,7 +110,6 @@ impl Names {
 
     /// Returns an error if the entry names a column that a file with these columns lacks. A file without rows has none.
     pub fn check(&self, path: &Path, columns: &[&str]) -> Result<()> {
-        // Names that are not needed may be fields of messages, too.
         let mut missing = self.given.iter().filter(|(_, theirs)| theirs != NONE && !columns.contains(&theirs.as_str()));
         let Some((ours, theirs)) = missing.next().filter(|_| !columns.is_empty()) else { return Ok(()) };
         Err(lacking(path, columns, &format!("`{theirs}`, which columns.{ours} names")))

@@ -126,9 +126,9 @@ pub fn refuse(mut unread: Vec<Unread>, at: &RowContext) -> RowResult<()> {
         listed(&|unread| unread.instead.to_owned(), "; "),
         listed(&|unread| format!("{}: ''", unread.name), ", "),
     ];
-    let (values, is, it) = if unread.len() == 1 { ("a value", "is", "it") } else { ("values", "are", "them") };
+    let (is, it) = if unread.len() == 1 { ("is", "it") } else { ("are", "them") };
     let expected = format!("{instead}; `columns: {{{names}}}` in the entry ignores {it}");
-    Err(misfit(&at.place, format!("{values} in {places}, which {is} not read"), &expected))
+    Err(misfit(&at.place, format!("a value in {places}, which {is} not read"), &expected))
 }
 
 /// Returns the text of a column that no form reads, if it has several words or lines that no message contains, and does

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use crate::rows::forms::fields::{Fields, HARMLESS, RawImage};
+use crate::rows::forms::fields::{Fields, RawImage, is_harmless};
 use crate::rows::forms::names::Names;
 use crate::text::exact;
 
@@ -64,7 +64,11 @@ pub(crate) fn value(field: &Field, array: &dyn Array, i: usize, with_bytes: bool
     }
     if let Some(text) = text(array, i) {
         let invalid = |e| format!("found invalid JSON ({e}) in a column of JSON, expected JSON");
-        return if is_json { exact::from_str(text).map_err(invalid) } else { Ok(Value::String(text.to_owned())) };
+        return match is_json.then(|| exact::from_str(text).map_err(invalid)).transpose()? {
+            // `datasets` stores a text such as `5` or `true` as it is, so that it looks like a number.
+            None | Some(Value::Number(_) | Value::Bool(_)) => Ok(Value::String(text.to_owned())),
+            Some(json) => Ok(json),
+        };
     }
     if let Some((of, list)) = list(array, i) {
         return (0..list.len())
@@ -92,7 +96,7 @@ pub(crate) fn value(field: &Field, array: &dyn Array, i: usize, with_bytes: bool
                     Some(_) => continue,
                     None => match value(field, column, i, with_bytes) {
                         // Times and the like have no form in JSON.
-                        Err(_) if HARMLESS.contains(&name.as_str()) => continue,
+                        Err(_) if is_harmless(name) => continue,
                         inner => inner?,
                     },
                 };
@@ -132,13 +136,13 @@ fn digits(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(x.into())
 }
 
-/// Works like [`digits`] for a number of 16 bits, which at most 5 digits identify.
+/// Works like [`digits`] for a number of 16 bits, which at most 5 digits identify. Whole numbers keep all digits.
 fn half(x: <Float16Type as ArrowPrimitiveType>::Native) -> f64 {
-    let rounded = (0..5).filter_map(|digits| format!("{:.digits$e}", x.to_f64()).parse().ok());
-    rounded
-        .into_iter()
-        .find(|short| <Float16Type as ArrowPrimitiveType>::Native::from_f64(*short) == x)
-        .unwrap_or(x.into())
+    type Half = <Float16Type as ArrowPrimitiveType>::Native;
+    let exact = x.to_f64();
+    let mut rounded = (0..5).filter_map(|digits| format!("{exact:.digits$e}").parse::<f64>().ok());
+    let shortest = rounded.find(|short| Half::from_f64(*short) == x);
+    shortest.filter(|_| exact.fract() != 0.0).unwrap_or(exact)
 }
 
 fn text(array: &dyn Array, i: usize) -> Option<&str> {
