@@ -35,7 +35,7 @@ pub(crate) fn is_harmless(name: &str) -> bool {
     HARMLESS.split(' ').any(|known| known == name)
 }
 
-/// What was found, and what is expected instead.
+/// A value that was found, and a description of what is expected instead.
 pub(crate) type Misfit = (String, &'static str);
 type Judged<T> = std::result::Result<T, Misfit>;
 

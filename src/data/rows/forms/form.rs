@@ -174,7 +174,7 @@ struct Found<'a> {
     /// Number of image parts without a url. Each stands for the next entry of the image column.
     by_part: usize,
     marks: usize,
-    /// For each message: true if its images are parts, so that a mark in its texts is text.
+    /// True for each message whose images are parts, so that a mark in its texts is text.
     literal: Vec<bool>,
     /// Frames of all videos, in order.
     frames: Vec<ImageSource>,

@@ -95,7 +95,7 @@ pub(crate) fn value(field: &Field, array: &dyn Array, i: usize, with_bytes: bool
                     Some(bytes) if with_bytes => STANDARD.encode(bytes).into(),
                     Some(_) => continue,
                     None => match value(field, column, i, with_bytes) {
-                        // Times and the like have no form in JSON.
+                        // Times have no form in JSON.
                         Err(_) if is_harmless(name) => continue,
                         inner => inner?,
                     },
