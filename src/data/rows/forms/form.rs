@@ -223,7 +223,7 @@ impl Found<'_> {
         let (text, reasons) = (self::content(message), thinking.map(|(_, thinking)| thinking));
         self.close(name, message, |field, value| match field {
             "role" | "from" => true,
-            "content" | "value" => Some(value) == text,
+            "content" | "value" => text.is_some_and(|text| std::ptr::eq(value, text) || value == text),
             _ if table::REASONING.contains(&field) => Some(value) == reasons,
             _ => table::LOSS.contains(&field),
         });
@@ -239,8 +239,8 @@ impl Found<'_> {
     /// Reads the fields [`table::LOSS`] of a message: a bool, 0 or 1. Only assistant turns can be trained.
     fn is_trained(&self, name: &str, message: &Value, role: &str) -> RowResult<bool> {
         let mut trained = None;
-        for key in table::LOSS {
-            let Some(value) = given_in(message, key) else { continue };
+        let fields = message.as_object().into_iter().flatten();
+        for (key, value) in fields.filter(|(key, value)| table::LOSS.contains(&key.as_str()) && !value.is_null()) {
             let wrong = |expected| {
                 misfit(
                     &self.at.place,
@@ -249,8 +249,11 @@ impl Found<'_> {
                 )
             };
             let number = value.as_f64().filter(|number| [0.0, 1.0].contains(number)).map(|number| number == 1.0);
-            let is_true =
-                value.as_bool().filter(|_| !table::WEIGHTS.contains(&key)).or(number).ok_or_else(|| wrong("0 or 1"))?;
+            let is_true = value
+                .as_bool()
+                .filter(|_| !table::WEIGHTS.contains(&key.as_str()))
+                .or(number)
+                .ok_or_else(|| wrong("0 or 1"))?;
             if is_true && role != "assistant" {
                 return Err(wrong("0: only turns of the assistant can be trained on"));
             }

@@ -171,7 +171,9 @@ impl RowForm {
                 List(column) => messages.extend(list(column, fields.get(*column), at)?),
                 Message(role, columns) => {
                     let Some(column) = columns.iter().find(|column| given(fields, column).is_some()) else { continue };
-                    let (value, turn) = (&fields[*column], structured(fields[*column].clone()));
+                    let value = &fields[*column];
+                    let is_plain = value.as_str().is_some_and(|text| !text.trim_start().starts_with(['[', '{']));
+                    let turn = if is_plain { Value::Null } else { structured(value.clone()) };
                     let has = |key: &&str| turn.get(0).is_some_and(|turn| given_in(turn, key).is_some());
                     // A text may be JSON. Only a list of messages is read as such.
                     if let Some(text) = value.as_str().filter(|_| !["role", "from", "user", "human"].iter().any(has)) {

@@ -48,6 +48,9 @@ pub(crate) fn is_null(array: &dyn Array, i: usize) -> bool {
 /// Returns true if the texts of a field are JSON. Returns an error for any other extension type, because its storage
 /// does not have the meaning of its values.
 fn is_json(field: &Field) -> RowResult<bool> {
+    if field.metadata().is_empty() {
+        return Ok(false);
+    }
     match field.extension_type_name() {
         None => Ok(field.metadata().get(JSON.0).is_some_and(|kind| kind == JSON.1)),
         Some("arrow.json") => Ok(true),

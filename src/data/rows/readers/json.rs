@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read as _, Seek, SeekFrom};
 use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
 use crate::rows::files::content::{Content, Shared};
@@ -288,10 +289,10 @@ impl<'de> Deserialize<'de> for Row {
             fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<Row, A::Error> {
                 let mut fields = Map::new();
                 while let Some((name, value)) = entries.next_entry::<String, Value>()? {
-                    if fields.contains_key(&name) {
-                        return Err(A::Error::custom(format!("{TWICE} `{name}`")));
+                    match fields.entry(name) {
+                        Entry::Vacant(entry) => drop(entry.insert(value)),
+                        Entry::Occupied(entry) => return Err(A::Error::custom(format!("{TWICE} `{}`", entry.key()))),
                     }
-                    fields.insert(name, value);
                 }
                 Ok(Row(fields))
             }
