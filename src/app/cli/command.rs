@@ -173,6 +173,7 @@ pub fn main() -> ExitCode {
     let run = || refused.and_then(|()| context.start()).and_then(|()| cli.command.run(&context));
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
     signal::answered();
+    omr_data::image::clipped().iter().for_each(|line| context.say(line));
     let ranks = context.started.end(matches!(done, Ok(Ok(()))));
     match done.map(|done| done.and(ranks)) {
         Ok(Ok(())) => ExitCode::SUCCESS,

@@ -76,7 +76,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         files::write(out.join("summary.json"), format!("{summary:#}\n").as_bytes())?;
     }
     refuse_faults(&place, &found)?;
-    found.iter().try_for_each(|inspection| inspection.seen.check())
+    found.iter().try_for_each(|inspection| inspection.seen.check().and_then(|()| inspection.seen.check_texts()))
 }
 
 /// Loads the chat template with `variables`, and the image processor of the model that `--model` names, with the settings

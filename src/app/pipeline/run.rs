@@ -75,7 +75,7 @@ pub fn run_after<C: Stage>(
         Some(count) => merge::rows(&work, count),
         None => job.run(&work),
     };
-    let summary = match run_alongside(|| record::write(&files, dir, shard), run_job) {
+    let mut summary = match run_alongside(|| record::write(&files, dir, shard), run_job) {
         // After an error the user may have to correct an input file. The record of this run would then refuse the
         // corrected file, so it is removed. A stopped stage keeps its record, and so does a stage that had one before.
         Err(error) if !claimed && !matches!(error, Error::Stopped) => {
@@ -88,6 +88,10 @@ pub fn run_after<C: Stage>(
         let seen = input.seen()?;
         machine.observer.note(&format!("{}: {}", input.name, seen.line()));
         seen.check()?;
+        let warnings = seen.warnings();
+        if !warnings.is_empty() {
+            summary.more.insert("warnings".to_owned(), warnings.into());
+        }
     }
     summary.check(config.outcomes())?;
     if shard.is_none() {

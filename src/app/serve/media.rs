@@ -164,7 +164,7 @@ pub fn images(urls: &[(String, String)], processor: Option<&Processor>) -> Api<V
         }
         let header =
             image::header(Cursor::new(&bytes), &limits, param).map_err(|refused| unreadable(refused.into()))?;
-        let input = image::decode_then(&bytes, &limits, processor.alpha, param, |rgb| processor.image(&rgb))
+        let input = image::decode_then(&bytes, &limits, processor.decoding(), param, |rgb| processor.image(&rgb))
             .map_err(unreadable)?;
         limits.max_pixels -= header.size.into_iter().map(u64::from).product::<u64>();
         input.map(Arc::new).map_err(|error| ApiError::refused(param, error))

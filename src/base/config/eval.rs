@@ -83,7 +83,7 @@ settings! {
         shuffle_seed: u64 = 0, name: "lmms-eval --seed, the first of it";
         images.image_min_pixels, name: "lmms-eval --model_args min_pixels=";
         images.image_max_pixels, name: "lmms-eval --model_args max_pixels=";
-        ..images { image_backend, image_alpha };
+        ..images { image_backend, image_alpha, image_16_bit };
         /// Variables of the chat template, also sent to a server.
         chat_template_kwargs: ChatTemplateKwargs = ChatTemplateKwargs::default();
         /// Data type of weights, activations and KV cache; `auto` = bf16 on a GPU, and on a CPU that has units for it

@@ -26,6 +26,16 @@ choice! {
     }
 }
 
+choice! {
+    /// Treatment of grey images with 16 bits.
+    pub enum Image16Bit {
+        /// Values above 255 become white, as with Pillow.
+        Clip = "clip",
+        /// The upper 8 bits of each value are used.
+        Upper = "upper",
+    }
+}
+
 settings! {
     /// Sizes and values of the images that a model sees.
     pub struct ImageConfig {
@@ -41,6 +51,9 @@ settings! {
         /// Transparent images: white = put onto white, drop = use the colours as stored. null = the value in the model's
         /// preprocessor_config.json, otherwise white with torchvision and drop with pil.
         image_alpha: Option<ImageAlpha> = None;
+        /// Grey images with 16 bits: clip = values above 255 become white, as with Pillow, upper = use the upper 8 bits.
+        /// null = the value in the model's preprocessor_config.json, otherwise clip.
+        image_16_bit: Option<Image16Bit> = None;
     }
 }
 
@@ -54,6 +67,7 @@ impl ImageConfig {
             ("image_max_pixels", number(self.image_max_pixels)),
             ("image_backend", backend.map(|backend| backend.name().to_owned())),
             ("image_alpha", self.image_alpha.map(|alpha| alpha.name().to_owned())),
+            ("image_16_bit", self.image_16_bit.map(|grey| grey.name().to_owned())),
         ];
         keys.into_iter().find_map(|(key, value)| Some((key, value?)))
     }

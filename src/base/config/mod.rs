@@ -62,7 +62,7 @@ pub use distillation::DistillationConfig;
 pub use domains::DomainWeights;
 pub use eval::{EvalConfig, ServerConfig};
 pub use generate::GenerateConfig;
-pub use images::{ImageAlpha, ImageBackend, ImageConfig};
+pub use images::{Image16Bit, ImageAlpha, ImageBackend, ImageConfig};
 pub use judge::{JudgeConfig, ProgramConfig, Rewards, ScoreConfig, ScorerConfig};
 pub use lora::LoraConfig;
 pub use omr_verify::{Format, Mode};

@@ -300,7 +300,7 @@ settings! {
             published: "3136";
         training.image_max_pixels, name: "verl data.max_pixels; Hugging Face max_pixels",
             published: "12845056";
-        ..training { image_backend, image_alpha, chat_template_kwargs, max_bad_rows };
+        ..training { image_backend, image_alpha, image_16_bit, chat_template_kwargs, max_bad_rows };
         training.dataloader_num_workers, name: "verl data.dataloader_num_workers", published: "8";
         training.resume, name: "verl trainer.resume_mode; Hugging Face resume_from_checkpoint",
             published: "auto";

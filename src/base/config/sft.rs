@@ -110,7 +110,7 @@ settings! {
         training.image_min_pixels, name: "lmms-engine dataset_config.extra_kwargs.image_min_pixels; Hugging Face min_pixels";
         training.image_max_pixels, name: "lmms-engine dataset_config.extra_kwargs.image_max_pixels; Hugging Face max_pixels",
             published: "4194304";
-        ..training { image_backend, image_alpha, chat_template_kwargs, max_bad_rows };
+        ..training { image_backend, image_alpha, image_16_bit, chat_template_kwargs, max_bad_rows };
         training.dataloader_num_workers, name: "lmms-engine trainer_args.dataloader_num_workers; LLaMA-Factory preprocessing_num_workers; \
                 TRL dataset_num_proc";
         training.resume, name: "lmms-engine trainer_args.resume_from_checkpoint";

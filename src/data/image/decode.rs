@@ -1,7 +1,10 @@
 //! Decodes PNG, JPEG, WebP, GIF (first frame), BMP and TIFF (first page) to RGB, with the result of Pillow's
 //! `convert("RGB")`.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
@@ -9,7 +12,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use super::Rgb;
 use super::jpeg::Jpeg;
 use omr_base::bounds::Budget;
-use omr_base::config::ImageAlpha;
+use omr_base::config::{Image16Bit, ImageAlpha};
 use omr_base::error::{Error, Result, is_of_file};
 
 /// Maximum size of an image; checked from its header, before anything is decoded.
@@ -41,6 +44,48 @@ const PIXELS_A_BIT: u64 = 32 * 32;
 
 const FORMATS: [ImageFormat; 6] =
     [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp, ImageFormat::Tiff];
+
+/// Treatment of the values of an image that RGB with 8 bits cannot hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decoding {
+    /// Treatment of transparent images.
+    pub alpha: ImageAlpha,
+    /// Treatment of grey images with 16 bits.
+    pub grey: Image16Bit,
+}
+
+impl From<ImageAlpha> for Decoding {
+    fn from(alpha: ImageAlpha) -> Decoding {
+        Decoding { alpha, grey: Image16Bit::Clip }
+    }
+}
+
+/// Numbers of images that were clipped, by the folder of their rows.
+static CLIPPED: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
+
+/// Returns a line for each folder of rows with grey images of 16 bits that were clipped: how often one was decoded.
+pub fn clipped() -> Vec<String> {
+    let clipped = CLIPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    let line = |(folder, count): (&PathBuf, &u64)| {
+        format!("{}: {count} images of 16 bits were decoded with clipped values", folder.display())
+    };
+    clipped.iter().map(line).collect()
+}
+
+/// Counts an image of 16 bits that was clipped. The first one of a folder is a warning. `place` begins with the file.
+fn count_clipped(place: &str) {
+    let file = Path::new(place.split(" row ").next().unwrap_or(place));
+    let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut clipped = CLIPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = clipped.entry(folder.to_owned()).or_default();
+    *count += 1;
+    if *count == 1 {
+        tracing::warn!(
+            "{place}: a grey image with 16 bits: values above 255 are clipped to white, as with Pillow. \
+             image_16_bit=upper uses the upper 8 bits. Further images of this folder are only counted."
+        );
+    }
+}
 
 /// Reason why an image is refused.
 #[derive(Debug)]
@@ -170,7 +215,7 @@ fn header_of(mut decoder: Box<dyn ImageDecoder + '_>, format: ImageFormat) -> He
 /// Decodes an image, regardless of its file name, and rotates it upright by its EXIF orientation.
 ///
 /// - Alpha is dropped. [`decode_then`] can put transparent images onto white instead.
-/// - 16-bit colours keep their high byte; 16-bit grey is clipped at 255.
+/// - 16-bit colours keep their high byte; 16-bit grey is clipped at 255, unless [`Decoding`] says otherwise.
 /// - A GIF's first frame has a black background where it does not fill the screen.
 ///
 /// Errors begin with `place` (the file or the row).
@@ -178,15 +223,16 @@ pub fn decode(bytes: &[u8], limits: &Limits, place: &str) -> Result<Rgb> {
     decode_then(bytes, limits, ImageAlpha::Drop, place, |image| image)
 }
 
-/// Decodes like [`decode`], with this treatment of alpha, and calls `then` with the image. Both steps count towards the bytes that all threads may
+/// Decodes like [`decode`], with this treatment of alpha and of 16 bits, and calls `then` with the image. Both steps count towards the bytes that all threads may
 /// process at once. `then` should reduce the image, and must not decode another image.
 pub fn decode_then<T>(
     bytes: &[u8],
     limits: &Limits,
-    alpha: ImageAlpha,
+    decoding: impl Into<Decoding>,
     place: &str,
     then: impl FnOnce(Rgb) -> T,
 ) -> Result<T> {
+    let decoding = decoding.into();
     let (format, len) = (format_of(bytes, bytes.len() as u64, place)?, bytes.len() as u64);
     let mut decoder = open(Box::new(Cursor::new(bytes)), format, len, limits, place)?;
     let (width, height) = decoder.dimensions();
@@ -206,14 +252,18 @@ pub fn decode_then<T>(
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken(place))?;
     image.apply_orientation(orientation);
-    let image = to_rgb(image, alpha)
+    let is_clipped = |image: &image::ImageBuffer<image::Luma<u16>, Vec<u16>>| image.iter().any(|value| *value > 255);
+    if decoding.grey == Image16Bit::Clip && image.as_luma16().is_some_and(is_clipped) {
+        count_clipped(place);
+    }
+    let image = to_rgb(image, decoding)
         .ok_or_else(|| Error::input(place, "an unsupported pixel format", "grey, colour or palette"))?;
     Ok(then(image))
 }
 
 /// Converts like Pillow's `convert("RGB")`, which repeats grey and drops alpha, after putting a transparent image onto
-/// white if `alpha` is `White`.
-fn to_rgb(image: DynamicImage, alpha: ImageAlpha) -> Option<Rgb> {
+/// white if `alpha` is `White`, and with the upper bits of grey values if `grey` is `Upper`.
+fn to_rgb(image: DynamicImage, Decoding { alpha, grey }: Decoding) -> Option<Rgb> {
     let high = |v: u16| (v >> 8) as u8;
     let flat = |value: u8, opacity: u8| match alpha {
         ImageAlpha::White => onto_white(value, opacity),
@@ -228,6 +278,9 @@ fn to_rgb(image: DynamicImage, alpha: ImageAlpha) -> Option<Rgb> {
         DynamicImage::ImageRgb16(image) => image.pixels().flat_map(|p| [p[0], p[1], p[2]].map(high)).collect(),
         DynamicImage::ImageRgba16(image) => {
             image.pixels().flat_map(|p| [p[0], p[1], p[2]].map(|value| flat(high(value), high(p[3])))).collect()
+        }
+        DynamicImage::ImageLuma16(image) if grey == Image16Bit::Upper => {
+            image.pixels().flat_map(|p| [high(p[0]); 3]).collect()
         }
         // Values are clipped instead of reduced to their high byte, because Pillow clips this format and the models
         // were trained on Pillow's output.

@@ -13,13 +13,26 @@ pub mod processor;
 mod resize;
 pub mod settings;
 
-pub use decode::{Header, Limits, Refused, decode, decode_then, header};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+pub use decode::{Decoding, Header, Limits, Refused, clipped, decode, decode_then, header};
 pub use encode::{jpeg_within, png, thumbnail};
 pub use input::{Grid, ImageInput};
 pub use jpeg::{JPEG_DECODER, jpeg};
 pub use media::{MediaFormat, MediaIds, PatchGrid};
 pub use processor::Processor;
 pub use resize::resize;
+
+/// Logs a warning, unless it was logged before.
+pub(crate) fn warn_once(line: String) {
+    static LOGGED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !logged.contains(&line) {
+        tracing::warn!("{line}");
+        logged.insert(line);
+    }
+}
 
 /// Library whose resizing and normalization are reproduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::{Backend, ImageInput, MediaFormat, PatchGrid, Rgb, resize};
-use omr_base::config::{ImageAlpha, ImageBackend, ImageConfig};
+use super::{Backend, Decoding, ImageInput, MediaFormat, PatchGrid, Rgb, resize};
+use omr_base::config::{Image16Bit, ImageAlpha, ImageBackend, ImageConfig};
 use omr_base::error::{Error, Result};
 
 /// Settings of `preprocessor_config.json`, with Hugging Face's names.
@@ -29,6 +29,8 @@ pub struct Processor {
     pub backend: Backend,
     /// Treatment of transparent images.
     pub alpha: ImageAlpha,
+    /// Treatment of grey images with 16 bits.
+    pub grey: Image16Bit,
 }
 
 impl Default for Processor {
@@ -45,6 +47,7 @@ impl Default for Processor {
             rescale_factor: 1.0 / 255.0,
             backend: Backend::Pil,
             alpha: ImageAlpha::Drop,
+            grey: Image16Bit::Clip,
         }
     }
 }
@@ -78,6 +81,11 @@ impl Processor {
         }
     }
 
+    /// Returns how values are decoded that an RGB image of 8 bits cannot hold.
+    pub fn decoding(&self) -> Decoding {
+        Decoding { alpha: self.alpha, grey: self.grey }
+    }
+
     /// Returns the processor with the settings of a config. A key that is not set keeps the current value; another
     /// library without a treatment of alpha gets its own. Returns an error if the minimum number of pixels exceeds the
     /// maximum.
@@ -93,6 +101,7 @@ impl Processor {
             (self.backend, self.alpha) = (backend, backend.alpha());
         }
         self.alpha = images.image_alpha.unwrap_or(self.alpha);
+        self.grey = images.image_16_bit.unwrap_or(self.grey);
         let Processor { min_pixels, max_pixels, .. } = self;
         if min_pixels <= max_pixels {
             return Ok(self);

@@ -5,14 +5,26 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{Backend, PatchGrid, Processor};
-use omr_base::config::{ImageAlpha, ImageConfig};
+use super::{Backend, PatchGrid, Processor, warn_once};
+use omr_base::config::{Image16Bit, ImageAlpha, ImageConfig};
 use omr_base::error::{Error, Result};
 use omr_base::files;
 use omr_base::hub::base_model;
 
 /// Upper bound of `min_pixels` and `max_pixels`, so that areas and coordinates stay well within 32 bits.
 const MAX_PIXELS: u64 = 1 << 30;
+
+/// Names of the minimum and the maximum number of pixels: as fields of their own, and in `size`.
+const EDGES: [[&str; 2]; 2] = [["min_pixels", "shortest_edge"], ["max_pixels", "longest_edge"]];
+
+/// The other fields that are used, or refused if pixels would differ.
+const READ: &str = "size patch_size merge_size temporal_patch_size image_mean image_std rescale_factor resample do_resize \
+    do_rescale do_normalize do_convert_rgb do_center_crop do_pad use_fast image_alpha image_16_bit image_processor_type";
+
+/// Fields that processors of transformers 4.49 to 5.24 write and that leave the pixels of an image as they are.
+const HARMLESS: &str = "processor_class feature_extractor_type _processor_class _valid_processor_keys model_input_names \
+    default_to_square crop_size pad_size data_format input_data_format device return_tensors disable_grouping \
+    image_seq_length fps do_sample_frames return_metadata";
 
 impl Processor {
     /// Loads the settings of a model directory (see [`Processor::file`]). Returns an error if the sizes of patches
@@ -26,6 +38,10 @@ impl Processor {
             None => (&config, place),
         };
         let processor = Processor::from_json(images, &place)?;
+        let unread = unread(images);
+        if !unread.is_empty() {
+            warn_once(format!("{place}: fields that are not read: {}", unread.join(", ")));
+        }
         for (key, found, expected) in [
             ("patch_size", processor.patch_size, grid.patch_size),
             ("merge_size", processor.merge_size, grid.merge_size),
@@ -73,8 +89,26 @@ impl Processor {
         if let Some(value) = get("resample").filter(|v| v.as_u64() != Some(3)) {
             return Err(wrong("resample", value, "3 (bicubic)"));
         }
-        let size = |key: &str, edge: &str, default: u64| {
-            let of_size = get("size").and_then(|s| s.get(edge)).filter(|v| !v.is_null());
+        // Pixels are neither cut off nor added.
+        for key in ["do_center_crop", "do_pad"] {
+            if let Some(value) = get(key).filter(|v| **v != Value::Bool(false)) {
+                return Err(wrong(key, value, "false"));
+            }
+        }
+        let edges = get("size").and_then(Value::as_object).into_iter().flatten().filter(|(_, value)| !value.is_null());
+        if let Some((edge, value)) = edges.clone().find(|(edge, _)| !EDGES.concat().contains(&edge.as_str())) {
+            return Err(wrong(
+                &format!("size.{edge}"),
+                value,
+                "shortest_edge and longest_edge, or min_pixels and max_pixels",
+            ));
+        }
+        if let Some(value) = get("size").filter(|size| !size.is_object()) {
+            return Err(wrong("size", value, "an object with shortest_edge and longest_edge"));
+        }
+        // The first models of Qwen2-VL and UI-TARS have `min_pixels` and `max_pixels` in `size`.
+        let size = |[key, edge]: [&str; 2], default: u64| {
+            let of_size = edges.clone().find(|(name, _)| *name == edge || *name == key).map(|(_, value)| value);
             let Some(value) = get(key).or(of_size) else { return Ok(default) };
             let pixels = value.as_u64().filter(|n| (1..=MAX_PIXELS).contains(n));
             pixels.ok_or_else(|| wrong(key, value, &format!("a number of pixels up to {MAX_PIXELS}")))
@@ -96,16 +130,21 @@ impl Processor {
             alpha.ok_or_else(|| wrong("image_alpha", value, "white or drop"))
         };
         let alpha = get("image_alpha").map_or(Ok(backend.alpha()), named_alpha)?;
+        let named_grey = |value: &Value| {
+            let grey = value.as_str().and_then(|name| name.parse::<Image16Bit>().ok());
+            grey.ok_or_else(|| wrong("image_16_bit", value, "clip or upper"))
+        };
         let factor = |value: &Value| value.as_f64().ok_or_else(|| wrong("rescale_factor", value, "a number"));
         let default = Processor::default();
         let processor = Processor {
             backend,
             alpha,
+            grey: get("image_16_bit").map_or(Ok(Image16Bit::Clip), named_grey)?,
             patch_size: count("patch_size", default.patch_size)?,
             merge_size: count("merge_size", default.merge_size)?,
             temporal_patch_size: count("temporal_patch_size", default.temporal_patch_size)?,
-            min_pixels: size("min_pixels", "shortest_edge", default.min_pixels)?,
-            max_pixels: size("max_pixels", "longest_edge", default.max_pixels)?,
+            min_pixels: size(EDGES[0], default.min_pixels)?,
+            max_pixels: size(EDGES[1], default.max_pixels)?,
             image_mean: channels("image_mean", default.image_mean, false)?,
             image_std: channels("image_std", default.image_std, true)?,
             rescale_factor: get("rescale_factor").map_or(Ok(default.rescale_factor), factor)?,
@@ -116,6 +155,15 @@ impl Processor {
         }
         Ok(processor)
     }
+}
+
+/// Returns the fields with a value that are neither read nor known to leave the pixels as they are.
+fn unread(images: &Value) -> Vec<&str> {
+    let fields = images.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    let is_known = |name: &str| {
+        READ.split(' ').chain(HARMLESS.split(' ')).any(|known| known == name) || EDGES.concat().contains(&name)
+    };
+    fields.map(|(name, _)| name.as_str()).filter(|name| !is_known(name)).collect()
 }
 
 /// Returns the library that the settings of a `preprocessor_config.json` name: by `use_fast`, otherwise by the ending of
@@ -162,7 +210,9 @@ pub fn write(dir: &Path, settings: &ImageConfig) -> Result<()> {
             ("max_pixels", "longest_edge", was.max_pixels, is.max_pixels),
         ];
         for (key, edge, _, pixels) in bounds.into_iter().filter(|(_, _, was, is)| was != is) {
-            let of_size = images.get_mut("size").and_then(|size| size.get_mut(edge));
+            let size = images.get_mut("size").and_then(Value::as_object_mut);
+            let of_size = size.and_then(|size| size.iter_mut().find(|(name, _)| *name == edge || *name == key));
+            let of_size = of_size.map(|(_, bound)| bound);
             let is_in_size = of_size.map(|bound| *bound = pixels.into()).is_some();
             if !is_in_size || images.get(key).is_some_and(|bound| !bound.is_null()) {
                 images[key] = pixels.into();
@@ -177,7 +227,8 @@ pub fn write(dir: &Path, settings: &ImageConfig) -> Result<()> {
     Ok(())
 }
 
-/// Writes which library makes the pixels of `processor`, and its treatment of alpha if it is not that of the library.
+/// Writes which library makes the pixels of `processor`, and its treatment of alpha and 16 bits if it is not that of the
+/// library.
 /// Pillow is written as `use_fast: false`, because transformers 4.57 cannot load a directory with a class `...Pil`.
 fn write_backend(images: &mut Value, processor: &Processor) {
     let class = images["image_processor_type"].as_str().unwrap_or("Qwen2VLImageProcessor");
@@ -198,6 +249,10 @@ fn write_backend(images: &mut Value, processor: &Processor) {
     images.remove("image_alpha");
     if processor.alpha != processor.backend.alpha() {
         images.insert("image_alpha".to_owned(), processor.alpha.name().into());
+    }
+    images.remove("image_16_bit");
+    if processor.grey != Image16Bit::Clip {
+        images.insert("image_16_bit".to_owned(), processor.grey.name().into());
     }
 }
 
@@ -225,7 +280,21 @@ mod tests {
         assert_eq!(Processor::from_json(&bounds, "here").unwrap(), processor);
         let size = json!({"size": {"shortest_edge": 784, "longest_edge": 7056}});
         assert_eq!(Processor::from_json(&size, "here").unwrap(), processor);
+        let of_size = json!({"size": {"min_pixels": 784, "max_pixels": 7056, "height": null}});
+        assert_eq!(Processor::from_json(&of_size, "here").unwrap(), processor);
         assert_eq!(Processor::from_json(&json!({}), "here").unwrap(), bare());
+    }
+
+    #[test]
+    fn fields_of_size_that_are_not_read_are_refused_and_unknown_fields_are_named() {
+        let error =
+            Processor::from_json(&json!({"size": {"height": 56, "width": 56}}), "here").unwrap_err().to_string();
+        assert!(error.starts_with("here: size.height: found 56"), "{error}");
+        // As transformers 5.24 writes it.
+        let written = json!({"crop_size": null, "data_format": "channels_first", "default_to_square": false, "do_pad": null,
+            "do_resize": true, "image_processor_type": "Qwen2VLImageProcessor", "size": {"longest_edge": 1, "shortest_edge": 1}});
+        assert!(unread(&written).is_empty());
+        assert_eq!(unread(&json!({"patch_size": 14, "tiles": 4, "crops": null})), ["tiles"]);
     }
 
     #[test]
@@ -355,6 +424,8 @@ mod tests {
             ("resample", json!(2)),
             ("rescale_factor", json!("x")),
             ("image_alpha", json!("black")),
+            ("size", json!(56)),
+            ("do_center_crop", json!(true)),
         ] {
             let error = Processor::from_json(&json!({key: value}), "here").unwrap_err().to_string();
             assert!(error.starts_with(&format!("here: {key}: found {value}")), "{error}");

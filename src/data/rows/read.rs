@@ -1,7 +1,8 @@
 //! Reads data sets from files of any supported format into rows. Every error names the file and the row.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -11,14 +12,15 @@ use super::files::folder::Folder;
 use super::files::paths::{self, base, kind, unpacked};
 use super::forms::fields::{Fields, LOOKED_AT, RawImage, RowContext};
 use super::forms::form;
-use super::forms::names::Names;
+use super::forms::names::{self, Names};
 use super::forms::templates::{COLUMNS, Templates};
+use super::forms::{table, unread};
 use super::readers::arrow_rows::ArrowRows;
 use super::readers::class_folder::ClassFolder;
 use super::readers::columns::Table;
 use super::readers::delimited::Delimited;
 use super::readers::json::Layout;
-use super::readers::row_source::{JsonRows, RowSource};
+use super::readers::row_source::{JsonRows, RowSource, SAMPLED};
 use super::readers::webdataset::WebDataset;
 use crate::rows::{Row, RowResult};
 use omr_base::config::{ColumnsConfig, DataType, DatasetConfig};
@@ -139,6 +141,7 @@ impl RowFile {
                     };
                     // A column may occur only after the first rows.
                     check(LOOKED_AT).or_else(|_| check(usize::MAX))?;
+                    check_unused(&path, &*rows, &entry.columns.unused)?;
                 }
                 let set_name = set_name.clone();
                 let limit = entry.limit.unwrap_or(usize::MAX);
@@ -184,6 +187,36 @@ impl RowFile {
         Ok(found)
     }
 
+    /// Returns the columns of text that are not used and that no message contains. A column counts if most of the first
+    /// rows have several words in it, which are not the same in each row and do not repeat the question.
+    pub fn unread_texts(&self) -> Result<Vec<String>> {
+        let (others, mut number, mut read) = (self.rows.sampled()?, 0, 0);
+        let mut found: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        if self.names.makes_question() {
+            return Ok(Vec::new());
+        }
+        self.rows.for_range(0..SAMPLED, &mut |at, fields| {
+            let (row, other) = (self.made(at, fields), others.get(number));
+            number += 1;
+            let (Ok(row), Some(other)) = (row, other) else { return Ok(()) };
+            read += 1;
+            let of_form = table::columns_of(row.form);
+            for (name, value) in other {
+                let is_known = of_form.contains(&name.as_str())
+                    || self.names.used_as(name).is_some_and(|ours| of_form.contains(&ours));
+                if !is_known && let Some(text) = unread::text(name, value, &row) {
+                    found.entry(name).or_default().push(text);
+                }
+            }
+            Ok(())
+        })?;
+        let is_one = |texts: &[String]| read > 1 && texts.iter().all(|text| *text == texts[0]);
+        found.retain(|name, texts| {
+            2 * texts.len() > read && !is_one(texts) && !self.entry.columns.unused.iter().any(|unused| unused == name)
+        });
+        Ok(found.into_keys().map(str::to_owned).collect())
+    }
+
     /// Returns the columns with their types: from the schema of a parquet file, from the first rows of a JSON file.
     pub fn columns(&self) -> Result<Vec<Column>> {
         let columns = self.rows.columns(LOOKED_AT)?;
@@ -205,6 +238,27 @@ impl RowFile {
     pub fn place(&self, index: usize) -> String {
         format!("{} row {}", self.path.display(), index + 1)
     }
+}
+
+/// Returns an error if one of the names that are not needed is neither a column nor a field inside of one.
+fn check_unused(path: &Path, rows: &dyn RowSource, unused: &[String]) -> Result<()> {
+    let columns = if unused.is_empty() { Vec::new() } else { rows.columns(usize::MAX)? };
+    let columns: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+    for name in unused.iter().filter(|name| !columns.contains(&name.as_str()) && unread::name(name).is_none()) {
+        let mut is_field = columns.is_empty();
+        rows.for_range(0..usize::MAX, &mut |_, row| {
+            let (fields, images) = row.unwrap_or_default();
+            is_field = is_field || images.iter().flatten().any(|image| image.unread.contains(name));
+            is_field = is_field || Value::Object(fields).to_string().contains(&format!("{name:?}:"));
+            // The other rows are not needed.
+            if is_field { Err(Error::Stopped) } else { Ok(()) }
+        })
+        .or_else(|error| if is_field { Ok(()) } else { Err(error) })?;
+        if !is_field {
+            return Err(names::lacking(path, &columns, &format!("`{name}`, which columns.{name} names")));
+        }
+    }
+    Ok(())
 }
 
 /// A column of a file.

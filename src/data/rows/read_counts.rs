@@ -1,7 +1,7 @@
 //! Counts what was read. The counts are printed as one line, so that the user notices ignored images and columns at
 //! once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,17 +30,24 @@ pub struct ReadCounts {
     columns: BTreeMap<String, Option<String>>,
     /// Columns that contain images and are not read, each with its file.
     unread: Vec<[String; 2]>,
+    /// Columns of text that are not used and that no message contains, each with its file.
+    #[serde(default)]
+    texts: Vec<[String; 2]>,
 }
 
 impl ReadCounts {
     /// Creates counts of 0 with the columns of `files`.
     pub fn of<'a>(files: impl IntoIterator<Item = &'a RowFile>) -> Result<ReadCounts> {
-        let mut counts = ReadCounts::default();
+        let (mut counts, mut sets) = (ReadCounts::default(), BTreeSet::new());
         for file in files {
             let columns = file.columns()?.into_iter();
             counts.columns.extend(columns.map(|column| (column.name, column.read_as.map(str::to_owned))));
             let path = file.path.display().to_string();
             counts.unread.extend(file.unread_images()?.into_iter().map(|column| [path.clone(), column]));
+            // The files of a data set have the same columns.
+            if sets.insert(file.set) {
+                counts.texts.extend(file.unread_texts()?.into_iter().map(|column| [path.clone(), column]));
+            }
         }
         Ok(counts)
     }
@@ -50,8 +57,8 @@ impl ReadCounts {
         if self.forms.is_empty() {
             return Ok(self);
         }
-        let ReadCounts { columns, unread, .. } = ReadCounts::of(files)?;
-        Ok(ReadCounts { columns, unread, ..self })
+        let ReadCounts { columns, unread, texts, .. } = ReadCounts::of(files)?;
+        Ok(ReadCounts { columns, unread, texts, ..self })
     }
 
     /// Counts one more row with its messages and images.
@@ -96,7 +103,31 @@ impl ReadCounts {
         }
     }
 
-    /// Formats the counts as a line for the user.
+    /// Returns an error if a column of text may belong to the question or the answer and is not read.
+    pub fn check_texts(&self) -> Result<()> {
+        let Some([file, column]) = self.texts.first() else { return Ok(()) };
+        let found = format!("a column `{column}` of text that is not read and that no message contains");
+        Err(Error::input(file, found, self.remedy(column)))
+    }
+
+    /// Returns a warning for each column of text that may belong to the question or the answer and is not read.
+    pub fn warnings(&self) -> Vec<String> {
+        let line = |[file, column]: &[String; 2]| {
+            let remedy = self.remedy(column);
+            format!("warning: {file}: the column `{column}` of text is not read, and no message contains it: {remedy}")
+        };
+        self.texts.iter().map(line).collect()
+    }
+
+    fn remedy(&self, column: &str) -> String {
+        let is_question = |ours: &Option<String>| ours.as_deref().is_some_and(|ours| table::QUESTION.contains(&ours));
+        let question = self.columns.iter().find(|(_, ours)| is_question(ours)).map(|(name, _)| name);
+        let prompt =
+            question.map(|name| format!("prompt: \"{{{{ {column} }}}}\\n\\n{{{{ {name} }}}}\" in the entry adds it, "));
+        format!("{}columns: {{{column}: ''}} ignores it", prompt.unwrap_or_default())
+    }
+
+    /// Formats the counts as a line for the user, followed by the warnings.
     pub fn line(&self) -> String {
         let ReadCounts { rows, images, turns, targets, forms, .. } = self;
         let mut line = format!("read {rows} rows: {images} images, {turns} turns");
@@ -115,6 +146,7 @@ impl ReadCounts {
                 line.push_str(&format!("; {title}: {}", columns.join(", ")));
             }
         }
+        self.warnings().iter().for_each(|warning| line.push_str(&format!("\n{warning}")));
         line
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::files::stamp::{self, short};
 use super::files::zipped::{Archive, within};
-use crate::image::{self, Header, ImageInput, Limits, Refused, Rgb};
+use crate::image::{self, Decoding, Header, ImageInput, Limits, Refused, Rgb};
 use crate::reward::{Item, typed};
 use crate::rows::bad_row::{BadRow, Reason, RowResult};
 use crate::text::{Message, Part};
@@ -280,11 +280,16 @@ impl ImageSource {
         self.decode_then(place, ImageAlpha::Drop, |_, image| image)
     }
 
-    /// Decodes the image with this treatment of alpha, and calls `then` with the encoded bytes and the image; see
+    /// Decodes the image with this treatment of alpha and of 16 bits, and calls `then` with the encoded bytes and the image; see
     /// [`image::decode_then`]. Errors name `place` and the image, if it has a name.
-    pub fn decode_then<T>(&self, place: &str, alpha: ImageAlpha, then: impl FnOnce(&[u8], Rgb) -> T) -> Result<T> {
+    pub fn decode_then<T>(
+        &self,
+        place: &str,
+        decoding: impl Into<Decoding>,
+        then: impl FnOnce(&[u8], Rgb) -> T,
+    ) -> Result<T> {
         let bytes = self.bytes(place)?;
-        image::decode_then(&bytes, &Limits::default(), alpha, &self.place(place), |image| then(&bytes, image))
+        image::decode_then(&bytes, &Limits::default(), decoding, &self.place(place), |image| then(&bytes, image))
     }
 
     /// Reads only the header of the image. The row is bad if the header cannot be read or the size is not supported.

@@ -1,7 +1,9 @@
 //! Parses values like Python's `ast.literal_eval` and formats them like `str`. Columns of published data sets contain
-//! lists in this form. Bytes and dictionaries that are not empty are not supported.
+//! lists in this form. Bytes are not supported.
 
-use super::repr;
+use serde_json::Value;
+
+use super::{exact, repr};
 
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +14,8 @@ pub enum Literal {
     Text(String),
     /// A list, tuple or set, with its brackets.
     Many(Vec<Literal>, [&'static str; 2]),
+    /// A dictionary that is not empty.
+    Map(Vec<(Literal, Literal)>),
     /// An expression that is not a literal, such as a name, a call or a sum.
     Other,
 }
@@ -45,7 +49,24 @@ impl Literal {
                 let comma = if *open == "(" && values.len() == 1 { "," } else { "" };
                 format!("{open}{}{comma}{close}", inside.join(", "))
             }
+            Literal::Map(pairs) => {
+                let pairs: Vec<String> =
+                    pairs.iter().map(|(key, value)| format!("{}: {}", key.repr(), value.repr())).collect();
+                format!("{{{}}}", pairs.join(", "))
+            }
             Literal::Other => String::new(),
+        }
+    }
+
+    /// Returns the value as JSON. The keys of dictionaries become texts.
+    pub fn json(&self) -> Value {
+        match self {
+            Literal::Plain(plain) => exact::from_str(&plain.to_lowercase()).unwrap_or_default(),
+            Literal::Text(text) => Value::String(text.clone()),
+            Literal::Many(values, ["{", _]) if values.is_empty() => Value::Object(serde_json::Map::new()),
+            Literal::Many(values, _) => values.iter().map(Literal::json).collect(),
+            Literal::Map(pairs) => pairs.iter().map(|(key, value)| (key.str(), value.json())).collect(),
+            Literal::Other => Value::Null,
         }
     }
 
@@ -53,6 +74,7 @@ impl Literal {
         match self {
             Literal::Other => true,
             Literal::Many(values, _) => values.iter().any(Literal::is_other),
+            Literal::Map(pairs) => pairs.iter().any(|(key, value)| key.is_other() || value.is_other()),
             _ => false,
         }
     }
@@ -130,6 +152,30 @@ impl<'a> Reader<'a> {
         if values.len() == 1 && !comma { values.pop() } else { Some(Literal::Many(values, ["(", ")"])) }
     }
 
+    /// Parses a set or a dictionary up to its end.
+    fn braces(&mut self) -> Option<Literal> {
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        while !self.eat("}") {
+            if !keys.is_empty() {
+                if !self.eat(",") {
+                    return None;
+                }
+                if self.eat("}") {
+                    break;
+                }
+            }
+            keys.push(self.sum()?);
+            if self.eat(":") {
+                values.push(self.sum()?);
+            }
+        }
+        match values.len() {
+            0 => Some(Literal::Many(keys, ["{", "}"])),
+            len if len == keys.len() => Some(Literal::Map(keys.into_iter().zip(values).collect())),
+            _ => None,
+        }
+    }
+
     fn sum(&mut self) -> Option<Literal> {
         self.depth += 1;
         if self.depth > DEEPEST {
@@ -160,7 +206,7 @@ impl<'a> Reader<'a> {
         } else if self.eat("(") {
             self.tuple(")")?
         } else if self.eat("{") {
-            Literal::Many(self.list("}")?.0, ["{", "}"])
+            self.braces()?
         } else if self.rest.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
             self.number()?
         } else {
@@ -314,6 +360,8 @@ mod tests {
             ("1e3", "1000.0"),
             ("'x' , ", "('x',)"),
             ("1_000", "1000"),
+            ("{'a': [1, {2: None}], 'b' : 'c',}", "{'a': [1, {2: None}], 'b': 'c'}"),
+            ("{1, 2,}", "{1, 2}"),
         ] {
             assert_eq!(eval(text).map(|v| v.repr()), Ok(want.to_owned()), "{text}");
         }
@@ -325,7 +373,9 @@ mod tests {
         for text in ["A, B", "(1+2)", "__import__('os').system('x')", "[a]", "x[0]", "-'a'", "{}.get(1)"] {
             assert_eq!(eval(text), Err("ValueError"), "{text}");
         }
-        for text in ["not a list", "['a', 'b'", "", "[1 2]", "'a", "'a\nb'", "01", "[,]", "1..", "b c"] {
+        for text in
+            ["not a list", "['a', 'b'", "", "[1 2]", "'a", "'a\nb'", "01", "[,]", "1..", "b c", "{'a': 1, 2}", "{,}"]
+        {
             assert_eq!(eval(text), Err("SyntaxError"), "{text}");
         }
         assert!(eval(&"[".repeat(100_000)).is_err());

@@ -7,6 +7,7 @@
 mod allowed;
 mod bounded;
 mod chat;
+pub mod exact;
 mod json;
 pub mod literal;
 mod row_prompt;

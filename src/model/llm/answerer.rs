@@ -11,7 +11,7 @@ use super::prompts::{largest, response_text, vision_rows};
 use crate::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, RequestParams, allowed_ids};
 use crate::nn::{Model, ModelConfig};
 use omr_base::client::Completion;
-use omr_base::config::{Dtype, ImageAlpha, ImageConfig};
+use omr_base::config::{Dtype, Image16Bit, ImageAlpha, ImageConfig};
 use omr_base::error::Result;
 use omr_base::identity;
 use omr_base::observe::Observer;
@@ -78,6 +78,9 @@ impl Llm {
             && (*backend, *alpha) != (Backend::Pil, ImageAlpha::Drop)
         {
             who.push_str(&format!(" {backend:?} {alpha:?}"));
+        }
+        if let Some(Processor { grey: grey @ Image16Bit::Upper, .. }) = &self.encoder.processor {
+            who.push_str(&format!(" {grey:?}"));
         }
         if !self.variables.is_empty() {
             who.push_str(&format!(" {}", Value::from(self.variables.clone())));

@@ -48,7 +48,7 @@ impl Reader {
     pub fn question(&self, text: &str, images: &[PathBuf]) -> Result<Prompt> {
         let read = |path: &PathBuf| {
             let bytes = files::read(path).map_err(Error::io(path))?;
-            Ok(RawImage { bytes: Some(bytes.into()), path: Some(path.display().to_string()) })
+            Ok(RawImage { bytes: Some(bytes.into()), path: Some(path.display().to_string()), ..RawImage::default() })
         };
         let images = images.iter().map(read).collect::<Result<Vec<_>>>()?;
         let fields = Map::from_iter([("prompt".to_owned(), json!(text))]);

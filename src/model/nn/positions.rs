@@ -12,7 +12,7 @@ pub struct Medium {
     pub grid_thw: [u32; 3],
     /// True for a video, whose placeholders are `video_token_id`. The placeholders of an image are `image_token_id`.
     pub video: bool,
-    /// Seconds between two temporal patches. Only whole seconds count, as in Hugging Face. 1 for images.
+    /// Seconds between two temporal patches. 1 for images.
     pub second_per_grid_ts: f64,
 }
 
@@ -92,7 +92,7 @@ pub fn sequence(
         }
         out.image_rows.extend(i as u32..(i + want) as u32);
         let [t, ..] = medium.grid_thw;
-        let last = i64::from(next_position) + i64::from(t) * i64::from(time_step(of_media, &medium));
+        let last = i64::from(next_position) + i64::from(time_of(of_media, &medium, t));
         if last > MAX_POSITION {
             let found = format!("a video that ends at position {last}");
             return Err(Error::input(place, found, format!("at most {MAX_POSITION}")));
@@ -127,12 +127,12 @@ pub fn check_grid(grid_thw: [u32; 3], merge_size: usize, index: usize) -> Result
 /// Maximum position of a video. It leaves enough positions for the text after it.
 const MAX_POSITION: i64 = 1 << 30;
 
-/// Returns the difference in position between consecutive temporal patches.
-fn time_step(config: &MediaConfig, medium: &Medium) -> i32 {
-    // Hugging Face truncates the seconds to a whole number before the multiplication.
-    let seconds = medium.second_per_grid_ts as i32;
+/// Returns the difference in position between temporal patch `patch` and the first one. Seconds keep their fractions, and
+/// are multiplied in 32 bits, as in transformers 5.24.
+fn time_of(config: &MediaConfig, medium: &Medium, patch: u32) -> i32 {
     let steps = config.tokens_per_second.filter(|_| medium.video);
-    steps.map_or(1, |steps| seconds.saturating_mul(steps as i32))
+    let interval = steps.map_or(1.0, |steps| steps as f32 * medium.second_per_grid_ts as f32);
+    (patch as f32 * interval) as i32
 }
 
 /// Appends the positions of an image or video that begins at `start`, and returns the position of the text after it: the
@@ -142,17 +142,17 @@ fn push_medium(config: &MediaConfig, medium: &Medium, start: i32, position_ids: 
     let merge = config.grid.merge_size as i32;
     let [t, h, w] = medium.grid_thw.map(|n| n as i32);
     let (h, w) = (h / merge, w / merge);
-    let step = time_step(config, medium);
     for frame in 0..t {
+        let time = start + time_of(config, medium, frame as u32);
         for y in 0..h {
             for x in 0..w {
-                position_ids[0].push(start + frame * step);
+                position_ids[0].push(time);
                 position_ids[1].push(start + y);
                 position_ids[2].push(start + x);
             }
         }
     }
-    start + h.max(w).max((t - 1) * step + 1)
+    start + h.max(w).max(time_of(config, medium, t as u32 - 1) + 1)
 }
 
 /// Order, segments and tables of the vision tower for a list of images.

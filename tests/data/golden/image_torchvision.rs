@@ -20,6 +20,7 @@ fn pixels_of_torchvision() {
             image_max_pixels: Some(number(&case["longest_edge"])),
             image_backend: ImageBackend::Torchvision,
             image_alpha: None,
+            image_16_bit: None,
         };
         let released = Processor::released(PatchGrid { patch_size, temporal_patch_size: 2, merge_size: 2 });
         let processor = released.with(&settings).unwrap();

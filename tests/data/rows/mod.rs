@@ -8,3 +8,4 @@ pub mod layouts;
 pub mod packing;
 pub mod published;
 pub mod templates;
+pub mod types;

@@ -48,9 +48,12 @@ fn a_video_of_a_row_has_the_positions_of_its_rate() {
     let config = ModelConfig::load(&model.join("config.json")).unwrap();
     let encoder = encoder(&model, EncodingPurpose::Train);
     let (chat, of_media) = (&encoder.chat, config.media.as_ref().unwrap().ids);
-    // Frames per second, and the position step from one temporal patch to the next: whole seconds times two positions
-    // per second.
-    for (more, step) in [(json!({}), 2), (json!({"fps": 0.5}), 8), (json!({"sample_fps": 0.8}), 4)] {
+    // Frames per second, and the position step from one temporal patch to the next: seconds times two positions per
+    // second, rounded down.
+    let rates = [(json!({"fps": 4}), 1), (json!({"fps": 1.5}), 2), (json!({"fps": 8}), 0)];
+    for (more, step) in
+        [(json!({}), 2), (json!({"fps": 0.5}), 8), (json!({"sample_fps": 0.8}), 5)].into_iter().chain(rates)
+    {
         let row = row(dir.path(), &answered(dir.path(), more)).unwrap();
         assert!(matches!(row.messages[0].content[0], Part::Video { frames: 4, .. }));
         assert!(matches!(row.media()[..], [Media::Video { frames: [_, _, _, _], .. }]));

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use parquet::basic::{Encoding, Type};
+use arrow_ipc::root_as_message;
+use parquet::basic::{Compression, Encoding, Type};
 use parquet::column::page::{Page, PageReader};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use parquet::file::serialized_reader::SerializedPageReader;
@@ -25,14 +26,37 @@ pub(crate) fn check(path: &Path, metadata: &ParquetMetaData, roots: &[usize], le
     for (number, group) in metadata.row_groups().iter().enumerate() {
         let (mut declared, mut stored) = (0, 0);
         for chunk in wanted(group, roots) {
+            if let codec @ (Compression::LZO | Compression::BROTLI(_)) = chunk.compression() {
+                let what = format!("found compression {codec}, expected none, snappy, zstd, gzip or lz4");
+                let way = "write the file again, for example with pyarrow.parquet.write_table(pyarrow.parquet.read_table(OLD), NEW)";
+                return Err(Error::format(path, format!("{what}: {way}")));
+            }
             let values = chunk.num_values().max(0) as u64;
             // In memory, each value takes 8 bytes for its levels and its offset, even if nothing is stored for it.
             declared += (chunk.uncompressed_size().max(0) as u64).max(values.saturating_mul(8));
             stored += chunk.compressed_size().max(0) as u64;
         }
-        refuse(path, number, declared, stored.min(len), RATIO)?;
+        refuse(path, &format!("row group {}", number + 1), declared, stored.min(len), RATIO)?;
     }
     Ok(())
+}
+
+/// Returns an error if the compressed buffers of an Arrow message, whose body begins at byte `start`, would be far larger
+/// than their stored bytes.
+pub(crate) fn check_message(path: &Path, message: &[u8], start: usize) -> Result<()> {
+    let damaged = |e| Error::format(path, format!("an incomplete or damaged Arrow file: {e}"));
+    let (head, body) = message.split_at(start);
+    let head = root_as_message(&head[8..]).map_err(damaged)?;
+    let dictionary = head.header_as_dictionary_batch().and_then(|dictionary| dictionary.data());
+    let batch = head.header_as_record_batch().or(dictionary).filter(|batch| batch.compression().is_some());
+    let buffers = batch.and_then(|batch| batch.buffers()).into_iter().flatten();
+    // The length of the decompressed bytes precedes each buffer.
+    let length = |buffer: &arrow_ipc::Buffer| {
+        let length = body.get(usize::try_from(buffer.offset()).ok()?..)?.first_chunk::<8>()?;
+        u64::try_from(i64::from_le_bytes(*length)).ok()
+    };
+    let declared = buffers.filter_map(length).fold(0, u64::saturating_add);
+    refuse(path, "record batch", declared, body.len() as u64, RATIO)
 }
 
 /// Returns an upper bound, in bytes, of the length of a text or image that many rows can contain although it is stored
@@ -59,18 +83,24 @@ pub(crate) fn longest(
         }
         if chunk.column_descr().max_rep_level() > 0 {
             let declared = (chunk.num_values().max(0) as u64).saturating_mul(here as u64);
-            refuse(path, number, declared, chunk.compressed_size().max(0) as u64, LISTED)?;
+            refuse(
+                path,
+                &format!("row group {}", number + 1),
+                declared,
+                chunk.compressed_size().max(0) as u64,
+                LISTED,
+            )?;
         }
         longest = longest.max(here);
     }
     Ok(longest)
 }
 
-fn refuse(path: &Path, number: usize, declared: u64, stored: u64, ratio: u64) -> Result<()> {
+fn refuse(path: &Path, part: &str, declared: u64, stored: u64, ratio: u64) -> Result<()> {
     if declared <= ALWAYS.max(stored.saturating_mul(ratio)) {
         return Ok(());
     }
-    let what = format!("row group {}: {declared} decompressed bytes from {stored} stored bytes", number + 1);
+    let what = format!("{part}: {declared} decompressed bytes from {stored} stored bytes");
     Err(Error::format(path, format!("{what}, expected at most {ratio} times the stored bytes, or {ALWAYS} bytes")))
 }
 

@@ -6,7 +6,9 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{DecodeError, Engine as _};
 
 use super::paths::has_ending;
 use super::zipped::Archive;
@@ -149,9 +151,26 @@ pub fn decode_data_url(rest: &str, place: &str) -> Result<Vec<u8>> {
     if !head.ends_with(";base64") {
         return Err(wrong("a data: URL that is not base64"));
     }
-    base64::engine::general_purpose::STANDARD
-        .decode(body.trim())
-        .map_err(|e| wrong(&format!("a data: URL with invalid base64 ({e})")))
+    base64(body).map_err(|e| wrong(&format!("a data: URL with invalid base64 ({e})")))
+}
+
+/// Decodes base64 as Python does: with line breaks, with or without padding, also with the alphabet for urls.
+pub(crate) fn base64(text: &str) -> std::result::Result<Vec<u8>, DecodeError> {
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let engine = GeneralPurpose::new(&STANDARD, config.with_decode_allow_trailing_bits(true));
+    if !text.contains(|c: char| c.is_whitespace() || c == '-' || c == '_') {
+        return engine.decode(text);
+    }
+    let plain = |byte: u8| {
+        if byte == b'-' {
+            b'+'
+        } else if byte == b'_' {
+            b'/'
+        } else {
+            byte
+        }
+    };
+    engine.decode(text.bytes().filter(|byte| !byte.is_ascii_whitespace()).map(plain).collect::<Vec<u8>>())
 }
 
 #[cfg(test)]

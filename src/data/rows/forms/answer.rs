@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::choices;
-use super::fields::{RowContext, given_in, structured, texts};
+use super::fields::{RowContext, begins_listed, given_in, listed, misfit, structured, texts, unlisted};
 use crate::reward::RIGHT_ANSWERS;
-use crate::rows::{Row, text_of};
+use crate::rows::{Row, RowResult, text_of};
 
 /// Returns the text between the first `open` and the first `close` after it.
 pub fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
@@ -29,11 +29,19 @@ pub fn label(row: &Row) -> Option<String> {
 /// Removes the column `answers`, a list of right answers: stores the distinct ones in `extra` for the scorer, and the
 /// most frequent one as the label if the row has no other label. `answers` beside a label is read only if the entry
 /// names the column, because it may be a list of options.
-pub(crate) fn take_answers(fields: &mut Map<String, Value>, extra: &mut Map<String, Value>, at: &RowContext) {
-    let Some(value) = fields.remove("answers") else { return };
+pub(crate) fn take_answers(
+    fields: &mut Map<String, Value>,
+    extra: &mut Map<String, Value>,
+    at: &RowContext,
+) -> RowResult<()> {
+    let Some(mut value) = fields.remove("answers") else { return Ok(()) };
     let is_labelled = choices::label(fields).is_some();
     if is_labelled && at.entry.columns.answers.is_none() {
-        return;
+        return Ok(());
+    }
+    if let Some(text) = value.as_str().filter(|text| begins_listed(text)) {
+        let (found, expected) = unlisted(text);
+        value = listed(text).ok_or_else(|| misfit(&at.place, format!("{found} in `answers`"), expected))?;
     }
     // VQAv2 has a struct for each answer, SQuAD a struct of lists.
     let inner = |value: &Value| ["answer", "text"].iter().find_map(|key| given_in(value, key)).unwrap_or(value).clone();
@@ -45,7 +53,7 @@ pub(crate) fn take_answers(fields: &mut Map<String, Value>, extra: &mut Map<Stri
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     all.iter().for_each(|answer| *counts.entry(answer).or_default() += 1);
     // Of equally frequent answers, the first one is the label.
-    let Some(label) = all.iter().rev().max_by_key(|answer| counts[answer.as_str()]) else { return };
+    let Some(label) = all.iter().rev().max_by_key(|answer| counts[answer.as_str()]) else { return Ok(()) };
     if !is_labelled {
         fields.insert("answer".to_owned(), label.as_str().into());
     }
@@ -54,4 +62,5 @@ pub(crate) fn take_answers(fields: &mut Map<String, Value>, extra: &mut Map<Stri
     if is_labelled || distinct.len() > 1 {
         extra.insert(RIGHT_ANSWERS.to_owned(), distinct.into_iter().map(String::as_str).collect());
     }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use omr_verify::question;
 use serde_json::{Map, Value};
 
-use super::fields::{RowContext, given, given_in, misfit, plain, scalar, texts};
+use super::fields::{RowContext, given, given_in, misfit, plain, scalar, shown, texts};
 use super::table::{LABEL, QUESTION};
 use crate::rows::bad_row::RowResult;
 
@@ -83,7 +83,7 @@ fn right(
     let letter = (0..options.len()).find(|i| text.trim_matches(['(', ')', '.']) == letter(*i).to_string());
     let same = options.iter().position(|option| option == text).filter(|_| index.is_none());
     let other = place.or(letter.filter(|_| index.is_none()));
-    let found = format!("{text} in `{name}`");
+    let found = format!("{} in `{name}`", shown(text));
     match (same, other) {
         _ if text.is_empty() => Ok(None),
         (Some(same), Some(other)) if same != other => Err(misfit(

@@ -79,9 +79,12 @@ impl ExtraColumns {
     /// Converts a batch that was written with fewer or narrower fields to these fields.
     pub fn widen(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let mut rows = vec![Map::new(); batch.num_rows()];
-        if let Some(column) = batch.column_by_name(COLUMN) {
+        if let Some((place, field)) = batch.schema_ref().column_with_name(COLUMN) {
+            let column = batch.column(place);
             for (i, row) in rows.iter_mut().enumerate() {
-                let Value::Object(values) = cells::value(column, i).map_err(Error::Failed)? else { continue };
+                let Value::Object(values) = cells::value(field, column, i, false).map_err(Error::Failed)? else {
+                    continue;
+                };
                 for (name, value) in values.into_iter().filter(|(_, value)| !value.is_null()) {
                     // Integers that were stored as f64 become integers again, so that text made from these numbers has
                     // no decimal point.

@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 use crate::reward::PLAIN_LABEL;
 use crate::rows::bad_row::{BadRow, Reason, RowResult};
 use crate::rows::files::content::Content;
-use crate::rows::files::folder::Folder;
+use crate::rows::files::folder::{Folder, base64};
 use crate::rows::files::paths::is_image_file;
 use crate::rows::readers::json::Layout;
+use crate::text::exact;
 use crate::text::literal::{Literal, eval};
 use omr_base::config::DatasetConfig;
 use omr_base::error::{Error, Result};
@@ -22,7 +23,22 @@ pub struct RawImage {
     pub bytes: Option<Arc<[u8]>>,
     /// Name of the image if `bytes` are given, otherwise its url.
     pub path: Option<String>,
+    /// Fields of its struct that have a value and are not read.
+    pub unread: Vec<String>,
 }
+
+/// Fields of messages, parts and images that do not change what is trained. They are not read.
+const HARMLESS: &str = "id ids uuid name index source time date timestamp created created_at updated_at create_time \
+    update_time file_name filename width height";
+
+/// Returns true if a field of a message, part or image does not change what is trained.
+pub(crate) fn is_harmless(name: &str) -> bool {
+    HARMLESS.split(' ').any(|known| known == name)
+}
+
+/// A value that was found, and a description of what is expected instead.
+pub(crate) type Misfit = (String, &'static str);
+type Judged<T> = std::result::Result<T, Misfit>;
 
 /// Fields of a row with canonical names, and the entries of its image column if they were read separately.
 pub type Fields = (Map<String, Value>, Option<Vec<RawImage>>);
@@ -45,6 +61,46 @@ pub struct RowContext<'a> {
 }
 
 impl RawImage {
+    /// Returns the images of a value: a struct of `bytes` in base64 and `path`, a url, or a list of these, which may also
+    /// be a text. An empty text is no image.
+    pub(crate) fn all(value: &Value) -> Judged<Vec<RawImage>> {
+        match value {
+            Value::Null => Ok(Vec::new()),
+            Value::Array(list) => {
+                Ok(list.iter().map(RawImage::one).collect::<Judged<Vec<_>>>()?.into_iter().flatten().collect())
+            }
+            Value::String(text) if begins_listed(text) => RawImage::all(&listed(text).ok_or_else(|| unlisted(text))?),
+            one => Ok(RawImage::one(one)?.into_iter().collect()),
+        }
+    }
+
+    /// Returns the image of a struct or url, or `None` for an empty text.
+    pub(crate) fn one(value: &Value) -> Judged<Option<RawImage>> {
+        let mut image = RawImage::default();
+        match value {
+            Value::Null => {}
+            Value::String(url) if url.trim().is_empty() => return Ok(None),
+            Value::String(url) => image.path = Some(url.clone()),
+            Value::Object(map) => {
+                let text = |name: &str| map.get(name).and_then(Value::as_str);
+                let bytes = text("bytes")
+                    .map(|text| base64(text).map_err(|e| (format!("bytes that are no base64 ({e})"), "base64")));
+                image.bytes = bytes.transpose()?.map(Into::into);
+                image.path = ["path", "image", "url"]
+                    .into_iter()
+                    .filter_map(text)
+                    .find(|path| !path.is_empty())
+                    .map(str::to_owned);
+                let is_read =
+                    |name: &str| ["type", "bytes", "path", "image", "url"].contains(&name) && map[name].is_string();
+                let unread = map.iter().filter(|(name, value)| !is_read(name) && is_field(name, value));
+                image.unread = unread.map(|(name, _)| name.clone()).collect();
+            }
+            other => return Err((format!("{} in `images`", kind(other)), "structs of `bytes` and `path`, or URLs")),
+        }
+        Ok(Some(image))
+    }
+
     /// Returns true if the bytes begin like an image, or the path has the ending of one.
     pub(crate) fn is_image(&self) -> bool {
         match (&self.bytes, &self.path) {
@@ -58,7 +114,7 @@ impl RawImage {
 /// Returns true if a value is an image or a list of images: paths, or structs of `bytes` and `path`.
 pub(crate) fn shows_images(value: &Value) -> bool {
     match value {
-        Value::String(path) => RawImage { bytes: None, path: Some(path.clone()) }.is_image(),
+        Value::String(path) => RawImage { path: Some(path.clone()), ..RawImage::default() }.is_image(),
         Value::Array(list) => !list.is_empty() && list.iter().all(shows_images),
         Value::Object(map) => {
             let named = |name: &str| map.get(name).and_then(Value::as_str);
@@ -88,12 +144,52 @@ pub fn json_columns(file: &Content, layout: Layout, rows: usize) -> Result<Vec<(
     Ok(columns.into_iter().map(|(name, kinds)| (name, kinds.join(" or "))).collect())
 }
 
-/// Parses a struct, or a list of structs, that is stored as JSON text; returns any other value unchanged.
+/// Returns true if a field of a message, part or image that nothing reads has a value that may matter.
+pub(crate) fn is_field(name: &str, value: &Value) -> bool {
+    !is_harmless(name) && leaves(value).iter().any(|text| !text.is_empty())
+}
+
+/// Parses a list or a struct that is stored as text, in JSON or as Python writes it.
+pub(crate) fn listed(text: &str) -> Option<Value> {
+    if !text.trim_start().starts_with(['[', '{']) {
+        return None;
+    }
+    let value = exact::from_str(text).ok().or_else(|| Some(eval(text).ok()?.json()));
+    value.filter(|value| value.is_array() || value.is_object())
+}
+
+/// Returns true if a text begins like a list or a struct of texts, lists or structs.
+pub(crate) fn begins_listed(text: &str) -> bool {
+    let inside = text.trim_start().strip_prefix(['[', '{']);
+    inside.is_some_and(|inside| inside.trim_start().starts_with(['"', '\'', '[', '{', ']', '}']))
+}
+
+/// Returns true if a text begins like a list of messages.
+pub(crate) fn begins_like_messages(text: &str) -> bool {
+    let named = |key: &str| text.contains(&format!("\"{key}\"")) || text.contains(&format!("'{key}'"));
+    let is_list = || text.trim_start()[1..].trim_start().starts_with('{');
+    let keys = [["role", "content"], ["from", "value"], ["user", "assistant"], ["human", "assistant"]];
+    text.trim_start().starts_with('[') && is_list() && keys.iter().any(|keys| keys.iter().all(|key| named(key)))
+}
+
+/// Returns the misfit of a text that begins like a list and is none.
+pub(crate) fn unlisted(text: &str) -> Misfit {
+    (format!("a text that begins like a list and is none: {}", shown(text)), "a list in JSON or as Python writes it")
+}
+
+/// Returns the first 200 characters of a value for a message.
+pub(crate) fn shown(text: &str) -> String {
+    match text.char_indices().nth(200) {
+        Some((end, _)) => format!("{}... ({} characters)", &text[..end], text.chars().count()),
+        None => text.to_owned(),
+    }
+}
+
+/// Parses a struct, or a list of structs, that is stored as text; returns any other value unchanged.
 pub(crate) fn structured(value: Value) -> Value {
-    let Value::String(text) = &value else { return value };
-    match serde_json::from_str(text) {
-        Ok(Value::Object(map)) => Value::Object(map),
-        Ok(Value::Array(list)) if list.first().is_some_and(Value::is_object) => Value::Array(list),
+    match value.as_str().and_then(listed) {
+        Some(Value::Object(map)) => Value::Object(map),
+        Some(Value::Array(list)) if list.first().is_some_and(Value::is_object) => Value::Array(list),
         _ => value,
     }
 }
@@ -102,7 +198,9 @@ pub(crate) fn structured(value: Value) -> Value {
 /// text. A list may be text in JSON or as Python writes it, a struct only in JSON.
 pub(crate) fn texts(value: &Value) -> Vec<String> {
     match value.as_str().map(eval) {
-        Some(Ok(Literal::Many(list, ["[", _]))) => list.iter().map(|item| item.str().trim().to_owned()).collect(),
+        Some(Ok(Literal::Many(list, ["[", _]))) if !list.iter().any(|item| matches!(item, Literal::Map(_))) => {
+            list.iter().map(|item| item.str().trim().to_owned()).collect()
+        }
         _ => leaves(&structured(value.clone())),
     }
 }
@@ -159,12 +257,6 @@ pub fn plain(value: &Value) -> String {
 pub(crate) fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) -> BadRow {
     misfit(&at.place, format!("{} in `{name}`", kind(value)), expected)
 }
-
-/// Sizes of a single image or video, which Qwen's tools read. Here the config's sizes hold for all images.
-pub(crate) const SIZES: [&str; 4] = ["min_pixels", "max_pixels", "resized_height", "resized_width"];
-
-/// The expectation in errors about [`SIZES`].
-pub(crate) const SIZE_OF_ALL: &str = "image_min_pixels and image_max_pixels of the config instead";
 
 /// Creates the error of columns that cannot be read as a row.
 pub(crate) fn misfit(place: &str, found: impl Into<String>, expected: &str) -> BadRow {

@@ -5,11 +5,12 @@ use serde_json::{Map, Value};
 
 use super::answer::{between, take_answers};
 use super::fields::{
-    RawImage, RowContext, SIZE_OF_ALL, SIZES, given, given_in, misfit, plain, role, scalar, string, structured, wrong,
+    RawImage, RowContext, given, given_in, is_field, misfit, plain, role, scalar, shown, string, structured, wrong,
 };
-use super::{choices, table, unread};
+use super::unread::{self, Unread};
+use super::{choices, table};
 use crate::reward::typed;
-use crate::rows::files::folder::decode_data_url;
+use crate::rows::files::folder::base64;
 use crate::rows::{BadRow, ImageSource, Reason, Row, RowResult, text_of};
 use crate::text::{Message, Part};
 use omr_base::error::Error;
@@ -19,6 +20,9 @@ const DEFAULT_FPS: f64 = 2.0;
 /// Minimum and maximum of `fps`.
 const MIN_FPS: f64 = 0.001;
 const MAX_FPS: f64 = 1000.0;
+
+/// Length in bytes of a url up to which it is no image in and is printed as a whole.
+const LONG_URL: usize = 200;
 
 /// Marks the position of an image in a text.
 pub const IMAGE_MARKER: &str = "<image>";
@@ -43,9 +47,18 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     if at.entry.gold.is_some() {
         extra.remove("answer");
     }
-    take_answers(&mut fields, &mut extra, at);
+    take_answers(&mut fields, &mut extra, at)?;
     let form = table::of(&fields, at)?;
-    let mut found = Found { at, by_url: Vec::new(), by_part: 0, marks: 0, frames: Vec::new() };
+    let mut found = Found {
+        at,
+        by_url: Vec::new(),
+        by_part: 0,
+        marks: 0,
+        literal: Vec::new(),
+        frames: Vec::new(),
+        unread: Vec::new(),
+    };
+    images.iter().for_each(|image| found.skip("images", &image.unread));
     let turns = form.messages(&fields, at)?;
     // TRL puts unmarked images into the first user message if its content is a text.
     let asked = turns.iter().find(|(_, turn)| !matches!(role(turn), Some("system" | "assistant" | "gpt")));
@@ -60,7 +73,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         );
         return Err(misfit(&at.place, "other image marks, such as `<image 1>` or `<ImageHere>`", &expected));
     }
-    let frames = std::mem::take(&mut found.frames);
+    let (frames, unread) = (std::mem::take(&mut found.frames), std::mem::take(&mut found.unread));
     let images = match marked || !is_text {
         true => found.place_images(&mut messages, images)?,
         false => found.in_front(&mut messages, images)?,
@@ -79,16 +92,14 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     {
         messages.insert(0, Message::text("system", system.clone()));
     }
-    let columns = fields.iter().map(|(name, value)| (name, "", value));
-    // verl keeps the tools of a row there.
-    let tools = extra.get_key_value("tools_kwargs").map(|(name, value)| (name, "extra_info", value));
-    let inner = turns.iter().flat_map(|(turn, message)| {
-        let others = message.as_object().into_iter().flatten().filter(|(name, _)| *name != "loss_weight");
-        others.map(|(name, value)| (name, turn.as_str(), value))
-    });
-    for (name, within, value) in columns.chain(tools).chain(inner) {
-        unread::refuse(name, within, value, &fields, &messages, at)?;
-    }
+    // verl keeps the tools and the agent of a row there.
+    let extras = extra.iter().filter(|(name, _)| unread::OF_EXTRA.contains(&name.as_str()));
+    let columns = fields
+        .iter()
+        .map(|(name, value)| ("", name, value))
+        .chain(extras.map(|(name, value)| ("extra_info", name, value)));
+    let columns = columns.filter_map(|(within, name, value)| Unread::column(name, within, value, &fields, &messages));
+    unread::refuse(columns.chain(unread).collect(), at)?;
     let (ground_truth, label) = label(&mut fields, &mut extra, at)?;
     keep_reward_fields(&fields, &mut extra, at)?;
     let index = extra.get("index").cloned();
@@ -167,48 +178,40 @@ fn label(fields: &mut Map<String, Value>, extra: &mut Map<String, Value>, at: &R
     Ok((text.filter(|text| !text.trim().is_empty()), label))
 }
 
-/// Fails if an image has a size of its own.
-fn without_size(at: &RowContext, name: &str, image: &Value) -> RowResult<()> {
-    let Some(size) = SIZES.iter().find(|key| given_in(image, key).is_some()) else { return Ok(()) };
-    Err(misfit(&at.place, format!("{size} in {name}"), SIZE_OF_ALL))
-}
-
 /// Reads the entries of an `images` value in JSON: structs with base64 `bytes` and `path`, plain urls, or a single one
 /// of these.
 pub fn json_images(value: &Value, at: &RowContext) -> RowResult<Vec<RawImage>> {
-    let one = |value: &Value| match value {
-        Value::String(url) => Ok(RawImage { bytes: None, path: Some(url.clone()) }),
-        Value::Object(map) => {
-            without_size(at, "images", value)?;
-            let bytes = match map.get("bytes") {
-                None | Some(Value::Null) => None,
-                Some(Value::String(text)) => Some(base64(at, text)?.into()),
-                Some(other) => return Err(wrong(at, "images.bytes", other, "base64 text")),
-            };
-            let path = ["path", "image", "url"].iter().find_map(|name| map.get(*name)?.as_str()).map(str::to_owned);
-            Ok(RawImage { bytes, path })
-        }
-        other => Err(wrong(at, "images", other, "structs of `bytes` and `path`, or URLs")),
-    };
-    match value {
-        Value::Null => Ok(Vec::new()),
-        Value::Array(list) => list.iter().map(one).collect(),
-        value => Ok(vec![one(value)?]),
-    }
+    RawImage::all(value).map_err(|(found, expected)| misfit(&at.place, found, expected))
 }
 
 struct Found<'a> {
     at: &'a RowContext<'a>,
-    /// Urls of images inside the messages, in order.
-    by_url: Vec<String>,
+    /// Images inside the messages, in order.
+    by_url: Vec<RawImage>,
     /// Number of image parts without a url. Each stands for the next entry of the image column.
     by_part: usize,
     marks: usize,
+    /// True for each message whose images are parts, so that a mark in its texts is text.
+    literal: Vec<bool>,
     /// Frames of all videos, in order.
     frames: Vec<ImageSource>,
+    /// Fields that are not read.
+    unread: Vec<Unread>,
 }
 
 impl Found<'_> {
+    /// Records the fields of `within` that are not read.
+    fn skip<'a>(&mut self, within: &str, names: impl IntoIterator<Item = &'a String>) {
+        self.unread.extend(names.into_iter().map(|name| Unread::field(name, within)));
+    }
+
+    /// Records the fields of a message or part that have a value and are not in the set of those that are read.
+    fn close(&mut self, within: &str, value: &Value, is_read: impl Fn(&str, &Value) -> bool) {
+        let others = value.as_object().into_iter().flatten();
+        let others = others.filter(|(name, value)| !is_read(name, value) && is_field(name, value));
+        self.skip(within, others.map(|(name, _)| name));
+    }
+
     fn message(&mut self, name: &str, message: &Value) -> RowResult<Message> {
         let at = self.at;
         let role = given_in(message, "role").or_else(|| given_in(message, "from")).unwrap_or(&Value::Null);
@@ -218,7 +221,7 @@ impl Found<'_> {
             role @ ("system" | "user" | "assistant") => role,
             other => {
                 let expected = "system, user or assistant: turns of tools are not supported";
-                return Err(misfit(&at.place, format!("role {other:?} in {name}"), expected));
+                return Err(misfit(&at.place, format!("role {:?} in {name}", shown(other)), expected));
             }
         };
         let thinking = table::REASONING.iter().find_map(|field| Some((*field, given_in(message, field)?)));
@@ -234,22 +237,40 @@ impl Found<'_> {
         if let Some(Part::Text(answer)) = content.first_mut() {
             *answer = table::with_thinking(thinking, at, std::mem::take(answer))?;
         }
-        if role != "assistant" {
+        let (text, reasons) = (self::content(message), thinking.map(|(_, thinking)| thinking));
+        self.close(name, message, |field, value| match field {
+            "role" | "from" => true,
+            "content" | "value" => text.is_some_and(|text| std::ptr::eq(value, text) || value == text),
+            _ if table::REASONING.contains(&field) => Some(value) == reasons,
+            _ => table::LOSS.contains(&field),
+        });
+        let literal = content.iter().any(|part| !matches!(part, Part::Text(_)));
+        self.literal.push(literal);
+        if role != "assistant" && !literal {
             self.marks += content.iter().filter_map(Part::text).map(|t| t.matches(IMAGE_MARKER).count()).sum::<usize>();
         }
         let masked = !self.is_trained(name, message, role)?;
         Ok(Message { role: role.to_owned(), content, masked })
     }
 
-    /// Reads the `loss` (bool, 0 or 1), `weight` and `loss_weight` (0 or 1) of a message. Only assistant turns can be trained.
+    /// Reads the fields [`table::LOSS`] of a message: a bool, 0 or 1. Only assistant turns can be trained.
     fn is_trained(&self, name: &str, message: &Value, role: &str) -> RowResult<bool> {
         let mut trained = None;
-        for key in table::LOSS {
-            let Some(value) = given_in(message, key) else { continue };
-            let wrong =
-                |expected| misfit(&self.at.place, format!("{key} {value} in {name}, which has role {role}"), expected);
+        let fields = message.as_object().into_iter().flatten();
+        for (key, value) in fields.filter(|(key, value)| table::LOSS.contains(&key.as_str()) && !value.is_null()) {
+            let wrong = |expected| {
+                misfit(
+                    &self.at.place,
+                    format!("{key} {} in {name}, which has role {role}", shown(&value.to_string())),
+                    expected,
+                )
+            };
             let number = value.as_f64().filter(|number| [0.0, 1.0].contains(number)).map(|number| number == 1.0);
-            let is_true = value.as_bool().filter(|_| key == "loss").or(number).ok_or_else(|| wrong("0 or 1"))?;
+            let is_true = value
+                .as_bool()
+                .filter(|_| !table::WEIGHTS.contains(&key.as_str()))
+                .or(number)
+                .ok_or_else(|| wrong("0 or 1"))?;
             if is_true && role != "assistant" {
                 return Err(wrong("0: only turns of the assistant can be trained on"));
             }
@@ -269,29 +290,41 @@ impl Found<'_> {
         match string(at, &format!("{name}.type"), part.get("type").unwrap_or(&Value::Null))? {
             "text" => {
                 let text = given_in(part, "text").or_else(|| given_in(part, "value")).unwrap_or(&Value::Null);
+                self.close(name, part, |field, value| field == "type" || value == text);
                 let text = string(at, &format!("{name}.text"), text)?;
                 Ok(Part::Text(text.to_owned()))
             }
             kind @ ("image_url" | "image") => {
                 // LLaMA-Factory v1 has the url in `value`, transformers in `url` or `path`.
-                let value = ["image_url", "image", "value", "url", "path"].iter().find_map(|key| given_in(part, key));
-                without_size(at, name, part)?;
-                match value.map(|v| v.get("url").unwrap_or(v)) {
-                    Some(Value::String(url)) => self.by_url.push(url.clone()),
+                let keys = ["image_url", "image", "value", "url", "path"];
+                let value = keys.iter().find_map(|key| Some((*key, given_in(part, key)?)));
+                self.close(name, part, |field, other| {
+                    field == "type" || value.is_some_and(|(_, value)| value == other)
+                });
+                let misfit =
+                    |(found, expected): (String, &str)| misfit(&at.place, format!("{found} in {name}"), expected);
+                let image = value.map(|(_, value)| RawImage::one(value)).transpose().map_err(misfit)?;
+                if let (Some((key, _)), Some(Some(image))) = (value, &image) {
+                    self.skip(&format!("{name}.{key}"), &image.unread);
+                }
+                match image.map(Option::unwrap_or_default) {
+                    Some(image) if image.bytes.is_some() || image.path.is_some() => self.by_url.push(image),
                     None if kind == "image" => self.by_part += 1,
-                    _ => return Err(misfit(&at.place, format!("{name} without a URL"), "image_url.url")),
+                    _ => return Err(misfit((format!("{kind} without a URL"), "image_url.url"))),
                 }
                 Ok(Part::Image)
             }
             "video" => self.video(name, part),
-            other => Err(misfit(&at.place, format!("part type {other:?} in {name}"), "text, image_url or video")),
+            other => {
+                Err(misfit(&at.place, format!("part type {:?} in {name}", shown(other)), "text, image_url or video"))
+            }
         }
     }
 
     /// Reads a part `{type: video, video: [frames], fps}`.
     fn video(&mut self, name: &str, part: &Value) -> RowResult<Part> {
         let at = self.at;
-        without_size(at, name, part)?;
+        self.close(name, part, |field, _| ["type", "video", "fps", "sample_fps"].contains(&field));
         let frames = match given_in(part, "video") {
             Some(frames @ Value::Array(_)) => json_images(frames, at)?,
             Some(other) => {
@@ -305,11 +338,13 @@ impl Found<'_> {
         let fps = given_in(part, "fps").or_else(|| given_in(part, "sample_fps"));
         let sensible = |fps: &f64| (MIN_FPS..=MAX_FPS).contains(fps);
         let fps = fps.map_or(Ok(DEFAULT_FPS), |fps| {
-            let wrong = || misfit(&at.place, format!("{name}.fps {fps}"), "a number from 0.001 to 1000");
+            let wrong =
+                || misfit(&at.place, format!("{name}.fps {}", shown(&fps.to_string())), "a number from 0.001 to 1000");
             fps.as_f64().filter(sensible).ok_or_else(wrong)
         })?;
         let part = Part::Video { frames: frames.len(), fps };
         for frame in frames {
+            self.skip(&format!("{name}.video"), &frame.unread);
             self.frames.push(source(at, frame)?);
         }
         Ok(part)
@@ -342,7 +377,7 @@ impl Found<'_> {
             if !repeats && (!self.by_url.is_empty() || places != images) {
                 return Err(wrong_count());
             }
-            split_marks(messages);
+            split_marks(messages, &self.literal);
             return column.into_iter().map(|raw| source(at, raw)).collect();
         }
         if places > 0 {
@@ -352,14 +387,14 @@ impl Found<'_> {
             for message in messages.iter_mut() {
                 message.content.retain(|p| !matches!(p, Part::Image));
             }
-            split_marks(messages);
+            split_marks(messages, &self.literal);
         }
-        self.by_url.iter().map(|url| resolve(at, url)).collect()
+        self.by_url.into_iter().map(|raw| source(at, raw)).collect()
     }
 
     /// Returns true if the entries of the image column are the urls of the messages, in the same order.
     fn are_urls_of(&self, column: &[RawImage]) -> bool {
-        let same = |(url, raw): (&String, &RawImage)| raw.path.as_ref().is_none_or(|path| path == url);
+        let same = |(own, raw): (&RawImage, &RawImage)| raw.path.is_none() || raw.path == own.path;
         self.by_url.len() == column.len() && self.by_url.iter().zip(column).all(same)
     }
 }
@@ -388,21 +423,27 @@ fn in_order(messages: &[Message], images: Vec<ImageSource>, frames: Vec<ImageSou
 
 fn source(at: &RowContext, raw: RawImage) -> RowResult<ImageSource> {
     match raw {
-        RawImage { bytes: Some(bytes), path } => Ok(ImageSource::Bytes { bytes, path }),
-        RawImage { bytes: None, path: Some(url) } => resolve(at, &url),
-        RawImage { bytes: None, path: None } => {
+        RawImage { bytes: Some(bytes), path, .. } => Ok(ImageSource::Bytes { bytes, path }),
+        RawImage { bytes: None, path: Some(url), .. } => resolve(at, &url),
+        RawImage { bytes: None, path: None, .. } => {
             Err(misfit(&at.place, "an image without bytes and path", "`bytes` or `path`"))
         }
     }
 }
 
+/// Returns the image of a url, or of base64 text without the beginning `data:` of a url.
 fn resolve(at: &RowContext, url: &str) -> RowResult<ImageSource> {
     let reason = if url.starts_with("data:") { Reason::BrokenImage } else { Reason::MissingImage };
-    at.folder.resolve(url, &at.place).map_err(BadRow::of(reason))
-}
-
-fn base64(at: &RowContext, text: &str) -> RowResult<Vec<u8>> {
-    decode_data_url(&format!(";base64,{text}"), &at.place).map_err(BadRow::of(Reason::BrokenImage))
+    let is_long = url.len() > LONG_URL;
+    if let Some(bytes) = base64(url).ok().filter(|bytes| is_long && ::image::guess_format(bytes).is_ok()) {
+        return Ok(ImageSource::Bytes { bytes: bytes.into(), path: None });
+    }
+    let found = at.folder.resolve(url, &at.place);
+    if is_long && reason == Reason::MissingImage && found.is_err() {
+        let expected = "the path of a file, or an image in base64";
+        return Err(BadRow::of(reason)(Error::input(&at.place, format!("image {:?}", shown(url)), expected)));
+    }
+    found.map_err(BadRow::of(reason))
 }
 
 /// Returns true if a text has a mark such as `<image 1>` (MMMU), `<ImageHere>` (InternLM-XComposer), a model's own tokens
@@ -415,8 +456,10 @@ fn has_other_mark(text: &str, images: usize) -> bool {
     own.iter().any(|mark| text.contains(mark)) || numbered.iter().any(has)
 }
 
-fn split_marks(messages: &mut [Message]) {
-    for message in messages.iter_mut().filter(|m| m.role != "assistant") {
+/// Replaces the marks in the texts of messages by images, except in `literal` messages.
+fn split_marks(messages: &mut [Message], literal: &[bool]) {
+    let marked = messages.iter_mut().zip(literal).filter(|(m, literal)| m.role != "assistant" && !**literal);
+    for (message, _) in marked {
         let mut content = Vec::with_capacity(message.content.len());
         for part in message.content.drain(..) {
             match part {

@@ -110,11 +110,7 @@ impl Names {
 
     /// Returns an error if the entry names a column that a file with these columns lacks. A file without rows has none.
     pub fn check(&self, path: &Path, columns: &[&str]) -> Result<()> {
-        let given = self.given.iter().map(|(ours, theirs)| (*ours, theirs.as_str()));
-        let unused = self.unused.iter().map(|name| (name.as_str(), name.as_str()));
-        // Names that are not read may be fields of messages, too.
-        let named = given.chain(unused.filter(|(name, _)| unread::name(name).is_none()));
-        let mut missing = named.filter(|(_, theirs)| *theirs != NONE && !columns.contains(theirs));
+        let mut missing = self.given.iter().filter(|(_, theirs)| theirs != NONE && !columns.contains(&theirs.as_str()));
         let Some((ours, theirs)) = missing.next().filter(|_| !columns.is_empty()) else { return Ok(()) };
         Err(lacking(path, columns, &format!("`{theirs}`, which columns.{ours} names")))
     }
@@ -123,6 +119,11 @@ impl Names {
     /// rows can be read from the columns.
     pub fn with_columns(&self, path: &Path, columns: &[&str]) -> Result<Names> {
         self.check(path, columns)?;
+        if let Some(twice) =
+            columns.iter().enumerate().find(|(i, name)| !name.is_empty() && columns[..*i].contains(name))
+        {
+            return Err(Error::format(path, format!("found two columns `{}`, expected one of each name", twice.1)));
+        }
         let mut known: Vec<&str> = columns.iter().filter_map(|column| self.meaning(column)).collect();
         known.extend(self.makes_question.then_some("question"));
         let mut read = table::reads(&known).ok_or_else(|| lacking(path, columns, &table::expected(columns)))?;
@@ -138,6 +139,11 @@ impl Names {
         let is_replaced = |ours: &&str| self.makes_question && GROUPS[0].contains(ours);
         let ours = self.meaning(column).filter(|ours| reads(ours) && !is_replaced(ours));
         ours.or_else(|| self.is_of_template(column).then_some("question"))
+    }
+
+    /// Returns true if a template makes the question.
+    pub fn makes_question(&self) -> bool {
+        self.makes_question
     }
 
     /// Returns true if a template reads a column, by its name in the file.

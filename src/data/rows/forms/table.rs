@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::fields::{RowContext, given, given_in, misfit, role, scalar, structured, wrong};
+use super::fields::{
+    RowContext, begins_like_messages, given, given_in, listed, misfit, role, scalar, structured, unlisted, wrong,
+};
 use crate::reward::typed;
 use crate::rows::bad_row::RowResult;
 use Turns::{Lines, List, Message, Pairs};
@@ -48,7 +50,12 @@ const THINKING: &str = "thinking";
 /// Fields with the reasoning that precedes the content of a message, as in Qwen3's template and TRL.
 pub const REASONING: [&str; 3] = ["reasoning_content", "reasoning", THINKING];
 /// Fields that say whether a message is trained.
-pub const LOSS: [&str; 3] = ["loss", "weight", "loss_weight"];
+///
+/// `train` and `training` are axolotl's names, `loss_mask` and `trainable` verl's, the others those of ms-swift, OpenAI
+/// and LLaMA-Factory.
+pub const LOSS: [&str; 7] = ["loss", "weight", "loss_weight", "loss_mask", "train", "training", "trainable"];
+/// Those of [`LOSS`] that are numbers.
+pub const WEIGHTS: [&str; 2] = ["weight", "loss_weight"];
 /// Columns that rows of any form can have.
 const COMMON: &[&str] = &[
     "id",
@@ -164,10 +171,21 @@ impl RowForm {
                 List(column) => messages.extend(list(column, fields.get(*column), at)?),
                 Message(role, columns) => {
                     let Some(column) = columns.iter().find(|column| given(fields, column).is_some()) else { continue };
-                    let (value, turn) = (&fields[*column], structured(fields[*column].clone()));
+                    let value = &fields[*column];
+                    let is_plain = value.as_str().is_some_and(|text| !text.trim_start().starts_with(['[', '{']));
+                    let turn = if is_plain { Value::Null } else { structured(value.clone()) };
                     let has = |key: &&str| turn.get(0).is_some_and(|turn| given_in(turn, key).is_some());
                     // A text may be JSON. Only a list of messages is read as such.
                     if let Some(text) = value.as_str().filter(|_| !["role", "from", "user", "human"].iter().any(has)) {
+                        if begins_like_messages(text) {
+                            let (found, expected) = unlisted(text);
+                            let way = "; a template `prompt` in the entry makes a question of any text";
+                            return Err(misfit(
+                                &at.place,
+                                format!("{found} in `{column}`"),
+                                &format!("{expected}{way}"),
+                            ));
+                        }
                         let thinking = thinking(fields).filter(|_| *role == "assistant");
                         let text = with_thinking(thinking, at, text.to_owned())?;
                         messages.push(((*column).to_owned(), json!({"role": role, "content": text})));
@@ -224,7 +242,14 @@ fn list(column: &str, value: Option<&Value>, at: &RowContext) -> RowResult<Vec<(
     let turns = list.into_iter().enumerate().flat_map(|(i, entry)| {
         let name = format!("{column}[{i}]");
         let pair = given_in(&entry, "user").or_else(|| given_in(&entry, "human"));
-        if let Some(asked) = pair { Vec::from(both(&name, asked, &entry["assistant"])) } else { vec![(name, entry)] }
+        let Some(asked) = pair else { return vec![(name, entry)] };
+        let mut turns = Vec::from(both(&name, asked, &entry["assistant"]));
+        // The other fields of the pair are checked with its question.
+        let others = entry.as_object().into_iter().flatten();
+        let others =
+            others.filter(|(field, _)| !["user", "human", "assistant", "role", "content"].contains(&field.as_str()));
+        others.for_each(|(field, value)| turns[0].1[field] = value.clone());
+        turns
     });
     Ok(turns.collect())
 }
@@ -260,8 +285,8 @@ fn both(name: &str, asked: &Value, answered: &Value) -> [(String, Value); 2] {
 fn pairs(column: &str, value: Option<&Value>, at: &RowContext) -> RowResult<Vec<(String, Value)>> {
     let value = match value.filter(|value| !value.is_null()) {
         None => return Ok(Vec::new()),
-        // A file of text, such as CSV, holds the list as JSON.
-        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone())),
+        // A file of text, such as CSV, holds the list as text.
+        Some(Value::String(text)) => listed(text).unwrap_or_else(|| Value::String(text.clone())),
         Some(value) => value.clone(),
     };
     let expected = "a list of pairs [question, answer]";

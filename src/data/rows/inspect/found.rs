@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::inspection::{DrawnRow, Inspection, show_row};
 use super::kinds::kind;
 use super::spread::Spread;
-use crate::image::{Processor, Rgb};
+use crate::image::{Decoding, Processor, Rgb};
 use crate::rows::chunks::Chunk;
 use crate::rows::read::RowPosition;
 use crate::rows::samples::sample::per_sample;
@@ -155,17 +155,17 @@ pub(super) fn has_answer(row: &Row) -> bool {
     row.trained_messages().last().is_some_and(|last| last.role == "assistant")
 }
 
-/// Returns the treatment of transparent images by a model.
-fn alpha(model: Option<&(Chat, Option<Processor>)>) -> ImageAlpha {
+/// Returns how a model's images are decoded.
+fn decoding(model: Option<&(Chat, Option<Processor>)>) -> Decoding {
     let processor = model.and_then(|(_, processor)| processor.as_ref());
-    processor.map_or(ImageAlpha::Drop, |processor| processor.alpha)
+    processor.map_or(ImageAlpha::Drop.into(), Processor::decoding)
 }
 
 /// Converts the images of a drawn row, up to the first broken one.
 fn drawn_row(row: Row, options: &Options) -> DrawnRow {
-    let alpha = alpha(options.model);
+    let decoding = decoding(options.model);
     let shown =
-        |show: Show| row.images.iter().map_while(|image| image.decode_then(&row.place, alpha, show).ok()).collect();
+        |show: Show| row.images.iter().map_while(|image| image.decode_then(&row.place, decoding, show).ok()).collect();
     let images = options.shown.map_or_else(Vec::new, shown);
     DrawnRow { row, images }
 }
@@ -174,7 +174,7 @@ fn drawn_row(row: Row, options: &Options) -> DrawnRow {
 fn look(row: &Row, model: Option<&(Chat, Option<Processor>)>) -> RowResult<InspectedRow> {
     let size = |image: &ImageSource| {
         image
-            .decode_then(&row.place, alpha(model), |_, rgb| [rgb.width, rgb.height])
+            .decode_then(&row.place, decoding(model), |_, rgb| [rgb.width, rgb.height])
             .map_err(BadRow::of(Reason::BrokenImage))
     };
     let sizes = row.images.iter().map(size).collect::<RowResult<Vec<_>>>()?;

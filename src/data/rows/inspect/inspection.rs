@@ -152,7 +152,7 @@ impl Inspection {
             "characters": self.characters.json(), "answer_characters": self.answer_characters.json(),
             "tokens": self.tokens.as_ref().map(Spread::json),
             "labels": self.kinds.iter().map(|(kind, count)| ((*kind).to_owned(), json!(count))).collect::<serde_json::Map<_, _>>(),
-            "faults": self.faults, "raw": self.raw, "mapping": self.mapping,
+            "warnings": self.seen.warnings(), "faults": self.faults, "raw": self.raw, "mapping": self.mapping,
         })
     }
 }

@@ -79,8 +79,8 @@ fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Prev
         false => prompt(row, chat, processor.as_ref()).map(|prompt| (prompt.ids, Vec::new()))?,
     };
     let field = |field| Some((field, typed::name(&row.extra, field)?.to_owned()));
-    let alpha = processor.as_ref().map_or(ImageAlpha::Drop, |processor| processor.alpha);
-    let images = row.images.iter().map(|image| image.decode_then(&row.place, alpha, show)).collect::<Result<_>>()?;
+    let decoding = processor.as_ref().map_or(ImageAlpha::Drop.into(), Processor::decoding);
+    let images = row.images.iter().map(|image| image.decode_then(&row.place, decoding, show)).collect::<Result<_>>()?;
     Ok(Preview {
         id: row.id.clone(),
         place: row.place.clone(),

@@ -1,13 +1,21 @@
 //! Converts elements of Arrow arrays of any type to JSON values and images.
 
+use std::sync::Arc;
+
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float16Type, Float32Type, Float64Type};
-use arrow_array::{Array, ArrayRef, RecordBatch, StructArray, downcast_integer_array};
-use arrow_schema::DataType;
+use arrow_array::types::{
+    ArrowPrimitiveType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Float16Type, Float32Type,
+    Float64Type,
+};
+use arrow_array::{Array, ArrayRef, RecordBatch, downcast_integer_array};
+use arrow_schema::{DataType, Field};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use crate::rows::forms::fields::{Fields, RawImage, SIZE_OF_ALL, SIZES};
+use crate::rows::forms::fields::{Fields, RawImage, is_harmless};
 use crate::rows::forms::names::Names;
+use crate::text::exact;
 
 /// Returns a readable name for a type, without distinctions that only Arrow makes.
 pub(crate) fn type_name(kind: &DataType) -> String {
@@ -37,53 +45,107 @@ pub(crate) fn is_null(array: &dyn Array, i: usize) -> bool {
     array.is_null(i) || *array.data_type() == DataType::Null
 }
 
-/// Returns element `i` as JSON.
-pub(crate) fn value(array: &dyn Array, i: usize) -> RowResult<Value> {
+/// Returns true if the texts of a field are JSON. Returns an error for any other extension type, because its storage
+/// does not have the meaning of its values.
+fn is_json(field: &Field) -> RowResult<bool> {
+    if field.metadata().is_empty() {
+        return Ok(false);
+    }
+    match field.extension_type_name() {
+        None => Ok(field.metadata().get(JSON.0).is_some_and(|kind| kind == JSON.1)),
+        Some("arrow.json") => Ok(true),
+        Some(other) => Err(format!("found the extension type {other}, expected arrow.json or a plain type")),
+    }
+}
+
+/// Returns element `i` of a field as JSON. Bytes inside of structs become base64 if `with_bytes` is true, and are left
+/// out otherwise.
+pub(crate) fn value(field: &Field, array: &dyn Array, i: usize, with_bytes: bool) -> RowResult<Value> {
+    let is_json = is_json(field)?;
     if is_null(array, i) {
         return Ok(Value::Null);
     }
     if let Some(text) = text(array, i) {
-        return Ok(Value::String(text.to_owned()));
+        let invalid = |e| format!("found invalid JSON ({e}) in a column of JSON, expected JSON");
+        return match is_json.then(|| exact::from_str(text).map_err(invalid)).transpose()? {
+            // `datasets` stores a text such as `5` or `true` as it is, so that it looks like a number.
+            None | Some(Value::Number(_) | Value::Bool(_)) => Ok(Value::String(text.to_owned())),
+            Some(json) => Ok(json),
+        };
     }
-    if let Some(list) = list(array, i) {
-        return (0..list.len()).map(|j| value(&list, j)).collect::<RowResult<Vec<_>>>().map(Value::Array);
+    if let Some((of, list)) = list(array, i) {
+        return (0..list.len())
+            .map(|j| value(of, &list, j, with_bytes))
+            .collect::<RowResult<Vec<_>>>()
+            .map(Value::Array);
     }
     Ok(match array.data_type() {
         DataType::Boolean => Value::Bool(array.as_boolean().value(i)),
-        DataType::Float16 => number(f64::from(array.as_primitive::<Float16Type>().value(i))),
-        DataType::Float32 => number(f64::from(array.as_primitive::<Float32Type>().value(i))),
-        DataType::Float64 => number(array.as_primitive::<Float64Type>().value(i)),
-        t if t.is_integer() => integer(array, i).map(|n| Value::Number(n.into())).unwrap_or_default(),
+        DataType::Float16 => number(half(array.as_primitive::<Float16Type>().value(i)))?,
+        DataType::Float32 => number(digits(array.as_primitive::<Float32Type>().value(i)))?,
+        DataType::Float64 => number(array.as_primitive::<Float64Type>().value(i))?,
+        DataType::Decimal32(..) => array.as_primitive::<Decimal32Type>().value_as_string(i).into(),
+        DataType::Decimal64(..) => array.as_primitive::<Decimal64Type>().value_as_string(i).into(),
+        DataType::Decimal128(..) => array.as_primitive::<Decimal128Type>().value_as_string(i).into(),
+        DataType::Decimal256(..) => array.as_primitive::<Decimal256Type>().value_as_string(i).into(),
+        t if t.is_integer() => downcast_integer_array!(array => array.value(i).into(), _ => Value::Null),
         DataType::Struct(_) => {
             let group = array.as_struct();
             let mut map = Map::new();
             for (field, column) in group.fields().iter().zip(group.columns()) {
-                // Byte values are left out, because a row can hold bytes only in its image column.
-                if bytes(column, i).is_none() {
-                    let is_json = field.metadata().get(JSON.0).is_some_and(|kind| kind == JSON.1);
-                    let json = text(column, i).filter(|_| is_json).and_then(|text| serde_json::from_str(text).ok());
-                    map.insert(field.name().clone(), json.map_or_else(|| value(column, i), Ok)?);
+                let name = field.name();
+                let inner = match bytes(column, i).filter(|_| !column.is_null(i)) {
+                    Some(bytes) if with_bytes => STANDARD.encode(bytes).into(),
+                    Some(_) => continue,
+                    None => match value(field, column, i, with_bytes) {
+                        // Times have no form in JSON.
+                        Err(_) if is_harmless(name) => continue,
+                        inner => inner?,
+                    },
+                };
+                if map.insert(name.clone(), inner).is_some() {
+                    return Err(format!("found two fields `{name}` in a struct, expected one"));
                 }
             }
             Value::Object(map)
         }
-        DataType::Dictionary(..) => {
-            let dictionary = array.as_any_dictionary();
-            let key = integer(dictionary.keys(), i).and_then(|key| usize::try_from(key).ok());
-            key.map_or(Ok(Value::Null), |key| value(dictionary.values().as_ref(), key))?
-        }
+        DataType::Dictionary(..) => match entry(array, i) {
+            Some((key, values)) => value(field, values, key, with_bytes)?,
+            None => Value::Null,
+        },
         other => return Err(format!("found type {other}, expected text, numbers, lists or structs")),
     })
 }
 
-fn number(x: f64) -> Value {
-    serde_json::Number::from_f64(x).map_or(Value::Null, Value::Number)
+/// Returns the place of element `i` in the values of its dictionary, and the values.
+#[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
+fn entry(array: &dyn Array, i: usize) -> Option<(usize, &dyn Array)> {
+    let dictionary = array.as_any_dictionary_opt()?;
+    let keys = dictionary.keys();
+    let key = downcast_integer_array!(keys => usize::try_from(keys.value(i)).ok(), _ => None)?;
+    Some((key, dictionary.values().as_ref()))
 }
 
-// Only the conversion from u64 can fail.
-#[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
-fn integer(array: &dyn Array, i: usize) -> Option<i64> {
-    downcast_integer_array!(array => i64::try_from(array.value(i)).ok(), _ => None)
+/// Returns a number as JSON. NaN is a missing value, as in pandas.
+fn number(x: f64) -> RowResult<Value> {
+    match serde_json::Number::from_f64(x) {
+        None if !x.is_nan() => Err(format!("found {x}, expected finite numbers")),
+        number => Ok(number.map_or(Value::Null, Value::Number)),
+    }
+}
+
+/// Returns the number that has the shortest decimal digits of `x`.
+fn digits(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(x.into())
+}
+
+/// Works like [`digits`] for a number of 16 bits, which at most 5 digits identify. Whole numbers keep all digits.
+fn half(x: <Float16Type as ArrowPrimitiveType>::Native) -> f64 {
+    type Half = <Float16Type as ArrowPrimitiveType>::Native;
+    let exact = x.to_f64();
+    let mut rounded = (0..5).filter_map(|digits| format!("{exact:.digits$e}").parse::<f64>().ok());
+    let shortest = rounded.find(|short| Half::from_f64(*short) == x);
+    shortest.filter(|_| exact.fract() != 0.0).unwrap_or(exact)
 }
 
 fn text(array: &dyn Array, i: usize) -> Option<&str> {
@@ -104,44 +166,40 @@ fn bytes(array: &dyn Array, i: usize) -> Option<&[u8]> {
     }
 }
 
-fn list(array: &dyn Array, i: usize) -> Option<ArrayRef> {
+fn list(array: &dyn Array, i: usize) -> Option<(&Field, ArrayRef)> {
     match array.data_type() {
-        DataType::List(_) => Some(array.as_list::<i32>().value(i)),
-        DataType::LargeList(_) => Some(array.as_list::<i64>().value(i)),
-        DataType::FixedSizeList(..) => Some(array.as_fixed_size_list().value(i)),
+        DataType::List(of) => Some((of, array.as_list::<i32>().value(i))),
+        DataType::LargeList(of) => Some((of, array.as_list::<i64>().value(i))),
+        DataType::FixedSizeList(of, _) => Some((of, array.as_fixed_size_list().value(i))),
         _ => None,
     }
 }
 
 /// Returns the images of element `i` of an image column. The element is a list of images or a single image.
-pub(crate) fn images(array: &dyn Array, i: usize) -> RowResult<Vec<RawImage>> {
+pub(crate) fn images(field: &Field, array: &dyn Array, i: usize) -> RowResult<Vec<RawImage>> {
     match list(array, i) {
-        Some(list) => (0..list.len()).map(|j| image(&list, j)).collect(),
-        None => Ok(vec![image(array, i)?]),
+        Some((of, list)) => {
+            (0..list.len()).map(|j| image(of, &list, j)).collect::<RowResult<Vec<_>>>().map(|all| all.concat())
+        }
+        None => image(field, array, i),
     }
 }
 
-fn image(array: &dyn Array, i: usize) -> RowResult<RawImage> {
+fn image(field: &Field, array: &dyn Array, i: usize) -> RowResult<Vec<RawImage>> {
     if is_null(array, i) {
-        return Ok(RawImage::default());
+        return Ok(vec![RawImage::default()]);
     }
     if let Some(bytes) = bytes(array, i) {
-        return Ok(RawImage { bytes: Some(bytes.into()), path: None });
+        return Ok(vec![RawImage { bytes: Some(bytes.into()), ..RawImage::default() }]);
     }
-    if let Some(url) = text(array, i) {
-        return Ok(RawImage { bytes: None, path: Some(url.to_owned()) });
+    let found = RawImage::all(&value(field, array, i, false)?);
+    let mut found = found.map_err(|(found, expected)| format!("found {found}, expected {expected}"))?;
+    let held = array.as_struct_opt().and_then(|group| group.column_by_name("bytes")).filter(|c| !is_null(c, i));
+    if let (Some(column), Some(image)) = (held, found.first_mut()) {
+        let wrong = || format!("`bytes` has type {}, expected binary", column.data_type());
+        image.bytes = Some(bytes(column, i).ok_or_else(wrong)?.into());
     }
-    let Some(group) = array.as_any().downcast_ref::<StructArray>() else {
-        return Err(format!("found type {}, expected structs of `bytes` and `path`", array.data_type()));
-    };
-    let column = |name: &str| group.column_by_name(name).filter(|c| !is_null(c, i));
-    if let Some(size) = SIZES.iter().find(|name| column(name).is_some()) {
-        return Err(format!("{size} of an image, expected {SIZE_OF_ALL}"));
-    }
-    let wrong = |c: &ArrayRef| format!("`bytes` has type {}, expected binary", c.data_type());
-    let bytes = column("bytes").map(|c| bytes(c, i).ok_or_else(|| wrong(c))).transpose()?.map(Into::into);
-    let path = ["path", "image", "url"].into_iter().find_map(|name| text(column(name)?, i)).map(str::to_owned);
-    Ok(RawImage { bytes, path })
+    Ok(found)
 }
 
 /// Returns the fields of row `i` of a batch, with columns renamed to the canonical names. Errors name the column.
@@ -153,7 +211,7 @@ pub(crate) fn fields(batch: &RecordBatch, i: usize, names: &Names) -> RowResult<
         let wrong = |what: String| format!("column `{name}`: {what}");
         let meaning = names.meaning(name);
         if names.keeps(name) {
-            match value(column, i) {
+            match value(field, column, i, false) {
                 Ok(value) => names.keep(&mut map, name, &value),
                 // A column that nothing reads may have a type that JSON lacks, such as bytes.
                 Err(_) if !names.reads(name) => {}
@@ -166,24 +224,34 @@ pub(crate) fn fields(batch: &RecordBatch, i: usize, names: &Names) -> RowResult<
         if ours == "images" {
             let has_none = row_images.as_ref().is_none_or(Vec::is_empty);
             if first || has_none {
-                let found = images(column, i).map_err(wrong)?;
+                let found = images(field, column, i).map_err(wrong)?;
                 row_images = row_images.filter(|_| !has_none && found.is_empty()).or(Some(found));
             }
         } else if first || !map.contains_key(ours) {
-            map.insert(ours.to_owned(), value(column, i).map_err(wrong)?);
+            map.insert(ours.to_owned(), value(field, column, i, ours != "extra_info").map_err(wrong)?);
         }
     }
     Ok((map, row_images))
 }
 
+/// Returns the rows of a batch as JSON, without the values that have no form in JSON.
+pub(crate) fn rows(batch: &RecordBatch) -> Vec<Map<String, Value>> {
+    let schema = batch.schema();
+    let columns = || schema.fields().iter().zip(batch.columns());
+    let value = |i, (field, column): (&Arc<Field>, &ArrayRef)| {
+        Some((field.name().clone(), value(field, column, i, false).ok()?))
+    };
+    (0..batch.num_rows()).map(|i| columns().filter_map(|column| value(i, column)).collect()).collect()
+}
+
 /// Returns the names of the columns with images in the rows of a batch.
 pub(crate) fn image_columns(batch: &RecordBatch) -> Vec<String> {
-    let is_image = |column: &ArrayRef, i| {
-        let found = if is_null(column, i) { Ok(Vec::new()) } else { images(column, i) };
+    let is_image = |field: &Field, column: &ArrayRef, i| {
+        let found = if is_null(column, i) { Ok(Vec::new()) } else { images(field, column, i) };
         found.is_ok_and(|found| !found.is_empty() && found.iter().all(RawImage::is_image))
     };
     let schema = batch.schema();
     let columns = schema.fields().iter().zip(batch.columns());
-    let found = columns.filter(|(_, column)| (0..batch.num_rows()).any(|i| is_image(column, i)));
+    let found = columns.filter(|(field, column)| (0..batch.num_rows()).any(|i| is_image(field, column, i)));
     found.map(|(field, _)| field.name().clone()).collect()
 }

@@ -50,7 +50,7 @@ impl ClassFolder {
         let fields = [("id", path.as_str()), ("question", &self.question), ("answer", answer)];
         let fields: Map<String, Value> =
             fields.map(|(name, text)| (name.to_owned(), text.into())).into_iter().collect();
-        (fields, Some(vec![RawImage { bytes: None, path: Some(path) }]))
+        (fields, Some(vec![RawImage { path: Some(path), ..RawImage::default() }]))
     }
 }
 

@@ -1,12 +1,16 @@
 //! Reads rows from JSON files: one object per line, objects over several lines, or one array or object of objects. None is
 //! loaded into memory as a whole.
 
+use std::fmt;
 use std::io::{BufRead, BufReader, Read as _, Seek, SeekFrom};
 use std::path::Path;
 
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
 use crate::rows::files::content::{Content, Shared};
+use crate::text::exact;
 use omr_base::error::{Error, Result};
 
 /// Maximum length of a row in bytes: a guard against files that do not contain rows.
@@ -266,6 +270,37 @@ fn values(text: &str) -> usize {
     count
 }
 
+/// Beginning of the error of a field that occurs twice.
+const TWICE: &str = "two fields";
+
+/// The fields of an object, each with another name.
+struct Row(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Row {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Row, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Row;
+
+            fn expecting(&self, to: &mut fmt::Formatter) -> fmt::Result {
+                to.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<Row, A::Error> {
+                let mut fields = Map::new();
+                while let Some((name, value)) = entries.next_entry::<String, Value>()? {
+                    match fields.entry(name) {
+                        Entry::Vacant(entry) => drop(entry.insert(value)),
+                        Entry::Occupied(entry) => return Err(A::Error::custom(format!("{TWICE} `{}`", entry.key()))),
+                    }
+                }
+                Ok(Row(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
 pub(crate) fn parse(path: &Path, place: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
     let text = std::str::from_utf8(bytes)
         .map_err(|e| Error::format(path, format!("{place}: invalid UTF-8 at its byte {}", e.valid_up_to())))?;
@@ -273,9 +308,17 @@ pub(crate) fn parse(path: &Path, place: &str, bytes: &[u8]) -> Result<Map<String
         return Err(Error::format(path, format!("{place}: more than {MOST_VALUES} values in one row")));
     }
     let other = "found something other than a JSON object, expected one object per row";
-    match serde_json::from_str(text.trim_end()) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err(Error::format(path, format!("{place}: {other}"))),
+    let text = text.trim_end();
+    let read = serde_json::from_str(text).and_then(|Row(fields)| match fields.values().any(exact::is_rounded) {
+        true => serde_json::from_str(&exact::quoted(text)),
+        false => Ok(Row(fields)),
+    });
+    match read {
+        Ok(Row(fields)) => Ok(fields),
+        Err(e) if e.is_data() && e.to_string().starts_with(TWICE) => {
+            Err(Error::format(path, format!("{place}: found {e}, expected one of each name")))
+        }
+        Err(e) if e.is_data() => Err(Error::format(path, format!("{place}: {other}"))),
         Err(e) => {
             // The parser's line number counts within this row, so it is always 1.
             let what = e.to_string().replace(" at line 1 column ", " at character ");

@@ -63,6 +63,16 @@ pub trait RowSource: Send + Sync {
         Ok(found.into_iter().collect())
     }
 
+    /// Returns the fields of the first rows, as far as they have a form in JSON, also those that are not read.
+    fn sampled(&self) -> Result<Vec<Map<String, Value>>> {
+        let mut found = Vec::new();
+        self.for_range(0..SAMPLED, &mut |_, row| {
+            found.push(row.unwrap_or_default().0);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     /// Sets the path of a copy in `folder` if single rows are expensive to read. `hash` is the hash of the file's
     /// content.
     fn set_copy(&self, _folder: &Path, _hash: &str) {}

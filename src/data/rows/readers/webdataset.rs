@@ -134,7 +134,7 @@ impl WebDataset {
         for (ending, bytes) in row.members {
             let name = format!("{}.{ending}", row.key);
             if is_image_file(Path::new(&name)) {
-                images.push(RawImage { bytes: Some(bytes.into()), path: Some(name) });
+                images.push(RawImage { bytes: Some(bytes.into()), path: Some(name), ..RawImage::default() });
             } else if ending == "json" {
                 let json = json::parse(&self.path, &format!("member {name}"), &bytes);
                 fields.extend(json.map_err(BadRow::of(Reason::BrokenRow))?);

@@ -152,7 +152,7 @@ pub fn for_images<'a>(row: &Row, processor: Option<&'a Processor>) -> Result<Opt
 pub fn media(row: &Row, processor: Option<&Processor>) -> Result<Vec<Arc<ImageInput>>> {
     let Some(processor) = for_images(row, processor)? else { return Ok(Vec::new()) };
     let decode = |image: &ImageSource, first: &mut Option<[u32; 2]>| {
-        let input = image.decode_then(&row.place, processor.alpha, |_, pixels| {
+        let input = image.decode_then(&row.place, processor.decoding(), |_, pixels| {
             same_size(first, [pixels.width, pixels.height]).and_then(|()| processor.image(&pixels))
         })?;
         input.map_err(|e| e.within(&image.place(&row.place)))
