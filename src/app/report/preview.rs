@@ -26,6 +26,9 @@ pub fn facts(row: &Preview) -> String {
         0 => format!("{} tokens of a prompt, no answer to train on", grouped(row.tokens)),
         targets => format!("{} tokens, {} trained", grouped(row.tokens), grouped(targets)),
     });
+    if !row.tags.is_empty() {
+        facts.push(format!("special tokens that are trained: {}", row.tags.join(" ")));
+    }
     facts.push(format!("images: {}", row.images.len()));
     facts.extend(row.ground_truth.as_ref().map(|truth| format!("label: {truth}")));
     facts.extend(row.reward.iter().map(|(field, value)| format!("{field}: {value}")));

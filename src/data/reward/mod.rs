@@ -29,8 +29,11 @@ pub const RIGHT_ANSWERS: &str = "right_answers";
 /// A response to be scored.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Item {
-    /// Text of the response.
+    /// Text of the response: the sampled tokens.
     pub response: String,
+    /// What the assistant's turn had before the response, such as the `<think>` of a chat template.
+    #[serde(default)]
+    pub opened: String,
     /// Label.
     #[serde(deserialize_with = "text")]
     pub ground_truth: String,
@@ -51,6 +54,11 @@ pub struct Item {
 }
 
 impl Item {
+    /// Returns the text that the rules score: in strict mode, the response behind what stands before it in its turn.
+    pub fn text(&self, mode: Mode) -> Cow<'_, str> {
+        if mode == Mode::Strict { extract::turn(&self.opened, &self.response) } else { Cow::Borrowed(&self.response) }
+    }
+
     /// Returns the right answers: the label, then those of [`RIGHT_ANSWERS`] that differ from it.
     pub fn right_answers(&self) -> Vec<String> {
         let further: Option<Vec<String>> = match self.extra_info.get(RIGHT_ANSWERS) {

@@ -191,7 +191,7 @@ impl Process {
             Ok(Ok(answer)) => return Err(format!("an unrequested line before this request: {}", quoted(&answer.line))),
         }
         let line = json!({
-            "id": id, "response": item.response, "ground_truth": item.ground_truth, "question": item.question,
+            "id": id, "response": item.response, "opened": item.opened, "ground_truth": item.ground_truth, "question": item.question,
             "data_source": item.data_source, "extra_info": item.extra_info, "columns": item.columns,
         });
         // If the process has ended, the receive below reports it.

@@ -15,6 +15,9 @@ use omr_base::config::ImageAlpha;
 use omr_base::error::{Error, Result};
 use omr_base::files;
 
+/// Name of the form of rows with a prompt and no answer.
+pub(super) const PROMPT: &str = "prompt (verl, TRL)";
+
 /// One row of data, in SFT or RL form.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
@@ -156,10 +159,11 @@ impl Row {
         Item { data_source, extra_info, columns: self.columns.clone(), place: self.place.clone(), ..Item::default() }
     }
 
-    /// Returns the messages that a model answers: all messages before the final assistant turn, if the row has one.
+    /// Returns the messages that a model answers: all messages before the final assistant turn, if the row has one. If that
+    /// turn is the end of a prompt, it belongs to the messages, and the answer continues it, as in TRL.
     pub fn prompt(&self) -> &[Message] {
         match self.messages.split_last() {
-            Some((last, before)) if last.role == "assistant" => before,
+            Some((last, before)) if last.role == "assistant" && self.form != PROMPT => before,
             _ => &self.messages,
         }
     }

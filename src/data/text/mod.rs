@@ -7,6 +7,7 @@
 mod allowed;
 mod bounded;
 mod chat;
+mod jinja;
 mod json;
 pub mod literal;
 mod row_prompt;

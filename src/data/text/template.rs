@@ -10,7 +10,8 @@ use regex::{Captures, Regex};
 use serde_json::json;
 
 use super::bounded::Bounded;
-use super::{json, tokenizer};
+use super::turn::{ANSWER, QUESTION, SYSTEM};
+use super::{jinja, json, tokenizer};
 use omr_base::error::{Error, Result, with_causes};
 use omr_base::files;
 use omr_base::hub::base_model;
@@ -48,11 +49,13 @@ impl Message {
         Message { role: role.into(), content: vec![Part::Text(text.into())], masked: false }
     }
 
-    /// Converts to the JSON that templates expect: a string if all parts are text, otherwise a list of parts.
-    fn to_json(&self) -> serde_json::Value {
+    /// Converts to the JSON that templates expect: a string if all parts are text and the template does not read the
+    /// texts of this role as parts, otherwise a list of parts.
+    fn to_json(&self, roles_in_parts: &[&str]) -> serde_json::Value {
+        let in_parts = roles_in_parts.contains(&self.role.as_str());
         let content = match self.content.iter().map(Part::text).collect::<Option<String>>() {
-            Some(text) => json!(text),
-            None => self.content.iter().map(Part::to_json).collect(),
+            Some(text) if !in_parts => json!(text),
+            _ => self.content.iter().map(Part::to_json).collect(),
         };
         json!({"role": self.role, "content": content})
     }
@@ -89,6 +92,7 @@ static PLAIN: LazyLock<Environment<'static>> = LazyLock::new(|| {
     env.add_function("strftime_now", strftime_now);
     env.add_filter("tojson", tojson);
     env.add_function(GENERATION, generation);
+    jinja::add_to(&mut env);
     env
 });
 
@@ -126,6 +130,8 @@ pub struct ChatTemplate {
     /// Name of the source, for errors.
     place: String,
     variables: serde_json::Map<String, serde_json::Value>,
+    /// Roles whose texts the template reads only as a list of parts.
+    roles_in_parts: Vec<&'static str>,
 }
 
 impl ChatTemplate {
@@ -167,22 +173,63 @@ impl ChatTemplate {
         // `transformers` always passes these two, so a template may test `tools is not none`.
         let variables =
             ["tools", "documents"].map(|name| (name.to_owned(), serde_json::Value::Null)).into_iter().collect();
-        Ok(ChatTemplate { template: Arc::new(template), source: source.into(), place, variables })
+        let (template, source) = (Arc::new(template), source.into());
+        Ok(ChatTemplate { template, source, place, variables, roles_in_parts: Vec::new() })
+    }
+
+    /// Returns the template with the roles whose texts it reads only as parts: it drops a string, as SmolVLM's does.
+    /// Errors if the text of a user or an assistant is dropped in both forms.
+    pub(super) fn reading_parts(mut self) -> Result<ChatTemplate> {
+        let [system, user, assistant] = [("system", SYSTEM), ("user", QUESTION), ("assistant", ANSWER)]
+            .map(|(role, text)| Message::text(role, text));
+        let probes = [("user", QUESTION, vec![user.clone()]), ("assistant", ANSWER, vec![user.clone(), assistant])];
+        for (role, text, probe) in probes.into_iter().chain([("system", SYSTEM, vec![system, user])]) {
+            let shown = |template: &ChatTemplate| {
+                template.render_with(&probe, false, &Default::default()).map(|rendered| rendered.contains(text))
+            };
+            let as_text = shown(&self);
+            if matches!(as_text, Ok(true)) {
+                continue;
+            }
+            self.roles_in_parts.push(role);
+            if !matches!(shown(&self), Ok(true)) {
+                self.roles_in_parts.pop();
+                if role == "system" {
+                    // Many templates have no system message.
+                    continue;
+                }
+                as_text?;
+                let found = format!("a template that drops the text of the {role}'s messages");
+                return Err(Error::input(self.place, found, "the text, from a string or from a list of parts"));
+            }
+        }
+        Ok(self)
     }
 
     /// Returns the template with further variables, such as `enable_thinking`. Errors if it does not read one of them.
     pub fn with_variables(mut self, variables: &serde_json::Map<String, serde_json::Value>) -> Result<ChatTemplate> {
-        if let Some((name, value)) = variables.iter().find(|(name, _)| !self.source.contains(name.as_str())) {
-            let found = format!("{name}={value} in chat_template_kwargs");
-            return Err(Error::input(self.place, found, "a variable that this chat template reads"));
-        }
+        self.check_variables(variables)?;
         self.variables.extend(variables.clone());
         Ok(self)
+    }
+
+    /// Errors if the template does not read one of these variables.
+    pub fn check_variables(&self, variables: &serde_json::Map<String, serde_json::Value>) -> Result<()> {
+        let Some((name, value)) = variables.iter().find(|(name, _)| !self.source.contains(name.as_str())) else {
+            return Ok(());
+        };
+        let found = format!("{name}={value} in chat_template_kwargs");
+        Err(Error::input(&self.place, found, "a variable that this chat template reads"))
     }
 
     /// Returns a special token by its name in `tokenizer_config.json`, such as `eos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
         self.variables.get(name).and_then(|token| token.as_str())
+    }
+
+    /// Returns true if `tokenizer_config.json` gives a role to this special token, such as `bos_token`.
+    pub(super) fn names(&self, token: &str) -> bool {
+        self.variables.iter().any(|(name, value)| name.ends_with("_token") && value == token)
     }
 
     /// Returns the source of the template.
@@ -211,7 +258,7 @@ impl ChatTemplate {
     ) -> Result<String> {
         let mut context = self.variables.clone();
         context.extend(variables.iter().map(|(k, v)| (k.clone(), v.clone())));
-        context.insert("messages".to_owned(), messages.iter().map(Message::to_json).collect());
+        context.insert("messages".to_owned(), messages.iter().map(|m| m.to_json(&self.roles_in_parts)).collect());
         context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
 
         let given: usize = messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum();

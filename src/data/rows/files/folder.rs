@@ -145,8 +145,21 @@ pub fn decode_data_url(rest: &str, place: &str) -> Result<Vec<u8>> {
     if !head.ends_with(";base64") {
         return Err(wrong("a data: URL that is not base64"));
     }
-    base64::engine::general_purpose::STANDARD
-        .decode(body.trim())
+    // As others read it: with line breaks, in the alphabet of URLs, and without padding.
+    let signs = body.trim_end().trim_end_matches('=').chars().filter(|c| !c.is_ascii_whitespace());
+    let body: String = signs
+        .map(|c| {
+            if c == '-' {
+                '+'
+            } else if c == '_' {
+                '/'
+            } else {
+                c
+            }
+        })
+        .collect();
+    base64::engine::general_purpose::STANDARD_NO_PAD
+        .decode(body)
         .map_err(|e| wrong(&format!("a data: URL with invalid base64 ({e})")))
 }
 

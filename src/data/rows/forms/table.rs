@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::fields::{RowContext, given, given_in, misfit, role, scalar, structured, wrong};
 use crate::reward::typed;
 use crate::rows::bad_row::RowResult;
+use crate::rows::row::PROMPT;
 use Turns::{Lines, List, Message, Pairs};
 
 /// A form of rows.
@@ -78,7 +79,7 @@ const FORMS: &[RowForm] = &[
         &[&["prompt"], &["completion", "response"]],
         &[Message("user", &["prompt"]), Message("assistant", &["completion", "response"])],
     ),
-    form("prompt (verl, TRL)", &[&["prompt"]], &[Message("user", &["prompt"])]),
+    form(PROMPT, &[&["prompt"]], &[Message("user", &["prompt"])]),
     form(
         "instruction + output (Alpaca)",
         &[&["instruction"], &["output"]],
