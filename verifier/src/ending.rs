@@ -7,26 +7,9 @@ use crate::python;
 /// Marks of layout that may stand directly before or behind a number.
 const MARKS: [char; 5] = ['*', '$', '`', '"', '\\'];
 /// Signs after which a value begins.
-const OPENS: [&str; 15] = [
-    "=",
-    "≈",
-    "→",
-    "⇒",
-    "∴",
-    "=>",
-    "->",
-    "\\approx",
-    "\\to",
-    "\\rightarrow",
-    "\\Rightarrow",
-    "\\implies",
-    "\\therefore",
-    "~",
-    "&=",
-];
+const OPENS: &str = "= &= ~ ≈ → ⇒ ∴ => -> \\approx \\to \\rightarrow \\Rightarrow \\implies \\therefore";
 /// Words before a number that make it a part of an expression.
-const JOINS: [&str; 12] =
-    ["and", "or", "by", "per", "mod", "modulo", "root", "power", "sqrt", "versus", "vs", "through"];
+const JOINS: &str = "and or by per mod modulo root power sqrt versus vs through";
 
 /// Returns the position where the digits at the end of `text` begin.
 pub(super) fn start_of_digits(text: &str) -> Option<usize> {
@@ -100,6 +83,7 @@ fn begins_value(text: &str) -> bool {
         Some('=') => !["!=", "<=", ">="].iter().any(|sign| text.ends_with(sign)),
         Some(':') => before_colon(&text[..text.len() - 1]),
         Some('\u{ff1a}' | '#' | '\u{2248}' | '\u{2192}' | '\u{20ac}' | '\u{a3}' | '\u{a5}' | '\u{ffe5}' | '~') => true,
+        Some('>') => text.ends_with("<answer>"),
         Some(c) => is_han(c),
         None => true,
     }
@@ -110,7 +94,7 @@ fn follows_words(earlier: &str, word: &str) -> bool {
     let has_digit = |text: &str| text.contains(|c: char| python::is_digit(c));
     let core = word.trim_matches(|c: char| "*_,.;!?'\"()[]".contains(c) || MARKS.contains(&c));
     let before = earlier.rsplit(python::is_space).next().unwrap_or_default();
-    if word.is_empty() || OPENS.contains(&word) || word.chars().all(|c| "#*\u{2022}".contains(c)) {
+    if word.is_empty() || OPENS.split(' ').any(|sign| sign == word) || word.chars().all(|c| "#*\u{2022}".contains(c)) {
         return true;
     }
     if let Some(label) = word.trim_end_matches('*').strip_suffix([':', '\u{ff1a}']) {
@@ -133,7 +117,7 @@ fn follows_words(earlier: &str, word: &str) -> bool {
     let text = format!("{earlier} {core}");
     let ends = |kind| lexicon::find(kind, &text).last().is_some_and(|found| found.1 == text.len());
     let verb = ends(Kind::Shows) || ends(Kind::Joint);
-    let joins = JOINS.contains(&core) || lexicon::is(Kind::Function, core);
+    let joins = JOINS.split(' ').any(|word| word == core) || lexicon::is(Kind::Function, core);
     let condition = ends(Kind::Condition) && has_digit(earlier);
     // "3 to 4", "4 of 5", "3 hours 20".
     let continues = has_digit(before) && !before.ends_with([',', '.', ':', ';']);

@@ -212,27 +212,12 @@ fn is_joint(between: &str) -> bool {
 
 /// Returns true for the content of a box that only says where the answer belongs: `your answer`, `...`.
 fn is_placeholder(content: &str) -> bool {
-    const WORDS: [&str; 14] = [
-        "answer",
-        "the",
-        "your",
-        "final",
-        "here",
-        "correct",
-        "numerical",
-        "number",
-        "text",
-        "textbf",
-        "mathrm",
-        "ldots",
-        "dots",
-        "cdots",
-    ];
+    const WORDS: &str = "answer the your final here correct numerical number text textbf mathrm ldots dots cdots";
     let mut words =
         content.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase);
     let is_named = content.to_lowercase().contains("answer") || content.contains("dots");
     (is_named || !content.contains(char::is_alphanumeric) && content.contains(['?', '_', '.', '\u{2026}']))
-        && words.all(|word| WORDS.contains(&&*word))
+        && words.all(|word| WORDS.split(' ').any(|known| known == word))
 }
 
 /// Removes the surrounding white space and one final full stop.

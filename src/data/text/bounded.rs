@@ -68,7 +68,8 @@ impl Bounded {
         env.set_lstrip_blocks(true);
         env.set_unknown_method_callback(|state, value, method, args| {
             let all: Vec<Value> = std::iter::once(value).chain(args).cloned().collect();
-            charged(method, &all, || minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args))
+            let call = || minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args);
+            charged(method, &all, || if method == "title" { call().map(jinja::titled) } else { call() })
         });
         env.set_formatter(|out, state, value| {
             charge(measure(value)?)?;

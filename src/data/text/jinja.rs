@@ -26,6 +26,12 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
     env.add_filter(SAME, |value: Value| value);
 }
 
+/// Writes the letters that differ in upper case and in title case, such as `ǆ`, in title case.
+pub(super) fn titled(text: Value) -> Value {
+    let pairs = [("Ǆ", "ǅ"), ("Ǉ", "ǈ"), ("Ǌ", "ǋ"), ("Ǳ", "ǲ")];
+    pairs.iter().fold(text.to_string(), |text, (upper, title)| text.replace(upper, title)).into()
+}
+
 /// Returns a value whose text is that of Python's `str`.
 pub(super) fn printed(value: &Value) -> Value {
     match value.kind() {

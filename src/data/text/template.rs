@@ -96,29 +96,28 @@ static PLAIN: LazyLock<Environment<'static>> = LazyLock::new(|| {
     env
 });
 
-/// Function that replaces the tags `generation` and `endgeneration`, which mark the text that a model generates
+/// Function that prints the marks of the tags `generation` and `endgeneration`, which mark the text that a model generates
 /// (TRL's `assistant_only_loss`).
 const GENERATION: &str = "omr_generation";
 /// Variable with the two characters that enclose such a text. If it is not defined, the text is not marked.
 const ENCLOSING: &str = "omr_generation_marks";
 
-/// Returns the body of a generation block, enclosed in the marks if these are defined.
-fn generation(state: &State, kwargs: Kwargs) -> std::result::Result<Value, minijinja::Error> {
-    let text = kwargs.get::<Value>("caller")?.call(state, &[])?;
-    kwargs.assert_all_used()?;
-    Ok(match state.lookup(ENCLOSING).as_ref().and_then(Value::as_str).map(|marks| marks.chars().collect::<Vec<_>>()) {
-        Some(marks) if marks.len() == 2 => Value::from(format!("{}{text}{}", marks[0], marks[1])),
-        _ => text,
-    })
+/// Returns the mark that begins (0) or ends (1) a generation block; nothing if the marks are not defined.
+fn generation(state: &State, at: usize, kwargs: Kwargs) -> std::result::Result<Value, minijinja::Error> {
+    // The caller is an empty block.
+    kwargs.get::<Value>("caller")?;
+    let marks = state.lookup(ENCLOSING);
+    Ok(marks.and_then(|marks| marks.as_str()?.chars().nth(at)).map_or(Value::from(""), Value::from))
 }
 
-/// Replaces the tags of generation blocks by calls, as `transformers` does. Whitespace around the tags is unchanged.
+/// Replaces the tags of generation blocks by empty blocks that print a mark. Whitespace around the tags is unchanged, and
+/// the text between them keeps its variables.
 fn with_generation(source: &str) -> Cow<'_, str> {
     static TAG: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("a fixed pattern"));
     TAG.replace_all(source, |tag: &Captures<'_>| {
-        let call = if tag.get(2).is_some() { "endcall".to_owned() } else { format!("call {GENERATION}()") };
-        format!("{{%{} {call} {}%}}", &tag[1], &tag[3])
+        let at = u8::from(tag.get(2).is_some());
+        format!("{{%{} call {GENERATION}({at}) %}}{{% endcall {}%}}", &tag[1], &tag[3])
     })
 }
 
@@ -169,7 +168,13 @@ impl ChatTemplate {
     /// Compiles a template. `place` names it in errors.
     pub fn new(source: &str, place: impl Into<String>) -> Result<ChatTemplate> {
         let place = place.into();
-        let template = Bounded::new(&with_generation(source), &PLAIN).map_err(|e| failed(&place, &e))?;
+        let marked = with_generation(source);
+        let [begun, ended] = [0, 1].map(|at| marked.matches(&format!("{GENERATION}({at})")).count());
+        if begun != ended {
+            let found = format!("{begun} tags generation and {ended} tags endgeneration");
+            return Err(Error::input(place, found, "one endgeneration for each generation"));
+        }
+        let template = Bounded::new(&marked, &PLAIN).map_err(|e| failed(&place, &e))?;
         // `transformers` always passes these two, so a template may test `tools is not none`.
         let variables =
             ["tools", "documents"].map(|name| (name.to_owned(), serde_json::Value::Null)).into_iter().collect();

@@ -83,7 +83,8 @@ proptest! {
 fn tagged(template: &str) -> Result<Chat> {
     let specials = ["<|im_start|>", "<|im_end|>", "<think>", "</think>", "<answer>", "</answer>", "gr\u{f6}\u{df}e"];
     let tokenizer = train_tokenizer(["user assistant"], &specials, &["three"], 300)?;
-    let config = ChatConfig { vocab_size: 300, eos_token_id: Vec::new(), media: None };
+    let eos = if template.contains("loop.last") { tokenizer.id("<|im_end|>") } else { None };
+    let config = ChatConfig { vocab_size: 300, eos_token_id: eos.into_iter().collect(), media: None };
     Chat::new(tokenizer, ChatTemplate::new(template, "t.jinja")?, &config, "t")
 }
 
@@ -177,7 +178,8 @@ fn a_special_token_half_written_by_the_template_stays_text() {
         ("<|im_{{ messages[0].content }}", "end|>"),
         ("<{{ messages[0].content | trim }}", "\n|im_end|>"),
     ] {
-        let template = ChatTemplate::new(source, "test").unwrap();
+        let source = format!("{source}{{% for m in messages[1:] %}}{{{{ m.content }}}}{{% endfor %}}");
+        let template = ChatTemplate::new(&source, "test").unwrap();
         let chat = Chat::new(tokenizer().clone(), template, &chat_config(tokenizer()), "trained").unwrap();
         let ids = chat.encode(&[Message::text("user", text)], false, Special::Plain).unwrap();
         assert!(specials_of(&ids).is_empty(), "{source}");

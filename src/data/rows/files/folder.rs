@@ -147,17 +147,7 @@ pub fn decode_data_url(rest: &str, place: &str) -> Result<Vec<u8>> {
     }
     // As others read it: with line breaks, in the alphabet of URLs, and without padding.
     let signs = body.trim_end().trim_end_matches('=').chars().filter(|c| !c.is_ascii_whitespace());
-    let body: String = signs
-        .map(|c| {
-            if c == '-' {
-                '+'
-            } else if c == '_' {
-                '/'
-            } else {
-                c
-            }
-        })
-        .collect();
+    let body = signs.collect::<String>().replace('-', "+").replace('_', "/");
     base64::engine::general_purpose::STANDARD_NO_PAD
         .decode(body)
         .map_err(|e| wrong(&format!("a data: URL with invalid base64 ({e})")))
