@@ -1,7 +1,6 @@
 //! The number at the end of a line, and whether it is a whole answer or the end of a longer expression.
 
 use crate::lexicon::{self, Kind};
-use crate::normalise::is_han;
 use crate::python;
 
 /// Marks of layout that may stand directly before or behind a number.
@@ -44,7 +43,7 @@ pub(super) fn answer(line: &str) -> Option<&str> {
     // A minus directly after a word, a number or a closing bracket is an operator. Elsewhere it is a sign.
     let sign = before.strip_suffix(['-', '\u{2212}']);
     let sign = sign.filter(|rest| !rest.chars().next_back().is_some_and(|c| python::is_word(c) || c == ')'));
-    if before.chars().next_back().is_some_and(|c| python::is_word(c) && !is_han(c)) {
+    if before.chars().next_back().is_some_and(python::is_word) {
         return None;
     }
     let start = sign.map_or(start, str::len);
@@ -60,6 +59,13 @@ fn part_of(before: &str) -> Option<usize> {
     let text = unmarked.trim_end_matches(|c| python::is_space(c) || MARKS.contains(&c));
     let from = text.rfind(python::is_space).map_or(0, |at| at + text[at..].chars().next().map_or(1, char::len_utf8));
     let (earlier, word) = (text[..from].trim_end(), &text[from..]);
+    let number = earlier.rfind(python::is_space).map_or(0, |at| at + 1);
+    if word == ":" && earlier[number..].starts_with(|c: char| python::is_digit(c)) {
+        return Some(number);
+    }
+    if let Some(root) = text.rfind("square root of").filter(|at| at + "square root of".len() == text.len()) {
+        return Some(root);
+    }
     if lexicon::is(Kind::Month, word.trim_end_matches('.')) {
         return Some(from);
     }
@@ -84,7 +90,7 @@ fn begins_value(text: &str) -> bool {
         Some(':') => before_colon(&text[..text.len() - 1]),
         Some('\u{ff1a}' | '#' | '\u{2248}' | '\u{2192}' | '\u{20ac}' | '\u{a3}' | '\u{a5}' | '\u{ffe5}' | '~') => true,
         Some('>') => text.ends_with("<answer>"),
-        Some(c) => is_han(c),
+        Some(_) => false,
         None => true,
     }
 }

@@ -142,7 +142,11 @@ impl Conversation {
     /// Returns the ids of the prompt, with one placeholder for each image. The text of messages never yields the special
     /// token of a turn or an image.
     pub fn encode(&self, chat: &Chat) -> Api<Vec<u32>> {
-        chat.template.check_variables(&self.variables).map_err(|error| ApiError::refused(KWARGS, error))?;
+        // lmms-eval asks every model for its thinking, which a template without the variable does not switch off.
+        let is_idle = |name: &str, value: &Value| name == "enable_thinking" && *value == json!(true);
+        let read = self.variables.iter().filter(|(name, value)| !is_idle(name, value));
+        let read = read.map(|(name, value)| (name.clone(), value.clone())).collect();
+        chat.template.check_variables(&read).map_err(|error| ApiError::refused(KWARGS, error))?;
         let ids = match self.continue_final_message {
             true => chat.encode_continued(&self.messages, &self.variables),
             false => chat.encode_with(&self.messages, self.add_generation_prompt, Special::Plain, &self.variables),

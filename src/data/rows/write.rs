@@ -81,9 +81,11 @@ impl Writer {
             let found = format!("a row of form {}, after rows of form {}", form.name(), self.form.name());
             return Err(Error::input(&row.place, found, "`form: sft` or `form: rl`, which is the form of all rows"));
         }
-        if self.form == Form::Sft {
-            row.messages = row.trained_messages().into_owned();
-        }
+        row.messages = match self.form {
+            Form::Sft => row.trained_messages().into_owned(),
+            // An answer behind the prompt would be continued.
+            _ => row.prompt().to_vec(),
+        };
         let parts = row.messages.iter().flat_map(|message| &message.content);
         if parts.into_iter().any(|part| matches!(part, Part::Video { .. })) {
             let expected = "text and images: omr reads videos from JSON but cannot write them";

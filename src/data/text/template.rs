@@ -10,7 +10,6 @@ use regex::{Captures, Regex};
 use serde_json::json;
 
 use super::bounded::Bounded;
-use super::turn::{ANSWER, QUESTION, SYSTEM};
 use super::{jinja, json, tokenizer};
 use omr_base::error::{Error, Result, with_causes};
 use omr_base::files;
@@ -82,6 +81,11 @@ impl Part {
 /// Bytes that a rendering may write: `OUTPUT_BASE` plus `OUTPUT_FACTOR` times the size of the messages.
 const OUTPUT_BASE: usize = 1 << 20;
 const OUTPUT_FACTOR: usize = 4;
+
+/// Texts of the messages in probes of a template.
+pub(super) const SYSTEM: &str = "Rule5083";
+pub(super) const QUESTION: &str = "Question";
+pub(super) const ANSWER: &str = "Answer7391";
 
 /// Functions and filters that templates may use, without memory bounds.
 static PLAIN: LazyLock<Environment<'static>> = LazyLock::new(|| {

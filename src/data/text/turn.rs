@@ -5,16 +5,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::template::{ANSWER, QUESTION, SYSTEM};
 use super::{ChatTemplate, Message, Special, Tokenizer};
 use omr_base::error::{Error, Result};
 use omr_base::files;
 use omr_base::hub::base_model;
 use omr_verify::extract;
-
-/// Texts of the messages in the probe.
-pub(super) const SYSTEM: &str = "Rule5083";
-pub(super) const QUESTION: &str = "Question";
-pub(super) const ANSWER: &str = "Answer7391";
 
 /// The tokens of an assistant's turn in a chat template.
 #[derive(Clone, PartialEq, Eq, Debug)]

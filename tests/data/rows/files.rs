@@ -109,7 +109,8 @@ fn rows_written_as_parquet_come_back_the_same() {
         for (row, back) in rows.iter().zip(&back) {
             assert_eq!(row.id, back.id);
             assert_eq!(row.data_source, back.data_source);
-            assert_eq!(row.messages, back.messages);
+            // A prompt with an answer behind it would be continued.
+            assert_eq!(if form == Form::Rl { row.prompt() } else { &row.messages[..] }, back.messages);
             if form == Form::Rl {
                 assert_eq!(row.ground_truth, back.ground_truth);
             }
