@@ -23,7 +23,7 @@ pub(super) fn end_of_number(line: &str) -> &str {
 }
 
 /// Returns the answer of a line that ends with a number: the number with sign, thousands separators and decimals
-/// (`-1,234.5`) if it is whole. If it is the end of a fraction, a power, a time, a list or the like, or if a negation or an
+/// (`-1,234.5`) if it is whole. If it is the end of a fraction, a power, a time, a list and similar, or if a negation or an
 /// "or" precedes it, returns all of the line, in which the verifier finds the expression.
 pub(super) fn answer(line: &str) -> Option<&str> {
     let is_mark = |c: char| python::is_space(c) || MARKS.contains(&c);

@@ -31,7 +31,7 @@ pub const RIGHT_ANSWERS: &str = "right_answers";
 pub struct Item {
     /// Text of the response: the sampled tokens.
     pub response: String,
-    /// What the assistant's turn had before the response, such as the `<think>` of a chat template.
+    /// Text of the assistant's turn before the response, such as the `<think>` of a chat template.
     #[serde(default)]
     pub opened: String,
     /// Label.
