@@ -53,9 +53,9 @@ def is_label(value, text, is_own):
 
 
 def call(function, row, keywords):
-    """The result for one response: a dict with score."""
+    """The result for one response: a dict with score. The field `opened` is what the chat template wrote before it."""
     columns, extra = row.get("columns") or {}, row.get("extra_info") or {}
-    response, truth = row["response"], row["ground_truth"]
+    response, truth, opened = row["response"], row["ground_truth"], row.get("opened") or ""
     model = columns.get("reward_model")
     own = model.get("ground_truth") if isinstance(model, dict) else None
     # A label that is no list or struct is a text here. verl and EasyR1 pass it as the row has it.
@@ -63,21 +63,21 @@ def call(function, row, keywords):
         truth = next((value for value in [own, *columns.values()] if is_label(value, truth, value is own)), truth)
     parameters = inspect.signature(function).parameters
     if "solution_str" in parameters:
-        extra = {**columns, **({"question": row.get("question")} if row.get("question") else {}), **extra}
+        extra = {"opened": opened, **columns, **({"question": row.get("question")} if row.get("question") else {}), **extra}
         result = function(data_source=row.get("data_source"), solution_str=response, ground_truth=truth,
                           extra_info=extra, **keywords)
     elif "completions" in parameters:
         # A text as prompt has a text as completion; all other rows are conversations.
         prompt = columns.get("prompt") or [{"role": "user", "content": row.get("question")}]
         text = isinstance(prompt, str)
-        given = {**extra, "ground_truth": truth, **columns, "prompts": prompt,
+        given = {**extra, "opened": opened, "ground_truth": truth, **columns, "prompts": prompt,
                  "completions": response if text else [{"role": "assistant", "content": response}]}
         given.pop("prompt", None)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             given = {name: value for name, value in given.items() if name in parameters}
         result = function(**{name: [value] for name, value in given.items()}, **keywords)
     elif "reward_input" in parameters or "reward_inputs" in parameters:
-        one = {**columns, **extra, "response": response, "ground_truth": truth}
+        one = {**columns, **extra, "opened": opened, "response": response, "ground_truth": truth}
         result = function(one if "reward_input" in parameters else [one], **keywords)
     else:
         raise TypeError(f"{function.__name__}{inspect.signature(function)}: expected a parameter solution_str (verl), "

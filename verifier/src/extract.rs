@@ -4,13 +4,16 @@
 //!
 //! - Text inside the thinking is not an answer.
 //! - The last answer counts, not the first.
-//! - Several boxes form a list.
-//! - Numbers keep their sign and thousands separators.
+//! - Several boxes form a list if a comma, "and" or "or" joins them. Otherwise the last one counts.
+//! - Numbers keep their sign and thousands separators, and the end of a longer expression is no number.
 //! - White space around a well-formed response does not lower the format score.
 
 use std::borrow::Cow;
 
-use crate::{Format, Mode, python};
+use crate::normalise::normalise;
+use crate::steps::{BUDGET, Steps};
+use crate::value::{self, Value};
+use crate::{Format, Mode, choice, ending, python};
 
 /// Maximum number of boxes that form one answer.
 const MAX_BOXES: usize = 16;
@@ -22,7 +25,7 @@ pub enum Path {
     AnswerTag,
     /// `\boxed{...}`.
     Boxed,
-    /// A number at the end of a line.
+    /// A number at the end of a line, or the line if the number is a part of an expression.
     TrailingNumber,
     /// No rule found an answer.
     None,
@@ -54,14 +57,14 @@ pub fn extract(response: &str, mode: Mode) -> (Cow<'_, str>, Path) {
     let boxed = match mode {
         Mode::Compat => boxes(text).pop().filter(|content| !content.is_empty()).map(Cow::Borrowed),
         Mode::Strict => {
-            let closed = |b: &(&str, usize, usize)| b.2 <= text.len();
-            one_or_list(&outer_boxes(text).into_iter().filter(closed).collect::<Vec<_>>())
+            let is_answer = |b: &(&str, usize, usize)| b.2 <= text.len() && !is_placeholder(b.0);
+            in_boxes(text, &outer_boxes(text).into_iter().filter(is_answer).collect::<Vec<_>>())
         }
     };
     if let Some(content) = boxed {
         return (content, Path::Boxed);
     }
-    let trailing = if mode == Mode::Strict { trailing_signed_number } else { trailing_number };
+    let trailing = if mode == Mode::Strict { ending::answer } else { trailing_number };
     let mut lines = python::strip(text).split('\n').rev().filter(|line| !python::strip(line).is_empty());
     let number = lines.find_map(trailing);
     number.map_or((Cow::Borrowed(""), Path::None), |number| (Cow::Borrowed(number), Path::TrailingNumber))
@@ -154,6 +157,69 @@ pub(super) fn one_or_list<'a>(boxes: &[(&'a str, usize, usize)]) -> Option<Cow<'
     }
 }
 
+/// Returns the answer in the boxes of a text: the last box, or the list that ends with it if the boxes before it are joined
+/// to it. Boxes of equal value are one, in its shortest form. A line `Answer: C` behind the boxes replaces them.
+fn in_boxes<'a>(text: &'a str, boxes: &[(&'a str, usize, usize)]) -> Option<Cow<'a, str>> {
+    let (last, earlier) = boxes.split_last()?;
+    let marked = text[last.2..].lines().rev().find_map(|line| {
+        let (name, rest) = line.split_once(':')?;
+        let name = name.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
+        let rest = rest.trim_matches(|c: char| python::is_space(c) || "*_$.()".contains(c));
+        (matches!(&*name, "answer" | "final answer") && choice::letter(rest).is_some()).then_some(rest)
+    });
+    if marked.is_some() {
+        return marked.map(Cow::Borrowed);
+    }
+    let first = (1..boxes.len()).rev().find(|&n| !is_joint(&text[boxes[n - 1].2..boxes[n].1])).unwrap_or(0);
+    let steps = Steps::new(BUDGET);
+    let value = |content: &str| value::parse(&normalise(content), true, &steps);
+    let same = |a: &str, b: &str| {
+        let is_text = |value: &Value| matches!(value, Value::Text(_));
+        plain(a) == plain(b) || {
+            let (a, b) = (value(a), value(b));
+            !is_text(&a) && !is_text(&b) && value::equal(&a, &b, &steps).equal
+        }
+    };
+    let shorter = |a: &'a str, b: &'a str| if b.len() < a.len() { b } else { a };
+    if first == boxes.len() - 1 {
+        let equal = earlier.iter().rev().take(MAX_BOXES).filter(|b| same(b.0, last.0));
+        return Some(Cow::Borrowed(plain(equal.fold(last.0, |a, b| shorter(a, b.0)))));
+    }
+    let mut all: Vec<&str> = Vec::new();
+    for (content, ..) in boxes[first..].iter().take(MAX_BOXES) {
+        match all.iter_mut().find(|other| same(other, content)) {
+            Some(other) => *other = shorter(other, plain(content)),
+            None => all.push(plain(content)),
+        }
+    }
+    if let [one] = all[..] { Some(Cow::Borrowed(one)) } else { Some(Cow::Owned(all.join(", "))) }
+}
+
+/// Returns true if the text between two boxes joins them to a list: a comma, "and" or "or", perhaps with the name of the
+/// next value (`and $y =`).
+fn is_joint(between: &str) -> bool {
+    const LAYOUT: [&str; 6] = ["\\(", "\\)", "\\[", "\\]", "\\quad", "\\text"];
+    let between = LAYOUT.iter().fold(between.to_owned(), |text, mark| text.replace(mark, " "));
+    let named = between
+        .trim_end()
+        .strip_suffix('=')
+        .and_then(|text| text.trim_end().rsplit_once(|c: char| !(c.is_alphanumeric() || "_{}\\".contains(c))));
+    let joint = named.map_or(&*between, |(joint, _)| joint);
+    let words = joint.split(|c: char| python::is_space(c) || "$*,;{}".contains(c)).filter(|word| !word.is_empty());
+    let words: Vec<&str> = words.collect();
+    words.iter().all(|word| matches!(*word, "and" | "or" | "&")) && (!words.is_empty() || joint.contains([',', ';']))
+}
+
+/// Returns true for the content of a box that only says where the answer belongs: `your answer`, `...`.
+fn is_placeholder(content: &str) -> bool {
+    const WORDS: &str = "answer the your final here correct numerical number text textbf mathrm ldots dots cdots";
+    let mut words =
+        content.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase);
+    let is_named = content.to_lowercase().contains("answer") || content.contains("dots");
+    (is_named || !content.contains(char::is_alphanumeric) && content.contains(['?', '_', '.', '\u{2026}']))
+        && words.all(|word| WORDS.split(' ').any(|known| known == word))
+}
+
 /// Removes the surrounding white space and one final full stop.
 fn plain(content: &str) -> &str {
     simple_parse(python::strip(content))
@@ -172,50 +238,11 @@ pub fn last_answer_tag(text: &str) -> Option<&str> {
 
 /// Returns the leftmost match of `\b(\d+(?:\.\d+)?)\b\s*\.?\s*$`.
 fn trailing_number(line: &str) -> Option<&str> {
-    let end = end_of_number(line);
-    let whole = start_of_digits(end)?;
-    let fraction = end[..whole].strip_suffix('.').and_then(start_of_digits);
+    let end = ending::end_of_number(line);
+    let whole = ending::start_of_digits(end)?;
+    let fraction = end[..whole].strip_suffix('.').and_then(ending::start_of_digits);
     let bounded = |at: usize| !end[..at].chars().next_back().is_some_and(python::is_word);
     [fraction, Some(whole)].into_iter().flatten().find(|&at| bounded(at)).map(|at| &end[at..])
-}
-
-/// Cuts off the end of a line after its last number: white space, one full stop, and white space before it.
-fn end_of_number(line: &str) -> &str {
-    let line = line.trim_end_matches(python::is_space);
-    line.strip_suffix('.').unwrap_or(line).trim_end_matches(python::is_space)
-}
-
-/// Returns the position where the digits at the end of `text` begin.
-fn start_of_digits(text: &str) -> Option<usize> {
-    let start = text.trim_end_matches(python::is_digit).len();
-    (start < text.len()).then_some(start)
-}
-
-/// Returns the number at the end of a line, with sign, thousands separators and decimals: `-1,234.5`.
-fn trailing_signed_number(line: &str) -> Option<&str> {
-    let is_mark = |c: char| python::is_space(c) || matches!(c, '*' | '$' | '`');
-    let end = end_of_number(line.trim_end_matches(|c: char| is_mark(c) || c == '!')).trim_end_matches(is_mark);
-    let mut start = start_of_digits(end)?;
-    loop {
-        let before = &end[..start];
-        let longer = before.strip_suffix(['.', ',']).and_then(start_of_digits);
-        let group = end[start..].chars().take_while(|&c| python::is_digit(c)).count();
-        match longer {
-            Some(at) if before.ends_with('.') && !end[start..].contains(['.', ',']) => start = at,
-            Some(at) if before.ends_with(',') && group == 3 && before.len() - 1 - at <= 3 => start = at,
-            _ => break,
-        }
-    }
-    let before = &end[..start];
-    let sign = before.strip_suffix(['-', '\u{2212}']);
-    match sign {
-        // A minus directly after a word, a number or a closing bracket is an operator. Elsewhere it is a sign.
-        Some(rest) if !rest.chars().next_back().is_some_and(|c| python::is_word(c) || c == ')') => {
-            Some(&end[rest.len()..])
-        }
-        _ if before.chars().next_back().is_some_and(python::is_word) => None,
-        _ => Some(&end[start..]),
-    }
 }
 
 /// Scores whether a response has the required format: 1 if it does, otherwise 0. Compat mode gives 0.8 for a
@@ -265,7 +292,25 @@ pub fn think_boxed_format_score(response: &str) -> f64 {
 }
 
 /// Tags that open and close the thinking.
-const THINKING: [(&str, &str); 2] = [("<think>", "</think>"), ("<analysis>", "</analysis>")];
+pub const THINKING: [(&str, &str); 2] = [("<think>", "</think>"), ("<analysis>", "</analysis>")];
+
+/// Returns the position of the first tag that opens thinking.
+pub fn opening(text: &str) -> Option<usize> {
+    THINKING.iter().filter_map(|(open, _)| text.find(open)).min()
+}
+
+/// Returns true if a text contains a thinking part that is closed.
+pub fn closes_thinking(text: &str) -> bool {
+    THINKING.iter().any(|(_, close)| text.contains(close))
+}
+
+/// Returns the text of an assistant's turn that strict mode scores: `opened`, which the chat template wrote before the
+/// response, and the response. A thinking part that the template itself closed is left out.
+pub fn turn<'a>(opened: &str, response: &'a str) -> Cow<'a, str> {
+    let behind = THINKING.iter().filter_map(|(_, close)| Some(opened.rfind(close)? + close.len())).max();
+    let opened = opened[behind.unwrap_or(0)..].trim_start();
+    if opened.is_empty() { Cow::Borrowed(response) } else { Cow::Owned(format!("{opened}{response}")) }
+}
 
 /// Returns the response without its thinking. The opening tag may be absent because it was part of the prompt. Thinking
 /// that is never closed is removed, with everything after it.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::extract::{self, Path};
+use crate::lexicon::{self, Kind};
 use crate::{Mode, choice, compat, locate, python, question, verify};
 
 /// Result of grading one response: the answer that was found and whether it is right.
@@ -67,7 +68,11 @@ pub fn grade_flexible<'a>(response: &'a str, ground_truth: &str, question: Optio
         return graded;
     }
     let text = extract::strip_think(response, mode);
-    let last = grade(text.lines().last().unwrap_or_default(), ground_truth, question, mode);
+    let line = text.lines().last().unwrap_or_default();
+    // "The answer is: sixty-four" says that it is the answer.
+    let is_named = !lexicon::find(Kind::Marker, line).is_empty();
+    let tagged = if is_named { Cow::Owned(format!("<answer>{line}</answer>")) } else { Cow::Borrowed(line) };
+    let last = grade(&tagged, ground_truth, question, mode);
     if last.correct { Grade { answer: Cow::Owned(last.answer.into_owned()), ..last } } else { graded }
 }
 

@@ -3,6 +3,7 @@
 
 mod choice;
 pub mod compat;
+mod ending;
 pub mod extract;
 mod grade;
 mod lexicon;

@@ -5,13 +5,16 @@
 //! rejection.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use regex::Regex;
 
 use crate::extract::outer_boxes;
 use crate::locate::{MAX_ANSWER, bare, boxes, locate};
 use crate::normalise::normalise;
 use crate::steps::{BUDGET, Steps, Verdict};
 use crate::value::comparison::{no, outcome, yes};
-use crate::value::{self, Comparison, UNEVALUATED, Value};
+use crate::value::{self, Comparison, UNEVALUATED, Unit, Value};
 use crate::{Mode, choice, compat, question, words};
 
 /// Compares an answer with the gold answer. The answer may be the bare value or a text that contains it. Never panics
@@ -44,6 +47,7 @@ pub(crate) fn solved(label: &str) -> Cow<'_, str> {
 /// Compares by the strict rules. An expression that stands in `question` is no answer if the gold answer is a number.
 pub(crate) fn strict(gold: &str, answer: &str, question: Option<&str>) -> Verdict {
     let steps = Steps::new(BUDGET);
+    let (gold, answer) = (&*chained(gold), &*chained(answer));
     let (gold, answer) = (&*normalise(gold), &*normalise(answer));
     let found = locate(answer, &steps);
     if gold.len() > MAX_ANSWER || found.text.len() > MAX_ANSWER {
@@ -236,13 +240,66 @@ fn european(text: &str) -> Option<String> {
     known.then(|| format!("{head}{sign}{}{point}{tail}", groups.concat()))
 }
 
-/// Tries a comma between digits as a decimal point, and letters directly behind a number as a unit if the other answer
-/// has one. Returns the reason if such a reading makes the answers equal.
+/// Writes a chain of equations over several lines as one: `S &= 23\cdot 22 \\ &= 506` becomes `S = 23\cdot 22 = 506`.
+fn chained(text: &str) -> Cow<'_, str> {
+    static NEXT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\\\\\s*&?\s*=|&\s*=").expect("a fixed pattern"));
+    static FRAME: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\\(begin|end)\{(aligned|align\*?|split|gathered)\}").expect("a fixed pattern"));
+    if !text.contains('=') || !NEXT.is_match(text) {
+        return Cow::Borrowed(text);
+    }
+    let joined = FRAME.replace_all(text, "").into_owned();
+    let joined = NEXT.replace_all(joined.trim_end_matches([' ', '\n', '\\']), "=").into_owned();
+    // A line without an equals sign at its beginning is another equation.
+    if joined.contains("\\\\") || joined.contains('&') { Cow::Borrowed(text) } else { Cow::Owned(joined) }
+}
+
+/// Returns the coordinates of a point behind its letter: `P(5, -2)`.
+fn without_letter(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix(|c: char| c.is_ascii_uppercase())?.trim_start_matches('\'').trim_start();
+    let inner = rest.strip_prefix('(')?.strip_suffix(')')?;
+    (inner.contains(',') && !inner.contains(['(', ')', '='])).then_some(rest)
+}
+
+/// Returns the number in brackets behind the same number in words: `two (2)`.
+fn said_twice<'a>(text: &'a str, steps: &Steps) -> Option<&'a str> {
+    let (words, number) = text.strip_suffix(')')?.split_once(" (")?;
+    let digits = |text: &str| text.contains(|c: char| c.is_ascii_digit());
+    let same =
+        |a: &str, b: &str| value::equal(&value::parse(a, true, steps), &value::parse(b, true, steps), steps).equal;
+    (!digits(words) && digits(number) && same(words, number)).then_some(number)
+}
+
+/// Returns true for an amount in two units, the larger one first: `4 dollars and 80 cents`.
+fn in_two_units(text: &str, steps: &Steps) -> bool {
+    let Some((large, small)) = text.split_once(" and ") else { return false };
+    let size = |text: &str| match value::parse(text, true, steps) {
+        Value::Scalar(_, Some(Unit::Measure(dimension, size))) => Some((dimension, size)),
+        _ => None,
+    };
+    size(large).zip(size(small)).is_some_and(|(large, small)| large.0 == small.0 && large.1 > small.1)
+}
+
+/// Tries other readings: a comma between digits as a decimal point, a point without its letter, a number that is given in
+/// words and digits, the sign of the yen as that of the yuan, an amount in two units, and letters directly behind a number
+/// as a unit if the other answer has one. Returns the reason if such a reading makes the answers equal.
 fn other_readings(gold: &str, x: &Value, answer: &str, y: &Value, steps: &Steps) -> Option<&'static str> {
     for (text, other) in [(gold, y), (answer, x)] {
         let equals = |reading: String| value::equal(&value::parse(&reading, true, steps), other, steps).equal;
         if european(text).is_some_and(equals) {
             return Some("equal with a decimal comma");
+        }
+        if without_letter(text).is_some_and(|reading| equals(reading.to_owned())) {
+            return Some("equal without the name of the point");
+        }
+        if said_twice(text, steps).is_some_and(|reading| equals(reading.to_owned())) {
+            return Some("equal numbers");
+        }
+        if text.contains(['\u{a5}', '\u{ffe5}']) && equals(text.replace(['\u{a5}', '\u{ffe5}'], " ") + " yuan") {
+            return Some("equal amounts with a unit");
+        }
+        if in_two_units(text, steps) && equals(text.replace(" and ", " ")) {
+            return Some("equal amounts with a unit");
         }
         let measured = matches!(other.unnamed(), Value::Scalar(_, Some(_)));
         if measured && with_space(text).is_some_and(equals) {

@@ -8,6 +8,7 @@ mod formula;
 mod fuzz;
 mod lexicon;
 mod pairs;
+mod part;
 mod properties;
 mod python;
 mod rewards;

@@ -12,7 +12,7 @@ use super::stdout::print;
 use super::{Context, benchmarks, rescore};
 use crate::report;
 use omr_base::answers::RunStore;
-use omr_base::config::{Backend, DistConfig, EvalConfig, ServerConfig};
+use omr_base::config::{Backend, DistConfig, EvalConfig, Mode, ServerConfig};
 use omr_base::error::{Error, Result};
 use omr_base::files;
 use omr_base::hub::Kind;
@@ -23,7 +23,7 @@ use omr_runtime::ranks::{self, Ranks};
 use omr_train::eval::local::{self, Local};
 use omr_train::eval::measured::{self, Answers};
 use omr_train::eval::recorded::Recorded;
-use omr_train::eval::rescore::{Log, recognise};
+use omr_train::eval::rescore::{Log, UNKNOWN_OPENED, recognise};
 use omr_train::eval::server::{self, Server};
 use omr_train::eval::task_requests::TaskQuestions;
 use omr_train::eval::{lmms_eval, prompts};
@@ -283,6 +283,7 @@ impl Eval<'_> {
         for rows in self.rows {
             let job = local::Job::new(&local, rows)?;
             let (_, plan) = job.plan()?;
+            job.questions.survey.warning.iter().for_each(|warning| context.say(&format!("warning: {warning}")));
             let (judge, memory) = (self.scorer.describe(), plan.line());
             announce(context, &job.questions, &format!("; {judge}; {memory}"));
             let (task, questions) = (rows.spec.name, job.questions.count());
@@ -325,6 +326,9 @@ impl Eval<'_> {
     fn recorded(&self, session: &mut Session, recorded: &Recorded) -> Result<()> {
         let (tasks, judge) = (self.config.tasks.join(", "), self.scorer.describe());
         session.context.say(&format!("eval: recorded answers to {tasks}; {judge}"));
+        if self.config.mode == Mode::Strict && recorded.is_opened_unknown() {
+            session.context.say(UNKNOWN_OPENED);
+        }
         let model = self.config.model.as_ref().map(|model| model.display().to_string());
         let tasks = self.rows.iter().map(|rows| json!({ "task": rows.spec.name })).collect();
         let sources = || self.rows.iter().map(|rows| -> Source { (rows, Box::new(recorded.of(rows.spec))) }).collect();

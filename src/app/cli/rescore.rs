@@ -9,11 +9,12 @@ use super::args::RunArgs;
 use super::run_dir::RunDir;
 use super::stdout::print;
 use crate::report;
-use omr_base::config::EvalConfig;
+use omr_base::config::{EvalConfig, Mode};
 use omr_base::error::{Error, Result};
 use omr_base::files;
 use omr_data::reward::{Scorer, judge};
-use omr_train::eval::rescore::{Framework, compare, read, table, verdict_counts};
+use omr_train::eval::rescore::{Framework, UNKNOWN_OPENED, compare, read, table, verdict_counts};
+use omr_verify::extract;
 
 /// Scores the answers of `logs` and writes `referee.jsonl`, `summary.json` and `report.html`. Prints the table of
 /// compared verdicts and the path of the page to stdout.
@@ -30,6 +31,9 @@ pub fn run(
         return run.planned(context, || json!({ "job": "eval", "logs": names, "judge": scorer.describe() }));
     }
     let rows = read(logs)?;
+    if config.mode == Mode::Strict && rows.iter().all(|row| extract::opening(&row.response).is_none()) {
+        context.say(UNKNOWN_OPENED);
+    }
     let dir = RunDir::open(run, config, context)?;
     let (summary, page) = (dir.out.join("summary.json"), dir.out.join("report.html"));
     if summary.exists() {

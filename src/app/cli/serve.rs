@@ -54,6 +54,9 @@ pub struct Args {
     /// Log-probs in answers: at temperature 1 without penalties, or of the distribution that tokens are sampled from
     #[arg(long, value_parser = ["raw_logprobs", "processed_logprobs"], default_value = "raw_logprobs")]
     logprobs_mode: String,
+    /// Origins whose web pages may use the server, such as http://localhost:3000; * allows all. Default: none
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
+    allowed_origins: Vec<String>,
     /// Domains from which images may be loaded. Default: none
     #[arg(long, value_name = "DOMAIN", value_delimiter = ',')]
     allowed_media_domains: Vec<String>,
@@ -102,6 +105,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             "raw_logprobs" => LogprobsMode::Raw,
             _ => LogprobsMode::Processed,
         },
+        allowed_origins: args.allowed_origins.clone(),
         allowed_media_domains: args.allowed_media_domains.clone(),
         allowed_local_media_path: args.allowed_local_media_path.clone(),
         only_localhost: args.host.is_none(),

@@ -29,6 +29,9 @@ pub fn facts(row: &Preview) -> String {
     if row.targets > 0 && !row.ends {
         facts.push("the token that ends an answer is not trained".to_owned());
     }
+    if !row.tags.is_empty() {
+        facts.push(format!("special tokens that are trained: {}", row.tags.join(" ")));
+    }
     facts.push(format!("images: {}", row.images.len()));
     facts.extend(row.ground_truth.as_ref().map(|truth| format!("label: {truth}")));
     facts.extend(row.reward.iter().map(|(field, value)| format!("{field}: {value}")));

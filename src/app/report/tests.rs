@@ -21,6 +21,7 @@ fn answer(text: &str, right: bool) -> Answer {
     let acc = f64::from(right);
     let predict_str = text.rsplit("<answer>").next().and_then(|t| t.split("</answer>").next()).unwrap_or("");
     Answer {
+        opened: String::new(),
         response: text.to_owned(),
         response_length: text.len() / 4,
         finish_reason: "stop".to_owned(),
@@ -152,6 +153,7 @@ fn rollouts_are_shown_and_stay_text() {
     let dir = tempfile::tempdir().unwrap();
     let evil = "<think>x</think></script><script>alert(1)</script>";
     let row = |rollout: u32, output: &str, score: f64| RolloutRow {
+        opened: String::new(),
         prompt: 3,
         rollout,
         id: "q3".to_owned(),

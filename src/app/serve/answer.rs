@@ -30,8 +30,9 @@ pub struct Delta {
     pub is_first: bool,
     /// Reason why the choice has ended, and the stop string or stop token.
     pub end: Option<(&'static str, Value)>,
-    /// Number of characters of the tokens before this piece.
-    pub text_offset: usize,
+    /// Position in the text, in characters, at which each of `tokens` begins. The tokens of one character share its
+    /// position.
+    pub offsets: Vec<usize>,
 }
 
 impl Delta {
@@ -40,6 +41,7 @@ impl Delta {
         self.text += &next.text;
         self.reasoning += &next.reasoning;
         self.tokens.extend(next.tokens);
+        self.offsets.extend(next.offsets);
         self.prompt_logprobs = self.prompt_logprobs.take().or(next.prompt_logprobs);
         self.is_first |= next.is_first;
         self.end = next.end;
@@ -51,7 +53,6 @@ struct Choice {
     detokenizer: Detokenizer,
     reasoning: Option<ReasoningParser>,
     num_tokens: usize,
-    text_offset: usize,
     last_token: Option<Instant>,
     has_ended: bool,
     hasher: blake3::Hasher,
@@ -93,11 +94,13 @@ impl Answer {
         let choice = |_| {
             let (sampling, tokenizer) = (&request.sampling, &app.chat.tokenizer);
             let stop = sampling.stop.clone();
+            // The parser must see tags that are special tokens.
+            let skip_special = sampling.skip_special && request.output.reasoning.is_none();
+            let parser = |is_open| ReasoningParser::new(is_open, ReasoningParser::tags(tokenizer));
             Choice {
-                detokenizer: Detokenizer::new(tokenizer, stop, sampling.include_stop, sampling.skip_special),
-                reasoning: request.output.reasoning.map(ReasoningParser::new),
+                detokenizer: Detokenizer::new(tokenizer, stop, sampling.include_stop, skip_special),
+                reasoning: request.output.reasoning.map(parser),
                 num_tokens: 0,
-                text_offset: 0,
                 last_token: None,
                 has_ended: false,
                 hasher: blake3::Hasher::new(),
@@ -128,8 +131,7 @@ impl Answer {
                 let choice = &mut self.choices[index];
                 let [reasoning, text] = choice.finish(true);
                 let (end, is_first) = (Some(("abort", Value::Null)), choice.num_tokens == 0);
-                let text_offset = choice.text_offset;
-                return Ok(Some((index, Delta { end, reasoning, text, is_first, text_offset, ..Delta::default() })));
+                return Ok(Some((index, Delta { end, reasoning, text, is_first, ..Delta::default() })));
             }
             if self.choices.iter().all(|choice| choice.has_ended) {
                 return Ok(None);
@@ -172,7 +174,7 @@ impl Answer {
         let (app, request) = (&self.app, &self.request);
         let params = &request.prompts[index / request.sampling.n].1;
         let choice = &mut self.choices[index];
-        let mut delta = Delta { is_first: choice.num_tokens == 0, text_offset: choice.text_offset, ..Delta::default() };
+        let mut delta = Delta { is_first: choice.num_tokens == 0, ..Delta::default() };
         if delta.is_first && output.choice == 0 {
             self.num_cached_tokens += output.num_cached_tokens;
         }
@@ -192,15 +194,19 @@ impl Answer {
         let tokenizer = &app.chat.tokenizer;
         if !request.output.without_tokens {
             // The stop token has no text, unless stop strings are wanted.
-            let is_hidden = matches!(output.finish, Some(Finish::Stop(_))) && !request.sampling.include_stop;
+            let is_end = choice.reasoning.is_some() && request.sampling.skip_special && app.chat.is_end(token.token_id);
+            let is_stop = matches!(output.finish, Some(Finish::Stop(_))) && !request.sampling.include_stop;
+            delta.offsets.push(choice.detokenizer.decoded[1]);
             let early = choice.num_tokens <= params.min_tokens;
-            let (text, stop) = match is_hidden {
+            let (text, stop) = match is_end || is_stop {
                 true => (String::new(), None),
                 false => choice.detokenizer.push(tokenizer, token.token_id, early),
             };
             delta.end = stop.map(|stop| ("stop", json!(stop)));
+            if let Some(parser) = &mut choice.reasoning {
+                parser.note(token.token_id, choice.detokenizer.decoded[0]);
+            }
             [delta.reasoning, delta.text] = choice.split(text);
-            choice.text_offset += String::from_utf8_lossy(tokenizer.token_bytes(token.token_id)).chars().count();
             choice.record(&token);
             delta.tokens.push(token);
         }

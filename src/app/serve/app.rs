@@ -42,6 +42,8 @@ pub struct Options {
     pub logprobs_mode: LogprobsMode,
     /// True if a server without keys of clients answers only requests to `localhost`.
     pub only_localhost: bool,
+    /// Origins whose web pages may use the server; `*` allows all.
+    pub allowed_origins: Vec<String>,
     /// Domains from which images may be loaded.
     pub allowed_media_domains: Vec<String>,
     /// Folder below which `file://` images may be loaded.
@@ -92,14 +94,18 @@ impl App {
         let adapter = self.options.adapter.as_ref().map(|(name, _)| name);
         match fields.string("model")? {
             Some(name) if adapter == Some(&name) => Ok(name),
-            Some(name) if !self.names.contains(&name) => {
-                let known: Vec<&str> = self.names.iter().chain(adapter).map(String::as_str).collect();
-                let message = format!("the model {name:?} does not exist; this server has {}", known.join(", "));
-                let (param, code) = (Some("model".to_owned()), Some("model_not_found"));
-                Err(ApiError { param, code, ..ApiError::new(StatusCode::NOT_FOUND, message) })
-            }
+            Some(name) if !self.names.contains(&name) => Err(self.unknown_model(&name)),
             _ => Ok(self.names[0].clone()),
         }
+    }
+
+    /// Returns the error of a request for the model `name`, which the server does not have.
+    pub fn unknown_model(&self, name: &str) -> ApiError {
+        let adapter = self.options.adapter.as_ref().map(|(name, _)| name);
+        let known: Vec<&str> = self.names.iter().chain(adapter).map(String::as_str).collect();
+        let message = format!("the model {name:?} does not exist; this server has {}", known.join(", "));
+        let (param, code) = (Some("model".to_owned()), Some("model_not_found"));
+        ApiError { param, code, ..ApiError::new(StatusCode::NOT_FOUND, message) }
     }
 
     /// Returns the value that names weights and arithmetic. Equal requests with equal seeds get equal answers from

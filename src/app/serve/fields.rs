@@ -60,7 +60,10 @@ impl Fields {
 
     /// Takes a number.
     pub fn number(&mut self, field: &str, default: f32, range: RangeInclusive<f64>) -> Api<f32> {
-        let expected = format!("a number from {} to {}", range.start(), range.end());
+        let (from, to) = (*range.start(), *range.end());
+        let is_open = from == f64::from(f32::MIN_POSITIVE);
+        let expected =
+            if is_open { format!("a number above 0, up to {to}") } else { format!("a number from {from} to {to}") };
         let number = |value: &Value| value.as_f64().filter(|x| range.contains(x)).map(|x| x as f32);
         Ok(self.read(field, &expected, number)?.unwrap_or(default))
     }

@@ -198,18 +198,25 @@ impl<'a> Format<'a> {
     /// Returns the log-probs of a text completion. `echoed` is the prompt if the answer begins with it.
     fn text_logprobs(&self, echoed: &[u32], delta: &Delta, prompt: &[u32]) -> Value {
         let (mut tokens, mut logprobs, mut top) = (Vec::new(), Vec::new(), Vec::new());
-        let mut offsets: Vec<usize> = Vec::new();
-        let mut offset = delta.text_offset;
-        if self.request.output.echo && echoed.is_empty() {
-            offset += prompt.iter().map(|&id| self.length(id)).sum::<usize>();
-        }
         let mut add = |id: u32, logprob: Option<f32>, best: &[TopLogprob]| {
             tokens.push(self.distinct_token(id));
             logprobs.push(logprob.map_or(Value::Null, number));
             top.push(logprob.map_or(Value::Null, |logprob| self.top_of(id, logprob, best)));
-            offsets.push(offset);
-            offset += self.length(id);
         };
+        // The text of an answer begins behind the prompt, if that is part of it.
+        let (mut decode, mut length) = (self.tokenizer().decode_stream(false), 0);
+        let starts: Vec<usize> = prompt
+            .iter()
+            .filter(|_| self.request.output.echo)
+            .map(|&id| {
+                let start = length;
+                length += decode.push(self.tokenizer(), id).chars().count();
+                start
+            })
+            .collect();
+        length += decode.finish().chars().count();
+        let own = delta.offsets.iter().map(|offset| length + offset);
+        let offsets: Vec<usize> = starts.into_iter().take(echoed.len()).chain(own).collect();
         if let Some((&first, _)) = echoed.split_first() {
             add(first, None, &[]);
             for entry in delta.prompt_logprobs.iter().flatten() {
@@ -242,10 +249,6 @@ impl<'a> Format<'a> {
             Value::Object(std::iter::once(own).chain(top).collect())
         };
         std::iter::once(Value::Null).chain(logprobs.iter().map(entry)).collect()
-    }
-
-    fn length(&self, id: u32) -> usize {
-        String::from_utf8_lossy(self.tokenizer().token_bytes(id)).chars().count()
     }
 }
 

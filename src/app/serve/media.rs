@@ -158,7 +158,7 @@ pub fn images(urls: &[(String, String)], processor: Option<&Processor>) -> Api<V
             wrong(param, "data that is not an intact image within the limits")
         };
         let rest = url.strip_prefix("data:").ok_or_else(|| wrong(param, "a URL of another scheme"))?;
-        let bytes = decode_data_url(rest, param).map_err(unreadable)?;
+        let bytes = decode_data_url(rest, param).map_err(|error| ApiError::refused(param, error))?;
         if bytes.len() > LARGEST_FILE {
             return Err(too_large(param));
         }

@@ -94,6 +94,7 @@ impl Conversation {
         fields.only(&unsupported, "tools and annotations are not supported")?;
         // lm-eval gives messages a type.
         fields.only(&[("type", json!("text"))], "messages have no type")?;
+        fields.without_effect(&["name", "cache_control"]);
         fields.end()?;
         if content.is_empty() {
             content.push(Part::Text(String::new()));
@@ -106,7 +107,13 @@ impl Conversation {
         let mut fields = Fields::new(value, place)?;
         let kind = fields.string("type")?.unwrap_or_default();
         let part = match kind.as_str() {
-            "text" => Part::Text(fields.string("text")?.unwrap_or_default()),
+            "text" => {
+                let name = fields.name("text");
+                let text = fields.string("text")?.ok_or_else(|| ApiError::field(name, "nothing", "a text"))?;
+                // A request for Anthropic's prompt cache.
+                fields.without_effect(&["cache_control"]);
+                Part::Text(text)
+            }
             "image_url" => {
                 let name = fields.name("image_url");
                 let url = match fields.take("image_url") {
@@ -132,17 +139,19 @@ impl Conversation {
         Ok(part)
     }
 
-    /// Returns the ids of the prompt, with one placeholder for each image. The text of messages never yields a
-    /// special token.
+    /// Returns the ids of the prompt, with one placeholder for each image. The text of messages never yields the special
+    /// token of a turn or an image.
     pub fn encode(&self, chat: &Chat) -> Api<Vec<u32>> {
-        let ids = chat.encode_with(&self.messages, self.add_generation_prompt, Special::Plain, &self.variables);
-        let mut ids = ids.map_err(|error| ApiError::refused("messages", error))?;
-        if self.continue_final_message {
-            // The last end of a turn belongs to the final message, because text yields no special token.
-            let end = ids.iter().rposition(|&id| id == chat.turn.end);
-            ids.truncate(end.unwrap_or(ids.len()));
-        }
-        Ok(ids)
+        // lmms-eval asks every model for its thinking, which a template without the variable does not switch off.
+        let is_idle = |name: &str, value: &Value| name == "enable_thinking" && *value == json!(true);
+        let read = self.variables.iter().filter(|(name, value)| !is_idle(name, value));
+        let read = read.map(|(name, value)| (name.clone(), value.clone())).collect();
+        chat.template.check_variables(&read).map_err(|error| ApiError::refused(KWARGS, error))?;
+        let ids = match self.continue_final_message {
+            true => chat.encode_continued(&self.messages, &self.variables),
+            false => chat.encode_with(&self.messages, self.add_generation_prompt, Special::Plain, &self.variables),
+        };
+        ids.map_err(|error| ApiError::refused("messages", error))
     }
 }
 

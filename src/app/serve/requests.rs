@@ -239,10 +239,12 @@ fn chat(app: &App, fields: &mut Fields, output: &mut Output) -> Api<(Vec<Prompt>
     output.text = true;
     output.include_reasoning = fields.bool("include_reasoning", true)?;
     if app.options.has_reasoning_parser {
-        let turn = app.chat.turn.unfinished(&prompt.token_ids).unwrap_or_default();
-        output.reasoning = Some(is_reasoning_open(&app.chat.tokenizer.decode(turn, false)));
+        let text = app.chat.tokenizer.decode(&prompt.token_ids, false);
+        output.reasoning = Some(is_reasoning_open(app.chat.opened_in(&text)));
     }
-    fields.only(&[("tools", json!([])), ("tool_choice", json!("none"))], "tools are not supported")?;
+    let choice = |value: &Value| value.as_str().filter(|choice| ["none", "auto"].contains(choice)).map(drop);
+    fields.read("tool_choice", "\"none\" or \"auto\" (tools are not supported)", choice)?;
+    fields.only(&[("tools", json!([]))], "tools are not supported")?;
     fields.without_effect(&["parallel_tool_calls"]);
     fields.only(&[("response_format", json!({"type": "text"}))], "the form of answers is not constrained")?;
     fields.only(&[("modalities", json!(["text"]))], "answers are text")?;

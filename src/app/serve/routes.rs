@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use super::answer::Answer;
 use super::app::App;
@@ -36,6 +37,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/version", get(|| async { Json(json!({"version": env!("CARGO_PKG_VERSION")})) }))
         .route("/metrics", get(metrics))
         .route("/v1/models", get(models))
+        .route("/v1/models/{*id}", get(model))
         .route("/v1/chat/completions", post(|state, request| generate(state, Route::Chat, request)))
         .route("/v1/completions", post(|state, request| generate(state, Route::Completions, request)))
         .route("/inference/v1/generate", post(|state, request| generate(state, Route::Generate, request)))
@@ -59,7 +61,40 @@ pub fn router(app: Arc<App>) -> Router {
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
     };
     let routes = routes.fallback(unknown).method_not_allowed_fallback(wrong_method);
-    routes.layer(from_fn_with_state(app, check_key))
+    let routes = routes.layer(from_fn_with_state(app.clone(), check_key)).layer(from_fn_with_state(app, cross_origin));
+    Router::new().fallback(move |request| routes.clone().oneshot(normalised(request)))
+}
+
+/// Returns a request whose path has no repeated and no final slashes. Clients join `/v1/` and `/models`.
+fn normalised(mut request: Request) -> Request {
+    let path: Vec<&str> = request.uri().path().split('/').filter(|part| !part.is_empty()).collect();
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    if let Ok(uri) = format!("/{}{query}", path.join("/")).parse() {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// Lets pages of the origins of `--allowed-origins` use the server (CORS).
+async fn cross_origin(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let allowed = &app.options.allowed_origins;
+    let origin = request.headers().get(header::ORIGIN).filter(|origin| {
+        allowed.iter().any(|allowed| allowed == "*" || allowed.trim_end_matches('/').as_bytes() == origin.as_bytes())
+    });
+    let Some(origin) = origin.cloned() else { return next.run(request).await };
+    let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let is_preflight =
+        request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = if is_preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-omr-seed"));
+    if is_preflight {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+        headers.extend(asked.map(|asked| (header::ACCESS_CONTROL_ALLOW_HEADERS, asked)));
+    }
+    response
 }
 
 /// Refuses requests without a valid key. It sees every request first. The comparison of keys takes the same time for any
@@ -103,14 +138,24 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
     ([(header::CONTENT_TYPE, kind)], app.metrics.text()).into_response()
 }
 
-async fn models(State(app): State<Arc<App>>) -> Json<Value> {
+/// Returns the descriptions of all models.
+fn all_models(app: &App) -> Vec<Value> {
     let model = |name: &String, root: &str, parent: Option<&String>| {
         json!({"id": name, "object": "model", "created": app.created, "owned_by": "omr", "root": root,
             "parent": parent, "max_model_len": app.max_model_len})
     };
     let mut list: Vec<Value> = app.names.iter().map(|name| model(name, &app.options.root, None)).collect();
     list.extend(app.options.adapter.iter().map(|(name, dir)| model(name, &dir.to_string_lossy(), app.names.first())));
-    Json(json!({"object": "list", "data": list}))
+    list
+}
+
+async fn models(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(json!({"object": "list", "data": all_models(&app)}))
+}
+
+async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Api<Json<Value>> {
+    let found = all_models(&app).into_iter().find(|model| model["id"] == *id);
+    found.map(Json).ok_or_else(|| app.unknown_model(&id))
 }
 
 /// Answers a request that generates tokens.

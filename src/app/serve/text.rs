@@ -22,18 +22,24 @@ pub struct Detokenizer {
     stop: Vec<String>,
     include_stop: bool,
     held: String,
+    /// Bytes and characters of the text so far, with the text that is held back.
+    pub decoded: [usize; 2],
 }
 
 impl Detokenizer {
     /// Creates a detokenizer. With `include_stop`, the text ends with the stop string instead of before it.
     pub fn new(tokenizer: &Tokenizer, stop: Vec<String>, include_stop: bool, skip_special: bool) -> Detokenizer {
-        Detokenizer { decode: tokenizer.decode_stream(skip_special), stop, include_stop, held: String::new() }
+        let (decode, held) = (tokenizer.decode_stream(skip_special), String::new());
+        Detokenizer { decode, stop, include_stop, held, decoded: [0, 0] }
     }
 
     /// Adds a token. Returns the text that is complete, and the stop string if one was found. If `is_early`, stop
     /// strings that begin or end in this token do not count.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32, is_early: bool) -> (String, Option<String>) {
-        self.held.push_str(&self.decode.push(tokenizer, id));
+        let text = self.decode.push(tokenizer, id);
+        self.decoded[0] += text.len();
+        self.decoded[1] += text.chars().count();
+        self.held.push_str(&text);
         if is_early {
             return (std::mem::take(&mut self.held), None);
         }
@@ -55,10 +61,17 @@ impl Detokenizer {
 }
 
 /// Separates the text between `<think>` and `</think>`, as vLLM's parser `qwen3` does. A text that neither begins with
-/// `<think>` nor continues reasoning of the prompt has no reasoning.
+/// `<think>` nor continues reasoning of the prompt has no reasoning. A tag that is one token of the tokenizer counts only
+/// as that token, not if other tokens spell it.
 pub struct ReasoningParser {
     state: State,
     held: String,
+    /// Tokens of the opening and the closing tag.
+    tags: [Option<u32>; 2],
+    /// Positions in the text at which such a token begins.
+    marks: Vec<usize>,
+    /// Position of `held` in the text.
+    position: usize,
 }
 
 enum State {
@@ -70,8 +83,34 @@ enum State {
 
 impl ReasoningParser {
     /// Creates a parser. `is_open` is true if the prompt ends inside reasoning.
-    pub fn new(is_open: bool) -> ReasoningParser {
-        ReasoningParser { state: if is_open { State::Reasoning } else { State::Start }, held: String::new() }
+    pub fn new(is_open: bool, tags: [Option<u32>; 2]) -> ReasoningParser {
+        let state = if is_open { State::Reasoning } else { State::Start };
+        ReasoningParser { state, held: String::new(), tags, marks: Vec::new(), position: 0 }
+    }
+
+    /// Returns the tokens of the opening and the closing tag, if they are tokens.
+    pub fn tags(tokenizer: &Tokenizer) -> [Option<u32>; 2] {
+        [OPEN, CLOSE].map(|tag| tokenizer.id(tag))
+    }
+
+    /// Notes a token, behind which the text has `end` bytes. Must be called before [`ReasoningParser::push`].
+    pub fn note(&mut self, id: u32, end: usize) {
+        for (tag, text) in self.tags.iter().zip([OPEN, CLOSE]) {
+            self.marks.extend((*tag == Some(id)).then(|| end.saturating_sub(text.len())));
+        }
+    }
+
+    /// Returns the first position in `held` of the tag `OPEN` (0) or `CLOSE` (1).
+    fn find(&self, tag: usize) -> Option<usize> {
+        let mut all = self.held.match_indices([OPEN, CLOSE][tag]).map(|(at, _)| at);
+        all.find(|at| self.tags[tag].is_none() || self.marks.contains(&(self.position + at)))
+    }
+
+    /// Removes the first `count` bytes of `held` and returns them.
+    fn take(&mut self, count: usize) -> String {
+        self.position += count;
+        let rest = self.held.split_off(count);
+        std::mem::replace(&mut self.held, rest)
     }
 
     /// Adds text. Returns reasoning and content that are complete.
@@ -80,26 +119,26 @@ impl ReasoningParser {
         let mut reasoning = String::new();
         if let State::Start = self.state {
             let begun = self.held.trim_start();
-            if let Some(rest) = begun.strip_prefix(OPEN) {
-                (self.state, self.held) = (State::Reasoning, rest.to_owned());
-            } else if !OPEN.starts_with(begun) {
+            let at = self.held.len() - begun.len();
+            if self.find(0) == Some(at) {
+                self.state = State::Reasoning;
+                self.take(at + OPEN.len());
+            } else if !OPEN.starts_with(begun) || begun == OPEN {
                 self.state = State::Content;
             }
         }
         if let State::Reasoning = self.state {
-            match self.held.split_once(CLOSE) {
-                Some((before, after)) => {
-                    reasoning = before.to_owned();
-                    (self.state, self.held) = (State::Content, after.to_owned());
+            match self.find(1) {
+                Some(at) => {
+                    reasoning = self.take(at);
+                    self.state = State::Content;
+                    self.take(CLOSE.len());
                 }
-                None => {
-                    let rest = self.held.split_off(self.held.len() - overlap(&self.held, [CLOSE]));
-                    reasoning = std::mem::replace(&mut self.held, rest);
-                }
+                None => reasoning = self.take(self.held.len() - overlap(&self.held, [CLOSE])),
             }
         }
         match self.state {
-            State::Content => [reasoning, std::mem::take(&mut self.held)],
+            State::Content => [reasoning, self.take(self.held.len())],
             _ => [reasoning, String::new()],
         }
     }
@@ -129,7 +168,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str, size: usize, is_open: bool) -> [String; 2] {
-        let mut parser = ReasoningParser::new(is_open);
+        let mut parser = ReasoningParser::new(is_open, [None, None]);
         let mut all = [String::new(), String::new()];
         let chars: Vec<char> = text.chars().collect();
         let pieces = chars.chunks(size).map(|piece| parser.push(&piece.iter().collect::<String>())).collect::<Vec<_>>();
@@ -152,6 +191,20 @@ mod tests {
             assert_eq!(both("<think></think>", false), ["", ""]);
         }
         assert!(is_reasoning_open("<think>a") && !is_reasoning_open("<think>a</think>b") && !is_reasoning_open("a"));
+    }
+
+    #[test]
+    fn a_tag_that_is_a_token_is_not_closed_by_text() {
+        let mut parser = ReasoningParser::new(true, [Some(1), Some(2)]);
+        let mut all = [String::new(), String::new()];
+        let mut end = 0;
+        for (id, text) in [(5, "remove "), (6, "</thi"), (7, "nk>"), (8, " first"), (2, "</think>"), (9, "done")] {
+            end += text.len();
+            parser.note(id, end);
+            let [reasoning, content] = parser.push(text);
+            all = [all[0].clone() + &reasoning, all[1].clone() + &content];
+        }
+        assert_eq!(all, ["remove </think> first", "done"]);
     }
 
     #[test]

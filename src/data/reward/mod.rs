@@ -33,8 +33,11 @@ pub const PLAIN_LABEL: &str =
 /// A response to be scored.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Item {
-    /// Text of the response.
+    /// Text of the response: the sampled tokens.
     pub response: String,
+    /// Text of the assistant's turn before the response, such as the `<think>` of a chat template.
+    #[serde(default)]
+    pub opened: String,
     /// Label as text: of a list or a struct, its JSON.
     #[serde(skip)]
     pub ground_truth: String,
@@ -63,6 +66,11 @@ impl Item {
         let ground_truth = self.label.as_str().map_or_else(|| self.label.to_string(), str::to_owned);
         let label = if self.label.is_object() || self.label.is_array() { self.label } else { Value::Null };
         Item { ground_truth, label, ..self }
+    }
+
+    /// Returns the text that the rules score: in strict mode, the response behind what stands before it in its turn.
+    pub fn text(&self, mode: Mode) -> Cow<'_, str> {
+        if mode == Mode::Strict { extract::turn(&self.opened, &self.response) } else { Cow::Borrowed(&self.response) }
     }
 
     /// Returns the right answers: the label, then those of [`RIGHT_ANSWERS`] that differ from it.

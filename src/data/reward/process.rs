@@ -193,8 +193,8 @@ impl Process {
         let text = Value::from(item.ground_truth.as_str());
         let label = if item.label.is_null() { &text } else { &item.label };
         let line = json!({
-            "id": id, "response": item.response, "ground_truth": label, "question": item.question, "data_source": item.data_source,
-            "extra_info": item.extra_info, "columns": item.columns,
+            "id": id, "response": item.response, "opened": item.opened, "ground_truth": label, "question": item.question,
+            "data_source": item.data_source, "extra_info": item.extra_info, "columns": item.columns,
         });
         // If the process has ended, the receive below reports it.
         let _ = self.lines.as_ref().map(|lines| lines.send(format!("{line}\n")));

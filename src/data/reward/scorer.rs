@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use omr_verify::typed::RewardType;
+use omr_verify::{Format, extract};
 use rayon::prelude::*;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc as channel};
@@ -170,12 +171,38 @@ impl Scorer {
         }
         let score = |label: &String| match kind {
             Some(kind) => typed::score(item, kind, label, self.rubric),
-            None => Ok(super::score(&item.response, label, item.question.as_deref(), self.rubric)),
+            None => Ok(super::score(&item.text(self.rubric.mode), label, item.question.as_deref(), self.rubric)),
         };
         let first = score(&item.ground_truth)?;
         let others = if first.acc_score == 0.0 { item.right_answers() } else { Vec::new() };
         let is_wrong = |score: &Result<Score>| matches!(score, Ok(score) if score.acc_score == 0.0);
         others.iter().skip(1).map(score).find(|score| !is_wrong(score)).unwrap_or(Ok(first))
+    }
+
+    /// Checks whether the rules can score answers to a prompt whose turn already has the text `opened`. Errors if they ask
+    /// for thinking and the prompt has closed it. Returns a warning if `compat` does not see that the prompt opens it.
+    pub fn check_opened(&self, opened: &str, is_typed: bool) -> Result<Option<String>> {
+        let Rubric { mode, format, format_weight, .. } = self.rubric;
+        let is_closed = extract::closes_thinking(opened);
+        if self.is_program() || extract::opening(opened).is_none() {
+            return Ok(None);
+        }
+        if mode == Mode::Compat {
+            let warning = "the chat template opens the thinking, and mode compat scores the response alone, as the published \
+                           scorer does: an answer in an unfinished thinking part counts, and no response has a format \
+                           with think tags";
+            return Ok((!is_closed).then(|| warning.to_owned()));
+        }
+        if is_closed && (is_typed || format_weight > 0.0 && format != Format::ThinkAnswerBoxed) {
+            let name = if is_typed { "that of a reward_type" } else { format.name() };
+            let found = format!("the format {name}, which asks for thinking, and a prompt that ends the thinking part");
+            let hint =
+                "open it with chat_template_kwargs, such as {enable_thinking: true}, or set reward.format_weight=0";
+            let hint =
+                if is_typed { "open it with chat_template_kwargs, such as {enable_thinking: true}" } else { hint };
+            return Err(Error::input_hint("reward.format", found, Format::ThinkAnswerBoxed.name(), hint));
+        }
+        Ok(None)
     }
 
     /// Checks that the row of `item` can be scored. A reward program scores it; a judge is not asked.
@@ -275,11 +302,11 @@ async fn judge_all(judge_task: JudgeTask, rubric: Rubric, mut queue: channel::Re
         while asked.try_join_next().is_some() {}
         let judge_task = judge_task.clone();
         asked.spawn(async move {
-            let Item { response, question, place, .. } = &item;
+            let Item { question, place, .. } = &item;
             let (reference, question) = (item.right_answers().join(" or "), question.as_deref());
             let judged = match typed::is_rated(&item) {
                 true => judge_task.client.rate(rules, &reference, question, rubric).await,
-                false => judge_task.client.score(rules, response, &reference, question, rubric).await,
+                false => judge_task.client.score(rules, &item.text(rubric.mode), &reference, question, rubric).await,
             };
             reply(judged.map_err(|error| error.within(place)));
             drop(permit);

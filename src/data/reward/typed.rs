@@ -72,7 +72,7 @@ pub fn score(item: &Item, kind: RewardType, label: &str, rubric: Rubric) -> Resu
         let found = format!("{} of a row with the {REWARD_TYPE} {name}", bad.found);
         Error::input(&item.place, found, bad.expected)
     })?;
-    let Scores { accuracy, format, prediction } = read.score(&item.response);
+    let Scores { accuracy, format, prediction } = read.score(&item.text(rubric.mode));
     Ok(Score {
         // Only the judge can score a response of this type.
         score: (kind != RewardType::LlmJudge).then(|| composite(accuracy, format, rubric.format_weight)),

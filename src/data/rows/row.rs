@@ -17,6 +17,9 @@ use omr_base::config::ImageAlpha;
 use omr_base::error::{Error, Result};
 use omr_base::files;
 
+/// Name of the form of rows with a prompt and no answer.
+pub(super) const PROMPT: &str = "prompt (verl, TRL)";
+
 /// One row of data, in SFT or RL form.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
@@ -58,7 +61,10 @@ impl Row {
 
     /// Returns true if the conversation that SFT trains on ends with an assistant message that has text.
     pub fn is_answered(&self) -> bool {
-        self.trained_messages().last().is_some_and(|m| m.role == "assistant" && !text_of(m).trim().is_empty())
+        // What a prompt ends with is continued by a model, and no answer to train on.
+        let has_prompt = self.form == PROMPT && self.messages.last().is_some_and(|last| last.role == "assistant");
+        let is_answer = |m: &Message| m.role == "assistant" && !text_of(m).trim().is_empty();
+        !has_prompt && self.trained_messages().last().is_some_and(is_answer)
     }
 
     /// Returns the domain of the row, if it has one.
@@ -161,10 +167,11 @@ impl Row {
         Item { label, data_source, extra_info, columns, place, ..Item::default() }
     }
 
-    /// Returns the messages that a model answers: all messages before the final assistant turn, if the row has one.
+    /// Returns the messages that a model answers: all messages before the final assistant turn, if the row has one. If that
+    /// turn is the end of a prompt, it belongs to the messages, and the answer continues it, as in TRL.
     pub fn prompt(&self) -> &[Message] {
         match self.messages.split_last() {
-            Some((last, before)) if last.role == "assistant" => before,
+            Some((last, before)) if last.role == "assistant" && self.form != PROMPT => before,
             _ => &self.messages,
         }
     }

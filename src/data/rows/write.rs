@@ -82,16 +82,15 @@ impl Writer {
             let found = format!("a row of form {}, after rows of form {}", form.name(), self.form.name());
             return Err(Error::input(&row.place, found, "`form: sft` or `form: rl`, which is the form of all rows"));
         }
-        if self.form == Form::Sft {
-            row.messages = row.trained_messages().into_owned();
-        } else if form == Form::Sft {
-            // A prompt does not end with an answer.
-            row.messages.pop();
-            if row.ground_truth.is_none() {
-                let expected = "`form: sft`; `omr data format` with `form: rl` makes a label of the answer";
-                return Err(Error::input(&row.place, "an answer and no label, in rows of form rl", expected));
-            }
+        if form == Form::Sft && self.form != Form::Sft && row.ground_truth.is_none() {
+            let expected = "`form: sft`; `omr data format` with `form: rl` makes a label of the answer";
+            return Err(Error::input(&row.place, "an answer and no label, in rows of form rl", expected));
         }
+        row.messages = match self.form {
+            Form::Sft => row.trained_messages().into_owned(),
+            // An answer behind the prompt would be continued.
+            _ => row.prompt().to_vec(),
+        };
         if !row.label.is_null() {
             row.extra.insert(WRITTEN_LABEL.to_owned(), row.label.take());
         }

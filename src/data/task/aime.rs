@@ -1,8 +1,10 @@
 //! The tasks AIME 2024 and 2025, and AMC 2023, without images: eight answers at temperature 1 per problem.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
-use super::{Answers, Doc, Marks, Metrics, Prompt, PublishedResult, RowSource, TaskSpec, written};
+use super::{Answers, Doc, Mark, Marks, Metrics, Prompt, PublishedResult, RowSource, TaskSpec, written};
 use crate::rows::Row;
 use crate::text::Part;
 use omr_base::config::Mode;
@@ -57,19 +59,54 @@ pub fn whole(answer: &str) -> String {
     }
 }
 
-/// Computes for the first 2, 4, 8, ... answers: whether one is correct (`cov`), whether most are correct (`maj`), and
-/// the share of correct ones (`avg`).
-pub fn score(_: &Row, marks: &Marks, _: Mode) -> PublishedResult<Metrics> {
+/// Returns the score of the answer that most of `marks` have. Of equally frequent answers, the one counts that reaches its
+/// number first. Right answers are one answer, in whatever notation; a response without an answer has no vote.
+fn vote(marks: &[Mark]) -> f64 {
+    let mut counts: HashMap<Option<String>, usize> = HashMap::new();
+    let mut best = (0, 0.0);
+    for mark in marks.iter().filter(|mark| !mark.predict_str.is_empty()) {
+        let count = counts.entry((mark.acc < 1.0).then(|| whole(mark.predict_str))).or_default();
+        *count += 1;
+        if *count > best.0 {
+            best = (*count, mark.acc);
+        }
+    }
+    best.1
+}
+
+/// Computes for the first 2, 4, 8, ... answers: whether one is correct (`cov`), whether the majority vote is correct
+/// (`maj`; in compat, as published: whether more than half of the answers are), and the share of correct ones (`avg`).
+pub fn score(_: &Row, marks: &Marks, mode: Mode) -> PublishedResult<Metrics> {
     let right: Vec<f64> = marks.all().map(|mark| mark.acc).collect();
     let mut metrics = Metrics::new();
     metrics.insert("exact_match".to_owned(), right.first().map_or(Value::Null, |right| json!(right)));
     let counts: Vec<usize> = (1..).map(|i| 1 << i).take_while(|n| *n <= right.len()).collect();
     let share = |n: usize| right[..n].iter().sum::<f64>() / n as f64;
     metrics.extend(counts.iter().map(|n| (format!("cov@{n}"), u8::from(right[..*n].contains(&1.0)).into())));
-    metrics.extend(counts.iter().map(|n| (format!("maj@{n}"), u8::from(share(*n) > 0.5).into())));
+    let all: Vec<Mark> = marks.all().copied().collect();
+    let majority = |n: usize| if mode == Mode::Strict { vote(&all[..n]) >= 0.5 } else { share(n) > 0.5 };
+    metrics.extend(counts.iter().map(|n| (format!("maj@{n}"), u8::from(majority(*n)).into())));
     metrics.extend(counts.iter().map(|n| (format!("avg@{n}"), share(*n).into())));
     let answers: Vec<&str> = marks.all().map(|mark| mark.predict_str).collect();
     metrics.insert("extracted_answers".to_owned(), json!(answers));
     metrics.insert("exact_matches".to_owned(), json!(right));
     Ok(metrics)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_equal_right_answers_beat_five_different_wrong_ones() {
+        let mark = |acc: f64, predict_str| Mark { acc, format: 0.0, predict_str };
+        let all = [("25", 1.0), ("1", 0.0), ("2", 0.0), ("025", 1.0), ("3", 0.0), ("4", 0.0), ("", 0.0), ("25", 1.0)];
+        let sampled: Vec<Mark> = all.iter().map(|(text, acc)| mark(*acc, text)).collect();
+        let marks = Marks { greedy: None, sampled };
+        for (mode, right) in [(Mode::Strict, 1), (Mode::Compat, 0)] {
+            assert_eq!(score(&Row::default(), &marks, mode).unwrap()["maj@8"], right);
+        }
+        // Of equally frequent answers, the one that reaches its number first.
+        assert_eq!(vote(&[mark(1.0, "7"), mark(0.0, "8"), mark(0.0, "8"), mark(1.0, "7")]), 0.0);
+    }
 }

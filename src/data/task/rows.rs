@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::{Doc, PublishedResult, QuestionSink, RowSource, Source, TaskSpec, hub};
-use crate::reward::{Item, OnScored, Scorer};
+use crate::reward::{Item, OnScored, Scorer, typed};
 use crate::rows::Row;
+use crate::text::Chat;
 use omr_base::config::Mode;
 use omr_base::error::{Error, Result};
 use omr_verify::{extract, python};
@@ -28,10 +29,10 @@ impl VerifiedRows {
         Ok(VerifiedRows { name: name.into(), rows, scoring })
     }
 
-    /// Scores a response to `row`. If the rules decide, `on_scored` receives the score immediately. If a judge or a
+    /// Scores a response to `row`, before which its turn had the text `opened`. If the rules decide, `on_scored` receives the score immediately. If a judge or a
     /// command decides, `on_scored` receives the score later and on another thread.
-    pub fn score(&self, row: &Row, response: &str, on_scored: OnScored) {
-        self.scoring.scorer.submit(self.scoring.item(row, response), on_scored);
+    pub fn score(&self, row: &Row, opened: &str, response: &str, on_scored: OnScored) {
+        self.scoring.scorer.submit(self.scoring.item(row, opened, response), on_scored);
     }
 }
 
@@ -75,29 +76,39 @@ impl Scoring {
     fn labelled(&self, row: &Row) -> Result<()> {
         match row.ground_truth {
             Some(_) if row.label.is_null() => Ok(()),
-            Some(_) => self.scorer.check_label(&self.item(row, "")),
+            Some(_) => self.scorer.check_label(&self.item(row, "", "")),
             None => Err(Error::input(&row.place, "no label", "reward_model.ground_truth, or a column `answer`")),
         }
     }
 
     /// Makes the scoring item of a response to `row`. The judge receives the row's `judge_question` if it exists (null
-    /// stands for no question), otherwise the question of the row.
-    pub fn item(&self, row: &Row, response: &str) -> Item {
-        let stripped =
-            self.strip_thinking.map_or_else(|| response.to_owned(), |mode| extract::strip_think(response, mode));
+    /// stands for no question), otherwise the question of the row. `opened` is the text of the turn before the response.
+    pub fn item(&self, row: &Row, opened: &str, response: &str) -> Item {
+        let (opened, stripped) = match self.strip_thinking {
+            Some(Mode::Strict) => ("", extract::strip_think(&extract::turn(opened, response), Mode::Strict)),
+            Some(mode) => (opened, extract::strip_think(response, mode)),
+            None => (opened, response.to_owned()),
+        };
         // The published evaluation strips the text before scoring. Answers to other rows are scored as in training.
         let response = if self.is_published { python::strip(&stripped).to_owned() } else { stripped };
         let question = match row.extra.get("judge_question") {
             Some(told) => told.as_str().map(str::to_owned),
             None => Some(row.question()).filter(|question| !question.is_empty()),
         };
-        Item { response, question, ground_truth: row.ground_truth.clone().unwrap_or_default(), ..row.item() }
+        let opened = opened.to_owned();
+        Item { response, opened, question, ground_truth: row.ground_truth.clone().unwrap_or_default(), ..row.item() }
+    }
+
+    /// Checks whether answers to the prompt of `row` can be scored; see [`Scorer::check_opened`].
+    pub fn check_prompt(&self, chat: &Chat, row: &Row) -> Result<Option<String>> {
+        let checked = self.scorer.check_opened(&chat.opened(row.prompt())?, row.extra.contains_key(typed::REWARD_TYPE));
+        checked.map_err(|error| error.within(&row.place))
     }
 
     /// Checks that `row` can be scored, so that a wrong reward program or type is found before the first rollout. A
     /// program scores the label as a response.
     pub fn check(&self, row: &Row) -> Result<()> {
-        self.scorer.check(self.item(row, row.ground_truth.as_deref().unwrap_or_default()))
+        self.scorer.check(self.item(row, "", row.ground_truth.as_deref().unwrap_or_default()))
     }
 }
 

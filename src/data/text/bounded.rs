@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use super::jinja;
 use minijinja::machinery::{self, Instruction, Instructions, Token, Vm};
 use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
@@ -60,16 +61,19 @@ impl Bounded {
         if source.len() > SOURCE_BYTES {
             return Err(refused(format!("a template of {} bytes, more than {SOURCE_BYTES}", source.len())));
         }
+        let source = &*jinja::without_constant_and(source)?;
         let mut env = Environment::new();
+        jinja::add_to(&mut env);
         env.set_trim_blocks(true);
         env.set_lstrip_blocks(true);
         env.set_unknown_method_callback(|state, value, method, args| {
             let all: Vec<Value> = std::iter::once(value).chain(args).cloned().collect();
-            charged(method, &all, || minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args))
+            let call = || minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args);
+            charged(method, &all, || if method == "title" { call().map(jinja::titled) } else { call() })
         });
         env.set_formatter(|out, state, value| {
             charge(measure(value)?)?;
-            minijinja::escape_formatter(out, state, value)
+            minijinja::escape_formatter(out, state, &jinja::printed(value))
         });
         // `debug` would print every variable.
         env.remove_global("debug");
@@ -83,7 +87,8 @@ impl Bounded {
         for (name, expression) in OPERATORS {
             let expression = plain.compile_expression(expression)?;
             let run = move |args: &[Value]| {
-                expression.eval(["a", "b", "c", "d"].into_iter().zip(args.iter().cloned()).collect::<Value>())
+                let args = args.iter().map(|arg| if name == "~" { jinja::printed(arg) } else { arg.clone() });
+                expression.eval(["a", "b", "c", "d"].into_iter().zip(args).collect::<Value>())
             };
             env.add_function(name, move |args: Rest<Value>| charged(name, &args, || run(&args)));
         }

@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use regex::Regex;
+use serde_json::{Map, Value};
 
 use super::tokenizer::check_length;
 use super::turn::{self, AssistantTurn};
 use super::{ChatTemplate, Message, Part, Special, Tokenizer};
 use crate::image::{Grid, MediaFormat};
 use omr_base::error::{Error, Result};
+use omr_verify::extract;
 
 /// Tokens of a model, as its `config.json` has them.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +36,9 @@ pub struct Chat {
     pub media: Option<MediaFormat>,
     /// Strings of the special tokens, which a user's text must not inject.
     specials: Vec<String>,
+    /// Those that an assistant's text must not inject, because they end or begin turns, or stand for images. Others, such as
+    /// `<think>` in some tokenizers, belong to its answer.
+    structural: Vec<String>,
     /// Pattern that finds the leftmost of `specials`, and the longest one if several begin there, as the tokenizers
     /// library does.
     find_special: Regex,
@@ -45,12 +50,14 @@ impl Chat {
         let mut chat = Chat::new(Tokenizer::load(dir)?, ChatTemplate::load(dir)?, config, &dir.display().to_string())?;
         if let Some(stops) = turn::generation_config(dir)? {
             chat.turn = chat.turn.with_stops(&stops);
+            chat.structural.extend(stops.iter().filter_map(|&id| chat.tokenizer.token(id)));
         }
         Ok(chat)
     }
 
     /// Combines a tokenizer and a template. `place` names the tokenizer in errors.
     pub fn new(tokenizer: Tokenizer, template: ChatTemplate, config: &ChatConfig, place: &str) -> Result<Chat> {
+        let template = template.reading_parts()?;
         let turn = AssistantTurn::of(&tokenizer, &template, &config.eos_token_id)?;
         for (key, is_video) in [("image_token_id", false), ("video_token_id", true)] {
             let id = config.media.map(|media| media.placeholder(is_video));
@@ -63,11 +70,20 @@ impl Chat {
         specials.sort_by_key(|s| std::cmp::Reverse(s.len()));
         let pattern = specials.iter().map(|s| regex::escape(s)).collect::<Vec<_>>().join("|");
         let find_special = Regex::new(&pattern).map_err(|e| Error::input(place, e.to_string(), "special tokens"))?;
-        Ok(Chat { tokenizer, template, turn, media: config.media, specials, find_special })
+        let of_turns = turn::probe(&template)?;
+        let of_media = config.media.iter().flat_map(|media| media.ids.all()).filter_map(|id| tokenizer.token(id));
+        let of_media: Vec<String> = of_media.collect();
+        let is_structural = |token: &&String| {
+            let ends = turn.stops.iter().any(|&id| tokenizer.id(token) == Some(id)) || template.names(token);
+            let is_tag = extract::THINKING.iter().any(|(open, close)| [*open, *close].contains(&token.as_str()));
+            ends || of_media.contains(token) || (of_turns.contains(token.as_str()) && !is_tag)
+        };
+        let structural = specials.iter().filter(is_structural).cloned().collect();
+        Ok(Chat { tokenizer, template, turn, media: config.media, specials, structural, find_special })
     }
 
     /// Returns the chat with these variables of the template in all its prompts.
-    pub fn with_variables(self, variables: &serde_json::Map<String, serde_json::Value>) -> Result<Chat> {
+    pub fn with_variables(self, variables: &Map<String, Value>) -> Result<Chat> {
         let (tokenizer, template) = (self.tokenizer, self.template.with_variables(variables)?);
         // The generation prompt may depend on the variables.
         let turn = AssistantTurn::of(&tokenizer, &template, &[self.turn.end])?.with_stops(&self.turn.stops);
@@ -76,8 +92,8 @@ impl Chat {
 
     /// Returns the ids of a conversation, with one placeholder for each image and video (see [`Chat::expand`]).
     ///
-    /// In the mode [`Special::Plain`], the text of messages never yields a special token, so the turns and images are
-    /// exactly those of `messages`. If the text contains no special token's string, both modes give the same ids.
+    /// In the mode [`Special::Plain`], the text of messages never yields the special token of a turn or an image, so these
+    /// are exactly those of `messages`. The text of a user or a system message yields no special token at all. If the text contains no special token's string, both modes give the same ids.
     pub fn encode(&self, messages: &[Message], add_generation_prompt: bool, special: Special) -> Result<Vec<u32>> {
         self.encode_with(messages, add_generation_prompt, special, &Default::default())
     }
@@ -88,7 +104,7 @@ impl Chat {
         messages: &[Message],
         add_generation_prompt: bool,
         special: Special,
-        variables: &serde_json::Map<String, serde_json::Value>,
+        variables: &Map<String, Value>,
     ) -> Result<Vec<u32>> {
         check_length(messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum())?;
         if special == Special::Parse {
@@ -101,6 +117,81 @@ impl Chat {
         let ids = self.encode_marked(&self.with_times(text, messages), mark)?;
         self.check_placeholders(messages, &ids)?;
         Ok(ids)
+    }
+
+    /// Returns the ids of a prompt: the conversation with the generation prompt, or up to the end of its last message if that
+    /// is the assistant's, so that the answer continues it.
+    pub fn encode_prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        match messages.last() {
+            Some(last) if last.role == "assistant" => self.encode_continued(messages, &Default::default()),
+            _ => self.encode(messages, true, Special::Plain),
+        }
+    }
+
+    /// Returns the ids of a conversation up to the end of the text of its last message.
+    pub fn encode_continued(&self, messages: &[Message], variables: &Map<String, Value>) -> Result<Vec<u32>> {
+        check_length(messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum())?;
+        let [mark] = unused_chars(messages)?;
+        let marked: Vec<Message> = messages.iter().map(|m| self.break_specials(m, mark)).collect::<Result<_>>()?;
+        let (text, _) = self.split_at_end(&marked, variables)?;
+        let ids = self.encode_marked(&self.with_times(text, messages), mark)?;
+        self.check_placeholders(messages, &ids)?;
+        Ok(ids)
+    }
+
+    /// Returns what the template writes after the text of the last message, as ids: the end of its turn.
+    pub fn after_last(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        self.tokenizer.encode(&self.split_at_end(messages, &Default::default())?.1, Special::Parse)
+    }
+
+    /// Renders a conversation and splits the text at the end of the last message, which a mark finds that is rendered with
+    /// it. Errors if the template drops the end of the message.
+    fn split_at_end(&self, messages: &[Message], variables: &Map<String, Value>) -> Result<(String, String)> {
+        let ([mark], mut marked) = (unused_chars(messages)?, messages.to_vec());
+        if let Some(Part::Text(text)) = marked.last_mut().and_then(|message| message.content.last_mut()) {
+            text.push(mark);
+        }
+        let found = self.template.render_with(&marked, false, variables)?;
+        let after = found.rsplit_once(mark).map(|(_, after)| after);
+        let whole = self.template.render_with(messages, false, variables)?;
+        let split = after.and_then(|after| Some((whole.strip_suffix(after)?.to_owned(), after.to_owned())));
+        let found = "a template that changes the end of the last message";
+        split.ok_or_else(|| Error::input("chat template", found, "the text of the message as it is"))
+    }
+
+    /// Returns the text of the assistant's turn that the prompt of a conversation already has: what the template writes
+    /// before the answer, such as `<think>`, or the beginning of an answer that is continued.
+    pub fn opened(&self, messages: &[Message]) -> Result<String> {
+        let none = Map::new();
+        let prompt = match messages.last() {
+            Some(last) if last.role == "assistant" => self.split_at_end(messages, &none)?.0,
+            _ => self.template.render_with(messages, true, &none)?,
+        };
+        Ok(self.opened_in(&prompt).to_owned())
+    }
+
+    /// Returns the text like [`Chat::opened`], for a rendered prompt.
+    pub fn opened_in<'a>(&self, prompt: &'a str) -> &'a str {
+        self.turn.opened(prompt, &self.tokenizer.token(self.turn.end).unwrap_or_default())
+    }
+
+    /// Encodes the text of an assistant's turn, as a model generates it.
+    pub fn encode_answer(&self, text: &str) -> Result<Vec<u32>> {
+        let [mark] = unused_chars(&[Message::text("assistant", text)])?;
+        self.encode_marked(&break_specials(text, &self.structural, mark), mark)
+    }
+
+    /// Returns a sampled response as text, without the tokens that end an answer and without padding. Other special tokens,
+    /// such as tags, are part of the text.
+    pub fn response_text(&self, ids: &[u32]) -> String {
+        let ids: Vec<u32> = ids.iter().copied().filter(|&id| !self.is_end(id)).collect();
+        self.tokenizer.decode(&ids, false)
+    }
+
+    /// Returns true for a token that ends an answer, and for padding.
+    pub fn is_end(&self, id: u32) -> bool {
+        let pad = || self.template.special_token("pad_token").and_then(|token| self.tokenizer.id(token));
+        self.turn.stops.contains(&id) || pad() == Some(id)
     }
 
     /// Encodes a conversation with a template that marks the generated text by `{% generation %}`. Returns the ids of
@@ -214,7 +305,7 @@ impl Chat {
         Ok(expanded)
     }
 
-    /// Returns a copy of the message in which `mark` interrupts every special token's string. This includes a string of
+    /// Returns a copy of the message in which `mark` interrupts the string of every special token that it must not inject. This includes a string of
     /// which only the beginning is at the end of the text, or only the end is at its start, because the template may
     /// join the text with other text. Other text is unchanged, so conditions in the template that depend on it have the
     /// same result.
@@ -222,8 +313,9 @@ impl Chat {
         if message.role.is_empty() || !message.role.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
             return Err(Error::input("role of a message", format!("{:?}", message.role), "a name such as user"));
         }
+        let specials = if message.role == "assistant" { &self.structural } else { &self.specials };
         let content = message.content.iter().map(|part| match part {
-            Part::Text(text) => Part::Text(break_specials(text, &self.specials, mark)),
+            Part::Text(text) => Part::Text(break_specials(text, specials, mark)),
             other => other.clone(),
         });
         Ok(Message { content: content.collect(), ..message.clone() })

@@ -8,6 +8,7 @@ mod allowed;
 mod bounded;
 mod chat;
 pub mod exact;
+mod jinja;
 mod json;
 pub mod literal;
 mod row_prompt;

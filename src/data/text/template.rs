@@ -10,7 +10,7 @@ use regex::{Captures, Regex};
 use serde_json::json;
 
 use super::bounded::Bounded;
-use super::{json, tokenizer};
+use super::{jinja, json, tokenizer};
 use omr_base::error::{Error, Result, with_causes};
 use omr_base::files;
 use omr_base::hub::base_model;
@@ -48,11 +48,13 @@ impl Message {
         Message { role: role.into(), content: vec![Part::Text(text.into())], masked: false }
     }
 
-    /// Converts to the JSON that templates expect: a string if all parts are text, otherwise a list of parts.
-    fn to_json(&self) -> serde_json::Value {
+    /// Converts to the JSON that templates expect: a string if all parts are text and the template does not read the
+    /// texts of this role as parts, otherwise a list of parts.
+    fn to_json(&self, roles_in_parts: &[&str]) -> serde_json::Value {
+        let in_parts = roles_in_parts.contains(&self.role.as_str());
         let content = match self.content.iter().map(Part::text).collect::<Option<String>>() {
-            Some(text) => json!(text),
-            None => self.content.iter().map(Part::to_json).collect(),
+            Some(text) if !in_parts => json!(text),
+            _ => self.content.iter().map(Part::to_json).collect(),
         };
         json!({"role": self.role, "content": content})
     }
@@ -80,6 +82,11 @@ impl Part {
 const OUTPUT_BASE: usize = 1 << 20;
 const OUTPUT_FACTOR: usize = 4;
 
+/// Texts of the messages in probes of a template.
+pub(super) const SYSTEM: &str = "Rule5083";
+pub(super) const QUESTION: &str = "Question";
+pub(super) const ANSWER: &str = "Answer7391";
+
 /// Functions and filters that templates may use, without memory bounds.
 static PLAIN: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut env = Environment::new();
@@ -89,32 +96,32 @@ static PLAIN: LazyLock<Environment<'static>> = LazyLock::new(|| {
     env.add_function("strftime_now", strftime_now);
     env.add_filter("tojson", tojson);
     env.add_function(GENERATION, generation);
+    jinja::add_to(&mut env);
     env
 });
 
-/// Function that replaces the tags `generation` and `endgeneration`, which mark the text that a model generates
+/// Function that prints the marks of the tags `generation` and `endgeneration`, which mark the text that a model generates
 /// (TRL's `assistant_only_loss`).
 const GENERATION: &str = "omr_generation";
 /// Variable with the two characters that enclose such a text. If it is not defined, the text is not marked.
 const ENCLOSING: &str = "omr_generation_marks";
 
-/// Returns the body of a generation block, enclosed in the marks if these are defined.
-fn generation(state: &State, kwargs: Kwargs) -> std::result::Result<Value, minijinja::Error> {
-    let text = kwargs.get::<Value>("caller")?.call(state, &[])?;
-    kwargs.assert_all_used()?;
-    Ok(match state.lookup(ENCLOSING).as_ref().and_then(Value::as_str).map(|marks| marks.chars().collect::<Vec<_>>()) {
-        Some(marks) if marks.len() == 2 => Value::from(format!("{}{text}{}", marks[0], marks[1])),
-        _ => text,
-    })
+/// Returns the mark that begins (0) or ends (1) a generation block; nothing if the marks are not defined.
+fn generation(state: &State, at: usize, kwargs: Kwargs) -> std::result::Result<Value, minijinja::Error> {
+    // The caller is an empty block.
+    kwargs.get::<Value>("caller")?;
+    let marks = state.lookup(ENCLOSING);
+    Ok(marks.and_then(|marks| marks.as_str()?.chars().nth(at)).map_or(Value::from(""), Value::from))
 }
 
-/// Replaces the tags of generation blocks by calls, as `transformers` does. Whitespace around the tags is unchanged.
+/// Replaces the tags of generation blocks by empty blocks that print a mark. Whitespace around the tags is unchanged, and
+/// the text between them keeps its variables.
 fn with_generation(source: &str) -> Cow<'_, str> {
     static TAG: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("a fixed pattern"));
     TAG.replace_all(source, |tag: &Captures<'_>| {
-        let call = if tag.get(2).is_some() { "endcall".to_owned() } else { format!("call {GENERATION}()") };
-        format!("{{%{} {call} {}%}}", &tag[1], &tag[3])
+        let at = u8::from(tag.get(2).is_some());
+        format!("{{%{} call {GENERATION}({at}) %}}{{% endcall {}%}}", &tag[1], &tag[3])
     })
 }
 
@@ -126,6 +133,8 @@ pub struct ChatTemplate {
     /// Name of the source, for errors.
     place: String,
     variables: serde_json::Map<String, serde_json::Value>,
+    /// Roles whose texts the template reads only as a list of parts.
+    roles_in_parts: Vec<&'static str>,
 }
 
 impl ChatTemplate {
@@ -163,26 +172,73 @@ impl ChatTemplate {
     /// Compiles a template. `place` names it in errors.
     pub fn new(source: &str, place: impl Into<String>) -> Result<ChatTemplate> {
         let place = place.into();
-        let template = Bounded::new(&with_generation(source), &PLAIN).map_err(|e| failed(&place, &e))?;
+        let marked = with_generation(source);
+        let [begun, ended] = [0, 1].map(|at| marked.matches(&format!("{GENERATION}({at})")).count());
+        if begun != ended {
+            let found = format!("{begun} tags generation and {ended} tags endgeneration");
+            return Err(Error::input(place, found, "one endgeneration for each generation"));
+        }
+        let template = Bounded::new(&marked, &PLAIN).map_err(|e| failed(&place, &e))?;
         // `transformers` always passes these two, so a template may test `tools is not none`.
         let variables =
             ["tools", "documents"].map(|name| (name.to_owned(), serde_json::Value::Null)).into_iter().collect();
-        Ok(ChatTemplate { template: Arc::new(template), source: source.into(), place, variables })
+        let (template, source) = (Arc::new(template), source.into());
+        Ok(ChatTemplate { template, source, place, variables, roles_in_parts: Vec::new() })
+    }
+
+    /// Returns the template with the roles whose texts it reads only as parts: it drops a string, as SmolVLM's does.
+    /// Errors if the text of a user or an assistant is dropped in both forms.
+    pub(super) fn reading_parts(mut self) -> Result<ChatTemplate> {
+        let [system, user, assistant] = [("system", SYSTEM), ("user", QUESTION), ("assistant", ANSWER)]
+            .map(|(role, text)| Message::text(role, text));
+        let probes = [("user", QUESTION, vec![user.clone()]), ("assistant", ANSWER, vec![user.clone(), assistant])];
+        for (role, text, probe) in probes.into_iter().chain([("system", SYSTEM, vec![system, user])]) {
+            let shown = |template: &ChatTemplate| {
+                template.render_with(&probe, false, &Default::default()).map(|rendered| rendered.contains(text))
+            };
+            let as_text = shown(&self);
+            if matches!(as_text, Ok(true)) {
+                continue;
+            }
+            self.roles_in_parts.push(role);
+            if !matches!(shown(&self), Ok(true)) {
+                self.roles_in_parts.pop();
+                if role == "system" {
+                    // Many templates have no system message.
+                    continue;
+                }
+                as_text?;
+                let found = format!("a template that drops the text of the {role}'s messages");
+                return Err(Error::input(self.place, found, "the text, from a string or from a list of parts"));
+            }
+        }
+        Ok(self)
     }
 
     /// Returns the template with further variables, such as `enable_thinking`. Errors if it does not read one of them.
     pub fn with_variables(mut self, variables: &serde_json::Map<String, serde_json::Value>) -> Result<ChatTemplate> {
-        if let Some((name, value)) = variables.iter().find(|(name, _)| !self.source.contains(name.as_str())) {
-            let found = format!("{name}={value} in chat_template_kwargs");
-            return Err(Error::input(self.place, found, "a variable that this chat template reads"));
-        }
+        self.check_variables(variables)?;
         self.variables.extend(variables.clone());
         Ok(self)
+    }
+
+    /// Errors if the template does not read one of these variables.
+    pub fn check_variables(&self, variables: &serde_json::Map<String, serde_json::Value>) -> Result<()> {
+        let Some((name, value)) = variables.iter().find(|(name, _)| !self.source.contains(name.as_str())) else {
+            return Ok(());
+        };
+        let found = format!("{name}={value} in chat_template_kwargs");
+        Err(Error::input(&self.place, found, "a variable that this chat template reads"))
     }
 
     /// Returns a special token by its name in `tokenizer_config.json`, such as `eos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
         self.variables.get(name).and_then(|token| token.as_str())
+    }
+
+    /// Returns true if `tokenizer_config.json` gives a role to this special token, such as `bos_token`.
+    pub(super) fn names(&self, token: &str) -> bool {
+        self.variables.iter().any(|(name, value)| name.ends_with("_token") && value == token)
     }
 
     /// Returns the source of the template.
@@ -211,7 +267,7 @@ impl ChatTemplate {
     ) -> Result<String> {
         let mut context = self.variables.clone();
         context.extend(variables.iter().map(|(k, v)| (k.clone(), v.clone())));
-        context.insert("messages".to_owned(), messages.iter().map(Message::to_json).collect());
+        context.insert("messages".to_owned(), messages.iter().map(|m| m.to_json(&self.roles_in_parts)).collect());
         context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
 
         let given: usize = messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum();

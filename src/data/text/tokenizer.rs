@@ -104,9 +104,11 @@ impl Tokenizer {
         for id in 0..len as u32 {
             let token = bpe.get_added_vocabulary().simple_id_to_token(id).or_else(|| bpe.get_model().id_to_token(id));
             if let Some(token) = token {
+                // The string of an added token is text, not GPT-2's alphabet of bytes.
+                let is_added = added.contains_key(&id);
                 match token.chars().map(|c| of_char.get(&c).copied()).collect::<Option<Vec<u8>>>() {
-                    Some(decoded) => bytes.extend(decoded),
-                    None => bytes.extend(token.as_bytes()),
+                    Some(decoded) if !is_added => bytes.extend(decoded),
+                    _ => bytes.extend(token.as_bytes()),
                 }
             }
             starts.push(bytes.len() as u32);

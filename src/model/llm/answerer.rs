@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::fits;
-use super::prompts::{largest, response_text, vision_rows};
+use super::prompts::{largest, vision_rows};
 use crate::engine::{CompletionOutput, Engine, EngineConfig, EngineCoreRequest, RequestParams, allowed_ids};
 use crate::nn::{Model, ModelConfig};
 use omr_base::client::Completion;
@@ -138,7 +138,7 @@ impl Llm {
 
     fn completion(&self, output: &CompletionOutput, prompt_tokens: usize) -> Completion {
         Completion {
-            text: response_text(&self.encoder.chat, output),
+            text: self.encoder.chat.response_text(&output.token_ids),
             finish_reason: output.finish_reason.name().to_owned(),
             prompt_tokens: prompt_tokens as u64,
             completion_tokens: output.token_ids.len() as u64,

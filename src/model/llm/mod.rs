@@ -12,5 +12,5 @@ mod questions;
 
 pub use answerer::{Answerer, Llm, Workload};
 pub use journal::Journal;
-pub use prompts::{largest, prompt, response_text, vision_rows};
+pub use prompts::{largest, prompt, vision_rows};
 pub use questions::{Line, Reader};

@@ -3,22 +3,16 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use crate::engine::{CompletionOutput, Prompt};
+use crate::engine::Prompt;
 use crate::nn::ModelConfig;
 use omr_data::image::ImageInput;
 use omr_data::rows::{BadRow, Encoder, Index, Reason, Row, RowResult};
-use omr_data::text::Chat;
 
 /// Converts a row to the engine's prompt, named by its place. Also returns the hash that [`Encoder::measure`] computes.
 pub fn prompt(encoder: &Encoder, config: &ModelConfig, row: &Row) -> RowResult<(Prompt, u64)> {
     let (prompt, hash) = encoder.prompt(row)?;
     let prompt = Prompt::new(config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place));
     Ok((prompt.map_err(BadRow::of(Reason::WrongText))?.named(&row.place), hash))
-}
-
-/// Returns a response as text, without the final stop token and other special tokens.
-pub fn response_text(chat: &Chat, output: &CompletionOutput) -> String {
-    chat.tokenizer.decode(&output.token_ids, true)
 }
 
 /// Returns prompts with placeholder content for the `count` questions with the most pixels. Memory plans use them.

@@ -28,8 +28,10 @@ pub struct RolloutRow {
     pub id: String,
     /// Rendered prompt.
     pub input: String,
-    /// Response, without special tokens.
+    /// Response, without the tokens that end it.
     pub output: String,
+    /// Text of the assistant's turn before the response, such as the `<think>` of a chat template.
+    pub opened: String,
     /// Ground-truth answer of the question.
     pub gts: String,
     /// Score, with the penalty for long responses. Files of older versions contain the reward here. `None` (in the file,
@@ -121,6 +123,7 @@ pub fn write(dir: &Path, step: u64, rows: &[RolloutRow]) -> Result<()> {
         ("log_probs", lists::<Float32Type>(rows.iter().map(|r| &r.log_probs[..]))),
         ("question", text(|r| &r.question)),
         ("pictures", images(rows)),
+        ("opened", text(|r| &r.opened)),
     ])
     .map_err(|e| broken(&e))?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
@@ -211,7 +214,9 @@ impl<'a> Columns<'a> {
         // Files of older versions have the reward in the column `score`.
         let reward = if self.batch.column_by_name("reward").is_some() { "reward" } else { "score" };
         let question = self.batch.column_by_name("question").map(|_| self.text("question", i)).transpose()?;
+        let opened = self.batch.column_by_name("opened").map(|_| self.text("opened", i)).transpose()?;
         Ok(RolloutRow {
+            opened: opened.unwrap_or_default(),
             prompt: self.number::<UInt64Type>("prompt", i)?,
             rollout: self.number::<UInt32Type>("rollout", i)?,
             id: self.text("id", i)?,

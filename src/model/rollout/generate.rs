@@ -270,7 +270,8 @@ fn score_while_generating(
         scope.spawn(move || {
             for (response, mut pending) in submitted.into_iter().take_while(|_| !is_over.load(Ordering::Relaxed)) {
                 let row = &questions[pending.index / rollout_request.n].row;
-                rollout_request.task.score(row, &response, Box::new(move |judged| pending.report(judged)));
+                let opened = rollout_request.chat.opened(row.prompt()).unwrap_or_default();
+                rollout_request.task.score(row, &opened, &response, Box::new(move |judged| pending.report(judged)));
             }
         });
         let scored = collect_scores(total, rollout_request, name, journal, sender, inbox, submit);
@@ -295,7 +296,7 @@ fn collect_scores(
     while scored < total {
         match inbox.recv() {
             Ok(ScorerMessage::Ended(index, output)) => {
-                let response = llm::response_text(rollout_request.chat, &output);
+                let response = rollout_request.chat.response_text(&output.token_ids);
                 if let Some(journal) = &mut journal {
                     if !journal.outputs.contains_key(&name(index)) {
                         journal.add_output(name(index), &output)?;

@@ -54,7 +54,8 @@ impl<'a> Job<'a> {
     pub fn new(local: &'a Local<'a>, rows: &'a TaskRows<'a>) -> Result<Job<'a>> {
         let survey = Survey::of(rows, Some((&local.llm.encoder, local.llm.config.text.max_position_embeddings)))?;
         let answer_settings = AnswerSettings::of(rows.spec, local.config);
-        Ok(Job { questions: TaskQuestions { rows, survey, answer_settings, who: &local.who }, local })
+        let chat = Some(&local.llm.encoder.chat);
+        Ok(Job { questions: TaskQuestions { rows, survey, answer_settings, who: &local.who, chat }, local })
     }
 
     /// Returns the number of blocks of the KV cache and the bytes that each memory region needs; see [`Llm::plan`].

@@ -38,6 +38,9 @@ impl QuestionAnswers {
 
 /// A source of answers.
 pub trait Answers {
+    /// Returns the text that the turn of the answers to `row`, which has the number `index` in the task, had before them.
+    fn opened(&self, row: &Row, index: u64) -> String;
+
     /// Returns the answers to question `i`, which has the number `index` in the task.
     fn given(&mut self, i: usize, index: u64) -> Result<QuestionAnswers>;
 
@@ -118,7 +121,7 @@ struct Scoring<'a> {
     before: usize,
     measured: Measured,
     /// Questions whose answers wait to be scored.
-    batch: Vec<(u64, Row, QuestionAnswers)>,
+    batch: Vec<(u64, Row, String, QuestionAnswers)>,
     answers: usize,
     bytes: usize,
 }
@@ -135,7 +138,9 @@ impl Scoring<'_> {
                     self.measured.images += row.images.len();
                     self.answers += given.all().count();
                     self.bytes += given.all().map(|answer| answer.text.len()).sum::<usize>();
-                    self.batch.push((index, Row { extra: row.extra_info(), images: Vec::new(), ..row }, given));
+                    let opened = answers.opened(&row, index);
+                    let row = Row { extra: row.extra_info(), images: Vec::new(), ..row };
+                    self.batch.push((index, row, opened, given));
                     if self.answers >= TOGETHER || self.bytes >= BYTES_TOGETHER {
                         self.score()?;
                     }
@@ -159,18 +164,20 @@ impl Scoring<'_> {
         self.observer.check_stop()?;
         let batch = std::mem::take(&mut self.batch);
         (self.answers, self.bytes) = (0, 0);
-        let item = |row: &Row, answer: &Completion| self.rows.scoring.item(row, &answer.text);
-        let items: Vec<Item> =
-            batch.iter().flat_map(|(_, row, given)| given.all().map(move |answer| item(row, answer))).collect();
+        let item = |row: &Row, opened: &str, answer: &Completion| self.rows.scoring.item(row, opened, &answer.text);
+        let items: Vec<Item> = batch
+            .iter()
+            .flat_map(|(_, row, opened, given)| given.all().map(move |answer| item(row, opened, answer)))
+            .collect();
         let mut judged = self.rows.scoring.scorer.score_all(items.clone()).into_iter().zip(items);
-        for (index, row, given) in batch {
+        for (index, row, opened, given) in batch {
             let mut answer = |completion: Completion| {
                 let (judged, item) =
                     judged.next().ok_or_else(|| Error::Failed("an answer was not scored".to_owned()))?;
                 let judged = self.with_judge_fallback(judged, &item)?;
                 self.measured.unscored += usize::from(judged.score.score.is_none());
                 self.measured.shares.iter_mut().for_each(|shares| shares.count(&completion.text, &judged.score.why));
-                Ok(scored(completion, judged))
+                Ok(Answer { opened: opened.clone(), ..scored(completion, judged) })
             };
             let greedy = given.greedy.map(&mut answer).transpose()?;
             let sampled = given.sampled.into_iter().map(&mut answer).collect::<Result<_>>()?;
@@ -224,6 +231,7 @@ impl Scoring<'_> {
 fn scored(completion: Completion, judged: Judged) -> Answer {
     let Judged { score, judge, .. } = judged;
     Answer {
+        opened: String::new(),
         response: completion.text,
         response_length: completion.completion_tokens as usize,
         finish_reason: completion.finish_reason,

@@ -48,6 +48,9 @@ pub struct Sample {
 /// One answer and its verdict. The field names are those of the reward.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
+    /// Text of the assistant's turn before the response, such as the `<think>` of a chat template.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub opened: String,
     /// Text that the model generated.
     pub response: String,
     /// Number of tokens of the text, or 0 if it was recorded without tokens.

@@ -76,7 +76,7 @@ impl<'a> Job<'a> {
     /// Reads the rows once. Errors name the row.
     pub fn new(server: &'a Server, config: &EvalConfig, rows: &'a TaskRows<'a>) -> Result<Job<'a>> {
         let (survey, answer_settings) = (Survey::of(rows, None)?, AnswerSettings::of(rows.spec, config));
-        Ok(Job { questions: TaskQuestions { rows, survey, answer_settings, who: &server.who }, server })
+        Ok(Job { questions: TaskQuestions { rows, survey, answer_settings, who: &server.who, chat: None }, server })
     }
 
     /// Requests the answers that `store` lacks and returns those that could not be obtained. Returns an error if the

@@ -21,6 +21,8 @@ pub struct Survey {
     pub jpegs: Vec<bool>,
     /// Sizes of the prompts, if a model's encoder was given.
     pub index: Index,
+    /// A warning about what the chat template writes before an answer, for the scorer.
+    pub warning: Option<String>,
 }
 
 impl Survey {
@@ -32,6 +34,9 @@ impl Survey {
             // A row on which the published evaluation ends with an error is not asked.
             if let Ok(row) = row {
                 if let Some((encoder, longest)) = encoder {
+                    if survey.indices.is_empty() {
+                        survey.warning = rows.scoring.check_prompt(&encoder.chat, &row)?;
+                    }
                     let size = encoder.measure(&row)?;
                     if size.tokens > longest {
                         let expected = format!("a prompt within the model's context of {longest} tokens");

@@ -10,7 +10,9 @@ use omr_base::client::Completion;
 use omr_base::config::{EvalConfig, Mode};
 use omr_base::error::{Error, Result};
 use omr_data::image::JPEG_DECODER;
+use omr_data::rows::Row;
 use omr_data::task::{Answers, Crash, TaskRows, TaskSpec};
+use omr_data::text::Chat;
 use omr_runtime::ops::sample::SamplingParams;
 
 /// Default top_p of lmms-eval's vLLM back-end. The published AIME scores were sampled with it.
@@ -76,6 +78,8 @@ pub struct TaskQuestions<'a> {
     pub answer_settings: AnswerSettings,
     /// Identity of the model or server that answers.
     pub who: &'a str,
+    /// Chat template of the model; `None` for a server, whose template is not known.
+    pub chat: Option<&'a Chat>,
 }
 
 impl TaskQuestions<'_> {
@@ -167,6 +171,10 @@ impl TaskRequests<'_> {
 }
 
 impl measured::Answers for TaskRequests<'_> {
+    fn opened(&self, row: &Row, _: u64) -> String {
+        self.questions.chat.and_then(|chat| chat.opened(row.prompt()).ok()).unwrap_or_default()
+    }
+
     /// Returns an error if an answer is missing.
     fn given(&mut self, i: usize, index: u64) -> Result<QuestionAnswers> {
         if self.questions.survey.indices.get(i).is_none_or(|known| u64::from(*known) != index) {
@@ -204,7 +212,7 @@ mod tests {
         let keys = |jpegs: &[bool]| {
             let survey =
                 Survey { indices: vec![0, 1], contents: vec![[1; 32]; 2], jpegs: jpegs.to_vec(), ..Survey::default() };
-            let questions = TaskQuestions { rows: &rows, survey, answer_settings, who: "model" };
+            let questions = TaskQuestions { rows: &rows, survey, answer_settings, who: "model", chat: None };
             [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(i, k)| questions.key(i, k))
         };
         // Answers to other images have the keys of versions that had no such rule.

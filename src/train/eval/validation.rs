@@ -177,6 +177,11 @@ impl TaskValidator {
         let llm = llm.with_variables(inputs.training.chat_template_kwargs.variables())?;
         let specs = specs(config)?;
         let sets = sets(config, inputs, &specs, own)?;
+        for set in &sets {
+            if let Some(first) = set.rows.first() {
+                set.scoring.check_prompt(&llm.encoder.chat, first)?;
+            }
+        }
         if sets.is_empty() {
             return Ok(None);
         }

@@ -304,3 +304,61 @@ async fn the_page_has_a_fresh_nonce() {
     assert_ne!(nonces[0], nonces[1]);
     assert_eq!(server.get("/config.json").await.1, json!({"key": true, "reasoning_parser": "none"}));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_other_clients_send_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&model(dir.path()), &["--allowed-origins", "http://localhost:3000"]);
+    for path in ["/v1/models/m", "/v1//models/m", "/v1/models/m/"] {
+        assert_eq!(server.get(path).await.1["id"], "m", "{path}");
+    }
+    assert_eq!(server.get("/v1/models/none").await.0, 404);
+    assert_eq!(server.get("/v1/models/").await.1["object"], "list");
+    let text = json!([{"type": "text", "text": "One", "cache_control": {"type": "ephemeral"}}]);
+    let mut body = json!({"messages": [{"role": "user", "name": "alice", "content": text}], "tool_choice": "auto",
+        "max_tokens": 2});
+    server.chat(&body).await;
+    body["chat_template_kwargs"] = json!({"enable_thinking": false});
+    server.refused("/v1/chat/completions", &body, 400).await;
+    let empty = json!({"messages": [{"role": "user", "content": [{"type": "text"}]}]});
+    assert_eq!(server.refused("/v1/chat/completions", &empty, 400).await["param"], "messages[0].content[0].text");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_an_allowed_origin_can_use_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&model(dir.path()), &["--allowed-origins", "http://localhost:3000", "--api-key", "k"]);
+    for (origin, allowed) in [("http://localhost:3000", true), ("http://localhost:4000", false)] {
+        let asked = server.request(reqwest::Method::OPTIONS, "/v1/chat/completions").header("origin", origin);
+        let asked = asked.header("access-control-request-method", "POST");
+        let asked = asked.header("access-control-request-headers", "authorization").send().await.unwrap();
+        assert_eq!(asked.status() == 204, allowed, "{origin}");
+        let header = asked.headers().get("access-control-allow-origin").map(|value| value.to_str().unwrap());
+        assert_eq!(header, allowed.then_some(origin));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_offset_points_at_its_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&model(dir.path()), &[]);
+    for (echo, skip) in [(false, true), (true, true), (false, false)] {
+        let body = json!({"prompt": "One \u{1f600} and", "logprobs": 0, "seed": 1, "max_tokens": 60, "echo": echo,
+            "skip_special_tokens": skip});
+        let answer = server.ok("/v1/completions", &body).await;
+        let choice = &answer["choices"][0];
+        let text: Vec<char> = choice["text"].as_str().unwrap().chars().collect();
+        let (tokens, offsets) = (&choice["logprobs"]["tokens"], &choice["logprobs"]["text_offset"]);
+        let mut found = 0;
+        for (token, offset) in tokens.as_array().unwrap().iter().zip(offsets.as_array().unwrap()) {
+            let (token, offset) = (token.as_str().unwrap(), offset.as_u64().unwrap() as usize);
+            if !token.is_ascii() || token.starts_with("bytes:") || token.starts_with("<|") {
+                continue;
+            }
+            let there: String = text[offset..].iter().skip_while(|c| **c == '\u{fffd}').take(token.len()).collect();
+            assert_eq!(there, token, "{answer}");
+            found += 1;
+        }
+        assert!(found > 3, "{answer}");
+    }
+}

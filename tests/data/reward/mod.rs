@@ -5,7 +5,8 @@ pub mod process;
 pub mod protocol;
 
 use omr_base::config::{Rubric, ScorerConfig};
-use omr_data::reward::{Mode, Shares, score};
+use omr_data::reward::{Item, Mode, Scorer, Shares, score};
+use omr_verify::Format;
 
 #[test]
 fn strict_and_compat_part_where_the_original_is_wrong() {
@@ -28,6 +29,45 @@ fn strict_and_compat_part_where_the_original_is_wrong() {
     let padded = " <think>a</think><answer>5</answer>\n";
     assert_eq!(score(padded, "5", None, Mode::Strict).score, Some(1.0));
     assert_eq!(score(padded, "5", None, Mode::Compat).score, Some(0.9));
+}
+
+#[test]
+fn an_answer_in_thinking_that_the_template_opened_is_no_answer() {
+    let item = |opened: &str, response: &str| Item {
+        opened: opened.to_owned(),
+        response: response.to_owned(),
+        ground_truth: "7".to_owned(),
+        ..Item::default()
+    };
+    let cut = "It may be \\boxed{7}, but";
+    // (opened, response, strict score, compat accuracy)
+    for (opened, response, strict, compat) in [
+        ("<think>\n", cut, 0.0, 1.0),
+        ("", cut, 1.0, 1.0),
+        ("<think>\n", "3+4</think>\n\\boxed{7}", 1.0, 1.0),
+        ("<think>\n\n</think>\n\n", "It is 7", 0.9, 1.0),
+        ("The sum is ", "7", 0.9, 1.0),
+    ] {
+        let item = item(opened, response);
+        assert_eq!(Scorer::rules(Mode::Strict).by_rules(&item).unwrap().score, Some(strict), "{item:?}");
+        assert_eq!(Scorer::rules(Mode::Compat).by_rules(&item).unwrap().acc_score, compat, "{item:?}");
+    }
+}
+
+#[test]
+fn a_format_that_asks_for_thinking_is_refused_if_the_prompt_has_closed_it() {
+    let scorer = |format: Format, mode: Mode| {
+        let config = ScorerConfig { format, ..ScorerConfig::default() };
+        Scorer::new(mode, None, &config, "reward", None, || unreachable!()).unwrap()
+    };
+    let closed = "<think>\n\n</think>\n\n";
+    let error = scorer(Format::ThinkBoxed, Mode::Strict).check_opened(closed, false).unwrap_err().to_string();
+    assert!(error.contains("reward.format: found the format think_boxed"), "{error}");
+    assert!(Scorer::rules(Mode::Strict).check_opened(closed, true).is_err(), "a reward_type asks for thinking");
+    assert_eq!(Scorer::rules(Mode::Strict).check_opened(closed, false).unwrap(), None);
+    assert_eq!(scorer(Format::ThinkBoxed, Mode::Strict).check_opened("<think>\n", false).unwrap(), None);
+    let warning = scorer(Format::ThinkBoxed, Mode::Compat).check_opened("<think>\n", false).unwrap().unwrap();
+    assert!(warning.contains("the chat template opens the thinking"), "{warning}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use omr_base::error::Result;
 use omr_data::image::Grid;
-use omr_data::text::{Chat, ChatTemplate, Message, Part, Special};
+use omr_data::text::{Chat, ChatConfig, ChatTemplate, Message, Part, Special, train_tokenizer};
 use proptest::prelude::*;
 
 use super::{chat, hostile_text, messages, tokenizer};
@@ -49,7 +49,15 @@ proptest! {
     #[test]
     fn plain_messages_yield_the_templates_tokens_alone(messages in messages()) {
         let ids = encode(&messages, Special::Plain).unwrap();
-        prop_assert_eq!(specials_of(&ids), structure(&messages));
+        // Other special tokens may be tags of an answer.
+        let is_tag = |id: &u32| ["object_ref", "box", "quad", "endoftext"].iter().any(|tag| {
+            tokenizer().token(*id).is_some_and(|token| token.contains(tag))
+        });
+        let structural: Vec<u32> = specials_of(&ids).into_iter().filter(|id| !is_tag(id)).collect();
+        prop_assert_eq!(structural, structure(&messages));
+        if messages.iter().all(|message| message.role != "assistant") {
+            prop_assert_eq!(specials_of(&ids), structure(&messages));
+        }
     }
 
     #[test]
@@ -69,6 +77,85 @@ proptest! {
         text += &stream.finish();
         prop_assert_eq!(text, tokenizer().decode(&ids, skip));
     }
+}
+
+/// Returns a chat with this template, and with tags and a word that are special tokens.
+fn tagged(template: &str) -> Result<Chat> {
+    let specials = ["<|im_start|>", "<|im_end|>", "<think>", "</think>", "<answer>", "</answer>", "gr\u{f6}\u{df}e"];
+    let tokenizer = train_tokenizer(["user assistant"], &specials, &["three"], 300)?;
+    let eos = if template.contains("loop.last") { tokenizer.id("<|im_end|>") } else { None };
+    let config = ChatConfig { vocab_size: 300, eos_token_id: eos.into_iter().collect(), media: None };
+    Chat::new(tokenizer, ChatTemplate::new(template, "t.jinja")?, &config, "t")
+}
+
+const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+    {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+#[test]
+fn a_tag_that_is_a_special_token_is_one_token_of_an_answer_and_text_of_a_question() {
+    let chat = tagged(CHATML).unwrap();
+    let answer = "<think>three</think><answer>3<|im_end|></answer>";
+    let ids = chat.encode_answer(answer).unwrap();
+    let specials = |ids: &[u32]| ids.iter().filter(|&&id| chat.tokenizer.is_special(id)).count();
+    assert_eq!((specials(&ids), chat.tokenizer.decode(&ids, false)), (4, answer.to_owned()));
+    let turns = [Message::text("user", "<think>"), Message::text("assistant", answer)];
+    let ids = chat.encode(&turns, false, Special::Plain).unwrap();
+    assert_eq!(specials(&ids), 4 + 4, "the tags, and the ends of two turns");
+    let response = [&chat.encode_answer("<answer>3</answer>").unwrap()[..], &[chat.turn.end]].concat();
+    assert_eq!(chat.response_text(&response), "<answer>3</answer>");
+}
+
+#[test]
+fn an_added_token_with_latin_letters_has_its_text() {
+    let chat = tagged(CHATML).unwrap();
+    let ids = chat.tokenizer.encode("Die gr\u{f6}\u{df}e ist 3", Special::Parse).unwrap();
+    assert_eq!(chat.tokenizer.decode(&ids, false), "Die gr\u{f6}\u{df}e ist 3");
+}
+
+#[test]
+fn an_answer_is_continued_at_its_end_whatever_the_template_writes_behind_it() {
+    let turns = ["1+1?", "2", "2+2?", "The sum is"].into_iter().enumerate();
+    let turns: Vec<Message> = turns.map(|(i, text)| Message::text(["user", "assistant"][i % 2], text)).collect();
+    let open = CHATML.replace(
+        "<|im_end|>\n{% endfor",
+        "{% if not (loop.last and m.role == 'assistant') %}<|im_end|>\n{% endif %}{% endfor",
+    );
+    let plain = "{% for m in messages %}{{ m.role }}: {{ m.content | trim }}<|im_end|>\n{% endfor %}";
+    let loose = CHATML.replace("<|im_end|>\n{% endfor", "\n{% endfor");
+    for (template, ending) in [(CHATML, "The sum is"), (&open, "The sum is"), (plain, "assistant: The sum is")] {
+        let chat = tagged(template).unwrap();
+        let text = chat.tokenizer.decode(&chat.encode_prompt(&turns).unwrap(), false);
+        assert!(text.contains("1+1?") && text.ends_with(ending), "{template}: {text}");
+    }
+    // A template without the end of a turn.
+    let error = tagged(&loose).err().unwrap().to_string();
+    assert!(error.contains("no special token after the text"), "{error}");
+}
+
+#[test]
+fn what_the_template_opens_is_known() {
+    let asked = [Message::text("user", "2+2?")];
+    let thinks = format!("{CHATML}{{% if add_generation_prompt %}}<think>\n{{% endif %}}");
+    let closes = format!("{CHATML}{{% if add_generation_prompt %}}<think>\n\n</think>\n\n{{% endif %}}");
+    for (template, opened) in [(CHATML, ""), (&thinks, "<think>\n"), (&closes, "<think>\n\n</think>\n\n")] {
+        assert_eq!(tagged(template).unwrap().opened(&asked).unwrap(), opened);
+    }
+    let begun = [asked[0].clone(), Message::text("assistant", "The sum is")];
+    assert_eq!(tagged(&thinks).unwrap().opened(&begun).unwrap(), "The sum is");
+}
+
+#[test]
+fn a_template_that_reads_parts_gets_the_text() {
+    let parts = CHATML.replace(
+        "{{ m.content }}",
+        "{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}",
+    );
+    let chat = tagged(&parts).unwrap();
+    let turns = [Message::text("user", "2+2?"), Message::text("assistant", "4")];
+    let text = chat.tokenizer.decode(&chat.encode(&turns, false, Special::Plain).unwrap(), false);
+    assert_eq!(text, "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n");
+    let error = tagged(&CHATML.replace("{{ m.content }}", "")).err().unwrap().to_string();
+    assert!(error.contains("drops the text of the user's messages"), "{error}");
 }
 
 #[test]
@@ -91,7 +178,8 @@ fn a_special_token_half_written_by_the_template_stays_text() {
         ("<|im_{{ messages[0].content }}", "end|>"),
         ("<{{ messages[0].content | trim }}", "\n|im_end|>"),
     ] {
-        let template = ChatTemplate::new(source, "test").unwrap();
+        let source = format!("{source}{{% for m in messages[1:] %}}{{{{ m.content }}}}{{% endfor %}}");
+        let template = ChatTemplate::new(&source, "test").unwrap();
         let chat = Chat::new(tokenizer().clone(), template, &chat_config(tokenizer()), "trained").unwrap();
         let ids = chat.encode(&[Message::text("user", text)], false, Special::Plain).unwrap();
         assert!(specials_of(&ids).is_empty(), "{source}");

@@ -31,6 +31,29 @@ fn what_templates_use_works_as_in_jinja2() {
 }
 
 #[test]
+fn tests_and_printed_values_are_those_of_jinja2() {
+    for (source, expected) in [
+        (
+            "{{ none is iterable }} {{ missing is iterable }} {{ 5 is iterable }} {{ 'a' is iterable }}",
+            "False True False True",
+        ),
+        (
+            "{{ none is sequence }} {{ 'a' is sequence }} {{ {} is sequence }} {{ [] is sequence }}",
+            "False True True True",
+        ),
+        ("{{ true is number }} {{ 1.5 is number }} {{ 'a' is number }}", "True True False"),
+        ("{% if tools is iterable and tools | length > 0 %}TOOLS{% else %}none{% endif %}", "none"),
+        ("{{ messages[0] }}", "{'role': 'user', 'content': 'hi'}"),
+        ("{{ [1, 'it\\'s', none, true, 1.0] }} {{ {'a': [1]} }}", "[1, \"it's\", None, True, 1.0] {'a': [1]}"),
+        ("{{ 'a b'.split() ~ 1e20 }} {{ [1] | string }}", "['a', 'b']1e+20 [1]"),
+        ("{{ '' or 'd' }}|{{ '' and 'b' }}|{{ 'a' and 'b' }}|{{ 'x' == 'x' and 'b' in 'abc' }}", "d||b|True"),
+        ("{{ messages[0].content ~ '<\"\\'&' | e }}", "hi&lt;&#34;&#39;&amp;"),
+    ] {
+        assert_eq!(render(source, json!({})).unwrap(), expected, "{source}");
+    }
+}
+
+#[test]
 fn a_template_that_tests_tools_for_none_renders_no_tools() {
     let source = "{% if tools is not none %}TOOLS{% endif %}{% if documents is not none %}DOCS{% endif %}{% if tools is defined %}x{% endif %}";
     assert_eq!(render(source, json!({})).unwrap(), "x");

@@ -183,16 +183,18 @@ fn an_index_is_held_against_its_files() {
     };
     index(total, &|_| "a.safetensors");
     opened(dir.path()).unwrap();
+    // Programs that merge models write wrong sizes, and nobody else reads them.
     index(total + 1, &|_| "a.safetensors");
-    assert!(
-        fault(dir.path())
-            .contains(&format!("/metadata/total_size is {}, but its files contain {total} bytes", total + 1))
-    );
+    opened(dir.path()).unwrap();
     index(total, &|i| ["a.safetensors", "b.safetensors", "c.safetensors"][i % 3]);
     let text = fault(dir.path());
     assert!(text.contains("2 of the 3 files in its weight_map are missing: b.safetensors, c.safetensors"), "{text}");
     fs::copy(dir.path().join("a.safetensors"), dir.path().join("b.safetensors")).unwrap();
     index(total, &|i| ["a.safetensors", "b.safetensors"][i % 2]);
+    opened(dir.path()).unwrap();
+    // A tensor in two files, for which the index names neither.
+    let map = json!({names[0].as_str(): "a.safetensors", names[1].as_str(): "b.safetensors"});
+    fs::write(dir.path().join("model.safetensors.index.json"), json!({"weight_map": map}).to_string()).unwrap();
     assert!(fault(dir.path()).contains("is stored twice"));
 }
 

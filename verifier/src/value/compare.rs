@@ -3,11 +3,11 @@
 use crate::steps::{Rational, Steps};
 use crate::value::compare::amounts::scalars;
 use crate::value::compare::equations::{as_equation, equations, is_asked, letters, same_name};
-use crate::value::compare::lists::{along_axes, listed, matrices, ordered, vector};
+use crate::value::compare::lists::{along_axes, listed, matrices, ordered, same_vectors, vector};
 use crate::value::comparison::{Comparison, no, outcome};
 use crate::value::decide::{decide, proportional};
 use crate::value::exact::exact;
-use crate::value::expr::{Expr, divide, integer, minus};
+use crate::value::expr::{Expr, divide, integer, minus, number};
 use crate::value::lex::{is, lex, shown};
 use crate::value::parse::enclosed::open_interval;
 use crate::value::region::{Region, Span};
@@ -59,6 +59,10 @@ fn amounts(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
         (Value::Positive(a, s), Value::Positive(b, t)) => {
             outcome(s == t && proportional(a, b, steps) == Some(true), "equal inequalities", "different inequalities")
         }
+        (Value::Scalar(a, None), Value::Scalar(b, None)) => match same_vectors(a, b, steps) {
+            Some(same) => outcome(same, "equal components", "different components"),
+            None => scalars(a, None, b, None, steps),
+        },
         (Value::Scalar(a, u), Value::Scalar(b, v)) => scalars(a, u.as_ref(), b, v.as_ref(), steps),
         (Value::Tuple(a), Value::Tuple(b)) => ordered(a, b, steps),
         (Value::Matrix(a), Value::Matrix(b)) => matrices(a, b, steps),
@@ -126,10 +130,18 @@ fn counted_values(gold: &Value, answer: &Value, steps: &Steps) -> Option<Compari
                 (x, y) => equal(x, y, steps),
             }
         }
-        (Value::Residue(a, _), y) => equal(a, y, steps),
-        (x, Value::Residue(b, _)) => equal(x, b, steps),
+        // 69 mod 25 is 19 and not 69.
+        (Value::Residue(a, n), y) => equal(&remainder(a, n, steps).unwrap_or((**a).clone()), y, steps),
+        (x, Value::Residue(b, n)) => equal(x, &remainder(b, n, steps).unwrap_or((**b).clone()), steps),
         _ => return None,
     })
+}
+
+/// Returns the remainder of a number that is at least the modulus. Returns `None` for other residues.
+pub(crate) fn remainder(value: &Value, modulus: &Expr, steps: &Steps) -> Option<Value> {
+    let Value::Scalar(e, None) = value else { return None };
+    let rest = exact(&Expr::Call("mod", vec![e.clone(), modulus.clone()]), steps)?;
+    (exact(e, steps)? >= exact(modulus, steps)?).then(|| Value::Scalar(number(rest), None))
 }
 
 /// Compares words with words, or with a value that they may describe.

@@ -2,7 +2,7 @@
 //! the question as its answer has solved nothing.
 
 use crate::normalise::normalise;
-use crate::steps::Steps;
+use crate::steps::{BUDGET, Steps};
 use crate::value::exact::exact;
 use crate::value::expr::{Expr, divide, integer};
 use crate::value::{Unit, Value};
@@ -32,6 +32,10 @@ fn number(value: &Value) -> Option<(Expr, Option<&Unit>)> {
     match value.unnamed() {
         Value::Scalar(e, unit) => Some((e.clone(), unit.as_ref())),
         Value::Ratio(parts) if parts.len() == 2 => Some((divide(parts[0].clone(), parts[1].clone()), None)),
+        Value::Residue(value, modulus) => {
+            let (rest, steps) = (Expr::Call("mod", vec![number(value)?.0, modulus.clone()]), Steps::new(BUDGET));
+            (exact(&rest, &steps) != exact(&number(value)?.0, &steps)).then_some((rest, None))
+        }
         Value::Set(items) | Value::List(items) if items.len() == 1 => number(&items[0]),
         _ => None,
     }

@@ -58,11 +58,11 @@ fn apart(a: &Expr, b: &Expr, step: &Expr, steps: &Steps) -> bool {
 }
 
 /// Returns the components of a vector that is written with the unit vectors `i`, `j` and `k`, with or without their
-/// accents.
-pub(crate) fn components(e: &Expr, steps: &Steps) -> Option<Vec<Expr>> {
+/// accents. A bare `i` alone is the imaginary unit, unless `is_vector`.
+pub(crate) fn components(e: &Expr, is_vector: bool, steps: &Steps) -> Option<Vec<Expr>> {
     const MARKS: [&str; 4] = ["", "hat ", "vec ", "bar "];
     let mut e = e.clone();
-    let mut used = [false; 3];
+    let (mut used, mut marked) = ([false; 3], is_vector);
     // Unit vectors along x, y and z are recognised by their hats.
     for (letter, axis) in [("x", "i"), ("y", "j"), ("z", "k")] {
         e = e.replace(&format!("hat {letter}"), &var(&format!("hat {axis}")));
@@ -73,10 +73,11 @@ pub(crate) fn components(e: &Expr, steps: &Steps) -> Option<Vec<Expr>> {
             if occurs(&e, &name) {
                 e = e.replace(&name, &var(&format!("unit {axis}")));
                 used[n] = true;
+                marked |= name.contains(' ');
             }
         }
     }
-    if !(used[1] || used[2]) {
+    if !(used[1] || used[2] || used[0] && marked) {
         return None;
     }
     let units = ["unit i", "unit j", "unit k"];

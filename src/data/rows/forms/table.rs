@@ -10,6 +10,7 @@ use super::fields::{
 };
 use crate::reward::typed;
 use crate::rows::bad_row::RowResult;
+use crate::rows::row::PROMPT;
 use Turns::{Lines, List, Message, Pairs};
 
 /// A form of rows.
@@ -85,7 +86,7 @@ const FORMS: &[RowForm] = &[
         &[&["prompt"], &["completion", "response"]],
         &[Message("user", &["prompt"]), Message("assistant", &["completion", "response"])],
     ),
-    form("prompt (verl, TRL)", &[&["prompt"]], &[Message("user", &["prompt"])]),
+    form(PROMPT, &[&["prompt"]], &[Message("user", &["prompt"])]),
     form(
         "instruction + output (Alpaca)",
         &[&["instruction"], &["output"]],
@@ -192,10 +193,13 @@ impl RowForm {
                         continue;
                     }
                     let mut turns = list(column, Some(&turn), at)?;
-                    if let Some((name, _)) = turns.last().filter(|(_, turn)| *role == "user" && is_answer(turn)) {
+                    // A model continues such a turn only where the row has nothing else.
+                    let is_continued = self.name == PROMPT;
+                    let begun = turns.last().filter(|(_, turn)| *role == "user" && !is_continued && is_answer(turn));
+                    if let Some((name, _)) = begun {
                         let found = format!("the assistant's turn {name} at the end of a prompt");
-                        let expected = "a question at the end: a turn that the model would continue is not supported, \
-                                        and an answer belongs into `completion`, or the conversation into `messages`";
+                        let expected = "a question at the end: an answer belongs into `completion`, the conversation into \
+                                        `messages`, and a turn that RL continues into `prompt`, without an answer";
                         return Err(misfit(&at.place, found, expected));
                     }
                     // If a row has a prompt and a completion, only the completion is trained, as in TRL.

@@ -30,6 +30,8 @@ pub struct Preview {
     pub targets: usize,
     /// True if a token that ends an answer is trained, so that a model learns to stop.
     pub ends: bool,
+    /// Special tokens that are trained, except those that end a turn.
+    pub tags: Vec<String>,
     /// Images as the page shows them; `None` for an image that cannot be shown.
     pub images: Vec<Option<String>>,
 }
@@ -89,10 +91,21 @@ fn of(row: &Row, Previewer { chat, processor, show }: &Previewer) -> Result<Prev
         reward: [typed::REWARD_TYPE, typed::DOMAIN].into_iter().filter_map(field).collect(),
         pieces: pieces(&ids, &mask, chat),
         tokens: ids.len(),
+        tags: tags(&ids, &mask, chat),
         targets: mask.iter().filter(|&&trained| trained).count(),
         ends: chat.turn.ends_trained(&ids, &mask),
         images,
     })
+}
+
+/// Returns the special tokens among the trained ones, in the order in which they first occur.
+fn tags(ids: &[u32], mask: &[bool], chat: &Chat) -> Vec<String> {
+    let mut tags = Vec::new();
+    for (&id, _) in ids.iter().zip(mask).filter(|(id, trained)| **trained && chat.tokenizer.is_special(**id)) {
+        let tag = chat.tokenizer.token(id).filter(|tag| !chat.is_end(id) && !tags.contains(tag));
+        tags.extend(tag);
+    }
+    tags
 }
 
 /// Decodes consecutive tokens that are all trained or all not. Tokens after the end of `mask` are not trained.

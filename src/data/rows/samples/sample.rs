@@ -16,7 +16,7 @@ pub const SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks
 pub const TEACHER_SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks a question, your response must include two parts and nothing else: first, the reasoning process enclosed in <think>...</think> tags, then the final answer enclosed in <answer>...</answer> tags.Please provide a clear, concise response within <answer> </answer> tags that directly addresses the question.";
 
 /// Converts a row in SFT form to a training sample. Each assistant turn is encoded as the model would generate it: the
-/// prompt that opens the turn, then the text of the turn (as plain text) and the token that ends it. Only the text and
+/// prompt that opens the turn, then the text of the turn ([`Chat::encode_answer`]) and the token that ends it. Only the text and
 /// this token are targets, and only in turns that the row does not mask. A chat template with `{% generation %}` blocks
 /// decides itself what is trained.
 ///
@@ -96,7 +96,7 @@ fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat, newline: bool) -> 
             let expected = "an answer without it: the generation prompt ends the thinking part (enable_thinking=false)";
             return Err(Error::input(&row.place, "an answer with a thinking part", expected));
         }
-        ids.extend(chat.tokenizer.encode(text, Special::Plain).map_err(at(row))?);
+        ids.extend(chat.encode_answer(text).map_err(at(row))?);
         ids.push(chat.turn.end);
         mask.resize(ids.len(), !message.masked);
         if newline || k + 1 < messages.len() {
@@ -106,8 +106,13 @@ fn turn_by_turn(row: &Row, messages: &[Message], chat: &Chat, newline: bool) -> 
             if k + 1 < messages.len() && text.contains("</think>") && marks(&done) <= marks(&opened) {
                 return Ok(None);
             }
-            let close = done.iter().rposition(|&id| id == chat.turn.end).map_or(done.len(), |i| i + 1);
-            ids.extend_from_slice(&done[close..]);
+            let after = chat.after_last(&messages[..=k]).map_err(at(row))?;
+            match after.iter().position(|&id| id == chat.turn.end) {
+                Some(end) => ids.extend_from_slice(&after[end + 1..]),
+                // The template closes this turn only if another one follows.
+                None if after.is_empty() => done.push(chat.turn.end),
+                None => {}
+            }
             mask.resize(ids.len(), newline && !message.masked);
         }
     }
@@ -135,7 +140,7 @@ pub fn prompt(row: &Row, chat: &Chat, processor: Option<&Processor>) -> Result<E
 
 /// Returns the tokens of [`prompt`] for a row whose images have these grids.
 pub fn prompt_tokens(row: &Row, chat: &Chat, grids: &[Grid]) -> Result<Vec<u32>> {
-    let ids = chat.encode(row.prompt(), true, Special::Plain).map_err(at(row))?;
+    let ids = chat.encode_prompt(row.prompt()).map_err(at(row))?;
     Ok(chat.expand(&ids, grids).map_err(at(row))?.into_iter().map(|(id, _)| id).collect())
 }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use self::layout::ParamLayout;
 use self::params::Piece;
@@ -43,6 +43,8 @@ pub struct WeightFiles {
     pub(super) tensors: BTreeMap<String, Stored>,
     /// The `__metadata__` entries of the headers.
     notes: BTreeMap<String, String>,
+    /// A remark about the index.
+    remark: Option<String>,
 }
 
 pub(super) struct Shard {
@@ -91,17 +93,24 @@ impl WeightFiles {
             let what = format!("{} of the {} files in its weight_map are missing: ", missing.len(), names.len());
             return Err(Error::format(&index, what + &missing.join(", ")));
         }
-        let weights = WeightFiles::open_files(dir, &names.iter().map(|name| dir.join(name)).collect::<Vec<_>>())?;
+        let mut weights = WeightFiles::empty(dir);
+        names.iter().try_for_each(|name| weights.add(&dir.join(name), map))?;
         let lost: Vec<String> =
             map.keys().filter(|key| !weights.tensors.contains_key(&released_name(key))).cloned().collect();
         if !lost.is_empty() {
             let what = format!("{} tensors are missing from the files that weight_map gives for them: ", lost.len());
             return Err(Error::format(&index, what + &first_few(&lost)));
         }
+        // Nobody else reads it, and programs that merge models write wrong ones.
         let (declared, have) = (value["metadata"]["total_size"].as_u64(), weights.bytes());
-        let Some(declared) = declared.filter(|&declared| declared != have) else { return Ok(weights) };
-        let what = format!("/metadata/total_size is {declared}, but its files contain {have} bytes");
-        Err(Error::format(&index, what))
+        let what = |declared| format!("{INDEX}: total_size is {declared}, but the files contain {have} bytes");
+        weights.remark = declared.filter(|&declared| declared != have).map(what);
+        Ok(weights)
+    }
+
+    fn empty(dir: &Path) -> WeightFiles {
+        let (tensors, notes) = (BTreeMap::new(), BTreeMap::new());
+        WeightFiles { dir: dir.to_owned(), files: Vec::new(), tensors, notes, remark: None }
     }
 
     /// Returns the number of bytes of all tensors.
@@ -161,13 +170,13 @@ impl WeightFiles {
 
     /// Opens safetensors files with arbitrary tensors.
     pub fn open_files(dir: &Path, files: &[PathBuf]) -> Result<WeightFiles> {
-        let (tensors, notes) = (BTreeMap::new(), BTreeMap::new());
-        let mut weights = WeightFiles { dir: dir.to_owned(), files: Vec::new(), tensors, notes };
-        files.iter().try_for_each(|path| weights.add(path))?;
+        let mut weights = WeightFiles::empty(dir);
+        files.iter().try_for_each(|path| weights.add(path, &Map::new()))?;
         Ok(weights)
     }
 
-    fn add(&mut self, path: &Path) -> Result<()> {
+    /// Adds a file. If a tensor is in several files, the one counts that `weight_map` names for it.
+    fn add(&mut self, path: &Path, weight_map: &Map<String, Value>) -> Result<()> {
         let map = MappedFile::open(path)?;
         if map.starts_with(b"version https://git-lfs") {
             let (found, expected) = ("a pointer of Git LFS", "the weights themselves (git lfs pull fetches them)");
@@ -181,7 +190,15 @@ impl WeightFiles {
             let what = format!("{have} bytes, but its header requires {want}: truncated or overwritten");
             return Err(Error::format(path, what));
         }
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for (name, info) in metadata.tensors() {
+            let earlier = self.tensors.get(&released_name(&name)).map(|stored| self.files.get(stored.file));
+            match (earlier, weight_map.get(&name).and_then(Value::as_str)) {
+                (Some(Some(earlier)), Some(named)) if named == earlier.name => continue,
+                (None, _) => {}
+                (Some(Some(_)), Some(named)) if named == file => {}
+                _ => return Err(Error::format(path, format!("{name} is stored twice"))),
+            }
             let (from, to) = info.data_offsets;
             let stored = Stored {
                 file: self.files.len(),
@@ -189,13 +206,10 @@ impl WeightFiles {
                 shape: info.shape.clone(),
                 bytes: start + from..start + to,
             };
-            if self.tensors.insert(released_name(&name), stored).is_some() {
-                return Err(Error::format(path, format!("{name} is stored twice")));
-            }
+            self.tensors.insert(released_name(&name), stored);
         }
         self.notes.extend(metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.files.push(Shard { name, map });
+        self.files.push(Shard { name: file, map });
         Ok(())
     }
 
@@ -240,6 +254,7 @@ impl WeightFiles {
     /// Errors if tensors are missing, unknown, or have another shape or type; the error names the first few of them.
     pub fn load(&self, dev: &mut Device, layout: &ParamLayout, family: &Family, observer: &dyn Observer) -> Result<()> {
         self.check(layout, Some(family))?;
+        self.remark.iter().for_each(|remark| observer.note(remark));
         self.fill(dev, layout, observer)
     }
 

@@ -116,7 +116,9 @@ impl RlJob {
         data.remarks.extend(scorer.expectation());
         // The task only scores the rows that it receives and has no rows of its own.
         let task = VerifiedRows::scored_by("rl", Vec::new(), scorer.clone())?;
-        task.scoring.check(&data.row_at(data.index.number(0))?)?;
+        let first = data.row_at(data.index.number(0))?;
+        task.scoring.check(&first)?;
+        data.remarks.extend(task.scoring.check_prompt(&chat, &first)?);
         let weights = config.per_batch_domain_weights.as_ref();
         let domains = weights.map(|weights| DomainOrder::open(&config, weights, data)).transpose()?;
         common.total_steps = config.total_steps(index.len());

@@ -116,12 +116,14 @@ impl RlJob {
         let question = group.question.row.messages.iter().rfind(|message| message.role == "user");
         let question: String =
             question.iter().flat_map(|message| &message.content).filter_map(|part| part.text()).collect();
+        let opened = self.chat.opened(group.question.row.prompt()).unwrap_or_default();
         let row = |(rollout, learned): (&Rollout, &Experience)| RolloutRow {
             prompt: group.number,
             rollout: rollout.output.index as u32,
             id: group.question.row.id.clone(),
             input: self.chat.tokenizer.decode(&group.question.prompt.token_ids, false),
             output: rollout.response.clone(),
+            opened: opened.clone(),
             gts: group.question.row.ground_truth.clone().unwrap_or_default(),
             score: learned.score,
             reward: learned.reward,

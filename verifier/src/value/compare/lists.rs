@@ -30,13 +30,25 @@ pub(crate) fn vector(rows: &[Vec<Expr>], items: &[Value], steps: &Steps) -> Comp
 
 /// Compares `2i - 3j` with `(2, -3)`.
 pub(crate) fn along_axes(e: &Expr, items: &[Value], steps: &Steps) -> Comparison {
-    let Some(parts) = components(e, steps).filter(|_| items.len() == 2 || items.len() == 3) else {
+    let Some(parts) = components(e, false, steps).filter(|_| items.len() == 2 || items.len() == 3) else {
         return no("different kinds");
     };
     let part = |n: usize| Value::Scalar(parts[n].clone(), None);
     let flat = items.len() == 3 || decide(&parts[2], &integer(0), steps).equal;
     let list: Vec<Value> = (0..items.len()).map(part).collect();
     if flat { ordered(items, &list, steps) } else { no("different members") }
+}
+
+/// Compares vectors that are written with unit vectors, whatever their accents: `2\vec{i} - \vec{j}` and `2\hat{i} - \hat{j}`.
+/// Returns `None` if neither expression is one.
+pub(crate) fn same_vectors(a: &Expr, b: &Expr, steps: &Steps) -> Option<bool> {
+    let (x, y) = (components(a, false, steps), components(b, false, steps));
+    if x.is_none() && y.is_none() {
+        return None;
+    }
+    // Beside a vector, `i` is a unit vector, too.
+    let all = x.or_else(|| components(a, true, steps))?.into_iter().zip(y.or_else(|| components(b, true, steps))?);
+    Some(all.into_iter().all(|(x, y)| decide(&x, &y, steps).equal))
 }
 
 /// Maximum length of an unordered list that is compared.

@@ -121,10 +121,10 @@ pub(crate) fn name_of(tokens: &[Token]) -> Option<String> {
 }
 
 impl Reader<'_> {
-    /// Parses `x \equiv 3 \pmod 7` and `3 (mod 7)`.
+    /// Parses `x \equiv 3 \pmod 7`, `3 (mod 7)` and `10 \bmod 7`.
     pub(crate) fn residue(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
         let at = tokens.iter().position(|t| match &t.tok {
-            Tok::Cmd(c) => matches!(c.as_str(), "pmod" | "mod"),
+            Tok::Cmd(c) => matches!(c.as_str(), "pmod" | "mod" | "bmod"),
             t => is_word(t, &["mod", "modulo"]),
         })?;
         let unbracketed = at > 0 && is(tokens.get(at - 1), '(');
