@@ -28,7 +28,7 @@ pub struct RawImage {
 }
 
 /// Fields of messages, parts and images that do not change what is trained. They are not read.
-const HARMLESS: &str = "id ids uuid name index source time date timestamp created created_at updated_at create_time \
+const HARMLESS: &str = "id ids uuid name index source time date timestamp created created_at updated_at create_time detail \
     update_time file_name filename width height";
 
 /// Returns true if a field of a message, part or image does not change what is trained.
