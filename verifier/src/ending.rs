@@ -1,4 +1,4 @@
-//! The number at the end of a line, and whether it is a whole answer or the end of a longer expression.
+//! The number or formula at the end of a line, and whether it is a whole answer or the end of a longer expression.
 
 use crate::lexicon::{self, Kind};
 use crate::python;
@@ -22,10 +22,37 @@ pub(super) fn end_of_number(line: &str) -> &str {
     line.strip_suffix('.').unwrap_or(line).trim_end_matches(python::is_space)
 }
 
+/// Marks of a formula in a text, before and behind it.
+const FORMULA: [(&str, &str); 4] = [("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")];
+
+/// Returns the answer of a line that ends with a number or a formula; see [`number`] and [`formula`].
+pub(super) fn answer(line: &str) -> Option<&str> {
+    number(line).or_else(|| formula(line))
+}
+
+/// Returns the value of a formula at the end of a line that ends with something else than a number: `so x is $\frac{1}{2}$.`
+/// Behind a negation or an "or", returns all of the line.
+fn formula(line: &str) -> Option<&str> {
+    let text = end_of_number(line.trim_end_matches(|c: char| python::is_space(c) || "*!".contains(c)));
+    let text = text.trim_end_matches('*');
+    let (begin, body) = FORMULA.iter().find_map(|(open, close)| {
+        let inside = text.strip_suffix(close)?;
+        let begin = inside.rfind(open)?;
+        Some((begin, &inside[begin + open.len()..]))
+    })?;
+    let (before, value) = body.rsplit_once('=').unwrap_or(("", body));
+    // "x = 1 \\text{ or } x = 2", "x + y = 3, x - y = 1".
+    let is_list = before.contains([',', ';']) || before.contains("\\text") || before.contains("\\quad");
+    let is_relation = before.ends_with(['!', '<', '>', '&']) || before.contains("\\ne");
+    let value = if is_list || is_relation { body } else { value };
+    let from = part_of(&text[..begin]);
+    value.contains(|c: char| python::is_digit(c)).then(|| python::strip(from.map_or(value, |from| &text[from..])))
+}
+
 /// Returns the answer of a line that ends with a number: the number with sign, thousands separators and decimals
 /// (`-1,234.5`) if it is whole. If it is the end of a fraction, a power, a time, a list and similar, or if a negation or an
 /// "or" precedes it, returns all of the line, in which the verifier finds the expression.
-pub(super) fn answer(line: &str) -> Option<&str> {
+fn number(line: &str) -> Option<&str> {
     let is_mark = |c: char| python::is_space(c) || MARKS.contains(&c);
     let end = end_of_number(line.trim_end_matches(|c: char| is_mark(c) || c == '!')).trim_end_matches(is_mark);
     let mut start = start_of_digits(end)?;
@@ -66,13 +93,20 @@ fn part_of(before: &str) -> Option<usize> {
     if let Some(root) = text.rfind("square root of").filter(|at| at + "square root of".len() == text.len()) {
         return Some(root);
     }
+    // "It is not 24 but 26".
+    if word == "but" && earlier[number..].ends_with(|c: char| python::is_digit(c)) {
+        return None;
+    }
+    if let Some(first) = repeated_name(text) {
+        return Some(first);
+    }
     if lexicon::is(Kind::Month, word.trim_end_matches('.')) {
         return Some(from);
     }
     let is_whole = if unmarked.len() == text.len() && !text.is_empty() {
         begins_value(text)
     } else {
-        follows_words(earlier, word) && !repeats_name(text)
+        follows_words(earlier, word)
     };
     let clause = [". ", "; ", "? ", "! "].iter().fold(text, |rest, end| rest.rsplit(end).next().unwrap_or(rest));
     let is_choice = clause.split(|c: char| !c.is_alphanumeric()).any(|word| matches!(word, "or" | "nor"));
@@ -132,10 +166,14 @@ fn follows_words(earlier: &str, word: &str) -> bool {
     verb || !(joins || condition || continues || of || ends(Kind::Modifier) || ends(Kind::Spoken))
 }
 
-/// Returns true if the name before the last sign has had a value before: `x = 3 and x =`.
-fn repeats_name(text: &str) -> bool {
-    let Some(rest) = text.strip_suffix('=') else { return false };
-    let Some(name) = rest.split_whitespace().next_back() else { return false };
-    let earlier = rest.trim_end().strip_suffix(name).unwrap_or_default();
-    earlier.trim_end().ends_with("and") && earlier.contains(&format!("{name} ="))
+/// Returns where the first value begins if the name before the last sign has had a value before: `x = 3 and x =`.
+fn repeated_name(text: &str) -> Option<usize> {
+    let rest = text.strip_suffix('=')?;
+    let name = rest.split_whitespace().next_back()?;
+    let earlier = rest.trim_end().strip_suffix(name)?;
+    earlier
+        .trim_end()
+        .ends_with("and")
+        .then(|| [" =", "="].iter().find_map(|sign| earlier.find(&format!("{name}{sign}"))))
+        .flatten()
 }

@@ -51,7 +51,8 @@ pub fn grade<'a>(response: &'a str, ground_truth: &str, question: Option<&str>, 
     let words = |text: &str| text.split_whitespace().count();
     let longest = options.iter().map(|option| option.1).chain([gold]).map(words).max().unwrap_or(0);
     // "and 7" is not 7, although an answer in a tag may have such a word.
-    let is_worded = whole.starts_with(char::is_alphabetic) && !gold.contains(char::is_alphabetic);
+    let is_worded =
+        whole.contains(' ') && whole.starts_with(char::is_alphabetic) && !gold.contains(char::is_alphabetic);
     let is_bare = matches!(path, Path::TrailingNumber | Path::None) && !is_worded;
     let is_short = (1..=longest + usize::from(whole.starts_with("The "))).contains(&words(whole));
     if mode == Mode::Strict && !correct && is_bare && is_short && read(&format!("\\boxed{{{whole}}}")).0 {

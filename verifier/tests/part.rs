@@ -115,3 +115,35 @@ fn a_corrected_box_is_not_the_answer() {
         assert!(grade(response, "C", question, Mode::Strict).correct, "{response}");
     }
 }
+
+#[test]
+fn a_formula_at_the_end_of_a_line_is_the_answer() {
+    all(
+        true,
+        &[
+            ("\\frac{1}{32}", "So the probability is $\\dfrac{1}{32}$."),
+            ("7/12", "The sum is $\\frac{1}{3} + \\frac{1}{4} = \\frac{7}{12}$"),
+            ("2\\sqrt{5}", "The length is \\(\\sqrt{20} = 2\\sqrt{5}\\)."),
+            ("0.0036", "The wavelength equals $3.6 \\times 10^{-3}$"),
+            ("34", "**The value is $\\mathbf{34}$.**"),
+            ("15", "Plugging in gives \\(3 \\cdot 5 = 15\\), so it is \\(15\\)."),
+            ("64", "The result is 64.\n\nThis is the value of $x$."),
+            ("1/2, 1/3", "The roots are $x = \\frac{1}{2} \\text{ or } x = \\frac{1}{3}$."),
+        ],
+    );
+    all(
+        false,
+        &[
+            ("1/3", "The roots are $x = \\frac{1}{2} \\text{ or } x = \\frac{1}{3}$."),
+            ("1/3", "It is $\\frac{1}{2}$ or $\\frac{1}{3}$."),
+            ("1/3", "The probability is not $\\frac{1}{3}$."),
+            ("1/3", "$x \\ne \\frac{1}{3}$"),
+            ("1/3", "$x \\ge \\frac{1}{3}$"),
+            ("1/3", "The slope of $y = \\frac{1}{3} x$"),
+            ("9", "The asymptotes are at x = -9 and x = 9"),
+            ("9", "The asymptotes are at x=-9 and x=9"),
+            ("4", "The number of teams is 9 choose 4."),
+        ],
+    );
+    all(true, &[("-9, 9", "The asymptotes are at x = -9 and x = 9"), ("26", "It is not 24 but 26."), ("12", "twelve")]);
+}
