@@ -1,7 +1,9 @@
 //! The number or formula at the end of a line, and whether it is a whole answer or the end of a longer expression.
 
+use std::borrow::Cow;
+
 use crate::lexicon::{self, Kind};
-use crate::python;
+use crate::{extract, python};
 
 /// Marks of layout that may stand directly before or behind a number.
 const MARKS: [char; 5] = ['*', '$', '`', '"', '\\'];
@@ -25,28 +27,53 @@ pub(super) fn end_of_number(line: &str) -> &str {
 /// Marks of a formula in a text, before and behind it.
 const FORMULA: [(&str, &str); 4] = [("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")];
 
-/// Returns the answer of a line that ends with a number or a formula; see [`number`] and [`formula`].
-pub(super) fn answer(line: &str) -> Option<&str> {
-    number(line).or_else(|| formula(line))
+/// Returns the answer of a line that ends with a formula or a number; see [`formulas`] and [`number`].
+pub(super) fn answer(line: &str) -> Option<Cow<'_, str>> {
+    formulas(line).or_else(|| number(line).map(Cow::Borrowed))
 }
 
-/// Returns the value of a formula at the end of a line that ends with something else than a number: `so x is $\frac{1}{2}$.`
-/// Behind a negation or an "or", returns all of the line.
-fn formula(line: &str) -> Option<&str> {
+/// Returns the value of a formula at the end of a line: `so x is $\frac{1}{2}$.` Formulas that are joined to it form a list:
+/// `$x = 1$ or $x = 2$`. Behind a negation or an "or", returns all of the line.
+fn formulas(line: &str) -> Option<Cow<'_, str>> {
     let text = end_of_number(line.trim_end_matches(|c: char| python::is_space(c) || "*!".contains(c)));
     let text = text.trim_end_matches('*');
-    let (begin, body) = FORMULA.iter().find_map(|(open, close)| {
+    let (mut begin, last) = formula(text)?;
+    let mut values = vec![value(last)];
+    while let Some((from, body)) = joined(&text[..begin]) {
+        values.push(value(body));
+        begin = from;
+    }
+    values.reverse();
+    let has_digit = values.iter().all(|value| value.contains(|c: char| python::is_digit(c)));
+    has_digit.then(|| match (part_of(&text[..begin]), &values[..]) {
+        (Some(from), _) => Cow::Borrowed(python::strip(&text[from..])),
+        (None, [one]) => Cow::Borrowed(*one),
+        (None, all) => Cow::Owned(all.join(", ")),
+    })
+}
+
+/// Returns where the formula at the end of a text begins, and the formula without its marks.
+fn formula(text: &str) -> Option<(usize, &str)> {
+    FORMULA.iter().find_map(|(open, close)| {
         let inside = text.strip_suffix(close)?;
         let begin = inside.rfind(open)?;
         Some((begin, &inside[begin + open.len()..]))
-    })?;
-    let (before, value) = body.rsplit_once('=').unwrap_or(("", body));
+    })
+}
+
+/// Returns the formula that a comma, "and" or "or" at the end of a text joins to the next one.
+fn joined(text: &str) -> Option<(usize, &str)> {
+    let end = FORMULA.iter().filter_map(|(_, close)| Some(text.rfind(close)? + close.len())).max()?;
+    formula(&text[..end]).filter(|_| extract::is_joint(&text[end..]))
+}
+
+/// Returns what stands behind the last `=` of a formula, or all of a list or of another relation.
+fn value(formula: &str) -> &str {
+    let (before, value) = formula.rsplit_once('=').unwrap_or(("", formula));
     // "x = 1 \\text{ or } x = 2", "x + y = 3, x - y = 1".
     let is_list = before.contains([',', ';']) || before.contains("\\text") || before.contains("\\quad");
     let is_relation = before.ends_with(['!', '<', '>', '&']) || before.contains("\\ne");
-    let value = if is_list || is_relation { body } else { value };
-    let from = part_of(&text[..begin]);
-    value.contains(|c: char| python::is_digit(c)).then(|| python::strip(from.map_or(value, |from| &text[from..])))
+    python::strip(if is_list || is_relation { formula } else { value })
 }
 
 /// Returns the answer of a line that ends with a number: the number with sign, thousands separators and decimals
@@ -166,14 +193,16 @@ fn follows_words(earlier: &str, word: &str) -> bool {
     verb || !(joins || condition || continues || of || ends(Kind::Modifier) || ends(Kind::Spoken))
 }
 
-/// Returns where the first value begins if the name before the last sign has had a value before: `x = 3 and x =`.
+/// Returns where the first value begins if the name before the last sign has had values before: `x = 3 and x =`.
 fn repeated_name(text: &str) -> Option<usize> {
-    let rest = text.strip_suffix('=')?;
+    let rest = text.strip_suffix('=')?.trim_end();
     let name = rest.split_whitespace().next_back()?;
-    let earlier = rest.trim_end().strip_suffix(name)?;
-    earlier
-        .trim_end()
-        .ends_with("and")
-        .then(|| [" =", "="].iter().find_map(|sign| earlier.find(&format!("{name}{sign}"))))
-        .flatten()
+    let (mut next, mut first) = (rest.strip_suffix(name)?, None);
+    while next.trim_end().ends_with([',', ';']) || next.trim_end().ends_with(" and") || next.trim_end().ends_with(" or")
+    {
+        let Some(at) = [" =", "="].iter().find_map(|sign| next.rfind(&format!("{name}{sign}"))) else { break };
+        first = Some(at);
+        next = &next[..at];
+    }
+    first
 }

@@ -64,10 +64,11 @@ pub fn extract(response: &str, mode: Mode) -> (Cow<'_, str>, Path) {
     if let Some(content) = boxed {
         return (content, Path::Boxed);
     }
-    let trailing = if mode == Mode::Strict { ending::answer } else { trailing_number };
+    let trailing =
+        |line| if mode == Mode::Strict { ending::answer(line) } else { trailing_number(line).map(Cow::Borrowed) };
     let mut lines = python::strip(text).split('\n').rev().filter(|line| !python::strip(line).is_empty());
     let number = lines.find_map(trailing);
-    number.map_or((Cow::Borrowed(""), Path::None), |number| (Cow::Borrowed(number), Path::TrailingNumber))
+    number.map_or((Cow::Borrowed(""), Path::None), |number| (number, Path::TrailingNumber))
 }
 
 /// Removes one final full stop and then the surrounding white space.
@@ -197,7 +198,7 @@ fn in_boxes<'a>(text: &'a str, boxes: &[(&'a str, usize, usize)]) -> Option<Cow<
 
 /// Returns true if the text between two boxes joins them to a list: a comma, "and" or "or", perhaps with the name of the
 /// next value (`and $y =`).
-fn is_joint(between: &str) -> bool {
+pub(super) fn is_joint(between: &str) -> bool {
     const LAYOUT: [&str; 6] = ["\\(", "\\)", "\\[", "\\]", "\\quad", "\\text"];
     let between = LAYOUT.iter().fold(between.to_owned(), |text, mark| text.replace(mark, " "));
     let named = between

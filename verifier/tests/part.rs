@@ -128,6 +128,12 @@ fn a_formula_at_the_end_of_a_line_is_the_answer() {
             ("34", "**The value is $\\mathbf{34}$.**"),
             ("15", "Plugging in gives \\(3 \\cdot 5 = 15\\), so it is \\(15\\)."),
             ("64", "The result is 64.\n\nThis is the value of $x$."),
+            ("3:7", "Therefore the ratio is $3:7$."),
+            ("x^2 - 4x + 1", "Collecting like terms, the polynomial is $x^2 - 4x + 1$."),
+            ("-1, 4", "Factoring gives $(x+1)(x-4)=0$.\nHence $x = -1$ or $x = 4$."),
+            ("-2, 3", "$x^2 - x - 6 = 0$ has the solutions \\(x = -2\\) or \\(x = 3\\)."),
+            ("1, 2, 3", "The equation has the roots x = 1, x = 2 and x = 3"),
+            ("\\pm 3", "From $x^2 = 9$ we get $x = \\pm 3$."),
             ("1/2, 1/3", "The roots are $x = \\frac{1}{2} \\text{ or } x = \\frac{1}{3}$."),
         ],
     );
@@ -135,6 +141,10 @@ fn a_formula_at_the_end_of_a_line_is_the_answer() {
         false,
         &[
             ("1/3", "The roots are $x = \\frac{1}{2} \\text{ or } x = \\frac{1}{3}$."),
+            ("3", "From $x^2 = 9$ we get $x = \\pm 3$."),
+            ("3", "$x^2 - x - 6 = 0$ has the solutions $x = -2$ or $x = 3$."),
+            ("3", "x^2 - x - 6 = 0 has the solutions x = -2 or x = 3"),
+            ("2, 3", "The equation has the roots x = 1, x = 2 and x = 3"),
             ("1/3", "It is $\\frac{1}{2}$ or $\\frac{1}{3}$."),
             ("1/3", "The probability is not $\\frac{1}{3}$."),
             ("1/3", "$x \\ne \\frac{1}{3}$"),
