@@ -154,7 +154,13 @@ fn every_count_has_an_upper_limit() {
             let path = key.path.replace("[]", ".0");
             for value in ["18446744073709551615", "9223372036854775807", "1e18"] {
                 // The value of a key is read before other keys of its group are missed.
-                let error = from_text::<C>("", &[&format!("{path}={value}")]).err().map(|error| error.to_string());
+                let mut lists: Vec<&str> = key.path.split("[].").collect();
+                let nested = lists.split_off(1).iter().rev().fold(value.to_owned(), |value, part| {
+                    let inner = part.split('.').rev().fold(value, |value, name| format!("{{{name}: {value}}}"));
+                    format!("[{inner}]")
+                });
+                let error =
+                    from_text::<C>("", &[&format!("{}={nested}", lists[0])]).err().map(|error| error.to_string());
                 let error = error.unwrap_or_else(|| panic!("{}: {path} takes {value}", C::NAME));
                 assert!(error.contains(&format!("{path}: found ")), "{}: {path}={value}: {error}", C::NAME);
             }

@@ -441,7 +441,8 @@ fn a_group_of_settings_is_converted_as_a_whole_in_any_order() {
     }
     // A group without its required key is named, and a bad value of a key is that key's error.
     let path = dir.path().join("bad.yaml");
-    fs::write(&path, format!("actor_rollout_ref: {{rollout: {{n: 4}}}}\ndistillation: {{{settings}}}\n")).unwrap();
+    let start = "algorithm: {adv_estimator: grpo}\nactor_rollout_ref: {rollout: {n: 4}}\n";
+    fs::write(&path, format!("{start}distillation: {{{settings}}}\n")).unwrap();
     let text = omr_base::config::from_other(&path, 1).unwrap();
     assert!(text.contains("# to be changed: distillation.teacher: found , expected a non-empty text"), "{text}");
     fs::write(&path, "actor_rollout_ref: {rollout: {n: 4}}\ndistillation: {distillation_loss: {loss_max_clamp: -1}}\n")

@@ -131,7 +131,7 @@ async fn busy_broken_and_cut_connections_are_tried_again_from_where_they_ended()
 
 /// The bytes that are sent again each time are no progress.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "slow: 20 seconds"]
+#[ignore = "slow: 40 seconds"]
 async fn a_download_ends_if_the_server_begins_again_and_stops_early_each_time() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Hub::start(&files()).await;

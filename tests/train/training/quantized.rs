@@ -185,7 +185,12 @@ fn a_merge_of_every_family_has_the_log_probs_of_its_adapter() {
                     assert!(found <= most, "{case}");
                 };
                 for tied in [true, false] {
-                    cases.iter().for_each(|(dtype, stored)| run(tied, *dtype, stored.clone(), false));
+                    for (dtype, mut stored) in cases.clone() {
+                        // A tied output matrix is the token table, which is never quantised.
+                        let head = stored.iter_mut().filter(|_| tied);
+                        head.for_each(|stored| stored.skip_modules.push("lm_head".to_owned()));
+                        run(tied, dtype, stored, false);
+                    }
                 }
                 run(true, DType::F32, int8, true);
                 run(false, DType::Bf16, nf4, true);
