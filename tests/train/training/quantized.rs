@@ -133,7 +133,7 @@ fn with_adapter(
 fn merged(dir: &Path, sees: bool) -> f64 {
     let image = dir.join("seen.png");
     image::RgbImage::from_fn(40, 60, |x, y| image::Rgb([x as u8 * 6, y as u8 * 4, 90])).save(&image).unwrap();
-    let images = if sees { json!([image]) } else { json!([]) };
+    let images = if sees { json!(["seen.png"]) } else { json!([]) };
     let rows = [
         json!({"prompt": "How many?", "images": images, "response": "<think>two, three</think>5 ones"}),
         json!({"prompt": "One", "response": "What is this? Seven of them."}),
