@@ -445,10 +445,10 @@ fn a_group_of_settings_is_converted_as_a_whole_in_any_order() {
     fs::write(&path, format!("{start}distillation: {{{settings}}}\n")).unwrap();
     let text = omr_base::config::from_other(&path, 1).unwrap();
     assert!(text.contains("# to be changed: distillation.teacher: found , expected a non-empty text"), "{text}");
-    fs::write(&path, "actor_rollout_ref: {rollout: {n: 4}}\ndistillation: {distillation_loss: {loss_max_clamp: -1}}\n")
+    fs::write(&path, format!("{start}distillation: {{{teacher}, distillation_loss: {{loss_max_clamp: -1}}}}\n"))
         .unwrap();
     let text = omr_base::config::from_other(&path, 1).unwrap();
-    assert!(text.contains("-> distillation.loss_max_clamp: found -1"), "{text}");
+    assert!(text.contains("# to be changed: distillation.loss_max_clamp: found -1"), "{text}");
 }
 
 #[test]

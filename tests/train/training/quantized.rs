@@ -7,6 +7,7 @@ use std::sync::Arc;
 use omr_base::choice::BaseFormat;
 use omr_base::config::{BaseConfig, Dtype, GenerateConfig, LoraConfig, QuantizationConfig, SftConfig};
 use omr_base::observe::Silent;
+use omr_data::text::Tokenizer;
 use omr_model::llm::new_model::model_config;
 use omr_model::nn::adapter::adapter_files::AdapterConfig;
 use omr_model::nn::config::Family;
@@ -98,7 +99,7 @@ fn sft_of_a_quantised_base_goes_on_with_the_same_bits_whoever_computes_it() {
     }
 }
 
-/// Writes a model of `family` with rows of 64 terms to `dir`, and an adapter of all its linear layers beside it. With
+/// Writes a model of `family` with rows of 64 terms over that in `dir`, and an adapter of all its linear layers beside it. With
 /// `files`, the files of the base are quantised already.
 fn with_adapter(
     family: &'static Family,
@@ -107,13 +108,16 @@ fn with_adapter(
     dtype: DType,
     stored: Option<QuantizationConfig>,
     files: bool,
+    tokenizer: &Tokenizer,
 ) {
     let (mut base, adapter) = (dir.join("base"), dir.join("adapter"));
     let shape = BaseConfig { hidden_size: 64, num_attention_heads: 4, intermediate_size: 128, ..tiny::shape() };
     let dev = &mut device(1);
-    tiny::model_of(family, &base);
-    let config = model_config(family, &BaseConfig { tie_word_embeddings: tied, ..shape }, &tiny::tokenizer()).unwrap();
+    let config = model_config(family, &BaseConfig { tie_word_embeddings: tied, ..shape }, tokenizer).unwrap();
     Model::init(dev, config, dtype, 1).unwrap().save(dev, &base, dtype).unwrap();
+    for made in ["adapter", "codes"] {
+        let _ = fs::remove_dir_all(dir.join(made));
+    }
     fs::create_dir(&adapter).unwrap();
     if files {
         let format = stored.as_ref().unwrap().base;
@@ -175,9 +179,10 @@ fn a_merge_of_every_family_has_the_log_probs_of_its_adapter() {
         for family in FAMILIES {
             let (cases, int8, nf4) = (cases.clone(), int8.clone(), nf4.clone());
             scope.spawn(move || {
+                let (dir, tokenizer) = (tempfile::tempdir().unwrap(), tiny::tokenizer());
+                tiny::model_of(family, &dir.path().join("base"));
                 let run = |tied: bool, dtype: DType, stored: Option<QuantizationConfig>, files: bool| {
-                    let dir = tempfile::tempdir().unwrap();
-                    with_adapter(family, dir.path(), tied, dtype, stored.clone(), files);
+                    with_adapter(family, dir.path(), tied, dtype, stored.clone(), files, &tokenizer);
                     let found = merged(dir.path(), !family.prefixes.is_empty());
                     let most = if dtype == DType::F32 { 1e-4 } else { BF16_ROUNDING };
                     let case = format!("{} tied {tied} {dtype:?} {stored:?} {files}: {found}", family.model_types[0]);
