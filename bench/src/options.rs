@@ -45,11 +45,11 @@ pub struct Options {
     #[arg(long, value_name = "FORMAT")]
     pub quantization: Option<BaseFormat>,
     /// Number of sequences, for decode and prefill. Default: 256 on a GPU, 8 on the CPU, 2 on the emulator
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     batch_size: Option<usize>,
     /// Number of keys per sequence for decode, and of tokens per prompt for prefill. Default: 1536 on a GPU, 128 on the
     /// CPU, 16 on the emulator
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     input_len: Option<usize>,
     /// Number of tokens of each response, for generate. Default: 128 on a GPU, 24 on the CPU, 4 on the emulator
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]

@@ -73,7 +73,9 @@ fn entry(key: &Key) -> String {
     let (kind, null) = key.kind.strip_suffix(" or null").map_or((key.kind.as_str(), ""), |kind| (kind, " or null"));
     let rule = rule(key.meta.rule);
     // The rule gives the allowed numbers more precisely than the kind.
-    let kind = if rule.is_empty() { kind.to_owned() } else { kind.replace(", 0 or more", "") };
+    let kind = [", 0 or more", ", 0 to 2^40", ", at most 2^40"]
+        .iter()
+        .fold(kind.to_owned(), |kind, numbers| if rule.is_empty() { kind } else { kind.replace(numbers, "") });
     let mut facts = vec![format!("{kind}{rule}{null}")];
     if !key.meta.name.is_empty() {
         facts.push(key.meta.name.to_owned());

@@ -20,11 +20,17 @@ pub struct Args {
     overrides: Overrides,
 }
 
+/// Largest number of GPUs of a plan.
+const MOST_GPUS: usize = 1 << 16;
+
 /// Prints the plan to stdout.
 pub fn run(args: &Args, _: &Context) -> Result<()> {
     let PlanRequest { gpus, gpu_options, .. } = &args.plan_request;
-    if *gpus == 0 {
-        return Err(Error::input("--gpus", "0", "at least 1"));
+    if !(1..=MOST_GPUS).contains(gpus) {
+        return Err(Error::input("--gpus", gpus.to_string(), format!("at least 1, at most {MOST_GPUS}")));
+    }
+    if !(1.0..=1e5).contains(&gpu_options.clock) {
+        return Err(Error::input("--clock", gpu_options.clock.to_string(), "1 to 100000 MHz"));
     }
     if gpu_options.launches.is_some() && !gpu_options.gpu.has_predictions() {
         let expected = "h200 or h100, because launches are recorded for these two only";

@@ -8,13 +8,16 @@ mod in_flight;
 pub mod web;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::client::health::Health;
@@ -25,6 +28,14 @@ use crate::secrets;
 
 pub use in_flight::InFlight;
 pub use web::Failure;
+
+/// Path of the requests after the address.
+const COMPLETIONS: &str = "/chat/completions";
+
+/// Returns true if the address `url` ends with its host and port.
+fn has_no_path(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(_, rest)| !rest.contains('/'))
+}
 
 /// Answer of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +55,10 @@ pub struct Endpoint {
     client: reqwest::Client,
     config: EndpointConfig,
     urls: Vec<String>,
+    /// True if addresses without a path, as `omr serve` prints them, need `/v1`.
+    needs_version: AtomicBool,
+    /// Limit of tokens of a prompt with its answer that the server lists for the model.
+    max_model_len: OnceCell<Option<u64>>,
     health: Health,
     deadline: Duration,
 }
@@ -78,9 +93,10 @@ impl Endpoint {
             if local { builder.no_proxy() } else { builder }
         });
         let client = client.map_err(|e| Error::Failed(format!("{place}: {e}")))?;
-        let urls = config.base_url.iter().map(|u| format!("{}/chat/completions", u.trim_end_matches('/'))).collect();
-        let health = Health::new(config.base_url.len());
-        Ok(Endpoint { client, config: config.clone(), urls, health, deadline: Duration::MAX })
+        let urls = config.base_url.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+        let (health, needs_version) = (Health::new(config.base_url.len()), AtomicBool::new(false));
+        let (config, max_model_len) = (config.clone(), OnceCell::new());
+        Ok(Endpoint { client, config, urls, needs_version, max_model_len, health, deadline: Duration::MAX })
     }
 
     /// Returns the endpoint with a deadline for each request including its retries.
@@ -90,7 +106,34 @@ impl Endpoint {
 
     /// Returns the first address, in a form that is safe to display.
     pub fn url(&self) -> String {
-        secrets::without_userinfo(&self.urls[0]).into_owned()
+        secrets::without_userinfo(&format!("{}{COMPLETIONS}", self.urls[0])).into_owned()
+    }
+
+    /// Returns the address of `route` at server number `address`.
+    fn route(&self, address: usize, route: &str) -> String {
+        let url = &self.urls[address];
+        let version = if has_no_path(url) && self.needs_version.load(Relaxed) { "/v1" } else { "" };
+        format!("{url}{version}{route}")
+    }
+
+    /// Returns the largest number of tokens of a prompt with its answer, if the server lists it: omr and vLLM do.
+    pub async fn max_model_len(&self) -> Option<u64> {
+        let listed = async || -> Option<u64> {
+            let request = self.authorized(self.client.get(self.route(0, "/models")));
+            let reply = web::answered(request.send().await.ok()?).await.ok()?;
+            let reply: Value = serde_json::from_slice(&web::body(reply, LARGEST_REPLY).await.ok()?).ok()?;
+            let models = reply["data"].as_array()?;
+            let own = models.iter().find(|model| model["id"] == self.config.model.as_str()).or(models.first())?;
+            own["max_model_len"].as_u64()
+        };
+        *self.max_model_len.get_or_init(listed).await
+    }
+
+    fn authorized(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.config.api_key.0 {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
     }
 
     /// Returns the maximum number of concurrent requests in the config.
@@ -112,8 +155,7 @@ impl Endpoint {
         let mut attempt = 0;
         loop {
             let address = self.health.choose(item.wrapping_add(attempt) % self.urls.len(), std::time::Instant::now());
-            let url = &self.urls[address];
-            let once = tokio::time::timeout(left(), self.once(url, body)).await;
+            let once = tokio::time::timeout(left(), self.once(address, body)).await;
             let once = once.unwrap_or_else(|_| Err(Failure::Passing(self.late(), None)));
             // A server that requests a delay is healthy.
             let answered = !matches!(once, Err(Failure::Passing(_, None)));
@@ -126,7 +168,7 @@ impl Endpoint {
             if wait >= left() {
                 return Err(Failure::Passing(format!("{what}; {}", self.late()), None));
             }
-            tracing::debug!("{url}: {what}; trying again");
+            tracing::debug!("{}: {what}; trying again", self.urls[address]);
             tokio::time::sleep(wait).await;
             attempt += 1;
         }
@@ -136,12 +178,21 @@ impl Endpoint {
         format!("no answer within {} s", self.deadline.as_secs_f64())
     }
 
-    async fn once(&self, url: &str, body: &Arc<str>) -> std::result::Result<Completion, Failure> {
-        let mut request = self.client.post(url).header(CONTENT_TYPE, "application/json").body(body.as_bytes().to_vec());
-        if let Some(key) = &self.config.api_key.0 {
-            request = request.bearer_auth(key);
+    async fn once(&self, address: usize, body: &Arc<str>) -> std::result::Result<Completion, Failure> {
+        let send = async |url: &str| {
+            let request = self.client.post(url).header(CONTENT_TYPE, "application/json").body(body.as_bytes().to_vec());
+            web::answered(self.authorized(request).send().await.map_err(web::passing)?).await
+        };
+        let url = self.route(address, COMPLETIONS);
+        let mut reply = send(&url).await;
+        if let Err(Failure::Refused(refusal)) = &reply
+            && refusal.status == StatusCode::NOT_FOUND
+            && url == format!("{}{COMPLETIONS}", self.urls[address])
+            && has_no_path(&self.urls[address])
+        {
+            self.needs_version.store(true, Relaxed);
+            reply = send(&self.route(address, COMPLETIONS)).await;
         }
-        let reply = web::answered(request.send().await.map_err(web::passing)?).await;
         let is_fatal = |refusal: &web::Refusal| match refusal.status.as_u16() {
             // A content filter refuses one prompt. Without credit or access, all are refused.
             403 => !["moderation", "flagged", "content"].iter().any(|w| refusal.message.to_lowercase().contains(w)),

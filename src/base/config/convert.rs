@@ -85,6 +85,10 @@ fn convert<C: Config>(
             let (mut config, mut tree) = (C::default(), json!({}));
             let is_set = path.contains("[].") || set(&mut tree, path, value.clone()).is_err();
             match if is_set { Ok(()) } else { config.set(&place, "", &tree) } {
+                // Another key of the group is missing. It may come later, and the whole config is checked at the end.
+                Err(Error::Input { place, .. }) if !format!("{place}.").starts_with(&format!("{path}.")) => {
+                    values.push((path, value, is_default));
+                }
                 Err(error) => {
                     note(error.to_string());
                     // Without its method, the run would be another one.

@@ -169,11 +169,11 @@ settings! {
         /// API key, sent as a bearer token.
         api_key: Secret = Secret::default(), safe: Safe::Yes, name: "OAI_API_KEY";
         /// Maximum number of tokens per answer.
-        max_tokens: usize = 16384, rule: Rule::AtLeast(1.0), published: "16384";
+        max_tokens: usize = 16384, rule: Rule::TOKENS, published: "16384";
         /// Sampling temperature.
         temperature: f64 = 1.0, rule: Rule::AtLeast(0.0), published: "1.0";
         /// Maximum number of requests in flight at once.
-        concurrency: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes, published: "half the processors";
+        concurrency: usize = 16, rule: Rule::SEQUENCES, safe: Safe::Yes, published: "half the processors";
         /// Time limit of a request, in seconds.
         timeout_s: f64 = 600.0, rule: Rule::Above(0.0), safe: Safe::Yes, published: "6000";
         /// Number of times that a failed request is repeated, with growing random pauses.

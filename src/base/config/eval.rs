@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::data::{files_of, model_of, rows_of};
 use super::judge::check_judge;
 use super::{
-    ChatTemplateKwargs, Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, ImageConfig, JudgeConfig, Mode,
-    Place, QuantizationConfig, Rewards, Rule, Safe, ScorerConfig, Secret, Source,
+    ChatTemplateKwargs, Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, ImageConfig, JudgeConfig,
+    MOST_SEQUENCES, Mode, Place, QuantizationConfig, Rewards, Rule, Safe, ScorerConfig, Secret, Source,
 };
 use crate::error::{Error, Result};
 
@@ -20,7 +20,7 @@ settings! {
         /// API key, sent as a bearer token.
         api_key: Secret = Secret::default(), safe: Safe::Yes, name: "OPENAI_API_KEY of lmms-eval";
         /// Maximum number of requests in flight at once.
-        concurrency: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "lmms-eval --model_args num_concurrent=";
+        concurrency: usize = 16, rule: Rule::SEQUENCES, safe: Safe::Yes, name: "lmms-eval --model_args num_concurrent=";
         /// Time limit of a request, in seconds.
         timeout_s: f64 = 600.0, rule: Rule::Above(0.0), safe: Safe::Yes, name: "lmms-eval --model_args timeout=";
         /// Number of times that a failed request is repeated, with growing random pauses.
@@ -71,11 +71,11 @@ settings! {
         /// Generate one answer per question with greedy decoding and report its accuracy.
         greedy: bool = true;
         /// Number of answers per question sampled at temperature 1, in addition to the greedy one.
-        repeats: usize = 1, name: "lmms-eval --repeats";
+        repeats: usize = 1, rule: Rule::Within(0.0, MOST_SEQUENCES), name: "lmms-eval --repeats";
         /// Maximum number of tokens per answer. null = the limit of the task.
-        max_new_tokens: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "lmms-eval --gen_kwargs max_new_tokens=";
+        max_new_tokens: Option<usize> = None, rule: Rule::TOKENS, name: "lmms-eval --gen_kwargs max_new_tokens=";
         /// Maximum number of sequences that run at once.
-        max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "lmms-eval --batch_size";
+        max_num_seqs: usize = 256, rule: Rule::SEQUENCES, safe: Safe::Yes, name: "lmms-eval --batch_size";
         /// Seed for sampling. A recipe uses its own seed.
         seed: u64 = 42, name: "lmms-eval --seed";
         /// Seed for the order of the answer options of GPQA. With compat it seeds Python's generator; with strict each

@@ -18,7 +18,7 @@ settings! {
         /// Sample only from tokens whose probability is at least this share of the highest probability. 0 = all tokens.
         min_p: f64 = 0.0, rule: Rule::Within(0.0, 1.0), name: "vLLM SamplingParams.min_p";
         /// Maximum number of tokens per answer.
-        max_tokens: usize = 1024, rule: Rule::AtLeast(1.0), name: "vLLM SamplingParams.max_tokens";
+        max_tokens: usize = 1024, rule: Rule::TOKENS, name: "vLLM SamplingParams.max_tokens";
         /// Continue after the token that ends an answer.
         ignore_eos: bool = false, name: "vLLM SamplingParams.ignore_eos";
         /// Allow every token id of the vocabulary, also ids without text and ids that stand for images.
@@ -39,13 +39,13 @@ settings! {
         /// Storage of the weights in 8 or 4 bits. null = in `dtype`, or as the model's files are.
         quantization: Option<QuantizationConfig> = None;
         /// Maximum number of tokens of a prompt with its answer. null = the limit in the model's config.
-        max_model_len: Option<usize> = None, rule: Rule::AtLeast(2.0), name: "vLLM --max-model-len";
+        max_model_len: Option<usize> = None, rule: Rule::Within(2.0, 1_048_576.0), name: "vLLM --max-model-len";
         /// Maximum number of tokens per engine step. Longer prompts are prefilled in chunks.
-        max_num_batched_tokens: usize = 8192, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "vLLM --max-num-batched-tokens";
+        max_num_batched_tokens: usize = 8192, rule: Rule::TOKENS, safe: Safe::Yes, name: "vLLM --max-num-batched-tokens";
         /// Maximum number of answers that are generated at once.
-        max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "vLLM --max-num-seqs";
+        max_num_seqs: usize = 256, rule: Rule::SEQUENCES, safe: Safe::Yes, name: "vLLM --max-num-seqs";
         /// Number of blocks of the KV cache, 128 tokens each. null = as many as the answers can need.
-        num_kv_blocks: Option<usize> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "vLLM num_gpu_blocks_override";
+        num_kv_blocks: Option<usize> = None, rule: Rule::BLOCKS, safe: Safe::Yes, name: "vLLM num_gpu_blocks_override";
         /// Prompts with the same beginning share its KV cache blocks.
         enable_prefix_caching: bool = true, safe: Safe::Yes, name: "vLLM --enable-prefix-caching";
         ..images;

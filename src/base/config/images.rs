@@ -41,10 +41,10 @@ settings! {
     pub struct ImageConfig {
         /// Minimum number of pixels of an image after resizing. null = the value in the model's
         /// preprocessor_config.json.
-        image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
+        image_min_pixels: Option<usize> = None, rule: Rule::PIXELS;
         /// Maximum number of pixels of an image after resizing. null = the value in the model's
         /// preprocessor_config.json.
-        image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0);
+        image_max_pixels: Option<usize> = None, rule: Rule::PIXELS;
         /// Library whose resizing and normalization of images is reproduced: torchvision or pil (Pillow). auto = the one
         /// that the model's preprocessor_config.json names, torchvision if it names none.
         image_backend: ImageBackend = ImageBackend::Auto, older: Some("pil"), name: "Hugging Face use_fast (true: torchvision)";

@@ -19,7 +19,7 @@ settings! {
         /// API key, sent as a bearer token.
         api_key: Secret = Secret::default(), safe: Safe::Yes, name: "OPENAI_API_KEY";
         /// Maximum number of tokens per reply. A judge that reasons before its verdict needs more.
-        max_tokens: usize = 5, rule: Rule::AtLeast(1.0), published: "5";
+        max_tokens: usize = 5, rule: Rule::TOKENS, published: "5";
         /// Sampling temperature. null = not sent, so the server's default applies.
         temperature: Option<f64> = Some(0.0), rule: Rule::AtLeast(0.0), published: "null";
         /// Text file with a prompt that asks for 1 or 0, in which {question}, {answer} and {prediction} are replaced. Of
@@ -30,7 +30,7 @@ settings! {
         /// Texts of the prompts. prompt_file sets them, so that a changed file is a changed config.
         prompt: Vec<String> = Vec::new();
         /// Maximum number of requests in flight at once.
-        concurrency: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes, published: "1";
+        concurrency: usize = 16, rule: Rule::SEQUENCES, safe: Safe::Yes, published: "1";
         /// Time limit of one attempt, in seconds.
         timeout_s: f64 = 60.0, rule: Rule::Above(0.0), safe: Safe::Yes, published: "the client library's 600";
         /// Time limit of a request with all its retries, in seconds.

@@ -1,7 +1,7 @@
 //! Config keys of AdamW and its learning rate, shared by SFT and RL.
 
 use super::table::join;
-use super::{LoraConfig, Place, QuantizationConfig, Rule, Safe};
+use super::{LoraConfig, MOST_STEPS, Place, QuantizationConfig, Rule, Safe};
 use crate::error::Result;
 
 choice! {
@@ -74,7 +74,7 @@ settings! {
         max_grad_norm: f64 = 1.0, rule: Rule::Above(0.0);
         /// Maximum number of consecutive updates that are skipped because the loss or the gradient norm is not finite.
         /// One more ends the run.
-        max_skipped_updates: u64 = 10, safe: Safe::Yes, published: "no bound";
+        max_skipped_updates: u64 = 10, rule: Rule::Within(0.0, MOST_STEPS), safe: Safe::Yes, published: "no bound";
         /// Data type of AdamW's moments. Norms, biases and the token table always use f32.
         optim: OptimizerName = OptimizerName::AdamwTorch;
         /// Keep AdamW's moments and the low halves of the master weights in page-locked memory of the GPU's host. Each

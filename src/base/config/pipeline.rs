@@ -8,10 +8,7 @@ use super::data::{model_of, rows_of};
 use super::environment::{group_from_env, judge_from_env};
 use super::judge::check_judge;
 use super::table::{Table, join};
-use super::{
-    Config, DatasetConfig, Dtype, EndpointConfig, InputKind, JudgeConfig, MOST_SEQUENCES, Mode, Place, Rule, Safe,
-    Source,
-};
+use super::{Config, DatasetConfig, Dtype, EndpointConfig, InputKind, JudgeConfig, Mode, Place, Rule, Safe, Source};
 use crate::error::Result;
 
 choice! {
@@ -68,7 +65,7 @@ settings! {
     pub struct DistillConfig with stage: StageConfig {
         ..stage { datasets, images, max_bad_rows, accept_changed };
         /// Number of answers per question.
-        num_rollouts: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "distill_response.py --num_rollouts",
+        num_rollouts: usize = 1, rule: Rule::SEQUENCES, name: "distill_response.py --num_rollouts",
             published: "8 for the final set";
         /// Teacher: the server that answers. A recipe with a built-in teacher starts its own server.
         teacher: Option<EndpointConfig> = None;
@@ -110,18 +107,18 @@ settings! {
         model: Option<PathBuf> = None, name: "vllm_inference_with_reward.py --model_path",
             published: "Qwen/Qwen2.5-VL-7B-Instruct";
         /// Number of answers per question.
-        n: usize = 8, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "vllm_inference_with_reward.py --num_rollouts", published: "8";
+        n: usize = 8, rule: Rule::SEQUENCES, name: "vllm_inference_with_reward.py --num_rollouts", published: "8";
         /// Sampling temperature: logits are divided by this value.
         temperature: f64 = 1.0, rule: Rule::AtLeast(1e-6), published: "1";
         /// Sample only from the smallest set of most likely tokens whose probabilities sum to this value. 1 = all
         /// tokens.
         top_p: f64 = 0.9, rule: Rule::Within(0.0, 1.0), published: "0.9";
         /// Maximum number of tokens per answer.
-        max_tokens: usize = 8192, rule: Rule::AtLeast(1.0), published: "8192";
+        max_tokens: usize = 8192, rule: Rule::TOKENS, published: "8192";
         /// Maximum number of tokens of a prompt, images included. Longer prompts are rejected as overlong.
-        max_prompt_length: usize = 8192, rule: Rule::AtLeast(1.0);
+        max_prompt_length: usize = 8192, rule: Rule::TOKENS;
         /// Maximum number of answers that are generated at once.
-        max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), name: "vLLM max_num_seqs";
+        max_num_seqs: usize = 256, rule: Rule::SEQUENCES, name: "vLLM max_num_seqs";
         /// Data type of weights and activations; `auto` = bf16 on a GPU, and on a CPU that has units for it if the
         /// weights are stored so; else f32.
         dtype: Dtype = Dtype::Auto;

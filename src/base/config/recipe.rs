@@ -9,8 +9,8 @@ use super::distillation::teacher_of;
 use super::environment::judge_from_env;
 use super::judge::check_judge;
 use super::{
-    Config, DistConfig, DistillConfig, Dtype, EvalConfig, InputKind, MOST_SEQUENCES, MOST_STEPS, Place, ReportTo,
-    RlConfig, Rule, Safe, SftConfig, Source, table,
+    Config, DistConfig, DistillConfig, Dtype, EvalConfig, InputKind, Place, ReportTo, RlConfig, Rule, Safe, SftConfig,
+    Source, table,
 };
 use crate::error::Result;
 
@@ -118,9 +118,9 @@ settings! {
         /// Continue SFT.
         enable: bool = true;
         /// Number of updates. null = the number of updates of RL.
-        max_steps: Option<u64> = None, rule: Rule::Within(1.0, MOST_STEPS);
+        max_steps: Option<u64> = None, rule: Rule::STEPS;
         /// Number of rows per update. null = the number of answers that RL trains per update.
-        train_batch_size: Option<usize> = None, rule: Rule::Within(1.0, MOST_SEQUENCES);
+        train_batch_size: Option<usize> = None, rule: Rule::SEQUENCES;
         /// Constant learning rate. null = the final learning rate of SFT.
         learning_rate: Option<f64> = None, rule: Rule::Above(0.0);
     }

@@ -8,8 +8,8 @@ use super::judge::check_judge;
 use super::table::join;
 use super::{
     Config, DatasetConfig, DistillationConfig, DomainWeights, Dtype, JudgeConfig, KlLossType, LossAggMode, LossMode,
-    MOST_SEQUENCES, Mode, OptimConfig, Parity, Place, Preset, Rewards, RolloutConfig, Rule, Safe, ScorerConfig, Source,
-    TrainingConfig, ValidationConfig,
+    MOST_SEQUENCES, MOST_STEPS, Mode, OptimConfig, Parity, Place, Preset, Rewards, RolloutConfig, Rule, Safe,
+    ScorerConfig, Source, TrainingConfig, ValidationConfig,
 };
 use crate::error::Result;
 
@@ -137,28 +137,28 @@ settings! {
         /// rows are left out, and rows of other domains are not used. null = the rows decide.
         per_batch_domain_weights: Option<DomainWeights> = None, name: "verl data.per_batch_domain_weights";
         /// Number of prompts per generation batch.
-        train_batch_size: usize = 64, rule: Rule::Within(1.0, MOST_SEQUENCES),
+        train_batch_size: usize = 64, rule: Rule::SEQUENCES,
             name: "verl data.train_batch_size; TRL generation_batch_size (/ num_generations)", published: "128";
         /// Number of prompts that dynamic sampling requests at a time, until train_batch_size of them are kept. null =
         /// train_batch_size.
-        gen_batch_size: Option<usize> = None, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "verl data.gen_batch_size",
+        gen_batch_size: Option<usize> = None, rule: Rule::SEQUENCES, name: "verl data.gen_batch_size",
             published: "384 for DAPO";
         /// Number of prompts per update. A generation batch gives train_batch_size / ppo_mini_batch_size updates.
-        ppo_mini_batch_size: usize = 64, rule: Rule::AtLeast(1.0),
+        ppo_mini_batch_size: usize = 64, rule: Rule::SEQUENCES,
             name: "verl actor_rollout_ref.actor.ppo_mini_batch_size; \
                 TRL per_device_train_batch_size (times gradient_accumulation_steps times GPUs, divided by num_generations); \
                 TRL gradient_accumulation_steps (see per_device_train_batch_size)", published: "128";
         /// Number of passes over a generation batch.
-        ppo_epochs: usize = 1, rule: Rule::AtLeast(1.0),
+        ppo_epochs: usize = 1, rule: Rule::SEQUENCES,
             name: "verl actor_rollout_ref.actor.ppo_epochs; TRL num_iterations",
             published: "1";
         /// Sampling of responses.
         rollout: RolloutConfig = RolloutConfig::default();
         /// Maximum number of tokens of a prompt, images included. Longer prompts are left out and counted.
-        max_prompt_length: usize = 4096, rule: Rule::AtLeast(1.0), name: "verl data.max_prompt_length",
+        max_prompt_length: usize = 4096, rule: Rule::TOKENS, name: "verl data.max_prompt_length",
             published: "4096";
         /// Maximum number of tokens of a response.
-        max_response_length: usize = 1024, rule: Rule::AtLeast(1.0),
+        max_response_length: usize = 1024, rule: Rule::TOKENS,
             name: "verl data.max_response_length; TRL max_completion_length",
             published: "28696";
         /// Algorithm: sets the defaults of the keys that define it. Keys that the config contains take precedence. `omr
@@ -225,7 +225,7 @@ settings! {
         /// Judge: a server that is asked about answers that the rules score as wrong. null = no judge.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// Number of generation batches of the whole run. null = as set by total_epochs.
-        total_training_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::WhenMore,
+        total_training_steps: Option<u64> = None, rule: Rule::STEPS, safe: Safe::WhenMore,
             name: "verl trainer.total_training_steps; Hugging Face max_steps (generation batches)";
         /// Number of passes over the prompts, used if total_training_steps is null. With filter_groups, the number of
         /// steps is the same as without, and more prompts are used.
@@ -233,7 +233,7 @@ settings! {
             name: "verl trainer.total_epochs; Hugging Face num_train_epochs",
             published: "15";
         /// Interval in steps at which a checkpoint is written. null = only by save_seconds.
-        save_freq: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+        save_freq: Option<u64> = None, rule: Rule::STEPS, safe: Safe::Yes,
             name: "verl trainer.save_freq; Hugging Face save_steps; Hugging Face save_strategy",
             published: "16";
         /// Time in seconds after which a new checkpoint is written. null = only by save_freq.
@@ -242,12 +242,12 @@ settings! {
         training.save_total_limit, name: "verl trainer.max_actor_ckpt_to_keep";
         training.keep_every;
         /// Interval in steps at which the rollouts of a step are written to rollouts/STEP.parquet. null = never.
-        rollout_freq: Option<u64> = Some(10), rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+        rollout_freq: Option<u64> = Some(10), rule: Rule::STEPS, safe: Safe::Yes,
             name: "verl trainer.rollout_data_dir; TRL log_completions", published: "every step";
         training.report_to, name: "verl trainer.logger";
         /// Interval in steps of the validation on val_files, val_size and val_tasks, also after the last step. null =
         /// never.
-        test_freq: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+        test_freq: Option<u64> = None, rule: Rule::STEPS, safe: Safe::Yes,
             name: "verl trainer.test_freq; Hugging Face eval_steps; Hugging Face eval_strategy";
         ..validation { val_files, val_size, val_tasks, val_data_dir, val_max_samples };
         validation.val_before_train, name: "verl trainer.val_before_train; Hugging Face eval_on_start";
@@ -263,7 +263,7 @@ settings! {
         optimizer.lr_scheduler_type,
             name: "verl actor_rollout_ref.actor.optim.lr_scheduler_type", published: "constant";
         /// Number of steps of linear warm-up.
-        warmup_steps: u64 = 25,
+        warmup_steps: u64 = 25, rule: Rule::Within(0.0, MOST_STEPS),
             name: "verl actor_rollout_ref.actor.optim.lr_warmup_steps; \
                 Hugging Face warmup_ratio (as a number of steps)", published: "25";
         optimizer.min_lr_ratio,
@@ -293,7 +293,7 @@ settings! {
                 Hugging Face torch_dtype", published: "bf16";
         /// Maximum number of tokens computed at once. A mini-batch is cut between sequences into micro-batches of at
         /// most this size.
-        micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
+        micro_batch_tokens: usize = 8192, rule: Rule::TOKENS,
             name: "verl actor_rollout_ref.actor.ppo_max_token_len_per_gpu", published: "33792";
         training.max_memory_gib;
         training.image_min_pixels, name: "verl data.min_pixels; Hugging Face min_pixels",

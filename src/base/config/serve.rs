@@ -14,14 +14,14 @@ settings! {
         /// Storage of the weights in 8 or 4 bits. null = in `dtype`, or as the model's files are.
         quantization: Option<QuantizationConfig> = None;
         /// Maximum number of tokens of a prompt with its answer. null = the limit in the model's config.
-        max_model_len: Option<usize> = None, rule: Rule::AtLeast(2.0), name: "vLLM --max-model-len";
+        max_model_len: Option<usize> = None, rule: Rule::Within(2.0, 1_048_576.0), name: "vLLM --max-model-len";
         /// Maximum number of tokens per engine step. Longer prompts are prefilled in chunks.
-        max_num_batched_tokens: usize = 2048, rule: Rule::AtLeast(1.0), name: "vLLM --max-num-batched-tokens";
+        max_num_batched_tokens: usize = 2048, rule: Rule::TOKENS, name: "vLLM --max-num-batched-tokens";
         /// Maximum number of answers that are generated at once.
         max_num_seqs: usize = 256, rule: Rule::Within(1.0, 4096.0), name: "vLLM --max-num-seqs";
         /// Number of blocks of the KV cache, 128 tokens each. null = as many as fit into the GPU, and at most 4 GiB on
         /// the CPU.
-        num_kv_blocks: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "vLLM num_gpu_blocks_override";
+        num_kv_blocks: Option<usize> = None, rule: Rule::BLOCKS, name: "vLLM num_gpu_blocks_override";
         /// Prompts with the same beginning share its KV cache blocks.
         enable_prefix_caching: bool = true, name: "vLLM --enable-prefix-caching";
         ..images;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::table::entries;
+use super::{MOST_SEQUENCES, MOST_STEPS};
 use crate::error::{Error, Result};
 use crate::secrets;
 
@@ -30,6 +31,17 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Updates of a run, and intervals of them.
+    pub const STEPS: Rule = Rule::Within(1.0, MOST_STEPS);
+    /// Sequences of a batch, and requests at once.
+    pub const SEQUENCES: Rule = Rule::Within(1.0, MOST_SEQUENCES);
+    /// Tokens of a sequence or of a pass, at most 2^20.
+    pub const TOKENS: Rule = Rule::Within(1.0, 1_048_576.0);
+    /// Blocks of the KV cache, at most 2^22.
+    pub const BLOCKS: Rule = Rule::Within(1.0, 4_194_304.0);
+    /// Pixels of an image, at most 2^30.
+    pub const PIXELS: Rule = Rule::Within(784.0, 1_073_741_824.0);
+
     /// Returns `None` if the value satisfies the rule, otherwise a description of the expected value.
     fn broken_by(self, value: &Value) -> Option<String> {
         let number = value.as_f64();
@@ -193,14 +205,19 @@ macro_rules! values {
 }
 
 values! {
-    usize: "a whole number, 0 or more", whole;
+    usize: "a whole number, 0 to 2^40", count;
     u64: "a whole number, 0 or more", whole;
     u32: "a whole number, 0 or more", whole;
-    i64: "a whole number", whole;
+    i64: "a whole number, at most 2^40", count;
     f64: "a number", |value: &Value| value.as_f64().filter(|number| number.is_finite());
     bool: "true or false", Value::as_bool;
     String: "a text", text;
     PathBuf: "a path", |value: &Value| text(value).map(PathBuf::from), unset: |value: &Value| value.is_null() || value == "";
+}
+
+/// Reads a count. Products of two or three counts stay below 2^64, or are checked where they are computed.
+fn count<T: TryFrom<i128>>(value: &Value) -> Option<T> {
+    whole::<i128>(value).filter(|number| *number <= 1 << 40).and_then(|number| T::try_from(number).ok())
 }
 
 /// Reads a whole number. 1e3 is accepted, although YAML parses it as a float.

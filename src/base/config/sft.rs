@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::data::{files_of, model_of, rows_of};
 use super::table::join;
 use super::{
-    Config, DatasetConfig, Dtype, LrSchedulerType, MOST_SEQUENCES, MOST_STEPS, OptimConfig, Place, Rule, Safe, Source,
-    TrainingConfig, ValidationConfig,
+    Config, DatasetConfig, Dtype, LrSchedulerType, MOST_STEPS, OptimConfig, Place, Rule, Safe, Source, TrainingConfig,
+    ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -27,7 +27,7 @@ settings! {
                 TRL shuffle_dataset", published: "true";
         /// Maximum number of tokens of a packed sequence. Rows are packed into such sequences; longer rows are rejected
         /// and counted.
-        packing_length: usize = 4096, rule: Rule::AtLeast(1.0),
+        packing_length: usize = 4096, rule: Rule::TOKENS,
             name: "lmms-engine dataset_config.packing_length; LLaMA-Factory cutoff_len (limits a pack of several rows); \
                 TRL max_length (limits a pack of several rows); TRL max_seq_length (limits a pack of several rows)",
             published: "61440";
@@ -35,15 +35,15 @@ settings! {
         /// {% generation %} blocks decides itself.
         train_newline: bool = false, published: "true";
         /// Number of packs per update, over all ranks together.
-        gradient_accumulation_steps: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES),
+        gradient_accumulation_steps: usize = 1, rule: Rule::SEQUENCES,
             name: "lmms-engine trainer_args.gradient_accumulation_steps", published: "1 on each of 32 GPUs";
         /// Number of rows per update, for updates with a fixed number of rows. Each update then has as many packs as
         /// needed. null = as set by gradient_accumulation_steps.
-        train_batch_size: Option<usize> = None, rule: Rule::Within(1.0, MOST_SEQUENCES),
+        train_batch_size: Option<usize> = None, rule: Rule::SEQUENCES,
             name: "Hugging Face per_device_train_batch_size (times gradient_accumulation_steps times GPUs, but do not \
                 set gradient_accumulation_steps)";
         /// Number of updates. null = as set by num_train_epochs.
-        max_steps: Option<u64> = None, rule: Rule::Within(1.0, MOST_STEPS), safe: Safe::WhenMore,
+        max_steps: Option<u64> = None, rule: Rule::STEPS, safe: Safe::WhenMore,
             name: "lmms-engine trainer_args.max_steps", published: "4300";
         /// Number of passes over the rows, used if max_steps is null.
         num_train_epochs: f64 = 1.0, rule: Rule::Within(1e-6, 1e6), safe: Safe::WhenMore,
@@ -58,7 +58,7 @@ settings! {
         optimizer.lr_scheduler_type = (LrSchedulerType::Cosine), name: "lmms-engine trainer_args.lr_scheduler_type",
             published: "cosine";
         /// Number of steps of linear warm-up. null = as set by warmup_ratio.
-        warmup_steps: Option<u64> = None, name: "Hugging Face warmup_steps";
+        warmup_steps: Option<u64> = None, rule: Rule::Within(0.0, MOST_STEPS), name: "Hugging Face warmup_steps";
         /// Share of the steps used for the warm-up, used if warmup_steps is null.
         warmup_ratio: f64 = 0.1, rule: Rule::Within(0.0, 1.0), name: "lmms-engine trainer_args.warmup_ratio; verl optim.lr_warmup_steps_ratio",
             published: "0.1";
@@ -75,7 +75,7 @@ settings! {
         optimizer.optimizer_offload, name: "verl fsdp_config.optimizer_offload", published: "false";
         optimizer.bf16_stochastic_round, name: "torchao bf16_stochastic_round";
         /// Interval in steps at which a checkpoint is written. null = only by save_seconds.
-        save_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+        save_steps: Option<u64> = None, rule: Rule::STEPS, safe: Safe::Yes,
             name: "lmms-engine trainer_args.save_steps; Hugging Face save_strategy", published: "2000";
         /// Time in seconds after which a new checkpoint is written. null = only by save_steps.
         save_seconds: Option<f64> = Some(600.0), rule: Rule::Above(0.0), safe: Safe::Yes;
@@ -85,7 +85,7 @@ settings! {
         training.report_to, name: "lmms-engine trainer_args.report_to";
         /// Interval in updates of the validation on val_files, val_size and val_tasks, also after the last update.
         /// null = never.
-        eval_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+        eval_steps: Option<u64> = None, rule: Rule::STEPS, safe: Safe::Yes,
             name: "Hugging Face eval_steps; Hugging Face eval_strategy; Hugging Face evaluation_strategy";
         ..validation { val_files, val_size, val_tasks, val_data_dir, val_max_samples };
         validation.val_before_train, name: "Hugging Face eval_on_start";
@@ -104,7 +104,7 @@ settings! {
                 LLaMA-Factory pure_bf16", published: "bf16";
         /// Maximum number of tokens computed at once. A batch is cut between rows into micro-batches of at most this
         /// size.
-        micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
+        micro_batch_tokens: usize = 8192, rule: Rule::TOKENS,
             name: "lmms-engine trainer_args.per_device_train_batch_size", published: "1 pack";
         training.max_memory_gib;
         training.image_min_pixels, name: "lmms-engine dataset_config.extra_kwargs.image_min_pixels; Hugging Face min_pixels";

@@ -146,6 +146,33 @@ fn steps_without_end_are_refused_before_they_are_planned() {
 }
 
 #[test]
+fn every_count_has_an_upper_limit() {
+    fn check<C: Config>() -> usize {
+        let is_count = |key: &&Key| key.kind.starts_with("a whole number") && !key.path.ends_with("seed");
+        let counts: Vec<Key> = keys::<C>().into_iter().filter(|key| is_count(&key)).collect();
+        for key in &counts {
+            let path = key.path.replace("[]", ".0");
+            for value in ["18446744073709551615", "9223372036854775807", "1e18"] {
+                // The value of a key is read before other keys of its group are missed.
+                let mut lists: Vec<&str> = key.path.split("[].").collect();
+                let nested = lists.split_off(1).iter().rev().fold(value.to_owned(), |value, part| {
+                    let inner = part.split('.').rev().fold(value, |value, name| format!("{{{name}: {value}}}"));
+                    format!("[{inner}]")
+                });
+                let error =
+                    from_text::<C>("", &[&format!("{}={nested}", lists[0])]).err().map(|error| error.to_string());
+                let error = error.unwrap_or_else(|| panic!("{}: {path} takes {value}", C::NAME));
+                assert!(error.contains(&format!("{path}: found ")), "{}: {path}={value}: {error}", C::NAME);
+            }
+        }
+        counts.len()
+    }
+    let all = check::<RecipeConfig>() + check::<DataConfig>() + check::<SftConfig>() + check::<RlConfig>();
+    let more = check::<EvalConfig>() + check::<GenerateConfig>() + check::<ServeConfig>() + check::<ScoreConfig>();
+    assert!(all > 150 && more > 20, "{all} {more}");
+}
+
+#[test]
 fn rounded_weights_are_refused_where_they_cannot_follow() {
     let on = "bf16_stochastic_round: true\n";
     let text = message::<SftConfig>(on, &["learning_rate=5e-6"]);

@@ -11,9 +11,9 @@ settings! {
         /// Number of newest checkpoints to keep. Older ones are removed once a newer one is complete. If an interval in
         /// steps is set, only the checkpoints of these steps count, and only the newest other one is kept. null = all
         /// that count.
-        save_total_limit: Option<usize> = Some(3), rule: Rule::AtLeast(1.0), safe: Safe::Yes;
+        save_total_limit: Option<usize> = Some(3), rule: Rule::STEPS, safe: Safe::Yes;
         /// Interval in steps at which a checkpoint is written that is never removed, for `omr replay`. null = none.
-        keep_every: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
+        keep_every: Option<u64> = None, rule: Rule::STEPS, safe: Safe::Yes;
         /// Services that show the metrics of the run: tensorboard, wandb, mlflow, swanlab. All but tensorboard need their
         /// Python package. [] = none. metrics.jsonl is always written.
         report_to: Vec<ReportTo> = vec![ReportTo::Tensorboard], safe: Safe::Yes;
@@ -26,7 +26,7 @@ settings! {
         /// Maximum share of bad rows. Bad rows are left out and listed in rejected.jsonl. A larger share ends the run.
         max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
         /// Number of threads that load rows and images in the background. Does not affect results.
-        dataloader_num_workers: usize = 2, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
+        dataloader_num_workers: usize = 2, rule: Rule::Within(1.0, 1024.0), safe: Safe::Yes;
         /// `auto` continues from the newest complete checkpoint in --out, `never` refuses a folder with checkpoints, a path
         /// continues from that checkpoint. Later checkpoints of the same run are then moved aside.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes;
@@ -37,7 +37,7 @@ settings! {
         /// Number of gradient lanes, virtual data-parallel ranks that decide how an update is cut into micro-batches.
         /// Results depend on this number, and not on the number of ranks. null = the number of ranks at the start.
         /// Recorded; cannot change within a run.
-        gradient_lanes: Option<usize> = None, rule: Rule::AtLeast(1.0);
+        gradient_lanes: Option<usize> = None, rule: Rule::Within(1.0, 4096.0);
         /// Settings for a run with several ranks.
         dist: DistConfig = DistConfig::default();
     }

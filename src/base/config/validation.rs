@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use super::table::join;
-use super::{DatasetConfig, MOST_SEQUENCES, Place, Rule, Safe};
+use super::{DatasetConfig, Place, Rule, Safe};
 use crate::error::Result;
 
 settings! {
     /// Sampling settings of the validation during training.
     pub struct ValKwargs {
         /// Number of answers per question.
-        n: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES), safe: Safe::Yes,
+        n: usize = 1, rule: Rule::SEQUENCES, safe: Safe::Yes,
             name: "verl actor_rollout_ref.rollout.val_kwargs.n; TRL num_generations_eval";
         /// Sampling temperature: logits are divided by this value. 0 = greedy decoding.
         temperature: f64 = 0.0, rule: Rule::AtLeast(0.0), safe: Safe::Yes,
@@ -24,7 +24,7 @@ settings! {
             name: "verl actor_rollout_ref.rollout.val_kwargs.top_k";
         /// Maximum number of tokens per answer. null = max_response_length, or in SFT twice the longest answer of the
         /// training rows.
-        max_new_tokens: Option<usize> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+        max_new_tokens: Option<usize> = None, rule: Rule::TOKENS, safe: Safe::Yes,
             name: "lmms-eval --gen_kwargs max_new_tokens=";
     }
 }
@@ -61,7 +61,7 @@ settings! {
         greater_is_better: Option<bool> = None, safe: Safe::Yes, name: "Hugging Face greater_is_better";
         /// End the run after this number of successive validations whose metric_for_best_model is not better than the
         /// best value before them. null = never.
-        early_stopping_patience: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
+        early_stopping_patience: Option<u64> = None, rule: Rule::STEPS, safe: Safe::Yes;
         /// Difference from the best value below which early_stopping_patience does not count a value as better.
         early_stopping_threshold: f64 = 0.0, rule: Rule::AtLeast(0.0), safe: Safe::Yes, name: "Hugging Face early_stopping_threshold";
         /// At the end, write the best checkpoint's model to model/ instead of the last step's. metric_for_best_model

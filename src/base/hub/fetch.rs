@@ -83,7 +83,7 @@ impl<'a> Part<'a> {
     async fn complete(&mut self) -> Result<()> {
         let Source { hub, repo, listing, .. } = self.source;
         let url = hub.address(listing, self.listed);
-        let (mut idle, mut is_second) = (0, false);
+        let (mut idle, mut is_second, mut farthest) = (0, false, self.at);
         loop {
             let (before, elsewhere) = (self.at, self.elsewhere.take());
             match self.fetch(elsewhere.as_ref().unwrap_or(&url)).await {
@@ -110,7 +110,9 @@ impl<'a> Part<'a> {
                     self.restart()?;
                 }
                 Err(Failure::Passing(what, asked)) if idle + 1 < TRIES => {
-                    idle = if self.at > before { 0 } else { idle + 1 };
+                    // A server that ignores ranges begins again each time: only new bytes are progress.
+                    idle = if self.at > farthest { 0 } else { idle + 1 };
+                    farthest = farthest.max(self.at);
                     tracing::debug!("{}: {what}; trying again", self.listed.path);
                     tokio::time::sleep(web::wait(&self.listed.path, idle, asked)).await;
                 }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +15,7 @@ use super::questions;
 use super::survey::Survey;
 use super::task_requests::{AnswerSettings, TaskQuestions};
 use omr_base::answers::RunStore;
-use omr_base::client::{Endpoint, Failure, InFlight};
+use omr_base::client::{Completion, Endpoint, Failure, InFlight};
 use omr_base::config::{ChatTemplateKwargs, EvalConfig, ServerConfig};
 use omr_base::error::{Error, Result};
 use omr_base::files;
@@ -35,6 +36,8 @@ pub struct Server {
     variables: String,
     who: String,
     runtime: Handle,
+    /// Number of answers whose limit of tokens the context of the server lowered.
+    shortened: Arc<AtomicUsize>,
 }
 
 /// Questions of a task for a server.
@@ -51,6 +54,8 @@ pub struct Unanswered {
     index: u32,
     answer: String,
     what: String,
+    /// True if the server would refuse the request again.
+    refused: bool,
 }
 
 impl Server {
@@ -63,7 +68,7 @@ impl Server {
             false => format!(",\"chat_template_kwargs\":{}", Value::from(variables)),
         };
         let who = format!("{} {}{variables}", endpoint.url(), config.model);
-        Ok(Server { endpoint, model: config.model.clone(), variables, who, runtime })
+        Ok(Server { endpoint, model: config.model.clone(), variables, who, runtime, shortened: Arc::default() })
     }
 
     /// Returns model and address for the user.
@@ -95,15 +100,15 @@ impl<'a> Job<'a> {
         let (server, spec) = (self.server, self.questions.rows.spec);
         let (mut done, mut in_a_row, mut unanswered) = (total - missing, 0, Vec::new());
         let take = |(i, k, result): (usize, usize, RequestResult)| {
-            let (what, failures) = match result? {
+            let (what, failures, refused) = match result? {
                 Ok(()) => {
                     (in_a_row, done) = (0, done + 1);
                     observer.step(done as u64, &[("failed", unanswered.len() as f64)]);
                     return Ok(());
                 }
                 Err(Failure::Fatal(error)) => return Err(error),
-                Err(Failure::Refused(what)) => (what, 0),
-                Err(Failure::Passing(what, _)) => (what, in_a_row + 1),
+                Err(Failure::Refused(what)) => (what, 0, true),
+                Err(Failure::Passing(what, _)) => (what, in_a_row + 1, false),
             };
             in_a_row = failures;
             let answer = self.questions.label(i, k);
@@ -114,7 +119,8 @@ impl<'a> Job<'a> {
                 );
                 return Err(Error::Server { url: server.endpoint.url(), what });
             }
-            unanswered.push(Unanswered { task: spec.name, index: self.questions.survey.indices[i], answer, what });
+            let index = self.questions.survey.indices[i];
+            unanswered.push(Unanswered { task: spec.name, index, answer, what, refused });
             Ok(())
         };
         let mut requests = InFlight::new(&server.runtime, observer, server.endpoint.concurrency(), take);
@@ -129,6 +135,14 @@ impl<'a> Job<'a> {
         })?;
         drop(requests);
         observer.end();
+        if let shortened @ 1.. = server.shortened.swap(0, Relaxed) {
+            let most = self.questions.answer_settings.max_tokens;
+            observer.note(&format!(
+                "{shortened} answers to {} were limited to fewer than {most} tokens, those that the context of the \
+                 server has left (max_model_len)",
+                spec.name
+            ));
+        }
         Ok(unanswered)
     }
 
@@ -140,10 +154,23 @@ impl<'a> Job<'a> {
         k: usize,
         messages: &str,
     ) -> impl Future<Output = (usize, usize, RequestResult)> + Send + use<> {
-        let (endpoint, body) = (self.server.endpoint.clone(), self.body(i, k, messages));
+        let most = self.questions.answer_settings.max_tokens as u64;
+        let body = self.body(i, k, messages);
+        let (endpoint, shortened) = (self.server.endpoint.clone(), self.server.shortened.clone());
         let (store, key, label) = (store.clone(), self.questions.key(i, k), self.questions.label(i, k));
         async move {
-            let kept = match endpoint.complete(&body, i).await {
+            let mut answer = endpoint.complete(&body(most), i).await;
+            // The prompt with all these tokens may be longer than the context. An answer of one token counts the prompt.
+            if let Err(Failure::Refused(_)) = &answer
+                && let Some(limit) = endpoint.max_model_len().await
+                && let Ok(Completion { prompt_tokens, .. }) = endpoint.complete(&body(1), i).await
+                && let left = limit.saturating_sub(prompt_tokens)
+                && (1..most).contains(&left)
+            {
+                answer = endpoint.complete(&body(left), i).await;
+                shortened.fetch_add(answer.is_ok().into(), Relaxed);
+            }
+            let kept = match answer {
                 Ok(answer) => store.get().and_then(|store| store.put(&key, &label, &answer)).map(Ok),
                 Err(failure) => Ok(Err(failure)),
             };
@@ -151,9 +178,9 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Makes the request body for answer `k` to question `i`.
-    fn body(&self, i: usize, k: usize, messages: &str) -> Arc<str> {
-        let AnswerSettings { max_tokens, top_p, seed, .. } = self.questions.answer_settings;
+    /// Makes the request body for answer `k` to question `i`, with a limit of tokens.
+    fn body(&self, i: usize, k: usize, messages: &str) -> impl Fn(u64) -> Arc<str> + Send + use<> {
+        let AnswerSettings { top_p, seed, .. } = self.questions.answer_settings;
         let (model, variables) = (Value::from(self.server.model.as_str()), &self.server.variables);
         let sampling = match self.questions.answer_settings.rollout(k) {
             None => "\"temperature\":0".to_owned(),
@@ -164,8 +191,9 @@ impl<'a> Job<'a> {
                 format!("\"temperature\":1,\"top_p\":{top_p},\"seed\":{seed}")
             }
         };
-        format!("{{\"model\":{model},\"messages\":{messages},\"max_tokens\":{max_tokens},{sampling}{variables}}}")
-            .into()
+        let before = format!("{{\"model\":{model},\"messages\":{messages},\"max_tokens\":");
+        let after = format!(",{sampling}{variables}}}");
+        move |max_tokens| format!("{before}{max_tokens}{after}").into()
     }
 }
 
@@ -181,9 +209,13 @@ pub fn all_answered(dir: &Path, server: &Server, unanswered: &[Unanswered]) -> R
     let lines: String = unanswered.iter().map(|answer| format!("{}\n", json!(answer))).collect();
     files::write(&path, lines.as_bytes())?;
     let (count, path, Unanswered { answer, what, .. }) = (unanswered.len(), path.display(), first);
+    let advice = match unanswered.iter().all(|answer| answer.refused) {
+        true => "change what the server refuses, in the settings or at the server, and run the command again",
+        false => "run the same command again to request the rest",
+    };
     let what = format!(
         "{count} answers are missing, for example {answer} ({what}); {path} lists them. Received answers are stored: \
-         run the same command again to request the rest"
+         {advice}"
     );
     Err(Error::Server { url: server.endpoint.url(), what })
 }

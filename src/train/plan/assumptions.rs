@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use clap::builder::{EnumValueParser, PossibleValue, TypedValueParser};
+use clap::builder::{EnumValueParser, PossibleValue, RangedU64ValueParser, TypedValueParser};
 use clap::{Arg, Command, ValueEnum};
 
 use super::gpus::Gpu;
@@ -43,17 +43,17 @@ pub const H200: GpuOptions = GpuOptions { gpu: Gpu::H200, gpu_memory: None, cloc
 pub struct Rows {
     /// Tokens per row: packs contain as many such rows as fit, prompts have this length. Default: the maximum that the
     /// config allows
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     pub row_tokens: Option<usize>,
     /// Tokens of the image in each row. 0 = text only. Default: the largest image that the config allows
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(0..=1 << 20))]
     pub image_tokens: Option<usize>,
     /// Rows of the data set, to compute the steps or epochs of the whole run
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 40))]
     pub data_rows: Option<usize>,
     /// RL: mean tokens of a response, for the hours of the whole run. Memory is still planned for max_response_length.
     /// Default: max_response_length
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     pub mean_response: Option<usize>,
 }
 

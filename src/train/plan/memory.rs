@@ -52,7 +52,7 @@ pub fn saved_weights(plan: &Plan, adapters: usize) -> usize {
 
 /// Returns the bytes on disk of `limit` checkpoints of `checkpoint` bytes each, and one that is being written.
 pub fn on_disk(checkpoint: usize, limit: usize) -> usize {
-    (limit + 1) * checkpoint
+    (limit + 1).saturating_mul(checkpoint)
 }
 
 /// Describes the disk space of checkpoints of `checkpoint` bytes each. `limit` is their number, if it is known.

@@ -66,7 +66,11 @@ fn rollout(was: &RolloutRow, is: &RolloutRow) -> Option<String> {
         real("reward", was.reward, is.reward),
         real("advantage", Some(was.advantage), Some(is.advantage)),
     ];
-    let (name, _, was, is) = fields.into_iter().find(|(_, differs, ..)| *differs)?;
+    let (name, _, was, mut is) = fields.into_iter().find(|(_, differs, ..)| *differs)?;
+    if name == "output" {
+        is += ", with the same tokens: the omr that recorded the run turns them into another text (CHANGELOG.md, Results \
+               change), and can replay it (starts.jsonl names its version)";
+    }
     describe(name, &was, &is)
 }
 

@@ -41,13 +41,17 @@ pub struct DomainOrder {
 /// Returns the number of prompts of each domain in a batch of `batch` prompts: the product with its weight, rounded
 /// down. The prompts that are left go to the domains with the largest remainders; of equal ones, to the earlier domain.
 pub fn shares(weights: &[f64], batch: usize) -> Vec<usize> {
-    let sum: f64 = weights.iter().sum();
-    let exact: Vec<f64> = weights.iter().map(|weight| weight / sum * batch as f64).collect();
+    // Very large weights have an infinite sum.
+    let is_finite = weights.iter().sum::<f64>().is_finite();
+    let unit = if is_finite { 1.0 } else { weights.iter().copied().fold(1.0, f64::max) };
+    let sum: f64 = weights.iter().map(|weight| weight / unit).sum();
+    let exact: Vec<f64> = weights.iter().map(|weight| weight / unit / sum * batch as f64).collect();
     let mut shares: Vec<usize> = exact.iter().map(|share| *share as usize).collect();
     let mut largest: Vec<usize> = (0..shares.len()).collect();
     largest.sort_by(|&a, &b| exact[b].fract().total_cmp(&exact[a].fract()));
-    let left = batch - shares.iter().sum::<usize>();
+    let left = batch.saturating_sub(shares.iter().sum());
     largest.iter().take(left).for_each(|&domain| shares[domain] += 1);
+    assert_eq!(shares.iter().sum::<usize>(), batch, "the shares of {weights:?}");
     shares
 }
 

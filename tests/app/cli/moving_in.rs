@@ -392,6 +392,65 @@ fn what_cannot_be_converted_is_refused_or_stands_as_a_comment() {
     assert!(ours.contains("# actor_rollout_ref.actor.dtype: float16 -> dtype (float16 is not needed"), "{ours}");
 }
 
+/// A group whose required key comes last, or that is switched off, as verl's `distillation` and its judge.
+#[test]
+fn a_group_of_settings_is_converted_as_a_whole_in_any_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let resolved = |groups: &[&str]| -> (RlConfig, String) {
+        let path = dir.path().join("verl.yaml");
+        let start =
+            "algorithm: {adv_estimator: grpo}\ndata: {train_files: a.parquet}\nactor_rollout_ref: {rollout: {n: 4}}\n";
+        fs::write(&path, format!("{start}{}", groups.concat())).unwrap();
+        let text = omr_base::config::from_other(&path, 1).unwrap();
+        fs::write(&path, &text).unwrap();
+        (
+            load(Some(&path), &["model=base".to_owned()], &|_| None).unwrap_or_else(|error| panic!("{error}\n{text}")),
+            text,
+        )
+    };
+    let teacher = "teacher_models: {teacher_model: {model_path: x/y}}";
+    let settings = "distillation_loss: {use_task_rewards: true, distillation_loss_coef: 0.5, loss_max_clamp: 10}";
+    for group in [format!("enabled: true, {teacher}, {settings}"), format!("{settings}, {teacher}, enabled: true")] {
+        let (config, text) = resolved(&[&format!("distillation: {{{group}}}\n")]);
+        let found = config.distillation.expect(&text);
+        assert_eq!(found.teacher, Path::new("x/y"), "{text}");
+        assert_eq!((found.use_task_rewards, found.coef, found.loss_max_clamp), (true, 0.5, Some(10.0)), "{text}");
+        assert!(!text.contains("# distillation"), "{text}");
+        let off = group.replace("enabled: true", "enabled: false");
+        let (config, text) = resolved(&[&format!("distillation: {{{off}}}\n")]);
+        assert!(config.distillation.is_none() && !text.contains("to be changed"), "{text}");
+        // Without the rewards, verl's loss has no coefficient.
+        let alone = group.replace("use_task_rewards: true", "use_task_rewards: false");
+        let (config, text) = resolved(&[&format!("distillation: {{{alone}}}\n")]);
+        let found = config.distillation.expect(&text);
+        assert_eq!((found.use_task_rewards, found.coef, found.loss_max_clamp), (false, 1.0, Some(10.0)), "{text}");
+    }
+    let judge = "max_tokens: 7, temperature: 0.5, max_concurrent_requests: 3, timeout: 9";
+    let server = "base_url: 'http://localhost:1/v1', model_name: judge";
+    for group in [format!("{judge}, {server}"), format!("{server}, {judge}")] {
+        let (config, text) =
+            resolved(&[&format!("reward_model: {{reward_kwargs: {{llm_judge_kwargs: {{{group}}}}}}}\n")]);
+        let found = config.judge.expect(&text);
+        let numbers = (found.max_tokens, found.temperature, found.concurrency, found.timeout_s);
+        assert_eq!(numbers, (7, Some(0.5), 3, 9.0), "{text}");
+        assert_eq!(
+            (&found.base_url[..], &*found.model),
+            (&["http://localhost:1/v1".to_owned()][..], "judge"),
+            "{text}"
+        );
+    }
+    // A group without its required key is named, and a bad value of a key is that key's error.
+    let path = dir.path().join("bad.yaml");
+    let start = "algorithm: {adv_estimator: grpo}\nactor_rollout_ref: {rollout: {n: 4}}\n";
+    fs::write(&path, format!("{start}distillation: {{{settings}}}\n")).unwrap();
+    let text = omr_base::config::from_other(&path, 1).unwrap();
+    assert!(text.contains("# to be changed: distillation.teacher: found , expected a non-empty text"), "{text}");
+    fs::write(&path, format!("{start}distillation: {{{teacher}, distillation_loss: {{loss_max_clamp: -1}}}}\n"))
+        .unwrap();
+    let text = omr_base::config::from_other(&path, 1).unwrap();
+    assert!(text.contains("# to be changed: distillation.loss_max_clamp: found -1"), "{text}");
+}
+
 #[test]
 fn variables_of_chat_templates_are_converted_from_each_system() {
     let dir = tempfile::tempdir().unwrap();

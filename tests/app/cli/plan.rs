@@ -223,6 +223,17 @@ fn an_exchange_beside_backward_takes_its_multiprocessors() {
 fn what_cannot_be_planned_is_one_error() {
     let sft = config("sft.yaml");
     failure(&["plan", &sft, "--gpus", "0"], 2, &["--gpus", "at least 1"]);
+    failure(&["plan", &sft, "--gpus", "2147483648"], 2, &["--gpus", "2147483648", "at most 65536"]);
+    for clock in ["0", "-1", "nan", "inf", "1e308"] {
+        failure(&["plan", &sft, &format!("--clock={clock}")], 2, &["--clock", "1 to 100000 MHz"]);
+    }
+    for (key, value, expected) in [
+        ("micro_batch_tokens", "1099511627776", "from 1 to 1048576"),
+        ("gradient_lanes", "2147483648", "from 1 to 4096"),
+        ("save_total_limit", "9223372036854775808", "0 to 2^40"),
+    ] {
+        failure(&["plan", &sft, &format!("{key}={value}")], 2, &[&format!("{key}: found {value}"), expected]);
+    }
     let small = ["packing_length=256", "micro_batch_tokens=256", "--gpu", "l40s"];
     failure(&[&["plan", &sft][..], &small].concat(), 2, &["memory", "weights 15.4 GiB", "fit"]);
     let rl = config("rl.yaml");

@@ -129,6 +129,21 @@ async fn busy_broken_and_cut_connections_are_tried_again_from_where_they_ended()
     assert_eq!(ranges, ["bytes=250000-", "bytes=250000-", "bytes=350000-"]);
 }
 
+/// The bytes that are sent again each time are no progress.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "slow: 40 seconds"]
+async fn a_download_ends_if_the_server_begins_again_and_stops_early_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(&files()).await;
+    let cuts: Vec<Fault> = (0..100).map(|i| Fault::NoRangeCut(500_000 + i % 2)).collect();
+    hub.fail("model.safetensors", &cuts);
+    let got = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out", "--include", "*.safetensors"])).await;
+    assert!(got.code == Some(1) && got.printed.contains("model.safetensors"), "{}", got.printed);
+    let requests = hub.seen().iter().filter(|seen| seen.on_cdn).count();
+    assert!(requests < 20, "{requests}");
+    assert!(!dir.path().join("out/model.safetensors").exists());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupted_file_resumes_at_the_other_host_until_that_host_refuses() {
     let dir = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::program::{Server, model, png};
 use crate::cli::help::{fed, omr};
-use crate::cli::training::run;
+use crate::cli::training::{failure, run};
 
 fn tuned(dir: &std::path::Path) -> std::path::PathBuf {
     let model = dir.join("tuned");
@@ -48,6 +48,40 @@ fn an_evaluation_over_the_server_equals_that_of_the_directory() {
     for (a, b) in local.iter().zip(&remote) {
         assert_eq!(a, b);
     }
+}
+
+/// `omr serve` prints an address without a path. The limit of the benchmark is larger than the context of the server.
+#[test]
+fn an_evaluation_over_the_printed_address_asks_for_no_more_tokens_than_the_context_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let model = tuned(dir.path());
+    std::fs::create_dir(at("data")).unwrap();
+    write::write(&dir.path().join("data/heldout.parquet"), &rows()[..3], Form::Rl).unwrap();
+    let server = Server::start(&model, &["--max-model-len", "80"]);
+    let (out, data) = (at("out"), at("data"));
+    let args =
+        ["eval", "--model-url", &server.url, "--model", "m", "--data", &data, "--tasks", "digits", "--out", &out];
+    let (code, _, stderr) = run(&[&args[..], &["repeats=0", "max_new_tokens=1000"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("3 answers to digits were limited to fewer than 1000 tokens"), "{stderr}");
+    let samples = std::fs::read_to_string(format!("{out}/samples.jsonl")).unwrap();
+    assert_eq!(samples.lines().count(), 3);
+    // A prompt that is longer than the context is refused, and another try is no advice.
+    let server = Server::start(&model, &["--max-model-len", "8"]);
+    let args =
+        ["eval", "--model-url", &server.url, "--model", "m", "--data", &data, "--tasks", "digits", "--out", &out];
+    let stderr =
+        failure(&[&args[..], &["--fresh", "repeats=0"]].concat(), 1, &["3 answers are missing", "max_model_len=8"]);
+    assert!(stderr.contains("change what the server refuses") && !stderr.contains("run the same command"), "{stderr}");
+    // The judge and the teacher take the same address.
+    let base_url = format!("judge.base_url={}", server.url);
+    let args = ["--quiet", "score", "--jsonl", &base_url, "judge.model=m", "judge.max_retries=0"];
+    let response =
+        json!({"response": "<think>a</think><answer>seven</answer>", "ground_truth": "apple", "question": "Which?"});
+    let output = fed(omr().args(args), format!("{response}\n"));
+    let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && !printed.contains("404"), "{printed}");
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn a_merge_adds_to_the_values_that_were_trained_on() {
             assert!(ModelConfig::load(&out.join("config.json")).unwrap().quantization.is_none());
             out
         });
-        // A matrix that has no adapter: the output matrix.
+        // A matrix that has no adapter: the output matrix. tests/train/training/quantized.rs compares log-probs.
         let dev = &mut device(1);
         let head = |dev: &mut Device, dir: &Path, key| {
             let model = load(dev, dir, key, DType::Bf16);

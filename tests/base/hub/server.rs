@@ -25,6 +25,8 @@ pub enum Fault {
     Corrupt,
     /// The complete file is sent, even if only a part was requested.
     NoRange,
+    /// The file is sent from its start, even if only a part was requested, and cut after the given number of bytes.
+    NoRangeCut(usize),
 }
 
 /// A request that the server received.
@@ -278,14 +280,14 @@ fn content(state: &mut State, file: &str, seen: &Seen) -> Reply {
     }
     let from = seen.range.as_deref().and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let mut reply = match from {
-        Some(from) if from < bytes.len() && !matches!(fault, Some(Fault::NoRange)) => {
+        Some(from) if from < bytes.len() && !matches!(fault, Some(Fault::NoRange | Fault::NoRangeCut(_))) => {
             let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
             Reply { status: 206, headers: vec![("content-range", range)], body: bytes.split_off(from), sent: None }
         }
         _ => Reply { status: 200, headers: Vec::new(), body: bytes, sent: None },
     };
     reply.sent = match fault {
-        Some(Fault::Cut(sent)) => Some((sent, false)),
+        Some(Fault::Cut(sent) | Fault::NoRangeCut(sent)) => Some((sent, false)),
         Some(Fault::Stall(sent)) => Some((sent, true)),
         _ => None,
     };

@@ -161,7 +161,10 @@ fn merged_weights_agree_with_peft() {
         let mut dev = device();
         let model = adapted.model(&mut dev);
         let base = WeightFiles::open(&adapted.base.dir).unwrap();
-        let merged = StoredAdapter::open(&adapted.dir).unwrap().merge(&mut dev, &model.layout, &base, None).unwrap();
+        let merged = StoredAdapter::open(&adapted.dir)
+            .unwrap()
+            .merge(&mut dev, &model.layout, &base, &model.layout, DType::F32)
+            .unwrap();
         let whole = adapted.dir.join("merged.safetensors");
         let whole = whole.exists().then(|| Tensors::read(&whole));
         // With B = 0, nothing changes and nothing is listed.

@@ -13,6 +13,7 @@ use omr_base::error::Result;
 use omr_data::rows::read::{self, entry};
 use omr_data::text::{ChatTemplate, Message};
 use omr_model::nn::Model;
+use omr_model::nn::family::FAMILIES;
 use omr_runtime::device::{Device, Target};
 use omr_runtime::tensor::DType;
 use parquet::arrow::ArrowWriter;
@@ -20,7 +21,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde_json::{Value, json};
 
-use crate::training::tiny::{base_model, device};
+use crate::training::tiny::{base_model, device, model_of};
 
 /// Environment variable that is set in the child process.
 const CHILD: &str = "OMR_TEST_PEAK_OF";
@@ -141,6 +142,41 @@ fn sizes_are_those_of_the_weights() {
             text.contains("config.json") && text.contains(&format!("{pointer} is {value}, but the weights have")),
             "{text}"
         );
+    }
+}
+
+#[test]
+fn sizes_of_heads_and_images_are_those_of_the_weights_in_every_family() {
+    for family in FAMILIES {
+        let dir = tempfile::tempdir().unwrap();
+        model_of(family, dir.path());
+        let path = dir.path().join("config.json");
+        let good: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        opened(dir.path()).unwrap();
+        let sees = good.get("vision_config").is_some();
+        let text = if good.get("text_config").is_some() { "/text_config" } else { "" };
+        let huge = 1_u64 << 63;
+        let mut faults = vec![(text.to_owned(), "head_dim", json!(1 << 24), "head_dim")];
+        faults.push((text.to_owned(), "num_key_value_heads", json!(2), "num_key_value_heads x head_dim is "));
+        if sees {
+            // Sections of the original head dimension do not fit a larger one.
+            faults[0].3 = "mrope_section";
+            let vision = || "/vision_config".to_owned();
+            let rope = format!("{text}/rope_scaling");
+            faults.push((vision(), "spatial_merge_size", json!(4), "spatial_merge_size^2 is "));
+            faults.push((rope.clone(), "mrope_section", json!([huge, huge, 8]), "mrope_section"));
+            faults.push((rope, "mrope_section", json!([0, 0, 0]), "mrope_section: found 0, expected a sum of"));
+            if good["vision_config"].get("num_position_embeddings").is_some() {
+                faults.push((vision(), "num_position_embeddings", json!(1 << 24), "num_position_embeddings"));
+            }
+        }
+        for (group, key, value, named) in faults {
+            let mut config = good.clone();
+            config.pointer_mut(&group).unwrap()[key] = value;
+            fs::write(&path, config.to_string()).unwrap();
+            let error = fault(dir.path());
+            assert!(error.contains("config.json") && error.contains(named), "{} {key}: {error}", family.model_types[0]);
+        }
     }
 }
 

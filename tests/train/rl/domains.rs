@@ -24,6 +24,16 @@ fn order(config: &RlConfig, weights: &DomainWeights, domains: &[&str]) -> (Domai
     DomainOrder::new(config, weights, &domains).unwrap()
 }
 
+#[test]
+fn weights_with_an_infinite_sum_share_a_batch() {
+    let shares = omr_train::rl::domains::shares;
+    assert_eq!(shares(&[1e308, 1e308], 7), [4, 3]);
+    assert_eq!(shares(&[1.7e308, 1.7e308, 1e-308, 0.85e308], 10), [4, 4, 0, 2]);
+    assert_eq!(shares(&[2.0, 1.0, 0.5], 12), [7, 3, 2]);
+    let (mut order, _) = order(&config(4, 1, true), &weights(&[("a", 1e308), ("b", 1e308)]), &["a", "b", "a", "b"]);
+    assert!((0..8).map(|at| order.sample_at(at)).all(|sample| sample < 4));
+}
+
 /// Counts and use are Vero's. Its order with shuffling is numpy's; without shuffling, the order is the same.
 #[test]
 fn vero_draws_the_same_numbers_of_prompts() {

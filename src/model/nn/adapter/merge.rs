@@ -1,4 +1,4 @@
-//! Adds an adapter to the weights of its base: W + s B A, summed in f32 and rounded once to the type of the weights.
+//! Adds an adapter to the weights of its base: W + s B A in f32. Saving rounds the sum once, to the type of the weights.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,13 +6,12 @@ use half::bf16;
 
 use super::adapter_files::StoredAdapter;
 use super::attach::module;
-use crate::nn::weights::layout::{ParamLayout, takes};
+use crate::nn::weights::layout::ParamLayout;
 use crate::nn::weights::linear_layer::{A, B};
-use crate::nn::weights::params::Piece;
+use crate::nn::weights::params::{Param, Piece};
 use crate::nn::weights::stored_codes::StoredCodes;
 use crate::nn::weights::{StoredTensor, WeightFiles};
 use omr_base::choice::BaseFormat;
-use omr_base::config::QuantizationConfig;
 use omr_base::error::Result;
 use omr_runtime::device::Device;
 use omr_runtime::ops::quantized::{Encoded, encode};
@@ -59,18 +58,21 @@ impl BaseWeights<'_> {
 }
 
 impl StoredAdapter {
-    /// Sets the weights of the base in `layout`, which has this adapter, to the merged weights. `base` has the weights as
-    /// they were. With `trained`, the storage of the base in training, the values of its codes are merged.
+    /// Sets the weights of the base in `layout`, which has this adapter and the type f32, to the merged weights. `base` has
+    /// the weights as they were. A matrix that is quantised in `trained`, the layout of the model in training, gets the
+    /// values of its codes. Changes are counted as the type `dtype` stores them.
     pub fn merge(
         &self,
         dev: &mut Device,
         layout: &ParamLayout,
         base: &WeightFiles,
-        trained: Option<&QuantizationConfig>,
+        trained: &ParamLayout,
+        dtype: DType,
     ) -> Result<Merged> {
         let (rank, scale) = (self.config.rank, self.config.scale());
         let (changed, mut total) = (AtomicU64::new(0), 0);
-        for param in layout.params.iter().filter(|param| param.is_matrix && !param.is_adapter) {
+        // Both layouts list the matrices of the base in the same order.
+        for (param, trained) in matrices(layout).zip(matrices(trained)) {
             let (mut weights, mut factors) = (Vec::new(), Vec::new());
             for piece in &param.pieces {
                 let (n, k) = (piece.shape[0], piece.row_len());
@@ -84,7 +86,7 @@ impl StoredAdapter {
                     (values, b)
                 }));
             }
-            let format = trained.filter(|trained| takes(trained, &param.pieces)).map(|trained| trained.base);
+            let format = trained.quantized.map(|quantized| quantized.format);
             if factors.iter().all(Option::is_none) && format.is_none() {
                 continue;
             }
@@ -99,8 +101,8 @@ impl StoredAdapter {
                 let mut differing = 0;
                 for (w, sum) in out.iter_mut().zip(sum) {
                     let merged = *w + scale * sum;
-                    let merged = if layout.dtype == DType::Bf16 { bf16::from_f32(merged).to_f32() } else { merged };
-                    differing += u64::from(merged != *w);
+                    let stored = if dtype == DType::Bf16 { bf16::from_f32(merged).to_f32() } else { merged };
+                    differing += u64::from(stored != *w);
                     *w = merged;
                 }
                 changed.fetch_add(differing, Ordering::Relaxed);
@@ -109,4 +111,9 @@ impl StoredAdapter {
         }
         Ok(Merged { changed: changed.into_inner(), total })
     }
+}
+
+/// Returns the matrices of the base.
+fn matrices(layout: &ParamLayout) -> impl Iterator<Item = &Param> {
+    layout.params.iter().filter(|param| param.is_matrix && !param.is_adapter)
 }

@@ -122,11 +122,16 @@ pub fn text(root: &Node<'_>, text: &Node<'_>, dense: Dense, rope: RopeConfig) ->
 pub fn size_checks(text: &TextConfig) -> Vec<SizeCheck> {
     const TABLE: &str = "model.embed_tokens.weight";
     const MLP: &str = "model.layers.0.mlp.gate_proj.weight";
+    const Q: Measured = Measured::Side("model.layers.0.self_attn.q_proj.weight", 0);
+    const K: Measured = Measured::Side("model.layers.0.self_attn.k_proj.weight", 0);
+    let Heads { q, kv, dim } = text.layers[0].heads;
     [
         ("/num_hidden_layers", text.layers.len(), Measured::Layers("model.layers.")),
         ("/vocab_size", text.vocab_size, Measured::Side(TABLE, 0)),
         ("/hidden_size", text.hidden_size, Measured::Side(TABLE, 1)),
         ("/intermediate_size", text.layers[0].intermediate_size, Measured::Side(MLP, 0)),
+        ("/num_attention_heads x head_dim", q * dim, Q),
+        ("/num_key_value_heads x head_dim", kv * dim, K),
     ]
     .map(|(key, declared, of)| SizeCheck { key, declared, of })
     .to_vec()

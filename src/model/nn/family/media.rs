@@ -20,11 +20,15 @@ pub fn vision<'a>(root: &Node<'a>) -> Result<Node<'a>> {
 }
 
 /// Reads `mrope_section`, the numbers of rotary frequencies for time, height and width.
-pub fn section(rope: &Node<'_>, default: Option<[usize; 3]>) -> Result<[usize; 3]> {
-    let section = rope.list("mrope_section", default.as_ref().map(|section| &section[..]))?;
-    section.try_into().map_err(|found: Vec<usize>| {
-        Error::input(rope.at("mrope_section"), format!("{} numbers", found.len()), "three numbers: time, height, width")
-    })
+pub fn section(rope: &Node<'_>, default: Option<[usize; 3]>, head_dim: usize) -> Result<[usize; 3]> {
+    const KEY: &str = "mrope_section";
+    let section = rope.list(KEY, default.as_ref().map(|section| &section[..]))?;
+    let section: [usize; 3] = section.try_into().map_err(|found: Vec<usize>| {
+        Error::input(rope.at(KEY), format!("{} numbers", found.len()), "three numbers: time, height, width")
+    })?;
+    let (sum, half) = (section.iter().sum::<usize>(), head_dim / 2);
+    let expected = format!("a sum of {half}, half of the head dimension");
+    rope.require(KEY, sum, sum == half || !rope.has(KEY), &expected).map(|()| section)
 }
 
 /// Reads the ids of the tokens of images and videos. Missing ones have the defaults of the Hugging Face classes, because
@@ -78,16 +82,24 @@ pub fn check(vision: &Node<'_>, tower: &TowerConfig, text: &TextConfig) -> Resul
 
 /// Returns the sizes of the text part and of the tower that the weights must have.
 pub fn size_checks(config: &ModelConfig) -> Vec<SizeCheck> {
-    let towers = config.media.iter().flat_map(|MediaConfig { tower, .. }| {
-        let mlp = match tower.kind {
-            TowerKind::Windowed { .. } => "visual.blocks.0.mlp.gate_proj.weight",
-            TowerKind::DeepStack { .. } => "visual.blocks.0.mlp.linear_fc1.weight",
+    let towers = config.media.iter().flat_map(|MediaConfig { tower, grid, .. }| {
+        let (mlp, merger, side) = match tower.kind {
+            TowerKind::Windowed { .. } => ("visual.blocks.0.mlp.gate_proj.weight", "visual.merger.mlp.0.weight", None),
+            TowerKind::DeepStack { grid_side, .. } => {
+                ("visual.blocks.0.mlp.linear_fc1.weight", "visual.merger.linear_fc1.weight", Some(grid_side))
+            }
         };
+        let merged = tower.hidden_size.saturating_mul(grid.merge_size * grid.merge_size);
+        const POSITIONS: &str = "/vision_config/num_position_embeddings";
+        let positions = side.map(|side| (POSITIONS, side * side, Measured::Side("visual.pos_embed.weight", 0)));
         [
             ("/vision_config/depth", tower.depth, Measured::Layers("visual.blocks.")),
             ("/vision_config/hidden_size", tower.hidden_size, Measured::Side(mlp, 1)),
             ("/vision_config/intermediate_size", tower.intermediate_size, Measured::Side(mlp, 0)),
+            ("/vision_config/hidden_size x spatial_merge_size^2", merged, Measured::Side(merger, 1)),
         ]
+        .into_iter()
+        .chain(positions)
     });
     let mut sizes = dense::size_checks(&config.text);
     sizes.extend(towers.map(|(key, declared, of)| SizeCheck { key, declared, of }));

@@ -30,15 +30,17 @@ pub static FAMILIES: [&Family; 5] =
     [&qwen2_5_vl::FAMILY, &qwen3_vl::FAMILY, &llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
 
 impl ModelConfig {
-    /// Reads `path` (a `config.json`). If the directory also contains the weights, errors on sizes that differ from the
-    /// weights, so that no memory is allocated for wrong sizes.
+    /// Reads `path` (a `config.json`). If the directory, or that of an adapter's base, contains the weights, errors on sizes
+    /// that differ from the weights, so that no memory is allocated for wrong sizes.
     pub fn load(path: &Path) -> Result<ModelConfig> {
         let (dir, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
         let dir = &base_model::holder(dir, &name.to_string_lossy())?;
         let path = &dir.join(name);
         let value: Value = files::json::read(path)?;
         let config = ModelConfig::from_json(&value, &path.display().to_string())?;
-        WeightFiles::check_sizes(dir, &(config.family.size_checks)(&config))?;
+        // A base that is not found is the error of loading its weights.
+        let base = base_model::of(dir).ok().flatten();
+        WeightFiles::check_sizes(base.as_ref().unwrap_or(dir), path, &(config.family.size_checks)(&config))?;
         Ok(config)
     }
 

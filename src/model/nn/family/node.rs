@@ -87,11 +87,14 @@ impl<'a> Node<'a> {
 
     /// Reads a list of whole numbers.
     pub fn list(&self, key: &str, default: Option<&[usize]>) -> Result<Vec<usize>> {
-        let wrong = |found: String| Error::input(self.at(key), found, "a list of whole numbers");
+        let expected = format!("a list of whole numbers from 0 to {LARGEST}");
+        let wrong = |found: String| Error::input(self.at(key), found, &*expected);
         let Some(value) = self.get(key) else {
             return default.map(<[usize]>::to_vec).ok_or_else(|| wrong("nothing".into()));
         };
-        let all = value.as_array().map(|a| a.iter().map(Value::as_u64).collect::<Option<Vec<u64>>>());
+        let all = value
+            .as_array()
+            .map(|a| a.iter().map(|n| n.as_u64().filter(|n| *n <= LARGEST as u64)).collect::<Option<Vec<u64>>>());
         let all = all.flatten().ok_or_else(|| wrong(value.to_string()))?;
         Ok(all.into_iter().map(|n| n as usize).collect())
     }

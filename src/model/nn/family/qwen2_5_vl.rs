@@ -37,11 +37,8 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
     rope.one_of("rope_type", &["default", "mrope"])?;
     rope.one_of("type", &["mrope", "default"])?;
     let rope_theta = if rope.has("rope_theta") { &rope } else { &text };
-    let section = media::section(&rope, None)?;
     let dim = dense::head_dim(&text, None)?;
-    let sum: usize = section.iter().sum();
-    let expected = format!("a sum of {}, half of the head dimension", dim / 2);
-    rope.require("mrope_section", sum, sum == dim / 2, &expected)?;
+    let section = media::section(&rope, None, dim)?;
     let rope = RopeConfig {
         theta: rope_theta.f64("rope_theta", Some(1e6))?,
         dim,

@@ -31,18 +31,18 @@ fn read(root: &Node<'_>) -> Result<ModelParts> {
     let text = root.child("text_config")?.unwrap_or_else(|| root.clone());
     dense::refuse(&text, &["attention_bias"])?;
     let rope = dense::rope(&text)?;
-    let theta = rope.as_ref().filter(|rope| rope.has("rope_theta")).unwrap_or(&text).f64("rope_theta", Some(5e5))?;
+    let theta = rope.as_ref().filter(|rope| rope.has("rope_theta")).unwrap_or(&text).f64("rope_theta", Some(5e6))?;
+    let dense = Dense { qk_norm: true, head_dim: Some(128), max_position_embeddings: 128_000, ..Dense::DEFAULT };
+    let dim = dense::head_dim(&text, dense.head_dim)?;
     const SECTION: [usize; 3] = [24, 20, 20];
     let section = match &rope {
         Some(rope) => {
             rope.one_of("rope_type", &["default"])?;
             rope.one_of("type", &["default", "mrope"])?;
-            media::section(rope, Some(SECTION))?
+            media::section(rope, Some(SECTION), dim)?
         }
         None => SECTION,
     };
-    let dense = Dense { qk_norm: true, head_dim: Some(128), max_position_embeddings: 128_000, ..Dense::DEFAULT };
-    let dim = dense::head_dim(&text, dense.head_dim)?;
     let rope = RopeConfig { theta, dim, scaling: None, axes: RopeAxes::Interleaved(section) };
     let text = TextConfig {
         // transformers ignores the key inside of text_config.

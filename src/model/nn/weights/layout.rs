@@ -184,7 +184,7 @@ impl LayoutPart<'_> {
 }
 
 /// Returns true if the matrix of `pieces` is quantised with these settings.
-pub(crate) fn takes(settings: &QuantizationConfig, pieces: &[Piece]) -> bool {
+fn takes(settings: &QuantizationConfig, pieces: &[Piece]) -> bool {
     let fits = |piece: &Piece| quantized::takes(settings.base, piece.row_len());
     pieces.iter().all(|piece| fits(piece) && !settings.skips(&piece.name))
 }

@@ -118,9 +118,9 @@ impl WeightFiles {
         self.tensors.values().map(|stored| stored.bytes.len() as u64).sum()
     }
 
-    /// Compares sizes from `config.json` with the headers of the weights in `dir`. Does nothing if weights are missing,
+    /// Compares sizes from the file `config` with the headers of the weights in `dir`. Does nothing if weights are missing,
     /// because loading them reports that as an error.
-    pub fn check_sizes(dir: &Path, sizes: &[SizeCheck]) -> Result<()> {
+    pub fn check_sizes(dir: &Path, config: &Path, sizes: &[SizeCheck]) -> Result<()> {
         if !dir.join(SINGLE).exists() && !dir.join(INDEX).exists() {
             return Ok(());
         }
@@ -137,7 +137,7 @@ impl WeightFiles {
             (have != *declared).then(|| format!("{key} is {declared}, but the weights have {have}"))
         };
         let faults: Vec<String> = sizes.iter().filter_map(wrong).collect();
-        if faults.is_empty() { Ok(()) } else { Err(Error::format(dir.join("config.json"), faults.join("; "))) }
+        if faults.is_empty() { Ok(()) } else { Err(Error::format(config, faults.join("; "))) }
     }
 
     /// Returns the shape of the tensor `name`, or that of the matrix whose codes it contains.
