@@ -90,7 +90,7 @@ impl Endpoint {
 
     /// Returns the first address, in a form that is safe to display.
     pub fn url(&self) -> String {
-        secrets::without_userinfo(&self.urls[0]).into_owned()
+        secrets::without_credentials(&self.urls[0]).into_owned()
     }
 
     /// Returns the maximum number of concurrent requests in the config.

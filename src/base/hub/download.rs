@@ -133,7 +133,7 @@ impl Job {
             let path = self.dir.join(&file.path);
             match record.hash(&file.path) {
                 Some(known) if known == file.hash.hex() => continue,
-                None if path.exists() => {}
+                None if std::fs::symlink_metadata(&path).is_ok() => {}
                 _ => {
                     missing.push(file.clone());
                     continue;

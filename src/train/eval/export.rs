@@ -64,12 +64,6 @@ pub fn quantize(dir: &Path, out: &Path, format: BaseFormat) -> Result<String> {
     Ok(format!("{size}: linear layers in {name}; norms, biases, {rest} and the vision tower {kept}"))
 }
 
-/// Errors if the directory `out` exists.
-pub fn is_new(out: &Path) -> Result<()> {
-    let found = || format!("{}, which exists", out.display());
-    if out.exists() { Err(Error::input("--out", found(), "a new folder: nothing is overwritten")) } else { Ok(()) }
-}
-
 /// Writes the base of the adapter in `dir`, with the adapter merged into its weights, to the new directory `out`. The
 /// merge runs on the CPU, in the type of the base's weights, onto the weights that `onto` names. Returns a line for the
 /// user: how many weights changed, and the largest difference of the log-probs of the responses of `probe`.
