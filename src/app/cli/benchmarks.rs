@@ -69,11 +69,7 @@ async fn files(spec: &TaskSpec, settings: &Settings) -> Result<(Repo, BTreeMap<S
     let root = Path::new(set.repo);
     let chosen = set.choose(root, files.iter().map(|(path, _)| root.join(path)).collect())?;
     if let Some((gone, _)) = shards::lacking(&chosen, &|_| true).first() {
-        return Err(Error::input(
-            set.repo,
-            format!("a listing without {}", gone.display()),
-            "all files of the data set",
-        ));
+        return Err(Error::input(set.repo, format!("no {}", gone.display()), "all files of the data set"));
     }
     Ok((repo, files.into_iter().filter(|(path, _)| chosen.contains(&root.join(path))).collect()))
 }

@@ -13,33 +13,31 @@ use crate::files;
 const UNREAD: [&str; 8] = ["md", "bin", "pt", "pth", "gguf", "onnx", "h5", "msgpack"];
 
 /// Advice for a download that has not finished.
-const AGAIN: &str = "run the download again until it finishes";
+const AGAIN: &str = "run it again until it finishes";
 
 /// Resolves `path`, which may be the name of a repository or, for a model, the folder of a run, whose model is in its
 /// folder `model`. Returns any other `path` unchanged if it exists as a file or folder or is not a valid name; otherwise
 /// returns the cached snapshot of that repository. `place` is the key or flag that contained the path.
 ///
-/// If there is no snapshot, the error contains the command that downloads the repository.
+/// If there is no snapshot, the error contains the command that downloads the repository. Errors for a model that was
+/// downloaded in part.
 pub fn find(path: &Path, kind: Kind, place: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf> {
+    let found = locate(path, kind, place, env)?;
+    let is_model = kind == Kind::Model && found.is_dir();
+    if is_model { finished(&found, &|_| true).map(|()| found) } else { Ok(found) }
+}
+
+fn locate(path: &Path, kind: Kind, place: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf> {
     let Some((id, revision)) = name(path) else {
         let model = path.join("model");
         let is_of_run = kind == Kind::Model && files::is_run(path) && model.is_dir();
-        let found = if is_of_run { model } else { path.to_owned() };
-        return whole_model(found, kind);
+        return Ok(if is_of_run { model } else { path.to_owned() });
     };
     if let Some(snapshot) = cache(env).and_then(|cache| snapshot(&cache, kind, id, revision)) {
-        return whole_model(snapshot, kind);
+        return Ok(snapshot);
     }
     let found = format!("{}, which is neither a path nor in HF_HOME", path.display());
     Err(Error::input_hint(place, found, expected(kind), format!("omr download {} --to DIR", path.display())))
-}
-
-/// Returns `found`, unless it is a model that was downloaded in part.
-fn whole_model(found: PathBuf, kind: Kind) -> Result<PathBuf> {
-    if kind == Kind::Model && found.is_dir() {
-        finished(&found, &|_| true)?;
-    }
-    Ok(found)
 }
 
 /// True for the name of a file that a program is downloading, or of answers that `omr generate` is writing.
@@ -86,10 +84,10 @@ pub fn finished(folder: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> 
     }
 }
 
-/// Returns the error for a file of a download that has not finished.
+/// Returns the error for a partial file.
 pub fn unfinished(partial: &Path) -> Error {
     let hint = format!("{AGAIN}, or remove this file if it is not needed");
-    Error::input_hint(partial, "a file whose download has not finished", "complete files", hint)
+    Error::input_hint(partial, "a part of a file, whose download or job has not finished", "complete files", hint)
 }
 
 /// Returns a description of what a repository of this kind contains, for error messages.

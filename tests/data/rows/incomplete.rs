@@ -121,7 +121,7 @@ fn half_of_a_download_or_of_a_data_stage_is_refused() {
         "set/.cache/huggingface/download/data/x.0123.incomplete",
     ] {
         touch(partial, "{");
-        all_refused(&[partial.rsplit('/').next().unwrap(), "a file whose download has not finished"]);
+        all_refused(&[partial.rsplit('/').next().unwrap(), "has not finished"]);
         assert_eq!(of(&at("set/data/a.jsonl")), Ok(4), "a path names the file");
         fs::remove_file(at(partial)).unwrap();
     }
