@@ -1,6 +1,6 @@
 //! The arguments of `omr bench`: what is measured, and how.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::RangedU64ValueParser;
 use serde_json::Value;
@@ -162,7 +162,13 @@ impl Options {
 
     /// Writes `record` to the file that `--json` names, if any.
     pub(super) fn write(&self, record: &Value) -> Result<()> {
-        let Some(file) = &self.json else { return Ok(()) };
-        Output::open(file, self.overwrite, &[])?.write(record.to_string().as_bytes())
+        self.output()?.map_or(Ok(()), |output| output.write(record.to_string().as_bytes()))
+    }
+
+    /// Returns the place that `--json` names, if any. Errors if it must not be written.
+    pub(super) fn output(&self) -> Result<Option<Output>> {
+        let inputs: Vec<&Path> =
+            self.names.iter().map(Path::new).chain(self.model.as_deref()).chain(self.data.as_deref()).collect();
+        self.json.as_ref().map(|file| Output::open(file, self.overwrite, &inputs)).transpose()
     }
 }

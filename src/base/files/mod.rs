@@ -129,6 +129,9 @@ pub fn make_folder(dir: &Path) -> Result<Vec<PathBuf>> {
     let Err(error) = fs::create_dir_all(dir) else { return Ok(missing) };
     missing.iter().for_each(|made| drop(fs::remove_dir(made)));
     Err(match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            Error::input(dir, "a file", "a folder, or an unused name")
+        }
         // For example in /proc: the parent exists, but the system does not allow new folders.
         io::ErrorKind::NotFound => Error::input(dir, "a path where no folder can be created", "a path on a disk"),
         _ => Error::io(dir)(error),

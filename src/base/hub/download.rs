@@ -51,6 +51,9 @@ impl Job {
         if settings.offline {
             return self.offline(observer);
         }
+        if self.dir.exists() && !self.dir.is_dir() {
+            return Err(Error::input(&self.dir, "a file", "a folder, or an unused name"));
+        }
         let hub = Hub::new(settings)?;
         let listing = hub.list(&self.repo).await?;
         let files = self.wanted(&listing)?;

@@ -87,7 +87,8 @@ pub fn all(entries: &[DatasetConfig]) -> Result<Vec<PathBuf>> {
 
 /// Returns true if `path` exists or is a pattern that matches a file.
 pub fn exist(path: &Path) -> bool {
-    path.exists() || path.to_str().is_some_and(is_pattern) && files(path).is_ok()
+    let pattern = path.to_str().filter(|text| is_pattern(text)).and_then(|text| glob::glob(text).ok());
+    path.exists() || pattern.is_some_and(|mut found| found.next().is_some())
 }
 
 /// Returns true if a path has the ending of a file of rows.
