@@ -35,7 +35,11 @@ impl Output {
     /// Returns the place at `path`. Changes nothing there, so call this before a long job. `overwrite` is true if an
     /// existing file may be replaced. `inputs` are files and folders that the command reads.
     pub fn open(path: &Path, overwrite: bool, inputs: &[&Path]) -> Result<Output> {
-        let found = if_exists(path, fs::metadata(path))?;
+        let found = match fs::metadata(path) {
+            // The error of the folder says more.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => None,
+            found => if_exists(path, found)?,
+        };
         let is_stdout = |of: &fs::Metadata| {
             fstat(io::stdout()).is_ok_and(|stdout| (of.dev(), of.ino()) == (stdout.st_dev, stdout.st_ino))
         };
