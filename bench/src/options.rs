@@ -1,6 +1,6 @@
 //! The arguments of `omr bench`: what is measured, and how.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::RangedU64ValueParser;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use super::parity::parity;
 use super::rl_step::rl_step;
 use omr_base::choice::BaseFormat;
 use omr_base::error::{Error, Result};
-use omr_base::files;
+use omr_base::files::Output;
 use omr_model::nn::CheckpointPolicy;
 use omr_runtime::device::{Kind, Target};
 use omr_runtime::tensor::DType;
@@ -73,6 +73,9 @@ pub struct Options {
     /// Also write the results as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Replace an existing file of --json
+    #[arg(long, requires = "json")]
+    pub overwrite: bool,
     /// Measure a case whenever a line `turn` arrives on stdin, without a pause between repetitions, and print one line of
     /// JSON. `next` goes to the next case. A line of JSON says when a case is ready. For --device cuda or emu
     #[arg(long)]
@@ -159,6 +162,13 @@ impl Options {
 
     /// Writes `record` to the file that `--json` names, if any.
     pub(super) fn write(&self, record: &Value) -> Result<()> {
-        self.json.as_ref().map_or(Ok(()), |file| files::write(file, record.to_string().as_bytes()))
+        self.output()?.map_or(Ok(()), |output| output.write(record.to_string().as_bytes()))
+    }
+
+    /// Returns the place that `--json` names, if any. Errors if it must not be written.
+    pub(super) fn output(&self) -> Result<Option<Output>> {
+        let inputs: Vec<&Path> =
+            self.names.iter().map(Path::new).chain(self.model.as_deref()).chain(self.data.as_deref()).collect();
+        self.json.as_ref().map(|file| Output::open(file, self.overwrite, &inputs)).transpose()
     }
 }

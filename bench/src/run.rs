@@ -8,6 +8,7 @@ use omr_runtime::machine::Machine;
 /// Runs the benchmarks that `options` selects and returns a table. `variant` is the value of `--kernel-variant`, which
 /// `machine` already uses.
 pub fn run(options: &Options, machine: &Machine, variant: &str) -> Result<String> {
+    options.output()?;
     match &options.names[..] {
         [name] if name == emu::NAME => emu::run(options, machine),
         [name] if name == first_gpu::NAME => first_gpu::run(options, machine, variant),

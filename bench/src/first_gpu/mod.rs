@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use self::record::{Record, failed, not_run, passed};
 use super::options::Options;
 use omr_base::error::{Error, Result, words};
-use omr_base::files;
+use omr_base::files::{self, Output};
 use omr_base::hub::{self, local};
 use omr_model::nn::ModelConfig;
 use omr_runtime::device::{Kind, cuda};
@@ -61,6 +61,9 @@ pub fn run(options: &Options, machine: &Machine, variant: &str) -> Result<String
     let json = json.ok_or_else(|| Error::input("omr bench first-gpu", "no --json F.json", "--json F.json"))?;
     if json.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
         return Err(Error::input("--json", json.display().to_string(), "a file in a folder that exists"));
+    }
+    for file in [&json, &json.with_extension("html")] {
+        Output::regular(file, options.overwrite, &[])?;
     }
     let model = options.model.as_deref().map(model_dir).transpose()?;
     let kind = machine.target.kind;

@@ -10,6 +10,7 @@ use omr_base::error::{Error, Result};
 use omr_base::hub::download::{self, Job};
 use omr_base::hub::{Repo, Settings};
 use omr_base::observe::bytes;
+use omr_data::rows::files::shards;
 use omr_data::task::{TaskSpec, hub};
 
 /// Branch with parquet files that the hub makes from files of other formats.
@@ -67,5 +68,8 @@ async fn files(spec: &TaskSpec, settings: &Settings) -> Result<(Repo, BTreeMap<S
     files.retain(is_parquet);
     let root = Path::new(set.repo);
     let chosen = set.choose(root, files.iter().map(|(path, _)| root.join(path)).collect())?;
+    if let Some((gone, _)) = shards::lacking(&chosen, &|_| true).first() {
+        return Err(Error::input(set.repo, format!("no {}", gone.display()), "all files of the data set"));
+    }
     Ok((repo, files.into_iter().filter(|(path, _)| chosen.contains(&root.join(path))).collect()))
 }

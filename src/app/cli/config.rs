@@ -11,6 +11,7 @@ use omr_base::config::{
     ServeConfig, SftConfig,
 };
 use omr_base::error::{Error, Result};
+use omr_base::{files, secrets};
 
 /// Lists the keys of a kind of config.
 type Keys = fn() -> Vec<Key>;
@@ -51,7 +52,8 @@ pub struct Args {
 /// Prints the keys to stdout.
 pub fn run(args: &Args, _: &Context) -> Result<()> {
     if let Some(file) = &args.from {
-        return print(&config::from_other(file, args.gpus)?);
+        files::read_config(file).iter().for_each(|text| secrets::keep_named(text));
+        return print(&secrets::redacted(&config::from_other(file, args.gpus)?));
     }
     if let Some(preset) = &args.preset {
         let sets = preset.parse::<Preset>()?.keys();

@@ -36,8 +36,7 @@ impl Console {
     pub(crate) fn new(quiet: bool, name: String) -> Console {
         // Values of HF_TOKEN, OPENAI_API_KEY and similar variables must not be printed. The message of a server may
         // contain such a value.
-        let is_secret = |name: &str| ["_TOKEN", "_API_KEY", "_SECRET"].iter().any(|end| name.ends_with(end));
-        std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_secret)).for_each(|(_, value)| {
+        std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(secrets::is_named)).for_each(|(_, value)| {
             secrets::keep(value.to_string_lossy().trim());
         });
         let inner = Arc::new(Mutex::new(Inner { bar: None, log: None }));

@@ -14,7 +14,7 @@ use crate::report;
 use omr_base::answers::RunStore;
 use omr_base::config::{Backend, DistConfig, EvalConfig, Mode, ServerConfig};
 use omr_base::error::{Error, Result};
-use omr_base::files;
+use omr_base::files::{self, Output};
 use omr_base::hub::Kind;
 use omr_data::reward::Scorer;
 use omr_data::task::{self, GROUPS, TASKS, TaskFile, TaskRows, TaskSpec};
@@ -78,6 +78,9 @@ pub struct Args {
     /// Write the prompts for the model to FILE, one line per question, and exit
     #[arg(long, value_name = "FILE")]
     dump_prompts: Option<PathBuf>,
+    /// Replace an existing file of --dump-prompts
+    #[arg(long, requires = "dump_prompts")]
+    overwrite: bool,
     /// Score recorded answers without a model: a file of lines {"task", "index", "responses": [...]}, or a file or
     /// folder from lmms-eval's --log_samples or a tsv file from VLMEvalKit, whose verdicts are compared with omr's
     #[arg(long, value_name = "FILE")]
@@ -152,9 +155,12 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         }
     }
     if let Some(path) = &args.dump_prompts {
-        let lines = prompts::dump(path, &tasks, &source(&config, file.as_ref()), config.limit)?;
+        let inputs = [&args.config, &config.task_file, &config.data_dir].into_iter().flatten();
+        let inputs: Vec<&Path> = inputs.map(PathBuf::as_path).collect();
+        let to = Output::open(path, args.overwrite, &inputs)?;
+        let lines = prompts::dump(&to, &tasks, &source(&config, file.as_ref()), config.limit)?;
         context.say(&format!("{lines} questions of {}", config.tasks.join(", ")));
-        return print(&format!("{}\n", path.display()));
+        return if to.is_stdout() { Ok(()) } else { print(&format!("{}\n", path.display())) };
     }
     if config.server.is_some() || config.responses.is_some() {
         context.alone("several ranks are only supported for a model directory, not for a server or a file")?;

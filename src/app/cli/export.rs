@@ -47,7 +47,7 @@ pub struct Args {
 /// Writes the model and prints its path to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(config) = args.overrides.load::<GenerateConfig>(None, None)? else { return Ok(()) };
-    eval::is_new(&args.out)?;
+    files::is_new(&args.out)?;
     let line = match (&args.merge, args.quantize.as_deref()) {
         (_, Some([format, model])) => {
             if let Some(setting) = args.overrides.overrides.first() {

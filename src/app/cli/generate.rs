@@ -8,7 +8,7 @@ use super::stdout::{Stdout, try_write};
 use crate::serve::Batch;
 use omr_base::config::GenerateConfig;
 use omr_base::error::{Error, Result};
-use omr_base::files;
+use omr_base::files::Output;
 use omr_base::hub::Kind;
 
 /// Arguments of `omr generate`.
@@ -44,6 +44,9 @@ pub struct Args {
     /// Move earlier answers in --out aside and begin anew
     #[arg(long, requires = "jsonl")]
     fresh: bool,
+    /// Replace a file in --out that another command wrote
+    #[arg(long, requires = "out", conflicts_with = "fresh")]
+    overwrite: bool,
     #[command(flatten)]
     overrides: Overrides,
 }
@@ -51,8 +54,10 @@ pub struct Args {
 /// Streams the answer to one question to stdout, or answers a file of questions and writes a file of answers.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(mut config) = args.overrides.load::<GenerateConfig>(None, None)? else { return Ok(()) };
-    args.out.iter().try_for_each(files::writable)?;
     let (model, root) = (repository(&args.model, Kind::Model, "--model")?, args.model.display().to_string());
+    if let (Some(jsonl), Some(out)) = (&args.jsonl, &args.out) {
+        Output::regular(out, true, &[jsonl, &model])?;
+    }
     config.dtype = context.dtype(config.dtype, Some(&model));
     let batch = Batch { model, root, config };
     context.with_machine(|machine| match (&args.prompt, &args.jsonl, &args.out) {
@@ -64,7 +69,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             batch.stream(text, &args.image, put, machine)
         }
         (None, Some(jsonl), Some(out)) => {
-            let [answered, skipped] = batch.answer(jsonl, out, args.fresh, machine)?;
+            let [answered, skipped] = batch.answer(jsonl, out, [args.fresh, args.overwrite], machine)?;
             let skipped = match skipped {
                 0 => String::new(),
                 n => format!(", {n} skipped: their places state the errors"),

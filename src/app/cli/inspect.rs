@@ -14,7 +14,7 @@ use omr_base::config::{
     SftConfig,
 };
 use omr_base::error::{Error, Result};
-use omr_base::files;
+use omr_base::files::{self, Output};
 use omr_base::hub::Kind;
 use omr_data::image::Processor;
 use omr_data::rows::files::paths::has_ending;
@@ -48,6 +48,9 @@ pub struct Args {
     /// Folder for inspect.html and summary.json. Without it, only inspect.html is written, to the current folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Replace existing files of these names
+    #[arg(long)]
+    overwrite: bool,
 }
 
 /// Reads every row, prints the findings and writes the page.
@@ -55,7 +58,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Inspected { datasets, tasks, variables, images } = named(&args.place, &args.overrides)?;
     let model = args.model.as_ref().map(|dir| model(dir, &variables, &images)).transpose()?;
     let page = args.out.clone().unwrap_or_default().join("inspect.html");
-    files::writable(&page)?;
+    let open = |path: &Path| Output::open(path, args.overwrite, &[&args.place]);
+    let to = open(&page)?;
+    let summary_to = args.out.as_ref().map(|out| open(&out.join("summary.json"))).transpose()?;
     let Args { show: first, rows: random, seed, .. } = *args;
     let options = Options { model: model.as_ref(), first, random, seed, shown: Some(report::browser::image_of) };
     let mut found: Vec<_> = datasets.iter().map(|entry| inspect(entry, &options)).collect::<Result<_>>()?;
@@ -66,14 +71,14 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     found.iter().try_for_each(|inspection| print(&inspection.text()))?;
     let place = args.place.display().to_string();
-    files::write(&page, report::inspect::page(&place, &found, args.seed)?.as_bytes())?;
+    to.write(report::inspect::page(&place, &found, args.seed)?.as_bytes())?;
     context.say(&format!("wrote {}", page.display()));
-    if let Some(out) = &args.out {
+    if let Some(to) = summary_to {
         let rows: usize = found.iter().map(|f| f.rows).sum();
         let faulty: usize = found.iter().map(Inspection::faulty).sum();
         let sets: Vec<_> = found.iter().map(|f| f.json()).collect();
         let summary = json!({"in": rows, "kept": rows - faulty, "rejected": {"fault": faulty}, "datasets": sets});
-        files::write(out.join("summary.json"), format!("{summary:#}\n").as_bytes())?;
+        to.write(format!("{summary:#}\n").as_bytes())?;
     }
     refuse_faults(&place, &found)?;
     found.iter().try_for_each(|inspection| inspection.seen.check().and_then(|()| inspection.seen.check_texts()))

@@ -7,6 +7,7 @@ use super::args::Overrides;
 use super::stdout::print;
 use omr_base::config::{RlConfig, SftConfig};
 use omr_base::error::{Error, Result};
+use omr_base::files::Output;
 use omr_train::plan::{self, PlanRequest, Training, model_config};
 
 /// Arguments of `omr plan`.
@@ -36,6 +37,8 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         let expected = "h200 or h100, because launches are recorded for these two only";
         return Err(Error::input("--launches", gpu_options.gpu.ceilings().name, expected));
     }
+    let open = |path: &PathBuf| Output::open(path, gpu_options.overwrite, &[&args.config]);
+    gpu_options.launches.as_ref().map(open).transpose()?;
     if plan::is_rl(&args.config)? { planned::<RlConfig>(args) } else { planned::<SftConfig>(args) }
 }
 

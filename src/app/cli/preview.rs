@@ -7,7 +7,7 @@ use super::inspect::{Inspected, model, named};
 use super::stdout::print_marked;
 use crate::report;
 use omr_base::error::{Error, Result};
-use omr_base::files;
+use omr_base::files::Output;
 use omr_data::rows::inspect::{Preview, Previewer};
 
 /// Arguments of `omr data preview`.
@@ -28,6 +28,9 @@ pub struct Args {
     /// Folder for preview.html. Without it, the page is written to the current folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Replace an existing page
+    #[arg(long)]
+    overwrite: bool,
 }
 
 /// Prints the rows and writes the page.
@@ -39,7 +42,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let (chat, processor) = model(&args.model, &variables, &images)?;
     let previewer = Previewer { chat, processor, show: report::browser::image_of };
     let page = args.out.clone().unwrap_or_default().join("preview.html");
-    files::writable(&page)?;
+    let to = Output::open(&page, args.overwrite, &[&args.place, &args.model])?;
     let mut rows: Vec<Preview> = Vec::new();
     for entry in &datasets {
         rows.extend(previewer.rows(entry, args.rows)?);
@@ -49,7 +52,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         let pieces = row.pieces.iter().map(|piece| (piece.trained, piece.text.as_str()));
         print_marked([(false, head.as_str())].into_iter().chain(pieces).chain([(false, "\n\n")]))?;
     }
-    files::write(&page, report::preview::page(&args.place.display().to_string(), &rows)?.as_bytes())?;
+    to.write(report::preview::page(&args.place.display().to_string(), &rows)?.as_bytes())?;
     context.say(&format!("wrote {}", page.display()));
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::jsonl::{self, Line};
 use super::stdout::print;
 use omr_base::config::{GenerateConfig, ScoreConfig};
 use omr_base::error::{Error, Result};
-use omr_base::files;
+use omr_base::files::Output;
 use omr_base::hub::Kind;
 use omr_data::reward::judge::{Ruling, Summary};
 use omr_data::reward::{Item, Judged, Score};
@@ -42,6 +42,9 @@ pub struct Args {
     /// File to write the lines of --logprobs to, instead of stdout
     #[arg(long, value_name = "FILE", requires = "logprobs")]
     out: Option<PathBuf>,
+    /// Replace an existing file of --out
+    #[arg(long, requires = "out")]
+    overwrite: bool,
     /// Scoring rules: strict (the default), or compat to reproduce the published scorer
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
@@ -93,11 +96,15 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 
 fn logprobs(args: &Args, file: &Path, model: &Path, context: &Context) -> Result<()> {
     let Some(mut config) = args.overrides.load::<GenerateConfig>(None, None)? else { return Ok(()) };
-    args.out.iter().try_for_each(files::writable)?;
     let dir = repository(model, Kind::Model, "--model")?;
+    let open = |out: &PathBuf| Output::open(out, args.overwrite, &[file, &dir]);
+    let out = args.out.as_ref().map(open).transpose()?.filter(|out| !out.is_stdout());
     config.dtype = context.dtype(config.dtype, Some(&dir));
-    context.with_machine(|machine| match &args.out {
-        Some(out) => eval::score_to(out, &dir, file, &config, machine),
+    context.with_machine(|machine| match &out {
+        Some(out) => out.write_with(|to| {
+            let put = |line: &str| to.write_all(line.as_bytes()).map_err(Error::io("--out"));
+            eval::score(&dir, file, &config, machine, put)
+        }),
         None => eval::score(&dir, file, &config, machine, print),
     })
 }

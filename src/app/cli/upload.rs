@@ -10,7 +10,7 @@ use crate::report::model_card;
 use omr_base::error::{Error, Result};
 use omr_base::files;
 use omr_base::hub::upload::{Job, Upload};
-use omr_base::hub::{Kind, Repo, Settings};
+use omr_base::hub::{Kind, Repo, Settings, local};
 use omr_base::identity::{Manifest, Part};
 use omr_base::observe::bytes;
 
@@ -48,20 +48,21 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     let is_run = args.dir.join("model/config.json").exists();
     let model = if is_run { args.dir.join("model") } else { args.dir.clone() };
+    local::inside(&args.dir, &model)?;
     let mut files = model_files(&model)?;
     for name in OF_RUN.iter().filter(|name| is_run && args.dir.join(name).exists()) {
-        files.push(upload(format!("training/{name}"), args.dir.join(name))?);
+        files.push(upload(format!("training/{name}"), &args.dir, &args.dir.join(name))?);
     }
     let own = args.dir.join("README.md");
     let mut written = tempfile::NamedTempFile::new().map_err(Error::io("a temporary file"))?;
     if is_run && own.exists() {
         files.retain(|file| file.path != "README.md");
-        files.push(upload("README.md".to_owned(), own)?);
+        files.push(upload("README.md".to_owned(), &args.dir, &own)?);
     } else if !files.iter().any(|file| file.path == "README.md") {
         let run = if is_run { Some(args.dir.as_path()) } else { model_card::run_of(&model) };
         let text = model_card::write(run, &repo.id)?;
         written.write_all(text.as_bytes()).map_err(Error::io(written.path()))?;
-        files.push(upload("README.md".to_owned(), written.path().to_owned())?);
+        files.push(upload("README.md".to_owned(), written.path(), written.path())?);
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     if args.dry_run {
@@ -73,7 +74,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     print(&format!("{address}\n"))
 }
 
-fn upload(path: String, source: PathBuf) -> Result<Upload> {
+/// Returns the file `source` of `folder`, to be uploaded as `path`.
+fn upload(path: String, folder: &Path, source: &Path) -> Result<Upload> {
+    let source = local::inside(folder, source)?;
     let size = std::fs::metadata(&source).map_err(Error::io(&source))?.len();
     Ok(Upload { path, source, size })
 }
@@ -95,7 +98,8 @@ fn model_files(dir: &Path) -> Result<Vec<Upload>> {
         }
     })?;
     let name = |inner: &PathBuf| inner.to_string_lossy().into_owned();
-    let files: Vec<Upload> = found.iter().map(|inner| upload(name(inner), dir.join(inner))).collect::<Result<_>>()?;
+    let files: Vec<Upload> =
+        found.iter().map(|inner| upload(name(inner), dir, &dir.join(inner))).collect::<Result<_>>()?;
     let has = |ending: &str| files.iter().any(|file| file.path.ends_with(ending) && !file.path.contains('/'));
     if has("config.json") && has(".safetensors") {
         return Ok(files);

@@ -106,7 +106,7 @@ impl Endpoint {
 
     /// Returns the first address, in a form that is safe to display.
     pub fn url(&self) -> String {
-        secrets::without_userinfo(&format!("{}{COMPLETIONS}", self.urls[0])).into_owned()
+        secrets::without_credentials(&format!("{}{COMPLETIONS}", self.urls[0])).into_owned()
     }
 
     /// Returns the address of `route` at server number `address`.

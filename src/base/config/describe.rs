@@ -2,20 +2,13 @@
 
 use serde_json::Value;
 
-use crate::secrets::HIDDEN;
-
-/// Parts of the names of keys that contain a secret, here and in other systems.
-const SECRETS: [&str; 7] = ["api_key", "hub_token", "hf_token", "auth_token", "access_token", "password", "secret"];
-
-/// True if the key at `path`, which may be of another system, contains a secret.
-pub fn is_secret(path: &str) -> bool {
-    let path = path.to_lowercase();
-    SECRETS.iter().any(|part| path.contains(part))
-}
+use crate::secrets::{self, HIDDEN};
 
 /// Formats the value of the key at `path` like [`inline`], without secrets.
 pub fn shown(path: &str, value: &Value) -> String {
-    if is_secret(path) { HIDDEN.to_owned() } else { inline(value) }
+    // Numbers of tokens are no secrets.
+    let is_plain = value.is_null() || value.is_boolean() || value.is_number() && path.to_lowercase().contains("token");
+    if secrets::is_named(path) && !is_plain { HIDDEN.to_owned() } else { inline(value) }
 }
 
 /// Formats a value on one line, in YAML's flow style.

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::describe::{inline, is_secret, shown};
+use super::describe::{inline, shown};
 use super::environment::judge_from_env;
 use super::setting::{Key, Meta, Place, Safe, Setting};
 use super::{preset, unknown};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::secrets::HIDDEN;
+use crate::secrets::{self, HIDDEN};
 
 /// A path in a config that may also be the name of a repository on the Hugging Face hub.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ fn parse_override(text: &str) -> Result<(String, Value)> {
     };
     let wrong = |what: String| {
         let what = what.strip_prefix("line 1 column 1: ").unwrap_or(&what);
-        let found = if is_secret(path) { HIDDEN.to_owned() } else { format!("{value} ({what})") };
+        let found = if secrets::is_named(path) { HIDDEN.to_owned() } else { format!("{value} ({what})") };
         Error::input(format!("command line: {path}"), found, "a YAML value")
     };
     if value.trim().is_empty() {

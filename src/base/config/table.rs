@@ -1,5 +1,7 @@
 //! Groups of config keys: how they are read, written and described, and the macros that declare them.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 pub(crate) use super::setting::join;
@@ -60,12 +62,10 @@ impl<T: Table> Setting for T {
     fn write(&self) -> Value {
         let mut tree = json!({});
         for line in self.clone().lines() {
-            // The user name and password in a URL are sent to the server, but they are never written to a file. They
-            // do not affect results.
-            tree[line.name] = match line.value.write() {
-                Value::Array(urls) if line.name == "base_url" => urls.iter().map(without_userinfo).collect(),
-                value => value,
-            };
+            // Secrets in a URL and keys of services are sent to servers, but they are never written to a file. They do not
+            // affect results.
+            let hide = if line.name == "base_url" { secrets::without_credentials } else { secrets::without_keys };
+            tree[line.name] = hidden(line.value.write(), hide);
         }
         tree
     }
@@ -79,8 +79,13 @@ impl<T: Table> Setting for T {
     }
 }
 
-fn without_userinfo(url: &Value) -> Value {
-    secrets::without_userinfo(url.as_str().unwrap_or_default()).into()
+/// Applies `hide` to a text or to the texts of a list.
+fn hidden(value: Value, hide: fn(&str) -> Cow<'_, str>) -> Value {
+    match value {
+        Value::String(text) => hide(&text).into(),
+        Value::Array(list) => list.into_iter().map(|value| hidden(value, hide)).collect(),
+        value => value,
+    }
 }
 
 /// Returns the entries of the group at `path`, or `None` for null. Any other value gives an error that names `path`.

@@ -237,6 +237,27 @@ fn the_environment_names_the_teacher_and_its_key_is_never_written() {
 }
 
 #[test]
+fn a_key_in_the_query_of_an_address_is_sent_and_never_written() {
+    let key = format!("hf_{}", "aB3".repeat(11));
+    let lines = [
+        "judge.base_url=http://u:PASS@h/v1?api_key=SECRET".to_owned(),
+        "judge.model=m".to_owned(),
+        format!("reward.command=[python3, r.py, --token, {key}]"),
+    ];
+    let config: RlConfig = load(None, &lines, &|_| None).unwrap();
+    assert_eq!(config.judge.as_ref().unwrap().base_url[0], "http://u:PASS@h/v1?api_key=SECRET");
+    assert_eq!(config.reward.command[3], key);
+    let written = to_yaml(&config).unwrap();
+    assert!(written.contains("http://h/v1?***") && written.contains("r.py"), "{written}");
+    assert!(["PASS", "SECRET", key.as_str()].iter().all(|part| !written.contains(part)), "{written}");
+    // A run with this config is continued, although its file lacks the secrets.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &written).unwrap();
+    let recorded: RlConfig = load(Some(file.path()), &[], &|_| None).unwrap();
+    assert!(differences(&recorded, &config).is_empty());
+}
+
+#[test]
 fn the_environment_turns_the_judge_on_and_off() {
     let load_rl = |use_judge: &str, lines: &[&str]| -> crate::error::Result<RlConfig> {
         let env = |name: &str| match name {

@@ -10,9 +10,11 @@
 pub mod json;
 mod leftovers;
 mod lock;
+mod output;
 
 pub use leftovers::{HEAD, is_run, tidy};
 pub use lock::Lock;
+pub use output::Output;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};
@@ -43,6 +45,17 @@ pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
     let kind = file.metadata()?.file_type();
     let refused = || io::Error::new(io::ErrorKind::InvalidData, "found a pipe or a device, expected a regular file");
     if kind.is_file() || kind.is_dir() { Ok(file) } else { Err(refused()) }
+}
+
+/// Opens a regular file to read it and append to it, and creates it if it does not exist. Errors for a link, a pipe and a
+/// device, because the path comes from an untrusted folder or was chosen by omr.
+pub fn append(path: &Path) -> Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = File::options().create(true).read(true).append(true).custom_flags(flags.bits() as i32).open(path);
+    if path.is_symlink() || file.as_ref().is_ok_and(|file| file.metadata().is_ok_and(|of| !of.is_file())) {
+        return Err(Error::input(path, "a link, a pipe or a device", "a regular file, or none"));
+    }
+    file.map_err(Error::io(path))
 }
 
 /// Reads the bytes of a regular file.
@@ -116,6 +129,9 @@ pub fn make_folder(dir: &Path) -> Result<Vec<PathBuf>> {
     let Err(error) = fs::create_dir_all(dir) else { return Ok(missing) };
     missing.iter().for_each(|made| drop(fs::remove_dir(made)));
     Err(match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            Error::input(dir, "a file", "a folder, or an unused name")
+        }
         // For example in /proc: the parent exists, but the system does not allow new folders.
         io::ErrorKind::NotFound => Error::input(dir, "a path where no folder can be created", "a path on a disk"),
         _ => Error::io(dir)(error),
@@ -200,6 +216,13 @@ pub fn writable(path: impl AsRef<Path>) -> Result<()> {
         Error::Io { source, .. } => Error::io(path)(source),
         other => other,
     })
+}
+
+/// Errors if `out`, the folder that a command creates, exists, also as a link to nothing.
+pub fn is_new(out: &Path) -> Result<()> {
+    let found = || format!("{}, which exists", out.display());
+    let exists = out.symlink_metadata().is_ok();
+    if exists { Err(Error::input("--out", found(), "a new folder: nothing is overwritten")) } else { Ok(()) }
 }
 
 /// Copies the files in the folder `from`, without its subfolders, to the folder `to`.

@@ -28,7 +28,7 @@ pub fn of(dir: &Path) -> Result<Option<PathBuf>> {
     let wrong = || Error::input(&place, value.to_string(), "the directory of the base model");
     let name = Path::new(value.as_str().filter(|name| !name.is_empty()).ok_or_else(wrong)?);
     let near = [name.to_owned(), dir.join(name)].into_iter().find(|base| base.is_dir());
-    let base = near.map_or_else(|| local::find(name, Kind::Model, &place, &|key| std::env::var(key).ok()), Ok)?;
+    let base = local::find(near.as_deref().unwrap_or(name), Kind::Model, &place, &|key| std::env::var(key).ok())?;
     if base.is_dir() { Ok(Some(base)) } else { Err(wrong()) }
 }
 

@@ -51,6 +51,9 @@ impl Job {
         if settings.offline {
             return self.offline(observer);
         }
+        if self.dir.exists() && !self.dir.is_dir() {
+            return Err(Error::input(&self.dir, "a file", "a folder, or an unused name"));
+        }
         let hub = Hub::new(settings)?;
         let listing = hub.list(&self.repo).await?;
         let files = self.wanted(&listing)?;
@@ -133,7 +136,7 @@ impl Job {
             let path = self.dir.join(&file.path);
             match record.hash(&file.path) {
                 Some(known) if known == file.hash.hex() => continue,
-                None if path.exists() => {}
+                None if std::fs::symlink_metadata(&path).is_ok() => {}
                 _ => {
                     missing.push(file.clone());
                     continue;

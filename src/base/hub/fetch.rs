@@ -1,6 +1,6 @@
 //! Fetches one file: writes next to the target, resumes after an interruption, verifies the hash, and renames.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use reqwest::{StatusCode, Url};
 use super::api::{Access, Listed, RepoListing, strange};
 use super::check::{Hash, Hasher};
 use super::http::{Attempt, Failure, Hub, TRIES};
+use super::local;
 use super::record::Record;
 use super::repo::Repo;
 use crate::client::web;
@@ -54,11 +55,7 @@ pub(super) async fn file(source: Arc<Source>, file: Listed) -> Result<()> {
     let target = source.dir.join(&file.path);
     let parent = target.parent().unwrap_or(&source.dir);
     std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    let real = |path: &Path| path.canonicalize().map_err(Error::io(path));
-    if !real(parent)?.starts_with(real(&source.dir)?) {
-        let found = "a link to a place outside the folder";
-        return Err(Error::input(parent, found, "a folder inside it"));
-    }
+    local::inside(&source.dir, parent)?;
     let mut part = Part::open(&source, &file)?;
     part.complete().await?;
     part.file.sync_all().map_err(Error::io(&part.path))?;
@@ -70,7 +67,7 @@ pub(super) async fn file(source: Arc<Source>, file: Listed) -> Result<()> {
 impl<'a> Part<'a> {
     fn open(source: &'a Source, listed: &'a Listed) -> Result<Part<'a>> {
         let path = partial(&source.dir, listed);
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))?;
+        let file = files::append(&path)?;
         if file.metadata().map_err(Error::io(&path))?.len() > listed.size {
             file.set_len(0).map_err(Error::io(&path))?;
         }

@@ -3,18 +3,31 @@
 
 use std::path::{Path, PathBuf};
 
-use super::record::Record;
+use super::record::{self, Record};
 use super::repo::{Kind, SHORT_NAMES, is_id};
 use super::settings::cache;
 use crate::error::{Error, Result};
 use crate::files;
 
+/// Endings of files of repositories that omr never reads.
+const UNREAD: [&str; 8] = ["md", "bin", "pt", "pth", "gguf", "onnx", "h5", "msgpack"];
+
+/// Advice for a download that has not finished.
+const AGAIN: &str = "run it again until it finishes";
+
 /// Resolves `path`, which may be the name of a repository or, for a model, the folder of a run, whose model is in its
 /// folder `model`. Returns any other `path` unchanged if it exists as a file or folder or is not a valid name; otherwise
 /// returns the cached snapshot of that repository. `place` is the key or flag that contained the path.
 ///
-/// If there is no snapshot, the error contains the command that downloads the repository.
+/// If there is no snapshot, the error contains the command that downloads the repository. Errors for a model that was
+/// downloaded in part.
 pub fn find(path: &Path, kind: Kind, place: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf> {
+    let found = locate(path, kind, place, env)?;
+    let is_model = kind == Kind::Model && found.is_dir();
+    if is_model { finished(&found, &|_| true).map(|()| found) } else { Ok(found) }
+}
+
+fn locate(path: &Path, kind: Kind, place: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf> {
     let Some((id, revision)) = name(path) else {
         let model = path.join("model");
         let is_of_run = kind == Kind::Model && files::is_run(path) && model.is_dir();
@@ -25,6 +38,56 @@ pub fn find(path: &Path, kind: Kind, place: &str, env: &dyn Fn(&str) -> Option<S
     }
     let found = format!("{}, which is neither a path nor in HF_HOME", path.display());
     Err(Error::input_hint(place, found, expected(kind), format!("omr download {} --to DIR", path.display())))
+}
+
+/// True for the name of a file that a program is downloading, or of answers that `omr generate` is writing.
+pub fn is_partial(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|end| ["incomplete", "partial", "part", "crdownload", "aria2"].iter().any(|it| end == *it))
+}
+
+/// Errors if files of `folder` are missing that `is_wanted` accepts: a download into it, or into a folder that contains
+/// it, has not finished, or a file of a finished download is gone.
+pub fn finished(folder: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
+    let real = folder.canonicalize().map_err(Error::io(folder))?;
+    let mut partial = files::entries(folder)?;
+    // The Hugging Face libraries keep partial files elsewhere. A complete blob may lie beside an old partial one.
+    let blobs = blobs(&real).map(|blobs| files::entries(&blobs)).transpose()?.unwrap_or_default();
+    let is_whole =
+        |path: &Path| files::file_name(path).split('.').next().is_some_and(|name| path.with_file_name(name).exists());
+    partial.extend(blobs.into_iter().filter(|path| !is_whole(path)));
+    let theirs = |at: &Path| Some(at.join(".cache/huggingface/download")).filter(|folder| folder.is_dir());
+    if let Some(theirs) = real.ancestors().find_map(theirs) {
+        partial.extend(files::below(&theirs, &mut |_, _| Ok(true))?.iter().map(|inner| theirs.join(inner)));
+    }
+    partial.retain(|path| is_partial(path));
+    if let Some(partial) = partial.first() {
+        return Err(unfinished(partial));
+    }
+    let Some(root) = real.ancestors().find(|at| at.join(record::NAME).exists()) else { return Ok(()) };
+    let record = Record::read(root);
+    let listing = root.join(record::NAME);
+    let hint = || format!("{AGAIN}, or remove {} if all files that you need are there", listing.display());
+    if record.begun.is_some() {
+        return Err(Error::input_hint(folder, "files of a download that has not finished", "all files", hint()));
+    }
+    let is_gone = |path: &&String| {
+        let path = root.join(path);
+        // Files that omr never reads may be removed.
+        let is_unread = path.extension().is_none_or(|end| UNREAD.iter().any(|it| end == *it));
+        let inner = path.strip_prefix(&real).ok().filter(|_| !is_unread && !path.exists());
+        inner.is_some_and(|inner| is_wanted(&folder.join(inner)))
+    };
+    match record.whole.iter().flat_map(|whole| &whole.files).find(is_gone) {
+        Some(gone) => Err(Error::input_hint(root.join(gone), "no file", "the file that was downloaded", hint())),
+        None => Ok(()),
+    }
+}
+
+/// Returns the error for a partial file.
+pub fn unfinished(partial: &Path) -> Error {
+    let hint = format!("{AGAIN}, or remove this file if it is not needed");
+    Error::input_hint(partial, "a part of a file, whose download or job has not finished", "complete files", hint)
 }
 
 /// Returns a description of what a repository of this kind contains, for error messages.
@@ -77,7 +140,18 @@ fn snapshot(cache: &Path, kind: Kind, id: &str, revision: &str) -> Option<PathBu
 /// them.
 pub fn blobs(path: &Path) -> Option<PathBuf> {
     let (repo, _) = repository(path)?;
-    Some(repo.join("blobs")).filter(|blobs| blobs.is_dir())
+    Some(repo.join("blobs")).filter(|blobs| blobs.is_dir() && !blobs.is_symlink())
+}
+
+/// Returns the real path of `path`, which is sent to others or written. Errors if a link leads out of `folder`, unless it
+/// leads to a blob of the snapshot that contains `folder`.
+pub fn inside(folder: &Path, path: &Path) -> Result<PathBuf> {
+    let real = |path: &Path| path.canonicalize().map_err(Error::io(path));
+    let (root, found) = (real(folder)?, real(path)?);
+    if found.starts_with(&root) || blobs(&root).is_some_and(|blobs| found.starts_with(blobs)) {
+        return Ok(found);
+    }
+    Err(Error::input(path, "a link to a place outside the folder", "a file or folder inside it, or a copy of the file"))
 }
 
 /// Returns the name of the repository if `path` is in one of its snapshots.

@@ -2,7 +2,7 @@
 //! and the last complete listing.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,8 @@ use super::api::Listed;
 use crate::error::{Error, Result};
 use crate::files::{self, size_and_time};
 
-const NAME: &str = ".download.jsonl";
+/// Name of the record in its folder.
+pub(super) const NAME: &str = ".download.jsonl";
 
 /// One line of the record.
 #[derive(Serialize, Deserialize)]
@@ -47,17 +48,23 @@ pub(super) struct Record {
     checked: HashMap<String, Checked>,
     /// The last complete listing.
     pub(super) whole: Option<CompleteListing>,
+    /// A file that was verified after the last complete listing and is not of it, so that its own listing is not complete.
+    pub(super) begun: Option<String>,
 }
 
 impl Record {
     /// Reads the record of a folder. Ignores lines that were cut off when a process was killed.
     pub(super) fn read(dir: &Path) -> Record {
         let text = files::read_to_string(dir.join(NAME)).unwrap_or_default();
-        let mut record = Record { dir: dir.to_owned(), checked: HashMap::new(), whole: None };
+        let mut record = Record { dir: dir.to_owned(), checked: HashMap::new(), whole: None, begun: None };
         for line in text.lines().filter_map(|line| serde_json::from_str(line).ok()) {
             match line {
-                Line::Checked(checked) => drop(record.checked.insert(checked.path.clone(), checked)),
-                Line::CompleteListing(whole) => record.whole = Some(whole),
+                Line::Checked(checked) => {
+                    let is_listed = record.whole.as_ref().is_some_and(|whole| whole.files.contains(&checked.path));
+                    record.begun = record.begun.or_else(|| (!is_listed).then(|| checked.path.clone()));
+                    record.checked.insert(checked.path.clone(), checked);
+                }
+                Line::CompleteListing(whole) => (record.whole, record.begun) = (Some(whole), None),
             }
         }
         record
@@ -106,6 +113,5 @@ impl Record {
 }
 
 fn open(dir: &Path) -> Result<File> {
-    let path = dir.join(NAME);
-    OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))
+    files::append(&dir.join(NAME))
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::doc::written;
+use crate::rows::files::shards;
 use omr_base::error::{Error, Result};
 use omr_base::files;
 
@@ -95,7 +96,8 @@ impl Hub<'_> {
             let is_parquet = inner.extension().is_some_and(|extension| extension == "parquet");
             Ok(if is_folder { inner.components().count() <= DEEPEST } else { is_parquet })
         })?;
-        self.choose(folder, all.iter().map(|inner| folder.join(inner)).collect())
+        let chosen = self.choose(folder, all.iter().map(|inner| folder.join(inner)).collect())?;
+        shards::complete(chosen, &|_| true)
     }
 
     /// Returns the files of the split among `all` parquet files below `folder`: those whose path contains the split's

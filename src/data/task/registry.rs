@@ -20,6 +20,7 @@ pub static TASKS: LazyLock<Vec<TaskSpec>> = LazyLock::new(|| CODE.iter().map(|ta
 struct Benchmark<'a> {
     name: &'a str,
     aliases: Vec<&'a str>,
+    questions: usize,
     about: &'a str,
     #[serde(borrow)]
     hub: Hub<'a>,
@@ -31,7 +32,9 @@ static BENCHMARKS: LazyLock<Vec<Benchmark<'static>>> =
 /// Adds the description from `benchmarks.json` to the task of a benchmark. Other tasks are returned unchanged.
 fn described(task: TaskSpec) -> TaskSpec {
     match BENCHMARKS.iter().find(|known| known.name == task.name) {
-        Some(Benchmark { aliases, about, hub, .. }) => TaskSpec { aliases, about, hub: Some(hub), ..task },
+        Some(Benchmark { aliases, questions, about, hub, .. }) => {
+            TaskSpec { aliases, questions: Some(*questions), about, hub: Some(hub), ..task }
+        }
         None => task,
     }
 }

@@ -20,6 +20,8 @@ pub struct TaskSpec {
     pub name: &'static str,
     /// Other accepted names: the names in lmms-eval, and short names.
     pub aliases: &'static [&'static str],
+    /// Number of questions of the published evaluation, if there is one.
+    pub questions: Option<usize>,
     /// Description in one line.
     pub about: &'static str,
     /// Data set of the hub that contains the rows of the task, if any.
@@ -54,6 +56,7 @@ impl TaskSpec {
     pub const DEFAULT: TaskSpec = TaskSpec {
         name: "",
         aliases: &[],
+        questions: None,
         about: "",
         hub: None,
         rows: RowSource::Made(|_, _, _| Ok(())),

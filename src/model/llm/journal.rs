@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,8 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use omr_base::error::{Error, Result};
-use omr_base::{files, identity};
+use omr_base::files::{self, Output};
+use omr_base::identity;
 
 /// Text between the head of a line and the answer.
 const ANSWER: &[u8] = b",\"answer\":";
@@ -70,20 +71,20 @@ pub struct Journal {
 impl Journal {
     /// Opens the answers at `out` to continue them. `settings` is everything that the answers depend on, by name.
     /// Errors if there are answers with other settings, if `out` is the file `questions` or was not written by this
-    /// command, or if another process is writing it. With `fresh`, earlier answers are moved aside.
-    pub fn open(out: &Path, questions: &Path, settings: Map<String, Value>, fresh: bool) -> Result<Journal> {
-        files::writable(out)?;
-        let inode = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
-        if inode(out).is_some_and(|of| inode(questions) == Some(of)) {
-            return Err(Error::input("--out", "the file of questions", "another file"));
-        }
-        if out.exists() && !fresh && !beside(out, ".settings").exists() {
-            let hint = "choose another --out, or use --fresh, which moves the file aside";
+    /// command, or if another process is writing it. If the first of `anew` is true, earlier answers are
+    /// moved aside. If the second is true, a file that this command did not write is replaced at the end.
+    pub fn open(out: &Path, questions: &Path, settings: Map<String, Value>, anew: [bool; 2]) -> Result<Journal> {
+        let [fresh, overwrite] = anew;
+        let out = &Output::regular(out, true, &[questions])?;
+        let [path, about] = [beside(out, ".partial"), beside(out, ".settings")];
+        let is_foreign = |file: &&&PathBuf| file.metadata().is_ok_and(|of| **file == out || of.len() > 0);
+        let is_allowed = fresh || overwrite || about.exists();
+        if let Some(foreign) = [out, &path].iter().find(is_foreign).filter(|_| !is_allowed) {
+            let hint = "--overwrite replaces the file, and --fresh moves it aside";
             let found = "a file that this command did not write";
-            return Err(Error::input_hint(out, found, "no file, or earlier answers", hint));
+            return Err(Error::input_hint(foreign, found, "no file, or earlier answers", hint));
         }
         let made = files::make_folder(files::parent(out))?;
-        let [path, about] = [beside(out, ".partial"), beside(out, ".settings")];
         let mut file = locked(&path)?;
         if fresh {
             if file.metadata().map_err(Error::io(&path))?.len() == 0 {
@@ -235,8 +236,7 @@ impl Drop for Journal {
 
 /// Opens the file of finished answers, which no other process may use at the same time.
 fn locked(path: &Path) -> Result<File> {
-    let options = File::options().create(true).truncate(false).read(true).append(true).open(path);
-    let file = options.map_err(Error::io(path))?;
+    let file = files::append(path)?;
     // A file system without locks is used without them.
     if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
         let found = "a file that another omr process is writing";

@@ -104,10 +104,7 @@ pub fn init(config: &RecipeConfig, rows: &[DatasetConfig], dir: &Path, machine: 
         let expected = "null: the new model gets the shape that the other keys of base describe";
         return Err(Error::input("base.model", model.display().to_string(), expected));
     }
-    if dir.exists() {
-        let found = format!("{}, which exists", dir.display());
-        return Err(Error::input("--out", found, "a new folder: nothing is overwritten"));
-    }
+    files::is_new(dir)?;
     let (mut corpus, mut count, mut bad) = (Vec::new(), 0, Vec::new());
     for entry in rows {
         read::for_each(entry, |row| {

@@ -70,12 +70,6 @@ pub fn quantize(dir: &Path, out: &Path, format: BaseFormat) -> Result<String> {
     Ok(format!("{size}: linear layers in {name}; norms, biases, {rest} and the vision tower {kept}"))
 }
 
-/// Errors if the directory `out` exists.
-pub fn is_new(out: &Path) -> Result<()> {
-    let found = || format!("{}, which exists", out.display());
-    if out.exists() { Err(Error::input("--out", found(), "a new folder: nothing is overwritten")) } else { Ok(()) }
-}
-
 /// Writes the base of the adapter in `dir`, with the adapter merged into its weights, to the new directory `out`. The
 /// merge runs on the CPU, in f32, onto the weights that `onto` names, and is rounded to the type of the base's weights.
 /// Errors if the merged model, before that rounding, has other log-probs than the adapter. Returns a line for the user: how

@@ -1,6 +1,5 @@
 //! Computes the log-probs of given responses under a loaded model, as training computes them.
 
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +9,6 @@ use super::others_logprobs::{self, Change, Comparison, Recorded};
 use crate::training::step::{self, Sequence};
 use omr_base::config::GenerateConfig;
 use omr_base::error::{Error, Result};
-use omr_base::files;
 use omr_data::text::Special;
 use omr_model::engine::{Prompt, allowed_ids};
 use omr_model::llm::{Line, Reader, fits};
@@ -130,13 +128,6 @@ pub fn score(
     let lines = comparison.lines(policy, again)?;
     lines.iter().for_each(|line| machine.observer.note(&format!("score: {line}")));
     Ok(())
-}
-
-/// Does the same as [`score`] and writes the lines to the file `out`.
-pub fn score_to(out: &Path, dir: &Path, file: &Path, config: &GenerateConfig, machine: &Machine) -> Result<()> {
-    files::write_with(out, |w| {
-        score(dir, file, config, machine, |line| w.write_all(line.as_bytes()).map_err(Error::io(out)))
-    })
 }
 
 /// Returns the tokens of a line's response: its `token_ids`, or those of its `response` and the end of the turn.

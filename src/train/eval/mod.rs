@@ -23,5 +23,5 @@ pub mod task_requests;
 pub mod validation;
 
 pub use batch::Trained;
-pub use export::{Onto, Probe, export, is_new, quantize};
-pub use logprobs::{score, score_to};
+pub use export::{Onto, Probe, export, quantize};
+pub use logprobs::score;

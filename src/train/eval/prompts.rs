@@ -1,30 +1,28 @@
 //! Writes the prompts of tasks for `--dump-prompts`: one line per question, with hashes of the images. A question is
 //! dropped from memory after it is written.
 
-use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use omr_base::config::ImageAlpha;
 use omr_base::error::{Error, Result};
-use omr_base::files;
+use omr_base::files::Output;
 use omr_data::rows::Row;
 use omr_data::task::{Crash, Source, TaskQuestion, TaskSpec};
 use omr_data::text::Part;
 
-/// Writes the first `limit` questions of each task to `path` atomically. A row without a valid prompt is written with
+/// Writes the first `limit` questions of each task to `to`. A row without a valid prompt is written with
 /// its error. Returns the number of lines.
-pub fn dump(path: &Path, tasks: &[&'static TaskSpec], source: &Source, limit: Option<usize>) -> Result<usize> {
+pub fn dump(to: &Output, tasks: &[&'static TaskSpec], source: &Source, limit: Option<usize>) -> Result<usize> {
     let mut lines = 0;
-    files::write_with(path, |out| {
+    to.write_with(|out| {
         for spec in tasks {
             let mut left = limit.unwrap_or(usize::MAX);
             spec.questions(source, &mut |task_question| {
                 let line = line(spec, &task_question)?;
-                writeln!(out, "{line}").map_err(Error::io(path))?;
+                writeln!(out, "{line}").map_err(Error::io("--dump-prompts"))?;
                 (left, lines) = (left - 1, lines + 1);
                 Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             })?;

@@ -64,6 +64,10 @@ impl Measured {
         let shown: Vec<String> = shown.collect();
         let ours = self.published().find(|(model, _)| *model == published::OURS);
         let ours = ours.map(|(model, x)| format!("; published for {model}: {:.1} %", 100.0 * x));
+        let part = self
+            .missing()
+            .map(|(measured, all)| format!("; {measured} of {all} questions: not comparable with published scores"));
+        let ours = ours.or(part);
         let (name, shown, images) = (self.spec.name, shown.join(", "), self.images);
         format!("{name}: {shown}; images read: {images}{}", ours.unwrap_or_default())
     }
@@ -85,8 +89,16 @@ impl Measured {
         })
     }
 
+    /// Returns the published scores. There are none if only a part of the questions was measured.
     fn published(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        published::of(self.spec.name).into_iter().filter(|_| self.spec.published.is_some())
+        let is_whole = self.missing().is_none();
+        published::of(self.spec.name).into_iter().filter(move |_| self.spec.published.is_some() && is_whole)
+    }
+
+    /// Returns the numbers of measured and of published questions, if they differ.
+    fn missing(&self) -> Option<(usize, usize)> {
+        let measured = self.counted.len() + self.crashed.len();
+        self.spec.questions.filter(|all| *all != measured).map(|all| (measured, all))
     }
 }
 

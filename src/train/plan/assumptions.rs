@@ -30,13 +30,17 @@ pub struct GpuOptions {
     /// sequences, on an H200 or H100. The program tools/roofline reads FILE and shows what limits each launch
     #[arg(long, value_name = "FILE")]
     pub launches: Option<PathBuf>,
+    /// Replace an existing file of --launches
+    #[arg(long, requires = "launches")]
+    pub overwrite: bool,
 }
 
 /// Clock of an H200 under load in MHz. An assumption until it is measured.
 const CLOCK: f64 = 1500.0;
 
 /// GPU for which times are predicted if none is given.
-pub const H200: GpuOptions = GpuOptions { gpu: Gpu::H200, gpu_memory: None, clock: CLOCK, launches: None };
+pub const H200: GpuOptions =
+    GpuOptions { gpu: Gpu::H200, gpu_memory: None, clock: CLOCK, launches: None, overwrite: false };
 
 /// Rows that a plan assumes if no data is read.
 #[derive(clap::Args, Default)]

@@ -15,7 +15,7 @@ use super::pass::Pass;
 use crate::training::exchange::{Collector, Exchange};
 use crate::training::plan::all_reach;
 use omr_base::error::Result;
-use omr_base::files;
+use omr_base::files::Output;
 use omr_model::engine::{Engine, EngineConfig, EngineCoreRequest, Prompt, RequestParams};
 use omr_model::nn::{CheckpointPolicy, Model, ModelConfig};
 use omr_model::optim::{Optimizer, frozen};
@@ -54,7 +54,9 @@ pub fn predicted(
     }
     let mut launches = Launches::new(gpu_options.gpu.ceilings(), 1e6 * gpu_options.clock);
     let seconds = fill(&mut launches)?;
-    gpu_options.launches.as_ref().map_or(Ok(()), |path| files::write(path, launches.lines.as_bytes()))?;
+    if let Some(path) = &gpu_options.launches {
+        Output::open(path, gpu_options.overwrite, &[])?.write(launches.lines.as_bytes())?;
+    }
     Ok(seconds)
 }
 

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use omr_base_tests::golden;
+use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 
 use super::training::{failure, run};
@@ -107,40 +110,71 @@ fn recorded_answers_are_those_to_every_question() {
     let args = ["eval", "--data", &at(&dir, ""), "--responses", &file, "--out", &out, "--limit", "4"];
     let (code, stdout, stderr) = run(&args);
     assert!(code == 0 && stdout.trim() == format!("{out}/summary.json"), "{stderr}");
-    assert!(stderr.contains("OMR-7B: 50.0 %"), "{stderr}");
+    assert!(stderr.contains("4 of 448 questions") && !stderr.contains("OMR-7B"), "{stderr}");
     let task = &summary(&out)["tasks"][TASK];
-    assert!(task["n"] == 4 && task["published_omr_7b"] == 0.5 && task["metrics"]["acc_score"] == 0.25, "{task}");
+    assert!(task["n"] == 4 && task["published_omr_7b"].is_null() && task["metrics"]["acc_score"] == 0.25, "{task}");
     let (code, _, stderr) = run(&args);
     assert!(code == 0 && stderr.contains("finished"), "{stderr}");
 }
 
-#[test]
-fn the_mean_of_several_tasks_stands_beside_that_of_each_model_with_all_scores() {
-    let dir = data(TASK, "data.parquet");
-    let other = dir.path().join("mmmu_reasoning_reward");
-    fs::create_dir_all(&other).unwrap();
-    fs::copy(golden::dir().join("eval/mmmu_reasoning_reward/data.parquet"), other.join("data.parquet")).unwrap();
-    let right = "<think>t</think><answer>A</answer>";
-    let recorded = json!({"task": "mmmu_reasoning_reward", "index": 0, "responses": [right]});
-    let (file, out) = (answers(&dir, &[line(0, right), recorded]), at(&dir, "out"));
-    let (code, _, stderr) =
-        run(&["eval", "--data", &at(&dir, ""), "--responses", &file, "--out", &out, "--limit", "1"]);
-    assert_eq!(code, 0, "{stderr}");
-    let summary = summary(&out);
-    let score = |task: &str| {
-        summary["tasks"][task]["metrics"][summary["tasks"][task]["published"]["metric"].as_str()?].as_f64()
+/// Writes `count` problems of AIME, with the name that a part of the published set has on the hub.
+fn problems(path: &Path, count: usize) {
+    let text = |what: &str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values((0..count).map(|i| format!("{what}{i}").replace("answer", ""))))
     };
-    let mean = (score(TASK).unwrap() + score("mmmu_reasoning_reward").unwrap()) / 2.0;
+    let batch = RecordBatch::try_from_iter([("problem", text("What is ")), ("answer", text("answer"))]).unwrap();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut writer = ArrowWriter::try_new(fs::File::create(path).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn a_published_score_stands_only_beside_all_questions_and_a_part_of_the_files_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ["aime24/train-00000-of-00002.parquet", "aime24/train-00001-of-00002.parquet", "aime25/data.parquet"]
+        .map(|name| dir.path().join(name));
+    problems(&files[0], 15);
+    problems(&files[2], 30);
+    let line =
+        |task: &str, index: usize| json!({"task": task, "index": index, "responses": vec!["<answer>1</answer>"; 8]});
+    let all: Vec<Value> = ["aime24", "aime25"].iter().flat_map(|task| (0..30).map(|index| line(task, index))).collect();
+    let (file, data) = (answers(&dir, &all), at(&dir, ""));
+    let eval = |out: &str, more: &[&str]| {
+        let out = at(&dir, out);
+        (run(&[&["eval", "--data", &data, "--responses", &file, "--out", &out], more].concat()), out)
+    };
+    let gone = ["train-00001-of-00002.parquet", "no file (1 missing in all)"];
+    let ((code, _, stderr), _) = eval("half", &[]);
+    assert!(code == 2 && gone.iter().all(|part| stderr.contains(part)), "{stderr}");
+    failure(&["eval", "--tasks", "aime24", "--data", &data, "--dump-prompts", &at(&dir, "x")], 2, &gone);
+    problems(&files[1], 15);
+    let ((code, _, stderr), out) = eval("whole", &[]);
+    assert!(code == 0 && stderr.contains("published for OMR-7B: 27.1 %"), "{stderr}");
+    let summary = summary(&out);
+    let mean = (0.271 + 0.221) / 2.0;
     let average = &summary["average"];
-    assert!(average["score"] == mean && average["tasks"] == 2, "{summary}");
-    // VL-Rethinker-7B has no published score of the second task.
-    let published = &average["published"];
-    assert!(published["OMR-7B"] == (0.5 + 0.578) / 2.0 && published["VL-Rethinker-7B"].is_null(), "{published}");
-    let line = format!("mean of the tasks: {:.1} %; published for OMR-7B: 53.9 %", 100.0 * mean);
-    assert!(stderr.contains(&line), "{line}: {stderr}");
-    let (code, ..) = run(&["report", &out, "--out", &at(&dir, "page.html")]);
-    let page = fs::read_to_string(at(&dir, "page.html")).unwrap();
-    assert!(code == 0 && page.contains("mean of 2 tasks") && page.contains("53.9"), "the row of means");
+    assert!(
+        average["tasks"] == 2 && (average["published"]["OMR-7B"].as_f64().unwrap() - mean).abs() < 1e-12,
+        "{average}"
+    );
+    // VL-Rethinker-7B has no published score of these tasks.
+    assert!(average["published"]["VL-Rethinker-7B"].is_null(), "{average}");
+    assert!(stderr.contains("published for OMR-7B: 24.6 %"), "{stderr}");
+    let page = at(&dir, "page.html");
+    let (code, ..) = run(&["report", &out, "--out", &page]);
+    let text = fs::read_to_string(&page).unwrap();
+    assert!(code == 0 && text.contains("mean of 2 tasks") && text.contains("24.6"), "the row of means");
+    failure(&["report", &out, "--out", &page], 2, &["a file that exists", "--overwrite"]);
+    failure(&["report", &out, "--out", &format!("{out}/summary.json"), "--overwrite"], 2, &["this command reads"]);
+    assert_eq!(run(&["report", &out, "--out", &page, "--overwrite"]).0, 0);
+    // A part of the questions is not comparable, by a limit or with files of the right names.
+    let ((code, _, stderr), _) = eval("limited", &["--limit", "29"]);
+    assert!(code == 0 && stderr.contains("29 of 30 questions") && !stderr.contains("OMR-7B"), "{stderr}");
+    problems(&files[1], 14);
+    let file = answers(&dir, &(0..29).map(|index| line("aime24", index)).collect::<Vec<_>>());
+    let (code, _, stderr) = run(&["eval", "--data", &data, "--responses", &file, "--out", &at(&dir, "fewer")]);
+    assert!(code == 0 && stderr.contains("29 of 30 questions") && !stderr.contains("OMR-7B"), "{stderr}");
 }
 
 #[test]

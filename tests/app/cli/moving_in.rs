@@ -358,6 +358,16 @@ fn what_cannot_be_converted_is_refused_or_stands_as_a_comment() {
         "stage: sft\nfinetuning_type: full\nhf_hub_token: hf_abc\nswanlab_api_key: key-abc\nlearning_rate: 1e-5\n";
     let (code, [ours, _]) = convert("token.yaml", text, &[]);
     assert!(code == Some(0) && ours.contains("# hf_hub_token: ***") && !ours.contains("abc"), "{ours}");
+    let text = "stage: sft\nfinetuning_type: full\ntoken: Abc12345\nrun_name: x-Abc12345\nunknown_key: hf_AbcAbcAbcAbcAbcAbcAbcAbcAbcAbc\n";
+    let (_, [ours, _]) = convert("form.yaml", text, &[]);
+    assert!(ours.contains("# token: ***") && !ours.contains("Abc"), "{ours}");
+    let text = "export MY_TOKEN=Abc12345\npython3 -m verl.trainer.main_ppo algorithm.adv_estimator=grpo trainer.wandb_key=Key12345 \
+        reward_model.url=http://h/v1?sig=Sig12345 data.prompt_key=question trainer.experiment_name=run-$MY_TOKEN judge.auth=Auth1234\n";
+    let (code, [ours, error]) = convert("secrets.sh", text, &[]);
+    assert!(
+        code == Some(0) && ["Abc1", "Key1", "Sig1", "Auth1"].iter().all(|part| !ours.contains(part)),
+        "{ours}{error}"
+    );
     let text = "algorithm: {adv_estimator: grpo}\nactor_rollout_ref: {rollout: {n: 4}}\n\
         ray_kwargs: {ray_init: {runtime_env: {env_vars: {HF_TOKEN: hf_abc, WANDB_API_KEY: abc}}}}\n";
     let (code, [ours, error]) = convert("ray.yaml", text, &[]);

@@ -350,3 +350,34 @@ fn rows_and_images_of_a_snapshot_are_read_through_its_links() {
     let (code, shown) = inspect();
     assert!(code == Some(2) && shown.contains("expected a path inside the folder"), "{shown}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partial_file_or_a_record_that_is_a_link_writes_nothing_outside_of_the_folder() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(&files()).await;
+    std::fs::write(dir.path().join("mine"), "mine").unwrap();
+    // A first download shows the name of the partial file: its hash is in the listing.
+    hub.fail("model.safetensors", &[Fault::Cut(1000), Fault::Status(404, "")]);
+    let args = ["org/tiny", "--to", "out", "--include", "*.safetensors"];
+    let first = run(command(&hub.url, dir.path(), &args)).await;
+    assert_ne!(first.code, Some(0), "{}", first.printed);
+    let left = walk(&dir.path().join("out")).into_iter().find(|name| name.ends_with(".incomplete")).unwrap();
+    let model = run(program(&hub.url, dir.path(), "generate", &["--model", "out", "--prompt", "x"])).await;
+    assert!(model.code == Some(2) && model.printed.contains("has not finished"), "{}", model.printed);
+    for link in [left, dir.path().join("out/.download.jsonl").display().to_string()] {
+        std::fs::remove_file(&link).unwrap();
+        symlink(dir.path().join("mine"), &link).unwrap();
+        let done = run(command(&hub.url, dir.path(), &args)).await;
+        assert!(done.code == Some(2) && done.printed.contains("found a link"), "{}", done.printed);
+        assert_eq!(std::fs::read_to_string(dir.path().join("mine")).unwrap(), "mine");
+        std::fs::remove_file(&link).unwrap();
+    }
+    let done = run(command(&hub.url, dir.path(), &args)).await;
+    assert_eq!(done.code, Some(0), "{}", done.printed);
+    // A link that has the name of a file of the repository is not replaced.
+    symlink("nothing", dir.path().join("out/config.json")).unwrap();
+    let done = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out"])).await;
+    assert!(done.code == Some(2) && done.printed.contains("no download wrote"), "{}", done.printed);
+    assert!(dir.path().join("out/config.json").is_symlink());
+}

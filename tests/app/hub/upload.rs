@@ -159,6 +159,45 @@ async fn an_upload_of_files_that_differ_from_their_manifest_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_to_a_file_outside_of_the_folder_is_never_uploaded() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    write_run(dir.path());
+    let (at, hub) = (|name: &str| dir.path().join(name), Hub::start(&[]).await);
+    std::fs::write(at("token"), "hf_of_the_user").unwrap();
+    let planned = |folder: &'static str| {
+        let command = upload(&hub, dir.path(), &[folder, "--to", "org/new", "--dry-run"]);
+        async move { run(command).await }
+    };
+    for (link, folder) in [
+        ("run/model/notes.json", "run"),
+        ("run/model/README.md", "run/model"),
+        ("run/README.md", "run"),
+        ("run/summary.json", "run"),
+    ] {
+        symlink(at("token"), at(link)).unwrap();
+        assert_fails(&planned(folder).await, &[link, "a link to a place outside the folder"]);
+        std::fs::remove_file(at(link)).unwrap();
+    }
+    // Links inside the folder, and those of a snapshot to its blobs, are followed.
+    symlink("model-1.safetensors", at("run/model/model-3.safetensors")).unwrap();
+    assert_eq!(planned("run").await.code, Some(0));
+    let repo = "hub/models--o--n";
+    std::fs::create_dir_all(at(repo).join("snapshots/c0ffee")).unwrap();
+    std::fs::create_dir_all(at(repo).join("blobs")).unwrap();
+    for (name, content) in [("config.json", CONFIG), ("model.safetensors", b"weights")] {
+        std::fs::write(at(repo).join("blobs").join(name), content).unwrap();
+        symlink(format!("../../blobs/{name}"), at(repo).join("snapshots/c0ffee").join(name)).unwrap();
+    }
+    assert_eq!(planned("hub/models--o--n/snapshots/c0ffee").await.code, Some(0));
+    // The folder of the model in a run is not another folder.
+    std::fs::rename(at("run/model"), at("elsewhere")).unwrap();
+    symlink(at("elsewhere"), at("run/model")).unwrap();
+    assert_fails(&planned("run").await, &["run/model", "a link to a place outside the folder"]);
+    assert_eq!(hub.state.lock().unwrap().received.commits, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reply_without_an_object_and_ignored_weights_end_the_upload() {
     let dir = tempfile::tempdir().unwrap();
     write_run(dir.path());

@@ -123,7 +123,8 @@ fn a_preview_shows_what_is_trained() {
     assert!(page.contains("<mark>2&lt;|im_end|&gt;</mark>") && page.matches("<img src=\"data:image").count() == 3);
     // Of a prompt, nothing is trained.
     let rows = made().join("vero/train.parquet").display().to_string();
-    let (code, text, _) = run(&["data", "preview", &rows, "--model", &model, "--out", &out, "--rows", "1"]);
+    let (code, text, _) =
+        run(&["data", "preview", &rows, "--model", &model, "--out", &out, "--rows", "1", "--overwrite"]);
     assert!(code == 0 && !text.contains("[[") && text.contains("no answer to train on"), "{text}");
     // A template whose blocks end before the end of the turn.
     let template = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}\
@@ -131,7 +132,7 @@ fn a_preview_shows_what_is_trained() {
     fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
     fs::write(dir.path().join("rows.jsonl"), r#"{"prompt": "Say yes.", "completion": "yes"}"#).unwrap();
     let rows = dir.path().join("rows.jsonl").display().to_string();
-    let (code, text, _) = run(&["data", "preview", &rows, "--model", &model, "--out", &out]);
+    let (code, text, _) = run(&["data", "preview", &rows, "--model", &model, "--out", &out, "--overwrite"]);
     assert!(code == 0 && text.contains("[[yes]]<|im_end|>"), "{text}");
     assert!(text.contains("the token that ends an answer is not trained"), "{text}");
 }

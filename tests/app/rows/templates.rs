@@ -22,10 +22,10 @@ fn every_command_asks_the_question_of_the_template() {
         let config = at(&format!("{key}.yaml"));
         fs::write(&config, list.replace("train_files", key)).unwrap();
         let (code, text, error) =
-            run(&["data", "preview", &config, "--model", &at("model"), "--out", &at("page"), "--rows", "1"]);
+            run(&["data", "preview", &config, "--model", &at("model"), "--out", &at(key), "--rows", "1"]);
         assert!(code == 0 && text.contains(line), "{key}: {text}{error}");
         assert!(text.contains("How long? Put the answer into \\boxed{}.<|im_end|>"), "{key}: {text}");
-        let (code, text, error) = run(&["data", "inspect", &config, "--out", &at("page")]);
+        let (code, text, error) = run(&["data", "inspect", &config, "--out", &at(key)]);
         assert!(code == 0 && text.contains("columns used: hint, image, label, query"), "{key}: {text}{error}");
     }
     // The template reads the column `prompt`, and the column `problem` is replaced.

@@ -62,7 +62,9 @@ fn a_missing_shard_ends_the_run_and_a_cache_of_map_is_not_read() {
         jsonl(&at(name), 4);
     }
     refused(of(&at("hub")), &["train-00001-of-00003", "no file (1 missing in all)"]);
-    assert_eq!(of(&at("hub/train-*.jsonl")), Ok(8), "a pattern names the files");
+    refused(of(&at("hub/train-*.jsonl")), &["train-00001-of-00003.jsonl", "no file (1 missing in all)"]);
+    assert_eq!(of(&at("hub/train-0000[02]-of-00003.jsonl")), Ok(8), "a pattern names the files");
+    assert_eq!(of(&at("hub/train-00000-of-00003.jsonl")), Ok(4), "a path names the file");
     jsonl(&at("hub/train-00001-of-00003.jsonl"), 4);
     assert_eq!(of(&at("hub")), Ok(12));
 
@@ -75,6 +77,87 @@ fn a_missing_shard_ends_the_run_and_a_cache_of_map_is_not_read() {
     assert_eq!(of(&at("saved")), Ok(10));
     fs::remove_file(at("saved").join(names[1])).unwrap();
     refused(of(&at("saved")), &["data-00001-of-00002.arrow", "no file (1 missing in all)"]);
+}
+
+#[test]
+fn shards_of_any_width_that_begin_with_0_or_1_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for (folder, names, gone) in [
+        ("stage", ["r-0-of-3.jsonl", "r-1-of-3.jsonl"], "r-2-of-3.jsonl"),
+        ("one", ["x-001-of-003.jsonl", "x-003-of-003.jsonl"], "x-002-of-003.jsonl"),
+        (
+            "hash",
+            ["train-00000-of-00003-ab12.jsonl", "train-00001-of-00003-cd34.jsonl"],
+            "train-00002-of-00003-ab12.jsonl",
+        ),
+    ] {
+        names.iter().for_each(|name| jsonl(&at(folder).join(name), 4));
+        refused(of(&at(folder)), &[gone, "no file (1 missing in all)"]);
+        jsonl(&at(folder).join(gone), 4);
+        assert_eq!(of(&at(folder)), Ok(12));
+    }
+    // A number that counts no files.
+    jsonl(&at("other/best-1-of-4000000000.jsonl"), 4);
+    assert_eq!(of(&at("other")), Ok(4));
+}
+
+#[test]
+fn half_of_a_download_or_of_a_data_stage_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let touch = |name: &str, text: &str| {
+        fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+        fs::write(at(name), text).unwrap();
+    };
+    let places = ["set", "set/data", "set/data/*.jsonl"];
+    let all_refused = |parts: &[&str]| places.iter().for_each(|place| refused(of(&at(place)), parts));
+    jsonl(&at("set/data/a.jsonl"), 4);
+    places.iter().for_each(|place| assert_eq!(of(&at(place)), Ok(4)));
+    // A file that omr, aria2 or the Hugging Face library is downloading.
+    for partial in [
+        "set/data/b.jsonl.0123456789ab.incomplete",
+        "set/data/b.jsonl.aria2",
+        "set/.cache/huggingface/download/data/x.0123.incomplete",
+    ] {
+        touch(partial, "{");
+        all_refused(&[partial.rsplit('/').next().unwrap(), "has not finished"]);
+        assert_eq!(of(&at("set/data/a.jsonl")), Ok(4), "a path names the file");
+        fs::remove_file(at(partial)).unwrap();
+    }
+    // The record of a download that was killed between two files, that finished, and whose second file is gone.
+    let checked = |path: &str| format!("{{\"path\": \"{path}\", \"size\": 1, \"hash\": \"\", \"modified\": 0}}\n");
+    let listing = r#"{"repo": "o/n", "revision": "main", "commit": "c", "include": [], "files": ["data/a.jsonl", "data/b.jsonl", "README.md"]}"#;
+    touch("set/.download.jsonl", &checked("data/a.jsonl"));
+    all_refused(&["files of a download that has not finished", ".download.jsonl"]);
+    touch("set/.download.jsonl", &format!("{}{listing}\n", checked("data/a.jsonl")));
+    all_refused(&["data/b.jsonl", "found no file"]);
+    jsonl(&at("set/data/b.jsonl"), 4);
+    places.iter().for_each(|place| assert_eq!(of(&at(place)), Ok(8)));
+    // Another listing was begun after the complete one.
+    touch("set/.download.jsonl", &format!("{listing}\n{}", checked("data/c.jsonl")));
+    all_refused(&["files of a download that has not finished"]);
+    fs::remove_file(at("set/.download.jsonl")).unwrap();
+    // A stage writes `summary.json` at its end.
+    touch("set/data/config.yaml", "# omr 0.1.0\nform: sft\n");
+    all_refused(&["files of a command that has not finished"]);
+    touch("set/data/summary.json", "{}");
+    places.iter().for_each(|place| assert_eq!(of(&at(place)), Ok(8)));
+}
+
+#[test]
+fn a_snapshot_whose_blob_is_being_downloaded_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let repo = home.path().join("datasets--o--n");
+    jsonl(&repo.join("blobs/0123"), 4);
+    fs::create_dir_all(repo.join("snapshots/c0ffee")).unwrap();
+    symlink("../../blobs/0123", repo.join("snapshots/c0ffee/a.jsonl")).unwrap();
+    assert_eq!(of(&repo.join("snapshots/c0ffee")), Ok(4));
+    // An older attempt at a blob that is complete now.
+    fs::write(repo.join("blobs/0123.incomplete"), "").unwrap();
+    assert_eq!(of(&repo.join("snapshots/c0ffee")), Ok(4));
+    fs::write(repo.join("blobs/4567.89ab.incomplete"), "").unwrap();
+    refused(of(&repo.join("snapshots/c0ffee")), &["4567.89ab.incomplete"]);
 }
 
 #[test]

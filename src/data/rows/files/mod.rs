@@ -4,7 +4,7 @@ pub mod content;
 pub(crate) mod declared;
 pub mod folder;
 pub mod paths;
-pub(crate) mod shards;
+pub mod shards;
 pub(crate) mod splits;
 pub(crate) mod stamp;
 pub mod zipped;

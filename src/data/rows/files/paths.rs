@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{shards, splits};
 use omr_base::config::{DataType, DatasetConfig};
 use omr_base::error::{Error, Result};
-use omr_base::files::below;
+use omr_base::files::{below, file_name};
 use omr_base::hub::local;
 
 /// Extensions of files of rows, the most likely first. From a folder, only files with the first extension that occurs
@@ -55,10 +55,12 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     files.sort();
-    match files.is_empty() {
-        true => Err(unmatched(path).unwrap_or_else(|| wrong("no matching file".to_owned()))),
-        false => Ok(files),
+    if files.is_empty() {
+        return Err(unmatched(path).unwrap_or_else(|| wrong("no matching file".to_owned())));
     }
+    // Files that the pattern does not name are left out on purpose.
+    let last = path.file_name().and_then(|name| glob::Pattern::new(name.to_str()?).ok());
+    shards::complete(files, &|file| last.as_ref().is_some_and(|last| last.matches(&file_name(file))))
 }
 
 /// Returns the error for a file or a pattern that does not exist in a folder that has other files of rows. The error lists
@@ -85,7 +87,8 @@ pub fn all(entries: &[DatasetConfig]) -> Result<Vec<PathBuf>> {
 
 /// Returns true if `path` exists or is a pattern that matches a file.
 pub fn exist(path: &Path) -> bool {
-    path.exists() || path.to_str().is_some_and(is_pattern) && files(path).is_ok()
+    let pattern = path.to_str().filter(|text| is_pattern(text)).and_then(|text| glob::glob(text).ok());
+    path.exists() || pattern.is_some_and(|mut found| found.next().is_some())
 }
 
 /// Returns true if a path has the ending of a file of rows.
@@ -101,6 +104,10 @@ fn is_pattern(text: &str) -> bool {
 /// Returns an error if there are none, or files of more than one split.
 fn of_folder(dir: &Path, names: &[String], split: Option<&str>) -> Result<Vec<PathBuf>> {
     let mut all = walk(dir)?;
+    local::finished(dir, &|_| true)?;
+    if let Some(partial) = all.iter().find(|path| local::is_partial(path)) {
+        return Err(local::unfinished(partial));
+    }
     all.retain(|path| is_of_rows(path) || is_image_file(path));
     all.sort();
     let is_image = !all.iter().any(|path| is_of_rows(path));
@@ -131,7 +138,7 @@ fn of_folder(dir: &Path, names: &[String], split: Option<&str>) -> Result<Vec<Pa
     match split.map(|split| dir.join(split)).filter(|inner| inner.is_dir()) {
         Some(inner) if is_image => Ok(vec![inner]),
         _ if is_image => Ok(vec![dir.to_owned()]),
-        _ => shards::complete(files.into_iter().map(|(path, _)| path).collect()),
+        _ => shards::complete(files.into_iter().map(|(path, _)| path).collect(), &|_| true),
     }
 }
 
