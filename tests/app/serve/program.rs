@@ -120,7 +120,7 @@ impl Server {
 
     /// Waits until no request is in flight.
     pub async fn idle(&self) {
-        let in_flight = async |name| self.metric(name).await;
+        let in_flight = async |name: &'static str| self.metric(name).await;
         until_async("no request in flight", async || {
             in_flight("omr:num_requests_running").await + in_flight("omr:num_requests_waiting").await == 0.0
         })

@@ -113,8 +113,8 @@ fn rollouts_are_in_the_journal_while_a_slow_command_scores_others() {
     let dir = tempfile::tempdir().unwrap();
     let config = RlConfig { total_training_steps: Some(1), ..rl_config(dir.path()) };
     let out = dir.path().join("out");
-    // The command answers when a file exists, which never comes.
-    let script = r#"read -r line; while [ ! -e answer ]; do sleep 0.1; done"#;
+    // The command reads to the end of its input, and never answers.
+    let script = "exec cat > /dev/null";
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
     let command = ScorerConfig { command, workers: 1, ..ScorerConfig::default() };
     let scorer =
@@ -145,7 +145,7 @@ fn scores_of_a_reward_program_that_was_changed_since_are_computed_again() {
         (done, observer.notes.into_inner().unwrap().join("\n"))
     };
     // Each process of this program answers four times.
-    let ends = r#"n=$((n + 1)); while [ $n -gt 4 ]; do sleep 0.1; done; printf '{"score": 100}\n'"#;
+    let ends = r#"n=$((n + 1)); [ $n -gt 4 ] && exec cat > /dev/null; printf '{"score": 100}\n'"#;
     assert!(matches!(run(ends, 4).0, Err(Error::Stopped)));
     let (done, notes) = run(ends, 8);
     assert!(done.is_err() && !notes.contains("computed again"), "the same program: {notes}");
