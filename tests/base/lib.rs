@@ -17,5 +17,6 @@ pub mod paths;
 pub mod philox;
 pub mod reward;
 pub mod seed;
+pub mod wait;
 
 pub use paths::{root, sources, tmp};

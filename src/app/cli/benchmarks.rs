@@ -41,7 +41,8 @@ pub fn download(tasks: &[&TaskSpec], folder: Option<&Path>, dry_run: bool, conte
             }
         }
         let sizes: Vec<u64> = sets.values().flat_map(|(_, files)| files.values().copied()).collect();
-        let (size, files, folder) = (bytes(sizes.iter().sum()), sizes.len(), folder.display());
+        let (size, files, folder) =
+            (bytes(sizes.iter().fold(0, |sum: u64, size| sum.saturating_add(*size))), sizes.len(), folder.display());
         let (tasks, all_sets) = (tasks.len(), sets.len());
         context.say(&format!("{tasks} tasks: {size} in {files} files of {all_sets} data sets, for {folder}"));
         for (dir, (repo, files)) in sets.into_iter().filter(|_| !dry_run) {

@@ -16,6 +16,8 @@ use omr_base::error::{Error, Result};
 
 /// Maximum number of bytes that are read at once.
 const BLOCK_BYTES: usize = 1 << 18;
+/// Maximum number of bytes of a line.
+const LONGEST: u64 = 64 << 20;
 /// Maximum number of blocks that are read ahead, and of a batch.
 const AHEAD: usize = 64;
 /// A batch with this number of lines gets no more blocks. With a judge, a batch ends only when its last line is answered.
@@ -93,10 +95,14 @@ fn next(input: &mut BufReader<impl Read>, number: &mut usize) -> io::Result<Opti
     // The rest of an incomplete line may arrive late, so the lines before it do not wait for it.
     while lines.is_empty() || input.buffer().contains(&b'\n') {
         let mut line = Vec::new();
-        if input.read_until(b'\n', &mut line)? == 0 {
+        if input.by_ref().take(LONGEST + 1).read_until(b'\n', &mut line)? == 0 {
             break;
         }
         *number += 1;
+        if line.len() as u64 > LONGEST {
+            let what = format!("line {number} is longer than {LONGEST} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
         if !line.trim_ascii().is_empty() {
             lines.push((*number, line));
         }
@@ -132,6 +138,14 @@ mod tests {
         let many: String = (0..20_000).map(|i| format!("{i}\n")).collect();
         let want: String = (0..20_000).map(|i| format!("{}.0\n", 2 * i)).collect();
         assert_eq!(run(many.as_bytes()).1, want);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_named() {
+        let long = [b"1\n", &b" ".repeat(LONGEST as usize + 1)[..]].concat();
+        let (result, out) = run(&long);
+        assert!(result.unwrap_err().to_string().contains("line 2 is longer than"));
+        assert_eq!(out, "2.0\n");
     }
 
     #[test]

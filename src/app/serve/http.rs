@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderMap, header};
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode, Version, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -12,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
+use super::errors::ApiError;
 use super::patient::Patient;
 use omr_base::client::web::is_localhost;
 use omr_base::error::{Error, Result};
@@ -32,7 +36,38 @@ const LAST_RESPONSES: Duration = Duration::from_secs(5);
 /// the loopback interface after its name is resolved to that address.
 pub fn is_of_loopback(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    is_localhost(host.rsplit_once(':').map_or(host, |(name, _)| name))
+    host_name(host).is_some_and(is_localhost)
+}
+
+/// Returns the name in a `Host` header, without the port, or `None` if it is not a name with an optional port.
+fn host_name(host: &str) -> Option<&str> {
+    let is_name = |name: &&str| !name.contains(|c: char| c.is_ascii_whitespace() || "@/\\?#,".contains(c));
+    let colon = host.rfind(':').filter(|&colon| !host[colon..].contains(']'));
+    let (name, port) = colon.map_or((host, ""), |colon| (&host[..colon], &host[colon + 1..]));
+    Some(name).filter(is_name).filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Returns what is wrong with a request whose receiver or length two programs could understand differently (RFC 9112, 3.2
+/// and 6.1).
+fn malformed(request: &Request) -> Option<String> {
+    let all = |name| {
+        let values = request.headers().get_all(name).iter().map(|value| value.to_str().unwrap_or("@"));
+        values.collect::<Vec<_>>().join(", ")
+    };
+    let (host, coding) = (all(header::HOST), all(header::TRANSFER_ENCODING));
+    let is_same = request.uri().authority().is_none_or(|name| name.as_str().eq_ignore_ascii_case(&host));
+    let has_host = !host.is_empty() || request.version() < Version::HTTP_11;
+    if !(has_host && is_same && host_name(&host).is_some()) {
+        return Some(format!("Host: {host:?}, expected one header with the name of the server"));
+    }
+    let is_known = coding.is_empty() || coding.eq_ignore_ascii_case("chunked");
+    (!is_known).then(|| format!("Transfer-Encoding: {coding:?}, expected chunked once"))
+}
+
+/// Refuses malformed requests, and closes their connection.
+async fn well_formed(request: Request, next: Next) -> Response {
+    let Some(what) = malformed(&request) else { return next.run(request).await };
+    ([(header::CONNECTION, "close")], ApiError::new(StatusCode::BAD_REQUEST, what)).into_response()
 }
 
 /// Serves `routes` while `work` runs. Then sends the last responses and returns the result of `work`.
@@ -48,7 +83,7 @@ pub fn serve_beside<T>(
     let inside = runtime.enter();
     let listener = TcpListener::from_std(listener).map_err(failed)?;
     drop(inside);
-    let connections = runtime.spawn(serve(listener, routes, is_shutdown));
+    let connections = runtime.spawn(serve(listener, routes.layer(from_fn(well_formed)), is_shutdown));
     let done = work();
     let _ = shutdown.send(true);
     // A client that does not read its response must not keep the server from ending.

@@ -103,6 +103,14 @@ impl Store {
         }
         let parent = files::parent(path);
         std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+        // SQLite refuses other files, but overwrites those that are smaller than its smallest page.
+        if path.metadata().is_ok_and(|file| (1..512).contains(&file.len())) {
+            return Err(Error::input(
+                path,
+                "a file that is no SQLite database",
+                "a file of answers, or an unused name",
+            ));
+        }
         let open = || -> rusqlite::Result<(Connection, i64)> {
             let connection = Connection::open(path)?;
             connection.busy_timeout(patience)?;

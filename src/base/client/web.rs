@@ -70,7 +70,7 @@ pub fn server_error(url: &Url, what: impl Into<String>) -> Error {
 
 /// Returns true if `host` is a name of this machine.
 pub fn is_localhost(host: &str) -> bool {
-    ["localhost", "127.0.0.1", "[::1]"].contains(&host)
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| host.eq_ignore_ascii_case(name))
 }
 
 /// Creates a client that follows no redirects. Plain http needs no certificates, so if `is_plain` is true, a system

@@ -17,6 +17,9 @@ const SKIP: &str = "\0skip";
 /// Keys that name the method. A value that omr lacks stays in the config, so that the config has to be changed.
 const METHOD: [&str; 2] = ["adv_estimator", "loss_mode"];
 
+/// Maximum number of elements of a list that an expression of the table returns.
+const MOST_ELEMENTS: usize = 1 << 16;
+
 /// Number of updates of a generation batch in TRL, as an expression of the table.
 const UPDATES: &str = "(c.generation_batch_size / (c.per_device_train_batch_size * gpus) if c.generation_batch_size \
     else c.steps_per_generation or c.gradient_accumulation_steps) / c.gradient_accumulation_steps * (c.num_iterations or 1)";
@@ -115,8 +118,8 @@ fn convert<C: Config>(
     notes.extend((!has_rows).then(|| "to be added: the rows to train on".to_owned()));
     let of_gpus = || format!("number of GPUs in the batch sizes: {gpus} (--gpus N changes it)");
     notes.extend(all.keys().any(|name| name.ends_with("per_device_train_batch_size")).then(of_gpus));
-    let lines: String = notes.iter().map(|note| format!("# {}\n", note.replace('\n', " "))).collect();
-    let (from, command) = (file.display(), C::NAME);
+    let lines: String = notes.iter().map(|note| format!("# {}\n", note.replace(char::is_control, " "))).collect();
+    let (from, command) = (file.display().to_string().replace(char::is_control, " "), C::NAME);
     let text = to_text(&tree)?;
     Ok(format!("# {system} -> omr {command}: omr {command} THIS_FILE --out DIR. From {from}\n{lines}{text}"))
 }
@@ -126,7 +129,9 @@ fn evaluate(expression: &str, context: &minijinja::Value) -> Option<Value> {
     let mut env = Environment::new();
     env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     let value = env.compile_expression(expression).ok()?.eval(context).ok()?;
-    if value.is_undefined() { None } else { serde_json::to_value(value).ok() }
+    // A list times a number is computed only when it is read.
+    let is_large = value.len().is_some_and(|len| len > MOST_ELEMENTS);
+    if is_large || value.is_undefined() { None } else { serde_json::to_value(value).ok() }
 }
 
 /// Sets a key in `tree`, in all entries of a list if the path contains `[]`. `Err` contains a value that is no group.
@@ -147,6 +152,19 @@ fn put(tree: &mut Value, path: &str, value: &Value) -> std::result::Result<(), V
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_of_a_script_are_no_part_of_the_converted_config() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a\u{7}.sh");
+        let script =
+            "python3 -m trl grpo --learning_rate 1e-6 --run_name 'a\u{1b}[2Jb' --unknown\u{8}key 'c\u{85}\rd'\n";
+        std::fs::write(&path, script).unwrap();
+        let text = from_other(&path, 1).unwrap();
+        assert!(text.contains("learning_rate") && text.contains("[2Jb"), "{text}");
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        parse(&text).unwrap();
+    }
 
     #[test]
     fn every_rule_of_the_table_names_our_keys_and_has_a_valid_expression() {

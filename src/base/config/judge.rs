@@ -101,7 +101,7 @@ settings! {
         /// Your own reward program with its arguments, used instead of the rules. Empty = the rules.
         command: Vec<String> = Vec::new(), name: "verl custom_reward_function.path";
         /// Number of processes of the reward program.
-        workers: usize = 4, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl reward_model.num_workers";
+        workers: usize = 4, rule: Rule::Within(1.0, 1024.0), safe: Safe::Yes, name: "verl reward_model.num_workers";
         /// Time limit of the reward program for one answer, in seconds. A timeout is an error.
         timeout_s: f64 = 30.0, rule: Rule::Above(0.0), safe: Safe::Yes;
     }
@@ -121,7 +121,7 @@ settings! {
         /// Reward program with its arguments.
         command: Vec<String> = Vec::new();
         /// Number of processes of the reward program.
-        workers: usize = 4, rule: Rule::AtLeast(1.0);
+        workers: usize = 4, rule: Rule::Within(1.0, 1024.0);
         /// Time limit of the reward program for one answer, in seconds. A timeout is an error.
         timeout_s: f64 = 30.0, rule: Rule::Above(0.0);
     }

@@ -395,6 +395,19 @@ fn raft_with_a_loss_divided_by_the_length_is_refused_because_answers_become_shor
 }
 
 #[test]
+fn the_number_of_reward_programs_has_a_limit() {
+    let program = "command: [python3, p.py]";
+    for text in [
+        format!("reward: {{{program}, workers: 1000000}}\n"),
+        format!("rewards: [{{type: x, {program}, workers: 1025}}]\n"),
+        format!("reward: {{{program}, workers: 0}}\n"),
+    ] {
+        let error = message::<super::ScoreConfig>(&text, &[]);
+        assert!(error.contains("workers") && error.contains("1024"), "{error}");
+    }
+}
+
+#[test]
 fn what_would_divide_by_nothing_or_count_nothing_is_refused() {
     let still = message::<SftConfig>("learning_rate: 0\nvision_tower_lr: 1e-4\n", &[]);
     assert!(still.contains("learning_rate") && still.contains("freeze_language_model"), "{still}");

@@ -73,7 +73,7 @@ impl Hub {
 
     async fn tree(&self, mut url: Url) -> Result<Vec<Listed>> {
         url.set_query(Some("recursive=true&expand=false"));
-        let (mut files, mut seen) = (Vec::new(), HashSet::new());
+        let (mut files, mut seen, mut paths) = (Vec::new(), HashSet::new(), HashSet::new());
         while seen.len() < MOST_PAGES && files.len() <= MOST_FILES {
             if !seen.insert(url.clone()) {
                 return Err(strange(&url, "a next page that was already read"));
@@ -82,6 +82,9 @@ impl Hub {
             let entries = page.as_array().ok_or_else(|| strange(&url, "a listing that is not an array"))?;
             for entry in entries.iter().filter(|entry| entry["type"] == "file") {
                 files.push(listed(entry).ok_or_else(|| strange(&url, format!("an invalid file entry {entry}")))?);
+                if !paths.insert(entry["path"].clone()) {
+                    return Err(strange(&url, format!("{} twice in its listing", entry["path"])));
+                }
             }
             match next(&headers).map(|next| url.join(&next)) {
                 Some(Ok(next)) if next.origin() == url.origin() => url = next,

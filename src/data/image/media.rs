@@ -41,6 +41,13 @@ pub struct MediaIds {
 }
 
 impl MediaIds {
+    /// Returns the ids that a prompt contains, with their keys in `config.json`.
+    pub fn named(&self) -> [(&'static str, u32); 4] {
+        let keys = ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"];
+        let ids = [self.image, self.video, self.start, self.end];
+        std::array::from_fn(|i| (keys[i], ids[i]))
+    }
+
     /// Returns all ids.
     pub fn all(&self) -> [u32; 5] {
         [self.image, self.video, self.start, self.end, self.pad]

@@ -10,10 +10,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -28,12 +29,22 @@ const LARGEST_SOURCE: u64 = 1 << 24;
 const LONGEST_LINE: u64 = 1 << 20;
 /// Maximum absolute value of a score and its parts, so that squares of differences stay finite, also in f32.
 const LARGEST_SCORE: f64 = 1e15;
-/// Shell script that waits until its standard input closes and then kills its process group. omr holds the other end of
-/// this input. It closes it on purpose, or the system closes it when omr ends, even if omr is killed. The guard ignores
-/// the signals that a reward command may send to its own group.
-const GUARD: &str = "trap '' HUP INT TERM; read -r _; kill -s KILL 0";
+/// Shell script that waits until its standard input closes and then kills the processes whose environment has the mark `$1`,
+/// and its process group. A process that left the group inherits the environment. The search is repeated, because a
+/// process may start others while it runs. omr holds the other end of the standard input. It closes it on purpose, or the
+/// system closes it when omr ends, even if omr is killed. The guard ignores the signals that a reward command may send to
+/// its own group.
+const GUARD: &str = "trap '' HUP INT TERM; read -r _; for _ in 1 2 3 4 5; do \
+    found=$(grep -Fls \"reward-$1;\" /proc/[0-9]*/environ); [ -n \"$found\" ] || break; \
+    for file in $found; do file=${file#/proc/}; kill -s KILL \"${file%/environ}\" 2>/dev/null; done; done; kill -s KILL 0";
+/// Environment variable by which the guard finds a process and all processes that it starts.
+const MARK: &str = "OMR_REWARD_PROCESS";
 /// Number of bytes of a process's stderr that are quoted.
 const LAST_WORDS: usize = 600;
+/// Number of lines that are read before somebody asks for them.
+const LINES_AHEAD: usize = 2;
+/// Number of bytes of the stderr of all reward programs that this process may still write to its log.
+static LOG_LEFT: AtomicUsize = AtomicUsize::new(16 << 20);
 /// Maximum time for a process to end after its input is closed.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -124,8 +135,10 @@ impl Process {
         };
         // The process group is not omr's own, so that Ctrl-C reaches only omr, which still needs scores to finish its
         // step. The guard starts before the command, so that at no moment the command runs unguarded.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let mark = format!("{}.{now}", std::process::id());
         let mut guard = Command::new("/bin/sh")
-            .args(["-c", GUARD])
+            .args(["-c", GUARD, "guard", &mark])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -135,6 +148,8 @@ impl Process {
         let group = guard.id().cast_signed();
         let child = Command::new(program)
             .args(arguments)
+            // A reward program may run omr, whose own programs keep the mark of the outer one.
+            .env(MARK, std::env::var(MARK).unwrap_or_default() + &format!("reward-{mark};"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -151,13 +166,13 @@ impl Process {
         };
         let (lines, queue) = channel();
         std::thread::spawn(move || write_lines(stdin, &queue));
-        let (sender, answers) = channel();
+        let (sender, answers) = sync_channel(LINES_AHEAD);
         std::thread::spawn(move || read_lines(stdout, &sender));
         let stderr_tail: Arc<Mutex<Vec<u8>>> = Arc::default();
         let keep = stderr_tail.clone();
         let (speaking, silent) = channel::<()>();
         std::thread::spawn(move || {
-            keep_last_words(stderr, &keep);
+            keep_last_words(stderr, &keep, &LOG_LEFT);
             drop(speaking);
         });
         Ok(Process { name: command.join(" "), child, guard, lines: Some(lines), answers, stderr_tail, silent, timeout })
@@ -238,9 +253,12 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.lines = None;
-        // The output closes when the process ends.
+        // The output closes when the process ends. A process that keeps writing is killed.
         let end = Instant::now() + GRACE;
-        while self.answers.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
+        let mut left = GRACE;
+        while !left.is_zero() && self.answers.recv_timeout(left).is_ok() {
+            left = end.saturating_duration_since(Instant::now());
+        }
         let _ = self.end();
     }
 }
@@ -253,7 +271,7 @@ fn write_lines(mut stdin: ChildStdin, queue: &Receiver<String>) {
     }
 }
 
-fn read_lines(stdout: impl Read, sender: &Sender<std::io::Result<Answer>>) {
+fn read_lines(stdout: impl Read, sender: &SyncSender<std::io::Result<Answer>>) {
     let mut stdout = BufReader::new(stdout);
     loop {
         let mut line = Vec::new();
@@ -277,10 +295,17 @@ fn read_lines(stdout: impl Read, sender: &Sender<std::io::Result<Answer>>) {
     }
 }
 
-fn keep_last_words(mut stderr: impl Read, stderr_tail: &Mutex<Vec<u8>>) {
+/// Keeps the end of stderr, and logs it while `log_left` bytes remain.
+fn keep_last_words(mut stderr: impl Read, stderr_tail: &Mutex<Vec<u8>>, log_left: &AtomicUsize) {
     let mut chunk = [0; 4096];
     while let Ok(read @ 1..) = stderr.read(&mut chunk) {
-        tracing::debug!("reward command: {}", String::from_utf8_lossy(&chunk[..read]).trim_end());
+        let left = log_left.fetch_update(Relaxed, Relaxed, |left| Some(left.saturating_sub(read))).unwrap_or(0);
+        if left > 0 {
+            tracing::debug!("reward command: {}", String::from_utf8_lossy(&chunk[..read.min(left)]).trim_end());
+        }
+        if (1..=read).contains(&left) {
+            tracing::warn!("reward command: it wrote much to stderr, and the log has no more of it");
+        }
         let mut stderr_tail = stderr_tail.lock().unwrap_or_else(PoisonError::into_inner);
         stderr_tail.extend_from_slice(&chunk[..read]);
         let over = stderr_tail.len().saturating_sub(LAST_WORDS);
@@ -340,4 +365,41 @@ fn read_score(id: u64, answer: &Value) -> std::result::Result<Score, String> {
         why: "reward command".into(),
         further,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Output without an end, and the number of its bytes that were read.
+    struct Flood(Arc<AtomicUsize>);
+
+    impl Read for Flood {
+        fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+            bytes.iter_mut().zip(b"y\n".iter().cycle()).for_each(|(byte, from)| *byte = *from);
+            self.0.fetch_add(bytes.len(), Relaxed);
+            Ok(bytes.len())
+        }
+    }
+
+    #[test]
+    fn no_more_of_an_output_is_read_than_somebody_asks_for() {
+        let (sender, answers) = sync_channel(LINES_AHEAD);
+        let read = Arc::new(AtomicUsize::new(0));
+        let flood = Flood(read.clone());
+        let reader = std::thread::spawn(move || read_lines(flood, &sender));
+        (0..1000).for_each(|_| assert_eq!(answers.recv().unwrap().unwrap().line, "y\n"));
+        drop(answers);
+        reader.join().unwrap();
+        assert!(read.load(Relaxed) <= 2 * 8192, "more than the buffer of the lines that were asked for");
+    }
+
+    #[test]
+    fn stderr_is_logged_up_to_a_limit_and_its_end_is_kept() {
+        let (log_left, tail) = (AtomicUsize::new(10_000), Mutex::default());
+        let stderr = std::io::repeat(b'x').take(50_000).chain(&b"KeyError: boom"[..]);
+        keep_last_words(stderr, &tail, &log_left);
+        assert_eq!(log_left.load(Relaxed), 0);
+        assert!(tail.into_inner().unwrap().ends_with(b"xKeyError: boom"));
+    }
 }

@@ -42,9 +42,11 @@ struct Parts {
     model: Model,
 }
 
+/// A token of `added_tokens`.
 #[derive(Deserialize)]
-struct Added {
-    content: String,
+pub(super) struct Added {
+    pub content: String,
+    pub id: Option<u32>,
 }
 
 #[derive(Deserialize, Default)]
@@ -67,8 +69,9 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Returns an error that names the file and the part if a `tokenizer.json` is not a supported byte-level BPE.
-pub(super) fn check(json: &[u8], file: &Path) -> Result<()> {
+/// Returns the added tokens of a `tokenizer.json`, or an error that names the file and the part if it is not a supported
+/// byte-level BPE.
+pub(super) fn check(json: &[u8], file: &Path) -> Result<Vec<Added>> {
     let parts: Parts = files::json::parse(file, json)?;
     let Parts { added_tokens, normalizer, pre_tokenizer, model } = &parts;
     let Model { r#type, dropout, continuing_subword_prefix: prefix, end_of_word_suffix: suffix } = model;
@@ -90,13 +93,17 @@ pub(super) fn check(json: &[u8], file: &Path) -> Result<()> {
     if let Some((part, found, _, expected)) = rules.into_iter().find(|rule| !rule.2) {
         return Err(wrong(file, part, &found.to_string(), expected));
     }
-    check_added(added_tokens.iter().map(|token| token.content.as_str()), file)
+    check_added(added_tokens.iter().map(|token| token.content.as_str()), file)?;
+    Ok(parts.added_tokens)
 }
 
-/// Returns an error if there are too many added tokens or if one is too long.
-pub(super) fn check_added<'a>(contents: impl ExactSizeIterator<Item = &'a str>, file: &Path) -> Result<()> {
+/// Returns an error if there are too many added tokens or if one is empty or too long.
+pub(super) fn check_added<'a>(contents: impl ExactSizeIterator<Item = &'a str> + Clone, file: &Path) -> Result<()> {
     let many = contents.len();
-    match contents.max_by_key(|content| content.len()) {
+    match contents.clone().max_by_key(|content| content.len()) {
+        _ if contents.clone().any(str::is_empty) => {
+            Err(wrong(file, "added_tokens", "an empty token", "a text in each"))
+        }
         _ if many > ADDED => Err(wrong(file, "added_tokens", &many.to_string(), &format!("at most {ADDED}"))),
         Some(longest) if longest.len() > ADDED_BYTES => {
             Err(wrong(file, "added_tokens", longest, &format!("at most {ADDED_BYTES} bytes of each")))

@@ -1,7 +1,8 @@
-//! Renders a chat template with bounded memory, even if the template is malicious. Every value that the template builds
-//! is measured before it is built and charged to one budget. Filters and methods are charged through wrappers.
-//! Operators are charged because the instructions that build values are replaced by equivalent function calls. Raw text
-//! is limited by the number of instructions (the fuel). The total memory is at most a constant times the budget.
+//! Renders a template with bounded memory, even if the template is malicious: chat templates, and those of the keys
+//! `prompt` and `gold`. Every value that the template builds is measured before it is built and charged to one budget.
+//! Filters and methods are charged through wrappers. Operators are charged because the instructions that build values are
+//! replaced by equivalent function calls. Raw text is limited by the number of instructions (the fuel). The total memory
+//! is at most a constant times the budget. A panic of the template library is an error.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -10,12 +11,10 @@ use super::jinja;
 use minijinja::machinery::{self, Instruction, Instructions, Token, Vm};
 use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
+use omr_base::bounds::caught;
 
 /// Maximum number of instructions per rendering. A message takes a few hundred, so this allows ten thousand messages.
 const FUEL: u64 = 5_000_000;
-/// Maximum bytes of raw text that a rendering may write or capture. One instruction writes at most one piece of the
-/// source.
-const RAW_BYTES: u64 = 1 << 30;
 /// Maximum size of the source in bytes. Published templates have up to 20 thousand.
 const SOURCE_BYTES: usize = 1 << 16;
 /// Maximum size in bytes of constants that are folded at compile time.
@@ -30,7 +29,7 @@ const ELEMENT: usize = 24;
 /// Bytes charged for a namespace. A namespace can contain another namespace, which `measure` does not count. The charge
 /// limits the number of namespaces and therefore their nesting.
 const NAMESPACE: usize = 1 << 16;
-const NAME: &str = "chat_template";
+const NAME: &str = "template";
 
 /// Operators that are replaced by functions, with names that no template can write.
 const OPERATORS: [(&str, &str); 4] = [("+", "a + b"), ("*", "a * b"), ("~", "a ~ b"), ("[:]", "a[b:c:d]")];
@@ -50,20 +49,26 @@ thread_local! {
 }
 
 /// A compiled template with its environment.
+#[derive(Debug)]
 pub(super) struct Bounded {
     env: Environment<'static>,
     source: String,
 }
 
 impl Bounded {
-    /// Compiles a template that may use the functions and filters of `plain`.
-    pub(super) fn new(source: &str, plain: &'static Environment<'static>) -> Result<Bounded> {
+    /// Compiles a template in the language of `plain`: functions, filters and tests without memory bounds, and the handling
+    /// of undefined values. `printed` converts a value to one with the text that is printed. A rendering may write or
+    /// capture at most `raw_bytes` bytes of raw text; one instruction writes at most one piece of the source.
+    pub(super) fn new(
+        source: &str,
+        plain: &'static Environment<'static>,
+        printed: fn(&Value) -> Value,
+        raw_bytes: u64,
+    ) -> Result<Bounded> {
         if source.len() > SOURCE_BYTES {
             return Err(refused(format!("a template of {} bytes, more than {SOURCE_BYTES}", source.len())));
         }
-        let source = &*jinja::without_constant_and(source)?;
-        let mut env = Environment::new();
-        jinja::add_to(&mut env);
+        let mut env = plain.clone();
         env.set_trim_blocks(true);
         env.set_lstrip_blocks(true);
         env.set_unknown_method_callback(|state, value, method, args| {
@@ -71,9 +76,9 @@ impl Bounded {
             let call = || minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args);
             charged(method, &all, || if method == "title" { call().map(jinja::titled) } else { call() })
         });
-        env.set_formatter(|out, state, value| {
+        env.set_formatter(move |out, state, value| {
             charge(measure(value)?)?;
-            minijinja::escape_formatter(out, state, &jinja::printed(value))
+            minijinja::escape_formatter(out, state, &printed(value))
         });
         // `debug` would print every variable.
         env.remove_global("debug");
@@ -87,7 +92,7 @@ impl Bounded {
         for (name, expression) in OPERATORS {
             let expression = plain.compile_expression(expression)?;
             let run = move |args: &[Value]| {
-                let args = args.iter().map(|arg| if name == "~" { jinja::printed(arg) } else { arg.clone() });
+                let args = args.iter().map(|arg| if name == "~" { printed(arg) } else { arg.clone() });
                 expression.eval(["a", "b", "c", "d"].into_iter().zip(args).collect::<Value>())
             };
             env.add_function(name, move |args: Rest<Value>| charged(name, &args, || run(&args)));
@@ -112,12 +117,26 @@ impl Bounded {
             let apply = move |args: &[Value]| plain.empty_state().apply_filter(&filter, args);
             env.add_filter(name.clone(), move |args: Rest<Value>| charged(&name, &args, || apply(&args)));
         }
-        env.set_fuel(Some(FUEL.min(RAW_BYTES / longest)));
+        env.set_fuel(Some(FUEL.min(raw_bytes / longest)));
         Ok(Bounded { env, source: source.to_owned() })
     }
 
-    /// Renders the template with `context`. `given` is the size of the messages in bytes.
+    /// Returns the variables that the template reads, sorted.
+    pub(super) fn variables(&self) -> Vec<String> {
+        let template = self.env.template_from_named_str(NAME, &self.source);
+        let mut names: Vec<String> =
+            template.map(|template| template.undeclared_variables(false).into_iter().collect()).unwrap_or_default();
+        names.sort_unstable();
+        names
+    }
+
+    /// Renders the template with `context`. `given` is the size in bytes of the messages, or of the row.
     pub(super) fn render(&self, context: Value, given: usize) -> Result<String> {
+        let rendered = caught(|| self.render_caught(context, given));
+        rendered.unwrap_or_else(|what| Err(refused(format!("the template library fails: {what}"))))
+    }
+
+    fn render_caught(&self, context: Value, given: usize) -> Result<String> {
         LEFT.set(BUILT_BASE + BUILT_FACTOR * given);
         let template = self.env.template_from_named_str(NAME, &self.source)?;
         let mut codes: BTreeMap<&str, Instructions<'_>> =
@@ -172,9 +191,13 @@ fn charged(name: &str, args: &[Value], make: impl FnOnce() -> Result<Value>) -> 
     if ["length", "count"].contains(&name) {
         return make();
     }
-    let sums = SUMS.split_ascii_whitespace().any(|sum| sum == name);
+    let is_sum = |name: &str| SUMS.split_ascii_whitespace().any(|sum| sum == name);
+    // `map` applies the filter that its argument names.
+    let filter = args.get(1).and_then(Value::as_str).filter(|_| name == "map");
+    let sums = is_sum(name) && filter.is_none_or(is_sum);
     let mut most = if sums { 0_usize } else { 1 };
-    for arg in args {
+    // The result of `replace` does not grow with the text that is replaced.
+    for (_, arg) in args.iter().enumerate().filter(|(i, _)| name != "replace" || *i != 1) {
         let size = match arg.as_str() {
             Some(text) if name == "format" => text.len().max(largest_number(text)),
             _ => measure(arg)?,
@@ -256,7 +279,7 @@ fn check_constants(source: &str) -> Result<()> {
 }
 
 fn too_much() -> Error {
-    refused(format!("it builds more than {BUILT_FACTOR} times the size of the messages plus {BUILT_BASE} bytes"))
+    refused(format!("it builds more than {BUILT_FACTOR} times the size of its input plus {BUILT_BASE} bytes"))
 }
 
 fn refused(what: String) -> Error {

@@ -49,6 +49,10 @@ impl Chat {
     pub fn load(dir: &Path, config: &ChatConfig) -> Result<Chat> {
         let mut chat = Chat::new(Tokenizer::load(dir)?, ChatTemplate::load(dir)?, config, &dir.display().to_string())?;
         if let Some(stops) = turn::generation_config(dir)? {
+            if let Some(id) = stops.iter().find(|&&id| id as usize >= config.vocab_size) {
+                let found = format!("eos_token_id {id} in generation_config.json");
+                return Err(Error::input(dir, found, format!("an id below vocab_size, {}", config.vocab_size)));
+            }
             chat.turn = chat.turn.with_stops(&stops);
             chat.structural.extend(stops.iter().filter_map(|&id| chat.tokenizer.token(id)));
         }
@@ -59,12 +63,10 @@ impl Chat {
     pub fn new(tokenizer: Tokenizer, template: ChatTemplate, config: &ChatConfig, place: &str) -> Result<Chat> {
         let template = template.reading_parts()?;
         let turn = AssistantTurn::of(&tokenizer, &template, &config.eos_token_id)?;
-        for (key, is_video) in [("image_token_id", false), ("video_token_id", true)] {
-            let id = config.media.map(|media| media.placeholder(is_video));
-            if let Some(id) = id.filter(|&id| !tokenizer.is_special(id)) {
-                let found = format!("{key} {id} in config.json, which is no special token of the tokenizer");
-                return Err(Error::input(place, found, "the id of a special token"));
-            }
+        let of_media = config.media.iter().flat_map(|media| media.ids.named());
+        if let Some((key, id)) = of_media.into_iter().find(|(_, id)| !tokenizer.is_special(*id)) {
+            let found = format!("{key} {id} in config.json, which is no special token of the tokenizer");
+            return Err(Error::input(place, found, "the id of a special token"));
         }
         let mut specials: Vec<String> = tokenizer.special_tokens().map(|(_, token)| token).collect();
         specials.sort_by_key(|s| std::cmp::Reverse(s.len()));

@@ -1,48 +1,46 @@
 //! Creates a prompt from the columns of a row with a Jinja template.
 
+use std::sync::LazyLock;
+
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value};
 
+use super::bounded::Bounded;
 use omr_base::error::{Error, Result};
 
-/// Maximum number of template instructions per row.
-const FUEL: u64 = 1_000_000;
-const NAME: &str = "prompt";
+/// The language of these templates, in which an undefined value that is printed is an error.
+static PLAIN: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut env = Environment::new();
+    env.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    env
+});
 
 /// A template over the columns of a row.
 #[derive(Debug)]
 pub struct RowPrompt {
-    env: Environment<'static>,
+    template: Bounded,
     place: String,
 }
 
 impl RowPrompt {
     /// Compiles a template. Errors use `place` as the name of the template.
     pub fn new(source: &str, place: &str) -> Result<RowPrompt> {
-        let mut env = Environment::new();
-        env.set_undefined_behavior(UndefinedBehavior::SemiStrict);
-        env.set_trim_blocks(true);
-        env.set_lstrip_blocks(true);
-        env.set_fuel(Some(FUEL));
-        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        env.add_template_owned(NAME, source.to_owned())
-            .map_err(|error| Error::input(place, error.to_string(), "a Jinja template over a row's columns"))?;
-        Ok(RowPrompt { env, place: place.to_owned() })
+        let template = Bounded::new(source, &PLAIN, minijinja::Value::clone, 1 << 26);
+        let wrong =
+            |error: minijinja::Error| Error::input(place, error.to_string(), "a Jinja template over a row's columns");
+        Ok(RowPrompt { template: template.map_err(wrong)?, place: place.to_owned() })
     }
 
     /// Returns the columns that the template reads, sorted.
     pub fn columns(&self) -> Vec<String> {
-        let template = self.env.get_template(NAME);
-        let mut names: Vec<String> =
-            template.map(|template| template.undeclared_variables(false).into_iter().collect()).unwrap_or_default();
-        names.sort_unstable();
-        names
+        self.template.variables()
     }
 
     /// Renders the text for a row. Errors name the template, the row `row`, and its fields, of which `others` are not
     /// given to the template.
     pub fn render(&self, fields: &Map<String, Value>, others: &Map<String, Value>, row: &str) -> Result<String> {
-        let text = self.env.get_template(NAME).and_then(|template| template.render(fields));
+        let given = fields.values().filter_map(Value::as_str).map(str::len).sum();
+        let text = self.template.render(minijinja::Value::from_serialize(fields), given);
         text.map_err(|error| {
             let names: Vec<&str> = fields.keys().chain(others.keys()).map(String::as_str).collect();
             let expected = format!("a template over {}", names.join(", "));
@@ -69,5 +67,31 @@ mod tests {
         let error = prompt.render(&row(json!({"questions": "Which?"})), &Map::new(), "row 2").unwrap_err().to_string();
         assert!(error.contains("t.yaml, row 2") && error.contains("questions"), "{error}");
         assert!(RowPrompt::new("{{ question", "t.yaml").is_err());
+    }
+
+    #[test]
+    fn a_template_of_a_row_that_grows_without_bound_or_panics_is_an_error() {
+        let row = json!({"text": "a\n".repeat(1000), "list": ["a", "b"], "n": 1_000_000_000});
+        let Value::Object(row) = row else { unreachable!() };
+        for (source, part) in [
+            (
+                "{% set n = namespace(s='x') %}{% for i in range(40) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+                "it builds",
+            ),
+            ("{{ text * n }}", "it builds"),
+            ("{{ text.center(n) }}", "it builds"),
+            ("{{ [text] | map('indent', n) | list }}", "it builds"),
+            ("{% for i in range(100000) %}{% for j in range(1000) %}0123456789abcdef{% endfor %}{% endfor %}", "fuel"),
+            ("{% for i in list %}{{ loop.cycle() }}{% endfor %}", "the template library fails"),
+        ] {
+            let prompt = RowPrompt::new(source, "t.yaml").unwrap();
+            let error = prompt.render(&row, &Map::new(), "row 1").unwrap_err().to_string();
+            assert!(error.contains("t.yaml, row 1") && error.contains(part), "{source}: {error}");
+        }
+        // What a template prints is unchanged by the bounds.
+        let source =
+            "{{ list }} {{ n / 2 }} {{ true }}{{ none }} {{ list | map('upper') | join('-') }} {{ 'a' ~ list }}";
+        let text = RowPrompt::new(source, "t.yaml").unwrap().render(&row, &Map::new(), "row 1").unwrap();
+        assert_eq!(text, "[\"a\", \"b\"] 500000000.0 truenone A-B a[\"a\", \"b\"]");
     }
 }

@@ -178,7 +178,9 @@ impl ChatTemplate {
             let found = format!("{begun} tags generation and {ended} tags endgeneration");
             return Err(Error::input(place, found, "one endgeneration for each generation"));
         }
-        let template = Bounded::new(&marked, &PLAIN).map_err(|e| failed(&place, &e))?;
+        let template = jinja::without_constant_and(&marked)
+            .and_then(|source| Bounded::new(&source, &PLAIN, jinja::printed, 1 << 30));
+        let template = template.map_err(|e| failed(&place, &e))?;
         // `transformers` always passes these two, so a template may test `tools is not none`.
         let variables =
             ["tools", "documents"].map(|name| (name.to_owned(), serde_json::Value::Null)).into_iter().collect();

@@ -69,7 +69,7 @@ impl Tokenizer {
     }
 
     fn from_json(json: &[u8], added: &[(u32, AddedToken)], file: &Path) -> Result<Tokenizer> {
-        allowed::check(json, file)?;
+        let own = allowed::check(json, file)?;
         allowed::check_added(added.iter().map(|(_, token)| token.content.as_str()), file)?;
         let read = caught(|| {
             let mut bpe = Bpe::from_bytes(json)?;
@@ -78,11 +78,11 @@ impl Tokenizer {
         });
         let read = read.and_then(|bpe| bpe.map_err(|e| e.to_string()));
         let bpe = read.map_err(|what| Error::format(file, what))?;
-        for (id, AddedToken { content, .. }) in added {
-            if bpe.token_to_id(content) != Some(*id) {
-                let what = format!("tokenizer_config.json gives {content:?} the id {id}, but this file does not");
-                return Err(Error::format(file, what));
-            }
+        let own = own.iter().filter_map(|token| Some(("added_tokens gives", token.id?, &token.content)));
+        let added = added.iter().map(|(id, token)| ("tokenizer_config.json gives", *id, &token.content));
+        if let Some((gives, id, token)) = added.chain(own).find(|(_, id, token)| bpe.token_to_id(token) != Some(*id)) {
+            let what = format!("{gives} {token:?} the id {id}, but this file gives it {:?}", bpe.token_to_id(token));
+            return Err(Error::format(file, what));
         }
         Tokenizer::new(bpe, file)
     }
@@ -96,9 +96,16 @@ impl Tokenizer {
         let byte_ids = chars.map(|char| bpe.get_model().token_to_id(&char.to_string()));
         let of_char: HashMap<char, u8> = chars.into_iter().zip(0..=u8::MAX).collect();
         let added = bpe.get_added_tokens_decoder();
-        let len = bpe.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+        let vocab = bpe.get_vocab(true);
+        let len = vocab.values().max().map_or(0, |&id| id as usize + 1);
         if len > MAX_VOCAB {
             return Err(Error::format(place, format!("an id of {}, more than {MAX_VOCAB}", len - 1)));
+        }
+        let mut tokens: Vec<Option<&String>> = vec![None; len];
+        let twice = vocab.iter().find_map(|(token, &id)| Some((tokens[id as usize].replace(token)?, token, id)));
+        if let Some((one, other, id)) = twice {
+            let what = format!("the tokens {:?} and {:?} both have the id {id}", one.min(other), one.max(other));
+            return Err(Error::format(place, what));
         }
         let (mut bytes, mut starts, mut special) = (Vec::new(), vec![0], vec![false; len]);
         for id in 0..len as u32 {

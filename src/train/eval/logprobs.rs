@@ -34,18 +34,21 @@ struct Answered {
     loss_mask: Vec<bool>,
     /// Log-probs that the line has already.
     recorded: Option<Recorded>,
+    /// True if the program that recorded them samples from all ids.
+    all_ids: bool,
 }
 
 impl Answered {
-    fn new(prompt: Arc<Prompt>, token_ids: Vec<u32>, recorded: Option<Recorded>) -> Answered {
+    fn new(prompt: Arc<Prompt>, token_ids: Vec<u32>, recorded: Option<Recorded>, all_ids: bool) -> Answered {
         let input_ids = [&prompt.token_ids[..], &token_ids].concat();
         let loss_mask = (0..input_ids.len()).map(|t| t >= prompt.token_ids.len()).collect();
-        Answered { prompt, token_ids, input_ids, loss_mask, recorded }
+        Answered { prompt, token_ids, input_ids, loss_mask, recorded, all_ids }
     }
 
     /// Computes the log-probs of the response's tokens after a change of the forward pass. On a counting device, only
     /// counts.
     fn logprobs(&self, dev: &mut Device, model: &Model, policy: Policy, change: Change) -> Result<Vec<f32>> {
+        let policy = if self.all_ids { Policy { allowed: None, ..policy } } else { policy };
         // Placeholders after the prompt are plain tokens.
         let (images, prompt_len) = match change.images {
             true => (&self.prompt.pixels[..], self.prompt.token_ids.len()),
@@ -74,12 +77,18 @@ pub fn score(
     let answered = |(line, prompt): &(Line, Option<Arc<Prompt>>)| -> Result<Option<Answered>> {
         let Some(prompt) = prompt else { return Ok(None) };
         let token_ids = token_ids(&reader, line, &prompt.place)?;
+        let (most, len) = (reader.config.text.max_position_embeddings, prompt.token_ids.len() + token_ids.len());
+        if len > most {
+            let expected = format!("at most max_position_embeddings of the model, {most}");
+            return Err(Error::input(&prompt.place, format!("{len} tokens of prompt and response"), expected));
+        }
         let recorded = Recorded::of(line, token_ids.len(), &prompt.place)?;
-        Ok(Some(Answered::new(Arc::clone(prompt), token_ids, recorded)))
+        let all_ids = config.all_ids || others_logprobs::is_foreign(line);
+        Ok(Some(Answered::new(Arc::clone(prompt), token_ids, recorded, all_ids)))
     };
     // A line that `omr generate` skipped has no row.
     let mut rows: Vec<Option<Answered>> = lines.iter().map(answered).collect::<Result<_>>()?;
-    let all_ids = config.all_ids || lines.iter().any(|(line, _)| others_logprobs::is_foreign(line));
+    let all_ids = rows.iter().flatten().all(|row| row.all_ids);
     let allowed = (!all_ids).then(|| allowed_ids(&reader.config, &reader.chat));
     let policy = |dev: &mut Device| -> Result<Policy> {
         let temperature = if config.temperature > 0.0 { config.temperature as f32 } else { 1.0 };

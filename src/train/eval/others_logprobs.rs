@@ -41,15 +41,24 @@ impl Recorded {
     /// Reads the recorded fields of a line, or returns `None` if it has no log-probs. `tokens` is the number of tokens of
     /// the response.
     pub fn of(line: &Line, tokens: usize, place: &str) -> Result<Option<Recorded>> {
-        let Some((name, value)) =
-            LOGPROBS.iter().find_map(|name| Some((*name, line.get(*name).filter(|value| !value.is_null())?)))
-        else {
-            return Ok(None);
-        };
-        let logprobs: Vec<f32> = read(place, name, value, "a list of numbers")?;
+        let is_set = |name: &&&str| line.get(**name).is_some_and(|value| !value.is_null());
+        let mut names = LOGPROBS.iter().filter(is_set);
+        let Some(name) = names.next() else { return Ok(None) };
+        if let Some(other) = names.next() {
+            return Err(Error::input(place, format!("log-probs in {name} and in {other}"), "log-probs under one name"));
+        }
+        let logprobs: Vec<f32> = read(place, name, &line[*name], "a list of numbers")?;
         if logprobs.len() != tokens {
             let expected = format!("{tokens}, the tokens of the response");
             return Err(Error::input(format!("{place}: {name}"), format!("{} numbers", logprobs.len()), expected));
+        }
+        // A sum of probabilities in f32 may exceed 1 by a rounding error.
+        if let Some(logprob) = logprobs.iter().find(|logprob| **logprob > 1e-3) {
+            return Err(Error::input(
+                format!("{place}: {name}"),
+                logprob.to_string(),
+                "log-probs, which are at most 0",
+            ));
         }
         let ids = PROMPT_IDS.iter().find_map(|name| Some((*name, line.get(*name)?)));
         let prompt_ids = ids.map(|(name, value)| read(place, name, value, "a list of token ids")).transpose()?;

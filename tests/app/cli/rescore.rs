@@ -103,6 +103,17 @@ fn a_log_that_cannot_be_read_is_named() {
     wrong("d.jsonl", "{\"doc_id\": 1, \"filtered_resps\": [\"A\"]}\n", &["d.jsonl line 1", "target"]);
     wrong("e.jsonl", "{\"doc_id\": 1, \"target\": \"A\", \"resps\": []}\n", &["e.jsonl line 1", "resps"]);
     wrong("f.jsonl", "{\"doc_id\": 1}\n", &["f.jsonl line 1", "task"]);
+    // A question that stands twice would count twice.
+    let line = |id: u32, filter: &str| {
+        json!({"doc_id": id, "target": "A", "resps": [["A"]], "filter": filter, "acc": 1}).to_string() + "\n"
+    };
+    let lines = [line(1, "none"), line(1, "none")].concat();
+    wrong("g.jsonl", &lines, &["g.jsonl line 2", "the index 1", "g.jsonl line 1", "each question once"]);
+    wrong("h.tsv", "index\tanswer\tprediction\n1\tA\tA\n1\tA\tB\n", &["h.tsv line 3", "the index 1", "h.tsv line 2"]);
+    let name = "2026_samples_vista.jsonl";
+    fs::write(dir.path().join(name), [line(1, "a"), line(1, "b"), line(2, "a")].concat()).unwrap();
+    let (_, rows) = rescore(dir.path().join(name).to_str().unwrap(), &dir.path().join("whole"), &[]);
+    assert_eq!(counts(&rows[0])[0], 3);
     let empty = dir.path().join("empty");
     fs::create_dir(&empty).unwrap();
     failure(&["eval", "--responses", empty.to_str().unwrap(), "--out", out.to_str().unwrap()], 2, &["empty", "logs"]);
@@ -113,7 +124,7 @@ fn a_log_that_cannot_be_read_is_named() {
 fn each_text_of_a_list_of_targets_is_a_right_answer() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("1_samples_docvqa_val.jsonl");
-    let row = |target: Value, response: &str, right: f64| json!({"doc_id": 0, "target": target, "resps": [[response]], "filtered_resps": [response], "anls": right});
+    let row = |target: Value, response: &str, right: f64| json!({"target": target, "resps": [[response]], "filtered_resps": [response], "anls": right});
     let rows = [
         row(json!(["university of california", "UC"]), "UC", 1.0),
         row(json!(["0.28", "28 %"]), "28 %", 1.0),

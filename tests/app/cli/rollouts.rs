@@ -122,6 +122,9 @@ fn recorded_fields_that_do_not_fit_are_refused_by_line_and_name() {
         (json!({"prompt_ids": [-1]}), ["prompt_ids", "a list of token ids"]),
         (json!({"image_grid_thw": [[1, 2]]}), ["image_grid_thw", "[time, height, width]"]),
         (json!({"completion_ids": []}), ["token_ids", "no tokens"]),
+        (json!({"logprobs": [-1.0]}), ["logprobs", "old_per_token_logps"]),
+        (json!({"old_per_token_logps": vec![0.5; 12]}), ["old_per_token_logps", "at most 0"]),
+        (json!({"completion_ids": vec![5; 100_000]}), ["tokens of prompt and response", "max_position_embeddings"]),
     ] {
         let mut row = rows[1].clone();
         change.as_object().unwrap().iter().for_each(|(name, value)| row[name] = value.clone());

@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use omr_base::config::{Dtype, ImageConfig, RlConfig, SftConfig, to_yaml};
 use omr_base::error::Error;
+use omr_base_tests::wait::until;
 use omr_data::rows::samples::encoder::EncodingPurpose;
 use omr_data::rows::{Encoder, Form, read, write};
 use omr_data::text::ChatConfig;
@@ -383,9 +383,7 @@ fn stopped_by(signal: &str) {
     command.env("CUDA_VISIBLE_DEVICES", "").args(["--default-signal=HUP", env!("CARGO_BIN_EXE_omr")]);
     let child = command.args(["sft", &sft, "--out", &out]).stderr(Stdio::piped()).spawn().unwrap();
     let metrics = Path::new(&out).join("metrics.jsonl");
-    while fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until("a step", || fs::metadata(&metrics).is_ok_and(|m| m.len() > 0));
     assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -407,9 +405,7 @@ fn a_stop_inside_a_step_writes_no_checkpoint_and_the_next_run_takes_up_the_journ
     let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
     let child = command.args(["rl", &rl, "--out", &out]).stderr(Stdio::piped()).spawn().unwrap();
     let journal = Path::new(&out).join("journal/1.jsonl");
-    while fs::read_to_string(&journal).map_or(0, |text| text.lines().count()) < 2 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until("a rollout", || fs::read_to_string(&journal).is_ok_and(|text| text.lines().count() >= 2));
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

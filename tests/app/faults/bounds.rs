@@ -7,12 +7,12 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::{Compression, Crc, write::ZlibEncoder};
 use omr_base::config::ScorerConfig;
+use omr_base_tests::wait::until;
 use omr_data::image::{Limits, Rgb, decode};
 use omr_data::reward::{Item, Mode, Scorer};
 use omr_data::text::Tokenizer;
@@ -36,12 +36,12 @@ fn omr(dir: &Path, args: &[&str]) -> Ran {
         .spawn()
         .unwrap();
     let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
+    until("the end of the program", || {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         peak = line.map_or(peak, |line| line.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 10);
-        std::thread::sleep(Duration::from_millis(2));
-    }
+        child.try_wait().unwrap().is_some()
+    });
     let ended = child.wait().unwrap();
     let printed = fs::read_to_string(printed).unwrap();
     assert!(!printed.contains("panicked"), "{printed}");
@@ -182,10 +182,12 @@ fn a_hub_that_sends_without_end_is_left() {
         format!("{{\"type\": \"file\", \"path\": \"{path}\", \"size\": {}, \"oid\": \"{:040}\"}}", u64::MAX, 0)
     };
     let two = format!("\r\n[{}, {}]", file("a"), file("b"));
+    let twice = format!("\r\n[{}, {}]", file("a"), file("a"));
     for (tree, endless, status, what) in [
         ("\r\n[", true, 1, "a reply of more than 67108864 bytes"),
         (AGAIN, false, 1, "a next page"),
         (two.as_str(), false, 2, "for the missing files and"),
+        (twice.as_str(), false, 1, "\"a\" twice in its listing"),
     ] {
         let Ran(code, printed, peak) = download(dir.path(), tree, endless);
         assert!(code == Some(status) && printed.contains(what) && peak < 300, "{printed} at {peak}");
@@ -238,28 +240,22 @@ fn scorer(script: &str) -> Scorer {
     Scorer::new(Mode::Strict, None, &config, "reward", None, || unreachable!("no judge is asked")).unwrap()
 }
 
-/// Waits until a file contains process ids, and returns them.
-fn ids(file: &Path) -> Vec<String> {
-    loop {
-        let ids = fs::read_to_string(file).unwrap_or_default();
-        if ids.ends_with('\n') {
-            fs::remove_file(file).unwrap();
-            return ids.split_whitespace().map(str::to_owned).collect();
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+/// Waits until a file contains `count` process ids, and returns them.
+fn ids(file: &Path, count: usize) -> Vec<String> {
+    let read = || fs::read_to_string(file).unwrap_or_default();
+    until("the ids", || read().ends_with('\n') && read().split_whitespace().count() == count);
+    let ids = read().split_whitespace().map(str::to_owned).collect();
+    fs::remove_file(file).unwrap();
+    ids
 }
 
-/// Returns true if these processes end soon.
-fn end(ids: &[String]) -> bool {
+/// Waits until these processes have ended.
+fn end(ids: &[String], what: &str) {
     let runs = |id: &String| {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
     };
-    (0..1000).any(|_| {
-        std::thread::sleep(Duration::from_millis(10));
-        !ids.iter().any(runs)
-    })
+    until(what, || !ids.iter().any(runs));
 }
 
 #[test]
@@ -268,22 +264,28 @@ fn all_that_a_reward_command_started_ends_with_the_run() {
     let dir = killed.is_none().then(|| tempfile::tempdir().unwrap());
     let folder = dir.as_ref().map_or(PathBuf::from(killed.clone().unwrap_or_default()), |dir| dir.path().to_owned());
     let file = folder.join("ids");
-    // The scorer and its child process ignore the end of their input.
-    let script = format!("sleep 600 >&- 2>&- & echo $! $$ > {}; exec sleep 600 >&- 2>&-", file.display());
+    // The scorer and its child processes ignore the end of their input, and one of them leaves the group of the others.
+    let file_name = file.display();
+    let script = format!(
+        "sleep 9999 >&- 2>&- & setsid sh -c 'echo $$ >> {file_name}; exec sleep 9999 >&- 2>&-' & \
+         echo $! $$ >> {file_name}; exec sleep 9999 >&- 2>&-"
+    );
     let scorer = scorer(&script);
     if killed.is_some() {
-        std::thread::sleep(Duration::from_secs(600));
+        loop {
+            std::thread::park();
+        }
     }
-    let first = ids(&file);
+    let first = ids(&file, 3);
     drop(scorer);
-    assert!(first.len() == 2 && end(&first), "a run that ends");
+    end(&first, "the end of all processes of a run that ends");
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["faults::bounds::all_that_a_reward_command_started_ends_with_the_run", "--exact"]);
     let mut child = command.env(KILLED, &folder).stdout(Stdio::null()).spawn().unwrap();
-    let second = ids(&file);
+    let second = ids(&file, 3);
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(second.len() == 2 && end(&second), "a run that is killed");
+    end(&second, "the end of all processes of a run that is killed");
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use omr_base::config::{SftConfig, to_yaml};
+use omr_base_tests::wait::until;
 use omr_model::rollout::wire;
 use omr_runtime::ranks::Ranks;
 use omr_runtime_tests::ranks::{by_rank, entries};
@@ -45,14 +46,6 @@ fn launched(mut command: Command, rank: &str, port: u16) -> Child {
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn wait_for(what: &str, is_there: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_there() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Asserts that both processes end successfully.
@@ -174,7 +167,7 @@ fn strangers_neither_end_nor_delay_a_run_and_learn_nothing_of_it() {
     };
     let first = rank("0");
     let connect = || TcpStream::connect(("127.0.0.1", port));
-    wait_for("rank 0 listens", || connect().is_ok());
+    until("rank 0 listens", || connect().is_ok());
     let mut stale = [0; 32];
     connect().unwrap().read_exact(&mut stale).unwrap();
     // Forty silent connections stay open all the time.
@@ -190,7 +183,7 @@ fn strangers_neither_end_nor_delay_a_run_and_learn_nothing_of_it() {
             calls.into_iter().map(|(stream, kind, known)| scope.spawn(move || call(stream, kind, known, over, spoken)));
         let threads: Vec<_> = threads.collect();
         let whole = whole();
-        wait_for("all strangers speak", || spoken.load(Ordering::Relaxed) == kinds.len());
+        until("all strangers speak", || spoken.load(Ordering::Relaxed) == kinds.len());
         well([first, rank("1")]);
         over.store(true, Ordering::Relaxed);
         whole.assert_same(&Outcome::of(&out), "among strangers");
@@ -226,7 +219,7 @@ fn sigusr1_saves_and_the_next_start_has_the_same_bits() {
     let (file, out, whole) = job(dir.path(), 20);
     let started = sft(&file, &out).args(["--gpus", "2"]).spawn().unwrap();
     let metrics = out.join("metrics.jsonl");
-    wait_for("a step is done", || fs::metadata(&metrics).is_ok_and(|file| file.len() > 0));
+    until("a step is done", || fs::metadata(&metrics).is_ok_and(|file| file.len() > 0));
     assert!(Command::new("kill").args(["-USR1", &started.id().to_string()]).status().unwrap().success());
     let output = started.wait_with_output().unwrap();
     let printed = String::from_utf8(output.stderr).unwrap();
@@ -237,7 +230,7 @@ fn sigusr1_saves_and_the_next_start_has_the_same_bits() {
 
     let (port, secret) = (free_port(), out.join(".secret"));
     let first = launched(sft(&file, &out), "0", port);
-    wait_for("rank 0 makes the secret", || secret.exists());
+    until("rank 0 makes the secret", || secret.exists());
     assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
     let second = launched(sft(&file, &out), "1", port);
     let whole = whole();

@@ -7,10 +7,10 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use omr_base::config::{RlConfig, SftConfig, to_yaml};
 use omr_base::files::Lock;
+use omr_base_tests::wait::until;
 use omr_train_tests::training::tiny::{files, sft_config};
 use serde_json::json;
 
@@ -176,9 +176,7 @@ fn a_stage_of_a_running_recipe_is_refused_and_so_is_a_part_beside_the_whole() {
     let recipe = recipe.args(["--quiet", "recipe", RECIPE, "--out", &out]).stdout(Stdio::null()).stderr(Stdio::null());
     let mut recipe = recipe.env("CUDA_VISIBLE_DEVICES", "").spawn().unwrap();
     let config = folder.path("recipe/sft/config.yaml");
-    while !config.exists() && recipe.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("the stage of SFT", || config.exists() || recipe.try_wait().unwrap().is_some());
     let text = omr(&["sft", config.to_str().unwrap(), "--out", &stage], 2);
     recipe.kill().unwrap();
     recipe.wait().unwrap();

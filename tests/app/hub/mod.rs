@@ -5,9 +5,9 @@ pub mod upload;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use omr_base_tests::hub::server::{Fault, Hub};
+use omr_base_tests::wait::until_async;
 
 /// Returns pseudo-random bytes.
 fn bytes(len: usize, salt: u32) -> Vec<u8> {
@@ -194,16 +194,12 @@ async fn a_killed_download_goes_on_where_it_stopped() {
     let mut first = command(&hub.url, dir.path(), &["datasets/org/rows", "--to", "out"]);
     let mut child = first.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let out = dir.path().join("out");
-    let begun = Instant::now();
     let half = || -> Option<u64> {
         let mut paths = std::fs::read_dir(&out).ok()?.map(|e| e.unwrap().path());
         let half = paths.find(|path| path.display().to_string().contains("model.safetensors."))?;
         Some(half.metadata().ok()?.len())
     };
-    while half() != Some(600_000) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", half());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_async("half of the file", async || half() == Some(600_000)).await;
     let busy = run(command(&hub.url, dir.path(), &["datasets/org/rows", "--to", "out"])).await;
     assert!(busy.code == Some(2) && busy.printed.contains("another download"), "{}", busy.printed);
     child.kill().unwrap();

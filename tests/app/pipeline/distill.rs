@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use omr_app::pipeline::{Shard, Summary};
 use omr_base::config::{DistillConfig, EndpointConfig, InputKind, JudgeConfig, StageConfig};
 use omr_base::error::{Error, Result};
 use omr_base::observe::Observer;
+use omr_base_tests::wait::until;
 use omr_data::reward::judge;
 use omr_data::rows::read::{self, entry};
 use omr_data::rows::samples::sample::SYSTEM_PROMPT;
@@ -314,16 +314,17 @@ fn a_set_that_is_cut_anew_finds_its_answers() {
     assert_eq!(server.count(), 4, "only the new question was asked, and once");
 }
 
-/// Runs the command and kills it after the given time.
-fn killed(dir: &Path, after: Duration) {
+/// Runs the command and kills it when the server has got `more` requests, or when it has ended.
+fn killed(dir: &Path, server: &Server, more: usize) {
+    let before = server.count();
     let mut child = Command::new(env!("CARGO_BIN_EXE_omr"))
         .args(["--quiet", "--threads", "1", "data", "distill", "distill.yaml", "--out", "out"])
         .current_dir(dir)
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    std::thread::sleep(after);
-    child.kill().unwrap();
+    until("requests", || server.count() >= before + more || child.try_wait().unwrap().is_some());
+    let _ = child.kill();
     child.wait().unwrap();
 }
 
@@ -337,7 +338,7 @@ fn a_run_that_is_killed_ten_times_keeps_what_one_left_alone_keeps() {
     let asked = server.count();
     std::fs::write(dir.path().join("distill.yaml"), omr_base::config::to_yaml(&config).unwrap()).unwrap();
     for kill in 0..10 {
-        killed(dir.path(), Duration::from_millis(30 + 25 * kill));
+        killed(dir.path(), &server, kill);
     }
     let out = dir.path().join("out");
     assert_eq!(run(&config, &out).unwrap(), summary);

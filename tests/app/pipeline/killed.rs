@@ -3,8 +3,8 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
+use omr_base_tests::wait::until;
 use serde_json::{Value, json};
 
 use super::{Server, files, lines, write_lines};
@@ -62,16 +62,14 @@ fn start(dir: &Path) -> Child {
 
 /// Kills a run as soon as `when` is true. Returns false if the run ended before that.
 fn killed(dir: &Path, when: impl Fn() -> bool) -> bool {
-    let mut child = start(dir);
-    while child.try_wait().unwrap().is_none() {
-        if when() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    false
+    let (mut child, mut runs) = (start(dir), true);
+    until("the moment of a kill", || {
+        runs = child.try_wait().unwrap().is_none();
+        !runs || when()
+    });
+    let _ = child.kill();
+    child.wait().unwrap();
+    runs
 }
 
 /// Runs the pipeline until no requests are left. If the judge gave an invalid reply, the next run sends the request

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
+use omr_base_tests::wait::until;
 use serde_json::{Value, json};
 
 use super::program::{Server, chat, chat_with, image, model, png};
@@ -69,11 +69,11 @@ impl Files {
     fn until(&self, count: usize, more: &[&str]) -> std::process::Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
         let command = command.args(self.args(more)).env("CUDA_VISIBLE_DEVICES", "");
-        let (mut child, begun) = (command.stderr(Stdio::null()).spawn().unwrap(), Instant::now());
-        while self.partial_lines() < count {
-            assert!(begun.elapsed() < Duration::from_secs(30) && child.try_wait().unwrap().is_none(), "{count}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        until("answered lines", || {
+            assert!(child.try_wait().unwrap().is_none(), "{count}");
+            self.partial_lines() >= count
+        });
         child
     }
 }

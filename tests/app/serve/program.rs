@@ -3,10 +3,10 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use omr_base_tests::wait::until_async;
 use serde_json::{Value, json};
 
 use crate::cli::generate::model_dir;
@@ -115,24 +115,16 @@ impl Server {
 
     /// Waits until a metric has a value that is meant.
     pub async fn wait_until(&self, name: &str, is_meant: impl Fn(f64) -> bool) {
-        let begun = Instant::now();
-        while !is_meant(self.metric(name).await) {
-            assert!(begun.elapsed() < Duration::from_secs(10), "{name}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        until_async(name, async || is_meant(self.metric(name).await)).await;
     }
 
     /// Waits until no request is in flight.
     pub async fn idle(&self) {
-        let begun = Instant::now();
-        loop {
-            let running = self.metric("omr:num_requests_running").await;
-            if running + self.metric("omr:num_requests_waiting").await == 0.0 {
-                return;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(20), "requests stay in flight");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let in_flight = async |name: &'static str| self.metric(name).await;
+        until_async("no request in flight", async || {
+            in_flight("omr:num_requests_running").await + in_flight("omr:num_requests_waiting").await == 0.0
+        })
+        .await;
     }
 
     /// Sends a signal by name.
@@ -143,14 +135,7 @@ impl Server {
 
     /// Waits for the end of the process and returns its exit status.
     pub fn wait(&mut self) -> Option<i32> {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(begun.elapsed() < Duration::from_secs(40), "the server does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.child.wait().unwrap().code()
     }
 
     /// Returns the resident memory of the process in bytes.

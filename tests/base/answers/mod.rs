@@ -122,6 +122,19 @@ fn a_store_that_is_open_is_refused_by_name_and_a_shared_one_is_not() {
 }
 
 #[test]
+fn a_text_file_is_not_turned_into_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notes.txt");
+    for text in ["x", "my notes\n", &"a longer file\n".repeat(500)] {
+        fs::write(&path, text).unwrap();
+        for error in [Store::open(&path).err().unwrap(), Store::shared(&path).err().unwrap()] {
+            assert!(error.exit_code() == 2 && error.to_string().contains("notes.txt"), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+}
+
+#[test]
 fn a_shared_store_that_several_create_at_once_is_opened_by_all() {
     let dir = tempfile::tempdir().unwrap();
     for round in 0..20 {

@@ -77,6 +77,18 @@ fn a_process_that_hangs_is_an_error_that_names_the_row() {
 }
 
 #[test]
+fn a_program_that_floods_its_output_is_stopped_in_bounded_memory() {
+    // After an answer it writes lines without a pause, and ignores the end of its input.
+    let script = "trap '' HUP INT TERM; read -r line; echo '{\"score\": 1}'; read -r line; exec yes '{\"score\": 1}'";
+    let scorer = scorer(script, 1);
+    assert!(scorer.score_all(items(1))[0].is_ok());
+    let text = failure(&scorer.score_all(items(1))[0]);
+    assert!(text.contains("more than one line for one answer"), "{text}");
+    // Dropping it once waited as long as lines came.
+    drop(scorer);
+}
+
+#[test]
 fn a_reward_of_ones_own_hears_what_the_row_carries_and_says_more_than_a_score() {
     let script = "while read -r line; do case \"$line\" in *'\"data_source\":\"geo\",\"extra_info\":{\"split\":\"x\"}'*) \
                   echo '{\"score\":1,\"brevity\":0.25,\"note\":\"long\"}';; *) echo '{\"score\":0}';; esac; done";

@@ -181,6 +181,15 @@ fn a_file_that_would_compute_something_else_is_refused_by_name() {
         ("r", json!(u64::MAX)),
         ("use_rslora", json!(1)),
         ("use_rslora", json!("true")),
+        ("lora_alpha", json!(0)),
+        ("lora_alpha", json!(-1)),
+        ("target_modules", json!(null)),
+        ("target_modules", json!(5)),
+        ("target_modules", json!([5])),
+        ("exclude_modules", json!(5)),
+        ("layers_to_transform", json!("0")),
+        ("layers_pattern", json!("h")),
+        ("a_key_of_a_later_version", json!(0.5)),
     ] {
         let mut bad = good.clone();
         bad[key] = value;
@@ -204,6 +213,28 @@ fn a_file_that_would_compute_something_else_is_refused_by_name() {
         let error = StoredAdapter::open(dir.path()).unwrap().attach(&mut dev, &mut other).unwrap_err().to_string();
         assert!(error.contains("no tensor base_model.model.model") && error.contains("k_proj"), "{error}");
     }
+    // PEFT would leave tensors of the file out.
+    for (key, value) in [
+        ("layers_to_transform", json!([0])),
+        ("layers_to_transform", json!(1)),
+        ("exclude_modules", json!(["q_proj"])),
+        ("exclude_modules", json!(r".*layers\.1\..*")),
+    ] {
+        let mut bad = good.clone();
+        bad["layers_to_transform"] = json!([0, 1, 2, 3, 4, 5, 6, 7]);
+        bad[key] = value;
+        std::fs::write(&path, bad.to_string()).unwrap();
+        let mut other = base(&mut dev, DType::F32);
+        let error = StoredAdapter::open(dir.path()).unwrap().attach(&mut dev, &mut other).unwrap_err().to_string();
+        assert!(error.contains("q_proj.lora_") && error.contains("no linear layer"), "{key}: {error}");
+    }
+    // Settings that name the same modules.
+    let mut same = good.clone();
+    (same["exclude_modules"], same["layers_to_transform"]) = (json!(["k_proj"]), json!([0, 1, 2, 3, 4, 5, 6, 7]));
+    (same["peft_version"], same["qalora_group_size"]) = (json!("0.18.0"), json!(16));
+    std::fs::write(&path, same.to_string()).unwrap();
+    let mut other = base(&mut dev, DType::F32);
+    StoredAdapter::open(dir.path()).unwrap().attach(&mut dev, &mut other).unwrap();
     // A layer that the model does not have.
     std::fs::write(&path, good.to_string()).unwrap();
     let mut short = config(false);

@@ -1,8 +1,10 @@
 //! Tests encoding: text from users is always encoded as text and never as special tokens.
 
 use omr_base::error::Result;
-use omr_data::image::Grid;
-use omr_data::text::{Chat, ChatConfig, ChatTemplate, Message, Part, Special, train_tokenizer};
+use omr_data::image::{Grid, MediaIds};
+use omr_data::text::{
+    CHAT_TEMPLATE, Chat, ChatConfig, ChatTemplate, Message, Part, Special, train_tokenizer, write_tokenizer_dir,
+};
 use proptest::prelude::*;
 
 use super::{chat, hostile_text, messages, tokenizer};
@@ -219,4 +221,31 @@ fn long_runs_lose_nothing() {
         let messages = [Message::text("user", text.as_str())];
         assert_eq!(specials_of(&encode(&messages, Special::Plain).unwrap()), structure(&messages));
     }
+}
+
+#[test]
+fn the_ids_of_media_and_of_the_end_are_those_of_the_tokenizer() {
+    let config = chat_config(tokenizer());
+    let named = |change: &dyn Fn(&mut MediaIds)| {
+        let mut config = config.clone();
+        change(&mut config.media.as_mut().unwrap().ids);
+        let template = ChatTemplate::new(CHAT_TEMPLATE, "built in").unwrap();
+        Chat::new(tokenizer().clone(), template, &config, "m").err().map(|error| error.to_string())
+    };
+    assert_eq!(named(&|_| ()), None);
+    // Id 5 is a plain token.
+    for (change, key) in [
+        (&(|ids: &mut MediaIds| ids.image = 5) as &dyn Fn(&mut MediaIds), "image_token_id 5"),
+        (&|ids| ids.video = 5, "video_token_id 5"),
+        (&|ids| ids.start = 5, "vision_start_token_id 5"),
+        (&|ids| ids.end = 5, "vision_end_token_id 5"),
+    ] {
+        let error = named(change).unwrap();
+        assert!(error.contains(key) && error.contains("no special token"), "{error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    write_tokenizer_dir(dir.path(), tokenizer(), CHAT_TEMPLATE).unwrap();
+    std::fs::write(dir.path().join("generation_config.json"), r#"{"eos_token_id": [1, 999999]}"#).unwrap();
+    let error = Chat::load(dir.path(), &config).err().unwrap().to_string();
+    assert!(error.contains("eos_token_id 999999 in generation_config.json"), "{error}");
 }

@@ -69,6 +69,8 @@ fn a_template_that_refuses_or_runs_away_is_an_error() {
         ("{{ messages[0].nothing.more }}", "undefined"),
         ("{% if %}", "t.jinja"),
         ("{{ strftime_now('%') }}", "t.jinja"),
+        ("{% for m in messages %}{{ loop.cycle() }}{% endfor %}", "the template library fails"),
+        ("{{ ['a\na'] | map('indent', 1000000000) | list }}", "it builds more than"),
     ] {
         let error = render(source, json!({})).unwrap_err();
         assert!(error.to_string().starts_with("t.jinja: ") && error.to_string().contains(what), "{source}: {error}");
@@ -151,6 +153,20 @@ fn broken_tokenizers_are_refused_by_name() {
         )
     };
     assert!(error(Some(&bpe("null"))).contains("ByteLevel"));
+    // An id belongs to one token, and a token has one id.
+    let byte_level = r#"{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":false,"use_regex":false}"#;
+    let added =
+        |tokens: &str| bpe(byte_level).replace(r#""added_tokens":[]"#, &format!(r#""added_tokens":[{tokens}]"#));
+    let token = |id: u32, content: &str| {
+        let flags = r#""single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true"#;
+        format!(r#"{{"id":{id},"content":"{content}",{flags}}}"#)
+    };
+    fs::write(&file, added(&token(1, "<b>"))).unwrap();
+    assert_eq!(Tokenizer::load(dir.path()).unwrap().id("<b>"), Some(1));
+    let twice = bpe(byte_level).replace(r#""a":0"#, r#""a":0,"b":0"#);
+    assert!(error(Some(&twice)).contains("the tokens \"a\" and \"b\" both have the id 0"));
+    assert!(error(Some(&added(&token(0, "<b>")))).contains("gives \"<b>\" the id 0"));
+    assert!(error(Some(&added(&token(1, "")))).contains("an empty token"));
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Tests that all ranks receive an error that names a rank that is lost, late, replaced or failed. All ranks end, and
 //! nothing hangs.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use omr_base::error::{Error, Result};
+use omr_base_tests::wait::until;
 use omr_runtime::ranks::{Ranks, Tcp};
 
 use super::{Entry, all_end, by_rank, entries};
@@ -91,13 +93,16 @@ fn one_in_another_collective_is_named_with_both() {
 
 #[test]
 fn one_that_does_not_come_is_named_with_where_it_is() {
+    let has_failed = AtomicBool::new(false);
     let errors = all_end(hasty(3), |tcp| {
         tcp.gather("losses", &[])?;
         if tcp.rank() == 1 {
             // The rank is alive but not in a collective when the error arrives.
-            std::thread::sleep(Duration::from_secs(3));
+            until("the error of rank 0", || has_failed.load(Ordering::Relaxed));
         }
-        tcp.gather("touched", &[]).map(drop)
+        let done = tcp.gather("touched", &[]).map(drop);
+        has_failed.fetch_or(tcp.rank() == 0, Ordering::Relaxed);
+        done
     });
     assert_errors(
         &errors,

@@ -6,9 +6,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use omr_base::error::{Error, Result};
+use omr_base_tests::wait::until;
 use omr_runtime::device::emu::{Completion, Emu, Options};
 use omr_runtime::device::nccl::Library;
 use omr_runtime::device::{Device, Driver, Kind, Plan, Region};
@@ -312,19 +312,16 @@ fn a_rank_of_its_own() {
 
 /// Waits until both ranks are inside the exchange that does not end.
 fn until_stuck(stand_in: &StandIn, children: &mut [Child; 2]) {
-    let began = Instant::now();
     let groups = |rank| stand_in.log(rank).iter().filter(|line| line.starts_with("group")).count();
-    while groups(0) < 2 || groups(1) < 2 {
-        let ended = children.iter_mut().position(|child| child.try_wait().unwrap().is_some());
-        if ended.is_some() || began.elapsed() > Duration::from_secs(60) {
+    until("both ranks inside the exchange", || {
+        if let Some(ended) = children.iter_mut().position(|child| child.try_wait().unwrap().is_some()) {
             children.iter_mut().for_each(|child| drop(child.kill()));
             let mut said = String::new();
-            let stderr = children[ended.unwrap_or(1)].stderr.as_mut().unwrap();
-            stderr.read_to_string(&mut said).unwrap();
-            panic!("rank {ended:?} has ended, or 60 s have: {said}");
+            children[ended].stderr.as_mut().unwrap().read_to_string(&mut said).unwrap();
+            panic!("rank {ended} has ended: {said}");
         }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+        groups(0) >= 2 && groups(1) >= 2
+    });
 }
 
 #[test]

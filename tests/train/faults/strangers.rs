@@ -12,8 +12,8 @@ use omr_base::config::{SftConfig, load};
 use omr_base::error::Result;
 use omr_data::rows::read::{self, entry};
 use omr_data::text::{ChatTemplate, Message};
-use omr_model::nn::Model;
 use omr_model::nn::family::FAMILIES;
+use omr_model::nn::{Model, ModelConfig};
 use omr_runtime::device::{Device, Target};
 use omr_runtime::tensor::DType;
 use parquet::arrow::ArrowWriter;
@@ -204,6 +204,18 @@ fn weights_that_are_no_numbers_are_named() {
 }
 
 #[test]
+fn a_file_that_is_longer_than_its_header_says_is_refused_before_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    model_dir(dir.path());
+    let config = dir.path().join("config.json");
+    ModelConfig::load(&config).unwrap();
+    // Reading a tebibyte would take minutes.
+    fs::File::options().write(true).open(dir.path().join("model.safetensors")).unwrap().set_len(1 << 40).unwrap();
+    let error = ModelConfig::load(&config).unwrap_err().to_string();
+    assert!(error.contains("model.safetensors: 1099511627776 bytes, but its header requires"), "{error}");
+}
+
+#[test]
 fn an_index_is_held_against_its_files() {
     let dir = tempfile::tempdir().unwrap();
     let (_, whole) = model_dir(dir.path());
@@ -232,6 +244,11 @@ fn an_index_is_held_against_its_files() {
     let map = json!({names[0].as_str(): "a.safetensors", names[1].as_str(): "b.safetensors"});
     fs::write(dir.path().join("model.safetensors.index.json"), json!({"weight_map": map}).to_string()).unwrap();
     assert!(fault(dir.path()).contains("is stored twice"));
+    for (map, part) in [(format!(r#"{{"{}": 5}}"#, names[0]), "expected the name of a file")] {
+        fs::write(dir.path().join("model.safetensors.index.json"), format!(r#"{{"weight_map": {map}}}"#)).unwrap();
+        let text = fault(dir.path());
+        assert!(text.contains(names[0].as_str()) && text.contains(part), "{text}");
+    }
 }
 
 #[test]

@@ -6,26 +6,27 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use omr_base::config::{RlConfig, ScorerConfig};
 use omr_base::error::{Error, Result};
 use omr_base::observe::{Observer, Silent};
 use omr_data::reward::Scorer;
+use omr_runtime::device::Device;
+use omr_runtime::ranks::{OneRank, Parts, Ranks};
+use omr_runtime::tensor::Tensor;
 use omr_train::rl::run::RlJob;
 use omr_train::training::job::TrainingJob as _;
 use serde_json::Value;
 
 use crate::training::tiny::{Outcome, device, rl_config, run_rl, training};
 
-/// Observer that requests a stop when it is polled for the `looks`th time. The observer also records the notes.
-struct StopAfter {
-    looks: u64,
-    looked: AtomicU64,
+/// Observer that requests a stop when `is_time`. The observer also records the notes.
+struct StopWhen<F> {
+    is_time: F,
     notes: Mutex<Vec<String>>,
 }
 
-impl Observer for StopAfter {
+impl<F: Fn() -> bool + Send + Sync> Observer for StopWhen<F> {
     fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
     fn step(&self, _: u64, _: &[(&str, f64)]) {}
     fn end(&self) {}
@@ -33,13 +34,24 @@ impl Observer for StopAfter {
         self.notes.lock().unwrap().push(line.to_owned());
     }
     fn stop_requested(&self) -> bool {
-        self.looked.fetch_add(1, Ordering::Relaxed) + 1 >= self.looks
+        (self.is_time)()
     }
+}
+
+/// Returns an observer that requests a stop when it is polled for the `looks`th time.
+fn stop_after(looks: u64) -> StopWhen<impl Fn() -> bool + Send + Sync> {
+    let looked = AtomicU64::new(0);
+    StopWhen { is_time: move || looked.fetch_add(1, Ordering::Relaxed) + 1 >= looks, notes: Mutex::default() }
+}
+
+/// Returns the text of the journal of step 1.
+fn journal(out: &Path) -> String {
+    fs::read_to_string(out.join("journal/1.jsonl")).unwrap_or_default()
 }
 
 /// Runs the job in `dir`, which stops at the `looks`th poll. Returns its result and its notes.
 pub fn resume(dir: &Path, config: &RlConfig, looks: u64) -> (Result<()>, String) {
-    let observer = StopAfter { looks, looked: AtomicU64::new(0), notes: Mutex::default() };
+    let observer = stop_after(looks);
     let job = RlJob::new(dir, config.clone(), Arc::new(Scorer::rules(config.reward.mode))).unwrap();
     let done = job.run(&mut device(1), &observer);
     (done, observer.notes.into_inner().unwrap().join("\n"))
@@ -101,13 +113,14 @@ fn rollouts_are_in_the_journal_while_a_slow_command_scores_others() {
     let dir = tempfile::tempdir().unwrap();
     let config = RlConfig { total_training_steps: Some(1), ..rl_config(dir.path()) };
     let out = dir.path().join("out");
-    let script = r#"while read -r line; do sleep 1; printf '%s\n' '{"score": 1}'; done"#;
+    // The command reads to the end of its input, and never answers.
+    let script = "exec cat > /dev/null";
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
     let command = ScorerConfig { command, workers: 1, ..ScorerConfig::default() };
     let scorer =
         Scorer::new(config.reward.mode, None, &command, "reward", None, || unreachable!("no judge is asked")).unwrap();
-    // After the 16 rollouts, a poll each 100 ms: the stop comes while most of them wait for the command.
-    let observer = StopAfter { looks: 16 + 20, looked: AtomicU64::new(0), notes: Mutex::default() };
+    let is_time = || journal(&out).matches("token_ids").count() == 16;
+    let observer = StopWhen { is_time, notes: Mutex::default() };
     let job = RlJob::new(&out, config, Arc::new(scorer)).unwrap();
     assert!(matches!(job.run(&mut device(1), &observer), Err(Error::Stopped)));
     assert_eq!(journals(&out)["1"].len(), 16);
@@ -119,21 +132,24 @@ fn scores_of_a_reward_program_that_was_changed_since_are_computed_again() {
     let dir = tempfile::tempdir().unwrap();
     let config = RlConfig { total_training_steps: Some(1), ..rl_config(dir.path()) };
     let (out, file) = (dir.path().join("out"), dir.path().join("reward.sh"));
-    let run = |script: &str, looks: u64| {
+    // The stop comes when `scores` of the responses are in the journal.
+    let run = |script: &str, scores: usize| {
         fs::write(&file, format!("while read -r line; do {script}; done")).unwrap();
         let command = vec!["sh".to_owned(), file.to_str().unwrap().to_owned()];
         let command = ScorerConfig { command, workers: 1, ..ScorerConfig::default() };
         let scorer = Scorer::new(config.reward.mode, None, &command, "reward", None, || unreachable!("no judge"));
-        let observer = StopAfter { looks, looked: AtomicU64::new(0), notes: Mutex::default() };
+        let is_time = || journal(&out).matches("\"score\":").count() >= scores;
+        let observer = StopWhen { is_time, notes: Mutex::default() };
         let job = RlJob::new(&out, config.clone(), Arc::new(scorer.unwrap())).unwrap();
         let done = job.run(&mut device(1), &observer);
         (done, observer.notes.into_inner().unwrap().join("\n"))
     };
-    let slow = r#"sleep 0.5; printf '{"score": 100}\n'"#;
-    assert!(matches!(run(slow, 16 + 20).0, Err(Error::Stopped)));
-    let (done, notes) = run(slow, 16 + 20);
+    // Each process of this program answers four times.
+    let ends = r#"n=$((n + 1)); [ $n -gt 4 ] && exec cat > /dev/null; printf '{"score": 100}\n'"#;
+    assert!(matches!(run(ends, 4).0, Err(Error::Stopped)));
+    let (done, notes) = run(ends, 8);
     assert!(done.is_err() && !notes.contains("computed again"), "the same program: {notes}");
-    let (done, notes) = run(r#"printf '{"score": 1}\n'"#, u64::MAX);
+    let (done, notes) = run(r#"printf '{"score": 1}\n'"#, usize::MAX);
     done.unwrap();
     assert!(notes.contains("scores of the journal are computed again, because a file of the reward"), "{notes}");
     assert_eq!(Outcome::of(&out).figures("critic/score/max"), [1.0]);
@@ -190,43 +206,67 @@ fn a_journal_that_was_changed_or_is_anothers_is_not_believed() {
     finished(&printed, 0);
 }
 
+/// The only rank of a run. It sets the flag of a signal when the run comes to a micro-batch.
+struct Signalled {
+    alone: OneRank,
+    micro_batches: u64,
+    /// Number of the micro-batch, from 1, before whose pass the signal comes.
+    at: u64,
+    flag: Arc<AtomicBool>,
+}
+
+impl Ranks for Signalled {
+    fn rank(&self) -> usize {
+        self.alone.rank()
+    }
+    fn size(&self) -> usize {
+        self.alone.size()
+    }
+    fn name(&self, rank: usize) -> String {
+        self.alone.name(rank)
+    }
+    fn gather(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.micro_batches += u64::from(what == "the next micro-batches");
+        self.flag.fetch_or(self.micro_batches == self.at, Ordering::Relaxed);
+        self.alone.gather(what, bytes)
+    }
+    fn await_all(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.alone.await_all(what, bytes)
+    }
+    fn exchange(&mut self, dev: &mut Device, what: &'static str, send: &Parts, recv: &Parts) -> Result<()> {
+        self.alone.exchange(dev, what, send, recv)
+    }
+    fn all_gather(&mut self, dev: &mut Device, what: &'static str, owned: &[(usize, Tensor)]) -> Result<()> {
+        self.alone.all_gather(dev, what, owned)
+    }
+}
+
 /// A checkpoint of a stopped run has all updates of its last step, or none.
 #[test]
 fn a_stop_between_the_updates_of_a_step_saves_no_half_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let updates = RlConfig { ppo_mini_batch_size: 1, ppo_epochs: 8, ..rl_config(dir.path()) };
     let config = RlConfig { total_training_steps: Some(2), ..updates };
-    let whole = run_rl(&dir.path().join("whole"), &config, 1, &[]);
-    let mut between = 0;
-    // The stop comes when all 16 rollouts of step 2 are in the journal, or a little later: its 32 updates follow.
-    for later in (0..20).map(Duration::from_millis) {
-        if between > 1 {
-            break;
-        }
-        let out = dir.path().join(later.as_millis().to_string());
-        let (mut dev, flag, ended) = (device(1), Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
-        dev.set_stop_flag(Arc::clone(&flag));
-        let job = RlJob::new(&out, config.clone(), Arc::new(Scorer::rules(config.reward.mode))).unwrap();
-        let journal = out.join("journal/2.jsonl");
-        let sampled = || fs::read_to_string(&journal).is_ok_and(|text| text.matches("token_ids").count() == 16);
-        let done = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !sampled() && !ended.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_micros(200));
-                }
-                std::thread::sleep(later);
-                flag.store(true, Ordering::Relaxed);
-            });
-            let done = job.run(&mut dev, &Silent);
-            ended.store(true, Ordering::Relaxed);
-            done
-        });
-        assert!(matches!(done, Ok(()) | Err(Error::Stopped)), "{done:?}");
-        let first =
-            |dir: &Path| fs::read_to_string(dir.join("metrics.jsonl")).is_ok_and(|text| text.lines().count() == 1);
-        between += usize::from(done.is_err() && first(&out));
+    let run = |out: &Path, at: u64| {
+        let flag = Arc::new(AtomicBool::new(false));
+        let mut ranks = Signalled { alone: OneRank::ALONE, micro_batches: 0, at, flag: Arc::clone(&flag) };
+        let mut dev = device(1);
+        dev.set_stop_flag(flag);
+        let job = RlJob::new(out, config.clone(), Arc::new(Scorer::rules(config.reward.mode))).unwrap();
+        (job.run_over(&mut ranks, &mut dev, &Silent), ranks.micro_batches)
+    };
+    let whole = dir.path().join("whole");
+    let (done, all) = run(&whole, 0);
+    done.unwrap();
+    let whole = Outcome::of(&whole);
+    // The second half of the micro-batches is that of step 2: the first, the second, one in the middle, and the last.
+    assert!(all >= 64 && all.is_multiple_of(2), "{all} micro-batches");
+    for at in [all / 2 + 1, all / 2 + 2, all * 3 / 4, all] {
+        let out = dir.path().join(at.to_string());
+        let (done, _) = run(&out, at);
+        assert!(matches!(done, Err(Error::Stopped)), "{at}: {done:?}");
+        assert_eq!(fs::read_to_string(out.join("metrics.jsonl")).unwrap().lines().count(), 1, "{at}");
         resume(&out, &config, u64::MAX).0.unwrap();
-        whole.assert_same(&Outcome::of(&out), &format!("stopped {later:?} after the last rollout"));
+        whole.assert_same(&Outcome::of(&out), &format!("stopped at micro-batch {at}"));
     }
-    assert!(between > 0, "no run was stopped between the updates of step 2");
 }

@@ -268,6 +268,8 @@ fn other_quantised_weights_are_refused_by_name() {
         (json!({"quant_method": "awq"}), "quant_method \"awq\""),
         (json!({"quant_method": "gptq"}), "quant_method \"gptq\""),
         (json!({"quant_method": "omr", "base": "int3"}), "base \"int3\""),
+        (json!({"quant_method": "omr", "base": "int8", "skip_modules": "lm_head"}), "skip_modules \"lm_head\""),
+        (bnb("llm_int8_skip_modules", json!([1])), "llm_int8_skip_modules [1]"),
     ] {
         let mut file = good.clone();
         file["quantization_config"] = config;
@@ -292,6 +294,18 @@ fn other_quantised_weights_are_refused_by_name() {
         fs::write(&weights, changed).unwrap();
         let error = Model::load(&mut device(1), &nf4, DType::Bf16).err().unwrap().to_string();
         assert!(error.contains(named), "{error}");
+    }
+    // A matrix with scales of int8 and with sizes of NF4: one of its tensors gets the name of the other kind's.
+    let (from, to) = (".absmax\":{\"dtype\":\"F32\"", "_scale\" :{\"dtype\":\"F32\"");
+    let text = String::from_utf8_lossy(&whole[..whole.len() / 2]).into_owned();
+    if let Some(at) = text.find(from) {
+        let mut changed = whole.clone();
+        changed[at..at + from.len()].copy_from_slice(to.as_bytes());
+        fs::write(&weights, changed).unwrap();
+        let error = Model::load(&mut device(1), &nf4, DType::Bf16).err().unwrap().to_string();
+        assert!(error.contains("has scales of int8 and sizes of nf4"), "{error}");
+    } else {
+        panic!("no scales in {text}");
     }
     // A value that int8 cannot store.
     let mut dev = device(1);

@@ -167,6 +167,10 @@ mod tests {
             let slow = Arc::new(Slow { made: AtomicUsize::new(0) });
             let sizes = &[3, 1, 0, 4, 2, 5, 1];
             let mut loader = Loader::new(slow.clone(), groups(sizes), workers, 1).unwrap();
+            while slow.made.load(Ordering::Relaxed) < 4 {
+                std::thread::yield_now();
+            }
+            // Time for samples that must not come.
             std::thread::sleep(std::time::Duration::from_millis(20));
             assert_eq!(slow.made.load(Ordering::Relaxed), 4, "two groups before the first is asked for");
             let mut seen = Vec::new();

@@ -68,10 +68,11 @@ impl AdapterConfig {
         let wrong = |key: &str, expected: &str| {
             Err(Error::format(&path, format!("{key} is {}, expected {expected}", value[key])))
         };
-        for key in UNSUPPORTED.split(' ') {
-            if !is_unset(&value[key]) {
-                return wrong(key, "none: omr computes plain adapters of linear layers");
-            }
+        let map = value.as_object().ok_or_else(|| Error::format(&path, "expected an object"))?;
+        let is_known =
+            |key: &String| READ.split_whitespace().chain(HARMLESS.split_whitespace()).any(|known| known == key);
+        if let Some((key, _)) = map.iter().find(|(key, value)| !is_unset(value) && !is_known(key)) {
+            return wrong(key, "none: omr computes plain adapters of linear layers");
         }
         let starts: [Value; 5] = [Value::Null, json!(true), json!(false), json!("gaussian"), json!("orthogonal")];
         if !starts.contains(&value["init_lora_weights"]) {
@@ -89,7 +90,9 @@ impl AdapterConfig {
         if !value["use_rslora"].is_null() && !value["use_rslora"].is_boolean() {
             return wrong("use_rslora", "true or false");
         }
-        let Some(alpha) = value["lora_alpha"].as_f64() else { return wrong("lora_alpha", "a number") };
+        let Some(alpha) = value["lora_alpha"].as_f64().filter(|alpha| *alpha > 0.0) else {
+            return wrong("lora_alpha", "a positive number");
+        };
         let base = value["base_model_name_or_path"].as_str().unwrap_or_default().to_owned();
         let use_rslora = value["use_rslora"] == true;
         Ok(AdapterConfig { base, rank: rank as usize, alpha, use_rslora, base_weights: None })
@@ -123,49 +126,76 @@ impl AdapterConfig {
 /// Largest rank: more than any layer is wide.
 const MAX_RANK: u64 = 1 << 16;
 
-/// The modules that have adapters according to `target_modules`.
-enum Targets {
-    /// The setting does not name them in a form that is known here: those whose tensors are in the file.
-    OfFile,
+/// Settings that are read here. Those of a list may be absent, but they never change the result in silence.
+const READ: &str = "peft_type base_model_name_or_path r lora_alpha use_rslora bias init_lora_weights target_modules \
+    exclude_modules layers_to_transform";
+/// Settings of PEFT and of programs that use it that change the training of an adapter, and not its result.
+const HARMLESS: &str = "task_type inference_mode lora_dropout auto_mapping revision peft_version megatron_core \
+    megatron_config loftq_config eva_config corda_config lora_ga_config runtime_config qalora_group_size \
+    ensure_weight_tying unsloth_fixed";
+
+/// Modules, as a setting of PEFT names them.
+enum Modules {
+    /// In no form that is known here.
+    Unknown,
     /// Paths, or their last parts.
     Names(Vec<String>),
     /// A regular expression of whole paths.
     Pattern(Regex),
 }
 
-impl Targets {
-    fn read(path: &Path) -> Result<Targets> {
-        let value: Value = files::json::read(path)?;
-        let is_set = |key: &str| !value[key].is_null() && value[key] != json!([]);
-        if is_set("exclude_modules") || is_set("layers_to_transform") {
-            return Ok(Targets::OfFile);
-        }
-        Ok(match &value["target_modules"] {
-            Value::Array(list) => Targets::Names(list.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
-            // Python's look-arounds have no counterpart here.
-            Value::String(text) if text != "all-linear" => {
-                Regex::new(&format!("^(?:{text})$")).map_or(Targets::OfFile, Targets::Pattern)
-            }
-            _ => Targets::OfFile,
-        })
-    }
-
-    /// Returns true if the module at `path` in memory has an adapter, or `of_file` if the setting does not say it.
-    fn contain(&self, path: &str, of_file: bool) -> bool {
+impl Modules {
+    /// Returns true if the module at `path` in memory is one of them, or `unknown` if the form is not known.
+    fn contain(&self, path: &str, unknown: bool) -> bool {
         let ends =
             |name: &String| path.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
         match self {
-            Targets::OfFile => of_file,
-            Targets::Names(names) => names.iter().any(ends),
-            Targets::Pattern(pattern) => pattern.is_match(path),
+            Modules::Unknown => unknown,
+            Modules::Names(names) => names.iter().any(ends),
+            Modules::Pattern(pattern) => pattern.is_match(path),
         }
     }
 }
 
-/// Settings of PEFT that change the result and that no adapter here has.
-const UNSUPPORTED: &str = "use_dora lora_bias rank_pattern alpha_pattern modules_to_save fan_in_fan_out layer_replication \
-    trainable_token_indices target_parameters use_qalora use_bdlora arrow_config kasa_config monteclora_config \
-    velora_config alora_invocation_tokens";
+/// The modules that have adapters according to the settings.
+struct Targets {
+    targets: Modules,
+    excluded: Modules,
+    /// Pattern of the paths in the layers that have adapters.
+    layers: Option<Regex>,
+}
+
+impl Targets {
+    fn read(path: &Path) -> Result<Targets> {
+        let value: Value = files::json::read(path)?;
+        let wrong =
+            |key: &str, expected: &str| Error::format(path, format!("{key} is {}, expected {expected}", value[key]));
+        let modules = |key: &str| match &value[key] {
+            Value::Null if key == "exclude_modules" => Ok(Modules::Names(Vec::new())),
+            Value::String(text) if text == "all-linear" => Ok(Modules::Unknown),
+            // Python's look-arounds have no counterpart here.
+            Value::String(text) => Ok(Regex::new(&format!("^(?:{text})$")).map_or(Modules::Unknown, Modules::Pattern)),
+            list => serde_json::from_value(list.clone())
+                .map_or_else(|_| Err(wrong(key, "a list of names or a pattern")), |names| Ok(Modules::Names(names))),
+        };
+        let numbers = match &value["layers_to_transform"] {
+            Value::Null => String::new(),
+            numbers => numbers.to_string().replace(['[', ']'], "").replace(',', "|"),
+        };
+        if numbers.contains(|c: char| !c.is_ascii_digit() && c != '|') {
+            return Err(wrong("layers_to_transform", "numbers of layers"));
+        }
+        // As in PEFT, the number follows the name of a list of layers.
+        let layers = Regex::new(&format!(r"\.[^.]*\.(?:{numbers})\.")).ok().filter(|_| !numbers.is_empty());
+        Ok(Targets { targets: modules("target_modules")?, excluded: modules("exclude_modules")?, layers })
+    }
+
+    /// Returns true if the module at `path` in memory has an adapter, or `of_file` if the settings do not say it.
+    fn contain(&self, path: &str, of_file: bool) -> bool {
+        let is_in_layer = self.layers.as_ref().is_none_or(|layers| layers.is_match(path));
+        self.targets.contain(path, of_file) && !self.excluded.contain(path, !of_file) && is_in_layer
+    }
+}
 
 /// Returns a regular expression that matches the paths in memory of `modules` completely, and of no other module in
 /// `known`: without layer numbers if all layers have the same adapters, and otherwise with every path.
@@ -273,7 +303,7 @@ impl StoredAdapter {
             }
         }
         let Some(name) = unknown.into_values().next() else { return Ok(()) };
-        Err(Error::format(&path, format!("{name} belongs to no linear layer that target_modules names")))
+        Err(Error::format(&path, format!("{name} belongs to no linear layer that the settings of {CONFIG} name")))
     }
 }
 

@@ -19,16 +19,16 @@ pub(crate) fn read(root: &Node<'_>) -> Result<Option<QuantizationConfig>> {
         let found = format!("{key} {}", config[key]);
         Err(Error::input(root.at(KEY), found, format!("{expected}; other quantised weights are not supported")))
     };
-    let names = |key: &str| -> Option<Vec<String>> {
-        let list = config[key].as_array()?;
-        Some(list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+    let names = |key: &str| -> Result<Vec<String>> {
+        let names = serde_json::from_value::<Option<Vec<String>>>(config[key].clone());
+        names.map_or_else(|_| wrong(key, "a list of names").map(|_| Vec::new()), |names| Ok(names.unwrap_or_default()))
     };
     match config["quant_method"].as_str() {
         Some(OWN) => {
             let Some(base) = config["base"].as_str().and_then(|name| name.parse().ok()) else {
                 return wrong("base", "int8 or nf4");
             };
-            Ok(Some(QuantizationConfig { base, skip_modules: names("skip_modules").unwrap_or_default() }))
+            Ok(Some(QuantizationConfig { base, skip_modules: names("skip_modules")? }))
         }
         Some("bitsandbytes") => {
             if config["load_in_8bit"] == true {
@@ -37,7 +37,7 @@ pub(crate) fn read(root: &Node<'_>) -> Result<Option<QuantizationConfig>> {
             if config["bnb_4bit_quant_type"] != "nf4" {
                 return wrong("bnb_4bit_quant_type", "\"nf4\"");
             }
-            let mut skip_modules: Vec<String> = names("llm_int8_skip_modules").unwrap_or_default();
+            let mut skip_modules: Vec<String> = names("llm_int8_skip_modules")?;
             // The paths in memory of newer versions of transformers.
             for name in &mut skip_modules {
                 *name = name.replacen("model.visual", "visual", 1).replacen("model.language_model", "model", 1);

@@ -92,10 +92,11 @@ pub fn text(root: &Node<'_>, text: &Node<'_>, dense: Dense, rope: RopeConfig) ->
         let share = node.f64("partial_rotary_factor", Some(1.0))?;
         node.require("partial_rotary_factor", share, share == 1.0, "1: all columns of a head are rotated")?;
     }
-    for kind in text.get("layer_types").and_then(Value::as_array).into_iter().flatten() {
-        if kind != "full_attention" {
-            return Err(Error::input(text.at("layer_types"), kind.to_string(), "full_attention in every layer"));
-        }
+    let layers = text.usize("num_hidden_layers", None)?;
+    let is_full = |types: &Vec<Value>| types.len() == layers && types.iter().all(|kind| kind == "full_attention");
+    if let Some(types) = text.get("layer_types").filter(|types| !types.as_array().is_some_and(is_full)) {
+        let expected = format!("a list of num_hidden_layers, {layers}, texts full_attention");
+        return Err(Error::input(text.at("layer_types"), types.to_string(), expected));
     }
     let q = text.usize("num_attention_heads", None)?;
     let kv = text.usize("num_key_value_heads", Some(q))?;
@@ -104,17 +105,18 @@ pub fn text(root: &Node<'_>, text: &Node<'_>, dense: Dense, rope: RopeConfig) ->
     let intermediate_size = text.usize("intermediate_size", None)?;
     let layer = LayerConfig { heads, qkv_bias: dense.qkv_bias, qk_norm: dense.qk_norm, intermediate_size };
     let tied = if root.has("tie_word_embeddings") { root } else { text };
-    let eos = text.ids("eos_token_id");
+    let vocab_size = text.usize("vocab_size", None)?;
+    let eos = text.ids("eos_token_id", vocab_size)?;
     Ok(TextConfig {
-        vocab_size: text.usize("vocab_size", None)?,
+        vocab_size,
         hidden_size: text.usize("hidden_size", None)?,
-        layers: vec![layer; text.usize("num_hidden_layers", None)?],
+        layers: vec![layer; layers],
         rms_norm_eps: text.f64("rms_norm_eps", Some(dense.rms_norm_eps))? as f32,
         rope,
         max_position_embeddings: text.usize("max_position_embeddings", Some(dense.max_position_embeddings))?,
         tie_word_embeddings: tied.bool("tie_word_embeddings", false)?,
         initializer_range: text.f64("initializer_range", Some(0.02))?,
-        eos_token_id: if eos.is_empty() { root.ids("eos_token_id") } else { eos },
+        eos_token_id: if eos.is_empty() { root.ids("eos_token_id", vocab_size)? } else { eos },
     })
 }
 

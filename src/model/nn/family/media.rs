@@ -42,22 +42,21 @@ pub fn ids(root: &Node<'_>, text: &TextConfig) -> Result<MediaIds> {
         end: id("vision_end_token_id", IDS.end)?,
         pad: id("vision_token_id", IDS.pad)?,
     };
-    for (key, id) in [
-        ("image_token_id", ids.image),
-        ("video_token_id", ids.video),
-        ("vision_start_token_id", ids.start),
-        ("vision_end_token_id", ids.end),
-    ] {
-        let inside = (id as usize) < text.vocab_size;
-        root.require(key, id as usize, inside, &format!("an id below vocab_size {}", text.vocab_size))?;
+    let named = ids.named();
+    for (i, (key, id)) in named.iter().enumerate() {
+        let inside = (*id as usize) < text.vocab_size;
+        root.require(key, id, inside, &format!("an id below vocab_size {}", text.vocab_size))?;
+        if let Some((other, _)) = named[..i].iter().find(|(_, other)| other == id) {
+            root.require(key, id, false, &format!("another id than that of {other}"))?;
+        }
     }
     Ok(ids)
 }
 
 /// Reads the sizes of patches, which must be `patch_size` pixels wide and two frames deep.
 pub fn grid(vision: &Node<'_>, patch_size: usize) -> Result<PatchGrid> {
-    let channels = if vision.has("in_chans") { "in_chans" } else { "in_channels" };
-    for (key, expected) in [(channels, 3), ("temporal_patch_size", 2), ("patch_size", patch_size)] {
+    for (key, expected) in [("in_chans", 3), ("in_channels", 3), ("temporal_patch_size", 2), ("patch_size", patch_size)]
+    {
         let found = vision.usize(key, Some(expected))?;
         let why = if expected == 3 { "3: red, green, blue".to_owned() } else { expected.to_string() };
         vision.require(key, found, found == expected, &why)?;

@@ -14,7 +14,7 @@ pub mod qwen3_vl;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::node::Node;
 use super::config::quantization;
@@ -53,9 +53,11 @@ impl ModelConfig {
     pub fn from_json(value: &Value, place: &str) -> Result<ModelConfig> {
         let root = Node::root(value, place)?;
         let family = family(&root)?;
-        let class = root.get("architectures").and_then(|all| all.get(0));
-        if let Some(class) = class.filter(|class| !family.classes.iter().any(|known| class == known)) {
-            let expected = format!("{}: other model families are not supported", family.classes.join(" or "));
+        let class = root.get("architectures").filter(|all| **all != json!([]));
+        let is_known = |all: &&Value| all.get(0).is_some_and(|class| family.classes.iter().any(|known| class == known));
+        if let Some(class) = class.filter(|all| !is_known(all)) {
+            let expected =
+                format!("a list with {}: other model families are not supported", family.classes.join(" or "));
             return Err(Error::input(root.at("architectures"), class.to_string(), expected));
         }
         if let Some(key) = root.child("auto_map")?.and_then(|map| map.keys().find(|key| !key.contains("Process"))) {
@@ -99,8 +101,6 @@ pub fn not_a_directory(key: &str, path: &Path) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -56,13 +56,18 @@ impl<'a> Node<'a> {
         sane.map(|n| n as usize).ok_or_else(|| Error::input(self.at(key), value.to_string(), expected()))
     }
 
-    /// Reads an id or a list of ids; an empty list if there is none.
-    pub fn ids(&self, key: &str) -> Vec<u32> {
-        let id = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());
-        match self.get(key) {
-            Some(Value::Array(list)) => list.iter().filter_map(id).collect(),
-            one => one.and_then(id).into_iter().collect(),
-        }
+    /// Reads an id or a list of ids below `vocab_size`; an empty list if there is none.
+    pub fn ids(&self, key: &str, vocab_size: usize) -> Result<Vec<u32>> {
+        let list = match self.get(key) {
+            Some(Value::Array(list)) => &list[..],
+            one => one.map_or(&[][..], std::slice::from_ref),
+        };
+        let id = |value: &Value| {
+            let id = value.as_u64().filter(|&id| id < vocab_size as u64).map(|id| id as u32);
+            let expected = || format!("a whole number below vocab_size, {vocab_size}, or a list of them");
+            id.ok_or_else(|| Error::input(self.at(key), value.to_string(), expected()))
+        };
+        list.iter().map(id).collect()
     }
 
     /// Returns the keys of the object.

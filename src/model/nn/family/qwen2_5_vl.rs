@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn faults_name_the_pointer() {
-        let faults: [(&str, Value, &str); 12] = [
+        let faults: [(&str, Value, &str); 22] = [
             ("/num_hidden_layers", json!(1_000_000_000), "/num_hidden_layers"),
             ("/architectures", json!(["LlavaForConditionalGeneration"]), "/architectures"),
             ("/auto_map", json!({"AutoModel": "modeling_x.X"}), "/auto_map"),
@@ -148,10 +148,21 @@ mod tests {
             ("/vision_config/out_hidden_size", json!(12), "/vision_config/out_hidden_size"),
             ("/rope_scaling/type", json!("yarn"), "/rope_scaling/type"),
             ("/rope_scaling/mrope_section", json!([2, 2]), "/rope_scaling/mrope_section"),
+            ("/architectures", json!("Qwen2_5_VLForConditionalGeneration"), "/architectures"),
+            ("/eos_token_id", json!("2"), "/eos_token_id"),
+            ("/eos_token_id", json!(-1), "/eos_token_id"),
+            ("/eos_token_id", json!([1, [1]]), "/eos_token_id"),
+            ("/eos_token_id", json!(1e3), "/eos_token_id"),
+            ("/eos_token_id", json!(999_999), "/eos_token_id"),
+            ("/video_token_id", json!(80), "/video_token_id"),
+            ("/layer_types", json!("full_attention"), "/layer_types"),
+            ("/layer_types", json!(["full_attention"]), "/layer_types"),
+            ("/vision_config/in_channels", json!(4), "/vision_config/in_channels"),
         ];
         for (pointer, value, names) in faults {
             let mut file = tiny();
-            *file.pointer_mut(pointer).unwrap() = value;
+            let (node, key) = pointer.rsplit_once('/').unwrap();
+            file.pointer_mut(node).unwrap()[key] = value;
             let error = ModelConfig::from_json(&file, "m/config.json").unwrap_err();
             let text = error.to_string();
             assert!(text.starts_with(&format!("m/config.json {names}:")), "{pointer}: {text}");

@@ -1,5 +1,5 @@
-//! Reads weights from memory-mapped safetensors files, from one file or from shards. Accepts the tensor names of the
-//! released Qwen2.5-VL checkpoints and those of newer transformers versions.
+//! Reads weights from memory-mapped safetensors files, from one file or from shards, with the tensor names of the released
+//! checkpoints or of newer transformers versions.
 
 pub mod layout;
 pub mod linear_layer;
@@ -83,7 +83,9 @@ impl WeightFiles {
         }
         let value: Value = files::json::read(&index)?;
         let map = value["weight_map"].as_object().ok_or_else(|| Error::format(&index, "no object at /weight_map"))?;
-        let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
+        let wrong = |name, file| format!("/weight_map gives {file} for {name}, expected the name of a file");
+        let named = |(name, file)| Value::as_str(file).ok_or_else(|| Error::format(&index, wrong(name, file)));
+        let names: BTreeSet<&str> = map.iter().map(named).collect::<Result<_>>()?;
         if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some((**name).as_ref())) {
             let what = format!("/weight_map contains {name:?}, which is not a plain file name");
             return Err(Error::format(&index, what));
@@ -121,10 +123,10 @@ impl WeightFiles {
     /// Compares sizes from the file `config` with the headers of the weights in `dir`. Does nothing if weights are missing,
     /// because loading them reports that as an error.
     pub fn check_sizes(dir: &Path, config: &Path, sizes: &[SizeCheck]) -> Result<()> {
-        if !dir.join(SINGLE).exists() && !dir.join(INDEX).exists() {
-            return Ok(());
-        }
-        let Ok(weights) = WeightFiles::open(dir) else { return Ok(()) };
+        let opened = WeightFiles::open(dir);
+        // A pointer of Git LFS can be planned. All bytes of other files may be hashed before they are loaded.
+        let is_there = dir.join(SINGLE).metadata().is_ok_and(|file| file.len() > 1024);
+        let Ok(weights) = opened else { return if is_there { opened.map(drop) } else { Ok(()) } };
         let layers = |stack: &str| {
             let number = |name: &str| name.strip_prefix(stack)?.split('.').next()?.parse::<usize>().ok();
             weights.names().filter_map(number).max().map_or(0, |last| last + 1)
@@ -185,6 +187,13 @@ impl WeightFiles {
         let (header, metadata) = SafeTensors::read_metadata(&map)
             .map_err(|e| Error::format(path, format!("an incomplete or damaged safetensors file: {e}")))?;
         let start = header + 8;
+        // Of several tensors with one name, the library returns the last one.
+        let text = String::from_utf8_lossy(&map[8..start]);
+        if text.matches("\"data_offsets\"").count() > metadata.tensors().len() {
+            let mut names = metadata.tensors().into_keys();
+            let name = names.find(|name| text.matches(&format!("{name:?}")).count() > 1).unwrap_or_default();
+            return Err(Error::format(path, format!("the name {name:?} stands twice in its header")));
+        }
         let (have, want) = (map.len(), start + metadata.data_len());
         if have != want {
             let what = format!("{have} bytes, but its header requires {want}: truncated or overwritten");
@@ -470,11 +479,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.safetensors");
         let tensor = |[from, to]: [u8; 2]| format!(r#""w":{{"dtype":"F32","shape":[1],"data_offsets":[{from},{to}]}}"#);
-        for ranges in [[[0, 4], [4, 8]], [[4, 8], [0, 4]]] {
-            let header = format!("{{{}}}", ranges.map(tensor).join(","));
-            let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat();
-            std::fs::write(&path, bytes).unwrap();
-            assert!(WeightFiles::open_files(dir.path(), std::slice::from_ref(&path)).is_err());
+        let other = r#","v":{"dtype":"F32","shape":[1],"data_offsets":[4,8]},"#;
+        for (ranges, between) in [([[0, 4], [4, 8]], ","), ([[4, 8], [0, 4]], ","), ([[0, 4], [0, 4]], other)] {
+            let header = format!("{{{}}}", ranges.map(tensor).join(between));
+            std::fs::write(&path, [&header.len().to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat()).unwrap();
+            let error = WeightFiles::open_files(dir.path(), &[path.clone()]).err().unwrap().to_string();
+            assert!(error.contains("x.safetensors"), "{error}");
+            assert!(between == "," || error.contains("the name \"w\" stands twice in its header"), "{error}");
         }
     }
 

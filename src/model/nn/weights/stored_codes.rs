@@ -63,6 +63,9 @@ impl<'a> StoredCodes<'a> {
             let found = find(end).filter(|of| of.dtype == dtype && of.shape.iter().product::<usize>() == len);
             found.map(|of| of.bytes).ok_or_else(|| wrong(end, format!("{len} elements of {dtype:?}")))
         };
+        if find(SCALE).is_some() && find(STATE).is_some() {
+            return Err(format!("{name} has scales of int8 and sizes of nf4, expected one of them"));
+        }
         if find(SCALE).is_some() {
             let codes = bytes("", Dtype::I8, n * k)?;
             let scales = bytes(SCALE, Dtype::U8, n * k.div_ceil(BLOCK))?.to_vec();

@@ -1,6 +1,7 @@
 //! Reads logs of other frameworks and recognises their format by content: lmms-eval's `--log_samples` and VLMEvalKit's
 //! tables.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -74,13 +75,21 @@ pub fn read(logs: &[(PathBuf, Framework)]) -> Result<Vec<Row>> {
     Ok(all.into_iter().flatten().collect())
 }
 
-/// Reads the rows of a log. Errors name the file and the line or row.
+/// Reads the rows of a log. Errors name the file and the line or row. No question may stand twice.
 fn rows(path: &Path, framework: Framework) -> Result<Vec<Row>> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    match framework {
+    let rows = match framework {
         Framework::LmmsEval => lmms_eval(path, stem.rsplit_once("samples_").map_or(&*stem, |(_, task)| task)),
         Framework::VlmEvalKit => vlm_eval_kit(path, &stem),
+    }?;
+    let mut places = HashMap::new();
+    for row in &rows {
+        if let Some(earlier) = places.insert((&row.index, &row.filter), &row.place) {
+            let found = format!("the index {}, which is also that of {earlier}", row.index);
+            return Err(Error::input(&row.place, found, "each question once"));
+        }
     }
+    Ok(rows)
 }
 
 /// Fields of a row in lmms-eval's log that are not metrics.
@@ -108,6 +117,7 @@ fn lmms_eval(path: &Path, task: &str) -> Result<Vec<Row>> {
             framework: Framework::LmmsEval,
             task: task.to_owned(),
             index: fields.get("doc_id").map_or_else(|| at.number.to_string(), plain),
+            filter: fields.get("filter").map(plain).unwrap_or_default(),
             question: fields.get("input").and_then(first_text),
             gold: plain(target),
             right_answers,
@@ -207,6 +217,7 @@ fn vlm_eval_kit(path: &Path, task: &str) -> Result<Vec<Row>> {
             framework: Framework::VlmEvalKit,
             task: task.to_owned(),
             index: at("index").unwrap_or_default().to_owned(),
+            filter: String::new(),
             question: filled("question").map(|question| {
                 let options =
                     ('A'..='Z').filter_map(|letter| Some(format!("\n{letter}. {}", filled(&letter.to_string())?)));

@@ -32,6 +32,9 @@ pub struct Row {
     pub task: String,
     /// Number or name of the row in the log.
     pub index: String,
+    /// Filter of lmms-eval that read the answer, if the log names one. A question has a row for each.
+    #[serde(skip)]
+    pub(super) filter: String,
     /// Question with its options, if the log contains it.
     pub question: Option<String>,
     /// Correct answer.
