@@ -1,105 +1,91 @@
 //! Reads the settings of a config file or a bash script of another system, as flat names with values.
 
+use std::cell::Cell;
 use std::path::Path;
-use std::sync::LazyLock;
 
-use minijinja::Environment;
-use regex::{Captures, Regex};
 use serde_json::{Map, Value};
+use serde_saphyr::DuplicateKeyPolicy::{FirstWins, LastWins};
 
-use super::describe::inline;
-use super::source::parse;
+use super::describe::{inline, shown};
+use super::expand::{MOST, expand};
+use super::shell::{self, is_setting};
+use super::source::{parse, parse_with};
 use super::table::join;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Fuel of an arithmetic expression. Each operation takes one unit.
-const FUEL: u64 = 10_000;
+/// What a file of another system says.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Flat names with values.
+    pub settings: Map<String, Value>,
+    /// Words of the command before its settings: launcher and program.
+    pub program: Vec<String>,
+    /// Remarks for the user.
+    pub remarks: Vec<String>,
+}
 
-/// `$((SUM))`, `${NAME}`, `${NAME:-DEFAULT}` or `$NAME`. Parentheses in a sum are nested at most twice.
-static VARIABLE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    let sum = r"(?:[^()]|\((?:[^()]|\([^()]*\))*\))*";
-    Regex::new(&format!(r"\$\(\(({sum})\)\)|\$\{{([\w.]+)(?::?-([^}}]*))?\}}|\$([A-Za-z_]\w*)")).ok()
-});
-
-/// The beginning of `NAME=(WORDS)` or `NAME+=(WORDS)`.
-static ARRAY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^\s*(\w+)(\+?)=\(").ok());
-
-/// `"${NAME[@]}"`: all words of an array.
-static ALL_WORDS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#""\$\{(\w+)\[@\]\}""#).ok());
-
-/// Returns the settings of a YAML file, or of the program with the most settings in a bash script, as flat names with
-/// values, and the words of the command before them: launcher and program. Variables that the script sets and integer
-/// arithmetic are replaced. Conditions and loops are not evaluated: of several values of a variable inside them, the
-/// first one counts, and all settings that are appended to a list.
-pub(super) fn read(file: &Path) -> Result<(Map<String, Value>, Vec<String>)> {
+/// Reads a YAML file, or the command with the most settings in a bash script together with the exported variables that
+/// decide what it does. Also reads the files that settings name.
+pub(super) fn read(file: &Path) -> Result<Found> {
     let text = files::read_config(file).map_err(Error::io(file))?;
-    let (mut found, mut variables, mut open) = ((Map::new(), Vec::new()), Map::new(), String::new());
-    if file.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
-        flatten("", &parse(&text).map_err(|what| Error::format(file, what))?, &mut variables);
-        found.0.clone_from(&variables);
-        // The interpolation of OmegaConf.
-        let texts = found.0.values_mut().filter(|value| value.is_string());
-        texts.for_each(|value| *value = value_of(&expand(&inline(value), &variables)));
-        return Ok(found);
-    }
-    let (Some(array), Some(all_words), mut depth) = (&*ARRAY, &*ALL_WORDS, 0) else { return Ok(found) };
-    for line in text.lines() {
-        let continued = line.strip_suffix('\\');
-        open += continued.unwrap_or(line);
-        open.push(if continued.is_some() { ' ' } else { '\n' });
-        let of_array = array.captures(&open);
-        let is_open = of_array.is_some() && open.matches('(').count() > open.matches(')').count();
-        if continued.is_some() || is_open {
-            continue;
-        }
-        // Without words, a quote is not closed yet.
-        let words = shlex::split(&expand(&all_words.replace_all(&open, "$${$1}"), &variables));
-        let Some(words) = words else { continue };
-        let count = |names: &[&str]| words.iter().filter(|word| names.contains(&word.trim_end_matches(';'))).count();
-        depth += count(&["if", "case", "for", "while"]);
-        depth = depth.saturating_sub(count(&["fi", "esac", "done"]));
-        let is_unset = |name: &str| depth == 0 || variables.get(name).is_none_or(Value::is_null);
-        if let Some((name, appends)) = of_array.map(|found| (found[1].to_owned(), !found[2].is_empty())) {
-            if appends || is_unset(&name) {
-                let before = variables.get(&name).filter(|_| appends).map(inline).unwrap_or_default();
-                variables.insert(name, format!("{before} {}", quoted(&words)).into());
-            }
-            open.clear();
-            continue;
-        }
-        open.clear();
-        let words = &words[usize::from(words.first().is_some_and(|word| word == "export"))..];
-        let is_program = |word: &String| word.ends_with(".py") || ["train", "grpo", "sft"].contains(&word.as_str());
-        let module = words.iter().position(|word| word == "-m").map(|i| i + 1);
-        let program = module.or_else(|| words.iter().position(is_program)).map_or(0, |i| i + 1).min(words.len());
-        let mut settings = settings(&words[program..]);
-        if settings.len() == words.len() && !settings.keys().any(|name| name.contains('.')) {
-            settings.retain(|name, _| is_unset(name));
-            variables.extend(settings);
-        } else if (program > 0, settings.len()) > (!found.1.is_empty(), found.0.len()) {
-            found = (settings, words[..program].to_vec());
+    let mut found = Found::default();
+    if ["yaml", "yml", "json"].iter().any(|ending| file.extension().is_some_and(|own| own == *ending)) {
+        found = yaml(file, &text)?;
+    } else {
+        let (commands, remarks) = shell::read(file, &text.replace("\r\n", "\n"))?;
+        let commands = commands.into_iter().map(|command| (settings(&command.arguments), command));
+        let most = commands.rev().max_by_key(|(settings, command)| (!command.program.is_empty(), settings.len()));
+        if let Some((settings, command)) = most.filter(|(settings, _)| !settings.is_empty()) {
+            found = Found { settings, program: command.program, remarks };
+            let exported = command.environment.into_iter().map(|(name, value)| (name, value_of(&value)));
+            found.settings.extend(exported);
         }
     }
+    // Variables for Ray's tasks.
+    for name in found.settings.keys().filter(|name| name.contains(".env_vars.")).cloned().collect::<Vec<_>>() {
+        let variable = name.rsplit('.').next().filter(|variable| is_setting(variable));
+        let moved = variable.and_then(|variable| Some((variable.to_owned(), found.settings.remove(&name)?)));
+        found.settings.extend(moved);
+    }
+    super::named::read(file, &mut found)?;
     Ok(found)
 }
 
-/// Returns the words of an array, `NAME=(`, ..., `)`, with the quotes that bash needs.
-fn quoted(words: &[String]) -> String {
-    let words = words.iter().enumerate().map(|(i, word)| {
-        let word = if i == 0 { word.split_once('(').map_or("", |(_, first)| first) } else { word };
-        if i + 1 == words.len() { word.strip_suffix(')').unwrap_or(word) } else { word }
-    });
-    shlex::try_join(words.filter(|word| !word.is_empty())).unwrap_or_default()
+/// Reads a YAML file. Like Python, it takes the last of several equal keys.
+pub(super) fn yaml(file: &Path, text: &str) -> Result<Found> {
+    let (mut first, mut settings, left) = (Map::new(), Map::new(), Cell::new(MOST));
+    for (policy, out) in [(FirstWins, &mut first), (LastWins, &mut settings)] {
+        flatten("", &parse_with(text, policy).map_err(|what| Error::format(file, what))?, out);
+    }
+    let unused = first.iter().filter(|(name, value)| settings.get(*name) != Some(value));
+    let remark = |(name, value): (&String, &Value)| {
+        format!(
+            "{name}: {} is not used, because the key stands again below it, and the last one counts",
+            shown(name, value)
+        )
+    };
+    let remarks = unused.map(remark).collect();
+    // The interpolation of OmegaConf.
+    let keys = settings.iter().map(|(name, value)| (name.clone(), inline(value))).collect();
+    for value in settings.values_mut().filter(|value| value.is_string()) {
+        *value = value_of(&expand(file, &inline(value), &keys, &left)?);
+    }
+    Ok(Found { settings, program: Vec::new(), remarks })
 }
 
-/// Reads the settings among the words of a command, up to a redirection or another command: `key=value`, `--key value`,
-/// `--key=value` or `--key`.
+/// Reads the settings among the words of a command, up to a redirection: `key=value`, `--key value`, `--key=value`, `--key`,
+/// `--key_args name=value,name=value`, or the name of a YAML file.
 fn settings(words: &[String]) -> Map<String, Value> {
-    let (mut settings, mut flag) = (Map::new(), None);
-    let is_end = |word: &&String| !["|", "&", "&&", ";", ">", ">>", "2>&1", "&>"].contains(&word.as_str());
-    for word in words.iter().take_while(is_end).filter(|word| *word != "$@") {
-        if let Some((name, value)) = word.split_once('=') {
+    let (mut settings, mut flag) = (Map::new(), None::<String>);
+    let is_setting = |word: &&String| !["$@", "${@}", "$*"].contains(&word.as_str());
+    for word in words.iter().take_while(|word| !word.starts_with(['>', '<'])).filter(is_setting) {
+        let list = flag.as_ref().filter(|name| name.ends_with("args") && settings.get(*name) == Some(&true.into()));
+        if let Some(name) = list.filter(|_| word.contains('=') && !word.starts_with('{')).cloned() {
+            let pairs = word.split(',').filter_map(|pair| pair.split_once('='));
+            settings.extend(pairs.map(|(part, value)| (join(&name, part), value_of(value))));
+            settings.remove(&name);
+        } else if let Some((name, value)) = word.split_once('=') {
             settings.insert(name.trim_start_matches(['+', '-']).to_owned(), value_of(value));
             flag = None;
         } else if let Some(name) = word.strip_prefix("--") {
@@ -109,9 +95,14 @@ fn settings(words: &[String]) -> Map<String, Value> {
             let value = value_of(word.trim_end_matches(','));
             *entry = match entry.take() {
                 Value::Bool(true) => value,
-                Value::Array(list) => list.into_iter().chain([value]).collect(),
-                one => Value::Array(vec![one, value]),
+                Value::Array(mut list) => {
+                    list.push(value);
+                    list.into()
+                }
+                one => vec![one, value].into(),
             };
+        } else if word.ends_with(".yaml") || word.ends_with(".yml") {
+            settings.insert("config".to_owned(), word.as_str().into());
         }
     }
     let mut flat = Map::new();
@@ -130,24 +121,4 @@ fn flatten(path: &str, value: &Value, out: &mut Map<String, Value>) {
 /// Parses a value as YAML; text that is not YAML stays text.
 fn value_of(text: &str) -> Value {
     parse(text).unwrap_or_else(|_| text.into())
-}
-
-/// Replaces the variables and sums in `text`. What cannot be replaced stays.
-fn expand(text: &str, variables: &Map<String, Value>) -> String {
-    let Some(pattern) = &*VARIABLE else { return text.to_owned() };
-    let compute = |sum: &str| {
-        let mut env = Environment::empty();
-        env.set_fuel(Some(FUEL));
-        let sum = sum.replace(['$', '{', '}'], "").replace('/', "//");
-        i64::try_from(env.compile_expression(&sum).ok()?.eval(variables).ok()?).ok().map(|number| number.to_string())
-    };
-    let replaced = pattern.replace_all(text, |found: &Captures| {
-        let part = |i: usize| found.get(i).map(|part| part.as_str());
-        let name = part(2).or(part(4));
-        // The value after `:-` replaces an empty one, too.
-        let value = || variables.get(name?).filter(|value| part(3).is_none() || !value.is_null()).map(inline);
-        let value = part(1).and_then(compute).or_else(value);
-        value.or(part(3).map(str::to_owned)).unwrap_or_else(|| found[0].to_owned())
-    });
-    replaced.into_owned()
 }
