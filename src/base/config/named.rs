@@ -76,28 +76,19 @@ pub(super) fn read(file: &Path, found: &mut Found) -> Result<()> {
 
 /// Returns omr's entry for the data set `name`, for which the dataset_info.json at `path` has `info`.
 fn dataset(path: &Path, name: &str, info: &Value, remarks: &mut Vec<String>) -> Value {
-    let mut entry = json!({ "path": name });
-    let folder = path.parent().unwrap_or(path);
-    let local = info["file_name"].as_str().map(|file| folder.join(file).display().to_string());
-    match info["hf_hub_url"].as_str().map(str::to_owned).or(local) {
-        Some(path) => entry["path"] = path.into(),
-        None => remarks.push(format!("dataset {name}: no file_name and no hf_hub_url in {}", path.display())),
+    let hub = info["hf_hub_url"].as_str();
+    let local = info["file_name"].as_str().and_then(|file| Some(path.parent()?.join(file).display().to_string()));
+    if hub.is_none() && local.is_none() {
+        remarks.push(format!("dataset {name}: neither file_name nor hf_hub_url in {}", path.display()));
     }
+    let mut entry = json!({ "path": hub.or(local.as_deref()).unwrap_or(name) });
     for (theirs, ours) in [("subset", "name"), ("split", "split")] {
-        let value = info[theirs].as_str().filter(|_| info["hf_hub_url"].is_string());
+        let value = info[theirs].as_str().filter(|_| hub.is_some());
         value.into_iter().for_each(|value| entry[ours] = value.into());
     }
-    for (theirs, column) in info["columns"].as_object().into_iter().flatten() {
-        match COLUMNS.iter().find(|(name, _)| name == theirs) {
-            _ if column.as_str().is_some_and(|column| KNOWN.contains(&column)) => {}
-            Some((_, ours)) => entry["columns"][ours] = column.clone(),
-            None => {
-                remarks.push(format!("dataset {name}: omr decides which column it reads as {theirs}, found {column}"))
-            }
-        }
-    }
-    if info["ranking"] == true {
-        remarks.push(format!("dataset {name}: omr does not train on preferences (ranking: true)"));
+    for (theirs, ours) in COLUMNS {
+        let column = info["columns"][theirs].as_str().filter(|column| !KNOWN.contains(column));
+        column.into_iter().for_each(|column| entry["columns"][ours] = column.into());
     }
     entry
 }

@@ -8,7 +8,7 @@ use serde_saphyr::DuplicateKeyPolicy::{FirstWins, LastWins};
 
 use super::describe::{inline, shown};
 use super::expand::{MOST, expand};
-use super::shell::{self, is_setting};
+use super::shell::Shell;
 use super::source::{parse, parse_with};
 use super::table::join;
 use crate::error::{Error, Result};
@@ -33,20 +33,15 @@ pub(super) fn read(file: &Path) -> Result<Found> {
     if ["yaml", "yml", "json"].iter().any(|ending| file.extension().is_some_and(|own| own == *ending)) {
         found = yaml(file, &text)?;
     } else {
-        let (commands, remarks) = shell::read(file, &text.replace("\r\n", "\n"))?;
-        let commands = commands.into_iter().map(|command| (settings(&command.arguments), command));
+        let mut shell = Shell::new(file);
+        shell.run(&text.replace("\r\n", "\n"))?;
+        let commands = shell.commands.into_iter().map(|command| (settings(&command.arguments), command));
         let most = commands.rev().max_by_key(|(settings, command)| (!command.program.is_empty(), settings.len()));
         if let Some((settings, command)) = most.filter(|(settings, _)| !settings.is_empty()) {
-            found = Found { settings, program: command.program, remarks };
+            found = Found { settings, program: command.program, remarks: shell.remarks };
             let exported = command.environment.into_iter().map(|(name, value)| (name, value_of(&value)));
             found.settings.extend(exported);
         }
-    }
-    // Variables for Ray's tasks.
-    for name in found.settings.keys().filter(|name| name.contains(".env_vars.")).cloned().collect::<Vec<_>>() {
-        let variable = name.rsplit('.').next().filter(|variable| is_setting(variable));
-        let moved = variable.and_then(|variable| Some((variable.to_owned(), found.settings.remove(&name)?)));
-        found.settings.extend(moved);
     }
     super::named::read(file, &mut found)?;
     Ok(found)
@@ -79,7 +74,7 @@ pub(super) fn yaml(file: &Path, text: &str) -> Result<Found> {
 fn settings(words: &[String]) -> Map<String, Value> {
     let (mut settings, mut flag) = (Map::new(), None::<String>);
     let is_setting = |word: &&String| !["$@", "${@}", "$*"].contains(&word.as_str());
-    for word in words.iter().take_while(|word| !word.starts_with(['>', '<'])).filter(is_setting) {
+    for word in words.iter().take_while(|word| !word.trim_start_matches(['1', '2', '&']).starts_with(['>', '<'])).filter(is_setting) {
         let list = flag.as_ref().filter(|name| name.ends_with("args") && settings.get(*name) == Some(&true.into()));
         if let Some(name) = list.filter(|_| word.contains('=') && !word.starts_with('{')).cloned() {
             let pairs = word.split(',').filter_map(|pair| pair.split_once('='));

@@ -4,6 +4,7 @@
 //! Of a condition that is not known, the first branch is read. Its assignments do not replace earlier values.
 
 use std::cell::Cell;
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -11,7 +12,7 @@ use std::sync::LazyLock;
 use glob::Pattern;
 use regex::Regex;
 
-use super::expand::{Variables, cut, expand, spend};
+use super::expand::{MOST, Variables, cut, expand, spend};
 use super::source::parse;
 use crate::error::{Error, Result};
 use crate::files;
@@ -57,25 +58,19 @@ struct Block {
 }
 
 /// A script that is read.
-struct Shell<'a> {
-    file: &'a Path,
+#[derive(Default)]
+pub(super) struct Shell {
+    file: PathBuf,
     variables: Variables,
     exported: BTreeSet<String>,
     exports_all: bool,
     blocks: Vec<Block>,
     depth: usize,
     left: Cell<usize>,
-    commands: Vec<Command>,
-    remarks: Vec<String>,
-}
-
-/// Returns the commands of a script with the content `text`, and remarks on its conditions.
-pub(super) fn read(file: &Path, text: &str) -> Result<(Vec<Command>, Vec<String>)> {
-    let (variables, exported, left) = (Variables::new(), BTreeSet::new(), Cell::new(super::expand::MOST));
-    let (blocks, commands, remarks) = (Vec::new(), Vec::new(), Vec::new());
-    let mut shell = Shell { file, variables, exported, exports_all: false, blocks, depth: 0, left, commands, remarks };
-    shell.run(text)?;
-    Ok((shell.commands, shell.remarks))
+    /// Commands that may start a program.
+    pub commands: Vec<Command>,
+    /// Remarks on conditions.
+    pub remarks: Vec<String>,
 }
 
 /// Returns true if the variable `name` of the environment decides what a training program does.
@@ -90,9 +85,14 @@ pub(super) fn beside(of: &Path, path: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(path.trim_start_matches("./"))).find(|path| path.is_file())
 }
 
-impl Shell<'_> {
-    fn run(&mut self, text: &str) -> Result<()> {
-        let wrong = |line| Error::format(self.file, format!("line {line}: a quote or a list that never ends"));
+impl Shell {
+    pub fn new(file: &Path) -> Shell {
+        Shell { file: file.to_owned(), left: Cell::new(MOST), ..Shell::default() }
+    }
+
+    /// Reads a script with the content `text`.
+    pub fn run(&mut self, text: &str) -> Result<()> {
+        let wrong = |line| Error::format(&self.file, format!("line {line}: a quote or a list that never ends"));
         let (mut status, mut operator) = (Some(true), "\n");
         for (command, end) in cut(text).map_err(wrong)? {
             let command = command.trim();
@@ -103,7 +103,7 @@ impl Shell<'_> {
             };
             self.step(command, end, is_reached)?;
             if is_reached != Some(false) {
-                let is_test = command.starts_with('[') || command.starts_with("test ");
+                let is_test = command.starts_with('[') || command.ends_with(" ]]");
                 status = if is_test { self.test(command)? } else { Some(true) };
             }
             operator = end;
@@ -120,13 +120,14 @@ impl Shell<'_> {
         self.blocks.push(Block { outer: self.runs(), ..block });
     }
 
-    /// Opens the next branch of the innermost block, which runs if `condition` holds. `text` describes the condition.
-    fn branch(&mut self, condition: Option<bool>, text: &str) {
+    /// Opens the next branch of the innermost block, which runs if the `condition` of these parts holds.
+    fn branch(&mut self, condition: Option<bool>, parts: &[(String, &'static str)]) {
         let Some(block) = self.blocks.last_mut() else { return };
         block.runs = if block.taken == Some(false) { condition } else { Some(false) };
         block.taken = either(block.taken, condition);
         if block.runs.is_none() && block.outer != Some(false) {
-            self.remarks.push(format!("not known, so its first branch is read: {text}"));
+            let text: Vec<&str> = parts.iter().map(|(part, _)| part.as_str()).collect();
+            self.remarks.push(format!("not known, so its first branch is read: {}", text.join(" ... ")));
         }
     }
 
@@ -135,12 +136,8 @@ impl Shell<'_> {
         let (word, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         match (word, self.blocks.last_mut()) {
             ("fi" | "done" | "esac", _) => drop(self.blocks.pop()),
-            ("then", Some(block)) => {
-                block.is_read = false;
-                let parts = std::mem::take(&mut block.parts);
-                let condition = self.condition(&parts)?;
-                let text = parts.iter().map(|(part, end)| format!("{part} {end} ")).collect::<String>();
-                self.branch(condition, text.trim_end_matches([';', ' ', '\n']));
+            ("then", Some(_)) => {
+                self.decide()?;
                 return self.step(rest.trim(), end, Some(true));
             }
             ("elif", Some(block)) => {
@@ -148,18 +145,18 @@ impl Shell<'_> {
                 return self.step(rest.trim(), end, Some(true));
             }
             ("else", Some(_)) => {
-                self.branch(Some(true), "");
+                self.branch(Some(true), &[]);
                 return self.step(rest.trim(), end, Some(true));
             }
             (_, Some(block)) if block.is_read => {
                 block.parts.extend((!command.is_empty()).then(|| (command.to_owned(), end)));
                 if end == ")" {
-                    self.pattern()?;
+                    self.decide()?;
                 }
             }
             ("if" | "case", _) => {
                 let case = rest.split_once(" in").filter(|_| word == "case");
-                let subject = case.map(|(subject, _)| self.expand(subject)).transpose()?;
+                let subject = case.map(|(subject, _)| subject.to_owned());
                 self.open(Block { taken: Some(false), is_read: true, subject, ..Block::default() });
                 return self.step(case.map_or(rest, |(_, pattern)| pattern).trim(), end, Some(true));
             }
@@ -173,19 +170,16 @@ impl Shell<'_> {
         Ok(())
     }
 
-    /// Opens the branch of `case` whose patterns have been read.
-    fn pattern(&mut self) -> Result<()> {
+    /// Opens the branch whose condition, or whose patterns of `case`, have been read.
+    fn decide(&mut self) -> Result<()> {
         let Some(block) = self.blocks.last_mut() else { return Ok(()) };
         block.is_read = false;
-        let (patterns, subject) = (std::mem::take(&mut block.parts), block.subject.clone().unwrap_or_default());
-        let subject = shlex::split(&subject).unwrap_or_default().join(" ");
-        let mut condition = Some(false);
-        for (pattern, _) in patterns {
-            let pattern = self.words(&pattern)?.join(" ");
-            let found = if is_known(&subject) { Some(matches(&pattern, &subject)) } else { None };
-            condition = either(condition, if pattern == "*" { Some(true) } else { found });
+        let mut parts = std::mem::take(&mut block.parts);
+        if let Some(subject) = &block.subject {
+            parts.iter_mut().for_each(|part| *part = (format!("[[ {subject} = {} ]]", part.0), "||"));
         }
-        self.branch(condition, &format!("case {subject}"));
+        let condition = self.condition(&parts)?;
+        self.branch(condition, &parts);
         Ok(())
     }
 
@@ -211,7 +205,8 @@ impl Shell<'_> {
     /// Returns whether a test such as `[ "$A" = b ]` succeeds.
     fn test(&self, command: &str) -> Result<Option<bool>> {
         let text = self.expand(command)?;
-        let words = shlex::split(&text).filter(|_| is_known(&text)).unwrap_or_default();
+        let is_known = !text.contains(['$', '`']);
+        let words = shlex::split(&text).filter(|_| is_known).unwrap_or_default();
         let (marks, mut words): (Vec<&str>, Vec<&str>) =
             words.iter().map(String::as_str).partition(|word| ["[", "[[", "]", "]]", "test"].contains(word));
         let is_negated = words.first() == Some(&"!");
@@ -222,14 +217,10 @@ impl Shell<'_> {
             [a, "!=", b] => Some(!matches(b, a)),
             ["-z", a] => Some(a.is_empty()),
             ["-n", a] | [a] => Some(!a.is_empty()),
-            [a, operator, b] => a.parse::<i64>().ok().zip(b.parse::<i64>().ok()).and_then(|(a, b)| match operator {
-                "-eq" => Some(a == b),
-                "-ne" => Some(a != b),
-                "-gt" => Some(a > b),
-                "-ge" => Some(a >= b),
-                "-lt" => Some(a < b),
-                "-le" => Some(a <= b),
-                _ => None,
+            [a, operator, b] => a.parse::<i64>().ok().zip(b.parse::<i64>().ok()).map(|(a, b)| match a.cmp(&b) {
+                Ordering::Equal => ["-eq", "-ge", "-le"].contains(&operator),
+                Ordering::Greater => ["-ne", "-gt", "-ge"].contains(&operator),
+                Ordering::Less => ["-ne", "-lt", "-le"].contains(&operator),
             }),
             _ => None,
         };
@@ -243,7 +234,8 @@ impl Shell<'_> {
             return Ok(());
         }
         if let Some(found) = list.captures(command) {
-            let words = self.words(command[found[0].len()..].trim_end_matches(')'))?;
+            let words = &command[found[0].len()..];
+            let words = self.words(words.strip_suffix(')').unwrap_or(words))?;
             let value = shlex::try_join(words.iter().map(String::as_str)).unwrap_or_default();
             self.set(&found[1], &format!(" {value}"), !found[2].is_empty(), runs);
             return Ok(());
@@ -284,14 +276,14 @@ impl Shell<'_> {
         let module = words.iter().position(|word| word == "-m").map(|i| i + 1);
         let program = module.or_else(|| words.iter().position(|word| is_program(word)));
         let (before, arguments) = words.split_at(program.map_or(words.len(), |i| (i + 1).min(words.len())));
-        spend(self.file, &self.left, self.variables.len())?;
+        spend(&self.file, &self.left, self.variables.len())?;
         let outside = (self.variables.clone(), self.exported.clone());
         for (i, word) in before.iter().enumerate() {
             let value =
                 word.strip_prefix("--").and_then(|option| option.split_once('=')).map_or(&**word, |pair| pair.1);
             self.set_environment(word, value);
             let is_script = word.ends_with(".sh") || (i == 1 && ["source", "."].contains(&&*before[0]));
-            let script = if is_script { beside(self.file, word) } else { None };
+            let script = if is_script { beside(&self.file, word) } else { None };
             let mut parts = value.split_whitespace();
             if let Some(text) = script.and_then(|path| files::read_config(path).ok()) {
                 let arguments = shlex::try_join(words[i + 1..].iter().map(String::as_str)).unwrap_or_default();
@@ -312,14 +304,12 @@ impl Shell<'_> {
     }
 
     /// Exports the variables that a word before a program sets: `NAME=VALUE`, `--export=ALL,NAME=VALUE`, and the
-    /// `env_vars` of Ray's runtime environment, as JSON or in a file. `value` is the word without its option.
+    /// `env_vars` of Ray's runtime environment. `value` is the word without its option.
     fn set_environment(&mut self, word: &str, value: &str) {
         let list: Vec<&str> = if value.starts_with("ALL,") { value.split(',').collect() } else { vec![word] };
         let pairs = list.iter().filter_map(|text| ASSIGNMENT.as_ref()?.captures(text));
         let mut found: Vec<_> = pairs.map(|pair| (pair[1].to_owned(), pair[3].to_owned())).collect();
-        let file = if value.ends_with(".yaml") { beside(self.file, value) } else { None };
-        let text = file.map_or(Some(value.to_owned()), |path| files::read_config(path).ok());
-        let ray = text.filter(|text| text.contains("env_vars")).and_then(|text| parse(&text).ok());
+        let ray = Some(value).filter(|text| text.contains("env_vars")).and_then(|text| parse(text).ok());
         let variables = ray.iter().filter_map(|ray| ray["env_vars"].as_object()).flatten();
         found.extend(variables.map(|(name, value)| (name.clone(), super::inline(value))));
         self.exported.extend(found.iter().map(|(name, _)| name.clone()));
@@ -331,7 +321,7 @@ impl Shell<'_> {
         if self.depth == DEEPEST || cut(text).is_err() {
             return Ok(());
         }
-        spend(self.file, &self.left, text.len())?;
+        spend(&self.file, &self.left, text.len())?;
         let blocks = self.blocks.len();
         self.depth += 1;
         self.run(text)?;
@@ -349,7 +339,7 @@ impl Shell<'_> {
     }
 
     fn expand(&self, text: &str) -> Result<String> {
-        expand(self.file, text, &self.variables, &self.left)
+        expand(&self.file, text, &self.variables, &self.left)
     }
 }
 
@@ -357,11 +347,6 @@ impl Shell<'_> {
 fn is_program(word: &str) -> bool {
     let commands = ["train", "sft", "grpo", "rloo", "dpo", "kto", "reward", "rlhf", "lmms_eval", "lmms-eval"];
     !word.contains(char::is_whitespace) && (word.ends_with(".py") || commands.contains(&word))
-}
-
-/// True if `text` has no variable and no output of a command.
-fn is_known(text: &str) -> bool {
-    !text.contains(['$', '`'])
 }
 
 fn matches(pattern: &str, text: &str) -> bool {

@@ -253,7 +253,7 @@ fn names_of_dataset_info_json_were_taken_for_paths() {
     fs::create_dir_all(at("examples/lora")).unwrap();
     let info = "{\"demo\": {\"file_name\": \"demo.json\", \"formatting\": \"sharegpt\", \"columns\": {\"messages\": \"talk\", \"images\": \"images\"}}, \
         \"hub\": {\"hf_hub_url\": \"me/rows\", \"subset\": \"en\", \"split\": \"train\", \"columns\": {\"prompt\": \"ask\", \"system\": \"rule\"}}, \
-        \"pairs\": {\"file_name\": \"p.json\", \"ranking\": true}}";
+        \"pairs\": {\"ms_hub_url\": \"me/p\"}}";
     fs::write(at("data/dataset_info.json"), info).unwrap();
     let config = |more: &str| {
         let text = format!("stage: sft\nfinetuning_type: lora\ncutoff_len: 64\nmax_samples: 10\n{more}");
@@ -307,11 +307,11 @@ fn other_methods_are_refused_by_name() {
             "from trl import GRPOTrainer\n",
             "found a script in Python, expected the command that starts it",
         ),
-        ("dpo.yaml", "stage: dpo\nmodel_name_or_path: x\n", "found DPO, expected supervised fine-tuning or RL"),
-        ("dpo.sh", "accelerate launch examples/dpo_vlm.py --beta 0.1\n", "found DPO, "),
-        ("trl.sh", "trl dpo --beta 0.1 --learning_rate 1e-6\n", "found DPO, "),
-        ("swift.sh", "swift rlhf --rlhf_type dpo --model x\n", "found DPO, "),
-        ("kto.yaml", "stage: kto\nmodel_name_or_path: x\n", "found KTO, "),
+        ("dpo.yaml", "stage: dpo\nmodel_name_or_path: x\n", "found DPO or KTO, expected supervised fine-tuning or RL"),
+        ("dpo.sh", "accelerate launch examples/dpo_vlm.py --beta 0.1\n", "found DPO or KTO, "),
+        ("trl.sh", "trl dpo --beta 0.1 --learning_rate 1e-6\n", "found DPO or KTO, "),
+        ("swift.sh", "swift rlhf --rlhf_type dpo --model x\n", "found DPO or KTO, "),
+        ("kto.yaml", "stage: kto\nmodel_name_or_path: x\n", "found DPO or KTO, "),
         ("rm.yaml", "stage: rm\nmodel_name_or_path: x\n", "found a reward model, "),
         ("pt.yaml", "stage: pt\nmodel_name_or_path: x\n", "found pre-training, "),
         ("oft.yaml", "stage: sft\nfinetuning_type: oft\n", "found OFT, "),
