@@ -1,7 +1,8 @@
 """One's own reward for omr: a line of JSON in, a line of JSON out.
 
-reward.command='[python3, docs/my_reward.py, FILE.py, NAME]' calls the function NAME of FILE.py in the form that its
+reward.command='[python3, omr:my_reward.py, FILE.py, NAME]' calls the function NAME of FILE.py in the form that its
 parameters show; without FILE.py, the example below. Several names are added up, as in TRL. key=value passes a keyword.
+omr contains this file as omr:my_reward.py; a copy of it that you change works as well.
 
 verl    compute_score(data_source, solution_str, ground_truth, extra_info)   -> number or dict with score
 EasyR1  compute_score(reward_input), compute_score(reward_inputs)            -> dict with overall, or a list of them
@@ -107,7 +108,7 @@ def score(functions, row, keywords):
 def failure(error):
     """An error as one line, with its place in the user's file. The traceback goes to the log."""
     traceback.print_exception(type(error), error, error.__traceback__)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__ and "<" not in f.filename]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != globals().get("__file__") and "<" not in f.filename]
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return {"error": f"{type(error).__name__}: {error}{place}"}
 

@@ -99,6 +99,7 @@ fn rule(rule: Rule) -> String {
         Rule::Any => String::new(),
         Rule::AtLeast(low) => format!(", {low} or more"),
         Rule::Above(low) => format!(", more than {low}"),
+        Rule::Within(low, high) if low == high => format!(", {low}"),
         Rule::Within(low, high) => format!(", from {low} to {high}"),
         Rule::NotEmpty => ", not empty".to_owned(),
     }

@@ -6,14 +6,19 @@ use minijinja::{Environment, context};
 use serde_json::{Map, Value, json};
 
 use super::describe::{inline, shown};
-use super::foreign::{Foreign, RULES};
+use super::foreign::{Foreign, RULES, alias};
+use super::script::{self, Found};
 use super::setting::Place;
 use super::source::{parse, set, to_text};
-use super::{Config, RlConfig, SftConfig, Source, keys, script};
+use super::{Config, EvalConfig, RlConfig, SftConfig, Source, keys};
 use crate::error::{Error, Result};
 
 /// Result of an expression for a setting that needs no key.
 const SKIP: &str = "\0skip";
+/// Word of `reward.command` that stands for the adapter that calls functions in Python.
+pub const ADAPTER: &str = "omr:my_reward.py";
+/// First part of the settings that a reward function gets as keywords.
+const KEYWORDS: &str = "custom_reward_function.reward_kwargs.";
 /// Keys that name the method. A value that omr lacks stays in the config, so that the config has to be changed.
 const METHOD: [&str; 2] = ["adv_estimator", "loss_mode"];
 
@@ -28,53 +33,75 @@ const UPDATES: &str = "(c.generation_batch_size / (c.per_device_train_batch_size
 const MODEL: &str = "(c.model_name_or_path or c['actor_rollout_ref.model.path'] or c['model.path'] \
     or c['model.partial_pretrain'] or '').split('/')|last|lower";
 
+/// Whether a judge is on, as an expression of the table.
+const JUDGED: &str = "(c.USE_LLM_JUDGE|string|lower) in ['true', '1', 'yes']";
+
 /// Description of the files that can be converted.
-const EXPECTED: &str =
-    "supervised fine-tuning or RL of verl, LLaMA-Factory, TRL or lmms-engine (SFT), with LoRA or of all weights";
+const EXPECTED: &str = "supervised fine-tuning or RL of verl, EasyR1, LLaMA-Factory, TRL or lmms-engine (SFT), with LoRA or \
+    of all weights, or an evaluation by lmms-eval";
+
+/// What to give instead of a script in Python.
+const COMMAND: &str = "the command that starts it, as a bash script (such as `accelerate launch FILE.py --learning_rate 1e-6`), or \
+    the arguments of its config (such as GRPOConfig and ModelConfig) as YAML";
 
 /// Returns the config of omr that does what `file` does in its own system, as YAML. Comments name its command and the
 /// settings without a counterpart. `gpus` is the number of GPUs of the other system.
 pub fn from_other(file: &Path, gpus: u64) -> Result<String> {
-    let (settings, program) = script::read(file)?;
     let wrong = |found: &str, expected: &str| Err(Error::input(file, found, expected));
-    if settings.is_empty() {
+    if file.extension().is_some_and(|ending| ending == "py") {
+        return wrong("a script in Python", COMMAND);
+    }
+    let found = script::read(file)?;
+    if found.settings.is_empty() {
         return wrong("no settings", "YAML, or a script with a command of key=value or --key value");
     }
-    let pairs = settings.iter().map(|(name, value)| format!("{name}={}", inline(value)));
-    let words: Vec<String> = pairs.chain(settings.keys().chain(&program).cloned()).collect();
+    let pairs = found.settings.iter().map(|(name, value)| format!("{name}={}", inline(value)));
+    let words: Vec<String> = pairs.chain(found.settings.keys().chain(&found.program).cloned()).collect();
     let mut systems = RULES.iter().filter_map(|rule| Some((rule, rule.ours.split_once(": ")?, rule.value?)));
     let system = systems.find(|(rule, ..)| words.iter().any(|word| rule.is_of(word)));
     match system {
-        Some((_, (name, "sft"), defaults)) => convert::<SftConfig>(file, name, &settings, defaults, gpus),
-        Some((_, (name, "rl"), defaults)) => convert::<RlConfig>(file, name, &settings, defaults, gpus),
-        _ => wrong("another system or method", EXPECTED),
+        Some((_, (name, "sft"), defaults)) => convert::<SftConfig>(file, name, &found, defaults, gpus),
+        Some((_, (name, "rl"), defaults)) => convert::<RlConfig>(file, name, &found, defaults, gpus),
+        Some((_, (name, "eval"), defaults)) => convert::<EvalConfig>(file, name, &found, defaults, gpus),
+        Some((_, (method, _), instead)) => wrong(method, &format!("{EXPECTED}{instead}")),
+        None => wrong("another system or method", EXPECTED),
     }
 }
 
-fn convert<C: Config>(
-    file: &Path,
-    system: &str,
-    settings: &Map<String, Value>,
-    defaults: &str,
-    gpus: u64,
-) -> Result<String> {
+fn convert<C: Config>(file: &Path, system: &str, found: &Found, defaults: &str, gpus: u64) -> Result<String> {
     let (known, place) = (keys::<C>(), Place::default());
     let names = Foreign::new(&known);
-    let mut all = settings.clone();
+    let mut settings = found.settings.clone();
     for (name, value) in defaults.split(' ').filter_map(|pair| pair.split_once('=')) {
-        all.entry(name).or_insert_with(|| parse(value).unwrap_or_else(|_| value.into()));
+        settings.entry(name).or_insert_with(|| parse(value).unwrap_or_else(|_| value.into()));
     }
+    let all: Map<String, Value> = settings.iter().map(|(name, value)| (alias(name), value.clone())).collect();
     let updates = evaluate(UPDATES, &context! { c => all, gpus }).unwrap_or_else(|| 1.into());
     let model = evaluate(MODEL, &context! { c => all }).unwrap_or_default();
-    let (mut values, mut notes) = (Vec::new(), Vec::new());
-    for (name, value) in &all {
-        let is_default = !settings.contains_key(name);
+    let judged = evaluate(JUDGED, &context! { c => all });
+    let keyword = |(name, value): (&String, &Value)| Some(format!("{}={value}", name.strip_prefix(KEYWORDS)?));
+    let keywords: Vec<String> = all.iter().filter_map(keyword).collect();
+    let (mut values, mut notes) = (Vec::new(), found.remarks.clone());
+    for (name, value) in &settings {
+        let (is_default, other) = (!found.settings.contains_key(name), alias(name));
         let mut note = |answer: String| {
             let default = if is_default { format!(" (default of {system})") } else { String::new() };
             notes.push(format!("{name}: {}{default} -> {answer}", shown(name, value)));
         };
-        let context = context! { v => value, c => all, gpus, updates, model, skip => SKIP, command => C::NAME };
-        let rules = RULES.iter().filter_map(|rule| Some((rule, rule.value?))).filter(|(rule, _)| rule.is_of(name));
+        let context = context! {
+            v => value, c => all, gpus, updates, model, judged, keywords, system, skip => SKIP, adapter => ADAPTER, command => C::NAME
+        };
+        let rules = RULES.iter().filter_map(|rule| Some((rule, rule.value?))).filter(|(rule, _)| rule.is_of(&other));
+        for remark in
+            rules.clone().filter(|(rule, _)| rule.ours == "#").filter_map(|(_, text)| evaluate(text, &context))
+        {
+            note(inline(&remark));
+        }
+        let mut refused =
+            rules.clone().filter(|(rule, _)| rule.ours == "!").filter_map(|(_, text)| evaluate(text, &context));
+        if let Some(expected) = refused.next() {
+            return Err(Error::input(format!("{}: {name}", file.display()), shown(name, value), inline(&expected)));
+        }
         let ours = rules.flat_map(|(rule, value)| rule.ours.split(' ').map(move |path| (path, value)));
         let ours = ours.filter(|(path, _)| known.iter().any(|key| key.path == *path));
         let mut found: Vec<_> = ours.filter_map(|(path, value)| Some((path, evaluate(value, &context)?))).collect();
@@ -114,14 +141,21 @@ fn convert<C: Config>(
     let mut config = C::default();
     let ready = config.set(&place, "", &tree).and_then(|()| config.validate(&place));
     notes.extend(ready.err().map(|error| format!("to be changed: {error}")));
-    let has_rows = config.sources().iter().any(|(_, source)| matches!(source, Source::Rows(_)));
-    notes.extend((!has_rows).then(|| "to be added: the rows to train on".to_owned()));
+    let has = |is: fn(&Source) -> bool| config.clone().sources().iter().any(|(_, source)| is(source));
+    let needs_rows = C::NAME != EvalConfig::NAME && !has(|source| matches!(source, Source::Rows(_)));
+    notes.extend(needs_rows.then(|| "to be added: the rows to train on".to_owned()));
     let of_gpus = || format!("number of GPUs in the batch sizes: {gpus} (--gpus N changes it)");
     notes.extend(all.keys().any(|name| name.ends_with("per_device_train_batch_size")).then(of_gpus));
-    let lines: String = notes.iter().map(|note| format!("# {}\n", note.replace(char::is_control, " "))).collect();
-    let (from, command) = (file.display().to_string().replace(char::is_control, " "), C::NAME);
-    let text = to_text(&tree)?;
-    Ok(format!("# {system} -> omr {command}: omr {command} THIS_FILE --out DIR. From {from}\n{lines}{text}"))
+    let plain = |text: &str| text.replace(char::is_control, " ");
+    let lines: String = notes.iter().map(|note| format!("# {}\n", plain(note))).collect();
+    let mut command = format!("omr {} THIS_FILE", C::NAME);
+    if C::NAME == EvalConfig::NAME {
+        let model = if has(|source| matches!(source, Source::Model(_))) { "" } else { " --model DIR" };
+        let tasks = if tree["tasks"].is_null() { " --tasks A,B" } else { "" };
+        command = format!("omr eval --config THIS_FILE{model}{tasks} --data DIR");
+    }
+    let (from, ours, text) = (plain(&file.display().to_string()), C::NAME, to_text(&tree)?);
+    Ok(format!("# {system} -> omr {ours}: {command} --out DIR. From {from}\n{lines}{text}"))
 }
 
 /// Returns the value of an expression of the table, or `None` if it is undefined.
@@ -168,10 +202,12 @@ mod tests {
 
     #[test]
     fn every_rule_of_the_table_names_our_keys_and_has_a_valid_expression() {
-        let known = [keys::<SftConfig>(), keys::<RlConfig>()].concat();
+        let known = [keys::<SftConfig>(), keys::<RlConfig>(), keys::<EvalConfig>()].concat();
         let known = |path: &str| known.iter().any(|key| key.path == path);
-        for rule in RULES.iter().filter(|rule| rule.value.is_some() && !rule.ours.contains(':')) {
-            rule.ours.split(' ').for_each(|path| assert!(known(path), "{path} is no key"));
+        for rule in RULES.iter().filter(|rule| rule.value.is_some() && !rule.ours.contains([':', '='])) {
+            rule.ours
+                .split(' ')
+                .for_each(|path| assert!(["#", "!"].contains(&path) || known(path), "{path} is no key"));
             let expression = rule.value.unwrap();
             Environment::new().compile_expression(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
         }

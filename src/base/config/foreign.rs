@@ -2,8 +2,13 @@
 //!
 //! Most answers come from the declarations of the omr keys, because a declaration also contains the key's names in other
 //! systems. The table `foreign.tsv` covers the keys that have no direct counterpart. Its lines with three columns are for
-//! `convert.rs`: names of other systems, an omr key and the Jinja expression of its value (`v` is their value, `c` are all
-//! of their settings), or words that identify a system, its name with the omr command, and its defaults.
+//! `convert.rs`. They have names of other systems, an omr key and the Jinja expression of its value (`v` is their value, `c`
+//! are all of their settings), or one of these in the second column:
+//! - `SYSTEM: COMMAND`: words that identify a system, its name with the omr command, and its defaults;
+//! - `METHOD: none`: words that identify a method that omr lacks, its name, and what to do;
+//! - `=`: names of a fork or of a group, and the names that the other lines have for the same settings;
+//! - `#`: names, and the expression of a remark;
+//! - `!`: names, and an expression of what is expected instead of a value that is refused.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -18,7 +23,7 @@ const SYSTEMS: [&str; 8] = ["verl", "PEFT", "lmms-engine", "Hugging Face", "TRL"
 
 /// First parts of the nested keys of verl and lmms-engine.
 const ROOTS: &str = "actor_rollout_ref algorithm critic custom_reward_function data reward_model ray_kwargs trainer \
-                     dataset_config model_config processor_config trainer_args";
+                     worker dataset_config model_config processor_config trainer_args";
 
 /// Group of lmms-engine with the arguments of the Hugging Face trainer.
 const TRAINER_ARGS: &str = "trainer_args.";
@@ -109,11 +114,22 @@ impl<'a> Foreign<'a> {
     }
 }
 
+/// Returns the name that the lines of the table have for the setting `theirs`.
+pub(super) fn alias(theirs: &str) -> String {
+    let lines = RULES.iter().filter(|rule| rule.ours == "=");
+    let mut pairs = lines.flat_map(|rule| rule.theirs.iter().zip(rule.value.unwrap_or_default().split(' ')));
+    let found = pairs.find(|(pattern, _)| pattern.matches(theirs));
+    found.map_or(theirs.to_owned(), |(pattern, name)| match pattern.as_str().strip_suffix('*') {
+        Some(begin) => format!("{}{}", name.trim_end_matches('*'), &theirs[begin.len()..]),
+        None => name.to_owned(),
+    })
+}
+
 /// Returns the answer of the table for the key `theirs`.
 fn instead(theirs: &str) -> Option<String> {
-    let flat = theirs.strip_prefix(TRAINER_ARGS).unwrap_or(theirs);
+    let other = alias(theirs);
     let mut rules = RULES.iter().filter(|rule| rule.value.is_none());
-    rules.find(|rule| rule.is_of(theirs) || rule.is_of(flat)).map(|rule| rule.ours.to_owned())
+    rules.find(|rule| rule.is_of(theirs) || rule.is_of(&other)).map(|rule| rule.ours.to_owned())
 }
 
 /// Returns the names of `key` in other systems, each with its note or an empty text.
@@ -136,9 +152,9 @@ fn names(keys: &[Key]) -> Names<'_> {
 
 /// Returns the keys that are named `theirs`. lmms-engine has the keys of the Hugging Face trainer in a group.
 fn find<'n, 'a>(names: &'n Names<'a>, theirs: &str) -> Option<&'n [(&'a str, &'a str)]> {
-    let flat = theirs.strip_prefix(TRAINER_ARGS).unwrap_or(theirs);
-    let nested = format!("{TRAINER_ARGS}{flat}");
-    [theirs, flat, &nested].into_iter().find_map(|name| names.get(name)).map(Vec::as_slice)
+    let other = alias(theirs);
+    let nested = format!("{TRAINER_ARGS}{other}");
+    [theirs, &other, &nested].into_iter().find_map(|name| names.get(name)).map(Vec::as_slice)
 }
 
 fn listed(found: &[(&str, &str)]) -> String {

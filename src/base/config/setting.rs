@@ -53,6 +53,7 @@ impl Rule {
             (_, Value::Array(list)) => list.iter().find_map(|v| self.broken_by(v)),
             (Rule::AtLeast(low), _) => number.is_some_and(|n| n < low).then(|| format!("{low} or more")),
             (Rule::Above(low), _) => number.is_some_and(|n| n <= low).then(|| format!("more than {low}")),
+            (Rule::Within(low, high), _) if low == high => number.is_some_and(|n| n != low).then(|| format!("{low}")),
             (Rule::Within(low, high), _) => {
                 number.is_some_and(|n| n < low || n > high).then(|| format!("a number from {low} to {high}"))
             }

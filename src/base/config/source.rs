@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+use serde_saphyr::DuplicateKeyPolicy;
 
 use super::describe::{inline, shown};
 use super::environment::judge_from_env;
@@ -128,10 +129,15 @@ fn keep_older<C: Config>(tree: &mut Value, recorded: &Value) -> Result<()> {
 }
 
 pub(super) fn parse(text: &str) -> std::result::Result<Value, String> {
+    parse_with(text, DuplicateKeyPolicy::Error)
+}
+
+/// Parses YAML with this rule for equal keys.
+pub(super) fn parse_with(text: &str, duplicate_keys: DuplicateKeyPolicy) -> std::result::Result<Value, String> {
     if text.trim().is_empty() {
         return Ok(Value::Null);
     }
-    let options = serde_saphyr::options! { strict_booleans: true };
+    let options = serde_saphyr::options! { strict_booleans: true, duplicate_keys: duplicate_keys };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| one_line(&error.to_string()))
 }
 

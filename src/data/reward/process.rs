@@ -19,10 +19,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::{Item, Judged, OnScored, Score};
-use omr_base::config::ScorerConfig;
+use omr_base::config::{ADAPTER, ScorerConfig};
 use omr_base::error::{Error, Result};
 use omr_base::identity;
 
+/// The program that [`ADAPTER`] stands for.
+const PYTHON: &str = include_str!("../../../docs/my_reward.py");
 /// Maximum size in bytes of a file whose content decides whether recorded scores are used again.
 const LARGEST_SOURCE: u64 = 1 << 24;
 /// Maximum length of an answer in bytes.
@@ -146,6 +148,8 @@ impl Process {
             .spawn()
             .map_err(|e| Error::Failed(format!("starting /bin/sh, which stops {program} when omr ends: {e}")))?;
         let group = guard.id().cast_signed();
+        let arguments =
+            arguments.iter().flat_map(|word| if word == ADAPTER { vec!["-c", PYTHON] } else { vec![word.as_str()] });
         let child = Command::new(program)
             .args(arguments)
             // A reward program may run omr, whose own programs keep the mark of the outer one.

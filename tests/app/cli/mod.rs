@@ -16,6 +16,7 @@ pub mod hub_layouts;
 pub mod init;
 pub mod jsonl;
 pub mod moving_in;
+pub mod moving_scripts;
 pub mod older;
 pub mod plan;
 pub mod published;

@@ -52,13 +52,21 @@ fn desk() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     symlink(Path::new(ROOT).join("configs"), at("configs")).unwrap();
-    for name in ["models", "data/OpenMMReasoner-RL-74K", "data/OpenMMReasoner-SFT-874K", "runs/sft", "runs/rl"] {
+    for name in ["models", "data/OpenMMReasoner-RL-74K", "data/OpenMMReasoner-SFT-874K"] {
         fs::create_dir_all(at(name)).unwrap();
     }
     tiny::base_model(&at("models/Qwen2.5-VL-7B-Instruct"));
     tiny::tuned_model(&at("models/OpenMMReasoner-ColdStart"));
-    symlink(at("models/OpenMMReasoner-ColdStart"), at("runs/sft/model")).unwrap();
-    symlink(at("models/OpenMMReasoner-ColdStart"), at("runs/rl/model")).unwrap();
+    for name in [
+        "runs/sft/model",
+        "runs/rl/model",
+        "runs/sft-qwen3/model",
+        "runs/rl-qwen3/model",
+        "models/Qwen3-VL-8B-Instruct",
+    ] {
+        fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+        symlink(at("models/OpenMMReasoner-ColdStart"), at(name)).unwrap();
+    }
     let rows = tiny::rows();
     write::write(&at("data/OpenMMReasoner-SFT-874K/rows.parquet"), &rows, Form::Sft).unwrap();
     write::write(&at("rows.parquet"), &rows, Form::Rl).unwrap();
@@ -179,7 +187,8 @@ fn openmmreasoner_page_is_typed_as_it_stands() {
                 ["eval", _] => {
                     let small = ["--dry-run", "--limit", "1", "max_new_tokens=8", "max_num_seqs=4"];
                     let printed = typed(dir, &variables, command, &small, 0);
-                    let tasks = command.rsplit(' ').next().unwrap().split(',').count();
+                    // Without `--tasks`, those of eval.yaml.
+                    let tasks = command.split_once("--tasks ").map_or(15, |(_, tasks)| tasks.split(',').count());
                     let tasks = tasks + usize::from(command.contains("aime_agg8"));
                     assert_eq!(printed.matches("eval: 1 questions of ").count(), tasks, "{printed}");
                     assert_eq!(printed.contains("judge judge at http://127.0.0.1:8000"), judge, "{printed}");

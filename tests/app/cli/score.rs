@@ -160,7 +160,7 @@ fn verls_reward_is_this_verifier_and_a_function_of_verls_is_a_reward() {
         eprintln!("this machine has no python3: docs/verl_reward.py is not run");
         return;
     }
-    let command = json!(["python3", docs.join("my_reward.py"), docs.join("verl_reward.py")]);
+    let command = json!(["python3", "omr:my_reward.py", docs.join("verl_reward.py")]);
     let by_verl = format!("reward.command={command}");
     let input = lines(&["gold", "silver", "\\boxed{gold}", ""]);
     let omr = format!("{} --quiet score --jsonl", env!("CARGO_BIN_EXE_omr"));
