@@ -155,12 +155,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         }
     }
     if let Some(path) = &args.dump_prompts {
-        let inputs = [&args.config, &config.task_file, &config.data_dir].into_iter().flatten();
-        let inputs: Vec<&Path> = inputs.map(PathBuf::as_path).collect();
-        let to = Output::open(path, args.overwrite, &inputs)?;
-        let lines = prompts::dump(&to, &tasks, &source(&config, file.as_ref()), config.limit)?;
-        context.say(&format!("{lines} questions of {}", config.tasks.join(", ")));
-        return if to.is_stdout() { Ok(()) } else { print(&format!("{}\n", path.display())) };
+        return dump_prompts(path, args, &config, &tasks, file.as_ref(), context);
     }
     if config.server.is_some() || config.responses.is_some() {
         context.alone("several ranks are only supported for a model directory, not for a server or a file")?;
@@ -202,6 +197,23 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
             Err(Error::input("omr eval", "no --model", "a model directory, --model-url or --responses"))
         }
     }
+}
+
+/// Writes the questions of the tasks to `path` and prints the path.
+fn dump_prompts(
+    path: &Path,
+    args: &Args,
+    config: &EvalConfig,
+    tasks: &[&'static TaskSpec],
+    file: Option<&TaskFile>,
+    context: &Context,
+) -> Result<()> {
+    let inputs = [&args.config, &config.task_file, &config.data_dir].into_iter().flatten();
+    let inputs: Vec<&Path> = inputs.map(PathBuf::as_path).collect();
+    let to = Output::open(path, args.overwrite, &inputs)?;
+    let lines = prompts::dump(&to, tasks, &source(config, file), config.limit)?;
+    context.say(&format!("{lines} questions of {}", config.tasks.join(", ")));
+    if to.is_stdout() { Ok(()) } else { print(&format!("{}\n", path.display())) }
 }
 
 /// Opens the user's own benchmark, if one is given. Copies its scorer to the config unless the command line sets

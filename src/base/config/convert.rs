@@ -146,6 +146,12 @@ fn convert<C: Config>(file: &Path, system: &str, found: &Found, defaults: &str, 
     notes.extend(needs_rows.then(|| "to be added: the rows to train on".to_owned()));
     let of_gpus = || format!("number of GPUs in the batch sizes: {gpus} (--gpus N changes it)");
     notes.extend(all.keys().any(|name| name.ends_with("per_device_train_batch_size")).then(of_gpus));
+    written::<C>(file, system, &notes, &config, &tree)
+}
+
+/// Returns the text of a converted config: its first line with the command, the notes and the keys.
+fn written<C: Config>(file: &Path, system: &str, notes: &[String], config: &C, tree: &Value) -> Result<String> {
+    let has = |is: fn(&Source) -> bool| config.clone().sources().iter().any(|(_, source)| is(source));
     let plain = |text: &str| text.replace(char::is_control, " ");
     let lines: String = notes.iter().map(|note| format!("# {}\n", plain(note))).collect();
     let mut command = format!("omr {} THIS_FILE", C::NAME);
@@ -154,7 +160,7 @@ fn convert<C: Config>(file: &Path, system: &str, found: &Found, defaults: &str, 
         let tasks = if tree["tasks"].is_null() { " --tasks A,B" } else { "" };
         command = format!("omr eval --config THIS_FILE{model}{tasks} --data DIR");
     }
-    let (from, ours, text) = (plain(&file.display().to_string()), C::NAME, to_text(&tree)?);
+    let (from, ours, text) = (plain(&file.display().to_string()), C::NAME, to_text(tree)?);
     Ok(format!("# {system} -> omr {ours}: {command} --out DIR. From {from}\n{lines}{text}"))
 }
 

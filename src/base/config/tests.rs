@@ -246,7 +246,7 @@ fn a_key_in_the_query_of_an_address_is_sent_and_never_written() {
     ];
     let config: RlConfig = load(None, &lines, &|_| None).unwrap();
     assert_eq!(config.judge.as_ref().unwrap().base_url[0], "http://u:PASS@h/v1?api_key=SECRET");
-    assert_eq!(config.reward.command[3], key);
+    assert_eq!(config.reward.scorer.command[3], key);
     let written = to_yaml(&config).unwrap();
     assert!(written.contains("http://h/v1?***") && written.contains("r.py"), "{written}");
     assert!(["PASS", "SECRET", key.as_str()].iter().all(|part| !written.contains(part)), "{written}");
@@ -254,7 +254,7 @@ fn a_key_in_the_query_of_an_address_is_sent_and_never_written() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &written).unwrap();
     let recorded: RlConfig = load(Some(file.path()), &[], &|_| None).unwrap();
-    assert!(differences(&recorded, &config).is_empty());
+    assert!(source::differences(&recorded, &config).is_empty());
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub mod shards;
 mod tcp;
 pub mod wire;
 
-pub use collectives::{Ranks, agreed, agreed_at_last, by_first, first_finds, report_failure};
+pub use collectives::{Parts, Ranks, agreed, agreed_at_last, by_first, first_finds, report_failure};
 pub use meet::Start;
 pub use nccl::{GPU_OVERHEAD, Nccl};
 pub use one_rank::{BytesExchanged, OneRank};

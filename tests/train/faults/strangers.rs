@@ -244,11 +244,10 @@ fn an_index_is_held_against_its_files() {
     let map = json!({names[0].as_str(): "a.safetensors", names[1].as_str(): "b.safetensors"});
     fs::write(dir.path().join("model.safetensors.index.json"), json!({"weight_map": map}).to_string()).unwrap();
     assert!(fault(dir.path()).contains("is stored twice"));
-    for (map, part) in [(format!(r#"{{"{}": 5}}"#, names[0]), "expected the name of a file")] {
-        fs::write(dir.path().join("model.safetensors.index.json"), format!(r#"{{"weight_map": {map}}}"#)).unwrap();
-        let text = fault(dir.path());
-        assert!(text.contains(names[0].as_str()) && text.contains(part), "{text}");
-    }
+    let map = format!(r#"{{"{}": 5}}"#, names[0]);
+    fs::write(dir.path().join("model.safetensors.index.json"), format!(r#"{{"weight_map": {map}}}"#)).unwrap();
+    let text = fault(dir.path());
+    assert!(text.contains(names[0].as_str()) && text.contains("expected the name of a file"), "{text}");
 }
 
 #[test]

@@ -483,7 +483,7 @@ mod tests {
         for (ranges, between) in [([[0, 4], [4, 8]], ","), ([[4, 8], [0, 4]], ","), ([[0, 4], [0, 4]], other)] {
             let header = format!("{{{}}}", ranges.map(tensor).join(between));
             std::fs::write(&path, [&header.len().to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat()).unwrap();
-            let error = WeightFiles::open_files(dir.path(), &[path.clone()]).err().unwrap().to_string();
+            let error = WeightFiles::open_files(dir.path(), std::slice::from_ref(&path)).err().unwrap().to_string();
             assert!(error.contains("x.safetensors"), "{error}");
             assert!(between == "," || error.contains("the name \"w\" stands twice in its header"), "{error}");
         }
