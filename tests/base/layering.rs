@@ -97,6 +97,7 @@ const MODULES: &[(&str, &[Allowed])] = &[
                 &[
                     "training::job",
                     "training::metrics",
+                    "training::plan",
                     "training::saving",
                     "training::step",
                     "training::trainer_config",

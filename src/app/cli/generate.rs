@@ -1,6 +1,6 @@
 //! `omr generate`: streams one answer, or writes a file of answers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Context;
 use super::args::{Overrides, repository};
@@ -10,6 +10,7 @@ use omr_base::config::GenerateConfig;
 use omr_base::error::{Error, Result};
 use omr_base::files::Output;
 use omr_base::hub::Kind;
+use omr_model::llm::is_answered;
 
 /// Arguments of `omr generate`.
 #[derive(clap::Args)]
@@ -56,7 +57,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(mut config) = args.overrides.load::<GenerateConfig>(None, None)? else { return Ok(()) };
     let (model, root) = (repository(&args.model, Kind::Model, "--model")?, args.model.display().to_string());
     if let (Some(jsonl), Some(out)) = (&args.jsonl, &args.out) {
-        Output::regular(out, true, &[jsonl, &model])?;
+        // Earlier answers of this command may stand in the folder of the model.
+        let inputs: &[&Path] = if is_answered(out) { &[jsonl] } else { &[jsonl, &model] };
+        Output::regular(out, true, inputs)?;
     }
     config.dtype = context.dtype(config.dtype, Some(&model));
     let batch = Batch { model, root, config };

@@ -56,7 +56,14 @@ impl Output {
             return Ok(Output::Stream(path.to_owned()));
         }
         let real = fs::canonicalize(path).map_err(Error::io(path))?;
-        let is_input = |input: &&Path| input.canonicalize().is_ok_and(|input| real.starts_with(input));
+        let same =
+            |of: &fs::Metadata| fs::metadata(&real).is_ok_and(|own| (own.dev(), own.ino()) == (of.dev(), of.ino()));
+        // A page is a result, also in a folder that is read.
+        let is_page = real.extension().is_some_and(|ending| ending == "html");
+        let is_input = |input: &&Path| {
+            input.metadata().is_ok_and(|of| same(&of))
+                || !is_page && input.canonicalize().is_ok_and(|input| real.starts_with(input))
+        };
         let refused = |found| Err(Error::input(path, found, "a new file, a pipe or a character device"));
         match kind {
             _ if kind.is_dir() => refused("a folder"),

@@ -88,10 +88,10 @@ mod tests {
             let error = prompt.render(&row, &Map::new(), "row 1").unwrap_err().to_string();
             assert!(error.contains("t.yaml, row 1") && error.contains(part), "{source}: {error}");
         }
-        // What a template prints is unchanged by the bounds.
+        // Values print as in Python.
         let source =
             "{{ list }} {{ n / 2 }} {{ true }}{{ none }} {{ list | map('upper') | join('-') }} {{ 'a' ~ list }}";
         let text = RowPrompt::new(source, "t.yaml").unwrap().render(&row, &Map::new(), "row 1").unwrap();
-        assert_eq!(text, "[\"a\", \"b\"] 500000000.0 truenone A-B a[\"a\", \"b\"]");
+        assert_eq!(text, "[\"a\", \"b\"] 500000000.0 TrueNone A-B a[\"a\", \"b\"]");
     }
 }

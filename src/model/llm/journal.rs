@@ -246,6 +246,11 @@ fn locked(path: &Path) -> Result<File> {
 }
 
 /// Returns the path of a file that belongs to the answers at `out`.
+/// Returns true if a command wrote answers, or a part of them, to `out`.
+pub fn is_answered(out: &Path) -> bool {
+    beside(out, ".settings").exists()
+}
+
 fn beside(out: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(out);
     name.push(suffix);

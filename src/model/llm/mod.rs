@@ -11,6 +11,6 @@ mod prompts;
 mod questions;
 
 pub use answerer::{Answerer, Llm, Workload};
-pub use journal::Journal;
+pub use journal::{Journal, is_answered};
 pub use prompts::{largest, prompt, vision_rows};
 pub use questions::{Line, Reader};

@@ -52,3 +52,15 @@ fn a_wrong_config_is_one_line_that_names_file_key_and_cure() {
     assert!(code == 2 && stderr.contains("key=value"), "{stderr}");
     assert!(!dir.path().join("out").exists(), "a refused command leaves nothing behind");
 }
+
+#[test]
+fn counts_that_no_machine_can_hold_name_their_limit() {
+    let sft = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/openmmreasoner-7b/sft.yaml");
+    for (key, value, expected) in [
+        ("micro_batch_tokens", "1099511627776", "from 1 to 1048576"),
+        ("gradient_lanes", "2147483648", "from 1 to 4096"),
+        ("save_total_limit", "9223372036854775808", "0 to 2^40"),
+    ] {
+        failure(&["plan", sft, &format!("{key}={value}")], 2, &[&format!("{key}: found {value}"), expected]);
+    }
+}

@@ -56,9 +56,9 @@ fn the_list_names_every_task_with_its_data_set() {
 #[test]
 fn a_task_is_found_by_its_names_and_its_data_set() {
     for folder in [TASK, "logicvista", "LogicVista", "lscpku/LogicVista", "LogicVista/data"] {
-        let dir = data(folder, "data.parquet");
+        let (dir, out) = (data(folder, "data.parquet"), tempfile::tempdir().unwrap());
         for name in ["logicvista", "logicvista_reasoning"] {
-            let prompts = at(&dir, "prompts.jsonl");
+            let prompts = at(&out, &format!("{name}.jsonl"));
             let (code, _, stderr) =
                 run(&["eval", "--tasks", name, "--data", &at(&dir, ""), "--dump-prompts", &prompts, "--limit", "3"]);
             assert_eq!(code, 0, "{folder}: {stderr}");

@@ -312,7 +312,7 @@ fn score(folder: &Folder) {
     let rows = json!({"prompt": "How many?", "response": "One."}).to_string() + "\n";
     let (rows, out) = (folder.write("rows.jsonl", &rows), folder.at("scores.jsonl"));
     for model in ["sft/model", "lora"] {
-        folder.run(&["score", "--logprobs", &rows, "--model", &folder.at(model), "--out", &out]);
+        folder.run(&["score", "--logprobs", &rows, "--model", &folder.at(model), "--out", &out, "--overwrite"]);
         let line = &folder.lines("scores.jsonl")[0];
         let lens = ["token_ids", "logprobs"].map(|key| line[key].as_array().unwrap().len());
         assert!(lens[0] > 0 && lens[0] == lens[1], "{line}");

@@ -47,7 +47,7 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     let dir = tempfile::tempdir().unwrap();
     let listed = |config: &str, more: &[&str]| -> Vec<Value> {
         let path = dir.path().join("launches.jsonl");
-        let args = ["plan", config, "--json", "--launches", path.to_str().unwrap()];
+        let args = ["plan", config, "--json", "--launches", path.to_str().unwrap(), "--overwrite"];
         let (code, plan, stderr) = run(&[&args[..], more].concat());
         assert_eq!(code, 0, "{stderr}");
         let lines = std::fs::read_to_string(path).unwrap();
@@ -226,13 +226,6 @@ fn what_cannot_be_planned_is_one_error() {
     failure(&["plan", &sft, "--gpus", "2147483648"], 2, &["--gpus", "2147483648", "at most 65536"]);
     for clock in ["0", "-1", "nan", "inf", "1e308"] {
         failure(&["plan", &sft, &format!("--clock={clock}")], 2, &["--clock", "1 to 100000 MHz"]);
-    }
-    for (key, value, expected) in [
-        ("micro_batch_tokens", "1099511627776", "from 1 to 1048576"),
-        ("gradient_lanes", "2147483648", "from 1 to 4096"),
-        ("save_total_limit", "9223372036854775808", "0 to 2^40"),
-    ] {
-        failure(&["plan", &sft, &format!("{key}={value}")], 2, &[&format!("{key}: found {value}"), expected]);
     }
     let small = ["packing_length=256", "micro_batch_tokens=256", "--gpu", "l40s"];
     failure(&[&["plan", &sft][..], &small].concat(), 2, &["memory", "weights 15.4 GiB", "fit"]);

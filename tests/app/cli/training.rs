@@ -262,7 +262,7 @@ fn a_dry_run_needs_the_config_and_tokenizer_of_a_model_alone() {
     omr_train::training::saving::copy_companions(&base, &model, &ImageConfig::default()).unwrap();
     let read = |path: &Path| serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap();
     let (mut shape, own) = (read(&published.join("model/config.json")), read(&base.join("config.json")));
-    for id in ["image_token_id", "video_token_id"] {
+    for id in ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"] {
         shape[id] = own[id].clone();
     }
     fs::write(model.join("config.json"), shape.to_string()).unwrap();

@@ -14,7 +14,9 @@ const OMR: &str = env!("CARGO_BIN_EXE_omr");
 fn rows(names: &[&str]) -> Vec<Value> {
     let machine = Machine::new();
     let file = machine.folder.path().join("rows.json");
-    let args = [&["--device", "cuda", "bench", "--seconds", "0", "--json", file.to_str().unwrap()], names].concat();
+    let args =
+        [&["--device", "cuda", "bench", "--seconds", "0", "--json", file.to_str().unwrap(), "--overwrite"], names]
+            .concat();
     let gpu = [&start_check::HOPPER[..], &[("FAKE_NAME", "NVIDIA H200"), ("FAKE_LARGEST_COPY", "1048576")]].concat();
     let output = machine.run(Path::new(OMR), &args, &gpu);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -282,7 +282,19 @@ fn a_first_gpu_has_a_verdict_for_each_case() {
     model_dir(&at("model"));
     let run = |settings: &[(&str, &str)]| {
         let (json, model) = (at("F.json").display().to_string(), at("model").display().to_string());
-        let args = ["--device", "cuda", "bench", "first-gpu", "--seconds", "0.001", "--json", &json, "--model", &model];
+        let args = [
+            "--device",
+            "cuda",
+            "bench",
+            "first-gpu",
+            "--seconds",
+            "0.001",
+            "--json",
+            &json,
+            "--model",
+            &model,
+            "--overwrite",
+        ];
         let output = machine.run(Path::new(env!("CARGO_BIN_EXE_omr")), &args, settings);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         first_gpu::verdicts(&first_gpu::record(&at("F.json")))

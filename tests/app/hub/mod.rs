@@ -130,8 +130,8 @@ async fn busy_broken_and_cut_connections_are_tried_again_from_where_they_ended()
 }
 
 /// The bytes that are sent again each time are no progress.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "slow: 40 seconds"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_download_ends_if_the_server_begins_again_and_stops_early_each_time() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Hub::start(&files()).await;
@@ -333,7 +333,10 @@ fn rows_and_images_of_a_snapshot_are_read_through_its_links() {
     link("blobs/image.png", "images/a.png");
     let inspect = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
-        command.current_dir(dir.path()).args(["data", "inspect", "org/rows"]).env("HF_HOME", dir.path().join("home"));
+        command
+            .current_dir(dir.path())
+            .args(["data", "inspect", "org/rows", "--overwrite"])
+            .env("HF_HOME", dir.path().join("home"));
         let output = command.env_remove("HF_HUB_CACHE").output().unwrap();
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code(), shown + &String::from_utf8_lossy(&output.stderr))
@@ -354,7 +357,7 @@ async fn a_partial_file_or_a_record_that_is_a_link_writes_nothing_outside_of_the
     let hub = Hub::start(&files()).await;
     std::fs::write(dir.path().join("mine"), "mine").unwrap();
     // A first download shows the name of the partial file: its hash is in the listing.
-    hub.fail("model.safetensors", &[Fault::Cut(1000), Fault::Status(404, "")]);
+    hub.fail("model.safetensors", &[Fault::Corrupt; 9]);
     let args = ["org/tiny", "--to", "out", "--include", "*.safetensors"];
     let first = run(command(&hub.url, dir.path(), &args)).await;
     assert_ne!(first.code, Some(0), "{}", first.printed);
@@ -369,6 +372,7 @@ async fn a_partial_file_or_a_record_that_is_a_link_writes_nothing_outside_of_the
         assert_eq!(std::fs::read_to_string(dir.path().join("mine")).unwrap(), "mine");
         std::fs::remove_file(&link).unwrap();
     }
+    hub.fail("model.safetensors", &[]);
     let done = run(command(&hub.url, dir.path(), &args)).await;
     assert_eq!(done.code, Some(0), "{}", done.printed);
     // A link that has the name of a file of the repository is not replaced.

@@ -48,7 +48,13 @@ fn hub_data_sets_by_name_split_and_revision() {
         fs::write(&config, format!("datasets: [{entry}]\n")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
         let page = home.path().join("page");
-        let command = command.env("HF_HOME", home.path()).args(["data", "inspect"]).arg(config).arg("--out").arg(page);
+        let command = command
+            .env("HF_HOME", home.path())
+            .args(["data", "inspect"])
+            .arg(config)
+            .arg("--out")
+            .arg(page)
+            .arg("--overwrite");
         let out = command.output().unwrap();
         (out.status.code(), String::from_utf8([out.stdout, out.stderr].concat()).unwrap())
     };
@@ -86,7 +92,7 @@ fn images_that_no_one_reads_end_every_command() {
     fs::write(dir.path().join("rows.csv"), "question,answer,screenshot\nq,1,a.png\n").unwrap();
     let part = "a column `screenshot` with images that is not read";
     for rows in ["rows.jsonl", "rows.csv"] {
-        let (code, _, error) = run(&["data", "inspect", &at(rows), "--out", &at("page")]);
+        let (code, _, error) = run(&["data", "inspect", &at(rows), "--out", &at("page"), "--overwrite"]);
         let parts = [rows, part, "columns: {images: screenshot}"];
         assert!(code == 2 && parts.iter().all(|part| error.contains(part)), "{error}");
         let keys = |list: &str| format!("model: {model}\n{list}: [{}]\nmax_bad_rows: 0\n", at(rows));

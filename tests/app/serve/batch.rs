@@ -175,7 +175,7 @@ fn a_file_that_is_not_of_answers_is_never_replaced() {
     std::fs::hard_link(&files.questions, &files.answers).unwrap();
     for more in [&[][..], &["--fresh"]] {
         let (code, err) = files.run(more);
-        assert!(code == 2 && err.contains("found the file of questions"), "{err}");
+        assert!(code == 2 && err.contains("found a file that this command reads"), "{err}");
         assert_eq!(std::fs::read(&files.answers).unwrap(), questions);
     }
     std::fs::remove_file(&files.answers).unwrap();

@@ -63,7 +63,7 @@ fn a_file_of_qwen3_vl_without_keys_has_the_defaults_of_its_class() {
     let text = &config.text;
     // The key inside of text_config is not read.
     assert!(!text.tie_word_embeddings && text.layers[0].heads.dim == 128);
-    assert_eq!((text.rope.theta, text.rope.axes.clone()), (5e5, RopeAxes::Interleaved([24, 20, 20])));
+    assert_eq!((text.rope.theta, text.rope.axes.clone()), (5e6, RopeAxes::Interleaved([24, 20, 20])));
     let tower = config.media.unwrap().tower;
     assert_eq!((tower.depth, tower.head_dim(), tower.rope_theta, tower.row_width()), (27, 72, 1e4, 4 * 3584));
     for (pointer, value, names) in [

@@ -130,7 +130,7 @@ mod tests {
             assert_eq!(ModelConfig::from_json(&file, "m").unwrap().text.eos_token_id, [1]);
             file["layer_types"] = json!(["full_attention", "sliding_attention"]);
             let error = ModelConfig::from_json(&file, "m").unwrap_err().to_string();
-            assert!(error.starts_with("m /layer_types: found \"sliding_attention\""), "{error}");
+            assert!(error.starts_with("m /layer_types: found [\"full_attention\",\"sliding_attention\"]"), "{error}");
             file["layer_types"] = json!(null);
             file["attention_bias"] = json!(true);
             assert!(ModelConfig::from_json(&file, "m").unwrap_err().to_string().contains("/attention_bias"));
