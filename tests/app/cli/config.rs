@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::help::omr;
+use super::training::failure;
 
 fn run(args: &[&str]) -> (i32, String, String) {
     let output = omr().args(args).output().unwrap();
