@@ -38,7 +38,7 @@ fn run_recipe(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
             recipe.try_commands()?;
         }
         if args.dry_run {
-            return args.planned(context, || plan(&recipe.config));
+            return args.planned(&recipe.config, context, || plan(&recipe.config));
         }
         let dir = session.open(&recipe.config)?;
         session.finish(dir, &recipe.config, &recipe.page(), || recipe.is_finished(), |ranks| recipe.run(ranks))?;

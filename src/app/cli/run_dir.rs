@@ -5,10 +5,19 @@ use std::path::{Path, PathBuf};
 
 use super::args::RunArgs;
 use super::{Context, start};
-use omr_base::config::{self, Config};
+use omr_base::config::{self, Config, Difference};
 use omr_base::error::{Error, Result};
 use omr_base::files::{self, Lock};
 use omr_model::rollout::journal;
+
+/// Commands that do not start in a folder with other files, because their results would mix with them.
+const TRAINS: [&str; 3] = ["sft", "rl", "recipe"];
+
+/// Names and endings of files that may be in a folder before its run: configs, and the output of batch systems.
+const BESIDE: [&str; 8] = ["lost+found", "out", "err", "log", "txt", "sh", "yaml", "yml"];
+
+/// Folders and files that a run without a finished step may have written.
+const UNBEGUN: [&str; 5] = [journal::FOLDER, "index", "tensorboard", "reporters", "rejected.jsonl"];
 
 /// An open run directory. The lock is held until this value is dropped. If the directory then contains only what
 /// [`RunDir::begin`] writes, these files are removed, so that the folder is as it was before.
@@ -44,6 +53,12 @@ impl RunDir {
         Ok(run)
     }
 
+    /// Returns the error with which [`RunDir::open`] refuses the folder, for a dry run. Leaves everything as it is.
+    pub fn check<C: Config>(args: &RunArgs, config: &C, context: &Context) -> Result<()> {
+        let run = RunDir::lock(&RunArgs { fresh: false, ..args.clone() }, "", context)?;
+        if args.fresh { Ok(()) } else { run.refusal(config).map(drop) }
+    }
+
     fn lock(args: &RunArgs, part: &str, context: &Context) -> Result<RunDir> {
         // A symbolic link stays in place. A fresh run is created at its target.
         let target = std::fs::canonicalize(&args.out).ok().filter(|_| args.out.is_symlink());
@@ -68,27 +83,38 @@ impl RunDir {
     }
 
     fn compare<C: Config>(&self, config: &C, context: &Context) -> Result<()> {
+        let place = self.out.display();
+        match self.refusal(config)? {
+            Some(changes) => {
+                changes.iter().for_each(|it| context.say(&format!("{} was {} and is {}", it.path, it.was, it.now)));
+                Ok(())
+            }
+            None => {
+                context.say(&format!("{place}: replaced an earlier run with another config, which had made no step"));
+                journal::forget(&self.dir, u64::MAX)
+            }
+        }
+    }
+
+    /// Returns the allowed differences to the config of an existing run, or `None` if that run has made no step and may
+    /// be replaced. Returns an error if the folder is not a run's, or if the configs differ in other keys.
+    fn refusal<C: Config>(&self, config: &C) -> Result<Option<Vec<Difference>>> {
         let dir = &self.out;
         let file = dir.join("config.yaml");
         if !file.exists() {
-            return Ok(());
+            let foreign = self.before.iter().find(|name| TRAINS.contains(&C::NAME) && is_foreign(name));
+            let found = foreign.map(|name| format!("a folder with other files, such as {name}"));
+            let refused = found.map(|found| Error::input(dir, found, "a run directory, or a new or empty folder"));
+            return refused.map_or(Ok(Some(Vec::new())), Err);
         }
         if !files::is_run(dir) {
             let expected = "a run directory, or a folder without a config.yaml";
             return Err(Error::input(file, "a config that was not written by a run", expected));
         }
-        let compared = config::load(Some(&file), &[], &|_| None).and_then(|was: C| {
-            let changes = config::refuse_differences(dir, &was, config)?;
-            changes.iter().for_each(|it| context.say(&format!("{} was {} and is {}", it.path, it.was, it.now)));
-            Ok(())
-        });
-        match compared {
-            Err(_) if self.part.is_empty() && !is_begun(dir) => {
-                let place = dir.display();
-                context.say(&format!("{place}: replaced an earlier run with another config, which had made no step"));
-                journal::forget(&self.dir, u64::MAX)
-            }
-            compared => compared,
+        let was = config::load::<C>(Some(&file), &[], &|_| None);
+        match was.and_then(|was| config::refuse_differences(dir, &was, config)) {
+            Err(_) if self.part.is_empty() && !is_begun(dir) => Ok(None),
+            changes => changes.map(Some),
         }
     }
 
@@ -122,7 +148,7 @@ impl Drop for RunDir {
 pub fn is_begun(dir: &Path) -> bool {
     let is_nothing = |name: &String| {
         is_claim(name)
-            || [journal::FOLDER, "index", "tensorboard", "reporters", "rejected.jsonl"].contains(&name.as_str())
+            || UNBEGUN.contains(&name.as_str())
             || std::fs::metadata(dir.join(name)).is_ok_and(|found| found.is_file() && found.len() == 0)
     };
     !names(dir).iter().all(is_nothing)
@@ -132,6 +158,12 @@ pub fn is_begun(dir: &Path) -> bool {
 fn is_claim(name: &str) -> bool {
     let is_log = name.starts_with("log") && name.ends_with(".txt");
     is_lock(name) || is_log || ["config.yaml", "inputs.json", start::FILE, ".ranks"].contains(&name)
+}
+
+/// True if neither a run that made no step nor a batch system has written a file of this name.
+fn is_foreign(name: &str) -> bool {
+    let ending = name.rsplit('.').next().unwrap_or_default();
+    !(is_claim(name) || UNBEGUN.contains(&name) || BESIDE.contains(&ending) || name.starts_with('.'))
 }
 
 fn is_lock(name: &str) -> bool {

@@ -61,6 +61,7 @@ pub use dist::{Backend, DistConfig};
 pub use distillation::DistillationConfig;
 pub use domains::DomainWeights;
 pub use eval::{EvalConfig, ServerConfig};
+pub use foreign::counterpart;
 pub use generate::GenerateConfig;
 pub use images::{Image16Bit, ImageAlpha, ImageBackend, ImageConfig};
 pub use judge::{JudgeConfig, ProgramConfig, Rewards, ScoreConfig, ScorerConfig};
@@ -80,7 +81,8 @@ pub use serve::ServeConfig;
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
 pub use source::{
-    Config, Source, deciding, headed, keys, kind, likeliest, load, load_for, refuse_differences, to_yaml,
+    Config, Difference, Source, deciding, headed, keys, kind, likeliest, load, load_for, refuse_differences, schema,
+    to_yaml,
 };
 pub use task_file::TaskFileConfig;
 pub use training::TrainingConfig;

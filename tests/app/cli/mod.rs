@@ -28,6 +28,7 @@ pub mod rollouts;
 pub mod run_folder;
 pub mod score;
 pub mod task_file;
+pub mod terminal;
 pub mod training;
 pub mod tutorial;
 pub mod vero;
