@@ -32,3 +32,4 @@ pub mod terminal;
 pub mod training;
 pub mod tutorial;
 pub mod vero;
+pub mod words;

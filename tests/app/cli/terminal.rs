@@ -4,6 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use super::recipe::CONFIG;
 use super::training::Folder;
 
 const COLUMNS: usize = 80;
@@ -166,8 +167,7 @@ fn sft_and_rl_leave_no_bar_in_a_terminal_when_they_are_stopped_continued_and_don
 fn a_recipe_fits_a_terminal_and_its_last_commands_can_be_copied() {
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let out = dir.path().join("recipe").to_str().unwrap().to_owned();
-    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/app/cli/recipe.yaml");
-    let args = ["recipe", recipe, "--out", &out, "sft.max_steps=2", "control.max_steps=1", "rl.total_training_steps=1"];
+    let args = ["recipe", CONFIG, "--out", &out, "sft.max_steps=2", "control.max_steps=1", "rl.total_training_steps=1"];
     // The commands at the end are longer than the terminal, which breaks them without a line end.
     let mut terminal = Terminal::start(&args);
     terminal.until(|_| false);
