@@ -6,7 +6,6 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use serde_json::Value;
 
-use super::run_dir::RunDir;
 use super::stdout::print;
 use super::{Context, ranks};
 use omr_base::config::{self, Config, Source};
@@ -188,16 +187,10 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// Ends a dry run of the job `config`. Rank 0 prints `plan` to stdout if JSON is requested. The text for people was
-    /// printed before. Returns an error if the run directory cannot be used.
-    pub fn planned<C: Config>(&self, config: &C, context: &Context, plan: impl FnOnce() -> Value) -> Result<()> {
-        if !context.leads() {
-            return Ok(());
-        }
-        if self.json {
-            print(&format!("{:#}\n", plan()))?;
-        }
-        RunDir::check(self, config, context)
+    /// Prints the result of a dry run. Rank 0 prints `plan` to stdout if JSON is requested. The text for people was printed
+    /// before.
+    pub fn planned(&self, context: &Context, plan: impl FnOnce() -> Value) -> Result<()> {
+        if self.json && context.leads() { print(&format!("{:#}\n", plan())) } else { Ok(()) }
     }
 
     /// Returns the arguments without `--fresh` if a launcher has restarted the run, because the folder then belongs to

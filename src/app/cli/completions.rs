@@ -6,7 +6,6 @@ use clap_complete::{Shell, generate};
 
 use super::config;
 use super::stdout::print;
-use omr_base::config::Key;
 use omr_base::error::Result;
 
 /// Completes keys in bash. The keys of a command line come from the program itself.

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Context;
 use super::args::fetched_by;
+use super::run_dir::RunDir;
 use super::session::Session;
 use omr_base::config::Config;
 use omr_base::error::{Error, Result};
@@ -40,7 +41,7 @@ pub fn without_rows<C: Training>(session: &Session, mut missing: Vec<Error>, mut
     page.text().lines().for_each(|line| context.say(line));
     keys.steps.iter().for_each(|&steps| context.say(&page.time(steps)));
     let steps = keys.steps;
-    session.args.planned(&asked, context, || {
+    session.args.planned(context, || {
         let lines: Vec<String> = missing.iter().map(Error::to_string).collect();
         json!({
             "job": C::NAME, "updates": steps, "missing": lines, "has_weights": weights::exist_in(model),
@@ -85,7 +86,7 @@ pub fn rest<C: Config>(
         Some(Err(error)) => context.say(&format!("on {}: {error}", H200.named(gpus))),
         None => {}
     }
-    session.args.planned(settings, context, || {
+    RunDir::planned(session.args, settings, context, || {
         json!({
             "job": C::NAME, "what": what, "updates": trainer.run.total_steps, "missing": [],
             "has_weights": weights::exist_in(&trainer.run.model), "memory": memory::json(plan),

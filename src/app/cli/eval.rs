@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::args::{Overrides, RanksArgs, RunArgs, repository};
+use super::run_dir::RunDir;
 use super::session::Session;
 use super::stdout::print;
 use super::{Context, benchmarks, rescore};
@@ -352,7 +353,7 @@ impl Eval<'_> {
         let (config, run, context) = (self.config, session.args, session.context);
         if run.dry_run {
             let plan = || json!({ "job": "eval", "model": model, "tasks": tasks, "judge": self.scorer.describe() });
-            return run.planned(config, context, plan);
+            return RunDir::planned(run, config, context, plan);
         }
         let (dir, summary) = (session.open(config)?, run.out.join("summary.json"));
         let work = |ranks: &mut dyn Ranks| {

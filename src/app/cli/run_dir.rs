@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::args::RunArgs;
 use super::{Context, start};
 use omr_base::config::{self, Config, Difference};
@@ -53,8 +55,18 @@ impl RunDir {
         Ok(run)
     }
 
-    /// Returns the error with which [`RunDir::open`] refuses the folder, for a dry run. Leaves everything as it is.
-    pub fn check<C: Config>(args: &RunArgs, config: &C, context: &Context) -> Result<()> {
+    /// Ends a dry run of the job `config`: prints its `plan` (see [`RunArgs::planned`]), and returns the error with which
+    /// [`RunDir::open`] refuses the folder. Leaves everything as it is.
+    pub fn planned<C: Config>(
+        args: &RunArgs,
+        config: &C,
+        context: &Context,
+        plan: impl FnOnce() -> Value,
+    ) -> Result<()> {
+        args.planned(context, plan)?;
+        if !context.leads() {
+            return Ok(());
+        }
         let run = RunDir::lock(&RunArgs { fresh: false, ..args.clone() }, "", context)?;
         if args.fresh { Ok(()) } else { run.refusal(config).map(drop) }
     }

@@ -137,11 +137,10 @@ impl Known {
             let nested = format!("{last} in the group {group} (a file has no keys with dots)");
             return vec![(path(&unknown.name), Answer::Counterpart(nested))];
         }
-        // As in the config of a recipe, where the keys are in groups.
-        let inside =
-            |leaf: &str| leaf.split_once('.').filter(|(_, rest)| self.0.contains(*rest) && unknown.group.is_empty());
         let counterpart = |leaf: &str| {
-            names.counterpart(&unknown.group, leaf).or_else(|| inside(leaf).map(|(_, rest)| rest.to_owned()))
+            // As in the config of a recipe, where the keys are in groups.
+            let inside = leaf.split_once('.').filter(|(_, key)| unknown.group.is_empty() && self.0.contains(*key));
+            names.counterpart(&unknown.group, leaf).or_else(|| inside.map(|(_, key)| key.to_owned()))
         };
         let answers = unknown.leaves.iter().map(|leaf| (leaf, counterpart(leaf)));
         let answers: Vec<(&String, Option<String>)> = answers.collect();

@@ -463,7 +463,7 @@ fn a_stop_inside_a_step_writes_no_checkpoint_and_the_next_run_takes_up_the_journ
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{stderr}");
-    let printed = ["stopping: ", "since the start will be repeated", "run the same command again"];
+    let printed = ["stopping: ", "stopped after step 0: no finished update is lost", "run the same command again"];
     printed.iter().for_each(|part| assert!(stderr.contains(part), "{part} is not in {stderr}"));
     assert!(!Path::new(&out).join("checkpoints").exists());
     let (code, _, stderr) = run(&["rl", &rl, "--out", &out]);
