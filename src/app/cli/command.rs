@@ -183,8 +183,8 @@ pub fn main() -> ExitCode {
     let mut words: Vec<OsString> = std::env::args_os().collect();
     // `omr help rl` and `omr data help` are the help of the command.
     let place = words.iter().position(|word| word == "help");
-    if let Some(place) = place.filter(|place| *place == 1 || *place == 2 && words[1] == "data") {
-        words.remove(place);
+    if place.is_some_and(|place| place == 1 || place == 2 && words[1] == "data") {
+        words.retain(|word| word != "help");
         words.push("--help".into());
     }
     let matches = command().try_get_matches_from(&words).unwrap_or_else(|error| explained(error, &words[1..]).exit());

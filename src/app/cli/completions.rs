@@ -12,12 +12,9 @@ use omr_base::error::Result;
 const BASH: &str = r#"
 _omr_keys() {
     _omr "$@"
-    local IFS=$' \t\n' word="${COMP_WORDS[COMP_CWORD]}"
-    local keys=($(compgen -W "$("$1" completions --keys "${COMP_WORDS[@]:1:COMP_CWORD-1}" 2>/dev/null)" -- "$word"))
-    if [[ $word != -* && ${#keys[@]} -gt 0 ]]; then
-        COMPREPLY=("${keys[@]}")
-        compopt -o nospace 2>/dev/null
-    fi
+    local known="$("$1" completions --keys "${COMP_WORDS[@]:1:COMP_CWORD-1}" 2>/dev/null)"
+    local keys=($(compgen -W "$known" -- "${COMP_WORDS[COMP_CWORD]}"))
+    if ((${#keys[@]})); then COMPREPLY=("${keys[@]}"); compopt -o nospace 2>/dev/null; fi
 }
 complete -F _omr_keys -o bashdefault -o default omr
 "#;
@@ -54,9 +51,12 @@ pub struct Args {
 pub fn run(args: &Args, mut commands: clap::Command) -> Result<()> {
     let Some(shell) = args.shell else {
         let words = args.keys.as_deref().unwrap_or_default();
-        let keys = if takes_key(&commands, words) { config::keys_of(words) } else { Vec::new() };
-        let named = keys.iter().filter(|key| !key.path.contains("[]"));
-        return print(&named.map(|key| format!("{}=\n", key.path)).collect::<String>());
+        let is_flag = |word: &&OsString| word.as_encoded_bytes().starts_with(b"-");
+        // A path follows the command, and a flag may have a value.
+        let is_place =
+            !words.last().is_some_and(|word| is_flag(&word)) && words.iter().filter(|word| !is_flag(word)).count() > 1;
+        let keys = config::keys_of(words).into_iter().filter(|key| is_place && !key.path.contains("[]"));
+        return print(&keys.map(|key| format!("{}=\n", key.path)).collect::<String>());
     };
     let mut out = Vec::new();
     generate(shell, &mut commands, "omr", &mut out);
@@ -71,24 +71,4 @@ pub fn run(args: &Args, mut commands: clap::Command) -> Result<()> {
         Shell::Zsh => script.replacen("#compdef omr\n", ZSH, 1).split_inclusive('\n').map(with_keys).collect(),
         _ => script,
     })
-}
-
-/// True if a config key can follow `words`: the words before it are complete, and the command takes keys.
-fn takes_key(commands: &clap::Command, words: &[OsString]) -> bool {
-    let (mut command, mut given, mut words) = (commands, 0, words.iter().map(|word| word.to_string_lossy()));
-    while let Some(word) = words.next() {
-        if let Some(flag) = word.strip_prefix("--") {
-            let is_flag = |arg: &&clap::Arg| arg.get_long() == Some(flag) && arg.get_action().takes_values();
-            if command.get_arguments().any(|arg| is_flag(&arg)) && words.next().is_none() {
-                return false;
-            }
-        } else if let Some(sub) = command.find_subcommand(&*word).filter(|_| given == 0) {
-            command = sub;
-        } else {
-            given += 1;
-        }
-    }
-    let before = command.get_positionals().take_while(|arg| arg.get_id() != "overrides");
-    given >= before.filter(|arg| arg.is_required_set()).count()
-        && command.get_positionals().any(|arg| arg.get_id() == "overrides")
 }

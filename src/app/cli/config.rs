@@ -10,8 +10,7 @@ use super::Context;
 use super::stdout::print;
 use omr_base::config::{
     self, Config, DataConfig, DedupConfig, DistillConfig, EvalConfig, FilterConfig, FormatConfig, GenerateConfig, Key,
-    MixConfig, PassrateConfig, Preset, RecipeConfig, RlConfig, Rule, Safe, ScoreConfig, ServeConfig, SftConfig,
-    VerifyConfig,
+    MixConfig, PassrateConfig, Preset, RecipeConfig, RlConfig, Safe, ScoreConfig, ServeConfig, SftConfig, VerifyConfig,
 };
 use omr_base::error::{Error, Result};
 
@@ -22,28 +21,15 @@ const LEGEND: &str = "# KEY: DEFAULT, then the meaning, and in brackets: type, n
 /// A kind of config: its name, its keys and its JSON schema.
 type Kind = (&'static str, fn() -> Vec<Key>, fn() -> Value);
 
-const fn kind<C: Config>() -> Kind {
-    (C::NAME, config::keys::<C>, config::schema::<C>)
+macro_rules! kinds {
+    ($($config:ty)+) => { [$( (<$config>::NAME, config::keys::<$config>, config::schema::<$config>) ),+] };
 }
 
 /// Kinds of configs: those of commands, then those of the stages of `omr data`.
-const KINDS: [Kind; 15] = [
-    kind::<RecipeConfig>(),
-    kind::<DataConfig>(),
-    kind::<SftConfig>(),
-    kind::<RlConfig>(),
-    kind::<EvalConfig>(),
-    kind::<GenerateConfig>(),
-    kind::<ServeConfig>(),
-    kind::<ScoreConfig>(),
-    kind::<FormatConfig>(),
-    kind::<DistillConfig>(),
-    kind::<VerifyConfig>(),
-    kind::<PassrateConfig>(),
-    kind::<DedupConfig>(),
-    kind::<FilterConfig>(),
-    kind::<MixConfig>(),
-];
+const KINDS: [Kind; 15] = kinds! {
+    RecipeConfig DataConfig SftConfig RlConfig EvalConfig GenerateConfig ServeConfig ScoreConfig
+    FormatConfig DistillConfig VerifyConfig PassrateConfig DedupConfig FilterConfig MixConfig
+};
 
 /// Returns the keys that the command in `words` takes. `words` follow the name of the program.
 pub fn keys_of(words: &[OsString]) -> Vec<Key> {
@@ -51,17 +37,16 @@ pub fn keys_of(words: &[OsString]) -> Vec<Key> {
         let names: &[&str] = match word {
             "chat" | "export" => &["generate"],
             "init" => &["recipe"],
-            "replay" => &["serve"],
             "plan" => &["sft", "rl"],
             other => &[other],
         };
-        let kinds: Vec<&Kind> = KINDS.iter().filter(|(name, ..)| names.contains(name)).collect();
-        Some(kinds).filter(|kinds| !kinds.is_empty())
+        Some(KINDS.iter().filter(|(name, ..)| names.contains(name)).collect::<Vec<_>>())
+            .filter(|kinds| !kinds.is_empty())
     };
     let mut words = words.iter().filter_map(|word| word.to_str());
     let command = words.find_map(kinds).unwrap_or_default();
     let is_data = command.iter().any(|(name, ..)| *name == DataConfig::NAME);
-    let stage = if is_data { words.find_map(kinds) } else { None };
+    let stage = words.find_map(kinds).filter(|_| is_data);
     stage.unwrap_or(command).iter().flat_map(|(_, keys, _)| keys()).collect()
 }
 
@@ -104,7 +89,13 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         return print(&format!("{:#}\n", schema()));
     }
     let keys = keys_of(&[OsString::from(&args.kind)]);
-    let Some(wanted) = &args.grep else { return print(&listed(&keys)) };
+    let Some(wanted) = &args.grep else {
+        let block = |key: &Key| match key.meta.group {
+            "" => format!("\n{}", entry(key)),
+            group => format!("\n# {group}\n\n{}", entry(key)),
+        };
+        return print(&(LEGEND.to_owned() + &keys.iter().map(block).collect::<String>()));
+    };
     let named = |key: &&Key| key.path.contains(wanted.as_str()) || key.meta.name.contains(wanted.as_str());
     let found: Vec<_> = keys.iter().filter(named).map(entry).collect();
     match found.is_empty() {
@@ -113,22 +104,11 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
     }
 }
 
-/// Returns the list of all `keys`, in groups.
-fn listed(keys: &[Key]) -> String {
-    let mut out = LEGEND.to_owned();
-    for key in keys {
-        if !key.meta.group.is_empty() {
-            out.push_str(&format!("\n# {}\n", key.meta.group));
-        }
-        out.push_str(&format!("\n{}", entry(key)));
-    }
-    out
-}
-
 fn entry(key: &Key) -> String {
     let mut out = format!("{}: {}\n    {}", key.path, key.default, key.meaning);
     let (kind, null) = key.kind.strip_suffix(" or null").map_or((key.kind.as_str(), ""), |kind| (kind, " or null"));
-    let rule = rule(key.meta.rule);
+    let rule = key.meta.rule.words().replace("a number from", "from");
+    let rule = if rule.is_empty() { rule } else { format!(", {rule}") };
     // The rule gives the allowed numbers more precisely than the kind.
     let kind = if rule.is_empty() { kind.to_owned() } else { kind.replace(", 0 or more", "") };
     let mut facts = vec![format!("{kind}{rule}{null}")];
@@ -145,15 +125,4 @@ fn entry(key: &Key) -> String {
     }
     out.push_str(&format!("\n    [{}]\n", facts.join("; ")));
     out
-}
-
-fn rule(rule: Rule) -> String {
-    match rule {
-        Rule::Any => String::new(),
-        Rule::AtLeast(low) => format!(", {low} or more"),
-        Rule::Above(low) => format!(", more than {low}"),
-        Rule::Within(low, high) if low == high => format!(", only {low}"),
-        Rule::Within(low, high) => format!(", from {low} to {high}"),
-        Rule::NotEmpty => ", not empty".to_owned(),
-    }
 }

@@ -48,20 +48,15 @@ pub fn without_rows<C: Training>(session: &Session, mut missing: Vec<Error>, mut
             (key(gpus.count)): page.json(),
         })
     })?;
-    all_of(missing)
-}
-
-/// Returns an error that contains the errors about missing inputs, if there are some.
-fn all_of(mut missing: Vec<Error>) -> Result<()> {
-    if missing.len() < 2 {
-        return missing.pop().map_or(Ok(()), Err);
-    }
     let list: String = missing.iter().map(|error| format!("\n- {error}")).collect();
-    Err(Error::input("the inputs", format!("{} that are missing", missing.len()), format!("all of them:{list}")))
+    match missing.len() {
+        0 | 1 => missing.pop().map_or(Ok(()), Err),
+        count => Err(Error::input("the inputs", format!("{count} that are missing"), format!("all of them:{list}"))),
+    }
 }
 
-/// Prints the parts of a dry run besides the memory plan: stored activations, disk space, and time; ends with an error about missing
-/// weights.
+/// Prints the parts of a dry run besides the memory plan: stored activations, disk space and time. Ends with an error about
+/// missing weights.
 pub fn rest<C: Config>(
     session: &Session,
     settings: &C,

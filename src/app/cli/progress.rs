@@ -4,7 +4,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::console::{Console, width};
-use super::stdout::has_colour;
 use omr_base::observe::{Observer, shown};
 use omr_base::signal;
 
@@ -53,16 +52,13 @@ impl Stage {
         let [count, time] = self.counts();
         let name = shown(&self.name);
         let size = if self.total == 0 { 0 } else { columns / 8 };
-        let filled = (size as f64 * self.done as f64 / self.total.max(1) as f64) as usize;
-        let [filled, empty] = ["━".repeat(filled.min(size)), "╌".repeat(size - filled.min(size))];
+        let filled = (size as f64 * self.done.min(self.total) as f64 / self.total.max(1) as f64) as usize;
+        let bar = "━".repeat(filled) + &"╌".repeat(size - filled);
         let text = format!("{count}  {time}  {}", self.figures);
         let room = columns.saturating_sub(name.chars().count() + size + 5);
         let cut: String = text.chars().take(room).collect();
         let cut = if cut.len() < text.len() { cut.rsplit_once("  ").map_or("", |(cut, _)| cut) } else { &cut };
-        match has_colour() {
-            true => format!("\x1b[1m{name}\x1b[0m \x1b[36m{filled}\x1b[90m{empty}\x1b[0m {cut}"),
-            false => format!("{name} {filled}{empty} {cut}"),
-        }
+        format!("{name} {bar} {cut}")
     }
 
     fn line(&self) -> String {

@@ -18,9 +18,6 @@ const TRAINS: [&str; 3] = ["sft", "rl", "recipe"];
 /// Names and endings of files that may be in a folder before its run: configs, and the output of batch systems.
 const BESIDE: [&str; 8] = ["lost+found", "out", "err", "log", "txt", "sh", "yaml", "yml"];
 
-/// Folders and files that a run without a finished step may have written.
-const UNBEGUN: [&str; 5] = [journal::FOLDER, "index", "tensorboard", "reporters", "rejected.jsonl"];
-
 /// An open run directory. The lock is held until this value is dropped. If the directory then contains only what
 /// [`RunDir::begin`] writes, these files are removed, so that the folder is as it was before.
 pub struct RunDir {
@@ -57,18 +54,10 @@ impl RunDir {
 
     /// Ends a dry run of the job `config`: prints its `plan` (see [`RunArgs::planned`]), and returns the error with which
     /// [`RunDir::open`] refuses the folder. Leaves everything as it is.
-    pub fn planned<C: Config>(
-        args: &RunArgs,
-        config: &C,
-        context: &Context,
-        plan: impl FnOnce() -> Value,
-    ) -> Result<()> {
-        args.planned(context, plan)?;
-        if !context.leads() {
-            return Ok(());
-        }
-        let run = RunDir::lock(&RunArgs { fresh: false, ..args.clone() }, "", context)?;
-        if args.fresh { Ok(()) } else { run.refusal(config).map(drop) }
+    pub fn planned<C: Config>(args: &RunArgs, config: &C, of: &Context, plan: impl FnOnce() -> Value) -> Result<()> {
+        args.planned(of, plan)?;
+        let run = of.leads().then(|| RunDir::lock(&RunArgs { fresh: false, ..args.clone() }, "", of)).transpose()?;
+        run.filter(|_| !args.fresh).map_or(Ok(()), |run| run.refusal(config).map(drop))
     }
 
     fn lock(args: &RunArgs, part: &str, context: &Context) -> Result<RunDir> {
@@ -96,16 +85,12 @@ impl RunDir {
 
     fn compare<C: Config>(&self, config: &C, context: &Context) -> Result<()> {
         let place = self.out.display();
-        match self.refusal(config)? {
-            Some(changes) => {
-                changes.iter().for_each(|it| context.say(&format!("{} was {} and is {}", it.path, it.was, it.now)));
-                Ok(())
-            }
-            None => {
-                context.say(&format!("{place}: replaced an earlier run with another config, which had made no step"));
-                journal::forget(&self.dir, u64::MAX)
-            }
-        }
+        let Some(changes) = self.refusal(config)? else {
+            context.say(&format!("{place}: replaced an earlier run with another config, which had made no step"));
+            return journal::forget(&self.dir, u64::MAX);
+        };
+        changes.iter().for_each(|it| context.say(&format!("{} was {} and is {}", it.path, it.was, it.now)));
+        Ok(())
     }
 
     /// Returns the allowed differences to the config of an existing run, or `None` if that run has made no step and may
@@ -114,10 +99,15 @@ impl RunDir {
         let dir = &self.out;
         let file = dir.join("config.yaml");
         if !file.exists() {
-            let foreign = self.before.iter().find(|name| TRAINS.contains(&C::NAME) && is_foreign(name));
-            let found = foreign.map(|name| format!("a folder with other files, such as {name}"));
-            let refused = found.map(|found| Error::input(dir, found, "a run directory, or a new or empty folder"));
-            return refused.map_or(Ok(Some(Vec::new())), Err);
+            let is_beside = |name: &str| name.rsplit('.').next().is_some_and(|ending| BESIDE.contains(&ending));
+            let is_foreign = |name: &&String| !is_nothing(dir, name) && !is_beside(name) && !name.starts_with('.');
+            return match self.before.iter().find(is_foreign).filter(|_| TRAINS.contains(&C::NAME)) {
+                Some(name) => {
+                    let found = format!("a folder with other files, such as {name}");
+                    Err(Error::input(dir, found, "a run directory, or a new or empty folder"))
+                }
+                None => Ok(Some(Vec::new())),
+            };
         }
         if !files::is_run(dir) {
             let expected = "a run directory, or a folder without a config.yaml";
@@ -158,24 +148,20 @@ impl Drop for RunDir {
 /// True if the run in `dir` has produced steps, answers or rows. A run that ended before that does not restrict later
 /// runs.
 pub fn is_begun(dir: &Path) -> bool {
-    let is_nothing = |name: &String| {
-        is_claim(name)
-            || UNBEGUN.contains(&name.as_str())
-            || std::fs::metadata(dir.join(name)).is_ok_and(|found| found.is_file() && found.len() == 0)
-    };
-    !names(dir).iter().all(is_nothing)
+    !names(dir).iter().all(|name| is_nothing(dir, name))
+}
+
+/// True for what a run without a finished step may have written.
+fn is_nothing(dir: &Path, name: &str) -> bool {
+    is_claim(name)
+        || [journal::FOLDER, "index", "tensorboard", "reporters", "rejected.jsonl"].contains(&name)
+        || std::fs::metadata(dir.join(name)).is_ok_and(|found| found.is_file() && found.len() == 0)
 }
 
 /// True for files that a run writes before its first step.
 fn is_claim(name: &str) -> bool {
     let is_log = name.starts_with("log") && name.ends_with(".txt");
     is_lock(name) || is_log || ["config.yaml", "inputs.json", start::FILE, ".ranks"].contains(&name)
-}
-
-/// True if neither a run that made no step nor a batch system has written a file of this name.
-fn is_foreign(name: &str) -> bool {
-    let ending = name.rsplit('.').next().unwrap_or_default();
-    !(is_claim(name) || UNBEGUN.contains(&name) || BESIDE.contains(&ending) || name.starts_with('.'))
 }
 
 fn is_lock(name: &str) -> bool {

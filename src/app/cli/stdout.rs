@@ -18,15 +18,10 @@ pub fn try_write(mut stdout: impl Write, bytes: &[u8]) -> Result<bool> {
     }
 }
 
-/// True unless the user does not want colours (<https://no-color.org>).
-pub fn has_colour() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
 /// Writes pieces of text to stdout, with the marked ones in colour on a terminal (unless `NO_COLOR` is set) and between
 /// `[[` and `]]` elsewhere.
 pub fn print_marked<'a>(pieces: impl Iterator<Item = (bool, &'a str)>) -> Result<()> {
-    let colour = io::stdout().is_terminal() && has_colour();
+    let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let (open, close) = if colour { ("\x1b[30;42m", "\x1b[0m") } else { ("[[", "]]") };
     let piece = |(marked, text): (bool, &str)| {
         let text = shown(text);

@@ -137,15 +137,14 @@ fn named(key: &Key) -> impl Iterator<Item = (&'static str, &'static str)> {
 
 fn names(keys: &[Key]) -> Names<'_> {
     let mut names = Names::new();
-    // A recipe has the keys of its stages in groups.
     for key in keys {
-        let stage = ["sft.", "rl."].iter().find_map(|stage| key.path.strip_prefix(stage));
-        stage.into_iter().for_each(|name| names.entry(name).or_default().push((&key.path, "")));
-    }
-    for (key, (name, note)) in keys.iter().flat_map(|key| named(key).map(move |name| (key, name))) {
-        let all = names.entry(name).or_default();
-        if all.iter().all(|(path, _)| *path != key.path) {
-            all.push((&key.path, note));
+        // A recipe has the keys of its stages in groups.
+        let stage = ["sft.", "rl."].iter().find_map(|stage| key.path.strip_prefix(stage)).map(|name| (name, ""));
+        for (name, note) in stage.into_iter().chain(named(key)) {
+            let all = names.entry(name).or_default();
+            if all.iter().all(|(path, _)| *path != key.path) {
+                all.push((&key.path, note));
+            }
         }
     }
     // The keys of the Hugging Face trainer often have the same name.

@@ -92,6 +92,9 @@ pub use validation::ValidationConfig;
 /// over all updates.
 const MOST_STEPS: f64 = 1e8;
 
+/// Default number of prompts per update in RL, if a generation batch has at least as many.
+const MINI_BATCH: u64 = 64;
+
 /// Upper bound on the number of sequences in a batch, 2^20. It rejects typing errors before memory is planned for them.
 const MOST_SEQUENCES: f64 = 1_048_576.0;
 

@@ -184,9 +184,6 @@ impl Config for RecipeConfig {
             if name != "sft" {
                 judge_from_env(stage, env);
             }
-            if name == "rl" {
-                RlConfig::fill_in(stage);
-            }
         }
     }
 

@@ -2,16 +2,14 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Map, Value};
-
 use super::data::{files_of, model_of, rows_of};
 use super::distillation::teacher_of;
 use super::judge::check_judge;
 use super::table::join;
 use super::{
     Config, DatasetConfig, DistillationConfig, DomainWeights, Dtype, JudgeConfig, KlLossType, LossAggMode, LossMode,
-    MOST_SEQUENCES, Mode, OptimConfig, Parity, Place, Preset, Rewards, RolloutConfig, Rule, Safe, ScorerConfig, Source,
-    TrainingConfig, ValidationConfig,
+    MINI_BATCH, MOST_SEQUENCES, Mode, OptimConfig, Parity, Place, Preset, Rewards, RolloutConfig, Rule, Safe,
+    ScorerConfig, Source, TrainingConfig, ValidationConfig,
 };
 use crate::error::Result;
 
@@ -147,7 +145,7 @@ settings! {
             published: "384 for DAPO";
         /// Number of prompts per update. A generation batch gives train_batch_size / ppo_mini_batch_size updates. If it is
         /// not set, the smaller of 64 and train_batch_size.
-        ppo_mini_batch_size: usize = 64, rule: Rule::AtLeast(1.0),
+        ppo_mini_batch_size: usize = MINI_BATCH as usize, rule: Rule::AtLeast(1.0),
             name: "verl actor_rollout_ref.actor.ppo_mini_batch_size; \
                 TRL per_device_train_batch_size (times gradient_accumulation_steps times GPUs, divided by num_generations); \
                 TRL gradient_accumulation_steps (see per_device_train_batch_size)", published: "128";
@@ -349,14 +347,6 @@ impl RlConfig {
         self.total_training_steps.unwrap_or(all)
     }
 
-    /// Sets ppo_mini_batch_size, if it is not set, to at most train_batch_size.
-    pub(super) fn fill_in(tree: &mut Map<String, Value>) {
-        let size = tree.get("train_batch_size").and_then(Value::as_u64);
-        if let Some(size) = size.filter(|size| *size < RlConfig::default().ppo_mini_batch_size as u64) {
-            tree.entry("ppo_mini_batch_size").or_insert(size.into());
-        }
-    }
-
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
         let check = |is_right, key: &str, found: &dyn ToString, expected: &str| {
             place.check(is_right, &join(path, key), found.to_string(), expected)
@@ -408,10 +398,6 @@ impl RlConfig {
 impl Config for RlConfig {
     const NAME: &'static str = "rl";
     const PRESET_AT: Option<&'static str> = Some("");
-
-    fn prepare(tree: &mut Map<String, Value>, _: &dyn Fn(&str) -> Option<String>) {
-        RlConfig::fill_in(tree);
-    }
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
         model_of("model", &mut self.model)

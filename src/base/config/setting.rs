@@ -30,6 +30,18 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Describes what the rule allows. Empty if it allows every value.
+    pub fn words(self) -> String {
+        match self {
+            Rule::Any => String::new(),
+            Rule::AtLeast(low) => format!("{low} or more"),
+            Rule::Above(low) => format!("more than {low}"),
+            Rule::Within(low, high) if low == high => low.to_string(),
+            Rule::Within(low, high) => format!("a number from {low} to {high}"),
+            Rule::NotEmpty => "not empty".to_owned(),
+        }
+    }
+
     /// Returns `None` if the value satisfies the rule, otherwise a description of the expected value.
     fn broken_by(self, value: &Value) -> Option<String> {
         let number = value.as_f64();
@@ -39,17 +51,12 @@ impl Rule {
             (Rule::NotEmpty, Value::Array(a)) => a.is_empty().then(|| "at least one entry".to_owned()),
             (Rule::NotEmpty, _) => None,
             (_, Value::Array(list)) => list.iter().find_map(|v| self.broken_by(v)),
-            (Rule::AtLeast(low), _) => number.is_some_and(|n| n < low).then(|| format!("{low} or more")),
-            (Rule::Above(low), _) => number.is_some_and(|n| n <= low).then(|| format!("more than {low}")),
-            (Rule::Within(low, high), _) if low == high => number.is_some_and(|n| n != low).then(|| low.to_string()),
-            (Rule::Within(low, high), _) => {
-                number.is_some_and(|n| n < low || n > high).then(|| format!("a number from {low} to {high}"))
-            }
+            (Rule::AtLeast(low), _) => number.filter(|n| *n < low).map(|_| self.words()),
+            (Rule::Above(low), _) => number.filter(|n| *n <= low).map(|_| self.words()),
+            (Rule::Within(low, high), _) => number.filter(|n| *n < low || *n > high).map(|_| self.words()),
         }
     }
-}
 
-impl Rule {
     /// Adds the rule to a JSON schema.
     pub(super) fn limit(self, schema: &mut Value) {
         match self {
@@ -267,9 +274,6 @@ impl Setting for Secret {
     }
     fn kind(&self) -> String {
         "a text, never written to disk".to_owned()
-    }
-    fn schema(&self) -> Value {
-        json!({ "type": ["string", "number", "null"] })
     }
 }
 

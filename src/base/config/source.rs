@@ -132,13 +132,10 @@ pub(super) fn parse(text: &str) -> std::result::Result<Value, String> {
         return Ok(Value::Null);
     }
     let options = serde_saphyr::options! { strict_booleans: true };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let blank = |line: &str| line[..line.len() - line.trim_start().len()].contains('\t');
-        match text.lines().position(blank) {
-            Some(line) => format!("line {}: a tab in the indentation; YAML is indented with spaces", line + 1),
-            None => one_line(&error.to_string()),
-        }
-    })
+    let blank = |line: &str| line[..line.len() - line.trim_start().len()].contains('\t');
+    let tab = |line| format!("line {}: a tab in the indentation; YAML is indented with spaces", line + 1);
+    serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| text.lines().position(blank).map_or_else(|| one_line(&error.to_string()), tab))
 }
 
 /// Messages of the YAML parser that address programmers, or that state the rule of the grammar instead of the mistake. Each

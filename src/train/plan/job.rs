@@ -11,7 +11,7 @@ use omr_base::config::{self, Config as _, OptimConfig, RlConfig, SftConfig};
 use omr_base::error::{Error, Result};
 use omr_base::files;
 use omr_base::hub::base_model;
-use omr_model::nn::{CheckpointPolicy, ModelConfig, family};
+use omr_model::nn::{CheckpointPolicy, ModelConfig};
 
 /// True if the config in `file` is for `omr rl`, false if it is for `omr sft`. Its keys decide.
 pub fn is_rl(file: &Path) -> Result<bool> {
@@ -72,9 +72,7 @@ pub fn model_config(config: &Path, model: Option<&PathBuf>) -> Result<ModelConfi
         return ModelConfig::load(&beside);
     }
     let expected = format!("a model directory with config.json (or {})", beside.display());
-    let known = family::model_types().join(", ");
-    let hint = format!(
-        "omr download NAME --to DIR --include config.json downloads only this file; omr has models of the types {known}"
-    );
+    let hint = "omr download NAME --to DIR --include config.json downloads only this file; \
+        docs/user/models.md lists the families of models";
     Err(Error::input_hint("model", found, expected, hint))
 }

@@ -137,7 +137,7 @@ fn completions_know_commands_and_flags() {
     for (line, expected) in [
         ("omr sf", "sft"),
         ("omr rl x.yaml rollout.t", "rollout.temperature= rollout.top_p= rollout.top_k="),
-        ("omr sft x.yaml --dry-run lora.r", "lora.rank="),
+        ("omr sft --dry-run x.yaml lora.r", "lora.rank="),
         ("omr sft x.yaml --out warm", ""),
         ("omr sft warm", ""),
         ("omr generate --model m max_t", "max_tokens="),

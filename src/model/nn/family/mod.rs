@@ -29,11 +29,6 @@ use omr_base::hub::base_model;
 pub static FAMILIES: [&Family; 5] =
     [&qwen2_5_vl::FAMILY, &qwen3_vl::FAMILY, &llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
 
-/// Returns the `model_type` of all models that are supported.
-pub fn model_types() -> Vec<&'static str> {
-    FAMILIES.iter().flat_map(|family| family.model_types).copied().collect()
-}
-
 impl ModelConfig {
     /// Reads `path` (a `config.json`). If the directory also contains the weights, errors on sizes that differ from the
     /// weights, so that no memory is allocated for wrong sizes.
@@ -84,7 +79,7 @@ fn family(root: &Node<'_>) -> Result<&'static Family> {
         (Some(found), Some(class)) => format!("{found} ({class})"),
         (found, class) => found.or(class).unwrap_or("nothing").to_owned(),
     };
-    let known = model_types();
+    let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.model_types).copied().collect();
     let expected = format!("a model of a supported family: {}", known.join(", "));
     Err(Error::input(root.at("model_type"), found, expected))
 }
