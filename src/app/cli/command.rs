@@ -120,7 +120,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
 ];
 
 /// Names of other programs for what a command here does.
-const WORDS: [(&str, &str); 11] = [
+const WORDS: [(&str, &str); 9] = [
     ("train fit run", "`omr sft` on conversations, or `omr rl` on questions with labels"),
     ("pretrain lora qlora", "`omr sft`"),
     ("ppo rlhf rlvr", "`omr rl`"),
@@ -129,8 +129,6 @@ const WORDS: [(&str, &str); 11] = [
     ("merge convert gguf", "`omr export --merge`"),
     ("test benchmark", "`omr eval`"),
     ("monitor dashboard tensorboard plot", "`omr watch`"),
-    ("push", "`omr upload`"),
-    ("pull", "`omr download`"),
     ("resume continue", "the command that started the run, with the same --out"),
 ];
 
@@ -215,40 +213,37 @@ pub fn main() -> ExitCode {
 fn explained(error: clap::Error, words: &[OsString]) -> clap::Error {
     let given = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
     let answer = match error.kind() {
-        ErrorKind::InvalidSubcommand => {
-            let word = given(ContextKind::InvalidSubcommand);
-            meant(&word).map(|ours| format!("omr has no command {word}: use {ours}"))
-        }
+        ErrorKind::InvalidSubcommand => meant(&given(ContextKind::InvalidSubcommand)),
         ErrorKind::UnknownArgument => {
-            let flag = given(ContextKind::InvalidArg);
-            let has_tip = error.get(ContextKind::SuggestedArg).is_some();
-            as_key(flag.split('=').next().unwrap_or_default(), words, has_tip)
+            as_key(&given(ContextKind::InvalidArg), words, error.get(ContextKind::SuggestedArg).is_some())
         }
         _ => None,
     };
     answer.map_or_else(|| error, |text| command().error(error.kind(), text))
 }
 
-/// Returns the commands for what `word` names in other programs, or whose own words it is one of.
-fn meant(word: &str) -> Option<String> {
+/// Returns the answer for the command `typed`: the command that does what it names in other programs, or a command with
+/// this word in its name or description.
+fn meant(typed: &str) -> Option<String> {
     let plain = |text: &str| text.to_lowercase().replace('-', "");
-    let (cli, word) = (Cli::command(), plain(word));
-    let listed = WORDS.iter().find(|(words, _)| words.split(' ').any(|listed| listed == word));
+    let (cli, word) = (Cli::command(), plain(typed));
     let nested =
         |sub: &clap::Command| Some(format!("`omr {} {}`", sub.get_name(), sub.find_subcommand(&word)?.get_name()));
     let is_about = |sub: &&clap::Command| {
         let about = sub.get_about().map(|about| plain(&about.to_string())).unwrap_or_default();
         about.split(|c: char| !c.is_alphanumeric()).any(|part| part == word)
     };
-    let about =
-        || cli.get_subcommands().filter(is_about).map(|sub| format!("`omr {}`", sub.get_name())).collect::<Vec<_>>();
-    let listed = listed.map(|(_, ours)| (*ours).to_owned()).or_else(|| cli.get_subcommands().find_map(nested));
-    listed.or_else(|| Some(about().join(" or "))).filter(|ours| !ours.is_empty())
+    let about: Vec<_> = cli.get_subcommands().filter(is_about).map(|sub| format!("`omr {}`", sub.get_name())).collect();
+    let listed = WORDS.iter().find(|(words, _)| words.split(' ').any(|listed| listed == word));
+    let ours = listed.map(|(_, ours)| (*ours).to_owned()).or_else(|| cli.get_subcommands().find_map(nested));
+    let ours = ours.unwrap_or_else(|| about.join(" or "));
+    (!ours.is_empty()).then(|| format!("omr has no command {typed}: use {ours}"))
 }
 
 /// Returns the answer for the flag `flag` if it names a config key of the command in `words`. Unless `has_tip`, that is
 /// if another flag is similar, also if a key is similar to it.
 fn as_key(flag: &str, words: &[OsString], has_tip: bool) -> Option<String> {
+    let flag = flag.split('=').next().unwrap_or_default();
     let name = flag.trim_start_matches('-').replace('-', "_");
     let (keys, is_served) = (config::keys_of(words), words.iter().any(|word| word == "serve"));
     let is_key = |path: &str| keys.iter().any(|key| key.path == path);

@@ -61,14 +61,10 @@ pub fn run(args: &Args, mut commands: clap::Command) -> Result<()> {
     let mut out = Vec::new();
     generate(shell, &mut commands, "omr", &mut out);
     let script = String::from_utf8_lossy(&out).into_owned();
-    let with_keys = |line: &str| match line.contains("'*::overrides -- ") {
-        true => line.replace(":_default'", ":_omr_keys'"),
-        false => line.to_owned(),
-    };
     print(&match shell {
         Shell::Bash => script + BASH,
         Shell::Fish => script + FISH,
-        Shell::Zsh => script.replacen("#compdef omr\n", ZSH, 1).split_inclusive('\n').map(with_keys).collect(),
+        Shell::Zsh => script.replacen("#compdef omr\n", ZSH, 1).replace("YAML:_default'", "YAML:_omr_keys'"),
         _ => script,
     })
 }

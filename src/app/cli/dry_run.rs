@@ -40,11 +40,10 @@ pub fn without_rows<C: Training>(session: &Session, mut missing: Vec<Error>, mut
     }
     page.text().lines().for_each(|line| context.say(line));
     keys.steps.iter().for_each(|&steps| context.say(&page.time(steps)));
-    let steps = keys.steps;
     session.args.planned(context, || {
         let lines: Vec<String> = missing.iter().map(Error::to_string).collect();
         json!({
-            "job": C::NAME, "updates": steps, "missing": lines, "has_weights": weights::exist_in(model),
+            "job": C::NAME, "updates": keys.steps, "missing": lines, "has_weights": weights::exist_in(model),
             (key(gpus.count)): page.json(),
         })
     })?;
