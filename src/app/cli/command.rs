@@ -219,7 +219,10 @@ fn explained(error: clap::Error, words: &[OsString]) -> clap::Error {
         }
         _ => None,
     };
-    answer.map_or_else(|| error, |text| command().error(error.kind(), text))
+    match answer {
+        Some(text) => command().error(error.kind(), text),
+        None => error,
+    }
 }
 
 /// Returns the answer for the command `typed`: the command that does what it names in other programs, or a command with

@@ -28,7 +28,8 @@ pub trait Table: Clone {
 }
 
 /// Removes the key `name` from the `lines` of a shared table and returns it. A name in other systems and a published
-/// value in `meta` replace those of the shared table. The group is that of `meta`. All other properties stay as the shared table declares them.
+/// value in `meta` replace those of the shared table. The group is that of `meta`. All other properties stay as the shared
+/// table declares them.
 pub(crate) fn shared<'a>(lines: &mut Vec<Line<'a>>, name: &str, meta: Meta) -> Option<Line<'a>> {
     let line = lines.swap_remove(lines.iter().position(|line| line.name == name)?);
     let either = |own: &'static str, shared| if own.is_empty() { shared } else { own };
