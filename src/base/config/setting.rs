@@ -199,8 +199,8 @@ fn put<T: Setting>(wanted: &mut T, place: &Place, path: &str, value: &Value, rea
     Ok(())
 }
 
-/// Implements [`Setting`] for types of one value, each with its name in words, its JSON types, a function that reads it and, if
-/// it differs from null, a function that returns true for no value.
+/// Implements [`Setting`] for types of one value, each with its name in words, its JSON types, a function that reads it
+/// and, if it differs from null, a function that returns true for no value.
 macro_rules! values {
     ($($ty:ty: $kind:literal, $json:expr, $read:expr $(, unset: $unset:expr)?;)+) => { $(
         impl Setting for $ty {
