@@ -138,9 +138,11 @@ fn named(key: &Key) -> impl Iterator<Item = (&'static str, &'static str)> {
 fn names(keys: &[Key]) -> Names<'_> {
     let mut names = Names::new();
     for key in keys {
+        let mut found: Vec<(&str, &str)> = named(key).collect();
         // A recipe has the keys of its stages in groups.
-        let stage = ["sft.", "rl."].iter().find_map(|stage| key.path.strip_prefix(stage)).map(|name| (name, ""));
-        for (name, note) in stage.into_iter().chain(named(key)) {
+        let stage = ["sft.", "rl."].iter().find_map(|stage| key.path.strip_prefix(stage));
+        found.extend(stage.map(|name| (name, "")));
+        for (name, note) in found {
             let all = names.entry(name).or_default();
             if all.iter().all(|(path, _)| *path != key.path) {
                 all.push((&key.path, note));
