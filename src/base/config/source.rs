@@ -133,7 +133,7 @@ pub(super) fn parse(text: &str) -> std::result::Result<Value, String> {
     }
     let options = serde_saphyr::options! { strict_booleans: true };
     let blank = |line: &str| line[..line.len() - line.trim_start().len()].contains('\t');
-    let tab = |line| format!("line {}: a tab in the indentation; YAML is indented with spaces", line + 1);
+    let tab = |line: usize| format!("line {}: a tab in the indentation; YAML is indented with spaces", line + 1);
     serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| text.lines().position(blank).map_or_else(|| one_line(&error.to_string()), tab))
 }
