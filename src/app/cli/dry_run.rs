@@ -4,7 +4,6 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::Context;
 use super::args::fetched_by;
 use super::run_dir::RunDir;
 use super::session::Session;
