@@ -89,6 +89,8 @@ def call(function, row, keywords):
             return {"score": None}  # In TRL, a function that has nothing to say about a response: no score.
         result = result[0]
     if isinstance(result, dict):
+        if not {"score", "overall"} & result.keys():
+            raise TypeError(f"{function.__name__} returned {result!r}, expected a dict with score (or overall)")
         return {NAMES.get(name, name): str(value) if name == "pred" else value for name, value in result.items()}
     if result is None or isinstance(result, (str, list)):
         raise TypeError(f"{function.__name__} returned {result!r}, expected a number, or a dict with score")

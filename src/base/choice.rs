@@ -5,6 +5,9 @@ use crate::error::{Error, Result};
 /// The values of a type, each with its name.
 pub type Names<T> = &'static [(&'static str, T)];
 
+/// Names of the data type float16.
+const FLOAT16: [&str; 5] = ["float16", "fp16", "f16", "half", "torch.float16"];
+
 /// Returns the value whose name or alias is `text`. `of` is the name of the type.
 ///
 /// # Errors
@@ -14,15 +17,21 @@ pub fn named<T: Copy>(of: &str, all: Names<T>, aliases: Names<T>, text: &str) ->
         return Ok(*value);
     }
     let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
-    Err(not_one_of(of.to_lowercase(), text, format!("one of {}", names.join(", ")), names))
+    let (place, expected) = (of.to_lowercase(), format!("one of {}", names.join(", ")));
+    if of == "Dtype" && FLOAT16.contains(&text) {
+        let hint = "float16 is not supported: values above 65504 would overflow. bf16 has the range of f32";
+        return Err(Error::input_hint(place, text, expected, hint));
+    }
+    Err(not_one_of(place, text, expected, names))
 }
 
-/// Returns the candidate with the smallest edit distance to `word`, if it is similar enough to be a likely correction.
+/// Returns the candidate with the smallest edit distance to `word`, if it is similar enough to be a likely correction. If
+/// there is none, returns the first candidate that contains `word`.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let reach = (word.chars().count() / 3).max(2);
     candidates
         .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
+        .map(|candidate| (distance(word, candidate).min(reach + 1), candidate))
         .filter(|&(d, candidate)| d <= reach || (word.len() >= 4 && candidate.contains(word)))
         .min_by_key(|&(d, _)| d)
         .map(|(_, candidate)| candidate)
@@ -55,11 +64,11 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// Declares an enum whose values have fixed names in a config. `"name" or "other"`: the second name is read, too.
+/// Declares an enum whose values have fixed names in a config. `"name" or "other"`: the other names are read, too.
 #[macro_export]
 macro_rules! choice {
     ($(#[$outer:meta])* pub enum $name:ident {
-        $( $(#[doc = $doc:literal])+ $variant:ident = $text:literal $(or $alias:literal)?, )+
+        $( $(#[doc = $doc:literal])+ $variant:ident = $text:literal $(or $alias:literal)*, )+
     }) => {
         $(#[$outer])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +78,7 @@ macro_rules! choice {
             /// The values, each with its name.
             pub const ALL: $crate::choice::Names<Self> = &[$( ($text, $name::$variant) ),+];
             /// Further names that are read, but never written.
-            pub const ALIASES: $crate::choice::Names<Self> = &[$( $( ($alias, $name::$variant), )? )+];
+            pub const ALIASES: $crate::choice::Names<Self> = &[$( $( ($alias, $name::$variant), )* )+];
 
             /// Returns the name that a config uses for this value.
             pub fn name(self) -> &'static str {
@@ -101,9 +110,9 @@ choice! {
         /// bf16 on a GPU, and on a CPU with bf16 units if the weights are stored so; otherwise f32.
         Auto = "auto",
         /// 32-bit float.
-        F32 = "f32",
+        F32 = "f32" or "float32" or "fp32" or "torch.float32",
         /// bfloat16 storage, fp32 accumulation.
-        Bf16 = "bf16",
+        Bf16 = "bf16" or "bfloat16" or "torch.bfloat16",
     }
 }
 

@@ -34,14 +34,7 @@ impl Overrides {
     /// Works like [`Overrides::read`], and replaces repository names in the config by the paths of local snapshots.
     pub fn load<C: Config>(&self, file: Option<&Path>, run: Option<&RunArgs>) -> Result<Option<C>> {
         let Some(mut config) = self.read::<C>(file, run)? else { return Ok(None) };
-        for (key, source) in config.sources() {
-            match source {
-                Source::Model(path) => *path = repository(path, Kind::Model, &key)?,
-                Source::Rows(path) => *path = repository(path, Kind::Dataset, &key)?,
-                Source::Files(path) if path.exists() => {}
-                Source::Files(path) => return Err(Error::input(key, absent(path), "a file or a folder")),
-            }
-        }
+        config.sources().into_iter().try_for_each(|(key, source)| locate(&key, source))?;
         Ok(Some(config))
     }
 
@@ -66,6 +59,18 @@ impl Overrides {
         }
         Ok(Some(config))
     }
+}
+
+/// Replaces a repository name, the value of the config key `key`, by the path of its local snapshot. Returns an error if
+/// there is no such file or folder.
+fn locate(key: &str, source: Source) -> Result<()> {
+    match source {
+        Source::Model(path) => *path = repository(path, Kind::Model, key)?,
+        Source::Rows(path) => *path = repository(path, Kind::Dataset, key)?,
+        Source::Files(path) if path.exists() => {}
+        Source::Files(path) => return Err(Error::input(key, absent(path), "a file or a folder")),
+    }
+    Ok(())
 }
 
 /// Describes a path that does not exist.
@@ -148,27 +153,16 @@ impl ConfigArgs {
         self.overrides.load(Some(&self.config), None)
     }
 
-    /// Works like [`ConfigArgs::load`] for a dry run, which needs no rows. For rows that are missing, returns lines
-    /// with the command that downloads them, if one is known.
-    fn load_without_rows<C: Config>(&self, run: &RunArgs) -> Result<Option<(C, Vec<String>)>> {
+    /// Works like [`ConfigArgs::load`] for a dry run, which plans without rows too. Also returns an error for each input
+    /// that is missing.
+    fn load_without_rows<C: Config>(&self, run: &RunArgs) -> Result<Option<(C, Vec<Error>)>> {
         let Some(mut config) = self.overrides.read::<C>(Some(&self.config), Some(run))? else { return Ok(None) };
         let mut missing = Vec::new();
         for (key, source) in config.sources() {
-            match source {
-                Source::Model(path) => *path = repository(path, Kind::Model, &key)?,
-                Source::Rows(path) => match repository(path, Kind::Dataset, &key) {
-                    Ok(found) => *path = found,
-                    Err(error) if paths::unmatched(path).is_some() => return Err(error),
-                    Err(_) => {
-                        let command = fetched_by(path, Kind::Dataset);
-                        missing.push(format!("{key}: {} not found{command}", path.display()));
-                    }
-                },
-                Source::Files(path) if path.exists() => {}
-                Source::Files(path) if missing.is_empty() => {
-                    return Err(Error::input(key, absent(path), "a file or a folder"));
-                }
-                Source::Files(path) => missing.push(format!("{key}: {} not found", path.display())),
+            let is_model = matches!(source, Source::Model(_));
+            match locate(&key, source) {
+                Err(error) if is_model => return Err(error),
+                found => missing.extend(found.err()),
             }
         }
         Ok(Some((config, missing)))
@@ -193,7 +187,8 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// Ends a dry run. Rank 0 prints `plan` to stdout if JSON is requested. The text for people was printed before.
+    /// Prints the result of a dry run. Rank 0 prints `plan` to stdout if JSON is requested. The text for people was printed
+    /// before.
     pub fn planned(&self, context: &Context, plan: impl FnOnce() -> Value) -> Result<()> {
         if self.json && context.leads() { print(&format!("{:#}\n", plan())) } else { Ok(()) }
     }
@@ -236,8 +231,8 @@ impl JobArgs {
         self.config.overrides.load(Some(&self.config.config), Some(&self.run))
     }
 
-    /// Returns the config and, for a dry run, lines about missing rows: see [`ConfigArgs::load_without_rows`].
-    pub fn load<C: Config>(&self) -> Result<Option<(C, Vec<String>)>> {
+    /// Returns the config and, for a dry run, what is missing: see [`ConfigArgs::load_without_rows`].
+    pub fn load<C: Config>(&self) -> Result<Option<(C, Vec<Error>)>> {
         match self.run.dry_run {
             true => self.config.load_without_rows(&self.run),
             false => Ok(self.config()?.map(|config| (config, Vec::new()))),

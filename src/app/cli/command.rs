@@ -1,5 +1,6 @@
 //! The table of commands. The command line is parsed and the help is generated from it. Also runs each command.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
@@ -12,7 +13,7 @@ use super::{
     Context, bench, chat, completions, config, data, doctor, download, eval, export, generate, init, man, plan, recipe,
     replay, report, rl, score, serve, sft, upload, verify, watch,
 };
-use omr_base::config::{RlConfig, SftConfig};
+use omr_base::config::{self as settings, GenerateConfig};
 use omr_base::error::Result;
 use omr_base::signal;
 
@@ -104,17 +105,31 @@ commands! {
     /// Check what works on this machine and how to fix the rest
     Doctor(doctor::Args) = doctor::run;
     /// Generate a completion script for bash, zsh or fish
-    Completions(completions::Args) = |args, _| completions::run(args, &mut Cli::command());
+    Completions(completions::Args) = |args, _| completions::run(args, command());
     /// Write the manual pages of all commands
     Man(man::Args) = |args, _| man::run(args, Cli::command());
 }
 
 /// Groups of commands, in the order of `omr --help`.
-const GROUPS: [(&str, &[&str]); 4] = [
+const GROUPS: [(&str, &[&str]); 5] = [
     ("Run", &["recipe", "init", "sft", "rl", "eval"]),
     ("Data", &["download", "upload", "data"]),
     ("Use", &["serve", "chat", "generate", "score", "verify", "export"]),
-    ("Inspect", &["watch", "report", "replay", "plan", "bench", "config", "doctor", "completions", "man"]),
+    ("Inspect", &["watch", "report", "plan", "config", "doctor"]),
+    ("Other", &["bench", "replay", "completions", "man"]),
+];
+
+/// Names of other programs for what a command here does.
+const WORDS: [(&str, &str); 9] = [
+    ("train fit run", "`omr sft` on conversations, or `omr rl` on questions with labels"),
+    ("pretrain lora qlora", "`omr sft`"),
+    ("ppo rlhf rlvr", "`omr rl`"),
+    ("infer inference predict sample ask complete", "`omr generate` or `omr chat`"),
+    ("api deploy webui", "`omr serve`"),
+    ("merge convert gguf", "`omr export --merge`"),
+    ("test benchmark", "`omr eval`"),
+    ("monitor dashboard tensorboard plot", "`omr watch`"),
+    ("resume continue", "the command that started the run, with the same --out"),
 ];
 
 /// Returns the command line with its help: commands in groups. Flags of all commands are explained once, in `omr
@@ -128,8 +143,8 @@ fn command() -> clap::Command {
     };
     let group = |(title, names): (&str, &[&str])| format!("{title}:\n{}\n", names.iter().map(line).collect::<String>());
     let template = format!(
-        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}Options:\n{{options}}{{after-help}}",
-        GROUPS.map(group).concat()
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}{{after-help}}\n\nOptions:\n{{options}}",
+        GROUPS.map(group).concat().trim_end()
     );
     without(cli.help_template(template), &global)
 }
@@ -163,7 +178,14 @@ fn of(args: RanksArgs) -> Result<RankRole> {
 
 /// Parses the command line, runs the command and maps its result to the exit status (`docs/user/runs.md`).
 pub fn main() -> ExitCode {
-    let matches = command().try_get_matches().unwrap_or_else(|error| explained(error).exit());
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    // `omr help rl` and `omr data help` are the help of the command.
+    let place = words.iter().position(|word| word == "help");
+    if place.is_some_and(|place| place == 1 || place == 2 && words[1] == "data") {
+        words.retain(|word| word != "help");
+        words.push("--help".into());
+    }
+    let matches = command().try_get_matches_from(&words).unwrap_or_else(|error| explained(error, &words[1..]).exit());
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let (rank_role, refused) = match cli.command.rank_role() {
         Ok(rank_role) => (rank_role, Ok(())),
@@ -186,18 +208,59 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Returns the error about a config key that was written as a flag, such as `--learning_rate 1e-5`, or any other `error`
-/// unchanged.
-fn explained(error: clap::Error) -> clap::Error {
-    let keys = [omr_base::config::keys::<SftConfig>, omr_base::config::keys::<RlConfig>];
-    let is_key = |name: &str| keys.iter().any(|keys| keys().iter().any(|key| key.path == name));
-    let flag = error.get(ContextKind::InvalidArg).map(ToString::to_string).unwrap_or_default();
-    let name = flag.split('=').next().unwrap_or_default().trim_start_matches('-').replace('-', "_");
-    if error.kind() != ErrorKind::UnknownArgument || !is_key(&name) {
-        return error;
+/// Returns the error about a config key that was written as a flag, such as `--learning_rate 1e-5`, or about a command
+/// that other programs have, with what to write in `omr`. Returns any other `error` unchanged.
+fn explained(error: clap::Error, words: &[OsString]) -> clap::Error {
+    let given = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
+    let answer = match error.kind() {
+        ErrorKind::InvalidSubcommand => meant(&given(ContextKind::InvalidSubcommand)),
+        ErrorKind::UnknownArgument => {
+            as_key(&given(ContextKind::InvalidArg), words, error.get(ContextKind::SuggestedArg).is_some())
+        }
+        _ => None,
+    };
+    match answer {
+        Some(text) => command().error(error.kind(), text),
+        None => error,
     }
-    let text = format!("{flag} is a config key, which is written without dashes: {name}=VALUE");
-    command().error(ErrorKind::UnknownArgument, text)
+}
+
+/// Returns the answer for the command `typed`: the command that does what it names in other programs, or a command with
+/// this word in its name or description.
+fn meant(typed: &str) -> Option<String> {
+    let plain = |text: &str| text.to_lowercase().replace('-', "");
+    let (cli, word) = (Cli::command(), plain(typed));
+    let nested =
+        |sub: &clap::Command| Some(format!("`omr {} {}`", sub.get_name(), sub.find_subcommand(&word)?.get_name()));
+    let is_about = |sub: &&clap::Command| {
+        let about = sub.get_about().map(|about| plain(&about.to_string())).unwrap_or_default();
+        about.split(|c: char| !c.is_alphanumeric()).any(|part| part == word)
+    };
+    let about: Vec<_> = cli.get_subcommands().filter(is_about).map(|sub| format!("`omr {}`", sub.get_name())).collect();
+    let listed = WORDS.iter().find(|(words, _)| words.split(' ').any(|listed| listed == word));
+    let ours = listed.map(|(_, ours)| (*ours).to_owned()).or_else(|| cli.get_subcommands().find_map(nested));
+    let ours = ours.unwrap_or_else(|| about.join(" or "));
+    (!ours.is_empty()).then(|| format!("omr has no command {typed}: use {ours}"))
+}
+
+/// Returns the answer for the flag `flag` if it names a config key of the command in `words`. Unless `has_tip`, that is
+/// if another flag is similar, also if a key is similar to it.
+fn as_key(flag: &str, words: &[OsString], has_tip: bool) -> Option<String> {
+    let flag = flag.split('=').next().unwrap_or_default();
+    let name = flag.trim_start_matches('-').replace('-', "_");
+    let (keys, is_served) = (config::keys_of(words), words.iter().any(|word| word == "serve"));
+    let is_key = |path: &str| keys.iter().any(|key| key.path == path);
+    let near = || settings::nearest(&name, keys.iter().map(|key| key.path.as_str())).filter(|_| !has_tip);
+    let answer = settings::counterpart(&keys, &name);
+    match answer.or_else(|| near().map(str::to_owned)).filter(|_| !keys.is_empty()) {
+        Some(path) if is_key(&path) => {
+            Some(format!("{flag} is a config key, which is written without dashes: {path}=VALUE"))
+        }
+        _ if is_served && settings::keys::<GenerateConfig>().iter().any(|key| key.path == name) => {
+            Some(format!("{flag} is no setting of a server: each request states its {name}"))
+        }
+        answer => answer.map(|answer| format!("{flag} is no flag of this command; write instead: {answer}")),
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use indicatif::{ProgressBar, ProgressDrawTarget};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -15,6 +14,9 @@ use omr_base::config::not_one_of;
 use omr_base::error::{Error, Result};
 use omr_base::observe::shown;
 use omr_base::secrets::{self, redacted};
+
+/// Removes the last line of a terminal, and a `^C` behind it.
+const CLEAR: &str = "\r\x1b[2K";
 
 /// Destination of all output that is not a result.
 #[derive(Clone)]
@@ -26,7 +28,8 @@ pub(crate) struct Console {
 }
 
 struct Inner {
-    bar: Option<ProgressBar>,
+    /// The last line of the terminal, below all other output. Empty if no stage runs.
+    bar: String,
     log: Option<File>,
 }
 
@@ -39,7 +42,7 @@ impl Console {
         std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(secrets::is_named)).for_each(|(_, value)| {
             secrets::keep(value.to_string_lossy().trim());
         });
-        let inner = Arc::new(Mutex::new(Inner { bar: None, log: None }));
+        let inner = Arc::new(Mutex::new(Inner { bar: String::new(), log: None }));
         Console { inner, quiet, terminal: io::stderr().is_terminal(), name }
     }
 
@@ -98,12 +101,13 @@ impl Console {
         self.to_log(line.as_bytes());
     }
 
-    /// Sets the bar that other output must not overwrite, or `None` after it is finished.
-    pub(crate) fn set_bar(&self, bar: Option<ProgressBar>) {
-        if let Some(bar) = &bar {
-            bar.set_draw_target(ProgressDrawTarget::stderr());
+    /// Draws `bar`, one line that is shorter than the terminal, in the place of the last one. An empty text removes it.
+    pub(crate) fn set_bar(&self, bar: String) {
+        let mut inner = self.lock();
+        if !(inner.bar.is_empty() && bar.is_empty()) {
+            let _ = io::stderr().write_all(format!("{CLEAR}{bar}").as_bytes());
         }
-        self.lock().bar = bar;
+        inner.bar = bar;
     }
 
     /// Appends to the log file only.
@@ -129,18 +133,43 @@ impl Console {
 
     fn to_stderr(&self, bytes: &[u8]) {
         let inner = self.lock();
-        let write = || {
-            let _ = io::stderr().write_all(redacted(&String::from_utf8_lossy(bytes)).as_bytes());
-        };
-        match &inner.bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        }
+        let text = redacted(&String::from_utf8_lossy(bytes));
+        let text = if self.terminal { wrapped(&text, width()).into() } else { text };
+        let clear = if inner.bar.is_empty() { "" } else { CLEAR };
+        let _ = io::stderr().write_all(format!("{clear}{text}{}", inner.bar).as_bytes());
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the number of columns of the terminal on stderr, or 80 if it is unknown.
+pub(crate) fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
+    if size == 0 { 80 } else { size }
+}
+
+/// Breaks lines of more than `width` columns between words, because a terminal breaks them inside words. A command at
+/// the end of such a line stays whole, on a line of its own, so that it can be copied.
+fn wrapped(text: &str, width: usize) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    for line in text.split_inclusive('\n') {
+        let (mut column, mut room) = (0, width);
+        for word in line.split_inclusive(' ') {
+            let length = word.trim_end().chars().count();
+            let is_command = out.ends_with(": ") && word.trim_end().rsplit('/').next() == Some("omr");
+            let is_broken = column + length > room || is_command && line.trim_end().chars().count() > width;
+            if column > 0 && is_broken {
+                out.truncate(out.trim_end_matches(' ').len());
+                out.push_str("\n  ");
+                (column, room) = (2, if is_command { usize::MAX } else { room });
+            }
+            out.push_str(word);
+            column += word.chars().count();
+        }
+    }
+    out
 }
 
 /// Writer of events. The subscriber writes each event in one call.
@@ -156,5 +185,19 @@ impl Write for Events {
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrapped;
+
+    #[test]
+    fn long_lines_break_between_words_and_a_command_stays_whole() {
+        assert_eq!(wrapped("one two  three\nfour\n", 9), "one two\n  three\nfour\n");
+        assert_eq!(wrapped("a/very/long/path is\n", 8), "a/very/long/path\n  is\n");
+        let command = "bin/omr serve runs/digits --port 8000\n";
+        assert_eq!(wrapped(&format!("to talk to it: {command}"), 20), format!("to talk to it:\n  {command}"));
+        assert_eq!(wrapped(&format!("ask: {command}"), 80), format!("ask: {command}"));
     }
 }

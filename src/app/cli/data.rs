@@ -158,7 +158,7 @@ fn stage_of<C: Stage>(
         context.say(&format!("{}: {rows} rows of {sets} data sets; {job}", C::NAME));
         if run.dry_run {
             let plan = json!({ "job": C::NAME, "what": job, "rows": rows, "data_sets": sets });
-            return run.planned(context, || plan);
+            return RunDir::planned(run, config, context, || plan);
         }
         let dir = match shard {
             None => session.open(config)?,
@@ -198,7 +198,7 @@ fn run_list(args: &WholeArgs, context: &Context) -> Result<()> {
         stages.iter().for_each(|stage| context.say(&stage.line));
         if args.run.dry_run {
             let lines = || stages.iter().map(|stage| &stage.line).collect::<Vec<_>>();
-            return args.run.planned(context, || json!({ "job": "run", "stages": lines() }));
+            return RunDir::planned(&args.run, &config, context, || json!({ "job": "run", "stages": lines() }));
         }
         let is_left = |name: &str| args.run.fresh || !args.run.out.join(name).join("summary.json").exists();
         if stages.iter().zip(&config.stages).any(|(planned, step)| planned.computes && is_left(&step.name)) {

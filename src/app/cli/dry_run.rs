@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::Context;
 use super::args::fetched_by;
+use super::run_dir::RunDir;
 use super::session::Session;
-use omr_base::error::Result;
+use omr_base::config::Config;
+use omr_base::error::{Error, Result};
 use omr_base::files;
 use omr_base::hub::Kind;
 use omr_base::observe::bytes;
@@ -17,9 +18,9 @@ use omr_runtime::device::Plan;
 use omr_train::plan::{GpuSet, H200, Page, Rows, Training, memory, parameters};
 use omr_train::training::job::{Start, TrainingJob};
 
-/// Describes a run whose rows are not complete (`missing` lists what is missing). It is planned for a GPU, as `omr
-/// plan` does.
-pub fn without_rows<C: Training>(session: &Session, missing: &[String], mut config: C) -> Result<()> {
+/// Describes a run whose rows are not complete, and returns an error about what is `missing`. It is planned for a GPU, as
+/// `omr plan` does.
+pub fn without_rows<C: Training>(session: &Session, mut missing: Vec<Error>, mut config: C) -> Result<()> {
     let (asked, context) = (config.clone(), session.context);
     let keys = config.keys();
     let model = Start::directory(keys.model.map(|model| model.as_path()))?;
@@ -31,8 +32,7 @@ pub fn without_rows<C: Training>(session: &Session, missing: &[String], mut conf
     let count =
         keys.steps.map_or("the number of updates depends on the rows".to_owned(), |steps| format!("{steps} updates"));
     context.say(&format!("{}: {count}", C::NAME));
-    missing.iter().for_each(|line| context.say(line));
-    weights_missing(context, model);
+    missing.extend(without_weights(model));
     if !context.kind().is_gpu() {
         let gpus = H200.named(session.ranks.size());
         context.say(&format!("the memory on this machine depends on the rows; the rest is the plan for {gpus}:"));
@@ -40,17 +40,24 @@ pub fn without_rows<C: Training>(session: &Session, missing: &[String], mut conf
     page.text().lines().for_each(|line| context.say(line));
     keys.steps.iter().for_each(|&steps| context.say(&page.time(steps)));
     session.args.planned(context, || {
+        let lines: Vec<String> = missing.iter().map(Error::to_string).collect();
         json!({
-            "job": C::NAME, "updates": keys.steps, "missing": missing, "has_weights": weights::exist_in(model),
+            "job": C::NAME, "updates": keys.steps, "missing": lines, "has_weights": weights::exist_in(model),
             (key(gpus.count)): page.json(),
         })
-    })
+    })?;
+    let list: String = missing.iter().map(|error| format!("\n- {error}")).collect();
+    match missing.len() {
+        0 | 1 => missing.pop().map_or(Ok(()), Err),
+        count => Err(Error::input("the inputs", format!("{count} that are missing"), format!("all of them:{list}"))),
+    }
 }
 
-/// Prints the parts of a dry run besides the memory plan: stored activations, disk space, missing weights and time.
-pub fn rest(
+/// Prints the parts of a dry run besides the memory plan: stored activations, disk space and time. Ends with an error about
+/// missing weights.
+pub fn rest<C: Config>(
     session: &Session,
-    name: &str,
+    settings: &C,
     what: &str,
     plan: &Plan,
     job: &dyn TrainingJob,
@@ -64,7 +71,6 @@ pub fn rest(
     let free = session.args.out.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
     let free = bytes(files::free(free)?);
     context.say(&format!("disk {}; {free} are free", memory::disk(checkpoint, trainer.checkpoints())));
-    weights_missing(context, &trainer.run.model);
     // The time is only predicted for GPUs.
     let page = context.kind().is_gpu().then(|| page(config));
     match &page {
@@ -73,13 +79,14 @@ pub fn rest(
         Some(Err(error)) => context.say(&format!("on {}: {error}", H200.named(gpus))),
         None => {}
     }
-    session.args.planned(context, || {
+    RunDir::planned(session.args, settings, context, || {
         json!({
-            "job": name, "what": what, "updates": trainer.run.total_steps, "missing": [],
+            "job": C::NAME, "what": what, "updates": trainer.run.total_steps, "missing": [],
             "has_weights": weights::exist_in(&trainer.run.model), "memory": memory::json(plan),
             "disk": trainer.checkpoints().map(|count| memory::on_disk(checkpoint, count)), (key(gpus)): page.and_then(Result::ok).map(|page| page.json()),
         })
-    })
+    })?;
+    without_weights(&trainer.run.model).map_or(Ok(()), Err)
 }
 
 /// Returns the JSON key for a plan with this number of GPUs.
@@ -87,10 +94,8 @@ fn key(gpus: usize) -> &'static str {
     if gpus == 1 { "one_card" } else { "cards" }
 }
 
-/// Prints a message if a model directory has no weights.
-fn weights_missing(context: &Context, model: &Path) {
-    if !weights::exist_in(model) {
-        let command = fetched_by(model, Kind::Model);
-        context.say(&format!("model: {} has no weights{command}", model.display()));
-    }
+/// Returns an error if a model directory has no weights.
+fn without_weights(model: &Path) -> Option<Error> {
+    let found = || format!("{}, which has no weights{}", model.display(), fetched_by(model, Kind::Model));
+    (!weights::exist_in(model)).then(|| Error::input("model", found(), "a model directory with weights"))
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::args::{Overrides, RanksArgs, RunArgs, repository};
+use super::run_dir::RunDir;
 use super::session::Session;
 use super::stdout::print;
 use super::{Context, benchmarks, rescore};
@@ -370,7 +371,7 @@ impl Eval<'_> {
         let (config, run, context) = (self.config, session.args, session.context);
         if run.dry_run {
             let plan = || json!({ "job": "eval", "model": model, "tasks": tasks, "judge": self.scorer.describe() });
-            return run.planned(context, plan);
+            return RunDir::planned(run, config, context, plan);
         }
         let (dir, summary) = (session.open(config)?, run.out.join("summary.json"));
         let work = |ranks: &mut dyn Ranks| {
@@ -380,8 +381,10 @@ impl Eval<'_> {
                 let all = measured::measure(&run.out, sources(), context.observer())?;
                 report::keep_images(&run.out, self.rows)?;
                 all.write(&run.out, model.as_deref(), config, begun.elapsed().as_secs_f64())?;
-                files::write(run.out.join("report.html"), report::evaluation(&[&*run.out])?.as_bytes())?;
+                let page = run.out.join("report.html");
+                files::write(&page, report::evaluation(&[&*run.out])?.as_bytes())?;
                 all.lines().iter().for_each(|line| context.say(line));
+                context.say(&format!("report: {}", page.display()));
                 Ok(())
             })
         };

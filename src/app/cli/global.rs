@@ -12,6 +12,7 @@ pub enum DeviceKind {
     /// The CPU.
     Cpu,
     /// A GPU, with hand-written kernels in bf16.
+    #[value(alias = "gpu")]
     Cuda,
     /// The GPU kernels without a GPU: emulated on the CPU. Slow, for tests.
     Emu,

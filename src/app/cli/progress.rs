@@ -3,14 +3,15 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use super::console::Console;
+use super::console::{Console, width};
 use omr_base::observe::{Observer, shown};
 use omr_base::signal;
 
 /// Minimum interval between two plain lines. One more is printed at the end of each stage.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Minimum interval between two drawings of the bar.
+const DRAW_EVERY: Duration = Duration::from_millis(50);
 
 /// The remaining time is estimated once one part in this many is done.
 const RELIABLE: u64 = 50;
@@ -32,7 +33,6 @@ struct Stage {
     /// Progress at the time of the last line.
     reported: Option<u64>,
     figures: String,
-    bar: Option<ProgressBar>,
 }
 
 impl Progress {
@@ -43,47 +43,42 @@ impl Progress {
     fn lock(&self) -> MutexGuard<'_, Option<Stage>> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn bar(&self, name: &str, total: u64, done: u64) -> Option<ProgressBar> {
-        if !self.console.draws() {
-            return None;
-        }
-        let bar = if total == 0 { ProgressBar::new_spinner() } else { ProgressBar::new(total) };
-        let shape = if total == 0 {
-            "{prefix:>9.bold} {spinner} {pos} {msg}  {elapsed}"
-        } else {
-            "{prefix:>9.bold} {bar:28.cyan/black.bright} {pos}/{len}  {msg}  {elapsed}<{eta}"
-        };
-        if let Ok(style) = ProgressStyle::with_template(shape) {
-            bar.set_style(style.progress_chars("━━╌"));
-        }
-        bar.set_prefix(shown(name).into_owned());
-        bar.set_position(done);
-        bar.reset_eta();
-        self.console.set_bar(Some(bar.clone()));
-        Some(bar)
-    }
 }
 
 impl Stage {
+    /// Describes the progress for a terminal of `columns` columns. The two columns that are left free are those of a
+    /// `^C`; with them, the terminal would begin another line.
+    fn bar(&self, columns: usize) -> String {
+        let [count, time] = self.counts();
+        let name = shown(&self.name);
+        let size = if self.total == 0 { 0 } else { columns / 8 };
+        let filled = (size as f64 * self.done.min(self.total) as f64 / self.total.max(1) as f64) as usize;
+        let bar = "━".repeat(filled) + &"╌".repeat(size - filled);
+        let text = format!("{count}  {time}  {}", self.figures);
+        let room = columns.saturating_sub(name.chars().count() + size + 5);
+        let cut: String = text.chars().take(room).collect();
+        let cut = if cut.len() < text.len() { cut.rsplit_once("  ").map_or("", |(cut, _)| cut) } else { &cut };
+        format!("{name} {bar} {cut}")
+    }
+
     fn line(&self) -> String {
+        let [count, time] = self.counts();
+        let figures = if self.figures.is_empty() { String::new() } else { format!("  {}", self.figures) };
+        format!("{} {count}{figures}  {time}", self.name)
+    }
+
+    /// Returns the number of units done, and the elapsed and the remaining time.
+    fn counts(&self) -> [String; 2] {
         let elapsed = self.begun.elapsed();
-        let mut line = format!("{} {}", self.name, self.done);
-        if self.total > 0 {
-            line.push_str(&format!("/{}", self.total));
-        }
-        line.push_str(&format!(" {}", self.unit));
-        if !self.figures.is_empty() {
-            line.push_str(&format!("  {}", self.figures));
-        }
-        line.push_str(&format!("  {}", duration(elapsed)));
+        let total = if self.total > 0 { format!("/{}", self.total) } else { String::new() };
+        let mut time = duration(elapsed);
         let here = self.done.saturating_sub(self.first);
         // The first answers end long after their start, because many are computed at once.
         if self.total > self.done && here > 0 && here * RELIABLE >= self.total - self.first {
             let left = elapsed.mul_f64((self.total - self.done) as f64 / here as f64);
-            line.push_str(&format!(", {} left", duration(left)));
+            time.push_str(&format!(", {} left", duration(left)));
         }
-        line
+        [format!("{}{total} {}", self.done, self.unit), time]
     }
 }
 
@@ -96,9 +91,11 @@ impl Observer for Progress {
         self.end();
         signal::listen(true);
         let printed = Instant::now();
-        let bar = self.bar(name, total, done).map(|bar| bar.with_elapsed(begun.elapsed()));
         let (name, unit, figures) = (name.to_owned(), unit.to_owned(), String::new());
-        let stage = Stage { name, unit, total, first: done, done, begun, printed, reported: None, figures, bar };
+        let stage = Stage { name, unit, total, first: done, done, begun, printed, reported: None, figures };
+        if self.console.draws() {
+            self.console.set_bar(stage.bar(width()));
+        }
         *self.lock() = Some(stage);
     }
 
@@ -110,11 +107,15 @@ impl Observer for Progress {
             let shown: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {}", figure(*value))).collect();
             stage.figures = shown.join("  ");
         }
-        if let Some(bar) = &stage.bar {
-            bar.set_message(stage.figures.clone());
-            bar.set_position(done);
-        } else if !self.console.quiet && stage.printed.elapsed() >= LINE_EVERY {
-            (stage.printed, stage.reported) = (Instant::now(), Some(done));
+        let draws = self.console.draws();
+        if self.console.quiet || stage.printed.elapsed() < if draws { DRAW_EVERY } else { LINE_EVERY } {
+            return;
+        }
+        stage.printed = Instant::now();
+        if draws {
+            self.console.set_bar(stage.bar(width()));
+        } else {
+            stage.reported = Some(done);
             self.console.line(&stage.line());
         }
     }
@@ -122,10 +123,7 @@ impl Observer for Progress {
     fn end(&self) {
         signal::listen(false);
         let Some(stage) = self.lock().take() else { return };
-        if let Some(bar) = stage.bar.as_ref() {
-            self.console.set_bar(None);
-            bar.finish_and_clear();
-        }
+        self.console.set_bar(String::new());
         if stage.reported != Some(stage.done) {
             self.console.line(&stage.line());
         }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::args::JobArgs;
+use super::run_dir::RunDir;
 use super::session::Session;
 use super::{Context, start};
 use crate::recipe::Recipe;
@@ -38,7 +39,7 @@ fn run_recipe(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
             recipe.try_commands()?;
         }
         if args.dry_run {
-            return args.planned(context, || plan(&recipe.config));
+            return RunDir::planned(args, &recipe.config, context, || plan(&recipe.config));
         }
         let dir = session.open(&recipe.config)?;
         session.finish(dir, &recipe.config, &recipe.page(), || recipe.is_finished(), |ranks| recipe.run(ranks))?;

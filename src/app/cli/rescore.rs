@@ -28,7 +28,12 @@ pub fn run(
     let names: Vec<String> = logs.iter().map(|(path, of)| format!("{} ({})", path.display(), of.name())).collect();
     context.say(&format!("eval: the verdicts of {}; {}", names.join(", "), scorer.describe()));
     if run.dry_run {
-        return run.planned(context, || json!({ "job": "eval", "logs": names, "judge": scorer.describe() }));
+        return RunDir::planned(
+            run,
+            config,
+            context,
+            || json!({ "job": "eval", "logs": names, "judge": scorer.describe() }),
+        );
     }
     let rows = read(logs)?;
     if config.mode == Mode::Strict && rows.iter().all(|row| extract::opening(&row.response).is_none()) {

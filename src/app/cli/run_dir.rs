@@ -3,12 +3,20 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::args::RunArgs;
 use super::{Context, start};
-use omr_base::config::{self, Config};
+use omr_base::config::{self, Config, Difference};
 use omr_base::error::{Error, Result};
 use omr_base::files::{self, Lock};
 use omr_model::rollout::journal;
+
+/// Commands that do not start in a folder with other files, because their results would mix with them.
+const TRAINS: [&str; 3] = ["sft", "rl", "recipe"];
+
+/// Names and endings of files that may be in a folder before its run: configs, and the output of batch systems.
+const BESIDE: [&str; 8] = ["lost+found", "out", "err", "log", "txt", "sh", "yaml", "yml"];
 
 /// An open run directory. The lock is held until this value is dropped. If the directory then contains only what
 /// [`RunDir::begin`] writes, these files are removed, so that the folder is as it was before.
@@ -44,6 +52,14 @@ impl RunDir {
         Ok(run)
     }
 
+    /// Ends a dry run of the job `config`: prints its `plan` (see [`RunArgs::planned`]), and returns the error with which
+    /// [`RunDir::open`] refuses the folder. Leaves everything as it is.
+    pub fn planned<C: Config>(args: &RunArgs, config: &C, of: &Context, plan: impl FnOnce() -> Value) -> Result<()> {
+        args.planned(of, plan)?;
+        let run = of.leads().then(|| RunDir::lock(&RunArgs { fresh: false, ..args.clone() }, "", of)).transpose()?;
+        run.filter(|_| !args.fresh).map_or(Ok(()), |run| run.refusal(config).map(drop))
+    }
+
     fn lock(args: &RunArgs, part: &str, context: &Context) -> Result<RunDir> {
         // A symbolic link stays in place. A fresh run is created at its target.
         let target = std::fs::canonicalize(&args.out).ok().filter(|_| args.out.is_symlink());
@@ -68,27 +84,39 @@ impl RunDir {
     }
 
     fn compare<C: Config>(&self, config: &C, context: &Context) -> Result<()> {
+        let place = self.out.display();
+        let Some(changes) = self.refusal(config)? else {
+            context.say(&format!("{place}: replaced an earlier run with another config, which had made no step"));
+            return journal::forget(&self.dir, u64::MAX);
+        };
+        changes.iter().for_each(|it| context.say(&format!("{} was {} and is {}", it.path, it.was, it.now)));
+        Ok(())
+    }
+
+    /// Returns the allowed differences to the config of an existing run, or `None` if that run has made no step and may
+    /// be replaced. Returns an error if the folder is not a run's, or if the configs differ in other keys.
+    fn refusal<C: Config>(&self, config: &C) -> Result<Option<Vec<Difference>>> {
         let dir = &self.out;
         let file = dir.join("config.yaml");
         if !file.exists() {
-            return Ok(());
+            let is_beside = |name: &str| name.rsplit('.').next().is_some_and(|ending| BESIDE.contains(&ending));
+            let is_foreign = |name: &&String| !is_nothing(dir, name) && !is_beside(name) && !name.starts_with('.');
+            return match self.before.iter().find(is_foreign).filter(|_| TRAINS.contains(&C::NAME)) {
+                Some(name) => {
+                    let found = format!("a folder with other files, such as {name}");
+                    Err(Error::input(dir, found, "a run directory, or a new or empty folder"))
+                }
+                None => Ok(Some(Vec::new())),
+            };
         }
         if !files::is_run(dir) {
             let expected = "a run directory, or a folder without a config.yaml";
             return Err(Error::input(file, "a config that was not written by a run", expected));
         }
-        let compared = config::load(Some(&file), &[], &|_| None).and_then(|was: C| {
-            let changes = config::refuse_differences(dir, &was, config)?;
-            changes.iter().for_each(|it| context.say(&format!("{} was {} and is {}", it.path, it.was, it.now)));
-            Ok(())
-        });
-        match compared {
-            Err(_) if self.part.is_empty() && !is_begun(dir) => {
-                let place = dir.display();
-                context.say(&format!("{place}: replaced an earlier run with another config, which had made no step"));
-                journal::forget(&self.dir, u64::MAX)
-            }
-            compared => compared,
+        let was = config::load::<C>(Some(&file), &[], &|_| None);
+        match was.and_then(|was| config::refuse_differences(dir, &was, config)) {
+            Err(_) if self.part.is_empty() && !is_begun(dir) => Ok(None),
+            changes => changes.map(Some),
         }
     }
 
@@ -120,12 +148,14 @@ impl Drop for RunDir {
 /// True if the run in `dir` has produced steps, answers or rows. A run that ended before that does not restrict later
 /// runs.
 pub fn is_begun(dir: &Path) -> bool {
-    let is_nothing = |name: &String| {
-        is_claim(name)
-            || [journal::FOLDER, "index", "tensorboard", "reporters", "rejected.jsonl"].contains(&name.as_str())
-            || std::fs::metadata(dir.join(name)).is_ok_and(|found| found.is_file() && found.len() == 0)
-    };
-    !names(dir).iter().all(is_nothing)
+    !names(dir).iter().all(|name| is_nothing(dir, name))
+}
+
+/// True for what a run without a finished step may have written.
+fn is_nothing(dir: &Path, name: &str) -> bool {
+    is_claim(name)
+        || [journal::FOLDER, "index", "tensorboard", "reporters", "rejected.jsonl"].contains(&name)
+        || std::fs::metadata(dir.join(name)).is_ok_and(|found| found.is_file() && found.len() == 0)
 }
 
 /// True for files that a run writes before its first step.

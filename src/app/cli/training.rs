@@ -28,7 +28,7 @@ pub fn run<C: Training>(
     let dist = config.keys().training.dist.clone();
     Session::over(&args.run, context, &dist, |session| {
         if !missing.is_empty() {
-            return dry_run::without_rows(session, &missing, config);
+            return dry_run::without_rows(session, missing, config);
         }
         let asked = config.clone();
         let Keys { model, dtype, training, .. } = config.keys();
@@ -68,7 +68,7 @@ pub fn run<C: Training>(
         if session.args.dry_run {
             let gpus = GpuSet { gpu_options: &H200, count: session.ranks.size() };
             let page = |model: ModelConfig| asked.page(gpus, &Rows::mean(&job.common().index, &model), model);
-            return dry_run::rest(session, C::NAME, &what, &plan, &*job, page);
+            return dry_run::rest(session, &config, &what, &plan, &*job, page);
         }
         let dir = session.open(&config)?;
         if context.leads() && !continues {

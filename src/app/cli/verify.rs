@@ -15,14 +15,20 @@ use omr_data::reward::text;
 #[command(after_help = "Prints {\"equal\",\"gold_parsed\",\"answer_parsed\",\"why\"}, one line per pair.")]
 pub struct Args {
     /// The correct answer
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    #[arg(required_unless_present = "jsonl", requires = "answer")]
-    gold: Option<String>,
+    #[arg(value_name = "GOLD", allow_hyphen_values = true, requires = "second")]
+    #[arg(required_unless_present_any = ["jsonl", "gold"])]
+    first: Option<String>,
     /// The answer to check, alone or within a text
+    #[arg(value_name = "ANSWER", allow_hyphen_values = true)]
+    second: Option<String>,
+    /// The same as GOLD
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "answer", conflicts_with = "first")]
+    gold: Option<String>,
+    /// The same as ANSWER
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "gold")]
     answer: Option<String>,
     /// Read JSON lines {"gold","answer"} from stdin
-    #[arg(long, conflicts_with_all = ["gold", "answer"])]
+    #[arg(long, conflicts_with_all = ["first", "gold"])]
     jsonl: bool,
     /// Equality rules: strict, or compat to reproduce the published scorer
     #[arg(long, default_value = "strict", value_name = "MODE", value_parser = choose::<Mode>)]
@@ -52,7 +58,7 @@ fn line(gold: &str, answer: &str, mode: Mode) -> Line {
 
 /// Prints the verdicts to stdout.
 pub fn run(args: &Args, _: &Context) -> Result<()> {
-    match (&args.gold, &args.answer) {
+    match (args.first.as_ref().or(args.gold.as_ref()), args.second.as_ref().or(args.answer.as_ref())) {
         (Some(gold), Some(answer)) => {
             let text = serde_json::to_string(&line(gold, answer, args.mode));
             print(&format!("{}\n", text.map_err(|e| Error::Failed(e.to_string()))?))

@@ -152,7 +152,7 @@ impl UnloadedServer {
             Ok((limits, memory.max(&counted.high_water())))
         };
         let (limits, memory) = fits::within(machine.target, dtype, LOWER, count)?;
-        machine.observer.note(&memory.line());
+        tracing::debug!("{}", memory.line());
         let mut dev = (machine.device)(&memory)?;
         if !self.drain.is_zero() {
             // A signal does not end passes early, because requests in flight are finished.

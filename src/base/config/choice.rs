@@ -61,6 +61,11 @@ macro_rules! choice_setting {
             fn kind(&self) -> String {
                 $crate::config::choice::names::<$name>().join(" | ")
             }
+
+            fn schema(&self) -> serde_json::Value {
+                let aliases = <$name as $crate::config::Choice>::ALIASES.iter().map(|(name, _)| *name);
+                serde_json::json!({ "enum": $crate::config::choice::names::<$name>().into_iter().chain(aliases).collect::<Vec<_>>() })
+            }
         }
     };
 }

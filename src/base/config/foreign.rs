@@ -125,6 +125,17 @@ pub(super) fn alias(theirs: &str) -> String {
     })
 }
 
+/// Returns the one of `keys` for `name`, which may also be the last part of a key or the name of another system, or what to
+/// use instead.
+pub fn counterpart(keys: &[Key], name: &str) -> Option<String> {
+    let last = |key: &&Key| key.path.rsplit('.').next() == Some(name);
+    let paths: Vec<&str> = keys.iter().filter(last).map(|key| key.path.as_str()).collect();
+    let exact = paths.iter().find(|path| **path == name).map(|path| (*path).to_owned());
+    let foreign = Foreign::new(keys);
+    let own = exact.or_else(|| find(&foreign.own, name).map(listed));
+    own.or_else(|| Some(paths.join(" or ")).filter(|paths| !paths.is_empty())).or_else(|| foreign.counterpart("", name))
+}
+
 /// Returns the answer of the table for the key `theirs`.
 fn instead(theirs: &str) -> Option<String> {
     let other = alias(theirs);
@@ -143,7 +154,16 @@ fn named(key: &Key) -> impl Iterator<Item = (&'static str, &'static str)> {
 fn names(keys: &[Key]) -> Names<'_> {
     let mut names = Names::new();
     for key in keys {
-        named(key).for_each(|(name, note)| names.entry(name).or_default().push((&key.path, note)));
+        let mut found: Vec<(&str, &str)> = named(key).collect();
+        // A recipe has the keys of its stages in groups.
+        let stage = ["sft.", "rl."].iter().find_map(|stage| key.path.strip_prefix(stage));
+        found.extend(stage.map(|name| (name, "")));
+        for (name, note) in found {
+            let all = names.entry(name).or_default();
+            if all.iter().all(|(path, _)| *path != key.path) {
+                all.push((&key.path, note));
+            }
+        }
     }
     // The keys of the Hugging Face trainer often have the same name.
     keys.iter().for_each(|key| _ = names.entry(&key.path).or_insert_with(|| vec![(&key.path, "")]));

@@ -64,6 +64,7 @@ pub use dist::{Backend, DistConfig};
 pub use distillation::DistillationConfig;
 pub use domains::DomainWeights;
 pub use eval::{EvalConfig, ServerConfig};
+pub use foreign::counterpart;
 pub use generate::GenerateConfig;
 pub use images::{Image16Bit, ImageAlpha, ImageBackend, ImageConfig};
 pub use judge::{JudgeConfig, ProgramConfig, Rewards, ScoreConfig, ScorerConfig};
@@ -83,7 +84,8 @@ pub use serve::ServeConfig;
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
 pub use source::{
-    Config, Source, deciding, headed, keys, kind, likeliest, load, load_for, refuse_differences, to_yaml,
+    Config, Difference, Source, deciding, headed, keys, kind, likeliest, load, load_for, refuse_differences, schema,
+    to_yaml,
 };
 pub use task_file::TaskFileConfig;
 pub use training::TrainingConfig;
@@ -92,6 +94,9 @@ pub use validation::ValidationConfig;
 /// Upper bound on the number of updates of a run. It is far above any real run and exists because memory planning loops
 /// over all updates.
 const MOST_STEPS: f64 = 1e8;
+
+/// Default number of prompts per update in RL, if a generation batch has at least as many.
+const MINI_BATCH: u64 = 64;
 
 /// Upper bound on the number of sequences in a batch, 2^20. It rejects typing errors before memory is planned for them.
 const MOST_SEQUENCES: f64 = 1_048_576.0;

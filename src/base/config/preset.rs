@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::MINI_BATCH;
 use super::describe::inline;
 use super::table::{self, join};
 use crate::error::{Error, Result};
@@ -52,8 +53,12 @@ fn value(cell: &str) -> Value {
     serde_json::from_str(cell).unwrap_or_else(|_| json!(cell))
 }
 
-/// Adds the keys that the preset of `group` sets, except those that `group` already contains.
+/// Adds the keys that the preset of `group` sets, except those that `group` already contains, and a mini-batch of at most
+/// the batch.
 pub(super) fn fill_in(group: &mut Map<String, Value>) {
+    if let Some(size) = group.get("train_batch_size").and_then(Value::as_u64).filter(|size| *size < MINI_BATCH) {
+        group.entry("ppo_mini_batch_size").or_insert(size.into());
+    }
     // An unknown preset is rejected later, where the key is read.
     let Some(Ok(preset)) = group.get("preset").and_then(Value::as_str).map(str::parse::<Preset>) else { return };
     for (key, value) in preset.keys() {

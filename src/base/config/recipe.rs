@@ -130,26 +130,26 @@ settings! {
     /// Config of `omr recipe`.
     pub struct RecipeConfig {
         /// Seed of all random numbers. It is also the default seed of the stages.
-        seed: u64 = 1;
+        seed: u64 = 1, group: "The whole recipe";
         /// Data type of weights and activations, also the default of the stages. `auto` = bf16 with GPU kernels, f32 on
         /// the CPU; the run directory records which.
         dtype: Dtype = Dtype::Auto, published: "bf16";
         /// The task that is trained and evaluated.
-        task: TaskConfig = TaskConfig::default();
+        task: TaskConfig = TaskConfig::default(), group: "Task";
         /// The model to start from.
-        base: BaseConfig = BaseConfig::default();
+        base: BaseConfig = BaseConfig::default(), group: "Model to start from";
         /// Distillation and verification.
-        data: DistillConfig = DistillConfig::default();
+        data: DistillConfig = DistillConfig::default(), group: "Distillation and verification";
         /// Supervised fine-tuning.
         sft: SftConfig = SftConfig::default();
         /// Reinforcement learning.
         rl: RlConfig = RlConfig::default();
         /// Continued SFT, for comparison with RL.
-        control: ControlConfig = ControlConfig::default();
+        control: ControlConfig = ControlConfig::default(), group: "Continued SFT, for comparison";
         /// Evaluation.
-        eval: EvalConfig = EvalConfig::default();
+        eval: EvalConfig = EvalConfig::default(), group: "Evaluation";
         /// Kinds of inputs that may have changed since a stage was started. Also set for all stages.
-        accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes;
+        accept_changed: Vec<InputKind> = Vec::new(), safe: Safe::Yes, group: "All stages";
         /// Services that show the metrics of the training stages: tensorboard, wandb, mlflow, swanlab. Default of
         /// sft.report_to and rl.report_to.
         report_to: Vec<ReportTo> = vec![ReportTo::Tensorboard], safe: Safe::Yes;

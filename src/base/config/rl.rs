@@ -8,8 +8,8 @@ use super::judge::check_judge;
 use super::table::join;
 use super::{
     Config, DatasetConfig, DistillationConfig, DomainWeights, Dtype, JudgeConfig, KlLossType, LossAggMode, LossMode,
-    MOST_SEQUENCES, MOST_STEPS, Mode, OptimConfig, Parity, Place, Preset, Rewards, RolloutConfig, Rule, Safe,
-    ScorerConfig, Source, TrainingConfig, ValidationConfig,
+    MINI_BATCH, MOST_SEQUENCES, MOST_STEPS, Mode, OptimConfig, Parity, Place, Preset, Rewards, RolloutConfig, Rule,
+    Safe, ScorerConfig, Source, TrainingConfig, ValidationConfig,
 };
 use crate::error::Result;
 
@@ -123,7 +123,7 @@ settings! {
     pub struct RlConfig with optimizer: OptimConfig, training: TrainingConfig, validation: ValidationConfig {
         /// Model directory to start from. A recipe uses its SFT model.
         model: Option<PathBuf> = None, name: "verl actor_rollout_ref.model.path; Hugging Face model_name_or_path",
-            published: "OpenMMReasoner/OpenMMReasoner-ColdStart";
+            published: "OpenMMReasoner/OpenMMReasoner-ColdStart", group: "Model and prompts";
         /// Prompts to train on. A recipe uses its own questions.
         train_files: Vec<DatasetConfig> = Vec::new(),
             name: "verl data.train_files; LLaMA-Factory dataset (paths or names on the hub); TRL dataset_name";
@@ -138,13 +138,14 @@ settings! {
         per_batch_domain_weights: Option<DomainWeights> = None, name: "verl data.per_batch_domain_weights";
         /// Number of prompts per generation batch.
         train_batch_size: usize = 64, rule: Rule::SEQUENCES,
-            name: "verl data.train_batch_size; TRL generation_batch_size (/ num_generations)", published: "128";
+            name: "verl data.train_batch_size; TRL generation_batch_size (/ num_generations)", published: "128", group: "Batches and rollouts";
         /// Number of prompts that dynamic sampling requests at a time, until train_batch_size of them are kept. null =
         /// train_batch_size.
         gen_batch_size: Option<usize> = None, rule: Rule::SEQUENCES, name: "verl data.gen_batch_size",
             published: "384 for DAPO";
-        /// Number of prompts per update. A generation batch gives train_batch_size / ppo_mini_batch_size updates.
-        ppo_mini_batch_size: usize = 64, rule: Rule::SEQUENCES,
+        /// Number of prompts per update. A generation batch gives train_batch_size / ppo_mini_batch_size updates. If it is
+        /// not set, the smaller of 64 and train_batch_size.
+        ppo_mini_batch_size: usize = MINI_BATCH as usize, rule: Rule::SEQUENCES,
             name: "verl actor_rollout_ref.actor.ppo_mini_batch_size; \
                 TRL per_device_train_batch_size (times gradient_accumulation_steps times GPUs, divided by num_generations); \
                 TRL gradient_accumulation_steps (see per_device_train_batch_size)", published: "128";
@@ -163,7 +164,7 @@ settings! {
             published: "28696";
         /// Algorithm: sets the defaults of the keys that define it. Keys that the config contains take precedence. `omr
         /// config --preset dapo` lists the keys.
-        preset: Preset = Preset::Gspo, safe: Safe::Yes, published: "gspo";
+        preset: Preset = Preset::Gspo, safe: Safe::Yes, published: "gspo", group: "Algorithm: advantages and loss";
         /// Method that turns rewards into advantages.
         adv_estimator: AdvEstimator = AdvEstimator::Grpo, name: "verl algorithm.adv_estimator", published: "grpo";
         /// Divide advantages by the sample standard deviation of the group. false = Dr.GRPO.
@@ -194,7 +195,7 @@ settings! {
                 TRL loss_type (grpo is seq-mean-token-mean, dapo is token-mean)",
             published: "seq-mean-token-mean";
         /// Add a KL term to the loss, relative to the model that RL started from.
-        use_kl_loss: bool = false, name: "verl actor_rollout_ref.actor.use_kl_loss", published: "false";
+        use_kl_loss: bool = false, name: "verl actor_rollout_ref.actor.use_kl_loss", published: "false", group: "KL terms, distillation and entropy";
         /// Weight of the KL term in the loss.
         kl_loss_coef: f64 = 0.001, rule: Rule::AtLeast(0.0),
             name: "verl actor_rollout_ref.actor.kl_loss_coef; TRL beta (with use_kl_loss=true)",
@@ -215,7 +216,7 @@ settings! {
             name: "verl actor_rollout_ref.actor.entropy_coeff; TRL entropy_coef",
             published: "0";
         /// Dynamic sampling: leave out prompts whose responses all have the same result.
-        filter_groups: FilterGroupsConfig = FilterGroupsConfig::default();
+        filter_groups: FilterGroupsConfig = FilterGroupsConfig::default(), group: "Dynamic sampling, reward and judge";
         /// Penalty for long responses.
         overlong_buffer: OverlongBufferConfig = OverlongBufferConfig::default();
         /// Settings of the reward.
@@ -226,7 +227,7 @@ settings! {
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// Number of generation batches of the whole run. null = as set by total_epochs.
         total_training_steps: Option<u64> = None, rule: Rule::STEPS, safe: Safe::WhenMore,
-            name: "verl trainer.total_training_steps; Hugging Face max_steps (generation batches)";
+            name: "verl trainer.total_training_steps; Hugging Face max_steps (generation batches)", group: "Steps, checkpoints and reports";
         /// Number of passes over the prompts, used if total_training_steps is null. With filter_groups, the number of
         /// steps is the same as without, and more prompts are used.
         total_epochs: u64 = 1, rule: Rule::Within(1.0, 1e6), safe: Safe::WhenMore,
@@ -248,13 +249,13 @@ settings! {
         /// Interval in steps of the validation on val_files, val_size and val_tasks, also after the last step. null =
         /// never.
         test_freq: Option<u64> = None, rule: Rule::STEPS, safe: Safe::Yes,
-            name: "verl trainer.test_freq; Hugging Face eval_steps; Hugging Face eval_strategy";
+            name: "verl trainer.test_freq; Hugging Face eval_steps; Hugging Face eval_strategy", group: "Validation";
         ..validation { val_files, val_size, val_tasks, val_data_dir, val_max_samples };
         validation.val_before_train, name: "verl trainer.val_before_train; Hugging Face eval_on_start";
         ..validation { val_kwargs, metric_for_best_model, greater_is_better };
         validation.early_stopping_patience, name: "Hugging Face early_stopping_patience";
         ..validation { early_stopping_threshold, load_best_model_at_end };
-        optimizer.learning_rate = (1e-6), name: "verl actor_rollout_ref.actor.optim.lr", published: "1e-6";
+        optimizer.learning_rate = (1e-6), name: "verl actor_rollout_ref.actor.optim.lr", published: "1e-6", group: "Learning rate, and what is trained";
         ..optimizer { vision_tower_lr, multi_modal_projector_lr };
         optimizer.freeze_vision_tower, name: "verl actor_rollout_ref.actor.freeze_vision_tower", published: "false";
         ..optimizer { freeze_multi_modal_projector, freeze_language_model };
@@ -269,7 +270,7 @@ settings! {
         optimizer.min_lr_ratio,
             name: "verl actor_rollout_ref.actor.optim.min_lr_ratio; Hugging Face lr_scheduler_kwargs.min_lr_rate", published: "0";
         optimizer.init_lr_ratio, name: "verl actor_rollout_ref.actor.optim.init_lr_ratio", published: "0";
-        optimizer.weight_decay = (0.1), name: "verl actor_rollout_ref.actor.optim.weight_decay", published: "0.1";
+        optimizer.weight_decay = (0.1), name: "verl actor_rollout_ref.actor.optim.weight_decay", published: "0.1", group: "Optimizer";
         optimizer.decay_norms_and_biases, name: "verl: torch AdamW of all parameters", published: "true";
         optimizer.adam_beta1, name: "verl actor_rollout_ref.actor.optim.betas", published: "0.9";
         optimizer.adam_beta2, name: "verl actor_rollout_ref.actor.optim.betas", published: "0.999";
@@ -283,7 +284,7 @@ settings! {
             published: "false";
         /// Response to a log-prob of the trainer that differs from the sampler's before the first update of a step.
         /// `error` ends the run, `warn` prints a note, `off` does not compare them.
-        parity: Parity = Parity::Error, safe: Safe::Yes;
+        parity: Parity = Parity::Error, safe: Safe::Yes, group: "Machine, images and ranks";
         /// Seed for the order of prompts and for sampling. A recipe uses its own seed.
         seed: u64 = 42, name: "verl data.seed; Hugging Face data_seed";
         /// Data type of weights, activations and KV cache; `auto` = bf16 on a GPU, and on a CPU that has units for it

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::table::entries;
 use super::{MOST_SEQUENCES, MOST_STEPS};
@@ -42,6 +42,18 @@ impl Rule {
     /// Pixels of an image, at most 2^30.
     pub const PIXELS: Rule = Rule::Within(784.0, 1_073_741_824.0);
 
+    /// Describes what the rule allows. Empty if it allows every value.
+    pub fn words(self) -> String {
+        match self {
+            Rule::Any => String::new(),
+            Rule::AtLeast(low) => format!("{low} or more"),
+            Rule::Above(low) => format!("more than {low}"),
+            Rule::Within(low, high) if low == high => low.to_string(),
+            Rule::Within(low, high) => format!("a number from {low} to {high}"),
+            Rule::NotEmpty => "not empty".to_owned(),
+        }
+    }
+
     /// Returns `None` if the value satisfies the rule, otherwise a description of the expected value.
     fn broken_by(self, value: &Value) -> Option<String> {
         let number = value.as_f64();
@@ -51,12 +63,20 @@ impl Rule {
             (Rule::NotEmpty, Value::Array(a)) => a.is_empty().then(|| "at least one entry".to_owned()),
             (Rule::NotEmpty, _) => None,
             (_, Value::Array(list)) => list.iter().find_map(|v| self.broken_by(v)),
-            (Rule::AtLeast(low), _) => number.is_some_and(|n| n < low).then(|| format!("{low} or more")),
-            (Rule::Above(low), _) => number.is_some_and(|n| n <= low).then(|| format!("more than {low}")),
-            (Rule::Within(low, high), _) if low == high => number.is_some_and(|n| n != low).then(|| format!("{low}")),
-            (Rule::Within(low, high), _) => {
-                number.is_some_and(|n| n < low || n > high).then(|| format!("a number from {low} to {high}"))
-            }
+            (Rule::AtLeast(low), _) => number.filter(|n| *n < low).map(|_| self.words()),
+            (Rule::Above(low), _) => number.filter(|n| *n <= low).map(|_| self.words()),
+            (Rule::Within(low, high), _) => number.filter(|n| *n < low || *n > high).map(|_| self.words()),
+        }
+    }
+
+    /// Adds the rule to a JSON schema.
+    pub(super) fn limit(self, schema: &mut Value) {
+        match self {
+            Rule::Any => {}
+            Rule::AtLeast(low) => schema["minimum"] = low.into(),
+            Rule::Above(low) => schema["exclusiveMinimum"] = low.into(),
+            Rule::Within(low, high) => (schema["minimum"], schema["maximum"]) = (low.into(), high.into()),
+            Rule::NotEmpty => (schema["minLength"], schema["minItems"]) = (1.into(), 1.into()),
         }
     }
 }
@@ -81,6 +101,9 @@ pub struct Meta {
     pub name: &'static str,
     /// Value used by the published recipe.
     pub published: &'static str,
+    /// Heading of the group that begins with this key in the list of `omr config`. Empty if the key is in the same group as
+    /// the one before.
+    pub group: &'static str,
     /// Permission to change the key on resume.
     pub safe: Safe,
     /// Value, as YAML, with which a run continues if its `config.yaml` is older than the key. `None` is the default.
@@ -89,7 +112,7 @@ pub struct Meta {
 
 impl Meta {
     /// Properties of a key that exists only in omr and has no published value.
-    pub const NONE: Meta = Meta { rule: Rule::Any, name: "", published: "", safe: Safe::No, older: None };
+    pub const NONE: Meta = Meta { rule: Rule::Any, name: "", published: "", group: "", safe: Safe::No, older: None };
 }
 
 /// A key as `omr config` lists it.
@@ -154,6 +177,10 @@ pub trait Setting {
     fn write(&self) -> Value;
     /// Returns the type in words.
     fn kind(&self) -> String;
+    /// Returns the JSON schema of the values that a file may contain.
+    fn schema(&self) -> Value {
+        json!({})
+    }
     /// Returns true if `value` sets nothing where the setting is optional: null, or an empty text for a path.
     fn is_unset(value: &Value) -> bool
     where
@@ -184,10 +211,10 @@ fn put<T: Setting>(wanted: &mut T, place: &Place, path: &str, value: &Value, rea
     Ok(())
 }
 
-/// Implements [`Setting`] for types of one value, each with its name in words, a function that reads it and, if
-/// it differs from null, a function that returns true for no value.
+/// Implements [`Setting`] for types of one value, each with its name in words, its JSON types, a function that reads it
+/// and, if it differs from null, a function that returns true for no value.
 macro_rules! values {
-    ($($ty:ty: $kind:literal, $read:expr $(, unset: $unset:expr)?;)+) => { $(
+    ($($ty:ty: $kind:literal, $json:expr, $read:expr $(, unset: $unset:expr)?;)+) => { $(
         impl Setting for $ty {
             fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
                 put(self, place, path, value, $read(value))
@@ -198,6 +225,9 @@ macro_rules! values {
             fn kind(&self) -> String {
                 $kind.to_owned()
             }
+            fn schema(&self) -> Value {
+                json!({ "type": $json })
+            }
             $( fn is_unset(value: &Value) -> bool {
                 $unset(value)
             } )?
@@ -206,14 +236,14 @@ macro_rules! values {
 }
 
 values! {
-    usize: "a whole number, 0 to 2^40", count;
-    u64: "a whole number, 0 or more", whole;
-    u32: "a whole number, 0 or more", whole;
-    i64: "a whole number, at most 2^40", count;
-    f64: "a number", |value: &Value| value.as_f64().filter(|number| number.is_finite());
-    bool: "true or false", Value::as_bool;
-    String: "a text", text;
-    PathBuf: "a path", |value: &Value| text(value).map(PathBuf::from), unset: |value: &Value| value.is_null() || value == "";
+    usize: "a whole number, 0 to 2^40", "integer", count;
+    u64: "a whole number, 0 or more", "integer", whole;
+    u32: "a whole number, 0 or more", "integer", whole;
+    i64: "a whole number, at most 2^40", "integer", count;
+    f64: "a number", "number", |value: &Value| value.as_f64().filter(|number| number.is_finite());
+    bool: "true or false", "boolean", Value::as_bool;
+    String: "a text", ["string", "number"], text;
+    PathBuf: "a path", ["string", "number"], |value: &Value| text(value).map(PathBuf::from), unset: |value: &Value| value.is_null() || value == "";
 }
 
 /// Reads a count. Products of two or three counts stay below 2^64, or are checked where they are computed.
@@ -278,6 +308,9 @@ impl<T: Setting + Default> Setting for Option<T> {
     fn kind(&self) -> String {
         format!("{} or null", T::default().kind())
     }
+    fn schema(&self) -> Value {
+        json!({ "anyOf": [T::default().schema(), { "type": "null" }] })
+    }
     fn describe(&self, path: &str, meaning: &str, meta: Meta, out: &mut Vec<Key>) {
         describe_with_entries::<T>(self, path, path, meaning, meta, out);
     }
@@ -308,6 +341,10 @@ impl<T: Setting + Default> Setting for Vec<T> {
     fn kind(&self) -> String {
         format!("a list: {}", T::default().kind())
     }
+    fn schema(&self) -> Value {
+        let entry = T::default().schema();
+        json!({ "anyOf": [{ "type": "array", "items": entry }, entry, { "type": "null" }] })
+    }
     fn describe(&self, path: &str, meaning: &str, meta: Meta, out: &mut Vec<Key>) {
         describe_with_entries::<T>(self, path, &format!("{path}[]"), meaning, meta, out);
     }
@@ -324,6 +361,9 @@ impl<T: Setting + Default> Setting for BTreeMap<String, T> {
     }
     fn kind(&self) -> String {
         format!("names, each with {}", T::default().kind())
+    }
+    fn schema(&self) -> Value {
+        json!({ "type": ["object", "null"], "additionalProperties": T::default().schema() })
     }
 }
 

@@ -16,7 +16,7 @@ settings! {
         /// Model directory to start from. A recipe uses its base model.
         model: Option<PathBuf> = None,
             name: "lmms-engine model_config.load_from_pretrained_path; Hugging Face model_name_or_path",
-            published: "Qwen/Qwen2.5-VL-7B-Instruct";
+            published: "Qwen/Qwen2.5-VL-7B-Instruct", group: "Model and rows";
         /// Rows to train on. A recipe uses the output of its data stage.
         datasets: Vec<DatasetConfig> = Vec::new(),
             name: "lmms-engine dataset_config.datasets; LLaMA-Factory dataset (paths or names on the hub); \
@@ -30,7 +30,7 @@ settings! {
         packing_length: usize = 4096, rule: Rule::TOKENS,
             name: "lmms-engine dataset_config.packing_length; LLaMA-Factory cutoff_len (limits a pack of several rows); \
                 TRL max_length (limits a pack of several rows); TRL max_seq_length (limits a pack of several rows)",
-            published: "61440";
+            published: "61440", group: "Length of a row, batches and steps";
         /// Also train the newline after `<|im_end|>`, as lmms-engine and LLaMA-Factory do. A chat template with
         /// {% generation %} blocks decides itself.
         train_newline: bool = false, published: "true";
@@ -48,7 +48,7 @@ settings! {
         /// Number of passes over the rows, used if max_steps is null.
         num_train_epochs: f64 = 1.0, rule: Rule::Within(1e-6, 1e6), safe: Safe::WhenMore,
             name: "lmms-engine trainer_args.num_train_epochs", published: "1";
-        optimizer.learning_rate, name: "lmms-engine trainer_args.learning_rate; verl optim.lr", published: "5e-5";
+        optimizer.learning_rate, name: "lmms-engine trainer_args.learning_rate; verl optim.lr", published: "5e-5", group: "Learning rate, and what is trained";
         ..optimizer { vision_tower_lr, multi_modal_projector_lr };
         optimizer.freeze_vision_tower, name: "LLaMA-Factory freeze_vision_tower", published: "false";
         ..optimizer { freeze_multi_modal_projector, freeze_language_model };
@@ -64,7 +64,7 @@ settings! {
             published: "0.1";
         optimizer.min_lr_ratio, name: "Hugging Face lr_scheduler_kwargs.min_lr_rate; verl optim.min_lr_ratio", published: "0";
         optimizer.init_lr_ratio, published: "min_lr_ratio, which is 0";
-        optimizer.weight_decay, name: "lmms-engine trainer_args.weight_decay; verl optim.weight_decay", published: "0.0";
+        optimizer.weight_decay, name: "lmms-engine trainer_args.weight_decay; verl optim.weight_decay", published: "0.0", group: "Optimizer";
         optimizer.decay_norms_and_biases, name: "lmms-engine: torch AdamW of all parameters", published: "true";
         optimizer.adam_beta1, name: "Hugging Face adam_beta1", published: "0.9";
         optimizer.adam_beta2, name: "Hugging Face adam_beta2", published: "0.999";
@@ -76,7 +76,7 @@ settings! {
         optimizer.bf16_stochastic_round, name: "torchao bf16_stochastic_round";
         /// Interval in steps at which a checkpoint is written. null = only by save_seconds.
         save_steps: Option<u64> = None, rule: Rule::STEPS, safe: Safe::Yes,
-            name: "lmms-engine trainer_args.save_steps; Hugging Face save_strategy", published: "2000";
+            name: "lmms-engine trainer_args.save_steps; Hugging Face save_strategy", published: "2000", group: "Checkpoints and reports";
         /// Time in seconds after which a new checkpoint is written. null = only by save_steps.
         save_seconds: Option<f64> = Some(600.0), rule: Rule::Above(0.0), safe: Safe::Yes;
         training.save_on_stop;
@@ -86,7 +86,7 @@ settings! {
         /// Interval in updates of the validation on val_files, val_size and val_tasks, also after the last update.
         /// null = never.
         eval_steps: Option<u64> = None, rule: Rule::STEPS, safe: Safe::Yes,
-            name: "Hugging Face eval_steps; Hugging Face eval_strategy; Hugging Face evaluation_strategy";
+            name: "Hugging Face eval_steps; Hugging Face eval_strategy; Hugging Face evaluation_strategy", group: "Validation";
         ..validation { val_files, val_size, val_tasks, val_data_dir, val_max_samples };
         validation.val_before_train, name: "Hugging Face eval_on_start";
         validation.val_kwargs;
@@ -96,7 +96,7 @@ settings! {
             name: "Hugging Face early_stopping_patience; LLaMA-Factory early_stopping_steps";
         ..validation { early_stopping_threshold, load_best_model_at_end };
         /// Seed for initialisation, order of rows and augmentation. A recipe uses its own seed.
-        seed: u64 = 42, name: "Hugging Face seed; Hugging Face data_seed", published: "42";
+        seed: u64 = 42, name: "Hugging Face seed; Hugging Face data_seed", published: "42", group: "Machine, images and ranks";
         /// Data type of weights and activations; `auto` = bf16 on a GPU, and on a CPU that has units for it if the
         /// weights are stored so; else f32. A recipe uses its own value.
         dtype: Dtype = Dtype::Auto,

@@ -138,15 +138,37 @@ pub(super) fn parse_with(text: &str, duplicate_keys: DuplicateKeyPolicy) -> std:
         return Ok(Value::Null);
     }
     let options = serde_saphyr::options! { strict_booleans: true, duplicate_keys: duplicate_keys };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| one_line(&error.to_string()))
+    let blank = |line: &str| line[..line.len() - line.trim_start().len()].contains('\t');
+    let tab = |line: usize| format!("line {}: a tab in the indentation; YAML is indented with spaces", line + 1);
+    serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| text.lines().position(blank).map_or_else(|| one_line(&error.to_string()), tab))
 }
+
+/// Messages of the YAML parser that address programmers, or that state the rule of the grammar instead of the mistake. Each
+/// with the words that replace them.
+const WORDS: [(&str, &str); 10] = [
+    (" rejected by the configured policy", ""),
+    (", set DuplicateKeyPolicy in Options if acceptable", ""),
+    ("; use from_str_multiple or from_str_multiple_with_options", ", expected one"),
+    (
+        "mapping values are not allowed in this context",
+        "a second `: `; put quotes around the value, or begin a new line",
+    ),
+    ("while parsing a block mapping, did not find expected key", INDENTATION),
+    ("did not find expected <document start>", INDENTATION),
+    ("simple key expected ':'", "a key without `: ` and a value"),
+    ("alias references unknown anchor", "a value that begins with `*` needs quotes"),
+    ("unexpected character:", "a value needs quotes if it begins with"),
+    ("invalid indentation in multiline quoted scalar", "a quote in a line above is not closed"),
+];
+
+/// Words for a line that belongs to no group above it.
+const INDENTATION: &str = "the indentation is that of no line above; all keys of a group have the same";
 
 fn one_line(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("not YAML");
     let line = line.trim_start_matches("error: ");
-    // These parts address the programmer who calls the parser, not the user.
-    let advice = [" rejected by the configured policy", ", set DuplicateKeyPolicy in Options if acceptable"];
-    advice.iter().fold(line.to_owned(), |line, advice| line.replace(advice, ""))
+    WORDS.iter().fold(line.to_owned(), |line, (theirs, ours)| line.replace(theirs, ours))
 }
 
 fn parse_override(text: &str) -> Result<(String, Value)> {
@@ -231,6 +253,14 @@ pub fn keys<C: Config>() -> Vec<Key> {
     let mut out = Vec::new();
     C::default().describe("", "", Meta::NONE, &mut out);
     out
+}
+
+/// Returns the JSON schema of a kind of config.
+pub fn schema<C: Config>() -> Value {
+    let mut schema = C::default().schema();
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = format!("Config of omr {}", C::NAME).into();
+    schema
 }
 
 /// Returns a kind of config with its keys, for [`likeliest`].

@@ -30,12 +30,13 @@ pub trait Table: Clone {
 }
 
 /// Removes the key `name` from the `lines` of a shared table and returns it. A name in other systems and a published
-/// value in `meta` replace those of the shared table. All other properties stay as the shared table declares them.
+/// value in `meta` replace those of the shared table. The group is that of `meta`. All other properties stay as the shared
+/// table declares them.
 pub(crate) fn shared<'a>(lines: &mut Vec<Line<'a>>, name: &str, meta: Meta) -> Option<Line<'a>> {
     let line = lines.swap_remove(lines.iter().position(|line| line.name == name)?);
     let either = |own: &'static str, shared| if own.is_empty() { shared } else { own };
     let (name, published) = (either(meta.name, line.meta.name), either(meta.published, line.meta.published));
-    Some(Line { meta: Meta { name, published, ..line.meta }, ..line })
+    Some(Line { meta: Meta { name, published, group: meta.group, ..line.meta }, ..line })
 }
 
 impl<T: Table> Setting for T {
@@ -72,10 +73,27 @@ impl<T: Table> Setting for T {
     fn kind(&self) -> String {
         T::SHORT.map_or(String::new(), |short| format!("{short} alone, or ")) + "keys with values"
     }
-    fn describe(&self, path: &str, _: &str, _: Meta, out: &mut Vec<Key>) {
+    fn describe(&self, path: &str, _: &str, meta: Meta, out: &mut Vec<Key>) {
+        let first = out.len();
         for line in self.clone().lines() {
             line.value.describe(&join(path, line.name), line.meaning, line.meta, out);
         }
+        if let Some(key) = out.get_mut(first).filter(|key| key.meta.group.is_empty()) {
+            key.meta.group = meta.group;
+        }
+    }
+    fn schema(&self) -> Value {
+        let mut keys = json!({});
+        for line in self.clone().lines() {
+            let mut schema = line.value.schema();
+            line.meta.rule.limit(&mut schema);
+            schema["description"] = line.meaning.into();
+            schema["default"] = line.value.write();
+            keys[line.name] = schema;
+        }
+        let alone = T::SHORT.map(|_| "string");
+        let types: Vec<&str> = ["object", "null"].into_iter().chain(alone).collect();
+        json!({ "type": types, "properties": keys, "additionalProperties": false })
     }
 }
 
@@ -95,8 +113,11 @@ pub(crate) fn entries<'a>(place: &Place, path: &str, value: &'a Value) -> Result
         Value::Null => Ok(None),
         other => {
             let found = crate::config::describe::inline(other);
-            let name = if path.is_empty() { "the config" } else { path };
-            Err(Error::input(place.of(name), found, "keys with values"))
+            let (name, example) = match path {
+                "" => ("the config", ", such as `seed: 7` with a space after the colon"),
+                path => (path, ""),
+            };
+            Err(Error::input(place.of(name), found, format!("keys with values{example}")))
         }
     }
 }
@@ -114,7 +135,7 @@ pub(crate) fn group<'a>(tree: &'a mut Map<String, Value>, name: &str) -> Option<
 /// Declares a group of keys. From one table it generates the struct, its defaults and its [`Table`] implementation.
 ///
 /// - A line of the table declares a key: `/// description`, then `name: type = default`, then any of `rule:`, `name:`,
-///   `published:`, `safe:` and `older:`.
+///   `published:`, `group:`, `safe:` and `older:`.
 /// - `struct Group or key`: a string in place of the group sets this key.
 /// - `struct Group with member: Shared`: the struct also has a field `member` with the values of the table `Shared`.
 ///   Several such fields are possible.

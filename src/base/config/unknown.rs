@@ -137,7 +137,12 @@ impl Known {
             let nested = format!("{last} in the group {group} (a file has no keys with dots)");
             return vec![(path(&unknown.name), Answer::Counterpart(nested))];
         }
-        let answers = unknown.leaves.iter().map(|leaf| (leaf, names.counterpart(&unknown.group, leaf)));
+        let counterpart = |leaf: &str| {
+            // As in the config of a recipe, where the keys are in groups.
+            let inside = leaf.split_once('.').filter(|(_, key)| unknown.group.is_empty() && self.0.contains(*key));
+            names.counterpart(&unknown.group, leaf).or_else(|| inside.map(|(_, key)| key.to_owned()))
+        };
+        let answers = unknown.leaves.iter().map(|leaf| (leaf, counterpart(leaf)));
         let answers: Vec<(&String, Option<String>)> = answers.collect();
         let first = answers.first().and_then(|(_, answer)| answer.clone());
         if answers.iter().all(|(_, answer)| *answer == first) {
@@ -166,7 +171,7 @@ impl Known {
     fn single(&self, place: &Place, path: &str, answer: &Answer) -> Error {
         let (group, last) = path.rsplit_once('.').unwrap_or(("", path));
         // Only its group makes a key unknown whose last part is a key here.
-        let shown = if matches!(answer, Answer::Counterpart(ours) if ours == last) { path } else { last };
+        let shown = if matches!(answer, Answer::Counterpart(ours) if path.ends_with(ours)) { path } else { last };
         let found = format!("the unknown key {shown}");
         let indices = |part: &&str| part.parse::<usize>().is_err();
         let siblings =

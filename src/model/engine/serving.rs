@@ -177,8 +177,8 @@ impl Engine {
                 outputs.push(in_flight.output(sample, token_id, logprob, ranked));
             } else {
                 let finish = Some(Finish::Failed(format!(
-                    "the model's logits for token {} of a response are not finite, or the request's restrictions leave \
-                     no id",
+                    "the model's logits for token {} of a response are not finite (a lower learning rate may help), or the \
+                     request's restrictions leave no id",
                     sample.sampled + 1
                 )));
                 outputs.push(EngineCoreOutput { finish, ..in_flight.no_token(sample) });

@@ -72,6 +72,7 @@ pub fn model_config(config: &Path, model: Option<&PathBuf>) -> Result<ModelConfi
         return ModelConfig::load(&beside);
     }
     let expected = format!("a model directory with config.json (or {})", beside.display());
-    let hint = "omr download NAME --to DIR --include config.json downloads only this file";
+    let hint = "omr download NAME --to DIR --include config.json downloads only this file; \
+        docs/user/models.md lists the families of models";
     Err(Error::input_hint("model", found, expected, hint))
 }

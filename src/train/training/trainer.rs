@@ -300,10 +300,11 @@ impl<'r> Trainer<'r> {
         } else {
             let (done, from) = (self.log.last_step, self.saved_step.unwrap_or(self.begun_at));
             let since = self.saved_step.map_or("the start".to_owned(), |step| format!("the checkpoint of step {step}"));
-            observer.note(&format!(
-                "stopped after step {done}: the {} updates since {since} will be repeated",
-                done - from
-            ));
+            let again = match done - from {
+                0 => "no finished update is lost".to_owned(),
+                updates => format!("the {updates} updates since {since} will be repeated"),
+            };
+            observer.note(&format!("stopped after step {done}: {again}"));
         }
         Err(Error::Stopped)
     }

@@ -45,11 +45,12 @@ fn stdout(args: &[&str]) -> String {
 pub fn commands() -> Vec<String> {
     let help = stdout(&["--help"]);
     let (_, listed) = help.split_once("\nRun:\n").unwrap();
-    let (listed, _) = listed.split_once("\nOptions:\n").unwrap();
+    let (listed, rest) = listed.split_once("\nExamples:\n").unwrap();
+    assert!(rest.contains("\n\nOptions:\n"), "the flags of all commands come last: {help}");
     for line in listed.lines() {
         assert!(line.chars().count() <= 80, "does not fit on a line: {line}");
     }
-    for group in ["Data:", "Use:", "Inspect:"] {
+    for group in ["Data:", "Use:", "Inspect:", "Other:"] {
         assert!(listed.lines().any(|line| line == group), "{group}: {listed}");
     }
     let names = listed.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
@@ -133,10 +134,52 @@ fn completions_know_commands_and_flags() {
         eprintln!("this machine has no bash: its completions are not tried");
         return;
     }
-    let typed = "COMP_WORDS=(omr sf); COMP_CWORD=1; _omr omr sf omr; echo ${COMPREPLY[*]}";
-    let script = format!("{}\n{typed}\n", stdout(&["completions", "bash"]));
-    let output = fed(&mut Command::new("bash"), script);
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "sft", "{output:?}");
+    for (line, expected) in [
+        ("omr sf", "sft"),
+        ("omr rl x.yaml rollout.t", "rollout.temperature= rollout.top_p= rollout.top_k="),
+        ("omr sft --dry-run x.yaml lora.r", "lora.rank="),
+        ("omr sft x.yaml --out warm", ""),
+        ("omr sft warm", ""),
+        ("omr generate --model m max_t", "max_tokens="),
+        ("omr data dedup x.yaml thresh", "threshold="),
+        ("omr doctor s", ""),
+    ] {
+        let last = line.rsplit(' ').next().unwrap();
+        let program = env!("CARGO_BIN_EXE_omr");
+        let typed = format!(
+            "COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _omr_keys {program} {last} x\n\
+             for word in \"${{COMPREPLY[@]}}\"; do case $word in --*) ;; *) echo \"$word\";; esac; done\n"
+        );
+        let script = format!("{}\n{typed}\n", stdout(&["completions", "bash"]));
+        let output = fed(&mut Command::new("bash"), script);
+        let offered = String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(offered, expected, "{line}: {output:?}");
+    }
+}
+
+#[test]
+fn zsh_and_fish_complete_config_keys_too() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("_omr"), stdout(&["completions", "zsh"])).unwrap();
+    std::fs::write(dir.path().join("omr.fish"), stdout(&["completions", "fish"])).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_omr"), dir.path().join("omr")).unwrap();
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let fish = "source omr.fish; complete -C 'omr rl x.yaml rollout.te'";
+    // The keys that zsh offers, printed by the function that would add them.
+    let zsh = "compdef() { :; }; source ./_omr; compadd() { print -l -- $keys; }; _files() { :; }\n\
+        LBUFFER='omr rl x.yaml rollout.te'; _omr_keys";
+    for (shell, script) in [("fish", fish), ("zsh", zsh)] {
+        let mut command = Command::new(shell);
+        let output =
+            command.args(["-c", script]).current_dir(dir.path()).env("PATH", &path).env("HOME", dir.path()).output();
+        let Ok(output) = output else {
+            eprintln!("this machine has no {shell}: its completions are not tried");
+            continue;
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.lines().any(|line| line.starts_with("rollout.temperature=")), "{shell}: {output:?}");
+    }
+    assert!(stdout(&["completions", "zsh"]).contains(":_omr_keys'"));
 }
 
 #[test]
@@ -171,6 +214,11 @@ fn config_lists_type_default_meaning_and_names_elsewhere() {
     assert!(stdout(&["config", "sft"]).contains("[a whole number, from 1 to 100000000 or null; "));
     assert!(!text.contains("0 or more, ") && !text.contains("0 or more or null, "), "{text}");
     assert!(stdout(&["config", "--grep", "rollout.n"]).starts_with("rl.rollout.n: 8\n"));
+    // Keys are in groups, and the list says what `published` means.
+    assert!(text.starts_with("# ") && text.lines().take(2).any(|line| line.contains("(published)")), "{text}");
+    let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part}: {text}"));
+    let order = ["\n\n# Model and prompts\n\nmodel: ", "\ntrain_batch_size: ", "\n\n# Optimizer\n\nweight_decay: "];
+    assert!(order.iter().map(|part| place(part)).is_sorted(), "{text}");
 }
 
 #[test]

@@ -125,8 +125,9 @@ fn a_name_or_pattern_that_matches_nothing_lists_the_folder_instead_of_a_download
     fs::remove_dir_all(dir.join("data")).unwrap();
     let (code, printed) = dry(dir, "rl");
     assert!(
-        code == 0
-            && printed.contains("train_files[0].path: data/OpenMMReasoner-RL-74K not found: omr download rl-data")
+        code == 2
+            && printed.contains("train_files[0].path: found data/OpenMMReasoner-RL-74K, ")
+            && printed.contains("omr download rl-data")
     );
 }
 

@@ -29,6 +29,8 @@ pub mod rollouts;
 pub mod run_folder;
 pub mod score;
 pub mod task_file;
+pub mod terminal;
 pub mod training;
 pub mod tutorial;
 pub mod vero;
+pub mod words;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::help::omr;
 use super::training::{failure, run};
 
-const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/app/cli/recipe.yaml");
+pub const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/app/cli/recipe.yaml");
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()

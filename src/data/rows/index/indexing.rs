@@ -51,8 +51,7 @@ pub struct Facts {
     pub signatures: Vec<Signature>,
 }
 
-/// Ids that several rows share, for example because a question has several answers or because a data set was
-/// concatenated twice.
+/// Ids that several rows share which do not follow each other, for example because a data set was concatenated twice.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct SharedIds {
     /// Number of such ids.
@@ -84,7 +83,9 @@ pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<I
         }
     }
     ids.sort_unstable();
-    for same in ids.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
+    // Several answers to a question, as `omr data distill` writes them, follow each other.
+    let follows = |pair: &[(u64, u32, u32)]| (pair[1].1, pair[1].2) == (pair[0].1, pair[0].2 + 1);
+    for same in ids.chunk_by(|a, b| a.0 == b.0).filter(|same| !same.windows(2).all(follows)) {
         found.facts.shared.count += 1;
         let second = || files[same[1].1 as usize].place(same[1].2 as usize);
         found.facts.shared.example.get_or_insert_with(second);
