@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::args::{Overrides, repository};
@@ -96,10 +98,36 @@ fn logprobs(args: &Args, file: &Path, model: &Path, context: &Context) -> Result
     args.out.iter().try_for_each(files::writable)?;
     let dir = repository(model, Kind::Model, "--model")?;
     config.dtype = context.dtype(config.dtype, Some(&dir));
-    context.with_machine(|machine| match &args.out {
-        Some(out) => eval::score_to(out, &dir, file, &config, machine),
-        None => eval::score(&dir, file, &config, machine, print),
+    let table = args.out.is_none() && std::io::stdout().is_terminal();
+    context.with_machine(|machine| {
+        let mut number = 0;
+        let put = |line: &Map<String, Value>| {
+            number += 1;
+            match line.get("logprobs_diff_max").filter(|_| table) {
+                Some(difference) if number == 1 => print(&format!("{:>6}  {:>10}  fault\n{}", "row", "difference", row_of(number, difference, line))),
+                Some(difference) => print(&row_of(number, difference, line)),
+                None => print(&format!("{}\n", json!(line))),
+            }
+        };
+        let found = match &args.out {
+            Some(out) => eval::score_to(out, &dir, file, &config, machine),
+            None => eval::score(&dir, file, &config, machine, put),
+        };
+        match found? {
+            Some(found) if !found.agrees => Err(Error::Failed(format!("score: {}", found.verdict))),
+            Some(found) => {
+                machine.observer.note(&format!("score: {}", found.verdict));
+                Ok(())
+            }
+            None => Ok(()),
+        }
     })
+}
+
+/// Returns a line of the table of differences.
+fn row_of(number: usize, difference: &Value, line: &Map<String, Value>) -> String {
+    let fault = line.get("fault").and_then(Value::as_str).unwrap_or_default();
+    format!("{number:>6}  {:>10.1e}  {fault}\n", difference.as_f64().unwrap_or(f64::NAN))
 }
 
 fn scored(judged: Judged) -> Scored {

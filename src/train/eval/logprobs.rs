@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::others_logprobs::{self, Change, Comparison, Recorded};
+use super::changes::Change;
+use super::others_logprobs::{self, Compared, Found, Recorded};
+use super::verdict::Row;
 use crate::training::step::{self, Sequence};
 use omr_base::config::GenerateConfig;
 use omr_base::error::{Error, Result};
@@ -14,7 +16,7 @@ use omr_base::files;
 use omr_data::text::Special;
 use omr_model::engine::{Prompt, allowed_ids};
 use omr_model::llm::{Line, Reader, fits};
-use omr_model::nn::{LayerPolicy, Model, Policy};
+use omr_model::nn::{Inputs, LayerPolicy, Model, Policy};
 use omr_runtime::device::{Device, Plan, Region};
 use omr_runtime::machine::Machine;
 use omr_runtime::tensor::DType;
@@ -30,113 +32,137 @@ struct Answered {
     prompt: Arc<Prompt>,
     /// Token ids of the response.
     token_ids: Vec<u32>,
-    /// Token ids of the prompt, followed by those of the response.
-    input_ids: Vec<u32>,
-    /// True for the tokens of the response.
-    loss_mask: Vec<bool>,
     /// Log-probs that the line has already.
     recorded: Option<Recorded>,
 }
 
 impl Answered {
-    fn new(prompt: Arc<Prompt>, token_ids: Vec<u32>, recorded: Option<Recorded>) -> Answered {
-        let input_ids = [&prompt.token_ids[..], &token_ids].concat();
-        let loss_mask = (0..input_ids.len()).map(|t| t >= prompt.token_ids.len()).collect();
-        Answered { prompt, token_ids, input_ids, loss_mask, recorded }
-    }
-
     /// Computes the log-probs of the response's tokens after a change of the forward pass. On a counting device, only
     /// counts.
-    fn logprobs(&self, dev: &mut Device, model: &Model, policy: Policy, change: Change) -> Result<Vec<f32>> {
-        // Placeholders after the prompt are plain tokens.
-        let (images, prompt_len) = match change.images {
-            true => (&self.prompt.pixels[..], self.prompt.token_ids.len()),
-            false => (&[][..], 0),
-        };
-        let sequence =
-            Sequence { input_ids: &self.input_ids, images, prompt_len, loss_mask: &self.loss_mask, same_prompt: false };
-        let forward = step::forward_changed(dev, model, &[sequence], policy, LayerPolicy::Inputs, false, change.inputs)
+    fn logprobs(&self, dev: &mut Device, model: &Model, policy: Policy, change: &Change) -> Result<Vec<f32>> {
+        let of_prompt = (&self.prompt.token_ids, &self.prompt.pixels);
+        let (prompt, images) = change.prompt.as_ref().map_or(of_prompt, |(ids, images)| (ids, images));
+        let (input_ids, prompt_len) = ([&prompt[..], &self.token_ids].concat(), prompt.len());
+        let loss_mask: Vec<bool> = (0..input_ids.len()).map(|t| t >= prompt_len).collect();
+        let sequence = Sequence { input_ids: &input_ids, images, prompt_len, loss_mask: &loss_mask, same_prompt: false };
+        let changed = |inputs: &mut Inputs| change.inputs.iter().for_each(|change| change(inputs));
+        let forward = step::forward_changed(dev, model, &[sequence], policy, LayerPolicy::Inputs, false, changed)
             .map_err(|e| e.within(&self.prompt.place))?;
         Ok(forward.read(dev)?.concat())
     }
 }
 
 /// Reads the rows of `file`, questions with `response` or `token_ids`, and passes each line, extended with `token_ids`
-/// and `logprobs`, to `put`. The model is in the directory `dir`. Log-probs that a row already has are compared, and the
-/// likely fault of the program that recorded them is noted.
+/// and `logprobs`, to `put`. The model is in the directory `dir`. Log-probs that a row already has are compared: the lines
+/// get `logprobs_diff_max` and `fault`, and the verdict is returned.
 pub fn score(
     dir: &Path,
     file: &Path,
     config: &GenerateConfig,
     machine: &Machine,
-    mut put: impl FnMut(&str) -> Result<()>,
-) -> Result<()> {
+    mut put: impl FnMut(&Line) -> Result<()>,
+) -> Result<Option<Found>> {
     let reader = Reader::open(dir, config)?;
-    let lines = reader.lines(file)?;
-    let answered = |(line, prompt): &(Line, Option<Arc<Prompt>>)| -> Result<Option<Answered>> {
+    let (mut lines, prompts): (Vec<Line>, Vec<_>) = reader.lines(file)?.into_iter().unzip();
+    let answered = |(line, prompt): (&Line, &Option<Arc<Prompt>>)| -> Result<Option<Answered>> {
         let Some(prompt) = prompt else { return Ok(None) };
         let token_ids = token_ids(&reader, line, &prompt.place)?;
         let recorded = Recorded::of(line, token_ids.len(), &prompt.place)?;
-        Ok(Some(Answered::new(Arc::clone(prompt), token_ids, recorded)))
+        Ok(Some(Answered { prompt: Arc::clone(prompt), token_ids, recorded }))
     };
     // A line that `omr generate` skipped has no row.
-    let mut rows: Vec<Option<Answered>> = lines.iter().map(answered).collect::<Result<_>>()?;
-    let all_ids = config.all_ids || lines.iter().any(|(line, _)| others_logprobs::is_foreign(line));
+    let rows: Vec<Option<Answered>> = lines.iter().zip(&prompts).map(answered).collect::<Result<_>>()?;
+    let all_ids = config.all_ids || lines.iter().any(others_logprobs::is_foreign);
     let allowed = (!all_ids).then(|| allowed_ids(&reader.config, &reader.chat));
     let policy = |dev: &mut Device| -> Result<Policy> {
         let temperature = if config.temperature > 0.0 { config.temperature as f32 } else { 1.0 };
         let allowed = allowed.as_ref().map(|bits| dev.upload(Region::Weights, bits, &[bits.len()])).transpose()?;
         Ok(Policy { allowed, temperature })
     };
-    let count = |dtype: DType| -> Result<((), Plan)> {
-        let mut dev = Device::count_for(machine.target);
-        let model = Model::empty_of(&mut dev, dir, reader.config.clone(), dtype)?;
+    let same = Change::default();
+    let load = |dtype: DType| -> Result<(Device, Model, Policy)> {
+        let count = |dtype: DType| -> Result<((), Plan)> {
+            let mut dev = Device::count_for(machine.target);
+            let model = Model::empty_of(&mut dev, dir, reader.config.clone(), dtype)?;
+            let policy = policy(&mut dev)?;
+            rows.iter().flatten().try_for_each(|row| row.logprobs(&mut dev, &model, policy, &same).map(drop))?;
+            Ok(((), dev.high_water()))
+        };
+        let ((), plan) = fits::within(machine.target, dtype, LOWER, count)?;
+        machine.observer.note(&format!("score: {}", plan.line()));
+        let mut dev = (machine.device)(&plan)?;
+        let model = Model::load_shown(&mut dev, dir, reader.config.clone(), dtype, machine.observer)?;
         let policy = policy(&mut dev)?;
-        rows.iter().flatten().try_for_each(|row| row.logprobs(&mut dev, &model, policy, Change::NONE).map(drop))?;
-        Ok(((), dev.high_water()))
+        Ok((dev, model, policy))
     };
-    let dtype = DType::of(config.dtype, machine.target.kind);
-    let ((), plan) = fits::within(machine.target, dtype, LOWER, count)?;
-
-    machine.observer.note(&format!("score: {}", plan.line()));
     let skipped = rows.iter().filter(|row| row.is_none()).count();
     if skipped > 0 {
         machine.observer.note(&format!("score: {skipped} skipped lines of {} are copied unchanged", rows.len()));
     }
-    let mut dev = (machine.device)(&plan)?;
-    let model = Model::load_shown(&mut dev, dir, reader.config.clone(), dtype, machine.observer)?;
-    let policy = policy(&mut dev)?;
+    let dtype = DType::of(config.dtype, machine.target.kind);
+    let other = if dtype == DType::F32 { DType::Bf16 } else { DType::F32 };
+    let compares = rows.iter().flatten().any(|row| row.recorded.is_some());
+    // The rounding of bf16 is the scale of the verdict.
+    let mut rounded = Vec::new();
+    if compares {
+        let (mut dev, model, policy) = load(other)?;
+        for row in rows.iter().flatten().filter(|row| row.recorded.is_some()) {
+            machine.observer.check_stop()?;
+            rounded.push(row.logprobs(&mut dev, &model, policy, &same)?);
+        }
+    }
+    let (mut dev, model, policy) = load(dtype)?;
     machine.observer.begin("score", "rows", rows.len() as u64, 0);
-    let mut comparison = Comparison::default();
-    for (done, ((mut line, _), row)) in lines.into_iter().zip(&mut rows).enumerate() {
+    let (mut compared, mut rounded) = (Vec::new(), rounded.into_iter());
+    for (index, (line, row)) in lines.iter_mut().zip(&rows).enumerate() {
         machine.observer.check_stop()?;
         if let Some(row) = row {
-            let logprobs = row.logprobs(&mut dev, &model, policy, Change::NONE)?;
-            if let Some(recorded) = row.recorded.take() {
-                let difference = comparison.add(done, recorded, &logprobs, &row.prompt, reader.chat.media);
-                line.insert("logprobs_diff_max".to_owned(), json!(difference));
-            }
+            let own = row.logprobs(&mut dev, &model, policy, &same)?;
             line.insert("token_ids".to_owned(), json!(row.token_ids));
-            line.insert("logprobs".to_owned(), json!(logprobs));
+            line.insert("logprobs".to_owned(), json!(own));
+            if let Some(recorded) = &row.recorded {
+                let other = rounded.next().unwrap_or_default();
+                let (exact, bf16) = if dtype == DType::F32 { (own.clone(), other) } else { (other, own.clone()) };
+                let fault = recorded.fault_of_tokens(&row.prompt, reader.chat.media);
+                let row_of = Row { ids: row.token_ids.clone(), recorded: recorded.logprobs.clone(), exact, bf16 };
+                compared.push(Compared { index, prompt: &row.prompt, fault, own, row: row_of });
+            }
         }
-        put(&format!("{}\n", Value::Object(line)))?;
-        machine.observer.step(done as u64 + 1, &[]);
+        if !compares {
+            put(line)?;
+        }
+        machine.observer.step(index as u64 + 1, &[]);
     }
     machine.observer.end();
+    if !compares {
+        return Ok(None);
+    }
     let again = &mut |index: usize, policy, change: &Change| match &rows[index] {
-        Some(row) => row.logprobs(&mut dev, &model, policy, *change),
+        Some(row) => row.logprobs(&mut dev, &model, policy, change),
         None => Ok(Vec::new()),
     };
-    let lines = comparison.lines(policy, again)?;
-    lines.iter().for_each(|line| machine.observer.note(&format!("score: {line}")));
-    Ok(())
+    let found = others_logprobs::compare(&compared, policy, reader.chat.media, again)?;
+    for of in &compared {
+        let own = of.own.iter().zip(&of.row.recorded).map(|(a, b)| (a - b).abs());
+        lines[of.index].insert("logprobs_diff_max".to_owned(), json!(own.fold(0.0, f32::max)));
+        lines[of.index].insert("fault".to_owned(), json!(found.faults.get(&of.index)));
+    }
+    lines.iter().try_for_each(put)?;
+    machine.observer.note(&format!("score: {}", found.differences));
+    Ok(Some(found))
 }
 
 /// Does the same as [`score`] and writes the lines to the file `out`.
-pub fn score_to(out: &Path, dir: &Path, file: &Path, config: &GenerateConfig, machine: &Machine) -> Result<()> {
+pub fn score_to(out: &Path, dir: &Path, file: &Path, config: &GenerateConfig, machine: &Machine) -> Result<Option<Found>> {
+    let mut found = None;
     files::write_with(out, |w| {
-        score(dir, file, config, machine, |line| w.write_all(line.as_bytes()).map_err(Error::io(out)))
-    })
+        found = score(dir, file, config, machine, |line| {
+            serde_json::to_writer(&mut *w, line).map_err(|e| Error::io(out)(e.into()))?;
+            w.write_all(b"\n").map_err(Error::io(out))
+        })?;
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Returns the tokens of a line's response: its `token_ids`, or those of its `response` and the end of the turn.

@@ -1,9 +1,12 @@
 //! Compares the log-probs that another program recorded with those of a forward pass, and names the likely fault.
 //!
 //! A fault of the tokens (images missing or twice, another grid, another template) is found by comparing the recorded
-//! prompt with the prompt that omr makes of the same row. Otherwise the forward pass is repeated as if it had the fault:
-//! without the images, with one-dimensional positions, at other temperatures. A fault is named if its log-probs are at
-//! least four times as close to the recorded ones.
+//! prompt with the prompt that omr makes of the same row. Otherwise `verdict` decides whether the log-probs agree. The
+//! forward pass of rows that do not is repeated as if it had a fault: without the images or one of them, with other
+//! positions of an image, at other temperatures. A fault is named if its log-probs are at least four times as close to the
+//! recorded ones, or agree with them.
+
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -11,7 +14,10 @@ use omr_base::error::{Error, Result};
 use omr_data::image::MediaFormat;
 use omr_model::engine::Prompt;
 use omr_model::llm::Line;
-use omr_model::nn::{Inputs, Policy};
+use omr_model::nn::Policy;
+
+use super::changes::{Change, changes};
+use super::verdict::{self, Row, Verdict};
 
 /// Names of a prompt's token ids: of omr and vLLM, TRL, verl.
 const PROMPT_IDS: [&str; 3] = ["prompt_token_ids", "prompt_ids", "prompts"];
@@ -34,7 +40,8 @@ pub fn is_foreign(line: &Line) -> bool {
 pub struct Recorded {
     prompt_ids: Option<Vec<u32>>,
     grids: Option<Vec<[u32; 3]>>,
-    logprobs: Vec<f32>,
+    /// The log-probs.
+    pub logprobs: Vec<f32>,
 }
 
 impl Recorded {
@@ -58,7 +65,7 @@ impl Recorded {
     }
 
     /// Returns the fault that the recorded tokens and grids show, compared with the prompt that omr makes of the row.
-    fn fault_of_tokens(&self, own: &Prompt, media: Option<MediaFormat>) -> Option<&'static str> {
+    pub fn fault_of_tokens(&self, own: &Prompt, media: Option<MediaFormat>) -> Option<&'static str> {
         let is_media = |id: &&u32| media.is_some_and(|media| media.ids.all().contains(id));
         let places = |ids: &[u32]| ids.iter().filter(|id| media.is_some_and(|m| m.is_placeholder(**id))).count();
         if let Some(ids) = &self.prompt_ids {
@@ -85,137 +92,144 @@ fn read<T: serde::de::DeserializeOwned>(place: &str, name: &str, value: &Value, 
         .map_err(|_| Error::input(format!("{place}: {name}"), value.to_string(), expected.to_owned()))
 }
 
-const MISSING: &str = "images missing: the model that recorded the log-probs did not see the images";
+const MISSING: &str = "images missing: the model that recorded the log-probs did not see them";
 const DOUBLED: &str = "images doubled: each image has its placeholders twice";
 const GRID: &str =
     "another grid: the images were resized to other sizes; compare min_pixels, max_pixels and the processor";
 const TEMPLATE: &str = "another template: the prompt's text tokens are not those of this model's chat template";
-const POSITIONS: &str = "one-dimensional positions: the image tokens count one by one, without height and width";
-const NO_FAULT: &str = "no known fault comes closer to the recorded log-probs";
-
-/// A row whose forward pass is repeated.
-struct Tried {
-    index: usize,
-    has_images: bool,
-    logprobs: Vec<f32>,
-    /// Sum of the absolute differences without a fault.
-    sum: f64,
-}
 
 /// Computes the log-probs of the row with this index under a policy, after a change of the forward pass.
 pub type Recompute<'a> = &'a mut dyn FnMut(usize, Policy, &Change) -> Result<Vec<f32>>;
 
-/// The differences between recorded log-probs and those of forward passes.
-#[derive(Default)]
-pub struct Comparison {
-    /// Rows without a fault of the tokens, whose forward passes are repeated.
-    tried: Vec<Tried>,
-    /// Number of rows with each fault of the tokens.
-    faults: Vec<(&'static str, usize)>,
-    rows: usize,
-    tokens: usize,
-    sum: f64,
-    largest: f64,
+/// A row with recorded log-probs.
+pub struct Compared<'a> {
+    /// Index in the file.
+    pub index: usize,
+    /// Prompt that omr makes of the row.
+    pub prompt: &'a Prompt,
+    /// Fault that the recorded tokens show.
+    pub fault: Option<&'static str>,
+    /// Log-probs that the repeated forward passes compute without a change.
+    pub own: Vec<f32>,
+    /// The log-probs to compare.
+    pub row: Row,
 }
 
-impl Comparison {
-    /// Adds the row `index` with the log-probs `found` by a forward pass. Returns the largest difference.
-    pub fn add(
-        &mut self,
-        index: usize,
-        recorded: Recorded,
-        found: &[f32],
-        prompt: &Prompt,
-        media: Option<MediaFormat>,
-    ) -> f64 {
-        let (sum, largest) = differences(&recorded.logprobs, found);
-        (self.rows, self.tokens) = (self.rows + 1, self.tokens + found.len());
-        (self.sum, self.largest) = (self.sum + sum, self.largest.max(largest));
-        match recorded.fault_of_tokens(prompt, media) {
-            Some(fault) => match self.faults.iter_mut().find(|(name, _)| *name == fault) {
-                Some((_, rows)) => *rows += 1,
-                None => self.faults.push((fault, 1)),
-            },
-            None if self.tried.len() < TRIED => {
-                let has_images = !prompt.pixels.is_empty();
-                self.tried.push(Tried { index, has_images, logprobs: recorded.logprobs, sum });
-            }
-            None => {}
-        }
-        largest
-    }
+/// What the comparison of a file found.
+pub struct Found {
+    /// Differences, and omr's own rounding.
+    pub differences: String,
+    /// The verdict in words.
+    pub verdict: String,
+    /// True if the log-probs agree.
+    pub agrees: bool,
+    /// Faults by index of the row.
+    pub faults: BTreeMap<usize, String>,
+}
 
-    /// Returns lines for the user: the differences, and the likely fault. Empty if no row has recorded log-probs.
-    pub fn lines(self, policy: Policy, recompute: Recompute<'_>) -> Result<Vec<String>> {
-        if self.rows == 0 {
-            return Ok(Vec::new());
-        }
-        let mean = self.sum / self.tokens.max(1) as f64;
-        let (rows, largest) = (self.rows, self.largest);
-        let line = format!("{rows} rows with recorded log-probs: largest difference {largest:.1e}, mean {mean:.1e}");
-        let mut lines = vec![line];
-        if !self.faults.is_empty() {
-            let line = |(fault, rows): &(&str, usize)| format!("likely fault in {rows} of {} rows: {fault}", self.rows);
-            lines.extend(self.faults.iter().map(line));
-            return Ok(lines);
-        }
-        let mut total = |policy: Policy, change: &Change| -> Result<f64> {
-            let mut sum = 0.0;
-            for row in &self.tried {
-                sum += differences(&row.logprobs, &recompute(row.index, policy, change)?).0;
+/// Compares the rows of a file, whose images have this format.
+pub fn compare(compared: &[Compared], policy: Policy, media: Option<MediaFormat>, recompute: Recompute) -> Result<Found> {
+    let all: Vec<&Row> = compared.iter().map(|of| &of.row).collect();
+    let (verdict, far) = verdict::judge(&all, &all);
+    let named = compared.iter().filter_map(|of| Some((of.index, of.fault?.to_owned())));
+    let mut faults: BTreeMap<usize, String> = named.collect();
+    let by_tokens = faults.len();
+    let mut tried: Vec<&Compared> = far.iter().map(|&i| &compared[i]).filter(|of| of.fault.is_none()).collect();
+    tried.sort_by(|a, b| b.row.sum().total_cmp(&a.row.sum()));
+    tried.truncate(TRIED);
+    let mut repeat = |of: &Compared, policy: Policy, change: &Change| -> Result<Row> {
+        let found = recompute(of.index, policy, change)?;
+        let exact = of.row.exact.iter().zip(found).zip(&of.own).map(|((exact, found), own)| exact + (found - own));
+        Ok(Row { exact: exact.collect(), ..of.row.clone() })
+    };
+    let fits = |before: &[&Row], after: &[Row]| {
+        let after: Vec<&Row> = after.iter().collect();
+        let [old, new] = [before, &after[..]].map(|rows| rows.iter().map(|row| row.sum()).sum::<f64>());
+        let agrees = |rows: &[&Row]| verdict::judge(rows, &all).0.agrees();
+        new * CLOSER <= old || new < 0.9 * old && !agrees(before) && agrees(&after)
+    };
+    for of in &tried {
+        let mut best = of.row.sum();
+        for (name, change) in changes(of.prompt, media) {
+            let after = repeat(of, policy, &change)?;
+            if after.sum() < best && fits(&[&of.row], std::slice::from_ref(&after)) {
+                best = after.sum();
+                faults.insert(of.index, name);
             }
-            Ok(sum)
-        };
-        let own: f64 = self.tried.iter().map(|row| row.sum).sum();
-        if own == 0.0 {
-            lines.push(NO_FAULT.to_owned());
-            return Ok(lines);
         }
-        let mut best = (own / CLOSER, None);
-        let mut offer = |sum: f64, fault: String| {
+    }
+    tried.retain(|of| !faults.contains_key(&of.index));
+    if !tried.is_empty() {
+        let rows: Vec<&Row> = tried.iter().map(|of| &of.row).collect();
+        let mut at = |temperature: f32| -> Result<(f64, Vec<Row>)> {
+            let policy = Policy { temperature, ..policy };
+            let rows = tried.iter().map(|of| repeat(of, policy, &Change::default())).collect::<Result<Vec<_>>>()?;
+            Ok((rows.iter().map(Row::sum).sum(), rows))
+        };
+        let mut best = (rows.iter().map(|row| row.sum()).sum::<f64>(), policy.temperature, Vec::new());
+        let mut offer = |temperature: f32, best: &mut (f64, f32, Vec<Row>)| -> Result<()> {
+            let (sum, rows) = at(temperature)?;
             if sum < best.0 {
-                best = (sum, Some(fault));
+                *best = (sum, temperature, rows);
             }
+            Ok(())
         };
-        if self.tried.iter().any(|row| row.has_images) {
-            offer(total(policy, &Change { images: false, ..Change::NONE })?, MISSING.to_owned());
-            offer(total(policy, &Change { inputs: text_positions, ..Change::NONE })?, POSITIONS.to_owned());
+        for temperature in [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0] {
+            offer(temperature, &mut best)?;
         }
-        for tenth in 1..=20 {
-            let temperature = tenth as f32 / 10.0;
-            if (temperature - policy.temperature).abs() > 0.05 {
-                let set = policy.temperature;
-                let fault = format!("another temperature: the log-probs fit temperature {temperature}, and not {set}");
-                offer(total(Policy { temperature, ..policy }, &Change::NONE)?, fault);
+        for step in [0.12, 0.06, 0.03, 0.02, 0.01] {
+            for temperature in [best.1 - step, best.1 + step] {
+                offer((temperature * 100.0).round() / 100.0, &mut best)?;
             }
         }
-        lines.push(best.1.map_or(NO_FAULT.to_owned(), |fault| format!("likely fault: {fault}")));
-        Ok(lines)
+        if !best.2.is_empty() && fits(&rows, &best.2) {
+            let fault = format!("another temperature: the log-probs fit temperature {}, and not {}", best.1, policy.temperature);
+            tried.drain(..).for_each(|of| drop(faults.insert(of.index, fault.clone())));
+        }
     }
+    let agrees = verdict.agrees() && by_tokens == 0;
+    let verdict = in_words(compared, verdict, &far, &faults);
+    Ok(Found { differences: differences(&all), verdict, agrees, faults })
 }
 
-/// A change of the forward pass.
-#[derive(Clone, Copy)]
-pub struct Change {
-    /// False to leave the embeddings of the placeholders in place of the images.
-    pub images: bool,
-    /// Changes the packed batch.
-    pub inputs: fn(&mut Inputs),
+fn differences(rows: &[&Row]) -> String {
+    let shown = |[median, most, rare, k3]: [f64; 4]| {
+        format!("median {median:.1e}, 99 % {most:.1e}, 99.9 % {rare:.1e}, mean k3 {:.1e}", k3 * k3 / 2.0)
+    };
+    let [found, rounding] = [Row::differences, Row::rounding].map(|of| shown(verdict::measures(rows, of)));
+    let tokens: usize = rows.iter().map(|row| row.ids.len()).sum();
+    format!("{} rows and {tokens} tokens with recorded log-probs: differences {found}; omr's own bf16 from f32: {rounding}", rows.len())
 }
 
-impl Change {
-    /// No change.
-    pub const NONE: Change = Change { images: true, inputs: |_| () };
-}
-
-/// Gives each token of the only sequence its index as position on all axes.
-fn text_positions(inputs: &mut Inputs) {
-    let len = inputs.len() as i32;
-    inputs.position_ids = std::array::from_fn(|_| (0..len).collect());
-}
-
-/// Returns the sum of the absolute differences and the largest one.
-fn differences(recorded: &[f32], found: &[f32]) -> (f64, f64) {
-    let differences = recorded.iter().zip(found).map(|(a, b)| f64::from((a - b).abs()));
-    differences.fold((0.0, 0.0), |(sum, most), difference| (sum + difference, most.max(difference)))
+/// Returns the verdict as a sentence.
+fn in_words(compared: &[Compared], verdict: Verdict, far: &[usize], faults: &BTreeMap<usize, String>) -> String {
+    let rows = compared.len();
+    let mut counts: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    faults.iter().for_each(|(index, fault)| counts.entry(fault).or_default().push(index + 1));
+    if counts.is_empty() && verdict.agrees() {
+        return match verdict {
+            Verdict::Float32 => "the log-probs agree within the rounding of float32".to_owned(),
+            Verdict::Float16 => "the log-probs agree within the rounding of float16 or TF32".to_owned(),
+            _ => "the log-probs agree within the rounding of bf16; if the program computed in float32, they do not".to_owned(),
+        };
+    }
+    let likely = |(fault, rows_of): (&&str, &Vec<usize>)| {
+        format!("likely fault in {} of {rows} rows, first in row {}: {fault}", rows_of.len(), rows_of[0])
+    };
+    let mut parts: Vec<String> = counts.iter().map(likely).collect();
+    let (unnamed, near): (Vec<_>, Vec<_>) = compared.iter().enumerate().filter(|(_, of)| !faults.contains_key(&of.index)).partition(|(i, _)| far.contains(i));
+    if !unnamed.is_empty() {
+        let apart = |size: fn(&Prompt) -> isize| {
+            let sizes = |rows: &[(usize, &Compared)]| rows.iter().map(|(_, of)| size(of.prompt)).collect::<Vec<_>>();
+            !near.is_empty() && sizes(&near).iter().max() < sizes(&unnamed).iter().min()
+        };
+        let why = match verdict {
+            Verdict::Systematic => "they are small and systematic, as of weights that are one step older",
+            _ if apart(|prompt| prompt.pixels.len() as isize) => "they have more images than all rows that agree: images or positions?",
+            _ if apart(|prompt| -(prompt.token_ids.len() as isize)) => "their prompts are shorter than those of all rows that agree: padding or positions?",
+            _ => "another model, adapter or weights?",
+        };
+        parts.push(format!("none of the known faults explains {} of {rows} rows: {why}", unnamed.len()));
+    }
+    format!("the log-probs do not agree: {}", parts.join("; "))
 }
