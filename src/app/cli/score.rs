@@ -34,8 +34,8 @@ pub struct Args {
     jsonl: bool,
     /// Compute the log-probs of responses instead: a file of JSON lines as `omr generate` reads or writes them, each
     /// with one response ("token_ids" or "response"). Prints each line with "token_ids" and "logprobs". Settings are those of
-    /// `omr generate`. Log-probs that a line already has, of omr, TRL or verl, are compared, and the likely fault is
-    /// named (docs/user/mismatch.md)
+    /// `omr generate`. Log-probs that a line already has, of omr, TRL or verl, are compared: the last line is the
+    /// verdict, and the exit status is 1 if they do not agree (docs/user/mismatch.md). A terminal shows a table
     #[arg(long, value_name = "FILE", requires = "model", conflicts_with_all = ["jsonl", "mode"])]
     logprobs: Option<PathBuf>,
     /// Model directory for --logprobs
@@ -104,7 +104,9 @@ fn logprobs(args: &Args, file: &Path, model: &Path, context: &Context) -> Result
         let put = |line: &Map<String, Value>| {
             number += 1;
             match line.get("logprobs_diff_max").filter(|_| table) {
-                Some(difference) if number == 1 => print(&format!("{:>6}  {:>10}  fault\n{}", "row", "difference", row_of(number, difference, line))),
+                Some(difference) if number == 1 => {
+                    print(&format!("{:>6}  {:>10}  fault\n{}", "row", "difference", row_of(number, difference, line)))
+                }
                 Some(difference) => print(&row_of(number, difference, line)),
                 None => print(&format!("{}\n", json!(line))),
             }

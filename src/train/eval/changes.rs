@@ -26,16 +26,22 @@ pub fn changes(prompt: &Prompt, media: Option<MediaFormat>) -> Vec<(String, Chan
     let single = (0..count).filter(|_| count > 1).take(ONE_BY_ONE).map(|k| vec![k]);
     for which in std::iter::once((0..count).collect::<Vec<_>>()).chain(single) {
         let [images, of, them] = match &which[..] {
-            [k] if count > 1 => [format!("image {} of {count}", k + 1), format!(" of image {} of {count}", k + 1), "it".to_owned()],
+            [k] if count > 1 => {
+                [format!("image {} of {count}", k + 1), format!(" of image {} of {count}", k + 1), "it".to_owned()]
+            }
             _ => ["images".to_owned(), String::new(), "them".to_owned()],
         };
         let missing = format!("{images} missing: the model that recorded the log-probs did not see {them}");
-        let line = format!("one-dimensional positions{of}: the image tokens count one by one, without height and width");
+        let line =
+            format!("one-dimensional positions{of}: the image tokens count one by one, without height and width");
         let swapped = format!("wrong positions{of}: height and width are exchanged");
         out.push((missing.clone(), Change { prompt: Some(without(prompt, media, &which)), inputs: None }));
         let mut offer = |name: &str, change: fn(&mut Inputs, &[usize])| {
             let which = which.clone();
-            out.push((name.to_owned(), Change { prompt: None, inputs: Some(Box::new(move |inputs| change(inputs, &which))) }));
+            out.push((
+                name.to_owned(),
+                Change { prompt: None, inputs: Some(Box::new(move |inputs| change(inputs, &which))) },
+            ));
         };
         offer(&missing, blind);
         offer(&missing, |inputs, which| {

@@ -44,7 +44,8 @@ impl Answered {
         let (prompt, images) = change.prompt.as_ref().map_or(of_prompt, |(ids, images)| (ids, images));
         let (input_ids, prompt_len) = ([&prompt[..], &self.token_ids].concat(), prompt.len());
         let loss_mask: Vec<bool> = (0..input_ids.len()).map(|t| t >= prompt_len).collect();
-        let sequence = Sequence { input_ids: &input_ids, images, prompt_len, loss_mask: &loss_mask, same_prompt: false };
+        let sequence =
+            Sequence { input_ids: &input_ids, images, prompt_len, loss_mask: &loss_mask, same_prompt: false };
         let changed = |inputs: &mut Inputs| change.inputs.iter().for_each(|change| change(inputs));
         let forward = step::forward_changed(dev, model, &[sequence], policy, LayerPolicy::Inputs, false, changed)
             .map_err(|e| e.within(&self.prompt.place))?;
@@ -153,7 +154,13 @@ pub fn score(
 }
 
 /// Does the same as [`score`] and writes the lines to the file `out`.
-pub fn score_to(out: &Path, dir: &Path, file: &Path, config: &GenerateConfig, machine: &Machine) -> Result<Option<Found>> {
+pub fn score_to(
+    out: &Path,
+    dir: &Path,
+    file: &Path,
+    config: &GenerateConfig,
+    machine: &Machine,
+) -> Result<Option<Found>> {
     let mut found = None;
     files::write_with(out, |w| {
         found = score(dir, file, config, machine, |line| {

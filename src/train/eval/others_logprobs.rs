@@ -128,7 +128,12 @@ pub struct Found {
 }
 
 /// Compares the rows of a file, whose images have this format.
-pub fn compare(compared: &[Compared], policy: Policy, media: Option<MediaFormat>, recompute: Recompute) -> Result<Found> {
+pub fn compare(
+    compared: &[Compared],
+    policy: Policy,
+    media: Option<MediaFormat>,
+    recompute: Recompute,
+) -> Result<Found> {
     let all: Vec<&Row> = compared.iter().map(|of| &of.row).collect();
     let (verdict, far) = verdict::judge(&all, &all);
     let named = compared.iter().filter_map(|of| Some((of.index, of.fault?.to_owned())));
@@ -183,7 +188,10 @@ pub fn compare(compared: &[Compared], policy: Policy, media: Option<MediaFormat>
             }
         }
         if !best.2.is_empty() && fits(&rows, &best.2) {
-            let fault = format!("another temperature: the log-probs fit temperature {}, and not {}", best.1, policy.temperature);
+            let fault = format!(
+                "another temperature: the log-probs fit temperature {}, and not {}",
+                best.1, policy.temperature
+            );
             tried.drain(..).for_each(|of| drop(faults.insert(of.index, fault.clone())));
         }
     }
@@ -198,7 +206,10 @@ fn differences(rows: &[&Row]) -> String {
     };
     let [found, rounding] = [Row::differences, Row::rounding].map(|of| shown(verdict::measures(rows, of)));
     let tokens: usize = rows.iter().map(|row| row.ids.len()).sum();
-    format!("{} rows and {tokens} tokens with recorded log-probs: differences {found}; omr's own bf16 from f32: {rounding}", rows.len())
+    format!(
+        "{} rows and {tokens} tokens with recorded log-probs: differences {found}; omr's own bf16 from f32: {rounding}",
+        rows.len()
+    )
 }
 
 /// Returns the verdict as a sentence.
@@ -210,14 +221,19 @@ fn in_words(compared: &[Compared], verdict: Verdict, far: &[usize], faults: &BTr
         return match verdict {
             Verdict::Float32 => "the log-probs agree within the rounding of float32".to_owned(),
             Verdict::Float16 => "the log-probs agree within the rounding of float16 or TF32".to_owned(),
-            _ => "the log-probs agree within the rounding of bf16; if the program computed in float32, they do not".to_owned(),
+            _ => "the log-probs agree within the rounding of bf16; if the program computed in float32, they do not"
+                .to_owned(),
         };
     }
     let likely = |(fault, rows_of): (&&str, &Vec<usize>)| {
         format!("likely fault in {} of {rows} rows, first in row {}: {fault}", rows_of.len(), rows_of[0])
     };
     let mut parts: Vec<String> = counts.iter().map(likely).collect();
-    let (unnamed, near): (Vec<_>, Vec<_>) = compared.iter().enumerate().filter(|(_, of)| !faults.contains_key(&of.index)).partition(|(i, _)| far.contains(i));
+    let (unnamed, near): (Vec<_>, Vec<_>) = compared
+        .iter()
+        .enumerate()
+        .filter(|(_, of)| !faults.contains_key(&of.index))
+        .partition(|(i, _)| far.contains(i));
     if !unnamed.is_empty() {
         let apart = |size: fn(&Prompt) -> isize| {
             let sizes = |rows: &[(usize, &Compared)]| rows.iter().map(|(_, of)| size(of.prompt)).collect::<Vec<_>>();
@@ -225,8 +241,12 @@ fn in_words(compared: &[Compared], verdict: Verdict, far: &[usize], faults: &BTr
         };
         let why = match verdict {
             Verdict::Systematic => "they are small and systematic, as of weights that are one step older",
-            _ if apart(|prompt| prompt.pixels.len() as isize) => "they have more images than all rows that agree: images or positions?",
-            _ if apart(|prompt| -(prompt.token_ids.len() as isize)) => "their prompts are shorter than those of all rows that agree: padding or positions?",
+            _ if apart(|prompt| prompt.pixels.len() as isize) => {
+                "they have more images than all rows that agree: images or positions?"
+            }
+            _ if apart(|prompt| -(prompt.token_ids.len() as isize)) => {
+                "their prompts are shorter than those of all rows that agree: padding or positions?"
+            }
             _ => "another model, adapter or weights?",
         };
         parts.push(format!("none of the known faults explains {} of {rows} rows: {why}", unnamed.len()));

@@ -129,7 +129,10 @@ fn another_model_is_not_taken_for_a_fault_of_the_rollouts() {
         logprobs.reverse();
     });
     let (said, _) = folder.score(&rows, &[], 1);
-    assert!(said.contains("none of the known faults explains 4 of 4 rows: another model, adapter or weights?"), "{said}");
+    assert!(
+        said.contains("none of the known faults explains 4 of 4 rows: another model, adapter or weights?"),
+        "{said}"
+    );
 }
 
 /// Returns the index of the first image placeholder: the id that occurs most often.
