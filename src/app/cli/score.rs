@@ -99,37 +99,29 @@ fn logprobs(args: &Args, file: &Path, model: &Path, context: &Context) -> Result
     let dir = repository(model, Kind::Model, "--model")?;
     config.dtype = context.dtype(config.dtype, Some(&dir));
     let table = args.out.is_none() && std::io::stdout().is_terminal();
-    context.with_machine(|machine| {
-        let mut number = 0;
-        let put = |line: &Map<String, Value>| {
-            number += 1;
-            match line.get("logprobs_diff_max").filter(|_| table) {
-                Some(difference) if number == 1 => {
-                    print(&format!("{:>6}  {:>10}  fault\n{}", "row", "difference", row_of(number, difference, line)))
-                }
-                Some(difference) => print(&row_of(number, difference, line)),
-                None => print(&format!("{}\n", json!(line))),
+    let mut row = 0;
+    let put = |line: &Map<String, Value>| {
+        row += 1;
+        let difference = line.get("logprobs_diff_max").and_then(Value::as_f64).filter(|_| table);
+        match (difference, line.get("fault").and_then(Value::as_str)) {
+            (Some(difference), fault) => {
+                print(&format!("row {row:>5}  difference {difference:>7.1e}  {}\n", fault.unwrap_or_default()))
             }
-        };
+            (None, _) => print(&format!("{}\n", json!(line))),
+        }
+    };
+    context.with_machine(|machine| {
         let found = match &args.out {
             Some(out) => eval::score_to(out, &dir, file, &config, machine),
             None => eval::score(&dir, file, &config, machine, put),
         };
         match found? {
-            Some(found) if !found.agrees => Err(Error::Failed(format!("score: {}", found.verdict))),
-            Some(found) => {
-                machine.observer.note(&format!("score: {}", found.verdict));
-                Ok(())
-            }
-            None => Ok(()),
+            Some(found) if !found.agrees => return Err(Error::Failed(format!("score: {}", found.verdict))),
+            Some(found) => machine.observer.note(&format!("score: {}", found.verdict)),
+            None => (),
         }
+        Ok(())
     })
-}
-
-/// Returns a line of the table of differences.
-fn row_of(number: usize, difference: &Value, line: &Map<String, Value>) -> String {
-    let fault = line.get("fault").and_then(Value::as_str).unwrap_or_default();
-    format!("{number:>6}  {:>10.1e}  {fault}\n", difference.as_f64().unwrap_or(f64::NAN))
 }
 
 fn scored(judged: Judged) -> Scored {

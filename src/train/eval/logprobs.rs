@@ -61,7 +61,7 @@ pub fn score(
     file: &Path,
     config: &GenerateConfig,
     machine: &Machine,
-    mut put: impl FnMut(&Line) -> Result<()>,
+    put: impl FnMut(&Line) -> Result<()>,
 ) -> Result<Option<Found>> {
     let reader = Reader::open(dir, config)?;
     let (mut lines, prompts): (Vec<Line>, Vec<_>) = reader.lines(file)?.into_iter().unzip();
@@ -80,8 +80,12 @@ pub fn score(
         let allowed = allowed.as_ref().map(|bits| dev.upload(Region::Weights, bits, &[bits.len()])).transpose()?;
         Ok(Policy { allowed, temperature })
     };
+    let skipped = rows.iter().filter(|row| row.is_none()).count();
+    if skipped > 0 {
+        machine.observer.note(&format!("score: {skipped} skipped lines of {} are copied unchanged", rows.len()));
+    }
     let same = Change::default();
-    let load = |dtype: DType| -> Result<(Device, Model, Policy)> {
+    let compute = |dtype: DType| -> Result<(Device, Model, Policy, Vec<Vec<f32>>)> {
         let count = |dtype: DType| -> Result<((), Plan)> {
             let mut dev = Device::count_for(machine.target);
             let model = Model::empty_of(&mut dev, dir, reader.config.clone(), dtype)?;
@@ -94,63 +98,51 @@ pub fn score(
         let mut dev = (machine.device)(&plan)?;
         let model = Model::load_shown(&mut dev, dir, reader.config.clone(), dtype, machine.observer)?;
         let policy = policy(&mut dev)?;
-        Ok((dev, model, policy))
+        machine.observer.begin("score", "rows", rows.len() as u64, 0);
+        let mut found = Vec::new();
+        for row in &rows {
+            machine.observer.check_stop()?;
+            let logprobs = row.as_ref().map(|row| row.logprobs(&mut dev, &model, policy, &same));
+            found.push(logprobs.transpose()?.unwrap_or_default());
+            machine.observer.step(found.len() as u64, &[]);
+        }
+        machine.observer.end();
+        Ok((dev, model, policy, found))
     };
-    let skipped = rows.iter().filter(|row| row.is_none()).count();
-    if skipped > 0 {
-        machine.observer.note(&format!("score: {skipped} skipped lines of {} are copied unchanged", rows.len()));
-    }
     let dtype = DType::of(config.dtype, machine.target.kind);
-    let other = if dtype == DType::F32 { DType::Bf16 } else { DType::F32 };
+    let is_f32 = dtype == DType::F32;
     let compares = rows.iter().flatten().any(|row| row.recorded.is_some());
     // The rounding of bf16 is the scale of the verdict.
-    let mut rounded = Vec::new();
-    if compares {
-        let (mut dev, model, policy) = load(other)?;
-        for row in rows.iter().flatten().filter(|row| row.recorded.is_some()) {
-            machine.observer.check_stop()?;
-            rounded.push(row.logprobs(&mut dev, &model, policy, &same)?);
-        }
-    }
-    let (mut dev, model, policy) = load(dtype)?;
-    machine.observer.begin("score", "rows", rows.len() as u64, 0);
-    let (mut compared, mut rounded) = (Vec::new(), rounded.into_iter());
-    for (index, (line, row)) in lines.iter_mut().zip(&rows).enumerate() {
-        machine.observer.check_stop()?;
-        if let Some(row) = row {
-            let own = row.logprobs(&mut dev, &model, policy, &same)?;
-            line.insert("token_ids".to_owned(), json!(row.token_ids));
-            line.insert("logprobs".to_owned(), json!(own));
-            if let Some(recorded) = &row.recorded {
-                let other = rounded.next().unwrap_or_default();
-                let (exact, bf16) = if dtype == DType::F32 { (own.clone(), other) } else { (other, own.clone()) };
-                let fault = recorded.fault_of_tokens(&row.prompt, reader.chat.media);
-                let row_of = Row { ids: row.token_ids.clone(), recorded: recorded.logprobs.clone(), exact, bf16 };
-                compared.push(Compared { index, prompt: &row.prompt, fault, own, row: row_of });
-            }
-        }
-        if !compares {
-            put(line)?;
-        }
-        machine.observer.step(index as u64 + 1, &[]);
-    }
-    machine.observer.end();
-    if !compares {
-        return Ok(None);
-    }
+    let other = if is_f32 { DType::Bf16 } else { DType::F32 };
+    let other = if compares { compute(other)?.3 } else { Vec::new() };
+    let (mut dev, model, policy, own) = compute(dtype)?;
+    let [exact, bf16] = if is_f32 { [&own, &other] } else { [&other, &own] };
+    let compared = rows.iter().enumerate().filter_map(|(index, row)| {
+        let Answered { prompt, token_ids, recorded } = row.as_ref()?;
+        let recorded = recorded.as_ref()?;
+        let fault = recorded.fault_of_tokens(prompt, reader.chat.media);
+        let (ids, recorded) = (token_ids.clone(), recorded.logprobs.clone());
+        let row = Row { ids, recorded, exact: exact[index].clone(), bf16: bf16[index].clone() };
+        Some(Compared { index, prompt, fault, own: &own[index], row })
+    });
+    let compared: Vec<Compared> = compared.collect();
     let again = &mut |index: usize, policy, change: &Change| match &rows[index] {
         Some(row) => row.logprobs(&mut dev, &model, policy, change),
         None => Ok(Vec::new()),
     };
-    let found = others_logprobs::compare(&compared, policy, reader.chat.media, again)?;
-    for of in &compared {
-        let own = of.own.iter().zip(&of.row.recorded).map(|(a, b)| (a - b).abs());
-        lines[of.index].insert("logprobs_diff_max".to_owned(), json!(own.fold(0.0, f32::max)));
+    let found = compares.then(|| others_logprobs::compare(&compared, policy, reader.chat.media, again)).transpose()?;
+    for ((line, row), own) in lines.iter_mut().zip(&rows).zip(&own) {
+        let Some(row) = row else { continue };
+        line.insert("token_ids".to_owned(), json!(row.token_ids));
+        line.insert("logprobs".to_owned(), json!(own));
+    }
+    for (of, found) in compared.iter().zip(found.iter().cycle()) {
+        let own = of.own.iter().zip(&of.row.recorded).map(|(a, b)| f64::from((a - b).abs()));
+        lines[of.index].insert("logprobs_diff_max".to_owned(), json!(own.fold(0.0, f64::max)));
         lines[of.index].insert("fault".to_owned(), json!(found.faults.get(&of.index)));
     }
     lines.iter().try_for_each(put)?;
-    machine.observer.note(&format!("score: {}", found.differences));
-    Ok(Some(found))
+    Ok(found)
 }
 
 /// Does the same as [`score`] and writes the lines to the file `out`.

@@ -110,16 +110,14 @@ pub struct Compared<'a> {
     /// Fault that the recorded tokens show.
     pub fault: Option<&'static str>,
     /// Log-probs that the repeated forward passes compute without a change.
-    pub own: Vec<f32>,
+    pub own: &'a [f32],
     /// The log-probs to compare.
     pub row: Row,
 }
 
 /// What the comparison of a file found.
 pub struct Found {
-    /// Differences, and omr's own rounding.
-    pub differences: String,
-    /// The verdict in words.
+    /// The differences and the verdict in words.
     pub verdict: String,
     /// True if the log-probs agree.
     pub agrees: bool,
@@ -129,127 +127,99 @@ pub struct Found {
 
 /// Compares the rows of a file, whose images have this format.
 pub fn compare(
-    compared: &[Compared],
+    compared: &[Compared<'_>],
     policy: Policy,
     media: Option<MediaFormat>,
-    recompute: Recompute,
+    recompute: Recompute<'_>,
 ) -> Result<Found> {
     let all: Vec<&Row> = compared.iter().map(|of| &of.row).collect();
     let (verdict, far) = verdict::judge(&all, &all);
-    let named = compared.iter().filter_map(|of| Some((of.index, of.fault?.to_owned())));
-    let mut faults: BTreeMap<usize, String> = named.collect();
-    let by_tokens = faults.len();
-    let mut tried: Vec<&Compared> = far.iter().map(|&i| &compared[i]).filter(|of| of.fault.is_none()).collect();
+    let of_tokens = compared.iter().filter_map(|of| Some((of.index, of.fault?.to_owned())));
+    let mut faults: BTreeMap<usize, String> = of_tokens.collect();
+    let agrees = verdict.agrees() && faults.is_empty();
+    let mut tried: Vec<&Compared<'_>> = far.iter().map(|&i| &compared[i]).filter(|of| of.fault.is_none()).collect();
     tried.sort_by(|a, b| b.row.sum().total_cmp(&a.row.sum()));
     tried.truncate(TRIED);
-    let mut repeat = |of: &Compared, policy: Policy, change: &Change| -> Result<Row> {
+    let mut repeat = |of: &Compared<'_>, policy: Policy, change: &Change| -> Result<Row> {
         let found = recompute(of.index, policy, change)?;
-        let exact = of.row.exact.iter().zip(found).zip(&of.own).map(|((exact, found), own)| exact + (found - own));
+        let exact = of.row.exact.iter().zip(found).zip(of.own).map(|((exact, found), own)| exact + (found - own));
         Ok(Row { exact: exact.collect(), ..of.row.clone() })
     };
-    let fits = |before: &[&Row], after: &[Row]| {
-        let after: Vec<&Row> = after.iter().collect();
-        let [old, new] = [before, &after[..]].map(|rows| rows.iter().map(|row| row.sum()).sum::<f64>());
+    let fits = |before: &[&Row], after: &[&Row]| {
+        let [old, new] = [before, after].map(|rows| rows.iter().map(|row| row.sum()).sum::<f64>());
         let agrees = |rows: &[&Row]| verdict::judge(rows, &all).0.agrees();
-        new * CLOSER <= old || new < 0.9 * old && !agrees(before) && agrees(&after)
+        new * CLOSER <= old || new < 0.9 * old && !agrees(before) && agrees(after)
     };
     for of in &tried {
         let mut best = of.row.sum();
         for (name, change) in changes(of.prompt, media) {
             let after = repeat(of, policy, &change)?;
-            if after.sum() < best && fits(&[&of.row], std::slice::from_ref(&after)) {
+            if after.sum() < best && fits(&[&of.row], &[&after]) {
                 best = after.sum();
                 faults.insert(of.index, name);
             }
         }
     }
     tried.retain(|of| !faults.contains_key(&of.index));
-    if !tried.is_empty() {
-        let rows: Vec<&Row> = tried.iter().map(|of| &of.row).collect();
-        let mut at = |temperature: f32| -> Result<(f64, Vec<Row>)> {
-            let policy = Policy { temperature, ..policy };
-            let rows = tried.iter().map(|of| repeat(of, policy, &Change::default())).collect::<Result<Vec<_>>>()?;
-            Ok((rows.iter().map(Row::sum).sum(), rows))
-        };
-        let mut best = (rows.iter().map(|row| row.sum()).sum::<f64>(), policy.temperature, Vec::new());
-        let mut offer = |temperature: f32, best: &mut (f64, f32, Vec<Row>)| -> Result<()> {
-            let (sum, rows) = at(temperature)?;
-            if sum < best.0 {
-                *best = (sum, temperature, rows);
+    let rows: Vec<&Row> = tried.iter().map(|of| &of.row).collect();
+    let (mut best, mut fitted) = (rows.iter().map(|row| row.sum()).sum::<f64>(), Vec::new());
+    let mut temperature = policy.temperature;
+    for step in [0.5, 0.25, 0.12, 0.06, 0.03, 0.02, 0.01] {
+        for next in [temperature - step, temperature + step].into_iter().filter(|next| *next > 0.05) {
+            let policy = Policy { temperature: next, ..policy };
+            let after = tried.iter().map(|of| repeat(of, policy, &Change::default())).collect::<Result<Vec<Row>>>()?;
+            let sum = after.iter().map(Row::sum).sum::<f64>();
+            if sum < best {
+                (best, temperature, fitted) = (sum, next, after);
             }
-            Ok(())
-        };
-        for temperature in [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0] {
-            offer(temperature, &mut best)?;
-        }
-        for step in [0.12, 0.06, 0.03, 0.02, 0.01] {
-            for temperature in [best.1 - step, best.1 + step] {
-                offer((temperature * 100.0).round() / 100.0, &mut best)?;
-            }
-        }
-        if !best.2.is_empty() && fits(&rows, &best.2) {
-            let fault = format!(
-                "another temperature: the log-probs fit temperature {}, and not {}",
-                best.1, policy.temperature
-            );
-            tried.drain(..).for_each(|of| drop(faults.insert(of.index, fault.clone())));
         }
     }
-    let agrees = verdict.agrees() && by_tokens == 0;
-    let verdict = in_words(compared, verdict, &far, &faults);
-    Ok(Found { differences: differences(&all), verdict, agrees, faults })
-}
-
-fn differences(rows: &[&Row]) -> String {
+    if !fitted.is_empty() && fits(&rows, &fitted.iter().collect::<Vec<_>>()) {
+        let (found, set) = ((temperature * 100.0).round() / 100.0, policy.temperature);
+        let fault = format!("another temperature: the log-probs fit temperature {found}, and not {set}");
+        tried.iter().for_each(|of| drop(faults.insert(of.index, fault.clone())));
+    }
     let shown = |[median, most, rare, k3]: [f64; 4]| {
         format!("median {median:.1e}, 99 % {most:.1e}, 99.9 % {rare:.1e}, mean k3 {:.1e}", k3 * k3 / 2.0)
     };
-    let [found, rounding] = [Row::differences, Row::rounding].map(|of| shown(verdict::measures(rows, of)));
-    let tokens: usize = rows.iter().map(|row| row.ids.len()).sum();
-    format!(
-        "{} rows and {tokens} tokens with recorded log-probs: differences {found}; omr's own bf16 from f32: {rounding}",
-        rows.len()
-    )
+    let [found, rounding] = [Row::differences, Row::rounding].map(|of| shown(verdict::measures(&all, of)));
+    let tokens: usize = all.iter().map(|row| row.ids.len()).sum();
+    let what = in_words(compared, verdict, &far, &faults);
+    let verdict = format!(
+        "{} rows, {tokens} tokens: differences {found} (omr's bf16 from f32: {rounding})\nscore: the log-probs {what}",
+        all.len()
+    );
+    Ok(Found { verdict, agrees, faults })
 }
 
-/// Returns the verdict as a sentence.
-fn in_words(compared: &[Compared], verdict: Verdict, far: &[usize], faults: &BTreeMap<usize, String>) -> String {
+/// Returns the verdict in words, without the differences.
+fn in_words(compared: &[Compared<'_>], verdict: Verdict, far: &[usize], faults: &BTreeMap<usize, String>) -> String {
     let rows = compared.len();
     let mut counts: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     faults.iter().for_each(|(index, fault)| counts.entry(fault).or_default().push(index + 1));
-    if counts.is_empty() && verdict.agrees() {
-        return match verdict {
-            Verdict::Float32 => "the log-probs agree within the rounding of float32".to_owned(),
-            Verdict::Float16 => "the log-probs agree within the rounding of float16 or TF32".to_owned(),
-            _ => "the log-probs agree within the rounding of bf16; if the program computed in float32, they do not"
-                .to_owned(),
-        };
-    }
-    let likely = |(fault, rows_of): (&&str, &Vec<usize>)| {
-        format!("likely fault in {} of {rows} rows, first in row {}: {fault}", rows_of.len(), rows_of[0])
+    let likely = |(fault, of): (&&str, &Vec<usize>)| {
+        format!("likely fault in {} of {rows} rows, first in row {}: {fault}", of.len(), of[0])
     };
     let mut parts: Vec<String> = counts.iter().map(likely).collect();
-    let (unnamed, near): (Vec<_>, Vec<_>) = compared
-        .iter()
-        .enumerate()
-        .filter(|(_, of)| !faults.contains_key(&of.index))
-        .partition(|(i, _)| far.contains(i));
+    let others = compared.iter().enumerate().filter(|(_, of)| !faults.contains_key(&of.index));
+    let (unnamed, near): (Vec<_>, Vec<_>) = others.partition(|(i, _)| far.contains(i));
+    let apart = |size: fn(&Prompt) -> isize| {
+        let sizes = |rows: &[(usize, &Compared<'_>)]| rows.iter().map(|(_, of)| size(of.prompt)).collect::<Vec<_>>();
+        !near.is_empty() && sizes(&near).iter().max() < sizes(&unnamed).iter().min()
+    };
+    let why = match verdict {
+        Verdict::Float32 if parts.is_empty() => return "agree within the rounding of float32".to_owned(),
+        Verdict::Bf16 if parts.is_empty() => {
+            return "agree within the rounding of bf16; if the program computed in float32, they do not".to_owned();
+        }
+        Verdict::Systematic => "they are small and systematic, as of weights that are one step older",
+        _ if apart(|prompt| prompt.pixels.len() as isize) => "the other rows have fewer images: images or positions?",
+        _ if apart(|prompt| -(prompt.token_ids.len() as isize)) => "the other rows have longer prompts: padding?",
+        _ => "another model, adapter or weights?",
+    };
     if !unnamed.is_empty() {
-        let apart = |size: fn(&Prompt) -> isize| {
-            let sizes = |rows: &[(usize, &Compared)]| rows.iter().map(|(_, of)| size(of.prompt)).collect::<Vec<_>>();
-            !near.is_empty() && sizes(&near).iter().max() < sizes(&unnamed).iter().min()
-        };
-        let why = match verdict {
-            Verdict::Systematic => "they are small and systematic, as of weights that are one step older",
-            _ if apart(|prompt| prompt.pixels.len() as isize) => {
-                "they have more images than all rows that agree: images or positions?"
-            }
-            _ if apart(|prompt| -(prompt.token_ids.len() as isize)) => {
-                "their prompts are shorter than those of all rows that agree: padding or positions?"
-            }
-            _ => "another model, adapter or weights?",
-        };
-        parts.push(format!("none of the known faults explains {} of {rows} rows: {why}", unnamed.len()));
+        let count = unnamed.len();
+        parts.push(format!("none of the known faults explains the differences in {count} of {rows} rows: {why}"));
     }
-    format!("the log-probs do not agree: {}", parts.join("; "))
+    format!("do not agree: {}", parts.join("; "))
 }

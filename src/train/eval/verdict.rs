@@ -10,20 +10,18 @@
 
 use std::collections::BTreeMap;
 
-/// Largest root mean square of differences by rounding in float32, in units of that of omr's bf16. Largest of the clean
-/// rollouts: 2e-4.
+/// Largest root mean square of differences by rounding in float32, in units of that of omr's bf16. The largest one of the
+/// clean rollouts is 2e-4.
 const FLOAT32: f64 = 2e-3;
-/// The same without a unit, for models whose bf16 rounds hardly at all.
+/// The same without a unit, for rows whose log-probs bf16 hardly rounds.
 const FLOAT32_LEAST: f64 = 3e-6;
-/// Smallest value of float16 and of TF32, whose mantissa is longer by 3 bits.
-const FLOAT16: f64 = 0.03;
-/// Smallest value of bf16.
-const BF16: f64 = 0.25;
-/// Largest value of bf16 for many tokens.
-const BF16_MOST: f64 = 1.7;
-/// Largest difference of one token, in units of the largest one by omr's rounding.
-const LARGEST: f64 = 5.0;
-/// Largest F value for many tokens: 1 is expected of rounding.
+/// Smallest size of rounding in float16, TF32 or bf16 of the middle row. float16 has 3 bits more than bf16.
+const LEAST: f64 = 0.03;
+/// Largest size of rounding in bf16, if many tokens contribute to the scale. The largest one is 1.4.
+const MOST: f64 = 2.0;
+/// Number of tokens from which on quantiles are compared.
+const FEW: f64 = 5.0;
+/// Largest F value of rounding for many tokens, where 1 is expected. The largest one is 1.5.
 const SYSTEMATIC: f64 = 1.6;
 
 /// Log-probs of a response: those that were recorded, and omr's.
@@ -61,9 +59,7 @@ impl Row {
 pub enum Verdict {
     /// They agree within the rounding of float32.
     Float32,
-    /// They agree within the rounding of float16 or TF32.
-    Float16,
-    /// They agree within the rounding of bf16.
+    /// They agree within the rounding of bf16 (or of float16 and TF32, which is smaller).
     Bf16,
     /// They differ no more than rounding does, but not by rounding.
     Systematic,
@@ -74,45 +70,56 @@ pub enum Verdict {
 impl Verdict {
     /// Returns true if only rounding differs.
     pub fn agrees(self) -> bool {
-        matches!(self, Verdict::Float32 | Verdict::Float16 | Verdict::Bf16)
+        matches!(self, Verdict::Float32 | Verdict::Bf16)
     }
 }
 
 /// Returns the verdict on rows, and the indices of those that do not agree. `all` are the rows that give the scale.
 pub fn judge(rows: &[&Row], all: &[&Row]) -> (Verdict, Vec<usize>) {
     let rounding: Vec<f64> = all.iter().flat_map(|row| row.rounding()).collect();
-    let (scale, largest) = (rms(&rounding), most(&rounding));
-    let size = |row: &Row| rms(&row.differences()) / scale.max(rms(&row.rounding())).max(f64::MIN_POSITIVE);
+    let unsure: Vec<f64> = all.iter().flat_map(|row| &row.exact).map(|p| 1.0 - f64::from(*p).exp()).collect();
+    // If few tokens contribute, their rounding may be small by chance.
+    let few = effective(&rounding);
+    let scale = rms(&rounding).hypot(0.02 * rms(&unsure) / few).max(f64::MIN_POSITIVE);
+    let largest = most(&rounding).max(scale * (rounding.len() as f64 / few).sqrt());
+    let size = |row: &Row| rms(&row.differences()) / scale.max(rms(&row.rounding()));
     let is_exact = |row: &Row| rms(&row.differences()) <= FLOAT32_LEAST || size(row) <= FLOAT32;
-    let is_near = |row: &Row| size(row) <= limit(row.ids.len()) && most(&row.differences()) <= LARGEST * largest;
-    let without = |fits: &dyn Fn(&Row) -> bool| -> Vec<usize> { (0..rows.len()).filter(|&i| !fits(rows[i])).collect() };
-    let others = without(&is_exact);
+    let is_near =
+        |row: &Row| size(row) <= limit(&row.rounding()) && most(&row.differences()) <= 2.0 * limit(&rounding) * largest;
+    let others: Vec<usize> = (0..rows.len()).filter(|&i| !is_exact(rows[i])).collect();
     if others.is_empty() {
         return (Verdict::Float32, others);
     }
-    // One program computes in one type.
-    if others.len() * 2 < rows.len() {
+    // One program computes in one type, and most rows show it.
+    let telling = (0..rows.len()).filter(|&i| rms(&rows[i].rounding()) > 10.0 * FLOAT32_LEAST.max(FLOAT32 * scale));
+    let telling: Vec<bool> = telling.map(|i| others.contains(&i)).collect();
+    if telling.iter().filter(|&&other| !other).count() * 2 > telling.len() {
         return (Verdict::Differ, others);
     }
-    let far = without(&is_near);
-    let near: Vec<&Row> = rows.iter().copied().filter(|row| is_near(row)).collect();
-    let most = limit(near.iter().map(|row| row.ids.len()).sum());
-    let [found, rounding] = [measures(&near, Row::differences), measures(&near, Row::rounding)];
-    let is_wide = found.iter().zip(rounding).any(|(found, rounding)| *found > most * rounding.max(scale / 20.0));
+    let (near, far): (Vec<usize>, Vec<usize>) = (0..rows.len()).partition(|&i| is_near(rows[i]));
+    let near: Vec<&Row> = near.into_iter().map(|i| rows[i]).collect();
+    let [found, rounded] = [measures(&near, Row::differences), measures(&near, Row::rounding)];
+    let most = limit(&near.iter().flat_map(|row| row.rounding()).collect::<Vec<_>>());
+    let is_wide = few >= FEW && found.iter().zip(rounded).any(|(found, unit)| *found > most * unit.max(scale / 5.0));
     let mut sizes: Vec<f64> = rows.iter().map(|row| size(row)).collect();
     let verdict = match quantile(&mut sizes, 0.5) {
         _ if is_wide || !far.is_empty() => Verdict::Differ,
-        middle if middle < FLOAT16 || is_systematic(rows) => Verdict::Systematic,
-        middle if middle < BF16 => Verdict::Float16,
+        middle if middle < LEAST || is_systematic(rows) => Verdict::Systematic,
         _ => Verdict::Bf16,
     };
     let of_all = is_wide || verdict == Verdict::Systematic;
     (verdict, if of_all { (0..rows.len()).collect() } else { far })
 }
 
-/// Largest size of differences by rounding in bf16: few tokens vary more.
-fn limit(tokens: usize) -> f64 {
-    BF16_MOST * (1.0 + 8.0 / (tokens as f64).sqrt())
+/// Returns the number of tokens that contribute to the size of these roundings.
+fn effective(rounding: &[f64]) -> f64 {
+    let sum = |power: i32| rounding.iter().map(|value| value.powi(power)).sum::<f64>();
+    (sum(2).powi(2) / sum(4).max(f64::MIN_POSITIVE)).max(1.0)
+}
+
+/// Returns the largest size of differences by rounding in bf16.
+fn limit(rounding: &[f64]) -> f64 {
+    MOST * (1.0 + 4.0 / effective(rounding).sqrt())
 }
 
 /// Returns the median, the quantiles 0.99 and 0.999 of the absolute values, and the root of twice the mean of k3, the

@@ -130,7 +130,9 @@ fn another_model_is_not_taken_for_a_fault_of_the_rollouts() {
     });
     let (said, _) = folder.score(&rows, &[], 1);
     assert!(
-        said.contains("none of the known faults explains 4 of 4 rows: another model, adapter or weights?"),
+        said.contains(
+            "none of the known faults explains the differences in 4 of 4 rows: another model, adapter or weights?"
+        ),
         "{said}"
     );
 }
