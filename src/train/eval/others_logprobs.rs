@@ -133,13 +133,14 @@ pub fn compare(
     recompute: Recompute<'_>,
 ) -> Result<Found> {
     let all: Vec<&Row> = compared.iter().map(|of| &of.row).collect();
-    let (verdict, far) = verdict::judge(&all, &all);
+    let (verdict, mut far) = verdict::judge(&all, &all);
     let of_tokens = compared.iter().filter_map(|of| Some((of.index, of.fault?.to_owned())));
     let mut faults: BTreeMap<usize, String> = of_tokens.collect();
     let agrees = verdict.agrees() && faults.is_empty();
-    let mut tried: Vec<&Compared<'_>> = far.iter().map(|&i| &compared[i]).filter(|of| of.fault.is_none()).collect();
-    tried.sort_by(|a, b| b.row.sum().total_cmp(&a.row.sum()));
-    tried.truncate(TRIED);
+    far.retain(|&i| compared[i].fault.is_none());
+    far.sort_by(|&a, &b| all[b].sum().total_cmp(&all[a].sum()));
+    let mut rest = far.split_off(far.len().min(TRIED));
+    let mut tried: Vec<&Compared<'_>> = far.iter().map(|&i| &compared[i]).collect();
     let mut repeat = |of: &Compared<'_>, policy: Policy, change: &Change| -> Result<Row> {
         let found = recompute(of.index, policy, change)?;
         let exact = of.row.exact.iter().zip(found).zip(of.own).map(|((exact, found), own)| exact + (found - own));
@@ -177,16 +178,21 @@ pub fn compare(
     if !fitted.is_empty() && fits(&rows, &fitted.iter().collect::<Vec<_>>()) {
         let (found, set) = ((temperature * 100.0).round() / 100.0, policy.temperature);
         let fault = format!("another temperature: the log-probs fit temperature {found}, and not {set}");
-        tried.iter().for_each(|of| drop(faults.insert(of.index, fault.clone())));
+        let rest = rest.drain(..).map(|i| &compared[i]);
+        tried.into_iter().chain(rest).for_each(|of| drop(faults.insert(of.index, fault.clone())));
+    }
+    if faults.is_empty() {
+        far.append(&mut rest);
     }
     let shown = |[median, most, rare, k3]: [f64; 4]| {
         format!("median {median:.1e}, 99 % {most:.1e}, 99.9 % {rare:.1e}, mean k3 {:.1e}", k3 * k3 / 2.0)
     };
     let [found, rounding] = [Row::differences, Row::rounding].map(|of| shown(verdict::measures(&all, of)));
     let tokens: usize = all.iter().map(|row| row.ids.len()).sum();
+    let untried = if rest.is_empty() { String::new() } else { format!("; {} more rows differ", rest.len()) };
     let what = in_words(compared, verdict, &far, &faults);
     let verdict = format!(
-        "{} rows, {tokens} tokens: differences {found} (omr's bf16 from f32: {rounding})\nscore: the log-probs {what}",
+        "{} rows, {tokens} tokens: differences {found} (omr's bf16 from f32: {rounding})\nscore: the log-probs {what}{untried}",
         all.len()
     );
     Ok(Found { verdict, agrees, faults })
