@@ -16,3 +16,5 @@ pub mod reward;
 pub mod rl;
 pub mod rows;
 pub mod training;
+#[cfg(test)]
+mod verdict;

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::args::{Overrides, repository};
@@ -32,8 +34,8 @@ pub struct Args {
     jsonl: bool,
     /// Compute the log-probs of responses instead: a file of JSON lines as `omr generate` reads or writes them, each
     /// with one response ("token_ids" or "response"). Prints each line with "token_ids" and "logprobs". Settings are those of
-    /// `omr generate`. Log-probs that a line already has, of omr, TRL or verl, are compared, and the likely fault is
-    /// named (docs/user/mismatch.md)
+    /// `omr generate`. Log-probs that a line already has, of omr, TRL or verl, are compared: the last line is the
+    /// verdict, and the exit status is 1 if they do not agree (docs/user/mismatch.md). A terminal shows a table
     #[arg(long, value_name = "FILE", requires = "model", conflicts_with_all = ["jsonl", "mode"])]
     logprobs: Option<PathBuf>,
     /// Model directory for --logprobs
@@ -100,12 +102,34 @@ fn logprobs(args: &Args, file: &Path, model: &Path, context: &Context) -> Result
     let open = |out: &PathBuf| Output::open(out, args.overwrite, &[file, &dir]);
     let out = args.out.as_ref().map(open).transpose()?.filter(|out| !out.is_stdout());
     config.dtype = context.dtype(config.dtype, Some(&dir));
-    context.with_machine(|machine| match &out {
-        Some(out) => out.write_with(|to| {
-            let put = |line: &str| to.write_all(line.as_bytes()).map_err(Error::io("--out"));
-            eval::score(&dir, file, &config, machine, put)
-        }),
-        None => eval::score(&dir, file, &config, machine, print),
+    let table = out.is_none() && std::io::stdout().is_terminal();
+    let mut row = 0;
+    let put = |line: &Map<String, Value>| {
+        row += 1;
+        let difference = line.get("logprobs_diff_max").and_then(Value::as_f64).filter(|_| table);
+        match (difference, line.get("fault").and_then(Value::as_str)) {
+            (Some(difference), fault) => {
+                print(&format!("row {row:>5}  difference {difference:>7.1e}  {}\n", fault.unwrap_or_default()))
+            }
+            (None, _) => print(&format!("{}\n", json!(line))),
+        }
+    };
+    context.with_machine(|machine| {
+        let mut found = None;
+        match &out {
+            Some(out) => out.write_with(|to| {
+                let put = |line: &Map<String, Value>| writeln!(to, "{}", json!(line)).map_err(Error::io("--out"));
+                found = eval::score(&dir, file, &config, machine, put)?;
+                Ok(())
+            })?,
+            None => found = eval::score(&dir, file, &config, machine, put)?,
+        }
+        match found {
+            Some(found) if !found.agrees => return Err(Error::Failed(format!("score: {}", found.verdict))),
+            Some(found) => machine.observer.note(&format!("score: {}", found.verdict)),
+            None => (),
+        }
+        Ok(())
     })
 }
 

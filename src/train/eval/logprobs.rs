@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::others_logprobs::{self, Change, Comparison, Recorded};
+use super::changes::Change;
+use super::others_logprobs::{self, Compared, Found, Recorded};
+use super::verdict::Row;
 use crate::training::step::{self, Sequence};
 use omr_base::config::GenerateConfig;
 use omr_base::error::{Error, Result};
 use omr_data::text::Special;
 use omr_model::engine::{Prompt, allowed_ids};
 use omr_model::llm::{Line, Reader, fits};
-use omr_model::nn::{LayerPolicy, Model, Policy};
+use omr_model::nn::{Inputs, LayerPolicy, Model, Policy};
 use omr_runtime::device::{Device, Plan, Region};
 use omr_runtime::machine::Machine;
 use omr_runtime::tensor::DType;
@@ -28,10 +30,6 @@ struct Answered {
     prompt: Arc<Prompt>,
     /// Token ids of the response.
     token_ids: Vec<u32>,
-    /// Token ids of the prompt, followed by those of the response.
-    input_ids: Vec<u32>,
-    /// True for the tokens of the response.
-    loss_mask: Vec<bool>,
     /// Log-probs that the line has already.
     recorded: Option<Recorded>,
     /// True if the program that recorded them samples from all ids.
@@ -39,42 +37,36 @@ struct Answered {
 }
 
 impl Answered {
-    fn new(prompt: Arc<Prompt>, token_ids: Vec<u32>, recorded: Option<Recorded>, all_ids: bool) -> Answered {
-        let input_ids = [&prompt.token_ids[..], &token_ids].concat();
-        let loss_mask = (0..input_ids.len()).map(|t| t >= prompt.token_ids.len()).collect();
-        Answered { prompt, token_ids, input_ids, loss_mask, recorded, all_ids }
-    }
-
     /// Computes the log-probs of the response's tokens after a change of the forward pass. On a counting device, only
     /// counts.
-    fn logprobs(&self, dev: &mut Device, model: &Model, policy: Policy, change: Change) -> Result<Vec<f32>> {
+    fn logprobs(&self, dev: &mut Device, model: &Model, policy: Policy, change: &Change) -> Result<Vec<f32>> {
         let policy = if self.all_ids { Policy { allowed: None, ..policy } } else { policy };
-        // Placeholders after the prompt are plain tokens.
-        let (images, prompt_len) = match change.images {
-            true => (&self.prompt.pixels[..], self.prompt.token_ids.len()),
-            false => (&[][..], 0),
-        };
+        let of_prompt = (&self.prompt.token_ids, &self.prompt.pixels);
+        let (prompt, images) = change.prompt.as_ref().map_or(of_prompt, |(ids, images)| (ids, images));
+        let (input_ids, prompt_len) = ([&prompt[..], &self.token_ids].concat(), prompt.len());
+        let loss_mask: Vec<bool> = (0..input_ids.len()).map(|t| t >= prompt_len).collect();
         let sequence =
-            Sequence { input_ids: &self.input_ids, images, prompt_len, loss_mask: &self.loss_mask, same_prompt: false };
-        let forward = step::forward_changed(dev, model, &[sequence], policy, LayerPolicy::Inputs, false, change.inputs)
+            Sequence { input_ids: &input_ids, images, prompt_len, loss_mask: &loss_mask, same_prompt: false };
+        let changed = |inputs: &mut Inputs| change.inputs.iter().for_each(|change| change(inputs));
+        let forward = step::forward_changed(dev, model, &[sequence], policy, LayerPolicy::Inputs, false, changed)
             .map_err(|e| e.within(&self.prompt.place))?;
         Ok(forward.read(dev)?.concat())
     }
 }
 
 /// Reads the rows of `file`, questions with `response` or `token_ids`, and passes each line, extended with `token_ids`
-/// and `logprobs`, to `put`. The model is in the directory `dir`. Log-probs that a row already has are compared, and the
-/// likely fault of the program that recorded them is noted.
+/// and `logprobs`, to `put`. The model is in the directory `dir`. Log-probs that a row already has are compared: the lines
+/// get `logprobs_diff_max` and `fault`, and the verdict is returned.
 pub fn score(
     dir: &Path,
     file: &Path,
     config: &GenerateConfig,
     machine: &Machine,
-    mut put: impl FnMut(&str) -> Result<()>,
-) -> Result<()> {
+    put: impl FnMut(&Line) -> Result<()>,
+) -> Result<Option<Found>> {
     let reader = Reader::open(dir, config)?;
-    let lines = reader.lines(file)?;
-    let answered = |(line, prompt): &(Line, Option<Arc<Prompt>>)| -> Result<Option<Answered>> {
+    let (mut lines, prompts): (Vec<Line>, Vec<_>) = reader.lines(file)?.into_iter().unzip();
+    let answered = |(line, prompt): (&Line, &Option<Arc<Prompt>>)| -> Result<Option<Answered>> {
         let Some(prompt) = prompt else { return Ok(None) };
         let token_ids = token_ids(&reader, line, &prompt.place)?;
         let (most, len) = (reader.config.text.max_position_embeddings, prompt.token_ids.len() + token_ids.len());
@@ -84,10 +76,10 @@ pub fn score(
         }
         let recorded = Recorded::of(line, token_ids.len(), &prompt.place)?;
         let all_ids = config.all_ids || others_logprobs::is_foreign(line);
-        Ok(Some(Answered::new(Arc::clone(prompt), token_ids, recorded, all_ids)))
+        Ok(Some(Answered { prompt: Arc::clone(prompt), token_ids, recorded, all_ids }))
     };
     // A line that `omr generate` skipped has no row.
-    let mut rows: Vec<Option<Answered>> = lines.iter().map(answered).collect::<Result<_>>()?;
+    let rows: Vec<Option<Answered>> = lines.iter().zip(&prompts).map(answered).collect::<Result<_>>()?;
     let all_ids = rows.iter().flatten().all(|row| row.all_ids);
     let allowed = (!all_ids).then(|| allowed_ids(&reader.config, &reader.chat));
     let policy = |dev: &mut Device| -> Result<Policy> {
@@ -95,48 +87,69 @@ pub fn score(
         let allowed = allowed.as_ref().map(|bits| dev.upload(Region::Weights, bits, &[bits.len()])).transpose()?;
         Ok(Policy { allowed, temperature })
     };
-    let count = |dtype: DType| -> Result<((), Plan)> {
-        let mut dev = Device::count_for(machine.target);
-        let model = Model::empty_of(&mut dev, dir, reader.config.clone(), dtype)?;
-        let policy = policy(&mut dev)?;
-        rows.iter().flatten().try_for_each(|row| row.logprobs(&mut dev, &model, policy, Change::NONE).map(drop))?;
-        Ok(((), dev.high_water()))
-    };
-    let dtype = DType::of(config.dtype, machine.target.kind);
-    let ((), plan) = fits::within(machine.target, dtype, LOWER, count)?;
-
-    machine.observer.note(&format!("score: {}", plan.line()));
     let skipped = rows.iter().filter(|row| row.is_none()).count();
     if skipped > 0 {
         machine.observer.note(&format!("score: {skipped} skipped lines of {} are copied unchanged", rows.len()));
     }
-    let mut dev = (machine.device)(&plan)?;
-    let model = Model::load_shown(&mut dev, dir, reader.config.clone(), dtype, machine.observer)?;
-    let policy = policy(&mut dev)?;
-    machine.observer.begin("score", "rows", rows.len() as u64, 0);
-    let mut comparison = Comparison::default();
-    for (done, ((mut line, _), row)) in lines.into_iter().zip(&mut rows).enumerate() {
-        machine.observer.check_stop()?;
-        if let Some(row) = row {
-            let logprobs = row.logprobs(&mut dev, &model, policy, Change::NONE)?;
-            if let Some(recorded) = row.recorded.take() {
-                let difference = comparison.add(done, recorded, &logprobs, &row.prompt, reader.chat.media);
-                line.insert("logprobs_diff_max".to_owned(), json!(difference));
-            }
-            line.insert("token_ids".to_owned(), json!(row.token_ids));
-            line.insert("logprobs".to_owned(), json!(logprobs));
+    let same = Change::default();
+    let compute = |dtype: DType| -> Result<(Device, Model, Policy, Vec<Vec<f32>>)> {
+        let count = |dtype: DType| -> Result<((), Plan)> {
+            let mut dev = Device::count_for(machine.target);
+            let model = Model::empty_of(&mut dev, dir, reader.config.clone(), dtype)?;
+            let policy = policy(&mut dev)?;
+            rows.iter().flatten().try_for_each(|row| row.logprobs(&mut dev, &model, policy, &same).map(drop))?;
+            Ok(((), dev.high_water()))
+        };
+        let ((), plan) = fits::within(machine.target, dtype, LOWER, count)?;
+        machine.observer.note(&format!("score: {}", plan.line()));
+        let mut dev = (machine.device)(&plan)?;
+        let model = Model::load_shown(&mut dev, dir, reader.config.clone(), dtype, machine.observer)?;
+        let policy = policy(&mut dev)?;
+        machine.observer.begin("score", "rows", rows.len() as u64, 0);
+        let mut found = Vec::new();
+        for row in &rows {
+            machine.observer.check_stop()?;
+            let logprobs = row.as_ref().map(|row| row.logprobs(&mut dev, &model, policy, &same));
+            found.push(logprobs.transpose()?.unwrap_or_default());
+            machine.observer.step(found.len() as u64, &[]);
         }
-        put(&format!("{}\n", Value::Object(line)))?;
-        machine.observer.step(done as u64 + 1, &[]);
-    }
-    machine.observer.end();
+        machine.observer.end();
+        Ok((dev, model, policy, found))
+    };
+    let dtype = DType::of(config.dtype, machine.target.kind);
+    let is_f32 = dtype == DType::F32;
+    let compares = rows.iter().flatten().any(|row| row.recorded.is_some());
+    // The rounding of bf16 is the scale of the verdict.
+    let other = if is_f32 { DType::Bf16 } else { DType::F32 };
+    let other = if compares { compute(other)?.3 } else { Vec::new() };
+    let (mut dev, model, policy, own) = compute(dtype)?;
+    let [exact, bf16] = if is_f32 { [&own, &other] } else { [&other, &own] };
+    let compared = rows.iter().enumerate().filter_map(|(index, row)| {
+        let Answered { prompt, token_ids, recorded } = row.as_ref()?;
+        let recorded = recorded.as_ref()?;
+        let fault = recorded.fault_of_tokens(prompt, reader.chat.media);
+        let (ids, recorded) = (token_ids.clone(), recorded.logprobs.clone());
+        let row = Row { ids, recorded, exact: exact[index].clone(), bf16: bf16[index].clone() };
+        Some(Compared { index, prompt, fault, own: &own[index], row })
+    });
+    let compared: Vec<Compared> = compared.collect();
     let again = &mut |index: usize, policy, change: &Change| match &rows[index] {
-        Some(row) => row.logprobs(&mut dev, &model, policy, *change),
+        Some(row) => row.logprobs(&mut dev, &model, policy, change),
         None => Ok(Vec::new()),
     };
-    let lines = comparison.lines(policy, again)?;
-    lines.iter().for_each(|line| machine.observer.note(&format!("score: {line}")));
-    Ok(())
+    let found = compares.then(|| others_logprobs::compare(&compared, policy, reader.chat.media, again)).transpose()?;
+    for ((line, row), own) in lines.iter_mut().zip(&rows).zip(&own) {
+        let Some(row) = row else { continue };
+        line.insert("token_ids".to_owned(), json!(row.token_ids));
+        line.insert("logprobs".to_owned(), json!(own));
+    }
+    for (of, found) in compared.iter().zip(found.iter().cycle()) {
+        let own = of.own.iter().zip(&of.row.recorded).map(|(a, b)| f64::from((a - b).abs()));
+        lines[of.index].insert("logprobs_diff_max".to_owned(), json!(own.fold(0.0, f64::max)));
+        lines[of.index].insert("fault".to_owned(), json!(found.faults.get(&of.index)));
+    }
+    lines.iter().try_for_each(put)?;
+    Ok(found)
 }
 
 /// Returns the tokens of a line's response: its `token_ids`, or those of its `response` and the end of the turn.

@@ -2,6 +2,7 @@
 //! the log-probs of given responses, and merges adapters.
 
 mod batch;
+mod changes;
 mod export;
 pub mod lmms_eval;
 pub mod local;
@@ -21,6 +22,7 @@ pub mod summary;
 mod survey;
 pub mod task_requests;
 pub mod validation;
+pub mod verdict;
 
 pub use batch::Trained;
 pub use export::{Onto, Probe, export, quantize};

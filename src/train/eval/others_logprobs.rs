@@ -1,9 +1,12 @@
 //! Compares the log-probs that another program recorded with those of a forward pass, and names the likely fault.
 //!
 //! A fault of the tokens (images missing or twice, another grid, another template) is found by comparing the recorded
-//! prompt with the prompt that omr makes of the same row. Otherwise the forward pass is repeated as if it had the fault:
-//! without the images, with one-dimensional positions, at other temperatures. A fault is named if its log-probs are at
-//! least four times as close to the recorded ones.
+//! prompt with the prompt that omr makes of the same row. Otherwise `verdict` decides whether the log-probs agree. The
+//! forward pass of rows that do not is repeated as if it had a fault: without the images or one of them, with other
+//! positions of an image, at other temperatures. A fault is named if its log-probs are at least four times as close to the
+//! recorded ones, or agree with them.
+
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -11,7 +14,10 @@ use omr_base::error::{Error, Result};
 use omr_data::image::MediaFormat;
 use omr_model::engine::Prompt;
 use omr_model::llm::Line;
-use omr_model::nn::{Inputs, Policy};
+use omr_model::nn::Policy;
+
+use super::changes::{Change, changes};
+use super::verdict::{self, Row, Verdict};
 
 /// Names of a prompt's token ids: of omr and vLLM, TRL, verl.
 const PROMPT_IDS: [&str; 3] = ["prompt_token_ids", "prompt_ids", "prompts"];
@@ -34,7 +40,8 @@ pub fn is_foreign(line: &Line) -> bool {
 pub struct Recorded {
     prompt_ids: Option<Vec<u32>>,
     grids: Option<Vec<[u32; 3]>>,
-    logprobs: Vec<f32>,
+    /// The log-probs.
+    pub logprobs: Vec<f32>,
 }
 
 impl Recorded {
@@ -67,7 +74,7 @@ impl Recorded {
     }
 
     /// Returns the fault that the recorded tokens and grids show, compared with the prompt that omr makes of the row.
-    fn fault_of_tokens(&self, own: &Prompt, media: Option<MediaFormat>) -> Option<&'static str> {
+    pub fn fault_of_tokens(&self, own: &Prompt, media: Option<MediaFormat>) -> Option<&'static str> {
         let is_media = |id: &&u32| media.is_some_and(|media| media.ids.all().contains(id));
         let places = |ids: &[u32]| ids.iter().filter(|id| media.is_some_and(|m| m.is_placeholder(**id))).count();
         if let Some(ids) = &self.prompt_ids {
@@ -94,137 +101,140 @@ fn read<T: serde::de::DeserializeOwned>(place: &str, name: &str, value: &Value, 
         .map_err(|_| Error::input(format!("{place}: {name}"), value.to_string(), expected.to_owned()))
 }
 
-const MISSING: &str = "images missing: the model that recorded the log-probs did not see the images";
+const MISSING: &str = "images missing: the model that recorded the log-probs did not see them";
 const DOUBLED: &str = "images doubled: each image has its placeholders twice";
 const GRID: &str =
     "another grid: the images were resized to other sizes; compare min_pixels, max_pixels and the processor";
 const TEMPLATE: &str = "another template: the prompt's text tokens are not those of this model's chat template";
-const POSITIONS: &str = "one-dimensional positions: the image tokens count one by one, without height and width";
-const NO_FAULT: &str = "no known fault comes closer to the recorded log-probs";
-
-/// A row whose forward pass is repeated.
-struct Tried {
-    index: usize,
-    has_images: bool,
-    logprobs: Vec<f32>,
-    /// Sum of the absolute differences without a fault.
-    sum: f64,
-}
 
 /// Computes the log-probs of the row with this index under a policy, after a change of the forward pass.
 pub type Recompute<'a> = &'a mut dyn FnMut(usize, Policy, &Change) -> Result<Vec<f32>>;
 
-/// The differences between recorded log-probs and those of forward passes.
-#[derive(Default)]
-pub struct Comparison {
-    /// Rows without a fault of the tokens, whose forward passes are repeated.
-    tried: Vec<Tried>,
-    /// Number of rows with each fault of the tokens.
-    faults: Vec<(&'static str, usize)>,
-    rows: usize,
-    tokens: usize,
-    sum: f64,
-    largest: f64,
+/// A row with recorded log-probs.
+pub struct Compared<'a> {
+    /// Index in the file.
+    pub index: usize,
+    /// Prompt that omr makes of the row.
+    pub prompt: &'a Prompt,
+    /// Fault that the recorded tokens show.
+    pub fault: Option<&'static str>,
+    /// Log-probs that the repeated forward passes compute without a change.
+    pub own: &'a [f32],
+    /// The log-probs to compare.
+    pub row: Row,
 }
 
-impl Comparison {
-    /// Adds the row `index` with the log-probs `found` by a forward pass. Returns the largest difference.
-    pub fn add(
-        &mut self,
-        index: usize,
-        recorded: Recorded,
-        found: &[f32],
-        prompt: &Prompt,
-        media: Option<MediaFormat>,
-    ) -> f64 {
-        let (sum, largest) = differences(&recorded.logprobs, found);
-        (self.rows, self.tokens) = (self.rows + 1, self.tokens + found.len());
-        (self.sum, self.largest) = (self.sum + sum, self.largest.max(largest));
-        match recorded.fault_of_tokens(prompt, media) {
-            Some(fault) => match self.faults.iter_mut().find(|(name, _)| *name == fault) {
-                Some((_, rows)) => *rows += 1,
-                None => self.faults.push((fault, 1)),
-            },
-            None if self.tried.len() < TRIED => {
-                let has_images = !prompt.pixels.is_empty();
-                self.tried.push(Tried { index, has_images, logprobs: recorded.logprobs, sum });
+/// What the comparison of a file found.
+pub struct Found {
+    /// The differences and the verdict in words.
+    pub verdict: String,
+    /// True if the log-probs agree.
+    pub agrees: bool,
+    /// Faults by index of the row.
+    pub faults: BTreeMap<usize, String>,
+}
+
+/// Compares the rows of a file, whose images have this format.
+pub fn compare(
+    compared: &[Compared<'_>],
+    policy: Policy,
+    media: Option<MediaFormat>,
+    recompute: Recompute<'_>,
+) -> Result<Found> {
+    let all: Vec<&Row> = compared.iter().map(|of| &of.row).collect();
+    let (verdict, mut far) = verdict::judge(&all, &all);
+    let of_tokens = compared.iter().filter_map(|of| Some((of.index, of.fault?.to_owned())));
+    let mut faults: BTreeMap<usize, String> = of_tokens.collect();
+    let agrees = verdict.agrees() && faults.is_empty();
+    far.retain(|&i| compared[i].fault.is_none());
+    far.sort_by(|&a, &b| all[b].sum().total_cmp(&all[a].sum()));
+    let mut rest = far.split_off(far.len().min(TRIED));
+    let mut tried: Vec<&Compared<'_>> = far.iter().map(|&i| &compared[i]).collect();
+    let mut repeat = |of: &Compared<'_>, policy: Policy, change: &Change| -> Result<Row> {
+        let found = recompute(of.index, policy, change)?;
+        let exact = of.row.exact.iter().zip(found).zip(of.own).map(|((exact, found), own)| exact + (found - own));
+        Ok(Row { exact: exact.collect(), ..of.row.clone() })
+    };
+    let fits = |before: &[&Row], after: &[&Row]| {
+        let [old, new] = [before, after].map(|rows| rows.iter().map(|row| row.sum()).sum::<f64>());
+        let agrees = |rows: &[&Row]| verdict::judge(rows, &all).0.agrees();
+        new * CLOSER <= old || new < 0.9 * old && !agrees(before) && agrees(after)
+    };
+    for of in &tried {
+        let mut best = of.row.sum();
+        for (name, change) in changes(of.prompt, media) {
+            let after = repeat(of, policy, &change)?;
+            if after.sum() < best && fits(&[&of.row], &[&after]) {
+                best = after.sum();
+                faults.insert(of.index, name);
             }
-            None => {}
         }
-        largest
     }
-
-    /// Returns lines for the user: the differences, and the likely fault. Empty if no row has recorded log-probs.
-    pub fn lines(self, policy: Policy, recompute: Recompute<'_>) -> Result<Vec<String>> {
-        if self.rows == 0 {
-            return Ok(Vec::new());
-        }
-        let mean = self.sum / self.tokens.max(1) as f64;
-        let (rows, largest) = (self.rows, self.largest);
-        let line = format!("{rows} rows with recorded log-probs: largest difference {largest:.1e}, mean {mean:.1e}");
-        let mut lines = vec![line];
-        if !self.faults.is_empty() {
-            let line = |(fault, rows): &(&str, usize)| format!("likely fault in {rows} of {} rows: {fault}", self.rows);
-            lines.extend(self.faults.iter().map(line));
-            return Ok(lines);
-        }
-        let mut total = |policy: Policy, change: &Change| -> Result<f64> {
-            let mut sum = 0.0;
-            for row in &self.tried {
-                sum += differences(&row.logprobs, &recompute(row.index, policy, change)?).0;
-            }
-            Ok(sum)
-        };
-        let own: f64 = self.tried.iter().map(|row| row.sum).sum();
-        if own == 0.0 {
-            lines.push(NO_FAULT.to_owned());
-            return Ok(lines);
-        }
-        let mut best = (own / CLOSER, None);
-        let mut offer = |sum: f64, fault: String| {
-            if sum < best.0 {
-                best = (sum, Some(fault));
-            }
-        };
-        if self.tried.iter().any(|row| row.has_images) {
-            offer(total(policy, &Change { images: false, ..Change::NONE })?, MISSING.to_owned());
-            offer(total(policy, &Change { inputs: text_positions, ..Change::NONE })?, POSITIONS.to_owned());
-        }
-        for tenth in 1..=20 {
-            let temperature = tenth as f32 / 10.0;
-            if (temperature - policy.temperature).abs() > 0.05 {
-                let set = policy.temperature;
-                let fault = format!("another temperature: the log-probs fit temperature {temperature}, and not {set}");
-                offer(total(Policy { temperature, ..policy }, &Change::NONE)?, fault);
+    tried.retain(|of| !faults.contains_key(&of.index));
+    let rows: Vec<&Row> = tried.iter().map(|of| &of.row).collect();
+    let (mut best, mut fitted) = (rows.iter().map(|row| row.sum()).sum::<f64>(), Vec::new());
+    let mut temperature = policy.temperature;
+    for step in [0.5, 0.25, 0.12, 0.06, 0.03, 0.02, 0.01] {
+        for next in [temperature - step, temperature + step].into_iter().filter(|next| *next > 0.05) {
+            let policy = Policy { temperature: next, ..policy };
+            let after = tried.iter().map(|of| repeat(of, policy, &Change::default())).collect::<Result<Vec<Row>>>()?;
+            let sum = after.iter().map(Row::sum).sum::<f64>();
+            if sum < best {
+                (best, temperature, fitted) = (sum, next, after);
             }
         }
-        lines.push(best.1.map_or(NO_FAULT.to_owned(), |fault| format!("likely fault: {fault}")));
-        Ok(lines)
     }
+    if !fitted.is_empty() && fits(&rows, &fitted.iter().collect::<Vec<_>>()) {
+        let (found, set) = ((temperature * 100.0).round() / 100.0, policy.temperature);
+        let fault = format!("another temperature: the log-probs fit temperature {found}, and not {set}");
+        let rest = rest.drain(..).map(|i| &compared[i]);
+        tried.into_iter().chain(rest).for_each(|of| drop(faults.insert(of.index, fault.clone())));
+    }
+    if faults.is_empty() {
+        far.append(&mut rest);
+    }
+    let shown = |[median, most, rare, k3]: [f64; 4]| {
+        format!("median {median:.1e}, 99 % {most:.1e}, 99.9 % {rare:.1e}, mean k3 {:.1e}", k3 * k3 / 2.0)
+    };
+    let [found, rounding] = [Row::differences, Row::rounding].map(|of| shown(verdict::measures(&all, of)));
+    let tokens: usize = all.iter().map(|row| row.ids.len()).sum();
+    let untried = if rest.is_empty() { String::new() } else { format!("; {} more rows differ", rest.len()) };
+    let what = in_words(compared, verdict, &far, &faults);
+    let verdict = format!(
+        "{} rows, {tokens} tokens: differences {found} (omr's bf16 from f32: {rounding})\nscore: the log-probs {what}{untried}",
+        all.len()
+    );
+    Ok(Found { verdict, agrees, faults })
 }
 
-/// A change of the forward pass.
-#[derive(Clone, Copy)]
-pub struct Change {
-    /// False to leave the embeddings of the placeholders in place of the images.
-    pub images: bool,
-    /// Changes the packed batch.
-    pub inputs: fn(&mut Inputs),
-}
-
-impl Change {
-    /// No change.
-    pub const NONE: Change = Change { images: true, inputs: |_| () };
-}
-
-/// Gives each token of the only sequence its index as position on all axes.
-fn text_positions(inputs: &mut Inputs) {
-    let len = inputs.len() as i32;
-    inputs.position_ids = std::array::from_fn(|_| (0..len).collect());
-}
-
-/// Returns the sum of the absolute differences and the largest one.
-fn differences(recorded: &[f32], found: &[f32]) -> (f64, f64) {
-    let differences = recorded.iter().zip(found).map(|(a, b)| f64::from((a - b).abs()));
-    differences.fold((0.0, 0.0), |(sum, most), difference| (sum + difference, most.max(difference)))
+/// Returns the verdict in words, without the differences.
+fn in_words(compared: &[Compared<'_>], verdict: Verdict, far: &[usize], faults: &BTreeMap<usize, String>) -> String {
+    let rows = compared.len();
+    let mut counts: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    faults.iter().for_each(|(index, fault)| counts.entry(fault).or_default().push(index + 1));
+    let likely = |(fault, of): (&&str, &Vec<usize>)| {
+        format!("likely fault in {} of {rows} rows, first in row {}: {fault}", of.len(), of[0])
+    };
+    let mut parts: Vec<String> = counts.iter().map(likely).collect();
+    let others = compared.iter().enumerate().filter(|(_, of)| !faults.contains_key(&of.index));
+    let (unnamed, near): (Vec<_>, Vec<_>) = others.partition(|(i, _)| far.contains(i));
+    let apart = |size: fn(&Prompt) -> isize| {
+        let sizes = |rows: &[(usize, &Compared<'_>)]| rows.iter().map(|(_, of)| size(of.prompt)).collect::<Vec<_>>();
+        !near.is_empty() && sizes(&near).iter().max() < sizes(&unnamed).iter().min()
+    };
+    let why = match verdict {
+        Verdict::Float32 if parts.is_empty() => return "agree within the rounding of float32".to_owned(),
+        Verdict::Bf16 if parts.is_empty() => {
+            return "agree within the rounding of bf16; if the program computed in float32, they do not".to_owned();
+        }
+        Verdict::Systematic => "they are small and systematic, as of weights that are one step older",
+        _ if apart(|prompt| prompt.pixels.len() as isize) => "the other rows have fewer images: images or positions?",
+        _ if apart(|prompt| -(prompt.token_ids.len() as isize)) => "the other rows have longer prompts: padding?",
+        _ => "another model, adapter or weights?",
+    };
+    if !unnamed.is_empty() {
+        let count = unnamed.len();
+        parts.push(format!("none of the known faults explains the differences in {count} of {rows} rows: {why}"));
+    }
+    format!("do not agree: {}", parts.join("; "))
 }

@@ -129,7 +129,7 @@ pub fn forward_changed(
     policy: Policy,
     keep: impl Into<CheckpointPolicy>,
     entropy: bool,
-    change: fn(&mut Inputs),
+    change: impl FnOnce(&mut Inputs),
 ) -> Result<Forward> {
     let (mut inputs, targets) = dev.range(format_args!("data"), |_| pack(model, sequences))?;
     change(&mut inputs);
