@@ -1,6 +1,6 @@
 //! `omr watch`: serves the live report of runs on the loopback interface.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,7 +42,10 @@ type Shared = Arc<Mutex<Watched>>;
 
 /// Serves the page until a signal ends the command.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let watched: Shared = Arc::new(Mutex::new(Watched::open(args.dirs.clone())?));
+    let watched = Watched::open(args.dirs.clone())?;
+    let wait = |dir: &&Path| context.say(&format!("{}: no run has started here yet; waiting for it", dir.display()));
+    watched.awaited().iter().for_each(wait);
+    let watched: Shared = Arc::new(Mutex::new(watched));
     let (listener, address) = listen(HOST, args.port)?;
     signal::listen(true);
     print(&format!("http://{address}\n"))?;
