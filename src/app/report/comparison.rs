@@ -41,12 +41,14 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
         }
         for curve in &report.curves {
             // The chart of SFT may also contain continued SFT, which is left out.
-            let named = |line: &Series| match line.name.as_str() {
-                "control" => None,
-                "sft" | "rl" => Some(Series { name: name.clone(), ..line.clone() }),
-                part => Some(Series { name: format!("{name}, {part}"), ..line.clone() }),
-            };
-            let lines = curve.series.iter().filter_map(named);
+            let lines = curve.series.iter().filter(|line| line.name != "control").map(|line| Series {
+                name: if ["sft", "rl"].contains(&&*line.name) {
+                    name.clone()
+                } else {
+                    format!("{name}, {}", line.name)
+                },
+                points: line.points.clone(),
+            });
             match out.curves.iter_mut().find(|known| known.title == curve.title) {
                 Some(known) => known.series.extend(lines),
                 None => out.curves.push(Curve { series: lines.collect(), ..curve.clone() }),

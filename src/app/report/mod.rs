@@ -34,7 +34,7 @@ pub use read::report;
 pub use rescore::page as rescore;
 pub use run::judges;
 pub use step::StepImage;
-pub use watch::Watched;
+pub use watch::{Watched, is_awaited};
 
 /// Contents of a page. Empty parts are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

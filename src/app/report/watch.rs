@@ -27,7 +27,7 @@ pub struct Watched {
 
 impl Watched {
     /// Builds the page of `dirs`: run directories or evaluations. Errors as [`super::report`] does, but waits for
-    /// [`Watched::awaited`] ones.
+    /// runs that have not started, see [`is_awaited`].
     pub fn open(dirs: Vec<PathBuf>) -> Result<Watched> {
         let mut watched = Watched { dirs, version: String::new(), page: String::new(), next: Instant::now() };
         watched.refresh()?;
@@ -43,24 +43,16 @@ impl Watched {
         (&self.version, &self.page)
     }
 
-    /// Returns the folders in which no run has started yet: they do not exist, or contain only a lock.
-    pub fn awaited(&self) -> Vec<&Path> {
-        let is_hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        let is_awaited = |dir: &&Path| !dir.exists() || files::entries(dir).is_ok_and(|all| all.iter().all(is_hidden));
-        self.dirs.iter().map(PathBuf::as_path).filter(is_awaited).collect()
-    }
-
     fn refresh(&mut self) -> Result<()> {
         let begun = Instant::now();
         let version = version(&self.dirs);
         if version == self.version || begun < self.next {
             return Ok(());
         }
-        let awaited = self.awaited();
-        let dirs: Vec<&Path> = self.dirs.iter().map(PathBuf::as_path).filter(|dir| !awaited.contains(dir)).collect();
+        let (awaited, dirs): (Vec<&Path>, Vec<&Path>) =
+            self.dirs.iter().map(PathBuf::as_path).partition(|dir| is_awaited(dir));
+        let remark = |dir: &&Path| format!("{}: no run has started here yet. This page waits for it.", dir.display());
         let of = |mut report: RecipeReport| {
-            let remark =
-                |dir: &&Path| format!("{}: no run has started here yet. This page waits for it.", dir.display());
             report.remarks.extend(awaited.iter().map(remark));
             page_of(&report, true)
         };
@@ -74,6 +66,12 @@ impl Watched {
         (self.version, self.page) = (version, page?);
         Ok(())
     }
+}
+
+/// True if no run has started in `dir` yet: it does not exist, or contains only a lock.
+pub fn is_awaited(dir: &Path) -> bool {
+    let is_hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    !dir.exists() || files::entries(dir).is_ok_and(|all| all.iter().all(is_hidden))
 }
 
 /// Returns sizes and times of the files that the page is built from, hashed.

@@ -25,10 +25,9 @@ pub fn routes(config: Value) -> Router {
 
 async fn markdown(request: Request) -> Api<Json<Value>> {
     let mut fields = Fields::new(body::json(request).await?, "")?;
-    let text = fields.string("text")?.filter(|text| text.len() <= LARGEST);
+    let wrong = || ApiError::field("text", "none or a longer one", format!("at most {LARGEST} bytes"));
+    let text = fields.string("text")?.filter(|text| text.len() <= LARGEST).ok_or_else(wrong)?;
     fields.end()?;
-    let text =
-        text.ok_or_else(|| ApiError::field("text", "none or a longer one", format!("at most {LARGEST} bytes")))?;
     let html = tokio::task::spawn_blocking(move || html(&text)).await;
     html.map(|html| Json(json!({"html": html}))).map_err(|_| ApiError::internal(&Error::Failed("Markdown".to_owned())))
 }
@@ -37,9 +36,8 @@ async fn markdown(request: Request) -> Api<Json<Value>> {
 /// part between answer tags is marked.
 fn html(text: &str) -> String {
     let mut options = markdown::Options::gfm();
-    let constructs = &mut options.parse.constructs;
-    (constructs.label_start_image, constructs.gfm_footnote_definition, constructs.gfm_task_list_item) =
-        (false, false, false);
+    let on = &mut options.parse.constructs;
+    (on.label_start_image, on.gfm_footnote_definition, on.gfm_task_list_item) = (false, false, false);
     let of = |text: &str| markdown::to_html_with_options(text, &options).unwrap_or_default();
     let tagged = text.split_once("<answer>").and_then(|(before, rest)| Some((before, rest.split_once("</answer>")?)));
     match tagged {

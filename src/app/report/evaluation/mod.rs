@@ -147,9 +147,10 @@ const SCORES: [(&str, Score); 3] = [
     }),
 ];
 
-/// Names a way to score with the number of answers that a task's questions have.
-fn named(name: &str, task: &Measured) -> String {
-    name.replace("@k", &format!("@{}", task.samples.first().map_or(0, |sample| sample.sampled.len())))
+/// Returns the k of pass@k as text.
+fn drawn(name: &str, task: &Measured) -> String {
+    let sample = task.samples.first().filter(|_| name == "pass@k");
+    sample.map_or(String::new(), |sample| format!(", k = {}", sample.sampled.len()))
 }
 
 /// Returns the accuracies of each task by [`SCORES`], with their intervals, if a task has more than one of them.
@@ -157,18 +158,15 @@ fn measures(runs: &[Run], tasks: &[&str]) -> Option<Table> {
     let mut table = Table { head: vec!["percent".to_owned()], rows: Vec::new() };
     table.head.extend(runs.iter().map(|run| run.name.clone()));
     for (task, (name, score)) in tasks.iter().flat_map(|task| SCORES.map(|score| (task, score))) {
-        let names: Vec<String> = runs.iter().filter_map(|run| Some(named(name, run.task(task)?))).collect();
-        for label in distinct(names.iter()) {
-            let cell = |run: &Run| {
-                let measured = run.task(task).filter(|measured| named(name, measured) == label)?;
-                let Estimate { mean, ci95, .. } = stats::clustered(&observations(&measured.samples, score)?);
-                Some(format!("{} ({} to {})", percent(mean), percent(ci95[0]), percent(ci95[1])))
-            };
-            let cells: Vec<Option<String>> = runs.iter().map(cell).collect();
-            if cells.iter().any(Option::is_some) {
-                let cells = cells.into_iter().map(|cell| cell.unwrap_or_else(|| "-".to_owned()));
-                table.rows.push([format!("{task}, {label}")].into_iter().chain(cells).collect());
-            }
+        let cell = |run: &Run| {
+            let of = run.task(task)?;
+            let Estimate { mean, ci95, .. } = stats::clustered(&observations(&of.samples, score)?);
+            Some(format!("{} ({} to {}){}", percent(mean), percent(ci95[0]), percent(ci95[1]), drawn(name, of)))
+        };
+        let cells: Vec<Option<String>> = runs.iter().map(cell).collect();
+        if cells.iter().any(Option::is_some) {
+            let cells = cells.into_iter().map(|cell| cell.unwrap_or_else(|| "-".to_owned()));
+            table.rows.push([format!("{task}, {name}")].into_iter().chain(cells).collect());
         }
     }
     Some(table).filter(|table| table.rows.len() > tasks.len())
@@ -179,14 +177,15 @@ fn differences(a: &Run, b: &Run, tasks: &[&str]) -> Vec<Contrast> {
     let mut found = Vec::new();
     for (task, (name, score)) in tasks.iter().flat_map(|task| SCORES.map(|score| (task, score))) {
         let (Some(x), Some(y)) = (a.task(task), b.task(task)) else { continue };
-        if named(name, x) != named(name, y) {
+        let k = drawn(name, x);
+        if k != drawn(name, y) {
             continue;
         }
-        let (name, (before, after)) = (named(name, x), paired(x, y, score));
+        let (before, after) = paired(x, y, score);
         let Some(estimate) = stats::paired(&after, &before).filter(|estimate| estimate.n > 0) else { continue };
         let gained = before.iter().zip(&after).filter(|(before, after)| after.value > before.value).count();
         let lost = before.iter().zip(&after).filter(|(before, after)| after.value < before.value).count();
-        let what = format!("{name}, {} questions: {gained} gained, {lost} lost", before.len());
+        let what = format!("{name}{k}, {} questions: {gained} gained, {lost} lost", before.len());
         found.push(Contrast { label: (*task).to_owned(), what, estimate });
     }
     found
@@ -228,13 +227,13 @@ mod tests {
         let expected = [
             ("greedy, 4 questions: 0 gained, 0 lost", 0.0),
             ("temperature 1, 4 questions: 2 gained, 0 lost", 0.25),
-            ("pass@2, 4 questions: 1 gained, 0 lost", 0.25),
+            ("pass@k, k = 2, 4 questions: 1 gained, 0 lost", 0.25),
         ];
         assert_eq!(whats, expected.map(|(what, mean)| (what.to_owned(), mean)));
         let table = measures(&[before, after], &["t"]).unwrap();
         assert_eq!(table.head, ["percent", "sft", "rl"]);
         let names: Vec<&str> = table.rows.iter().map(|row| row[0].as_str()).collect();
-        assert_eq!(names, ["t, greedy", "t, temperature 1", "t, pass@2"]);
+        assert_eq!(names, ["t, greedy", "t, temperature 1", "t, pass@k"]);
         assert!(table.rows[1][1].starts_with("37.5 (") && table.rows[1][2].starts_with("62.5 ("), "{table:?}");
     }
 
@@ -243,7 +242,6 @@ mod tests {
         let (two, three) = (run("two", &[(1.0, &[1.0, 0.0])]), run("three", &[(0.0, &[1.0, 0.0, 0.0])]));
         assert!(differences(&two, &three, &["t"]).iter().all(|found| !found.what.starts_with("pass@")));
         let table = measures(&[two, three], &["t"]).unwrap();
-        let last: Vec<_> = table.rows[2..].iter().map(|row| (row[0].as_str(), row[1] == "-", row[2] == "-")).collect();
-        assert_eq!(last, [("t, pass@2", false, true), ("t, pass@3", true, false)]);
+        assert!(table.rows[2][1].ends_with(", k = 2") && table.rows[2][2].ends_with(", k = 3"), "{table:?}");
     }
 }
