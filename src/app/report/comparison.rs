@@ -72,7 +72,7 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
 fn keys<C: Config>(dirs: &[&Path]) -> Option<Table> {
     let configs: Vec<C> = dirs.iter().map(|dir| run::config_of(dir)).collect::<Option<_>>()?;
     let others: Vec<Vec<Difference>> = configs.iter().map(|other| differences(&configs[0], other)).collect();
-    let row = |path: &str| {
+    let row = |path: &str| -> Vec<String> {
         let of = |other: &Vec<Difference>| other.iter().find(|key| key.path == path).cloned();
         let was = others.iter().find_map(of).map(|key| key.was).unwrap_or_default();
         let values = others.iter().map(|other| of(other).map_or_else(|| was.clone(), |key| key.now));

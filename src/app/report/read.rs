@@ -231,7 +231,7 @@ fn tiles(summary: &Map<String, Value>, steps: &[metrics::Metrics]) -> Vec<(Strin
 fn curves(steps: &Steps, recipe: bool) -> (Vec<Curve>, Vec<String>) {
     let mut all = Vec::new();
     let kind = if run::is_rl(&steps["rl"]) { "rl" } else { "sft" };
-    let stages = if recipe { &["sft", "rl"][..] } else { &[kind] };
+    let stages = if recipe { vec!["sft", "rl"] } else { vec![kind] };
     for drawn in CURVES.lines().map(|line| line.split('\t').collect::<Vec<&str>>()) {
         let [stage, title, names, axis, folded, caption] = drawn[..] else { continue };
         if !stages.contains(&stage) {

@@ -37,7 +37,8 @@ async fn markdown(request: Request) -> Api<Json<Value>> {
 fn html(text: &str) -> String {
     let mut options = markdown::Options::gfm();
     let on = &mut options.parse.constructs;
-    (on.label_start_image, on.gfm_footnote_definition, on.gfm_task_list_item) = (false, false, false);
+    (on.label_start_image, on.gfm_task_list_item) = (false, false);
+    (on.gfm_footnote_definition, on.gfm_label_start_footnote) = (false, false);
     let of = |text: &str| markdown::to_html_with_options(text, &options).unwrap_or_default();
     let tagged = text.split_once("<answer>").and_then(|(before, rest)| Some((before, rest.split_once("</answer>")?)));
     match tagged {
