@@ -68,7 +68,7 @@ def in_short():
     out = [f"Right answers to {found[0]['n']} held-out questions in percent, greedy / temperature 1, and number of seeds (`{folder().relative_to(ROOT)}`). The"
            " questions alone give an error of 2 to 4 points. After SFT, RL and continued SFT make 100 updates more:", "",
            "| | sums | products |", "| --- | --- | --- |"]
-    for method in ["base", "base-boxed", "sft", "gspo", "sft+gspo", "raft", "more-sft"]:
+    for method in ["base", "base-boxed", "gspo", "sft", "sft+gspo", "raft", "more-sft"]:
         def of_task(task):
             of = [cell for cell in found if (cell["task"], cell["method"]) == (task, method)]
             mean = lambda key: statistics.mean(100 * cell[key] for cell in of)  # noqa: E731

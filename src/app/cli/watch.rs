@@ -12,7 +12,7 @@ use axum::routing::get;
 
 use super::Context;
 use super::stdout::print;
-use crate::report::Watched;
+use crate::report::{Watched, is_awaited};
 use crate::serve::{is_of_loopback, listen, serve_beside};
 use omr_base::error::Result;
 use omr_base::signal;
@@ -43,6 +43,9 @@ type Shared = Arc<Mutex<Watched>>;
 /// Serves the page until a signal ends the command.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let watched: Shared = Arc::new(Mutex::new(Watched::open(args.dirs.clone())?));
+    for dir in args.dirs.iter().filter(|dir| is_awaited(dir)) {
+        context.say(&format!("{}: no run has started here yet; the page waits for it", dir.display()));
+    }
     let (listener, address) = listen(HOST, args.port)?;
     signal::listen(true);
     print(&format!("http://{address}\n"))?;

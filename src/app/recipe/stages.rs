@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::job::{COLUMNS, Recipe};
 use crate::pipeline::{self, Summary};
+use crate::report;
 use omr_base::answers::{self, RunStore};
 use omr_base::config::{
     Config, DatasetConfig, InputKind, JudgeConfig, LrSchedulerType, Mode, OptimConfig, Rewards, RlConfig, ScorerConfig,
@@ -262,6 +263,7 @@ impl Recipe<'_> {
                 .iter()
                 .map(|(job, _)| (job.questions.rows, Box::new(job.questions.requests(&store)) as Box<dyn Answers>));
             let all = measured::measure(out, sources.collect(), self.machine.observer)?;
+            report::keep_images(out, &rows)?;
             all.write(out, Some(&model.display().to_string()), config, begun.elapsed().as_secs_f64())?;
             if let Some(judge) = &all.judge {
                 self.machine.observer.note(&judge.summary.line());

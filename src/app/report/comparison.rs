@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::run::{self, STAGES};
 use super::{Curve, RecipeReport, Series, Stage, Table, html, report};
+use omr_base::config::{Config, Difference, RecipeConfig, RlConfig, SftConfig, differences};
 use omr_base::error::Result;
 use omr_train::eval::stats::Estimate;
 use omr_train::training::metrics;
@@ -30,6 +31,8 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
             row(format!("RL - {}", html::stage_name(other)), &|report| gain(report, other));
         }
     }
+    out.keys = keys::<RlConfig>(dirs).or_else(|| keys::<SftConfig>(dirs)).or_else(|| keys::<RecipeConfig>(dirs));
+    out.keys.iter_mut().for_each(|keys| keys.head.extend(names.iter().cloned()));
     for ((dir, name), report) in dirs.iter().zip(&names).zip(&mut reports) {
         if report.stages.is_empty() {
             let course = run::course(&metrics::read(&dir.join("metrics.jsonl"))?);
@@ -37,12 +40,18 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
             report.facts.splice(0..0, course.map(fact));
         }
         for curve in &report.curves {
-            // Only the first line is used, because the chart of SFT may also contain continued SFT.
-            let Some(line) = curve.series.first() else { continue };
-            let line = Series { name: name.clone(), points: line.points.clone() };
+            // The chart of SFT may also contain continued SFT, which is left out.
+            let lines = curve.series.iter().filter(|line| line.name != "control").map(|line| Series {
+                name: if ["sft", "rl"].contains(&&*line.name) {
+                    name.clone()
+                } else {
+                    format!("{name}, {}", line.name)
+                },
+                points: line.points.clone(),
+            });
             match out.curves.iter_mut().find(|known| known.title == curve.title) {
-                Some(known) => known.series.push(line),
-                None => out.curves.push(Curve { series: vec![line], ..curve.clone() }),
+                Some(known) => known.series.extend(lines),
+                None => out.curves.push(Curve { series: lines.collect(), ..curve.clone() }),
             }
         }
     }
@@ -58,6 +67,21 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
     Ok(out)
 }
 
+/// Returns the keys that differ between the configs of the runs, with the values of each run. Returns `None` if a
+/// config is of another kind or cannot be read.
+fn keys<C: Config>(dirs: &[&Path]) -> Option<Table> {
+    let configs: Vec<C> = dirs.iter().map(|dir| run::config_of(dir)).collect::<Option<_>>()?;
+    let others: Vec<Vec<Difference>> = configs.iter().map(|other| differences(&configs[0], other)).collect();
+    let row = |path: &str| -> Vec<String> {
+        let of = |other: &Vec<Difference>| other.iter().find(|key| key.path == path).cloned();
+        let was = others.iter().find_map(of).map(|key| key.was).unwrap_or_default();
+        let values = others.iter().map(|other| of(other).map_or_else(|| was.clone(), |key| key.now));
+        [path.to_owned()].into_iter().chain(values).collect()
+    };
+    let paths = distinct(others.iter().flatten().map(|key| &key.path));
+    Some(Table { head: vec!["key".to_owned()], rows: paths.into_iter().map(row).collect() })
+}
+
 /// Returns each of `names` once, in the order of their first places.
 pub(super) fn distinct<'a>(names: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
     let mut seen = HashSet::new();
@@ -67,18 +91,13 @@ pub(super) fn distinct<'a>(names: impl Iterator<Item = &'a String>) -> Vec<&'a s
 /// Returns short names of the folders: the last part of each path, preceded by as many parts as make the names distinct.
 pub(super) fn names(dirs: &[&Path]) -> Vec<String> {
     let paths: Vec<Vec<&OsStr>> = dirs.iter().map(|dir| dir.iter().collect()).collect();
-    let shortest = paths.iter().map(Vec::len).min().unwrap_or(0);
-    let name = |path: &[&OsStr], last: usize, count: usize| {
-        let end = path.len() - last;
-        path[end.saturating_sub(count)..end].join(OsStr::new("/")).to_string_lossy().into_owned()
+    let name = |path: &[&OsStr], count: usize| {
+        path[path.len().saturating_sub(count)..].join(OsStr::new("/")).to_string_lossy().into_owned()
     };
-    let of_all = |last: usize, count: usize| paths.iter().map(|path| name(path, last, count)).collect::<Vec<_>>();
-    let alike =
-        |last: &usize| paths.iter().all(|path| path[path.len() - last - 1] == paths[0][paths[0].len() - last - 1]);
-    let last = (0..shortest).find(|last| !alike(last)).unwrap_or(0);
+    let of_all = |count: usize| paths.iter().map(|path| name(path, count)).collect::<Vec<_>>();
     let differ = |names: &Vec<String>| names.iter().collect::<HashSet<_>>().len() == names.len();
     let longest = paths.iter().map(Vec::len).max().unwrap_or(1);
-    (1..longest).map(|count| of_all(last, count)).find(differ).unwrap_or_else(|| of_all(0, longest))
+    (1..longest).map(of_all).find(differ).unwrap_or_else(|| of_all(longest))
 }
 
 type Pick = fn(&Stage) -> Option<Estimate>;
@@ -106,10 +125,11 @@ mod tests {
     #[test]
     fn runs_are_named_by_what_tells_them_apart() {
         let of = |dirs: &[&str]| names(&dirs.iter().map(Path::new).collect::<Vec<_>>());
-        assert_eq!(of(&["runs/gspo/rl", "runs/grpo/rl"]), ["gspo", "grpo"]);
-        assert_eq!(of(&["/tmp/x/gspo/model", "/data/y/grpo/model"]), ["gspo", "grpo"]);
+        assert_eq!(of(&["runs/gspo/rl", "runs/grpo/rl"]), ["gspo/rl", "grpo/rl"]);
+        assert_eq!(of(&["/tmp/x/gspo/model", "/data/y/grpo/model"]), ["gspo/model", "grpo/model"]);
         assert_eq!(of(&["runs/a", "runs/a/rl"]), ["a", "rl"]);
-        assert_eq!(of(&["a/b/c", "a/c", "x/c"]), ["b", "a", "x"]);
+        assert_eq!(of(&["runs/shapes/sft", "runs/shapes/rl"]), ["sft", "rl"]);
+        assert_eq!(of(&["a/b/c", "a/c", "x/c"]), ["b/c", "a/c", "x/c"]);
         assert_eq!(of(&["a/seed1/rl", "b/seed1/rl2", "c/seed2/rl"]), ["seed1/rl", "seed1/rl2", "seed2/rl"]);
         assert_eq!(of(&["a", "a"]), ["a", "a"]);
     }

@@ -34,7 +34,7 @@ pub use read::report;
 pub use rescore::page as rescore;
 pub use run::judges;
 pub use step::StepImage;
-pub use watch::Watched;
+pub use watch::{Watched, is_awaited};
 
 /// Contents of a page. Empty parts are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -51,6 +51,10 @@ pub struct RecipeReport {
     pub stages: Vec<Stage>,
     /// Paired differences.
     pub contrasts: Vec<Contrast>,
+    /// Accuracy by kind of question, with a column per model, if the questions have kinds.
+    pub kinds: Option<Table>,
+    /// Table of the keys of the config that differ between the compared runs, with one column per run.
+    pub keys: Option<Table>,
     /// Table with one column per run, if several runs are compared.
     pub table: Option<Table>,
     /// Table of the additional tasks on which a recipe's models are evaluated. It has one column per model of the
@@ -60,6 +64,8 @@ pub struct RecipeReport {
     pub step: Option<StepImage>,
     /// Charts over the steps.
     pub curves: Vec<Curve>,
+    /// Metrics without a chart, because they never change, with their values.
+    pub constant: Vec<String>,
     /// Questions with the answers before and after RL.
     pub examples: Option<browser::Browser>,
     /// Rollouts of an RL run.

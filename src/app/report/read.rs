@@ -10,7 +10,7 @@ use super::browser::{self, Browser, Row};
 use super::html::separated;
 use super::run::{self, STAGES, config_of, facts_of_recipe as facts, time};
 use super::{Contrast, Curve, RecipeReport, Series, Stage, Table, evaluation, rollouts, step};
-use omr_base::config::RecipeConfig;
+use omr_base::config::{RecipeConfig, RlConfig};
 use omr_base::error::{Error, Result};
 use omr_base::files;
 use omr_data::rows;
@@ -20,12 +20,15 @@ use omr_train::eval::summary::format_share;
 use omr_train::training::metrics;
 
 /// Table of the charts with one line each: folder of the stage, title, possible names of the metric, `log` for a
-/// logarithmic axis, `folded` if the page of a recipe shows the chart only on request, caption. A chart is left out if
-/// all its values are 0.
+/// logarithmic axis, `folded` if the page shows the chart only on request, caption. A folded chart is left out if the
+/// metric never changes.
 const CURVES: &str = include_str!("curves.tsv");
 
 /// Facet of a question that RL answers correctly and SFT does not.
 const FIXED: &str = "fixed by RL";
+
+/// Title of the chart whose caption depends on the config of the run.
+const REWARD: &str = "Reward";
 
 const PROBS_DIFF: &str = "training/rollout_probs_diff_max";
 
@@ -68,27 +71,36 @@ fn build(dir: &Path, choose: rollouts::Choose) -> Result<RecipeReport> {
         report.contrasts = contrasts(&measured);
         report.examples = examples(dir, &measured)?;
         report.columns = columns(dir)?;
+        report.kinds = evaluation::by_subject(&evaluations(dir, ""))?;
         report.headline = headline(&report);
         report.remarks = remarks(dir);
         report.tiles = tiles(&summary, &steps["rl"]);
     } else {
         report.headline = run::headline(&steps["rl"]);
     }
-    if let Some(config) = config_of(&rl) {
-        report.rollouts = rollouts::browser(&rl, &config, choose)?;
-    }
     report.step = step::image(&steps["rl"]);
-    report.curves = curves(&steps, recipe);
+    (report.curves, report.constant) = curves(&steps, recipe);
+    if let Some(config) = config_of::<RlConfig>(&rl) {
+        report.rollouts = rollouts::browser(&rl, &config, choose)?;
+        let reward = report.curves.iter_mut().find(|curve| curve.title == REWARD);
+        reward.into_iter().for_each(|curve| curve.caption += &run::scored_by(&config));
+    }
     report.changed = steps.values().flat_map(|steps| steps.iter()).filter_map(wall_time).reduce(f64::max);
     report.facts = if recipe { facts(dir, &summary) } else { run::facts(dir, &summary, &steps["rl"]) };
     report.config = files::read_config(dir.join("config.yaml")).unwrap_or_default();
     Ok(report)
 }
 
+/// Returns the folders of the finished evaluations of the recipe's models on its own questions, or of those in the
+/// folder `part` of each.
+fn evaluations(dir: &Path, part: &str) -> Vec<(&'static str, PathBuf)> {
+    let dirs = STAGES.iter().map(|(stage, _)| (*stage, dir.join("eval").join(stage).join(part)));
+    dirs.filter(|(_, dir)| evaluation::is_evaluation(dir)).collect()
+}
+
 /// Returns the table of the additional tasks on which the recipe's models were evaluated.
 fn columns(dir: &Path) -> Result<Option<Table>> {
-    let dirs = STAGES.map(|(stage, _)| dir.join("eval").join(stage).join("tasks"));
-    let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).filter(|dir| evaluation::is_evaluation(dir)).collect();
+    let dirs = evaluations(dir, "tasks");
     if dirs.is_empty() { Ok(None) } else { evaluation::table(&dirs).map(Some) }
 }
 
@@ -215,12 +227,14 @@ fn tiles(summary: &Map<String, Value>, steps: &[metrics::Metrics]) -> Vec<(Strin
     out
 }
 
-fn curves(steps: &Steps, recipe: bool) -> Vec<Curve> {
-    let mut out = Vec::new();
+/// Returns the charts, and the metrics that never change and have no chart, with their values.
+fn curves(steps: &Steps, recipe: bool) -> (Vec<Curve>, Vec<String>) {
+    let mut all = Vec::new();
     let kind = if run::is_rl(&steps["rl"]) { "rl" } else { "sft" };
+    let stages = if recipe { vec!["sft", "rl"] } else { vec![kind] };
     for drawn in CURVES.lines().map(|line| line.split('\t').collect::<Vec<&str>>()) {
         let [stage, title, names, axis, folded, caption] = drawn[..] else { continue };
-        if !recipe && stage != kind {
+        if !stages.contains(&stage) {
             continue;
         }
         let line =
@@ -239,37 +253,49 @@ fn curves(steps: &Steps, recipe: bool) -> Vec<Curve> {
             let points = control.into_iter().map(|(step, value, at)| (step + shift, value, at + later)).collect();
             series.push(of("control", points));
         }
-        let has_values = |line: &Series| line.points.iter().any(|point| point.1 != 0.0);
-        if series.iter().any(has_values) {
-            let [title, caption] = [title, caption].map(str::to_owned);
-            out.push(Curve { title, caption, log: axis == "log", folded: recipe && folded == "folded", series });
-        }
+        let [title, caption] = [title, caption].map(str::to_owned);
+        all.push(Curve { title, caption, log: axis == "log", folded: folded == "folded", series });
     }
-    out.extend(["sft", "control", "rl"].iter().flat_map(|stage| validations(stage, &steps[stage], recipe)));
-    if !recipe {
-        out.extend(others(kind, &steps[kind]));
+    if stages.contains(&"rl") {
+        all.extend(["type", "domain"].map(|kind| rewards(kind, &steps["rl"])));
     }
-    out
+    all.extend(["sft", "control", "rl"].iter().flat_map(|stage| validations(stage, &steps[stage], recipe)));
+    all.extend(stages.iter().flat_map(|stage| others(stage, &steps[*stage], recipe)));
+    all.retain(|curve| !curve.series.is_empty());
+    let first = |curve: &Curve| curve.series[0].points[0].1;
+    let changes =
+        |curve: &Curve| curve.series.iter().flat_map(|line| &line.points).any(|point| point.1 != first(curve));
+    let (drawn, constant): (Vec<_>, Vec<_>) = all.into_iter().partition(|curve| !curve.folded || changes(curve));
+    (drawn, constant.iter().map(|curve| format!("{} {}", curve.title, first(curve))).collect())
 }
 
-/// Returns the charts of all metrics of a single run that have no chart of their own, except those that never change.
-fn others(stage: &str, steps: &[metrics::Metrics]) -> Vec<Curve> {
+/// Returns the chart of the mean scores of the rows of each reward type or domain. It has no series if the rows have
+/// none.
+fn rewards(kind: &str, steps: &[metrics::Metrics]) -> Curve {
+    let line =
+        |name: &str| Series { name: name.to_owned(), points: points(steps, &format!("reward/{kind}/{name}/mean")) };
+    let names = run::rewarded(steps).into_iter().filter_map(|name| name.strip_prefix(kind)?.strip_prefix('/'));
+    let (title, caption) = (format!("Reward by {kind}"), format!("Mean over the rollouts of each {kind} of rows."));
+    Curve { title, caption, series: names.map(line).collect(), ..Curve::default() }
+}
+
+/// Returns the charts of all metrics of a stage that have no chart of their own.
+fn others(stage: &str, steps: &[metrics::Metrics], recipe: bool) -> Vec<Curve> {
     let known: HashSet<&str> =
         CURVES.lines().filter_map(|line| line.split('\t').nth(2)).flat_map(|names| names.split(',')).collect();
     let is_other = |name: &&String| {
         !known.contains(name.as_str())
             && !["step", metrics::WALL_TIME].contains(&name.as_str())
             && !name.starts_with("val-core/")
+            && run::reward_name(name).is_none()
     };
     let names: BTreeSet<&String> = steps.iter().flat_map(|step| step.keys()).filter(is_other).collect();
     let curve = |name: &String| {
-        let points = points(steps, name);
-        let first = points.first()?.1;
-        let changes = points.iter().any(|point| point.1 != first);
-        let series = vec![Series { name: stage.to_owned(), points }];
-        changes.then(|| Curve { title: name.clone(), folded: true, series, ..Curve::default() })
+        let series = vec![Series { name: stage.to_owned(), points: points(steps, name) }];
+        let title = if recipe { format!("{stage}: {name}") } else { name.clone() };
+        Curve { title, folded: true, series, ..Curve::default() }
     };
-    names.into_iter().filter_map(curve).collect()
+    names.into_iter().map(curve).filter(|curve| !curve.series[0].points.is_empty()).collect()
 }
 
 /// Returns the charts of the validations of a stage: accuracy by source. A single run has the same steps under every

@@ -47,18 +47,13 @@ pub fn browser(dir: &Path, config: &RlConfig, choose: Choose) -> Result<Option<B
             break;
         }
         let right = group.iter().filter(|r| r.acc_score.is_some_and(|acc| acc >= 0.5)).count();
-        let mixed = match right {
-            0 => "all wrong",
-            all if all == group.len() => "all right",
-            _ => "some right",
-        };
         rows.push(Row {
             id: format!("step {step}, {}", first.id),
             question: text.clone(),
             images,
             gold: Some(first.gts.clone()),
             answers,
-            facets: vec![("step".to_owned(), format!("{step:>6}")), ("group".to_owned(), mixed.to_owned())],
+            facets: vec![("step".to_owned(), format!("{step:>6}"))],
             facts: vec![("right".to_owned(), format!("{right} of {}", group.len()))],
         });
     }

@@ -83,11 +83,31 @@ fn course_of(steps: &[Metrics], key: &str) -> Option<Course> {
     Some(Course { name: "", first: mean(values.get(..tenth)?), last: mean(&values[values.len() - tenth..]), tenth })
 }
 
+/// Returns the kind and the name of the rows whose mean score a metric is, such as `domain/geometry`.
+pub fn reward_name(metric: &str) -> Option<&str> {
+    metric.strip_prefix("reward/")?.strip_suffix("/mean")
+}
+
+/// Returns the reward types and the domains of the rows of a run, as [`reward_name`] does.
+pub fn rewarded(all: &[Metrics]) -> BTreeSet<&str> {
+    all.iter().flat_map(|step| step.keys().filter_map(|key| reward_name(key))).collect()
+}
+
+/// Says what gives the scores of a run's rollouts, as the end of a sentence.
+pub fn scored_by(config: &RlConfig) -> String {
+    let scorer = &config.reward.scorer;
+    let rule = match (&scorer.command[..], scorer.format_weight) {
+        ([], 0.0) => "1 for the right answer".to_owned(),
+        ([], format) => format!("{} for the right answer, {format} for the format", rounded(1.0 - format)),
+        (command, _) => format!("by {}", command.join(" ")),
+    };
+    let effect = if config.uses_rewards() { "" } else { " It has no effect: only the teacher's log-probs train." };
+    format!(": {rule}.{effect}")
+}
+
 /// Returns the mean scores of the rollouts of each reward type and each domain, and the shares of the domains.
 fn rewards(all: &[Metrics]) -> Facts {
-    let name = |key: &String| Some(key.strip_prefix("reward/")?.strip_suffix("/mean")?.to_owned());
-    let names: BTreeSet<String> = all.iter().flat_map(|step| step.keys().filter_map(name)).collect();
-    let fact = |name: String| {
+    let fact = |name: &str| {
         let Course { first, last, tenth, .. } = course_of(all, &format!("reward/{name}/mean"))?;
         let count = metrics::sum(all, &format!("reward/{name}/count"));
         let steps = if tenth == 1 { "step".to_owned() } else { format!("{tenth} steps with it") };
@@ -103,7 +123,7 @@ fn rewards(all: &[Metrics]) -> Facts {
         let value = format!("score {first:.4} in the first {steps}, {last:.4} in the last; {count} rollouts{shares}");
         Some((format!("Reward {}", name.replacen('/', " ", 1)), value))
     };
-    names.into_iter().filter_map(fact).collect()
+    rewarded(all).into_iter().filter_map(fact).collect()
 }
 
 /// Returns settings and environment of an `omr sft` or `omr rl` run.

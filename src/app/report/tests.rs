@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -218,7 +218,94 @@ fn a_watched_page_follows_the_run_and_has_a_strict_policy() {
     assert!(second != first && page.contains("0.5000 in the last") && page.contains("\"changed\":1000000007.0"));
     let plain = super::page(&report(dir.path()).unwrap()).unwrap();
     assert!(!plain.contains("connect-src") && !plain.contains("id=\"live\""));
-    assert!(Watched::open(vec![dir.path().join("none")]).is_err());
+    let foreign = dir.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("notes.txt"), "").unwrap();
+    assert!(Watched::open(vec![foreign]).is_err(), "a folder with other files is no run");
+}
+
+#[test]
+fn a_watcher_that_is_opened_before_the_run_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let mut watched = Watched::open(vec![run.clone()]).unwrap();
+    assert!(watched.page().1.contains("no run has started here yet") && is_awaited(&run));
+    fs::create_dir(&run).unwrap();
+    fs::write(run.join(".lock"), "").unwrap();
+    assert!(is_awaited(&run));
+    let yaml = config::to_yaml(&config::RlConfig::default()).unwrap();
+    fs::write(run.join("config.yaml"), format!("# omr 0.1.0, on the CPU\n{yaml}")).unwrap();
+    fs::write(run.join("metrics.jsonl"), "{\"step\":1,\"critic/score/mean\":0.25}\n").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1050));
+    assert!(watched.page().1.contains("Mean reward 0.2500") && !is_awaited(&run));
+}
+
+/// A run whose answers are all wrong, with a reward program of its own and rows of two domains.
+#[test]
+fn metrics_that_are_0_or_constant_are_on_the_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config::RlConfig::default();
+    config.reward.scorer.command = vec!["python3".to_owned(), "mine.py".to_owned()];
+    fs::write(dir.path().join("config.yaml"), config::to_yaml(&config).unwrap()).unwrap();
+    let line = |step: u32| {
+        serde_json::json!({"step": step, "critic/score/mean": 0.5, "critic/score/acc_score/mean": 0.0,
+            "actor/ppo_kl": 0.0, "actor/grad_norm": f64::from(step), "actor/kept": 3, "actor/moved": step,
+            "reward/domain/maths/mean": 0.5, "reward/domain/a/b/mean": f64::from(step)})
+    };
+    let write = |steps: u32| {
+        let lines: String = (1..=steps).map(|step| format!("{}\n", line(step))).collect();
+        fs::write(dir.path().join("metrics.jsonl"), lines).unwrap();
+        report(dir.path()).unwrap()
+    };
+    let found = write(3);
+    let shown = |folded| found.curves.iter().filter(|c| c.folded == folded).map(|c| &*c.title).collect::<Vec<_>>();
+    assert_eq!(shown(false), ["Reward", "Right answers", "Reward by domain"]);
+    assert_eq!(shown(true), ["Gradient norm", "actor/moved"]);
+    assert_eq!(found.constant, ["KL to the sampler 0", "actor/kept 3"]);
+    let names = |curve: &Curve| curve.series.iter().map(|line| line.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&found.curves[2]), ["a/b", "maths"]);
+    assert_eq!(found.curves[0].caption, "Mean over the rollouts of a step: by python3 mine.py.");
+    assert!(page(&found).unwrap().contains("The same in all steps: KL to the sampler 0, actor&#x2f;kept 3."));
+    assert_eq!(write(1).curves.len(), 3, "one step is enough for a chart");
+    let compared = comparison(&[dir.path(), dir.path()]).unwrap();
+    assert_eq!(names(&compared.curves[2]).len(), 4);
+}
+
+#[test]
+fn a_comparison_begins_with_the_keys_that_differ() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str, change: fn(&mut config::RlConfig)| {
+        let mut config = config::RlConfig::default();
+        change(&mut config);
+        let folder = dir.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("config.yaml"), config::to_yaml(&config).unwrap()).unwrap();
+        fs::write(folder.join("metrics.jsonl"), "{\"step\":1,\"critic/score/mean\":0.5}\n").unwrap();
+        folder
+    };
+    let dirs = [
+        run("a", |_| ()),
+        run("b", |config| config.entropy_coeff = 0.01),
+        run("c", |config| (config.use_kl_loss, config.rollout.n) = (true, 4)),
+    ];
+    let compare = |dirs: &[&PathBuf]| {
+        let dirs: Vec<&Path> = dirs.iter().map(|dir| dir.as_path()).collect();
+        comparison(&dirs).unwrap()
+    };
+    let found = compare(&[&dirs[0], &dirs[1], &dirs[2]]);
+    let keys = found.keys.clone().unwrap();
+    assert_eq!(keys.head, ["key", "a", "b", "c"]);
+    let rows = [
+        ["rollout.n", "8", "8", "4"],
+        ["use_kl_loss", "false", "false", "true"],
+        ["entropy_coeff", "0.0", "0.01", "0.0"],
+    ];
+    assert!(keys.rows.len() == 3 && rows.iter().all(|row| keys.rows.iter().any(|found| found == row)), "{keys:?}");
+    let html = page(&found).unwrap();
+    assert!(html.find("Keys that differ") < html.find("Side by side"));
+    assert!(page(&compare(&[&dirs[0], &dirs[0]])).unwrap().contains("All keys of the configs are equal."));
+    fs::write(dirs[1].join("config.yaml"), config::to_yaml(&config::SftConfig::default()).unwrap()).unwrap();
+    assert_eq!(compare(&[&dirs[0], &dirs[1]]).keys, None, "configs of two kinds have no common keys");
 }
 
 /// The line of step 0 only contains the validation before training.

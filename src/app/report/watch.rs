@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::html::page_of;
 use super::read::live;
-use super::{comparison, evaluation, is_evaluation};
+use super::{RecipeReport, comparison, evaluation, is_evaluation};
 use omr_base::error::Result;
+use omr_base::files;
 
 /// Files and folders of a run, and of the stages of a recipe, whose changes change the page.
 const PARTS: [&str; 6] = ["config.yaml", "starts.jsonl", "metrics.jsonl", "summary.json", "rollouts", "samples.jsonl"];
@@ -25,7 +26,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Builds the page of `dirs`: run directories or evaluations. Errors as [`super::report`] does.
+    /// Builds the page of `dirs`: run directories or evaluations. Errors as [`super::report`] does, but waits for
+    /// runs that have not started, see [`is_awaited`].
     pub fn open(dirs: Vec<PathBuf>) -> Result<Watched> {
         let mut watched = Watched { dirs, version: String::new(), page: String::new(), next: Instant::now() };
         watched.refresh()?;
@@ -47,16 +49,29 @@ impl Watched {
         if version == self.version || begun < self.next {
             return Ok(());
         }
-        let dirs: Vec<&Path> = self.dirs.iter().map(PathBuf::as_path).collect();
+        let (awaited, dirs): (Vec<&Path>, Vec<&Path>) =
+            self.dirs.iter().map(PathBuf::as_path).partition(|dir| is_awaited(dir));
+        let remark = |dir: &&Path| format!("{}: no run has started here yet. This page waits for it.", dir.display());
+        let of = |mut report: RecipeReport| {
+            report.remarks.extend(awaited.iter().map(remark));
+            page_of(&report, true)
+        };
         let page = match &dirs[..] {
+            [] => of(RecipeReport { title: "No run yet".to_owned(), ..RecipeReport::default() }),
             dirs if dirs.iter().all(|dir| is_evaluation(dir)) => evaluation(dirs),
-            [dir] => page_of(&live(dir)?, true),
-            dirs => page_of(&comparison(dirs)?, true),
+            [dir] => of(live(dir)?),
+            dirs => of(comparison(dirs)?),
         };
         self.next = Instant::now() + (begun.elapsed() * REST).max(Duration::from_secs(1));
         (self.version, self.page) = (version, page?);
         Ok(())
     }
+}
+
+/// True if no run has started in `dir` yet: it does not exist, or contains only a lock.
+pub fn is_awaited(dir: &Path) -> bool {
+    let is_hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    !dir.exists() || files::entries(dir).is_ok_and(|all| all.iter().all(is_hidden))
 }
 
 /// Returns sizes and times of the files that the page is built from, hashed.

@@ -84,8 +84,8 @@ pub use serve::ServeConfig;
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
 pub use source::{
-    Config, Difference, Source, deciding, headed, keys, kind, likeliest, load, load_for, refuse_differences, schema,
-    to_yaml,
+    Config, Difference, Source, deciding, differences, headed, keys, kind, likeliest, load, load_for,
+    refuse_differences, schema, to_yaml,
 };
 pub use task_file::TaskFileConfig;
 pub use training::TrainingConfig;

@@ -242,7 +242,8 @@ settings! {
         training.save_on_stop;
         training.save_total_limit, name: "verl trainer.max_actor_ckpt_to_keep";
         training.keep_every;
-        /// Interval in steps at which the rollouts of a step are written to rollouts/STEP.parquet. null = never.
+        /// Interval in steps at which the rollouts of a step are written to rollouts/STEP.parquet, also those of the first
+        /// and the last step. null = never.
         rollout_freq: Option<u64> = Some(10), rule: Rule::STEPS, safe: Safe::Yes,
             name: "verl trainer.rollout_data_dir; TRL log_completions", published: "every step";
         training.report_to, name: "verl trainer.logger";

@@ -303,6 +303,8 @@ async fn the_page_has_a_fresh_nonce() {
     }
     assert_ne!(nonces[0], nonces[1]);
     assert_eq!(server.get("/config.json").await.1, json!({"key": true, "reasoning_parser": "none"}));
+    // Its answers are converted from Markdown, for clients with the key.
+    server.refused("/markdown", &json!({"text": "**a**"}), 401).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -314,6 +316,9 @@ async fn requests_that_other_clients_send_are_answered() {
     }
     assert_eq!(server.get("/v1/models/none").await.0, 404);
     assert_eq!(server.get("/v1/models/").await.1["object"], "list");
+    let shown = json!({"html": "<p><strong>a</strong> &lt;b&gt;</p>"});
+    assert_eq!(server.ok("/markdown", &json!({"text": "**a** <b>"})).await, shown);
+    assert_eq!(server.refused("/markdown", &json!({}), 400).await["param"], "text");
     let text = json!([{"type": "text", "text": "One", "cache_control": {"type": "ephemeral"}}]);
     let mut body = json!({"messages": [{"role": "user", "name": "alice", "content": text}], "tool_choice": "auto",
         "max_tokens": 2});

@@ -10,6 +10,13 @@ function make(tag, props, ...children) {
   const PAGE = 8;
   const LONG = 500;
   const VERDICTS = [["right", "✓ correct"], ["wrong", "✗ wrong"], ["unjudged", "? unjudged"]];
+  // The kinds of rows with several answers. Each row is of one kind, so that their counts add up.
+  const KINDS = [["right", "✓ all correct"], ["mixed", "± some correct"], ["wrong", "✗ none correct"], ["unjudged", "? unjudged"]];
+
+  function kind({ answers }) {
+    const verdicts = new Set(answers.map(answer => answer.verdict));
+    return verdicts.has("unjudged") ? "unjudged" : verdicts.size > 1 ? "mixed" : [...verdicts][0];
+  }
 
   function thinking(text) {
     const body = make("p", { className: "think", textContent: text });
@@ -35,7 +42,9 @@ function make(tag, props, ...children) {
     if (verdict) head.append(make("span", { className: "pill", textContent: verdict[1] }));
     if (answer.name || verdict) out.append(head);
     if (answer.thinking) out.append(thinking(answer.thinking));
-    out.append(make("p", { className: "said", textContent: answer.answer || "(nothing)" }));
+    const [, before, final, after] = /^([^]*?)<answer>([^]*)<\/answer>([^]*)$/.exec(answer.answer) ?? [, answer.answer, "", ""];
+    const said = [before.trim(), final.trim() && make("b", { textContent: final.trim() }), after.trim()].filter(Boolean);
+    out.append(make("p", { className: "said" }, ...(said.length ? said.flatMap((part, i) => i ? ["\n", part] : [part]) : ["(nothing)"])));
     if (answer.shades) out.append(shaded(answer.shades));
     const why = [answer.why, answer.tokens === null ? "" : `${answer.tokens} tokens`].filter(Boolean).join(" · ");
     if (why) out.append(make("p", { className: "why", textContent: why }));
@@ -107,7 +116,7 @@ function make(tag, props, ...children) {
     const list = section.querySelector(".rows");
     const more = section.querySelector(".more");
     const state = { verdict: "all", facets: new Map(), shown: PAGE, open: new Set(rows.slice(0, 1).map(row => row.id)) };
-    const has = (row, verdict) => verdict === "all" || row.answers.some(a => a.verdict === verdict);
+    const has = (row, verdict) => verdict === "all" || kind(row) === verdict;
 
     // Rows that pass all filters except the verdict. The chips show their numbers.
     function passing() {
@@ -118,7 +127,8 @@ function make(tag, props, ...children) {
 
     function show() {
       const pass = passing();
-      const present = VERDICTS.filter(([name]) => rows.some(row => has(row, name)));
+      const names = rows.some(row => row.answers.length > 1) ? KINDS : VERDICTS;
+      const present = names.filter(([name]) => rows.some(row => has(row, name)));
       const choices = present.length ? [["all", "All"], ...present] : [];
       chips.replaceChildren(...choices.map(([name, label]) => make("button", {
         type: "button", ariaPressed: String(state.verdict === name),

@@ -77,9 +77,11 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Splits a response into its thinking part and the rest.
+    /// Splits a response into its thinking part and the rest. The template may have opened the thinking part, and the
+    /// limit of tokens may have ended it.
     pub fn of(name: impl Into<String>, response: &str) -> Answer {
-        let parts = response.split_once("<think>").and_then(|(_, rest)| rest.split_once("</think>"));
+        let opened = response.trim_start().strip_prefix("<think>");
+        let parts = opened.unwrap_or(response).split_once("</think>").or_else(|| opened.map(|rest| (rest, "")));
         let (thinking, answer) = parts.unwrap_or(("", response));
         let (thinking, answer) = (thinking.trim().to_owned(), answer.trim().to_owned());
         Answer { name: name.into(), thinking, answer, ..Answer::default() }
@@ -197,6 +199,14 @@ mod tests {
     fn a_response_is_taken_apart_at_its_think_tags() {
         let answer = Answer::of("greedy", "<think> 3 + 4 </think>\n<answer>7</answer>");
         assert_eq!((answer.thinking.as_str(), answer.answer.as_str()), ("3 + 4", "<answer>7</answer>"));
-        assert_eq!(Answer::of("", "<think>cut").answer, "<think>cut");
+        for (response, parts) in [
+            ("<think>cut", ("cut", "")),
+            ("opened by the template</think>8", ("opened by the template", "8")),
+            ("8 </answer>", ("", "8 </answer>")),
+            ("so <think>late</think> 8", ("so <think>late", "8")),
+        ] {
+            let answer = Answer::of("", response);
+            assert_eq!((answer.thinking.as_str(), answer.answer.as_str()), parts);
+        }
     }
 }

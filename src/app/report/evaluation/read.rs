@@ -6,7 +6,6 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::report::comparison::names;
 use omr_base::error::Result;
 use omr_base::files;
 use omr_data::reward::judge;
@@ -70,12 +69,8 @@ pub fn is_evaluation(dir: &Path) -> bool {
 }
 
 impl Run {
-    /// Reads run directories. Errors name the file.
-    pub fn read_all(dirs: &[&Path]) -> Result<Vec<Run>> {
-        dirs.iter().zip(names(dirs)).map(|(dir, name)| Run::read(dir, name)).collect()
-    }
-
-    fn read(dir: &Path, name: String) -> Result<Run> {
+    /// Reads a run directory. Errors name the file.
+    pub fn read(dir: &Path, name: String) -> Result<Run> {
         let path = dir.join("summary.json");
         let summary: Value = files::json::read(&path)?;
         let mut samples = samples::read(&dir.join("samples.jsonl"))?;

@@ -30,6 +30,11 @@ pub(super) struct Times {
     pub update: f64,
 }
 
+/// True if the rollouts of `step` of `last` are recorded: of the first, the last and each `every`-th step.
+fn is_due(step: u64, every: Option<u64>, last: u64) -> bool {
+    every.is_some_and(|n| step == 1 || step == last || step.is_multiple_of(n))
+}
+
 impl RlJob {
     /// Records the metrics of the step's rollouts, and writes the rollouts if they are due. Ends the run with
     /// [`Error::Stopped`] if only the rollouts of a prompt of this step are wanted.
@@ -61,7 +66,8 @@ impl RlJob {
             metrics.judge(judge);
         }
         let only = self.only_prompt(*step).is_some();
-        if only || trainer.leads() && self.config.rollout_freq.is_some_and(|n| step.is_multiple_of(n)) {
+        let is_due = is_due(*step, self.config.rollout_freq, self.common.total_steps);
+        if only || trainer.leads() && is_due {
             rollout::file::write(&self.common.dir, *step, &self.rollout_rows(groups))?;
         }
         if only { Err(Error::Stopped) } else { Ok(()) }
@@ -144,5 +150,20 @@ impl RlJob {
             images: Vec::new(),
         };
         group.rollouts.iter().zip(&group.experience).map(row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_due;
+
+    #[test]
+    fn a_run_of_few_steps_has_the_rollouts_of_its_first_and_last_step() {
+        let recorded = |every, last| (1..=last).filter(|&step| is_due(step, every, last)).collect::<Vec<u64>>();
+        assert_eq!(recorded(Some(10), 5), [1, 5]);
+        assert_eq!(recorded(Some(10), 1), [1]);
+        assert_eq!(recorded(Some(10), 25), [1, 10, 20, 25]);
+        assert_eq!(recorded(Some(1), 3), [1, 2, 3]);
+        assert!(recorded(None, 5).is_empty());
     }
 }
