@@ -133,7 +133,8 @@ impl Console {
 
     fn to_stderr(&self, bytes: &[u8]) {
         let inner = self.lock();
-        let text = redacted(&String::from_utf8_lossy(bytes));
+        let lossy = String::from_utf8_lossy(bytes);
+        let text = redacted(&lossy);
         let text = if self.terminal { wrapped(&text, width()).into() } else { text };
         let clear = if inner.bar.is_empty() { "" } else { CLEAR };
         let _ = io::stderr().write_all(format!("{clear}{text}{}", inner.bar).as_bytes());

@@ -125,7 +125,7 @@ pub fn score(
     let (mut dev, model, policy, own) = compute(dtype)?;
     let [exact, bf16] = if is_f32 { [&own, &other] } else { [&other, &own] };
     let compared = rows.iter().enumerate().filter_map(|(index, row)| {
-        let Answered { prompt, token_ids, recorded } = row.as_ref()?;
+        let Answered { prompt, token_ids, recorded, .. } = row.as_ref()?;
         let recorded = recorded.as_ref()?;
         let fault = recorded.fault_of_tokens(prompt, reader.chat.media);
         let (ids, recorded) = (token_ids.clone(), recorded.logprobs.clone());
