@@ -9,13 +9,16 @@ use omr_model::nn::Inputs;
 /// Number of images of a row for which faults are tried one by one.
 const ONE_BY_ONE: usize = 4;
 
+/// Changes the inputs of a forward pass.
+pub type ChangeInputs = Box<dyn Fn(&mut Inputs)>;
+
 /// A change of the forward pass of a row.
 #[derive(Default)]
 pub struct Change {
     /// Replaces the tokens and images of the prompt.
     pub prompt: Option<(Vec<u32>, Vec<Arc<ImageInput>>)>,
     /// Changes the batch, which has the row as its only sequence.
-    pub inputs: Option<Box<dyn Fn(&mut Inputs)>>,
+    pub inputs: Option<ChangeInputs>,
 }
 
 /// Returns the changes of a row's images, each with the name of the fault that it imitates.

@@ -69,11 +69,7 @@ pub fn score(
     let answered = |(line, prompt): (&Line, &Option<Arc<Prompt>>)| -> Result<Option<Answered>> {
         let Some(prompt) = prompt else { return Ok(None) };
         let token_ids = token_ids(&reader, line, &prompt.place)?;
-        let (most, len) = (reader.config.text.max_position_embeddings, prompt.token_ids.len() + token_ids.len());
-        if len > most {
-            let expected = format!("at most max_position_embeddings of the model, {most}");
-            return Err(Error::input(&prompt.place, format!("{len} tokens of prompt and response"), expected));
-        }
+        check_length(&reader, prompt, token_ids.len())?;
         let recorded = Recorded::of(line, token_ids.len(), &prompt.place)?;
         let all_ids = config.all_ids || others_logprobs::is_foreign(line);
         Ok(Some(Answered { prompt: Arc::clone(prompt), token_ids, recorded, all_ids }))
@@ -143,13 +139,28 @@ pub fn score(
         line.insert("token_ids".to_owned(), json!(row.token_ids));
         line.insert("logprobs".to_owned(), json!(own));
     }
-    for (of, found) in compared.iter().zip(found.iter().cycle()) {
-        let own = of.own.iter().zip(&of.row.recorded).map(|(a, b)| f64::from((a - b).abs()));
-        lines[of.index].insert("logprobs_diff_max".to_owned(), json!(own.fold(0.0, f64::max)));
-        lines[of.index].insert("fault".to_owned(), json!(found.faults.get(&of.index)));
+    if let Some(found) = &found {
+        compared.iter().for_each(|of| add_comparison(&mut lines[of.index], of, found));
     }
     lines.iter().try_for_each(put)?;
     Ok(found)
+}
+
+/// Errors if a prompt with a response of `tokens` tokens has more positions than the model.
+fn check_length(reader: &Reader, prompt: &Prompt, tokens: usize) -> Result<()> {
+    let (most, len) = (reader.config.text.max_position_embeddings, prompt.token_ids.len() + tokens);
+    if len <= most {
+        return Ok(());
+    }
+    let expected = format!("at most max_position_embeddings of the model, {most}");
+    Err(Error::input(&prompt.place, format!("{len} tokens of prompt and response"), expected))
+}
+
+/// Adds the largest difference of a row's log-probs, and its fault, to its line.
+fn add_comparison(line: &mut Line, of: &Compared, found: &Found) {
+    let own = of.own.iter().zip(&of.row.recorded).map(|(a, b)| f64::from((a - b).abs()));
+    line.insert("logprobs_diff_max".to_owned(), json!(own.fold(0.0, f64::max)));
+    line.insert("fault".to_owned(), json!(found.faults.get(&of.index)));
 }
 
 /// Returns the tokens of a line's response: its `token_ids`, or those of its `response` and the end of the turn.
