@@ -30,6 +30,9 @@ static ASSIGNMENT: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?s)^
 static ALL_WORDS: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#""\$\{(\w+)\[[@*]\]\}"|\$\{(\w+)\[[@*]\]\}|"\$(@)""#).ok());
 
+/// Commands whose result decides whether the command after `&&` or `||` runs. Others succeed.
+const TESTS: [&str; 5] = ["[", "[[", "test", "!", "false"];
+
 /// A command that may start a program.
 pub(super) struct Command {
     /// Launcher and program. Empty if the command has no known program.
@@ -103,7 +106,7 @@ impl Shell {
             };
             self.step(command, end, is_reached)?;
             if is_reached != Some(false) {
-                let is_test = command.starts_with('[') || command.ends_with(" ]]");
+                let is_test = command.split(' ').next().is_some_and(|word| TESTS.contains(&word));
                 status = if is_test { self.test(command)? } else { Some(true) };
             }
             operator = end;
@@ -162,7 +165,11 @@ impl Shell {
             }
             ("for" | "while" | "until", _) => self.open(Block::default()),
             ("do" | "{", _) => return self.step(rest.trim(), end, is_reached),
-            _ if command.starts_with('(') => self.inside(command.trim_start_matches('(').trim_end_matches(')'))?,
+            _ if command.starts_with('(') && is_reached != Some(false) => {
+                let outside = self.environment()?;
+                self.inside(command.trim_start_matches('(').trim_end_matches(')'))?;
+                (self.variables, self.exported) = outside;
+            }
             _ => self.simple(command, both(self.runs(), is_reached))?,
         }
         let case = self.blocks.last_mut().filter(|block| end == ";;" && block.subject.is_some());
@@ -212,6 +219,7 @@ impl Shell {
         let is_negated = words.first() == Some(&"!");
         words.drain(..usize::from(is_negated));
         let holds = match words[..] {
+            ["true" | "false"] if marks.is_empty() => Some(words == ["true"]),
             _ if marks.is_empty() => None,
             [a, "=" | "==", b] => Some(matches(b, a)),
             [a, "!=", b] => Some(!matches(b, a)),
@@ -248,8 +256,13 @@ impl Shell {
                 ("set", Some("-a")) => self.exports_all = true,
                 ("set", Some("+a")) => self.exports_all = false,
                 ("unset", _) => words[1..].iter().for_each(|name| drop(self.variables.remove(name))),
+                (":", _) => self.set_defaults(command, runs)?,
                 _ => self.start(&words)?,
             }
+            return Ok(());
+        }
+        if words.iter().any(|word| word == "-n") {
+            words.iter().for_each(|name| drop(self.exported.remove(name)));
             return Ok(());
         }
         let exports = self.exports_all || first == "export" || words.iter().any(|word| word == "-x");
@@ -271,17 +284,37 @@ impl Shell {
         }
     }
 
+    /// Sets the variables of `: ${NAME:=DEFAULT}` that have no value.
+    fn set_defaults(&mut self, command: &str, runs: Option<bool>) -> Result<()> {
+        for part in command.split("${") {
+            let Some((name, value)) = part.split_once(":=") else { continue };
+            if self.variables.get(name).is_none_or(String::is_empty) {
+                let value = self.expand(value.rsplit_once('}').unwrap_or_default().0)?;
+                self.set(name, &value, false, runs);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns copies of the variables and of the names of those that are exported.
+    fn environment(&self) -> Result<(Variables, BTreeSet<String>)> {
+        spend(&self.file, &self.left, self.variables.len())?;
+        Ok((self.variables.clone(), self.exported.clone()))
+    }
+
     /// Reads a command that starts a program, another script, or the commands in one of its words.
     fn start(&mut self, words: &[String]) -> Result<()> {
         let module = words.iter().position(|word| word == "-m").map(|i| i + 1);
         let program = module.or_else(|| words.iter().position(|word| is_program(word)));
         let (before, arguments) = words.split_at(program.map_or(words.len(), |i| (i + 1).min(words.len())));
-        spend(&self.file, &self.left, self.variables.len())?;
-        let outside = (self.variables.clone(), self.exported.clone());
+        let outside = self.environment()?;
         for (i, word) in before.iter().enumerate() {
             let value =
                 word.strip_prefix("--").and_then(|option| option.split_once('=')).map_or(&**word, |pair| pair.1);
             self.set_environment(word, value);
+            if word.starts_with("--unset=") || (i > 0 && before[i - 1] == "-u") {
+                self.variables.remove(value);
+            }
             let is_script = word.ends_with(".sh") || (i == 1 && ["source", "."].contains(&&*before[0]));
             let script = if is_script { beside(&self.file, word) } else { None };
             let mut parts = value.split_whitespace();
