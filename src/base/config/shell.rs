@@ -106,8 +106,9 @@ impl Shell {
             };
             self.step(command, end, is_reached)?;
             if is_reached != Some(false) {
+                // `[[ A && B ]]` is cut into two commands.
                 let is_test = command.split(' ').next().is_some_and(|word| TESTS.contains(&word));
-                status = if is_test { self.test(command)? } else { Some(true) };
+                status = if is_test || command.ends_with(" ]]") { self.test(command)? } else { Some(true) };
             }
             operator = end;
         }
@@ -253,8 +254,9 @@ impl Shell {
         let is_declared = ["export", "declare", "typeset", "local", "readonly"].contains(&first);
         if !is_declared && !words.iter().all(|word| assignment.is_match(word)) {
             match (first, words.get(1).map(String::as_str)) {
-                ("set", Some("-a")) => self.exports_all = true,
-                ("set", Some("+a")) => self.exports_all = false,
+                ("set", Some(flag)) if flag.contains('a') || words.last().is_some_and(|word| word == "allexport") => {
+                    self.exports_all = flag.starts_with('-');
+                }
                 ("unset", _) => words[1..].iter().for_each(|name| drop(self.variables.remove(name))),
                 (":", _) => self.set_defaults(command, runs)?,
                 _ => self.start(&words)?,
@@ -262,7 +264,7 @@ impl Shell {
             return Ok(());
         }
         if words.iter().any(|word| word == "-n") {
-            words.iter().for_each(|name| drop(self.exported.remove(name)));
+            self.exported.retain(|name| !words.contains(name));
             return Ok(());
         }
         let exports = self.exports_all || first == "export" || words.iter().any(|word| word == "-x");
@@ -311,7 +313,7 @@ impl Shell {
         for (i, word) in before.iter().enumerate() {
             let value =
                 word.strip_prefix("--").and_then(|option| option.split_once('=')).map_or(&**word, |pair| pair.1);
-            self.set_environment(word, value);
+            self.set_environment(word, value)?;
             if word.starts_with("--unset=") || (i > 0 && before[i - 1] == "-u") {
                 self.variables.remove(value);
             }
@@ -337,16 +339,23 @@ impl Shell {
     }
 
     /// Exports the variables that a word before a program sets: `NAME=VALUE`, `--export=ALL,NAME=VALUE`, and the
-    /// `env_vars` of Ray's runtime environment. `value` is the word without its option.
-    fn set_environment(&mut self, word: &str, value: &str) {
-        let list: Vec<&str> = if value.starts_with("ALL,") { value.split(',').collect() } else { vec![word] };
+    /// `env_vars` of Ray's runtime environment or of its YAML file. `value` is the word without its option.
+    fn set_environment(&mut self, word: &str, value: &str) -> Result<()> {
+        let is_list = word.starts_with("--export=") || value.starts_with("ALL,");
+        let list: Vec<&str> = if is_list { value.split(',').collect() } else { vec![value] };
         let pairs = list.iter().filter_map(|text| ASSIGNMENT.as_ref()?.captures(text));
         let mut found: Vec<_> = pairs.map(|pair| (pair[1].to_owned(), pair[3].to_owned())).collect();
-        let ray = Some(value).filter(|text| text.contains("env_vars")).and_then(|text| parse(text).ok());
+        let is_yaml = value.ends_with(".yaml") || value.ends_with(".yml");
+        let file = if is_yaml { beside(&self.file, value) } else { None };
+        let text = file.and_then(|path| files::read_config(path).ok());
+        spend(&self.file, &self.left, text.as_ref().map_or(0, String::len))?;
+        let text = text.as_deref().unwrap_or(value);
+        let ray = Some(text).filter(|text| text.contains("env_vars")).and_then(|text| parse(text).ok());
         let variables = ray.iter().filter_map(|ray| ray["env_vars"].as_object()).flatten();
         found.extend(variables.map(|(name, value)| (name.clone(), super::inline(value))));
         self.exported.extend(found.iter().map(|(name, _)| name.clone()));
         self.variables.extend(found);
+        Ok(())
     }
 
     /// Reads commands inside a command. A text that only looks like commands may have a quote without an end.

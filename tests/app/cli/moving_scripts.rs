@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use omr_data_tests::rows::layouts::made;
 use omr_train_tests::training::tiny;
+use serde_json::Value;
 
-use super::help::omr;
+use super::help::{fed, omr};
 use super::moving_in::contains;
 
 /// Converts the file `name` in `dir`. Returns the exit status, and stdout with stderr.
@@ -46,6 +48,9 @@ fn a_script_that_exports_the_judge_was_converted_without_it() {
         format!("bash -c \"cd /verl && export USE_LLM_JUDGE=True {JUDGE} && \\\n{inner}\"\n"),
         format!("export USE_LLM_JUDGE=True\n{exports}ray job submit --address=x -- bash -lc \"cd /verl && {inner}\"\n"),
         format!("ray job submit --runtime-env-json='{json}' -- {RUN}\n"),
+        format!("set -o allexport\nUSE_LLM_JUDGE=True\n{}\nset +o allexport\n{RUN}\n", JUDGE.replace(' ', "\n")),
+        format!("docker run --env=USE_LLM_JUDGE=True -e {} image {RUN}\n", JUDGE.replace(' ', " -e ")),
+        format!("sbatch --export=USE_LLM_JUDGE=True,{},ALL --wrap '{RUN}'\n", JUDGE.replace(' ', ",")),
         format!("ray job submit --runtime-env-json '{json}' --no-wait -- bash -c \"{inner}\"\n"),
         format!("srun --nodes=2 --export=ALL,USE_LLM_JUDGE=True,{} bash -c \"{RUN}\"\n", JUDGE.replace(' ', ",")),
         format!("export USE_LLM_JUDGE=True\n{exports}sbatch --nodes=2 --wrap=\"srun {RUN}\"\n"),
@@ -74,6 +79,9 @@ fn a_script_that_exports_the_judge_was_converted_without_it() {
     fs::write(dir.path().join("examples/outer.sh"), outer).unwrap();
     let (_, ours) = convert(dir.path(), "examples/outer.sh");
     contains(&ours, &["- http://judge:8000/v1", "model: judge", "total_epochs: 7"]);
+    fs::write(dir.path().join("examples/env.yaml"), json).unwrap();
+    fs::write(dir.path().join("ray.sh"), format!("ray job submit --runtime-env=examples/env.yaml -- {RUN}\n")).unwrap();
+    contains(&convert(dir.path(), "ray.sh").1, &["- http://judge:8000/v1", "model: judge"]);
 }
 
 #[test]
@@ -248,6 +256,15 @@ fn a_script_of_easyr1_is_converted_with_its_config_and_starts_from_any_folder() 
     let output = omr().current_dir(elsewhere.path()).args(args).args(&sets).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && text.contains("read 60 rows"), "{text}\n{ours}");
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("this machine has no python3: the reward function is not run");
+        return;
+    }
+    let ours: Value = serde_saphyr::from_str(&ours).unwrap();
+    let command = format!("reward.command={}", ours["reward"]["command"]);
+    let line = "{\"response\": \"5\", \"ground_truth\": \"5\"}\n";
+    let output = fed(omr().current_dir(elsewhere.path()).args(["score", "--jsonl", &command]), line);
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("{\"score\":2.0,"), "{output:?}");
 }
 
 #[test]
