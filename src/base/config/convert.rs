@@ -51,7 +51,8 @@ pub fn from_other(file: &Path, gpus: u64) -> Result<String> {
     if file.extension().is_some_and(|ending| ending == "py") {
         return wrong("a script in Python", COMMAND);
     }
-    let found = script::read(file)?;
+    let mut found = script::read(file)?;
+    super::named::read(file, &mut found)?;
     if found.settings.is_empty() {
         return wrong("no settings", "YAML, or a script with a command of key=value or --key value");
     }

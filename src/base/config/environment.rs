@@ -57,3 +57,6 @@ pub(super) fn judge_from_env(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,10 +28,11 @@ static VARIABLE: LazyLock<Option<Regex>> = LazyLock::new(|| {
 pub(super) type Variables = BTreeMap<String, String>;
 
 /// Cuts a script into commands without comments, each with the operator after it: one of [`OPERATORS`], of which `)` ends a
-/// pattern of `case`. `Err` is the line of a quote or bracket that never ends.
+/// pattern of `case`. The text of `<<WORD` becomes the last word of its command. `Err` is the line of a quote or bracket that
+/// never ends.
 pub(super) fn cut(text: &str) -> std::result::Result<Vec<(String, &'static str)>, usize> {
     let (mut out, mut now) = (Vec::new(), String::new());
-    let (mut rest, mut quote, mut depth, mut opened) = (text, None, 0_usize, text);
+    let (mut rest, mut quote, mut depth, mut opened, mut document) = (text, None, 0_usize, text, None);
     while let Some(c) = rest.chars().next() {
         let before = now.chars().next_back();
         let is_redirection = c == '&' && (before == Some('>') || rest.starts_with("&>"));
@@ -50,16 +51,28 @@ pub(super) fn cut(text: &str) -> std::result::Result<Vec<(String, &'static str)>
                 rest = &rest[rest.find('\n').unwrap_or(rest.len())..];
                 continue;
             }
+            (None, '<') if depth == 0 && rest.starts_with("<<") => {
+                length = if rest.starts_with("<<<") { 3 } else { 2 };
+                let word = rest[length..].trim_start_matches(['-', ' ']).split([' ', '\n', ';', '|', '&', '>']).next();
+                document = word.filter(|_| length == 2).map(|word| word.trim_matches(['"', '\'']));
+            }
             _ => {
                 if let Some(operator) = operators.find(|operator| rest.starts_with(operator)) {
-                    out.push((std::mem::take(&mut now), operator));
                     rest = &rest[operator.len()..];
+                    if let Some(word) = document.take_if(|_| operator == "\n") {
+                        let lines = rest.split_inclusive('\n').take_while(|line| line.trim() != word);
+                        let (body, after) = rest.split_at(lines.map(str::len).sum());
+                        now.push_str(&format!(" {}", shlex::try_quote(body).unwrap_or_default()));
+                        rest = &after[after.find('\n').unwrap_or(after.len())..];
+                    }
+                    out.push((std::mem::take(&mut now), operator));
                     continue;
                 }
             }
         }
-        // A line that ends in a backslash is continued.
-        now.push_str(if rest.starts_with("\\\n") { " " } else { &rest[..length] });
+        // A line that ends in a backslash is continued. Single quotes keep both characters for the command inside them.
+        let is_continued = quote != Some('\'') && rest.starts_with("\\\n");
+        now.push_str(if is_continued { "" } else { &rest[..length] });
         rest = &rest[length..];
     }
     out.push((now, "\n"));

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::script::{Found, yaml};
+use super::describe::shown;
+use super::script::{Found, flatten, yaml};
 use super::shell::beside;
 use super::source::parse;
 use super::table::join;
@@ -24,7 +25,11 @@ const COLUMNS: [(&str, &str); 4] =
     [("messages", "messages"), ("images", "images"), ("prompt", "question"), ("response", "response")];
 
 /// Names of columns that omr recognises.
-const KNOWN: [&str; 5] = ["messages", "conversations", "images", "instruction", "output"];
+const KNOWN: [&str; 6] = ["messages", "conversations", "images", "instruction", "input", "output"];
+
+/// Keys of an entry of dataset_info.json that need no remark. The rows show their form.
+const READ: [&str; 8] =
+    ["hf_hub_url", "ms_hub_url", "om_hub_url", "file_name", "subset", "split", "formatting", "tags"];
 
 /// Reads the files that the settings of `file` name, if they are [`beside`] it.
 pub(super) fn read(file: &Path, found: &mut Found) -> Result<()> {
@@ -86,9 +91,17 @@ fn dataset(path: &Path, name: &str, info: &Value, remarks: &mut Vec<String>) -> 
         let value = info[theirs].as_str().filter(|_| hub.is_some());
         value.into_iter().for_each(|value| entry[ours] = value.into());
     }
-    for (theirs, ours) in COLUMNS {
-        let column = info["columns"][theirs].as_str().filter(|column| !KNOWN.contains(column));
-        column.into_iter().for_each(|column| entry["columns"][ours] = column.into());
+    let mut flat = Map::new();
+    flatten("", info, &mut flat);
+    flat.retain(|key, value| !value.is_null() && *value != "" && !READ.iter().any(|read| key.starts_with(read)));
+    for (key, value) in &flat {
+        let column =
+            key.strip_prefix("columns.").filter(|column| value != column && !KNOWN.iter().any(|name| value == name));
+        match COLUMNS.iter().find(|(theirs, _)| column == Some(*theirs)) {
+            Some((_, ours)) => entry["columns"][ours] = value.clone(),
+            None if column.is_none() && key.starts_with("columns.") => {}
+            None => remarks.push(format!("dataset {name}: {key}: {} is not converted", shown(key, value))),
+        }
     }
     entry
 }

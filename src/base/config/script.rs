@@ -26,7 +26,7 @@ pub(super) struct Found {
 }
 
 /// Reads a YAML file, or the command with the most settings in a bash script together with the exported variables that
-/// decide what it does. Also reads the files that settings name.
+/// decide what it does.
 pub(super) fn read(file: &Path) -> Result<Found> {
     let text = files::read_config(file).map_err(Error::io(file))?;
     let mut found = Found::default();
@@ -43,7 +43,6 @@ pub(super) fn read(file: &Path) -> Result<Found> {
             found.settings.extend(exported);
         }
     }
-    super::named::read(file, &mut found)?;
     Ok(found)
 }
 
@@ -110,7 +109,7 @@ fn settings(words: &[String]) -> Map<String, Value> {
 }
 
 /// Appends the leaves of `value` with their paths.
-fn flatten(path: &str, value: &Value, out: &mut Map<String, Value>) {
+pub(super) fn flatten(path: &str, value: &Value, out: &mut Map<String, Value>) {
     match value.as_object().filter(|map| !map.is_empty()) {
         Some(map) => map.iter().for_each(|(name, value)| flatten(&join(path, name), value, out)),
         None => drop(out.insert(path.to_owned(), value.clone())),

@@ -30,6 +30,9 @@ static ASSIGNMENT: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?s)^
 static ALL_WORDS: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#""\$\{(\w+)\[[@*]\]\}"|\$\{(\w+)\[[@*]\]\}|"\$(@)""#).ok());
 
+/// Commands whose result decides whether the command after `&&` or `||` runs. Others succeed.
+const TESTS: [&str; 5] = ["[", "[[", "test", "!", "false"];
+
 /// A command that may start a program.
 pub(super) struct Command {
     /// Launcher and program. Empty if the command has no known program.
@@ -103,8 +106,9 @@ impl Shell {
             };
             self.step(command, end, is_reached)?;
             if is_reached != Some(false) {
-                let is_test = command.starts_with('[') || command.ends_with(" ]]");
-                status = if is_test { self.test(command)? } else { Some(true) };
+                // `[[ A && B ]]` is cut into two commands.
+                let is_test = command.split(' ').next().is_some_and(|word| TESTS.contains(&word));
+                status = if is_test || command.ends_with(" ]]") { self.test(command)? } else { Some(true) };
             }
             operator = end;
         }
@@ -162,7 +166,11 @@ impl Shell {
             }
             ("for" | "while" | "until", _) => self.open(Block::default()),
             ("do" | "{", _) => return self.step(rest.trim(), end, is_reached),
-            _ if command.starts_with('(') => self.inside(command.trim_start_matches('(').trim_end_matches(')'))?,
+            _ if command.starts_with('(') && is_reached != Some(false) => {
+                let outside = self.environment()?;
+                self.inside(command.trim_start_matches('(').trim_end_matches(')'))?;
+                (self.variables, self.exported) = outside;
+            }
             _ => self.simple(command, both(self.runs(), is_reached))?,
         }
         let case = self.blocks.last_mut().filter(|block| end == ";;" && block.subject.is_some());
@@ -212,6 +220,7 @@ impl Shell {
         let is_negated = words.first() == Some(&"!");
         words.drain(..usize::from(is_negated));
         let holds = match words[..] {
+            ["true" | "false"] if marks.is_empty() => Some(words == ["true"]),
             _ if marks.is_empty() => None,
             [a, "=" | "==", b] => Some(matches(b, a)),
             [a, "!=", b] => Some(!matches(b, a)),
@@ -245,11 +254,17 @@ impl Shell {
         let is_declared = ["export", "declare", "typeset", "local", "readonly"].contains(&first);
         if !is_declared && !words.iter().all(|word| assignment.is_match(word)) {
             match (first, words.get(1).map(String::as_str)) {
-                ("set", Some("-a")) => self.exports_all = true,
-                ("set", Some("+a")) => self.exports_all = false,
+                ("set", Some(flag)) if flag.contains('a') || words.last().is_some_and(|word| word == "allexport") => {
+                    self.exports_all = flag.starts_with('-');
+                }
                 ("unset", _) => words[1..].iter().for_each(|name| drop(self.variables.remove(name))),
+                (":", _) => self.set_defaults(command, runs)?,
                 _ => self.start(&words)?,
             }
+            return Ok(());
+        }
+        if words.iter().any(|word| word == "-n") {
+            self.exported.retain(|name| !words.contains(name));
             return Ok(());
         }
         let exports = self.exports_all || first == "export" || words.iter().any(|word| word == "-x");
@@ -271,17 +286,37 @@ impl Shell {
         }
     }
 
+    /// Sets the variables of `: ${NAME:=DEFAULT}` that have no value.
+    fn set_defaults(&mut self, command: &str, runs: Option<bool>) -> Result<()> {
+        for part in command.split("${") {
+            let Some((name, value)) = part.split_once(":=") else { continue };
+            if self.variables.get(name).is_none_or(String::is_empty) {
+                let value = self.expand(value.rsplit_once('}').unwrap_or_default().0)?;
+                self.set(name, &value, false, runs);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns copies of the variables and of the names of those that are exported.
+    fn environment(&self) -> Result<(Variables, BTreeSet<String>)> {
+        spend(&self.file, &self.left, self.variables.len())?;
+        Ok((self.variables.clone(), self.exported.clone()))
+    }
+
     /// Reads a command that starts a program, another script, or the commands in one of its words.
     fn start(&mut self, words: &[String]) -> Result<()> {
         let module = words.iter().position(|word| word == "-m").map(|i| i + 1);
         let program = module.or_else(|| words.iter().position(|word| is_program(word)));
         let (before, arguments) = words.split_at(program.map_or(words.len(), |i| (i + 1).min(words.len())));
-        spend(&self.file, &self.left, self.variables.len())?;
-        let outside = (self.variables.clone(), self.exported.clone());
+        let outside = self.environment()?;
         for (i, word) in before.iter().enumerate() {
             let value =
                 word.strip_prefix("--").and_then(|option| option.split_once('=')).map_or(&**word, |pair| pair.1);
-            self.set_environment(word, value);
+            self.set_environment(word, value)?;
+            if word.starts_with("--unset=") || (i > 0 && before[i - 1] == "-u") {
+                self.variables.remove(value);
+            }
             let is_script = word.ends_with(".sh") || (i == 1 && ["source", "."].contains(&&*before[0]));
             let script = if is_script { beside(&self.file, word) } else { None };
             let mut parts = value.split_whitespace();
@@ -304,16 +339,23 @@ impl Shell {
     }
 
     /// Exports the variables that a word before a program sets: `NAME=VALUE`, `--export=ALL,NAME=VALUE`, and the
-    /// `env_vars` of Ray's runtime environment. `value` is the word without its option.
-    fn set_environment(&mut self, word: &str, value: &str) {
-        let list: Vec<&str> = if value.starts_with("ALL,") { value.split(',').collect() } else { vec![word] };
+    /// `env_vars` of Ray's runtime environment or of its YAML file. `value` is the word without its option.
+    fn set_environment(&mut self, word: &str, value: &str) -> Result<()> {
+        let is_list = word.starts_with("--export=") || value.starts_with("ALL,");
+        let list: Vec<&str> = if is_list { value.split(',').collect() } else { vec![value] };
         let pairs = list.iter().filter_map(|text| ASSIGNMENT.as_ref()?.captures(text));
         let mut found: Vec<_> = pairs.map(|pair| (pair[1].to_owned(), pair[3].to_owned())).collect();
-        let ray = Some(value).filter(|text| text.contains("env_vars")).and_then(|text| parse(text).ok());
+        let is_yaml = value.ends_with(".yaml") || value.ends_with(".yml");
+        let file = if is_yaml { beside(&self.file, value) } else { None };
+        let text = file.and_then(|path| files::read_config(path).ok());
+        spend(&self.file, &self.left, text.as_ref().map_or(0, String::len))?;
+        let text = text.as_deref().unwrap_or(value);
+        let ray = Some(text).filter(|text| text.contains("env_vars")).and_then(|text| parse(text).ok());
         let variables = ray.iter().filter_map(|ray| ray["env_vars"].as_object()).flatten();
         found.extend(variables.map(|(name, value)| (name.clone(), super::inline(value))));
         self.exported.extend(found.iter().map(|(name, _)| name.clone()));
         self.variables.extend(found);
+        Ok(())
     }
 
     /// Reads commands inside a command. A text that only looks like commands may have a quote without an end.

@@ -17,6 +17,7 @@ pub mod init;
 pub mod jsonl;
 pub mod moving_in;
 pub mod moving_scripts;
+pub mod moving_settings;
 pub mod older;
 pub mod plan;
 pub mod published;
