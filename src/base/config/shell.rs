@@ -263,7 +263,7 @@ impl Shell {
             }
             return Ok(());
         }
-        if words.iter().any(|word| word == "-n") {
+        if first == "export" && words.get(1).is_some_and(|word| word == "-n") {
             self.exported.retain(|name| !words.contains(name));
             return Ok(());
         }
