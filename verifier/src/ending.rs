@@ -29,7 +29,14 @@ const FORMULA: [(&str, &str); 4] = [("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("
 
 /// Returns the answer of a line that ends with a formula or a number; see [`formulas`] and [`number`].
 pub(super) fn answer(line: &str) -> Option<Cow<'_, str>> {
-    formulas(line).or_else(|| number(line).map(Cow::Borrowed))
+    formulas(line).or_else(|| binomial(line)).or_else(|| number(line).map(Cow::Borrowed))
+}
+
+/// Returns the binomial coefficient at the end of a line: `9 choose 4`.
+fn binomial(line: &str) -> Option<Cow<'_, str>> {
+    let (before, k) = end_of_number(line).rsplit_once(" choose ")?;
+    let n = &before[start_of_digits(before)?..];
+    k.chars().all(python::is_digit).then(|| Cow::Owned(format!("\\binom{{{n}}}{{{k}}}")))
 }
 
 /// Returns the value of a formula at the end of a line: `so x is $\frac{1}{2}$.` Formulas that are joined to it form a list:
