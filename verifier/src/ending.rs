@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::lexicon::{self, Kind};
-use crate::{extract, python};
+use crate::python;
 
 /// Marks of layout that may stand directly before or behind a number.
 const MARKS: [char; 5] = ['*', '$', '`', '"', '\\'];
@@ -29,7 +29,14 @@ const FORMULA: [(&str, &str); 4] = [("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("
 
 /// Returns the answer of a line that ends with a formula or a number; see [`formulas`] and [`number`].
 pub(super) fn answer(line: &str) -> Option<Cow<'_, str>> {
-    formulas(line).or_else(|| number(line).map(Cow::Borrowed))
+    formulas(line).or_else(|| binomial(line)).or_else(|| number(line).map(Cow::Borrowed))
+}
+
+/// Returns the binomial coefficient at the end of a line: `9 choose 4`.
+fn binomial(line: &str) -> Option<Cow<'_, str>> {
+    let (before, k) = end_of_number(line).rsplit_once(" choose ")?;
+    let n = &before[start_of_digits(before)?..];
+    k.chars().all(python::is_digit).then(|| Cow::Owned(format!("\\binom{{{n}}}{{{k}}}")))
 }
 
 /// Returns the value of a formula at the end of a line: `so x is $\frac{1}{2}$.` Formulas that are joined to it form a list:
@@ -64,7 +71,22 @@ fn formula(text: &str) -> Option<(usize, &str)> {
 /// Returns the formula that a comma, "and" or "or" at the end of a text joins to the next one.
 fn joined(text: &str) -> Option<(usize, &str)> {
     let end = FORMULA.iter().filter_map(|(_, close)| Some(text.rfind(close)? + close.len())).max()?;
-    formula(&text[..end]).filter(|_| extract::is_joint(&text[end..]))
+    formula(&text[..end]).filter(|_| is_joint(&text[end..]))
+}
+
+/// Returns true if the text between two boxes or formulas joins them to a list: a comma, "and" or "or", perhaps with the name of the
+/// next value (`and $y =`).
+pub(super) fn is_joint(between: &str) -> bool {
+    const LAYOUT: [&str; 6] = ["\\(", "\\)", "\\[", "\\]", "\\quad", "\\text"];
+    let between = LAYOUT.iter().fold(between.to_owned(), |text, mark| text.replace(mark, " "));
+    let named = between
+        .trim_end()
+        .strip_suffix('=')
+        .and_then(|text| text.trim_end().rsplit_once(|c: char| !(c.is_alphanumeric() || "_{}\\".contains(c))));
+    let joint = named.map_or(&*between, |(joint, _)| joint);
+    let words = joint.split(|c: char| python::is_space(c) || "$*,;{}".contains(c)).filter(|word| !word.is_empty());
+    let words: Vec<&str> = words.collect();
+    words.iter().all(|word| matches!(*word, "and" | "or" | "&")) && (!words.is_empty() || joint.contains([',', ';']))
 }
 
 /// Returns what stands behind the last `=` of a formula, or all of a list or of another relation.

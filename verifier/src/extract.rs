@@ -171,7 +171,7 @@ fn in_boxes<'a>(text: &'a str, boxes: &[(&'a str, usize, usize)]) -> Option<Cow<
     if marked.is_some() {
         return marked.map(Cow::Borrowed);
     }
-    let first = (1..boxes.len()).rev().find(|&n| !is_joint(&text[boxes[n - 1].2..boxes[n].1])).unwrap_or(0);
+    let first = (1..boxes.len()).rev().find(|&n| !ending::is_joint(&text[boxes[n - 1].2..boxes[n].1])).unwrap_or(0);
     let steps = Steps::new(BUDGET);
     let value = |content: &str| value::parse(&normalise(content), true, &steps);
     let same = |a: &str, b: &str| {
@@ -194,21 +194,6 @@ fn in_boxes<'a>(text: &'a str, boxes: &[(&'a str, usize, usize)]) -> Option<Cow<
         }
     }
     if let [one] = all[..] { Some(Cow::Borrowed(one)) } else { Some(Cow::Owned(all.join(", "))) }
-}
-
-/// Returns true if the text between two boxes joins them to a list: a comma, "and" or "or", perhaps with the name of the
-/// next value (`and $y =`).
-pub(super) fn is_joint(between: &str) -> bool {
-    const LAYOUT: [&str; 6] = ["\\(", "\\)", "\\[", "\\]", "\\quad", "\\text"];
-    let between = LAYOUT.iter().fold(between.to_owned(), |text, mark| text.replace(mark, " "));
-    let named = between
-        .trim_end()
-        .strip_suffix('=')
-        .and_then(|text| text.trim_end().rsplit_once(|c: char| !(c.is_alphanumeric() || "_{}\\".contains(c))));
-    let joint = named.map_or(&*between, |(joint, _)| joint);
-    let words = joint.split(|c: char| python::is_space(c) || "$*,;{}".contains(c)).filter(|word| !word.is_empty());
-    let words: Vec<&str> = words.collect();
-    words.iter().all(|word| matches!(*word, "and" | "or" | "&")) && (!words.is_empty() || joint.contains([',', ';']))
 }
 
 /// Returns true for the content of a box that only says where the answer belongs: `your answer`, `...`.

@@ -155,5 +155,13 @@ fn a_formula_at_the_end_of_a_line_is_the_answer() {
             ("4", "The number of teams is 9 choose 4."),
         ],
     );
-    all(true, &[("-9, 9", "The asymptotes are at x = -9 and x = 9"), ("26", "It is not 24 but 26."), ("12", "twelve")]);
+    all(
+        true,
+        &[
+            ("-9, 9", "The asymptotes are at x = -9 and x = 9"),
+            ("26", "It is not 24 but 26."),
+            ("12", "twelve"),
+            ("D", "<answer>Choose D</answer>"),
+        ],
+    );
 }

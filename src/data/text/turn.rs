@@ -63,12 +63,6 @@ impl AssistantTurn {
         ids.iter().zip(loss_mask).any(|(id, trained)| *trained && self.stops.contains(id))
     }
 
-    /// Returns the last generation prompt in `ids` and what follows it, unless that contains the end of a turn.
-    pub fn unfinished<'a>(&self, ids: &'a [u32]) -> Option<&'a [u32]> {
-        let at = ids.windows(self.open.len().max(1)).rposition(|window| window == self.open)?;
-        Some(&ids[at..]).filter(|turn| !turn.contains(&self.end))
-    }
-
     /// Returns what stands in the last turn of the assistant in `prompt`, a rendered text: what the template wrote there
     /// after the header, such as `<think>`, and the beginning of an answer that is continued. It is empty if the turn is
     /// closed by `end`, or if there is no turn.
