@@ -92,7 +92,7 @@ pub(super) fn is_joint(between: &str) -> bool {
 /// Returns what stands behind the last `=` of a formula, or all of a list or of another relation.
 fn value(formula: &str) -> &str {
     let (before, value) = formula.rsplit_once('=').unwrap_or(("", formula));
-    // "x = 1 \\text{ or } x = 2", "x + y = 3, x - y = 1".
+    // "x = 1 \text{ or } x = 2", "x + y = 3, x - y = 1".
     let is_list = before.contains([',', ';']) || before.contains("\\text") || before.contains("\\quad");
     let is_relation = before.ends_with(['!', '<', '>', '&']) || before.contains("\\ne");
     python::strip(if is_list || is_relation { formula } else { value })

@@ -61,7 +61,7 @@ impl Row {
 
     /// Returns true if the conversation that SFT trains on ends with an assistant message that has text.
     pub fn is_answered(&self) -> bool {
-        // What a prompt ends with is continued by a model, and no answer to train on.
+        // A model continues the assistant's turn at the end of a prompt. SFT has no answer in it.
         let has_prompt = self.form == PROMPT && self.messages.last().is_some_and(|last| last.role == "assistant");
         let is_answer = |m: &Message| m.role == "assistant" && !text_of(m).trim().is_empty();
         !has_prompt && self.trained_messages().last().is_some_and(is_answer)

@@ -39,6 +39,8 @@ pub struct Chat {
     /// Those that an assistant's text must not inject, because they end or begin turns, or stand for images. Others, such as
     /// `<think>` in some tokenizers, belong to its answer.
     structural: Vec<String>,
+    /// Padding, if the template's files name it.
+    pad: Option<u32>,
     /// Pattern that finds the leftmost of `specials`, and the longest one if several begin there, as the tokenizers
     /// library does.
     find_special: Regex,
@@ -81,7 +83,8 @@ impl Chat {
             ends || of_media.contains(token) || (of_turns.contains(token.as_str()) && !is_tag)
         };
         let structural = specials.iter().filter(is_structural).cloned().collect();
-        Ok(Chat { tokenizer, template, turn, media: config.media, specials, structural, find_special })
+        let pad = template.special_token("pad_token").and_then(|token| tokenizer.id(token));
+        Ok(Chat { tokenizer, template, turn, media: config.media, specials, structural, pad, find_special })
     }
 
     /// Returns the chat with these variables of the template in all its prompts.
@@ -95,7 +98,8 @@ impl Chat {
     /// Returns the ids of a conversation, with one placeholder for each image and video (see [`Chat::expand`]).
     ///
     /// In the mode [`Special::Plain`], the text of messages never yields the special token of a turn or an image, so these
-    /// are exactly those of `messages`. The text of a user or a system message yields no special token at all. If the text contains no special token's string, both modes give the same ids.
+    /// are exactly those of `messages`. The text of a user or a system message yields no special token at all. If the text
+    /// contains no special token's string, both modes give the same ids.
     pub fn encode(&self, messages: &[Message], add_generation_prompt: bool, special: Special) -> Result<Vec<u32>> {
         self.encode_with(messages, add_generation_prompt, special, &Default::default())
     }
@@ -192,8 +196,7 @@ impl Chat {
 
     /// Returns true for a token that ends an answer, and for padding.
     pub fn is_end(&self, id: u32) -> bool {
-        let pad = || self.template.special_token("pad_token").and_then(|token| self.tokenizer.id(token));
-        self.turn.stops.contains(&id) || pad() == Some(id)
+        self.turn.stops.contains(&id) || self.pad == Some(id)
     }
 
     /// Encodes a conversation with a template that marks the generated text by `{% generation %}`. Returns the ids of
@@ -307,10 +310,10 @@ impl Chat {
         Ok(expanded)
     }
 
-    /// Returns a copy of the message in which `mark` interrupts the string of every special token that it must not inject. This includes a string of
-    /// which only the beginning is at the end of the text, or only the end is at its start, because the template may
-    /// join the text with other text. Other text is unchanged, so conditions in the template that depend on it have the
-    /// same result.
+    /// Returns a copy of the message in which `mark` interrupts the string of every special token that it must not inject.
+    /// This includes a string of which only the beginning is at the end of the text, or only the end is at its start,
+    /// because the template may join the text with other text. Other text is unchanged, so conditions in the template that
+    /// depend on it have the same result.
     fn break_specials(&self, message: &Message, mark: char) -> Result<Message> {
         if message.role.is_empty() || !message.role.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
             return Err(Error::input("role of a message", format!("{:?}", message.role), "a name such as user"));

@@ -61,7 +61,7 @@ pub struct Rollout {
     pub question: usize,
     /// Tokens, log-probs and finish reason.
     pub output: CompletionOutput,
-    /// Response as text, without special tokens.
+    /// Response as text, without the tokens that end it.
     pub response: String,
     /// Score of the response.
     pub score: Score,
@@ -268,10 +268,15 @@ fn score_while_generating(
     std::thread::scope(|scope| {
         // A busy reward command blocks this thread, while the scorer's thread writes the journal and notices a stop.
         scope.spawn(move || {
+            // The responses to a question continue the same turn.
+            let mut opened: HashMap<usize, String> = HashMap::new();
             for (response, mut pending) in submitted.into_iter().take_while(|_| !is_over.load(Ordering::Relaxed)) {
-                let row = &questions[pending.index / rollout_request.n].row;
-                let opened = rollout_request.chat.opened(row.prompt()).unwrap_or_default();
-                rollout_request.task.score(row, &opened, &response, Box::new(move |judged| pending.report(judged)));
+                let question = pending.index / rollout_request.n;
+                let row = &questions[question].row;
+                let opened = opened
+                    .entry(question)
+                    .or_insert_with(|| rollout_request.chat.opened(row.prompt()).unwrap_or_default());
+                rollout_request.task.score(row, opened, &response, Box::new(move |judged| pending.report(judged)));
             }
         });
         let scored = collect_scores(total, rollout_request, name, journal, sender, inbox, submit);

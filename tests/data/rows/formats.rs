@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::builder::{ListBuilder, StringBuilder};
 use arrow_array::{ArrayRef, BinaryArray, Float64Array, Int32Array, ListArray, RecordBatch, StringArray, StructArray};
@@ -16,6 +16,17 @@ use omr_data::rows::read::{RowFile, entry};
 use omr_data::rows::{Row, read};
 use omr_data::text::Part;
 use serde_json::json;
+use tempfile::TempDir;
+
+/// Returns the folder of `held`, which is extracted from a zip file the first time.
+pub fn extracted(held: &'static OnceLock<TempDir>, zip: &[u8]) -> &'static Path {
+    held.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        zip::ZipArchive::new(std::io::Cursor::new(zip)).unwrap().extract(dir.path()).unwrap();
+        dir
+    })
+    .path()
+}
 
 pub fn image(format: image::ImageFormat, level: u8) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());

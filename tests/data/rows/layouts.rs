@@ -11,18 +11,12 @@ use omr_data::rows::{Row, read, text_of};
 use omr_data::text::Part;
 use serde_json::json;
 
-use super::formats::{decoded, rows};
+use super::formats::{decoded, extracted, rows};
 
 /// Returns the folder with all layouts.
 pub fn made() -> &'static Path {
     static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
-    DIR.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let bytes = include_bytes!("layouts/rows.zip");
-        zip::ZipArchive::new(std::io::Cursor::new(bytes)).unwrap().extract(dir.path()).unwrap();
-        dir
-    })
-    .path()
+    extracted(&DIR, include_bytes!("layouts/rows.zip"))
 }
 
 pub fn set(path: &str) -> DatasetConfig {

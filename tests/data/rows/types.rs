@@ -19,17 +19,11 @@ use omr_data::rows::{ReadCounts, Row, text_of};
 use omr_data::text::Part;
 use serde_json::{Value, json};
 
-use super::formats::{decoded, list_of, parquet, png, rows, structs, texts};
+use super::formats::{decoded, extracted, list_of, parquet, png, rows, structs, texts};
 
 fn made() -> &'static Path {
     static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
-    DIR.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let bytes = include_bytes!("types.zip");
-        zip::ZipArchive::new(std::io::Cursor::new(bytes)).unwrap().extract(dir.path()).unwrap();
-        dir
-    })
-    .path()
+    extracted(&DIR, include_bytes!("types.zip"))
 }
 
 fn labels(path: &Path) -> Result<Vec<String>, String> {
