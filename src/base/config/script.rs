@@ -74,7 +74,11 @@ pub(super) fn yaml(file: &Path, text: &str) -> Result<Found> {
 fn settings(words: &[String]) -> Map<String, Value> {
     let (mut settings, mut flag) = (Map::new(), None::<String>);
     let is_setting = |word: &&String| !["$@", "${@}", "$*"].contains(&word.as_str());
-    for word in words.iter().take_while(|word| !word.trim_start_matches(['1', '2', '&']).starts_with(['>', '<'])).filter(is_setting) {
+    for word in words
+        .iter()
+        .take_while(|word| !word.trim_start_matches(['1', '2', '&']).starts_with(['>', '<']))
+        .filter(is_setting)
+    {
         let list = flag.as_ref().filter(|name| name.ends_with("args") && settings.get(*name) == Some(&true.into()));
         if let Some(name) = list.filter(|_| word.contains('=') && !word.starts_with('{')).cloned() {
             let pairs = word.split(',').filter_map(|pair| pair.split_once('='));
