@@ -7,7 +7,7 @@ usage: bench/peers/rollouts.py make WORK --digits DIR [--smollm2 DIR] [--only NA
        bench/peers/rollouts.py images BASE OUT                                       writes the rollouts of tests/app/cli/rollouts.rs
   --digits DIR   a model of the recipe for digits, such as runs/digits/rl/model
   --smollm2 DIR  a folder that tools/smollm2 has made with --dtype bf16
-  --out FILE     differences of all files, as the test of the limits reads them (tests/goldens/rollouts/differences.json)
+  --out FILE     differences of all files, as tests/train/verdict.rs reads them (packed in tests/goldens/verdicts.tgz)
   BASE           what `omr init --like configs/digits.yaml --rows tests/goldens/rollouts/texts.jsonl --out BASE` writes
 Each file is named PROGRAM-MODEL-DTYPE-TOKENS. Programs: TRL's GRPOTrainer (trl), and transformers with rows in padded batches
 (hf, eager for its attention without fused kernels). Files of vLLM are made by rollouts_vllm.py, which needs an environment of its own.
@@ -396,11 +396,11 @@ def check(args):
                 said = [line for line in done.stderr.splitlines() if "log-probs" in line and "agree" in line]
                 print(f"{file.parent.name:6} {file.stem:44} {done.returncode} {' '.join(said)}", flush=True)
         lines = [json.loads(line) for line in file.read_text().splitlines()]
-        short = lambda values: [float(f"{value:.3g}") for value in values]
+        short = lambda values, digits=3: [float(f"{value:.{digits}g}") for value in values]
         differences = []
         for line, exact, half in zip(lines, found["f32"], found["bf16"]):
             recorded = next(line[name] for name in ("old_per_token_logps", "sampling_per_token_logps") if name in line)
-            differences.append([line["completion_ids"], short(exact["logprobs"]), short(a - b for a, b in zip(recorded, exact["logprobs"])),
+            differences.append([line["completion_ids"], short(exact["logprobs"], 5), short(a - b for a, b in zip(recorded, exact["logprobs"])),
                                 short(a - b for a, b in zip(half["logprobs"], exact["logprobs"]))])
         rows.append({"name": file.stem, "clean": file.parent.name == "clean", "rows": differences})
     if args.out:

@@ -1,5 +1,5 @@
 //! The verdict on recorded log-probs, for rollouts of TRL, transformers and vLLM (`verdicts/differences.jsonl`, written by
-//! `bench/peers/rollouts.py check`).
+//! `bench/peers/rollouts.py check --out`; a part of the files, with 3 to 5 digits).
 
 use omr_base_tests::golden;
 use omr_train::eval::verdict::{Row, Verdict, judge};
@@ -46,7 +46,7 @@ fn clean_rollouts_of_other_programs_are_never_called_wrong() {
         }
         count += 1;
     }
-    assert!(count >= 30 && parts > 300, "{count} files, {parts} parts");
+    assert!(count >= 17 && parts > 300, "{count} files, {parts} parts");
 }
 
 #[test]
@@ -61,5 +61,5 @@ fn planted_faults_are_found_unless_they_are_smaller_than_rounding() {
         }
         count += 1;
     }
-    assert!(count > 40, "{count} files");
+    assert!(count > 35, "{count} files");
 }

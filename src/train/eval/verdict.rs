@@ -5,8 +5,8 @@
 //! a program that computes in float32 are more than a thousand times smaller. Rounding does not depend on the token, but a
 //! change of the weights does: the mean difference of a token id is tested by an analysis of variance.
 //!
-//! The limits come from rollouts of TRL, transformers and vLLM with four models (`bench/peers/rollouts.py`), whose
-//! differences are in `tests/goldens/rollouts/differences.json`.
+//! The limits come from rollouts of TRL, transformers and vLLM with three models (`bench/peers/rollouts.py`), whose
+//! differences are in `tests/goldens/verdicts.tgz`.
 
 use std::collections::BTreeMap;
 
