@@ -160,15 +160,20 @@ impl Options {
         })
     }
 
-    /// Writes `record` to the file that `--json` names, if any.
+    /// Writes `record` to the file that `--json` names, if any. A file of an earlier record is replaced, because
+    /// [`Options::output`] was called at the start.
     pub(super) fn write(&self, record: &Value) -> Result<()> {
-        self.output()?.map_or(Ok(()), |output| output.write(record.to_string().as_bytes()))
+        self.opened(true)?.map_or(Ok(()), |output| output.write(record.to_string().as_bytes()))
     }
 
     /// Returns the place that `--json` names, if any. Errors if it must not be written.
     pub(super) fn output(&self) -> Result<Option<Output>> {
+        self.opened(self.overwrite)
+    }
+
+    fn opened(&self, overwrite: bool) -> Result<Option<Output>> {
         let inputs: Vec<&Path> =
             self.names.iter().map(Path::new).chain(self.model.as_deref()).chain(self.data.as_deref()).collect();
-        self.json.as_ref().map(|file| Output::open(file, self.overwrite, &inputs)).transpose()
+        self.json.as_ref().map(|file| Output::open(file, overwrite, &inputs)).transpose()
     }
 }

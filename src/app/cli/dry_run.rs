@@ -28,22 +28,29 @@ pub fn without_rows<C: Training>(session: &Session, mut missing: Vec<Error>, mut
         ModelConfig::load(&model.join("config.json"))?.quantized(keys.optimizer.quantization.as_ref())?;
     Chat::load(model, &model_config.chat())?;
     let gpus = GpuSet { gpu_options: &H200, count: session.ranks.size() };
-    let page = asked.page(gpus, &Rows::default(), model_config)?;
+    let page = asked.page(gpus, &Rows::default(), model_config);
     let count =
         keys.steps.map_or("the number of updates depends on the rows".to_owned(), |steps| format!("{steps} updates"));
     context.say(&format!("{}: {count}", C::NAME));
     missing.extend(without_weights(model));
-    if !context.kind().is_gpu() {
-        let gpus = H200.named(session.ranks.size());
-        context.say(&format!("the memory on this machine depends on the rows; the rest is the plan for {gpus}:"));
+    let named = H200.named(session.ranks.size());
+    match &page {
+        Ok(page) => {
+            if !context.kind().is_gpu() {
+                let beginning = "the memory on this machine depends on the rows; the rest is the plan for";
+                context.say(&format!("{beginning} {named}:"));
+            }
+            page.text().lines().for_each(|line| context.say(line));
+            keys.steps.iter().for_each(|&steps| context.say(&page.time(steps)));
+        }
+        // What is missing is the first error of the job.
+        Err(error) => context.say(&format!("on {named}: {error}")),
     }
-    page.text().lines().for_each(|line| context.say(line));
-    keys.steps.iter().for_each(|&steps| context.say(&page.time(steps)));
     session.args.planned(context, || {
         let lines: Vec<String> = missing.iter().map(Error::to_string).collect();
         json!({
             "job": C::NAME, "updates": keys.steps, "missing": lines, "has_weights": weights::exist_in(model),
-            (key(gpus.count)): page.json(),
+            (key(gpus.count)): page.ok().map(|page| page.json()),
         })
     })?;
     let list: String = missing.iter().map(|error| format!("\n- {error}")).collect();

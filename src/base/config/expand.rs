@@ -71,7 +71,7 @@ pub(super) fn cut(text: &str) -> std::result::Result<Vec<(String, &'static str)>
             }
         }
         // A line that ends in a backslash is continued. Single quotes keep both characters for the command inside them.
-        let is_continued = quote != Some('\'') && rest.starts_with("\\\n");
+        let is_continued = quote != Some('\'') && (rest.starts_with("\\\n") || rest == "\\");
         now.push_str(if is_continued { "" } else { &rest[..length] });
         rest = &rest[length..];
     }

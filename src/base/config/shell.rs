@@ -307,6 +307,8 @@ impl Shell {
     /// Reads a command that starts a program, another script, or the commands in one of its words.
     fn start(&mut self, words: &[String]) -> Result<()> {
         let module = words.iter().position(|word| word == "-m").map(|i| i + 1);
+        // `trl` as a module has the same subcommands as the program.
+        let module = module.map(|i| i + usize::from(words.get(i + 1).is_some_and(|word| is_program(word))));
         let program = module.or_else(|| words.iter().position(|word| is_program(word)));
         let (before, arguments) = words.split_at(program.map_or(words.len(), |i| (i + 1).min(words.len())));
         let outside = self.environment()?;

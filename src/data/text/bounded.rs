@@ -6,9 +6,12 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::jinja;
-use minijinja::machinery::{self, Instruction, Instructions, Token, Vm};
+use minijinja::machinery::{
+    self, CompiledTemplate, Instruction, Instructions, TemplateConfig, Token, Vm, WhitespaceConfig,
+};
 use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 use omr_base::bounds::caught;
@@ -52,7 +55,12 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct Bounded {
     env: Environment<'static>,
-    source: String,
+    /// Sorted names of the variables that the template reads.
+    pub(super) variables: Vec<String>,
+    /// Instructions of the template.
+    main: Instructions<'static>,
+    /// Instructions of its blocks, by name.
+    blocks: BTreeMap<&'static str, Instructions<'static>>,
 }
 
 impl Bounded {
@@ -102,8 +110,23 @@ impl Bounded {
             charged("{}", &args, || Ok(args.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()))
         });
         check_constants(source)?;
+        // The compiled instructions borrow the source, and a program compiles only the templates of its models and entries.
+        let source: &'static str = source.to_owned().leak();
         let (mut longest, mut filters) = (1, Vec::new());
-        for (_, code) in codes(&env.template_from_named_str(NAME, source)?) {
+        let template = env.template_from_named_str(NAME, source)?;
+        let mut variables: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+        variables.sort_unstable();
+        let config = TemplateConfig {
+            syntax_config: Default::default(),
+            ws_config: WhitespaceConfig { trim_blocks: true, lstrip_blocks: true, ..Default::default() },
+            default_auto_escape: Arc::new(|_| AutoEscape::None),
+        };
+        let compiled = CompiledTemplate::new(NAME, source, &config)?;
+        let mut blocks = BTreeMap::new();
+        for (name, code) in
+            [("", &compiled.instructions)].into_iter().chain(compiled.blocks.iter().map(|(n, c)| (*n, c)))
+        {
+            blocks.insert(name, replaced(code)?);
             for instruction in instructions(code) {
                 match instruction {
                     Instruction::EmitRaw(text) => longest = longest.max(text.len() as u64),
@@ -118,16 +141,8 @@ impl Bounded {
             env.add_filter(name.clone(), move |args: Rest<Value>| charged(&name, &args, || apply(&args)));
         }
         env.set_fuel(Some(FUEL.min(raw_bytes / longest)));
-        Ok(Bounded { env, source: source.to_owned() })
-    }
-
-    /// Returns the variables that the template reads, sorted.
-    pub(super) fn variables(&self) -> Vec<String> {
-        let template = self.env.template_from_named_str(NAME, &self.source);
-        let mut names: Vec<String> =
-            template.map(|template| template.undeclared_variables(false).into_iter().collect()).unwrap_or_default();
-        names.sort_unstable();
-        names
+        let main = blocks.remove("").unwrap_or_else(|| Instructions::new(NAME, ""));
+        Ok(Bounded { env, variables, main, blocks })
     }
 
     /// Renders the template with `context`. `given` is the size in bytes of the messages, or of the row.
@@ -138,24 +153,11 @@ impl Bounded {
 
     fn render_caught(&self, context: Value, given: usize) -> Result<String> {
         LEFT.set(BUILT_BASE + BUILT_FACTOR * given);
-        let template = self.env.template_from_named_str(NAME, &self.source)?;
-        let mut codes: BTreeMap<&str, Instructions<'_>> =
-            codes(&template).map(|(name, code)| Ok((name, replaced(code)?))).collect::<Result<_>>()?;
-        let main = codes.remove("").unwrap_or_else(|| Instructions::new(NAME, ""));
         let mut text = String::new();
         let mut out = machinery::make_string_output(&mut text);
-        Vm::new(&self.env).eval(&main, context, &codes, &mut out, AutoEscape::None)?;
+        Vm::new(&self.env).eval(&self.main, context, &self.blocks, &mut out, AutoEscape::None)?;
         Ok(text)
     }
-}
-
-/// Returns the instructions of a template, with an empty name, and the instructions of each block, with the block's
-/// name.
-fn codes<'a, 'source>(
-    template: &'a minijinja::Template<'source, 'source>,
-) -> impl Iterator<Item = (&'source str, &'a Instructions<'source>)> {
-    let compiled = machinery::get_compiled_template(template);
-    std::iter::once(("", &compiled.instructions)).chain(compiled.blocks.iter().map(|(name, code)| (*name, code)))
 }
 
 fn instructions<'a, 'source>(code: &'a Instructions<'source>) -> impl Iterator<Item = &'a Instruction<'source>> {

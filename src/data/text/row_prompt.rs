@@ -33,7 +33,7 @@ impl RowPrompt {
 
     /// Returns the columns that the template reads, sorted.
     pub fn columns(&self) -> Vec<String> {
-        self.template.variables()
+        self.template.variables.clone()
     }
 
     /// Renders the text for a row. Errors name the template, the row `row`, and its fields, of which `others` are not

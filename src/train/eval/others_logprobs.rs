@@ -4,7 +4,8 @@
 //! prompt with the prompt that omr makes of the same row. Otherwise `verdict` decides whether the log-probs agree. The
 //! forward pass of rows that do not is repeated as if it had a fault: without the images or one of them, with other
 //! positions of an image, at other temperatures. A fault is named if its log-probs are at least four times as close to the
-//! recorded ones, or agree with them.
+//! recorded ones, or agree with them. A small fault may look like the rounding of bf16: it is named if its log-probs agree
+//! within the rounding of float32.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,8 @@ const LOGPROBS: [&str; 5] =
 const GRIDS: &str = "image_grid_thw";
 /// Number of rows for which faults are tried.
 const TRIED: usize = 16;
+/// Number of rows for which faults are tried if the log-probs agree within the rounding of bf16.
+const PROBED: usize = 2;
 /// Factor by which a fault must come closer to the recorded log-probs.
 const CLOSER: f64 = 4.0;
 
@@ -145,7 +148,10 @@ pub fn compare(
     let (verdict, mut far) = verdict::judge(&all, &all);
     let of_tokens = compared.iter().filter_map(|of| Some((of.index, of.fault?.to_owned())));
     let mut faults: BTreeMap<usize, String> = of_tokens.collect();
-    let agrees = verdict.agrees() && faults.is_empty();
+    let is_rounded = verdict == Verdict::Bf16;
+    if is_rounded {
+        far = (0..all.len()).collect();
+    }
     far.retain(|&i| compared[i].fault.is_none());
     far.sort_by(|&a, &b| all[b].sum().total_cmp(&all[a].sum()));
     let mut rest = far.split_off(far.len().min(TRIED));
@@ -157,10 +163,18 @@ pub fn compare(
     };
     let fits = |before: &[&Row], after: &[&Row]| {
         let [old, new] = [before, after].map(|rows| rows.iter().map(|row| row.sum()).sum::<f64>());
-        let agrees = |rows: &[&Row]| verdict::judge(rows, &all).0.agrees();
-        new * CLOSER <= old || new < 0.9 * old && !agrees(before) && agrees(after)
+        let judged = |rows: &[&Row]| verdict::judge(rows, &all).0;
+        if is_rounded {
+            return judged(before) != Verdict::Float32 && judged(after) == Verdict::Float32;
+        }
+        new * CLOSER <= old || new < 0.9 * old && !judged(before).agrees() && judged(after).agrees()
     };
-    for of in &tried {
+    for (i, of) in tried.iter().enumerate() {
+        if is_rounded && i == PROBED && faults.is_empty() {
+            rest.splice(0..0, far.drain(PROBED..));
+            tried.truncate(PROBED);
+            break;
+        }
         let mut best = of.row.sum();
         for (name, change) in changes(of.prompt, media) {
             let after = repeat(of, policy, &change)?;
@@ -190,9 +204,14 @@ pub fn compare(
         let rest = rest.drain(..).map(|i| &compared[i]);
         tried.into_iter().chain(rest).for_each(|of| drop(faults.insert(of.index, fault.clone())));
     }
-    if faults.is_empty() {
+    if is_rounded {
+        // The other rows agree.
+        far.clear();
+        rest.clear();
+    } else if faults.is_empty() {
         far.append(&mut rest);
     }
+    let agrees = verdict.agrees() && faults.is_empty();
     let shown = |[median, most, rare, k3]: [f64; 4]| {
         format!("median {median:.1e}, 99 % {most:.1e}, 99.9 % {rare:.1e}, mean k3 {:.1e}", k3 * k3 / 2.0)
     };

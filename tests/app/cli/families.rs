@@ -355,7 +355,7 @@ fn replay(folder: &Folder) {
 fn report(folder: &Folder) {
     for runs in [&["rl"][..], &["sft", "lora"], &["eval"]] {
         let (dirs, out) = (runs.iter().map(|run| folder.at(run)).collect::<Vec<_>>(), folder.at("page.html"));
-        let mut args = vec!["report", "--out", &out];
+        let mut args = vec!["report", "--overwrite", "--out", &out];
         args.extend(dirs.iter().map(String::as_str));
         folder.run(&args);
         assert!(fs::read_to_string(&out).unwrap().contains("</html>"), "{runs:?}");

@@ -289,7 +289,7 @@ fn log_probs_of_given_answers_are_those_of_the_engine() {
             let found: Vec<f32> = serde_json::from_value(line["logprobs"].clone()).unwrap();
             assert_eq!(bits(&found), *logprobs, "temperature {temperature}, {dtype}");
         }
-        let file = at("scored.jsonl");
+        let file = at(&format!("scored-{temperature}-{dtype}.jsonl"));
         assert_eq!(score(&["--out", &file]), "");
         assert_eq!(fs::read_to_string(&file).unwrap(), printed);
     }

@@ -141,11 +141,12 @@ fn completions_know_commands_and_flags() {
         ("omr sft x.yaml --out warm", ""),
         ("omr sft warm", ""),
         ("omr generate --model m max_t", "max_tokens="),
-        ("omr data dedup x.yaml thresh", "threshold="),
+        ("omr data dedup x.yaml text_", "text_threshold="),
         ("omr doctor s", ""),
     ] {
         let last = line.rsplit(' ').next().unwrap();
         let program = env!("CARGO_BIN_EXE_omr");
+        let line = line.replacen("omr", program, 1);
         let typed = format!(
             "COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _omr_keys {program} {last} x\n\
              for word in \"${{COMPREPLY[@]}}\"; do case $word in --*) ;; *) echo \"$word\";; esac; done\n"

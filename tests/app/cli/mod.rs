@@ -3,6 +3,7 @@
 pub mod adapter;
 pub mod config;
 pub mod digits;
+pub mod dry_run;
 pub mod errors;
 pub mod eval;
 pub mod eval_model;

@@ -357,3 +357,43 @@ fn other_methods_are_refused_by_name() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("lora.dropout: found 0.05, expected 0") && !error.contains("from 0 to 0"), "{error}");
 }
+
+#[test]
+fn variables_that_double_their_text_are_refused_in_bounded_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let command = "\npython3 -m trl grpo --learning_rate 1e-6\n";
+    let doubled = format!("A=xxxxxxxx\n{}{command}", "A=$A$A\n".repeat(40));
+    let list = format!("A=(x y)\n{}{command}", "A+=(\"${A[@]}\" \"${A[@]}\")\n".repeat(40));
+    let keys: String = (0..100_000).map(|i| format!("k{i}: ${{a}}\n")).collect();
+    let yaml = format!("a: {}\n{keys}", "x".repeat(200_000));
+    for (name, text) in [("a.sh", doubled), ("b.sh", list), ("a.yaml", yaml)] {
+        fs::write(dir.path().join(name), text).unwrap();
+        let (code, error) = convert(dir.path(), name);
+        assert!(code == 2 && error.contains(name), "{error}");
+        assert!(error.contains("its variables stand for more than 16777216 bytes of text"), "{error}");
+    }
+}
+
+#[test]
+fn a_quote_or_a_list_that_never_ends_is_named_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = "echo it is a line with \"quotes\" and (brackets\n".repeat(60_000);
+    for (text, line) in [
+        (format!("A=1\necho 'never\n{lines}"), 2),
+        (format!("A=(never\n{}", "word\n".repeat(60_000)), 1),
+        ("A=1\nB=2\n\necho \"never\n".to_owned(), 4),
+    ] {
+        fs::write(dir.path().join("a.sh"), text).unwrap();
+        let (code, error) = convert(dir.path(), "a.sh");
+        assert!(
+            code == 2 && error.contains(&format!("a.sh: line {line}: a quote or a list that never ends")),
+            "{error}"
+        );
+    }
+    // Comments, escaped quotes and quotes in quotes open nothing; a backslash in the last line continues to nothing.
+    let text = "# it's a comment\nA=\"it's\"\nB='say \"x'\nC=a\\'b\n\
+                python3 -m trl grpo --run_name \"$A\" --learning_rate 1e-6 \\";
+    let ours = converted("a.sh", text);
+    assert!(ours.starts_with("# TRL -> omr rl: ") && ours.contains("learning_rate: 1.0e-6"), "{ours}");
+    assert!(ours.contains("# run_name: it's -> "), "{ours}");
+}

@@ -191,9 +191,10 @@ fn generate_chat_serve_and_watch_begin_with_what_was_asked_for() {
     let (code, text) = shown(&["generate", "--model", &base, "--prompt", "How many?", "max_tokens=2"]);
     assert!(code == 0 && text.lines().count() <= 1, "{text}");
     let mut chat = Terminal::start(&["chat", &base, "max_tokens=2"]);
-    chat.shows("> ");
+    let asks = |screen: &Screen, times| screen.lines.iter().filter(|line| line.first() == Some(&'>')).count() == times;
+    assert!(chat.until(|screen| asks(screen, 1)), "{}", chat.screen.text());
     chat.types("How many?\n");
-    assert!(chat.until(|screen| screen.text().matches("> ").count() > 1), "{}", chat.screen.text());
+    assert!(chat.until(|screen| asks(screen, 2)), "{}", chat.screen.text());
     chat.types("/exit\n");
     let (code, text) = chat.end();
     assert!(code == 0 && !text.contains("memory"), "{text}");

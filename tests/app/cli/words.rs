@@ -53,7 +53,6 @@ fn config_keys_as_flags_are_answered_by_every_command_with_keys() {
         ("eval --model m --max-new-tokens 8", "max_new_tokens=VALUE"),
         ("generate --model m --prompt x --max-new-tokens 8", "max_tokens=VALUE"),
         ("serve m --temperature 0", "each request states its temperature"),
-        ("serve m --max-model-len 512", "max_model_len=VALUE"),
         ("rl x.yaml --out y --num-generations 4", "rollout.n=VALUE"),
         ("sft x.yaml --out y --lr 1e-5", "learning_rate=VALUE"),
         ("data passrate x.yaml --out y --temperature 1", "temperature=VALUE"),
@@ -111,7 +110,6 @@ fn mistakes_in_yaml_are_described_in_words() {
     let folder = Folder::new();
     for (text, part) in [
         ("seed: 1\n\tx: 2\n", "line 2: a tab in the indentation"),
-        ("rollout:\n \tn: 4\n", "line 2: a tab in the indentation"),
         ("seed:7\n", "`seed: 7` with a space after the colon"),
         ("seed = 7\n", "`seed: 7` with a space after the colon"),
         ("seed: 7\nrollout: n: 4\n", "line 2 column 11: a second `: `"),

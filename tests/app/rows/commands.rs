@@ -78,7 +78,7 @@ fn inspect_writes_one_page_of_a_folder_or_of_what_any_config_names() {
     }
     std::fs::write(dir.path().join("empty.yaml"), "tasks: [mathvision_reason_testmini_reward]\n").unwrap();
     let data = format!("data_dir={}/eval", omr_base_tests::golden::dir().display());
-    let output = omr(dir.path(), &["inspect", "empty.yaml", &data, "limit=3"]);
+    let output = omr(dir.path(), &["inspect", "empty.yaml", &data, "limit=3", "--overwrite"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let shown = text(&output.stdout);
     assert!(shown.contains("mathvision_reason_testmini_reward: 3 rows") && shown.contains("images: 3"), "{shown}");
