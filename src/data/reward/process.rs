@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -50,10 +50,15 @@ static LOG_LEFT: AtomicUsize = AtomicUsize::new(16 << 20);
 /// Maximum time for a process to end after its input is closed.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Time between two looks whether anybody still waits for an answer.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// The processes of one command. Dropping the pool ends them.
 pub struct Pool {
     submitted: Option<SyncSender<Submitted>>,
     workers: Vec<JoinHandle<()>>,
+    /// True when the pool is dropped: answers that are still missing are not waited for.
+    is_left: Arc<AtomicBool>,
     /// Hashes of the files that the command names, such as the source of a program, when the processes were started.
     pub files_hash: String,
 }
@@ -73,7 +78,8 @@ impl Pool {
         let is_source = |path: &&Path| path.metadata().is_ok_and(|file| file.is_file() && file.len() <= LARGEST_SOURCE);
         let files = config.command.iter().map(Path::new).filter(is_source);
         let files_hash = files.filter_map(|path| identity::hash(path).ok()).collect();
-        let processes = (0..config.workers).map(|_| Process::start(&config.command, timeout, place));
+        let is_left: Arc<AtomicBool> = Arc::default();
+        let processes = (0..config.workers).map(|_| Process::start(&config.command, timeout, &is_left, place));
         let processes: Vec<Process> = processes.collect::<Result<_>>()?;
         let (submitted, queue) = sync_channel::<Submitted>(2 * config.workers);
         let queue = Arc::new(Mutex::new(queue));
@@ -83,7 +89,7 @@ impl Pool {
             std::thread::spawn(move || process.work(&queue, &broken))
         };
         let workers = processes.into_iter().map(work).collect();
-        Ok(Pool { workers, submitted: Some(submitted), files_hash })
+        Ok(Pool { workers, submitted: Some(submitted), is_left, files_hash })
     }
 
     /// Submits `item` for scoring. Blocks while all processes are busy and the queue (two lines per process) is full.
@@ -99,6 +105,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.submitted = None;
+        self.is_left.store(true, Relaxed);
         for worker in self.workers.drain(..) {
             let _ = worker.join();
         }
@@ -119,6 +126,8 @@ struct Process {
     /// Closed when `stderr_tail` contains all of stderr.
     silent: Receiver<()>,
     timeout: Duration,
+    /// True if nobody waits for an answer any more.
+    is_left: Arc<AtomicBool>,
 }
 
 /// A line that a process wrote.
@@ -129,7 +138,7 @@ struct Answer {
 }
 
 impl Process {
-    fn start(command: &[String], timeout: Duration, place: &str) -> Result<Process> {
+    fn start(command: &[String], timeout: Duration, is_left: &Arc<AtomicBool>, place: &str) -> Result<Process> {
         let place = format!("{place}.command");
         let expected = "a program and its arguments, such as [python3, my_reward.py]";
         let Some((program, arguments)) = command.split_first() else {
@@ -179,7 +188,8 @@ impl Process {
             keep_last_words(stderr, &keep, &LOG_LEFT);
             drop(speaking);
         });
-        Ok(Process { name: command.join(" "), child, guard, lines: Some(lines), answers, stderr_tail, silent, timeout })
+        let (name, lines, is_left) = (command.join(" "), Some(lines), is_left.clone());
+        Ok(Process { name, child, guard, lines, answers, stderr_tail, silent, timeout, is_left })
     }
 
     /// Scores items until the queue is closed. After the first failure, every later item receives the same error, which
@@ -217,7 +227,16 @@ impl Process {
         });
         // If the process has ended, the receive below reports it.
         let _ = self.lines.as_ref().map(|lines| lines.send(format!("{line}\n")));
-        match self.answers.recv_timeout(self.timeout) {
+        let end = Instant::now() + self.timeout;
+        let answer = loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let answer = self.answers.recv_timeout(left.min(LOOK));
+            let is_late = matches!(answer, Err(RecvTimeoutError::Timeout));
+            if !is_late || left.is_zero() || self.is_left.load(Relaxed) {
+                break answer;
+            }
+        };
+        match answer {
             Ok(Ok(Answer { line, more: true })) => Err(format!("more than one line for one answer: {}", quoted(&line))),
             Ok(Ok(Answer { line, .. })) => read_answer(id, &line),
             Ok(Err(error)) => Err(error.to_string()),
