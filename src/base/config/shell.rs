@@ -33,6 +33,11 @@ static ALL_WORDS: LazyLock<Option<Regex>> =
 /// Commands whose result decides whether the command after `&&` or `||` runs. Others succeed.
 const TESTS: [&str; 5] = ["[", "[[", "test", "!", "false"];
 
+/// `NAME() COMMANDS` or `function NAME COMMANDS`.
+static FUNCTION: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"(?s)^(?:function\s+([\w.:-]+)\s*(?:\(\s*\))?|([\w.:-]+)\s*\(\s*\))\s*(\{.*|\(.*\)|)$").ok()
+});
+
 /// A command that may start a program.
 pub(super) struct Command {
     /// Launcher and program. Empty if the command has no known program.
@@ -70,6 +75,8 @@ pub(super) struct Shell {
     blocks: Vec<Block>,
     depth: usize,
     left: Cell<usize>,
+    /// Commands of functions by name, until they are called.
+    functions: BTreeMap<String, String>,
     /// Commands that may start a program.
     pub commands: Vec<Command>,
     /// Remarks on conditions.
@@ -97,8 +104,17 @@ impl Shell {
     pub fn run(&mut self, text: &str) -> Result<()> {
         let wrong = |line| Error::format(&self.file, format!("line {line}: a quote or a list that never ends"));
         let (mut status, mut operator) = (Some(true), "\n");
-        for (command, end) in cut(text).map_err(wrong)? {
+        let mut parts = cut(text).map_err(wrong)?.into_iter();
+        while let Some((command, end)) = parts.next() {
             let command = command.trim();
+            if let Some(found) = FUNCTION.as_ref().and_then(|function| function.captures(command)) {
+                let name = found.get(1).or(found.get(2)).map_or("", |name| name.as_str());
+                let body =
+                    if found[3].starts_with('(') { found[3].to_owned() } else { body(&found[3], end, &mut parts) };
+                self.functions.insert(name.to_owned(), body);
+                operator = "\n";
+                continue;
+            }
             let is_reached = match operator {
                 "&&" => status,
                 "||" => not(status),
@@ -111,6 +127,12 @@ impl Shell {
                 status = if is_test || command.ends_with(" ]]") { self.test(command)? } else { Some(true) };
             }
             operator = end;
+        }
+        // A function that nothing calls may be the one that trains.
+        while self.depth == 0
+            && let Some((_, body)) = self.functions.pop_first()
+        {
+            self.inside(&body)?;
         }
         Ok(())
     }
@@ -259,7 +281,10 @@ impl Shell {
                 }
                 ("unset", _) => words[1..].iter().for_each(|name| drop(self.variables.remove(name))),
                 (":", _) => self.set_defaults(command, runs)?,
-                _ => self.start(&words)?,
+                _ => match self.functions.remove(first) {
+                    Some(body) => self.call(&body, &words[1..])?,
+                    None => self.start(&words)?,
+                },
             }
             return Ok(());
         }
@@ -360,6 +385,15 @@ impl Shell {
         Ok(())
     }
 
+    /// Reads the commands of a function with these arguments.
+    fn call(&mut self, body: &str, arguments: &[String]) -> Result<()> {
+        let arguments = shlex::try_join(arguments.iter().map(String::as_str)).unwrap_or_default();
+        let outside = self.variables.insert("@".to_owned(), arguments);
+        self.inside(body)?;
+        outside.map(|arguments| self.variables.insert("@".to_owned(), arguments));
+        Ok(())
+    }
+
     /// Reads commands inside a command. A text that only looks like commands may have a quote without an end.
     fn inside(&mut self, text: &str) -> Result<()> {
         if self.depth == DEEPEST || cut(text).is_err() {
@@ -385,6 +419,23 @@ impl Shell {
     fn expand(&self, text: &str) -> Result<String> {
         expand(&self.file, text, &self.variables, &self.left)
     }
+}
+
+/// Returns the commands of a function whose first one is `first`, ended by `end`. Takes them from `parts`.
+fn body(first: &str, end: &str, parts: &mut impl Iterator<Item = (String, &'static str)>) -> String {
+    let mut body = format!("{} {end} ", first.trim_start_matches('{'));
+    let mut depth = usize::from(first.starts_with('{'));
+    for (command, end) in parts {
+        let command = command.trim();
+        match command.chars().next() {
+            Some('}') if depth < 2 => break,
+            Some('}') => depth -= 1,
+            Some('{') => depth += 1,
+            _ => {}
+        }
+        body.push_str(&format!("{} {end} ", if depth == 1 { command.trim_start_matches('{') } else { command }));
+    }
+    body
 }
 
 /// True if `word` is a program that trains, or its subcommand.

@@ -56,6 +56,10 @@ fn a_script_that_exports_the_judge_was_converted_without_it() {
         format!("export USE_LLM_JUDGE=True\n{exports}sbatch --nodes=2 --wrap=\"srun {RUN}\"\n"),
         format!("export USE_LLM_JUDGE=True\n{exports}sbatch --wrap \"{RUN}\"\n"),
         format!("export USE_LLM_JUDGE=True\n{exports}ARGS=({RUN})\n\"${{ARGS[@]}}\" trainer.total_epochs=2\n"),
+        format!("train() {{\n  {RUN} \"$@\"\n}}\nexport USE_LLM_JUDGE=True\n{exports}train trainer.total_epochs=2\n"),
+        format!("judge() {{ export USE_LLM_JUDGE=True; export {JUDGE}; }}\njudge\n{RUN}\n"),
+        format!("function main\n{{\nexport USE_LLM_JUDGE=True {JUDGE}\n{RUN}\n}}\nmain \"$@\"\n"),
+        format!("main() (\nexport USE_LLM_JUDGE=True {JUDGE}\n{RUN}\n)\nmain\n"),
         format!(
             "{RUN} +ray_kwargs.ray_init.runtime_env.env_vars.USE_LLM_JUDGE=True \\\n\
                  +ray_kwargs.ray_init.runtime_env.env_vars.OPENAI_BASE_URL=http://judge:8000/v1 \\\n\
