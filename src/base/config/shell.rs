@@ -76,7 +76,7 @@ pub(super) struct Shell {
     depth: usize,
     left: Cell<usize>,
     /// Commands of functions by name, until they are called.
-    functions: BTreeMap<String, String>,
+    functions: Variables,
     /// Commands that may start a program.
     pub commands: Vec<Command>,
     /// Remarks on conditions.
