@@ -25,6 +25,9 @@ const METHOD: [&str; 2] = ["adv_estimator", "loss_mode"];
 /// Maximum number of elements of a list that an expression of the table returns.
 const MOST_ELEMENTS: usize = 1 << 16;
 
+/// Maximum number of settings of a file. Each is compared with all rules of the table.
+const MOST_SETTINGS: usize = 10_000;
+
 /// Number of updates of a generation batch in TRL, as an expression of the table.
 const UPDATES: &str = "(c.generation_batch_size / (c.per_device_train_batch_size * gpus) if c.generation_batch_size \
     else c.steps_per_generation or c.gradient_accumulation_steps) / c.gradient_accumulation_steps * (c.num_iterations or 1)";
@@ -55,6 +58,9 @@ pub fn from_other(file: &Path, gpus: u64) -> Result<String> {
     super::named::read(file, &mut found)?;
     if found.settings.is_empty() {
         return wrong("no settings", "YAML, or a script with a command of key=value or --key value");
+    }
+    if found.settings.len() > MOST_SETTINGS {
+        return wrong(&format!("{} settings", found.settings.len()), &format!("at most {MOST_SETTINGS}"));
     }
     let pairs = found.settings.iter().map(|(name, value)| format!("{name}={}", inline(value)));
     let words: Vec<String> = pairs.chain(found.settings.keys().chain(&found.program).cloned()).collect();

@@ -88,7 +88,7 @@ impl Output {
 
     /// Writes `bytes`.
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
-        self.write_with(|w| w.write_all(bytes).map_err(Error::io("the result")))
+        self.write_with(|w| w.write_all(bytes).map_err(Error::io(self.place())))
     }
 
     /// Writes the result through `body`. If `body` fails, a regular file does not change. It is not an error if the reader
@@ -99,9 +99,17 @@ impl Output {
             Output::Stream(path) => Box::new(stream(path)?) as Box<dyn Write>,
             Output::Stdout => Box::new(io::stdout()),
         });
-        match body(&mut to).and_then(|()| to.flush().map_err(Error::io("the result"))) {
+        match body(&mut to).and_then(|()| to.flush().map_err(Error::io(self.place()))) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             done => done,
+        }
+    }
+
+    /// Returns the path for errors.
+    fn place(&self) -> &Path {
+        match self {
+            Output::File(path) | Output::Stream(path) => path,
+            Output::Stdout => Path::new("standard output"),
         }
     }
 

@@ -144,7 +144,7 @@ impl ChatTemplate {
         // The template belongs to the tokenizer.
         let dir = &base_model::holder(dir.as_ref(), tokenizer::FILE)?;
         let config_path = dir.join("tokenizer_config.json");
-        let config: Option<serde_json::Value> = files::json::read_if_exists(&config_path)?;
+        let config = files::json::read_if_exists::<serde_json::Map<_, _>>(&config_path)?.map(serde_json::Value::Object);
         let jinja = dir.join("chat_template.jinja");
         let json = dir.join("chat_template.json");
         let (source, place) = if let Some(bytes) = files::if_exists(&jinja, files::read(&jinja))? {

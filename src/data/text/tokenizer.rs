@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokenizers::{
     AddedToken, AddedVocabulary, DecoderWrapper, Model, OffsetReferential, OffsetType, PreTokenizer, Tokenizer as Bpe,
 };
@@ -58,7 +58,8 @@ impl Tokenizer {
         let json = allowed::read(&file).map_err(Error::io(&file))?;
         let config = file.with_file_name("tokenizer_config.json");
         let settings = files::if_exists(&config, allowed::read(&config))?;
-        let settings = settings.map_or(Ok(Value::Null), |bytes| files::json::parse(&config, &bytes))?;
+        let settings = settings.map(|bytes| files::json::parse::<Map<String, Value>>(&config, &bytes)).transpose()?;
+        let settings = settings.map_or(Value::Null, Value::Object);
         let tokenizer = Tokenizer::from_json(&json, &added_tokens(&settings, &config)?, &file)?;
         // For this class, Hugging Face replaces the post-processor of the file by these settings (DeepSeek-R1-Distill).
         let is_llama = settings["tokenizer_class"].as_str().is_some_and(|class| class.starts_with("LlamaTokenizer"));

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::template::{ANSWER, QUESTION, SYSTEM};
 use super::{ChatTemplate, Message, Special, Tokenizer};
@@ -95,10 +95,9 @@ pub fn generation_config(dir: &Path) -> Result<Option<Vec<u32>>> {
 /// Returns `eos_token_id` of this file of a model directory, also inside `text_config`. `None` if there is no such file.
 fn end_tokens(dir: &Path, name: &str) -> Result<Option<Vec<u32>>> {
     let path = base_model::holder(dir, name)?.join(name);
-    if !path.exists() {
+    let Some(config) = files::json::read_if_exists::<Map<String, Value>>(&path)?.map(Value::Object) else {
         return Ok(None);
-    }
-    let config: Value = files::json::read(&path)?;
+    };
     let of = [&config["eos_token_id"], &config["text_config"]["eos_token_id"]];
     let found = of.into_iter().find(|value| !value.is_null()).unwrap_or(&Value::Null);
     let wrong = || Error::format(&path, format!("eos_token_id is {found}, expected an id or a list of ids"));

@@ -379,6 +379,15 @@ fn variables_that_double_their_text_are_refused_in_bounded_memory() {
 }
 
 #[test]
+fn a_script_with_more_settings_than_any_program_has_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings: String = (0..10_001).map(|i| format!(" a{i}=1")).collect();
+    fs::write(dir.path().join("a.sh"), format!("{RUN}{settings}\n")).unwrap();
+    let (code, error) = convert(dir.path(), "a.sh");
+    assert!(code == 2 && error.contains("settings, expected at most 10000"), "{error}");
+}
+
+#[test]
 fn a_quote_or_a_list_that_never_ends_is_named_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let lines = "echo it is a line with \"quotes\" and (brackets\n".repeat(60_000);

@@ -11,7 +11,7 @@ use half::bf16;
 use omr_base::config::{SftConfig, load};
 use omr_base::error::Result;
 use omr_data::rows::read::{self, entry};
-use omr_data::text::{ChatTemplate, Message};
+use omr_data::text::{Chat, ChatTemplate, Message};
 use omr_model::nn::family::FAMILIES;
 use omr_model::nn::{Model, ModelConfig};
 use omr_runtime::device::{Device, Target};
@@ -213,6 +213,25 @@ fn a_file_that_is_longer_than_its_header_says_is_refused_before_it_is_read() {
     fs::File::options().write(true).open(dir.path().join("model.safetensors")).unwrap().set_len(1 << 40).unwrap();
     let error = ModelConfig::load(&config).unwrap_err().to_string();
     assert!(error.contains("model.safetensors: an incomplete or damaged safetensors file"), "{error}");
+}
+
+#[test]
+fn files_of_a_model_that_hold_no_json_object_or_lead_nowhere_are_refused() {
+    for name in ["generation_config.json", "tokenizer_config.json"] {
+        for text in ["[]", "null", "5", ""] {
+            let dir = tempfile::tempdir().unwrap();
+            model_dir(dir.path());
+            let file = dir.path().join(name);
+            let _ = fs::remove_file(&file);
+            match text {
+                "" => std::os::unix::fs::symlink(name, &file).unwrap(),
+                text => fs::write(&file, text).unwrap(),
+            }
+            let model_config = ModelConfig::load(&dir.path().join("config.json")).unwrap();
+            let error = Chat::load(dir.path(), &model_config.chat()).err().unwrap().to_string();
+            assert!(error.contains(name), "{name}, {text}: {error}");
+        }
+    }
 }
 
 #[test]

@@ -64,7 +64,15 @@ pub fn read(root: &Node<'_>, dense: Dense) -> Result<ModelParts> {
 /// names, that is the one in force, as in transformers.
 pub fn rope<'a>(text: &Node<'a>) -> Result<Option<Node<'a>>> {
     let scaling = text.child("rope_scaling")?.filter(|rope| rope.keys().next().is_some());
-    scaling.map_or_else(|| text.child("rope_parameters"), |rope| Ok(Some(rope)))
+    let rope = scaling.map_or_else(|| text.child("rope_parameters"), |rope| Ok(Some(rope)))?;
+    let of_some =
+        rope.iter().flat_map(|rope| rope.keys().filter(|key| rope.get(key).is_some_and(Value::is_object))).next();
+    match rope.as_ref().zip(of_some) {
+        Some((rope, key)) => {
+            Err(Error::input(rope.at(key), "settings of one type of layers", "settings of all layers"))
+        }
+        None => Ok(rope),
+    }
 }
 
 /// Reads the change of the frequencies. Older files have `type` instead of `rope_type`.

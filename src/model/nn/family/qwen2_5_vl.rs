@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn faults_name_the_pointer() {
-        let faults: [(&str, Value, &str); 22] = [
+        let faults: [(&str, Value, &str); 23] = [
             ("/num_hidden_layers", json!(1_000_000_000), "/num_hidden_layers"),
             ("/architectures", json!(["LlavaForConditionalGeneration"]), "/architectures"),
             ("/auto_map", json!({"AutoModel": "modeling_x.X"}), "/auto_map"),
@@ -148,6 +148,7 @@ mod tests {
             ("/vision_config/out_hidden_size", json!(12), "/vision_config/out_hidden_size"),
             ("/rope_scaling/type", json!("yarn"), "/rope_scaling/type"),
             ("/rope_scaling/mrope_section", json!([2, 2]), "/rope_scaling/mrope_section"),
+            ("/rope_scaling/full_attention", json!({"rope_type": "default"}), "/rope_scaling/full_attention"),
             ("/architectures", json!("Qwen2_5_VLForConditionalGeneration"), "/architectures"),
             ("/eos_token_id", json!("2"), "/eos_token_id"),
             ("/eos_token_id", json!(-1), "/eos_token_id"),

@@ -129,7 +129,7 @@ impl WeightFiles {
         let Ok(weights) = opened else { return if is_there { opened.map(drop) } else { Ok(()) } };
         let layers = |stack: &str| {
             let number = |name: &str| name.strip_prefix(stack)?.split('.').next()?.parse::<usize>().ok();
-            weights.names().filter_map(number).max().map_or(0, |last| last + 1)
+            weights.names().filter_map(number).max().map_or(0, |last| last.saturating_add(1))
         };
         let wrong = |SizeCheck { key, declared, of }: &SizeCheck| {
             let have = match of {
@@ -313,7 +313,8 @@ impl WeightFiles {
 
 fn first_few(names: &[String]) -> String {
     let more = if names.len() > 3 { ", ..." } else { "" };
-    format!("{}{more}", names[..names.len().min(3)].join(", "))
+    let shown = names.iter().take(3).map(|name| name.chars().take(200).collect()).collect::<Vec<String>>();
+    format!("{}{more}", shown.join(", "))
 }
 
 pub(super) fn is_float(dtype: Dtype) -> bool {
