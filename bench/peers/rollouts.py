@@ -25,11 +25,11 @@ sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 
-QUESTIONS = ["What is the sum of the two digits?", "Add the two digits.", "Which digit is larger?", "Describe the picture.",
+QUESTIONS = ["What is the sum of the two digits?", "Add the two digits.", "Which digit is larger?", "Describe the image_of.",
              "Count from one to ten.", "Name three animals.", "What is 12 times 7?", "Tell a short story about a fox."]
 
 
-def picture(seed, cells):
+def image_of(seed, cells):
     import numpy as np
     from PIL import Image
 
@@ -85,7 +85,7 @@ class Of:
         for i in range(count):
             sides = [(cells[0] + 2 * (k % 2), cells[1] + 2 * (i % 3)) for k in range(images if self.vision else 0)]
             row = {"question": QUESTIONS[(i + seed) % len(QUESTIONS)],
-                   "images": [picture(seed * 1000 + i * 10 + k, side) for k, side in enumerate(sides)]}
+                   "images": [image_of(seed * 1000 + i * 10 + k, side) for k, side in enumerate(sides)]}
             with torch.no_grad():
                 out = model.generate(**self.inputs(row), do_sample=True, top_k=0, max_new_tokens=tokens, min_new_tokens=min(tokens, 20),
                                      suppress_tokens=special or None, pad_token_id=self.tokenizer.pad_token_id)
@@ -195,7 +195,7 @@ def trl(work, of, name, count, tokens, seed, bf16, dtype="float32", folder="clea
 
     of.torch.manual_seed(seed)
     rows = [{"prompt": [{"role": "user", "content": QUESTIONS[(i + seed) % len(QUESTIONS)]}],
-             **({"image": picture(seed * 1000 + i, (4, 6 + 2 * (i % 3)))} if of.vision else {})} for i in range(max(count // 4, 1))]
+             **({"image": image_of(seed * 1000 + i, (4, 6 + 2 * (i % 3)))} if of.vision else {})} for i in range(max(count // 4, 1))]
     path = work / folder / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
@@ -261,7 +261,7 @@ def positions(of, which, image, change):
 
 
 def one_by_one(torch, place, begin, size):
-    """The tokens of the image count one by one, and the text after it goes on from there."""
+    """The tokens of the image count one by one, and the text after it continues from there."""
     run = torch.arange(size) + int(place[0, 0, begin - 1]) + 1
     shift = int(run[-1]) + 1 - int(place[0, 0, begin + size])
     place[:, 0, begin:begin + size] = run

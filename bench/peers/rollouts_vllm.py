@@ -27,11 +27,11 @@ def main():
     parser.add_argument("--dtype", default="bfloat16")
     args = parser.parse_args()
     from dump_rollouts import messages
-    from rollouts import QUESTIONS, picture
+    from rollouts import QUESTIONS, image_of
     from vllm import LLM, SamplingParams
 
     vision = "vision_config" in json.loads((pathlib.Path(args.model) / "config.json").read_text())
-    rows = [{"question": QUESTIONS[i % len(QUESTIONS)], "images": [picture(7000 + i, (4, 6 + 2 * (i % 3)))] if vision else []}
+    rows = [{"question": QUESTIONS[i % len(QUESTIONS)], "images": [image_of(7000 + i, (4, 6 + 2 * (i % 3)))] if vision else []}
             for i in range(args.rows)]
     conversations = [messages([{"role": "user", "content": "<image>" * len(row["images"]) + row["question"]}], row["images"]) for row in rows]
     llm = LLM(args.model, dtype=args.dtype, max_model_len=2048, enforce_eager=True)

@@ -98,8 +98,8 @@ impl Store {
     }
 
     fn locked(path: &Path, mode: &str, patience: Duration) -> Result<Store> {
-        if path.is_dir() {
-            return Err(Error::input(path, "a folder", "a file of answers, or an unused name"));
+        if path.exists() && !path.is_file() {
+            return Err(Error::input(path, "a folder, a pipe or a device", "a file of answers, or an unused name"));
         }
         let parent = files::parent(path);
         std::fs::create_dir_all(parent).map_err(Error::io(parent))?;

@@ -36,14 +36,14 @@ const UPDATES: &str = "(c.generation_batch_size / (c.per_device_train_batch_size
 const MODEL: &str = "(c.model_name_or_path or c['actor_rollout_ref.model.path'] or c['model.path'] \
     or c['model.partial_pretrain'] or '').split('/')|last|lower";
 
-/// Whether a judge is on, as an expression of the table.
+/// Condition for a judge, as an expression of the table.
 const JUDGED: &str = "(c.USE_LLM_JUDGE|string|lower) in ['true', '1', 'yes']";
 
 /// Description of the files that can be converted.
 const EXPECTED: &str = "supervised fine-tuning or RL of verl, EasyR1, LLaMA-Factory, TRL or lmms-engine (SFT), with LoRA or \
     of all weights, or an evaluation by lmms-eval";
 
-/// What to give instead of a script in Python.
+/// Description of what can be converted instead of a script in Python.
 const COMMAND: &str = "the command that starts it, as a bash script (such as `accelerate launch FILE.py --learning_rate 1e-6`), or \
     the arguments of its config (such as GRPOConfig and ModelConfig) as YAML";
 

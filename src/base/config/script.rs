@@ -14,7 +14,7 @@ use super::table::join;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// What a file of another system says.
+/// Contents of a file of another system.
 #[derive(Default)]
 pub(super) struct Found {
     /// Flat names with values.

@@ -1,7 +1,7 @@
 //! Reads the commands of a bash script without running it: variables, lists, sums, conditions whose values are known, and
 //! commands inside other commands, such as `bash -c TEXT`, `sbatch --wrap=TEXT` or `bash FILE`.
 //!
-//! Of a condition that is not known, the first branch is read. Its assignments do not replace earlier values.
+//! The first branch of a condition that is not known is read. Its assignments do not replace earlier values.
 
 use std::cell::Cell;
 use std::cmp::Ordering;
@@ -51,13 +51,13 @@ pub(super) struct Command {
 /// A condition or a loop. A truth that is not known is `None`.
 #[derive(Default)]
 struct Block {
-    /// Whether the commands around the block run.
+    /// True if the commands around the block run.
     outer: Option<bool>,
-    /// Whether the commands of this branch run.
+    /// True if the commands of this branch run.
     runs: Option<bool>,
-    /// Whether an earlier branch was taken.
+    /// True if an earlier branch was taken.
     taken: Option<bool>,
-    /// Whether the condition, or a pattern of `case`, is being read.
+    /// True if the condition, or a pattern of `case`, is being read.
     is_read: bool,
     /// Its parts, each with the operator after it.
     parts: Vec<(String, &'static str)>,

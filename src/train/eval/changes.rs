@@ -76,7 +76,7 @@ fn blind(inputs: &mut Inputs, which: &[usize]) {
     which.iter().rev().for_each(|&k| drop(inputs.images.remove(k)));
 }
 
-/// Counts the positions of the tokens of these images one by one, and, if `shifts`, goes on from there.
+/// Counts the positions of the tokens of these images one by one, and, if `shifts`, continues from there.
 fn one_by_one(inputs: &mut Inputs, which: &[usize], shifts: bool) {
     for &k in which {
         let (start, count) = (inputs.images[k].places[0] as usize, inputs.images[k].places.len());

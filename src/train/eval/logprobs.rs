@@ -166,7 +166,11 @@ fn add_comparison(line: &mut Line, of: &Compared, found: &Found) {
 /// Returns the tokens of a line's response: its `token_ids`, or those of its `response` and the end of the turn.
 fn token_ids(reader: &Reader, line: &Line, place: &str) -> Result<Vec<u32>> {
     let wrong = |found: String| Error::input(place, found, "`token_ids`, a list of token ids, or `response`, a text");
-    let ids = TOKEN_IDS.iter().find_map(|name| line.get(*name).filter(|ids| !ids.is_null()));
+    let mut named = TOKEN_IDS.iter().filter_map(|name| Some((name, line.get(*name).filter(|ids| !ids.is_null())?)));
+    let ids = match (named.next(), named.next()) {
+        (Some((a, ids)), Some((b, others))) if ids != others => return Err(wrong(format!("other ids in {a} and {b}"))),
+        (first, _) => first.map(|(_, ids)| ids),
+    };
     let ids = match (ids, line.get("response")) {
         (Some(Value::Array(ids)), _) => {
             let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());

@@ -127,7 +127,7 @@ pub struct Compared<'a> {
     pub row: Row,
 }
 
-/// What the comparison of a file found.
+/// Result of the comparison of a file.
 pub struct Found {
     /// The differences and the verdict in words.
     pub verdict: String,

@@ -54,7 +54,7 @@ impl Row {
     }
 }
 
-/// How recorded log-probs relate to those of omr.
+/// Relation of recorded log-probs to those of omr.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// They agree within the rounding of float32.

@@ -19,7 +19,7 @@ struct Terminal {
     screen: Screen,
 }
 
-/// What a terminal shows, without a limit of lines.
+/// Contents of a terminal, without a limit of lines.
 #[derive(Default)]
 struct Screen {
     lines: Vec<Vec<char>>,
