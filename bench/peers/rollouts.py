@@ -25,7 +25,7 @@ sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 
-QUESTIONS = ["What is the sum of the two digits?", "Add the two digits.", "Which digit is larger?", "Describe the image_of.",
+QUESTIONS = ["What is the sum of the two digits?", "Add the two digits.", "Which digit is larger?", "Describe the image.",
              "Count from one to ten.", "Name three animals.", "What is 12 times 7?", "Tell a short story about a fox."]
 
 
