@@ -387,7 +387,7 @@ def check(args):
         model, found = file.with_suffix(".model").read_text(), {}
         for dtype in ("f32", "bf16"):
             out = file.with_suffix(f".{dtype}")
-            command = [args.omr, "score", "--logprobs", file, "--model", model, f"dtype={dtype}", "--out", out]
+            command = [args.omr, "score", "--logprobs", file, "--model", model, f"dtype={dtype}", "--overwrite", "--out", out]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode not in (0, 1):
                 sys.exit(done.stderr)
