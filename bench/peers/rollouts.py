@@ -183,6 +183,10 @@ def tiny(work, digits, name):
     processor = AutoProcessor.from_pretrained(digits)
     processor.image_processor.patch_size = vision.patch_size if name == "tiny" else 16
     processor.save_pretrained(folder)
+    # transformers 5 takes torchvision although this key of the digits model names Pillow, which omr takes then.
+    settings = json.loads((folder / "processor_config.json").read_text())
+    settings["image_processor"].pop("use_fast", None)
+    (folder / "processor_config.json").write_text(json.dumps(settings, indent=2))
     return folder
 
 
