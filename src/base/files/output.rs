@@ -1,7 +1,7 @@
 //! Result files at paths that users choose: what may be written there, and how.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,10 +14,13 @@ use crate::error::{Error, Result};
 /// Time that a pipe may be without a reader.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Mark of the pages that omr writes.
+const PAGE_MARK: &[u8] = b"<meta name=\"generator\" content=\"omr\">";
+
 /// A place for the result of a command, outside of a run folder:
 ///
 /// - A path that does not exist becomes a regular file, atomically. Parent folders are created.
-/// - An existing regular file is replaced atomically, but only with `--overwrite`.
+/// - An existing regular file is replaced atomically, but only with `--overwrite`, or if it is a page that omr wrote.
 /// - A pipe or a character device is written into. It is never replaced.
 /// - A link is followed, and its target is treated in the same way.
 /// - `-` and every path of the standard output of this process, such as `/dev/stdout`, are standard output.
@@ -69,7 +72,7 @@ impl Output {
             _ if kind.is_dir() => refused("a folder"),
             _ if !kind.is_file() => refused("a socket or a block device"),
             _ if inputs.iter().any(is_input) => refused("a file that this command reads"),
-            _ if overwrite => writable(&real).map(|()| Output::File(real)),
+            _ if overwrite || is_own_page(&real) => writable(&real).map(|()| Output::File(real)),
             _ => {
                 let hint = "--overwrite replaces the file";
                 Err(Error::input_hint(path, "a file that exists", "a path that does not exist", hint))
@@ -117,6 +120,13 @@ impl Output {
     pub fn is_stdout(&self) -> bool {
         matches!(self, Output::Stdout)
     }
+}
+
+/// Returns true if a file is a page that omr wrote (`frame/page.html`).
+fn is_own_page(path: &Path) -> bool {
+    let mut beginning = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(200).read_to_end(&mut beginning));
+    read.is_ok() && beginning.windows(PAGE_MARK.len()).any(|part| part == PAGE_MARK)
 }
 
 /// Opens a pipe or a character device for writing. Waits a short time for a reader of the pipe.
@@ -167,6 +177,8 @@ mod tests {
         write(&at("second"), true).unwrap();
         assert_eq!(fs::read_to_string(at("notes")).unwrap(), "result");
         assert!(at("link").is_symlink() && at("second").is_symlink());
+        fs::write(at("page"), "<html>\n<meta name=\"generator\" content=\"omr\">").unwrap();
+        write(&at("page"), false).unwrap();
         symlink("new/file", at("dangling")).unwrap();
         write(&at("dangling"), false).unwrap();
         assert!(at("dangling").is_symlink());

@@ -374,7 +374,7 @@ fn read_score(id: u64, answer: &Value) -> std::result::Result<Score, String> {
     let fields = answer.as_object().into_iter().flatten().filter(|(key, _)| !known.contains(&key.as_str()));
     let further = fields.filter_map(|(key, value)| Some((key.clone(), number_of(value)?))).collect();
     if answer.get("score").is_none() {
-        return Err("an answer without a score".to_owned());
+        return Err("an answer without a score (its key `score` is a number or null)".to_owned());
     }
     let (score, acc_score) = (number("score")?, number("acc_score")?);
     if score.is_none() && acc_score.is_some() {
