@@ -116,6 +116,11 @@ impl Output {
         }
     }
 
+    /// True if the result replaces a page that omr wrote. What a command writes beside a page is then also its own.
+    pub fn replaces_page(&self) -> bool {
+        matches!(self, Output::File(path) if is_own_page(path))
+    }
+
     /// True if the result goes to standard output.
     pub fn is_stdout(&self) -> bool {
         matches!(self, Output::Stdout)

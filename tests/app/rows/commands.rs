@@ -66,7 +66,7 @@ fn inspect_writes_one_page_of_a_folder_or_of_what_any_config_names() {
         std::fs::write(dir.path().join(name), text).unwrap();
     }
     for place in ["rows", "rows/*.jsonl", "data.yaml", "sft.yaml", "rl.yaml", "eval.yaml", "recipe.yaml"] {
-        let output = omr(dir.path(), &["inspect", place, "--overwrite"]);
+        let output = omr(dir.path(), &["inspect", place]);
         assert_eq!(output.status.code(), Some(0), "{place}: {}", text(&output.stderr));
         let page = std::fs::read_to_string(dir.path().join("inspect.html")).unwrap();
         assert_eq!(page.matches("<section class=\"browser\"").count(), 1);
@@ -78,7 +78,7 @@ fn inspect_writes_one_page_of_a_folder_or_of_what_any_config_names() {
     }
     std::fs::write(dir.path().join("empty.yaml"), "tasks: [mathvision_reason_testmini_reward]\n").unwrap();
     let data = format!("data_dir={}/eval", omr_base_tests::golden::dir().display());
-    let output = omr(dir.path(), &["inspect", "empty.yaml", &data, "limit=3", "--overwrite"]);
+    let output = omr(dir.path(), &["inspect", "empty.yaml", &data, "limit=3"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let shown = text(&output.stdout);
     assert!(shown.contains("mathvision_reason_testmini_reward: 3 rows") && shown.contains("images: 3"), "{shown}");
