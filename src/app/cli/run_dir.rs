@@ -52,7 +52,7 @@ impl RunDir {
         Ok(run)
     }
 
-    /// Ends a dry run of the job `config`: prints its `plan` (see [`RunArgs::planned`]), and returns the error with which
+    /// Ends a dry run of the job `config`: prints its `plan` (see `RunArgs::planned`), and returns the error with which
     /// [`RunDir::open`] refuses the folder. Leaves everything as it is.
     pub fn planned<C: Config>(args: &RunArgs, config: &C, of: &Context, plan: impl FnOnce() -> Value) -> Result<()> {
         args.planned(of, plan)?;
