@@ -72,7 +72,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             batch.stream(text, &args.image, put, machine)
         }
         (None, Some(jsonl), Some(out)) => {
-            let [answered, skipped] = batch.answer(jsonl, out, [args.fresh, args.overwrite], machine)?;
+            let [answered, skipped] = batch.answer(jsonl, out, args.fresh, args.overwrite, machine)?;
             let skipped = match skipped {
                 0 => String::new(),
                 n => format!(", {n} skipped: their places state the errors"),

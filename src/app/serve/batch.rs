@@ -69,10 +69,17 @@ impl Batch {
         })
     }
 
-    /// Answers the questions in the file `questions`, except those that the file `out` answers already. `anew` says
-    /// whether earlier answers are moved aside and whether a file of another command is replaced. Returns the numbers of answered and skipped lines. Errors if no line can be answered,
-    /// or if more lines have errors than `max_bad_rows` allows.
-    pub fn answer(&self, questions: &Path, out: &Path, anew: [bool; 2], machine: &Machine) -> Result<[u64; 2]> {
+    /// Answers the questions in the file `questions`, except those that the file `out` answers already. `fresh` and
+    /// `overwrite` are those of [`Journal::open`]. Returns the numbers of answered and skipped lines. Errors if no line can be
+    /// answered, or if more lines have errors than `max_bad_rows` allows.
+    pub fn answer(
+        &self,
+        questions: &Path,
+        out: &Path,
+        fresh: bool,
+        overwrite: bool,
+        machine: &Machine,
+    ) -> Result<[u64; 2]> {
         let mut spots = Vec::new();
         jsonl(questions, usize::MAX, |at, _| {
             let content = blake3::Hash::from_bytes([0; 32]);
@@ -94,7 +101,7 @@ impl Batch {
         let mut settings: Map<String, Value> =
             inputs.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
         settings.extend(serde_json::from_str::<Map<String, Value>>(&deciding(&self.config)).unwrap_or_default());
-        let mut journal = Journal::open(out, questions, settings, anew)?;
+        let mut journal = Journal::open(out, questions, settings, fresh, overwrite)?;
         if let Some(counts) = journal.finished {
             machine.observer.note(&format!("{} is finished already", out.display()));
             return self.check(counts, None);

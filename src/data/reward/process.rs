@@ -49,7 +49,6 @@ const LINES_AHEAD: usize = 2;
 static LOG_LEFT: AtomicUsize = AtomicUsize::new(16 << 20);
 /// Maximum time for a process to end after its input is closed.
 const GRACE: Duration = Duration::from_secs(2);
-
 /// Time between two looks whether anybody still waits for an answer.
 const LOOK: Duration = Duration::from_millis(100);
 

@@ -77,8 +77,6 @@ impl Bounded {
             return Err(refused(format!("a template of {} bytes, more than {SOURCE_BYTES}", source.len())));
         }
         let mut env = plain.clone();
-        env.set_trim_blocks(true);
-        env.set_lstrip_blocks(true);
         env.set_unknown_method_callback(|state, value, method, args| {
             let all: Vec<Value> = std::iter::once(value).chain(args).cloned().collect();
             let call = || minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args);

@@ -71,10 +71,15 @@ pub struct Journal {
 impl Journal {
     /// Opens the answers at `out` to continue them. `settings` is everything that the answers depend on, by name.
     /// Errors if there are answers with other settings, if `out` is the file `questions` or was not written by this
-    /// command, or if another process is writing it. If the first of `anew` is true, earlier answers are
-    /// moved aside. If the second is true, a file that this command did not write is replaced at the end.
-    pub fn open(out: &Path, questions: &Path, settings: Map<String, Value>, anew: [bool; 2]) -> Result<Journal> {
-        let [fresh, overwrite] = anew;
+    /// command, or if another process is writing it. With `fresh`, earlier answers are moved aside. With
+    /// `overwrite`, a file that this command did not write is replaced at the end.
+    pub fn open(
+        out: &Path,
+        questions: &Path,
+        settings: Map<String, Value>,
+        fresh: bool,
+        overwrite: bool,
+    ) -> Result<Journal> {
         let out = &Output::regular(out, true, &[questions])?;
         let [path, about] = [beside(out, ".partial"), beside(out, ".settings")];
         let is_foreign = |file: &&&PathBuf| file.metadata().is_ok_and(|of| **file == out || of.len() > 0);
@@ -245,12 +250,12 @@ fn locked(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Returns the path of a file that belongs to the answers at `out`.
 /// Returns true if a command wrote answers, or a part of them, to `out`.
 pub fn is_answered(out: &Path) -> bool {
     beside(out, ".settings").exists()
 }
 
+/// Returns the path of a file that belongs to the answers at `out`.
 fn beside(out: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(out);
     name.push(suffix);

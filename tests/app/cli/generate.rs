@@ -176,7 +176,7 @@ fn too_little_memory_shrinks_the_cache_first_and_is_then_refused_with_the_saving
     let texts = |memory: Option<usize>, config: &GenerateConfig| -> omr_base::error::Result<Vec<String>> {
         let batch = Batch { model: dir.path().to_owned(), root: "model".to_owned(), config: config.clone() };
         let _ = fs::remove_file(&out);
-        with_machine(memory, |machine| batch.answer(&jsonl, &out, [false; 2], machine))?;
+        with_machine(memory, |machine| batch.answer(&jsonl, &out, false, false, machine))?;
         let text = |line: &str| serde_json::from_str::<Value>(line).unwrap()["response"].as_str().unwrap().to_owned();
         Ok(fs::read_to_string(&out).unwrap().lines().map(text).collect())
     };
