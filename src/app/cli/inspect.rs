@@ -14,7 +14,7 @@ use omr_base::config::{
     SftConfig,
 };
 use omr_base::error::{Error, Result};
-use omr_base::files::{self, Output};
+use omr_base::files::{self, Output, is_own_page};
 use omr_base::hub::Kind;
 use omr_data::image::Processor;
 use omr_data::rows::files::paths::has_ending;
@@ -58,10 +58,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Inspected { datasets, tasks, variables, images } = named(&args.place, &args.overrides)?;
     let model = args.model.as_ref().map(|dir| model(dir, &variables, &images)).transpose()?;
     let page = args.out.clone().unwrap_or_default().join("inspect.html");
-    let open = |path: &Path, overwrite| Output::open(path, overwrite, &[&args.place]);
-    let to = open(&page, args.overwrite)?;
-    let overwrite = args.overwrite || to.replaces_page();
-    let summary_to = args.out.as_ref().map(|out| open(&out.join("summary.json"), overwrite)).transpose()?;
+    // A second inspection into the same folder replaces what the first wrote there.
+    let overwrite = args.overwrite || is_own_page(&page);
+    let open = |path: &Path| Output::open(path, overwrite, &[&args.place]);
+    let to = open(&page)?;
+    let summary_to = args.out.as_ref().map(|out| open(&out.join("summary.json"))).transpose()?;
     let Args { show: first, rows: random, seed, .. } = *args;
     let options = Options { model: model.as_ref(), first, random, seed, shown: Some(report::browser::image_of) };
     let mut found: Vec<_> = datasets.iter().map(|entry| inspect(entry, &options)).collect::<Result<_>>()?;

@@ -14,7 +14,7 @@ mod output;
 
 pub use leftovers::{HEAD, is_run, tidy};
 pub use lock::Lock;
-pub use output::Output;
+pub use output::{Output, is_own_page};
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};

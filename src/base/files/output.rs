@@ -20,7 +20,7 @@ const PAGE_MARK: &[u8] = b"<meta name=\"generator\" content=\"omr\">";
 /// A place for the result of a command, outside of a run folder:
 ///
 /// - A path that does not exist becomes a regular file, atomically. Parent folders are created.
-/// - An existing regular file is replaced atomically, but only with `--overwrite`, or if it is a page that omr wrote.
+/// - An existing regular file is replaced atomically, but only with `--overwrite`.
 /// - A pipe or a character device is written into. It is never replaced.
 /// - A link is followed, and its target is treated in the same way.
 /// - `-` and every path of the standard output of this process, such as `/dev/stdout`, are standard output.
@@ -72,7 +72,7 @@ impl Output {
             _ if kind.is_dir() => refused("a folder"),
             _ if !kind.is_file() => refused("a socket or a block device"),
             _ if inputs.iter().any(is_input) => refused("a file that this command reads"),
-            _ if overwrite || is_own_page(&real) => writable(&real).map(|()| Output::File(real)),
+            _ if overwrite => writable(&real).map(|()| Output::File(real)),
             _ => {
                 let hint = "--overwrite replaces the file";
                 Err(Error::input_hint(path, "a file that exists", "a path that does not exist", hint))
@@ -116,11 +116,6 @@ impl Output {
         }
     }
 
-    /// True if the result replaces a page that omr wrote. What a command writes beside a page is then also its own.
-    pub fn replaces_page(&self) -> bool {
-        matches!(self, Output::File(path) if is_own_page(path))
-    }
-
     /// True if the result goes to standard output.
     pub fn is_stdout(&self) -> bool {
         matches!(self, Output::Stdout)
@@ -128,8 +123,12 @@ impl Output {
 }
 
 /// Returns true if a file is a page that omr wrote (`frame/page.html`).
-fn is_own_page(path: &Path) -> bool {
+pub fn is_own_page(path: &Path) -> bool {
     let mut beginning = Vec::new();
+    // Opening a pipe would wait for its writer.
+    if !path.is_file() {
+        return false;
+    }
     let read = File::open(path).and_then(|file| file.take(200).read_to_end(&mut beginning));
     read.is_ok() && beginning.windows(PAGE_MARK.len()).any(|part| part == PAGE_MARK)
 }
@@ -183,7 +182,7 @@ mod tests {
         assert_eq!(fs::read_to_string(at("notes")).unwrap(), "result");
         assert!(at("link").is_symlink() && at("second").is_symlink());
         fs::write(at("page"), "<html>\n<meta name=\"generator\" content=\"omr\">").unwrap();
-        write(&at("page"), false).unwrap();
+        assert!(is_own_page(&at("page")) && !is_own_page(&at("notes")));
         symlink("new/file", at("dangling")).unwrap();
         write(&at("dangling"), false).unwrap();
         assert!(at("dangling").is_symlink());
