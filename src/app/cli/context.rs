@@ -97,9 +97,7 @@ impl Context {
         self.console.install_tracing(&self.global.log_level)?;
         let (console, rank) = (self.console.clone(), self.rank_role.rank());
         let answer = move |listens: bool| match listens {
-            true => {
-                console.line("stopping: no new work is started; Ctrl-C after two more seconds ends the process at once")
-            }
+            true => console.line("stopping: no new work is started; a second Ctrl-C after 2 s ends it at once"),
             false => report(&console, &Error::Stopped, rank),
         };
         signal::install(answer).map_err(|error| Error::Failed(format!("signal handlers: {error}")))

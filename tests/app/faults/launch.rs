@@ -33,7 +33,7 @@ fn until_a_step(out: &Path) {
 #[test]
 fn a_signal_that_comes_again_and_again_is_one_request_and_saves_a_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
-    let (file, out, whole) = job(dir.path(), 40);
+    let (file, out, whole) = job(dir.path(), 30);
     let port = free_port();
     let ranks = ["0", "1"].map(|rank| {
         let mut command = sft(&file, &out);
@@ -123,9 +123,9 @@ struct Example {
 
 impl Example {
     /// Reads an example of `configs/cluster`. Two ranks instead of eight run on each node, and on the CPU.
-    fn new(name: &str) -> (Example, impl FnOnce() -> Outcome) {
+    fn new(name: &str, steps: u64) -> (Example, impl FnOnce() -> Outcome) {
         let dir = tempfile::tempdir().unwrap();
-        let (file, out, whole) = job(dir.path(), 40);
+        let (file, out, whole) = job(dir.path(), steps);
         let text = fs::read_to_string(omr_base_tests::root().join("configs/cluster").join(name)).unwrap();
         let (file, shared) = (file.to_str().unwrap(), out.to_str().unwrap());
         let word = format!(" {file} ");
@@ -183,7 +183,7 @@ exit $status"#;
 
 #[test]
 fn the_example_for_slurm_is_stopped_by_its_signal_requeued_and_ends_with_the_same_model() {
-    let (example, whole) = Example::new("slurm.sh");
+    let (example, whole) = Example::new("slurm.sh", 30);
     let grace = example.text.split_once("--signal=USR1@").unwrap().1.split(' ').next().unwrap();
     assert!(example.text.contains(&format!("export OMR_GRACE_SECONDS={grace}\n")), "the signal and its grace period");
     example.program("srun", SRUN);
@@ -214,7 +214,7 @@ fn yaml(text: &str) -> Value {
 
 #[test]
 fn the_example_for_jobset_ends_with_the_model_of_one_process() {
-    let (example, whole) = Example::new("jobset.yaml");
+    let (example, whole) = Example::new("jobset.yaml", 3);
     let (set, port) = (yaml(&example.text), free_port());
     let (name, job) = (set["metadata"]["name"].as_str().unwrap(), &set["spec"]["replicatedJobs"][0]);
     let (nodes, pod) = (&job["template"]["spec"]["completions"], &job["template"]["spec"]["template"]["spec"]);
@@ -241,7 +241,7 @@ fn the_example_for_jobset_ends_with_the_model_of_one_process() {
 
 #[test]
 fn the_example_for_skypilot_ends_with_the_model_of_one_process() {
-    let (example, whole) = Example::new("skypilot.yaml");
+    let (example, whole) = Example::new("skypilot.yaml", 3);
     let (task, port) = (yaml(&example.text), free_port());
     assert!(task["num_nodes"] == NODES && task["envs"]["MASTER_PORT"] == 29_500);
     let node = |rank: usize| {
