@@ -1,17 +1,18 @@
 //! Signals: Ctrl-C, SIGTERM, a closed terminal, and SIGUSR1 and SIGUSR2, which batch systems send before a preemption.
 //!
-//! - The first signal requests a stop and prints a message at once. The second ends the process.
+//! - The first signal requests a stop and prints a message at once. Further signals are the same request, because launchers
+//!   such as `srun torchrun` deliver a signal several times. Only a second SIGINT, at least two seconds after the first
+//!   one, ends the process at once: a person has pressed Ctrl-C again.
 //! - If the running work does not check for stop requests, the first signal ends the process.
 //! - If the work checks for stop requests but has nothing to save, it has two seconds to end. Files on disk are
 //!   complete at any time.
 
-use std::io::Read;
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
 /// Stop request, set by a signal here or on another rank.
@@ -26,6 +27,9 @@ static ANSWERED: AtomicBool = AtomicBool::new(false);
 /// Time that work with nothing to save has to end by itself. It may be waiting for a request or a judge.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Time after the first SIGINT from which another one ends the process at once.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// Installs the handlers. Further calls do nothing. The first signal calls `answer` with true if the work checks for
 /// stop requests, and with false if the process ends.
 pub fn install(answer: impl Fn(bool) + Send + 'static) -> std::io::Result<()> {
@@ -39,21 +43,30 @@ pub fn install(answer: impl Fn(bool) + Send + 'static) -> std::io::Result<()> {
 }
 
 fn handle(stop: &Arc<AtomicBool>, answer: impl Fn(bool) + Send + 'static) -> std::io::Result<()> {
-    let (mut reader, writer) = UnixStream::pair()?;
     let hangup = (!ignores_hangup()).then_some(SIGHUP);
     let signalled = SIGNALLED.get_or_init(Arc::default).clone();
-    for signal in [SIGINT, SIGTERM, SIGUSR1, SIGUSR2].into_iter().chain(hangup) {
-        // The order matters: the conditional shutdown must see only a flag that an earlier signal has set. The shutdown
-        // must not use the stop request as its flag, because another rank may set the stop request before the
-        // launcher's signal arrives here.
-        flag::register_conditional_shutdown(signal, 130, signalled.clone())?;
+    let handled: Vec<i32> = [SIGINT, SIGTERM, SIGUSR1, SIGUSR2].into_iter().chain(hangup).collect();
+    for &signal in &handled {
         flag::register(signal, signalled.clone())?;
         flag::register(signal, stop.clone())?;
-        low_level::pipe::register(signal, writer.try_clone()?)?;
     }
+    let (mut signals, mut interrupted) = (Signals::new(&handled)?, None);
+    let (sender, first) = mpsc::channel();
+    let listen = move || {
+        for signal in signals.forever() {
+            let _ = sender.send(());
+            let is_again = signal == SIGINT && interrupted.get_or_insert_with(Instant::now).elapsed() >= AGAIN;
+            if is_again {
+                low_level::exit(130);
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(listen)?;
     // `answer` runs on its own thread, because a signal can arrive at any point of the work.
     let wait = move || {
-        let _ = reader.read(&mut [0]);
+        if first.recv().is_err() {
+            return;
+        }
         let (listens, waits) = (LISTENS.load(Ordering::Relaxed), WAITS.load(Ordering::Relaxed));
         if listens {
             answer(true);
@@ -66,7 +79,7 @@ fn handle(stop: &Arc<AtomicBool>, answer: impl Fn(bool) + Send + 'static) -> std
         answer(false);
         low_level::exit(130);
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
+    std::thread::Builder::new().name("answer".to_owned()).spawn(wait).map(drop)
 }
 
 /// True if the parent started the process with SIGHUP ignored (`nohup`), or if this is unknown.

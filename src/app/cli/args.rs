@@ -13,6 +13,7 @@ use omr_base::error::{Error, Result};
 use omr_base::files;
 use omr_base::hub::{Kind, local};
 use omr_data::rows::files::paths;
+use omr_runtime::ranks::NodeFlags;
 
 /// Trailing overrides.
 #[derive(Args, Clone, Debug)]
@@ -206,12 +207,30 @@ impl RunArgs {
 }
 
 /// Number of processes of a run.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct RanksArgs {
     /// Number of processes (ranks) on this machine, each with a GPU of its own if the machine has GPUs. Runs with the same
-    /// gradient_lanes have the same results for each N. On several machines, start omr with torchrun, srun or mpirun
+    /// gradient_lanes have the same results for each N. On several machines, start omr on each one with --nodes, or with
+    /// torchrun, srun or mpirun
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
-    pub gpus: Option<usize>,
+    gpus: Option<usize>,
+    /// Number of machines, on each of which this command runs with --gpus ranks
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    nodes: Option<usize>,
+    /// Number of this machine, from 0. Many systems state it in the environment
+    #[arg(long, value_name = "R")]
+    node_rank: Option<usize>,
+    /// Address of machine 0, and a free port on it at which all ranks connect
+    #[arg(long, value_name = "HOST:PORT")]
+    master: Option<String>,
+}
+
+impl RanksArgs {
+    /// Returns the flags.
+    pub fn flags(&self) -> NodeFlags {
+        let RanksArgs { gpus: ranks, nodes, node_rank, master } = self.clone();
+        NodeFlags { ranks, nodes, node_rank, master }
+    }
 }
 
 /// A config, and the run directory of its job.

@@ -16,6 +16,7 @@ use super::{
 use omr_base::config::{self as settings, GenerateConfig};
 use omr_base::error::Result;
 use omr_base::signal;
+use omr_runtime::ranks::environment;
 
 /// Trains vision-language reasoning models: distils, verifies, fine-tunes (SFT), reinforces (GSPO, GRPO, DAPO), evaluates
 /// and serves Qwen2.5-VL, Qwen3-VL and the text models Llama, Qwen2 and Qwen3, on the CPU or a GPU (tried on one H200).
@@ -164,16 +165,16 @@ impl Command {
     /// Returns the position of this process among the ranks. Commands without ranks always run alone.
     fn rank_role(&self) -> Result<RankRole> {
         match self {
-            Command::Recipe(args) | Command::Sft(args) | Command::Rl(args) => of(args.ranks),
-            Command::Eval(args) => of(args.ranks),
+            Command::Recipe(args) | Command::Sft(args) | Command::Rl(args) => of(&args.ranks),
+            Command::Eval(args) => of(&args.ranks),
             Command::Data(args) => args.ranks().map_or(Ok(RankRole::ALONE), of),
             _ => Ok(RankRole::ALONE),
         }
     }
 }
 
-fn of(args: RanksArgs) -> Result<RankRole> {
-    RankRole::of(args.gpus, &|name| std::env::var(name).ok())
+fn of(args: &RanksArgs) -> Result<RankRole> {
+    RankRole::of(&args.flags(), &environment)
 }
 
 /// Parses the command line, runs the command and maps its result to the exit status (`docs/user/runs.md`).
@@ -201,6 +202,7 @@ pub fn main() -> ExitCode {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             context.fail(&error);
+            context.tell_early(&error);
             ExitCode::from(error.exit_code())
         }
         // A panic is a bug in this program. The panic hook has printed its location.

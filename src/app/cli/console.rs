@@ -101,6 +101,13 @@ impl Console {
         self.to_log(line.as_bytes());
     }
 
+    /// Writes a line for the user as [`Console::line`] does, also on ranks other than 0, which name themselves.
+    pub(crate) fn note_of_rank(&self, text: &str) {
+        let line = format!("{}{}\n", self.name, shown(text));
+        self.to_stderr(line.as_bytes());
+        self.to_log(line.as_bytes());
+    }
+
     /// Draws `bar`, one line that is shorter than the terminal, in the place of the last one. An empty text removes it.
     pub(crate) fn set_bar(&self, bar: String) {
         let mut inner = self.lock();

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -28,7 +28,10 @@ use omr_runtime::device::{
 };
 use omr_runtime::machine::{FreeMemory, Machine};
 use omr_runtime::ops::variants;
-use omr_runtime::ranks::{Nccl, OneRank, Place, Ranks, SECRET_VARIABLE, Secret, Start, Tcp};
+use omr_runtime::ranks::{
+    Launcher, Nccl, OneRank, Place, Ranks, SECRET_VARIABLE, Secret, Start, Tcp, report_failure, reserve_files,
+    tell_early,
+};
 
 /// Time of a wait for the GPU after which the start check counts as hung. Its kernels run for less than a second.
 const START_CHECK_LIMIT: Duration = Duration::from_secs(20);
@@ -54,6 +57,8 @@ pub struct Context {
     pub threads: usize,
     rank_role: RankRole,
     pub(crate) started: Started,
+    /// True once this rank has tried to meet the others.
+    has_met: AtomicBool,
     /// Bytes of this rank's GPU that NCCL has allocated.
     taken: OnceLock<u64>,
     /// Bytes of host memory that a plan may use, if the system reports them.
@@ -80,6 +85,7 @@ impl Context {
             threads,
             rank_role,
             started: Started::default(),
+            has_met: AtomicBool::new(false),
             taken: OnceLock::new(),
             host_memory: OnceLock::new(),
             runtime: OnceLock::new(),
@@ -91,7 +97,7 @@ impl Context {
         self.console.install_tracing(&self.global.log_level)?;
         let (console, rank) = (self.console.clone(), self.rank_role.rank());
         let answer = move |listens: bool| match listens {
-            true => console.line("stopping: no new work is started; a second signal ends the process at once"),
+            true => console.line("stopping: no new work is started; a second Ctrl-C after 2 s ends it at once"),
             false => report(&console, &Error::Stopped, rank),
         };
         signal::install(answer).map_err(|error| Error::Failed(format!("signal handlers: {error}")))
@@ -341,64 +347,115 @@ impl Context {
 
     /// Returns an error if the run has several processes. `why` explains why the command supports only one.
     pub fn alone(&self, why: &str) -> Result<()> {
-        let (place, found) = match &self.rank_role {
+        let place = match &self.rank_role {
             RankRole::Starts(1) => return Ok(()),
-            RankRole::Starts(ranks) => ("--gpus".to_owned(), ranks.to_string()),
-            RankRole::Launched(place) => {
-                (format!("processes that {} has started", place.launcher.name()), place.size.to_string())
+            RankRole::Starts(_) => "--gpus".to_owned(),
+            RankRole::Launched(place) | RankRole::Node(place) => {
+                format!("processes that {} has started", place.launcher.name())
             }
         };
+        let found = self.rank_role.size().to_string();
         Err(Error::input(place, found, format!("1: {why}")))
     }
 
     /// Connects the ranks of the run in `dir`: those that a launcher has started, or those that `--gpus` requests,
     /// which are started here.
     pub fn ranks(&self, dir: &Path, config: &DistConfig) -> Result<Box<dyn Ranks>> {
-        let stop = signal::requested().unwrap_or_default();
-        let stopped = || if stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) };
-        let waiting = || stopped().and_then(|()| self.started.check()).and_then(|()| ranks::has_parent());
-        if self.rank_role != RankRole::ALONE {
-            self.find_device()?;
+        let checked = || {
+            let found = if self.rank_role == RankRole::ALONE { Ok(()) } else { self.find_device() };
+            found.and_then(|()| self.is_nccl(config))
+        };
+        // A rank that a launcher has started first meets the others, so that they hear of its faults.
+        if !matches!(self.rank_role, RankRole::Launched(_)) {
+            checked()?;
         }
-        let is_nccl = self.is_nccl(config)?;
+        reserve_files(self.rank_role.size())?;
         let secret = &self.secret(dir)?;
+        if self.leads() {
+            secret.text()?;
+        }
         let (place, listener) = match &self.rank_role {
             RankRole::Starts(1) if config.backend != Backend::Nccl => return Ok(Box::new(OneRank::ALONE)),
             RankRole::Launched(place) => (place.clone(), None),
+            RankRole::Node(place) => {
+                let port = config.port.map(|port| port as u16).or(place.port);
+                let place = Place { port, ..place.clone() };
+                self.started.start(&place, None)?;
+                (place, None)
+            }
             RankRole::Starts(ranks) => {
-                self.find_device()?;
                 let port = config.port.map_or(0, |port| port as u16);
-                let listener = TcpListener::bind(("127.0.0.1", port))
-                    .map_err(|e| Error::input("dist.port", format!("{port} ({e})"), "a free port"))?;
-                (self.started.start(*ranks, &listener, secret)?, Some(listener))
+                let failed = |e| Error::input("dist.port", format!("{port} ({e})"), "a free port");
+                let listener = TcpListener::bind(("127.0.0.1", port)).map_err(failed)?;
+                let port = Some(listener.local_addr().map_err(failed)?.port());
+                let (rank, local_rank, size, local_size) = (0, 0, *ranks, *ranks);
+                let (address, round, run) =
+                    ("127.0.0.1".to_owned(), ranks::restarts()?, std::process::id().to_string());
+                let launcher = Launcher::Omr;
+                let place = Place { rank, size, local_rank, local_size, address, port, round, run, launcher };
+                self.started.start(&place, Some(secret))?;
+                (place, Some(listener))
             }
         };
+        self.has_met.store(true, Ordering::Relaxed);
+        // If the start fails, the ranks started here are killed, because they might wait for this process.
+        let start = |start: Start| Tcp::start(Start { listener, ..start }).inspect_err(|_| self.started.kill());
+        let mut tcp = self.meeting(&place, secret, config, start)?;
+        match checked() {
+            Err(error) => Err(report_failure(&mut tcp, error)),
+            Ok(false) => Ok(Box::new(tcp)),
+            Ok(true) => {
+                let ranks = Nccl::start(tcp, || Ok((Library::find()?, self.without_kernels()?)))?;
+                let taken = bytes(ranks.taken);
+                self.say(&format!("ranks exchange tensors with NCCL, which uses {taken} of GPU memory"));
+                let _ = self.taken.set(ranks.taken);
+                Ok(Box::new(ranks))
+            }
+        }
+    }
+
+    /// Passes everything that the rank at `place` needs to find the others to `act`.
+    fn meeting<T>(
+        &self,
+        place: &Place,
+        secret: &Secret,
+        config: &DistConfig,
+        act: impl FnOnce(Start) -> Result<T>,
+    ) -> Result<T> {
+        let stop = signal::requested().unwrap_or_default();
+        let stopped = || if stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) };
+        let waiting = || stopped().and_then(|()| self.started.check()).and_then(|()| ranks::has_parent());
         let (console, rank) = (self.console.clone(), place.rank);
-        let end = move |error: &Error| {
+        let end = Box::new(move |error: &Error| {
             report(&console, error, rank);
             signal::exit(error.exit_code());
+        });
+        let say = |text: &str| {
+            if !self.global.quiet {
+                self.console.note_of_rank(text)
+            }
         };
-        let (program, place, stop) = (ranks::program()?, &place, stop.clone());
-        let start = Start { place, listener, secret, program, config, stop, end: Box::new(end), waiting: &waiting };
-        // If the start fails, the ranks started here are killed, because they might wait for this process.
-        let tcp = Tcp::start(start).inspect_err(|_| self.started.kill())?;
-        if !is_nccl {
-            return Ok(Box::new(tcp));
-        }
-        let ranks = Nccl::start(tcp, || Ok((Library::find()?, self.without_kernels()?)))?;
-        self.say(&format!("ranks exchange tensors with NCCL, which uses {} of GPU memory", bytes(ranks.taken)));
-        let _ = self.taken.set(ranks.taken);
-        Ok(Box::new(ranks))
+        let (program, stop, listener) = (ranks::program()?, stop.clone(), None);
+        act(Start { place, listener, secret, program, config, stop, end, waiting: &waiting, say: &say })
+    }
+
+    /// If this rank fails with `error` before it has met the others, tells them, because they would wait for it.
+    pub(crate) fn tell_early(&self, error: &Error) {
+        let Some(place) = self.rank_role.place().filter(|_| !self.has_met.load(Ordering::Relaxed)) else { return };
+        // The config with another port may be what cannot be read. Notices need no secret.
+        let (config, secret) = (DistConfig::default(), Secret::Given(String::new()));
+        let told = self.meeting(place, &secret, &config, |start| tell_early(&start, error));
+        told.unwrap_or_else(|error| tracing::debug!("the other ranks were not told: {error}"));
     }
 
     /// Returns the run secret: from the environment, generated by rank 0 for the ranks that it starts, or from a file
     /// in the run directory `dir`.
     fn secret(&self, dir: &Path) -> Result<Secret> {
-        match (std::env::var(SECRET_VARIABLE).ok().filter(|text| !text.is_empty()), &self.rank_role) {
+        match (std::env::var(SECRET_VARIABLE).ok().filter(|text| !text.is_empty()), self.rank_role.place()) {
             (Some(text), _) => Ok(Secret::Given(text)),
-            (None, RankRole::Launched(Place { rank: 0, .. })) => Secret::made(dir),
-            (None, RankRole::Launched(_)) => Ok(Secret::of(dir)),
-            (None, RankRole::Starts(_)) => Secret::random(),
+            (None, Some(Place { rank: 0, .. })) => Secret::made(dir),
+            (None, Some(_)) => Ok(Secret::of(dir)),
+            (None, None) => Secret::random(),
         }
     }
 

@@ -91,9 +91,9 @@ struct WholeArgs {
 
 impl Args {
     /// Returns the number of ranks given on the command line, for stages that support ranks.
-    pub(super) fn ranks(&self) -> Option<RanksArgs> {
+    pub(super) fn ranks(&self) -> Option<&RanksArgs> {
         match &self.stage {
-            Kind::Passrate(args) => Some(args.ranks),
+            Kind::Passrate(args) => Some(&args.ranks),
             _ => None,
         }
     }

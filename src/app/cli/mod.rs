@@ -23,6 +23,7 @@ mod eval;
 mod export;
 mod generate;
 mod global;
+mod grace;
 mod init;
 mod inspect;
 mod jsonl;

@@ -1,17 +1,15 @@
 //! The ranks of a command: started by a launcher, or by `--gpus` on this machine.
 
-use std::ffi::OsString;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use omr_base::error::{Error, Result};
 use omr_base::identity;
-use omr_runtime::ranks::{self, Launcher, Lookup, Place, SECRET_VARIABLE, Secret};
+use omr_runtime::ranks::{self, Launcher, Lookup, NodeFlags, Place, SECRET_VARIABLE, Secret};
 
 /// Environment variable with the id of the process that started this rank because of `--gpus`. If the rank's parent has
-/// another id, that process has ended.
+/// another id, that process has ended. The flags about ranks are then addressed to that process.
 const PARENT: &str = "OMR_RANKS_OF";
 
 /// Time that rank 0 waits for the ranks that it started, after its own part of the run has succeeded. Then it kills
@@ -26,6 +24,8 @@ const LESS_PATIENCE: Duration = Duration::from_secs(3);
 pub enum RankRole {
     /// A process started by a launcher.
     Launched(Place),
+    /// The first rank of one of several nodes. It starts the other ranks of its node itself.
+    Node(Place),
     /// Rank 0 of this number of ranks. It starts the other ranks itself.
     Starts(usize),
 }
@@ -34,31 +34,44 @@ impl RankRole {
     /// The only process.
     pub const ALONE: RankRole = RankRole::Starts(1);
 
-    /// Determines the position from `--gpus` and the environment.
-    pub fn of(gpus: Option<usize>, env: Lookup) -> Result<RankRole> {
-        let place = Place::of(env)?;
-        match (gpus, place) {
-            (None, Some(place)) => Ok(RankRole::Launched(place)),
-            (ranks, None) => Ok(RankRole::Starts(ranks.unwrap_or(1))),
-            (Some(ranks), Some(place)) => {
-                let found = format!("{ranks}, in one of {} processes started by {}", place.size, place.launcher.name());
-                Err(Error::input("--gpus", found, "no --gpus, because a launcher has already started the ranks"))
+    /// Determines the position from the flags and the environment.
+    pub fn of(flags: &NodeFlags, env: Lookup) -> Result<RankRole> {
+        match (Place::of(env)?, flags.given().join(" ")) {
+            (Some(place), given) if given.is_empty() || env(PARENT).is_some() => Ok(RankRole::Launched(place)),
+            (Some(place), given) => {
+                let found = format!("{given}, in one of {} processes started by {}", place.size, place.launcher.name());
+                let expected = "none of these flags, because a launcher has already started the ranks";
+                Err(Error::input("the command line", found, expected))
             }
+            (None, _) => {
+                let place = flags.place(env)?;
+                Ok(if place.size == place.local_size { RankRole::Starts(place.size) } else { RankRole::Node(place) })
+            }
+        }
+    }
+
+    /// Returns the position of this process in a run of several processes that it does not start alone.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            RankRole::Launched(place) | RankRole::Node(place) => Some(place),
+            RankRole::Starts(_) => None,
         }
     }
 
     /// Returns the rank of this process.
     pub fn rank(&self) -> usize {
-        match self {
-            RankRole::Launched(place) => place.rank,
-            _ => 0,
-        }
+        self.place().map_or(0, |place| place.rank)
+    }
+
+    /// Returns the number of processes of the run.
+    pub fn size(&self) -> usize {
+        self.place().map_or(self.local_ranks(), |place| place.size)
     }
 
     /// Returns the number of processes of the run on this machine, which share its CPUs.
     pub fn local_ranks(&self) -> usize {
         match self {
-            RankRole::Launched(place) => place.local_size,
+            RankRole::Launched(place) | RankRole::Node(place) => place.local_size,
             RankRole::Starts(ranks) => *ranks,
         }
     }
@@ -84,11 +97,11 @@ impl RankRole {
                 let found = format!("local rank {} and {gpus} GPU(s)", place.local_rank);
                 Err(Error::input("the local rank", found, "one GPU for each rank on the machine"))
             }
-            RankRole::Starts(ranks) if *ranks > gpus.max(1) => {
+            RankRole::Starts(_) | RankRole::Node(_) if self.local_ranks() > gpus.max(1) => {
                 let expected = format!("at most {gpus}, the number of GPUs of this machine");
-                Err(Error::input("--gpus", ranks.to_string(), expected))
+                Err(Error::input("--gpus", self.local_ranks().to_string(), expected))
             }
-            RankRole::Starts(_) => Ok(0),
+            RankRole::Starts(_) | RankRole::Node(_) => Ok(0),
         }
     }
 }
@@ -98,38 +111,31 @@ impl RankRole {
 pub struct Started(Mutex<Vec<(usize, Child)>>);
 
 impl Started {
-    /// Starts the ranks from 1 to `ranks` as this program with the same arguments. They connect to `listener` and
-    /// receive the run's `secret`.
-    pub fn start(&self, ranks: usize, listener: &TcpListener, secret: &Secret) -> Result<Place> {
-        let failed = |e: std::io::Error| Error::Failed(format!("--gpus {ranks}: {e}"));
-        let port = listener.local_addr().map_err(failed)?.port();
-        // The ranks connect to the port after MASTER_PORT.
-        let master_port = (port - 1).to_string();
+    /// Starts the other ranks of the node whose first rank is at `place`, as this program with the same arguments. They
+    /// receive the run's `secret`, or find it as this process does.
+    pub fn start(&self, place: &Place, secret: Option<&Secret>) -> Result<()> {
+        let failed = |e: std::io::Error| Error::Failed(format!("--gpus {}: {e}", place.local_size));
         let (program, parent) = (std::env::current_exe().map_err(failed)?, std::process::id().to_string());
-        let (arguments, size) = (without_gpus(std::env::args_os().skip(1)), ranks.to_string());
-        let secret = secret.text()?;
+        let secret = secret.map(Secret::text).transpose()?.map(|text| (SECRET_VARIABLE, text));
         let mut started = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for rank in 1..ranks {
-            let number = rank.to_string();
+        for local_rank in 1..place.local_size {
+            let rank = place.rank + local_rank;
             let variables = [
-                ("RANK", number.as_str()),
-                ("WORLD_SIZE", &size),
-                ("LOCAL_RANK", &number),
-                ("LOCAL_WORLD_SIZE", &size),
-                ("MASTER_ADDR", "127.0.0.1"),
-                ("MASTER_PORT", &master_port),
-                ("TORCHELASTIC_RUN_ID", &parent),
-                (SECRET_VARIABLE, &secret),
-                (PARENT, &parent),
+                ("RANK", rank.to_string()),
+                ("WORLD_SIZE", place.size.to_string()),
+                ("LOCAL_RANK", local_rank.to_string()),
+                ("LOCAL_WORLD_SIZE", place.local_size.to_string()),
+                ("MASTER_ADDR", place.address.clone()),
+                // The ranks connect to the port after MASTER_PORT.
+                ("MASTER_PORT", (place.port.unwrap_or_default() - 1).to_string()),
+                ("TORCHELASTIC_RUN_ID", place.run.clone()),
+                (PARENT, parent.clone()),
             ];
             let mut command = Command::new(&program);
-            let command = command.args(&arguments).envs(variables).stdin(Stdio::null()).stdout(Stdio::null());
-            started.push((rank, command.spawn().map_err(failed)?));
+            let command = command.args(std::env::args_os().skip(1)).envs(variables).envs(secret.clone());
+            started.push((rank, command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map_err(failed)?));
         }
-        let (rank, local_rank, size, local_size) = (0, 0, ranks, ranks);
-        let (address, port, round) = ("127.0.0.1".to_owned(), Some(port), restarts()?);
-        let launcher = Launcher::Torchrun;
-        Ok(Place { rank, size, local_rank, local_size, address, port, round, run: parent, launcher })
+        Ok(())
     }
 
     /// Returns an error if one of these ranks has ended. The rank itself has printed the reason.
@@ -179,7 +185,7 @@ impl Started {
 
 /// Returns how often a launcher has restarted this process's run.
 pub fn restarts() -> Result<u64> {
-    ranks::restarts(&|name| std::env::var(name).ok())
+    ranks::restarts(&ranks::environment)
 }
 
 /// Returns an error if the process that started this rank because of `--gpus` has ended. That process is rank 0, so the
@@ -195,20 +201,6 @@ pub fn program() -> Result<String> {
     Ok(format!("omr {} {}", env!("CARGO_PKG_VERSION"), &identity::hash("/proc/self/exe".as_ref())?[..16]))
 }
 
-/// Returns `arguments` without `--gpus N`.
-fn without_gpus(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let (mut out, mut skip, mut flags) = (Vec::new(), false, true);
-    for argument in arguments {
-        let text = argument.to_string_lossy();
-        let is_gpus = flags && (text == "--gpus" || text.starts_with("--gpus="));
-        flags &= text != "--";
-        if !std::mem::replace(&mut skip, text == "--gpus" && is_gpus) && !is_gpus {
-            out.push(argument);
-        }
-    }
-    out
-}
-
 /// Returns the largest number of tasks of a node, which Slurm writes as `8(x2),4`.
 fn most_tasks(text: &str) -> Option<usize> {
     text.split(',').filter_map(|of_nodes| of_nodes.split('(').next()?.parse().ok()).max()
@@ -218,8 +210,8 @@ fn most_tasks(text: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn rank_role(gpus: Option<usize>, size: &str) -> Result<RankRole> {
-        RankRole::of(gpus, &|name| match name {
+    fn rank_role(ranks: Option<usize>, size: &str) -> Result<RankRole> {
+        RankRole::of(&NodeFlags { ranks, ..NodeFlags::default() }, &|name| match name {
             "WORLD_SIZE" => Some(size.to_owned()),
             "RANK" | "LOCAL_RANK" => Some("1".to_owned()).filter(|_| size != "1"),
             "MASTER_ADDR" => Some("node-1".to_owned()),
@@ -234,7 +226,7 @@ mod tests {
         assert_eq!(rank_role(Some(4), "1").unwrap(), RankRole::Starts(4));
         assert_eq!(rank_role(None, "2").unwrap().rank(), 1);
         let text = rank_role(Some(4), "2").unwrap_err().to_string();
-        assert!(text.starts_with("--gpus: found 4, in one of 2 processes started by torchrun"), "{text}");
+        assert!(text.contains("found --gpus 4, in one of 2 processes started by torchrun"), "{text}");
     }
 
     #[test]
@@ -251,16 +243,5 @@ mod tests {
     #[test]
     fn tasks_of_slurm_share_the_memory_of_their_node() {
         assert_eq!(["8", "2,8(x2)", ""].map(most_tasks), [Some(8), Some(8), None]);
-    }
-
-    #[test]
-    fn the_ranks_arguments_are_the_same_less_their_number() {
-        let cut = |text: &str| {
-            let out = without_gpus(text.split(' ').map(OsString::from));
-            out.into_iter().map(|a| a.into_string().unwrap()).collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(cut("sft a.yaml --gpus 4 --out x seed=7"), "sft a.yaml --out x seed=7");
-        assert_eq!(cut("--threads 2 sft --gpus=4 a.yaml"), "--threads 2 sft a.yaml");
-        assert_eq!(cut("sft --out --gpusx a.yaml -- --gpus 4"), "sft --out --gpusx a.yaml -- --gpus 4");
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::args::JobArgs;
 use super::run_dir::RunDir;
 use super::session::Session;
-use super::{Context, start};
+use super::{Context, grace, start};
 use crate::recipe::Recipe;
 use omr_base::config::{Config, Dtype, Place, RecipeConfig};
 use omr_base::error::Result;
@@ -42,6 +42,7 @@ fn run_recipe(session: &mut Session, mut config: RecipeConfig) -> Result<()> {
             return RunDir::planned(args, &recipe.config, context, || plan(&recipe.config));
         }
         let dir = session.open(&recipe.config)?;
+        ["sft", "rl"].iter().try_for_each(|stage| grace::warn(&args.out.join(stage), context))?;
         session.finish(dir, &recipe.config, &recipe.page(), || recipe.is_finished(), |ranks| recipe.run(ranks))?;
         if context.leads() {
             let command = |words: Vec<String>| start::command(std::env::args().take(1).chain(words));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::JobArgs;
 use super::session::Session;
-use super::{Context, dry_run};
+use super::{Context, dry_run, grace};
 use crate::report;
 use omr_base::config::Place;
 use omr_base::error::Result;
@@ -71,6 +71,7 @@ pub fn run<C: Training>(
             return dry_run::rest(session, &config, &what, &plan, &*job, page);
         }
         let dir = session.open(&config)?;
+        grace::warn(&session.args.out, context)?;
         if context.leads() && !continues {
             let _ = std::fs::remove_file(session.args.out.join(RESUMED));
         }

@@ -5,10 +5,11 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::secret::Key;
+use super::descriptors::{self, AT_ONCE};
+use super::secret::Keys;
 use super::wire::{Message, Until};
 use omr_base::error::{Error, Result};
 
@@ -18,12 +19,10 @@ pub const POLL: Duration = Duration::from_millis(20);
 /// Time limit for a caller's proof and first message together.
 pub const WORD: Duration = Duration::from_secs(5);
 
-/// Maximum number of callers that are served at the same time. Further callers wait until one of these has sent its
-/// message or is closed.
-const AT_ONCE: usize = 128;
-
-/// A caller that has proved knowledge of the run secret.
+/// A caller of this run.
 pub struct Caller {
+    /// True if the caller has proved knowledge of the run secret, false if it only gives notice.
+    pub has_secret: bool,
     /// The connection to the caller.
     pub stream: TcpStream,
     /// Address of the caller.
@@ -34,14 +33,14 @@ pub struct Caller {
 
 /// A listener that accepts callers. When it is dropped, later callers are closed without an answer.
 pub struct Admission {
-    callers: Receiver<Caller>,
+    callers: Receiver<io::Result<Caller>>,
     unproven: Arc<AtomicUsize>,
     closed: Arc<AtomicBool>,
 }
 
 impl Admission {
-    /// Starts to accept the callers that connect to `listener` and prove knowledge of the secret of `key`.
-    pub fn open(listener: TcpListener, key: Key) -> Result<Admission> {
+    /// Starts to accept the callers that connect to `listener` and prove knowledge of one of the `keys`.
+    pub fn open(listener: TcpListener, keys: Keys) -> Result<Admission> {
         let failed = |e: io::Error| Error::Failed(format!("listening for connections: {e}"));
         listener.set_nonblocking(true).map_err(failed)?;
         let (sender, callers) = mpsc::channel();
@@ -50,14 +49,19 @@ impl Admission {
         let serve = move || {
             while !over.load(Ordering::Relaxed) {
                 let is_full = Arc::strong_count(&open) > AT_ONCE;
-                let Some((stream, from)) = (!is_full).then(|| listener.accept().ok()).flatten() else {
-                    std::thread::sleep(POLL);
-                    continue;
+                let accepted = (!is_full).then(|| listener.accept());
+                let (stream, from) = match accepted {
+                    Some(Ok(accepted)) => accepted,
+                    Some(Err(error)) if descriptors::are_exhausted(&error) => return drop(sender.send(Err(error))),
+                    _ => {
+                        std::thread::sleep(POLL);
+                        continue;
+                    }
                 };
-                let (sender, counted, key, open) = (sender.clone(), counted.clone(), key.clone(), open.clone());
+                let (sender, counted, keys, open) = (sender.clone(), counted.clone(), keys.clone(), open.clone());
                 let hear = move || {
-                    match read_message(&stream, &key) {
-                        Ok(word) => drop(sender.send(Caller { stream, from, word })),
+                    match read_message(&stream, &keys) {
+                        Ok((has_secret, word)) => drop(sender.send(Ok(Caller { has_secret, stream, from, word }))),
                         Err(_) => drop(counted.fetch_add(1, Ordering::Relaxed)),
                     }
                     drop(open);
@@ -70,9 +74,13 @@ impl Admission {
         Ok(Admission { callers, unproven, closed })
     }
 
-    /// Waits up to [`POLL`] for the next caller.
-    pub fn next(&self) -> Option<Caller> {
-        self.callers.recv_timeout(POLL).ok()
+    /// Waits up to [`POLL`] for the next caller. Errors if this process cannot open more files.
+    pub fn next(&self) -> Result<Option<Caller>> {
+        match self.callers.recv_timeout(POLL) {
+            Ok(caller) => caller.map(Some).map_err(|error| descriptors::exhausted(&error)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::Failed("listening for connections has ended".to_owned())),
+        }
     }
 
     /// Returns the number of callers that did not prove knowledge of the secret.
@@ -87,12 +95,12 @@ impl Drop for Admission {
     }
 }
 
-/// Returns a caller's first message after the caller has proved knowledge of the secret.
-fn read_message(stream: &TcpStream, key: &Key) -> io::Result<Message> {
+/// Returns whether a caller has proved knowledge of the secret, and its first message.
+fn read_message(stream: &TcpStream, keys: &Keys) -> io::Result<(bool, Message)> {
     let deadline = Instant::now() + WORD;
     prepare(stream)?;
-    key.accept(stream, deadline)?;
-    Message::receive(Until { stream, deadline })
+    let has_secret = keys.accept(stream, deadline)?;
+    Ok((has_secret, Message::receive(Until { stream, deadline })?))
 }
 
 /// Configures a connection for use between ranks: writes are sent without delay, and reads block.

@@ -1,25 +1,29 @@
-//! Connects the ranks of a run. Rank 0 listens, the other ranks greet it and receive the table of all ranks, and then
-//! each pair of ranks opens a connection.
+//! Connects the ranks of a run. Rank 0 listens (`receive.rs`), the other ranks greet it and receive the table of all ranks,
+//! and then each pair of ranks opens a connection.
 
-use std::hash::{BuildHasher, RandomState};
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::Place;
 use super::admission::{Admission, Caller, POLL, WORD, prepare};
-use super::secret::{Key, Secret, VARIABLE};
+use super::secret::{Key, Keys, Secret};
 use super::wire::{Greeting, Member, Message};
+use super::{Place, descriptors};
 use omr_base::config::DistConfig;
 use omr_base::error::{Error, Result};
 
-/// Time for which a rank tries again if it finds no secret, or if rank 0 rejects its secret.
+/// Time for which a rank tries again if it finds no secret, or if rank 0 rejects its secret. A network file system may
+/// show a new file after a delay.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Time for which rank 0, after a failed start, still sends the error to ranks that connect late.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// Time after which a rank says for which ranks it waits, and the time between two such notes.
+const NOTE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
+
+/// Advice if ranks do not have the same secret.
+pub const SHARE: &str = "use one --out that all ranks share, or set OMR_RUN_SECRET to the same text at all ranks";
 
 /// Function that is called repeatedly while ranks are waited for. An error ends the wait.
 pub type Waiting<'a> = &'a dyn Fn() -> Result<()>;
@@ -46,12 +50,53 @@ pub struct Start<'a> {
     pub end: End,
     /// Function that is called repeatedly while ranks are waited for. An error ends the wait.
     pub waiting: Waiting<'a>,
+    /// Prints a note, on any rank.
+    pub say: &'a dyn Fn(&str),
 }
 
 impl Start<'_> {
     /// Returns the time for all ranks to connect.
     pub fn within(&self) -> Duration {
         Duration::from_secs_f64(self.config.timeout_s)
+    }
+
+    /// Returns the time for which ranks that do not have the secret are waited for.
+    pub fn patience(&self) -> Duration {
+        PATIENCE.min(self.within() / 2)
+    }
+
+    /// Returns the port at which rank 0 listens.
+    pub fn port(&self) -> Result<u16> {
+        self.config.port.map(|port| port as u16).or(self.place.port).ok_or_else(|| {
+            let expected = "a port of rank 0's machine (or set dist.port)";
+            Error::input("environment variable MASTER_PORT", "nothing", expected)
+        })
+    }
+
+    /// Returns the key of the run's notices.
+    pub fn notices(&self) -> Key {
+        Key::of_notices(&format!("{}\n{}\n{}", self.program, self.place.run, self.place.round))
+    }
+}
+
+/// The notes of a rank that waits.
+pub struct Notes<'a> {
+    start: &'a Start<'a>,
+    next: Cell<Instant>,
+}
+
+impl<'a> Notes<'a> {
+    /// Begins to wait.
+    pub fn begin(start: &'a Start<'a>) -> Notes<'a> {
+        Notes { start, next: Cell::new(Instant::now() + NOTE[0].min(start.within() / 4)) }
+    }
+
+    /// Prints for whom this rank waits, if it is time for a note.
+    pub fn waits(&self, whom: impl FnOnce() -> String) {
+        if Instant::now() >= self.next.get() {
+            (self.start.say)(&format!("waiting for {}", whom()));
+            self.next.set(Instant::now() + NOTE[1]);
+        }
     }
 }
 
@@ -78,148 +123,24 @@ pub fn name(rank: usize, member: &Member) -> String {
 /// can connect. Otherwise rank 0 listens on all networks of the machine. A host name does not decide this, because many
 /// machines resolve their own name to a loopback address.
 pub fn listen(place: &Place, port: u16) -> Result<TcpListener> {
-    let told = |e: io::Error| {
+    bind(loopback(&place.address), port).map_err(|error| {
         let hint = "another run may use it: set dist.port to a free port, or MASTER_PORT to the port before a free one";
-        Error::input_hint(format!("port {port}"), e.to_string(), "a port that rank 0 can listen on", hint)
-    };
-    if is_this_machine(&place.address) {
-        return TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(told);
-    }
-    TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
-        .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
-        .map_err(told)
+        Error::input_hint(format!("port {port}"), error.to_string(), "a port that rank 0 can listen on", hint)
+    })
 }
 
-fn is_this_machine(address: &str) -> bool {
-    address == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+fn bind(loopback: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
+    match loopback {
+        Some(ip) => TcpListener::bind((ip, port)),
+        None => TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+            .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))),
+    }
 }
 
-/// Runs rank 0's side: waits for all other ranks for at most the time `within`, and sends them the table. Callers are
-/// treated as follows:
-///
-/// - A rank with another program or another number of ranks, or a second process of the same rank, ends the start for
-///   all.
-/// - A rank of another run or another round of restarts is rejected, and the start continues.
-/// - A caller that does not know the secret of `key` is ignored.
-pub fn receive(start: &Start, listener: TcpListener, own: &Greeting) -> Result<Rendezvous> {
-    let (key, within) = (start.secret.key()?, start.within());
-    let admission = Admission::open(listener, key.clone())?;
-    let mut joined = JoinedRanks { own, come: 0, taken: (0..own.size).map(|_| None).collect(), refused: Vec::new() };
-    let fault = |error: &Error| Message::Fault { what: error.to_string(), exit_code: error.exit_code() };
-    let deadline = Instant::now() + within;
-    while joined.missing().next().is_some() {
-        let is_late = Instant::now() >= deadline;
-        let late = || if is_late { Err(joined.too_late(within, admission.unproven())) } else { Ok(()) };
-        if let Err(error) = (start.waiting)().and_then(|()| late()) {
-            joined.tell(&fault(&error));
-            return Err(error);
-        }
-        let Some(caller) = admission.next() else { continue };
-        if let Err(error) = joined.take(caller) {
-            joined.tell(&fault(&error));
-            // Ranks that have not connected yet would otherwise wait for a rank 0 that no longer exists.
-            let deadline = Instant::now() + FAREWELL;
-            while joined.come + 1 < own.size && Instant::now() < deadline {
-                admission.next().into_iter().for_each(|caller| joined.turn_away(&caller, &fault(&error)));
-            }
-            return Err(error);
-        }
-    }
-    let token = RandomState::new().hash_one(own.member.pid);
-    let mut members = vec![own.member.clone()];
-    members.extend(joined.taken.iter().flatten().map(|(member, _)| member.clone()));
-    joined.tell(&Message::Table { token, members: members.clone() });
-    let control = joined.taken.into_iter().map(|rank| rank.map(|(_, stream)| stream)).collect();
-    Ok(Rendezvous { token, members, control, admission, key })
-}
-
-/// The ranks that have connected to rank 0.
-struct JoinedRanks<'a> {
-    own: &'a Greeting,
-    /// Number of greetings of this run and round of restarts, including rejected ones.
-    come: usize,
-    taken: Vec<Option<(Member, TcpStream)>>,
-    refused: Vec<String>,
-}
-
-impl JoinedRanks<'_> {
-    fn missing(&self) -> impl Iterator<Item = usize> + '_ {
-        (1..self.own.size).filter(|&rank| self.taken[rank].is_none())
-    }
-
-    fn too_late(&self, within: Duration, unproven: usize) -> Error {
-        let ranks: Vec<String> = self.missing().map(|rank| rank.to_string()).collect();
-        let mut why = self.refused.iter().map(|why| format!("; refused: {why}")).collect::<String>();
-        if unproven > 0 {
-            why += &format!("; {unproven} connections did not prove the run secret");
-        }
-        Error::Failed(format!("rank {} has not connected within {} s{why}", ranks.join(", "), within.as_secs_f64()))
-    }
-
-    fn tell(&self, message: &Message) {
-        // A rank that does not receive the message will be detected as lost.
-        self.taken.iter().flatten().for_each(|(_, stream)| drop(message.send(stream)));
-    }
-
-    /// Sends a late caller the error with which the start has ended.
-    fn turn_away(&mut self, caller: &Caller, word: &Message) {
-        let is_ours = |theirs: &Greeting| (&theirs.run, theirs.round) == (&self.own.run, self.own.round);
-        if matches!(&caller.word, Message::Greeting(theirs) if is_ours(theirs)) {
-            self.come += 1;
-            let _ = word.send(&caller.stream);
-        }
-    }
-
-    /// Adds a caller to the ranks that have connected. Errors if the run cannot start.
-    fn take(&mut self, caller: Caller) -> Result<()> {
-        let Caller { stream, from, word } = caller;
-        let Message::Greeting(mut theirs) = word else { return Ok(()) };
-        theirs.member.address.set_ip(from.ip().to_canonical());
-        let refuse = |why: &str, again| drop(Message::Refused { why: why.to_owned(), again }.send(&stream));
-        let name = name(theirs.rank, &theirs.member);
-        let (is_of_run, round, own) = (theirs.run == self.own.run, theirs.round, self.own.round);
-        if !is_of_run || round != own {
-            let why = match is_of_run {
-                true => format!("{name} belongs to restart {round}, but rank 0 belongs to restart {own}"),
-                false => {
-                    format!("{name} belongs to run {:?}, but rank 0 belongs to run {:?}", theirs.run, self.own.run)
-                }
-            };
-            // The rank 0 of the caller's run may listen at this address after this process has ended.
-            refuse(&why, !is_of_run || round > own);
-            self.refused.push(why);
-            return Ok(());
-        }
-        self.come += 1;
-        if let Some(error) = self.differs(&theirs, &name) {
-            refuse(&error.to_string(), false);
-            return Err(error);
-        }
-        self.taken[theirs.rank] = Some((theirs.member, stream));
-        Ok(())
-    }
-
-    fn differs(&self, theirs: &Greeting, name: &str) -> Option<Error> {
-        let own = self.own;
-        let as_rank_0 = |of: &dyn std::fmt::Display| format!("{of}, the value of rank 0 ({})", own.member.host);
-        if theirs.program != own.program {
-            return Some(Error::input(format!("program of {name}"), &theirs.program, as_rank_0(&own.program)));
-        }
-        if theirs.size != own.size {
-            let place = format!("number of ranks of {name}");
-            return Some(Error::input(place, theirs.size.to_string(), as_rank_0(&own.size)));
-        }
-        if theirs.rank == 0 || theirs.rank >= own.size {
-            return Some(Error::input(name, "an impossible rank number", format!("a rank from 1 to {}", own.size - 1)));
-        }
-        // The same process may connect again after it lost its first connection.
-        let (other, _) = self.taken[theirs.rank].as_ref()?;
-        let port = |member: &Member| member.address.port();
-        let is_other =
-            (other.pid, port(other)) != (theirs.member.pid, port(&theirs.member)) || other.host != theirs.member.host;
-        let found = || format!("two processes, {} on {} and {name}", other.pid, other.host);
-        is_other.then(|| Error::input(format!("rank {}", theirs.rank), found(), "one process"))
-    }
+/// Returns the loopback address that `address` names, if it does.
+fn loopback(address: &str) -> Option<IpAddr> {
+    let address = if address == "localhost" { "127.0.0.1" } else { address };
+    address.parse().ok().filter(IpAddr::is_loopback)
 }
 
 /// The result of one call to rank 0.
@@ -237,29 +158,34 @@ enum Call {
 /// Runs the side of the other ranks: finds rank 0 at `port` and receives the table. Ranks may start in any order.
 pub fn greet(start: &Start, mut own: Greeting, port: u16) -> Result<Rendezvous> {
     let (host, secret, within) = (start.place.address.as_str(), start.secret, start.within());
-    let ip = if is_this_machine(host) { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    let listener = TcpListener::bind((ip, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)));
-    let listener = listener.map_err(link("listening for connections"))?;
+    // A connection to any address of 127.0.0.0/8 comes from 127.0.0.1, to which the other ranks then connect.
+    let own_ip = loopback(host).map(|ip| if ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { ip });
+    let listener = bind(own_ip, 0).map_err(link("listening for connections"))?;
     own.member.address = listener.local_addr().map_err(link("listening for connections"))?;
-    let deadline = Instant::now() + within;
+    let (deadline, notes) = (Instant::now() + within, Notes::begin(start));
     let (mut last, mut refused, mut unproved_since) = ("no connection".to_owned(), false, None);
+    let mut gives_notice = false;
     while Instant::now() < deadline {
         (start.waiting)()?;
-        match call(start, host, port, &own, deadline)? {
+        notes.waits(|| format!("rank 0 at {host}, port {port}: {last}"));
+        let begun = Instant::now();
+        // A rank whose secret was rejected gives notice at every second call, so that rank 0 can name it.
+        gives_notice = unproved_since.is_some() && !gives_notice;
+        match call(start, port, &own, gives_notice)? {
             Call::Table { stream, key, token, members } => {
                 let control = (0..own.size).map(|rank| (rank == 0).then(|| stream.try_clone()).transpose());
                 let control = control.collect::<io::Result<_>>().map_err(link("the connection to rank 0"))?;
                 let members = members.into_iter().map(|member| seen(member, &stream)).collect();
-                let admission = Admission::open(listener, key.clone())?;
+                let keys = Keys { secret: Some(key.clone()), notices: start.notices() };
+                let admission = Admission::open(listener, keys)?;
                 return Ok(Rendezvous { token, members, control, admission, key });
             }
             Call::Refused(why) => (last, refused, unproved_since) = (why, true, None),
             // The reason of an earlier rejection is kept, because it explains more than a closed connection.
             Call::Gone(why) => (last, unproved_since) = (if refused { last } else { why }, None),
-            Call::Unproved(why) if unproved_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
+            Call::Unproved(why) if unproved_since.get_or_insert(begun).elapsed() > start.patience() => {
                 let expected = format!("the secret of rank 0 at {host}, port {port}");
-                let hint =
-                    format!("use one --out that all ranks share, or set {VARIABLE} to the same text at all ranks");
+                let hint = format!("{SHARE}; or another program listens at that port");
                 return Err(Error::input_hint(secret.to_string(), why, expected, hint));
             }
             Call::Unproved(why) => last = if refused { last } else { format!("{secret}: {why}") },
@@ -270,20 +196,25 @@ pub fn greet(start: &Start, mut own: Greeting, port: u16) -> Result<Rendezvous> 
     Err(Error::Failed(format!("no connection to rank 0 at {host}, port {port} within {waited} s: {last}")))
 }
 
-/// Calls rank 0 until `deadline`, proves the secret, sends the greeting, and waits for the answer. Errors if the run
-/// cannot start.
-fn call(start: &Start, host: &str, port: u16, own: &Greeting, deadline: Instant) -> Result<Call> {
-    let stream = match connect(host, port, deadline) {
+/// Calls rank 0, proves the secret, sends the greeting, and waits for the answer. Without the secret, or with
+/// `gives_notice`, the greeting is a notice, which rank 0 does not answer unless it has failed. Errors if the run cannot
+/// start.
+fn call(start: &Start, port: u16, own: &Greeting, gives_notice: bool) -> Result<Call> {
+    let patience = Instant::now() + start.patience();
+    let stream = match connect(&start.place.address, port, patience) {
         Ok(stream) => stream,
-        Err(error) => return Ok(Call::Gone(error.to_string())),
+        Err(error) if descriptors::are_exhausted(&error) => return Err(descriptors::exhausted(&error)),
+        Err(error) => return Ok(Call::Gone(explained(&error))),
     };
     // The secret is read at each call, because rank 0 may create the secret's file after the first calls.
-    let key = match start.secret.key() {
-        Ok(key) => key,
-        Err(error) => return Ok(Call::Unproved(error.to_string())),
+    let (key, lacks) = match start.secret.key() {
+        Ok(key) if !gives_notice => (key, None),
+        Ok(_) => (start.notices(), Some("rejected".to_owned())),
+        Err(error) => (start.notices(), Some(error.to_string())),
     };
-    if let Err(error) = prove(&stream, &key, deadline, start.waiting)? {
-        return Ok(Call::Unproved(format!("rejected ({error})")));
+    // Another program may listen at the port and never say a word.
+    if let Err(error) = prove(&stream, &key, patience, start.waiting)? {
+        return Ok(Call::Unproved(lacks.unwrap_or_else(|| format!("rejected ({error})"))));
     }
     // Rank 0 waits for the other ranks for the same time and then reports which are missing, so this rank waits a little
     // longer. If rank 0 drops the connection, no answer arrives.
@@ -292,17 +223,26 @@ fn call(start: &Start, host: &str, port: u16, own: &Greeting, deadline: Instant)
         Ok(()) if speaks(&stream, Instant::now() + longest, start.waiting)? => Message::receive(&stream).ok(),
         _ => None,
     };
-    Ok(match reply {
-        Some(Message::Table { token, members }) if members.len() == own.size => {
+    Ok(match (reply, lacks) {
+        (Some(Message::Fault { what, exit_code }), _) => return Err(Error::Rank { what, exit_code, reported: true }),
+        (_, Some(why)) => Call::Unproved(why),
+        (Some(Message::Table { token, members }), _) if members.len() == own.size => {
             Call::Table { stream, key, token, members }
         }
-        Some(Message::Refused { why, again: false }) => {
+        (Some(Message::Refused { why, again: false }), _) => {
             return Err(Error::Rank { what: why, exit_code: 2, reported: false });
         }
-        Some(Message::Fault { what, exit_code }) => return Err(Error::Rank { what, exit_code, reported: true }),
-        Some(Message::Refused { why, again: true }) => Call::Refused(why),
+        (Some(Message::Refused { why, again: true }), _) => Call::Refused(why),
         _ => Call::Gone("the connection closed".to_owned()),
     })
+}
+
+/// Tells rank 0 that this rank has failed, as a notice. Returns false if rank 0 does not listen.
+pub fn tell_first(start: &Start, port: u16, what: &Message) -> Result<bool> {
+    let soon = Instant::now() + WORD;
+    let Ok(stream) = connect(&start.place.address, port, soon) else { return Ok(false) };
+    let proved = prove(&stream, &start.notices(), soon, start.waiting)?;
+    Ok(proved.and_then(|()| what.send(&stream)).is_ok())
 }
 
 /// Proves knowledge of the secret to the process at the other end of `stream`.
@@ -331,14 +271,32 @@ fn speaks(stream: &TcpStream, deadline: Instant, waiting: Waiting) -> Result<boo
     Ok(false)
 }
 
-/// Replaces a loopback or unspecified address, which is valid only on rank 0's own machine, by the address at which
-/// this process reached rank 0.
+/// Replaces the unspecified address of rank 0, and a loopback address of another machine, by the address at which this
+/// process reached rank 0.
 fn seen(mut member: Member, rank_0: &TcpStream) -> Member {
     let ip = member.address.ip();
-    if let (true, Ok(at)) = (ip.is_loopback() || ip.is_unspecified(), rank_0.peer_addr()) {
+    if let Ok(at) = rank_0.peer_addr()
+        && (ip.is_unspecified() || ip.is_loopback() && !at.ip().is_loopback())
+    {
         member.address.set_ip(at.ip());
     }
     member
+}
+
+/// Returns the text of an error of a connection to rank 0, with its usual cause.
+fn explained(error: &io::Error) -> String {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
+    let cause = match error.kind() {
+        ConnectionRefused => ": nothing listens there, because rank 0 has not started or has ended, or is elsewhere",
+        HostUnreachable | NetworkUnreachable | TimedOut => ": a firewall, or an address of another network",
+        _ => "",
+    };
+    format!("{error}{cause}")
+}
+
+/// True unless `address` is known to be no address of this machine.
+pub fn is_own(address: &str) -> bool {
+    (address, 0).to_socket_addrs().map_or(true, |mut all| all.any(|at| TcpListener::bind(at).is_ok()))
 }
 
 fn connect(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
@@ -379,6 +337,7 @@ pub fn mesh(met: &Rendezvous, rank: usize, within: Duration, waiting: Waiting) -
             waiting()?;
             match linked(met, rank, member, deadline, waiting)? {
                 Ok(stream) => break stream,
+                Err(error) if descriptors::are_exhausted(&error) => return Err(descriptors::exhausted(&error)),
                 Err(error) if Instant::now() >= deadline => {
                     return Err(link(&format!("the connection to {}", name(below, member)))(error));
                 }
@@ -394,7 +353,8 @@ pub fn mesh(met: &Rendezvous, rank: usize, within: Duration, waiting: Waiting) -
             let (name, waited) = (name(above, &met.members[above]), within.as_secs_f64());
             return Err(Error::Failed(format!("{name} has not connected within {waited} s")));
         }
-        if let Some(Caller { stream, word: Message::Link { token, rank: from }, .. }) = met.admission.next()
+        if let Some(Caller { has_secret: true, stream, word: Message::Link { token, rank: from }, .. }) =
+            met.admission.next()?
             && token == met.token
             && (rank + 1..links.len()).contains(&from)
             && stream.set_read_timeout(None).is_ok()

@@ -6,21 +6,26 @@
 
 mod admission;
 mod collectives;
+mod descriptors;
 mod meet;
 mod nccl;
+mod nodes;
 mod one_rank;
 mod place;
 mod plane;
+mod receive;
 mod secret;
 pub mod shards;
 mod tcp;
 pub mod wire;
 
 pub use collectives::{Parts, Ranks, agreed, agreed_at_last, by_first, first_finds, report_failure};
+pub use descriptors::reserve as reserve_files;
 pub use meet::Start;
 pub use nccl::{GPU_OVERHEAD, Nccl};
+pub use nodes::NodeFlags;
 pub use one_rank::{BytesExchanged, OneRank};
-pub use place::{Launcher, Lookup, Place, restarts};
+pub use place::{Launcher, Lookup, Place, environment, find, restarts};
 pub use secret::{Secret, VARIABLE as SECRET_VARIABLE};
 pub use shards::Shards;
-pub use tcp::{Tcp, host_bytes};
+pub use tcp::{Tcp, host_bytes, tell_early};

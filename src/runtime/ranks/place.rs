@@ -20,6 +20,10 @@ pub enum Launcher {
     Slurm,
     /// Hydra, the mpiexec of MPICH and Intel MPI, or another launcher that supports PMI.
     Pmi,
+    /// jsrun of IBM's LSF.
+    Jsrun,
+    /// omr itself, on each node.
+    Omr,
 }
 
 /// The environment variables of a launcher: the rank, the number of ranks, the rank among the processes of one machine,
@@ -37,18 +41,21 @@ struct Variables {
 /// SLURM_STEP_NUM_TASKS is set only for tasks of srun. In a batch script or an interactive shell, SLURM_PROCID is 0 and
 /// SLURM_NTASKS is the requested number, although no other task was started. Slurm gives each process its own CPUs, so
 /// its processes do not share CPUs.
-const LAUNCHERS: [Variables; 4] = {
+const LAUNCHERS: [Variables; 5] = {
     use Launcher::*;
     const TORCHRUN: [&str; 4] = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"];
     const OPEN_MPI: [&str; 4] =
         ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"];
     const SLURM: [&str; 4] = ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""];
     const PMI: [&str; 4] = ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID PMI_LOCAL_RANK", "MPI_LOCALNRANKS PMI_LOCAL_SIZE"];
+    const JSRUN: [&str; 4] =
+        ["JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_LOCAL_RANK", "JSM_NAMESPACE_LOCAL_SIZE"];
     [
         Variables { launcher: Torchrun, name: "torchrun", names: TORCHRUN },
         Variables { launcher: OpenMpi, name: "Open MPI", names: OPEN_MPI },
         Variables { launcher: Slurm, name: "Slurm", names: SLURM },
         Variables { launcher: Pmi, name: "Hydra", names: PMI },
+        Variables { launcher: Jsrun, name: "jsrun", names: JSRUN },
     ]
 };
 
@@ -62,18 +69,24 @@ const HINT: &str = "set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_POR
 
 impl Variables {
     /// Returns true if the variables give both rank and size. Slurm's variables are ignored if PMI_SIZE is another
-    /// number, because they then describe the daemons of another launcher.
+    /// number, because they then describe the daemons of another launcher. RANK and WORLD_SIZE alone count nodes, not
+    /// processes, unless there is only one; see `nodes.tsv`.
     fn tell(&self, env: Lookup) -> bool {
-        let [rank, size, ..] = self.names.map(|names| value(env, names));
+        let [rank, size, local_rank, local_size] = self.names.map(|names| value(env, names));
         let daemons = || value(env, "PMI_SIZE").is_some_and(|of_job| Some(of_job) != size);
-        rank.is_some() && size.is_some() && (self.launcher != Launcher::Slurm || !daemons())
+        let is_complete = match self.launcher {
+            Launcher::Torchrun => local_rank.or(local_size).is_some() || size.as_deref() == Some("1"),
+            Launcher::Slurm => !daemons(),
+            _ => true,
+        };
+        rank.is_some() && size.is_some() && is_complete
     }
 }
 
 impl Launcher {
     /// Returns the launcher's name for messages.
     pub fn name(self) -> &'static str {
-        LAUNCHERS.iter().find(|of| of.launcher == self).map_or("", |of| of.name)
+        LAUNCHERS.iter().find(|of| of.launcher == self).map_or("omr", |of| of.name)
     }
 }
 
@@ -138,7 +151,7 @@ fn check_supported(launcher: Option<Launcher>, env: Lookup) -> Result<()> {
     let found = refused.iter().find(|[_, names]| !is_alone && value(env, names).is_some());
     found.map_or(Ok(()), |[name, _]| {
         let found = format!("{name}, which is not supported");
-        Err(Error::input_hint("the launcher", found, "torchrun, Slurm, Open MPI or Hydra", HINT))
+        Err(Error::input_hint("the launcher", found, "torchrun, Slurm, Open MPI, Hydra or jsrun", HINT))
     })
 }
 
@@ -162,7 +175,31 @@ fn address(env: Lookup) -> Result<String> {
     let names = if value(env, "MASTER_PORT").is_some() { " MASTER_ADDR" } else { "s MASTER_ADDR and MASTER_PORT" };
     let (place, expected) = (format!("environment variable{names}"), "the address of rank 0's machine and a free port");
     let hint = "set them for all ranks: mpirun -x NAME=VALUE, mpiexec -genv NAME VALUE";
-    value(env, "MASTER_ADDR").ok_or_else(|| Error::input_hint(place, "nothing", expected, hint))
+    value(env, "MASTER_ADDR").ok_or_else(|| Error::input_hint(place, "nothing", expected, hint)).map(|host| bare(&host))
+}
+
+/// Returns an address without the brackets that some launchers write around IPv6 addresses.
+pub fn bare(address: &str) -> String {
+    address.trim_matches(['[', ']']).to_owned()
+}
+
+/// Reads a variable of this process's environment; see [`find`].
+pub fn environment(name: &str) -> Option<String> {
+    find(
+        name,
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+    )
+}
+
+/// Returns the value of the variable `name`. In `name`, `*` stands for any text; the result is then `None` unless exactly
+/// one variable matches.
+pub fn find(name: &str, variables: impl Iterator<Item = (String, String)>) -> Option<String> {
+    let is_named = |key: &str| match name.split_once('*') {
+        Some((from, to)) => key.len() >= name.len() && key.starts_with(from) && key.ends_with(to),
+        None => key == name,
+    };
+    let mut found = variables.filter(|(key, _)| is_named(key)).map(|(_, value)| value);
+    found.next().filter(|_| found.next().is_none())
 }
 
 /// Returns the address of srun's task 0, a port on that machine, and the name of the step.
@@ -172,7 +209,7 @@ fn slurm(env: Lookup) -> Result<(String, Option<u16>, String)> {
     // Rank 0 runs on the step's first node. SLURM_LAUNCH_NODE_IPADDR is not used: it is the node on which srun was
     // called, which may be a login node.
     let address = match value(env, "MASTER_ADDR") {
-        Some(address) => address,
+        Some(address) => bare(&address),
         None => {
             const NAMES: &str = "SLURM_STEP_NODELIST SLURM_JOB_NODELIST";
             let (name, nodes) = first(env, NAMES).ok_or_else(|| nothing(NAMES, "the list of the job's nodes"))?;
@@ -202,7 +239,8 @@ fn first<'a>(env: Lookup, names: &'a str) -> Option<(&'a str, String)> {
     names.split(' ').filter_map(set).find(|(_, value)| !value.is_empty())
 }
 
-fn value(env: Lookup, names: &str) -> Option<String> {
+/// Returns the value of the first of the variables `names` that is set.
+pub fn value(env: Lookup, names: &str) -> Option<String> {
     first(env, names).map(|(_, value)| value)
 }
 
@@ -210,7 +248,8 @@ fn nothing(names: &str, expected: impl Into<String>) -> Error {
     Error::input(format!("environment variable {}", names.replace(' ', " or ")), "nothing", expected)
 }
 
-fn optional(env: Lookup, names: &str, range: RangeInclusive<u64>) -> Result<Option<u64>> {
+/// Returns the number in the first of the variables `names` that is set. Errors unless it is in `range`.
+pub fn optional(env: Lookup, names: &str, range: RangeInclusive<u64>) -> Result<Option<u64>> {
     let Some((name, value)) = first(env, names) else { return Ok(None) };
     let found = value.parse().ok().filter(|number| range.contains(number));
     let expected = || format!("a whole number from {} to {}", range.start(), range.end());

@@ -123,21 +123,25 @@ impl Drop for Secret {
 #[derive(Clone)]
 pub struct Key([u8; LEN]);
 
+/// The keys that an accepting end knows.
+#[derive(Clone)]
+pub struct Keys {
+    /// Key of the run secret, if this process has it.
+    pub secret: Option<Key>,
+    /// Key of the notices of the run; see [`Key::of_notices`].
+    pub notices: Key,
+}
+
 impl Key {
+    /// Returns the key with which a rank that does not have the run secret gives rank 0 notice that it is there, or that
+    /// it has failed. `run` names the program and the run. Everyone who knows them can compute the key.
+    pub fn of_notices(run: &str) -> Key {
+        Key(blake3::derive_key("omr: what a rank without the run secret says", run.as_bytes()))
+    }
+
     /// Returns the proof of the end with label `does`, over the nonces of the accepting and the calling end.
     fn proof(&self, does: &[u8], accepts: &[u8], calls: &[u8]) -> blake3::Hash {
         blake3::keyed_hash(&self.0, &[accepts, calls, does].concat())
-    }
-
-    /// Runs the accepting end's side until `deadline` at most. Errors if the other end does not prove that it knows the
-    /// secret.
-    pub fn accept(&self, mut stream: &TcpStream, deadline: Instant) -> io::Result<()> {
-        let (own, mut theirs) = (random()?, [0; 2 * LEN]);
-        stream.write_all(&own)?;
-        Until { stream, deadline }.read_exact(&mut theirs)?;
-        let (nonce, proof) = theirs.split_at(LEN);
-        proves(&self.proof(CALLS, &own, nonce), proof)?;
-        stream.write_all(self.proof(ACCEPTS, &own, nonce).as_bytes())
     }
 
     /// Runs the calling end's side until `deadline` at most. Errors if the other end does not prove that it knows the
@@ -147,13 +151,29 @@ impl Key {
         Until { stream, deadline }.read_exact(&mut nonce)?;
         stream.write_all(&[&own[..], self.proof(CALLS, &nonce, &own).as_bytes()].concat())?;
         Until { stream, deadline }.read_exact(&mut proof)?;
-        proves(&self.proof(ACCEPTS, &nonce, &own), &proof)
+        if self.proof(ACCEPTS, &nonce, &own) == proof { Ok(()) } else { Err(unproved()) }
     }
 }
 
-/// Compares the hashes in constant time.
-fn proves(expected: &blake3::Hash, found: &[u8]) -> io::Result<()> {
-    if expected == found { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "a different run secret")) }
+impl Keys {
+    /// Runs the accepting end's side until `deadline` at most. Returns true if the other end has proved that it knows the
+    /// secret, and false if it gives notice. Otherwise errors.
+    pub fn accept(&self, mut stream: &TcpStream, deadline: Instant) -> io::Result<bool> {
+        let (own, mut theirs) = (random()?, [0; 2 * LEN]);
+        stream.write_all(&own)?;
+        Until { stream, deadline }.read_exact(&mut theirs)?;
+        let (nonce, proof) = theirs.split_at(LEN);
+        // Hashes are compared in constant time.
+        let proves = |key: &&Key| key.proof(CALLS, &own, nonce) == *proof;
+        let secret = self.secret.as_ref().filter(proves);
+        let key = secret.or(Some(&self.notices).filter(proves)).ok_or_else(unproved)?;
+        stream.write_all(key.proof(ACCEPTS, &own, nonce).as_bytes())?;
+        Ok(secret.is_some())
+    }
+}
+
+fn unproved() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a different run secret")
 }
 
 /// Returns a new secret as hexadecimal digits.

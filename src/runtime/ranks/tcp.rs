@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::collectives::Parts;
 use super::meet::{self, Rendezvous, Start};
 use super::plane::ControlPlane;
+use super::receive;
 use super::wire::{At, Greeting, Header, Member};
 use super::{Place, Ranks};
 use crate::device::Device;
@@ -373,25 +374,30 @@ impl Link {
 }
 
 fn meet(start: &Start) -> Result<Rendezvous> {
-    let (place, config) = (start.place, start.config);
-    let port = config.port.map(|port| port as u16).or(place.port).ok_or_else(|| {
-        let expected = "a port of rank 0's machine (or set dist.port)";
-        Error::input("environment variable MASTER_PORT", "nothing", expected)
-    })?;
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() { "unnamed host".to_owned() } else { host.trim().to_owned() };
-    let address = (std::net::Ipv4Addr::UNSPECIFIED, port).into();
-    let member = Member { host, pid: std::process::id(), address };
-    let Place { rank, size, round, .. } = *place;
-    let own = Greeting { program: start.program.clone(), run: place.run.clone(), round, size, rank, member };
-    if place.rank != 0 {
+    let (own, port) = (greeting(start), start.port()?);
+    if own.rank != 0 {
         return meet::greet(start, own, port);
     }
     let listener = match &start.listener {
         Some(listener) => listener.try_clone().map_err(failed)?,
-        None => meet::listen(place, port)?,
+        None => meet::listen(start.place, port)?,
     };
-    meet::receive(start, listener, &own)
+    receive::receive(start, listener, &own)
+}
+
+/// Returns what this rank says of itself.
+fn greeting(start: &Start) -> Greeting {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "unnamed host".to_owned() } else { host.trim().to_owned() };
+    let address = (std::net::Ipv4Addr::UNSPECIFIED, start.port().unwrap_or(0)).into();
+    let member = Member { host, pid: std::process::id(), address };
+    let Place { rank, size, round, ref run, .. } = *start.place;
+    Greeting { program: start.program.clone(), run: run.clone(), round, size, rank, member }
+}
+
+/// Tells the ranks that wait for this one that it has failed with `error` before it met them. Gives up after ten seconds.
+pub fn tell_early(start: &Start, error: &Error) -> Result<()> {
+    receive::tell_early(start, &greeting(start), error)
 }
 
 fn failed(error: std::io::Error) -> Error {

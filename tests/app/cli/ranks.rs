@@ -29,8 +29,13 @@ fn what_ranks_have_no_part_in_says_so() {
     let command = ["eval", "--model-url", "http://127.0.0.1:9/v1", "--model", "m", "--out", "x"];
     let text = refused(&[&command[..], &["--gpus", "2"]].concat(), &[]);
     assert!(text.contains("--gpus: found 2, expected 1: "), "{text}");
+    // Rank 0 tells the other rank before it ends.
+    let mut other = omr();
+    other.args(command).envs(TORCHRUN).env("RANK", "1").stderr(std::process::Stdio::null());
+    let mut other = other.spawn().unwrap();
     let text = refused(&command, &TORCHRUN);
     assert!(text.contains("processes that torchrun has started: found 2"), "{text}");
+    assert_eq!(other.wait().unwrap().code(), Some(2));
 }
 
 #[test]
@@ -39,7 +44,7 @@ fn a_wrong_place_among_ranks_is_named() {
     let text = refused(&sft, &[("RANK", "4"), ("WORLD_SIZE", "2")]);
     assert!(text.contains("environment variable RANK: found 4, expected a whole number from 0 to 1"), "{text}");
     let text = refused(&[&sft[..], &["--gpus", "2"]].concat(), &TORCHRUN);
-    assert!(text.contains("--gpus: found 2, in one of 2 processes started by torchrun"), "{text}");
+    assert!(text.contains("the command line: found --gpus 2, in one of 2 processes started by torchrun"), "{text}");
     let text = refused(&sft, &[&TORCHRUN[1..], &[("RANK", "1"), ("LOCAL_RANK", "x")]].concat());
     assert!(text.contains("environment variable LOCAL_RANK: found x"), "{text}");
     let output = omr().args([&sft[..], &["--gpus", "0"]].concat()).output().unwrap();

@@ -140,7 +140,7 @@ fn stopped_twice(command: &str, config: &str, out: &str, more: &[&str]) {
         terminal.types("\x03");
         let (code, text) = terminal.end();
         assert_eq!(code, 130, "{text}");
-        let stopping = "\nstopping: no new work is started; a second signal ends the process at once\n";
+        let stopping = "\nstopping: no new work is started; a second Ctrl-C after 2 s ends it at once\n";
         let end = "error: stopped by a signal; run the same command again to continue\n";
         assert!(text.contains(stopping) && text.ends_with(end), "{text}");
         assert_eq!(text.contains("continuing from step"), start == 1, "{text}");

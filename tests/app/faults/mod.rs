@@ -2,6 +2,7 @@
 
 pub mod bounds;
 pub mod inputs;
+pub mod launch;
 pub mod outputs;
 pub mod published;
 pub mod ranks;

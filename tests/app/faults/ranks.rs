@@ -17,12 +17,12 @@ use omr_runtime_tests::ranks::{by_rank, entries};
 use omr_train_tests::training::tiny::{Outcome, run_sft, sft_config, training};
 use serde_json::json;
 
-const OMR: &str = env!("CARGO_BIN_EXE_omr");
+pub const OMR: &str = env!("CARGO_BIN_EXE_omr");
 const SECRET: &str = "of this test";
 
 /// Returns a run of two gradient lanes and `steps` updates: its config file, its output folder, and a function that
 /// computes the expected outcome.
-fn job(dir: &Path, steps: u64) -> (PathBuf, PathBuf, impl FnOnce() -> Outcome) {
+pub fn job(dir: &Path, steps: u64) -> (PathBuf, PathBuf, impl FnOnce() -> Outcome + use<>) {
     let config =
         SftConfig { max_steps: Some(steps), training: training(|t| t.gradient_lanes = Some(2)), ..sft_config(dir) };
     let (file, whole) = (dir.join("sft.yaml"), dir.join("whole"));
@@ -30,7 +30,7 @@ fn job(dir: &Path, steps: u64) -> (PathBuf, PathBuf, impl FnOnce() -> Outcome) {
     (file, dir.join("out"), move || run_sft(&whole, &config, 1, &[]))
 }
 
-fn sft(file: &Path, out: &Path) -> Command {
+pub fn sft(file: &Path, out: &Path) -> Command {
     let mut command = Command::new(OMR);
     command.env("CUDA_VISIBLE_DEVICES", "").args(["--threads", "1", "sft"]).arg(file).arg("--out").arg(out);
     command.arg("dist.timeout_s=60").stdout(Stdio::null()).stderr(Stdio::piped());
@@ -38,13 +38,13 @@ fn sft(file: &Path, out: &Path) -> Command {
 }
 
 /// Starts rank `rank` of two as a launcher does. The ranks meet at `port`.
-fn launched(mut command: Command, rank: &str, port: u16) -> Child {
+pub fn launched(command: &mut Command, rank: &str, port: u16) -> Child {
     let port = (port - 1).to_string();
     command.envs([("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1")]);
     command.env("MASTER_PORT", port).spawn().unwrap()
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -162,8 +162,7 @@ fn strangers_neither_end_nor_delay_a_run_and_learn_nothing_of_it() {
     let port = free_port();
     let rank = |rank| {
         let mut command = sft(&file, &out);
-        command.env("OMR_RUN_SECRET", SECRET);
-        launched(command, rank, port)
+        launched(command.env("OMR_RUN_SECRET", SECRET), rank, port)
     };
     let first = rank("0");
     let connect = || TcpStream::connect(("127.0.0.1", port));
@@ -229,10 +228,10 @@ fn sigusr1_saves_and_the_next_start_has_the_same_bits() {
     assert_eq!(fs::read_to_string(out.join("latest")).unwrap(), format!("global_step_{steps}\n"));
 
     let (port, secret) = (free_port(), out.join(".secret"));
-    let first = launched(sft(&file, &out), "0", port);
+    let first = launched(&mut sft(&file, &out), "0", port);
     until("rank 0 makes the secret", || secret.exists());
     assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
-    let second = launched(sft(&file, &out), "1", port);
+    let second = launched(&mut sft(&file, &out), "1", port);
     let whole = whole();
     well([first, second]);
     assert!(!secret.exists());

@@ -133,6 +133,11 @@ impl Server {
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
     }
 
+    /// True once the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for the end of the process and returns its exit status.
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()

@@ -1,15 +1,17 @@
 //! Tests of ranks that run as threads of one process, over loopback.
 
 pub mod collectives;
+pub mod early;
 pub mod lost;
 pub mod nccl;
+pub mod nodes;
 pub mod place;
 pub mod shards;
 pub mod wire;
 
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use omr_base::config::DistConfig;
 use omr_base::error::{Error, Result};
@@ -23,6 +25,8 @@ pub struct Entry {
     program: String,
     pub config: DistConfig,
     stop: Arc<AtomicBool>,
+    /// Notes that the rank has printed.
+    notes: Arc<Mutex<Vec<String>>>,
 }
 
 /// Returns the entries of `size` ranks that meet at a port on which rank 0 listens.
@@ -47,6 +51,7 @@ pub fn entries(size: usize) -> Vec<Entry> {
         program: "omr of this test".to_owned(),
         config: DistConfig { timeout_s: 60.0, heartbeat_s: 30.0, ..DistConfig::default() },
         stop: Arc::new(AtomicBool::new(false)),
+        notes: Arc::default(),
     };
     (0..size).map(entry).collect()
 }
@@ -57,7 +62,16 @@ pub fn start(entry: &mut Entry) -> Result<Tcp> {
 
 /// Starts a rank like [`start`]. `end` is called to end a process that cannot end by itself.
 fn start_with(entry: &mut Entry, end: Box<dyn Fn(&Error) + Send + Sync>) -> Result<Tcp> {
-    Tcp::start(Start {
+    with_start(entry, end, Tcp::start)
+}
+
+/// Passes everything that a rank needs to find the others to `act`.
+fn with_start<T>(
+    entry: &mut Entry,
+    end: Box<dyn Fn(&Error) + Send + Sync>,
+    act: impl FnOnce(Start) -> Result<T>,
+) -> Result<T> {
+    act(Start {
         place: &entry.place,
         listener: entry.listener.take(),
         secret: &entry.secret,
@@ -66,6 +80,7 @@ fn start_with(entry: &mut Entry, end: Box<dyn Fn(&Error) + Send + Sync>) -> Resu
         stop: entry.stop.clone(),
         end,
         waiting: &|| Ok(()),
+        say: &|text| entry.notes.lock().unwrap().push(text.to_owned()),
     })
 }
 

@@ -101,6 +101,16 @@ fn each_launcher_has_its_variables() {
 }
 
 #[test]
+fn jsrun_has_its_variables_and_brackets_are_no_part_of_an_address() {
+    let jsrun = "JSM_NAMESPACE_RANK=2 JSM_NAMESPACE_SIZE=3 JSM_NAMESPACE_LOCAL_RANK=1 PMIX_RANK=2";
+    let of = place(&[split(jsrun), split("MASTER_ADDR=[fd77::1] MASTER_PORT=6000")].concat()).unwrap().unwrap();
+    assert_eq!((of.rank, of.size, of.local_rank, of.launcher), (2, 3, 1, Launcher::Jsrun));
+    assert_eq!((of.address.as_str(), of.port), ("fd77::1", Some(6001)));
+    assert!(fault(&split(jsrun)).contains("environment variables MASTER_ADDR and MASTER_PORT: found nothing"));
+    assert!(fault(&split("JSM_NAMESPACE_SIZE=2")).contains("JSM_NAMESPACE_SIZE=2"));
+}
+
+#[test]
 fn a_start_that_is_not_understood_is_refused() {
     for found in ["PMI_SIZE=3", "OMPI_COMM_WORLD_SIZE=2"] {
         let text = fault(&split(&format!("{found} WORLD_SIZE=2 SLURM_PROCID=0")));
