@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use super::written::{self, Writer, Written};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -38,10 +39,29 @@ impl Manifest {
         Manifest::write_of(folder, names(folder)?)
     }
 
+    /// Writes the manifest of all files in and below `folder`. Errors if the folder does not contain what `writers` have
+    /// written; the message names the file and the writer.
+    pub fn write_checked(folder: &Path, writers: &[Writer]) -> Result<()> {
+        let names = names(folder)?;
+        for Writer { name, written } in writers {
+            if let Some(lost) = written.iter().find(|part| !names.contains(&part.file)) {
+                let lost = folder.join(&lost.file);
+                return Err(Error::input(lost, "nothing", format!("the file that {name} has written")));
+            }
+        }
+        Manifest::write_hashes(folder, names, writers)
+    }
+
     /// Writes the manifest of the files `names` in `folder`.
     pub fn write_of(folder: &Path, names: Vec<String>) -> Result<()> {
-        let hashed: Vec<(String, String)> =
-            names.into_par_iter().map(|name| hash(&folder.join(&name)).map(|h| (name, h))).collect::<Result<_>>()?;
+        Manifest::write_hashes(folder, names, &[])
+    }
+
+    fn write_hashes(folder: &Path, names: Vec<String>, writers: &[Writer]) -> Result<()> {
+        let hashed: Vec<(String, String)> = names
+            .into_par_iter()
+            .map(|name| written::hash(folder, &name, writers).map(|hash| (name, hash)))
+            .collect::<Result<_>>()?;
         let text: String = hashed.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
         files::write(folder.join(MANIFEST), text.as_bytes())
     }
@@ -98,6 +118,17 @@ impl Manifest {
         };
         let faults: Vec<Result<()>> = listed.into_par_iter().map(check).collect();
         faults.into_iter().collect()
+    }
+
+    /// Returns the files of this manifest that are directly in `folder` as what a copy of them must contain.
+    pub fn written(&self, folder: &Path) -> Result<Vec<Written>> {
+        let files = self.hashes.iter().filter(|(name, _)| !name.contains('/'));
+        let written = |(file, hash): (&String, &String)| {
+            let path = folder.join(file);
+            let end = path.metadata().map_err(Error::io(path))?.len();
+            Ok(Written { file: file.clone(), range: 0..end, hash: hash.clone() })
+        };
+        files.map(written).collect()
     }
 }
 

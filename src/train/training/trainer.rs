@@ -19,7 +19,7 @@ use super::trainer_config::{RunSetup, TrainerConfig};
 use omr_base::config::InputKind;
 use omr_base::error::{Error, Result};
 use omr_base::files;
-use omr_base::identity::{Inputs, Manifest};
+use omr_base::identity::{Inputs, Manifest, Writer};
 use omr_base::observe::Observer;
 use omr_data::text::missing_stops;
 use omr_model::checkpoint::{Cadence, State, Store};
@@ -402,13 +402,14 @@ impl<'r> Trainer<'r> {
         let (model, config) = (&self.model, &self.config);
         files::folder(config.run.dir.join("model"), |folder| {
             // The masters of adapters are divided among the ranks. The checkpoint has all of them.
-            if best == self.step && config.optimizer.lora.is_none() {
-                model.save(dev, folder, model.layout.dtype)?;
+            let written = if best == self.step && config.optimizer.lora.is_none() {
+                let written = model.save(dev, folder, model.layout.dtype)?;
                 copy_with_stops(&config.run.model, folder, &config.training.images, self.stops()?.as_deref())?;
+                written
             } else {
-                self.store.copy_model(best, folder)?;
-            }
-            Manifest::write(folder)
+                self.store.copy_model(best, folder)?
+            };
+            Manifest::write_checked(folder, &Writer::alone(written))
         })?;
         Ok(best)
     }

@@ -2,6 +2,7 @@
 
 pub mod bounds;
 pub mod inputs;
+pub mod lost_writes;
 pub mod outputs;
 pub mod published;
 pub mod ranks;
