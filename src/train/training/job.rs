@@ -182,7 +182,7 @@ impl JobCommon {
         self.validation.as_ref().is_some_and(|validation| validation.is_over(state))
     }
 
-    /// Ends the current step: adds its spans to `metrics`, validates, logs `metrics`, displays `figures` and saves a
+    /// Ends the current step: adds its spans and the times of the ranks to `metrics`, validates, logs `metrics`, displays `figures` and saves a
     /// checkpoint. Validation and checkpoint happen only if they are due.
     pub fn end_step(
         &self,
@@ -194,14 +194,16 @@ impl JobCommon {
     ) -> Result<()> {
         let waits = trainer.ranks.waits();
         trainer.timeline.add(Activity::Exchange, waits);
-        metrics.insert(SPANS.to_owned(), trainer.timeline.end(dev)?);
+        let (spans, times) = trainer.timeline.end(dev)?;
+        metrics.insert(SPANS.to_owned(), spans);
         if let Some(validation) = &self.validation {
             validation.after(dev, trainer, self.total_steps, observer, &mut metrics)?;
         }
+        let end = trainer.end_step(times, &mut metrics, observer)?;
         trainer.log.append(&metrics)?;
         trainer.reporters.check(observer);
         observer.step(trainer.step, figures);
-        trainer.save_if_due(dev, observer)
+        trainer.save_if_due(dev, end)
     }
 }
 
