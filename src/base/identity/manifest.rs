@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::written::{self, Writer, Written};
+use super::written::{self, Writer};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -42,13 +42,10 @@ impl Manifest {
     /// Writes the manifest of all files in and below `folder`. Errors if the folder does not contain what `writers` have
     /// written; the message names the file and the writer.
     pub fn write_checked(folder: &Path, writers: &[Writer]) -> Result<()> {
-        let names = names(folder)?;
-        for Writer { name, written } in writers {
-            if let Some(lost) = written.iter().find(|part| !names.contains(&part.file)) {
-                let lost = folder.join(&lost.file);
-                return Err(Error::input(lost, "nothing", format!("the file that {name} has written")));
-            }
-        }
+        let mut names = names(folder)?;
+        names.extend(writers.iter().flat_map(|writer| &writer.written).map(|part| part.file.clone()));
+        names.sort();
+        names.dedup();
         Manifest::write_hashes(folder, names, writers)
     }
 
@@ -105,6 +102,12 @@ impl Manifest {
         Ok(Some(Manifest { hashes }))
     }
 
+    /// Returns this manifest of a checkpoint without the files in its subfolders, which are no part of its model.
+    pub fn of_model(mut self) -> Manifest {
+        self.hashes.retain(|name, _| !name.contains('/'));
+        self
+    }
+
     /// Hashes the files of this part in `folder`. Errors with the first file, by name, that differs from what was
     /// written.
     pub fn check(&self, folder: &Path, part: Part) -> Result<()> {
@@ -118,17 +121,6 @@ impl Manifest {
         };
         let faults: Vec<Result<()>> = listed.into_par_iter().map(check).collect();
         faults.into_iter().collect()
-    }
-
-    /// Returns the files of this manifest that are directly in `folder` as what a copy of them must contain.
-    pub fn written(&self, folder: &Path) -> Result<Vec<Written>> {
-        let files = self.hashes.iter().filter(|(name, _)| !name.contains('/'));
-        let written = |(file, hash): (&String, &String)| {
-            let path = folder.join(file);
-            let end = path.metadata().map_err(Error::io(path))?.len();
-            Ok(Written { file: file.clone(), range: 0..end, hash: hash.clone() })
-        };
-        files.map(written).collect()
     }
 }
 

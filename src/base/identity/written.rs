@@ -1,5 +1,5 @@
-//! Hashes of the bytes that were written to files, made by the processes that wrote them. Bytes that are read back show
-//! only what is there: where a file system has lost a write, they are zeros or older bytes.
+//! Hashes of the bytes that were written to files, made by the processes that wrote them. A hash of bytes that are read
+//! back proves nothing: where a file system has lost a write, they are zeros or older bytes.
 
 use std::io::Read;
 use std::ops::Range;
@@ -22,11 +22,11 @@ pub struct Written {
     pub hash: String,
 }
 
-/// What one process has written to a folder.
+/// A process, with the ranges that it has written to a folder.
 pub struct Writer {
     /// Name of the process for messages.
     pub name: String,
-    /// The ranges that it has written.
+    /// Its ranges, in any order.
     pub written: Vec<Written>,
 }
 
@@ -80,14 +80,10 @@ pub(super) fn hash(folder: &Path, name: &str, writers: &[Writer]) -> Result<Stri
         return manifest::hash(&path);
     }
     parts.sort_by_key(|(_, part)| part.range.start);
-    let differs = |range: Range<u64>, who: &str| {
-        Error::Failed(format!(
-            "{}: bytes {} to {} are not those that {who} has written, so the file system has lost a write; nothing was \
-             committed",
-            path.display(),
-            range.start,
-            range.end
-        ))
+    let differs = |Range { start, end }, who: &str| {
+        let what = format!("bytes {start} to {end} are not those that {who} has written");
+        let place = path.display();
+        Error::Failed(format!("{place}: {what}, so the file system has lost a write; nothing was committed"))
     };
     let mut file = files::open(&path).map_err(Error::io(&path))?;
     let (mut whole, mut buffer, mut at) = (blake3::Hasher::new(), vec![0; 1 << 18], 0);
@@ -112,5 +108,61 @@ pub(super) fn hash(folder: &Path, name: &str, writers: &[Writer]) -> Result<Stri
     match file.read(&mut buffer).map_err(Error::io(&path))? {
         0 => Ok(whole.finalize().to_hex().to_string()),
         more => Err(differs(at..at + more as u64, "any process")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Manifest;
+    use super::*;
+
+    /// Returns the ranges of `parts`, which are positions and bytes, as written to the file `a`.
+    fn written(parts: &[(u64, &[u8])]) -> Vec<Written> {
+        let mut hasher = WriteHasher::default();
+        parts.iter().for_each(|(at, bytes)| hasher.add(*at, bytes));
+        hasher.finish("a")
+    }
+
+    #[test]
+    fn bytes_that_are_not_those_that_were_written_are_named_with_their_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let writers = |first: &[(u64, &[u8])], second: &[(u64, &[u8])]| {
+            let writer = |(name, parts)| Writer { name: String::from(name), written: written(parts) };
+            [("rank 0", first), ("rank 1", second)].map(writer)
+        };
+        let error = |writers: &[Writer]| Manifest::write_checked(folder.path(), writers).map_err(|e| e.to_string());
+        // Neighbouring writes are one range.
+        assert_eq!(
+            written(&[(0, b"he"), (2, b"ad"), (8, b"bb")]).iter().map(|part| part.range.clone()).collect::<Vec<_>>(),
+            [0..4, 8..10]
+        );
+        let well = writers(&[(0, b"he"), (2, b"ad"), (8, b"bb")], &[(4, b"aaaa")]);
+        std::fs::write(&path, b"headaaaabb").unwrap();
+        error(&well).unwrap();
+        assert_eq!(
+            Manifest::listed(folder.path()).unwrap().unwrap()["a"],
+            blake3::hash(b"headaaaabb").to_hex().as_str()
+        );
+        for (content, wanted) in [
+            (&b"head\0\0\0\0bb"[..], "a: bytes 4 to 8 are not those that rank 1 has written"),
+            (b"headaaaa\0\0", "a: bytes 8 to 10 are not those that rank 0 has written"),
+            (b"\0\0\0\0aaaabb", "a: bytes 0 to 4 are not those that rank 0 has written"),
+            (b"headaaaa", "a: bytes 8 to 10 are not those that rank 0 has written"),
+            (b"headaaaabbc", "a: bytes 10 to 11 are not those that any process has written"),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            let text = error(&well).unwrap_err();
+            assert!(text.contains(wanted), "{text}");
+        }
+        std::fs::write(&path, b"headaaaabb").unwrap();
+        for (second, wanted) in
+            [(&[(5, &b"aaa"[..])][..], "bytes 4 to 5"), (&[(2, &b"adaaaa"[..])][..], "bytes 2 to 4")]
+        {
+            let text = error(&writers(&[(0, b"head"), (8, b"bb")], second)).unwrap_err();
+            assert!(text.contains(wanted) && text.contains("exactly one process"), "{text}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(error(&well).unwrap_err().contains("a: no such file"));
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::checkpoint::State;
 use omr_base::error::{Error, Result};
 use omr_base::files::{self, StagedFolder};
-use omr_base::identity::{Manifest, Part, Writer, Written};
+use omr_base::identity::{Manifest, Part, Writer};
 
 const PREFIX: &str = "global_step_";
 /// File in `trainer/` that says how long the checkpoint is kept. A later start may have other settings.
@@ -264,9 +264,9 @@ impl Store {
         Ok(aside?.into_iter().flatten().collect())
     }
 
-    /// Copies the model directory of the checkpoint of `step` to the empty folder `to`, and returns what `to` must
-    /// contain. Errors if the checkpoint is missing or damaged.
-    pub fn copy_model(&self, step: u64, to: &Path) -> Result<Vec<Written>> {
+    /// Copies the model directory of the checkpoint of `step` to the empty folder `to`. Errors if the checkpoint is
+    /// missing or damaged, and if the copy of its weights differs.
+    pub fn copy_model(&self, step: u64, to: &Path) -> Result<()> {
         let from = self.path(step);
         if !from.is_dir() {
             return Err(Error::input(from, "nothing", "the run's best checkpoint"));
@@ -277,7 +277,7 @@ impl Store {
             manifest.check(&from, Part::Tensors)?;
         }
         files::copy_files(&from, to)?;
-        manifest.map_or(Ok(Vec::new()), |manifest| manifest.written(&from))
+        manifest.map_or(Ok(()), |manifest| manifest.of_model().check(to, Part::Tensors))
     }
 
     /// Deletes a checkpoint. It is renamed first, so a kill in between leaves no folder that looks complete.

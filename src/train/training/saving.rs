@@ -138,7 +138,7 @@ pub struct Saving {
     /// Thread that writes this process's parts. A single process also commits the checkpoint on this thread. With
     /// several ranks, rank 0 replaces it by a second thread that commits the checkpoint.
     thread: Option<Thread>,
-    /// What this process wrote when it created the files.
+    /// The ranges that this process wrote when it created the files.
     created: Vec<Written>,
     /// True if the run has several ranks and they have not yet confirmed that all parts are written.
     open: bool,

@@ -43,7 +43,7 @@ fn saves_on_stop(asked: Option<bool>, since: Duration) -> bool {
 /// skipped.
 const SKIPPED: &str = "skipped_updates";
 
-/// What a rank sends to the others at the end of a step.
+/// Message of a rank to the others at the end of a step.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct StepEnd {
     /// True if a checkpoint is due, by rank 0's clock.
@@ -433,7 +433,8 @@ impl<'r> Trainer<'r> {
                 copy_with_stops(&config.run.model, folder, &config.training.images, self.stops()?.as_deref())?;
                 written
             } else {
-                self.store.copy_model(best, folder)?
+                self.store.copy_model(best, folder)?;
+                Vec::new()
             };
             Manifest::write_checked(folder, &Writer::alone(written))
         })?;
