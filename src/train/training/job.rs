@@ -226,13 +226,15 @@ pub trait TrainingJob {
     /// every step once.
     fn summary(&self, trainer: &Trainer, log: &[Metrics], observer: &dyn Observer) -> Metrics;
 
-    /// Errors, on every rank, unless all ranks have the same rows and the same initial model.
+    /// Errors, on every rank, unless all ranks have the same rows and the same initial model. One rank of each host reads
+    /// the model for this.
     fn same_at(&self, ranks: &mut dyn Ranks) -> Result<()> {
         if ranks.size() == 1 {
             return Ok(());
         }
         ranks.same("the rows", &self.common().data.hash())?;
-        ranks.same("the model", &identity::of(&self.common().model)?)
+        let model = if ranks.leads_host() { identity::of(&self.common().model)? } else { String::new() };
+        ranks.same("the model", &model)
     }
 
     /// Returns true if the run is finished.
