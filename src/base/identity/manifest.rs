@@ -55,10 +55,12 @@ impl Manifest {
     }
 
     fn write_hashes(folder: &Path, names: Vec<String>, writers: &[Writer]) -> Result<()> {
-        let hashed: Vec<(String, String)> = names
-            .into_par_iter()
-            .map(|name| written::hash(folder, &name, writers).map(|hash| (name, hash)))
-            .collect::<Result<_>>()?;
+        let of = |name: &String| match written::hash(folder, name, writers)? {
+            Some(hash) => Ok(hash),
+            None => hash(&folder.join(name)),
+        };
+        let hashed: Vec<(String, String)> =
+            names.into_par_iter().map(|name| of(&name).map(|hash| (name, hash))).collect::<Result<_>>()?;
         let text: String = hashed.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
         files::write(folder.join(MANIFEST), text.as_bytes())
     }

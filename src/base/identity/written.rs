@@ -7,7 +7,6 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -70,14 +69,14 @@ impl WriteHasher {
     }
 }
 
-/// Returns the BLAKE3 hash of the file `name` in `folder`. If `writers` have written ranges of it, this errors unless
-/// the ranges cover the file and it contains what was written. The file is read once.
-pub(super) fn hash(folder: &Path, name: &str, writers: &[Writer]) -> Result<String> {
+/// Returns the BLAKE3 hash of the file `name` in `folder`, or `None` if none of `writers` has written to it. Errors unless
+/// their ranges cover the file and it contains what was written. The file is read once.
+pub(super) fn hash(folder: &Path, name: &str, writers: &[Writer]) -> Result<Option<String>> {
     let all = writers.iter().flat_map(|writer| writer.written.iter().map(move |part| (writer, part)));
     let mut parts: Vec<_> = all.filter(|(_, part)| part.file == name).collect();
     let path = folder.join(name);
     if parts.is_empty() {
-        return manifest::hash(&path);
+        return Ok(None);
     }
     parts.sort_by_key(|(_, part)| part.range.start);
     let differs = |Range { start, end }, who: &str| {
@@ -106,7 +105,7 @@ pub(super) fn hash(folder: &Path, name: &str, writers: &[Writer]) -> Result<Stri
         at = part.range.end;
     }
     match file.read(&mut buffer).map_err(Error::io(&path))? {
-        0 => Ok(whole.finalize().to_hex().to_string()),
+        0 => Ok(Some(whole.finalize().to_hex().to_string())),
         more => Err(differs(at..at + more as u64, "any process")),
     }
 }

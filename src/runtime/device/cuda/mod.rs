@@ -67,8 +67,7 @@ pub struct Cuda {
 // handle is shared: only the owner of this value calls the driver with them.
 unsafe impl Send for Cuda {}
 
-/// Priority of the streams beside the compute stream. The driver limits it to the highest of the GPU. The few CTAs of an
-/// exchange start as soon as a CTA of backward ends, because the other ranks wait for them. Not measured.
+/// Priority of streams beside the compute stream: the highest, because other ranks wait for their work. Not measured.
 const HIGHEST: i32 = -100;
 
 impl Cuda {
