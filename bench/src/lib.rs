@@ -19,6 +19,7 @@ mod ops;
 mod options;
 mod parity;
 mod quantized;
+mod ranks;
 mod rl_step;
 mod run;
 mod timing;

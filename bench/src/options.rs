@@ -18,6 +18,9 @@ use omr_runtime::device::{Kind, Target};
 use omr_runtime::tensor::DType;
 use omr_train::plan;
 
+/// Name of the benchmark of transfers between ranks.
+pub const RANKS: &str = "ranks";
+
 /// Number of tokens that each sequence generates in a repetition of `decode`.
 const STEPS: usize = 32;
 
@@ -30,8 +33,10 @@ pub struct Options {
     /// 1 GiB on the GPU), train-step, rl-step, generate, decode, prefill, parity (checks that rollouts and the trainer have bitwise identical
     /// log-probs, with and without drafts), variants (checks that wgmma and mma.sync have bitwise identical results),
     /// or a config of `omr sft` or `omr rl` with KEY=VALUE arguments (measures the largest pass and the update, which
-    /// `omr plan` predicts). `first-gpu` runs the checks and jobs of a new GPU in at most 20 minutes and writes a
-    /// report to --json F.json and F.html; with --model DIR it also answers ten questions
+    /// `omr plan` predicts). `ranks` checks and measures the transfers between the GPUs of --gpus, or between
+    /// processes. `first-gpu` runs the checks and jobs of a new machine with one GPU or several in at most 20 minutes
+    /// and writes a report to --json F.json and F.html; with --model DIR it also answers ten questions, with --real DIR
+    /// and --data FILE it also trains a model
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Model for whole jobs. Default: digits and 22m; on a GPU 7b
@@ -63,10 +68,16 @@ pub struct Options {
     /// Element type of weights and activations. Default: both
     #[arg(long, value_parser = ["f32", "bf16"], value_name = "TYPE")]
     dtype: Option<String>,
+    /// Number of processes of ranks, each with a GPU of its own if the machine has GPUs
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
+    pub gpus: Option<usize>,
+    /// Model directory that first-gpu trains for 20 GSPO steps on all GPUs, with the questions in --data
+    #[arg(long, value_name = "DIR")]
+    pub real: Option<PathBuf>,
     /// Model directory with the tokenizer and image processor, for loading and first-gpu
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// File of rows, for loading. For ops: the numbers that they compute with, `normal` (the default) or `zeros`, with
+    /// File of rows, for loading and for --real of first-gpu. For ops: the numbers that they compute with, `normal` (the default) or `zeros`, with
     /// which a GPU needs less power
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
@@ -90,6 +101,11 @@ impl Options {
     pub fn dtypes(&self) -> Vec<DType> {
         let is_chosen = |dtype: &DType| self.dtype.as_ref().is_none_or(|name| name == label(*dtype));
         [DType::F32, DType::Bf16].into_iter().filter(is_chosen).collect()
+    }
+
+    /// True if the ranks take part in the benchmark. All others run in one process.
+    pub fn has_ranks(&self) -> bool {
+        self.names == [RANKS]
     }
 
     /// Returns the factor of the random numbers of ops: 0 with `--data zeros`, otherwise 1.

@@ -6,6 +6,7 @@
 
 mod answers;
 mod record;
+mod several;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ use omr_runtime::machine::Machine;
 /// Name of this benchmark in `omr bench`.
 pub const NAME: &str = "first-gpu";
 
-/// Time for all cases together.
+/// Time for all cases together, except the last.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Time that a small kernel may take, with the start of its process, before the GPU counts as unusable.
 const CANARY: Duration = Duration::from_secs(40);
@@ -37,7 +38,7 @@ const MMA_SYNC: &str = "mma.sync";
 
 /// Cases: the name, the maximum seconds, and the arguments of `omr bench`, or another word. The first process may wait for
 /// the driver, which compiles the kernels.
-const CASES: [(&str, u64, &str); 11] = [
+const CASES: [(&str, u64, &str); 15] = [
     ("doctor", 30, "doctor"),
     ("start checks", 180, "start check"),
     ("wgmma = mma.sync", 60, "variants"),
@@ -49,7 +50,13 @@ const CASES: [(&str, u64, &str); 11] = [
     ("LoRA SFT step", 120, "train-step --lora-rank 16"),
     ("LoRA RL step", 120, "rl-step --lora-rank 16"),
     ("prefill", 75, "prefill --batch-size 8"),
+    ("transfers", 120, "ranks"),
+    ("SFT, RL: 1 to 8 GPUs", 300, "several"),
+    ("two ranks on one GPU", 120, "two on one"),
+    ("20 GSPO steps", 4 * 3600, REAL),
 ];
+/// Case without a part in [`LIMIT`].
+const REAL: &str = "real";
 
 /// Standard output of a process, or the reason why it failed.
 type Printed = std::result::Result<String, String>;
@@ -66,19 +73,28 @@ pub fn run(options: &Options, machine: &Machine, variant: &str) -> Result<String
         Output::regular(file, options.overwrite, &[])?;
     }
     let model = options.model.as_deref().map(model_dir).transpose()?;
+    let real = options.real.as_deref().map(model_dir).transpose()?;
+    let data = options.data.as_deref().map(|rows| std::path::absolute(rows).map_err(Error::io(rows))).transpose()?;
+    if real.is_some() != data.is_some() {
+        return Err(Error::input("omr bench first-gpu", "one of --real and --data", "both, or none"));
+    }
     let kind = machine.target.kind;
-    let gpu = if kind == Kind::Cuda { cuda::find()?.into_iter().next() } else { None };
+    let found = if kind == Kind::Cuda { cuda::find()? } else { Vec::new() };
+    // Without GPUs, two processes stand for two GPUs.
+    let gpus = if kind == Kind::Cuda { found.len() } else { 2 };
+    let gpu = found.into_iter().next();
     let capability = gpu.as_ref().map(|gpu| gpu.compute_capability);
     if gpu.is_none() {
         machine.observer.note(&format!("first-gpu runs on {}: its figures say nothing about a GPU", machine.place));
     }
     let scratch = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
     let mut record = Record::new(json, kind, gpu, &CASES.map(|(name, ..)| name))?;
-    let mut kit = Kit { machine, kind, model, seconds: options.seconds, variant: variant.to_owned(), scratch };
+    let mut kit = Kit { machine, kind, gpus, model, seconds: options.seconds, variant: variant.to_owned(), scratch };
     let (start, mut is_lost) = (Instant::now(), false);
     machine.observer.begin(NAME, "cases", CASES.len() as u64, 0);
     for (i, (name, seconds, what)) in CASES.into_iter().enumerate() {
-        let (begun, limit) = (Instant::now(), Duration::from_secs(seconds).min(LIMIT.saturating_sub(start.elapsed())));
+        let left = if what == REAL { Duration::MAX } else { LIMIT.saturating_sub(start.elapsed()) };
+        let (begun, limit) = (Instant::now(), Duration::from_secs(seconds).min(left));
         let outcome = match what {
             _ if is_lost => not_run("after the failure above, the GPU does not run a small kernel"),
             _ if limit.as_secs() < 5 => not_run("the 20 minutes of the command are over"),
@@ -91,6 +107,10 @@ pub fn run(options: &Options, machine: &Machine, variant: &str) -> Result<String
             }
             "variants" if kit.variant == MMA_SYNC => not_run("the kernel variant is mma.sync"),
             "answers" => kit.answers(limit)?,
+            "ranks" => kit.bench(&format!("ranks --gpus {gpus}"), limit)?,
+            "several" => kit.same_model(limit)?,
+            "two on one" => kit.two_on_one(limit)?,
+            REAL => kit.real_steps(real.as_deref(), data.as_deref(), limit)?,
             "decode --batch-size 16" | "decode --batch-size 64" if kind == Kind::Emu => {
                 not_run("the emulator is too slow for this batch")
             }
@@ -118,6 +138,8 @@ fn model_dir(model: &Path) -> Result<PathBuf> {
 struct Kit<'a> {
     machine: &'a Machine<'a>,
     kind: Kind,
+    /// Number of GPUs, or of processes that stand for them.
+    gpus: usize,
     model: Option<PathBuf>,
     /// Minimum time to measure a benchmark, in seconds.
     seconds: f64,
@@ -160,17 +182,22 @@ impl Kit<'_> {
 
     /// Runs omr on a device of this kind for at most `limit`. If it does not end, the next processes use `mma.sync`.
     fn omr(&mut self, kind: Kind, variant: &str, arguments: &[&str], limit: Duration) -> Result<Printed> {
+        let printed = self.process(self.command(kind, variant, arguments)?, limit)?;
+        if kind == Kind::Cuda && printed.as_ref().is_err_and(|why| why.starts_with("has not ended")) {
+            self.variant = MMA_SYNC.to_owned();
+        }
+        Ok(printed)
+    }
+
+    /// Returns the command that runs omr on a device of this kind.
+    fn command(&self, kind: Kind, variant: &str, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe().map_err(Error::io("omr"))?);
         command.args(["--device", kind.name(), "--threads", &self.machine.threads.to_string()]);
         if kind.is_gpu() {
             command.args(["--kernel-variant", variant]);
         }
         command.args(arguments);
-        let printed = self.process(command, limit)?;
-        if kind == Kind::Cuda && printed.as_ref().is_err_and(|why| why.starts_with("has not ended")) {
-            self.variant = MMA_SYNC.to_owned();
-        }
-        Ok(printed)
+        Ok(command)
     }
 
     /// Runs `omr doctor` on a device of this kind. The verdict is that of the finding about `what` that begins with

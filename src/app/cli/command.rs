@@ -168,6 +168,7 @@ impl Command {
             Command::Recipe(args) | Command::Sft(args) | Command::Rl(args) => of(&args.ranks),
             Command::Eval(args) => of(&args.ranks),
             Command::Data(args) => args.ranks().map_or(Ok(RankRole::ALONE), of),
+            Command::Bench(args) if args.has_ranks() => of(RanksArgs { gpus: args.gpus }),
             _ => Ok(RankRole::ALONE),
         }
     }

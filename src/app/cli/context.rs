@@ -13,6 +13,7 @@ use super::global::{DeviceKind, Global, VariantChoice};
 use super::progress::Progress;
 use super::ranks::{self, RankRole, Started};
 use super::start_check;
+use super::stdout::divert_libraries;
 use omr_base::answers::RunStore;
 use omr_base::config::{Backend, DistConfig, JudgeConfig, Mode, Rewards, ScorerConfig};
 use omr_base::error::{Error, Result};
@@ -405,6 +406,8 @@ impl Context {
             Err(error) => Err(report_failure(&mut tcp, error)),
             Ok(false) => Ok(Box::new(tcp)),
             Ok(true) => {
+                // NCCL writes the lines of NCCL_DEBUG to stdout, where the command writes its result.
+                divert_libraries()?;
                 let ranks = Nccl::start(tcp, || Ok((Library::find()?, self.without_kernels()?)))?;
                 let taken = bytes(ranks.taken);
                 self.say(&format!("ranks exchange tensors with NCCL, which uses {taken} of GPU memory"));

@@ -1,6 +1,7 @@
 //! `omr doctor`: reports what works on this machine and how to fix what does not.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -17,7 +18,7 @@ use omr_model::nn::ModelConfig;
 use omr_runtime::device::driver::Properties;
 use omr_runtime::device::emu::{Cache, Compiler};
 use omr_runtime::device::images::OWN;
-use omr_runtime::device::{Isa, Plan, amx, cuda, nccl};
+use omr_runtime::device::{Isa, Kind as DeviceKind, Plan, amx, cuda, nccl};
 use omr_runtime::machine::FreeMemory;
 use omr_train::plan;
 
@@ -40,7 +41,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if let Some(model) = &args.model {
         out.extend(kernels_of(model)?);
     }
-    out.push(nccl());
+    out.push(nccl(context));
+    let shm = rustix::fs::statvfs("/dev/shm").map(|shm| shm.f_blocks * shm.f_frsize).ok();
+    out.extend(shm.and_then(|size| shared_memory(size, usable_gpus())));
+    let has_infiniband = std::fs::read_dir("/sys/class/infiniband").is_ok_and(|mut found| found.next().is_some());
+    out.extend(locked_memory(&std::fs::read_to_string("/proc/self/limits").unwrap_or_default(), has_infiniband));
     out.extend(emu());
     out.push(images());
     out.extend(start_check(context));
@@ -183,12 +188,50 @@ fn kernels_of(model: &Path) -> Result<Vec<Finding>> {
     Ok(usable.map(of_gpu).collect())
 }
 
-/// Checks NCCL, with which runs on several GPUs exchange tensors.
-fn nccl() -> Finding {
-    match nccl::Library::find() {
-        Ok(library) => finding(true, "several GPUs", &format!("NCCL {}", library.version()), "works"),
-        Err(error) => finding(false, "several GPUs", "NCCL", &reason(&error)),
+/// Checks NCCL, with which runs on several GPUs exchange tensors. On a machine with GPUs, all of them exchange a few
+/// bytes.
+fn nccl(context: &Context) -> Finding {
+    const WHAT: &str = "several GPUs";
+    let library = match nccl::Library::find() {
+        Ok(library) => format!("NCCL {}", library.version()),
+        Err(error) => return finding(false, WHAT, "NCCL", &reason(&error)),
+    };
+    let gpus = if context.kind() == DeviceKind::Cuda { usable_gpus() } else { 0 };
+    if gpus == 0 {
+        return finding(true, WHAT, &library, "found, not tried without a GPU");
     }
+    let count = gpus.to_string();
+    let program = std::env::current_exe().unwrap_or_else(|_| "omr".into());
+    let tried = Command::new(program).args(["--device", "cuda", "bench", "ranks", "--gpus", &count]).output();
+    let last = |text: &[u8]| String::from_utf8_lossy(text).lines().last().unwrap_or_default().replace("error: ", "");
+    match tried {
+        Ok(done) if done.status.success() => finding(true, WHAT, &library, &format!("works: {}", last(&done.stdout))),
+        Ok(done) => finding(false, WHAT, &library, &format!("NOT usable: {}", last(&done.stderr))),
+        Err(error) => finding(false, WHAT, &library, &format!("NOT usable: {}", words(&error))),
+    }
+}
+
+fn usable_gpus() -> usize {
+    cuda::find().map_or(0, |found| found.iter().filter(|gpu| gpu.arch().is_some()).count())
+}
+
+/// Shared memory that NVIDIA recommends for NCCL in a container.
+const SHARED_MEMORY: u64 = 1 << 30;
+
+/// Returns a finding if the shared memory of the machine, in bytes, is too small for NCCL between `gpus` GPUs.
+fn shared_memory(size: u64, gpus: usize) -> Option<Finding> {
+    let cure = "NCCL needs 1 GiB between GPUs: docker run --shm-size=1g, in a pod an emptyDir with medium: Memory";
+    let is_small = gpus > 1 && size < SHARED_MEMORY;
+    is_small.then(|| finding(false, "shared memory", &format!("{} in /dev/shm", bytes(size)), cure))
+}
+
+/// Returns a finding if this process, with the limits in the text `limits` of `/proc/self/limits`, must not lock the
+/// memory that InfiniBand needs.
+fn locked_memory(limits: &str, has_infiniband: bool) -> Option<Finding> {
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max locked memory")?.split_whitespace().next())?;
+    let cure = "NCCL over InfiniBand needs `ulimit -l unlimited`, or docker run --ulimit memlock=-1";
+    let is_low = has_infiniband && limit != "unlimited";
+    is_low.then(|| finding(false, "locked memory", &format!("at most {limit} bytes"), cure))
 }
 
 /// Checks the emulator: its compiler and the folder of its compiled kernels.
@@ -235,5 +278,24 @@ fn writable(what: &str, dir: &Path, cure: &str) -> Finding {
     match tempfile::tempfile_in(existing) {
         Ok(_) => finding(true, what, &shown, "writable"),
         Err(error) => finding(false, what, &shown, &format!("NOT writable ({}): {cure}", words(&error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_with_too_little_memory_for_nccl_is_named() {
+        let small = shared_memory(64 << 20, 2).unwrap().line();
+        assert!(small.contains("64.0 MiB in /dev/shm") && small.contains("--shm-size=1g"), "{small}");
+        assert!(shared_memory(64 << 20, 1).is_none() && shared_memory(1 << 30, 8).is_none());
+        let limits =
+            |limit: &str| format!("Max open files 1024 1024 files\nMax locked memory  {limit}  {limit} bytes\n");
+        let low = locked_memory(&limits("8388608"), true).unwrap().line();
+        assert!(low.contains("at most 8388608 bytes") && low.contains("memlock=-1"), "{low}");
+        assert!(
+            locked_memory(&limits("8388608"), false).is_none() && locked_memory(&limits("unlimited"), true).is_none()
+        );
     }
 }

@@ -1,9 +1,28 @@
 //! Standard output, which receives the results of commands.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use omr_base::error::{Error, Result};
 use omr_base::observe::shown;
+
+/// The standard output that the process was started with, after [`divert_libraries`].
+static RESULTS: OnceLock<File> = OnceLock::new();
+
+/// Sends to stderr what libraries write to stdout from now on, such as NCCL with `NCCL_DEBUG`. Results of the command are
+/// still written to stdout.
+pub fn divert_libraries() -> Result<()> {
+    let keep = || -> io::Result<File> {
+        let kept = rustix::io::dup(io::stdout())?.into();
+        rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;
+        Ok(kept)
+    };
+    if RESULTS.get().is_none() {
+        let _ = RESULTS.set(keep().map_err(Error::io("standard output"))?);
+    }
+    Ok(())
+}
 
 /// Writes a command's result to stdout. It is not an error if the reader has closed the pipe (`omr config | head`).
 pub fn print(text: &str) -> Result<()> {
@@ -34,15 +53,17 @@ pub fn print_marked<'a>(pieces: impl Iterator<Item = (bool, &'a str)>) -> Result
 /// Standard output. Bytes are written unchanged, except that control sequences are removed for a terminal. Each write
 /// must consist of whole characters.
 pub struct Stdout {
-    out: io::StdoutLock<'static>,
+    out: Box<dyn Write>,
     terminal: bool,
 }
 
 impl Stdout {
     /// Locks standard output until the result is written.
     pub fn lock() -> Stdout {
-        let out = io::stdout().lock();
-        Stdout { terminal: out.is_terminal(), out }
+        match RESULTS.get() {
+            Some(out) => Stdout { terminal: out.is_terminal(), out: Box::new(out) },
+            None => Stdout { terminal: io::stdout().is_terminal(), out: Box::new(io::stdout().lock()) },
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Facts at the top of the page of any run: the model, the data, the device and the progress.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -12,6 +12,7 @@ use omr_base::config::{self, Config, RecipeConfig, RlConfig, SftConfig};
 use omr_base::files;
 use omr_data::reward::judge;
 use omr_train::training::metrics::{self, Metrics};
+use omr_train::training::slow_rank::SLOW;
 
 /// Models that a recipe evaluates, in the order in which they are shown, with a short description of each.
 pub const STAGES: [(&str, &str); 4] = [
@@ -162,6 +163,7 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Fac
     if let Some(bytes) = summary.get("peak_memory").and_then(|peak| peak.get("total")?.as_u64()) {
         add("Memory", omr_base::observe::bytes(bytes));
     }
+    slow_ranks(steps).into_iter().for_each(|value| add("Slow rank", value));
     validation(steps).into_iter().chain(rewards(steps)).for_each(|(name, value)| add(&name, value));
     if let Some(c) = &rl {
         let (prompts, n, lr) = (c.train_batch_size, c.rollout.n, rounded(c.optimizer.learning_rate));
@@ -178,6 +180,16 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>, steps: &[Metrics]) -> Fac
     }
     out.extend(judges(dir).iter().map(|(_, judge)| ("Judge".to_owned(), judge.line())));
     out
+}
+
+/// Describes the ranks that were slower than the others for several steps.
+fn slow_ranks(steps: &[Metrics]) -> Vec<String> {
+    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+    let slow = steps.iter().filter_map(|step| step.get(SLOW)?.as_u64());
+    slow.for_each(|rank| *counts.entry(rank).or_default() += 1);
+    let all = count(steps);
+    let line = |(rank, count)| format!("rank {rank}, slower than the others in {count} of {all} steps: see log.txt");
+    counts.into_iter().map(line).collect()
 }
 
 /// Describes when, where and how the run in `dir` was started. The stages of a recipe are started with the recipe.

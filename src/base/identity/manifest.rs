@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use super::written::{self, Writer};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -38,10 +39,28 @@ impl Manifest {
         Manifest::write_of(folder, names(folder)?)
     }
 
+    /// Writes the manifest of all files in and below `folder`. Errors if the folder does not contain what `writers` have
+    /// written; the message names the file and the writer.
+    pub fn write_checked(folder: &Path, writers: &[Writer]) -> Result<()> {
+        let mut names = names(folder)?;
+        names.extend(writers.iter().flat_map(|writer| &writer.written).map(|part| part.file.clone()));
+        names.sort();
+        names.dedup();
+        Manifest::write_hashes(folder, names, writers)
+    }
+
     /// Writes the manifest of the files `names` in `folder`.
     pub fn write_of(folder: &Path, names: Vec<String>) -> Result<()> {
+        Manifest::write_hashes(folder, names, &[])
+    }
+
+    fn write_hashes(folder: &Path, names: Vec<String>, writers: &[Writer]) -> Result<()> {
+        let of = |name: &String| match written::hash(folder, name, writers)? {
+            Some(hash) => Ok(hash),
+            None => hash(&folder.join(name)),
+        };
         let hashed: Vec<(String, String)> =
-            names.into_par_iter().map(|name| hash(&folder.join(&name)).map(|h| (name, h))).collect::<Result<_>>()?;
+            names.into_par_iter().map(|name| of(&name).map(|hash| (name, hash))).collect::<Result<_>>()?;
         let text: String = hashed.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
         files::write(folder.join(MANIFEST), text.as_bytes())
     }
@@ -83,6 +102,12 @@ impl Manifest {
             return Err(Error::format(folder.join(unknown), "not listed in MANIFEST"));
         }
         Ok(Some(Manifest { hashes }))
+    }
+
+    /// Returns this manifest of a checkpoint without the files in its subfolders, which are no part of its model.
+    pub fn of_model(mut self) -> Manifest {
+        self.hashes.retain(|name, _| !name.contains('/'));
+        self
     }
 
     /// Hashes the files of this part in `folder`. Errors with the first file, by name, that differs from what was

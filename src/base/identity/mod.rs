@@ -8,6 +8,7 @@
 
 mod manifest;
 mod model;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::hub::base_model;
 
 pub use manifest::{Manifest, Part, hash, is_as_listed};
 pub use model::{base_weights, of, of_files, paths, settings};
+pub use written::{WriteHasher, Writer, Written};
 
 /// File name of the record in the folder of a run or stage.
 const RECORD: &str = "inputs.json";

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::checkpoint::State;
 use omr_base::error::{Error, Result};
 use omr_base::files::{self, StagedFolder};
-use omr_base::identity::{Manifest, Part};
+use omr_base::identity::{Manifest, Part, Writer};
 
 const PREFIX: &str = "global_step_";
 /// File in `trainer/` that says how long the checkpoint is kept. A later start may have other settings.
@@ -265,17 +265,19 @@ impl Store {
     }
 
     /// Copies the model directory of the checkpoint of `step` to the empty folder `to`. Errors if the checkpoint is
-    /// missing or damaged.
+    /// missing or damaged, and if the copy of its weights differs.
     pub fn copy_model(&self, step: u64, to: &Path) -> Result<()> {
         let from = self.path(step);
         if !from.is_dir() {
             return Err(Error::input(from, "nothing", "the run's best checkpoint"));
         }
-        if let Some(manifest) = Manifest::read(&from)? {
+        let manifest = Manifest::read(&from)?;
+        if let Some(manifest) = &manifest {
             manifest.check(&from, Part::Settings)?;
             manifest.check(&from, Part::Tensors)?;
         }
-        files::copy_files(&from, to)
+        files::copy_files(&from, to)?;
+        manifest.map_or(Ok(()), |manifest| manifest.of_model().check(to, Part::Tensors))
     }
 
     /// Deletes a checkpoint. It is renamed first, so a kill in between leaves no folder that looks complete.
@@ -310,10 +312,11 @@ impl UnfinishedCheckpoint {
     }
 
     /// Writes a `MANIFEST`, waits until all files are on disk, and renames the folder to `checkpoints/global_step_N`.
-    /// Then settles the store, see [`Store::settle`].
-    pub fn commit(self, best: Option<u64>) -> Result<Checkpoint> {
+    /// Then settles the store, see [`Store::settle`]. Errors, and commits nothing, if the files do not contain what
+    /// `writers` have written.
+    pub fn commit(self, best: Option<u64>, writers: &[Writer]) -> Result<Checkpoint> {
         let UnfinishedCheckpoint { store, checkpoint, folder } = self;
-        Manifest::write(folder.temporary())?;
+        Manifest::write_checked(folder.temporary(), writers)?;
         folder.commit()?;
         store.settle(checkpoint.step, best)?;
         Ok(checkpoint)

@@ -10,7 +10,7 @@ use crate::nn::{Model, ModelConfig};
 use omr_base::config::{BaseConfig, DatasetConfig, RecipeConfig};
 use omr_base::error::{Error, Result};
 use omr_base::files;
-use omr_base::identity::Manifest;
+use omr_base::identity::{Manifest, Writer};
 use omr_data::image::MediaIds;
 use omr_data::rows::{Row, read};
 use omr_data::task::recipe;
@@ -43,7 +43,7 @@ impl NewModel<'_> {
         let mut device = (machine.device)(&count.high_water())?;
         let model = Model::init(&mut device, config, dtype, *seed)?;
         files::folder(dir, |folder| {
-            model.save(&mut device, folder, dtype)?;
+            let written = model.save(&mut device, folder, dtype)?;
             write_tokenizer_dir(folder, &tokenizer, &template)?;
             let preprocessor = recipe::preprocessor_config(grid);
             files::write(folder.join("preprocessor_config.json"), format!("{preprocessor:#}\n").as_bytes())?;
@@ -55,7 +55,7 @@ impl NewModel<'_> {
                 "temperature": 1.0,
             });
             files::write(folder.join("generation_config.json"), format!("{generation:#}\n").as_bytes())?;
-            Manifest::write(folder)
+            Manifest::write_checked(folder, &Writer::alone(written))
         })?;
         Ok(model.layout.num_weights())
     }

@@ -36,6 +36,7 @@ use crate::nn::family::names::stored_name;
 use crate::nn::rotary::{RopeTable, Rotary};
 use crate::nn::weights::part::Init;
 use omr_base::error::{Error, Result};
+use omr_base::identity::Written;
 use omr_base::observe::Silent;
 use omr_base::philox::{Purpose, Random};
 use omr_data::image::ImageInput;
@@ -116,8 +117,9 @@ impl Model {
         Model::load_shown(dev, dir, ModelConfig::load(&dir.join("config.json"))?, dtype, &Silent)
     }
 
-    /// Writes `config.json` and the weights as `dtype` into the existing directory `dir`.
-    pub fn save(&self, dev: &mut Device, dir: &Path, dtype: DType) -> Result<()> {
+    /// Writes `config.json` and the weights as `dtype` into the existing directory `dir`. Returns what was written to the
+    /// weight files.
+    pub fn save(&self, dev: &mut Device, dir: &Path, dtype: DType) -> Result<Vec<Written>> {
         let own: Vec<_> = self.layout.lens().into_iter().map(|len| 0..len).collect();
         self.outgoing(&Arc::new(self.layout.clone()), dtype, &own).write(dir, dev)
     }

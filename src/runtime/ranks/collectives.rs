@@ -23,6 +23,11 @@ pub trait Ranks {
     /// Returns the name of a rank for messages, e.g. `rank 3 (node-2, process 4711)`.
     fn name(&self, rank: usize) -> String;
 
+    /// Returns true if no lower rank is on this rank's host. The ranks of a host read the same files.
+    fn leads_host(&self) -> bool {
+        self.rank() == 0
+    }
+
     /// Sends `bytes` to all ranks, and returns the bytes of each rank, by rank.
     fn gather(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>>;
 
@@ -74,11 +79,12 @@ pub trait Ranks {
         Ok((0..flags.len()).map(|i| all.iter().any(|of| of[i] != 0)).collect())
     }
 
-    /// Errors on every rank unless all have the same `value`. The message names a rank that differs from rank 0. The
-    /// wait has no timeout, because ranks may need different times to read the value.
+    /// Errors on every rank unless all have the same `value`. The message names a rank that differs from rank 0. An
+    /// empty value means that a lower rank of the host has read it. The wait has no timeout, because ranks may need
+    /// different times to read the value.
     fn same(&mut self, what: &'static str, value: &str) -> Result<()> {
         let all = self.await_all(what, value.as_bytes())?;
-        let Some(rank) = all.iter().position(|of| *of != all[0]) else { return Ok(()) };
+        let Some(rank) = all.iter().position(|of| !of.is_empty() && *of != all[0]) else { return Ok(()) };
         let [theirs, first] = [&all[rank], &all[0]].map(|value| String::from_utf8_lossy(value));
         let at = theirs.chars().zip(first.chars()).take_while(|(a, b)| a == b).count();
         let expected = format!("{}, the value of {}", around(&first, at), self.name(0));

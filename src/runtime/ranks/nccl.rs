@@ -265,6 +265,10 @@ impl Ranks for Nccl {
         self.tcp.name(rank)
     }
 
+    fn leads_host(&self) -> bool {
+        self.tcp.leads_host()
+    }
+
     fn sent(&self) -> u64 {
         self.tcp.sent()
     }

@@ -133,6 +133,11 @@ impl ControlPlane {
         meet::name(rank, &self.members[rank])
     }
 
+    /// Returns true if no lower rank is on the host of `rank`.
+    pub fn leads_host(&self, rank: usize) -> bool {
+        self.members[..rank].iter().all(|member| member.host != self.members[rank].host)
+    }
+
     /// Errors if a fault has ended the run.
     pub fn check(&self) -> Result<()> {
         self.lock().fault.as_ref().map_or(Ok(()), |fault| Err(fault.error()))

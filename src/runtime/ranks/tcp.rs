@@ -280,6 +280,10 @@ impl Ranks for Tcp {
         self.plane.name(rank)
     }
 
+    fn leads_host(&self) -> bool {
+        self.plane.leads_host(self.rank)
+    }
+
     fn sent(&self) -> u64 {
         self.sent
     }

@@ -11,7 +11,7 @@ use omr_base::choice::BaseFormat;
 use omr_base::config::{GenerateConfig, ImageConfig, QuantizationConfig};
 use omr_base::error::{Error, Result};
 use omr_base::hub::base_model;
-use omr_base::identity::Manifest;
+use omr_base::identity::{Manifest, Writer};
 use omr_base::{files, observe};
 use omr_model::nn::adapter::adapter_files::StoredAdapter;
 use omr_model::nn::adapter::merge::Merged;
@@ -59,9 +59,9 @@ pub fn quantize(dir: &Path, out: &Path, format: BaseFormat) -> Result<String> {
         omr_model::nn::weights::quantize::quantize(dir, &QuantizationConfig { base: format, ..Default::default() })?;
     let bytes: usize = written.weights.iter().flat_map(|file| &file.tensors).map(Outgoing::bytes).sum();
     files::folder(out, |folder| {
-        written.write(folder, &mut |_| Ok(Vec::new()))?;
+        let written = written.write(folder, &mut |_| Ok(Vec::new()))?;
         copy_companions(dir, folder, &ImageConfig::default())?;
-        Manifest::write(folder)
+        Manifest::write_checked(folder, &Writer::alone(written))
     })?;
     let rest = if is_tied { "the token table (lm_head)" } else { "lm_head" };
     let is_rounded = format == BaseFormat::Nf4 && WeightFiles::open(dir)?.dtype() != DType::Bf16;
@@ -120,9 +120,9 @@ pub fn export(
     }
     let mut line = format!("{changed} of {total} weights changed in the matrices that have an adapter; ");
     files::folder(out, |folder| {
-        model.save(&mut dev, folder, dtype)?;
+        let written = model.save(&mut dev, folder, dtype)?;
         copy_companions(dir, folder, &ImageConfig::default())?;
-        Manifest::write(folder)?;
+        Manifest::write_checked(folder, &Writer::alone(written))?;
         drop(dev);
         line += &difference([dir, folder], probe, config, machine)?;
         Ok(())

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::timeline::Timeline;
 use omr_base::error::Result;
 use omr_model::nn::weights::params::{Bucket, Param};
 use omr_model::nn::{GradMemory, GradientSink, Grads, ParamLayout};
@@ -161,6 +162,7 @@ pub struct Collector<'a> {
     left: std::vec::IntoIter<usize>,
     /// The part that is exchanged on the side stream.
     exchanging: Option<usize>,
+    timeline: Option<&'a Timeline>,
 }
 
 impl<'a> Collector<'a> {
@@ -173,7 +175,13 @@ impl<'a> Collector<'a> {
     ) -> Collector<'a> {
         let any = |bucket| reaches.iter().any(|reach| reach.includes(bucket));
         let left: Vec<usize> = (0..grads.parts.len()).filter(|part| any(grads.parts[*part].bucket)).collect();
-        Collector { exchange, ranks, grads, reaches, left: left.into_iter(), exchanging: None }
+        Collector { exchange, ranks, grads, reaches, left: left.into_iter(), exchanging: None, timeline: None }
+    }
+
+    /// Records in `timeline` where the forward pass ends.
+    #[must_use]
+    pub fn timed(self, timeline: &'a Timeline) -> Collector<'a> {
+        Collector { timeline: Some(timeline), ..self }
     }
 
     /// Adds the next part of the round. A rank whose rows turned out to be unusable adds zeros.
@@ -264,6 +272,7 @@ impl<'a> Collector<'a> {
 
 impl GradientSink for Collector<'_> {
     fn param(&mut self, dev: &mut Device, id: usize) -> Result<Option<Tensor>> {
+        self.timeline.map_or(Ok(()), |timeline| timeline.forward_ends(dev))?;
         let Some(part) = self.grads.part_of(id) else { return Ok(None) };
         if !self.grads.parts[part].is_open {
             // The gradient of a tied token table begins at the head, before the layers, and ends after them.

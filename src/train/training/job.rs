@@ -182,7 +182,7 @@ impl JobCommon {
         self.validation.as_ref().is_some_and(|validation| validation.is_over(state))
     }
 
-    /// Ends the current step: adds its spans to `metrics`, validates, logs `metrics`, displays `figures` and saves a
+    /// Ends the current step: adds its spans and the times of the ranks to `metrics`, validates, logs `metrics`, displays `figures` and saves a
     /// checkpoint. Validation and checkpoint happen only if they are due.
     pub fn end_step(
         &self,
@@ -194,14 +194,16 @@ impl JobCommon {
     ) -> Result<()> {
         let waits = trainer.ranks.waits();
         trainer.timeline.add(Activity::Exchange, waits);
-        metrics.insert(SPANS.to_owned(), trainer.timeline.end(dev)?);
+        let (spans, times) = trainer.timeline.end(dev)?;
+        metrics.insert(SPANS.to_owned(), spans);
         if let Some(validation) = &self.validation {
             validation.after(dev, trainer, self.total_steps, observer, &mut metrics)?;
         }
+        let end = trainer.end_step(times, &mut metrics, observer)?;
         trainer.log.append(&metrics)?;
         trainer.reporters.check(observer);
         observer.step(trainer.step, figures);
-        trainer.save_if_due(dev, observer)
+        trainer.save_if_due(dev, end)
     }
 }
 
@@ -224,13 +226,15 @@ pub trait TrainingJob {
     /// every step once.
     fn summary(&self, trainer: &Trainer, log: &[Metrics], observer: &dyn Observer) -> Metrics;
 
-    /// Errors, on every rank, unless all ranks have the same rows and the same initial model.
+    /// Errors, on every rank, unless all ranks have the same rows and the same initial model. One rank of each host reads
+    /// the model for this.
     fn same_at(&self, ranks: &mut dyn Ranks) -> Result<()> {
         if ranks.size() == 1 {
             return Ok(());
         }
         ranks.same("the rows", &self.common().data.hash())?;
-        ranks.same("the model", &identity::of(&self.common().model)?)
+        let model = if ranks.leads_host() { identity::of(&self.common().model)? } else { String::new() };
+        ranks.same("the model", &model)
     }
 
     /// Returns true if the run is finished.

@@ -18,6 +18,7 @@ pub mod record;
 pub mod reporters;
 pub mod saving;
 pub mod sft;
+pub mod slow_rank;
 pub mod step;
 mod tensorboard;
 pub mod timeline;

@@ -12,7 +12,8 @@
 //!
 //! 1. Rank 0 creates the files.
 //! 2. Each rank writes the parts that it owns.
-//! 3. After all ranks have finished, rank 0 moves the checkpoint to its final place.
+//! 3. After all ranks have finished, rank 0 reads the files, compares them with the hashes of what each rank has
+//!    written, and moves the checkpoint to its final place.
 //!
 //! The ranks exchange messages only at points that all of them reach: where a checkpoint begins, at each update while
 //! the checkpoint is being written, and where the run waits for the checkpoint.
@@ -27,6 +28,7 @@ use omr_base::config::ImageConfig;
 use omr_base::error::{Error, Result};
 use omr_base::files;
 use omr_base::hub::base_model;
+use omr_base::identity::{Writer, Written};
 use omr_data::image::{Processor, settings};
 use omr_data::text::missing_stops;
 use omr_model::checkpoint::{State, Store, UnfinishedCheckpoint};
@@ -104,27 +106,40 @@ impl Snapshot {
         [fetched(&self.model.weights), fetched(&self.optimizer)].concat()
     }
 
-    /// Creates all files. Files of tensors are created without their content, which [`Snapshot::fill`] writes.
-    fn create(&self, folder: &Path) -> Result<()> {
-        self.model.create(folder)?;
+    /// Creates all files. Files of tensors are created without their content, which [`Snapshot::fill`] writes. Returns
+    /// what was written to them.
+    fn create(&self, folder: &Path) -> Result<Vec<Written>> {
+        let model = self.model.create(folder)?;
         copy_with_stops(&self.companions, folder, &self.images, self.stops.as_deref())?;
-        let trainer = folder.join("trainer");
-        create_files(&trainer, &self.optimizer)?;
-        self.state.write(&trainer)
+        let trainer = folder.join(TRAINER);
+        let optimizer = create_files(&trainer, &self.optimizer)?;
+        self.state.write(&trainer)?;
+        Ok(in_checkpoint(model, optimizer))
     }
 
-    /// Writes the parts of the tensor files that this process owns.
-    fn fill(self, folder: &Path, fetch: &mut dyn Fetch) -> Result<()> {
-        fill_files(folder, self.model.weights, fetch)?;
-        fill_files(&folder.join("trainer"), self.optimizer, fetch)
+    /// Writes the parts of the tensor files that this process owns. Returns what was written.
+    fn fill(self, folder: &Path, fetch: &mut dyn Fetch) -> Result<Vec<Written>> {
+        let model = fill_files(folder, self.model.weights, fetch)?;
+        Ok(in_checkpoint(model, fill_files(&folder.join(TRAINER), self.optimizer, fetch)?))
     }
+}
+
+/// Folder of the optimizer's files in a checkpoint.
+const TRAINER: &str = "trainer";
+
+/// Returns what was written to a checkpoint: to the files of the model, and to those of the optimizer.
+fn in_checkpoint(mut model: Vec<Written>, optimizer: Vec<Written>) -> Vec<Written> {
+    model.extend(optimizer.into_iter().map(|part| Written { file: format!("{TRAINER}/{}", part.file), ..part }));
+    model
 }
 
 /// A checkpoint that is being written while training continues.
 pub struct Saving {
     /// Thread that writes this process's parts. A single process also commits the checkpoint on this thread. With
     /// several ranks, rank 0 replaces it by a second thread that commits the checkpoint.
-    thread: Option<JoinHandle<Result<()>>>,
+    thread: Option<Thread>,
+    /// The ranges that this process wrote when it created the files.
+    created: Vec<Written>,
     /// True if the run has several ranks and they have not yet confirmed that all parts are written.
     open: bool,
     draft: Option<UnfinishedCheckpoint>,
@@ -142,27 +157,31 @@ impl Saving {
         best: Option<u64>,
         snapshot: Snapshot,
     ) -> Result<Option<Saving>> {
-        let created = |draft: UnfinishedCheckpoint| snapshot.create(draft.folder()).map(|()| Some(draft));
-        let made = if ranks.rank() == 0 { store.begin(snapshot.state.step).and_then(created) } else { Ok(None) };
-        let name = made.as_ref().ok().and_then(Option::as_ref).map(UnfinishedCheckpoint::name).unwrap_or_default();
-        let (mut draft, names) = agree(ranks, made, &name)?;
-        let (folder, _) = agree(ranks, store.begun(&names[0]), "")?;
+        let mut created = Vec::new();
+        let mut create = |draft: UnfinishedCheckpoint| {
+            created = snapshot.create(draft.folder())?;
+            Ok(Some(draft))
+        };
+        let made = if ranks.rank() == 0 { store.begin(snapshot.state.step).and_then(&mut create) } else { Ok(None) };
+        let name = |draft: &Option<_>| draft.as_ref().map(UnfinishedCheckpoint::name).unwrap_or_default();
+        let (mut draft, names) = agree(ranks, made, name)?;
+        let (folder, _) = agree(ranks, store.begun(&names[0]), |_| String::new())?;
         if !dev.kind().is_gpu() {
-            let written = snapshot.fill(&folder, dev);
-            agree(ranks, written, "")?;
-            let committed = draft.map_or(Ok(()), |draft| draft.commit(best).map(drop));
-            return agree(ranks, committed, "").map(|_| None);
+            let writers = share(ranks, created, snapshot.fill(&folder, dev))?;
+            let committed = draft.map_or(Ok(()), |draft| draft.commit(best, &writers).map(drop));
+            return agree(ranks, committed, |()| String::new()).map(|_| None);
         }
         let spans: Vec<_> = snapshot.tensors().iter().map(Tensor::span).collect();
         let (sink, mut arriving) = readback::ends();
         let open = ranks.size() > 1;
-        let alone = if open { None } else { draft.take() };
+        let alone = if open { None } else { draft.take().map(|draft| (draft, std::mem::take(&mut created))) };
         let thread = beside(move || {
-            snapshot.fill(&folder, &mut |tensor: Tensor| arriving.take(tensor.span().bytes))?;
-            alone.map_or(Ok(()), |draft| draft.commit(best).map(drop))
+            let written = snapshot.fill(&folder, &mut |tensor: Tensor| arriving.take(tensor.span().bytes))?;
+            let Some((draft, created)) = alone else { return Ok(written) };
+            draft.commit(best, &Writer::alone([created, written].concat())).map(|_| Vec::new())
         })?;
         dev.begin_readback(&spans, sink)?;
-        Ok(Some(Saving { thread: Some(thread), open, draft, best }))
+        Ok(Some(Saving { thread: Some(thread), created, open, draft, best }))
     }
 
     /// Commits the checkpoint once all ranks have written their parts; rank 0 does this on another thread. Does not
@@ -180,26 +199,41 @@ impl Saving {
         }
         // If the device failed, the writer thread fails too, because its bytes are missing. The device's error is the
         // cause and is reported first.
-        let done = done.and(self.thread.take().map_or(Ok(()), join));
-        agree(ranks, done, "").map(drop)
+        let done = done.and(join(self.thread.take()).map(drop));
+        agree(ranks, done, |()| String::new()).map(drop)
     }
 
     /// Waits until this rank and all other ranks have written their parts. Rank 0 then begins to commit the checkpoint.
     fn written(&mut self, ranks: &mut dyn Ranks, read: Result<()>) -> Result<()> {
         self.open = false;
-        agree(ranks, read.and(self.thread.take().map_or(Ok(()), join)), "")?;
+        let filled = read.and(join(self.thread.take()));
+        let writers = share(ranks, std::mem::take(&mut self.created), filled)?;
         let best = self.best;
-        let commit = self.draft.take().map(|draft| beside(move || draft.commit(best).map(drop)));
-        self.thread = commit.transpose()?;
+        let commit = |draft: UnfinishedCheckpoint| beside(move || draft.commit(best, &writers).map(|_| Vec::new()));
+        self.thread = self.draft.take().map(commit).transpose()?;
         Ok(())
     }
 }
 
-/// Exchanges each rank's result, with its message `says` if it succeeded. Returns `done` and the messages of all ranks.
-/// If any rank failed, all ranks return an error; on the other ranks, the error names the rank that failed.
-fn agree<T>(ranks: &mut dyn Ranks, done: Result<T>, says: &str) -> Result<(T, Vec<String>)> {
-    const WHAT: &str = "a checkpoint";
-    let text = done.as_ref().map_or_else(|error| format!("-{error}"), |_| format!("+{says}"));
+/// Sends to all ranks what this rank wrote when it `created` and `filled` the files of a checkpoint. Returns what each
+/// rank has written.
+fn share(ranks: &mut dyn Ranks, created: Vec<Written>, filled: Result<Vec<Written>>) -> Result<Vec<Writer>> {
+    let own = filled.map(|filled| [created, filled].concat());
+    let (_, all) = agree(ranks, own, |own| json!(own).to_string())?;
+    let writer = |(rank, text): (usize, &String)| {
+        let broken = |e| Error::Failed(format!("{WHAT}, {}: {e}", ranks.name(rank)));
+        Ok(Writer { name: ranks.name(rank), written: serde_json::from_str(text).map_err(broken)? })
+    };
+    all.iter().enumerate().map(writer).collect()
+}
+
+const WHAT: &str = "a checkpoint";
+
+/// Exchanges each rank's result, with the message that `says` makes of it if it succeeded. Returns `done` and the
+/// messages of all ranks. If any rank failed, all ranks return an error; on the other ranks, the error names the rank
+/// that failed.
+fn agree<T>(ranks: &mut dyn Ranks, done: Result<T>, says: impl FnOnce(&T) -> String) -> Result<(T, Vec<String>)> {
+    let text = done.as_ref().map_or_else(|error| format!("-{error}"), |done| format!("+{}", says(done)));
     let all = ranks.await_all(WHAT, text.as_bytes())?;
     let done = done?;
     let mut said = Vec::new();
@@ -212,11 +246,15 @@ fn agree<T>(ranks: &mut dyn Ranks, done: Result<T>, says: &str) -> Result<(T, Ve
     Ok((done, said))
 }
 
-fn beside(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<JoinHandle<Result<()>>> {
+type Thread = JoinHandle<Result<Vec<Written>>>;
+
+fn beside(work: impl FnOnce() -> Result<Vec<Written>> + Send + 'static) -> Result<Thread> {
     let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(work);
     thread.map_err(|e| Error::Failed(format!("starting the checkpoint thread: {e}")))
 }
 
-fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
-    thread.join().map_err(|_| Error::Failed("the thread that writes a checkpoint panicked".to_owned()))?
+/// Waits for the thread, if there is one, and returns what it has written.
+fn join(thread: Option<Thread>) -> Result<Vec<Written>> {
+    let ended = thread.map_or(Ok(Ok(Vec::new())), JoinHandle::join);
+    ended.map_err(|_| Error::Failed("the thread that writes a checkpoint panicked".to_owned()))?
 }

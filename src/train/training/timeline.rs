@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::slow_rank::RankTimes;
 use omr_base::choice::choice;
 use omr_base::error::Result;
 use omr_runtime::device::{Device, Event, Stream};
@@ -53,11 +54,21 @@ struct Recording {
     begun: Option<Instant>,
     /// Spans by the host's clock.
     spans: Vec<(Activity, Range<Instant>)>,
-    /// Events on the compute stream, which every step records again: the start of the step, then the start and the end
-    /// of each activity in `queued`.
+    /// Events on the compute stream, which every step records again: the start of the step, then the start, the end of
+    /// the forward pass and the end of each activity in `queued`.
     events: Vec<Event>,
     /// Activities that the compute stream runs.
-    queued: Vec<Activity>,
+    queued: Vec<Queued>,
+    /// End of the forward pass of the activity in progress, by the host's clock.
+    forward_end: Option<Instant>,
+    /// Seconds of each forward pass that the host has run.
+    forwards: Vec<f64>,
+}
+
+struct Queued {
+    activity: Activity,
+    /// True if the end of its forward pass was recorded.
+    has_forward: bool,
 }
 
 impl Timeline {
@@ -67,6 +78,7 @@ impl Timeline {
         let begun = Instant::now();
         recording.begun = Some(begun);
         recording.queued.clear();
+        recording.forwards.clear();
         recording.record(dev, 0)?;
         Ok(begun)
     }
@@ -87,16 +99,33 @@ impl Timeline {
         activity: Activity,
         work: impl FnOnce(&mut Device) -> Result<R>,
     ) -> Result<R> {
+        self.0.borrow_mut().forward_end = None;
         if dev.driver().is_none() {
-            return self.host(activity, || work(dev));
+            let start = Instant::now();
+            let done = self.host(activity, || work(dev));
+            let Recording { forward_end, forwards, .. } = &mut *self.0.borrow_mut();
+            forwards.extend(forward_end.take().map(|end| (end - start).as_secs_f64()));
+            return done;
         }
-        let first = 1 + 2 * self.0.borrow().queued.len();
+        let first = 1 + 3 * self.0.borrow().queued.len();
         self.0.borrow_mut().record(dev, first)?;
         let done = work(dev)?;
         let mut recording = self.0.borrow_mut();
-        recording.record(dev, first + 1)?;
-        recording.queued.push(activity);
+        recording.record(dev, first + 2)?;
+        let has_forward = recording.forward_end.take().is_some();
+        recording.queued.push(Queued { activity, has_forward });
         Ok(done)
+    }
+
+    /// Records that the forward pass of the queued activity has ended and its backward pass begins. Later calls within
+    /// the activity do nothing.
+    pub fn forward_ends(&self, dev: &mut Device) -> Result<()> {
+        let mut recording = self.0.borrow_mut();
+        if recording.forward_end.replace(Instant::now()).is_some() {
+            return Ok(());
+        }
+        let number = 2 + 3 * recording.queued.len();
+        recording.record(dev, number)
     }
 
     /// Adds spans by the host's clock.
@@ -104,11 +133,11 @@ impl Timeline {
         self.0.borrow_mut().spans.extend(spans.into_iter().map(|span| (activity, span)));
     }
 
-    /// Ends the step and returns its spans, rounded to a microsecond, as the value of [`SPANS`]. Of the spans before the
-    /// step, only those of checkpoints are kept. Call it after the step's last wait for the device.
-    pub fn end(&self, dev: &mut Device) -> Result<Value> {
-        let Recording { begun, spans, events, queued, .. } = &mut *self.0.borrow_mut();
-        let Some(begun) = *begun else { return Ok(json!([])) };
+    /// Ends the step. Returns its spans, rounded to a microsecond, as the value of [`SPANS`], and this rank's times. Of
+    /// the spans before the step, only those of checkpoints are kept. Call it after the step's last wait for the device.
+    pub fn end(&self, dev: &mut Device) -> Result<(Value, RankTimes)> {
+        let Recording { begun, spans, events, queued, forwards, .. } = &mut *self.0.borrow_mut();
+        let Some(begun) = *begun else { return Ok((json!([]), RankTimes::default())) };
         let since = |at: Instant| {
             let before = begun.saturating_duration_since(at).as_secs_f64();
             at.saturating_duration_since(begun).as_secs_f64() - before
@@ -117,18 +146,40 @@ impl Timeline {
         let kept = host.filter(|(activity, span)| span.end > 0.0 || *activity == Activity::Checkpoint);
         let mut all: Vec<(Activity, Range<f64>)> = kept.collect();
         if let Some(driver) = dev.driver() {
-            for (activity, ends) in queued.drain(..).zip(events[1..].chunks(2)) {
+            for (Queued { activity, has_forward }, ends) in queued.drain(..).zip(events[1..].chunks(3)) {
                 let mut at =
                     |event: Event| -> Result<f64> { Ok(f64::from(driver.elapsed_ms(events[0], event)?) / 1e3) };
-                all.push((activity, at(ends[0])?..at(ends[1])?));
+                let span = at(ends[0])?..at(ends[2])?;
+                if has_forward {
+                    forwards.push(at(ends[1])? - span.start);
+                }
+                all.push((activity, span));
             }
         }
+        let covered = |of: &[Activity]| covered(all.iter().filter(|(activity, _)| of.contains(activity)));
+        let times = RankTimes {
+            rollouts: covered(&[Activity::Sampling, Activity::Scoring]),
+            forward: forwards.iter().sum::<f64>() / forwards.len().max(1) as f64,
+            exchange: covered(&[Activity::Exchange]),
+        };
         // The sum with 0 turns a rounded -0 into 0.
         let rounded = |seconds: f64| (seconds * 1e6).round() / 1e6 + 0.0;
         let all = merged(all, GAP * begun.elapsed().as_secs_f64()).into_iter();
         let all = all.map(|(activity, span)| (activity.name(), rounded(span.start), rounded(span.end)));
-        Ok(all.filter(|(_, start, end)| start < end).map(|span| json!(span)).collect())
+        Ok((all.filter(|(_, start, end)| start < end).map(|span| json!(span)).collect(), times))
     }
+}
+
+/// Returns the seconds of the step that the spans cover.
+fn covered<'a>(spans: impl Iterator<Item = &'a (Activity, Range<f64>)>) -> f64 {
+    let mut spans: Vec<&Range<f64>> = spans.map(|(_, span)| span).collect();
+    spans.sort_by(|a, b| a.start.total_cmp(&b.start));
+    let (mut end, mut sum) = (0.0, 0.0);
+    for span in spans {
+        sum += (span.end - f64::max(span.start, end)).max(0.0);
+        end = f64::max(end, span.end);
+    }
+    sum
 }
 
 impl Recording {
@@ -160,6 +211,12 @@ fn merged(mut spans: Vec<(Activity, Range<f64>)>, gap: f64) -> Vec<(Activity, Ra
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_before_the_step_and_seconds_in_two_spans_count_once() {
+        let spans = [(-1.0, 1.0), (4.0, 6.0), (0.5, 2.0), (5.0, 5.5)];
+        assert_eq!(covered(spans.map(|(start, end)| (Activity::Scoring, start..end)).iter()), 4.0);
+    }
 
     #[test]
     fn neighbours_of_one_activity_are_merged() {

@@ -4,22 +4,23 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::best;
 use super::exchange::{Collector, Exchange, ExchangeMode, Reach};
 use super::loading::Loaded;
-use super::metrics::MetricsLog;
+use super::metrics::{Metrics, MetricsLog};
 use super::reporters::Reporters;
 use super::saving::{Saving, Snapshot, copy_with_stops};
+use super::slow_rank::{RankTimes, SlowRank};
 use super::timeline::{Activity, Timeline};
 use super::trainer_config::{RunSetup, TrainerConfig};
 use omr_base::config::InputKind;
 use omr_base::error::{Error, Result};
 use omr_base::files;
-use omr_base::identity::{Inputs, Manifest};
+use omr_base::identity::{Inputs, Manifest, Writer};
 use omr_base::observe::Observer;
 use omr_data::text::missing_stops;
 use omr_model::checkpoint::{Cadence, State, Store};
@@ -42,6 +43,16 @@ fn saves_on_stop(asked: Option<bool>, since: Duration) -> bool {
 /// skipped.
 const SKIPPED: &str = "skipped_updates";
 
+/// Message of a rank to the others at the end of a step.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub struct StepEnd {
+    /// True if a checkpoint is due, by rank 0's clock.
+    is_due: bool,
+    /// True if the user has requested a stop.
+    is_stopped: bool,
+    times: RankTimes,
+}
+
 /// A model in training, with everything that SFT and RL need around it.
 pub struct Trainer<'r> {
     /// The model. Only [`Trainer::update`] changes its weights.
@@ -60,6 +71,7 @@ pub struct Trainer<'r> {
     pub reporters: Reporters,
     /// The spans of the current step.
     pub timeline: Timeline,
+    slow_rank: SlowRank,
     /// Further values that the job stores in checkpoints.
     pub extra: Map<String, Value>,
     config: TrainerConfig,
@@ -147,6 +159,7 @@ impl<'r> Trainer<'r> {
             log,
             reporters,
             timeline: Timeline::default(),
+            slow_rank: SlowRank::default(),
             extra,
             config,
             inputs,
@@ -195,7 +208,7 @@ impl<'r> Trainer<'r> {
             }
             // Within a round, a rank that stopped would leave the others waiting for its gradients.
             let flag = if size > 1 { dev.take_stop_flag() } else { None };
-            let mut collector = Collector::new(&self.exchange, self.ranks, grads, reaches);
+            let mut collector = Collector::new(&self.exchange, self.ranks, grads, reaches).timed(&self.timeline);
             let done = match rank < reaches.len() {
                 true => compute(dev, &self.model, &mut collector, round * size + rank),
                 false => Ok(()),
@@ -264,19 +277,32 @@ impl<'r> Trainer<'r> {
         Ok(stats)
     }
 
-    /// Saves a checkpoint if one is due. Errors with [`Error::Stopped`] if the user has requested a stop. Clocks and
-    /// signals differ between ranks: rank 0's clock decides when a checkpoint is due, and a signal at any rank stops
-    /// all.
-    pub fn save_if_due(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
-        self.is_updating = false;
+    /// Gathers what the ranks need to know of each other at the end of a step. Clocks and signals differ between ranks:
+    /// rank 0's clock decides when a checkpoint is due, and a signal at any rank stops all. Adds the `times` of the ranks
+    /// to `metrics`; rank 0 reports a rank that has been slow for several steps.
+    pub fn end_step(&mut self, times: RankTimes, metrics: &mut Metrics, observer: &dyn Observer) -> Result<StepEnd> {
         let kept = self.config.retention().always(self.step) || best::step(&self.extra) == Some(self.step);
-        let due = self.leads() && (self.cadence.due(self.step) || kept);
-        let flags = self.ranks.any("the end of a step", &[due, observer.stop_requested()])?;
-        if flags[0] {
+        let is_due = self.leads() && (self.cadence.due(self.step) || kept);
+        let all = self.share("the end of a step", &StepEnd { is_due, is_stopped: observer.stop_requested(), times })?;
+        let times: Vec<RankTimes> = all.iter().map(|of| of.times).collect();
+        let slow = if all.len() > 1 { self.slow_rank.step(&times, metrics) } else { None };
+        if let Some((rank, what)) = slow.filter(|_| self.leads()) {
+            let (step, name) = (self.step, self.ranks.name(rank));
+            observer.note(&format!("step {step}: {name} is slower than the others, who wait for it: {what}"));
+        }
+        let (is_due, is_stopped) = (all[0].is_due, all.iter().any(|of| of.is_stopped));
+        Ok(StepEnd { is_due, is_stopped, times: all[0].times })
+    }
+
+    /// Saves a checkpoint if one is due at this `end` of a step. Errors with [`Error::Stopped`] if the user has requested
+    /// a stop.
+    pub fn save_if_due(&mut self, dev: &mut Device, end: StepEnd) -> Result<()> {
+        self.is_updating = false;
+        if end.is_due {
             let timeline = self.timeline.clone();
             timeline.host(Activity::Checkpoint, || dev.range(format_args!("checkpoint"), |dev| self.save(dev)))?;
         }
-        if flags[1] { Err(Error::Stopped) } else { Ok(()) }
+        if end.is_stopped { Err(Error::Stopped) } else { Ok(()) }
     }
 
     /// Ends a run that was asked to stop. An update in progress is dropped. The next start of the run repeats this
@@ -402,13 +428,15 @@ impl<'r> Trainer<'r> {
         let (model, config) = (&self.model, &self.config);
         files::folder(config.run.dir.join("model"), |folder| {
             // The masters of adapters are divided among the ranks. The checkpoint has all of them.
-            if best == self.step && config.optimizer.lora.is_none() {
-                model.save(dev, folder, model.layout.dtype)?;
+            let written = if best == self.step && config.optimizer.lora.is_none() {
+                let written = model.save(dev, folder, model.layout.dtype)?;
                 copy_with_stops(&config.run.model, folder, &config.training.images, self.stops()?.as_deref())?;
+                written
             } else {
                 self.store.copy_model(best, folder)?;
-            }
-            Manifest::write(folder)
+                Vec::new()
+            };
+            Manifest::write_checked(folder, &Writer::alone(written))
         })?;
         Ok(best)
     }

@@ -24,7 +24,7 @@ fn start(json: &Path) -> Child {
 pub fn record(json: &Path) -> Value {
     let record: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     let cases = record["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 11, "{record:#}");
+    assert_eq!(cases.len(), 15, "{record:#}");
     for case in cases {
         assert!(!case["result"].as_str().unwrap().is_empty() && case["verdict"].is_string(), "{case:#}");
     }
@@ -55,7 +55,7 @@ fn a_killed_command_leaves_a_valid_record() {
     assert!(record["is_complete"] == false && lines[0] == "doctor: passed: cpu: works", "{record:#}");
     assert!(lines[1].ends_with("not run: the CPU has no start check"), "{lines:#?}");
     assert!(lines[3].starts_with("sampler = trainer: passed: bitwise equal: digits"), "{lines:#?}");
-    assert!(lines[10].ends_with("not run: the command was stopped before this case"), "{lines:#?}");
+    assert!(lines[14].ends_with("not run: the command was stopped before this case"), "{lines:#?}");
     let page = std::fs::read_to_string(dir.path().join("F.html")).unwrap();
     assert!(page.contains("passed, 0 failed") && page.contains("say nothing about a GPU"), "{page}");
 }
@@ -71,6 +71,10 @@ fn wrong_input_is_one_clear_error() {
             format!("--json: found {}, expected a file in a folder that exists", at("no/F.json")),
         ),
         (vec!["--json", &at("F.json"), "--model", &at("gone")], format!("{}: ", at("gone/config.json"))),
+        (
+            vec!["--json", &at("F.json"), "--data", &at("rows.jsonl")],
+            "omr bench first-gpu: found one of --real and --data, expected both, or none".to_owned(),
+        ),
     ] {
         let output = omr().args(["--device", "cpu", "--quiet", "bench", "first-gpu"]).args(&args).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();

@@ -7,6 +7,8 @@ use omr_base::config::validation::ValKwargs;
 use omr_base::config::{RlConfig, SftConfig, TrainingConfig, ValidationConfig, to_yaml};
 use omr_base_tests::reward::judge_server::Server as Judge;
 use omr_data::rows::{Form, Row, write};
+use omr_runtime_tests::ranks::nccl::StandIn;
+use omr_train::training::metrics;
 use omr_train_tests::training::tiny::{Outcome, rl_config, rows, sft_config, tuned_model};
 use serde_json::Value;
 
@@ -107,12 +109,37 @@ fn two_processes_make_what_one_makes() {
         let measured = one.metrics.iter().filter(|m| m.keys().any(|name| name.starts_with("val-core/")));
         assert_eq!(measured.count(), 2, "before the first step and behind the last");
         ["2", "3"].into_iter().for_each(|gpus| one.assert_same(&outcome(gpus), &format!("{job} as {gpus}")));
+        // Every rank's times are in the metrics of rank 0.
+        let times = if job == "rl" { &["rollouts", "forward", "exchange"][..] } else { &["forward", "exchange"] };
+        for step in metrics::read(&Path::new(&file(&format!("{job}-3"))).join("metrics.jsonl")).unwrap().iter().skip(1)
+        {
+            for name in times {
+                let [median, max] = ["median", "max"].map(|of| step[&format!("timing_s/ranks/{name}/{of}")].as_f64());
+                assert!(median.unwrap() > 0.0 && max >= median, "{step:?}");
+            }
+            assert_eq!(step.contains_key("timing_s/ranks/rollouts/max"), job == "rl", "{step:?}");
+        }
     }
     // After a fault, a launcher runs the same command again, including --fresh. The run continues.
     let again = ["sft", &file("sft.yaml"), "--out", &file("sft-1"), "--fresh"];
     let output = omr().args(again).env("TORCHELASTIC_RESTART_COUNT", "1").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("--fresh") && text.contains("finished: nothing to do"), "{text}");
+}
+
+/// Tests the transfers between ranks on the emulator and a stand-in of NCCL, whose messages would break a program that
+/// reads the result.
+#[test]
+fn messages_of_nccl_do_not_mix_with_the_result_on_stdout() {
+    let stand_in = StandIn::new("");
+    let args = ["--device", "emu", "--threads", "1", "bench", "ranks", "--gpus", "2"];
+    let output = omr().args(args).env("OMR_NCCL_LIBRARY", stand_in.path()).env("NCCL_DEBUG", "INFO").output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(output.status.success(), "{err}");
+    assert!(out.starts_with("2 ranks, ") && out.ends_with("sums as on the CPU\n") && out.lines().count() == 1, "{out}");
+    assert_eq!(err.matches("NCCL INFO of the stand-in").count(), 2, "{err}");
+    let text = refused(&["bench", "rms_norm", "--gpus", "2"], &[]);
+    assert!(text.contains("omr bench --gpus: found another benchmark, expected ranks"), "{text}");
 }
 
 /// Returns the result of an evaluation without times, and its answers by key.

@@ -187,6 +187,11 @@ API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *stream
 }
 
 API cuStreamCreate(void **stream, unsigned flags) { *stream = handle(); note("stream flags %u", flags); return OK; }
+API cuStreamCreateWithPriority(void **stream, unsigned flags, int priority) {
+    *stream = handle();
+    note("stream flags %u priority %d", flags, priority);
+    return OK;
+}
 API cuStreamDestroy_v2(void *stream) { (void)stream; return OK; }
 API cuStreamSynchronize(void *stream) { (void)stream; return settle(); }
 API cuStreamQuery(void *stream) {

@@ -3,6 +3,7 @@
 pub mod bounds;
 pub mod inputs;
 pub mod launch;
+pub mod lost_writes;
 pub mod outputs;
 pub mod published;
 pub mod ranks;

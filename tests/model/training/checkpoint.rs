@@ -39,7 +39,7 @@ fn save(store: &Store, step: u64) {
 fn save_by(store: &Store, step: u64, best: Option<u64>, write: impl FnOnce(&Path) -> Result<()>) -> Result<Checkpoint> {
     let draft = store.begin(step)?;
     write(draft.folder())?;
-    draft.commit(best)
+    draft.commit(best, &[])
 }
 
 fn steps(store: &Store) -> Vec<u64> {

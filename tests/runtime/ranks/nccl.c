@@ -180,7 +180,8 @@ API int ncclCommInitRankConfig(Comm **made, int size, Id id, int rank, Config *c
     Comm *comm = calloc(1, sizeof *comm);
     memcpy(comm->id, id.internal, sizeof comm->id);
     comm->rank = rank, comm->size = size, comm->state = STARTING, comm->made = made, *made = comm;
-    note(rank, "init %d of %d, layout %u, at most %d CTAs", rank, size, config->version, config->most);
+    note(rank, "init %d of %d, layout %u, at most %d CTAs in clusters of %d", rank, size, config->version, config->most, config->cga);
+    if (getenv("NCCL_DEBUG")) puts("NCCL INFO of the stand-in"), fflush(stdout);
     snprintf(path, sizeof path, "%s/%s/here-%d", folder, comm->id, rank);
     close(open(path, O_CREAT | O_WRONLY, 0600));
     return IN_PROGRESS;

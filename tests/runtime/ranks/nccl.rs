@@ -144,7 +144,7 @@ fn calls_are_grouped_in_order_on_the_stream_of_the_device() {
     assert!(ends.iter().all(Result::is_ok), "{ends:?}");
     let expected = |rank: usize, long: [&str; 2], short: [&str; 2]| {
         let line = |[call, to]: [&str; 2], bytes: usize| format!("{call} {bytes} {to} {} on 0x1", 1 - rank);
-        let mut lines = vec![format!("init {rank} of 2, layout 22200, at most 8 CTAs")];
+        let mut lines = vec![format!("init {rank} of 2, layout 22200, at most 8 CTAs in clusters of 1")];
         let trial = |call: &str, to: &str| [0, 1].map(|peer| format!("{call} 256 {to} {peer} on 0x1"));
         lines.extend([trial("send", "to"), trial("recv", "from")].concat());
         lines.push("group of 4".to_owned());

@@ -10,7 +10,7 @@ use omr_base::error::Result;
 use omr_model::checkpoint::{Retention, Store};
 use omr_model::nn::weights::WeightFiles;
 use omr_model::nn::weights::layout::ParamLayout;
-use omr_model::nn::weights::outgoing::weights;
+use omr_model::nn::weights::outgoing::{Content, OutFile, weights};
 use omr_model::nn::weights::part::Part;
 use omr_model::nn::{GradMemory, Grads, OutModel};
 use omr_model::optim::Optimizer;
@@ -82,13 +82,17 @@ impl Rank {
         self.layout.params.iter().flat_map(|param| self.dev.read_bytes(param.tensor).unwrap()).collect()
     }
 
-    /// Saves a checkpoint of step `step`. `broken` is true on a rank whose files cannot be written.
-    fn save(&mut self, ranks: &mut dyn Ranks, store: &Store, step: u64, broken: bool) -> Result<()> {
+    /// Saves a checkpoint of step `step` after `change` has changed the files of the optimizer.
+    fn save(
+        &mut self,
+        ranks: &mut dyn Ranks,
+        store: &Store,
+        step: u64,
+        change: impl FnOnce(&mut Vec<OutFile>),
+    ) -> Result<()> {
         let layout = Arc::new(self.layout.clone());
         let mut optimizer = self.optimizer.outgoing(&layout);
-        if broken {
-            optimizer[0].name = "elsewhere/optim".to_owned();
-        }
+        change(&mut optimizer);
         let model = OutModel {
             configs: vec![("config.json", "{}\n".to_owned())],
             weights: weights(&layout, layout.dtype, self.optimizer.own()),
@@ -125,7 +129,7 @@ fn alike(sizes: &[usize], dtype: DType, config: OptimConfig, dev: impl Fn() -> D
         let mut rank = Rank::new(ranks, dev(), dtype, config.clone());
         let norms: Vec<_> = (1..=SAVED).map(|step| rank.update(ranks, step)).collect();
         let saved = rank.weights();
-        rank.save(ranks, store, SAVED as u64, false).unwrap();
+        rank.save(ranks, store, SAVED as u64, |_| ()).unwrap();
         rank.update(ranks, SAVED + 1);
         (norms, saved, rank.weights(), rank.optimizer.bytes())
     };
@@ -213,7 +217,7 @@ fn a_start_with_other_settings_keeps_the_checkpoints_that_were_to_stay() {
     let saved = |keep: Retention, steps: &[u64]| {
         let store = Store::open(run.path(), keep).unwrap();
         for &step in steps {
-            store.begin(step).unwrap().commit(None).unwrap();
+            store.begin(step).unwrap().commit(None, &[]).unwrap();
         }
         store.list().unwrap().iter().map(|checkpoint| checkpoint.step).collect::<Vec<u64>>()
     };
@@ -233,9 +237,12 @@ fn a_write_that_fails_at_one_rank_fails_the_checkpoint_and_names_it() {
         let store = Store::open(run.path(), 2).unwrap();
         let errors = over(3, |ranks| {
             let mut rank = Rank::new(ranks, dev(), DType::Bf16, config(OptimizerName::AdamwTorch, false));
-            rank.save(ranks, &store, 1, false).unwrap();
-            let broken = ranks.rank() == 1;
-            rank.save(ranks, &store, 2, broken).unwrap_err().to_string()
+            rank.save(ranks, &store, 1, |_| ()).unwrap();
+            let is_broken = ranks.rank() == 1;
+            let rename = |files: &mut Vec<OutFile>| {
+                files.iter_mut().take(usize::from(is_broken)).for_each(|file| file.name = "elsewhere/optim".to_owned());
+            };
+            rank.save(ranks, &store, 2, rename).unwrap_err().to_string()
         });
         assert!(errors[1].contains("elsewhere/optim"), "{}", errors[1]);
         for error in [&errors[0], &errors[2]] {
@@ -244,5 +251,26 @@ fn a_write_that_fails_at_one_rank_fails_the_checkpoint_and_names_it() {
         let left: Vec<_> =
             fs::read_dir(run.path().join("checkpoints")).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["global_step_1"], "the older one stays, nothing else");
+    }
+}
+
+#[test]
+fn a_part_that_no_rank_has_written_fails_the_checkpoint() {
+    for dev in [cpu as fn() -> Device, omr_runtime_tests::kernels::emu] {
+        let run = tempfile::tempdir().unwrap();
+        let store = Store::open(run.path(), 2).unwrap();
+        let errors = over(2, |ranks| {
+            let mut rank = Rank::new(ranks, dev(), DType::Bf16, config(OptimizerName::AdamwTorch, false));
+            let is_idle = ranks.rank() == 1;
+            let idle = |files: &mut Vec<OutFile>| {
+                let of_tensors = files.iter_mut().flat_map(|file| &mut file.tensors);
+                of_tensors.filter(|_| is_idle).for_each(|tensor| tensor.content = Content::Elsewhere);
+            };
+            rank.save(ranks, &store, 1, idle).unwrap_err().to_string()
+        });
+        for error in &errors {
+            assert!(error.contains("/trainer/optim") && error.contains("exactly one process"), "{error}");
+        }
+        assert!(store.list().unwrap().is_empty());
     }
 }

@@ -6,6 +6,7 @@
 //! which is renamed after everything is written.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -20,6 +21,7 @@ use super::params::Piece;
 use super::{INDEX, SINGLE};
 use omr_base::error::{Error, Result};
 use omr_base::files;
+use omr_base::identity::{WriteHasher, Written};
 use omr_runtime::device::Device;
 use omr_runtime::ops::adamw::master;
 use omr_runtime::tensor::{DType, Elem, Tensor};
@@ -221,42 +223,56 @@ pub fn cut(tensors: Vec<Outgoing>, max_bytes: usize, name: impl Fn(usize, usize)
     files.into_iter().enumerate().map(file).collect()
 }
 
-/// Creates safetensors files in `dir`, with zeros after their headers.
-pub fn create_files(dir: &Path, files: &[OutFile]) -> Result<()> {
-    files.iter().try_for_each(|file| {
+/// Creates safetensors files in `dir`, with zeros after their headers. Returns the headers as the written ranges.
+pub fn create_files(dir: &Path, files: &[OutFile]) -> Result<Vec<Written>> {
+    let create = |file: &OutFile| -> Result<Vec<Written>> {
         let (path, head) = (dir.join(&file.name), file.head());
         let bytes = head.len() + file.tensors.iter().map(Outgoing::bytes).sum::<usize>();
         let made = File::create(&path).and_then(|made| {
             made.write_all_at(&head, 0)?;
             made.set_len(bytes as u64)
         });
-        made.map_err(Error::io(path))
-    })
+        made.map_err(Error::io(path))?;
+        let mut hasher = WriteHasher::default();
+        hasher.add(0, &head);
+        Ok(hasher.finish(&file.name))
+    };
+    Ok(files.iter().map(create).collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// A file that is being filled, with its path for messages.
 struct Filling {
+    name: String,
     path: PathBuf,
     file: File,
+    hasher: RefCell<WriteHasher>,
 }
 
 impl Filling {
-    fn open(path: PathBuf) -> Result<Filling> {
+    fn open(dir: &Path, name: String) -> Result<Filling> {
+        let path = dir.join(&name);
         let file = File::options().write(true).open(&path).map_err(Error::io(&path))?;
-        Ok(Filling { path, file })
+        Ok(Filling { name, path, file, hasher: RefCell::default() })
     }
 
     fn write(&self, at: usize, bytes: &[u8]) -> Result<()> {
+        self.hasher.borrow_mut().add(at as u64, bytes);
         self.file.write_all_at(bytes, at as u64).map_err(Error::io(&self.path))
+    }
+
+    /// Waits for the disk, and returns what was written.
+    fn finish(self) -> Result<Vec<Written>> {
+        self.file.sync_all().map_err(Error::io(&self.path))?;
+        Ok(self.hasher.into_inner().finish(&self.name))
     }
 }
 
-/// Writes this process's parts of the files that [`create_files`] made, and waits for the disk. The host memory for
-/// this does not depend on the size of the tensors, except for what `fetch` allocates.
-pub fn fill_files(dir: &Path, files: Vec<OutFile>, fetch: &mut dyn Fetch) -> Result<()> {
+/// Writes this process's parts of the files that [`create_files`] made, waits for the disk, and returns what was
+/// written. The host memory for this does not depend on the size of the tensors, except for what `fetch` allocates.
+pub fn fill_files(dir: &Path, files: Vec<OutFile>, fetch: &mut dyn Fetch) -> Result<Vec<Written>> {
     let (mut filling, mut parts) = (Vec::with_capacity(files.len()), Vec::new());
-    for (i, file) in files.into_iter().enumerate() {
-        filling.push(Filling::open(dir.join(&file.name))?);
+    for (i, mut file) in files.into_iter().enumerate() {
+        filling.push(Filling::open(dir, std::mem::take(&mut file.name))?);
         let mut at = file.head().len();
         for tensor in file.tensors {
             let begin = at;
@@ -298,7 +314,7 @@ pub fn fill_files(dir: &Path, files: Vec<OutFile>, fetch: &mut dyn Fetch) -> Res
         }
         write_all(&all)?;
     }
-    filling.iter().try_for_each(|Filling { path, file }| file.sync_all().map_err(Error::io(path)))
+    Ok(filling.into_iter().map(Filling::finish).collect::<Result<Vec<_>>>()?.concat())
 }
 
 impl OutFile {
@@ -349,20 +365,20 @@ pub(crate) fn shard_name(i: usize, count: usize) -> String {
 
 /// Creates in `dir` the files that [`weights`] planned. With several files, also writes the index, and removes the
 /// single file of an earlier save. With one file, removes the index of an earlier save.
-pub(crate) fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
+pub(crate) fn create_weights(dir: &Path, files: &[OutFile]) -> Result<Vec<Written>> {
     let mut weight_map = Map::new();
     let mut total = 0;
     for file in files {
         total += file.tensors.iter().map(Outgoing::bytes).sum::<usize>();
         weight_map.extend(file.tensors.iter().map(|tensor| (tensor.name.clone(), json!(file.name))));
     }
-    create_files(dir, files)?;
+    let heads = create_files(dir, files)?;
     if files.len() > 1 {
         let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
         files::write(dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
     }
     let stale = if files.len() == 1 { dir.join(INDEX) } else { dir.join(SINGLE) };
-    files::if_exists(&stale, std::fs::remove_file(&stale)).map(drop)
+    files::if_exists(&stale, std::fs::remove_file(&stale)).map(|_| heads)
 }
 
 /// Converts values to little-endian bytes of `dtype`.
@@ -388,15 +404,18 @@ pub struct OutModel {
 }
 
 impl OutModel {
-    /// Writes the settings and the weights into the existing directory `dir`.
-    pub fn write(self, dir: &Path, fetch: &mut dyn Fetch) -> Result<()> {
-        self.create(dir)?;
-        fill_files(dir, self.weights, fetch)
+    /// Writes the settings and the weights into the existing directory `dir`. Returns what was written to the weight
+    /// files.
+    pub fn write(self, dir: &Path, fetch: &mut dyn Fetch) -> Result<Vec<Written>> {
+        let heads = self.create(dir)?;
+        Ok([heads, fill_files(dir, self.weights, fetch)?].concat())
     }
 
-    /// Creates the file of the settings and the weight files in `dir`. [`fill_files`] writes the weights later.
-    pub fn create(&self, dir: &Path) -> Result<()> {
-        create_weights(dir, &self.weights)?;
-        self.configs.iter().try_for_each(|(name, text)| files::write(dir.join(name), text.as_bytes()))
+    /// Creates the file of the settings and the weight files in `dir`. [`fill_files`] writes the weights later. Returns
+    /// what was written to the weight files.
+    pub fn create(&self, dir: &Path) -> Result<Vec<Written>> {
+        let heads = create_weights(dir, &self.weights)?;
+        self.configs.iter().try_for_each(|(name, text)| files::write(dir.join(name), text.as_bytes()))?;
+        Ok(heads)
     }
 }

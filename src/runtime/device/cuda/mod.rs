@@ -67,6 +67,9 @@ pub struct Cuda {
 // handle is shared: only the owner of this value calls the driver with them.
 unsafe impl Send for Cuda {}
 
+/// Priority of streams beside the compute stream: the highest, because other ranks wait for their work. Not measured.
+const HIGHEST: i32 = -100;
+
 impl Cuda {
     /// Opens GPU `ordinal`, loads every kernel of `images` and allows each kernel the maximum shared memory of a CTA.
     /// Errors with one line if the driver or the GPU is missing or too old, and with the driver's log if a kernel does
@@ -297,7 +300,8 @@ impl Driver for Cuda {
     fn stream(&mut self) -> Result<Stream> {
         self.bind()?;
         // Blocking streams would wait for the legacy default stream, which omr does not use but a library might.
-        let made = stream::create(stream::StreamKind::NonBlocking).map_err(|e| self.failed("cuStreamCreate", e))?;
+        let made = stream::create_with_priority(stream::StreamKind::NonBlocking, HIGHEST);
+        let made = made.map_err(|e| self.failed("cuStreamCreateWithPriority", e))?;
         self.streams.push(made);
         Ok(Stream(self.streams.len() as u32 - 1))
     }
