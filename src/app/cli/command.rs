@@ -16,7 +16,7 @@ use super::{
 use omr_base::config::{self as settings, GenerateConfig};
 use omr_base::error::Result;
 use omr_base::signal;
-use omr_runtime::ranks::environment;
+use omr_runtime::ranks::{NodeFlags, environment};
 
 /// Trains vision-language reasoning models: distils, verifies, fine-tunes (SFT), reinforces (GSPO, GRPO, DAPO), evaluates
 /// and serves Qwen2.5-VL, Qwen3-VL and the text models Llama, Qwen2 and Qwen3, on the CPU or a GPU (tried on one H200).
@@ -168,7 +168,9 @@ impl Command {
             Command::Recipe(args) | Command::Sft(args) | Command::Rl(args) => of(&args.ranks),
             Command::Eval(args) => of(&args.ranks),
             Command::Data(args) => args.ranks().map_or(Ok(RankRole::ALONE), of),
-            Command::Bench(args) if args.has_ranks() => of(RanksArgs { gpus: args.gpus }),
+            Command::Bench(args) if args.has_ranks() => {
+                RankRole::of(&NodeFlags { ranks: args.gpus, ..NodeFlags::default() }, &environment)
+            }
             _ => Ok(RankRole::ALONE),
         }
     }
