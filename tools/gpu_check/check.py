@@ -27,7 +27,7 @@ from .verdicts import kept
 sys.path.append(str(PEERS))
 from smi import Log  # noqa: E402
 
-# Words of `omr` where the start check of wgmma ends a program (src/app/cli/context.rs).
+# Words of `omr` where the start check of wgmma ends a program (src/app/cli/context/mod.rs).
 REFUSED = "start again with --kernel-variant mma.sync"
 # Prints the path of the NCCL library that PyTorch brings.
 NCCL = "import glob, nvidia; print(next(f for p in nvidia.__path__ for f in glob.glob(p + '/**/libnccl.so.2', recursive=True)))"

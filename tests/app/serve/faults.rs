@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use omr_base_tests::wait::until;
-
 use super::program::{Server, chat, chat_with, model};
 
 fn long() -> Value {
@@ -118,7 +116,7 @@ async fn a_full_queue_refuses_and_a_small_cache_preempts() {
     };
     // 1,026 prompts may wait or run.
     let mut accepted = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..16 {
         let reply = send(64).await;
         assert_eq!(reply.status(), 200);
         accepted.push(reply);
@@ -166,22 +164,13 @@ async fn the_first_signal_finishes_requests_and_a_later_ctrl_c_ends_the_server()
     let mut body = long();
     body["n"] = json!(32);
     // More work than a machine does in the two seconds after which Ctrl-C ends it.
-    let mut replies = Vec::new();
-    for _ in 0..4 {
-        replies.push(begin(&server, &body).await);
-    }
+    let replies = [begin(&server, &body).await, begin(&server, &body).await, begin(&server, &body).await];
     server.signal("TERM");
     while server.get("/health").await.0 != 503 {}
     // A launcher repeats its signal, and a person presses Ctrl-C until the program ends.
     server.signal("TERM");
     assert_eq!(server.get("/health").await.0, 503);
-    let mut looks = 0..;
-    until("Ctrl-C has ended the server", || {
-        if looks.next().is_some_and(|look| look % 100 == 0) {
-            server.signal("INT");
-        }
-        server.has_ended()
-    });
+    server.interrupt_until_end();
     assert_eq!(server.wait(), Some(130));
     drop(replies);
 

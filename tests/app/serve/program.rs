@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use omr_base_tests::wait::until_async;
+use omr_base_tests::wait::{until, until_async};
 use serde_json::{Value, json};
 
 use crate::cli::generate::model_dir;
@@ -133,9 +133,15 @@ impl Server {
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
     }
 
-    /// True once the process has ended.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+    /// Sends SIGINT again and again until the process has ended, as a person does who presses Ctrl-C.
+    pub fn interrupt_until_end(&mut self) {
+        let mut looks = 0..;
+        until("Ctrl-C has ended the server", || {
+            if looks.next().is_some_and(|look| look % 100 == 0) {
+                self.signal("INT");
+            }
+            self.child.try_wait().unwrap().is_some()
+        });
     }
 
     /// Waits for the end of the process and returns its exit status.
