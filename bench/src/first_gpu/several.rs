@@ -105,7 +105,7 @@ impl Kit<'_> {
         if let Err(reason) = ended {
             return Ok(failed(format!("after {} of {STEPS} steps: {reason}", steps.len())));
         }
-        let of = |step: Option<&metrics::Metrics>| Some(step?.get("critic/score/mean")?.as_f64()?);
+        let of = |step: Option<&metrics::Metrics>| step?.get("critic/score/mean")?.as_f64();
         let [first, last] = [steps.first(), steps.last()].map(|step| of(step).unwrap_or(f64::NAN));
         let seconds = metrics::sum(&steps, "timing_s/step") / steps.len().max(1) as f64;
         let line =

@@ -25,9 +25,11 @@ pub struct RankTimes {
     pub exchange: f64,
 }
 
+type ReadTime = fn(&RankTimes) -> f64;
+
 impl RankTimes {
     /// Returns the names of the times, each with the function that reads it.
-    fn all() -> [(&'static str, fn(&RankTimes) -> f64); 3] {
+    fn all() -> [(&'static str, ReadTime); 3] {
         [("rollouts", |times| times.rollouts), ("forward", |times| times.forward), ("exchange", |times| times.exchange)]
     }
 }
