@@ -182,8 +182,8 @@ impl JobCommon {
         self.validation.as_ref().is_some_and(|validation| validation.is_over(state))
     }
 
-    /// Ends the current step: adds its spans and the times of the ranks to `metrics`, validates, logs `metrics`, displays `figures` and saves a
-    /// checkpoint. Validation and checkpoint happen only if they are due.
+    /// Ends the current step: adds its spans and the times of the ranks to `metrics`, validates, displays `figures`, logs
+    /// `metrics` and saves a checkpoint. Validation and checkpoint happen only if they are due.
     pub fn end_step(
         &self,
         dev: &mut Device,
@@ -199,10 +199,11 @@ impl JobCommon {
         if let Some(validation) = &self.validation {
             validation.after(dev, trainer, self.total_steps, observer, &mut metrics)?;
         }
+        // An observer may request a stop at this step.
+        observer.step(trainer.step, figures);
         let end = trainer.end_step(times, &mut metrics, observer)?;
         trainer.log.append(&metrics)?;
         trainer.reporters.check(observer);
-        observer.step(trainer.step, figures);
         trainer.save_if_due(dev, end)
     }
 }
