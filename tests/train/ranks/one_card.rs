@@ -174,7 +174,9 @@ fn one_rank_by_nccl_is_no_ranks() {
     ranks.leave(Ok(())).unwrap();
     if let Some(stand_in) = stand_in {
         let tried = ["send 256 to 0 on 0x1", "recv 256 from 0 on 0x1", "group of 2"];
-        let expected = [&["init 0 of 1, layout 22200, at most 8 CTAs"], &tried[..], &["finalize", "destroy"]].concat();
+        let expected =
+            [&["init 0 of 1, layout 22200, at most 8 CTAs in clusters of 1"], &tried[..], &["finalize", "destroy"]]
+                .concat();
         assert_eq!(stand_in.log(0), expected);
     }
 }
