@@ -29,9 +29,8 @@ impl Context {
             found.and_then(|()| self.is_nccl(config))
         };
         // A rank that a launcher has started first meets the others, so that they hear of its faults.
-        if !matches!(self.rank_role, RankRole::Launched(_)) {
-            checked()?;
-        }
+        let is_launched = matches!(self.rank_role, RankRole::Launched(_));
+        let with_nccl = (!is_launched).then(checked).transpose()?;
         reserve_files(self.rank_role.size())?;
         let secret = &self.secret(dir)?;
         if self.leads() {
@@ -64,7 +63,7 @@ impl Context {
         // If the start fails, the ranks started here are killed, because they might wait for this process.
         let start = |start: Start| Tcp::start(Start { listener, ..start }).inspect_err(|_| self.started.kill());
         let mut tcp = self.meeting(&place, secret, config, start)?;
-        match checked() {
+        match with_nccl.map_or_else(checked, Ok) {
             Err(error) => Err(report_failure(&mut tcp, error)),
             Ok(false) => Ok(Box::new(tcp)),
             Ok(true) => {
