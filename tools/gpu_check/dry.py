@@ -27,6 +27,8 @@ STEPS = {f"{job} {shape}": [job, "--model-shape", shape, *more] for shape in ("3
 SPARSE = {"FAKE_LARGEST_COPY": str(1 << 20)}
 # Reason of a job that `omr plan` rejects for this GPU.
 TOO_LARGE = re.compile(r" skipped: takes \S+ \S+ of .*|^error: memory: found a run that needs at least .*", re.M)
+# Reason of a job whose optimizer state does not fit into the memory of this machine. The machine with the GPU may have more.
+HOST_TOO_SMALL = re.compile(r" skipped: optimizer_offload: .*the free memory of the host.*")
 # Time limit of a test module in seconds. It includes the compilation of kernels that were never run on this machine.
 SECONDS = 400
 
@@ -66,11 +68,12 @@ def judged_on_stand_in(status, output):
 
 
 def judged_job(status, output, required):
-    """Judges a job of the 7B model: its launches must match the plan. A `required` job must fit into the memory. Returns
-    why it failed, and whether it does not fit."""
-    too_large = not required and TOO_LARGE.search(output)
-    if too_large:
-        status, output = 0, TOO_LARGE.sub("", output)
+    """Judges a job of the 7B model: its launches must match the plan. A `required` job must fit into the memory of the
+    GPU. Returns why it failed, and whether it does not fit into the GPU or this machine."""
+    unfit = [HOST_TOO_SMALL] if required else [HOST_TOO_SMALL, TOO_LARGE]
+    too_large = any(pattern.search(output) for pattern in unfit)
+    for pattern in unfit if too_large else []:
+        status, output = 0, pattern.sub("", output)
     refused = re.search(r" skipped: .*", output)
     why = judged_on_stand_in(status, output) or (refused and refused[0].strip()) or (None if status == 0 else base.why(status, output))
     return why, bool(too_large)
@@ -132,7 +135,7 @@ def as_gpu(jobs, only, columns, given):
                 if why:
                     red.append(f"{name} {where}: {why}")
                     print(f"FAILED {red[-1]}\n{output}", flush=True)
-    shown = ", ".join(f"{column} (too small for {large[column]})" for column in columns)
+    shown = ", ".join(f"{column} (the GPU or this machine is too small for {large[column]})" for column in columns)
     print(f"{len(modules)} modules as on a GPU, and with {len(asked)} jobs of the 7B on the stand-in library as {shown};"
           f" {time.monotonic() - begun:.0f} s: {'FAILED: ' + '; '.join(red) if red else 'all passed'}")
     return 1 if red else 0

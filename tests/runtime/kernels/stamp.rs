@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use omr_runtime::device::{Device, Isa, Kind, Plan, Region};
+use omr_runtime::device::{Device, Isa, Plan, Region};
 use omr_runtime::ops::stamp;
 use omr_runtime::tensor::DType;
 
-use crate::kernels::{Outcome, emu, kind, mutate_source};
+use crate::kernels::{Outcome, Under, emu, mutate_source, under_test};
 
 fn probe(dev: &mut Device) -> Outcome {
-    let on_gpu = kind() == Kind::Cuda;
+    let on_gpu = under_test() == Under::Gpu;
     let mut alloc = |bytes| dev.alloc(Region::State, DType::U8, &[bytes]);
     let (work, stamps) = (alloc(if on_gpu { 1 << 28 } else { 64 })?, [alloc(stamp::BYTES)?, alloc(stamp::BYTES)?]);
     stamp::write(dev, stamps[0])?;
