@@ -73,7 +73,7 @@ pub fn rest<C: Config>(
     let (context, gpus, trainer) = (session.context, session.ranks.size(), job.trainer_config());
     let config = ModelConfig::load(&trainer.run.model.join("config.json"))?
         .quantized(trainer.optimizer.quantization.as_ref())?;
-    context.say(&memory::levels(&job.common().levels, &config));
+    memory::ladder(&job.common().ladder, &config).iter().for_each(|line| context.say(line));
     let checkpoint = memory::checkpoint(plan, parameters(&config, &trainer.optimizer)?[1]);
     let free = session.args.out.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
     let free = bytes(files::free(free)?);

@@ -6,7 +6,7 @@ use super::args::JobArgs;
 use super::session::Session;
 use super::{Context, dry_run, grace};
 use crate::report;
-use omr_base::config::Place;
+use omr_base::config::{MicroBatchTokens, Place};
 use omr_base::error::Result;
 use omr_base::{answers, files};
 use omr_model::checkpoint::Store;
@@ -31,10 +31,14 @@ pub fn run<C: Training>(
             return dry_run::without_rows(session, missing, config);
         }
         let asked = config.clone();
-        let Keys { model, dtype, training, .. } = config.keys();
+        let Keys { model, dtype, training, chosen_tokens, .. } = config.keys();
         let mut began = session.began::<C>()?;
         let began = began.as_mut().map(C::keys);
         *dtype = session.dtype(*dtype, model.map(PathBuf::as_path), began.as_ref().map(|began| *began.dtype));
+        let chosen = began.as_ref().and_then(|began| began.chosen_tokens.as_deref().copied());
+        if let (Some(own @ MicroBatchTokens::Auto), Some(chosen)) = (chosen_tokens, chosen) {
+            *own = chosen;
+        }
         let lanes = began.as_ref().map(|began| began.training.gradient_lanes);
         training.gradient_lanes = session.lanes(training.gradient_lanes, lanes);
         // The last start had this `resume` and loaded that checkpoint. The same command then continues its own run.
@@ -50,6 +54,11 @@ pub fn run<C: Training>(
             context.say(&format!("continues this run (resume={from} applied to its first start)"));
         }
         let (mut job, what) = open(session, &resumed)?;
+        if let (Some(own), Some(chosen)) = (config.keys().chosen_tokens, job.micro_batch_tokens()) {
+            *own = chosen;
+            // GPUs of different sizes may choose different numbers.
+            session.same_config(&config)?;
+        }
         if session.args.dry_run {
             let common = job.common();
             common.data.notes().iter().for_each(|note| context.say(note));

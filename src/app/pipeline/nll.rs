@@ -59,7 +59,7 @@ impl Scorer<'_> {
             let made = inputs[input].row(at)?.and_then(|row| encoder.sample(&row));
             Ok(made.map(|(sample, _)| Arc::new(sample)))
         };
-        let held = HeldOut::of(Arc::new(sample), index, MICRO_BATCH_TOKENS.max(longest), machine.threads)?;
+        let held = HeldOut::of(Arc::new(sample), index, MICRO_BATCH_TOKENS.max(longest), machine.threads);
         let count = |dtype: DType| -> Result<((), Plan)> {
             let mut dev = Device::count_for(machine.target);
             let model = Model::empty_of(&mut dev, dir, model_config.clone(), dtype)?;

@@ -30,6 +30,7 @@ mod generate;
 mod images;
 mod judge;
 mod lora;
+mod micro_batch;
 mod named;
 mod optim;
 mod pipeline;
@@ -69,6 +70,7 @@ pub use generate::GenerateConfig;
 pub use images::{Image16Bit, ImageAlpha, ImageBackend, ImageConfig};
 pub use judge::{JudgeConfig, ProgramConfig, Rewards, ScoreConfig, ScorerConfig};
 pub use lora::LoraConfig;
+pub use micro_batch::MicroBatchTokens;
 pub use omr_verify::{Format, Mode};
 pub use optim::{LrSchedulerType, OptimConfig, OptimizerName};
 pub use pipeline::{

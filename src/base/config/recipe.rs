@@ -9,8 +9,8 @@ use super::distillation::teacher_of;
 use super::environment::judge_from_env;
 use super::judge::check_judge;
 use super::{
-    Config, DistConfig, DistillConfig, Dtype, EvalConfig, InputKind, Place, ReportTo, RlConfig, Rule, Safe, SftConfig,
-    Source, table,
+    Config, DistConfig, DistillConfig, Dtype, EvalConfig, InputKind, MicroBatchTokens, Place, ReportTo, RlConfig, Rule,
+    Safe, SftConfig, Source, table,
 };
 use crate::error::Result;
 
@@ -211,6 +211,13 @@ impl Config for RecipeConfig {
         if let (true, Some(rate)) = (self.sft.optimizer.bf16_stochastic_round, self.control.learning_rate) {
             super::sft::check_rate(place, "control.learning_rate", rate)?;
         }
+        let is_number = self.sft.micro_batch_tokens != MicroBatchTokens::Auto;
+        place.check(
+            is_number,
+            "sft.micro_batch_tokens",
+            "auto",
+            "a number: a recipe has the same bits on every machine",
+        )?;
         self.sft.check_parts(place, "sft")
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::data::{files_of, model_of, rows_of};
 use super::table::join;
 use super::{
-    Config, DatasetConfig, Dtype, LrSchedulerType, MOST_STEPS, OptimConfig, Place, Rule, Safe, Source, TrainingConfig,
-    ValidationConfig,
+    Config, DatasetConfig, Dtype, LrSchedulerType, MOST_STEPS, MicroBatchTokens, OptimConfig, Place, Rule, Safe,
+    Source, TrainingConfig, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -103,8 +103,9 @@ settings! {
             name: "lmms-engine trainer_args.bf16; Hugging Face fp16; Hugging Face torch_dtype; \
                 LLaMA-Factory pure_bf16", published: "bf16";
         /// Maximum number of tokens computed at once. A batch is cut between rows into micro-batches of at most this
-        /// size.
-        micro_batch_tokens: usize = 8192, rule: Rule::TOKENS,
+        /// size; a longer row is computed alone. Below packing_length, micro-batches are parts of packs. auto = the size
+        /// that is fastest in the memory of the first start, which then stands in the run's config.yaml as a number.
+        micro_batch_tokens: MicroBatchTokens = MicroBatchTokens::default(), rule: Rule::TOKENS,
             name: "lmms-engine trainer_args.per_device_train_batch_size", published: "1 pack";
         training.max_memory_gib;
         training.image_min_pixels, name: "lmms-engine dataset_config.extra_kwargs.image_min_pixels; Hugging Face min_pixels";

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::builder::{EnumValueParser, PossibleValue, RangedU64ValueParser, TypedValueParser};
 use clap::{Arg, Command, ValueEnum};
@@ -9,6 +10,8 @@ use clap::{Arg, Command, ValueEnum};
 use super::gpus::Gpu;
 use super::layout;
 use omr_base::error::{Error, Result};
+use omr_base::files;
+use omr_data::rows::index::stored_index;
 use omr_data::rows::{Index, Shape};
 use omr_model::nn::ModelConfig;
 use omr_runtime::device::cuda::GPU_OVERHEAD;
@@ -38,13 +41,23 @@ pub struct GpuOptions {
 /// Clock of an H200 under load in MHz. An assumption until it is measured.
 const CLOCK: f64 = 1500.0;
 
+/// Largest number of tokens of a row in a file of lengths.
+const MOST_TOKENS: usize = 1 << 20;
+
 /// GPU for which times are predicted if none is given.
 pub const H200: GpuOptions =
     GpuOptions { gpu: Gpu::H200, gpu_memory: None, clock: CLOCK, launches: None, overwrite: false };
 
-/// Rows that a plan assumes if no data is read.
-#[derive(clap::Args, Default)]
+/// Rows that a plan assumes.
+#[derive(clap::Args, Default, Clone)]
 pub struct Rows {
+    /// SFT: lengths of real rows in place of equal ones: a run folder of `omr sft`, or a text file with the number of
+    /// tokens of a row in each line
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["row_tokens", "image_tokens", "data_rows"])]
+    pub data: Option<PathBuf>,
+    /// The lengths of [`Rows::data`].
+    #[arg(skip)]
+    pub index: Option<Arc<Index>>,
     /// Tokens per row: packs contain as many such rows as fit, prompts have this length. Default: the maximum that the
     /// config allows
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
@@ -117,6 +130,40 @@ impl Rows {
         let side = seen.isqrt();
         let image_tokens = Some(side * seen.checked_div(side).unwrap_or(0));
         Rows { row_tokens: Some(tokens), image_tokens, ..Rows::default() }
+    }
+
+    /// Returns the rows with the lengths of [`Rows::data`]. Errors name the line of a file.
+    pub(super) fn read(&self) -> Result<Rows> {
+        let Some(path) = &self.data else { return Ok(self.clone()) };
+        let expected = "a run folder of `omr sft`, whose folder index/ has the lengths, or a file with a number of tokens in each line";
+        let index = if path.is_dir() {
+            stored_index::of_run(path)?.ok_or_else(|| Error::input("--data", path.display().to_string(), expected))?
+        } else {
+            let (text, mut index) = (files::read_to_string(path).map_err(Error::io(path))?, Index::default());
+            for (number, line) in (1..).zip(text.lines()) {
+                let tokens = line.trim().parse().ok().filter(|tokens| (2..=MOST_TOKENS).contains(tokens));
+                let place = || format!("{}, line {number}", path.display());
+                let Some(tokens) = tokens else {
+                    return Err(Error::input(
+                        place(),
+                        format!("{line:?}"),
+                        format!("the tokens of a row, 2 to {MOST_TOKENS}"),
+                    ));
+                };
+                index.push(Shape { tokens, targets: tokens - 1, grids: &[] });
+            }
+            index
+        };
+        if index.is_empty() {
+            return Err(Error::input(path.display().to_string(), "no rows", expected));
+        }
+        Ok(Rows { data_rows: Some(index.len()), index: Some(Arc::new(index)), ..self.clone() })
+    }
+
+    /// Returns the tokens of the longest row. The config's key `key` allows at most `most`.
+    pub(super) fn longest(&self, most: usize, key: &str) -> Result<usize> {
+        let of_data = self.index.as_ref().and_then(|index| index.shapes().map(|shape| shape.tokens).max());
+        of_data.map_or_else(|| self.tokens(most, key), |longest| Ok(longest.min(most)))
     }
 
     /// Returns the tokens of a row. The config's key `key` allows at most `most`.

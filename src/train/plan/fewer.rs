@@ -1,6 +1,7 @@
 //! Makes the plan of a config on one GPU, or on several GPUs with a comparison to fewer.
 
 use super::assumptions::{GpuOptions, Rows};
+use super::faster::{self, Faster};
 use super::gpu_table::GpuTable;
 use super::length::Run;
 use super::page::Page;
@@ -23,6 +24,10 @@ pub struct PlanRequest {
     /// Rows that are assumed.
     #[command(flatten)]
     pub rows: Rows,
+    /// Also search for settings with which a step is predicted to take less time on an H200 or H100: the size of
+    /// micro-batches, the optimizer and where its state is. It makes several plans, which may take a minute
+    #[arg(long, conflicts_with = "table")]
+    faster: bool,
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
@@ -35,15 +40,20 @@ pub struct PlanRequest {
 /// Returns the plan of `config` as text or JSON. For several GPUs it also contains the rows that fit, and the plans for
 /// fewer GPUs. If the config's rows do not fit, the plan is made for the longest rows that do, and the text states it.
 pub fn text<C: Training + Sync>(plan_request: &PlanRequest, model: ModelConfig, config: &C) -> Result<String> {
-    let (gpus, gpu_options, rows) = (plan_request.gpus, &plan_request.gpu_options, &plan_request.rows);
+    let (gpus, gpu_options, rows) = (plan_request.gpus, &plan_request.gpu_options, &plan_request.rows.read()?);
     if plan_request.table {
         let table = GpuTable::new(config, &model, rows)?;
         return Ok(if plan_request.json { format!("{:#}\n", table.json()) } else { table.text() });
     }
     gpu_options.gpu.properties().iter().try_for_each(|gpu| kernels::check(&model, gpu))?;
     let gpu_set = GpuSet { gpu_options, count: gpus };
+    let search = |page: Option<&Page>| match plan_request.faster {
+        true => faster::search(config, page, rows, gpu_set, &model),
+        false => Vec::new(),
+    };
     let explained = |error: Error| match error {
         Error::Input { place, found, expected, .. } if place == "memory" => hints::text(config, &model, rows, gpu_set)
+            .map(|hint| hint + &faster::hint(&search(None)))
             .map_or_else(|error| error, |hint| Error::input_hint(place, found, expected, hint)),
         error => error,
     };
@@ -53,7 +63,13 @@ pub fn text<C: Training + Sync>(plan_request: &PlanRequest, model: ModelConfig, 
     };
     if gpus == 1 {
         let page = planned(config, gpu_set).map_err(explained)?;
-        return Ok(if plan_request.json { format!("{:#}\n", page.json()) } else { page.text() });
+        let found = search(Some(&page));
+        if plan_request.json {
+            let mut json = page.json();
+            json["faster"] = found.iter().map(Faster::json).collect();
+            return Ok(format!("{json:#}\n"));
+        }
+        return Ok(page.text() + &faster::text(&found, page.step()));
     }
     let alike = GpuOptions { launches: None, ..gpu_options.clone() };
     let own = config.clone().keys().optimizer.optim;
@@ -72,12 +88,16 @@ pub fn text<C: Training + Sync>(plan_request: &PlanRequest, model: ModelConfig, 
         Column { page: Err(error), .. } => return Err(explained(error)),
         of => Column { short: of.short.map(explained), ..of },
     };
-    let text = of.text();
+    // Settings for the longest rows that fit would not be those of the config's rows.
+    let found = of.page.as_ref().ok().filter(|_| of.short.is_none()).map(|page| search(Some(page))).unwrap_or_default();
+    let step = of.page.as_ref().map_or(0.0, Page::step);
+    let text = of.text() + &faster::text(&found, step);
     let fewer = BESIDE.into_iter().filter(|&count| count < gpus);
     // Numbers of GPUs on which the config cannot run are left out.
     let mut columns: Vec<Column> = fewer.filter_map(|count| column(&alike, count, &[own]).ok()).collect();
     if plan_request.json {
         let mut json = of.json().unwrap_or_default();
+        json["faster"] = found.iter().map(Faster::json).collect();
         json["beside"] = columns.iter().filter_map(Column::json).collect();
         return Ok(format!("{json:#}\n"));
     }

@@ -53,7 +53,8 @@ fn of_config<C: Training>(file: &Path, values: &[String], rows: &Rows, memory: O
     let (model, dtype, optimizer) =
         (model_config(file, model)?.quantized(optimizer.quantization.as_ref())?, *dtype, optimizer.clone());
     let Page { stage, model, pass, planned, .. } = config.page(GpuSet { gpu_options: &H200, count: 1 }, rows, model)?;
-    Ok(Job { stage, model, dtype, optimizer, pass, levels: planned.levels })
+    let levels = planned.ladder.levels(pass.tokens());
+    Ok(Job { stage, model, dtype, optimizer, pass, levels })
 }
 
 /// Loads the model's configuration from the directory in the config. Otherwise returns that of a published model with this

@@ -30,13 +30,6 @@ pub struct Weights {
 }
 
 impl GpuLayout {
-    /// Returns the number of micro-batches on the first GPU if an update has `parts` parts and a micro-batch holds
-    /// `at_once` of them. A micro-batch contains parts of one lane only. No GPU has more.
-    pub fn passes(&self, parts: usize, at_once: usize) -> usize {
-        let of_lane = |lane: usize| ((parts + self.lanes - 1 - lane) / self.lanes).div_ceil(at_once.max(1));
-        (0..self.lanes).map(of_lane).sum::<usize>().div_ceil(self.count)
-    }
-
     /// Returns the seconds in which a GPU exchanges `handed` with all others. Traffic between nodes runs in parallel with
     /// traffic inside the node. The result is for a GPU in the smallest node, which is the slowest because it has the
     /// most peers in other nodes.

@@ -2,12 +2,21 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::training::levels::{Ladder, Rung};
 use omr_base::observe::bytes;
 use omr_model::nn::{CheckpointPolicy, ModelConfig, Stack};
 use omr_runtime::device::{Plan, Region};
 
-/// Describes which activations the training passes store.
-pub fn levels(levels: &CheckpointPolicy, model: &ModelConfig) -> String {
+/// Describes which activations the training passes store, in a line for each size of micro-batches that stores others.
+pub fn ladder(ladder: &Ladder, model: &ModelConfig) -> Vec<String> {
+    let [below @ .., largest] = &ladder.rungs[..] else { return vec![levels(&CheckpointPolicy::default(), model)] };
+    let of = |rung: &Rung| format!("micro-batches of at most {} tokens: {}", rung.tokens, levels(&rung.levels, model));
+    let last = levels(&largest.levels, model);
+    let last = if below.is_empty() { last } else { format!("larger ones: {last}") };
+    below.iter().map(of).chain([last]).collect()
+}
+
+fn levels(levels: &CheckpointPolicy, model: &ModelConfig) -> String {
     let stack = |stack: Stack, count: usize| {
         let [inputs, middle, all] = counts(stack, count);
         let named = [(inputs, "inputs and attention"), (middle, "all except gate and up"), (all, "all")];
@@ -32,6 +41,19 @@ pub fn counts(stack: Stack, count: usize) -> [usize; 3] {
     let inputs = stack.inputs.min(count);
     let middle = stack.all_but_gate_up.min(count - inputs);
     [inputs, middle, count - inputs - middle]
+}
+
+/// Formats the activations that the training passes store as JSON, from the smallest micro-batches to the largest.
+pub fn ladder_json(ladder: &Ladder, model: &ModelConfig) -> Value {
+    let rung = |Rung { tokens, levels: CheckpointPolicy { text, vision, replay_tower } }: &Rung| {
+        json!({
+            "tokens": tokens,
+            "text": counts(*text, model.text.layers.len()),
+            "vision": counts(*vision, model.tower_depth()),
+            "replay_tower": replay_tower,
+        })
+    };
+    ladder.rungs.iter().map(rung).collect()
 }
 
 /// Formats a plan's bytes as JSON, in total and per region.

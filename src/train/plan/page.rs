@@ -42,6 +42,8 @@ pub struct Page {
     pub(super) updates: usize,
     /// Number of micro-batches of a GPU per step.
     pub(super) passes: usize,
+    /// Share of the time of the passes in which a GPU waits for others, if it is known.
+    pub(super) waiting: Option<f64>,
     /// Number of tokens per row.
     pub(super) row_tokens: usize,
     /// Number of rows per step.
@@ -190,7 +192,7 @@ impl Page {
 
     /// Writes the lines about memory of the GPU and the host.
     fn memory(&self, line: &mut impl FnMut(&str, &str)) {
-        let Planned { memory: plan, levels, budget, .. } = &self.planned;
+        let Planned { memory: plan, ladder, budget, .. } = &self.planned;
         let bytes = |count: usize| bytes(count as u64);
         let budget =
             budget.map_or(String::new(), |b| format!(", of {}; it stores as many activations as fit", bytes(b)));
@@ -199,7 +201,9 @@ impl Page {
         for (region, meaning) in REGIONS {
             line(&format!("  {}", region.name()), &format!("{:>10}  {meaning}", bytes(plan.bytes(region))));
         }
-        line("  stored", &memory::levels(levels, &self.model));
+        for (i, text) in memory::ladder(ladder, &self.model).iter().enumerate() {
+            line(if i == 0 { "  stored" } else { "" }, text);
+        }
         self.notes.iter().for_each(|(name, text)| line(&format!("  {name}"), text));
         line("disk", &memory::disk(self.checkpoint(), self.checkpoints()));
         let host = bytes(self.host.iter().map(|(_, count)| *count).sum());
@@ -217,6 +221,12 @@ impl Page {
             let (sent, received) = (bytes(sent), bytes(received));
             let seconds = floor::seconds(self.links_seconds() / self.updates.max(1) as f64);
             line("  links", &format!("{seconds:>10}  per update: {sent} sent and {received} received per GPU"));
+            if let Some(waiting) = self.waiting {
+                line(
+                    "  waiting",
+                    &format!("{:>8.1} %  of the passes, for the largest micro-batch of a round", 100.0 * waiting),
+                );
+            }
         }
         let state = self.planned.memory.bytes(Region::Host) as u64;
         if state > 0 {
@@ -267,7 +277,7 @@ impl Page {
         let mut memory = memory::json(&self.planned.memory);
         memory["budget"] = json!(self.planned.budget);
         let parts: Value = self.parts.iter().map(|(name, floor)| (*name, floor.json())).collect();
-        let CheckpointPolicy { text, vision, replay_tower } = self.planned.levels;
+        let CheckpointPolicy { text, vision, replay_tower } = self.planned.ladder.levels(usize::MAX);
         let tokens = |step: f64| {
             let [trained, generated] = self.per_day(step);
             json!({ "trained": trained, "generated": generated })
@@ -298,6 +308,7 @@ impl Page {
                 "vision": memory::counts(vision, self.model.tower_depth()),
                 "replay_tower": replay_tower,
             },
+            "ladder": memory::ladder_json(&self.planned.ladder, &self.model),
             "disk": self.checkpoints().map(|count| memory::on_disk(self.checkpoint(), count)),
             "update": {
                 "sent": update.handed.sent, "received": update.handed.received, "state": self.layout.state,
@@ -305,6 +316,7 @@ impl Page {
             "micro_batch": {
                 "sent": pass_handed.sent, "received": pass_handed.received, "exposed": pass_exposed,
             },
+            "waiting": self.waiting,
             "floor": { "step": step, "parts": parts, "links": links },
             "tokens_a_day": tokens(self.least()),
             "predicted": predicted,

@@ -32,10 +32,24 @@ impl Training for RlConfig {
     fn keys(&mut self) -> Keys<'_> {
         let RlConfig { model, dtype, optimizer, training, total_training_steps: steps, total_epochs, .. } = self;
         let (epochs, response) = (*total_epochs as f64, Some(&mut self.max_response_length));
-        Keys { model: model.as_ref(), dtype, optimizer, training, steps: *steps, epochs, response }
+        let micro_batch_tokens = self.micro_batch_tokens;
+        Keys {
+            model: model.as_ref(),
+            dtype,
+            optimizer,
+            training,
+            steps: *steps,
+            epochs,
+            micro_batch_tokens,
+            chosen_tokens: None,
+            response,
+        }
     }
 
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {
+        if let Some(path) = &rows.data {
+            return Err(Error::input("--data", path.display().to_string(), "a config of `omr sft` with it"));
+        }
         let (on, ceilings) = (gpus.gpu_options, gpus.gpu_options.gpu.ceilings());
         let response = self.max_response_length;
         let Questions { prompt, grids, index } = Questions::new(self, rows, &model)?;
@@ -52,14 +66,15 @@ impl Training for RlConfig {
         let groups = config.ppo_mini_batch_size.div_ceil(layout.lanes);
         let lane = RlConfig { ppo_mini_batch_size: groups, ..config.clone() };
         let updates = config.train_batch_size / config.ppo_mini_batch_size * config.ppo_epochs;
-        let of_lane = rl::plan::passes(config, groups, prompt)?;
+        let of_lane = rl::plan::passes(config, groups, prompt);
         let lanes = layout.lanes.min(config.ppo_mini_batch_size);
         let trained = of_lane.tokens as f64 / groups as f64;
         let passes = updates * (lanes * of_lane.micro_batches).div_ceil(layout.count);
         let pass = Pass::Rl { groups: rl::plan::longest_micro_batch(&lane, &model, &index), config: Box::new(lane) };
+        let levels = planned.ladder.levels(pass.tokens());
         let predicted = predicted(on, |launches| {
             let weights = Weights { dtype: config.dtype, optimizer: config.optimizer.clone() };
-            let [pass, update] = launches.training(&model, weights.clone(), layout.fullest, &pass, planned.levels)?;
+            let [pass, update] = launches.training(&model, weights.clone(), layout.fullest, &pass, levels)?;
             if on.launches.is_some() {
                 for batch in launches::BATCHES {
                     launches.decoding(&model, weights.clone(), batch, launches::CONTEXT)?;
@@ -92,6 +107,7 @@ impl Training for RlConfig {
             clock: on.clock,
             updates,
             passes,
+            waiting: None,
             row_tokens: prompt + response,
             rows: config.train_batch_size,
             run: None,

@@ -10,7 +10,7 @@ use super::assumptions::{GpuOptions, Rows};
 use super::layout::GpuLayout;
 use super::page::Page;
 use crate::training::{levels, plan};
-use omr_base::config::{Config, Dtype, OptimConfig, Place, TrainingConfig};
+use omr_base::config::{Config, Dtype, MicroBatchTokens, OptimConfig, Place, TrainingConfig};
 use omr_base::error::Result;
 use omr_model::nn::{Model, ModelConfig};
 use omr_model::optim::{freeze, frozen};
@@ -41,6 +41,10 @@ pub struct Keys<'a> {
     pub steps: Option<u64>,
     /// Number of passes over the rows, used without a number of steps.
     pub epochs: f64,
+    /// Maximum number of tokens of a micro-batch, or the largest number for `auto`.
+    pub micro_batch_tokens: usize,
+    /// The same key of fine-tuning, which may leave the number to omr.
+    pub chosen_tokens: Option<&'a mut MicroBatchTokens>,
     /// Maximum number of tokens of a response, in RL.
     pub response: Option<&'a mut usize>,
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::rl::experience::Experience;
 use crate::training::step::{self, Cost, Sequence};
-use omr_base::error::Result;
 use omr_model::rollout::{Question, Rollout};
 
 /// A question with its rollouts.
@@ -77,8 +76,8 @@ pub fn borders<'a>(responses: impl IntoIterator<Item = &'a Experience>) -> Vec<u
 }
 
 /// Cuts `responses` of `groups` into micro-batches of at most `max_tokens` computed tokens and returns the ranges of
-/// their responses. Errors if a single response with its prompt is longer than `max_tokens`.
-pub fn micro_batches(groups: &[Group], responses: &[ResponseId], max_tokens: usize) -> Result<Vec<Range<usize>>> {
+/// their responses. A longer response with its prompt is a micro-batch of its own.
+pub fn micro_batches(groups: &[Group], responses: &[ResponseId], max_tokens: usize) -> Vec<Range<usize>> {
     let costs: Vec<Cost> = sequences(groups, responses).iter().map(Sequence::cost).collect();
     step::micro_batches(&costs, max_tokens)
 }

@@ -10,7 +10,7 @@ use crate::rl::group::{Group, responses};
 use crate::rl::update::{self, Learner, MicroBatchStats, Reference};
 use crate::training::exchange::Collector;
 use crate::training::largest::{Made, Size, Tower, grown};
-use crate::training::levels::{self, Counted};
+use crate::training::levels::{self, Counted, FittedLadder, SizeClass};
 use crate::training::plan::{self, Planned, Training};
 use crate::training::step::{self, Computed, Cost};
 use omr_base::config::RlConfig;
@@ -104,10 +104,10 @@ pub fn rl(
     let teacher = Teacher::empty(&mut training.dev, config, allowed)?;
     let allowed = training.dev.upload(Region::State, allowed, &[allowed.len()])?;
     let policy = Policy { allowed: Some(allowed), temperature: config.rollout.temperature as f32 };
-    let batches = [
-        largest_micro_batch(config, &training.model.config, index),
-        longest_micro_batch(config, &training.model.config, index),
-    ];
+    let mut classes = size_classes(config, &training.model.config, index);
+    let largest = classes.last().map_or(Vec::new(), |class| class.batches.clone());
+    let longest = longest_micro_batch(config, &training.model.config, index);
+    classes.iter_mut().rev().take(1).for_each(|class| class.batches.push(longest.clone()));
     // These batches are micro-batches already and must not be cut again.
     let config = &RlConfig { micro_batch_tokens: usize::MAX, ..config.clone() };
 
@@ -121,7 +121,7 @@ pub fn rl(
     let mark = dev.mark(Region::Overlay);
     let reference = reference.as_ref().map(|model| Reference { model, policy });
     for by in reference.into_iter().chain(teacher.as_ref().map(Teacher::reference)) {
-        for groups in &batches {
+        for groups in largest.iter().chain([&longest]) {
             update::ref_log_prob(dev, by, groups, &responses(groups), config.micro_batch_tokens)?;
         }
         rest = rest.max(&dev.high_water());
@@ -133,29 +133,29 @@ pub fn rl(
     rest = rest.max(&dev.high_water());
     let stats = MicroBatchStats::new(dev, config)?.of(0);
     let (reaches, before) = (plan::all_reach(ranks.size()), ranks.handed());
-    let mut run = |i: usize, levels: CheckpointPolicy| -> Result<(Plan, Vec<Work>)> {
+    let mut run = |groups: &Vec<Group>, levels: CheckpointPolicy| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();
         ranks.set_handed(before);
         let learner = Learner { model, policy, config, levels, step: 0 };
         let mut collector = Collector::new(exchange, ranks, &mut grads, &reaches);
-        update::accumulate(dev, learner, &mut collector, &batches[i], stats)?;
+        update::accumulate(dev, learner, &mut collector, groups, stats)?;
         collector.finish(dev)?;
         Ok((dev.high_water(), dev.take_work()))
     };
     let images = index.shapes().any(|shape| !shape.grids.is_empty());
-    let count = |i, levels| run(i, levels).map(|(memory, work)| Counted::new(memory, &work));
-    let fit = levels::fit(&model.config, images, target.memory, &rest, batches.len(), count)?;
-    // The planned time belongs to the second batch, which can occur. The first batch may not occur, because it may
+    let count = |groups: &Vec<Group>, levels| run(groups, levels).map(|(memory, work)| Counted::new(memory, &work));
+    let FittedLadder { ladder, memory } = levels::ladder(&model.config, images, target.memory, &rest, &classes, count)?;
+    // The planned time belongs to the longest batch, which can occur. The largest batches may not occur, because they may
     // combine the maxima of all quantities.
-    let (_, pass) = run(1, fit.levels)?;
+    let (_, pass) = run(&longest, ladder.levels(usize::MAX))?;
     dev.release(mark);
 
     let planned = Planned {
-        levels: fit.levels,
-        memory: fit.memory,
+        ladder,
+        memory,
         budget: target.memory,
         held: 0,
-        passes: fit.memory.bytes(Region::Overlay),
+        passes: memory.bytes(Region::Overlay),
         whole_layers,
         pass,
         pass_exposed: exchange.exposed(config.training.dist.overlap),
@@ -178,15 +178,15 @@ pub fn share(config: &RlConfig, ranks: OneRank) -> usize {
 }
 
 /// Returns the work of a mini-batch of `groups` prompts with responses of full length.
-pub fn passes(config: &RlConfig, groups: usize, prompt: usize) -> Result<Computed> {
+pub fn passes(config: &RlConfig, groups: usize, prompt: usize) -> Computed {
     let n = config.rollout.n;
     let cost = |i: usize| Cost { prompt, own: config.max_response_length, same_prompt: !i.is_multiple_of(n) };
     let costs: Vec<Cost> = (0..groups * n).map(cost).collect();
-    let cuts = step::micro_batches(&costs, config.micro_batch_tokens)?;
+    let cuts = step::micro_batches(&costs, config.micro_batch_tokens);
     let tokens = cuts.iter().map(|cut| step::computed(&costs[cut.clone()])).sum();
     let targets = groups * n * config.max_response_length;
     let shared_tokens = groups * n * prompt + targets - tokens;
-    Ok(Computed { targets, tokens, shared_tokens, micro_batches: cuts.len() })
+    Computed { targets, tokens, shared_tokens, micro_batches: cuts.len() }
 }
 
 /// Runs one training pass over a micro-batch on `dev`.
@@ -246,6 +246,18 @@ impl Rollouts<'_> {
 fn question(prompt: Sample) -> Question {
     let prompt = Prompt { pixels: prompt.images, ..Prompt::text(prompt.input_ids) };
     Question { row: Row::default(), prompt: Arc::new(prompt) }
+}
+
+/// Returns a micro-batch that is as large as any other of its class, for each class of sizes.
+fn size_classes(config: &RlConfig, model: &ModelConfig, index: &Index) -> Vec<SizeClass<Vec<Group>>> {
+    let most = config.micro_batch_tokens;
+    let shortest = index.shapes().map(|shape| shape.tokens).min().unwrap_or(0);
+    let class = |tokens: usize| {
+        let max_response_length = config.max_response_length.min(tokens - shortest);
+        let config = RlConfig { micro_batch_tokens: tokens, max_response_length, ..config.clone() };
+        SizeClass { tokens, batches: vec![largest_micro_batch(&config, model, index)] }
+    };
+    levels::sizes(most, most).into_iter().filter(|&tokens| tokens > shortest).map(class).collect()
 }
 
 /// Returns a micro-batch that is at least as large as any micro-batch of the run in every quantity that affects memory,

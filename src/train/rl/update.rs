@@ -142,7 +142,7 @@ pub fn accumulate(
     let mini_batch = MiniBatch::new(learner.config, learner.step, groups, 1);
     policy_loss::reset(dev, stats)?;
     let mut done = Computed::default();
-    for micro_batch in mini_batch.micro_batches(learner.config.micro_batch_tokens)? {
+    for micro_batch in mini_batch.micro_batches(learner.config.micro_batch_tokens) {
         done += mini_batch.compute(dev, learner, grads, &micro_batch, stats)?;
     }
     Ok(done)
@@ -172,10 +172,10 @@ impl Chosen {
     }
 
     /// Cuts one of the two lists into micro-batches.
-    fn cut(&self, groups: &[Group], moves: bool, max_tokens: usize) -> Result<Vec<MicroBatch>> {
+    fn cut(&self, groups: &[Group], moves: bool, max_tokens: usize) -> Vec<MicroBatch> {
         let ids = if moves { &self.moving } else { &self.idle };
         let micro_batch = |range: std::ops::Range<usize>| MicroBatch { responses: ids[range].to_vec(), moves };
-        Ok(micro_batches(groups, ids, max_tokens)?.into_iter().map(micro_batch).collect())
+        micro_batches(groups, ids, max_tokens).into_iter().map(micro_batch).collect()
     }
 }
 
@@ -231,14 +231,15 @@ impl<'a> MiniBatch<'a> {
     }
 
     /// Returns the micro-batches of at most `max_tokens` tokens in the order in which their gradients and results are
-    /// added. Those without backward come last. Errors if a response is longer than `max_tokens`.
-    pub fn micro_batches(&self, max_tokens: usize) -> Result<Vec<MicroBatch>> {
-        let mut all = Vec::new();
-        for moves in [true, false] {
-            let lanes = self.lanes.iter().map(|lane| lane.cut(self.groups, moves, max_tokens));
-            all.extend(interleaved(lanes.collect::<Result<Vec<_>>>()?));
-        }
-        Ok(all)
+    /// added. Those without backward come last.
+    pub fn micro_batches(&self, max_tokens: usize) -> Vec<MicroBatch> {
+        let of = |moves: bool| interleaved(self.lanes.iter().map(|lane| lane.cut(self.groups, moves, max_tokens)));
+        [of(true), of(false)].concat()
+    }
+
+    /// Returns the number of tokens that are computed for a micro-batch.
+    pub fn tokens(&self, micro_batch: &MicroBatch) -> usize {
+        Computed::micro_batch(&sequences(self.groups, &micro_batch.responses)).tokens
     }
 
     /// Returns the parts of the model to which a micro-batch with backward has gradients.
@@ -352,7 +353,7 @@ pub fn ref_log_prob(
     micro_batch_tokens: usize,
 ) -> Result<Vec<Vec<f32>>> {
     let mut ref_log_prob = Vec::with_capacity(ids.len());
-    for range in micro_batches(groups, ids, micro_batch_tokens)? {
+    for range in micro_batches(groups, ids, micro_batch_tokens) {
         let sequences = sequences(groups, &ids[range]);
         let forward = step::forward(dev, model, &sequences, policy, LayerPolicy::Inputs, false)?;
         ref_log_prob.extend(forward.read(dev)?);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::broken::Broken;
+use super::levels::Ladder;
 use super::metrics::{self, Metrics};
 use super::plan::Planned;
 use super::timeline::{Activity, SPANS};
@@ -14,14 +15,14 @@ use super::trainer::{Trainer, memory_summary};
 use super::trainer_config::{RunSetup, TrainerConfig};
 use super::validation::Validation;
 use super::{best, record};
-use omr_base::config::{Dtype, ImageConfig, OptimConfig};
+use omr_base::config::{Dtype, ImageConfig, MicroBatchTokens, OptimConfig};
 use omr_base::error::{Error, Result};
 use omr_base::observe::Observer;
 use omr_base::{files, identity};
 use omr_data::rows::index::held_out::split_off;
 use omr_data::rows::samples::encoder::EncodingPurpose;
 use omr_data::rows::{Dataset, Encoder, Index, Row};
-use omr_model::nn::{CheckpointPolicy, ModelConfig, family};
+use omr_model::nn::{ModelConfig, family};
 use omr_model::optim::check_adapter;
 use omr_runtime::device::{Device, Plan, Target};
 use omr_runtime::ranks::{self, OneRank, Ranks};
@@ -88,8 +89,8 @@ pub struct JobCommon {
     pub ranks: OneRank,
     /// Total number of steps: updates in SFT, generation batches in RL.
     pub total_steps: u64,
-    /// Activation checkpointing policy of the training passes, chosen by [`TrainingJob::plan`].
-    pub levels: CheckpointPolicy,
+    /// Activation checkpointing policies of the training passes, chosen by [`TrainingJob::plan`].
+    pub ladder: Ladder,
     /// True if the plan has the memory to exchange each decoder layer at once.
     pub whole_layers: bool,
 }
@@ -117,7 +118,7 @@ impl JobCommon {
             validation: None,
             ranks: OneRank::ALONE,
             total_steps: 0,
-            levels: CheckpointPolicy::default(),
+            ladder: Ladder::default(),
             whole_layers: false,
         })
     }
@@ -138,7 +139,7 @@ impl JobCommon {
             None => planned.memory,
         };
         let wide = planned.with_whole_layers(&memory);
-        (self.levels, self.whole_layers) = (planned.levels, wide.is_some());
+        (self.ladder, self.whole_layers) = (planned.ladder.clone(), wide.is_some());
         Ok(wide.unwrap_or(memory))
     }
 
@@ -212,6 +213,11 @@ impl JobCommon {
 pub trait TrainingJob {
     /// Returns the state that SFT and RL have in common.
     fn common(&self) -> &JobCommon;
+
+    /// Returns the size of micro-batches of fine-tuning, which the job may have chosen.
+    fn micro_batch_tokens(&self) -> Option<MicroBatchTokens> {
+        None
+    }
 
     /// Returns the settings that control training and saving.
     fn trainer_config(&self) -> TrainerConfig;

@@ -2,6 +2,7 @@
 //! drops a micro-batch if another one is at least as large in every quantity. If too many are left, sizes are rounded
 //! up on an increasingly coarse grid.
 
+use super::levels::SizeClass;
 use super::plan::blank;
 use omr_data::image::Grid;
 use omr_data::rows::{Sample, Shape};
@@ -159,6 +160,36 @@ impl<'a> Largest<'a> {
             grown(self.tower, batch, &size).iter().map(|made| blank(config, made.shape())).collect()
         };
         self.front.into_iter().map(samples).collect()
+    }
+}
+
+/// The micro-batches that decide how much memory a run takes, separately for each class of sizes.
+pub struct LargestBySize<'a> {
+    classes: Vec<SizeClass<Largest<'a>>>,
+}
+
+impl<'a> LargestBySize<'a> {
+    /// Creates an empty set of micro-batches for the model of `config`, with a class for each of `sizes`, the numbers of
+    /// tokens up to which the classes reach.
+    pub fn new(config: &ModelConfig, sizes: &[usize]) -> LargestBySize<'a> {
+        let class = |&tokens: &usize| SizeClass { tokens, batches: vec![Largest::new(config)] };
+        LargestBySize { classes: sizes.iter().map(class).collect() }
+    }
+
+    /// Adds a micro-batch to the class of its size.
+    pub fn push(&mut self, batch: Vec<Shape<'a>>) {
+        let tokens: usize = batch.iter().map(|shape| shape.tokens).sum();
+        let at = self.classes.partition_point(|class| class.tokens < tokens).min(self.classes.len() - 1);
+        self.classes[at].batches.iter_mut().for_each(|largest| largest.push(batch.clone()));
+    }
+
+    /// Returns the remaining micro-batches of each class with made-up content; see [`Largest::into_samples`].
+    pub fn into_samples(self, config: &ModelConfig) -> Vec<SizeClass<Vec<Sample>>> {
+        let made = |class: SizeClass<Largest<'a>>| SizeClass {
+            tokens: class.tokens,
+            batches: class.batches.into_iter().flat_map(|largest| largest.into_samples(config)).collect(),
+        };
+        self.classes.into_iter().map(made).collect()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Chooses the activation checkpointing policy so that the largest micro-batch fits into a device's memory.
+//! Chooses the activation checkpointing policies so that all micro-batches fit into a device's memory: a policy for each
+//! class of sizes, because a small micro-batch need not recompute what the largest one must.
 //!
 //! This module contains no formula for sizes. It runs a pass on a counting device, which records allocations and work
 //! but computes nothing. It runs one such pass for each policy that may be chosen, and compares the recorded memory and
@@ -13,6 +14,71 @@ use omr_runtime::device::{Plan, Work};
 /// A budget of 0 bytes, which no policy fits. With it, `fit` skips the search and counts the policy that takes the
 /// least memory.
 pub const LEAST: Option<usize> = Some(0);
+
+/// Maximum number of classes of sizes, and so of policies of a run.
+const CLASSES: usize = 6;
+
+/// Returns the numbers of tokens up to which the classes of sizes reach, in ascending order. Micro-batches are cut at
+/// `micro_batch_tokens`, and a single sequence may have `longest` tokens.
+pub fn sizes(micro_batch_tokens: usize, longest: usize) -> Vec<usize> {
+    let mut sizes = vec![micro_batch_tokens / 4, micro_batch_tokens / 2, micro_batch_tokens];
+    while sizes.len() < CLASSES && sizes.last().is_some_and(|&last| last < longest) {
+        sizes.extend(sizes.last().map(|last| 2 * last));
+    }
+    sizes
+}
+
+/// Returns the sizes of micro-batches that are tried in place of `most` tokens: the powers of two below it, down to
+/// `least`, in descending order.
+pub fn smaller(most: usize, least: usize) -> impl Iterator<Item = usize> {
+    (0..usize::BITS).rev().map(|n| 1 << n).filter(move |tokens| (least..most).contains(tokens))
+}
+
+/// Micro-batches of about the same number of tokens.
+#[derive(Clone, Debug)]
+pub struct SizeClass<T> {
+    /// Number of tokens up to which the class reaches. The last class also has all larger micro-batches.
+    pub tokens: usize,
+    /// The micro-batches.
+    pub batches: Vec<T>,
+}
+
+impl<T> SizeClass<T> {
+    /// Returns a class of all sizes.
+    pub fn all(batches: Vec<T>) -> SizeClass<T> {
+        SizeClass { tokens: usize::MAX, batches }
+    }
+
+    /// Returns the class with other representations of its micro-batches.
+    pub fn map<'a, U>(&'a self, of: impl FnMut(&'a T) -> U) -> SizeClass<U> {
+        SizeClass { tokens: self.tokens, batches: self.batches.iter().map(of).collect() }
+    }
+}
+
+/// The activation checkpointing policies of a run. A micro-batch takes the first one whose number of tokens covers its
+/// own. Gradients do not depend on the policy, so ranks may have different ones.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Ladder {
+    /// The policies, from the smallest micro-batches to the largest.
+    pub rungs: Vec<Rung>,
+}
+
+/// The policy of the micro-batches of a class.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Rung {
+    /// Number of tokens up to which it applies.
+    pub tokens: usize,
+    /// Activation checkpointing policy.
+    pub levels: CheckpointPolicy,
+}
+
+impl Ladder {
+    /// Returns the policy of a micro-batch of `tokens` tokens.
+    pub fn levels(&self, tokens: usize) -> CheckpointPolicy {
+        let rung = self.rungs.iter().find(|rung| rung.tokens >= tokens).or(self.rungs.last());
+        rung.map_or_else(CheckpointPolicy::default, |rung| rung.levels)
+    }
+}
 
 /// Memory and arithmetic of a counted pass.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -30,7 +96,41 @@ impl Counted {
     }
 }
 
-/// The policy that was chosen for a run, and the run's memory with it.
+/// The policies that were chosen for a run, and the run's memory with them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct FittedLadder {
+    /// Activation checkpointing policies.
+    pub ladder: Ladder,
+    /// Bytes of each region.
+    pub memory: Plan,
+}
+
+/// Returns the policy with the least arithmetic for each class of sizes, so that all of them stay within `budget` bytes.
+/// `classes` is in ascending order of sizes, and the other arguments are those of [`fit`]. If the largest micro-batches do
+/// not fit with any policy, they have the one that takes the least memory.
+pub fn ladder<T>(
+    config: &ModelConfig,
+    images: bool,
+    budget: Option<usize>,
+    rest: &Plan,
+    classes: &[SizeClass<T>],
+    mut count: impl FnMut(&T, CheckpointPolicy) -> Result<Counted>,
+) -> Result<FittedLadder> {
+    let (mut rungs, mut memory): (Vec<Rung>, Plan) = (Vec::new(), *rest);
+    // The largest ones first. A smaller one may have the memory of each region that these take, and what is left.
+    for SizeClass { tokens, batches } in classes.iter().rev().filter(|class| !class.batches.is_empty()) {
+        let fit = fit(config, images, budget, &memory, batches.len(), |i, levels| count(&batches[i], levels))?;
+        memory = fit.memory;
+        // Smaller micro-batches take the rung above if its policy is the same.
+        if rungs.last().is_none_or(|above| above.levels != fit.levels) {
+            rungs.push(Rung { tokens: *tokens, levels: fit.levels });
+        }
+    }
+    rungs.reverse();
+    Ok(FittedLadder { ladder: Ladder { rungs }, memory })
+}
+
+/// The policy that was chosen for a class of sizes, and the run's memory with it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Fit {
     /// Activation checkpointing policy.

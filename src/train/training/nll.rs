@@ -17,8 +17,8 @@ pub struct Mean {
 }
 
 /// Adds the gradients of the mean negative log-prob over all targets of `batch`, which is one update, to `grads`.
-/// Overwrites `loss` (f64 `[1]`) with the mean. Micro-batches have at most `micro_batch_tokens` tokens. Does not wait
-/// for the device.
+/// Overwrites `loss` (f64 `[1]`) with the mean. Micro-batches have at most `micro_batch_tokens` tokens, or a
+/// single sequence. Does not wait for the device.
 pub fn gradients(
     dev: &mut Device,
     model: &Model,
@@ -32,7 +32,7 @@ pub fn gradients(
     let mean = Mean { targets: batch.iter().map(Sequence::num_targets).sum(), loss };
     dev.fill_zero(loss)?;
     let mut done = Computed::default();
-    for range in step::micro_batches(&costs, micro_batch_tokens)? {
+    for range in step::micro_batches(&costs, micro_batch_tokens) {
         done += micro_batch(dev, model, grads, &batch[range], mean, levels)?;
     }
     Ok(done)

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::training::exchange::{Collector, Exchange, Reach};
-use crate::training::levels::{self, Counted};
+use crate::training::levels::{self, Counted, FittedLadder, Ladder, SizeClass};
 use crate::training::nll::{self, Mean};
 use crate::training::step::Sequence;
 use omr_base::config::{Dtype, OptimConfig, SftConfig};
@@ -15,15 +15,15 @@ use omr_data::rows::{Sample, Shape};
 use omr_model::nn::weights::outgoing::{self, fetched};
 use omr_model::nn::{CheckpointPolicy, GradientSink, Grads, Model, ModelConfig};
 use omr_model::optim::{Optimizer, frozen};
-use omr_runtime::device::{Device, Plan, Region, Target, Work};
+use omr_runtime::device::{Device, Kind, Plan, Region, Target, Work};
 use omr_runtime::ranks::{BytesExchanged, OneRank, Ranks, Shards};
 use omr_runtime::tensor::DType;
 
 /// The plan of a run.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Planned {
-    /// Activation checkpointing policy of the training passes.
-    pub levels: CheckpointPolicy,
+    /// Activation checkpointing policies of the training passes.
+    pub ladder: Ladder,
     /// Bytes of each region.
     pub memory: Plan,
     /// Available bytes, if they are limited.
@@ -159,15 +159,15 @@ pub fn owned(
     (0..ranks).map(of).collect()
 }
 
-/// Returns the plan of the rank described by `ranks` in a fine-tuning run. `batches` are the largest micro-batches of the
-/// run, and `most_micro_batches` is the largest number of micro-batches of an update.
+/// Returns the plan of the rank described by `ranks` in a fine-tuning run. `classes` has the largest micro-batches of the
+/// run by their sizes, and `most_micro_batches` is the largest number of micro-batches of an update.
 pub fn sft(
     model: ModelConfig,
     config: &SftConfig,
     target: Target,
     ranks: OneRank,
     most_micro_batches: usize,
-    batches: &[Vec<Sequence<'_>>],
+    classes: &[SizeClass<Vec<Sequence<'_>>>],
 ) -> Result<Planned> {
     let mut training = Training::new(model, config.dtype, config.optimizer.clone(), target, ranks)?;
     let (mut grads, update) = training.gradients()?;
@@ -176,44 +176,63 @@ pub fn sft(
     let losses = dev.zeros(Region::Overlay, DType::F64, &[most_micro_batches.max(1)])?;
     let (rest, reaches) = (dev.high_water(), all_reach(ranks.size()));
     let before = ranks.handed();
-    let mut run = |i: usize, levels: CheckpointPolicy| -> Result<(Plan, Vec<Work>)> {
+    let mut run = |batch: &Vec<Sequence<'_>>, levels: CheckpointPolicy| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();
         ranks.set_handed(before);
         let mut collector = Collector::new(&exchange, &mut ranks, &mut grads, &reaches);
         let mean = Mean { targets: 1, loss: losses.slice(0, 1) };
-        nll::micro_batch(&mut dev, &model, &mut collector, &batches[i], mean, levels)?;
+        nll::micro_batch(&mut dev, &model, &mut collector, batch, mean, levels)?;
         collector.finish(&mut dev)?;
         Ok((dev.high_water(), dev.take_work()))
     };
-    let images = batches.iter().flatten().any(|s| !s.images.is_empty());
-    let count = |i, levels| run(i, levels).map(|(memory, work)| Counted::new(memory, &work));
-    let fit = levels::fit(&model.config, images, target.memory, &rest, batches.len(), count)?;
-    let pass = largest_pass(batches.len(), |i| run(i, fit.levels).map(|(_, work)| work))?;
+    let batches = || classes.iter().flat_map(|class| &class.batches);
+    let images = batches().flatten().any(|s| !s.images.is_empty());
+    let count =
+        |batch: &Vec<Sequence<'_>>, levels| run(batch, levels).map(|(memory, work)| Counted::new(memory, &work));
+    let FittedLadder { ladder, memory } = levels::ladder(&model.config, images, target.memory, &rest, classes, count)?;
+    let mut pass = (0.0, Vec::new());
+    for class in classes {
+        for batch in &class.batches {
+            let (_, work) = run(batch, ladder.levels(class.tokens))?;
+            let flops = work.iter().map(|w| w.flops).sum();
+            if flops > pass.0 {
+                pass = (flops, work);
+            }
+        }
+    }
     Ok(Planned {
-        levels: fit.levels,
-        memory: fit.memory,
+        ladder,
+        memory,
         budget: target.memory,
         held,
-        passes: fit.memory.bytes(Region::Overlay),
+        passes: memory.bytes(Region::Overlay),
         whole_layers,
-        pass,
+        pass: pass.1,
         pass_handed: ranks.handed().since(before),
         pass_exposed: exchange.exposed(config.training.dist.overlap),
         update,
     })
 }
 
-/// Returns the work of the pass with the most arithmetic among `count` passes.
-fn largest_pass(count: usize, mut work: impl FnMut(usize) -> Result<Vec<Work>>) -> Result<Vec<Work>> {
-    let mut largest = (0.0, Vec::new());
-    for i in 0..count {
-        let work = work(i)?;
-        let flops = work.iter().map(|w| w.flops).sum();
-        if flops > largest.0 {
-            largest = (flops, work);
-        }
-    }
-    Ok(largest.1)
+/// Returns the work of a fine-tuning pass over `batch` on the rank described by `ranks`.
+pub fn sft_work(
+    model: ModelConfig,
+    config: &SftConfig,
+    ranks: OneRank,
+    batch: &[Sequence<'_>],
+    levels: CheckpointPolicy,
+) -> Result<Vec<Work>> {
+    let target = Target::gpu(Kind::Cuda);
+    let mut training = Training::new(model, config.dtype, config.optimizer.clone(), target, ranks)?;
+    let (mut grads, _) = training.gradients()?;
+    let Training { mut dev, model, exchange, mut ranks, .. } = training;
+    let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
+    let reaches = all_reach(ranks.size());
+    let mut collector = Collector::new(&exchange, &mut ranks, &mut grads, &reaches);
+    dev.take_work();
+    nll::micro_batch(&mut dev, &model, &mut collector, batch, Mean { targets: 1, loss }, levels)?;
+    collector.finish(&mut dev)?;
+    Ok(dev.take_work())
 }
 
 /// Returns a sample of the given size with made-up content. That is sufficient for a counting device.

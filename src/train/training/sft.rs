@@ -1,6 +1,7 @@
 //! Supervised fine-tuning (SFT). Rows are packed online. The loss of an update is the mean negative log-prob over all
 //! its supervised tokens, independent of how the tokens are divided into packs and micro-batches.
 
+use std::cmp::Reverse;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,16 +11,18 @@ use serde_json::json;
 use super::exchange::Reach;
 use super::job::{JobCommon, Start, TrainingJob};
 use super::lanes::interleaved;
-use super::largest::Largest;
+use super::largest::LargestBySize;
+use super::levels::{self, SizeClass};
 use super::metrics::{self, Metrics, object};
 use super::nll::{self, Mean};
+use super::plan::{self, Planned};
+use super::record;
 use super::step::{self, Computed, Cost, Sequence};
 use super::timeline::Activity;
 use super::trainer::Trainer;
 use super::trainer_config::TrainerConfig;
 use super::updates::{Update, Updates};
-use super::{plan, record};
-use omr_base::config::{self, SftConfig};
+use omr_base::config::{self, MicroBatchTokens, SftConfig};
 use omr_base::error::{Error, Result};
 use omr_base::observe::Observer;
 use omr_data::rows::index::indexing::Longest;
@@ -31,6 +34,9 @@ use omr_runtime::tensor::DType;
 
 /// Number of micro-batches whose samples are prepared ahead of use.
 pub const AHEAD: usize = 4;
+
+/// Smallest size of micro-batches that is chosen or suggested, in tokens.
+pub const SMALLEST: usize = 1024;
 
 /// Settings that an error message suggests if the run needs too much memory.
 pub const LOWER: &str = "micro_batch_tokens and packing_length, or image_max_pixels; optim: adamw_8bit and \
@@ -72,10 +78,6 @@ impl SftJob {
         let data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
         let mut common = JobCommon::new(dir, "sft", model, model_config, data, config.validation.val_size)?;
         let (data, index) = (&mut common.data, &common.index);
-        if let Some(i) = (0..index.len()).find(|&i| index.tokens(i) > config.micro_batch_tokens) {
-            let expected = format!("at most micro_batch_tokens={}", config.micro_batch_tokens);
-            return Err(Error::input(data.place(i), format!("{} tokens", index.tokens(i)), expected));
-        }
         check_end(data, &encoder)?;
         let samples = data.samples(move |row| encoder.sample(&row));
         let mut updates = Updates::new(&config, index)?;
@@ -85,16 +87,18 @@ impl SftJob {
         Ok(SftJob { common, config, samples: Arc::new(samples) })
     }
 
-    /// Returns made-up samples of the micro-batches that can determine this rank's peak memory, and the largest number of
-    /// micro-batches of an update.
-    fn largest_micro_batches(&self) -> Result<(Vec<Vec<Sample>>, usize)> {
+    /// Returns made-up samples of the micro-batches that can determine this rank's peak memory, by their size, and the
+    /// largest number of micro-batches of an update.
+    fn largest_micro_batches(&self, config: &SftConfig) -> Result<(Vec<SizeClass<Vec<Sample>>>, usize)> {
         let JobCommon { model_config, index, ranks, total_steps, .. } = &self.common;
-        let mut updates = Updates::new(&self.config, index)?;
-        let (mut largest, mut most, mut consumed) = (Largest::new(model_config), 0, 0);
+        let sizes = levels::sizes(config.micro_batch_tokens.get(), config.packing_length);
+        let mut updates = Updates::new(config, index)?;
+        let mut largest = LargestBySize::new(model_config, &sizes);
+        let (mut most, mut consumed) = (0, 0);
         for _ in 0..*total_steps {
             let Some(update) = updates.next(consumed)? else { break };
             consumed = update.consumed;
-            let micro_batches = micro_batches(index, &update, self.config.micro_batch_tokens)?;
+            let micro_batches = micro_batches(index, &update, config);
             most = most.max(micro_batches.len());
             for part in micro_batches.into_iter().skip(ranks.rank()).step_by(ranks.size()) {
                 if reach(index, &part).targets {
@@ -105,10 +109,25 @@ impl SftJob {
         Ok((largest.into_samples(model_config), most))
     }
 
+    /// Plans the run with the settings of `config`. Errors if it does not fit.
+    fn planned(&self, config: &SftConfig, target: Target) -> Result<Planned> {
+        let JobCommon { model_config: model, ranks, .. } = &self.common;
+        let (samples, most_micro_batches) = self.largest_micro_batches(config)?;
+        plan::sft(model.clone(), config, target, *ranks, most_micro_batches, &sequences(&samples))?.check(LOWER)
+    }
+
+    /// Returns the largest power of two below `micro_batch_tokens` with which the run fits.
+    fn fitting(&self, target: Target) -> Option<usize> {
+        let most = self.config.micro_batch_tokens.get().min(self.config.packing_length);
+        levels::smaller(most, SMALLEST).find(|&tokens| {
+            self.planned(&SftConfig { micro_batch_tokens: tokens.into(), ..self.config.clone() }, target).is_ok()
+        })
+    }
+
     /// Returns a loader that prepares the samples of all micro-batches of this rank, for the remaining updates.
     fn loader(&self, trainer: &Trainer<'_>) -> Result<Loader<Sample>> {
         let (mut updates, index) = (Updates::new(&self.config, &self.common.index)?, self.common.index.clone());
-        let (tokens, mut consumed) = (self.config.micro_batch_tokens, trainer.samples_consumed);
+        let (config, mut consumed) = (self.config.clone(), trainer.samples_consumed);
         let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
         // The number of updates is bounded here. Without this bound, a rank without micro-batches would search for its
         // next micro-batch forever.
@@ -116,7 +135,7 @@ impl SftJob {
         let mut next = move || -> Result<Option<Vec<Vec<usize>>>> {
             let Some(update) = updates.next(consumed)? else { return Ok(None) };
             consumed = update.consumed;
-            Ok(Some(micro_batches(&index, &update, tokens)?.into_iter().skip(rank).step_by(size).collect()))
+            Ok(Some(micro_batches(&index, &update, &config).into_iter().skip(rank).step_by(size).collect()))
         };
         let groups = std::iter::from_fn(move || next().transpose()).take(left).flat_map(|batches| match batches {
             Ok(batches) => batches.into_iter().map(Ok).collect(),
@@ -145,15 +164,32 @@ fn check_end(data: &Dataset, encoder: &Encoder) -> Result<()> {
     Err(Error::input("chat template", found, expected))
 }
 
-/// Returns the micro-batches of an update, of at most `tokens` tokens each, in the order in which their gradients are
-/// added.
-fn micro_batches(index: &Index, update: &Update, tokens: usize) -> Result<Vec<Vec<usize>>> {
-    let cut = |lane: &Vec<usize>| -> Result<Vec<Vec<usize>>> {
+/// Returns the micro-batches of an update, of at most `micro_batch_tokens` tokens or a single row each, in the order in
+/// which their gradients are added.
+///
+/// If micro-batches are smaller than packs, those of a lane are in descending order of tokens. The ranks compute
+/// consecutive micro-batches at the same time, and wait for the slowest of them.
+pub fn micro_batches(index: &Index, update: &Update, config: &SftConfig) -> Vec<Vec<usize>> {
+    let cut = |lane: &Vec<usize>| -> Vec<Vec<usize>> {
         let costs: Vec<Cost> = lane.iter().map(|&i| Cost::whole(index.tokens(i))).collect();
-        let ranges = step::micro_batches(&costs, tokens)?;
-        Ok(ranges.into_iter().map(|range| lane[range].to_vec()).collect())
+        let ranges = step::micro_batches(&costs, config.micro_batch_tokens.get());
+        let mut parts: Vec<Vec<usize>> = ranges.into_iter().map(|range| lane[range].to_vec()).collect();
+        if config.micro_batch_tokens.get() < config.packing_length {
+            parts.sort_by_key(|part| Reverse(tokens(index, part)));
+        }
+        parts
     };
-    Ok(interleaved(update.lanes.iter().map(cut).collect::<Result<Vec<_>>>()?))
+    interleaved(update.lanes.iter().map(cut))
+}
+
+/// Returns the number of tokens of a micro-batch.
+pub fn tokens(index: &Index, micro_batch: &[usize]) -> usize {
+    micro_batch.iter().map(|&i| index.tokens(i)).sum()
+}
+
+/// Returns made-up samples as sequences.
+pub fn sequences(classes: &[SizeClass<Vec<Sample>>]) -> Vec<SizeClass<Vec<Sequence<'_>>>> {
+    classes.iter().map(|class| class.map(|batch| batch.iter().map(Sequence::from).collect())).collect()
 }
 
 /// Returns the parts of the model to which a micro-batch has gradients.
@@ -177,15 +213,19 @@ impl TrainingJob for SftJob {
         &self.common
     }
 
+    fn micro_batch_tokens(&self) -> Option<MicroBatchTokens> {
+        Some(self.config.micro_batch_tokens)
+    }
+
     /// Computes the exact peak memory over all micro-batches of the run.
     fn plan(&mut self, target: Target) -> Result<Plan> {
-        let JobCommon { model_config: model, ranks, .. } = &self.common;
         let target = target.within(plan::gib_to_bytes(self.config.training.max_memory_gib));
-        let (samples, most_micro_batches) = self.largest_micro_batches()?;
-        let batches: Vec<Vec<Sequence<'_>>> =
-            samples.iter().map(|batch| batch.iter().map(Sequence::from).collect()).collect();
-        let planned =
-            plan::sft(model.clone(), &self.config, target, *ranks, most_micro_batches, &batches)?.check(LOWER)?;
+        let planned = self.planned(&self.config, target).map_err(|error| match (error, self.fitting(target)) {
+            (Error::Input { place, found, expected, hint: Some(hint) }, Some(tokens)) if place == "memory" => {
+                Error::input_hint(place, found, expected, format!("it fits with micro_batch_tokens={tokens}; {hint}"))
+            }
+            (error, _) => error,
+        })?;
         self.common.complete_plan(&planned, self.config.dtype, &self.config.optimizer, target, LOWER)
     }
 
@@ -205,7 +245,7 @@ impl TrainingJob for SftJob {
             // The divisor counts the targets of all rows of the update. If a row turns out to be broken after other
             // rows were computed, its targets still count in the divisor and add no loss.
             let targets: usize = update.samples().map(|i| index.shape(i).targets).sum();
-            let micro_batches = micro_batches(index, &update, self.config.micro_batch_tokens)?;
+            let micro_batches = micro_batches(index, &update, &self.config);
             let reaches: Vec<Reach> = micro_batches.iter().map(|part| reach(index, part)).collect();
             let mark = dev.mark(Region::Overlay);
             let losses = dev.zeros(Region::Overlay, DType::F64, &[reaches.len()])?;
@@ -214,9 +254,10 @@ impl TrainingJob for SftJob {
                 let samples = broken.sound(loader.take()?);
                 let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| (&**sample).into()).collect();
                 let mean = Mean { targets, loss: losses.slice(number, number + 1) };
-                let done = timeline.queued(dev, Activity::Passes, |dev| {
-                    nll::micro_batch(dev, model, grads, &batch, mean, self.common.levels)
-                })?;
+                // The plan knows the rows as they are in the index, with those that turn out to be broken.
+                let levels = self.common.ladder.levels(tokens(index, &micro_batches[number]));
+                let done = timeline
+                    .queued(dev, Activity::Passes, |dev| nll::micro_batch(dev, model, grads, &batch, mean, levels))?;
                 own.push(MicroBatchResult { number, done, rows: batch.len(), rejected: broken.found() });
                 Ok(())
             })?;

@@ -259,18 +259,14 @@ pub fn computed(costs: &[Cost]) -> usize {
     costs.iter().map(Cost::computed).sum::<usize>() + costs.first().filter(|c| c.same_prompt).map_or(0, |c| c.prompt)
 }
 
-/// Cuts sequences, in their order, into micro-batches of at most `max_tokens` computed tokens. Returns ranges of
-/// indices. Errors if a single sequence is longer than `max_tokens`.
-pub fn micro_batches(costs: &[Cost], max_tokens: usize) -> Result<Vec<std::ops::Range<usize>>> {
+/// Cuts sequences, in their order, into micro-batches of at most `max_tokens` computed tokens. A longer sequence is a
+/// micro-batch of its own. Returns ranges of indices.
+pub fn micro_batches(costs: &[Cost], max_tokens: usize) -> Vec<std::ops::Range<usize>> {
     let (mut out, mut start, mut tokens) = (Vec::new(), 0, 0);
     for (i, cost) in costs.iter().enumerate() {
         let len = cost.prompt + cost.own;
-        if len > max_tokens {
-            let expected = format!("at most micro_batch_tokens={max_tokens}");
-            return Err(Error::input(format!("sequence {i}"), format!("{len} tokens"), expected));
-        }
         let added = if i > start { cost.computed() } else { len };
-        if tokens + added > max_tokens {
+        if i > start && tokens + added > max_tokens {
             out.push(start..i);
             (start, tokens) = (i, len);
         } else {
@@ -280,7 +276,7 @@ pub fn micro_batches(costs: &[Cost], max_tokens: usize) -> Result<Vec<std::ops::
     if start < costs.len() {
         out.push(start..costs.len());
     }
-    Ok(out)
+    out
 }
 
 #[cfg(test)]
@@ -289,11 +285,15 @@ mod tests {
 
     #[test]
     fn micro_batches_keep_order_and_budget() {
-        let cuts = micro_batches(&[3, 4, 2, 9, 1].map(Cost::whole), 9).unwrap();
-        assert_eq!(cuts, [0..3, 3..4, 4..5]);
-        assert!(micro_batches(&[], 9).unwrap().is_empty());
-        let error = micro_batches(&[3, 10].map(Cost::whole), 9).unwrap_err().to_string();
-        assert_eq!(error, "sequence 1: found 10 tokens, expected at most micro_batch_tokens=9");
+        let cut = |lengths: &[usize]| micro_batches(&lengths.iter().map(|&n| Cost::whole(n)).collect::<Vec<_>>(), 9);
+        assert_eq!(cut(&[3, 4, 2, 9, 1]), [0..3, 3..4, 4..5]);
+        assert!(cut(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_sequence_that_is_longer_is_a_micro_batch_of_its_own() {
+        let cut = |lengths: &[usize]| micro_batches(&lengths.iter().map(|&n| Cost::whole(n)).collect::<Vec<_>>(), 9);
+        assert_eq!(cut(&[10, 3, 12, 30, 4, 5]), [0..1, 1..2, 2..3, 3..4, 4..6]);
     }
 
     #[test]
@@ -301,8 +301,8 @@ mod tests {
         let of = |same_prompt, own| Cost { prompt: 5, own, same_prompt };
         let group = [of(false, 1), of(true, 2), of(true, 3), of(true, 1), of(false, 2)];
         // 5 + 1 + 2, then 5 + 3 + 1, then 5 + 2.
-        assert_eq!(micro_batches(&group, 9).unwrap(), [0..2, 2..4, 4..5]);
-        assert_eq!(micro_batches(&group, 12).unwrap(), [0..4, 4..5]);
-        assert_eq!(micro_batches(&group, 19).unwrap().len(), 1);
+        assert_eq!(micro_batches(&group, 9), [0..2, 2..4, 4..5]);
+        assert_eq!(micro_batches(&group, 12), [0..4, 4..5]);
+        assert_eq!(micro_batches(&group, 19).len(), 1);
     }
 }

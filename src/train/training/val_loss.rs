@@ -46,10 +46,7 @@ impl HeldOut {
     /// the chat template rewrites earlier turns, and samples longer than `packing_length`
     /// are left out. Errors if a row cannot become a sample, or if no row is left.
     pub fn new(rows: Vec<Row>, encoder: Encoder, config: &SftConfig) -> Result<HeldOut> {
-        let (key, longest) = match config.packing_length <= config.micro_batch_tokens {
-            true => ("packing_length", config.packing_length),
-            false => ("micro_batch_tokens", config.micro_batch_tokens),
-        };
+        let longest = config.packing_length;
         let (mut index, mut kept, mut all) = (Index::default(), Vec::new(), 0);
         for row in rows {
             for (turn, measured) in encoder.measure_samples(&row).map_err(Error::from)? {
@@ -62,28 +59,24 @@ impl HeldOut {
         }
         let left_out = match all - kept.len() {
             0 => String::new(),
-            longer => format!(" ({longer} rows longer than {key} are left out)"),
+            longer => format!(" ({longer} rows longer than packing_length are left out)"),
         };
         if kept.is_empty() {
-            return Err(Error::input(key, format!("{longest}, but all {all} rows to validate on are longer"), "more"));
+            let found = format!("{longest}, but all {all} rows to validate on are longer");
+            return Err(Error::input("packing_length", found, "more"));
         }
         let samples = Arc::new(Held { rows: kept, encoder });
-        let held = HeldOut::of(samples, index, config.micro_batch_tokens, config.training.dataloader_num_workers)?;
+        let held = HeldOut::of(samples, index, config.micro_batch_tokens.get(), config.training.dataloader_num_workers);
         Ok(HeldOut { left_out, ..held })
     }
 
-    /// Cuts `samples` of the sizes in `index` into micro-batches of at most `micro_batch_tokens` tokens. `workers`
-    /// threads make the samples. Errors if a sample is longer.
-    pub fn of(
-        samples: Arc<dyn Samples<Sample>>,
-        index: Index,
-        micro_batch_tokens: usize,
-        workers: usize,
-    ) -> Result<HeldOut> {
+    /// Cuts `samples` of the sizes in `index` into micro-batches of at most `micro_batch_tokens` tokens, or of a single
+    /// sample. `workers` threads make the samples.
+    pub fn of(samples: Arc<dyn Samples<Sample>>, index: Index, micro_batch_tokens: usize, workers: usize) -> HeldOut {
         let costs: Vec<Cost> = index.shapes().map(|shape| Cost::whole(shape.tokens)).collect();
-        let ranges = step::micro_batches(&costs, micro_batch_tokens)?;
+        let ranges = step::micro_batches(&costs, micro_batch_tokens);
         let micro_batches = ranges.into_iter().map(Iterator::collect).collect();
-        Ok(HeldOut { samples, index, micro_batches, left_out: String::new(), workers })
+        HeldOut { samples, index, micro_batches, left_out: String::new(), workers }
     }
 
     /// Returns the number of rows.

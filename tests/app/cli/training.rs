@@ -103,6 +103,28 @@ fn wrong_rows_are_named_by_both_and_leave_nothing() {
     assert!(!Path::new(&out).exists());
 }
 
+/// The run's `config.yaml` has the number that `auto` chose, and a later start compares it like any key.
+#[test]
+fn a_size_that_omr_chooses_is_a_number_of_the_run() {
+    let folder = Folder::new();
+    let (sft, out) = (folder.sft(|_| {}), folder.at("out"));
+    let command = ["sft", &sft, "--out", &out, "micro_batch_tokens=auto"];
+    let started = || {
+        let (code, _, stderr) = run(&command);
+        assert_eq!(code, 0, "{stderr}");
+        let written = fs::read_to_string(Path::new(&out).join("config.yaml")).unwrap();
+        let line = written.lines().find_map(|line| line.strip_prefix("micro_batch_tokens: ")).unwrap();
+        line.parse::<usize>().unwrap_or_else(|_| panic!("{line}"))
+    };
+    let chosen = started();
+    assert_eq!(started(), chosen);
+    let other = format!("micro_batch_tokens={}", chosen / 2);
+    failure(&["sft", &sft, "--out", &out, &other], 2, &["micro_batch_tokens", &chosen.to_string()]);
+    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/digits.yaml");
+    let parts = ["sft.micro_batch_tokens", "found auto", "the same bits on every machine"];
+    failure(&["recipe", recipe, "--out", &folder.at("recipe"), "sft.micro_batch_tokens=auto"], 2, &parts);
+}
+
 #[test]
 fn wrong_settings_name_the_key_and_the_nearest_one() {
     let folder = Folder::new();
@@ -112,7 +134,6 @@ fn wrong_settings_name_the_key_and_the_nearest_one() {
     failure(&["rl", &typo, "--out", &out], 2, &["typo.yaml: rollout.temprature", "did you mean temperature?"]);
     failure(&["sft", &sft, "--out", &out, "learning_rat=1"], 2, &["learning_rat", "did you mean learning_rate?"]);
     failure(&["sft", &sft, "--out", &out, "max_steps=none"], 2, &["max_steps", "none"]);
-    failure(&["sft", &sft, "--out", &out, "micro_batch_tokens=20"], 2, &["sft.parquet row", "micro_batch_tokens"]);
     failure(&["sft", &sft, "--out", &out, "packing_length=20"], 2, &["packing_length"]);
     let both = ["train_batch_size=2", "gradient_accumulation_steps=2"];
     failure(&[&["sft", &sft, "--out", &out][..], &both].concat(), 2, &["gradient_accumulation_steps: found 2"]);

@@ -89,7 +89,7 @@ fn configs(dir: &Path, most: f64, steps: u64, shuffle: bool) -> (SftConfig, RlCo
         max_steps: Some(steps),
         train_batch_size: None,
         packing_length: 8192,
-        micro_batch_tokens: 8192,
+        micro_batch_tokens: 8192.into(),
         training: TrainingConfig { images: images.clone(), ..sft.training.clone() },
         ..sft
     };

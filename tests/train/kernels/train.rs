@@ -219,7 +219,7 @@ fn five_sft_steps_are_the_cpus() {
             run.step(learning_rate(&config.optimizer, 0, i, job.common.total_steps), |dev, model, grads| {
                 let mut log_prob = Vec::new();
                 let costs: Vec<_> = batch.iter().map(Sequence::cost).collect();
-                for part in step::micro_batches(&costs, config.micro_batch_tokens).unwrap() {
+                for part in step::micro_batches(&costs, config.micro_batch_tokens.get()) {
                     let forward =
                         step::forward(dev, model, &batch[part], Policy::default(), LayerPolicy::All, false).unwrap();
                     log_prob.extend(dev.read::<f32>(forward.log_prob).unwrap());

@@ -17,12 +17,15 @@ use omr_model::rollout::Question;
 use omr_runtime::device::emu::{Emu, Options};
 use omr_runtime::device::images::Arch;
 use omr_runtime::device::{Device, Isa, Kind, Plan, Region, Target};
+use omr_runtime::ops::attend::BLOCK;
+use omr_runtime::ops::policy_loss;
 use omr_runtime::ranks::OneRank;
 use omr_runtime::tensor::DType;
 use omr_train::rl::experience::Experience;
 use omr_train::rl::group::Group;
 use omr_train::rl::plan;
-use omr_train::rl::update::{self, Learner, MicroBatchStats};
+use omr_train::rl::update::{self, Learner, MicroBatchStats, MiniBatch};
+use omr_train::training::levels::Ladder;
 use omr_train::training::plan::{Training, blank};
 use serde_json::json;
 
@@ -115,13 +118,7 @@ fn mini_batch(random: &mut Random, model: &ModelConfig, config: &RlConfig, index
 }
 
 /// Counts the memory that an update of such a mini-batch needs.
-fn taken(
-    model: &ModelConfig,
-    config: &RlConfig,
-    levels: omr_model::nn::CheckpointPolicy,
-    target: Target,
-    made: &[Vec<Group>],
-) -> Plan {
+fn taken(model: &ModelConfig, config: &RlConfig, ladder: &Ladder, target: Target, made: &[Vec<Group>]) -> Plan {
     let mut training =
         Training::new(model.clone(), config.dtype, config.optimizer.clone(), target, OneRank::ALONE).unwrap();
     let (mut grads, _) = training.gradients().unwrap();
@@ -129,8 +126,13 @@ fn taken(
     let Training { dev, model, .. } = &mut training;
     let policy = Policy { allowed: None, temperature: 1.0 };
     for groups in made {
-        let learner = Learner { model, policy, config, levels, step: 0 };
-        update::accumulate(dev, learner, &mut grads, groups, stats).unwrap();
+        let mini_batch = MiniBatch::new(config, 0, groups, 1);
+        policy_loss::reset(dev, stats).unwrap();
+        for part in mini_batch.micro_batches(config.micro_batch_tokens) {
+            let levels = ladder.levels(mini_batch.tokens(&part));
+            let learner = Learner { model, policy, config, levels, step: 0 };
+            mini_batch.compute(dev, learner, &mut grads, &part, stats).unwrap();
+        }
     }
     dev.high_water()
 }
@@ -146,7 +148,7 @@ fn cases(count: usize) {
         let allowed = vec![u32::MAX; model.text.vocab_size.div_ceil(32)];
         let (planned, _) = plan::rl(model.clone(), &config, target, OneRank::ALONE, &allowed, &index).unwrap();
         let made: Vec<_> = (0..4).map(|_| mini_batch(&mut random, &model, &config, &index)).collect();
-        let taken = taken(&model, &config, planned.levels, target, &made);
+        let taken = taken(&model, &config, &planned.ladder, target, &made);
         for region in Region::ALL {
             if taken.bytes(region) > planned.memory.bytes(region) {
                 misses.push(format!(
@@ -174,6 +176,35 @@ fn cases(count: usize) {
     }
 }
 
+/// With less memory, the classes of sizes have different policies, and no mini-batch exceeds the plan.
+#[test]
+fn micro_batches_of_every_size_fit_into_limited_memory() {
+    let (seed, mut several) = (seed(), 0);
+    for number in 0..12 {
+        let mut random = Random::new(seed, Purpose::Test, 1000 + number);
+        let model = model(false);
+        let (mut config, index) = case(&mut random, false);
+        let allowed = vec![u32::MAX; model.text.vocab_size.div_ceil(32)];
+        // A larger cache would hide the memory of the passes.
+        let least = (config.max_prompt_length + config.max_response_length).div_ceil(BLOCK);
+        config.rollout.num_kv_blocks = Some(least);
+        let of = |target| plan::rl(model.clone(), &config, target, OneRank::ALONE, &allowed, &index);
+        let (all, _) = of(Target::gpu(Kind::Cuda)).unwrap();
+        for share in [0.97, 0.93, 0.88, 0.8] {
+            let target = Target::gpu(Kind::Cuda).within(Some((all.memory.total() as f64 * share) as usize));
+            let Ok((planned, _)) = of(target) else { continue };
+            several += usize::from(planned.ladder.rungs.len() > 1);
+            let made: Vec<_> = (0..4).map(|_| mini_batch(&mut random, &model, &config, &index)).collect();
+            let taken = taken(&model, &config, &planned.ladder, Target::gpu(Kind::Cuda), &made);
+            for region in Region::ALL {
+                let (taken, most) = (taken.bytes(region), planned.memory.bytes(region));
+                assert!(taken <= most, "case {number}, {share}, {}: {taken} of {most}", region.name());
+            }
+        }
+    }
+    assert!(several > 0, "no plan has several policies");
+}
+
 /// Runs the engine with answers of random lengths and one update on a mini-batch, on a device with exactly the planned
 /// memory. The peak memory of this device must equal the one of the device that only counts.
 fn runs(number: usize, kind: Kind) {
@@ -184,7 +215,7 @@ fn runs(number: usize, kind: Kind) {
     let allowed = vec![u32::MAX; model.text.vocab_size.div_ceil(32)];
     let (planned, num_kv_blocks) = plan::rl(model.clone(), &config, target, OneRank::ALONE, &allowed, &index).unwrap();
     let made = [mini_batch(&mut random, &model, &config, &index)];
-    let counted = taken(&model, &config, planned.levels, target, &made);
+    let counted = taken(&model, &config, &planned.ladder, target, &made);
     let mut dev = match kind {
         Kind::Cpu => Device::cpu(&planned.memory, 2, Isa::detect()).unwrap(),
         _ => {
@@ -225,7 +256,7 @@ fn runs(number: usize, kind: Kind) {
         model: &model,
         policy: Policy { allowed: None, temperature: 1.0 },
         config: &config,
-        levels: planned.levels,
+        levels: planned.ladder.levels(usize::MAX),
         step: 0,
     };
     update::accumulate(&mut dev, learner, &mut grads, &made[0], stats)

@@ -375,7 +375,7 @@ fn counts(large: bool, [prompts, n]: [usize; 2], [text, response]: [usize; 2], g
         let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
         let learner =
             Learner { model, policy: Policy::default(), config: &config, levels: CheckpointPolicy::default(), step: 0 };
-        let cut = MiniBatch::new(&config, 0, &case.groups, 1).micro_batches(room).unwrap();
+        let cut = MiniBatch::new(&config, 0, &case.groups, 1).micro_batches(room);
         let of = |part: &MicroBatch| Computed::micro_batch(&sequences(&case.groups, &part.responses)).tokens;
         let tokens = cut.iter().map(of).sum();
         dev.take_work();

@@ -118,7 +118,7 @@ fn workers_and_starts_change_no_bit() {
     // Several micro-batches per update.
     let config = SftConfig {
         datasets: vec![read::entry(&sft_rows)],
-        micro_batch_tokens: 128,
+        micro_batch_tokens: 128.into(),
         training: TrainingConfig { max_bad_rows: 0.1, dataloader_num_workers: 1, ..config.training.clone() },
         ..config
     };

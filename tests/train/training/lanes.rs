@@ -13,7 +13,7 @@ fn lanes_decide_the_bits_and_stops_do_not() {
     let config = SftConfig {
         train_batch_size: None,
         packing_length: 128,
-        micro_batch_tokens: 256,
+        micro_batch_tokens: 256.into(),
         gradient_accumulation_steps: 3,
         ..sft_config(dir.path())
     };

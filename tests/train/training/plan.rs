@@ -35,7 +35,7 @@ fn sft_takes_what_was_planned() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft_config(dir.path());
     for (i, (micro_batch_tokens, threads)) in [(256, 1), (100, 2)].into_iter().enumerate() {
-        let config = SftConfig { micro_batch_tokens, packing_length: 100, ..config.clone() };
+        let config = SftConfig { micro_batch_tokens: micro_batch_tokens.into(), packing_length: 100, ..config.clone() };
         planned(&dir.path().join(i.to_string()), &config, threads);
     }
     let packs = SftConfig { train_batch_size: None, gradient_accumulation_steps: 2, max_steps: Some(3), ..config };
@@ -65,8 +65,19 @@ fn a_rank_takes_what_was_planned() {
 
 #[test]
 fn less_memory_changes_what_is_kept_and_no_bit() {
+    less_memory(256);
+}
+
+/// Micro-batches of several sizes have several policies.
+#[test]
+fn less_memory_for_parts_of_packs_changes_what_is_kept_and_no_bit() {
+    less_memory(100);
+}
+
+fn less_memory(micro_batch_tokens: usize) {
     let dir = tempfile::tempdir().unwrap();
-    let config = SftConfig { max_steps: Some(2), ..sft_config(dir.path()) };
+    let micro_batch_tokens = micro_batch_tokens.into();
+    let config = SftConfig { max_steps: Some(2), micro_batch_tokens, ..sft_config(dir.path()) };
     let out = |name: &str| dir.path().join(name);
     let all = planned(&out("all"), &config, 2);
     let whole = Outcome::of(&out("all"));

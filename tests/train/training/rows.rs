@@ -13,6 +13,7 @@ use omr_runtime::device::{Kind, Plan, Region, Target};
 use omr_runtime::ranks::OneRank;
 use omr_runtime::tensor::DType;
 use omr_train::rl;
+use omr_train::training::levels::SizeClass;
 use omr_train::training::nll;
 use omr_train::training::plan::{self, Training};
 use omr_train::training::step::Sequence;
@@ -103,7 +104,7 @@ fn near(found: usize, by_hand: usize, what: &str) {
 }
 
 fn sft_config(tokens: usize) -> SftConfig {
-    SftConfig { dtype: Dtype::Bf16, packing_length: tokens, micro_batch_tokens: tokens, ..SftConfig::default() }
+    SftConfig { dtype: Dtype::Bf16, packing_length: tokens, micro_batch_tokens: tokens.into(), ..SftConfig::default() }
 }
 
 /// Returns a GPU with the given number of GiB for the run.
@@ -179,7 +180,7 @@ fn text_plan(tokens: usize, optim: OptimizerName, gib: usize) -> plan::Planned {
     let (input_ids, loss_mask) = (vec![0; tokens], vec![true; tokens]);
     let sequence =
         Sequence { input_ids: &input_ids, images: &[], prompt_len: tokens, loss_mask: &loss_mask, same_prompt: false };
-    plan::sft(model(), &config, gpu(gib), OneRank::ALONE, 1, &[vec![sequence]]).unwrap()
+    plan::sft(model(), &config, gpu(gib), OneRank::ALONE, 1, &[SizeClass::all(vec![vec![sequence]])]).unwrap()
 }
 
 /// Asserts that a plan's policy is the cheapest one for the memory that workspace, weights and optimizer states leave
@@ -190,7 +191,7 @@ fn assert_cheapest(planned: &plan::Planned, t: usize, gib: usize) {
     assert!(workspace >= least && workspace < least * 5 / 4, "{workspace} of {least}");
     let rest = planned.memory.bytes(Region::Weights) + planned.memory.bytes(Region::State) + workspace;
     let room = (gib << 30) - rest - gradients() - ALIGNED;
-    let levels = planned.levels;
+    let levels = planned.ladder.levels(t);
     println!("{t} tokens, {gib} GiB: {:?}, {} bytes", levels.text, planned.memory.total());
     assert_eq!(Some(levels.text), by_hand(t, room));
     assert!(planned.memory.total() <= gib << 30);
@@ -263,7 +264,7 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
         let rollout = RolloutConfig { num_kv_blocks: blocks, ..config.rollout.clone() };
         let config = RlConfig { rollout, ..config.clone() };
         let (planned, blocks) = rl::plan::rl(model(), &config, target, OneRank::ALONE, &allowed, &index).unwrap();
-        (planned.memory, planned.levels, blocks)
+        (planned.memory, planned.ladder.levels(usize::MAX), blocks)
     };
     // A cache block has the keys and values of 128 tokens, 4 heads of 128 and 28 layers. One more block receives the
     // keys of padding. Each token takes 57,344 bytes.

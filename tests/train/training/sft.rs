@@ -4,20 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use omr_base::config::{Dtype, ImageBackend, ImageConfig, OptimConfig, OptimizerName, SftConfig, TrainingConfig};
+use omr_base::config::{
+    Dtype, ImageBackend, ImageConfig, MicroBatchTokens, OptimConfig, OptimizerName, SftConfig, TrainingConfig,
+};
 use omr_data::image::Backend;
 use omr_data::rows::samples::encoder::EncodingPurpose;
-use omr_data::rows::{Form, read, write};
+use omr_data::rows::{Form, Index, Shape, read, write};
 use omr_model::nn::{LayerPolicy, Model, Policy};
 use omr_model_tests::models::encoder;
-use omr_runtime::device::{Device, Isa, Plan};
+use omr_runtime::device::{Device, Isa, Plan, Target};
 use omr_runtime::tensor::DType;
+use omr_train::plan::choose_micro_batch_tokens;
 use omr_train::training::job::{Start, TrainingJob as _};
-use omr_train::training::sft::SftJob;
+use omr_train::training::sft::{self, SftJob};
 use omr_train::training::step;
-use omr_train::training::updates::Updates;
+use omr_train::training::updates::{Update, Updates};
 
-use super::tiny::{device, run_sft, run_sft_on, sft_config, text_rows, with};
+use super::tiny::{device, run_sft, run_sft_on, run_sft_over, sft_config, text_rows, with};
 
 #[test]
 fn a_template_whose_blocks_end_before_the_end_of_the_turn_is_refused_before_the_first_step() {
@@ -203,8 +206,8 @@ fn the_loss_is_the_mean_over_all_targets_of_an_update() {
     let by_hand = sum / targets as f64;
 
     let longest = job.common.index.shapes().map(|shape| shape.tokens).max().unwrap();
-    let runs = [longest, 2 * longest, 4096].map(|micro_batch_tokens| {
-        let config = SftConfig { micro_batch_tokens, max_steps: Some(3), ..config.clone() };
+    let runs = [longest / 2, longest, 2 * longest, 4096].map(|micro_batch_tokens| {
+        let config = SftConfig { micro_batch_tokens: micro_batch_tokens.into(), max_steps: Some(3), ..config.clone() };
         run_sft(&dir.path().join(micro_batch_tokens.to_string()), &config, 2, &[])
     });
     for run in &runs {
@@ -212,12 +215,51 @@ fn the_loss_is_the_mean_over_all_targets_of_an_update() {
         // f64 sums of the same f32 log-probs in another order.
         assert!((losses[0] - by_hand).abs() < 1e-12, "{} is not {by_hand}", losses[0]);
         assert_eq!(run.metrics[0]["num_target_tokens"].as_u64(), Some(targets as u64));
-        // Gradients are summed in f32 over at most four micro-batches, and Adam divides by their size. Every later loss
+        // Gradients are summed in f32 over at most twelve micro-batches, and Adam divides by their size. Every later loss
         // may therefore differ by a few rounding errors of 6e-8.
-        for (a, b) in losses.iter().zip(runs[2].figures("loss")) {
+        for (a, b) in losses.iter().zip(runs[3].figures("loss")) {
             assert!((a - b).abs() < 1e-5 * b, "{a} is not {b}");
         }
     }
+}
+
+/// The bits do not depend on the number of ranks, nor on a stop, if rows are longer than `micro_batch_tokens`.
+#[test]
+fn parts_of_packs_give_the_same_bits_on_any_number_of_ranks() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = sft_config(dir.path());
+    let training = TrainingConfig { gradient_lanes: Some(2), ..config.training.clone() };
+    let config = SftConfig {
+        micro_batch_tokens: 60.into(),
+        train_batch_size: None,
+        gradient_accumulation_steps: 4,
+        max_steps: Some(3),
+        training,
+        ..config
+    };
+    let one = run_sft(&dir.path().join("one"), &config, 2, &[]);
+    let numbers: Vec<u64> = one.metrics.iter().filter_map(|m| m["num_micro_batches"].as_u64()).collect();
+    assert!(numbers.iter().all(|&number| number > 4), "{numbers:?}: packs are not cut");
+    for size in [2, 3] {
+        let over = run_sft_over(&dir.path().join(size.to_string()), &config, || device(1), &[size], &[]);
+        one.assert_same(&over, &format!("{size} ranks"));
+    }
+}
+
+/// If micro-batches are smaller than packs, those of a lane are in descending order; otherwise in the order of the rows.
+#[test]
+fn micro_batches_of_a_lane_descend_only_if_they_are_parts_of_packs() {
+    let mut index = Index::default();
+    let lengths = [3, 9, 4, 4, 20, 1, 2, 8];
+    lengths.iter().for_each(|&tokens| index.push(Shape { tokens, targets: tokens - 1, grids: &[] }));
+    let update = Update { lanes: vec![vec![0, 1, 2, 3], vec![4, 5, 6, 7]], consumed: 8 };
+    let cut = |tokens: usize, packing_length| {
+        let micro_batch_tokens = tokens.into();
+        sft::micro_batches(&index, &update, &SftConfig { micro_batch_tokens, packing_length, ..SftConfig::default() })
+    };
+    assert_eq!(cut(10, 20), [vec![1], vec![4], vec![2, 3], vec![7], vec![0], vec![5, 6]]);
+    assert_eq!(cut(20, 20), [vec![0, 1, 2, 3], vec![4], vec![5, 6, 7]]);
+    assert_eq!(cut(10, 10), [vec![0], vec![4], vec![1], vec![5, 6], vec![2, 3], vec![7]]);
 }
 
 #[test]
@@ -257,4 +299,36 @@ fn packs_and_epochs_use_every_row_that_fits_once_an_epoch() {
     assert!(whole.figures("num_tokens").iter().all(|&n| n <= 2.0 * packing_length as f64));
     assert_eq!(whole.figures("epoch").last(), Some(&2.0));
     whole.assert_same(&run_sft(&dir.path().join("stopped"), &config, 1, &[2, 4]), "packs, stopped");
+}
+
+/// `auto` is a number that fits and depends on the rows and the memory alone, and the run of this number has the same bits.
+/// Less memory gives a smaller number, and a size that does not fit is refused with one that does.
+#[test]
+fn a_size_that_is_chosen_fits_and_is_a_number_of_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig {
+        packing_length: 4096,
+        train_batch_size: Some(12),
+        max_steps: Some(2),
+        micro_batch_tokens: MicroBatchTokens::Auto,
+        ..sft_config(dir.path())
+    };
+    let chosen = |target: Target| {
+        let mut job = SftJob::new(&dir.path().join("job"), config.clone()).unwrap();
+        choose_micro_batch_tokens(&mut job, target).map(|()| (job.config.micro_batch_tokens, job.plan(target).unwrap()))
+    };
+    let (largest, all) = chosen(Target::cpu(2)).unwrap();
+    assert_eq!(largest, 4096.into(), "nothing is recomputed without a limit");
+    let below = |share: f64| Target::cpu(2).within(Some((all.total() as f64 * share) as usize));
+    let mut sizes = Vec::new();
+    for share in [0.9, 0.8, 0.7, 0.6, 0.5] {
+        let Ok((size, plan)) = chosen(below(share)) else { continue };
+        assert!(plan.total() <= (all.total() as f64 * share) as usize, "{share}");
+        assert_eq!(chosen(below(share)).unwrap().0, size);
+        sizes.push(size.get());
+    }
+    println!("sizes with less memory: {sizes:?}");
+    assert!(sizes.is_sorted_by(|a, b| a >= b) && !sizes.is_empty(), "{sizes:?}");
+    let error = chosen(below(0.01)).unwrap_err().to_string();
+    assert!(error.contains("memory: found a run that needs at least"), "{error}");
 }

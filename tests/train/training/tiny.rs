@@ -164,7 +164,7 @@ pub fn sft_config(dir: &Path) -> SftConfig {
         max_steps: Some(8),
         train_batch_size: Some(4),
         packing_length: 256,
-        micro_batch_tokens: 256,
+        micro_batch_tokens: 256.into(),
         optimizer: OptimConfig { learning_rate: 1e-2, weight_decay: 0.01, ..SftConfig::default().optimizer },
         warmup_steps: Some(2),
         save_seconds: None,

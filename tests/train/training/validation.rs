@@ -77,7 +77,7 @@ fn the_validation_loss_is_a_forward_over_the_same_rows_for_any_number_of_ranks()
     let config = SftConfig {
         max_steps: Some(2),
         packing_length: 100,
-        micro_batch_tokens: 100,
+        micro_batch_tokens: 100.into(),
         eval_steps: Some(1),
         save_steps: Some(1),
         validation: ValidationConfig { val_files: config.datasets.clone(), ..ValidationConfig::default() },
@@ -99,7 +99,7 @@ fn the_validation_loss_is_a_forward_over_the_same_rows_for_any_number_of_ranks()
         let over = run_sft_over(&dir.path().join(size.to_string()), &config, || device(1), &[size], &[]);
         one.assert_same(&over, &format!("{size} ranks"));
     }
-    let wide = SftConfig { micro_batch_tokens: 1000, packing_length: 1000, ..config };
+    let wide = SftConfig { micro_batch_tokens: 1000.into(), packing_length: 1000, ..config };
     assert_eq!(run_sft(&dir.path().join("wide"), &wide, 1, &[]).figures(LOSS)[0], losses[0], "another cut");
 }
 

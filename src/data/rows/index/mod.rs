@@ -6,7 +6,7 @@ pub(crate) mod decoded;
 pub mod held_out;
 pub mod indexing;
 pub(crate) mod places;
-pub(crate) mod stored_index;
+pub mod stored_index;
 
 use std::ops::Range;
 use std::sync::Arc;

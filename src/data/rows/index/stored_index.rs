@@ -51,6 +51,21 @@ pub fn read(path: &Path) -> Result<Option<Indexed>> {
     }
 }
 
+/// Returns the sizes of the rows of the run in `dir`: those of its newest index that is intact, or `None` if there is none.
+pub fn of_run(dir: &Path) -> Result<Option<Index>> {
+    let folder = dir.join("index");
+    let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(None) };
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "bin"));
+    paths.sort_by_key(|path| std::cmp::Reverse(path.metadata().and_then(|data| data.modified()).ok()));
+    for path in paths {
+        if let Some(Indexed { sizes, .. }) = read(&path)? {
+            return Ok(Some(sizes));
+        }
+    }
+    Ok(None)
+}
+
 fn parse(bytes: &[u8]) -> Option<Indexed> {
     let (head, body) = line(bytes)?;
     let hash = std::str::from_utf8(head).ok()?.strip_prefix(MAGIC)?;

@@ -31,14 +31,16 @@ impl RlJob {
         for _ in 0..config.ppo_epochs {
             for groups in groups.chunks(config.ppo_mini_batch_size) {
                 let mini_batch = MiniBatch::new(config, trainer.step, groups, config.training.lanes());
-                let micro_batches = mini_batch.micro_batches(config.micro_batch_tokens)?;
+                let micro_batches = mini_batch.micro_batches(config.micro_batch_tokens);
                 let figures = figures.of_update(dev, micro_batches.len())?;
-                let (levels, step, timeline) = (self.common.levels, trainer.step, trainer.timeline.clone());
+                let (ladder, step, timeline) = (&self.common.ladder, trainer.step, trainer.timeline.clone());
                 let mut done = Computed::default();
                 let mut compute = |dev: &mut Device, model: &Model, grads: &mut dyn GradientSink, number: usize| {
+                    let part = &micro_batches[number];
+                    let levels = ladder.levels(mini_batch.tokens(part));
                     let learner = Learner { model, policy, config, levels, step };
                     done += timeline.queued(dev, Activity::Passes, |dev| {
-                        mini_batch.compute(dev, learner, grads, &micro_batches[number], figures.of(number))
+                        mini_batch.compute(dev, learner, grads, part, figures.of(number))
                     })?;
                     Ok(())
                 };
