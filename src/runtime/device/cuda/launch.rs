@@ -22,15 +22,20 @@ pub struct Function {
     handle: sys::CUfunction,
     /// Maximum threads per CTA that the kernel is compiled for.
     threads: u32,
-    /// Size of the kernel's `Args` in bytes, as reported by the driver.
+    /// Size of the kernel's `Args` in bytes, as reported by the driver or, before CUDA 12.4, by the table of kernels.
     args: usize,
     /// Registers per thread at launch.
     registers: i32,
+    /// True if the kernel's wgmma wait for each other as the driver has compiled them.
+    pub is_serialized: bool,
 }
 
+/// `cuFuncGetParamInfo`, which drivers have from CUDA 12.4 on.
+type ParamInfo = unsafe extern "C" fn(sys::CUfunction, usize, *mut usize, *mut usize) -> sys::CUresult;
+
 impl Function {
-    /// Wraps the loaded kernel `handle` and allows it all of the `most` bytes of shared memory that a CTA can have.
-    /// Errors with the name of the driver call that failed.
+    /// Wraps the loaded kernel `handle` and allows it all of the `most` bytes of shared memory that a CTA can have. Its
+    /// `Args` have `listed_args` bytes if the driver cannot tell. Errors with the name of the driver call that failed.
     ///
     /// # Safety
     /// `handle` must be a function of the current context, in a module that stays loaded.
@@ -38,6 +43,7 @@ impl Function {
         name: &'static str,
         handle: sys::CUfunction,
         most: usize,
+        listed_args: usize,
     ) -> Result<Function, (&'static str, DriverError)> {
         let attribute = |which| {
             // SAFETY: guaranteed by the caller.
@@ -47,16 +53,19 @@ impl Function {
         let threads = attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)? as u32;
         let registers = attribute(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?;
         let dynamic = most as i32 - attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
-        let (mut offset, mut args) = (0, 0);
-        // SAFETY: guaranteed by the caller; writes two integers. Every kernel has exactly one parameter, its `Args` by
-        // value.
-        let code = unsafe { sys::cuFuncGetParamInfo(handle, 0, &mut offset, &mut args) };
-        code.result().map_err(|e| ("cuFuncGetParamInfo", e))?;
+        let (mut offset, mut args) = (0, listed_args);
+        // SAFETY: the library is loaded for the life of the process, and the symbol has this type (cuda.h).
+        if let Ok(param_info) = unsafe { sys::culib().get::<ParamInfo>(b"cuFuncGetParamInfo") } {
+            // SAFETY: guaranteed by the caller; writes two integers. Every kernel has exactly one parameter, its `Args`
+            // by value.
+            let code = unsafe { param_info(handle, 0, &mut offset, &mut args) };
+            code.result().map_err(|e| ("cuFuncGetParamInfo", e))?;
+        }
         let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: guaranteed by the caller.
         let set = unsafe { result::function::set_function_attribute(handle, which, dynamic) };
         set.map_err(|e| ("cuFuncSetAttribute", e))?;
-        Ok(Function { name, handle, threads, args, registers })
+        Ok(Function { name, handle, threads, args, registers, is_serialized: false })
     }
 
     /// Returns an error text if the driver has compiled the kernel with a number of registers with which it would hang on
