@@ -120,14 +120,10 @@ impl Cuda {
         self.modules.push(module);
         for name in images.kernels(file) {
             let handle = module::function(module, file, name)?;
-            let (most, cuda) = (self.properties.shared_memory_per_block, self.properties.cuda);
-            let listed_args = images.kernel(name, arch).map_or(0, |built| built.args as usize);
             // SAFETY: `handle` is a function of a module that stays loaded as long as `self` lives.
-            let function = unsafe { Function::new(name, handle, most, listed_args) };
-            let mut function = function.map_err(|(call, e)| self.failed(&format!("{call} of {name}"), e))?;
-            function.is_serialized = arch == Arch::Sm90a && images.is_serialized(name, cuda);
+            let function = unsafe { Function::new(name, handle, &self.properties, images, arch) };
             self.by_name.insert((file, name), Kernel(self.functions.len() as u32));
-            self.functions.push(function);
+            self.functions.push(function.map_err(|(call, e)| self.failed(&format!("{call} of {name}"), e))?);
         }
         Ok(())
     }
@@ -174,11 +170,8 @@ impl Driver for Cuda {
     }
 
     fn compile_fault(&self, kernels: WgmmaKernels) -> Option<String> {
-        let functions = || self.functions.iter().filter(|function| WgmmaKernels::of(function.name) == kernels);
-        functions().find_map(|function| function.wrong_registers(&self.properties)).or_else(|| {
-            let Function { name, .. } = functions().find(|function| function.is_serialized)?;
-            Some(format!("the compiler of the driver {} serialises the wgmma of {name}", self.properties.driver))
-        })
+        let mut functions = self.functions.iter().filter(|function| WgmmaKernels::of(function.name) == kernels);
+        functions.find_map(|function| function.compile_fault(&self.properties))
     }
 
     fn map(&mut self, bytes: usize) -> Result<Address> {
