@@ -51,6 +51,31 @@ fn hopper_has_its_own_text_only_where_the_sources_ask() {
     assert_eq!(IMAGES[0].ptx("none", Arch::Sm90a), None);
 }
 
+#[test]
+fn drivers_get_the_text_of_nvcc_with_an_older_version_and_without_a_hint() {
+    let mut hints = 0;
+    for file in IMAGES[0].files() {
+        let (ours, nvcc) =
+            (IMAGES[0].ptx_for_driver(file, Arch::Sm90a).unwrap(), IMAGES[0].ptx(file, Arch::Sm90a).unwrap());
+        let kept: Vec<_> = nvcc.lines().filter(|line| !line.contains("used_bytes_mask")).collect();
+        let others = kept.iter().zip(ours.lines()).filter(|(nvcc, ours)| *nvcc != ours);
+        assert_eq!(others.collect::<Vec<_>>(), [(&".version 9.0", ".version 8.0")], "{file}");
+        assert_eq!(ours.lines().count(), kept.len(), "{file}");
+        hints += nvcc.lines().count() - kept.len();
+    }
+    assert!(hints > 0, "without hints, this test shows nothing");
+}
+
+#[test]
+fn the_table_tells_which_compilers_serialise_wgmma() {
+    let table = "one.cu one sm_80 source=1\none.cu one sm_90a source=1 serialized=12.0,12.10,12.4 spilled=12.9\n\
+                 one.cu two sm_90a source=1\n";
+    let images = Images { manifest: table, ..*IMAGES[0] };
+    let is_serialized = |cuda| images.is_serialized("one", cuda);
+    assert_eq!([12_000, 12_030, 12_100, 12_110, 13_000].map(is_serialized), [true, true, true, false, false]);
+    assert!(!images.is_serialized("two", 12_000) && !images.is_serialized("three", 12_000));
+}
+
 /// Sources for the test below: two kernel files and three headers, of which one belongs to the emulator.
 const SOURCES: [(&str, &str); 5] = [
     ("common/reduce.cuh", "#include \"../isa/isa.cuh\"\n"),

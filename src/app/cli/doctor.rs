@@ -162,7 +162,10 @@ fn cuda() -> Vec<Finding> {
     let of_gpu = |(ordinal, gpu): (usize, &Properties)| {
         let (major, minor) = gpu.compute_capability;
         let use_of_it = match gpu.arch() {
-            Some(arch) => format!("runs the {} kernels", arch.name()),
+            Some(arch) => {
+                let newer = cuda::find::newer_driver(gpu).map_or(String::new(), |text| format!("; {text}"));
+                format!("runs the {} kernels{newer}", arch.name())
+            }
             None => "NOT usable: omr needs compute capability 8.0 or later".into(),
         };
         let gpu_is = format!("{} of compute capability {major}.{minor}, {}", gpu.name, bytes(gpu.memory));

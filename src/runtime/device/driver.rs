@@ -112,6 +112,8 @@ pub struct Properties {
     pub registers_per_block: u32,
     /// Version of the driver, for example "580.65", or the emulator's own version.
     pub driver: String,
+    /// CUDA version of the driver in its own numbering: 12040 for 12.4. 0 if there is no driver.
+    pub cuda: u32,
 }
 
 /// A device that launches kernels. Errors of queued work are reported by the call itself or by a later synchronisation,
@@ -129,8 +131,9 @@ pub trait Driver: Send {
     /// does not end.
     fn limit_waits(&mut self, _limit: Option<WaitLimit>) {}
 
-    /// Returns why the compiled wgmma variant of `kernels` would hang, or `None` if it has the registers that it needs.
-    fn register_fault(&self, _kernels: WgmmaKernels) -> Option<String> {
+    /// Returns why the wgmma variant of `kernels` must not run as it was compiled, or `None` if it may: it would hang
+    /// without the registers that it needs, and it would be slow if the compiler has serialised its wgmma.
+    fn compile_fault(&self, _kernels: WgmmaKernels) -> Option<String> {
         None
     }
 

@@ -134,6 +134,16 @@ impl Images {
         text(arch).or_else(|| text(Arch::Sm80))
     }
 
+    /// Returns the text that a driver gets to compile: that of [`Images::ptx`] with version 8.0 of the PTX ISA, which
+    /// drivers know from CUDA 12.0 on, and without the hint `used_bytes_mask` of version 8.3. The kernels use nothing
+    /// else that is newer than 8.0: `tools/build-ptx` assembles this text with older releases of ptxas.
+    pub fn ptx_for_driver(&self, file: &str, arch: Arch) -> Option<String> {
+        let text = self.ptx(file, arch)?;
+        let lines =
+            text.split_inclusive('\n').filter(|line| !line.trim_start().starts_with(".pragma \"used_bytes_mask "));
+        Some(lines.map(|line| if line.starts_with(".version ") { ".version 8.0\n" } else { line }).collect())
+    }
+
     /// Returns the cubin of a kernel file for `arch`, or `None` if the build made none.
     pub fn cubin(&self, file: &str, arch: Arch) -> Option<Vec<u8>> {
         image(self.cubins, file, arch)
@@ -147,6 +157,18 @@ impl Images {
     /// Returns the performance data of `kernel` on a Hopper GPU from the table.
     pub fn kernel_costs(&self, kernel: &str) -> Option<KernelCosts> {
         self.row(kernel, Arch::Sm90a).and_then(Row::kernel_costs)
+    }
+
+    /// Returns true if the compiler of a driver for CUDA version `cuda` (12040 for 12.4) serialises the wgmma of `kernel`.
+    /// The table lists the releases of ptxas that do. Releases that are older than the newest of them, and were not
+    /// tried, count as well.
+    pub fn is_serialized(&self, kernel: &str, cuda: u32) -> bool {
+        let number = |release: &str| {
+            let (major, minor) = release.split_once('.')?;
+            Some(major.parse::<u32>().ok()? * 1000 + minor.parse::<u32>().ok()? * 10)
+        };
+        let newest = |row: Row| row.field("serialized")?.split(',').filter_map(number).max();
+        self.row(kernel, Arch::Sm90a).and_then(newest).is_some_and(|newest| cuda <= newest)
     }
 
     fn row(&self, kernel: &str, arch: Arch) -> Option<Row<'static>> {

@@ -59,6 +59,7 @@ impl Limits {
             shared_memory_per_block: self.shared_memory_per_block(),
             registers_per_block: self.registers,
             driver: format!("omr {}", env!("CARGO_PKG_VERSION")),
+            cuda: 0,
         }
     }
 }

@@ -5,7 +5,10 @@
  * of more than FAKE_LARGEST_COPY bytes are skipped, because a GPU has more memory than the host. FAKE_NAME and FAKE_UUID
  * identify the GPU. FAKE_SLOW_LINK names a file whose PTX compiles for 1.5 s, FAKE_REGISTERS_OF kernels to which
  * FAKE_REGISTERS is limited, and FAKE_SUMS a file: downloads of as many bytes as it has return its content, and all
- * others zeros. */
+ * others zeros.
+ *
+ * CUDA_VERSION is the version of the driver that this stands for. It exports only the symbols that this version has;
+ * FAKE_CUDA_VERSION changes what cuDriverGetVersion answers. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdarg.h>
@@ -16,7 +19,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_READY = 600, INVALID_PTX = 218, COMPUTE_90A = 65626, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
+#ifndef CUDA_VERSION
+#define CUDA_VERSION 13000
+#endif
+#define TEXT_OF(number) #number
+#define TEXT(number) TEXT_OF(number)
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_READY = 600, INVALID_IMAGE = 200, INVALID_PTX = 218, COMPUTE_90A = 65626, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
 #define API __attribute__((visibility("default"))) int
 #define MAX_PENDING 4096
 #define PAGE 4096
@@ -75,7 +83,7 @@ static int later(void *to, const void *from, size_t bytes) {
     return OK;
 }
 
-API cuDriverGetVersion(int *version) { *version = atoi(setting("FAKE_CUDA_VERSION", "13000")); return OK; }
+API cuDriverGetVersion(int *version) { *version = atoi(setting("FAKE_CUDA_VERSION", TEXT(CUDA_VERSION))); return OK; }
 API cuInit(unsigned flags) { (void)flags; return *gpus() ? OK : NO_DEVICE; }
 API cuGetErrorName(int code, const char **text) { *text = code == INVALID_PTX ? "CUDA_ERROR_INVALID_PTX" : code == ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_OTHER"; return OK; }
 API cuGetErrorString(int code, const char **text) { *text = code == NO_DEVICE ? "no CUDA-capable device is detected" : "words of the driver"; return OK; }
@@ -91,7 +99,7 @@ API cuDeviceGetName(char *name, int size, int device) {
     set ? snprintf(name, size, "%s", set) : snprintf(name, size, "GPU %d", device);
     return OK;
 }
-API cuDeviceGetUuid_v2(char *uuid, int device) { memset(uuid, device, 16); uuid[0] = *setting("FAKE_UUID", "0"); return OK; }
+API cuDeviceGetUuid(char *uuid, int device) { memset(uuid, device, 16); uuid[0] = *setting("FAKE_UUID", "0"); return OK; }
 API cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = memory(); return OK; }
 /* Returns the bytes of shared memory that a CTA can have on the GPUs of src/runtime/device/limits.rs, which a test compares. */
 static size_t shared_memory(int major, int minor) {
@@ -210,8 +218,10 @@ API cuGraphDestroy(void *graph) { (void)graph; return OK; }
 API cuEventCreate(void **event, unsigned flags) { *event = handle(); note("event flags %u", flags); return OK; }
 API cuEventRecord(void *event, void *stream) { (void)event; (void)stream; return OK; }
 API cuEventSynchronize(void *event) { (void)event; return settle(); }
-API cuEventElapsedTime_v2(float *ms, void *from, void *to) { (void)from; (void)to; *ms = 1.5f; return OK; }
-API cuEventElapsedTime(float *ms, void *from, void *to) { return cuEventElapsedTime_v2(ms, from, to); }
+API cuEventElapsedTime(float *ms, void *from, void *to) { (void)from; (void)to; *ms = 1.5f; return OK; }
+#if CUDA_VERSION >= 12080
+API cuEventElapsedTime_v2(float *ms, void *from, void *to) { return cuEventElapsedTime(ms, from, to); }
+#endif
 API cuEventDestroy_v2(void *event) { (void)event; return OK; }
 API cuProfilerStart(void) { note("profiler start"); return OK; }
 API cuProfilerStop(void) { note("profiler stop"); return OK; }
@@ -238,6 +248,12 @@ API cuLinkAddData_v2(void *state, int type, void *data, size_t size, const char 
         strcpy(link->error, "ptxas fatal: PTX with .target 'sm_90a' cannot be compiled for architecture 'sm_90'");
         return INVALID_PTX;
     }
+    /* The driver refuses an ISA that is newer than its own (8.4 for CUDA 12.4), and this pragma before ISA 8.3. */
+    float isa = strtof(strstr(data, "\n.version ") + 10, 0), most = CUDA_VERSION / 1000 - 4 + CUDA_VERSION % 1000 / 10 * 0.1f;
+    if (isa > most + 0.01f || (isa < 8.25f && strstr(data, "used_bytes_mask"))) {
+        strcpy(link->error, "ptxas fatal: unsupported .version");
+        return INVALID_PTX;
+    }
     if (strcmp(name, setting("FAKE_SLOW_LINK", "")) == 0) usleep(1500000);
     link->info = strdup(data);
     note("link %s", name);
@@ -252,6 +268,7 @@ API cuLinkDestroy(void *state) { free(((Link *)state)->info); free(state); retur
 
 API cuModuleLoadDataEx(void **module, const void *image, unsigned count, int *options, void **values) {
     (void)count; (void)options; (void)values;
+    if (CUDA_VERSION < 13000 && memcmp(image, "\177ELF", 4) == 0) return INVALID_IMAGE;
     *module = memcmp(image, "\177ELF", 4) == 0 ? strdup("ELF") : strdup(image);
     return OK;
 }
@@ -292,11 +309,13 @@ static int registers(Function *function) {
 }
 API cuFuncGetAttribute(int *value, int which, void *function) { *value = which == 0 ? (int)((Function *)function)->threads : which == 4 ? registers(function) : 0; return OK; }
 API cuFuncSetAttribute(void *function, int which, int value) { note("attribute %d of %s = %d", which, ((Function *)function)->name, value); return OK; }
+#if CUDA_VERSION >= 12040
 API cuFuncGetParamInfo(void *function, size_t index, size_t *offset, size_t *size) {
     *offset = 0;
     *size = ((Function *)function)->args;
     return index == 0 ? OK : INVALID_VALUE;
 }
+#endif
 API cuLaunchKernelEx(const Config *config, void *f, void **params, void **extra) {
     Function *function = f;
     unsigned cluster = 0, hash = 0;

@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod first_gpu;
 pub mod kernel_images;
+pub mod older_drivers;
 pub mod predictions;
 pub mod start_check;
 
@@ -29,9 +30,16 @@ struct Machine {
 
 impl Machine {
     fn new() -> Machine {
+        Machine::with_driver_of(13_000)
+    }
+
+    /// Creates a machine whose library exports the symbols of CUDA version `cuda` (12040 for 12.4).
+    fn with_driver_of(cuda: u32) -> Machine {
         let folder = tempfile::tempdir().unwrap();
         let built = Command::new("cc")
-            .args(["-std=gnu11", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread", "-o"])
+            .args(["-std=gnu11", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"])
+            .arg(format!("-DCUDA_VERSION={cuda}"))
+            .arg("-o")
             .arg(folder.path().join("libcuda.so"))
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/app/cuda/driver.c"))
             .output()
@@ -86,13 +94,14 @@ fn in_child() -> bool {
 #[test]
 fn what_is_missing_is_said_in_one_line() {
     let machine = Machine::new();
-    let needed = "expected NVIDIA's driver 580 or later (CUDA 13.0) and a GPU of compute capability 8.0 or later";
-    let old = machine.doctor(&[("FAKE_CUDA_VERSION", "12080")]);
-    assert!(old.len() == 1 && old[0].contains("CUDA 12.8") && old[0].ends_with(needed), "{old:?}");
+    let needed = "expected NVIDIA's driver 525 or later (CUDA 12.0; 570 from compute capability 10.0 on) and a GPU of \
+                  compute capability 8.0 or later";
+    let old = machine.doctor(&[("FAKE_CUDA_VERSION", "11080")]);
+    assert!(old.len() == 1 && old[0].contains("CUDA 11.8") && old[0].ends_with(needed), "{old:?}");
     for (name, has_package) in [("NVIDIA H100 80GB HBM3", true), ("NVIDIA A10", true), ("NVIDIA RTX A2000", false)] {
-        let old = machine.doctor(&[("FAKE_CUDA_VERSION", "12080"), ("FAKE_NAME", name)]);
+        let old = machine.doctor(&[("FAKE_CUDA_VERSION", "11080"), ("FAKE_NAME", name)]);
         assert!(
-            old[0].contains("cuda-compat-13-0") == has_package && old[0].contains("driver 580 or later"),
+            old[0].contains("cuda-compat-12-0") == has_package && old[0].contains("driver 525 or later"),
             "{old:?}"
         );
     }
@@ -201,19 +210,19 @@ fn a_run_says_what_is_missing_and_ends() {
     };
     let bench = ["--quiet", "--device", "cuda", "bench", "rms_norm"];
     let (code, text) = run(&bench, &[("FAKE_GPUS", "7.5")]);
-    let wanted = "error: device cuda: found GPU 0 of compute capability 7.5, expected NVIDIA's driver 580 or later";
+    let wanted = "error: device cuda: found GPU 0 of compute capability 7.5, expected NVIDIA's driver 525 or later";
     assert!(code == 2 && text.starts_with(wanted) && text.lines().count() == 1, "{code}: {text}");
-    let (code, text) = run(&bench, &[("FAKE_CUDA_VERSION", "12090")]);
-    assert!(code == 2 && text.contains("CUDA 12.9") && text.lines().count() == 1, "{code}: {text}");
+    let (code, text) = run(&bench, &[("FAKE_CUDA_VERSION", "11080")]);
+    assert!(code == 2 && text.contains("CUDA 11.8") && text.lines().count() == 1, "{code}: {text}");
     // Without `--device`, a GPU that cannot be used is not passed over in silence. One that is hidden is.
     let auto = ["bench", "rms_norm", "--seconds", "0.001"];
-    let (code, text) = run(&auto, &[("FAKE_CUDA_VERSION", "12090")]);
-    assert!(code == 0 && text.contains("warning: computing on the CPU") && text.contains("CUDA 12.9"), "{text}");
+    let (code, text) = run(&auto, &[("FAKE_CUDA_VERSION", "11080")]);
+    assert!(code == 0 && text.contains("warning: computing on the CPU") && text.contains("CUDA 11.8"), "{text}");
     let [out, config] = ["out", "sft.yaml"].map(|name| machine.folder.path().join(name).display().to_string());
     std::fs::write(&config, omr_base::config::to_yaml(&tiny::sft_config(machine.folder.path())).unwrap()).unwrap();
     let several = ["--quiet", "sft", &config, "--out", &out, "--gpus", "2"];
-    let (code, text) = run(&several, &[("FAKE_CUDA_VERSION", "12090")]);
-    assert!(code == 2 && text.contains("CUDA 12.9") && text.lines().count() == 1, "{code}: {text}");
+    let (code, text) = run(&several, &[("FAKE_CUDA_VERSION", "11080")]);
+    assert!(code == 2 && text.contains("CUDA 11.8") && text.lines().count() == 1, "{code}: {text}");
     let (code, text) = run(&auto, &[("FAKE_GPUS", "")]);
     assert!(code == 0 && !text.contains("warning"), "{text}");
 }

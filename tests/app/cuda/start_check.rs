@@ -136,7 +136,7 @@ fn child_knows_its_kernels_and_their_waits() {
     let mut cuda = Cuda::open(0, &PROGRAM).unwrap();
     assert_ne!(cuda.identity(), Cuda::open(0, &[]).unwrap().identity(), "a record depends on the kernels");
     assert_eq!(cuda.identity(), Cuda::open(0, &PROGRAM).unwrap().identity());
-    let refused = |kernels| cuda.register_fault(kernels).is_some();
+    let refused = |kernels| cuda.compile_fault(kernels).is_some();
     use WgmmaKernels::{Attention, AttentionBwd, Products};
     assert_eq!(
         [Products, Attention(80), AttentionBwd(80), AttentionBwd(128)].map(refused),

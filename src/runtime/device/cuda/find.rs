@@ -7,15 +7,16 @@ use crate::device::driver::Properties;
 use crate::device::images::Arch;
 use omr_base::error::{Error, Result};
 
-/// CUDA 13.0, in the driver's numbering. Drivers for this version can load PTX ISA 9.0, the version that the kernels
-/// are built for.
-const NEEDED_CUDA: i32 = 13_000;
+/// CUDA 12.0, in the driver's numbering. Drivers for this version compile PTX ISA 8.0
+/// ([`Images::ptx_for_driver`](crate::device::images::Images::ptx_for_driver)) and have every call that the program needs.
+const NEEDED_CUDA: u32 = 12_000;
+
+/// CUDA 13.0: drivers for this version load the embedded cubins, which its `ptxas` made.
+pub(super) const CUBIN_CUDA: u32 = 13_000;
 
 /// Requirements, for error messages.
-const NEEDED: &str = "NVIDIA's driver 580 or later (CUDA 13.0) and a GPU of compute capability 8.0 or later";
-
-/// Folder to which the package cuda-compat-13-0 installs.
-const COMPAT_FOLDER: &str = "/usr/local/cuda-13.0/compat";
+const NEEDED: &str = "NVIDIA's driver 525 or later (CUDA 12.0; 570 from compute capability 10.0 on) and a GPU of compute \
+    capability 8.0 or later";
 
 /// Words in the names of data-centre GPUs. NVIDIA supports programs of a newer CUDA version on an older driver only on
 /// these GPUs, and on RTX GPUs of certified servers, which have other names (CUDA Compatibility, "Forward Compatibility").
@@ -37,6 +38,7 @@ pub fn find() -> Result<Vec<Properties>> {
     // The version is read before `cuInit`, because `cuInit` may fail on an old driver.
     // SAFETY: the call writes one integer and is allowed before `cuInit`.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed("cuDriverGetVersion"))?;
+    let version = version as u32;
     let module = std::fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
     let driver = named(version, &module);
     if version < NEEDED_CUDA {
@@ -48,7 +50,7 @@ pub fn find() -> Result<Vec<Properties>> {
         return Err(missing(&format!("the driver {driver} and no GPU")));
     }
     (0..count)
-        .map(|i| properties(i, &driver))
+        .map(|i| properties(i, &driver, version))
         .collect::<std::result::Result<_, _>>()
         .map_err(failed("cuDeviceGetAttribute"))
 }
@@ -80,15 +82,30 @@ pub fn is_usable() -> Result<bool> {
     if is_hidden { Ok(false) } else { Err(error) }
 }
 
-/// Returns the error for a driver that is too old. It names the package that extends the driver if the first GPU is a
-/// data-centre GPU: "NVIDIA A100-SXM4-80GB", but not "NVIDIA RTX A2000".
+/// Returns the error for a driver that is too old. It names the package that extends the driver of the first GPU.
 fn too_old(driver: &str) -> Error {
     let name = result::init().and_then(|()| result::device::get_name(result::device::get(0)?)).unwrap_or_default();
-    if !name.split([' ', '-']).any(|word| DATA_CENTRE.contains(&word)) {
-        return missing(&format!("the driver {driver}"));
+    match package(&name, 12) {
+        None => missing(&format!("the driver {driver}")),
+        Some(package) => {
+            let expected = format!("{package}, or {NEEDED}");
+            Error::input("device cuda", format!("the driver {driver} of {name}"), expected)
+        }
     }
-    let expected = format!("the package cuda-compat-13-0 (LD_LIBRARY_PATH={COMPAT_FOLDER}), or {NEEDED}");
-    Error::input("device cuda", format!("the driver {driver} of {name}"), expected)
+}
+
+/// Returns the package that extends an older driver to CUDA `major`.0, and the variable for its folder, if the GPU is a
+/// data-centre GPU: "NVIDIA A100-SXM4-80GB", but not "NVIDIA RTX A2000".
+fn package(gpu: &str, major: u32) -> Option<String> {
+    let text = || format!("the package cuda-compat-{major}-0 (LD_LIBRARY_PATH=/usr/local/cuda-{major}.0/compat)");
+    gpu.split([' ', '-']).any(|word| DATA_CENTRE.contains(&word)).then(text)
+}
+
+/// Returns what a newer driver would change on `gpu`, or `None` if its driver loads the embedded cubins.
+pub fn newer_driver(gpu: &Properties) -> Option<String> {
+    let package = package(&gpu.name, 13).map_or(String::new(), |package| format!(", or {package},"));
+    let text = || format!("the driver compiles them; driver 580 or later (CUDA 13.0){package} loads machine code");
+    (gpu.cuda < CUBIN_CUDA).then(text)
 }
 
 fn missing(found: &str) -> Error {
@@ -97,7 +114,7 @@ fn missing(found: &str) -> Error {
 
 /// Returns the driver version as text ("580.65.06 (CUDA 13.0)", or "CUDA 13.0"): the kernel module's release with the CUDA version, or the CUDA version alone if
 /// the module does not report its release.
-pub fn named(cuda: i32, module: &str) -> String {
+pub fn named(cuda: u32, module: &str) -> String {
     let release = module.lines().find(|line| line.contains("Kernel Module")).and_then(|line| {
         line.split_whitespace().find(|w| w.contains('.') && w.split('.').all(|p| p.parse::<u32>().is_ok()))
     });
@@ -105,7 +122,7 @@ pub fn named(cuda: i32, module: &str) -> String {
     release.map_or(cuda.clone(), |release| format!("{release} ({cuda})"))
 }
 
-fn properties(ordinal: i32, driver: &str) -> std::result::Result<Properties, DriverError> {
+fn properties(ordinal: i32, driver: &str, cuda: u32) -> std::result::Result<Properties, DriverError> {
     let device = result::device::get(ordinal)?;
     // SAFETY: the driver has just returned `device`.
     let attribute = |which| unsafe { result::device::get_attribute(device, which) };
@@ -121,6 +138,7 @@ fn properties(ordinal: i32, driver: &str) -> std::result::Result<Properties, Dri
         shared_memory_per_block: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
         registers_per_block: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK)? as u32,
         driver: driver.to_owned(),
+        cuda,
     })
 }
 

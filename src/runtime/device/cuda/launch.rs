@@ -7,6 +7,7 @@ use cudarc::driver::sys::{self, CUfunction_attribute as Attribute};
 use cudarc::driver::{DriverError, result};
 
 use crate::device::driver::{EncodedMap, Launch, Properties, TensorMap};
+use crate::device::images::{Arch, Images};
 use crate::device::limits::Declared;
 
 /// Threads of the kernels whose warpgroups exchange registers (`setmaxnreg`): one that copies, two that compute.
@@ -22,22 +23,29 @@ pub struct Function {
     handle: sys::CUfunction,
     /// Maximum threads per CTA that the kernel is compiled for.
     threads: u32,
-    /// Size of the kernel's `Args` in bytes, as reported by the driver.
+    /// Size of the kernel's `Args` in bytes, as reported by the driver or, before CUDA 12.4, by the table of kernels.
     args: usize,
     /// Registers per thread at launch.
     registers: i32,
+    /// True if the kernel's wgmma wait for each other as the driver has compiled them.
+    is_serialized: bool,
 }
 
+/// `cuFuncGetParamInfo`, which drivers have from CUDA 12.4 on.
+type ParamInfo = unsafe extern "C" fn(sys::CUfunction, usize, *mut usize, *mut usize) -> sys::CUresult;
+
 impl Function {
-    /// Wraps the loaded kernel `handle` and allows it all of the `most` bytes of shared memory that a CTA can have.
-    /// Errors with the name of the driver call that failed.
+    /// Wraps the loaded kernel `handle`, made of `images` for `arch`, and allows it all of the shared memory that a CTA can
+    /// have on `gpu`. Errors with the name of the driver call that failed.
     ///
     /// # Safety
     /// `handle` must be a function of the current context, in a module that stays loaded.
     pub unsafe fn new(
         name: &'static str,
         handle: sys::CUfunction,
-        most: usize,
+        gpu: &Properties,
+        images: &Images,
+        arch: Arch,
     ) -> Result<Function, (&'static str, DriverError)> {
         let attribute = |which| {
             // SAFETY: guaranteed by the caller.
@@ -46,17 +54,21 @@ impl Function {
         };
         let threads = attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)? as u32;
         let registers = attribute(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?;
-        let dynamic = most as i32 - attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
-        let (mut offset, mut args) = (0, 0);
-        // SAFETY: guaranteed by the caller; writes two integers. Every kernel has exactly one parameter, its `Args` by
-        // value.
-        let code = unsafe { sys::cuFuncGetParamInfo(handle, 0, &mut offset, &mut args) };
-        code.result().map_err(|e| ("cuFuncGetParamInfo", e))?;
+        let dynamic = gpu.shared_memory_per_block as i32 - attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
+        let (mut offset, mut args) = (0, images.kernel(name, arch).map_or(0, |built| built.args as usize));
+        // SAFETY: the library is loaded for the life of the process, and the symbol has this type (cuda.h).
+        if let Ok(param_info) = unsafe { sys::culib().get::<ParamInfo>(b"cuFuncGetParamInfo") } {
+            // SAFETY: guaranteed by the caller; writes two integers. Every kernel has exactly one parameter, its `Args`
+            // by value.
+            let code = unsafe { param_info(handle, 0, &mut offset, &mut args) };
+            code.result().map_err(|e| ("cuFuncGetParamInfo", e))?;
+        }
         let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: guaranteed by the caller.
         let set = unsafe { result::function::set_function_attribute(handle, which, dynamic) };
         set.map_err(|e| ("cuFuncSetAttribute", e))?;
-        Ok(Function { name, handle, threads, args, registers })
+        let is_serialized = arch == Arch::Sm90a && images.is_serialized(name, gpu.cuda);
+        Ok(Function { name, handle, threads, args, registers, is_serialized })
     }
 
     /// Returns an error text if the driver has compiled the kernel with a number of registers with which it would hang on
@@ -69,6 +81,13 @@ impl Function {
                 "{name} is compiled for {registers} registers per thread, but it needs exactly {EXCHANGING_REGISTERS}"
             )
         })
+    }
+
+    /// Returns an error text if the kernel must not run on `gpu` as it was compiled: it would hang, or its wgmma are
+    /// serialised.
+    pub fn compile_fault(&self, gpu: &Properties) -> Option<String> {
+        let serialized = format!("the compiler of the driver {} serialises the wgmma of {}", gpu.driver, self.name);
+        self.wrong_registers(gpu).or(self.is_serialized.then_some(serialized))
     }
 
     /// Returns what the check of a launch needs.

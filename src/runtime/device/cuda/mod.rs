@@ -26,7 +26,7 @@ use cudarc::driver::{CudaContext, DriverError};
 pub use find::{find, is_usable};
 
 use crate::device::driver::{Kernel, Pinned, Properties};
-use crate::device::images::Images;
+use crate::device::images::{Arch, Images};
 use crate::device::{
     Address, Driver, EncodedMap, Event, Graph, Launch, Stream, TensorMap, WaitLimit, WgmmaKernels, limits,
 };
@@ -105,7 +105,7 @@ impl Cuda {
         for images in images {
             for (file, code) in module::code(images, &cuda.context, &cuda.properties, arch)? {
                 hash.update(&(code.len() as u64).to_le_bytes()).update(&code);
-                cuda.load(file, &code, &images.kernels(file))?;
+                cuda.load(file, &code, images, arch)?;
             }
         }
         let uuid = cuda.context.uuid().map_err(|e| cuda.failed("cuDeviceGetUuid", e))?.bytes;
@@ -114,15 +114,14 @@ impl Cuda {
         Ok(cuda)
     }
 
-    /// Loads the machine code of kernels/FILE.cu and looks up its kernels.
-    fn load(&mut self, file: &'static str, code: &[u8], kernels: &[&'static str]) -> Result<()> {
+    /// Loads the machine code of kernels/FILE.cu, made of `images` for `arch`, and looks up its kernels.
+    fn load(&mut self, file: &'static str, code: &[u8], images: &Images, arch: Arch) -> Result<()> {
         let module = module::load(file, code)?;
         self.modules.push(module);
-        for name in kernels {
+        for name in images.kernels(file) {
             let handle = module::function(module, file, name)?;
-            let most = self.properties.shared_memory_per_block;
             // SAFETY: `handle` is a function of a module that stays loaded as long as `self` lives.
-            let function = unsafe { Function::new(name, handle, most) };
+            let function = unsafe { Function::new(name, handle, &self.properties, images, arch) };
             self.by_name.insert((file, name), Kernel(self.functions.len() as u32));
             self.functions.push(function.map_err(|(call, e)| self.failed(&format!("{call} of {name}"), e))?);
         }
@@ -170,9 +169,9 @@ impl Driver for Cuda {
         self.wait_limit = limit;
     }
 
-    fn register_fault(&self, kernels: WgmmaKernels) -> Option<String> {
+    fn compile_fault(&self, kernels: WgmmaKernels) -> Option<String> {
         let mut functions = self.functions.iter().filter(|function| WgmmaKernels::of(function.name) == kernels);
-        functions.find_map(|function| function.wrong_registers(&self.properties))
+        functions.find_map(|function| function.compile_fault(&self.properties))
     }
 
     fn map(&mut self, bytes: usize) -> Result<Address> {

@@ -13,7 +13,7 @@ use std::{iter, ptr};
 use cudarc::driver::sys::{self, CUjit_option as Jit};
 use cudarc::driver::{CudaContext, result};
 
-use super::find::describe;
+use super::find::{CUBIN_CUDA, describe};
 use crate::device::driver::Properties;
 use crate::device::images::{Arch, Images};
 use omr_base::error::{Error, Result};
@@ -27,7 +27,7 @@ const FIRST_LINE: Duration = Duration::from_secs(1);
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Returns the machine code of every kernel file of `images` for `gpu`. The code of a file is its embedded cubin if
-/// there is one for this compute capability, else the cached code, else the driver compiles it from PTX. Files are processed in parallel on all
+/// there is one for this compute capability and the driver can load it, else the cached code, else the driver compiles it from PTX. Files are processed in parallel on all
 /// processors. If the driver compiles for long, log lines state how many files are left. Errors name the file and contain
 /// the driver's log.
 pub fn code(
@@ -39,13 +39,14 @@ pub fn code(
     let (cache, is_compiling) = (files::user_cache("cuda"), AtomicBool::new(false));
     let of_file = |file: &'static str| -> Result<(&'static str, Vec<u8>)> {
         // The driver optimises PTX for the GPU that it has, and an 8.6 or 8.9 differs from an 8.0.
-        if gpu.compute_capability == arch.compute_capability()
+        if gpu.cuda >= CUBIN_CUDA
+            && gpu.compute_capability == arch.compute_capability()
             && let Some(cubin) = images.cubin(file, arch)
         {
             return Ok((file, cubin));
         }
         let failed = |why: String| Error::Failed(format!("kernels/{file}.cu: {why}"));
-        let ptx = images.ptx(file, arch);
+        let ptx = images.ptx_for_driver(file, arch);
         let ptx = ptx.ok_or_else(|| failed(format!("this program contains no PTX for {}", arch.name())))?;
         let path = cache.as_ref().map(|folder| folder.join(name(file, gpu, &ptx)));
         if let Some(cubin) = path.as_ref().and_then(|path| kept(path)) {

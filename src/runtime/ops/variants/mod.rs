@@ -35,7 +35,7 @@ pub fn select_wgmma(dev: &mut Device) -> Result<Vec<String>> {
 /// Runs the start check of `kernels`. The device must use wgmma, and those kernels that `kernels` need must have passed
 /// their check. Returns a description of the fault, or `None` if there is none.
 pub fn wgmma_fault(dev: &mut Device, kernels: WgmmaKernels) -> Result<Option<String>> {
-    if let Some(fault) = dev.driver().and_then(|driver| driver.register_fault(kernels)) {
+    if let Some(fault) = dev.driver().and_then(|driver| driver.compile_fault(kernels)) {
         return Ok(Some(fault));
     }
     let fault = match kernels {
