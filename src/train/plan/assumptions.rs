@@ -1,7 +1,7 @@
 //! Command-line options for the GPU and the rows that a plan assumes.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::builder::{EnumValueParser, PossibleValue, RangedU64ValueParser, TypedValueParser};
@@ -51,13 +51,6 @@ pub const H200: GpuOptions =
 /// Rows that a plan assumes.
 #[derive(clap::Args, Default, Clone)]
 pub struct Rows {
-    /// SFT: lengths of real rows in place of equal ones: a run folder of `omr sft`, or a text file with the number of
-    /// tokens of a row in each line
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["row_tokens", "image_tokens", "data_rows"])]
-    pub data: Option<PathBuf>,
-    /// The lengths of [`Rows::data`].
-    #[arg(skip)]
-    pub index: Option<Arc<Index>>,
     /// Tokens per row: packs contain as many such rows as fit, prompts have this length. Default: the maximum that the
     /// config allows
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
@@ -72,6 +65,18 @@ pub struct Rows {
     /// Default: max_response_length
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     pub mean_response: Option<usize>,
+    /// Lengths of real rows in place of equal ones.
+    #[arg(skip)]
+    pub lengths: Option<Lengths>,
+}
+
+/// Lengths of real rows.
+#[derive(Clone)]
+pub struct Lengths {
+    /// Run folder or file from which they were read.
+    pub path: PathBuf,
+    /// Sizes of the rows.
+    pub index: Arc<Index>,
 }
 
 /// Reads a size such as `15.2GiB`, in bytes.
@@ -119,6 +124,34 @@ impl GpuOptions {
     }
 }
 
+impl Lengths {
+    /// Reads the lengths of a run folder of `omr sft`, or of a file with a number of tokens in each line. Errors name the
+    /// line.
+    pub fn read(path: &Path) -> Result<Lengths> {
+        let expected = "a run folder of `omr sft`, whose folder index/ has the lengths, or a file with a number of tokens in each line";
+        let index = if path.is_dir() {
+            stored_index::of_run(path)?.ok_or_else(|| Error::input("--data", path.display().to_string(), expected))?
+        } else {
+            let (text, mut index) = (files::read_to_string(path).map_err(Error::io(path))?, Index::default());
+            for (number, line) in (1..).zip(text.lines()) {
+                let Some(tokens) = line.trim().parse().ok().filter(|tokens| (2..=MOST_TOKENS).contains(tokens)) else {
+                    let (place, expected) = (
+                        format!("{}, line {number}", path.display()),
+                        format!("the tokens of a row, 2 to {MOST_TOKENS}"),
+                    );
+                    return Err(Error::input(place, format!("{line:?}"), expected));
+                };
+                index.push(Shape { tokens, targets: tokens - 1, grids: &[] });
+            }
+            index
+        };
+        if index.is_empty() {
+            return Err(Error::input(path.display().to_string(), "no rows", expected));
+        }
+        Ok(Lengths { path: path.to_owned(), index: Arc::new(index) })
+    }
+}
+
 impl Rows {
     /// Returns rows with the average length of those of `index`, each with an image of their average number of image
     /// tokens.
@@ -132,37 +165,9 @@ impl Rows {
         Rows { row_tokens: Some(tokens), image_tokens, ..Rows::default() }
     }
 
-    /// Returns the rows with the lengths of [`Rows::data`]. Errors name the line of a file.
-    pub(super) fn read(&self) -> Result<Rows> {
-        let Some(path) = &self.data else { return Ok(self.clone()) };
-        let expected = "a run folder of `omr sft`, whose folder index/ has the lengths, or a file with a number of tokens in each line";
-        let index = if path.is_dir() {
-            stored_index::of_run(path)?.ok_or_else(|| Error::input("--data", path.display().to_string(), expected))?
-        } else {
-            let (text, mut index) = (files::read_to_string(path).map_err(Error::io(path))?, Index::default());
-            for (number, line) in (1..).zip(text.lines()) {
-                let tokens = line.trim().parse().ok().filter(|tokens| (2..=MOST_TOKENS).contains(tokens));
-                let place = || format!("{}, line {number}", path.display());
-                let Some(tokens) = tokens else {
-                    return Err(Error::input(
-                        place(),
-                        format!("{line:?}"),
-                        format!("the tokens of a row, 2 to {MOST_TOKENS}"),
-                    ));
-                };
-                index.push(Shape { tokens, targets: tokens - 1, grids: &[] });
-            }
-            index
-        };
-        if index.is_empty() {
-            return Err(Error::input(path.display().to_string(), "no rows", expected));
-        }
-        Ok(Rows { data_rows: Some(index.len()), index: Some(Arc::new(index)), ..self.clone() })
-    }
-
     /// Returns the tokens of the longest row. The config's key `key` allows at most `most`.
     pub(super) fn longest(&self, most: usize, key: &str) -> Result<usize> {
-        let of_data = self.index.as_ref().and_then(|index| index.shapes().map(|shape| shape.tokens).max());
+        let of_data = self.lengths.as_ref().and_then(|lengths| lengths.index.shapes().map(|shape| shape.tokens).max());
         of_data.map_or_else(|| self.tokens(most, key), |longest| Ok(longest.min(most)))
     }
 

@@ -1,6 +1,8 @@
 //! Makes the plan of a config on one GPU, or on several GPUs with a comparison to fewer.
 
-use super::assumptions::{GpuOptions, Rows};
+use std::path::PathBuf;
+
+use super::assumptions::{GpuOptions, Lengths, Rows};
 use super::faster::{self, Faster};
 use super::gpu_table::GpuTable;
 use super::length::Run;
@@ -24,6 +26,10 @@ pub struct PlanRequest {
     /// Rows that are assumed.
     #[command(flatten)]
     pub rows: Rows,
+    /// SFT: lengths of real rows in place of equal ones: a run folder of `omr sft`, or a text file with the number of
+    /// tokens of a row in each line
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["row_tokens", "image_tokens", "data_rows"])]
+    data: Option<PathBuf>,
     /// Also search for settings with which a step is predicted to take less time on an H200 or H100: the size of
     /// micro-batches, the optimizer and where its state is. It makes several plans, which may take a minute
     #[arg(long, conflicts_with = "table")]
@@ -40,7 +46,13 @@ pub struct PlanRequest {
 /// Returns the plan of `config` as text or JSON. For several GPUs it also contains the rows that fit, and the plans for
 /// fewer GPUs. If the config's rows do not fit, the plan is made for the longest rows that do, and the text states it.
 pub fn text<C: Training + Sync>(plan_request: &PlanRequest, model: ModelConfig, config: &C) -> Result<String> {
-    let (gpus, gpu_options, rows) = (plan_request.gpus, &plan_request.gpu_options, &plan_request.rows.read()?);
+    let (gpus, gpu_options, mut rows) = (plan_request.gpus, &plan_request.gpu_options, plan_request.rows.clone());
+    if let Some(path) = &plan_request.data {
+        let lengths = Lengths::read(path)?;
+        rows.data_rows = Some(lengths.index.len());
+        rows.lengths = Some(lengths);
+    }
+    let rows = &rows;
     if plan_request.table {
         let table = GpuTable::new(config, &model, rows)?;
         return Ok(if plan_request.json { format!("{:#}\n", table.json()) } else { table.text() });

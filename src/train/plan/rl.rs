@@ -47,8 +47,8 @@ impl Training for RlConfig {
     }
 
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {
-        if let Some(path) = &rows.data {
-            return Err(Error::input("--data", path.display().to_string(), "a config of `omr sft` with it"));
+        if let Some(lengths) = &rows.lengths {
+            return Err(Error::input("--data", lengths.path.display().to_string(), "a config of `omr sft` with it"));
         }
         let (on, ceilings) = (gpus.gpu_options, gpus.gpu_options.gpu.ceilings());
         let response = self.max_response_length;

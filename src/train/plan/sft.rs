@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::assumptions::{H200, Rows};
+use super::assumptions::{H200, Lengths, Rows};
 use super::floor::Floor;
 use super::launches::predicted;
 use super::layout::{GpuLayout, Weights};
@@ -67,8 +67,8 @@ impl Training for SftConfig {
         let mut host = layout.host(&planned);
         host.push(("images of rows made ahead", (1 + AHEAD) * rounds.largest.count * shapes::pixels(&model, grids)));
         let tokens = rounds.per_update(rounds.tokens);
-        let assumes = match &rows.data {
-            Some(path) => {
+        let assumes = match &rows.lengths {
+            Some(Lengths { path, .. }) => {
                 let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(0);
                 let rows = format!(
                     "{} rows of {} with {} tokens on average, the longest with {longest}",
@@ -208,7 +208,7 @@ impl PlannedRows {
             Some(rows) => rows.div_ceil(of_pack),
             None => config.gradient_accumulation_steps,
         };
-        if let Some(data) = &rows.index {
+        if let Some(Lengths { index: data, .. }) = &rows.lengths {
             let mut index = Index::default();
             data.shapes().filter(|shape| shape.tokens <= length).for_each(|shape| index.push(shape));
             if index.is_empty() {
