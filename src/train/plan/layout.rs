@@ -1,6 +1,8 @@
 //! Distribution of a run over several GPUs: which GPU computes which gradient lanes, the bytes they exchange, and the
 //! host memory.
 
+use std::cmp::Reverse;
+
 use super::gpus::{Ceilings, Links, NODE};
 use crate::training::plan::Planned;
 use omr_base::config::{Dtype, OptimConfig};
@@ -30,6 +32,13 @@ pub struct Weights {
 }
 
 impl GpuLayout {
+    /// Distributes `lanes` gradient lanes over GPUs that own these bytes of the optimizer state, by rank.
+    pub fn new(lanes: usize, owned: &[usize]) -> GpuLayout {
+        let count = owned.len();
+        let most = (0..count).max_by_key(|&rank| (owned[rank], Reverse(rank))).unwrap_or(0);
+        GpuLayout { count, lanes, fullest: OneRank::new(most, count), state: owned.iter().sum() }
+    }
+
     /// Returns the seconds in which a GPU exchanges `handed` with all others. Traffic between nodes runs in parallel with
     /// traffic inside the node. The result is for a GPU in the smallest node, which is the slowest because it has the
     /// most peers in other nodes.

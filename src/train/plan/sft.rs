@@ -183,10 +183,12 @@ pub fn micro_batch_tokens(
 
 /// Chooses the size of micro-batches of a job that leaves it to omr, for a device with the memory of `target`.
 pub fn choose_micro_batch_tokens(job: &mut SftJob, target: Target) -> Result<()> {
-    let (common, ranks) = (&job.common, job.common.ranks);
-    let target = target.within(plan::gib_to_bytes(job.config.training.max_memory_gib));
-    let layout = GpuLayout { count: ranks.size(), lanes: job.config.training.lanes(), fullest: ranks, state: 0 };
-    let tokens = micro_batch_tokens(&job.config, &common.model_config, &common.index, target, layout)?;
+    let (config, common) = (&job.config, &job.common);
+    let target = target.within(plan::gib_to_bytes(config.training.max_memory_gib));
+    let (optimizer, size) = (config.optimizer.clone(), common.ranks.size());
+    let owned = plan::owned(&common.model_config, config.dtype, optimizer, target, size)?;
+    let layout = GpuLayout::new(config.training.lanes(), &owned);
+    let tokens = micro_batch_tokens(config, &common.model_config, &common.index, target, layout)?;
     job.config.micro_batch_tokens = tokens.into();
     Ok(())
 }

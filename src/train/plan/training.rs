@@ -1,7 +1,6 @@
 //! Common interface of SFT and RL configs for planning: the keys that both have, and the division of an update among
 //! GPUs.
 
-use std::cmp::Reverse;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -15,7 +14,6 @@ use omr_base::error::Result;
 use omr_model::nn::{Model, ModelConfig};
 use omr_model::optim::{freeze, frozen};
 use omr_runtime::device::{Device, Kind, Target};
-use omr_runtime::ranks::OneRank;
 use omr_runtime::tensor::DType;
 
 /// A number of GPUs of one kind.
@@ -110,9 +108,8 @@ pub fn layout<C: Training>(gpus: GpuSet, model: &ModelConfig, config: &C) -> Res
     let Keys { dtype, optimizer, training, .. } = config.keys();
     let target = target(gpus, training.max_memory_gib);
     let owned = plan::owned(model, *dtype, optimizer.clone(), target, count)?;
-    let most = (0..count).max_by_key(|&rank| (owned[rank], Reverse(rank))).unwrap_or(0);
     let lanes = *training.gradient_lanes.get_or_insert(count);
-    Ok((config, GpuLayout { count, lanes, fullest: OneRank::new(most, count), state: owned.iter().sum() }))
+    Ok((config, GpuLayout::new(lanes, &owned)))
 }
 
 /// Describes which matrices are quantised, as a note of the plan. Returns no note if none is.

@@ -44,11 +44,6 @@ pub struct SizeClass<T> {
 }
 
 impl<T> SizeClass<T> {
-    /// Returns a class of all sizes.
-    pub fn all(batches: Vec<T>) -> SizeClass<T> {
-        SizeClass { tokens: usize::MAX, batches }
-    }
-
     /// Returns the class with other representations of its micro-batches.
     pub fn map<'a, U>(&'a self, of: impl FnMut(&'a T) -> U) -> SizeClass<U> {
         SizeClass { tokens: self.tokens, batches: self.batches.iter().map(of).collect() }

@@ -183,7 +183,7 @@ pub fn micro_batches(index: &Index, update: &Update, config: &SftConfig) -> Vec<
 }
 
 /// Returns the number of tokens of a micro-batch.
-pub fn tokens(index: &Index, micro_batch: &[usize]) -> usize {
+fn tokens(index: &Index, micro_batch: &[usize]) -> usize {
     micro_batch.iter().map(|&i| index.tokens(i)).sum()
 }
 

@@ -180,7 +180,8 @@ fn text_plan(tokens: usize, optim: OptimizerName, gib: usize) -> plan::Planned {
     let (input_ids, loss_mask) = (vec![0; tokens], vec![true; tokens]);
     let sequence =
         Sequence { input_ids: &input_ids, images: &[], prompt_len: tokens, loss_mask: &loss_mask, same_prompt: false };
-    plan::sft(model(), &config, gpu(gib), OneRank::ALONE, 1, &[SizeClass::all(vec![vec![sequence]])]).unwrap()
+    plan::sft(model(), &config, gpu(gib), OneRank::ALONE, 1, &[SizeClass { tokens, batches: vec![vec![sequence]] }])
+        .unwrap()
 }
 
 /// Asserts that a plan's policy is the cheapest one for the memory that workspace, weights and optimizer states leave
