@@ -176,7 +176,7 @@ fn cases(count: usize) {
     }
 }
 
-/// With less memory, the classes of sizes have different policies, and no mini-batch exceeds the plan.
+/// Tests that the classes of sizes have different policies in less memory, and that no mini-batch exceeds the plan.
 #[test]
 fn micro_batches_of_every_size_fit_into_limited_memory() {
     let (seed, mut several) = (seed(), 0);
