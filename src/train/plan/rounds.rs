@@ -18,6 +18,7 @@ use omr_base::error::Result;
 use omr_data::image::Grid;
 use omr_data::rows::{Index, Sample, Shape};
 use omr_model::nn::ModelConfig;
+use omr_runtime::device::Target;
 use omr_runtime::device::perf_model::Range;
 
 /// Sizes of micro-batches whose rows differ are rounded to this part of `micro_batch_tokens`, so that few of them have to
@@ -148,6 +149,8 @@ impl PassTime {
 
 /// Computes the times of training passes. Each size is computed once.
 pub struct PassTimes<'a> {
+    /// Kind of device.
+    pub target: Target,
     /// Peak rates of the GPU.
     pub ceilings: Ceilings,
     /// Clock in Hz, with which times are predicted.
@@ -166,6 +169,7 @@ pub struct PassTimes<'a> {
 impl<'a> PassTimes<'a> {
     /// Makes the times of a run that has the activation checkpointing policies `ladder`.
     pub fn new(
+        target: Target,
         ceilings: Ceilings,
         clock: Option<f64>,
         config: &'a SftConfig,
@@ -173,7 +177,7 @@ impl<'a> PassTimes<'a> {
         layout: &'a GpuLayout,
         ladder: &'a Ladder,
     ) -> PassTimes<'a> {
-        PassTimes { ceilings, clock, config, model, layout, ladder, seen: Vec::new() }
+        PassTimes { target, ceilings, clock, config, model, layout, ladder, seen: Vec::new() }
     }
 
     fn of(&mut self, rows: &EqualRows) -> Result<PassTime> {
@@ -182,7 +186,14 @@ impl<'a> PassTimes<'a> {
         }
         let pass = Pass::Sft { row: rows.row(self.model), rows: rows.count };
         let levels = self.ladder.levels(pass.tokens());
-        let work = plan::sft_work(self.model.clone(), self.config, self.layout.fullest, &pass.sequences(), levels)?;
+        let work = plan::sft_work(
+            self.model.clone(),
+            self.config,
+            self.target,
+            self.layout.fullest,
+            &pass.sequences(),
+            levels,
+        )?;
         let predict = |hz: f64| -> Result<Range> {
             let weights = Weights { dtype: self.config.dtype, optimizer: self.config.optimizer.clone() };
             let mut launches = Launches::new(self.ceilings, hz);

@@ -57,7 +57,7 @@ impl Training for SftConfig {
         let planned = planned.check(LOWER)?.widened();
         let clock = on.gpu.has_predictions().then_some(1e6 * on.clock);
         let (time, waiting) =
-            PassTimes::new(ceilings, clock, config, &model, &layout, &planned.ladder).update(&rounds)?;
+            PassTimes::new(target, ceilings, clock, config, &model, &layout, &planned.ladder).update(&rounds)?;
         let levels = planned.ladder.levels(pass.tokens());
         let predicted = predicted(on, |launches| {
             let weights = Weights { dtype: config.dtype, optimizer: config.optimizer.clone() };
@@ -169,7 +169,7 @@ pub fn micro_batch_tokens(
             Ok(planned) => {
                 let ceilings = H200.gpu.ceilings();
                 let (time, _) =
-                    PassTimes::new(ceilings, None, config, model, &layout, &planned.ladder).update(&rounds)?;
+                    PassTimes::new(target, ceilings, None, config, model, &layout, &planned.ladder).update(&rounds)?;
                 // Still smaller micro-batches recompute no less and have more passes.
                 if best.is_some_and(|(least, _)| time.floor.seconds >= least) {
                     break;

@@ -15,7 +15,7 @@ use omr_data::rows::{Sample, Shape};
 use omr_model::nn::weights::outgoing::{self, fetched};
 use omr_model::nn::{CheckpointPolicy, GradientSink, Grads, Model, ModelConfig};
 use omr_model::optim::{Optimizer, frozen};
-use omr_runtime::device::{Device, Kind, Plan, Region, Target, Work};
+use omr_runtime::device::{Device, Plan, Region, Target, Work};
 use omr_runtime::ranks::{BytesExchanged, OneRank, Ranks, Shards};
 use omr_runtime::tensor::DType;
 
@@ -218,11 +218,11 @@ pub fn sft(
 pub fn sft_work(
     model: ModelConfig,
     config: &SftConfig,
+    target: Target,
     ranks: OneRank,
     batch: &[Sequence<'_>],
     levels: CheckpointPolicy,
 ) -> Result<Vec<Work>> {
-    let target = Target::gpu(Kind::Cuda);
     let mut training = Training::new(model, config.dtype, config.optimizer.clone(), target, ranks)?;
     let (mut grads, _) = training.gradients()?;
     let Training { mut dev, model, exchange, mut ranks, .. } = training;

@@ -86,6 +86,7 @@ fn satisfies(schema: &Value, value: &Value) -> bool {
         "type" => rule.as_array().map_or_else(|| is_type(rule), |types| types.iter().any(is_type)),
         "anyOf" => rule.as_array().unwrap().iter().any(|one| satisfies(one, value)),
         "enum" => rule.as_array().unwrap().contains(value),
+        "const" => rule == value,
         "items" => value.as_array().is_none_or(|list| list.iter().all(|entry| satisfies(rule, entry))),
         "properties" => rule
             .as_object()
