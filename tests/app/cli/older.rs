@@ -63,7 +63,7 @@ fn a_replay_of_an_older_run_is_equal_or_names_the_program_that_can() {
         let printed = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
         (output.status.code(), printed)
     };
-    // The runs were recorded with avx512+amx. A processor with other instructions compares nothing, and says so.
+    // The runs were recorded with avx512+amx. A processor with other instructions compares nothing, and states it.
     let (code, printed) = replay(&["sft-lora", "--step", "3"]);
     if code != Some(0) {
         let named = ["made on cpu, avx512+amx", "and this is cpu,", "nothing was compared"];
