@@ -9,6 +9,7 @@ pub mod eval;
 pub mod eval_model;
 pub mod evaluation;
 pub mod families;
+pub mod faster_plans;
 pub mod first_gpu;
 pub mod first_hour;
 pub mod generate;
