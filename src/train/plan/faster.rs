@@ -18,7 +18,7 @@ const LEAST: usize = 4096;
 const SIZES: usize = 4;
 /// A setting is proposed if it is predicted to take at most this share of the time of every cheaper one. The predictions
 /// are not exact enough to tell smaller differences.
-const WORTH: f64 = 0.99;
+pub const WORTH: f64 = 0.99;
 
 /// Settings, and the time of a step with them.
 pub struct Faster {

@@ -21,9 +21,9 @@ use omr_model::nn::ModelConfig;
 use omr_runtime::device::Target;
 use omr_runtime::device::perf_model::Range;
 
-/// Sizes of micro-batches whose rows differ are rounded to this part of `micro_batch_tokens`, so that few of them have to
+/// Sizes of micro-batches whose rows differ are rounded to this part of the next power of two, so that few of them have to
 /// be predicted.
-const PARTS: usize = 8;
+const PARTS: usize = 32;
 
 /// A micro-batch of equal rows.
 #[derive(Clone, PartialEq, Debug)]
@@ -41,7 +41,7 @@ pub struct EqualRows {
 impl EqualRows {
     /// Returns the rows of a micro-batch if they are equal. Otherwise returns about as many tokens, pairs of attention and
     /// patches in equal rows.
-    fn of(rows: &[Shape<'_>], micro_batch_tokens: usize, merge: usize) -> EqualRows {
+    fn of(rows: &[Shape<'_>], merge: usize) -> EqualRows {
         let Some(first) = rows.first() else { return EqualRows { count: 0, tokens: 1, targets: 0, grids: Vec::new() } };
         let is_first =
             |row: &Shape<'_>| row.tokens == first.tokens && row.targets == first.targets && row.grids == first.grids;
@@ -52,7 +52,10 @@ impl EqualRows {
         let sum = |of: &dyn Fn(&Shape<'_>) -> usize| rows.iter().map(of).sum::<usize>();
         let (tokens, squares) = (sum(&|row| row.tokens), sum(&|row| row.tokens * row.tokens));
         let count = ((tokens * tokens).div_ceil(squares)).next_power_of_two();
-        let per_row = |all: usize| all.next_multiple_of((micro_batch_tokens / PARTS).max(1)) / count;
+        let per_row = |all: usize| {
+            let unit = (all.next_power_of_two() / PARTS).max(1);
+            (all + unit / 2) / unit * unit / count
+        };
         let (wide, image) = (per_row(tokens).max(2), per_row(sum(&|row| row.patches()) / (merge * merge)));
         let targets = per_row(sum(&|row| row.targets)).clamp(1, wide - 1);
         let [h, w] = [image.isqrt(), image.checked_div(image.isqrt()).unwrap_or(0)].map(|side| (side * merge) as u16);
@@ -91,7 +94,7 @@ impl Rounds {
         let mut updates = Updates::new(config, index)?;
         let (micro, merge) = (config.micro_batch_tokens.get(), model.grid().merge_size);
         let mut largest = LargestBySize::new(model, &levels::sizes(micro, config.packing_length));
-        let none = EqualRows::of(&[], micro, merge);
+        let none = EqualRows::of(&[], merge);
         let mut all = Rounds {
             updates: 0,
             rows: 0,
@@ -111,7 +114,7 @@ impl Rounds {
             let mut sizes = Vec::with_capacity(parts.len());
             for part in parts {
                 let rows: Vec<Shape<'_>> = part.iter().map(|&i| index.shape(i)).collect();
-                let (size, tokens) = (EqualRows::of(&rows, micro, merge), rows.iter().map(|row| row.tokens).sum());
+                let (size, tokens) = (EqualRows::of(&rows, merge), rows.iter().map(|row| row.tokens).sum());
                 if tokens > most {
                     (most, all.largest) = (tokens, size.clone());
                 }

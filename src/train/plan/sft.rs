@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::assumptions::{H200, Lengths, Rows};
+use super::faster::WORTH;
 use super::floor::Floor;
 use super::launches::predicted;
 use super::layout::{GpuLayout, Weights};
@@ -170,8 +171,9 @@ pub fn micro_batch_tokens(
                 let ceilings = H200.gpu.ceilings();
                 let (time, _) =
                     PassTimes::new(target, ceilings, None, config, model, &layout, &planned.ladder).update(&rounds)?;
-                // Still smaller micro-batches recompute no less and have more passes.
-                if best.is_some_and(|(least, _)| time.floor.seconds >= least) {
+                // Still smaller micro-batches recompute no less and have more passes. Sizes are rounded, so a smaller
+                // difference says nothing.
+                if best.is_some_and(|(least, _)| time.floor.seconds >= WORTH * least) {
                     break;
                 }
                 best = Some((time.floor.seconds, tokens));
