@@ -109,12 +109,15 @@ fn whole_steps(product: &Product<'_>) -> usize {
     (product.steps - usize::from(product.odd)) / STEP
 }
 
-/// Copies to `ends` the words of some panels that follow the last full step.
+/// Copies to `ends` the words of some panels that follow the last full step, and zeros after them: the ends may hold
+/// those of a longer product.
 fn right_ends(product: &Product<'_>, panel: usize, ends: &mut [[[u32; PANEL]; STEP]]) {
     let rest = (product.steps - whole_steps(product) * STEP) * LINE;
     for (i, end) in ends.iter_mut().enumerate() {
         let last = (panel + i) * product.panel_stride + product.steps * LINE;
-        bytemuck::cast_slice_mut(end.as_flattened_mut())[..rest].copy_from_slice(&product.right[last - rest..last]);
+        let (words, after) = bytemuck::cast_slice_mut(end.as_flattened_mut()).split_at_mut(rest);
+        words.copy_from_slice(&product.right[last - rest..last]);
+        after.fill(0);
     }
 }
 
@@ -147,7 +150,9 @@ fn multiply(tiles: &Tiles, product: &Product<'_>, tile: &mut Tile<'_>, ends: &mu
     for (i, end) in ends.left[..tile.rows].iter_mut().enumerate() {
         let first = (tile.row + i) * row_stride + steps * STEP * WORD;
         let bytes = rest * WORD - half;
-        bytemuck::cast_slice_mut(end)[..bytes].copy_from_slice(&left[first..first + bytes]);
+        let (words, after) = bytemuck::cast_slice_mut(end).split_at_mut(bytes);
+        words.copy_from_slice(&left[first..first + bytes]);
+        after.fill(0);
     }
     let last = Block {
         left: ends.left.as_ptr().cast(),
