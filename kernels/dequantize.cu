@@ -23,9 +23,11 @@ constexpr int EACH = 8;
 template <class Format>
 __device__ __forceinline__ void widen(const Args& args) {
     int64_t at = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * EACH;
-    if (at < args.len) {
-        isa::store<uint4>(args.out + at, codes::Eight<Format>::load(args.codes, args.scales, at).values());
-    }
+    bool inside = at < args.len;
+    int64_t from = inside ? at : 0;
+    auto codes = Format::codes(args.codes, from);
+    uint4 values = Format::values(codes, Format::scale(args.scales, from / codes::BLOCK), Format::table());
+    if (inside) isa::store<uint4>(args.out + at, values);
 }
 
 }  // namespace dequantize

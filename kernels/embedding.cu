@@ -3,10 +3,11 @@
 // Shapes: ids [rows] u32, table [n][ld] in words of two bytes, y [rows, words]. An id of n or more gives a row of NaN.
 // Shapes of the backward: positions [T] u32 sorted by id, ids [S, 2] u32 (id, index of its first entry in positions),
 // dy [T, k] bf16, dw [n][ld] f32.
-// Grid: forward ceil(rows / 4), one warp per row, 4 rows per CTA; backward (S, ceil(k / 128)), one thread per column.
+// Grid: forward ceil(rows / 4), one warp per row, 4 rows per CTA; backward (S, ceil(k / 1024)), eight columns per thread.
 // Bound: memory, each row read and written once.
 // Reference: src/runtime/ops/embedding.rs.
 // Benchmark: `omr bench embedding`.
+#include "common/elements.cuh"
 #include "common/rows.cuh"
 #include "isa/isa.cuh"
 
@@ -32,6 +33,21 @@ struct BwdArgs {
 
 constexpr int THREADS = 128;
 
+// Adds the rows of positions `from` to `to` to a row of dw, in eight columns from `first` on, N at a time.
+template <int N>
+__device__ __forceinline__ void add(const BwdArgs& args, float* dw, int first, int from, int to) {
+    for (int at = first; at < min(args.k, first + elements::WIDE); at += N) {
+        elements::Elements<N> sum, dy;
+        sum.load(dw + at);
+#pragma unroll 8
+        for (int i = from; i < to; i++) {
+            dy.load(args.dy + (int64_t)args.positions[i] * args.k + at);
+            sum.add(dy);
+        }
+        sum.store(dw + at);
+    }
+}
+
 }  // namespace embedding
 
 KERNEL(embedding_fwd, embedding::Args, embedding::THREADS, 8) {
@@ -48,13 +64,15 @@ KERNEL(embedding_fwd, embedding::Args, embedding::THREADS, 8) {
 }
 
 KERNEL(embedding_bwd, embedding::BwdArgs, embedding::THREADS, 8) {
-    int segment = blockIdx.x, column = blockIdx.y * embedding::THREADS + threadIdx.x;
+    int segment = blockIdx.x, first = (blockIdx.y * embedding::THREADS + threadIdx.x) * elements::WIDE;
     uint32_t id = args.ids[2 * segment];
-    if (column >= args.k || id >= args.n) return;
+    if (first >= args.k || id >= args.n) return;
     int from = args.ids[2 * segment + 1];
     int to = segment + 1 < args.segments ? (int)args.ids[2 * segment + 3] : args.tokens;
-    float* dw = args.dw + (int64_t)id * args.ld + column;
-    float sum = *dw;
-    for (int i = from; i < to; i++) sum += to_float(args.dy[(int64_t)args.positions[i] * args.k + column]);
-    *dw = sum;
+    float* dw = args.dw + (int64_t)id * args.ld;
+    if (elements::are_wide(args.k)) {
+        embedding::add<elements::WIDE>(args, dw, first, from, to);
+    } else {
+        embedding::add<1>(args, dw, first, from, to);
+    }
 }

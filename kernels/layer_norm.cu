@@ -70,12 +70,13 @@ KERNEL(layer_norm_fwd, layer_norm::Args, layer_norm::THREADS, 4) {
         for (int i = 0; i < VECTOR; i++) chain[i] = fmaf(e.v[i] - mean, e.v[i] - mean, chain[i]);
     });
     float r = 1.0f / sqrtf(variance + args.eps);
-    for (int at = lane * VECTOR; at < args.cols; at += ROUND) {
-        Eight e(x + at), gamma(args.gamma + at), beta(args.beta + at);
+    const bf16* const operands[] = {x, args.gamma, args.beta};
+    rounds<4>(operands, args.cols, lane, [&](const uint4 (&loaded)[3], int at) {
+        Eight e(loaded[0]), gamma(loaded[1]), beta(loaded[2]);
 #pragma unroll
         for (int i = 0; i < VECTOR; i++) e.v[i] = fmaf((e.v[i] - mean) * r, gamma.v[i], beta.v[i]);
         isa::store<uint4>(y + at, e.packed());
-    }
+    });
     if (lane == 0) args.stats[row] = make_float2(mean, r);
 }
 
@@ -97,16 +98,16 @@ KERNEL(layer_norm_bwd, layer_norm::BwdArgs, layer_norm::THREADS, 4) {
 #pragma unroll
         for (int i = 0; i < VECTOR; i++) chain[i] = fmaf((e.v[i] - mean) * r, g.v[i] * gamma.v[i], chain[i]);
     });
-    for (int at = lane * VECTOR; at < args.cols; at += ROUND) {
-        Eight e(x + at), g(dy + at), gamma(args.gamma + at);
-        Eight had = args.accumulate ? Eight(dx + at) : Eight(make_uint4(0, 0, 0, 0));
+    const bf16* const operands[] = {x, dy, args.gamma, args.accumulate ? dx : nullptr};
+    rounds<2>(operands, args.cols, lane, [&](const uint4 (&loaded)[4], int at) {
+        Eight e(loaded[0]), g(loaded[1]), gamma(loaded[2]), had(loaded[3]);
 #pragma unroll
         for (int i = 0; i < VECTOR; i++) {
             float d = (g.v[i] * gamma.v[i] - along_1 - (e.v[i] - mean) * r * along_x) * r;
             e.v[i] = args.accumulate ? had.v[i] + d : d;
         }
         isa::store<uint4>(dx + at, e.packed());
-    }
+    });
 }
 
 // Writes partials [chunk][2][column]: the sums of dy xhat and of dy over the rows of a chunk, each as one chain over

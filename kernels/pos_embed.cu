@@ -5,10 +5,11 @@
 // a row of NaN.
 // Shapes of the backward: positions [taps] u32 sorted by index, ids [S, 2] u32 (index, number of its first entry in
 // positions), dy [taps / 4, k] bf16, dtable [n][ld] f32.
-// Grid: forward ceil(rows / 4), one warp per row, 4 rows per CTA; backward (S, ceil(k / 128)), one thread per column.
+// Grid: forward ceil(rows / 4), one warp per row, 4 rows per CTA; backward (S, ceil(k / 1024)), eight columns per thread.
 // Bound: memory. Rows of x are read and written once; the table and the four readings of dy come from cache.
 // Reference: src/runtime/ops/pos_embed.rs, bitwise identical.
 // Benchmark: `omr bench pos_embed`.
+#include "common/elements.cuh"
 #include "isa/isa.cuh"
 
 namespace pos_embed {
@@ -35,38 +36,75 @@ struct BwdArgs {
 
 constexpr int THREADS = 128;
 
-}  // namespace pos_embed
+using elements::Elements;
 
-KERNEL(pos_embed_fwd, pos_embed::Args, pos_embed::THREADS, 8) {
-    int lane = threadIdx.x % 32, row = blockIdx.x * (pos_embed::THREADS / 32) + threadIdx.x / 32;
-    if (row >= args.rows) return;
+// Adds the taps of a row, or NaN if they are not `inside` the table, N elements of a lane at a time.
+template <int N>
+__device__ __forceinline__ void add_taps(const Args& args, int row, bool inside) {
     uint4 i = args.indices[row];
     float4 w = args.weights[row];
-    bool inside = i.x < args.n && i.y < args.n && i.z < args.n && i.w < args.n;
     const bf16 *a = args.table + (int64_t)i.x * args.ld, *b = args.table + (int64_t)i.y * args.ld;
     const bf16 *c = args.table + (int64_t)i.z * args.ld, *d = args.table + (int64_t)i.w * args.ld;
     bf16* x = args.x + (int64_t)row * args.k;
-    for (int column = lane; column < args.k; column += 32) {
-        float sum = __uint_as_float(0x7fc00000u);
+    for (int at = threadIdx.x % 32 * N; at < args.k; at += 32 * N) {
+        Elements<N> y;
         if (inside) {
-            sum = fmaf(w.y, to_float(b[column]), w.x * to_float(a[column]));
-            sum = fmaf(w.w, to_float(d[column]), fmaf(w.z, to_float(c[column]), sum));
+            Elements<N> p, q, r, s;
+            y.load(x + at), p.load(a + at), q.load(b + at), r.load(c + at), s.load(d + at);
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                float sum = fmaf(w.y, q.v[j], w.x * p.v[j]);
+                sum = fmaf(w.w, s.v[j], fmaf(w.z, r.v[j], sum));
+                y.v[j] += to_float(to_bf16(sum));
+            }
+        } else {
+#pragma unroll
+            for (int j = 0; j < N; j++) y.v[j] = __uint_as_float(0x7fc00000u);
         }
-        x[column] = to_bf16(to_float(x[column]) + to_float(to_bf16(sum)));
+        y.store(x + at);
+    }
+}
+
+// Adds the weighted rows of positions `from` to `to` to a row of dtable, in eight columns from `first` on, N at a time.
+template <int N>
+__device__ __forceinline__ void add(const BwdArgs& args, float* dtable, int first, int from, int to) {
+    for (int column = first; column < min(args.k, first + elements::WIDE); column += N) {
+        Elements<N> sum, dy;
+        sum.load(dtable + column);
+#pragma unroll 4
+        for (int i = from; i < to; i++) {
+            uint32_t at = args.positions[i];
+            dy.load(args.dy + (int64_t)(at / 4) * args.k + column);
+            sum.add(args.weights[at], dy);
+        }
+        sum.store(dtable + column);
+    }
+}
+
+}  // namespace pos_embed
+
+KERNEL(pos_embed_fwd, pos_embed::Args, pos_embed::THREADS, 8) {
+    int row = blockIdx.x * (pos_embed::THREADS / 32) + threadIdx.x / 32;
+    if (row >= args.rows) return;
+    uint4 i = args.indices[row];
+    bool inside = i.x < args.n && i.y < args.n && i.z < args.n && i.w < args.n;
+    if (elements::are_wide(args.k)) {
+        pos_embed::add_taps<elements::WIDE>(args, row, inside);
+    } else {
+        pos_embed::add_taps<1>(args, row, inside);
     }
 }
 
 KERNEL(pos_embed_bwd, pos_embed::BwdArgs, pos_embed::THREADS, 8) {
-    int segment = blockIdx.x, column = blockIdx.y * pos_embed::THREADS + threadIdx.x;
+    int segment = blockIdx.x, first = (blockIdx.y * pos_embed::THREADS + threadIdx.x) * elements::WIDE;
     uint32_t id = args.ids[2 * segment];
-    if (column >= args.k || id >= args.n) return;
+    if (first >= args.k || id >= args.n) return;
     int from = args.ids[2 * segment + 1];
     int to = segment + 1 < args.segments ? (int)args.ids[2 * segment + 3] : args.taps;
-    float* dtable = args.dtable + (int64_t)id * args.ld + column;
-    float sum = *dtable;
-    for (int i = from; i < to; i++) {
-        uint32_t at = args.positions[i];
-        sum = fmaf(args.weights[at], to_float(args.dy[(int64_t)(at / 4) * args.k + column]), sum);
+    float* dtable = args.dtable + (int64_t)id * args.ld;
+    if (elements::are_wide(args.k)) {
+        pos_embed::add<elements::WIDE>(args, dtable, first, from, to);
+    } else {
+        pos_embed::add<1>(args, dtable, first, from, to);
     }
-    *dtable = sum;
 }

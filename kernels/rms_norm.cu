@@ -120,9 +120,10 @@ __device__ __forceinline__ float in_vectors(const Args& args, const bf16* x, bf1
     squares.clear();
     for (int at = lane * VECTOR; at < args.cols; at += ROUND) squares.add(Eight(x + at));
     float r = reciprocal(squares.sum(), args);
-    for (int at = lane * VECTOR; at < args.cols; at += ROUND) {
-        isa::store<uint4>(y + at, normed(isa::load<uint4>(x + at), isa::load<uint4>(args.gamma + at), r));
-    }
+    const bf16* const operands[] = {x, args.gamma};
+    rounds<4>(operands, args.cols, lane, [&](const uint4 (&loaded)[2], int at) {
+        isa::store<uint4>(y + at, normed(loaded[0], loaded[1], r));
+    });
     return r;
 }
 
@@ -138,16 +139,16 @@ __device__ __forceinline__ void row_bwd(const BwdArgs& args, int64_t row, int la
         products.add(Eight(x + at), Eight(dy + at), Eight(args.gamma + at));
     }
     float mean = products.sum() * r / (float)args.cols;
-    for (int at = lane * VECTOR; at < args.cols; at += ROUND) {
-        Eight e(x + at), g(dy + at), scale(args.gamma + at);
-        Eight had = args.accumulate ? Eight(dx + at) : Eight(make_uint4(0, 0, 0, 0));
+    const bf16* const operands[] = {x, dy, args.gamma, args.accumulate ? dx : nullptr};
+    rounds<2>(operands, args.cols, lane, [&](const uint4 (&loaded)[4], int at) {
+        Eight e(loaded[0]), g(loaded[1]), scale(loaded[2]), had(loaded[3]);
 #pragma unroll
         for (int i = 0; i < VECTOR; i++) {
             float d = (g.v[i] * scale.v[i] - e.v[i] * r * mean) * r;
             e.v[i] = args.accumulate ? had.v[i] + d : d;
         }
         isa::store<uint4>(dx + at, e.packed());
-    }
+    });
 }
 
 }  // namespace rms_norm

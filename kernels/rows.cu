@@ -12,6 +12,7 @@
 // Bound: memory, each row read and written once.
 // Reference: src/runtime/ops/rows.rs.
 // Benchmark: `omr bench rows`.
+#include "common/elements.cuh"
 #include "common/rows.cuh"
 #include "isa/isa.cuh"
 
@@ -37,7 +38,48 @@ struct SegmentArgs {
 
 constexpr int THREADS = 128;
 
+using elements::Elements;
+
 __device__ __forceinline__ int warp_row() { return blockIdx.x * (THREADS / 32) + threadIdx.x / 32; }
+
+// Adds a row to dst, N elements of a lane at a time.
+template <int N>
+__device__ __forceinline__ void add(bf16* dst, const bf16* src, int columns) {
+    // Accesses to each row that are in flight.
+    constexpr int BATCH = 2;
+    for (int first = threadIdx.x % 32 * N; first < columns; first += 32 * N * BATCH) {
+        Elements<N> sum[BATCH], more[BATCH];
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            int at = first + i * 32 * N;
+            if (at < columns) sum[i].load(dst + at), more[i].load(src + at);
+        }
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            int at = first + i * 32 * N;
+            if (at < columns) {
+                sum[i].add(more[i]);
+                sum[i].store(dst + at);
+            }
+        }
+    }
+}
+
+// Adds the rows of positions `from` to `end` to row `to` of dst, N elements of a lane at a time.
+template <int N>
+__device__ __forceinline__ void add_segment(const SegmentArgs& args, uint32_t to, int from, int end) {
+    for (int at = threadIdx.x % 32 * N; at < args.columns; at += 32 * N) {
+        bf16* dst = args.dst + (int64_t)to * args.columns + at;
+        Elements<N> sum, more;
+        sum.load(dst);
+#pragma unroll 4
+        for (int i = from; i < end; i++) {
+            more.load(args.src + (int64_t)args.positions[i] * args.columns + at);
+            sum.add(more);
+        }
+        sum.store(dst);
+    }
+}
 
 }  // namespace rows
 
@@ -65,14 +107,17 @@ KERNEL(rows_scatter, rows::Args, rows::THREADS, 8) {
 }
 
 KERNEL(rows_scatter_add, rows::Args, rows::THREADS, 8) {
-    int lane = threadIdx.x % 32;
     int row = rows::warp_row();
     if (row >= args.rows) return;
     uint32_t to = args.idx[row];
     if (to >= args.bound) return;
     bf16* dst = reinterpret_cast<bf16*>(args.dst) + (int64_t)to * args.words;
     const bf16* src = reinterpret_cast<const bf16*>(args.src) + (int64_t)row * args.words;
-    for (int i = lane; i < args.words; i += 32) dst[i] = to_bf16(to_float(dst[i]) + to_float(src[i]));
+    if (elements::are_wide(args.words)) {
+        rows::add<elements::WIDE>(dst, src, args.words);
+    } else {
+        rows::add<1>(dst, src, args.words);
+    }
 }
 
 KERNEL(rows_scatter_add_segments, rows::SegmentArgs, rows::THREADS, 8) {
@@ -82,10 +127,9 @@ KERNEL(rows_scatter_add_segments, rows::SegmentArgs, rows::THREADS, 8) {
     if (to >= args.bound) return;
     int from = args.ids[2 * segment + 1];
     int end = segment + 1 < args.segments ? (int)args.ids[2 * segment + 3] : args.rows;
-    for (int column = threadIdx.x % 32; column < args.columns; column += 32) {
-        bf16* dst = args.dst + (int64_t)to * args.columns + column;
-        float sum = to_float(*dst);
-        for (int i = from; i < end; i++) sum += to_float(args.src[(int64_t)args.positions[i] * args.columns + column]);
-        *dst = to_bf16(sum);
+    if (elements::are_wide(args.columns)) {
+        rows::add_segment<elements::WIDE>(args, to, from, end);
+    } else {
+        rows::add_segment<1>(args, to, from, end);
     }
 }

@@ -188,9 +188,9 @@ struct Step {
     isa::Frag<4> w;  // two adjacent fragments
 };
 
-// Adds one stage to `sums`.
-template <class T>
-__device__ __forceinline__ void multiply(const Stages<T>& ring, int slot, const Warp<T>& warp, Step<T>& step,
+// Adds one stage to `sums`. A ring has arrays of tiles x and w, as Stages.
+template <class T, class Ring>
+__device__ __forceinline__ void multiply(const Ring& ring, int slot, const Warp<T>& warp, Step<T>& step,
                                          isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) {
     constexpr int ROWS_X = 16 * BLOCK_K, ROWS_W = Warp<T>::SHARING * 8 * BLOCK_K;
     int lane = warp.lane;

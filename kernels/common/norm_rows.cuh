@@ -15,6 +15,28 @@ constexpr int ROUND = 32 * VECTOR;
 constexpr int CHUNK = 64;
 constexpr int STRIPE = THREADS * VECTOR;
 
+// Calls f(operands of a round, first column of the lane) for the rounds of a row. The operands of BATCH rounds are loaded
+// together: a load behind a store would wait for it, because they may overlap.
+template <int BATCH, int OPERANDS, class F>
+__device__ __forceinline__ void rounds(const bf16* const (&rows)[OPERANDS], int cols, int lane, const F& f) {
+    for (int from = lane * VECTOR; from < cols; from += BATCH * ROUND) {
+        uint4 loaded[BATCH][OPERANDS];
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            int at = from + i * ROUND;
+#pragma unroll
+            for (int j = 0; j < OPERANDS; j++) {
+                loaded[i][j] = make_uint4(0, 0, 0, 0);
+                if (at < cols && rows[j] != nullptr) loaded[i][j] = isa::load<uint4>(rows[j] + at);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            if (from + i * ROUND < cols) f(loaded[i], from + i * ROUND);
+        }
+    }
+}
+
 // Eight elements, converted to fp32.
 struct Eight {
     float v[VECTOR];

@@ -72,6 +72,8 @@ pub fn bwd(dev: &mut Device, ids: Tensor, segments: &Segments, dy: Tensor, dw: T
 
 fn launch_bwd(mut gpu: Gpu<'_>, segments: &Segments, dy: Tensor, dw: Tensor, n: usize) -> Result<()> {
     const THREADS: usize = 128;
+    // Of a thread.
+    const COLUMNS: usize = 8;
     check::gpu_compute(gpu.op, dy.dtype)?;
     check::tensor(gpu.op, "positions", segments.positions, DType::U32, &[dy.rows()])?;
     let args = params!(embedding::BwdArgs {
@@ -85,7 +87,7 @@ fn launch_bwd(mut gpu: Gpu<'_>, segments: &Segments, dy: Tensor, dw: Tensor, n: 
         ld: check::count(gpu.op, "columns", row_stride(dy.cols()))?,
         n: check::count(gpu.op, "rows", n)?,
     });
-    let grid = [check::grid(gpu.op, segments.count)?, dy.cols().div_ceil(THREADS) as u32, 1];
+    let grid = [check::grid(gpu.op, segments.count)?, dy.cols().div_ceil(THREADS * COLUMNS) as u32, 1];
     gpu.launch("embedding", "embedding_bwd", Launch::new(grid, THREADS as u32, 0), args)
 }
 

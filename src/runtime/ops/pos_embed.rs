@@ -102,6 +102,8 @@ pub fn bwd(dev: &mut Device, dy: Tensor, taps: &Taps, dtable: Tensor) -> Result<
 
 fn launch_bwd(mut gpu: Gpu<'_>, dy: Tensor, taps: &Taps, dtable: Tensor, n: usize) -> Result<()> {
     const THREADS: usize = 128;
+    // Of a thread.
+    const COLUMNS: usize = 8;
     let Taps { weights, segments, .. } = *taps;
     check::gpu_compute(gpu.op, dy.dtype)?;
     check::tensor(gpu.op, "positions", segments.positions, DType::U32, &[4 * dy.rows()])?;
@@ -117,6 +119,6 @@ fn launch_bwd(mut gpu: Gpu<'_>, dy: Tensor, taps: &Taps, dtable: Tensor, n: usiz
         ld: check::count(gpu.op, "columns", row_stride(dy.cols()))?,
         n: check::count(gpu.op, "table rows", n)?,
     });
-    let grid = [check::grid(gpu.op, segments.count)?, dy.cols().div_ceil(THREADS) as u32, 1];
+    let grid = [check::grid(gpu.op, segments.count)?, dy.cols().div_ceil(THREADS * COLUMNS) as u32, 1];
     gpu.launch("pos_embed", "pos_embed_bwd", Launch::new(grid, THREADS as u32, 0), args)
 }

@@ -196,9 +196,10 @@ const BACKWARD: [(&str, f64); 2] = [("attention_bwd_dq", 3.0), ("attention_bwd_d
 /// the ring of each limits the bytes that it has in flight.
 const DBIAS: &str = "linear_dbias";
 
-/// Parts of the names of the kernels that multiply quantised weights, and the bytes of codes and scales that a CTA has in
-/// flight: those of one step of 64 columns and 64 terms, in registers (kernels/gemm_codes.cu).
-const CODES: [(&str, f64); 2] = [("_int8_m", 64.0 * (64.0 + 1.0)), ("_nf4_m", 64.0 * (32.0 + 4.0))];
+/// Parts of the names of the kernels that multiply quantised weights, and the bytes of codes that a CTA has in flight
+/// (kernels/gemm_codes.cu).
+const CODES: [&str; 2] = ["_int8_m", "_nf4_m"];
+const CODES_IN_FLIGHT: f64 = 24.0 * 1024.0;
 
 /// Returns for each launch its performance model and its part of the work. An op records its work before its launches.
 /// The work of an op with arithmetic is divided among its launches with output tiles or, without such launches, among
@@ -219,7 +220,7 @@ fn shares(entries: &[Entry], pages: Pages) -> Vec<(KernelCosts, Share)> {
                 let costs = *known_costs.entry(kernel).or_insert_with(|| OWN.kernel_costs(kernel).unwrap_or_default());
                 let paged = kernel.starts_with("paged_attention") && !kernel.starts_with("paged_attention_prefill");
                 let (bytes, items) = (if paged { pages.bytes } else { 0.0 }, attention::paged(kernel, pages));
-                let in_flight = CODES.iter().find(|(name, _)| kernel.contains(name)).map(|known| known.1);
+                let in_flight = CODES.iter().any(|name| kernel.contains(name)).then_some(CODES_IN_FLIGHT);
                 found.push((costs, Share { bytes, items, in_flight, ..Share::default() }));
                 let product = product.take();
                 if !paged {

@@ -51,8 +51,8 @@ fn changes_by_hand_are_seen() {
     for (from, to) in [
         ("(float)(int8_t)(word >> (shift + 8))", "(float)(int8_t)(word >> shift)"),
         ("p[block] << 23", "p[block] << 22"),
-        ("code & half ? v[half + i] : v[i]", "code & half ? v[i] : v[half + i]"),
-        ("word >> (shift + 4) & 15", "word >> shift & 15"),
+        ("code == i ? LEVELS[i] : level", "code == i ? LEVELS[i - 1] : level"),
+        ("isa::shfl(level, word >> (shift + 4))", "isa::shfl(level, word >> shift)"),
         ("(const float*)p + block", "(const float*)p + block / 2"),
     ] {
         mutate_source("common/codes.cuh", from, to, 1, probe);

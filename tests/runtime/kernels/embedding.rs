@@ -79,8 +79,8 @@ fn changes_by_hand_are_seen() {
         ("args.table + (int64_t)id * args.ld", "args.table + (int64_t)id * args.words"),
         ("if (row >= args.rows) return;", ""),
         ("i < to; i++", "i + 1 < to; i++"),
-        ("(int64_t)id * args.ld + column", "(int64_t)segment * args.ld + column"),
-        ("float sum = *dw;", "float sum = 0.0f;"),
+        ("args.dw + (int64_t)id * args.ld", "args.dw + (int64_t)segment * args.ld"),
+        ("sum.load(dw + at);", "sum.load(args.dy + at);"),
     ] {
         mutate_source("embedding", from, to, 1, probe);
     }

@@ -16,7 +16,7 @@ use crate::ops::quantized::{FORMATS, encoded, upload_codes};
 
 /// (T, K, rank): one row, both sides of the tiles' rows, several laps of the ring, and second pairs.
 const SHAPES: [(usize, usize, usize); 6] =
-    [(1, 64, 0), (5, 640, 16), (16, 192, 1), (17, 64, 0), (64, 448, 64), (128, 128, 16)];
+    [(1, 64, 0), (5, 1344, 16), (16, 192, 1), (17, 64, 0), (64, 704, 130), (128, 128, 16)];
 /// Number of columns: complete tiles, and one tile that is not.
 const COLUMNS: [usize; 2] = [192, 160];
 
@@ -82,7 +82,7 @@ fn bits_are_those_of_the_widened_weight() {
     probe(&mut emu()).unwrap();
     for format in FORMATS {
         same_bits(3, |dev| {
-            let w = codes(dev, format, 160, 640);
+            let w = codes(dev, format, 160, 704);
             layers(dev, (17, 16), &w)
         });
     }
@@ -113,12 +113,17 @@ fn a_row_has_its_bits_with_codes_and_with_the_copy() {
 #[test]
 #[ignore = "mutations"]
 fn missing_synchronisation_and_mistakes_are_seen() {
-    mutate_sites(&["kernels/common/gemm.cuh"], 3, probe);
+    mutate_sites(&["kernels/common/gemm.cuh", "kernels/gemm_codes.cu"], 3, probe);
     for (from, to) in [
-        ("step + 1 < steps", "step + 2 < steps"),
-        ("fetch(step + 1)", "fetch(step)"),
-        ("plain.weight_rows[i] < 0 ? make_uint4(0, 0, 0, 0) : next[i].values()", "next[0].values()"),
-        ("plain.chunk * 8;", "plain.chunk * 8 % 56;"),
+        ("step + 1 < loader.all", "step + 2 < loader.all"),
+        ("put_w(ring, slot, step + 1)", "put_w(ring, present, step + 1)"),
+        ("step + C - 1 < loader.steps", "step + C < loader.steps"),
+        ("step % 2] + swizzled", "0] + swizzled"),
+        ("block(plain.weight_rows[i], step)", "block(plain.weight_rows[i], step + 1)"),
+        ("at % PARTS) * 4", "0) * 4"),
+        ("int of_x = step - (C - X)", "int of_x = step - (C - X) + 1"),
+        ("fetch_pair(step + 1)", "fetch_pair(step)"),
+        ("(step - steps) * BLOCK_K + plain", "plain"),
     ] {
         mutate_source("gemm_codes", from, to, 1, probe);
     }

@@ -77,13 +77,13 @@ fn changes_by_hand_are_seen() {
     for (from, to) in [
         ("(int64_t)i.y * args.ld", "(int64_t)i.y * args.k"),
         ("if (row >= args.rows) return;", ""),
-        ("fmaf(w.z, to_float(c[column]), sum)", "fmaf(w.z, to_float(d[column]), sum)"),
+        ("fmaf(w.z, r.v[j], sum)", "fmaf(w.z, s.v[j], sum)"),
         ("to_float(to_bf16(sum))", "sum"),
         ("i < to; i++", "i + 1 < to; i++"),
-        ("args.weights[at]", "args.weights[i]"),
+        ("args.weights[at], dy", "args.weights[i], dy"),
         ("(int64_t)(at / 4) * args.k", "(int64_t)(at % 4) * args.k"),
-        ("(int64_t)id * args.ld + column", "(int64_t)segment * args.ld + column"),
-        ("float sum = *dtable;", "float sum = 0.0f;"),
+        ("(int64_t)id * args.ld;", "(int64_t)segment * args.ld;"),
+        ("sum.load(dtable + column);", "sum.load(args.dy + column);"),
     ] {
         mutate_source("pos_embed", from, to, 1, probe);
     }

@@ -230,7 +230,7 @@ fn changes_by_hand_to_the_backward_are_seen() {
     let probe = |dev: &mut Device| cases.iter().try_for_each(|b| probe_bwd(dev, b));
     for (from, to) in [
         ("e.v[i] * r * mean", "e.v[i] * mean"),
-        ("(float)args.cols;\n    for", "256.0f;\n    for"),
+        ("(float)args.cols;\n    const", "256.0f;\n    const"),
         ("had.v[i] + d", "d"),
         ("fmaf(dy.v[i], x.v[i] * r, sum[i])", "fmaf(dy.v[i], x.v[i], sum[i])"),
         ("float sum = args.dgamma[column];", "float sum = 0.0f;"),

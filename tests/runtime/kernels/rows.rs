@@ -103,9 +103,10 @@ fn an_index_that_does_not_exist_reads_nan_and_writes_nowhere() {
 fn changes_by_hand_are_seen() {
     for (from, to) in [
         ("args.dst + (int64_t)to * args.words", "args.dst + (int64_t)row * args.words"),
-        ("to_float(dst[i]) + to_float(src[i])", "to_float(src[i])"),
+        ("sum[i].load(dst + at), more", "sum[i].load(src + at), more"),
+        ("sum[i].add(more[i]);", ""),
         ("row % args.sources", "row"),
-        ("float sum = to_float(*dst);", "float sum = 0.0f;"),
+        ("sum.load(dst);", "sum.load(args.src);"),
         ("(int64_t)args.positions[i] * args.columns", "(int64_t)i * args.columns"),
         ("dst, args.src + (int64_t)from * args.words", "dst, args.src + (int64_t)from * args.words + 1"),
     ] {
