@@ -31,12 +31,12 @@ pub fn run<C: Training>(
             return dry_run::without_rows(session, missing, config);
         }
         let asked = config.clone();
-        let Keys { model, dtype, training, chosen_tokens, .. } = config.keys();
+        let Keys { model, dtype, training, micro_batch_tokens, .. } = config.keys();
         let mut began = session.began::<C>()?;
         let began = began.as_mut().map(C::keys);
         *dtype = session.dtype(*dtype, model.map(PathBuf::as_path), began.as_ref().map(|began| *began.dtype));
-        let chosen = began.as_ref().and_then(|began| began.chosen_tokens.as_deref().copied());
-        if let (Some(own @ MicroBatchTokens::Auto), Some(chosen)) = (chosen_tokens, chosen) {
+        let chosen = began.as_ref().and_then(|began| began.micro_batch_tokens.as_deref().copied());
+        if let (Some(own @ MicroBatchTokens::Auto), Some(chosen)) = (micro_batch_tokens, chosen) {
             *own = chosen;
         }
         let lanes = began.as_ref().map(|began| began.training.gradient_lanes);
@@ -54,7 +54,7 @@ pub fn run<C: Training>(
             context.say(&format!("continues this run (resume={from} applied to its first start)"));
         }
         let (mut job, what) = open(session, &resumed)?;
-        if let (Some(own), Some(chosen)) = (config.keys().chosen_tokens, job.micro_batch_tokens()) {
+        if let (Some(own), Some(chosen)) = (config.keys().micro_batch_tokens, job.micro_batch_tokens()) {
             *own = chosen;
             // GPUs of different sizes may choose different numbers.
             session.same_config(&config)?;

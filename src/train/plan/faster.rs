@@ -1,15 +1,21 @@
 //! Finds settings with which a config's run is predicted to take less time: smaller micro-batches, of which fewer layers
 //! are recomputed, and optimizer state that leaves room for activations.
 
+use std::thread;
+
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::assumptions::{GpuOptions, Rows};
+use super::assumptions::{GpuOptions, H200, Rows};
 use super::changes;
 use super::floor;
+use super::gpu_table::COUNTS;
+use super::gpus::Gpu;
 use super::page::Page;
 use super::training::{GpuSet, Keys, Overrides, Training, set};
 use crate::training::levels;
 use omr_base::config::{self, OptimizerName};
+use omr_base::error::{Error, Result};
 use omr_model::nn::ModelConfig;
 
 /// Smallest micro-batch that is tried, in tokens.
@@ -57,13 +63,13 @@ pub fn search<C: Training>(
     }
     let gpus = GpuSet { gpu_options: &GpuOptions { launches: None, ..gpus.gpu_options.clone() }, ..gpus };
     let mut config = config.clone();
-    let Keys { optimizer, training, micro_batch_tokens: whole, .. } = config.keys();
+    // A size that omr chooses is already the one with the least arithmetic.
+    let Some(whole) = config.write()["micro_batch_tokens"].as_u64() else { return Vec::new() };
+    let whole = whole as usize;
+    let Keys { optimizer, training, .. } = config.keys();
     // Another number of lanes would be another division of the data.
     training.gradient_lanes.get_or_insert(gpus.count);
     let (moments, is_offloaded) = (optimizer.optim == OptimizerName::AdamwTorch, optimizer.optimizer_offload);
-    if whole == usize::MAX {
-        return Vec::new();
-    }
     let mut states = vec![Overrides::new()];
     if !is_offloaded {
         states.push(vec![("optimizer_offload", json!(true))]);
@@ -132,6 +138,66 @@ impl<C: Training> Search<'_, C> {
             }
         }
         best
+    }
+}
+
+/// The fastest settings for a number of GPUs of one kind.
+pub struct FasterCell {
+    gpu: Gpu,
+    gpus: usize,
+    /// Seconds of a step of the config as it is. None if it does not fit.
+    now: Option<f64>,
+    fastest: Option<Faster>,
+}
+
+/// Searches on each kind of GPU that has predictions, for each number of GPUs of the table.
+pub fn cells<C: Training + Sync>(config: &C, rows: &Rows, model: &ModelConfig) -> Result<Vec<FasterCell>> {
+    let of = |gpu: Gpu, gpus: usize| {
+        let gpu_options = GpuOptions { gpu, ..H200 };
+        let set = GpuSet { gpu_options: &gpu_options, count: gpus };
+        let page = config.page(set, rows, model.clone()).ok();
+        let fastest = search(config, page.as_ref(), rows, set, model).pop();
+        FasterCell { gpu, gpus, now: page.as_ref().map(Page::step), fastest }
+    };
+    let of_kind = |gpu: Gpu| COUNTS.map(|gpus| of(gpu, gpus));
+    let kinds = Gpu::value_variants().iter().copied().filter(|gpu| gpu.has_predictions());
+    let cells = thread::scope(|scope| {
+        let threads: Vec<_> = kinds.map(|gpu| scope.spawn(move || of_kind(gpu))).collect();
+        let cells = threads.into_iter().map(|thread| thread.join());
+        cells.collect::<thread::Result<Vec<_>>>()
+    });
+    let cells = cells.map_err(|_| Error::Failed("a plan panicked".to_owned()))?;
+    Ok(cells.into_iter().flatten().collect())
+}
+
+/// Formats the fastest settings as a line for each number of GPUs, below a title.
+pub fn cells_text(cells: &[FasterCell]) -> String {
+    let lines: String = cells.iter().map(FasterCell::text).collect();
+    if lines.is_empty() {
+        lines
+    } else {
+        format!("\nSeconds per step as configured and with faster settings, predicted:\n{lines}")
+    }
+}
+
+impl FasterCell {
+    fn text(&self) -> String {
+        let FasterCell { gpu, gpus, now, fastest } = self;
+        let head = format!("{:<5} {gpus:>2} GPUs", gpu.ceilings().name);
+        let now = now.map_or("does not fit".to_owned(), floor::seconds);
+        match fastest {
+            None => format!("{head}  {now:>12}  no faster settings are known\n"),
+            Some(Faster { keys, seconds, .. }) => {
+                format!("{head}  {now:>12} -> {:>8}  {}\n", floor::seconds(*seconds), changes::typed(keys).join(" "))
+            }
+        }
+    }
+
+    /// Formats the settings as JSON.
+    pub fn json(&self) -> Value {
+        let name = self.gpu.to_possible_value().map(|value| value.get_name().to_owned());
+        let fastest = self.fastest.as_ref().map(Faster::json);
+        json!({ "gpu": name, "gpus": self.gpus, "step_seconds": self.now, "fastest": fastest })
     }
 }
 

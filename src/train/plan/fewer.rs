@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::assumptions::{GpuOptions, Lengths, Rows};
-use super::faster::{self, Faster};
+use super::faster::{self, Faster, FasterCell};
 use super::gpu_table::GpuTable;
 use super::length::Run;
 use super::page::Page;
@@ -31,8 +31,9 @@ pub struct PlanRequest {
     #[arg(long, value_name = "PATH", conflicts_with_all = ["row_tokens", "image_tokens", "data_rows"])]
     data: Option<PathBuf>,
     /// Also search for settings with which a step is predicted to take less time on an H200 or H100: the size of
-    /// micro-batches, the optimizer and where its state is. It makes several plans, which may take a minute
-    #[arg(long, conflicts_with = "table")]
+    /// micro-batches, the optimizer and where its state is. It makes several plans, which may take a minute, and with
+    /// --table several minutes
+    #[arg(long)]
     faster: bool,
     /// Print JSON instead of text
     #[arg(long)]
@@ -55,7 +56,15 @@ pub fn text<C: Training + Sync>(plan_request: &PlanRequest, model: ModelConfig, 
     let rows = &rows;
     if plan_request.table {
         let table = GpuTable::new(config, &model, rows)?;
-        return Ok(if plan_request.json { format!("{:#}\n", table.json()) } else { table.text() });
+        let found = if plan_request.faster { faster::cells(config, rows, &model)? } else { Vec::new() };
+        if plan_request.json {
+            let mut json = table.json();
+            if plan_request.faster {
+                json["faster"] = found.iter().map(FasterCell::json).collect();
+            }
+            return Ok(format!("{json:#}\n"));
+        }
+        return Ok(table.text() + &faster::cells_text(&found));
     }
     gpu_options.gpu.properties().iter().try_for_each(|gpu| kernels::check(&model, gpu))?;
     let gpu_set = GpuSet { gpu_options, count: gpus };

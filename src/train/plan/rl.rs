@@ -32,18 +32,8 @@ impl Training for RlConfig {
     fn keys(&mut self) -> Keys<'_> {
         let RlConfig { model, dtype, optimizer, training, total_training_steps: steps, total_epochs, .. } = self;
         let (epochs, response) = (*total_epochs as f64, Some(&mut self.max_response_length));
-        let micro_batch_tokens = self.micro_batch_tokens;
-        Keys {
-            model: model.as_ref(),
-            dtype,
-            optimizer,
-            training,
-            steps: *steps,
-            epochs,
-            micro_batch_tokens,
-            chosen_tokens: None,
-            response,
-        }
+        let model = model.as_ref();
+        Keys { model, dtype, optimizer, training, steps: *steps, epochs, micro_batch_tokens: None, response }
     }
 
     fn page(&self, gpus: GpuSet, rows: &Rows, model: ModelConfig) -> Result<Page> {

@@ -10,7 +10,7 @@ use super::layout::{GpuLayout, Weights};
 use super::pass::Pass;
 use crate::training::largest::LargestBySize;
 use crate::training::levels::{self, Ladder, SizeClass};
-use crate::training::plan;
+use crate::training::plan::{self, SftPasses};
 use crate::training::sft::micro_batches;
 use crate::training::updates::Updates;
 use omr_base::config::SftConfig;
@@ -152,25 +152,21 @@ impl PassTime {
 
 /// Computes the times of training passes. Each size is computed once.
 pub struct PassTimes<'a> {
-    /// Kind of device.
-    pub target: Target,
-    /// Peak rates of the GPU.
-    pub ceilings: Ceilings,
+    ceilings: Ceilings,
     /// Clock in Hz, with which times are predicted.
-    pub clock: Option<f64>,
-    /// Config of the run.
-    pub config: &'a SftConfig,
-    /// Model of the run.
-    pub model: &'a ModelConfig,
-    /// The GPUs.
-    pub layout: &'a GpuLayout,
+    clock: Option<f64>,
+    config: &'a SftConfig,
+    model: &'a ModelConfig,
+    layout: &'a GpuLayout,
     /// Activation checkpointing policies.
-    pub ladder: &'a Ladder,
+    ladder: &'a Ladder,
+    passes: SftPasses,
     seen: Vec<(EqualRows, PassTime)>,
 }
 
 impl<'a> PassTimes<'a> {
-    /// Makes the times of a run that has the activation checkpointing policies `ladder`.
+    /// Makes the times of a run on GPUs `ceilings` that has the activation checkpointing policies `ladder`. They are
+    /// predicted if the clock in Hz is given.
     pub fn new(
         target: Target,
         ceilings: Ceilings,
@@ -179,8 +175,9 @@ impl<'a> PassTimes<'a> {
         model: &'a ModelConfig,
         layout: &'a GpuLayout,
         ladder: &'a Ladder,
-    ) -> PassTimes<'a> {
-        PassTimes { target, ceilings, clock, config, model, layout, ladder, seen: Vec::new() }
+    ) -> Result<PassTimes<'a>> {
+        let passes = SftPasses::new(model.clone(), config, target, layout.fullest, 1)?;
+        Ok(PassTimes { ceilings, clock, config, model, layout, ladder, passes, seen: Vec::new() })
     }
 
     fn of(&mut self, rows: &EqualRows) -> Result<PassTime> {
@@ -189,14 +186,7 @@ impl<'a> PassTimes<'a> {
         }
         let pass = Pass::Sft { row: rows.row(self.model), rows: rows.count };
         let levels = self.ladder.levels(pass.tokens());
-        let work = plan::sft_work(
-            self.model.clone(),
-            self.config,
-            self.target,
-            self.layout.fullest,
-            &pass.sequences(),
-            levels,
-        )?;
+        let work = self.passes.count(&pass.sequences(), levels)?.work;
         let predict = |hz: f64| -> Result<Range> {
             let weights = Weights { dtype: self.config.dtype, optimizer: self.config.optimizer.clone() };
             let mut launches = Launches::new(self.ceilings, hz);

@@ -1,30 +1,25 @@
 //! The plan of fine-tuning, with invented rows or the lengths of real ones.
 
-use std::sync::Arc;
-
 use serde_json::json;
 
-use super::assumptions::{H200, Lengths, Rows};
-use super::faster::WORTH;
+use super::assumptions::{Lengths, Rows};
 use super::floor::Floor;
 use super::launches::predicted;
 use super::layout::{GpuLayout, Weights};
+use super::micro_batch_tokens::micro_batch_tokens;
 use super::page::Page;
 use super::pass::Pass;
+use super::planned_rows::PlannedRows;
 use super::rounds::{PassTimes, Rounds};
 use super::shapes;
 use super::training::{
     GpuSet, Keys, Overrides, RowSize, Training, layout, minimal_target, parameters, quantized_note, target,
 };
-use crate::training::levels;
 use crate::training::plan;
-use crate::training::sft::{AHEAD, LOWER, SMALLEST, SftJob, sequences};
+use crate::training::sft::{AHEAD, LOWER, SMALLEST, sequences};
 use omr_base::config::{MicroBatchTokens, SftConfig};
-use omr_base::error::{Error, Result};
-use omr_data::rows::{Index, Shape};
+use omr_base::error::Result;
 use omr_model::nn::ModelConfig;
-use omr_runtime::device::Target;
-use omr_runtime::ranks::Ranks as _;
 
 impl Training for SftConfig {
     fn keys(&mut self) -> Keys<'_> {
@@ -36,8 +31,7 @@ impl Training for SftConfig {
             training,
             steps: *steps,
             epochs: *epochs,
-            micro_batch_tokens: self.micro_batch_tokens.get(),
-            chosen_tokens: Some(&mut self.micro_batch_tokens),
+            micro_batch_tokens: Some(&mut self.micro_batch_tokens),
             response: None,
         }
     }
@@ -58,7 +52,7 @@ impl Training for SftConfig {
         let planned = planned.check(LOWER)?.widened();
         let clock = on.gpu.has_predictions().then_some(1e6 * on.clock);
         let (time, waiting) =
-            PassTimes::new(target, ceilings, clock, config, &model, &layout, &planned.ladder).update(&rounds)?;
+            PassTimes::new(target, ceilings, clock, config, &model, &layout, &planned.ladder)?.update(&rounds)?;
         let levels = planned.ladder.levels(pass.tokens());
         let predicted = predicted(on, |launches| {
             let weights = Weights { dtype: config.dtype, optimizer: config.optimizer.clone() };
@@ -142,92 +136,5 @@ impl Training for SftConfig {
         let classes = sequences(&rounds.classes);
         let most = rounds.most_micro_batches;
         Ok(plan::sft(model.clone(), config, minimal_target(), layout.fullest, most, &classes)?.memory.total())
-    }
-}
-
-/// Returns the size of micro-batches of `config`: its own, or for `auto` the one with the least arithmetic among
-/// `packing_length` and the powers of two below it that fit into `target`. It depends on the rows and the memory, and not on
-/// the speed of a machine. Errors if none fits.
-pub fn micro_batch_tokens(
-    config: &SftConfig,
-    model: &ModelConfig,
-    index: &Arc<Index>,
-    target: Target,
-    layout: GpuLayout,
-) -> Result<usize> {
-    if let MicroBatchTokens::AtMost(tokens) = config.micro_batch_tokens {
-        return Ok(tokens);
-    }
-    let whole = config.packing_length;
-    let (mut best, mut refused): (Option<(f64, usize)>, Result<usize>) = (None, Ok(whole));
-    for tokens in std::iter::once(whole).chain(levels::smaller(whole, SMALLEST)) {
-        let config = &SftConfig { micro_batch_tokens: tokens.into(), ..config.clone() };
-        let rounds = Rounds::new(config, model, index, layout.count)?;
-        let classes = sequences(&rounds.classes);
-        let planned = plan::sft(model.clone(), config, target, layout.fullest, rounds.most_micro_batches, &classes)?;
-        match planned.check(LOWER) {
-            Err(error) => refused = Err(error),
-            Ok(planned) => {
-                let ceilings = H200.gpu.ceilings();
-                let (time, _) =
-                    PassTimes::new(target, ceilings, None, config, model, &layout, &planned.ladder).update(&rounds)?;
-                // Still smaller micro-batches recompute no less and have more passes. Sizes are rounded, so a smaller
-                // difference says nothing.
-                if best.is_some_and(|(least, _)| time.floor.seconds >= WORTH * least) {
-                    break;
-                }
-                best = Some((time.floor.seconds, tokens));
-            }
-        }
-    }
-    best.map_or(refused, |(_, tokens)| Ok(tokens))
-}
-
-/// Chooses the size of micro-batches of a job that leaves it to omr, for a device with the memory of `target`.
-pub fn choose_micro_batch_tokens(job: &mut SftJob, target: Target) -> Result<()> {
-    let (config, common) = (&job.config, &job.common);
-    let target = target.within(plan::gib_to_bytes(config.training.max_memory_gib));
-    let (optimizer, size) = (config.optimizer.clone(), common.ranks.size());
-    let owned = plan::owned(&common.model_config, config.dtype, optimizer, target, size)?;
-    let layout = GpuLayout::new(config.training.lanes(), &owned);
-    let tokens = micro_batch_tokens(config, &common.model_config, &common.index, target, layout)?;
-    job.config.micro_batch_tokens = tokens.into();
-    Ok(())
-}
-
-/// The rows of a plan.
-struct PlannedRows {
-    index: Arc<Index>,
-    /// Number of packs of an update.
-    packs: usize,
-    /// Number of rows that are longer than a pack.
-    left_out: usize,
-}
-
-impl PlannedRows {
-    /// Returns the rows of `--data`, or else the equal rows of an update of `config`.
-    fn new(config: &SftConfig, rows: &Rows, model: &ModelConfig) -> Result<PlannedRows> {
-        let length = config.packing_length;
-        let packs = |of_pack: usize| match config.train_batch_size {
-            Some(rows) => rows.div_ceil(of_pack),
-            None => config.gradient_accumulation_steps,
-        };
-        if let Some(Lengths { index: data, .. }) = &rows.lengths {
-            let mut index = Index::default();
-            data.shapes().filter(|shape| shape.tokens <= length).for_each(|shape| index.push(shape));
-            if index.is_empty() {
-                let found = format!("{} rows, all of them longer than packing_length={length}", data.len());
-                return Err(Error::input("--data", found, "rows that fit into a pack"));
-            }
-            let mean = index.shapes().map(|shape| shape.tokens).sum::<usize>().div_ceil(index.len());
-            let left_out = data.len() - index.len();
-            return Ok(PlannedRows { index: Arc::new(index), packs: packs((length / mean).max(1)), left_out });
-        }
-        let tokens = rows.tokens(length, "packing_length")?;
-        let grids = shapes::grids(model, rows.image_tokens, config.training.images.image_max_pixels, tokens)?;
-        let (mut index, of_pack) = (Index::default(), length / tokens);
-        let count = config.train_batch_size.unwrap_or(packs(of_pack) * of_pack);
-        (0..count).for_each(|_| index.push(Shape { tokens, targets: tokens - 1, grids: &grids }));
-        Ok(PlannedRows { index: Arc::new(index), packs: packs(of_pack), left_out: 0 })
     }
 }

@@ -39,10 +39,8 @@ pub struct Keys<'a> {
     pub steps: Option<u64>,
     /// Number of passes over the rows, used without a number of steps.
     pub epochs: f64,
-    /// Maximum number of tokens of a micro-batch, or the largest number for `auto`.
-    pub micro_batch_tokens: usize,
-    /// The same key of fine-tuning, which may leave the number to omr.
-    pub chosen_tokens: Option<&'a mut MicroBatchTokens>,
+    /// Size of micro-batches of fine-tuning, which may leave the number to omr.
+    pub micro_batch_tokens: Option<&'a mut MicroBatchTokens>,
     /// Maximum number of tokens of a response, in RL.
     pub response: Option<&'a mut usize>,
 }

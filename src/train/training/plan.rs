@@ -17,7 +17,7 @@ use omr_model::nn::{CheckpointPolicy, GradientSink, Grads, Model, ModelConfig};
 use omr_model::optim::{Optimizer, frozen};
 use omr_runtime::device::{Device, Plan, Region, Target, Work};
 use omr_runtime::ranks::{BytesExchanged, OneRank, Ranks, Shards};
-use omr_runtime::tensor::DType;
+use omr_runtime::tensor::{DType, Tensor};
 
 /// The plan of a run.
 #[derive(Clone, PartialEq, Debug)]
@@ -159,6 +159,64 @@ pub fn owned(
     (0..ranks).map(of).collect()
 }
 
+/// The training passes of a fine-tuning run on a counting device, with the gradients and losses of an update.
+pub struct SftPasses {
+    training: Training,
+    grads: Grads,
+    losses: Tensor,
+    reaches: Vec<Reach>,
+    /// Bytes that were exchanged before the passes.
+    before: BytesExchanged,
+    /// Bytes of [`Region::Overlay`] without the losses and the passes.
+    held: usize,
+    update: UpdateWork,
+}
+
+/// Memory and work of a pass.
+pub struct PassCost {
+    /// Peak bytes of each region, including what the run holds beside the pass.
+    pub memory: Plan,
+    /// Work of forward, backward and the sum of the gradients.
+    pub work: Vec<Work>,
+}
+
+impl PassCost {
+    fn counted(&self) -> Counted {
+        Counted::new(self.memory, &self.work)
+    }
+}
+
+impl SftPasses {
+    /// Prepares the passes of the rank described by `ranks`, in updates of at most `most_micro_batches` micro-batches.
+    pub fn new(
+        model: ModelConfig,
+        config: &SftConfig,
+        target: Target,
+        ranks: OneRank,
+        most_micro_batches: usize,
+    ) -> Result<SftPasses> {
+        let mut training = Training::new(model, config.dtype, config.optimizer.clone(), target, ranks)?;
+        let (grads, update) = training.gradients()?;
+        let held = training.dev.high_water().bytes(Region::Overlay);
+        let losses = training.dev.zeros(Region::Overlay, DType::F64, &[most_micro_batches.max(1)])?;
+        let (before, reaches) = (training.ranks.handed(), all_reach(training.ranks.size()));
+        Ok(SftPasses { training, grads, losses, reaches, before, held, update })
+    }
+
+    /// Counts a pass over `batch`.
+    pub fn count(&mut self, batch: &[Sequence<'_>], levels: CheckpointPolicy) -> Result<PassCost> {
+        let Training { dev, model, exchange, ranks, .. } = &mut self.training;
+        dev.reset_high_water();
+        dev.take_work();
+        ranks.set_handed(self.before);
+        let mut collector = Collector::new(exchange, ranks, &mut self.grads, &self.reaches);
+        let mean = Mean { targets: 1, loss: self.losses.slice(0, 1) };
+        nll::micro_batch(dev, model, &mut collector, batch, mean, levels)?;
+        collector.finish(dev)?;
+        Ok(PassCost { memory: dev.high_water(), work: dev.take_work() })
+    }
+}
+
 /// Returns the plan of the rank described by `ranks` in a fine-tuning run. `classes` has the largest micro-batches of the
 /// run by their sizes, and `most_micro_batches` is the largest number of micro-batches of an update.
 pub fn sft(
@@ -169,70 +227,34 @@ pub fn sft(
     most_micro_batches: usize,
     classes: &[SizeClass<Vec<Sequence<'_>>>],
 ) -> Result<Planned> {
-    let mut training = Training::new(model, config.dtype, config.optimizer.clone(), target, ranks)?;
-    let (mut grads, update) = training.gradients()?;
-    let Training { mut dev, model, exchange, mut ranks, .. } = training;
-    let (held, whole_layers) = (dev.high_water().bytes(Region::Overlay), exchange.bytes_for_whole_layers(&grads));
-    let losses = dev.zeros(Region::Overlay, DType::F64, &[most_micro_batches.max(1)])?;
-    let (rest, reaches) = (dev.high_water(), all_reach(ranks.size()));
-    let before = ranks.handed();
-    let mut run = |batch: &Vec<Sequence<'_>>, levels: CheckpointPolicy| -> Result<(Plan, Vec<Work>)> {
-        dev.reset_high_water();
-        ranks.set_handed(before);
-        let mut collector = Collector::new(&exchange, &mut ranks, &mut grads, &reaches);
-        let mean = Mean { targets: 1, loss: losses.slice(0, 1) };
-        nll::micro_batch(&mut dev, &model, &mut collector, batch, mean, levels)?;
-        collector.finish(&mut dev)?;
-        Ok((dev.high_water(), dev.take_work()))
-    };
-    let batches = || classes.iter().flat_map(|class| &class.batches);
-    let images = batches().flatten().any(|s| !s.images.is_empty());
-    let count =
-        |batch: &Vec<Sequence<'_>>, levels| run(batch, levels).map(|(memory, work)| Counted::new(memory, &work));
-    let FittedLadder { ladder, memory } = levels::ladder(&model.config, images, target.memory, &rest, classes, count)?;
+    let mut passes = SftPasses::new(model.clone(), config, target, ranks, most_micro_batches)?;
+    let rest = passes.training.dev.high_water();
+    let images = classes.iter().flat_map(|class| &class.batches).flatten().any(|s| !s.images.is_empty());
+    let count = |batch: &Vec<Sequence<'_>>, levels| passes.count(batch, levels).map(|cost| cost.counted());
+    let FittedLadder { ladder, memory } = levels::ladder(&model, images, target.memory, &rest, classes, count)?;
     let mut pass = (0.0, Vec::new());
     for class in classes {
         for batch in &class.batches {
-            let (_, work) = run(batch, ladder.levels(class.tokens))?;
-            let flops = work.iter().map(|w| w.flops).sum();
+            let cost = passes.count(batch, ladder.levels(class.tokens))?;
+            let flops = cost.counted().flops;
             if flops > pass.0 {
-                pass = (flops, work);
+                pass = (flops, cost.work);
             }
         }
     }
+    let SftPasses { training: Training { exchange, ranks, .. }, grads, before, held, update, .. } = passes;
     Ok(Planned {
         ladder,
         memory,
         budget: target.memory,
         held,
         passes: memory.bytes(Region::Overlay),
-        whole_layers,
+        whole_layers: exchange.bytes_for_whole_layers(&grads),
         pass: pass.1,
         pass_handed: ranks.handed().since(before),
         pass_exposed: exchange.exposed(config.training.dist.overlap),
         update,
     })
-}
-
-/// Returns the work of a fine-tuning pass over `batch` on the rank described by `ranks`.
-pub fn sft_work(
-    model: ModelConfig,
-    config: &SftConfig,
-    target: Target,
-    ranks: OneRank,
-    batch: &[Sequence<'_>],
-    levels: CheckpointPolicy,
-) -> Result<Vec<Work>> {
-    let mut training = Training::new(model, config.dtype, config.optimizer.clone(), target, ranks)?;
-    let (mut grads, _) = training.gradients()?;
-    let Training { mut dev, model, exchange, mut ranks, .. } = training;
-    let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
-    let reaches = all_reach(ranks.size());
-    let mut collector = Collector::new(&exchange, &mut ranks, &mut grads, &reaches);
-    dev.take_work();
-    nll::micro_batch(&mut dev, &model, &mut collector, batch, Mean { targets: 1, loss }, levels)?;
-    collector.finish(&mut dev)?;
-    Ok(dev.take_work())
 }
 
 /// Returns a sample of the given size with made-up content. That is sufficient for a counting device.

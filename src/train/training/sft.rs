@@ -220,11 +220,12 @@ impl TrainingJob for SftJob {
     /// Computes the exact peak memory over all micro-batches of the run.
     fn plan(&mut self, target: Target) -> Result<Plan> {
         let target = target.within(plan::gib_to_bytes(self.config.training.max_memory_gib));
-        let planned = self.planned(&self.config, target).map_err(|error| match (error, self.fitting(target)) {
-            (Error::Input { place, found, expected, hint: Some(hint) }, Some(tokens)) if place == "memory" => {
-                Error::input_hint(place, found, expected, format!("it fits with micro_batch_tokens={tokens}; {hint}"))
+        let planned = self.planned(&self.config, target).map_err(|error| match error {
+            Error::Input { place, found, expected, hint: Some(hint) } if place == "memory" => {
+                let fits = self.fitting(target).map(|tokens| format!("it fits with micro_batch_tokens={tokens}; "));
+                Error::input_hint(place, found, expected, fits.unwrap_or_default() + &hint)
             }
-            (error, _) => error,
+            error => error,
         })?;
         self.common.complete_plan(&planned, self.config.dtype, &self.config.optimizer, target, LOWER)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use omr_base::config::{Dtype, OptimConfig, RlConfig, SftConfig};
+use omr_base::config::{Dtype, OptimConfig, OptimizerName, RlConfig, SftConfig};
 use omr_base::config::{RolloutConfig, TrainingConfig};
 use omr_base::observe::Silent;
 use omr_data::reward::Scorer;
@@ -77,6 +77,31 @@ fn offloaded_state_takes_host_memory_and_changes_no_bit() {
 }
 
 /// Returns the hash of each tensor file of a checkpoint, by name.
+/// All settings that `omr plan --faster` sets, together with a limit that makes micro-batches of several sizes recompute.
+#[test]
+fn proposed_settings_take_what_was_planned() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig {
+        dtype: Dtype::Bf16,
+        max_steps: Some(1),
+        micro_batch_tokens: 100.into(),
+        ..tiny::sft_config(dir.path())
+    };
+    for (offload, optim) in [
+        (false, OptimizerName::AdamwTorch),
+        (true, OptimizerName::AdamwTorch),
+        (false, OptimizerName::Adamw8bit),
+        (true, OptimizerName::Adamw8bit),
+    ] {
+        let out = |name: &str| dir.path().join(format!("{offload} {} {name}", optim.name()));
+        let config = tiny::with(&config, |c| (c.optimizer.optimizer_offload, c.optimizer.optim) = (offload, optim));
+        let all = sft(&out("all"), &config);
+        let gib = (all.total() - 1) as f64 / f64::from(1 << 30);
+        let less = sft(&out("less"), &tiny::with(&config, |c| c.training.max_memory_gib = Some(gib)));
+        assert!(less.total() < all.total(), "{offload} {optim:?}: {} of {}", less.total(), all.total());
+    }
+}
+
 fn files_of(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let is_tensors = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
     let named = |path: PathBuf| {

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use omr_base::config::{
-    Dtype, ImageBackend, ImageConfig, MicroBatchTokens, OptimConfig, OptimizerName, SftConfig, TrainingConfig,
+    Dtype, ImageBackend, ImageConfig, LoraConfig, MicroBatchTokens, OptimConfig, OptimizerName, SftConfig,
+    TrainingConfig,
 };
+use omr_base::observe::Silent;
 use omr_data::image::Backend;
 use omr_data::rows::samples::encoder::EncodingPurpose;
 use omr_data::rows::{Form, Index, Shape, read, write};
@@ -20,7 +22,7 @@ use omr_train::training::sft::{self, SftJob};
 use omr_train::training::step;
 use omr_train::training::updates::{Update, Updates};
 
-use super::tiny::{device, run_sft, run_sft_on, run_sft_over, sft_config, text_rows, with};
+use super::tiny::{Outcome, device, rows, run_sft, run_sft_on, run_sft_over, sft_config, text_rows, with};
 
 #[test]
 fn a_template_whose_blocks_end_before_the_end_of_the_turn_is_refused_before_the_first_step() {
@@ -237,12 +239,22 @@ fn parts_of_packs_give_the_same_bits_on_any_number_of_ranks() {
         training,
         ..config
     };
-    let one = run_sft(&dir.path().join("one"), &config, 2, &[]);
-    let numbers: Vec<u64> = one.metrics.iter().filter_map(|m| m["num_micro_batches"].as_u64()).collect();
-    assert!(numbers.iter().all(|&number| number > 4), "{numbers:?}: packs are not cut");
-    for size in [2, 3] {
-        let over = run_sft_over(&dir.path().join(size.to_string()), &config, || device(1), &[size], &[]);
-        one.assert_same(&over, &format!("{size} ranks"));
+    for (name, lora) in [("full", None), ("lora", Some(LoraConfig { rank: 6, ..LoraConfig::default() }))] {
+        let config = with(&config, |c| c.optimizer.lora = lora);
+        let out = |run: &str| dir.path().join(name).join(run);
+        let one = run_sft(&out("one"), &config, 2, &[]);
+        let numbers: Vec<u64> = one.metrics.iter().filter_map(|m| m["num_micro_batches"].as_u64()).collect();
+        assert!(numbers.iter().all(|&number| number > 4), "{numbers:?}: packs are not cut");
+        one.assert_same(&run_sft(&out("stopped"), &config, 1, &[1, 2]), "stopped twice");
+        for (sizes, stops) in [(&[2][..], &[][..]), (&[3, 2], &[2])] {
+            let over = run_sft_over(&out(&format!("{sizes:?}")), &config, || device(1), sizes, stops);
+            one.assert_same(&over, &format!("{name}, {sizes:?} ranks, stops {stops:?}"));
+        }
+        // Whole packs have the same loss, up to the order of sums (the bound of the test above).
+        let packs = run_sft(&out("packs"), &with(&config, |c| c.micro_batch_tokens = 256.into()), 1, &[]);
+        for (a, b) in one.figures("loss").iter().zip(packs.figures("loss")) {
+            assert!((a - b).abs() < 1e-5 * b, "{name}: {a} is not {b}");
+        }
     }
 }
 
@@ -306,12 +318,15 @@ fn packs_and_epochs_use_every_row_that_fits_once_an_epoch() {
 #[test]
 fn a_size_that_is_chosen_fits_and_is_a_number_of_the_run() {
     let dir = tempfile::tempdir().unwrap();
+    let (config, data) = (sft_config(dir.path()), dir.path().join("many.parquet"));
+    write::write(&data, &(0..6).flat_map(|_| rows()).collect::<Vec<_>>(), Form::Sft).unwrap();
     let config = SftConfig {
+        datasets: vec![read::entry(data)],
         packing_length: 4096,
-        train_batch_size: Some(12),
+        train_batch_size: Some(60),
         max_steps: Some(2),
         micro_batch_tokens: MicroBatchTokens::Auto,
-        ..sft_config(dir.path())
+        ..config
     };
     let chosen = |target: Target| {
         let mut job = SftJob::new(&dir.path().join("job"), config.clone()).unwrap();
@@ -321,14 +336,32 @@ fn a_size_that_is_chosen_fits_and_is_a_number_of_the_run() {
     assert_eq!(largest, 4096.into(), "nothing is recomputed without a limit");
     let below = |share: f64| Target::cpu(2).within(Some((all.total() as f64 * share) as usize));
     let mut sizes = Vec::new();
-    for share in [0.9, 0.8, 0.7, 0.6, 0.5] {
+    let mut smallest = (1.0, largest);
+    for share in [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3] {
         let Ok((size, plan)) = chosen(below(share)) else { continue };
         assert!(plan.total() <= (all.total() as f64 * share) as usize, "{share}");
         assert_eq!(chosen(below(share)).unwrap().0, size);
         sizes.push(size.get());
+        smallest = (share, size);
     }
     println!("sizes with less memory: {sizes:?}");
     assert!(sizes.is_sorted_by(|a, b| a >= b) && !sizes.is_empty(), "{sizes:?}");
     let error = chosen(below(0.01)).unwrap_err().to_string();
     assert!(error.contains("memory: found a run that needs at least"), "{error}");
+    // A run whose size was chosen for a small device continues on a large one with its number and its bits. The number of
+    // a large device is refused on a small one, with one that fits.
+    let run = |name: &str, targets: &[Target]| {
+        for (steps, target) in (1..).zip(targets) {
+            let config = SftConfig { max_steps: Some(steps), micro_batch_tokens: smallest.1, ..config.clone() };
+            let mut job = SftJob::new(&dir.path().join(name), config).unwrap();
+            let plan = job.plan(*target).unwrap();
+            job.run(&mut Device::cpu(&plan, 2, Isa::detect()).unwrap(), &Silent).unwrap();
+        }
+        Outcome::of(&dir.path().join(name))
+    };
+    let (small, large) = (below(smallest.0), Target::cpu(2));
+    run("large", &[large, large]).assert_same(&run("moved", &[small, large]), "begun on a small device");
+    let mut job = SftJob::new(&dir.path().join("job"), with(&config, |c| c.micro_batch_tokens = largest)).unwrap();
+    let error = job.plan(small).unwrap_err().to_string();
+    assert!(error.contains("it fits with micro_batch_tokens="), "{error}");
 }
