@@ -77,7 +77,8 @@ fn offloaded_state_takes_host_memory_and_changes_no_bit() {
 }
 
 /// Returns the hash of each tensor file of a checkpoint, by name.
-/// Tests all settings that `omr plan --faster` sets, together with a limit that makes micro-batches of several sizes recompute.
+/// Tests all settings that `omr plan --faster` sets, together with a limit that makes micro-batches of several sizes
+/// recompute.
 #[test]
 fn proposed_settings_take_what_was_planned() {
     let dir = tempfile::tempdir().unwrap();
