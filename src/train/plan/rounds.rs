@@ -17,13 +17,15 @@ use omr_base::config::SftConfig;
 use omr_base::error::Result;
 use omr_data::image::Grid;
 use omr_data::rows::{Index, Sample, Shape};
-use omr_model::nn::ModelConfig;
+use omr_model::nn::{CheckpointPolicy, ModelConfig};
 use omr_runtime::device::Target;
 use omr_runtime::device::perf_model::Range;
 
-/// Sizes of micro-batches whose rows differ are rounded to this part of the next power of two, so that few of them have to
-/// be predicted.
-const PARTS: usize = 32;
+/// Number of sizes that are predicted one by one. Of more, some are predicted, and times between two of them are
+/// interpolated.
+const FEW: usize = 8;
+/// Number of sizes between two powers of two that are predicted of many, and of shares of targets and images.
+const PARTS: usize = 8;
 
 /// A micro-batch of equal rows.
 #[derive(Clone, PartialEq, Debug)]
@@ -36,30 +38,47 @@ pub struct EqualRows {
     pub targets: usize,
     /// Images of a row.
     pub grids: Vec<Grid>,
+    /// Number of patches along each side of an image token.
+    merge: usize,
 }
 
 impl EqualRows {
     /// Returns the rows of a micro-batch if they are equal. Otherwise returns about as many tokens, pairs of attention and
     /// patches in equal rows.
     fn of(rows: &[Shape<'_>], merge: usize) -> EqualRows {
-        let Some(first) = rows.first() else { return EqualRows { count: 0, tokens: 1, targets: 0, grids: Vec::new() } };
+        let none = EqualRows { count: 0, tokens: 1, targets: 0, grids: Vec::new(), merge };
+        let Some(first) = rows.first() else { return none };
         let is_first =
             |row: &Shape<'_>| row.tokens == first.tokens && row.targets == first.targets && row.grids == first.grids;
         if rows.iter().all(is_first) {
             let Shape { tokens, targets, grids } = *first;
-            return EqualRows { count: rows.len(), tokens, targets, grids: grids.to_vec() };
+            return EqualRows { count: rows.len(), tokens, targets, grids: grids.to_vec(), ..none };
         }
         let sum = |of: &dyn Fn(&Shape<'_>) -> usize| rows.iter().map(of).sum::<usize>();
         let (tokens, squares) = (sum(&|row| row.tokens), sum(&|row| row.tokens * row.tokens));
         let count = ((tokens * tokens).div_ceil(squares)).next_power_of_two();
-        let per_row = |all: usize| {
-            let unit = (all.next_power_of_two() / PARTS).max(1);
-            (all + unit / 2) / unit * unit / count
-        };
-        let (wide, image) = (per_row(tokens).max(2), per_row(sum(&|row| row.patches()) / (merge * merge)));
-        let targets = per_row(sum(&|row| row.targets)).clamp(1, wide - 1);
-        let [h, w] = [image.isqrt(), image.checked_div(image.isqrt()).unwrap_or(0)].map(|side| (side * merge) as u16);
-        EqualRows { count, tokens: wide, targets, grids: if image > 0 { vec![Grid::image(h, w)] } else { Vec::new() } }
+        let image = sum(&|row| row.patches()) / (merge * merge) / count;
+        let (wide, targets) = ((tokens / count).max(2), sum(&|row| row.targets) / count);
+        EqualRows { count, ..none }.with(wide, targets, image)
+    }
+
+    /// Returns as many rows of another size, with an image of `image` tokens if it is not 0.
+    fn with(&self, tokens: usize, targets: usize, image: usize) -> EqualRows {
+        let sides = [image.isqrt(), image.checked_div(image.isqrt()).unwrap_or(0)];
+        let [h, w] = sides.map(|side| (side * self.merge) as u16);
+        let grids = if image > 0 { vec![Grid::image(h, w)] } else { Vec::new() };
+        EqualRows { tokens, targets: targets.clamp(1, tokens - 1), grids, ..*self }
+    }
+
+    /// Returns the two predicted sizes around this one, with about its shares of targets and images.
+    fn around(&self) -> [EqualRows; 2] {
+        let unit = (self.tokens.next_power_of_two() / 2 / PARTS).max(1);
+        let image = self.grids.iter().map(|grid| grid.patches()).sum::<usize>() / (self.merge * self.merge);
+        let parts = |of: usize| (of * PARTS + self.tokens / 2) / self.tokens;
+        let images = if image > 0 { parts(image).max(1) } else { 0 };
+        let low = self.tokens / unit * unit;
+        [low, low + unit]
+            .map(|tokens| self.with(tokens.max(2), parts(self.targets) * tokens / PARTS, images * tokens / PARTS))
     }
 
     /// Returns a row with made-up content for `model`.
@@ -145,6 +164,13 @@ pub struct PassTime {
 }
 
 impl PassTime {
+    /// Returns the time between `low` and `high`, at `share` of the way.
+    fn between(low: PassTime, high: PassTime, share: f64) -> PassTime {
+        let both = low.predicted.zip(high.predicted);
+        let predicted = both.map(|(low, high)| [(1.0 - share) * low, share * high].into_iter().sum());
+        PassTime { floor: low.floor.times(1.0 - share).and(high.floor.times(share)), predicted }
+    }
+
     fn seconds(&self) -> f64 {
         self.predicted.map_or(self.floor.seconds, |range| range.likely)
     }
@@ -161,7 +187,7 @@ pub struct PassTimes<'a> {
     /// Activation checkpointing policies.
     ladder: &'a Ladder,
     passes: SftPasses,
-    seen: Vec<(EqualRows, PassTime)>,
+    seen: Vec<(EqualRows, CheckpointPolicy, PassTime)>,
 }
 
 impl<'a> PassTimes<'a> {
@@ -180,12 +206,22 @@ impl<'a> PassTimes<'a> {
         Ok(PassTimes { ceilings, clock, config, model, layout, ladder, passes, seen: Vec::new() })
     }
 
-    fn of(&mut self, rows: &EqualRows) -> Result<PassTime> {
-        if let Some((_, time)) = self.seen.iter().find(|(seen, _)| seen == rows) {
+    fn of(&mut self, rows: &EqualRows, are_many: bool) -> Result<PassTime> {
+        let levels = self.ladder.levels(rows.count * rows.tokens);
+        if !are_many {
+            return self.counted(rows, levels);
+        }
+        let [low, high] = rows.around();
+        let share = (rows.tokens - low.tokens) as f64 / (high.tokens - low.tokens).max(1) as f64;
+        Ok(PassTime::between(self.counted(&low, levels)?, self.counted(&high, levels)?, share))
+    }
+
+    /// Counts and predicts a pass over equal rows with a policy.
+    fn counted(&mut self, rows: &EqualRows, levels: CheckpointPolicy) -> Result<PassTime> {
+        if let Some((_, _, time)) = self.seen.iter().find(|(seen, of, _)| seen == rows && *of == levels) {
             return Ok(*time);
         }
         let pass = Pass::Sft { row: rows.row(self.model), rows: rows.count };
-        let levels = self.ladder.levels(pass.tokens());
         let work = self.passes.count(&pass.sequences(), levels)?.work;
         let predict = |hz: f64| -> Result<Range> {
             let weights = Weights { dtype: self.config.dtype, optimizer: self.config.optimizer.clone() };
@@ -195,7 +231,7 @@ impl<'a> PassTimes<'a> {
         };
         let time =
             PassTime { floor: Floor::sum(&work, &self.ceilings), predicted: self.clock.map(predict).transpose()? };
-        self.seen.push((rows.clone(), time));
+        self.seen.push((rows.clone(), levels, time));
         Ok(time)
     }
 
@@ -203,10 +239,16 @@ impl<'a> PassTimes<'a> {
     /// share of this time in which a rank waits for others.
     pub fn update(&mut self, rounds: &Rounds) -> Result<(PassTime, f64)> {
         let (mut floor, mut predicted, mut computed, mut taken) = (Floor::default(), Range::default(), 0.0, 0.0);
+        let mut sizes: Vec<&EqualRows> = Vec::new();
+        for rows in rounds.rounds.iter().flatten() {
+            if sizes.len() <= FEW && !sizes.contains(&rows) {
+                sizes.push(rows);
+            }
+        }
         for round in &rounds.rounds {
             let mut slowest = PassTime::default();
             for rows in round {
-                let time = self.of(rows)?;
+                let time = self.of(rows, sizes.len() > FEW)?;
                 computed += time.seconds();
                 if time.seconds() > slowest.seconds() {
                     slowest = time;
