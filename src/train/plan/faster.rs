@@ -183,7 +183,8 @@ pub fn cells_text(cells: &[FasterCell]) -> String {
 impl FasterCell {
     fn text(&self) -> String {
         let FasterCell { gpu, gpus, now, fastest } = self;
-        let head = format!("{:<5} {gpus:>2} GPUs", gpu.ceilings().name);
+        let unit = if *gpus == 1 { "GPU" } else { "GPUs" };
+        let head = format!("{:<5} {gpus:>2} {unit:<4}", gpu.ceilings().name);
         let now = now.map_or("does not fit".to_owned(), floor::seconds);
         match fastest {
             None => format!("{head}  {now:>12}  no faster settings are known\n"),

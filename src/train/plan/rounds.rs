@@ -212,7 +212,7 @@ impl<'a> PassTimes<'a> {
             return self.counted(rows, levels);
         }
         let [low, high] = rows.around();
-        let share = (rows.tokens - low.tokens) as f64 / (high.tokens - low.tokens).max(1) as f64;
+        let share = rows.tokens.saturating_sub(low.tokens) as f64 / (high.tokens - low.tokens).max(1) as f64;
         Ok(PassTime::between(self.counted(&low, levels)?, self.counted(&high, levels)?, share))
     }
 
