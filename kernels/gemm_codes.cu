@@ -53,7 +53,7 @@ struct CodeLoader {
     Loader<T> plain;
     const uint8_t* scales;
     typename Format::Table table;
-    int steps, all;        // of the first pair, and of both
+    int steps, all;         // numbers of steps of the first pair, and of both pairs
     int code_rows[COPIES];  // row of the weight of each copy, or -1
     int scale_row;          // row of the weight whose scale the thread copies, or -1
     uint4 pair[T::CHUNKS_W];

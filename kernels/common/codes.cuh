@@ -13,7 +13,7 @@ struct Int8 {
     using Codes = uint2;
     // Bytes of a block of codes.
     static constexpr int BLOCK_BYTES = BLOCK;
-    // What a lane keeps for all its codes: nothing.
+    // The values of codes that a lane keeps in a register. Int8 needs none: a code is its value.
     struct Table {};
     __device__ __forceinline__ static Table table() { return {}; }
     __device__ __forceinline__ static Codes codes(const uint8_t* p, int64_t at) { return isa::load<uint2>(p + at); }

@@ -72,7 +72,7 @@ pub fn bwd(dev: &mut Device, ids: Tensor, segments: &Segments, dy: Tensor, dw: T
 
 fn launch_bwd(mut gpu: Gpu<'_>, segments: &Segments, dy: Tensor, dw: Tensor, n: usize) -> Result<()> {
     const THREADS: usize = 128;
-    // Of a thread.
+    /// Columns of a thread.
     const COLUMNS: usize = 8;
     check::gpu_compute(gpu.op, dy.dtype)?;
     check::tensor(gpu.op, "positions", segments.positions, DType::U32, &[dy.rows()])?;

@@ -102,7 +102,7 @@ pub fn bwd(dev: &mut Device, dy: Tensor, taps: &Taps, dtable: Tensor) -> Result<
 
 fn launch_bwd(mut gpu: Gpu<'_>, dy: Tensor, taps: &Taps, dtable: Tensor, n: usize) -> Result<()> {
     const THREADS: usize = 128;
-    // Of a thread.
+    /// Columns of a thread.
     const COLUMNS: usize = 8;
     let Taps { weights, segments, .. } = *taps;
     check::gpu_compute(gpu.op, dy.dtype)?;

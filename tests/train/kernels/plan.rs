@@ -76,7 +76,6 @@ fn offloaded_state_takes_host_memory_and_changes_no_bit() {
     assert!(one.len() >= 2 && one == other);
 }
 
-/// Returns the hash of each tensor file of a checkpoint, by name.
 /// Tests all settings that `omr plan --faster` sets, together with a limit that makes micro-batches of several sizes
 /// recompute.
 #[test]
@@ -103,6 +102,7 @@ fn proposed_settings_take_what_was_planned() {
     }
 }
 
+/// Returns the hash of each tensor file of a checkpoint, by name.
 fn files_of(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let is_tensors = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
     let named = |path: PathBuf| {
